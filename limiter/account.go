@@ -1,0 +1,287 @@
+package limiter
+
+import (
+	"sync"
+	"time"
+)
+
+// account is one budget in memory: a key's, or the one that all keys of a
+// role share.
+//
+// For every limited kind, at every moment,
+//
+//	spent + held <= reserved <= limit
+//
+// where reserved is durable. The only exceptions are an overdraft (an answer
+// used more than its bound: debited all the same) and a limit that an
+// operator lowered below what was used.
+type account struct {
+	mu sync.Mutex // guards everything below, and what embeds the account
+
+	id      accountID
+	forRole bool // its limit is what the configuration says
+	absent  bool // its role is not in the configuration
+	limit   Amounts
+	lineage uint64
+
+	reserved Amounts // durable; requests are served from it
+	spent    Amounts // settled
+	held     Amounts // bounds of the requests in flight
+
+	slot *slot // nil when there is no block
+
+	asked   bool    // a block is on its way
+	refill  *refill // what parked callers wait for; nil when nobody does
+	parked  int
+	waiting Amounts // bounds of the parked callers
+	pending int     // saves on their way
+	pace    pace
+	mean    Amounts // recent mean bound, for kinds counted in more than ones
+
+	first        int64 // unix nanoseconds of the first use; 0: never
+	firstDurable bool
+	last         int64
+	pin          string
+	addr         string
+}
+
+// refill is one answer of the committer that parked callers share.
+type refill struct {
+	done chan struct{}
+	err  error
+}
+
+// restore takes over what the store says. Everything reserved counts as
+// spent: what was not has been given back, or recovered from the shadow.
+func (a *account) restore(r *accountRecord) {
+	a.limit, a.lineage = r.Limit, r.Lineage
+	a.reserved, a.spent = r.Reserved, r.Reserved
+	a.first, a.firstDurable = r.First, r.First != 0
+	a.last, a.pin, a.addr = r.Last, r.Pin, r.Addr
+}
+
+// verdict is what an account says to a bound.
+type verdict uint8
+
+const (
+	fits   verdict = iota // may be debited now
+	wait                  // the limit allows it, a block must come first
+	heldUp                // would fit if requests in flight gave back
+	tooBig                // more than is left
+	spent                 // nothing is left
+)
+
+// judge says whether the bound can be debited, and which kind decides.
+// strict is set when an activation in flight can no longer come back, so that
+// a key is spent as soon as its last activation was admitted.
+func (a *account) judge(bound *Amounts, strict bool) (verdict, Kind) {
+	answer := fits
+	for i := range bound {
+		k, limit := Kind(i), a.limit[i]
+		if limit == NoLimit {
+			continue
+		}
+		b := bound[i]
+		left := limit - a.spent[i] - a.held[i]
+		if left > 0 && b <= left {
+			if b > a.reserved[i]-a.spent[i]-a.held[i] {
+				answer = wait
+			}
+			continue
+		}
+		final := left + a.held[i] // what would be left if everything came back
+		if strict && (k == Activations || k == Attempts) {
+			final = left
+		}
+		switch {
+		case final <= 0:
+			return spent, k
+		case max(b, 1) <= final:
+			return heldUp, k
+		default:
+			return tooBig, k
+		}
+	}
+	return answer, 0
+}
+
+// debit holds the bound. The caller has judged that it fits.
+func (a *account) debit(bound *Amounts, now int64) {
+	for i, b := range bound {
+		if b == 0 {
+			continue
+		}
+		a.held[i] += b
+		a.slot.set(Kind(i), a.spent[i]+a.held[i])
+		if a.mean[i] == 0 {
+			a.mean[i] = b
+		} else {
+			a.mean[i] += (b - a.mean[i]) / 8
+		}
+	}
+	a.pace.note(now)
+	a.last = now
+}
+
+// settle ends a hold: the bound is released, what was used is spent.
+func (a *account) settle(bound, used *Amounts) {
+	for i := range bound {
+		if bound[i] == 0 && used[i] == 0 {
+			continue
+		}
+		a.held[i] -= bound[i]
+		a.spent[i] += used[i]
+		a.slot.set(Kind(i), a.spent[i]+a.held[i])
+	}
+}
+
+// overdrawn reports whether more was used than is durably reserved.
+func (a *account) overdrawn() bool {
+	for i, limit := range a.limit {
+		if limit != NoLimit && a.spent[i]+a.held[i] > a.reserved[i] {
+			return true
+		}
+	}
+	return false
+}
+
+// wantsAhead reports whether the next block should be asked for before this
+// one has run out: when less than half of one is left. A slow key does not
+// get blocks ahead, so that a power cut takes nothing from it.
+func (a *account) wantsAhead() bool {
+	for i, limit := range a.limit {
+		if limit == NoLimit || a.held[i]+a.spent[i] == 0 {
+			continue
+		}
+		free := limit - a.reserved[i]
+		ahead := a.ahead(Kind(i), free)
+		if free > 0 && ahead > a.unit(Kind(i)) && a.reserved[i]-a.spent[i]-a.held[i] < ahead/2 {
+			return true
+		}
+	}
+	return false
+}
+
+// unit is what one request takes of a kind.
+func (a *account) unit(k Kind) int64 {
+	if k == Activations || k == Attempts {
+		return 1
+	}
+	return max(a.mean[k], 1)
+}
+
+// maxAhead bounds a block in requests: what a power cut may cost.
+const maxAhead = 64
+
+// ahead is how much to reserve beyond what callers wait for: what the key is
+// likely to use in the next 20 ms, and never more than a sixteenth of what
+// may still be reserved.
+func (a *account) ahead(k Kind, free int64) int64 {
+	unit := a.unit(k)
+	n := min(max(a.pace.perSecond/50, 1), maxAhead)
+	return max(min(n*unit, free/16), min(unit, free))
+}
+
+// want is how much of a kind the next block should hold, given what the
+// durable record still allows.
+func (a *account) want(k Kind, limit, reserved int64) int64 {
+	over := a.spent[k] + a.held[k] - a.reserved[k] // an overdraft, or minus what is unused
+	if limit == NoLimit {
+		return 0
+	}
+	free := limit - reserved
+	queued := a.waiting[k] + over
+	if free <= 0 {
+		return max(over, 0)
+	}
+	block := queued
+	if ahead := a.ahead(k, free); -over < ahead {
+		block = max(queued, ahead)
+	}
+	return max(min(block, free), over, 0)
+}
+
+// unused is what is reserved and neither spent nor held.
+func (a *account) unused() (Amounts, bool) {
+	var free Amounts
+	any := false
+	for i, limit := range a.limit {
+		if limit == NoLimit {
+			continue
+		}
+		if n := a.reserved[i] - a.spent[i] - a.held[i]; n > 0 {
+			free[i], any = n, true
+		}
+	}
+	return free, any
+}
+
+// remaining is what is left of each limit once everything held is spent.
+func (a *account) remaining() Amounts {
+	left := NoLimits()
+	for i, limit := range a.limit {
+		if limit != NoLimit {
+			left[i] = max(limit-a.spent[i]-a.held[i], 0)
+		}
+	}
+	return left
+}
+
+// taken is used + held: what the shadow must show.
+func (a *account) taken() Amounts {
+	var t Amounts
+	for i := range t {
+		t[i] = a.spent[i] + a.held[i]
+	}
+	return t
+}
+
+func (a *account) park(bound *Amounts) *refill {
+	if a.refill == nil {
+		a.refill = &refill{done: make(chan struct{})}
+	}
+	a.parked++
+	for i, b := range bound {
+		a.waiting[i] += b
+	}
+	return a.refill
+}
+
+func (a *account) unpark(bound *Amounts) {
+	a.parked--
+	for i, b := range bound {
+		a.waiting[i] -= b
+	}
+}
+
+// answer wakes the parked callers.
+func (a *account) answer(err error) {
+	a.asked = false
+	if a.refill != nil {
+		a.refill.err = err
+		close(a.refill.done)
+		a.refill = nil
+	}
+}
+
+// pace measures how many requests a second an account has seen lately. It
+// decides only how large blocks are.
+type pace struct {
+	start, n  int64
+	perSecond int64
+}
+
+func (p *pace) note(now int64) {
+	p.n++
+	elapsed := now - p.start
+	if elapsed < int64(100*time.Millisecond) {
+		return
+	}
+	rate := p.n * int64(time.Second) / elapsed
+	if elapsed > int64(time.Second) {
+		p.perSecond = rate
+	} else {
+		p.perSecond = (p.perSecond + rate) / 2
+	}
+	p.start, p.n = now, 0
+}

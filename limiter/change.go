@@ -1,0 +1,376 @@
+package limiter
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"reflect"
+	"time"
+)
+
+// edit runs fn on a copy of a key's record and its account, inside the
+// committer, and writes both. fn says what changes; it must not have other
+// effects. after runs on the key in memory once that is durable.
+func (l *Limiter) edit(id string, fn func(key *Key, acct *accountRecord) error, after func(k *Live)) error {
+	account, err := keyAccount(id)
+	if err != nil {
+		return err
+	}
+	var key *Key
+	var sums tally
+	return l.committer.do(func(tx Tx) error {
+		old, acct, err := readKey(tx, id)
+		if err != nil {
+			return err
+		}
+		key = old.clone()
+		if err := fn(key, &acct); err != nil {
+			return err
+		}
+		if !reflect.DeepEqual(key, old) {
+			key.Version++
+		}
+		acct.Limit = key.Limit
+		if err := tx.Set(accountKey(account), acct.encode()); err != nil {
+			return err
+		}
+		sums, err = writeKey(tx, old, key, &acct)
+		return err
+	}, func() {
+		l.tallied(sums)
+		l.follow(key, after)
+	})
+}
+
+// Change lets fn edit a copy of a live key: name, labels, owner, purpose,
+// scope, limits, expiry. Everything else stays as it is. Of a dead key only
+// name and labels change; else ErrDead. ifVersion, unless 0, must be the
+// key's version; else ErrVersion.
+func (l *Limiter) Change(_ context.Context, by Caller, id string, ifVersion int64, fn func(*Key) error) (View, error) {
+	k, err := l.load(id)
+	if err != nil {
+		return View{}, err
+	}
+	err = l.edit(id, func(key *Key, acct *accountRecord) error {
+		if ifVersion != 0 && ifVersion != key.Version {
+			return fmt.Errorf("%w: it is at version %d, not %d", ErrVersion, key.Version, ifVersion)
+		}
+		old := *key
+		changed := key.clone()
+		if err := fn(changed); err != nil {
+			return err
+		}
+		key.Name, key.Labels = changed.Name, changed.Labels
+		settled := *key
+		key.Owner, key.Purpose, key.Metadata = changed.Owner, changed.Purpose, changed.Metadata
+		key.Scope, key.Limit, key.Charge = changed.Scope, changed.Limit, changed.Charge
+		key.ExpiresAt, key.IdleTimeout, key.FirstUseWithin = changed.ExpiresAt, changed.IdleTimeout, changed.FirstUseWithin
+		key.Rate, key.MaxConcurrency, key.SelfRevoke = changed.Rate, changed.MaxConcurrency, changed.SelfRevoke
+		if err := key.Validate(); err != nil {
+			return err
+		}
+		key.attempts()
+		if status, _ := k.derive(&old); status != Active && status != Suspended && !reflect.DeepEqual(*key, settled) {
+			return ErrDead
+		}
+		if !key.ExpiresAt.Equal(old.ExpiresAt) && !key.ExpiresAt.IsZero() && !key.ExpiresAt.After(l.clock.Now()) {
+			return invalid("expires_at", "must be in the future, got %s; to end the key, revoke it", stamp(key.ExpiresAt))
+		}
+		return nil
+	}, nil)
+	if err != nil {
+		return View{}, err
+	}
+	l.log.Info("key changed", "key_id", id, "by", by.Name)
+	return l.Get(context.Background(), id)
+}
+
+// derive is the status of the key as if its record were key.
+func (k *Live) derive(key *Key) (Status, Code) {
+	now := k.l.clock.Now()
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	current, limit := k.key, k.limit
+	k.key, k.limit = key, key.Limit
+	defer func() { k.key, k.limit = current, limit }()
+	return k.status(now)
+}
+
+// More is what a grant adds to a key. Zero adds nothing.
+type More struct {
+	Activations int64
+	Tokens      int64
+	Nanodollars int64
+	// Lifetime is added to the expiry, counted from now if that has passed.
+	Lifetime time.Duration
+}
+
+// GrantMore raises the limits of a key, and revives it when it was exhausted
+// or had expired. A revoked key stays revoked: ErrRevoked.
+func (l *Limiter) GrantMore(_ context.Context, by Caller, id string, more More) (View, error) {
+	add := Amounts{Activations: more.Activations, Tokens: more.Tokens, Nanodollars: more.Nanodollars}
+	fields := [NumKinds]string{"activations", "tokens", "spend_usd", "attempts"}
+	if add == (Amounts{}) && more.Lifetime == 0 {
+		return View{}, invalid("grant:", "set at least one of activations, expires_in")
+	}
+	for kind, n := range add {
+		if n < 0 || n > maxAmount {
+			return View{}, invalid(fields[kind], "must be from 1 to %d, got %d", maxAmount, n)
+		}
+	}
+	if more.Lifetime < 0 {
+		return View{}, invalid("expires_in", "must not be negative, got %s", more.Lifetime)
+	}
+	k, err := l.load(id)
+	if err != nil {
+		return View{}, err
+	}
+	err = l.edit(id, func(key *Key, acct *accountRecord) error {
+		status, code := k.derive(key)
+		if status == Revoked {
+			return ErrRevoked
+		}
+		for kind, n := range add {
+			switch {
+			case n == 0:
+			case key.Limit[kind] == NoLimit:
+				return invalid(fields[kind], "cannot be added: the key has no such limit")
+			case key.Limit[kind] > maxAmount-n:
+				return invalid(fields[kind], "would raise the limit beyond %d", maxAmount)
+			default:
+				key.Limit[kind] += n
+			}
+		}
+		key.attempts()
+		now := l.clock.Now().UTC()
+		if more.Lifetime > 0 {
+			switch {
+			case code == CodeKeyIdle || code == CodeKeyExpired && (key.ExpiresAt.IsZero() || now.Before(key.ExpiresAt)):
+				// Idle, or never used in time: reviving starts that time anew.
+			case key.ExpiresAt.IsZero():
+				return invalid("expires_in", "cannot be added: the key does not expire")
+			}
+			if !key.ExpiresAt.IsZero() {
+				from := key.ExpiresAt
+				if now.After(from) {
+					from = now
+				}
+				key.ExpiresAt = from.Add(more.Lifetime)
+			}
+		}
+		if status == Exhausted || status == Expired {
+			key.RevivedAt = now
+			if key.FirstUseWithin > 0 && acct.First == 0 {
+				key.FirstUseWithin = now.Sub(key.CreatedAt) + key.FirstUseWithin
+			}
+		}
+		key.EndedAt, key.EndedStatus, key.EndedReason = time.Time{}, "", ""
+		return key.Validate()
+	}, func(k *Live) { k.ending = false })
+	if err != nil {
+		return View{}, err
+	}
+	l.log.Info("key granted more", "key_id", id, "activations", more.Activations, "lifetime", more.Lifetime, "by", by.Name)
+	return l.Get(context.Background(), id)
+}
+
+// Suspend stops a key until it is resumed, and cuts what it has running. It
+// holds in memory at once; the error says when it could not be made durable.
+func (l *Limiter) Suspend(ctx context.Context, by Caller, id string) (View, error) {
+	view, _, err := l.end(ctx, by, id, CodeKeySuspended, func(key *Key, now time.Time) error {
+		if key.EndedStatus == Revoked {
+			return ErrRevoked
+		}
+		if key.SuspendedAt.IsZero() {
+			key.SuspendedAt = now
+		}
+		return nil
+	})
+	return view, err
+}
+
+// Resume ends a suspension. A key that was not suspended stays as it is.
+func (l *Limiter) Resume(ctx context.Context, by Caller, id string) (View, error) {
+	if _, err := l.load(id); err != nil {
+		return View{}, err
+	}
+	err := l.edit(id, func(key *Key, _ *accountRecord) error {
+		if key.EndedStatus == Revoked {
+			return ErrRevoked
+		}
+		key.SuspendedAt = time.Time{}
+		return nil
+	}, func(k *Live) {
+		if k.halt == CodeKeySuspended {
+			k.halt = ""
+		}
+	})
+	if err != nil {
+		return View{}, err
+	}
+	l.log.Info("key resumed", "key_id", id, "by", by.Name)
+	return l.Get(ctx, id)
+}
+
+// Revoke ends a key for ever and cuts what it has running; it returns how
+// many requests those were. It holds in memory at once; the error says when
+// it could not be made durable. Revoking twice changes nothing.
+func (l *Limiter) Revoke(ctx context.Context, by Caller, id, reason string) (View, int, error) {
+	if err := validText("reason", reason); err != nil {
+		return View{}, 0, err
+	}
+	if reason == "" {
+		reason = "revoked by " + by.Name
+	}
+	return l.end(ctx, by, id, CodeKeyRevoked, func(key *Key, now time.Time) error {
+		if key.EndedStatus != Revoked {
+			key.EndedAt, key.EndedStatus, key.EndedReason = now, Revoked, reason
+			key.SuspendedAt = time.Time{}
+		}
+		return nil
+	})
+}
+
+// end stops a key in memory, cuts its requests, and makes that durable.
+func (l *Limiter) end(ctx context.Context, by Caller, id string, code Code, fn func(*Key, time.Time) error) (View, int, error) {
+	k, err := l.load(id)
+	if err != nil {
+		return View{}, 0, err
+	}
+	now := l.clock.Now().UTC()
+	k.mu.Lock()
+	before := k.halt
+	if k.key.EndedStatus != Revoked && k.halt != CodeKeyRevoked {
+		k.halt = code
+	}
+	refusal := k.stopped(now)
+	k.mu.Unlock()
+	cut := k.cut(refusal)
+	err = l.edit(id, func(key *Key, _ *accountRecord) error { return fn(key, now) }, func(k *Live) {
+		if k.halt == code {
+			k.halt = "" // the record says it from here on
+		}
+	})
+	if err != nil {
+		if errors.Is(err, ErrRevoked) {
+			k.mu.Lock()
+			k.halt = before
+			k.mu.Unlock()
+			return View{}, cut, err
+		}
+		return View{}, cut, fmt.Errorf("the key is stopped in memory, but that is not yet durable: %w", err)
+	}
+	l.log.Info("key stopped", "key_id", id, "code", string(code), "requests_cut", cut, "by", by.Name)
+	view, err := l.Get(ctx, id)
+	return view, cut, err
+}
+
+// finalEnd records that a key has run out or its time is over. Callers hold
+// the key. The record is judged again inside the committer, because a grant
+// may have come first.
+func (l *Limiter) finalEnd(k *Live, status Status, code Code) {
+	id := k.key.ID
+	var key *Key
+	var sums tally
+	l.committer.submit(change{
+		apply: func(tx Tx) error {
+			key = nil
+			old, acct, err := readKey(tx, id)
+			if err != nil {
+				return err
+			}
+			if old.EndedStatus != "" {
+				return nil
+			}
+			if now, _ := k.derive(old); now != status {
+				return nil
+			}
+			key = old.clone()
+			key.Version++
+			key.EndedAt, key.EndedStatus, key.EndedReason = l.clock.Now().UTC(), status, string(code)
+			sums, err = writeKey(tx, old, key, &acct)
+			return err
+		},
+		done: func(err error) {
+			if err == nil && key != nil {
+				l.tallied(sums)
+				l.follow(key, nil)
+				l.log.Info("key ended", "key_id", id, "code", string(code))
+			} else if err != nil {
+				l.log.Error("the end of a key could not be recorded", "key_id", id, "error", err)
+			}
+			k.mu.Lock()
+			k.ending = false
+			k.mu.Unlock()
+		},
+	})
+}
+
+// Forget removes the record of an ended key. What it used stays in the tally.
+func (l *Limiter) Forget(_ context.Context, by Caller, id string) error {
+	k, err := l.load(id)
+	if err != nil {
+		return err
+	}
+	view := k.View()
+	if view.Status == Active || view.Status == Suspended || view.InFlight > 0 {
+		return ErrAlive
+	}
+	k.mu.Lock()
+	before := k.halt
+	k.halt = CodeKeyRevoked // nothing may begin while it goes
+	k.mu.Unlock()
+	var sums tally
+	err = l.committer.do(func(tx Tx) error {
+		key, _, err := readKey(tx, id)
+		if err != nil {
+			return err
+		}
+		var hours [][]byte
+		err = tx.Scan(hourPrefix(id), nil, false, func(key, _ []byte) (bool, error) {
+			hours = append(hours, key)
+			return true, nil
+		})
+		if err != nil {
+			return err
+		}
+		account, err := keyAccount(id)
+		if err != nil {
+			return err
+		}
+		gone := append(hours, recordKey(id), accountKey(account),
+			append([]byte(spaceLookups), key.Lookup[:]...), dueKey(key.Due, id))
+		for _, key := range gone {
+			if err := tx.Delete(key); err != nil {
+				return err
+			}
+		}
+		sums, err = count(tx, key.recorded(), "", view.Used)
+		return err
+	}, func() {
+		l.tallied(sums)
+		l.drop(k)
+	})
+	if err != nil {
+		k.mu.Lock()
+		k.halt = before
+		k.mu.Unlock()
+		return err
+	}
+	l.log.Info("key forgotten", "key_id", id, "by", by.Name)
+	return nil
+}
+
+// drop takes a forgotten key out of memory.
+func (l *Limiter) drop(k *Live) {
+	l.liveMu.Lock()
+	defer l.liveMu.Unlock()
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.gone = true
+	delete(l.live, k.key.ID)
+	l.uncache(k)
+	l.retire(k)
+	l.shadow.release(k.slot)
+	k.slot = nil
+}

@@ -1,0 +1,201 @@
+package limiter
+
+import (
+	"errors"
+	"log/slog"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+// change is one thing to be made durable. apply runs on the committer, inside
+// a transaction, and must change nothing but that transaction: it may be run
+// again when another change of the batch fails. done runs on the committer
+// after the commit, in the order in which changes were submitted; only there
+// may memory follow.
+type change struct {
+	apply func(tx Tx) error
+	done  func(err error)
+}
+
+// Batches are cut well below half of what one Badger transaction takes with a
+// 16 MB memtable (about 2.5 MB and 26,000 entries).
+const (
+	maxBatchBytes   = 1 << 20
+	maxBatchEntries = 8192
+)
+
+// ErrClosed is returned for changes submitted to a limiter that was closed.
+var ErrClosed = errors.New("the store is closed")
+
+// committer writes all waiting changes in one durable transaction, over and
+// over: the grouping that Badger itself does not do. One goroutine owns it.
+type committer struct {
+	store   Store
+	observe Observer
+	log     *slog.Logger
+
+	mu     sync.Mutex
+	queue  []change
+	closed bool
+	wake   chan struct{} // holds one token when the queue is not empty
+	ended  chan struct{}
+
+	// failed holds the first commit error. The state on disk is unknown from
+	// then on, so everything after it is refused: what was requested counts
+	// as spent.
+	failed atomic.Pointer[error]
+}
+
+func newCommitter(s Store, observe Observer, log *slog.Logger) *committer {
+	c := &committer{
+		store: s, observe: observe, log: log,
+		wake: make(chan struct{}, 1), ended: make(chan struct{}),
+	}
+	go c.run()
+	return c
+}
+
+// submit queues a change. It never blocks; it may be called with locks held.
+func (c *committer) submit(ch change) {
+	c.mu.Lock()
+	if c.closed {
+		c.mu.Unlock()
+		// done may take the locks that the caller holds.
+		go ch.done(ErrClosed)
+		return
+	}
+	c.queue = append(c.queue, ch)
+	c.mu.Unlock()
+	c.signal()
+}
+
+func (c *committer) signal() {
+	select {
+	case c.wake <- struct{}{}:
+	default:
+	}
+}
+
+// do submits a change and waits for it.
+func (c *committer) do(apply func(tx Tx) error, done func()) error {
+	result := make(chan error, 1)
+	c.submit(change{apply: apply, done: func(err error) {
+		if err == nil && done != nil {
+			done()
+		}
+		result <- err
+	}})
+	return <-result
+}
+
+// close lets everything queued be written, then ends the goroutine.
+func (c *committer) close() {
+	c.mu.Lock()
+	c.closed = true
+	c.mu.Unlock()
+	c.signal()
+	<-c.ended
+}
+
+func (c *committer) run() {
+	defer close(c.ended)
+	for range c.wake {
+		for {
+			c.mu.Lock()
+			batch, closed := c.queue, c.closed
+			c.queue = nil
+			c.mu.Unlock()
+			if len(batch) == 0 {
+				if closed {
+					return
+				}
+				break
+			}
+			for len(batch) > 0 {
+				batch = batch[c.commit(batch):]
+			}
+		}
+	}
+}
+
+// commit writes as many changes as fit into one transaction and returns how
+// many those were.
+func (c *committer) commit(batch []change) int {
+	errs := make([]error, len(batch))
+	if failed := c.failed.Load(); failed != nil {
+		for i := range batch {
+			batch[i].done(*failed)
+		}
+		return len(batch)
+	}
+	start := time.Now()
+	taken := 0
+	var written int
+	for {
+		taken, written = 0, 0
+		err := c.store.Update(func(tx Tx) error {
+			counted := &countingTx{Tx: tx}
+			for i := range batch {
+				if counted.bytes >= maxBatchBytes || counted.entries >= maxBatchEntries {
+					break
+				}
+				taken++
+				if errs[i] != nil {
+					continue
+				}
+				before := counted.entries
+				if errs[i] = batch[i].apply(counted); errs[i] != nil && counted.entries != before {
+					return errHalfWritten
+				}
+			}
+			written = counted.entries
+			return nil
+		})
+		if errors.Is(err, errHalfWritten) {
+			continue // once more, without the change that failed
+		}
+		if err != nil {
+			c.poison(err)
+			for i := range taken {
+				errs[i] = err
+			}
+		}
+		break
+	}
+	if written > 0 && c.observe != nil {
+		c.observe.Committed(time.Since(start), taken)
+	}
+	for i := range taken {
+		batch[i].done(errs[i])
+	}
+	return taken
+}
+
+// poison refuses everything from here on.
+func (c *committer) poison(err error) {
+	if c.failed.CompareAndSwap(nil, &err) {
+		c.log.Error("the store failed and is refused until the next start; what was reserved counts as spent",
+			"error", err)
+	}
+}
+
+var errHalfWritten = errors.New("a change failed after it had written")
+
+// countingTx knows how large its transaction has grown.
+type countingTx struct {
+	Tx
+	entries, bytes int
+}
+
+func (t *countingTx) Set(key, value []byte) error {
+	t.entries++
+	t.bytes += len(key) + len(value)
+	return t.Tx.Set(key, value)
+}
+
+func (t *countingTx) Delete(key []byte) error {
+	t.entries++
+	t.bytes += len(key)
+	return t.Tx.Delete(key)
+}

@@ -1,0 +1,54 @@
+package limiter
+
+// What tests drive by hand instead of waiting for the sweeper's clock.
+
+func (l *Limiter) SweepActive() { l.sweepActive() }
+func (l *Limiter) SweepDue()    { l.sweepDue() }
+func (l *Limiter) SweepIdle()   { l.sweepIdle() }
+
+// Abandon leaves a limiter as a killed process would: nothing is given back.
+// The store stays as it is; only the goroutines end.
+func (l *Limiter) Abandon() {
+	if l.closed.Swap(true) {
+		return
+	}
+	close(l.stop)
+	<-l.stopped
+	l.committer.close()
+}
+
+// Limiter returns the limiter of a key.
+func (k *Live) Limiter() *Limiter { return k.l }
+
+// InMemory reports whether the key is in memory.
+func (l *Limiter) InMemory(id string) bool {
+	l.liveMu.Lock()
+	defer l.liveMu.Unlock()
+	return l.live[id] != nil
+}
+
+// Reserved returns what is durably reserved on a key's account, by memory
+// and by the store.
+func (l *Limiter) Reserved(id string) (memory, stored Amounts, err error) {
+	k, err := l.load(id)
+	if err != nil {
+		return memory, stored, err
+	}
+	k.mu.Lock()
+	memory = k.reserved
+	k.mu.Unlock()
+	err = l.store.View(func(r Reader) error {
+		_, acct, err := readKey(r, id)
+		stored = acct.Reserved
+		return err
+	})
+	return memory, stored, err
+}
+
+var (
+	EncodeAccount = func(r AccountRecord) []byte { return r.encode() }
+	DecodeAccount = decodeAccount
+	DecodeKey     = decodeKey
+)
+
+type AccountRecord = accountRecord

@@ -1,0 +1,168 @@
+package limiter
+
+import (
+	"context"
+	"encoding/binary"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"time"
+)
+
+// Bucket is what a key did in one hour or one day. Statistics ride on other
+// commits and may lose some seconds in a crash; budgets never do.
+type Bucket struct {
+	Start       time.Time      `json:"start"`
+	Activations int64          `json:"activations"`
+	Tokens      int64          `json:"tokens,omitempty"`
+	Nanodollars int64          `json:"nanodollars,omitempty"`
+	Refusals    map[Code]int64 `json:"refusals,omitempty"`
+}
+
+func (b *Bucket) add(o *Bucket) {
+	b.Activations += o.Activations
+	b.Tokens += o.Tokens
+	b.Nanodollars += o.Nanodollars
+	if len(o.Refusals) > 0 && b.Refusals == nil {
+		b.Refusals = make(map[Code]int64, len(o.Refusals))
+	}
+	for code, n := range o.Refusals {
+		b.Refusals[code] += n
+	}
+}
+
+// history holds the hours that are not yet in the store; nearly always one.
+type history struct {
+	hours []Bucket
+}
+
+func (h *history) dirty() bool { return len(h.hours) > 0 }
+
+// hour returns the bucket of a moment. The last one nearly always fits.
+func (h *history) hour(nanos int64) *Bucket {
+	const perHour = int64(time.Hour)
+	unix := nanos - nanos%perHour
+	for i := len(h.hours) - 1; i >= 0; i-- {
+		if h.hours[i].Start.UnixNano() == unix {
+			return &h.hours[i]
+		}
+	}
+	h.hours = append(h.hours, Bucket{Start: time.Unix(0, unix).UTC()})
+	return &h.hours[len(h.hours)-1]
+}
+
+func (h *history) used(nanos int64, used *Amounts) {
+	b := h.hour(nanos)
+	b.Activations += used[Activations]
+	b.Tokens += used[Tokens]
+	b.Nanodollars += used[Nanodollars]
+}
+
+func (h *history) refused(now time.Time, code Code) {
+	b := h.hour(now.UnixNano())
+	if b.Refusals == nil {
+		b.Refusals = make(map[Code]int64)
+	}
+	b.Refusals[code]++
+}
+
+// take empties the history for writing it.
+func (h *history) take() []Bucket {
+	hours := h.hours
+	h.hours = nil
+	return hours
+}
+
+// writeHours adds buckets to those in the store.
+func writeHours(tx Tx, id string, hours []Bucket) error {
+	for i := range hours {
+		key := hourKey(id, hours[i].Start.Unix())
+		sum := Bucket{Start: hours[i].Start}
+		b, err := tx.Get(key)
+		switch {
+		case err == nil:
+			if err := json.Unmarshal(b, &sum); err != nil {
+				return fmt.Errorf("history of %s: %w: %w", id, errRecord, err)
+			}
+		case !errors.Is(err, ErrNotFound):
+			return err
+		}
+		sum.add(&hours[i])
+		b, err = json.Marshal(&sum)
+		if err != nil {
+			return err
+		}
+		if err := tx.Set(key, b); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// History is what a key did lately.
+type History struct {
+	Hours []Bucket `json:"hours"` // the last 48 that saw use, oldest first
+	Days  []Bucket `json:"days"`  // the last 90 that saw use, UTC, oldest first
+}
+
+const (
+	historyHours = 48
+	historyDays  = 90
+)
+
+// Usage returns the history of a key.
+func (l *Limiter) Usage(_ context.Context, id string) (History, error) {
+	k, err := l.load(id)
+	if err != nil {
+		return History{}, err
+	}
+	now := l.clock.Now()
+	sums := make(map[int64]*Bucket)
+	k.mu.Lock()
+	pending := slices.Clone(k.history.hours)
+	for i := range pending {
+		pending[i].Refusals = maps.Clone(pending[i].Refusals)
+	}
+	k.mu.Unlock()
+	for i := range pending {
+		sums[pending[i].Start.Unix()] = &pending[i]
+	}
+	oldest := now.Add(-historyDays * 24 * time.Hour).Unix()
+	err = l.store.View(func(r Reader) error {
+		prefix := hourPrefix(id)
+		return r.Scan(prefix, hourKey(id, oldest), false, func(key, value []byte) (bool, error) {
+			var b Bucket
+			if len(key) != len(prefix)+8 {
+				return false, fmt.Errorf("history of %s: %w", id, errRecord)
+			}
+			if err := json.Unmarshal(value, &b); err != nil {
+				return false, fmt.Errorf("history of %s: %w: %w", id, errRecord, err)
+			}
+			hour := int64(binary.BigEndian.Uint64(key[len(prefix):]))
+			if sums[hour] == nil {
+				sums[hour] = &Bucket{Start: b.Start}
+			}
+			sums[hour].add(&b)
+			return true, nil
+		})
+	})
+	if err != nil {
+		return History{}, fmt.Errorf("reading history: %w", err)
+	}
+	h := History{Hours: []Bucket{}, Days: []Bucket{}}
+	recent := now.Add(-historyHours * time.Hour).Unix()
+	for _, hour := range slices.Sorted(maps.Keys(sums)) {
+		b := sums[hour]
+		if hour > recent {
+			h.Hours = append(h.Hours, *b)
+		}
+		day := b.Start.Truncate(24 * time.Hour)
+		if n := len(h.Days); n == 0 || !h.Days[n-1].Start.Equal(day) {
+			h.Days = append(h.Days, Bucket{Start: day})
+		}
+		h.Days[len(h.Days)-1].add(b)
+	}
+	return h, nil
+}

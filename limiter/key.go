@@ -1,0 +1,113 @@
+package limiter
+
+import (
+	"maps"
+	"time"
+
+	"github.com/till-proxy/till/scope"
+	"github.com/till-proxy/till/token"
+)
+
+// Status says whether a key works and, if not, why. It is derived from the
+// record, the account and the clock each time it is asked for; see
+// [Live.Status].
+type Status string
+
+// The statuses of a key. Exhausted and expired keys live again when more is
+// granted, suspended ones when resumed; revoked is for ever.
+const (
+	Active    Status = "active"
+	Exhausted Status = "exhausted"
+	Expired   Status = "expired"
+	Revoked   Status = "revoked"
+	Suspended Status = "suspended"
+)
+
+// Charge says which requests use up an activation.
+type Charge string
+
+const (
+	// ChargeForwarded counts every request that was dispatched. The default.
+	ChargeForwarded Charge = "forwarded"
+	// ChargeSuccess gives back the activation of answers that are neither
+	// 2xx nor 304; at most twice as many requests as activations go out.
+	ChargeSuccess Charge = "success"
+)
+
+// Key is the durable record of a scoped key: everything an operator chose and
+// everything that was decided about it, but no counter (those live in its
+// account) and no secret (Lookup is the SHA-256 of the key's string).
+//
+// A *Key handed out by this package is a snapshot that nobody changes.
+type Key struct {
+	ID      string       `json:"id"`      // key_ + ULID
+	Lookup  token.Lookup `json:"lookup"`  // SHA-256 of the string
+	Version int64        `json:"version"` // raised by each change; for If-Match
+
+	Name     string            `json:"name,omitempty"`
+	Upstream string            `json:"upstream"`
+	Custody  string            `json:"custody"` // held | sealed
+	Role     string            `json:"role,omitempty"`
+	Owner    string            `json:"owner,omitempty"`
+	Purpose  string            `json:"purpose,omitempty"`
+	Labels   map[string]string `json:"labels,omitempty"`
+	Metadata map[string]string `json:"metadata,omitempty"`
+
+	Limit          Amounts       `json:"limit"` // as granted in total; NoLimit where unlimited
+	Charge         Charge        `json:"charge"`
+	ExpiresAt      time.Time     `json:"expires_at,omitzero"`
+	IdleTimeout    time.Duration `json:"idle_timeout,omitempty"`
+	FirstUseWithin time.Duration `json:"first_use_within,omitempty"`
+	Rate           Rate          `json:"rate,omitzero"`
+	MaxConcurrency int           `json:"max_concurrency,omitempty"` // 0: not limited
+	SelfRevoke     bool          `json:"self_revoke"`               // may the holder revoke it
+
+	Scope scope.Scope `json:"scope,omitzero"`
+
+	CreatedAt   time.Time `json:"created_at"`
+	CreatedBy   string    `json:"created_by"`
+	SuspendedAt time.Time `json:"suspended_at,omitzero"`
+	RevivedAt   time.Time `json:"revived_at,omitzero"` // last grant to an ended key
+
+	// EndedAt, EndedStatus and EndedReason are set once the end is final:
+	// at a revocation, and when nothing remains and nothing is in flight.
+	EndedAt     time.Time `json:"ended_at,omitzero"`
+	EndedStatus Status    `json:"ended_status,omitempty"` // exhausted | expired | revoked
+	EndedReason string    `json:"ended_reason,omitempty"` // a Code, or what the operator said
+
+	// Due is when the sweeper looks at the key again, in Unix seconds.
+	Due int64 `json:"due,omitempty"`
+}
+
+// clone returns a deep copy, for changing.
+func (k *Key) clone() *Key {
+	c := *k
+	c.Labels = maps.Clone(k.Labels)
+	c.Metadata = maps.Clone(k.Metadata)
+	c.Scope = k.Scope.Clone()
+	return &c
+}
+
+// View is a key with what it has used: what operators and holders are shown.
+type View struct {
+	Key
+	Status      Status
+	Used        Amounts   // settled
+	Held        Amounts   // reserved by requests in flight
+	Remaining   Amounts   // limit - used - held, never below 0; NoLimit where unlimited
+	InFlight    int       // requests running now
+	FirstUsedAt time.Time // zero: never used
+	LastUsedAt  time.Time
+	LastAddr    string // last client address admitted
+}
+
+// Caller is who asks for an administrative act. Every act of this package
+// takes one; what is recorded is its Name.
+type Caller struct {
+	// Name is what created_by and the logs say: "operator" for whoever
+	// reaches the management socket, the key's id for its holder.
+	Name string
+}
+
+// Operator is the caller behind Caddy's admin endpoint or till's own socket.
+var Operator = Caller{Name: "operator"}

@@ -1,0 +1,332 @@
+package limiter
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"math"
+	"time"
+
+	"github.com/oklog/ulid/v2"
+
+	"github.com/till-proxy/till/token"
+)
+
+// What the administrative calls answer. A key that does not exist is
+// ErrNotFound.
+var (
+	// ErrVersion says that the key is not at the version the caller named.
+	ErrVersion = errors.New("the key has changed since it was read")
+	// ErrDead says that only name and labels of an ended key can change.
+	ErrDead = errors.New("the key has ended: only its name and labels can change; grant more to revive it")
+	// ErrAlive says that a key must have ended to be forgotten.
+	ErrAlive = errors.New("the key has not ended: revoke it first")
+	// ErrRevoked says that a revoked key stays revoked.
+	ErrRevoked = errors.New("the key was revoked, and that is for ever: mint another")
+)
+
+// InvalidError is a value that cannot be taken, and what to do about it.
+type InvalidError struct {
+	Field string // as in the management API
+	Msg   string
+}
+
+func (e *InvalidError) Error() string { return e.Field + " " + e.Msg }
+
+func invalid(field, format string, args ...any) error {
+	return &InvalidError{Field: field, Msg: fmt.Sprintf(format, args...)}
+}
+
+const (
+	idPrefix       = "key_"
+	maxText        = 512 // bytes of a name, owner, purpose, reason, label
+	maxLabels      = 64
+	maxMetadata    = 64
+	maxAmount      = math.MaxInt64 / 4 // sums of two can not overflow
+	maxConcurrency = 1 << 20
+)
+
+// keyAccount is the account of a key: the 16 bytes of its ULID.
+func keyAccount(id string) (accountID, error) {
+	if len(id) != len(idPrefix)+ulid.EncodedSize || id[:len(idPrefix)] != idPrefix {
+		return accountID{}, ErrNotFound
+	}
+	u, err := ulid.ParseStrict(id[len(idPrefix):])
+	if err != nil || u.String() != id[len(idPrefix):] {
+		return accountID{}, ErrNotFound
+	}
+	return accountID(u), nil
+}
+
+// Validate judges what an operator may choose, in a mint and in a change.
+func (k *Key) Validate() error {
+	for _, f := range []struct{ field, value string }{
+		{"name", k.Name}, {"owner", k.Owner}, {"purpose", k.Purpose}, {"role", k.Role},
+	} {
+		if err := validText(f.field, f.value); err != nil {
+			return err
+		}
+	}
+	if k.Upstream == "" {
+		return invalid("upstream", "must name a configured upstream")
+	}
+	if err := validPairs("labels", k.Labels, maxLabels); err != nil {
+		return err
+	}
+	if err := validPairs("metadata", k.Metadata, maxMetadata); err != nil {
+		return err
+	}
+	for kind, limit := range k.Limit {
+		if field := limitFields[kind]; limit < NoLimit || limit > maxAmount {
+			return invalid(field, "must be from 0 to %d, got %d", maxAmount, limit)
+		}
+	}
+	switch k.Charge {
+	case ChargeForwarded:
+	case ChargeSuccess:
+		if k.Limit[Activations] == NoLimit {
+			return invalid("charge", `"success" needs max_activations: it bounds how often may be tried`)
+		}
+		if k.Limit[Activations] > maxAmount/2 {
+			return invalid("max_activations", "must be at most %d with charge success", maxAmount/2)
+		}
+	default:
+		return invalid("charge", `must be "forwarded" or "success", got %q`, k.Charge)
+	}
+	for _, f := range []struct {
+		field string
+		d     time.Duration
+	}{{"idle_timeout", k.IdleTimeout}, {"first_use_within", k.FirstUseWithin}} {
+		if f.d < 0 {
+			return invalid(f.field, "must not be negative, got %s", f.d)
+		}
+	}
+	if k.MaxConcurrency < 0 || k.MaxConcurrency > maxConcurrency {
+		return invalid("max_concurrency", "must be from 1 to %d, or 0 for no limit, got %d", maxConcurrency, k.MaxConcurrency)
+	}
+	if err := k.Scope.Validate(); err != nil {
+		return &InvalidError{Field: "scope:", Msg: err.Error()}
+	}
+	return nil
+}
+
+var limitFields = [NumKinds]string{"max_activations", "max_tokens", "max_spend_usd", "attempts"}
+
+func validText(field, s string) error {
+	if len(s) > maxText {
+		return invalid(field, "must be at most %d bytes, got %d", maxText, len(s))
+	}
+	for _, r := range s {
+		if r < ' ' || r == 0x7f {
+			return invalid(field, "must not contain control characters")
+		}
+	}
+	return nil
+}
+
+func validPairs(field string, pairs map[string]string, limit int) error {
+	if len(pairs) > limit {
+		return invalid(field, "may hold %d entries, got %d", limit, len(pairs))
+	}
+	for name, value := range pairs {
+		if name == "" {
+			return invalid(field, "must not have an entry without a name")
+		}
+		if err := errors.Join(validText(field, name), validText(field+"."+name, value)); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// bounded reports whether anything ends the key by itself.
+func (k *Key) bounded() bool {
+	return k.Limit[Activations] != NoLimit || k.Limit[Tokens] != NoLimit ||
+		k.Limit[Nanodollars] != NoLimit || !k.ExpiresAt.IsZero()
+}
+
+// attempts keeps the limit on attempts in step with that on activations.
+func (k *Key) attempts() {
+	k.Limit[Attempts] = NoLimit
+	if k.Charge == ChargeSuccess && k.Limit[Activations] != NoLimit {
+		k.Limit[Attempts] = 2 * k.Limit[Activations]
+	}
+}
+
+// due is when the key's time may be over: when the sweeper looks at it again.
+// Zero: never by itself.
+func (k *Key) due(lastUse time.Time, used bool) int64 {
+	var at time.Time
+	earlier := func(t time.Time) {
+		if at.IsZero() || t.Before(at) {
+			at = t
+		}
+	}
+	if k.EndedStatus != "" {
+		return 0
+	}
+	if !k.ExpiresAt.IsZero() {
+		earlier(k.ExpiresAt)
+	}
+	if k.FirstUseWithin > 0 && !used {
+		earlier(k.CreatedAt.Add(k.FirstUseWithin))
+	}
+	if k.IdleTimeout > 0 {
+		since := k.CreatedAt
+		for _, t := range []time.Time{k.RevivedAt, lastUse} {
+			if t.After(since) {
+				since = t
+			}
+		}
+		earlier(since.Add(k.IdleTimeout))
+	}
+	if at.IsZero() {
+		return 0
+	}
+	return at.Unix() + 1 // the first whole second at which it is over
+}
+
+// readKey reads a key and its account.
+func readKey(r Reader, id string) (*Key, accountRecord, error) {
+	var acct accountRecord
+	account, err := keyAccount(id)
+	if err != nil {
+		return nil, acct, err
+	}
+	b, err := r.Get(recordKey(id))
+	if err != nil {
+		return nil, acct, err
+	}
+	key, err := decodeKey(b)
+	if err != nil {
+		return nil, acct, fmt.Errorf("key %s: %w", id, err)
+	}
+	if key.ID != id {
+		return nil, acct, fmt.Errorf("key %s: %w: it says it is %q", id, errRecord, key.ID)
+	}
+	if b, err = r.Get(accountKey(account)); err != nil {
+		return nil, acct, fmt.Errorf("key %s: its account: %w", id, errors.Join(errRecord, err))
+	}
+	if acct, err = decodeAccount(b); err != nil {
+		return nil, acct, fmt.Errorf("key %s: %w", id, err)
+	}
+	return key, acct, nil
+}
+
+func decodeKey(b []byte) (*Key, error) {
+	key := new(Key)
+	if err := json.Unmarshal(b, key); err != nil {
+		return nil, fmt.Errorf("%w: %w", errRecord, err)
+	}
+	for _, limit := range key.Limit {
+		if limit < NoLimit {
+			return nil, fmt.Errorf("%w: a limit is below zero", errRecord)
+		}
+	}
+	return key, nil
+}
+
+// writeKey writes a key in place of old (nil for a new one), with everything
+// that must agree with it: the time index and the tally.
+func writeKey(tx Tx, old, key *Key, acct *accountRecord) (tally, error) {
+	key.Due = key.due(fromNanos(acct.Last), acct.First != 0)
+	var from Status
+	if old != nil {
+		from = old.recorded()
+		if old.Due != 0 && old.Due != key.Due {
+			if err := tx.Delete(dueKey(old.Due, key.ID)); err != nil {
+				return tally{}, err
+			}
+		}
+	}
+	if key.Due != 0 {
+		if err := tx.Set(dueKey(key.Due, key.ID), nil); err != nil {
+			return tally{}, err
+		}
+	}
+	b, err := json.Marshal(key)
+	if err != nil {
+		return tally{}, err
+	}
+	if err := tx.Set(recordKey(key.ID), b); err != nil {
+		return tally{}, err
+	}
+	return count(tx, from, key.recorded(), Amounts{})
+}
+
+// Mint makes a key from spec, whose string has the lookup hash. The caller
+// has made the string; the limiter never sees it. unlimited must be said for
+// a key that nothing ends.
+func (l *Limiter) Mint(ctx context.Context, by Caller, spec *Key, lookup token.Lookup, unlimited bool) (View, error) {
+	key := spec.clone()
+	now := l.clock.Now().UTC()
+	id, err := ulid.New(ulid.Timestamp(now), ulid.DefaultEntropy())
+	if err != nil {
+		return View{}, fmt.Errorf("making an id: %w", err)
+	}
+	key.ID, key.Lookup, key.Version = idPrefix+id.String(), lookup, 1
+	key.CreatedAt, key.CreatedBy = now, by.Name
+	if key.Charge == "" {
+		key.Charge = ChargeForwarded
+	}
+	if err := key.Validate(); err != nil {
+		return View{}, err
+	}
+	key.attempts()
+	if !key.bounded() && !unlimited {
+		return View{}, invalid("limits:", `set at least one of max_activations, expires_in or expires_at, or say "unlimited": true`)
+	}
+	if !key.ExpiresAt.IsZero() && !key.ExpiresAt.After(now) {
+		return View{}, invalid("expires_at", "must be in the future, got %s", stamp(key.ExpiresAt))
+	}
+	if key.Role != "" {
+		a, err := l.role(key.Role)
+		if err != nil {
+			return View{}, err
+		}
+		a.mu.Lock()
+		absent := a.absent
+		a.mu.Unlock()
+		if absent {
+			return View{}, invalid("role", "must name a configured role, got %q", key.Role)
+		}
+	}
+	var sums tally
+	acct := accountRecord{Limit: key.Limit, Lineage: 1}
+	err = l.committer.do(func(tx Tx) error {
+		lookupKey := append([]byte(spaceLookups), lookup[:]...)
+		if _, err := tx.Get(lookupKey); !errors.Is(err, ErrNotFound) {
+			return errors.Join(errors.New("this key string is taken"), err)
+		}
+		if err := tx.Set(lookupKey, []byte(key.ID)); err != nil {
+			return err
+		}
+		if err := tx.Set(accountKey(accountID(id)), acct.encode()); err != nil {
+			return err
+		}
+		var err error
+		sums, err = writeKey(tx, nil, key, &acct)
+		return err
+	}, func() { l.tallied(sums) })
+	if err != nil {
+		return View{}, fmt.Errorf("minting: %w", err)
+	}
+	l.log.Info("key minted", "key_id", key.ID, "name", key.Name, "upstream", key.Upstream, "by", by.Name)
+	return l.Get(ctx, key.ID)
+}
+
+func (l *Limiter) tallied(t tally) {
+	l.tallyMu.Lock()
+	l.tally = t
+	l.tallyMu.Unlock()
+}
+
+// Get returns one key.
+func (l *Limiter) Get(_ context.Context, id string) (View, error) {
+	k, err := l.load(id)
+	if err != nil {
+		return View{}, err
+	}
+	return k.View(), nil
+}

@@ -1,0 +1,340 @@
+// Package limiter decides whether a request may be forwarded, and keeps that
+// decision true over concurrency, crashes and restarts: keys, their limits,
+// and the reservation of budget before use (Reserve, then Settle or Cancel).
+//
+// What is forwarded never exceeds what is durably reserved, and that never
+// exceeds the limit. Whatever is in doubt after a crash counts as spent.
+//
+// The package knows no Caddy, no HTTP and no vendor: a request is an Ask, a
+// refusal is a value, and a dollar is a number.
+package limiter
+
+import (
+	"context"
+	"crypto/rand"
+	"crypto/sha256"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/till-proxy/till/token"
+)
+
+// Options configures a Limiter.
+type Options struct {
+	// Store keeps everything. The Limiter closes it.
+	Store Store
+	// Shadow is the path of the shadow counter's file. Without one, a crash
+	// costs each busy key what is left of its block. Default: none.
+	Shadow string
+	// Clock tells the time. Default: SystemClock.
+	Clock Clock
+	// Logger receives what an operator should know. Default: discarded.
+	Logger *slog.Logger
+	// Roles are the roles with a shared budget, by name. Default: none.
+	Roles map[string]RoleBudget
+	// Observe receives measurements. Default: none.
+	Observe Observer
+}
+
+// Observer receives measurements of the store. It must not block.
+type Observer interface {
+	// Committed is told how long a group commit took and how many changes
+	// were in it.
+	Committed(took time.Duration, changes int)
+}
+
+// RoleBudget is the budget that all keys of a role share; NoLimit for kinds
+// without one. Use it counts, not minting.
+type RoleBudget struct{ Limit Amounts }
+
+const lookupShards = 64
+
+// Limiter admits requests. It is safe for concurrent use. There must be one
+// per store.
+type Limiter struct {
+	store     Store
+	committer *committer
+	shadow    *shadow
+	clock     Clock
+	log       *slog.Logger
+
+	// lookups finds keys by the hash of their string without a shared lock.
+	lookups [lookupShards]struct {
+		mu sync.RWMutex
+		m  map[token.Lookup]*Live
+	}
+	liveMu sync.Mutex
+	live   map[string]*entry // by key id
+
+	rolesMu sync.Mutex
+	roles   map[string]*account
+	budgets map[string]RoleBudget
+
+	activeMu sync.Mutex
+	active   map[*Live]struct{} // keys with something to give back, save or cut
+
+	tallyMu   sync.Mutex
+	tally     tally
+	holds     atomic.Int64
+	forfeited atomic.Int64
+	closed    atomic.Bool
+
+	stop    chan struct{} // closed to end the sweeper
+	stopped chan struct{}
+}
+
+// Open takes over a store: it recovers what the shadow counter remembers of a
+// crash, makes that durable under a new session, and only then serves.
+func Open(o Options) (*Limiter, error) {
+	if o.Clock == nil {
+		o.Clock = SystemClock{}
+	}
+	if o.Logger == nil {
+		o.Logger = slog.New(slog.DiscardHandler)
+	}
+	l := &Limiter{
+		store: o.Store, clock: o.Clock, log: o.Logger,
+		live: make(map[string]*entry), active: make(map[*Live]struct{}),
+		roles: make(map[string]*account),
+		stop:  make(chan struct{}), stopped: make(chan struct{}),
+	}
+	for i := range l.lookups {
+		l.lookups[i].m = make(map[token.Lookup]*Live)
+	}
+	if o.Shadow != "" {
+		s, err := openShadow(o.Shadow)
+		if err != nil {
+			return nil, err
+		}
+		l.shadow = s
+	}
+	if err := l.recover(); err != nil {
+		return nil, errors.Join(err, l.shadow.close())
+	}
+	l.committer = newCommitter(o.Store, o.Observe, o.Logger)
+	if err := l.SetRoles(o.Roles); err != nil {
+		l.committer.close()
+		return nil, errors.Join(err, l.shadow.close())
+	}
+	go l.sweepLoop()
+	return l, nil
+}
+
+// recover turns what the shadow counter remembers into records, and begins a
+// new session. It may be cut off at any point and run again.
+func (l *Limiter) recover() error {
+	boot := bootID()
+	var last, next session
+	var remembered []remembered
+	err := l.store.View(func(r Reader) error {
+		switch format, err := r.Get(metaFormat); {
+		case errors.Is(err, ErrNotFound):
+		case err != nil:
+			return err
+		case string(format) != storeFormat:
+			return fmt.Errorf("the store has format %q, this version of till reads %q", format, storeFormat)
+		}
+		b, err := r.Get(metaSession)
+		if err == nil && len(b) == sessionLen && l.shadow != nil {
+			last = session(b)
+			remembered = l.shadow.recall(last, boot)
+		} else if err != nil && !errors.Is(err, ErrNotFound) {
+			return err
+		}
+		b, err = r.Get(metaTally)
+		if errors.Is(err, ErrNotFound) {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		return json.Unmarshal(b, &l.tally)
+	})
+	if err != nil {
+		return fmt.Errorf("reading store: %w", err)
+	}
+	const perTransaction = 4096
+	for len(remembered) > 0 {
+		n := min(len(remembered), perTransaction)
+		if err := l.store.Update(func(tx Tx) error { return giveBackRemembered(tx, remembered[:n]) }); err != nil {
+			return fmt.Errorf("recovering budgets: %w", err)
+		}
+		remembered = remembered[n:]
+	}
+	if _, err := rand.Read(next[:]); err != nil {
+		return fmt.Errorf("beginning session: %w", err)
+	}
+	err = l.store.Update(func(tx Tx) error {
+		if err := tx.Set(metaFormat, []byte(storeFormat)); err != nil {
+			return err
+		}
+		return tx.Set(metaSession, next[:])
+	})
+	if err != nil {
+		return fmt.Errorf("beginning session: %w", err)
+	}
+	if l.shadow != nil {
+		l.shadow.begin(next, boot)
+	}
+	return nil
+}
+
+// giveBackRemembered lowers what is reserved to what the shadow saw in use.
+// Anything that does not add up is left alone, and so counts as spent.
+func giveBackRemembered(tx Tx, accounts []remembered) error {
+	for _, seen := range accounts {
+		b, err := tx.Get(accountKey(seen.id))
+		if errors.Is(err, ErrNotFound) {
+			continue
+		}
+		if err != nil {
+			return err
+		}
+		rec, err := decodeAccount(b)
+		if err != nil {
+			return err
+		}
+		if rec.Lineage != seen.lineage {
+			continue
+		}
+		for k, limit := range rec.Limit {
+			used := seen.used[k]
+			if limit == NoLimit && used > rec.Reserved[k] || limit != NoLimit && used >= 0 && used < rec.Reserved[k] {
+				rec.Reserved[k] = used
+			}
+			rec.Settled[k] = rec.Reserved[k]
+		}
+		if err := tx.Set(accountKey(seen.id), rec.encode()); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// SetRoles takes over the roles' budgets, at start and after each reload.
+// What a role has used stays, also while it is not configured; its keys are
+// refused for that long.
+func (l *Limiter) SetRoles(roles map[string]RoleBudget) error {
+	for name := range roles {
+		if _, err := l.role(name); err != nil {
+			return err
+		}
+	}
+	l.rolesMu.Lock()
+	defer l.rolesMu.Unlock()
+	l.budgets = roles
+	for name, a := range l.roles {
+		budget, configured := roles[name]
+		a.mu.Lock()
+		a.absent = !configured
+		if configured {
+			a.limit = budget.Limit
+		}
+		a.mu.Unlock()
+	}
+	return nil
+}
+
+// role returns the account of a role, reading it on first use. There is one
+// per name for as long as the Limiter lives, because only one may own blocks.
+func (l *Limiter) role(name string) (*account, error) {
+	l.rolesMu.Lock()
+	a := l.roles[name]
+	l.rolesMu.Unlock()
+	if a != nil {
+		return a, nil
+	}
+	rec := accountRecord{}
+	id := roleAccount(name)
+	err := l.store.View(func(r Reader) error {
+		b, err := r.Get(accountKey(id))
+		if err == nil {
+			rec, err = decodeAccount(b)
+		}
+		return err
+	})
+	if err != nil && !errors.Is(err, ErrNotFound) {
+		return nil, fmt.Errorf("reading the budget of role %s: %w", name, err)
+	}
+	l.rolesMu.Lock()
+	defer l.rolesMu.Unlock()
+	if a := l.roles[name]; a != nil {
+		return a, nil
+	}
+	a = &account{id: id, forRole: true}
+	a.restore(&rec)
+	budget, configured := l.budgets[name]
+	a.absent = !configured
+	a.limit = NoLimits()
+	if configured {
+		a.limit = budget.Limit
+	}
+	l.roles[name] = a
+	return a, nil
+}
+
+func roleAccount(name string) accountID {
+	sum := sha256.Sum256([]byte("role:" + name))
+	return accountID(sum[:16])
+}
+
+// unavailable is the refusal of a limiter that cannot answer, or nil.
+func (l *Limiter) unavailable() *Refusal {
+	if l.closed.Load() {
+		return storeRefusal("the server is stopping")
+	}
+	if l.committer.failed.Load() != nil {
+		return storeRefusal("the store has failed")
+	}
+	return nil
+}
+
+// Close gives back what is reserved and unused, writes what is known, and
+// closes the store. Requests still in flight count as used up to their bound.
+func (l *Limiter) Close() error {
+	if l.closed.Swap(true) {
+		return ErrClosed
+	}
+	close(l.stop)
+	<-l.stopped
+	for _, k := range l.everyLive() {
+		k.mu.Lock()
+		l.save(&k.account, k, true)
+		k.mu.Unlock()
+	}
+	for _, a := range l.everyRole() {
+		a.mu.Lock()
+		l.save(a, nil, true)
+		a.mu.Unlock()
+	}
+	l.committer.close()
+	// Requests that outlive the store settle in memory only.
+	for _, k := range l.everyLive() {
+		k.mu.Lock()
+		k.slot = nil
+		k.mu.Unlock()
+	}
+	for _, a := range l.everyRole() {
+		a.mu.Lock()
+		a.slot = nil
+		a.mu.Unlock()
+	}
+	var failed error
+	if err := l.committer.failed.Load(); err != nil {
+		failed = fmt.Errorf("the store had failed: %w", *err)
+	}
+	return errors.Join(failed, l.shadow.close(), l.store.Close())
+}
+
+// Ping waits until the store has answered, and returns what is wrong with it.
+func (l *Limiter) Ping(context.Context) error {
+	if l.closed.Load() {
+		return ErrClosed
+	}
+	return l.committer.do(func(Tx) error { return nil }, nil)
+}

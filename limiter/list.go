@@ -1,0 +1,177 @@
+package limiter
+
+import (
+	"context"
+	"encoding/base64"
+	"fmt"
+	"strings"
+	"time"
+)
+
+// Filter picks keys for a list. Empty fields pick all.
+type Filter struct {
+	Status    Status
+	Upstream  string
+	Role      string
+	Owner     string
+	CreatedBy string
+	Labels    map[string]string
+	// UnusedFor picks keys that were not used for at least this long, or
+	// never since they were made that long ago.
+	UnusedFor time.Duration
+	// Query is the beginning of an id or of a name (in any case).
+	Query string
+
+	// Sort is "-created" (newest first, the default) or "created".
+	Sort string
+	// Limit is the size of a page. Default: 50. At most 500.
+	Limit int
+	// Cursor is the Next of the page before.
+	Cursor string
+}
+
+// Page is one page of a list.
+type Page struct {
+	Keys []View
+	// Next is the cursor of the page after this one; empty at the end.
+	Next string
+	// Partial says that the page is short because many keys had to be
+	// looked at, not because there are no more: ask for the next one.
+	Partial bool
+}
+
+const (
+	defaultPage = 50
+	maxPage     = 500
+	// maxLookedAt bounds what one page may cost when few keys match.
+	maxLookedAt = 5000
+)
+
+// List returns a page of keys.
+func (l *Limiter) List(ctx context.Context, f Filter) (Page, error) {
+	var page Page
+	switch f.Sort {
+	case "", "-created", "created":
+	default:
+		return page, invalid("sort", `must be "created" or "-created", got %q`, f.Sort)
+	}
+	switch f.Status {
+	case "", Active, Exhausted, Expired, Revoked, Suspended:
+	default:
+		return page, invalid("status", "must be active, exhausted, expired, revoked or suspended, got %q", f.Status)
+	}
+	if f.Limit < 0 || f.Limit > maxPage {
+		return page, invalid("limit", "must be from 1 to %d, got %d", maxPage, f.Limit)
+	}
+	if f.Limit == 0 {
+		f.Limit = defaultPage
+	}
+	after, err := decodeCursor(f.Cursor)
+	if err != nil {
+		return page, err
+	}
+	now := l.clock.Now()
+	page.Keys = make([]View, 0, f.Limit)
+	looked := 0
+	var last string
+	err = l.store.View(func(r Reader) error {
+		return r.Scan([]byte(spaceKeys), after, f.Sort != "created", func(key, value []byte) (bool, error) {
+			if err := ctx.Err(); err != nil {
+				return false, err
+			}
+			id := string(key[len(spaceKeys):])
+			if len(page.Keys) == f.Limit || looked == maxLookedAt {
+				page.Partial = len(page.Keys) < f.Limit
+				page.Next = base64.RawURLEncoding.EncodeToString([]byte(last))
+				return false, nil
+			}
+			looked++
+			last = id
+			view, err := l.viewOf(r, id, value, now)
+			if err != nil {
+				return false, err
+			}
+			if f.picks(&view, now) {
+				page.Keys = append(page.Keys, view)
+			}
+			return true, nil
+		})
+	})
+	if err != nil {
+		return Page{}, fmt.Errorf("listing keys: %w", err)
+	}
+	return page, nil
+}
+
+func decodeCursor(cursor string) ([]byte, error) {
+	if cursor == "" {
+		return nil, nil
+	}
+	id, err := base64.RawURLEncoding.DecodeString(cursor)
+	if err == nil {
+		_, err = keyAccount(string(id))
+	}
+	if err != nil {
+		return nil, invalid("cursor", "must be the next of an earlier page")
+	}
+	return recordKey(string(id)), nil
+}
+
+// viewOf is the view of a key being listed: from memory when it is there,
+// else from the store, without taking it into memory.
+func (l *Limiter) viewOf(r Reader, id string, record []byte, now time.Time) (View, error) {
+	l.liveMu.Lock()
+	e := l.live[id]
+	l.liveMu.Unlock()
+	if e != nil {
+		select {
+		case <-e.ready:
+			if e.err == nil {
+				return e.k.View(), nil
+			}
+		default:
+		}
+	}
+	key, err := decodeKey(record)
+	if err != nil {
+		return View{}, fmt.Errorf("key %s: %w", id, err)
+	}
+	account, err := keyAccount(id)
+	if err != nil {
+		return View{}, err
+	}
+	b, err := r.Get(accountKey(account))
+	if err != nil {
+		return View{}, fmt.Errorf("key %s: its account: %w", id, err)
+	}
+	acct, err := decodeAccount(b)
+	if err != nil {
+		return View{}, fmt.Errorf("key %s: %w", id, err)
+	}
+	k := &Live{l: l, key: key}
+	k.restore(&acct)
+	return k.view(now), nil
+}
+
+func (f *Filter) picks(v *View, now time.Time) bool {
+	switch {
+	case f.Status != "" && v.Status != f.Status,
+		f.Upstream != "" && v.Upstream != f.Upstream,
+		f.Role != "" && v.Role != f.Role,
+		f.Owner != "" && v.Owner != f.Owner,
+		f.CreatedBy != "" && v.CreatedBy != f.CreatedBy,
+		f.Query != "" && !strings.HasPrefix(v.ID, f.Query) &&
+			!strings.HasPrefix(strings.ToLower(v.Name), strings.ToLower(f.Query)):
+		return false
+	}
+	for name, want := range f.Labels {
+		if v.Labels[name] != want {
+			return false
+		}
+	}
+	since := v.LastUsedAt
+	if since.IsZero() {
+		since = v.CreatedAt
+	}
+	return f.UnusedFor <= 0 || now.Sub(since) >= f.UnusedFor
+}

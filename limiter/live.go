@@ -1,0 +1,335 @@
+package limiter
+
+import (
+	"context"
+	"errors"
+	"net/netip"
+	"time"
+
+	"github.com/till-proxy/till/token"
+)
+
+// Live is a key in memory: its record, its account, and the requests it has
+// in flight. There is never more than one Live of a key, because only one
+// may own its blocks.
+type Live struct {
+	account // the key's own budget; its mutex guards all of Live
+
+	l    *Limiter
+	key  *Key     // replaced, never changed
+	role *account // the role's shared budget, or nil
+
+	// halt is set while a revocation or suspension holds in memory, which is
+	// before it is durable.
+	halt Code
+	gone bool // evicted: ask the Limiter for the key again
+
+	active   bool // listed in Limiter.active
+	ending   bool // its final end is on its way to the store
+	inflight int
+	grants   *Grant // requests in flight, linked
+
+	rate, freeRate, selfRate bucket
+	history                  history
+	savedAt                  int64 // unix nanoseconds of the last save
+	lastAddr                 netip.Addr
+}
+
+// Key returns the record as it stands now.
+func (k *Live) Key() *Key {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return k.key
+}
+
+// View returns the key with what it has used.
+func (k *Live) View() View {
+	now := k.l.clock.Now()
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return k.view(now)
+}
+
+func (k *Live) view(now time.Time) View {
+	v := View{
+		Key: *k.key, Used: k.spent, Held: k.held, Remaining: k.remaining(),
+		InFlight: k.inflight, LastAddr: k.addr,
+		FirstUsedAt: fromNanos(k.first), LastUsedAt: fromNanos(k.last),
+	}
+	v.Status, _ = k.status(now)
+	return v
+}
+
+func fromNanos(n int64) time.Time {
+	if n == 0 {
+		return time.Time{}
+	}
+	return time.Unix(0, n).UTC()
+}
+
+// status derives what the key is now, and the code that a request would be
+// refused with. Nothing left counts as exhausted even before it is final.
+func (k *Live) status(now time.Time) (Status, Code) {
+	switch {
+	case k.halt == CodeKeyRevoked || k.key.EndedStatus == Revoked:
+		return Revoked, CodeKeyRevoked
+	case k.halt == CodeKeySuspended || !k.key.SuspendedAt.IsZero():
+		return Suspended, CodeKeySuspended
+	}
+	if code := k.timeUp(now); code != "" {
+		return Expired, code
+	}
+	if v, kind := k.judge(&Amounts{}, k.strict()); v == spent {
+		return Exhausted, exhaustedCode[kind]
+	}
+	return Active, ""
+}
+
+// timeUp says by which rule the key's time is over, or "".
+func (k *Live) timeUp(now time.Time) Code {
+	key := k.key
+	switch {
+	case !key.ExpiresAt.IsZero() && !now.Before(key.ExpiresAt):
+		return CodeKeyExpired
+	case key.FirstUseWithin > 0 && k.first == 0 && now.Sub(key.CreatedAt) >= key.FirstUseWithin:
+		return CodeKeyExpired
+	case key.IdleTimeout > 0 && k.inflight == 0 && now.Sub(k.idleSince()) >= key.IdleTimeout:
+		return CodeKeyIdle
+	}
+	return ""
+}
+
+// idleSince is when the key was last used, or made, or revived.
+func (k *Live) idleSince() time.Time {
+	if used := fromNanos(k.last); used.After(k.key.RevivedAt) && used.After(k.key.CreatedAt) {
+		return used
+	}
+	if k.key.RevivedAt.After(k.key.CreatedAt) {
+		return k.key.RevivedAt
+	}
+	return k.key.CreatedAt
+}
+
+// strict reports whether an admitted activation can not come back by the
+// answer's outcome. See [account.judge].
+func (k *Live) strict() bool { return k.key.Charge != ChargeSuccess }
+
+var exhaustedCode = [NumKinds]Code{
+	Activations: CodeActivationsExhausted,
+	Tokens:      CodeTokensExhausted,
+	Nanodollars: CodeSpendExhausted,
+	Attempts:    CodeActivationsExhausted,
+}
+
+// Count adds a refusal that was decided outside the limiter to the key's
+// history.
+func (k *Live) Count(code Code) {
+	now := k.l.clock.Now()
+	k.mu.Lock()
+	k.history.refused(now, code)
+	k.mu.Unlock()
+}
+
+// Touch admits a question about the key itself. It works for dead keys and
+// takes nothing, but honours the key's addresses and 60 questions a minute.
+func (k *Live) Touch(addr netip.Addr) *Refusal {
+	now := k.l.clock.Now()
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if !k.key.Scope.AllowsAddr(addr) || !k.pinAllows(addr) {
+		return k.key.refuse(CodeIPNotAllowed, "may not be used from %s", addr)
+	}
+	if d := k.selfRate.wait(defaultFreeRate, now.UnixNano()); d > 0 {
+		return k.key.refuse(CodeRateLimited, "was asked about more than %s", defaultFreeRate).after(d)
+	}
+	k.selfRate.take(defaultFreeRate, now.UnixNano())
+	return nil
+}
+
+// pinOf is what pin_ip binds a key to: the address, or its /64 in IPv6, where
+// one host changes its address within the network at will.
+func pinOf(addr netip.Addr) string {
+	addr = addr.Unmap().WithZone("")
+	if addr.Is6() {
+		if prefix, err := addr.Prefix(64); err == nil {
+			return prefix.String()
+		}
+	}
+	return addr.String()
+}
+
+func (k *Live) pinAllows(addr netip.Addr) bool {
+	return !k.key.Scope.PinIP || k.pin == "" || k.pin == pinOf(addr)
+}
+
+// entry is the place of a key in Limiter.live, also while it is being read.
+type entry struct {
+	ready chan struct{}
+	k     *Live
+	err   error
+	stale bool // the record changed while it was read
+}
+
+// Find returns the key with the lookup hash. Keys that were used lately are
+// found in memory; for any other the store is asked once.
+func (l *Limiter) Find(ctx context.Context, lookup token.Lookup) (*Live, *Refusal) {
+	shard := &l.lookups[lookup[0]%lookupShards]
+	shard.mu.RLock()
+	k := shard.m[lookup]
+	shard.mu.RUnlock()
+	if k != nil {
+		return k, nil
+	}
+	return l.findStored(ctx, lookup)
+}
+
+// findStored asks the store. It is apart so that the way above keeps the hash
+// off the heap. A flood of unknown keys costs no disk: Badger's filters, in
+// memory, answer for nearly all of them.
+func (l *Limiter) findStored(_ context.Context, lookup token.Lookup) (*Live, *Refusal) {
+	if r := l.unavailable(); r != nil {
+		return nil, r
+	}
+	var k *Live
+	var id string
+	err := l.store.View(func(r Reader) error {
+		b, err := r.Get(append([]byte(spaceLookups), lookup[:]...))
+		id = string(b)
+		return err
+	})
+	if err == nil {
+		k, err = l.load(id)
+	}
+	switch {
+	case errors.Is(err, ErrNotFound):
+		return nil, &Refusal{Code: CodeKeyInvalid, Message: "this key is not known here: check that it was copied whole and is meant for this server"}
+	case err != nil:
+		l.log.Error("reading a key failed", "error", err)
+		return nil, storeRefusal("its record could not be read")
+	}
+	l.cacheLookup(k)
+	return k, nil
+}
+
+func storeRefusal(why string) *Refusal {
+	return &Refusal{
+		Code: CodeStoreUnavailable, RetryAfter: 2 * time.Second,
+		Message: "the key could not be checked, so the request was not forwarded: " + why,
+	}
+}
+
+// load returns the Live of a key, reading it when it is not in memory.
+func (l *Limiter) load(id string) (*Live, error) {
+	l.liveMu.Lock()
+	if e := l.live[id]; e != nil {
+		l.liveMu.Unlock()
+		<-e.ready
+		return e.k, e.err
+	}
+	e := &entry{ready: make(chan struct{})}
+	l.live[id] = e
+	l.liveMu.Unlock()
+
+	k, err := l.read(id)
+	l.liveMu.Lock()
+	defer l.liveMu.Unlock()
+	for err == nil && e.stale {
+		e.stale = false
+		l.liveMu.Unlock()
+		k, err = l.read(id)
+		l.liveMu.Lock()
+	}
+	if err != nil {
+		delete(l.live, id)
+	}
+	e.k, e.err = k, err
+	close(e.ready)
+	return k, err
+}
+
+func (l *Limiter) read(id string) (*Live, error) {
+	k := &Live{l: l}
+	err := l.store.View(func(r Reader) error {
+		key, acct, err := readKey(r, id)
+		if err != nil {
+			return err
+		}
+		k.key = key
+		k.id, err = keyAccount(id)
+		k.restore(&acct)
+		k.limit = key.Limit
+		for i := range acct.Reserved {
+			if i == int(Activations) && acct.Limit[i] != NoLimit {
+				l.forfeited.Add(max(acct.Reserved[i]-acct.Settled[i], 0))
+			}
+		}
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	k.savedAt = l.clock.Now().UnixNano()
+	if k.key.Role != "" {
+		if k.role, err = l.role(k.key.Role); err != nil {
+			return nil, err
+		}
+	}
+	return k, nil
+}
+
+// follow lets memory take over a record that was just committed. It runs on
+// the committer, so records arrive in order.
+func (l *Limiter) follow(key *Key, also func(k *Live)) {
+	l.liveMu.Lock()
+	e := l.live[key.ID]
+	if e == nil {
+		l.liveMu.Unlock()
+		return
+	}
+	select {
+	case <-e.ready:
+	default:
+		e.stale = true
+		l.liveMu.Unlock()
+		return
+	}
+	l.liveMu.Unlock()
+	if e.err != nil {
+		return
+	}
+	k := e.k
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if key.Version > k.key.Version {
+		k.key, k.limit = key, key.Limit
+	}
+	if also != nil {
+		also(k)
+	}
+}
+
+// evict forgets a key that has nothing in memory which the store has not.
+func (l *Limiter) evict(id string) bool {
+	l.liveMu.Lock()
+	defer l.liveMu.Unlock()
+	e := l.live[id]
+	if e == nil {
+		return false
+	}
+	select {
+	case <-e.ready:
+	default:
+		return false
+	}
+	k := e.k
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if _, unused := k.unused(); unused || k.active || k.asked || k.ending || k.parked > 0 ||
+		k.pending > 0 || k.inflight > 0 || k.halt != "" || k.slot != nil || k.history.dirty() {
+		return false
+	}
+	k.gone = true
+	delete(l.live, id)
+	l.uncache(k)
+	return true
+}

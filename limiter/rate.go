@@ -1,0 +1,85 @@
+package limiter
+
+import (
+	"fmt"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// Rate is a token bucket: N requests per Per, with a bucket that holds N. The
+// zero Rate limits nothing. It lives in memory: a restart fills the bucket.
+type Rate struct {
+	N   int64
+	Per time.Duration
+}
+
+var ratePeriods = map[string]time.Duration{
+	"s": time.Second, "m": time.Minute, "h": time.Hour, "d": 24 * time.Hour,
+}
+
+// maxRateN keeps the spacing of a rate above zero nanoseconds.
+const maxRateN = 1_000_000
+
+// ParseRate reads "60/m": a count, a slash, and one of s, m, h, d.
+func ParseRate(s string) (Rate, error) {
+	count, unit, found := strings.Cut(s, "/")
+	n, err := strconv.ParseInt(count, 10, 64)
+	per, known := ratePeriods[unit]
+	if !found || err != nil || !known || n < 1 || n > maxRateN {
+		return Rate{}, fmt.Errorf(
+			"rate %q must be a count from 1 to %d, a slash and one of s, m, h, d, such as 60/m", s, maxRateN)
+	}
+	return Rate{N: n, Per: per}, nil
+}
+
+// IsZero reports whether the rate limits nothing.
+func (r Rate) IsZero() bool { return r == Rate{} }
+
+// String is the form that ParseRate reads; empty for no rate.
+func (r Rate) String() string {
+	for unit, per := range ratePeriods {
+		if per == r.Per {
+			return fmt.Sprintf("%d/%s", r.N, unit)
+		}
+	}
+	return ""
+}
+
+// MarshalText writes the form that ParseRate reads.
+func (r Rate) MarshalText() ([]byte, error) { return []byte(r.String()), nil }
+
+// UnmarshalText reads the form that ParseRate reads; empty is no rate.
+func (r *Rate) UnmarshalText(text []byte) error {
+	if len(text) == 0 {
+		*r = Rate{}
+		return nil
+	}
+	parsed, err := ParseRate(string(text))
+	*r = parsed
+	return err
+}
+
+// bucket is the state of one Rate by the generic cell rate algorithm (ITU-T
+// I.371): one number, the time at which the bucket would be full again.
+type bucket struct{ full int64 }
+
+// wait returns how long until the bucket has room for one more: 0 when it
+// has now. It takes nothing.
+func (b *bucket) wait(r Rate, now int64) time.Duration {
+	if r.IsZero() {
+		return 0
+	}
+	spacing := int64(r.Per) / r.N
+	if d := max(b.full, now) + spacing - now - int64(r.Per); d > 0 {
+		return time.Duration(d)
+	}
+	return 0
+}
+
+// take uses up one place.
+func (b *bucket) take(r Rate, now int64) {
+	if !r.IsZero() {
+		b.full = max(b.full, now) + int64(r.Per)/r.N
+	}
+}

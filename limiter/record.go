@@ -1,0 +1,151 @@
+package limiter
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+)
+
+// How the store is laid out. Every space has a one-letter prefix:
+//
+//	k/<key id>                   Key, as JSON
+//	l/<lookup, 32 bytes>         key id
+//	a/<account id, 16 bytes>     accountRecord
+//	d/<unix seconds, 8 bytes><key id>   when to look at a key again
+//	h/<key id>/<hour, 8 bytes>   bucketRecord: history of one hour
+//	m/format  m/session  m/tally what the store is, who has it, its sums
+const (
+	spaceKeys     = "k/"
+	spaceLookups  = "l/"
+	spaceAccounts = "a/"
+	spaceDue      = "d/"
+	spaceHours    = "h/"
+)
+
+var (
+	metaFormat  = []byte("m/format")
+	metaSession = []byte("m/session")
+	metaTally   = []byte("m/tally")
+)
+
+// storeFormat is the layout above. A store of another format is not opened.
+const storeFormat = "till/1"
+
+// accountID names a budget: a key's ULID, or a hash of a role's name.
+type accountID [16]byte
+
+func accountKey(id accountID) []byte { return append([]byte(spaceAccounts), id[:]...) }
+func recordKey(id string) []byte     { return append([]byte(spaceKeys), id...) }
+
+func dueKey(unix int64, id string) []byte {
+	k := binary.BigEndian.AppendUint64([]byte(spaceDue), uint64(max(unix, 0)))
+	return append(k, id...)
+}
+
+func hourPrefix(id string) []byte { return append(append([]byte(spaceHours), id...), '/') }
+
+func hourKey(id string, hour int64) []byte {
+	return binary.BigEndian.AppendUint64(hourPrefix(id), uint64(max(hour, 0)))
+}
+
+// accountRecord is the durable half of an account. What stands in Reserved
+// may have been spent; nothing beyond it was.
+type accountRecord struct {
+	Limit    Amounts // NoLimit where unlimited
+	Reserved Amounts // for kinds without limit: what was spent, as last flushed
+	Settled  Amounts // spent as known at the last commit; only for reports
+	Lineage  uint64  // raised whenever Reserved starts anew; the shadow must agree
+	First    int64   // unix nanoseconds of the first use; 0: never
+	Last     int64   // unix nanoseconds of the last use, as last flushed
+	Pin      string  // address or prefix bound by pin_ip at first use
+	Addr     string  // last client address, as last flushed
+}
+
+const accountRecordVersion = 1
+
+// maxAddrLen bounds an address in a record: an IPv6 prefix with room to spare.
+const maxAddrLen = 64
+
+var errRecord = errors.New("damaged record")
+
+func (r *accountRecord) encode() []byte {
+	b := make([]byte, 1, 96)
+	b[0] = accountRecordVersion
+	for _, amounts := range []*Amounts{&r.Limit, &r.Reserved, &r.Settled} {
+		for _, n := range amounts {
+			b = binary.AppendVarint(b, n)
+		}
+	}
+	b = binary.AppendUvarint(b, r.Lineage)
+	b = binary.AppendVarint(b, r.First)
+	b = binary.AppendVarint(b, r.Last)
+	for _, s := range []string{r.Pin, r.Addr} {
+		b = binary.AppendUvarint(b, uint64(len(s)))
+		b = append(b, s...)
+	}
+	return b
+}
+
+func decodeAccount(b []byte) (accountRecord, error) {
+	var r accountRecord
+	if len(b) == 0 || b[0] != accountRecordVersion {
+		return r, fmt.Errorf("account: %w: unknown version", errRecord)
+	}
+	d := decoder{b: b[1:]}
+	for _, amounts := range []*Amounts{&r.Limit, &r.Reserved, &r.Settled} {
+		for k := range amounts {
+			amounts[k] = d.varint()
+		}
+	}
+	r.Lineage = d.uvarint()
+	r.First = d.varint()
+	r.Last = d.varint()
+	r.Pin = d.text(maxAddrLen)
+	r.Addr = d.text(maxAddrLen)
+	if d.bad || len(d.b) != 0 {
+		return r, fmt.Errorf("account: %w", errRecord)
+	}
+	for k := range r.Limit {
+		if r.Limit[k] < NoLimit || r.Reserved[k] < 0 || r.Settled[k] < 0 {
+			return r, fmt.Errorf("account: %w: %s below zero", errRecord, Kind(k))
+		}
+	}
+	return r, nil
+}
+
+// decoder reads what the encoders above wrote and remembers any failure.
+type decoder struct {
+	b   []byte
+	bad bool
+}
+
+func (d *decoder) varint() int64 {
+	v, n := binary.Varint(d.b)
+	d.skip(n)
+	return v
+}
+
+func (d *decoder) uvarint() uint64 {
+	v, n := binary.Uvarint(d.b)
+	d.skip(n)
+	return v
+}
+
+func (d *decoder) skip(n int) {
+	if n <= 0 {
+		d.bad, d.b = true, nil
+		return
+	}
+	d.b = d.b[n:]
+}
+
+func (d *decoder) text(limit int) string {
+	n := d.uvarint()
+	if n > uint64(limit) || n > uint64(len(d.b)) {
+		d.bad, d.b = true, nil
+		return ""
+	}
+	s := string(d.b[:n])
+	d.b = d.b[n:]
+	return s
+}

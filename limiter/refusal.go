@@ -1,0 +1,75 @@
+package limiter
+
+import (
+	"fmt"
+	"time"
+)
+
+// Code names why a request was refused. The list is part of the public
+// interface: clients see it in the Till-Refusal header and in the body.
+type Code string
+
+// Every refusal code of till, in the order of the interface's table. The
+// limiter itself decides those about status, scope and limits; the rest are
+// here so that one file holds the whole vocabulary.
+const (
+	CodeBadRequest           Code = "till_bad_request"
+	CodeBodyTooLarge         Code = "till_body_too_large"
+	CodeKeyMissing           Code = "till_key_missing"
+	CodeKeyInvalid           Code = "till_key_invalid"
+	CodeActivationsExhausted Code = "till_activations_exhausted"
+	CodeTokensExhausted      Code = "till_tokens_exhausted"
+	CodeSpendExhausted       Code = "till_spend_exhausted"
+	CodeKeyExpired           Code = "till_key_expired"
+	CodeKeyIdle              Code = "till_key_idle"
+	CodeBudgetTooSmall       Code = "till_budget_too_small"
+	CodeKeyRevoked           Code = "till_key_revoked"
+	CodeKeySuspended         Code = "till_key_suspended"
+	CodeLockedDown           Code = "till_locked_down"
+	CodeWrongUpstream        Code = "till_wrong_upstream"
+	CodePathNotAllowed       Code = "till_path_not_allowed"
+	CodeMethodNotAllowed     Code = "till_method_not_allowed"
+	CodeModelNotAllowed      Code = "till_model_not_allowed"
+	CodeIPNotAllowed         Code = "till_ip_not_allowed"
+	CodeUpgradeNotAllowed    Code = "till_upgrade_not_allowed"
+	CodePriceUnknown         Code = "till_price_unknown"
+	CodeNotMeterable         Code = "till_not_meterable"
+	CodeRateLimited          Code = "till_rate_limited"
+	CodeConcurrency          Code = "till_concurrency"
+	CodeBudgetHeld           Code = "till_budget_held"
+	CodeUpstreamFailed       Code = "till_upstream_failed"
+	CodeUpstreamAuthFailed   Code = "till_upstream_auth_failed"
+	CodeUpstreamChanged      Code = "till_upstream_changed"
+	CodeStoreUnavailable     Code = "till_store_unavailable"
+	CodeUpstreamUnknown      Code = "till_upstream_unknown"
+)
+
+// Refusal is the answer "no": which rule, on which key, with its figures. It
+// is a value, not a failure: nothing was taken from any budget. It never
+// holds a secret.
+type Refusal struct {
+	Code     Code
+	KeyID    string // empty when no key was recognised
+	KeyName  string
+	Upstream string
+	// Message is one sentence for the person who reads the client's error:
+	// which limit, how much, and what would help.
+	Message string
+	// RetryAfter is set where trying again later is right (429 and 503).
+	RetryAfter time.Duration
+}
+
+// Error lets a Refusal travel as an error.
+func (r *Refusal) Error() string { return string(r.Code) + ": " + r.Message }
+
+// refuse builds a refusal about k. The message gets the key's name and id.
+func (k *Key) refuse(code Code, format string, args ...any) *Refusal {
+	who := "key " + k.ID
+	if k.Name != "" {
+		who += fmt.Sprintf(" (%s)", k.Name)
+	}
+	return &Refusal{
+		Code: code, KeyID: k.ID, KeyName: k.Name, Upstream: k.Upstream,
+		Message: who + " " + fmt.Sprintf(format, args...),
+	}
+}

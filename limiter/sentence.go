@@ -1,0 +1,118 @@
+package limiter
+
+import (
+	"fmt"
+	"net/netip"
+	"strings"
+	"time"
+)
+
+// after adds when trying again is right.
+func (r *Refusal) after(d time.Duration) *Refusal {
+	r.RetryAfter = d
+	return r
+}
+
+// stopped is the refusal of a revoked or suspended key.
+func (k *Live) stopped(now time.Time) *Refusal {
+	key := k.key
+	switch status, code := k.status(now); status {
+	case Revoked:
+		if key.EndedReason != "" && !key.EndedAt.IsZero() {
+			return key.refuse(code, "was revoked on %s: %s", stamp(key.EndedAt), key.EndedReason)
+		}
+		return key.refuse(code, "was revoked")
+	default:
+		return key.refuse(CodeKeySuspended, "is suspended; whoever issued it can resume it")
+	}
+}
+
+// timeRefusal is the refusal of a key whose time is over.
+func (k *Live) timeRefusal(code Code) *Refusal {
+	key := k.key
+	switch {
+	case code == CodeKeyIdle:
+		return key.refuse(code, "was not used for %s and has ended", key.IdleTimeout)
+	case !key.ExpiresAt.IsZero() && !k.l.clock.Now().Before(key.ExpiresAt):
+		return key.refuse(code, "expired on %s", stamp(key.ExpiresAt))
+	default:
+		return key.refuse(code, "was not used within %s of being issued and has expired", key.FirstUseWithin)
+	}
+}
+
+// outOf is the refusal of a key whose own budget does not allow the request.
+func (k *Live) outOf(v verdict, kind Kind, bound *Amounts) *Refusal {
+	key, limit := k.key, k.limit[kind]
+	switch {
+	case v == heldUp:
+		return key.refuse(CodeBudgetHeld, "has %s left, but requests in flight hold it; try again when they are done",
+			amount(kind, limit-k.spent[kind])).after(time.Second)
+	case v == tooBig:
+		return key.refuse(CodeBudgetTooSmall, "has %s left, and this request may use up to %s; lower max_tokens",
+			amount(kind, limit-k.spent[kind]), amount(kind, bound[kind]))
+	case kind == Attempts:
+		return key.refuse(exhaustedCode[kind], "has made all %d attempts that its %d activations allow", limit, k.limit[Activations])
+	case limit == 0:
+		return key.refuse(exhaustedCode[kind], "has no %s", kind)
+	default:
+		return key.refuse(exhaustedCode[kind], "has used all %s", amount(kind, limit))
+	}
+}
+
+// outOfRole is the refusal when the role's shared budget is the reason.
+func (k *Live) outOfRole(role *account, v verdict, kind Kind) *Refusal {
+	if v == heldUp {
+		return k.key.refuse(CodeBudgetHeld, "shares the budget of role %s, and requests in flight hold what is left of it", k.key.Role).after(time.Second)
+	}
+	code := exhaustedCode[kind]
+	if v == tooBig {
+		code = CodeBudgetTooSmall
+	}
+	return k.key.refuse(code, "shares the budget of role %s, which has used %s of %s",
+		k.key.Role, amount(kind, role.spent[kind]), amount(kind, role.limit[kind]))
+}
+
+// amount prints a number of a kind the way people say it.
+func amount(k Kind, n int64) string {
+	switch k {
+	case Nanodollars:
+		return "$" + FormatUSD(n)
+	case Activations:
+		if n == 1 {
+			return "1 activation"
+		}
+	}
+	return fmt.Sprintf("%d %s", n, k)
+}
+
+// FormatUSD prints nano-dollars as dollars, with two decimals or as many as
+// it takes: "5.00", "0.000125".
+func FormatUSD(nano int64) string {
+	sign := ""
+	if nano < 0 {
+		sign, nano = "-", -nano
+	}
+	cents := strings.TrimRight(fmt.Sprintf("%09d", nano%1_000_000_000), "0")
+	for len(cents) < 2 {
+		cents += "0"
+	}
+	return fmt.Sprintf("%s%d.%s", sign, nano/1_000_000_000, cents)
+}
+
+func stamp(t time.Time) string { return t.UTC().Format(time.RFC3339) }
+
+func roundUp(d time.Duration) time.Duration {
+	return (d + time.Second - 1).Truncate(time.Second)
+}
+
+func list(items []string) string { return strings.Join(items, ", ") }
+
+// addrText keeps the last client's address as text, and makes a new string
+// only when it changed.
+func (k *Live) addrText(addr netip.Addr) string {
+	if addr == k.lastAddr {
+		return k.addr
+	}
+	k.lastAddr = addr
+	return addr.String()
+}

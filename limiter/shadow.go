@@ -1,0 +1,172 @@
+package limiter
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"sync"
+	"sync/atomic"
+	"unsafe"
+)
+
+// The shadow counter is a memory-mapped file that says, for every account
+// with a block, how much of it was used or held the moment before. The page
+// cache outlives a killed process, so after kill -9 only the requests in
+// flight are lost and not the rest of each block. It is believed only when it
+// was written in this boot and by the last session of this very store;
+// otherwise every reserved block counts as spent.
+//
+//	header (64 bytes)   magic 8 | session 16 | boot id 36 | pad
+//	slot   (64 bytes)   account id 16 | lineage 8 | used + held 4 × 8 | pad
+//
+// What a slot holds is absolute (used since the lineage began), so a block
+// that arrives does not invalidate it.
+type shadow struct {
+	mem  []byte
+	file *os.File
+
+	mu   sync.Mutex
+	free []int32 // slots nobody has
+}
+
+const (
+	shadowMagic   = "tillshd1"
+	shadowHeader  = 64
+	shadowSlot    = 64
+	shadowSlots   = 32 << 10
+	shadowSize    = shadowHeader + shadowSlot*shadowSlots
+	sessionLen    = 16
+	shadowBootLen = 36
+)
+
+// session names one opening of a store.
+type session [sessionLen]byte
+
+// slot is the place of one account in the shadow; nil means that there is
+// none, and a crash then costs that account its block.
+type slot struct {
+	b     []byte
+	index int32
+}
+
+// openShadow maps the file at path, making it when it is missing or of
+// another size. It returns what the file remembers of the session before.
+func openShadow(path string) (*shadow, error) {
+	info, err := os.Stat(path)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, fmt.Errorf("opening shadow counter: %w", err)
+	}
+	if err != nil || info.Size() != shadowSize {
+		// Written out, not truncated to size: a page of a sparse file that
+		// finds no space later would end the process with SIGBUS.
+		if err := os.WriteFile(path, make([]byte, shadowSize), 0o600); err != nil {
+			return nil, fmt.Errorf("making shadow counter: %w", err)
+		}
+	}
+	file, err := os.OpenFile(path, os.O_RDWR, 0o600)
+	if err != nil {
+		return nil, fmt.Errorf("opening shadow counter: %w", err)
+	}
+	mem, err := mapFile(file, shadowSize)
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("mapping shadow counter: %w", err), file.Close())
+	}
+	return &shadow{mem: mem, file: file}, nil
+}
+
+// remembered is one account as the shadow last saw it.
+type remembered struct {
+	id      accountID
+	lineage uint64
+	used    Amounts // used + held
+}
+
+// recall lists the slots in use, or nothing when the file was not written by
+// that session in this boot.
+func (s *shadow) recall(last session, boot string) []remembered {
+	header := s.mem[:shadowHeader]
+	if string(header[:8]) != shadowMagic || session(header[8:24]) != last ||
+		boot == "" || string(header[24:24+shadowBootLen]) != boot {
+		return nil
+	}
+	var found []remembered
+	for i := range shadowSlots {
+		b := s.slot(i)
+		r := remembered{id: accountID(b[:16]), lineage: binary.NativeEndian.Uint64(b[16:])}
+		if r.id == (accountID{}) {
+			continue
+		}
+		for k := range r.used {
+			r.used[k] = int64(binary.NativeEndian.Uint64(b[24+8*k:]))
+		}
+		found = append(found, r)
+	}
+	return found
+}
+
+// begin forgets everything and belongs to the new session from here on.
+func (s *shadow) begin(now session, boot string) {
+	clear(s.mem)
+	s.free = make([]int32, shadowSlots)
+	for i := range s.free {
+		s.free[i] = int32(shadowSlots - 1 - i)
+	}
+	copy(s.mem[8:24], now[:])
+	copy(s.mem[24:24+shadowBootLen], boot)
+	copy(s.mem, shadowMagic)
+}
+
+func (s *shadow) slot(i int) []byte {
+	return s.mem[shadowHeader+i*shadowSlot:][:shadowSlot:shadowSlot]
+}
+
+// take gives the account a slot that says used, or nil when all are taken.
+func (s *shadow) take(id accountID, lineage uint64, used Amounts) *slot {
+	if s == nil {
+		return nil
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if len(s.free) == 0 {
+		return nil
+	}
+	index := s.free[len(s.free)-1]
+	s.free = s.free[:len(s.free)-1]
+	sl := &slot{b: s.slot(int(index)), index: index}
+	for k := range used {
+		sl.set(Kind(k), used[k])
+	}
+	atomic.StoreUint64((*uint64)(unsafe.Pointer(&sl.b[16])), lineage)
+	// The id last: until it stands there the slot counts as unused.
+	copy(sl.b[8:16], id[8:])
+	atomic.StoreUint64((*uint64)(unsafe.Pointer(&sl.b[0])), binary.NativeEndian.Uint64(id[:8]))
+	return sl
+}
+
+// set stores used + held of one kind: one aligned 8-byte store.
+func (sl *slot) set(k Kind, used int64) {
+	if sl != nil {
+		atomic.StoreInt64((*int64)(unsafe.Pointer(&sl.b[24+8*int(k)])), used)
+	}
+}
+
+// release frees a slot. The account must have nothing reserved beyond what it
+// spent.
+func (s *shadow) release(sl *slot) {
+	if s == nil || sl == nil {
+		return
+	}
+	clear(sl.b)
+	s.mu.Lock()
+	s.free = append(s.free, sl.index)
+	s.mu.Unlock()
+}
+
+func (s *shadow) close() error {
+	if s == nil {
+		return nil
+	}
+	return errors.Join(unmapFile(s.mem), s.file.Close())
+}

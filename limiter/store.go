@@ -1,0 +1,50 @@
+package limiter
+
+import "errors"
+
+// Store is a transactional, ordered space of keys and values: all that the
+// limiter needs from a disk. Its contract is small so that it can be
+// simulated, and every implementation must pass limiter/storetest.
+//
+// The limiter calls Update from one goroutine only; View and Scan may run
+// beside it and see either all of an Update or nothing.
+type Store interface {
+	// Update runs fn on a transaction and returns nil only once everything
+	// fn wrote is on stable storage. If fn or the commit fails, nothing of it
+	// is visible. After a failed commit the state on disk is unknown and the
+	// limiter uses the Store no more.
+	Update(fn func(Tx) error) error
+
+	// View runs fn on a consistent, read-only snapshot.
+	View(fn func(Reader) error) error
+
+	// Close releases the store. Nothing may be running.
+	Close() error
+}
+
+// Reader reads one consistent state. Slices it hands out are valid only until
+// the function it was passed to returns.
+type Reader interface {
+	// Get returns the value under key, or ErrNotFound.
+	Get(key []byte) ([]byte, error)
+
+	// Scan calls fn for each key with the prefix, in ascending order (or
+	// descending when reverse), starting after (before) the key after, or
+	// from the edge when after is nil, until fn returns false or an error.
+	Scan(prefix, after []byte, reverse bool, fn func(key, value []byte) (bool, error)) error
+}
+
+// Tx is a Reader that sees its own writes.
+type Tx interface {
+	Reader
+	Set(key, value []byte) error
+	Delete(key []byte) error
+}
+
+// ErrNotFound is returned by Reader.Get when the key is absent, and by the
+// limiter when no key has the id asked for.
+var ErrNotFound = errors.New("not found")
+
+// ErrLocked is wrapped by the error of opening a store that another process
+// has open.
+var ErrLocked = errors.New("the store is in use by another process")

@@ -1,0 +1,310 @@
+package limiter
+
+import (
+	"encoding/binary"
+	"errors"
+	"time"
+)
+
+// How often the sweeper looks, and what it waits for. None of it decides
+// whether a request is admitted: that is judged on each request.
+const (
+	sweepEvery   = time.Second
+	dueEvery     = 10 * time.Second
+	evictEvery   = time.Minute
+	idleBlock    = 2 * time.Second  // unused budget goes back to the store
+	saveEvery    = 10 * time.Second // statistics of busy keys
+	saveRefusals = time.Hour        // statistics that an attacker can cause
+	evictAfter   = 10 * time.Minute
+	duePerSweep  = 1000
+)
+
+// sweepLoop is the Limiter's only goroutine besides the committer.
+func (l *Limiter) sweepLoop() {
+	defer close(l.stopped)
+	sweep := time.NewTicker(sweepEvery)
+	due := time.NewTicker(dueEvery)
+	evict := time.NewTicker(evictEvery)
+	defer sweep.Stop()
+	defer due.Stop()
+	defer evict.Stop()
+	for {
+		select {
+		case <-l.stop:
+			return
+		case <-sweep.C:
+			l.sweepActive()
+		case <-due.C:
+			l.sweepDue()
+		case <-evict.C:
+			l.sweepIdle()
+		}
+	}
+}
+
+// sweepActive cuts what runs past its key's time, gives back blocks that are
+// not used, and saves statistics.
+func (l *Limiter) sweepActive() {
+	now := l.clock.Now()
+	nanos := now.UnixNano()
+	for _, k := range l.everyActive() {
+		k.mu.Lock()
+		if k.gone {
+			k.mu.Unlock()
+			continue
+		}
+		var over *Refusal
+		if code := k.timeUp(now); code != "" && k.key.EndedStatus == "" && k.halt == "" {
+			over = k.timeRefusal(code)
+			if k.inflight == 0 && !k.ending {
+				k.ending = true
+				l.finalEnd(k, Expired, code)
+			}
+		}
+		idle := k.inflight == 0 && k.parked == 0 && !k.asked && nanos-k.last >= int64(idleBlock)
+		_, unused := k.unused()
+		dirty := k.history.dirty() || k.savedAt < k.last
+		switch {
+		case k.pending > 0: // look again when that is done
+		case idle && (unused || k.slot != nil || dirty):
+			l.save(&k.account, k, true)
+		case idle:
+			l.retire(k)
+		case dirty && nanos-k.savedAt >= int64(saveEvery):
+			l.save(&k.account, k, false)
+		}
+		k.mu.Unlock()
+		if over != nil {
+			k.cut(over)
+		}
+	}
+	for _, a := range l.everyRole() {
+		a.mu.Lock()
+		if _, unused := a.unused(); unused && a.held == (Amounts{}) && a.parked == 0 && !a.asked &&
+			nanos-a.last >= int64(idleBlock) {
+			l.save(a, nil, true)
+		}
+		a.mu.Unlock()
+	}
+}
+
+// save writes what memory knows about an account, and gives back what is
+// reserved and unused. Callers hold the account.
+func (l *Limiter) save(a *account, k *Live, giveBack bool) {
+	var free Amounts
+	if giveBack && !a.asked {
+		free, _ = a.unused()
+	}
+	for i, n := range free {
+		a.reserved[i] -= n // nobody may use it from here on
+	}
+	rec := accountRecord{Limit: a.limit}
+	a.note(&rec)
+	var hours []Bucket
+	var id string
+	if k != nil {
+		k.savedAt = l.clock.Now().UnixNano()
+		hours, id = k.history.take(), k.key.ID
+	}
+	spent := a.spent
+	a.pending++
+	l.committer.submit(change{
+		apply: func(tx Tx) error {
+			stored, err := readAccount(tx, a)
+			if err != nil {
+				return err
+			}
+			for i, n := range free {
+				if stored.Limit[i] == NoLimit {
+					stored.Reserved[i] = max(stored.Reserved[i], spent[i])
+				} else {
+					stored.Reserved[i] -= n
+				}
+			}
+			stored.Settled = spent
+			stored.First, stored.Last, stored.Pin, stored.Addr = rec.First, rec.Last, rec.Pin, rec.Addr
+			if err := tx.Set(accountKey(a.id), stored.encode()); err != nil {
+				return err
+			}
+			return writeHours(tx, id, hours)
+		},
+		done: func(err error) {
+			a.mu.Lock()
+			defer a.mu.Unlock()
+			a.pending--
+			if err != nil {
+				l.log.Error("saving what a key used failed", "error", err)
+				return
+			}
+			a.firstDurable = a.firstDurable || rec.First != 0
+			if _, unused := a.unused(); giveBack && !unused && !a.asked && a.held == (Amounts{}) {
+				l.shadow.release(a.slot)
+				a.slot = nil
+			}
+		},
+	})
+}
+
+// sweepDue ends keys whose time is over, also those that are not in memory.
+func (l *Limiter) sweepDue() {
+	now := l.clock.Now().Unix()
+	type dueEntry struct {
+		key []byte
+		id  string
+	}
+	var found []dueEntry
+	err := l.store.View(func(r Reader) error {
+		return r.Scan([]byte(spaceDue), nil, false, func(key, _ []byte) (bool, error) {
+			b := key[len(spaceDue):]
+			if len(b) < 8 || binary.BigEndian.Uint64(b) > uint64(max(now, 0)) {
+				return false, nil
+			}
+			found = append(found, dueEntry{key, string(b[8:])})
+			return len(found) < duePerSweep, nil
+		})
+	})
+	if err != nil {
+		l.log.Error("looking for keys whose time is over failed", "error", err)
+		return
+	}
+	for _, due := range found {
+		err := l.endIfDue(due.id)
+		if errors.Is(err, ErrNotFound) {
+			err = l.committer.do(func(tx Tx) error { return tx.Delete(due.key) }, nil)
+		}
+		if err != nil && !errors.Is(err, ErrClosed) {
+			l.log.Error("ending a key whose time is over failed", "key_id", due.id, "error", err)
+		}
+	}
+}
+
+// endIfDue records the end of a key whose time is over, or puts it back into
+// the time index for when it will be.
+func (l *Limiter) endIfDue(id string) error {
+	k, err := l.load(id)
+	if err != nil {
+		return err
+	}
+	now := l.clock.Now()
+	k.mu.Lock()
+	code := k.timeUp(now)
+	used := k.first != 0
+	last := fromNanos(k.last)
+	running := k.inflight > 0
+	var over *Refusal
+	if code != "" {
+		over = k.timeRefusal(code)
+	}
+	k.mu.Unlock()
+	if over != nil && running {
+		k.cut(over)
+	}
+	return l.edit(id, func(key *Key, acct *accountRecord) error {
+		if used && acct.First == 0 {
+			acct.First = max(last.UnixNano(), 1)
+		}
+		acct.Last = max(acct.Last, nanosOf(last))
+		if status, now := k.derive(key); status == Expired && now == code && key.EndedStatus == "" {
+			key.EndedAt, key.EndedStatus, key.EndedReason = l.clock.Now().UTC(), Expired, string(code)
+		}
+		return nil
+	}, nil)
+}
+
+func nanosOf(t time.Time) int64 {
+	if t.IsZero() {
+		return 0
+	}
+	return t.UnixNano()
+}
+
+// sweepIdle drops keys from memory that were not used for a while, and saves
+// the refusals of those that were only refused.
+func (l *Limiter) sweepIdle() {
+	nanos := l.clock.Now().UnixNano()
+	for _, k := range l.everyLive() {
+		k.mu.Lock()
+		if k.history.dirty() && !k.active && k.pending == 0 && nanos-k.savedAt >= int64(saveRefusals) {
+			l.save(&k.account, k, false)
+		}
+		id := k.key.ID
+		old := nanos-max(k.last, k.savedAt) >= int64(evictAfter)
+		k.mu.Unlock()
+		if old {
+			l.evict(id)
+		}
+	}
+}
+
+func (l *Limiter) markActive(k *Live) {
+	if k.active {
+		return
+	}
+	k.active = true
+	l.activeMu.Lock()
+	l.active[k] = struct{}{}
+	l.activeMu.Unlock()
+}
+
+// retire takes a key off the list of active ones. Callers hold the key.
+func (l *Limiter) retire(k *Live) {
+	k.active = false
+	l.activeMu.Lock()
+	delete(l.active, k)
+	l.activeMu.Unlock()
+}
+
+func (l *Limiter) everyActive() []*Live {
+	l.activeMu.Lock()
+	defer l.activeMu.Unlock()
+	keys := make([]*Live, 0, len(l.active))
+	for k := range l.active {
+		keys = append(keys, k)
+	}
+	return keys
+}
+
+// everyLive lists the keys in memory. One that is just being read is left
+// out: it has nothing yet.
+func (l *Limiter) everyLive() []*Live {
+	l.liveMu.Lock()
+	defer l.liveMu.Unlock()
+	keys := make([]*Live, 0, len(l.live))
+	for _, e := range l.live {
+		select {
+		case <-e.ready:
+			if e.err == nil {
+				keys = append(keys, e.k)
+			}
+		default:
+		}
+	}
+	return keys
+}
+
+func (l *Limiter) everyRole() []*account {
+	l.rolesMu.Lock()
+	defer l.rolesMu.Unlock()
+	accounts := make([]*account, 0, len(l.roles))
+	for _, a := range l.roles {
+		accounts = append(accounts, a)
+	}
+	return accounts
+}
+
+func (l *Limiter) cacheLookup(k *Live) {
+	shard := &l.lookups[k.key.Lookup[0]%lookupShards]
+	shard.mu.Lock()
+	shard.m[k.key.Lookup] = k
+	shard.mu.Unlock()
+}
+
+// uncache forgets the way to a key. Callers hold the key.
+func (l *Limiter) uncache(k *Live) {
+	shard := &l.lookups[k.key.Lookup[0]%lookupShards]
+	shard.mu.Lock()
+	if shard.m[k.key.Lookup] == k {
+		delete(shard.m, k.key.Lookup)
+	}
+	shard.mu.Unlock()
+}

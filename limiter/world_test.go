@@ -1,0 +1,231 @@
+package limiter_test
+
+import (
+	"context"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/till-proxy/till/limiter"
+	"github.com/till-proxy/till/limiter/storetest"
+	"github.com/till-proxy/till/token"
+)
+
+// fakeClock stands still until it is moved.
+type fakeClock struct {
+	mu  sync.Mutex
+	now time.Time
+}
+
+func newClock() *fakeClock {
+	return &fakeClock{now: time.Date(2026, 11, 24, 9, 0, 0, 0, time.UTC)}
+}
+
+func (c *fakeClock) Now() time.Time {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.now
+}
+
+func (c *fakeClock) advance(d time.Duration) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.now = c.now.Add(d)
+}
+
+// world is a limiter with everything a test needs around it.
+type world struct {
+	*limiter.Limiter
+	t      testing.TB
+	clock  *fakeClock // nil: the system's
+	disk   *storetest.Disk // nil on Badger
+	dir    string
+	shadow string
+	roles  map[string]limiter.RoleBudget
+}
+
+// newWorld opens a limiter on a simulated disk.
+func newWorld(t testing.TB) *world {
+	t.Helper()
+	w := &world{t: t, clock: newClock(), disk: storetest.NewDisk(), dir: t.TempDir()}
+	w.shadow = filepath.Join(w.dir, "shadow")
+	w.open(w.disk.Open())
+	t.Cleanup(func() { w.Abandon() })
+	return w
+}
+
+// newBadgerWorld opens a limiter on a real Badger directory.
+func newBadgerWorld(t testing.TB) *world {
+	t.Helper()
+	w := &world{t: t, clock: newClock(), dir: t.TempDir()}
+	w.shadow = filepath.Join(w.dir, "shadow")
+	w.reopenBadger()
+	t.Cleanup(func() {
+		if err := w.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	return w
+}
+
+// newBadgerWorldWithSystemClock is for measuring.
+func newBadgerWorldWithSystemClock(t testing.TB) *world {
+	t.Helper()
+	w := &world{t: t, dir: t.TempDir()}
+	w.shadow = filepath.Join(w.dir, "shadow")
+	w.reopenBadger()
+	t.Cleanup(func() {
+		if err := w.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	return w
+}
+
+func (w *world) reopenBadger() {
+	w.t.Helper()
+	s, err := limiter.OpenBadger(filepath.Join(w.dir, "badger"), discard)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	w.open(s)
+}
+
+func (w *world) open(s limiter.Store) {
+	w.t.Helper()
+	o := limiter.Options{Store: s, Shadow: w.shadow, Roles: w.roles}
+	if w.clock != nil {
+		o.Clock = w.clock
+	}
+	l, err := limiter.Open(o)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	w.Limiter = l
+}
+
+// kill leaves the limiter as kill -9 would and opens another on what the disk
+// and the page cache hold at this moment; without the page cache when the
+// power went too.
+func (w *world) kill(powerToo bool) {
+	w.t.Helper()
+	disk := w.disk.Snapshot()
+	page, err := os.ReadFile(w.shadow)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	w.Abandon()
+	w.disk = disk
+	w.shadow += "'"
+	if !powerToo {
+		if err := os.WriteFile(w.shadow, page, 0o600); err != nil {
+			w.t.Fatal(err)
+		}
+	}
+	w.open(disk.Open())
+}
+
+// restart closes the limiter cleanly and opens it again.
+func (w *world) restart() {
+	w.t.Helper()
+	if err := w.Close(); err != nil {
+		w.t.Fatal(err)
+	}
+	w.open(w.disk.Open())
+}
+
+// key is a minted key, as its holder sees it.
+type key struct {
+	w      *world
+	id     string
+	lookup token.Lookup
+}
+
+// mint makes a key; fn says what is special about it.
+func (w *world) mint(fn func(*limiter.Key)) *key {
+	w.t.Helper()
+	spec := &limiter.Key{Upstream: "openai", Custody: "held", Limit: limiter.NoLimits(), SelfRevoke: true}
+	fn(spec)
+	_, lookup, err := token.MintKey()
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	view, err := w.Mint(context.Background(), limiter.Operator, spec, lookup, true)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	return &key{w: w, id: view.ID, lookup: lookup}
+}
+
+func activations(n int64) func(*limiter.Key) {
+	return func(k *limiter.Key) { k.Limit[limiter.Activations] = n }
+}
+
+// ask asks for one request: the grant, or the refusal.
+func (k *key) ask(opts ...func(*limiter.Ask)) (*limiter.Grant, *limiter.Refusal) {
+	k.w.t.Helper()
+	a := limiter.Ask{
+		Bound:  limiter.Amounts{limiter.Activations: 1},
+		Method: "POST", Path: "/v1/chat/completions", Addr: netip.MustParseAddr("192.0.2.1"),
+	}
+	for _, opt := range opts {
+		opt(&a)
+	}
+	live, refusal := k.w.Find(context.Background(), k.lookup)
+	if refusal != nil {
+		return nil, refusal
+	}
+	g := new(limiter.Grant)
+	if refusal := live.Reserve(context.Background(), &a, g); refusal != nil {
+		return nil, refusal
+	}
+	return g, nil
+}
+
+// use forwards one request, or returns the code it was refused with.
+func (k *key) use(opts ...func(*limiter.Ask)) limiter.Code {
+	k.w.t.Helper()
+	g, refusal := k.ask(opts...)
+	if refusal != nil {
+		return refusal.Code
+	}
+	g.Settle(limiter.Amounts{limiter.Activations: 1})
+	return ""
+}
+
+// drain uses the key until it is refused and returns how often it worked.
+func (k *key) drain(want limiter.Code) (n int64) {
+	k.w.t.Helper()
+	for {
+		switch code := k.use(); code {
+		case "":
+			n++
+		case want:
+			return n
+		default:
+			k.w.t.Fatalf("after %d requests: refused with %s, want %s", n, code, want)
+		}
+	}
+}
+
+func (k *key) view() limiter.View {
+	k.w.t.Helper()
+	v, err := k.w.Get(context.Background(), k.id)
+	if err != nil {
+		k.w.t.Fatal(err)
+	}
+	return v
+}
+
+func from(addr string) func(*limiter.Ask) {
+	return func(a *limiter.Ask) { a.Addr = netip.MustParseAddr(addr) }
+}
+
+func bound(k limiter.Kind, n int64) func(*limiter.Ask) {
+	return func(a *limiter.Ask) { a.Bound[k] = n }
+}
+
+func free(a *limiter.Ask) { a.Free = true }

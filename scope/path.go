@@ -1,0 +1,99 @@
+package scope
+
+import (
+	"fmt"
+	"net/url"
+	"strings"
+	"unicode/utf8"
+)
+
+// CleanPath judges the path of a request as it came (net/url's EscapedPath)
+// and returns it decoded, for matching. What was matched is what is sent, so
+// anything that two servers could read in two ways is an error: "." and ".."
+// segments in any encoding, empty segments, backslashes, controls, encoded
+// slashes, double encoding, invalid UTF-8. One slash at the end is fine.
+//
+// A path without escapes costs no allocation.
+func CleanPath(escaped string) (string, error) {
+	if !strings.HasPrefix(escaped, "/") {
+		return "", fmt.Errorf("%w: it does not begin with a slash", ErrPath)
+	}
+	path := escaped
+	if strings.IndexByte(escaped, '%') >= 0 {
+		if err := judgeEscapes(escaped); err != nil {
+			return "", err
+		}
+		decoded, err := url.PathUnescape(escaped)
+		if err != nil {
+			return "", fmt.Errorf("%w: a %%-escape is not valid", ErrPath)
+		}
+		path = decoded
+	}
+	ascii := true
+	for i := range len(path) {
+		switch c := path[i]; {
+		case c < ' ' || c == 0x7f:
+			return "", fmt.Errorf("%w: it holds a control character", ErrPath)
+		case c == '\\':
+			return "", fmt.Errorf("%w: it holds a backslash", ErrPath)
+		case c >= utf8.RuneSelf:
+			ascii = false
+		}
+	}
+	if !ascii {
+		if !utf8.ValidString(path) {
+			return "", fmt.Errorf("%w: it is not valid UTF-8", ErrPath)
+		}
+		for _, r := range path {
+			if r >= 0x80 && r < 0xa0 {
+				return "", fmt.Errorf("%w: it holds a control character", ErrPath)
+			}
+		}
+	}
+	return path, judgeSegments(path)
+}
+
+// judgeEscapes refuses escapes that hide structure.
+func judgeEscapes(s string) error {
+	for i := 0; i < len(s); i++ {
+		if s[i] != '%' {
+			continue
+		}
+		if i+2 >= len(s) || !isHex(s[i+1]) || !isHex(s[i+2]) {
+			return fmt.Errorf("%w: a %%-escape is not valid", ErrPath)
+		}
+		switch escape := strings.ToLower(s[i+1 : i+3]); {
+		case escape == "2f":
+			return fmt.Errorf("%w: it holds an encoded slash", ErrPath)
+		case escape == "25" && i+4 < len(s) && isHex(s[i+3]) && isHex(s[i+4]):
+			return fmt.Errorf("%w: it is encoded twice", ErrPath)
+		}
+		i += 2
+	}
+	return nil
+}
+
+func isHex(c byte) bool {
+	return c >= '0' && c <= '9' || c >= 'a' && c <= 'f' || c >= 'A' && c <= 'F'
+}
+
+// judgeSegments refuses segments that some server would resolve.
+func judgeSegments(path string) error {
+	rest := path[1:]
+	for rest != "" {
+		segment, after, more := strings.Cut(rest, "/")
+		// Some servers drop what follows a semicolon: "..;x" is ".." there.
+		name, _, _ := strings.Cut(segment, ";")
+		switch {
+		case segment == "":
+			return fmt.Errorf("%w: it holds an empty segment", ErrPath)
+		case name == "." || name == ".." || name == "":
+			return fmt.Errorf("%w: it holds a dot segment", ErrPath)
+		}
+		if !more {
+			break
+		}
+		rest = after
+	}
+	return nil
+}

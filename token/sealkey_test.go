@@ -1,0 +1,88 @@
+package token
+
+import (
+	"encoding/base64"
+	"encoding/hex"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+)
+
+func TestSealKeysAreReadInEveryUsualForm(t *testing.T) {
+	t.Parallel()
+	raw := make([]byte, SealKeyLen)
+	for i := range raw {
+		raw[i] = byte(250 + i)
+	}
+	for _, s := range []string{
+		hex.EncodeToString(raw), strings.ToUpper(hex.EncodeToString(raw)),
+		base64.StdEncoding.EncodeToString(raw), base64.RawStdEncoding.EncodeToString(raw),
+		base64.URLEncoding.EncodeToString(raw), " " + base64.RawURLEncoding.EncodeToString(raw) + "\n",
+	} {
+		if k, err := ParseSealKey(s); err != nil || k.secret.Reveal() != string(raw) {
+			t.Errorf("%d characters: %v", len(s), err)
+		}
+	}
+	for _, s := range []string{"", "short", hex.EncodeToString(raw[:31]), hex.EncodeToString(append(raw, 0))} {
+		if _, err := ParseSealKey(s); err == nil || s != "" && strings.Contains(err.Error(), s) {
+			t.Errorf("%d characters: %v", len(s), err)
+		}
+	}
+}
+
+func TestStartersAtOnceShareOneSealKey(t *testing.T) {
+	t.Parallel()
+	path := filepath.Join(t.TempDir(), "new", "seal.key")
+	var mu sync.Mutex
+	keys := map[string]bool{}
+	var wg sync.WaitGroup
+	for range 16 {
+		wg.Go(func() {
+			k, err := LoadOrCreateSealKey(path)
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			mu.Lock()
+			keys[k.secret.Reveal()] = true
+			mu.Unlock()
+		})
+	}
+	wg.Wait()
+	if len(keys) != 1 {
+		t.Errorf("%d different keys", len(keys))
+	}
+	info, err := os.Stat(path)
+	if err != nil || info.Mode().Perm() != 0o600 {
+		t.Errorf("mode %v, %v", info.Mode(), err)
+	}
+	if left, _ := filepath.Glob(filepath.Join(filepath.Dir(path), ".seal-*")); len(left) != 0 {
+		t.Errorf("left behind: %v", left)
+	}
+}
+
+func TestASealKeyThatOthersMayReadIsRefused(t *testing.T) {
+	t.Parallel()
+	path := filepath.Join(t.TempDir(), "seal.key")
+	if _, err := LoadOrCreateSealKey(path); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Chmod(path, 0o640); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := LoadOrCreateSealKey(path); err == nil || !strings.Contains(err.Error(), "chmod 600") {
+		t.Errorf("%v, want the command that mends it", err)
+	}
+}
+
+func FuzzParseSealKey(f *testing.F) {
+	f.Add(strings.Repeat("0", 64))
+	f.Add("")
+	f.Fuzz(func(t *testing.T, s string) {
+		if k, err := ParseSealKey(s); err == nil && len(k.secret.Reveal()) != SealKeyLen {
+			t.Error("a key of another length")
+		}
+	})
+}
