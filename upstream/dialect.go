@@ -1,0 +1,270 @@
+package upstream
+
+import (
+	"bytes"
+	"encoding/json"
+	"net/http"
+	"strings"
+)
+
+// Dialect is the shape in which an upstream reports errors and usage. The
+// empty Dialect is an API that nothing is known of.
+type Dialect string
+
+// The dialects.
+const (
+	Unified   Dialect = ""
+	OpenAI    Dialect = "openai"
+	Anthropic Dialect = "anthropic"
+	Gemini    Dialect = "gemini"
+	Cohere    Dialect = "cohere"
+	Mistral   Dialect = "mistral"
+)
+
+// Refusal is an error that a client of the dialect is told.
+type Refusal struct {
+	Code      string // till_…
+	Status    int    // HTTP
+	Message   string
+	RequestID string
+}
+
+// codes gives each refusal code its HTTP status. 402 and 403 are what the
+// vendors' SDKs and agents do not retry; 429 only where a retry is right.
+var codes = map[string]int{
+	"till_bad_request":           http.StatusBadRequest,
+	"till_body_too_large":        http.StatusRequestEntityTooLarge,
+	"till_key_missing":           http.StatusUnauthorized,
+	"till_key_invalid":           http.StatusUnauthorized,
+	"till_activations_exhausted": http.StatusPaymentRequired,
+	"till_tokens_exhausted":      http.StatusPaymentRequired,
+	"till_spend_exhausted":       http.StatusPaymentRequired,
+	"till_key_expired":           http.StatusPaymentRequired,
+	"till_key_idle":              http.StatusPaymentRequired,
+	"till_budget_too_small":      http.StatusPaymentRequired,
+	"till_key_revoked":           http.StatusForbidden,
+	"till_key_suspended":         http.StatusForbidden,
+	"till_locked_down":           http.StatusForbidden,
+	"till_wrong_upstream":        http.StatusForbidden,
+	"till_path_not_allowed":      http.StatusForbidden,
+	"till_method_not_allowed":    http.StatusForbidden,
+	"till_model_not_allowed":     http.StatusForbidden,
+	"till_ip_not_allowed":        http.StatusForbidden,
+	"till_upgrade_not_allowed":   http.StatusForbidden,
+	"till_price_unknown":         http.StatusForbidden,
+	"till_not_meterable":         http.StatusForbidden,
+	"till_rate_limited":          http.StatusTooManyRequests,
+	"till_concurrency":           http.StatusTooManyRequests,
+	"till_budget_held":           http.StatusTooManyRequests,
+	"till_upstream_failed":       http.StatusBadGateway,
+	"till_upstream_auth_failed":  http.StatusBadGateway,
+	"till_upstream_changed":      http.StatusBadGateway,
+	"till_store_unavailable":     http.StatusServiceUnavailable,
+	"till_upstream_unknown":      http.StatusServiceUnavailable,
+}
+
+// Status returns the HTTP status of a code; 500 for one that is not in the
+// table.
+func Status(code string) int {
+	if status, ok := codes[code]; ok {
+		return status
+	}
+	return http.StatusInternalServerError
+}
+
+// Body is the body of an error answer in the dialect.
+func (d Dialect) Body(r Refusal) []byte { return marshal(d.shape(r)) }
+
+// The shapes keep the vendors' order of fields.
+type (
+	object   = map[string]any
+	openAIIn struct {
+		Message string  `json:"message"`
+		Type    string  `json:"type"`
+		Param   *string `json:"param"`
+		Code    string  `json:"code"`
+	}
+	openAIError struct {
+		Error openAIIn `json:"error"`
+	}
+	anthropicIn struct {
+		Type    string `json:"type"`
+		Message string `json:"message"`
+		Details object `json:"details"`
+	}
+	anthropicError struct {
+		Type      string      `json:"type"`
+		Error     anthropicIn `json:"error"`
+		RequestID string      `json:"request_id"`
+	}
+	geminiIn struct {
+		Code    int      `json:"code"`
+		Message string   `json:"message"`
+		Status  string   `json:"status"`
+		Details []object `json:"details"`
+	}
+	geminiError struct {
+		Error geminiIn `json:"error"`
+	}
+	cohereError struct {
+		Message string `json:"message"`
+		Code    string `json:"code"`
+		ID      string `json:"id"`
+	}
+	mistralError struct {
+		Object  string `json:"object"`
+		Message string `json:"message"`
+		Type    string `json:"type"`
+		Code    string `json:"code"`
+	}
+	unifiedIn struct {
+		Type    string `json:"type"`
+		Code    string `json:"code"`
+		Message string `json:"message"`
+		Status  int    `json:"status"`
+	}
+	unifiedError struct {
+		Type      string    `json:"type"`
+		Error     unifiedIn `json:"error"`
+		Message   string    `json:"message"`
+		RequestID string    `json:"request_id"`
+	}
+)
+
+func (d Dialect) shape(r Refusal) any {
+	switch d {
+	case OpenAI:
+		return openAIError{openAIIn{Message: r.Message, Type: openAIType(r.Status), Param: param(r.Code), Code: r.Code}}
+	case Anthropic:
+		return anthropicError{"error", anthropicIn{anthropicType(r.Status), r.Message, object{"error_code": r.Code}}, r.RequestID}
+	case Gemini:
+		return geminiError{geminiIn{r.Status, r.Message, geminiStatus(r.Status), []object{{
+			"@type":  "type.googleapis.com/google.rpc.ErrorInfo",
+			"reason": strings.ToUpper(r.Code), "domain": "till",
+		}}}}
+	case Cohere:
+		return cohereError{r.Message, r.Code, r.RequestID}
+	case Mistral:
+		return mistralError{"error", r.Message, openAIType(r.Status), r.Code}
+	default:
+		return unifiedError{"error", unifiedIn{anthropicType(r.Status), r.Code, r.Message, r.Status}, r.Message, r.RequestID}
+	}
+}
+
+func param(code string) *string {
+	if code == "till_model_not_allowed" {
+		model := "model"
+		return &model
+	}
+	return nil
+}
+
+func openAIType(status int) string {
+	switch status {
+	case http.StatusPaymentRequired:
+		return "insufficient_quota"
+	case http.StatusUnauthorized:
+		return "authentication_error"
+	case http.StatusForbidden:
+		return "permission_error"
+	case http.StatusTooManyRequests:
+		return "rate_limit_exceeded"
+	}
+	if status >= 500 {
+		return "server_error"
+	}
+	return "invalid_request_error"
+}
+
+func anthropicType(status int) string {
+	switch status {
+	case http.StatusPaymentRequired:
+		return "billing_error"
+	case http.StatusUnauthorized:
+		return "authentication_error"
+	case http.StatusForbidden:
+		return "permission_error"
+	case http.StatusRequestEntityTooLarge:
+		return "request_too_large"
+	case http.StatusTooManyRequests:
+		return "rate_limit_error"
+	case http.StatusServiceUnavailable:
+		return "overloaded_error"
+	case http.StatusGatewayTimeout:
+		return "timeout_error"
+	}
+	if status >= 500 {
+		return "api_error"
+	}
+	return "invalid_request_error"
+}
+
+// geminiStatus follows google.rpc.Code, but for 402, where Google itself says
+// RESOURCE_EXHAUSTED.
+func geminiStatus(status int) string {
+	switch status {
+	case http.StatusPaymentRequired, http.StatusTooManyRequests:
+		return "RESOURCE_EXHAUSTED"
+	case http.StatusUnauthorized:
+		return "UNAUTHENTICATED"
+	case http.StatusForbidden:
+		return "PERMISSION_DENIED"
+	case http.StatusServiceUnavailable, http.StatusBadGateway:
+		return "UNAVAILABLE"
+	case http.StatusGatewayTimeout:
+		return "DEADLINE_EXCEEDED"
+	}
+	if status >= 500 {
+		return "INTERNAL"
+	}
+	return "INVALID_ARGUMENT"
+}
+
+// StreamError is what ends a server-sent event stream of the dialect so that
+// its clients report the message. path is canonical and tells apart the
+// protocols that one vendor speaks.
+func (d Dialect) StreamError(path string, r Refusal) []byte {
+	switch {
+	case d == Anthropic, strings.HasSuffix(path, "/messages"):
+		return event("error", Anthropic.shape(r))
+	case strings.HasSuffix(path, "/responses"):
+		return event("response.failed", object{
+			"type": "response.failed", "sequence_number": 0,
+			"response": object{
+				"id": "resp_till", "object": "response", "status": "failed", "output": []any{},
+				"error": object{"code": r.Code, "message": r.Message},
+			},
+		})
+	case d == Cohere, d == Mistral:
+		return event("", OpenAI.shape(r))
+	default:
+		return event("", d.shape(r))
+	}
+}
+
+// LineError is what ends a stream of JSON lines.
+func (d Dialect) LineError(r Refusal) []byte {
+	return append(marshal(object{"error": r.Message, "code": r.Code}), '\n')
+}
+
+func event(name string, data any) []byte {
+	var b bytes.Buffer
+	if name != "" {
+		b.WriteString("event: " + name + "\n")
+	}
+	b.WriteString("data: ")
+	b.Write(marshal(data))
+	b.WriteString("\n\n")
+	return b.Bytes()
+}
+
+// marshal cannot fail: every shape is made of strings and numbers.
+func marshal(v any) []byte {
+	var b bytes.Buffer
+	e := json.NewEncoder(&b)
+	e.SetEscapeHTML(false)
+	if err := e.Encode(v); err != nil {
+		panic(err)
+	}
+	return bytes.TrimSuffix(b.Bytes(), []byte("\n"))
+}

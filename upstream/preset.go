@@ -1,0 +1,126 @@
+// Package upstream knows the vendors: where each API lives, where its
+// credential goes, which of its paths are free, asynchronous or
+// administrative, and what its errors look like.
+//
+// It knows no key, no budget and no Caddy. What it says about a vendor comes
+// from the vendor's documentation and from the source of its SDKs.
+package upstream
+
+import (
+	"slices"
+	"strings"
+
+	"github.com/till-proxy/till/scope"
+)
+
+// Preset describes one API. The zero value of everything but Name describes
+// an API that nothing is known of: every path but upgrades is allowed.
+type Preset struct {
+	Name    string
+	Origin  string // scheme://host[:port] of the vendor
+	Dialect Dialect
+	Auth    Auth
+
+	// Prefix is the version prefix that the vendor's paths begin with. A
+	// path that begins with none of Versions gets it, because half of the
+	// clients leave it out. Empty: paths are sent as they come.
+	Prefix   string
+	Versions []string
+
+	// Free paths cost no activation: model lists and token counting.
+	Free scope.PathRules
+	// Asynchronous paths do their work after the answer, where no limit
+	// holds: refused unless the upstream allows the path.
+	Asynchronous scope.PathRules
+	// Administrative paths mint credentials or administer the account:
+	// always refused.
+	Administrative scope.PathRules
+
+	// AccountHeaders tell who the account belongs to, or choose it: dropped
+	// from requests and answers.
+	AccountHeaders []string
+
+	// KeyEnv are the environment variables that hold the vendor's key for
+	// its own SDKs; the first that is set counts.
+	KeyEnv []string
+	// ClientEnv are the variables that point clients at another address.
+	ClientEnv []ClientVar
+}
+
+// ClientVar is one environment variable of a vendor's clients.
+type ClientVar struct {
+	Name string
+	// Path follows the base URL. Ignored when Key is set.
+	Path string
+	// Key says that the variable holds the key.
+	Key bool
+}
+
+// Lookup returns the preset with that name.
+func Lookup(name string) (*Preset, bool) {
+	i := slices.IndexFunc(presets, func(p *Preset) bool { return p.Name == name })
+	if i < 0 {
+		return nil, false
+	}
+	return presets[i], true
+}
+
+// Names lists the presets in the order of the table.
+func Names() []string {
+	names := make([]string, len(presets))
+	for i, p := range presets {
+		names[i] = p.Name
+	}
+	return names
+}
+
+// All returns the table. Nobody may change it.
+func All() []*Preset { return presets }
+
+// Canonical returns the path as the vendor writes it: with its version
+// prefix, and that only once. It works on decoded and on escaped paths alike,
+// and returns the path itself when nothing is to change.
+func (p *Preset) Canonical(path string) string {
+	if p.Prefix == "" {
+		return path
+	}
+	version := p.version(path)
+	if version == "" {
+		// Part of the prefix may be there: /v1/models for /openai/v1/models.
+		for i := 1; i < len(p.Prefix); i++ {
+			if part := p.Prefix[i:]; part[0] == '/' && under(path, part) {
+				return p.Canonical(p.Prefix + path[len(part):])
+			}
+		}
+		return p.Prefix + path
+	}
+	// Clients that add the version to an address that has it: /v1/v1/models.
+	for under(path[len(version):], version) {
+		path = path[len(version):]
+	}
+	return path
+}
+
+// version returns which of the version prefixes the path begins with.
+func (p *Preset) version(path string) string {
+	if under(path, p.Prefix) {
+		return p.Prefix
+	}
+	for _, v := range p.Versions {
+		if under(path, v) {
+			return v
+		}
+	}
+	return ""
+}
+
+func under(path, prefix string) bool {
+	return strings.HasPrefix(path, prefix) && (len(path) == len(prefix) || path[len(prefix)] == '/')
+}
+
+// Denied reports whether a canonical, cleaned path is administrative, and
+// whether it is asynchronous. Letters of another case and repeated prefixes
+// do not get past it.
+func (p *Preset) Denied(method, path string) (administrative, asynchronous bool) {
+	return p.Administrative.MatchFold(method, path), p.Asynchronous.MatchFold(method, path)
+}

@@ -1,0 +1,172 @@
+package upstream
+
+import "github.com/till-proxy/till/scope"
+
+func rules(lines ...string) scope.PathRules { return scope.MustPathRules(lines...) }
+
+// below denies a path and everything below it, for any method.
+func below(paths ...string) scope.PathRules {
+	var lines []string
+	for _, p := range paths {
+		lines = append(lines, "* "+p, "* "+p+"/*")
+	}
+	return rules(lines...)
+}
+
+func join(lists ...scope.PathRules) scope.PathRules {
+	var all scope.PathRules
+	for _, l := range lists {
+		all = append(all, l...)
+	}
+	return all
+}
+
+var bearer = Auth{In: InHeader, Name: "Authorization", Scheme: "Bearer"}
+
+// What the vendors of OpenAI's shape have in common, below a prefix.
+func modelList(prefix string) scope.PathRules {
+	return rules("GET "+prefix+"/models", "HEAD "+prefix+"/models")
+}
+
+// openAIAsynchronous is what OpenAI's own API, and those that copy it, do
+// after the answer.
+func openAIAsynchronous(prefix string) scope.PathRules {
+	return below(
+		prefix+"/batches", prefix+"/files", prefix+"/uploads", prefix+"/fine_tuning", prefix+"/fine-tunes",
+		prefix+"/evals", prefix+"/assistants", prefix+"/threads", prefix+"/vector_stores", prefix+"/containers",
+		prefix+"/videos", prefix+"/realtime", prefix+"/skills", prefix+"/conversations", prefix+"/batch",
+	)
+}
+
+// presets is the table. The order is that of the documentation.
+var presets = []*Preset{
+	{
+		// https://platform.openai.com/docs/api-reference
+		Name: "openai", Origin: "https://api.openai.com", Dialect: OpenAI, Auth: bearer, Prefix: "/v1",
+		Free:         join(modelList("/v1"), rules("POST /v1/responses/input_tokens")),
+		Asynchronous: openAIAsynchronous("/v1"),
+		Administrative: below("/v1/organization", "/v1/realtime/client_secrets", "/v1/realtime/sessions",
+			"/v1/realtime/transcription_sessions", "/v1/chatkit", "/v1/projects", "/v1/admin"),
+		AccountHeaders: []string{"Openai-Organization", "Openai-Project"},
+		KeyEnv:         []string{"OPENAI_API_KEY"},
+		ClientEnv:      []ClientVar{{Name: "OPENAI_BASE_URL", Path: "/v1"}, {Name: "OPENAI_API_KEY", Key: true}},
+	}, {
+		// https://docs.anthropic.com/en/api
+		Name: "anthropic", Origin: "https://api.anthropic.com", Dialect: Anthropic,
+		Auth: Auth{In: InHeader, Name: "X-Api-Key"}, Prefix: "/v1",
+		Free: join(modelList("/v1"), rules("POST /v1/messages/count_tokens")),
+		Asynchronous: below("/v1/messages/batches", "/v1/files", "/v1/skills", "/v1/agents", "/v1/sessions",
+			"/v1/environments", "/v1/deployments", "/v1/memory_stores", "/v1/dreams"),
+		Administrative: below("/v1/organizations", "/v1/organization", "/v1/vaults", "/v1/tunnels", "/v1/oauth"),
+		AccountHeaders: []string{"Anthropic-Organization-Id"},
+		KeyEnv:         []string{"ANTHROPIC_API_KEY"},
+		ClientEnv:      []ClientVar{{Name: "ANTHROPIC_BASE_URL"}, {Name: "ANTHROPIC_AUTH_TOKEN", Key: true}},
+	}, {
+		// https://ai.google.dev/api
+		Name: "gemini", Origin: "https://generativelanguage.googleapis.com", Dialect: Gemini,
+		Auth: Auth{In: InHeader, Name: "X-Goog-Api-Key"}, Prefix: "/v1beta",
+		Versions: []string{"/v1", "/v1alpha", "/v1beta1", "/v1main", "/upload", "/download", "/ws"},
+		Free: join(modelList("/v1beta"), modelList("/v1"), modelList("/v1alpha"), modelList("/v1beta/openai"),
+			rules("POST /v1beta/models/*:countTokens", "POST /v1/models/*:countTokens", "POST /v1alpha/models/*:countTokens")),
+		Asynchronous: join(below("/upload", "/download", "/ws",
+			"/v1beta/files", "/v1beta/batches", "/v1beta/cachedContents", "/v1beta/tunedModels", "/v1beta/corpora", "/v1beta/interactions", "/v1beta/fileSearchStores", "/v1beta/operations",
+			"/v1/files", "/v1/batches", "/v1/cachedContents", "/v1/tunedModels", "/v1/interactions", "/v1/operations",
+			"/v1alpha/files", "/v1alpha/batches", "/v1alpha/cachedContents", "/v1alpha/tunedModels", "/v1alpha/corpora", "/v1alpha/interactions", "/v1alpha/fileSearchStores", "/v1alpha/operations",
+			"/v1beta/openai/batches", "/v1beta/openai/files", "/v1beta/openai/videos"),
+			rules("* /v1beta/models/*:predictLongRunning", "* /v1beta/models/*:batchGenerateContent", "* /v1beta/models/*:asyncBatchEmbedContent",
+				"* /v1/models/*:predictLongRunning", "* /v1/models/*:batchGenerateContent", "* /v1/models/*:asyncBatchEmbedContent",
+				"* /v1alpha/models/*:predictLongRunning", "* /v1alpha/models/*:batchGenerateContent", "* /v1alpha/models/*:asyncBatchEmbedContent")),
+		Administrative: join(below("/v1/authTokens", "/v1beta/authTokens", "/v1alpha/authTokens",
+			"/v1/auth_tokens", "/v1beta/auth_tokens", "/v1alpha/auth_tokens"),
+			rules("* /v1beta/tunedModels/*/permissions", "* /v1beta/corpora/*/permissions")),
+		AccountHeaders: []string{"X-Goog-User-Project"},
+		// The SDKs prefer GOOGLE_API_KEY when both are set.
+		KeyEnv: []string{"GOOGLE_API_KEY", "GEMINI_API_KEY"},
+		ClientEnv: []ClientVar{{Name: "GOOGLE_GEMINI_BASE_URL"}, {Name: "GEMINI_API_KEY", Key: true},
+			{Name: "GOOGLE_API_KEY", Key: true}},
+	}, {
+		// https://openrouter.ai/docs/api-reference
+		Name: "openrouter", Origin: "https://openrouter.ai", Dialect: OpenAI, Auth: bearer, Prefix: "/api/v1",
+		Free:         modelList("/api/v1"),
+		Asynchronous: openAIAsynchronous("/api/v1"),
+		Administrative: below("/api/v1/keys", "/api/v1/key", "/api/v1/auth", "/api/v1/credits", "/api/v1/activity",
+			"/api/v1/provisioning", "/api/v1/organization"),
+		KeyEnv:    []string{"OPENROUTER_API_KEY"},
+		ClientEnv: []ClientVar{{Name: "OPENAI_BASE_URL", Path: "/api/v1"}, {Name: "OPENAI_API_KEY", Key: true}, {Name: "OPENROUTER_API_KEY", Key: true}},
+	}, {
+		// https://docs.mistral.ai/api
+		Name: "mistral", Origin: "https://api.mistral.ai", Dialect: Mistral, Auth: bearer, Prefix: "/v1",
+		Free:         modelList("/v1"),
+		Asynchronous: join(openAIAsynchronous("/v1"), below("/v1/agents", "/v1/libraries", "/v1/beta")),
+		Administrative: below("/v1/organizations", "/v1/organization", "/v1/workspaces", "/v1/admin",
+			"/v1/api-keys"),
+		KeyEnv:    []string{"MISTRAL_API_KEY"},
+		ClientEnv: []ClientVar{{Name: "MISTRAL_SERVER_URL"}, {Name: "MISTRAL_API_KEY", Key: true}},
+	}, {
+		// https://console.groq.com/docs/api-reference
+		Name: "groq", Origin: "https://api.groq.com", Dialect: OpenAI, Auth: bearer, Prefix: "/openai/v1",
+		Free:           modelList("/openai/v1"),
+		Asynchronous:   openAIAsynchronous("/openai/v1"),
+		Administrative: below("/openai/v1/organization", "/openai/v1/admin"),
+		KeyEnv:         []string{"GROQ_API_KEY"},
+		ClientEnv:      []ClientVar{{Name: "GROQ_BASE_URL"}, {Name: "GROQ_API_KEY", Key: true}},
+	}, {
+		// https://docs.together.ai/reference
+		Name: "together", Origin: "https://api.together.xyz", Dialect: OpenAI, Auth: bearer, Prefix: "/v1",
+		Free:           modelList("/v1"),
+		Asynchronous:   join(openAIAsynchronous("/v1"), below("/v1/endpoints", "/v1/evaluation", "/v1/tci")),
+		Administrative: below("/v1/organization", "/v1/admin", "/v1/api-keys"),
+		KeyEnv:         []string{"TOGETHER_API_KEY"},
+		ClientEnv:      []ClientVar{{Name: "TOGETHER_BASE_URL", Path: "/v1"}, {Name: "TOGETHER_API_KEY", Key: true}},
+	}, {
+		// https://docs.fireworks.ai/api-reference
+		Name: "fireworks", Origin: "https://api.fireworks.ai", Dialect: OpenAI, Auth: bearer, Prefix: "/inference/v1",
+		Free:           modelList("/inference/v1"),
+		Asynchronous:   openAIAsynchronous("/inference/v1"),
+		Administrative: below("/inference/v1/accounts", "/inference/v1/organization"),
+		KeyEnv:         []string{"FIREWORKS_API_KEY"},
+		ClientEnv:      []ClientVar{{Name: "OPENAI_BASE_URL", Path: "/inference/v1"}, {Name: "OPENAI_API_KEY", Key: true}, {Name: "FIREWORKS_API_KEY", Key: true}},
+	}, {
+		// https://docs.perplexity.ai/api-reference
+		Name: "perplexity", Origin: "https://api.perplexity.ai", Dialect: OpenAI, Auth: bearer,
+		Free:           join(modelList(""), modelList("/v1")),
+		Asynchronous:   below("/async", "/v1/async"),
+		Administrative: below("/generate_auth_token", "/revoke_auth_token", "/v1/organization"),
+		KeyEnv:         []string{"PERPLEXITY_API_KEY", "PPLX_API_KEY"},
+		ClientEnv:      []ClientVar{{Name: "OPENAI_BASE_URL"}, {Name: "OPENAI_API_KEY", Key: true}, {Name: "PERPLEXITY_API_KEY", Key: true}},
+	}, {
+		// https://api-docs.deepseek.com
+		Name: "deepseek", Origin: "https://api.deepseek.com", Dialect: OpenAI, Auth: bearer, Prefix: "/v1",
+		Versions:       []string{"/anthropic", "/beta"},
+		Free:           join(modelList("/v1"), modelList("/beta")),
+		Asynchronous:   join(openAIAsynchronous("/v1"), below("/anthropic/v1/messages/batches")),
+		Administrative: below("/v1/user", "/v1/organization"),
+		KeyEnv:         []string{"DEEPSEEK_API_KEY"},
+		ClientEnv:      []ClientVar{{Name: "OPENAI_BASE_URL", Path: "/v1"}, {Name: "OPENAI_API_KEY", Key: true}, {Name: "DEEPSEEK_API_KEY", Key: true}},
+	}, {
+		// https://docs.x.ai/docs/api-reference
+		Name: "xai", Origin: "https://api.x.ai", Dialect: OpenAI, Auth: bearer, Prefix: "/v1",
+		Free:           join(modelList("/v1"), rules("GET /v1/language-models", "POST /v1/tokenize-text")),
+		Asynchronous:   join(openAIAsynchronous("/v1"), below("/v1/chat/deferred-completion", "/v1/collections")),
+		Administrative: below("/v1/api-key", "/v1/organization", "/auth", "/v1/auth", "/v1/management"),
+		KeyEnv:         []string{"XAI_API_KEY"},
+		ClientEnv:      []ClientVar{{Name: "OPENAI_BASE_URL", Path: "/v1"}, {Name: "OPENAI_API_KEY", Key: true}, {Name: "XAI_API_KEY", Key: true}},
+	}, {
+		// https://docs.cohere.com/reference
+		Name: "cohere", Origin: "https://api.cohere.com", Dialect: Cohere, Auth: bearer, Prefix: "/v2",
+		Versions: []string{"/v1", "/compatibility"},
+		Free:     join(modelList("/v1"), modelList("/v2"), rules("POST /v1/tokenize", "POST /v2/tokenize", "POST /v1/check-api-key")),
+		Asynchronous: below("/v1/embed-jobs", "/v2/embed-jobs", "/v1/datasets", "/v2/datasets", "/v1/finetuning",
+			"/v1/connectors", "/v2/batches", "/v1/batches"),
+		Administrative: below("/v1/organization", "/v1/api-keys", "/v2/organization"),
+		KeyEnv:         []string{"CO_API_KEY", "COHERE_API_KEY"},
+		ClientEnv:      []ClientVar{{Name: "CO_API_URL"}, {Name: "CO_API_KEY", Key: true}},
+	}, {
+		// https://docs.ollama.com/api
+		Name: "ollama", Origin: "http://127.0.0.1:11434", Dialect: OpenAI, Auth: bearer,
+		Free:         join(modelList("/v1"), rules("GET /api/tags", "HEAD /api/tags", "GET /api/version", "GET /api/ps")),
+		Asynchronous: below("/api/pull", "/api/push", "/api/create", "/api/copy", "/api/delete", "/api/blobs"),
+		KeyEnv:       []string{"OLLAMA_API_KEY"},
+		ClientEnv:    []ClientVar{{Name: "OLLAMA_HOST"}, {Name: "OPENAI_BASE_URL", Path: "/v1"}, {Name: "OPENAI_API_KEY", Key: true}},
+	},
+}
