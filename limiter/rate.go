@@ -83,3 +83,18 @@ func (b *bucket) take(r Rate, now int64) {
 		b.full = max(b.full, now) + int64(r.Per)/r.N
 	}
 }
+
+// ParseCount reads a count as people write it: 500, 10k, 1M.
+func ParseCount(s string) (int64, error) {
+	digits, factor := s, int64(1)
+	for suffix, f := range map[string]int64{"k": 1_000, "K": 1_000, "M": 1_000_000, "G": 1_000_000_000} {
+		if rest, ok := strings.CutSuffix(s, suffix); ok {
+			digits, factor = rest, f
+		}
+	}
+	n, err := strconv.ParseInt(digits, 10, 64)
+	if err != nil || n < 0 || n > maxAmount/factor {
+		return 0, fmt.Errorf("a count is written 500, 10k or 1M and is at most %d, got %q", int64(maxAmount), s)
+	}
+	return n * factor, nil
+}

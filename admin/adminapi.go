@@ -1,0 +1,61 @@
+package admin
+
+import (
+	"errors"
+	"log/slog"
+	"net/http"
+
+	"github.com/caddyserver/caddy/v2"
+
+	"github.com/till-proxy/till/limiter"
+)
+
+func init() {
+	caddy.RegisterModule(AdminAPI{})
+}
+
+// AdminAPI serves till's management API on Caddy's admin endpoint, under
+// /till/. Whoever reaches that endpoint is the operator.
+type AdminAPI struct {
+	log *slog.Logger
+}
+
+// CaddyModule returns the Caddy module information.
+func (AdminAPI) CaddyModule() caddy.ModuleInfo {
+	return caddy.ModuleInfo{ID: "admin.api.till", New: func() caddy.Module { return new(AdminAPI) }}
+}
+
+// Provision takes a logger, and nothing else: after a reload that failed,
+// admin modules stay bound to the configuration that failed.
+func (a *AdminAPI) Provision(ctx caddy.Context) error {
+	a.log = ctx.Slogger()
+	return nil
+}
+
+const basePath = "/till"
+
+// Routes implements caddy.AdminRouter.
+func (a *AdminAPI) Routes() []caddy.AdminRoute {
+	return []caddy.AdminRoute{{Pattern: basePath + "/", Handler: caddy.AdminHandlerFunc(a.serve)}}
+}
+
+func (a *AdminAPI) serve(w http.ResponseWriter, r *http.Request) error {
+	app, err := caddy.ActiveContext().AppIfConfigured("till")
+	backend, ok := app.(Backend)
+	if err != nil || !ok {
+		(&api{log: a.log}).fail(w, &apiError{http.StatusServiceUnavailable, "not_configured",
+			"the running configuration has no till app: add a till block to its global options"})
+		if err != nil && !errors.Is(err, caddy.ErrNotConfigured) {
+			a.log.Error("finding the till app", "error", err)
+		}
+		return nil
+	}
+	http.StripPrefix(basePath, NewHandler(backend, limiter.Operator, a.log)).ServeHTTP(w, r)
+	return nil
+}
+
+// Interface guards
+var (
+	_ caddy.Provisioner = (*AdminAPI)(nil)
+	_ caddy.AdminRouter = (*AdminAPI)(nil)
+)

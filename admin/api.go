@@ -1,0 +1,360 @@
+// Package admin is how people manage keys: the management API, the Caddy
+// module that serves it on the admin endpoint, and the command line that
+// talks to it.
+//
+// It decides nothing about a request that carries a key; it asks the limiter
+// for every change, and knows of upstreams only what a Backend tells.
+package admin
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"net/url"
+	"strconv"
+	"strings"
+
+	"github.com/caddyserver/caddy/v2"
+
+	"github.com/till-proxy/till/limiter"
+	"github.com/till-proxy/till/token"
+)
+
+// Backend is the running configuration, as far as managing keys needs it.
+type Backend interface {
+	// Limiter returns the limiter, opening the store if need be.
+	Limiter() (*limiter.Limiter, error)
+	// UpstreamInfos lists the configured upstreams, by name.
+	UpstreamInfos() []UpstreamInfo
+	// BaseURL is the public address of this server, or empty.
+	BaseURL() string
+}
+
+// UpstreamInfo is what may be told of a configured upstream.
+type UpstreamInfo struct {
+	Name    string   `json:"name"`
+	Preset  string   `json:"preset,omitempty"`
+	Dialect string   `json:"dialect,omitempty"`
+	Origins []string `json:"origins"`
+	// Held says that the server has a credential, so that keys with held
+	// custody can be minted.
+	Held bool `json:"held"`
+}
+
+// api serves the management API for one backend and one caller.
+type api struct {
+	backend Backend
+	caller  limiter.Caller
+	log     *slog.Logger
+}
+
+// NewHandler returns the management API. Paths begin at "/", so whoever
+// mounts it strips its own prefix.
+func NewHandler(b Backend, caller limiter.Caller, log *slog.Logger) http.Handler {
+	a := &api{backend: b, caller: caller, log: log}
+	mux := http.NewServeMux()
+	for pattern, call := range map[string]func(*limiter.Limiter, *http.Request) (int, any, error){
+		"POST /keys":              a.mint,
+		"GET /keys":               a.list,
+		"GET /keys/{id}":          a.show,
+		"PATCH /keys/{id}":        a.change,
+		"DELETE /keys/{id}":       a.forget,
+		"GET /keys/{id}/usage":    a.usage,
+		"POST /keys/{id}/grant":   a.grant,
+		"POST /keys/{id}/suspend": a.suspend,
+		"POST /keys/{id}/resume":  a.resume,
+		"POST /keys/{id}/revoke":  a.revoke,
+		"GET /upstreams":          a.upstreams,
+		"GET /stats":              a.stats,
+	} {
+		mux.Handle(pattern, a.handle(call))
+	}
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		_, pattern := mux.Handler(r)
+		if pattern == "" {
+			a.fail(w, notRouted(mux, r))
+			return
+		}
+		mux.ServeHTTP(w, r)
+	})
+}
+
+// notRouted tells an unknown path from a known one with another method.
+func notRouted(mux *http.ServeMux, r *http.Request) error {
+	for _, method := range []string{"GET", "POST", "PATCH", "DELETE"} {
+		probe := &http.Request{Method: method, URL: r.URL, Host: r.Host}
+		if _, pattern := mux.Handler(probe); pattern != "" {
+			return &apiError{http.StatusMethodNotAllowed, "method_not_allowed", r.Method + " is not offered on " + r.URL.Path}
+		}
+	}
+	return &apiError{http.StatusNotFound, "not_found", "there is nothing at " + r.URL.Path}
+}
+
+// apiError is an answer that is no success.
+type apiError struct {
+	status  int
+	code    string
+	message string
+}
+
+func (e *apiError) Error() string { return e.message }
+
+func invalid(format string, args ...any) error {
+	return &apiError{http.StatusBadRequest, "invalid_request", fmt.Sprintf(format, args...)}
+}
+
+func (a *api) handle(call func(*limiter.Limiter, *http.Request) (int, any, error)) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		l, err := a.backend.Limiter()
+		if err != nil {
+			a.fail(w, &apiError{http.StatusServiceUnavailable, "store_unavailable", err.Error()})
+			return
+		}
+		status, answer, err := call(l, r)
+		if err != nil {
+			a.fail(w, err)
+			return
+		}
+		if answer == nil {
+			w.WriteHeader(status)
+			return
+		}
+		a.write(w, status, answer)
+	})
+}
+
+func (a *api) write(w http.ResponseWriter, status int, answer any) {
+	h := w.Header()
+	h.Set("Content-Type", "application/json")
+	h.Set("Cache-Control", "no-store")
+	h.Set("X-Content-Type-Options", "nosniff")
+	w.WriteHeader(status)
+	e := json.NewEncoder(w)
+	e.SetEscapeHTML(false)
+	if err := e.Encode(answer); err != nil {
+		a.log.Debug("answering a management call", "error", err)
+	}
+}
+
+func (a *api) fail(w http.ResponseWriter, err error) {
+	var known *apiError
+	var wrong *limiter.InvalidError
+	switch {
+	case errors.As(err, &known):
+	case errors.As(err, &wrong):
+		known = &apiError{http.StatusBadRequest, "invalid_request", wrong.Error()}
+	case errors.Is(err, limiter.ErrNotFound):
+		known = &apiError{http.StatusNotFound, "not_found", "there is no such key"}
+	case errors.Is(err, limiter.ErrVersion):
+		known = &apiError{http.StatusPreconditionFailed, "version_mismatch", err.Error()}
+	case errors.Is(err, limiter.ErrDead):
+		known = &apiError{http.StatusConflict, "key_ended", limiter.ErrDead.Error()}
+	case errors.Is(err, limiter.ErrAlive):
+		known = &apiError{http.StatusConflict, "key_alive", limiter.ErrAlive.Error()}
+	case errors.Is(err, limiter.ErrRevoked):
+		known = &apiError{http.StatusConflict, "key_revoked", limiter.ErrRevoked.Error()}
+	default:
+		a.log.Error("a management call failed", "error", err)
+		known = &apiError{http.StatusServiceUnavailable, "store_unavailable", "the store could not do this: " + err.Error()}
+	}
+	a.write(w, known.status, map[string]any{"error": map[string]string{"code": known.code, "message": known.message}})
+}
+
+func (a *api) mint(l *limiter.Limiter, r *http.Request) (int, any, error) {
+	var body mintBody
+	if err := readBody(r, &body); err != nil {
+		return 0, nil, err
+	}
+	spec, err := body.key(a.backend.UpstreamInfos())
+	if err != nil {
+		return 0, nil, err
+	}
+	secret, lookup, err := token.MintKey()
+	if err != nil {
+		return 0, nil, err
+	}
+	view, err := l.Mint(r.Context(), a.caller, spec, lookup, body.Unlimited)
+	if err != nil {
+		return 0, nil, err
+	}
+	return http.StatusCreated, &minted{KeyObject: KeyJSON(view), ScopedKey: secret.Reveal(), BaseURL: a.backend.BaseURL()}, nil
+}
+
+// minted is a key object and, this once, its string.
+type minted struct {
+	*KeyObject
+	ScopedKey string `json:"scoped_key"`
+	BaseURL   string `json:"base_url,omitempty"`
+}
+
+func (a *api) list(l *limiter.Limiter, r *http.Request) (int, any, error) {
+	f, err := filterOf(r.URL.Query())
+	if err != nil {
+		return 0, nil, err
+	}
+	page, err := l.List(r.Context(), f)
+	if err != nil {
+		return 0, nil, err
+	}
+	answer := listed{Keys: make([]*KeyObject, 0, len(page.Keys)), Next: page.Next, Partial: page.Partial}
+	for _, v := range page.Keys {
+		answer.Keys = append(answer.Keys, KeyJSON(v))
+	}
+	return http.StatusOK, answer, nil
+}
+
+type listed struct {
+	Keys    []*KeyObject `json:"keys"`
+	Next    string       `json:"next,omitempty"`
+	Partial bool         `json:"partial,omitempty"`
+}
+
+func filterOf(q url.Values) (limiter.Filter, error) {
+	var f limiter.Filter
+	for name, values := range q {
+		if len(values) != 1 {
+			return f, invalid("%s may be given once", name)
+		}
+		value, err := values[0], error(nil)
+		switch name {
+		case "status":
+			f.Status = limiter.Status(value)
+		case "upstream":
+			f.Upstream = value
+		case "role":
+			f.Role = value
+		case "owner":
+			f.Owner = value
+		case "created_by":
+			f.CreatedBy = value
+		case "q":
+			f.Query = value
+		case "sort":
+			f.Sort = value
+		case "cursor":
+			f.Cursor = value
+		case "unused_for":
+			f.UnusedFor, err = caddy.ParseDuration(value)
+		case "limit":
+			f.Limit, err = strconv.Atoi(value)
+			if err == nil && f.Limit < 1 {
+				err = errors.New("it must be at least 1")
+			}
+		default:
+			label, ok := strings.CutPrefix(name, "label.")
+			if !ok || label == "" {
+				return f, invalid("unknown filter %q; there are status, upstream, role, owner, created_by, label.NAME, unused_for, q, sort, limit, cursor", name)
+			}
+			if f.Labels == nil {
+				f.Labels = make(map[string]string)
+			}
+			f.Labels[label] = value
+		}
+		if err != nil {
+			return f, invalid("%s: %q: %v", name, value, err)
+		}
+	}
+	return f, nil
+}
+
+func (a *api) show(l *limiter.Limiter, r *http.Request) (int, any, error) {
+	return key(l.Get(r.Context(), r.PathValue("id")))
+}
+
+// key answers with one key.
+func key(view limiter.View, err error) (int, any, error) {
+	if err != nil {
+		return 0, nil, err
+	}
+	return http.StatusOK, KeyJSON(view), nil
+}
+
+func (a *api) change(l *limiter.Limiter, r *http.Request) (int, any, error) {
+	version, err := ifMatch(r)
+	if err != nil {
+		return 0, nil, err
+	}
+	var body changeBody
+	if err := readBody(r, &body); err != nil {
+		return 0, nil, err
+	}
+	return key(l.Change(r.Context(), a.caller, r.PathValue("id"), version, body.apply))
+}
+
+// ifMatch reads the version that a change is based on; 0 when none is named.
+func ifMatch(r *http.Request) (int64, error) {
+	text := r.Header.Get("If-Match")
+	if text == "" || text == "*" {
+		return 0, nil
+	}
+	n, err := strconv.ParseInt(strings.Trim(text, `"`), 10, 64)
+	if err != nil || n < 1 {
+		return 0, invalid("If-Match must be the key's version, got %q", text)
+	}
+	return n, nil
+}
+
+func (a *api) forget(l *limiter.Limiter, r *http.Request) (int, any, error) {
+	if err := l.Forget(r.Context(), a.caller, r.PathValue("id")); err != nil {
+		return 0, nil, err
+	}
+	return http.StatusNoContent, nil, nil
+}
+
+func (a *api) usage(l *limiter.Limiter, r *http.Request) (int, any, error) {
+	h, err := l.Usage(r.Context(), r.PathValue("id"))
+	return http.StatusOK, h, err
+}
+
+func (a *api) grant(l *limiter.Limiter, r *http.Request) (int, any, error) {
+	var body grantBody
+	if err := readBody(r, &body); err != nil {
+		return 0, nil, err
+	}
+	more, err := body.more()
+	if err != nil {
+		return 0, nil, err
+	}
+	return key(l.GrantMore(r.Context(), a.caller, r.PathValue("id"), more))
+}
+
+func (a *api) suspend(l *limiter.Limiter, r *http.Request) (int, any, error) {
+	return key(l.Suspend(r.Context(), a.caller, r.PathValue("id")))
+}
+
+func (a *api) resume(l *limiter.Limiter, r *http.Request) (int, any, error) {
+	return key(l.Resume(r.Context(), a.caller, r.PathValue("id")))
+}
+
+func (a *api) revoke(l *limiter.Limiter, r *http.Request) (int, any, error) {
+	var body struct {
+		Reason string `json:"reason"`
+	}
+	if r.ContentLength != 0 {
+		if err := readBody(r, &body); err != nil {
+			return 0, nil, err
+		}
+	}
+	view, cut, err := l.Revoke(r.Context(), a.caller, r.PathValue("id"), body.Reason)
+	if err != nil {
+		return 0, nil, err
+	}
+	return http.StatusOK, struct {
+		*KeyObject
+		StreamsCut int `json:"streams_cut"`
+	}{KeyJSON(view), cut}, nil
+}
+
+func (a *api) upstreams(*limiter.Limiter, *http.Request) (int, any, error) {
+	return http.StatusOK, map[string]any{"upstreams": a.backend.UpstreamInfos(), "base_url": a.backend.BaseURL()}, nil
+}
+
+func (a *api) stats(l *limiter.Limiter, _ *http.Request) (int, any, error) {
+	s := l.Stats()
+	return http.StatusOK, map[string]any{
+		"keys": s.Keys, "holds": s.Holds, "forfeited_activations": s.Forfeited,
+		"forgotten_activations": s.Forgotten[limiter.Activations], "store_failure": s.Failure,
+	}, nil
+}

@@ -1,0 +1,111 @@
+package admin
+
+import (
+	"strings"
+	"time"
+
+	"github.com/till-proxy/till/limiter"
+)
+
+// KeyObject is a key as the management API shows it.
+type KeyObject struct {
+	ID       string         `json:"id"`
+	Version  int64          `json:"version,omitempty"`
+	Name     string         `json:"name,omitempty"`
+	Upstream string         `json:"upstream"`
+	Custody  string         `json:"custody,omitempty"`
+	Status   limiter.Status `json:"status"`
+
+	MaxActivations *int64         `json:"max_activations,omitempty"`
+	ExpiresAt      *time.Time     `json:"expires_at,omitempty"`
+	IdleTimeout    string         `json:"idle_timeout,omitempty"`
+	FirstUseWithin string         `json:"first_use_within,omitempty"`
+	Rate           string         `json:"rate,omitempty"`
+	MaxConcurrency int            `json:"max_concurrency,omitempty"`
+	Charge         limiter.Charge `json:"charge,omitempty"`
+
+	Models     []string `json:"models,omitempty"`
+	Paths      []string `json:"paths,omitempty"`
+	Methods    []string `json:"methods,omitempty"`
+	IPs        []string `json:"ips,omitempty"`
+	PinIP      bool     `json:"pin_ip,omitempty"`
+	SelfRevoke bool     `json:"self_revoke"`
+
+	UsedActivations      int64  `json:"used_activations"`
+	HeldActivations      int64  `json:"held_activations"`
+	RemainingActivations *int64 `json:"remaining_activations,omitempty"`
+
+	Role     string            `json:"role,omitempty"`
+	Owner    string            `json:"owner,omitempty"`
+	Purpose  string            `json:"purpose,omitempty"`
+	Labels   map[string]string `json:"labels,omitempty"`
+	Metadata map[string]string `json:"metadata,omitempty"`
+
+	CreatedAt   time.Time  `json:"created_at"`
+	CreatedBy   string     `json:"created_by,omitempty"`
+	FirstUsedAt *time.Time `json:"first_used_at,omitempty"`
+	LastUsedAt  *time.Time `json:"last_used_at,omitempty"`
+	LastIP      string     `json:"last_ip,omitempty"`
+	EndedAt     *time.Time `json:"ended_at,omitempty"`
+	EndedReason string     `json:"ended_reason,omitempty"`
+}
+
+// KeyJSON is the key object for those who manage keys.
+func KeyJSON(v limiter.View) *KeyObject {
+	k := HolderJSON(v)
+	k.Version, k.Custody = v.Version, v.Custody
+	k.Role, k.Owner, k.Purpose = v.Role, v.Owner, v.Purpose
+	k.Labels, k.Metadata = v.Labels, v.Metadata
+	k.CreatedBy, k.LastIP = v.CreatedBy, v.LastAddr
+	return k
+}
+
+// HolderJSON is the key object for whoever holds the key: without what was
+// noted about it for others.
+func HolderJSON(v limiter.View) *KeyObject {
+	k := &KeyObject{
+		ID: v.ID, Name: v.Name, Upstream: v.Upstream, Status: v.Status,
+		ExpiresAt: moment(v.ExpiresAt), IdleTimeout: short(v.IdleTimeout), FirstUseWithin: short(v.FirstUseWithin),
+		Rate: v.Rate.String(), MaxConcurrency: v.MaxConcurrency, Charge: v.Charge,
+		Models: v.Scope.Models, Paths: v.Scope.Paths, Methods: v.Scope.Methods, PinIP: v.Scope.PinIP,
+		SelfRevoke:      v.SelfRevoke,
+		UsedActivations: v.Used[limiter.Activations], HeldActivations: v.Held[limiter.Activations],
+		CreatedAt: v.CreatedAt.UTC(), FirstUsedAt: moment(v.FirstUsedAt), LastUsedAt: moment(v.LastUsedAt),
+		EndedAt: moment(v.EndedAt), EndedReason: v.EndedReason,
+	}
+	if limit := v.Limit[limiter.Activations]; limit != limiter.NoLimit {
+		left := v.Remaining[limiter.Activations]
+		k.MaxActivations, k.RemainingActivations = &limit, &left
+	}
+	for _, p := range v.Scope.IPs {
+		if p.IsSingleIP() {
+			k.IPs = append(k.IPs, p.Addr().String())
+			continue
+		}
+		k.IPs = append(k.IPs, p.String())
+	}
+	return k
+}
+
+func moment(t time.Time) *time.Time {
+	if t.IsZero() {
+		return nil
+	}
+	t = t.UTC()
+	return &t
+}
+
+// short writes a duration without empty parts: "24h", not "24h0m0s".
+func short(d time.Duration) string {
+	if d == 0 {
+		return ""
+	}
+	s := d.String()
+	if strings.HasSuffix(s, "m0s") {
+		s = strings.TrimSuffix(s, "0s")
+	}
+	if strings.HasSuffix(s, "h0m") {
+		s = strings.TrimSuffix(s, "0m")
+	}
+	return s
+}

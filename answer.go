@@ -1,0 +1,253 @@
+package till
+
+import (
+	"bytes"
+	"compress/gzip"
+	"context"
+	"errors"
+	"io"
+	"mime"
+	"net/http"
+	"net/url"
+	"strconv"
+	"strings"
+
+	"github.com/till-proxy/till/limiter"
+)
+
+// maxErrorBody is how much of an error answer is searched for the credential.
+const maxErrorBody = 64 << 10
+
+// answer is a refusal in place of an upstream's answer. It goes to the client
+// through the reverse proxy like any other.
+func (x *exchange) answer(r *http.Request, refusal *limiter.Refusal) *http.Response {
+	d := x.target.preset.Dialect
+	told := x.refusal(refusal, 0)
+	told.Status = statusFor(refusal)
+	body := d.Body(told)
+	header := make(http.Header, 10)
+	refusalHeader(header, refusal.Code, told.Status, refusal.RetryAfter, x.id())
+	header["Content-Length"] = []string{strconv.Itoa(len(body))}
+	return &http.Response{
+		StatusCode: told.Status, Status: strconv.Itoa(told.Status) + " " + http.StatusText(told.Status),
+		Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1,
+		Header: header, Body: io.NopCloser(bytes.NewReader(body)), ContentLength: int64(len(body)), Request: r,
+	}
+}
+
+// admit judges an upstream's answer before the client sees any of it, and
+// watches over its body. cancel ends the round trip and is called when the
+// body is closed.
+func (t *Transport) admit(res *http.Response, out *http.Request, x *exchange, cancel context.CancelFunc) *http.Response {
+	if refusal := t.judge(res, out, x); refusal != nil {
+		_ = res.Body.Close() // nobody will read it
+		cancel()
+		return x.answer(out, refusal)
+	}
+	t.cleanHeader(res.Header)
+	if res.StatusCode == http.StatusSwitchingProtocols {
+		x.follow(res.Body)
+		return res
+	}
+	b := &answerBody{ReadCloser: res.Body, x: x, res: res, cancel: cancel}
+	if res.ContentLength < 0 && res.Header.Get("Content-Encoding") == "" {
+		switch kind, _, err := mime.ParseMediaType(res.Header.Get("Content-Type")); {
+		case err != nil:
+		case kind == "text/event-stream":
+			b.kind = eventStream
+		case kind == "application/x-ndjson" || kind == "application/jsonl":
+			b.kind = jsonLines
+		}
+	}
+	res.Body = b
+	return res
+}
+
+// judge returns why an answer must not reach the client, or nil.
+func (t *Transport) judge(res *http.Response, out *http.Request, x *exchange) *limiter.Refusal {
+	key := x.grant.Key()
+	switch {
+	case res.StatusCode == http.StatusUnauthorized:
+		return about(key, limiter.CodeUpstreamAuthFailed,
+			"is fine, but upstream %s refused the server's own credential; whoever runs this server must mend it", t.target.name)
+	case res.StatusCode == http.StatusSwitchingProtocols && !x.upgrade:
+		return about(key, limiter.CodeUpstreamFailed, "got an upgrade from upstream %s that was not asked for", t.target.name)
+	case t.target.shows(res.Header):
+		return about(key, limiter.CodeUpstreamFailed, "got an answer from upstream %s that is not passed on: it shows the credential", t.target.name)
+	}
+	if location := res.Header.Get("Location"); location != "" {
+		path, ok := t.redirect(location, out, x)
+		if !ok {
+			return about(key, limiter.CodeUpstreamFailed, "was redirected by upstream %s to another server, which is not followed", t.target.name)
+		}
+		res.Header.Set("Location", path)
+	}
+	if res.StatusCode >= 400 {
+		leaks, err := t.searchBody(res)
+		if err != nil && x.grant.Cut() == nil {
+			return about(key, limiter.CodeUpstreamFailed, "got an error from upstream %s whose text broke off", t.target.name)
+		}
+		if leaks {
+			return about(key, limiter.CodeUpstreamFailed, "got an error from upstream %s that is not passed on: it shows the credential", t.target.name)
+		}
+	}
+	return nil
+}
+
+// redirect turns a redirect within the upstream into one within this server,
+// and refuses any other.
+func (t *Transport) redirect(location string, out *http.Request, x *exchange) (string, bool) {
+	to, err := url.Parse(location)
+	if err != nil || strings.ContainsAny(location, "\\\r\n\t") {
+		return "", false
+	}
+	here := url.URL{Scheme: "http", Host: out.Host, Path: out.URL.Path, RawPath: out.URL.RawPath}
+	if t.TLSEnabled() {
+		here.Scheme = "https"
+	}
+	to = here.ResolveReference(to)
+	if to.Scheme != here.Scheme || !strings.EqualFold(hostPort(to), hostPort(&here)) || to.User != nil {
+		return "", false
+	}
+	path, ok := strings.CutPrefix(to.EscapedPath(), t.target.base)
+	if !ok || !strings.HasPrefix(path, "/") || strings.HasPrefix(path, "//") {
+		return "", false
+	}
+	local := url.URL{Path: to.Path, RawQuery: to.RawQuery, Fragment: to.Fragment}
+	raw := x.proxied + path
+	if local.Path, err = url.PathUnescape(raw); err != nil {
+		return "", false
+	}
+	local.RawPath = raw
+	return local.String(), true
+}
+
+func hostPort(u *url.URL) string {
+	if u.Port() != "" {
+		return u.Host
+	}
+	if u.Scheme == "https" {
+		return u.Host + ":443"
+	}
+	return u.Host + ":80"
+}
+
+// searchBody looks for the credential at the beginning of an error's body,
+// and puts back what it read.
+func (t *Transport) searchBody(res *http.Response) (bool, error) {
+	head, err := io.ReadAll(io.LimitReader(res.Body, maxErrorBody))
+	rest := res.Body
+	res.Body = struct {
+		io.Reader
+		io.Closer
+	}{io.MultiReader(bytes.NewReader(head), rest), rest}
+	text := head
+	if strings.EqualFold(res.Header.Get("Content-Encoding"), "gzip") {
+		if z, err := gzip.NewReader(bytes.NewReader(head)); err == nil {
+			// A text that is cut off is searched as far as it goes.
+			text, _ = io.ReadAll(io.LimitReader(z, maxErrorBody))
+		}
+	}
+	return bytes.Contains(text, []byte(t.target.credential.Reveal())), err
+}
+
+// follow registers an upgraded connection, so that it ends with its key.
+func (x *exchange) follow(tunnel io.Closer) {
+	x.mu.Lock()
+	x.tunnel = tunnel
+	x.mu.Unlock()
+	if x.grant.Cut() != nil {
+		_ = tunnel.Close() // it was cut while it was being set up
+	}
+}
+
+// bodyKind says how an answer can be ended early.
+type bodyKind uint8
+
+const (
+	opaque      bodyKind = iota // only by breaking off
+	eventStream                 // with an error event
+	jsonLines                   // with an error line
+)
+
+// answerBody is the body of an upstream's answer. When the key is stopped
+// while it runs, it ends with an error in the dialect; and a trailer that
+// shows the credential is dropped.
+type answerBody struct {
+	io.ReadCloser
+	x      *exchange
+	res    *http.Response
+	cancel context.CancelFunc
+	kind   bodyKind
+	last   [2]byte // the last bytes that were passed on
+	tail   io.Reader
+}
+
+var errCut = errors.New("the key was stopped while its answer ran")
+
+func (b *answerBody) Read(p []byte) (int, error) {
+	if b.tail != nil {
+		return b.tail.Read(p)
+	}
+	if cut := b.x.grant.Cut(); cut != nil {
+		return b.end(cut, p)
+	}
+	n, err := b.ReadCloser.Read(p)
+	switch {
+	case n >= 2:
+		b.last = [2]byte(p[n-2 : n])
+	case n == 1:
+		b.last = [2]byte{b.last[1], p[0]}
+	}
+	switch {
+	case err == nil:
+	case err == io.EOF:
+		b.cleanTrailer()
+	case n == 0:
+		if cut := b.x.grant.Cut(); cut != nil {
+			return b.end(cut, p)
+		}
+	default:
+		if b.x.grant.Cut() != nil {
+			err = nil // the end follows with the next read
+		}
+	}
+	return n, err
+}
+
+// end begins the closing words.
+func (b *answerBody) end(cut *limiter.Refusal, p []byte) (int, error) {
+	dialect := b.x.target.preset.Dialect
+	told := b.x.refusal(cut, statusFor(cut))
+	switch b.kind {
+	case eventStream:
+		words := dialect.StreamError(b.x.path, told)
+		if b.last != [2]byte{} && b.last != [2]byte{'\n', '\n'} {
+			words = append([]byte("\n\n"), words...)
+		}
+		b.tail = bytes.NewReader(words)
+	case jsonLines:
+		words := dialect.LineError(told)
+		if b.last[1] != 0 && b.last[1] != '\n' {
+			words = append([]byte("\n"), words...)
+		}
+		b.tail = bytes.NewReader(words)
+	default:
+		return 0, errCut
+	}
+	return b.tail.Read(p)
+}
+
+func (b *answerBody) cleanTrailer() {
+	for name, values := range b.res.Trailer {
+		if strings.HasPrefix(name, "Till-") || b.x.target.shows(http.Header{name: values}) {
+			delete(b.res.Trailer, name)
+		}
+	}
+}
+
+func (b *answerBody) Close() error {
+	err := b.ReadCloser.Close()
+	b.cancel()
+	return err
+}

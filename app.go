@@ -1,0 +1,235 @@
+// Package till is a Caddy plugin that turns one real API key into disposable
+// ones: scoped keys with hard limits, checked before anything is forwarded.
+//
+// This package holds the parts that Caddy sees: the app, the handler, the
+// reverse proxy's transport and the Caddyfile grammar. What a key may do is
+// decided in limiter, what a vendor looks like is known in upstream, and the
+// management API and command line are in admin.
+package till
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"maps"
+	"net/url"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"github.com/caddyserver/caddy/v2"
+	"github.com/caddyserver/caddy/v2/caddyconfig"
+	"go.uber.org/zap"
+
+	"github.com/till-proxy/till/admin"
+	"github.com/till-proxy/till/limiter"
+	"github.com/till-proxy/till/token"
+)
+
+func init() {
+	caddy.RegisterModule(App{})
+}
+
+// App is the till app: the store with its keys, the upstreams, and the roles.
+// Handlers and transports of the http app find it by its name.
+type App struct {
+	// Where keys and counts are kept, a module of the namespace till.stores.
+	// Default: `{"module": "badger"}` in Caddy's data directory.
+	StoreRaw json.RawMessage `json:"store,omitempty" caddy:"namespace=till.stores inline_key=module"`
+
+	// The server's own keys for sealed custody: 32 bytes each, in base64 or
+	// hex. The first seals, the others still open. Use `{file.*}` or
+	// `{env.*}`: a literal would stand in the configuration that the admin
+	// endpoint shows. Default: made at first start in "till/seal.key" of
+	// Caddy's data directory, with mode 0600.
+	SealKeys []string `json:"seal_keys,omitempty"`
+
+	// The address under which clients reach this server, such as
+	// "https://agents.example.com". Printed with new keys; nothing else
+	// depends on it. Default: none.
+	PublicURL string `json:"public_url,omitempty"`
+
+	// The APIs that keys can be minted for, by name.
+	Upstreams map[string]*Upstream `json:"upstreams,omitempty"`
+
+	// The roles that keys can be minted under, by name.
+	Roles map[string]*Role `json:"roles,omitempty"`
+
+	storage Storage
+	engine  *engine
+	targets map[string]*target
+	roles   map[string]limiter.RoleBudget
+	logger  *zap.Logger
+	slogger *slog.Logger
+	ctx     caddy.Context
+}
+
+// Role is what keys of one kind have in common.
+type Role struct {
+	// The budget that all keys of the role share. Use counts, not minting.
+	// What was used stays while the role is not configured. Default: none.
+	Budget *RoleBudget `json:"budget,omitempty"`
+}
+
+// RoleBudget is a budget shared by the keys of a role.
+type RoleBudget struct {
+	// How many requests may be admitted in all. Must be positive.
+	Activations int64 `json:"activations,omitempty"`
+}
+
+// CaddyModule returns the Caddy module information.
+func (App) CaddyModule() caddy.ModuleInfo {
+	return caddy.ModuleInfo{ID: "till", New: func() caddy.Module { return new(App) }}
+}
+
+// Provision checks the configuration and resolves credentials. It opens
+// nothing, so that a configuration can be validated beside a running server.
+func (a *App) Provision(ctx caddy.Context) error {
+	a.ctx, a.logger, a.slogger = ctx, ctx.Logger(), ctx.Slogger()
+	if a.StoreRaw == nil {
+		a.StoreRaw = caddyconfig.JSONModuleObject(BadgerStore{}, "module", "badger", nil)
+	}
+	guest, err := ctx.LoadModule(a, "StoreRaw")
+	if err != nil {
+		return fmt.Errorf("loading store: %w", err)
+	}
+	var ok bool
+	if a.storage, ok = guest.(Storage); !ok {
+		return errNoStorage
+	}
+	if a.PublicURL != "" {
+		u, err := url.Parse(a.PublicURL)
+		if err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Host == "" || u.RawQuery != "" || u.Fragment != "" {
+			return fmt.Errorf("public_url must be an http or https address such as https://agents.example.com, got %q", a.PublicURL)
+		}
+		a.PublicURL = strings.TrimSuffix(a.PublicURL, "/")
+	}
+	if a.engine, err = acquireEngine(a.storage.Identity()); err != nil {
+		return err
+	}
+	if err := a.engine.metrics.register(ctx.GetMetricsRegistry()); err != nil {
+		return fmt.Errorf("registering metrics: %w", err)
+	}
+	a.targets = make(map[string]*target, len(a.Upstreams))
+	for _, name := range slices.Sorted(maps.Keys(a.Upstreams)) {
+		t, err := a.Upstreams[name].provision(name)
+		if err != nil {
+			return fmt.Errorf("upstream %s: %w", name, err)
+		}
+		t.admitted = a.engine.metrics.counter(name)
+		a.targets[name] = t
+	}
+	a.roles = make(map[string]limiter.RoleBudget, len(a.Roles))
+	for name, role := range a.Roles {
+		budget := limiter.RoleBudget{Limit: limiter.NoLimits()}
+		if role != nil && role.Budget != nil {
+			if role.Budget.Activations < 1 {
+				return fmt.Errorf("role %s: budget: activations must be positive, got %d", name, role.Budget.Activations)
+			}
+			budget.Limit[limiter.Activations] = role.Budget.Activations
+		}
+		a.roles[name] = budget
+	}
+	return nil
+}
+
+// Start opens the store and puts this configuration's roles into force.
+func (a *App) Start() error {
+	if err := a.loadSealKeys(); err != nil {
+		return err
+	}
+	l, err := a.Limiter()
+	if err != nil {
+		return err
+	}
+	if err := l.SetRoles(a.roles); err != nil {
+		return err
+	}
+	for _, name := range slices.Sorted(maps.Keys(a.Upstreams)) {
+		if a.Upstreams[name].literal() {
+			a.logger.Warn("the credential of this upstream stands in the configuration, which the admin endpoint and the autosave show; put it into a file (mode 0600) and write {file./path} instead",
+				zap.String("upstream", name))
+		}
+	}
+	a.warnUnfilteredLogs()
+	return nil
+}
+
+// Stop leaves the store open: the next configuration may use it.
+func (a *App) Stop() error { return nil }
+
+// Cleanup gives the engine back. It runs also when Provision failed half way.
+func (a *App) Cleanup() error {
+	if a.engine == nil {
+		return nil
+	}
+	return releaseEngine(a.storage.Identity())
+}
+
+func (a *App) loadSealKeys() error {
+	if len(a.SealKeys) == 0 {
+		_, err := token.LoadOrCreateSealKey(filepath.Join(caddy.AppDataDir(), "till", "seal.key"))
+		return err
+	}
+	for i, text := range a.SealKeys {
+		text, err := caddy.NewReplacer().ReplaceOrErr(text, true, true)
+		if err != nil {
+			return fmt.Errorf("seal_key %d: %w", i+1, err)
+		}
+		if _, err := token.ParseSealKey(text); err != nil {
+			return fmt.Errorf("seal_key %d: %w", i+1, err)
+		}
+	}
+	return nil
+}
+
+// Limiter returns the limiter, opening the store when this is its first use.
+// Caddy starts apps in no particular order, so a request may come before
+// Start.
+func (a *App) Limiter() (*limiter.Limiter, error) {
+	l, err := a.engine.open(a.storage.OpenStore, a.slogger, a.roles)
+	if err != nil {
+		return nil, fmt.Errorf("till: %w", err)
+	}
+	return l, nil
+}
+
+// UpstreamInfos lists the upstreams as configured, without credentials.
+func (a *App) UpstreamInfos() []admin.UpstreamInfo {
+	infos := make([]admin.UpstreamInfo, 0, len(a.targets))
+	for _, name := range slices.Sorted(maps.Keys(a.targets)) {
+		t := a.targets[name]
+		info := admin.UpstreamInfo{
+			Name: name, Preset: t.presetName, Dialect: string(t.preset.Dialect), Held: !t.credential.IsZero(),
+		}
+		for _, o := range t.origins {
+			info.Origins = append(info.Origins, o.String())
+		}
+		infos = append(infos, info)
+	}
+	return infos
+}
+
+// BaseURL is the configured public_url.
+func (a *App) BaseURL() string { return a.PublicURL }
+
+// appOf finds the app from a handler's or a transport's Provision.
+func appOf(ctx caddy.Context) (*App, error) {
+	v, err := ctx.AppIfConfigured("till")
+	if errors.Is(err, caddy.ErrNotConfigured) {
+		return nil, errors.New("the till app is not configured: declare an upstream in the global options, { till { upstream openai { … } } }")
+	}
+	if err != nil {
+		return nil, err
+	}
+	return v.(*App), nil
+}
+
+// Interface guards
+var (
+	_ caddy.App          = (*App)(nil)
+	_ caddy.Provisioner  = (*App)(nil)
+	_ caddy.CleanerUpper = (*App)(nil)
+	_ admin.Backend      = (*App)(nil)
+)

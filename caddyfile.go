@@ -1,0 +1,285 @@
+package till
+
+import (
+	"encoding/json"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+
+	"github.com/caddyserver/caddy/v2"
+	"github.com/caddyserver/caddy/v2/caddyconfig"
+	"github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
+	"github.com/caddyserver/caddy/v2/caddyconfig/httpcaddyfile"
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
+
+	"github.com/till-proxy/till/limiter"
+)
+
+func init() {
+	httpcaddyfile.RegisterGlobalOption("till", parseGlobal)
+	httpcaddyfile.RegisterDirective("till", parseDirective)
+	httpcaddyfile.RegisterDirectiveOrder("till", httpcaddyfile.Before, "reverse_proxy")
+}
+
+// parseGlobal reads the global option:
+//
+//	till {
+//		store      <module> [<args…>]
+//		seal_key   <key>                 # repeatable
+//		public_url <url>
+//		upstream   <name> [<preset>|<url>] { … }
+//		role       <name> {
+//			budget activations <count>
+//		}
+//	}
+//
+// See parseUpstream for what stands in an upstream.
+func parseGlobal(d *caddyfile.Dispenser, existing any) (any, error) {
+	d.Next() // till
+	if existing != nil {
+		return nil, d.Err("there is a till block already: put everything into one")
+	}
+	if d.NextArg() {
+		return nil, d.Errf("the global till block takes no arguments, got %q", d.Val())
+	}
+	app := &App{Upstreams: make(map[string]*Upstream), Roles: make(map[string]*Role)}
+	for d.NextBlock(0) {
+		switch d.Val() {
+		case "store":
+			if app.StoreRaw != nil {
+				return nil, d.Err("there is a store already: till keeps everything in one")
+			}
+			raw, err := parseStore(d)
+			if err != nil {
+				return nil, err
+			}
+			app.StoreRaw = raw
+		case "seal_key":
+			var key string
+			if !d.AllArgs(&key) {
+				return nil, d.Err("seal_key takes one key, such as {file./run/secrets/till_seal}")
+			}
+			app.SealKeys = append(app.SealKeys, key)
+		case "public_url":
+			if app.PublicURL != "" || !d.AllArgs(&app.PublicURL) {
+				return nil, d.Err("public_url takes one address and stands once, such as https://agents.example.com")
+			}
+		case "upstream":
+			name, u, err := parseUpstream(d)
+			if err != nil {
+				return nil, err
+			}
+			if app.Upstreams[name] != nil {
+				return nil, d.Errf("upstream %s is declared twice", name)
+			}
+			app.Upstreams[name] = u
+		case "role":
+			name, role, err := parseRole(d)
+			if err != nil {
+				return nil, err
+			}
+			if app.Roles[name] != nil {
+				return nil, d.Errf("role %s is declared twice", name)
+			}
+			app.Roles[name] = role
+		default:
+			return nil, d.Errf("unknown till option %q; there are store, seal_key, public_url, upstream, role", d.Val())
+		}
+	}
+	return httpcaddyfile.App{Name: "till", Value: caddyconfig.JSON(app, nil)}, nil
+}
+
+func parseStore(d *caddyfile.Dispenser) (json.RawMessage, error) {
+	if !d.NextArg() {
+		return nil, d.Err("store takes the kind of store, such as: store badger /var/lib/till")
+	}
+	name := d.Val()
+	if _, err := caddy.GetModule("till.stores." + name); err != nil {
+		return nil, d.Errf("unknown store %q; there is badger", name)
+	}
+	module, err := caddyfile.UnmarshalModule(d, "till.stores."+name)
+	if err != nil {
+		return nil, err
+	}
+	return caddyconfig.JSONModuleObject(module, "module", name, nil), nil
+}
+
+func parseRole(d *caddyfile.Dispenser) (string, *Role, error) {
+	var name string
+	if !d.AllArgs(&name) {
+		return "", nil, d.Err("role takes a name and a block")
+	}
+	if !validName.MatchString(name) {
+		return "", nil, d.Errf("a role's name must be 1 to 63 of a-z, 0-9, - and _, and begin with a letter or digit, got %q", name)
+	}
+	role := new(Role)
+	for nesting := d.Nesting(); d.NextBlock(nesting); {
+		switch d.Val() {
+		case "budget":
+			var kind, count string
+			if role.Budget != nil || !d.AllArgs(&kind, &count) || kind != "activations" {
+				return "", nil, d.Err("budget stands once and is written: budget activations 10000")
+			}
+			n, err := limiter.ParseCount(count)
+			if err != nil || n < 1 {
+				return "", nil, d.Errf("budget activations must be a positive count such as 500, 10k or 1M, got %q", count)
+			}
+			role.Budget = &RoleBudget{Activations: n}
+		default:
+			return "", nil, d.Errf("unknown role option %q; there is budget", d.Val())
+		}
+	}
+	return name, role, nil
+}
+
+// parseDirective expands
+//
+//	till [<matcher>] [<upstream>…]
+//
+// into one route: the till handler, and behind it a reverse_proxy for the
+// upstream of the key. With several upstreams that is
+//
+//	route {
+//		till openai anthropic
+//		route {
+//			@openai vars {http.till.upstream} openai
+//			reverse_proxy @openai https://api.openai.com {
+//				transport till { upstream openai }
+//			}
+//			…
+//		}
+//	}
+//
+// and
+//
+//	till [<matcher>] guard
+//
+// is the till handler alone, before whatever follows.
+func parseDirective(h httpcaddyfile.Helper) ([]httpcaddyfile.ConfigValue, error) {
+	if !h.Next() {
+		return nil, h.ArgErr()
+	}
+	matcher, err := h.ExtractMatcherSet()
+	if err != nil {
+		return nil, err
+	}
+	h.Next() // till
+	args := h.RemainingArgs()
+	if h.NextBlock(0) {
+		return nil, h.Errf("till takes no block here, got %q: upstreams are declared in the global options", h.Val())
+	}
+	app, err := declared(h)
+	if err != nil {
+		return nil, err
+	}
+	handler := &Handler{}
+	if slices.Contains(args, "guard") {
+		if len(args) > 1 {
+			return nil, h.Err("till guard takes nothing else: it guards the handlers that follow, for keys of every upstream")
+		}
+		handler.Guard = true
+		return route(h, matcher, handlerJSON(handler, "till")), nil
+	}
+	for i, name := range args {
+		if app.Upstreams[name] == nil {
+			return nil, h.Errf("upstream %q is not declared in the global till block; there are: %s", name, names(app))
+		}
+		if slices.Contains(args[:i], name) {
+			return nil, h.Errf("upstream %s is named twice", name)
+		}
+	}
+	handler.Upstreams = args
+	if len(args) == 0 {
+		args = slices.Sorted(maps.Keys(app.Upstreams))
+	}
+	if len(args) == 0 {
+		return nil, h.Err("no upstream is declared: write { till { upstream openai { credential {env.OPENAI_API_KEY} } } } in the global options")
+	}
+	var routes caddyhttp.RouteList
+	for _, name := range args {
+		proxy, err := app.Upstreams[name].proxy(name)
+		if err != nil {
+			return nil, h.Errf("upstream %s: %v", name, err)
+		}
+		if len(args) == 1 {
+			return route(h, matcher, handlerJSON(handler, "till"), proxy), nil
+		}
+		routes = append(routes, caddyhttp.Route{
+			MatcherSetsRaw: caddyhttp.RawMatcherSets{{
+				"vars": caddyconfig.JSON(caddyhttp.VarsMatcher{"{http.till.upstream}": {name}}, nil),
+			}},
+			HandlersRaw: []json.RawMessage{proxy},
+		})
+	}
+	return route(h, matcher, handlerJSON(handler, "till"), handlerJSON(caddyhttp.Subroute{Routes: routes}, "subroute")), nil
+}
+
+func handlerJSON(handler any, name string) json.RawMessage {
+	return caddyconfig.JSONModuleObject(handler, "handler", name, nil)
+}
+
+// route is one route, so that sorting cannot tear handlers apart.
+func route(h httpcaddyfile.Helper, matcher caddy.ModuleMap, handlers ...json.RawMessage) []httpcaddyfile.ConfigValue {
+	r := caddyhttp.Route{HandlersRaw: handlers}
+	if matcher != nil {
+		r.MatcherSetsRaw = caddyhttp.RawMatcherSets{matcher}
+	}
+	return []httpcaddyfile.ConfigValue{{Class: "route", Value: r}}
+}
+
+// declared is the global till block, as far as it was read.
+func declared(h httpcaddyfile.Helper) (*App, error) {
+	option, ok := h.Option("till").(httpcaddyfile.App)
+	if !ok {
+		return nil, h.Err("there is no global till block: begin the Caddyfile with { till { upstream openai { credential {env.OPENAI_API_KEY} } } }")
+	}
+	app := new(App)
+	if err := json.Unmarshal(option.Value, app); err != nil {
+		return nil, fmt.Errorf("reading the global till block: %w", err)
+	}
+	return app, nil
+}
+
+func names(app *App) string {
+	if len(app.Upstreams) == 0 {
+		return "none"
+	}
+	return strings.Join(slices.Sorted(maps.Keys(app.Upstreams)), ", ")
+}
+
+// neverMatches keeps reverse_proxy from sending anything a second time: with
+// it, only failures to connect are retried. An empty matcher set matches
+// everything, and this is its negation.
+var neverMatches = json.RawMessage(`[{"not":[{}]}]`)
+
+// proxy is the reverse_proxy handler of an upstream.
+func (u *Upstream) proxy(name string) (json.RawMessage, error) {
+	t, err := u.resolve(name)
+	if err != nil {
+		return nil, err
+	}
+	handler := make(map[string]any)
+	if u.Proxy != nil {
+		if err := json.Unmarshal(u.Proxy, &handler); err != nil {
+			return nil, err
+		}
+	}
+	transport, _ := handler["transport"].(map[string]any)
+	if transport == nil {
+		transport = make(map[string]any)
+	}
+	transport["protocol"], transport["upstream"] = "till", name
+	if t.origins[0].scheme == "https" && transport["tls"] == nil {
+		transport["tls"] = struct{}{}
+	}
+	if balancing, ok := handler["load_balancing"].(map[string]any); ok && (balancing["retries"] != nil || balancing["try_duration"] != nil) {
+		balancing["retry_match"] = neverMatches
+	}
+	var dials []map[string]string
+	for _, o := range t.origins {
+		dials = append(dials, map[string]string{"dial": o.dial()})
+	}
+	handler["handler"], handler["transport"], handler["upstreams"] = "reverse_proxy", transport, dials
+	return json.Marshal(handler)
+}

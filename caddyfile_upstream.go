@@ -1,0 +1,212 @@
+package till
+
+import (
+	"encoding/json"
+	"net/http"
+	"slices"
+	"strings"
+
+	"github.com/caddyserver/caddy/v2/caddyconfig"
+	"github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp/reverseproxy"
+
+	"github.com/till-proxy/till/scope"
+	"github.com/till-proxy/till/upstream"
+)
+
+// proxyOptions are the subdirectives of reverse_proxy that an upstream may
+// use. What is left out could send a request elsewhere or twice, or change
+// what was judged.
+var proxyOptions = []string{
+	"lb_policy", "lb_retries", "lb_try_duration", "lb_try_interval",
+	"health_uri", "health_port", "health_interval", "health_timeout", "health_status", "health_body",
+	"health_method", "health_headers", "health_passes", "health_fails", "health_follow_redirects",
+	"fail_duration", "max_fails", "unhealthy_status", "unhealthy_latency", "unhealthy_request_count",
+	"flush_interval", "stream_buffer_size", "stream_timeout", "stream_close_delay",
+	"transport", "header_up", "header_down",
+}
+
+var upstreamOptions = []string{"to", "credential", "auth", "allow", "upgrades", "cookies"}
+
+// parseUpstream reads
+//
+//	upstream <name> [<preset>|<url>] {
+//		to         <url…>
+//		credential <placeholder>
+//		auth       header <name> [<scheme>] | query <name> | basic user | basic password
+//		allow      <method>|* <path…>      # repeatable
+//		upgrades   <path…>
+//		cookies    pass
+//		<options of reverse_proxy>
+//	}
+func parseUpstream(d *caddyfile.Dispenser) (string, *Upstream, error) {
+	if !d.NextArg() {
+		return "", nil, d.Err("upstream takes a name, and a preset or an address where the name is no preset")
+	}
+	name, u := d.Val(), new(Upstream)
+	switch args := d.RemainingArgs(); len(args) {
+	case 0:
+	case 1:
+		if strings.Contains(args[0], "://") || strings.HasPrefix(args[0], "unix/") {
+			u.To = []string{args[0]}
+		} else {
+			u.Preset = args[0]
+		}
+	default:
+		return "", nil, d.Errf("upstream takes a name and one preset or address, got also %q", args[1])
+	}
+	var proxy []caddyfile.Token
+	for nesting := d.Nesting(); d.NextBlock(nesting); {
+		option := d.Val()
+		switch {
+		case slices.Contains(upstreamOptions, option):
+			if err := u.parseOption(d, option); err != nil {
+				return "", nil, err
+			}
+		case option == "lb_retry_match":
+			return "", nil, d.Err("lb_retry_match would send a request twice on one activation; retries happen before the first byte only, see lb_try_duration")
+		case option == "dynamic":
+			return "", nil, d.Err("dynamic addresses cannot be checked before the credential is sent; name them with to")
+		case slices.Contains(proxyOptions, option):
+			if err := judgeOption(d.NewFromNextSegment(), option, u); err != nil {
+				return "", nil, err
+			}
+			proxy = append(proxy, d.NextSegment()...)
+		default:
+			return "", nil, d.Errf("unknown upstream option %q; there are %s, and of reverse_proxy: %s",
+				option, strings.Join(upstreamOptions, ", "), strings.Join(proxyOptions, ", "))
+		}
+	}
+	if _, err := u.resolve(name); err != nil {
+		return "", nil, d.Errf("upstream %s: %v", name, err)
+	}
+	if err := u.parseProxy(d, proxy); err != nil {
+		return "", nil, err
+	}
+	return name, u, nil
+}
+
+func (u *Upstream) parseOption(d *caddyfile.Dispenser, option string) error {
+	args := d.RemainingArgs()
+	switch option {
+	case "to":
+		if len(args) == 0 {
+			return d.Err("to takes one or more addresses, such as https://api.example.com")
+		}
+		u.To = append(u.To, args...)
+	case "credential":
+		if len(args) != 1 || u.Credential != "" {
+			return d.Err("credential takes one value and stands once, such as {env.OPENAI_API_KEY} or {file./run/secrets/openai}")
+		}
+		if strings.Contains(args[0], "{http.") {
+			return d.Err("credential cannot come from a request")
+		}
+		u.Credential = args[0]
+	case "auth":
+		auth, ok := parseAuth(args)
+		if !ok || u.Auth != nil {
+			return d.Err("auth stands once and is one of: header NAME [SCHEME], query NAME, basic user, basic password")
+		}
+		if err := auth.Validate(); err != nil {
+			return d.WrapErr(err)
+		}
+		u.Auth = &auth
+	case "allow":
+		if len(args) < 2 {
+			return d.Err("allow takes a method, or * for any, and one or more paths, such as: allow GET /repos/*")
+		}
+		for _, pattern := range args[1:] {
+			if _, err := scope.ParsePathRule(args[0], pattern); err != nil {
+				return d.Errf("allow: %v", err)
+			}
+			u.Allow = append(u.Allow, args[0]+" "+pattern)
+		}
+	case "upgrades":
+		if len(args) == 0 {
+			return d.Err("upgrades takes one or more paths, such as: upgrades /ws/*")
+		}
+		for _, pattern := range args {
+			if _, err := scope.ParsePathRule("*", pattern); err != nil {
+				return d.Errf("upgrades: %v", err)
+			}
+		}
+		u.Upgrades = append(u.Upgrades, args...)
+	case "cookies":
+		if len(args) != 1 || args[0] != "pass" && args[0] != "drop" {
+			return d.Err("cookies takes pass or drop")
+		}
+		u.Cookies = args[0]
+	}
+	return nil
+}
+
+func parseAuth(args []string) (upstream.Auth, bool) {
+	switch {
+	case len(args) < 2:
+		return upstream.Auth{}, false
+	case args[0] == "header" && len(args) <= 3:
+		a := upstream.Auth{In: upstream.InHeader, Name: args[1]}
+		if len(args) == 3 {
+			a.Scheme = args[2]
+		}
+		return a, true
+	case args[0] == "query" && len(args) == 2:
+		return upstream.Auth{In: upstream.InQuery, Name: args[1]}, true
+	case args[0] == "basic" && len(args) == 2 && (args[1] == "user" || args[1] == "password"):
+		return upstream.Auth{In: "basic " + args[1]}, true
+	}
+	return upstream.Auth{}, false
+}
+
+// judgeOption checks what reverse_proxy itself would accept.
+func judgeOption(d *caddyfile.Dispenser, option string, u *Upstream) error {
+	d.Next()
+	args := d.RemainingArgs()
+	switch option {
+	case "transport":
+		if len(args) != 1 || args[0] != "http" {
+			return d.Err("transport must be http: its options apply to till's own transport")
+		}
+	case "header_up", "header_down":
+		if len(args) < 1 || len(args) > 2 {
+			return d.Errf("%s takes a header and a static value, or -HEADER", option)
+		}
+		name := http.CanonicalHeaderKey(strings.TrimSuffix(strings.TrimLeft(args[0], "+-?>"), ":"))
+		taken := slices.Contains(upstream.Slots(), name) || slices.Contains(neverSent, name) ||
+			strings.HasPrefix(name, "Till-") || name == "Host" || name == "Cookie" || name == "Set-Cookie" ||
+			u.Auth != nil && name == http.CanonicalHeaderKey(u.Auth.Name)
+		if taken || strings.Contains(name, "*") {
+			return d.Errf("%s must not touch %s: till itself decides about it", option, name)
+		}
+		if len(args) == 2 && strings.ContainsAny(args[1], "{}") {
+			return d.Errf("%s must be a static value, got %q", option, args[1])
+		}
+	}
+	return nil
+}
+
+// parseProxy lets reverse_proxy read its own options.
+func (u *Upstream) parseProxy(d *caddyfile.Dispenser, tokens []caddyfile.Token) error {
+	if len(tokens) == 0 {
+		return nil
+	}
+	first, last := tokens[0], tokens[len(tokens)-1]
+	before, open := first, first
+	before.Text, open.Text = "reverse_proxy", "{"
+	before.Line, open.Line = first.Line-1, first.Line-1
+	end := last
+	end.Text, end.Line = "}", last.Line+1
+	all := append([]caddyfile.Token{before, open}, tokens...)
+	handler := new(reverseproxy.Handler)
+	if err := handler.UnmarshalCaddyfile(caddyfile.NewDispenser(append(all, end))); err != nil {
+		return err
+	}
+	u.Proxy = caddyconfig.JSON(handler, nil)
+	if string(u.Proxy) == "{}" {
+		u.Proxy = nil
+	}
+	if !json.Valid(u.Proxy) && u.Proxy != nil {
+		return d.Err("the options for reverse_proxy could not be read")
+	}
+	return nil
+}

@@ -1,0 +1,107 @@
+package till
+
+import (
+	"context"
+	"io"
+	"net/http"
+	"net/http/httptrace"
+	"sync"
+	"sync/atomic"
+
+	"github.com/till-proxy/till/limiter"
+	"github.com/till-proxy/till/upstream"
+)
+
+// exchange is one admitted request on its way through the handlers: its
+// grant, where it may go, and the facts that decide what it is charged. It
+// travels as a context value of an unexported type, because anything in
+// Caddy's variables or placeholders could be printed by a configuration.
+type exchange struct {
+	grant     limiter.Grant
+	target    *target
+	path      string // canonical and decoded
+	out       string // as sent, escaped
+	proxied   string // "/proxy/<upstream>" when the client wrote that
+	requestID string // see id
+	upgrade   bool
+
+	// Facts, written by the transport (or the guard) and read by the handler.
+	dispatched atomic.Bool  // a byte may have left for the upstream
+	status     atomic.Int32 // of the upstream's answer; 0: none came
+
+	mu     sync.Mutex
+	cancel context.CancelFunc // ends the round trip
+	tunnel io.Closer          // an upgraded connection
+
+	trace httptrace.ClientTrace
+}
+
+type exchangeKey struct{}
+
+func exchangeOf(ctx context.Context) *exchange {
+	x, _ := ctx.Value(exchangeKey{}).(*exchange)
+	return x
+}
+
+// stop ends what runs. It is the grant's OnCut.
+func (x *exchange) stop(*limiter.Refusal) {
+	x.mu.Lock()
+	cancel, tunnel := x.cancel, x.tunnel
+	x.mu.Unlock()
+	if cancel != nil {
+		cancel()
+	}
+	if tunnel != nil {
+		_ = tunnel.Close() // its copiers report what they meet
+	}
+}
+
+// begin registers what stop has to end. It reports false when the request was
+// cut before.
+func (x *exchange) begin(cancel context.CancelFunc) bool {
+	x.mu.Lock()
+	x.cancel = cancel
+	x.mu.Unlock()
+	return x.grant.Cut() == nil
+}
+
+// statusFor is the HTTP status of a refusal.
+func statusFor(r *limiter.Refusal) int { return upstream.Status(string(r.Code)) }
+
+// refusal is how a client of this exchange is told no.
+func (x *exchange) refusal(r *limiter.Refusal, status int) upstream.Refusal {
+	return upstream.Refusal{Code: string(r.Code), Status: status, Message: r.Message, RequestID: x.id()}
+}
+
+// id names the request to its client and in logs; it is made when the first
+// of them needs it.
+func (x *exchange) id() string {
+	if x.requestID == "" {
+		x.requestID = newRequestID()
+	}
+	return x.requestID
+}
+
+// settle ends the grant from the facts. It is called exactly once, by the
+// handler, whatever happened below.
+func (x *exchange) settle() {
+	if !x.dispatched.Load() {
+		x.grant.Cancel()
+		return
+	}
+	used := limiter.Amounts{limiter.Activations: 1}
+	if x.grant.Key().Charge == limiter.ChargeSuccess && !x.succeeded() {
+		used[limiter.Activations] = 0
+	}
+	x.grant.Settle(used)
+	if used[limiter.Activations] > 0 {
+		x.target.admitted.Inc()
+	}
+}
+
+// succeeded reports whether the answer counts as a success: 2xx and 304, and
+// an upgrade.
+func (x *exchange) succeeded() bool {
+	s := x.status.Load()
+	return s >= 200 && s < 300 || s == http.StatusNotModified || s == http.StatusSwitchingProtocols
+}

@@ -1,0 +1,94 @@
+package till
+
+import (
+	"reflect"
+	"strings"
+
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
+	"go.uber.org/zap"
+)
+
+// loggedSlots are where a key may arrive and Caddy's loggers show it: they
+// redact Authorization and cookies, and nothing else. Caddy copies a request
+// for its logs before any handler runs, so only a filter on the logger helps.
+var loggedSlots = []string{"X-Api-Key", "Api-Key", "X-Goog-Api-Key"}
+
+// warnUnfilteredLogs says which loggers would write scoped keys.
+func (a *App) warnUnfilteredLogs() {
+	app, err := a.ctx.AppIfConfigured("http")
+	if err != nil {
+		return // nothing is served, so nothing is logged
+	}
+	httpApp, ok := app.(*caddyhttp.App)
+	if !ok {
+		return
+	}
+	logged := false
+	for _, server := range httpApp.Servers {
+		if server.Logs != nil {
+			logged = true
+			if server.Logs.ShouldLogCredentials {
+				a.logger.Warn("log_credentials is on: access logs will hold scoped keys")
+			}
+		}
+	}
+	if !logged {
+		return
+	}
+	for _, name := range unfilteredLogs(a.ctx) {
+		a.logger.Warn("this logger writes scoped keys that arrive in X-Api-Key, Api-Key, X-Goog-Api-Key or ?key=; filter them as Caddyfile.example does",
+			zap.String("logger", name))
+	}
+}
+
+// unfilteredLogs lists the loggers that take access logs and do not filter
+// all slots. Caddy gives modules no way to ask for the logging configuration,
+// so this reads the field behind the context; where Caddy's fields are other
+// than expected, it answers with the default logger, to be on the safe side.
+func unfilteredLogs(ctx any) []string {
+	unknown := []string{"default"}
+	cfg := reflect.Indirect(reflect.Indirect(reflect.ValueOf(ctx)).FieldByName("cfg"))
+	if !cfg.IsValid() || cfg.Kind() != reflect.Struct {
+		return unknown
+	}
+	logging := cfg.FieldByName("Logging")
+	if !logging.IsValid() || logging.Kind() != reflect.Pointer {
+		return unknown
+	}
+	if logging.IsNil() {
+		return unknown // the default logger, without a filter
+	}
+	logs := logging.Elem().FieldByName("Logs")
+	if !logs.IsValid() || logs.Kind() != reflect.Map {
+		return unknown
+	}
+	var open []string
+	hasDefault := false
+	for _, name := range logs.MapKeys() {
+		hasDefault = hasDefault || name.String() == "default"
+		encoder := reflect.Indirect(logs.MapIndex(name)).FieldByName("EncoderRaw")
+		if !encoder.IsValid() || encoder.Kind() != reflect.Slice {
+			return unknown
+		}
+		if !filtersSlots(string(encoder.Bytes())) {
+			open = append(open, name.String())
+		}
+	}
+	if !hasDefault {
+		open = append(open, "default")
+	}
+	return open
+}
+
+// filtersSlots reports whether an encoder's configuration names every slot.
+func filtersSlots(encoder string) bool {
+	if strings.Contains(encoder, `"request>headers":`) {
+		return true // all headers are dealt with
+	}
+	for _, slot := range loggedSlots {
+		if !strings.Contains(encoder, "request\\u003eheaders\\u003e"+slot) && !strings.Contains(encoder, "request>headers>"+slot) {
+			return false
+		}
+	}
+	return strings.Contains(encoder, "request>uri") || strings.Contains(encoder, "request\\u003euri")
+}

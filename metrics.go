@@ -1,0 +1,120 @@
+package till
+
+import (
+	"errors"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/till-proxy/till/limiter"
+)
+
+// metrics are the collectors of one store. They live with it, not with a
+// configuration, so that a reload resets nothing. There is never a label per
+// key.
+type metrics struct {
+	activations *prometheus.CounterVec // by upstream
+	refusals    *prometheus.CounterVec // by upstream, code
+	commits     prometheus.Histogram   // seconds
+	overhead    prometheus.Histogram   // seconds
+	collectors  []prometheus.Collector
+	limiter     atomic.Pointer[limiter.Limiter]
+
+	mu       sync.Mutex
+	admitted map[string]prometheus.Counter // children of activations, by upstream
+}
+
+func newMetrics() *metrics {
+	const ns, sub = "caddy", "till"
+	m := &metrics{admitted: make(map[string]prometheus.Counter)}
+	m.activations = prometheus.NewCounterVec(prometheus.CounterOpts{
+		Namespace: ns, Subsystem: sub, Name: "activations_total",
+		Help: "Requests admitted and charged to a key.",
+	}, []string{"upstream"})
+	m.refusals = prometheus.NewCounterVec(prometheus.CounterOpts{
+		Namespace: ns, Subsystem: sub, Name: "refusals_total",
+		Help: "Requests refused, by till's code.",
+	}, []string{"upstream", "code"})
+	m.commits = prometheus.NewHistogram(prometheus.HistogramOpts{
+		Namespace: ns, Subsystem: sub, Name: "store_commit_seconds",
+		Help:    "How long a group commit to the store took.",
+		Buckets: prometheus.ExponentialBuckets(50e-6, 2, 16),
+	})
+	m.overhead = prometheus.NewHistogram(prometheus.HistogramOpts{
+		Namespace: ns, Subsystem: sub, Name: "overhead_seconds",
+		Help:    "Time between a request's arrival and its admission, waiting for the store included.",
+		Buckets: prometheus.ExponentialBuckets(2e-6, 2, 20),
+	})
+	m.collectors = []prometheus.Collector{m.activations, m.refusals, m.commits, m.overhead,
+		&limiterCollector{m, prometheus.NewDesc("caddy_till_holds", "Requests in flight.", nil, nil),
+			prometheus.NewDesc("caddy_till_keys", "Keys by recorded status.", []string{"status"}, nil),
+			prometheus.NewDesc("caddy_till_forfeited_activations_total",
+				"Activations that count as used because a crash left it open, at most.", nil, nil)}}
+	return m
+}
+
+// register adds the collectors to the registry of one configuration.
+func (m *metrics) register(r *prometheus.Registry) error {
+	for _, c := range m.collectors {
+		var already prometheus.AlreadyRegisteredError
+		if err := r.Register(c); err != nil && !errors.As(err, &already) {
+			return err
+		}
+	}
+	return nil
+}
+
+func (m *metrics) follow(l *limiter.Limiter) { m.limiter.Store(l) }
+
+// Committed implements limiter.Observer.
+func (m *metrics) Committed(took time.Duration, _ int) { m.commits.Observe(took.Seconds()) }
+
+// counter returns the counter of an upstream's activations, so that counting
+// costs no look-up per request.
+func (m *metrics) counter(upstream string) prometheus.Counter {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	c := m.admitted[upstream]
+	if c == nil {
+		c = m.activations.WithLabelValues(upstream)
+		m.admitted[upstream] = c
+	}
+	return c
+}
+
+func (m *metrics) refused(upstream string, code limiter.Code) {
+	m.refusals.WithLabelValues(upstream, string(code)).Inc()
+}
+
+// limiterCollector asks the limiter when it is scraped.
+type limiterCollector struct {
+	m                      *metrics
+	holds, keys, forfeited *prometheus.Desc
+}
+
+func (c *limiterCollector) Describe(ch chan<- *prometheus.Desc) {
+	ch <- c.holds
+	ch <- c.keys
+	ch <- c.forfeited
+}
+
+func (c *limiterCollector) Collect(ch chan<- prometheus.Metric) {
+	l := c.m.limiter.Load()
+	if l == nil {
+		return
+	}
+	s := l.Stats()
+	ch <- prometheus.MustNewConstMetric(c.holds, prometheus.GaugeValue, float64(s.Holds))
+	ch <- prometheus.MustNewConstMetric(c.forfeited, prometheus.CounterValue, float64(s.Forfeited))
+	for _, status := range []limiter.Status{limiter.Active, limiter.Exhausted, limiter.Expired, limiter.Revoked, limiter.Suspended} {
+		ch <- prometheus.MustNewConstMetric(c.keys, prometheus.GaugeValue, float64(s.Keys[status]), string(status))
+	}
+}
+
+// Interface guards
+var (
+	_ limiter.Observer     = (*metrics)(nil)
+	_ prometheus.Collector = (*limiterCollector)(nil)
+)

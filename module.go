@@ -1,0 +1,254 @@
+package till
+
+import (
+	"context"
+	"errors"
+	"net"
+	"net/http"
+	"net/netip"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/caddyserver/caddy/v2"
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
+	"go.uber.org/zap"
+
+	"github.com/till-proxy/till/limiter"
+	"github.com/till-proxy/till/scope"
+	"github.com/till-proxy/till/upstream"
+)
+
+func init() {
+	caddy.RegisterModule(Handler{})
+}
+
+// Handler admits requests that carry a scoped key and refuses all others. It
+// takes the key out of the request, reserves what the request may use, passes
+// it on to the next handler, and settles afterwards.
+//
+// The next handler is a reverse_proxy with the `till` transport, which writes
+// the upstream's real credential on what it sends; or, with `guard`, any
+// handler.
+//
+// It sets placeholders:
+//
+// Placeholder | Description
+// ------------|------------
+// `{http.till.key_id}` | the key's id
+// `{http.till.key_name}` | the key's name
+// `{http.till.upstream}` | the upstream that the key is for
+// `{http.till.activations_remaining}` | activations left after this request; empty when not limited
+type Handler struct {
+	// The upstreams served here. A key of any other is refused. Default: all.
+	Upstreams []string `json:"upstreams,omitempty"`
+
+	// Only guard the handlers that follow: nothing is proxied, and the
+	// upstream's rules about paths do not apply, those of the key do.
+	// Default: false.
+	Guard bool `json:"guard,omitempty"`
+
+	app     *App
+	metrics *metrics
+	logger  *zap.Logger
+}
+
+// CaddyModule returns the Caddy module information.
+func (Handler) CaddyModule() caddy.ModuleInfo {
+	return caddy.ModuleInfo{ID: "http.handlers.till", New: func() caddy.Module { return new(Handler) }}
+}
+
+// Provision finds the app.
+func (h *Handler) Provision(ctx caddy.Context) error {
+	app, err := appOf(ctx)
+	if err != nil {
+		return err
+	}
+	for _, name := range h.Upstreams {
+		if app.targets[name] == nil {
+			return errors.New("upstream " + strconv.Quote(name) + " is not configured")
+		}
+	}
+	h.app, h.metrics, h.logger = app, app.engine.metrics, ctx.Logger()
+	return nil
+}
+
+// selfPath is where a key's holder asks about it.
+const selfPath = "/till/self"
+
+// ServeHTTP implements caddyhttp.MiddlewareHandler.
+func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyhttp.Handler) error {
+	start := time.Now()
+	escaped := r.URL.EscapedPath()
+	path, pathErr := scope.CleanPath(escaped)
+	parsed, refusal := takeKey(r)
+	if refusal != nil {
+		return h.refuse(w, nil, refusal, 0)
+	}
+	l, err := h.app.Limiter()
+	if err != nil {
+		h.logger.Error("the store is not open", zap.Error(err))
+		return h.refuse(w, nil, storeClosed(), 0)
+	}
+	k, refusal := l.Find(r.Context(), parsed.Lookup)
+	if refusal == nil && parsed.Box != "" {
+		refusal = &limiter.Refusal{Code: limiter.CodeKeyInvalid, Message: "the key is not well formed: check that it was copied alone"}
+	}
+	if refusal != nil {
+		return h.refuse(w, nil, refusal, 0)
+	}
+	key := k.Key()
+	t := h.app.targets[key.Upstream]
+	x := &exchange{target: t, path: path, out: escaped}
+	switch {
+	case t == nil:
+		refusal = about(key, limiter.CodeUpstreamUnknown, "is for upstream %s, which is not configured here", key.Upstream)
+	case len(h.Upstreams) > 0 && !slices.Contains(h.Upstreams, t.name):
+		refusal = about(key, limiter.CodeWrongUpstream, "is for upstream %s, which is not served at this address", t.name)
+	case pathErr != nil:
+		refusal = about(key, limiter.CodeBadRequest, "asked for a path that is refused: %s", pathErr)
+	case strings.HasPrefix(path, "/till/") || path == "/till":
+		return h.serveSelf(w, r, l, k, t)
+	case h.Guard:
+		refusal = h.judgeGuarded(r, key)
+	default:
+		refusal = t.route(x, r, key, path, escaped)
+	}
+	if refusal != nil {
+		k.Count(refusal.Code)
+		return h.refuse(w, t, refusal, 0)
+	}
+
+	ask := limiter.Ask{
+		Bound: limiter.Amounts{limiter.Activations: 1},
+		Free:  !h.Guard && t.preset.Free.Match(r.Method, x.path),
+		Addr:  clientAddr(r), Method: r.Method, Path: x.path, OnCut: x.stop,
+	}
+	if refusal := k.Reserve(r.Context(), &ask, &x.grant); refusal != nil {
+		return h.refuse(w, t, refusal, 0)
+	}
+	h.announce(w, r, x)
+	h.metrics.overhead.Observe(time.Since(start).Seconds())
+	return h.forward(w, r, x, next)
+}
+
+// forward passes an admitted request on and settles it, also when a handler
+// below panics, as reverse_proxy does to abort an answer.
+func (h *Handler) forward(w http.ResponseWriter, r *http.Request, x *exchange, next caddyhttp.Handler) error {
+	defer x.settle()
+	ctx := context.WithValue(r.Context(), exchangeKey{}, x)
+	if h.Guard {
+		return h.guard(w, r.WithContext(ctx), x, next)
+	}
+	err := next.ServeHTTP(w, r.WithContext(ctx))
+	if err == nil {
+		return nil
+	}
+	// The error does not leave this handler: Caddy's server would log it
+	// with the request as it came, keys included.
+	return h.failed(w, x, err, http.StatusBadGateway)
+}
+
+// failed turns an error from below into a refusal. fallback is the status of
+// an error that names none of its own.
+func (h *Handler) failed(w http.ResponseWriter, x *exchange, err error, fallback int) error {
+	if cut := x.grant.Cut(); cut != nil {
+		return h.refuse(w, x.target, cut, 0)
+	}
+	w.Header().Del("Till-Activations-Remaining") // it may come back
+	key := x.grant.Key()
+	var tooLarge *http.MaxBytesError
+	if errors.As(err, &tooLarge) {
+		return h.refuse(w, x.target, about(key, limiter.CodeBodyTooLarge, "sent more than the %d bytes allowed here", tooLarge.Limit), 0)
+	}
+	status, what := fallback, "could not be reached"
+	var timeout net.Error
+	switch {
+	case errors.As(err, &timeout) && timeout.Timeout(), errors.Is(err, context.DeadlineExceeded), statusOf(err) == http.StatusGatewayTimeout:
+		status, what = http.StatusGatewayTimeout, "did not answer in time"
+	case x.dispatched.Load():
+		what = "broke off before it answered"
+	}
+	h.logger.Error("upstream failed", zap.String("key_id", key.ID), zap.String("upstream", x.target.name),
+		zap.String("code", string(limiter.CodeUpstreamFailed)), zap.String("request_id", x.id()), zap.Error(err))
+	return h.refuse(w, x.target, &limiter.Refusal{
+		Code: limiter.CodeUpstreamFailed, KeyID: key.ID, KeyName: key.Name, Upstream: key.Upstream,
+		Message: "upstream " + x.target.name + " " + what,
+	}, status)
+}
+
+func statusOf(err error) int {
+	var handler caddyhttp.HandlerError
+	if errors.As(err, &handler) {
+		return handler.StatusCode
+	}
+	return 0
+}
+
+// refuse answers with a refusal in the dialect of the key's upstream.
+func (h *Handler) refuse(w http.ResponseWriter, t *target, r *limiter.Refusal, status int) error {
+	dialect, name := upstream.Unified, ""
+	if t != nil {
+		dialect, name = t.preset.Dialect, t.name
+	}
+	h.metrics.refused(name, r.Code)
+	requestID := newRequestID()
+	if c := h.logger.Check(zap.DebugLevel, "refused"); c != nil {
+		c.Write(zap.String("key_id", r.KeyID), zap.String("upstream", name), zap.String("code", string(r.Code)), zap.String("request_id", requestID))
+	}
+	if err := writeRefusal(w, dialect, r, status, requestID); err != nil {
+		// The client is gone; there is nobody left to tell.
+		h.logger.Debug("writing a refusal", zap.Error(err))
+	}
+	return nil
+}
+
+// announce tells the client what is left, and the handlers below who asks.
+func (h *Handler) announce(w http.ResponseWriter, r *http.Request, x *exchange) {
+	key, left := x.grant.Key(), x.grant.Remaining()[limiter.Activations]
+	header := w.Header()
+	header["Till-Key"] = []string{key.ID}
+	remaining := ""
+	if left != limiter.NoLimit {
+		remaining = strconv.FormatInt(left, 10)
+		header["Till-Activations-Remaining"] = []string{remaining}
+	}
+	if !key.ExpiresAt.IsZero() {
+		header["Till-Expires"] = []string{key.ExpiresAt.UTC().Format(time.RFC3339)}
+	}
+	repl := r.Context().Value(caddy.ReplacerCtxKey).(*caddy.Replacer)
+	repl.Map(func(name string) (any, bool) {
+		switch name {
+		case "http.till.key_id":
+			return key.ID, true
+		case "http.till.key_name":
+			return key.Name, true
+		case "http.till.upstream":
+			return key.Upstream, true
+		case "http.till.activations_remaining":
+			return remaining, true
+		}
+		return nil, false
+	})
+}
+
+// clientAddr is the client's address as Caddy knows it, trusted proxies
+// considered. It is invalid when there is none, as on a unix socket.
+func clientAddr(r *http.Request) netip.Addr {
+	text, _ := caddyhttp.GetVar(r.Context(), caddyhttp.ClientIPVarKey).(string)
+	if addr, err := netip.ParseAddr(text); err == nil {
+		return addr
+	}
+	port, err := netip.ParseAddrPort(text)
+	if err != nil {
+		return netip.Addr{}
+	}
+	return port.Addr()
+}
+
+// Interface guards
+var (
+	_ caddy.Provisioner           = (*Handler)(nil)
+	_ caddyhttp.MiddlewareHandler = (*Handler)(nil)
+)

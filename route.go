@@ -1,0 +1,93 @@
+package till
+
+import (
+	"fmt"
+	"net/http"
+	"net/url"
+	"strings"
+	"time"
+
+	"golang.org/x/net/http/httpguts"
+
+	"github.com/till-proxy/till/limiter"
+)
+
+// about is a refusal of a request that came with key.
+func about(key *limiter.Key, code limiter.Code, format string, args ...any) *limiter.Refusal {
+	who := "key " + key.ID
+	if key.Name != "" {
+		who += " (" + key.Name + ")"
+	}
+	return &limiter.Refusal{
+		Code: code, KeyID: key.ID, KeyName: key.Name, Upstream: key.Upstream,
+		Message: who + " " + fmt.Sprintf(format, args...),
+	}
+}
+
+func storeClosed() *limiter.Refusal {
+	return &limiter.Refusal{
+		Code: limiter.CodeStoreUnavailable, RetryAfter: 2 * time.Second,
+		Message: "the key could not be checked, so the request was not forwarded",
+	}
+}
+
+const proxyPrefix = "/proxy/"
+
+// route decides where a request goes and whether the upstream allows it at
+// all; what the key allows is judged by the limiter. What is matched is what
+// is sent, byte for byte.
+func (t *target) route(x *exchange, r *http.Request, key *limiter.Key, path, escaped string) *limiter.Refusal {
+	if rest, ok := strings.CutPrefix(path, proxyPrefix); ok {
+		name, _, _ := strings.Cut(rest, "/")
+		if name != t.name {
+			return about(key, limiter.CodeWrongUpstream, "is for upstream %s, not for %s", t.name, name)
+		}
+		x.proxied = proxyPrefix + name
+		rest, ok := strings.CutPrefix(escaped, x.proxied)
+		if !ok {
+			return about(key, limiter.CodeBadRequest, "asked for an upstream by an escaped name: write %s", x.proxied)
+		}
+		path, escaped = path[len(x.proxied):], rest
+		if path == "" {
+			path, escaped = "/", "/"
+		}
+	}
+	x.path = t.preset.Canonical(path)
+	x.out = x.path
+	if path != escaped {
+		x.out = t.preset.Canonical(escaped)
+		if sent, err := url.PathUnescape(x.out); err != nil || sent != x.path {
+			return about(key, limiter.CodeBadRequest, "asked for a path whose version is escaped: write it as it is")
+		}
+	}
+	x.out = t.base + x.out
+
+	method := r.Method
+	x.upgrade = upgrades(r)
+	if x.upgrade && method == http.MethodConnect {
+		method = http.MethodGet // RFC 8441: what would be a GET in HTTP/1.1
+	}
+	administrative, asynchronous := t.preset.Denied(method, x.path)
+	switch {
+	case method == http.MethodTrace || method == http.MethodConnect:
+		return about(key, limiter.CodeMethodNotAllowed, "may not use method %s: it is never forwarded", method)
+	case x.upgrade && !t.upgrades.Match(method, x.path):
+		return about(key, limiter.CodeUpgradeNotAllowed, "may not upgrade the connection on path %s: upstream %s does not allow it", x.path, t.name)
+	case administrative:
+		return about(key, limiter.CodePathNotAllowed, "may not use path %s: it administers the account", x.path)
+	case len(t.allow) > 0 && !t.allow.Match(method, x.path) && !(x.upgrade && t.upgrades.Match(method, x.path)):
+		return about(key, limiter.CodePathNotAllowed, "may not use %s %s: upstream %s does not allow it", method, x.path, t.name)
+	case asynchronous && len(t.allow) == 0 && !x.upgrade:
+		return about(key, limiter.CodePathNotAllowed, "may not use path %s: it works on after the answer, where no limit holds; upstream %s would have to allow it", x.path, t.name)
+	}
+	return nil
+}
+
+// upgrades reports whether the request wants another protocol on its
+// connection: RFC 9110, section 7.8, and extended CONNECT, RFC 8441.
+func upgrades(r *http.Request) bool {
+	if r.Method == http.MethodConnect {
+		return r.Header.Get(":protocol") != "" || r.ProtoMajor == 3 && r.Proto != "HTTP/3.0"
+	}
+	return httpguts.HeaderValuesContainsToken(r.Header["Connection"], "upgrade") || len(r.Header["Upgrade"]) > 0
+}

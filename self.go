@@ -1,0 +1,52 @@
+package till
+
+import (
+	"encoding/json"
+	"net/http"
+
+	"go.uber.org/zap"
+
+	"github.com/till-proxy/till/admin"
+	"github.com/till-proxy/till/limiter"
+)
+
+// serveSelf answers a key's holder about the key, dead or alive: GET shows
+// limits and what is left, DELETE revokes it.
+func (h *Handler) serveSelf(w http.ResponseWriter, r *http.Request, l *limiter.Limiter, k *limiter.Live, t *target) error {
+	if refusal := k.Touch(clientAddr(r)); refusal != nil {
+		return h.refuse(w, t, refusal, 0)
+	}
+	key := k.Key()
+	if r.URL.Path != selfPath {
+		return h.refuse(w, t, about(key, limiter.CodePathNotAllowed, "asked for %s, which is not there: till answers on %s", r.URL.Path, selfPath), http.StatusNotFound)
+	}
+	view := k.View()
+	switch r.Method {
+	case http.MethodGet, http.MethodHead:
+	case http.MethodDelete:
+		if !key.SelfRevoke {
+			return h.refuse(w, t, about(key, limiter.CodeMethodNotAllowed, "may not be revoked by its holder"), 0)
+		}
+		var err error
+		if view, _, err = l.Revoke(r.Context(), limiter.Caller{Name: key.ID}, key.ID, "revoked by its holder"); err != nil {
+			h.logger.Error("revoking a key for its holder", zap.String("key_id", key.ID), zap.Error(err))
+			return h.refuse(w, t, storeClosed(), 0)
+		}
+	default:
+		w.Header().Set("Allow", "GET, HEAD, DELETE")
+		return h.refuse(w, t, about(key, limiter.CodeMethodNotAllowed, "may use GET and DELETE on %s, not %s", selfPath, r.Method), http.StatusMethodNotAllowed)
+	}
+	body, err := json.Marshal(admin.HolderJSON(view))
+	if err != nil {
+		return err
+	}
+	header := w.Header()
+	header.Set("Content-Type", "application/json")
+	header.Set("Cache-Control", "no-store")
+	header.Set("X-Content-Type-Options", "nosniff")
+	header.Set("Till-Key", key.ID)
+	if _, err := w.Write(append(body, '\n')); err != nil {
+		h.logger.Debug("answering a holder", zap.Error(err))
+	}
+	return nil
+}

@@ -1,0 +1,151 @@
+package till
+
+import (
+	"encoding/base64"
+	"net/http"
+	"strings"
+
+	"github.com/till-proxy/till/limiter"
+	"github.com/till-proxy/till/token"
+	"github.com/till-proxy/till/upstream"
+)
+
+// protocolSlot is how browsers, which can set no header on a WebSocket, send
+// a key to OpenAI's Realtime API: as one of the subprotocols.
+const protocolSlot = "openai-insecure-api-key."
+
+const protocolHeader = "Sec-Websocket-Protocol"
+
+// maxCredential bounds what is looked at in one slot, in bytes.
+const maxCredential = len("sk-") + len(token.KeyPrefix) + 64 + token.MaxBox
+
+// finder collects the scoped keys in a request. A request may carry its key
+// in any slot, and in several, but only one key.
+type finder struct {
+	key       string // as it came, without "sk-"
+	different bool
+}
+
+func (f *finder) see(value string) {
+	value = strings.TrimSpace(value)
+	if !token.LooksLikeKey(value) {
+		return
+	}
+	value = strings.TrimPrefix(value, "sk-")
+	switch {
+	case f.key == "":
+		f.key = value
+	case f.key != value:
+		f.different = true
+	}
+}
+
+// takeKey finds the scoped key in any slot and takes every slot out of the
+// request, so that nothing below ever sees a key or a foreign credential.
+// Only query parameters and subprotocols that are no key stay.
+func takeKey(r *http.Request) (token.Parsed, *limiter.Refusal) {
+	var f finder
+	several := len(r.Header["Authorization"]) > 1
+	for _, value := range r.Header["Authorization"] {
+		scheme, rest, found := strings.Cut(value, " ")
+		switch {
+		case !found:
+			f.see(value)
+		case strings.EqualFold(scheme, "Basic"):
+			f.seeBasic(strings.TrimSpace(rest))
+		default:
+			f.see(rest)
+		}
+	}
+	foreign := false
+	for _, slot := range upstream.Slots() {
+		values, ok := r.Header[slot]
+		if !ok {
+			continue
+		}
+		foreign = true
+		if slot != "Authorization" && slot != "Proxy-Authorization" {
+			for _, value := range values {
+				f.see(value)
+			}
+		}
+		delete(r.Header, slot)
+	}
+	if strings.Contains(r.URL.RawQuery, "till") {
+		takeQuery(r, &f)
+	}
+	if _, ok := r.Header[protocolHeader]; ok {
+		takeProtocols(r, &f)
+	}
+
+	switch {
+	case several:
+		return token.Parsed{}, &limiter.Refusal{Code: limiter.CodeKeyInvalid, Message: "the request carries two Authorization headers; send one"}
+	case f.different:
+		return token.Parsed{}, &limiter.Refusal{Code: limiter.CodeKeyInvalid, Message: "the request carries two different keys; send one"}
+	case f.key == "" && foreign:
+		return token.Parsed{}, &limiter.Refusal{Code: limiter.CodeKeyMissing, Message: "the credential in this request is not a till key: those begin with till_sk_"}
+	case f.key == "":
+		return token.Parsed{}, &limiter.Refusal{Code: limiter.CodeKeyMissing, Message: "the request carries no key: send the scoped key where the API's own key would go"}
+	case len(f.key) > maxCredential:
+		return token.Parsed{}, &limiter.Refusal{Code: limiter.CodeKeyInvalid, Message: "the key is too long: check that it was copied alone"}
+	}
+	parsed, err := token.ParseKey(f.key)
+	if err != nil {
+		return parsed, &limiter.Refusal{Code: limiter.CodeKeyInvalid, Message: "the key is not well formed: check that it was copied whole"}
+	}
+	return parsed, nil
+}
+
+// seeBasic looks at user and password of HTTP Basic (RFC 7617).
+func (f *finder) seeBasic(encoded string) {
+	if len(encoded) > 2*maxCredential {
+		return
+	}
+	b, err := base64.StdEncoding.DecodeString(encoded)
+	if err != nil {
+		return
+	}
+	user, password, _ := strings.Cut(string(b), ":")
+	f.see(user)
+	f.see(password)
+}
+
+// takeQuery takes keys out of the query, also out of the request line that
+// later handlers may look at.
+func takeQuery(r *http.Request, f *finder) {
+	kept := upstream.DropQuery(r.URL.RawQuery, func(name, value string) bool {
+		if !token.LooksLikeKey(value) {
+			return false
+		}
+		if strings.EqualFold(name, "key") {
+			f.see(value)
+		}
+		return true
+	})
+	if kept != r.URL.RawQuery {
+		r.URL.RawQuery = kept
+		r.RequestURI = r.URL.RequestURI()
+	}
+}
+
+func takeProtocols(r *http.Request, f *finder) {
+	var kept []string
+	for _, value := range r.Header[protocolHeader] {
+		for item := range strings.SplitSeq(value, ",") {
+			item = strings.TrimSpace(item)
+			if key, ok := strings.CutPrefix(item, protocolSlot); ok {
+				f.see(key)
+				continue
+			}
+			if item != "" {
+				kept = append(kept, item)
+			}
+		}
+	}
+	if len(kept) == 0 {
+		delete(r.Header, protocolHeader)
+		return
+	}
+	r.Header[protocolHeader] = []string{strings.Join(kept, ", ")}
+}

@@ -1,0 +1,247 @@
+package till
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"net/url"
+	"regexp"
+	"strings"
+
+	"github.com/caddyserver/caddy/v2"
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/till-proxy/till/scope"
+	"github.com/till-proxy/till/token"
+	"github.com/till-proxy/till/upstream"
+)
+
+// Upstream is one API that keys can be minted for.
+type Upstream struct {
+	// The preset whose address, credential slot, dialect and paths apply:
+	// openai, anthropic, gemini, openrouter, mistral, groq, together,
+	// fireworks, perplexity, deepseek, xai, cohere or ollama. Default: the
+	// preset named as the upstream is, if there is one; else none.
+	Preset string `json:"preset,omitempty"`
+
+	// The addresses of the API: scheme and host, optionally a path that goes
+	// before every request's own, or "unix//path". Several share the load
+	// and must be the same API. No placeholders of requests. Default: the
+	// preset's address.
+	To []string `json:"to,omitempty"`
+
+	// The real key: held custody. Use `{file.*}` or `{env.*}`, resolved once
+	// when the configuration is loaded; a literal stands in the
+	// configuration that the admin endpoint shows. Default: none, and then
+	// keys can not be minted with held custody.
+	Credential string `json:"credential,omitempty"`
+
+	// Where the API expects its credential. Default: the preset's place, or
+	// `Authorization: Bearer`.
+	Auth *upstream.Auth `json:"auth,omitempty"`
+
+	// What may be called, each "METHOD /pattern", where METHOD may be "*". In
+	// a pattern "*" stands for one segment, and at the end for one or more.
+	// Paths are in the API's own form. Default: everything that the preset
+	// does not know as asynchronous or administrative.
+	Allow []string `json:"allow,omitempty"`
+
+	// The path patterns on which protocol upgrades (WebSocket) are let
+	// through. Default: none.
+	Upgrades []string `json:"upgrades,omitempty"`
+
+	// Set to "pass" to let cookies through in both directions. Default: they
+	// are dropped.
+	Cookies string `json:"cookies,omitempty"`
+
+	// Options for the reverse_proxy handlers that the Caddyfile's `till`
+	// directive makes for this upstream: it copies them. In JSON, write them
+	// on the reverse_proxy handler itself. Default: none.
+	Proxy json.RawMessage `json:"proxy,omitempty"`
+}
+
+// target is an Upstream ready for use.
+type target struct {
+	name       string
+	presetName string
+	preset     *upstream.Preset
+	auth       upstream.Auth
+	credential token.Secret
+	origins    []origin
+	base       string // path that goes before every request's own
+	allow      scope.PathRules
+	upgrades   scope.PathRules
+	cookies    bool
+	dropped    []string // headers never sent on, beyond the common ones
+	admitted   prometheus.Counter
+}
+
+// origin is one place that the credential may be sent to.
+type origin struct {
+	scheme  string // http or https
+	network string // tcp or unix
+	address string // as dialled
+	host    string // for the Host header
+}
+
+func (o origin) String() string {
+	if o.network == "unix" {
+		return "unix/" + o.address
+	}
+	return o.scheme + "://" + o.host
+}
+
+// dial is the address as reverse_proxy takes it.
+func (o origin) dial() string {
+	if o.network == "unix" {
+		return "unix/" + o.address
+	}
+	return o.address
+}
+
+var validName = regexp.MustCompile(`^[a-z0-9][a-z0-9_-]{0,62}$`)
+
+// resolve finds preset and addresses, which the Caddyfile needs too.
+func (u *Upstream) resolve(name string) (*target, error) {
+	if !validName.MatchString(name) {
+		return nil, fmt.Errorf("a name must be 1 to 63 of a-z, 0-9, - and _, and begin with a letter or digit, got %q", name)
+	}
+	t := &target{name: name, presetName: u.Preset, preset: &upstream.Preset{}}
+	if t.presetName == "" {
+		if _, ok := upstream.Lookup(name); ok {
+			t.presetName = name
+		}
+	}
+	if t.presetName != "" {
+		p, ok := upstream.Lookup(t.presetName)
+		if !ok {
+			return nil, fmt.Errorf("unknown preset %q; there are %s", t.presetName, strings.Join(upstream.Names(), ", "))
+		}
+		t.preset = p
+	}
+	to := u.To
+	if len(to) == 0 {
+		if t.preset.Origin == "" {
+			return nil, fmt.Errorf("an address is needed: write `upstream %s https://api.example.com { … }`, or name a preset: %s",
+				name, strings.Join(upstream.Names(), ", "))
+		}
+		to = []string{t.preset.Origin}
+	}
+	for i, address := range to {
+		o, base, err := parseOrigin(address)
+		if err != nil {
+			return nil, err
+		}
+		if i > 0 && (o.scheme != t.origins[0].scheme || base != t.base) {
+			return nil, fmt.Errorf("all addresses must have the same scheme and path, got %s and %s", to[0], address)
+		}
+		t.origins, t.base = append(t.origins, o), base
+	}
+	return t, nil
+}
+
+// provision makes everything ready that a request needs.
+func (u *Upstream) provision(name string) (*target, error) {
+	if u == nil {
+		return nil, errors.New("must not be null")
+	}
+	t, err := u.resolve(name)
+	if err != nil {
+		return nil, err
+	}
+	t.auth = t.preset.Auth
+	if u.Auth != nil {
+		t.auth = *u.Auth
+	} else if t.presetName == "" {
+		t.auth = upstream.Auth{In: upstream.InHeader, Name: "Authorization", Scheme: "Bearer"}
+	}
+	if err := t.auth.Validate(); err != nil {
+		return nil, err
+	}
+	if u.Credential != "" {
+		value, err := caddy.NewReplacer().ReplaceOrErr(u.Credential, true, true)
+		if err != nil {
+			return nil, fmt.Errorf("credential: %w", err)
+		}
+		value = strings.TrimSpace(value)
+		if value == "" || strings.ContainsAny(value, "\r\n\x00") {
+			return nil, errors.New("credential must be one line that is not empty")
+		}
+		t.credential = token.NewSecret(value)
+	}
+	for _, line := range u.Allow {
+		method, pattern, found := strings.Cut(line, " ")
+		if !found {
+			return nil, fmt.Errorf(`allow must be "METHOD /pattern", got %q`, line)
+		}
+		rule, err := scope.ParsePathRule(method, pattern)
+		if err != nil {
+			return nil, fmt.Errorf("allow: %w", err)
+		}
+		t.allow = append(t.allow, rule)
+	}
+	for _, pattern := range u.Upgrades {
+		rule, err := scope.ParsePathRule("*", pattern)
+		if err != nil {
+			return nil, fmt.Errorf("upgrades: %w", err)
+		}
+		t.upgrades = append(t.upgrades, rule)
+	}
+	switch u.Cookies {
+	case "", "drop":
+	case "pass":
+		t.cookies = true
+	default:
+		return nil, fmt.Errorf(`cookies must be "pass" or "drop", got %q`, u.Cookies)
+	}
+	t.dropped = append(t.dropped, t.preset.AccountHeaders...)
+	if t.auth.In == upstream.InHeader {
+		t.dropped = append(t.dropped, http.CanonicalHeaderKey(t.auth.Name))
+	}
+	return t, nil
+}
+
+// literal reports whether the credential stands in the configuration itself.
+func (u *Upstream) literal() bool {
+	return u.Credential != "" && !strings.Contains(u.Credential, "{env.") && !strings.Contains(u.Credential, "{file.")
+}
+
+// parseOrigin reads an address: http(s)://host[:port][/path] or unix//path.
+func parseOrigin(s string) (o origin, base string, err error) {
+	if strings.ContainsAny(s, "{}") {
+		return o, "", fmt.Errorf("an address must not hold placeholders, got %q: whoever chooses the address gets the credential", s)
+	}
+	if path, ok := strings.CutPrefix(s, "unix/"); ok {
+		if !strings.HasPrefix(path, "/") {
+			return o, "", fmt.Errorf("a unix socket is written unix//absolute/path, got %q", s)
+		}
+		return origin{scheme: "http", network: "unix", address: path, host: "localhost"}, "", nil
+	}
+	u, err := url.Parse(s)
+	if err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Hostname() == "" {
+		return o, "", fmt.Errorf("an address is written https://host[:port][/path], http://… or unix//path, got %q", s)
+	}
+	if u.User != nil || u.RawQuery != "" || u.Fragment != "" {
+		return o, "", fmt.Errorf("an address must not hold a user, a query or a fragment, got %q", u.Redacted())
+	}
+	port := u.Port()
+	if port == "" {
+		port = map[string]string{"http": "80", "https": "443"}[u.Scheme]
+	}
+	base = strings.TrimSuffix(u.EscapedPath(), "/")
+	if base != "" {
+		if _, err := scope.CleanPath(base); err != nil {
+			return o, "", fmt.Errorf("address %s: %w", s, err)
+		}
+	}
+	host := strings.ToLower(u.Host)
+	if (u.Scheme == "https" && u.Port() == "443") || (u.Scheme == "http" && u.Port() == "80") {
+		host = strings.TrimSuffix(host, ":"+port)
+	}
+	return origin{
+		scheme: u.Scheme, network: "tcp", host: host,
+		address: net.JoinHostPort(strings.ToLower(u.Hostname()), port),
+	}, base, nil
+}

@@ -1,0 +1,269 @@
+package till
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"maps"
+	"net/http"
+	"net/http/httptrace"
+	"net/url"
+	"slices"
+	"strings"
+
+	"github.com/caddyserver/caddy/v2"
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp/reverseproxy"
+
+	"github.com/till-proxy/till/limiter"
+	"github.com/till-proxy/till/upstream"
+)
+
+func init() {
+	caddy.RegisterModule(Transport{})
+}
+
+// Transport is the reverse proxy's HTTP transport with one addition: it
+// writes the upstream's real credential on the request that goes out, and
+// nowhere else. It sends only what the till handler has admitted, only to the
+// upstream that the key is for, and never twice.
+type Transport struct {
+	reverseproxy.HTTPTransport
+
+	// The upstream whose requests this transport carries. Required.
+	Upstream string `json:"upstream,omitempty"`
+
+	target *target
+}
+
+// CaddyModule returns the Caddy module information.
+func (Transport) CaddyModule() caddy.ModuleInfo {
+	return caddy.ModuleInfo{
+		ID:  "http.reverse_proxy.transport.till",
+		New: func() caddy.Module { return new(Transport) },
+	}
+}
+
+// Provision sets up the connection pool.
+func (t *Transport) Provision(ctx caddy.Context) error {
+	app, err := appOf(ctx)
+	if err != nil {
+		return err
+	}
+	if t.target = app.targets[t.Upstream]; t.target == nil {
+		return fmt.Errorf("upstream %q is not configured", t.Upstream)
+	}
+	if t.ProxyProtocol != "" {
+		return errors.New("proxy_protocol would tell the upstream its client's address; remove it")
+	}
+	return t.HTTPTransport.Provision(ctx)
+}
+
+var errDispatched = errors.New("the request was already sent once; till never sends one twice")
+
+// RoundTrip implements http.RoundTripper. It is called once per attempt.
+func (t *Transport) RoundTrip(r *http.Request) (*http.Response, error) {
+	x := exchangeOf(r.Context())
+	if x == nil {
+		return nil, errors.New("a reverse_proxy with the till transport must follow a till handler")
+	}
+	if x.dispatched.Load() {
+		return nil, errDispatched
+	}
+	o, ok := t.origin(r, x)
+	if !ok {
+		key := x.grant.Key()
+		return x.answer(r, about(key, limiter.CodeUpstreamChanged, "was not sent on: the address is not one of upstream %s", key.Upstream)), nil
+	}
+	ctx, cancel := context.WithCancel(r.Context())
+	if !x.begin(cancel) {
+		cancel()
+		return x.answer(r, x.grant.Cut()), nil
+	}
+	out := t.outgoing(r, x, o, ctx)
+	res, err := t.HTTPTransport.RoundTrip(out)
+	if err != nil {
+		cancel()
+		if cut := x.grant.Cut(); cut != nil {
+			return x.answer(r, cut), nil
+		}
+		return nil, err
+	}
+	x.status.Store(int32(res.StatusCode))
+	return t.admit(res, out, x, cancel), nil
+}
+
+// origin checks that the request is for this upstream, and returns which of
+// its addresses is being dialled.
+func (t *Transport) origin(r *http.Request, x *exchange) (origin, bool) {
+	info, ok := reverseproxy.GetDialInfo(r.Context())
+	if !ok || x.target != t.target || t.target.credential.IsZero() {
+		return origin{}, false
+	}
+	scheme := "http"
+	if t.TLSEnabled() {
+		scheme = "https"
+	}
+	network := info.Network
+	if network != "unix" {
+		network = "tcp"
+	}
+	for _, o := range t.target.origins {
+		if o.scheme == scheme && o.network == network && strings.EqualFold(o.address, info.Address) {
+			return o, true
+		}
+	}
+	return origin{}, false
+}
+
+// neverSent are the headers that stay here: they tell who the client is, or
+// try to make the upstream see another request than the one that was judged.
+var neverSent = []string{
+	"X-Forwarded-For", "X-Forwarded-Proto", "X-Forwarded-Host", "X-Forwarded-Port", "X-Forwarded-Server",
+	"X-Forwarded-Prefix", "X-Forwarded-Uri", "X-Forwarded-Method", "X-Forwarded-Ssl", "X-Forwarded-Scheme",
+	"Forwarded", "Via", "X-Real-Ip", "X-Client-Ip", "X-Cluster-Client-Ip", "X-Original-Forwarded-For",
+	"True-Client-Ip", "Cf-Connecting-Ip", "Cf-Connecting-Ipv6", "Cf-Ipcountry", "Cf-Ray", "Fastly-Client-Ip",
+	"X-Http-Method-Override", "X-Http-Method", "X-Method-Override", "X-Original-Url", "X-Rewrite-Url",
+	"X-Original-Uri", "X-Original-Host", "X-Host", "Early-Data", "Trailer", "Origin-Trial",
+}
+
+// outgoing makes the request that leaves. It is a copy: what the reverse proxy
+// logs must never hold the credential. Values of headers are shared with the
+// original and only ever replaced.
+func (t *Transport) outgoing(r *http.Request, x *exchange, o origin, ctx context.Context) *http.Request {
+	x.trace = httptrace.ClientTrace{GotConn: func(httptrace.GotConnInfo) {
+		// From here on a byte may leave: doubt is spent.
+		x.dispatched.Store(true)
+	}}
+	out := r.WithContext(&outgoingContext{Context: ctx, trace: &x.trace})
+	out.Header = maps.Clone(r.Header)
+	for _, name := range upstream.Slots() {
+		delete(out.Header, name)
+	}
+	for _, name := range neverSent {
+		delete(out.Header, name)
+	}
+	for _, name := range t.target.dropped {
+		delete(out.Header, name)
+	}
+	if !t.target.cookies {
+		delete(out.Header, "Cookie")
+	}
+	if encodings := out.Header["Accept-Encoding"]; len(encodings) > 0 {
+		out.Header["Accept-Encoding"] = []string{readable(encodings)}
+	}
+	out.Trailer = nil
+	out.Host = o.host
+	u := *r.URL
+	u.Path, u.RawPath, u.Opaque = x.out, "", ""
+	if strings.IndexByte(x.out, '%') >= 0 {
+		// It was checked when it was routed; see route.
+		if path, err := url.PathUnescape(x.out); err == nil {
+			u.Path, u.RawPath = path, x.out
+		}
+	}
+	out.URL = &u
+	t.target.auth.Apply(out.Header, out.URL, t.target.credential)
+	sendOnce(out)
+	return out
+}
+
+// readable keeps of the encodings that a client accepts those in which an
+// answer can be searched for the credential.
+func readable(encodings []string) string {
+	for _, line := range encodings {
+		if strings.Contains(line, "gzip") && !strings.Contains(line, "gzip;q=0") {
+			return "gzip"
+		}
+	}
+	return "identity"
+}
+
+// sendOnce keeps net/http from sending a request again by itself when a
+// reused connection breaks: it does that for what it thinks is idempotent and
+// has no body (see Request.isReplayable there), and an upstream would count
+// two.
+func sendOnce(out *http.Request) {
+	if out.Body != nil && out.Body != http.NoBody {
+		return
+	}
+	switch out.Method {
+	case http.MethodGet, http.MethodHead, http.MethodOptions, http.MethodTrace:
+		// A body that is there, and empty. The transport reads it before it
+		// decides how to send, and sends none.
+		out.Body, out.ContentLength = emptyBody{}, -1
+	default:
+		for _, name := range []string{"Idempotency-Key", "X-Idempotency-Key"} {
+			if values, ok := out.Header[name]; ok {
+				delete(out.Header, name)
+				// The same field to every server, in letters that net/http
+				// does not look for.
+				out.Header[strings.ToLower(name)] = values //nolint:canonicalheader // see above
+			}
+		}
+	}
+}
+
+// emptyBody is a body without content.
+type emptyBody struct{}
+
+func (emptyBody) Read([]byte) (int, error) { return 0, io.EOF }
+func (emptyBody) Close() error             { return nil }
+
+// outgoingContext replaces the reverse proxy's connection trace by ours.
+// Composing the two would cost reflection on every request; and the proxy's
+// own passes 1xx answers to the client, which till does not.
+type outgoingContext struct {
+	context.Context
+	trace *httptrace.ClientTrace
+}
+
+func (c *outgoingContext) Value(key any) any {
+	v := c.Context.Value(key)
+	if _, ok := v.(*httptrace.ClientTrace); ok {
+		return c.trace
+	}
+	return v
+}
+
+// cookieHeaders are dropped from answers unless the upstream passes cookies.
+var cookieHeaders = []string{"Set-Cookie", "Set-Cookie2"}
+
+// cleanHeader takes out of an answer's header what is not the client's.
+func (t *Transport) cleanHeader(h http.Header) {
+	for name := range h {
+		if strings.HasPrefix(name, "Till-") {
+			delete(h, name)
+		}
+	}
+	for _, name := range t.target.preset.AccountHeaders {
+		delete(h, name)
+	}
+	if !t.target.cookies {
+		for _, name := range cookieHeaders {
+			delete(h, name)
+		}
+	}
+}
+
+// shows reports whether any value holds the credential.
+func (t *target) shows(h http.Header) bool {
+	credential := t.credential.Reveal()
+	for _, values := range h {
+		if slices.ContainsFunc(values, func(v string) bool { return strings.Contains(v, credential) }) {
+			return true
+		}
+	}
+	return false
+}
+
+// Interface guards
+var (
+	_ caddy.Provisioner                                = (*Transport)(nil)
+	_ caddy.CleanerUpper                               = (*Transport)(nil)
+	_ http.RoundTripper                                = (*Transport)(nil)
+	_ reverseproxy.TLSTransport                        = (*Transport)(nil)
+	_ reverseproxy.H2CTransport                        = (*Transport)(nil)
+	_ reverseproxy.RequestHeaderOpsTransport           = (*Transport)(nil)
+	_ reverseproxy.HealthCheckSchemeOverriderTransport = (*Transport)(nil)
+)
