@@ -68,10 +68,11 @@ func parseUpstream(d *caddyfile.Dispenser) (string, *Upstream, error) {
 		case option == "dynamic":
 			return "", nil, d.Err("dynamic addresses cannot be checked before the credential is sent; name them with to")
 		case slices.Contains(proxyOptions, option):
-			if err := judgeOption(d.NewFromNextSegment(), option, u); err != nil {
+			segment := d.NextSegment()
+			if err := judgeOption(caddyfile.NewDispenser(segment), option, u); err != nil {
 				return "", nil, err
 			}
-			proxy = append(proxy, d.NextSegment()...)
+			proxy = append(proxy, segment...)
 		default:
 			return "", nil, d.Errf("unknown upstream option %q; there are %s, and of reverse_proxy: %s",
 				option, strings.Join(upstreamOptions, ", "), strings.Join(proxyOptions, ", "))

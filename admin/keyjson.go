@@ -1,6 +1,8 @@
 package admin
 
 import (
+	"maps"
+	"slices"
 	"strings"
 	"time"
 
@@ -109,3 +111,5 @@ func short(d time.Duration) string {
 	}
 	return s
 }
+
+func sorted[V any](m map[string]V) []string { return slices.Sorted(maps.Keys(m)) }

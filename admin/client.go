@@ -1,0 +1,150 @@
+package admin
+
+import (
+	"bytes"
+	"cmp"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/caddyserver/caddy/v2"
+)
+
+// client talks to the management API of a running server.
+type client struct {
+	http  *http.Client
+	base  string // scheme://host/till
+	where string // the address as people write it
+	token string
+}
+
+// maxAnswer bounds what the client reads of an answer, in bytes.
+const maxAnswer = 64 << 20
+
+// dataDir is where `up` keeps everything.
+func dataDir(flag string) (string, error) {
+	dir := cmp.Or(flag, os.Getenv("TILL_DATA"), filepath.Join(caddy.AppDataDir(), "till"))
+	return filepath.Abs(dir)
+}
+
+const socketName = "admin.sock"
+
+// newClient connects to address; without one to `up`'s socket if it lives,
+// else to Caddy's admin endpoint.
+func newClient(address string) (*client, error) {
+	address = cmp.Or(address, os.Getenv("TILL_ADDRESS"))
+	if address == "" {
+		dir, err := dataDir("")
+		if err != nil {
+			return nil, err
+		}
+		socket := filepath.Join(dir, socketName)
+		if answers("unix", socket) {
+			address = "unix/" + socket
+		} else {
+			address = caddy.DefaultAdminListen
+		}
+	}
+	c := &client{where: address, token: os.Getenv("TILL_TOKEN"), http: &http.Client{Timeout: time.Minute}}
+	if path, ok := strings.CutPrefix(address, "unix/"); ok {
+		path, _, _ = strings.Cut(path, "|")
+		c.base = "http://till" + basePath
+		c.http.Transport = &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+			var d net.Dialer
+			return d.DialContext(ctx, "unix", path)
+		}}
+		return c, nil
+	}
+	if !strings.Contains(address, "://") {
+		address = "http://" + address
+	}
+	c.base = strings.TrimSuffix(address, "/") + basePath
+	return c, nil
+}
+
+// answers reports whether somebody accepts connections there.
+func answers(network, address string) bool {
+	conn, err := net.DialTimeout(network, address, time.Second)
+	if err != nil {
+		return false
+	}
+	_ = conn.Close()
+	return true
+}
+
+// refused is an answer of the API that is no success.
+type refused struct {
+	status  int
+	code    string
+	message string
+}
+
+func (e *refused) Error() string { return e.message }
+
+// call makes one call and decodes the answer into into, unless that is nil.
+func (c *client) call(ctx context.Context, method, path string, body, into any) error {
+	raw, err := c.raw(ctx, method, path, body)
+	if err != nil || into == nil {
+		return err
+	}
+	if err := json.Unmarshal(raw, into); err != nil {
+		return fmt.Errorf("%s answered something that is no till answer: %w", c.where, err)
+	}
+	return nil
+}
+
+func (c *client) raw(ctx context.Context, method, path string, body any) ([]byte, error) {
+	var reader io.Reader
+	if body != nil {
+		b, err := json.Marshal(body)
+		if err != nil {
+			return nil, err
+		}
+		reader = bytes.NewReader(b)
+	}
+	r, err := http.NewRequestWithContext(ctx, method, c.base+path, reader)
+	if err != nil {
+		return nil, err
+	}
+	if body != nil {
+		r.Header.Set("Content-Type", "application/json")
+	}
+	if c.token != "" {
+		r.Header.Set("Authorization", "Bearer "+c.token)
+	}
+	res, err := c.http.Do(r)
+	if err != nil {
+		return nil, c.unreachable(err)
+	}
+	defer res.Body.Close()
+	b, err := io.ReadAll(io.LimitReader(res.Body, maxAnswer))
+	if err != nil {
+		return nil, fmt.Errorf("reading the answer of %s: %w", c.where, err)
+	}
+	if res.StatusCode >= 200 && res.StatusCode < 300 {
+		return b, nil
+	}
+	var answer struct {
+		Error struct{ Code, Message string }
+	}
+	if json.Unmarshal(b, &answer) != nil || answer.Error.Message == "" {
+		return nil, fmt.Errorf("%s answered %s: is a Caddy with till running there?", c.where, res.Status)
+	}
+	return nil, &refused{res.StatusCode, answer.Error.Code, answer.Error.Message}
+}
+
+func (c *client) unreachable(err error) error {
+	var op *net.OpError
+	if errors.As(err, &op) {
+		return fmt.Errorf("no server answers at %s (%w); start one with `caddy till up` or `caddy run`, or name another with --address", c.where, op.Err)
+	}
+	return fmt.Errorf("calling %s: %w", c.where, err)
+}
