@@ -58,7 +58,7 @@ that echoes what it is told.`,
 	cmd.Flags().StringVar(&o.listen, "listen", "127.0.0.1:8080", "address to serve keys on")
 	cmd.Flags().StringVar(&o.data, "data", "", "data directory (default: till in Caddy's, or $TILL_DATA)")
 	cmd.Flags().BoolVar(&o.print, "print-config", false, "print the Caddyfile and exit")
-	cmd.Flags().BoolVar(&o.verbose, "verbose", false, "log everything, not only warnings")
+	cmd.Flags().BoolVar(&o.verbose, "verbose", false, "log requests to the management API, warnings and more")
 	return cmd
 }
 
@@ -135,7 +135,7 @@ func (o *upOptions) config(dir string, upstreams []upUpstream) (string, error) {
 		Socket, Level, Data, SealKey, Public, Port, Host, Echo string
 		Upstreams                                              []upUpstream
 	}{
-		Socket: "unix/" + socket + "|0600", Level: "WARN", Data: dir, SealKey: filepath.Join(dir, "seal.key"),
+		Socket: "unix/" + socket + "|0600", Level: "ERROR", Data: dir, SealKey: filepath.Join(dir, "seal.key"),
 		Public: net.JoinHostPort(public, port), Port: port, Host: cmp.Or(host, "0.0.0.0"), Upstreams: upstreams,
 	}
 	if o.verbose {
@@ -244,7 +244,7 @@ func (o *upOptions) welcome(ctx context.Context, w io.Writer, c *client, dir str
 // program is how this process was started, for lines to paste.
 func program() string {
 	path, err := os.Executable()
-	if err != nil || strings.HasPrefix(path, os.TempDir()) || strings.Contains(path, "go-build") {
+	if err != nil || strings.Contains(path, "go-build") {
 		return "go run ./cmd/caddy"
 	}
 	return "caddy"

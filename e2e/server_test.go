@@ -1,0 +1,358 @@
+// Package e2e drives the built Caddy over real sockets: as a process of its
+// own, with the vendors' SDKs, against a strict stand-in for the vendors.
+package e2e
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/till-proxy/till/upstream/upstreamtest"
+)
+
+// caddyBinary is built once for all tests, with the race detector.
+var caddyBinary string
+
+func TestMain(m *testing.M) {
+	dir, err := os.MkdirTemp("", "till-e2e")
+	if err != nil {
+		panic(err)
+	}
+	caddyBinary = filepath.Join(dir, "caddy")
+	build := exec.Command("go", "build", "-race", "-o", caddyBinary, "../cmd/caddy")
+	build.Stdout, build.Stderr = os.Stderr, os.Stderr
+	if err := build.Run(); err != nil {
+		fmt.Fprintln(os.Stderr, "building caddy:", err)
+		os.Exit(1)
+	}
+	code := m.Run()
+	if err := os.RemoveAll(dir); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+	}
+	os.Exit(code)
+}
+
+const realKey = "sk-real-0123456789abcdefghijklmnopqrstuvwxyz"
+
+// patience bounds every wait; it decides nothing but how a hang is reported.
+const patience = 60 * time.Second
+
+// server is one Caddy process.
+type server struct {
+	t        *testing.T
+	dir      string
+	admin    string // host:port
+	addr     string // host:port where keys are served
+	config   string // path of the Caddyfile
+	upstream *upstreamtest.Server
+	client   *http.Client
+
+	mu  sync.Mutex
+	cmd *exec.Cmd
+	log *bytes.Buffer
+}
+
+// options change what newServer writes into the Caddyfile.
+type options struct {
+	vendor   upstreamtest.Vendor
+	site     string // directives beside till
+	upstream string // options of the upstream
+	to       string // instead of the stand-in
+	more     string // more upstreams
+}
+
+// newServer starts Caddy with one upstream, "mock".
+func newServer(t *testing.T, o options) *server {
+	t.Helper()
+	if o.vendor == "" {
+		o.vendor = upstreamtest.OpenAI
+	}
+	s := &server{
+		t: t, dir: t.TempDir(), admin: freePort(t), addr: freePort(t), log: new(bytes.Buffer),
+		upstream: upstreamtest.Start(t, o.vendor, realKey),
+		client: &http.Client{Timeout: patience, Transport: &http.Transport{
+			MaxIdleConnsPerHost: 128, DisableCompression: true,
+		}},
+	}
+	t.Cleanup(s.client.CloseIdleConnections)
+	to, preset := o.to, string(o.vendor)
+	if to == "" {
+		to = s.upstream.URL
+	}
+	if o.vendor == upstreamtest.Any {
+		preset = to
+	} else {
+		o.upstream = "to " + to + "\n" + o.upstream
+	}
+	_, port, err := net.SplitHostPort(s.addr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.config = filepath.Join(s.dir, "Caddyfile")
+	s.write(fmt.Sprintf(`{
+	admin %s
+	persist_config off
+	auto_https off
+	default_bind 127.0.0.1
+	log default {
+		level INFO
+	}
+	till {
+		store badger %s
+		upstream mock %s {
+			credential {env.MOCK_KEY}
+			%s
+		}
+		%s
+	}
+}
+http://:%s {
+	%s
+	till
+}
+`, s.admin, s.store(), preset, o.upstream, o.more, port, o.site))
+	s.start()
+	t.Cleanup(s.stop)
+	return s
+}
+
+func (s *server) store() string { return filepath.Join(s.dir, "store") }
+
+func (s *server) write(caddyfile string) {
+	s.t.Helper()
+	if err := os.WriteFile(s.config, []byte(caddyfile), 0o600); err != nil {
+		s.t.Fatal(err)
+	}
+}
+
+func freePort(t *testing.T) string {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	return l.Addr().String()
+}
+
+// command is Caddy with the server's environment.
+func (s *server) command(args ...string) *exec.Cmd {
+	cmd := exec.Command(caddyBinary, args...)
+	cmd.Dir = s.dir
+	cmd.Env = append(os.Environ(), "XDG_DATA_HOME="+s.dir, "XDG_CONFIG_HOME="+s.dir, "HOME="+s.dir,
+		"MOCK_KEY="+realKey, "TILL_ADDRESS="+s.admin, "TILL_DATA=", "GORACE=halt_on_error=1")
+	return cmd
+}
+
+// start runs Caddy and waits until it answers.
+func (s *server) start() {
+	s.t.Helper()
+	cmd := s.command("run", "--config", s.config)
+	cmd.Stdout, cmd.Stderr = &locked{s}, &locked{s}
+	if err := cmd.Start(); err != nil {
+		s.t.Fatal(err)
+	}
+	s.mu.Lock()
+	s.cmd = cmd
+	s.mu.Unlock()
+	s.eventually("Caddy answers", func() bool {
+		res, err := s.client.Get("http://" + s.admin + "/till/stats")
+		if err != nil {
+			return false
+		}
+		defer res.Body.Close()
+		return res.StatusCode == http.StatusOK
+	})
+}
+
+// locked is the process's output, readable while it runs.
+type locked struct{ s *server }
+
+func (l *locked) Write(b []byte) (int, error) {
+	l.s.mu.Lock()
+	defer l.s.mu.Unlock()
+	return l.s.log.Write(b)
+}
+
+func (s *server) output() string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.log.String()
+}
+
+// eventually polls until ok, and fails the test with the server's log when it
+// never is.
+func (s *server) eventually(what string, ok func() bool) {
+	s.t.Helper()
+	deadline := time.Now().Add(patience)
+	for !ok() {
+		if time.Now().After(deadline) {
+			s.t.Fatalf("in %s never: %s\n%s", patience, what, s.output())
+		}
+		time.Sleep(2 * time.Millisecond) // between two looks
+	}
+}
+
+// end sends a signal and waits until the process has ended.
+func (s *server) end(signal syscall.Signal) {
+	s.mu.Lock()
+	cmd := s.cmd
+	s.cmd = nil
+	s.mu.Unlock()
+	if cmd == nil {
+		return
+	}
+	if err := cmd.Process.Signal(signal); err != nil {
+		s.t.Errorf("signal %v: %v", signal, err)
+	}
+	err := cmd.Wait()
+	if signal != syscall.SIGKILL && err != nil {
+		s.t.Errorf("Caddy ended with %v\n%s", err, s.output())
+	}
+	if strings.Contains(s.output(), "DATA RACE") {
+		s.t.Errorf("a data race:\n%s", s.output())
+	}
+}
+
+func (s *server) stop()  { s.end(syscall.SIGTERM) }
+func (s *server) kill9() { s.end(syscall.SIGKILL) }
+
+// reload loads the configuration anew, through the command line.
+func (s *server) reload() {
+	s.t.Helper()
+	out, err := s.command("reload", "--config", s.config, "--address", s.admin, "--force").CombinedOutput()
+	if err != nil {
+		s.t.Errorf("reload: %v\n%s", err, out)
+	}
+}
+
+// object is a JSON object.
+type object = map[string]any
+
+// api makes one management call.
+func (s *server) api(method, path string, body any) (int, object) {
+	s.t.Helper()
+	b, err := json.Marshal(body)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	r, err := http.NewRequest(method, "http://"+s.admin+"/till"+path, bytes.NewReader(b))
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	res, err := s.client.Do(r)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	defer res.Body.Close()
+	answer := object{}
+	raw, err := io.ReadAll(res.Body)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	if len(raw) > 0 {
+		if err := json.Unmarshal(raw, &answer); err != nil {
+			s.t.Fatalf("%s %s: %s", method, path, raw)
+		}
+	}
+	return res.StatusCode, answer
+}
+
+// mint returns id and string of a new key.
+func (s *server) mint(fields object) (id, key string) {
+	s.t.Helper()
+	if fields["upstream"] == nil {
+		fields["upstream"] = "mock"
+	}
+	status, answer := s.api("POST", "/keys", fields)
+	if status != http.StatusCreated {
+		s.t.Fatalf("mint: %d %v", status, answer)
+	}
+	return answer["id"].(string), answer["scoped_key"].(string)
+}
+
+func (s *server) show(id string) object {
+	s.t.Helper()
+	status, answer := s.api("GET", "/keys/"+id, nil)
+	if status != http.StatusOK {
+		s.t.Fatalf("show: %d %v", status, answer)
+	}
+	return answer
+}
+
+// used waits until nothing of the key is in flight and returns what it used.
+func (s *server) used(id string) int64 {
+	s.t.Helper()
+	var k object
+	s.eventually("nothing is held", func() bool {
+		k = s.show(id)
+		return k["held_activations"].(float64) == 0
+	})
+	return int64(k["used_activations"].(float64))
+}
+
+const chatBody = `{"model":"m","messages":[{"role":"user","content":"hi"}]}`
+
+// request is a chat request with the key; header is name, value, name, ….
+func (s *server) request(ctx context.Context, key string, header ...string) *http.Request {
+	s.t.Helper()
+	r, err := http.NewRequestWithContext(ctx, "POST", "http://"+s.addr+"/v1/chat/completions", strings.NewReader(chatBody))
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	r.Header.Set("Authorization", "Bearer "+key)
+	r.Header.Set("Content-Type", "application/json")
+	for i := 0; i+1 < len(header); i += 2 {
+		r.Header.Set(header[i], header[i+1])
+	}
+	return r
+}
+
+// chat makes a chat request and returns its status; 0 when no answer came.
+func (s *server) chat(key string, header ...string) int {
+	res, err := s.client.Do(s.request(context.Background(), key, header...))
+	if err != nil {
+		return 0
+	}
+	defer res.Body.Close()
+	if _, err := io.Copy(io.Discard, res.Body); err != nil {
+		return 0
+	}
+	return res.StatusCode
+}
+
+// must returns the answer to r with its whole body.
+func (s *server) must(r *http.Request) (*http.Response, string) {
+	s.t.Helper()
+	res, err := s.client.Do(r)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	defer res.Body.Close()
+	b, err := io.ReadAll(res.Body)
+	if err != nil && !errors.Is(err, io.ErrUnexpectedEOF) {
+		s.t.Fatal(err)
+	}
+	return res, string(b)
+}
+
+// clean fails the test when the stand-in saw anything that it should not.
+func (s *server) clean() {
+	s.t.Helper()
+	for _, v := range s.upstream.Violations() {
+		s.t.Error("at the upstream: ", v)
+	}
+}

@@ -1,0 +1,240 @@
+// Package upstreamtest is a strict stand-in for the vendors' APIs, for tests:
+// it speaks the protocols of OpenAI, Anthropic and Gemini, insists on the
+// right credential in the right slot, and records everything that it was
+// sent. It is never part of the product.
+package upstreamtest
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+// Vendor is the protocol that a Server speaks.
+type Vendor string
+
+// The vendors.
+const (
+	OpenAI    Vendor = "openai"
+	Anthropic Vendor = "anthropic"
+	Gemini    Vendor = "gemini"
+	// Any answers every path with a small JSON object; the credential is
+	// expected as a bearer token.
+	Any Vendor = "any"
+)
+
+// What a test asks of one request, by headers that go through till untouched.
+const (
+	HeaderStatus = "X-Test-Status" // answer with this status
+	HeaderEvents = "X-Test-Events" // stream this many events
+	HeaderPause  = "X-Test-Pause"  // wait that long between events, such as 5ms
+	HeaderFail   = "X-Test-Fail"   // "before" or "after" the first byte, or "hang"
+	HeaderHold   = "X-Test-Hold"   // answer only when Release is called
+)
+
+// Request is what the server was sent.
+type Request struct {
+	Method string
+	Path   string // as it came, escaped
+	Query  string
+	Host   string
+	Header http.Header
+	Body   []byte
+}
+
+// Server is a running stand-in.
+type Server struct {
+	*httptest.Server
+	vendor     Vendor
+	credential string
+	latency    atomic.Int64
+
+	count atomic.Int64
+	last  atomic.Pointer[Request]
+
+	mu         sync.Mutex
+	violations []string
+	release    chan struct{}
+	held       chan struct{} // one value for each request that began to hold
+}
+
+// Start runs a stand-in on loopback until the test ends.
+func Start(t interface {
+	Cleanup(func())
+	Helper()
+}, vendor Vendor, credential string) *Server {
+	t.Helper()
+	s := &Server{vendor: vendor, credential: credential, release: make(chan struct{}), held: make(chan struct{}, 1024)}
+	s.Server = httptest.NewServer(s)
+	t.Cleanup(func() {
+		s.CloseClientConnections()
+		s.Close()
+	})
+	return s
+}
+
+// Count is how many requests came, right or wrong.
+func (s *Server) Count() int64 { return s.count.Load() }
+
+// Last is the request that came last.
+func (s *Server) Last() *Request { return s.last.Load() }
+
+// SetLatency lets every answer wait.
+func (s *Server) SetLatency(d time.Duration) { s.latency.Store(int64(d)) }
+
+// Violations lists what was wrong with the requests that came.
+func (s *Server) Violations() []string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return slices.Clone(s.violations)
+}
+
+// Held waits until a request asks to be held.
+func (s *Server) Held(ctx context.Context) error {
+	select {
+	case <-s.held:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// Release lets go of everything that is held, now and later.
+func (s *Server) Release() { close(s.release) }
+
+func (s *Server) violate(format string, args ...any) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if len(s.violations) < 100 {
+		s.violations = append(s.violations, fmt.Sprintf(format, args...))
+	}
+}
+
+// ServeHTTP implements http.Handler.
+func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	s.count.Add(1)
+	body, err := io.ReadAll(io.LimitReader(r.Body, 32<<20))
+	if err != nil {
+		s.violate("reading the body: %v", err)
+		return
+	}
+	s.last.Store(&Request{r.Method, r.URL.EscapedPath(), r.URL.RawQuery, r.Host, r.Header.Clone(), body})
+	if !s.inspect(r, body) {
+		s.fail(w, http.StatusUnauthorized, "wrong credential")
+		return
+	}
+	if d := time.Duration(s.latency.Load()); d > 0 {
+		select {
+		case <-time.After(d):
+		case <-r.Context().Done():
+			return
+		}
+	}
+	if r.Header.Get(HeaderHold) != "" {
+		s.held <- struct{}{}
+		select {
+		case <-s.release:
+		case <-r.Context().Done():
+			return
+		}
+	}
+	switch r.Header.Get(HeaderFail) {
+	case "before":
+		reset(w)
+		return
+	case "hang":
+		<-r.Context().Done()
+		return
+	}
+	if text := r.Header.Get(HeaderStatus); text != "" {
+		status, err := strconv.Atoi(text)
+		if err != nil {
+			status = http.StatusTeapot
+		}
+		s.fail(w, status, "as the test asked")
+		return
+	}
+	s.answer(w, r, body)
+}
+
+// reset breaks the connection off.
+func reset(w http.ResponseWriter) {
+	conn, _, err := http.NewResponseController(w).Hijack()
+	if err != nil {
+		panic(http.ErrAbortHandler)
+	}
+	if tcp, ok := conn.(*net.TCPConn); ok {
+		_ = tcp.SetLinger(0) // a reset, not a clean end
+	}
+	_ = conn.Close()
+}
+
+// slots is where each vendor expects its credential.
+var slots = map[Vendor]string{OpenAI: "Authorization", Anthropic: "X-Api-Key", Gemini: "X-Goog-Api-Key", Any: "Authorization"}
+
+// strangers must never reach a vendor.
+var strangers = []string{
+	"X-Forwarded-For", "X-Forwarded-Host", "X-Forwarded-Proto", "Forwarded", "Via", "X-Real-Ip", "Cookie",
+	"X-Http-Method-Override", "X-Original-Url", "X-Rewrite-Url", "Proxy-Authorization",
+}
+
+// inspect records what is wrong with a request and reports whether its
+// credential is right.
+func (s *Server) inspect(r *http.Request, body []byte) bool {
+	where := r.Method + " " + r.URL.Path
+	for name, values := range r.Header {
+		for _, v := range values {
+			if strings.Contains(v, "till_sk_") {
+				s.violate("%s: a scoped key in %s", where, name)
+			}
+			if strings.Contains(v, s.credential) && name != slots[s.vendor] {
+				s.violate("%s: the credential in %s", where, name)
+			}
+		}
+	}
+	if strings.Contains(r.URL.String(), "till_sk_") || bytes.Contains(body, []byte("till_sk_")) {
+		s.violate("%s: a scoped key in URL or body", where)
+	}
+	for _, name := range strangers {
+		if v, ok := r.Header[name]; ok {
+			s.violate("%s: header %s: %q", where, name, v)
+		}
+	}
+	for _, vendor := range []Vendor{OpenAI, Anthropic, Gemini} {
+		if slot := slots[vendor]; slot != slots[s.vendor] && r.Header.Get(slot) != "" {
+			s.violate("%s: header %s belongs to another vendor", where, slot)
+		}
+	}
+	want := s.credential
+	if slots[s.vendor] == "Authorization" {
+		want = "Bearer " + want
+	}
+	if got := r.Header[slots[s.vendor]]; len(got) != 1 || got[0] != want {
+		s.violate("%s: not exactly the credential in %s", where, slots[s.vendor])
+		return false
+	}
+	return true
+}
+
+func (s *Server) fail(w http.ResponseWriter, status int, message string) {
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(status)
+	write(w, map[string]any{"error": map[string]any{"message": message, "type": "test_error", "code": strconv.Itoa(status)}})
+}
+
+func write(w io.Writer, v any) {
+	if err := json.NewEncoder(w).Encode(v); err != nil {
+		panic(http.ErrAbortHandler)
+	}
+}

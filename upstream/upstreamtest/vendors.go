@@ -1,0 +1,142 @@
+package upstreamtest
+
+import (
+	"encoding/json"
+	"fmt"
+	"net/http"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// answer is a right answer in the vendor's shape.
+func (s *Server) answer(w http.ResponseWriter, r *http.Request, body []byte) {
+	var ask struct {
+		Model  string `json:"model"`
+		Stream bool   `json:"stream"`
+	}
+	if len(body) > 0 && strings.Contains(r.Header.Get("Content-Type"), "json") {
+		if err := json.Unmarshal(body, &ask); err != nil {
+			s.violate("%s %s: the body is no JSON: %v", r.Method, r.URL.Path, err)
+			s.fail(w, http.StatusBadRequest, "the body is no JSON")
+			return
+		}
+	}
+	path := r.URL.Path
+	post := r.Method == http.MethodPost
+	switch {
+	case s.vendor == Any:
+		s.json(w, object{"path": path, "method": r.Method})
+	case s.vendor == OpenAI && post && path == "/v1/chat/completions" && ask.Stream:
+		s.stream(w, r, openAIChunk, "data: [DONE]\n\n")
+	case s.vendor == OpenAI && post && path == "/v1/chat/completions":
+		s.json(w, object{
+			"id": "chatcmpl-1", "object": "chat.completion", "created": 1, "model": ask.Model,
+			"choices": []object{{"index": 0, "finish_reason": "stop", "message": object{"role": "assistant", "content": "hello"}}},
+			"usage":   object{"prompt_tokens": 5, "completion_tokens": 2, "total_tokens": 7},
+		})
+	case s.vendor == OpenAI && post && path == "/v1/responses":
+		s.json(w, object{
+			"id": "resp_1", "object": "response", "created_at": 1, "status": "completed", "model": ask.Model,
+			"output": []object{{"id": "msg_1", "type": "message", "role": "assistant", "status": "completed",
+				"content": []object{{"type": "output_text", "text": "hello", "annotations": []any{}}}}},
+			"usage": object{"input_tokens": 5, "output_tokens": 2, "total_tokens": 7},
+		})
+	case s.vendor == Anthropic && post && path == "/v1/messages" && ask.Stream:
+		s.stream(w, r, anthropicChunk, "event: message_stop\ndata: {\"type\":\"message_stop\"}\n\n")
+	case s.vendor == Anthropic && post && path == "/v1/messages":
+		s.json(w, object{
+			"id": "msg_1", "type": "message", "role": "assistant", "model": ask.Model, "stop_reason": "end_turn", "stop_sequence": nil,
+			"content": []object{{"type": "text", "text": "hello"}}, "usage": object{"input_tokens": 5, "output_tokens": 2},
+		})
+	case s.vendor == Anthropic && post && path == "/v1/messages/count_tokens":
+		s.json(w, object{"input_tokens": 5})
+	case s.vendor == Gemini && post && strings.HasSuffix(path, ":generateContent"):
+		s.json(w, geminiChunk("hello"))
+	case s.vendor == Gemini && post && strings.HasSuffix(path, ":countTokens"):
+		s.json(w, object{"totalTokens": 5})
+	case s.vendor == Gemini && post && strings.HasSuffix(path, ":streamGenerateContent"):
+		s.stream(w, r, func(i int, text string) string { return event("", geminiChunk(text)) }, "")
+	case r.Method == http.MethodGet && strings.HasSuffix(path, "/models"):
+		s.json(w, object{"object": "list", "data": []object{{"id": "m-1", "object": "model"}}, "models": []object{{"name": "models/m-1"}}})
+	default:
+		s.violate("unknown path %s %s", r.Method, path)
+		s.fail(w, http.StatusNotFound, "unknown path "+path)
+	}
+}
+
+type object = map[string]any
+
+func (s *Server) json(w http.ResponseWriter, v any) {
+	w.Header().Set("Content-Type", "application/json")
+	write(w, v)
+}
+
+func event(name string, v any) string {
+	b, err := json.Marshal(v)
+	if err != nil {
+		panic(err)
+	}
+	if name != "" {
+		name = "event: " + name + "\n"
+	}
+	return name + "data: " + string(b) + "\n\n"
+}
+
+func openAIChunk(_ int, text string) string {
+	return event("", object{
+		"id": "chatcmpl-1", "object": "chat.completion.chunk", "created": 1, "model": "m",
+		"choices": []object{{"index": 0, "delta": object{"content": text}, "finish_reason": nil}},
+	})
+}
+
+func anthropicChunk(i int, text string) string {
+	s := ""
+	if i == 0 {
+		s = event("message_start", object{"type": "message_start", "message": object{
+			"id": "msg_1", "type": "message", "role": "assistant", "model": "m", "content": []any{},
+			"stop_reason": nil, "stop_sequence": nil, "usage": object{"input_tokens": 5, "output_tokens": 1},
+		}}) + event("content_block_start", object{"type": "content_block_start", "index": 0, "content_block": object{"type": "text", "text": ""}})
+	}
+	return s + event("content_block_delta", object{"type": "content_block_delta", "index": 0, "delta": object{"type": "text_delta", "text": text}})
+}
+
+func geminiChunk(text string) object {
+	return object{
+		"candidates":    []object{{"index": 0, "finishReason": "STOP", "content": object{"role": "model", "parts": []object{{"text": text}}}}},
+		"usageMetadata": object{"promptTokenCount": 5, "candidatesTokenCount": 2, "totalTokenCount": 7},
+	}
+}
+
+// stream sends events; each tells in its text when it was sent, in Unix
+// nanoseconds, so that a reader can measure the delay.
+func (s *Server) stream(w http.ResponseWriter, r *http.Request, chunk func(i int, text string) string, last string) {
+	events, pause := 3, time.Duration(0)
+	if n, err := strconv.Atoi(r.Header.Get(HeaderEvents)); err == nil {
+		events = n
+	}
+	if d, err := time.ParseDuration(r.Header.Get(HeaderPause)); err == nil {
+		pause = d
+	}
+	w.Header().Set("Content-Type", "text/event-stream")
+	flusher := http.NewResponseController(w)
+	for i := range events {
+		if i > 0 && pause > 0 {
+			select {
+			case <-time.After(pause):
+			case <-r.Context().Done():
+				return
+			}
+		}
+		if _, err := fmt.Fprint(w, chunk(i, fmt.Sprintf("at %d;", time.Now().UnixNano()))); err != nil || flusher.Flush() != nil {
+			return
+		}
+		if i == 0 && r.Header.Get(HeaderFail) == "after" {
+			reset(w)
+			return
+		}
+	}
+	if _, err := fmt.Fprint(w, last); err != nil {
+		return
+	}
+}
