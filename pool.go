@@ -91,13 +91,6 @@ func openLimiter(dir string, open func(string, *slog.Logger) (limiter.Store, err
 	return l, nil
 }
 
-// opened returns the limiter if the store is open.
-func (e *engine) opened() *limiter.Limiter {
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	return e.limiter
-}
-
 // Destruct closes the store; the pool calls it when no configuration uses the
 // engine any more.
 func (e *engine) Destruct() error {

@@ -13,6 +13,7 @@ import (
 	"strings"
 
 	"github.com/caddyserver/caddy/v2"
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp/reverseproxy"
 
 	"github.com/till-proxy/till/limiter"
@@ -65,6 +66,11 @@ var errDispatched = errors.New("the request was already sent once; till never se
 func (t *Transport) RoundTrip(r *http.Request) (*http.Response, error) {
 	x := exchangeOf(r.Context())
 	if x == nil {
+		if r.Context().Value(caddyhttp.ServerCtxKey) == nil {
+			// No client's request: the reverse proxy's own health check. It
+			// goes out without the credential.
+			return t.HTTPTransport.RoundTrip(r)
+		}
 		return nil, errors.New("a reverse_proxy with the till transport must follow a till handler")
 	}
 	if x.dispatched.Load() {

@@ -74,7 +74,7 @@ func NewHandler(b Backend, caller limiter.Caller, log *slog.Logger) http.Handler
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		_, pattern := mux.Handler(r)
 		if pattern == "" {
-			a.fail(w, notRouted(mux, r))
+			a.fail(w, notRouted(w.Header(), mux, r))
 			return
 		}
 		mux.ServeHTTP(w, r)
@@ -82,12 +82,18 @@ func NewHandler(b Backend, caller limiter.Caller, log *slog.Logger) http.Handler
 }
 
 // notRouted tells an unknown path from a known one with another method.
-func notRouted(mux *http.ServeMux, r *http.Request) error {
+func notRouted(h http.Header, mux *http.ServeMux, r *http.Request) error {
+	var offered []string
 	for _, method := range []string{"GET", "POST", "PATCH", "DELETE"} {
 		probe := &http.Request{Method: method, URL: r.URL, Host: r.Host}
 		if _, pattern := mux.Handler(probe); pattern != "" {
-			return &apiError{http.StatusMethodNotAllowed, "method_not_allowed", r.Method + " is not offered on " + r.URL.Path}
+			offered = append(offered, method)
 		}
+	}
+	if len(offered) > 0 {
+		h.Set("Allow", strings.Join(offered, ", "))
+		return &apiError{http.StatusMethodNotAllowed, "method_not_allowed",
+			fmt.Sprintf("%s is not offered on %s; there is %s", r.Method, r.URL.Path, strings.Join(offered, ", "))}
 	}
 	return &apiError{http.StatusNotFound, "not_found", "there is nothing at " + r.URL.Path}
 }
@@ -237,6 +243,9 @@ func filterOf(q url.Values) (limiter.Filter, error) {
 			f.Cursor = value
 		case "unused_for":
 			f.UnusedFor, err = caddy.ParseDuration(value)
+			if err == nil && f.UnusedFor <= 0 {
+				err = errors.New("it must be more than 0")
+			}
 		case "limit":
 			f.Limit, err = strconv.Atoi(value)
 			if err == nil && f.Limit < 1 {
@@ -280,7 +289,7 @@ func (a *api) change(l *limiter.Limiter, r *http.Request) (int, any, error) {
 	if err := readBody(r, &body); err != nil {
 		return 0, nil, err
 	}
-	return key(l.Change(r.Context(), a.caller, r.PathValue("id"), version, body.apply))
+	return key(l.Change(r.Context(), a.caller, r.PathValue("id"), version, body.change))
 }
 
 // ifMatch reads the version that a change is based on; 0 when none is named.
@@ -332,10 +341,8 @@ func (a *api) revoke(l *limiter.Limiter, r *http.Request) (int, any, error) {
 	var body struct {
 		Reason string `json:"reason"`
 	}
-	if r.ContentLength != 0 {
-		if err := readBody(r, &body); err != nil {
-			return 0, nil, err
-		}
+	if err := readOptionalBody(r, &body); err != nil {
+		return 0, nil, err
 	}
 	view, cut, err := l.Revoke(r.Context(), a.caller, r.PathValue("id"), body.Reason)
 	if err != nil {

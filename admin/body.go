@@ -19,8 +19,11 @@ import (
 // maxBody bounds the body of a management call, in bytes.
 const maxBody = 1 << 20
 
-// readBody reads one JSON object. A field that is not known is an error: a
-// limit that was misspelt must not be taken for one that holds.
+// readBody reads one JSON object into a struct, field by field, so that every
+// mistake is told with the field's name. A field that is not known is an
+// error: a limit that was misspelt must not be taken for one that holds.
+//
+// A field that is null is left out, unless into is an unsetter.
 func readBody(r *http.Request, into any) error {
 	body, err := io.ReadAll(http.MaxBytesReader(nil, r.Body, maxBody))
 	var tooLarge *http.MaxBytesError
@@ -33,45 +36,98 @@ func readBody(r *http.Request, into any) error {
 	if err := onceEach(body); err != nil {
 		return err
 	}
-	d := json.NewDecoder(bytes.NewReader(body))
-	d.DisallowUnknownFields()
-	if err := d.Decode(into); err != nil {
-		return explain(err)
+	var fields map[string]json.RawMessage
+	if err := json.Unmarshal(body, &fields); err != nil {
+		return malformed(err)
+	}
+	u, unsets := into.(unsetter)
+	for _, name := range sorted(fields) {
+		value := fields[name]
+		null := bytes.Equal(value, []byte("null"))
+		if err := readField(name, value, into); err != nil {
+			return err
+		}
+		if null && unsets && !u.unset(name) {
+			return invalid("%s cannot be null", name)
+		}
 	}
 	return nil
 }
 
-// explain says in the API's words what encoding/json did not like.
-func explain(err error) error {
-	var kind *json.UnmarshalTypeError
-	if errors.As(err, &kind) && kind.Field != "" {
-		return invalid("%s must be a %s, got a %s", kind.Field, kindName(kind.Type.String()), kind.Value)
-	}
-	if field, ok := strings.CutPrefix(err.Error(), "json: unknown field "); ok {
-		field = strings.Trim(field, `"`)
-		if why, later := notEnforced[field]; later {
-			return invalid("%s: %s", field, why)
-		}
-		return invalid("unknown field %q", field)
-	}
-	if errors.Is(err, io.EOF) {
-		return invalid("the body must be a JSON object")
-	}
-	return invalid("%s", strings.TrimPrefix(err.Error(), "json: "))
+// unsetter is a body in which null takes a field away.
+type unsetter interface {
+	// unset notes that the field is to go, or reports that it cannot.
+	unset(field string) bool
 }
 
-func kindName(goType string) string {
+// readOptionalBody is readBody for calls that work without one.
+func readOptionalBody(r *http.Request, into any) error {
+	body, err := io.ReadAll(io.LimitReader(r.Body, maxBody+1))
+	if err != nil {
+		return invalid("reading the body: %v", err)
+	}
+	if len(bytes.TrimSpace(body)) == 0 {
+		return nil
+	}
+	r.Body = io.NopCloser(bytes.NewReader(body))
+	return readBody(r, into)
+}
+
+// readField decodes one field of an object into the struct's field of exactly
+// that name. encoding/json alone would also take other cases of letters.
+func readField(name string, value json.RawMessage, into any) error {
+	unknown := invalid("unknown field %q", cut(name, 64))
+	if why, later := notEnforced[name]; later && !bytes.Equal(value, []byte("null")) {
+		return invalid("%s: %s", name, why)
+	} else if later {
+		return nil
+	}
+	if strings.ContainsFunc(name, func(r rune) bool { return r != '_' && (r < 'a' || r > 'z') }) {
+		return unknown
+	}
+	d := json.NewDecoder(strings.NewReader(`{"` + name + `":` + string(value) + `}`))
+	d.DisallowUnknownFields()
+	err := d.Decode(into)
+	var kind *json.UnmarshalTypeError
+	var when *time.ParseError
+	switch {
+	case err == nil:
+		return nil
+	case strings.HasPrefix(err.Error(), "json: unknown field "):
+		return unknown
+	case errors.As(err, &kind):
+		return invalid("%s must %s, got %s", name, kindName(kind.Type.String(), value), kind.Value)
+	case errors.As(err, &when):
+		return invalid("%s must be a time such as 2026-12-31T18:00:00Z, got %s", name, value)
+	}
+	return invalid("%s: %s", name, strings.TrimPrefix(strings.TrimPrefix(err.Error(), "json: "), name+" "))
+}
+
+// kindName says what a Go type wants to be written as.
+func kindName(goType string, value json.RawMessage) string {
+	verb := "be "
+	if len(value) > 0 && (value[0] == '[' || value[0] == '{') {
+		verb = "hold "
+	}
 	switch {
 	case strings.Contains(goType, "int"):
-		return "whole number"
+		return verb + "a whole number"
 	case strings.HasPrefix(goType, "[]"):
-		return "list"
+		return "be a list"
 	case strings.HasPrefix(goType, "map"):
-		return "object"
+		return "be an object"
 	case strings.Contains(goType, "bool"):
-		return "true or false"
+		return verb + "true or false"
 	}
-	return "text"
+	return verb + "text"
+}
+
+// malformed says what is wrong with a body that is no JSON object.
+func malformed(err error) error {
+	if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
+		return invalid("the body must be a whole JSON object")
+	}
+	return invalid("the body must be a JSON object: %s", strings.TrimPrefix(err.Error(), "json: "))
 }
 
 // notEnforced are fields that a later version takes. A limit that is not
@@ -102,20 +158,18 @@ func onceEach(body []byte) error {
 	var stack []level
 	for {
 		t, err := d.Token()
-		if errors.Is(err, io.EOF) && len(stack) == 0 {
-			return nil
-		}
 		if err != nil {
-			return explain(err)
+			return malformed(err)
+		}
+		if len(stack) == 0 && t != json.Delim('{') {
+			return invalid("the body must be a JSON object")
 		}
 		if top := len(stack) - 1; top >= 0 && stack[top].names != nil && stack[top].name {
 			if name, ok := t.(string); ok {
-				// encoding/json matches names in any case of letters.
-				folded := strings.ToLower(name)
-				if stack[top].names[folded] {
-					return invalid("the field %q stands twice", name)
+				if stack[top].names[name] {
+					return invalid("the field %q stands twice", cut(name, 64))
 				}
-				stack[top].names[folded] = true
+				stack[top].names[name] = true
 				stack[top].name = false
 				continue
 			}
@@ -134,9 +188,10 @@ func onceEach(body []byte) error {
 			stack[top].name = stack[top].names != nil
 			continue
 		}
-		if d.More() {
+		if _, err := d.Token(); !errors.Is(err, io.EOF) {
 			return invalid("the body must hold one JSON object and nothing after it")
 		}
+		return nil
 	}
 }
 
@@ -223,7 +278,64 @@ func (s *settable) apply(k *limiter.Key) error {
 	return nil
 }
 
-type changeBody struct{ settable }
+// changeBody is a PATCH. A field that is null goes back to its default: no
+// such limit, rule or note.
+type changeBody struct {
+	settable
+	Unlimited bool `json:"unlimited"`
+
+	gone []func(*limiter.Key)
+}
+
+// defaults take a field of a key away.
+var defaults = map[string]func(*limiter.Key){
+	"name":             func(k *limiter.Key) { k.Name = "" },
+	"max_activations":  func(k *limiter.Key) { k.Limit[limiter.Activations] = limiter.NoLimit },
+	"expires_in":       func(k *limiter.Key) { k.ExpiresAt = time.Time{} },
+	"expires_at":       func(k *limiter.Key) { k.ExpiresAt = time.Time{} },
+	"idle_timeout":     func(k *limiter.Key) { k.IdleTimeout = 0 },
+	"first_use_within": func(k *limiter.Key) { k.FirstUseWithin = 0 },
+	"rate":             func(k *limiter.Key) { k.Rate = limiter.Rate{} },
+	"max_concurrency":  func(k *limiter.Key) { k.MaxConcurrency = 0 },
+	"paths":            func(k *limiter.Key) { k.Scope.Paths = nil },
+	"methods":          func(k *limiter.Key) { k.Scope.Methods = nil },
+	"ips":              func(k *limiter.Key) { k.Scope.IPs = nil },
+	"pin_ip":           func(k *limiter.Key) { k.Scope.PinIP = false },
+	"owner":            func(k *limiter.Key) { k.Owner = "" },
+	"purpose":          func(k *limiter.Key) { k.Purpose = "" },
+	"labels":           func(k *limiter.Key) { k.Labels = nil },
+	"metadata":         func(k *limiter.Key) { k.Metadata = nil },
+	"charge":           func(k *limiter.Key) { k.Charge = limiter.ChargeForwarded },
+}
+
+func (b *changeBody) unset(field string) bool {
+	take, ok := defaults[field]
+	if ok {
+		b.gone = append(b.gone, take)
+	}
+	return ok || notEnforced[field] != ""
+}
+
+// change applies the body to a key. It may run more than once.
+func (b *changeBody) change(k *limiter.Key) error {
+	before := endless(k)
+	if err := b.apply(k); err != nil {
+		return err
+	}
+	for _, take := range b.gone {
+		take(k)
+	}
+	if endless(k) && !before && !b.Unlimited {
+		return invalid(`this would leave a key that nothing ends by itself: keep max_activations or expires_at, or say "unlimited": true`)
+	}
+	return nil
+}
+
+// endless reports whether nothing ends the key by itself.
+func endless(k *limiter.Key) bool {
+	return k.Limit[limiter.Activations] == limiter.NoLimit && k.Limit[limiter.Tokens] == limiter.NoLimit &&
+		k.Limit[limiter.Nanodollars] == limiter.NoLimit && k.ExpiresAt.IsZero()
+}
 
 type mintBody struct {
 	settable
@@ -268,6 +380,8 @@ func pickUpstream(name string, upstreams []UpstreamInfo) (UpstreamInfo, error) {
 		}
 	}
 	switch {
+	case len(names) == 0:
+		return UpstreamInfo{}, invalid("no upstream is configured: declare one in the global options, { till { upstream openai { credential {env.OPENAI_API_KEY} } } }")
 	case name != "":
 		return UpstreamInfo{}, invalid("upstream %q is not configured; there are: %s", name, strings.Join(names, ", "))
 	case len(held) == 1:

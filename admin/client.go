@@ -10,6 +10,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"net/url"
 	"os"
 	"path/filepath"
 	"strings"
@@ -20,10 +21,11 @@ import (
 
 // client talks to the management API of a running server.
 type client struct {
-	http  *http.Client
-	base  string // scheme://host/till
-	where string // the address as people write it
-	token string
+	http   *http.Client
+	base   string // the API's URL
+	origin string // for Caddy's admin endpoint, which may insist on one
+	where  string // the address as people write it
+	token  string
 }
 
 // maxAnswer bounds what the client reads of an answer, in bytes.
@@ -37,8 +39,9 @@ func dataDir(flag string) (string, error) {
 
 const socketName = "admin.sock"
 
-// newClient connects to address; without one to `up`'s socket if it lives,
-// else to Caddy's admin endpoint.
+// newClient connects to address: unix//path, host:port, or the whole URL of
+// the API. Without one it takes `up`'s socket if that lives, else Caddy's
+// admin endpoint.
 func newClient(address string) (*client, error) {
 	address = cmp.Or(address, os.Getenv("TILL_ADDRESS"))
 	if address == "" {
@@ -53,10 +56,15 @@ func newClient(address string) (*client, error) {
 			address = caddy.DefaultAdminListen
 		}
 	}
-	c := &client{where: address, token: os.Getenv("TILL_TOKEN"), http: &http.Client{Timeout: time.Minute}}
+	c := &client{where: address, token: os.Getenv("TILL_TOKEN"), http: &http.Client{
+		Timeout: time.Minute,
+		// A redirect would take the token somewhere else.
+		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
+	}}
 	if path, ok := strings.CutPrefix(address, "unix/"); ok {
 		path, _, _ = strings.Cut(path, "|")
-		c.base = "http://till" + basePath
+		// Caddy wants a loopback host where it checks one.
+		c.base = "http://127.0.0.1" + basePath
 		c.http.Transport = &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
 			var d net.Dialer
 			return d.DialContext(ctx, "unix", path)
@@ -64,9 +72,22 @@ func newClient(address string) (*client, error) {
 		return c, nil
 	}
 	if !strings.Contains(address, "://") {
-		address = "http://" + address
+		host, port, err := net.SplitHostPort(strings.TrimPrefix(address, "tcp/"))
+		if err != nil || port == "" {
+			return nil, usage("--address must be host:port, unix//path or a URL, got %q", address)
+		}
+		c.origin = "http://" + net.JoinHostPort(cmp.Or(host, "localhost"), port)
+		c.base = c.origin + basePath
+		return c, nil
 	}
-	c.base = strings.TrimSuffix(address, "/") + basePath
+	u, err := url.Parse(address)
+	if err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Host == "" || u.User != nil || u.RawQuery != "" || u.Fragment != "" {
+		return nil, usage("--address must be host:port, unix//path or a URL of http or https without user and query")
+	}
+	c.base = strings.TrimSuffix(address, "/")
+	if strings.Trim(u.Path, "/") == "" {
+		c.base += basePath
+	}
 	return c, nil
 }
 
@@ -117,6 +138,9 @@ func (c *client) raw(ctx context.Context, method, path string, body any) ([]byte
 	if body != nil {
 		r.Header.Set("Content-Type", "application/json")
 	}
+	if c.origin != "" {
+		r.Header.Set("Origin", c.origin)
+	}
 	if c.token != "" {
 		r.Header.Set("Authorization", "Bearer "+c.token)
 	}
@@ -125,9 +149,12 @@ func (c *client) raw(ctx context.Context, method, path string, body any) ([]byte
 		return nil, c.unreachable(err)
 	}
 	defer res.Body.Close()
-	b, err := io.ReadAll(io.LimitReader(res.Body, maxAnswer))
+	b, err := io.ReadAll(io.LimitReader(res.Body, maxAnswer+1))
 	if err != nil {
 		return nil, fmt.Errorf("reading the answer of %s: %w", c.where, err)
+	}
+	if len(b) > maxAnswer {
+		return nil, fmt.Errorf("%s answered more than %d MB: ask for less", c.where, maxAnswer>>20)
 	}
 	if res.StatusCode >= 200 && res.StatusCode < 300 {
 		return b, nil

@@ -40,7 +40,7 @@ func (c *fakeClock) advance(d time.Duration) {
 type world struct {
 	*limiter.Limiter
 	t      testing.TB
-	clock  *fakeClock // nil: the system's
+	clock  *fakeClock      // nil: the system's
 	disk   *storetest.Disk // nil on Badger
 	dir    string
 	shadow string

@@ -111,7 +111,7 @@ func ParseIP(s string) (netip.Prefix, error) {
 	case p.Addr().Is4In6():
 		return netip.Prefix{}, fmt.Errorf("write the IPv4 network %q without ::ffff:", s)
 	case p != p.Masked():
-		return netip.Prefix{}, fmt.Errorf("the network %q has host bits set: did you mean %s?", s, p.Masked())
+		return netip.Prefix{}, fmt.Errorf("the network %q has host bits set; write %s", s, p.Masked())
 	}
 	return p, nil
 }

@@ -1,0 +1,135 @@
+package till
+
+import (
+	"net/http"
+	"net/http/httptest"
+	"net/url"
+	"strings"
+	"testing"
+
+	"github.com/till-proxy/till/limiter"
+	"github.com/till-proxy/till/scope"
+)
+
+func mustURL(s string) *url.URL {
+	u, err := url.Parse(s)
+	if err != nil {
+		panic(err)
+	}
+	return u
+}
+
+// routed is what a target does with a request.
+func routed(t *testing.T, u *Upstream, name, method, target string, header ...string) (*exchange, *limiter.Refusal) {
+	t.Helper()
+	to, err := u.provision(name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	r := httptest.NewRequest(method, target, nil)
+	for i := 0; i+1 < len(header); i += 2 {
+		r.Header.Set(header[i], header[i+1])
+	}
+	escaped := r.URL.EscapedPath()
+	path, err := scope.CleanPath(escaped)
+	if err != nil {
+		return nil, &limiter.Refusal{Code: limiter.CodeBadRequest}
+	}
+	x := &exchange{target: to}
+	return x, to.route(x, r, &limiter.Key{ID: "key_1", Upstream: name}, path, escaped)
+}
+
+func TestRequestsGoWhereTheyWereMatched(t *testing.T) {
+	t.Parallel()
+	openai := &Upstream{}
+	based := &Upstream{Preset: "openai", To: []string{"https://gateway.example.com/base"}}
+	github := &Upstream{To: []string{"https://api.github.com"}, Allow: []string{"GET /repos/*"}, Upgrades: []string{"/ws/*"}}
+	batches := &Upstream{Preset: "openai", Allow: []string{"POST /v1/batches", "POST /v1/chat/completions"}}
+	for _, test := range []struct {
+		u              *Upstream
+		name           string
+		method, target string
+		header         []string
+		out            string // as sent; "" when refused
+		code           limiter.Code
+	}{
+		{u: openai, name: "openai", method: "POST", target: "/v1/chat/completions", out: "/v1/chat/completions"},
+		{u: openai, name: "openai", method: "POST", target: "/chat/completions", out: "/v1/chat/completions"},
+		{u: openai, name: "openai", method: "POST", target: "/proxy/openai/v1/chat/completions", out: "/v1/chat/completions"},
+		{u: openai, name: "openai", method: "POST", target: "/proxy/openai/chat/completions", out: "/v1/chat/completions"},
+		{u: openai, name: "openai", method: "GET", target: "/v1/models/a%20b", out: "/v1/models/a%20b"},
+		{u: based, name: "mine", method: "POST", target: "/v1/embeddings", out: "/base/v1/embeddings"},
+		{u: github, name: "github", method: "GET", target: "/repos/o/r", out: "/repos/o/r"},
+		{u: github, name: "github", method: "GET", target: "/proxy/github/repos/o/r", out: "/repos/o/r"},
+		{u: batches, name: "b", method: "POST", target: "/v1/batches", out: "/v1/batches"},
+		{u: github, name: "github", method: "GET", target: "/ws/x", header: []string{"Connection", "Upgrade", "Upgrade", "websocket"}, out: "/ws/x"},
+
+		{u: openai, name: "openai", method: "POST", target: "/proxy/anthropic/v1/messages", code: limiter.CodeWrongUpstream},
+		{u: openai, name: "openai", method: "POST", target: "/proxy/%6fpenai/v1/x", code: limiter.CodeBadRequest},
+		{u: openai, name: "openai", method: "GET", target: "/%761/models", code: limiter.CodeBadRequest},
+		{u: openai, name: "openai", method: "POST", target: "/v1/batches", code: limiter.CodePathNotAllowed},
+		{u: openai, name: "openai", method: "POST", target: "/proxy/openai/batches/", code: limiter.CodePathNotAllowed},
+		{u: openai, name: "openai", method: "GET", target: "/v1/organization/users", code: limiter.CodePathNotAllowed},
+		{u: batches, name: "b", method: "POST", target: "/v1/organization/admin_api_keys", code: limiter.CodePathNotAllowed},
+		{u: batches, name: "b", method: "GET", target: "/v1/batches", code: limiter.CodePathNotAllowed},
+		{u: github, name: "github", method: "POST", target: "/repos/o/r", code: limiter.CodePathNotAllowed},
+		{u: github, name: "github", method: "GET", target: "/user", code: limiter.CodePathNotAllowed},
+		{u: openai, name: "openai", method: "TRACE", target: "/v1/x", code: limiter.CodeMethodNotAllowed},
+		{u: openai, name: "openai", method: "GET", target: "/v1/realtime", header: []string{"Connection", "keep-alive, Upgrade", "Upgrade", "websocket"}, code: limiter.CodeUpgradeNotAllowed},
+		{u: openai, name: "openai", method: "GET", target: "/v1/x", header: []string{"Upgrade", "h2c"}, code: limiter.CodeUpgradeNotAllowed},
+		{u: openai, name: "openai", method: "POST", target: "/v1/../v1/batches", code: limiter.CodeBadRequest},
+	} {
+		x, refusal := routed(t, test.u, test.name, test.method, test.target, test.header...)
+		switch {
+		case test.code != "" && (refusal == nil || refusal.Code != test.code):
+			t.Errorf("%s %s: %v, want %s", test.method, test.target, refusal, test.code)
+		case test.code == "" && refusal != nil:
+			t.Errorf("%s %s: %v", test.method, test.target, refusal)
+		case test.code == "" && x.out != test.out:
+			t.Errorf("%s %s is sent as %s, want %s", test.method, test.target, x.out, test.out)
+		}
+	}
+}
+
+func TestUpstreamsThatCannotWorkAreNamed(t *testing.T) {
+	t.Parallel()
+	for _, test := range []struct {
+		name string
+		u    *Upstream
+		want string
+	}{
+		{"Bad Name", &Upstream{}, "a-z"},
+		{"mine", &Upstream{}, "address is needed"},
+		{"mine", &Upstream{To: []string{"ftp://x"}}, `"ftp://x"`},
+		{"mine", &Upstream{To: []string{"https://u:p@x"}}, "user"},
+		{"mine", &Upstream{To: []string{"https://x", "http://y"}}, "same scheme"},
+		{"mine", &Upstream{To: []string{"https://x/a/../b"}}, "judged"},
+		{"mine", &Upstream{To: []string{"https://x"}, Credential: "{env.TILL_TEST_IS_NOT_SET}"}, "credential"},
+		{"mine", &Upstream{To: []string{"https://x"}, Credential: "two\nlines"}, "one line"},
+		{"mine", &Upstream{To: []string{"https://x"}, Allow: []string{"GET"}}, "METHOD /pattern"},
+		{"mine", &Upstream{To: []string{"https://x"}, Cookies: "some"}, "cookies"},
+	} {
+		if _, err := test.u.provision(test.name); err == nil || !strings.Contains(err.Error(), test.want) {
+			t.Errorf("%+v: %v, want one that names %q", test.u, err, test.want)
+		} else if strings.Contains(err.Error(), "two\nlines") {
+			t.Error("the error quotes the credential")
+		}
+	}
+}
+
+func TestRequestsWithoutABodyAreNotReplayable(t *testing.T) {
+	t.Parallel()
+	for _, method := range []string{"GET", "HEAD", "OPTIONS", "DELETE", "POST"} {
+		r := &http.Request{Method: method, URL: mustURL("http://x/"), Header: http.Header{"Idempotency-Key": {"1"}}}
+		sendOnce(r)
+		// What net/http's Request.isReplayable looks at.
+		replayable := (r.Body == nil || r.Body == http.NoBody || r.GetBody != nil) &&
+			(method == "GET" || method == "HEAD" || method == "OPTIONS" || r.Header["Idempotency-Key"] != nil)
+		if replayable {
+			t.Errorf("%s would be sent again", method)
+		}
+		if r.Body == nil && len(r.Header["idempotency-key"]) != 1 {
+			t.Errorf("%s lost its Idempotency-Key", method)
+		}
+	}
+}

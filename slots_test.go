@@ -1,0 +1,126 @@
+package till
+
+import (
+	"encoding/base64"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"testing"
+
+	"github.com/till-proxy/till/limiter"
+	"github.com/till-proxy/till/token"
+)
+
+func TestTheKeyIsFoundInEverySlotAndTakenOut(t *testing.T) {
+	t.Parallel()
+	secret, lookup, err := token.MintKey()
+	if err != nil {
+		t.Fatal(err)
+	}
+	other, _, err := token.MintKey()
+	if err != nil {
+		t.Fatal(err)
+	}
+	k, o := secret.Reveal(), other.Reveal()
+	basic := func(user, password string) string {
+		return "Basic " + base64.StdEncoding.EncodeToString([]byte(user+":"+password))
+	}
+	for _, test := range []struct {
+		name   string
+		header []string // name, value, …
+		query  string
+		code   limiter.Code // "" when the key is found
+		left   string       // of the query
+	}{
+		{name: "bearer", header: []string{"Authorization", "Bearer " + k}},
+		{name: "bearer in small letters", header: []string{"Authorization", "bearer " + k}},
+		{name: "another scheme", header: []string{"Authorization", "token " + k}},
+		{name: "no scheme", header: []string{"Authorization", k}},
+		{name: "basic user", header: []string{"Authorization", basic(k, "")}},
+		{name: "basic password", header: []string{"Authorization", basic("x", k)}},
+		{name: "x-api-key", header: []string{"X-Api-Key", k}},
+		{name: "api-key", header: []string{"Api-Key", k}},
+		{name: "x-goog-api-key", header: []string{"X-Goog-Api-Key", k}},
+		{name: "query", query: "alt=sse&key=" + k, left: "alt=sse"},
+		{name: "query alone", query: "key=" + k},
+		{name: "query, escaped", query: "key=" + strings.ReplaceAll(k, "_", "%5F") + "&a=b", left: "a=b"},
+		{name: "subprotocol", header: []string{"Sec-Websocket-Protocol", "realtime, openai-insecure-api-key." + k}},
+		{name: "sk- in front", header: []string{"Authorization", "Bearer sk-" + k}},
+		{name: "the same in two slots", header: []string{"Authorization", "Bearer " + k, "X-Api-Key", "sk-" + k}},
+		{name: "a foreign value beside it", header: []string{"Authorization", "Bearer " + k, "X-Api-Key", "sk-ant-other"}},
+
+		{name: "none", code: limiter.CodeKeyMissing},
+		{name: "a foreign credential", header: []string{"Authorization", "Bearer sk-proj-123"}, code: limiter.CodeKeyMissing},
+		{name: "a foreign key parameter", query: "key=AIza123", left: "key=AIza123", code: limiter.CodeKeyMissing},
+		{name: "two different keys", header: []string{"Authorization", "Bearer " + k, "X-Api-Key", o}, code: limiter.CodeKeyInvalid},
+		{name: "two keys in header and query", header: []string{"Authorization", "Bearer " + k}, query: "key=" + o, code: limiter.CodeKeyInvalid},
+		{name: "two Authorization headers", header: []string{"Authorization", "Bearer " + k, "Authorization", "Bearer " + k}, code: limiter.CodeKeyInvalid},
+		{name: "cut short", header: []string{"Authorization", "Bearer " + k[:20]}, code: limiter.CodeKeyInvalid},
+		{name: "one letter changed", header: []string{"X-Api-Key", k[:len(k)-1] + "!"}, code: limiter.CodeKeyInvalid},
+		{name: "an admin token", header: []string{"Authorization", "Bearer " + token.AdminPrefix + k[8:]}, code: limiter.CodeKeyMissing},
+		{name: "far too long", header: []string{"X-Api-Key", k + "." + strings.Repeat("a", 100_000)}, code: limiter.CodeKeyInvalid},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			t.Parallel()
+			target := "/v1/chat/completions"
+			if test.query != "" {
+				target += "?" + test.query
+			}
+			r := httptest.NewRequest("POST", target, nil)
+			for i := 0; i+1 < len(test.header); i += 2 {
+				r.Header.Add(test.header[i], test.header[i+1])
+			}
+			parsed, refusal := takeKey(r)
+			switch {
+			case test.code == "" && (refusal != nil || parsed.Lookup != lookup):
+				t.Errorf("not found: %v", refusal)
+			case test.code != "" && (refusal == nil || refusal.Code != test.code):
+				t.Errorf("%v, want %s", refusal, test.code)
+			case refusal != nil && strings.Contains(refusal.Message, "till_sk_"+k[8:16]):
+				t.Error("the refusal quotes the key")
+			}
+			if r.URL.RawQuery != test.left {
+				t.Errorf("query %q, want %q", r.URL.RawQuery, test.left)
+			}
+			var left strings.Builder
+			if err := r.Header.Write(&left); err != nil {
+				t.Fatal(err)
+			}
+			left.WriteString(r.URL.String() + r.RequestURI)
+			if strings.Contains(left.String(), "till_sk_") {
+				t.Errorf("a key is left in the request: %s", left.String())
+			}
+			for _, slot := range []string{"Authorization", "X-Api-Key", "Api-Key", "X-Goog-Api-Key", "Proxy-Authorization"} {
+				if _, ok := r.Header[slot]; ok {
+					t.Errorf("slot %s is left", slot)
+				}
+			}
+		})
+	}
+}
+
+func FuzzTakeKey(f *testing.F) {
+	secret, _, err := token.MintKey()
+	if err != nil {
+		f.Fatal(err)
+	}
+	k := secret.Reveal()
+	f.Add("Bearer "+k, "", "", "")
+	f.Add("Basic "+base64.StdEncoding.EncodeToString([]byte(k+":")), "sk-"+k, "key="+k+"&a=%zz", "a, openai-insecure-api-key."+k)
+	f.Fuzz(func(t *testing.T, authorization, apiKey, query, protocol string) {
+		r := &http.Request{Method: "GET", URL: mustURL("/x"), Header: http.Header{
+			"Authorization": {authorization}, "X-Api-Key": {apiKey}, "Sec-Websocket-Protocol": {protocol},
+		}}
+		r.URL.RawQuery = query
+		_, refusal := takeKey(r)
+		for _, slot := range []string{"Authorization", "X-Api-Key"} {
+			if _, ok := r.Header[slot]; ok {
+				t.Errorf("slot %s is left", slot)
+			}
+		}
+		if strings.Contains(r.URL.RawQuery, k) {
+			t.Errorf("the key is left in the query %q", r.URL.RawQuery)
+		}
+		_ = refusal
+	})
+}
