@@ -14,7 +14,7 @@ run:
 # Installs what the tests need when it is missing, and runs all of them.
 test: tools
 	cd e2e/sdk && npm ci --no-progress
-	$(GO) test -race -timeout 20m ./...
+	$(GO) test -race -timeout 10m ./...
 
 tools:
 	@./scripts/need.sh node npm

@@ -2,7 +2,6 @@ package till
 
 import (
 	"reflect"
-	"strings"
 
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 	"go.uber.org/zap"
@@ -66,11 +65,11 @@ func unfilteredLogs(ctx any) []string {
 	hasDefault := false
 	for _, name := range logs.MapKeys() {
 		hasDefault = hasDefault || name.String() == "default"
-		encoder := reflect.Indirect(logs.MapIndex(name)).FieldByName("EncoderRaw")
-		if !encoder.IsValid() || encoder.Kind() != reflect.Slice {
+		encoder := reflect.Indirect(logs.MapIndex(name)).FieldByName("encoder")
+		if !encoder.IsValid() || encoder.Kind() != reflect.Interface {
 			return unknown
 		}
-		if !filtersSlots(string(encoder.Bytes())) {
+		if !filtersSlots(reflect.Indirect(encoder.Elem())) {
 			open = append(open, name.String())
 		}
 	}
@@ -80,15 +79,30 @@ func unfilteredLogs(ctx any) []string {
 	return open
 }
 
-// filtersSlots reports whether an encoder's configuration names every slot.
-func filtersSlots(encoder string) bool {
-	if strings.Contains(encoder, `"request>headers":`) {
+// filtersSlots reports whether a logger's encoder is a filter that deals with
+// every slot.
+func filtersSlots(encoder reflect.Value) bool {
+	if encoder.Kind() != reflect.Struct {
+		return false
+	}
+	fields := encoder.FieldByName("Fields")
+	if !fields.IsValid() || fields.Kind() != reflect.Map {
+		return false
+	}
+	filtered := make(map[string]bool, fields.Len())
+	for _, name := range fields.MapKeys() {
+		filtered[name.String()] = true
+	}
+	if !filtered["request>uri"] {
+		return false
+	}
+	if filtered["request>headers"] {
 		return true // all headers are dealt with
 	}
 	for _, slot := range loggedSlots {
-		if !strings.Contains(encoder, "request\\u003eheaders\\u003e"+slot) && !strings.Contains(encoder, "request>headers>"+slot) {
+		if !filtered["request>headers>"+slot] {
 			return false
 		}
 	}
-	return strings.Contains(encoder, "request>uri") || strings.Contains(encoder, "request\\u003euri")
+	return true
 }

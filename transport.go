@@ -66,7 +66,7 @@ var errDispatched = errors.New("the request was already sent once; till never se
 func (t *Transport) RoundTrip(r *http.Request) (*http.Response, error) {
 	x := exchangeOf(r.Context())
 	if x == nil {
-		if r.Context().Value(caddyhttp.ServerCtxKey) == nil {
+		if r.Context().Value(caddyhttp.VarsCtxKey) == nil {
 			// No client's request: the reverse proxy's own health check. It
 			// goes out without the credential.
 			return t.HTTPTransport.RoundTrip(r)
