@@ -74,7 +74,7 @@ type target struct {
 	allow      scope.PathRules
 	upgrades   scope.PathRules
 	cookies    bool
-	dropped    []string // headers never sent on, beyond the common ones
+	stays      map[string]bool // headers of requests that are never sent on
 	admitted   prometheus.Counter
 }
 
@@ -196,9 +196,15 @@ func (u *Upstream) provision(name string) (*target, error) {
 	default:
 		return nil, fmt.Errorf(`cookies must be "pass" or "drop", got %q`, u.Cookies)
 	}
-	t.dropped = append(t.dropped, t.preset.AccountHeaders...)
+	t.stays = make(map[string]bool)
+	for _, names := range [][]string{upstream.Slots(), neverSent, t.preset.AccountHeaders} {
+		for _, name := range names {
+			t.stays[name] = true
+		}
+	}
+	t.stays["Cookie"] = !t.cookies
 	if t.auth.In == upstream.InHeader {
-		t.dropped = append(t.dropped, http.CanonicalHeaderKey(t.auth.Name))
+		t.stays[http.CanonicalHeaderKey(t.auth.Name)] = true
 	}
 	return t, nil
 }

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"maps"
 	"net/http"
 	"net/http/httptrace"
 	"net/url"
@@ -17,7 +16,6 @@ import (
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp/reverseproxy"
 
 	"github.com/till-proxy/till/limiter"
-	"github.com/till-proxy/till/upstream"
 )
 
 func init() {
@@ -130,7 +128,7 @@ var neverSent = []string{
 	"Forwarded", "Via", "X-Real-Ip", "X-Client-Ip", "X-Cluster-Client-Ip", "X-Original-Forwarded-For",
 	"True-Client-Ip", "Cf-Connecting-Ip", "Cf-Connecting-Ipv6", "Cf-Ipcountry", "Cf-Ray", "Fastly-Client-Ip",
 	"X-Http-Method-Override", "X-Http-Method", "X-Method-Override", "X-Original-Url", "X-Rewrite-Url",
-	"X-Original-Uri", "X-Original-Host", "X-Host", "Early-Data", "Trailer", "Origin-Trial",
+	"X-Original-Uri", "X-Original-Host", "X-Host", "Early-Data", "Trailer",
 }
 
 // outgoing makes the request that leaves. It is a copy: what the reverse proxy
@@ -142,18 +140,11 @@ func (t *Transport) outgoing(r *http.Request, x *exchange, o origin, ctx context
 		x.dispatched.Store(true)
 	}}
 	out := r.WithContext(&outgoingContext{Context: ctx, trace: &x.trace})
-	out.Header = maps.Clone(r.Header)
-	for _, name := range upstream.Slots() {
-		delete(out.Header, name)
-	}
-	for _, name := range neverSent {
-		delete(out.Header, name)
-	}
-	for _, name := range t.target.dropped {
-		delete(out.Header, name)
-	}
-	if !t.target.cookies {
-		delete(out.Header, "Cookie")
+	out.Header = make(http.Header, len(r.Header)+1)
+	for name, values := range r.Header {
+		if !t.target.stays[name] {
+			out.Header[name] = values
+		}
 	}
 	if encodings := out.Header["Accept-Encoding"]; len(encodings) > 0 {
 		out.Header["Accept-Encoding"] = []string{readable(encodings)}

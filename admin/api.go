@@ -165,7 +165,7 @@ func (a *api) fail(w http.ResponseWriter, err error) {
 		a.log.Error("a management call failed", "error", err)
 		known = &apiError{http.StatusServiceUnavailable, "store_unavailable", "the store could not do this: " + err.Error()}
 	}
-	a.write(w, known.status, map[string]any{"error": map[string]string{"code": known.code, "message": known.message}})
+	a.write(w, known.status, map[string]any{"error": map[string]string{"code": known.code, "message": withoutKeys(known.message)}})
 }
 
 func (a *api) mint(l *limiter.Limiter, r *http.Request) (int, any, error) {

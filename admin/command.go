@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"regexp"
+	"strings"
 
 	caddycmd "github.com/caddyserver/caddy/v2/cmd"
 	"github.com/spf13/cobra"
@@ -21,8 +23,9 @@ a limit is reached.
 
 All commands but up talk to a running server: to the one that "till up"
 started, if it lives, else to Caddy's admin endpoint (localhost:2019). Name
-another with --address or TILL_ADDRESS. Commands print JSON with --json. They
-exit with 0 when done, 1 when refused or failed, 2 when called wrongly.`,
+another with --address or TILL_ADDRESS; TILL_TOKEN is sent as a bearer token.
+Commands print JSON with --json. They exit with 0 when done, 1 when refused or
+failed, 2 when called wrongly.`,
 		CobraFunc: build,
 	})
 }
@@ -48,29 +51,59 @@ func (f *common) client() (*client, error) { return newClient(f.address) }
 // build adds the subcommands.
 func build(root *cobra.Command) {
 	f := new(common)
-	root.Args = cobra.NoArgs
+	root.Example = `  caddy till up
+  caddy till create --max-activations 500 --expires-in 24h
+  caddy till list
+  caddy till revoke nightly --reason "the contractor left"`
+	root.SilenceUsage, root.SilenceErrors = true, true
+	root.SetUsageTemplate(strings.ReplaceAll(root.UsageTemplate(), ".FlagUsages ", fmt.Sprintf(".FlagUsagesWrapped %d ", tableWidth)))
+	root.SuggestionsMinimumDistance = 2
+	root.Args = func(cmd *cobra.Command, args []string) error {
+		if len(args) == 0 {
+			return nil
+		}
+		hint := ""
+		if near := cmd.SuggestionsFor(args[0]); len(near) > 0 {
+			hint = "; did you mean " + strings.Join(near, " or ") + "?"
+		}
+		return exit(cmd, usage("there is no such command%s", hint))
+	}
 	root.RunE = func(cmd *cobra.Command, _ []string) error { return cmd.Help() }
+	// Commands without a function of their own for it take this one.
+	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error { return exit(cmd, usage("%v", err)) })
 	root.PersistentFlags().StringVar(&f.address, "address", "",
-		"address of the management API: host:port or unix//path")
+		"address of the management API: host:port, unix//path or a URL")
 	root.PersistentFlags().BoolVar(&f.json, "json", false, "print JSON")
-	root.AddCommand(upCommand(), createCommand(f), listCommand(f), showCommand(f),
+	root.AddCommand(upCommand(f), createCommand(f), listCommand(f), showCommand(f),
 		suspendCommand(f), resumeCommand(f), revokeCommand(f), grantCommand(f),
 		forgetCommand(f), envCommand(f), statsCommand(f))
 	for _, c := range root.Commands() {
-		run := c.RunE
+		run, args := c.RunE, c.Args
 		c.SilenceUsage, c.SilenceErrors = true, true
-		c.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return exit(c, usage("%v", err)) })
-		args := c.Args
 		c.Args = func(cmd *cobra.Command, given []string) error {
-			if args == nil {
-				return nil
-			}
 			if err := args(cmd, given); err != nil {
-				return exit(cmd, usage("%v", err))
+				return exit(cmd, &usageError{err.Error()})
 			}
 			return nil
 		}
 		c.RunE = func(cmd *cobra.Command, args []string) error { return exit(cmd, run(cmd, args)) }
+	}
+}
+
+// takes returns the rule for a command's arguments: from least to most of
+// them, most 0 for any number. Its errors do not quote them, because one may
+// be a key that was pasted in the wrong place.
+func takes(least, most int, what string) cobra.PositionalArgs {
+	return func(_ *cobra.Command, given []string) error {
+		switch {
+		case least == 0 && most == 0 && len(given) > 0:
+			return usage("takes no arguments, only flags")
+		case len(given) < least:
+			return usage("name %s", what)
+		case most > 0 && len(given) > most:
+			return usage("takes one argument: %s", what)
+		}
+		return nil
 	}
 }
 
@@ -80,7 +113,7 @@ func exit(cmd *cobra.Command, err error) error {
 	if err == nil {
 		return nil
 	}
-	fmt.Fprintln(cmd.ErrOrStderr(), "Error:", err)
+	fmt.Fprintln(cmd.ErrOrStderr(), "Error:", withoutKeys(err.Error()))
 	var wrong *usageError
 	if !errors.As(err, &wrong) {
 		return err // Caddy exits with 1
@@ -90,11 +123,21 @@ func exit(cmd *cobra.Command, err error) error {
 	return caddycmd.WrapCommandFuncForCobra(func(caddycmd.Flags) (int, error) { return exitUsage, nil })(cmd, nil)
 }
 
+var keyString = regexp.MustCompile(`till_(sk|admin)_[0-9A-Za-z_.-]+`)
+
+// withoutKeys takes out of a message every key that was pasted where it does
+// not belong.
+func withoutKeys(message string) string { return keyString.ReplaceAllString(message, "[key]") }
+
 func printJSON(w io.Writer, raw []byte) error {
 	var v any
 	if err := json.Unmarshal(raw, &v); err != nil {
 		return err
 	}
+	return printValue(w, v)
+}
+
+func printValue(w io.Writer, v any) error {
 	e := json.NewEncoder(w)
 	e.SetEscapeHTML(false)
 	e.SetIndent("", "  ")

@@ -2,6 +2,7 @@ package admin
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"strings"
@@ -19,7 +20,32 @@ type limitFlags struct {
 	maxConcurrency                               int
 	paths, methods, ips                          []string
 	labels, metadata                             map[string]string
-	pinIP, noSelfRevoke, unlimited               bool
+	pinIP, selfRevoke, unlimited                 bool
+
+	later func() error
+}
+
+// laterFlags accepts flags that this version does not enforce, without
+// offering them: whoever tries one is told why, and nothing is done. The
+// error does not repeat the value, which may be a credential.
+func laterFlags(cmd *cobra.Command, names ...string) func() error {
+	values := make([]*string, len(names))
+	for i, name := range names {
+		values[i] = cmd.Flags().String(name, "", "")
+		flag := cmd.Flags().Lookup(name)
+		flag.Hidden = true
+		if name == "fit" || name == "delegate" {
+			flag.NoOptDefVal = "true"
+		}
+	}
+	return func() error {
+		for i, name := range names {
+			if *values[i] != "" {
+				return fmt.Errorf("--%s: %s", name, notEnforced[strings.ReplaceAll(name, "-", "_")])
+			}
+		}
+		return nil
+	}
 }
 
 func (f *limitFlags) add(cmd *cobra.Command) {
@@ -43,12 +69,17 @@ func (f *limitFlags) add(cmd *cobra.Command) {
 	s.StringVar(&f.purpose, "purpose", "", "what the key is for")
 	s.StringToStringVar(&f.labels, "label", nil, "NAME=VALUE, repeatable")
 	s.StringToStringVar(&f.metadata, "metadata", nil, "NAME=VALUE, repeatable")
-	s.BoolVar(&f.noSelfRevoke, "no-self-revoke", false, "the holder may not revoke the key")
+	s.BoolVar(&f.selfRevoke, "self-revoke", true, "the holder may revoke the key")
 	s.BoolVar(&f.unlimited, "unlimited", false, "allow a key that nothing ends by itself")
+	f.later = laterFlags(cmd, "max-tokens", "max-spend-usd", "max-spend-cents", "max-request-spend-usd", "renews",
+		"fit", "unknown-price", "delegate", "upstream-key", "models")
 }
 
 // body is the mint as JSON; only what was set.
 func (f *limitFlags) body() (map[string]any, error) {
+	if err := f.later(); err != nil {
+		return nil, err
+	}
 	if f.maxActivations == "" && f.expiresIn == "" && f.expiresAt == "" && !f.unlimited {
 		return nil, usage("set at least one limit: --max-activations or --expires-in (or say --unlimited)")
 	}
@@ -87,7 +118,7 @@ func (f *limitFlags) body() (map[string]any, error) {
 			b[field] = true
 		}
 	}
-	if f.noSelfRevoke {
+	if !f.selfRevoke {
 		b["self_revoke"] = false
 	}
 	return b, nil
@@ -100,12 +131,14 @@ func createCommand(f *common) *cobra.Command {
 		Aliases: []string{"mint"},
 		Short:   "Mints a scoped key",
 		Long: `Mints a scoped key and prints it, this once: the server keeps only its hash.
-At least one limit must be set.`,
+At least one of --max-activations, --expires-in and --expires-at must be set,
+unless --unlimited is said. Counts are written 500, 10k or 1M, durations 90s,
+24h or 7d, rates 10/s, 60/m, 500/h or 1000/d.`,
 		Example: `  caddy till create --max-activations 500 --expires-in 24h
   caddy till create --name nightly --upstream openai --max-activations 10k \
       --rate 60/m --max-concurrency 4 --paths /v1/chat/completions
   caddy till create --expires-in 8h --json | jq -r .scoped_key`,
-		Args: cobra.NoArgs,
+		Args: takes(0, 0, ""),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			body, err := limits.body()
 			if err != nil {
@@ -126,11 +159,9 @@ At least one limit must be set.`,
 			if err := json.Unmarshal(raw, &m); err != nil {
 				return err
 			}
+			// The key is printed whatever happens: it is shown this once.
 			info, err := c.upstream(cmd.Context(), m.Upstream)
-			if err != nil {
-				return err
-			}
-			return printMinted(cmd.OutOrStdout(), &m, info)
+			return errors.Join(printMinted(cmd.OutOrStdout(), &m, info), err)
 		},
 	}
 	limits.add(cmd)
@@ -142,45 +173,18 @@ func printMinted(w io.Writer, m *minted, info UpstreamInfo) error {
 	var b strings.Builder
 	fmt.Fprintf(&b, "Key      %s\n", m.ScopedKey)
 	fmt.Fprintf(&b, "Id       %s\n", m.ID)
-	fmt.Fprintf(&b, "Limits   %s\n", limitsOf(m.KeyObject))
+	label := "Limits"
+	for _, line := range wrap(limitsOf(m.KeyObject), ", ", tableWidth-9) {
+		fmt.Fprintf(&b, "%-8s %s\n", label, line)
+		label = ""
+	}
 	fmt.Fprintf(&b, "\nThe key is shown this once. To use it:\n\n")
-	for _, line := range clientLines(info, m.BaseURL, m.ScopedKey) {
+	for _, line := range environment(info, m.BaseURL, m.ScopedKey).lines() {
 		fmt.Fprintf(&b, "  %s\n", line)
+	}
+	if m.BaseURL == "" {
+		fmt.Fprintf(&b, "\nThe server has no public_url: put its address in place of\n%s.\n", blankURL)
 	}
 	_, err := io.WriteString(w, b.String())
 	return err
-}
-
-// limitsOf says in one line what limits a key.
-func limitsOf(k *KeyObject) string {
-	var parts []string
-	if k.MaxActivations != nil {
-		parts = append(parts, counted(*k.MaxActivations, "activation"))
-	}
-	if k.ExpiresAt != nil {
-		parts = append(parts, "until "+k.ExpiresAt.Format("2006-01-02 15:04 MST"))
-	}
-	if k.Rate != "" {
-		parts = append(parts, k.Rate)
-	}
-	if k.MaxConcurrency > 0 {
-		parts = append(parts, fmt.Sprintf("%d at a time", k.MaxConcurrency))
-	}
-	if k.IdleTimeout != "" {
-		parts = append(parts, "idle "+k.IdleTimeout)
-	}
-	if k.FirstUseWithin != "" {
-		parts = append(parts, "first use within "+k.FirstUseWithin)
-	}
-	if len(parts) == 0 {
-		return "none"
-	}
-	return strings.Join(parts, ", ")
-}
-
-func counted(n int64, what string) string {
-	if n == 1 {
-		return "1 " + what
-	}
-	return fmt.Sprintf("%d %ss", n, what)
 }

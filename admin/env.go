@@ -3,10 +3,13 @@ package admin
 import (
 	"cmp"
 	"context"
+	"encoding/json"
 	"fmt"
 	"io"
+	"net/http"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -14,64 +17,61 @@ import (
 	"github.com/till-proxy/till/upstream"
 )
 
-// blank stands where a key's string is to be filled in: the server does not
-// have it.
-const blank = "<the key>"
+const (
+	// blank stands where a key's string is to be filled in: the server does
+	// not have it.
+	blank = "till_sk_..."
+	// blankURL stands where the server's address is to be filled in.
+	blankURL = "https://YOUR-SERVER"
+)
 
-// sample is a request that works as pasted.
-type sample struct {
-	path    string
-	slot    string
-	headers []string
-	body    string
+// variables are what points an upstream's clients at this server.
+type variables struct {
+	Upstream string     `json:"upstream"`
+	BaseURL  string     `json:"base_url"`
+	Set      []variable `json:"set"`
+	// Unset are the variables that would make clients use the real key.
+	Unset []string `json:"unset,omitempty"`
 }
 
-// samples are the requests to try a preset with; any other is asked for its
-// models.
-var samples = map[string]sample{
-	"openai": {path: "/v1/chat/completions", slot: "Authorization: Bearer ",
-		body: `{"model":"gpt-6-luna","messages":[{"role":"user","content":"Hi"}]}`},
-	"anthropic": {path: "/v1/messages", slot: "x-api-key: ", headers: []string{"anthropic-version: 2023-06-01"},
-		body: `{"model":"claude-haiku-5-5","max_tokens":64,"messages":[{"role":"user","content":"Hi"}]}`},
-	"gemini": {path: "/v1beta/models/gemini-3.8-flash:generateContent", slot: "x-goog-api-key: ",
-		body: `{"contents":[{"parts":[{"text":"Hi"}]}]}`},
+type variable struct {
+	Name  string `json:"name"`
+	Value string `json:"value"`
 }
 
-// curlLines is a request for a shell.
-func curlLines(info UpstreamInfo, base, key string) []string {
-	s, ok := samples[info.Preset]
-	if !ok {
-		s = sample{path: "/", slot: "Authorization: Bearer "}
-		if p, known := upstream.Lookup(info.Preset); known && len(p.Free) > 0 {
-			s.path = p.Free[0].Pattern
-		}
-	}
-	lines := []string{fmt.Sprintf("curl %s%s \\", base, s.path), fmt.Sprintf("  -H '%s%s'", s.slot, key)}
-	for _, h := range s.headers {
-		lines[len(lines)-1] += " \\"
-		lines = append(lines, fmt.Sprintf("  -H '%s'", h))
-	}
-	if s.body != "" {
-		lines[len(lines)-1] += " \\"
-		lines = append(lines, "  -H 'Content-Type: application/json' \\", fmt.Sprintf("  -d '%s'", s.body))
-	}
-	return lines
-}
-
-// clientLines are the shell lines that point an upstream's clients here.
-func clientLines(info UpstreamInfo, base, key string) []string {
-	base = cmp.Or(base, "<this server's address>")
+// environment is the environment for an upstream's clients.
+func environment(info UpstreamInfo, base, key string) variables {
+	base = cmp.Or(base, blankURL)
+	v := variables{Upstream: info.Name, BaseURL: base}
 	p, ok := upstream.Lookup(info.Preset)
 	if !ok {
-		return curlLines(info, base, key)
+		v.Set = []variable{{"TILL_BASE_URL", base}, {"TILL_KEY", key}}
+		return v
 	}
-	var lines []string
-	for _, v := range p.ClientEnv {
-		value := base + v.Path
-		if v.Key {
+	for _, c := range p.ClientEnv {
+		value := base + c.Path
+		if c.Key {
 			value = key
 		}
-		lines = append(lines, fmt.Sprintf("export %s=%s", v.Name, quote(value)))
+		v.Set = append(v.Set, variable{c.Name, value})
+	}
+	for _, name := range p.KeyEnv {
+		if !slices.ContainsFunc(v.Set, func(s variable) bool { return s.Name == name }) {
+			v.Unset = append(v.Unset, name)
+		}
+	}
+	return v
+}
+
+// lines is the environment for a POSIX shell. They set variables and do
+// nothing else, because they are there to be evaluated.
+func (v variables) lines() []string {
+	var lines []string
+	for _, name := range v.Unset {
+		lines = append(lines, "unset "+name)
+	}
+	for _, s := range v.Set {
+		lines = append(lines, "export "+s.Name+"="+quote(s.Value))
 	}
 	return lines
 }
@@ -99,16 +99,28 @@ func (c *client) configured(ctx context.Context) (configured, error) {
 	return all, err
 }
 
-func (c *client) upstream(ctx context.Context, name string) (UpstreamInfo, error) {
-	all, err := c.configured(ctx)
-	if err != nil {
-		return UpstreamInfo{}, err
-	}
+// named returns the upstream with that name; only with its name when it has
+// left the configuration.
+func (all configured) named(name string) (UpstreamInfo, bool) {
 	i := slices.IndexFunc(all.Upstreams, func(u UpstreamInfo) bool { return u.Name == name })
 	if i < 0 {
-		return UpstreamInfo{Name: name}, nil // it has left the configuration
+		return UpstreamInfo{Name: name}, false
 	}
-	return all.Upstreams[i], nil
+	return all.Upstreams[i], true
+}
+
+func (all configured) names() string {
+	var names []string
+	for _, u := range all.Upstreams {
+		names = append(names, u.Name)
+	}
+	return strings.Join(names, ", ")
+}
+
+func (c *client) upstream(ctx context.Context, name string) (UpstreamInfo, error) {
+	all, err := c.configured(ctx)
+	info, _ := all.named(name)
+	return info, err
 }
 
 func envCommand(f *common) *cobra.Command {
@@ -117,12 +129,19 @@ func envCommand(f *common) *cobra.Command {
 		Use:   "env KEY",
 		Short: "Prints the environment that points clients at this server",
 		Long: `Prints shell lines that make the SDKs and tools of an upstream use a scoped key.
-KEY is the key's string, or its id: then the string is left as a blank to fill
-in, because the server does not have it.`,
+KEY is the key's string, or its id or name: then the string is left as a blank
+to fill in, because the server does not have it.`,
 		Example: `  eval "$(caddy till env till_sk_...)"
-  caddy till env key_01JD... --base-url https://agents.example.com`,
-		Args: cobra.ExactArgs(1),
+  caddy till env nightly --base-url https://agents.example.com`,
+		Args: takes(1, 1, "the key, by its string, id or name"),
 		RunE: func(cmd *cobra.Command, args []string) error {
+			key := blank
+			if token.LooksLikeKey(args[0]) {
+				if _, err := token.ParseKey(args[0]); err != nil {
+					return usage("%v: check that it was copied whole", err)
+				}
+				key = args[0]
+			}
 			c, err := f.client()
 			if err != nil {
 				return err
@@ -131,50 +150,83 @@ in, because the server does not have it.`,
 			if err != nil {
 				return err
 			}
-			key := blank
-			if token.LooksLikeKey(args[0]) {
-				if _, err := token.ParseKey(args[0]); err != nil {
-					return usage("%v: check that it was copied whole", err)
-				}
-				key = args[0]
-				if name == "" && len(all.Upstreams) != 1 {
-					return usage("say which upstream the key is for: --upstream %s", strings.Join(upstreamNames(all), "|"))
-				}
-				if name == "" {
-					name = all.Upstreams[0].Name
-				}
-			} else {
-				k, err := c.find(cmd.Context(), args[0])
-				if err != nil {
-					return err
-				}
-				name = k.Upstream
+			base := strings.TrimSuffix(cmp.Or(base, all.BaseURL), "/")
+			if base == "" {
+				return usage("the server does not know its address: say --base-url, or set public_url in its configuration")
 			}
-			info, err := c.upstream(cmd.Context(), name)
+			info, err := c.upstreamOf(cmd.Context(), all, base, key, args[0], name)
 			if err != nil {
 				return err
 			}
-			if info.Origins == nil {
-				return usage("upstream %q is not configured; there are %s", name, strings.Join(upstreamNames(all), ", "))
-			}
-			base = cmp.Or(base, all.BaseURL)
-			lines := clientLines(info, base, key)
+			v := environment(info, base, key)
 			if f.json {
-				return printValue(cmd.OutOrStdout(), map[string]any{"upstream": info.Name, "base_url": base, "lines": lines})
+				return printValue(cmd.OutOrStdout(), v)
 			}
-			_, err = io.WriteString(cmd.OutOrStdout(), strings.Join(lines, "\n")+"\n")
+			if key == blank {
+				fmt.Fprintf(cmd.ErrOrStderr(), "Put the key's string in place of %s: the server does not have it.\n", blank)
+			}
+			_, err = io.WriteString(cmd.OutOrStdout(), strings.Join(v.lines(), "\n")+"\n")
 			return err
 		},
 	}
-	cmd.Flags().StringVar(&name, "upstream", "", "the upstream that the key is for")
+	cmd.Flags().StringVar(&name, "upstream", "", "the upstream that the key is for (default: the key's own)")
 	cmd.Flags().StringVar(&base, "base-url", "", "the address that clients use (default: the server's public_url)")
 	return cmd
 }
 
-func upstreamNames(all configured) []string {
-	var names []string
-	for _, u := range all.Upstreams {
-		names = append(names, u.Name)
+// upstreamOf finds which upstream a key is for: as the flag says, else as the
+// key's record says. For a string the holder's own address is asked, since
+// the management API finds no key by its string.
+func (c *client) upstreamOf(ctx context.Context, all configured, base, key, arg, flag string) (UpstreamInfo, error) {
+	name := flag
+	switch {
+	case name != "":
+	case key == blank:
+		k, err := c.find(ctx, arg, byPrefix)
+		if err != nil {
+			return UpstreamInfo{}, err
+		}
+		name = k.Upstream
+	case len(all.Upstreams) == 1:
+		name = all.Upstreams[0].Name
+	default:
+		var err error
+		if name, err = askHolder(ctx, base, key); err != nil {
+			return UpstreamInfo{}, usage("say which upstream the key is for with --upstream, one of: %s (asking %s: %v)", all.names(), base, err)
+		}
 	}
-	return names
+	info, ok := all.named(name)
+	if !ok {
+		return info, usage("upstream %q is not configured; there are: %s", name, all.names())
+	}
+	return info, nil
+}
+
+// holderTimeout bounds the question to the data plane.
+const holderTimeout = 5 * time.Second
+
+// askHolder asks the server, as the key's holder would, which upstream the
+// key is for.
+func askHolder(ctx context.Context, base, key string) (string, error) {
+	ctx, cancel := context.WithTimeout(ctx, holderTimeout)
+	defer cancel()
+	r, err := http.NewRequestWithContext(ctx, http.MethodGet, base+"/till/self", nil)
+	if err != nil {
+		return "", err
+	}
+	r.Header.Set("Authorization", "Bearer "+key)
+	h := http.Client{CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
+	res, err := h.Do(r)
+	if err != nil {
+		return "", err
+	}
+	defer res.Body.Close()
+	if res.StatusCode != http.StatusOK {
+		return "", fmt.Errorf("it answered %s", res.Status)
+	}
+	var k KeyObject
+	if err := json.NewDecoder(io.LimitReader(res.Body, maxBody)).Decode(&k); err != nil || k.Upstream == "" {
+		return "", fmt.Errorf("it answered something that is no till answer")
+	}
+	return k.Upstream, nil
 }

@@ -45,6 +45,8 @@ type Preset struct {
 	KeyEnv []string
 	// ClientEnv are the variables that point clients at another address.
 	ClientEnv []ClientVar
+
+	administrative, asynchronous *scope.DenyList // arranged by init
 }
 
 // ClientVar is one environment variable of a vendor's clients.
@@ -122,5 +124,5 @@ func under(path, prefix string) bool {
 // whether it is asynchronous. Letters of another case and repeated prefixes
 // do not get past it.
 func (p *Preset) Denied(method, path string) (administrative, asynchronous bool) {
-	return p.Administrative.MatchFold(method, path), p.Asynchronous.MatchFold(method, path)
+	return p.administrative.Denies(method, path), p.asynchronous.Denies(method, path)
 }

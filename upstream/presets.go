@@ -170,3 +170,10 @@ var presets = []*Preset{
 		ClientEnv:    []ClientVar{{Name: "OLLAMA_HOST"}, {Name: "OPENAI_BASE_URL", Path: "/v1"}, {Name: "OPENAI_API_KEY", Key: true}},
 	},
 }
+
+func init() {
+	for _, p := range presets {
+		p.administrative = scope.NewDenyList(p.Administrative)
+		p.asynchronous = scope.NewDenyList(p.Asynchronous)
+	}
+}

@@ -1,0 +1,387 @@
+package admin
+
+import (
+	"encoding/json"
+	"fmt"
+	"net/http"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/till-proxy/till/limiter"
+)
+
+func TestListPicksAndPages(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	var ids []string
+	for i := range 7 {
+		m := w.mint(fmt.Sprintf(`{"name":"batch-%d","upstream":"openai","max_activations":3,"labels":{"n":"%d"}}`, i, i))
+		ids = append(ids, m.ID)
+	}
+	other := w.mint(`{"name":"Other","upstream":"github","max_activations":1,"owner":"ops","role":"ci"}`)
+	w.use(other, 1)
+	if a := w.do("POST", "/keys/"+ids[0]+"/suspend", ""); a.status != 200 {
+		t.Fatal(a.body)
+	}
+	listing := func(query string) (found []string, next string) {
+		t.Helper()
+		page := get[listed](t, w.do("GET", "/keys?"+query, ""))
+		for _, k := range page.Keys {
+			found = append(found, k.ID)
+		}
+		return found, page.Next
+	}
+	backwards := slices.Clone(ids)
+	slices.Reverse(backwards)
+	for query, want := range map[string][]string{
+		"":                                 append([]string{other.ID}, backwards...),
+		"sort=created":                     append(slices.Clone(ids), other.ID),
+		"status=suspended":                 ids[:1],
+		"status=exhausted":                 {other.ID},
+		"upstream=github":                  {other.ID},
+		"role=ci":                          {other.ID},
+		"owner=ops":                        {other.ID},
+		"owner=nobody":                     nil,
+		"created_by=operator&q=OTH":        {other.ID},
+		"label.n=3":                        ids[3:4],
+		"label.n=3&label.m=1":              nil,
+		"q=" + ids[5]:                      ids[5:6],
+		"q=batch-&sort=created":            ids,
+		"unused_for=1h":                    nil,
+		"unused_for=1ns&upstream=github":   {other.ID},
+		"limit=500&status=active&q=batch-": backwards[:6],
+	} {
+		t.Run(query, func(t *testing.T) {
+			t.Parallel()
+			if found, next := listing(query); !slices.Equal(found, want) || next != "" {
+				t.Errorf("found %v next %q, want %v", found, next, want)
+			}
+		})
+	}
+	var paged []string
+	query := "limit=3&sort=created"
+	for pages := 1; ; pages++ {
+		found, next := listing(query)
+		paged = append(paged, found...)
+		if next == "" {
+			if pages != 3 {
+				t.Errorf("8 keys came in %d pages of 3", pages)
+			}
+			break
+		}
+		query = "limit=3&sort=created&cursor=" + next
+	}
+	if want := append(slices.Clone(ids), other.ID); !slices.Equal(paged, want) {
+		t.Errorf("the pages hold %v, want %v", paged, want)
+	}
+}
+
+func TestListRefuses(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	for query, message := range map[string]string{
+		"state=active":        `unknown filter "state"`,
+		"label.=x":            `unknown filter "label."`,
+		"status=live":         "status must be",
+		"sort=name":           "sort must be",
+		"limit=0":             "limit",
+		"limit=501":           "limit must be from 1 to 500",
+		"limit=many":          "limit",
+		"unused_for=x":        "unused_for",
+		"unused_for=-1h":      "unused_for",
+		"cursor=zz":           "cursor must be",
+		"owner=a&owner=b":     "owner may be given once",
+		"q=a&limit=1&limit=2": "limit may be given once",
+	} {
+		t.Run(query, func(t *testing.T) {
+			t.Parallel()
+			a := w.do("GET", "/keys?"+query, "")
+			if code, got := a.fault(t); a.status != 400 || code != "invalid_request" || !strings.Contains(got, message) {
+				t.Errorf("answered %d %s %q, want %q", a.status, code, got, message)
+			}
+		})
+	}
+}
+
+func TestPatchChangesWhatItNames(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	mint := `{"name":"a","upstream":"openai","max_activations":5,"expires_in":"1h","rate":"60/m","idle_timeout":"1h","max_concurrency":2,` +
+		`"paths":["/v1/models"],"ips":["192.0.2.1"],"pin_ip":true,"owner":"ops","labels":{"a":"1"},"charge":"success"}`
+	for name, test := range map[string]struct {
+		patch string
+		want  func(before, after *KeyObject) bool
+	}{
+		"a name":             {`{"name":"b"}`, func(_, k *KeyObject) bool { return k.Name == "b" && k.Owner == "ops" && k.Version == 2 }},
+		"labels as a whole":  {`{"labels":{"b":"2"}}`, func(_, k *KeyObject) bool { return len(k.Labels) == 1 && k.Labels["b"] == "2" }},
+		"a higher limit":     {`{"max_activations":50}`, func(_, k *KeyObject) bool { return *k.MaxActivations == 50 && *k.RemainingActivations == 50 }},
+		"a later end":        {`{"expires_in":"2h"}`, func(b, k *KeyObject) bool { return k.ExpiresAt.After(b.ExpiresAt.Add(50 * time.Minute)) }},
+		"scope":              {`{"paths":["/v1/*"],"methods":["GET"],"ips":[]}`, func(_, k *KeyObject) bool { return k.Paths[0] == "/v1/*" && k.Methods[0] == "GET" && k.IPs == nil }},
+		"null takes an end":  {`{"expires_at":null}`, func(_, k *KeyObject) bool { return k.ExpiresAt == nil && *k.MaxActivations == 5 }},
+		"null takes a limit": {`{"max_activations":null,"charge":null}`, func(_, k *KeyObject) bool { return k.MaxActivations == nil && k.ExpiresAt != nil }},
+		"null takes the rest": {`{"name":null,"rate":null,"idle_timeout":null,"max_concurrency":null,"paths":null,"ips":null,"pin_ip":null,"owner":null,"labels":null,"max_tokens":null}`, func(_, k *KeyObject) bool {
+			return k.Name+k.Rate+k.IdleTimeout+k.Owner == "" && k.MaxConcurrency == 0 && len(k.Paths)+len(k.IPs)+len(k.Labels) == 0 && !k.PinIP
+		}},
+		"an endless key": {`{"max_activations":null,"charge":"forwarded","expires_in":null,"unlimited":true}`, func(_, k *KeyObject) bool { return k.MaxActivations == nil && k.ExpiresAt == nil }},
+		"nothing":        {`{}`, func(b, k *KeyObject) bool { return k.Version == b.Version }},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			before := w.mint(mint).KeyObject
+			after := get[KeyObject](t, w.do("PATCH", "/keys/"+before.ID, test.patch))
+			if !test.want(before, &after) {
+				t.Errorf("after %s the key is %+v", test.patch, after)
+			}
+			shown := get[KeyObject](t, w.do("GET", "/keys/"+before.ID, ""))
+			if a, b := mustJSON(t, after), mustJSON(t, shown); a != b {
+				t.Errorf("the answer and the key differ:\n%s\n%s", a, b)
+			}
+		})
+	}
+}
+
+func mustJSON(t *testing.T, v any) string {
+	t.Helper()
+	b, err := json.Marshal(v)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(b)
+}
+
+func TestPatchRefuses(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	live := w.mint(`{"name":"live","upstream":"openai","max_activations":5}`)
+	dead := w.mint(`{"name":"dead","upstream":"openai","max_activations":5}`)
+	if a := w.do("POST", "/keys/"+dead.ID+"/revoke", ""); a.status != 200 {
+		t.Fatal(a.body)
+	}
+	for name, test := range map[string]struct {
+		id, patch, match string
+		status           int
+		code, message    string
+	}{
+		"another version":            {live.ID, `{"name":"x"}`, `"7"`, 412, "version_mismatch", "at version 1, not 7"},
+		"no version":                 {live.ID, `{"name":"x"}`, `now`, 400, "invalid_request", "If-Match"},
+		"an upstream":                {live.ID, `{"upstream":"github"}`, "", 400, "invalid_request", `unknown field "upstream"`},
+		"a limit that is not kept":   {live.ID, `{"max_tokens":5}`, "", 400, "invalid_request", "max_tokens: "},
+		"a field that has no null":   {live.ID, `{"self_revoke":null}`, "", 400, "invalid_request", "self_revoke cannot be null"},
+		"the last limit taken":       {live.ID, `{"max_activations":null}`, "", 400, "invalid_request", "nothing ends by itself"},
+		"an end in the past":         {live.ID, `{"expires_at":"2020-01-01T00:00:00Z"}`, "", 400, "invalid_request", "revoke it"},
+		"no body":                    {live.ID, ``, "", 400, "invalid_request", "JSON object"},
+		"a limit of a dead key":      {dead.ID, `{"max_activations":9}`, "", 409, "key_ended", "only its name and labels"},
+		"a key that is not there":    {"key_01M86CZR4HQ80C5C66DDK59VMG", `{"name":"x"}`, "", 404, "not_found", "no such key"},
+		"something that is no id":    {"nonsense", `{"name":"x"}`, "", 404, "not_found", "no such key"},
+		"an empty version of itself": {live.ID, `{"name":"x"}`, `"0"`, 400, "invalid_request", "If-Match"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			a := w.do("PATCH", "/keys/"+test.id, test.patch, "If-Match", test.match)
+			if code, message := a.fault(t); a.status != test.status || code != test.code || !strings.Contains(message, test.message) {
+				t.Errorf("answered %d %s %q, want %d %s %q", a.status, code, message, test.status, test.code, test.message)
+			}
+		})
+	}
+	t.Cleanup(func() {
+		if k := get[KeyObject](t, w.do("GET", "/keys/"+live.ID, "")); k.Version != 1 {
+			t.Errorf("a refused change left version %d", k.Version)
+		}
+	})
+	renamed := get[KeyObject](t, w.do("PATCH", "/keys/"+dead.ID, `{"name":"late","labels":{"a":"b"}}`, "If-Match", `"2"`))
+	if renamed.Name != "late" || renamed.Labels["a"] != "b" {
+		t.Errorf("a dead key's name and labels did not change: %+v", renamed)
+	}
+}
+
+func TestGrantRevivesWhatRanOut(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	m := w.mint(`{"upstream":"openai","max_activations":2}`)
+	w.use(m, 2)
+	if k := get[KeyObject](t, w.do("GET", "/keys/"+m.ID, "")); k.Status != limiter.Exhausted {
+		t.Fatalf("after 2 of 2 the key is %s", k.Status)
+	}
+	k := get[KeyObject](t, w.do("POST", "/keys/"+m.ID+"/grant", `{"activations":3}`))
+	if k.Status != limiter.Active || *k.MaxActivations != 5 || *k.RemainingActivations != 3 || k.UsedActivations != 2 {
+		t.Errorf("after the grant: %+v", k)
+	}
+	w.use(m, 3)
+	for body, message := range map[string]string{
+		`{}`:                     "set at least one of activations",
+		`{"activations":-1}`:     "activations must be",
+		`{"tokens":5}`:           "tokens: token limits are not enforced",
+		`{"spend_usd":"1.00"}`:   "spend_usd: spend limits are not enforced",
+		`{"expires_in":"1h"}`:    "does not expire",
+		`{"expires_in":"later"}`: "expires_in: a duration",
+		`{"more":1}`:             `unknown field "more"`,
+	} {
+		a := w.do("POST", "/keys/"+m.ID+"/grant", body)
+		if code, got := a.fault(t); a.status != 400 || code != "invalid_request" || !strings.Contains(got, message) {
+			t.Errorf("%s answered %d %s %q, want %q", body, a.status, code, got, message)
+		}
+	}
+}
+
+func TestRevokeIsForEverAndEndsWhatRuns(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	m := w.mint(`{"upstream":"openai","max_activations":5}`)
+	cutBy := make(chan *limiter.Refusal, 1)
+	g := new(limiter.Grant)
+	ask := &limiter.Ask{Bound: limiter.Amounts{limiter.Activations: 1}, Method: "POST", Path: "/v1/x",
+		OnCut: func(r *limiter.Refusal) { cutBy <- r }}
+	if refusal := w.live(m).Reserve(t.Context(), ask, g); refusal != nil {
+		t.Fatal(refusal)
+	}
+	conflict := func(method, path, code string) {
+		t.Helper()
+		a := w.do(method, "/keys/"+m.ID+path, `{"activations":1}`)
+		if got, _ := a.fault(t); a.status != http.StatusConflict || got != code {
+			t.Errorf("%s %s answered %d %s, want 409 %s", method, path, a.status, got, code)
+		}
+	}
+	conflict("DELETE", "", "key_alive")
+	k := get[struct {
+		KeyObject
+		StreamsCut *int `json:"streams_cut"`
+	}](t, w.do("POST", "/keys/"+m.ID+"/revoke", `{"reason":"the laptop was lost"}`))
+	if k.Status != limiter.Revoked || k.EndedAt == nil || k.EndedReason != "the laptop was lost" || k.StreamsCut == nil || *k.StreamsCut != 1 {
+		t.Errorf("after the revocation: %+v", k)
+	}
+	if r := <-cutBy; r.Code != limiter.CodeKeyRevoked {
+		t.Errorf("the running request was cut with %s", r.Code)
+	}
+	g.Settle(limiter.Amounts{limiter.Activations: 1})
+	for _, path := range []string{"/grant", "/suspend", "/resume"} {
+		conflict("POST", path, "key_revoked")
+	}
+	again := get[KeyObject](t, w.do("POST", "/keys/"+m.ID+"/revoke", ""))
+	if again.EndedReason != "the laptop was lost" {
+		t.Errorf("a second revocation changed the reason to %q", again.EndedReason)
+	}
+	if a := w.do("DELETE", "/keys/"+m.ID, ""); a.status != http.StatusNoContent || a.body != "" {
+		t.Errorf("forgetting answered %d %s", a.status, a.body)
+	}
+	if a := w.do("GET", "/keys/"+m.ID, ""); a.status != 404 {
+		t.Errorf("the forgotten key answered %d", a.status)
+	}
+	if a := w.do("POST", "/keys/"+m.ID+"/revoke", `{"why":"x"}`); a.status != 400 {
+		t.Errorf("an unknown field in a revocation answered %d", a.status)
+	}
+}
+
+func TestSuspendAndResume(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	m := w.mint(`{"upstream":"openai","max_activations":5}`)
+	if k := get[KeyObject](t, w.do("POST", "/keys/"+m.ID+"/suspend", "")); k.Status != limiter.Suspended {
+		t.Errorf("suspended: %s", k.Status)
+	}
+	if k := get[KeyObject](t, w.do("POST", "/keys/"+m.ID+"/resume", "")); k.Status != limiter.Active {
+		t.Errorf("resumed: %s", k.Status)
+	}
+	w.use(m, 1)
+}
+
+func TestUsageCountsByHourAndDay(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	m := w.mint(`{"upstream":"openai","max_activations":5}`)
+	w.use(m, 3)
+	w.live(m).Count(limiter.CodePathNotAllowed)
+	h := get[limiter.History](t, w.do("GET", "/keys/"+m.ID+"/usage", ""))
+	var used, refused int64
+	for _, b := range h.Hours {
+		used += b.Activations
+		refused += b.Refusals[limiter.CodePathNotAllowed]
+	}
+	if used != 3 || refused != 1 || len(h.Days) == 0 {
+		t.Errorf("the history is %+v", h)
+	}
+	if a := w.do("GET", "/keys/key_01M86CZR4HQ80C5C66DDK59VMG/usage", ""); a.status != 404 {
+		t.Errorf("an unknown key's usage answered %d", a.status)
+	}
+}
+
+func TestUpstreamsAndStats(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.mint(`{"upstream":"openai","max_activations":5}`)
+	equal(t, "upstreams", w.do("GET", "/upstreams", "").body, `{"base_url":"https://agents.example.com","upstreams":[`+
+		`{"name":"github","origins":["https://api.github.com"],"held":true},`+
+		`{"name":"openai","preset":"openai","dialect":"openai","origins":["https://api.openai.com"],"held":true},`+
+		`{"name":"spare","preset":"openai","dialect":"openai","origins":["https://api.openai.com"],"held":false}]}`+"\n")
+	equal(t, "stats", w.do("GET", "/stats", "").body,
+		`{"forfeited_activations":0,"forgotten_activations":0,"holds":0,"keys":{"active":1},"store_failure":""}`+"\n")
+}
+
+func TestUnknownPathsAndMethods(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	secret := w.mint(`{"upstream":"openai","max_activations":5}`).ScopedKey
+	for target, test := range map[string]struct {
+		status      int
+		code, allow string
+	}{
+		"PUT /keys":                        {405, "method_not_allowed", "GET, POST"},
+		"POST /keys/key_x":                 {405, "method_not_allowed", "GET, PATCH, DELETE"},
+		"GET /keys/key_x/revoke":           {405, "method_not_allowed", "POST"},
+		"POST /stats":                      {405, "method_not_allowed", "GET"},
+		"GET /":                            {404, "not_found", ""},
+		"GET /tokens":                      {404, "not_found", ""},
+		"GET /keys/" + secret:              {404, "not_found", ""},
+		"GET /keys/" + secret + "/nothing": {404, "not_found", ""},
+		"POST /keys/" + secret + "/usage":  {405, "method_not_allowed", "GET"},
+	} {
+		t.Run(steady(target), func(t *testing.T) {
+			t.Parallel()
+			method, path, _ := strings.Cut(target, " ")
+			a := w.do(method, path, "")
+			if code, _ := a.fault(t); a.status != test.status || code != test.code || a.header.Get("Allow") != test.allow {
+				t.Errorf("answered %d %s, Allow %q", a.status, code, a.header.Get("Allow"))
+			}
+			if strings.Contains(a.body, secret) {
+				t.Errorf("the key is repeated: %s", a.body)
+			}
+		})
+	}
+}
+
+func TestAClosedStoreIsUnavailable(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.close()
+	a := w.do("GET", "/keys", "")
+	if code, message := a.fault(t); a.status != http.StatusServiceUnavailable || code != "store_unavailable" || !strings.Contains(message, "closed") {
+		t.Errorf("answered %d %s %q", a.status, code, message)
+	}
+}
+
+func TestHoldersSeeOnlyWhatConcernsThem(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	m := w.mint(`{"name":"n","upstream":"openai","max_activations":5,"owner":"SECRET-owner","purpose":"SECRET-purpose","role":"ci",
+		"labels":{"SECRET-label":"x"},"metadata":{"SECRET-meta":"x"},"rate":"5/s"}`)
+	w.use(m, 1)
+	view, err := w.Get(t.Context(), m.ID)
+	if err != nil {
+		t.Fatal(err)
+	}
+	holder := mustJSON(t, HolderJSON(view))
+	for _, hidden := range []string{"SECRET", `"role"`, `"created_by"`, `"last_ip"`, `"version"`, `"custody"`, view.Lookup.String()} {
+		if strings.Contains(holder, hidden) {
+			t.Errorf("a holder is shown %s: %s", hidden, holder)
+		}
+	}
+	for _, shown := range []string{`"used_activations":1`, `"remaining_activations":4`, `"rate":"5/s"`, `"status":"active"`} {
+		if !strings.Contains(holder, shown) {
+			t.Errorf("a holder is not shown %s: %s", shown, holder)
+		}
+	}
+	if full := mustJSON(t, KeyJSON(view)); strings.Contains(full, view.Lookup.String()) {
+		t.Errorf("the lookup hash is shown: %s", full)
+	}
+}

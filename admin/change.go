@@ -1,0 +1,166 @@
+package admin
+
+import (
+	"encoding/json"
+	"fmt"
+
+	"github.com/spf13/cobra"
+
+	"github.com/till-proxy/till/limiter"
+)
+
+// act is a command that does one thing to every key it is given.
+type act struct {
+	use, short, long, example string
+
+	method, path string // path follows that of the key
+	whole        bool   // see find
+	done         string // what is printed before the id
+	body         func() (any, error)
+}
+
+func (a act) command(f *common) *cobra.Command {
+	return &cobra.Command{
+		Use: a.use + " KEY...", Short: a.short, Long: a.long, Example: a.example,
+		Args: takes(1, 0, "the keys, by id or name"),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			var body any
+			if a.body != nil {
+				var err error
+				if body, err = a.body(); err != nil {
+					return err
+				}
+			}
+			c, err := f.client()
+			if err != nil {
+				return err
+			}
+			return each(args, func(_ int, arg string) error { return a.on(cmd, f, c, arg, body) })
+		},
+	}
+}
+
+func (a act) on(cmd *cobra.Command, f *common, c *client, arg string, body any) error {
+	k, err := c.find(cmd.Context(), arg, a.whole)
+	if err != nil {
+		return err
+	}
+	raw, err := c.raw(cmd.Context(), a.method, "/keys/"+k.ID+a.path, body)
+	if err != nil {
+		return fmt.Errorf("%s: %w", k.ID, err)
+	}
+	if len(raw) == 0 {
+		raw, err = json.Marshal(map[string]any{"id": k.ID, "forgotten": true})
+		if err != nil {
+			return err
+		}
+	}
+	if f.json {
+		return printJSON(cmd.OutOrStdout(), raw)
+	}
+	var after struct {
+		KeyObject
+		StreamsCut int64 `json:"streams_cut"`
+	}
+	if err := json.Unmarshal(raw, &after); err != nil {
+		return err
+	}
+	line := a.done + " " + k.ID
+	if k.Name != "" {
+		line += " (" + cut(k.Name, 32) + ")"
+	}
+	if after.StreamsCut > 0 {
+		line += ", and ended " + counted(after.StreamsCut, "running request")
+	}
+	if a.method == "POST" && after.Status != limiter.Revoked {
+		line += "\n  " + string(after.Status)
+		if after.RemainingActivations != nil {
+			line += fmt.Sprintf(", %d of %s left", *after.RemainingActivations, counted(*after.MaxActivations, "activation"))
+		}
+		if after.ExpiresAt != nil {
+			line += ", until " + after.ExpiresAt.Format("2006-01-02 15:04 MST")
+		}
+	}
+	_, err = fmt.Fprintln(cmd.OutOrStdout(), line)
+	return err
+}
+
+func suspendCommand(f *common) *cobra.Command {
+	return act{
+		use: "suspend", short: "Stops keys until they are resumed",
+		long: `Stops keys at once, and what they have running, until they are resumed. Counts
+stay as they are.`,
+		example: "  caddy till suspend nightly",
+		method:  "POST", path: "/suspend", done: "Suspended",
+	}.command(f)
+}
+
+func resumeCommand(f *common) *cobra.Command {
+	return act{
+		use: "resume", short: "Ends a suspension",
+		long:    `Lets suspended keys work again, with what they had left.`,
+		example: "  caddy till resume nightly",
+		method:  "POST", path: "/resume", done: "Resumed",
+	}.command(f)
+}
+
+func revokeCommand(f *common) *cobra.Command {
+	var reason string
+	cmd := act{
+		use: "revoke", short: "Ends keys for ever, and what they have running",
+		long: `Ends keys for ever: the next request is refused and running streams are cut.
+Their records stay for the books; remove them with forget. A key must be named
+by its id or its whole name, because this cannot be undone.`,
+		example: `  caddy till revoke nightly --reason "the contractor left"`,
+		method:  "POST", path: "/revoke", whole: exactly, done: "Revoked",
+		body: func() (any, error) { return map[string]string{"reason": reason}, nil },
+	}.command(f)
+	cmd.Flags().StringVar(&reason, "reason", "", "why: holders of the key are told, too")
+	return cmd
+}
+
+func forgetCommand(f *common) *cobra.Command {
+	return act{
+		use: "forget", short: "Removes the records of ended keys",
+		long: `Removes the records of keys that have ended. What they used stays in the
+totals. A live key must be revoked first.`,
+		example: "  caddy till forget key_01M86CD5XPYDCWAP07D6V89DTK",
+		method:  "DELETE", whole: exactly, done: "Forgot",
+	}.command(f)
+}
+
+func grantCommand(f *common) *cobra.Command {
+	var activations, expiresIn string
+	var later func() error
+	cmd := act{
+		use: "grant", short: "Adds to the limits of keys, and revives exhausted and expired ones",
+		long: `Adds to what keys may use, and revives those that are exhausted or expired. A
+revoked key stays revoked.`,
+		example: "  caddy till grant nightly --activations 50 --expires-in 24h",
+		method:  "POST", path: "/grant", done: "Granted more to",
+		body: func() (any, error) {
+			if err := later(); err != nil {
+				return nil, err
+			}
+			if activations == "" && expiresIn == "" {
+				return nil, usage("say what to add: --activations or --expires-in")
+			}
+			b := make(map[string]any)
+			if activations != "" {
+				n, err := limiter.ParseCount(activations)
+				if err != nil {
+					return nil, usage("--activations: %v", err)
+				}
+				b["activations"] = n
+			}
+			if expiresIn != "" {
+				b["expires_in"] = expiresIn
+			}
+			return b, nil
+		},
+	}.command(f)
+	cmd.Flags().StringVar(&activations, "activations", "", "how many more: 50, 10k")
+	cmd.Flags().StringVar(&expiresIn, "expires-in", "", "how much longer: 24h, 7d")
+	later = laterFlags(cmd, "tokens", "spend-usd")
+	return cmd
+}

@@ -1,0 +1,83 @@
+package admin
+
+import (
+	"encoding/json"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"testing"
+)
+
+func TestEnvPointsClientsHere(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.upstreams = append(w.upstreams, UpstreamInfo{Name: "claude", Preset: "anthropic", Dialect: "anthropic", Origins: []string{"https://api.anthropic.com"}, Held: true})
+	address := w.serve()
+	byName := w.mint(`{"name":"mine","upstream":"claude","max_activations":5}`)
+	const missing = "Put the key's string in place of till_sk_...: the server does not have it.\n"
+	for _, test := range []struct {
+		args      []string
+		out, note string
+	}{
+		{[]string{"mine"}, "unset ANTHROPIC_API_KEY\nexport ANTHROPIC_BASE_URL=https://agents.example.com\nexport ANTHROPIC_AUTH_TOKEN=till_sk_...\n", missing},
+		{[]string{byName.ScopedKey, "--upstream", "openai", "--base-url", "http://10.0.0.1:8080/"},
+			"export OPENAI_BASE_URL=http://10.0.0.1:8080/v1\nexport OPENAI_API_KEY=" + byName.ScopedKey + "\n", ""},
+		{[]string{byName.ScopedKey, "--upstream", "github"}, "export TILL_BASE_URL=https://agents.example.com\nexport TILL_KEY=" + byName.ScopedKey + "\n", ""},
+	} {
+		r := till(t, append([]string{"env", "--address", address}, test.args...)...)
+		if r.code != 0 || r.err != test.note {
+			t.Errorf("exit %d: %s", r.code, r.err)
+		}
+		equal(t, "env", r.out, test.out)
+	}
+	r := till(t, "env", "mine", "--address", address, "--json")
+	var v variables
+	if err := json.Unmarshal([]byte(r.out), &v); err != nil || v.Upstream != "claude" || v.Unset[0] != "ANTHROPIC_API_KEY" || v.Set[1] != (variable{"ANTHROPIC_AUTH_TOKEN", blank}) {
+		t.Errorf("%v: %s", err, r.out)
+	}
+}
+
+func TestEnvAsksTheServerWhichUpstreamAStringIsFor(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	m := w.mint(`{"upstream":"openai","max_activations":5}`)
+	proxy := httptest.NewServer(http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
+		if r.URL.Path != "/till/self" || r.Header.Get("Authorization") != "Bearer "+m.ScopedKey {
+			http.Error(rw, "no", http.StatusUnauthorized)
+			return
+		}
+		view, err := w.Get(r.Context(), m.ID)
+		if err != nil {
+			t.Error(err)
+		}
+		_ = json.NewEncoder(rw).Encode(HolderJSON(view))
+	}))
+	defer proxy.Close()
+	w.base = proxy.URL
+	address := w.serve()
+	equal(t, "env", till(t, "env", m.ScopedKey, "--address", address).out,
+		"export OPENAI_BASE_URL="+proxy.URL+"/v1\nexport OPENAI_API_KEY="+m.ScopedKey+"\n")
+	unknown := w.mint(`{"upstream":"openai","max_activations":5}`).ScopedKey
+	r := till(t, "env", unknown, "--address", address)
+	if r.code != 2 || !strings.Contains(r.err, "--upstream, one of: github, openai, spare") || !strings.Contains(r.err, "401") {
+		t.Errorf("exit %d: %s", r.code, r.err)
+	}
+	w.base = ""
+	if r := till(t, "env", m.ScopedKey, "--address", address); r.code != 2 || !strings.Contains(r.err, "say --base-url") {
+		t.Errorf("exit %d: %s", r.code, r.err)
+	}
+}
+
+func TestWordsForTheShellAreQuoted(t *testing.T) {
+	t.Parallel()
+	for word, want := range map[string]string{
+		"http://127.0.0.1:8080/v1": "http://127.0.0.1:8080/v1",
+		"":                         "''",
+		"a b":                      "'a b'",
+		"$(reboot)":                "'$(reboot)'",
+		"it's":                     `'it'\''s'`,
+		"a&b;c":                    "'a&b;c'",
+	} {
+		equal(t, word, quote(word), want)
+	}
+}

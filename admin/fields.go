@@ -1,0 +1,217 @@
+package admin
+
+import (
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/caddyserver/caddy/v2"
+
+	"github.com/till-proxy/till/limiter"
+	"github.com/till-proxy/till/scope"
+)
+
+// span is a duration as people write it: "24h", "7d".
+type span time.Duration
+
+func (s *span) UnmarshalText(text []byte) error {
+	d, err := caddy.ParseDuration(string(text))
+	if err != nil || d < 0 {
+		return fmt.Errorf("a duration is written 90s, 24h or 7d, got %q", text)
+	}
+	*s = span(d)
+	return nil
+}
+
+// settable are the fields of a key that a mint sets and a change changes.
+type settable struct {
+	Name           *string            `json:"name"`
+	MaxActivations *int64             `json:"max_activations"`
+	ExpiresIn      *span              `json:"expires_in"`
+	ExpiresAt      *time.Time         `json:"expires_at"`
+	IdleTimeout    *span              `json:"idle_timeout"`
+	FirstUseWithin *span              `json:"first_use_within"`
+	Rate           *limiter.Rate      `json:"rate"`
+	MaxConcurrency *int               `json:"max_concurrency"`
+	Paths          *[]string          `json:"paths"`
+	Methods        *[]string          `json:"methods"`
+	IPs            *[]string          `json:"ips"`
+	PinIP          *bool              `json:"pin_ip"`
+	Owner          *string            `json:"owner"`
+	Purpose        *string            `json:"purpose"`
+	Labels         *map[string]string `json:"labels"`
+	Metadata       *map[string]string `json:"metadata"`
+	SelfRevoke     *bool              `json:"self_revoke"`
+	Charge         *limiter.Charge    `json:"charge"`
+}
+
+func set[T any](to *T, from *T) {
+	if from != nil {
+		*to = *from
+	}
+}
+
+func (s *settable) apply(k *limiter.Key) error {
+	set(&k.Name, s.Name)
+	set(&k.Limit[limiter.Activations], s.MaxActivations)
+	if s.MaxActivations != nil && *s.MaxActivations < 0 {
+		return invalid("max_activations must not be negative, got %d", *s.MaxActivations)
+	}
+	switch {
+	case s.ExpiresIn != nil && s.ExpiresAt != nil:
+		return invalid("set expires_in or expires_at, not both")
+	case s.ExpiresIn != nil:
+		if *s.ExpiresIn == 0 {
+			return invalid("expires_in must be more than 0")
+		}
+		k.ExpiresAt = time.Now().UTC().Add(time.Duration(*s.ExpiresIn))
+	case s.ExpiresAt != nil:
+		k.ExpiresAt = s.ExpiresAt.UTC()
+	}
+	set((*span)(&k.IdleTimeout), s.IdleTimeout)
+	set((*span)(&k.FirstUseWithin), s.FirstUseWithin)
+	set(&k.Rate, s.Rate)
+	set(&k.MaxConcurrency, s.MaxConcurrency)
+	set(&k.Scope.Paths, s.Paths)
+	set(&k.Scope.Methods, s.Methods)
+	set(&k.Scope.PinIP, s.PinIP)
+	if s.IPs != nil {
+		k.Scope.IPs = nil
+		for _, text := range *s.IPs {
+			p, err := scope.ParseIP(text)
+			if err != nil {
+				return invalid("ips: %s", strings.TrimPrefix(err.Error(), "ips "))
+			}
+			k.Scope.IPs = append(k.Scope.IPs, p)
+		}
+	}
+	set(&k.Owner, s.Owner)
+	set(&k.Purpose, s.Purpose)
+	set(&k.Labels, s.Labels)
+	set(&k.Metadata, s.Metadata)
+	set(&k.SelfRevoke, s.SelfRevoke)
+	set(&k.Charge, s.Charge)
+	return nil
+}
+
+// changeBody is a PATCH. A field that is null goes back to its default: no
+// such limit, rule or note.
+type changeBody struct {
+	settable
+	Unlimited bool `json:"unlimited"`
+
+	gone []func(*limiter.Key)
+}
+
+// defaults take a field of a key away.
+var defaults = map[string]func(*limiter.Key){
+	"name":             func(k *limiter.Key) { k.Name = "" },
+	"max_activations":  func(k *limiter.Key) { k.Limit[limiter.Activations] = limiter.NoLimit },
+	"expires_in":       func(k *limiter.Key) { k.ExpiresAt = time.Time{} },
+	"expires_at":       func(k *limiter.Key) { k.ExpiresAt = time.Time{} },
+	"idle_timeout":     func(k *limiter.Key) { k.IdleTimeout = 0 },
+	"first_use_within": func(k *limiter.Key) { k.FirstUseWithin = 0 },
+	"rate":             func(k *limiter.Key) { k.Rate = limiter.Rate{} },
+	"max_concurrency":  func(k *limiter.Key) { k.MaxConcurrency = 0 },
+	"paths":            func(k *limiter.Key) { k.Scope.Paths = nil },
+	"methods":          func(k *limiter.Key) { k.Scope.Methods = nil },
+	"ips":              func(k *limiter.Key) { k.Scope.IPs = nil },
+	"pin_ip":           func(k *limiter.Key) { k.Scope.PinIP = false },
+	"owner":            func(k *limiter.Key) { k.Owner = "" },
+	"purpose":          func(k *limiter.Key) { k.Purpose = "" },
+	"labels":           func(k *limiter.Key) { k.Labels = nil },
+	"metadata":         func(k *limiter.Key) { k.Metadata = nil },
+	"charge":           func(k *limiter.Key) { k.Charge = limiter.ChargeForwarded },
+}
+
+func (b *changeBody) unset(field string) bool {
+	take, ok := defaults[field]
+	if ok {
+		b.gone = append(b.gone, take)
+	}
+	return ok || notEnforced[field] != ""
+}
+
+// change applies the body to a key. It may run more than once.
+func (b *changeBody) change(k *limiter.Key) error {
+	before := endless(k)
+	if err := b.apply(k); err != nil {
+		return err
+	}
+	for _, take := range b.gone {
+		take(k)
+	}
+	if endless(k) && !before && !b.Unlimited {
+		return invalid(`this would leave a key that nothing ends by itself: keep max_activations or expires_at, or say "unlimited": true`)
+	}
+	return nil
+}
+
+// endless reports whether nothing ends the key by itself.
+func endless(k *limiter.Key) bool {
+	return k.Limit[limiter.Activations] == limiter.NoLimit && k.Limit[limiter.Tokens] == limiter.NoLimit &&
+		k.Limit[limiter.Nanodollars] == limiter.NoLimit && k.ExpiresAt.IsZero()
+}
+
+type mintBody struct {
+	settable
+	Upstream  string `json:"upstream"`
+	Provider  string `json:"provider"` // another name for upstream
+	Role      string `json:"role"`
+	Unlimited bool   `json:"unlimited"`
+}
+
+// key is the key that a mint asks for.
+func (b *mintBody) key(upstreams []UpstreamInfo) (*limiter.Key, error) {
+	name := b.Upstream
+	if name == "" {
+		name = b.Provider
+	} else if b.Provider != "" && b.Provider != name {
+		return nil, invalid("upstream and provider name two different upstreams; set one")
+	}
+	u, err := pickUpstream(name, upstreams)
+	if err != nil {
+		return nil, err
+	}
+	k := &limiter.Key{
+		Upstream: u.Name, Custody: "held", Role: b.Role, Limit: limiter.NoLimits(), SelfRevoke: true,
+		Charge: limiter.ChargeForwarded,
+	}
+	return k, b.apply(k)
+}
+
+func pickUpstream(name string, upstreams []UpstreamInfo) (UpstreamInfo, error) {
+	var names []string
+	var held []UpstreamInfo
+	for _, u := range upstreams {
+		names = append(names, u.Name)
+		if u.Held {
+			held = append(held, u)
+		}
+		if u.Name == name {
+			if !u.Held {
+				return u, invalid("upstream %s has no credential here: give it one in the configuration, { till { upstream %s { credential {file./path} } } }", name, name)
+			}
+			return u, nil
+		}
+	}
+	switch {
+	case len(names) == 0:
+		return UpstreamInfo{}, invalid("no upstream is configured: declare one in the global options, { till { upstream openai { credential {env.OPENAI_API_KEY} } } }")
+	case name != "":
+		return UpstreamInfo{}, invalid("upstream %q is not configured; there are: %s", name, strings.Join(names, ", "))
+	case len(held) == 1:
+		return held[0], nil
+	default:
+		return UpstreamInfo{}, invalid("upstream must be one of: %s", strings.Join(names, ", "))
+	}
+}
+
+type grantBody struct {
+	Activations int64 `json:"activations"`
+	ExpiresIn   span  `json:"expires_in"`
+}
+
+func (b *grantBody) more() (limiter.More, error) {
+	return limiter.More{Activations: b.Activations, Lifetime: time.Duration(b.ExpiresIn)}, nil
+}

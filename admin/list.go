@@ -1,0 +1,212 @@
+package admin
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"net/url"
+	"strconv"
+	"strings"
+	"time"
+	"unicode/utf8"
+
+	"github.com/spf13/cobra"
+)
+
+func listCommand(f *common) *cobra.Command {
+	filters := map[string]*string{}
+	var labels map[string]string
+	var limit int
+	cmd := &cobra.Command{
+		Use:     "list",
+		Aliases: []string{"ls"},
+		Short:   "Lists keys",
+		Long: `Lists keys, the newest first: used activations with the limit behind them, and
+when a key ends or has ended. The table fits 80 columns; --json has everything.`,
+		Example: `  caddy till list
+  caddy till list --status active --unused-for 7d
+  caddy till list --label team=search --json | jq -r '.keys[].id'`,
+		Args: takes(0, 0, ""),
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if limit < 0 {
+				return usage("--limit must be a count, or 0 for all, got %d", limit)
+			}
+			q := url.Values{}
+			for name, value := range filters {
+				if *value != "" {
+					q.Set(strings.ReplaceAll(name, "-", "_"), *value)
+				}
+			}
+			for name, value := range labels {
+				q.Set("label."+name, value)
+			}
+			if mistaken(q.Get("q")) {
+				return errKeyString
+			}
+			c, err := f.client()
+			if err != nil {
+				return err
+			}
+			keys, more, err := c.all(cmd.Context(), q, limit)
+			if err != nil {
+				return err
+			}
+			if f.json {
+				return printValue(cmd.OutOrStdout(), listed{Keys: keys, Next: more})
+			}
+			if err := printTable(cmd.OutOrStdout(), keys, time.Now()); err != nil {
+				return err
+			}
+			if more != "" {
+				fmt.Fprintf(cmd.ErrOrStderr(), "There are more; these are %d. Show all with: --limit 0\n", len(keys))
+			}
+			return nil
+		},
+	}
+	for name, help := range map[string]string{
+		"status":     "active, exhausted, expired, revoked or suspended",
+		"upstream":   "keys for this upstream",
+		"role":       "keys of this role",
+		"owner":      "keys of this owner",
+		"created-by": "keys minted by this caller",
+		"unused-for": "keys unused for at least this long: 7d",
+		"q":          "beginning of an id or name",
+		"sort":       "created, or -created: newest first (default)",
+	} {
+		filters[name] = cmd.Flags().String(name, "", help)
+	}
+	cmd.Flags().StringToStringVar(&labels, "label", nil, "NAME=VALUE, repeatable")
+	cmd.Flags().IntVar(&limit, "limit", 100, "how many keys at most; 0: all")
+	return cmd
+}
+
+// maxPage is the largest page that the API gives.
+const maxPage = 500
+
+// all follows the pages until limit keys are there; 0 takes all. more is the
+// cursor of what follows.
+func (c *client) all(ctx context.Context, q url.Values, limit int) (keys []*KeyObject, more string, err error) {
+	keys = []*KeyObject{}
+	for {
+		size := maxPage
+		if limit > 0 {
+			size = min(limit-len(keys), maxPage)
+		}
+		q.Set("limit", strconv.Itoa(size))
+		var page listed
+		if err := c.call(ctx, "GET", "/keys?"+q.Encode(), nil, &page); err != nil {
+			return nil, "", err
+		}
+		keys = append(keys, page.Keys...)
+		if page.Next == "" || limit > 0 && len(keys) >= limit {
+			return keys, page.Next, nil
+		}
+		q.Set("cursor", page.Next)
+	}
+}
+
+const (
+	tableWidth = 80
+	nameColumn = 1 // in printTable
+)
+
+// printTable fits 80 columns: the name gives way, and the upstream where that
+// is not enough. Ids stay whole, because they are there to be pasted.
+func printTable(w io.Writer, keys []*KeyObject, now time.Time) error {
+	if len(keys) == 0 {
+		_, err := fmt.Fprintln(w, "No keys. Mint one with: caddy till create --max-activations 500")
+		return err
+	}
+	rows := [][]string{{"ID", "NAME", "FOR", "STATUS", "USED", "ENDS"}}
+	for _, k := range keys {
+		used := compact(k.UsedActivations)
+		if k.MaxActivations != nil {
+			used += "/" + compact(*k.MaxActivations)
+		}
+		ends := "-"
+		switch {
+		case k.EndedAt != nil:
+			ends = relative(*k.EndedAt, now)
+		case k.ExpiresAt != nil:
+			ends = relative(*k.ExpiresAt, now)
+		}
+		rows = append(rows, []string{k.ID, orDash(k.Name), cut(k.Upstream, 9), string(k.Status), used, ends})
+	}
+	widths := make([]int, len(rows[0]))
+	total := len(widths) - 1
+	for i := range widths {
+		for _, row := range rows {
+			widths[i] = max(widths[i], utf8.RuneCountInString(row[i]))
+		}
+		total += widths[i]
+	}
+	if over := total - tableWidth; over > 0 {
+		widths[nameColumn] = max(widths[nameColumn]-over, 4)
+	}
+	var b strings.Builder
+	for _, row := range rows {
+		row[nameColumn] = cut(row[nameColumn], widths[nameColumn])
+		for i, cell := range row {
+			b.WriteString(cell)
+			if i < len(row)-1 {
+				b.WriteString(strings.Repeat(" ", widths[i]-utf8.RuneCountInString(cell)+1))
+			}
+		}
+		b.WriteByte('\n')
+	}
+	_, err := io.WriteString(w, b.String())
+	return err
+}
+
+func orDash(s string) string {
+	if s == "" {
+		return "-"
+	}
+	return s
+}
+
+// cut shortens a text to n characters.
+func cut(s string, n int) string {
+	if utf8.RuneCountInString(s) <= n {
+		return s
+	}
+	return string([]rune(s)[:n-1]) + "…"
+}
+
+// compact writes a count in at most four characters, up to a trillion. It
+// rounds down, so that what is used up is never shown before it is.
+func compact(n int64) string {
+	switch {
+	case n < 10_000:
+		return strconv.FormatInt(n, 10)
+	case n < 1_000_000:
+		return strconv.FormatInt(n/1_000, 10) + "k"
+	case n < 1_000_000_000:
+		return strconv.FormatInt(n/1_000_000, 10) + "M"
+	}
+	return strconv.FormatInt(n/1_000_000_000, 10) + "G"
+}
+
+// relative writes a moment as a distance: "in 3h", "2d ago".
+func relative(t, now time.Time) string {
+	d := t.Sub(now)
+	past := d < 0
+	if past {
+		d = -d
+	}
+	var s string
+	switch {
+	case d < time.Minute:
+		s = strconv.Itoa(int(d.Seconds())) + "s"
+	case d < time.Hour:
+		s = strconv.Itoa(int(d.Minutes())) + "m"
+	case d < 48*time.Hour:
+		s = strconv.Itoa(int(d.Hours())) + "h"
+	default:
+		s = strconv.Itoa(int(d.Hours()/24)) + "d"
+	}
+	if past {
+		return s + " ago"
+	}
+	return "in " + s
+}

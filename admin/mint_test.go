@@ -1,0 +1,153 @@
+package admin
+
+import (
+	"net/http"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/till-proxy/till/limiter"
+	"github.com/till-proxy/till/token"
+)
+
+func TestMintAnswersWithTheKeyObjectAndItsString(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	a := w.do("POST", "/keys", `{"name":"nightly","provider":"openai","max_activations":500,"expires_in":"1d",
+		"idle_timeout":"90m","first_use_within":"24h","rate":"60/m","max_concurrency":4,"paths":["/v1/chat/completions"],
+		"methods":["POST"],"ips":["10.0.0.0/8","192.0.2.7"],"pin_ip":true,"role":"ci","owner":"ops","purpose":"tests",
+		"labels":{"team":"search"},"metadata":{"ticket":"7"},"self_revoke":false,"charge":"success"}`)
+	if a.status != http.StatusCreated {
+		t.Fatalf("answered %d: %s", a.status, a.body)
+	}
+	equal(t, "the answer", steady(a.body), `{"id":"key_ID","version":1,"name":"nightly","upstream":"openai","custody":"held","status":"active",`+
+		`"max_activations":500,"expires_at":"TIME","idle_timeout":"1h30m","first_use_within":"24h","rate":"60/m","max_concurrency":4,"charge":"success",`+
+		`"paths":["/v1/chat/completions"],"methods":["POST"],"ips":["10.0.0.0/8","192.0.2.7"],"pin_ip":true,"self_revoke":false,`+
+		`"used_activations":0,"held_activations":0,"remaining_activations":500,`+
+		`"role":"ci","owner":"ops","purpose":"tests","labels":{"team":"search"},"metadata":{"ticket":"7"},`+
+		`"created_at":"TIME","created_by":"operator","scoped_key":"till_sk_STRING","base_url":"https://agents.example.com"}`+"\n")
+	if cc := a.header.Get("Cache-Control"); cc != "no-store" {
+		t.Errorf("Cache-Control is %q: the answer holds a secret", cc)
+	}
+	m := get[minted](t, a)
+	if d := time.Until(*m.ExpiresAt); d < 24*time.Hour-time.Minute || d > 24*time.Hour {
+		t.Errorf("expires in %s, want 24h", d)
+	}
+	if _, err := token.ParseKey(m.ScopedKey); err != nil {
+		t.Errorf("the string: %v", err)
+	}
+	if again := w.do("GET", "/keys/"+m.ID, ""); strings.Contains(again.body, m.ScopedKey) || strings.Contains(again.body, "scoped_key") {
+		t.Errorf("the string is shown a second time: %s", again.body)
+	}
+	if k := w.live(&m); k.Key().ID != m.ID {
+		t.Errorf("the string finds key %s, not %s", k.Key().ID, m.ID)
+	}
+}
+
+func TestMintLeavesOutWhatIsNotSet(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	a := w.do("POST", "/keys", `{"upstream":"github","unlimited":true,"name":null,"max_tokens":null,"rate":null}`)
+	equal(t, "the answer", steady(a.body), `{"id":"key_ID","version":1,"upstream":"github","custody":"held","status":"active","charge":"forwarded",`+
+		`"self_revoke":true,"used_activations":0,"held_activations":0,"created_at":"TIME","created_by":"operator","scoped_key":"till_sk_STRING",`+
+		`"base_url":"https://agents.example.com"}`+"\n")
+}
+
+func TestMintNeedsNoUpstreamWhereThereIsOneWithACredential(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.upstreams = w.upstreams[1:]
+	if m := w.mint(`{"max_activations":0}`); m.Upstream != "openai" || m.MaxActivations == nil || *m.MaxActivations != 0 || m.Status != limiter.Exhausted {
+		t.Errorf("got %+v, want a canary for openai", m.KeyObject)
+	}
+}
+
+func TestMintRefuses(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	const limit = `"upstream":"openai","max_activations":1`
+	for name, test := range map[string]struct{ body, message string }{
+		"no body":                        {``, "must be a whole JSON object"},
+		"half a body":                    {`{"name":`, "must be a whole JSON object"},
+		"null":                           {`null`, "must be a JSON object"},
+		"a list":                         {`[]`, "must be a JSON object"},
+		"something after the object":     {`{` + limit + `} {}`, "nothing after it"},
+		"no JSON":                        {`{` + limit + `,}`, "JSON object"},
+		"a field that is not known":      {`{` + limit + `,"max_activation":1}`, `unknown field "max_activation"`},
+		"a known field in another case":  {`{` + limit + `,"Rate":"1/m"}`, `unknown field "Rate"`},
+		"a field twice":                  {`{` + limit + `,"max_activations":9}`, `"max_activations" stands twice`},
+		"an inner field twice":           {`{` + limit + `,"labels":{"a":"1","a":"2"}}`, `"a" stands twice`},
+		"text for a number":              {`{"upstream":"openai","max_activations":"500"}`, "max_activations must be a whole number, got string"},
+		"part of an activation":          {`{"upstream":"openai","max_activations":1.5}`, "max_activations must be a whole number"},
+		"fewer than no activations":      {`{"upstream":"openai","max_activations":-1}`, "max_activations must not be negative, got -1"},
+		"more than can be counted":       {`{"upstream":"openai","max_activations":9223372036854775807}`, "max_activations must be from 0"},
+		"a number for a duration":        {`{` + limit + `,"idle_timeout":5}`, "idle_timeout must be text, got number"},
+		"no duration":                    {`{` + limit + `,"idle_timeout":"soon"}`, `idle_timeout: a duration is written 90s, 24h or 7d, got "soon"`},
+		"a negative duration":            {`{` + limit + `,"first_use_within":"-1h"}`, "first_use_within: a duration"},
+		"no time at all to live":         {`{"upstream":"openai","expires_in":"0s"}`, "expires_in must be more than 0"},
+		"no time":                        {`{"upstream":"openai","expires_at":"tomorrow"}`, "expires_at must be a time such as"},
+		"an end in the past":             {`{"upstream":"openai","expires_at":"2020-01-01T00:00:00Z"}`, "expires_at must be in the future"},
+		"two ends":                       {`{"upstream":"openai","expires_at":"2100-01-01T00:00:00Z","expires_in":"1h"}`, "not both"},
+		"no rate":                        {`{` + limit + `,"rate":"often"}`, `rate: "often" must be`},
+		"a negative concurrency":         {`{` + limit + `,"max_concurrency":-1}`, "max_concurrency must be from"},
+		"a path that is none":            {`{` + limit + `,"paths":["v1"]}`, "paths"},
+		"a number for a path":            {`{` + limit + `,"paths":[7]}`, "paths must hold text"},
+		"text for paths":                 {`{` + limit + `,"paths":"/v1"}`, "paths must be a list"},
+		"a method in small letters":      {`{` + limit + `,"methods":["post"]}`, "methods must be"},
+		"no address":                     {`{` + limit + `,"ips":["localhost"]}`, "ips: must be addresses or networks"},
+		"a network with host bits":       {`{` + limit + `,"ips":["10.0.0.1/8"]}`, "ips: the network"},
+		"a charge that is none":          {`{` + limit + `,"charge":"sometimes"}`, "charge must be"},
+		"success without activations":    {`{"upstream":"openai","expires_in":"1h","charge":"success"}`, "needs max_activations"},
+		"a list for labels":              {`{` + limit + `,"labels":["a"]}`, "labels must be an object"},
+		"a role that is not configured":  {`{` + limit + `,"role":"boss"}`, "role must name a configured role"},
+		"no limit":                       {`{"upstream":"openai","rate":"1/m"}`, "set at least one of max_activations"},
+		"two upstreams":                  {`{` + limit + `,"provider":"github"}`, "two different upstreams"},
+		"an upstream that is not there":  {`{"upstream":"gemini","max_activations":1}`, "there are: github, openai, spare"},
+		"an upstream with no credential": {`{"upstream":"spare","max_activations":1}`, "has no credential"},
+		"one of several upstreams":       {`{"max_activations":1}`, "must be one of: github, openai, spare"},
+		"control characters":             {`{` + limit + `,"name":"a\u001b[2J"}`, "name must not contain control characters"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			a := w.do("POST", "/keys", test.body)
+			if code, message := a.fault(t); a.status != 400 || code != "invalid_request" || !strings.Contains(message, test.message) {
+				t.Errorf("answered %d %s %q, want 400 invalid_request with %q", a.status, code, message, test.message)
+			}
+		})
+	}
+	t.Cleanup(func() {
+		if keys := get[listed](t, w.do("GET", "/keys", "")); len(keys.Keys) != 0 {
+			t.Errorf("%d keys were minted all the same", len(keys.Keys))
+		}
+	})
+}
+
+func TestMintPromisesNoLimitThatIsNotEnforced(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	for field, value := range map[string]string{
+		"max_tokens": `1000`, "max_spend_usd": `"5.00"`, "max_spend_cents": `500`, "max_request_spend_usd": `"1"`, "renews": `"day"`,
+		"fit": `true`, "unknown_price": `"refuse"`, "delegate": `true`, "upstream_key": `"sk-real-secret"`, "models": `["gpt-5-mini"]`,
+	} {
+		t.Run(field, func(t *testing.T) {
+			t.Parallel()
+			a := w.do("POST", "/keys", `{"upstream":"openai","max_activations":1,"`+field+`":`+value+`}`)
+			code, message := a.fault(t)
+			if a.status != 400 || code != "invalid_request" || !strings.HasPrefix(message, field+": ") || !strings.Contains(message, "by this version") {
+				t.Errorf("answered %d %s %q", a.status, code, message)
+			}
+			if strings.Contains(a.body, "sk-real-secret") {
+				t.Errorf("the credential is repeated: %s", a.body)
+			}
+		})
+	}
+}
+
+func TestBodiesAreBounded(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	a := w.do("POST", "/keys", `{"purpose":"`+strings.Repeat("x", maxBody)+`"}`)
+	if code, _ := a.fault(t); a.status != http.StatusRequestEntityTooLarge || code != "body_too_large" {
+		t.Errorf("answered %d %s", a.status, code)
+	}
+}

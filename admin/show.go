@@ -1,0 +1,163 @@
+package admin
+
+import (
+	"fmt"
+	"io"
+	"strings"
+	"text/tabwriter"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/till-proxy/till/limiter"
+)
+
+func showCommand(f *common) *cobra.Command {
+	return &cobra.Command{
+		Use:   "show KEY...",
+		Short: "Shows keys, by id or name",
+		Long:  `Shows all there is to know about keys, and how much of each is left.`,
+		Example: `  caddy till show nightly
+  caddy till show nightly --json | jq .remaining_activations`,
+		Args: takes(1, 0, "the keys to show, by id or name"),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			c, err := f.client()
+			if err != nil {
+				return err
+			}
+			return each(args, func(i int, arg string) error {
+				k, err := c.find(cmd.Context(), arg, byPrefix)
+				if err != nil {
+					return err
+				}
+				if f.json {
+					return printValue(cmd.OutOrStdout(), k)
+				}
+				if i > 0 {
+					fmt.Fprintln(cmd.OutOrStdout())
+				}
+				return printSheet(cmd.OutOrStdout(), k, time.Now())
+			})
+		},
+	}
+}
+
+// printSheet shows everything about a key in 80 columns.
+func printSheet(w io.Writer, k *KeyObject, now time.Time) error {
+	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
+	row := func(name, separator string, values ...string) {
+		for _, line := range wrap(values, separator, tableWidth-14) {
+			fmt.Fprintf(t, "%s\t%s\n", name, line)
+			name = ""
+		}
+	}
+	when := func(at *time.Time) string {
+		if at == nil {
+			return ""
+		}
+		return at.Format("2006-01-02 15:04:05 MST") + " (" + relative(*at, now) + ")"
+	}
+	row("Id", "", k.ID)
+	row("Name", " ", strings.Fields(k.Name)...)
+	row("Status", "", string(k.Status))
+	row("Upstream", "", k.Upstream+" ("+orDash(k.Custody)+")")
+	row("Limits", ", ", limitsOf(k)...)
+	row("Used", "", counted(k.UsedActivations, "activation"))
+	if k.HeldActivations > 0 {
+		row("In flight", "", counted(k.HeldActivations, "activation"))
+	}
+	if k.RemainingActivations != nil && *k.MaxActivations > 0 {
+		row("Left", "", bar(*k.RemainingActivations, *k.MaxActivations))
+	}
+	row("Expires", "", when(k.ExpiresAt))
+	if k.Charge == limiter.ChargeSuccess {
+		row("Charged", "", "successes only, within twice the attempts")
+	}
+	row("Paths", " ", k.Paths...)
+	row("Methods", " ", k.Methods...)
+	row("Addresses", " ", k.IPs...)
+	if k.PinIP {
+		row("Pinned", "", "to the first address that uses it")
+	}
+	row("Role", "", k.Role)
+	row("Owner", " ", strings.Fields(k.Owner)...)
+	row("Purpose", " ", strings.Fields(k.Purpose)...)
+	for _, name := range sorted(k.Labels) {
+		row("Label", "", name+"="+k.Labels[name])
+	}
+	for _, name := range sorted(k.Metadata) {
+		row("Metadata", "", name+"="+k.Metadata[name])
+	}
+	row("Minted", "", when(&k.CreatedAt)+" by "+k.CreatedBy)
+	row("First used", "", when(k.FirstUsedAt))
+	row("Last used", "", when(k.LastUsedAt))
+	row("From", "", k.LastIP)
+	row("Ended", "", when(k.EndedAt))
+	row("Reason", " ", strings.Fields(k.EndedReason)...)
+	return t.Flush()
+}
+
+// bar draws what is left of a limit. A bar is full only while nothing was
+// used, and empty only when nothing is left.
+func bar(left, limit int64) string {
+	const width = 24
+	filled := int(float64(width) * float64(left) / float64(limit))
+	if filled == 0 && left > 0 {
+		filled = 1
+	}
+	return fmt.Sprintf("[%s%s] %d of %d", strings.Repeat("#", filled), strings.Repeat(".", width-filled), left, limit)
+}
+
+// wrap joins values to lines of at most width characters; a longer value has
+// a line of its own. Empty values are left out.
+func wrap(values []string, separator string, width int) []string {
+	var lines []string
+	for _, v := range values {
+		last := len(lines) - 1
+		switch {
+		case v == "":
+		case last >= 0 && len(lines[last])+len(separator)+len(v) <= width:
+			lines[last] += separator + v
+		default:
+			if last >= 0 {
+				lines[last] += strings.TrimRight(separator, " ")
+			}
+			lines = append(lines, v)
+		}
+	}
+	return lines
+}
+
+// limitsOf says what limits a key.
+func limitsOf(k *KeyObject) []string {
+	var parts []string
+	if k.MaxActivations != nil {
+		parts = append(parts, counted(*k.MaxActivations, "activation"))
+	}
+	if k.ExpiresAt != nil {
+		parts = append(parts, "until "+k.ExpiresAt.Format("2006-01-02 15:04 MST"))
+	}
+	if k.Rate != "" {
+		parts = append(parts, k.Rate)
+	}
+	if k.MaxConcurrency > 0 {
+		parts = append(parts, fmt.Sprintf("%d at a time", k.MaxConcurrency))
+	}
+	if k.IdleTimeout != "" {
+		parts = append(parts, "idle "+k.IdleTimeout)
+	}
+	if k.FirstUseWithin != "" {
+		parts = append(parts, "first use within "+k.FirstUseWithin)
+	}
+	if len(parts) == 0 {
+		return []string{"none"}
+	}
+	return parts
+}
+
+func counted(n int64, what string) string {
+	if n == 1 {
+		return "1 " + what
+	}
+	return fmt.Sprintf("%d %ss", n, what)
+}

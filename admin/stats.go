@@ -1,0 +1,53 @@
+package admin
+
+import (
+	"encoding/json"
+	"fmt"
+	"text/tabwriter"
+
+	"github.com/spf13/cobra"
+)
+
+func statsCommand(f *common) *cobra.Command {
+	return &cobra.Command{
+		Use:   "stats",
+		Short: "Shows the sums over all keys and the state of the store",
+		Long: `Shows how many keys there are by status, how many requests run now, and whether
+the store is in order.`,
+		Example: "  caddy till stats --json | jq .holds",
+		Args:    takes(0, 0, ""),
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			c, err := f.client()
+			if err != nil {
+				return err
+			}
+			raw, err := c.raw(cmd.Context(), "GET", "/stats", nil)
+			if err != nil {
+				return err
+			}
+			if f.json {
+				return printJSON(cmd.OutOrStdout(), raw)
+			}
+			var s struct {
+				Keys      map[string]int64
+				Holds     int64
+				Forfeited int64  `json:"forfeited_activations"`
+				Failure   string `json:"store_failure"`
+			}
+			if err := json.Unmarshal(raw, &s); err != nil {
+				return err
+			}
+			t := tabwriter.NewWriter(cmd.OutOrStdout(), 0, 0, 2, ' ', 0)
+			for _, status := range sorted(s.Keys) {
+				fmt.Fprintf(t, "Keys %s\t%d\n", status, s.Keys[status])
+			}
+			fmt.Fprintf(t, "Requests in flight\t%d\nForfeited by crashes, at most\t%d\n", s.Holds, s.Forfeited)
+			store := "in order"
+			if s.Failure != "" {
+				store = "failed: " + s.Failure
+			}
+			fmt.Fprintf(t, "Store\t%s\n", store)
+			return t.Flush()
+		},
+	}
+}

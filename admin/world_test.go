@@ -1,0 +1,228 @@
+package admin
+
+import (
+	"bytes"
+	"encoding/json"
+	"log/slog"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"testing"
+
+	"github.com/spf13/cobra"
+
+	"github.com/till-proxy/till/limiter"
+	"github.com/till-proxy/till/token"
+)
+
+// world is a management API over a limiter on a real Badger directory.
+type world struct {
+	*limiter.Limiter
+	t         *testing.T
+	handler   http.Handler
+	upstreams []UpstreamInfo
+	base      string
+	closed    bool
+}
+
+func newWorld(t *testing.T) *world {
+	t.Helper()
+	store, err := limiter.OpenBadger(filepath.Join(t.TempDir(), "store"), slog.New(slog.DiscardHandler))
+	if err != nil {
+		t.Fatal(err)
+	}
+	l, err := limiter.Open(limiter.Options{Store: store, Roles: map[string]limiter.RoleBudget{
+		"ci": {Limit: limiter.NoLimits()},
+	}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	w := &world{Limiter: l, t: t, base: "https://agents.example.com", upstreams: []UpstreamInfo{
+		{Name: "github", Origins: []string{"https://api.github.com"}, Held: true},
+		{Name: "openai", Preset: "openai", Dialect: "openai", Origins: []string{"https://api.openai.com"}, Held: true},
+		{Name: "spare", Preset: "openai", Dialect: "openai", Origins: []string{"https://api.openai.com"}},
+	}}
+	w.handler = NewHandler(backend{w}, limiter.Operator, slog.New(slog.DiscardHandler))
+	t.Cleanup(w.close)
+	return w
+}
+
+func (w *world) close() {
+	w.t.Helper()
+	if w.closed {
+		return
+	}
+	w.closed = true
+	if err := w.Close(); err != nil {
+		w.t.Error(err)
+	}
+}
+
+// backend is the Backend of a world.
+type backend struct{ w *world }
+
+func (b backend) Limiter() (*limiter.Limiter, error) {
+	if b.w.closed {
+		return nil, limiter.ErrClosed
+	}
+	return b.w.Limiter, nil
+}
+func (b backend) UpstreamInfos() []UpstreamInfo { return b.w.upstreams }
+func (b backend) BaseURL() string               { return b.w.base }
+
+// answer is what the API said.
+type answer struct {
+	status int
+	header http.Header
+	body   string
+}
+
+func (w *world) do(method, path, body string, header ...string) answer {
+	w.t.Helper()
+	r := httptest.NewRequest(method, path, strings.NewReader(body))
+	for i := 0; i+1 < len(header); i += 2 {
+		r.Header.Set(header[i], header[i+1])
+	}
+	rec := httptest.NewRecorder()
+	w.handler.ServeHTTP(rec, r)
+	return answer{rec.Code, rec.Header(), rec.Body.String()}
+}
+
+// get decodes a successful answer.
+func get[T any](t *testing.T, a answer) T {
+	t.Helper()
+	var v T
+	if a.status/100 != 2 {
+		t.Fatalf("answered %d: %s", a.status, a.body)
+	}
+	if err := json.Unmarshal([]byte(a.body), &v); err != nil {
+		t.Fatalf("%v: %s", err, a.body)
+	}
+	return v
+}
+
+// fault decodes an error.
+func (a answer) fault(t *testing.T) (code, message string) {
+	t.Helper()
+	var v struct {
+		Error struct{ Code, Message string }
+	}
+	if err := json.Unmarshal([]byte(a.body), &v); err != nil || v.Error.Code == "" || v.Error.Message == "" {
+		t.Fatalf("no error object: %v: %s", err, a.body)
+	}
+	return v.Error.Code, v.Error.Message
+}
+
+func (w *world) mint(body string) *minted {
+	w.t.Helper()
+	m := get[minted](w.t, w.do("POST", "/keys", body))
+	return &m
+}
+
+// live is the key as the data plane finds it.
+func (w *world) live(m *minted) *limiter.Live {
+	w.t.Helper()
+	p, err := token.ParseKey(m.ScopedKey)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	k, refusal := w.Find(w.t.Context(), p.Lookup)
+	if refusal != nil {
+		w.t.Fatal(refusal)
+	}
+	return k
+}
+
+// use admits n requests and settles them.
+func (w *world) use(m *minted, n int) {
+	w.t.Helper()
+	for range n {
+		g := new(limiter.Grant)
+		ask := &limiter.Ask{Bound: limiter.Amounts{limiter.Activations: 1}, Method: "POST", Path: "/v1/chat/completions"}
+		if refusal := w.live(m).Reserve(w.t.Context(), ask, g); refusal != nil {
+			w.t.Fatal(refusal)
+		}
+		g.Settle(limiter.Amounts{limiter.Activations: 1})
+	}
+}
+
+// serve puts the API on a unix socket, as Caddy's admin endpoint does, and
+// returns its address.
+func (w *world) serve() string {
+	w.t.Helper()
+	socket := filepath.Join(w.t.TempDir(), "s")
+	l, err := net.Listen("unix", socket)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	mux := http.NewServeMux()
+	mux.Handle(basePath+"/", http.StripPrefix(basePath, w.handler))
+	s := &http.Server{Handler: mux}
+	go func() { _ = s.Serve(l) }()
+	w.t.Cleanup(func() {
+		if err := s.Close(); err != nil {
+			w.t.Error(err)
+		}
+	})
+	return "unix/" + socket
+}
+
+// ran is what a command printed and how it ended.
+type ran struct {
+	out, err string
+	code     int
+}
+
+// till runs the command line in this process.
+func till(t *testing.T, args ...string) ran {
+	t.Helper()
+	root := &cobra.Command{Use: "caddy", SilenceUsage: true}
+	cmd := &cobra.Command{Use: "till"}
+	root.AddCommand(cmd)
+	build(cmd)
+	var out, errOut bytes.Buffer
+	root.SetOut(&out)
+	root.SetErr(&errOut)
+	root.SetArgs(append([]string{"till"}, args...))
+	code := 0
+	if err := root.ExecuteContext(t.Context()); err != nil {
+		code = 1
+		if err.Error() == "exiting with status 2" { // Caddy's own error type, which is not exported
+			code = 2
+		}
+	}
+	return ran{out.String(), errOut.String(), code}
+}
+
+var (
+	idPattern     = regexp.MustCompile(`key_[0-9A-HJKMNP-TV-Z]{26}`)
+	stringPattern = regexp.MustCompile(`till_sk_[0-9A-Za-z]{28}`)
+	timePattern   = regexp.MustCompile(`20\d\d-\d\d-\d\dT[0-9:.]+Z`)
+)
+
+// steady replaces what differs from run to run.
+func steady(s string) string {
+	s = idPattern.ReplaceAllString(s, "key_ID")
+	s = stringPattern.ReplaceAllString(s, "till_sk_STRING")
+	return timePattern.ReplaceAllString(s, "TIME")
+}
+
+func equal(t *testing.T, what, got, want string) {
+	t.Helper()
+	if got != want {
+		t.Errorf("%s:\n--- got\n%s\n--- want\n%s", what, got, want)
+	}
+}
+
+// fits fails when a line is wider than a terminal.
+func fits(t *testing.T, text string) {
+	t.Helper()
+	for line := range strings.Lines(text) {
+		if n := len([]rune(strings.TrimSuffix(line, "\n"))); n > tableWidth {
+			t.Errorf("a line is %d wide: %s", n, line)
+		}
+	}
+}

@@ -1,0 +1,172 @@
+package main
+
+import (
+	"bufio"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+// measure makes one round: load, then one connection alone, then a stream.
+func (s *side) measure() error {
+	before, err := s.cpuTime()
+	if err != nil {
+		return err
+	}
+	began := time.Now()
+	took, err := s.load(*parallel, *length, *requests)
+	if err != nil {
+		return err
+	}
+	wall := time.Since(began)
+	after, err := s.cpuTime()
+	if err != nil {
+		return err
+	}
+	n := len(took)
+	s.requests = append(s.requests, n)
+	s.rate = append(s.rate, wall/time.Duration(n))
+	s.cpu = append(s.cpu, (after-before)/time.Duration(n))
+	s.p50 = append(s.p50, took[n/2])
+	s.p99 = append(s.p99, took[n*99/100])
+
+	if took, err = s.load(1, *length/4, *requests); err != nil {
+		return err
+	}
+	s.alone = append(s.alone, took[len(took)/2])
+	event, err := streamDelay(s.addr, s.key)
+	if err != nil {
+		return fmt.Errorf("%s: %w", s.name, err)
+	}
+	s.event = append(s.event, event)
+	return nil
+}
+
+// warmUp opens connections and fills caches; none of it is kept.
+func (s *side) warmUp() error {
+	_, err := s.load(*parallel, *length/2, *requests)
+	return err
+}
+
+// load makes requests, as many as fit in the time on that many connections,
+// and returns how long each took, sorted.
+func (s *side) load(connections int, length time.Duration, most int) ([]time.Duration, error) {
+	deadline := time.Now().Add(length)
+	var made atomic.Int64
+	all := make([][]time.Duration, connections)
+	errs := make([]error, connections)
+	var wg sync.WaitGroup
+	for i := range connections {
+		wg.Go(func() {
+			c, err := dial(s.addr)
+			if err != nil {
+				errs[i] = err
+				return
+			}
+			defer c.Close()
+			for time.Now().Before(deadline) && made.Add(1) <= int64(most) {
+				began := time.Now()
+				if err := c.ask(s.key); err != nil {
+					errs[i] = fmt.Errorf("%s: %w", s.name, err)
+					return
+				}
+				all[i] = append(all[i], time.Since(began))
+			}
+		})
+	}
+	wg.Wait()
+	if err := errors.Join(errs...); err != nil {
+		return nil, err
+	}
+	took := slices.Concat(all...)
+	if len(took) == 0 {
+		return nil, fmt.Errorf("%s answered no request in %s", s.name, length)
+	}
+	slices.Sort(took)
+	return took, nil
+}
+
+// connection is a client's. It writes requests by hand, because net/http's
+// client would cost about as much as what is measured.
+type connection struct {
+	net.Conn
+	r *bufio.Reader
+}
+
+func dial(addr string) (*connection, error) {
+	conn, err := net.Dial("tcp", addr)
+	if err != nil {
+		return nil, err
+	}
+	return &connection{conn, bufio.NewReader(conn)}, nil
+}
+
+const body = `{"model":"m","messages":[{"role":"user","content":"hi"}]}`
+
+func (c *connection) send(key, header string) error {
+	_, err := fmt.Fprintf(c, "POST /v1/chat/completions HTTP/1.1\r\nHost: bench\r\nAuthorization: Bearer %s\r\n"+
+		"Accept: application/json\r\nUser-Agent: bench\r\nContent-Type: application/json\r\n%sContent-Length: %d\r\n\r\n%s", key, header, len(body), body)
+	return err
+}
+
+func (c *connection) receive() (*http.Response, error) {
+	res, err := http.ReadResponse(c.r, nil)
+	if err != nil {
+		return nil, err
+	}
+	if res.StatusCode != http.StatusOK {
+		text, err := io.ReadAll(io.LimitReader(res.Body, 1024))
+		return nil, errors.Join(fmt.Errorf("answered %s: %s", res.Status, text), err)
+	}
+	return res, nil
+}
+
+func (c *connection) ask(key string) error {
+	if err := c.send(key, ""); err != nil {
+		return err
+	}
+	res, err := c.receive()
+	if err != nil {
+		return err
+	}
+	n, err := io.Copy(io.Discard, res.Body)
+	if err == nil && n != int64(len(answer)) {
+		err = fmt.Errorf("answered %d bytes, want %d", n, len(answer))
+	}
+	return err
+}
+
+// streamDelay is the median time that an event of a stream is on its way.
+func streamDelay(addr, key string) (time.Duration, error) {
+	c, err := dial(addr)
+	if err != nil {
+		return 0, err
+	}
+	defer c.Close()
+	if err := c.send(key, fmt.Sprintf("%s: %d\r\n", eventsHeader, *events)); err != nil {
+		return 0, err
+	}
+	res, err := c.receive()
+	if err != nil {
+		return 0, err
+	}
+	var delays []time.Duration
+	for lines := bufio.NewScanner(res.Body); ; {
+		if !lines.Scan() {
+			if lines.Err() != nil || len(delays) != *events {
+				return 0, errors.Join(fmt.Errorf("%d of %d events came", len(delays), *events), lines.Err())
+			}
+			slices.Sort(delays)
+			return delays[len(delays)/2], nil
+		}
+		if sent, ok := sentAt(lines.Text()); ok {
+			delays = append(delays, time.Since(sent))
+		}
+	}
+}

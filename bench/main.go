@@ -1,0 +1,119 @@
+// Command bench measures what till costs beside Caddy's plain reverse_proxy:
+// CPU per request, latency, and the delay of streamed events, in alternating
+// rounds of the same run, against the same upstream, with the same load. Run
+// it with `make bench`.
+//
+// It builds Caddy, starts it twice (once as a plain reverse_proxy, once with
+// till and a busy key) and an upstream in a process of its own, so that each
+// one's CPU time is its own. Everything stays on loopback and ends by itself.
+package main
+
+import (
+	"errors"
+	"flag"
+	"fmt"
+	"os"
+	"os/exec"
+	"os/signal"
+	"path/filepath"
+	"syscall"
+	"time"
+)
+
+var (
+	rounds   = flag.Int("rounds", 10, "rounds of each of the two")
+	length   = flag.Duration("length", 3*time.Second, "length of a round under load")
+	parallel = flag.Int("parallel", 16, "connections under load")
+	requests = flag.Int("requests", 1_000_000, "at most so many requests in a round")
+	events   = flag.Int("events", 200, "events of the stream that each round measures")
+	asJSON   = flag.Bool("json", false, "print every round's figures as JSON")
+	binary   = flag.String("caddy", "", "a Caddy with till to measure (default: built from this checkout)")
+	serve    = flag.String("serve", "", "internal: be the upstream on this address")
+)
+
+// eventPause lies between two events of a stream.
+const eventPause = 2 * time.Millisecond
+
+func main() {
+	flag.Parse()
+	if *serve != "" {
+		fail(serveUpstream(*serve))
+	}
+	fail(run())
+}
+
+func fail(err error) {
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "bench:", err)
+		os.Exit(1)
+	}
+}
+
+func run() (err error) {
+	if *rounds < 1 || *parallel < 1 || *requests < 1 || *events < 2 || *length <= 0 {
+		return errors.New("-rounds, -parallel, -requests and -length must be positive, -events at least 2")
+	}
+	// An interrupt ends the run by the way of every error, so that no process
+	// stays behind.
+	interrupted := make(chan os.Signal, 1)
+	signal.Notify(interrupted, os.Interrupt, syscall.SIGTERM)
+
+	dir, err := os.MkdirTemp("", "till-bench")
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
+	if *binary == "" {
+		*binary = filepath.Join(dir, "caddy")
+		build := exec.Command("go", "build", "-buildvcs=false", "-o", *binary, "github.com/till-proxy/till/cmd/caddy")
+		build.Stderr = os.Stderr
+		if err := build.Run(); err != nil {
+			return fmt.Errorf("building caddy: %w", err)
+		}
+	}
+	to, back, err := startUpstream()
+	if err != nil {
+		return err
+	}
+	defer end(back)
+	stock, err := startSide(dir, "stock", to, "reverse_proxy "+to+" {\n\t\theader_up Authorization \"Bearer sk-bench\"\n\t}")
+	if err != nil {
+		return err
+	}
+	defer end(stock.cmd)
+	till, err := startSide(dir, "till", to, "till")
+	if err != nil {
+		return err
+	}
+	defer end(till.cmd)
+
+	sides := []*side{stock, till}
+	for _, s := range sides {
+		if err := s.warmUp(); err != nil {
+			return err
+		}
+	}
+	var direct []time.Duration
+	for i := range *rounds {
+		d, err := streamDelay(to, "")
+		if err != nil {
+			return err
+		}
+		direct = append(direct, d)
+		for _, s := range sides {
+			select {
+			case s := <-interrupted:
+				return fmt.Errorf("ended by signal %v", s)
+			default:
+			}
+			if err := s.measure(); err != nil {
+				return err
+			}
+		}
+		fmt.Fprintf(os.Stderr, "round %d of %d\n", i+1, *rounds)
+		// Who comes first changes, so that neither always meets the other's
+		// warm caches.
+		sides[0], sides[1] = sides[1], sides[0]
+	}
+	return report(os.Stdout, stock, till, direct)
+}

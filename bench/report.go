@@ -1,0 +1,107 @@
+package main
+
+import (
+	"cmp"
+	"encoding/json"
+	"fmt"
+	"io"
+	"runtime"
+	"slices"
+	"strings"
+	"time"
+)
+
+// row is one figure of both sides.
+type row struct {
+	name        string
+	stock, till []time.Duration
+}
+
+// ratios compares the two within each round.
+func (r row) ratios() []float64 {
+	all := make([]float64, len(r.till))
+	for i := range all {
+		all[i] = float64(r.till[i]) / float64(max(r.stock[i], 1))
+	}
+	return all
+}
+
+func median[T cmp.Ordered](values []T) T {
+	v := slices.Sorted(slices.Values(values))
+	return v[len(v)/2]
+}
+
+// goal is what the CPU time of a request may be, in that of stock Caddy.
+const goal = 1.20
+
+func report(w io.Writer, stock, till *side, direct []time.Duration) error {
+	rows := []row{
+		{"CPU a request", stock.cpu, till.cpu},
+		{"wall time a request", stock.rate, till.rate},
+		{"latency p50", stock.p50, till.p50},
+		{"latency p99", stock.p99, till.p99},
+		{"latency p50, alone", stock.alone, till.alone},
+		{"event's delay p50", stock.event, till.event},
+	}
+	if *asJSON {
+		return reportJSON(w, rows, direct)
+	}
+	var b strings.Builder
+	fmt.Fprintf(&b, "\n%d rounds of %s each, alternating; %d connections, %d CPUs, %s.\nMedians over the rounds; in brackets the rounds' range.\n\n",
+		*rounds, *length, *parallel, runtime.NumCPU(), runtime.Version())
+	fmt.Fprintf(&b, "%-20s %11s %11s   %s\n", "", "stock", "till", "till / stock")
+	for _, r := range rows {
+		all := r.ratios()
+		fmt.Fprintf(&b, "%-20s %11s %11s   %.3f (%.3f to %.3f)\n",
+			r.name, short(median(r.stock)), short(median(r.till)), median(all), slices.Min(all), slices.Max(all))
+	}
+	fmt.Fprintf(&b, "\nAn event takes %s from the upstream to a client without any proxy: till adds\n%s at the median.\n",
+		short(median(direct)), short(median(till.event)-median(direct)))
+	cpu, verdict := median(rows[0].ratios()), "met"
+	if cpu > goal {
+		verdict = "missed"
+	}
+	fmt.Fprintf(&b, "Goal for CPU a request, at most %.2f × stock: %s with %.3f.\n\n", goal, verdict, cpu)
+
+	// For benchstat: go run golang.org/x/perf/cmd/benchstat@latest -col /side FILE
+	for i := range *rounds {
+		for _, s := range []*side{stock, till} {
+			fmt.Fprintf(&b, "BenchmarkProxy/side=%s-%d %d %d cpu-ns/op %d p50-ns %d p99-ns\n", s.name, runtime.NumCPU(), s.requests[i],
+				s.cpu[i].Nanoseconds(), s.p50[i].Nanoseconds(), s.p99[i].Nanoseconds())
+		}
+	}
+	_, err := io.WriteString(w, b.String())
+	return err
+}
+
+func short(d time.Duration) string {
+	if d.Abs() < time.Millisecond {
+		return d.Round(100 * time.Nanosecond).String()
+	}
+	return d.Round(time.Microsecond).String()
+}
+
+// figure is a row in JSON, in nanoseconds, one value for each round.
+type figure struct {
+	Name  string          `json:"name"`
+	Stock []time.Duration `json:"stock_ns"`
+	Till  []time.Duration `json:"till_ns"`
+	Ratio []float64       `json:"ratio"`
+}
+
+func reportJSON(w io.Writer, rows []row, direct []time.Duration) error {
+	result := struct {
+		Rounds   int             `json:"rounds"`
+		Parallel int             `json:"parallel"`
+		CPUs     int             `json:"cpus"`
+		Go       string          `json:"go"`
+		Figures  []figure        `json:"figures"`
+		Direct   []time.Duration `json:"event_delay_direct_ns"`
+	}{Rounds: *rounds, Parallel: *parallel, CPUs: runtime.NumCPU(), Go: runtime.Version(), Direct: direct}
+	for _, r := range rows {
+		result.Figures = append(result.Figures, figure{r.name, r.stock, r.till, r.ratios()})
+	}
+	encoder := json.NewEncoder(w)
+	encoder.SetIndent("", "  ")
+	return encoder.Encode(result)
+}

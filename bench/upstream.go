@@ -1,0 +1,151 @@
+package main
+
+import (
+	"bufio"
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"os/exec"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// The upstream speaks just enough HTTP/1.1 by hand that its own cost hardly
+// takes the processor from the two that are measured.
+
+// answer is about what a short chat answer is.
+const answer = `{"id":"chatcmpl-1","object":"chat.completion","created":1,"model":"m","choices":[{"index":0,"finish_reason":"stop","message":{"role":"assistant","content":"hello"}}],"usage":{"prompt_tokens":5,"completion_tokens":2,"total_tokens":7}}`
+
+// eventsHeader asks the upstream for a stream of that many events.
+const eventsHeader = "X-Bench-Events"
+
+// startUpstream runs the upstream as a process of its own.
+func startUpstream() (string, *exec.Cmd, error) {
+	self, err := os.Executable()
+	if err != nil {
+		return "", nil, err
+	}
+	addr, err := freePort()
+	if err != nil {
+		return "", nil, err
+	}
+	cmd := exec.Command(self, "-serve", addr)
+	cmd.Stderr = os.Stderr
+	// It ends when its standard input does, so also when this process dies.
+	if _, err := cmd.StdinPipe(); err != nil {
+		return "", nil, err
+	}
+	if err := cmd.Start(); err != nil {
+		return "", nil, err
+	}
+	for deadline := time.Now().Add(10 * time.Second); ; {
+		conn, err := net.Dial("tcp", addr)
+		if err == nil {
+			return addr, cmd, conn.Close()
+		}
+		if time.Now().After(deadline) {
+			end(cmd)
+			return "", nil, fmt.Errorf("the upstream did not start: %w", err)
+		}
+		time.Sleep(5 * time.Millisecond) // between two tries
+	}
+}
+
+func serveUpstream(addr string) error {
+	l, err := net.Listen("tcp", addr)
+	if err != nil {
+		return err
+	}
+	go func() {
+		_, _ = io.Copy(io.Discard, os.Stdin) // returns when the parent is gone, however it went
+		os.Exit(0)
+	}()
+	for {
+		conn, err := l.Accept()
+		if err != nil {
+			return err
+		}
+		go func() {
+			defer conn.Close()
+			if err := serveConn(conn); err != nil && !errors.Is(err, io.EOF) && !errors.Is(err, net.ErrClosed) {
+				fmt.Fprintln(os.Stderr, "bench upstream:", err)
+			}
+		}()
+	}
+}
+
+var plain = []byte("HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: " + strconv.Itoa(len(answer)) + "\r\n\r\n" + answer)
+
+func serveConn(conn net.Conn) error {
+	r := bufio.NewReader(conn)
+	for {
+		if _, err := r.ReadSlice('\n'); err != nil { // the request line
+			return err
+		}
+		var length, events int64
+		for {
+			line, err := r.ReadSlice('\n')
+			if err != nil {
+				return err
+			}
+			line = bytes.TrimRight(line, "\r\n")
+			if len(line) == 0 {
+				break
+			}
+			name, value, _ := bytes.Cut(line, []byte(":"))
+			switch {
+			case bytes.EqualFold(name, []byte("Content-Length")):
+				length, err = strconv.ParseInt(string(bytes.TrimSpace(value)), 10, 64)
+			case bytes.EqualFold(name, []byte("Transfer-Encoding")):
+				err = errors.New("the upstream takes no chunked bodies")
+			case bytes.EqualFold(name, []byte(eventsHeader)):
+				events, err = strconv.ParseInt(string(bytes.TrimSpace(value)), 10, 64)
+			}
+			if err != nil {
+				return err
+			}
+		}
+		if _, err := io.CopyN(io.Discard, r, length); err != nil {
+			return err
+		}
+		if events > 0 {
+			if err := stream(conn, int(events)); err != nil {
+				return err
+			}
+		} else if _, err := conn.Write(plain); err != nil {
+			return err
+		}
+	}
+}
+
+// stream sends events that tell when they were sent.
+func stream(conn net.Conn, n int) error {
+	if _, err := io.WriteString(conn, "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n"); err != nil {
+		return err
+	}
+	tick := time.NewTicker(eventPause)
+	defer tick.Stop()
+	for range n {
+		<-tick.C
+		event := fmt.Sprintf("data: %d\n\n", time.Now().UnixNano())
+		if _, err := fmt.Fprintf(conn, "%x\r\n%s\r\n", len(event), event); err != nil {
+			return err
+		}
+	}
+	_, err := io.WriteString(conn, "0\r\n\r\n")
+	return err
+}
+
+// sentAt is when an event was sent, if the line is one.
+func sentAt(line string) (time.Time, bool) {
+	text, ok := strings.CutPrefix(line, "data: ")
+	if !ok {
+		return time.Time{}, false
+	}
+	n, err := strconv.ParseInt(text, 10, 64)
+	return time.Unix(0, n), err == nil
+}
