@@ -74,7 +74,7 @@ http://:%s {
 		return nil, err
 	}
 	s.cmd = exec.Command(*binary, "run", "--config", config, "--adapter", "caddyfile")
-	s.cmd.Env = append(os.Environ(), "BENCH_KEY=sk-bench", "XDG_DATA_HOME="+dir, "XDG_CONFIG_HOME="+dir)
+	s.cmd.Env = append(os.Environ(), "BENCH_KEY=sk-bench", "XDG_DATA_HOME="+filepath.Join(dir, name+".data"), "XDG_CONFIG_HOME="+dir)
 	s.cmd.Stderr = os.Stderr
 	if err := s.cmd.Start(); err != nil {
 		return nil, err

@@ -119,23 +119,26 @@ func killUnderLoad(t *testing.T, kills int) {
 	s.clean()
 }
 
-// TestReloadsUnderLoadChangeNoCount reloads every 300 ms.
+// TestReloadsUnderLoadChangeNoCount reloads every 300 ms, until the key has
+// run out.
 func TestReloadsUnderLoadChangeNoCount(t *testing.T) {
 	t.Parallel()
 	s := newServer(t, options{})
-	s.upstream.SetLatency(20 * time.Millisecond)
+	s.upstream.SetLatency(30 * time.Millisecond) // 1,000 take about two seconds
 	id, key := s.mint(object{"max_activations": 1000})
 	stop := make(chan struct{})
 	var wg sync.WaitGroup
-	reloads := 0
+	reloads := 0 // while the key was alive
 	wg.Go(func() {
 		tick := time.NewTicker(300 * time.Millisecond)
 		defer tick.Stop()
 		for {
 			select {
 			case <-tick.C:
-				s.reload()
-				reloads++
+				s.reloadByAPI()
+				if s.upstream.Count() < 1000 {
+					reloads++
+				}
 			case <-stop:
 				return
 			}
@@ -144,19 +147,18 @@ func TestReloadsUnderLoadChangeNoCount(t *testing.T) {
 	// Clients may lose a connection to a reload; what they then ask again is
 	// a request of its own. The key ends when all 1,000 are used.
 	total := map[int]int64{}
-	for range 20 {
-		for status, n := range s.load(key, 500, 20) {
+	for ended := false; !ended && !t.Failed(); {
+		counts := s.load(key, 200, 16)
+		for status, n := range counts {
 			total[status] += n
 		}
-		if total[http.StatusPaymentRequired] > 500 && reloads >= 3 {
-			break
-		}
+		ended = counts[http.StatusPaymentRequired] == 200
 	}
 	close(stop)
 	wg.Wait()
-	t.Logf("%d reloads: %v", reloads, total)
+	t.Logf("%d reloads while the key lived: %v", reloads, total)
 	if reloads < 3 {
-		t.Errorf("only %d reloads took place", reloads)
+		t.Errorf("only %d reloads took place while the key lived", reloads)
 	}
 	if n := s.upstream.Count(); n != 1000 {
 		t.Errorf("the upstream counted %d, want exactly 1000", n)

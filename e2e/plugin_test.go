@@ -412,12 +412,14 @@ func TestUpServesAnEchoThatCanBeTriedAtOnce(t *testing.T) {
 	env := []string{"HOME=" + dir, "PATH=" + os.Getenv("PATH"), "TILL_DATA=" + filepath.Join(dir, "data")}
 	run := func(args ...string) (string, error) {
 		cmd := exec.Command(caddyBinary, append([]string{"till"}, args...)...)
+		endWithTests(cmd)
 		cmd.Env = env
 		out, err := cmd.CombinedOutput()
 		return string(out), err
 	}
 	var out syncBuffer
 	up := exec.Command(caddyBinary, "till", "up", "--listen", freePort(t))
+	endWithTests(up)
 	up.Env, up.Stdout, up.Stderr = env, &out, &out
 	if err := up.Start(); err != nil {
 		t.Fatal(err)

@@ -36,6 +36,7 @@ func sdk(t *testing.T, vendor upstreamtest.Vendor, mode, base, key string, start
 		t.Fatal("the vendors' SDKs are not installed; run: make test (or: npm ci, in e2e/sdk)")
 	}
 	cmd := exec.Command("node", "sdk/call.mjs", string(vendor), mode, base, key)
+	endWithTests(cmd)
 	var out bytes.Buffer
 	cmd.Stdout = &out
 	progress, err := cmd.StderrPipe()

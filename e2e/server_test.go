@@ -23,7 +23,8 @@ import (
 	"github.com/till-proxy/till/upstream/upstreamtest"
 )
 
-// caddyBinary is built once for all tests, with the race detector.
+// caddyBinary is built once for all tests, with the race detector; without it
+// for `make torture`, where more kills find more than slower ones.
 var caddyBinary string
 
 func TestMain(m *testing.M) {
@@ -32,7 +33,11 @@ func TestMain(m *testing.M) {
 		panic(err)
 	}
 	caddyBinary = filepath.Join(dir, "caddy")
-	build := exec.Command("go", "build", "-race", "-o", caddyBinary, "../cmd/caddy")
+	build := exec.Command("go", "build", "-buildvcs=false", "-o", caddyBinary)
+	if os.Getenv(tortureVariable) == "" {
+		build.Args = append(build.Args, "-race")
+	}
+	build.Args = append(build.Args, "../cmd/caddy")
 	build.Stdout, build.Stderr = os.Stderr, os.Stderr
 	if err := build.Run(); err != nil {
 		fmt.Fprintln(os.Stderr, "building caddy:", err)
@@ -124,8 +129,8 @@ http://:%s {
 	till
 }
 `, s.admin, s.store(), preset, o.upstream, o.more, port, o.site))
+	t.Cleanup(s.stop) // also when it does not start
 	s.start()
-	t.Cleanup(s.stop)
 	return s
 }
 
@@ -151,6 +156,7 @@ func freePort(t *testing.T) string {
 // command is Caddy with the server's environment.
 func (s *server) command(args ...string) *exec.Cmd {
 	cmd := exec.Command(caddyBinary, args...)
+	endWithTests(cmd)
 	cmd.Dir = s.dir
 	cmd.Env = append(os.Environ(), "XDG_DATA_HOME="+s.dir, "XDG_CONFIG_HOME="+s.dir, "HOME="+s.dir,
 		"MOCK_KEY="+realKey, "TILL_ADDRESS="+s.admin, "TILL_DATA=", "GORACE=halt_on_error=1")
@@ -239,6 +245,35 @@ func (s *server) reload() {
 	}
 }
 
+// reloadByAPI does the same by Caddy's own API, without a process of its own,
+// so that many fit into a second.
+func (s *server) reloadByAPI() {
+	s.t.Helper()
+	b, err := os.ReadFile(s.config)
+	if err != nil {
+		s.t.Error(err)
+		return
+	}
+	r, err := http.NewRequest("POST", "http://"+s.admin+"/load", bytes.NewReader(b))
+	if err != nil {
+		s.t.Error(err)
+		return
+	}
+	r.Close = true // the endpoint is replaced, and its connections with it
+	r.Header.Set("Content-Type", "text/caddyfile")
+	r.Header.Set("Cache-Control", "must-revalidate") // although nothing has changed
+	res, err := s.client.Do(r)
+	if err != nil {
+		s.t.Errorf("reload: %v\n%s", err, s.output())
+		return
+	}
+	defer res.Body.Close()
+	if res.StatusCode != http.StatusOK {
+		answer, err := io.ReadAll(res.Body)
+		s.t.Errorf("reload: %s %s %v", res.Status, answer, err)
+	}
+}
+
 // object is a JSON object.
 type object = map[string]any
 
@@ -253,6 +288,7 @@ func (s *server) api(method, path string, body any) (int, object) {
 	if err != nil {
 		s.t.Fatal(err)
 	}
+	r.Close = true // a reload may end a connection that waits for more
 	res, err := s.client.Do(r)
 	if err != nil {
 		s.t.Fatal(err)

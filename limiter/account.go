@@ -146,7 +146,7 @@ func (a *account) overdrawn() bool {
 }
 
 // wantsAhead reports whether the next block should be asked for before this
-// one has run out: when less than half of one is left. A slow key does not
+// one has run out: when less than a third of one is left. A slow key does not
 // get blocks ahead, so that a power cut takes nothing from it.
 func (a *account) wantsAhead() bool {
 	for i, limit := range a.limit {
@@ -155,7 +155,7 @@ func (a *account) wantsAhead() bool {
 		}
 		free := limit - a.reserved[i]
 		ahead := a.ahead(Kind(i), free)
-		if free > 0 && ahead > a.unit(Kind(i)) && a.reserved[i]-a.spent[i]-a.held[i] < ahead/2 {
+		if free > 0 && ahead > a.unit(Kind(i)) && a.reserved[i]-a.spent[i]-a.held[i] < ahead/3 {
 			return true
 		}
 	}
@@ -170,8 +170,9 @@ func (a *account) unit(k Kind) int64 {
 	return max(a.mean[k], 1)
 }
 
-// maxAhead bounds a block in requests: what a power cut may cost.
-const maxAhead = 64
+// maxAhead bounds a block in requests. With the third that is left when the
+// next one is asked for, a power cut costs a key at most 128.
+const maxAhead = 96
 
 // ahead is how much to reserve beyond what callers wait for: what the key is
 // likely to use in the next 20 ms, and never more than a sixteenth of what
