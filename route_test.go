@@ -128,7 +128,8 @@ func TestRequestsWithoutABodyAreNotReplayable(t *testing.T) {
 		if replayable {
 			t.Errorf("%s would be sent again", method)
 		}
-		if r.Body == nil && len(r.Header["idempotency-key"]) != 1 {
+		lower := strings.ToLower("Idempotency-Key")
+		if r.Body == nil && len(r.Header[lower]) != 1 {
 			t.Errorf("%s lost its Idempotency-Key", method)
 		}
 	}

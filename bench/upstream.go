@@ -71,7 +71,7 @@ func serveUpstream(addr string) error {
 		}
 		go func() {
 			defer conn.Close()
-			if err := serveConn(conn); err != nil && !errors.Is(err, io.EOF) && !errors.Is(err, net.ErrClosed) {
+			if err := serveConn(conn); !errors.Is(err, io.EOF) && !errors.Is(err, net.ErrClosed) {
 				fmt.Fprintln(os.Stderr, "bench upstream:", err)
 			}
 		}()

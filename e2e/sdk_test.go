@@ -21,12 +21,17 @@ import (
 type outcome struct {
 	Text  string
 	Parts int
-	Error *struct {
-		Name    string
-		Status  *int
-		Message string
-	}
+	Error *thrown
 }
+
+// thrown is what an SDK throws.
+type thrown struct {
+	Name    string
+	Status  *int
+	Message string
+}
+
+func (e *thrown) String() string { return e.Name + ": " + e.Message }
 
 // sdk runs a vendor's SDK. started, if not nil, is called when the first part
 // of a streamed answer has arrived.

@@ -109,7 +109,7 @@ func ParseIP(s string) (netip.Prefix, error) {
 	case err != nil:
 		return netip.Prefix{}, fmt.Errorf("ips must be addresses or networks such as 10.0.0.0/8, got %q", s)
 	case p.Addr().Is4In6():
-		return netip.Prefix{}, fmt.Errorf("write the IPv4 network %q without ::ffff:", s)
+		return netip.Prefix{}, fmt.Errorf("the IPv4 network %q is written without its IPv6 prefix", s)
 	case p != p.Masked():
 		return netip.Prefix{}, fmt.Errorf("the network %q has host bits set; write %s", s, p.Masked())
 	}
