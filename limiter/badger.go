@@ -41,6 +41,7 @@ func OpenBadger(dir string, log *slog.Logger) (Store, error) {
 		WithVerifyValueChecksum(true).  //
 		WithMetricsEnabled(false).      // they are global to the process
 		WithLogger(badgerLogger{log}).  //
+		WithBloomFalsePositive(0.001).  // a flood of unknown keys reads next to no block
 		WithNumVersionsToKeep(1)        //
 	opts.ChecksumVerificationMode = 3 // options.OnTableAndBlockRead
 	db, err := badger.Open(opts)
