@@ -78,6 +78,11 @@ func counting(t *testing.T, s *server) (string, *atomic.Int64) {
 	}
 	var n atomic.Int64
 	proxy := httputil.NewSingleHostReverseProxy(to)
+	// Its own: httptest closes connections of the default one whenever the
+	// server of any other test ends.
+	transport := new(http.Transport)
+	proxy.Transport = transport
+	t.Cleanup(transport.CloseIdleConnections)
 	front := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		n.Add(1)
 		proxy.ServeHTTP(w, r)

@@ -411,3 +411,22 @@ func TestAWarmReserveDoesNotAllocate(t *testing.T) {
 		t.Errorf("%v allocations a request, want none", allocs)
 	}
 }
+
+func TestASlowKeysRequestWaitsForAtMostTwoCommits(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	k := w.mint(activations(50))
+	for i := range 50 {
+		before := w.disk.Commits()
+		if code := k.use(); code != "" {
+			t.Fatal(code)
+		}
+		if n := w.disk.Commits() - before; n > 2 {
+			t.Errorf("request %d waited for %d commits", i, n)
+		}
+		if err := w.Ping(context.Background()); err != nil {
+			t.Fatal(err)
+		}
+		w.clock.advance(time.Second)
+	}
+}
