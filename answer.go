@@ -77,10 +77,14 @@ func (t *Transport) judge(res *http.Response, out *http.Request, x *exchange) *l
 	}
 	if location := res.Header.Get("Location"); location != "" {
 		path, ok := t.redirect(location, out, x)
-		if !ok {
+		switch redirects := res.StatusCode >= 300 && res.StatusCode < 400; {
+		case ok:
+			res.Header.Set("Location", path)
+		case redirects:
 			return about(key, limiter.CodeUpstreamFailed, "was redirected by upstream %s to another server, which is not followed", t.target.name)
+		default:
+			// The address of what was made (201), which no client follows.
 		}
-		res.Header.Set("Location", path)
 	}
 	if res.StatusCode >= 400 {
 		leaks, err := t.searchBody(res)

@@ -2,26 +2,44 @@
 # Makes sure that the programs named are installed, with Debian's packages if
 # need be, and fails when one cannot be had.
 set -euo pipefail
+cd "$(dirname "$0")/.."
 
-declare -A package=([node]=nodejs [npm]=npm [shellcheck]=shellcheck)
+declare -A packages=(
+	[gcc]="gcc libc6-dev" # Go's race detector links with it
+	[node]=nodejs
+	[npm]=npm
+	[shellcheck]=shellcheck
+)
 
-for program in "$@"; do
-	command -v "$program" >/dev/null && continue
-	name=${package[$program]:?"no package is known for $program"}
-	echo "$program is missing: installing $name"
-	root=()
+# What the vendors' SDKs ask for, and what to take when Debian's is older.
+readonly oldest_node=20 newer_node=22.11.0
+
+install() {
+	local root=()
 	if [ "$(id -u)" -ne 0 ]; then
 		root=(sudo)
 	fi
 	"${root[@]}" apt-get update -q
-	"${root[@]}" apt-get install -qy --no-install-recommends "$name"
+	"${root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get install -qy --no-install-recommends "$@"
+}
+
+node_major() {
+	node -p 'process.versions.node.split(".")[0]'
+}
+
+for program in "$@"; do
+	command -v "$program" >/dev/null && continue
+	read -ra names <<<"${packages[$program]:?"no package is known for $program"}"
+	echo "$program is missing: installing ${names[*]}"
+	install "${names[@]}"
+	hash -r
 	command -v "$program" >/dev/null || { echo "$program could not be installed" >&2; exit 1; }
 done
 
-if [[ " $* " == *" node "* ]]; then
-	major=$(node -p 'process.versions.node.split(".")[0]')
-	if [ "$major" -lt 20 ]; then
-		echo "node $major is too old: the vendors' SDKs need 20 or newer" >&2
-		exit 1
-	fi
+if [[ " $* " == *" npm "* ]] && [ "$(node_major)" -lt "$oldest_node" ]; then
+	echo "node $(node --version) is too old: installing $newer_node in bin/, for the tests alone"
+	npm install --no-save --no-audit --no-fund --prefix bin "node@$newer_node"
+	PATH="$PWD/bin/node_modules/.bin:$PATH"
+	hash -r
+	[ "$(node_major)" -ge "$oldest_node" ] || { echo "node $oldest_node or newer could not be installed" >&2; exit 1; }
 fi
