@@ -386,11 +386,19 @@ func TestForgottenKeysLeaveTheirTotals(t *testing.T) {
 	if _, _, err := w.Revoke(ctx, limiter.Operator, k.id, ""); err != nil {
 		t.Fatal(err)
 	}
+	held, refusal := w.Find(ctx, k.lookup)
+	if refusal != nil {
+		t.Fatal(refusal)
+	}
 	if err := w.Forget(ctx, limiter.Operator, k.id); err != nil {
 		t.Fatal(err)
 	}
 	if code := k.use(); code != limiter.CodeKeyInvalid {
 		t.Errorf("a forgotten key: %q", code)
+	}
+	// A request that had found the key before it was forgotten.
+	if r := held.Reserve(ctx, &limiter.Ask{Method: "GET", Path: "/"}, new(limiter.Grant)); r == nil || r.Code != limiter.CodeKeyInvalid {
+		t.Errorf("a forgotten key that was found before: %v", r)
 	}
 	if _, err := w.Get(ctx, k.id); !errors.Is(err, limiter.ErrNotFound) {
 		t.Errorf("Get: %v", err)

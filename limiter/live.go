@@ -202,13 +202,17 @@ func (l *Limiter) findStored(_ context.Context, lookup token.Lookup) (*Live, *Re
 	}
 	switch {
 	case errors.Is(err, ErrNotFound):
-		return nil, &Refusal{Code: CodeKeyInvalid, Message: "this key is not known here: check that it was copied whole and is meant for this server"}
+		return nil, unknownKey()
 	case err != nil:
 		l.log.Error("reading a key failed", "error", err)
 		return nil, storeRefusal("its record could not be read")
 	}
 	l.cacheLookup(k)
 	return k, nil
+}
+
+func unknownKey() *Refusal {
+	return &Refusal{Code: CodeKeyInvalid, Message: "this key is not known here: check that it was copied whole and is meant for this server"}
 }
 
 func storeRefusal(why string) *Refusal {

@@ -2,6 +2,7 @@ package limiter
 
 import (
 	"context"
+	"errors"
 	"net/netip"
 	"sync/atomic"
 	"time"
@@ -67,6 +68,12 @@ func (k *Live) Reserve(ctx context.Context, ask *Ask, g *Grant) *Refusal {
 		switch {
 		case again: // evicted meanwhile
 			fresh, err := k.l.load(k.key.ID)
+			if errors.Is(err, ErrNotFound) { // forgotten meanwhile
+				k.mu.Lock()
+				k.l.uncache(k)
+				k.mu.Unlock()
+				return unknownKey()
+			}
 			if err != nil {
 				return storeRefusal("its record could not be read")
 			}
