@@ -152,7 +152,7 @@ func (t *Transport) searchBody(res *http.Response) (bool, error) {
 			text, _ = io.ReadAll(io.LimitReader(z, maxErrorBody))
 		}
 	}
-	return bytes.Contains(text, []byte(t.target.credential.Reveal())), err
+	return t.target.reveals(string(text)), err
 }
 
 // follow registers an upgraded connection, so that it ends with its key.

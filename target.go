@@ -1,6 +1,7 @@
 package till
 
 import (
+	"encoding/base64"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -8,6 +9,7 @@ import (
 	"net/http"
 	"net/url"
 	"regexp"
+	"slices"
 	"strings"
 
 	"github.com/caddyserver/caddy/v2"
@@ -69,6 +71,7 @@ type target struct {
 	preset     *upstream.Preset
 	auth       upstream.Auth
 	credential token.Secret
+	forms      []token.Secret // of the credential, that no answer may hold
 	origins    []origin
 	base       string // path that goes before every request's own
 	allow      scope.PathRules
@@ -170,6 +173,7 @@ func (u *Upstream) provision(name string) (*target, error) {
 			return nil, errors.New("credential must be one line that is not empty")
 		}
 		t.credential = token.NewSecret(value)
+		t.forms = forms(value)
 	}
 	for _, line := range u.Allow {
 		method, pattern, found := strings.Cut(line, " ")
@@ -207,6 +211,28 @@ func (u *Upstream) provision(name string) (*target, error) {
 		t.stays[http.CanonicalHeaderKey(t.auth.Name)] = true
 	}
 	return t, nil
+}
+
+// minSearched is the length, in bytes, from which a credential is searched for
+// in answers: a shorter one, such as the "ollama" that local servers are given,
+// is no secret and stands in many a text.
+const minSearched = 8
+
+// forms lists how a credential can look in an answer that repeats it.
+func forms(credential string) []token.Secret {
+	if len(credential) < minSearched {
+		return nil
+	}
+	var all []token.Secret
+	for _, form := range []string{
+		credential, url.QueryEscape(credential), url.PathEscape(credential),
+		base64.StdEncoding.EncodeToString([]byte(credential + ":")), base64.StdEncoding.EncodeToString([]byte(":" + credential)),
+	} {
+		if !slices.ContainsFunc(all, func(s token.Secret) bool { return s.Reveal() == form }) {
+			all = append(all, token.NewSecret(form))
+		}
+	}
+	return all
 }
 
 // literal reports whether the credential stands in the configuration itself.

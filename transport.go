@@ -16,6 +16,7 @@ import (
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp/reverseproxy"
 
 	"github.com/till-proxy/till/limiter"
+	"github.com/till-proxy/till/token"
 )
 
 func init() {
@@ -245,13 +246,18 @@ func (t *Transport) cleanHeader(h http.Header) {
 
 // shows reports whether any value holds the credential.
 func (t *target) shows(h http.Header) bool {
-	credential := t.credential.Reveal()
 	for _, values := range h {
-		if slices.ContainsFunc(values, func(v string) bool { return strings.Contains(v, credential) }) {
+		if slices.ContainsFunc(values, t.reveals) {
 			return true
 		}
 	}
 	return false
+}
+
+// reveals reports whether a text holds the credential, as it is or as it was
+// written on the request.
+func (t *target) reveals(text string) bool {
+	return slices.ContainsFunc(t.forms, func(form token.Secret) bool { return strings.Contains(text, form.Reveal()) })
 }
 
 // Interface guards

@@ -3,6 +3,7 @@ package e2e
 import (
 	"bytes"
 	"context"
+	"encoding/base64"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -159,6 +160,8 @@ func TestAnswersNeverShowTheCredential(t *testing.T) {
 		switch r.URL.Path {
 		case "/header":
 			w.Header().Set("X-Echo", "you sent "+secret)
+		case "/basic":
+			w.Header().Set("X-Echo", "Basic "+base64.StdEncoding.EncodeToString([]byte(secret+":")))
 		case "/error":
 			w.WriteHeader(http.StatusBadRequest)
 			fmt.Fprint(w, strings.Repeat("x", 1000), secret)
@@ -191,6 +194,7 @@ func TestAnswersNeverShowTheCredential(t *testing.T) {
 		check  func(h, trailer http.Header) bool
 	}{
 		{path: "/header", status: 502, code: "till_upstream_failed"},
+		{path: "/basic", status: 502, code: "till_upstream_failed"},
 		{path: "/error", status: 502, code: "till_upstream_failed"},
 		{path: "/elsewhere", status: 502, code: "till_upstream_failed", check: func(h, _ http.Header) bool { return h.Get("Location") == "" }},
 		{path: "/proxy/mock/here", status: 302, check: func(h, _ http.Header) bool { return h.Get("Location") == "/proxy/mock/there?x=1" }},
