@@ -72,7 +72,7 @@ func (t *Transport) judge(res *http.Response, out *http.Request, x *exchange) *l
 			"is fine, but upstream %s refused the server's own credential; whoever runs this server must mend it", t.target.name)
 	case res.StatusCode == http.StatusSwitchingProtocols && !x.upgrade:
 		return about(key, limiter.CodeUpstreamFailed, "got an upgrade from upstream %s that was not asked for", t.target.name)
-	case t.target.shows(res.Header):
+	case x.real.shownInHeader(res.Header):
 		return about(key, limiter.CodeUpstreamFailed, "got an answer from upstream %s that is not passed on: it shows the credential", t.target.name)
 	}
 	if location := res.Header.Get("Location"); location != "" {
@@ -87,7 +87,7 @@ func (t *Transport) judge(res *http.Response, out *http.Request, x *exchange) *l
 		}
 	}
 	if res.StatusCode >= 400 {
-		leaks, err := t.searchBody(res)
+		leaks, err := searchBody(res, x.real)
 		if err != nil && x.grant.Cut() == nil {
 			return about(key, limiter.CodeUpstreamFailed, "got an error from upstream %s whose text broke off", t.target.name)
 		}
@@ -138,7 +138,7 @@ func hostPort(u *url.URL) string {
 
 // searchBody looks for the credential at the beginning of an error's body,
 // and puts back what it read.
-func (t *Transport) searchBody(res *http.Response) (bool, error) {
+func searchBody(res *http.Response, real *credential) (bool, error) {
 	head, err := io.ReadAll(io.LimitReader(res.Body, maxErrorBody))
 	rest := res.Body
 	res.Body = struct {
@@ -152,7 +152,7 @@ func (t *Transport) searchBody(res *http.Response) (bool, error) {
 			text, _ = io.ReadAll(io.LimitReader(z, maxErrorBody))
 		}
 	}
-	return t.target.reveals(string(text)), err
+	return real.shownIn(string(text)), err
 }
 
 // follow registers an upgraded connection, so that it ends with its key.
@@ -244,7 +244,7 @@ func (b *answerBody) end(cut *limiter.Refusal, p []byte) (int, error) {
 
 func (b *answerBody) cleanTrailer() {
 	for name, values := range b.res.Trailer {
-		if strings.HasPrefix(name, "Till-") || b.x.target.shows(http.Header{name: values}) {
+		if strings.HasPrefix(name, "Till-") || b.x.real.shownInHeader(http.Header{name: values}) {
 			delete(b.res.Trailer, name)
 		}
 	}

@@ -14,7 +14,6 @@ import (
 	"log/slog"
 	"maps"
 	"net/url"
-	"path/filepath"
 	"slices"
 	"strings"
 
@@ -24,7 +23,6 @@ import (
 
 	"github.com/till-proxy/till/admin"
 	"github.com/till-proxy/till/limiter"
-	"github.com/till-proxy/till/token"
 )
 
 func init() {
@@ -56,6 +54,7 @@ type App struct {
 	// The roles that keys can be minted under, by name.
 	Roles map[string]*Role `json:"roles,omitempty"`
 
+	sealing *sealing
 	storage Storage
 	engine  *engine
 	targets map[string]*target
@@ -105,6 +104,12 @@ func (a *App) Provision(ctx caddy.Context) error {
 		}
 		a.PublicURL = strings.TrimSuffix(a.PublicURL, "/")
 	}
+	a.sealing = new(sealing)
+	if len(a.SealKeys) > 0 {
+		if err := a.sealing.set(a.SealKeys); err != nil {
+			return err
+		}
+	}
 	if a.engine, err = acquireEngine(a.storage.Identity()); err != nil {
 		return err
 	}
@@ -136,7 +141,7 @@ func (a *App) Provision(ctx caddy.Context) error {
 
 // Start opens the store and puts this configuration's roles into force.
 func (a *App) Start() error {
-	if err := a.loadSealKeys(); err != nil {
+	if _, err := a.sealing.get(); err != nil {
 		return err
 	}
 	l, err := a.Limiter()
@@ -167,23 +172,6 @@ func (a *App) Cleanup() error {
 	return releaseEngine(a.storage.Identity())
 }
 
-func (a *App) loadSealKeys() error {
-	if len(a.SealKeys) == 0 {
-		_, err := token.LoadOrCreateSealKey(filepath.Join(caddy.AppDataDir(), "till", "seal.key"))
-		return err
-	}
-	for i, text := range a.SealKeys {
-		text, err := caddy.NewReplacer().ReplaceOrErr(text, true, true)
-		if err != nil {
-			return fmt.Errorf("seal_key %d: %w", i+1, err)
-		}
-		if _, err := token.ParseSealKey(text); err != nil {
-			return fmt.Errorf("seal_key %d: %w", i+1, err)
-		}
-	}
-	return nil
-}
-
 // Limiter returns the limiter, opening the store when this is its first use.
 // Caddy starts apps in no particular order, so a request may come before
 // Start.
@@ -201,7 +189,7 @@ func (a *App) UpstreamInfos() []admin.UpstreamInfo {
 	for _, name := range slices.Sorted(maps.Keys(a.targets)) {
 		t := a.targets[name]
 		info := admin.UpstreamInfo{
-			Name: name, Preset: t.presetName, Dialect: string(t.preset.Dialect), Held: !t.credential.IsZero(),
+			Name: name, Preset: t.presetName, Dialect: string(t.preset.Dialect), Held: t.held != nil,
 		}
 		for _, o := range t.origins {
 			info.Origins = append(info.Origins, o.String())

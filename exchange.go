@@ -19,10 +19,11 @@ import (
 type exchange struct {
 	grant     limiter.Grant
 	target    *target
-	path      string // canonical and decoded
-	out       string // as sent, escaped
-	proxied   string // "/proxy/<upstream>" when the client wrote that
-	requestID string // see id
+	real      *credential // nil while guarding with a held key
+	path      string      // canonical and decoded
+	out       string      // as sent, escaped
+	proxied   string      // "/proxy/<upstream>" when the client wrote that
+	requestID string      // see id
 	upgrade   bool
 
 	// Facts, written by the transport (or the guard) and read by the handler.

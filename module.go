@@ -92,15 +92,16 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 		return h.refuse(w, nil, storeClosed(), 0)
 	}
 	k, refusal := l.Find(r.Context(), parsed.Lookup)
-	if refusal == nil && parsed.Box != "" {
-		refusal = &limiter.Refusal{Code: limiter.CodeKeyInvalid, Message: "the key is not well formed: check that it was copied alone"}
-	}
 	if refusal != nil {
 		return h.refuse(w, nil, refusal, 0)
 	}
 	key := k.Key()
+	real, refusal := h.credentialOf(k, key, parsed)
+	if refusal != nil {
+		return h.refuse(w, nil, refusal, 0)
+	}
 	t := h.app.targets[key.Upstream]
-	x := &exchange{target: t, path: path, out: escaped}
+	x := &exchange{target: t, real: real, path: path, out: escaped}
 	switch {
 	case t == nil:
 		refusal = about(key, limiter.CodeUpstreamUnknown, "is for upstream %s, which is not configured here", key.Upstream)
@@ -112,7 +113,14 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 		return h.serveSelf(w, r, l, k, t)
 	case h.Guard:
 		refusal = h.judgeGuarded(r, key)
+	case key.Custody == limiter.CustodySealed && !slices.Equal(key.Origins, t.declared):
+		refusal = about(key, limiter.CodeUpstreamChanged, "was sealed for upstream %s at another address than the one configured now; mint another", t.name)
+	case key.Custody != limiter.CustodySealed && t.held == nil:
+		refusal = about(key, limiter.CodeUpstreamUnknown, "is for upstream %s, which has no credential here any more", t.name)
 	default:
+		if real == nil {
+			x.real = t.held
+		}
 		refusal = t.route(x, r, key, path, escaped)
 	}
 	if refusal != nil {

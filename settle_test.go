@@ -95,7 +95,7 @@ func TestWhateverHappensBelowSettlesOnce(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			view, err := l.Mint(context.Background(), limiter.Operator, spec, lookup, false)
+			view, err := l.Mint(context.Background(), limiter.Operator, spec, limiter.Birth{Lookup: lookup})
 			if err != nil {
 				t.Fatal(err)
 			}

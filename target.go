@@ -1,7 +1,6 @@
 package till
 
 import (
-	"encoding/base64"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -37,7 +36,7 @@ type Upstream struct {
 	// The real key: held custody. Use `{file.*}` or `{env.*}`, resolved once
 	// when the configuration is loaded; a literal stands in the
 	// configuration that the admin endpoint shows. Default: none, and then
-	// keys can not be minted with held custody.
+	// only sealed keys can be minted, which bring their own.
 	Credential string `json:"credential,omitempty"`
 
 	// Where the API expects its credential. Default: the preset's place, or
@@ -70,10 +69,10 @@ type target struct {
 	presetName string
 	preset     *upstream.Preset
 	auth       upstream.Auth
-	credential token.Secret
-	forms      []token.Secret // of the credential, that no answer may hold
+	held       *credential // nil: sealed keys only
 	origins    []origin
-	base       string // path that goes before every request's own
+	base       string   // path that goes before every request's own
+	declared   []string // origins with base, sorted: what boxes are bound to
 	allow      scope.PathRules
 	upgrades   scope.PathRules
 	cookies    bool
@@ -141,7 +140,10 @@ func (u *Upstream) resolve(name string) (*target, error) {
 			return nil, fmt.Errorf("all addresses must have the same scheme and path, got %s and %s", to[0], address)
 		}
 		t.origins, t.base = append(t.origins, o), base
+		t.declared = append(t.declared, o.String()+base)
 	}
+	slices.Sort(t.declared)
+	t.declared = slices.Compact(t.declared)
 	return t, nil
 }
 
@@ -172,8 +174,7 @@ func (u *Upstream) provision(name string) (*target, error) {
 		if value == "" || strings.ContainsAny(value, "\r\n\x00") {
 			return nil, errors.New("credential must be one line that is not empty")
 		}
-		t.credential = token.NewSecret(value)
-		t.forms = forms(value)
+		t.held = newCredential(token.NewSecret(value))
 	}
 	for _, line := range u.Allow {
 		method, pattern, found := strings.Cut(line, " ")
@@ -211,28 +212,6 @@ func (u *Upstream) provision(name string) (*target, error) {
 		t.stays[http.CanonicalHeaderKey(t.auth.Name)] = true
 	}
 	return t, nil
-}
-
-// minSearched is the length, in bytes, from which a credential is searched for
-// in answers: a shorter one, such as the "ollama" that local servers are given,
-// is no secret and stands in many a text.
-const minSearched = 8
-
-// forms lists how a credential can look in an answer that repeats it.
-func forms(credential string) []token.Secret {
-	if len(credential) < minSearched {
-		return nil
-	}
-	var all []token.Secret
-	for _, form := range []string{
-		credential, url.QueryEscape(credential), url.PathEscape(credential),
-		base64.StdEncoding.EncodeToString([]byte(credential + ":")), base64.StdEncoding.EncodeToString([]byte(":" + credential)),
-	} {
-		if !slices.ContainsFunc(all, func(s token.Secret) bool { return s.Reveal() == form }) {
-			all = append(all, token.NewSecret(form))
-		}
-	}
-	return all
 }
 
 // literal reports whether the credential stands in the configuration itself.

@@ -16,7 +16,6 @@ import (
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp/reverseproxy"
 
 	"github.com/till-proxy/till/limiter"
-	"github.com/till-proxy/till/token"
 )
 
 func init() {
@@ -102,7 +101,7 @@ func (t *Transport) RoundTrip(r *http.Request) (*http.Response, error) {
 // its addresses is being dialled.
 func (t *Transport) origin(r *http.Request, x *exchange) (origin, bool) {
 	info, ok := reverseproxy.GetDialInfo(r.Context())
-	if !ok || x.target != t.target || t.target.credential.IsZero() {
+	if !ok || x.target != t.target || x.real == nil {
 		return origin{}, false
 	}
 	scheme := "http"
@@ -161,7 +160,7 @@ func (t *Transport) outgoing(r *http.Request, x *exchange, o origin, ctx context
 		}
 	}
 	out.URL = &u
-	t.target.auth.Apply(out.Header, out.URL, t.target.credential)
+	t.target.auth.Apply(out.Header, out.URL, x.real.secret)
 	sendOnce(out)
 	return out
 }
@@ -244,20 +243,14 @@ func (t *Transport) cleanHeader(h http.Header) {
 	}
 }
 
-// shows reports whether any value holds the credential.
-func (t *target) shows(h http.Header) bool {
+// shownInHeader reports whether any value holds the credential.
+func (c *credential) shownInHeader(h http.Header) bool {
 	for _, values := range h {
-		if slices.ContainsFunc(values, t.reveals) {
+		if slices.ContainsFunc(values, c.shownIn) {
 			return true
 		}
 	}
 	return false
-}
-
-// reveals reports whether a text holds the credential, as it is or as it was
-// written on the request.
-func (t *target) reveals(text string) bool {
-	return slices.ContainsFunc(t.forms, func(form token.Secret) bool { return strings.Contains(text, form.Reveal()) })
 }
 
 // Interface guards

@@ -28,6 +28,9 @@ type Backend interface {
 	Limiter() (*limiter.Limiter, error)
 	// UpstreamInfos lists the configured upstreams, by name.
 	UpstreamInfos() []UpstreamInfo
+	// Seal puts an upstream's real key into a box that only the scoped key
+	// with that lookup opens, and only while its record has the salt.
+	Seal(upstream string, lookup token.Lookup, salt, credential token.Secret) (Sealed, error)
 	// BaseURL is the public address of this server, or empty.
 	BaseURL() string
 }
@@ -41,6 +44,13 @@ type UpstreamInfo struct {
 	// Held says that the server has a credential, so that keys with held
 	// custody can be minted.
 	Held bool `json:"held"`
+}
+
+// Sealed is a box, and what it was made with.
+type Sealed struct {
+	Box     token.Secret
+	SealKey token.SealKeyID
+	Origins []string
 }
 
 // api serves the management API for one backend and one caller.
@@ -181,11 +191,24 @@ func (a *api) mint(l *limiter.Limiter, r *http.Request) (int, any, error) {
 	if err != nil {
 		return 0, nil, err
 	}
-	view, err := l.Mint(r.Context(), a.caller, spec, lookup, body.Unlimited)
+	birth := limiter.Birth{Lookup: lookup, Unlimited: body.Unlimited}
+	scopedKey := secret.Reveal()
+	if spec.Custody == limiter.CustodySealed {
+		if birth.Salt, err = token.NewSalt(); err != nil {
+			return 0, nil, err
+		}
+		sealed, err := a.backend.Seal(spec.Upstream, lookup, birth.Salt, body.UpstreamKey.Secret)
+		if err != nil {
+			return 0, nil, fmt.Errorf("sealing: %w", err)
+		}
+		spec.SealKey, spec.Origins = sealed.SealKey, sealed.Origins
+		scopedKey += "." + sealed.Box.Reveal()
+	}
+	view, err := l.Mint(r.Context(), a.caller, spec, birth)
 	if err != nil {
 		return 0, nil, err
 	}
-	return http.StatusCreated, &minted{KeyObject: KeyJSON(view), ScopedKey: secret.Reveal(), BaseURL: a.backend.BaseURL()}, nil
+	return http.StatusCreated, &minted{KeyObject: KeyJSON(view), ScopedKey: scopedKey, BaseURL: a.backend.BaseURL()}, nil
 }
 
 // minted is a key object and, this once, its string.

@@ -136,8 +136,6 @@ var notEnforced = map[string]string{
 	"fit":                   "token limits are not enforced by this version",
 	"unknown_price":         "spend limits are not enforced by this version",
 	"delegate":              "child keys are not offered by this version",
-	"upstream_key":          "sealed custody is not offered by this version; give the upstream a credential",
-	"models":                "model rules are not enforced by this version; limit paths instead",
 	"tokens":                "token limits are not enforced by this version",
 	"spend_usd":             "spend limits are not enforced by this version",
 }

@@ -102,7 +102,10 @@ func TestExitCodes(t *testing.T) {
 		"create without a limit":        {[]string{"create", "--name", "x"}, 2, "set at least one limit"},
 		"a count that is none":          {[]string{"create", "--max-activations", "many"}, 2, "500, 10k or 1M"},
 		"a limit that is not enforced":  {[]string{"create", "--max-activations", "5", "--max-spend-usd", "5"}, 1, "--max-spend-usd: spend limits are not enforced by this version"},
-		"a real key to be sealed":       {[]string{"create", "--max-activations", "5", "--upstream-key", "sk-real"}, 1, "--upstream-key: sealed custody"},
+		"a real key to be sealed":       {[]string{"create", "--max-activations", "5", "--upstream", "spare", "--upstream-key", "sk-real"}, 0, ""},
+		"no real key to be sealed":      {[]string{"create", "--max-activations", "5", "--upstream", "spare", "--upstream-key", "-"}, 2, "standard input is empty"},
+		"a real key of two lines":       {[]string{"create", "--max-activations", "5", "--upstream", "spare", "--upstream-key", "sk-real\nx"}, 1, "upstream_key: must be one line"},
+		"a scoped key to be sealed":     {[]string{"create", "--max-activations", "5", "--upstream", "spare", "--upstream-key", key.ScopedKey}, 1, "not a scoped key"},
 		"a child":                       {[]string{"create", "--max-activations", "5", "--delegate"}, 1, "--delegate: child keys"},
 		"what the server refuses":       {[]string{"create", "--expires-in", "soon", "--upstream", "openai"}, 1, "expires_in: a duration"},
 		"a grant of nothing":            {[]string{"grant", "one"}, 2, "say what to add"},
@@ -153,7 +156,7 @@ func TestHelpFitsAndHasExamples(t *testing.T) {
 				t.Errorf("exit %d: %s", r.code, r.out)
 			}
 			fits(t, r.out)
-			for _, later := range []string{"--max-spend-usd", "--models", "--upstream-key"} {
+			for _, later := range []string{"--max-spend-usd", "--max-tokens", "--renews"} {
 				if strings.Contains(r.out, later) {
 					t.Errorf("%s is offered and not enforced", later)
 				}

@@ -1,6 +1,7 @@
 package admin
 
 import (
+	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -10,15 +11,17 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/till-proxy/till/limiter"
+	"github.com/till-proxy/till/token"
 )
 
 // limitFlags are a mint's fields as flags.
 type limitFlags struct {
 	name, upstream, role, owner, purpose, charge string
+	upstreamKey                                  string
 	maxActivations, expiresIn, expiresAt         string
 	idleTimeout, firstUseWithin, rate            string
 	maxConcurrency                               int
-	paths, methods, ips                          []string
+	models, paths, methods, ips                  []string
 	labels, metadata                             map[string]string
 	pinIP, selfRevoke, unlimited                 bool
 
@@ -52,6 +55,7 @@ func (f *limitFlags) add(cmd *cobra.Command) {
 	s := cmd.Flags()
 	s.StringVar(&f.name, "name", "", "a name for people")
 	s.StringVar(&f.upstream, "upstream", "", "the upstream that the key is for (default: the only one)")
+	s.StringVar(&f.upstreamKey, "upstream-key", "", "the upstream's own key, to be sealed into this one; - reads it\nfrom standard input, where other processes do not see it")
 	s.StringVar(&f.maxActivations, "max-activations", "", "requests that may be admitted: 500, 10k, 1M")
 	s.StringVar(&f.expiresIn, "expires-in", "", "lifetime: 90m, 24h, 7d")
 	s.StringVar(&f.expiresAt, "expires-at", "", "end of life: 2026-12-31T18:00:00Z")
@@ -60,6 +64,7 @@ func (f *limitFlags) add(cmd *cobra.Command) {
 	s.StringVar(&f.rate, "rate", "", "requests per time: 10/s, 60/m, 500/h")
 	s.IntVar(&f.maxConcurrency, "max-concurrency", 0, "requests at a time")
 	s.StringVar(&f.charge, "charge", "", "forwarded (default) or success: failures are given back")
+	s.StringSliceVar(&f.models, "models", nil, "models the key may use; a * at the end stands for the rest:\ngpt-5-mini,claude-haiku-*")
 	s.StringSliceVar(&f.paths, "paths", nil, "paths the key may use, such as /v1/chat/completions")
 	s.StringSliceVar(&f.methods, "methods", nil, "methods the key may use, such as POST")
 	s.StringSliceVar(&f.ips, "ips", nil, "addresses or networks the key may be used from")
@@ -72,11 +77,11 @@ func (f *limitFlags) add(cmd *cobra.Command) {
 	s.BoolVar(&f.selfRevoke, "self-revoke", true, "the holder may revoke the key")
 	s.BoolVar(&f.unlimited, "unlimited", false, "allow a key that nothing ends by itself")
 	f.later = laterFlags(cmd, "max-tokens", "max-spend-usd", "max-spend-cents", "max-request-spend-usd", "renews",
-		"fit", "unknown-price", "delegate", "upstream-key", "models")
+		"fit", "unknown-price", "delegate")
 }
 
 // body is the mint as JSON; only what was set.
-func (f *limitFlags) body() (map[string]any, error) {
+func (f *limitFlags) body(in io.Reader) (map[string]any, error) {
 	if err := f.later(); err != nil {
 		return nil, err
 	}
@@ -103,7 +108,7 @@ func (f *limitFlags) body() (map[string]any, error) {
 	if f.maxConcurrency != 0 {
 		b["max_concurrency"] = f.maxConcurrency
 	}
-	for field, list := range map[string][]string{"paths": f.paths, "methods": f.methods, "ips": f.ips} {
+	for field, list := range map[string][]string{"models": f.models, "paths": f.paths, "methods": f.methods, "ips": f.ips} {
 		if len(list) > 0 {
 			b[field] = list
 		}
@@ -117,6 +122,20 @@ func (f *limitFlags) body() (map[string]any, error) {
 		if on {
 			b[field] = true
 		}
+	}
+	switch f.upstreamKey {
+	case "":
+	case "-":
+		text, err := io.ReadAll(io.LimitReader(in, token.MaxCredential+2))
+		if err != nil {
+			return nil, fmt.Errorf("--upstream-key: reading standard input: %w", err)
+		}
+		if len(bytes.TrimSpace(text)) == 0 {
+			return nil, usage("--upstream-key -: standard input is empty; write: caddy till create … --upstream-key - < FILE")
+		}
+		b["upstream_key"] = string(text)
+	default:
+		b["upstream_key"] = f.upstreamKey
 	}
 	if !f.selfRevoke {
 		b["self_revoke"] = false
@@ -137,10 +156,11 @@ unless --unlimited is said. Counts are written 500, 10k or 1M, durations 90s,
 		Example: `  caddy till create --max-activations 500 --expires-in 24h
   caddy till create --name nightly --upstream openai --max-activations 10k \
       --rate 60/m --max-concurrency 4 --paths /v1/chat/completions
-  caddy till create --expires-in 8h --json | jq -r .scoped_key`,
+  caddy till create --expires-in 8h --json | jq -r .scoped_key
+  caddy till create --max-activations 50 --upstream-key - < key.txt`,
 		Args: takes(0, 0, ""),
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			body, err := limits.body()
+			body, err := limits.body(cmd.InOrStdin())
 			if err != nil {
 				return err
 			}

@@ -1,6 +1,7 @@
 package admin
 
 import (
+	"errors"
 	"fmt"
 	"strings"
 	"time"
@@ -9,6 +10,7 @@ import (
 
 	"github.com/till-proxy/till/limiter"
 	"github.com/till-proxy/till/scope"
+	"github.com/till-proxy/till/token"
 )
 
 // span is a duration as people write it: "24h", "7d".
@@ -33,6 +35,7 @@ type settable struct {
 	FirstUseWithin *span              `json:"first_use_within"`
 	Rate           *limiter.Rate      `json:"rate"`
 	MaxConcurrency *int               `json:"max_concurrency"`
+	Models         *[]string          `json:"models"`
 	Paths          *[]string          `json:"paths"`
 	Methods        *[]string          `json:"methods"`
 	IPs            *[]string          `json:"ips"`
@@ -72,6 +75,7 @@ func (s *settable) apply(k *limiter.Key) error {
 	set((*span)(&k.FirstUseWithin), s.FirstUseWithin)
 	set(&k.Rate, s.Rate)
 	set(&k.MaxConcurrency, s.MaxConcurrency)
+	set(&k.Scope.Models, s.Models)
 	set(&k.Scope.Paths, s.Paths)
 	set(&k.Scope.Methods, s.Methods)
 	set(&k.Scope.PinIP, s.PinIP)
@@ -113,6 +117,7 @@ var defaults = map[string]func(*limiter.Key){
 	"first_use_within": func(k *limiter.Key) { k.FirstUseWithin = 0 },
 	"rate":             func(k *limiter.Key) { k.Rate = limiter.Rate{} },
 	"max_concurrency":  func(k *limiter.Key) { k.MaxConcurrency = 0 },
+	"models":           func(k *limiter.Key) { k.Scope.Models = nil },
 	"paths":            func(k *limiter.Key) { k.Scope.Paths = nil },
 	"methods":          func(k *limiter.Key) { k.Scope.Methods = nil },
 	"ips":              func(k *limiter.Key) { k.Scope.IPs = nil },
@@ -155,10 +160,28 @@ func endless(k *limiter.Key) bool {
 
 type mintBody struct {
 	settable
-	Upstream  string `json:"upstream"`
-	Provider  string `json:"provider"` // another name for upstream
-	Role      string `json:"role"`
-	Unlimited bool   `json:"unlimited"`
+	Upstream    string  `json:"upstream"`
+	Provider    string  `json:"provider"` // another name for upstream
+	UpstreamKey realKey `json:"upstream_key"`
+	Role        string  `json:"role"`
+	Unlimited   bool    `json:"unlimited"`
+}
+
+// realKey is an upstream's own key, to be sealed. Its errors do not quote it.
+type realKey struct{ token.Secret }
+
+func (k *realKey) UnmarshalText(text []byte) error {
+	value := strings.TrimSpace(string(text))
+	switch {
+	case value == "" || len(value) > token.MaxCredential:
+		return fmt.Errorf("must be the upstream's own key, from 1 to %d bytes long; got %d", token.MaxCredential, len(value))
+	case strings.ContainsFunc(value, func(r rune) bool { return r < ' ' || r == 0x7f }):
+		return errors.New("must be one line without control characters")
+	case token.LooksLikeKey(value):
+		return errors.New("must be the upstream's own key, not a scoped key of till")
+	}
+	k.Secret = token.NewSecret(value)
+	return nil
 }
 
 // key is the key that a mint asks for.
@@ -169,28 +192,35 @@ func (b *mintBody) key(upstreams []UpstreamInfo) (*limiter.Key, error) {
 	} else if b.Provider != "" && b.Provider != name {
 		return nil, invalid("upstream and provider name two different upstreams; set one")
 	}
-	u, err := pickUpstream(name, upstreams)
+	sealed := !b.UpstreamKey.IsZero()
+	u, err := pickUpstream(name, upstreams, sealed)
 	if err != nil {
 		return nil, err
 	}
+	custody := limiter.CustodyHeld
+	if sealed {
+		custody = limiter.CustodySealed
+	}
 	k := &limiter.Key{
-		Upstream: u.Name, Custody: "held", Role: b.Role, Limit: limiter.NoLimits(), SelfRevoke: true,
+		Upstream: u.Name, Custody: custody, Role: b.Role, Limit: limiter.NoLimits(), SelfRevoke: true,
 		Charge: limiter.ChargeForwarded,
 	}
 	return k, b.apply(k)
 }
 
-func pickUpstream(name string, upstreams []UpstreamInfo) (UpstreamInfo, error) {
+// pickUpstream finds the upstream that a key is for: the one named, or the only
+// one that a key can be minted for.
+func pickUpstream(name string, upstreams []UpstreamInfo, sealed bool) (UpstreamInfo, error) {
 	var names []string
-	var held []UpstreamInfo
+	var fit []UpstreamInfo
 	for _, u := range upstreams {
 		names = append(names, u.Name)
-		if u.Held {
-			held = append(held, u)
+		if u.Held || sealed {
+			fit = append(fit, u)
 		}
 		if u.Name == name {
-			if !u.Held {
-				return u, invalid("upstream %s has no credential here: give it one in the configuration, { till { upstream %s { credential {file./path} } } }", name, name)
+			if !u.Held && !sealed {
+				return u, invalid("upstream %s has no credential here: send upstream_key to seal one into the key, or give it one in the configuration, { till { upstream %s { credential {file./path} } } }", name, name)
 			}
 			return u, nil
 		}
@@ -200,8 +230,8 @@ func pickUpstream(name string, upstreams []UpstreamInfo) (UpstreamInfo, error) {
 		return UpstreamInfo{}, invalid("no upstream is configured: declare one in the global options, { till { upstream openai { credential {env.OPENAI_API_KEY} } } }")
 	case name != "":
 		return UpstreamInfo{}, invalid("upstream %q is not configured; there are: %s", name, strings.Join(names, ", "))
-	case len(held) == 1:
-		return held[0], nil
+	case len(fit) == 1:
+		return fit[0], nil
 	default:
 		return UpstreamInfo{}, invalid("upstream must be one of: %s", strings.Join(names, ", "))
 	}

@@ -144,6 +144,19 @@ func (s *server) write(caddyfile string) {
 	}
 }
 
+// replace changes the configuration; a reload or restart takes it up.
+func (s *server) replace(old, new string) {
+	s.t.Helper()
+	b, err := os.ReadFile(s.config)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	if strings.Count(string(b), old) != 1 {
+		s.t.Fatalf("%q does not stand once in\n%s", old, b)
+	}
+	s.write(strings.Replace(string(b), old, new, 1))
+}
+
 func freePort(t *testing.T) string {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")

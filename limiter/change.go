@@ -339,7 +339,7 @@ func (l *Limiter) Forget(_ context.Context, by Caller, id string) error {
 			return err
 		}
 		gone := append(hours, recordKey(id), accountKey(account),
-			append([]byte(spaceLookups), key.Lookup[:]...), dueKey(key.Due, id))
+			append([]byte(spaceLookups), key.Lookup[:]...), dueKey(key.Due, id), saltKey(id))
 		for _, key := range gone {
 			if err := tx.Delete(key); err != nil {
 				return err

@@ -2,6 +2,7 @@ package limiter
 
 import (
 	"maps"
+	"slices"
 	"time"
 
 	"github.com/till-proxy/till/scope"
@@ -34,6 +35,14 @@ const (
 	ChargeSuccess Charge = "success"
 )
 
+// Custody says where the real key is.
+const (
+	// CustodyHeld: with the server, in the upstream's configuration.
+	CustodyHeld = "held"
+	// CustodySealed: encrypted inside the scoped key's own string.
+	CustodySealed = "sealed"
+)
+
 // Key is the durable record of a scoped key: everything an operator chose and
 // everything that was decided about it, but no counter (those live in its
 // account) and no secret (Lookup is the SHA-256 of the key's string).
@@ -46,7 +55,7 @@ type Key struct {
 
 	Name     string            `json:"name,omitempty"`
 	Upstream string            `json:"upstream"`
-	Custody  string            `json:"custody"` // held | sealed
+	Custody  string            `json:"custody"` // CustodyHeld | CustodySealed
 	Role     string            `json:"role,omitempty"`
 	Owner    string            `json:"owner,omitempty"`
 	Purpose  string            `json:"purpose,omitempty"`
@@ -63,6 +72,11 @@ type Key struct {
 	SelfRevoke     bool          `json:"self_revoke"`               // may the holder revoke it
 
 	Scope scope.Scope `json:"scope,omitzero"`
+
+	// SealKey and Origins are what a sealed key's box was made with: the
+	// server's seal key, and the upstream's addresses at that time.
+	SealKey token.SealKeyID `json:"seal_key,omitzero"`
+	Origins []string        `json:"origins,omitempty"`
 
 	CreatedAt   time.Time `json:"created_at"`
 	CreatedBy   string    `json:"created_by"`
@@ -85,6 +99,7 @@ func (k *Key) clone() *Key {
 	c.Labels = maps.Clone(k.Labels)
 	c.Metadata = maps.Clone(k.Metadata)
 	c.Scope = k.Scope.Clone()
+	c.Origins = slices.Clone(k.Origins)
 	return &c
 }
 

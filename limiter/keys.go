@@ -245,6 +245,12 @@ func writeKey(tx Tx, old, key *Key, acct *accountRecord) (tally, error) {
 			return tally{}, err
 		}
 	}
+	if key.EndedStatus == Revoked && key.Custody == CustodySealed {
+		// Without its salt the box opens for nobody, ever.
+		if err := tx.Delete(saltKey(key.ID)); err != nil {
+			return tally{}, err
+		}
+	}
 	b, err := json.Marshal(key)
 	if err != nil {
 		return tally{}, err
@@ -255,26 +261,38 @@ func writeKey(tx Tx, old, key *Key, acct *accountRecord) (tally, error) {
 	return count(tx, from, key.recorded(), Amounts{})
 }
 
-// Mint makes a key from spec, whose string has the lookup hash. The caller
-// has made the string; the limiter never sees it. unlimited must be said for
-// a key that nothing ends.
-func (l *Limiter) Mint(ctx context.Context, by Caller, spec *Key, lookup token.Lookup, unlimited bool) (View, error) {
+// Birth is what a mint needs besides the key's own fields.
+type Birth struct {
+	// Lookup is the hash of the key's string. The caller has made the
+	// string; the limiter never sees it.
+	Lookup token.Lookup
+	// Salt is that of a sealed key's box.
+	Salt token.Secret
+	// Unlimited must be said for a key that nothing ends.
+	Unlimited bool
+}
+
+// Mint makes a key from spec.
+func (l *Limiter) Mint(ctx context.Context, by Caller, spec *Key, birth Birth) (View, error) {
 	key := spec.clone()
 	now := l.clock.Now().UTC()
 	id, err := ulid.New(ulid.Timestamp(now), ulid.DefaultEntropy())
 	if err != nil {
 		return View{}, fmt.Errorf("making an id: %w", err)
 	}
-	key.ID, key.Lookup, key.Version = idPrefix+id.String(), lookup, 1
+	key.ID, key.Lookup, key.Version = idPrefix+id.String(), birth.Lookup, 1
 	key.CreatedAt, key.CreatedBy = now, by.Name
 	if key.Charge == "" {
 		key.Charge = ChargeForwarded
+	}
+	if sealed := key.Custody == CustodySealed; sealed == birth.Salt.IsZero() || sealed == key.SealKey.IsZero() {
+		return View{}, errors.New("minting: a sealed key, and only that, has a salt and names its seal key")
 	}
 	if err := key.Validate(); err != nil {
 		return View{}, err
 	}
 	key.attempts()
-	if !key.bounded() && !unlimited {
+	if !key.bounded() && !birth.Unlimited {
 		return View{}, invalid("limits:", `set at least one of max_activations, expires_in or expires_at, or say "unlimited": true`)
 	}
 	if !key.ExpiresAt.IsZero() && !key.ExpiresAt.After(now) {
@@ -295,7 +313,7 @@ func (l *Limiter) Mint(ctx context.Context, by Caller, spec *Key, lookup token.L
 	var sums tally
 	acct := accountRecord{Limit: key.Limit, Lineage: 1}
 	err = l.committer.do(func(tx Tx) error {
-		lookupKey := append([]byte(spaceLookups), lookup[:]...)
+		lookupKey := append([]byte(spaceLookups), birth.Lookup[:]...)
 		if _, err := tx.Get(lookupKey); !errors.Is(err, ErrNotFound) {
 			return errors.Join(errors.New("this key string is taken"), err)
 		}
@@ -304,6 +322,11 @@ func (l *Limiter) Mint(ctx context.Context, by Caller, spec *Key, lookup token.L
 		}
 		if err := tx.Set(accountKey(accountID(id)), acct.encode()); err != nil {
 			return err
+		}
+		if !birth.Salt.IsZero() {
+			if err := tx.Set(saltKey(key.ID), []byte(birth.Salt.Reveal())); err != nil {
+				return err
+			}
 		}
 		var err error
 		sums, err = writeKey(tx, nil, key, &acct)

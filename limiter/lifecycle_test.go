@@ -433,7 +433,7 @@ func TestMintRefusesWhatCannotBe(t *testing.T) {
 		spec := &limiter.Key{Upstream: "openai", Limit: limiter.NoLimits()}
 		spec.Limit[0] = 1
 		test.fn(spec)
-		_, err := w.Mint(ctx, limiter.Operator, spec, [32]byte{1}, false)
+		_, err := w.Mint(ctx, limiter.Operator, spec, limiter.Birth{Lookup: [32]byte{1}})
 		var invalid *limiter.InvalidError
 		if !errors.As(err, &invalid) || invalid.Field != test.field {
 			t.Errorf("%s: %v", test.field, err)

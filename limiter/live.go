@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"net/netip"
+	"sync/atomic"
 	"time"
 
 	"github.com/till-proxy/till/token"
@@ -22,7 +23,9 @@ type Live struct {
 	// halt is set while a revocation or suspension holds in memory, which is
 	// before it is durable.
 	halt Code
-	gone bool // evicted: ask the Limiter for the key again
+	salt token.Secret        // of a sealed key's box, until it is revoked
+	kept atomic.Pointer[any] // see Keep
+	gone bool                // evicted: ask the Limiter for the key again
 
 	active   bool // listed in Limiter.active
 	ending   bool // its final end is on its way to the store
@@ -40,6 +43,32 @@ func (k *Live) Key() *Key {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	return k.key
+}
+
+// Salt returns the salt of a sealed key's box. There is none once the key was
+// revoked, and none in a copy of a store that left the salts out.
+func (k *Live) Salt() token.Secret {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return k.salt
+}
+
+// Keep holds what the caller worked out from the key, such as its opened box,
+// for as long as the key is in memory and not revoked.
+func (k *Live) Keep(v any) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if !k.gone && k.halt != CodeKeyRevoked && k.key.EndedStatus != Revoked {
+		k.kept.Store(&v)
+	}
+}
+
+// Kept returns what was kept last, or nil.
+func (k *Live) Kept() any {
+	if v := k.kept.Load(); v != nil {
+		return *v
+	}
+	return nil
 }
 
 // View returns the key with what it has used.
@@ -262,6 +291,13 @@ func (l *Limiter) read(id string) (*Live, error) {
 		k.id, err = keyAccount(id)
 		k.restore(&acct)
 		k.limit = key.Limit
+		if key.Custody == CustodySealed {
+			salt, err := r.Get(saltKey(id))
+			if err != nil && !errors.Is(err, ErrNotFound) {
+				return err
+			}
+			k.salt = token.NewSecret(string(salt))
+		}
 		for i := range acct.Reserved {
 			if i == int(Activations) && acct.Limit[i] != NoLimit {
 				l.forfeited.Add(max(acct.Reserved[i]-acct.Settled[i], 0))
@@ -306,6 +342,10 @@ func (l *Limiter) follow(key *Key, also func(k *Live)) {
 	defer k.mu.Unlock()
 	if key.Version > k.key.Version {
 		k.key, k.limit = key, key.Limit
+		if key.EndedStatus == Revoked {
+			k.salt = token.Secret{}
+			k.kept.Store(nil)
+		}
 	}
 	if also != nil {
 		also(k)

@@ -10,6 +10,8 @@ import (
 //
 //	k/<key id>                   Key, as JSON
 //	l/<lookup, 32 bytes>         key id
+//	s/<key id>                   salt of a sealed key's box, apart from the
+//	                             record so that it can be left out of copies
 //	a/<account id, 16 bytes>     accountRecord
 //	d/<unix seconds, 8 bytes><key id>   when to look at a key again
 //	h/<key id>/<hour, 8 bytes>   bucketRecord: history of one hour
@@ -17,6 +19,7 @@ import (
 const (
 	spaceKeys     = "k/"
 	spaceLookups  = "l/"
+	spaceSalts    = "s/"
 	spaceAccounts = "a/"
 	spaceDue      = "d/"
 	spaceHours    = "h/"
@@ -36,6 +39,7 @@ type accountID [16]byte
 
 func accountKey(id accountID) []byte { return append([]byte(spaceAccounts), id[:]...) }
 func recordKey(id string) []byte     { return append([]byte(spaceKeys), id...) }
+func saltKey(id string) []byte       { return append([]byte(spaceSalts), id...) }
 
 func dueKey(unix int64, id string) []byte {
 	k := binary.BigEndian.AppendUint64([]byte(spaceDue), uint64(max(unix, 0)))

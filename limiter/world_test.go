@@ -153,7 +153,7 @@ func (w *world) mint(fn func(*limiter.Key)) *key {
 	if err != nil {
 		w.t.Fatal(err)
 	}
-	view, err := w.Mint(context.Background(), limiter.Operator, spec, lookup, true)
+	view, err := w.Mint(context.Background(), limiter.Operator, spec, limiter.Birth{Lookup: lookup, Unlimited: true})
 	if err != nil {
 		w.t.Fatal(err)
 	}

@@ -1,0 +1,172 @@
+package till
+
+import (
+	"crypto/sha256"
+	"encoding/base64"
+	"errors"
+	"fmt"
+	"net/url"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+
+	"github.com/caddyserver/caddy/v2"
+	"go.uber.org/zap"
+
+	"github.com/till-proxy/till/admin"
+	"github.com/till-proxy/till/limiter"
+	"github.com/till-proxy/till/token"
+)
+
+// credential is the real key that a request goes out with.
+type credential struct {
+	secret token.Secret
+	forms  []token.Secret // how it can look in an answer that repeats it
+}
+
+func newCredential(secret token.Secret) *credential {
+	return &credential{secret: secret, forms: forms(secret.Reveal())}
+}
+
+// minSearched is the length, in bytes, from which a credential is searched for
+// in answers: a shorter one, such as the "ollama" that local servers are given,
+// is no secret and stands in many a text.
+const minSearched = 8
+
+// forms lists how a credential can look in an answer that repeats it.
+func forms(credential string) []token.Secret {
+	if len(credential) < minSearched {
+		return nil
+	}
+	var all []token.Secret
+	for _, form := range []string{
+		credential, url.QueryEscape(credential), url.PathEscape(credential),
+		base64.StdEncoding.EncodeToString([]byte(credential + ":")), base64.StdEncoding.EncodeToString([]byte(":" + credential)),
+	} {
+		if !slices.ContainsFunc(all, func(s token.Secret) bool { return s.Reveal() == form }) {
+			all = append(all, token.NewSecret(form))
+		}
+	}
+	return all
+}
+
+// shownIn reports whether a text holds the credential, as it is or as it was
+// written on the request.
+func (c *credential) shownIn(text string) bool {
+	return slices.ContainsFunc(c.forms, func(form token.Secret) bool { return strings.Contains(text, form.Reveal()) })
+}
+
+// sealing is a configuration's seal keys, read when they are first needed and
+// not while a configuration is only being validated: the file may be made.
+type sealing struct {
+	mu     sync.Mutex
+	sealer *token.Sealer
+}
+
+func (s *sealing) get() (*token.Sealer, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.sealer != nil {
+		return s.sealer, nil
+	}
+	key, err := token.LoadOrCreateSealKey(filepath.Join(caddy.AppDataDir(), "till", "seal.key"))
+	if err != nil {
+		return nil, err
+	}
+	s.sealer, err = token.NewSealer(key)
+	return s.sealer, err
+}
+
+// set takes the seal keys that the configuration names.
+func (s *sealing) set(texts []string) error {
+	var keys []token.SealKey
+	for i, text := range texts {
+		text, err := caddy.NewReplacer().ReplaceOrErr(text, true, true)
+		if err != nil {
+			return fmt.Errorf("seal_key %d: %w", i+1, err)
+		}
+		key, err := token.ParseSealKey(text)
+		if err != nil {
+			return fmt.Errorf("seal_key %d: %w", i+1, err)
+		}
+		keys = append(keys, key)
+	}
+	sealer, err := token.NewSealer(keys...)
+	if err != nil {
+		return fmt.Errorf("seal_key: %w", err)
+	}
+	s.sealer = sealer
+	return nil
+}
+
+// Seal puts an upstream's real key into a box for a new scoped key.
+func (a *App) Seal(upstreamName string, lookup token.Lookup, salt, secret token.Secret) (admin.Sealed, error) {
+	t := a.targets[upstreamName]
+	if t == nil {
+		return admin.Sealed{}, fmt.Errorf("upstream %q is not configured", upstreamName)
+	}
+	sealer, err := a.sealing.get()
+	if err != nil {
+		return admin.Sealed{}, err
+	}
+	box, id, err := sealer.Seal(salt, token.Binding{Lookup: lookup, Upstream: t.name, Origins: t.declared}, secret)
+	return admin.Sealed{Box: box, SealKey: id, Origins: t.declared}, err
+}
+
+// unsealed is a sealed key's credential as its [limiter.Live] keeps it. It is
+// good for one string under one configuration only.
+type unsealed struct {
+	*credential
+	hash   [sha256.Size]byte // of the key's whole string
+	sealer *token.Sealer
+}
+
+// credentialOf returns what requests with a key go out with, or why the key is
+// not what it should be. A sealed key is authenticated by its box before
+// anything else is said or done. Of a held key, and of a revoked one, whose
+// box opens for nobody any more, there is none to return.
+func (h *Handler) credentialOf(k *limiter.Live, key *limiter.Key, parsed token.Parsed) (*credential, *limiter.Refusal) {
+	garbled := &limiter.Refusal{Code: limiter.CodeKeyInvalid, Message: "the key is not known here in this form: check that it was copied whole and alone"}
+	switch {
+	case key.Custody != limiter.CustodySealed && parsed.Box == "":
+		return nil, nil
+	case key.Custody != limiter.CustodySealed:
+		return nil, garbled
+	case key.EndedStatus == limiter.Revoked:
+		return nil, nil
+	case parsed.Box == "":
+		return nil, garbled
+	}
+	sealer, err := h.app.sealing.get()
+	if err != nil {
+		h.logger.Error("the seal key cannot be read", zap.Error(err))
+		return nil, storeClosed()
+	}
+	hash := wholeHash(parsed)
+	if u, ok := k.Kept().(*unsealed); ok && u.hash == hash && u.sealer == sealer {
+		return u.credential, nil
+	}
+	secret, err := sealer.Open(parsed.Box, key.SealKey, k.Salt(),
+		token.Binding{Lookup: parsed.Lookup, Upstream: key.Upstream, Origins: key.Origins})
+	switch {
+	case errors.Is(err, token.ErrNoSealKey):
+		h.logger.Error("a sealed key cannot be opened: the seal key it was made with is not configured; add it as another seal_key line",
+			zap.String("key_id", key.ID), zap.Stringer("seal_key_id", key.SealKey))
+		return nil, storeClosed()
+	case err != nil:
+		k.Count(limiter.CodeKeyInvalid)
+		return nil, garbled
+	}
+	u := &unsealed{newCredential(secret), hash, sealer}
+	k.Keep(u)
+	return u.credential, nil
+}
+
+// wholeHash stands for a key's whole string: the lookup is the hash of what
+// stands before the box.
+func wholeHash(p token.Parsed) [sha256.Size]byte {
+	var buf [sha256.Size + 1024]byte
+	b := append(append(buf[:0], p.Lookup[:]...), p.Box...)
+	return sha256.Sum256(b)
+}
