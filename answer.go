@@ -44,6 +44,13 @@ func (t *Transport) admit(res *http.Response, out *http.Request, x *exchange, ca
 		cancel()
 		return x.answer(out, refusal)
 	}
+	if x.models != nil && res.StatusCode < 300 {
+		if refusal := filterModels(res, x); refusal != nil {
+			_ = res.Body.Close() // it is of no use
+			cancel()
+			return x.answer(out, refusal)
+		}
+	}
 	t.cleanHeader(res.Header)
 	if res.StatusCode == http.StatusSwitchingProtocols {
 		x.follow(res.Body)

@@ -48,6 +48,12 @@ type App struct {
 	// depends on it. Default: none.
 	PublicURL string `json:"public_url,omitempty"`
 
+	// The longest body, in bytes, that is accepted where a limit has to read
+	// it: from keys that list models. It is in memory until it was sent; all of
+	// them together may take 256 MB. Other bodies pass as they come, of any
+	// length. Default: 32 MB.
+	MaxBody int64 `json:"max_body,omitempty"`
+
 	// The APIs that keys can be minted for, by name.
 	Upstreams map[string]*Upstream `json:"upstreams,omitempty"`
 
@@ -55,6 +61,7 @@ type App struct {
 	Roles map[string]*Role `json:"roles,omitempty"`
 
 	sealing *sealing
+	maxBody int64
 	storage Storage
 	engine  *engine
 	targets map[string]*target
@@ -103,6 +110,12 @@ func (a *App) Provision(ctx caddy.Context) error {
 			return fmt.Errorf("public_url must be an http or https address such as https://agents.example.com, got %q", a.PublicURL)
 		}
 		a.PublicURL = strings.TrimSuffix(a.PublicURL, "/")
+	}
+	if a.maxBody = a.MaxBody; a.maxBody == 0 {
+		a.maxBody = defaultMaxBody
+	}
+	if a.maxBody < 1 || a.maxBody > maxBuffered/2 {
+		return fmt.Errorf("max_body must be from 1 to %d bytes, got %d", int64(maxBuffered/2), a.MaxBody)
 	}
 	a.sealing = new(sealing)
 	if len(a.SealKeys) > 0 {

@@ -12,6 +12,7 @@ import (
 	"github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
 	"github.com/caddyserver/caddy/v2/caddyconfig/httpcaddyfile"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
+	"github.com/dustin/go-humanize"
 
 	"github.com/till-proxy/till/limiter"
 )
@@ -28,6 +29,7 @@ func init() {
 //		store      <module> [<args…>]
 //		seal_key   <key>                 # repeatable
 //		public_url <url>
+//		max_body   <size>
 //		upstream   <name> [<preset>|<url>] { … }
 //		role       <name> {
 //			budget activations <count>
@@ -65,6 +67,16 @@ func parseGlobal(d *caddyfile.Dispenser, existing any) (any, error) {
 			if app.PublicURL != "" || !d.AllArgs(&app.PublicURL) {
 				return nil, d.Err("public_url takes one address and stands once, such as https://agents.example.com")
 			}
+		case "max_body":
+			var text string
+			if app.MaxBody != 0 || !d.AllArgs(&text) {
+				return nil, d.Err("max_body takes one size and stands once, such as 32MB")
+			}
+			size, err := humanize.ParseBytes(text)
+			if err != nil || size < 1 || size > maxBuffered/2 {
+				return nil, d.Errf("max_body must be a size from 1B to %s, such as 32MB, got %q", humanize.IBytes(maxBuffered/2), text)
+			}
+			app.MaxBody = int64(size)
 		case "upstream":
 			name, u, err := parseUpstream(d)
 			if err != nil {
@@ -84,7 +96,7 @@ func parseGlobal(d *caddyfile.Dispenser, existing any) (any, error) {
 			}
 			app.Roles[name] = role
 		default:
-			return nil, d.Errf("unknown till option %q; there are store, seal_key, public_url, upstream, role", d.Val())
+			return nil, d.Errf("unknown till option %q; there are store, seal_key, public_url, max_body, upstream, role", d.Val())
 		}
 	}
 	return httpcaddyfile.App{Name: "till", Value: caddyconfig.JSON(app, nil)}, nil

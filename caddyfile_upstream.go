@@ -26,7 +26,7 @@ var proxyOptions = []string{
 	"transport", "header_up", "header_down",
 }
 
-var upstreamOptions = []string{"to", "credential", "auth", "allow", "upgrades", "cookies"}
+var upstreamOptions = []string{"to", "credential", "auth", "allow", "upgrades", "cors", "cookies"}
 
 // parseUpstream reads
 //
@@ -36,6 +36,7 @@ var upstreamOptions = []string{"to", "credential", "auth", "allow", "upgrades", 
 //		auth       header <name> [<scheme>] | query <name> | basic user | basic password
 //		allow      <method>|* <path…>      # repeatable
 //		upgrades   <path…>
+//		cors       <origin…> | *
 //		cookies    pass
 //		<options of reverse_proxy>
 //	}
@@ -132,6 +133,14 @@ func (u *Upstream) parseOption(d *caddyfile.Dispenser, option string) error {
 			}
 		}
 		u.Upgrades = append(u.Upgrades, args...)
+	case "cors":
+		if len(args) == 0 || u.CORS != nil {
+			return d.Err("cors stands once and takes origins, such as https://app.example.com, or *")
+		}
+		if _, err := parseCORS(args); err != nil {
+			return d.WrapErr(err)
+		}
+		u.CORS = args
 	case "cookies":
 		if len(args) != 1 || args[0] != "pass" && args[0] != "drop" {
 			return d.Err("cookies takes pass or drop")

@@ -25,6 +25,8 @@ type exchange struct {
 	proxied   string      // "/proxy/<upstream>" when the client wrote that
 	requestID string      // see id
 	upgrade   bool
+	body      *heldBody               // nil unless a limit had to read it
+	models    func(model string) bool // filters a list of models; nil: as it is
 
 	// Facts, written by the transport (or the guard) and read by the handler.
 	dispatched atomic.Bool  // a byte may have left for the upstream

@@ -3,6 +3,7 @@ package till
 import (
 	"context"
 	"errors"
+	"maps"
 	"net"
 	"net/http"
 	"net/netip"
@@ -49,9 +50,10 @@ type Handler struct {
 	// Default: false.
 	Guard bool `json:"guard,omitempty"`
 
-	app     *App
-	metrics *metrics
-	logger  *zap.Logger
+	app      *App
+	crossing []*target // of those served here, the ones with cors
+	metrics  *metrics
+	logger   *zap.Logger
 }
 
 // CaddyModule returns the Caddy module information.
@@ -70,6 +72,11 @@ func (h *Handler) Provision(ctx caddy.Context) error {
 			return errors.New("upstream " + strconv.Quote(name) + " is not configured")
 		}
 	}
+	for _, name := range slices.Sorted(maps.Keys(app.targets)) {
+		if t := app.targets[name]; len(t.cors) > 0 && !h.Guard && (len(h.Upstreams) == 0 || slices.Contains(h.Upstreams, name)) {
+			h.crossing = append(h.crossing, t)
+		}
+	}
 	h.app, h.metrics, h.logger = app, app.engine.metrics, ctx.Logger()
 	return nil
 }
@@ -80,6 +87,9 @@ const selfPath = "/till/self"
 // ServeHTTP implements caddyhttp.MiddlewareHandler.
 func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyhttp.Handler) error {
 	start := time.Now()
+	if len(h.crossing) > 0 && h.cors(w, r) {
+		return nil
+	}
 	escaped := r.URL.EscapedPath()
 	path, pathErr := scope.CleanPath(escaped)
 	parsed, refusal := takeKey(r)
@@ -101,6 +111,9 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 		return h.refuse(w, nil, refusal, 0)
 	}
 	t := h.app.targets[key.Upstream]
+	if t != nil {
+		t.ownCORS(w, r)
+	}
 	x := &exchange{target: t, real: real, path: path, out: escaped}
 	switch {
 	case t == nil:
@@ -132,6 +145,12 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 		Bound: limiter.Amounts{limiter.Activations: 1},
 		Free:  !h.Guard && t.preset.Free.Match(r.Method, x.path),
 		Addr:  clientAddr(r), Method: r.Method, Path: x.path, OnCut: x.stop,
+	}
+	if refusal := h.readModels(r, x, key, k, &ask); refusal != nil {
+		return h.refuse(w, t, refusal, 0)
+	}
+	if x.body != nil {
+		defer x.body.Close() //nolint:errcheck // it has nothing to report
 	}
 	if refusal := k.Reserve(r.Context(), &ask, &x.grant); refusal != nil {
 		return h.refuse(w, t, refusal, 0)

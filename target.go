@@ -57,6 +57,12 @@ type Upstream struct {
 	// are dropped.
 	Cookies string `json:"cookies,omitempty"`
 
+	// The origins of web pages that may use keys of this upstream from a
+	// browser, such as "https://app.example.com", or "*" for any. Preflights
+	// of theirs are answered without a key, and scripts may read Till-*.
+	// Default: none.
+	CORS []string `json:"cors,omitempty"`
+
 	// Options for the reverse_proxy handlers that the Caddyfile's `till`
 	// directive makes for this upstream: it copies them. In JSON, write them
 	// on the reverse_proxy handler itself. Default: none.
@@ -76,6 +82,7 @@ type target struct {
 	allow      scope.PathRules
 	upgrades   scope.PathRules
 	cookies    bool
+	cors       corsOrigins
 	stays      map[string]bool // headers of requests that are never sent on
 	admitted   prometheus.Counter
 }
@@ -200,6 +207,9 @@ func (u *Upstream) provision(name string) (*target, error) {
 		t.cookies = true
 	default:
 		return nil, fmt.Errorf(`cookies must be "pass" or "drop", got %q`, u.Cookies)
+	}
+	if t.cors, err = parseCORS(u.CORS); err != nil {
+		return nil, err
 	}
 	t.stays = make(map[string]bool)
 	for _, names := range [][]string{upstream.Slots(), neverSent, t.preset.AccountHeaders} {

@@ -149,6 +149,9 @@ func (t *Transport) outgoing(r *http.Request, x *exchange, o origin, ctx context
 	if encodings := out.Header["Accept-Encoding"]; len(encodings) > 0 {
 		out.Header["Accept-Encoding"] = []string{readable(encodings)}
 	}
+	if x.models != nil {
+		askForWholeList(out.Header)
+	}
 	out.Trailer = nil
 	out.Host = o.host
 	u := *r.URL
@@ -235,6 +238,13 @@ func (t *Transport) cleanHeader(h http.Header) {
 	}
 	for _, name := range t.target.preset.AccountHeaders {
 		delete(h, name)
+	}
+	if len(t.target.cors) > 0 {
+		for name := range h {
+			if strings.HasPrefix(name, "Access-Control-") {
+				delete(h, name) // till says it itself
+			}
+		}
 	}
 	if !t.target.cookies {
 		for _, name := range cookieHeaders {

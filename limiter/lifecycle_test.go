@@ -223,8 +223,10 @@ func TestScopeRefusesByName(t *testing.T) {
 		{"method", func(a *limiter.Ask) { a.Method = "GET" }, limiter.CodeMethodNotAllowed},
 		{"path", func(a *limiter.Ask) { a.Path = "/v1/models" }, limiter.CodePathNotAllowed},
 		{"address", from("198.51.100.1"), limiter.CodeIPNotAllowed},
-		{"model", func(a *limiter.Ask) { a.Models = []string{"gpt-5-mini", "gpt-5"} }, limiter.CodeModelNotAllowed},
-		{"all right", func(a *limiter.Ask) { a.Models = []string{"claude-haiku-5"} }, ""},
+		{"model", func(a *limiter.Ask) { a.Models, a.Named = []string{"gpt-5-mini", "gpt-5"}, true }, limiter.CodeModelNotAllowed},
+		{"no model", func(*limiter.Ask) {}, limiter.CodeModelNotAllowed},
+		{"a fallback alone", func(a *limiter.Ask) { a.Models = []string{"gpt-5-mini"} }, limiter.CodeModelNotAllowed},
+		{"all right", func(a *limiter.Ask) { a.Models, a.Named = []string{"claude-haiku-5"}, true }, ""},
 	} {
 		if code := k.use(test.opt); code != test.want {
 			t.Errorf("%s: %q, want %q", test.name, code, test.want)

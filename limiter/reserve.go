@@ -20,7 +20,12 @@ type Ask struct {
 	Addr   netip.Addr // the client
 	Method string     // as sent
 	Path   string     // decoded, in the upstream's own form
-	Models []string   // every model the request names; checked when the key lists models
+	Models []string   // every model the request names; see Named
+
+	// Named says that the request names the model that is to answer, and
+	// Listing that it asks for no answer of a model at all. A key that lists
+	// models admits no other request.
+	Named, Listing bool
 
 	// OnCut is called at most once, from another goroutine, when the key is
 	// stopped while the request runs. It must not block.
@@ -189,8 +194,50 @@ func (k *Live) tryReserve(ask *Ask, g *Grant) (refusal *Refusal, p parking, agai
 	return nil, p, false
 }
 
-// admissible judges everything but budgets: status, scope, addresses.
+// Precheck judges what can be judged before the request's body is read:
+// status, addresses, method and path, and whether anything is left at all. A
+// request that passes has taken nothing and must still be reserved.
+func (k *Live) Precheck(ask *Ask) *Refusal {
+	now := k.l.clock.Now()
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if k.gone {
+		return nil // Reserve finds out what became of it
+	}
+	refusal := k.allowed(ask, now)
+	if refusal == nil && !ask.Free {
+		if v, kind := k.judge(&Amounts{}, k.strict()); v == spent {
+			refusal = k.outOf(v, kind, &Amounts{})
+		}
+	}
+	if refusal != nil {
+		return k.refused(now, refusal)
+	}
+	return nil
+}
+
+// admissible judges everything but budgets.
 func (k *Live) admissible(ask *Ask, now time.Time) *Refusal {
+	if refusal := k.allowed(ask, now); refusal != nil {
+		return refusal
+	}
+	s := &k.key.Scope
+	if len(s.Models) == 0 || ask.Listing {
+		return nil
+	}
+	for _, model := range ask.Models {
+		if !s.AllowsModel(model) {
+			return k.key.refuse(CodeModelNotAllowed, "may not use model %s; it is limited to %s", model, list(s.Models))
+		}
+	}
+	if !ask.Named {
+		return k.key.refuse(CodeModelNotAllowed, "is limited to %s, and the request names no model", list(s.Models))
+	}
+	return nil
+}
+
+// allowed judges status, addresses, method and path.
+func (k *Live) allowed(ask *Ask, now time.Time) *Refusal {
 	key := k.key
 	if k.halt != "" || !key.SuspendedAt.IsZero() || key.EndedStatus == Revoked {
 		return k.stopped(now)
@@ -206,11 +253,6 @@ func (k *Live) admissible(ask *Ask, now time.Time) *Refusal {
 		return key.refuse(CodeMethodNotAllowed, "may not use method %s; it is limited to %s", ask.Method, list(s.Methods))
 	case !s.AllowsPath(ask.Path):
 		return key.refuse(CodePathNotAllowed, "may not use path %s; it is limited to %s", ask.Path, list(s.Paths))
-	}
-	for _, model := range ask.Models {
-		if !s.AllowsModel(model) {
-			return key.refuse(CodeModelNotAllowed, "may not use model %s; it is limited to %s", model, list(s.Models))
-		}
 	}
 	return nil
 }

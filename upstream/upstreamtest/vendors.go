@@ -58,7 +58,7 @@ func (s *Server) answer(w http.ResponseWriter, r *http.Request, body []byte) {
 	case s.vendor == Gemini && post && strings.HasSuffix(path, ":streamGenerateContent"):
 		s.stream(w, r, func(i int, text string) string { return event("", geminiChunk(text)) }, "")
 	case r.Method == http.MethodGet && strings.HasSuffix(path, "/models"):
-		s.json(w, object{"object": "list", "data": []object{{"id": "m-1", "object": "model"}}, "models": []object{{"name": "models/m-1"}}})
+		s.json(w, object{"object": "list", "data": []object{{"id": "m-1", "object": "model"}, {"id": "m-2", "object": "model"}}, "models": []object{{"name": "models/m-1"}, {"name": "models/m-2"}}})
 	default:
 		s.violate("unknown path %s %s", r.Method, path)
 		s.fail(w, http.StatusNotFound, "unknown path "+path)

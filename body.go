@@ -1,0 +1,162 @@
+package till
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"io"
+	"net/http"
+	"sync/atomic"
+	"time"
+
+	"golang.org/x/sync/semaphore"
+
+	"github.com/till-proxy/till/limiter"
+	"github.com/till-proxy/till/upstream"
+)
+
+const (
+	// defaultMaxBody bounds a body that must be read, in bytes.
+	defaultMaxBody = 32_000_000
+	// maxBuffered bounds all such bodies in this process together, in bytes.
+	maxBuffered = 256 << 20
+	// bufferedWait bounds how long a request waits for room among them.
+	bufferedWait = 5 * time.Second
+	// firstBuffer is what is set aside at first: a client that announces much
+	// and sends nothing must not take the room of others.
+	firstBuffer = 64 << 10
+)
+
+// buffered counts the bytes of all bodies that are in memory, over all
+// configurations of this process.
+var buffered = semaphore.NewWeighted(maxBuffered)
+
+// heldBody is a request's body in memory.
+type heldBody struct {
+	bytes.Reader
+	size atomic.Int64 // set aside in buffered
+}
+
+// Close gives the room back. It may be called more than once.
+func (b *heldBody) Close() error {
+	buffered.Release(b.size.Swap(0))
+	return nil
+}
+
+var (
+	errBodyTooLarge = errors.New("the body is too large")
+	errNoRoom       = errors.New("too many bodies are in memory")
+)
+
+// hold reads a body of at most limit bytes into memory, where it can be judged
+// and then sent as it is.
+func hold(r *http.Request, limit int64) (*heldBody, []byte, error) {
+	if r.ContentLength > limit {
+		return nil, nil, errBodyTooLarge
+	}
+	ctx, cancel := context.WithTimeout(r.Context(), bufferedWait)
+	defer cancel()
+	b := new(heldBody)
+	take := func(n int64) error {
+		if !buffered.TryAcquire(n) {
+			if err := buffered.Acquire(ctx, n); err != nil {
+				return errNoRoom
+			}
+		}
+		b.size.Add(n)
+		return nil
+	}
+	size := int64(firstBuffer)
+	if r.ContentLength >= 0 {
+		size = min(size, r.ContentLength+1) // one more, to see the end
+	}
+	if err := take(size); err != nil {
+		return nil, nil, err
+	}
+	buf := make([]byte, 0, size)
+	for {
+		n, err := r.Body.Read(buf[len(buf):cap(buf)])
+		buf = buf[:len(buf)+n]
+		switch {
+		case int64(len(buf)) > limit:
+			return nil, nil, errors.Join(errBodyTooLarge, b.Close())
+		case err == io.EOF:
+			b.Reset(buf)
+			return b, buf, nil
+		case err != nil:
+			return nil, nil, errors.Join(err, b.Close())
+		case len(buf) < cap(buf):
+			continue
+		}
+		more := min(int64(cap(buf)), limit+1-int64(cap(buf)))
+		if r.ContentLength >= 0 {
+			more = min(more, r.ContentLength+1-int64(cap(buf)))
+		}
+		if err := take(max(more, 1)); err != nil {
+			return nil, nil, errors.Join(err, b.Close())
+		}
+		grown := make([]byte, len(buf), cap(buf)+int(max(more, 1)))
+		copy(grown, buf)
+		buf = grown
+	}
+}
+
+// readModels finds out which models a request names, for a key that lists
+// models; no other request is read. The body is in memory from then on.
+func (h *Handler) readModels(r *http.Request, x *exchange, key *limiter.Key, k *limiter.Live, ask *limiter.Ask) *limiter.Refusal {
+	if len(key.Scope.Models) == 0 {
+		return nil
+	}
+	if ask.Free && (r.Method == http.MethodGet || r.Method == http.MethodHead) {
+		ask.Listing, x.models = true, key.Scope.AllowsModel
+		return nil
+	}
+	if refusal := k.Precheck(ask); refusal != nil {
+		return refusal
+	}
+	refusal := h.judgeModels(r, x, key, ask)
+	if refusal != nil {
+		k.Count(refusal.Code)
+	}
+	return refusal
+}
+
+func (h *Handler) judgeModels(r *http.Request, x *exchange, key *limiter.Key, ask *limiter.Ask) *limiter.Refusal {
+	if x.upgrade {
+		return about(key, limiter.CodeModelNotAllowed, "is limited to some models, which cannot be judged on an upgraded connection")
+	}
+	call := upstream.Call{
+		Method: r.Method, Path: x.path, Query: r.URL.RawQuery,
+		ContentType: r.Header.Get("Content-Type"), Encoding: r.Header.Get("Content-Encoding"),
+	}
+	if len(r.Header["Content-Type"]) > 1 || len(r.Header["Content-Encoding"]) > 1 {
+		return about(key, limiter.CodeBadRequest, "sent two headers that say what its body is")
+	}
+	if r.Body != nil && r.Body != http.NoBody && r.ContentLength != 0 {
+		body, read, err := hold(r, h.app.maxBody)
+		var serverLimit *http.MaxBytesError
+		switch {
+		case errors.Is(err, errNoRoom):
+			refusal := storeClosed()
+			refusal.Message = "too many requests with large bodies are being judged; try again"
+			return refusal
+		case errors.As(err, &serverLimit):
+			return about(key, limiter.CodeBodyTooLarge, "sent more than the %d bytes allowed here", serverLimit.Limit)
+		case errors.Is(err, errBodyTooLarge):
+			return about(key, limiter.CodeBodyTooLarge, "is limited to some models, so bodies are read and may be %d bytes long", h.app.maxBody)
+		case err != nil:
+			return about(key, limiter.CodeBadRequest, "sent a body that broke off")
+		}
+		x.body, r.Body, r.ContentLength, call.Body = body, body, int64(len(read)), read
+		r.TransferEncoding = nil
+		if len(read) == 0 {
+			r.Body = http.NoBody
+		}
+	}
+	models, named, err := x.target.preset.Models(&call)
+	if err != nil {
+		return about(key, limiter.CodeBadRequest, "is limited to some models: %s", err)
+	}
+	ask.Models, ask.Named = models, named
+	return nil
+}

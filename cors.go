@@ -1,0 +1,109 @@
+package till
+
+import (
+	"fmt"
+	"net/http"
+	"net/url"
+	"slices"
+	"strings"
+)
+
+// corsOrigins are the origins of the web pages that may use an upstream's keys
+// from a browser (https://fetch.spec.whatwg.org/#http-cors-protocol). Keys
+// travel in headers, so credentials, which are cookies there, are never
+// allowed.
+type corsOrigins []string
+
+// parseCORS reads "*" or origins such as https://app.example.com.
+func parseCORS(list []string) (corsOrigins, error) {
+	var all corsOrigins
+	for _, text := range list {
+		origin := strings.ToLower(text)
+		u, err := url.Parse(origin)
+		switch {
+		case origin == "*" && len(list) == 1:
+		case origin == "*":
+			return nil, fmt.Errorf("cors takes * alone, or origins")
+		case err != nil || u.Scheme == "" || u.Host == "" || u.User != nil || origin != u.Scheme+"://"+u.Host:
+			return nil, fmt.Errorf("cors takes origins such as https://app.example.com, without a path, or *; got %q", text)
+		}
+		all = append(all, origin)
+	}
+	return all, nil
+}
+
+// allows returns what Access-Control-Allow-Origin has to say, or "".
+func (c corsOrigins) allows(origin string) string {
+	switch {
+	case len(c) == 0:
+		return ""
+	case c[0] == "*":
+		return "*"
+	case slices.Contains(c, strings.ToLower(origin)):
+		return origin
+	}
+	return ""
+}
+
+// exposed are the headers that scripts may read.
+const exposed = "Till-Key, Till-Activations-Remaining, Till-Tokens-Remaining, Till-Spend-Remaining, Till-Expires, " +
+	"Till-Output-Limit, Till-Refusal, Retry-After, X-Should-Retry, X-Request-Id, Request-Id"
+
+// preflightAge is how long browsers remember the answer to a preflight, in
+// seconds.
+const preflightAge = "600"
+
+// cors lets scripts of an allowed origin read the answer, refusals too, which
+// may come before it is known which upstream the key is for. It answers
+// preflights itself, which carry no key and cost nothing, and then reports
+// true.
+func (h *Handler) cors(w http.ResponseWriter, r *http.Request) bool {
+	origin := r.Header.Get("Origin")
+	if origin == "" || len(r.Header["Origin"]) != 1 {
+		return false
+	}
+	allowed := ""
+	for _, t := range h.crossing {
+		if allowed = t.cors.allows(origin); allowed != "" {
+			break
+		}
+	}
+	header := w.Header()
+	header.Add("Vary", "Origin")
+	if allowed == "" {
+		return false
+	}
+	header["Access-Control-Allow-Origin"] = []string{allowed}
+	method := r.Header.Get("Access-Control-Request-Method")
+	if r.Method != http.MethodOptions || method == "" {
+		header["Access-Control-Expose-Headers"] = []string{exposed}
+		return false
+	}
+	header.Add("Vary", "Access-Control-Request-Method, Access-Control-Request-Headers")
+	header["Access-Control-Max-Age"] = []string{preflightAge}
+	if isFieldNames(method) {
+		header["Access-Control-Allow-Methods"] = []string{method}
+	}
+	if names := strings.Join(r.Header["Access-Control-Request-Headers"], ","); names != "" && isFieldNames(names) {
+		header["Access-Control-Allow-Headers"] = []string{names}
+	}
+	w.WriteHeader(http.StatusNoContent)
+	return true
+}
+
+// ownCORS is called when it is known which upstream the key is for.
+func (t *target) ownCORS(w http.ResponseWriter, r *http.Request) {
+	header := w.Header()
+	if len(header["Access-Control-Allow-Origin"]) > 0 && t.cors.allows(r.Header.Get("Origin")) == "" {
+		delete(header, "Access-Control-Allow-Origin")
+		delete(header, "Access-Control-Expose-Headers")
+	}
+}
+
+// isFieldNames reports whether s is a list of tokens, fit to be repeated in a
+// header.
+func isFieldNames(s string) bool {
+	return len(s) <= 2048 && !strings.ContainsFunc(s, func(r rune) bool {
+		return r <= ' ' && r != ' ' || r >= 0x7f || strings.ContainsRune(`()<>@;:\"/[]?={}`, r)
+	})
+}

@@ -1,0 +1,61 @@
+package till
+
+import (
+	"bytes"
+	"io"
+	"net/http"
+	"strconv"
+
+	"github.com/till-proxy/till/limiter"
+	"github.com/till-proxy/till/upstream"
+)
+
+// maxModelList bounds a vendor's list of models, in bytes. The longest today
+// is below 1 MB.
+const maxModelList = 8 << 20
+
+// askForWholeList lets an upstream answer with a list that can be read: not
+// compressed, not in part, and not with "unchanged since then".
+func askForWholeList(h http.Header) {
+	h["Accept-Encoding"] = []string{"identity"}
+	for _, name := range []string{"If-None-Match", "If-Modified-Since", "If-Match", "If-Unmodified-Since", "If-Range", "Range"} {
+		delete(h, name)
+	}
+}
+
+// filterModels leaves in a list of models those that the key may use.
+func filterModels(res *http.Response, x *exchange) *limiter.Refusal {
+	key := x.grant.Key()
+	unread := func(why string) *limiter.Refusal {
+		return about(key, limiter.CodeUpstreamFailed, "got a list of models from upstream %s that cannot be reduced to the key's: %s", key.Upstream, why)
+	}
+	if encoding := res.Header.Get("Content-Encoding"); encoding != "" {
+		return unread("it is compressed")
+	}
+	body, err := io.ReadAll(io.LimitReader(res.Body, maxModelList+1))
+	switch {
+	case err != nil:
+		return unread("it broke off")
+	case len(body) > maxModelList:
+		return unread("it is too long")
+	case len(body) == 0: // the answer to HEAD
+		res.Header.Del("Content-Length")
+		res.ContentLength = -1
+		return nil
+	}
+	list, err := upstream.FilterModels(body, x.models)
+	if err != nil {
+		return unread(err.Error())
+	}
+	rest := res.Body
+	res.Body = struct {
+		io.Reader
+		io.Closer
+	}{bytes.NewReader(list), rest}
+	res.ContentLength = int64(len(list))
+	res.Header["Content-Length"] = []string{strconv.Itoa(len(list))}
+	for _, name := range []string{"Etag", "Last-Modified", "Content-Md5", "Digest", "Content-Digest", "Repr-Digest"} {
+		delete(res.Header, name)
+	}
+	return nil
+}

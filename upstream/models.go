@@ -1,0 +1,331 @@
+package upstream
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"mime"
+	"mime/multipart"
+	"net/url"
+	"slices"
+	"strings"
+)
+
+// Call is a request as an upstream will read it.
+type Call struct {
+	Method      string
+	Path        string // canonical and decoded
+	Query       string // as sent
+	ContentType string
+	Encoding    string // the Content-Encoding
+	Body        []byte
+}
+
+// ErrBody is what the errors about bodies wrap that cannot be judged safely.
+var ErrBody = errors.New("the body cannot be judged safely")
+
+func unsafe(format string, args ...any) error {
+	return fmt.Errorf("%w: %s", ErrBody, fmt.Sprintf(format, args...))
+}
+
+const (
+	maxModels    = 64  // that one request may name
+	maxModelName = 256 // bytes
+)
+
+// Models lists every model that a request names: in its path, in its query and
+// in its body, with fallbacks and the models of tools. named is false when the
+// request does not say which model is to answer. A body that two readers could
+// read differently is an error that wraps ErrBody.
+func (p *Preset) Models(c *Call) (models []string, named bool, err error) {
+	f := modelFinder{preset: p}
+	if model, ok := p.pathModel(c.Path); ok {
+		f.add(model)
+		f.named = true
+	}
+	if err := f.query(c.Query); err != nil {
+		return nil, false, err
+	}
+	if len(c.Body) > 0 {
+		if err := f.body(c); err != nil {
+			return nil, false, err
+		}
+	}
+	for _, model := range f.models {
+		if model == "" || len(model) > maxModelName || strings.ContainsFunc(model, func(r rune) bool { return r <= ' ' || r == 0x7f }) {
+			return nil, false, unsafe("a model's name must be from 1 to %d bytes without spaces, got %.64q", maxModelName, model)
+		}
+	}
+	if len(f.models) > maxModels {
+		return nil, false, unsafe("a request may name %d models, and this names %d", maxModels, len(f.models))
+	}
+	return f.models, f.named, nil
+}
+
+// pathModel is the model in a path such as /v1beta/models/NAME:generateContent
+// or /v1/models/NAME.
+func (p *Preset) pathModel(path string) (string, bool) {
+	for _, collection := range []string{"models", "tunedModels"} {
+		_, rest, ok := strings.Cut(path, "/"+collection+"/")
+		if !ok || rest == "" {
+			continue
+		}
+		if p.Dialect == Gemini {
+			rest, _, _ = strings.Cut(rest, ":")
+		}
+		if collection == "tunedModels" {
+			rest = "tunedModels/" + rest
+		}
+		return rest, true
+	}
+	return "", false
+}
+
+// modelFinder collects models.
+type modelFinder struct {
+	preset *Preset
+	models []string
+	named  bool
+}
+
+func (f *modelFinder) add(model string) {
+	if f.preset.Dialect == Gemini {
+		model = strings.TrimPrefix(model, "models/") // both are Google's own writing
+	}
+	if len(f.models) <= maxModels {
+		f.models = append(f.models, model)
+	}
+}
+
+// query finds models in the query. They do not count as naming one, because
+// most upstreams do not look there.
+func (f *modelFinder) query(raw string) error {
+	if !strings.Contains(strings.ToLower(raw), "model") && !strings.Contains(raw, "%") {
+		return nil
+	}
+	for pair := range strings.SplitSeq(raw, "&") {
+		name, value, _ := strings.Cut(pair, "=")
+		name, err := url.QueryUnescape(name)
+		if err != nil {
+			return unsafe("the query is not well formed")
+		}
+		if value, err = url.QueryUnescape(value); err != nil {
+			return unsafe("the query is not well formed")
+		}
+		if sameField(name, "model") || sameField(name, "models") {
+			f.add(value)
+		}
+	}
+	return nil
+}
+
+func (f *modelFinder) body(c *Call) error {
+	if c.Encoding != "" && !strings.EqualFold(c.Encoding, "identity") {
+		return unsafe("it is encoded as %.32q; send it as it is", c.Encoding)
+	}
+	kind, params := "", map[string]string(nil)
+	if c.ContentType != "" {
+		var err error
+		if kind, params, err = mime.ParseMediaType(c.ContentType); err != nil {
+			return unsafe("its Content-Type is not well formed")
+		}
+	}
+	switch {
+	case kind == "multipart/form-data":
+		return f.form(c.Body, params["boundary"])
+	case kind == "", kind == "application/json", kind == "text/json", strings.HasSuffix(kind, "+json"):
+		o, err := parseObject(c.Body)
+		if err != nil {
+			return unsafe("%v", err)
+		}
+		return f.object(o)
+	}
+	return unsafe("no model can be read from a body of type %.64q", kind)
+}
+
+// inBodies are the fields that are looked into. Each may stand once, and no
+// other may look like it: of two, two readers take different ones.
+var inBodies = []string{"model", "models", "tools", "plugins", "preset", "requests", "generateContentRequest"}
+
+// object finds the models in a request's JSON.
+func (f *modelFinder) object(o rawObject) error {
+	var seen []string
+	return o.members(func(name string, value []byte) error {
+		ruled := holdsModel(name)
+		for _, field := range inBodies {
+			if !sameField(name, field) {
+				continue
+			}
+			if ruled = true; name != field && !(field == "generateContentRequest" && name == "generate_content_request") {
+				return unsafe("it has a field %.64q; write %q", name, field)
+			}
+		}
+		if !ruled {
+			return nil
+		}
+		if slices.ContainsFunc(seen, func(s string) bool { return sameField(s, name) }) {
+			return unsafe("the field %q stands twice", name)
+		}
+		seen = append(seen, name)
+		return f.field(name, value)
+	})
+}
+
+func (f *modelFinder) field(name string, value []byte) error {
+	switch {
+	case name == "model":
+		if value[0] == 'n' {
+			return nil // null: not given
+		}
+		if value[0] != '"' {
+			return unsafe("model must be text")
+		}
+		f.named = true
+		return f.value(value)
+	case name == "models":
+		before := len(f.models)
+		err := f.value(value)
+		f.named = f.named || len(f.models) > before
+		return err
+	case name == "tools" || name == "plugins":
+		return f.each(value, f.tool)
+	case name == "preset":
+		// OpenRouter's stored settings, which may choose a model.
+		if value[0] != 'n' {
+			return unsafe("a preset may choose another model; leave it out")
+		}
+		return nil
+	case name == "requests" && f.preset.Dialect == Gemini:
+		return f.each(value, f.object)
+	case sameField(name, "generateContentRequest"):
+		if value[0] != '{' {
+			return nil
+		}
+		return f.object(rawObject(value))
+	}
+	return f.value(value)
+}
+
+// each calls fn for the objects in a list.
+func (f *modelFinder) each(value []byte, fn func(rawObject) error) error {
+	if value[0] != '[' {
+		return nil
+	}
+	return elements(value, func(element []byte) error {
+		if element[0] != '{' {
+			return nil
+		}
+		return fn(rawObject(element))
+	})
+}
+
+// tool finds the models that a tool or plugin works with.
+func (f *modelFinder) tool(o rawObject) error {
+	var seen []string
+	return o.members(func(name string, value []byte) error {
+		switch {
+		case sameField(name, "parameters") && value[0] == '{':
+			// Of a provider's own tool. In the JSON Schema of a function no
+			// member of that level is called after a model.
+			return rawObject(value).members(func(name string, value []byte) error {
+				if !holdsModel(name) {
+					return nil
+				}
+				return f.value(value)
+			})
+		case !holdsModel(name):
+			return nil
+		case slices.ContainsFunc(seen, func(s string) bool { return sameField(s, name) }):
+			return unsafe("the field %.64q stands twice in a tool", name)
+		}
+		seen = append(seen, name)
+		return f.value(value)
+	})
+}
+
+// holdsModel reports whether a field may name a model: model, models,
+// safety_model, fallback_models, and whatever will come.
+func holdsModel(name string) bool {
+	return len(name) >= len("model") && strings.Contains(strings.ToLower(name), "model") || sameField(name, "fallbacks")
+}
+
+// value adds a model, or a list of them, each as text or as an object with a
+// model. Any other value names none.
+func (f *modelFinder) value(value []byte) error {
+	switch value[0] {
+	case '"':
+		model, err := text(value)
+		if err != nil {
+			return unsafe("a model's name is not well formed")
+		}
+		f.add(model)
+	case '[':
+		return elements(value, func(element []byte) error {
+			if element[0] == '{' {
+				return f.tool(rawObject(element))
+			}
+			return f.value(element)
+		})
+	}
+	return nil
+}
+
+// form finds the model in a form with files, as audio and images are sent.
+// The form must be written so plainly that it can be read in one way only.
+func (f *modelFinder) form(body []byte, boundary string) error {
+	if boundary == "" || len(boundary) > 70 || !bytes.HasPrefix(body, []byte("--"+boundary+"\r\n")) {
+		return unsafe("the form does not begin with its boundary")
+	}
+	end := bytes.LastIndex(body, []byte("\r\n--"+boundary+"--"))
+	if end < 0 || len(bytes.Trim(body[end+len("\r\n--")+len(boundary)+len("--"):], "\r\n")) != 0 {
+		return unsafe("the form does not end with its boundary")
+	}
+	r := multipart.NewReader(bytes.NewReader(body), boundary)
+	for {
+		part, err := r.NextRawPart()
+		if errors.Is(err, io.EOF) {
+			return nil
+		}
+		if err != nil {
+			return unsafe("the form is not well formed")
+		}
+		name, err := partName(part)
+		if err != nil {
+			return err
+		}
+		if !holdsModel(name) {
+			continue
+		}
+		if name != "model" || f.named || part.FileName() != "" {
+			return unsafe("a form names its model in one field %q, and this has %.64q", "model", name)
+		}
+		value, err := io.ReadAll(io.LimitReader(part, maxModelName+1))
+		if err != nil {
+			return unsafe("the form is not well formed")
+		}
+		f.add(string(value))
+		f.named = true
+	}
+}
+
+// partName is the name of a form's field, when there is no doubt about it.
+func partName(part *multipart.Part) (string, error) {
+	for header, values := range part.Header {
+		if len(values) != 1 || header != "Content-Disposition" && header != "Content-Type" {
+			return "", unsafe("a part of the form has the header %.64q", header)
+		}
+	}
+	disposition := part.Header.Get("Content-Disposition")
+	kind, params, err := mime.ParseMediaType(disposition)
+	if err != nil || kind != "form-data" || params["name"] == "" || strings.Contains(disposition, "name*") && !strings.Contains(disposition, "filename*") ||
+		strings.Count(strings.ReplaceAll(strings.ToLower(disposition), "filename", ""), "name") != 1 {
+		return "", unsafe("a part of the form has no plain name")
+	}
+	for _, r := range params["name"] {
+		if r <= ' ' || r > '~' || strings.ContainsRune(`"\%;`, r) {
+			return "", unsafe("a part of the form has the name %.64q", params["name"])
+		}
+	}
+	return params["name"], nil
+}

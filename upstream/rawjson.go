@@ -1,0 +1,132 @@
+package upstream
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"strings"
+	"unicode/utf8"
+)
+
+// rawObject is a valid JSON object, from its "{" to its "}". Its members are
+// walked in place: nothing is copied, and what no limit asks for is skipped.
+type rawObject []byte
+
+var (
+	errNoObject = errors.New("the body is not one JSON object")
+	errNotUTF8  = errors.New("the body is not UTF-8")
+)
+
+// parseObject checks that body is one JSON object in UTF-8 and nothing else,
+// as every reader of RFC 8259 would see it.
+func parseObject(body []byte) (rawObject, error) {
+	if !utf8.Valid(body) {
+		return nil, errNotUTF8
+	}
+	if !json.Valid(body) {
+		return nil, errNoObject
+	}
+	body = bytes.Trim(body, jsonSpace)
+	if body[0] != '{' {
+		return nil, errNoObject
+	}
+	return body, nil
+}
+
+const jsonSpace = " \t\r\n"
+
+// members calls fn for each member, in order, with the name as it is after
+// unescaping, until fn returns an error.
+func (o rawObject) members(fn func(name string, value []byte) error) error {
+	b := o[1:]
+	for {
+		b = bytes.TrimLeft(b, jsonSpace+",")
+		if b[0] == '}' {
+			return nil
+		}
+		n := skipValue(b)
+		name, err := text(b[:n])
+		if err != nil {
+			return err
+		}
+		b = bytes.TrimLeft(b[n:], jsonSpace+":")
+		n = skipValue(b)
+		if err := fn(name, b[:n]); err != nil {
+			return err
+		}
+		b = b[n:]
+	}
+}
+
+// elements calls fn for each element of a valid JSON array.
+func elements(array []byte, fn func(value []byte) error) error {
+	b := array[1:]
+	for {
+		b = bytes.TrimLeft(b, jsonSpace+",")
+		if b[0] == ']' {
+			return nil
+		}
+		n := skipValue(b)
+		if err := fn(b[:n]); err != nil {
+			return err
+		}
+		b = b[n:]
+	}
+}
+
+// skipValue returns the length of the value that valid JSON begins with.
+func skipValue(b []byte) int {
+	switch b[0] {
+	case '"':
+		return skipString(b)
+	case '{', '[':
+		depth := 0
+		for i := 0; i < len(b); i++ {
+			switch b[i] {
+			case '"':
+				i += skipString(b[i:]) - 1
+			case '{', '[':
+				depth++
+			case '}', ']':
+				if depth--; depth == 0 {
+					return i + 1
+				}
+			}
+		}
+		return len(b)
+	}
+	if n := bytes.IndexAny(b, jsonSpace+",:]}"); n >= 0 {
+		return n
+	}
+	return len(b)
+}
+
+func skipString(b []byte) int {
+	for i := 1; i < len(b); i++ {
+		switch b[i] {
+		case '\\':
+			i++
+		case '"':
+			return i + 1
+		}
+	}
+	return len(b)
+}
+
+// text decodes a valid JSON string.
+func text(value []byte) (string, error) {
+	inner := value[1 : len(value)-1]
+	if bytes.IndexByte(inner, '\\') < 0 {
+		return string(inner), nil
+	}
+	var s string
+	err := json.Unmarshal(value, &s)
+	return s, err
+}
+
+// sameField reports whether two readers of JSON could take one name for the
+// other: they differ in the case of letters or in underscores only, which
+// encoding/json and protobuf's JSON do not tell apart.
+func sameField(a, b string) bool {
+	return strings.EqualFold(strings.ReplaceAll(a, "_", ""), strings.ReplaceAll(b, "_", ""))
+}
