@@ -1,9 +1,12 @@
 package till
 
 import (
+	"context"
 	"encoding/base64"
 	"net/http"
 	"strings"
+
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 
 	"github.com/till-proxy/till/limiter"
 	"github.com/till-proxy/till/token"
@@ -123,9 +126,18 @@ func takeQuery(r *http.Request, f *finder) {
 		}
 		return true
 	})
-	if kept != r.URL.RawQuery {
-		r.URL.RawQuery = kept
-		r.RequestURI = r.URL.RequestURI()
+	if kept == r.URL.RawQuery {
+		return
+	}
+	r.URL.RawQuery = kept
+	r.RequestURI = r.URL.RequestURI()
+	// Caddy keeps the request as it came, for placeholders such as
+	// {http.request.orig_uri}, which read it through this very r.
+	if original, ok := r.Context().Value(caddyhttp.OriginalRequestCtxKey).(http.Request); ok && original.URL != nil {
+		u := *original.URL
+		u.RawQuery = kept
+		original.URL, original.RequestURI = &u, u.RequestURI()
+		*r = *r.WithContext(context.WithValue(r.Context(), caddyhttp.OriginalRequestCtxKey, original))
 	}
 }
 
