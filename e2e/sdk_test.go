@@ -14,6 +14,7 @@ import (
 	"sync/atomic"
 	"testing"
 
+	"github.com/till-proxy/till/upstream"
 	"github.com/till-proxy/till/upstream/upstreamtest"
 )
 
@@ -33,14 +34,15 @@ type thrown struct {
 
 func (e *thrown) String() string { return e.Name + ": " + e.Message }
 
-// sdk runs a vendor's SDK. started, if not nil, is called when the first part
+// sdk makes calls with a client of sdk/call.mjs: one for each of modes, which
+// are separated by commas. started, if not nil, is called when the first part
 // of a streamed answer has arrived.
-func sdk(t *testing.T, vendor upstreamtest.Vendor, mode, base, key string, started func()) outcome {
+func sdk(t *testing.T, client, modes, base, key string, started func()) []outcome {
 	t.Helper()
 	if _, err := os.Stat("sdk/node_modules/openai"); err != nil {
 		t.Fatal("the vendors' SDKs are not installed; run: make test (or: npm ci, in e2e/sdk)")
 	}
-	cmd := exec.Command("node", "sdk/call.mjs", string(vendor), mode, base, key)
+	cmd := exec.Command("node", "sdk/call.mjs", client, modes, base, key)
 	endWithTests(cmd)
 	var out bytes.Buffer
 	cmd.Stdout = &out
@@ -62,11 +64,11 @@ func sdk(t *testing.T, vendor upstreamtest.Vendor, mode, base, key string, start
 	if err := cmd.Wait(); err != nil {
 		t.Fatalf("node: %v\n%s", err, said.String())
 	}
-	var o outcome
-	if err := json.Unmarshal(out.Bytes(), &o); err != nil {
+	var all []outcome
+	if err := json.Unmarshal(out.Bytes(), &all); err != nil || len(all) != strings.Count(modes, ",")+1 {
 		t.Fatalf("%v: %s\n%s", err, out.String(), said.String())
 	}
-	return o
+	return all
 }
 
 // counting puts a counter of requests in front of the server.
@@ -93,35 +95,52 @@ func counting(t *testing.T, s *server) (string, *atomic.Int64) {
 
 var vendors = []upstreamtest.Vendor{upstreamtest.OpenAI, upstreamtest.Anthropic, upstreamtest.Gemini}
 
+// clients are those of sdk/call.mjs: every preset with its vendor's SDK where
+// there is one, or else the one that the vendor tells its users to take.
+var clients = map[string]upstreamtest.Vendor{
+	"openai": upstreamtest.OpenAI, "anthropic": upstreamtest.Anthropic, "gemini": upstreamtest.Gemini,
+	"mistral": upstreamtest.Mistral, "cohere": upstreamtest.Cohere, "groq": "groq", "together": "together",
+	"openrouter": "openrouter", "fireworks": "fireworks", "perplexity": "perplexity", "deepseek": "deepseek", "xai": "xai", "ollama": "ollama",
+	"vercel-openai": upstreamtest.OpenAI, "vercel-anthropic": upstreamtest.Anthropic, "vercel-google": upstreamtest.Gemini, "vercel-compatible": "deepseek",
+}
+
+func TestEveryPresetHasAClient(t *testing.T) {
+	t.Parallel()
+	for _, name := range upstream.Names() {
+		if clients[name] != upstreamtest.Vendor(name) {
+			t.Errorf("preset %s has no client among the SDKs", name)
+		}
+	}
+}
+
 func TestTheVendorsOwnSDKsWorkAndStopAtOnce(t *testing.T) {
-	for _, vendor := range vendors {
-		t.Run(string(vendor), func(t *testing.T) {
+	for client, vendor := range clients {
+		t.Run(client, func(t *testing.T) {
 			t.Parallel()
 			s := newServer(t, options{vendor: vendor})
 			front, count := counting(t, s)
 			id, key := s.mint(object{"max_activations": 2, "name": "nightly"})
 
-			plain := sdk(t, vendor, "plain", front, key, nil)
-			if plain.Error != nil || plain.Text != "hello" {
+			live := sdk(t, client, "plain,stream", front, key, nil)
+			if plain := live[0]; plain.Error != nil || plain.Text != "hello" {
 				t.Errorf("plain: %+v", plain)
 			}
-			streamed := sdk(t, vendor, "stream", front, key, nil)
-			if streamed.Error != nil || streamed.Parts < 3 {
+			if streamed := live[1]; streamed.Error != nil || streamed.Parts < 3 {
 				t.Errorf("streamed: %+v", streamed)
 			}
 			s.clean()
 			if n := s.upstream.Count(); n != 2 {
 				t.Errorf("the upstream counted %d, want 2", n)
 			}
-			for _, mode := range []string{"plain", "stream"} {
-				count.Store(0)
-				dead := sdk(t, vendor, mode, front, key, nil)
+			count.Store(0)
+			for i, dead := range sdk(t, client, "plain,stream", front, key, nil) {
 				if dead.Error == nil || !strings.Contains(dead.Error.Message, "key "+id+" (nightly) has used all 2 activations") {
-					t.Errorf("dead key, %s: %+v, want our message", mode, dead.Error)
+					t.Errorf("dead key, call %d: %+v, want our message", i, dead.Error)
 				}
-				if n := count.Load(); n != 1 {
-					t.Errorf("dead key, %s: the SDK sent %d requests, want exactly 1", mode, n)
-				}
+			}
+			// Both failed, so each sent at least one.
+			if n := count.Load(); n != 2 {
+				t.Errorf("dead key: two calls sent %d requests, want exactly 2", n)
 			}
 			if n := s.upstream.Count(); n != 2 {
 				t.Errorf("the upstream counted %d after the key was dead, want 2", n)
@@ -138,11 +157,11 @@ func TestSDKsReportARevocationInMidStream(t *testing.T) {
 			// server's configuration does.
 			s := newServer(t, options{vendor: vendor, upstream: "header_up X-Test-Events 10000\nheader_up X-Test-Pause 5ms"})
 			id, key := s.mint(object{"max_activations": 2})
-			o := sdk(t, vendor, "stream", "http://"+s.addr, key, func() {
+			o := sdk(t, string(vendor), "stream", "http://"+s.addr, key, func() {
 				if status, answer := s.api("POST", "/keys/"+id+"/revoke", object{"reason": "enough"}); status != 200 || answer["streams_cut"].(float64) != 1 {
 					t.Errorf("revoke: %d %v", status, answer)
 				}
-			})
+			})[0]
 			if o.Parts < 1 || o.Error == nil || !strings.Contains(o.Error.Message, "was revoked") {
 				t.Errorf("%d parts, then %+v, want our message", o.Parts, o.Error)
 			}

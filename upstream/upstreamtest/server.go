@@ -1,5 +1,6 @@
 // Package upstreamtest is a strict stand-in for the vendors' APIs, for tests:
-// it speaks the protocols of OpenAI, Anthropic and Gemini, insists on the
+// it speaks the protocols of OpenAI, Anthropic, Gemini, Cohere and Mistral, and
+// OpenAI's at the paths of the vendors that copied it; it insists on the
 // right credential in the right slot, and records everything that it was
 // sent. It is never part of the product.
 package upstreamtest
@@ -21,7 +22,8 @@ import (
 	"time"
 )
 
-// Vendor is the protocol that a Server speaks.
+// Vendor is the protocol that a Server speaks: one of those below, or the name
+// of a vendor that speaks OpenAI's.
 type Vendor string
 
 // The vendors.
@@ -29,6 +31,8 @@ const (
 	OpenAI    Vendor = "openai"
 	Anthropic Vendor = "anthropic"
 	Gemini    Vendor = "gemini"
+	Cohere    Vendor = "cohere"
+	Mistral   Vendor = "mistral"
 	// Any answers every path with a small JSON object; the credential is
 	// expected as a bearer token.
 	Any Vendor = "any"
@@ -180,8 +184,16 @@ func reset(w http.ResponseWriter) {
 	_ = conn.Close()
 }
 
-// slots is where each vendor expects its credential.
-var slots = map[Vendor]string{OpenAI: "Authorization", Anthropic: "X-Api-Key", Gemini: "X-Goog-Api-Key", Any: "Authorization"}
+// slot is where a vendor expects its credential.
+func (v Vendor) slot() string {
+	switch v {
+	case Anthropic:
+		return "X-Api-Key"
+	case Gemini:
+		return "X-Goog-Api-Key"
+	}
+	return "Authorization"
+}
 
 // strangers must never reach a vendor.
 var strangers = []string{
@@ -198,7 +210,7 @@ func (s *Server) inspect(r *http.Request, body []byte) bool {
 			if strings.Contains(v, "till_sk_") {
 				s.violate("%s: a scoped key in %s", where, name)
 			}
-			if strings.Contains(v, s.credential) && name != slots[s.vendor] {
+			if strings.Contains(v, s.credential) && name != s.vendor.slot() {
 				s.violate("%s: the credential in %s", where, name)
 			}
 		}
@@ -212,16 +224,16 @@ func (s *Server) inspect(r *http.Request, body []byte) bool {
 		}
 	}
 	for _, vendor := range []Vendor{OpenAI, Anthropic, Gemini} {
-		if slot := slots[vendor]; slot != slots[s.vendor] && r.Header.Get(slot) != "" {
+		if slot := vendor.slot(); slot != s.vendor.slot() && r.Header.Get(slot) != "" {
 			s.violate("%s: header %s belongs to another vendor", where, slot)
 		}
 	}
 	want := s.credential
-	if slots[s.vendor] == "Authorization" {
+	if s.vendor.slot() == "Authorization" {
 		want = "Bearer " + want
 	}
-	if got := r.Header[slots[s.vendor]]; len(got) != 1 || got[0] != want {
-		s.violate("%s: not exactly the credential in %s", where, slots[s.vendor])
+	if got := r.Header[s.vendor.slot()]; len(got) != 1 || got[0] != want {
+		s.violate("%s: not exactly the credential in %s", where, s.vendor.slot())
 		return false
 	}
 	return true

@@ -24,23 +24,35 @@ func (s *Server) answer(w http.ResponseWriter, r *http.Request, body []byte) {
 	}
 	path := r.URL.Path
 	post := r.Method == http.MethodPost
+	// Where OpenAI's protocol begins, for those who speak it.
+	spoken, speaksOpenAI := prefixes[s.vendor]
+	openAI, below := strings.CutPrefix(path, spoken)
+	speaksOpenAI = speaksOpenAI && below && post
 	switch {
 	case s.vendor == Any:
 		s.json(w, object{"path": path, "method": r.Method})
-	case s.vendor == OpenAI && post && path == "/v1/chat/completions" && ask.Stream:
-		s.stream(w, r, openAIChunk, "data: [DONE]\n\n")
-	case s.vendor == OpenAI && post && path == "/v1/chat/completions":
+	case speaksOpenAI && openAI == "/chat/completions" && ask.Stream:
+		s.stream(w, r, openAIChunk, event("", object{
+			"id": "chatcmpl-1", "object": "chat.completion.chunk", "created": 1, "model": "m",
+			"choices": []object{{"index": 0, "delta": object{"content": ""}, "finish_reason": "stop"}},
+		})+"data: [DONE]\n\n")
+	case speaksOpenAI && openAI == "/chat/completions":
 		s.json(w, object{
 			"id": "chatcmpl-1", "object": "chat.completion", "created": 1, "model": ask.Model,
 			"choices": []object{{"index": 0, "finish_reason": "stop", "message": object{"role": "assistant", "content": "hello"}}},
 			"usage":   object{"prompt_tokens": 5, "completion_tokens": 2, "total_tokens": 7},
 		})
-	case s.vendor == OpenAI && post && path == "/v1/responses":
+	case speaksOpenAI && openAI == "/responses" && ask.Stream:
+		s.stream(w, r, responsesChunk, event("response.completed", object{"type": "response.completed", "sequence_number": 99, "response": response("m", "completed")}))
+	case speaksOpenAI && openAI == "/responses":
+		s.json(w, response(ask.Model, "completed"))
+	case s.vendor == Cohere && post && path == "/v2/chat" && ask.Stream:
+		s.stream(w, r, cohereChunk, event("content-end", object{"type": "content-end", "index": 0})+
+			event("message-end", object{"type": "message-end", "delta": object{"finish_reason": "COMPLETE", "usage": cohereUsage}}))
+	case s.vendor == Cohere && post && path == "/v2/chat":
 		s.json(w, object{
-			"id": "resp_1", "object": "response", "created_at": 1, "status": "completed", "model": ask.Model,
-			"output": []object{{"id": "msg_1", "type": "message", "role": "assistant", "status": "completed",
-				"content": []object{{"type": "output_text", "text": "hello", "annotations": []any{}}}}},
-			"usage": object{"input_tokens": 5, "output_tokens": 2, "total_tokens": 7},
+			"id": "c-1", "finish_reason": "COMPLETE", "usage": cohereUsage,
+			"message": object{"role": "assistant", "content": []object{{"type": "text", "text": "hello"}}},
 		})
 	case s.vendor == Anthropic && post && path == "/v1/messages" && ask.Stream:
 		s.stream(w, r, anthropicChunk, "event: message_stop\ndata: {\"type\":\"message_stop\"}\n\n")
@@ -66,6 +78,47 @@ func (s *Server) answer(w http.ResponseWriter, r *http.Request, body []byte) {
 }
 
 type object = map[string]any
+
+// prefixes is where the paths of OpenAI's protocol begin.
+var prefixes = map[Vendor]string{
+	OpenAI: "/v1", Mistral: "/v1", "openrouter": "/api/v1", "groq": "/openai/v1", "together": "/v1", "fireworks": "/inference/v1",
+	"perplexity": "", "deepseek": "/v1", "xai": "/v1", "ollama": "/v1",
+}
+
+// response is an answer of OpenAI's Responses API.
+func response(model, status string) object {
+	return object{
+		"id": "resp_1", "object": "response", "created_at": 1, "status": status, "model": model,
+		"output": []object{{"id": "msg_1", "type": "message", "role": "assistant", "status": status,
+			"content": []object{{"type": "output_text", "text": "hello", "annotations": []any{}}}}},
+		"usage": object{"input_tokens": 5, "output_tokens": 2, "total_tokens": 7},
+	}
+}
+
+func responsesChunk(i int, text string) string {
+	s := ""
+	if i == 0 {
+		s = event("response.created", object{"type": "response.created", "sequence_number": 0, "response": response("m", "in_progress")}) +
+			event("response.output_item.added", object{"type": "response.output_item.added", "sequence_number": 1, "output_index": 0,
+				"item": object{"id": "msg_1", "type": "message", "role": "assistant", "status": "in_progress", "content": []any{}}})
+	}
+	return s + event("response.output_text.delta", object{"type": "response.output_text.delta", "sequence_number": 2 + i,
+		"item_id": "msg_1", "output_index": 0, "content_index": 0, "delta": text})
+}
+
+var cohereUsage = object{
+	"billed_units": object{"input_tokens": 5, "output_tokens": 2},
+	"tokens":       object{"input_tokens": 9, "output_tokens": 4},
+}
+
+func cohereChunk(i int, text string) string {
+	s := ""
+	if i == 0 {
+		s = event("message-start", object{"type": "message-start", "id": "c-1", "delta": object{"message": object{"role": "assistant", "content": []any{}}}}) +
+			event("content-start", object{"type": "content-start", "index": 0, "delta": object{"message": object{"content": object{"type": "text", "text": ""}}}})
+	}
+	return s + event("content-delta", object{"type": "content-delta", "index": 0, "delta": object{"message": object{"content": object{"text": text}}}})
+}
 
 func (s *Server) json(w http.ResponseWriter, v any) {
 	w.Header().Set("Content-Type", "application/json")
