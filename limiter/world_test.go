@@ -112,11 +112,14 @@ func (w *world) open(s limiter.Store) {
 // power went too.
 func (w *world) kill(powerToo bool) {
 	w.t.Helper()
-	disk := w.disk.Snapshot()
+	// The committer may be at work. A slot of the shadow is taken before its
+	// block is committed and released after it was given back, so with the
+	// shadow first the two are as they could be at one moment.
 	page, err := os.ReadFile(w.shadow)
 	if err != nil {
 		w.t.Fatal(err)
 	}
+	disk := w.disk.Snapshot()
 	w.Abandon()
 	w.disk = disk
 	w.shadow += "'"
