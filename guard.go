@@ -9,21 +9,7 @@ import (
 
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 	"go.uber.org/zap"
-
-	"github.com/till-proxy/till/limiter"
 )
-
-// judgeGuarded is what guard mode refuses by itself; the handlers that follow
-// know what paths mean, and the key's scope is judged by the limiter.
-func (h *Handler) judgeGuarded(r *http.Request, key *limiter.Key) *limiter.Refusal {
-	switch {
-	case upgrades(r):
-		return about(key, limiter.CodeUpgradeNotAllowed, "may not upgrade the connection here")
-	case r.Method == http.MethodTrace || r.Method == http.MethodConnect:
-		return about(key, limiter.CodeMethodNotAllowed, "may not use method %s", r.Method)
-	}
-	return nil
-}
 
 // guard runs the handlers that follow. What they do with the request cannot
 // be seen, so it counts as dispatched from here on.

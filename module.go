@@ -120,12 +120,16 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 		refusal = about(key, limiter.CodeUpstreamUnknown, "is for upstream %s, which is not configured here", key.Upstream)
 	case len(h.Upstreams) > 0 && !slices.Contains(h.Upstreams, t.name):
 		refusal = about(key, limiter.CodeWrongUpstream, "is for upstream %s, which is not served at this address", t.name)
+	case r.Method == http.MethodTrace || r.Method == http.MethodConnect && !upgrades(r):
+		refusal = about(key, limiter.CodeMethodNotAllowed, "may not use method %s: it is never forwarded", r.Method)
 	case pathErr != nil:
 		refusal = about(key, limiter.CodeBadRequest, "asked for a path that is refused: %s", pathErr)
 	case strings.HasPrefix(path, "/till/") || path == "/till":
 		return h.serveSelf(w, r, l, k, t)
 	case h.Guard:
-		refusal = h.judgeGuarded(r, key)
+		if upgrades(r) {
+			refusal = about(key, limiter.CodeUpgradeNotAllowed, "may not upgrade the connection here")
+		}
 	case key.Custody == limiter.CustodySealed && !slices.Equal(key.Origins, t.declared):
 		refusal = about(key, limiter.CodeUpstreamChanged, "was sealed for upstream %s at another address than the one configured now; mint another", t.name)
 	case key.Custody != limiter.CustodySealed && t.held == nil:

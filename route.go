@@ -69,8 +69,6 @@ func (t *target) route(x *exchange, r *http.Request, key *limiter.Key, path, esc
 	}
 	administrative, asynchronous := t.preset.Denied(method, x.path)
 	switch {
-	case method == http.MethodTrace || method == http.MethodConnect:
-		return about(key, limiter.CodeMethodNotAllowed, "may not use method %s: it is never forwarded", method)
 	case x.upgrade && !t.upgrades.Match(method, x.path):
 		return about(key, limiter.CodeUpgradeNotAllowed, "may not upgrade the connection on path %s: upstream %s does not allow it", x.path, t.name)
 	case administrative:
