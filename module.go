@@ -90,6 +90,10 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 	if len(h.crossing) > 0 && h.cors(w, r) {
 		return nil
 	}
+	expects := r.ProtoMajor == 1 && len(r.Header["Expect"]) > 0
+	if expects {
+		refuseUnread(w)
+	}
 	escaped := r.URL.EscapedPath()
 	path, pathErr := scope.CleanPath(escaped)
 	parsed, refusal := takeKey(r)
@@ -150,6 +154,9 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 		Free:  !h.Guard && t.preset.Free.Match(r.Method, x.path),
 		Addr:  clientAddr(r), Method: r.Method, Path: x.path, OnCut: x.stop,
 	}
+	if x.upgrade {
+		ask.Method = http.MethodGet // also where it came as an extended CONNECT
+	}
 	if refusal := h.readModels(r, x, key, k, &ask); refusal != nil {
 		return h.refuse(w, t, refusal, 0)
 	}
@@ -158,6 +165,9 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 	}
 	if refusal := k.Reserve(r.Context(), &ask, &x.grant); refusal != nil {
 		return h.refuse(w, t, refusal, 0)
+	}
+	if expects {
+		delete(w.Header(), "Connection")
 	}
 	h.announce(w, r, x)
 	h.metrics.overhead.Observe(time.Since(start).Seconds())

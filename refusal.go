@@ -31,6 +31,16 @@ func refusalHeader(h http.Header, code limiter.Code, status int, retryAfter time
 	h["X-Should-Retry"] = []string{"false"}
 }
 
+// refuseUnread lets a client that waits for "100 Continue" (RFC 9110, section
+// 10.1.1) hear a refusal before it sends its body. Go's server would read the
+// body first, because Caddy wraps it and so hides that nobody asked for it.
+func refuseUnread(w http.ResponseWriter) {
+	// Where the writer cannot do it, the refusal comes after the body.
+	if http.NewResponseController(w).EnableFullDuplex() == nil {
+		w.Header()["Connection"] = []string{"close"}
+	}
+}
+
 // writeRefusal answers with a refusal in the dialect. status 0 takes the
 // code's own.
 func writeRefusal(w http.ResponseWriter, d upstream.Dialect, r *limiter.Refusal, status int, requestID string) error {

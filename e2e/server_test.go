@@ -63,6 +63,7 @@ type server struct {
 	admin    string // host:port
 	addr     string // host:port where keys are served
 	config   string // path of the Caddyfile
+	env      string
 	upstream *upstreamtest.Server
 	client   *http.Client
 
@@ -78,6 +79,7 @@ type options struct {
 	upstream string // options of the upstream
 	to       string // instead of the stand-in
 	more     string // more upstreams
+	env      string // one more variable in Caddy's environment
 }
 
 // newServer starts Caddy with one upstream, "mock".
@@ -88,7 +90,7 @@ func newServer(t *testing.T, o options) *server {
 	}
 	s := &server{
 		t: t, dir: t.TempDir(), admin: freePort(t), addr: freePort(t), log: new(bytes.Buffer),
-		upstream: upstreamtest.Start(t, o.vendor, realKey),
+		env: o.env, upstream: upstreamtest.Start(t, o.vendor, realKey),
 		client: &http.Client{Timeout: patience, Transport: &http.Transport{
 			MaxIdleConnsPerHost: 128, DisableCompression: true,
 		}},
@@ -174,6 +176,9 @@ func (s *server) command(args ...string) *exec.Cmd {
 	cmd.Dir = s.dir
 	cmd.Env = append(os.Environ(), "XDG_DATA_HOME="+s.dir, "XDG_CONFIG_HOME="+s.dir, "HOME="+s.dir,
 		"MOCK_KEY="+realKey, "TILL_ADDRESS="+s.admin, "TILL_DATA=", "GORACE=halt_on_error=1")
+	if s.env != "" {
+		cmd.Env = append(cmd.Env, s.env)
+	}
 	return cmd
 }
 

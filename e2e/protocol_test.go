@@ -1,0 +1,388 @@
+package e2e
+
+import (
+	"bufio"
+	"bytes"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/tls"
+	"crypto/x509"
+	"encoding/pem"
+	"fmt"
+	"io"
+	"math/big"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/quic-go/quic-go/http3"
+	"golang.org/x/net/http2"
+
+	"github.com/till-proxy/till/upstream/upstreamtest"
+)
+
+// secure adds a site with TLS to the server, for HTTP/2 and HTTP/3, and
+// returns its address and what clients trust.
+func (s *server) secure(directives string) (base string, trust *tls.Config) {
+	s.t.Helper()
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	template := &x509.Certificate{SerialNumber: big.NewInt(1), DNSNames: []string{"localhost"},
+		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour), IsCA: true, BasicConstraintsValid: true}
+	der, err := x509.CreateCertificate(rand.Reader, template, template, &key.PublicKey, key)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	private, err := x509.MarshalPKCS8PrivateKey(key)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	certificate := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der})
+	for name, b := range map[string][]byte{"cert.pem": certificate, "key.pem": pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: private})} {
+		if err := os.WriteFile(filepath.Join(s.dir, name), b, 0o600); err != nil {
+			s.t.Fatal(err)
+		}
+	}
+	_, port, err := net.SplitHostPort(freePort(s.t))
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	b, err := os.ReadFile(s.config)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	s.write(string(b) + fmt.Sprintf("https://localhost:%s {\n\ttls %s/cert.pem %s/key.pem\n\t%s\n\ttill\n}\n", port, s.dir, s.dir, directives))
+	s.reload()
+	trust = &tls.Config{RootCAs: x509.NewCertPool()}
+	trust.RootCAs.AppendCertsFromPEM(certificate)
+	return "https://localhost:" + port, trust
+}
+
+func http2Client(t *testing.T, trust *tls.Config) *http.Client {
+	transport := &http2.Transport{TLSClientConfig: trust}
+	t.Cleanup(transport.CloseIdleConnections)
+	return &http.Client{Transport: transport, Timeout: patience}
+}
+
+func http3Client(t *testing.T, trust *tls.Config) *http.Client {
+	transport := &http3.Transport{TLSClientConfig: trust}
+	t.Cleanup(func() {
+		if err := transport.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	return &http.Client{Transport: transport, Timeout: patience}
+}
+
+func TestClientsMaySpeakHTTP2AndHTTP3(t *testing.T) {
+	t.Parallel()
+	s := newServer(t, options{})
+	base, trust := s.secure("")
+	for version, client := range map[int]*http.Client{2: http2Client(t, trust), 3: http3Client(t, trust)} {
+		id, key := s.mint(object{"max_activations": 2})
+		ask := func(key string, header ...string) *http.Response {
+			r, err := http.NewRequest("POST", base+"/v1/chat/completions", strings.NewReader(`{"model":"m","stream":true}`))
+			if err != nil {
+				t.Fatal(err)
+			}
+			r.Header.Set("Content-Type", "application/json")
+			r.Header.Set("Authorization", "Bearer "+key)
+			for i := 0; i+1 < len(header); i += 2 {
+				r.Header.Set(header[i], header[i+1])
+			}
+			res, err := client.Do(r)
+			if err != nil {
+				t.Fatalf("HTTP/%d: %v\n%s", version, err, s.output())
+			}
+			t.Cleanup(func() { res.Body.Close() })
+			if res.ProtoMajor != version {
+				t.Errorf("HTTP/%d was wanted, got %s", version, res.Proto)
+			}
+			return res
+		}
+		whole, err := io.ReadAll(ask(key).Body)
+		if err != nil || !strings.HasSuffix(string(whole), "data: [DONE]\n\n") {
+			t.Errorf("HTTP/%d: %v: %s", version, err, whole)
+		}
+		// A stream that would last for a minute, cut by a revocation.
+		res := ask(key, upstreamtest.HeaderEvents, "6000", upstreamtest.HeaderPause, "10ms")
+		lines := bufio.NewReader(res.Body)
+		if first, err := lines.ReadString('\n'); err != nil || !strings.HasPrefix(first, "data: ") {
+			t.Errorf("HTTP/%d: the first line of a stream: %q, %v", version, first, err)
+		}
+		if status, answer := s.api("POST", "/keys/"+id+"/revoke", object{"reason": "enough"}); status != 200 || answer["streams_cut"] != 1.0 {
+			t.Errorf("HTTP/%d: revoke: %d %v", version, status, answer)
+		}
+		rest, err := io.ReadAll(lines)
+		if err != nil || !strings.Contains(string(rest), `"code":"till_key_revoked"`) {
+			t.Errorf("HTTP/%d: the end of a cut stream: %v: %s", version, err, rest[max(0, len(rest)-300):])
+		}
+		if res := ask(key); res.StatusCode != http.StatusForbidden || res.Header.Get("Till-Refusal") != "till_key_revoked" {
+			t.Errorf("HTTP/%d: a revoked key: %d %v", version, res.StatusCode, res.Header)
+		}
+		if n := s.used(id); n != 2 {
+			t.Errorf("HTTP/%d: used %d, want 2", version, n)
+		}
+	}
+	s.clean()
+}
+
+// cleartext runs a handler on HTTP/2 without TLS.
+func cleartext(t *testing.T, handler http.HandlerFunc) string {
+	server := httptest.NewUnstartedServer(handler)
+	server.Config.Protocols = new(http.Protocols)
+	server.Config.Protocols.SetUnencryptedHTTP2(true)
+	server.Start()
+	t.Cleanup(func() {
+		server.CloseClientConnections()
+		server.Close()
+	})
+	return server.Listener.Addr().String()
+}
+
+func TestUpstreamsMaySpeakHTTP2AndSendTrailers(t *testing.T) {
+	t.Parallel()
+	to := cleartext(t, func(w http.ResponseWriter, r *http.Request) {
+		if r.ProtoMajor != 2 || r.Header.Get("Authorization") != "Bearer "+realKey {
+			t.Errorf("the upstream got %s with %v", r.Proto, r.Header)
+		}
+		if _, err := io.Copy(io.Discard, r.Body); err != nil || len(r.Trailer) != 0 {
+			t.Errorf("the upstream got trailers %v (%v)", r.Trailer, err)
+		}
+		w.Header().Set("Trailer", "Grpc-Status, X-Echo")
+		fmt.Fprint(w, "body")
+		// So that its length is not announced, which HTTP/1.1 clients could
+		// get no trailers with.
+		if err := http.NewResponseController(w).Flush(); err != nil {
+			t.Error(err)
+		}
+		w.Header().Set("Grpc-Status", "0")
+		w.Header().Set("X-Echo", realKey)
+	})
+	s := newServer(t, options{vendor: upstreamtest.Any, to: "http://" + to, upstream: "transport http {\n\tversions h2c\n}"})
+	id, key := s.mint(object{"max_activations": 2})
+	r := s.bare("POST", "/x", "")
+	r.Header.Set("Authorization", "Bearer "+key)
+	r.Body, r.ContentLength = io.NopCloser(strings.NewReader("hello")), -1
+	r.Trailer = http.Header{"X-Api-Key": {"a client's trailer"}}
+	res, body := s.must(r)
+	if res.StatusCode != http.StatusOK || body != "body" || res.Trailer.Get("Grpc-Status") != "0" || res.Trailer.Get("X-Echo") != "" {
+		t.Errorf("%d %q, trailers %v", res.StatusCode, body, res.Trailer)
+	}
+	if n := s.used(id); n != 1 {
+		t.Errorf("used %d, want 1", n)
+	}
+}
+
+func TestAClientThatExpectsContinueIsRefusedBeforeItSends(t *testing.T) {
+	t.Parallel()
+	s := newServer(t, options{vendor: upstreamtest.Any})
+	for _, rules := range []object{{}, {"models": []string{"m"}}} {
+		rules["max_activations"] = 1
+		id, key := s.mint(rules)
+		const body = `{"model":"m"}`
+		ask := func() (*bufio.Reader, net.Conn, string) {
+			conn, err := net.Dial("tcp", s.addr)
+			if err != nil {
+				t.Fatal(err)
+			}
+			t.Cleanup(func() { conn.Close() })
+			if err := conn.SetDeadline(time.Now().Add(patience)); err != nil {
+				t.Fatal(err)
+			}
+			fmt.Fprintf(conn, "POST /x HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer %s\r\nContent-Type: application/json\r\nContent-Length: %d\r\nExpect: 100-continue\r\n\r\n", key, len(body))
+			r := bufio.NewReader(conn)
+			first, err := r.ReadString('\n')
+			if err != nil {
+				t.Fatalf("%v %v\n%s", rules, err, s.output())
+			}
+			return r, conn, strings.TrimSpace(first)
+		}
+		r, conn, first := ask()
+		if first != "HTTP/1.1 100 Continue" {
+			t.Fatalf("admitted: %s", first)
+		}
+		if _, err := r.ReadString('\n'); err != nil {
+			t.Fatal(err)
+		}
+		fmt.Fprint(conn, body)
+		if final, err := r.ReadString('\n'); err != nil || strings.TrimSpace(final) != "HTTP/1.1 200 OK" {
+			t.Errorf("then: %s, %v", final, err)
+		}
+		if _, _, first := ask(); first != "HTTP/1.1 402 Payment Required" {
+			t.Errorf("refused: %s", first)
+		}
+		if n := s.used(id); n != 1 {
+			t.Errorf("used %d, want 1", n)
+		}
+	}
+}
+
+// TestGuardLetsBothSidesSpeakAtOnce sends and reads by turns on one request,
+// as gRPC does.
+func TestGuardLetsBothSidesSpeakAtOnce(t *testing.T) {
+	t.Parallel()
+	to := cleartext(t, func(w http.ResponseWriter, r *http.Request) {
+		if all := fmt.Sprint(r.Header); strings.Contains(all, "till_sk_") {
+			t.Errorf("the guarded service got the key: %s", all)
+		}
+		w.Header().Set("Trailer", "Grpc-Status")
+		w.WriteHeader(http.StatusOK)
+		lines := bufio.NewReader(r.Body)
+		for {
+			if http.NewResponseController(w).Flush() != nil {
+				return
+			}
+			line, err := lines.ReadString('\n')
+			if err != nil {
+				w.Header().Set("Grpc-Status", "0")
+				return
+			}
+			fmt.Fprint(w, "you said "+line)
+		}
+	})
+	s := newServer(t, options{})
+	base, trust := s.secure("route /rpc/* {\n\t\ttill guard\n\t\treverse_proxy h2c://" + to + "\n\t}")
+	id, key := s.mint(object{"max_activations": 1})
+	client := http2Client(t, trust)
+	body, say := io.Pipe()
+	r, err := http.NewRequest("POST", base+"/rpc/talk", body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.Header.Set("Authorization", "Bearer "+key)
+	r.Header.Set("Content-Type", "application/grpc")
+	res, err := client.Do(r)
+	if err != nil {
+		t.Fatalf("%v\n%s", err, s.output())
+	}
+	defer res.Body.Close()
+	if res.StatusCode != http.StatusOK {
+		t.Fatalf("%s %v", res.Status, res.Header)
+	}
+	lines := bufio.NewReader(res.Body)
+	for i := range 5 {
+		fmt.Fprintf(say, "%d\n", i)
+		if line, err := lines.ReadString('\n'); err != nil || line != fmt.Sprintf("you said %d\n", i) {
+			t.Fatalf("%q, %v", line, err)
+		}
+	}
+	if err := say.Close(); err != nil {
+		t.Error(err)
+	}
+	if rest, err := io.ReadAll(lines); err != nil || len(rest) != 0 || res.Trailer.Get("Grpc-Status") != "0" {
+		t.Errorf("at the end: %q, %v, trailers %v", rest, err, res.Trailer)
+	}
+	if n := s.used(id); n != 1 {
+		t.Errorf("used %d, want 1", n)
+	}
+}
+
+// TestWebSocketsOverHTTP2AreUpgrades is about extended CONNECT (RFC 8441),
+// which Go's servers offer only when GODEBUG says so.
+func TestWebSocketsOverHTTP2AreUpgrades(t *testing.T) {
+	t.Parallel()
+	to := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		conn, rw, err := http.NewResponseController(w).Hijack()
+		if err != nil {
+			t.Error(err)
+			return
+		}
+		defer conn.Close()
+		fmt.Fprint(rw, "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n")
+		if rw.Flush() != nil {
+			return
+		}
+		_, _ = io.Copy(conn, rw) // until the other side goes
+	}))
+	t.Cleanup(to.Close)
+	s := newServer(t, options{vendor: upstreamtest.Any, to: to.URL, upstream: "upgrades /ws/*", env: "GODEBUG=http2xconnect=1"})
+	base, trust := s.secure("")
+	client := http2Client(t, trust)
+	id, key := s.mint(object{"max_activations": 1, "methods": []string{"GET"}})
+	connect := func(path string) (*http.Response, *io.PipeWriter) {
+		body, say := io.Pipe()
+		r, err := http.NewRequest("CONNECT", base+path, body)
+		if err != nil {
+			t.Fatal(err)
+		}
+		r.Header[":protocol"] = []string{"websocket"}
+		r.Header.Set("Authorization", "Bearer "+key)
+		r.Header.Set("Sec-Websocket-Version", "13")
+		res, err := client.Do(r)
+		if err != nil {
+			t.Fatalf("%v\n%s", err, s.output())
+		}
+		t.Cleanup(func() { res.Body.Close() })
+		return res, say
+	}
+	if res, _ := connect("/elsewhere"); res.StatusCode != http.StatusForbidden || res.Header.Get("Till-Refusal") != "till_upgrade_not_allowed" {
+		t.Errorf("where it is not allowed: %d %v", res.StatusCode, res.Header)
+	}
+	res, say := connect("/ws/room")
+	if res.StatusCode != http.StatusOK {
+		t.Fatalf("%d %v", res.StatusCode, res.Header)
+	}
+	got := make([]byte, 5)
+	for range 3 {
+		fmt.Fprint(say, "hello")
+		if _, err := io.ReadFull(res.Body, got); err != nil || !bytes.Equal(got, []byte("hello")) {
+			t.Fatalf("%q, %v", got, err)
+		}
+	}
+	if status, answer := s.api("POST", "/keys/"+id+"/revoke", object{}); status != 200 || answer["streams_cut"] != 1.0 {
+		t.Errorf("revoke: %d %v", status, answer)
+	}
+	if _, err := io.ReadFull(res.Body, got); err == nil {
+		t.Error("the connection lives on")
+	}
+	if n := s.used(id); n != 1 {
+		t.Errorf("used %d, want 1", n)
+	}
+}
+
+func TestAnUpgradeEndsWhenItsKeyExpires(t *testing.T) {
+	t.Parallel()
+	to := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		conn, rw, err := http.NewResponseController(w).Hijack()
+		if err != nil {
+			t.Error(err)
+			return
+		}
+		defer conn.Close()
+		fmt.Fprint(rw, "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: x\r\n\r\n")
+		if rw.Flush() == nil {
+			_, _ = io.Copy(io.Discard, rw) // until the other side goes
+		}
+	}))
+	t.Cleanup(to.Close)
+	s := newServer(t, options{vendor: upstreamtest.Any, to: to.URL, upstream: "upgrades /ws"})
+	id, key := s.mint(object{"expires_in": "3s"})
+	conn, err := net.Dial("tcp", s.addr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	if err := conn.SetDeadline(time.Now().Add(patience)); err != nil {
+		t.Fatal(err)
+	}
+	fmt.Fprintf(conn, "GET /ws HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer %s\r\nConnection: Upgrade\r\nUpgrade: x\r\n\r\n", key)
+	r := bufio.NewReader(conn)
+	if first, err := r.ReadString('\n'); err != nil || !strings.Contains(first, " 101 ") {
+		t.Fatalf("%q, %v", first, err)
+	}
+	if _, err := io.Copy(io.Discard, r); err != nil {
+		t.Errorf("the connection did not end: %v", err)
+	}
+	if status := s.show(id)["status"]; status != "expired" {
+		t.Errorf("it ended while its key was %v", status)
+	}
+}
