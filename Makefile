@@ -9,7 +9,7 @@ export GOFLAGS := $(GOFLAGS) -buildvcs=false
 # Where scripts/need.sh puts a Node when the installed one is too old.
 export PATH := $(CURDIR)/bin/node_modules/.bin:$(PATH)
 
-.PHONY: run test lint fuzz bench torture tools
+.PHONY: run test lint package fuzz bench torture tools
 
 # Starts a server with everything it needs; see `caddy till up --help`.
 run:
@@ -29,6 +29,12 @@ lint:
 	$(GO) vet ./...
 	$(GO) run $(STATICCHECK) ./...
 	shellcheck .ci/run scripts/*.sh
+
+# Builds bin/caddy by xcaddy, and tries it as the image and the unit run it.
+package:
+	mkdir -p bin
+	./scripts/package.sh bin/caddy
+	./scripts/trypackage.sh bin/caddy
 
 # Fuzzes every parser of outside bytes for FUZZTIME each.
 fuzz:

@@ -1,0 +1,32 @@
+# Caddy with till, built from this checkout:
+#
+#   docker build -f xcaddy.Dockerfile -t till .
+#   docker run -p 80:80 -p 443:443 -p 443:443/udp -v till:/data \
+#     -v ./Caddyfile:/etc/caddy/Caddyfile:ro \
+#     -v ./openai.key:/run/secrets/openai:ro till
+#
+# The store, the seal key and the certificates are in /data: keep it. Whoever
+# may `docker exec` here manages every key.
+
+FROM golang:1.26.8-bookworm AS build
+WORKDIR /src
+COPY go.mod go.sum ./
+RUN go mod download
+COPY . .
+RUN ./scripts/package.sh /out/caddy
+
+FROM alpine:3.22
+RUN apk add --no-cache ca-certificates mailcap tzdata \
+	&& addgroup -S -g 10001 caddy \
+	&& adduser -S -D -H -u 10001 -G caddy -h /data caddy \
+	&& install -d -o caddy -g caddy -m 0700 /data /config
+COPY --from=build /out/caddy /usr/bin/caddy
+COPY Caddyfile.example /etc/caddy/Caddyfile
+ENV XDG_DATA_HOME=/data XDG_CONFIG_HOME=/config
+VOLUME /data /config
+EXPOSE 80 443 443/udp
+# Ports below 1024 need no privilege in a container: Docker sets
+# net.ipv4.ip_unprivileged_port_start to 0.
+USER caddy
+HEALTHCHECK --interval=30s --timeout=5s --start-period=10s --retries=3 CMD caddy till stats --json
+CMD ["caddy", "run", "--config", "/etc/caddy/Caddyfile", "--adapter", "caddyfile"]
