@@ -58,6 +58,8 @@ const preflightAge = "600"
 // preflights itself, which carry no key and cost nothing, and then reports
 // true.
 func (h *Handler) cors(w http.ResponseWriter, r *http.Request) bool {
+	header := w.Header()
+	header.Add("Vary", "Origin")
 	origin := r.Header.Get("Origin")
 	if origin == "" || len(r.Header["Origin"]) != 1 {
 		return false
@@ -68,8 +70,6 @@ func (h *Handler) cors(w http.ResponseWriter, r *http.Request) bool {
 			break
 		}
 	}
-	header := w.Header()
-	header.Add("Vary", "Origin")
 	if allowed == "" {
 		return false
 	}

@@ -74,7 +74,7 @@ func takeKey(r *http.Request) (token.Parsed, *limiter.Refusal) {
 		}
 		delete(r.Header, slot)
 	}
-	if strings.Contains(r.URL.RawQuery, "till") {
+	if strings.Contains(r.URL.RawQuery, "till") || strings.Contains(r.URL.RawQuery, "%") {
 		takeQuery(r, &f)
 	}
 	if _, ok := r.Header[protocolHeader]; ok {

@@ -156,15 +156,8 @@ func (k *Live) tryReserve(ask *Ask, g *Grant) (refusal *Refusal, p parking, agai
 			return k.refused(now, k.outOfRole(role, shared, kind)), p, false
 		}
 	}
-	rate, tokens := k.key.Rate, &k.rate
-	if ask.Free && rate.IsZero() {
-		rate, tokens = defaultFreeRate, &k.freeRate
-	}
-	if d := tokens.wait(rate, nanos); d > 0 {
-		return k.refused(now, k.key.refuse(CodeRateLimited, "may make %s requests; try again in %s", rate, roundUp(d)).after(d)), p, false
-	}
-	if limit := k.key.MaxConcurrency; limit > 0 && k.inflight >= limit {
-		return k.refused(now, k.key.refuse(CodeConcurrency, "may run %d requests at a time, and %d are running", limit, k.inflight).after(time.Second)), p, false
+	if refusal = k.tooOften(ask, nanos); refusal != nil {
+		return k.refused(now, refusal), p, false
 	}
 
 	switch {
@@ -174,6 +167,7 @@ func (k *Live) tryReserve(ask *Ask, g *Grant) (refusal *Refusal, p parking, agai
 		return nil, k.l.park(role, nil, ask, &bound, nanos), false
 	}
 
+	rate, tokens := k.pacer(ask)
 	tokens.take(rate, nanos)
 	k.claim(ask, nanos)
 	k.debit(&bound, nanos)
@@ -194,9 +188,29 @@ func (k *Live) tryReserve(ask *Ask, g *Grant) (refusal *Refusal, p parking, agai
 	return nil, p, false
 }
 
+// pacer is the bucket that a request takes from.
+func (k *Live) pacer(ask *Ask) (Rate, *bucket) {
+	if ask.Free && k.key.Rate.IsZero() {
+		return defaultFreeRate, &k.freeRate
+	}
+	return k.key.Rate, &k.rate
+}
+
+// tooOften judges rate and concurrency.
+func (k *Live) tooOften(ask *Ask, nanos int64) *Refusal {
+	rate, tokens := k.pacer(ask)
+	if d := tokens.wait(rate, nanos); d > 0 {
+		return k.key.refuse(CodeRateLimited, "may make %s requests; try again in %s", rate, roundUp(d)).after(d)
+	}
+	if limit := k.key.MaxConcurrency; limit > 0 && k.inflight >= limit {
+		return k.key.refuse(CodeConcurrency, "may run %d requests at a time, and %d are running", limit, k.inflight).after(time.Second)
+	}
+	return nil
+}
+
 // Precheck judges what can be judged before the request's body is read:
-// status, addresses, method and path, and whether anything is left at all. A
-// request that passes has taken nothing and must still be reserved.
+// status, addresses, method and path, rate, and whether anything is left at
+// all. A request that passes has taken nothing and must still be reserved.
 func (k *Live) Precheck(ask *Ask) *Refusal {
 	now := k.l.clock.Now()
 	k.mu.Lock()
@@ -209,6 +223,9 @@ func (k *Live) Precheck(ask *Ask) *Refusal {
 		if v, kind := k.judge(&Amounts{}, k.strict()); v == spent {
 			refusal = k.outOf(v, kind, &Amounts{})
 		}
+	}
+	if refusal == nil {
+		refusal = k.tooOften(ask, now.UnixNano())
 	}
 	if refusal != nil {
 		return k.refused(now, refusal)

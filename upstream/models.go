@@ -131,6 +131,9 @@ func (f *modelFinder) body(c *Call) error {
 			return unsafe("its Content-Type is not well formed")
 		}
 	}
+	if charset := params["charset"]; charset != "" && !strings.EqualFold(charset, "utf-8") && !strings.EqualFold(charset, "us-ascii") {
+		return unsafe("it says it is written in %.32q; write UTF-8", charset)
+	}
 	switch {
 	case kind == "multipart/form-data":
 		return f.form(c.Body, params["boundary"])
@@ -282,9 +285,14 @@ func (f *modelFinder) form(body []byte, boundary string) error {
 		return unsafe("the form does not end with its boundary")
 	}
 	r := multipart.NewReader(bytes.NewReader(body), boundary)
-	for {
+	for parts := 0; ; parts++ {
 		part, err := r.NextRawPart()
 		if errors.Is(err, io.EOF) {
+			// Other readers are content with less than a whole line end
+			// before a boundary: there must be none but those seen here.
+			if bytes.Count(body, []byte("--"+boundary)) != parts+1 {
+				return unsafe("the form holds its boundary where none is due")
+			}
 			return nil
 		}
 		if err != nil {

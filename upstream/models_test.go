@@ -113,6 +113,7 @@ func TestBodiesThatTwoReadersReadDifferentlyAreRefused(t *testing.T) {
 		"plain text":          {ContentType: "text/plain"},
 		"a broken type":       {ContentType: "application/json; charset"},
 		"a form of no bounds": {ContentType: "multipart/form-data"},
+		"in UTF-7":            {ContentType: "application/json; charset=utf-7"},
 		"a broken query":      {Query: "model=%zz"},
 	} {
 		c.Body = []byte(`{"model":"a"}`)
@@ -177,6 +178,7 @@ func TestTheModelOfAFormIsFoundOrRefused(t *testing.T) {
 		"two names":             strings.Replace(string(whole), `name="model"`, `name="x"; name="model"`, 1),
 		"another way of naming": strings.Replace(string(whole), `name="model"`, `name="x"; name*=utf-8''model`, 1),
 		"a file for a model":    strings.Replace(string(whole), `name="model"`, `name="model"; filename="x"`, 1),
+		"a boundary in a file":  strings.Replace(string(whole), "RIFF", "\n--"+boundary+"\nContent-Disposition: form-data; name=\"model\"\n\nb\n", 1),
 		"bare line ends":        strings.ReplaceAll(string(whole), "\r\n", "\n"),
 		"another encoding":      strings.Replace(string(whole), "\r\n\r\na", "\r\nContent-Transfer-Encoding: base64\r\n\r\na", 1),
 	} {
