@@ -40,6 +40,10 @@ type Preset struct {
 	// from requests and answers.
 	AccountHeaders []string
 
+	// AsksForUsage says that streams of chat completions report what was used
+	// only when they are asked to (stream_options.include_usage).
+	AsksForUsage bool
+
 	// KeyEnv are the environment variables that hold the vendor's key for
 	// its own SDKs; the first that is set counts.
 	KeyEnv []string

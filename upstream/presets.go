@@ -42,7 +42,7 @@ func openAIAsynchronous(prefix string) scope.PathRules {
 var presets = []*Preset{
 	{
 		// https://platform.openai.com/docs/api-reference
-		Name: "openai", Origin: "https://api.openai.com", Dialect: OpenAI, Auth: bearer, Prefix: "/v1",
+		Name: "openai", Origin: "https://api.openai.com", Dialect: OpenAI, Auth: bearer, Prefix: "/v1", AsksForUsage: true,
 		Free:         join(modelList("/v1"), rules("POST /v1/responses/input_tokens")),
 		Asynchronous: openAIAsynchronous("/v1"),
 		Administrative: below("/v1/organization", "/v1/realtime/client_secrets", "/v1/realtime/sessions",
@@ -64,7 +64,8 @@ var presets = []*Preset{
 	}, {
 		// https://ai.google.dev/api
 		Name: "gemini", Origin: "https://generativelanguage.googleapis.com", Dialect: Gemini,
-		Auth: Auth{In: InHeader, Name: "X-Goog-Api-Key"}, Prefix: "/v1beta",
+		AsksForUsage: true,
+		Auth:         Auth{In: InHeader, Name: "X-Goog-Api-Key"}, Prefix: "/v1beta",
 		Versions: []string{"/v1", "/v1alpha", "/v1beta1", "/v1main", "/upload", "/download", "/ws"},
 		Free: join(modelList("/v1beta"), modelList("/v1"), modelList("/v1alpha"), modelList("/v1beta/openai"),
 			rules("POST /v1beta/models/*:countTokens", "POST /v1/models/*:countTokens", "POST /v1alpha/models/*:countTokens")),
@@ -121,6 +122,7 @@ var presets = []*Preset{
 	}, {
 		// https://docs.fireworks.ai/api-reference
 		Name: "fireworks", Origin: "https://api.fireworks.ai", Dialect: OpenAI, Auth: bearer, Prefix: "/inference/v1",
+		AsksForUsage:   true,
 		Free:           modelList("/inference/v1"),
 		Asynchronous:   openAIAsynchronous("/inference/v1"),
 		Administrative: below("/inference/v1/accounts", "/inference/v1/organization"),
@@ -137,6 +139,7 @@ var presets = []*Preset{
 	}, {
 		// https://api-docs.deepseek.com
 		Name: "deepseek", Origin: "https://api.deepseek.com", Dialect: OpenAI, Auth: bearer, Prefix: "/v1",
+		AsksForUsage:   true,
 		Versions:       []string{"/anthropic", "/beta"},
 		Free:           join(modelList("/v1"), modelList("/beta")),
 		Asynchronous:   join(openAIAsynchronous("/v1"), below("/anthropic/v1/messages/batches")),
@@ -146,6 +149,7 @@ var presets = []*Preset{
 	}, {
 		// https://docs.x.ai/docs/api-reference
 		Name: "xai", Origin: "https://api.x.ai", Dialect: OpenAI, Auth: bearer, Prefix: "/v1",
+		AsksForUsage:   true,
 		Free:           join(modelList("/v1"), rules("GET /v1/language-models", "POST /v1/tokenize-text")),
 		Asynchronous:   join(openAIAsynchronous("/v1"), below("/v1/chat/deferred-completion", "/v1/collections")),
 		Administrative: below("/v1/api-key", "/v1/organization", "/auth", "/v1/auth", "/v1/management"),
@@ -164,6 +168,7 @@ var presets = []*Preset{
 	}, {
 		// https://docs.ollama.com/api
 		Name: "ollama", Origin: "http://127.0.0.1:11434", Dialect: OpenAI, Auth: bearer,
+		AsksForUsage: true,
 		Free:         join(modelList("/v1"), rules("GET /api/tags", "HEAD /api/tags", "GET /api/version", "GET /api/ps")),
 		Asynchronous: below("/api/pull", "/api/push", "/api/create", "/api/copy", "/api/delete", "/api/blobs"),
 		KeyEnv:       []string{"OLLAMA_API_KEY"},

@@ -218,6 +218,9 @@ func (s *Server) inspect(r *http.Request, body []byte) bool {
 	if strings.Contains(r.URL.String(), "till_sk_") || bytes.Contains(body, []byte("till_sk_")) {
 		s.violate("%s: a scoped key in URL or body", where)
 	}
+	if strings.Contains(r.URL.String(), s.credential) || bytes.Contains(body, []byte(s.credential)) {
+		s.violate("%s: the credential in URL or body", where)
+	}
 	for _, name := range strangers {
 		if v, ok := r.Header[name]; ok {
 			s.violate("%s: header %s: %q", where, name, v)

@@ -1,0 +1,346 @@
+package upstream
+
+import (
+	"bytes"
+	"errors"
+	"math"
+	"mime"
+	"slices"
+	"strconv"
+	"strings"
+)
+
+// ErrNotMeterable is what the errors about requests wrap whose use cannot be
+// bounded before they are sent, or measured afterwards.
+var ErrNotMeterable = errors.New("what this request uses cannot be bounded")
+
+// Estimate is the most that a request can use, as far as the request itself
+// tells. Vendors' models count at most one token a byte of text: measured on
+// OpenAI's vocabularies; a tenth and 16 are added for others.
+type Estimate struct {
+	Model   string
+	Input   int64 // tokens of text and pictures
+	Window  bool  // some of the input is bounded by the context window alone
+	Stated  int64 // output tokens that one answer may have; -1: none stated
+	Answers int64 // answers asked for
+	Stream  bool
+	// Cached says that parts of the input are written to a cache, CachedHour
+	// that they are kept for an hour.
+	Cached, CachedHour bool
+	// Permille is what prices are multiplied with, for a service tier or a
+	// region.
+	Permille int64
+
+	field    string // where the output is bounded; "" where there is none
+	askUsage bool   // a stream reports usage only when asked, and was not
+}
+
+const (
+	// imageTokens is more than any model counts for one picture.
+	imageTokens = 50_000
+	// toolsTokens is more than what vendors add to a request with tools.
+	toolsTokens = 2_048
+	maxAnswers  = 128
+)
+
+// known are the members of requests whose effect on use is known. What a
+// vendor adds tomorrow may cost anything.
+var known = []string{
+	"model", "messages", "input", "contents", "system", "instructions", "systemInstruction", "system_instruction", "prompt", "suffix", "preamble", "message", "chat_history", "documents", "texts", "inputs", "content", "requests",
+	"max_tokens", "max_completion_tokens", "max_output_tokens", "generationConfig", "generation_config", "n", "best_of", "num_generations",
+	"stream", "stream_options", "stop", "stop_sequences", "temperature", "top_p", "top_k", "p", "k", "min_p", "top_a", "seed", "random_seed", "frequency_penalty", "presence_penalty", "repetition_penalty", "logit_bias", "logprobs", "top_logprobs", "echo",
+	"tools", "tool_choice", "toolConfig", "tool_config", "parallel_tool_calls", "functions", "function_call", "strict_tools", "force_single_step", "tool_results",
+	"response_format", "text", "output_format", "output_config", "reasoning", "reasoning_effort", "reasoning_format", "include_reasoning", "thinking", "verbosity", "effort", "modalities",
+	"user", "metadata", "store", "safety_settings", "safetySettings", "safety_mode", "safe_prompt", "safety_identifier", "prompt_cache_key", "prompt_cache_retention", "truncation", "include", "betas", "cache_control", "labels", "citation_options", "priority",
+	"service_tier", "speed", "inference_geo", "max_tool_calls", "background", "dimensions", "encoding_format", "embedding_types", "input_type", "output_dimension", "output_dtype", "truncate", "taskType", "title", "outputDimensionality", "role", "parts",
+	"models", "route", "provider", "transforms", "usage", "chat_template_kwargs", "ignore_eos", "return_token_ids", "anthropic_version",
+}
+
+// Estimate reads a request. It returns nil for one that uses nothing, an error
+// that wraps ErrNotMeterable for one whose use cannot be bounded, and one that
+// wraps ErrBody for one that cannot be judged safely.
+func (p *Preset) Estimate(c *Call) (*Estimate, error) {
+	if c.Method == "GET" || c.Method == "HEAD" || c.Method == "OPTIONS" {
+		if strings.Contains(c.Path+"/", "/models/") {
+			return nil, nil
+		}
+		return nil, notMeterable("%s %s is not known to cost nothing", c.Method, c.Path)
+	}
+	e := &Estimate{Stated: -1, Answers: 1, Permille: 1000}
+	path := c.Path
+	streamed := false
+	switch {
+	case c.Method != "POST":
+		return nil, notMeterable("method %s is not known", c.Method)
+	case strings.HasSuffix(path, "/chat/completions"), strings.HasSuffix(path, "/fim/completions"):
+		e.field = "max_tokens"
+		if p.Name == "openai" {
+			e.field = "max_completion_tokens" // its reasoning models refuse the other
+		}
+	case strings.HasSuffix(path, "/completions"):
+		e.field = "max_tokens"
+	case strings.HasSuffix(path, "/responses"):
+		e.field = "max_output_tokens"
+	case strings.HasSuffix(path, "/messages"):
+		e.field = "max_tokens"
+	case strings.HasSuffix(path, "/embeddings"), p.Dialect == Cohere && strings.HasSuffix(path, "/embed"):
+		e.Stated = 0
+	case p.Dialect == Cohere && strings.HasSuffix(path, "/chat"):
+		e.field = "max_tokens"
+	case p.Dialect == Gemini && (strings.HasSuffix(path, ":embedContent") || strings.HasSuffix(path, ":batchEmbedContents")):
+		e.Stated = 0
+	case p.Dialect == Gemini && strings.HasSuffix(path, ":generateContent"):
+		e.field = "maxOutputTokens"
+	case p.Dialect == Gemini && strings.HasSuffix(path, ":streamGenerateContent"):
+		e.field, streamed = "maxOutputTokens", true
+	default:
+		return nil, notMeterable("the use of %s is not known", path)
+	}
+	if p.Name == "perplexity" {
+		return nil, notMeterable("its models search, for a fee of their own")
+	}
+	if err := e.read(p, c); err != nil {
+		return nil, err
+	}
+	e.Stream = e.Stream || streamed
+	e.askUsage = e.askUsage && e.Stream && p.AsksForUsage && strings.HasSuffix(path, "completions")
+	return e, nil
+}
+
+func (e *Estimate) read(p *Preset, c *Call) error {
+	if c.Encoding != "" && !strings.EqualFold(c.Encoding, "identity") {
+		return unsafe("it is encoded as %.32q; send it as it is", c.Encoding)
+	}
+	kind, params, err := mime.ParseMediaType(c.ContentType)
+	if c.ContentType != "" && (err != nil || kind != "application/json" && !strings.HasSuffix(kind, "+json")) {
+		return notMeterable("a body of type %.64q is not read", c.ContentType)
+	}
+	if charset := params["charset"]; charset != "" && !strings.EqualFold(charset, "utf-8") {
+		return unsafe("it says it is written in %.32q; write UTF-8", charset)
+	}
+	o, err := parseObject(c.Body)
+	if err != nil {
+		return unsafe("%v", err)
+	}
+	models, named, err := p.Models(c)
+	if err != nil {
+		return err
+	}
+	if !named || len(models) != 1 {
+		return notMeterable("it must name exactly one model, and names %d", len(models))
+	}
+	e.Model = models[0]
+	if strings.Contains(e.Model, ":online") || strings.Contains(e.Model, "search") || strings.Contains(e.Model, "deep-research") {
+		return notMeterable("model %s searches, for a fee of its own", e.Model)
+	}
+	e.askUsage = true
+	var seen []string
+	found := content{}
+	tools := false
+	err = o.members(func(name string, value []byte) error {
+		if slices.ContainsFunc(seen, func(s string) bool { return sameField(s, name) }) {
+			return unsafe("the field %.64q stands twice", name)
+		}
+		seen = append(seen, name)
+		if value[0] == 'n' {
+			return nil
+		}
+		if !slices.Contains(known, name) {
+			return notMeterable("what the field %.64q costs is not known", name)
+		}
+		tools = tools || name == "tools" || name == "functions"
+		return e.member(p, name, value, &found)
+	})
+	if err != nil {
+		return err
+	}
+	if found.err != nil {
+		return found.err
+	}
+	e.Window, e.Cached, e.CachedHour = found.window, found.cached, found.hour
+	bytes := int64(len(c.Body)) - found.encoded
+	e.Input = bytes + bytes/10 + 16 + found.images*imageTokens
+	if tools {
+		e.Input += toolsTokens
+	}
+	return nil
+}
+
+// member reads one field of a request.
+func (e *Estimate) member(p *Preset, name string, value []byte, found *content) error {
+	word := ""
+	if value[0] == '"' {
+		word, _ = text(value) // one that is not well formed is no word known
+	}
+	switch name {
+	case "messages", "input", "contents", "system", "instructions", "systemInstruction", "system_instruction", "documents", "inputs",
+		"chat_history", "message", "content", "parts", "requests", "tool_results":
+		found.walk(value, "", 0)
+	case "cache_control":
+		found.cached = true
+		found.walk(value, name, 0)
+	case "prompt":
+		if value[0] == '{' {
+			return notMeterable("a stored prompt is not in the request")
+		}
+		if value[0] == '[' {
+			n, err := prompts(value)
+			e.Answers *= max(n, 1)
+			return err
+		}
+	case "max_tokens", "max_completion_tokens", "max_output_tokens":
+		return e.state(name, value)
+	case "n", "best_of", "num_generations":
+		n, err := count(name, value, maxAnswers)
+		if n > 1 {
+			e.Answers *= n // both of n and best_of: more than needed, and safe
+		}
+		return err
+	case "generationConfig", "generation_config":
+		return e.generation(value)
+	case "stream":
+		e.Stream = value[0] == 't'
+	case "stream_options":
+		if value[0] == '{' {
+			return rawObject(value).members(func(name string, value []byte) error {
+				if name == "include_usage" && value[0] == 't' {
+					e.askUsage = false
+				}
+				return nil
+			})
+		}
+	case "tools":
+		return p.tools(value)
+	case "background":
+		if value[0] == 't' {
+			return notMeterable("it works on in the background")
+		}
+	case "modalities":
+		if !bytes.Equal(bytes.Trim(value, jsonSpace), []byte(`["text"]`)) {
+			return notMeterable("it asks for other output than text")
+		}
+	case "service_tier":
+		switch word {
+		case "auto", "default", "standard", "standard_only", "flex", "on_demand":
+		case "priority", "fast":
+			e.Permille *= 2
+		default:
+			return notMeterable("the price of service tier %.32q is not known", word)
+		}
+	case "speed":
+		if word != "standard" {
+			return notMeterable("the price of speed %.32q is not known", word)
+		}
+	case "inference_geo":
+		if word != "global" {
+			e.Permille = e.Permille * 11 / 10
+		}
+	}
+	return nil
+}
+
+// state notes how long an answer may be. Of several fields the largest counts.
+func (e *Estimate) state(name string, value []byte) error {
+	n, err := count(name, value, math.MaxInt32)
+	if err != nil {
+		return err
+	}
+	if e.field != "" {
+		e.Stated = max(e.Stated, n)
+		if name != e.field && e.field != "maxOutputTokens" {
+			e.field = name
+		}
+	}
+	return nil
+}
+
+// generation reads Gemini's generationConfig.
+func (e *Estimate) generation(value []byte) error {
+	if value[0] != '{' {
+		return unsafe("generationConfig must be an object")
+	}
+	var seen []string
+	return rawObject(value).members(func(name string, value []byte) error {
+		if slices.ContainsFunc(seen, func(s string) bool { return sameField(s, name) }) {
+			return unsafe("the field %.64q stands twice", name)
+		}
+		seen = append(seen, name)
+		if value[0] == 'n' {
+			return nil
+		}
+		switch {
+		case sameField(name, "maxOutputTokens"):
+			if name != "maxOutputTokens" {
+				return unsafe("it has a field %.64q; write maxOutputTokens", name)
+			}
+			return e.state(name, value)
+		case sameField(name, "candidateCount"):
+			n, err := count(name, value, maxAnswers)
+			e.Answers *= max(n, 1)
+			return err
+		case sameField(name, "responseModalities"):
+			if list := strings.ToUpper(string(bytes.Trim(value, jsonSpace))); list != `["TEXT"]` {
+				return notMeterable("it asks for other output than text")
+			}
+		case sameField(name, "speechConfig"), sameField(name, "imageConfig"):
+			return notMeterable("it asks for other output than text")
+		}
+		return nil
+	})
+}
+
+// tools allows those that the client runs itself.
+func (p *Preset) tools(value []byte) error {
+	if value[0] != '[' {
+		return unsafe("tools must be a list")
+	}
+	return elements(value, func(tool []byte) error {
+		if tool[0] != '{' {
+			return unsafe("a tool must be an object")
+		}
+		kind := ""
+		err := rawObject(tool).members(func(name string, value []byte) error {
+			switch {
+			case name == "type" && value[0] == '"':
+				kind, _ = text(value) // one that is not well formed is no kind known
+			case p.Dialect == Gemini && !sameField(name, "functionDeclarations"):
+				return notMeterable("tool %.64q runs at the provider", name)
+			}
+			return nil
+		})
+		if err != nil {
+			return err
+		}
+		for _, own := range []string{"bash_", "text_editor_", "computer_", "memory_"} {
+			if p.Dialect == Anthropic && strings.HasPrefix(kind, own) {
+				return nil
+			}
+		}
+		if kind != "" && kind != "function" && kind != "custom" {
+			return notMeterable("a tool of type %.64q may run at the provider", kind)
+		}
+		return nil
+	})
+}
+
+// prompts counts the prompts in a list: texts, or lists of tokens.
+func prompts(list []byte) (n int64, err error) {
+	err = elements(list, func(value []byte) error {
+		if value[0] == '"' || value[0] == '[' {
+			n++
+		}
+		return nil
+	})
+	if n > maxAnswers {
+		return n, notMeterable("it holds %d prompts", n)
+	}
+	return n, err
+}
+
+func count(name string, value []byte, most int64) (int64, error) {
+	n, err := strconv.ParseInt(string(value), 10, 64)
+	if err != nil || n < 0 || n > most {
+		return 0, unsafe("%s must be a whole number from 0 to %d", name, most)
+	}
+	return n, nil
+}

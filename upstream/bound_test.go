@@ -1,0 +1,200 @@
+package upstream
+
+import (
+	"encoding/json"
+	"errors"
+	"strings"
+	"testing"
+)
+
+func estimate(t testing.TB, name, path, body string) (*Estimate, error) {
+	t.Helper()
+	return preset(t, name).Estimate(&Call{Method: "POST", Path: path, ContentType: "application/json", Body: []byte(body)})
+}
+
+func TestEveryEndpointStatesItsBound(t *testing.T) {
+	t.Parallel()
+	for _, test := range []struct {
+		name, preset, path, body string
+		stated, answers          int64
+	}{
+		{"chat", "openai", "/v1/chat/completions", `{"model":"m","messages":[{"role":"user","content":"hi"}],"max_completion_tokens":100}`, 100, 1},
+		{"chat, the old field", "openai", "/v1/chat/completions", `{"model":"m","messages":[],"max_tokens":100}`, 100, 1},
+		{"chat, both", "openai", "/v1/chat/completions", `{"model":"m","messages":[],"max_tokens":100,"max_completion_tokens":300}`, 300, 1},
+		{"chat, none", "openai", "/v1/chat/completions", `{"model":"m","messages":[],"max_tokens":null}`, -1, 1},
+		{"several answers", "openai", "/v1/chat/completions", `{"model":"m","messages":[],"max_tokens":100,"n":3}`, 100, 3},
+		{"completions of several prompts", "openai", "/v1/completions", `{"model":"m","prompt":["a","b"],"max_tokens":100,"n":2,"best_of":3}`, 100, 12},
+		{"completions of tokens", "openai", "/v1/completions", `{"model":"m","prompt":[1,2,3],"max_tokens":100}`, 100, 1},
+		{"responses", "openai", "/v1/responses", `{"model":"m","input":"hi","max_output_tokens":100}`, 100, 1},
+		{"messages", "anthropic", "/v1/messages", `{"model":"m","messages":[],"max_tokens":100}`, 100, 1},
+		{"messages at DeepSeek", "deepseek", "/anthropic/v1/messages", `{"model":"m","messages":[],"max_tokens":100}`, 100, 1},
+		{"Gemini", "gemini", "/v1beta/models/m:generateContent", `{"contents":[],"generationConfig":{"maxOutputTokens":100,"candidateCount":2}}`, 100, 2},
+		{"Gemini, none", "gemini", "/v1beta/models/m:streamGenerateContent", `{"contents":[]}`, -1, 1},
+		{"Cohere", "cohere", "/v2/chat", `{"model":"m","messages":[],"max_tokens":100}`, 100, 1},
+		{"Mistral", "mistral", "/v1/chat/completions", `{"model":"m","messages":[],"max_tokens":100}`, 100, 1},
+		{"embeddings", "openai", "/v1/embeddings", `{"model":"m","input":["a","b"]}`, 0, 1},
+	} {
+		e, err := estimate(t, test.preset, test.path, test.body)
+		if err != nil || e.Stated != test.stated || e.Answers != test.answers || e.Model != "m" {
+			t.Errorf("%s: %+v, %v; want %d for each of %d", test.name, e, err, test.stated, test.answers)
+			continue
+		}
+		if e.Input < int64(len(test.body)) || e.Input > int64(len(test.body))*2+16 {
+			t.Errorf("%s: input %d of %d bytes", test.name, e.Input, len(test.body))
+		}
+	}
+}
+
+func TestInputThatItsLengthDoesNotBound(t *testing.T) {
+	t.Parallel()
+	picture := strings.Repeat("A", 100_000)
+	chat := func(part string) string {
+		return `{"model":"m","messages":[{"role":"user","content":[` + part + `]}]}`
+	}
+	for _, test := range []struct {
+		name, preset, path, body string
+		images                   int64
+		window                   bool
+	}{
+		{"a picture", "openai", "/v1/chat/completions", chat(`{"type":"image_url","image_url":{"url":"data:image/png;base64,` + picture + `"}}`), 1, false},
+		{"a picture by its address", "openai", "/v1/chat/completions", chat(`{"image_url":{"url":"https://x/y.png"},"type":"image_url"}`), 1, false},
+		{"a picture of the Responses API", "openai", "/v1/responses", `{"model":"m","input":[{"role":"user","content":[{"type":"input_image","image_url":"data:image/png;base64,` + picture + `"}]}]}`, 1, false},
+		{"a file", "openai", "/v1/chat/completions", chat(`{"type":"file","file":{"filename":"x.pdf","file_data":"data:application/pdf;base64,` + picture + `"}}`), 0, true},
+		{"sound", "openai", "/v1/chat/completions", chat(`{"type":"input_audio","input_audio":{"data":"` + picture + `","format":"wav"}}`), 0, true},
+		{"Anthropic's picture", "anthropic", "/v1/messages", chat(`{"type":"image","source":{"type":"base64","media_type":"image/png","data":"` + picture + `"}}`), 1, false},
+		{"Anthropic's document", "anthropic", "/v1/messages", chat(`{"type":"document","source":{"data":"` + picture + `","type":"base64","media_type":"application/pdf"}}`), 0, true},
+		{"a picture in a tool's result", "anthropic", "/v1/messages", chat(`{"type":"tool_result","content":[{"type":"image","source":{"type":"base64","media_type":"image/png","data":"` + picture + `"}}]}`), 1, false},
+		{"Gemini's picture", "gemini", "/v1beta/models/m:generateContent", `{"contents":[{"parts":[{"inlineData":{"mimeType":"image/png","data":"` + picture + `"}}]}]}`, 1, false},
+		{"Gemini's film", "gemini", "/v1beta/models/m:generateContent", `{"contents":[{"parts":[{"inline_data":{"mime_type":"video/mp4","data":"` + picture + `"}}]}]}`, 0, true},
+	} {
+		e, err := estimate(t, test.preset, test.path, test.body)
+		if err != nil || e.Window != test.window {
+			t.Errorf("%s: %+v, %v", test.name, e, err)
+			continue
+		}
+		if images := e.Input / imageTokens; images != test.images {
+			t.Errorf("%s: input %d, want that of %d pictures", test.name, e.Input, test.images)
+		}
+	}
+}
+
+func TestWhatCannotBeBoundedIsSaid(t *testing.T) {
+	t.Parallel()
+	const begin = `{"model":"m","messages":[],"input":"x",`
+	for _, test := range []struct{ name, preset, path, body string }{
+		{"an endpoint that is not known", "openai", "/v1/images/generations", `{"model":"m","prompt":"x"}`},
+		{"speech", "openai", "/v1/audio/speech", `{"model":"m","input":"x"}`},
+		{"another's tool", "openai", "/v1/responses", begin + `"tools":[{"type":"web_search"}]}`},
+		{"a server's tool", "anthropic", "/v1/messages", begin + `"tools":[{"type":"web_search_20250305","name":"web_search"}]}`},
+		{"Gemini's search", "gemini", "/v1beta/models/m:generateContent", `{"contents":[],"tools":[{"googleSearch":{}}]}`},
+		{"an answer before", "openai", "/v1/responses", begin + `"previous_response_id":"resp_1"}`},
+		{"a conversation", "openai", "/v1/responses", begin + `"conversation":"conv_1"}`},
+		{"a stored prompt", "openai", "/v1/responses", `{"model":"m","prompt":{"id":"p"}}`},
+		{"a stored file", "openai", "/v1/responses", `{"model":"m","input":[{"content":[{"type":"input_file","file_id":"f"}]}]}`},
+		{"an item of before", "openai", "/v1/responses", `{"model":"m","input":[{"type":"item_reference","id":"i"}]}`},
+		{"the background", "openai", "/v1/responses", begin + `"background":true}`},
+		{"sound as output", "openai", "/v1/chat/completions", begin + `"modalities":["text","audio"]}`},
+		{"a search", "openai", "/v1/chat/completions", begin + `"web_search_options":{}}`},
+		{"a field of tomorrow", "openai", "/v1/chat/completions", begin + `"think_much_harder":true}`},
+		{"a tier that is not known", "openai", "/v1/chat/completions", begin + `"service_tier":"gold"}`},
+		{"a speed", "anthropic", "/v1/messages", begin + `"speed":"fast"}`},
+		{"a container", "anthropic", "/v1/messages", begin + `"container":"c"}`},
+		{"a model that searches", "openrouter", "/api/v1/chat/completions", `{"model":"x:online","messages":[]}`},
+		{"two models", "openrouter", "/api/v1/chat/completions", `{"model":"a","models":["b"],"messages":[]}`},
+		{"no model", "openai", "/v1/chat/completions", `{"messages":[]}`},
+		{"Gemini's stored content", "gemini", "/v1beta/models/m:generateContent", `{"contents":[],"cachedContent":"c"}`},
+		{"Gemini's stored file", "gemini", "/v1beta/models/m:generateContent", `{"contents":[{"parts":[{"fileData":{"fileUri":"x"}}]}]}`},
+		{"a picture as output", "gemini", "/v1beta/models/m:generateContent", `{"contents":[],"generationConfig":{"responseModalities":["IMAGE"]}}`},
+		{"a model that searches always", "perplexity", "/chat/completions", `{"model":"sonar","messages":[]}`},
+		{"content that is not known", "openai", "/v1/chat/completions", `{"model":"m","messages":[{"content":[{"type":"hologram"}]}]}`},
+		{"too deep", "openai", "/v1/chat/completions", `{"model":"m","messages":` + strings.Repeat("[", 300) + strings.Repeat("]", 300) + `}`},
+	} {
+		if e, err := estimate(t, test.preset, test.path, test.body); !errors.Is(err, ErrNotMeterable) {
+			t.Errorf("%s: %+v, %v", test.name, e, err)
+		}
+	}
+	for name, body := range map[string]string{
+		"a bound below zero": begin + `"max_tokens":-1}`, "a bound that is text": begin + `"max_tokens":"5"}`, "half a token": begin + `"max_tokens":1.5}`,
+		"a bound twice": begin + `"max_tokens":5,"max_tokens":5000}`, "a bound in another case": begin + `"max_tokens":5,"Max_Tokens":5000}`,
+		"too many answers": begin + `"n":100000}`, "wrong JSON": begin,
+	} {
+		if e, err := estimate(t, "openai", "/v1/chat/completions", body); !errors.Is(err, ErrBody) && !errors.Is(err, ErrNotMeterable) {
+			t.Errorf("%s: %+v, %v", name, e, err)
+		}
+	}
+	if _, err := estimate(t, "gemini", "/v1beta/models/m:generateContent", `{"contents":[],"generationConfig":{"maxOutputTokens":5,"max_output_tokens":5000}}`); !errors.Is(err, ErrBody) {
+		t.Errorf("two of Gemini's bounds: %v", err)
+	}
+	if e, err := preset(t, "openai").Estimate(&Call{Method: "GET", Path: "/v1/models/m"}); e != nil || err != nil {
+		t.Errorf("looking at a model: %+v, %v", e, err)
+	}
+}
+
+func TestApplicationsOwnDataIsText(t *testing.T) {
+	t.Parallel()
+	for preset, body := range map[string]string{
+		"anthropic": `{"model":"m","max_tokens":5,"messages":[{"role":"assistant","content":[{"type":"tool_use","id":"t","name":"open","input":{"type":"anything","file_id":"f","url":"https://x"}}]}],"tools":[{"name":"open","input_schema":{"type":"object","properties":{"file_id":{"type":"string"}}}},{"type":"bash_20250124","name":"bash"}]}`,
+		"openai":    `{"model":"m","max_tokens":5,"messages":[],"tools":[{"type":"function","function":{"name":"f","parameters":{"type":"object"}}}],"response_format":{"type":"json_schema"}}`,
+	} {
+		path := map[string]string{"anthropic": "/v1/messages", "openai": "/v1/chat/completions"}[preset]
+		e, err := estimate(t, preset, path, body)
+		if err != nil || e.Window || e.Input > int64(len(body))*2+toolsTokens {
+			t.Errorf("%s: %+v, %v", preset, e, err)
+		}
+	}
+}
+
+func TestBodiesAreFittedAndElseUntouched(t *testing.T) {
+	t.Parallel()
+	for _, test := range []struct{ name, preset, path, body, want string }{
+		{"none stated", "openai", "/v1/chat/completions", `{"model":"m","messages":[]}`, `{"max_completion_tokens":300,"model":"m","messages":[]}`},
+		{"one stated", "openai", "/v1/chat/completions", `{"model":"m", "max_tokens" : 9000 ,"messages":[1.50]}`, `{"model":"m", "max_tokens" : 300 ,"messages":[1.50]}`},
+		{"both stated", "openai", "/v1/chat/completions", `{"model":"m","max_tokens":9000,"max_completion_tokens":8000}`, `{"model":"m","max_tokens":300,"max_completion_tokens":300}`},
+		{"another vendor", "groq", "/openai/v1/chat/completions", `{"model":"m"}`, `{"max_tokens":300,"model":"m"}`},
+		{"responses", "openai", "/v1/responses", `{"model":"m","input":"x"}`, `{"max_output_tokens":300,"model":"m","input":"x"}`},
+		{"messages", "anthropic", "/v1/messages", `{"max_tokens":5000,"model":"m"}`, `{"max_tokens":300,"model":"m"}`},
+		{"Gemini, none", "gemini", "/v1beta/models/m:generateContent", `{"contents":[]}`, `{"generationConfig":{"maxOutputTokens":300},"contents":[]}`},
+		{"Gemini, in another writing", "gemini", "/v1beta/models/m:generateContent", `{"contents":[],"generation_config":{"topK":1}}`, `{"contents":[],"generation_config":{"maxOutputTokens":300,"topK":1}}`},
+		{"a stream", "openai", "/v1/chat/completions", `{"model":"m","stream":true}`, `{"stream_options":{"include_usage":true},"max_completion_tokens":300,"model":"m","stream":true}`},
+		{"a stream with options", "openai", "/v1/chat/completions", `{"model":"m","stream":true,"stream_options":{"include_usage":false,"include_obfuscation":true}}`, `{"max_completion_tokens":300,"model":"m","stream":true,"stream_options":{"include_usage":true,"include_obfuscation":true}}`},
+		{"a stream that asks", "openai", "/v1/chat/completions", `{"model":"m","stream":true,"stream_options":{"include_usage":true}}`, `{"max_completion_tokens":300,"model":"m","stream":true,"stream_options":{"include_usage":true}}`},
+		{"a stream of a vendor that always tells", "groq", "/openai/v1/chat/completions", `{"model":"m","stream":true}`, `{"max_tokens":300,"model":"m","stream":true}`},
+	} {
+		e, err := estimate(t, test.preset, test.path, test.body)
+		if err != nil {
+			t.Errorf("%s: %v", test.name, err)
+			continue
+		}
+		got, err := e.Rewrite([]byte(test.body), 300)
+		if err != nil || string(got) != test.want {
+			t.Errorf("%s:\n got %s, %v\nwant %s", test.name, got, err, test.want)
+		}
+	}
+}
+
+func FuzzEstimate(f *testing.F) {
+	f.Add([]byte(`{"model":"m","messages":[{"role":"user","content":[{"type":"text","text":"x"}]}],"max_tokens":5,"stream":true}`), byte(0))
+	f.Add([]byte(`{"contents":[{"parts":[{"inlineData":{"mimeType":"image/png","data":"AA"}}]}],"generationConfig":{"maxOutputTokens":5}}`), byte(1))
+	f.Add([]byte(`{"model":"m","max_tokens":5,"system":[{"type":"text","text":"x","cache_control":{"type":"ephemeral","ttl":"1h"}}]}`), byte(2))
+	paths := []struct{ preset, path string }{{"openai", "/v1/chat/completions"}, {"gemini", "/v1beta/models/m:generateContent"}, {"anthropic", "/v1/messages"}, {"openai", "/v1/responses"}}
+	f.Fuzz(func(t *testing.T, body []byte, which byte) {
+		to := paths[int(which)%len(paths)]
+		c := &Call{Method: "POST", Path: to.path, ContentType: "application/json", Body: body}
+		e, err := preset(t, to.preset).Estimate(c)
+		if err != nil {
+			return
+		}
+		if e.Input < 0 || e.Answers < 1 || e.Permille < 1000 {
+			t.Fatalf("%q: %+v", body, e)
+		}
+		fitted, err := e.Rewrite(body, 7)
+		if err != nil || !json.Valid(fitted) {
+			t.Fatalf("%q becomes %q, %v", body, fitted, err)
+		}
+		c.Body = fitted
+		again, err := preset(t, to.preset).Estimate(c)
+		if err != nil || again.Stated != 7 || again.Answers != e.Answers || again.askUsage {
+			t.Errorf("%q becomes %q: %+v, %v", body, fitted, again, err)
+		}
+	})
+}

@@ -1,0 +1,162 @@
+package upstream
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+)
+
+// content walks through what a request gives a model to read, once, and finds
+// what its length does not bound: pictures, sound, files, and everything that
+// stands somewhere else.
+type content struct {
+	images  int64 // pictures
+	encoded int64 // bytes of pictures and files, which are no text
+	window  bool  // holds something that only the model's context window bounds
+	cached  bool  // asks for parts to be written to a cache
+	hour    bool  // for an hour
+	err     error
+}
+
+// kinds are the types of content that are bounded by their length, or by the
+// rules below. Any other may be anything.
+var kinds = []string{
+	"text", "input_text", "output_text", "summary_text", "reasoning_text", "refusal", "message",
+	"thinking", "redacted_thinking", "reasoning",
+	"tool_use", "tool_result", "function", "function_call", "function_call_output", "custom_tool_call", "custom_tool_call_output",
+	"image", "image_url", "input_image", "input_audio", "document", "file", "input_file",
+	"base64", "url", "content", "ephemeral", "char_location", "page_location", "content_block_location",
+}
+
+// elsewhere are members that point at what is not in the request.
+var elsewhere = []string{
+	"file_id", "file_ids", "file_url", "fileUri", "file_uri", "fileData", "file_uris", "cachedContent", "cached_content",
+	"previous_response_id", "conversation", "container", "vector_store_ids", "mcp_servers",
+}
+
+// opaque are members whose content is the application's own: it is text to a
+// model, whatever it looks like.
+var opaque = []string{
+	"arguments", "args", "parameters", "input_schema", "schema", "json_schema", "parametersJsonSchema", "responseSchema",
+	"response_schema", "responseJsonSchema", "response", "metadata", "input",
+}
+
+const maxContentDepth = 100
+
+// walk reads the value that valid JSON begins with and returns its length. key
+// is the member that it is the value of.
+func (c *content) walk(b []byte, key string, depth int) int {
+	if depth > maxContentDepth {
+		c.doubt("it is nested more than %d deep", maxContentDepth)
+		return skipValue(b)
+	}
+	switch b[0] {
+	case '"':
+		n := skipString(b)
+		c.text(key, b[:n])
+		return n
+	case '[':
+		i := 1
+		for {
+			i += spaces(b[i:])
+			if b[i] == ']' {
+				return i + 1
+			}
+			i += c.walk(b[i:], key, depth+1)
+		}
+	case '{':
+		return c.object(b, depth)
+	}
+	return skipValue(b)
+}
+
+func (c *content) object(b []byte, depth int) int {
+	var kind, media string
+	var data int64
+	i := 1
+	for {
+		i += spaces(b[i:])
+		if b[i] == '}' {
+			break
+		}
+		n := skipString(b[i:])
+		name, err := text(b[i : i+n])
+		if err != nil {
+			c.doubt("a name in it is not well formed")
+		}
+		i += n
+		i += spaces(b[i:])
+		value := b[i:]
+		switch {
+		case depth > 0 && slices.Contains(opaque, name):
+			i += skipValue(value)
+			continue
+		case name == "type" && value[0] == '"':
+			kind, _ = text(value[:skipString(value)]) // a wrong one is not known
+			if !slices.Contains(kinds, kind) {
+				c.doubt("it holds content of type %.64q", kind)
+			}
+		case (name == "media_type" || name == "mimeType" || name == "mime_type" || name == "format") && value[0] == '"':
+			media, _ = text(value[:skipString(value)])
+		case name == "data" && value[0] == '"':
+			data = int64(skipString(value))
+		case name == "ttl" && value[0] == '"':
+			ttl, _ := text(value[:skipString(value)])
+			c.hour = c.hour || ttl != "5m"
+		case name == "cache_control" && value[0] == '{':
+			c.cached = true
+		case strings.HasSuffix(name, "_url") && name != "image_url" && name != "file_url":
+			c.window = true
+		case slices.Contains(elsewhere, name) && value[0] != 'n':
+			c.doubt("%q points at what is not in the request", name)
+		}
+		i += c.walk(value, name, depth+1)
+	}
+	switch {
+	case data > 0 && strings.HasPrefix(media, "image/"):
+		c.images++
+		c.encoded += data
+	case data > 0 && !strings.HasPrefix(media, "text/"):
+		c.window = true
+		c.encoded += data
+	case kind == "url":
+		c.window = true // of a picture or of a document
+	}
+	return i + 1
+}
+
+// text looks at a string that may be, or may point at, a picture or a file.
+func (c *content) text(key string, value []byte) {
+	head := string(value[:min(len(value), 64)])
+	switch {
+	case key != "url" && key != "image_url" && key != "file_data":
+	case strings.HasPrefix(head, `"data:image/`):
+		c.images++
+		c.encoded += int64(len(value))
+	case key == "file_data" || strings.HasPrefix(head, `"data:`):
+		c.window = true
+		c.encoded += int64(len(value))
+	default:
+		c.images++ // by its address
+	}
+}
+
+func (c *content) doubt(format string, args ...any) {
+	if c.err == nil {
+		c.err = notMeterable(format, args...)
+	}
+}
+
+// spaces is the length of what stands between two values.
+func spaces(b []byte) int {
+	for i, ch := range b {
+		if !strings.ContainsRune(jsonSpace+",:", rune(ch)) {
+			return i
+		}
+	}
+	return len(b)
+}
+
+func notMeterable(format string, args ...any) error {
+	return fmt.Errorf("%w: %s", ErrNotMeterable, fmt.Sprintf(format, args...))
+}

@@ -1,0 +1,117 @@
+// Command genprices makes till's price table from collected figures:
+//
+//	go run ./upstream/genprices FIGURES.json > upstream/prices.json
+//
+// It takes a file of the schema till.prices/1 with whatever else its collector
+// noted, keeps what till reads, and leaves out what cannot be right. What it
+// leaves out it says on standard error.
+package main
+
+import (
+	"encoding/json"
+	"fmt"
+	"log"
+	"os"
+	"slices"
+	"strings"
+)
+
+// providers maps the collector's names to those of till's presets.
+var providers = map[string]string{"google": "gemini"}
+
+func main() {
+	log.SetFlags(0)
+	if len(os.Args) != 2 {
+		log.Fatal("usage: genprices FIGURES.json > prices.json")
+	}
+	b, err := os.ReadFile(os.Args[1])
+	if err != nil {
+		log.Fatal(err)
+	}
+	var in struct {
+		Schema string           `json:"schema"`
+		AsOf   string           `json:"as_of"`
+		Models []map[string]any `json:"models"`
+	}
+	if err := json.Unmarshal(b, &in); err != nil {
+		log.Fatal(err)
+	}
+	if in.Schema != "till.prices/1" {
+		log.Fatalf("schema %q is not till.prices/1", in.Schema)
+	}
+	var lines []map[string]any
+	for _, m := range in.Models {
+		if line := keep(m); line != nil {
+			lines = append(lines, line)
+		}
+	}
+	slices.SortFunc(lines, func(a, b map[string]any) int { return strings.Compare(name(a), name(b)) })
+	var out strings.Builder
+	fmt.Fprintf(&out, "{\"schema\":%q,\"as_of\":%q,\"models\":[\n", in.Schema, in.AsOf)
+	for i, line := range lines {
+		b, err := json.Marshal(line)
+		if err != nil {
+			log.Fatal(err)
+		}
+		out.Write(b)
+		if i < len(lines)-1 {
+			out.WriteByte(',')
+		}
+		out.WriteByte('\n')
+	}
+	out.WriteString("]}\n")
+	if _, err := os.Stdout.WriteString(out.String()); err != nil {
+		log.Fatal(err)
+	}
+	log.Printf("%d of %d models kept", len(lines), len(in.Models))
+}
+
+func name(m map[string]any) string { return fmt.Sprint(m["provider"], "/", m["id"]) }
+
+var fields = []string{"provider", "id", "alias_regex", "input", "output", "cached_input", "cache_write", "cache_write_1h",
+	"context_window", "max_output_tokens", "as_of", "source", "confidence"}
+
+// keep is a model as till reads it, or nil.
+func keep(m map[string]any) map[string]any {
+	if mode := m["mode"]; mode != "chat" && mode != "embedding" {
+		log.Printf("%s: left out: %v is not billed by tokens of text alone", name(m), mode)
+		return nil
+	}
+	if strings.Contains(fmt.Sprint(m["id"]), "latest") && m["disagrees_with"] != nil {
+		log.Printf("%s: left out: what it points at moves, and so does its price", name(m))
+		return nil
+	}
+	line := make(map[string]any)
+	for _, field := range fields {
+		if v, ok := m[field]; ok && v != nil && v != 0.0 {
+			line[field] = v
+		}
+	}
+	if provider, ok := providers[fmt.Sprint(m["provider"])]; ok {
+		line["provider"] = provider
+	}
+	line["input"], line["output"] = m["input"], m["output"]
+	input, _ := m["input"].(float64)
+	if cached, ok := line["cached_input"].(float64); ok && (cached < input/50 || cached > input) {
+		log.Printf("%s: cached input %g beside input %g is odd: the input's price applies", name(m), cached, input)
+		delete(line, "cached_input")
+	}
+	if tiers, ok := m["tiers"].([]any); ok {
+		var kept []map[string]any
+		for _, t := range tiers {
+			from, ok := t.(map[string]any)
+			if !ok {
+				continue
+			}
+			tier := make(map[string]any)
+			for _, field := range []string{"above_input_tokens", "input", "output", "cached_input", "cache_write"} {
+				if v, ok := from[field]; ok && v != nil {
+					tier[field] = v
+				}
+			}
+			kept = append(kept, tier)
+		}
+		line["tiers"] = kept
+	}
+	return line
+}

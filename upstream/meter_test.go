@@ -1,0 +1,103 @@
+package upstream
+
+import (
+	"encoding/json"
+	"fmt"
+	"strings"
+	"testing"
+)
+
+// metered feeds an answer in pieces of n bytes.
+func metered(answer string, stream bool, n int) Usage {
+	m := NewMeter(stream)
+	for b := []byte(answer); len(b) > 0; {
+		k := min(n, len(b))
+		m.Write(b[:k])
+		b = b[k:]
+	}
+	m.Close()
+	return m.Usage()
+}
+
+func TestUsageIsFoundWhereverAVendorPutsIt(t *testing.T) {
+	t.Parallel()
+	for _, test := range []struct {
+		name, answer string
+		stream       bool
+		want         Usage
+	}{
+		{"OpenAI", `{"id":"x","choices":[{"message":{"content":"\"usage\":{\"prompt_tokens\":9}"}}],"usage":{"prompt_tokens":10,"completion_tokens":5,"total_tokens":15,"prompt_tokens_details":{"cached_tokens":4,"cache_write_tokens":2},"completion_tokens_details":{"reasoning_tokens":3}}}`, false,
+			Usage{10, 4, 2, -1, 5, -1}},
+		{"OpenAI, streamed", "data: {\"choices\":[{}],\"usage\":null}\n\ndata: {\"choices\":[],\"usage\":{\"prompt_tokens\":10,\"completion_tokens\":5}}\n\ndata: [DONE]\n\n", true, Usage{10, -1, -1, -1, 5, -1}},
+		{"Responses", `{"object":"response","output":[{"usage":{"input_tokens":99}}],"usage":{"input_tokens":10,"output_tokens":5,"input_tokens_details":{"cached_tokens":4}}}`, false, Usage{10, 4, -1, -1, 5, -1}},
+		{"Responses, streamed", "event: response.created\ndata: {\"type\":\"response.created\",\"response\":{\"usage\":null}}\n\nevent: response.completed\ndata: {\"type\":\"response.completed\",\"response\":{\"usage\":{\"input_tokens\":10,\"output_tokens\":5}}}\n\n", true, Usage{10, -1, -1, -1, 5, -1}},
+		{"Anthropic", `{"type":"message","usage":{"input_tokens":10,"cache_creation_input_tokens":20,"cache_read_input_tokens":30,"cache_creation":{"ephemeral_5m_input_tokens":15,"ephemeral_1h_input_tokens":5},"output_tokens":7}}`, false, Usage{60, 30, 20, 5, 7, -1}},
+		{"Anthropic, streamed: counts are cumulative", "event: message_start\ndata: {\"type\":\"message_start\",\"message\":{\"usage\":{\"input_tokens\":10,\"cache_read_input_tokens\":30,\"output_tokens\":1}}}\n\nevent: message_delta\ndata: {\"type\":\"message_delta\",\"delta\":{},\"usage\":{\"output_tokens\":4}}\n\ndata: {\"type\":\"message_delta\",\"usage\":{\"output_tokens\":9}}\n\n", true, Usage{40, 30, 0, -1, 9, -1}},
+		{"Gemini counts thoughts beside the rest", `{"candidates":[],"usageMetadata":{"promptTokenCount":10,"cachedContentTokenCount":4,"candidatesTokenCount":5,"thoughtsTokenCount":6,"toolUsePromptTokenCount":2,"totalTokenCount":23}}`, false, Usage{12, 4, -1, -1, 11, -1}},
+		{"Gemini, streamed", "data: {\"usageMetadata\":{\"promptTokenCount\":10,\"candidatesTokenCount\":1}}\r\n\r\ndata: {\"usageMetadata\":{\"promptTokenCount\":10,\"candidatesTokenCount\":5}}\r\n\r\n", true, Usage{10, -1, -1, -1, 5, -1}},
+		{"Gemini, as a list", `[{"candidates":[{"usageMetadata":{"promptTokenCount":77}}],"usageMetadata":{"promptTokenCount":10}},{"usageMetadata":{"promptTokenCount":10,"candidatesTokenCount":5}}]`, false, Usage{10, -1, -1, -1, 5, -1}},
+		{"xAI leaves reasoning out of the parts", `{"usage":{"prompt_tokens":10,"completion_tokens":5,"total_tokens":40,"cost_in_usd_ticks":12345678901}}`, false, Usage{10, -1, -1, -1, 30, 1234567891}},
+		{"OpenRouter says the cost", `{"usage":{"prompt_tokens":10,"completion_tokens":5,"cost":0.00012}}`, false, Usage{10, -1, -1, -1, 5, 120000}},
+		{"Groq, streamed", "data: {\"x_groq\":{\"usage\":{\"prompt_tokens\":10,\"completion_tokens\":5}}}\n\n", true, Usage{10, -1, -1, -1, 5, -1}},
+		{"Cohere", `{"message":{"content":[]},"usage":{"billed_units":{"input_tokens":10,"output_tokens":5},"tokens":{"input_tokens":80,"output_tokens":9}}}`, false, Usage{10, -1, -1, -1, 5, -1}},
+		{"Cohere, streamed", "event: message-end\ndata: {\"type\":\"message-end\",\"delta\":{\"usage\":{\"billed_units\":{\"input_tokens\":10,\"output_tokens\":5}}}}\n\n", true, Usage{10, -1, -1, -1, 5, -1}},
+		{"Cohere's embeddings", `{"embeddings":[],"meta":{"api_version":{"version":"2"},"billed_units":{"input_tokens":10}}}`, false, Usage{10, -1, -1, -1, 0, -1}},
+		{"embeddings", `{"data":[],"usage":{"prompt_tokens":10,"total_tokens":10}}`, false, Usage{10, -1, -1, -1, 0, -1}},
+		{"DeepSeek", `{"usage":{"prompt_tokens":10,"completion_tokens":5,"prompt_cache_hit_tokens":8,"prompt_cache_miss_tokens":2}}`, false, Usage{10, 8, -1, -1, 5, -1}},
+		{"Ollama, streamed", "{\"response\":\"a\"}\n{\"done\":true,\"prompt_eval_count\":10,\"eval_count\":5}\n", true, Usage{10, -1, -1, -1, 5, -1}},
+		{"none", `{"choices":[]}`, false, unreported},
+		{"no JSON", `usage: {"prompt_tokens":10}`, false, unreported},
+		{"below zero", `{"usage":{"prompt_tokens":-10,"completion_tokens":5}}`, false, Usage{-1, -1, -1, -1, 5, -1}},
+		{"cut off", `{"usage":{"prompt_tokens":10,"completion_tokens":5}`, false, Usage{10, -1, -1, -1, 5, -1}},
+		{"cut off before", `{"usage":{"prompt_tokens":10,"completion_tok`, false, unreported},
+		{"an event that is cut off", "data: {\"usage\":{\"prompt_tokens\":10", true, unreported},
+		{"a very long value", `{"x":"` + strings.Repeat("y", 3<<20) + `","usage":{"prompt_tokens":10,"completion_tokens":5}}`, false, Usage{10, -1, -1, -1, 5, -1}},
+		{"a very long line", "data: {\"x\":\"" + strings.Repeat("y", 3<<20) + "\"}\n\ndata: {\"usage\":{\"prompt_tokens\":10,\"completion_tokens\":5}}\n\n", true, Usage{10, -1, -1, -1, 5, -1}},
+	} {
+		for _, n := range []int{1, 7, 4096, 1 << 30} {
+			if n == 1 && len(test.answer) > 1<<20 {
+				continue
+			}
+			if got := metered(test.answer, test.stream, n); got != test.want {
+				t.Errorf("%s, by %d bytes: %+v, want %+v", test.name, n, got, test.want)
+			}
+		}
+	}
+}
+
+// FuzzMeter holds the piecewise reader against encoding/json on whole texts.
+func FuzzMeter(f *testing.F) {
+	f.Add(`{"usage":{"prompt_tokens":10,"completion_tokens":5}}`, 1)
+	f.Add(`[{"a":{"usage":{}}},{"usage":{"prompt_tokens":1,"completion_tokens":2}}]`, 3)
+	f.Add(`{"a\"":"{","usage":{"input_tokens":3,"output_tokens":4},"b":[{}]}`, 2)
+	f.Fuzz(func(t *testing.T, text string, n int) {
+		n = 1 + max(n, 0)%64
+		got := metered(text, false, n)
+		if whole := metered(text, false, len(text)+1); got != whole {
+			t.Fatalf("%q: %+v by %d bytes, %+v at once", text, got, n, whole)
+		}
+		metered(text, true, n)
+		var answer struct {
+			Usage *struct {
+				In  *int64 `json:"prompt_tokens"`
+				Out *int64 `json:"completion_tokens"`
+			} `json:"usage"`
+		}
+		if strings.Count(text, "usage") != 1 || strings.Count(text, "tokens") != 2 || json.Unmarshal([]byte(text), &answer) != nil || answer.Usage == nil || answer.Usage.In == nil || answer.Usage.Out == nil {
+			return
+		}
+		if in, out := *answer.Usage.In, *answer.Usage.Out; in >= 0 && out >= 0 && text == fmt.Sprintf(`{"usage":{"prompt_tokens":%d,"completion_tokens":%d}}`, in, out) && (got.Input != in || got.Output != out) {
+			t.Errorf("%q: %+v", text, got)
+		}
+	})
+}
+
+func BenchmarkMeter(b *testing.B) {
+	event := []byte("data: {\"id\":\"x\",\"choices\":[{\"index\":0,\"delta\":{\"content\":\"some words of an answer\"}}]}\n\n")
+	m := NewMeter(true)
+	b.SetBytes(int64(len(event)))
+	b.ReportAllocs()
+	for b.Loop() {
+		m.Write(event)
+	}
+}

@@ -1,0 +1,148 @@
+package upstream
+
+import (
+	"math"
+	"math/bits"
+	"regexp"
+)
+
+// Price is what a model costs, in picodollars ($10^-12) a token: a dollar per
+// million tokens is 1,000,000 of them.
+type Price struct {
+	Provider string
+	Model    string
+	Rates
+	// Tiers apply to a whole request whose input is longer.
+	Tiers []Tier
+	// Context is the longest input, and MaxOutput the longest answer, in
+	// tokens; 0 where it is not known.
+	Context, MaxOutput int64
+	AsOf               string // date, 2026-11-10
+	Source             string
+	Confidence         string // high, single-source or low; "" for an operator's own
+
+	alias *regexp.Regexp // dated snapshots of the model
+}
+
+// Rates are prices of tokens by kind. A rate of 0 is not set, and then the
+// input's applies.
+type Rates struct {
+	Input, Output           int64
+	CachedInput             int64
+	CacheWrite, CacheWrite1 int64 // for minutes, and for an hour
+}
+
+// Tier is what a request costs whose input is longer than Above tokens.
+type Tier struct {
+	Above int64
+	Rates
+}
+
+// rates returns those for an input.
+func (p *Price) rates(input int64) Rates {
+	r := p.Rates
+	for _, t := range p.Tiers {
+		if input <= t.Above {
+			continue
+		}
+		r = Rates{
+			Input: max(r.Input, t.Input), Output: max(r.Output, t.Output), CachedInput: max(r.CachedInput, t.CachedInput),
+			CacheWrite: max(r.CacheWrite, t.CacheWrite), CacheWrite1: max(r.CacheWrite1, t.CacheWrite1),
+		}
+	}
+	return r
+}
+
+func (r Rates) orInput(rate int64) int64 {
+	if rate == 0 {
+		return r.Input
+	}
+	return rate
+}
+
+// MaxCost bounds what a request costs in nano-dollars, with so many tokens of
+// input and of output in all, at the dearest rate that can apply.
+func (p *Price) MaxCost(e *Estimate, input, output int64) int64 {
+	r := p.rates(input)
+	in := r.Input
+	if e.Cached || p.Provider != "anthropic" { // only Anthropic is told when to write
+		in = max(in, r.CacheWrite)
+	}
+	if e.CachedHour {
+		in = max(in, r.CacheWrite1)
+	}
+	return nanodollars(e.Permille, product{input, in}, product{output, r.Output})
+}
+
+// Cost is what was used costs, in nano-dollars. Where the upstream itself says
+// what it took, that counts.
+func (p *Price) Cost(u Usage, permille int64) int64 {
+	if u.Nanodollars >= 0 {
+		return u.Nanodollars
+	}
+	r := p.rates(u.Input)
+	cached, written := clamp(u.CachedInput, u.Input), max(u.CacheWrite, 0)
+	written = clamp(written, u.Input-cached)
+	hour := clamp(u.CacheWrite1h, written)
+	return nanodollars(permille,
+		product{max(u.Input, 0) - cached - written, r.Input},
+		product{cached, r.orInput(r.CachedInput)},
+		product{written - hour, r.orInput(r.CacheWrite)},
+		product{hour, max(r.orInput(r.CacheWrite1), r.CacheWrite)},
+		product{max(u.Output, 0), r.Output})
+}
+
+func clamp(n, most int64) int64 { return min(max(n, 0), max(most, 0)) }
+
+// Affords returns how many tokens of output a request can have for so many
+// nano-dollars; below 0 when its input alone costs more.
+func (p *Price) Affords(e *Estimate, input, nano int64) int64 {
+	left := nano - p.MaxCost(e, input, 0)
+	rate := p.rates(input).Output
+	switch {
+	case left < 0:
+		return -1
+	case rate == 0:
+		return math.MaxInt32
+	}
+	// Rounded down twice: what the result costs is never more than is there.
+	high, low := bits.Mul64(uint64(left), 1_000_000)
+	divisor := uint64(rate) * uint64(e.Permille)
+	if high >= divisor {
+		return math.MaxInt32
+	}
+	n, _ := bits.Div64(high, low, divisor)
+	n = min(n, math.MaxInt32)
+	for n > 0 && p.MaxCost(e, input, int64(n)) > nano {
+		n--
+	}
+	return int64(n)
+}
+
+// product is a number of tokens at a rate.
+type product struct{ tokens, rate int64 }
+
+// nanodollars sums products of picodollars, multiplied by permille, and rounds
+// up. What does not fit is the most there is.
+func nanodollars(permille int64, products ...product) int64 {
+	var high, low uint64
+	for _, p := range products {
+		h, l := bits.Mul64(uint64(max(p.tokens, 0)), uint64(max(p.rate, 0)))
+		if h != 0 {
+			return math.MaxInt64 / 4
+		}
+		h, l = bits.Mul64(l, uint64(permille))
+		var carry uint64
+		low, carry = bits.Add64(low, l, 0)
+		high += h + carry
+	}
+	const divisor = 1_000_000 // permille, and 1,000 picodollars
+	if high >= divisor {
+		return math.MaxInt64 / 4
+	}
+	n, rest := bits.Div64(high, low, divisor)
+	if rest > 0 {
+		n++
+	}
+	return int64(min(n, math.MaxInt64/4))
+}

@@ -1,0 +1,85 @@
+package upstream
+
+import (
+	"strconv"
+)
+
+// Rewrite returns the body with what a limit needs, and everything else as it
+// was: answers bounded by output tokens, where that is not below 0, and usage
+// asked for in a stream that would not report it.
+func (e *Estimate) Rewrite(body []byte, output int64) ([]byte, error) {
+	o, err := parseObject(body)
+	if err != nil {
+		return nil, err
+	}
+	b := []byte(o)
+	if output >= 0 && e.field == "maxOutputTokens" {
+		name := "generationConfig"
+		if _, _, ok := memberOf(b, "generation_config"); ok {
+			name = "generation_config"
+		}
+		inner := []byte("{}")
+		if from, to, ok := memberOf(b, name); ok && b[from] == '{' {
+			inner = b[from:to]
+		}
+		b = setMember(b, name, setMember(inner, e.field, strconv.AppendInt(nil, output, 10)))
+	} else if output >= 0 && e.field != "" {
+		value := strconv.AppendInt(nil, output, 10)
+		stated := false
+		for _, name := range []string{"max_tokens", "max_completion_tokens", "max_output_tokens"} {
+			if from, _, ok := memberOf(b, name); ok && b[from] != 'n' {
+				b, stated = setMember(b, name, value), true
+			}
+		}
+		if !stated {
+			b = setMember(b, e.field, value)
+		}
+	}
+	if e.askUsage {
+		options := []byte("{}")
+		if from, to, ok := memberOf(b, "stream_options"); ok && b[from] == '{' {
+			options = b[from:to]
+		}
+		b = setMember(b, "stream_options", setMember(options, "include_usage", []byte("true")))
+	}
+	return b, nil
+}
+
+// HidesUsage reports whether the stream will hold an event that the client did
+// not ask for; see [HideUsage].
+func (e *Estimate) HidesUsage() bool { return e.askUsage }
+
+// memberOf finds the value of a member in a valid JSON object.
+func memberOf(b []byte, want string) (from, to int, ok bool) {
+	i := 1
+	for {
+		i += spaces(b[i:])
+		if b[i] == '}' {
+			return 0, 0, false
+		}
+		n := skipString(b[i:])
+		name, err := text(b[i : i+n])
+		i += n
+		i += spaces(b[i:])
+		n = skipValue(b[i:])
+		if err == nil && name == want {
+			return i, i + n, true
+		}
+		i += n
+	}
+}
+
+// setMember returns a valid JSON object with one member changed, or put first.
+func setMember(b []byte, name string, value []byte) []byte {
+	out := make([]byte, 0, len(b)+len(name)+len(value)+4)
+	if from, to, ok := memberOf(b, name); ok {
+		out = append(append(out, b[:from]...), value...)
+		return append(out, b[to:]...)
+	}
+	out = append(append(append(out, '{', '"'), name...), '"', ':')
+	out = append(out, value...)
+	if rest := b[1+spaces(b[1:]):]; rest[0] != '}' {
+		out = append(out, ',')
+	}
+	return append(out, b[1:]...)
+}

@@ -1,0 +1,98 @@
+package upstream
+
+import "slices"
+
+// tap walks through a JSON text as it comes, in pieces of any size, and keeps
+// the members of the outermost object that may hold usage; of a text that is a
+// list, those of its elements, which is how Gemini streams without SSE.
+type tap struct {
+	depth    int
+	list     bool // the text is a list
+	string   bool // within a string
+	escaped  bool // after a backslash
+	key      []byte
+	reading  bool // the string is a key of the level that is watched
+	expect   bool // a key may begin
+	value    []byte
+	holding  bool // a value is being kept
+	tooLong  bool
+	finished bool // what follows the text is of no interest
+}
+
+// level is the depth at which the watched members stand.
+func (t *tap) level() int {
+	if t.list {
+		return 2
+	}
+	return 1
+}
+
+func (t *tap) write(b []byte, m *Meter) {
+	for _, c := range b {
+		if t.finished {
+			return
+		}
+		t.step(c, m)
+	}
+}
+
+func (t *tap) step(c byte, m *Meter) {
+	if t.holding {
+		if len(t.value) < maxMeterLine {
+			t.value = append(t.value, c)
+		} else {
+			t.tooLong = true
+		}
+	}
+	switch {
+	case t.string && t.escaped:
+		t.escaped = false
+	case t.string && c == '\\':
+		t.escaped = true
+	case t.string && c == '"':
+		t.string, t.reading = false, false
+	case t.string:
+		if t.reading && len(t.key) <= maxHolder {
+			t.key = append(t.key, c)
+		}
+	case c == '"':
+		t.string = true
+		if t.expect && t.depth == t.level() && !t.holding {
+			t.reading, t.expect, t.key = true, false, t.key[:0]
+		}
+	case c == '{' || c == '[':
+		if t.depth == 0 {
+			t.list = c == '['
+		}
+		t.depth++
+		if t.depth == t.level() {
+			t.expect = true
+		}
+		if c == '{' && t.depth == t.level()+1 && slices.Contains(holders, string(t.key)) {
+			t.holding, t.tooLong, t.value = true, false, append(t.value[:0], c)
+		}
+	case c == '}' || c == ']':
+		t.depth--
+		if t.holding && t.depth == t.level() {
+			t.emit(m)
+		}
+		t.finished = t.depth <= 0
+	case c == ',' && t.depth == t.level():
+		t.expect, t.key = true, t.key[:0]
+	}
+}
+
+// maxHolder is longer than any name in holders.
+const maxHolder = 32
+
+func (t *tap) emit(m *Meter) {
+	t.holding = false
+	if t.tooLong {
+		return
+	}
+	if o, err := parseObject(t.value); err == nil {
+		if err := m.member(string(t.key), o, 0); err != nil {
+			m.broken = true
+		}
+	}
+}
