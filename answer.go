@@ -13,6 +13,7 @@ import (
 	"strings"
 
 	"github.com/till-proxy/till/limiter"
+	"github.com/till-proxy/till/upstream"
 )
 
 // maxErrorBody is how much of an error answer is searched for the credential.
@@ -56,18 +57,29 @@ func (t *Transport) admit(res *http.Response, out *http.Request, x *exchange, ca
 		x.follow(res.Body)
 		return res
 	}
+	kind := kindOf(res.Header)
+	if x.use != nil {
+		x.use.measure(res, kind != opaque)
+	}
 	b := &answerBody{ReadCloser: res.Body, x: x, res: res, cancel: cancel}
-	if res.ContentLength < 0 && res.Header.Get("Content-Encoding") == "" {
-		switch kind, _, err := mime.ParseMediaType(res.Header.Get("Content-Type")); {
-		case err != nil:
-		case kind == "text/event-stream":
-			b.kind = eventStream
-		case kind == "application/x-ndjson" || kind == "application/jsonl":
-			b.kind = jsonLines
-		}
+	if res.ContentLength < 0 {
+		b.kind = kind
 	}
 	res.Body = b
 	return res
+}
+
+// kindOf says in what form a body comes.
+func kindOf(h http.Header) bodyKind {
+	kind, _, err := mime.ParseMediaType(h.Get("Content-Type"))
+	switch {
+	case err != nil || h.Get("Content-Encoding") != "":
+	case kind == "text/event-stream":
+		return eventStream
+	case kind == "application/x-ndjson" || kind == "application/jsonl":
+		return jsonLines
+	}
+	return opaque
 }
 
 // judge returns why an answer must not reach the client, or nil.
@@ -94,11 +106,14 @@ func (t *Transport) judge(res *http.Response, out *http.Request, x *exchange) *l
 		}
 	}
 	if res.StatusCode >= 400 {
-		leaks, err := searchBody(res, x.real)
+		text, err := errorText(res)
+		if x.use != nil {
+			x.use.own = upstream.SpeaksError(text)
+		}
 		if err != nil && x.grant.Cut() == nil {
 			return about(key, limiter.CodeUpstreamFailed, "got an error from upstream %s whose text broke off", t.target.name)
 		}
-		if leaks {
+		if x.real.shownIn(string(text)) {
 			return about(key, limiter.CodeUpstreamFailed, "got an error from upstream %s that is not passed on: it shows the credential", t.target.name)
 		}
 	}
@@ -143,9 +158,9 @@ func hostPort(u *url.URL) string {
 	return u.Host + ":80"
 }
 
-// searchBody looks for the credential at the beginning of an error's body,
-// and puts back what it read.
-func searchBody(res *http.Response, real *credential) (bool, error) {
+// errorText is the beginning of an error's body, as far as it is read to find
+// the credential in it. It is put back.
+func errorText(res *http.Response) ([]byte, error) {
 	head, err := io.ReadAll(io.LimitReader(res.Body, maxErrorBody))
 	rest := res.Body
 	res.Body = struct {
@@ -159,7 +174,7 @@ func searchBody(res *http.Response, real *credential) (bool, error) {
 			text, _ = io.ReadAll(io.LimitReader(z, maxErrorBody))
 		}
 	}
-	return real.shownIn(string(text)), err
+	return text, err
 }
 
 // follow registers an upgraded connection, so that it ends with its key.

@@ -16,6 +16,7 @@ import (
 	"net/url"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/caddyconfig"
@@ -23,6 +24,7 @@ import (
 
 	"github.com/till-proxy/till/admin"
 	"github.com/till-proxy/till/limiter"
+	"github.com/till-proxy/till/upstream"
 )
 
 func init() {
@@ -54,21 +56,36 @@ type App struct {
 	// length. Default: 32 MB.
 	MaxBody int64 `json:"max_body,omitempty"`
 
+	// A file of prices that add to the built-in ones and replace them, in the
+	// schema till.prices/1. It is read when the configuration is loaded.
+	// Default: none.
+	PricesFile string `json:"prices,omitempty"`
+
+	// Prices of single models, which come before all others. Default: none.
+	Prices []ModelPrice `json:"price,omitempty"`
+
+	// What happens to requests of keys with a limit in dollars whose price is
+	// not known: "refuse", or "count_only", which lets them pass and counts
+	// no dollars. Default: refuse.
+	UnknownPrice string `json:"unknown_price,omitempty"`
+
 	// The APIs that keys can be minted for, by name.
 	Upstreams map[string]*Upstream `json:"upstreams,omitempty"`
 
 	// The roles that keys can be minted under, by name.
 	Roles map[string]*Role `json:"roles,omitempty"`
 
-	sealing *sealing
-	maxBody int64
-	storage Storage
-	engine  *engine
-	targets map[string]*target
-	roles   map[string]limiter.RoleBudget
-	logger  *zap.Logger
-	slogger *slog.Logger
-	ctx     caddy.Context
+	sealing   *sealing
+	maxBody   int64
+	prices    *upstream.Prices
+	countOnly bool
+	storage   Storage
+	engine    *engine
+	targets   map[string]*target
+	roles     map[string]limiter.RoleBudget
+	logger    *zap.Logger
+	slogger   *slog.Logger
+	ctx       caddy.Context
 }
 
 // Role is what keys of one kind have in common.
@@ -116,6 +133,9 @@ func (a *App) Provision(ctx caddy.Context) error {
 	}
 	if a.maxBody < 1 || a.maxBody > maxBuffered/2 {
 		return fmt.Errorf("max_body must be from 1 to %d bytes, got %d", int64(maxBuffered/2), a.MaxBody)
+	}
+	if err := a.loadPrices(); err != nil {
+		return err
 	}
 	a.sealing = new(sealing)
 	if len(a.SealKeys) > 0 {
@@ -171,6 +191,7 @@ func (a *App) Start() error {
 		}
 	}
 	a.warnUnfilteredLogs()
+	a.warnOldPrices(time.Now())
 	return nil
 }
 

@@ -101,59 +101,84 @@ func hold(r *http.Request, limit int64) (*heldBody, []byte, error) {
 	}
 }
 
-// readModels finds out which models a request names, for a key that lists
-// models; no other request is read. The body is in memory from then on.
-func (h *Handler) readModels(r *http.Request, x *exchange, key *limiter.Key, k *limiter.Live, ask *limiter.Ask) *limiter.Refusal {
-	if len(key.Scope.Models) == 0 {
+// readAsk reads of a request what the key's limits are about: the models that
+// it names, and what it can use at most. No other request is read. The body is
+// in memory from then on.
+func (h *Handler) readAsk(r *http.Request, x *exchange, key *limiter.Key, k *limiter.Live, ask *limiter.Ask) *limiter.Refusal {
+	limits := k.Limits()
+	models := len(key.Scope.Models) > 0
+	spends := (limits[limiter.Tokens] || limits[limiter.Nanodollars]) && !ask.Free
+	if ask.Free && (r.Method == http.MethodGet || r.Method == http.MethodHead) {
+		if models {
+			ask.Listing, x.models = true, key.Scope.AllowsModel
+		}
 		return nil
 	}
-	if ask.Free && (r.Method == http.MethodGet || r.Method == http.MethodHead) {
-		ask.Listing, x.models = true, key.Scope.AllowsModel
+	if !models && !spends {
 		return nil
 	}
 	if refusal := k.Precheck(ask); refusal != nil {
 		return refusal
 	}
-	refusal := h.judgeModels(r, x, key, ask)
+	call, refusal := h.call(r, x, key)
+	if refusal == nil && models {
+		refusal = judgeModels(x, key, call, ask)
+	}
+	if refusal == nil && spends {
+		refusal = h.judgeUse(x, key, call, limits[limiter.Nanodollars], ask)
+	}
 	if refusal != nil {
 		k.Count(refusal.Code)
 	}
 	return refusal
 }
 
-func (h *Handler) judgeModels(r *http.Request, x *exchange, key *limiter.Key, ask *limiter.Ask) *limiter.Refusal {
-	if x.upgrade {
-		return about(key, limiter.CodeModelNotAllowed, "is limited to some models, which cannot be judged on an upgraded connection")
-	}
-	call := upstream.Call{
+// call reads a request as its upstream will.
+func (h *Handler) call(r *http.Request, x *exchange, key *limiter.Key) (*upstream.Call, *limiter.Refusal) {
+	call := &upstream.Call{
 		Method: r.Method, Path: x.path, Query: r.URL.RawQuery,
 		ContentType: r.Header.Get("Content-Type"), Encoding: r.Header.Get("Content-Encoding"),
 	}
 	if len(r.Header["Content-Type"]) > 1 || len(r.Header["Content-Encoding"]) > 1 {
-		return about(key, limiter.CodeBadRequest, "sent two headers that say what its body is")
+		return nil, about(key, limiter.CodeBadRequest, "sent two headers that say what its body is")
 	}
-	if r.Body != nil && r.Body != http.NoBody && r.ContentLength != 0 {
-		body, read, err := hold(r, h.app.maxBody)
-		var serverLimit *http.MaxBytesError
-		switch {
-		case errors.Is(err, errNoRoom):
-			refusal := storeClosed()
-			refusal.Message = "too many requests with large bodies are being judged; try again"
-			return refusal
-		case errors.As(err, &serverLimit):
-			return about(key, limiter.CodeBodyTooLarge, "sent more than the %d bytes allowed here", serverLimit.Limit)
-		case errors.Is(err, errBodyTooLarge):
-			return about(key, limiter.CodeBodyTooLarge, "is limited to some models, so bodies are read and may be %d bytes long", h.app.maxBody)
-		case err != nil:
-			return about(key, limiter.CodeBadRequest, "sent a body that broke off")
-		}
-		x.body, r.Body, r.ContentLength, call.Body = body, body, int64(len(read)), read
-		r.TransferEncoding = nil
-		if len(read) == 0 {
-			r.Body = http.NoBody
-		}
+	if x.upgrade || r.Body == nil || r.Body == http.NoBody || r.ContentLength == 0 {
+		return call, nil
 	}
-	models, named, err := x.target.preset.Models(&call)
+	body, read, err := hold(r, h.app.maxBody)
+	var serverLimit *http.MaxBytesError
+	switch {
+	case errors.Is(err, errNoRoom):
+		refusal := storeClosed()
+		refusal.Message = "too many requests with large bodies are being judged; try again"
+		return nil, refusal
+	case errors.As(err, &serverLimit):
+		return nil, about(key, limiter.CodeBodyTooLarge, "sent more than the %d bytes allowed here", serverLimit.Limit)
+	case errors.Is(err, errBodyTooLarge):
+		return nil, about(key, limiter.CodeBodyTooLarge, "has limits for which bodies are read, and those may be %d bytes long", h.app.maxBody)
+	case err != nil:
+		return nil, about(key, limiter.CodeBadRequest, "sent a body that broke off")
+	}
+	x.body, call.Body = body, read
+	x.send(r, read)
+	return call, nil
+}
+
+// send makes b the body that goes out. The room that the body takes stays that
+// of the one that came.
+func (x *exchange) send(r *http.Request, b []byte) {
+	x.body.Reset(b)
+	r.Body, r.ContentLength, r.TransferEncoding = x.body, int64(len(b)), nil
+	if len(b) == 0 {
+		r.Body = http.NoBody
+	}
+}
+
+func judgeModels(x *exchange, key *limiter.Key, call *upstream.Call, ask *limiter.Ask) *limiter.Refusal {
+	if x.upgrade {
+		return about(key, limiter.CodeModelNotAllowed, "is limited to some models, which cannot be judged on an upgraded connection")
+	}
+	models, named, err := x.target.preset.Models(call)
 	if err != nil {
 		return about(key, limiter.CodeBadRequest, "is limited to some models: %s", err)
 	}

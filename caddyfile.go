@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/caddyserver/caddy/v2"
@@ -30,6 +31,9 @@ func init() {
 //		seal_key   <key>                 # repeatable
 //		public_url <url>
 //		max_body   <size>
+//		prices     <file>
+//		price      <preset>/<model> <input> <output> [<cached input>]  # repeatable
+//		unknown_price refuse | count_only
 //		upstream   <name> [<preset>|<url>] { … }
 //		role       <name> {
 //			budget activations <count>
@@ -77,6 +81,20 @@ func parseGlobal(d *caddyfile.Dispenser, existing any) (any, error) {
 				return nil, d.Errf("max_body must be a size from 1B to %s, such as 32MB, got %q", humanize.IBytes(maxBuffered/2), text)
 			}
 			app.MaxBody = int64(size)
+		case "prices":
+			if app.PricesFile != "" || !d.AllArgs(&app.PricesFile) {
+				return nil, d.Err("prices takes one file and stands once")
+			}
+		case "price":
+			price, err := parsePrice(d)
+			if err != nil {
+				return nil, err
+			}
+			app.Prices = append(app.Prices, price)
+		case "unknown_price":
+			if app.UnknownPrice != "" || !d.AllArgs(&app.UnknownPrice) || app.UnknownPrice != "refuse" && app.UnknownPrice != "count_only" {
+				return nil, d.Err("unknown_price stands once and is refuse or count_only")
+			}
 		case "upstream":
 			name, u, err := parseUpstream(d)
 			if err != nil {
@@ -96,10 +114,30 @@ func parseGlobal(d *caddyfile.Dispenser, existing any) (any, error) {
 			}
 			app.Roles[name] = role
 		default:
-			return nil, d.Errf("unknown till option %q; there are store, seal_key, public_url, max_body, upstream, role", d.Val())
+			return nil, d.Errf("unknown till option %q; there are store, seal_key, public_url, max_body, prices, price, unknown_price, upstream, role", d.Val())
 		}
 	}
 	return httpcaddyfile.App{Name: "till", Value: caddyconfig.JSON(app, nil)}, nil
+}
+
+func parsePrice(d *caddyfile.Dispenser) (p ModelPrice, err error) {
+	args := d.RemainingArgs()
+	if len(args) < 3 || len(args) > 4 {
+		return p, d.Err("price takes a model and USD per million tokens of input and output, and perhaps of cached input: price openai/my-finetune 3.00 12.00 0.30")
+	}
+	if _, _, err := splitModel(args[0]); err != nil {
+		return p, d.WrapErr(err)
+	}
+	p.Model = args[0]
+	for i, to := range []*float64{&p.Input, &p.Output, &p.CachedInput} {
+		if i+1 == len(args) {
+			break
+		}
+		if *to, err = strconv.ParseFloat(strings.TrimPrefix(args[i+1], "$"), 64); err != nil || !(*to >= 0) {
+			return p, d.Errf("a price is a number of USD per million tokens, got %q", args[i+1])
+		}
+	}
+	return p, nil
 }
 
 func parseStore(d *caddyfile.Dispenser) (json.RawMessage, error) {

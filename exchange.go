@@ -27,6 +27,7 @@ type exchange struct {
 	upgrade   bool
 	body      *heldBody               // nil unless a limit had to read it
 	models    func(model string) bool // filters a list of models; nil: as it is
+	use       *use                    // nil unless tokens or dollars are limited
 
 	// Facts, written by the transport (or the guard) and read by the handler.
 	dispatched atomic.Bool  // a byte may have left for the upstream
@@ -95,6 +96,9 @@ func (x *exchange) settle() {
 	used := limiter.Amounts{limiter.Activations: 1}
 	if x.grant.Key().Charge == limiter.ChargeSuccess && !x.succeeded() {
 		used[limiter.Activations] = 0
+	}
+	if x.use != nil {
+		used[limiter.Tokens], used[limiter.Nanodollars] = x.use.used(int(x.status.Load()))
 	}
 	x.grant.Settle(used)
 	if used[limiter.Activations] > 0 {

@@ -157,7 +157,7 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 	if x.upgrade {
 		ask.Method = http.MethodGet // also where it came as an extended CONNECT
 	}
-	if refusal := h.readModels(r, x, key, k, &ask); refusal != nil {
+	if refusal := h.readAsk(r, x, key, k, &ask); refusal != nil {
 		return h.refuse(w, t, refusal, 0)
 	}
 	if x.body != nil {
@@ -168,6 +168,10 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 	}
 	if expects {
 		delete(w.Header(), "Connection")
+	}
+	if refusal := x.rewrite(r); refusal != nil {
+		x.grant.Cancel()
+		return h.refuse(w, t, refusal, 0)
 	}
 	h.announce(w, r, x)
 	h.metrics.overhead.Observe(time.Since(start).Seconds())
@@ -197,7 +201,9 @@ func (h *Handler) failed(w http.ResponseWriter, x *exchange, err error, fallback
 	if cut := x.grant.Cut(); cut != nil {
 		return h.refuse(w, x.target, cut, 0)
 	}
-	w.Header().Del("Till-Activations-Remaining") // it may come back
+	for _, name := range []string{"Till-Activations-Remaining", "Till-Tokens-Remaining", "Till-Spend-Remaining", "Till-Output-Limit"} {
+		w.Header().Del(name) // it may come back
+	}
 	key := x.grant.Key()
 	var tooLarge *http.MaxBytesError
 	if errors.As(err, &tooLarge) {
@@ -247,13 +253,22 @@ func (h *Handler) refuse(w http.ResponseWriter, t *target, r *limiter.Refusal, s
 
 // announce tells the client what is left, and the handlers below who asks.
 func (h *Handler) announce(w http.ResponseWriter, r *http.Request, x *exchange) {
-	key, left := x.grant.Key(), x.grant.Remaining()[limiter.Activations]
+	key, left := x.grant.Key(), x.grant.Remaining()
 	header := w.Header()
 	header["Till-Key"] = []string{key.ID}
 	remaining := ""
-	if left != limiter.NoLimit {
-		remaining = strconv.FormatInt(left, 10)
+	if n := left[limiter.Activations]; n != limiter.NoLimit {
+		remaining = strconv.FormatInt(n, 10)
 		header["Till-Activations-Remaining"] = []string{remaining}
+	}
+	if n := left[limiter.Tokens]; n != limiter.NoLimit {
+		header["Till-Tokens-Remaining"] = []string{strconv.FormatInt(n, 10)}
+	}
+	if n := left[limiter.Nanodollars]; n != limiter.NoLimit {
+		header["Till-Spend-Remaining"] = []string{limiter.FormatUSD(n)}
+	}
+	if n := x.use.lowered(); n >= 0 {
+		header["Till-Output-Limit"] = []string{strconv.FormatInt(n, 10)}
 	}
 	if !key.ExpiresAt.IsZero() {
 		header["Till-Expires"] = []string{key.ExpiresAt.UTC().Format(time.RFC3339)}

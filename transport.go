@@ -152,6 +152,9 @@ func (t *Transport) outgoing(r *http.Request, x *exchange, o origin, ctx context
 	if x.models != nil {
 		askForWholeList(out.Header)
 	}
+	if x.use != nil {
+		out.Header["Accept-Encoding"] = []string{"identity"} // the answer is read
+	}
 	out.Trailer = nil
 	out.Host = o.host
 	u := *r.URL

@@ -312,7 +312,17 @@ func (a *api) change(l *limiter.Limiter, r *http.Request) (int, any, error) {
 	if err := readBody(r, &body); err != nil {
 		return 0, nil, err
 	}
-	return key(l.Change(r.Context(), a.caller, r.PathValue("id"), version, body.change))
+	return key(l.Change(r.Context(), a.caller, r.PathValue("id"), version, func(k *limiter.Key) error {
+		if err := body.change(k); err != nil {
+			return err
+		}
+		for _, u := range a.backend.UpstreamInfos() {
+			if u.Name == k.Upstream {
+				return meterable(k, u.Dialect)
+			}
+		}
+		return nil // its upstream is not configured now, and nothing is forwarded
+	}))
 }
 
 // ifMatch reads the version that a change is based on; 0 when none is named.

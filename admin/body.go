@@ -128,16 +128,8 @@ func malformed(err error) error {
 // notEnforced are fields that a later version takes. A limit that is not
 // enforced must not be promised.
 var notEnforced = map[string]string{
-	"max_tokens":            "token limits are not enforced by this version; set max_activations",
-	"max_spend_usd":         "spend limits are not enforced by this version; set max_activations",
-	"max_spend_cents":       "spend limits are not enforced by this version; set max_activations",
-	"max_request_spend_usd": "spend limits are not enforced by this version; set max_activations",
-	"renews":                "renewing budgets are not enforced by this version",
-	"fit":                   "token limits are not enforced by this version",
-	"unknown_price":         "spend limits are not enforced by this version",
-	"delegate":              "child keys are not offered by this version",
-	"tokens":                "token limits are not enforced by this version",
-	"spend_usd":             "spend limits are not enforced by this version",
+	"renews":   "renewing budgets are not enforced by this version",
+	"delegate": "child keys are not offered by this version",
 }
 
 // onceEach refuses what is not exactly one JSON object with each name once:

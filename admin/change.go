@@ -77,6 +77,12 @@ func (a act) on(cmd *cobra.Command, f *common, c *client, arg string, body any) 
 		if after.RemainingActivations != nil {
 			line += fmt.Sprintf(", %d of %s left", *after.RemainingActivations, counted(*after.MaxActivations, "activation"))
 		}
+		if after.RemainingTokens != nil {
+			line += fmt.Sprintf(", %d of %s left", *after.RemainingTokens, counted(*after.MaxTokens, "token"))
+		}
+		if after.RemainingSpendUSD != "" {
+			line += ", $" + after.RemainingSpendUSD + " of $" + after.MaxSpendUSD + " left"
+		}
 		if after.ExpiresAt != nil {
 			line += ", until " + after.ExpiresAt.Format("2006-01-02 15:04 MST")
 		}
@@ -130,8 +136,7 @@ totals. A live key must be revoked first.`,
 }
 
 func grantCommand(f *common) *cobra.Command {
-	var activations, expiresIn string
-	var later func() error
+	var activations, tokens, spendUSD, expiresIn string
 	cmd := act{
 		use: "grant", short: "Adds to the limits of keys, and revives exhausted and expired ones",
 		long: `Adds to what keys may use, and revives those that are exhausted or expired. A
@@ -139,28 +144,35 @@ revoked key stays revoked.`,
 		example: "  caddy till grant nightly --activations 50 --expires-in 24h",
 		method:  "POST", path: "/grant", done: "Granted more to",
 		body: func() (any, error) {
-			if err := later(); err != nil {
-				return nil, err
-			}
-			if activations == "" && expiresIn == "" {
-				return nil, usage("say what to add: --activations or --expires-in")
-			}
 			b := make(map[string]any)
-			if activations != "" {
-				n, err := limiter.ParseCount(activations)
-				if err != nil {
-					return nil, usage("--activations: %v", err)
+			for field, text := range map[string]string{"activations": activations, "tokens": tokens} {
+				if text == "" {
+					continue
 				}
-				b["activations"] = n
+				n, err := limiter.ParseCount(text)
+				if err != nil {
+					return nil, usage("--%s: %v", field, err)
+				}
+				b[field] = n
+			}
+			if spendUSD != "" {
+				if _, err := limiter.ParseUSD(spendUSD); err != nil {
+					return nil, usage("--spend-usd: %v", err)
+				}
+				b["spend_usd"] = spendUSD
 			}
 			if expiresIn != "" {
 				b["expires_in"] = expiresIn
+			}
+			if len(b) == 0 {
+				return nil, usage("say what to add: --activations, --tokens, --spend-usd or --expires-in")
 			}
 			return b, nil
 		},
 	}.command(f)
 	cmd.Flags().StringVar(&activations, "activations", "", "how many more: 50, 10k")
+	cmd.Flags().StringVar(&tokens, "tokens", "", "how many more: 50k, 1M")
+	cmd.Flags().StringVar(&spendUSD, "spend-usd", "", "how many dollars more: 5.00")
 	cmd.Flags().StringVar(&expiresIn, "expires-in", "", "how much longer: 24h, 7d")
-	later = laterFlags(cmd, "tokens", "spend-usd")
 	return cmd
 }

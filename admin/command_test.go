@@ -101,7 +101,9 @@ func TestExitCodes(t *testing.T) {
 		"an argument too few":           {[]string{"revoke"}, 2, "name the keys"},
 		"create without a limit":        {[]string{"create", "--name", "x"}, 2, "set at least one limit"},
 		"a count that is none":          {[]string{"create", "--max-activations", "many"}, 2, "500, 10k or 1M"},
-		"a limit that is not enforced":  {[]string{"create", "--max-activations", "5", "--max-spend-usd", "5"}, 1, "--max-spend-usd: spend limits are not enforced by this version"},
+		"a limit that is not enforced":  {[]string{"create", "--max-activations", "5", "--renews", "day"}, 1, "--renews: renewing budgets are not enforced by this version"},
+		"a limit in dollars":            {[]string{"create", "--upstream", "openai", "--max-spend-usd", "$5", "--max-tokens", "1M"}, 0, ""},
+		"dollars that are none":         {[]string{"create", "--upstream", "openai", "--max-spend-usd", "five"}, 2, "--max-spend-usd: an amount is written"},
 		"a real key to be sealed":       {[]string{"create", "--max-activations", "5", "--upstream", "spare", "--upstream-key", "sk-real"}, 0, ""},
 		"no real key to be sealed":      {[]string{"create", "--max-activations", "5", "--upstream", "spare", "--upstream-key", "-"}, 2, "standard input is empty"},
 		"a real key of two lines":       {[]string{"create", "--max-activations", "5", "--upstream", "spare", "--upstream-key", "sk-real\nx"}, 1, "upstream_key: must be one line"},
@@ -110,7 +112,7 @@ func TestExitCodes(t *testing.T) {
 		"what the server refuses":       {[]string{"create", "--expires-in", "soon", "--upstream", "openai"}, 1, "expires_in: a duration"},
 		"a grant of nothing":            {[]string{"grant", "one"}, 2, "say what to add"},
 		"a grant of a wrong count":      {[]string{"grant", "one", "--activations", "x"}, 2, "--activations"},
-		"a grant of money":              {[]string{"grant", "one", "--spend-usd", "5"}, 1, "spend limits are not enforced"},
+		"a grant of money":              {[]string{"grant", "one", "--spend-usd", "5"}, 1, "the key has no such limit"},
 		"a key that is not there":       {[]string{"show", "three"}, 1, `no key has the id or name "three"`},
 		"an id that is not there":       {[]string{"show", "key_01M86CZR4HQ80C5C66DDK59VMG"}, 1, "no key has the id"},
 		"a name of two":                 {[]string{"show", "two"}, 2, "several keys have the name"},
@@ -156,7 +158,7 @@ func TestHelpFitsAndHasExamples(t *testing.T) {
 				t.Errorf("exit %d: %s", r.code, r.out)
 			}
 			fits(t, r.out)
-			for _, later := range []string{"--max-spend-usd", "--max-tokens", "--renews"} {
+			for _, later := range []string{"--delegate", "--renews"} {
 				if strings.Contains(r.out, later) {
 					t.Errorf("%s is offered and not enforced", later)
 				}

@@ -16,14 +16,17 @@ import (
 
 // limitFlags are a mint's fields as flags.
 type limitFlags struct {
-	name, upstream, role, owner, purpose, charge string
-	upstreamKey                                  string
-	maxActivations, expiresIn, expiresAt         string
-	idleTimeout, firstUseWithin, rate            string
-	maxConcurrency                               int
-	models, paths, methods, ips                  []string
-	labels, metadata                             map[string]string
-	pinIP, selfRevoke, unlimited                 bool
+	name, upstream, role, owner, purpose, charge       string
+	upstreamKey                                        string
+	maxActivations, expiresIn, expiresAt               string
+	maxTokens, maxSpend, maxRequestSpend, unknownPrice string
+	maxSpendCents                                      int64
+	fit                                                bool
+	idleTimeout, firstUseWithin, rate                  string
+	maxConcurrency                                     int
+	models, paths, methods, ips                        []string
+	labels, metadata                                   map[string]string
+	pinIP, selfRevoke, unlimited                       bool
 
 	later func() error
 }
@@ -57,6 +60,12 @@ func (f *limitFlags) add(cmd *cobra.Command) {
 	s.StringVar(&f.upstream, "upstream", "", "the upstream that the key is for (default: the only one)")
 	s.StringVar(&f.upstreamKey, "upstream-key", "", "the upstream's own key, to be sealed into this one; - reads it\nfrom standard input, where other processes do not see it")
 	s.StringVar(&f.maxActivations, "max-activations", "", "requests that may be admitted: 500, 10k, 1M")
+	s.StringVar(&f.maxTokens, "max-tokens", "", "tokens of input and output: 100k, 5M")
+	s.StringVar(&f.maxSpend, "max-spend-usd", "", "dollars: 5, 0.25")
+	s.Int64Var(&f.maxSpendCents, "max-spend-cents", 0, "the same in cents: 500")
+	s.StringVar(&f.maxRequestSpend, "max-request-spend-usd", "", "dollars that one request may cost at most")
+	s.BoolVar(&f.fit, "fit", true, "lower the output bound of requests to what is left")
+	s.StringVar(&f.unknownPrice, "unknown-price", "", "refuse (default) or count_only")
 	s.StringVar(&f.expiresIn, "expires-in", "", "lifetime: 90m, 24h, 7d")
 	s.StringVar(&f.expiresAt, "expires-at", "", "end of life: 2026-12-31T18:00:00Z")
 	s.StringVar(&f.idleTimeout, "idle-timeout", "", "ends when unused for this long")
@@ -76,8 +85,7 @@ func (f *limitFlags) add(cmd *cobra.Command) {
 	s.StringToStringVar(&f.metadata, "metadata", nil, "NAME=VALUE, repeatable")
 	s.BoolVar(&f.selfRevoke, "self-revoke", true, "the holder may revoke the key")
 	s.BoolVar(&f.unlimited, "unlimited", false, "allow a key that nothing ends by itself")
-	f.later = laterFlags(cmd, "max-tokens", "max-spend-usd", "max-spend-cents", "max-request-spend-usd", "renews",
-		"fit", "unknown-price", "delegate")
+	f.later = laterFlags(cmd, "renews", "delegate")
 }
 
 // body is the mint as JSON; only what was set.
@@ -85,25 +93,40 @@ func (f *limitFlags) body(in io.Reader) (map[string]any, error) {
 	if err := f.later(); err != nil {
 		return nil, err
 	}
-	if f.maxActivations == "" && f.expiresIn == "" && f.expiresAt == "" && !f.unlimited {
-		return nil, usage("set at least one limit: --max-activations or --expires-in (or say --unlimited)")
+	if f.maxActivations == "" && f.maxTokens == "" && f.maxSpend == "" && f.maxSpendCents == 0 && f.expiresIn == "" && f.expiresAt == "" && !f.unlimited {
+		return nil, usage("set at least one limit: --max-activations, --max-tokens, --max-spend-usd or --expires-in (or say --unlimited)")
 	}
 	b := make(map[string]any)
 	for field, value := range map[string]string{
 		"name": f.name, "upstream": f.upstream, "role": f.role, "owner": f.owner, "purpose": f.purpose,
 		"charge": f.charge, "expires_in": f.expiresIn, "expires_at": f.expiresAt, "idle_timeout": f.idleTimeout,
-		"first_use_within": f.firstUseWithin, "rate": f.rate,
+		"first_use_within": f.firstUseWithin, "rate": f.rate, "unknown_price": f.unknownPrice,
+		"max_spend_usd": f.maxSpend, "max_request_spend_usd": f.maxRequestSpend,
 	} {
 		if value != "" {
 			b[field] = value
 		}
 	}
-	if f.maxActivations != "" {
-		n, err := limiter.ParseCount(f.maxActivations)
-		if err != nil {
-			return nil, usage("--max-activations: %v", err)
+	for flag, text := range map[string]string{"max-activations": f.maxActivations, "max-tokens": f.maxTokens} {
+		if text == "" {
+			continue
 		}
-		b["max_activations"] = n
+		n, err := limiter.ParseCount(text)
+		if err != nil {
+			return nil, usage("--%s: %v", flag, err)
+		}
+		b[strings.ReplaceAll(flag, "-", "_")] = n
+	}
+	for flag, text := range map[string]string{"max-spend-usd": f.maxSpend, "max-request-spend-usd": f.maxRequestSpend} {
+		if _, err := limiter.ParseUSD(text); text != "" && err != nil {
+			return nil, usage("--%s: %v", flag, err)
+		}
+	}
+	if f.maxSpendCents != 0 {
+		b["max_spend_cents"] = f.maxSpendCents
+	}
+	if !f.fit {
+		b["fit"] = false
 	}
 	if f.maxConcurrency != 0 {
 		b["max_concurrency"] = f.maxConcurrency
@@ -150,12 +173,13 @@ func createCommand(f *common) *cobra.Command {
 		Aliases: []string{"mint"},
 		Short:   "Mints a scoped key",
 		Long: `Mints a scoped key and prints it, this once: the server keeps only its hash.
-At least one of --max-activations, --expires-in and --expires-at must be set,
-unless --unlimited is said. Counts are written 500, 10k or 1M, durations 90s,
-24h or 7d, rates 10/s, 60/m, 500/h or 1000/d.`,
+At least one of --max-activations, --max-tokens, --max-spend-usd, --expires-in
+and --expires-at must be set, unless --unlimited is said. Counts are written
+500, 10k or 1M, durations 90s, 24h or 7d, rates 10/s, 60/m, 500/h or 1000/d.`,
 		Example: `  caddy till create --max-activations 500 --expires-in 24h
   caddy till create --name nightly --upstream openai --max-activations 10k \
       --rate 60/m --max-concurrency 4 --paths /v1/chat/completions
+  caddy till create --max-spend-usd 5 --models gpt-5-mini,gpt-5-nano
   caddy till create --expires-in 8h --json | jq -r .scoped_key
   caddy till create --max-activations 50 --upstream-key - < key.txt`,
 		Args: takes(0, 0, ""),

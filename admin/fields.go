@@ -25,10 +25,26 @@ func (s *span) UnmarshalText(text []byte) error {
 	return nil
 }
 
+// dollars is an amount as the API writes it: text with decimals, such as "5.00".
+// Numbers are taken, too.
+type dollars int64
+
+func (d *dollars) UnmarshalJSON(b []byte) error {
+	n, err := limiter.ParseUSD(strings.Trim(string(b), `"`))
+	*d = dollars(n)
+	return err
+}
+
 // settable are the fields of a key that a mint sets and a change changes.
 type settable struct {
 	Name           *string            `json:"name"`
 	MaxActivations *int64             `json:"max_activations"`
+	MaxTokens      *int64             `json:"max_tokens"`
+	MaxSpendUSD    *dollars           `json:"max_spend_usd"`
+	MaxSpendCents  *int64             `json:"max_spend_cents"` // another way to write max_spend_usd
+	MaxRequestUSD  *dollars           `json:"max_request_spend_usd"`
+	Fit            *bool              `json:"fit"`
+	UnknownPrice   *string            `json:"unknown_price"`
 	ExpiresIn      *span              `json:"expires_in"`
 	ExpiresAt      *time.Time         `json:"expires_at"`
 	IdleTimeout    *span              `json:"idle_timeout"`
@@ -59,6 +75,33 @@ func (s *settable) apply(k *limiter.Key) error {
 	set(&k.Limit[limiter.Activations], s.MaxActivations)
 	if s.MaxActivations != nil && *s.MaxActivations < 0 {
 		return invalid("max_activations must not be negative, got %d", *s.MaxActivations)
+	}
+	set(&k.Limit[limiter.Tokens], s.MaxTokens)
+	if s.MaxTokens != nil && *s.MaxTokens < 0 {
+		return invalid("max_tokens must not be negative, got %d", *s.MaxTokens)
+	}
+	if s.MaxSpendCents != nil {
+		if *s.MaxSpendCents < 0 || *s.MaxSpendCents > 1e11 {
+			return invalid("max_spend_cents must be from 0 to 100000000000, got %d", *s.MaxSpendCents)
+		}
+		k.Limit[limiter.Nanodollars] = *s.MaxSpendCents * 1e7
+		if s.MaxSpendUSD != nil && int64(*s.MaxSpendUSD) != k.Limit[limiter.Nanodollars] {
+			return invalid("max_spend_usd and max_spend_cents say two different amounts; set one")
+		}
+	}
+	set((*dollars)(&k.Limit[limiter.Nanodollars]), s.MaxSpendUSD)
+	set((*dollars)(&k.MaxRequestSpend), s.MaxRequestUSD)
+	if s.MaxRequestUSD != nil && *s.MaxRequestUSD == 0 {
+		return invalid("max_request_spend_usd must be more than 0")
+	}
+	if s.Fit != nil {
+		k.Unfitted = !*s.Fit
+	}
+	if s.UnknownPrice != nil {
+		if *s.UnknownPrice != "refuse" && *s.UnknownPrice != "count_only" {
+			return invalid(`unknown_price must be "refuse" or "count_only", got %q`, *s.UnknownPrice)
+		}
+		k.CountOnly = *s.UnknownPrice == "count_only"
 	}
 	switch {
 	case s.ExpiresIn != nil && s.ExpiresAt != nil:
@@ -109,24 +152,30 @@ type changeBody struct {
 
 // defaults take a field of a key away.
 var defaults = map[string]func(*limiter.Key){
-	"name":             func(k *limiter.Key) { k.Name = "" },
-	"max_activations":  func(k *limiter.Key) { k.Limit[limiter.Activations] = limiter.NoLimit },
-	"expires_in":       func(k *limiter.Key) { k.ExpiresAt = time.Time{} },
-	"expires_at":       func(k *limiter.Key) { k.ExpiresAt = time.Time{} },
-	"idle_timeout":     func(k *limiter.Key) { k.IdleTimeout = 0 },
-	"first_use_within": func(k *limiter.Key) { k.FirstUseWithin = 0 },
-	"rate":             func(k *limiter.Key) { k.Rate = limiter.Rate{} },
-	"max_concurrency":  func(k *limiter.Key) { k.MaxConcurrency = 0 },
-	"models":           func(k *limiter.Key) { k.Scope.Models = nil },
-	"paths":            func(k *limiter.Key) { k.Scope.Paths = nil },
-	"methods":          func(k *limiter.Key) { k.Scope.Methods = nil },
-	"ips":              func(k *limiter.Key) { k.Scope.IPs = nil },
-	"pin_ip":           func(k *limiter.Key) { k.Scope.PinIP = false },
-	"owner":            func(k *limiter.Key) { k.Owner = "" },
-	"purpose":          func(k *limiter.Key) { k.Purpose = "" },
-	"labels":           func(k *limiter.Key) { k.Labels = nil },
-	"metadata":         func(k *limiter.Key) { k.Metadata = nil },
-	"charge":           func(k *limiter.Key) { k.Charge = limiter.ChargeForwarded },
+	"name":                  func(k *limiter.Key) { k.Name = "" },
+	"max_activations":       func(k *limiter.Key) { k.Limit[limiter.Activations] = limiter.NoLimit },
+	"max_tokens":            func(k *limiter.Key) { k.Limit[limiter.Tokens] = limiter.NoLimit },
+	"max_spend_usd":         func(k *limiter.Key) { k.Limit[limiter.Nanodollars] = limiter.NoLimit },
+	"max_spend_cents":       func(k *limiter.Key) { k.Limit[limiter.Nanodollars] = limiter.NoLimit },
+	"max_request_spend_usd": func(k *limiter.Key) { k.MaxRequestSpend = 0 },
+	"fit":                   func(k *limiter.Key) { k.Unfitted = false },
+	"unknown_price":         func(k *limiter.Key) { k.CountOnly = false },
+	"expires_in":            func(k *limiter.Key) { k.ExpiresAt = time.Time{} },
+	"expires_at":            func(k *limiter.Key) { k.ExpiresAt = time.Time{} },
+	"idle_timeout":          func(k *limiter.Key) { k.IdleTimeout = 0 },
+	"first_use_within":      func(k *limiter.Key) { k.FirstUseWithin = 0 },
+	"rate":                  func(k *limiter.Key) { k.Rate = limiter.Rate{} },
+	"max_concurrency":       func(k *limiter.Key) { k.MaxConcurrency = 0 },
+	"models":                func(k *limiter.Key) { k.Scope.Models = nil },
+	"paths":                 func(k *limiter.Key) { k.Scope.Paths = nil },
+	"methods":               func(k *limiter.Key) { k.Scope.Methods = nil },
+	"ips":                   func(k *limiter.Key) { k.Scope.IPs = nil },
+	"pin_ip":                func(k *limiter.Key) { k.Scope.PinIP = false },
+	"owner":                 func(k *limiter.Key) { k.Owner = "" },
+	"purpose":               func(k *limiter.Key) { k.Purpose = "" },
+	"labels":                func(k *limiter.Key) { k.Labels = nil },
+	"metadata":              func(k *limiter.Key) { k.Metadata = nil },
+	"charge":                func(k *limiter.Key) { k.Charge = limiter.ChargeForwarded },
 }
 
 func (b *changeBody) unset(field string) bool {
@@ -147,7 +196,7 @@ func (b *changeBody) change(k *limiter.Key) error {
 		take(k)
 	}
 	if endless(k) && !before && !b.Unlimited {
-		return invalid(`this would leave a key that nothing ends by itself: keep max_activations or expires_at, or say "unlimited": true`)
+		return invalid(`this would leave a key that nothing ends by itself: keep max_activations, max_tokens, max_spend_usd or expires_at, or say "unlimited": true`)
 	}
 	return nil
 }
@@ -205,7 +254,23 @@ func (b *mintBody) key(upstreams []UpstreamInfo) (*limiter.Key, error) {
 		Upstream: u.Name, Custody: custody, Role: b.Role, Limit: limiter.NoLimits(), SelfRevoke: true,
 		Charge: limiter.ChargeForwarded,
 	}
-	return k, b.apply(k)
+	if err := b.apply(k); err != nil {
+		return nil, err
+	}
+	return k, meterable(k, u.Dialect)
+}
+
+// meterable refuses limits that could not be held at an upstream.
+func meterable(k *limiter.Key, dialect string) error {
+	for kind, field := range map[limiter.Kind]string{limiter.Tokens: "max_tokens", limiter.Nanodollars: "max_spend_usd"} {
+		if k.Limit[kind] != limiter.NoLimit && dialect == "" {
+			return invalid("%s needs an upstream with a preset, because nothing is known of how %s reports its use; limit max_activations", field, k.Upstream)
+		}
+	}
+	if k.MaxRequestSpend > 0 && k.Limit[limiter.Nanodollars] == limiter.NoLimit {
+		return invalid("max_request_spend_usd needs max_spend_usd")
+	}
+	return nil
 }
 
 // pickUpstream finds the upstream that a key is for: the one named, or the only
@@ -238,10 +303,12 @@ func pickUpstream(name string, upstreams []UpstreamInfo, sealed bool) (UpstreamI
 }
 
 type grantBody struct {
-	Activations int64 `json:"activations"`
-	ExpiresIn   span  `json:"expires_in"`
+	Activations int64   `json:"activations"`
+	Tokens      int64   `json:"tokens"`
+	SpendUSD    dollars `json:"spend_usd"`
+	ExpiresIn   span    `json:"expires_in"`
 }
 
 func (b *grantBody) more() (limiter.More, error) {
-	return limiter.More{Activations: b.Activations, Lifetime: time.Duration(b.ExpiresIn)}, nil
+	return limiter.More{Activations: b.Activations, Tokens: b.Tokens, Nanodollars: int64(b.SpendUSD), Lifetime: time.Duration(b.ExpiresIn)}, nil
 }

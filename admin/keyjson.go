@@ -19,6 +19,11 @@ type KeyObject struct {
 	Status   limiter.Status `json:"status"`
 
 	MaxActivations *int64         `json:"max_activations,omitempty"`
+	MaxTokens      *int64         `json:"max_tokens,omitempty"`
+	MaxSpendUSD    string         `json:"max_spend_usd,omitempty"`
+	MaxRequestUSD  string         `json:"max_request_spend_usd,omitempty"`
+	Fit            *bool          `json:"fit,omitempty"`
+	UnknownPrice   string         `json:"unknown_price,omitempty"`
 	ExpiresAt      *time.Time     `json:"expires_at,omitempty"`
 	IdleTimeout    string         `json:"idle_timeout,omitempty"`
 	FirstUseWithin string         `json:"first_use_within,omitempty"`
@@ -36,6 +41,14 @@ type KeyObject struct {
 	UsedActivations      int64  `json:"used_activations"`
 	HeldActivations      int64  `json:"held_activations"`
 	RemainingActivations *int64 `json:"remaining_activations,omitempty"`
+
+	// Of tokens and dollars, where the key or its role is limited in them.
+	UsedTokens        *int64 `json:"used_tokens,omitempty"`
+	HeldTokens        *int64 `json:"held_tokens,omitempty"`
+	RemainingTokens   *int64 `json:"remaining_tokens,omitempty"`
+	UsedSpendUSD      string `json:"used_spend_usd,omitempty"`
+	HeldSpendUSD      string `json:"held_spend_usd,omitempty"`
+	RemainingSpendUSD string `json:"remaining_spend_usd,omitempty"`
 
 	Role     string            `json:"role,omitempty"`
 	Owner    string            `json:"owner,omitempty"`
@@ -78,6 +91,28 @@ func HolderJSON(v limiter.View) *KeyObject {
 	if limit := v.Limit[limiter.Activations]; limit != limiter.NoLimit {
 		left := v.Remaining[limiter.Activations]
 		k.MaxActivations, k.RemainingActivations = &limit, &left
+	}
+	if limit, used := v.Limit[limiter.Tokens], v.Used[limiter.Tokens]; limit != limiter.NoLimit || used > 0 {
+		held := v.Held[limiter.Tokens]
+		k.UsedTokens, k.HeldTokens = &used, &held
+		if limit != limiter.NoLimit {
+			left := v.Remaining[limiter.Tokens]
+			k.MaxTokens, k.RemainingTokens = &limit, &left
+		}
+	}
+	if limit, used := v.Limit[limiter.Nanodollars], v.Used[limiter.Nanodollars]; limit != limiter.NoLimit || used > 0 {
+		k.UsedSpendUSD, k.HeldSpendUSD = limiter.FormatUSD(used), limiter.FormatUSD(v.Held[limiter.Nanodollars])
+		if limit != limiter.NoLimit {
+			k.MaxSpendUSD, k.RemainingSpendUSD = limiter.FormatUSD(limit), limiter.FormatUSD(v.Remaining[limiter.Nanodollars])
+			k.UnknownPrice = map[bool]string{false: "refuse", true: "count_only"}[v.CountOnly]
+		}
+	}
+	if v.MaxRequestSpend > 0 {
+		k.MaxRequestUSD = limiter.FormatUSD(v.MaxRequestSpend)
+	}
+	if k.MaxTokens != nil || k.MaxSpendUSD != "" {
+		fit := !v.Unfitted
+		k.Fit = &fit
 	}
 	for _, p := range v.Scope.IPs {
 		if p.IsSingleIP() {

@@ -126,8 +126,7 @@ func TestMintPromisesNoLimitThatIsNotEnforced(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	for field, value := range map[string]string{
-		"max_tokens": `1000`, "max_spend_usd": `"5.00"`, "max_spend_cents": `500`, "max_request_spend_usd": `"1"`, "renews": `"day"`,
-		"fit": `true`, "unknown_price": `"refuse"`, "delegate": `true`,
+		"renews": `"day"`, "delegate": `true`,
 	} {
 		t.Run(field, func(t *testing.T) {
 			t.Parallel()
@@ -137,6 +136,47 @@ func TestMintPromisesNoLimitThatIsNotEnforced(t *testing.T) {
 				t.Errorf("answered %d %s %q", a.status, code, message)
 			}
 		})
+	}
+}
+
+func TestTokensAndDollarsAreMintedGrantedAndShown(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	m := w.mint(`{"upstream":"openai","max_tokens":1000000,"max_spend_usd":"5.00","max_request_spend_usd":0.25,"fit":false,"unknown_price":"count_only"}`)
+	k := get[KeyObject](t, w.do("POST", "/keys/"+m.ID+"/grant", `{"tokens":500000,"spend_usd":"0.50"}`))
+	if *k.MaxTokens != 1_500_000 || *k.RemainingTokens != 1_500_000 || *k.UsedTokens != 0 || k.MaxSpendUSD != "5.50" || k.RemainingSpendUSD != "5.50" ||
+		k.UsedSpendUSD != "0.00" || k.MaxRequestUSD != "0.25" || *k.Fit || k.UnknownPrice != "count_only" {
+		t.Errorf("minted and granted: %+v", k)
+	}
+	k = get[KeyObject](t, w.do("PATCH", "/keys/"+m.ID, `{"max_spend_usd":null,"max_request_spend_usd":null,"fit":null}`))
+	if k.MaxSpendUSD != "" || k.MaxRequestUSD != "" || !*k.Fit {
+		t.Errorf("after the dollars are gone: %+v", k)
+	}
+	if k := get[KeyObject](t, w.do("PATCH", "/keys/"+m.ID, `{"max_spend_cents":250}`)); k.MaxSpendUSD != "2.50" {
+		t.Errorf("in cents: %+v", k)
+	}
+	for body, message := range map[string]string{
+		`"max_tokens":-1`:                                 "max_tokens must not be negative",
+		`"max_tokens":1.5`:                                "max_tokens must be a whole number",
+		`"max_spend_usd":"-5"`:                            "max_spend_usd: an amount is written",
+		`"max_spend_usd":"5,00"`:                          "max_spend_usd: an amount is written",
+		`"max_spend_usd":"1e3"`:                           "max_spend_usd: an amount is written",
+		`"max_spend_usd":"0.0000000001"`:                  "max_spend_usd: an amount is written",
+		`"max_spend_cents":-1`:                            "max_spend_cents must be from 0",
+		`"max_spend_usd":"5","max_spend_cents":400`:       "two different amounts",
+		`"max_activations":1,"max_request_spend_usd":"1"`: "needs max_spend_usd",
+		`"max_spend_usd":"5","max_request_spend_usd":"0"`: "must be more than 0",
+		`"max_spend_usd":"5","unknown_price":"guess"`:     "unknown_price must be",
+		`"max_spend_usd":"5","upstream":"github"`:         "stands twice",
+	} {
+		a := w.do("POST", "/keys", `{"upstream":"openai",`+body+`}`)
+		if _, got := a.fault(t); a.status != 400 || !strings.Contains(got, message) {
+			t.Errorf("%s: %d %q, want %q", body, a.status, got, message)
+		}
+	}
+	a := w.do("POST", "/keys", `{"upstream":"github","max_spend_usd":"5"}`)
+	if _, got := a.fault(t); a.status != 400 || !strings.Contains(got, "max_spend_usd needs an upstream with a preset") {
+		t.Errorf("an upstream of which nothing is known: %d %q", a.status, got)
 	}
 }
 

@@ -62,17 +62,31 @@ func printSheet(w io.Writer, k *KeyObject, now time.Time) error {
 	row("Status", "", string(k.Status))
 	row("Upstream", "", k.Upstream+" ("+orDash(k.Custody)+")")
 	row("Limits", ", ", limitsOf(k)...)
-	row("Used", "", counted(k.UsedActivations, "activation"))
+	used := []string{counted(k.UsedActivations, "activation")}
+	if k.UsedTokens != nil {
+		used = append(used, counted(*k.UsedTokens, "token"))
+	}
+	if k.UsedSpendUSD != "" {
+		used = append(used, "$"+k.UsedSpendUSD)
+	}
+	row("Used", ", ", used...)
 	if k.HeldActivations > 0 {
 		row("In flight", "", counted(k.HeldActivations, "activation"))
 	}
 	if k.RemainingActivations != nil && *k.MaxActivations > 0 {
 		row("Left", "", bar(*k.RemainingActivations, *k.MaxActivations))
 	}
+	if k.RemainingTokens != nil && *k.MaxTokens > 0 {
+		row("Tokens left", "", bar(*k.RemainingTokens, *k.MaxTokens))
+	}
+	if k.RemainingSpendUSD != "" {
+		row("Spend left", "", "$"+k.RemainingSpendUSD+" of $"+k.MaxSpendUSD)
+	}
 	row("Expires", "", when(k.ExpiresAt))
 	if k.Charge == limiter.ChargeSuccess {
 		row("Charged", "", "successes only, within twice the attempts")
 	}
+	row("Models", " ", k.Models...)
 	row("Paths", " ", k.Paths...)
 	row("Methods", " ", k.Methods...)
 	row("Addresses", " ", k.IPs...)
@@ -133,6 +147,15 @@ func limitsOf(k *KeyObject) []string {
 	var parts []string
 	if k.MaxActivations != nil {
 		parts = append(parts, counted(*k.MaxActivations, "activation"))
+	}
+	if k.MaxTokens != nil {
+		parts = append(parts, counted(*k.MaxTokens, "token"))
+	}
+	if k.MaxSpendUSD != "" {
+		parts = append(parts, "$"+k.MaxSpendUSD)
+	}
+	if k.MaxRequestUSD != "" {
+		parts = append(parts, "$"+k.MaxRequestUSD+" a request")
 	}
 	if k.ExpiresAt != nil {
 		parts = append(parts, "until "+k.ExpiresAt.Format("2006-01-02 15:04 MST"))

@@ -1,5 +1,10 @@
 package limiter
 
+import (
+	"fmt"
+	"strings"
+)
+
 // Kind is one dimension of a budget. Every kind is a whole number: requests,
 // tokens, or nano-dollars (1 USD = 1,000,000,000). No float touches a budget.
 type Kind uint8
@@ -40,3 +45,23 @@ type Amounts [NumKinds]int64
 
 // NoLimits is the budget that limits nothing.
 func NoLimits() Amounts { return Amounts{NoLimit, NoLimit, NoLimit, NoLimit} }
+
+// ParseUSD reads an amount of dollars as nano-dollars: "5", "5.00", "$0.25", with
+// at most nine decimals.
+func ParseUSD(s string) (int64, error) {
+	wrong := fmt.Errorf("an amount is written 5, 5.00 or 0.25, in US dollars, got %q", s)
+	whole, fraction, point := strings.Cut(strings.TrimPrefix(s, "$"), ".")
+	if len(whole) > 9 || len(fraction) > 9 || whole == "" || point && fraction == "" {
+		return 0, wrong
+	}
+	n := int64(0)
+	for _, digits := range []string{whole, fraction + "000000000"[len(fraction):]} {
+		for i := range len(digits) {
+			if digits[i] < '0' || digits[i] > '9' {
+				return 0, wrong
+			}
+			n = n*10 + int64(digits[i]-'0')
+		}
+	}
+	return n, nil
+}

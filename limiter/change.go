@@ -64,6 +64,7 @@ func (l *Limiter) Change(_ context.Context, by Caller, id string, ifVersion int6
 		settled := *key
 		key.Owner, key.Purpose, key.Metadata = changed.Owner, changed.Purpose, changed.Metadata
 		key.Scope, key.Limit, key.Charge = changed.Scope, changed.Limit, changed.Charge
+		key.MaxRequestSpend, key.Unfitted, key.CountOnly = changed.MaxRequestSpend, changed.Unfitted, changed.CountOnly
 		key.ExpiresAt, key.IdleTimeout, key.FirstUseWithin = changed.ExpiresAt, changed.IdleTimeout, changed.FirstUseWithin
 		key.Rate, key.MaxConcurrency, key.SelfRevoke = changed.Rate, changed.MaxConcurrency, changed.SelfRevoke
 		if err := key.Validate(); err != nil {
@@ -111,7 +112,7 @@ func (l *Limiter) GrantMore(_ context.Context, by Caller, id string, more More) 
 	add := Amounts{Activations: more.Activations, Tokens: more.Tokens, Nanodollars: more.Nanodollars}
 	fields := [NumKinds]string{"activations", "tokens", "spend_usd", "attempts"}
 	if add == (Amounts{}) && more.Lifetime == 0 {
-		return View{}, invalid("grant:", "set at least one of activations, expires_in")
+		return View{}, invalid("grant:", "set at least one of activations, tokens, spend_usd, expires_in")
 	}
 	for kind, n := range add {
 		if n < 0 || n > maxAmount {

@@ -62,8 +62,16 @@ type Key struct {
 	Labels   map[string]string `json:"labels,omitempty"`
 	Metadata map[string]string `json:"metadata,omitempty"`
 
-	Limit          Amounts       `json:"limit"` // as granted in total; NoLimit where unlimited
-	Charge         Charge        `json:"charge"`
+	Limit  Amounts `json:"limit"` // as granted in total; NoLimit where unlimited
+	Charge Charge  `json:"charge"`
+	// MaxRequestSpend bounds one request, in nano-dollars; 0: it does not.
+	MaxRequestSpend int64 `json:"max_request_spend,omitempty"`
+	// Unfitted says that the output bound of requests is not lowered to what
+	// is left; they are refused instead.
+	Unfitted bool `json:"unfitted,omitempty"`
+	// CountOnly lets requests pass whose price is not known.
+	CountOnly bool `json:"count_only,omitempty"`
+
 	ExpiresAt      time.Time     `json:"expires_at,omitzero"`
 	IdleTimeout    time.Duration `json:"idle_timeout,omitempty"`
 	FirstUseWithin time.Duration `json:"first_use_within,omitempty"`

@@ -82,6 +82,9 @@ func (k *Key) Validate() error {
 			return invalid(field, "must be from 0 to %d, got %d", maxAmount, limit)
 		}
 	}
+	if k.MaxRequestSpend < 0 || k.MaxRequestSpend > maxAmount {
+		return invalid("max_request_spend_usd", "must not be negative, got $%s", FormatUSD(k.MaxRequestSpend))
+	}
 	switch k.Charge {
 	case ChargeForwarded:
 	case ChargeSuccess:
@@ -293,7 +296,7 @@ func (l *Limiter) Mint(ctx context.Context, by Caller, spec *Key, birth Birth) (
 	}
 	key.attempts()
 	if !key.bounded() && !birth.Unlimited {
-		return View{}, invalid("limits:", `set at least one of max_activations, expires_in or expires_at, or say "unlimited": true`)
+		return View{}, invalid("limits:", `set at least one of max_activations, max_tokens, max_spend_usd, expires_in or expires_at, or say "unlimited": true`)
 	}
 	if !key.ExpiresAt.IsZero() && !key.ExpiresAt.After(now) {
 		return View{}, invalid("expires_at", "must be in the future, got %s", stamp(key.ExpiresAt))

@@ -13,6 +13,10 @@ type Ask struct {
 	// Bound is the most that the request can use of each kind. A kind left
 	// at zero is not debited.
 	Bound Amounts
+	// Fit, if not nil, names the bound in tokens and nano-dollars once it is
+	// known what is left of each: it may lower what the request can use. It
+	// is called under locks, perhaps more than once, and must only compute.
+	Fit func(left Amounts) Amounts
 	// Free requests take nothing, but need a live key and count against its
 	// rate, or 60 a minute when it has none.
 	Free bool
@@ -143,6 +147,10 @@ func (k *Live) tryReserve(ask *Ask, g *Grant) (refusal *Refusal, p parking, agai
 		}
 	}
 
+	if ask.Fit != nil && !ask.Free {
+		fitted := ask.Fit(k.left(role))
+		bound[Tokens], bound[Nanodollars] = fitted[Tokens], fitted[Nanodollars]
+	}
 	own, kind := k.judge(&bound, k.strict())
 	if own > wait {
 		return k.refused(now, k.outOf(own, kind, &bound)), p, false
@@ -186,6 +194,38 @@ func (k *Live) tryReserve(ask *Ask, g *Grant) (refusal *Refusal, p parking, agai
 	g.remaining = k.remaining()
 	k.link(g)
 	return nil, p, false
+}
+
+// left is what no request holds, of the key's and of its role's budget. Callers
+// hold both.
+func (k *Live) left(role *account) Amounts {
+	var left Amounts
+	for i := range left {
+		left[i] = maxAmount
+		for _, a := range []*account{&k.account, role} {
+			if a != nil && a.limit[i] != NoLimit {
+				left[i] = min(left[i], max(a.limit[i]-a.spent[i]-a.held[i], 0))
+			}
+		}
+	}
+	return left
+}
+
+// Limits reports of which kinds the key or its role has a budget.
+func (k *Live) Limits() (limited [NumKinds]bool) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	for i, limit := range k.limit {
+		limited[i] = limit != NoLimit
+	}
+	if role := k.role; role != nil {
+		role.mu.Lock()
+		for i, limit := range role.limit {
+			limited[i] = limited[i] || limit != NoLimit
+		}
+		role.mu.Unlock()
+	}
+	return limited
 }
 
 // pacer is the bucket that a request takes from.

@@ -8,6 +8,7 @@ import (
 // as they come, keeps at most a part of them, and never holds them up.
 type Meter struct {
 	usage  Usage
+	final  bool // what was reported is about the whole answer
 	stream bool // server-sent events or JSON lines, not one JSON text
 	tap    tap
 	line   []byte
@@ -25,6 +26,10 @@ func NewMeter(stream bool) *Meter { return &Meter{usage: unreported, stream: str
 
 // Usage is what was reported so far.
 func (m *Meter) Usage() Usage { return m.usage }
+
+// Final reports whether what was reported is about the whole answer, and not
+// what Anthropic says at its beginning.
+func (m *Meter) Final() bool { return m.final }
 
 // Write takes more of the answer. It keeps no reference to b.
 func (m *Meter) Write(b []byte) {
@@ -94,9 +99,16 @@ func (m *Meter) read(o rawObject, depth int) {
 			if name == "eval_count" || name == "prompt_eval_count" {
 				u, err := usageOf(o) // Ollama's counts stand in the answer itself
 				m.usage.merge(u)
+				m.final = m.final || name == "eval_count"
 				return err
 			}
 			return nil
+		}
+		if depth == 0 && name == "message" {
+			before := m.final
+			err := m.member(name, value, depth)
+			m.final = before
+			return err
 		}
 		return m.member(name, value, depth)
 	})
@@ -110,11 +122,13 @@ func (m *Meter) member(name string, value []byte, depth int) error {
 	case "usage", "usageMetadata":
 		u, err := usageOf(rawObject(value))
 		m.usage.merge(u)
+		m.final = m.final || u.Output >= 0
 		return err
 	case "meta":
 		u, err := usageOf(rawObject(value))
 		if u.Known() {
 			m.usage.merge(u)
+			m.final = true
 		}
 		return err
 	case "message", "response", "x_groq", "delta", "interaction", "metadata":

@@ -1,0 +1,88 @@
+package till
+
+import (
+	"fmt"
+	"os"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/caddyserver/caddy/v2"
+	"go.uber.org/zap"
+
+	"github.com/till-proxy/till/upstream"
+)
+
+// ModelPrice is the price of one model.
+type ModelPrice struct {
+	// The preset, and the model's exact name after a slash, such as
+	// "openai/my-finetune". Required.
+	Model string `json:"model"`
+	// USD per million tokens of input. Required.
+	Input float64 `json:"input"`
+	// USD per million tokens of output, reasoning included. Required.
+	Output float64 `json:"output"`
+	// USD per million tokens of input from a cache. Default: that of input.
+	CachedInput float64 `json:"cached_input,omitempty"`
+}
+
+// loadPrices puts together the built-in prices, those of the file, and those of
+// the configuration; the last word counts.
+func (a *App) loadPrices() error {
+	switch a.UnknownPrice {
+	case "", "refuse":
+	case "count_only":
+		a.countOnly = true
+	default:
+		return fmt.Errorf(`unknown_price must be "refuse" or "count_only", got %q`, a.UnknownPrice)
+	}
+	a.prices = upstream.BuiltInPrices()
+	if a.PricesFile != "" {
+		path, err := caddy.NewReplacer().ReplaceOrErr(a.PricesFile, true, true)
+		if err != nil {
+			return fmt.Errorf("prices: %w", err)
+		}
+		f, err := os.Open(path)
+		if err != nil {
+			return fmt.Errorf("prices: %w", err)
+		}
+		defer f.Close() //nolint:errcheck // it was only read
+		if a.prices, err = a.prices.With(f); err != nil {
+			return fmt.Errorf("prices: %s: %w", path, err)
+		}
+	}
+	for _, p := range a.Prices {
+		provider, model, err := splitModel(p.Model)
+		if err != nil {
+			return fmt.Errorf("price: %w", err)
+		}
+		if a.prices, err = a.prices.WithPrice(provider, model, p.Input, p.Output, p.CachedInput); err != nil {
+			return fmt.Errorf("price: %w", err)
+		}
+	}
+	return nil
+}
+
+// splitModel reads PRESET/MODEL.
+func splitModel(s string) (provider, model string, err error) {
+	provider, model, ok := strings.Cut(s, "/")
+	if !ok || model == "" || !slices.Contains(upstream.Names(), provider) {
+		return "", "", fmt.Errorf("a model is written PRESET/MODEL, such as openai/my-finetune, with one of %s; got %q", strings.Join(upstream.Names(), ", "), s)
+	}
+	return provider, model, nil
+}
+
+// oldPrices is the age from which the built-in prices are reported.
+const oldPrices = 45 * 24 * time.Hour
+
+// warnOldPrices says when the built-in prices may not be true any more.
+func (a *App) warnOldPrices(now time.Time) {
+	asOf, err := time.Parse(time.DateOnly, a.prices.AsOf)
+	if err == nil && now.Sub(asOf) < oldPrices {
+		return
+	}
+	a.logger.Warn("the built-in prices are old: update till, or name a file of your own with: prices PATH", zap.String("as_of", a.prices.AsOf))
+}
+
+// Prices is what limits in dollars count with.
+func (a *App) PriceTable() *upstream.Prices { return a.prices }

@@ -1,0 +1,119 @@
+package upstream
+
+import (
+	"bytes"
+	"io"
+)
+
+// HideUsage takes out of a stream of chat completions the one event that the
+// client did not ask for: it has no choices, and usage, and clients that
+// expect a choice break on it. Every other event passes as soon as it is whole.
+func HideUsage(body io.ReadCloser) io.ReadCloser {
+	return &usageHider{ReadCloser: body}
+}
+
+type usageHider struct {
+	io.ReadCloser
+	in  []byte // read and not yet judged
+	out []byte // judged and not yet passed on
+	err error  // of reading
+	buf [4096]byte
+}
+
+// Read implements io.Reader.
+func (h *usageHider) Read(p []byte) (int, error) {
+	for len(h.out) == 0 {
+		if h.err != nil {
+			return 0, h.err
+		}
+		n, err := h.ReadCloser.Read(h.buf[:])
+		h.in = append(h.in, h.buf[:n]...)
+		h.err = err
+		h.judge()
+	}
+	n := copy(p, h.out)
+	h.out = h.out[n:]
+	return n, nil
+}
+
+// judge moves whole events to what is passed on, but for the one.
+func (h *usageHider) judge() {
+	h.out = h.out[:0:cap(h.out)]
+	done := 0
+	for {
+		end := eventEnd(h.in[done:])
+		if end < 0 {
+			break
+		}
+		event := h.in[done : done+end]
+		done += end
+		if !isUsageEvent(event) {
+			h.out = append(h.out, event...)
+		}
+	}
+	h.in = append(h.in[:0], h.in[done:]...)
+	// What ends without an event's end passes, as does what is too long.
+	if h.err != nil || len(h.in) > maxMeterLine {
+		h.out = append(h.out, h.in...)
+		h.in = h.in[:0]
+	}
+}
+
+// eventEnd is the length of the event that b begins with, with the empty line
+// that ends it; -1 while it is not whole.
+func eventEnd(b []byte) int {
+	for i := range b {
+		if b[i] != '\n' {
+			continue
+		}
+		switch rest := b[i+1:]; {
+		case len(rest) > 0 && rest[0] == '\n':
+			return i + 2
+		case len(rest) > 1 && rest[0] == '\r' && rest[1] == '\n':
+			return i + 3
+		}
+	}
+	return -1
+}
+
+func isUsageEvent(event []byte) bool {
+	data, ok := bytes.CutPrefix(bytes.TrimSpace(event), []byte("data:"))
+	if !ok || !bytes.Contains(data, []byte(`"usage"`)) {
+		return false
+	}
+	o, err := parseObject(bytes.TrimSpace(data))
+	if err != nil {
+		return false
+	}
+	empty, usage := false, false
+	err = o.members(func(name string, value []byte) error {
+		switch name {
+		case "choices":
+			empty = value[0] == '[' && value[1+spaces(value[1:])] == ']'
+		case "usage":
+			usage = value[0] == '{'
+		}
+		return nil
+	})
+	return err == nil && empty && usage
+}
+
+// SpeaksError reports whether the body of an answer is an error in the words of
+// an API, and not of something before it.
+func SpeaksError(body []byte) bool {
+	o, err := parseObject(body)
+	if err != nil {
+		return false
+	}
+	speaks := false
+	err = o.members(func(name string, value []byte) error {
+		switch name {
+		case "error":
+			speaks = speaks || value[0] == '{' || value[0] == '"'
+		case "message":
+			speaks = speaks || value[0] == '"'
+		}
+		return nil
+	})
+	return err == nil && speaks
+}

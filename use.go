@@ -1,0 +1,244 @@
+package till
+
+import (
+	"errors"
+	"io"
+	"net/http"
+
+	"github.com/till-proxy/till/limiter"
+	"github.com/till-proxy/till/upstream"
+)
+
+// use is a request of a key with a limit in tokens or dollars: what it can use
+// at most, which is held before it is forwarded, and what it did use.
+type use struct {
+	estimate *upstream.Estimate
+	price    *upstream.Price // nil where it is not known, and need not be
+	priced   bool            // dollars are counted
+	mayFit   bool            // the output bound may be lowered
+	input    int64           // tokens, at most
+	natural  int64           // output tokens of one answer that the request or its model allows
+	most     int64           // nano-dollars that the key gives to one request
+
+	body   []byte // as it came, until it was rewritten
+	asked  int64  // output tokens of one answer before anything was lowered
+	output int64  // what one answer is bounded by; -1: left as it came
+
+	meter *upstream.Meter
+	whole bool // the answer was read to its end
+	own   bool // the answer is an error in the upstream's own words
+}
+
+// lowered is the output bound of an answer that has less than was asked for;
+// -1 where it has all.
+func (u *use) lowered() int64 {
+	if u == nil || u.output < 0 || u.output >= u.asked {
+		return -1
+	}
+	return u.output
+}
+
+// fitFloor is the least output that a request is fitted to, unless it asked
+// for less, in tokens.
+const fitFloor = 256
+
+// judgeUse finds out what a request can use at most, and lets the limiter hold
+// that.
+func (h *Handler) judgeUse(x *exchange, key *limiter.Key, call *upstream.Call, dollars bool, ask *limiter.Ask) *limiter.Refusal {
+	unbounded := func(why string) *limiter.Refusal {
+		return about(key, limiter.CodeNotMeterable, "has a limit in tokens or dollars, and %s", why)
+	}
+	switch {
+	case h.Guard:
+		return unbounded("what is used here cannot be measured; use a key that is limited in activations")
+	case x.upgrade:
+		return unbounded("what is used on an upgraded connection cannot be bounded")
+	}
+	e, err := x.target.preset.Estimate(call)
+	switch {
+	case errors.Is(err, upstream.ErrNotMeterable):
+		return unbounded(err.Error())
+	case err != nil:
+		return about(key, limiter.CodeBadRequest, "has a limit in tokens or dollars: %s", err)
+	case e == nil:
+		return nil // it uses none
+	}
+	u := &use{estimate: e, mayFit: !key.Unfitted, input: e.Input, natural: e.Stated, output: -1, most: key.MaxRequestSpend, body: call.Body}
+	provider := x.target.presetName
+	price, known := h.app.prices.Find(provider, e.Model)
+	switch {
+	case known:
+		u.price, u.priced = price, dollars
+		if u.natural < 0 {
+			u.natural = price.MaxOutput
+			if u.natural == 0 {
+				u.natural = price.Context
+			}
+		}
+	case dollars && !key.CountOnly && !h.app.countOnly:
+		return about(key, limiter.CodePriceUnknown, "has a limit in dollars, and the price of %s/%s is not known; add it with: price %s/%s INPUT OUTPUT", provider, e.Model, provider, e.Model)
+	}
+	if e.Window {
+		if u.price == nil || u.price.Context == 0 {
+			return unbounded("this request holds what only the model's context window bounds, which is not known of " + e.Model)
+		}
+		u.input = max(u.input, u.price.Context)
+	}
+	if u.natural <= 0 && e.Stated < 0 {
+		if !u.mayFit {
+			return unbounded("how long an answer of " + e.Model + " can be is not known; state max_tokens")
+		}
+		u.natural = noBound
+	}
+	u.asked = u.natural
+	if u.most > 0 && u.priced {
+		if refusal := u.boundOnce(key); refusal != nil {
+			return refusal
+		}
+	}
+	x.use, ask.Fit = u, u.fit
+	return nil
+}
+
+// noBound stands for an answer whose length nothing bounds but the fit.
+const noBound = 1 << 31
+
+// boundOnce applies the limit of a single request.
+func (u *use) boundOnce(key *limiter.Key) *limiter.Refusal {
+	if u.bound(u.natural)[limiter.Nanodollars] <= u.most {
+		return nil
+	}
+	left := limiter.Amounts{limiter.Tokens: noBound * noBound / 4, limiter.Nanodollars: u.most}
+	n, ok := u.fitted(left)
+	if !ok {
+		return about(key, limiter.CodeBudgetTooSmall, "may spend $%s on one request, and this one may cost up to $%s; lower max_tokens",
+			limiter.FormatUSD(u.most), limiter.FormatUSD(u.bound(u.natural)[limiter.Nanodollars]))
+	}
+	u.natural, u.output = n, n
+	return nil
+}
+
+// bound is what a request uses whose answers have at most so many tokens each.
+func (u *use) bound(output int64) limiter.Amounts {
+	all := output * u.estimate.Answers
+	b := limiter.Amounts{limiter.Tokens: u.input + all}
+	if u.priced {
+		b[limiter.Nanodollars] = u.price.MaxCost(u.estimate, u.input, all)
+	}
+	return b
+}
+
+func within(b, left limiter.Amounts) bool {
+	return b[limiter.Tokens] <= left[limiter.Tokens] && b[limiter.Nanodollars] <= left[limiter.Nanodollars]
+}
+
+// fit is the limiter's question what the request is to be held to. Where the
+// answer cannot be fitted into what is left, it is what the request would use.
+func (u *use) fit(left limiter.Amounts) limiter.Amounts {
+	u.output = -1
+	if u.estimate.Stated < 0 || u.natural < u.estimate.Stated {
+		u.output = u.natural // nobody else bounds it
+	}
+	b := u.bound(u.natural)
+	if within(b, left) {
+		return b
+	}
+	if n, ok := u.fitted(left); ok {
+		u.output = n
+		return u.bound(n)
+	}
+	return b
+}
+
+// fitted is the longest answer that what is left allows, if that is worth
+// anything.
+func (u *use) fitted(left limiter.Amounts) (int64, bool) {
+	if !u.mayFit || u.estimate.Stated == 0 {
+		return 0, false
+	}
+	all := left[limiter.Tokens] - u.input
+	if u.priced {
+		all = min(all, u.price.Affords(u.estimate, u.input, left[limiter.Nanodollars]))
+	}
+	n := min(all/u.estimate.Answers, u.natural)
+	floor := int64(fitFloor)
+	if u.estimate.Stated > 0 {
+		floor = min(floor, u.estimate.Stated)
+	}
+	return n, all > 0 && n >= floor
+}
+
+// rewrite writes the bound that is held into the request.
+func (x *exchange) rewrite(r *http.Request) *limiter.Refusal {
+	u := x.use
+	if u == nil || u.output < 0 && !u.estimate.HidesUsage() {
+		return nil
+	}
+	read, err := u.estimate.Rewrite(u.body, u.output)
+	u.body = nil
+	if err != nil {
+		return about(x.grant.Key(), limiter.CodeBadRequest, "sent a body whose bound cannot be written: %s", err)
+	}
+	x.send(r, read)
+	return nil
+}
+
+// used is what a request that was dispatched is charged.
+func (u *use) used(status int) (tokens, nano int64) {
+	var seen upstream.Usage
+	final := false
+	if u.meter != nil {
+		seen, final = u.meter.Usage(), u.meter.Final()
+	} else {
+		seen.Input = -1 // no answer, or none that was passed on
+	}
+	refused := status >= 400 && status < 500 || status >= 500 && u.own
+	switch {
+	case refused && !seen.Known():
+		return 0, 0
+	case seen.Known() && final && (u.whole || refused):
+		tokens = seen.Tokens()
+		if u.priced {
+			nano = u.price.Cost(seen, u.estimate.Permille)
+		}
+		return tokens, nano
+	}
+	// What is not known is charged at the bound, and never below what was
+	// seen.
+	output := u.natural
+	if u.output >= 0 {
+		output = u.output
+	}
+	b := u.bound(output)
+	tokens, nano = max(b[limiter.Tokens], seen.Tokens()), b[limiter.Nanodollars]
+	if u.priced && seen.Known() {
+		nano = max(nano, u.price.Cost(seen, u.estimate.Permille))
+	}
+	return tokens, nano
+}
+
+// measure watches over an answer's body.
+func (u *use) measure(res *http.Response, stream bool) {
+	u.meter = upstream.NewMeter(stream)
+	body := io.ReadCloser(&meteredBody{ReadCloser: res.Body, u: u})
+	if stream && u.estimate.HidesUsage() && res.StatusCode < 300 {
+		body = upstream.HideUsage(body)
+	}
+	res.Body = body
+}
+
+// meteredBody shows what passes to the meter.
+type meteredBody struct {
+	io.ReadCloser
+	u *use
+}
+
+func (b *meteredBody) Read(p []byte) (int, error) {
+	n, err := b.ReadCloser.Read(p)
+	b.u.meter.Write(p[:n])
+	if err == io.EOF && !b.u.whole {
+		b.u.meter.Close()
+		b.u.whole = true
+	}
+	return n, err
+}
