@@ -5,6 +5,7 @@
 #     -v ./Caddyfile:/etc/caddy/Caddyfile:ro \
 #     -v ./openai.key:/run/secrets/openai:ro till
 #
+# The server runs as user 10001, which must be able to read openai.key: chown it.
 # The store, the seal key and the certificates are in /data: keep it. Whoever
 # may `docker exec` here manages every key.
 

@@ -32,6 +32,9 @@ type variables struct {
 	Set      []variable `json:"set"`
 	// Unset are the variables that would make clients use the real key.
 	Unset []string `json:"unset,omitempty"`
+	// InCode is the SDKs' parameter that takes the address, where no variable
+	// does.
+	InCode string `json:"in_code,omitempty"`
 }
 
 type variable struct {
@@ -48,6 +51,7 @@ func environment(info UpstreamInfo, base, key string) variables {
 		v.Set = []variable{{"TILL_BASE_URL", base}, {"TILL_KEY", key}}
 		return v
 	}
+	v.InCode = p.InCode
 	for _, c := range p.ClientEnv {
 		value := base + c.Path
 		if c.Key {
@@ -72,6 +76,9 @@ func (v variables) lines() []string {
 	}
 	for _, s := range v.Set {
 		lines = append(lines, "export "+s.Name+"="+quote(s.Value))
+	}
+	if v.InCode != "" {
+		lines = append(lines, "# These SDKs take the address in code: "+v.InCode+" = "+quote(v.BaseURL))
 	}
 	return lines
 }

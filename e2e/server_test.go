@@ -92,7 +92,7 @@ func newServer(t *testing.T, o options) *server {
 		t: t, dir: t.TempDir(), admin: freePort(t), addr: freePort(t), log: new(bytes.Buffer),
 		env: o.env, upstream: upstreamtest.Start(t, o.vendor, realKey),
 		client: &http.Client{Timeout: patience, Transport: &http.Transport{
-			MaxIdleConnsPerHost: 128, DisableCompression: true,
+			MaxIdleConnsPerHost: 128, DisableCompression: true, ExpectContinueTimeout: patience,
 		}},
 	}
 	t.Cleanup(s.client.CloseIdleConnections)

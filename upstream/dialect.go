@@ -235,7 +235,10 @@ func (d Dialect) StreamError(path string, r Refusal) []byte {
 				"error": object{"code": r.Code, "message": r.Message},
 			},
 		})
-	case d == Cohere, d == Mistral:
+	case d == Cohere:
+		// Its SDKs know no error event; this one they hand on.
+		return event("message-end", object{"type": "message-end", "delta": object{"error": r.Message, "finish_reason": "ERROR", "code": r.Code}})
+	case d == Mistral:
 		return event("", OpenAI.shape(r))
 	default:
 		return event("", d.shape(r))

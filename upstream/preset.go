@@ -49,6 +49,9 @@ type Preset struct {
 	KeyEnv []string
 	// ClientEnv are the variables that point clients at another address.
 	ClientEnv []ClientVar
+	// InCode is where the vendor's SDKs take the address when no variable
+	// sets it: the name of a parameter.
+	InCode string
 
 	administrative, asynchronous *scope.DenyList // arranged by init
 }

@@ -102,7 +102,7 @@ var presets = []*Preset{
 		Administrative: below("/v1/organizations", "/v1/organization", "/v1/workspaces", "/v1/admin",
 			"/v1/api-keys"),
 		KeyEnv:    []string{"MISTRAL_API_KEY"},
-		ClientEnv: []ClientVar{{Name: "MISTRAL_SERVER_URL"}, {Name: "MISTRAL_API_KEY", Key: true}},
+		ClientEnv: []ClientVar{{Name: "MISTRAL_API_KEY", Key: true}}, InCode: "serverURL",
 	}, {
 		// https://console.groq.com/docs/api-reference
 		Name: "groq", Origin: "https://api.groq.com", Dialect: OpenAI, Auth: bearer, Prefix: "/openai/v1",
@@ -164,10 +164,11 @@ var presets = []*Preset{
 			"/v1/connectors", "/v2/batches", "/v1/batches"),
 		Administrative: below("/v1/organization", "/v1/api-keys", "/v2/organization"),
 		KeyEnv:         []string{"CO_API_KEY", "COHERE_API_KEY"},
-		ClientEnv:      []ClientVar{{Name: "CO_API_URL"}, {Name: "CO_API_KEY", Key: true}},
+		ClientEnv:      []ClientVar{{Name: "CO_API_KEY", Key: true}}, InCode: "environment",
 	}, {
 		// https://docs.ollama.com/api
-		Name: "ollama", Origin: "http://127.0.0.1:11434", Dialect: OpenAI, Auth: bearer,
+		Name: "ollama", Origin: "http://127.0.0.1:11434", Dialect: OpenAI, Auth: bearer, Prefix: "/v1",
+		Versions:     []string{"/api"},
 		AsksForUsage: true,
 		Free:         join(modelList("/v1"), rules("GET /api/tags", "HEAD /api/tags", "GET /api/version", "GET /api/ps")),
 		Asynchronous: below("/api/pull", "/api/push", "/api/create", "/api/copy", "/api/delete", "/api/blobs"),

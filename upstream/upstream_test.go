@@ -39,6 +39,7 @@ func TestPathsWorkWithAndWithoutTheirPrefix(t *testing.T) {
 		{"cohere", "/v1/rerank", "/v1/rerank"},
 		{"perplexity", "/chat/completions", "/chat/completions"},
 		{"ollama", "/api/chat", "/api/chat"},
+		{"ollama", "/chat/completions", "/v1/chat/completions"},
 	} {
 		p, ok := Lookup(test.preset)
 		if !ok {

@@ -12,8 +12,11 @@ import (
 // answer is a right answer in the vendor's shape.
 func (s *Server) answer(w http.ResponseWriter, r *http.Request, body []byte) {
 	var ask struct {
-		Model  string `json:"model"`
-		Stream bool   `json:"stream"`
+		Model   string `json:"model"`
+		Stream  bool   `json:"stream"`
+		Options struct {
+			Usage bool `json:"include_usage"`
+		} `json:"stream_options"`
 	}
 	if len(body) > 0 && strings.Contains(r.Header.Get("Content-Type"), "json") {
 		if err := json.Unmarshal(body, &ask); err != nil {
@@ -32,10 +35,19 @@ func (s *Server) answer(w http.ResponseWriter, r *http.Request, body []byte) {
 	case s.vendor == Any:
 		s.json(w, object{"path": path, "method": r.Method})
 	case speaksOpenAI && openAI == "/chat/completions" && ask.Stream:
-		s.stream(w, r, openAIChunk, event("", object{
+		last := object{
 			"id": "chatcmpl-1", "object": "chat.completion.chunk", "created": 1, "model": "m",
 			"choices": []object{{"index": 0, "delta": object{"content": ""}, "finish_reason": "stop"}},
-		})+"data: [DONE]\n\n")
+		}
+		usage := object{"prompt_tokens": 5, "completion_tokens": 2, "total_tokens": 7}
+		if s.vendor == Mistral {
+			last["usage"] = usage
+		}
+		end := event("", last)
+		if ask.Options.Usage {
+			end += event("", object{"id": "chatcmpl-1", "object": "chat.completion.chunk", "created": 1, "model": "m", "choices": []any{}, "usage": usage})
+		}
+		s.stream(w, r, openAIChunk, end+"data: [DONE]\n\n")
 	case speaksOpenAI && openAI == "/chat/completions":
 		s.json(w, object{
 			"id": "chatcmpl-1", "object": "chat.completion", "created": 1, "model": ask.Model,
@@ -55,7 +67,9 @@ func (s *Server) answer(w http.ResponseWriter, r *http.Request, body []byte) {
 			"message": object{"role": "assistant", "content": []object{{"type": "text", "text": "hello"}}},
 		})
 	case s.vendor == Anthropic && post && path == "/v1/messages" && ask.Stream:
-		s.stream(w, r, anthropicChunk, "event: message_stop\ndata: {\"type\":\"message_stop\"}\n\n")
+		s.stream(w, r, anthropicChunk, event("content_block_stop", object{"type": "content_block_stop", "index": 0})+
+			event("message_delta", object{"type": "message_delta", "delta": object{"stop_reason": "end_turn", "stop_sequence": nil}, "usage": object{"output_tokens": 2}})+
+			"event: message_stop\ndata: {\"type\":\"message_stop\"}\n\n")
 	case s.vendor == Anthropic && post && path == "/v1/messages":
 		s.json(w, object{
 			"id": "msg_1", "type": "message", "role": "assistant", "model": ask.Model, "stop_reason": "end_turn", "stop_sequence": nil,
