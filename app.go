@@ -97,8 +97,16 @@ type Role struct {
 
 // RoleBudget is a budget shared by the keys of a role.
 type RoleBudget struct {
-	// How many requests may be admitted in all. Must be positive.
+	// How many requests may be admitted in all. Default: any number.
 	Activations int64 `json:"activations,omitempty"`
+
+	// How many tokens of input and output may be used in all. Default: any
+	// number.
+	Tokens int64 `json:"tokens,omitempty"`
+
+	// How many US dollars may be spent in all, as text: "200.00". Default: any
+	// amount.
+	SpendUSD string `json:"spend_usd,omitempty"`
 }
 
 // CaddyModule returns the Caddy module information.
@@ -155,21 +163,47 @@ func (a *App) Provision(ctx caddy.Context) error {
 		if err != nil {
 			return fmt.Errorf("upstream %s: %w", name, err)
 		}
-		t.admitted = a.engine.metrics.counter(name)
+		t.admitted, t.spent = a.engine.metrics.counter(name), a.engine.metrics.use(name)
 		a.targets[name] = t
 	}
 	a.roles = make(map[string]limiter.RoleBudget, len(a.Roles))
 	for name, role := range a.Roles {
 		budget := limiter.RoleBudget{Limit: limiter.NoLimits()}
 		if role != nil && role.Budget != nil {
-			if role.Budget.Activations < 1 {
-				return fmt.Errorf("role %s: budget: activations must be positive, got %d", name, role.Budget.Activations)
+			limit, err := role.Budget.limit()
+			if err != nil {
+				return fmt.Errorf("role %s: budget: %w", name, err)
 			}
-			budget.Limit[limiter.Activations] = role.Budget.Activations
+			budget.Limit = limit
 		}
 		a.roles[name] = budget
 	}
 	return nil
+}
+
+// limit is the budget as the limiter takes it.
+func (b *RoleBudget) limit() (limiter.Amounts, error) {
+	limit := limiter.NoLimits()
+	if b.Activations < 0 || b.Tokens < 0 {
+		return limit, fmt.Errorf("activations and tokens must be positive, got %d and %d", b.Activations, b.Tokens)
+	}
+	if b.Activations > 0 {
+		limit[limiter.Activations] = b.Activations
+	}
+	if b.Tokens > 0 {
+		limit[limiter.Tokens] = b.Tokens
+	}
+	if b.SpendUSD != "" {
+		nano, err := limiter.ParseUSD(b.SpendUSD)
+		if err != nil {
+			return limit, fmt.Errorf("spend_usd: %w", err)
+		}
+		limit[limiter.Nanodollars] = nano
+	}
+	if limit == limiter.NoLimits() {
+		return limit, errors.New("set at least one of activations, tokens, spend_usd")
+	}
+	return limit, nil
 }
 
 // Start opens the store and puts this configuration's roles into force.

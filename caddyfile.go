@@ -36,7 +36,7 @@ func init() {
 //		unknown_price refuse | count_only
 //		upstream   <name> [<preset>|<url>] { … }
 //		role       <name> {
-//			budget activations <count>
+//			budget [activations <count>] [tokens <count>] [spend <dollars>]
 //		}
 //	}
 //
@@ -167,20 +167,52 @@ func parseRole(d *caddyfile.Dispenser) (string, *Role, error) {
 	for nesting := d.Nesting(); d.NextBlock(nesting); {
 		switch d.Val() {
 		case "budget":
-			var kind, count string
-			if role.Budget != nil || !d.AllArgs(&kind, &count) || kind != "activations" {
-				return "", nil, d.Err("budget stands once and is written: budget activations 10000")
+			budget, err := parseBudget(d)
+			if err != nil {
+				return "", nil, err
 			}
-			n, err := limiter.ParseCount(count)
-			if err != nil || n < 1 {
-				return "", nil, d.Errf("budget activations must be a positive count such as 500, 10k or 1M, got %q", count)
+			if role.Budget != nil {
+				return "", nil, d.Err("budget stands once: write all of it on one line")
 			}
-			role.Budget = &RoleBudget{Activations: n}
+			role.Budget = budget
 		default:
 			return "", nil, d.Errf("unknown role option %q; there is budget", d.Val())
 		}
 	}
 	return name, role, nil
+}
+
+// parseBudget reads pairs of a kind and an amount:
+//
+//	budget activations 10000 tokens 5M spend $200
+func parseBudget(d *caddyfile.Dispenser) (*RoleBudget, error) {
+	args, b := d.RemainingArgs(), new(RoleBudget)
+	if len(args) == 0 || len(args)%2 != 0 {
+		return nil, d.Err("budget is written: budget activations 10000 tokens 5M spend $200, each of them or some")
+	}
+	for i := 0; i < len(args); i += 2 {
+		kind, amount := args[i], args[i+1]
+		switch {
+		case kind == "spend" && b.SpendUSD == "":
+			if n, err := limiter.ParseUSD(amount); err != nil || n < 1 {
+				return nil, d.Errf("budget spend must be an amount of dollars such as $200 or 0.50, got %q", amount)
+			}
+			b.SpendUSD = strings.TrimPrefix(amount, "$")
+		case kind == "activations" && b.Activations == 0 || kind == "tokens" && b.Tokens == 0:
+			n, err := limiter.ParseCount(amount)
+			if err != nil || n < 1 {
+				return nil, d.Errf("budget %s must be a positive count such as 500, 10k or 1M, got %q", kind, amount)
+			}
+			if kind == "tokens" {
+				b.Tokens = n
+			} else {
+				b.Activations = n
+			}
+		default:
+			return nil, d.Errf("budget takes activations, tokens and spend, each once, got %q", kind)
+		}
+	}
+	return b, nil
 }
 
 // parseDirective expands

@@ -98,7 +98,7 @@ func (x *exchange) settle() {
 		used[limiter.Activations] = 0
 	}
 	if x.use != nil {
-		used[limiter.Tokens], used[limiter.Nanodollars] = x.use.used(int(x.status.Load()))
+		used[limiter.Tokens], used[limiter.Nanodollars] = x.use.charge(int(x.status.Load()), x.target.spent)
 	}
 	x.grant.Settle(used)
 	if used[limiter.Activations] > 0 {

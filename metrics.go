@@ -9,6 +9,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/till-proxy/till/limiter"
+	"github.com/till-proxy/till/upstream"
 )
 
 // metrics are the collectors of one store. They live with it, not with a
@@ -19,6 +20,8 @@ type metrics struct {
 	refusals    *prometheus.CounterVec // by upstream, code
 	commits     prometheus.Histogram   // seconds
 	overhead    prometheus.Histogram   // seconds
+	tokens      *prometheus.CounterVec // by upstream, kind
+	spend       *prometheus.CounterVec // dollars, by upstream
 	collectors  []prometheus.Collector
 	limiter     atomic.Pointer[limiter.Limiter]
 
@@ -47,12 +50,44 @@ func newMetrics() *metrics {
 		Help:    "Time between a request's arrival and its admission, waiting for the store included.",
 		Buckets: prometheus.ExponentialBuckets(2e-6, 2, 20),
 	})
-	m.collectors = []prometheus.Collector{m.activations, m.refusals, m.commits, m.overhead,
+	m.tokens = prometheus.NewCounterVec(prometheus.CounterOpts{
+		Namespace: ns, Subsystem: sub, Name: "tokens_total",
+		Help: "Tokens charged to keys with a limit in tokens or dollars. Kind unmeasured is what was charged at its bound.",
+	}, []string{"upstream", "kind"})
+	m.spend = prometheus.NewCounterVec(prometheus.CounterOpts{
+		Namespace: ns, Subsystem: sub, Name: "spend_usd_total",
+		Help: "US dollars charged to keys with a limit in dollars.",
+	}, []string{"upstream"})
+	m.collectors = []prometheus.Collector{m.activations, m.refusals, m.commits, m.overhead, m.tokens, m.spend,
 		&limiterCollector{m, prometheus.NewDesc("caddy_till_holds", "Requests in flight.", nil, nil),
 			prometheus.NewDesc("caddy_till_keys", "Keys by recorded status.", []string{"status"}, nil),
 			prometheus.NewDesc("caddy_till_forfeited_activations_total",
 				"Activations that count as used because a crash left it open, at most.", nil, nil)}}
 	return m
+}
+
+// useMetrics are the counters of one upstream's use.
+type useMetrics struct {
+	input, cached, output, unmeasured, dollars prometheus.Counter
+}
+
+// use returns the counters of an upstream's tokens and dollars.
+func (m *metrics) use(upstream string) *useMetrics {
+	kind := func(kind string) prometheus.Counter { return m.tokens.WithLabelValues(upstream, kind) }
+	return &useMetrics{kind("input"), kind("cached_input"), kind("output"), kind("unmeasured"), m.spend.WithLabelValues(upstream)}
+}
+
+// count adds what a request was charged. seen is nil where it was not measured.
+func (m *useMetrics) count(seen *upstream.Usage, tokens, nano int64) {
+	m.dollars.Add(float64(nano) / 1e9)
+	if seen == nil {
+		m.unmeasured.Add(float64(tokens))
+		return
+	}
+	cached := max(seen.CachedInput, 0)
+	m.input.Add(float64(max(seen.Input-cached, 0)))
+	m.cached.Add(float64(cached))
+	m.output.Add(float64(max(seen.Output, 0)))
 }
 
 // register adds the collectors to the registry of one configuration.

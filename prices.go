@@ -84,5 +84,5 @@ func (a *App) warnOldPrices(now time.Time) {
 	a.logger.Warn("the built-in prices are old: update till, or name a file of your own with: prices PATH", zap.String("as_of", a.prices.AsOf))
 }
 
-// Prices is what limits in dollars count with.
+// PriceTable is what limits in dollars count with.
 func (a *App) PriceTable() *upstream.Prices { return a.prices }

@@ -85,6 +85,7 @@ type target struct {
 	cors       corsOrigins
 	stays      map[string]bool // headers of requests that are never sent on
 	admitted   prometheus.Counter
+	spent      *useMetrics
 }
 
 // origin is one place that the credential may be sent to.

@@ -183,8 +183,20 @@ func (x *exchange) rewrite(r *http.Request) *limiter.Refusal {
 	return nil
 }
 
-// used is what a request that was dispatched is charged.
-func (u *use) used(status int) (tokens, nano int64) {
+// charge is what a request that was dispatched is charged.
+func (u *use) charge(status int, m *useMetrics) (tokens, nano int64) {
+	tokens, nano, measured := u.used(status)
+	var seen *upstream.Usage
+	if measured {
+		usage := u.meter.Usage()
+		seen = &usage
+	}
+	m.count(seen, tokens, nano)
+	return tokens, nano
+}
+
+// used is what was used, and whether that was measured.
+func (u *use) used(status int) (tokens, nano int64, measured bool) {
 	var seen upstream.Usage
 	final := false
 	if u.meter != nil {
@@ -195,13 +207,13 @@ func (u *use) used(status int) (tokens, nano int64) {
 	refused := status >= 400 && status < 500 || status >= 500 && u.own
 	switch {
 	case refused && !seen.Known():
-		return 0, 0
+		return 0, 0, false
 	case seen.Known() && final && (u.whole || refused):
 		tokens = seen.Tokens()
 		if u.priced {
 			nano = u.price.Cost(seen, u.estimate.Permille)
 		}
-		return tokens, nano
+		return tokens, nano, true
 	}
 	// What is not known is charged at the bound, and never below what was
 	// seen.
@@ -214,7 +226,7 @@ func (u *use) used(status int) (tokens, nano int64) {
 	if u.priced && seen.Known() {
 		nano = max(nano, u.price.Cost(seen, u.estimate.Permille))
 	}
-	return tokens, nano
+	return tokens, nano, false
 }
 
 // measure watches over an answer's body.

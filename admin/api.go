@@ -20,6 +20,7 @@ import (
 
 	"github.com/till-proxy/till/limiter"
 	"github.com/till-proxy/till/token"
+	"github.com/till-proxy/till/upstream"
 )
 
 // Backend is the running configuration, as far as managing keys needs it.
@@ -31,6 +32,8 @@ type Backend interface {
 	// Seal puts an upstream's real key into a box that only the scoped key
 	// with that lookup opens, and only while its record has the salt.
 	Seal(upstream string, lookup token.Lookup, salt, credential token.Secret) (Sealed, error)
+	// PriceTable is what limits in dollars count with.
+	PriceTable() *upstream.Prices
 	// BaseURL is the public address of this server, or empty.
 	BaseURL() string
 }
@@ -78,6 +81,7 @@ func NewHandler(b Backend, caller limiter.Caller, log *slog.Logger) http.Handler
 		"POST /keys/{id}/revoke":  a.revoke,
 		"GET /upstreams":          a.upstreams,
 		"GET /stats":              a.stats,
+		"GET /prices":             a.prices,
 	} {
 		mux.Handle(pattern, a.handle(call))
 	}

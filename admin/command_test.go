@@ -150,7 +150,7 @@ func TestExitCodes(t *testing.T) {
 
 func TestHelpFitsAndHasExamples(t *testing.T) {
 	t.Parallel()
-	for _, name := range []string{"", "up", "create", "list", "show", "suspend", "resume", "revoke", "grant", "forget", "env", "stats"} {
+	for _, name := range []string{"", "prices", "up", "create", "list", "show", "suspend", "resume", "revoke", "grant", "forget", "env", "stats"} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			r := till(t, strings.Fields(name+" --help")...)

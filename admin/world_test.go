@@ -16,6 +16,7 @@ import (
 
 	"github.com/till-proxy/till/limiter"
 	"github.com/till-proxy/till/token"
+	"github.com/till-proxy/till/upstream"
 )
 
 // world is a management API over a limiter on a real Badger directory.
@@ -72,6 +73,8 @@ func (b backend) Limiter() (*limiter.Limiter, error) {
 }
 func (b backend) UpstreamInfos() []UpstreamInfo { return b.w.upstreams }
 func (b backend) BaseURL() string               { return b.w.base }
+
+func (b backend) PriceTable() *upstream.Prices { return upstream.BuiltInPrices() }
 
 // Seal is the server's, with a seal key of its own.
 func (b backend) Seal(upstream string, lookup token.Lookup, salt, credential token.Secret) (Sealed, error) {

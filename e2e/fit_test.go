@@ -2,6 +2,8 @@ package e2e
 
 import (
 	"encoding/json"
+	"fmt"
+	"io"
 	"net/http"
 	"strings"
 	"testing"
@@ -197,6 +199,49 @@ func TestARequestThatFailsGivesTokensBack(t *testing.T) {
 		s.used(id)
 		if used := s.show(id)["used_tokens"].(float64) - before; (used == 0) != test.gives || !test.gives && used < 500 {
 			t.Errorf("%s: %v tokens are charged", test.name, used)
+		}
+	}
+}
+
+func TestKeysOfARoleShareItsDollars(t *testing.T) {
+	t.Parallel()
+	u := newMeteredUpstream(t)
+	s := newServer(t, options{to: u.URL, site: "metrics /metrics", more: "price openai/m 1.00 2.00\nrole ci {\n\tbudget spend $0.01\n}"})
+	keys := make([]string, 3)
+	for i := range keys {
+		// No limit of their own but time.
+		_, keys[i] = s.mint(object{"role": "ci", "expires_in": "1h", "fit": false})
+	}
+	for i := 0; ; i++ {
+		status, code := s.sendBody(keys[i%3], spendBody)
+		if status == http.StatusOK && i < 1000 {
+			continue
+		}
+		if status != http.StatusPaymentRequired || code != "till_budget_too_small" && code != "till_spend_exhausted" {
+			t.Errorf("after %d: %d %s", i, status, code)
+		}
+		break
+	}
+	if spent := u.nano.Load(); spent > 10_000_000 || spent < 9_000_000 {
+		t.Errorf("%d nano-dollars of $0.01", spent)
+	}
+	res, err := s.client.Get("http://" + s.admin + "/metrics")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer res.Body.Close()
+	text, err := io.ReadAll(res.Body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	answers := u.answers.Load()
+	for _, want := range []string{
+		fmt.Sprintf(`caddy_till_tokens_total{kind="output",upstream="mock"} %d`, 100*answers),
+		fmt.Sprintf(`caddy_till_tokens_total{kind="input",upstream="mock"} %d`, spendInput*answers),
+		`caddy_till_spend_usd_total{upstream="mock"} 0.009`,
+	} {
+		if !strings.Contains(string(text), want) {
+			t.Errorf("the metrics lack %s", want)
 		}
 	}
 }
