@@ -107,6 +107,10 @@ type RoleBudget struct {
 	// How many US dollars may be spent in all, as text: "200.00". Default: any
 	// amount.
 	SpendUSD string `json:"spend_usd,omitempty"`
+
+	// When all of it begins anew, in UTC: "day", "week" (on Mondays) or
+	// "month". Default: never.
+	Renews string `json:"renews,omitempty"`
 }
 
 // CaddyModule returns the Caddy module information.
@@ -175,6 +179,11 @@ func (a *App) Provision(ctx caddy.Context) error {
 				return fmt.Errorf("role %s: budget: %w", name, err)
 			}
 			budget.Limit = limit
+			if role.Budget.Renews != "" {
+				if budget.Renews, err = limiter.ParseRenewal(role.Budget.Renews); err != nil {
+					return fmt.Errorf("role %s: budget: %w", name, err)
+				}
+			}
 		}
 		a.roles[name] = budget
 	}

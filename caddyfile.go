@@ -36,7 +36,7 @@ func init() {
 //		unknown_price refuse | count_only
 //		upstream   <name> [<preset>|<url>] { … }
 //		role       <name> {
-//			budget [activations <count>] [tokens <count>] [spend <dollars>]
+//			budget [activations <count>] [tokens <count>] [spend <dollars>] [renews day|week|month]
 //		}
 //	}
 //
@@ -184,15 +184,20 @@ func parseRole(d *caddyfile.Dispenser) (string, *Role, error) {
 
 // parseBudget reads pairs of a kind and an amount:
 //
-//	budget activations 10000 tokens 5M spend $200
+//	budget activations 10000 tokens 5M spend $200 renews month
 func parseBudget(d *caddyfile.Dispenser) (*RoleBudget, error) {
 	args, b := d.RemainingArgs(), new(RoleBudget)
 	if len(args) == 0 || len(args)%2 != 0 {
-		return nil, d.Err("budget is written: budget activations 10000 tokens 5M spend $200, each of them or some")
+		return nil, d.Err("budget is written: budget activations 10000 tokens 5M spend $200 renews month, each of them or some")
 	}
 	for i := 0; i < len(args); i += 2 {
 		kind, amount := args[i], args[i+1]
 		switch {
+		case kind == "renews" && b.Renews == "":
+			if _, err := limiter.ParseRenewal(amount); err != nil {
+				return nil, d.Errf("budget renews: %v", err)
+			}
+			b.Renews = amount
 		case kind == "spend" && b.SpendUSD == "":
 			if n, err := limiter.ParseUSD(amount); err != nil || n < 1 {
 				return nil, d.Errf("budget spend must be an amount of dollars such as $200 or 0.50, got %q", amount)
@@ -209,7 +214,7 @@ func parseBudget(d *caddyfile.Dispenser) (*RoleBudget, error) {
 				b.Activations = n
 			}
 		default:
-			return nil, d.Errf("budget takes activations, tokens and spend, each once, got %q", kind)
+			return nil, d.Errf("budget takes activations, tokens, spend and renews, each once, got %q", kind)
 		}
 	}
 	return b, nil

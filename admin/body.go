@@ -128,7 +128,6 @@ func malformed(err error) error {
 // notEnforced are fields that a later version takes. A limit that is not
 // enforced must not be promised.
 var notEnforced = map[string]string{
-	"renews":   "renewing budgets are not enforced by this version",
 	"delegate": "child keys are not offered by this version",
 }
 

@@ -101,7 +101,7 @@ func TestExitCodes(t *testing.T) {
 		"an argument too few":           {[]string{"revoke"}, 2, "name the keys"},
 		"create without a limit":        {[]string{"create", "--name", "x"}, 2, "set at least one limit"},
 		"a count that is none":          {[]string{"create", "--max-activations", "many"}, 2, "500, 10k or 1M"},
-		"a limit that is not enforced":  {[]string{"create", "--max-activations", "5", "--renews", "day"}, 1, "--renews: renewing budgets are not enforced by this version"},
+		"a limit that is not enforced":  {[]string{"create", "--max-activations", "5", "--delegate"}, 1, "--delegate: child keys are not offered by this version"},
 		"a limit in dollars":            {[]string{"create", "--upstream", "openai", "--max-spend-usd", "$5", "--max-tokens", "1M"}, 0, ""},
 		"dollars that are none":         {[]string{"create", "--upstream", "openai", "--max-spend-usd", "five"}, 2, "--max-spend-usd: an amount is written"},
 		"a real key to be sealed":       {[]string{"create", "--max-activations", "5", "--upstream", "spare", "--upstream-key", "sk-real"}, 0, ""},
@@ -158,7 +158,7 @@ func TestHelpFitsAndHasExamples(t *testing.T) {
 				t.Errorf("exit %d: %s", r.code, r.out)
 			}
 			fits(t, r.out)
-			for _, later := range []string{"--delegate", "--renews"} {
+			for _, later := range []string{"--delegate"} {
 				if strings.Contains(r.out, later) {
 					t.Errorf("%s is offered and not enforced", later)
 				}

@@ -16,17 +16,17 @@ import (
 
 // limitFlags are a mint's fields as flags.
 type limitFlags struct {
-	name, upstream, role, owner, purpose, charge       string
-	upstreamKey                                        string
-	maxActivations, expiresIn, expiresAt               string
-	maxTokens, maxSpend, maxRequestSpend, unknownPrice string
-	maxSpendCents                                      int64
-	fit                                                bool
-	idleTimeout, firstUseWithin, rate                  string
-	maxConcurrency                                     int
-	models, paths, methods, ips                        []string
-	labels, metadata                                   map[string]string
-	pinIP, selfRevoke, unlimited                       bool
+	name, upstream, role, owner, purpose, charge               string
+	upstreamKey                                                string
+	maxActivations, expiresIn, expiresAt                       string
+	maxTokens, maxSpend, maxRequestSpend, unknownPrice, renews string
+	maxSpendCents                                              int64
+	fit                                                        bool
+	idleTimeout, firstUseWithin, rate                          string
+	maxConcurrency                                             int
+	models, paths, methods, ips                                []string
+	labels, metadata                                           map[string]string
+	pinIP, selfRevoke, unlimited                               bool
 
 	later func() error
 }
@@ -64,6 +64,7 @@ func (f *limitFlags) add(cmd *cobra.Command) {
 	s.StringVar(&f.maxSpend, "max-spend-usd", "", "dollars: 5, 0.25")
 	s.Int64Var(&f.maxSpendCents, "max-spend-cents", 0, "the same in cents: 500")
 	s.StringVar(&f.maxRequestSpend, "max-request-spend-usd", "", "dollars that one request may cost at most")
+	s.StringVar(&f.renews, "renews", "", "day, week or month: activations, tokens and dollars begin anew, UTC")
 	s.BoolVar(&f.fit, "fit", true, "lower the output bound of requests to what is left")
 	s.StringVar(&f.unknownPrice, "unknown-price", "", "refuse (default) or count_only")
 	s.StringVar(&f.expiresIn, "expires-in", "", "lifetime: 90m, 24h, 7d")
@@ -85,7 +86,7 @@ func (f *limitFlags) add(cmd *cobra.Command) {
 	s.StringToStringVar(&f.metadata, "metadata", nil, "NAME=VALUE, repeatable")
 	s.BoolVar(&f.selfRevoke, "self-revoke", true, "the holder may revoke the key")
 	s.BoolVar(&f.unlimited, "unlimited", false, "allow a key that nothing ends by itself")
-	f.later = laterFlags(cmd, "renews", "delegate")
+	f.later = laterFlags(cmd, "delegate")
 }
 
 // body is the mint as JSON; only what was set.
@@ -100,7 +101,7 @@ func (f *limitFlags) body(in io.Reader) (map[string]any, error) {
 	for field, value := range map[string]string{
 		"name": f.name, "upstream": f.upstream, "role": f.role, "owner": f.owner, "purpose": f.purpose,
 		"charge": f.charge, "expires_in": f.expiresIn, "expires_at": f.expiresAt, "idle_timeout": f.idleTimeout,
-		"first_use_within": f.firstUseWithin, "rate": f.rate, "unknown_price": f.unknownPrice,
+		"first_use_within": f.firstUseWithin, "rate": f.rate, "unknown_price": f.unknownPrice, "renews": f.renews,
 		"max_spend_usd": f.maxSpend, "max_request_spend_usd": f.maxRequestSpend,
 	} {
 		if value != "" {

@@ -43,6 +43,7 @@ type settable struct {
 	MaxSpendUSD    *dollars           `json:"max_spend_usd"`
 	MaxSpendCents  *int64             `json:"max_spend_cents"` // another way to write max_spend_usd
 	MaxRequestUSD  *dollars           `json:"max_request_spend_usd"`
+	Renews         *limiter.Renewal   `json:"renews"`
 	Fit            *bool              `json:"fit"`
 	UnknownPrice   *string            `json:"unknown_price"`
 	ExpiresIn      *span              `json:"expires_in"`
@@ -94,6 +95,7 @@ func (s *settable) apply(k *limiter.Key) error {
 	if s.MaxRequestUSD != nil && *s.MaxRequestUSD == 0 {
 		return invalid("max_request_spend_usd must be more than 0")
 	}
+	set(&k.Renews, s.Renews)
 	if s.Fit != nil {
 		k.Unfitted = !*s.Fit
 	}
@@ -158,6 +160,7 @@ var defaults = map[string]func(*limiter.Key){
 	"max_spend_usd":         func(k *limiter.Key) { k.Limit[limiter.Nanodollars] = limiter.NoLimit },
 	"max_spend_cents":       func(k *limiter.Key) { k.Limit[limiter.Nanodollars] = limiter.NoLimit },
 	"max_request_spend_usd": func(k *limiter.Key) { k.MaxRequestSpend = 0 },
+	"renews":                func(k *limiter.Key) { k.Renews = "" },
 	"fit":                   func(k *limiter.Key) { k.Unfitted = false },
 	"unknown_price":         func(k *limiter.Key) { k.CountOnly = false },
 	"expires_in":            func(k *limiter.Key) { k.ExpiresAt = time.Time{} },

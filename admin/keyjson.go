@@ -22,6 +22,8 @@ type KeyObject struct {
 	MaxTokens      *int64         `json:"max_tokens,omitempty"`
 	MaxSpendUSD    string         `json:"max_spend_usd,omitempty"`
 	MaxRequestUSD  string         `json:"max_request_spend_usd,omitempty"`
+	Renews         string         `json:"renews,omitempty"`
+	RenewsAt       *time.Time     `json:"renews_at,omitempty"`
 	Fit            *bool          `json:"fit,omitempty"`
 	UnknownPrice   string         `json:"unknown_price,omitempty"`
 	ExpiresAt      *time.Time     `json:"expires_at,omitempty"`
@@ -107,6 +109,7 @@ func HolderJSON(v limiter.View) *KeyObject {
 			k.UnknownPrice = map[bool]string{false: "refuse", true: "count_only"}[v.CountOnly]
 		}
 	}
+	k.Renews, k.RenewsAt = string(v.Renews), moment(v.RenewsAt)
 	if v.MaxRequestSpend > 0 {
 		k.MaxRequestUSD = limiter.FormatUSD(v.MaxRequestSpend)
 	}

@@ -126,7 +126,7 @@ func TestMintPromisesNoLimitThatIsNotEnforced(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	for field, value := range map[string]string{
-		"renews": `"day"`, "delegate": `true`,
+		"delegate": `true`,
 	} {
 		t.Run(field, func(t *testing.T) {
 			t.Parallel()
@@ -167,6 +167,8 @@ func TestTokensAndDollarsAreMintedGrantedAndShown(t *testing.T) {
 		`"max_activations":1,"max_request_spend_usd":"1"`: "needs max_spend_usd",
 		`"max_spend_usd":"5","max_request_spend_usd":"0"`: "must be more than 0",
 		`"max_spend_usd":"5","unknown_price":"guess"`:     "unknown_price must be",
+		`"max_spend_usd":"5","renews":"hour"`:             "renews must be day, week or month",
+		`"expires_in":"1h","renews":"day"`:                "renews needs max_activations",
 		`"max_spend_usd":"5","upstream":"github"`:         "stands twice",
 	} {
 		a := w.do("POST", "/keys", `{"upstream":"openai",`+body+`}`)

@@ -82,6 +82,7 @@ func printSheet(w io.Writer, k *KeyObject, now time.Time) error {
 	if k.RemainingSpendUSD != "" {
 		row("Spend left", "", "$"+k.RemainingSpendUSD+" of $"+k.MaxSpendUSD)
 	}
+	row("Renews", "", when(k.RenewsAt))
 	row("Expires", "", when(k.ExpiresAt))
 	if k.Charge == limiter.ChargeSuccess {
 		row("Charged", "", "successes only, within twice the attempts")
@@ -156,6 +157,9 @@ func limitsOf(k *KeyObject) []string {
 	}
 	if k.MaxRequestUSD != "" {
 		parts = append(parts, "$"+k.MaxRequestUSD+" a request")
+	}
+	if k.Renews != "" {
+		parts = append(parts, "anew each "+k.Renews)
 	}
 	if k.ExpiresAt != nil {
 		parts = append(parts, "until "+k.ExpiresAt.Format("2006-01-02 15:04 MST"))

@@ -23,6 +23,9 @@ type account struct {
 	absent  bool // its role is not in the configuration
 	limit   Amounts
 	lineage uint64
+	renews  Renewal
+	epoch   int64   // the window that everything below is about; see renew
+	past    Amounts // used in windows before
 
 	reserved Amounts // durable; requests are served from it
 	spent    Amounts // settled
@@ -55,6 +58,7 @@ type refill struct {
 // spent: what was not has been given back, or recovered from the shadow.
 func (a *account) restore(r *accountRecord) {
 	a.limit, a.lineage = r.Limit, r.Lineage
+	a.epoch, a.past = r.Epoch, r.Past
 	a.reserved, a.spent = r.Reserved, r.Reserved
 	a.first, a.firstDurable = r.First, r.First != 0
 	a.last, a.pin, a.addr = r.Last, r.Pin, r.Addr
@@ -123,8 +127,15 @@ func (a *account) debit(bound *Amounts, now int64) {
 	a.last = now
 }
 
-// settle ends a hold: the bound is released, what was used is spent.
-func (a *account) settle(bound, used *Amounts) {
+// settle ends a hold of an epoch: the bound is released, what was used is
+// spent. In another window than that of the hold neither is there any more.
+func (a *account) settle(epoch int64, bound, used *Amounts) {
+	if epoch != a.epoch {
+		for i, n := range used {
+			a.past[i] += n
+		}
+		return
+	}
 	for i := range bound {
 		if bound[i] == 0 && used[i] == 0 {
 			continue

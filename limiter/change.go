@@ -51,6 +51,7 @@ func (l *Limiter) Change(_ context.Context, by Caller, id string, ifVersion int6
 	if err != nil {
 		return View{}, err
 	}
+	var epoch int64
 	err = l.edit(id, func(key *Key, acct *accountRecord) error {
 		if ifVersion != 0 && ifVersion != key.Version {
 			return fmt.Errorf("%w: it is at version %d, not %d", ErrVersion, key.Version, ifVersion)
@@ -64,6 +65,7 @@ func (l *Limiter) Change(_ context.Context, by Caller, id string, ifVersion int6
 		settled := *key
 		key.Owner, key.Purpose, key.Metadata = changed.Owner, changed.Purpose, changed.Metadata
 		key.Scope, key.Limit, key.Charge = changed.Scope, changed.Limit, changed.Charge
+		key.Renews = changed.Renews
 		key.MaxRequestSpend, key.Unfitted, key.CountOnly = changed.MaxRequestSpend, changed.Unfitted, changed.CountOnly
 		key.ExpiresAt, key.IdleTimeout, key.FirstUseWithin = changed.ExpiresAt, changed.IdleTimeout, changed.FirstUseWithin
 		key.Rate, key.MaxConcurrency, key.SelfRevoke = changed.Rate, changed.MaxConcurrency, changed.SelfRevoke
@@ -71,14 +73,29 @@ func (l *Limiter) Change(_ context.Context, by Caller, id string, ifVersion int6
 			return err
 		}
 		key.attempts()
-		if status, _ := k.derive(&old); status != Active && status != Suspended && !reflect.DeepEqual(*key, settled) {
+		if key.Renews != old.Renews {
+			// The first renewal is the next one: what was used stays used.
+			acct.Epoch = max(acct.Epoch, key.Renews.epoch(l.clock.Now()))
+			epoch = acct.Epoch
+		}
+		status, _ := k.derive(&old)
+		live := status == Active || status == Suspended || status == Exhausted && old.Renews != ""
+		if !live && !reflect.DeepEqual(*key, settled) {
 			return ErrDead
 		}
 		if !key.ExpiresAt.Equal(old.ExpiresAt) && !key.ExpiresAt.IsZero() && !key.ExpiresAt.After(l.clock.Now()) {
 			return invalid("expires_at", "must be in the future, got %s; to end the key, revoke it", stamp(key.ExpiresAt))
 		}
 		return nil
-	}, nil)
+	}, func(k *Live) {
+		if epoch > k.epoch {
+			// Nothing is reserved anew, so what runs is of this window, too.
+			for g := k.grants; g != nil; g = g.next {
+				g.epoch = epoch
+			}
+			k.epoch = epoch
+		}
+	})
 	if err != nil {
 		return View{}, err
 	}
@@ -91,9 +108,9 @@ func (k *Live) derive(key *Key) (Status, Code) {
 	now := k.l.clock.Now()
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	current, limit := k.key, k.limit
-	k.key, k.limit = key, key.Limit
-	defer func() { k.key, k.limit = current, limit }()
+	current, limit, renews := k.key, k.limit, k.renews
+	k.key, k.limit, k.renews = key, key.Limit, key.Renews
+	defer func() { k.key, k.limit, k.renews = current, limit, renews }()
 	return k.status(now)
 }
 
@@ -345,6 +362,9 @@ func (l *Limiter) Forget(_ context.Context, by Caller, id string) error {
 			if err := tx.Delete(key); err != nil {
 				return err
 			}
+		}
+		for i, n := range view.Past {
+			view.Used[i] += n
 		}
 		sums, err = count(tx, key.recorded(), "", view.Used)
 		return err

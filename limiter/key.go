@@ -64,6 +64,8 @@ type Key struct {
 
 	Limit  Amounts `json:"limit"` // as granted in total; NoLimit where unlimited
 	Charge Charge  `json:"charge"`
+	// Renews says when the limits begin anew.
+	Renews Renewal `json:"renews,omitempty"`
 	// MaxRequestSpend bounds one request, in nano-dollars; 0: it does not.
 	MaxRequestSpend int64 `json:"max_request_spend,omitempty"`
 	// Unfitted says that the output bound of requests is not lowered to what
@@ -115,7 +117,9 @@ func (k *Key) clone() *Key {
 type View struct {
 	Key
 	Status      Status
-	Used        Amounts   // settled
+	Used        Amounts   // settled, since the last renewal
+	Past        Amounts   // settled before it
+	RenewsAt    time.Time // zero: never
 	Held        Amounts   // reserved by requests in flight
 	Remaining   Amounts   // limit - used - held, never below 0; NoLimit where unlimited
 	InFlight    int       // requests running now

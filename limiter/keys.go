@@ -82,6 +82,14 @@ func (k *Key) Validate() error {
 			return invalid(field, "must be from 0 to %d, got %d", maxAmount, limit)
 		}
 	}
+	if k.Renews != "" {
+		if _, err := ParseRenewal(string(k.Renews)); err != nil {
+			return invalid("renews", "must be day, week or month, got %q", k.Renews)
+		}
+		if k.Limit == NoLimits() {
+			return invalid("renews", "needs max_activations, max_tokens or max_spend_usd: they are what renews")
+		}
+	}
 	if k.MaxRequestSpend < 0 || k.MaxRequestSpend > maxAmount {
 		return invalid("max_request_spend_usd", "must not be negative, got $%s", FormatUSD(k.MaxRequestSpend))
 	}
@@ -314,7 +322,7 @@ func (l *Limiter) Mint(ctx context.Context, by Caller, spec *Key, birth Birth) (
 		}
 	}
 	var sums tally
-	acct := accountRecord{Limit: key.Limit, Lineage: 1}
+	acct := accountRecord{Limit: key.Limit, Lineage: 1, Epoch: key.Renews.epoch(now)}
 	err = l.committer.do(func(tx Tx) error {
 		lookupKey := append([]byte(spaceLookups), birth.Lookup[:]...)
 		if _, err := tx.Get(lookupKey); !errors.Is(err, ErrNotFound) {

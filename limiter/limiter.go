@@ -50,7 +50,10 @@ type Observer interface {
 
 // RoleBudget is the budget that all keys of a role share; NoLimit for kinds
 // without one. Use it counts, not minting.
-type RoleBudget struct{ Limit Amounts }
+type RoleBudget struct {
+	Limit  Amounts
+	Renews Renewal
+}
 
 const lookupShards = 64
 
@@ -234,6 +237,7 @@ func (l *Limiter) SetRoles(roles map[string]RoleBudget) error {
 		a.absent = !configured
 		if configured {
 			a.limit = budget.Limit
+			a.setRenewal(budget.Renews, l.clock.Now())
 		}
 		a.mu.Unlock()
 	}
@@ -273,6 +277,7 @@ func (l *Limiter) role(name string) (*account, error) {
 	a.limit = NoLimits()
 	if configured {
 		a.limit = budget.Limit
+		a.setRenewal(budget.Renews, l.clock.Now())
 	}
 	l.roles[name] = a
 	return a, nil

@@ -82,9 +82,16 @@ func (k *Live) View() View {
 func (k *Live) view(now time.Time) View {
 	v := View{
 		Key: *k.key, Used: k.spent, Held: k.held, Remaining: k.remaining(),
-		InFlight: k.inflight, LastAddr: k.addr,
+		InFlight: k.inflight, LastAddr: k.addr, Past: k.past,
 		FirstUsedAt: fromNanos(k.first), LastUsedAt: fromNanos(k.last),
 	}
+	if k.due(now) {
+		for i, n := range v.Used {
+			v.Past[i] += n
+		}
+		v.Used, v.Held, v.Remaining = Amounts{}, Amounts{}, k.limit
+	}
+	v.RenewsAt = k.renews.Next(now)
 	v.Status, _ = k.status(now)
 	return v
 }
@@ -107,6 +114,9 @@ func (k *Live) status(now time.Time) (Status, Code) {
 	}
 	if code := k.timeUp(now); code != "" {
 		return Expired, code
+	}
+	if k.due(now) {
+		return Active, "" // what was used is of the past
 	}
 	if v, kind := k.judge(&Amounts{}, k.strict()); v == spent {
 		return Exhausted, exhaustedCode[kind]
@@ -290,7 +300,7 @@ func (l *Limiter) read(id string) (*Live, error) {
 		k.key = key
 		k.id, err = keyAccount(id)
 		k.restore(&acct)
-		k.limit = key.Limit
+		k.limit, k.renews = key.Limit, key.Renews
 		if key.Custody == CustodySealed {
 			salt, err := r.Get(saltKey(id))
 			if err != nil && !errors.Is(err, ErrNotFound) {
@@ -341,7 +351,7 @@ func (l *Limiter) follow(key *Key, also func(k *Live)) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	if key.Version > k.key.Version {
-		k.key, k.limit = key, key.Limit
+		k.key, k.limit, k.renews = key, key.Limit, key.Renews
 		if key.EndedStatus == Revoked {
 			k.salt = token.Secret{}
 			k.kept.Store(nil)

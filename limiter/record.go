@@ -63,9 +63,12 @@ type accountRecord struct {
 	Last     int64   // unix nanoseconds of the last use, as last flushed
 	Pin      string  // address or prefix bound by pin_ip at first use
 	Addr     string  // last client address, as last flushed
+	Epoch    int64   // Unix time at which the present window began; 0: none did
+	Past     Amounts // used in windows before
 }
 
-const accountRecordVersion = 1
+// Version 1 had no windows.
+const accountRecordVersion = 2
 
 // maxAddrLen bounds an address in a record: an IPv6 prefix with room to spare.
 const maxAddrLen = 64
@@ -73,7 +76,7 @@ const maxAddrLen = 64
 var errRecord = errors.New("damaged record")
 
 func (r *accountRecord) encode() []byte {
-	b := make([]byte, 1, 96)
+	b := make([]byte, 1, 112)
 	b[0] = accountRecordVersion
 	for _, amounts := range []*Amounts{&r.Limit, &r.Reserved, &r.Settled} {
 		for _, n := range amounts {
@@ -87,12 +90,16 @@ func (r *accountRecord) encode() []byte {
 		b = binary.AppendUvarint(b, uint64(len(s)))
 		b = append(b, s...)
 	}
+	b = binary.AppendVarint(b, r.Epoch)
+	for _, n := range r.Past {
+		b = binary.AppendVarint(b, n)
+	}
 	return b
 }
 
 func decodeAccount(b []byte) (accountRecord, error) {
 	var r accountRecord
-	if len(b) == 0 || b[0] != accountRecordVersion {
+	if len(b) == 0 || b[0] < 1 || b[0] > accountRecordVersion {
 		return r, fmt.Errorf("account: %w: unknown version", errRecord)
 	}
 	d := decoder{b: b[1:]}
@@ -106,11 +113,17 @@ func decodeAccount(b []byte) (accountRecord, error) {
 	r.Last = d.varint()
 	r.Pin = d.text(maxAddrLen)
 	r.Addr = d.text(maxAddrLen)
+	if b[0] > 1 {
+		r.Epoch = d.varint()
+		for k := range r.Past {
+			r.Past[k] = d.varint()
+		}
+	}
 	if d.bad || len(d.b) != 0 {
 		return r, fmt.Errorf("account: %w", errRecord)
 	}
 	for k := range r.Limit {
-		if r.Limit[k] < NoLimit || r.Reserved[k] < 0 || r.Settled[k] < 0 {
+		if r.Limit[k] < NoLimit || r.Reserved[k] < 0 || r.Settled[k] < 0 || r.Past[k] < 0 {
 			return r, fmt.Errorf("account: %w: %s below zero", errRecord, Kind(k))
 		}
 	}

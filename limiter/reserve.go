@@ -44,6 +44,8 @@ type Grant struct {
 	key       *Key
 	role      *account
 	bound     Amounts
+	epoch     int64 // of the key's account
+	roleEpoch int64
 	remaining Amounts
 	free      bool
 	began     int64
@@ -130,6 +132,11 @@ func (k *Live) tryReserve(ask *Ask, g *Grant) (refusal *Refusal, p parking, agai
 		return k.refused(now, refusal), p, false
 	}
 
+	if !ask.Free && k.due(now) {
+		p = k.park0(&k.account)
+		k.l.renew(&k.account, now)
+		return nil, p, false
+	}
 	bound := Amounts{}
 	if !ask.Free {
 		bound = ask.Bound
@@ -144,6 +151,11 @@ func (k *Live) tryReserve(ask *Ask, g *Grant) (refusal *Refusal, p parking, agai
 		defer role.mu.Unlock()
 		if role.absent {
 			return k.refused(now, storeRefusal("role "+k.key.Role+" of key "+k.key.ID+" is not configured here any more")), p, false
+		}
+		if !ask.Free && role.due(now) {
+			p = k.park0(role)
+			k.l.renew(role, now)
+			return nil, p, false
 		}
 	}
 
@@ -191,6 +203,10 @@ func (k *Live) tryReserve(ask *Ask, g *Grant) (refusal *Refusal, p parking, agai
 	k.addr = k.addrText(ask.Addr)
 	k.l.markActive(k)
 	g.k, g.key, g.role, g.bound, g.free, g.began, g.onCut = k, k.key, role, bound, ask.Free, nanos, ask.OnCut
+	g.epoch = k.epoch
+	if role != nil {
+		g.roleEpoch = role.epoch
+	}
 	g.remaining = k.remaining()
 	k.link(g)
 	return nil, p, false
@@ -203,7 +219,7 @@ func (k *Live) left(role *account) Amounts {
 	for i := range left {
 		left[i] = maxAmount
 		for _, a := range []*account{&k.account, role} {
-			if a != nil && a.limit[i] != NoLimit {
+			if a != nil && a.limit[i] != NoLimit { // its window is the present one
 				left[i] = min(left[i], max(a.limit[i]-a.spent[i]-a.held[i], 0))
 			}
 		}
@@ -259,7 +275,7 @@ func (k *Live) Precheck(ask *Ask) *Refusal {
 		return nil // Reserve finds out what became of it
 	}
 	refusal := k.allowed(ask, now)
-	if refusal == nil && !ask.Free {
+	if refusal == nil && !ask.Free && !k.due(now) {
 		if v, kind := k.judge(&Amounts{}, k.strict()); v == spent {
 			refusal = k.outOf(v, kind, &Amounts{})
 		}
@@ -335,6 +351,11 @@ func (k *Live) claim(ask *Ask, now int64) {
 	if k.key.Scope.PinIP && k.pin == "" {
 		k.pin = pinOf(ask.Addr)
 	}
+}
+
+// park0 registers a caller that waits for an account's next window.
+func (k *Live) park0(a *account) parking {
+	return parking{refill: a.park(&Amounts{}), at: a}
 }
 
 // park registers a caller that needs a block and asks for one.
@@ -427,6 +448,10 @@ func (a *account) note(rec *accountRecord) {
 	}
 	rec.Settled = a.spent
 	rec.First, rec.Last, rec.Pin, rec.Addr = a.first, a.last, a.pin, a.addr
+	rec.Past = a.past
+	if rec.Epoch == 0 {
+		rec.Epoch = a.epoch // a role's first
+	}
 }
 
 // Settle ends the request with what it used. Kinds it was not asked for may
@@ -452,7 +477,7 @@ func (g *Grant) finish(used Amounts) {
 	k := g.k
 	k.mu.Lock()
 	k.unlink(g)
-	k.settle(&g.bound, &used)
+	k.settle(g.epoch, &g.bound, &used)
 	if !g.free {
 		k.history.used(g.began, &used)
 	}
@@ -461,13 +486,13 @@ func (g *Grant) finish(used Amounts) {
 	}
 	if role := g.role; role != nil && !g.free {
 		role.mu.Lock()
-		role.settle(&g.bound, &used)
+		role.settle(g.roleEpoch, &g.bound, &used)
 		if role.overdrawn() {
 			k.l.askBlock(role, nil)
 		}
 		role.mu.Unlock()
 	}
-	if k.inflight == 0 && !k.ending && k.key.EndedStatus == "" && k.halt == "" {
+	if k.inflight == 0 && !k.ending && k.key.EndedStatus == "" && k.halt == "" && k.renews == "" {
 		if v, kind := k.judge(&Amounts{}, k.strict()); v == spent {
 			k.ending = true
 			k.l.finalEnd(k, Exhausted, exhaustedCode[kind])

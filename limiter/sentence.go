@@ -54,6 +54,8 @@ func (k *Live) outOf(v verdict, kind Kind, bound *Amounts) *Refusal {
 		return key.refuse(exhaustedCode[kind], "has made all %d attempts that its %d activations allow", limit, k.limit[Activations])
 	case limit == 0:
 		return key.refuse(exhaustedCode[kind], "has no %s", kind)
+	case k.renews != "":
+		return key.refuse(exhaustedCode[kind], "has used all %s of this %s; it renews on %s", amount(kind, limit), k.renews, stamp(k.renews.Next(k.l.clock.Now())))
 	default:
 		return key.refuse(exhaustedCode[kind], "has used all %s", amount(kind, limit))
 	}

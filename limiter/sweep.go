@@ -98,7 +98,7 @@ func (l *Limiter) save(a *account, k *Live, giveBack bool) {
 	for i, n := range free {
 		a.reserved[i] -= n // nobody may use it from here on
 	}
-	rec := accountRecord{Limit: a.limit}
+	rec := accountRecord{Limit: a.limit, Epoch: a.epoch}
 	a.note(&rec)
 	var hours []Bucket
 	var id string
@@ -114,6 +114,12 @@ func (l *Limiter) save(a *account, k *Live, giveBack bool) {
 			if err != nil {
 				return err
 			}
+			if stored.Epoch != 0 && stored.Epoch != rec.Epoch {
+				// The window that this is about is over, and what it left is gone.
+				stored.First, stored.Last, stored.Pin, stored.Addr = rec.First, rec.Last, rec.Pin, rec.Addr
+				return errors.Join(tx.Set(accountKey(a.id), stored.encode()), writeHours(tx, id, hours))
+			}
+			stored.Epoch, stored.Past = rec.Epoch, rec.Past
 			for i, n := range free {
 				if stored.Limit[i] == NoLimit {
 					stored.Reserved[i] = max(stored.Reserved[i], spent[i])

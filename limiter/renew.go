@@ -1,0 +1,122 @@
+package limiter
+
+import (
+	"fmt"
+	"time"
+)
+
+// Renewal says when a budget begins anew, by the calendar in UTC. Empty: never.
+type Renewal string
+
+// The renewals.
+const (
+	Daily   Renewal = "day"
+	Weekly  Renewal = "week" // on Mondays
+	Monthly Renewal = "month"
+)
+
+// ParseRenewal reads a renewal.
+func ParseRenewal(s string) (Renewal, error) {
+	switch r := Renewal(s); r {
+	case Daily, Weekly, Monthly:
+		return r, nil
+	}
+	return "", fmt.Errorf("a budget renews each day, week or month, got %q", s)
+}
+
+// window is the time between two renewals: its first moment, and the next
+// window's.
+func (r Renewal) window(now time.Time) (start, next time.Time) {
+	y, m, d := now.UTC().Date()
+	day := time.Date(y, m, d, 0, 0, 0, 0, time.UTC)
+	switch r {
+	case Daily:
+		return day, day.AddDate(0, 0, 1)
+	case Weekly:
+		monday := day.AddDate(0, 0, -(int(day.Weekday())+6)%7)
+		return monday, monday.AddDate(0, 0, 7)
+	case Monthly:
+		first := time.Date(y, m, 1, 0, 0, 0, 0, time.UTC)
+		return first, first.AddDate(0, 1, 0)
+	}
+	return time.Time{}, time.Time{}
+}
+
+// Next is when the budget begins anew; zero when it does not.
+func (r Renewal) Next(now time.Time) time.Time {
+	_, next := r.window(now)
+	return next
+}
+
+// epoch numbers the window of a moment: the Unix time of its first.
+func (r Renewal) epoch(now time.Time) int64 {
+	if r == "" {
+		return 0
+	}
+	start, _ := r.window(now)
+	return start.Unix()
+}
+
+// due reports whether a new window has begun that the account is not in. A
+// clock that goes back begins none.
+func (a *account) due(now time.Time) bool {
+	return a.renews != "" && a.renews.epoch(now) > a.epoch
+}
+
+// renew takes the account over into the present window. The new epoch is
+// durable before anything of it is used; no job has to run at midnight.
+// Callers hold the account.
+//
+// What is in flight was admitted in the old window, and settles there: see
+// [account.settle]. What the old window leaves is gone.
+func (l *Limiter) renew(a *account, now time.Time) {
+	if a.asked {
+		return // after what is on its way, the caller asks again
+	}
+	a.asked = true
+	epoch := a.renews.epoch(now)
+	var lineage uint64
+	l.committer.submit(change{
+		apply: func(tx Tx) error {
+			rec, err := readAccount(tx, a)
+			if err != nil {
+				return err
+			}
+			a.mu.Lock()
+			for i := range rec.Past {
+				rec.Past[i] = a.past[i] + a.spent[i]
+			}
+			a.mu.Unlock()
+			rec.Reserved, rec.Settled, rec.Epoch = Amounts{}, Amounts{}, epoch
+			rec.Lineage++ // what the shadow remembers is about the old window
+			lineage = rec.Lineage
+			return tx.Set(accountKey(a.id), rec.encode())
+		},
+		done: func(err error) {
+			a.mu.Lock()
+			defer a.mu.Unlock()
+			if err != nil {
+				l.log.Error("renewing a budget failed", "error", err)
+				a.answer(err)
+				return
+			}
+			for i := range a.past {
+				a.past[i] += a.spent[i]
+			}
+			a.epoch, a.lineage = epoch, lineage
+			a.reserved, a.spent, a.held = Amounts{}, Amounts{}, Amounts{}
+			l.shadow.release(a.slot)
+			a.slot = nil
+			a.answer(nil)
+		},
+	})
+}
+
+// setRenewal takes over what a role's configuration says. A role that has never
+// renewed begins with the present window, and what was used stays used.
+func (a *account) setRenewal(r Renewal, now time.Time) {
+	a.renews = r
+	if a.epoch == 0 {
+		a.epoch = r.epoch(now)
+	}
+}

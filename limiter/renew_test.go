@@ -1,0 +1,245 @@
+package limiter_test
+
+import (
+	"testing"
+	"time"
+
+	"pgregory.net/rapid"
+
+	"github.com/till-proxy/till/limiter"
+)
+
+func renewing(n int64, r limiter.Renewal) func(*limiter.Key) {
+	return func(k *limiter.Key) { k.Limit[limiter.Activations], k.Renews = n, r }
+}
+
+func TestWindowsFollowTheCalendar(t *testing.T) {
+	t.Parallel()
+	for _, test := range []struct {
+		renews    limiter.Renewal
+		now, next string
+	}{
+		{limiter.Daily, "2026-11-24T10:00:00Z", "2026-11-25T00:00:00Z"},
+		{limiter.Daily, "2026-11-24T23:59:59+05:00", "2026-11-25T00:00:00Z"},
+		{limiter.Daily, "2026-12-31T00:00:00Z", "2027-01-01T00:00:00Z"},
+		{limiter.Weekly, "2026-11-24T10:00:00Z", "2026-11-30T00:00:00Z"},
+		{limiter.Weekly, "2026-11-29T23:00:00Z", "2026-11-30T00:00:00Z"},
+		{limiter.Weekly, "2026-11-30T00:00:00Z", "2026-12-07T00:00:00Z"},
+		{limiter.Monthly, "2026-11-24T10:00:00Z", "2026-12-01T00:00:00Z"},
+		{limiter.Monthly, "2028-01-31T10:00:00Z", "2028-02-01T00:00:00Z"},
+	} {
+		now, err := time.Parse(time.RFC3339, test.now)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := test.renews.Next(now).Format(time.RFC3339); got != test.next {
+			t.Errorf("%s at %s renews at %s, want %s", test.renews, test.now, got, test.next)
+		}
+	}
+	if got := limiter.Renewal("").Next(time.Now()); !got.IsZero() {
+		t.Errorf("what does not renew renews at %s", got)
+	}
+}
+
+func TestARenewingKeyHasItsLimitInEveryWindow(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	k := w.mint(renewing(5, limiter.Daily))
+	for day := range 4 {
+		for range 5 {
+			if code := k.use(); code != "" {
+				t.Fatalf("day %d: %s", day, code)
+			}
+		}
+		if code := k.use(); code != limiter.CodeActivationsExhausted {
+			t.Errorf("day %d: the sixth: %q", day, code)
+		}
+		v := k.view()
+		if v.Status != limiter.Exhausted || v.Used[0] != 5 || v.Past[0] != int64(5*day) || v.RenewsAt.Hour() != 0 {
+			t.Errorf("day %d: %s, used %d and %d before, renews at %s", day, v.Status, v.Used[0], v.Past[0], v.RenewsAt)
+		}
+		w.clock.advance(24 * time.Hour)
+		if v := k.view(); v.Status != limiter.Active || v.Remaining[0] != 5 || v.Used[0] != 0 || v.Past[0] != int64(5*day+5) {
+			t.Errorf("after day %d: %s, %d left, used %d and %d before", day, v.Status, v.Remaining[0], v.Used[0], v.Past[0])
+		}
+		if day == 1 {
+			w.restart()
+		}
+	}
+}
+
+func TestALateSettleIsOfItsOwnWindow(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	k := w.mint(renewing(5, limiter.Daily))
+	var late []*limiter.Grant
+	for range 5 {
+		g, refusal := k.ask()
+		if refusal != nil {
+			t.Fatal(refusal)
+		}
+		late = append(late, g)
+	}
+	w.clock.advance(24 * time.Hour)
+	for range 3 {
+		if code := k.use(); code != "" {
+			t.Fatal(code)
+		}
+	}
+	late[0].Cancel()
+	for _, g := range late[1:] {
+		g.Settle(limiter.Amounts{limiter.Activations: 1})
+	}
+	if v := k.view(); v.Used[0] != 3 || v.Held[0] != 0 || v.Remaining[0] != 2 || v.Past[0] != 4 {
+		t.Errorf("used %d, held %d, %d left, %d before; want 3, 0, 2, 4", v.Used[0], v.Held[0], v.Remaining[0], v.Past[0])
+	}
+	if n := k.drain(limiter.CodeActivationsExhausted); n != 2 {
+		t.Errorf("%d more, want 2", n)
+	}
+}
+
+func TestAClockThatGoesBackRenewsNothing(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	k := w.mint(renewing(5, limiter.Daily))
+	w.clock.advance(24 * time.Hour)
+	k.drain(limiter.CodeActivationsExhausted)
+	for range 3 {
+		w.clock.advance(-24 * time.Hour)
+		if code := k.use(); code != limiter.CodeActivationsExhausted {
+			t.Errorf("the day before, again: %q", code)
+		}
+		w.clock.advance(24 * time.Hour)
+		if code := k.use(); code != limiter.CodeActivationsExhausted {
+			t.Errorf("the same day, again: %q", code)
+		}
+	}
+}
+
+func TestRenewalIsSetAndTakenWithoutAGift(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	k := w.mint(activations(5))
+	for range 4 {
+		k.use()
+	}
+	change := func(r limiter.Renewal) {
+		t.Helper()
+		if _, err := w.Change(ctx, limiter.Operator, k.id, 0, func(key *limiter.Key) error { key.Renews = r; return nil }); err != nil {
+			t.Fatal(err)
+		}
+	}
+	change(limiter.Monthly)
+	if n := k.drain(limiter.CodeActivationsExhausted); n != 1 {
+		t.Errorf("%d more in the month that it was set in, want 1", n)
+	}
+	change(limiter.Daily)
+	if code := k.use(); code == "" {
+		t.Error("another renewal refills at once")
+	}
+	w.clock.advance(24 * time.Hour)
+	if n := k.drain(limiter.CodeActivationsExhausted); n != 5 {
+		t.Errorf("%d on the next day, want 5", n)
+	}
+}
+
+func TestARolesBudgetRenews(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	roles := map[string]limiter.RoleBudget{"ci": {Limit: limiter.Amounts{4, -1, -1, -1}, Renews: limiter.Weekly}}
+	w.roles = roles
+	if err := w.SetRoles(roles); err != nil {
+		t.Fatal(err)
+	}
+	a := w.mint(func(k *limiter.Key) { k.Role = "ci"; k.Limit[limiter.Activations] = 1000 })
+	b := w.mint(func(k *limiter.Key) { k.Role = "ci"; k.Limit[limiter.Activations] = 1000 })
+	for week := range 3 {
+		for i := range 4 {
+			k := a
+			if i%2 == 0 {
+				k = b
+			}
+			if code := k.use(); code != "" {
+				t.Fatalf("week %d: %s", week, code)
+			}
+		}
+		if code := a.use(); code != limiter.CodeActivationsExhausted {
+			t.Errorf("week %d: the fifth: %q", week, code)
+		}
+		if week == 1 {
+			w.restart()
+			if code := a.use(); code != limiter.CodeActivationsExhausted {
+				t.Errorf("week %d, after a restart: %q", week, code)
+			}
+		}
+		w.clock.advance(7 * 24 * time.Hour)
+	}
+}
+
+// TestNoWindowForwardsMoreThanTheLimit drives renewing keys through requests,
+// settlements, time in both directions, sweeps, stops, kills and power cuts.
+func TestNoWindowForwardsMoreThanTheLimit(t *testing.T) {
+	t.Parallel()
+	rapid.Check(t, func(rt *rapid.T) {
+		w := newWorld(t)
+		defer w.Abandon()
+		limit := rapid.Int64Range(1, 60).Draw(rt, "limit")
+		k := w.mint(renewing(limit, limiter.Daily))
+		latest := w.clock.Now() // windows begin in this order only
+		forwarded := make(map[string]int64)
+		window := func() string {
+			if now := w.clock.Now(); now.After(latest) {
+				latest = now
+			}
+			return latest.UTC().Format(time.DateOnly)
+		}
+		type running struct {
+			*limiter.Grant
+			window string
+		}
+		var grants []running
+		rt.Repeat(map[string]func(*rapid.T){
+			"request": func(rt *rapid.T) {
+				for range rapid.IntRange(1, 20).Draw(rt, "times") {
+					g, refusal := k.ask()
+					if refusal != nil {
+						continue
+					}
+					at := window()
+					grants = append(grants, running{g, at})
+					if forwarded[at]++; forwarded[at] > limit {
+						rt.Fatalf("%d forwarded on %s of %d", forwarded[at], at, limit)
+					}
+				}
+			},
+			"end": func(rt *rapid.T) {
+				for len(grants) > 0 && rapid.Bool().Draw(rt, "more") {
+					g := grants[0]
+					grants = grants[1:]
+					if rapid.IntRange(0, 3).Draw(rt, "dispatched") == 0 {
+						g.Cancel()
+						forwarded[g.window]--
+					} else {
+						g.Settle(limiter.Amounts{limiter.Activations: 1})
+					}
+				}
+			},
+			"time": func(rt *rapid.T) {
+				w.clock.advance(time.Duration(rapid.IntRange(-30, 60).Draw(rt, "hours")) * time.Hour)
+				window()
+				w.SweepActive()
+			},
+			"restart": func(*rapid.T) { grants = nil; w.restart() },
+			"kill": func(rt *rapid.T) {
+				grants = nil
+				w.kill(rapid.Bool().Draw(rt, "power"))
+			},
+			"": func(rt *rapid.T) {
+				v := k.view()
+				if v.Used[0] < 0 || v.Held[0] < 0 || v.Remaining[0] < 0 || v.Remaining[0] > limit {
+					rt.Fatalf("used %d, held %d, %d left of %d", v.Used[0], v.Held[0], v.Remaining[0], limit)
+				}
+			},
+		})
+	})
+}
