@@ -44,6 +44,7 @@ fuzz:
 bench:
 	$(GO) test -run '^$$' -bench . -count 6 ./limiter
 	$(GO) run ./bench
+	$(GO) run ./bench -metered
 
 # The counting tests at size: SIZE kills and SIZE reloads.
 torture:

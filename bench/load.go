@@ -45,7 +45,60 @@ func (s *side) measure() error {
 		return fmt.Errorf("%s: %w", s.name, err)
 	}
 	s.event = append(s.event, event)
+	return s.measureStreams()
+}
+
+// fastEvents is how many events each stream under load has.
+const fastEvents = 2000
+
+// measureStreams lets as many streams run as there are connections, as fast as
+// they go.
+func (s *side) measureStreams() error {
+	before, err := s.cpuTime()
+	if err != nil {
+		return err
+	}
+	var streams atomic.Int64
+	deadline := time.Now().Add(*length / 2)
+	errs := make([]error, *parallel)
+	var wg sync.WaitGroup
+	for i := range *parallel {
+		wg.Go(func() {
+			c, err := dial(s.addr)
+			if err != nil {
+				errs[i] = err
+				return
+			}
+			defer c.Close()
+			for time.Now().Before(deadline) && errs[i] == nil {
+				errs[i] = c.drain(s.key)
+				streams.Add(1)
+			}
+		})
+	}
+	wg.Wait()
+	if err := errors.Join(errs...); err != nil {
+		return fmt.Errorf("%s, streams: %w", s.name, err)
+	}
+	after, err := s.cpuTime()
+	if err != nil {
+		return err
+	}
+	s.eventCPU = append(s.eventCPU, (after-before)/time.Duration(streams.Load()*fastEvents))
 	return nil
+}
+
+// drain reads one fast stream to its end.
+func (c *connection) drain(key string) error {
+	if err := c.post(key, fmt.Sprintf("%s: %d\r\n", fastHeader, fastEvents), streamBody); err != nil {
+		return err
+	}
+	res, err := c.receive()
+	if err != nil {
+		return err
+	}
+	_, err = io.Copy(io.Discard, res.Body)
+	return err
 }
 
 // warmUp opens connections and fills caches; none of it is kept.
@@ -107,9 +160,14 @@ func dial(addr string) (*connection, error) {
 	return &connection{conn, bufio.NewReader(conn)}, nil
 }
 
-const body = `{"model":"m","messages":[{"role":"user","content":"hi"}]}`
+const (
+	body       = `{"model":"m","messages":[{"role":"user","content":"hi"}],"max_completion_tokens":100}`
+	streamBody = `{"stream":true,"model":"m","messages":[{"role":"user","content":"hi"}],"max_completion_tokens":4000}`
+)
 
-func (c *connection) send(key, header string) error {
+func (c *connection) send(key, header string) error { return c.post(key, header, body) }
+
+func (c *connection) post(key, header, body string) error {
 	_, err := fmt.Fprintf(c, "POST /v1/chat/completions HTTP/1.1\r\nHost: bench\r\nAuthorization: Bearer %s\r\n"+
 		"Accept: application/json\r\nUser-Agent: bench\r\nContent-Type: application/json\r\n%sContent-Length: %d\r\n\r\n%s", key, header, len(body), body)
 	return err

@@ -26,6 +26,7 @@ var (
 	parallel = flag.Int("parallel", 16, "connections under load")
 	requests = flag.Int("requests", 1_000_000, "at most so many requests in a round")
 	events   = flag.Int("events", 200, "events of the stream that each round measures")
+	metered  = flag.Bool("metered", false, "limit the key in tokens and dollars, so that every answer is measured")
 	asJSON   = flag.Bool("json", false, "print every round's figures as JSON")
 	binary   = flag.String("caddy", "", "a Caddy with till to measure (default: built from this checkout)")
 	serve    = flag.String("serve", "", "internal: be the upstream on this address")

@@ -30,6 +30,7 @@ type side struct {
 	p50, p99 []time.Duration // latency under load
 	alone    []time.Duration // median latency on one connection
 	event    []time.Duration // median delay of a streamed event
+	eventCPU []time.Duration // CPU time per event of streams under load
 }
 
 // startSide runs Caddy with the site's directives. Both sides open a store
@@ -64,6 +65,7 @@ func startSide(dir, name, to, site string) (*side, error) {
 			to http://%s
 			credential {env.BENCH_KEY}
 		}
+		price openai/m 1.00 2.00
 	}
 }
 http://:%s {
@@ -93,8 +95,12 @@ http://:%s {
 }
 
 func mint(admin string) (string, error) {
+	limits := `"max_activations":1000000000000`
+	if *metered {
+		limits += `,"max_tokens":1000000000000000,"max_spend_usd":"999999999"`
+	}
 	res, err := http.Post("http://"+admin+"/till/keys", "application/json",
-		strings.NewReader(`{"name":"bench","upstream":"mock","max_activations":1000000000000}`))
+		strings.NewReader(`{"name":"bench","upstream":"mock",`+limits+`}`))
 	if err != nil {
 		return "", err
 	}

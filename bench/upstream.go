@@ -23,6 +23,9 @@ const answer = `{"id":"chatcmpl-1","object":"chat.completion","created":1,"model
 // eventsHeader asks the upstream for a stream of that many events.
 const eventsHeader = "X-Bench-Events"
 
+// fastHeader asks for one without pauses.
+const fastHeader = "X-Bench-Fast"
+
 // startUpstream runs the upstream as a process of its own.
 func startUpstream() (string, *exec.Cmd, error) {
 	self, err := os.Executable()
@@ -86,7 +89,7 @@ func serveConn(conn net.Conn) error {
 		if _, err := r.ReadSlice('\n'); err != nil { // the request line
 			return err
 		}
-		var length, events int64
+		var length, events, fast int64
 		for {
 			line, err := r.ReadSlice('\n')
 			if err != nil {
@@ -104,6 +107,8 @@ func serveConn(conn net.Conn) error {
 				err = errors.New("the upstream takes no chunked bodies")
 			case bytes.EqualFold(name, []byte(eventsHeader)):
 				events, err = strconv.ParseInt(string(bytes.TrimSpace(value)), 10, 64)
+			case bytes.EqualFold(name, []byte(fastHeader)):
+				fast, err = strconv.ParseInt(string(bytes.TrimSpace(value)), 10, 64)
 			}
 			if err != nil {
 				return err
@@ -112,7 +117,11 @@ func serveConn(conn net.Conn) error {
 		if _, err := io.CopyN(io.Discard, r, length); err != nil {
 			return err
 		}
-		if events > 0 {
+		if fast > 0 {
+			if err := fastStream(conn, int(fast)); err != nil {
+				return err
+			}
+		} else if events > 0 {
 			if err := stream(conn, int(events)); err != nil {
 				return err
 			}
@@ -137,6 +146,24 @@ func stream(conn net.Conn, n int) error {
 		}
 	}
 	_, err := io.WriteString(conn, "0\r\n\r\n")
+	return err
+}
+
+// fastStream sends events as a model does, without a pause, each on its own.
+func fastStream(conn net.Conn, n int) error {
+	const head = "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n"
+	const event = `data: {"id":"chatcmpl-1","object":"chat.completion.chunk","created":1,"model":"m","choices":[{"index":0,"delta":{"content":" words"},"finish_reason":null}]}` + "\n\n"
+	const last = `data: {"id":"chatcmpl-1","choices":[],"usage":{"prompt_tokens":9,"completion_tokens":2000,"total_tokens":2009}}` + "\n\n"
+	chunk := fmt.Sprintf("%x\r\n%s\r\n", len(event), event)
+	if _, err := io.WriteString(conn, head); err != nil {
+		return err
+	}
+	for range n {
+		if _, err := io.WriteString(conn, chunk); err != nil {
+			return err
+		}
+	}
+	_, err := fmt.Fprintf(conn, "%x\r\n%s\r\n0\r\n\r\n", len(last), last)
 	return err
 }
 

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"math"
 	"mime"
-	"slices"
 	"strconv"
 	"strings"
 )
@@ -45,7 +44,7 @@ const (
 
 // known are the members of requests whose effect on use is known. What a
 // vendor adds tomorrow may cost anything.
-var known = []string{
+var known = set(
 	"model", "messages", "input", "contents", "system", "instructions", "systemInstruction", "system_instruction", "prompt", "suffix", "preamble", "message", "chat_history", "documents", "texts", "inputs", "content", "requests",
 	"max_tokens", "max_completion_tokens", "max_output_tokens", "generationConfig", "generation_config", "n", "best_of", "num_generations",
 	"stream", "stream_options", "stop", "stop_sequences", "temperature", "top_p", "top_k", "p", "k", "min_p", "top_a", "seed", "random_seed", "frequency_penalty", "presence_penalty", "repetition_penalty", "logit_bias", "logprobs", "top_logprobs", "echo",
@@ -54,6 +53,14 @@ var known = []string{
 	"user", "metadata", "store", "safety_settings", "safetySettings", "safety_mode", "safe_prompt", "safety_identifier", "prompt_cache_key", "prompt_cache_retention", "truncation", "include", "betas", "cache_control", "labels", "citation_options", "priority",
 	"service_tier", "speed", "inference_geo", "max_tool_calls", "background", "dimensions", "encoding_format", "embedding_types", "input_type", "output_dimension", "output_dtype", "truncate", "taskType", "title", "outputDimensionality", "role", "parts",
 	"models", "route", "provider", "transforms", "usage", "chat_template_kwargs", "ignore_eos", "return_token_ids", "anthropic_version",
+)
+
+func set(names ...string) map[string]bool {
+	m := make(map[string]bool, len(names))
+	for _, name := range names {
+		m[name] = true
+	}
+	return m
 }
 
 // Estimate reads a request. It returns nil for one that uses nothing, an error
@@ -118,9 +125,9 @@ func (e *Estimate) read(p *Preset, c *Call) error {
 	if charset := params["charset"]; charset != "" && !strings.EqualFold(charset, "utf-8") {
 		return unsafe("it says it is written in %.32q; write UTF-8", charset)
 	}
-	o, err := parseObject(c.Body)
+	o, err := c.object()
 	if err != nil {
-		return unsafe("%v", err)
+		return err
 	}
 	models, named, err := p.Models(c)
 	if err != nil {
@@ -134,18 +141,17 @@ func (e *Estimate) read(p *Preset, c *Call) error {
 		return notMeterable("model %s searches, for a fee of its own", e.Model)
 	}
 	e.askUsage = true
-	var seen []string
+	seen := make(fieldSet, 0, 16)
 	found := content{}
 	tools := false
 	err = o.members(func(name string, value []byte) error {
-		if slices.ContainsFunc(seen, func(s string) bool { return sameField(s, name) }) {
+		if seen.add(name) {
 			return unsafe("the field %.64q stands twice", name)
 		}
-		seen = append(seen, name)
 		if value[0] == 'n' {
 			return nil
 		}
-		if !slices.Contains(known, name) {
+		if !known[name] {
 			return notMeterable("what the field %.64q costs is not known", name)
 		}
 		tools = tools || name == "tools" || name == "functions"
@@ -259,12 +265,11 @@ func (e *Estimate) generation(value []byte) error {
 	if value[0] != '{' {
 		return unsafe("generationConfig must be an object")
 	}
-	var seen []string
+	var seen fieldSet
 	return rawObject(value).members(func(name string, value []byte) error {
-		if slices.ContainsFunc(seen, func(s string) bool { return sameField(s, name) }) {
+		if seen.add(name) {
 			return unsafe("the field %.64q stands twice", name)
 		}
-		seen = append(seen, name)
 		if value[0] == 'n' {
 			return nil
 		}

@@ -191,10 +191,20 @@ func FuzzEstimate(f *testing.F) {
 		if err != nil || !json.Valid(fitted) {
 			t.Fatalf("%q becomes %q, %v", body, fitted, err)
 		}
-		c.Body = fitted
-		again, err := preset(t, to.preset).Estimate(c)
+		again, err := preset(t, to.preset).Estimate(&Call{Method: "POST", Path: to.path, ContentType: "application/json", Body: fitted})
 		if err != nil || again.Stated != 7 || again.Answers != e.Answers || again.askUsage {
 			t.Errorf("%q becomes %q: %+v, %v", body, fitted, again, err)
 		}
 	})
+}
+
+func BenchmarkEstimate(b *testing.B) {
+	p := preset(b, "openai")
+	body := []byte(`{"model":"m","messages":[{"role":"user","content":"hi"}],"max_completion_tokens":100}`)
+	b.ReportAllocs()
+	for b.Loop() {
+		if _, err := p.Estimate(&Call{Method: "POST", Path: "/v1/chat/completions", ContentType: "application/json", Body: body}); err != nil {
+			b.Fatal(err)
+		}
+	}
 }

@@ -2,7 +2,6 @@ package upstream
 
 import (
 	"fmt"
-	"slices"
 	"strings"
 )
 
@@ -20,26 +19,26 @@ type content struct {
 
 // kinds are the types of content that are bounded by their length, or by the
 // rules below. Any other may be anything.
-var kinds = []string{
+var kinds = set(
 	"text", "input_text", "output_text", "summary_text", "reasoning_text", "refusal", "message",
 	"thinking", "redacted_thinking", "reasoning",
 	"tool_use", "tool_result", "function", "function_call", "function_call_output", "custom_tool_call", "custom_tool_call_output",
 	"image", "image_url", "input_image", "input_audio", "document", "file", "input_file",
 	"base64", "url", "content", "ephemeral", "char_location", "page_location", "content_block_location",
-}
+)
 
 // elsewhere are members that point at what is not in the request.
-var elsewhere = []string{
+var elsewhere = set(
 	"file_id", "file_ids", "file_url", "fileUri", "file_uri", "fileData", "file_uris", "cachedContent", "cached_content",
 	"previous_response_id", "conversation", "container", "vector_store_ids", "mcp_servers",
-}
+)
 
 // opaque are members whose content is the application's own: it is text to a
 // model, whatever it looks like.
-var opaque = []string{
+var opaque = set(
 	"arguments", "args", "parameters", "input_schema", "schema", "json_schema", "parametersJsonSchema", "responseSchema",
 	"response_schema", "responseJsonSchema", "response", "metadata", "input",
-}
+)
 
 const maxContentDepth = 100
 
@@ -88,12 +87,12 @@ func (c *content) object(b []byte, depth int) int {
 		i += spaces(b[i:])
 		value := b[i:]
 		switch {
-		case depth > 0 && slices.Contains(opaque, name):
+		case depth > 0 && opaque[name]:
 			i += skipValue(value)
 			continue
 		case name == "type" && value[0] == '"':
 			kind, _ = text(value[:skipString(value)]) // a wrong one is not known
-			if !slices.Contains(kinds, kind) {
+			if !kinds[kind] {
 				c.doubt("it holds content of type %.64q", kind)
 			}
 		case (name == "media_type" || name == "mimeType" || name == "mime_type" || name == "format") && value[0] == '"':
@@ -107,7 +106,7 @@ func (c *content) object(b []byte, depth int) int {
 			c.cached = true
 		case strings.HasSuffix(name, "_url") && name != "image_url" && name != "file_url":
 			c.window = true
-		case slices.Contains(elsewhere, name) && value[0] != 'n':
+		case elsewhere[name] && value[0] != 'n':
 			c.doubt("%q points at what is not in the request", name)
 		}
 		i += c.walk(value, name, depth+1)
@@ -150,7 +149,9 @@ func (c *content) doubt(format string, args ...any) {
 // spaces is the length of what stands between two values.
 func spaces(b []byte) int {
 	for i, ch := range b {
-		if !strings.ContainsRune(jsonSpace+",:", rune(ch)) {
+		switch ch {
+		case ' ', '\t', '\r', '\n', ',', ':':
+		default:
 			return i
 		}
 	}

@@ -17,7 +17,6 @@ type usageHider struct {
 	in  []byte // read and not yet judged
 	out []byte // judged and not yet passed on
 	err error  // of reading
-	buf [4096]byte
 }
 
 // Read implements io.Reader.
@@ -26,8 +25,11 @@ func (h *usageHider) Read(p []byte) (int, error) {
 		if h.err != nil {
 			return 0, h.err
 		}
-		n, err := h.ReadCloser.Read(h.buf[:])
-		h.in = append(h.in, h.buf[:n]...)
+		n, err := h.ReadCloser.Read(p)
+		if len(h.in) == 0 && err == nil && bytes.HasSuffix(p[:n], []byte("\n\n")) && !bytes.Contains(p[:n], []byte(`"usage"`)) {
+			return n, nil // whole events, and none that is looked for
+		}
+		h.in = append(h.in, p[:n]...)
 		h.err = err
 		h.judge()
 	}

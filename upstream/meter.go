@@ -49,6 +49,10 @@ func (m *Meter) Write(b []byte) {
 		m.keep(b[:i])
 		m.endLine()
 		b = b[i+1:]
+		// Most of what comes in one piece speaks of no usage at all.
+		if last := bytes.LastIndexByte(b, '\n'); last >= 0 && !speaksOfUsage(b[:last]) {
+			b = b[last+1:]
+		}
 	}
 }
 

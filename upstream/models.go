@@ -8,7 +8,6 @@ import (
 	"mime"
 	"mime/multipart"
 	"net/url"
-	"slices"
 	"strings"
 )
 
@@ -20,6 +19,20 @@ type Call struct {
 	ContentType string
 	Encoding    string // the Content-Encoding
 	Body        []byte
+
+	parsed rawObject // the body, when it was found to be an object
+}
+
+// object is the body as one JSON object.
+func (c *Call) object() (rawObject, error) {
+	if c.parsed == nil {
+		o, err := parseObject(c.Body)
+		if err != nil {
+			return nil, unsafe("%v", err)
+		}
+		c.parsed = o
+	}
+	return c.parsed, nil
 }
 
 // ErrBody is what the errors about bodies wrap that cannot be judged safely.
@@ -138,9 +151,9 @@ func (f *modelFinder) body(c *Call) error {
 	case kind == "multipart/form-data":
 		return f.form(c.Body, params["boundary"])
 	case kind == "", kind == "application/json", kind == "text/json", strings.HasSuffix(kind, "+json"):
-		o, err := parseObject(c.Body)
+		o, err := c.object()
 		if err != nil {
-			return unsafe("%v", err)
+			return err
 		}
 		return f.object(o)
 	}
@@ -151,26 +164,29 @@ func (f *modelFinder) body(c *Call) error {
 // other may look like it: of two, two readers take different ones.
 var inBodies = []string{"model", "models", "tools", "plugins", "preset", "requests", "generateContentRequest"}
 
+// inBodiesFolded leads from a field's folded name to how it is written.
+var inBodiesFolded = func() map[string]string {
+	m := make(map[string]string)
+	for _, field := range inBodies {
+		m[folded(field)] = field
+	}
+	return m
+}()
+
 // object finds the models in a request's JSON.
 func (f *modelFinder) object(o rawObject) error {
-	var seen []string
+	var seen fieldSet
 	return o.members(func(name string, value []byte) error {
-		ruled := holdsModel(name)
-		for _, field := range inBodies {
-			if !sameField(name, field) {
-				continue
-			}
-			if ruled = true; name != field && !(field == "generateContentRequest" && name == "generate_content_request") {
-				return unsafe("it has a field %.64q; write %q", name, field)
-			}
+		field, ruled := inBodiesFolded[folded(name)]
+		if ruled && name != field && !(field == "generateContentRequest" && name == "generate_content_request") {
+			return unsafe("it has a field %.64q; write %q", name, field)
 		}
-		if !ruled {
+		if !ruled && !holdsModel(name) {
 			return nil
 		}
-		if slices.ContainsFunc(seen, func(s string) bool { return sameField(s, name) }) {
+		if seen.add(name) {
 			return unsafe("the field %q stands twice", name)
 		}
-		seen = append(seen, name)
 		return f.field(name, value)
 	})
 }
@@ -225,7 +241,7 @@ func (f *modelFinder) each(value []byte, fn func(rawObject) error) error {
 
 // tool finds the models that a tool or plugin works with.
 func (f *modelFinder) tool(o rawObject) error {
-	var seen []string
+	var seen fieldSet
 	return o.members(func(name string, value []byte) error {
 		switch {
 		case sameField(name, "parameters") && value[0] == '{':
@@ -239,10 +255,9 @@ func (f *modelFinder) tool(o rawObject) error {
 			})
 		case !holdsModel(name):
 			return nil
-		case slices.ContainsFunc(seen, func(s string) bool { return sameField(s, name) }):
+		case seen.add(name):
 			return unsafe("the field %.64q stands twice in a tool", name)
 		}
-		seen = append(seen, name)
 		return f.value(value)
 	})
 }
@@ -250,7 +265,7 @@ func (f *modelFinder) tool(o rawObject) error {
 // holdsModel reports whether a field may name a model: model, models,
 // safety_model, fallback_models, and whatever will come.
 func holdsModel(name string) bool {
-	return len(name) >= len("model") && strings.Contains(strings.ToLower(name), "model") || sameField(name, "fallbacks")
+	return len(name) >= len("model") && strings.Contains(folded(name), "model") || folded(name) == "fallbacks"
 }
 
 // value adds a model, or a list of them, each as text or as an object with a

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"errors"
+	"slices"
 	"strings"
 	"unicode/utf8"
 )
@@ -40,16 +41,17 @@ const jsonSpace = " \t\r\n"
 func (o rawObject) members(fn func(name string, value []byte) error) error {
 	b := o[1:]
 	for {
-		b = bytes.TrimLeft(b, jsonSpace+",")
+		b = b[spaces(b):]
 		if b[0] == '}' {
 			return nil
 		}
-		n := skipValue(b)
+		n := skipString(b)
 		name, err := text(b[:n])
 		if err != nil {
 			return err
 		}
-		b = bytes.TrimLeft(b[n:], jsonSpace+":")
+		b = b[n:]
+		b = b[spaces(b):]
 		n = skipValue(b)
 		if err := fn(name, b[:n]); err != nil {
 			return err
@@ -62,7 +64,7 @@ func (o rawObject) members(fn func(name string, value []byte) error) error {
 func elements(array []byte, fn func(value []byte) error) error {
 	b := array[1:]
 	for {
-		b = bytes.TrimLeft(b, jsonSpace+",")
+		b = b[spaces(b):]
 		if b[0] == ']' {
 			return nil
 		}
@@ -124,9 +126,37 @@ func text(value []byte) (string, error) {
 	return s, err
 }
 
+// folded is a name as every reader of JSON could take it: encoding/json does not
+// tell apart the case of letters (nor the letters that Unicode folds to them),
+// and protobuf's JSON leaves out underscores.
+func folded(name string) string {
+	plain := true
+	for i := range len(name) {
+		c := name[i]
+		if c >= 0x80 {
+			return strings.ReplaceAll(strings.ToLower(strings.ToUpper(name)), "_", "")
+		}
+		plain = plain && c != '_' && (c < 'A' || c > 'Z')
+	}
+	if plain {
+		return name
+	}
+	return strings.ReplaceAll(strings.ToLower(name), "_", "")
+}
+
 // sameField reports whether two readers of JSON could take one name for the
-// other: they differ in the case of letters or in underscores only, which
-// encoding/json and protobuf's JSON do not tell apart.
-func sameField(a, b string) bool {
-	return strings.EqualFold(strings.ReplaceAll(a, "_", ""), strings.ReplaceAll(b, "_", ""))
+// other.
+func sameField(a, b string) bool { return folded(a) == folded(b) }
+
+// fieldSet notes which names were seen, to find those that stand twice.
+type fieldSet []string
+
+// add reports whether the name, or one like it, was there before.
+func (s *fieldSet) add(name string) bool {
+	name = folded(name)
+	if slices.Contains(*s, name) {
+		return true
+	}
+	*s = append(*s, name)
+	return false
 }
