@@ -54,11 +54,11 @@ func hold(r *http.Request, limit int64) (*heldBody, []byte, error) {
 	if r.ContentLength > limit {
 		return nil, nil, errBodyTooLarge
 	}
-	ctx, cancel := context.WithTimeout(r.Context(), bufferedWait)
-	defer cancel()
 	b := new(heldBody)
 	take := func(n int64) error {
 		if !buffered.TryAcquire(n) {
+			ctx, cancel := context.WithTimeout(r.Context(), bufferedWait)
+			defer cancel()
 			if err := buffered.Acquire(ctx, n); err != nil {
 				return errNoRoom
 			}

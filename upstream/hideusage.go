@@ -31,7 +31,11 @@ func (h *usageHider) Read(p []byte) (int, error) {
 		}
 		h.in = append(h.in, p[:n]...)
 		h.err = err
-		h.judge()
+		// Without a line end nothing has become whole, and a long event that
+		// comes in small pieces is not searched again and again.
+		if err != nil || len(h.in) > maxMeterLine || bytes.IndexByte(p[:n], '\n') >= 0 {
+			h.judge()
+		}
 	}
 	n := copy(p, h.out)
 	h.out = h.out[n:]
@@ -42,6 +46,13 @@ func (h *usageHider) Read(p []byte) (int, error) {
 func (h *usageHider) judge() {
 	h.out = h.out[:0:cap(h.out)]
 	done := 0
+	if !bytes.Contains(h.in, []byte(`"usage"`)) {
+		// None is looked for: all that are whole pass together.
+		if i := bytes.LastIndex(h.in, []byte("\n\n")); i >= 0 {
+			done = i + 2
+		}
+		h.out = append(h.out, h.in[:done]...)
+	}
 	for {
 		end := eventEnd(h.in[done:])
 		if end < 0 {
@@ -64,18 +75,15 @@ func (h *usageHider) judge() {
 // eventEnd is the length of the event that b begins with, with the empty line
 // that ends it; -1 while it is not whole.
 func eventEnd(b []byte) int {
-	for i := range b {
-		if b[i] != '\n' {
-			continue
-		}
-		switch rest := b[i+1:]; {
-		case len(rest) > 0 && rest[0] == '\n':
-			return i + 2
-		case len(rest) > 1 && rest[0] == '\r' && rest[1] == '\n':
-			return i + 3
-		}
+	end := bytes.Index(b, []byte("\n\n"))
+	if end >= 0 {
+		end += 2
+		b = b[:end]
 	}
-	return -1
+	if i := bytes.Index(b, []byte("\n\r\n")); i >= 0 {
+		return i + 3
+	}
+	return end
 }
 
 func isUsageEvent(event []byte) bool {

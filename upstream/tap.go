@@ -1,6 +1,9 @@
 package upstream
 
-import "slices"
+import (
+	"bytes"
+	"slices"
+)
 
 // tap walks through a JSON text as it comes, in pieces of any size, and keeps
 // the members of the outermost object that may hold usage; of a text that is a
@@ -28,11 +31,20 @@ func (t *tap) level() int {
 }
 
 func (t *tap) write(b []byte, m *Meter) {
-	for _, c := range b {
-		if t.finished {
-			return
+	for i := 0; i < len(b) && !t.finished; i++ {
+		if t.string && !t.reading && !t.holding && !t.escaped {
+			// Through most of a text nothing is of interest but its end.
+			n := bytes.IndexByte(b[i:], '"')
+			if n < 0 {
+				n = len(b) - i
+			}
+			if bytes.IndexByte(b[i:i+n], '\\') < 0 {
+				if i += n; i == len(b) {
+					return
+				}
+			}
 		}
-		t.step(c, m)
+		t.step(b[i], m)
 	}
 }
 

@@ -92,7 +92,7 @@ func (c usageCounts) first(names ...string) int64 {
 // usageOf reads a usage object by what is in it, not by whose it is: the
 // vendors copy each other, and their copies differ.
 func usageOf(o rawObject) (Usage, error) {
-	c := make(usageCounts)
+	c := make(usageCounts, 16)
 	if err := c.count("", o, 0); err != nil {
 		return unreported, err
 	}
