@@ -105,9 +105,10 @@ func hold(r *http.Request, limit int64) (*heldBody, []byte, error) {
 // it names, and what it can use at most. No other request is read. The body is
 // in memory from then on.
 func (h *Handler) readAsk(r *http.Request, x *exchange, key *limiter.Key, k *limiter.Live, ask *limiter.Ask) *limiter.Refusal {
-	limits := k.Limits()
+	limits := k.Limits(key)
+	tokens, dollars := limits[limiter.Tokens] != limiter.NoLimit, limits[limiter.Nanodollars] != limiter.NoLimit
 	models := len(key.Scope.Models) > 0
-	spends := (limits[limiter.Tokens] || limits[limiter.Nanodollars]) && !ask.Free
+	spends := (tokens || dollars) && !ask.Free
 	if ask.Free && (r.Method == http.MethodGet || r.Method == http.MethodHead) {
 		if models {
 			ask.Listing, x.models = true, key.Scope.AllowsModel
@@ -125,7 +126,7 @@ func (h *Handler) readAsk(r *http.Request, x *exchange, key *limiter.Key, k *lim
 		refusal = judgeModels(x, key, call, ask)
 	}
 	if refusal == nil && spends {
-		refusal = h.judgeUse(x, key, call, limits[limiter.Nanodollars], ask)
+		refusal = h.judgeUse(x, key, call, tokens, dollars, ask)
 	}
 	if refusal != nil {
 		k.Count(refusal.Code)

@@ -44,7 +44,7 @@ const fitFloor = 256
 
 // judgeUse finds out what a request can use at most, and lets the limiter hold
 // that.
-func (h *Handler) judgeUse(x *exchange, key *limiter.Key, call *upstream.Call, dollars bool, ask *limiter.Ask) *limiter.Refusal {
+func (h *Handler) judgeUse(x *exchange, key *limiter.Key, call *upstream.Call, tokens, dollars bool, ask *limiter.Ask) *limiter.Refusal {
 	unbounded := func(why string) *limiter.Refusal {
 		return about(key, limiter.CodeNotMeterable, "has a limit in tokens or dollars, and %s", why)
 	}
@@ -77,6 +77,8 @@ func (h *Handler) judgeUse(x *exchange, key *limiter.Key, call *upstream.Call, d
 		}
 	case dollars && !key.CountOnly && !h.app.countOnly:
 		return about(key, limiter.CodePriceUnknown, "has a limit in dollars, and the price of %s/%s is not known; add it with: price %s/%s INPUT OUTPUT", provider, e.Model, provider, e.Model)
+	case !tokens:
+		return nil // dollars cannot be counted, and nobody minds
 	}
 	if e.Window {
 		if u.price == nil || u.price.Context == 0 {
@@ -136,7 +138,7 @@ func within(b, left limiter.Amounts) bool {
 // answer cannot be fitted into what is left, it is what the request would use.
 func (u *use) fit(left limiter.Amounts) limiter.Amounts {
 	u.output = -1
-	if u.estimate.Stated < 0 || u.natural < u.estimate.Stated {
+	if u.natural < noBound && (u.estimate.Stated < 0 || u.natural < u.estimate.Stated) {
 		u.output = u.natural // nobody else bounds it
 	}
 	b := u.bound(u.natural)

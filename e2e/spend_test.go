@@ -169,7 +169,7 @@ func TestACapWorth1000AnswersIsNeverPassedAndNearlyAllUsed(t *testing.T) {
 	}{
 		{"dollars, plain", false, 0, false},
 		{"dollars, streamed", true, 0, false},
-		{"dollars, slow", false, 200 * time.Millisecond, false},
+		{"dollars, slow", false, time.Second, false},
 		{"tokens, plain", false, 0, true},
 		{"tokens, streamed and slow", true, 200 * time.Millisecond, true},
 	} {

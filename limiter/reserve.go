@@ -227,21 +227,26 @@ func (k *Live) left(role *account) Amounts {
 	return left
 }
 
-// Limits reports of which kinds the key or its role has a budget.
-func (k *Live) Limits() (limited [NumKinds]bool) {
+// Limits are the limits of the key, or of its role where only that has one.
+func (k *Live) Limits(key *Key) Amounts {
+	limits := key.Limit
+	if key.Role == "" {
+		return limits
+	}
 	k.mu.Lock()
-	defer k.mu.Unlock()
-	for i, limit := range k.limit {
-		limited[i] = limit != NoLimit
+	role := k.role
+	k.mu.Unlock()
+	if role == nil {
+		return limits
 	}
-	if role := k.role; role != nil {
-		role.mu.Lock()
-		for i, limit := range role.limit {
-			limited[i] = limited[i] || limit != NoLimit
+	role.mu.Lock()
+	defer role.mu.Unlock()
+	for i, limit := range limits {
+		if limit == NoLimit {
+			limits[i] = role.limit[i]
 		}
-		role.mu.Unlock()
 	}
-	return limited
+	return limits
 }
 
 // pacer is the bucket that a request takes from.

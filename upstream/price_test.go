@@ -155,3 +155,30 @@ func TestNoCostIsAboveItsBound(t *testing.T) {
 		}
 	})
 }
+
+func TestFixturesCostWhatTheTableSaysToTheNanodollar(t *testing.T) {
+	t.Parallel()
+	for _, test := range []struct {
+		provider, model, answer string
+		stream                  bool
+		want                    int64
+	}{
+		{"openai", "gpt-5", `{"usage":{"prompt_tokens":1000,"completion_tokens":200,"total_tokens":1200,"prompt_tokens_details":{"cached_tokens":400}}}`, false, 600*1250 + 400*125 + 200*10000},
+		{"openai", "gpt-5-2025-08-07", "data: {\"response\":{\"usage\":{\"input_tokens\":1000,\"output_tokens\":200}}}\n\n", true, 1000*1250 + 200*10000},
+		{"openai", "gpt-6-luna", `{"usage":{"prompt_tokens":10,"completion_tokens":10}}`, false, 10*100 + 10*500},
+		{"anthropic", "claude-sonnet-5-5", `{"usage":{"input_tokens":1000,"cache_read_input_tokens":500,"cache_creation_input_tokens":300,"cache_creation":{"ephemeral_1h_input_tokens":100},"output_tokens":200}}`, false,
+			1000*2000 + 500*100 + 200*2500 + 100*4000 + 200*10000},
+		{"gemini", "gemini-3.1-pro-preview", `{"usageMetadata":{"promptTokenCount":250000,"candidatesTokenCount":100,"thoughtsTokenCount":50,"totalTokenCount":250150}}`, false, 250000*4000 + 150*18000},
+		{"xai", "grok-4.6", `{"usage":{"prompt_tokens":100,"completion_tokens":10,"total_tokens":160}}`, false, 100*2000 + 60*6000},
+		{"xai", "grok-4.6", `{"usage":{"prompt_tokens":100,"completion_tokens":10,"total_tokens":160,"cost_in_usd_ticks":7}}`, false, 1},
+	} {
+		price, ok := BuiltInPrices().Find(test.provider, test.model)
+		if !ok {
+			t.Errorf("%s/%s has no price", test.provider, test.model)
+			continue
+		}
+		if got := price.Cost(metered(test.answer, test.stream, 10), 1000); got != test.want {
+			t.Errorf("%s/%s: %d nano-dollars, want %d", test.provider, test.model, got, test.want)
+		}
+	}
+}
