@@ -53,6 +53,11 @@ func (t *Transport) admit(res *http.Response, out *http.Request, x *exchange, ca
 		}
 	}
 	t.cleanHeader(res.Header)
+	for name := range res.Trailer { // announced ones; cleanTrailer sees the rest
+		if strings.HasPrefix(name, "Till-") {
+			delete(res.Trailer, name)
+		}
+	}
 	if res.StatusCode == http.StatusSwitchingProtocols {
 		x.follow(res.Body)
 		return res
@@ -237,6 +242,9 @@ func (b *answerBody) Read(p []byte) (int, error) {
 		if b.x.grant.Cut() != nil {
 			err = nil // the end follows with the next read
 		}
+	}
+	if err != nil && err != io.EOF {
+		err = b.x.real.scrub(err)
 	}
 	return n, err
 }

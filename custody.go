@@ -5,6 +5,7 @@ import (
 	"encoding/base64"
 	"errors"
 	"fmt"
+	"net"
 	"net/url"
 	"path/filepath"
 	"slices"
@@ -55,6 +56,25 @@ func forms(credential string) []token.Secret {
 // written on the request.
 func (c *credential) shownIn(text string) bool {
 	return slices.ContainsFunc(c.forms, func(form token.Secret) bool { return strings.Contains(text, form.Reveal()) })
+}
+
+// scrubbed stands for an error of net/http whose text repeats what a broken
+// upstream sent, and so the credential: errors are logged.
+type scrubbed struct{ timeout bool }
+
+func (scrubbed) Error() string {
+	return "the upstream's answer is no HTTP, and its text is not repeated"
+}
+func (s scrubbed) Timeout() bool { return s.timeout }
+func (scrubbed) Temporary() bool { return false }
+
+// scrub returns an error that does not show the credential.
+func (c *credential) scrub(err error) error {
+	if err == nil || !c.shownIn(err.Error()) {
+		return err
+	}
+	var network net.Error
+	return scrubbed{timeout: errors.As(err, &network) && network.Timeout()}
 }
 
 // sealing is a configuration's seal keys, read when they are first needed and

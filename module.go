@@ -124,7 +124,7 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 		refusal = about(key, limiter.CodeUpstreamUnknown, "is for upstream %s, which is not configured here", key.Upstream)
 	case len(h.Upstreams) > 0 && !slices.Contains(h.Upstreams, t.name):
 		refusal = about(key, limiter.CodeWrongUpstream, "is for upstream %s, which is not served at this address", t.name)
-	case r.Method == http.MethodTrace || r.Method == http.MethodConnect && !upgrades(r):
+	case strings.EqualFold(r.Method, http.MethodTrace) || strings.EqualFold(r.Method, http.MethodConnect) && !upgrades(r):
 		refusal = about(key, limiter.CodeMethodNotAllowed, "may not use method %s: it is never forwarded", r.Method)
 	case pathErr != nil:
 		refusal = about(key, limiter.CodeBadRequest, "asked for a path that is refused: %s", pathErr)

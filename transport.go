@@ -91,7 +91,7 @@ func (t *Transport) RoundTrip(r *http.Request) (*http.Response, error) {
 		if cut := x.grant.Cut(); cut != nil {
 			return x.answer(r, cut), nil
 		}
-		return nil, err
+		return nil, x.real.scrub(err)
 	}
 	x.status.Store(int32(res.StatusCode))
 	return t.admit(res, out, x, cancel), nil

@@ -7,7 +7,8 @@ import (
 
 // DenyList is a list of deny rules, arranged by how they begin, so that a
 // request's path is compared with the few rules that could match it. It
-// answers exactly as PathRules.MatchFold does. A nil list denies nothing.
+// answers exactly as PathRules.MatchFold does. A path with
+// parameters is judged without them, too. A nil list denies nothing.
 type DenyList struct {
 	all    PathRules
 	byHead map[string]PathRules // by the first one or two segments, in small letters
@@ -38,6 +39,9 @@ func (l *DenyList) Denies(method, path string) bool {
 	if l == nil || len(l.all) == 0 {
 		return false
 	}
+	if strings.IndexByte(path, ';') >= 0 && l.Denies(method, withoutParameters(path)) {
+		return true
+	}
 	if !isASCII(path) {
 		// Some letters outside ASCII fold into it.
 		return l.all.MatchFold(method, path)
@@ -49,6 +53,16 @@ func (l *DenyList) Denies(method, path string) bool {
 	return l.byHead[strings.ToLower(second)].MatchFold(method, path) ||
 		first != second && l.byHead[strings.ToLower(first)].MatchFold(method, path) ||
 		l.open.MatchFold(method, path)
+}
+
+// withoutParameters is a path as servers see it that drop what follows a
+// semicolon in a segment (RFC 3986, section 3.3).
+func withoutParameters(path string) string {
+	segments := strings.Split(path, "/")
+	for i, s := range segments {
+		segments[i], _, _ = strings.Cut(s, ";")
+	}
+	return strings.Join(segments, "/")
 }
 
 // heads are the first segment of a path, and its first two; the same when

@@ -16,7 +16,8 @@ func TestADenyListAnswersAsItsRulesDo(t *testing.T) {
 	l := NewDenyList(denied)
 	for _, path := range probes {
 		for _, method := range []string{"GET", "POST", "post"} {
-			if got, want := l.Denies(method, path), denied.MatchFold(method, path); got != want {
+			want := denied.MatchFold(method, path) || denied.MatchFold(method, withoutParameters(path))
+			if got := l.Denies(method, path); got != want {
 				t.Errorf("%s %s: %v, its rules say %v", method, path, got, want)
 			}
 		}

@@ -27,6 +27,12 @@ func CleanPath(escaped string) (string, error) {
 		if err != nil {
 			return "", fmt.Errorf("%w: a %%-escape is not valid", ErrPath)
 		}
+		// Encoded twice, in whichever way: %252e, %25%32%65.
+		for i := range len(decoded) - 2 {
+			if decoded[i] == '%' && isHex(decoded[i+1]) && isHex(decoded[i+2]) {
+				return "", fmt.Errorf("%w: it is encoded twice", ErrPath)
+			}
+		}
 		path = decoded
 	}
 	ascii := true
@@ -62,11 +68,8 @@ func judgeEscapes(s string) error {
 		if i+2 >= len(s) || !isHex(s[i+1]) || !isHex(s[i+2]) {
 			return fmt.Errorf("%w: a %%-escape is not valid", ErrPath)
 		}
-		switch escape := strings.ToLower(s[i+1 : i+3]); {
-		case escape == "2f":
+		if strings.EqualFold(s[i+1:i+3], "2f") {
 			return fmt.Errorf("%w: it holds an encoded slash", ErrPath)
-		case escape == "25" && i+4 < len(s) && isHex(s[i+3]) && isHex(s[i+4]):
-			return fmt.Errorf("%w: it is encoded twice", ErrPath)
 		}
 		i += 2
 	}
