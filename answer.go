@@ -64,7 +64,7 @@ func (t *Transport) admit(res *http.Response, out *http.Request, x *exchange, ca
 	}
 	kind := kindOf(res.Header)
 	if x.use != nil {
-		x.use.measure(res, kind != opaque)
+		x.use.measure(res, x.target.preset, kind != opaque)
 	}
 	b := &answerBody{ReadCloser: res.Body, x: x, res: res, cancel: cancel}
 	if res.ContentLength < 0 {
@@ -76,9 +76,13 @@ func (t *Transport) admit(res *http.Response, out *http.Request, x *exchange, ca
 
 // kindOf says in what form a body comes.
 func kindOf(h http.Header) bodyKind {
-	kind, _, err := mime.ParseMediaType(h.Get("Content-Type"))
+	kind := h.Get("Content-Type")
+	if kind == "application/json" || h.Get("Content-Encoding") != "" {
+		return opaque
+	}
+	kind, _, err := mime.ParseMediaType(kind)
 	switch {
-	case err != nil || h.Get("Content-Encoding") != "":
+	case err != nil:
 	case kind == "text/event-stream":
 		return eventStream
 	case kind == "application/x-ndjson" || kind == "application/jsonl":

@@ -232,11 +232,11 @@ func (u *use) used(status int) (tokens, nano int64, measured bool) {
 }
 
 // measure watches over an answer's body.
-func (u *use) measure(res *http.Response, stream bool) {
-	u.meter = upstream.NewMeter(stream)
-	body := io.ReadCloser(&meteredBody{ReadCloser: res.Body, u: u})
+func (u *use) measure(res *http.Response, preset *upstream.Preset, stream bool) {
+	u.meter = preset.Meter(stream)
+	body := &meteredBody{ReadCloser: res.Body, u: u}
 	if stream && u.estimate.HidesUsage() && res.StatusCode < 300 {
-		body = upstream.HideUsage(body)
+		body.ReadCloser, body.seen = u.meter.Hide(res.Body), true
 	}
 	res.Body = body
 }
@@ -244,12 +244,15 @@ func (u *use) measure(res *http.Response, stream bool) {
 // meteredBody shows what passes to the meter.
 type meteredBody struct {
 	io.ReadCloser
-	u *use
+	u    *use
+	seen bool // the meter has seen it before
 }
 
 func (b *meteredBody) Read(p []byte) (int, error) {
 	n, err := b.ReadCloser.Read(p)
-	b.u.meter.Write(p[:n])
+	if !b.seen {
+		b.u.meter.Write(p[:n])
+	}
 	if err == io.EOF && !b.u.whole {
 		b.u.meter.Close()
 		b.u.whole = true

@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"errors"
 	"math"
-	"mime"
 	"strconv"
 	"strings"
 )
@@ -118,7 +117,7 @@ func (e *Estimate) read(p *Preset, c *Call) error {
 	if c.Encoding != "" && !strings.EqualFold(c.Encoding, "identity") {
 		return unsafe("it is encoded as %.32q; send it as it is", c.Encoding)
 	}
-	kind, params, err := mime.ParseMediaType(c.ContentType)
+	kind, params, err := c.mediaType()
 	if c.ContentType != "" && (err != nil || kind != "application/json" && !strings.HasSuffix(kind, "+json")) {
 		return notMeterable("a body of type %.64q is not read", c.ContentType)
 	}

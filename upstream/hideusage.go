@@ -5,18 +5,20 @@ import (
 	"io"
 )
 
-// HideUsage takes out of a stream of chat completions the one event that the
-// client did not ask for: it has no choices, and usage, and clients that
-// expect a choice break on it. Every other event passes as soon as it is whole.
-func HideUsage(body io.ReadCloser) io.ReadCloser {
-	return &usageHider{ReadCloser: body}
+// Hide measures a stream of chat completions and takes out of it the one event
+// that the client did not ask for: it has no choices, and usage, and clients
+// that expect a choice break on it. Every other event passes as soon as it is
+// whole. Nobody else writes to the Meter.
+func (m *Meter) Hide(body io.ReadCloser) io.ReadCloser {
+	return &usageHider{ReadCloser: body, meter: m}
 }
 
 type usageHider struct {
 	io.ReadCloser
-	in  []byte // read and not yet judged
-	out []byte // judged and not yet passed on
-	err error  // of reading
+	meter *Meter
+	in    []byte // read and not yet judged
+	out   []byte // judged and not yet passed on
+	err   error  // of reading
 }
 
 // Read implements io.Reader.
@@ -25,34 +27,55 @@ func (h *usageHider) Read(p []byte) (int, error) {
 		if h.err != nil {
 			return 0, h.err
 		}
-		n, err := h.ReadCloser.Read(p)
-		if len(h.in) == 0 && err == nil && bytes.HasSuffix(p[:n], []byte("\n\n")) && !bytes.Contains(p[:n], []byte(`"usage"`)) {
-			return n, nil // whole events, and none that is looked for
+		if 2*len(h.in) > len(p) {
+			n, err := h.ReadCloser.Read(p)
+			h.in, h.err = append(h.in, p[:n]...), err
+			// Without a line end nothing has become whole, and a long event
+			// that comes in small pieces is not searched again and again.
+			if err != nil || len(h.in) > maxMeterLine || bytes.IndexByte(p[:n], '\n') >= 0 {
+				h.judge()
+			}
+			continue
 		}
-		h.in = append(h.in, p[:n]...)
-		h.err = err
-		// Without a line end nothing has become whole, and a long event that
-		// comes in small pieces is not searched again and again.
-		if err != nil || len(h.in) > maxMeterLine || bytes.IndexByte(p[:n], '\n') >= 0 {
-			h.judge()
+		begun := copy(p, h.in)
+		n, err := h.ReadCloser.Read(p[begun:])
+		b := p[:begun+n]
+		end := wholeEvents(b, begun)
+		if err == nil && !holdsUsage(b[:end]) {
+			h.in = append(h.in[:0], b[end:]...)
+			if end > 0 {
+				return end, nil // and none that is looked for
+			}
+			continue
 		}
+		h.in, h.err = append(h.in[:0], b...), err
+		h.judge()
 	}
 	n := copy(p, h.out)
 	h.out = h.out[n:]
 	return n, nil
 }
 
+// wholeEvents is the length of the events in b that are whole. Within the
+// first so many bytes none ends.
+func wholeEvents(b []byte, begun int) int {
+	from := max(begun-2, 0)
+	for i := len(b) - 1; i > from; i-- {
+		i = from + bytes.LastIndexByte(b[from:i+1], '\n')
+		switch {
+		case i <= from:
+			return 0
+		case b[i-1] == '\n', b[i-1] == '\r' && i >= 2 && b[i-2] == '\n':
+			return i + 1
+		}
+	}
+	return 0
+}
+
 // judge moves whole events to what is passed on, but for the one.
 func (h *usageHider) judge() {
 	h.out = h.out[:0:cap(h.out)]
 	done := 0
-	if !bytes.Contains(h.in, []byte(`"usage"`)) {
-		// None is looked for: all that are whole pass together.
-		if i := bytes.LastIndex(h.in, []byte("\n\n")); i >= 0 {
-			done = i + 2
-		}
-		h.out = append(h.out, h.in[:done]...)
-	}
 	for {
 		end := eventEnd(h.in[done:])
 		if end < 0 {
@@ -64,12 +87,13 @@ func (h *usageHider) judge() {
 			h.out = append(h.out, event...)
 		}
 	}
-	h.in = append(h.in[:0], h.in[done:]...)
 	// What ends without an event's end passes, as does what is too long.
 	if h.err != nil || len(h.in) > maxMeterLine {
-		h.out = append(h.out, h.in...)
-		h.in = h.in[:0]
+		h.out = append(h.out, h.in[done:]...)
+		done = len(h.in)
 	}
+	h.meter.Write(h.in[:done])
+	h.in = append(h.in[:0], h.in[done:]...)
 }
 
 // eventEnd is the length of the event that b begins with, with the empty line
@@ -88,7 +112,7 @@ func eventEnd(b []byte) int {
 
 func isUsageEvent(event []byte) bool {
 	data, ok := bytes.CutPrefix(bytes.TrimSpace(event), []byte("data:"))
-	if !ok || !bytes.Contains(data, []byte(`"usage"`)) {
+	if !ok || !holdsUsage(data) {
 		return false
 	}
 	o, err := parseObject(bytes.TrimSpace(data))

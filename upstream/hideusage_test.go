@@ -19,7 +19,7 @@ func (p pieces) Read(b []byte) (int, error) { return p.r.Read(b[:min(len(b), p.n
 
 func hidden(t testing.TB, stream string, n int) string {
 	t.Helper()
-	b, err := io.ReadAll(HideUsage(io.NopCloser(pieces{strings.NewReader(stream), n})))
+	b, err := io.ReadAll(NewMeter(true).Hide(io.NopCloser(pieces{strings.NewReader(stream), n})))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -56,7 +56,7 @@ func TestOnlyTheEventOfUsageAloneIsHidden(t *testing.T) {
 func TestAWholeEventIsNotHeldUp(t *testing.T) {
 	t.Parallel()
 	r, w := io.Pipe()
-	stream := HideUsage(r)
+	stream := NewMeter(true).Hide(r)
 	go func() {
 		for range 3 {
 			if _, err := io.WriteString(w, "data: {\"choices\":[{}]}\n\n"); err != nil {
@@ -74,7 +74,7 @@ func TestAWholeEventIsNotHeldUp(t *testing.T) {
 	if err := stream.Close(); err != nil {
 		t.Error(err)
 	}
-	broken := HideUsage(io.NopCloser(io.MultiReader(strings.NewReader("data: half"), iotest.ErrReader(io.ErrUnexpectedEOF))))
+	broken := NewMeter(true).Hide(io.NopCloser(io.MultiReader(strings.NewReader("data: half"), iotest.ErrReader(io.ErrUnexpectedEOF))))
 	if got, err := io.ReadAll(broken); err != io.ErrUnexpectedEOF || string(got) != "data: half" {
 		t.Errorf("a stream that breaks off: %q, %v", got, err)
 	}

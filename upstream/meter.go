@@ -10,6 +10,7 @@ type Meter struct {
 	usage  Usage
 	final  bool // what was reported is about the whole answer
 	stream bool // server-sent events or JSON lines, not one JSON text
+	plain  bool // usage is called that, and nothing else
 	tap    tap
 	line   []byte
 	long   bool // the line is longer than is kept
@@ -23,6 +24,13 @@ const maxMeterLine = 1 << 20
 // NewMeter returns a Meter for an answer: stream says that its lines are
 // events or JSON texts of their own.
 func NewMeter(stream bool) *Meter { return &Meter{usage: unreported, stream: stream} }
+
+// Meter returns a Meter for an answer of such an upstream.
+func (p *Preset) Meter(stream bool) *Meter {
+	m := NewMeter(stream)
+	m.plain = p.Dialect != Cohere && p.Dialect != Unified && p.Name != "ollama"
+	return m
+}
 
 // Usage is what was reported so far.
 func (m *Meter) Usage() Usage { return m.usage }
@@ -40,6 +48,9 @@ func (m *Meter) Write(b []byte) {
 		m.tap.write(b, m)
 		return
 	}
+	if len(m.line) == 0 && !m.long {
+		b = m.skip(b)
+	}
 	for len(b) > 0 {
 		i := bytes.IndexByte(b, '\n')
 		if i < 0 {
@@ -48,12 +59,17 @@ func (m *Meter) Write(b []byte) {
 		}
 		m.keep(b[:i])
 		m.endLine()
-		b = b[i+1:]
-		// Most of what comes in one piece speaks of no usage at all.
-		if last := bytes.LastIndexByte(b, '\n'); last >= 0 && !speaksOfUsage(b[:last]) {
-			b = b[last+1:]
-		}
+		b = m.skip(b[i+1:])
 	}
+}
+
+// skip leaves of b what is not yet whole, where the lines before it report no
+// usage, as most of what comes in one piece.
+func (m *Meter) skip(b []byte) []byte {
+	if last := bytes.LastIndexByte(b, '\n'); last >= 0 && !m.mayReport(b[:last]) {
+		return b[last+1:]
+	}
+	return b
 }
 
 // Close is called at the end of the answer.
@@ -76,7 +92,7 @@ func (m *Meter) endLine() {
 	line := m.line
 	m.line, m.long = m.line[:0], false
 	data := bytes.TrimSpace(bytes.TrimPrefix(line, []byte("data:")))
-	if len(data) == 0 || data[0] != '{' || !speaksOfUsage(data) {
+	if len(data) == 0 || data[0] != '{' || !m.mayReport(data) {
 		return
 	}
 	o, err := parseObject(data)
@@ -86,8 +102,28 @@ func (m *Meter) endLine() {
 	m.read(o, 0)
 }
 
-func speaksOfUsage(b []byte) bool {
-	return bytes.Contains(b, []byte("sage")) || bytes.Contains(b, []byte("billed_units")) || bytes.Contains(b, []byte("eval_count"))
+// mayReport reports whether usage may stand in these lines.
+func (m *Meter) mayReport(b []byte) bool {
+	return holdsUsage(b) || !m.plain && (bytes.Contains(b, []byte("billed_units")) || bytes.Contains(b, []byte("eval_count")))
+}
+
+// holdsUsage reports whether a member may stand in b whose name ends in usage,
+// or is usageMetadata, and whose value is an object. OpenAI says "usage":null
+// in every event but one.
+func holdsUsage(b []byte) bool {
+	for {
+		i := bytes.Index(b, []byte("usage"))
+		if i < 0 {
+			return false
+		}
+		b = bytes.TrimPrefix(b[i+len("usage"):], []byte("Metadata"))
+		if len(b) == 0 {
+			return false
+		}
+		if rest := b[1+spaces(b[1:]):]; b[0] == '"' && (len(rest) == 0 || rest[0] == '{') {
+			return true
+		}
+	}
 }
 
 // holders are the members in which usage is found, by vendor: usage;

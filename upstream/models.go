@@ -35,6 +35,15 @@ func (c *Call) object() (rawObject, error) {
 	return c.parsed, nil
 }
 
+// mediaType reads the Content-Type; both are empty where there is none.
+func (c *Call) mediaType() (kind string, params map[string]string, err error) {
+	switch c.ContentType {
+	case "", "application/json":
+		return c.ContentType, nil, nil // as nearly all do
+	}
+	return mime.ParseMediaType(c.ContentType)
+}
+
 // ErrBody is what the errors about bodies wrap that cannot be judged safely.
 var ErrBody = errors.New("the body cannot be judged safely")
 
@@ -137,12 +146,9 @@ func (f *modelFinder) body(c *Call) error {
 	if c.Encoding != "" && !strings.EqualFold(c.Encoding, "identity") {
 		return unsafe("it is encoded as %.32q; send it as it is", c.Encoding)
 	}
-	kind, params := "", map[string]string(nil)
-	if c.ContentType != "" {
-		var err error
-		if kind, params, err = mime.ParseMediaType(c.ContentType); err != nil {
-			return unsafe("its Content-Type is not well formed")
-		}
+	kind, params, err := c.mediaType()
+	if err != nil {
+		return unsafe("its Content-Type is not well formed")
 	}
 	if charset := params["charset"]; charset != "" && !strings.EqualFold(charset, "utf-8") && !strings.EqualFold(charset, "us-ascii") {
 		return unsafe("it says it is written in %.32q; write UTF-8", charset)

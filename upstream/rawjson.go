@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 	"unicode/utf8"
+	raw "unsafe" // this package calls a body unsafe that it cannot judge
 )
 
 // rawObject is a valid JSON object, from its "{" to its "}". Its members are
@@ -37,7 +38,8 @@ func parseObject(body []byte) (rawObject, error) {
 const jsonSpace = " \t\r\n"
 
 // members calls fn for each member, in order, with the name as it is after
-// unescaping, until fn returns an error.
+// unescaping, until fn returns an error. The name lies in the object itself:
+// who keeps it for longer than that must clone it.
 func (o rawObject) members(fn func(name string, value []byte) error) error {
 	b := o[1:]
 	for {
@@ -46,7 +48,7 @@ func (o rawObject) members(fn func(name string, value []byte) error) error {
 			return nil
 		}
 		n := skipString(b)
-		name, err := text(b[:n])
+		name, err := view(b[:n])
 		if err != nil {
 			return err
 		}
@@ -124,6 +126,14 @@ func text(value []byte) (string, error) {
 	var s string
 	err := json.Unmarshal(value, &s)
 	return s, err
+}
+
+// view is text without a copy where nothing has to be unescaped.
+func view(value []byte) (string, error) {
+	if inner := value[1 : len(value)-1]; bytes.IndexByte(inner, '\\') < 0 {
+		return raw.String(raw.SliceData(inner), len(inner)), nil
+	}
+	return text(value)
 }
 
 // folded is a name as every reader of JSON could take it: encoding/json does not

@@ -46,7 +46,7 @@ func (e *Estimate) Rewrite(body []byte, output int64) ([]byte, error) {
 }
 
 // HidesUsage reports whether the stream will hold an event that the client did
-// not ask for; see [HideUsage].
+// not ask for; see [Meter.Hide].
 func (e *Estimate) HidesUsage() bool { return e.askUsage }
 
 // memberOf finds the value of a member in a valid JSON object.

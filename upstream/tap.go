@@ -44,9 +44,15 @@ func (t *tap) write(b []byte, m *Meter) {
 				}
 			}
 		}
+		if !t.string && !t.holding && !marks[b[i]] {
+			continue
+		}
 		t.step(b[i], m)
 	}
 }
+
+// marks are the bytes outside of strings that mean something to a tap.
+var marks = [256]bool{'"': true, '{': true, '}': true, '[': true, ']': true, ',': true}
 
 func (t *tap) step(c byte, m *Meter) {
 	if t.holding {

@@ -3,6 +3,7 @@ package upstream
 import (
 	"math"
 	"strconv"
+	"sync"
 )
 
 // Usage is what an upstream says that a request used, in tokens. Fields that
@@ -49,26 +50,65 @@ func add(a, b int64) int64 {
 // field's name, with the names of the objects it stands in.
 type usageCounts map[string]int64
 
+// spareCounts are empty.
+var spareCounts = sync.Pool{New: func() any { return make(usageCounts, 16) }}
+
+// countedPaths are the numbers that are looked for, each leading to itself.
+var countedPaths = func() map[string]string {
+	m := make(map[string]string)
+	for _, fields := range [][]string{inputFields, outputFields, cachedFields, writtenFields, totalFields, thoughtFields, toolFields, otherFields} {
+		for _, field := range fields {
+			m[field] = field
+		}
+	}
+	return m
+}()
+
+// What vendors call the parts of their usage; the first that is there counts.
+var (
+	inputFields  = []string{"prompt_tokens", "input_tokens", "promptTokenCount", "total_input_tokens", "inputTokens", "prompt_eval_count"}
+	outputFields = []string{"completion_tokens", "output_tokens", "candidatesTokenCount", "total_output_tokens", "outputTokens", "eval_count"}
+	cachedFields = []string{"prompt_tokens_details.cached_tokens", "input_tokens_details.cached_tokens", "cachedContentTokenCount",
+		"total_cached_tokens", "prompt_cache_hit_tokens", "cached_tokens"}
+	writtenFields = []string{"prompt_tokens_details.cache_write_tokens", "input_tokens_details.cache_write_tokens"}
+	totalFields   = []string{"total_tokens", "totalTokenCount", "totalTokens"}
+	thoughtFields = []string{"thoughtsTokenCount", "total_thought_tokens"}
+	toolFields    = []string{"toolUsePromptTokenCount", "total_tool_use_tokens"}
+	otherFields   = []string{"billed_units.input_tokens", "billed_units.output_tokens", "cache_read_input_tokens", "cache_creation_input_tokens",
+		"cache_creation.ephemeral_1h_input_tokens", "cost", "cost_in_usd_ticks"}
+)
+
 // maxUsageDepth bounds how deep a usage object is looked into.
 const maxUsageDepth = 3
 
 // count collects the numbers in a usage object. A number that is negative or
-// not whole is left out.
-func (c usageCounts) count(prefix string, o rawObject, depth int) error {
+// not whole is left out. path leads to the object, and its memory is reused.
+func (c usageCounts) count(path []byte, o rawObject, depth int) error {
 	return o.members(func(name string, value []byte) error {
+		if len(name) > maxFieldName {
+			return nil
+		}
+		path := append(path, name...)
 		switch {
 		case value[0] == '{' && depth < maxUsageDepth:
-			return c.count(prefix+name+".", rawObject(value), depth+1)
+			return c.count(append(path, '.'), rawObject(value), depth+1)
 		case value[0] >= '0' && value[0] <= '9':
+			field, ok := countedPaths[string(path)]
+			if !ok {
+				return nil
+			}
 			if n, err := strconv.ParseInt(string(value), 10, 64); err == nil {
-				c[prefix+name] = max(n, c[prefix+name])
-			} else if cost, ok := parseUSD(string(value)); ok {
-				c["$"+prefix+name] = cost
+				c[field] = max(n, c[field])
+			} else if cost, ok := parseUSD(string(value)); ok && field == "cost" {
+				c["$cost"] = cost
 			}
 		}
 		return nil
 	})
 }
+
+// maxFieldName is longer than the name of any field that is looked for.
+const maxFieldName = 64
 
 // parseUSD reads a decimal number of dollars as nano-dollars, rounded up.
 func parseUSD(s string) (int64, bool) {
@@ -92,8 +132,13 @@ func (c usageCounts) first(names ...string) int64 {
 // usageOf reads a usage object by what is in it, not by whose it is: the
 // vendors copy each other, and their copies differ.
 func usageOf(o rawObject) (Usage, error) {
-	c := make(usageCounts, 16)
-	if err := c.count("", o, 0); err != nil {
+	c := spareCounts.Get().(usageCounts)
+	defer func() {
+		clear(c)
+		spareCounts.Put(c)
+	}()
+	var path [4 * maxFieldName]byte
+	if err := c.count(path[:0], o, 0); err != nil {
 		return unreported, err
 	}
 	if c.first("billed_units.input_tokens", "billed_units.output_tokens") >= 0 {
@@ -103,11 +148,10 @@ func usageOf(o rawObject) (Usage, error) {
 		return u, nil
 	}
 	u := unreported
-	u.Input = c.first("prompt_tokens", "input_tokens", "promptTokenCount", "total_input_tokens", "inputTokens", "prompt_eval_count")
-	u.Output = c.first("completion_tokens", "output_tokens", "candidatesTokenCount", "total_output_tokens", "outputTokens", "eval_count")
-	u.CachedInput = c.first("prompt_tokens_details.cached_tokens", "input_tokens_details.cached_tokens", "cachedContentTokenCount",
-		"total_cached_tokens", "prompt_cache_hit_tokens", "cached_tokens")
-	u.CacheWrite = c.first("prompt_tokens_details.cache_write_tokens", "input_tokens_details.cache_write_tokens")
+	u.Input = c.first(inputFields...)
+	u.Output = c.first(outputFields...)
+	u.CachedInput = c.first(cachedFields...)
+	u.CacheWrite = c.first(writtenFields...)
 	if read, written := c.first("cache_read_input_tokens"), c.first("cache_creation_input_tokens"); read >= 0 || written >= 0 {
 		// Anthropic counts these beside the input.
 		u.CachedInput, u.CacheWrite = max(read, 0), max(written, 0)
@@ -117,13 +161,13 @@ func usageOf(o rawObject) (Usage, error) {
 		}
 	}
 	// Gemini counts thoughts and what its tools read beside the rest.
-	if n := c.first("thoughtsTokenCount", "total_thought_tokens"); n > 0 {
+	if n := c.first(thoughtFields...); n > 0 {
 		u.Output = add(max(u.Output, 0), n)
 	}
-	if n := c.first("toolUsePromptTokenCount", "total_tool_use_tokens"); n > 0 {
+	if n := c.first(toolFields...); n > 0 {
 		u.Input = add(max(u.Input, 0), n)
 	}
-	total := c.first("total_tokens", "totalTokenCount", "totalTokens")
+	total := c.first(totalFields...)
 	if u.Input >= 0 && u.Output < 0 && total >= 0 {
 		u.Output = 0 // embeddings
 	}

@@ -1,0 +1,81 @@
+package upstream
+
+import (
+	"bytes"
+	"io"
+	"testing"
+)
+
+// What a limited request costs beside its way through the proxy.
+
+const (
+	plainRequest = `{"model":"m","messages":[{"role":"user","content":"hi"}],"max_completion_tokens":100}`
+	plainAnswer  = `{"id":"chatcmpl-1","object":"chat.completion","created":1,"model":"m","choices":[{"index":0,"finish_reason":"stop","message":{"role":"assistant","content":"hello"}}],"usage":{"prompt_tokens":5,"completion_tokens":2,"total_tokens":7}}`
+	plainEvent   = `data: {"id":"chatcmpl-1","object":"chat.completion.chunk","created":1,"model":"m","choices":[{"index":0,"delta":{"content":" some words of the answer"},"finish_reason":null}]}` + "\n\n"
+)
+
+func BenchmarkEstimateOfARequest(b *testing.B) {
+	p, _ := Lookup("openai")
+	b.ReportAllocs()
+	for b.Loop() {
+		c := &Call{Method: "POST", Path: "/v1/chat/completions", ContentType: "application/json", Body: []byte(plainRequest)}
+		if _, err := p.Estimate(c); err != nil {
+			b.Fatal(err)
+		}
+	}
+}
+
+func BenchmarkMeterOfAnAnswer(b *testing.B) {
+	answer := []byte(plainAnswer)
+	b.ReportAllocs()
+	for b.Loop() {
+		m := NewMeter(false)
+		m.Write(answer)
+		m.Close()
+		if !m.Final() {
+			b.Fatal("not measured")
+		}
+	}
+}
+
+func BenchmarkMeterOfAnEvent(b *testing.B) {
+	events := bytes.Repeat([]byte(plainEvent), 20)
+	b.ReportAllocs()
+	m := NewMeter(true)
+	for i := 0; b.Loop(); i += 20 {
+		m.Write(events)
+	}
+}
+
+// cycle reads the same pieces over and over.
+type cycle struct {
+	pieces [][]byte
+	left   int
+}
+
+func (c *cycle) Read(p []byte) (int, error) {
+	if c.left == 0 {
+		return 0, io.EOF
+	}
+	c.left--
+	return copy(p, c.pieces[c.left%len(c.pieces)]), nil
+}
+
+func BenchmarkHidingInAStream(b *testing.B) {
+	all := bytes.Repeat([]byte(plainEvent), 24)
+	src := &cycle{left: 1 << 62}
+	for len(all) > 0 {
+		n := min(len(all), 1000)
+		src.pieces = append([][]byte{all[:n]}, src.pieces...)
+		all = all[n:]
+	}
+	src.left -= src.left % len(src.pieces)
+	h := NewMeter(true).Hide(io.NopCloser(src))
+	buf := make([]byte, 32<<10)
+	b.ReportAllocs()
+	for b.Loop() {
+		if _, err := h.Read(buf); err != nil {
+			b.Fatal(err)
+		}
+	}
+}
