@@ -255,23 +255,29 @@ func (h *Handler) refuse(w http.ResponseWriter, t *target, r *limiter.Refusal, s
 func (h *Handler) announce(w http.ResponseWriter, r *http.Request, x *exchange) {
 	key, left := x.grant.Key(), x.grant.Remaining()
 	header := w.Header()
-	header["Till-Key"] = []string{key.ID}
+	values := make([]string, 0, 6) // of all headers, to make one allocation of it
+	say := func(name, value string) {
+		n := len(values)
+		values = append(values, value)
+		header[name] = values[n : n+1 : n+1]
+	}
+	say("Till-Key", key.ID)
 	remaining := ""
 	if n := left[limiter.Activations]; n != limiter.NoLimit {
 		remaining = strconv.FormatInt(n, 10)
-		header["Till-Activations-Remaining"] = []string{remaining}
+		say("Till-Activations-Remaining", remaining)
 	}
 	if n := left[limiter.Tokens]; n != limiter.NoLimit {
-		header["Till-Tokens-Remaining"] = []string{strconv.FormatInt(n, 10)}
+		say("Till-Tokens-Remaining", strconv.FormatInt(n, 10))
 	}
 	if n := left[limiter.Nanodollars]; n != limiter.NoLimit {
-		header["Till-Spend-Remaining"] = []string{limiter.FormatUSD(n)}
+		say("Till-Spend-Remaining", limiter.FormatUSD(n))
 	}
 	if n := x.use.lowered(); n >= 0 {
-		header["Till-Output-Limit"] = []string{strconv.FormatInt(n, 10)}
+		say("Till-Output-Limit", strconv.FormatInt(n, 10))
 	}
 	if !key.ExpiresAt.IsZero() {
-		header["Till-Expires"] = []string{key.ExpiresAt.UTC().Format(time.RFC3339)}
+		say("Till-Expires", key.ExpiresAt.UTC().Format(time.RFC3339))
 	}
 	repl := r.Context().Value(caddy.ReplacerCtxKey).(*caddy.Replacer)
 	repl.Map(func(name string) (any, bool) {

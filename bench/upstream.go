@@ -152,7 +152,7 @@ func stream(conn net.Conn, n int) error {
 // fastStream sends events as a model does, without a pause, each on its own.
 func fastStream(conn net.Conn, n int) error {
 	const head = "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n"
-	const event = `data: {"id":"chatcmpl-1","object":"chat.completion.chunk","created":1,"model":"m","choices":[{"index":0,"delta":{"content":" words"},"finish_reason":null}]}` + "\n\n"
+	const event = `data: {"id":"chatcmpl-1","object":"chat.completion.chunk","created":1,"model":"m","choices":[{"index":0,"delta":{"content":" words"},"finish_reason":null}],"usage":null}` + "\n\n"
 	const last = `data: {"id":"chatcmpl-1","choices":[],"usage":{"prompt_tokens":9,"completion_tokens":2000,"total_tokens":2009}}` + "\n\n"
 	chunk := fmt.Sprintf("%x\r\n%s\r\n", len(event), event)
 	if _, err := io.WriteString(conn, head); err != nil {

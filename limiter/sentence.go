@@ -3,6 +3,7 @@ package limiter
 import (
 	"fmt"
 	"net/netip"
+	"strconv"
 	"strings"
 	"time"
 )
@@ -90,15 +91,18 @@ func amount(k Kind, n int64) string {
 // FormatUSD prints nano-dollars as dollars, with two decimals or as many as
 // it takes: "5.00", "0.000125".
 func FormatUSD(nano int64) string {
-	sign := ""
+	b := make([]byte, 0, 24)
 	if nano < 0 {
-		sign, nano = "-", -nano
+		b, nano = append(b, '-'), -nano
 	}
-	cents := strings.TrimRight(fmt.Sprintf("%09d", nano%1_000_000_000), "0")
-	for len(cents) < 2 {
-		cents += "0"
+	b = strconv.AppendInt(b, nano/1_000_000_000, 10)
+	point := len(b)
+	b = strconv.AppendInt(b, 1_000_000_000+nano%1_000_000_000, 10)
+	b[point] = '.' // in place of the 1 that keeps the zeros
+	for len(b) > point+3 && b[len(b)-1] == '0' {
+		b = b[:len(b)-1]
 	}
-	return fmt.Sprintf("%s%d.%s", sign, nano/1_000_000_000, cents)
+	return string(b)
 }
 
 func stamp(t time.Time) string { return t.UTC().Format(time.RFC3339) }

@@ -183,11 +183,12 @@ var inBodiesFolded = func() map[string]string {
 func (f *modelFinder) object(o rawObject) error {
 	var seen fieldSet
 	return o.members(func(name string, value []byte) error {
-		field, ruled := inBodiesFolded[folded(name)]
+		fold := folded(name)
+		field, ruled := inBodiesFolded[fold]
 		if ruled && name != field && !(field == "generateContentRequest" && name == "generate_content_request") {
 			return unsafe("it has a field %.64q; write %q", name, field)
 		}
-		if !ruled && !holdsModel(name) {
+		if !ruled && !foldsToModel(fold) {
 			return nil
 		}
 		if seen.add(name) {
@@ -270,8 +271,10 @@ func (f *modelFinder) tool(o rawObject) error {
 
 // holdsModel reports whether a field may name a model: model, models,
 // safety_model, fallback_models, and whatever will come.
-func holdsModel(name string) bool {
-	return len(name) >= len("model") && strings.Contains(folded(name), "model") || folded(name) == "fallbacks"
+func holdsModel(name string) bool { return foldsToModel(folded(name)) }
+
+func foldsToModel(fold string) bool {
+	return strings.Contains(fold, "model") || fold == "fallbacks"
 }
 
 // value adds a model, or a list of them, each as text or as an object with a

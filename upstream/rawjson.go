@@ -140,6 +140,22 @@ func view(value []byte) (string, error) {
 // tell apart the case of letters (nor the letters that Unicode folds to them),
 // and protobuf's JSON leaves out underscores.
 func folded(name string) string {
+	if f, ok := foldedKnown[name]; ok {
+		return f
+	}
+	return fold(name)
+}
+
+// foldedKnown leads from the names that requests have to what they fold to.
+var foldedKnown = func() map[string]string {
+	m := make(map[string]string, len(known))
+	for name := range known {
+		m[name] = fold(name)
+	}
+	return m
+}()
+
+func fold(name string) string {
 	plain := true
 	for i := range len(name) {
 		c := name[i]

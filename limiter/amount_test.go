@@ -1,0 +1,18 @@
+package limiter
+
+import "testing"
+
+func TestDollarsAreWrittenWithTwoDigitsOrAsManyAsTheyHave(t *testing.T) {
+	t.Parallel()
+	for nano, want := range map[int64]string{
+		0: "0.00", 1: "0.000000001", 5_000_000_000: "5.00", 250_000_000: "0.25", 100_000_000: "0.10",
+		1_000_000_001: "1.000000001", -1_500_000_000: "-1.50", 12_345_600_000: "12.3456", 999_999_999: "0.999999999",
+	} {
+		if got := FormatUSD(nano); got != want {
+			t.Errorf("%d: %s, want %s", nano, got, want)
+		}
+		if back, err := ParseUSD(want); nano >= 0 && (err != nil || back != nano) {
+			t.Errorf("%s: %d, %v", want, back, err)
+		}
+	}
+}
