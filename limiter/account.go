@@ -26,6 +26,8 @@ type account struct {
 	renews  Renewal
 	epoch   int64   // the window that everything below is about; see renew
 	past    Amounts // used in windows before
+	counted Amounts // of this, the durable sum over all keys holds so much
+	kinds   TokenKinds
 
 	reserved Amounts // durable; requests are served from it
 	spent    Amounts // settled
@@ -60,6 +62,7 @@ func (a *account) restore(r *accountRecord) {
 	a.limit, a.lineage = r.Limit, r.Lineage
 	a.epoch, a.past = r.Epoch, r.Past
 	a.reserved, a.spent = r.Reserved, r.Reserved
+	a.counted, a.kinds = r.counted(), r.Kinds
 	a.first, a.firstDurable = r.First, r.First != 0
 	a.last, a.pin, a.addr = r.Last, r.Pin, r.Addr
 }

@@ -43,6 +43,19 @@ func (k Kind) String() string {
 // Amounts holds one number per kind.
 type Amounts [NumKinds]int64
 
+func (a *Amounts) add(b Amounts) {
+	for i, n := range b {
+		a[i] += n
+	}
+}
+
+func (a Amounts) minus(b Amounts) Amounts {
+	for i, n := range b {
+		a[i] -= n
+	}
+	return a
+}
+
 // NoLimits is the budget that limits nothing.
 func NoLimits() Amounts { return Amounts{NoLimit, NoLimit, NoLimit, NoLimit} }
 

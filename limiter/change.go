@@ -17,12 +17,12 @@ func (l *Limiter) edit(id string, fn func(key *Key, acct *accountRecord) error, 
 		return err
 	}
 	var key *Key
-	var sums tally
-	return l.committer.do(func(tx Tx) error {
-		old, acct, err := readKey(tx, id)
+	return l.committer.do(func(b *batch) error {
+		old, acct, err := readKey(b, id)
 		if err != nil {
 			return err
 		}
+		before := acct
 		key = old.clone()
 		if err := fn(key, &acct); err != nil {
 			return err
@@ -31,15 +31,11 @@ func (l *Limiter) edit(id string, fn func(key *Key, acct *accountRecord) error, 
 			key.Version++
 		}
 		acct.Limit = key.Limit
-		if err := tx.Set(accountKey(account), acct.encode()); err != nil {
+		if err := b.setAccount(account, false, &before, &acct); err != nil {
 			return err
 		}
-		sums, err = writeKey(tx, old, key, &acct)
-		return err
-	}, func() {
-		l.tallied(sums)
-		l.follow(key, after)
-	})
+		return writeKey(b, old, key, &acct)
+	}, func() { l.follow(key, after) })
 }
 
 // Change lets fn edit a copy of a live key: name, labels, owner, purpose,
@@ -289,11 +285,10 @@ func (l *Limiter) end(ctx context.Context, by Caller, id string, code Code, fn f
 func (l *Limiter) finalEnd(k *Live, status Status, code Code) {
 	id := k.key.ID
 	var key *Key
-	var sums tally
 	l.committer.submit(change{
-		apply: func(tx Tx) error {
+		apply: func(b *batch) error {
 			key = nil
-			old, acct, err := readKey(tx, id)
+			old, acct, err := readKey(b, id)
 			if err != nil {
 				return err
 			}
@@ -306,12 +301,10 @@ func (l *Limiter) finalEnd(k *Live, status Status, code Code) {
 			key = old.clone()
 			key.Version++
 			key.EndedAt, key.EndedStatus, key.EndedReason = l.clock.Now().UTC(), status, string(code)
-			sums, err = writeKey(tx, old, key, &acct)
-			return err
+			return writeKey(b, old, key, &acct)
 		},
 		done: func(err error) {
 			if err == nil && key != nil {
-				l.tallied(sums)
 				l.follow(key, nil)
 				l.log.Info("key ended", "key_id", id, "code", string(code))
 			} else if err != nil {
@@ -338,14 +331,13 @@ func (l *Limiter) Forget(_ context.Context, by Caller, id string) error {
 	before := k.halt
 	k.halt = CodeKeyRevoked // nothing may begin while it goes
 	k.mu.Unlock()
-	var sums tally
-	err = l.committer.do(func(tx Tx) error {
-		key, _, err := readKey(tx, id)
+	err = l.committer.do(func(b *batch) error {
+		key, acct, err := readKey(b, id)
 		if err != nil {
 			return err
 		}
 		var hours [][]byte
-		err = tx.Scan(hourPrefix(id), nil, false, func(key, _ []byte) (bool, error) {
+		err = b.Scan(hourPrefix(id), nil, false, func(key, _ []byte) (bool, error) {
 			hours = append(hours, key)
 			return true, nil
 		})
@@ -359,19 +351,19 @@ func (l *Limiter) Forget(_ context.Context, by Caller, id string) error {
 		gone := append(hours, recordKey(id), accountKey(account),
 			append([]byte(spaceLookups), key.Lookup[:]...), dueKey(key.Due, id), saltKey(id))
 		for _, key := range gone {
-			if err := tx.Delete(key); err != nil {
+			if err := b.Delete(key); err != nil {
 				return err
 			}
 		}
-		for i, n := range view.Past {
-			view.Used[i] += n
+		t, err := b.tally()
+		if err != nil {
+			return err
 		}
-		sums, err = count(tx, key.recorded(), "", view.Used)
-		return err
-	}, func() {
-		l.tallied(sums)
-		l.drop(k)
-	})
+		t.Counted = t.Counted.minus(acct.counted())
+		t.Forgotten.add(view.Used)
+		t.Forgotten.add(view.Past)
+		return b.count(key.recorded(), "")
+	}, func() { l.drop(k) })
 	if err != nil {
 		k.mu.Lock()
 		k.halt = before

@@ -14,16 +14,9 @@ import (
 // after the commit, in the order in which changes were submitted; only there
 // may memory follow.
 type change struct {
-	apply func(tx Tx) error
+	apply func(b *batch) error
 	done  func(err error)
 }
-
-// Batches are cut well below half of what one Badger transaction takes with a
-// 16 MB memtable (about 2.5 MB and 26,000 entries).
-const (
-	maxBatchBytes   = 1 << 20
-	maxBatchEntries = 8192
-)
 
 // ErrClosed is returned for changes submitted to a limiter that was closed.
 var ErrClosed = errors.New("the store is closed")
@@ -34,6 +27,7 @@ type committer struct {
 	store   Store
 	observe Observer
 	log     *slog.Logger
+	tallied func(tally) // is told the sums after each commit that changed them
 
 	mu     sync.Mutex
 	queue  []change
@@ -47,9 +41,9 @@ type committer struct {
 	failed atomic.Pointer[error]
 }
 
-func newCommitter(s Store, observe Observer, log *slog.Logger) *committer {
+func newCommitter(s Store, observe Observer, log *slog.Logger, tallied func(tally)) *committer {
 	c := &committer{
-		store: s, observe: observe, log: log,
+		store: s, observe: observe, log: log, tallied: tallied,
 		wake: make(chan struct{}, 1), ended: make(chan struct{}),
 	}
 	go c.run()
@@ -78,7 +72,7 @@ func (c *committer) signal() {
 }
 
 // do submits a change and waits for it.
-func (c *committer) do(apply func(tx Tx) error, done func()) error {
+func (c *committer) do(apply func(b *batch) error, done func()) error {
 	result := make(chan error, 1)
 	c.submit(change{apply: apply, done: func(err error) {
 		if err == nil && done != nil {
@@ -103,17 +97,17 @@ func (c *committer) run() {
 	for range c.wake {
 		for {
 			c.mu.Lock()
-			batch, closed := c.queue, c.closed
+			changes, closed := c.queue, c.closed
 			c.queue = nil
 			c.mu.Unlock()
-			if len(batch) == 0 {
+			if len(changes) == 0 {
 				if closed {
 					return
 				}
 				break
 			}
-			for len(batch) > 0 {
-				batch = batch[c.commit(batch):]
+			for len(changes) > 0 {
+				changes = changes[c.commit(changes):]
 			}
 		}
 	}
@@ -121,36 +115,35 @@ func (c *committer) run() {
 
 // commit writes as many changes as fit into one transaction and returns how
 // many those were.
-func (c *committer) commit(batch []change) int {
-	errs := make([]error, len(batch))
+func (c *committer) commit(changes []change) int {
+	errs := make([]error, len(changes))
 	if failed := c.failed.Load(); failed != nil {
-		for i := range batch {
-			batch[i].done(*failed)
+		for i := range changes {
+			changes[i].done(*failed)
 		}
-		return len(batch)
+		return len(changes)
 	}
 	start := time.Now()
-	taken := 0
-	var written int
+	var taken int
+	var b *batch
 	for {
-		taken, written = 0, 0
+		taken = 0
 		err := c.store.Update(func(tx Tx) error {
-			counted := &countingTx{Tx: tx}
-			for i := range batch {
-				if counted.bytes >= maxBatchBytes || counted.entries >= maxBatchEntries {
+			b = &batch{Tx: tx}
+			for i := range changes {
+				if b.full() {
 					break
 				}
 				taken++
 				if errs[i] != nil {
 					continue
 				}
-				before := counted.entries
-				if errs[i] = batch[i].apply(counted); errs[i] != nil && counted.entries != before {
+				before := b.entries
+				if errs[i] = changes[i].apply(b); errs[i] != nil && b.entries != before {
 					return errHalfWritten
 				}
 			}
-			written = counted.entries
-			return nil
+			return b.finish()
 		})
 		if errors.Is(err, errHalfWritten) {
 			continue // once more, without the change that failed
@@ -163,11 +156,14 @@ func (c *committer) commit(batch []change) int {
 		}
 		break
 	}
-	if written > 0 && c.observe != nil {
+	if b.entries > 0 && c.observe != nil {
 		c.observe.Committed(time.Since(start), taken)
 	}
+	if b.sums != nil && c.failed.Load() == nil {
+		c.tallied(*b.sums)
+	}
 	for i := range taken {
-		batch[i].done(errs[i])
+		changes[i].done(errs[i])
 	}
 	return taken
 }
@@ -181,21 +177,3 @@ func (c *committer) poison(err error) {
 }
 
 var errHalfWritten = errors.New("a change failed after it had written")
-
-// countingTx knows how large its transaction has grown.
-type countingTx struct {
-	Tx
-	entries, bytes int
-}
-
-func (t *countingTx) Set(key, value []byte) error {
-	t.entries++
-	t.bytes += len(key) + len(value)
-	return t.Tx.Set(key, value)
-}
-
-func (t *countingTx) Delete(key []byte) error {
-	t.entries++
-	t.bytes += len(key)
-	return t.Tx.Delete(key)
-}

@@ -247,6 +247,7 @@ func TestNoScheduleForwardsMoreThanTheLimit(t *testing.T) {
 				crashed = crashed || power
 			},
 			"": func(rt *rapid.T) {
+				w.agree(rt)
 				for _, b := range books {
 					v := b.view()
 					if b.forwarded+int64(len(b.running)) > b.limit {

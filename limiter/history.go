@@ -18,6 +18,7 @@ type Bucket struct {
 	Activations int64          `json:"activations"`
 	Tokens      int64          `json:"tokens,omitempty"`
 	Nanodollars int64          `json:"nanodollars,omitempty"`
+	Kinds       TokenKinds     `json:"kinds,omitzero"` // of Tokens
 	Refusals    map[Code]int64 `json:"refusals,omitempty"`
 }
 
@@ -25,6 +26,7 @@ func (b *Bucket) add(o *Bucket) {
 	b.Activations += o.Activations
 	b.Tokens += o.Tokens
 	b.Nanodollars += o.Nanodollars
+	b.Kinds.add(o.Kinds)
 	if len(o.Refusals) > 0 && b.Refusals == nil {
 		b.Refusals = make(map[Code]int64, len(o.Refusals))
 	}
@@ -53,11 +55,12 @@ func (h *history) hour(nanos int64) *Bucket {
 	return &h.hours[len(h.hours)-1]
 }
 
-func (h *history) used(nanos int64, used *Amounts) {
+func (h *history) used(nanos int64, used *Amounts, kinds *TokenKinds) {
 	b := h.hour(nanos)
 	b.Activations += used[Activations]
 	b.Tokens += used[Tokens]
 	b.Nanodollars += used[Nanodollars]
+	b.Kinds.add(*kinds)
 }
 
 func (h *history) refused(now time.Time, code Code) {

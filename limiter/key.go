@@ -121,6 +121,7 @@ type View struct {
 	Past        Amounts   // settled before it
 	RenewsAt    time.Time // zero: never
 	Held        Amounts   // reserved by requests in flight
+	Kinds       TokenKinds
 	Remaining   Amounts   // limit - used - held, never below 0; NoLimit where unlimited
 	InFlight    int       // requests running now
 	FirstUsedAt time.Time // zero: never used

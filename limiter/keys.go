@@ -240,36 +240,36 @@ func decodeKey(b []byte) (*Key, error) {
 
 // writeKey writes a key in place of old (nil for a new one), with everything
 // that must agree with it: the time index and the tally.
-func writeKey(tx Tx, old, key *Key, acct *accountRecord) (tally, error) {
+func writeKey(b *batch, old, key *Key, acct *accountRecord) error {
 	key.Due = key.due(fromNanos(acct.Last), acct.First != 0)
 	var from Status
 	if old != nil {
 		from = old.recorded()
 		if old.Due != 0 && old.Due != key.Due {
-			if err := tx.Delete(dueKey(old.Due, key.ID)); err != nil {
-				return tally{}, err
+			if err := b.Delete(dueKey(old.Due, key.ID)); err != nil {
+				return err
 			}
 		}
 	}
 	if key.Due != 0 {
-		if err := tx.Set(dueKey(key.Due, key.ID), nil); err != nil {
-			return tally{}, err
+		if err := b.Set(dueKey(key.Due, key.ID), nil); err != nil {
+			return err
 		}
 	}
 	if key.EndedStatus == Revoked && key.Custody == CustodySealed {
 		// Without its salt the box opens for nobody, ever.
-		if err := tx.Delete(saltKey(key.ID)); err != nil {
-			return tally{}, err
+		if err := b.Delete(saltKey(key.ID)); err != nil {
+			return err
 		}
 	}
-	b, err := json.Marshal(key)
+	record, err := json.Marshal(key)
 	if err != nil {
-		return tally{}, err
+		return err
 	}
-	if err := tx.Set(recordKey(key.ID), b); err != nil {
-		return tally{}, err
+	if err := b.Set(recordKey(key.ID), record); err != nil {
+		return err
 	}
-	return count(tx, from, key.recorded(), Amounts{})
+	return b.count(from, key.recorded())
 }
 
 // Birth is what a mint needs besides the key's own fields.
@@ -321,39 +321,30 @@ func (l *Limiter) Mint(ctx context.Context, by Caller, spec *Key, birth Birth) (
 			return View{}, invalid("role", "must name a configured role, got %q", key.Role)
 		}
 	}
-	var sums tally
 	acct := accountRecord{Limit: key.Limit, Lineage: 1, Epoch: key.Renews.epoch(now)}
-	err = l.committer.do(func(tx Tx) error {
+	err = l.committer.do(func(b *batch) error {
 		lookupKey := append([]byte(spaceLookups), birth.Lookup[:]...)
-		if _, err := tx.Get(lookupKey); !errors.Is(err, ErrNotFound) {
+		if _, err := b.Get(lookupKey); !errors.Is(err, ErrNotFound) {
 			return errors.Join(errors.New("this key string is taken"), err)
 		}
-		if err := tx.Set(lookupKey, []byte(key.ID)); err != nil {
+		if err := b.Set(lookupKey, []byte(key.ID)); err != nil {
 			return err
 		}
-		if err := tx.Set(accountKey(accountID(id)), acct.encode()); err != nil {
+		if err := b.setAccount(accountID(id), false, &accountRecord{}, &acct); err != nil {
 			return err
 		}
 		if !birth.Salt.IsZero() {
-			if err := tx.Set(saltKey(key.ID), []byte(birth.Salt.Reveal())); err != nil {
+			if err := b.Set(saltKey(key.ID), []byte(birth.Salt.Reveal())); err != nil {
 				return err
 			}
 		}
-		var err error
-		sums, err = writeKey(tx, nil, key, &acct)
-		return err
-	}, func() { l.tallied(sums) })
+		return writeKey(b, nil, key, &acct)
+	}, nil)
 	if err != nil {
 		return View{}, fmt.Errorf("minting: %w", err)
 	}
 	l.log.Info("key minted", "key_id", key.ID, "name", key.Name, "upstream", key.Upstream, "by", by.Name)
 	return l.Get(ctx, key.ID)
-}
-
-func (l *Limiter) tallied(t tally) {
-	l.tallyMu.Lock()
-	l.tally = t
-	l.tallyMu.Unlock()
 }
 
 // Get returns one key.

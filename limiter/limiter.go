@@ -13,13 +13,14 @@ import (
 	"context"
 	"crypto/rand"
 	"crypto/sha256"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"log/slog"
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"github.com/oklog/ulid/v2"
 
 	"github.com/till-proxy/till/token"
 )
@@ -119,7 +120,7 @@ func Open(o Options) (*Limiter, error) {
 	if err := l.recover(); err != nil {
 		return nil, errors.Join(err, l.shadow.close())
 	}
-	l.committer = newCommitter(o.Store, o.Observe, o.Logger)
+	l.committer = newCommitter(o.Store, o.Observe, o.Logger, l.tallied)
 	if err := l.SetRoles(o.Roles); err != nil {
 		l.committer.close()
 		return nil, errors.Join(err, l.shadow.close())
@@ -149,14 +150,7 @@ func (l *Limiter) recover() error {
 		} else if err != nil && !errors.Is(err, ErrNotFound) {
 			return err
 		}
-		b, err = r.Get(metaTally)
-		if errors.Is(err, ErrNotFound) {
-			return nil
-		}
-		if err != nil {
-			return err
-		}
-		return json.Unmarshal(b, &l.tally)
+		return nil
 	})
 	if err != nil {
 		return fmt.Errorf("reading store: %w", err)
@@ -164,7 +158,7 @@ func (l *Limiter) recover() error {
 	const perTransaction = 4096
 	for len(remembered) > 0 {
 		n := min(len(remembered), perTransaction)
-		if err := l.store.Update(func(tx Tx) error { return giveBackRemembered(tx, remembered[:n]) }); err != nil {
+		if err := l.store.Update(func(tx Tx) error { return giveBackRemembered(&batch{Tx: tx}, remembered[:n]) }); err != nil {
 			return fmt.Errorf("recovering budgets: %w", err)
 		}
 		remembered = remembered[n:]
@@ -184,27 +178,31 @@ func (l *Limiter) recover() error {
 	if l.shadow != nil {
 		l.shadow.begin(next, boot)
 	}
-	return nil
+	return l.store.View(func(r Reader) error {
+		l.tally, err = readTally(r)
+		return err
+	})
 }
 
 // giveBackRemembered lowers what is reserved to what the shadow saw in use.
 // Anything that does not add up is left alone, and so counts as spent.
-func giveBackRemembered(tx Tx, accounts []remembered) error {
+func giveBackRemembered(b *batch, accounts []remembered) error {
 	for _, seen := range accounts {
-		b, err := tx.Get(accountKey(seen.id))
+		v, err := b.Get(accountKey(seen.id))
 		if errors.Is(err, ErrNotFound) {
 			continue
 		}
 		if err != nil {
 			return err
 		}
-		rec, err := decodeAccount(b)
+		rec, err := decodeAccount(v)
 		if err != nil {
 			return err
 		}
 		if rec.Lineage != seen.lineage {
 			continue
 		}
+		before := rec
 		for k, limit := range rec.Limit {
 			used := seen.used[k]
 			if limit == NoLimit && used > rec.Reserved[k] || limit != NoLimit && used >= 0 && used < rec.Reserved[k] {
@@ -212,11 +210,15 @@ func giveBackRemembered(tx Tx, accounts []remembered) error {
 			}
 			rec.Settled[k] = rec.Reserved[k]
 		}
-		if err := tx.Set(accountKey(seen.id), rec.encode()); err != nil {
+		_, err = b.Get(recordKey(idPrefix + ulid.ULID(seen.id).String()))
+		if err != nil && !errors.Is(err, ErrNotFound) {
+			return err
+		}
+		if err := b.setAccount(seen.id, err != nil, &before, &rec); err != nil { // no key's: a role's
 			return err
 		}
 	}
-	return nil
+	return b.finish()
 }
 
 // SetRoles takes over the roles' budgets, at start and after each reload.
@@ -341,5 +343,5 @@ func (l *Limiter) Ping(context.Context) error {
 	if l.closed.Load() {
 		return ErrClosed
 	}
-	return l.committer.do(func(Tx) error { return nil }, nil)
+	return l.committer.do(func(*batch) error { return nil }, nil)
 }

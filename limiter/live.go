@@ -82,7 +82,7 @@ func (k *Live) View() View {
 func (k *Live) view(now time.Time) View {
 	v := View{
 		Key: *k.key, Used: k.spent, Held: k.held, Remaining: k.remaining(),
-		InFlight: k.inflight, LastAddr: k.addr, Past: k.past,
+		InFlight: k.inflight, LastAddr: k.addr, Past: k.past, Kinds: k.kinds,
 		FirstUsedAt: fromNanos(k.first), LastUsedAt: fromNanos(k.last),
 	}
 	if k.due(now) {

@@ -65,10 +65,19 @@ type accountRecord struct {
 	Addr     string  // last client address, as last flushed
 	Epoch    int64   // Unix time at which the present window began; 0: none did
 	Past     Amounts // used in windows before
+	Kinds    TokenKinds
 }
 
-// Version 1 had no windows.
-const accountRecordVersion = 2
+// Version 1 had no windows, version 2 no kinds of tokens.
+const accountRecordVersion = 3
+
+// counted is what the account adds to the sum over all keys: what it has used,
+// and what is reserved, until that was given back.
+func (r *accountRecord) counted() Amounts {
+	sum := r.Past
+	sum.add(r.Reserved)
+	return sum
+}
 
 // maxAddrLen bounds an address in a record: an IPv6 prefix with room to spare.
 const maxAddrLen = 64
@@ -76,7 +85,7 @@ const maxAddrLen = 64
 var errRecord = errors.New("damaged record")
 
 func (r *accountRecord) encode() []byte {
-	b := make([]byte, 1, 112)
+	b := make([]byte, 1, 128)
 	b[0] = accountRecordVersion
 	for _, amounts := range []*Amounts{&r.Limit, &r.Reserved, &r.Settled} {
 		for _, n := range amounts {
@@ -93,6 +102,9 @@ func (r *accountRecord) encode() []byte {
 	b = binary.AppendVarint(b, r.Epoch)
 	for _, n := range r.Past {
 		b = binary.AppendVarint(b, n)
+	}
+	for _, n := range r.Kinds.all() {
+		b = binary.AppendVarint(b, *n)
 	}
 	return b
 }
@@ -117,6 +129,11 @@ func decodeAccount(b []byte) (accountRecord, error) {
 		r.Epoch = d.varint()
 		for k := range r.Past {
 			r.Past[k] = d.varint()
+		}
+	}
+	if b[0] > 2 {
+		for _, n := range r.Kinds.all() {
+			*n = d.varint()
 		}
 	}
 	if d.bad || len(d.b) != 0 {

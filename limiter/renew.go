@@ -76,12 +76,14 @@ func (l *Limiter) renew(a *account, now time.Time) {
 	a.asked = true
 	epoch := a.renews.epoch(now)
 	var lineage uint64
+	var counted Amounts
 	l.committer.submit(change{
-		apply: func(tx Tx) error {
-			rec, err := readAccount(tx, a)
+		apply: func(b *batch) error {
+			rec, err := readAccount(b, a)
 			if err != nil {
 				return err
 			}
+			before := rec
 			a.mu.Lock()
 			for i := range rec.Past {
 				rec.Past[i] = a.past[i] + a.spent[i]
@@ -90,7 +92,8 @@ func (l *Limiter) renew(a *account, now time.Time) {
 			rec.Reserved, rec.Settled, rec.Epoch = Amounts{}, Amounts{}, epoch
 			rec.Lineage++ // what the shadow remembers is about the old window
 			lineage = rec.Lineage
-			return tx.Set(accountKey(a.id), rec.encode())
+			counted = rec.counted()
+			return b.setAccount(a.id, a.forRole, &before, &rec)
 		},
 		done: func(err error) {
 			a.mu.Lock()
@@ -103,7 +106,7 @@ func (l *Limiter) renew(a *account, now time.Time) {
 			for i := range a.past {
 				a.past[i] += a.spent[i]
 			}
-			a.epoch, a.lineage = epoch, lineage
+			a.epoch, a.lineage, a.counted = epoch, lineage, counted
 			a.reserved, a.spent, a.held = Amounts{}, Amounts{}, Amounts{}
 			l.shadow.release(a.slot)
 			a.slot = nil

@@ -234,6 +234,7 @@ func TestNoWindowForwardsMoreThanTheLimit(t *testing.T) {
 				w.kill(rapid.Bool().Draw(rt, "power"))
 			},
 			"": func(rt *rapid.T) {
+				w.agree(rt)
 				v := k.view()
 				if v.Used[0] < 0 || v.Held[0] < 0 || v.Remaining[0] < 0 || v.Remaining[0] > limit {
 					rt.Fatalf("used %d, held %d, %d left of %d", v.Used[0], v.Held[0], v.Remaining[0], limit)

@@ -49,6 +49,7 @@ type Grant struct {
 	remaining Amounts
 	free      bool
 	began     int64
+	kinds     TokenKinds
 	onCut     func(*Refusal)
 	cut       atomic.Pointer[Refusal]
 	done      atomic.Bool
@@ -384,13 +385,14 @@ func (l *Limiter) askBlock(a *account, k *Live) {
 	if a.slot == nil {
 		a.slot = l.shadow.take(a.id, a.lineage, a.taken())
 	}
-	var granted Amounts
+	var granted, counted Amounts
 	l.committer.submit(change{
-		apply: func(tx Tx) error {
-			rec, err := readAccount(tx, a)
+		apply: func(b *batch) error {
+			rec, err := readAccount(b, a)
 			if err != nil {
 				return err
 			}
+			before := rec
 			a.mu.Lock()
 			for i := range granted {
 				granted[i] = a.want(Kind(i), rec.Limit[i], rec.Reserved[i])
@@ -398,7 +400,8 @@ func (l *Limiter) askBlock(a *account, k *Live) {
 			}
 			a.note(&rec)
 			a.mu.Unlock()
-			return tx.Set(accountKey(a.id), rec.encode())
+			counted = rec.counted()
+			return b.setAccount(a.id, a.forRole, &before, &rec)
 		},
 		done: func(err error) {
 			a.mu.Lock()
@@ -407,6 +410,7 @@ func (l *Limiter) askBlock(a *account, k *Live) {
 				for i := range granted {
 					a.reserved[i] += granted[i]
 				}
+				a.counted = counted
 				a.firstDurable = a.firstDurable || a.first != 0
 			} else {
 				l.log.Error("reserving budget failed", "error", err)
@@ -453,7 +457,7 @@ func (a *account) note(rec *accountRecord) {
 	}
 	rec.Settled = a.spent
 	rec.First, rec.Last, rec.Pin, rec.Addr = a.first, a.last, a.pin, a.addr
-	rec.Past = a.past
+	rec.Past, rec.Kinds = a.past, a.kinds
 	if rec.Epoch == 0 {
 		rec.Epoch = a.epoch // a role's first
 	}
@@ -467,6 +471,10 @@ func (g *Grant) Settle(used Amounts) {
 	}
 	g.finish(used)
 }
+
+// Measured says what kinds of tokens the request used, for reports. It must be
+// called before Settle.
+func (g *Grant) Measured(kinds TokenKinds) { g.kinds = kinds }
 
 // Cancel ends a request that never reached the upstream: everything goes
 // back.
@@ -484,7 +492,8 @@ func (g *Grant) finish(used Amounts) {
 	k.unlink(g)
 	k.settle(g.epoch, &g.bound, &used)
 	if !g.free {
-		k.history.used(g.began, &used)
+		k.kinds.add(g.kinds)
+		k.history.used(g.began, &used, &g.kinds)
 	}
 	if k.overdrawn() {
 		k.l.askBlock(&k.account, k)

@@ -99,6 +99,7 @@ func TestNoScheduleSpendsMoreThanTheCap(t *testing.T) {
 			"restart": func(*rapid.T) { running = nil; w.restart() },
 			"kill":    func(rt *rapid.T) { running = nil; w.kill(rapid.Bool().Draw(rt, "power")) },
 			"": func(rt *rapid.T) {
+				w.agree(rt)
 				v := k.view()
 				for _, kind := range []limiter.Kind{limiter.Tokens, limiter.Nanodollars} {
 					if v.Used[kind]+v.Held[kind] > caps[kind] || used[day][kind] > caps[kind] {

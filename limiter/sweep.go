@@ -107,17 +107,21 @@ func (l *Limiter) save(a *account, k *Live, giveBack bool) {
 		hours, id = k.history.take(), k.key.ID
 	}
 	spent := a.spent
+	var counted Amounts
 	a.pending++
 	l.committer.submit(change{
-		apply: func(tx Tx) error {
-			stored, err := readAccount(tx, a)
+		apply: func(b *batch) error {
+			stored, err := readAccount(b, a)
 			if err != nil {
 				return err
 			}
+			before := stored
+			defer func() { counted = stored.counted() }()
+			stored.Kinds = rec.Kinds
 			if stored.Epoch != 0 && stored.Epoch != rec.Epoch {
 				// The window that this is about is over, and what it left is gone.
 				stored.First, stored.Last, stored.Pin, stored.Addr = rec.First, rec.Last, rec.Pin, rec.Addr
-				return errors.Join(tx.Set(accountKey(a.id), stored.encode()), writeHours(tx, id, hours))
+				return errors.Join(b.setAccount(a.id, a.forRole, &before, &stored), writeHours(b, id, hours))
 			}
 			stored.Epoch, stored.Past = rec.Epoch, rec.Past
 			for i, n := range free {
@@ -129,10 +133,10 @@ func (l *Limiter) save(a *account, k *Live, giveBack bool) {
 			}
 			stored.Settled = spent
 			stored.First, stored.Last, stored.Pin, stored.Addr = rec.First, rec.Last, rec.Pin, rec.Addr
-			if err := tx.Set(accountKey(a.id), stored.encode()); err != nil {
+			if err := b.setAccount(a.id, a.forRole, &before, &stored); err != nil {
 				return err
 			}
-			return writeHours(tx, id, hours)
+			return writeHours(b, id, hours)
 		},
 		done: func(err error) {
 			a.mu.Lock()
@@ -142,6 +146,7 @@ func (l *Limiter) save(a *account, k *Live, giveBack bool) {
 				l.log.Error("saving what a key used failed", "error", err)
 				return
 			}
+			a.counted = counted
 			a.firstDurable = a.firstDurable || rec.First != 0
 			if _, unused := a.unused(); giveBack && !unused && !a.asked && a.held == (Amounts{}) {
 				l.shadow.release(a.slot)
@@ -176,7 +181,7 @@ func (l *Limiter) sweepDue() {
 	for _, due := range found {
 		err := l.endIfDue(due.id)
 		if errors.Is(err, ErrNotFound) {
-			err = l.committer.do(func(tx Tx) error { return tx.Delete(due.key) }, nil)
+			err = l.committer.do(func(b *batch) error { return b.Delete(due.key) }, nil)
 		}
 		if err != nil && !errors.Is(err, ErrClosed) {
 			l.log.Error("ending a key whose time is over failed", "key_id", due.id, "error", err)

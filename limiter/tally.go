@@ -1,16 +1,13 @@
 package limiter
 
-import (
-	"encoding/json"
-	"errors"
-	"fmt"
-	"maps"
-)
+import "maps"
 
 // tally holds sums over all keys, kept in step with the records by the same
 // transactions, so that nobody has to count a million keys.
 type tally struct {
 	Keys map[Status]int64 `json:"keys"` // by recorded status
+	// Counted is what all keys have used or reserved.
+	Counted Amounts `json:"counted"`
 	// Forgotten is what forgotten keys had used, so that sums still agree.
 	Forgotten Amounts `json:"forgotten"`
 }
@@ -25,7 +22,10 @@ type Stats struct {
 	// Forfeited counts activations that a crash made count as used since
 	// this start, at most: some of them were.
 	Forfeited int64
-	// Forgotten is what forgotten keys had used.
+	// Used is what all keys have used since the store was made, forgotten ones
+	// included, requests in flight not.
+	Used Amounts
+	// Forgotten is what forgotten keys had used: a part of Used.
 	Forgotten Amounts
 	// Failure is why the store refuses everything; empty while it works.
 	Failure string
@@ -34,10 +34,17 @@ type Stats struct {
 // Stats returns the sums as they stand.
 func (l *Limiter) Stats() Stats {
 	l.tallyMu.Lock()
-	s := Stats{Keys: maps.Clone(l.tally.Keys), Forgotten: l.tally.Forgotten}
+	s := Stats{Keys: maps.Clone(l.tally.Keys), Used: l.tally.Counted, Forgotten: l.tally.Forgotten}
 	l.tallyMu.Unlock()
-	if s.Keys == nil {
-		s.Keys = map[Status]int64{}
+	s.Used.add(s.Forgotten)
+	for _, k := range l.everyActive() {
+		k.mu.Lock()
+		if !k.gone {
+			s.Used.add(k.spent)
+			s.Used.add(k.past)
+			s.Used = s.Used.minus(k.counted)
+		}
+		k.mu.Unlock()
 	}
 	s.Holds, s.Forfeited = l.holds.Load(), l.forfeited.Load()
 	if err := l.committer.failed.Load(); err != nil {
@@ -58,20 +65,11 @@ func (k *Key) recorded() Status {
 	}
 }
 
-// count moves a key from one status to another in the tally; "" is nowhere.
-func count(tx Tx, from, to Status, forgotten Amounts) (tally, error) {
-	var t tally
-	b, err := tx.Get(metaTally)
-	switch {
-	case err == nil:
-		if err := json.Unmarshal(b, &t); err != nil {
-			return t, fmt.Errorf("tally: %w: %w", errRecord, err)
-		}
-	case !errors.Is(err, ErrNotFound):
-		return t, err
-	}
-	if t.Keys == nil {
-		t.Keys = make(map[Status]int64)
+// count moves a key from one status to another in the sums; "" is nowhere.
+func (b *batch) count(from, to Status) error {
+	t, err := b.tally()
+	if err != nil || from == to {
+		return err
 	}
 	if from != "" {
 		t.Keys[from]--
@@ -79,11 +77,12 @@ func count(tx Tx, from, to Status, forgotten Amounts) (tally, error) {
 	if to != "" {
 		t.Keys[to]++
 	}
-	for k, n := range forgotten {
-		t.Forgotten[k] += n
-	}
-	if b, err = json.Marshal(&t); err != nil {
-		return t, err
-	}
-	return t, tx.Set(metaTally, b)
+	return nil
+}
+
+// tallied takes over the sums after a commit.
+func (l *Limiter) tallied(t tally) {
+	l.tallyMu.Lock()
+	l.tally = t
+	l.tallyMu.Unlock()
 }

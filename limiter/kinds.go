@@ -1,0 +1,31 @@
+package limiter
+
+// TokenKinds splits the tokens that were used by what they were, over the whole
+// life of a key or over an hour. It is for reports: no budget depends on it, and
+// a crash may lose the last seconds.
+type TokenKinds struct {
+	Input       int64 `json:"input"` // neither read from a cache nor written to one
+	CachedInput int64 `json:"cached_input"`
+	CacheWrite  int64 `json:"cache_write"`
+	Output      int64 `json:"output"`     // reasoning included
+	Unmeasured  int64 `json:"unmeasured"` // charged at the bound: nobody said what was used
+}
+
+func (t *TokenKinds) all() [5]*int64 {
+	return [5]*int64{&t.Input, &t.CachedInput, &t.CacheWrite, &t.Output, &t.Unmeasured}
+}
+
+func (t *TokenKinds) add(o TokenKinds) {
+	more := o.all()
+	for i, n := range t.all() {
+		*n += *more[i]
+	}
+}
+
+// Sum is all tokens.
+func (t *TokenKinds) Sum() (sum int64) {
+	for _, n := range t.all() {
+		sum += *n
+	}
+	return sum
+}

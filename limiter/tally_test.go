@@ -1,0 +1,78 @@
+package limiter_test
+
+import (
+	"testing"
+	"time"
+
+	"github.com/till-proxy/till/limiter"
+)
+
+// agree holds the sum over all keys against the store's.
+func (w *world) agree(t interface{ Fatalf(string, ...any) }) {
+	if err := w.Ping(ctx); err != nil { // what is on its way has arrived
+		t.Fatalf("%v", err)
+	}
+	page, err := w.List(ctx, limiter.Filter{Limit: 500})
+	if err != nil || page.Next != "" {
+		t.Fatalf("listing: next %q, %v", page.Next, err)
+	}
+	s := w.Stats()
+	sum := s.Forgotten
+	for _, v := range page.Keys {
+		for i := range sum {
+			sum[i] += v.Used[i] + v.Past[i]
+		}
+	}
+	if sum != s.Used {
+		t.Fatalf("all keys used %v, the store says %v", sum, s.Used)
+	}
+}
+
+func TestTheSumOverKeysIsTheStoresTotalAlsoWhenKeysAreForgotten(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	for i := range 6 {
+		k := w.mint(func(k *limiter.Key) {
+			k.Limit[limiter.Activations], k.Limit[limiter.Tokens] = 5, 1000
+			if i%2 == 0 {
+				k.Limit = limiter.NoLimits()
+			}
+			if i == 3 {
+				k.Renews = limiter.Daily
+			}
+		})
+		for range 5 {
+			g, refusal := k.ask(bound(limiter.Tokens, 100))
+			if refusal != nil {
+				t.Fatal(refusal)
+			}
+			g.Measured(limiter.TokenKinds{Input: 40, Output: int64(i)})
+			g.Settle(limiter.Amounts{limiter.Activations: 1, limiter.Tokens: 40 + int64(i)})
+			w.agree(t)
+		}
+		if v := k.view(); v.Kinds != (limiter.TokenKinds{Input: 200, Output: int64(5 * i)}) {
+			t.Errorf("tokens by kind: %+v", v.Kinds)
+		}
+		if i > 3 {
+			if _, _, err := w.Revoke(ctx, limiter.Operator, k.id, ""); err != nil {
+				t.Fatal(err)
+			}
+			if err := w.Forget(ctx, limiter.Operator, k.id); err != nil {
+				t.Fatal(err)
+			}
+		}
+		w.agree(t)
+	}
+	before := w.Stats().Used
+	if before[limiter.Activations] != 30 {
+		t.Errorf("%d activations in all, want 30", before[limiter.Activations])
+	}
+	w.clock.advance(25 * time.Hour)
+	w.SweepActive()
+	w.agree(t)
+	w.restart()
+	w.agree(t)
+	if after := w.Stats().Used; after != before {
+		t.Errorf("%v before the restart, %v after", before, after)
+	}
+}
