@@ -85,6 +85,7 @@ type App struct {
 	roles     map[string]limiter.RoleBudget
 	logger    *zap.Logger
 	slogger   *slog.Logger
+	sink      *eventSink
 	ctx       caddy.Context
 }
 
@@ -161,6 +162,9 @@ func (a *App) Provision(ctx caddy.Context) error {
 	if err := a.engine.metrics.register(ctx.GetMetricsRegistry()); err != nil {
 		return fmt.Errorf("registering metrics: %w", err)
 	}
+	if err := a.findEvents(); err != nil {
+		return err
+	}
 	a.targets = make(map[string]*target, len(a.Upstreams))
 	for _, name := range slices.Sorted(maps.Keys(a.Upstreams)) {
 		t, err := a.Upstreams[name].provision(name)
@@ -227,6 +231,7 @@ func (a *App) Start() error {
 	if err := l.SetRoles(a.roles); err != nil {
 		return err
 	}
+	a.engine.events.sink.Store(a.sink)
 	for _, name := range slices.Sorted(maps.Keys(a.Upstreams)) {
 		if a.Upstreams[name].literal() {
 			a.logger.Warn("the credential of this upstream stands in the configuration, which the admin endpoint and the autosave show; put it into a file (mode 0600) and write {file./path} instead",
@@ -239,7 +244,10 @@ func (a *App) Start() error {
 }
 
 // Stop leaves the store open: the next configuration may use it.
-func (a *App) Stop() error { return nil }
+func (a *App) Stop() error {
+	a.engine.events.sink.CompareAndSwap(a.sink, nil) // unless the next one has taken over
+	return nil
+}
 
 // Cleanup gives the engine back. It runs also when Provision failed half way.
 func (a *App) Cleanup() error {

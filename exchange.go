@@ -98,7 +98,10 @@ func (x *exchange) settle() {
 		used[limiter.Activations] = 0
 	}
 	if x.use != nil {
-		used[limiter.Tokens], used[limiter.Nanodollars] = x.use.charge(int(x.status.Load()), x.target.spent)
+		var kinds limiter.TokenKinds
+		used[limiter.Tokens], used[limiter.Nanodollars], kinds = x.use.charge(int(x.status.Load()))
+		x.target.spent.count(&kinds, used[limiter.Nanodollars])
+		x.grant.Measured(kinds)
 	}
 	x.grant.Settle(used)
 	if used[limiter.Activations] > 0 {

@@ -9,7 +9,6 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/till-proxy/till/limiter"
-	"github.com/till-proxy/till/upstream"
 )
 
 // metrics are the collectors of one store. They live with it, not with a
@@ -68,26 +67,23 @@ func newMetrics() *metrics {
 
 // useMetrics are the counters of one upstream's use.
 type useMetrics struct {
-	input, cached, output, unmeasured, dollars prometheus.Counter
+	input, cached, written, output, unmeasured, dollars prometheus.Counter
 }
 
 // use returns the counters of an upstream's tokens and dollars.
 func (m *metrics) use(upstream string) *useMetrics {
 	kind := func(kind string) prometheus.Counter { return m.tokens.WithLabelValues(upstream, kind) }
-	return &useMetrics{kind("input"), kind("cached_input"), kind("output"), kind("unmeasured"), m.spend.WithLabelValues(upstream)}
+	return &useMetrics{kind("input"), kind("cached_input"), kind("cache_write"), kind("output"), kind("unmeasured"), m.spend.WithLabelValues(upstream)}
 }
 
-// count adds what a request was charged. seen is nil where it was not measured.
-func (m *useMetrics) count(seen *upstream.Usage, tokens, nano int64) {
+// count adds what a request was charged.
+func (m *useMetrics) count(kinds *limiter.TokenKinds, nano int64) {
 	m.dollars.Add(float64(nano) / 1e9)
-	if seen == nil {
-		m.unmeasured.Add(float64(tokens))
-		return
-	}
-	cached := max(seen.CachedInput, 0)
-	m.input.Add(float64(max(seen.Input-cached, 0)))
-	m.cached.Add(float64(cached))
-	m.output.Add(float64(max(seen.Output, 0)))
+	m.input.Add(float64(kinds.Input))
+	m.cached.Add(float64(kinds.CachedInput))
+	m.written.Add(float64(kinds.CacheWrite))
+	m.output.Add(float64(kinds.Output))
+	m.unmeasured.Add(float64(kinds.Unmeasured))
 }
 
 // register adds the collectors to the registry of one configuration.
@@ -103,7 +99,7 @@ func (m *metrics) register(r *prometheus.Registry) error {
 
 func (m *metrics) follow(l *limiter.Limiter) { m.limiter.Store(l) }
 
-// Committed implements limiter.Observer.
+// Committed is told of each commit; see [limiter.Observer].
 func (m *metrics) Committed(took time.Duration, _ int) { m.commits.Observe(took.Seconds()) }
 
 // counter returns the counter of an upstream's activations, so that counting
@@ -150,6 +146,5 @@ func (c *limiterCollector) Collect(ch chan<- prometheus.Metric) {
 
 // Interface guards
 var (
-	_ limiter.Observer     = (*metrics)(nil)
 	_ prometheus.Collector = (*limiterCollector)(nil)
 )

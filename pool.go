@@ -24,6 +24,7 @@ var engines = caddy.NewUsagePool()
 type engine struct {
 	dir     string // identity of the store
 	metrics *metrics
+	events  *events
 
 	mu      sync.Mutex
 	limiter *limiter.Limiter
@@ -33,7 +34,7 @@ type engine struct {
 // acquireEngine returns the engine of a store; release gives it back.
 func acquireEngine(dir string) (*engine, error) {
 	v, _, err := engines.LoadOrNew(dir, func() (caddy.Destructor, error) {
-		return &engine{dir: dir, metrics: newMetrics()}, nil
+		return &engine{dir: dir, metrics: newMetrics(), events: newEvents()}, nil
 	})
 	if err != nil {
 		return nil, err
@@ -62,12 +63,13 @@ func (e *engine) open(open func(dir string, log *slog.Logger) (limiter.Store, er
 	if err := openings.claim(e.dir); err != nil {
 		return nil, err
 	}
-	l, err := openLimiter(e.dir, open, log, roles, e.metrics)
+	l, err := openLimiter(e.dir, open, log, roles, observer{e.metrics, e.events})
 	if err != nil {
 		openings.yield(e.dir)
 		return nil, err
 	}
 	e.limiter = l
+	go e.events.run()
 	e.metrics.follow(l)
 	return l, nil
 }
@@ -101,7 +103,10 @@ func (e *engine) Destruct() error {
 		return nil
 	}
 	defer openings.yield(e.dir)
-	return e.limiter.Close()
+	err := e.limiter.Close()
+	close(e.events.stop)
+	<-e.events.stopped
+	return err
 }
 
 // openings knows which stores this process has open. The pool forgets an

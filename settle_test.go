@@ -74,7 +74,7 @@ func TestWhateverHappensBelowSettlesOnce(t *testing.T) {
 			t.Parallel()
 			dir := t.TempDir()
 			m := newMetrics()
-			l, err := openLimiter(filepath.Join(dir, "store"), limiter.OpenBadger, slog.New(slog.DiscardHandler), nil, m)
+			l, err := openLimiter(filepath.Join(dir, "store"), limiter.OpenBadger, slog.New(slog.DiscardHandler), nil, observer{m, newEvents()})
 			if err != nil {
 				t.Fatal(err)
 			}

@@ -186,15 +186,17 @@ func (x *exchange) rewrite(r *http.Request) *limiter.Refusal {
 }
 
 // charge is what a request that was dispatched is charged.
-func (u *use) charge(status int, m *useMetrics) (tokens, nano int64) {
+func (u *use) charge(status int) (tokens, nano int64, kinds limiter.TokenKinds) {
 	tokens, nano, measured := u.used(status)
-	var seen *upstream.Usage
-	if measured {
-		usage := u.meter.Usage()
-		seen = &usage
+	if !measured {
+		return tokens, nano, limiter.TokenKinds{Unmeasured: tokens}
 	}
-	m.count(seen, tokens, nano)
-	return tokens, nano
+	seen := u.meter.Usage()
+	kinds.CachedInput = max(seen.CachedInput, 0)
+	kinds.CacheWrite = max(seen.CacheWrite, 0)
+	kinds.Input = max(seen.Input-kinds.CachedInput-kinds.CacheWrite, 0)
+	kinds.Output = max(seen.Output, 0)
+	return tokens, nano, kinds
 }
 
 // used is what was used, and whether that was measured.

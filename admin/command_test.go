@@ -355,9 +355,12 @@ func TestStats(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	w.mint(`{"upstream":"openai","max_activations":5}`)
-	equal(t, "stats", till(t, "stats", "--address", w.serve()).out, `Keys active                    1
-Requests in flight             0
-Forfeited by crashes, at most  0
-Store                          in order
+	equal(t, "stats", till(t, "stats", "--address", w.serve()).out, `Keys active                         1
+Activations used, by all keys ever  0
+Tokens                              0
+Spend                               $0.00
+Requests in flight                  0
+Forfeited by crashes, at most       0
+Store                               in order
 `)
 }

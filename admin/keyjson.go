@@ -45,10 +45,14 @@ type KeyObject struct {
 	RemainingActivations *int64 `json:"remaining_activations,omitempty"`
 
 	// Of tokens and dollars, where the key or its role is limited in them.
-	UsedTokens        *int64 `json:"used_tokens,omitempty"`
-	HeldTokens        *int64 `json:"held_tokens,omitempty"`
-	RemainingTokens   *int64 `json:"remaining_tokens,omitempty"`
-	UsedSpendUSD      string `json:"used_spend_usd,omitempty"`
+	UsedTokens      *int64 `json:"used_tokens,omitempty"`
+	HeldTokens      *int64 `json:"held_tokens,omitempty"`
+	RemainingTokens *int64 `json:"remaining_tokens,omitempty"`
+	UsedSpendUSD    string `json:"used_spend_usd,omitempty"`
+
+	// TokensByKind is what was used in the key's whole life, renewals included.
+	TokensByKind *limiter.TokenKinds `json:"tokens_by_kind,omitempty"`
+
 	HeldSpendUSD      string `json:"held_spend_usd,omitempty"`
 	RemainingSpendUSD string `json:"remaining_spend_usd,omitempty"`
 
@@ -108,6 +112,9 @@ func HolderJSON(v limiter.View) *KeyObject {
 			k.MaxSpendUSD, k.RemainingSpendUSD = limiter.FormatUSD(limit), limiter.FormatUSD(v.Remaining[limiter.Nanodollars])
 			k.UnknownPrice = map[bool]string{false: "refuse", true: "count_only"}[v.CountOnly]
 		}
+	}
+	if v.Kinds != (limiter.TokenKinds{}) {
+		k.TokensByKind = &v.Kinds
 	}
 	k.Renews, k.RenewsAt = string(v.Renews), moment(v.RenewsAt)
 	if v.MaxRequestSpend > 0 {

@@ -70,6 +70,18 @@ func printSheet(w io.Writer, k *KeyObject, now time.Time) error {
 		used = append(used, "$"+k.UsedSpendUSD)
 	}
 	row("Used", ", ", used...)
+	if by := k.TokensByKind; by != nil {
+		var kinds []string
+		for _, kind := range []struct {
+			n    int64
+			what string
+		}{{by.Input, "input"}, {by.CachedInput, "cached input"}, {by.CacheWrite, "cache write"}, {by.Output, "output"}, {by.Unmeasured, "not measured"}} {
+			if kind.n > 0 {
+				kinds = append(kinds, fmt.Sprintf("%d %s", kind.n, kind.what))
+			}
+		}
+		row("Tokens by kind", ", ", kinds...)
+	}
 	if k.HeldActivations > 0 {
 		row("In flight", "", counted(k.HeldActivations, "activation"))
 	}

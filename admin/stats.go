@@ -32,6 +32,9 @@ the store is in order.`,
 				Keys      map[string]int64
 				Holds     int64
 				Forfeited int64  `json:"forfeited_activations"`
+				Used      int64  `json:"used_activations"`
+				Tokens    int64  `json:"used_tokens"`
+				Spend     string `json:"used_spend_usd"`
 				Failure   string `json:"store_failure"`
 			}
 			if err := json.Unmarshal(raw, &s); err != nil {
@@ -41,6 +44,7 @@ the store is in order.`,
 			for _, status := range sorted(s.Keys) {
 				fmt.Fprintf(t, "Keys %s\t%d\n", status, s.Keys[status])
 			}
+			fmt.Fprintf(t, "Activations used, by all keys ever\t%d\nTokens\t%d\nSpend\t$%s\n", s.Used, s.Tokens, s.Spend)
 			fmt.Fprintf(t, "Requests in flight\t%d\nForfeited by crashes, at most\t%d\n", s.Holds, s.Forfeited)
 			store := "in order"
 			if s.Failure != "" {

@@ -260,7 +260,18 @@ func (l *Limiter) end(ctx context.Context, by Caller, id string, code Code, fn f
 	refusal := k.stopped(now)
 	k.mu.Unlock()
 	cut := k.cut(refusal)
-	err = l.edit(id, func(key *Key, _ *accountRecord) error { return fn(key, now) }, func(k *Live) {
+	var changed *Key
+	err = l.edit(id, func(key *Key, _ *accountRecord) error {
+		old := *key
+		changed = nil
+		if err := fn(key, now); err != nil {
+			return err
+		}
+		if !key.SuspendedAt.Equal(old.SuspendedAt) || key.EndedStatus != old.EndedStatus {
+			changed = key
+		}
+		return nil
+	}, func(k *Live) {
 		if k.halt == code {
 			k.halt = "" // the record says it from here on
 		}
@@ -273,6 +284,9 @@ func (l *Limiter) end(ctx context.Context, by Caller, id string, code Code, fn f
 			return View{}, cut, err
 		}
 		return View{}, cut, fmt.Errorf("the key is stopped in memory, but that is not yet durable: %w", err)
+	}
+	if changed != nil {
+		l.tell(Event{Name: map[Code]EventName{CodeKeyRevoked: KeyRevoked, CodeKeySuspended: KeySuspended}[code], Key: changed, Code: code, By: by.Name})
 	}
 	l.log.Info("key stopped", "key_id", id, "code", string(code), "requests_cut", cut, "by", by.Name)
 	view, err := l.Get(ctx, id)
@@ -307,6 +321,7 @@ func (l *Limiter) finalEnd(k *Live, status Status, code Code) {
 			if err == nil && key != nil {
 				l.follow(key, nil)
 				l.log.Info("key ended", "key_id", id, "code", string(code))
+				l.tell(Event{Name: map[Status]EventName{Exhausted: KeyExhausted, Expired: KeyExpired}[status], Key: key, Code: code})
 			} else if err != nil {
 				l.log.Error("the end of a key could not be recorded", "key_id", id, "error", err)
 			}

@@ -343,6 +343,7 @@ func (l *Limiter) Mint(ctx context.Context, by Caller, spec *Key, birth Birth) (
 	if err != nil {
 		return View{}, fmt.Errorf("minting: %w", err)
 	}
+	l.tell(Event{Name: KeyCreated, Key: key, By: by.Name})
 	l.log.Info("key minted", "key_id", key.ID, "name", key.Name, "upstream", key.Upstream, "by", by.Name)
 	return l.Get(ctx, key.ID)
 }

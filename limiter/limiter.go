@@ -47,6 +47,9 @@ type Observer interface {
 	// Committed is told how long a group commit took and how many changes
 	// were in it.
 	Committed(took time.Duration, changes int)
+	// Happened is told what became of a key, once that is durable. Locks are
+	// held.
+	Happened(Event)
 }
 
 // RoleBudget is the budget that all keys of a role share; NoLimit for kinds
@@ -66,6 +69,7 @@ type Limiter struct {
 	shadow    *shadow
 	clock     Clock
 	log       *slog.Logger
+	observe   Observer // or nil
 
 	// lookups finds keys by the hash of their string without a shared lock.
 	lookups [lookupShards]struct {
@@ -102,7 +106,7 @@ func Open(o Options) (*Limiter, error) {
 		o.Logger = slog.New(slog.DiscardHandler)
 	}
 	l := &Limiter{
-		store: o.Store, clock: o.Clock, log: o.Logger,
+		store: o.Store, clock: o.Clock, log: o.Logger, observe: o.Observe,
 		live: make(map[string]*entry), active: make(map[*Live]struct{}),
 		roles: make(map[string]*account),
 		stop:  make(chan struct{}), stopped: make(chan struct{}),

@@ -32,6 +32,8 @@ type Live struct {
 	inflight int
 	grants   *Grant // requests in flight, linked
 
+	marks [NumKinds]int64 // see setMarks
+
 	rate, freeRate, selfRate bucket
 	history                  history
 	savedAt                  int64 // unix nanoseconds of the last save
@@ -318,6 +320,7 @@ func (l *Limiter) read(id string) (*Live, error) {
 	if err != nil {
 		return nil, err
 	}
+	k.setMarks()
 	k.savedAt = l.clock.Now().UnixNano()
 	if k.key.Role != "" {
 		if k.role, err = l.role(k.key.Role); err != nil {
@@ -352,6 +355,7 @@ func (l *Limiter) follow(key *Key, also func(k *Live)) {
 	defer k.mu.Unlock()
 	if key.Version > k.key.Version {
 		k.key, k.limit, k.renews = key, key.Limit, key.Renews
+		k.setMarks()
 		if key.EndedStatus == Revoked {
 			k.salt = token.Secret{}
 			k.kept.Store(nil)

@@ -65,11 +65,11 @@ func (a *account) due(now time.Time) bool {
 
 // renew takes the account over into the present window. The new epoch is
 // durable before anything of it is used; no job has to run at midnight.
-// Callers hold the account.
+// Callers hold the account. k is the key whose it is; nil of a role.
 //
 // What is in flight was admitted in the old window, and settles there: see
 // [account.settle]. What the old window leaves is gone.
-func (l *Limiter) renew(a *account, now time.Time) {
+func (l *Limiter) renew(a *account, k *Live, now time.Time) {
 	if a.asked {
 		return // after what is on its way, the caller asks again
 	}
@@ -110,6 +110,9 @@ func (l *Limiter) renew(a *account, now time.Time) {
 			a.reserved, a.spent, a.held = Amounts{}, Amounts{}, Amounts{}
 			l.shadow.release(a.slot)
 			a.slot = nil
+			if k != nil {
+				k.setMarks()
+			}
 			a.answer(nil)
 		},
 	})

@@ -135,7 +135,7 @@ func (k *Live) tryReserve(ask *Ask, g *Grant) (refusal *Refusal, p parking, agai
 
 	if !ask.Free && k.due(now) {
 		p = k.park0(&k.account)
-		k.l.renew(&k.account, now)
+		k.l.renew(&k.account, k, now)
 		return nil, p, false
 	}
 	bound := Amounts{}
@@ -155,7 +155,7 @@ func (k *Live) tryReserve(ask *Ask, g *Grant) (refusal *Refusal, p parking, agai
 		}
 		if !ask.Free && role.due(now) {
 			p = k.park0(role)
-			k.l.renew(role, now)
+			k.l.renew(role, nil, now)
 			return nil, p, false
 		}
 	}
@@ -492,6 +492,7 @@ func (g *Grant) finish(used Amounts) {
 	k.unlink(g)
 	k.settle(g.epoch, &g.bound, &used)
 	if !g.free {
+		k.tellThresholds()
 		k.kinds.add(g.kinds)
 		k.history.used(g.began, &used, &g.kinds)
 	}

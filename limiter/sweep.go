@@ -210,16 +210,23 @@ func (l *Limiter) endIfDue(id string) error {
 	if over != nil && running {
 		k.cut(over)
 	}
-	return l.edit(id, func(key *Key, acct *accountRecord) error {
+	var ended *Key
+	err = l.edit(id, func(key *Key, acct *accountRecord) error {
+		ended = nil
 		if used && acct.First == 0 {
 			acct.First = max(last.UnixNano(), 1)
 		}
 		acct.Last = max(acct.Last, nanosOf(last))
 		if status, now := k.derive(key); status == Expired && now == code && key.EndedStatus == "" {
 			key.EndedAt, key.EndedStatus, key.EndedReason = l.clock.Now().UTC(), Expired, string(code)
+			ended = key
 		}
 		return nil
 	}, nil)
+	if err == nil && ended != nil {
+		l.tell(Event{Name: KeyExpired, Key: ended, Code: code})
+	}
+	return err
 }
 
 func nanosOf(t time.Time) int64 {

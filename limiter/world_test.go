@@ -39,12 +39,13 @@ func (c *fakeClock) advance(d time.Duration) {
 // world is a limiter with everything a test needs around it.
 type world struct {
 	*limiter.Limiter
-	t      testing.TB
-	clock  *fakeClock      // nil: the system's
-	disk   *storetest.Disk // nil on Badger
-	dir    string
-	shadow string
-	roles  map[string]limiter.RoleBudget
+	t       testing.TB
+	clock   *fakeClock      // nil: the system's
+	disk    *storetest.Disk // nil on Badger
+	dir     string
+	shadow  string
+	roles   map[string]limiter.RoleBudget
+	observe limiter.Observer
 }
 
 // newWorld opens a limiter on a simulated disk.
@@ -96,7 +97,7 @@ func (w *world) reopenBadger() {
 
 func (w *world) open(s limiter.Store) {
 	w.t.Helper()
-	o := limiter.Options{Store: s, Shadow: w.shadow, Roles: w.roles}
+	o := limiter.Options{Store: s, Shadow: w.shadow, Roles: w.roles, Observe: w.observe}
 	if w.clock != nil {
 		o.Clock = w.clock
 	}

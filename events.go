@@ -1,0 +1,119 @@
+package till
+
+import (
+	"fmt"
+	"log/slog"
+	"sync/atomic"
+	"time"
+
+	"github.com/caddyserver/caddy/v2"
+	"github.com/caddyserver/caddy/v2/modules/caddyevents"
+
+	"github.com/till-proxy/till/limiter"
+)
+
+// maxEvents bounds the events that wait to be delivered. More are dropped, and
+// the log says how many: no request ever waits for an event's handler.
+const maxEvents = 4096
+
+// events hands what became of keys to Caddy's events app, in order and off the
+// request's path. It lives with the store; which configuration's handlers are
+// told is set by the configuration that started last.
+type events struct {
+	queue   chan limiter.Event
+	stop    chan struct{}
+	stopped chan struct{}
+	dropped atomic.Int64
+	sink    atomic.Pointer[eventSink]
+}
+
+// eventSink is where one configuration wants its events.
+type eventSink struct {
+	ctx caddy.Context
+	app *caddyevents.App
+	log *slog.Logger
+}
+
+func newEvents() *events {
+	return &events{queue: make(chan limiter.Event, maxEvents), stop: make(chan struct{}), stopped: make(chan struct{})}
+}
+
+// add queues an event; it never blocks.
+func (e *events) add(ev limiter.Event) {
+	select {
+	case e.queue <- ev:
+	default:
+		e.dropped.Add(1)
+	}
+}
+
+// run delivers until stop is closed.
+func (e *events) run() {
+	defer close(e.stopped)
+	for {
+		select {
+		case <-e.stop:
+			return
+		case ev := <-e.queue:
+			sink := e.sink.Load()
+			if sink == nil {
+				continue
+			}
+			if n := e.dropped.Swap(0); n > 0 {
+				sink.log.Warn("events were dropped: their handlers are too slow", "events", n)
+			}
+			if sink.app.ShouldEmit(string(ev.Name)) {
+				sink.app.Emit(sink.ctx, string(ev.Name), eventData(&ev))
+			}
+		}
+	}
+}
+
+// eventData is what handlers of Caddy's events see, as {event.data.*}. There is
+// never a secret in it.
+func eventData(e *limiter.Event) map[string]any {
+	data := map[string]any{
+		"key_id": e.Key.ID, "key_name": e.Key.Name, "upstream": e.Key.Upstream,
+		"owner": e.Key.Owner, "role": e.Key.Role, "time": e.At.Format(time.RFC3339Nano),
+	}
+	if e.By != "" {
+		data["by"] = e.By
+	}
+	if e.Code != "" {
+		data["code"] = string(e.Code)
+		data["reason"] = e.Key.EndedReason
+	}
+	if e.Name == limiter.KeyThreshold {
+		data["percent"] = e.Percent
+		switch e.Kind {
+		case limiter.Nanodollars:
+			data["limit_of"], data["used"], data["limit"] = "spend_usd", limiter.FormatUSD(e.Used), limiter.FormatUSD(e.Limit)
+		default:
+			data["limit_of"], data["used"], data["limit"] = e.Kind.String(), e.Used, e.Limit
+		}
+	}
+	return data
+}
+
+// findEvents finds the app that events go to, for when this configuration
+// starts.
+func (a *App) findEvents() error {
+	v, err := a.ctx.App("events")
+	if err != nil {
+		return fmt.Errorf("loading the events app: %w", err)
+	}
+	a.sink = &eventSink{ctx: a.ctx, app: v.(*caddyevents.App), log: a.slogger}
+	return nil
+}
+
+// observer is what the limiter reports to.
+type observer struct {
+	*metrics
+	events *events
+}
+
+// Happened implements limiter.Observer.
+func (o observer) Happened(e limiter.Event) { o.events.add(e) }
+
+// Interface guard
+var _ limiter.Observer = observer{}

@@ -1,0 +1,89 @@
+package limiter
+
+import (
+	"math"
+	"time"
+)
+
+// Event is something that became of a key. Events tell operators what happens;
+// nothing depends on one being delivered.
+type Event struct {
+	Name EventName
+	At   time.Time
+	Key  *Key
+	By   string // who did it; empty where nobody did
+	// Code is why a key ended.
+	Code Code
+
+	// Of KeyThreshold: so many percent of a limit are used.
+	Kind        Kind
+	Percent     int
+	Used, Limit int64
+}
+
+// EventName names events as Caddy's events app and webhooks do.
+type EventName string
+
+// The events.
+const (
+	KeyCreated   EventName = "key_created"
+	KeyThreshold EventName = "key_threshold" // 50, 80 and 100 percent of a limit
+	KeyExhausted EventName = "key_exhausted"
+	KeyExpired   EventName = "key_expired"
+	KeyRevoked   EventName = "key_revoked"
+	KeySuspended EventName = "key_suspended"
+)
+
+var thresholds = [...]int64{50, 80, 100}
+
+// share is so many percent of a limit, rounded up.
+func share(limit, percent int64) int64 {
+	return limit/100*percent + (limit%100*percent+99)/100
+}
+
+// thresholdKinds are those whose use operators are told of.
+var thresholdKinds = [...]Kind{Activations, Tokens, Nanodollars}
+
+// setMarks works out at which use the next threshold of each limit is crossed.
+// Those below what is used now count as told.
+func (k *Live) setMarks() {
+	for _, kind := range thresholdKinds {
+		k.marks[kind] = math.MaxInt64
+		for _, percent := range thresholds {
+			if at := share(k.limit[kind], percent); k.limit[kind] > 0 && at > k.spent[kind] {
+				k.marks[kind] = at
+				break
+			}
+		}
+	}
+}
+
+// tellThresholds reports the limits that were used up to a threshold since the
+// last time. Callers hold the key.
+func (k *Live) tellThresholds() {
+	for _, kind := range thresholdKinds {
+		if k.spent[kind] < k.marks[kind] {
+			continue
+		}
+		reached := int64(0)
+		for _, percent := range thresholds {
+			if k.spent[kind] >= share(k.limit[kind], percent) {
+				reached = percent
+			}
+		}
+		k.l.tell(Event{
+			Name: KeyThreshold, Key: k.key, Kind: kind, Percent: int(reached),
+			Used: k.spent[kind], Limit: k.limit[kind],
+		})
+		k.setMarks()
+	}
+}
+
+// tell hands an event to the observer.
+func (l *Limiter) tell(e Event) {
+	if l.observe == nil {
+		return
+	}
+	e.At = l.clock.Now().UTC()
+	l.observe.Happened(e)
+}
