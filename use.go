@@ -4,6 +4,8 @@ import (
 	"errors"
 	"io"
 	"net/http"
+	"strings"
+	"time"
 
 	"github.com/till-proxy/till/limiter"
 	"github.com/till-proxy/till/upstream"
@@ -14,11 +16,15 @@ import (
 type use struct {
 	estimate *upstream.Estimate
 	price    *upstream.Price // nil where it is not known, and need not be
-	priced   bool            // dollars are counted
-	mayFit   bool            // the output bound may be lowered
-	input    int64           // tokens, at most
-	natural  int64           // output tokens of one answer that the request or its model allows
-	most     int64           // nano-dollars that the key gives to one request
+	prices   *upstream.Prices
+	provider string
+	began    time.Time
+	now      func() time.Time
+	priced   bool  // dollars are counted
+	mayFit   bool  // the output bound may be lowered
+	input    int64 // tokens, at most
+	natural  int64 // output tokens of one answer that the request or its model allows
+	most     int64 // nano-dollars that the key gives to one request
 
 	body   []byte // as it came, until it was rewritten
 	asked  int64  // output tokens of one answer before anything was lowered
@@ -65,9 +71,11 @@ func (h *Handler) judgeUse(x *exchange, key *limiter.Key, call *upstream.Call, t
 	}
 	u := &use{estimate: e, mayFit: !key.Unfitted, input: e.Input, natural: e.Stated, output: -1, most: key.MaxRequestSpend, body: call.Body}
 	provider := x.target.presetName
-	price, known := h.app.prices.Find(provider, e.Model)
+	u.prices, u.provider, u.began, u.now = h.app.prices, provider, time.Now(), time.Now
+	price, known := u.prices.Find(provider, e.Model, u.began)
 	switch {
 	case known:
+		price = price.For(e)
 		u.price, u.priced = price, dollars
 		if u.natural < 0 {
 			u.natural = price.MaxOutput
@@ -215,7 +223,7 @@ func (u *use) used(status int) (tokens, nano int64, measured bool) {
 	case seen.Known() && final && (u.whole || refused):
 		tokens = seen.Tokens()
 		if u.priced {
-			nano = u.price.Cost(seen, u.estimate.Permille)
+			nano = u.cost(seen)
 		}
 		return tokens, nano, true
 	}
@@ -228,9 +236,32 @@ func (u *use) used(status int) (tokens, nano int64, measured bool) {
 	b := u.bound(output)
 	tokens, nano = max(b[limiter.Tokens], seen.Tokens()), b[limiter.Nanodollars]
 	if u.priced && seen.Known() {
-		nano = max(nano, u.price.Cost(seen, u.estimate.Permille))
+		nano = max(nano, u.cost(seen))
 	}
 	return tokens, nano, false
+}
+
+// cost is what was used costs, at the price that the hold was made with, or at
+// that of the model which answered if that is dearer: names point elsewhere.
+func (u *use) cost(seen upstream.Usage) int64 {
+	permille := (u.estimate.Permille*u.price.Discount(u.began, u.now()) + 999) / 1000
+	if u.provider == "openai" {
+		switch u.meter.Tier() {
+		case "flex", "batch":
+			permille = (permille + 1) / 2
+		case "priority":
+			permille = max(permille, 2000)
+		}
+	}
+	nano := u.price.Cost(seen, permille)
+	model := strings.TrimPrefix(u.meter.Model(), "models/")
+	if model == "" || model == u.estimate.Model {
+		return nano
+	}
+	if other, ok := u.prices.Find(u.provider, model, u.began); ok {
+		nano = max(nano, other.For(u.estimate).Cost(seen, permille))
+	}
+	return nano
 }
 
 // measure watches over an answer's body.

@@ -6,6 +6,7 @@ import (
 	"net/url"
 	"strings"
 	"text/tabwriter"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -83,7 +84,7 @@ func (a *api) prices(_ *limiter.Limiter, r *http.Request) (int, any, error) {
 		if !named {
 			name = model
 		}
-		if p, ok := table.Find(provider, name); ok {
+		if p, ok := table.Find(provider, name, time.Now()); ok {
 			answer.Prices = append(answer.Prices, priceJSON(p))
 		}
 	}

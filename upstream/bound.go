@@ -16,12 +16,15 @@ var ErrNotMeterable = errors.New("what this request uses cannot be bounded")
 // tells. Vendors' models count at most one token a byte of text: measured on
 // OpenAI's vocabularies; a tenth and 16 are added for others.
 type Estimate struct {
-	Model   string
-	Input   int64 // tokens of text and pictures
-	Window  bool  // some of the input is bounded by the context window alone
-	Stated  int64 // output tokens that one answer may have; -1: none stated
-	Answers int64 // answers asked for
-	Stream  bool
+	Model  string
+	Input  int64 // tokens of text and pictures
+	Window bool  // some of the input is bounded by the context window alone
+	// Pictures says that it holds those, Media that it holds sound, films, files
+	// or what may be such.
+	Pictures, Media bool
+	Stated          int64 // output tokens that one answer may have; -1: none stated
+	Answers         int64 // answers asked for
+	Stream          bool
 	// Cached says that parts of the input are written to a cache, CachedHour
 	// that they are kept for an hour.
 	Cached, CachedHour bool
@@ -67,7 +70,7 @@ func set(names ...string) map[string]bool {
 // wraps ErrBody for one that cannot be judged safely.
 func (p *Preset) Estimate(c *Call) (*Estimate, error) {
 	if c.Method == "GET" || c.Method == "HEAD" || c.Method == "OPTIONS" {
-		if strings.Contains(c.Path+"/", "/models/") {
+		if strings.Contains(c.Path+"/", "/models/") && !strings.Contains(c.Path, ":") {
 			return nil, nil
 		}
 		return nil, notMeterable("%s %s is not known to cost nothing", c.Method, c.Path)
@@ -163,6 +166,7 @@ func (e *Estimate) read(p *Preset, c *Call) error {
 		return found.err
 	}
 	e.Window, e.Cached, e.CachedHour = found.window, found.cached, found.hour
+	e.Pictures, e.Media = found.images > 0, found.window
 	bytes := int64(len(c.Body)) - found.encoded
 	e.Input = bytes + bytes/10 + 16 + found.images*imageTokens
 	if tools {

@@ -107,6 +107,8 @@ func TestWhatCannotBeBoundedIsSaid(t *testing.T) {
 		{"a picture as output", "gemini", "/v1beta/models/m:generateContent", `{"contents":[],"generationConfig":{"responseModalities":["IMAGE"]}}`},
 		{"a model that searches always", "perplexity", "/chat/completions", `{"model":"sonar","messages":[]}`},
 		{"content that is not known", "openai", "/v1/chat/completions", `{"model":"m","messages":[{"content":[{"type":"hologram"}]}]}`},
+		{"a part of two types", "openai", "/v1/chat/completions", `{"model":"m","messages":[{"content":[{"type":"image_url","type":"text"}]}]}`},
+		{"a part of two media types", "anthropic", "/v1/messages", `{"model":"m","messages":[{"content":[{"type":"document","source":{"type":"base64","media_type":"application/pdf","media_type":"image/png","data":"AAAA"}}]}]}`},
 		{"too deep", "openai", "/v1/chat/completions", `{"model":"m","messages":` + strings.Repeat("[", 300) + strings.Repeat("]", 300) + `}`},
 	} {
 		if e, err := estimate(t, test.preset, test.path, test.body); !errors.Is(err, ErrNotMeterable) {
@@ -124,6 +126,9 @@ func TestWhatCannotBeBoundedIsSaid(t *testing.T) {
 	}
 	if _, err := estimate(t, "gemini", "/v1beta/models/m:generateContent", `{"contents":[],"generationConfig":{"maxOutputTokens":5,"max_output_tokens":5000}}`); !errors.Is(err, ErrBody) {
 		t.Errorf("two of Gemini's bounds: %v", err)
+	}
+	if e, err := preset(t, "gemini").Estimate(&Call{Method: "GET", Path: "/v1beta/models/m:generateContent"}); !errors.Is(err, ErrNotMeterable) {
+		t.Errorf("generating by GET: %+v, %v", e, err)
 	}
 	if e, err := preset(t, "openai").Estimate(&Call{Method: "GET", Path: "/v1/models/m"}); e != nil || err != nil {
 		t.Errorf("looking at a model: %+v, %v", e, err)

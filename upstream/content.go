@@ -72,6 +72,7 @@ func (c *content) walk(b []byte, key string, depth int) int {
 func (c *content) object(b []byte, depth int) int {
 	var kind, media string
 	var data int64
+	var typed, described bool // of two, two readers take different ones
 	i := 1
 	for {
 		i += spaces(b[i:])
@@ -92,11 +93,19 @@ func (c *content) object(b []byte, depth int) int {
 			continue
 		case name == "type" && value[0] == '"':
 			kind, _ = text(value[:skipString(value)]) // a wrong one is not known
+			if typed {
+				c.doubt("a part of it has two types")
+			}
+			typed = true
 			if !kinds[kind] {
 				c.doubt("it holds content of type %.64q", kind)
 			}
 		case (name == "media_type" || name == "mimeType" || name == "mime_type" || name == "format") && value[0] == '"':
 			media, _ = text(value[:skipString(value)])
+			if described {
+				c.doubt("a part of it has two media types")
+			}
+			described = true
 		case name == "data" && value[0] == '"':
 			data = int64(skipString(value))
 		case name == "ttl" && value[0] == '"':

@@ -2,15 +2,18 @@ package upstream
 
 import (
 	"bytes"
+	"strings"
 )
 
 // Meter reads an answer's usage while the answer passes. It is given the bytes
 // as they come, keeps at most a part of them, and never holds them up.
 type Meter struct {
 	usage  Usage
-	final  bool // what was reported is about the whole answer
-	stream bool // server-sent events or JSON lines, not one JSON text
-	plain  bool // usage is called that, and nothing else
+	final  bool   // what was reported is about the whole answer
+	stream bool   // server-sent events or JSON lines, not one JSON text
+	plain  bool   // usage is called that, and nothing else
+	model  string // that answered, as it says
+	tier   string // that the request was served in, as it says
 	tap    tap
 	line   []byte
 	long   bool // the line is longer than is kept
@@ -38,6 +41,14 @@ func (m *Meter) Usage() Usage { return m.usage }
 // Final reports whether what was reported is about the whole answer, and not
 // what Anthropic says at its beginning.
 func (m *Meter) Final() bool { return m.final }
+
+// Model is the model that answered, as far as the answer says; what stands
+// beside its usage counts.
+func (m *Meter) Model() string { return m.model }
+
+// Tier is the service tier that the answer says the request was served in, or
+// "".
+func (m *Meter) Tier() string { return m.tier }
 
 // Write takes more of the answer. It keeps no reference to b.
 func (m *Meter) Write(b []byte) {
@@ -135,6 +146,10 @@ var holders = []string{"usage", "usageMetadata", "message", "response", "x_groq"
 // read finds usage in an event or in an answer.
 func (m *Meter) read(o rawObject, depth int) {
 	err := o.members(func(name string, value []byte) error {
+		if value[0] == '"' {
+			m.word(name, value)
+			return nil
+		}
 		if value[0] != '{' {
 			if name == "eval_count" || name == "prompt_eval_count" {
 				u, err := usageOf(o) // Ollama's counts stand in the answer itself
@@ -157,10 +172,35 @@ func (m *Meter) read(o rawObject, depth int) {
 	}
 }
 
+// word takes a member of an answer, or of its usage, that is text.
+func (m *Meter) word(name string, value []byte) {
+	if len(value) > maxModelName {
+		return
+	}
+	switch name {
+	case "model", "modelVersion":
+		if s, err := text(value); err == nil {
+			m.model = s
+		}
+	case "service_tier", "serviceTier":
+		if s, err := text(value); err == nil {
+			m.tier = strings.ToLower(s)
+		}
+	}
+}
+
 func (m *Meter) member(name string, value []byte, depth int) error {
 	switch name {
 	case "usage", "usageMetadata":
 		u, err := usageOf(rawObject(value))
+		if err == nil && (bytes.Contains(value, []byte("_tier")) || bytes.Contains(value, []byte("eTier"))) {
+			err = rawObject(value).members(func(name string, value []byte) error {
+				if value[0] == '"' {
+					m.word(name, value)
+				}
+				return nil
+			})
+		}
 		m.usage.merge(u)
 		m.final = m.final || u.Output >= 0
 		return err

@@ -101,3 +101,35 @@ func BenchmarkMeter(b *testing.B) {
 		m.Write(event)
 	}
 }
+
+func TestAMeterLearnsWhichModelAnsweredAndInWhichTier(t *testing.T) {
+	t.Parallel()
+	for _, test := range []struct {
+		name, answer string
+		stream       bool
+		model, tier  string
+	}{
+		{"OpenAI", `{"id":"x","model":"gpt-5-2025-08-07","choices":[{"model":"no"}],"service_tier":"flex","usage":{"prompt_tokens":1,"completion_tokens":1}}`, false, "gpt-5-2025-08-07", "flex"},
+		{"OpenAI, streamed", "data: {\"model\":\"gpt-5\",\"choices\":[{}],\"usage\":null}\n\ndata: {\"model\":\"gpt-5\",\"service_tier\":\"priority\",\"choices\":[],\"usage\":{\"prompt_tokens\":1,\"completion_tokens\":1}}\n\n", true, "gpt-5", "priority"},
+		{"Responses, streamed", "data: {\"type\":\"response.completed\",\"response\":{\"model\":\"gpt-5\",\"service_tier\":\"default\",\"usage\":{\"input_tokens\":1,\"output_tokens\":1}}}\n\n", true, "gpt-5", "default"},
+		{"Anthropic, streamed", "data: {\"type\":\"message_start\",\"message\":{\"model\":\"claude-opus-5\",\"usage\":{\"input_tokens\":1,\"service_tier\":\"standard\"}}}\n\n", true, "claude-opus-5", "standard"},
+		{"Gemini", `{"candidates":[],"usageMetadata":{"promptTokenCount":1},"modelVersion":"gemini-2.5-flash"}`, false, "gemini-2.5-flash", ""},
+		{"Gemini, as a list", `[{"modelVersion":"a"},{"modelVersion":"gemini-2.5-flash"}]`, false, "gemini-2.5-flash", ""},
+		{"no text", `{"model":{"model":"x"},"x":["model","y"]}`, false, "", ""},
+		{"too long", `{"model":"` + strings.Repeat("x", 300) + `"}`, false, "", ""},
+		{"none", `{"x":"model"}`, false, "", ""},
+	} {
+		for _, n := range []int{1, 7, 1 << 30} {
+			m := NewMeter(test.stream)
+			for b := []byte(test.answer); len(b) > 0; {
+				k := min(n, len(b))
+				m.Write(b[:k])
+				b = b[k:]
+			}
+			m.Close()
+			if m.Model() != test.model || m.Tier() != test.tier {
+				t.Errorf("%s, by %d bytes: model %q, tier %q", test.name, n, m.Model(), m.Tier())
+			}
+		}
+	}
+}

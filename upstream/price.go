@@ -4,6 +4,7 @@ import (
 	"math"
 	"math/bits"
 	"regexp"
+	"time"
 )
 
 // Price is what a model costs, in picodollars ($10^-12) a token: a dollar per
@@ -14,6 +15,14 @@ type Price struct {
 	Rates
 	// Tiers apply to a whole request whose input is longer.
 	Tiers []Tier
+	// Image and Media are what a token of input costs in requests that hold
+	// pictures, or sound, films and files, where that is more than for text; 0:
+	// it is not.
+	Image, Media int64
+	// From and Until are when the price begins and ends to hold; zero: always.
+	From, Until time.Time
+	// OffPeak is when less is charged; nil: never.
+	OffPeak *OffPeak
 	// Context is the longest input, and MaxOutput the longest answer, in
 	// tokens; 0 where it is not known.
 	Context, MaxOutput int64
@@ -22,6 +31,73 @@ type Price struct {
 	Confidence         string // high, single-source or low; "" for an operator's own
 
 	alias *regexp.Regexp // dated snapshots of the model
+	other *Price         // of the same model, for other dates
+}
+
+// at is the price that holds at a moment, or nil.
+func (p *Price) at(now time.Time) *Price {
+	for ; p != nil; p = p.other {
+		if !now.Before(p.From) && (p.Until.IsZero() || now.Before(p.Until)) {
+			return p
+		}
+	}
+	return nil
+}
+
+// OffPeak is a price's discount by the time of day: what is not a peak is
+// cheaper. Requests are held at the full price.
+type OffPeak struct {
+	Permille  int64 // of the full price
+	UTCOffset time.Duration
+	// Peaks are the hours of a working day, Monday to Friday, at the full price,
+	// from and to, since midnight there.
+	Peaks [][2]time.Duration
+}
+
+// clockDoubt is how far the vendor's clock and ours may be apart.
+const clockDoubt = 5 * time.Minute
+
+// full reports whether some moment between the two may be a peak.
+func (o *OffPeak) full(began, ended time.Time) bool {
+	began, ended = began.UTC().Add(o.UTCOffset-clockDoubt), ended.UTC().Add(o.UTCOffset+clockDoubt)
+	for day := began.Truncate(24 * time.Hour); !day.After(ended); day = day.AddDate(0, 0, 1) {
+		if day.Weekday() == time.Saturday || day.Weekday() == time.Sunday {
+			continue
+		}
+		for _, peak := range o.Peaks {
+			if ended.After(day.Add(peak[0])) && began.Before(day.Add(peak[1])) {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// Discount is what costs are multiplied with for a request that ran from the
+// one moment to the other, in permille.
+func (p *Price) Discount(began, ended time.Time) int64 {
+	if p.OffPeak == nil || p.OffPeak.full(began, ended) {
+		return 1000
+	}
+	return p.OffPeak.Permille
+}
+
+// For is the price for a request, which may hold more than text. All its input
+// counts as what is dearest in it.
+func (p *Price) For(e *Estimate) *Price {
+	input := p.Input
+	if e.Pictures {
+		input = max(input, p.Image)
+	}
+	if e.Media {
+		input = max(input, p.Image, p.Media)
+	}
+	if input == p.Input {
+		return p
+	}
+	dearer := *p
+	dearer.Input, dearer.CachedInput = input, 0
+	return &dearer
 }
 
 // Rates are prices of tokens by kind. A rate of 0 is not set, and then the

@@ -5,6 +5,7 @@ import (
 	"math/big"
 	"strings"
 	"testing"
+	"time"
 
 	"pgregory.net/rapid"
 )
@@ -37,7 +38,7 @@ func TestModelsAreFoundByNameOrSnapshotNeverByABeginning(t *testing.T) {
 		"gpt-5": "gpt-5", "gpt-5-2025-08-07": "gpt-5", "gpt-5-pro": "gpt-5-pro", "gpt-5-mini": "gpt-5-mini",
 		"gpt-5-turbo-max": "", "gpt-5-": "", "GPT-5": "", "gpt-": "", "": "",
 	} {
-		price, ok := p.Find("openai", model)
+		price, ok := p.Find("openai", model, today)
 		if got := ""; ok {
 			if got = price.Model; got != want {
 				t.Errorf("%q is priced as %q, want %q", model, got, want)
@@ -46,7 +47,7 @@ func TestModelsAreFoundByNameOrSnapshotNeverByABeginning(t *testing.T) {
 			t.Errorf("%q has no price", model)
 		}
 	}
-	if _, ok := p.Find("anthropic", "gpt-5"); ok {
+	if _, ok := p.Find("anthropic", "gpt-5", today); ok {
 		t.Error("another provider's model has a price")
 	}
 }
@@ -62,20 +63,20 @@ func TestAnOperatorsPricesAddAndReplace(t *testing.T) {
 	for model, want := range map[string]Rates{
 		"gpt-5": {Input: 7_000_000, Output: 9_000_000, CachedInput: 1_000_000}, "my-model-12": {Input: 300_000},
 	} {
-		if price, ok := p.Find("openai", model); !ok || price.Rates != want {
+		if price, ok := p.Find("openai", model, today); !ok || price.Rates != want {
 			t.Errorf("%s: %+v", model, price)
 		}
 	}
-	if _, ok := p.Find("openai", "gpt-5-2025-08-07"); ok {
+	if _, ok := p.Find("openai", "gpt-5-2025-08-07", today); ok {
 		t.Error("a replaced model still stands for its snapshots, at the old price")
 	}
-	if price, _ := BuiltInPrices().Find("openai", "gpt-5"); price.Input != 1_250_000 {
+	if price, _ := BuiltInPrices().Find("openai", "gpt-5", today); price.Input != 1_250_000 {
 		t.Error("the built-in table has changed")
 	}
 	if p, err = p.WithPrice("openai", "tuned", 3, 12, 0.5); err != nil {
 		t.Fatal(err)
 	}
-	if price, ok := p.Find("openai", "tuned"); !ok || price.Output != 12_000_000 {
+	if price, ok := p.Find("openai", "tuned", today); !ok || price.Output != 12_000_000 {
 		t.Errorf("tuned: %+v", price)
 	}
 	for name, file := range map[string]string{
@@ -171,14 +172,127 @@ func TestFixturesCostWhatTheTableSaysToTheNanodollar(t *testing.T) {
 		{"gemini", "gemini-3.1-pro-preview", `{"usageMetadata":{"promptTokenCount":250000,"candidatesTokenCount":100,"thoughtsTokenCount":50,"totalTokenCount":250150}}`, false, 250000*4000 + 150*18000},
 		{"xai", "grok-4.6", `{"usage":{"prompt_tokens":100,"completion_tokens":10,"total_tokens":160}}`, false, 100*2000 + 60*6000},
 		{"xai", "grok-4.6", `{"usage":{"prompt_tokens":100,"completion_tokens":10,"total_tokens":160,"cost_in_usd_ticks":7}}`, false, 1},
+		{"openai", "gpt-5", `{"object":"text_completion","choices":[{"text":"x"}],"usage":{"prompt_tokens":8,"completion_tokens":4,"total_tokens":12}}`, false, 8*1250 + 4*10000},
+		{"openai", "gpt-5", "event: response.incomplete\ndata: {\"type\":\"response.incomplete\",\"response\":{\"model\":\"gpt-5\",\"usage\":{\"input_tokens\":10,\"input_tokens_details\":{\"cached_tokens\":0},\"output_tokens\":7,\"output_tokens_details\":{\"reasoning_tokens\":5},\"total_tokens\":17}}}\n\n", true, 10*1250 + 7*10000},
+		{"openai", "text-embedding-3-small", `{"object":"list","data":[],"usage":{"prompt_tokens":1000,"total_tokens":1000}}`, false, 1000 * 20},
+		{"anthropic", "claude-haiku-5-5", "event: message_start\ndata: {\"type\":\"message_start\",\"message\":{\"model\":\"claude-haiku-5-5\",\"usage\":{\"input_tokens\":100,\"cache_read_input_tokens\":0,\"cache_creation_input_tokens\":0,\"output_tokens\":1}}}\n\nevent: message_delta\ndata: {\"type\":\"message_delta\",\"usage\":{\"output_tokens\":40}}\n\n", true, 100*100 + 40*500},
+		{"anthropic", "claude-haiku-5-5", `{"usage":{"input_tokens":90000,"cache_read_input_tokens":20000,"output_tokens":10}}`, false, 90000*500 + 20000*50 + 10*2500}, // the tier counts the cache, too
+		{"gemini", "gemini-2.5-flash", `{"usageMetadata":{"promptTokenCount":100,"cachedContentTokenCount":40,"candidatesTokenCount":10,"thoughtsTokenCount":5,"toolUsePromptTokenCount":20,"totalTokenCount":135}}`, false, 80*300 + 40*30 + 15*2500},
+		{"gemini", "gemini-2.5-flash", `[{"usageMetadata":{"promptTokenCount":100}},{"usageMetadata":{"promptTokenCount":100,"candidatesTokenCount":10,"totalTokenCount":110}}]`, false, 100*300 + 10*2500},
+		{"gemini", "gemini-2.5-flash", "data: {\"event_type\":\"interaction.complete\",\"interaction\":{\"usage\":{\"total_input_tokens\":100,\"total_output_tokens\":10,\"total_thought_tokens\":5,\"total_cached_tokens\":0,\"total_tool_use_tokens\":0}}}\n\n", true, 100*300 + 15*2500},
+		{"deepseek", "deepseek-v4-pro", `{"usage":{"prompt_tokens":100,"completion_tokens":10,"total_tokens":110,"prompt_cache_hit_tokens":64,"prompt_cache_miss_tokens":36}}`, false, 36*1320 + 64*44 + 10*3960},
+		{"openrouter", "openai/gpt-6-sol", "data: {\"choices\":[],\"usage\":{\"prompt_tokens\":10,\"completion_tokens\":5,\"total_tokens\":15,\"cost\":0.00093}}\n\n", true, 930000},
+		{"groq", "openai/gpt-oss-120b", "data: {\"choices\":[{}],\"x_groq\":{\"usage\":{\"prompt_tokens\":100,\"completion_tokens\":10,\"total_tokens\":110}}}\n\n", true, 100*150 + 10*600},
+		{"mistral", "mistral-large-2512", `{"model":"mistral-large-2512","usage":{"prompt_tokens":100,"completion_tokens":10,"total_tokens":110}}`, false, 100*500 + 10*1500},
+		{"cohere", "command-a-03-2025", "event: message-end\ndata: {\"type\":\"message-end\",\"delta\":{\"usage\":{\"billed_units\":{\"input_tokens\":5,\"output_tokens\":3},\"tokens\":{\"input_tokens\":71,\"output_tokens\":3}}}}\n\n", true, 5*2500 + 3*10000},
 	} {
-		price, ok := BuiltInPrices().Find(test.provider, test.model)
+		price, ok := BuiltInPrices().Find(test.provider, test.model, today)
 		if !ok {
 			t.Errorf("%s/%s has no price", test.provider, test.model)
 			continue
 		}
 		if got := price.Cost(metered(test.answer, test.stream, 10), 1000); got != test.want {
 			t.Errorf("%s/%s: %d nano-dollars, want %d", test.provider, test.model, got, test.want)
+		}
+	}
+}
+
+var today = time.Date(2026, 11, 24, 12, 0, 0, 0, time.UTC)
+
+func TestPricesHoldBetweenTheirDates(t *testing.T) {
+	t.Parallel()
+	p, err := BuiltInPrices().With(strings.NewReader(`{"schema":"till.prices/1","models":[
+		{"provider":"openai","id":"m","alias_regex":"^m-\\d+$","input":1,"output":1,"until":"2026-12-31"},
+		{"provider":"openai","id":"m","input":2,"output":2,"from":"2027-01-01","until":"2027-01-31"},
+		{"provider":"openai","id":"m","input":3,"output":3,"from":"2027-03-01"}]}`))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for at, want := range map[string]int64{
+		"2020-01-01T00:00:00Z": 1, "2026-12-31T23:59:59Z": 1, "2027-01-01T00:00:00Z": 2, "2027-01-31T23:59:59Z": 2,
+		"2027-02-01T00:00:00Z": 0, "2027-03-01T00:00:00Z": 3, "2099-03-01T00:00:00Z": 3,
+	} {
+		now, err := time.Parse(time.RFC3339, at)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, name := range []string{"m", "m-1"} {
+			price, ok := p.Find("openai", name, now)
+			if ok != (want != 0) || ok && price.Input != want*1_000_000 {
+				t.Errorf("%s at %s: %+v, want %d", name, at, price, want)
+			}
+		}
+	}
+	if _, ok := BuiltInPrices().Find("gemini", "gemini-3.8-flash", time.Date(2027, 1, 1, 0, 0, 0, 0, time.UTC)); ok {
+		t.Error("a promotion's price holds after its end")
+	}
+	for name, lines := range map[string]string{
+		"two at a time":     `{"provider":"openai","id":"m","input":1,"output":1,"until":"2026-12-31"},{"provider":"openai","id":"m","input":1,"output":1,"from":"2026-12-31"}`,
+		"twice":             `{"provider":"openai","id":"m","input":1,"output":1},{"provider":"openai","id":"m","input":1,"output":1}`,
+		"no date":           `{"provider":"openai","id":"m","input":1,"output":1,"until":"soon"}`,
+		"an end before":     `{"provider":"openai","id":"m","input":1,"output":1,"from":"2026-12-31","until":"2026-12-30"}`,
+		"no peak":           `{"provider":"openai","id":"m","input":1,"output":1,"off_peak":{"permille":500,"utc_offset_minutes":0,"weekday_peaks":[]}}`,
+		"a peak that turns": `{"provider":"openai","id":"m","input":1,"output":1,"off_peak":{"permille":500,"utc_offset_minutes":0,"weekday_peaks":["18:00-09:00"]}}`,
+		"a dearer off-peak": `{"provider":"openai","id":"m","input":1,"output":1,"off_peak":{"permille":2000,"utc_offset_minutes":0,"weekday_peaks":["08:00-09:00"]}}`,
+	} {
+		if _, err := BuiltInPrices().With(strings.NewReader(`{"schema":"till.prices/1","models":[` + lines + `]}`)); err == nil {
+			t.Errorf("%s is accepted", name)
+		}
+	}
+}
+
+func TestOffPeakIsCheaperOnlyWhereNoMomentMayBeAPeak(t *testing.T) {
+	t.Parallel()
+	p, ok := BuiltInPrices().Find("deepseek", "deepseek-v4-pro", today)
+	if !ok {
+		t.Fatal("no price")
+	}
+	// Weekdays 09-12 and 14-18 in Beijing are 01-04 and 06-10 UTC.
+	for _, test := range []struct {
+		from, to string
+		want     int64
+	}{
+		{"2026-11-24T02:00:00Z", "2026-11-24T02:00:10Z", 1000}, // Tuesday
+		{"2026-11-24T05:00:00Z", "2026-11-24T05:00:10Z", 500},
+		{"2026-11-24T05:50:00Z", "2026-11-24T05:54:00Z", 500},
+		{"2026-11-24T05:54:00Z", "2026-11-24T05:56:00Z", 1000}, // clocks differ
+		{"2026-11-24T10:06:00Z", "2026-11-25T00:54:00Z", 500},
+		{"2026-11-24T11:00:00Z", "2026-11-25T11:00:00Z", 1000}, // a day long
+		{"2026-11-28T02:00:00Z", "2026-11-29T02:00:10Z", 500},  // Saturday, Sunday
+		{"2026-11-29T23:00:00Z", "2026-11-30T02:00:10Z", 1000}, // into Monday
+	} {
+		from, err1 := time.Parse(time.RFC3339, test.from)
+		to, err2 := time.Parse(time.RFC3339, test.to)
+		if err1 != nil || err2 != nil {
+			t.Fatal(err1, err2)
+		}
+		if got := p.Discount(from, to); got != test.want {
+			t.Errorf("%s to %s: %d, want %d", test.from, test.to, got, test.want)
+		}
+	}
+}
+
+func TestInputThatHoldsMoreThanTextIsHeldAndChargedAtItsPrice(t *testing.T) {
+	t.Parallel()
+	p, ok := BuiltInPrices().Find("gemini", "gemini-2.5-flash", today)
+	if !ok {
+		t.Fatal("no price")
+	}
+	gemini, _ := Lookup("gemini")
+	for part, want := range map[string]int64{
+		`{"text":"hi"}`: 300_000,
+		`{"inlineData":{"mimeType":"image/png","data":"AAAA"}}`: 300_000,
+		`{"inlineData":{"mimeType":"audio/wav","data":"AAAA"}}`: 1_000_000,
+		`{"inlineData":{"mimeType":"video/mp4","data":"AAAA"}}`: 1_000_000,
+	} {
+		e, err := gemini.Estimate(&Call{Method: "POST", Path: "/v1beta/models/gemini-2.5-flash:generateContent", ContentType: "application/json",
+			Body: []byte(`{"contents":[{"parts":[` + part + `]}],"generationConfig":{"maxOutputTokens":10}}`)})
+		if err != nil {
+			t.Errorf("%s: %v", part, err)
+			continue
+		}
+		if got := p.For(e); got.Input != want || want > p.Input && got.MaxCost(e, 1_000_000, 0) != 1e9 {
+			t.Errorf("%s: input costs %d picodollars, want %d", part, got.Input, want)
 		}
 	}
 }

@@ -11,6 +11,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"time"
 )
 
 // The embedded table. It is made from collected figures by
@@ -51,6 +52,15 @@ type priceLine struct {
 		CachedInput float64 `json:"cached_input,omitempty"`
 		CacheWrite  float64 `json:"cache_write,omitempty"`
 	} `json:"tiers,omitempty"`
+	Image   float64 `json:"input_image,omitempty"`
+	Media   float64 `json:"input_media,omitempty"` // sound, films, files
+	From    string  `json:"from,omitempty"`        // a date, UTC
+	Until   string  `json:"until,omitempty"`       // the last date
+	OffPeak *struct {
+		Permille int64    `json:"permille"`
+		Offset   int64    `json:"utc_offset_minutes"`
+		Peaks    []string `json:"weekday_peaks"` // 09:00-12:00
+	} `json:"off_peak,omitempty"`
 	Context    int64  `json:"context_window,omitempty"`
 	MaxOutput  int64  `json:"max_output_tokens,omitempty"`
 	AsOf       string `json:"as_of,omitempty"`
@@ -90,7 +100,7 @@ func (p *Prices) WithPrice(provider, model string, input, output, cached float64
 	if old := p.byModel[priceKey(provider, model)]; old != nil {
 		line.Context, line.MaxOutput = old.Context, old.MaxOutput
 	}
-	return more, more.add(line)
+	return more, more.add(line, nil)
 }
 
 func (p *Prices) clone() *Prices {
@@ -118,15 +128,18 @@ func (p *Prices) read(r io.Reader) (asOf string, err error) {
 	if file.Schema != priceSchema {
 		return "", fmt.Errorf("schema must be %q, got %q", priceSchema, file.Schema)
 	}
+	dates := make(map[string]bool)
 	for i, line := range file.Models {
-		if err := p.add(line); err != nil {
+		if err := p.add(line, dates); err != nil {
 			return "", fmt.Errorf("models[%d]: %w", i, err)
 		}
 	}
 	return file.AsOf, nil
 }
 
-func (p *Prices) add(line priceLine) error {
+// add puts a price in place of what was there, but beside those that dates
+// says were added before: a file may have several for several times.
+func (p *Prices) add(line priceLine, dates map[string]bool) error {
 	if line.Provider == "" || line.ID == "" {
 		return fmt.Errorf("provider and id must be set, got %q and %q", line.Provider, line.ID)
 	}
@@ -139,6 +152,14 @@ func (p *Prices) add(line priceLine) error {
 	}
 	var err error
 	if price.Rates, err = rates(*line.Input, *line.Output, line.CachedInput, line.CacheWrite, line.CacheWrite1); err != nil {
+		return fmt.Errorf("%s/%s: %w", line.Provider, line.ID, err)
+	}
+	more, err := rates(line.Image, line.Media, 0, 0, 0)
+	if err != nil {
+		return fmt.Errorf("%s/%s: input_image, input_media: %w", line.Provider, line.ID, err)
+	}
+	price.Image, price.Media = more.Input, more.Output
+	if err := price.dated(&line); err != nil {
 		return fmt.Errorf("%s/%s: %w", line.Provider, line.ID, err)
 	}
 	for _, t := range line.Tiers {
@@ -157,13 +178,64 @@ func (p *Prices) add(line priceLine) error {
 		}
 	}
 	key := priceKey(line.Provider, line.ID)
-	if old := p.byModel[key]; old != nil {
+	old := p.byModel[key]
+	if old != nil && dates[key] {
+		for other := old; other != nil; other = other.other {
+			if (other.Until.IsZero() || price.From.Before(other.Until)) && (price.Until.IsZero() || other.From.Before(price.Until)) {
+				return fmt.Errorf("%s/%s: two prices hold at the same time: give them dates, from and until", line.Provider, line.ID)
+			}
+		}
+		price.other = old
+		if price.alias == nil {
+			price.alias = old.alias
+		}
+	}
+	if dates != nil {
+		dates[key] = true
+	}
+	if old != nil {
 		p.aliased = slices.DeleteFunc(slices.Clone(p.aliased), func(q *Price) bool { return q == old })
 	}
 	p.byModel[key] = price
 	if price.alias != nil {
 		p.aliased = append(p.aliased, price)
 	}
+	return nil
+}
+
+// dated reads when the price holds, and when less is charged.
+func (p *Price) dated(line *priceLine) (err error) {
+	if line.From != "" {
+		if p.From, err = time.Parse(time.DateOnly, line.From); err != nil {
+			return fmt.Errorf("from must be a date such as 2026-12-01, got %q", line.From)
+		}
+	}
+	if line.Until != "" {
+		if p.Until, err = time.Parse(time.DateOnly, line.Until); err != nil {
+			return fmt.Errorf("until must be a date such as 2026-12-31, got %q", line.Until)
+		}
+		if p.Until = p.Until.AddDate(0, 0, 1); !p.From.Before(p.Until) {
+			return fmt.Errorf("from %s is after until %s", line.From, line.Until)
+		}
+	}
+	if line.OffPeak == nil {
+		return nil
+	}
+	o := &OffPeak{Permille: line.OffPeak.Permille, UTCOffset: time.Duration(line.OffPeak.Offset) * time.Minute}
+	if o.Permille < 1 || o.Permille > 1000 || o.UTCOffset.Abs() > 14*time.Hour || len(line.OffPeak.Peaks) == 0 {
+		return fmt.Errorf("off_peak needs permille from 1 to 1000, utc_offset_minutes within 840, and weekday_peaks")
+	}
+	for _, peak := range line.OffPeak.Peaks {
+		from, to, _ := strings.Cut(peak, "-")
+		begin, err1 := time.Parse("15:04", from)
+		end, err2 := time.Parse("15:04", to)
+		if err1 != nil || err2 != nil || !begin.Before(end) {
+			return fmt.Errorf("a peak is written 09:00-12:00, got %q", peak)
+		}
+		midnight := begin.Truncate(24 * time.Hour)
+		o.Peaks = append(o.Peaks, [2]time.Duration{begin.Sub(midnight), end.Sub(midnight)})
+	}
+	p.OffPeak = o
 	return nil
 }
 
@@ -182,15 +254,18 @@ func rates(input, output, cached, write, write1 float64) (r Rates, err error) {
 
 func priceKey(provider, model string) string { return provider + "/" + model }
 
-// Find returns the price of a model by its exact name, or by that of a dated
-// snapshot of it; never by a beginning, because gpt-5 is not gpt-5-pro.
-func (p *Prices) Find(provider, model string) (*Price, bool) {
+// Find returns the price that a model has at a moment, by its exact name, or by
+// that of a dated snapshot of it; never by a beginning, because gpt-5 is not
+// gpt-5-pro.
+func (p *Prices) Find(provider, model string, now time.Time) (*Price, bool) {
 	if price := p.byModel[priceKey(provider, model)]; price != nil {
-		return price, true
+		price = price.at(now)
+		return price, price != nil
 	}
 	for _, price := range p.aliased {
 		if price.Provider == provider && price.alias.MatchString(model) {
-			return price, true
+			price = price.at(now)
+			return price, price != nil
 		}
 	}
 	return nil, false
@@ -200,9 +275,11 @@ func (p *Prices) Find(provider, model string) (*Price, bool) {
 func (p *Prices) All() []*Price {
 	all := make([]*Price, 0, len(p.byModel))
 	for _, price := range p.byModel {
-		all = append(all, price)
+		for ; price != nil; price = price.other {
+			all = append(all, price)
+		}
 	}
-	slices.SortFunc(all, func(a, b *Price) int {
+	slices.SortStableFunc(all, func(a, b *Price) int {
 		return strings.Compare(priceKey(a.Provider, a.Model), priceKey(b.Provider, b.Model))
 	})
 	return all

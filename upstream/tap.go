@@ -19,6 +19,7 @@ type tap struct {
 	value    []byte
 	holding  bool // a value is being kept
 	tooLong  bool
+	word     bool // the string is a member that the Meter wants
 	finished bool // what follows the text is of no interest
 }
 
@@ -32,7 +33,7 @@ func (t *tap) level() int {
 
 func (t *tap) write(b []byte, m *Meter) {
 	for i := 0; i < len(b) && !t.finished; i++ {
-		if t.string && !t.reading && !t.holding && !t.escaped {
+		if t.string && !t.reading && !t.holding && !t.word && !t.escaped {
 			// Through most of a text nothing is of interest but its end.
 			n := bytes.IndexByte(b[i:], '"')
 			if n < 0 {
@@ -68,15 +69,24 @@ func (t *tap) step(c byte, m *Meter) {
 	case t.string && c == '\\':
 		t.escaped = true
 	case t.string && c == '"':
+		if t.word {
+			m.word(string(t.key), append(t.value, '"'))
+			t.word, t.value = false, t.value[:0]
+		}
 		t.string, t.reading = false, false
 	case t.string:
 		if t.reading && len(t.key) <= maxHolder {
 			t.key = append(t.key, c)
 		}
+		if t.word && len(t.value) <= maxModelName {
+			t.value = append(t.value, c)
+		}
 	case c == '"':
 		t.string = true
 		if t.expect && t.depth == t.level() && !t.holding {
 			t.reading, t.expect, t.key = true, false, t.key[:0]
+		} else if t.depth == t.level() && !t.holding && slices.Contains(words, string(t.key)) {
+			t.word, t.value = true, append(t.value[:0], '"')
 		}
 	case c == '{' || c == '[':
 		if t.depth == 0 {
@@ -99,6 +109,9 @@ func (t *tap) step(c byte, m *Meter) {
 		t.expect, t.key = true, t.key[:0]
 	}
 }
+
+// words are the members that are text and of interest.
+var words = []string{"model", "modelVersion", "service_tier"}
 
 // maxHolder is longer than any name in holders.
 const maxHolder = 32

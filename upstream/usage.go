@@ -75,6 +75,7 @@ var (
 	thoughtFields = []string{"thoughtsTokenCount", "total_thought_tokens"}
 	toolFields    = []string{"toolUsePromptTokenCount", "total_tool_use_tokens"}
 	otherFields   = []string{"billed_units.input_tokens", "billed_units.output_tokens", "cache_read_input_tokens", "cache_creation_input_tokens",
+		"cacheReadInputTokens", "cacheWriteInputTokens",
 		"cache_creation.ephemeral_1h_input_tokens", "cost", "cost_in_usd_ticks"}
 )
 
@@ -152,8 +153,8 @@ func usageOf(o rawObject) (Usage, error) {
 	u.Output = c.first(outputFields...)
 	u.CachedInput = c.first(cachedFields...)
 	u.CacheWrite = c.first(writtenFields...)
-	if read, written := c.first("cache_read_input_tokens"), c.first("cache_creation_input_tokens"); read >= 0 || written >= 0 {
-		// Anthropic counts these beside the input.
+	if read, written := c.first("cache_read_input_tokens", "cacheReadInputTokens"), c.first("cache_creation_input_tokens", "cacheWriteInputTokens"); read >= 0 || written >= 0 {
+		// Anthropic and Bedrock count these beside the input.
 		u.CachedInput, u.CacheWrite = max(read, 0), max(written, 0)
 		u.CacheWrite1h = c.first("cache_creation.ephemeral_1h_input_tokens")
 		if u.Input >= 0 {

@@ -14,6 +14,7 @@ import (
 	"os"
 	"slices"
 	"strings"
+	"time"
 )
 
 // providers maps the collector's names to those of till's presets.
@@ -95,6 +96,26 @@ func keep(m map[string]any) map[string]any {
 	if cached, ok := line["cached_input"].(float64); ok && (cached < input/50 || cached > input) {
 		log.Printf("%s: cached input %g beside input %g is odd: the input's price applies", name(m), cached, input)
 		delete(line, "cached_input")
+	}
+	units, _ := m["other_units"].(map[string]any)
+	for field, names := range map[string][]string{"input_image": {"input_image_mtok"}, "input_media": {"input_audio_mtok", "input_video_mtok"}} {
+		rate := input
+		for _, unit := range names {
+			r, _ := units[unit].(float64)
+			rate = max(rate, r)
+		}
+		if rate > input {
+			line[field] = rate
+		}
+	}
+	notes := fmt.Sprint(m["notes"])
+	if strings.Contains(notes, "weekdays 09-12 and 14-18 Beijing") && strings.Contains(notes, "off-peak is half") {
+		line["off_peak"] = map[string]any{"permille": 500, "utc_offset_minutes": 480, "weekday_peaks": []string{"09:00-12:00", "14:00-18:00"}}
+	}
+	if _, until, ok := strings.Cut(notes, "through "); ok && len(until) >= len(time.DateOnly) {
+		if _, err := time.Parse(time.DateOnly, until[:len(time.DateOnly)]); err == nil {
+			line["until"] = until[:len(time.DateOnly)]
+		}
 	}
 	if tiers, ok := m["tiers"].([]any); ok {
 		var kept []map[string]any
