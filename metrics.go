@@ -78,12 +78,17 @@ func (m *metrics) use(upstream string) *useMetrics {
 
 // count adds what a request was charged.
 func (m *useMetrics) count(kinds *limiter.TokenKinds, nano int64) {
-	m.dollars.Add(float64(nano) / 1e9)
-	m.input.Add(float64(kinds.Input))
-	m.cached.Add(float64(kinds.CachedInput))
-	m.written.Add(float64(kinds.CacheWrite))
-	m.output.Add(float64(kinds.Output))
-	m.unmeasured.Add(float64(kinds.Unmeasured))
+	for _, c := range [...]struct {
+		counter prometheus.Counter
+		n       float64
+	}{
+		{m.dollars, float64(nano) / 1e9}, {m.input, float64(kinds.Input)}, {m.cached, float64(kinds.CachedInput)},
+		{m.written, float64(kinds.CacheWrite)}, {m.output, float64(kinds.Output)}, {m.unmeasured, float64(kinds.Unmeasured)},
+	} {
+		if c.n != 0 {
+			c.counter.Add(c.n)
+		}
+	}
 }
 
 // register adds the collectors to the registry of one configuration.

@@ -140,7 +140,13 @@ func (t *Transport) outgoing(r *http.Request, x *exchange, o origin, ctx context
 		x.dispatched.Store(true)
 	}}
 	out := r.WithContext(&outgoingContext{Context: ctx, trace: &x.trace})
-	out.Header = make(http.Header, len(r.Header)+1)
+	leaving := 2 // what is added below
+	for name := range r.Header {
+		if !t.target.stays[name] {
+			leaving++
+		}
+	}
+	out.Header = make(http.Header, leaving) // a map of at most eight is one allocation
 	for name, values := range r.Header {
 		if !t.target.stays[name] {
 			out.Header[name] = values

@@ -10,17 +10,21 @@ import (
 // list, those of its elements, which is how Gemini streams without SSE.
 type tap struct {
 	depth    int
-	list     bool // the text is a list
-	string   bool // within a string
-	escaped  bool // after a backslash
-	key      []byte
-	reading  bool // the string is a key of the level that is watched
-	expect   bool // a key may begin
+	list     bool   // the text is a list
+	string   bool   // within a string
+	escaped  bool   // after a backslash
+	key      []byte // begins in room, as value does: most are short
+	reading  bool   // the string is a key of the level that is watched
+	expect   bool   // a key may begin
 	value    []byte
 	holding  bool // a value is being kept
 	tooLong  bool
 	word     bool // the string is a member that the Meter wants
 	finished bool // what follows the text is of no interest
+	room     struct {
+		key   [maxHolder + 8]byte
+		value [256]byte
+	}
 }
 
 // level is the depth at which the watched members stand.
@@ -32,6 +36,9 @@ func (t *tap) level() int {
 }
 
 func (t *tap) write(b []byte, m *Meter) {
+	if t.key == nil {
+		t.key, t.value = t.room.key[:0], t.room.value[:0]
+	}
 	for i := 0; i < len(b) && !t.finished; i++ {
 		if t.string && !t.reading && !t.holding && !t.word && !t.escaped {
 			// Through most of a text nothing is of interest but its end.
