@@ -14,6 +14,7 @@ import (
 	"log/slog"
 	"maps"
 	"net/url"
+	"path/filepath"
 	"slices"
 	"strings"
 	"time"
@@ -37,6 +38,12 @@ type App struct {
 	// Where keys and counts are kept, a module of the namespace till.stores.
 	// Default: `{"module": "badger"}` in Caddy's data directory.
 	StoreRaw json.RawMessage `json:"store,omitempty" caddy:"namespace=till.stores inline_key=module"`
+
+	// The file that knows the last commit, by which a store that lost some is
+	// found out and stays closed. On another volume it also finds out that this
+	// one was rolled back as a whole. To move it, stop the server and move the
+	// file. Default: "anchor" in the store's directory.
+	Anchor string `json:"anchor,omitempty"`
 
 	// The server's own keys for sealed custody: 32 bytes each, in base64 or
 	// hex. The first seals, the others still open. Use `{file.*}` or
@@ -134,6 +141,15 @@ func (a *App) Provision(ctx caddy.Context) error {
 	if a.storage, ok = guest.(Storage); !ok {
 		return errNoStorage
 	}
+	if a.Anchor != "" {
+		path, err := caddy.NewReplacer().ReplaceOrErr(a.Anchor, true, true)
+		if err != nil {
+			return fmt.Errorf("anchor: %w", err)
+		}
+		if a.Anchor, err = filepath.Abs(path); err != nil {
+			return fmt.Errorf("anchor: %w", err)
+		}
+	}
 	if a.PublicURL != "" {
 		u, err := url.Parse(a.PublicURL)
 		if err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Host == "" || u.RawQuery != "" || u.Fragment != "" {
@@ -224,12 +240,16 @@ func (a *App) Start() error {
 	if _, err := a.sealing.get(); err != nil {
 		return err
 	}
-	l, err := a.Limiter()
-	if err != nil {
+	switch l, err := a.Limiter(); {
+	case errors.Is(err, limiter.ErrDoubt):
+		// The management API has to answer, so that it can be mended.
+		a.logger.Error("the store stays closed: every key is refused", zap.Error(err))
+	case err != nil:
 		return err
-	}
-	if err := l.SetRoles(a.roles); err != nil {
-		return err
+	default:
+		if err := l.SetRoles(a.roles); err != nil {
+			return err
+		}
 	}
 	a.engine.events.sink.Store(a.sink)
 	for _, name := range slices.Sorted(maps.Keys(a.Upstreams)) {
@@ -261,12 +281,20 @@ func (a *App) Cleanup() error {
 // Caddy starts apps in no particular order, so a request may come before
 // Start.
 func (a *App) Limiter() (*limiter.Limiter, error) {
-	l, err := a.engine.open(a.storage.OpenStore, a.slogger, a.roles)
+	l, err := a.engine.open(a.opening())
 	if err != nil {
 		return nil, fmt.Errorf("till: %w", err)
 	}
 	return l, nil
 }
+
+func (a *App) opening() opening {
+	return opening{open: a.storage.OpenStore, anchor: a.Anchor, log: a.slogger, roles: a.roles}
+}
+
+// Forfeit mends a store that does not agree with its anchor; see
+// [limiter.Forfeit].
+func (a *App) Forfeit() (limiter.Repaired, error) { return a.engine.forfeit(a.opening()) }
 
 // UpstreamInfos lists the upstreams as configured, without credentials.
 func (a *App) UpstreamInfos() []admin.UpstreamInfo {

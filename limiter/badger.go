@@ -13,7 +13,17 @@ import (
 )
 
 // badgerStore is the Store of one server: an embedded Badger directory.
-type badgerStore struct{ db *badger.DB }
+type badgerStore struct {
+	db  *badger.DB
+	dir string
+}
+
+// minFree is the free space below which nothing is written, in bytes: a full
+// disk would end the process with SIGBUS inside Badger, which writes to mapped
+// files.
+const minFree = 4 * memTable
+
+const memTable = 16 << 20
 
 // OpenBadger opens the Badger directory dir, making it with mode 0700 when it
 // is missing. An error that wraps ErrLocked says that another process has it.
@@ -30,11 +40,14 @@ func OpenBadger(dir string, log *slog.Logger) (Store, error) {
 	if mode := info.Mode().Perm(); mode&0o077 != 0 {
 		return nil, fmt.Errorf("opening store: %s may be read by others (mode %04o); run: chmod 700 %s", dir, mode, dir)
 	}
+	if err := enoughSpace(dir); err != nil {
+		return nil, fmt.Errorf("opening store: %w", err)
+	}
 	opts := badger.DefaultOptions(dir).
 		WithSyncWrites(true).           // acknowledged means on disk
 		WithDetectConflicts(false).     // there is one committer
 		WithValueThreshold(4096).       // records stay in the LSM tree: no value-log GC
-		WithMemTableSize(16 << 20).     // the defaults keep 90 MB more resident
+		WithMemTableSize(memTable).     // the defaults keep 90 MB more resident
 		WithNumMemtables(2).            //
 		WithBlockCacheSize(16 << 20).   //
 		WithValueLogFileSize(64 << 20). //
@@ -56,12 +69,23 @@ func OpenBadger(dir string, log *slog.Logger) (Store, error) {
 	if err != nil {
 		return nil, fmt.Errorf("opening store %s: %w", dir, err)
 	}
-	return &badgerStore{db: db}, nil
+	return &badgerStore{db, dir}, nil
 }
 
 // isLocked recognises Badger's error by its text; it has no sentinel.
 func isLocked(err error) bool {
 	return err != nil && strings.Contains(err.Error(), "Cannot acquire directory lock")
+}
+
+func enoughSpace(dir string) error {
+	free, err := freeSpace(dir)
+	if err != nil {
+		return fmt.Errorf("asking for the free space of %s: %w", dir, err)
+	}
+	if free < minFree {
+		return fmt.Errorf("%w: %d MB are free in %s, and %d MB must be", ErrNoSpace, free>>20, dir, minFree>>20)
+	}
+	return nil
 }
 
 func hasEmptyFile(dir string) bool {
@@ -80,6 +104,9 @@ func hasEmptyFile(dir string) bool {
 }
 
 func (s *badgerStore) Update(fn func(Tx) error) error {
+	if err := enoughSpace(s.dir); err != nil {
+		return err
+	}
 	return s.db.Update(func(txn *badger.Txn) error { return fn(badgerTx{txn}) })
 }
 

@@ -20,6 +20,11 @@ type batch struct {
 	Tx
 	entries, bytes int
 	sums           *tally // as they are after this batch; nil until one changes
+
+	digest  *digest // before this batch; nil without an anchor
+	store   [16]byte
+	buckets map[uint16]sum // those that change
+	root    sum            // after this batch
 }
 
 func (b *batch) full() bool { return b.bytes >= maxBatchBytes || b.entries >= maxBatchEntries }
@@ -50,28 +55,88 @@ func (b *batch) tally() (*tally, error) {
 	return b.sums, nil
 }
 
-// setAccount writes an account's record. before is what stood there.
-func (b *batch) setAccount(id accountID, forRole bool, before, after *accountRecord) error {
-	if delta := after.counted().minus(before.counted()); !forRole && delta != (Amounts{}) {
+// setAccount writes an account's record.
+func (b *batch) setAccount(id accountID, forRole bool, rec *accountRecord) error {
+	return b.moveAccount(id, forRole, rec.counted(), rec.encode())
+}
+
+// deleteAccount removes the account of a key.
+func (b *batch) deleteAccount(id accountID) error {
+	return b.moveAccount(id, false, Amounts{}, nil)
+}
+
+// moveAccount puts a record in place of what was there, and takes the sums along.
+func (b *batch) moveAccount(id accountID, forRole bool, counted Amounts, after []byte) error {
+	key := accountKey(id)
+	before, err := b.Get(key)
+	if err != nil && !errors.Is(err, ErrNotFound) {
+		return err
+	}
+	change := counted
+	if before != nil {
+		old, err := decodeAccount(before)
+		if err != nil {
+			return err
+		}
+		change = change.minus(old.counted())
+	}
+	if !forRole && change != (Amounts{}) {
 		t, err := b.tally()
 		if err != nil {
 			return err
 		}
-		t.Counted.add(delta)
+		t.Counted.add(change)
 	}
-	return b.Set(accountKey(id), after.encode())
+	if b.digest != nil {
+		bucket := bucketOf(id)
+		s, ok := b.buckets[bucket]
+		if !ok {
+			s = b.digest.buckets[bucket]
+		}
+		if before != nil {
+			s.take(b.digest.hash(key, before))
+		}
+		if after != nil {
+			s.add(b.digest.hash(key, after))
+		}
+		if b.buckets == nil {
+			b.buckets = make(map[uint16]sum)
+		}
+		b.buckets[bucket] = s
+	}
+	if after == nil {
+		return b.Delete(key)
+	}
+	return b.Set(key, after)
 }
 
 // finish writes what the changes have in common.
 func (b *batch) finish() error {
-	if b.sums == nil {
+	if b.entries == 0 {
 		return nil
 	}
-	v, err := json.Marshal(b.sums)
-	if err != nil {
-		return err
+	if b.sums != nil {
+		v, err := json.Marshal(b.sums)
+		if err != nil {
+			return err
+		}
+		if err := b.Set(metaTally, v); err != nil {
+			return err
+		}
 	}
-	return b.Set(metaTally, v)
+	if b.digest == nil {
+		return nil
+	}
+	b.root = b.digest.root
+	for bucket, s := range b.buckets {
+		b.root.take(b.digest.bucketRoot(bucket, b.digest.buckets[bucket]))
+		b.root.add(b.digest.bucketRoot(bucket, s))
+		if err := b.Set(bucketKey(bucket), s[:]); err != nil {
+			return err
+		}
+	}
+	c := commitRecord{seq: b.digest.seq + 1, root: b.root, previous: b.digest.root, store: b.store}
+	return b.Set(metaCommit, c.encode())
 }
 
 func readTally(r Reader) (tally, error) {

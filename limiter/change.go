@@ -12,17 +12,12 @@ import (
 // committer, and writes both. fn says what changes; it must not have other
 // effects. after runs on the key in memory once that is durable.
 func (l *Limiter) edit(id string, fn func(key *Key, acct *accountRecord) error, after func(k *Live)) error {
-	account, err := keyAccount(id)
-	if err != nil {
-		return err
-	}
 	var key *Key
 	return l.committer.do(func(b *batch) error {
 		old, acct, err := readKey(b, id)
 		if err != nil {
 			return err
 		}
-		before := acct
 		key = old.clone()
 		if err := fn(key, &acct); err != nil {
 			return err
@@ -31,9 +26,6 @@ func (l *Limiter) edit(id string, fn func(key *Key, acct *accountRecord) error, 
 			key.Version++
 		}
 		acct.Limit = key.Limit
-		if err := b.setAccount(account, false, &before, &acct); err != nil {
-			return err
-		}
 		return writeKey(b, old, key, &acct)
 	}, func() { l.follow(key, after) })
 }
@@ -347,7 +339,7 @@ func (l *Limiter) Forget(_ context.Context, by Caller, id string) error {
 	k.halt = CodeKeyRevoked // nothing may begin while it goes
 	k.mu.Unlock()
 	err = l.committer.do(func(b *batch) error {
-		key, acct, err := readKey(b, id)
+		key, _, err := readKey(b, id)
 		if err != nil {
 			return err
 		}
@@ -363,7 +355,10 @@ func (l *Limiter) Forget(_ context.Context, by Caller, id string) error {
 		if err != nil {
 			return err
 		}
-		gone := append(hours, recordKey(id), accountKey(account),
+		if err := b.deleteAccount(account); err != nil {
+			return err
+		}
+		gone := append(hours, recordKey(id),
 			append([]byte(spaceLookups), key.Lookup[:]...), dueKey(key.Due, id), saltKey(id))
 		for _, key := range gone {
 			if err := b.Delete(key); err != nil {
@@ -374,7 +369,6 @@ func (l *Limiter) Forget(_ context.Context, by Caller, id string) error {
 		if err != nil {
 			return err
 		}
-		t.Counted = t.Counted.minus(acct.counted())
 		t.Forgotten.add(view.Used)
 		t.Forgotten.add(view.Past)
 		return b.count(key.recorded(), "")

@@ -28,6 +28,10 @@ type committer struct {
 	observe Observer
 	log     *slog.Logger
 	tallied func(tally) // is told the sums after each commit that changed them
+	anchor  *anchor     // nil: none
+	digest  *digest     // nil without an anchor
+
+	saidFull time.Time
 
 	mu     sync.Mutex
 	queue  []change
@@ -41,9 +45,9 @@ type committer struct {
 	failed atomic.Pointer[error]
 }
 
-func newCommitter(s Store, observe Observer, log *slog.Logger, tallied func(tally)) *committer {
+func newCommitter(s Store, observe Observer, log *slog.Logger, tallied func(tally), a *anchor, d *digest) *committer {
 	c := &committer{
-		store: s, observe: observe, log: log, tallied: tallied,
+		store: s, observe: observe, log: log, tallied: tallied, anchor: a, digest: d,
 		wake: make(chan struct{}, 1), ended: make(chan struct{}),
 	}
 	go c.run()
@@ -129,7 +133,10 @@ func (c *committer) commit(changes []change) int {
 	for {
 		taken = 0
 		err := c.store.Update(func(tx Tx) error {
-			b = &batch{Tx: tx}
+			b = &batch{Tx: tx, digest: c.digest}
+			if c.anchor != nil {
+				b.store = c.anchor.store
+			}
 			for i := range changes {
 				if b.full() {
 					break
@@ -147,6 +154,16 @@ func (c *committer) commit(changes []change) int {
 		})
 		if errors.Is(err, errHalfWritten) {
 			continue // once more, without the change that failed
+		}
+		if err == nil && c.digest != nil && b.entries > 0 {
+			err = c.anchored(b)
+		}
+		if errors.Is(err, ErrNoSpace) {
+			c.full(err)
+			for i := range changes {
+				changes[i].done(err)
+			}
+			return len(changes)
 		}
 		if err != nil {
 			c.poison(err)
@@ -168,10 +185,41 @@ func (c *committer) commit(changes []change) int {
 	return taken
 }
 
+// full says, at most once a minute, that nothing can be written.
+func (c *committer) full(err error) {
+	if now := time.Now(); now.Sub(c.saidFull) >= time.Minute {
+		c.saidFull = now
+		c.log.Error("nothing is admitted that needs the disk until there is space again", "error", err)
+	}
+}
+
+// anchored makes a commit known to the anchor, before anybody else.
+func (c *committer) anchored(b *batch) error {
+	c.digest.seq++
+	c.digest.root = b.root
+	for bucket, s := range b.buckets {
+		c.digest.buckets[bucket] = s
+	}
+	return c.anchor.write(c.digest.seq, c.digest.root)
+}
+
+// check compares what the store says of an account with the digest, at least
+// when its bucket is read first. A store that disagrees is refused.
+func (c *committer) check(r Reader, id accountID) error {
+	if c.digest == nil {
+		return nil
+	}
+	err := c.digest.check(r, id)
+	if errors.Is(err, ErrDoubt) {
+		c.poison(err)
+	}
+	return err
+}
+
 // poison refuses everything from here on.
 func (c *committer) poison(err error) {
 	if c.failed.CompareAndSwap(nil, &err) {
-		c.log.Error("the store failed and is refused until the next start; what was reserved counts as spent",
+		c.log.Error("the store failed and is refused until it was opened anew; what was reserved counts as spent",
 			"error", err)
 	}
 }

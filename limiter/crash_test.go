@@ -3,6 +3,7 @@ package limiter_test
 import (
 	"errors"
 	"fmt"
+	"os"
 	"path/filepath"
 	"sync"
 	"testing"
@@ -107,14 +108,25 @@ func TestShadowOfAnotherSessionIsNotBelieved(t *testing.T) {
 	for range 10 {
 		k.use()
 	}
+	if err := w.Ping(ctx); err != nil {
+		t.Fatal(err)
+	}
 	old := w.disk.Snapshot()
+	anchor, err := os.ReadFile(w.anchor)
+	if err != nil {
+		t.Fatal(err)
+	}
 	w.restart() // a new session writes its own shadow
 	for range 20 {
 		k.use()
 	}
-	// An older state of the disk comes back beside the newer shadow.
+	// An older state of the disk comes back, with its anchor, beside the newer
+	// shadow.
 	w.Abandon()
 	w.disk = old
+	if err := os.WriteFile(w.anchor, anchor, 0o600); err != nil {
+		t.Fatal(err)
+	}
 	w.open(old.Open())
 	_, stored, err := w.Reserved(k.id)
 	if err != nil {

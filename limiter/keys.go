@@ -222,6 +222,9 @@ func readKey(r Reader, id string) (*Key, accountRecord, error) {
 	if acct, err = decodeAccount(b); err != nil {
 		return nil, acct, fmt.Errorf("key %s: %w", id, err)
 	}
+	if acct.Version != key.Version {
+		return nil, acct, doubt("key %s is at version %d, and its budget was written for %d", id, key.Version, acct.Version)
+	}
 	return key, acct, nil
 }
 
@@ -239,7 +242,7 @@ func decodeKey(b []byte) (*Key, error) {
 }
 
 // writeKey writes a key in place of old (nil for a new one), with everything
-// that must agree with it: the time index and the tally.
+// that must agree with it: its account, the time index and the tally.
 func writeKey(b *batch, old, key *Key, acct *accountRecord) error {
 	key.Due = key.due(fromNanos(acct.Last), acct.First != 0)
 	var from Status
@@ -261,6 +264,14 @@ func writeKey(b *batch, old, key *Key, acct *accountRecord) error {
 		if err := b.Delete(saltKey(key.ID)); err != nil {
 			return err
 		}
+	}
+	account, err := keyAccount(key.ID)
+	if err != nil {
+		return err
+	}
+	acct.Version = key.Version
+	if err := b.setAccount(account, false, acct); err != nil {
+		return err
 	}
 	record, err := json.Marshal(key)
 	if err != nil {
@@ -328,9 +339,6 @@ func (l *Limiter) Mint(ctx context.Context, by Caller, spec *Key, birth Birth) (
 			return errors.Join(errors.New("this key string is taken"), err)
 		}
 		if err := b.Set(lookupKey, []byte(key.ID)); err != nil {
-			return err
-		}
-		if err := b.setAccount(accountID(id), false, &accountRecord{}, &acct); err != nil {
 			return err
 		}
 		if !birth.Salt.IsZero() {

@@ -32,6 +32,9 @@ type Options struct {
 	// Shadow is the path of the shadow counter's file. Without one, a crash
 	// costs each busy key what is left of its block. Default: none.
 	Shadow string
+	// Anchor is the path of the file that knows the last commit, so that a store
+	// which lost some is found out. Default: none.
+	Anchor string
 	// Clock tells the time. Default: SystemClock.
 	Clock Clock
 	// Logger receives what an operator should know. Default: discarded.
@@ -121,16 +124,41 @@ func Open(o Options) (*Limiter, error) {
 		}
 		l.shadow = s
 	}
-	if err := l.recover(); err != nil {
-		return nil, errors.Join(err, l.shadow.close())
+	a, d, err := l.anchored(o.Anchor)
+	if err != nil {
+		return nil, errors.Join(err, a.close(), l.shadow.close())
 	}
-	l.committer = newCommitter(o.Store, o.Observe, o.Logger, l.tallied)
-	if err := l.SetRoles(o.Roles); err != nil {
+	l.committer = newCommitter(o.Store, o.Observe, o.Logger, l.tallied, a, d)
+	if err = l.recover(); err == nil {
+		err = l.SetRoles(o.Roles)
+	}
+	if err != nil {
 		l.committer.close()
-		return nil, errors.Join(err, l.shadow.close())
+		return nil, errors.Join(err, a.close(), l.shadow.close())
 	}
 	go l.sweepLoop()
 	return l, nil
+}
+
+// anchored opens the anchor and compares the store with it.
+func (l *Limiter) anchored(path string) (*anchor, *digest, error) {
+	if path == "" {
+		return nil, nil, nil
+	}
+	var a *anchor
+	var d *digest
+	err := l.store.View(func(r Reader) error {
+		_, err := r.Get(metaFormat)
+		if err != nil && !errors.Is(err, ErrNotFound) {
+			return err
+		}
+		if a, err = openAnchor(path, err != nil); err != nil {
+			return err
+		}
+		d = &digest{secret: a.secret}
+		return d.verify(r, a)
+	})
+	return a, d, err
 }
 
 // recover turns what the shadow counter remembers into records, and begins a
@@ -162,7 +190,7 @@ func (l *Limiter) recover() error {
 	const perTransaction = 4096
 	for len(remembered) > 0 {
 		n := min(len(remembered), perTransaction)
-		if err := l.store.Update(func(tx Tx) error { return giveBackRemembered(&batch{Tx: tx}, remembered[:n]) }); err != nil {
+		if err := l.committer.do(func(b *batch) error { return giveBackRemembered(b, remembered[:n]) }, nil); err != nil {
 			return fmt.Errorf("recovering budgets: %w", err)
 		}
 		remembered = remembered[n:]
@@ -170,12 +198,12 @@ func (l *Limiter) recover() error {
 	if _, err := rand.Read(next[:]); err != nil {
 		return fmt.Errorf("beginning session: %w", err)
 	}
-	err = l.store.Update(func(tx Tx) error {
-		if err := tx.Set(metaFormat, []byte(storeFormat)); err != nil {
+	err = l.committer.do(func(b *batch) error {
+		if err := b.Set(metaFormat, []byte(storeFormat)); err != nil {
 			return err
 		}
-		return tx.Set(metaSession, next[:])
-	})
+		return b.Set(metaSession, next[:])
+	}, nil)
 	if err != nil {
 		return fmt.Errorf("beginning session: %w", err)
 	}
@@ -206,7 +234,6 @@ func giveBackRemembered(b *batch, accounts []remembered) error {
 		if rec.Lineage != seen.lineage {
 			continue
 		}
-		before := rec
 		for k, limit := range rec.Limit {
 			used := seen.used[k]
 			if limit == NoLimit && used > rec.Reserved[k] || limit != NoLimit && used >= 0 && used < rec.Reserved[k] {
@@ -218,11 +245,11 @@ func giveBackRemembered(b *batch, accounts []remembered) error {
 		if err != nil && !errors.Is(err, ErrNotFound) {
 			return err
 		}
-		if err := b.setAccount(seen.id, err != nil, &before, &rec); err != nil { // no key's: a role's
+		if err := b.setAccount(seen.id, err != nil, &rec); err != nil { // no key's: a role's
 			return err
 		}
 	}
-	return b.finish()
+	return nil
 }
 
 // SetRoles takes over the roles' budgets, at start and after each reload.
@@ -262,6 +289,9 @@ func (l *Limiter) role(name string) (*account, error) {
 	rec := accountRecord{}
 	id := roleAccount(name)
 	err := l.store.View(func(r Reader) error {
+		if err := l.committer.check(r, id); err != nil {
+			return err
+		}
 		b, err := r.Get(accountKey(id))
 		if err == nil {
 			rec, err = decodeAccount(b)
@@ -305,6 +335,15 @@ func (l *Limiter) unavailable() *Refusal {
 	return nil
 }
 
+// Failed returns why the store refuses everything since a commit failed, or nil.
+// A failed Limiter stays so: close it and open another.
+func (l *Limiter) Failed() error {
+	if err := l.committer.failed.Load(); err != nil {
+		return *err
+	}
+	return nil
+}
+
 // Close gives back what is reserved and unused, writes what is known, and
 // closes the store. Requests still in flight count as used up to their bound.
 func (l *Limiter) Close() error {
@@ -339,7 +378,7 @@ func (l *Limiter) Close() error {
 	if err := l.committer.failed.Load(); err != nil {
 		failed = fmt.Errorf("the store had failed: %w", *err)
 	}
-	return errors.Join(failed, l.shadow.close(), l.store.Close())
+	return errors.Join(failed, l.shadow.close(), l.committer.anchor.close(), l.store.Close())
 }
 
 // Ping waits until the store has answered, and returns what is wrong with it.

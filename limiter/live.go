@@ -295,12 +295,21 @@ func (l *Limiter) load(id string) (*Live, error) {
 func (l *Limiter) read(id string) (*Live, error) {
 	k := &Live{l: l}
 	err := l.store.View(func(r Reader) error {
-		key, acct, err := readKey(r, id)
+		account, err := keyAccount(id)
 		if err != nil {
 			return err
 		}
-		k.key = key
-		k.id, err = keyAccount(id)
+		if err := l.committer.check(r, account); err != nil {
+			return err
+		}
+		key, acct, err := readKey(r, id)
+		if errors.Is(err, ErrDoubt) {
+			l.committer.poison(err)
+		}
+		if err != nil {
+			return err
+		}
+		k.key, k.id = key, account
 		k.restore(&acct)
 		k.limit, k.renews = key.Limit, key.Renews
 		if key.Custody == CustodySealed {

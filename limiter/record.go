@@ -12,15 +12,18 @@ import (
 //	l/<lookup, 32 bytes>         key id
 //	s/<key id>                   salt of a sealed key's box, apart from the
 //	                             record so that it can be left out of copies
-//	a/<account id, 16 bytes>     accountRecord
+//	a/<bucket, 2 bytes><account id, 16 bytes>   accountRecord
+//	c/<bucket, 2 bytes>          sum of the accounts in a bucket; see digest
 //	d/<unix seconds, 8 bytes><key id>   when to look at a key again
 //	h/<key id>/<hour, 8 bytes>   bucketRecord: history of one hour
-//	m/format  m/session  m/tally what the store is, who has it, its sums
+//	m/format  m/session  m/tally  m/commit   what the store is, who has it,
+//	                             its sums, and at which commit it is
 const (
 	spaceKeys     = "k/"
 	spaceLookups  = "l/"
 	spaceSalts    = "s/"
 	spaceAccounts = "a/"
+	spaceBuckets  = "c/"
 	spaceDue      = "d/"
 	spaceHours    = "h/"
 )
@@ -29,17 +32,25 @@ var (
 	metaFormat  = []byte("m/format")
 	metaSession = []byte("m/session")
 	metaTally   = []byte("m/tally")
+	metaCommit  = []byte("m/commit")
 )
 
 // storeFormat is the layout above. A store of another format is not opened.
-const storeFormat = "till/1"
+const storeFormat = "till/2"
 
 // accountID names a budget: a key's ULID, or a hash of a role's name.
 type accountID [16]byte
 
-func accountKey(id accountID) []byte { return append([]byte(spaceAccounts), id[:]...) }
-func recordKey(id string) []byte     { return append([]byte(spaceKeys), id...) }
-func saltKey(id string) []byte       { return append([]byte(spaceSalts), id...) }
+func accountKey(id accountID) []byte {
+	return append(binary.BigEndian.AppendUint16([]byte(spaceAccounts), bucketOf(id)), id[:]...)
+}
+
+func bucketKey(bucket uint16) []byte {
+	return binary.BigEndian.AppendUint16([]byte(spaceBuckets), bucket)
+}
+
+func recordKey(id string) []byte { return append([]byte(spaceKeys), id...) }
+func saltKey(id string) []byte   { return append([]byte(spaceSalts), id...) }
 
 func dueKey(unix int64, id string) []byte {
 	k := binary.BigEndian.AppendUint64([]byte(spaceDue), uint64(max(unix, 0)))
@@ -66,9 +77,9 @@ type accountRecord struct {
 	Epoch    int64   // Unix time at which the present window began; 0: none did
 	Past     Amounts // used in windows before
 	Kinds    TokenKinds
+	Version  int64 // of the key's own record, which must agree; 0 for a role's
 }
 
-// Version 1 had no windows, version 2 no kinds of tokens.
 const accountRecordVersion = 3
 
 // counted is what the account adds to the sum over all keys: what it has used,
@@ -106,12 +117,12 @@ func (r *accountRecord) encode() []byte {
 	for _, n := range r.Kinds.all() {
 		b = binary.AppendVarint(b, *n)
 	}
-	return b
+	return binary.AppendVarint(b, r.Version)
 }
 
 func decodeAccount(b []byte) (accountRecord, error) {
 	var r accountRecord
-	if len(b) == 0 || b[0] < 1 || b[0] > accountRecordVersion {
+	if len(b) == 0 || b[0] != accountRecordVersion {
 		return r, fmt.Errorf("account: %w: unknown version", errRecord)
 	}
 	d := decoder{b: b[1:]}
@@ -125,17 +136,14 @@ func decodeAccount(b []byte) (accountRecord, error) {
 	r.Last = d.varint()
 	r.Pin = d.text(maxAddrLen)
 	r.Addr = d.text(maxAddrLen)
-	if b[0] > 1 {
-		r.Epoch = d.varint()
-		for k := range r.Past {
-			r.Past[k] = d.varint()
-		}
+	r.Epoch = d.varint()
+	for k := range r.Past {
+		r.Past[k] = d.varint()
 	}
-	if b[0] > 2 {
-		for _, n := range r.Kinds.all() {
-			*n = d.varint()
-		}
+	for _, n := range r.Kinds.all() {
+		*n = d.varint()
 	}
+	r.Version = d.varint()
 	if d.bad || len(d.b) != 0 {
 		return r, fmt.Errorf("account: %w", errRecord)
 	}

@@ -83,7 +83,6 @@ func (l *Limiter) renew(a *account, k *Live, now time.Time) {
 			if err != nil {
 				return err
 			}
-			before := rec
 			a.mu.Lock()
 			for i := range rec.Past {
 				rec.Past[i] = a.past[i] + a.spent[i]
@@ -93,7 +92,7 @@ func (l *Limiter) renew(a *account, k *Live, now time.Time) {
 			rec.Lineage++ // what the shadow remembers is about the old window
 			lineage = rec.Lineage
 			counted = rec.counted()
-			return b.setAccount(a.id, a.forRole, &before, &rec)
+			return b.setAccount(a.id, a.forRole, &rec)
 		},
 		done: func(err error) {
 			a.mu.Lock()

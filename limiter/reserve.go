@@ -392,7 +392,6 @@ func (l *Limiter) askBlock(a *account, k *Live) {
 			if err != nil {
 				return err
 			}
-			before := rec
 			a.mu.Lock()
 			for i := range granted {
 				granted[i] = a.want(Kind(i), rec.Limit[i], rec.Reserved[i])
@@ -401,7 +400,7 @@ func (l *Limiter) askBlock(a *account, k *Live) {
 			a.note(&rec)
 			a.mu.Unlock()
 			counted = rec.counted()
-			return b.setAccount(a.id, a.forRole, &before, &rec)
+			return b.setAccount(a.id, a.forRole, &rec)
 		},
 		done: func(err error) {
 			a.mu.Lock()

@@ -14,6 +14,15 @@ func mapFile(f *os.File, size int) ([]byte, error) {
 
 func unmapFile(mem []byte) error { return syscall.Munmap(mem) }
 
+// freeSpace is what this user may still write, in bytes.
+func freeSpace(dir string) (int64, error) {
+	var s syscall.Statfs_t
+	if err := syscall.Statfs(dir, &s); err != nil {
+		return 0, err
+	}
+	return int64(s.Bavail) * int64(s.Bsize), nil //nolint:unconvert // the types differ by system
+}
+
 // bootID names this boot of the machine; empty where the system does not
 // tell, and then no shadow is believed.
 func bootID() string {

@@ -12,7 +12,7 @@ type Store interface {
 	// Update runs fn on a transaction and returns nil only once everything
 	// fn wrote is on stable storage. If fn or the commit fails, nothing of it
 	// is visible. After a failed commit the state on disk is unknown and the
-	// limiter uses the Store no more.
+	// limiter uses the Store no more, unless it says ErrNoSpace.
 	Update(fn func(Tx) error) error
 
 	// View runs fn on a consistent, read-only snapshot.
@@ -44,6 +44,10 @@ type Tx interface {
 // ErrNotFound is returned by Reader.Get when the key is absent, and by the
 // limiter when no key has the id asked for.
 var ErrNotFound = errors.New("not found")
+
+// ErrNoSpace is wrapped by the error of an Update that was not begun because
+// the disk is nearly full. Nothing was written, and the next may go on.
+var ErrNoSpace = errors.New("the disk is nearly full")
 
 // ErrLocked is wrapped by the error of opening a store that another process
 // has open.

@@ -115,13 +115,12 @@ func (l *Limiter) save(a *account, k *Live, giveBack bool) {
 			if err != nil {
 				return err
 			}
-			before := stored
 			defer func() { counted = stored.counted() }()
 			stored.Kinds = rec.Kinds
 			if stored.Epoch != 0 && stored.Epoch != rec.Epoch {
 				// The window that this is about is over, and what it left is gone.
 				stored.First, stored.Last, stored.Pin, stored.Addr = rec.First, rec.Last, rec.Pin, rec.Addr
-				return errors.Join(b.setAccount(a.id, a.forRole, &before, &stored), writeHours(b, id, hours))
+				return errors.Join(b.setAccount(a.id, a.forRole, &stored), writeHours(b, id, hours))
 			}
 			stored.Epoch, stored.Past = rec.Epoch, rec.Past
 			for i, n := range free {
@@ -133,7 +132,7 @@ func (l *Limiter) save(a *account, k *Live, giveBack bool) {
 			}
 			stored.Settled = spent
 			stored.First, stored.Last, stored.Pin, stored.Addr = rec.First, rec.Last, rec.Pin, rec.Addr
-			if err := b.setAccount(a.id, a.forRole, &before, &stored); err != nil {
+			if err := b.setAccount(a.id, a.forRole, &stored); err != nil {
 				return err
 			}
 			return writeHours(b, id, hours)

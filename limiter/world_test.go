@@ -44,6 +44,7 @@ type world struct {
 	disk    *storetest.Disk // nil on Badger
 	dir     string
 	shadow  string
+	anchor  string
 	roles   map[string]limiter.RoleBudget
 	observe limiter.Observer
 }
@@ -52,7 +53,7 @@ type world struct {
 func newWorld(t testing.TB) *world {
 	t.Helper()
 	w := &world{t: t, clock: newClock(), disk: storetest.NewDisk(), dir: t.TempDir()}
-	w.shadow = filepath.Join(w.dir, "shadow")
+	w.shadow, w.anchor = filepath.Join(w.dir, "shadow"), filepath.Join(w.dir, "anchor")
 	w.open(w.disk.Open())
 	t.Cleanup(func() { w.Abandon() })
 	return w
@@ -62,7 +63,7 @@ func newWorld(t testing.TB) *world {
 func newBadgerWorld(t testing.TB) *world {
 	t.Helper()
 	w := &world{t: t, clock: newClock(), dir: t.TempDir()}
-	w.shadow = filepath.Join(w.dir, "shadow")
+	w.shadow, w.anchor = filepath.Join(w.dir, "shadow"), filepath.Join(w.dir, "anchor")
 	w.reopenBadger()
 	t.Cleanup(func() {
 		if err := w.Close(); err != nil {
@@ -76,7 +77,7 @@ func newBadgerWorld(t testing.TB) *world {
 func newBadgerWorldWithSystemClock(t testing.TB) *world {
 	t.Helper()
 	w := &world{t: t, dir: t.TempDir()}
-	w.shadow = filepath.Join(w.dir, "shadow")
+	w.shadow, w.anchor = filepath.Join(w.dir, "shadow"), filepath.Join(w.dir, "anchor")
 	w.reopenBadger()
 	t.Cleanup(func() {
 		if err := w.Close(); err != nil {
@@ -97,7 +98,7 @@ func (w *world) reopenBadger() {
 
 func (w *world) open(s limiter.Store) {
 	w.t.Helper()
-	o := limiter.Options{Store: s, Shadow: w.shadow, Roles: w.roles, Observe: w.observe}
+	o := limiter.Options{Store: s, Shadow: w.shadow, Anchor: w.anchor, Roles: w.roles, Observe: w.observe}
 	if w.clock != nil {
 		o.Clock = w.clock
 	}
@@ -120,8 +121,20 @@ func (w *world) kill(powerToo bool) {
 	if err != nil {
 		w.t.Fatal(err)
 	}
-	disk := w.disk.Snapshot()
+	var disk *storetest.Disk
+	var anchor []byte
+	for again := true; again; { // until no commit came between
+		commits := w.disk.Commits()
+		if anchor, err = os.ReadFile(w.anchor); err != nil {
+			w.t.Fatal(err)
+		}
+		disk = w.disk.Snapshot()
+		again = w.disk.Commits() != commits
+	}
 	w.Abandon()
+	if err := os.WriteFile(w.anchor, anchor, 0o600); err != nil {
+		w.t.Fatal(err)
+	}
 	w.disk = disk
 	w.shadow += "'"
 	if !powerToo {

@@ -1,0 +1,167 @@
+package limiter
+
+import (
+	"crypto/rand"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"hash/crc32"
+	"io/fs"
+	"os"
+	"path/filepath"
+)
+
+// The anchor is a small file that knows the last commit which anybody was told
+// of. It is written after the commit and before it is acknowledged, so a store
+// that is behind its anchor has lost something, and a store that is ahead by
+// one was cut off between the two. Two slots are written in turn, so that one
+// that was torn leaves the other.
+//
+//	0     magic 8 | secret of the digest 32 | store's id 16 | CRC-32C 4
+//	512   commit 8 | root 16 | CRC-32C 4     the even commits
+//	1024  the same                           the odd ones
+type anchor struct {
+	path   string
+	file   *os.File
+	secret [32]byte
+	store  [16]byte
+	seq    uint64
+	root   sum
+}
+
+const (
+	anchorMagic  = "tillanc1"
+	anchorHeader = 8 + 32 + 16 + 4
+	anchorSlot   = 8 + 16 + 4
+	anchorSector = 512 // what a disk writes whole
+	anchorSize   = 3 * anchorSector
+)
+
+var castagnoli = crc32.MakeTable(crc32.Castagnoli)
+
+func sealed(b []byte) []byte {
+	return binary.BigEndian.AppendUint32(b, crc32.Checksum(b, castagnoli))
+}
+
+func unsealed(b []byte) ([]byte, bool) {
+	n := len(b) - 4
+	return b[:n], crc32.Checksum(b[:n], castagnoli) == binary.BigEndian.Uint32(b[n:])
+}
+
+// openAnchor opens the anchor at path. Where there is none, a new one is made
+// when fresh says so; else one that belongs to no store, so that nothing agrees
+// with it.
+func openAnchor(path string, fresh bool) (*anchor, error) {
+	a := &anchor{path: path}
+	b, err := os.ReadFile(path)
+	switch {
+	case errors.Is(err, fs.ErrNotExist) && fresh:
+		return a, a.make()
+	case errors.Is(err, fs.ErrNotExist):
+		return a, doubt("its anchor %s is missing", path)
+	case err != nil:
+		return a, fmt.Errorf("opening the anchor: %w", err)
+	case len(b) != anchorSize || string(b[:8]) != anchorMagic:
+		return a, doubt("%s is no anchor", path)
+	}
+	header, ok := unsealed(b[:anchorHeader])
+	if !ok {
+		return a, doubt("its anchor %s is damaged", path)
+	}
+	copy(a.secret[:], header[8:])
+	copy(a.store[:], header[40:])
+	valid := false
+	for i := 1; i <= 2; i++ {
+		slot, ok := unsealed(b[i*anchorSector:][:anchorSlot])
+		if seq := binary.BigEndian.Uint64(slot); ok && (!valid || seq > a.seq) {
+			valid, a.seq, a.root = true, seq, sum(slot[8:])
+		}
+	}
+	if !valid {
+		return a, doubt("its anchor %s is damaged", path)
+	}
+	if a.file, err = os.OpenFile(path, os.O_RDWR, 0o600); err != nil {
+		return a, fmt.Errorf("opening the anchor: %w", err)
+	}
+	return a, nil
+}
+
+// make writes a new anchor, of a store without commits.
+func (a *anchor) make() error {
+	if _, err := rand.Read(a.secret[:]); err != nil {
+		return err
+	}
+	if _, err := rand.Read(a.store[:]); err != nil {
+		return err
+	}
+	return a.replace()
+}
+
+// replace writes the whole anchor anew, in place of what was there.
+func (a *anchor) replace() (err error) {
+	b := make([]byte, anchorSize)
+	copy(b, sealed(append(append([]byte(anchorMagic), a.secret[:]...), a.store[:]...)))
+	slot := a.slot()
+	copy(b[anchorSector:], slot)
+	copy(b[2*anchorSector:], slot)
+	dir := filepath.Dir(a.path)
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return fmt.Errorf("making the anchor's directory: %w", err)
+	}
+	next := a.path + ".new"
+	if err := writeSynced(next, b); err != nil {
+		return fmt.Errorf("making the anchor: %w", err)
+	}
+	if err := os.Rename(next, a.path); err != nil {
+		return fmt.Errorf("making the anchor: %w", err)
+	}
+	if err := syncDir(dir); err != nil {
+		return fmt.Errorf("making the anchor: %w", err)
+	}
+	if a.file != nil {
+		err = a.file.Close()
+	}
+	file, openErr := os.OpenFile(a.path, os.O_RDWR, 0o600)
+	a.file = file
+	return errors.Join(err, openErr)
+}
+
+func (a *anchor) slot() []byte {
+	return sealed(append(binary.BigEndian.AppendUint64(nil, a.seq), a.root[:]...))
+}
+
+// write makes a commit known. It returns once that is on the disk.
+func (a *anchor) write(seq uint64, root sum) error {
+	a.seq, a.root = seq, root
+	if _, err := a.file.WriteAt(a.slot(), anchorSector*int64(1+seq%2)); err != nil {
+		return fmt.Errorf("writing the anchor: %w", err)
+	}
+	if err := a.file.Sync(); err != nil {
+		return fmt.Errorf("writing the anchor: %w", err)
+	}
+	return nil
+}
+
+func (a *anchor) close() error {
+	if a == nil || a.file == nil {
+		return nil
+	}
+	return a.file.Close()
+}
+
+func writeSynced(path string, b []byte) error {
+	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
+	if err != nil {
+		return err
+	}
+	_, err = f.Write(b)
+	return errors.Join(err, f.Sync(), f.Close())
+}
+
+func syncDir(dir string) error {
+	d, err := os.Open(dir)
+	if err != nil {
+		return err
+	}
+	return errors.Join(d.Sync(), d.Close())
+}

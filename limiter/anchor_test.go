@@ -1,0 +1,264 @@
+package limiter_test
+
+import (
+	"errors"
+	"os"
+	"strings"
+	"testing"
+
+	"github.com/till-proxy/till/limiter"
+	"github.com/till-proxy/till/limiter/storetest"
+)
+
+// reopen tries to open what the world has on its disk.
+func (w *world) reopen() error {
+	w.t.Helper()
+	l, err := limiter.Open(limiter.Options{Store: w.disk.Open(), Shadow: w.shadow, Anchor: w.anchor, Clock: w.clock, Roles: w.roles})
+	if err == nil {
+		w.Limiter = l
+	}
+	return err
+}
+
+func (w *world) file(path string) []byte {
+	w.t.Helper()
+	b, err := os.ReadFile(path)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	return b
+}
+
+func (w *world) put(path string, b []byte) {
+	w.t.Helper()
+	if err := os.WriteFile(path, b, 0o600); err != nil {
+		w.t.Fatal(err)
+	}
+}
+
+func TestAStoreThatDoesNotAgreeWithItsAnchorStaysClosed(t *testing.T) {
+	t.Parallel()
+	for name, damage := range map[string]func(w *world, old *storetest.Disk, oldAnchor []byte){
+		"an older store":    func(w *world, old *storetest.Disk, _ []byte) { w.disk = old },
+		"an older anchor":   func(w *world, _ *storetest.Disk, a []byte) { w.put(w.anchor, a) },
+		"no anchor":         func(w *world, _ *storetest.Disk, _ []byte) { _ = os.Remove(w.anchor) },
+		"no store":          func(w *world, _ *storetest.Disk, _ []byte) { w.disk = storetest.NewDisk() },
+		"another's anchor":  func(w *world, _ *storetest.Disk, _ []byte) { w.put(w.anchor, w.file(newWorld(w.t).anchor)) },
+		"a cut anchor":      func(w *world, _ *storetest.Disk, _ []byte) { w.put(w.anchor, w.file(w.anchor)[:700]) },
+		"an empty anchor":   func(w *world, _ *storetest.Disk, _ []byte) { w.put(w.anchor, nil) },
+		"a lost commit":     func(w *world, _ *storetest.Disk, _ []byte) { w.lose("m/commit") },
+		"a lost sum":        func(w *world, _ *storetest.Disk, _ []byte) { w.lose("c/") },
+		"a damaged header":  func(w *world, _ *storetest.Disk, _ []byte) { w.flip(w.anchor, 20) },
+		"both slots broken": func(w *world, _ *storetest.Disk, _ []byte) { w.flip(w.anchor, 515); w.flip(w.anchor, 1027) },
+	} {
+		w := newWorld(t)
+		w.mint(activations(100)).use()
+		if err := w.Ping(ctx); err != nil {
+			t.Fatal(err)
+		}
+		old, oldAnchor := w.disk.Snapshot(), w.file(w.anchor)
+		for range 5 {
+			w.mint(activations(100)).use()
+		}
+		if err := w.Close(); err != nil {
+			t.Fatal(err)
+		}
+		damage(w, old, oldAnchor)
+		err := w.reopen()
+		if !errors.Is(err, limiter.ErrDoubt) || !strings.Contains(err.Error(), "caddy till repair --forfeit") {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+}
+
+// lose takes the first record under a prefix from the disk.
+func (w *world) lose(prefix string) {
+	w.t.Helper()
+	err := w.disk.Open().Update(func(tx limiter.Tx) error {
+		var gone []byte
+		if err := tx.Scan([]byte(prefix), nil, false, func(key, _ []byte) (bool, error) { gone = key; return false, nil }); err != nil {
+			return err
+		}
+		if gone == nil {
+			return errors.New("there is no " + prefix)
+		}
+		return tx.Delete(gone)
+	})
+	if err != nil {
+		w.t.Fatal(err)
+	}
+}
+
+func (w *world) flip(path string, at int) {
+	w.t.Helper()
+	b := w.file(path)
+	b[at] ^= 1
+	w.put(path, b)
+}
+
+func TestOneTornSlotOfTheAnchorIsNoDamage(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	k := w.mint(activations(100))
+	k.use()
+	if err := w.Close(); err != nil {
+		t.Fatal(err)
+	}
+	whole := w.file(w.anchor)
+	opened := 0
+	for _, at := range []int{515, 1027} {
+		w.put(w.anchor, whole)
+		w.flip(w.anchor, at)
+		disk := w.disk
+		w.disk = disk.Snapshot()
+		if err := w.reopen(); err == nil {
+			opened++
+			w.Abandon()
+		} else if !errors.Is(err, limiter.ErrDoubt) {
+			t.Error(err)
+		}
+		w.disk = disk
+	}
+	// The slot before the last says one commit less, as after a crash between a
+	// commit and its anchor.
+	if opened != 2 {
+		t.Errorf("opened with %d of 2 torn slots", opened)
+	}
+}
+
+func TestABudgetThatWentBackClosesTheStoreAtItsFirstUse(t *testing.T) {
+	t.Parallel()
+	for _, what := range []string{"its account", "its record"} {
+		w := newWorld(t)
+		k, other := w.mint(activations(100)), w.mint(activations(100))
+		other.use()
+		prefix := "a/"
+		if what == "its record" {
+			prefix = "k/" + k.id
+		}
+		before := make(map[string][]byte)
+		scan := func(fn func(key, value []byte)) {
+			t.Helper()
+			err := w.disk.Open().View(func(r limiter.Reader) error {
+				return r.Scan([]byte(prefix), nil, false, func(key, value []byte) (bool, error) { fn(key, value); return true, nil })
+			})
+			if err != nil {
+				t.Fatal(err)
+			}
+		}
+		if err := w.Ping(ctx); err != nil {
+			t.Fatal(err)
+		}
+		scan(func(key, value []byte) { before[string(key)] = append([]byte{}, value...) })
+		for range 50 {
+			k.use()
+		}
+		if _, _, err := w.Revoke(ctx, limiter.Operator, k.id, ""); err != nil {
+			t.Fatal(err)
+		}
+		if err := w.Close(); err != nil {
+			t.Fatal(err)
+		}
+		changed := 0
+		scan(func(key, value []byte) {
+			if old := before[string(key)]; old != nil && string(old) != string(value) {
+				changed++
+				if err := w.disk.Open().Update(func(tx limiter.Tx) error { return tx.Set(key, old) }); err != nil {
+					t.Fatal(err)
+				}
+			}
+		})
+		if changed == 0 {
+			t.Fatal("nothing has gone back")
+		}
+		if err := w.reopen(); err != nil {
+			t.Fatalf("%s: opening reads no record: %v", what, err)
+		}
+		if code := k.use(); code != limiter.CodeStoreUnavailable {
+			t.Errorf("%s: a revoked key whose budget went back: %q", what, code)
+		}
+		if code := other.use(); code != limiter.CodeStoreUnavailable {
+			t.Errorf("%s: another key: %q", what, code)
+		}
+		if failure := w.Stats().Failure; !strings.Contains(failure, "repair --forfeit") {
+			t.Errorf("%s: the store says %q", what, failure)
+		}
+		w.Abandon()
+	}
+}
+
+func TestForfeitingSpendsWhatMayHaveBeenSpent(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.roles = map[string]limiter.RoleBudget{"ci": {Limit: limiter.Amounts{50, limiter.NoLimit, limiter.NoLimit, limiter.NoLimit}}}
+	if err := w.SetRoles(w.roles); err != nil {
+		t.Fatal(err)
+	}
+	counted := w.mint(activations(100))
+	timed := w.mint(func(k *limiter.Key) { k.ExpiresAt = w.clock.Now().Add(1e12) })
+	daily := w.mint(renewing(10, limiter.Daily))
+	shared := w.mint(func(k *limiter.Key) { k.Role = "ci" })
+	revoked := w.mint(activations(100))
+	if _, _, err := w.Revoke(ctx, limiter.Operator, revoked.id, ""); err != nil {
+		t.Fatal(err)
+	}
+	for _, k := range []*key{counted, timed, daily, shared} {
+		if code := k.use(); code != "" {
+			t.Fatal(code)
+		}
+	}
+	w.agree(t)
+	old := w.disk.Snapshot()
+	counted.use()
+	if err := w.Close(); err != nil {
+		t.Fatal(err)
+	}
+	w.disk = old
+	if err := w.reopen(); !errors.Is(err, limiter.ErrDoubt) {
+		t.Fatalf("an older store: %v", err)
+	}
+	for cut := 1; ; cut++ { // off at every commit, and run again
+		w.disk.FailAt(cut, cut%2 == 1)
+		done, err := limiter.Forfeit(w.disk.Open(), w.anchor, w.clock.Now(), discard)
+		w.disk.Heal()
+		if err == nil {
+			if done.Keys != 5 || done.Suspended > 3 {
+				t.Errorf("%+v", done)
+			}
+			break
+		}
+		if err := w.reopen(); !errors.Is(err, limiter.ErrDoubt) {
+			t.Fatalf("after a repair that was cut off at commit %d: %v", cut, err)
+		}
+	}
+	if err := w.reopen(); err != nil {
+		t.Fatal(err)
+	}
+	w.agree(t)
+	if w.Stats().Used[limiter.Activations] < 203 {
+		t.Errorf("all keys used %v", w.Stats().Used)
+	}
+	for k, want := range map[*key]limiter.Code{
+		counted: limiter.CodeActivationsExhausted, timed: limiter.CodeKeySuspended, daily: limiter.CodeKeySuspended,
+		shared: limiter.CodeKeySuspended, revoked: limiter.CodeKeyRevoked,
+	} {
+		if code := k.use(); code != want {
+			t.Errorf("%s: %q, want %q", k.id, code, want)
+		}
+	}
+	if _, err := w.Resume(ctx, limiter.Operator, shared.id); err != nil {
+		t.Fatal(err)
+	}
+	if code := shared.use(); code != limiter.CodeActivationsExhausted {
+		t.Errorf("the role's budget after a repair: %q", code)
+	}
+	if _, err := w.GrantMore(ctx, limiter.Operator, counted.id, limiter.More{Activations: 3}); err != nil {
+		t.Fatal(err)
+	}
+	if n := counted.drain(limiter.CodeActivationsExhausted); n != 3 {
+		t.Errorf("%d after a grant of 3", n)
+	}
+	w.agree(t)
+	w.restart()
+	w.agree(t)
+}

@@ -1,0 +1,189 @@
+package limiter
+
+import (
+	"crypto/sha256"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"math/bits"
+	"sync/atomic"
+)
+
+// The digest says what every account's record must be, so that a store which
+// lost or took back a part of itself is found out: Badger opens on it without
+// an error. Accounts lie in buckets; of each bucket the store keeps the sum of
+// its records' hashes, and of all buckets one root, which the anchor knows.
+// Sums are changed in step with the records, so nobody ever has to read them
+// all: a bucket is checked when a key of it is used first.
+//
+// The hashes are keyed with a secret that only the anchor has. They find
+// damage, and not somebody who may write both.
+
+const numBuckets = 4096
+
+// bucketOf an account: its id ends in random bits, of a ULID or of a hash.
+func bucketOf(id accountID) uint16 {
+	return binary.BigEndian.Uint16(id[14:]) % numBuckets
+}
+
+// sum is added and taken from modulo 2^128, in any order.
+type sum [16]byte
+
+func (s *sum) add(o sum) {
+	low, carry := bits.Add64(binary.BigEndian.Uint64(s[8:]), binary.BigEndian.Uint64(o[8:]), 0)
+	high, _ := bits.Add64(binary.BigEndian.Uint64(s[:8]), binary.BigEndian.Uint64(o[:8]), carry)
+	binary.BigEndian.PutUint64(s[:8], high)
+	binary.BigEndian.PutUint64(s[8:], low)
+}
+
+func (s *sum) take(o sum) {
+	low, borrow := bits.Sub64(binary.BigEndian.Uint64(s[8:]), binary.BigEndian.Uint64(o[8:]), 0)
+	high, _ := bits.Sub64(binary.BigEndian.Uint64(s[:8]), binary.BigEndian.Uint64(o[:8]), borrow)
+	binary.BigEndian.PutUint64(s[:8], high)
+	binary.BigEndian.PutUint64(s[8:], low)
+}
+
+// digest is the digest as of the last commit. The committer owns it, but for
+// checked.
+type digest struct {
+	secret  [32]byte
+	seq     uint64
+	root    sum
+	buckets [numBuckets]sum
+	checked [numBuckets]atomic.Bool
+}
+
+// hash is that of one record or of one bucket's sum.
+func (d *digest) hash(key, value []byte) (s sum) {
+	h := sha256.New()
+	h.Write(d.secret[:])
+	var n [4]byte
+	binary.BigEndian.PutUint32(n[:], uint32(len(key)))
+	h.Write(n[:])
+	h.Write(key)
+	h.Write(value)
+	copy(s[:], h.Sum(nil))
+	return s
+}
+
+// bucketRoot is what a bucket adds to the root; an empty one nothing.
+func (d *digest) bucketRoot(bucket uint16, s sum) sum {
+	if s == (sum{}) {
+		return sum{}
+	}
+	return d.hash(bucketKey(bucket), s[:])
+}
+
+// commitRecord stands in the store since its first commit.
+type commitRecord struct {
+	seq            uint64
+	root, previous sum
+	store          [16]byte // which store this is
+}
+
+const commitRecordLen = 8 + 16 + 16 + 16
+
+func (c *commitRecord) encode() []byte {
+	b := binary.BigEndian.AppendUint64(make([]byte, 0, commitRecordLen), c.seq)
+	b = append(append(append(b, c.root[:]...), c.previous[:]...), c.store[:]...)
+	return b
+}
+
+func decodeCommit(b []byte) (c commitRecord, err error) {
+	if len(b) != commitRecordLen {
+		return c, fmt.Errorf("commit: %w", errRecord)
+	}
+	c.seq = binary.BigEndian.Uint64(b)
+	copy(c.root[:], b[8:])
+	copy(c.previous[:], b[24:])
+	copy(c.store[:], b[40:])
+	return c, nil
+}
+
+// ErrDoubt is wrapped by the errors about a store that may have lost something.
+// It stays closed until an operator decides.
+var ErrDoubt = errors.New("the store may be older than what it had acknowledged")
+
+func doubt(format string, args ...any) error {
+	return fmt.Errorf("%w: %s; put the newest store and its anchor in place, or count every remaining budget as spent with: caddy till repair --forfeit",
+		ErrDoubt, fmt.Sprintf(format, args...))
+}
+
+// verify compares the store with its anchor, and loads the digest's sums.
+func (d *digest) verify(r Reader, a *anchor) error {
+	b, err := r.Get(metaCommit)
+	switch {
+	case errors.Is(err, ErrNotFound):
+		if a.seq > 0 {
+			return doubt("it is empty, and its anchor %s knows of %d commits", a.path, a.seq)
+		}
+		if _, err := r.Get(metaFormat); !errors.Is(err, ErrNotFound) {
+			return doubt("it does not say at which commit it is (%v)", err)
+		}
+		return nil
+	case err != nil:
+		return err
+	}
+	c, err := decodeCommit(b)
+	if err != nil {
+		return doubt("%v", err)
+	}
+	if c.store != a.store {
+		return doubt("its anchor %s is missing or is that of another store", a.path)
+	}
+	err = r.Scan([]byte(spaceBuckets), nil, false, func(key, value []byte) (bool, error) {
+		if len(key) != len(spaceBuckets)+2 || len(value) != len(sum{}) {
+			return false, doubt("a bucket's sum is not well formed")
+		}
+		bucket := binary.BigEndian.Uint16(key[len(spaceBuckets):])
+		if bucket >= numBuckets {
+			return false, doubt("a bucket is numbered %d", bucket)
+		}
+		d.buckets[bucket] = sum(value)
+		d.root.add(d.bucketRoot(bucket, sum(value)))
+		return true, nil
+	})
+	switch {
+	case err != nil:
+		return err
+	case d.root != c.root:
+		return doubt("its sums do not agree with commit %d", c.seq)
+	case c.seq < a.seq:
+		return doubt("it is at commit %d, and its anchor %s at %d", c.seq, a.path, a.seq)
+	case c.seq > a.seq+1:
+		return doubt("its anchor %s is at commit %d, and the store at %d", a.path, a.seq, c.seq)
+	case c.seq == a.seq && c.root != a.root, c.seq == a.seq+1 && c.previous != a.root:
+		return doubt("commit %d is not the one that its anchor %s knows", c.seq, a.path)
+	}
+	d.seq = c.seq
+	return nil
+}
+
+// check compares a bucket's records with its sum, once.
+func (d *digest) check(r Reader, id accountID) error {
+	bucket := bucketOf(id)
+	if d.checked[bucket].Load() {
+		return nil
+	}
+	var found, want sum
+	prefix := accountKey(id)[:len(spaceAccounts)+2]
+	err := r.Scan(prefix, nil, false, func(key, value []byte) (bool, error) {
+		found.add(d.hash(key, value))
+		return true, nil
+	})
+	if err != nil {
+		return err
+	}
+	b, err := r.Get(bucketKey(bucket)) // of the same moment as the records
+	switch {
+	case err == nil && len(b) == len(want):
+		want = sum(b)
+	case !errors.Is(err, ErrNotFound):
+		return errors.Join(doubt("the sum of bucket %d cannot be read", bucket), err)
+	}
+	if found != want {
+		return doubt("the budgets in bucket %d are not those that were committed", bucket)
+	}
+	d.checked[bucket].Store(true)
+	return nil
+}

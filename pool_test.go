@@ -1,0 +1,148 @@
+package till
+
+import (
+	"errors"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"github.com/till-proxy/till/limiter"
+	"github.com/till-proxy/till/limiter/storetest"
+	"github.com/till-proxy/till/token"
+)
+
+// engineOn is an engine over a simulated disk.
+func engineOn(t *testing.T, disk *storetest.Disk) (*engine, opening) {
+	t.Helper()
+	dir := t.TempDir()
+	e := &engine{dir: dir, metrics: newMetrics(), events: newEvents()}
+	t.Cleanup(func() {
+		if err := e.Destruct(); err != nil {
+			t.Log(err)
+		}
+	})
+	return e, opening{log: slog.New(slog.DiscardHandler), open: func(string, *slog.Logger) (limiter.Store, error) { return disk.Open(), nil }}
+}
+
+// mintIn makes a key with n activations.
+func mintIn(t *testing.T, l *limiter.Limiter, n int64) token.Lookup {
+	t.Helper()
+	_, lookup, err := token.MintKey()
+	if err != nil {
+		t.Fatal(err)
+	}
+	spec := &limiter.Key{Upstream: "openai", Custody: limiter.CustodyHeld, Limit: limiter.NoLimits()}
+	spec.Limit[limiter.Activations] = n
+	if _, err := l.Mint(t.Context(), limiter.Operator, spec, limiter.Birth{Lookup: lookup}); err != nil {
+		t.Fatal(err)
+	}
+	return lookup
+}
+
+// useIn forwards one request, or says why not.
+func useIn(t *testing.T, l *limiter.Limiter, lookup token.Lookup) limiter.Code {
+	t.Helper()
+	k, refusal := l.Find(t.Context(), lookup)
+	if refusal != nil {
+		return refusal.Code
+	}
+	var g limiter.Grant
+	if refusal := k.Reserve(t.Context(), &limiter.Ask{Bound: limiter.Amounts{limiter.Activations: 1}, Method: "POST", Path: "/v1/x"}, &g); refusal != nil {
+		return refusal.Code
+	}
+	g.Settle(limiter.Amounts{limiter.Activations: 1})
+	return ""
+}
+
+func TestAFailedStoreIsOpenedAgainOnceItWorks(t *testing.T) {
+	t.Parallel()
+	disk := storetest.NewDisk()
+	e, o := engineOn(t, disk)
+	l, err := e.open(o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	lookup := mintIn(t, l, 100)
+	forwarded := int64(0)
+	if useIn(t, l, lookup) == "" {
+		forwarded++
+	}
+	disk.FailAt(1, false)
+	for range 1000 {
+		if useIn(t, l, lookup) == "" {
+			forwarded++
+		}
+	}
+	if err := l.Ping(t.Context()); err == nil || l.Failed() == nil {
+		t.Fatal("the store has not failed")
+	}
+	again := func() *limiter.Limiter { // as if a second had passed
+		e.mu.Lock()
+		e.nextTry = time.Time{}
+		e.mu.Unlock()
+		l, _ := e.open(o)
+		return l
+	}
+	if l := again(); l != nil && useIn(t, l, lookup) == "" {
+		t.Error("admitted on a disk that still fails")
+	}
+	disk.Heal()
+	l = again()
+	if l == nil {
+		t.Fatal("the store was not opened again")
+	}
+	for useIn(t, l, lookup) == "" {
+		forwarded++
+	}
+	if code := useIn(t, l, lookup); code != limiter.CodeActivationsExhausted || forwarded > 100 || forwarded < 36 {
+		t.Errorf("%d forwarded of 100, then %q", forwarded, code)
+	}
+}
+
+func TestAStoreInDoubtIsOpenedOnlyByARepair(t *testing.T) {
+	t.Parallel()
+	disk := storetest.NewDisk()
+	e, o := engineOn(t, disk)
+	l, err := e.open(o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	lookup := mintIn(t, l, 100)
+	useIn(t, l, lookup)
+	if _, err := e.forfeit(o); !errors.Is(err, errInOrder) {
+		t.Errorf("repairing a store in order: %v", err)
+	}
+	if code := useIn(t, l, lookup); code != "" {
+		t.Errorf("after a repair that was refused: %q", code)
+	}
+	if err := e.Destruct(); err != nil {
+		t.Fatal(err)
+	}
+	next := &engine{dir: e.dir, metrics: newMetrics(), events: newEvents()}
+	t.Cleanup(func() {
+		if err := next.Destruct(); err != nil {
+			t.Error(err)
+		}
+	})
+	if err := os.Remove(filepath.Join(e.dir, "anchor")); err != nil {
+		t.Fatal(err)
+	}
+	for range 2 {
+		if _, err := next.open(o); !errors.Is(err, limiter.ErrDoubt) {
+			t.Fatalf("without its anchor: %v", err)
+		}
+	}
+	done, err := next.forfeit(o)
+	if err != nil || done.Keys != 1 || done.Forfeited != 1 {
+		t.Fatalf("%+v, %v", done, err)
+	}
+	l, err = next.open(o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if code := useIn(t, l, lookup); code != limiter.CodeActivationsExhausted {
+		t.Errorf("after the repair: %q", code)
+	}
+}
