@@ -1,9 +1,9 @@
 package admin
 
 import (
-	"errors"
 	"bytes"
 	"encoding/json"
+	"errors"
 	"log/slog"
 	"net"
 	"net/http"

@@ -78,6 +78,13 @@ func (h *history) take() []Bucket {
 	return hours
 }
 
+// putBack returns what was taken and could not be written.
+func (h *history) putBack(hours []Bucket) {
+	for i := range hours {
+		h.hour(hours[i].Start.UnixNano()).add(&hours[i])
+	}
+}
+
 // writeHours adds buckets to those in the store.
 func writeHours(tx Tx, id string, hours []Bucket) error {
 	for i := range hours {

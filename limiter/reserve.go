@@ -93,16 +93,25 @@ func (k *Live) Reserve(ctx context.Context, ask *Ask, g *Grant) *Refusal {
 			k = fresh
 		case parked.refill != nil:
 			var err error
+			patience := time.NewTimer(maxWait)
 			select {
 			case <-parked.refill.done:
 				err = parked.refill.err
 			case <-ctx.Done():
 				err = ctx.Err()
+			case <-patience.C:
+				err = errTooSlow
 			}
+			patience.Stop()
 			parked.at.mu.Lock()
 			parked.at.unpark(&parked.bound)
 			parked.at.mu.Unlock()
-			if err != nil {
+			switch {
+			case errors.Is(err, ErrNoSpace):
+				return storeRefusal("the server's disk is full")
+			case errors.Is(err, errTooSlow):
+				return storeRefusal("the server's disk is too slow")
+			case err != nil:
 				return storeRefusal("its budget could not be reserved")
 			}
 		default:
@@ -110,6 +119,12 @@ func (k *Live) Reserve(ctx context.Context, ask *Ask, g *Grant) *Refusal {
 		}
 	}
 }
+
+// maxWait bounds how long a request waits for the store. What waits is bounded
+// by it, too: one change an account, however many requests wait for that.
+const maxWait = 5 * time.Second
+
+var errTooSlow = errors.New("the store did not answer in time")
 
 // parking is where a caller waits for a block.
 type parking struct {

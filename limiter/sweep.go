@@ -143,6 +143,12 @@ func (l *Limiter) save(a *account, k *Live, giveBack bool) {
 			a.pending--
 			if err != nil {
 				l.log.Error("saving what a key used failed", "error", err)
+				for i, n := range free { // it was not given back
+					a.reserved[i] += n
+				}
+				if k != nil {
+					k.history.putBack(hours)
+				}
 				return
 			}
 			a.counted = counted

@@ -24,6 +24,7 @@ type Disk struct {
 	failAt    int  // the commit that fails; 0: none
 	halfWay   bool // the failing commit reaches the disk all the same
 	beforeAny func(commit int)
+	full      bool
 }
 
 // NewDisk returns an empty disk.
@@ -38,11 +39,18 @@ func (d *Disk) FailAt(n int, reached bool) {
 	d.failAt, d.halfWay = d.commits+n, reached
 }
 
+// Fill lets every Update say that the disk is nearly full, until Heal.
+func (d *Disk) Fill() {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.full = true
+}
+
 // Heal ends the failing.
 func (d *Disk) Heal() {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	d.failAt = 0
+	d.failAt, d.full = 0, false
 }
 
 // BeforeCommit calls fn before each commit, with its number from 1. It may
@@ -76,8 +84,11 @@ type memory struct{ disk *Disk }
 func (m *memory) Update(fn func(limiter.Tx) error) error {
 	d := m.disk
 	d.mu.Lock()
-	data, before, n := maps.Clone(d.data), d.beforeAny, d.commits+1
+	data, before, n, full := maps.Clone(d.data), d.beforeAny, d.commits+1, d.full
 	d.mu.Unlock()
+	if full {
+		return limiter.ErrNoSpace
+	}
 	tx := &memoryTx{data: data}
 	if err := fn(tx); err != nil {
 		return err

@@ -1,0 +1,72 @@
+package limiter_test
+
+import (
+	"errors"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/till-proxy/till/limiter"
+)
+
+func TestAFullDiskRefusesAndForfeitsNothing(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	k, fresh := w.mint(activations(100)), w.mint(activations(10))
+	forwarded := int64(0)
+	for range 30 {
+		if code := k.use(); code != "" {
+			t.Fatal(code)
+		}
+		forwarded++
+	}
+	w.disk.Fill()
+	for range 200 { // what is reserved may still be used
+		if k.use() == "" {
+			forwarded++
+		}
+	}
+	_, refusal := fresh.ask()
+	if refusal == nil || refusal.Code != limiter.CodeStoreUnavailable || !strings.Contains(refusal.Message, "disk is full") || refusal.RetryAfter <= 0 {
+		t.Errorf("a key without a block: %v", refusal)
+	}
+	if _, _, err := w.Revoke(ctx, limiter.Operator, fresh.id, ""); !errors.Is(err, limiter.ErrNoSpace) {
+		t.Errorf("revoking: %v", err)
+	}
+	if code := fresh.use(); code != limiter.CodeKeyRevoked {
+		t.Errorf("after a revocation that is not yet durable: %q", code)
+	}
+	for range 3 { // giving back fails, too
+		w.clock.advance(10 * time.Second)
+		w.SweepActive()
+		if err := w.Failed(); err != nil {
+			t.Fatalf("a full disk is taken for a failed one: %v", err)
+		}
+	}
+	w.disk.Heal()
+	if forwarded += k.drain(limiter.CodeActivationsExhausted); forwarded != 100 {
+		t.Errorf("%d forwarded of 100", forwarded)
+	}
+	w.agree(t)
+}
+
+func TestARequestWaitsForASlowStoreOnlySoLong(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) { // time passes only while all wait
+		w := newWorld(t)
+		k := w.mint(activations(10))
+		hold := make(chan struct{})
+		w.disk.BeforeCommit(func(int) { <-hold })
+		began := time.Now()
+		_, refusal := k.ask()
+		if waited := time.Since(began); refusal == nil || refusal.Code != limiter.CodeStoreUnavailable || refusal.RetryAfter <= 0 || waited < time.Second || waited > 10*time.Second {
+			t.Errorf("after %s: %v", waited, refusal)
+		}
+		close(hold)
+		if n := k.drain(limiter.CodeActivationsExhausted); n != 10 {
+			t.Errorf("%d of 10 afterwards", n)
+		}
+		w.Abandon()
+	})
+}
