@@ -1,9 +1,11 @@
 package limiter
 
 import (
+	"encoding/binary"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"time"
 )
 
 // Batches are cut well below half of what one Badger transaction takes with a
@@ -20,6 +22,8 @@ type batch struct {
 	Tx
 	entries, bytes int
 	sums           *tally // as they are after this batch; nil until one changes
+
+	now time.Time // the store is told it; zero: not now
 
 	digest  *digest // before this batch; nil without an anchor
 	store   [16]byte
@@ -110,10 +114,19 @@ func (b *batch) moveAccount(id accountID, forRole bool, counted Amounts, after [
 	return b.Set(key, after)
 }
 
+func (b *batch) setClock(now time.Time) error {
+	return b.Set(metaClock, binary.BigEndian.AppendUint64(nil, uint64(now.UnixNano())))
+}
+
 // finish writes what the changes have in common.
 func (b *batch) finish() error {
 	if b.entries == 0 {
 		return nil
+	}
+	if !b.now.IsZero() {
+		if err := b.setClock(b.now); err != nil {
+			return err
+		}
 	}
 	if b.sums != nil {
 		v, err := json.Marshal(b.sums)

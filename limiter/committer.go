@@ -31,6 +31,8 @@ type committer struct {
 	anchor  *anchor     // nil: none
 	digest  *digest     // nil without an anchor
 
+	clock    *watch
+	marked   time.Time // the store was told this time last
 	saidFull time.Time
 
 	mu     sync.Mutex
@@ -137,6 +139,9 @@ func (c *committer) commit(changes []change) int {
 			if c.anchor != nil {
 				b.store = c.anchor.store
 			}
+			if now := c.clock.Now(); now.Sub(c.marked).Abs() >= markEvery {
+				b.now = now
+			}
 			for i := range changes {
 				if b.full() {
 					break
@@ -175,6 +180,9 @@ func (c *committer) commit(changes []change) int {
 	}
 	if b.entries > 0 && c.observe != nil {
 		c.observe.Committed(time.Since(start), taken)
+	}
+	if !b.now.IsZero() && b.entries > 0 {
+		c.marked = b.now
 	}
 	if b.sums != nil && c.failed.Load() == nil {
 		c.tallied(*b.sums)

@@ -1,10 +1,15 @@
 package limiter
 
+import "time"
+
 // What tests drive by hand instead of waiting for the sweeper's clock.
 
 func (l *Limiter) SweepActive() { l.sweepActive() }
 func (l *Limiter) SweepDue()    { l.sweepDue() }
 func (l *Limiter) SweepIdle()   { l.sweepIdle() }
+
+// Now is the time that limits are judged by.
+func (l *Limiter) Now() time.Time { return l.clock.Now() }
 
 // Abandon leaves a limiter as a killed process would: nothing is given back.
 // The store stays as it is; only the goroutines end.
@@ -52,3 +57,10 @@ var (
 )
 
 type AccountRecord = accountRecord
+
+// TimeAfter is the time that a watch tells so long after its start, when the
+// wall clock was set by that much meanwhile.
+func TimeAfter(start time.Time, elapsed, set time.Duration) time.Time {
+	w := &watch{base: start, last: start}
+	return w.tell(start.Add(elapsed+set), elapsed)
+}

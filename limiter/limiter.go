@@ -13,6 +13,7 @@ import (
 	"context"
 	"crypto/rand"
 	"crypto/sha256"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -70,7 +71,7 @@ type Limiter struct {
 	store     Store
 	committer *committer
 	shadow    *shadow
-	clock     Clock
+	clock     *watch
 	log       *slog.Logger
 	observe   Observer // or nil
 
@@ -109,7 +110,7 @@ func Open(o Options) (*Limiter, error) {
 		o.Logger = slog.New(slog.DiscardHandler)
 	}
 	l := &Limiter{
-		store: o.Store, clock: o.Clock, log: o.Logger, observe: o.Observe,
+		store: o.Store, log: o.Logger, observe: o.Observe,
 		live: make(map[string]*entry), active: make(map[*Live]struct{}),
 		roles: make(map[string]*account),
 		stop:  make(chan struct{}), stopped: make(chan struct{}),
@@ -125,10 +126,14 @@ func Open(o Options) (*Limiter, error) {
 		l.shadow = s
 	}
 	a, d, err := l.anchored(o.Anchor)
+	if err == nil {
+		err = l.readClock(o.Clock)
+	}
 	if err != nil {
 		return nil, errors.Join(err, a.close(), l.shadow.close())
 	}
 	l.committer = newCommitter(o.Store, o.Observe, o.Logger, l.tallied, a, d)
+	l.committer.clock = l.clock
 	if err = l.recover(); err == nil {
 		err = l.SetRoles(o.Roles)
 	}
@@ -138,6 +143,43 @@ func Open(o Options) (*Limiter, error) {
 	}
 	go l.sweepLoop()
 	return l, nil
+}
+
+// readClock begins to tell the time, from what the store has seen on.
+func (l *Limiter) readClock(wall Clock) error {
+	var mark time.Time
+	err := l.store.View(func(r Reader) error {
+		b, err := r.Get(metaClock)
+		switch {
+		case errors.Is(err, ErrNotFound):
+			return nil
+		case err != nil:
+			return err
+		case len(b) != 8:
+			return fmt.Errorf("clock: %w", errRecord)
+		}
+		mark = time.Unix(0, int64(binary.BigEndian.Uint64(b)))
+		return nil
+	})
+	if err != nil {
+		return fmt.Errorf("reading store: %w", err)
+	}
+	l.clock = newWatch(wall, mark)
+	if off := l.clock.doubt(); off != 0 {
+		l.log.Error("the clock is behind what the store has seen, so time stands there until it has caught up; if the clock is right, run: caddy till repair --clock",
+			"behind", (-off).String())
+	}
+	return nil
+}
+
+// RepairClock believes the machine's clock again, after it was set back or had
+// run ahead.
+func (l *Limiter) RepairClock(_ context.Context, by Caller) (time.Time, error) {
+	before := l.clock.Now()
+	now := l.clock.set()
+	err := l.committer.do(func(b *batch) error { return b.setClock(now) }, nil)
+	l.log.Warn("the clock was repaired", "from", before, "to", now, "by", by.Name)
+	return now.UTC(), err
 }
 
 // anchored opens the anchor and compares the store with it.

@@ -18,6 +18,7 @@ import (
 //	h/<key id>/<hour, 8 bytes>   bucketRecord: history of one hour
 //	m/format  m/session  m/tally  m/commit   what the store is, who has it,
 //	                             its sums, and at which commit it is
+//	m/clock                      Unix nanoseconds: time does not go below
 const (
 	spaceKeys     = "k/"
 	spaceLookups  = "l/"
@@ -33,6 +34,7 @@ var (
 	metaSession = []byte("m/session")
 	metaTally   = []byte("m/tally")
 	metaCommit  = []byte("m/commit")
+	metaClock   = []byte("m/clock")
 )
 
 // storeFormat is the layout above. A store of another format is not opened.

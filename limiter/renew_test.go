@@ -188,7 +188,7 @@ func TestNoWindowForwardsMoreThanTheLimit(t *testing.T) {
 		latest := w.clock.Now() // a window begins when it is first asked for, and none before it
 		forwarded := make(map[string]int64)
 		window := func() string {
-			if now := w.clock.Now(); now.After(latest) {
+			if now := w.Now(); now.After(latest) {
 				latest = now
 			}
 			return latest.UTC().Format(time.DateOnly)

@@ -1,6 +1,9 @@
 package limiter
 
-import "maps"
+import (
+	"maps"
+	"time"
+)
 
 // tally holds sums over all keys, kept in step with the records by the same
 // transactions, so that nobody has to count a million keys.
@@ -27,6 +30,9 @@ type Stats struct {
 	Used Amounts
 	// Forgotten is what forgotten keys had used: a part of Used.
 	Forgotten Amounts
+	// ClockOff is how far the machine's clock is from the time that limits are
+	// judged by, when it was set; 0 when it is believed.
+	ClockOff time.Duration
 	// Failure is why the store refuses everything; empty while it works.
 	Failure string
 }
@@ -46,6 +52,7 @@ func (l *Limiter) Stats() Stats {
 		}
 		k.mu.Unlock()
 	}
+	s.ClockOff = l.clock.doubt()
 	s.Holds, s.Forfeited = l.holds.Load(), l.forfeited.Load()
 	if err := l.committer.failed.Load(); err != nil {
 		s.Failure = (*err).Error()
