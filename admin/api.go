@@ -405,6 +405,6 @@ func (a *api) stats(l *limiter.Limiter, _ *http.Request) (int, any, error) {
 		"keys": s.Keys, "holds": s.Holds, "forfeited_activations": s.Forfeited,
 		"used_activations": s.Used[limiter.Activations], "used_tokens": s.Used[limiter.Tokens],
 		"used_spend_usd":        limiter.FormatUSD(s.Used[limiter.Nanodollars]),
-		"forgotten_activations": s.Forgotten[limiter.Activations], "store_failure": s.Failure,
+		"forgotten_activations": s.Forgotten[limiter.Activations], "store_failure": s.Failure, "clock_off_seconds": int64(s.ClockOff.Seconds()),
 	}, nil
 }

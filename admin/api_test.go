@@ -316,7 +316,7 @@ func TestUpstreamsAndStats(t *testing.T) {
 		`{"name":"openai","preset":"openai","dialect":"openai","origins":["https://api.openai.com"],"held":true},`+
 		`{"name":"spare","preset":"openai","dialect":"openai","origins":["https://api.openai.com"],"held":false}]}`+"\n")
 	equal(t, "stats", w.do("GET", "/stats", "").body,
-		`{"forfeited_activations":0,"forgotten_activations":0,"holds":0,"keys":{"active":1},"store_failure":"","used_activations":0,"used_spend_usd":"0.00","used_tokens":0}`+"\n")
+		`{"clock_off_seconds":0,"forfeited_activations":0,"forgotten_activations":0,"holds":0,"keys":{"active":1},"store_failure":"","used_activations":0,"used_spend_usd":"0.00","used_tokens":0}`+"\n")
 }
 
 func TestUnknownPathsAndMethods(t *testing.T) {

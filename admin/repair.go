@@ -4,21 +4,33 @@ import (
 	"encoding/json"
 	"fmt"
 	"net/http"
+	"time"
 
 	"github.com/spf13/cobra"
+
+	"github.com/till-proxy/till/limiter"
 )
 
-// repair mends a store that does not agree with its anchor.
+// repair mends a store that does not agree with its anchor, or believes the
+// machine's clock again.
 func (a *api) repair(w http.ResponseWriter, r *http.Request) {
 	var ask struct {
 		Forfeit bool `json:"forfeit"`
+		Clock   bool `json:"clock"`
 	}
 	if err := readBody(r, &ask); err != nil {
 		a.fail(w, err)
 		return
 	}
-	if !ask.Forfeit {
-		a.fail(w, invalid(`a repair spends every remaining budget: say {"forfeit": true}`))
+	switch {
+	case ask.Forfeit == ask.Clock:
+		a.fail(w, invalid(`say what to repair: {"forfeit": true}, which spends every remaining budget, or {"clock": true}`))
+		return
+	case ask.Clock:
+		a.handle(func(l *limiter.Limiter, r *http.Request) (int, any, error) {
+			now, err := l.RepairClock(r.Context(), a.caller)
+			return http.StatusOK, map[string]any{"now": now}, err
+		}).ServeHTTP(w, r)
 		return
 	}
 	done, err := a.backend.Forfeit()
@@ -31,41 +43,53 @@ func (a *api) repair(w http.ResponseWriter, r *http.Request) {
 }
 
 func repairCommand(f *common) *cobra.Command {
-	var forfeit bool
+	var forfeit, clock bool
 	cmd := &cobra.Command{
-		Use:   "repair --forfeit",
-		Short: "Opens a store in doubt by spending what is left of budgets",
+		Use:   "repair --forfeit | --clock",
+		Short: "Opens a store in doubt, or believes the clock again",
 		Long: `A store that is older than what it had acknowledged (a restored backup, a
 damaged disk, a lost anchor) stays closed, and every key is refused. First look
 whether the newest store and its anchor can be put in place. If not, this counts
 the remaining budget of every key as spent, suspends keys that only time limits
 or whose budget renews, and opens the store. Then grant what you want to allow
-again: caddy till grant KEY --activations 100, caddy till resume KEY.`,
+again: caddy till grant KEY --activations 100, caddy till resume KEY.
+
+When the machine's clock was set back, or had run ahead, time stands or goes on
+as before, so that no expired key lives again; stats say so. When the clock is
+right now, --clock believes it again.`,
 		Example: "  caddy till stats\n  caddy till repair --forfeit",
 		Args:    takes(0, 0, ""),
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			if !forfeit {
-				return usage("a repair spends every remaining budget: say --forfeit")
+			if forfeit == clock {
+				return usage("say what to repair: --forfeit, which spends every remaining budget, or --clock")
 			}
 			c, err := f.client()
 			if err != nil {
 				return err
 			}
-			raw, err := c.raw(cmd.Context(), "POST", "/store/repair", map[string]bool{"forfeit": true})
+			raw, err := c.raw(cmd.Context(), "POST", "/store/repair", map[string]bool{"forfeit": forfeit, "clock": clock})
 			if err != nil {
 				return err
 			}
 			if f.json {
 				return printJSON(cmd.OutOrStdout(), raw)
 			}
-			var done struct{ Keys, Forfeited, Suspended int64 }
+			var done struct {
+				Keys, Forfeited, Suspended int64
+				Now                        time.Time
+			}
 			if err := json.Unmarshal(raw, &done); err != nil {
+				return err
+			}
+			if clock {
+				_, err = fmt.Fprintf(cmd.OutOrStdout(), "It is %s.\n", done.Now.Format(time.RFC3339))
 				return err
 			}
 			_, err = fmt.Fprintf(cmd.OutOrStdout(), "The store is open. Of %d keys, %d budgets count as spent and %d keys are suspended.\n", done.Keys, done.Forfeited, done.Suspended)
 			return err
 		},
 	}
+	cmd.Flags().BoolVar(&clock, "clock", false, "believe the machine's clock again")
 	cmd.Flags().BoolVar(&forfeit, "forfeit", false, "count every remaining budget as spent")
 	return cmd
 }

@@ -15,6 +15,9 @@ func TestRepairSpendsOnlyWhenToldToAndOnlyAClosedStore(t *testing.T) {
 	if got := till(t, "repair", "--forfeit", "--address", address); got.code != 1 || !strings.Contains(got.err, "nothing to repair") {
 		t.Errorf("of a store in order: %d, %q", got.code, got.err)
 	}
+	if got := till(t, "repair", "--clock", "--address", address); got.code != 0 || !strings.HasPrefix(got.out, "It is 20") {
+		t.Errorf("of the clock: %d, %q %q", got.code, got.out, got.err)
+	}
 	w.closed = true
 	if got := till(t, "stats", "--address", address); got.code != 1 {
 		t.Errorf("stats of a closed store: %d, %q", got.code, got.out)

@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"text/tabwriter"
+	"time"
 
 	"github.com/spf13/cobra"
 )
@@ -36,6 +37,7 @@ the store is in order.`,
 				Tokens    int64  `json:"used_tokens"`
 				Spend     string `json:"used_spend_usd"`
 				Failure   string `json:"store_failure"`
+				ClockOff  int64  `json:"clock_off_seconds"`
 			}
 			if err := json.Unmarshal(raw, &s); err != nil {
 				return err
@@ -51,6 +53,9 @@ the store is in order.`,
 				store = "failed: " + s.Failure
 			}
 			fmt.Fprintf(t, "Store\t%s\n", store)
+			if s.ClockOff != 0 {
+				fmt.Fprintf(t, "Clock\tset by %s; if it is right now: caddy till repair --clock\n", time.Duration(s.ClockOff)*time.Second)
+			}
 			return t.Flush()
 		},
 	}
