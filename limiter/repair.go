@@ -1,7 +1,6 @@
 package limiter
 
 import (
-	"bytes"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -30,46 +29,67 @@ const (
 // remaining budget, and keys that only time limits are suspended. Then the
 // anchor is written anew. It may be cut off at any point and run again. Nobody
 // else may have the store open.
-func Forfeit(s Store, anchorPath string, now time.Time, log *slog.Logger) (done Repaired, err error) {
+func Forfeit(s Store, anchorPath string, now time.Time, log *slog.Logger) (Repaired, error) {
+	r := rebuild{store: s, now: now, forfeit: true}
+	err := r.run(anchorPath)
+	if err == nil {
+		log.Warn("the store was repaired: remaining budgets count as spent",
+			"keys", r.done.Keys, "forfeited", r.done.Forfeited, "suspended", r.done.Suspended)
+	}
+	return r.done, err
+}
+
+// rebuild makes sums, digest and anchor of a store anew from its records.
+type rebuild struct {
+	store   Store
+	now     time.Time
+	forfeit bool // what is left of budgets counts as spent
+	suspend bool // every living key
+
+	digest digest
+	sums   tally
+	done   Repaired
+}
+
+func (r *rebuild) run(anchorPath string) (err error) {
 	a := &anchor{path: anchorPath}
 	if err := os.Remove(anchorPath); err != nil && !errors.Is(err, os.ErrNotExist) {
-		return done, fmt.Errorf("removing the anchor: %w", err)
+		return fmt.Errorf("removing the anchor: %w", err)
 	}
 	if err := a.make(); err != nil {
-		return done, err
+		return err
 	}
 	defer func() { err = errors.Join(err, a.close()) }()
-	d := &digest{secret: a.secret}
-	sums := tally{Keys: make(map[Status]int64)}
-	old, err := readSums(s)
+	r.digest.secret = a.secret
+	err = r.store.View(func(tx Reader) error {
+		r.sums, err = readTally(tx)
+		return err
+	})
 	if err != nil {
-		return done, err
+		return err
 	}
-	sums.Forgotten = old.Forgotten
+	r.sums.Keys, r.sums.Counted = make(map[Status]int64), Amounts{}
 
 	// Until the last commit, which has the new sums, the store stays in doubt:
 	// its commit record is that of another anchor.
-	err = s.Update(func(tx Tx) error { return tx.Set(metaCommit, (&commitRecord{}).encode()) })
+	err = r.store.Update(func(tx Tx) error { return tx.Set(metaCommit, (&commitRecord{}).encode()) })
 	if err != nil {
-		return done, err
+		return err
 	}
-	var after []byte
-	for more := true; more; {
-		if after, more, err = forfeitAccounts(s, d, after, &sums, &done); err != nil {
-			return done, fmt.Errorf("forfeiting budgets: %w", err)
+	for _, space := range []struct {
+		prefix string
+		each   func(tx Tx, key, value []byte) error
+	}{{spaceAccounts, r.account}, {spaceKeys, r.key}} {
+		if err := r.each(space.prefix, space.each); err != nil {
+			return fmt.Errorf("rebuilding the store: %w", err)
 		}
 	}
-	after = nil
-	for more := true; more; {
-		if after, more, err = forfeitKeys(s, d, after, now, &sums, &done); err != nil {
-			return done, fmt.Errorf("suspending keys: %w", err)
-		}
-	}
+	d := &r.digest
 	for bucket, s := range d.buckets {
 		d.root.add(d.bucketRoot(uint16(bucket), s))
 	}
-	err = s.Update(func(tx Tx) error {
-		b := &batch{Tx: tx, sums: &sums, entries: 1}
+	err = r.store.Update(func(tx Tx) error {
+		b := &batch{Tx: tx, sums: &r.sums, entries: 1}
 		if err := b.finish(); err != nil {
 			return err
 		}
@@ -84,11 +104,35 @@ func Forfeit(s Store, anchorPath string, now time.Time, log *slog.Logger) (done 
 		return tx.Set(metaCommit, (&commitRecord{seq: 1, root: d.root, store: a.store}).encode())
 	})
 	if err != nil {
-		return done, err
+		return err
 	}
-	log.Warn("the store was repaired: remaining budgets count as spent", "keys", done.Keys, "forfeited", done.Forfeited, "suspended", done.Suspended)
 	a.seq, a.root = 1, d.root
-	return done, a.replace()
+	return a.replace()
+}
+
+// each calls fn for the records of a space, some in each transaction.
+func (r *rebuild) each(space string, fn func(tx Tx, key, value []byte) error) error {
+	var after []byte
+	for more := true; more; {
+		err := r.store.Update(func(tx Tx) error {
+			keys, values, err := pageOf(tx, space, after)
+			if err != nil {
+				return err
+			}
+			more = len(keys) > 0
+			for i, key := range keys {
+				after = key
+				if err := fn(tx, key, values[i]); err != nil {
+					return err
+				}
+			}
+			return nil
+		})
+		if err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 func setOrDelete(tx Tx, key []byte, s sum) error {
@@ -96,14 +140,6 @@ func setOrDelete(tx Tx, key []byte, s sum) error {
 		return tx.Delete(key)
 	}
 	return tx.Set(key, s[:])
-}
-
-func readSums(s Store) (t tally, err error) {
-	err = s.View(func(r Reader) error {
-		t, err = readTally(r)
-		return err
-	})
-	return t, err
 }
 
 // pageOf reads some records of a space. No more come after an empty page.
@@ -117,45 +153,37 @@ func pageOf(r Reader, space string, after []byte) (keys, values [][]byte, err er
 	return keys, values, err
 }
 
-func forfeitAccounts(s Store, d *digest, after []byte, sums *tally, done *Repaired) (last []byte, more bool, err error) {
-	err = s.Update(func(tx Tx) error {
-		keys, values, err := pageOf(tx, spaceAccounts, after)
-		if err != nil {
-			return err
+func (r *rebuild) account(tx Tx, at, value []byte) error {
+	id, ok := accountOf(at)
+	rec, err := decodeAccount(value)
+	if err != nil || !ok {
+		return fmt.Errorf("account %x: %w", at, errors.Join(errRecord, err))
+	}
+	if r.forfeit && rec.forfeit(rec.Limit) {
+		r.done.Forfeited++
+	}
+	v := rec.encode()
+	if err := tx.Set(at, v); err != nil {
+		return err
+	}
+	r.digest.buckets[bucketOf(id)].add(r.digest.hash(at, v))
+	_, err = tx.Get(recordKey(idPrefix + ulid.ULID(id).String()))
+	if errors.Is(err, ErrNotFound) {
+		return nil // a role's
+	}
+	r.sums.Counted.add(rec.counted())
+	return err
+}
+
+// forfeit lets everything up to the limit count as spent, and reports whether
+// that changed anything.
+func (r *accountRecord) forfeit(limit Amounts) (changed bool) {
+	for k, n := range limit {
+		if n != NoLimit && r.Reserved[k] < n {
+			r.Reserved[k], changed = n, true
 		}
-		more = len(keys) > 0
-		for i, key := range keys {
-			last = key
-			id, ok := accountOf(key)
-			rec, err := decodeAccount(values[i])
-			if err != nil || !ok {
-				return fmt.Errorf("account %x: %w", key, errors.Join(errRecord, err))
-			}
-			forfeited := false
-			for k, limit := range rec.Limit {
-				if limit != NoLimit && rec.Reserved[k] < limit {
-					rec.Reserved[k], forfeited = limit, true
-				}
-			}
-			if forfeited {
-				done.Forfeited++
-			}
-			v := rec.encode()
-			if err := tx.Set(key, v); err != nil {
-				return err
-			}
-			d.buckets[bucketOf(id)].add(d.hash(key, v))
-			_, err = tx.Get(recordKey(idPrefix + ulid.ULID(id).String()))
-			switch {
-			case err == nil:
-				sums.Counted.add(rec.counted())
-			case !errors.Is(err, ErrNotFound):
-				return err
-			}
-		}
-		return nil
-	})
-	return last, more, err
+	}
+	return changed
 }
 
 func accountOf(key []byte) (id accountID, ok bool) {
@@ -166,65 +194,50 @@ func accountOf(key []byte) (id accountID, ok bool) {
 	return id, binary.BigEndian.Uint16(key[len(spaceAccounts):]) == bucketOf(id)
 }
 
-func forfeitKeys(s Store, d *digest, after []byte, now time.Time, sums *tally, done *Repaired) (last []byte, more bool, err error) {
-	err = s.Update(func(tx Tx) error {
-		keys, values, err := pageOf(tx, spaceKeys, after)
-		if err != nil {
-			return err
+func (r *rebuild) key(tx Tx, at, value []byte) error {
+	old, err := decodeKey(value)
+	if err != nil {
+		return fmt.Errorf("key %s: %w", at, err)
+	}
+	key := old.clone()
+	id, err := keyAccount(key.ID)
+	if err != nil {
+		return fmt.Errorf("key %s: %w", at, errors.Join(errRecord, err))
+	}
+	r.done.Keys++
+	var rec accountRecord
+	before, err := tx.Get(accountKey(id))
+	switch {
+	case errors.Is(err, ErrNotFound): // lost: nothing is left of it
+		rec = accountRecord{Lineage: 1}
+		rec.forfeit(key.Limit)
+		r.done.Forfeited++
+	case err != nil:
+		return err
+	default:
+		if rec, err = decodeAccount(before); err != nil {
+			return fmt.Errorf("key %s: %w", at, err)
 		}
-		more = len(keys) > 0
-		for i, recordKey := range keys {
-			last = recordKey
-			old, err := decodeKey(values[i])
-			if err != nil {
-				return fmt.Errorf("key %s: %w", recordKey, err)
-			}
-			key := old.clone()
-			id, err := keyAccount(key.ID)
-			if err != nil {
-				return err
-			}
-			done.Keys++
-			at := accountKey(id)
-			before, err := tx.Get(at)
-			var rec accountRecord
-			switch {
-			case errors.Is(err, ErrNotFound): // lost: nothing is left of it
-				rec = accountRecord{Lineage: 1}
-				done.Forfeited++
-			case err != nil:
-				return err
-			default:
-				if rec, err = decodeAccount(before); err != nil {
-					return err
-				}
-				d.buckets[bucketOf(id)].take(d.hash(at, before))
-				sums.Counted = sums.Counted.minus(rec.counted())
-			}
-			for k, limit := range key.Limit {
-				rec.Reserved[k] = max(rec.Reserved[k], limit)
-			}
-			sums.Counted.add(rec.counted())
-			// A budget that renews, or none, would let a key live again whose
-			// revocation was lost.
-			if (key.Limit == NoLimits() || key.Renews != "") && key.EndedStatus == "" && key.SuspendedAt.IsZero() {
-				key.SuspendedAt = now.UTC()
-				done.Suspended++
-			}
-			key.Version = max(key.Version, rec.Version) + 1
-			rec.Version, rec.Limit = key.Version, key.Limit
-			b := &batch{Tx: tx}
-			if err := writeKey(b, old, key, &rec); err != nil {
-				return err
-			}
-			v, err := tx.Get(at)
-			if err != nil || bytes.Equal(v, before) {
-				return errors.Join(errors.New("an account was not written"), err)
-			}
-			d.buckets[bucketOf(id)].add(d.hash(at, v))
-			sums.Keys[key.recorded()]++
-		}
-		return nil
-	})
-	return last, more, err
+		r.digest.buckets[bucketOf(id)].take(r.digest.hash(accountKey(id), before))
+		r.sums.Counted = r.sums.Counted.minus(rec.counted())
+	}
+	if r.forfeit {
+		rec.forfeit(key.Limit)
+	}
+	r.sums.Counted.add(rec.counted())
+	// A budget that renews, or none, would let a key live again whose
+	// revocation was lost.
+	unstopped := r.forfeit && (key.Limit == NoLimits() || key.Renews != "")
+	if (r.suspend || unstopped) && key.EndedStatus == "" && key.SuspendedAt.IsZero() {
+		key.SuspendedAt = r.now.UTC()
+		r.done.Suspended++
+	}
+	key.Version = max(key.Version, rec.Version) + 1
+	rec.Limit = key.Limit
+	if err := writeKey(&batch{Tx: tx}, old, key, &rec); err != nil {
+		return err
+	}
+	r.digest.buckets[bucketOf(id)].add(r.digest.hash(accountKey(id), rec.encode()))
+	r.sums.Keys[key.recorded()]++
+	return nil
 }

@@ -1,0 +1,236 @@
+package limiter
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"hash"
+	"io"
+	"log/slog"
+	"time"
+)
+
+// A backup is every record of one moment, and a checksum over all of it:
+//
+//	magic 9 | records: key length, key, value length, value | 0 | number of
+//	records, 8 bytes | SHA-256 of all before
+//
+// Lengths are unsigned varints. What belongs to this very store and moment is
+// left out: its commit, its digest, its session. So are the salts of sealed
+// keys, unless they are asked for: without them no box opens.
+const backupMagic = "tillbak1\n"
+
+// maxBackupValue bounds one record of a backup that is read, in bytes.
+const maxBackupValue = 16 << 20
+
+// ErrBackup is wrapped by the errors about a file that is no whole backup.
+var ErrBackup = errors.New("this is no whole backup")
+
+// Backup writes a backup to w while the store is in use, and returns how many
+// keys are in it. What is reserved at that moment counts as spent in it.
+func (l *Limiter) Backup(ctx context.Context, w io.Writer, withSalts bool) (keys int64, err error) {
+	sum := sha256.New()
+	out := bufio.NewWriterSize(io.MultiWriter(w, sum), 64<<10)
+	if _, err := out.WriteString(backupMagic); err != nil {
+		return 0, err
+	}
+	var records uint64
+	err = l.store.View(func(r Reader) error {
+		return r.Scan(nil, nil, false, func(key, value []byte) (bool, error) {
+			if err := ctx.Err(); err != nil {
+				return false, err
+			}
+			if !inBackup(key, withSalts) {
+				return true, nil
+			}
+			records++
+			if bytes.HasPrefix(key, []byte(spaceKeys)) {
+				keys++
+			}
+			head := binary.AppendUvarint(nil, uint64(len(key)))
+			head = binary.AppendUvarint(append(head, key...), uint64(len(value)))
+			if _, err := out.Write(head); err != nil {
+				return false, err
+			}
+			_, err := out.Write(value)
+			return true, err
+		})
+	})
+	if err != nil {
+		return 0, fmt.Errorf("writing the backup: %w", err)
+	}
+	if _, err := out.Write(binary.BigEndian.AppendUint64([]byte{0}, records)); err != nil {
+		return 0, fmt.Errorf("writing the backup: %w", err)
+	}
+	if err := out.Flush(); err != nil {
+		return 0, fmt.Errorf("writing the backup: %w", err)
+	}
+	if _, err := w.Write(sum.Sum(nil)); err != nil {
+		return 0, fmt.Errorf("writing the backup: %w", err)
+	}
+	return keys, nil
+}
+
+func inBackup(key []byte, withSalts bool) bool {
+	switch {
+	case bytes.Equal(key, metaCommit), bytes.Equal(key, metaSession), bytes.HasPrefix(key, []byte(spaceBuckets)):
+		return false
+	case bytes.HasPrefix(key, []byte(spaceSalts)):
+		return withSalts
+	}
+	return true
+}
+
+// backupReader reads records and checks that the file is whole.
+type backupReader struct {
+	r       *bufio.Reader
+	sum     hash.Hash
+	records uint64
+}
+
+func newBackupReader(r io.Reader) (*backupReader, error) {
+	b := &backupReader{r: bufio.NewReaderSize(r, 64<<10), sum: sha256.New()}
+	magic := make([]byte, len(backupMagic))
+	if err := b.read(magic); err != nil || string(magic) != backupMagic {
+		return nil, fmt.Errorf("%w: it does not begin like one", ErrBackup)
+	}
+	return b, nil
+}
+
+func (b *backupReader) read(p []byte) error {
+	if _, err := io.ReadFull(b.r, p); err != nil {
+		return fmt.Errorf("%w: it ends too early", ErrBackup)
+	}
+	b.sum.Write(p)
+	return nil
+}
+
+// ReadByte implements io.ByteReader, for varints.
+func (b *backupReader) ReadByte() (byte, error) {
+	var p [1]byte
+	err := b.read(p[:])
+	return p[0], err
+}
+
+func (b *backupReader) field(limit uint64) ([]byte, error) {
+	n, err := binary.ReadUvarint(b)
+	if err != nil || n > limit {
+		return nil, errors.Join(fmt.Errorf("%w: record %d", ErrBackup, b.records), err)
+	}
+	p := make([]byte, n)
+	return p, b.read(p)
+}
+
+// next returns a record; io.EOF at the end of a whole backup.
+func (b *backupReader) next() (key, value []byte, err error) {
+	if key, err = b.field(1 << 10); err != nil {
+		return nil, nil, err
+	}
+	if len(key) > 0 {
+		b.records++
+		value, err = b.field(maxBackupValue)
+		return key, value, err
+	}
+	var count [8]byte
+	if err := b.read(count[:]); err != nil {
+		return nil, nil, err
+	}
+	want := b.sum.Sum(nil)
+	got := make([]byte, len(want))
+	if _, err := io.ReadFull(b.r, got); err != nil || !bytes.Equal(got, want) || binary.BigEndian.Uint64(count[:]) != b.records {
+		return nil, nil, fmt.Errorf("%w: its checksum is wrong", ErrBackup)
+	}
+	if _, err := b.r.ReadByte(); err != io.EOF {
+		return nil, nil, fmt.Errorf("%w: something follows it", ErrBackup)
+	}
+	return nil, nil, io.EOF
+}
+
+// Restored is what Restore did.
+type Restored struct {
+	Keys      int64
+	Suspended int64 // living ones
+}
+
+// Restore puts a backup into an empty store that nobody else has open, and makes
+// an anchor for it. The whole backup is checked before anything is written. Keys
+// that were alive in it are suspended, unless trust says otherwise: what was used
+// or revoked since the backup is not known.
+func Restore(s Store, backup io.ReadSeeker, anchorPath string, now time.Time, trust bool, log *slog.Logger) (Restored, error) {
+	if err := eachRecord(backup, func(_, _ []byte) error { return nil }); err != nil {
+		return Restored{}, err
+	}
+	if _, err := backup.Seek(0, io.SeekStart); err != nil {
+		return Restored{}, err
+	}
+	err := s.View(func(r Reader) error {
+		return r.Scan(nil, nil, false, func([]byte, []byte) (bool, error) {
+			return false, errors.New("the store is not empty: move it away first, with its anchor")
+		})
+	})
+	if err != nil {
+		return Restored{}, err
+	}
+	if err := s.Update(func(tx Tx) error { return tx.Set(metaCommit, (&commitRecord{}).encode()) }); err != nil {
+		return Restored{}, err // in doubt, until all of it is there
+	}
+	var keys, values [][]byte
+	size := 0
+	flush := func() error {
+		err := s.Update(func(tx Tx) error {
+			for i, key := range keys {
+				if err := tx.Set(key, values[i]); err != nil {
+					return err
+				}
+			}
+			return nil
+		})
+		keys, values, size = keys[:0], values[:0], 0
+		return err
+	}
+	err = eachRecord(backup, func(key, value []byte) error {
+		if !inBackup(key, true) {
+			return fmt.Errorf("%w: it holds what no backup does", ErrBackup)
+		}
+		keys, values = append(keys, key), append(values, value)
+		if size += len(key) + len(value); size < repairBytes && len(keys) < repairStep {
+			return nil
+		}
+		return flush()
+	})
+	if err == nil {
+		err = flush()
+	}
+	if err != nil {
+		return Restored{}, fmt.Errorf("restoring: %w", err)
+	}
+	r := rebuild{store: s, now: now, suspend: !trust}
+	if err := r.run(anchorPath); err != nil {
+		return Restored{}, err
+	}
+	log.Warn("a backup was restored", "keys", r.done.Keys, "suspended", r.done.Suspended, "trusted", trust)
+	return Restored{Keys: r.done.Keys, Suspended: r.done.Suspended}, nil
+}
+
+func eachRecord(backup io.Reader, fn func(key, value []byte) error) error {
+	b, err := newBackupReader(backup)
+	if err != nil {
+		return err
+	}
+	for {
+		key, value, err := b.next()
+		if err == io.EOF {
+			return nil
+		}
+		if err == nil {
+			err = fn(key, value)
+		}
+		if err != nil {
+			return err
+		}
+	}
+}

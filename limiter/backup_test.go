@@ -1,0 +1,172 @@
+package limiter_test
+
+import (
+	"bytes"
+	"errors"
+	"strings"
+	"testing"
+
+	"github.com/till-proxy/till/limiter"
+	"github.com/till-proxy/till/limiter/storetest"
+	"github.com/till-proxy/till/token"
+)
+
+func (w *world) backup(withSalts bool) []byte {
+	w.t.Helper()
+	var b bytes.Buffer
+	if _, err := w.Backup(ctx, &b, withSalts); err != nil {
+		w.t.Fatal(err)
+	}
+	return b.Bytes()
+}
+
+// restored is another world that has the backup.
+func (w *world) restored(backup []byte, trust bool) (*world, limiter.Restored) {
+	w.t.Helper()
+	next := newWorld(w.t)
+	next.Abandon()
+	next.disk, next.clock = storetest.NewDisk(), w.clock
+	done, err := limiter.Restore(next.disk.Open(), bytes.NewReader(backup), next.anchor, w.clock.Now(), trust, discard)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	if err := next.reopen(); err != nil {
+		w.t.Fatal(err)
+	}
+	return next, done
+}
+
+func TestABackupIsTakenWhileRequestsRunAndComesBackSuspended(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	k := w.mint(activations(100))
+	dead := w.mint(activations(1))
+	dead.use()
+	gone := w.mint(activations(5))
+	if _, _, err := w.Revoke(ctx, limiter.Operator, gone.id, ""); err != nil {
+		t.Fatal(err)
+	}
+	for range 10 {
+		k.use()
+	}
+	running, refusal := k.ask()
+	if refusal != nil {
+		t.Fatal(refusal)
+	}
+	backup := w.backup(false)
+	running.Cancel()
+	for range 20 {
+		k.use()
+	}
+
+	next, done := w.restored(backup, false)
+	if done.Keys != 3 || done.Suspended != 1 {
+		t.Errorf("restored: %+v", done)
+	}
+	next.agree(t)
+	for old, want := range map[*key]limiter.Code{k: limiter.CodeKeySuspended, dead: limiter.CodeActivationsExhausted, gone: limiter.CodeKeyRevoked} {
+		if code := (&key{next, old.id, old.lookup}).use(); code != want {
+			t.Errorf("%s: %q, want %q", old.id, code, want)
+		}
+	}
+	if _, err := next.Resume(ctx, limiter.Operator, k.id); err != nil {
+		t.Fatal(err)
+	}
+	if n := (&key{next, k.id, k.lookup}).drain(limiter.CodeActivationsExhausted); n > 90 || n < 20 {
+		t.Errorf("%d left after the backup saw 10 used and one running", n)
+	}
+	next.agree(t)
+	next.restart()
+
+	trusted, done := w.restored(backup, true)
+	if code := (&key{trusted, k.id, k.lookup}).use(); code != "" || done.Suspended != 0 {
+		t.Errorf("trusted: %q, %+v", code, done)
+	}
+}
+
+func TestABackupHoldsSaltsOnlyWhenAsked(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	_, lookup, err := token.MintKey()
+	if err != nil {
+		t.Fatal(err)
+	}
+	const salt = "salt-salt-salt-salt-salt-salt-00"
+	spec := &limiter.Key{Upstream: "openai", Custody: limiter.CustodySealed, Limit: limiter.NoLimits(), SealKey: token.SealKeyID{1}}
+	if _, err := w.Mint(ctx, limiter.Operator, spec, limiter.Birth{Lookup: lookup, Salt: token.NewSecret(salt), Unlimited: true}); err != nil {
+		t.Fatal(err)
+	}
+	if strings.Contains(string(w.backup(false)), salt) {
+		t.Error("a backup holds a salt that nobody asked for")
+	}
+	if !strings.Contains(string(w.backup(true)), salt) {
+		t.Error("the salt is missing where it was asked for")
+	}
+}
+
+func TestADamagedBackupIsNotRestored(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.mint(activations(100)).use()
+	whole := w.backup(true)
+	try := func(what string, b []byte) {
+		t.Helper()
+		disk := storetest.NewDisk()
+		_, err := limiter.Restore(disk.Open(), bytes.NewReader(b), w.anchor+".restored", w.clock.Now(), false, discard)
+		if !errors.Is(err, limiter.ErrBackup) || disk.Commits() != 0 {
+			t.Errorf("%s: %v, %d commits", what, err, disk.Commits())
+		}
+	}
+	for n := range whole {
+		flipped := bytes.Clone(whole)
+		flipped[n] ^= 0x10
+		try("a flipped byte", flipped)
+		try("a cut file", whole[:n])
+	}
+	try("more behind it", append(bytes.Clone(whole), 0))
+	if _, err := limiter.Restore(w.disk.Open(), bytes.NewReader(whole), w.anchor+".restored", w.clock.Now(), false, discard); err == nil || errors.Is(err, limiter.ErrBackup) {
+		t.Errorf("into a store that is in use: %v", err)
+	}
+}
+
+func TestARestoreThatWasCutOffIsInDoubt(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	for range 3 {
+		w.mint(activations(100)).use()
+	}
+	backup := w.backup(true)
+	for cut := 1; ; cut++ {
+		next := newWorld(t)
+		next.Abandon()
+		next.disk = storetest.NewDisk()
+		next.disk.FailAt(cut, cut%2 == 0)
+		_, err := limiter.Restore(next.disk.Open(), bytes.NewReader(backup), next.anchor, w.clock.Now(), false, discard)
+		if err == nil {
+			break
+		}
+		next.disk.Heal()
+		if next.disk.Commits() == 1 && cut%2 == 1 {
+			continue // nothing was written
+		}
+		if err := next.reopen(); err == nil {
+			next.agree(t)
+			if n := next.Stats().Keys[limiter.Suspended]; n != 3 {
+				t.Errorf("cut off at commit %d, and open with %d keys suspended", cut, n)
+			}
+			next.Abandon()
+		} else if !errors.Is(err, limiter.ErrDoubt) {
+			t.Errorf("cut off at commit %d: %v", cut, err)
+		}
+	}
+}
+
+func FuzzRestore(f *testing.F) {
+	f.Add([]byte("tillbak1\n\x00\x00\x00\x00\x00\x00\x00\x00\x00"))
+	f.Fuzz(func(t *testing.T, b []byte) {
+		disk := storetest.NewDisk()
+		if _, err := limiter.Restore(disk.Open(), bytes.NewReader(b), t.TempDir()+"/anchor", newClock().Now(), false, discard); err == nil {
+			t.Skip("a whole one")
+		}
+	})
+}
