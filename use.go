@@ -88,6 +88,9 @@ func (h *Handler) judgeUse(x *exchange, key *limiter.Key, call *upstream.Call, t
 	case !tokens:
 		return nil // dollars cannot be counted, and nobody minds
 	}
+	if e.Routed && dollars {
+		return unbounded("its \"provider\" chooses a route whose price is not known; leave it out")
+	}
 	if e.Window {
 		if u.price == nil || u.price.Context == 0 {
 			return unbounded("this request holds what only the model's context window bounds, which is not known of " + e.Model)
@@ -247,8 +250,10 @@ func (u *use) cost(seen upstream.Usage) int64 {
 	permille := (u.estimate.Permille*u.price.Discount(u.began, u.now()) + 999) / 1000
 	if u.provider == "openai" {
 		switch u.meter.Tier() {
-		case "flex", "batch":
-			permille = (permille + 1) / 2
+		case "flex":
+			if u.estimate.Flex {
+				permille = (permille + 1) / 2
+			}
 		case "priority":
 			permille = max(permille, 2000)
 		}

@@ -1,6 +1,7 @@
 package till
 
 import (
+	"strings"
 	"testing"
 	"time"
 
@@ -26,6 +27,9 @@ func TestAnAnswerIsChargedAtTheDearerOfTheModelsAskedForAndAnswering(t *testing.
 		{"none", "gpt-5-mini", `{` + usage, 1000, mini},
 		{"flex, as the answer says", "gpt-5-mini", `{"service_tier":"flex",` + usage, 1000, mini / 2},
 		{"flex was asked for and not given", "gpt-5-mini", `{"service_tier":"default",` + usage, 1000, mini},
+		{"cheaper, as the answer says, though nobody asked", "gpt-5-mini", `{"service_tier":"flex",` + usage, 1000, mini},
+		{"what the client sent comes back", "gpt-5-mini", `{"metadata":{"service_tier":"flex","model":"gpt-5-nano"},` + usage, 1000, mini},
+		{"what the client sent comes back last", "gpt-5-mini", strings.TrimSuffix(`{"model":"gpt-5",`+usage, "}") + `,"metadata":{"service_tier":"flex","model":"gpt-5-nano"}}`, 1000, full},
 		{"priority was not asked for and given", "gpt-5-mini", `{"service_tier":"priority",` + usage, 1000, 2 * mini},
 		{"priority", "gpt-5-mini", `{"service_tier":"priority",` + usage, 2000, 2 * mini},
 	} {
@@ -34,7 +38,7 @@ func TestAnAnswerIsChargedAtTheDearerOfTheModelsAskedForAndAnswering(t *testing.
 			t.Fatal(test.asked)
 		}
 		u := &use{
-			estimate: &upstream.Estimate{Model: test.asked, Permille: test.permille}, price: price, priced: true, prices: prices,
+			estimate: &upstream.Estimate{Model: test.asked, Permille: test.permille, Flex: strings.HasPrefix(test.name, "flex")}, price: price, priced: true, prices: prices,
 			provider: "openai", began: now, now: func() time.Time { return now }, meter: upstream.NewMeter(false), whole: true,
 		}
 		u.meter.Write([]byte(test.answer))

@@ -89,6 +89,9 @@ func (a *account) judge(bound *Amounts, strict bool) (verdict, Kind) {
 			continue
 		}
 		b := bound[i]
+		if b < 0 {
+			return tooBig, k // no caller means that
+		}
 		left := limit - a.spent[i] - a.held[i]
 		if left > 0 && b <= left {
 			if b > a.reserved[i]-a.spent[i]-a.held[i] {

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"math"
+	"slices"
 	"strconv"
 	"strings"
 )
@@ -19,6 +20,9 @@ type Estimate struct {
 	Model  string
 	Input  int64 // tokens of text and pictures
 	Window bool  // some of the input is bounded by the context window alone
+	// Flex says that the cheaper tier is asked for, and Routed that the request
+	// chooses who answers, at whatever price.
+	Flex, Routed bool
 	// Pictures says that it holds those, Media that it holds sound, films, files
 	// or what may be such.
 	Pictures, Media bool
@@ -33,6 +37,7 @@ type Estimate struct {
 	Permille int64
 
 	field    string // where the output is bounded; "" where there is none
+	also     string // another field that bounds it as well
 	askUsage bool   // a stream reports usage only when asked, and was not
 }
 
@@ -65,6 +70,10 @@ func set(names ...string) map[string]bool {
 	return m
 }
 
+// knowsCompletionTokens are the presets whose chat completions are bounded by
+// max_completion_tokens as well as by max_tokens.
+var knowsCompletionTokens = []string{"openai", "groq", "openrouter", "xai", "gemini", "fireworks"}
+
 // Estimate reads a request. It returns nil for one that uses nothing, an error
 // that wraps ErrNotMeterable for one whose use cannot be bounded, and one that
 // wraps ErrBody for one that cannot be judged safely.
@@ -83,8 +92,11 @@ func (p *Preset) Estimate(c *Call) (*Estimate, error) {
 		return nil, notMeterable("method %s is not known", c.Method)
 	case strings.HasSuffix(path, "/chat/completions"), strings.HasSuffix(path, "/fim/completions"):
 		e.field = "max_tokens"
+		if slices.Contains(knowsCompletionTokens, p.Name) {
+			e.also = "max_completion_tokens"
+		}
 		if p.Name == "openai" {
-			e.field = "max_completion_tokens" // its reasoning models refuse the other
+			e.field, e.also = "max_completion_tokens", "max_tokens" // its reasoning models refuse the other
 		}
 	case strings.HasSuffix(path, "/completions"):
 		e.field = "max_tokens"
@@ -144,7 +156,7 @@ func (e *Estimate) read(p *Preset, c *Call) error {
 	}
 	e.askUsage = true
 	seen := make(fieldSet, 0, 16)
-	found := content{}
+	found := content{allText: p.Dialect == Cohere, files: p.Name == "gemini" || p.Name == "openrouter"}
 	tools := false
 	err = o.members(func(name string, value []byte) error {
 		if seen.add(name) {
@@ -184,6 +196,11 @@ func (e *Estimate) member(p *Preset, name string, value []byte, found *content) 
 	switch name {
 	case "messages", "input", "contents", "system", "instructions", "systemInstruction", "system_instruction", "documents", "inputs",
 		"chat_history", "message", "content", "parts", "requests", "tool_results":
+		if name == "input" && e.field == "max_output_tokens" && value[0] == '[' {
+			if err := found.items(value); err != nil {
+				return err
+			}
+		}
 		found.walk(value, "", 0)
 	case "cache_control":
 		found.cached = true
@@ -194,18 +211,23 @@ func (e *Estimate) member(p *Preset, name string, value []byte, found *content) 
 		}
 		if value[0] == '[' {
 			n, err := prompts(value)
-			e.Answers *= max(n, 1)
-			return err
+			if err != nil {
+				return err
+			}
+			return e.answers(n)
 		}
 	case "max_tokens", "max_completion_tokens", "max_output_tokens":
 		return e.state(name, value)
 	case "n", "best_of", "num_generations":
 		n, err := count(name, value, maxAnswers)
-		if n > 1 {
-			e.Answers *= n // both of n and best_of: more than needed, and safe
+		if err != nil {
+			return err
 		}
-		return err
+		return e.answers(n) // both of n and best_of: more than needed, and safe
 	case "generationConfig", "generation_config":
+		if e.field != "maxOutputTokens" {
+			return notMeterable("%s is not known on this path", name)
+		}
 		return e.generation(value)
 	case "stream":
 		e.Stream = value[0] == 't'
@@ -218,8 +240,10 @@ func (e *Estimate) member(p *Preset, name string, value []byte, found *content) 
 				return nil
 			})
 		}
+	case "provider":
+		e.Routed = p.Name == "openrouter"
 	case "tools":
-		return p.tools(value)
+		return p.tools(value, e.field == "maxOutputTokens", found)
 	case "background":
 		if value[0] == 't' {
 			return notMeterable("it works on in the background")
@@ -230,7 +254,9 @@ func (e *Estimate) member(p *Preset, name string, value []byte, found *content) 
 		}
 	case "service_tier":
 		switch word {
-		case "auto", "default", "standard", "standard_only", "flex", "on_demand":
+		case "auto", "default", "standard", "standard_only", "on_demand":
+		case "flex":
+			e.Flex = true
 		case "priority", "fast":
 			e.Permille *= 2
 		default:
@@ -248,17 +274,26 @@ func (e *Estimate) member(p *Preset, name string, value []byte, found *content) 
 	return nil
 }
 
-// state notes how long an answer may be. Of several fields the largest counts.
+// state notes how long an answer may be. Of several fields the largest counts,
+// and those that the endpoint does not know bound nothing.
 func (e *Estimate) state(name string, value []byte) error {
 	n, err := count(name, value, math.MaxInt32)
 	if err != nil {
 		return err
 	}
-	if e.field != "" {
+	if e.field != "" && (name == e.field || name == e.also) {
 		e.Stated = max(e.Stated, n)
-		if name != e.field && e.field != "maxOutputTokens" {
-			e.field = name
+		if name != e.field {
+			e.field, e.also = e.also, e.field
 		}
+	}
+	return nil
+}
+
+// answers multiplies how many answers are asked for.
+func (e *Estimate) answers(n int64) error {
+	if e.Answers *= max(n, 1); e.Answers > maxAnswers {
+		return notMeterable("it asks for more than %d answers", maxAnswers)
 	}
 	return nil
 }
@@ -284,8 +319,10 @@ func (e *Estimate) generation(value []byte) error {
 			return e.state(name, value)
 		case sameField(name, "candidateCount"):
 			n, err := count(name, value, maxAnswers)
-			e.Answers *= max(n, 1)
-			return err
+			if err != nil {
+				return err
+			}
+			return e.answers(n)
 		case sameField(name, "responseModalities"):
 			if list := strings.ToUpper(string(bytes.Trim(value, jsonSpace))); list != `["TEXT"]` {
 				return notMeterable("it asks for other output than text")
@@ -298,7 +335,7 @@ func (e *Estimate) generation(value []byte) error {
 }
 
 // tools allows those that the client runs itself.
-func (p *Preset) tools(value []byte) error {
+func (p *Preset) tools(value []byte, native bool, found *content) error {
 	if value[0] != '[' {
 		return unsafe("tools must be a list")
 	}
@@ -307,11 +344,17 @@ func (p *Preset) tools(value []byte) error {
 			return unsafe("a tool must be an object")
 		}
 		kind := ""
+		var seen fieldSet
 		err := rawObject(tool).members(func(name string, value []byte) error {
 			switch {
+			case seen.add(name):
+				return unsafe("the field %.64q stands twice in a tool", name)
 			case name == "type" && value[0] == '"':
 				kind, _ = text(value) // one that is not well formed is no kind known
-			case p.Dialect == Gemini && !sameField(name, "functionDeclarations"):
+			case name == "cache_control" && value[0] == '{':
+				found.cached = true
+				found.walk(value, name, 1)
+			case native && !sameField(name, "functionDeclarations"):
 				return notMeterable("tool %.64q runs at the provider", name)
 			}
 			return nil

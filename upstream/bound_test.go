@@ -21,6 +21,10 @@ func TestEveryEndpointStatesItsBound(t *testing.T) {
 		{"chat", "openai", "/v1/chat/completions", `{"model":"m","messages":[{"role":"user","content":"hi"}],"max_completion_tokens":100}`, 100, 1},
 		{"chat, the old field", "openai", "/v1/chat/completions", `{"model":"m","messages":[],"max_tokens":100}`, 100, 1},
 		{"chat, both", "openai", "/v1/chat/completions", `{"model":"m","messages":[],"max_tokens":100,"max_completion_tokens":300}`, 300, 1},
+		{"chat, a field of another endpoint", "openai", "/v1/chat/completions", `{"model":"m","messages":[],"max_output_tokens":1}`, -1, 1},
+		{"chat, a field that DeepSeek does not know", "deepseek", "/chat/completions", `{"model":"m","messages":[],"max_completion_tokens":1}`, -1, 1},
+		{"chat, a field that Ollama does not know", "ollama", "/v1/chat/completions", `{"model":"m","messages":[],"max_completion_tokens":1,"max_tokens":50}`, 50, 1},
+		{"responses, a field of chat", "xai", "/v1/responses", `{"model":"m","input":"hi","max_tokens":1}`, -1, 1},
 		{"chat, none", "openai", "/v1/chat/completions", `{"model":"m","messages":[],"max_tokens":null}`, -1, 1},
 		{"several answers", "openai", "/v1/chat/completions", `{"model":"m","messages":[],"max_tokens":100,"n":3}`, 100, 3},
 		{"completions of several prompts", "openai", "/v1/completions", `{"model":"m","prompt":["a","b"],"max_tokens":100,"n":2,"best_of":3}`, 100, 12},
@@ -107,6 +111,12 @@ func TestWhatCannotBeBoundedIsSaid(t *testing.T) {
 		{"a picture as output", "gemini", "/v1beta/models/m:generateContent", `{"contents":[],"generationConfig":{"responseModalities":["IMAGE"]}}`},
 		{"a model that searches always", "perplexity", "/chat/completions", `{"model":"sonar","messages":[]}`},
 		{"content that is not known", "openai", "/v1/chat/completions", `{"model":"m","messages":[{"content":[{"type":"hologram"}]}]}`},
+		{"more answers than anybody reads", "openai", "/v1/completions", `{"model":"m","prompt":["a","b","c"],"n":100,"max_tokens":5}`},
+		{"answers that overflow", "openai", "/v1/completions", `{"model":"m","prompt":"a","n":128,"best_of":128,"num_generations":128,"max_tokens":2147483647}`},
+		{"Gemini's field in a chat", "together", "/v1/chat/completions", `{"model":"m","messages":[],"generationConfig":{"maxOutputTokens":1}}`},
+		{"a stored item", "openai", "/v1/responses", `{"model":"m","input":[{"id":"msg_1"},{"role":"user","content":"go on"}]}`},
+		{"a stored item of no type", "openai", "/v1/responses", `{"model":"m","input":[{"id":"msg_1","type":null}]}`},
+		{"sound that was said before", "openai", "/v1/chat/completions", `{"model":"m","messages":[{"role":"assistant","audio":{"id":"audio_1"}}]}`},
 		{"a part of two types", "openai", "/v1/chat/completions", `{"model":"m","messages":[{"content":[{"type":"image_url","type":"text"}]}]}`},
 		{"a part of two media types", "anthropic", "/v1/messages", `{"model":"m","messages":[{"content":[{"type":"document","source":{"type":"base64","media_type":"application/pdf","media_type":"image/png","data":"AAAA"}}]}]}`},
 		{"too deep", "openai", "/v1/chat/completions", `{"model":"m","messages":` + strings.Repeat("[", 300) + strings.Repeat("]", 300) + `}`},
@@ -117,7 +127,8 @@ func TestWhatCannotBeBoundedIsSaid(t *testing.T) {
 	}
 	for name, body := range map[string]string{
 		"a bound below zero": begin + `"max_tokens":-1}`, "a bound that is text": begin + `"max_tokens":"5"}`, "half a token": begin + `"max_tokens":1.5}`,
-		"a bound twice": begin + `"max_tokens":5,"max_tokens":5000}`, "a bound in another case": begin + `"max_tokens":5,"Max_Tokens":5000}`,
+		"a tool of two types": begin + `"tools":[{"type":"web_search","type":"function"}]}`,
+		"a bound twice":       begin + `"max_tokens":5,"max_tokens":5000}`, "a bound in another case": begin + `"max_tokens":5,"Max_Tokens":5000}`,
 		"too many answers": begin + `"n":100000}`, "wrong JSON": begin,
 	} {
 		if e, err := estimate(t, "openai", "/v1/chat/completions", body); !errors.Is(err, ErrBody) && !errors.Is(err, ErrNotMeterable) {
@@ -211,5 +222,37 @@ func BenchmarkEstimate(b *testing.B) {
 		if _, err := p.Estimate(&Call{Method: "POST", Path: "/v1/chat/completions", ContentType: "application/json", Body: body}); err != nil {
 			b.Fatal(err)
 		}
+	}
+}
+
+func TestWhatMayBeMoreThanItLooksIsBoundedByTheWindow(t *testing.T) {
+	t.Parallel()
+	text := strings.Repeat("x", 100_000)
+	for _, test := range []struct {
+		name, preset, path, body string
+		window                   bool
+		atLeast                  int64
+	}{
+		{"Cohere's documents are text", "cohere", "/v2/chat", `{"model":"m","messages":[],"documents":[{"data":{"data":"` + text + `","mime_type":"image/png"}}]}`, true, 100_000},
+		{"Cohere's documents with an address", "cohere", "/v2/chat", `{"model":"m","messages":[],"documents":[{"data":{"url":"data:image/` + text + `"}}]}`, false, 100_000},
+		{"sound by its address", "mistral", "/v1/chat/completions", `{"model":"m","messages":[{"content":[{"type":"input_audio","input_audio":"https://x/3hours.mp3"}]}]}`, true, 0},
+		{"thoughts that are stored", "openai", "/v1/responses", `{"model":"m","input":[{"type":"reasoning","id":"rs_1","summary":[]}]}`, true, 0},
+		{"thoughts that are here", "openai", "/v1/responses", `{"model":"m","input":[{"type":"reasoning","id":"rs_1","summary":[],"encrypted_content":"x"}]}`, false, 0},
+		{"a document with an escaped address", "openai", "/v1/chat/completions", `{"model":"m","messages":[{"content":[{"type":"image_url","image_url":{"url":"\u0064ata:application/pdf;base64,AAAA"}}]}]}`, true, 0},
+		{"a document with a large address", "openai", "/v1/chat/completions", `{"model":"m","messages":[{"content":[{"type":"image_url","image_url":{"url":"DATA:application/pdf;base64,AAAA"}}]}]}`, true, 0},
+		{"a picture, written large", "openai", "/v1/chat/completions", `{"model":"m","messages":[{"content":[{"type":"image_url","image_url":{"url":"Data:Image/PNG;base64,AAAA"}}]}]}`, false, imageTokens},
+		{"an address that may be a film's", "gemini", "/v1beta/openai/chat/completions", `{"model":"m","messages":[{"content":[{"type":"image_url","image_url":{"url":"https://x/y"}}]}]}`, true, imageTokens},
+	} {
+		e, err := estimate(t, test.preset, test.path, test.body)
+		if err != nil || e.Window != test.window || e.Input < test.atLeast {
+			t.Errorf("%s: %+v, %v", test.name, e, err)
+		}
+	}
+	e, err := estimate(t, "anthropic", "/v1/messages", `{"model":"m","max_tokens":5,"messages":[],"tools":[{"name":"f","input_schema":{},"cache_control":{"type":"ephemeral","ttl":"1h"}}]}`)
+	if err != nil || !e.Cached || !e.CachedHour {
+		t.Errorf("a tool that is written to a cache: %+v, %v", e, err)
+	}
+	if e, err = estimate(t, "gemini", "/v1beta/openai/chat/completions", `{"model":"m","messages":[],"max_tokens":5,"tools":[{"type":"function","function":{"name":"f"}}]}`); err != nil {
+		t.Errorf("a client's tool by Gemini's other path: %+v, %v", e, err)
 	}
 }

@@ -15,6 +15,48 @@ type content struct {
 	cached  bool  // asks for parts to be written to a cache
 	hour    bool  // for an hour
 	err     error
+
+	allText bool // whatever looks like a picture may be text: nothing is taken off
+	files   bool // an address may be that of a film or a document
+}
+
+// items looks at what a Responses request goes on from: what only names
+// something stored is not in the request.
+func (c *content) items(list []byte) error {
+	return elements(list, func(item []byte) error {
+		if item[0] != '{' {
+			return nil
+		}
+		var id, kind, role, whole bool
+		reasoning := false
+		err := rawObject(item).members(func(name string, value []byte) error {
+			if value[0] == 'n' {
+				return nil // null
+			}
+			switch name {
+			case "id":
+				id = true
+			case "type":
+				kind = true
+				word, _ := text(value[:skipValue(value)]) // others are refused later
+				reasoning = word == "reasoning"
+			case "role":
+				role = true
+			case "encrypted_content":
+				whole = true
+			}
+			return nil
+		})
+		switch {
+		case err != nil:
+			return err
+		case id && !kind && !role:
+			return notMeterable("an item of it points at what is not in the request")
+		case reasoning && !whole:
+			c.window = true // what was thought is stored there
+		}
+		return nil
+	})
 }
 
 // kinds are the types of content that are bounded by their length, or by the
@@ -108,6 +150,8 @@ func (c *content) object(b []byte, depth int) int {
 			described = true
 		case name == "data" && value[0] == '"':
 			data = int64(skipString(value))
+		case name == "audio" && value[0] == '{':
+			c.doubt("%q may point at what is not in the request", name)
 		case name == "ttl" && value[0] == '"':
 			ttl, _ := text(value[:skipString(value)])
 			c.hour = c.hour || ttl != "5m"
@@ -120,7 +164,12 @@ func (c *content) object(b []byte, depth int) int {
 		}
 		i += c.walk(value, name, depth+1)
 	}
+	if kind == "input_audio" {
+		c.window = true
+	}
 	switch {
+	case c.allText && data > 0:
+		c.window = true
 	case data > 0 && strings.HasPrefix(media, "image/"):
 		c.images++
 		c.encoded += data
@@ -135,18 +184,30 @@ func (c *content) object(b []byte, depth int) int {
 
 // text looks at a string that may be, or may point at, a picture or a file.
 func (c *content) text(key string, value []byte) {
-	head := string(value[:min(len(value), 64)])
+	if key != "url" && key != "image_url" && key != "file_data" {
+		return
+	}
+	head := string(value[1 : len(value)-1])
+	if strings.IndexByte(head, '\\') >= 0 {
+		head, _ = text(value) // it is well formed: the whole body was
+	}
+	head = strings.ToLower(strings.TrimSpace(head[:min(len(head), 64)]))
+	data := strings.HasPrefix(head, "data:")
 	switch {
-	case key != "url" && key != "image_url" && key != "file_data":
-	case strings.HasPrefix(head, `"data:image/`):
+	case c.allText:
 		c.images++
-		c.encoded += int64(len(value))
-	case key == "file_data" || strings.HasPrefix(head, `"data:`):
+		c.window = c.window || key == "file_data"
+		return
+	case strings.HasPrefix(head, "data:image/"):
+		c.images++
+	case data || key == "file_data":
 		c.window = true
-		c.encoded += int64(len(value))
 	default:
 		c.images++ // by its address
+		c.window = c.window || c.files
+		return
 	}
+	c.encoded += int64(len(value))
 }
 
 func (c *content) doubt(format string, args ...any) {

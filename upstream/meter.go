@@ -140,8 +140,9 @@ func holdsUsage(b []byte) bool {
 // holders are the members in which usage is found, by vendor: usage;
 // message.usage (Anthropic); response.usage (OpenAI's Responses); usageMetadata
 // (Gemini); x_groq.usage; meta.billed_units and delta.usage (Cohere);
-// interaction.usage (Gemini); metadata.usage (Bedrock).
-var holders = []string{"usage", "usageMetadata", "message", "response", "x_groq", "meta", "delta", "interaction", "metadata"}
+// interaction.usage (Gemini). What a client sent comes back in metadata, so
+// nothing is looked for in there.
+var holders = []string{"usage", "usageMetadata", "message", "response", "x_groq", "meta", "delta", "interaction"}
 
 // read finds usage in an event or in an answer.
 func (m *Meter) read(o rawObject, depth int) {
@@ -211,7 +212,7 @@ func (m *Meter) member(name string, value []byte, depth int) error {
 			m.final = true
 		}
 		return err
-	case "message", "response", "x_groq", "delta", "interaction", "metadata":
+	case "message", "response", "x_groq", "delta", "interaction":
 		if depth == 0 {
 			m.read(rawObject(value), 1)
 		}

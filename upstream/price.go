@@ -4,6 +4,7 @@ import (
 	"math"
 	"math/bits"
 	"regexp"
+	"slices"
 	"time"
 )
 
@@ -126,7 +127,32 @@ func (p *Price) rates(input int64) Rates {
 			CacheWrite: max(r.CacheWrite, t.CacheWrite), CacheWrite1: max(r.CacheWrite1, t.CacheWrite1),
 		}
 	}
+	// Vendors price writing by the input's rate; what a tier or a row does not
+	// say follows from that.
+	if p.Input > 0 && r.Input > p.Input {
+		r.CacheWrite = max(r.CacheWrite, scaled(p.CacheWrite, r.Input, p.Input))
+		r.CacheWrite1 = max(r.CacheWrite1, scaled(p.CacheWrite1, r.Input, p.Input))
+	}
+	if r.CacheWrite > 0 && r.CacheWrite1 == 0 {
+		r.CacheWrite1 = max(2*r.Input, r.CacheWrite)
+	}
 	return r
+}
+
+// scaled is rate times to over from, rounded up.
+func scaled(rate, to, from int64) int64 {
+	if from <= 0 {
+		return rate
+	}
+	high, low := bits.Mul64(uint64(max(rate, 0)), uint64(max(to, 0)))
+	if high >= uint64(from) {
+		return math.MaxInt64 / 4
+	}
+	n, rest := bits.Div64(high, low, uint64(from))
+	if rest > 0 {
+		n++
+	}
+	return int64(min(n, math.MaxInt64/4))
 }
 
 func (r Rates) orInput(rate int64) int64 {
@@ -150,12 +176,19 @@ func (p *Price) MaxCost(e *Estimate, input, output int64) int64 {
 	return nanodollars(e.Permille, product{input, in}, product{output, r.Output})
 }
 
-// Cost is what was used costs, in nano-dollars. Where the upstream itself says
-// what it took, that counts.
+// saysCost are the providers that say what they took.
+var saysCost = []string{"openrouter", "xai"}
+
+// Cost is what was used costs, in nano-dollars. Where a provider that does so
+// says what it took, that counts; from any other it counts only if it is more.
 func (p *Price) Cost(u Usage, permille int64) int64 {
-	if u.Nanodollars >= 0 {
+	if u.Nanodollars >= 0 && slices.Contains(saysCost, p.Provider) {
 		return u.Nanodollars
 	}
+	return max(p.byTable(u, permille), u.Nanodollars)
+}
+
+func (p *Price) byTable(u Usage, permille int64) int64 {
 	r := p.rates(u.Input)
 	cached, written := clamp(u.CachedInput, u.Input), max(u.CacheWrite, 0)
 	written = clamp(written, u.Input-cached)

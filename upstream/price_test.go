@@ -104,7 +104,10 @@ func TestCostsAreRoundedUpAndTiersHoldForTheWholeRequest(t *testing.T) {
 		{"from a cache", Usage{100, 60, -1, -1, 10, -1}, 40*2000 + 60*200 + 10*10000},
 		{"to a cache", Usage{100, 50, 40, 10, 10, -1}, 10*2000 + 50*200 + 30*2500 + 10*4000 + 10*10000},
 		{"a longer input", Usage{1001, -1, -1, -1, 10, -1}, 1001*4000 + 10*15000},
-		{"what the upstream says", Usage{100, -1, -1, -1, 10, 77}, 77},
+		{"less, as an upstream says that need not know", Usage{100, -1, -1, -1, 10, 77}, 100*2000 + 10*10000},
+		{"more, as an upstream says", Usage{100, -1, -1, -1, 10, 1e9}, 1e9},
+		{"a longer input, written for an hour", Usage{2000, 0, 2000, 2000, 0, -1}, 2000 * 8000},
+		{"a longer input, written", Usage{2000, 0, 2000, 0, 0, -1}, 2000 * 5000},
 		{"more cached than there was", Usage{100, 1000, 50, -1, 0, -1}, 100 * 200},
 	} {
 		if got := p.Cost(test.u, 1000); got != test.want {
@@ -113,6 +116,9 @@ func TestCostsAreRoundedUpAndTiersHoldForTheWholeRequest(t *testing.T) {
 	}
 	if got := (&Price{Rates: Rates{Input: 1}}).Cost(Usage{1, -1, -1, -1, 0, -1}, 1000); got != 1 {
 		t.Errorf("a picodollar costs %d nano-dollars, want 1", got)
+	}
+	if got := (&Price{Provider: "openrouter", Rates: p.Rates}).Cost(Usage{100, -1, -1, -1, 10, 77}, 1000); got != 77 {
+		t.Errorf("what OpenRouter says: %d", got)
 	}
 	e := &Estimate{Permille: 1000}
 	if got := p.MaxCost(e, 100, 10); got != 100*2000+10*10000 {
@@ -135,6 +141,9 @@ func TestNoCostIsAboveItsBound(t *testing.T) {
 		e := &Estimate{Permille: rapid.SampledFrom([]int64{1000, 1100, 2000}).Draw(rt, "permille"), Cached: true, CachedHour: true}
 		input, output := rapid.Int64Range(0, 1e7).Draw(rt, "in"), rapid.Int64Range(0, 1e6).Draw(rt, "out")
 		bound := p.MaxCost(e, input, output)
+		if r.CacheWrite > 0 && r.CacheWrite1 == 0 {
+			r.CacheWrite1 = 2 * r.Input
+		}
 		exact := new(big.Int).Add(new(big.Int).Mul(big.NewInt(input), big.NewInt(max(r.Input, r.CacheWrite, r.CacheWrite1))), new(big.Int).Mul(big.NewInt(output), big.NewInt(r.Output)))
 		exact.Mul(exact, big.NewInt(e.Permille))
 		exact.Add(exact, big.NewInt(999_999)).Div(exact, big.NewInt(1_000_000))
@@ -294,5 +303,28 @@ func TestInputThatHoldsMoreThanTextIsHeldAndChargedAtItsPrice(t *testing.T) {
 		if got := p.For(e); got.Input != want || want > p.Input && got.MaxCost(e, 1_000_000, 0) != 1e9 {
 			t.Errorf("%s: input costs %d picodollars, want %d", part, got.Input, want)
 		}
+	}
+}
+
+func TestAPriceLineKeepsWhatItCannotSay(t *testing.T) {
+	t.Parallel()
+	old, ok := BuiltInPrices().Find("anthropic", "claude-haiku-5-5", today)
+	if !ok {
+		t.Fatal("no price")
+	}
+	p, err := BuiltInPrices().WithPrice("anthropic", "claude-haiku-5-5", 0.2, 1, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	p, err = p.WithPrice("anthropic", "claude-new", 3, 15, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	price, _ := p.Find("anthropic", "claude-haiku-5-5", today)
+	if price.CacheWrite != 2*old.CacheWrite || len(price.Tiers) != len(old.Tiers) || price.Tiers[0].Input != 2*old.Tiers[0].Input || price.Tiers[0].Output != 2*old.Tiers[0].Output {
+		t.Errorf("%+v from %+v", price, old)
+	}
+	if price, _ = p.Find("anthropic", "claude-new", today); price.CacheWrite != 3_750_000 || price.CacheWrite1 != 6_000_000 {
+		t.Errorf("a new model of Anthropic: %+v", price)
 	}
 }

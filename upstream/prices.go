@@ -97,10 +97,37 @@ func (p *Prices) With(r io.Reader) (*Prices, error) {
 func (p *Prices) WithPrice(provider, model string, input, output, cached float64) (*Prices, error) {
 	more := p.clone()
 	line := priceLine{Provider: provider, ID: model, Input: &input, Output: &output, CachedInput: cached, Source: "price line of the configuration"}
-	if old := p.byModel[priceKey(provider, model)]; old != nil {
+	old := p.byModel[priceKey(provider, model)]
+	if old != nil {
 		line.Context, line.MaxOutput = old.Context, old.MaxOutput
 	}
-	return more, more.add(line, nil)
+	if err := more.add(line, nil); err != nil {
+		return nil, err
+	}
+	more.byModel[priceKey(provider, model)].like(old)
+	return more, nil
+}
+
+// like takes over from an older price what a line of the configuration cannot
+// say: what writing to a cache, more than text and long inputs cost, in the
+// proportion that they had to the rates which it does say.
+func (p *Price) like(old *Price) {
+	if old == nil || old.Input == 0 {
+		if p.Provider == "anthropic" {
+			p.CacheWrite, p.CacheWrite1 = scaled(p.Input, 5, 4), 2*p.Input
+		}
+		return
+	}
+	input := func(rate int64) int64 { return scaled(rate, p.Input, old.Input) }
+	p.CacheWrite, p.CacheWrite1 = input(old.CacheWrite), input(old.CacheWrite1)
+	p.Image, p.Media = input(old.Image), input(old.Media)
+	for _, t := range old.Tiers {
+		tier := Tier{t.Above, Rates{Input: input(t.Input), CachedInput: input(t.CachedInput), CacheWrite: input(t.CacheWrite), CacheWrite1: input(t.CacheWrite1), Output: t.Output}}
+		if old.Output > 0 {
+			tier.Output = scaled(t.Output, p.Output, old.Output)
+		}
+		p.Tiers = append(p.Tiers, tier)
+	}
 }
 
 func (p *Prices) clone() *Prices {

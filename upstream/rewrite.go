@@ -25,14 +25,10 @@ func (e *Estimate) Rewrite(body []byte, output int64) ([]byte, error) {
 		b = setMember(b, name, setMember(inner, e.field, strconv.AppendInt(nil, output, 10)))
 	} else if output >= 0 && e.field != "" {
 		value := strconv.AppendInt(nil, output, 10)
-		stated := false
-		for _, name := range []string{"max_tokens", "max_completion_tokens", "max_output_tokens"} {
-			if from, _, ok := memberOf(b, name); ok && b[from] != 'n' {
-				b, stated = setMember(b, name, value), true
+		for _, name := range []string{e.also, e.field} {
+			if from, _, ok := memberOf(b, name); name == e.field || ok && b[from] != 'n' {
+				b = setMember(b, name, value)
 			}
-		}
-		if !stated {
-			b = setMember(b, e.field, value)
 		}
 	}
 	if e.askUsage {

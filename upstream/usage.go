@@ -76,7 +76,8 @@ var (
 	toolFields    = []string{"toolUsePromptTokenCount", "total_tool_use_tokens"}
 	otherFields   = []string{"billed_units.input_tokens", "billed_units.output_tokens", "cache_read_input_tokens", "cache_creation_input_tokens",
 		"cacheReadInputTokens", "cacheWriteInputTokens",
-		"cache_creation.ephemeral_1h_input_tokens", "cost", "cost_in_usd_ticks"}
+		"cache_creation.ephemeral_1h_input_tokens", "cost", "cost_in_usd_ticks",
+		"cost_details.upstream_inference_cost"}
 )
 
 // maxUsageDepth bounds how deep a usage object is looked into.
@@ -100,8 +101,8 @@ func (c usageCounts) count(path []byte, o rawObject, depth int) error {
 			}
 			if n, err := strconv.ParseInt(string(value), 10, 64); err == nil {
 				c[field] = max(n, c[field])
-			} else if cost, ok := parseUSD(string(value)); ok && field == "cost" {
-				c["$cost"] = cost
+			} else if cost, ok := parseUSD(string(value)); ok {
+				c["$"+field] = cost
 			}
 		}
 		return nil
@@ -186,10 +187,21 @@ func (c usageCounts) cost() int64 {
 	if ticks, ok := c["cost_in_usd_ticks"]; ok {
 		return ticks/10 + min(ticks%10, 1)
 	}
-	if cost, ok := c["$cost"]; ok {
+	cost := c.dollars("cost")
+	// With the owner's own key at the provider, OpenRouter's cost is its fee
+	// alone, and what the provider takes stands beside it.
+	if theirs := c.dollars("cost_details.upstream_inference_cost"); theirs > 0 && cost < theirs {
+		return add(max(cost, 0), theirs)
+	}
+	return cost
+}
+
+// dollars is a field in dollars as nano-dollars, or -1.
+func (c usageCounts) dollars(field string) int64 {
+	if cost, ok := c["$"+field]; ok {
 		return cost
 	}
-	if whole, ok := c["cost"]; ok && whole <= 1e6 {
+	if whole, ok := c[field]; ok && whole <= 1e6 {
 		return whole * 1e9
 	}
 	return -1

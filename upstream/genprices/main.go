@@ -82,6 +82,10 @@ func keep(m map[string]any) map[string]any {
 		log.Printf("%s: left out: what it points at moves, and so does its price", name(m))
 		return nil
 	}
+	if strings.Contains(fmt.Sprint(m["id"]), "voxtral") {
+		log.Printf("%s: left out: sound is billed by the minute", name(m))
+		return nil
+	}
 	line := make(map[string]any)
 	for _, field := range fields {
 		if v, ok := m[field]; ok && v != nil && v != 0.0 {
