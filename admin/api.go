@@ -89,6 +89,7 @@ func NewHandler(b Backend, caller limiter.Caller, log *slog.Logger) http.Handler
 		mux.Handle(pattern, a.handle(call))
 	}
 	mux.HandleFunc("POST /store/repair", a.repair) // also while the store is closed
+	mux.HandleFunc("GET /backup", a.backup)        // of any length
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		_, pattern := mux.Handler(r)
 		if pattern == "" {

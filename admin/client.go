@@ -123,6 +123,56 @@ func (c *client) call(ctx context.Context, method, path string, body, into any) 
 }
 
 func (c *client) raw(ctx context.Context, method, path string, body any) ([]byte, error) {
+	res, err := c.do(ctx, c.http, method, path, body)
+	if err != nil {
+		return nil, err
+	}
+	defer res.Body.Close() //nolint:errcheck // it was only read
+	b, err := io.ReadAll(io.LimitReader(res.Body, maxAnswer+1))
+	if err != nil {
+		return nil, fmt.Errorf("reading the answer of %s: %w", c.where, err)
+	}
+	if len(b) > maxAnswer {
+		return nil, fmt.Errorf("%s answered more than %d MB: ask for less", c.where, maxAnswer>>20)
+	}
+	if res.StatusCode >= 200 && res.StatusCode < 300 {
+		return b, nil
+	}
+	return nil, c.refusal(res, b)
+}
+
+// refusal is an answer that is no success, as an error.
+func (c *client) refusal(res *http.Response, body []byte) error {
+	var answer struct {
+		Error struct{ Code, Message string }
+	}
+	if json.Unmarshal(body, &answer) != nil || answer.Error.Message == "" {
+		return fmt.Errorf("%s answered %s: is a Caddy with till running there?", c.where, res.Status)
+	}
+	return &refused{res.StatusCode, answer.Error.Code, answer.Error.Message}
+}
+
+// open begins a GET whose answer may be of any length and take any time.
+func (c *client) open(ctx context.Context, path string) (io.ReadCloser, error) {
+	patient := *c.http
+	patient.Timeout = 0
+	res, err := c.do(ctx, &patient, http.MethodGet, path, nil)
+	if err != nil || res.StatusCode == http.StatusOK {
+		if err != nil {
+			return nil, err
+		}
+		return res.Body, nil
+	}
+	defer res.Body.Close() //nolint:errcheck // it was only read
+	b, err := io.ReadAll(io.LimitReader(res.Body, maxAnswer))
+	if err != nil {
+		return nil, fmt.Errorf("reading the answer of %s: %w", c.where, err)
+	}
+	return nil, c.refusal(res, b)
+}
+
+// do sends a call. Whoever gets the answer closes its body.
+func (c *client) do(ctx context.Context, by *http.Client, method, path string, body any) (*http.Response, error) {
 	var reader io.Reader
 	if body != nil {
 		b, err := json.Marshal(body)
@@ -144,28 +194,11 @@ func (c *client) raw(ctx context.Context, method, path string, body any) ([]byte
 	if c.token != "" {
 		r.Header.Set("Authorization", "Bearer "+c.token)
 	}
-	res, err := c.http.Do(r)
+	res, err := by.Do(r)
 	if err != nil {
 		return nil, c.unreachable(err)
 	}
-	defer res.Body.Close()
-	b, err := io.ReadAll(io.LimitReader(res.Body, maxAnswer+1))
-	if err != nil {
-		return nil, fmt.Errorf("reading the answer of %s: %w", c.where, err)
-	}
-	if len(b) > maxAnswer {
-		return nil, fmt.Errorf("%s answered more than %d MB: ask for less", c.where, maxAnswer>>20)
-	}
-	if res.StatusCode >= 200 && res.StatusCode < 300 {
-		return b, nil
-	}
-	var answer struct {
-		Error struct{ Code, Message string }
-	}
-	if json.Unmarshal(b, &answer) != nil || answer.Error.Message == "" {
-		return nil, fmt.Errorf("%s answered %s: is a Caddy with till running there?", c.where, res.Status)
-	}
-	return nil, &refused{res.StatusCode, answer.Error.Code, answer.Error.Message}
+	return res, nil
 }
 
 func (c *client) unreachable(err error) error {

@@ -76,7 +76,8 @@ func build(root *cobra.Command) {
 	root.PersistentFlags().BoolVar(&f.json, "json", false, "print JSON")
 	root.AddCommand(upCommand(f), createCommand(f), listCommand(f), showCommand(f),
 		suspendCommand(f), resumeCommand(f), revokeCommand(f), grantCommand(f),
-		forgetCommand(f), envCommand(f), statsCommand(f), pricesCommand(f), repairCommand(f))
+		forgetCommand(f), envCommand(f), statsCommand(f), pricesCommand(f), repairCommand(f),
+		backupCommand(f), restoreCommand(f))
 	for _, c := range root.Commands() {
 		run, args := c.RunE, c.Args
 		c.SilenceUsage, c.SilenceErrors = true, true

@@ -150,6 +150,18 @@ func (b *backupReader) next() (key, value []byte, err error) {
 	return nil, nil, io.EOF
 }
 
+// CheckBackup reads a backup to its end and returns how many keys are in it; an
+// error that wraps ErrBackup when it is not whole.
+func CheckBackup(r io.Reader) (keys int64, err error) {
+	err = eachRecord(r, func(key, _ []byte) error {
+		if bytes.HasPrefix(key, []byte(spaceKeys)) {
+			keys++
+		}
+		return nil
+	})
+	return keys, err
+}
+
 // Restored is what Restore did.
 type Restored struct {
 	Keys      int64
@@ -161,7 +173,7 @@ type Restored struct {
 // that were alive in it are suspended, unless trust says otherwise: what was used
 // or revoked since the backup is not known.
 func Restore(s Store, backup io.ReadSeeker, anchorPath string, now time.Time, trust bool, log *slog.Logger) (Restored, error) {
-	if err := eachRecord(backup, func(_, _ []byte) error { return nil }); err != nil {
+	if _, err := CheckBackup(backup); err != nil {
 		return Restored{}, err
 	}
 	if _, err := backup.Seek(0, io.SeekStart); err != nil {

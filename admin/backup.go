@@ -1,0 +1,205 @@
+package admin
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"log/slog"
+	"net/http"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/caddyserver/caddy/v2"
+	"github.com/spf13/cobra"
+
+	"github.com/till-proxy/till/limiter"
+)
+
+// backup streams a backup to the caller. One that breaks off has no checksum,
+// so nobody takes it for a whole one.
+func (a *api) backup(w http.ResponseWriter, r *http.Request) {
+	withSalts := false
+	switch seal := r.URL.Query().Get("seal"); seal {
+	case "", "false":
+	case "true":
+		withSalts = true
+	default:
+		a.fail(w, invalid("seal must be true or false, got %q", seal))
+		return
+	}
+	l, err := a.backend.Limiter()
+	if err != nil {
+		a.fail(w, &apiError{http.StatusServiceUnavailable, "store_unavailable", err.Error()})
+		return
+	}
+	h := w.Header()
+	h.Set("Content-Type", "application/octet-stream")
+	h.Set("Cache-Control", "no-store")
+	h.Set("X-Content-Type-Options", "nosniff")
+	keys, err := l.Backup(r.Context(), w, withSalts)
+	if err != nil {
+		a.log.Error("a backup broke off", "by", a.caller.Name, "error", err)
+		panic(http.ErrAbortHandler)
+	}
+	a.log.Info("a backup was taken", "by", a.caller.Name, "keys", keys, "with_salts", withSalts)
+}
+
+func backupCommand(f *common) *cobra.Command {
+	var withSeal bool
+	cmd := &cobra.Command{
+		Use:   "backup FILE",
+		Short: "Writes all keys and counts to a file, while the server runs",
+		Long: `Writes what the store holds at one moment to a new file, mode 0600, with a
+checksum, and checks it. It has no key strings and no credentials. With
+--with-seal it has the salts of sealed keys, without which their boxes open for
+nobody; keep the seal key in a place of its own.`,
+		Example: "  caddy till backup till-$(date +%F).bak",
+		Args:    takes(1, 1, "the new file"),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			c, err := f.client()
+			if err != nil {
+				return err
+			}
+			path := "/backup"
+			if withSeal {
+				path += "?seal=true"
+			}
+			n, keys, err := c.save(cmd.Context(), path, args[0], progressTo(cmd.ErrOrStderr()))
+			if err != nil {
+				return err
+			}
+			if f.json {
+				return printValue(cmd.OutOrStdout(), map[string]any{"file": args[0], "bytes": n, "keys": keys})
+			}
+			_, err = fmt.Fprintf(cmd.OutOrStdout(), "%s holds %s, in %d bytes, and is whole.\n", args[0], counted(keys, "key"), n)
+			return err
+		},
+	}
+	cmd.Flags().BoolVar(&withSeal, "with-seal", false, "with the salts of sealed keys")
+	return cmd
+}
+
+// save writes an answer of any length to a new file, and lets it stand only
+// when it is a whole backup.
+func (c *client) save(ctx context.Context, path, file string, progress func(int64)) (n, keys int64, err error) {
+	if _, err := os.Lstat(file); !errors.Is(err, fs.ErrNotExist) {
+		return 0, 0, errors.Join(fmt.Errorf("%s is there already: name another file", file), err)
+	}
+	res, err := c.open(ctx, path)
+	if err != nil {
+		return 0, 0, err
+	}
+	defer res.Close() //nolint:errcheck // it was only read
+	partial := file + ".partial"
+	out, err := os.OpenFile(partial, os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o600)
+	if err != nil {
+		return 0, 0, err
+	}
+	defer func() {
+		if err = errors.Join(err, out.Close()); err == nil {
+			err = os.Rename(partial, file)
+		}
+		if err != nil {
+			err = errors.Join(err, os.Remove(partial))
+		}
+	}()
+	n, err = io.Copy(io.MultiWriter(out, counter{new(int64), progress}), res)
+	if err != nil {
+		return n, 0, fmt.Errorf("reading the answer of %s: %w", c.where, err)
+	}
+	if _, err = out.Seek(0, io.SeekStart); err != nil {
+		return n, 0, err
+	}
+	if keys, err = limiter.CheckBackup(out); err != nil {
+		return n, 0, err
+	}
+	return n, keys, out.Sync()
+}
+
+// counter reports how much has passed.
+type counter struct {
+	n      *int64
+	report func(int64)
+}
+
+func (c counter) Write(p []byte) (int, error) {
+	*c.n += int64(len(p))
+	c.report(*c.n)
+	return len(p), nil
+}
+
+// progressTo shows how much was done on a terminal, and nothing in a pipe.
+func progressTo(w io.Writer) func(int64) {
+	file, ok := w.(*os.File)
+	if !ok {
+		return func(int64) {}
+	}
+	if info, err := file.Stat(); err != nil || info.Mode()&os.ModeCharDevice == 0 {
+		return func(int64) {}
+	}
+	var last time.Time
+	return func(n int64) {
+		if now := time.Now(); now.Sub(last) >= 100*time.Millisecond {
+			last = now
+			fmt.Fprintf(file, "\r%d kB ", n>>10) //nolint:errcheck // only a picture
+		}
+	}
+}
+
+func restoreCommand(f *common) *cobra.Command {
+	var store, anchor string
+	var trust bool
+	cmd := &cobra.Command{
+		Use:   "restore FILE",
+		Short: "Makes a new store from a backup, while no server runs",
+		Long: `Makes a new store from a backup. The whole file is checked before anything is
+written, and the store must be empty: move the old one away, with its anchor.
+
+Keys that were alive in the backup come back suspended, because nobody knows what
+was used or revoked since: look at each and resume it, or revoke it. With --trust
+they work at once, and may forward again what they had forwarded since.`,
+		Example: "  caddy till restore till-2026-11-24.bak --store /var/lib/till",
+		Args:    takes(1, 1, "the backup"),
+		RunE: func(cmd *cobra.Command, args []string) (err error) {
+			file, err := os.Open(args[0])
+			if err != nil {
+				return err
+			}
+			defer file.Close() //nolint:errcheck // it is only read
+			log := slog.New(slog.DiscardHandler)
+			if _, err := limiter.CheckBackup(file); err != nil {
+				return fmt.Errorf("%s: %w", args[0], err)
+			}
+			if _, err := file.Seek(0, io.SeekStart); err != nil {
+				return err
+			}
+			if anchor == "" {
+				anchor = filepath.Join(store, "anchor")
+			}
+			s, err := limiter.OpenBadger(store, log)
+			if errors.Is(err, limiter.ErrLocked) {
+				return fmt.Errorf("%w: stop the server first", err)
+			}
+			if err != nil {
+				return err
+			}
+			defer func() { err = errors.Join(err, s.Close()) }()
+			done, err := limiter.Restore(s, file, anchor, time.Now(), trust, log)
+			if err != nil {
+				return err
+			}
+			if f.json {
+				return printValue(cmd.OutOrStdout(), map[string]any{"keys": done.Keys, "suspended": done.Suspended, "store": store})
+			}
+			_, err = fmt.Fprintf(cmd.OutOrStdout(), "%s holds %s; %d that were alive are suspended: caddy till list --status suspended\n", store, counted(done.Keys, "key"), done.Suspended)
+			return err
+		},
+	}
+	cmd.Flags().StringVar(&store, "store", filepath.Join(caddy.AppDataDir(), "till"), "the store's directory")
+	cmd.Flags().StringVar(&anchor, "anchor", "", "the anchor, where it is not in the store's directory")
+	cmd.Flags().BoolVar(&trust, "trust", false, "let living keys work at once")
+	return cmd
+}
