@@ -247,7 +247,10 @@ func (u *use) used(status int) (tokens, nano int64, measured bool) {
 // cost is what was used costs, at the price that the hold was made with, or at
 // that of the model which answered if that is dearer: names point elsewhere.
 func (u *use) cost(seen upstream.Usage) int64 {
-	permille := (u.estimate.Permille*u.price.Discount(u.began, u.now()) + 999) / 1000
+	permille := u.estimate.Permille
+	if u.price.OffPeak != nil {
+		permille = (permille*u.price.Discount(u.began, u.now()) + 999) / 1000
+	}
 	if u.provider == "openai" {
 		switch u.meter.Tier() {
 		case "flex":

@@ -1,7 +1,7 @@
 package limiter
 
 import (
-	"sync"
+	"sync/atomic"
 	"time"
 )
 
@@ -30,52 +30,52 @@ const markEvery = 10 * time.Second
 // as if it had not been.
 type watch struct {
 	wall Clock
-
-	mu    sync.Mutex
-	start time.Time // the wall clock's, with its monotonic reading, when base was taken
-	base  time.Time // the time at start
-	last  time.Time // the latest that was told
+	from atomic.Pointer[watchStart]
+	last atomic.Int64 // Unix nanoseconds of the latest that was told, to a millisecond
 }
+
+// watchStart is a moment by both clocks: start has the wall clock's monotonic
+// reading, base is the time.
+type watchStart struct{ start, base time.Time }
 
 // newWatch returns a watch that does not go below mark.
 func newWatch(wall Clock, mark time.Time) *watch {
 	now := wall.Now()
-	w := &watch{wall: wall, start: now, base: now.Round(0)}
-	if mark.After(w.base) {
-		w.base = mark
+	base := now.Round(0)
+	if mark.After(base) {
+		base = mark
 	}
-	w.last = w.base
+	w := &watch{wall: wall}
+	w.from.Store(&watchStart{now, base})
+	w.last.Store(base.UnixNano())
 	return w
 }
 
 // Now implements Clock.
 func (w *watch) Now() time.Time {
-	now := w.wall.Now()
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	return w.tell(now.Round(0), now.Sub(w.start)) // by the monotonic clock, where there is one
+	now, from := w.wall.Now(), w.from.Load()
+	return w.tell(now.Round(0), from.base.Add(now.Sub(from.start)))
 }
 
-// tell is the time when the wall clock says told, so long after the start.
-func (w *watch) tell(told time.Time, elapsed time.Duration) time.Time {
-	steady := w.base.Add(elapsed)
+// tell is the time when the wall clock says told, and the monotonic one steady.
+func (w *watch) tell(told, steady time.Time) time.Time {
 	if ahead := told.Sub(steady); ahead < 0 || ahead > maxLead {
 		told = steady
 	}
-	if told.Before(w.last) {
-		told = w.last
+	n, last := told.UnixNano(), w.last.Load()
+	if n < last {
+		return time.Unix(0, last).UTC()
 	}
-	w.last = told
+	if n-last > int64(time.Millisecond) {
+		w.last.CompareAndSwap(last, n) // or another has told about the same
+	}
 	return told
 }
 
 // doubt is how far the wall clock is from the time that limits are judged by,
 // when that is more than clocks differ by themselves; else 0.
 func (w *watch) doubt() time.Duration {
-	now := w.Now()
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	if off := w.wall.Now().Round(0).Sub(now); off.Abs() > maxLead {
+	if off := w.wall.Now().Round(0).Sub(w.Now()); off.Abs() > maxLead {
 		return off
 	}
 	return 0
@@ -84,8 +84,7 @@ func (w *watch) doubt() time.Duration {
 // set believes the wall clock again.
 func (w *watch) set() time.Time {
 	now := w.wall.Now()
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	w.start, w.base, w.last = now, now.Round(0), now.Round(0)
-	return w.base
+	w.from.Store(&watchStart{now, now.Round(0)})
+	w.last.Store(now.UnixNano())
+	return now.Round(0)
 }

@@ -61,6 +61,7 @@ type AccountRecord = accountRecord
 // TimeAfter is the time that a watch tells so long after its start, when the
 // wall clock was set by that much meanwhile.
 func TimeAfter(start time.Time, elapsed, set time.Duration) time.Time {
-	w := &watch{base: start, last: start}
-	return w.tell(start.Add(elapsed+set), elapsed)
+	w := &watch{}
+	w.last.Store(start.UnixNano())
+	return w.tell(start.Add(elapsed+set), start.Add(elapsed)).UTC()
 }
