@@ -136,7 +136,7 @@ func (a *anchor) write(seq uint64, root sum) error {
 	if _, err := a.file.WriteAt(a.slot(), anchorSector*int64(1+seq%2)); err != nil {
 		return fmt.Errorf("writing the anchor: %w", err)
 	}
-	if err := a.file.Sync(); err != nil {
+	if err := syncData(a.file); err != nil {
 		return fmt.Errorf("writing the anchor: %w", err)
 	}
 	return nil

@@ -1,0 +1,8 @@
+//go:build !linux
+
+package limiter
+
+import "os"
+
+// syncData puts a file's content on the disk.
+func syncData(f *os.File) error { return f.Sync() }
