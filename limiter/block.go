@@ -1,0 +1,122 @@
+package limiter
+
+import (
+	"errors"
+	"time"
+)
+
+// maxWait bounds how long a request waits for the store. What waits is bounded
+// by it, too: one change an account, however many requests wait for that.
+const maxWait = 5 * time.Second
+
+var errTooSlow = errors.New("the store did not answer in time")
+
+// parking is where a caller waits for a block.
+type parking struct {
+	refill *refill
+	at     *account
+	bound  Amounts
+}
+
+// park0 registers a caller that waits for an account's next window.
+func (k *Live) park0(a *account) parking {
+	return parking{refill: a.park(&Amounts{}), at: a}
+}
+
+// park registers a caller that needs a block and asks for one.
+func (l *Limiter) park(a *account, k *Live, ask *Ask, bound *Amounts, now int64) parking {
+	if k != nil {
+		k.claim(ask, now)
+		l.markActive(k)
+	}
+	p := parking{refill: a.park(bound), at: a, bound: *bound}
+	l.askBlock(a, k)
+	return p
+}
+
+// askBlock asks the committer for the next block of an account, and to write
+// what it knows of the key's use along with it. Callers hold the account.
+func (l *Limiter) askBlock(a *account, k *Live) {
+	if a.asked {
+		return
+	}
+	a.asked = true
+	if a.slot == nil {
+		a.slot = l.shadow.take(a.id, a.lineage, a.taken())
+	}
+	var granted, counted Amounts
+	l.committer.submit(change{
+		apply: func(b *batch) error {
+			rec, err := readAccount(b, a)
+			if err != nil {
+				return err
+			}
+			a.mu.Lock()
+			for i := range granted {
+				granted[i] = a.want(Kind(i), rec.Limit[i], rec.Reserved[i])
+				rec.Reserved[i] += granted[i]
+			}
+			a.note(&rec)
+			a.mu.Unlock()
+			counted = rec.counted()
+			return b.setAccount(a.id, a.forRole, &rec)
+		},
+		done: func(err error) {
+			a.mu.Lock()
+			defer a.mu.Unlock()
+			if err == nil {
+				for i := range granted {
+					a.reserved[i] += granted[i]
+				}
+				a.counted = counted
+				a.firstDurable = a.firstDurable || a.first != 0
+			} else {
+				l.log.Error("reserving budget failed", "error", err)
+			}
+			a.answer(err)
+		},
+	})
+}
+
+// readAccount reads an account's record; a role's is made on first use, and
+// its limit is what the configuration says.
+func readAccount(r Reader, a *account) (accountRecord, error) {
+	b, err := r.Get(accountKey(a.id))
+	if a.forRole {
+		rec := accountRecord{}
+		switch {
+		case err == nil:
+			if rec, err = decodeAccount(b); err != nil {
+				return rec, err
+			}
+		case err != ErrNotFound:
+			return rec, err
+		}
+		a.mu.Lock()
+		rec.Limit = a.limit
+		a.mu.Unlock()
+		return rec, nil
+	}
+	if err != nil {
+		return accountRecord{}, err
+	}
+	return decodeAccount(b)
+}
+
+// note puts into a record what rides along with any commit of the account.
+func (a *account) note(rec *accountRecord) {
+	for i, limit := range rec.Limit {
+		if limit == NoLimit {
+			// Nothing is reserved where nothing is limited: what was used
+			// stands here instead, for when a limit is set later.
+			rec.Reserved[i] = a.spent[i]
+			a.reserved[i] = a.spent[i]
+		}
+	}
+	rec.Settled = a.spent
+	rec.First, rec.Last, rec.Pin, rec.Addr = a.first, a.last, a.pin, a.addr
+	rec.Past, rec.Kinds = a.past, a.kinds
+	if rec.Epoch == 0 {
+		rec.Epoch = a.epoch // a role's first
+	}
+}

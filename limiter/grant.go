@@ -1,0 +1,134 @@
+package limiter
+
+import (
+	"sync/atomic"
+)
+
+// Grant is an admitted request. Whoever holds it must call Settle or Cancel
+// once; calls after the first do nothing. The caller provides the memory, so
+// that admitting costs no allocation; a Grant must not be copied or reused.
+type Grant struct {
+	k         *Live
+	key       *Key
+	role      *account
+	bound     Amounts
+	epoch     int64 // of the key's account
+	roleEpoch int64
+	remaining Amounts
+	free      bool
+	began     int64
+	kinds     TokenKinds
+	onCut     func(*Refusal)
+	cut       atomic.Pointer[Refusal]
+	done      atomic.Bool
+
+	prev, next *Grant
+}
+
+// Key returns the record that the request was admitted under.
+func (g *Grant) Key() *Key { return g.key }
+
+// Remaining returns what was left of each limit after this hold; NoLimit
+// where there is none.
+func (g *Grant) Remaining() Amounts { return g.remaining }
+
+// Cut returns why the request must end, or nil while it may go on.
+func (g *Grant) Cut() *Refusal { return g.cut.Load() }
+
+// Settle ends the request with what it used. Kinds it was not asked for may
+// be given too; more than the bound is debited all the same.
+func (g *Grant) Settle(used Amounts) {
+	if g.bound[Attempts] > 0 {
+		used[Attempts] = g.bound[Attempts]
+	}
+	g.finish(used)
+}
+
+// Measured says what kinds of tokens the request used, for reports. It must be
+// called before Settle.
+func (g *Grant) Measured(kinds TokenKinds) { g.kinds = kinds }
+
+// Cancel ends a request that never reached the upstream: everything goes
+// back.
+func (g *Grant) Cancel() { g.finish(Amounts{}) }
+
+func (g *Grant) finish(used Amounts) {
+	if g.done.Swap(true) {
+		return
+	}
+	if g.free {
+		used = Amounts{}
+	}
+	k := g.k
+	k.mu.Lock()
+	k.unlink(g)
+	k.settle(g.epoch, &g.bound, &used)
+	if !g.free {
+		k.tellThresholds()
+		k.kinds.add(g.kinds)
+		k.history.used(g.began, &used, &g.kinds)
+	}
+	if k.overdrawn() {
+		k.l.askBlock(&k.account, k)
+	}
+	if role := g.role; role != nil && !g.free {
+		role.mu.Lock()
+		role.settle(g.roleEpoch, &g.bound, &used)
+		if role.overdrawn() {
+			k.l.askBlock(role, nil)
+		}
+		role.mu.Unlock()
+	}
+	if k.inflight == 0 && !k.ending && k.key.EndedStatus == "" && k.halt == "" && k.renews == "" {
+		if v, kind := k.judge(&Amounts{}, k.strict()); v == spent {
+			k.ending = true
+			k.l.finalEnd(k, Exhausted, exhaustedCode[kind])
+		}
+	}
+	k.mu.Unlock()
+}
+
+func (k *Live) link(g *Grant) {
+	k.inflight++
+	k.l.holds.Add(1)
+	if g.next = k.grants; g.next != nil {
+		g.next.prev = g
+	}
+	k.grants = g
+}
+
+func (k *Live) unlink(g *Grant) {
+	k.inflight--
+	k.l.holds.Add(-1)
+	if g.next != nil {
+		g.next.prev = g.prev
+	}
+	if g.prev != nil {
+		g.prev.next = g.next
+	} else {
+		k.grants = g.next
+	}
+	g.prev, g.next = nil, nil
+}
+
+// cut ends every running request of the key and returns how many there were.
+// Callers must not hold the key.
+func (k *Live) cut(r *Refusal) int {
+	k.mu.Lock()
+	var ends []func(*Refusal)
+	n := 0
+	for g := k.grants; g != nil; g = g.next {
+		if !g.cut.CompareAndSwap(nil, r) {
+			continue
+		}
+		n++
+		if g.onCut != nil {
+			ends = append(ends, g.onCut)
+		}
+	}
+	k.mu.Unlock()
+	for _, end := range ends {
+		end(r)
+	}
+	return n
+}
