@@ -67,7 +67,9 @@ nobody; keep the seal key in a place of its own.`,
 			if withSeal {
 				path += "?seal=true"
 			}
-			n, keys, err := c.save(cmd.Context(), path, args[0], progressTo(cmd.ErrOrStderr()))
+			p := showProgress(cmd.ErrOrStderr(), "Backing up", inBytes)
+			n, keys, err := c.save(cmd.Context(), path, args[0], p)
+			p.end()
 			if err != nil {
 				return err
 			}
@@ -84,7 +86,7 @@ nobody; keep the seal key in a place of its own.`,
 
 // save writes an answer of any length to a new file, and lets it stand only
 // when it is a whole backup.
-func (c *client) save(ctx context.Context, path, file string, progress func(int64)) (n, keys int64, err error) {
+func (c *client) save(ctx context.Context, path, file string, progress io.Writer) (n, keys int64, err error) {
 	if _, err := os.Lstat(file); !errors.Is(err, fs.ErrNotExist) {
 		return 0, 0, errors.Join(fmt.Errorf("%s is there already: name another file", file), err)
 	}
@@ -106,7 +108,7 @@ func (c *client) save(ctx context.Context, path, file string, progress func(int6
 			err = errors.Join(err, os.Remove(partial))
 		}
 	}()
-	n, err = io.Copy(io.MultiWriter(out, counter{new(int64), progress}), res)
+	n, err = io.Copy(io.MultiWriter(out, progress), res)
 	if err != nil {
 		return n, 0, fmt.Errorf("reading the answer of %s: %w", c.where, err)
 	}
@@ -119,34 +121,22 @@ func (c *client) save(ctx context.Context, path, file string, progress func(int6
 	return n, keys, out.Sync()
 }
 
-// counter reports how much has passed.
-type counter struct {
-	n      *int64
-	report func(int64)
+// watched is a file whose reading is progress.
+type watched struct {
+	io.ReadSeeker
+	p *progress
 }
 
-func (c counter) Write(p []byte) (int, error) {
-	*c.n += int64(len(p))
-	c.report(*c.n)
-	return len(p), nil
+func (f watched) Read(b []byte) (int, error) {
+	n, err := f.ReadSeeker.Read(b)
+	f.p.add(int64(n))
+	return n, err
 }
 
-// progressTo shows how much was done on a terminal, and nothing in a pipe.
-func progressTo(w io.Writer) func(int64) {
-	file, ok := w.(*os.File)
-	if !ok {
-		return func(int64) {}
-	}
-	if info, err := file.Stat(); err != nil || info.Mode()&os.ModeCharDevice == 0 {
-		return func(int64) {}
-	}
-	var last time.Time
-	return func(n int64) {
-		if now := time.Now(); now.Sub(last) >= 100*time.Millisecond {
-			last = now
-			fmt.Fprintf(file, "\r%d kB ", n>>10) //nolint:errcheck // only a picture
-		}
-	}
+func (f watched) Seek(offset int64, whence int) (int64, error) {
+	at, err := f.ReadSeeker.Seek(offset, whence)
+	f.p.set(at)
+	return at, err
 }
 
 func restoreCommand(f *common) *cobra.Command {
@@ -170,10 +160,18 @@ they work at once, and may forward again what they had forwarded since.`,
 			}
 			defer file.Close() //nolint:errcheck // it is only read
 			log := slog.New(slog.DiscardHandler)
-			if _, err := limiter.CheckBackup(file); err != nil {
+			info, err := file.Stat()
+			if err != nil {
+				return err
+			}
+			p := showProgress(cmd.ErrOrStderr(), "Restoring", inBytes)
+			defer p.end()
+			p.of(info.Size())
+			backup := watched{file, p}
+			if _, err := limiter.CheckBackup(backup); err != nil {
 				return fmt.Errorf("%s: %w", args[0], err)
 			}
-			if _, err := file.Seek(0, io.SeekStart); err != nil {
+			if _, err := backup.Seek(0, io.SeekStart); err != nil {
 				return err
 			}
 			if anchor == "" {
@@ -187,7 +185,8 @@ they work at once, and may forward again what they had forwarded since.`,
 				return err
 			}
 			defer func() { err = errors.Join(err, s.Close()) }()
-			done, err := limiter.Restore(s, file, anchor, time.Now(), trust, log)
+			done, err := limiter.Restore(s, backup, anchor, time.Now(), trust, log)
+			p.end()
 			if err != nil {
 				return err
 			}

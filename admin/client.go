@@ -123,7 +123,7 @@ func (c *client) call(ctx context.Context, method, path string, body, into any) 
 }
 
 func (c *client) raw(ctx context.Context, method, path string, body any) ([]byte, error) {
-	res, err := c.do(ctx, c.http, method, path, body)
+	res, err := c.do(ctx, method, path, body)
 	if err != nil {
 		return nil, err
 	}
@@ -152,11 +152,17 @@ func (c *client) refusal(res *http.Response, body []byte) error {
 	return &refused{res.StatusCode, answer.Error.Code, answer.Error.Message}
 }
 
+// patient is the client for calls that may take any time.
+func (c *client) patient() *client {
+	p, h := *c, *c.http
+	h.Timeout = 0
+	p.http = &h
+	return &p
+}
+
 // open begins a GET whose answer may be of any length and take any time.
 func (c *client) open(ctx context.Context, path string) (io.ReadCloser, error) {
-	patient := *c.http
-	patient.Timeout = 0
-	res, err := c.do(ctx, &patient, http.MethodGet, path, nil)
+	res, err := c.patient().do(ctx, http.MethodGet, path, nil)
 	if err != nil || res.StatusCode == http.StatusOK {
 		if err != nil {
 			return nil, err
@@ -172,7 +178,7 @@ func (c *client) open(ctx context.Context, path string) (io.ReadCloser, error) {
 }
 
 // do sends a call. Whoever gets the answer closes its body.
-func (c *client) do(ctx context.Context, by *http.Client, method, path string, body any) (*http.Response, error) {
+func (c *client) do(ctx context.Context, method, path string, body any) (*http.Response, error) {
 	var reader io.Reader
 	if body != nil {
 		b, err := json.Marshal(body)
@@ -194,7 +200,7 @@ func (c *client) do(ctx context.Context, by *http.Client, method, path string, b
 	if c.token != "" {
 		r.Header.Set("Authorization", "Bearer "+c.token)
 	}
-	res, err := by.Do(r)
+	res, err := c.http.Do(r)
 	if err != nil {
 		return nil, c.unreachable(err)
 	}

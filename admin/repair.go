@@ -67,7 +67,9 @@ right now, --clock believes it again.`,
 			if err != nil {
 				return err
 			}
-			raw, err := c.raw(cmd.Context(), "POST", "/store/repair", map[string]bool{"forfeit": forfeit, "clock": clock})
+			p := showProgress(cmd.ErrOrStderr(), "Repairing", inKeys)
+			raw, err := c.patient().raw(cmd.Context(), "POST", "/store/repair", map[string]bool{"forfeit": forfeit, "clock": clock})
+			p.end()
 			if err != nil {
 				return err
 			}
