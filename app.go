@@ -89,7 +89,7 @@ type App struct {
 	storage   Storage
 	engine    *engine
 	targets   map[string]*target
-	roles     map[string]limiter.RoleBudget
+	roles     map[string]limiter.Role
 	logger    *zap.Logger
 	slogger   *slog.Logger
 	sink      *eventSink
@@ -190,9 +190,10 @@ func (a *App) Provision(ctx caddy.Context) error {
 		t.admitted, t.spent = a.engine.metrics.counter(name), a.engine.metrics.use(name)
 		a.targets[name] = t
 	}
-	a.roles = make(map[string]limiter.RoleBudget, len(a.Roles))
+	a.roles = make(map[string]limiter.Role, len(a.Roles))
 	for name, role := range a.Roles {
-		budget := limiter.RoleBudget{Limit: limiter.NoLimits()}
+		settled := limiter.NewRole()
+		budget := &settled.Budget
 		if role != nil && role.Budget != nil {
 			limit, err := role.Budget.limit()
 			if err != nil {
@@ -205,7 +206,7 @@ func (a *App) Provision(ctx caddy.Context) error {
 				}
 			}
 		}
-		a.roles[name] = budget
+		a.roles[name] = settled
 	}
 	return nil
 }
@@ -294,7 +295,9 @@ func (a *App) opening() opening {
 
 // Forfeit mends a store that does not agree with its anchor; see
 // [limiter.Forfeit].
-func (a *App) Forfeit() (limiter.Repaired, error) { return a.engine.forfeit(a.opening()) }
+func (a *App) Forfeit(by limiter.Caller) (limiter.Repaired, error) {
+	return a.engine.forfeit(by, a.opening())
+}
 
 // UpstreamInfos lists the upstreams as configured, without credentials.
 func (a *App) UpstreamInfos() []admin.UpstreamInfo {

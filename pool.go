@@ -60,7 +60,7 @@ type opening struct {
 	open   func(dir string, log *slog.Logger) (limiter.Store, error)
 	anchor string
 	log    *slog.Logger
-	roles  map[string]limiter.RoleBudget
+	roles  map[string]limiter.Role
 }
 
 func (o *opening) anchorIn(dir string) string {
@@ -163,7 +163,7 @@ func openLimiter(dir string, o opening, observe limiter.Observer) (*limiter.Limi
 var errInOrder = errors.New("the store is in order: there is nothing to repair")
 
 // forfeit closes a store that is in doubt, mends it, and opens it.
-func (e *engine) forfeit(o opening) (limiter.Repaired, error) {
+func (e *engine) forfeit(by limiter.Caller, o opening) (limiter.Repaired, error) {
 	var done limiter.Repaired
 	_, err := e.open(o)
 	e.mu.Lock()
@@ -185,7 +185,7 @@ func (e *engine) forfeit(o opening) (limiter.Repaired, error) {
 	e.opening = mended
 	e.mu.Unlock()
 
-	err = e.mend(l, o, &done)
+	err = e.mend(l, by, o, &done)
 
 	e.mu.Lock()
 	e.limiter, e.failed, e.nextTry, e.opening = nil, err, time.Time{}, nil
@@ -198,7 +198,7 @@ func (e *engine) forfeit(o opening) (limiter.Repaired, error) {
 	return done, err
 }
 
-func (e *engine) mend(l *limiter.Limiter, o opening, done *limiter.Repaired) error {
+func (e *engine) mend(l *limiter.Limiter, by limiter.Caller, o opening, done *limiter.Repaired) error {
 	if l != nil {
 		if err := l.Close(); err != nil {
 			o.log.Warn("closing the store that is in doubt", "error", err)
@@ -211,7 +211,7 @@ func (e *engine) mend(l *limiter.Limiter, o opening, done *limiter.Repaired) err
 	if err != nil {
 		return err
 	}
-	*done, err = limiter.Forfeit(store, o.anchorIn(e.dir), time.Now(), o.log)
+	*done, err = limiter.Forfeit(store, by, o.anchorIn(e.dir), time.Now(), o.log)
 	return errors.Join(err, store.Close())
 }
 

@@ -111,7 +111,7 @@ func TestAStoreInDoubtIsOpenedOnlyByARepair(t *testing.T) {
 	}
 	lookup := mintIn(t, l, 100)
 	useIn(t, l, lookup)
-	if _, err := e.forfeit(o); !errors.Is(err, errInOrder) {
+	if _, err := e.forfeit(limiter.Operator, o); !errors.Is(err, errInOrder) {
 		t.Errorf("repairing a store in order: %v", err)
 	}
 	if code := useIn(t, l, lookup); code != "" {
@@ -134,7 +134,7 @@ func TestAStoreInDoubtIsOpenedOnlyByARepair(t *testing.T) {
 			t.Fatalf("without its anchor: %v", err)
 		}
 	}
-	done, err := next.forfeit(o)
+	done, err := next.forfeit(limiter.Operator, o)
 	if err != nil || done.Keys != 1 || done.Forfeited != 1 {
 		t.Fatalf("%+v, %v", done, err)
 	}

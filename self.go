@@ -28,7 +28,7 @@ func (h *Handler) serveSelf(w http.ResponseWriter, r *http.Request, l *limiter.L
 			return h.refuse(w, t, about(key, limiter.CodeMethodNotAllowed, "may not be revoked by its holder"), 0)
 		}
 		var err error
-		if view, _, err = l.Revoke(r.Context(), limiter.Caller{Name: key.ID}, key.ID, "revoked by its holder"); err != nil {
+		if view, _, err = l.Revoke(r.Context(), limiter.Holder(key, clientAddr(r).String()), key.ID, "revoked by its holder"); err != nil {
 			h.logger.Error("revoking a key for its holder", zap.String("key_id", key.ID), zap.Error(err))
 			return h.refuse(w, t, storeClosed(), 0)
 		}

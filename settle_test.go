@@ -121,7 +121,7 @@ func TestWhateverHappensBelowSettlesOnce(t *testing.T) {
 				}
 			}()
 			x.settle() // a second time changes nothing
-			view, err = l.Get(context.Background(), view.ID)
+			view, err = l.Get(context.Background(), limiter.Operator, view.ID)
 			if err != nil {
 				t.Fatal(err)
 			}

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"log/slog"
 	"net/http"
+	"net/netip"
 
 	"github.com/caddyserver/caddy/v2"
 
@@ -50,8 +51,16 @@ func (a *AdminAPI) serve(w http.ResponseWriter, r *http.Request) error {
 		}
 		return nil
 	}
-	http.StripPrefix(basePath, NewHandler(backend, limiter.Operator, a.log)).ServeHTTP(w, r)
+	http.StripPrefix(basePath, NewHandler(backend, limiter.Operator.At(peer(r)), a.log)).ServeHTTP(w, r)
 	return nil
+}
+
+// peer is the address that a call came from. On a unix socket there is none.
+func peer(r *http.Request) string {
+	if addr, err := netip.ParseAddrPort(r.RemoteAddr); err == nil {
+		return addr.Addr().Unmap().String()
+	}
+	return "unix"
 }
 
 // Interface guards

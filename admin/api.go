@@ -36,7 +36,7 @@ type Backend interface {
 	PriceTable() *upstream.Prices
 	// Forfeit mends a store that does not agree with its anchor, by counting
 	// every remaining budget as spent.
-	Forfeit() (limiter.Repaired, error)
+	Forfeit(by limiter.Caller) (limiter.Repaired, error)
 	// BaseURL is the public address of this server, or empty.
 	BaseURL() string
 }
@@ -170,6 +170,8 @@ func (a *api) fail(w http.ResponseWriter, err error) {
 	case errors.As(err, &known):
 	case errors.As(err, &wrong):
 		known = &apiError{http.StatusBadRequest, "invalid_request", wrong.Error()}
+	case errors.Is(err, limiter.ErrForbidden):
+		known = &apiError{http.StatusForbidden, "forbidden", err.Error()}
 	case errors.Is(err, limiter.ErrNotFound):
 		known = &apiError{http.StatusNotFound, "not_found", "there is no such key"}
 	case errors.Is(err, limiter.ErrVersion):
@@ -232,7 +234,7 @@ func (a *api) list(l *limiter.Limiter, r *http.Request) (int, any, error) {
 	if err != nil {
 		return 0, nil, err
 	}
-	page, err := l.List(r.Context(), f)
+	page, err := l.List(r.Context(), a.caller, f)
 	if err != nil {
 		return 0, nil, err
 	}
@@ -301,7 +303,7 @@ func filterOf(q url.Values) (limiter.Filter, error) {
 }
 
 func (a *api) show(l *limiter.Limiter, r *http.Request) (int, any, error) {
-	return key(l.Get(r.Context(), r.PathValue("id")))
+	return key(l.Get(r.Context(), a.caller, r.PathValue("id")))
 }
 
 // key answers with one key.
@@ -355,7 +357,7 @@ func (a *api) forget(l *limiter.Limiter, r *http.Request) (int, any, error) {
 }
 
 func (a *api) usage(l *limiter.Limiter, r *http.Request) (int, any, error) {
-	h, err := l.Usage(r.Context(), r.PathValue("id"))
+	h, err := l.Usage(r.Context(), a.caller, r.PathValue("id"))
 	return http.StatusOK, h, err
 }
 

@@ -39,7 +39,7 @@ func (a *api) backup(w http.ResponseWriter, r *http.Request) {
 	h.Set("Content-Type", "application/octet-stream")
 	h.Set("Cache-Control", "no-store")
 	h.Set("X-Content-Type-Options", "nosniff")
-	keys, err := l.Backup(r.Context(), w, withSalts)
+	keys, err := l.Backup(r.Context(), a.caller, w, withSalts)
 	if err != nil {
 		a.log.Error("a backup broke off", "by", a.caller.Name, "error", err)
 		panic(http.ErrAbortHandler)
@@ -185,7 +185,7 @@ they work at once, and may forward again what they had forwarded since.`,
 				return err
 			}
 			defer func() { err = errors.Join(err, s.Close()) }()
-			done, err := limiter.Restore(s, backup, anchor, time.Now(), trust, log)
+			done, err := limiter.Restore(s, limiter.Operator, backup, anchor, time.Now(), trust, log)
 			p.end()
 			if err != nil {
 				return err

@@ -6,6 +6,8 @@ import (
 	"net/http/httptest"
 	"strings"
 	"testing"
+
+	"github.com/till-proxy/till/limiter"
 )
 
 func TestEnvPointsClientsHere(t *testing.T) {
@@ -46,7 +48,7 @@ func TestEnvAsksTheServerWhichUpstreamAStringIsFor(t *testing.T) {
 			http.Error(rw, "no", http.StatusUnauthorized)
 			return
 		}
-		view, err := w.Get(r.Context(), m.ID)
+		view, err := w.Get(r.Context(), limiter.Operator, m.ID)
 		if err != nil {
 			t.Error(err)
 		}

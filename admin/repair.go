@@ -33,7 +33,7 @@ func (a *api) repair(w http.ResponseWriter, r *http.Request) {
 		}).ServeHTTP(w, r)
 		return
 	}
-	done, err := a.backend.Forfeit()
+	done, err := a.backend.Forfeit(a.caller)
 	if err != nil {
 		a.fail(w, &apiError{http.StatusConflict, "not_repaired", err.Error()})
 		return

@@ -36,9 +36,7 @@ func newWorld(t *testing.T) *world {
 	if err != nil {
 		t.Fatal(err)
 	}
-	l, err := limiter.Open(limiter.Options{Store: store, Roles: map[string]limiter.RoleBudget{
-		"ci": {Limit: limiter.NoLimits()},
-	}})
+	l, err := limiter.Open(limiter.Options{Store: store, Roles: map[string]limiter.Role{"ci": limiter.NewRole()}})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -76,7 +74,7 @@ func (b backend) UpstreamInfos() []UpstreamInfo { return b.w.upstreams }
 func (b backend) BaseURL() string               { return b.w.base }
 
 // Forfeit stands for the engine's, which the tests of the root drive.
-func (b backend) Forfeit() (limiter.Repaired, error) {
+func (b backend) Forfeit(limiter.Caller) (limiter.Repaired, error) {
 	if !b.w.closed {
 		return limiter.Repaired{}, errors.New("the store is in order: there is nothing to repair")
 	}

@@ -190,7 +190,7 @@ func TestABudgetThatWentBackClosesTheStoreAtItsFirstUse(t *testing.T) {
 func TestForfeitingSpendsWhatMayHaveBeenSpent(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
-	w.roles = map[string]limiter.RoleBudget{"ci": {Limit: limiter.Amounts{50, limiter.NoLimit, limiter.NoLimit, limiter.NoLimit}}}
+	w.roles = map[string]limiter.Role{"ci": {Budget: limiter.RoleBudget{Limit: limiter.Amounts{50, limiter.NoLimit, limiter.NoLimit, limiter.NoLimit}}, Max: limiter.NoLimits()}}
 	if err := w.SetRoles(w.roles); err != nil {
 		t.Fatal(err)
 	}
@@ -219,7 +219,7 @@ func TestForfeitingSpendsWhatMayHaveBeenSpent(t *testing.T) {
 	}
 	for cut := 1; ; cut++ { // off at every commit, and run again
 		w.disk.FailAt(cut, cut%2 == 1)
-		done, err := limiter.Forfeit(w.disk.Open(), w.anchor, w.clock.Now(), discard)
+		done, err := limiter.Forfeit(w.disk.Open(), limiter.Operator, w.anchor, w.clock.Now(), discard)
 		w.disk.Heal()
 		if err == nil {
 			if done.Keys != 5 || done.Suspended > 3 {

@@ -32,7 +32,16 @@ var ErrBackup = errors.New("this is no whole backup")
 
 // Backup writes a backup to w while the store is in use, and returns how many
 // keys are in it. What is reserved at that moment counts as spent in it.
-func (l *Limiter) Backup(ctx context.Context, w io.Writer, withSalts bool) (keys int64, err error) {
+func (l *Limiter) Backup(ctx context.Context, by Caller, w io.Writer, withSalts bool) (keys int64, err error) {
+	if err := l.authorise(by, Everything, nil); err != nil {
+		return 0, err
+	}
+	err = l.committer.do(func(b *batch) error {
+		return b.audit(by.entry(ActStoreBackup, "", map[string]Delta{"with_seal": {nil, withSalts}}))
+	}, nil)
+	if err != nil {
+		return 0, fmt.Errorf("writing the audit log: %w", err)
+	}
 	sum := sha256.New()
 	out := bufio.NewWriterSize(io.MultiWriter(w, sum), 64<<10)
 	if _, err := out.WriteString(backupMagic); err != nil {
@@ -172,7 +181,7 @@ type Restored struct {
 // an anchor for it. The whole backup is checked before anything is written. Keys
 // that were alive in it are suspended, unless trust says otherwise: what was used
 // or revoked since the backup is not known.
-func Restore(s Store, backup io.ReadSeeker, anchorPath string, now time.Time, trust bool, log *slog.Logger) (Restored, error) {
+func Restore(s Store, by Caller, backup io.ReadSeeker, anchorPath string, now time.Time, trust bool, log *slog.Logger) (Restored, error) {
 	if _, err := CheckBackup(backup); err != nil {
 		return Restored{}, err
 	}
@@ -220,7 +229,7 @@ func Restore(s Store, backup io.ReadSeeker, anchorPath string, now time.Time, tr
 	if err != nil {
 		return Restored{}, fmt.Errorf("restoring: %w", err)
 	}
-	r := rebuild{store: s, now: now, suspend: !trust}
+	r := rebuild{store: s, now: now, by: by, action: ActStoreRestore, suspend: !trust}
 	if err := r.run(anchorPath); err != nil {
 		return Restored{}, err
 	}

@@ -25,6 +25,10 @@ type batch struct {
 
 	now time.Time // the store is told it; zero: not now
 
+	clock   Clock // what time entries of the audit log get
+	chain   chain // the audit log with what this batch adds to it
+	chained bool  // it adds something
+
 	digest  *digest // before this batch; nil without an anchor
 	store   [16]byte
 	buckets map[uint16]sum // those that change
@@ -137,10 +141,17 @@ func (b *batch) finish() error {
 			return err
 		}
 	}
+	if b.digest != nil {
+		b.root = b.digest.root
+	}
+	if b.chained {
+		if err := b.setChain(&b.root); err != nil {
+			return err
+		}
+	}
 	if b.digest == nil {
 		return nil
 	}
-	b.root = b.digest.root
 	for bucket, s := range b.buckets {
 		b.root.take(b.digest.bucketRoot(bucket, b.digest.buckets[bucket]))
 		b.root.add(b.digest.bucketRoot(bucket, s))

@@ -9,9 +9,10 @@ import (
 )
 
 // edit runs fn on a copy of a key's record and its account, inside the
-// committer, and writes both. fn says what changes; it must not have other
-// effects. after runs on the key in memory once that is durable.
-func (l *Limiter) edit(id string, fn func(key *Key, acct *accountRecord) error, after func(k *Live)) error {
+// committer, and writes both, with an entry in the audit log when that changed
+// the record. fn says what changes; it must not have other effects. after runs
+// on the key in memory once that is durable.
+func (l *Limiter) edit(by Caller, action, id string, fn func(key *Key, acct *accountRecord) error, after func(k *Live)) error {
 	var key *Key
 	return l.committer.do(func(b *batch) error {
 		old, acct, err := readKey(b, id)
@@ -22,11 +23,15 @@ func (l *Limiter) edit(id string, fn func(key *Key, acct *accountRecord) error, 
 		if err := fn(key, &acct); err != nil {
 			return err
 		}
-		if !reflect.DeepEqual(key, old) {
+		changed := !reflect.DeepEqual(key, old)
+		if changed {
 			key.Version++
 		}
 		acct.Limit = key.Limit
-		return writeKey(b, old, key, &acct)
+		if err := writeKey(b, old, key, &acct); err != nil || !changed {
+			return err
+		}
+		return b.audit(by.entry(action, id, changes(old, key)))
 	}, func() { l.follow(key, after) })
 }
 
@@ -35,12 +40,12 @@ func (l *Limiter) edit(id string, fn func(key *Key, acct *accountRecord) error, 
 // name and labels change; else ErrDead. ifVersion, unless 0, must be the
 // key's version; else ErrVersion.
 func (l *Limiter) Change(_ context.Context, by Caller, id string, ifVersion int64, fn func(*Key) error) (View, error) {
-	k, err := l.load(id)
+	k, err := l.reach(by, KeysUpdate, id)
 	if err != nil {
 		return View{}, err
 	}
 	var epoch int64
-	err = l.edit(id, func(key *Key, acct *accountRecord) error {
+	err = l.edit(by, ActKeyUpdate, id, func(key *Key, acct *accountRecord) error {
 		if ifVersion != 0 && ifVersion != key.Version {
 			return fmt.Errorf("%w: it is at version %d, not %d", ErrVersion, key.Version, ifVersion)
 		}
@@ -88,7 +93,7 @@ func (l *Limiter) Change(_ context.Context, by Caller, id string, ifVersion int6
 		return View{}, err
 	}
 	l.log.Info("key changed", "key_id", id, "by", by.Name)
-	return l.Get(context.Background(), id)
+	return l.viewNow(id)
 }
 
 // derive is the status of the key as if its record were key.
@@ -127,11 +132,11 @@ func (l *Limiter) GrantMore(_ context.Context, by Caller, id string, more More) 
 	if more.Lifetime < 0 {
 		return View{}, invalid("expires_in", "must not be negative, got %s", more.Lifetime)
 	}
-	k, err := l.load(id)
+	k, err := l.reach(by, KeysUpdate, id)
 	if err != nil {
 		return View{}, err
 	}
-	err = l.edit(id, func(key *Key, acct *accountRecord) error {
+	err = l.edit(by, ActKeyGrant, id, func(key *Key, acct *accountRecord) error {
 		status, code := k.derive(key)
 		if status == Revoked {
 			return ErrRevoked
@@ -177,13 +182,13 @@ func (l *Limiter) GrantMore(_ context.Context, by Caller, id string, more More) 
 		return View{}, err
 	}
 	l.log.Info("key granted more", "key_id", id, "activations", more.Activations, "lifetime", more.Lifetime, "by", by.Name)
-	return l.Get(context.Background(), id)
+	return l.viewNow(id)
 }
 
 // Suspend stops a key until it is resumed, and cuts what it has running. It
 // holds in memory at once; the error says when it could not be made durable.
-func (l *Limiter) Suspend(ctx context.Context, by Caller, id string) (View, error) {
-	view, _, err := l.end(ctx, by, id, CodeKeySuspended, func(key *Key, now time.Time) error {
+func (l *Limiter) Suspend(_ context.Context, by Caller, id string) (View, error) {
+	view, _, err := l.end(by, ActKeySuspend, id, CodeKeySuspended, func(key *Key, now time.Time) error {
 		if key.EndedStatus == Revoked {
 			return ErrRevoked
 		}
@@ -196,11 +201,11 @@ func (l *Limiter) Suspend(ctx context.Context, by Caller, id string) (View, erro
 }
 
 // Resume ends a suspension. A key that was not suspended stays as it is.
-func (l *Limiter) Resume(ctx context.Context, by Caller, id string) (View, error) {
-	if _, err := l.load(id); err != nil {
+func (l *Limiter) Resume(_ context.Context, by Caller, id string) (View, error) {
+	if _, err := l.reach(by, KeysRevoke, id); err != nil {
 		return View{}, err
 	}
-	err := l.edit(id, func(key *Key, _ *accountRecord) error {
+	err := l.edit(by, ActKeyResume, id, func(key *Key, _ *accountRecord) error {
 		if key.EndedStatus == Revoked {
 			return ErrRevoked
 		}
@@ -215,20 +220,20 @@ func (l *Limiter) Resume(ctx context.Context, by Caller, id string) (View, error
 		return View{}, err
 	}
 	l.log.Info("key resumed", "key_id", id, "by", by.Name)
-	return l.Get(ctx, id)
+	return l.viewNow(id)
 }
 
 // Revoke ends a key for ever and cuts what it has running; it returns how
 // many requests those were. It holds in memory at once; the error says when
 // it could not be made durable. Revoking twice changes nothing.
-func (l *Limiter) Revoke(ctx context.Context, by Caller, id, reason string) (View, int, error) {
+func (l *Limiter) Revoke(_ context.Context, by Caller, id, reason string) (View, int, error) {
 	if err := validText("reason", reason); err != nil {
 		return View{}, 0, err
 	}
 	if reason == "" {
 		reason = "revoked by " + by.Name
 	}
-	return l.end(ctx, by, id, CodeKeyRevoked, func(key *Key, now time.Time) error {
+	return l.end(by, ActKeyRevoke, id, CodeKeyRevoked, func(key *Key, now time.Time) error {
 		if key.EndedStatus != Revoked {
 			key.EndedAt, key.EndedStatus, key.EndedReason = now, Revoked, reason
 			key.SuspendedAt = time.Time{}
@@ -238,8 +243,8 @@ func (l *Limiter) Revoke(ctx context.Context, by Caller, id, reason string) (Vie
 }
 
 // end stops a key in memory, cuts its requests, and makes that durable.
-func (l *Limiter) end(ctx context.Context, by Caller, id string, code Code, fn func(*Key, time.Time) error) (View, int, error) {
-	k, err := l.load(id)
+func (l *Limiter) end(by Caller, action, id string, code Code, fn func(*Key, time.Time) error) (View, int, error) {
+	k, err := l.reach(by, KeysRevoke, id)
 	if err != nil {
 		return View{}, 0, err
 	}
@@ -253,7 +258,7 @@ func (l *Limiter) end(ctx context.Context, by Caller, id string, code Code, fn f
 	k.mu.Unlock()
 	cut := k.cut(refusal)
 	var changed *Key
-	err = l.edit(id, func(key *Key, _ *accountRecord) error {
+	err = l.edit(by, action, id, func(key *Key, _ *accountRecord) error {
 		old := *key
 		changed = nil
 		if err := fn(key, now); err != nil {
@@ -281,7 +286,7 @@ func (l *Limiter) end(ctx context.Context, by Caller, id string, code Code, fn f
 		l.tell(Event{Name: map[Code]EventName{CodeKeyRevoked: KeyRevoked, CodeKeySuspended: KeySuspended}[code], Key: changed, Code: code, By: by.Name})
 	}
 	l.log.Info("key stopped", "key_id", id, "code", string(code), "requests_cut", cut, "by", by.Name)
-	view, err := l.Get(ctx, id)
+	view, err := l.viewNow(id)
 	return view, cut, err
 }
 
@@ -307,7 +312,10 @@ func (l *Limiter) finalEnd(k *Live, status Status, code Code) {
 			key = old.clone()
 			key.Version++
 			key.EndedAt, key.EndedStatus, key.EndedReason = l.clock.Now().UTC(), status, string(code)
-			return writeKey(b, old, key, &acct)
+			if err := writeKey(b, old, key, &acct); err != nil {
+				return err
+			}
+			return b.audit(itself.entry(endAction[status], id, changes(old, key)))
 		},
 		done: func(err error) {
 			if err == nil && key != nil {
@@ -324,9 +332,11 @@ func (l *Limiter) finalEnd(k *Live, status Status, code Code) {
 	})
 }
 
+var endAction = map[Status]string{Exhausted: ActKeyExhausted, Expired: ActKeyExpired}
+
 // Forget removes the record of an ended key. What it used stays in the tally.
 func (l *Limiter) Forget(_ context.Context, by Caller, id string) error {
-	k, err := l.load(id)
+	k, err := l.reach(by, KeysUpdate, id)
 	if err != nil {
 		return err
 	}
@@ -371,7 +381,10 @@ func (l *Limiter) Forget(_ context.Context, by Caller, id string) error {
 		}
 		t.Forgotten.add(view.Used)
 		t.Forgotten.add(view.Past)
-		return b.count(key.recorded(), "")
+		if err := b.count(key.recorded(), ""); err != nil {
+			return err
+		}
+		return b.audit(by.entry(ActKeyForget, id, changes(key, nil)))
 	}, func() { l.drop(k) })
 	if err != nil {
 		k.mu.Lock()

@@ -32,6 +32,8 @@ type committer struct {
 	digest  *digest     // nil without an anchor
 
 	clock    *watch
+	chain    chain // the audit log as of the last commit
+	head     atomic.Pointer[chain]
 	marked   time.Time // the store was told this time last
 	saidFull time.Time
 
@@ -135,7 +137,7 @@ func (c *committer) commit(changes []change) int {
 	for {
 		taken = 0
 		err := c.store.Update(func(tx Tx) error {
-			b = &batch{Tx: tx, digest: c.digest}
+			b = &batch{Tx: tx, digest: c.digest, clock: c.clock, chain: c.chain}
 			if c.anchor != nil {
 				b.store = c.anchor.store
 			}
@@ -184,6 +186,9 @@ func (c *committer) commit(changes []change) int {
 	if !b.now.IsZero() && b.entries > 0 {
 		c.marked = b.now
 	}
+	if b.chained && c.failed.Load() == nil {
+		c.extend(b.chain)
+	}
 	if b.sums != nil && c.failed.Load() == nil {
 		c.tallied(*b.sums)
 	}
@@ -191,6 +196,12 @@ func (c *committer) commit(changes []change) int {
 		changes[i].done(errs[i])
 	}
 	return taken
+}
+
+// extend takes over the audit log as it is after a commit.
+func (c *committer) extend(to chain) {
+	c.chain = to
+	c.head.Store(&to)
 }
 
 // full says, at most once a minute, that nothing can be written.

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -184,6 +185,7 @@ func TestNoScheduleForwardsMoreThanTheLimit(t *testing.T) {
 		type book struct {
 			*key
 			limit, forwarded, lost int64
+			grants                 int
 			running                []*limiter.Grant
 		}
 		var books []*book
@@ -227,6 +229,7 @@ func TestNoScheduleForwardsMoreThanTheLimit(t *testing.T) {
 					rt.Fatal(err)
 				}
 				b.limit += n
+				b.grants++
 			},
 			"time": func(rt *rapid.T) {
 				w.clock.advance(time.Duration(rapid.IntRange(0, 4000).Draw(rt, "ms")) * time.Millisecond)
@@ -260,7 +263,13 @@ func TestNoScheduleForwardsMoreThanTheLimit(t *testing.T) {
 			},
 			"": func(rt *rapid.T) {
 				w.agree(rt)
+				if _, err := w.AuditVerify(ctx, limiter.Operator); err != nil {
+					rt.Fatal(err)
+				}
 				for _, b := range books {
+					if acts := w.acts(b.id); !strings.HasPrefix(acts, limiter.ActKeyCreate) || strings.Count(acts, limiter.ActKeyGrant) != b.grants {
+						rt.Fatalf("%d grants were acknowledged, and the audit log says: %s", b.grants, acts)
+					}
 					v := b.view()
 					if b.forwarded+int64(len(b.running)) > b.limit {
 						rt.Fatalf("%d forwarded and %d running of %d", b.forwarded, len(b.running), b.limit)

@@ -12,7 +12,8 @@ import (
 // The digest says what every account's record must be, so that a store which
 // lost or took back a part of itself is found out: Badger opens on it without
 // an error. Accounts lie in buckets; of each bucket the store keeps the sum of
-// its records' hashes, and of all buckets one root, which the anchor knows.
+// its records' hashes, and of all buckets and the audit log's head one root,
+// which the anchor knows.
 // Sums are changed in step with the records, so nobody ever has to read them
 // all: a bucket is checked when a key of it is used first.
 //
@@ -143,9 +144,15 @@ func (d *digest) verify(r Reader, a *anchor) error {
 		d.root.add(d.bucketRoot(bucket, sum(value)))
 		return true, nil
 	})
-	switch {
-	case err != nil:
+	if err != nil {
 		return err
+	}
+	if b, err := r.Get(metaAudit); err == nil {
+		d.root.add(d.hash(metaAudit, b))
+	} else if !errors.Is(err, ErrNotFound) {
+		return err
+	}
+	switch {
 	case d.root != c.root:
 		return doubt("its sums do not agree with commit %d", c.seq)
 	case c.seq < a.seq:

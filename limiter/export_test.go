@@ -65,3 +65,20 @@ func TimeAfter(start time.Time, elapsed, set time.Duration) time.Time {
 	w.last.Store(start.UnixNano())
 	return w.tell(start.Add(elapsed+set), start.Add(elapsed)).UTC()
 }
+
+// AuditLines are the entries of the audit log as they are stored.
+func (l *Limiter) AuditLines() (lines []string, err error) {
+	err = l.store.View(func(r Reader) error {
+		return r.Scan([]byte(spaceAudit), nil, false, func(_, line []byte) (bool, error) {
+			lines = append(lines, string(line))
+			return true, nil
+		})
+	})
+	return lines, err
+}
+
+// ParseAuditLine are the fields of one entry.
+func ParseAuditLine(line []byte) (map[string]any, error) {
+	e, err := parseEntry(line)
+	return e.fields, err
+}

@@ -123,8 +123,8 @@ const (
 )
 
 // Usage returns the history of a key.
-func (l *Limiter) Usage(_ context.Context, id string) (History, error) {
-	k, err := l.load(id)
+func (l *Limiter) Usage(_ context.Context, by Caller, id string) (History, error) {
+	k, err := l.reach(by, KeysRead, id)
 	if err != nil {
 		return History{}, err
 	}

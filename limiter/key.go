@@ -88,8 +88,11 @@ type Key struct {
 	SealKey token.SealKeyID `json:"seal_key,omitzero"`
 	Origins []string        `json:"origins,omitempty"`
 
-	CreatedAt   time.Time `json:"created_at"`
-	CreatedBy   string    `json:"created_by"`
+	CreatedAt time.Time `json:"created_at"`
+	CreatedBy string    `json:"created_by"`
+	// Token is the admin token that the key goes back to: the one that minted
+	// it, or the topmost of the keys that it was carved out of. Empty: none.
+	Token       string    `json:"token,omitempty"`
 	SuspendedAt time.Time `json:"suspended_at,omitzero"`
 	RevivedAt   time.Time `json:"revived_at,omitzero"` // last grant to an ended key
 
@@ -128,14 +131,3 @@ type View struct {
 	LastUsedAt  time.Time
 	LastAddr    string // last client address admitted
 }
-
-// Caller is who asks for an administrative act. Every act of this package
-// takes one; what is recorded is its Name.
-type Caller struct {
-	// Name is what created_by and the logs say: "operator" for whoever
-	// reaches the management socket, the key's id for its holder.
-	Name string
-}
-
-// Operator is the caller behind Caddy's admin endpoint or till's own socket.
-var Operator = Caller{Name: "operator"}

@@ -295,7 +295,10 @@ type Birth struct {
 }
 
 // Mint makes a key from spec.
-func (l *Limiter) Mint(ctx context.Context, by Caller, spec *Key, birth Birth) (View, error) {
+func (l *Limiter) Mint(_ context.Context, by Caller, spec *Key, birth Birth) (View, error) {
+	if err := l.authorise(by, KeysCreate, nil); err != nil {
+		return View{}, err
+	}
 	key := spec.clone()
 	now := l.clock.Now().UTC()
 	id, err := ulid.New(ulid.Timestamp(now), ulid.DefaultEntropy())
@@ -303,7 +306,7 @@ func (l *Limiter) Mint(ctx context.Context, by Caller, spec *Key, birth Birth) (
 		return View{}, fmt.Errorf("making an id: %w", err)
 	}
 	key.ID, key.Lookup, key.Version = idPrefix+id.String(), birth.Lookup, 1
-	key.CreatedAt, key.CreatedBy = now, by.Name
+	key.CreatedAt, key.CreatedBy, key.Token = now, by.Name, by.Token
 	if key.Charge == "" {
 		key.Charge = ChargeForwarded
 	}
@@ -346,19 +349,31 @@ func (l *Limiter) Mint(ctx context.Context, by Caller, spec *Key, birth Birth) (
 				return err
 			}
 		}
-		return writeKey(b, nil, key, &acct)
+		if err := writeKey(b, nil, key, &acct); err != nil {
+			return err
+		}
+		return b.audit(by.entry(ActKeyCreate, key.ID, changes(nil, key)))
 	}, nil)
 	if err != nil {
 		return View{}, fmt.Errorf("minting: %w", err)
 	}
 	l.tell(Event{Name: KeyCreated, Key: key, By: by.Name})
 	l.log.Info("key minted", "key_id", key.ID, "name", key.Name, "upstream", key.Upstream, "by", by.Name)
-	return l.Get(ctx, key.ID)
+	return l.viewNow(key.ID)
+}
+
+// viewNow is the key after something was done to it.
+func (l *Limiter) viewNow(id string) (View, error) {
+	k, err := l.load(id)
+	if err != nil {
+		return View{}, err
+	}
+	return k.View(), nil
 }
 
 // Get returns one key.
-func (l *Limiter) Get(_ context.Context, id string) (View, error) {
-	k, err := l.load(id)
+func (l *Limiter) Get(_ context.Context, by Caller, id string) (View, error) {
+	k, err := l.reach(by, KeysRead, id)
 	if err != nil {
 		return View{}, err
 	}

@@ -402,7 +402,7 @@ func TestForgottenKeysLeaveTheirTotals(t *testing.T) {
 	if r := held.Reserve(ctx, &limiter.Ask{Method: "GET", Path: "/"}, new(limiter.Grant)); r == nil || r.Code != limiter.CodeKeyInvalid {
 		t.Errorf("a forgotten key that was found before: %v", r)
 	}
-	if _, err := w.Get(ctx, k.id); !errors.Is(err, limiter.ErrNotFound) {
+	if _, err := w.Get(ctx, limiter.Operator, k.id); !errors.Is(err, limiter.ErrNotFound) {
 		t.Errorf("Get: %v", err)
 	}
 	w.SweepActive()
@@ -479,7 +479,7 @@ func TestListPagesThroughAllKeysOnce(t *testing.T) {
 		f := limiter.Filter{Limit: 5, Sort: sort}
 		var last time.Time
 		for {
-			page, err := w.List(ctx, f)
+			page, err := w.List(ctx, limiter.Operator, f)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -512,14 +512,14 @@ func TestListPagesThroughAllKeysOnce(t *testing.T) {
 		{limiter.Filter{UnusedFor: 20 * time.Minute}, 4},
 		{limiter.Filter{CreatedBy: "somebody"}, 0},
 	} {
-		page, err := w.List(ctx, test.f)
+		page, err := w.List(ctx, limiter.Operator, test.f)
 		if err != nil || len(page.Keys) != test.want {
 			t.Errorf("%+v: %d, %v; want %d", test.f, len(page.Keys), err, test.want)
 		}
 	}
 	for _, f := range []limiter.Filter{{Sort: "size"}, {Status: "odd"}, {Limit: 501}, {Cursor: "!"}, {Cursor: "a2V5Xw"}} {
 		var invalid *limiter.InvalidError
-		if _, err := w.List(ctx, f); !errors.As(err, &invalid) {
+		if _, err := w.List(ctx, limiter.Operator, f); !errors.As(err, &invalid) {
 			t.Errorf("%+v: %v, want an InvalidError", f, err)
 		}
 	}
@@ -536,7 +536,7 @@ func TestHistoryAddsUpAcrossRestarts(t *testing.T) {
 	w.restart()
 	k.drain(limiter.CodeActivationsExhausted)
 	k.use()
-	h, err := w.Usage(ctx, k.id)
+	h, err := w.Usage(ctx, limiter.Operator, k.id)
 	if err != nil {
 		t.Fatal(err)
 	}

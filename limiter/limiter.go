@@ -12,7 +12,6 @@ package limiter
 import (
 	"context"
 	"crypto/rand"
-	"crypto/sha256"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -40,8 +39,8 @@ type Options struct {
 	Clock Clock
 	// Logger receives what an operator should know. Default: discarded.
 	Logger *slog.Logger
-	// Roles are the roles with a shared budget, by name. Default: none.
-	Roles map[string]RoleBudget
+	// Roles are the configured roles, by name. Default: none.
+	Roles map[string]Role
 	// Observe receives measurements. Default: none.
 	Observe Observer
 }
@@ -54,13 +53,6 @@ type Observer interface {
 	// Happened is told what became of a key, once that is durable. Locks are
 	// held.
 	Happened(Event)
-}
-
-// RoleBudget is the budget that all keys of a role share; NoLimit for kinds
-// without one. Use it counts, not minting.
-type RoleBudget struct {
-	Limit  Amounts
-	Renews Renewal
 }
 
 const lookupShards = 64
@@ -83,9 +75,9 @@ type Limiter struct {
 	liveMu sync.Mutex
 	live   map[string]*entry // by key id
 
-	rolesMu sync.Mutex
-	roles   map[string]*account
-	budgets map[string]RoleBudget
+	rolesMu    sync.Mutex
+	roles      map[string]*account // also of roles that are not configured now
+	configured map[string]Role
 
 	activeMu sync.Mutex
 	active   map[*Live]struct{} // keys with something to give back, save or cut
@@ -129,11 +121,19 @@ func Open(o Options) (*Limiter, error) {
 	if err == nil {
 		err = l.readClock(o.Clock)
 	}
+	var log chain
+	if err == nil {
+		err = o.Store.View(func(r Reader) error {
+			log, err = readChain(r)
+			return err
+		})
+	}
 	if err != nil {
 		return nil, errors.Join(err, a.close(), l.shadow.close())
 	}
 	l.committer = newCommitter(o.Store, o.Observe, o.Logger, l.tallied, a, d)
 	l.committer.clock = l.clock
+	l.committer.extend(log)
 	if err = l.recover(); err == nil {
 		err = l.SetRoles(o.Roles)
 	}
@@ -175,9 +175,14 @@ func (l *Limiter) readClock(wall Clock) error {
 // RepairClock believes the machine's clock again, after it was set back or had
 // run ahead.
 func (l *Limiter) RepairClock(_ context.Context, by Caller) (time.Time, error) {
+	if err := l.authorise(by, Everything, nil); err != nil {
+		return time.Time{}, err
+	}
 	before := l.clock.Now()
 	now := l.clock.set()
-	err := l.committer.do(func(b *batch) error { return b.setClock(now) }, nil)
+	err := l.committer.do(func(b *batch) error {
+		return errors.Join(b.setClock(now), b.audit(by.entry(ActClockRepair, "", map[string]Delta{"time": {stamp(before), stamp(now)}})))
+	}, nil)
 	l.log.Warn("the clock was repaired", "from", before, "to", now, "by", by.Name)
 	return now.UTC(), err
 }
@@ -292,78 +297,6 @@ func giveBackRemembered(b *batch, accounts []remembered) error {
 		}
 	}
 	return nil
-}
-
-// SetRoles takes over the roles' budgets, at start and after each reload.
-// What a role has used stays, also while it is not configured; its keys are
-// refused for that long.
-func (l *Limiter) SetRoles(roles map[string]RoleBudget) error {
-	for name := range roles {
-		if _, err := l.role(name); err != nil {
-			return err
-		}
-	}
-	l.rolesMu.Lock()
-	defer l.rolesMu.Unlock()
-	l.budgets = roles
-	for name, a := range l.roles {
-		budget, configured := roles[name]
-		a.mu.Lock()
-		a.absent = !configured
-		if configured {
-			a.limit = budget.Limit
-			a.setRenewal(budget.Renews, l.clock.Now())
-		}
-		a.mu.Unlock()
-	}
-	return nil
-}
-
-// role returns the account of a role, reading it on first use. There is one
-// per name for as long as the Limiter lives, because only one may own blocks.
-func (l *Limiter) role(name string) (*account, error) {
-	l.rolesMu.Lock()
-	a := l.roles[name]
-	l.rolesMu.Unlock()
-	if a != nil {
-		return a, nil
-	}
-	rec := accountRecord{}
-	id := roleAccount(name)
-	err := l.store.View(func(r Reader) error {
-		if err := l.committer.check(r, id); err != nil {
-			return err
-		}
-		b, err := r.Get(accountKey(id))
-		if err == nil {
-			rec, err = decodeAccount(b)
-		}
-		return err
-	})
-	if err != nil && !errors.Is(err, ErrNotFound) {
-		return nil, fmt.Errorf("reading the budget of role %s: %w", name, err)
-	}
-	l.rolesMu.Lock()
-	defer l.rolesMu.Unlock()
-	if a := l.roles[name]; a != nil {
-		return a, nil
-	}
-	a = &account{id: id, forRole: true}
-	a.restore(&rec)
-	budget, configured := l.budgets[name]
-	a.absent = !configured
-	a.limit = NoLimits()
-	if configured {
-		a.limit = budget.Limit
-		a.setRenewal(budget.Renews, l.clock.Now())
-	}
-	l.roles[name] = a
-	return a, nil
-}
-
-func roleAccount(name string) accountID {
-	sum := sha256.Sum256([]byte("role:" + name))
-	return accountID(sum[:16])
 }
 
 // unavailable is the refusal of a limiter that cannot answer, or nil.

@@ -47,9 +47,12 @@ const (
 	maxLookedAt = 5000
 )
 
-// List returns a page of keys.
-func (l *Limiter) List(ctx context.Context, f Filter) (Page, error) {
+// List returns a page of the keys that the caller sees.
+func (l *Limiter) List(ctx context.Context, by Caller, f Filter) (Page, error) {
 	var page Page
+	if err := l.authorise(by, KeysRead, nil); err != nil {
+		return page, err
+	}
 	switch f.Sort {
 	case "", "-created", "created":
 	default:
@@ -91,7 +94,7 @@ func (l *Limiter) List(ctx context.Context, f Filter) (Page, error) {
 			if err != nil {
 				return false, err
 			}
-			if f.picks(&view, now) {
+			if f.picks(&view, now) && l.Sees(by, &view.Key) {
 				page.Keys = append(page.Keys, view)
 			}
 			return true, nil

@@ -16,6 +16,8 @@ import (
 //	c/<bucket, 2 bytes>          sum of the accounts in a bucket; see digest
 //	d/<unix seconds, 8 bytes><key id>   when to look at a key again
 //	h/<key id>/<hour, 8 bytes>   bucketRecord: history of one hour
+//	u/<seq, 8 bytes>             entry of the audit log, as canonical JSON
+//	m/audit                      where the audit log ends
 //	m/format  m/session  m/tally  m/commit   what the store is, who has it,
 //	                             its sums, and at which commit it is
 //	m/clock                      Unix nanoseconds: time does not go below
@@ -27,6 +29,7 @@ const (
 	spaceBuckets  = "c/"
 	spaceDue      = "d/"
 	spaceHours    = "h/"
+	spaceAudit    = "u/"
 )
 
 var (
@@ -35,10 +38,11 @@ var (
 	metaTally   = []byte("m/tally")
 	metaCommit  = []byte("m/commit")
 	metaClock   = []byte("m/clock")
+	metaAudit   = []byte("m/audit")
 )
 
 // storeFormat is the layout above. A store of another format is not opened.
-const storeFormat = "till/2"
+const storeFormat = "till/3"
 
 // accountID names a budget: a key's ULID, or a hash of a role's name.
 type accountID [16]byte

@@ -1,6 +1,7 @@
 package limiter
 
 import (
+	"bytes"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -29,8 +30,8 @@ const (
 // remaining budget, and keys that only time limits are suspended. Then the
 // anchor is written anew. It may be cut off at any point and run again. Nobody
 // else may have the store open.
-func Forfeit(s Store, anchorPath string, now time.Time, log *slog.Logger) (Repaired, error) {
-	r := rebuild{store: s, now: now, forfeit: true}
+func Forfeit(s Store, by Caller, anchorPath string, now time.Time, log *slog.Logger) (Repaired, error) {
+	r := rebuild{store: s, now: now, by: by, action: ActStoreRepair, forfeit: true}
 	err := r.run(anchorPath)
 	if err == nil {
 		log.Warn("the store was repaired: remaining budgets count as spent",
@@ -43,8 +44,10 @@ func Forfeit(s Store, anchorPath string, now time.Time, log *slog.Logger) (Repai
 type rebuild struct {
 	store   Store
 	now     time.Time
-	forfeit bool // what is left of budgets counts as spent
-	suspend bool // every living key
+	by      Caller
+	action  string // for the audit log
+	forfeit bool   // what is left of budgets counts as spent
+	suspend bool   // every living key
 
 	digest digest
 	sums   tally
@@ -88,11 +91,13 @@ func (r *rebuild) run(anchorPath string) (err error) {
 	for bucket, s := range d.buckets {
 		d.root.add(d.bucketRoot(uint16(bucket), s))
 	}
+	root := d.root
 	err = r.store.Update(func(tx Tx) error {
-		b := &batch{Tx: tx, sums: &r.sums, entries: 1}
-		if err := b.finish(); err != nil {
+		b := &batch{Tx: tx, sums: &r.sums, entries: 1, clock: stopped(r.now)}
+		if err := errors.Join(r.audit(b), b.finish()); err != nil {
 			return err
 		}
+		root.add(d.hash(metaAudit, b.chain.encode()))
 		for bucket := range d.buckets {
 			if err := setOrDelete(tx, bucketKey(uint16(bucket)), d.buckets[bucket]); err != nil {
 				return err
@@ -101,14 +106,64 @@ func (r *rebuild) run(anchorPath string) (err error) {
 		if err := tx.Delete(metaSession); err != nil { // no shadow is believed
 			return err
 		}
-		return tx.Set(metaCommit, (&commitRecord{seq: 1, root: d.root, store: a.store}).encode())
+		return tx.Set(metaCommit, (&commitRecord{seq: 1, root: root, store: a.store}).encode())
 	})
 	if err != nil {
 		return err
 	}
-	a.seq, a.root = 1, d.root
+	a.seq, a.root = 1, root
 	return a.replace()
 }
+
+// audit continues the audit log from the last entry that is there, and says so
+// when that is not the one that should be.
+func (r *rebuild) audit(b *batch) error {
+	changes := map[string]Delta{
+		"keys": {nil, r.done.Keys}, "forfeited": {nil, r.done.Forfeited}, "suspended": {nil, r.done.Suspended},
+	}
+	known, err := readChain(b)
+	if err != nil && !errors.Is(err, ErrDoubt) && !errors.Is(err, errRecord) {
+		return err
+	}
+	b.chain = chain{gone: known.gone, goneHash: known.goneHash}
+	err = b.Scan([]byte(spaceAudit), nil, false, func(_, line []byte) (bool, error) {
+		e, err := parseEntry(line)
+		if err == nil {
+			b.chain.gone, b.chain.goneHash = e.seq-1, e.prev
+		}
+		return err != nil, nil
+	})
+	if err != nil {
+		return err
+	}
+	b.chain.seq, b.chain.hash = b.chain.gone, b.chain.goneHash
+	var damaged [][]byte // at the end, so nothing follows them
+	err = b.Scan([]byte(spaceAudit), nil, true, func(key, line []byte) (bool, error) {
+		e, err := parseEntry(line)
+		if err != nil || !bytes.Equal(key, auditKey(e.seq)) {
+			damaged = append(damaged, key)
+			return true, nil
+		}
+		b.chain.seq, b.chain.hash = e.seq, e.hash
+		return false, nil
+	})
+	for _, key := range damaged {
+		err = errors.Join(err, b.Delete(key))
+	}
+	if err != nil {
+		return err
+	}
+	if b.chain != known {
+		changes["audit_head"] = Delta{
+			fmt.Sprintf("%d %s", known.seq, known.hash), fmt.Sprintf("%d %s", b.chain.seq, b.chain.hash)}
+	}
+	return b.audit(r.by.entry(r.action, "", changes))
+}
+
+// stopped is a clock that stands.
+type stopped time.Time
+
+func (s stopped) Now() time.Time { return time.Time(s) }
 
 // each calls fn for the records of a space, some in each transaction.
 func (r *rebuild) each(space string, fn func(tx Tx, key, value []byte) error) error {

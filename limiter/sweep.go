@@ -216,7 +216,7 @@ func (l *Limiter) endIfDue(id string) error {
 		k.cut(over)
 	}
 	var ended *Key
-	err = l.edit(id, func(key *Key, acct *accountRecord) error {
+	err = l.edit(itself, ActKeyExpired, id, func(key *Key, acct *accountRecord) error {
 		ended = nil
 		if used && acct.First == 0 {
 			acct.First = max(last.UnixNano(), 1)

@@ -12,7 +12,7 @@ func (w *world) agree(t interface{ Fatalf(string, ...any) }) {
 	if err := w.Ping(ctx); err != nil { // what is on its way has arrived
 		t.Fatalf("%v", err)
 	}
-	page, err := w.List(ctx, limiter.Filter{Limit: 500})
+	page, err := w.List(ctx, limiter.Operator, limiter.Filter{Limit: 500})
 	if err != nil || page.Next != "" {
 		t.Fatalf("listing: next %q, %v", page.Next, err)
 	}

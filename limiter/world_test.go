@@ -45,7 +45,7 @@ type world struct {
 	dir     string
 	shadow  string
 	anchor  string
-	roles   map[string]limiter.RoleBudget
+	roles   map[string]limiter.Role
 	observe limiter.Observer
 }
 
@@ -230,7 +230,7 @@ func (k *key) drain(want limiter.Code) (n int64) {
 
 func (k *key) view() limiter.View {
 	k.w.t.Helper()
-	v, err := k.w.Get(context.Background(), k.id)
+	v, err := k.w.Get(context.Background(), limiter.Operator, k.id)
 	if err != nil {
 		k.w.t.Fatal(err)
 	}

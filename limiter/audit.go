@@ -1,0 +1,190 @@
+package limiter
+
+import (
+	"crypto/sha256"
+	"encoding/binary"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"time"
+)
+
+// The audit log is a chain: each entry holds the hash of the one before, and
+// its own over everything else in it. Entries are added on the committer, in
+// the transaction of the act itself, so none is without the other; the head
+// of the chain stands beside them and in the digest's root, so a store that
+// lost its last entries is found out.
+
+// AuditEntry is one thing that was done, or that became of a key.
+type AuditEntry struct {
+	Seq  uint64
+	Time time.Time
+	// Actor is who did it: the name of a Caller; "till" for what happened by
+	// the rules of a key.
+	Actor  string
+	From   string // the actor's address
+	Action string // such as "key.create"
+	Key    string // id of the key or token that it was done to; may be empty
+	// Changes are the fields that changed, by the names of the management
+	// API, without secrets.
+	Changes    map[string]Delta
+	Prev, Hash AuditHash
+}
+
+// Delta is what a field was and what it is now. Nil: it was or is not set. A
+// value is text, a whole number, true or false, or a list or map of them.
+type Delta struct {
+	Before, After any
+}
+
+// AuditHash is the SHA-256 over an entry's canonical form without its hash.
+type AuditHash [sha256.Size]byte
+
+func (h AuditHash) String() string { return hex.EncodeToString(h[:]) }
+
+// The actions on keys. Those on other things are beside them.
+const (
+	ActKeyCreate    = "key.create"
+	ActKeyUpdate    = "key.update"
+	ActKeyGrant     = "key.grant"
+	ActKeySuspend   = "key.suspend"
+	ActKeyResume    = "key.resume"
+	ActKeyRevoke    = "key.revoke"
+	ActKeyForget    = "key.forget"
+	ActKeyExhausted = "key.exhausted"
+	ActKeyExpired   = "key.expired"
+	ActClockRepair  = "clock.repair"
+	ActStoreRepair  = "store.repair"
+	ActStoreBackup  = "store.backup"
+	ActStoreRestore = "store.restore"
+	ActAuditPrune   = "audit.prune"
+)
+
+// entry is an act of the caller, for [batch.audit].
+func (c Caller) entry(action, key string, changes map[string]Delta) *AuditEntry {
+	return &AuditEntry{Actor: c.Name, From: c.From, Action: action, Key: key, Changes: changes}
+}
+
+// canonical is the entry's form without its hash, or with it.
+func (e *AuditEntry) canonical(withHash bool) ([]byte, error) {
+	changes := make(map[string]any, len(e.Changes))
+	for name, d := range e.Changes {
+		delta := make(map[string]any, 2)
+		if d.Before != nil {
+			delta["before"] = d.Before
+		}
+		if d.After != nil {
+			delta["after"] = d.After
+		}
+		changes[name] = delta
+	}
+	v := map[string]any{
+		"seq": e.Seq, "time": e.Time.UTC().Format(time.RFC3339Nano), "actor": e.Actor, "from": e.From,
+		"action": e.Action, "key": e.Key, "changes": changes, "prev": e.Prev.String(),
+	}
+	if withHash {
+		v["hash"] = e.Hash.String()
+	}
+	return appendCanonical(make([]byte, 0, 512), v)
+}
+
+// chain is where the audit log ends, and where what is left of it begins.
+type chain struct {
+	seq  uint64 // of the last entry; 0: there is none
+	hash AuditHash
+	// gone is the last entry that was pruned; 0: none was.
+	gone     uint64
+	goneHash AuditHash
+}
+
+const chainLen = 2 * (8 + sha256.Size)
+
+func (c *chain) encode() []byte {
+	b := binary.BigEndian.AppendUint64(make([]byte, 0, chainLen), c.seq)
+	b = binary.BigEndian.AppendUint64(append(b, c.hash[:]...), c.gone)
+	return append(b, c.goneHash[:]...)
+}
+
+func decodeChain(b []byte) (c chain, err error) {
+	if len(b) != chainLen {
+		return c, fmt.Errorf("audit log: %w", errRecord)
+	}
+	c.seq = binary.BigEndian.Uint64(b)
+	copy(c.hash[:], b[8:])
+	c.gone = binary.BigEndian.Uint64(b[8+sha256.Size:])
+	copy(c.goneHash[:], b[16+sha256.Size:])
+	if c.gone > c.seq {
+		return c, fmt.Errorf("audit log: %w", errRecord)
+	}
+	return c, nil
+}
+
+func auditKey(seq uint64) []byte {
+	return binary.BigEndian.AppendUint64([]byte(spaceAudit), seq)
+}
+
+// readChain reads where the audit log ends, and that its last entry is there.
+func readChain(r Reader) (chain, error) {
+	b, err := r.Get(metaAudit)
+	if errors.Is(err, ErrNotFound) {
+		return chain{}, nil
+	}
+	if err != nil {
+		return chain{}, err
+	}
+	c, err := decodeChain(b)
+	if err != nil || c.seq == c.gone {
+		return c, err
+	}
+	line, err := r.Get(auditKey(c.seq))
+	if err != nil {
+		return c, doubt("entry %d of the audit log, its last, cannot be read (%v)", c.seq, err)
+	}
+	if e, err := parseEntry(line); err != nil || e.hash != c.hash {
+		return c, doubt("entry %d of the audit log, its last, is not the one that was committed", c.seq)
+	}
+	return c, nil
+}
+
+// audit adds an entry to the log, in the transaction of the act that it tells
+// of. Its number, its time and the hash before it are given here: a batch that
+// is put together anew numbers its entries anew.
+func (b *batch) audit(e *AuditEntry) error {
+	sealed := *e
+	sealed.Seq, sealed.Time, sealed.Prev = b.chain.seq+1, b.clock.Now(), b.chain.hash
+	line, err := sealed.canonical(false)
+	if err != nil {
+		return fmt.Errorf("writing the audit log: %w", err)
+	}
+	sealed.Hash = sha256.Sum256(line)
+	if line, err = sealed.canonical(true); err != nil {
+		return fmt.Errorf("writing the audit log: %w", err)
+	}
+	if err := b.Set(auditKey(sealed.Seq), line); err != nil {
+		return err
+	}
+	b.chain.seq, b.chain.hash = sealed.Seq, sealed.Hash
+	b.chained = true
+	return nil
+}
+
+// setChain writes where the log ends, and takes the digest's root along.
+func (b *batch) setChain(root *sum) error {
+	after := b.chain.encode()
+	if b.digest != nil {
+		if before, err := b.Get(metaAudit); err == nil {
+			root.take(b.digest.hash(metaAudit, before))
+		} else if !errors.Is(err, ErrNotFound) {
+			return err
+		}
+		root.add(b.digest.hash(metaAudit, after))
+	}
+	return b.Set(metaAudit, after)
+}
+
+// AuditHead is the last entry of the audit log: its number and its hash. Who
+// keeps it elsewhere can tell later that the log was not written anew.
+func (l *Limiter) AuditHead() (seq uint64, hash AuditHash) {
+	head := l.committer.head.Load()
+	return head.seq, head.hash
+}

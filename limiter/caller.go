@@ -1,0 +1,173 @@
+package limiter
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+)
+
+// Permission is a right that a role gives its callers.
+type Permission string
+
+// The permissions. Everything is the operator's alone and no role has it.
+const (
+	KeysCreate   Permission = "keys:create"
+	KeysRead     Permission = "keys:read"
+	KeysUpdate   Permission = "keys:update"
+	KeysRevoke   Permission = "keys:revoke"
+	KeysRotate   Permission = "keys:rotate"
+	AuditRead    Permission = "audit:read"
+	TokensManage Permission = "tokens:manage"
+	Everything   Permission = "*"
+)
+
+// Permissions are those that a role may be given.
+var Permissions = []Permission{KeysCreate, KeysRead, KeysUpdate, KeysRevoke, KeysRotate, AuditRead, TokensManage}
+
+// Sight says which keys a role's callers see. To all other keys the answer is
+// that they do not exist.
+type Sight string
+
+// The sights.
+const (
+	// SeesOwn are the keys minted with the caller's token, and those below them.
+	SeesOwn Sight = "own"
+	// SeesRole are the keys of the caller's role, and its own.
+	SeesRole Sight = "role"
+	SeesAll  Sight = "all"
+)
+
+// OperatorRole is the role of the operator, who may do everything. No other
+// role can have this name.
+const OperatorRole = "*"
+
+// Caller is who asks for an administrative act. Every such act of this package
+// takes one and is authorised here, whichever door it came through.
+type Caller struct {
+	// Name is what created_by, the audit log and the logs say: "operator" for
+	// whoever reaches the management socket, a token's name, a key's id for its
+	// holder.
+	Name string
+	// Token is the id of the caller's admin token; empty for others.
+	Token string
+	// Role decides what the caller may do. A role that is not configured may
+	// do nothing.
+	Role string
+	// From is the address that the caller came from, as text.
+	From string
+
+	holder string // id of the key that the caller holds
+}
+
+var (
+	// Operator is the caller behind Caddy's admin endpoint or till's own socket.
+	Operator = Caller{Name: "operator", Role: OperatorRole}
+	// itself is the caller of what happens by the rules of a key.
+	itself = Caller{Name: "till", Role: OperatorRole}
+)
+
+// At returns the caller as it came from an address.
+func (c Caller) At(address string) Caller {
+	c.From = address
+	return c
+}
+
+// Holder is the caller who holds a key's string.
+func Holder(key *Key, from string) Caller {
+	return Caller{Name: key.ID, From: from, holder: key.ID}
+}
+
+// ErrForbidden is wrapped by the answer to a caller whose role does not give it
+// the permission.
+var ErrForbidden = errors.New("not permitted")
+
+// Allows reports whether the caller has a permission at all.
+func (l *Limiter) Allows(by Caller, p Permission) bool {
+	if by.Role == OperatorRole {
+		return true
+	}
+	if by.holder != "" {
+		return p == KeysRead || p == KeysRevoke
+	}
+	role := l.policy(by.Role)
+	return role != nil && p != Everything && slices.Contains(role.Permissions, p)
+}
+
+// Sees reports whether a key exists as far as the caller is told.
+func (l *Limiter) Sees(by Caller, key *Key) bool {
+	if by.Role == OperatorRole {
+		return true
+	}
+	if by.holder != "" {
+		return key.ID == by.holder
+	}
+	role := l.policy(by.Role)
+	if role == nil {
+		return false
+	}
+	own := by.Token != "" && key.Token == by.Token
+	switch role.Sees {
+	case SeesAll:
+		return true
+	case SeesRole:
+		return own || key.Role == by.Role
+	default:
+		return own
+	}
+}
+
+// authorise decides whether a caller may do something, and to that key (nil:
+// to none in particular). The permission is judged first, so that who lacks it
+// does not learn which keys exist.
+func (l *Limiter) authorise(by Caller, p Permission, key *Key) error {
+	if !l.Allows(by, p) {
+		return l.forbidden(by, p)
+	}
+	if key != nil && !l.Sees(by, key) {
+		return ErrNotFound
+	}
+	if key != nil && by.holder != "" && p == KeysRevoke && !key.SelfRevoke {
+		return fmt.Errorf("%w: the key may not be revoked by its holder", ErrForbidden)
+	}
+	return nil
+}
+
+func (l *Limiter) forbidden(by Caller, p Permission) error {
+	switch role := l.policy(by.Role); {
+	case by.holder != "":
+		return fmt.Errorf("%w: the holder of a key may look at it and revoke it", ErrForbidden)
+	case by.Role == "" || role == nil:
+		return fmt.Errorf("%w: the role %q of %s is not configured now", ErrForbidden, by.Role, by.Name)
+	case p == Everything:
+		return fmt.Errorf("%w: only the operator may do this, over the server's own admin endpoint", ErrForbidden)
+	default:
+		return fmt.Errorf("%w: %s needs the permission %s; its role %s has: %s", ErrForbidden, by.Name, p, by.Role, listed(role.Permissions))
+	}
+}
+
+func listed(permissions []Permission) string {
+	if len(permissions) == 0 {
+		return "none"
+	}
+	var names []string
+	for _, p := range permissions {
+		names = append(names, string(p))
+	}
+	return strings.Join(names, " ")
+}
+
+// reach returns a key that the caller may do something to.
+func (l *Limiter) reach(by Caller, p Permission, id string) (*Live, error) {
+	if err := l.authorise(by, p, nil); err != nil {
+		return nil, err
+	}
+	k, err := l.load(id)
+	if err != nil {
+		return nil, err
+	}
+	if err := l.authorise(by, p, k.Key()); err != nil {
+		return nil, err
+	}
+	return k, nil
+}

@@ -1,0 +1,124 @@
+package limiter
+
+import (
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/till-proxy/till/scope"
+)
+
+// Role is a ceiling for the keys minted under it, what its callers may do, and
+// a budget that all its keys share. Callers of a role are those whose admin
+// token has it.
+type Role struct {
+	// Budget is shared by all keys of the role.
+	Budget RoleBudget
+
+	Permissions []Permission
+	Sees        Sight // empty: SeesOwn
+
+	// Max are the ceilings of a key's limits; NoLimit where there is none.
+	Max Amounts
+	// MaxLifetime bounds the time from minting to expiry; 0: it does not.
+	MaxLifetime time.Duration
+	// Upstreams are those that keys may be for; empty: all.
+	Upstreams []string
+	// Scope is what keys may be used for at most.
+	Scope scope.Scope
+}
+
+// RoleBudget is the budget that all keys of a role share; NoLimit for kinds
+// without one. Use it counts, not minting.
+type RoleBudget struct {
+	Limit  Amounts
+	Renews Renewal
+}
+
+// NewRole is a role that limits nothing and permits nothing.
+func NewRole() Role {
+	return Role{Budget: RoleBudget{Limit: NoLimits()}, Max: NoLimits()}
+}
+
+// policy returns a configured role, or nil.
+func (l *Limiter) policy(name string) *Role {
+	l.rolesMu.Lock()
+	defer l.rolesMu.Unlock()
+	if role, ok := l.configured[name]; ok {
+		return &role
+	}
+	return nil
+}
+
+// SetRoles takes over the roles, at start and after each reload.
+// What a role has used stays, also while it is not configured; its keys are
+// refused for that long.
+func (l *Limiter) SetRoles(roles map[string]Role) error {
+	for name := range roles {
+		if _, err := l.role(name); err != nil {
+			return err
+		}
+	}
+	l.rolesMu.Lock()
+	defer l.rolesMu.Unlock()
+	l.configured = roles
+	for name, a := range l.roles {
+		role, configured := roles[name]
+		a.mu.Lock()
+		a.absent = !configured
+		if configured {
+			a.limit = role.Budget.Limit
+			a.setRenewal(role.Budget.Renews, l.clock.Now())
+		}
+		a.mu.Unlock()
+	}
+	return nil
+}
+
+// role returns the account of a role, reading it on first use. There is one
+// per name for as long as the Limiter lives, because only one may own blocks.
+func (l *Limiter) role(name string) (*account, error) {
+	l.rolesMu.Lock()
+	a := l.roles[name]
+	l.rolesMu.Unlock()
+	if a != nil {
+		return a, nil
+	}
+	rec := accountRecord{}
+	id := roleAccount(name)
+	err := l.store.View(func(r Reader) error {
+		if err := l.committer.check(r, id); err != nil {
+			return err
+		}
+		b, err := r.Get(accountKey(id))
+		if err == nil {
+			rec, err = decodeAccount(b)
+		}
+		return err
+	})
+	if err != nil && !errors.Is(err, ErrNotFound) {
+		return nil, fmt.Errorf("reading the budget of role %s: %w", name, err)
+	}
+	l.rolesMu.Lock()
+	defer l.rolesMu.Unlock()
+	if a := l.roles[name]; a != nil {
+		return a, nil
+	}
+	a = &account{id: id, forRole: true}
+	a.restore(&rec)
+	role, configured := l.configured[name]
+	a.absent = !configured
+	a.limit = NoLimits()
+	if configured {
+		a.limit = role.Budget.Limit
+		a.setRenewal(role.Budget.Renews, l.clock.Now())
+	}
+	l.roles[name] = a
+	return a, nil
+}
+
+func roleAccount(name string) accountID {
+	sum := sha256.Sum256([]byte("role:" + name))
+	return accountID(sum[:16])
+}
