@@ -146,7 +146,7 @@ type unsealed struct {
 // not what it should be. A sealed key is authenticated by its box before
 // anything else is said or done. Of a held key, and of a revoked one, whose
 // box opens for nobody any more, there is none to return.
-func (h *Handler) credentialOf(k *limiter.Live, key *limiter.Key, parsed token.Parsed) (*credential, *limiter.Refusal) {
+func (h *Handler) credentialOf(k *limiter.Live, key *limiter.Key, parsed token.Parsed, box limiter.Box) (*credential, *limiter.Refusal) {
 	garbled := &limiter.Refusal{Code: limiter.CodeKeyInvalid, Message: "the key is not known here in this form: check that it was copied whole and alone"}
 	switch {
 	case key.Custody != limiter.CustodySealed && parsed.Box == "":
@@ -167,12 +167,12 @@ func (h *Handler) credentialOf(k *limiter.Live, key *limiter.Key, parsed token.P
 	if u, ok := k.Kept().(*unsealed); ok && u.hash == hash && u.sealer == sealer {
 		return u.credential, nil
 	}
-	secret, err := sealer.Open(parsed.Box, key.SealKey, k.Salt(),
-		token.Binding{Lookup: parsed.Lookup, Upstream: key.Upstream, Origins: key.Origins})
+	secret, err := sealer.Open(parsed.Box, box.SealKey, box.Salt,
+		token.Binding{Lookup: parsed.Lookup, Upstream: key.Upstream, Origins: box.Origins})
 	switch {
 	case errors.Is(err, token.ErrNoSealKey):
 		h.logger.Error("a sealed key cannot be opened: the seal key it was made with is not configured; add it as another seal_key line",
-			zap.String("key_id", key.ID), zap.Stringer("seal_key_id", key.SealKey))
+			zap.String("key_id", key.ID), zap.Stringer("seal_key_id", box.SealKey))
 		return nil, storeClosed()
 	case err != nil:
 		k.Count(limiter.CodeKeyInvalid)

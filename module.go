@@ -110,7 +110,15 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 		return h.refuse(w, nil, refusal, 0)
 	}
 	key := k.Key()
-	real, refusal := h.credentialOf(k, key, parsed)
+	number, refusal := k.Number(key, parsed.Lookup)
+	if refusal != nil {
+		return h.refuse(w, nil, refusal, 0)
+	}
+	var box limiter.Box
+	if key.Custody == limiter.CustodySealed {
+		box = k.Box(key, number)
+	}
+	real, refusal := h.credentialOf(k, key, parsed, box)
 	if refusal != nil {
 		return h.refuse(w, nil, refusal, 0)
 	}
@@ -134,8 +142,8 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 		if upgrades(r) {
 			refusal = about(key, limiter.CodeUpgradeNotAllowed, "may not upgrade the connection here")
 		}
-	case key.Custody == limiter.CustodySealed && !slices.Equal(key.Origins, t.declared):
-		refusal = about(key, limiter.CodeUpstreamChanged, "was sealed for upstream %s at another address than the one configured now; mint another", t.name)
+	case key.Custody == limiter.CustodySealed && !slices.Equal(box.Origins, t.declared):
+		refusal = about(key, limiter.CodeUpstreamChanged, "was sealed for upstream %s at another address than the one configured now; it has to be rotated with its upstream_key, or minted anew", t.name)
 	case key.Custody != limiter.CustodySealed && t.held == nil:
 		refusal = about(key, limiter.CodeUpstreamUnknown, "is for upstream %s, which has no credential here any more", t.name)
 	default:
@@ -150,9 +158,9 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 	}
 
 	ask := limiter.Ask{
-		Bound: limiter.Amounts{limiter.Activations: 1},
-		Free:  !h.Guard && t.preset.Free.Match(r.Method, x.path),
-		Addr:  clientAddr(r), Method: r.Method, Path: x.path, OnCut: x.stop,
+		Bound: limiter.Amounts{limiter.Activations: 1}, String: number,
+		Free: !h.Guard && t.preset.Free.Match(r.Method, x.path),
+		Addr: clientAddr(r), Method: r.Method, Path: x.path, OnCut: x.stop,
 	}
 	if x.upgrade {
 		ask.Method = http.MethodGet // also where it came as an extended CONNECT

@@ -82,6 +82,7 @@ func NewHandler(b Backend, caller limiter.Caller, log *slog.Logger) http.Handler
 		"POST /keys/{id}/suspend": a.suspend,
 		"POST /keys/{id}/resume":  a.resume,
 		"POST /keys/{id}/revoke":  a.revoke,
+		"POST /keys/{id}/rotate":  a.rotate,
 		"GET /upstreams":          a.upstreams,
 		"GET /stats":              a.stats,
 		"GET /prices":             a.prices,
@@ -198,28 +199,17 @@ func (a *api) mint(l *limiter.Limiter, r *http.Request) (int, any, error) {
 	if err != nil {
 		return 0, nil, err
 	}
-	secret, lookup, err := token.MintKey()
+	scopedKey, issue, err := a.issue(spec.Upstream, body.UpstreamKey.Secret)
 	if err != nil {
 		return 0, nil, err
 	}
-	birth := limiter.Birth{Lookup: lookup, Unlimited: body.Unlimited}
-	scopedKey := secret.Reveal()
-	if spec.Custody == limiter.CustodySealed {
-		if birth.Salt, err = token.NewSalt(); err != nil {
-			return 0, nil, err
-		}
-		sealed, err := a.backend.Seal(spec.Upstream, lookup, birth.Salt, body.UpstreamKey.Secret)
-		if err != nil {
-			return 0, nil, fmt.Errorf("sealing: %w", err)
-		}
-		spec.SealKey, spec.Origins = sealed.SealKey, sealed.Origins
-		scopedKey += "." + sealed.Box.Reveal()
-	}
+	birth := limiter.Birth{Lookup: issue.Lookup, Salt: issue.Box.Salt, Unlimited: body.Unlimited}
+	spec.SealKey, spec.Origins = issue.Box.SealKey, issue.Box.Origins
 	view, err := l.Mint(r.Context(), a.caller, spec, birth)
 	if err != nil {
 		return 0, nil, err
 	}
-	return http.StatusCreated, &minted{KeyObject: KeyJSON(view), ScopedKey: scopedKey, BaseURL: a.backend.BaseURL()}, nil
+	return http.StatusCreated, &minted{KeyObject: KeyJSON(view), ScopedKey: scopedKey.Reveal(), BaseURL: a.backend.BaseURL()}, nil
 }
 
 // minted is a key object and, this once, its string.

@@ -75,7 +75,7 @@ func build(root *cobra.Command) {
 		"address of the management API: host:port, unix//path or a URL")
 	root.PersistentFlags().BoolVar(&f.json, "json", false, "print JSON")
 	root.AddCommand(upCommand(f), createCommand(f), listCommand(f), showCommand(f),
-		suspendCommand(f), resumeCommand(f), revokeCommand(f), grantCommand(f),
+		suspendCommand(f), resumeCommand(f), revokeCommand(f), rotateCommand(f), grantCommand(f),
 		forgetCommand(f), envCommand(f), statsCommand(f), pricesCommand(f), repairCommand(f),
 		backupCommand(f), restoreCommand(f))
 	for _, c := range root.Commands() {

@@ -147,24 +147,32 @@ func (f *limitFlags) body(in io.Reader) (map[string]any, error) {
 			b[field] = true
 		}
 	}
-	switch f.upstreamKey {
-	case "":
-	case "-":
-		text, err := io.ReadAll(io.LimitReader(in, token.MaxCredential+2))
-		if err != nil {
-			return nil, fmt.Errorf("--upstream-key: reading standard input: %w", err)
-		}
-		if len(bytes.TrimSpace(text)) == 0 {
-			return nil, usage("--upstream-key -: standard input is empty; write: caddy till create … --upstream-key - < FILE")
-		}
-		b["upstream_key"] = string(text)
-	default:
-		b["upstream_key"] = f.upstreamKey
+	if err := upstreamKeyFlag(b, f.upstreamKey, in, "create …"); err != nil {
+		return nil, err
 	}
 	if !f.selfRevoke {
 		b["self_revoke"] = false
 	}
 	return b, nil
+}
+
+// upstreamKeyFlag puts the value of --upstream-key into a body; "-" reads it
+// from in.
+func upstreamKeyFlag(body map[string]any, value string, in io.Reader, command string) error {
+	if value == "-" {
+		text, err := io.ReadAll(io.LimitReader(in, token.MaxCredential+2))
+		if err != nil {
+			return fmt.Errorf("--upstream-key: reading standard input: %w", err)
+		}
+		if len(bytes.TrimSpace(text)) == 0 {
+			return usage("--upstream-key -: standard input is empty; write: caddy till %s --upstream-key - < FILE", command)
+		}
+		value = string(text)
+	}
+	if value != "" {
+		body["upstream_key"] = value
+	}
+	return nil
 }
 
 func createCommand(f *common) *cobra.Command {

@@ -62,6 +62,11 @@ type KeyObject struct {
 	Labels   map[string]string `json:"labels,omitempty"`
 	Metadata map[string]string `json:"metadata,omitempty"`
 
+	// RotatedAt is when the key got its present string, GraceEndsAt until when
+	// the one before it works or worked.
+	RotatedAt   *time.Time `json:"rotated_at,omitempty"`
+	GraceEndsAt *time.Time `json:"grace_ends_at,omitempty"`
+
 	CreatedAt   time.Time  `json:"created_at"`
 	CreatedBy   string     `json:"created_by,omitempty"`
 	FirstUsedAt *time.Time `json:"first_used_at,omitempty"`
@@ -123,6 +128,10 @@ func HolderJSON(v limiter.View) *KeyObject {
 	if k.MaxTokens != nil || k.MaxSpendUSD != "" {
 		fit := !v.Unfitted
 		k.Fit = &fit
+	}
+	k.RotatedAt = moment(v.RotatedAt)
+	if n := len(v.Former); n > 0 {
+		k.GraceEndsAt = moment(v.Former[n-1].Until)
 	}
 	for _, p := range v.Scope.IPs {
 		if p.IsSingleIP() {

@@ -1,6 +1,7 @@
 package admin
 
 import (
+	"errors"
 	"net/http"
 	"strings"
 	"testing"
@@ -227,7 +228,16 @@ func openBox(w *world, m *minted, box string) (string, error) {
 		w.t.Fatal(err)
 	}
 	k := w.live(m)
-	opened, err := sealer.Open(box, k.Key().SealKey, k.Salt(), token.Binding{Lookup: k.Key().Lookup, Upstream: k.Key().Upstream, Origins: k.Key().Origins})
+	parsed, err := token.ParseKey(m.ScopedKey)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	number, refusal := k.Number(k.Key(), parsed.Lookup)
+	if refusal != nil {
+		return "", errors.New(refusal.Message)
+	}
+	made := k.Box(k.Key(), number)
+	opened, err := sealer.Open(box, made.SealKey, made.Salt, token.Binding{Lookup: parsed.Lookup, Upstream: k.Key().Upstream, Origins: made.Origins})
 	return opened.Reveal(), err
 }
 

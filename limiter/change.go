@@ -31,6 +31,9 @@ func (l *Limiter) edit(by Caller, action, id string, fn func(key *Key, acct *acc
 		if err := writeKey(b, old, key, &acct); err != nil || !changed {
 			return err
 		}
+		if action == ActKeyExpired && key.EndedStatus == old.EndedStatus {
+			return nil // only a salt went
+		}
 		return b.audit(by.entry(action, id, changes(old, key)))
 	}, func() { l.follow(key, after) })
 }
@@ -368,8 +371,11 @@ func (l *Limiter) Forget(_ context.Context, by Caller, id string) error {
 		if err := b.deleteAccount(account); err != nil {
 			return err
 		}
-		gone := append(hours, recordKey(id),
-			append([]byte(spaceLookups), key.Lookup[:]...), dueKey(key.Due, id), saltKey(id))
+		gone := append(hours, recordKey(id), dueKey(key.Due, id))
+		for _, lookup := range key.lookups() {
+			gone = append(gone, lookupKey(lookup))
+		}
+		gone = append(gone, key.saltKeys()...)
 		for _, key := range gone {
 			if err := b.Delete(key); err != nil {
 				return err

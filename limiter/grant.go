@@ -14,6 +14,7 @@ type Grant struct {
 	bound     Amounts
 	epoch     int64 // of the key's account
 	roleEpoch int64
+	number    int64 // of the string that the request came with
 	remaining Amounts
 	free      bool
 	began     int64
@@ -114,11 +115,16 @@ func (k *Live) unlink(g *Grant) {
 // cut ends every running request of the key and returns how many there were.
 // Callers must not hold the key.
 func (k *Live) cut(r *Refusal) int {
+	return k.cutWhere(r, func(*Grant) bool { return true })
+}
+
+// cutWhere ends those that are picked.
+func (k *Live) cutWhere(r *Refusal, picked func(*Grant) bool) int {
 	k.mu.Lock()
 	var ends []func(*Refusal)
 	n := 0
 	for g := k.grants; g != nil; g = g.next {
-		if !g.cut.CompareAndSwap(nil, r) {
+		if !picked(g) || !g.cut.CompareAndSwap(nil, r) {
 			continue
 		}
 		n++

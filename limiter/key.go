@@ -88,6 +88,12 @@ type Key struct {
 	SealKey token.SealKeyID `json:"seal_key,omitzero"`
 	Origins []string        `json:"origins,omitempty"`
 
+	// Rotations counts the strings that the key had before this one, of which
+	// Former are the latest, in order.
+	Rotations int64     `json:"rotations,omitempty"`
+	RotatedAt time.Time `json:"rotated_at,omitzero"`
+	Former    []Former  `json:"former,omitempty"`
+
 	CreatedAt time.Time `json:"created_at"`
 	CreatedBy string    `json:"created_by"`
 	// Token is the admin token that the key goes back to: the one that minted
@@ -113,6 +119,7 @@ func (k *Key) clone() *Key {
 	c.Metadata = maps.Clone(k.Metadata)
 	c.Scope = k.Scope.Clone()
 	c.Origins = slices.Clone(k.Origins)
+	c.Former = slices.Clone(k.Former)
 	return &c
 }
 

@@ -78,6 +78,10 @@ func (k *Key) facts() map[string]any {
 		}
 		f["ips"] = ips
 	}
+	if n := len(k.Former); n > 0 {
+		f["rotations"] = k.Rotations
+		f["grace_ends_at"] = stamp(k.Former[n-1].Until)
+	}
 	if k.Scope.PinIP {
 		f["pin_ip"] = true
 	}

@@ -174,8 +174,11 @@ func (k *Key) due(lastUse time.Time, used bool) int64 {
 			at = t
 		}
 	}
+	if ends := k.graceEnds(); !ends.IsZero() {
+		earlier(ends)
+	}
 	if k.EndedStatus != "" {
-		return 0
+		return unixAfter(at)
 	}
 	if !k.ExpiresAt.IsZero() {
 		earlier(k.ExpiresAt)
@@ -192,10 +195,15 @@ func (k *Key) due(lastUse time.Time, used bool) int64 {
 		}
 		earlier(since.Add(k.IdleTimeout))
 	}
+	return unixAfter(at)
+}
+
+// unixAfter is the first whole second after a moment; 0 of none.
+func unixAfter(at time.Time) int64 {
 	if at.IsZero() {
 		return 0
 	}
-	return at.Unix() + 1 // the first whole second at which it is over
+	return at.Unix() + 1
 }
 
 // readKey reads a key and its account.
@@ -259,11 +267,8 @@ func writeKey(b *batch, old, key *Key, acct *accountRecord) error {
 			return err
 		}
 	}
-	if key.EndedStatus == Revoked && key.Custody == CustodySealed {
-		// Without its salt the box opens for nobody, ever.
-		if err := b.Delete(saltKey(key.ID)); err != nil {
-			return err
-		}
+	if err := writeStrings(b, old, key); err != nil {
+		return err
 	}
 	account, err := keyAccount(key.ID)
 	if err != nil {
@@ -337,12 +342,8 @@ func (l *Limiter) Mint(_ context.Context, by Caller, spec *Key, birth Birth) (Vi
 	}
 	acct := accountRecord{Limit: key.Limit, Lineage: 1, Epoch: key.Renews.epoch(now)}
 	err = l.committer.do(func(b *batch) error {
-		lookupKey := append([]byte(spaceLookups), birth.Lookup[:]...)
-		if _, err := b.Get(lookupKey); !errors.Is(err, ErrNotFound) {
+		if _, err := b.Get(lookupKey(birth.Lookup)); !errors.Is(err, ErrNotFound) {
 			return errors.Join(errors.New("this key string is taken"), err)
-		}
-		if err := b.Set(lookupKey, []byte(key.ID)); err != nil {
-			return err
 		}
 		if !birth.Salt.IsZero() {
 			if err := b.Set(saltKey(key.ID), []byte(birth.Salt.Reveal())); err != nil {

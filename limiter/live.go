@@ -23,9 +23,10 @@ type Live struct {
 	// halt is set while a revocation or suspension holds in memory, which is
 	// before it is durable.
 	halt Code
-	salt token.Secret        // of a sealed key's box, until it is revoked
 	kept atomic.Pointer[any] // see Keep
-	gone bool                // evicted: ask the Limiter for the key again
+	// salts are those of a sealed key's boxes, until it is revoked.
+	salts salts
+	gone  bool // evicted: ask the Limiter for the key again
 
 	active   bool // listed in Limiter.active
 	ending   bool // its final end is on its way to the store
@@ -45,14 +46,6 @@ func (k *Live) Key() *Key {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	return k.key
-}
-
-// Salt returns the salt of a sealed key's box. There is none once the key was
-// revoked, and none in a copy of a store that left the salts out.
-func (k *Live) Salt() token.Secret {
-	k.mu.Lock()
-	defer k.mu.Unlock()
-	return k.salt
 }
 
 // Keep holds what the caller worked out from the key, such as its opened box,
@@ -234,7 +227,7 @@ func (l *Limiter) findStored(_ context.Context, lookup token.Lookup) (*Live, *Re
 	var k *Live
 	var id string
 	err := l.store.View(func(r Reader) error {
-		b, err := r.Get(append([]byte(spaceLookups), lookup[:]...))
+		b, err := r.Get(lookupKey(lookup))
 		id = string(b)
 		return err
 	})
@@ -248,7 +241,7 @@ func (l *Limiter) findStored(_ context.Context, lookup token.Lookup) (*Live, *Re
 		l.log.Error("reading a key failed", "error", err)
 		return nil, storeRefusal("its record could not be read")
 	}
-	l.cacheLookup(k)
+	l.cacheLookup(k, lookup)
 	return k, nil
 }
 
@@ -313,11 +306,9 @@ func (l *Limiter) read(id string) (*Live, error) {
 		k.restore(&acct)
 		k.limit, k.renews = key.Limit, key.Renews
 		if key.Custody == CustodySealed {
-			salt, err := r.Get(saltKey(id))
-			if err != nil && !errors.Is(err, ErrNotFound) {
+			if k.salts, err = readSalts(r, key); err != nil {
 				return err
 			}
-			k.salt = token.NewSecret(string(salt))
 		}
 		for i := range acct.Reserved {
 			if i == int(Activations) && acct.Limit[i] != NoLimit {
@@ -363,10 +354,12 @@ func (l *Limiter) follow(key *Key, also func(k *Live)) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	if key.Version > k.key.Version {
+		l.uncacheFormer(k, key)
 		k.key, k.limit, k.renews = key, key.Limit, key.Renews
 		k.setMarks()
+		k.salts.keep(key)
 		if key.EndedStatus == Revoked {
-			k.salt = token.Secret{}
+			k.salts = nil
 			k.kept.Store(nil)
 		}
 	}

@@ -4,6 +4,8 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+
+	"github.com/till-proxy/till/token"
 )
 
 // How the store is laid out. Every space has a one-letter prefix:
@@ -12,6 +14,7 @@ import (
 //	l/<lookup, 32 bytes>         key id
 //	s/<key id>                   salt of a sealed key's box, apart from the
 //	                             record so that it can be left out of copies
+//	s/<key id>/<number, 8 bytes> the same, of a former string in its grace
 //	a/<bucket, 2 bytes><account id, 16 bytes>   accountRecord
 //	c/<bucket, 2 bytes>          sum of the accounts in a bucket; see digest
 //	d/<unix seconds, 8 bytes><key id>   when to look at a key again
@@ -57,6 +60,12 @@ func bucketKey(bucket uint16) []byte {
 
 func recordKey(id string) []byte { return append([]byte(spaceKeys), id...) }
 func saltKey(id string) []byte   { return append([]byte(spaceSalts), id...) }
+
+func formerSaltKey(id string, number int64) []byte {
+	return binary.BigEndian.AppendUint64(append(saltKey(id), '/'), uint64(number))
+}
+
+func lookupKey(lookup token.Lookup) []byte { return append([]byte(spaceLookups), lookup[:]...) }
 
 func dueKey(unix int64, id string) []byte {
 	k := binary.BigEndian.AppendUint64([]byte(spaceDue), uint64(max(unix, 0)))

@@ -20,6 +20,9 @@ type Ask struct {
 	// rate, or 60 a minute when it has none.
 	Free bool
 
+	// String says which of the key's strings the request came with; see Number.
+	String int64
+
 	Addr   netip.Addr // the client
 	Method string     // as sent
 	Path   string     // decoded, in the upstream's own form
@@ -57,7 +60,6 @@ func (k *Live) Reserve(ctx context.Context, ask *Ask, g *Grant) *Refusal {
 			if err != nil {
 				return storeRefusal("its record could not be read")
 			}
-			k.l.cacheLookup(fresh)
 			k = fresh
 		case parked.refill != nil:
 			var err error
@@ -174,7 +176,7 @@ func (k *Live) tryReserve(ask *Ask, g *Grant) (refusal *Refusal, p parking, agai
 	k.addr = k.addrText(ask.Addr)
 	k.l.markActive(k)
 	g.k, g.key, g.role, g.bound, g.free, g.began, g.onCut = k, k.key, role, bound, ask.Free, nanos, ask.OnCut
-	g.epoch = k.epoch
+	g.epoch, g.number = k.epoch, ask.String
 	if role != nil {
 		g.roleEpoch = role.epoch
 	}
@@ -290,6 +292,9 @@ func (k *Live) allowed(ask *Ask, now time.Time) *Refusal {
 	key := k.key
 	if k.halt != "" || !key.SuspendedAt.IsZero() || key.EndedStatus == Revoked {
 		return k.stopped(now)
+	}
+	if refusal := key.outdated(ask.String, now); refusal != nil {
+		return refusal
 	}
 	if code := k.timeUp(now); code != "" {
 		return k.timeRefusal(code)

@@ -3,7 +3,10 @@ package limiter
 import (
 	"encoding/binary"
 	"errors"
+	"slices"
 	"time"
+
+	"github.com/till-proxy/till/token"
 )
 
 // How often the sweeper looks, and what it waits for. None of it decides
@@ -73,9 +76,13 @@ func (l *Limiter) sweepActive() {
 		case dirty && nanos-k.savedAt >= int64(saveEvery):
 			l.save(&k.account, k, false)
 		}
+		rotated := k.inflight > 0 && len(k.key.Former) > 0
 		k.mu.Unlock()
 		if over != nil {
 			k.cut(over)
+		}
+		if rotated {
+			k.cutReplaced(now)
 		}
 	}
 	for _, a := range l.everyRole() {
@@ -222,6 +229,7 @@ func (l *Limiter) endIfDue(id string) error {
 			acct.First = max(last.UnixNano(), 1)
 		}
 		acct.Last = max(acct.Last, nanosOf(last))
+		key.sweepFormer(now)
 		if status, now := k.derive(key); status == Expired && now == code && key.EndedStatus == "" {
 			key.EndedAt, key.EndedStatus, key.EndedReason = l.clock.Now().UTC(), Expired, string(code)
 			ended = key
@@ -315,19 +323,45 @@ func (l *Limiter) everyRole() []*account {
 	return accounts
 }
 
-func (l *Limiter) cacheLookup(k *Live) {
-	shard := &l.lookups[k.key.Lookup[0]%lookupShards]
+// cacheLookup remembers the way to a key, by one of its strings.
+func (l *Limiter) cacheLookup(k *Live, lookup token.Lookup) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if k.gone || !slices.Contains(k.key.lookups(), lookup) {
+		return
+	}
+	shard := &l.lookups[lookup[0]%lookupShards]
 	shard.mu.Lock()
-	shard.m[k.key.Lookup] = k
+	shard.m[lookup] = k
 	shard.mu.Unlock()
 }
 
-// uncache forgets the way to a key. Callers hold the key.
+// uncache forgets the ways to a key. Callers hold the key.
 func (l *Limiter) uncache(k *Live) {
-	shard := &l.lookups[k.key.Lookup[0]%lookupShards]
+	for _, lookup := range k.key.lookups() {
+		l.uncacheLookup(k, lookup)
+	}
+}
+
+// uncacheFormer forgets the ways to a key that its next record knows no more.
+// Callers hold the key.
+func (l *Limiter) uncacheFormer(k *Live, next *Key) {
+	if k.key.Rotations == next.Rotations {
+		return
+	}
+	known := next.lookups()
+	for _, lookup := range k.key.lookups() {
+		if !slices.Contains(known, lookup) {
+			l.uncacheLookup(k, lookup)
+		}
+	}
+}
+
+func (l *Limiter) uncacheLookup(k *Live, lookup token.Lookup) {
+	shard := &l.lookups[lookup[0]%lookupShards]
 	shard.mu.Lock()
-	if shard.m[k.key.Lookup] == k {
-		delete(shard.m, k.key.Lookup)
+	if shard.m[lookup] == k {
+		delete(shard.m, lookup)
 	}
 	shard.mu.Unlock()
 }

@@ -60,17 +60,17 @@ type Request struct {
 // Server is a running stand-in.
 type Server struct {
 	*httptest.Server
-	vendor     Vendor
-	credential string
-	latency    atomic.Int64
+	vendor  Vendor
+	latency atomic.Int64
 
 	count atomic.Int64
 	last  atomic.Pointer[Request]
 
-	mu         sync.Mutex
-	violations []string
-	release    chan struct{}
-	held       chan struct{} // one value for each request that began to hold
+	mu          sync.Mutex
+	credentials map[string]int64 // that are good, and how many requests came with each
+	violations  []string
+	release     chan struct{}
+	held        chan struct{} // one value for each request that began to hold
 }
 
 // Start runs a stand-in on loopback until the test ends.
@@ -79,7 +79,7 @@ func Start(t interface {
 	Helper()
 }, vendor Vendor, credential string) *Server {
 	t.Helper()
-	s := &Server{vendor: vendor, credential: credential, release: make(chan struct{}), held: make(chan struct{}, 1024)}
+	s := &Server{vendor: vendor, credentials: map[string]int64{credential: 0}, release: make(chan struct{}), held: make(chan struct{}, 1024)}
 	s.Server = httptest.NewServer(s)
 	t.Cleanup(func() {
 		s.CloseClientConnections()
@@ -93,6 +93,34 @@ func (s *Server) Count() int64 { return s.count.Load() }
 
 // Last is the request that came last.
 func (s *Server) Last() *Request { return s.last.Load() }
+
+// Accept makes a credential good, beside those that are.
+func (s *Server) Accept(credential string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.credentials[credential] = 0
+}
+
+// Retire makes a credential bad, and returns how many requests came with it.
+func (s *Server) Retire(credential string) int64 {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	n := s.credentials[credential]
+	delete(s.credentials, credential)
+	return n
+}
+
+// shows reports whether a text holds a credential that is good.
+func (s *Server) shows(text string) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for credential := range s.credentials {
+		if strings.Contains(text, credential) {
+			return true
+		}
+	}
+	return false
+}
 
 // SetLatency lets every answer wait.
 func (s *Server) SetLatency(d time.Duration) { s.latency.Store(int64(d)) }
@@ -210,7 +238,7 @@ func (s *Server) inspect(r *http.Request, body []byte) bool {
 			if strings.Contains(v, "till_sk_") {
 				s.violate("%s: a scoped key in %s", where, name)
 			}
-			if strings.Contains(v, s.credential) && name != s.vendor.slot() {
+			if name != s.vendor.slot() && s.shows(v) {
 				s.violate("%s: the credential in %s", where, name)
 			}
 		}
@@ -218,7 +246,7 @@ func (s *Server) inspect(r *http.Request, body []byte) bool {
 	if strings.Contains(r.URL.String(), "till_sk_") || bytes.Contains(body, []byte("till_sk_")) {
 		s.violate("%s: a scoped key in URL or body", where)
 	}
-	if strings.Contains(r.URL.String(), s.credential) || bytes.Contains(body, []byte(s.credential)) {
+	if s.shows(r.URL.String()) || s.shows(string(body)) {
 		s.violate("%s: the credential in URL or body", where)
 	}
 	for _, name := range strangers {
@@ -231,15 +259,25 @@ func (s *Server) inspect(r *http.Request, body []byte) bool {
 			s.violate("%s: header %s belongs to another vendor", where, slot)
 		}
 	}
-	want := s.credential
+	scheme := ""
 	if s.vendor.slot() == "Authorization" {
-		want = "Bearer " + want
+		scheme = "Bearer "
 	}
-	if got := r.Header[s.vendor.slot()]; len(got) != 1 || got[0] != want {
-		s.violate("%s: not exactly the credential in %s", where, s.vendor.slot())
-		return false
+	got := r.Header[s.vendor.slot()]
+	if len(got) == 1 {
+		credential, ok := strings.CutPrefix(got[0], scheme)
+		s.mu.Lock()
+		n, good := s.credentials[credential]
+		if good && ok {
+			s.credentials[credential] = n + 1
+		}
+		s.mu.Unlock()
+		if good && ok {
+			return true
+		}
 	}
-	return true
+	s.violate("%s: not exactly the credential in %s", where, s.vendor.slot())
+	return false
 }
 
 func (s *Server) fail(w http.ResponseWriter, status int, message string) {

@@ -1,0 +1,141 @@
+package admin
+
+import (
+	"net/http"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/till-proxy/till/limiter"
+	"github.com/till-proxy/till/token"
+)
+
+func TestRotateAnswersWithTheSameRecordAndANewString(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	m := w.mint(`{"name":"nightly","upstream":"openai","max_activations":500}`)
+	w.use(m, 3)
+	r := get[rotated](t, w.do("POST", "/keys/"+m.ID+"/rotate", `{"grace":"1h"}`))
+	if r.ID != m.ID || *r.RemainingActivations != 497 || r.ScopedKey == m.ScopedKey || r.RotatedAt == nil ||
+		!r.GraceEndsAt.Equal(r.RotatedAt.Add(time.Hour)) || r.Version <= m.Version || r.BaseURL != w.base {
+		t.Errorf("rotated %+v, string %t", r.KeyObject, r.ScopedKey == m.ScopedKey)
+	}
+	for i, text := range []string{m.ScopedKey, r.ScopedKey} {
+		p, err := token.ParseKey(text)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, refusal := w.Find(t.Context(), p.Lookup); refusal != nil {
+			t.Errorf("string %d: %v", i, refusal)
+		}
+	}
+	// Nothing but the answer shows the string, and no list shows a hash.
+	for _, path := range []string{"/keys", "/keys/" + m.ID} {
+		body := w.do("GET", path, "").body
+		if strings.Contains(body, "till_sk_") || strings.Contains(body, "lookup") || strings.Contains(body, "former") {
+			t.Errorf("%s: %s", path, body)
+		}
+	}
+	r = get[rotated](t, w.do("POST", "/keys/"+m.ID+"/rotate", ""))
+	if !r.GraceEndsAt.Equal(*r.RotatedAt) {
+		t.Errorf("without a grace it ends at %s, rotated at %s", r.GraceEndsAt, r.RotatedAt)
+	}
+}
+
+func TestRotateRefusesWhatCannotBe(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	held := w.mint(`{"upstream":"openai","max_activations":5}`)
+	sealed := w.mint(`{"upstream":"openai","max_activations":5,"upstream_key":"sk-real-1"}`)
+	dead := w.mint(`{"upstream":"openai","max_activations":5}`)
+	if a := w.do("POST", "/keys/"+dead.ID+"/revoke", ""); a.status != http.StatusOK {
+		t.Fatal(a.body)
+	}
+	for _, test := range []struct {
+		id, body string
+		status   int
+		says     string
+	}{
+		{dead.ID, `{"grace":"1h"}`, http.StatusConflict, "for ever"},
+		{sealed.ID, `{"grace":"1h"}`, http.StatusBadRequest, "upstream_key must be sent once more"},
+		{held.ID, `{"upstream_key":"sk-real-2"}`, http.StatusBadRequest, "change that one there"},
+		{held.ID, `{"grace":"31d"}`, http.StatusBadRequest, "from 0 to 30 days"},
+		{held.ID, `{"grace":"soon"}`, http.StatusBadRequest, "grace"},
+		{held.ID, `{"gracie":"1h"}`, http.StatusBadRequest, "unknown field"},
+		{"key_01M86CD5XPYDCWAP07D6V89DTK", `{}`, http.StatusNotFound, "no such key"},
+	} {
+		a := w.do("POST", "/keys/"+test.id+"/rotate", test.body)
+		if _, message := a.fault(t); a.status != test.status || !strings.Contains(message, test.says) {
+			t.Errorf("%s: %d %s", test.body, a.status, message)
+		}
+	}
+	if v := w.live(held).View(); v.Rotations != 0 {
+		t.Error("a refused rotation was done")
+	}
+	w.upstreams = w.upstreams[:1] // openai is configured no more
+	a := w.do("POST", "/keys/"+sealed.ID+"/rotate", `{"upstream_key":"sk-real-2"}`)
+	if _, message := a.fault(t); a.status != http.StatusBadRequest || !strings.Contains(message, "not configured") {
+		t.Errorf("%d %s", a.status, message)
+	}
+}
+
+func TestRotatingASealedKeyMakesItsBoxAnew(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	m := w.mint(`{"upstream":"openai","max_activations":5,"upstream_key":"sk-real-old"}`)
+	r := get[rotated](t, w.do("POST", "/keys/"+m.ID+"/rotate", `{"grace":"1h","upstream_key":"sk-real-new"}`))
+	next := &minted{KeyObject: r.KeyObject, ScopedKey: r.ScopedKey}
+	_, oldBox, _ := strings.Cut(m.ScopedKey, ".")
+	_, newBox, _ := strings.Cut(r.ScopedKey, ".")
+	for _, test := range []struct {
+		what string
+		key  *minted
+		box  string
+		want string
+	}{{"the former string", m, oldBox, "sk-real-old"}, {"the new one", next, newBox, "sk-real-new"}} {
+		if got, err := openBox(w, test.key, test.box); err != nil || got != test.want {
+			t.Errorf("%s opens to %q, %v", test.what, got, err)
+		}
+	}
+	if _, err := openBox(w, next, oldBox); err == nil {
+		t.Error("the former box opens with the new string")
+	}
+	if _, err := openBox(w, m, newBox); err == nil {
+		t.Error("the new box opens with the former string")
+	}
+}
+
+func TestRotateCommand(t *testing.T) {
+	w := newWorld(t)
+	t.Setenv("TILL_ADDRESS", w.serve())
+	m := w.mint(`{"name":"nightly","upstream":"openai","max_activations":500}`)
+	r := till(t, "rotate", "nightly", "--grace", "1h")
+	text := stringPattern.FindString(r.out)
+	if r.code != 0 || text == "" || text == m.ScopedKey || !strings.Contains(r.out, "Rotated  the former string works until 20") {
+		t.Fatalf("%+v", r)
+	}
+	fits(t, r.out)
+	if r = till(t, "rotate", "nightly"); r.code != 0 || !strings.Contains(r.out, "the former string works no more\n") {
+		t.Errorf("%+v", r)
+	}
+	if r = till(t, "rotate", "night"); r.code != exitUsage {
+		t.Errorf("by the beginning of a name: %+v", r)
+	}
+	if r = till(t, "rotate", "nightly", "--json"); r.code != 0 || stringPattern.FindString(r.out) == "" {
+		t.Errorf("%+v", r)
+	}
+	sealed := w.mint(`{"name":"sealed","upstream":"openai","max_activations":5,"upstream_key":"sk-real-1"}`)
+	if r = till(t, "rotate", sealed.ID); r.code != 1 || !strings.Contains(r.err, "upstream_key") {
+		t.Errorf("%+v", r)
+	}
+	if r = till(t, "rotate", sealed.ID, "--upstream-key", "sk-real-2"); r.code != 0 || !sealedPattern.MatchString(r.out) || strings.Contains(r.out+r.err, "sk-real-2") {
+		t.Errorf("%+v", r)
+	}
+	if r = till(t, "rotate", "--help"); r.code != 0 {
+		t.Errorf("%+v", r)
+	}
+	fits(t, r.out)
+	if w.live(&minted{ScopedKey: text}).View().Status != limiter.Active {
+		t.Error("the key is not alive any more")
+	}
+}

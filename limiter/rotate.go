@@ -1,0 +1,395 @@
+package limiter
+
+import (
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/till-proxy/till/token"
+)
+
+// A key has one string at a time, and those it had before, by number: the
+// first is 0, and each rotation adds one. The record and the budget are the
+// same for all of them, so it does not matter which one a request came with.
+//
+// A former string works until its grace ends. It stays known after that, so
+// that whoever still uses it is told; its salt does not.
+const (
+	// MaxGrace bounds how long a former string works.
+	MaxGrace = 30 * 24 * time.Hour
+	// maxFormer is how many former strings are known. Older ones are as
+	// unknown as any other.
+	maxFormer = 16
+)
+
+// The actions on a key's strings, in the audit log.
+const (
+	ActKeyRotate   = "key.rotate"
+	ActKeyEndGrace = "key.end_grace"
+)
+
+// Former is a string that a key had before it was rotated.
+type Former struct {
+	Lookup token.Lookup `json:"lookup"`
+	Number int64        `json:"number"`
+	Until  time.Time    `json:"until"` // it works before that
+	// SealKey and Origins are what its box was made with, if it has one, for
+	// as long as its salt is there.
+	SealKey token.SealKeyID `json:"seal_key,omitzero"`
+	Origins []string        `json:"origins,omitempty"`
+}
+
+// works reports whether the string is in its grace.
+func (f *Former) works(now time.Time) bool { return now.Before(f.Until) }
+
+// Box is what opens the box of one string of a sealed key.
+type Box struct {
+	SealKey token.SealKeyID
+	Origins []string
+	Salt    token.Secret
+}
+
+// Issue is the string that a rotation gives a key.
+type Issue struct {
+	Lookup token.Lookup
+	Box    Box // of a sealed key, made for this lookup
+}
+
+// Rotate gives a key another string. The one it had works for the grace, and
+// so does no string before it for longer. It returns how many running requests
+// were cut because they came with a string that works no more.
+func (l *Limiter) Rotate(_ context.Context, by Caller, id string, next Issue, grace time.Duration) (View, int, error) {
+	if grace < 0 || grace > MaxGrace {
+		return View{}, 0, invalid("grace", "must be from 0 to %d days, got %s", int(MaxGrace/(24*time.Hour)), grace)
+	}
+	k, err := l.reach(by, KeysRotate, id)
+	if err != nil {
+		return View{}, 0, err
+	}
+	var old, key *Key
+	err = l.committer.do(func(b *batch) error {
+		var acct accountRecord
+		if old, acct, err = readKey(b, id); err != nil {
+			return err
+		}
+		if status, _ := k.derive(old); status == Revoked {
+			return ErrRevoked
+		}
+		sealed := old.Custody == CustodySealed
+		if sealed == next.Box.Salt.IsZero() || sealed == next.Box.SealKey.IsZero() {
+			return invalid("upstream_key", "belongs to the rotation of a sealed key, and of no other")
+		}
+		if _, err := b.Get(lookupKey(next.Lookup)); !errors.Is(err, ErrNotFound) {
+			return errors.Join(errors.New("this key string is taken"), err)
+		}
+		now := l.clock.Now().UTC()
+		if key, err = old.rotated(next, now, grace); err != nil {
+			return err
+		}
+		if sealed {
+			if last := key.Former[len(key.Former)-1]; !last.SealKey.IsZero() {
+				salt, err := b.Get(saltKey(id))
+				switch {
+				case err == nil:
+					err = b.Set(formerSaltKey(id, last.Number), slices.Clone(salt))
+				case errors.Is(err, ErrNotFound): // a copy of a store, without salts
+					err = nil
+				}
+				if err != nil {
+					return err
+				}
+			}
+			if err := b.Set(saltKey(id), []byte(next.Box.Salt.Reveal())); err != nil {
+				return err
+			}
+		}
+		if err := writeKey(b, old, key, &acct); err != nil {
+			return err
+		}
+		return b.audit(by.entry(ActKeyRotate, id, changes(old, key)))
+	}, func() {
+		l.follow(key, func(k *Live) {
+			if !next.Box.Salt.IsZero() {
+				k.salts.add(key.Rotations, next.Box.Salt)
+			}
+		})
+	})
+	if err != nil {
+		return View{}, 0, err
+	}
+	cut := k.cutReplaced(l.clock.Now())
+	l.log.Info("key rotated", "key_id", id, "grace", grace, "requests_cut", cut, "by", by.Name)
+	view, err := l.viewNow(id)
+	return view, cut, err
+}
+
+// Rotating returns a key that the caller may rotate, for who has to make the
+// string.
+func (l *Limiter) Rotating(by Caller, id string) (*Key, error) {
+	k, err := l.reach(by, KeysRotate, id)
+	if err != nil {
+		return nil, err
+	}
+	key := k.Key()
+	if status, _ := k.derive(key); status == Revoked {
+		return nil, ErrRevoked
+	}
+	return key, nil
+}
+
+// rotated is the key with its next string.
+func (k *Key) rotated(next Issue, now time.Time, grace time.Duration) (*Key, error) {
+	key := k.clone()
+	last := Former{Lookup: key.Lookup, Number: key.Rotations, Until: now.Add(grace)}
+	if grace > 0 {
+		last.SealKey, last.Origins = key.SealKey, key.Origins
+	}
+	for i := range key.Former {
+		key.Former[i].limit(last.Until, now)
+	}
+	key.Former = append(key.Former, last)
+	if n := len(key.Former) - maxFormer; n > 0 {
+		if key.Former[n-1].works(now) {
+			return nil, invalid("grace", "would let more than %d earlier strings of key %s work at once: rotate it with a grace of 0, which ends them", maxFormer, k.ID)
+		}
+		key.Former = slices.Clone(key.Former[n:])
+	}
+	key.Version++
+	key.Rotations++
+	key.RotatedAt = now
+	key.Lookup, key.SealKey, key.Origins = next.Lookup, next.Box.SealKey, next.Box.Origins
+	return key, nil
+}
+
+// limit lets a former string work until then at most.
+func (f *Former) limit(until, now time.Time) {
+	if until.Before(f.Until) {
+		f.Until = until
+	}
+	if !f.works(now) {
+		f.SealKey, f.Origins = token.SealKeyID{}, nil // its salt goes
+	}
+}
+
+// EndGrace ends the grace of one former string at once, and what runs with it.
+// It reports whether the string was in its grace.
+func (l *Limiter) EndGrace(_ context.Context, by Caller, id string, lookup token.Lookup) (bool, error) {
+	k, err := l.reach(by, KeysRevoke, id)
+	if err != nil {
+		return false, err
+	}
+	ended := false
+	err = l.edit(by, ActKeyEndGrace, id, func(key *Key, _ *accountRecord) error {
+		now := l.clock.Now().UTC()
+		i := slices.IndexFunc(key.Former, func(f Former) bool { return f.Lookup == lookup })
+		if ended = i >= 0 && key.Former[i].works(now); ended {
+			key.Former[i].limit(now, now)
+		}
+		return nil
+	}, nil)
+	if err != nil || !ended {
+		return false, err
+	}
+	cut := k.cutReplaced(l.clock.Now())
+	l.log.Info("the grace of a key's former string was ended", "key_id", id, "requests_cut", cut, "by", by.Name)
+	return true, nil
+}
+
+// Number says which of the key's strings a lookup is of, or why that string
+// works no more.
+func (k *Live) Number(key *Key, lookup token.Lookup) (int64, *Refusal) {
+	if lookup == key.Lookup {
+		return key.Rotations, nil
+	}
+	return k.formerNumber(key, lookup)
+}
+
+func (k *Live) formerNumber(key *Key, lookup token.Lookup) (int64, *Refusal) {
+	for i := range key.Former {
+		if f := &key.Former[i]; f.Lookup == lookup {
+			switch {
+			case key.EndedStatus == Revoked: // that is the reason, then
+				return key.Rotations, nil
+			case f.works(k.l.clock.Now()):
+				return f.Number, nil
+			}
+			k.Count(CodeKeyRevoked)
+			return 0, key.replaced(f.Until)
+		}
+	}
+	return 0, unknownKey()
+}
+
+// Box returns what opens the box of one of the key's strings. There is no salt
+// once the key was revoked or the string's grace has ended, and none in a copy
+// of a store that left the salts out.
+func (k *Live) Box(key *Key, number int64) Box {
+	b := Box{SealKey: key.SealKey, Origins: key.Origins}
+	if number != key.Rotations {
+		i := slices.IndexFunc(key.Former, func(f Former) bool { return f.Number == number })
+		if i < 0 {
+			return Box{}
+		}
+		b = Box{SealKey: key.Former[i].SealKey, Origins: key.Former[i].Origins}
+	}
+	k.mu.Lock()
+	b.Salt = k.salts.of(number)
+	k.mu.Unlock()
+	return b
+}
+
+// outdated is the refusal of a string that a rotation has replaced, or nil
+// while it works.
+func (k *Key) outdated(number int64, now time.Time) *Refusal {
+	if number == k.Rotations {
+		return nil
+	}
+	until := k.RotatedAt
+	for i := range k.Former {
+		if f := &k.Former[i]; f.Number == number {
+			if f.works(now) {
+				return nil
+			}
+			until = f.Until
+		}
+	}
+	return k.replaced(until)
+}
+
+func (k *Key) replaced(since time.Time) *Refusal {
+	return k.refuse(CodeKeyRevoked, "was rotated: this string of it does not work since %s; use the one that replaced it", stamp(since))
+}
+
+// cutReplaced ends running requests that came with a string that works no
+// more, and returns how many those were.
+func (k *Live) cutReplaced(now time.Time) int {
+	k.mu.Lock()
+	key := k.key
+	k.mu.Unlock()
+	n := 0
+	for i := range key.Former {
+		if f := &key.Former[i]; !f.works(now) {
+			n += k.cutWhere(key.replaced(f.Until), func(g *Grant) bool { return g.number == f.Number })
+		}
+	}
+	return n
+}
+
+// graceEnds is when the sweeper looks for a box whose salt has to go.
+func (k *Key) graceEnds() (at time.Time) {
+	for i := range k.Former {
+		if f := &k.Former[i]; !f.SealKey.IsZero() && (at.IsZero() || f.Until.Before(at)) {
+			at = f.Until
+		}
+	}
+	return at
+}
+
+// sweepFormer forgets what opened the boxes of strings whose grace is over.
+func (k *Key) sweepFormer(now time.Time) {
+	for i := range k.Former {
+		k.Former[i].limit(k.Former[i].Until, now)
+	}
+}
+
+// lookups are the hashes of all strings by which the key is found.
+func (k *Key) lookups() []token.Lookup {
+	all := []token.Lookup{k.Lookup}
+	for i := range k.Former {
+		all = append(all, k.Former[i].Lookup)
+	}
+	return all
+}
+
+// saltKeys are the places of the salts that the key has or may have.
+func (k *Key) saltKeys() [][]byte {
+	if k.Custody != CustodySealed {
+		return nil
+	}
+	all := [][]byte{saltKey(k.ID)}
+	for i := range k.Former {
+		if f := &k.Former[i]; !f.SealKey.IsZero() {
+			all = append(all, formerSaltKey(k.ID, f.Number))
+		}
+	}
+	return all
+}
+
+// writeStrings keeps lookups and salts in step with the key's record. old is
+// nil for a new one.
+func writeStrings(b *batch, old, key *Key) error {
+	if old == nil {
+		return b.Set(lookupKey(key.Lookup), []byte(key.ID))
+	}
+	if key.Lookup != old.Lookup {
+		if err := b.Set(lookupKey(key.Lookup), []byte(key.ID)); err != nil {
+			return err
+		}
+	}
+	known := key.lookups()
+	for _, lookup := range old.lookups() {
+		if !slices.Contains(known, lookup) {
+			if err := b.Delete(lookupKey(lookup)); err != nil {
+				return err
+			}
+		}
+	}
+	var kept [][]byte
+	if key.EndedStatus != Revoked { // without its salt a box opens for nobody, ever
+		kept = key.saltKeys()
+	}
+	for _, at := range old.saltKeys() {
+		if !slices.ContainsFunc(kept, func(b []byte) bool { return string(b) == string(at) }) {
+			if err := b.Delete(at); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// salts are those of a sealed key's boxes, by the number of the string. There
+// is nearly always one.
+type salts map[int64]token.Secret
+
+func (s salts) of(number int64) token.Secret { return s[number] }
+
+func (s *salts) add(number int64, salt token.Secret) {
+	if *s == nil {
+		*s = make(salts, 1)
+	}
+	(*s)[number] = salt
+}
+
+// keep drops the salts of boxes that the record knows no more.
+func (s salts) keep(key *Key) {
+	for number := range s {
+		boxed := slices.ContainsFunc(key.Former, func(f Former) bool { return f.Number == number && !f.SealKey.IsZero() })
+		if number != key.Rotations && !boxed {
+			delete(s, number)
+		}
+	}
+}
+
+// readSalts reads the salts of a sealed key.
+func readSalts(r Reader, key *Key) (salts, error) {
+	var all salts
+	for _, at := range key.saltKeys() {
+		salt, err := r.Get(at)
+		if errors.Is(err, ErrNotFound) {
+			continue
+		}
+		if err != nil {
+			return nil, fmt.Errorf("the salt of key %s: %w", key.ID, err)
+		}
+		number := key.Rotations
+		if rest := at[len(saltKey(key.ID)):]; len(rest) > 0 {
+			number = int64(binary.BigEndian.Uint64(rest[1:]))
+		}
+		all.add(number, token.NewSecret(string(salt)))
+	}
+	return all, nil
+}
