@@ -61,6 +61,8 @@ func openAnchor(path string, fresh bool) (*anchor, error) {
 		return a, doubt("its anchor %s is missing", path)
 	case err != nil:
 		return a, fmt.Errorf("opening the anchor: %w", err)
+	case private(path) != nil:
+		return a, fmt.Errorf("opening the anchor: %w", private(path))
 	case len(b) != anchorSize || string(b[:8]) != anchorMagic:
 		return a, doubt("%s is no anchor", path)
 	}
@@ -149,8 +151,13 @@ func (a *anchor) close() error {
 	return a.file.Close()
 }
 
+// writeSynced makes a new file, in place of one that was left there and never
+// through a link that was put there.
 func writeSynced(path string, b []byte) error {
-	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
+	if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
 	if err != nil {
 		return err
 	}

@@ -16,3 +16,18 @@ func syncData(f *os.File) error {
 		}
 	}
 }
+
+// allocate gives every page of a file its place on the disk. Where the
+// filesystem cannot, its size is all there is.
+func allocate(f *os.File, size int64) error {
+	for {
+		err := syscall.Fallocate(int(f.Fd()), 0, 0, size)
+		switch err {
+		case syscall.EINTR:
+			continue
+		case syscall.EOPNOTSUPP, syscall.ENOSYS:
+			return nil
+		}
+		return err
+	}
+}

@@ -195,7 +195,7 @@ func TestForfeitingSpendsWhatMayHaveBeenSpent(t *testing.T) {
 		t.Fatal(err)
 	}
 	counted := w.mint(activations(100))
-	timed := w.mint(func(k *limiter.Key) { k.ExpiresAt = w.clock.Now().Add(1e12) })
+	timed := w.mint(func(k *limiter.Key) { k.ExpiresAt = w.clock.time().Add(1e12) })
 	daily := w.mint(renewing(10, limiter.Daily))
 	shared := w.mint(func(k *limiter.Key) { k.Role = "ci" })
 	revoked := w.mint(activations(100))
@@ -219,7 +219,7 @@ func TestForfeitingSpendsWhatMayHaveBeenSpent(t *testing.T) {
 	}
 	for cut := 1; ; cut++ { // off at every commit, and run again
 		w.disk.FailAt(cut, cut%2 == 1)
-		done, err := limiter.Forfeit(w.disk.Open(), limiter.Operator, w.anchor, w.clock.Now(), discard)
+		done, err := limiter.Forfeit(w.disk.Open(), limiter.Operator, w.anchor, w.clock.time(), discard)
 		w.disk.Heal()
 		if err == nil {
 			if done.Keys != 5 || done.Suspended > 3 {
@@ -261,4 +261,41 @@ func TestForfeitingSpendsWhatMayHaveBeenSpent(t *testing.T) {
 	w.agree(t)
 	w.restart()
 	w.agree(t)
+}
+
+// TestAnyNumberOfCrashesBetweenACommitAndItsAnchorLosesNothing cuts the power
+// again and again after a commit has reached the disk and before its anchor has.
+func TestAnyNumberOfCrashesBetweenACommitAndItsAnchorLosesNothing(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	k := w.mint(activations(100))
+	k.use()
+	for crash := range 5 {
+		if err := w.Ping(ctx); err != nil {
+			t.Fatal(err)
+		}
+		anchor := w.file(w.anchor)
+		w.mint(activations(1)) // one commit more, which the anchor is not told of
+		w.Abandon()
+		w.put(w.anchor, anchor)
+		if err := w.reopen(); err != nil {
+			t.Fatalf("after crash %d: %v", crash+1, err)
+		}
+	}
+	// And one crash after another at the first commit of an opening: it is there,
+	// and nobody was told.
+	w.Abandon()
+	for range 5 {
+		w.disk.FailAt(1, true)
+		if err := w.reopen(); !errors.Is(err, errInjected) {
+			t.Fatal(err)
+		}
+		w.disk.Heal()
+	}
+	if err := w.reopen(); err != nil {
+		t.Fatalf("after crashes in a row: %v", err)
+	}
+	if n := k.drain(limiter.CodeActivationsExhausted); n > 99 {
+		t.Errorf("%d more than one of 100", n)
+	}
 }

@@ -87,7 +87,7 @@ func TestEveryActAndEveryEndIsInTheAuditLogOnce(t *testing.T) {
 			t.Errorf("the entry of the revocation has no %s: %s", part, revoked)
 		}
 	}
-	expiring := w.mint(func(key *limiter.Key) { key.ExpiresAt = w.clock.Now().Add(time.Hour) })
+	expiring := w.mint(func(key *limiter.Key) { key.ExpiresAt = w.clock.time().Add(time.Hour) })
 	w.clock.advance(2 * time.Hour)
 	w.SweepDue()
 	w.SweepDue()
@@ -191,7 +191,7 @@ func TestALostEndOfTheAuditLogIsFoundOutOnOpening(t *testing.T) {
 			if !errors.Is(err, limiter.ErrDoubt) {
 				t.Fatalf("opened: %v, want ErrDoubt", err)
 			}
-			if _, err := limiter.Forfeit(s, limiter.Operator, w.anchor, w.clock.Now(), discard); err != nil {
+			if _, err := limiter.Forfeit(s, limiter.Operator, w.anchor, w.clock.time(), discard); err != nil {
 				t.Fatal(err)
 			}
 			w.open(s)

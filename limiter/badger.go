@@ -7,7 +7,10 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
+	"sync"
+	"time"
 
 	"github.com/dgraph-io/badger/v4"
 )
@@ -16,31 +19,40 @@ import (
 type badgerStore struct {
 	db  *badger.DB
 	dir string
-}
 
-// minFree is the free space below which nothing is written, in bytes: a full
-// disk would end the process with SIGBUS inside Badger, which writes to mapped
-// files.
-const minFree = 4 * memTable
+	tables   int64 // bytes of the tables, as last looked
+	lookedAt time.Time
+
+	// views lets Close wait for readers: their snapshots are mapped files.
+	views  sync.RWMutex
+	closed bool
+}
 
 const memTable = 16 << 20
 
+// Badger writes to mapped files, and a page of one that finds no space ends the
+// process with SIGBUS. So nothing is written, and no store opened, with less
+// free than all of what Badger may write from then on by itself: minFree holds
+// the batch, the memory tables that are flushed, and the log that follows them;
+// and compactions, which write what they read once more before they remove it,
+// together never more than all tables there are. That is enough as long as
+// nobody else fills the disk within one batch.
+const minFree = 4 * memTable
+
 // OpenBadger opens the Badger directory dir, making it with mode 0700 when it
-// is missing. An error that wraps ErrLocked says that another process has it.
+// is missing. An error that wraps ErrLocked says that another process has it,
+// one that wraps ErrExposed that others may read or change it.
 func OpenBadger(dir string, log *slog.Logger) (Store, error) {
 	// Badger's own files are world-readable: the directory is what protects
 	// them.
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, fmt.Errorf("making the store's directory: %w", err)
 	}
-	info, err := os.Stat(dir)
-	if err != nil {
+	if err := private(dir); err != nil {
 		return nil, fmt.Errorf("opening store: %w", err)
 	}
-	if mode := info.Mode().Perm(); mode&0o077 != 0 {
-		return nil, fmt.Errorf("opening store: %s may be read by others (mode %04o); run: chmod 700 %s", dir, mode, dir)
-	}
-	if err := enoughSpace(dir); err != nil {
+	s := &badgerStore{dir: dir}
+	if err := s.enoughSpace(); err != nil {
 		return nil, fmt.Errorf("opening store: %w", err)
 	}
 	opts := badger.DefaultOptions(dir).
@@ -57,19 +69,62 @@ func OpenBadger(dir string, log *slog.Logger) (Store, error) {
 		WithBloomFalsePositive(0.001).  // a flood of unknown keys reads next to no block
 		WithNumVersionsToKeep(1)        //
 	opts.ChecksumVerificationMode = 3 // options.OnTableAndBlockRead
-	db, err := badger.Open(opts)
+	db, err := openDB(opts)
 	if err != nil && !isLocked(err) && hasEmptyFile(dir) {
 		// A kill between creating a file and giving it its size leaves it
 		// empty: Badger fails on it once and has removed it by then.
-		db, err = badger.Open(opts)
+		db, err = openDB(opts)
 	}
 	if isLocked(err) {
-		return nil, fmt.Errorf("opening store %s: %w", dir, ErrLocked)
+		return nil, fmt.Errorf("opening store %s: %w%s", dir, ErrLocked, holder(dir))
 	}
 	if err != nil {
 		return nil, fmt.Errorf("opening store %s: %w", dir, err)
 	}
-	return &badgerStore{db, dir}, nil
+	s.db = db
+	return s, nil
+}
+
+// openDB opens the database. What a killed process had written to its logs and
+// not synced is there to be read, and would be built upon: it is synced first.
+// Badger panics on some damage; that is an error like any other.
+func openDB(opts badger.Options) (db *badger.DB, err error) {
+	for _, name := range logs(opts.Dir) {
+		f, err := os.OpenFile(name, os.O_RDWR, 0)
+		if err != nil {
+			return nil, err
+		}
+		if err := errors.Join(f.Sync(), f.Close()); err != nil {
+			return nil, fmt.Errorf("syncing %s: %w", name, err)
+		}
+	}
+	defer func() {
+		if v := recover(); v != nil {
+			err = fmt.Errorf("%w: %v", ErrDamaged, v)
+		}
+	}()
+	return badger.Open(opts)
+}
+
+func logs(dir string) []string {
+	var names []string
+	for _, pattern := range []string{"*.mem", "*.vlog"} {
+		found, err := filepath.Glob(filepath.Join(dir, pattern))
+		if err != nil {
+			continue // never: the patterns are well formed
+		}
+		names = append(names, found...)
+	}
+	return names
+}
+
+func hasEmptyFile(dir string) bool {
+	for _, name := range logs(dir) {
+		if info, err := os.Stat(name); err == nil && info.Size() == 0 {
+			return true
+		}
+	}
+	return false
 }
 
 // isLocked recognises Badger's error by its text; it has no sentinel.
@@ -77,44 +132,84 @@ func isLocked(err error) bool {
 	return err != nil && strings.Contains(err.Error(), "Cannot acquire directory lock")
 }
 
-func enoughSpace(dir string) error {
-	free, err := freeSpace(dir)
-	if err != nil {
-		return fmt.Errorf("asking for the free space of %s: %w", dir, err)
+// holder names the process that has the store open: Badger leaves its number in
+// a file.
+func holder(dir string) string {
+	b, err := os.ReadFile(filepath.Join(dir, "LOCK"))
+	if pid, convErr := strconv.Atoi(strings.TrimSpace(string(b))); err == nil && convErr == nil {
+		return fmt.Sprintf(" (process %d)", pid)
 	}
-	if free < minFree {
-		return fmt.Errorf("%w: %d MB are free in %s, and %d MB must be", ErrNoSpace, free>>20, dir, minFree>>20)
+	return ""
+}
+
+// private refuses a file or directory that others may read or change.
+func private(path string) error {
+	info, err := os.Stat(path)
+	if err != nil {
+		return err
+	}
+	if mode := info.Mode().Perm(); mode&0o077 != 0 {
+		return fmt.Errorf("%w: %s has mode %04o; run: chmod %o %s", ErrExposed, path, mode, mode&0o700, path)
+	}
+	if owner, me := ownerOf(info), os.Geteuid(); owner >= 0 && owner != me {
+		return fmt.Errorf("%w: %s belongs to user %d, and this process runs as user %d; run it as user %d, or: chown -R %d %s",
+			ErrExposed, path, owner, me, owner, me, path)
 	}
 	return nil
 }
 
-func hasEmptyFile(dir string) bool {
-	for _, pattern := range []string{"*.mem", "*.vlog"} {
-		names, err := filepath.Glob(filepath.Join(dir, pattern))
-		if err != nil {
-			return false
+func (s *badgerStore) enoughSpace() error {
+	free, err := freeSpace(s.dir)
+	if err != nil {
+		return fmt.Errorf("asking for the free space of %s: %w", s.dir, err)
+	}
+	if now := time.Now(); now.Sub(s.lookedAt) >= time.Second {
+		s.tables, s.lookedAt = tableBytes(s.dir), now
+	}
+	if floor := minFree + s.tables; free < floor {
+		return fmt.Errorf("%w: %d MB are free in %s, and %d MB must be", ErrNoSpace, free>>20, s.dir, floor>>20)
+	}
+	return nil
+}
+
+// tableBytes is how large the database's tables are. One that a compaction has
+// just removed counts as none.
+func tableBytes(dir string) (sum int64) {
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		return 0 // the next write says so
+	}
+	for _, e := range entries {
+		if filepath.Ext(e.Name()) != ".sst" {
+			continue
 		}
-		for _, name := range names {
-			if info, err := os.Stat(name); err == nil && info.Size() == 0 {
-				return true
-			}
+		if info, err := e.Info(); err == nil {
+			sum += info.Size()
 		}
 	}
-	return false
+	return sum
 }
 
 func (s *badgerStore) Update(fn func(Tx) error) error {
-	if err := enoughSpace(s.dir); err != nil {
+	if err := s.enoughSpace(); err != nil {
 		return err
 	}
 	return s.db.Update(func(txn *badger.Txn) error { return fn(badgerTx{txn}) })
 }
 
 func (s *badgerStore) View(fn func(Reader) error) error {
+	s.views.RLock()
+	defer s.views.RUnlock()
+	if s.closed {
+		return ErrClosed
+	}
 	return s.db.View(func(txn *badger.Txn) error { return fn(badgerTx{txn}) })
 }
 
 func (s *badgerStore) Close() error {
+	s.views.Lock()
+	defer s.views.Unlock()
+	s.closed = true
 	if err := s.db.Close(); err != nil {
 		return fmt.Errorf("closing store: %w", err)
 	}

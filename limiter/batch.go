@@ -25,9 +25,9 @@ type batch struct {
 
 	now time.Time // the store is told it; zero: not now
 
-	clock   Clock // what time entries of the audit log get
-	chain   chain // the audit log with what this batch adds to it
-	chained bool  // it adds something
+	clock   teller // what time entries of the audit log get
+	chain   chain  // the audit log with what this batch adds to it
+	chained bool   // it adds something
 
 	digest  *digest // before this batch; nil without an anchor
 	store   [16]byte

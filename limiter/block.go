@@ -51,12 +51,16 @@ func (l *Limiter) askBlock(a *account, k *Live) {
 			if err != nil {
 				return err
 			}
+			if err := l.wentBack(a, &rec); err != nil {
+				return err
+			}
 			a.mu.Lock()
 			for i := range granted {
 				granted[i] = a.want(Kind(i), rec.Limit[i], rec.Reserved[i])
 				rec.Reserved[i] += granted[i]
 			}
 			a.note(&rec)
+			a.noteUnlimited(&rec)
 			a.mu.Unlock()
 			counted = rec.counted()
 			return b.setAccount(a.id, a.forRole, &rec)
@@ -103,16 +107,34 @@ func readAccount(r Reader, a *account) (accountRecord, error) {
 	return decodeAccount(b)
 }
 
-// note puts into a record what rides along with any commit of the account.
-func (a *account) note(rec *accountRecord) {
+// wentBack compares a record with what memory knows to be reserved. Only the
+// owner lowers that, so a record below it is older than what was acknowledged.
+func (l *Limiter) wentBack(a *account, rec *accountRecord) error {
+	a.mu.Lock()
+	defer a.mu.Unlock()
 	for i, limit := range rec.Limit {
-		if limit == NoLimit {
-			// Nothing is reserved where nothing is limited: what was used
-			// stands here instead, for when a limit is set later.
-			rec.Reserved[i] = a.spent[i]
-			a.reserved[i] = a.spent[i]
+		if limit != NoLimit && a.limit[i] != NoLimit && rec.Lineage == a.lineage && rec.Reserved[i] < a.reserved[i] {
+			err := doubt("a budget of %d %s was reserved, and the store says %d", a.reserved[i], Kind(i), rec.Reserved[i])
+			l.committer.poison(err)
+			return err
 		}
 	}
+	return nil
+}
+
+// noteUnlimited puts what was used where nothing is reserved because nothing is
+// limited, for when a limit is set later. Memory and record go together. It is
+// called by the committer with the account held.
+func (a *account) noteUnlimited(rec *accountRecord) {
+	for i, limit := range rec.Limit {
+		if limit == NoLimit && rec.Lineage == a.lineage {
+			rec.Reserved[i], a.reserved[i] = a.spent[i], a.spent[i]
+		}
+	}
+}
+
+// note puts into a record what rides along with any commit of the account.
+func (a *account) note(rec *accountRecord) {
 	rec.Settled = a.spent
 	rec.First, rec.Last, rec.Pin, rec.Addr = a.first, a.last, a.pin, a.addr
 	rec.Past, rec.Kinds = a.past, a.kinds

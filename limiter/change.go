@@ -48,6 +48,8 @@ func (l *Limiter) Change(_ context.Context, by Caller, id string, ifVersion int6
 		return View{}, err
 	}
 	var epoch int64
+	var taken Amounts
+	var turned [NumKinds]bool
 	err = l.edit(by, ActKeyUpdate, id, func(key *Key, acct *accountRecord) error {
 		if ifVersion != 0 && ifVersion != key.Version {
 			return fmt.Errorf("%w: it is at version %d, not %d", ErrVersion, key.Version, ifVersion)
@@ -82,14 +84,16 @@ func (l *Limiter) Change(_ context.Context, by Caller, id string, ifVersion int6
 		if !key.ExpiresAt.Equal(old.ExpiresAt) && !key.ExpiresAt.IsZero() && !key.ExpiresAt.After(l.clock.Now()) {
 			return invalid("expires_at", "must be in the future, got %s; to end the key, revoke it", stamp(key.ExpiresAt))
 		}
+		taken, turned = k.turn(&old.Limit, &key.Limit, acct)
 		return nil
 	}, func(k *Live) {
-		if epoch > k.epoch {
-			// Nothing is reserved anew, so what runs is of this window, too.
-			for g := k.grants; g != nil; g = g.next {
-				g.epoch = epoch
+		for i, n := range taken {
+			if turned[i] {
+				k.reserved[i] = n
 			}
-			k.epoch = epoch
+		}
+		if epoch > k.epoch {
+			k.moveTo(k, epoch) // nothing is reserved anew
 		}
 	})
 	if err != nil {
@@ -97,6 +101,20 @@ func (l *Limiter) Change(_ context.Context, by Caller, id string, ifVersion int6
 	}
 	l.log.Info("key changed", "key_id", id, "by", by.Name)
 	return l.viewNow(id)
+}
+
+// turn lets a record say what is used and held of each kind that gets a limit,
+// or whose limit is taken: without one nothing is reserved. Memory follows.
+func (k *Live) turn(old, limit *Amounts, rec *accountRecord) (taken Amounts, turned [NumKinds]bool) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	taken = k.taken()
+	for i := range limit {
+		if (old[i] == NoLimit) != (limit[i] == NoLimit) && !k.gone && k.lineage == rec.Lineage {
+			rec.Reserved[i], turned[i] = taken[i], true
+		}
+	}
+	return taken, turned
 }
 
 // derive is the status of the key as if its record were key.

@@ -8,14 +8,21 @@ import (
 // Clock tells the time to everything that judges expiry, idleness and rates.
 // One clock is injected into the Limiter, so that tests decide what time it is.
 type Clock interface {
-	Now() time.Time
+	// Now returns the time that the machine's clock tells, and how long it is
+	// since some moment by a clock that nobody sets.
+	Now() (told time.Time, steady time.Duration)
 }
 
 // SystemClock is the machine's clock.
 type SystemClock struct{}
 
-// Now returns the current time, with its monotonic reading.
-func (SystemClock) Now() time.Time { return time.Now() }
+var started = time.Now()
+
+// Now implements Clock.
+func (SystemClock) Now() (time.Time, time.Duration) {
+	now := time.Now()
+	return now.Round(0), now.Sub(started)
+}
 
 // maxLead is how far the wall clock may run ahead of the monotonic one before it
 // is not believed: nobody's clock gains minutes, but it may be set.
@@ -27,40 +34,51 @@ const markEvery = 10 * time.Second
 // watch is the time that limits are judged by. It follows the wall clock and
 // never goes back: not while the server runs, and not below what the store has
 // seen before. When the wall clock is set while the server runs, time goes on
-// as if it had not been.
+// as if it had not been; but one that was behind from the start is believed
+// again as soon as it is not any more, as on machines that keep no time while
+// they are off.
 type watch struct {
 	wall Clock
 	from atomic.Pointer[watchStart]
 	last atomic.Int64 // Unix nanoseconds of the latest that was told, to a millisecond
 }
 
-// watchStart is a moment by both clocks: start has the wall clock's monotonic
-// reading, base is the time.
-type watchStart struct{ start, base time.Time }
+// watchStart is one moment by both clocks.
+type watchStart struct {
+	steady time.Duration
+	base   time.Time
+	behind bool // the machine's clock was, so base is not what it told
+}
 
 // newWatch returns a watch that does not go below mark.
 func newWatch(wall Clock, mark time.Time) *watch {
-	now := wall.Now()
-	base := now.Round(0)
-	if mark.After(base) {
-		base = mark
-	}
+	told, steady := wall.Now()
 	w := &watch{wall: wall}
-	w.from.Store(&watchStart{now, base})
-	w.last.Store(base.UnixNano())
+	from := &watchStart{steady: steady, base: told}
+	if mark.After(told) {
+		from.base, from.behind = mark, true
+	}
+	w.from.Store(from)
+	w.last.Store(from.base.UnixNano())
 	return w
 }
 
-// Now implements Clock.
+// Now returns the time that limits are judged by.
 func (w *watch) Now() time.Time {
-	now, from := w.wall.Now(), w.from.Load()
-	return w.tell(now.Round(0), from.base.Add(now.Sub(from.start)))
+	told, steady := w.wall.Now()
+	from := w.from.Load()
+	base := from.base.Add(steady - from.steady)
+	if from.behind && told.After(base) {
+		w.from.CompareAndSwap(from, &watchStart{steady: steady, base: told})
+		base = told
+	}
+	return w.tell(told, base)
 }
 
-// tell is the time when the wall clock says told, and the monotonic one steady.
-func (w *watch) tell(told, steady time.Time) time.Time {
-	if ahead := told.Sub(steady); ahead < 0 || ahead > maxLead {
-		told = steady
+// tell is the time when the machine's clock tells told, and the steady one says base.
+func (w *watch) tell(told, base time.Time) time.Time {
+	if ahead := told.Sub(base); ahead < 0 || ahead > maxLead {
+		told = base
 	}
 	n, last := told.UnixNano(), w.last.Load()
 	if n < last {
@@ -75,7 +93,8 @@ func (w *watch) tell(told, steady time.Time) time.Time {
 // doubt is how far the wall clock is from the time that limits are judged by,
 // when that is more than clocks differ by themselves; else 0.
 func (w *watch) doubt() time.Duration {
-	if off := w.wall.Now().Round(0).Sub(w.Now()); off.Abs() > maxLead {
+	told, _ := w.wall.Now()
+	if off := told.Sub(w.Now()); off.Abs() > maxLead {
 		return off
 	}
 	return 0
@@ -83,8 +102,11 @@ func (w *watch) doubt() time.Duration {
 
 // set believes the wall clock again.
 func (w *watch) set() time.Time {
-	now := w.wall.Now()
-	w.from.Store(&watchStart{now, now.Round(0)})
-	w.last.Store(now.UnixNano())
-	return now.Round(0)
+	told, steady := w.wall.Now()
+	w.from.Store(&watchStart{steady: steady, base: told})
+	w.last.Store(told.UnixNano())
+	return told
 }
+
+// teller tells the time that limits are judged by.
+type teller interface{ Now() time.Time }

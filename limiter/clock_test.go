@@ -35,7 +35,7 @@ func TestAClockThatWasSetBackRevivesNoExpiredKey(t *testing.T) {
 	t.Parallel()
 	for _, back := range []time.Duration{time.Second, time.Minute, time.Hour, 24 * time.Hour, 10 * 365 * 24 * time.Hour} {
 		w := newWorld(t)
-		k := w.mint(func(k *limiter.Key) { k.ExpiresAt = w.clock.Now().Add(time.Hour) })
+		k := w.mint(func(k *limiter.Key) { k.ExpiresAt = w.clock.time().Add(time.Hour) })
 		if code := k.use(); code != "" {
 			t.Fatal(code)
 		}
@@ -44,7 +44,7 @@ func TestAClockThatWasSetBackRevivesNoExpiredKey(t *testing.T) {
 			t.Fatal(code)
 		}
 		w.mint(activations(1)) // a commit, which tells the store the time
-		w.clock.advance(-back)
+		w.clock.set(-back)
 		if code := k.use(); code != limiter.CodeKeyExpired {
 			t.Errorf("set back by %s while it runs: %q", back, code)
 		}
@@ -61,10 +61,10 @@ func TestAClockThatWasSetBackRevivesNoExpiredKey(t *testing.T) {
 func TestRepairingTheClockBelievesItAgain(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
-	w.clock.advance(10 * 365 * 24 * time.Hour) // a start with the wrong year
+	w.clock.set(10 * 365 * 24 * time.Hour) // a start with the wrong year
 	w.restart()
 	w.mint(activations(1))
-	w.clock.advance(-10 * 365 * 24 * time.Hour)
+	w.clock.set(-10 * 365 * 24 * time.Hour)
 	w.restart()
 	spec := func(k *limiter.Key) { k.ExpiresAt = w.Now().Add(time.Hour) }
 	if off := w.Stats().ClockOff; off == 0 {
@@ -87,5 +87,127 @@ func TestRepairingTheClockBelievesItAgain(t *testing.T) {
 	w.clock.advance(time.Hour)
 	if code := k.use(); code != limiter.CodeKeyExpired {
 		t.Errorf("an hour later: %q", code)
+	}
+}
+
+func TestAClockThatWasBehindAtTheStartIsBelievedOnceItHasCaughtUp(t *testing.T) {
+	t.Parallel()
+	const off = 30 * 24 * time.Hour // without power, and without a battery for the clock
+	w := newWorld(t)
+	k := w.mint(func(k *limiter.Key) { k.ExpiresAt = w.clock.time().Add(off) })
+	k.use()
+	was := w.clock.time()
+	w.clock.set(-10 * 365 * 24 * time.Hour)
+	w.restart()
+	if now := w.Now(); now.Before(was.Add(-10*time.Second)) || w.Stats().ClockOff == 0 {
+		t.Errorf("before the clock is set it is %s, and %s off", now, w.Stats().ClockOff)
+	}
+	if code := k.use(); code != "" {
+		t.Error(code)
+	}
+	w.clock.set(10*365*24*time.Hour + off + time.Minute) // the network told the time
+	if code := k.use(); code != limiter.CodeKeyExpired {
+		t.Errorf("a key that expired while the power was off: %q", code)
+	}
+	if off := w.Stats().ClockOff; off != 0 {
+		t.Errorf("still %s off", off)
+	}
+}
+
+// TestABudgetThatRenewedInAWrongYearRenewsAgainOnceTheClockIsRepaired starts a
+// server ten years ahead.
+func TestABudgetThatRenewedInAWrongYearRenewsAgainOnceTheClockIsRepaired(t *testing.T) {
+	t.Parallel()
+	for _, restarted := range []bool{false, true} {
+		w := newWorld(t)
+		w.roles = map[string]limiter.Role{"ci": {Budget: limiter.RoleBudget{Limit: limiter.Amounts{5, -1, -1, -1}, Renews: limiter.Daily}}}
+		if err := w.SetRoles(w.roles); err != nil {
+			t.Fatal(err)
+		}
+		own := w.mint(renewing(5, limiter.Daily))
+		shared := w.mint(func(k *limiter.Key) { k.Role = "ci" })
+		keys := []*key{own, shared}
+		for _, k := range keys {
+			k.use()
+		}
+		const wrong = 10 * 365 * 24 * time.Hour
+		w.clock.set(wrong)
+		w.restart()
+		for _, k := range keys {
+			k.drain(limiter.CodeActivationsExhausted)
+		}
+		w.clock.set(-wrong)
+		if restarted {
+			w.restart()
+		}
+		if _, err := w.RepairClock(ctx, limiter.Operator); err != nil {
+			t.Fatal(err)
+		}
+		if restarted {
+			w.restart()
+			for _, k := range keys { // reading them finds it out
+				k.use()
+			}
+			if err := w.Ping(ctx); err != nil {
+				t.Fatal(err)
+			}
+		}
+		for day := range 3 {
+			for _, k := range keys {
+				want := int64(5)
+				if day == 0 {
+					want = 0
+				}
+				if n := k.drain(limiter.CodeActivationsExhausted); n != want {
+					t.Errorf("restarted %v: %d on day %d after the repair, want %d", restarted, n, day, want)
+				}
+			}
+			w.clock.advance(24 * time.Hour)
+		}
+		w.agree(t)
+	}
+}
+
+// TestAKillAndAClockSetBackRenewNothingTwice cuts the power right after a
+// renewal.
+func TestAKillAndAClockSetBackRenewNothingTwice(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	k := w.mint(renewing(5, limiter.Daily))
+	k.drain(limiter.CodeActivationsExhausted)
+	w.clock.advance(15*time.Hour - time.Second) // the last second of the day
+	w.mint(activations(1))                      // tells the store the time
+	w.clock.advance(time.Second)
+	k.drain(limiter.CodeActivationsExhausted)
+	w.clock.set(-time.Minute)
+	w.kill(true)
+	for range 100 {
+		w.clock.advance(time.Second)
+		if code := k.use(); code == "" {
+			t.Fatal("renewed twice on one day")
+		}
+	}
+}
+
+func TestARoleThatIsGivenARenewalUnderLoadStrandsNothing(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	roles := func(r limiter.Renewal) map[string]limiter.Role {
+		return map[string]limiter.Role{"ci": {Budget: limiter.RoleBudget{Limit: limiter.Amounts{5, -1, -1, -1}, Renews: r}}}
+	}
+	if err := w.SetRoles(roles("")); err != nil {
+		t.Fatal(err)
+	}
+	k := w.mint(func(k *limiter.Key) { k.Role = "ci" })
+	running, refusal := k.ask()
+	if refusal != nil {
+		t.Fatal(refusal)
+	}
+	if err := w.SetRoles(roles(limiter.Daily)); err != nil {
+		t.Fatal(err)
+	}
+	running.Settle(limiter.Amounts{limiter.Activations: 1})
+	if n := k.drain(limiter.CodeActivationsExhausted); n != 4 { // and not: held for ever
+		t.Errorf("%d more after one of 5", n)
 	}
 }

@@ -1,7 +1,6 @@
 package limiter_test
 
 import (
-	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -37,19 +36,6 @@ func TestTheSimulatedDiskPassesTheConformanceSuite(t *testing.T) {
 		}
 		return disks[dir].Open(), nil
 	})
-}
-
-func TestASecondOpenOfTheSameDirectorySaysItIsInUse(t *testing.T) {
-	t.Parallel()
-	dir := filepath.Join(t.TempDir(), "badger")
-	s, err := limiter.OpenBadger(dir, discard)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer s.Close()
-	if _, err := limiter.OpenBadger(dir, discard); !errors.Is(err, limiter.ErrLocked) {
-		t.Errorf("second open: %v, want ErrLocked", err)
-	}
 }
 
 // TestKillLosesOnlyWhatIsInFlight kills a busy limiter at many moments; the

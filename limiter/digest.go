@@ -15,7 +15,8 @@ import (
 // its records' hashes, and of all buckets and the audit log's head one root,
 // which the anchor knows.
 // Sums are changed in step with the records, so nobody ever has to read them
-// all: a bucket is checked when a key of it is used first.
+// all: a bucket is checked when a key of it is used first, and when one is that
+// memory had let go of.
 //
 // The hashes are keyed with a secret that only the anchor has. They find
 // damage, and not somebody who may write both.

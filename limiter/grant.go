@@ -80,13 +80,21 @@ func (g *Grant) finish(used Amounts) {
 		}
 		role.mu.Unlock()
 	}
-	if k.inflight == 0 && !k.ending && k.key.EndedStatus == "" && k.halt == "" && k.renews == "" {
+	if k.inflight == 0 {
 		if v, kind := k.judge(&Amounts{}, k.strict()); v == spent {
-			k.ending = true
-			k.l.finalEnd(k, Exhausted, exhaustedCode[kind])
+			k.runOut(kind)
 		}
 	}
 	k.mu.Unlock()
+}
+
+// runOut records the end of a key that has nothing left, when nothing in flight
+// can give back. Callers hold the key.
+func (k *Live) runOut(kind Kind) {
+	if k.inflight == 0 && !k.ending && k.key.EndedStatus == "" && k.halt == "" && k.renews == "" {
+		k.ending = true
+		k.l.finalEnd(k, Exhausted, exhaustedCode[kind])
+	}
 }
 
 func (k *Live) link(g *Grant) {

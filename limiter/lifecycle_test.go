@@ -59,8 +59,8 @@ func TestTimeEndsKeys(t *testing.T) {
 			t.Parallel()
 			w := newWorld(t)
 			k := w.mint(test.key(w))
-			start := w.clock.Now()
-			at := func(d time.Duration) { w.clock.advance(start.Add(d).Sub(w.clock.Now())) }
+			start := w.clock.time()
+			at := func(d time.Duration) { w.clock.advance(start.Add(d).Sub(w.clock.time())) }
 			for _, d := range test.uses {
 				at(d)
 				if code := k.use(); code != "" {
@@ -91,7 +91,7 @@ func TestTimeEndsKeys(t *testing.T) {
 }
 
 func expiresIn(w *world, d time.Duration) func(*limiter.Key) {
-	return func(k *limiter.Key) { k.ExpiresAt = w.clock.Now().Add(d) }
+	return func(k *limiter.Key) { k.ExpiresAt = w.clock.time().Add(d) }
 }
 
 func TestExpiryCutsWhatRuns(t *testing.T) {
@@ -422,7 +422,7 @@ func TestMintRefusesWhatCannotBe(t *testing.T) {
 		{"max_activations", func(k *limiter.Key) { k.Limit[0] = -3 }},
 		{"limits:", func(k *limiter.Key) { k.Limit[0] = limiter.NoLimit }},
 		{"upstream", func(k *limiter.Key) { k.Upstream = "" }},
-		{"expires_at", func(k *limiter.Key) { k.ExpiresAt = w.clock.Now() }},
+		{"expires_at", func(k *limiter.Key) { k.ExpiresAt = w.clock.time() }},
 		{"charge", func(k *limiter.Key) { k.Charge = "twice" }},
 		{"charge", func(k *limiter.Key) { k.Charge = limiter.ChargeSuccess; k.Limit[0] = limiter.NoLimit }},
 		{"max_concurrency", func(k *limiter.Key) { k.MaxConcurrency = -1 }},

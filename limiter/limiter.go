@@ -180,10 +180,20 @@ func (l *Limiter) RepairClock(_ context.Context, by Caller) (time.Time, error) {
 	}
 	before := l.clock.Now()
 	now := l.clock.set()
+	l.log.Warn("the clock was repaired", "from", before, "to", now, "by", by.Name)
+	for _, k := range l.everyLive() {
+		k.mu.Lock()
+		l.realign(&k.account, k, now)
+		k.mu.Unlock()
+	}
+	for _, a := range l.everyRole() {
+		a.mu.Lock()
+		l.realign(a, nil, now)
+		a.mu.Unlock()
+	}
 	err := l.committer.do(func(b *batch) error {
 		return errors.Join(b.setClock(now), b.audit(by.entry(ActClockRepair, "", map[string]Delta{"time": {stamp(before), stamp(now)}})))
 	}, nil)
-	l.log.Warn("the clock was repaired", "from", before, "to", now, "by", by.Name)
 	return now.UTC(), err
 }
 
@@ -205,6 +215,11 @@ func (l *Limiter) anchored(path string) (*anchor, *digest, error) {
 		d = &digest{secret: a.secret}
 		return d.verify(r, a)
 	})
+	if err == nil && d.seq > a.seq {
+		// It was cut off between the two. The next one may be, too, and the
+		// anchor must never be two behind.
+		err = a.write(d.seq, d.root)
+	}
 	return a, d, err
 }
 
@@ -283,7 +298,7 @@ func giveBackRemembered(b *batch, accounts []remembered) error {
 		}
 		for k, limit := range rec.Limit {
 			used := seen.used[k]
-			if limit == NoLimit && used > rec.Reserved[k] || limit != NoLimit && used >= 0 && used < rec.Reserved[k] {
+			if limit == NoLimit && used > rec.Reserved[k] && used <= maxAmount || limit != NoLimit && used >= 0 && used < rec.Reserved[k] {
 				rec.Reserved[k] = used
 			}
 			rec.Settled[k] = rec.Reserved[k]

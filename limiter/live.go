@@ -320,8 +320,12 @@ func (l *Limiter) read(id string) (*Live, error) {
 	if err != nil {
 		return nil, err
 	}
+	now := l.clock.Now()
+	k.mu.Lock()
 	k.setMarks()
-	k.savedAt = l.clock.Now().UnixNano()
+	k.savedAt = now.UnixNano()
+	l.realign(&k.account, k, now)
+	k.mu.Unlock()
 	if k.key.Role != "" {
 		if k.role, err = l.role(k.key.Role); err != nil {
 			return nil, err
@@ -391,5 +395,8 @@ func (l *Limiter) evict(id string) bool {
 	k.gone = true
 	delete(l.live, id)
 	l.uncache(k)
+	if d := l.committer.digest; d != nil {
+		d.checked[bucketOf(k.account.id)].Store(false) // memory knew; now the store must be right
+	}
 	return true
 }

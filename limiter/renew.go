@@ -63,6 +63,58 @@ func (a *account) due(now time.Time) bool {
 	return a.renews != "" && a.renews.epoch(now) > a.epoch
 }
 
+// astray reports whether the account is in a window that has not begun yet: the
+// clock had run ahead, and was repaired.
+func (a *account) astray(now time.Time) bool {
+	return a.renews != "" && a.renews.epoch(now) < a.epoch
+}
+
+// realign takes an account that is astray back into the present window, with
+// what was used: it renews with the next one, and gets nothing before. Callers
+// hold the account.
+func (l *Limiter) realign(a *account, k *Live, now time.Time) {
+	if a.asked || !a.astray(now) {
+		return
+	}
+	a.asked = true
+	from, epoch := a.epoch, a.renews.epoch(now)
+	l.committer.submit(change{
+		apply: func(b *batch) error {
+			rec, err := readAccount(b, a)
+			if err != nil || rec.Epoch != from {
+				return err
+			}
+			rec.Epoch = epoch
+			return b.setAccount(a.id, a.forRole, &rec)
+		},
+		done: func(err error) {
+			a.mu.Lock()
+			defer a.mu.Unlock()
+			if err != nil {
+				l.log.Error("taking a budget back into the present window failed", "error", err)
+			} else {
+				a.moveTo(k, epoch)
+			}
+			a.answer(err)
+		},
+	})
+}
+
+// moveTo names another window for an account and for what it has in flight. Of
+// a role that is not known key by key, so it counts as spent. Nothing else of
+// the budget changes. Callers hold the account.
+func (a *account) moveTo(k *Live, epoch int64) {
+	a.epoch = epoch
+	if k == nil {
+		a.spent.add(a.held)
+		a.held = Amounts{}
+		return
+	}
+	for g := k.grants; g != nil; g = g.next {
+		g.epoch = epoch
+	}
+}
+
 // renew takes the account over into the present window. The new epoch is
 // durable before anything of it is used; no job has to run at midnight.
 // Callers hold the account. k is the key whose it is; nil of a role.
@@ -90,6 +142,7 @@ func (l *Limiter) renew(a *account, k *Live, now time.Time) {
 			a.mu.Unlock()
 			rec.Reserved, rec.Settled, rec.Epoch = Amounts{}, Amounts{}, epoch
 			rec.Lineage++ // what the shadow remembers is about the old window
+			b.now = now   // else a clock set back after a crash would begin it again
 			lineage = rec.Lineage
 			counted = rec.counted()
 			return b.setAccount(a.id, a.forRole, &rec)
@@ -121,7 +174,7 @@ func (l *Limiter) renew(a *account, k *Live, now time.Time) {
 // renewed begins with the present window, and what was used stays used.
 func (a *account) setRenewal(r Renewal, now time.Time) {
 	a.renews = r
-	if a.epoch == 0 {
-		a.epoch = r.epoch(now)
+	if epoch := r.epoch(now); a.epoch == 0 && epoch != 0 {
+		a.moveTo(nil, epoch)
 	}
 }

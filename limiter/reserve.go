@@ -138,6 +138,9 @@ func (k *Live) tryReserve(ask *Ask, g *Grant) (refusal *Refusal, p parking, agai
 	}
 	own, kind := k.judge(&bound, k.strict())
 	if own > wait {
+		if own == spent {
+			k.runOut(kind) // a crash came before that was recorded
+		}
 		return k.refused(now, k.outOf(own, kind, &bound)), p, false
 	}
 	if k.unrecorded() {
@@ -255,6 +258,7 @@ func (k *Live) Precheck(ask *Ask) *Refusal {
 	refusal := k.allowed(ask, now)
 	if refusal == nil && !ask.Free && !k.due(now) {
 		if v, kind := k.judge(&Amounts{}, k.strict()); v == spent {
+			k.runOut(kind)
 			refusal = k.outOf(v, kind, &Amounts{})
 		}
 	}

@@ -112,7 +112,9 @@ func (l *Limiter) role(name string) (*account, error) {
 	a.limit = NoLimits()
 	if configured {
 		a.limit = role.Budget.Limit
-		a.setRenewal(role.Budget.Renews, l.clock.Now())
+		now := l.clock.Now()
+		a.setRenewal(role.Budget.Renews, now)
+		l.realign(a, nil, now)
 	}
 	l.roles[name] = a
 	return a, nil

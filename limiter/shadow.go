@@ -19,10 +19,13 @@ import (
 // otherwise every reserved block counts as spent.
 //
 //	header (64 bytes)   magic 8 | session 16 | boot id 36 | pad
-//	slot   (64 bytes)   account id 16 | lineage 8 | used + held 4 × 8 | pad
+//	slot   (88 bytes)   account id 16 | lineage 8 | used + held 4 × 8 | the
+//	                    same once more 4 × 8
 //
 // What a slot holds is absolute (used since the lineage began), so a block
-// that arrives does not invalidate it.
+// that arrives does not invalidate it. Of two copies that differ the larger one
+// is believed: a kill came between the two, or one of them is damaged, and then
+// too little must never be taken for what was used.
 type shadow struct {
 	mem  []byte
 	file *os.File
@@ -32,13 +35,16 @@ type shadow struct {
 }
 
 const (
-	shadowMagic   = "tillshd1"
+	shadowMagic   = "tillshd2"
 	shadowHeader  = 64
-	shadowSlot    = 64
+	shadowSlot    = 88
 	shadowSlots   = 32 << 10
 	shadowSize    = shadowHeader + shadowSlot*shadowSlots
 	sessionLen    = 16
 	shadowBootLen = 36
+
+	slotUsed = 24
+	slotCopy = slotUsed + 8*int(NumKinds)
 )
 
 // session names one opening of a store.
@@ -55,25 +61,39 @@ type slot struct {
 // another size. It returns what the file remembers of the session before.
 func openShadow(path string) (*shadow, error) {
 	info, err := os.Stat(path)
+	if err == nil {
+		err = private(path)
+	}
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return nil, fmt.Errorf("opening shadow counter: %w", err)
 	}
-	if err != nil || info.Size() != shadowSize {
-		// Written out, not truncated to size: a page of a sparse file that
-		// finds no space later would end the process with SIGBUS.
-		if err := os.WriteFile(path, make([]byte, shadowSize), 0o600); err != nil {
-			return nil, fmt.Errorf("making shadow counter: %w", err)
-		}
+	file, openErr := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o600)
+	if openErr != nil {
+		return nil, fmt.Errorf("opening shadow counter: %w", openErr)
 	}
-	file, err := os.OpenFile(path, os.O_RDWR, 0o600)
+	// Written out, or filled where it has holes, not truncated to size: a page
+	// that finds no space later would end the process with SIGBUS.
+	if err != nil || info.Size() != shadowSize {
+		err = writeOut(file)
+	} else {
+		err = allocate(file, shadowSize)
+	}
 	if err != nil {
-		return nil, fmt.Errorf("opening shadow counter: %w", err)
+		return nil, errors.Join(fmt.Errorf("making shadow counter: %w", err), file.Close())
 	}
 	mem, err := mapFile(file, shadowSize)
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("mapping shadow counter: %w", err), file.Close())
 	}
 	return &shadow{mem: mem, file: file}, nil
+}
+
+func writeOut(f *os.File) error {
+	if err := f.Truncate(0); err != nil {
+		return err
+	}
+	_, err := f.WriteAt(make([]byte, shadowSize), 0)
+	return err
 }
 
 // remembered is one account as the shadow last saw it.
@@ -99,7 +119,7 @@ func (s *shadow) recall(last session, boot string) []remembered {
 			continue
 		}
 		for k := range r.used {
-			r.used[k] = int64(binary.NativeEndian.Uint64(b[24+8*k:]))
+			r.used[k] = max(int64(binary.NativeEndian.Uint64(b[slotUsed+8*k:])), int64(binary.NativeEndian.Uint64(b[slotCopy+8*k:])))
 		}
 		found = append(found, r)
 	}
@@ -145,10 +165,12 @@ func (s *shadow) take(id accountID, lineage uint64, used Amounts) *slot {
 	return sl
 }
 
-// set stores used + held of one kind: one aligned 8-byte store.
+// set stores used + held of one kind, by aligned 8-byte stores: a kill leaves
+// each done or not done. Nobody but a later process reads them.
 func (sl *slot) set(k Kind, used int64) {
 	if sl != nil {
-		atomic.StoreInt64((*int64)(unsafe.Pointer(&sl.b[24+8*int(k)])), used)
+		atomic.StoreInt64((*int64)(unsafe.Pointer(&sl.b[slotUsed+8*int(k)])), used)
+		*(*int64)(unsafe.Pointer(&sl.b[slotCopy+8*int(k)])) = used
 	}
 }
 

@@ -23,6 +23,14 @@ func freeSpace(dir string) (int64, error) {
 	return int64(s.Bavail) * int64(s.Bsize), nil //nolint:unconvert // the types differ by system
 }
 
+// ownerOf is the user that a file belongs to.
+func ownerOf(info os.FileInfo) int {
+	if s, ok := info.Sys().(*syscall.Stat_t); ok {
+		return int(s.Uid)
+	}
+	return -1
+}
+
 // bootID names this boot of the machine; empty where the system does not
 // tell, and then no shadow is believed.
 func bootID() string {

@@ -52,3 +52,11 @@ var ErrNoSpace = errors.New("the disk is nearly full")
 // ErrLocked is wrapped by the error of opening a store that another process
 // has open.
 var ErrLocked = errors.New("the store is in use by another process")
+
+// ErrExposed is wrapped by the error of opening a store whose files others may
+// read or change.
+var ErrExposed = errors.New("others may read or change the store")
+
+// ErrDamaged is wrapped by the error of opening a store whose files cannot be
+// read.
+var ErrDamaged = errors.New("the store's files are damaged")

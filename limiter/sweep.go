@@ -105,7 +105,7 @@ func (l *Limiter) save(a *account, k *Live, giveBack bool) {
 	for i, n := range free {
 		a.reserved[i] -= n // nobody may use it from here on
 	}
-	rec := accountRecord{Limit: a.limit, Epoch: a.epoch}
+	rec := accountRecord{Epoch: a.epoch}
 	a.note(&rec)
 	var hours []Bucket
 	var id string
@@ -130,13 +130,15 @@ func (l *Limiter) save(a *account, k *Live, giveBack bool) {
 				return errors.Join(b.setAccount(a.id, a.forRole, &stored), writeHours(b, id, hours))
 			}
 			stored.Epoch, stored.Past = rec.Epoch, rec.Past
-			for i, n := range free {
-				if stored.Limit[i] == NoLimit {
-					stored.Reserved[i] = max(stored.Reserved[i], spent[i])
-				} else {
-					stored.Reserved[i] -= n
-				}
+			if err := l.wentBack(a, &stored); err != nil {
+				return err
 			}
+			for i, n := range free {
+				stored.Reserved[i] -= n
+			}
+			a.mu.Lock()
+			a.noteUnlimited(&stored)
+			a.mu.Unlock()
 			stored.Settled = spent
 			stored.First, stored.Last, stored.Pin, stored.Addr = rec.First, rec.Last, rec.Pin, rec.Addr
 			if err := b.setAccount(a.id, a.forRole, &stored); err != nil {

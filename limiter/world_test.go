@@ -16,21 +16,36 @@ import (
 
 // fakeClock stands still until it is moved.
 type fakeClock struct {
-	mu  sync.Mutex
-	now time.Time
+	mu     sync.Mutex
+	now    time.Time
+	steady time.Duration
 }
 
 func newClock() *fakeClock {
 	return &fakeClock{now: time.Date(2026, 11, 24, 9, 0, 0, 0, time.UTC)}
 }
 
-func (c *fakeClock) Now() time.Time {
+func (c *fakeClock) Now() (time.Time, time.Duration) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return c.now
+	return c.now, c.steady
 }
 
+// time is what the clock tells.
+func (c *fakeClock) time() time.Time {
+	now, _ := c.Now()
+	return now
+}
+
+// advance lets time pass.
 func (c *fakeClock) advance(d time.Duration) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.now, c.steady = c.now.Add(d), c.steady+d
+}
+
+// set lets the clock tell another time, without any having passed.
+func (c *fakeClock) set(d time.Duration) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.now = c.now.Add(d)

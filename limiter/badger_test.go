@@ -1,0 +1,116 @@
+package limiter_test
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/till-proxy/till/limiter"
+)
+
+func TestASecondOpenOfTheSameDirectoryNamesTheProcessThatHasIt(t *testing.T) {
+	t.Parallel()
+	dir := filepath.Join(t.TempDir(), "badger")
+	s, err := limiter.OpenBadger(dir, discard)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	_, err = limiter.OpenBadger(dir, discard)
+	if !errors.Is(err, limiter.ErrLocked) || !strings.Contains(err.Error(), fmt.Sprintf("(process %d)", os.Getpid())) {
+		t.Errorf("second open: %v, want ErrLocked with process %d", err, os.Getpid())
+	}
+}
+
+func TestWhatOthersMayReadOrOwnIsRefused(t *testing.T) {
+	t.Parallel()
+	for _, file := range []string{"", "shadow", "anchor"} {
+		for _, mode := range []os.FileMode{0o750, 0o705, 0o644, 0o620} {
+			dir := filepath.Join(t.TempDir(), "badger")
+			if err := openAll(dir); err != nil {
+				t.Fatal(err)
+			}
+			path := filepath.Join(dir, file)
+			if err := os.Chmod(path, mode); err != nil {
+				t.Fatal(err)
+			}
+			if file == "" && mode&0o100 == 0 {
+				continue // nobody can enter
+			}
+			if err := openAll(dir); !errors.Is(err, limiter.ErrExposed) || !strings.Contains(err.Error(), "chmod ") {
+				t.Errorf("%q with mode %04o: %v", file, mode, err)
+			}
+			if os.Geteuid() != 0 {
+				continue // may give files to nobody
+			}
+			if err := errors.Join(os.Chmod(path, mode&0o700), os.Chown(path, 12345, -1)); err != nil {
+				t.Fatal(err)
+			}
+			if err := openAll(dir); !errors.Is(err, limiter.ErrExposed) || !strings.Contains(err.Error(), "user 12345") {
+				t.Errorf("%q of another user: %v", file, err)
+			}
+			if err := os.Chown(path, 0, -1); err != nil {
+				t.Fatal(err)
+			}
+			if err := openAll(dir); err != nil {
+				t.Errorf("%q, mended: %v", file, err)
+			}
+		}
+	}
+}
+
+// openAll opens a limiter on a Badger directory with everything in it, and
+// closes it.
+func openAll(dir string) error {
+	s, err := limiter.OpenBadger(dir, discard)
+	if err != nil {
+		return err
+	}
+	l, err := limiter.Open(limiter.Options{Store: s, Shadow: filepath.Join(dir, "shadow"), Anchor: filepath.Join(dir, "anchor")})
+	if err != nil {
+		return errors.Join(err, s.Close())
+	}
+	return l.Close()
+}
+
+func TestAReaderIsNotCutOffByAStoreThatCloses(t *testing.T) {
+	t.Parallel()
+	s, err := limiter.OpenBadger(filepath.Join(t.TempDir(), "badger"), discard)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Update(func(tx limiter.Tx) error { return tx.Set([]byte("k/1"), []byte("one")) }); err != nil {
+		t.Fatal(err)
+	}
+	inside, closed := make(chan struct{}), make(chan error, 1)
+	go func() {
+		<-inside
+		closed <- s.Close()
+	}()
+	err = s.View(func(r limiter.Reader) error {
+		close(inside)
+		for range 10000 { // while it closes
+			if _, err := r.Get([]byte("k/1")); err != nil {
+				return err
+			}
+		}
+		select {
+		case <-closed:
+			return errors.New("closed under a reader")
+		default:
+			return nil
+		}
+	})
+	if err != nil {
+		t.Error(err)
+	}
+	if err := <-closed; err != nil {
+		t.Error(err)
+	}
+	if err := s.View(func(limiter.Reader) error { return nil }); !errors.Is(err, limiter.ErrClosed) {
+		t.Errorf("a read from a closed store: %v", err)
+	}
+}

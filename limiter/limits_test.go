@@ -1,0 +1,116 @@
+package limiter_test
+
+import (
+	"testing"
+	"time"
+
+	"github.com/till-proxy/till/limiter"
+)
+
+// limitTo changes what a key may use.
+func (k *key) limitTo(n int64) {
+	k.w.t.Helper()
+	_, err := k.w.Change(ctx, limiter.Operator, k.id, 0, func(key *limiter.Key) error {
+		key.Limit[limiter.Activations] = n
+		return nil
+	})
+	if err != nil {
+		k.w.t.Fatal(err)
+	}
+}
+
+func TestALimitTakenAndSetAgainStrandsNothing(t *testing.T) {
+	t.Parallel()
+	for name, between := range map[string]func(w *world, k *key){
+		"at once": func(*world, *key) {},
+		"after a save": func(w *world, k *key) {
+			for range 3 {
+				w.clock.advance(11 * time.Second)
+				w.SweepActive()
+				if err := w.Ping(ctx); err != nil {
+					w.t.Fatal(err)
+				}
+			}
+		},
+		"after a use and a save": func(w *world, k *key) {
+			k.use()
+			w.clock.advance(11 * time.Second)
+			w.SweepActive()
+			if err := w.Ping(ctx); err != nil {
+				w.t.Fatal(err)
+			}
+		},
+		"after a restart": func(w *world, k *key) { w.restart() },
+	} {
+		w := newWorld(t)
+		k := w.mint(activations(4000))
+		for range 2000 { // fast enough for a block
+			k.use()
+			w.clock.advance(time.Millisecond / 10)
+		}
+		k.limitTo(limiter.NoLimit)
+		between(w, k)
+		used := k.view().Used[limiter.Activations]
+		k.limitTo(4000)
+		if n := k.drain(limiter.CodeActivationsExhausted); used+n != 4000 {
+			t.Errorf("%s: %d used before and %d after, want 4000 in all", name, used, n)
+		}
+		w.agree(t)
+		w.restart()
+		if got := k.view().Used[limiter.Activations]; got != 4000 {
+			t.Errorf("%s: %d used after a restart", name, got)
+		}
+	}
+}
+
+func TestWhatWasUsedWithoutALimitCountsOnceOneIsSetAlsoAfterAKill(t *testing.T) {
+	t.Parallel()
+	for _, power := range []bool{false, true} {
+		w := newWorld(t)
+		k := w.mint(activations(limiter.NoLimit))
+		for range 95 {
+			k.use()
+		}
+		running, refusal := k.ask()
+		if refusal != nil {
+			t.Fatal(refusal)
+		}
+		k.limitTo(100)
+		w.kill(power)
+		running.Settle(limiter.Amounts{limiter.Activations: 1})
+		if n := k.drain(limiter.CodeActivationsExhausted); n != 4 {
+			t.Errorf("power %v: %d more after 96 of 100", power, n)
+		}
+	}
+}
+
+// TestAKeyWhoseEndWasNotRecordedEndsAtItsNextRefusal kills the server between
+// a key's last request and the record of its end.
+func TestAKeyWhoseEndWasNotRecordedEndsAtItsNextRefusal(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	seen := new(watcher)
+	w.observe = seen
+	k := w.mint(activations(1))
+	g, refusal := k.ask()
+	if refusal != nil {
+		t.Fatal(refusal)
+	}
+	w.kill(false)
+	g.Settle(limiter.Amounts{limiter.Activations: 1})
+	seen.take()
+	for range 3 {
+		if code := k.use(); code != limiter.CodeActivationsExhausted {
+			t.Fatal(code)
+		}
+	}
+	if err := w.Ping(ctx); err != nil {
+		t.Fatal(err)
+	}
+	if n := w.Stats().Keys[limiter.Exhausted]; n != 1 {
+		t.Errorf("%d keys are recorded as exhausted", n)
+	}
+	if got := seen.take(); len(got) != 1 {
+		t.Errorf("events: %q, want one", got)
+	}
+}
