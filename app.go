@@ -25,6 +25,7 @@ import (
 
 	"github.com/till-proxy/till/admin"
 	"github.com/till-proxy/till/limiter"
+	"github.com/till-proxy/till/token"
 	"github.com/till-proxy/till/upstream"
 )
 
@@ -51,6 +52,11 @@ type App struct {
 	// endpoint shows. Default: made at first start in "till/seal.key" of
 	// Caddy's data directory, with mode 0600.
 	SealKeys []string `json:"seal_keys,omitempty"`
+
+	// The file of the seal keys that the server makes itself: the first at the
+	// first start, more by `caddy till seal rotate`. Not together with
+	// seal_keys. Default: "till/seal.key" in Caddy's data directory.
+	SealKeyFile string `json:"seal_key_file,omitempty"`
 
 	// The address under which clients reach this server, such as
 	// "https://agents.example.com". Printed with new keys; nothing else
@@ -166,8 +172,14 @@ func (a *App) Provision(ctx caddy.Context) error {
 	if err := a.loadPrices(); err != nil {
 		return err
 	}
-	a.sealing = new(sealing)
+	a.sealing = &sealing{file: a.SealKeyFile}
+	if a.SealKeyFile == "" {
+		a.sealing.file = filepath.Join(caddy.AppDataDir(), "till", "seal.key")
+	}
 	if len(a.SealKeys) > 0 {
+		if a.SealKeyFile != "" {
+			return errors.New("seal_keys and seal_key_file exclude each other: the server makes the keys in the file itself")
+		}
 		if err := a.sealing.set(a.SealKeys); err != nil {
 			return err
 		}
@@ -313,6 +325,17 @@ func (a *App) UpstreamInfos() []admin.UpstreamInfo {
 		infos = append(infos, info)
 	}
 	return infos
+}
+
+// Fingerprints names the credentials that are held, by upstream.
+func (a *App) Fingerprints(of func(token.Secret) string) map[string]string {
+	named := make(map[string]string)
+	for name, t := range a.targets {
+		if t.held != nil {
+			named[name] = of(t.held.secret)
+		}
+	}
+	return named
 }
 
 // BaseURL is the configured public_url.

@@ -68,6 +68,10 @@ func parseGlobal(d *caddyfile.Dispenser, existing any) (any, error) {
 				return nil, d.Err("seal_key takes one key, such as {file./run/secrets/till_seal}")
 			}
 			app.SealKeys = append(app.SealKeys, key)
+		case "seal_key_file":
+			if app.SealKeyFile != "" || !d.AllArgs(&app.SealKeyFile) {
+				return nil, d.Err("seal_key_file takes one path and stands once: the server makes seal keys there")
+			}
 		case "public_url":
 			if app.PublicURL != "" || !d.AllArgs(&app.PublicURL) {
 				return nil, d.Err("public_url takes one address and stands once, such as https://agents.example.com")
@@ -119,7 +123,7 @@ func parseGlobal(d *caddyfile.Dispenser, existing any) (any, error) {
 			}
 			app.Roles[name] = role
 		default:
-			return nil, d.Errf("unknown till option %q; there are store, anchor, seal_key, public_url, max_body, prices, price, unknown_price, upstream, role", d.Val())
+			return nil, d.Errf("unknown till option %q; there are store, anchor, seal_key, seal_key_file, public_url, max_body, prices, price, unknown_price, upstream, role", d.Val())
 		}
 	}
 	return httpcaddyfile.App{Name: "till", Value: caddyconfig.JSON(app, nil)}, nil

@@ -4,18 +4,13 @@ import (
 	"crypto/sha256"
 	"encoding/base64"
 	"errors"
-	"fmt"
 	"net"
 	"net/url"
-	"path/filepath"
 	"slices"
 	"strings"
-	"sync"
 
-	"github.com/caddyserver/caddy/v2"
 	"go.uber.org/zap"
 
-	"github.com/till-proxy/till/admin"
 	"github.com/till-proxy/till/limiter"
 	"github.com/till-proxy/till/token"
 )
@@ -75,63 +70,6 @@ func (c *credential) scrub(err error) error {
 	}
 	var network net.Error
 	return scrubbed{timeout: errors.As(err, &network) && network.Timeout()}
-}
-
-// sealing is a configuration's seal keys, read when they are first needed and
-// not while a configuration is only being validated: the file may be made.
-type sealing struct {
-	mu     sync.Mutex
-	sealer *token.Sealer
-}
-
-func (s *sealing) get() (*token.Sealer, error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.sealer != nil {
-		return s.sealer, nil
-	}
-	key, err := token.LoadOrCreateSealKey(filepath.Join(caddy.AppDataDir(), "till", "seal.key"))
-	if err != nil {
-		return nil, err
-	}
-	s.sealer, err = token.NewSealer(key)
-	return s.sealer, err
-}
-
-// set takes the seal keys that the configuration names.
-func (s *sealing) set(texts []string) error {
-	var keys []token.SealKey
-	for i, text := range texts {
-		text, err := caddy.NewReplacer().ReplaceOrErr(text, true, true)
-		if err != nil {
-			return fmt.Errorf("seal_key %d: %w", i+1, err)
-		}
-		key, err := token.ParseSealKey(text)
-		if err != nil {
-			return fmt.Errorf("seal_key %d: %w", i+1, err)
-		}
-		keys = append(keys, key)
-	}
-	sealer, err := token.NewSealer(keys...)
-	if err != nil {
-		return fmt.Errorf("seal_key: %w", err)
-	}
-	s.sealer = sealer
-	return nil
-}
-
-// Seal puts an upstream's real key into a box for a new scoped key.
-func (a *App) Seal(upstreamName string, lookup token.Lookup, salt, secret token.Secret) (admin.Sealed, error) {
-	t := a.targets[upstreamName]
-	if t == nil {
-		return admin.Sealed{}, fmt.Errorf("upstream %q is not configured", upstreamName)
-	}
-	sealer, err := a.sealing.get()
-	if err != nil {
-		return admin.Sealed{}, err
-	}
-	box, id, err := sealer.Seal(salt, token.Binding{Lookup: lookup, Upstream: t.name, Origins: t.declared}, secret)
-	return admin.Sealed{Box: box, SealKey: id, Origins: t.declared}, err
 }
 
 // unsealed is a sealed key's credential as its [limiter.Live] keeps it. It is

@@ -13,6 +13,7 @@ import (
 	"log/slog"
 	"net/http"
 	"net/url"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -29,9 +30,16 @@ type Backend interface {
 	Limiter() (*limiter.Limiter, error)
 	// UpstreamInfos lists the configured upstreams, by name.
 	UpstreamInfos() []UpstreamInfo
+	// Fingerprints names the credentials that the server has, by upstream, as
+	// the function does.
+	Fingerprints(of func(token.Secret) string) map[string]string
 	// Seal puts an upstream's real key into a box that only the scoped key
 	// with that lookup opens, and only while its record has the salt.
 	Seal(upstream string, lookup token.Lookup, salt, credential token.Secret) (Sealed, error)
+	// SealKeyIDs names the seal keys that the server has. The first seals.
+	SealKeyIDs() ([]token.SealKeyID, error)
+	// RotateSeal makes a new seal key, or says ErrSealKeyNamed.
+	RotateSeal(by limiter.Caller) error
 	// PriceTable is what limits in dollars count with.
 	PriceTable() *upstream.Prices
 	// Forfeit mends a store that does not agree with its anchor, by counting
@@ -50,6 +58,9 @@ type UpstreamInfo struct {
 	// Held says that the server has a credential, so that keys with held
 	// custody can be minted.
 	Held bool `json:"held"`
+	// CredentialFingerprint names that credential; see
+	// [limiter.Limiter.Fingerprint].
+	CredentialFingerprint string `json:"credential_fingerprint,omitempty"`
 }
 
 // Sealed is a box, and what it was made with.
@@ -83,6 +94,9 @@ func NewHandler(b Backend, caller limiter.Caller, log *slog.Logger) http.Handler
 		"POST /keys/{id}/resume":  a.resume,
 		"POST /keys/{id}/revoke":  a.revoke,
 		"POST /keys/{id}/rotate":  a.rotate,
+		"POST /fingerprint":       a.fingerprint,
+		"GET /seal":               a.sealKeys,
+		"POST /seal/rotate":       a.rotateSeal,
 		"GET /upstreams":          a.upstreams,
 		"GET /stats":              a.stats,
 		"GET /prices":             a.prices,
@@ -199,12 +213,12 @@ func (a *api) mint(l *limiter.Limiter, r *http.Request) (int, any, error) {
 	if err != nil {
 		return 0, nil, err
 	}
-	scopedKey, issue, err := a.issue(spec.Upstream, body.UpstreamKey.Secret)
+	scopedKey, issue, err := a.issue(l, spec.Upstream, body.UpstreamKey.Secret)
 	if err != nil {
 		return 0, nil, err
 	}
 	birth := limiter.Birth{Lookup: issue.Lookup, Salt: issue.Box.Salt, Unlimited: body.Unlimited}
-	spec.SealKey, spec.Origins = issue.Box.SealKey, issue.Box.Origins
+	spec.SealKey, spec.Origins, spec.Fingerprint = issue.Box.SealKey, issue.Box.Origins, issue.Fingerprint
 	view, err := l.Mint(r.Context(), a.caller, spec, birth)
 	if err != nil {
 		return 0, nil, err
@@ -223,6 +237,9 @@ func (a *api) list(l *limiter.Limiter, r *http.Request) (int, any, error) {
 	f, err := filterOf(r.URL.Query())
 	if err != nil {
 		return 0, nil, err
+	}
+	if f.Fingerprint != "" {
+		f.Holders = a.holders(l, f.Fingerprint)
 	}
 	page, err := l.List(r.Context(), a.caller, f)
 	if err != nil {
@@ -259,6 +276,8 @@ func filterOf(q url.Values) (limiter.Filter, error) {
 			f.Owner = value
 		case "created_by":
 			f.CreatedBy = value
+		case "credential_fingerprint":
+			f.Fingerprint = value
 		case "q":
 			f.Query = value
 		case "sort":
@@ -278,7 +297,7 @@ func filterOf(q url.Values) (limiter.Filter, error) {
 		default:
 			label, ok := strings.CutPrefix(name, "label.")
 			if !ok || label == "" {
-				return f, invalid("unknown filter %q; there are status, upstream, role, owner, created_by, label.NAME, unused_for, q, sort, limit, cursor", name)
+				return f, invalid("unknown filter %q; there are status, upstream, role, owner, created_by, label.NAME, unused_for, credential_fingerprint, q, sort, limit, cursor", name)
 			}
 			if f.Labels == nil {
 				f.Labels = make(map[string]string)
@@ -388,8 +407,13 @@ func (a *api) revoke(l *limiter.Limiter, r *http.Request) (int, any, error) {
 	}{KeyJSON(view), cut}, nil
 }
 
-func (a *api) upstreams(*limiter.Limiter, *http.Request) (int, any, error) {
-	return http.StatusOK, map[string]any{"upstreams": a.backend.UpstreamInfos(), "base_url": a.backend.BaseURL()}, nil
+func (a *api) upstreams(l *limiter.Limiter, _ *http.Request) (int, any, error) {
+	infos := slices.Clone(a.backend.UpstreamInfos())
+	named := a.backend.Fingerprints(l.Fingerprint)
+	for i := range infos {
+		infos[i].CredentialFingerprint = named[infos[i].Name]
+	}
+	return http.StatusOK, map[string]any{"upstreams": infos, "base_url": a.backend.BaseURL()}, nil
 }
 
 func (a *api) stats(l *limiter.Limiter, _ *http.Request) (int, any, error) {

@@ -311,9 +311,9 @@ func TestUpstreamsAndStats(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	w.mint(`{"upstream":"openai","max_activations":5}`)
-	equal(t, "upstreams", w.do("GET", "/upstreams", "").body, `{"base_url":"https://agents.example.com","upstreams":[`+
-		`{"name":"github","origins":["https://api.github.com"],"held":true},`+
-		`{"name":"openai","preset":"openai","dialect":"openai","origins":["https://api.openai.com"],"held":true},`+
+	equal(t, "upstreams", steady(w.do("GET", "/upstreams", "").body), `{"base_url":"https://agents.example.com","upstreams":[`+
+		`{"name":"github","origins":["https://api.github.com"],"held":true,"credential_fingerprint":"FINGERPRINT"},`+
+		`{"name":"openai","preset":"openai","dialect":"openai","origins":["https://api.openai.com"],"held":true,"credential_fingerprint":"FINGERPRINT"},`+
 		`{"name":"spare","preset":"openai","dialect":"openai","origins":["https://api.openai.com"],"held":false}]}`+"\n")
 	equal(t, "stats", w.do("GET", "/stats", "").body,
 		`{"clock_off_seconds":0,"forfeited_activations":0,"forgotten_activations":0,"holds":0,"keys":{"active":1},"store_failure":"","used_activations":0,"used_spend_usd":"0.00","used_tokens":0}`+"\n")

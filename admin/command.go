@@ -77,8 +77,14 @@ func build(root *cobra.Command) {
 	root.AddCommand(upCommand(f), createCommand(f), listCommand(f), showCommand(f),
 		suspendCommand(f), resumeCommand(f), revokeCommand(f), rotateCommand(f), grantCommand(f),
 		forgetCommand(f), envCommand(f), statsCommand(f), pricesCommand(f), repairCommand(f),
-		backupCommand(f), restoreCommand(f))
-	for _, c := range root.Commands() {
+		backupCommand(f), restoreCommand(f), sealCommand(f))
+	prepare(root)
+}
+
+// prepare lets the subcommands of a command end as exit says, and theirs.
+func prepare(parent *cobra.Command) {
+	for _, c := range parent.Commands() {
+		prepare(c)
 		run, args := c.RunE, c.Args
 		c.SilenceUsage, c.SilenceErrors = true, true
 		c.Args = func(cmd *cobra.Command, given []string) error {

@@ -56,6 +56,9 @@ type KeyObject struct {
 	HeldSpendUSD      string `json:"held_spend_usd,omitempty"`
 	RemainingSpendUSD string `json:"remaining_spend_usd,omitempty"`
 
+	// CredentialFingerprint names the real key in a sealed key's box.
+	CredentialFingerprint string `json:"credential_fingerprint,omitempty"`
+
 	Role     string            `json:"role,omitempty"`
 	Owner    string            `json:"owner,omitempty"`
 	Purpose  string            `json:"purpose,omitempty"`
@@ -83,6 +86,7 @@ func KeyJSON(v limiter.View) *KeyObject {
 	k.Role, k.Owner, k.Purpose = v.Role, v.Owner, v.Purpose
 	k.Labels, k.Metadata = v.Labels, v.Metadata
 	k.CreatedBy, k.LastIP = v.CreatedBy, v.LastAddr
+	k.CredentialFingerprint = v.Fingerprint
 	return k
 }
 

@@ -17,6 +17,7 @@ func listCommand(f *common) *cobra.Command {
 	filters := map[string]*string{}
 	var labels map[string]string
 	var limit int
+	var upstreamKey string
 	cmd := &cobra.Command{
 		Use:     "list",
 		Aliases: []string{"ls"},
@@ -25,6 +26,7 @@ func listCommand(f *common) *cobra.Command {
 when a key ends or has ended. The table fits 80 columns; --json has everything.`,
 		Example: `  caddy till list
   caddy till list --status active --unused-for 7d
+  caddy till list --upstream-key - < leaked-key.txt
   caddy till list --label team=search --json | jq -r '.keys[].id'`,
 		Args: takes(0, 0, ""),
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -46,6 +48,11 @@ when a key ends or has ended. The table fits 80 columns; --json has everything.`
 			c, err := f.client()
 			if err != nil {
 				return err
+			}
+			if upstreamKey != "" {
+				if err := c.dependsOn(cmd, q, upstreamKey); err != nil {
+					return err
+				}
 			}
 			keys, more, err := c.all(cmd.Context(), q, limit)
 			if err != nil {
@@ -76,6 +83,7 @@ when a key ends or has ended. The table fits 80 columns; --json has everything.`
 		filters[name] = cmd.Flags().String(name, "", help)
 	}
 	cmd.Flags().StringToStringVar(&labels, "label", nil, "NAME=VALUE, repeatable")
+	cmd.Flags().StringVar(&upstreamKey, "upstream-key", "", "keys that depend on this real key; - reads it from standard input")
 	cmd.Flags().IntVar(&limit, "limit", 100, "how many keys at most; 0: all")
 	return cmd
 }

@@ -27,7 +27,7 @@ type rotated struct {
 
 // issue makes a new string for a key of an upstream, and seals the real key
 // into it if there is one.
-func (a *api) issue(upstream string, credential token.Secret) (token.Secret, limiter.Issue, error) {
+func (a *api) issue(l *limiter.Limiter, upstream string, credential token.Secret) (token.Secret, limiter.Issue, error) {
 	text, lookup, err := token.MintKey()
 	if err != nil || credential.IsZero() {
 		return text, limiter.Issue{Lookup: lookup}, err
@@ -41,7 +41,10 @@ func (a *api) issue(upstream string, credential token.Secret) (token.Secret, lim
 		return token.Secret{}, limiter.Issue{}, fmt.Errorf("sealing: %w", err)
 	}
 	return token.NewSecret(text.Reveal() + "." + sealed.Box.Reveal()),
-		limiter.Issue{Lookup: lookup, Box: limiter.Box{SealKey: sealed.SealKey, Origins: sealed.Origins, Salt: salt}}, nil
+		limiter.Issue{
+			Lookup: lookup, Box: limiter.Box{SealKey: sealed.SealKey, Origins: sealed.Origins, Salt: salt},
+			Fingerprint: l.Fingerprint(credential),
+		}, nil
 }
 
 func (a *api) rotate(l *limiter.Limiter, r *http.Request) (int, any, error) {
@@ -66,7 +69,7 @@ func (a *api) rotate(l *limiter.Limiter, r *http.Request) (int, any, error) {
 			return 0, nil, err
 		}
 	}
-	text, issue, err := a.issue(before.Upstream, body.UpstreamKey.Secret)
+	text, issue, err := a.issue(l, before.Upstream, body.UpstreamKey.Secret)
 	if err != nil {
 		return 0, nil, err
 	}

@@ -95,7 +95,7 @@ func (o *upOptions) run(cmd *cobra.Command) error {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return fmt.Errorf("making the data directory: %w", err)
 	}
-	if _, err := token.LoadOrCreateSealKey(filepath.Join(dir, "seal.key")); err != nil {
+	if _, err := token.LoadOrCreateSealKeys(filepath.Join(dir, "seal.key")); err != nil {
 		return err
 	}
 	if len(upstreams) == 0 {

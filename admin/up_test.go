@@ -66,7 +66,7 @@ func TestUpConfig(t *testing.T) {
 		"with nothing found, an offline upstream": {
 			upOptions{}, "/data/caddy/till", "127.0.0.1:8080", nil,
 			[]string{"admin unix//data/caddy/till/admin.sock|0600\n", "persist_config off\n", "store badger /data/caddy/till\n",
-				"seal_key {file./data/caddy/till/seal.key}\n", "public_url http://127.0.0.1:8080\n",
+				"seal_key_file /data/caddy/till/seal.key\n", "public_url http://127.0.0.1:8080\n",
 				"upstream echo openai {\n\t\t\tto unix//data/caddy/till/echo.sock\n\t\t\tcredential {env.TILL_ECHO_CREDENTIAL}\n",
 				"http://:8080 {\n\tbind 127.0.0.1\n\ttill\n}", "bind unix//data/caddy/till/echo.sock|0600\n\ttill_echo\n", "level WARN\n"},
 			[]string{"storage file_system", "level INFO"},

@@ -50,7 +50,7 @@ var upConfig = template.Must(template.New("Caddyfile").Parse(`{
 {{- end}}
 	till {
 		store badger {{.Data}}
-		seal_key {file.{{.SealKey}}}
+		seal_key_file {{.SealKey}}
 		public_url {{.Public}}
 {{- range .Upstreams}}
 		upstream {{.Name}} {{.Preset}} {

@@ -27,6 +27,7 @@ type world struct {
 	handler   http.Handler
 	upstreams []UpstreamInfo
 	base      string
+	sealKeys  []token.SealKeyID
 	closed    bool
 }
 
@@ -83,6 +84,28 @@ func (b backend) Forfeit(limiter.Caller) (limiter.Repaired, error) {
 }
 
 func (b backend) PriceTable() *upstream.Prices { return upstream.BuiltInPrices() }
+
+// Fingerprints names the credentials of the upstreams that have one.
+func (b backend) Fingerprints(of func(token.Secret) string) map[string]string {
+	named := make(map[string]string)
+	for _, u := range b.w.upstreams {
+		if u.Held {
+			named[u.Name] = of(token.NewSecret("sk-real-of-" + u.Name))
+		}
+	}
+	return named
+}
+
+// SealKeyIDs and RotateSeal stand for the server's.
+func (b backend) SealKeyIDs() ([]token.SealKeyID, error) { return b.w.sealKeys, nil }
+func (b backend) RotateSeal(by limiter.Caller) error {
+	if b.w.sealKeys == nil {
+		return ErrSealKeyNamed
+	}
+	next := token.SealKeyID{byte(len(b.w.sealKeys) + 1)}
+	b.w.sealKeys = append([]token.SealKeyID{next}, b.w.sealKeys...)
+	return b.w.SealRotated(by, next)
+}
 
 // Seal is the server's, with a seal key of its own.
 func (b backend) Seal(upstream string, lookup token.Lookup, salt, credential token.Secret) (Sealed, error) {
@@ -228,6 +251,7 @@ var (
 	idPattern     = regexp.MustCompile(`key_[0-9A-HJKMNP-TV-Z]{26}`)
 	stringPattern = regexp.MustCompile(`till_sk_[0-9A-Za-z]{28}`)
 	sealedPattern = regexp.MustCompile(`till_sk_[0-9A-Za-z]{28}\.[0-9A-Za-z_-]+`)
+	namePattern   = regexp.MustCompile(`"credential_fingerprint":"[0-9a-f]{32}"`)
 	timePattern   = regexp.MustCompile(`20\d\d-\d\d-\d\dT[0-9:.]+Z`)
 )
 
@@ -235,6 +259,7 @@ var (
 func steady(s string) string {
 	s = idPattern.ReplaceAllString(s, "key_ID")
 	s = stringPattern.ReplaceAllString(s, "till_sk_STRING")
+	s = namePattern.ReplaceAllString(s, `"credential_fingerprint":"FINGERPRINT"`)
 	return timePattern.ReplaceAllString(s, "TIME")
 }
 

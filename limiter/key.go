@@ -88,6 +88,9 @@ type Key struct {
 	SealKey token.SealKeyID `json:"seal_key,omitzero"`
 	Origins []string        `json:"origins,omitempty"`
 
+	// Fingerprint names the credential in its box; see Limiter.Fingerprint.
+	Fingerprint string `json:"fingerprint,omitempty"`
+
 	// Rotations counts the strings that the key had before this one, of which
 	// Former are the latest, in order.
 	Rotations int64     `json:"rotations,omitempty"`

@@ -82,6 +82,8 @@ type Limiter struct {
 	activeMu sync.Mutex
 	active   map[*Live]struct{} // keys with something to give back, save or cut
 
+	fingerprintKey token.Secret
+
 	tallyMu   sync.Mutex
 	tally     tally
 	holds     atomic.Int64
@@ -264,7 +266,7 @@ func (l *Limiter) recover() error {
 		if err := b.Set(metaFormat, []byte(storeFormat)); err != nil {
 			return err
 		}
-		return b.Set(metaSession, next[:])
+		return errors.Join(b.Set(metaSession, next[:]), makeFingerprintKey(b))
 	}, nil)
 	if err != nil {
 		return fmt.Errorf("beginning session: %w", err)
@@ -273,7 +275,10 @@ func (l *Limiter) recover() error {
 		l.shadow.begin(next, boot)
 	}
 	return l.store.View(func(r Reader) error {
-		l.tally, err = readTally(r)
+		if l.tally, err = readTally(r); err != nil {
+			return err
+		}
+		l.fingerprintKey, err = readFingerprintKey(r)
 		return err
 	})
 }

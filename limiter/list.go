@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/base64"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 )
@@ -21,6 +22,12 @@ type Filter struct {
 	UnusedFor time.Duration
 	// Query is the beginning of an id or of a name (in any case).
 	Query string
+
+	// Fingerprint picks keys that depend on a credential: those with a box that
+	// holds it, and those with held custody of the upstreams in Holders, which
+	// go out with it.
+	Fingerprint string
+	Holders     []string
 
 	// Sort is "-created" (newest first, the default) or "created".
 	Sort string
@@ -171,6 +178,10 @@ func (f *Filter) picks(v *View, now time.Time) bool {
 		if v.Labels[name] != want {
 			return false
 		}
+	}
+	if f.Fingerprint != "" && !v.dependsOn(f.Fingerprint) &&
+		!(v.Custody != CustodySealed && v.EndedStatus != Revoked && slices.Contains(f.Holders, v.Upstream)) {
+		return false
 	}
 	since := v.LastUsedAt
 	if since.IsZero() {

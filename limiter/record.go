@@ -24,6 +24,7 @@ import (
 //	m/format  m/session  m/tally  m/commit   what the store is, who has it,
 //	                             its sums, and at which commit it is
 //	m/clock                      Unix nanoseconds: time does not go below
+//	m/secret                     of credentials' fingerprints
 const (
 	spaceKeys     = "k/"
 	spaceLookups  = "l/"
@@ -41,6 +42,7 @@ var (
 	metaTally   = []byte("m/tally")
 	metaCommit  = []byte("m/commit")
 	metaClock   = []byte("m/clock")
+	metaSecret  = []byte("m/secret")
 	metaAudit   = []byte("m/audit")
 )
 

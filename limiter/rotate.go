@@ -40,6 +40,8 @@ type Former struct {
 	// as long as its salt is there.
 	SealKey token.SealKeyID `json:"seal_key,omitzero"`
 	Origins []string        `json:"origins,omitempty"`
+	// Fingerprint names the credential in that box.
+	Fingerprint string `json:"fingerprint,omitempty"`
 }
 
 // works reports whether the string is in its grace.
@@ -55,7 +57,10 @@ type Box struct {
 // Issue is the string that a rotation gives a key.
 type Issue struct {
 	Lookup token.Lookup
-	Box    Box // of a sealed key, made for this lookup
+	// Of a sealed key: the box that was made for this lookup, and what names the
+	// credential in it.
+	Box         Box
+	Fingerprint string
 }
 
 // Rotate gives a key another string. The one it had works for the grace, and
@@ -145,7 +150,7 @@ func (k *Key) rotated(next Issue, now time.Time, grace time.Duration) (*Key, err
 	key := k.clone()
 	last := Former{Lookup: key.Lookup, Number: key.Rotations, Until: now.Add(grace)}
 	if grace > 0 {
-		last.SealKey, last.Origins = key.SealKey, key.Origins
+		last.SealKey, last.Origins, last.Fingerprint = key.SealKey, key.Origins, key.Fingerprint
 	}
 	for i := range key.Former {
 		key.Former[i].limit(last.Until, now)
@@ -161,6 +166,7 @@ func (k *Key) rotated(next Issue, now time.Time, grace time.Duration) (*Key, err
 	key.Rotations++
 	key.RotatedAt = now
 	key.Lookup, key.SealKey, key.Origins = next.Lookup, next.Box.SealKey, next.Box.Origins
+	key.Fingerprint = next.Fingerprint
 	return key, nil
 }
 
@@ -170,7 +176,7 @@ func (f *Former) limit(until, now time.Time) {
 		f.Until = until
 	}
 	if !f.works(now) {
-		f.SealKey, f.Origins = token.SealKeyID{}, nil // its salt goes
+		f.SealKey, f.Origins, f.Fingerprint = token.SealKeyID{}, nil, "" // its salt goes
 	}
 }
 

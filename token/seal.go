@@ -112,6 +112,9 @@ func NewSealer(keys ...SealKey) (*Sealer, error) {
 	return s, nil
 }
 
+// IDs names the seal keys, of which the first seals.
+func (s *Sealer) IDs() []SealKeyID { return slices.Clone(s.ids) }
+
 // Has reports whether boxes made with that seal key can be opened.
 func (s *Sealer) Has(id SealKeyID) bool { return slices.Contains(s.ids, id) }
 

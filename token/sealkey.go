@@ -6,10 +6,12 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
 	"strings"
+	"time"
 )
 
 // SealKeyLen is the length of a seal key in bytes.
@@ -38,60 +40,117 @@ func ParseSealKey(s string) (SealKey, error) {
 	return SealKey{}, fmt.Errorf("a seal key must be %d bytes in base64 or hex, got %d characters; make one with: openssl rand -base64 32", SealKeyLen, len(s))
 }
 
-// LoadOrCreateSealKey reads the seal key in the file at path, making file and
-// directory when they are missing. A file that others may read is refused.
-// Processes that start at once end up with the same key.
-func LoadOrCreateSealKey(path string) (SealKey, error) {
-	key, err := loadSealKey(path)
-	if !errors.Is(err, fs.ErrNotExist) {
-		return key, err
-	}
-	if err := createSealKey(path); err != nil && !errors.Is(err, fs.ErrExist) {
-		return SealKey{}, fmt.Errorf("making the seal key: %w", err)
-	}
-	return loadSealKey(path)
-}
-
-func loadSealKey(path string) (SealKey, error) {
-	info, err := os.Stat(path)
-	if err != nil {
-		return SealKey{}, fmt.Errorf("reading the seal key: %w", err)
-	}
-	if mode := info.Mode().Perm(); mode&0o077 != 0 {
-		return SealKey{}, fmt.Errorf("the seal key %s may be read by others (mode %04o); run: chmod 600 %s", path, mode, path)
-	}
-	b, err := os.ReadFile(path)
-	if err != nil {
-		return SealKey{}, fmt.Errorf("reading the seal key: %w", err)
-	}
-	key, err := ParseSealKey(string(b))
-	if err != nil {
-		return SealKey{}, fmt.Errorf("%s: %w", path, err)
-	}
-	return key, nil
-}
-
-// createSealKey writes a new key beside path and links it into place, so that
-// nobody ever reads half of one, and the first of several writers wins.
-func createSealKey(path string) error {
-	dir := filepath.Dir(path)
-	if err := os.MkdirAll(dir, 0o700); err != nil {
-		return err
-	}
+// NewSealKey makes a seal key.
+func NewSealKey() (SealKey, error) {
 	var key [SealKeyLen]byte
 	if _, err := rand.Read(key[:]); err != nil {
+		return SealKey{}, fmt.Errorf("reading random bytes: %w", err)
+	}
+	return SealKey{NewSecret(string(key[:]))}, nil
+}
+
+// maxSealKeyFile bounds the file of seal keys, in bytes.
+const maxSealKeyFile = 1 << 20
+
+// LoadOrCreateSealKeys reads the seal keys in the file at path, making file and
+// directory when they are missing: one key a line, of which the first seals;
+// what begins with # is for people. A file that others may read is refused.
+// Processes that start at once end up with the same key.
+func LoadOrCreateSealKeys(path string) ([]SealKey, error) {
+	keys, err := loadSealKeys(path)
+	if !errors.Is(err, fs.ErrNotExist) {
+		return keys, err
+	}
+	key, err := NewSealKey()
+	if err != nil {
+		return nil, err
+	}
+	// The first of several writers wins.
+	if err := writeSealKeys(path, []byte(key.line(time.Now())), os.Link); err != nil && !errors.Is(err, fs.ErrExist) {
+		return nil, fmt.Errorf("making the seal key: %w", err)
+	}
+	return loadSealKeys(path)
+}
+
+// AddSealKey puts a seal key before those in the file at path.
+func AddSealKey(path string, key SealKey) error {
+	before, err := readSealKeys(path)
+	if err != nil {
+		return err
+	}
+	if err := writeSealKeys(path, append([]byte(key.line(time.Now())), before...), os.Rename); err != nil {
+		return fmt.Errorf("writing the seal key: %w", err)
+	}
+	return nil
+}
+
+// line is how a key stands in the file.
+func (k SealKey) line(now time.Time) string {
+	return fmt.Sprintf("# %s, made %s\n%s\n", k.ID(), now.UTC().Format(time.DateOnly),
+		base64.StdEncoding.EncodeToString([]byte(k.secret.Reveal())))
+}
+
+func loadSealKeys(path string) ([]SealKey, error) {
+	b, err := readSealKeys(path)
+	if err != nil {
+		return nil, err
+	}
+	var keys []SealKey
+	n := 0
+	for line := range strings.Lines(string(b)) {
+		n++
+		if line = strings.TrimSpace(line); line == "" || line[0] == '#' {
+			continue
+		}
+		key, err := ParseSealKey(line)
+		if err != nil {
+			return nil, fmt.Errorf("%s, line %d: %w", path, n, err)
+		}
+		keys = append(keys, key)
+	}
+	if len(keys) == 0 {
+		return nil, fmt.Errorf("there is no seal key in %s; if it never held one, remove the file: another is made", path)
+	}
+	return keys, nil
+}
+
+func readSealKeys(path string) ([]byte, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, fmt.Errorf("reading the seal key: %w", err)
+	}
+	defer f.Close() //nolint:errcheck // it was only read
+	info, err := f.Stat()
+	if err != nil {
+		return nil, fmt.Errorf("reading the seal key: %w", err)
+	}
+	if mode := info.Mode().Perm(); mode&0o077 != 0 {
+		return nil, fmt.Errorf("the seal key %s may be read by others (mode %04o); run: chmod 600 %s", path, mode, path)
+	}
+	b, err := io.ReadAll(io.LimitReader(f, maxSealKeyFile))
+	if err != nil {
+		return nil, fmt.Errorf("reading the seal key: %w", err)
+	}
+	return b, nil
+}
+
+// writeSealKeys writes beside path and puts the file into place, so that nobody
+// ever reads half of one.
+func writeSealKeys(path string, content []byte, put func(from, to string) error) error {
+	dir := filepath.Dir(path)
+	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return err
 	}
 	f, err := os.CreateTemp(dir, ".seal-*") // mode 0600
 	if err != nil {
 		return err
 	}
-	defer os.Remove(f.Name())
-	_, err = f.WriteString(base64.StdEncoding.EncodeToString(key[:]) + "\n")
+	defer os.Remove(f.Name()) //nolint:errcheck // it is gone when it was put into place
+	_, err = f.Write(content)
 	if err = errors.Join(err, f.Sync(), f.Close()); err != nil {
 		return err
 	}
-	if err := os.Link(f.Name(), path); err != nil {
+	if err := put(f.Name(), path); err != nil {
 		return err
 	}
 	d, err := os.Open(dir)

@@ -40,11 +40,12 @@ func TestStartersAtOnceShareOneSealKey(t *testing.T) {
 	var wg sync.WaitGroup
 	for range 16 {
 		wg.Go(func() {
-			k, err := LoadOrCreateSealKey(path)
-			if err != nil {
-				t.Error(err)
+			all, err := LoadOrCreateSealKeys(path)
+			if err != nil || len(all) != 1 {
+				t.Error(len(all), err)
 				return
 			}
+			k := all[0]
 			mu.Lock()
 			keys[k.secret.Reveal()] = true
 			mu.Unlock()
@@ -66,13 +67,13 @@ func TestStartersAtOnceShareOneSealKey(t *testing.T) {
 func TestASealKeyThatOthersMayReadIsRefused(t *testing.T) {
 	t.Parallel()
 	path := filepath.Join(t.TempDir(), "seal.key")
-	if _, err := LoadOrCreateSealKey(path); err != nil {
+	if _, err := LoadOrCreateSealKeys(path); err != nil {
 		t.Fatal(err)
 	}
 	if err := os.Chmod(path, 0o640); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := LoadOrCreateSealKey(path); err == nil || !strings.Contains(err.Error(), "chmod 600") {
+	if _, err := LoadOrCreateSealKeys(path); err == nil || !strings.Contains(err.Error(), "chmod 600") {
 		t.Errorf("%v, want the command that mends it", err)
 	}
 }
@@ -85,4 +86,49 @@ func FuzzParseSealKey(f *testing.F) {
 			t.Error("a key of another length")
 		}
 	})
+}
+
+func TestASealKeyIsAddedBeforeThoseThatAreThere(t *testing.T) {
+	t.Parallel()
+	path := filepath.Join(t.TempDir(), "seal.key")
+	// A file as it was made by hand, without a note.
+	old := strings.Repeat("5e", SealKeyLen)
+	if err := os.WriteFile(path, []byte(old+"\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	var added []SealKeyID
+	for range 3 {
+		key, err := NewSealKey()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := AddSealKey(path, key); err != nil {
+			t.Fatal(err)
+		}
+		added = append(added, key.ID())
+	}
+	keys, err := LoadOrCreateSealKeys(path)
+	if err != nil || len(keys) != 4 || keys[0].ID() != added[2] || keys[2].ID() != added[0] || keys[3].secret.Reveal() != strings.Repeat("\x5e", SealKeyLen) {
+		t.Errorf("%v, %v", keys, err)
+	}
+	b, err := os.ReadFile(path)
+	if err != nil || !strings.HasPrefix(string(b), "# "+added[2].String()+", made 20") {
+		t.Errorf("%v", err)
+	}
+	left, err := filepath.Glob(filepath.Join(filepath.Dir(path), "*"))
+	if err != nil || len(left) != 1 {
+		t.Errorf("%v, %v", left, err)
+	}
+	if err := os.WriteFile(path, []byte("# nothing\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := LoadOrCreateSealKeys(path); err == nil {
+		t.Error("a file without a key is taken")
+	}
+	if err := os.WriteFile(path, []byte(old+"\nrubbish\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := LoadOrCreateSealKeys(path); err == nil || !strings.Contains(err.Error(), "line 2") || strings.Contains(err.Error(), "rubbish") {
+		t.Errorf("%v", err)
+	}
 }

@@ -1,0 +1,75 @@
+package limiter
+
+import (
+	"crypto/hmac"
+	"crypto/rand"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+
+	"github.com/till-proxy/till/token"
+)
+
+const (
+	fingerprintKeyLen = 32
+	fingerprintLen    = 16 // bytes, of 32
+	fingerprintInfo   = "till/credential/1\x00"
+)
+
+// Fingerprint names a real key without showing it: an HMAC-SHA256 under a
+// random secret of this store, cut to half. It cannot be turned back, and in
+// another store the same key has another one. Only who has the store could try
+// guesses, of which a real key leaves too many.
+func (l *Limiter) Fingerprint(credential token.Secret) string {
+	h := hmac.New(sha256.New, []byte(l.fingerprintKey.Reveal()))
+	h.Write([]byte(fingerprintInfo))
+	h.Write([]byte(credential.Reveal()))
+	return hex.EncodeToString(h.Sum(nil)[:fingerprintLen])
+}
+
+// CredentialFingerprint is [Limiter.Fingerprint] for who asks which keys
+// depend on a real key.
+func (l *Limiter) CredentialFingerprint(by Caller, credential token.Secret) (string, error) {
+	if err := l.authorise(by, KeysRead, nil); err != nil {
+		return "", err
+	}
+	return l.Fingerprint(credential), nil
+}
+
+// makeFingerprintKey makes the secret of a new store.
+func makeFingerprintKey(b *batch) error {
+	if _, err := b.Get(metaSecret); !errors.Is(err, ErrNotFound) {
+		return err
+	}
+	var key [fingerprintKeyLen]byte
+	if _, err := rand.Read(key[:]); err != nil {
+		return fmt.Errorf("reading random bytes: %w", err)
+	}
+	return b.Set(metaSecret, key[:])
+}
+
+func readFingerprintKey(r Reader) (token.Secret, error) {
+	b, err := r.Get(metaSecret)
+	if err == nil && len(b) != fingerprintKeyLen {
+		err = errRecord
+	}
+	if err != nil {
+		return token.Secret{}, fmt.Errorf("the secret of fingerprints: %w", err)
+	}
+	return token.NewSecret(string(b)), nil
+}
+
+// dependsOn reports whether a box of the key that still opens holds the
+// credential.
+func (v *View) dependsOn(fingerprint string) bool {
+	if v.EndedStatus == Revoked {
+		return false
+	}
+	for i := range v.Former {
+		if v.Former[i].Fingerprint == fingerprint {
+			return true
+		}
+	}
+	return v.Fingerprint == fingerprint
+}
