@@ -184,7 +184,7 @@ func (a *App) Provision(ctx caddy.Context) error {
 			return err
 		}
 	}
-	if a.engine, err = acquireEngine(a.storage.Identity()); err != nil {
+	if a.engine, err = acquireEngine(a.storage.Identity(), a.slogger); err != nil {
 		return err
 	}
 	if err := a.engine.metrics.register(ctx.GetMetricsRegistry()); err != nil {
@@ -309,6 +309,12 @@ func (a *App) opening() opening {
 // [limiter.Forfeit].
 func (a *App) Forfeit(by limiter.Caller) (limiter.Repaired, error) {
 	return a.engine.forfeit(by, a.opening())
+}
+
+// Lockdown is the switch that refuses every key.
+func (a *App) Lockdown() *limiter.Lockdown {
+	a.engine.lockdown.Recall()
+	return a.engine.lockdown
 }
 
 // UpstreamInfos lists the upstreams as configured, without credentials.

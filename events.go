@@ -72,9 +72,13 @@ func (e *events) run() {
 // eventData is what handlers of Caddy's events see, as {event.data.*}. There is
 // never a secret in it.
 func eventData(e *limiter.Event) map[string]any {
-	data := map[string]any{
-		"key_id": e.Key.ID, "key_name": e.Key.Name, "upstream": e.Key.Upstream,
-		"owner": e.Key.Owner, "role": e.Key.Role, "time": e.At.Format(time.RFC3339Nano),
+	data := map[string]any{"time": e.At.Format(time.RFC3339Nano)}
+	if k := e.Key; k != nil {
+		data["key_id"], data["key_name"], data["upstream"] = k.ID, k.Name, k.Upstream
+		data["owner"], data["role"] = k.Owner, k.Role
+	}
+	if e.Reason != "" {
+		data["reason"] = e.Reason
 	}
 	if e.By != "" {
 		data["by"] = e.By

@@ -102,6 +102,9 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 	}
 	l, err := h.app.Limiter()
 	if err != nil {
+		if locked := h.app.engine.lockdown.Refusal(nil); locked != nil {
+			return h.refuse(w, nil, locked, 0)
+		}
 		h.logger.Error("the store is not open", zap.Error(err))
 		return h.refuse(w, nil, storeClosed(), 0)
 	}

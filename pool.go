@@ -23,9 +23,10 @@ var engines = caddy.NewUsagePool()
 // configuration is only being validated. One whose store has failed is closed
 // and opened again, until that works.
 type engine struct {
-	dir     string // identity of the store
-	metrics *metrics
-	events  *events
+	dir      string // identity of the store
+	metrics  *metrics
+	events   *events
+	lockdown *limiter.Lockdown
 
 	mu      sync.Mutex
 	limiter *limiter.Limiter
@@ -40,14 +41,20 @@ type engine struct {
 const reopenAfter = time.Second
 
 // acquireEngine returns the engine of a store; release gives it back.
-func acquireEngine(dir string) (*engine, error) {
+func acquireEngine(dir string, log *slog.Logger) (*engine, error) {
 	v, _, err := engines.LoadOrNew(dir, func() (caddy.Destructor, error) {
-		return &engine{dir: dir, metrics: newMetrics(), events: newEvents()}, nil
+		return newEngine(dir, log), nil
 	})
 	if err != nil {
 		return nil, err
 	}
 	return v.(*engine), nil
+}
+
+func newEngine(dir string, log *slog.Logger) *engine {
+	e := &engine{dir: dir, metrics: newMetrics(), events: newEvents()}
+	e.lockdown = limiter.NewLockdown(filepath.Join(dir, "lockdown"), observer{e.metrics, e.events}, log)
+	return e
 }
 
 func releaseEngine(dir string) error {
@@ -101,6 +108,10 @@ func (e *engine) open(o opening) (*limiter.Limiter, error) {
 	}
 	done := make(chan struct{})
 	e.opening = done
+	if !e.telling { // also of what happens while the store is closed
+		e.telling = true
+		go e.events.run()
+	}
 	e.mu.Unlock()
 
 	next, err := e.reopen(l, o)
@@ -112,10 +123,6 @@ func (e *engine) open(o opening) (*limiter.Limiter, error) {
 	e.limiter, e.failed, e.nextTry = next, err, time.Now().Add(reopenAfter)
 	if err != nil {
 		return nil, err
-	}
-	if !e.telling {
-		e.telling = true
-		go e.events.run()
 	}
 	e.metrics.follow(next)
 	return next, nil
@@ -131,7 +138,8 @@ func (e *engine) reopen(failed *limiter.Limiter, o opening) (*limiter.Limiter, e
 	} else if err := openings.claim(e.dir); err != nil {
 		return nil, err
 	}
-	l, err := openLimiter(e.dir, o, observer{e.metrics, e.events})
+	e.lockdown.Recall()
+	l, err := openLimiter(e.dir, o, observer{e.metrics, e.events}, e.lockdown)
 	if err != nil {
 		openings.yield(e.dir)
 		return nil, err
@@ -142,7 +150,7 @@ func (e *engine) reopen(failed *limiter.Limiter, o opening) (*limiter.Limiter, e
 	return l, nil
 }
 
-func openLimiter(dir string, o opening, observe limiter.Observer) (*limiter.Limiter, error) {
+func openLimiter(dir string, o opening, observe limiter.Observer, lockdown *limiter.Lockdown) (*limiter.Limiter, error) {
 	store, err := o.open(dir, o.log)
 	if errors.Is(err, limiter.ErrLocked) {
 		return nil, fmt.Errorf("%w; stop that process, or give this one a store of its own with: store badger PATH", err)
@@ -151,7 +159,7 @@ func openLimiter(dir string, o opening, observe limiter.Observer) (*limiter.Limi
 		return nil, err
 	}
 	l, err := limiter.Open(limiter.Options{
-		Store: store, Shadow: filepath.Join(dir, "shadow"), Anchor: o.anchorIn(dir), Logger: o.log, Roles: o.roles, Observe: observe,
+		Store: store, Shadow: filepath.Join(dir, "shadow"), Anchor: o.anchorIn(dir), Logger: o.log, Roles: o.roles, Observe: observe, Lockdown: lockdown,
 	})
 	if err != nil {
 		return nil, errors.Join(err, store.Close())
@@ -235,6 +243,7 @@ func (e *engine) Destruct() error {
 		err = e.limiter.Close()
 		openings.yield(e.dir)
 	}
+	e.lockdown.Close()
 	if e.telling {
 		close(e.events.stop)
 		<-e.events.stopped

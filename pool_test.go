@@ -17,7 +17,7 @@ import (
 func engineOn(t *testing.T, disk *storetest.Disk) (*engine, opening) {
 	t.Helper()
 	dir := t.TempDir()
-	e := &engine{dir: dir, metrics: newMetrics(), events: newEvents()}
+	e := newEngine(dir, nil)
 	t.Cleanup(func() {
 		if err := e.Destruct(); err != nil {
 			t.Log(err)
@@ -120,7 +120,7 @@ func TestAStoreInDoubtIsOpenedOnlyByARepair(t *testing.T) {
 	if err := e.Destruct(); err != nil {
 		t.Fatal(err)
 	}
-	next := &engine{dir: e.dir, metrics: newMetrics(), events: newEvents()}
+	next := newEngine(e.dir, nil)
 	t.Cleanup(func() {
 		if err := next.Destruct(); err != nil {
 			t.Error(err)

@@ -45,6 +45,9 @@ type Backend interface {
 	// Forfeit mends a store that does not agree with its anchor, by counting
 	// every remaining budget as spent.
 	Forfeit(by limiter.Caller) (limiter.Repaired, error)
+	// Lockdown is the switch that refuses every key, also while the store is
+	// closed.
+	Lockdown() *limiter.Lockdown
 	// BaseURL is the public address of this server, or empty.
 	BaseURL() string
 }
@@ -98,13 +101,16 @@ func NewHandler(b Backend, caller limiter.Caller, log *slog.Logger) http.Handler
 		"GET /seal":               a.sealKeys,
 		"POST /seal/rotate":       a.rotateSeal,
 		"GET /upstreams":          a.upstreams,
-		"GET /stats":              a.stats,
 		"GET /prices":             a.prices,
 	} {
 		mux.Handle(pattern, a.handle(call))
 	}
 	mux.HandleFunc("POST /store/repair", a.repair) // also while the store is closed
 	mux.HandleFunc("GET /backup", a.backup)        // of any length
+	mux.HandleFunc("POST /lockdown", a.lockdown)
+	mux.HandleFunc("DELETE /lockdown", a.liftLockdown)
+	mux.HandleFunc("GET /lockdown", a.showLockdown)
+	mux.HandleFunc("GET /stats", a.stats)
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		_, pattern := mux.Handler(r)
 		if pattern == "" {
@@ -414,14 +420,4 @@ func (a *api) upstreams(l *limiter.Limiter, _ *http.Request) (int, any, error) {
 		infos[i].CredentialFingerprint = named[infos[i].Name]
 	}
 	return http.StatusOK, map[string]any{"upstreams": infos, "base_url": a.backend.BaseURL()}, nil
-}
-
-func (a *api) stats(l *limiter.Limiter, _ *http.Request) (int, any, error) {
-	s := l.Stats()
-	return http.StatusOK, map[string]any{
-		"keys": s.Keys, "holds": s.Holds, "forfeited_activations": s.Forfeited,
-		"used_activations": s.Used[limiter.Activations], "used_tokens": s.Used[limiter.Tokens],
-		"used_spend_usd":        limiter.FormatUSD(s.Used[limiter.Nanodollars]),
-		"forgotten_activations": s.Forgotten[limiter.Activations], "store_failure": s.Failure, "clock_off_seconds": int64(s.ClockOff.Seconds()),
-	}, nil
 }

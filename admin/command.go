@@ -78,6 +78,7 @@ func build(root *cobra.Command) {
 		suspendCommand(f), resumeCommand(f), revokeCommand(f), rotateCommand(f), grantCommand(f),
 		forgetCommand(f), envCommand(f), statsCommand(f), pricesCommand(f), repairCommand(f),
 		backupCommand(f), restoreCommand(f), sealCommand(f))
+	root.AddCommand(lockdownCommand(f))
 	prepare(root)
 }
 

@@ -3,11 +3,40 @@ package admin
 import (
 	"encoding/json"
 	"fmt"
+	"net/http"
 	"text/tabwriter"
 	"time"
 
 	"github.com/spf13/cobra"
+
+	"github.com/till-proxy/till/limiter"
 )
+
+// stats answers also while the store is closed, and then says why.
+func (a *api) stats(w http.ResponseWriter, _ *http.Request) {
+	lockdown := lockdownOf(a.backend.Lockdown().State())
+	l, err := a.backend.Limiter()
+	if err != nil {
+		why := withoutKeys(err.Error())
+		message := why
+		if lockdown.LockedDown {
+			message += "; and a lockdown is in force"
+		}
+		a.write(w, http.StatusServiceUnavailable, map[string]any{
+			"error":         map[string]string{"code": "store_unavailable", "message": message},
+			"store_failure": why, "lockdown": lockdown,
+		})
+		return
+	}
+	s := l.Stats()
+	a.write(w, http.StatusOK, map[string]any{
+		"keys": s.Keys, "holds": s.Holds, "forfeited_activations": s.Forfeited,
+		"used_activations": s.Used[limiter.Activations], "used_tokens": s.Used[limiter.Tokens],
+		"used_spend_usd":        limiter.FormatUSD(s.Used[limiter.Nanodollars]),
+		"forgotten_activations": s.Forgotten[limiter.Activations], "store_failure": s.Failure,
+		"clock_off_seconds": int64(s.ClockOff.Seconds()), "lockdown": lockdown,
+	})
+}
 
 func statsCommand(f *common) *cobra.Command {
 	return &cobra.Command{
@@ -38,6 +67,7 @@ the store is in order.`,
 				Spend     string `json:"used_spend_usd"`
 				Failure   string `json:"store_failure"`
 				ClockOff  int64  `json:"clock_off_seconds"`
+				Lockdown  lockdownJSON
 			}
 			if err := json.Unmarshal(raw, &s); err != nil {
 				return err
@@ -53,6 +83,9 @@ the store is in order.`,
 				store = "failed: " + s.Failure
 			}
 			fmt.Fprintf(t, "Store\t%s\n", store)
+			if s.Lockdown.LockedDown {
+				fmt.Fprintf(t, "Lockdown\tevery key is refused; lift it with: caddy till lockdown --lift\n")
+			}
 			if s.ClockOff != 0 {
 				fmt.Fprintf(t, "Clock\tset by %s; if it is right now: caddy till repair --clock\n", time.Duration(s.ClockOff)*time.Second)
 			}

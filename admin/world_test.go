@@ -29,19 +29,23 @@ type world struct {
 	base      string
 	sealKeys  []token.SealKeyID
 	closed    bool
+	lockdown  *limiter.Lockdown
 }
 
 func newWorld(t *testing.T) *world {
 	t.Helper()
-	store, err := limiter.OpenBadger(filepath.Join(t.TempDir(), "store"), slog.New(slog.DiscardHandler))
+	dir := t.TempDir()
+	store, err := limiter.OpenBadger(filepath.Join(dir, "store"), slog.New(slog.DiscardHandler))
 	if err != nil {
 		t.Fatal(err)
 	}
-	l, err := limiter.Open(limiter.Options{Store: store, Roles: map[string]limiter.Role{"ci": limiter.NewRole()}})
+	lockdown := limiter.NewLockdown(filepath.Join(dir, "lockdown"), nil, nil)
+	t.Cleanup(lockdown.Close)
+	l, err := limiter.Open(limiter.Options{Store: store, Lockdown: lockdown, Roles: map[string]limiter.Role{"ci": limiter.NewRole()}})
 	if err != nil {
 		t.Fatal(err)
 	}
-	w := &world{Limiter: l, t: t, base: "https://agents.example.com", upstreams: []UpstreamInfo{
+	w := &world{Limiter: l, t: t, lockdown: lockdown, base: "https://agents.example.com", upstreams: []UpstreamInfo{
 		{Name: "github", Origins: []string{"https://api.github.com"}, Held: true},
 		{Name: "openai", Preset: "openai", Dialect: "openai", Origins: []string{"https://api.openai.com"}, Held: true},
 		{Name: "spare", Preset: "openai", Dialect: "openai", Origins: []string{"https://api.openai.com"}},
@@ -73,6 +77,7 @@ func (b backend) Limiter() (*limiter.Limiter, error) {
 }
 func (b backend) UpstreamInfos() []UpstreamInfo { return b.w.upstreams }
 func (b backend) BaseURL() string               { return b.w.base }
+func (b backend) Lockdown() *limiter.Lockdown   { return b.w.lockdown }
 
 // Forfeit stands for the engine's, which the tests of the root drive.
 func (b backend) Forfeit(limiter.Caller) (limiter.Repaired, error) {

@@ -10,10 +10,12 @@ import (
 type Event struct {
 	Name EventName
 	At   time.Time
-	Key  *Key
+	Key  *Key   // nil where it is about no key
 	By   string // who did it; empty where nobody did
 	// Code is why a key ended.
 	Code Code
+	// Reason is what the operator said, of LockdownSet.
+	Reason string
 
 	// Of KeyThreshold: so many percent of a limit are used.
 	Kind        Kind
@@ -32,6 +34,9 @@ const (
 	KeyExpired   EventName = "key_expired"
 	KeyRevoked   EventName = "key_revoked"
 	KeySuspended EventName = "key_suspended"
+	// LockdownSet and LockdownLifted are about all keys.
+	LockdownSet    EventName = "lockdown"
+	LockdownLifted EventName = "lockdown_lifted"
 )
 
 var thresholds = [...]int64{50, 80, 100}

@@ -50,6 +50,15 @@ func (l *Limiter) Reserved(id string) (memory, stored Amounts, err error) {
 	return memory, stored, err
 }
 
+// WriteAgain is what the goroutine does that could not write at first.
+func (d *Lockdown) WriteAgain() {
+	d.turn <- struct{}{}
+	defer func() { <-d.turn }()
+	if err := d.write(d.state.Load()); err == nil {
+		d.endRetry()
+	}
+}
+
 var (
 	EncodeAccount = func(r AccountRecord) []byte { return r.encode() }
 	DecodeAccount = decodeAccount

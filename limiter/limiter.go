@@ -43,6 +43,8 @@ type Options struct {
 	Roles map[string]Role
 	// Observe receives measurements. Default: none.
 	Observe Observer
+	// Lockdown refuses every key while it is set. Default: none.
+	Lockdown *Lockdown
 }
 
 // Observer receives measurements of the store. It must not block.
@@ -65,7 +67,8 @@ type Limiter struct {
 	shadow    *shadow
 	clock     *watch
 	log       *slog.Logger
-	observe   Observer // or nil
+	observe   Observer  // or nil
+	lockdown  *Lockdown // or nil
 
 	// lookups finds keys by the hash of their string without a shared lock.
 	lookups [lookupShards]struct {
@@ -104,7 +107,7 @@ func Open(o Options) (*Limiter, error) {
 		o.Logger = slog.New(slog.DiscardHandler)
 	}
 	l := &Limiter{
-		store: o.Store, log: o.Logger, observe: o.Observe,
+		store: o.Store, log: o.Logger, observe: o.Observe, lockdown: o.Lockdown,
 		live: make(map[string]*entry), active: make(map[*Live]struct{}),
 		roles: make(map[string]*account),
 		stop:  make(chan struct{}), stopped: make(chan struct{}),
@@ -142,6 +145,9 @@ func Open(o Options) (*Limiter, error) {
 	if err != nil {
 		l.committer.close()
 		return nil, errors.Join(err, a.close(), l.shadow.close())
+	}
+	if l.lockdown != nil {
+		l.lockdown.join(l)
 	}
 	go l.sweepLoop()
 	return l, nil

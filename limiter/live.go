@@ -222,6 +222,9 @@ func (l *Limiter) Find(ctx context.Context, lookup token.Lookup) (*Live, *Refusa
 // memory, answer for nearly all of them.
 func (l *Limiter) findStored(_ context.Context, lookup token.Lookup) (*Live, *Refusal) {
 	if r := l.unavailable(); r != nil {
+		if locked := l.lockedDown(nil); locked != nil {
+			r = locked
+		}
 		return nil, r
 	}
 	var k *Live

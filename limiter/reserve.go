@@ -98,6 +98,9 @@ func (k *Live) tryReserve(ask *Ask, g *Grant) (refusal *Refusal, p parking, agai
 	if k.gone {
 		return nil, p, true
 	}
+	if refusal = k.l.lockedDown(k.key); refusal != nil {
+		return k.refused(now, refusal), p, false
+	}
 	if refusal = k.l.unavailable(); refusal != nil {
 		return refusal, p, false
 	}
@@ -255,7 +258,10 @@ func (k *Live) Precheck(ask *Ask) *Refusal {
 	if k.gone {
 		return nil // Reserve finds out what became of it
 	}
-	refusal := k.allowed(ask, now)
+	refusal := k.l.lockedDown(k.key)
+	if refusal == nil {
+		refusal = k.allowed(ask, now)
+	}
 	if refusal == nil && !ask.Free && !k.due(now) {
 		if v, kind := k.judge(&Amounts{}, k.strict()); v == spent {
 			k.runOut(kind)

@@ -35,6 +35,8 @@ type Stats struct {
 	ClockOff time.Duration
 	// Failure is why the store refuses everything; empty while it works.
 	Failure string
+	// Lockdown is the lockdown in force, or nil.
+	Lockdown *LockedDown
 }
 
 // Stats returns the sums as they stand.
@@ -52,7 +54,7 @@ func (l *Limiter) Stats() Stats {
 		}
 		k.mu.Unlock()
 	}
-	s.ClockOff = l.clock.doubt()
+	s.ClockOff, s.Lockdown = l.clock.doubt(), l.lockdown.State()
 	s.Holds, s.Forfeited = l.holds.Load(), l.forfeited.Load()
 	if err := l.committer.failed.Load(); err != nil {
 		s.Failure = (*err).Error()

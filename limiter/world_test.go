@@ -62,6 +62,8 @@ type world struct {
 	anchor  string
 	roles   map[string]limiter.Role
 	observe limiter.Observer
+
+	lockdown *limiter.Lockdown // nil: none
 }
 
 // newWorld opens a limiter on a simulated disk.
@@ -113,7 +115,7 @@ func (w *world) reopenBadger() {
 
 func (w *world) open(s limiter.Store) {
 	w.t.Helper()
-	o := limiter.Options{Store: s, Shadow: w.shadow, Anchor: w.anchor, Roles: w.roles, Observe: w.observe}
+	o := limiter.Options{Store: s, Shadow: w.shadow, Anchor: w.anchor, Roles: w.roles, Observe: w.observe, Lockdown: w.lockdown}
 	if w.clock != nil {
 		o.Clock = w.clock
 	}

@@ -1,0 +1,315 @@
+package limiter
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+// Lockdown is the switch that refuses every key of a store at once. It is no
+// part of the store, because it has to work while that is closed, full or
+// damaged: it holds in memory from the moment it is thrown, and a small file
+// beside the store remembers it over a restart. It outlives the Limiters that
+// a store has one after the other.
+type Lockdown struct {
+	path    string
+	log     *slog.Logger
+	observe Observer // or nil
+
+	state atomic.Pointer[LockedDown] // nil: keys work
+
+	mu       sync.Mutex // guards limiters
+	limiters map[*Limiter]struct{}
+
+	// turn is held by whoever has to do with the file: administrative calls
+	// and a retry, never a request.
+	turn  chan struct{}
+	read  bool          // the file was looked at
+	acts  []lockdownAct // that are not yet in the audit log
+	retry chan struct{} // closed to end the goroutine that tries to write again; nil: none
+}
+
+// LockedDown says since when, by whom and why every key is refused.
+type LockedDown struct {
+	Since  time.Time `json:"since"`
+	By     string    `json:"by"`
+	Reason string    `json:"reason,omitempty"`
+	// Durable says that a restart does not end it.
+	Durable bool `json:"-"`
+}
+
+// lockdownRetry lies between two tries to write the file.
+const lockdownRetry = 5 * time.Second
+
+// maxLockdownFile bounds what is read of the file, in bytes.
+const maxLockdownFile = 4096
+
+// ErrNotLocked is the answer to lifting a lockdown that there is not.
+var ErrNotLocked = errors.New("there is no lockdown")
+
+// NewLockdown returns the switch whose file is at path. It reads nothing yet:
+// see [Lockdown.Recall].
+func NewLockdown(path string, observe Observer, log *slog.Logger) *Lockdown {
+	if log == nil {
+		log = slog.New(slog.DiscardHandler)
+	}
+	return &Lockdown{path: path, observe: observe, log: log, limiters: make(map[*Limiter]struct{}), turn: make(chan struct{}, 1)}
+}
+
+// Recall reads, the first time it is called, whether a lockdown was in force
+// when the server ended. A file that cannot be read counts as one that is.
+func (d *Lockdown) Recall() {
+	d.turn <- struct{}{}
+	defer func() { <-d.turn }()
+	d.recall()
+}
+
+func (d *Lockdown) recall() {
+	if d.read {
+		return
+	}
+	d.read = true
+	d.recallActs()
+	b, err := os.ReadFile(d.path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return
+	}
+	s := &LockedDown{Durable: true}
+	if err == nil && len(b) > maxLockdownFile {
+		err = fmt.Errorf("%w: %d bytes", errRecord, len(b))
+	}
+	if err == nil {
+		err = json.Unmarshal(b, s)
+	}
+	if err != nil {
+		s.Reason = "the file of a lockdown could not be read"
+		d.log.Error("the file of a lockdown could not be read, so every key is refused; lift it with: caddy till lockdown --lift", "file", d.path, "error", err)
+	}
+	d.state.Store(s)
+	d.log.Warn("every key is refused: a lockdown is in force", "since", s.Since, "by", s.By, "reason", s.Reason)
+}
+
+// State returns what is in force, or nil.
+func (d *Lockdown) State() *LockedDown {
+	if d == nil {
+		return nil
+	}
+	return d.state.Load()
+}
+
+// Set refuses every key from now on and cuts what runs; it returns how many
+// requests those were. That it could not be made durable is no error, because
+// it holds all the same: the state says so, and it is tried again.
+func (d *Lockdown) Set(by Caller, reason string, now time.Time) (LockedDown, int, error) {
+	if err := mayLock(by); err != nil {
+		return LockedDown{}, 0, err
+	}
+	if err := validText("reason", reason); err != nil {
+		return LockedDown{}, 0, err
+	}
+	// First of all it holds; the file may take its time.
+	s := &LockedDown{Since: now.UTC().Truncate(time.Millisecond), By: by.Name, Reason: reason}
+	if before := d.state.Load(); before != nil && !before.Since.IsZero() {
+		s.Since = before.Since
+	}
+	d.state.Store(s)
+	cut := d.cut()
+
+	d.turn <- struct{}{}
+	defer func() { <-d.turn }()
+	d.recall()
+	d.state.Store(s) // whatever was there before the turn came
+	d.endRetry()
+	if err := d.write(s); err != nil {
+		d.log.Error("every key is refused, but that is not yet durable: a restart would end it", "file", d.path, "error", err)
+		d.retry = make(chan struct{})
+		go d.tryAgain(d.retry)
+	}
+	d.log.Warn("lockdown: every key is refused", "by", by.Name, "reason", reason, "requests_cut", cut)
+	d.note(lockdownAct{At: now, Action: ActLockdownSet, By: by.Name, From: by.From, Reason: reason})
+	if d.observe != nil {
+		d.observe.Happened(Event{Name: LockdownSet, At: now.UTC(), By: by.Name, Reason: reason})
+	}
+	return *d.state.Load(), cut, nil
+}
+
+// write makes the state durable. Callers have the turn.
+func (d *Lockdown) write(s *LockedDown) error {
+	b, err := json.Marshal(s)
+	if err != nil {
+		return err
+	}
+	dir := filepath.Dir(d.path)
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return err
+	}
+	next := d.path + ".new"
+	if err := writeSynced(next, b); err != nil {
+		return errors.Join(err, removeIfThere(next))
+	}
+	if err := os.Rename(next, d.path); err != nil {
+		return err
+	}
+	if err := syncDir(dir); err != nil {
+		return err
+	}
+	durable := *s
+	durable.Durable = true
+	d.state.Store(&durable)
+	return nil
+}
+
+// tryAgain writes the file as soon as that is possible.
+func (d *Lockdown) tryAgain(stop chan struct{}) {
+	tick := time.NewTicker(lockdownRetry)
+	defer tick.Stop()
+	for {
+		select {
+		case <-stop:
+			return
+		case <-tick.C:
+		}
+		d.turn <- struct{}{}
+		var err error
+		if d.retry == stop { // else another has taken over
+			if err = d.write(d.state.Load()); err == nil {
+				d.retry = nil
+				d.log.Info("the lockdown is durable now")
+			}
+		}
+		done := d.retry != stop
+		<-d.turn
+		if done {
+			return
+		}
+	}
+}
+
+// endRetry ends tryAgain. Callers have the turn.
+func (d *Lockdown) endRetry() {
+	if d.retry != nil {
+		close(d.retry)
+		d.retry = nil
+	}
+}
+
+// Lift lets keys work again, once it is certain that a restart will not refuse
+// them. ErrNotLocked says that they do.
+func (d *Lockdown) Lift(by Caller) error {
+	if err := mayLock(by); err != nil {
+		return err
+	}
+	d.turn <- struct{}{}
+	defer func() { <-d.turn }()
+	d.recall()
+	if d.state.Load() == nil {
+		return ErrNotLocked
+	}
+	if err := errors.Join(removeIfThere(d.path), removeIfThere(d.path+".new")); err != nil {
+		return fmt.Errorf("the lockdown stays in force: %w", err)
+	}
+	if err := syncDir(filepath.Dir(d.path)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("the lockdown stays in force: %w", err)
+	}
+	d.endRetry()
+	d.state.Store(nil)
+	d.log.Warn("the lockdown was lifted", "by", by.Name)
+	d.note(lockdownAct{At: time.Now(), Action: ActLockdownLift, By: by.Name, From: by.From})
+	if d.observe != nil {
+		d.observe.Happened(Event{Name: LockdownLifted, At: time.Now().UTC(), By: by.Name})
+	}
+	return nil
+}
+
+// mayLock lets pass only the operator: a closed store knows of no other caller.
+func mayLock(by Caller) error {
+	if by.Role != OperatorRole {
+		return fmt.Errorf("%w: only the operator may do this, over the server's own admin endpoint", ErrForbidden)
+	}
+	return nil
+}
+
+func removeIfThere(path string) error {
+	if err := os.Remove(path); !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	return nil
+}
+
+// Close ends the goroutine that there may be.
+func (d *Lockdown) Close() {
+	d.turn <- struct{}{}
+	defer func() { <-d.turn }()
+	d.endRetry()
+}
+
+// join lets a Limiter be told. Those that were closed, and whose last request
+// has ended, are forgotten.
+func (d *Lockdown) join(l *Limiter) {
+	d.turn <- struct{}{}
+	defer func() { <-d.turn }()
+	d.mu.Lock()
+	for old := range d.limiters {
+		if old.closed.Load() && old.holds.Load() == 0 {
+			delete(d.limiters, old)
+		}
+	}
+	d.limiters[l] = struct{}{}
+	d.mu.Unlock()
+	d.audit()
+}
+
+// cut ends every request that runs. The state is set already, and a request is
+// linked under its key's lock, after the state was looked at: so none is
+// missed.
+func (d *Lockdown) cut() (n int) {
+	d.mu.Lock()
+	limiters := make([]*Limiter, 0, len(d.limiters))
+	for l := range d.limiters {
+		limiters = append(limiters, l)
+	}
+	d.mu.Unlock()
+	for _, l := range limiters {
+		for _, k := range l.everyLive() {
+			if r := l.lockedDown(k.Key()); r != nil {
+				n += k.cut(r)
+			}
+		}
+	}
+	return n
+}
+
+// Refusal is what a request is told while a lockdown is in force; nil while
+// there is none. key may be nil, where it is not known.
+func (d *Lockdown) Refusal(key *Key) *Refusal {
+	s := d.State()
+	if s == nil {
+		return nil
+	}
+	r := &Refusal{Code: CodeLockedDown, Message: "no key may be used now: every key is refused"}
+	if key != nil {
+		r = key.refuse(CodeLockedDown, "may not be used now: every key is refused")
+	}
+	if !s.Since.IsZero() {
+		r.Message += " since " + stamp(s.Since)
+	}
+	if s.Reason != "" {
+		r.Message += ": " + s.Reason
+	}
+	return r
+}
+
+// lockedDown is the refusal of a key while a lockdown is in force.
+func (l *Limiter) lockedDown(key *Key) *Refusal {
+	if l.lockdown == nil {
+		return nil
+	}
+	return l.lockdown.Refusal(key)
+}

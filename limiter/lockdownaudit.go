@@ -1,0 +1,118 @@
+package limiter
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"time"
+)
+
+// What was done to a lockdown belongs into the audit log, which is in the
+// store, and that may be closed. So it is first written down beside it, and
+// goes into the log as soon as a Limiter has it open. A crash between the two
+// writes it twice rather than never: both have the time of the act.
+
+// The actions on a lockdown.
+const (
+	ActLockdownSet  = "lockdown.set"
+	ActLockdownLift = "lockdown.lift"
+)
+
+type lockdownAct struct {
+	At     time.Time `json:"at"`
+	Action string    `json:"action"`
+	By     string    `json:"by"`
+	From   string    `json:"from,omitempty"`
+	Reason string    `json:"reason,omitempty"`
+}
+
+func (d *Lockdown) auditFile() string { return d.path + ".audit" }
+
+// note writes an act down and brings it into the audit log. Callers have the
+// turn.
+func (d *Lockdown) note(a lockdownAct) {
+	d.acts = append(d.acts, a)
+	b, err := json.Marshal(a)
+	if err == nil {
+		err = appendSynced(d.auditFile(), append(b, '\n'))
+	}
+	if err != nil {
+		d.log.Error("an act on the lockdown is not yet written down", "action", a.Action, "by", a.By, "error", err)
+	}
+	d.audit()
+}
+
+// recallActs reads what did not come into the audit log. Callers have the turn.
+func (d *Lockdown) recallActs() {
+	b, err := os.ReadFile(d.auditFile())
+	if err != nil {
+		if !errors.Is(err, fs.ErrNotExist) {
+			d.log.Error("acts on the lockdown cannot be read for the audit log", "error", err)
+		}
+		return
+	}
+	for line := range bytes.Lines(b) {
+		var a lockdownAct
+		if err := json.Unmarshal(line, &a); err != nil {
+			d.log.Error("an act on the lockdown cannot be read for the audit log", "error", err)
+			continue
+		}
+		d.acts = append(d.acts, a)
+	}
+}
+
+// audit brings what was written down into the audit log, where a store is open.
+// Callers have the turn.
+func (d *Lockdown) audit() {
+	l := d.opened()
+	if l == nil || len(d.acts) == 0 {
+		return
+	}
+	err := l.committer.do(func(b *batch) error {
+		for _, a := range d.acts {
+			changes := map[string]Delta{"at": {nil, a.At.UTC().Format(time.RFC3339Nano)}}
+			if a.Reason != "" {
+				changes["reason"] = Delta{nil, a.Reason}
+			}
+			if err := b.audit(&AuditEntry{Actor: a.By, From: a.From, Action: a.Action, Changes: changes}); err != nil {
+				return err
+			}
+		}
+		return nil
+	}, nil)
+	if err != nil {
+		d.log.Error("an act on the lockdown is not yet in the audit log", "error", err)
+		return
+	}
+	d.acts = nil
+	if err := removeIfThere(d.auditFile()); err != nil {
+		d.log.Error("acts on the lockdown will be in the audit log twice", "error", err)
+	}
+}
+
+// opened is the Limiter that has the store open and working, or nil.
+func (d *Lockdown) opened() *Limiter {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	for l := range d.limiters {
+		if !l.closed.Load() && l.Failed() == nil {
+			return l
+		}
+	}
+	return nil
+}
+
+func appendSynced(path string, b []byte) error {
+	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
+		return err
+	}
+	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_APPEND, 0o600)
+	if err != nil {
+		return err
+	}
+	_, err = f.Write(b)
+	return errors.Join(err, f.Sync(), f.Close())
+}
