@@ -80,6 +80,9 @@ func eventData(e *limiter.Event) map[string]any {
 	if e.Reason != "" {
 		data["reason"] = e.Reason
 	}
+	if t := e.Token; t != nil {
+		data["token_id"], data["token_name"], data["role"] = t.ID, t.Name, t.Role
+	}
 	if e.By != "" {
 		data["by"] = e.By
 	}

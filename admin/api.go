@@ -80,64 +80,6 @@ type api struct {
 	log     *slog.Logger
 }
 
-// NewHandler returns the management API. Paths begin at "/", so whoever
-// mounts it strips its own prefix.
-func NewHandler(b Backend, caller limiter.Caller, log *slog.Logger) http.Handler {
-	a := &api{backend: b, caller: caller, log: log}
-	mux := http.NewServeMux()
-	for pattern, call := range map[string]func(*limiter.Limiter, *http.Request) (int, any, error){
-		"POST /keys":              a.mint,
-		"GET /keys":               a.list,
-		"GET /keys/{id}":          a.show,
-		"PATCH /keys/{id}":        a.change,
-		"DELETE /keys/{id}":       a.forget,
-		"GET /keys/{id}/usage":    a.usage,
-		"POST /keys/{id}/grant":   a.grant,
-		"POST /keys/{id}/suspend": a.suspend,
-		"POST /keys/{id}/resume":  a.resume,
-		"POST /keys/{id}/revoke":  a.revoke,
-		"POST /keys/{id}/rotate":  a.rotate,
-		"POST /fingerprint":       a.fingerprint,
-		"GET /seal":               a.sealKeys,
-		"POST /seal/rotate":       a.rotateSeal,
-		"GET /upstreams":          a.upstreams,
-		"GET /prices":             a.prices,
-	} {
-		mux.Handle(pattern, a.handle(call))
-	}
-	mux.HandleFunc("POST /store/repair", a.repair) // also while the store is closed
-	mux.HandleFunc("GET /backup", a.backup)        // of any length
-	mux.HandleFunc("POST /lockdown", a.lockdown)
-	mux.HandleFunc("DELETE /lockdown", a.liftLockdown)
-	mux.HandleFunc("GET /lockdown", a.showLockdown)
-	mux.HandleFunc("GET /stats", a.stats)
-	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		_, pattern := mux.Handler(r)
-		if pattern == "" {
-			a.fail(w, notRouted(w.Header(), mux, r))
-			return
-		}
-		mux.ServeHTTP(w, r)
-	})
-}
-
-// notRouted tells an unknown path from a known one with another method.
-func notRouted(h http.Header, mux *http.ServeMux, r *http.Request) error {
-	var offered []string
-	for _, method := range []string{"GET", "POST", "PATCH", "DELETE"} {
-		probe := &http.Request{Method: method, URL: r.URL, Host: r.Host}
-		if _, pattern := mux.Handler(probe); pattern != "" {
-			offered = append(offered, method)
-		}
-	}
-	if len(offered) > 0 {
-		h.Set("Allow", strings.Join(offered, ", "))
-		return &apiError{http.StatusMethodNotAllowed, "method_not_allowed",
-			fmt.Sprintf("%s is not offered on %s; there is %s", r.Method, r.URL.Path, strings.Join(offered, ", "))}
-	}
-	return &apiError{http.StatusNotFound, "not_found", "there is nothing at " + r.URL.Path}
-}
-
 // apiError is an answer that is no success.
 type apiError struct {
 	status  int
@@ -187,10 +129,19 @@ func (a *api) write(w http.ResponseWriter, status int, answer any) {
 func (a *api) fail(w http.ResponseWriter, err error) {
 	var known *apiError
 	var wrong *limiter.InvalidError
+	var above *limiter.CeilingError
 	switch {
 	case errors.As(err, &known):
 	case errors.As(err, &wrong):
 		known = &apiError{http.StatusBadRequest, "invalid_request", wrong.Error()}
+	case errors.As(err, &above):
+		known = &apiError{http.StatusForbidden, "above_ceiling", above.Error()}
+	case errors.Is(err, limiter.ErrToken):
+		w.Header().Set("WWW-Authenticate", `Bearer realm="till", error="invalid_token"`)
+		known = &apiError{http.StatusUnauthorized, "unauthorized", err.Error()}
+	case errors.Is(err, limiter.ErrAttempts):
+		w.Header().Set("Retry-After", "60")
+		known = &apiError{http.StatusTooManyRequests, "too_many_attempts", err.Error()}
 	case errors.Is(err, limiter.ErrForbidden):
 		known = &apiError{http.StatusForbidden, "forbidden", err.Error()}
 	case errors.Is(err, limiter.ErrNotFound):
@@ -223,7 +174,7 @@ func (a *api) mint(l *limiter.Limiter, r *http.Request) (int, any, error) {
 	if err != nil {
 		return 0, nil, err
 	}
-	birth := limiter.Birth{Lookup: issue.Lookup, Salt: issue.Box.Salt, Unlimited: body.Unlimited}
+	birth := limiter.Birth{Lookup: issue.Lookup, Salt: issue.Box.Salt, Unlimited: body.Unlimited, Unmetered: !a.metered(spec.Upstream)}
 	spec.SealKey, spec.Origins, spec.Fingerprint = issue.Box.SealKey, issue.Box.Origins, issue.Fingerprint
 	view, err := l.Mint(r.Context(), a.caller, spec, birth)
 	if err != nil {

@@ -316,7 +316,7 @@ func TestUpstreamsAndStats(t *testing.T) {
 		`{"name":"openai","preset":"openai","dialect":"openai","origins":["https://api.openai.com"],"held":true,"credential_fingerprint":"FINGERPRINT"},`+
 		`{"name":"spare","preset":"openai","dialect":"openai","origins":["https://api.openai.com"],"held":false}]}`+"\n")
 	equal(t, "stats", w.do("GET", "/stats", "").body,
-		`{"clock_off_seconds":0,"forfeited_activations":0,"forgotten_activations":0,"holds":0,"keys":{"active":1},"store_failure":"","used_activations":0,"used_spend_usd":"0.00","used_tokens":0}`+"\n")
+		`{"clock_off_seconds":0,"forfeited_activations":0,"forgotten_activations":0,"holds":0,"keys":{"active":1},"lockdown":{"locked_down":false},"store_failure":"","used_activations":0,"used_spend_usd":"0.00","used_tokens":0}`+"\n")
 }
 
 func TestUnknownPathsAndMethods(t *testing.T) {
@@ -332,7 +332,7 @@ func TestUnknownPathsAndMethods(t *testing.T) {
 		"GET /keys/key_x/revoke":           {405, "method_not_allowed", "POST"},
 		"POST /stats":                      {405, "method_not_allowed", "GET"},
 		"GET /":                            {404, "not_found", ""},
-		"GET /tokens":                      {404, "not_found", ""},
+		"GET /nothing":                     {404, "not_found", ""},
 		"GET /keys/" + secret:              {404, "not_found", ""},
 		"GET /keys/" + secret + "/nothing": {404, "not_found", ""},
 		"POST /keys/" + secret + "/usage":  {405, "method_not_allowed", "GET"},

@@ -79,6 +79,7 @@ func build(root *cobra.Command) {
 		forgetCommand(f), envCommand(f), statsCommand(f), pricesCommand(f), repairCommand(f),
 		backupCommand(f), restoreCommand(f), sealCommand(f))
 	root.AddCommand(lockdownCommand(f))
+	root.AddCommand(tokenCommand(f))
 	prepare(root)
 }
 

@@ -115,11 +115,10 @@ func (c *client) all(ctx context.Context, q url.Values, limit int) (keys []*KeyO
 
 const (
 	tableWidth = 80
-	nameColumn = 1 // in printTable
+	nameColumn = 1
 )
 
-// printTable fits 80 columns: the name gives way, and the upstream where that
-// is not enough. Ids stay whole, because they are there to be pasted.
+// printTable cuts the upstream, which is not always short. Ids stay whole, because they are there to be pasted.
 func printTable(w io.Writer, keys []*KeyObject, now time.Time) error {
 	if len(keys) == 0 {
 		_, err := fmt.Fprintln(w, "No keys. Mint one with: caddy till create --max-activations 500")
@@ -140,6 +139,11 @@ func printTable(w io.Writer, keys []*KeyObject, now time.Time) error {
 		}
 		rows = append(rows, []string{k.ID, orDash(k.Name), cut(k.Upstream, 9), string(k.Status), used, ends})
 	}
+	return printRows(w, rows)
+}
+
+// printRows fits 80 columns: the second one, which has names, gives way.
+func printRows(w io.Writer, rows [][]string) error {
 	widths := make([]int, len(rows[0]))
 	total := len(widths) - 1
 	for i := range widths {

@@ -190,7 +190,7 @@ func TestABudgetThatWentBackClosesTheStoreAtItsFirstUse(t *testing.T) {
 func TestForfeitingSpendsWhatMayHaveBeenSpent(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
-	w.roles = map[string]limiter.Role{"ci": {Budget: limiter.RoleBudget{Limit: limiter.Amounts{50, limiter.NoLimit, limiter.NoLimit, limiter.NoLimit}}, Max: limiter.NoLimits()}}
+	w.roles = map[string]limiter.Role{"ci": {Budget: limiter.RoleBudget{Limit: limiter.Amounts{50, limiter.NoLimit, limiter.NoLimit, limiter.NoLimit}}}}
 	if err := w.SetRoles(w.roles); err != nil {
 		t.Fatal(err)
 	}

@@ -58,6 +58,10 @@ const (
 	ActStoreBackup  = "store.backup"
 	ActStoreRestore = "store.restore"
 	ActAuditPrune   = "audit.prune"
+	ActTokenCreate  = "token.create"
+	ActTokenRevoke  = "token.revoke"
+	ActTokenRefused = "token.refused" // an unknown token was shown
+	ActRefused      = "act.refused"   // a caller lacked a permission
 )
 
 // entry is an act of the caller, for [batch.audit].

@@ -133,7 +133,10 @@ func (l *Limiter) authorise(by Caller, p Permission, key *Key) error {
 	return nil
 }
 
+// forbidden is the answer to a caller without a permission; the audit log is
+// told of it.
 func (l *Limiter) forbidden(by Caller, p Permission) error {
+	l.attempts.note(l, by, ActRefused, &p, l.clock.Now())
 	switch role := l.policy(by.Role); {
 	case by.holder != "":
 		return fmt.Errorf("%w: the holder of a key may look at it and revoke it", ErrForbidden)

@@ -67,7 +67,7 @@ func (l *Limiter) Change(_ context.Context, by Caller, id string, ifVersion int6
 		key.MaxRequestSpend, key.Unfitted, key.CountOnly = changed.MaxRequestSpend, changed.Unfitted, changed.CountOnly
 		key.ExpiresAt, key.IdleTimeout, key.FirstUseWithin = changed.ExpiresAt, changed.IdleTimeout, changed.FirstUseWithin
 		key.Rate, key.MaxConcurrency, key.SelfRevoke = changed.Rate, changed.MaxConcurrency, changed.SelfRevoke
-		if err := key.Validate(); err != nil {
+		if err := errors.Join(l.ceilings(by, &old, key), key.Validate()); err != nil {
 			return err
 		}
 		key.attempts()
@@ -158,6 +158,7 @@ func (l *Limiter) GrantMore(_ context.Context, by Caller, id string, more More) 
 		return View{}, err
 	}
 	err = l.edit(by, ActKeyGrant, id, func(key *Key, acct *accountRecord) error {
+		old := key.clone()
 		status, code := k.derive(key)
 		if status == Revoked {
 			return ErrRevoked
@@ -197,7 +198,7 @@ func (l *Limiter) GrantMore(_ context.Context, by Caller, id string, more More) 
 			}
 		}
 		key.EndedAt, key.EndedStatus, key.EndedReason = time.Time{}, "", ""
-		return key.Validate()
+		return errors.Join(l.ceilings(by, old, key), key.Validate())
 	}, func(k *Live) { k.ending = false })
 	if err != nil {
 		return View{}, err

@@ -12,6 +12,8 @@ type Event struct {
 	At   time.Time
 	Key  *Key   // nil where it is about no key
 	By   string // who did it; empty where nobody did
+	// Token is that of TokenCreated.
+	Token *AdminToken
 	// Code is why a key ended.
 	Code Code
 	// Reason is what the operator said, of LockdownSet.
@@ -37,6 +39,7 @@ const (
 	// LockdownSet and LockdownLifted are about all keys.
 	LockdownSet    EventName = "lockdown"
 	LockdownLifted EventName = "lockdown_lifted"
+	TokenCreated   EventName = "token_created"
 )
 
 var thresholds = [...]int64{50, 80, 100}

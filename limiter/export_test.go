@@ -91,3 +91,5 @@ func ParseAuditLine(line []byte) (map[string]any, error) {
 	e, err := parseEntry(line)
 	return e.fields, err
 }
+
+func (l *Limiter) SweepAttempts() { l.attempts.sweep(l, l.clock.Now()) }

@@ -297,6 +297,9 @@ type Birth struct {
 	Salt token.Secret
 	// Unlimited must be said for a key that nothing ends.
 	Unlimited bool
+	// Unmetered says that the upstream does not tell what requests use, so
+	// tokens and dollars cannot be limited there.
+	Unmetered bool
 }
 
 // Mint makes a key from spec.
@@ -318,8 +321,20 @@ func (l *Limiter) Mint(_ context.Context, by Caller, spec *Key, birth Birth) (Vi
 	if sealed := key.Custody == CustodySealed; sealed == birth.Salt.IsZero() || sealed == key.SealKey.IsZero() {
 		return View{}, errors.New("minting: a sealed key, and only that, has a salt and names its seal key")
 	}
+	if by.Role != OperatorRole {
+		if key.Role != "" && key.Role != by.Role {
+			return View{}, fmt.Errorf("%w: keys of your token have the role %s, not %q", ErrForbidden, by.Role, key.Role)
+		}
+		key.Role = by.Role
+	}
+	if err := l.ceilings(by, nil, key); err != nil {
+		return View{}, err
+	}
 	if err := key.Validate(); err != nil {
 		return View{}, err
+	}
+	if birth.Unmetered && (key.Limit[Tokens] != NoLimit || key.Limit[Nanodollars] != NoLimit) {
+		return View{}, invalid("upstream", "must be one with a preset, because role %s limits tokens or dollars, and nothing is known of how %s reports its use", key.Role, key.Upstream)
 	}
 	key.attempts()
 	if !key.bounded() && !birth.Unlimited {

@@ -82,6 +82,9 @@ type Limiter struct {
 	roles      map[string]*account // also of roles that are not configured now
 	configured map[string]Role
 
+	tokens   tokens
+	attempts attempts
+
 	activeMu sync.Mutex
 	active   map[*Live]struct{} // keys with something to give back, save or cut
 
@@ -140,6 +143,9 @@ func Open(o Options) (*Limiter, error) {
 	l.committer.clock = l.clock
 	l.committer.extend(log)
 	if err = l.recover(); err == nil {
+		err = l.readTokens()
+	}
+	if err == nil {
 		err = l.SetRoles(o.Roles)
 	}
 	if err != nil {
@@ -353,6 +359,10 @@ func (l *Limiter) Close() error {
 	}
 	close(l.stop)
 	<-l.stopped
+	l.attempts.sweep(l, l.clock.Now().Add(tellAttempts))
+	if err := l.saveTokens(); err != nil && l.committer.failed.Load() == nil {
+		l.log.Error("saving when admin tokens were used last", "error", err)
+	}
 	for _, k := range l.everyLive() {
 		k.mu.Lock()
 		l.save(&k.account, k, true)

@@ -20,6 +20,7 @@ import (
 //	d/<unix seconds, 8 bytes><key id>   when to look at a key again
 //	h/<key id>/<hour, 8 bytes>   bucketRecord: history of one hour
 //	u/<seq, 8 bytes>             entry of the audit log, as canonical JSON
+//	t/i/<token id>  t/n/<name>   AdminToken, as JSON; token id
 //	m/audit                      where the audit log ends
 //	m/format  m/session  m/tally  m/commit   what the store is, who has it,
 //	                             its sums, and at which commit it is
@@ -34,6 +35,7 @@ const (
 	spaceDue      = "d/"
 	spaceHours    = "h/"
 	spaceAudit    = "u/"
+	spaceTokens   = "t/"
 )
 
 var (

@@ -146,7 +146,7 @@ func TestRenewalIsSetAndTakenWithoutAGift(t *testing.T) {
 func TestARolesBudgetRenews(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
-	roles := map[string]limiter.Role{"ci": {Budget: limiter.RoleBudget{Limit: limiter.Amounts{4, -1, -1, -1}, Renews: limiter.Weekly}, Max: limiter.NoLimits()}}
+	roles := map[string]limiter.Role{"ci": {Budget: limiter.RoleBudget{Limit: limiter.Amounts{4, -1, -1, -1}, Renews: limiter.Weekly}}}
 	w.roles = roles
 	if err := w.SetRoles(roles); err != nil {
 		t.Fatal(err)

@@ -230,7 +230,7 @@ func TestTokensAreHeldBeforeAndSettledAfter(t *testing.T) {
 func TestKeysOfARoleShareItsBudget(t *testing.T) {
 	t.Parallel()
 	w := &world{t: t, clock: newClock(), disk: storetest.NewDisk(), shadow: t.TempDir() + "/shadow"}
-	w.roles = map[string]limiter.Role{"research": {Budget: limiter.RoleBudget{Limit: limiter.Amounts{100, limiter.NoLimit, limiter.NoLimit, limiter.NoLimit}}, Max: limiter.NoLimits()}}
+	w.roles = map[string]limiter.Role{"research": {Budget: limiter.RoleBudget{Limit: limiter.Amounts{100, limiter.NoLimit, limiter.NoLimit, limiter.NoLimit}}}}
 	w.open(w.disk.Open())
 	t.Cleanup(func() { w.Abandon() })
 	var keys []*key

@@ -4,6 +4,8 @@ import (
 	"crypto/sha256"
 	"errors"
 	"fmt"
+	"maps"
+	"slices"
 	"time"
 
 	"github.com/till-proxy/till/scope"
@@ -19,7 +21,7 @@ type Role struct {
 	Permissions []Permission
 	Sees        Sight // empty: SeesOwn
 
-	// Max are the ceilings of a key's limits; NoLimit where there is none.
+	// Max are the ceilings of a key's limits; 0 where there is none.
 	Max Amounts
 	// MaxLifetime bounds the time from minting to expiry; 0: it does not.
 	MaxLifetime time.Duration
@@ -38,7 +40,7 @@ type RoleBudget struct {
 
 // NewRole is a role that limits nothing and permits nothing.
 func NewRole() Role {
-	return Role{Budget: RoleBudget{Limit: NoLimits()}, Max: NoLimits()}
+	return Role{Budget: RoleBudget{Limit: NoLimits()}}
 }
 
 // policy returns a configured role, or nil.
@@ -123,4 +125,39 @@ func (l *Limiter) role(name string) (*account, error) {
 func roleAccount(name string) accountID {
 	sum := sha256.Sum256([]byte("role:" + name))
 	return accountID(sum[:16])
+}
+
+// RoleView is a role as configured, and what its keys have used of its budget
+// since that began.
+type RoleView struct {
+	Name string
+	Role
+	Used Amounts
+}
+
+// Roles are the configured roles, by name.
+func (l *Limiter) Roles() ([]RoleView, error) {
+	l.rolesMu.Lock()
+	names := slices.Sorted(maps.Keys(l.configured))
+	l.rolesMu.Unlock()
+	now := l.clock.Now()
+	views := make([]RoleView, 0, len(names))
+	for _, name := range names {
+		role := l.policy(name)
+		a, err := l.role(name)
+		if err != nil {
+			return nil, err
+		}
+		if role == nil { // since gone with a reload
+			continue
+		}
+		v := RoleView{Name: name, Role: *role}
+		a.mu.Lock()
+		if !a.due(now) {
+			v.Used = a.spent
+		}
+		a.mu.Unlock()
+		views = append(views, v)
+	}
+	return views, nil
 }

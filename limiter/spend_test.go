@@ -20,7 +20,7 @@ func TestNoScheduleSpendsMoreThanTheCap(t *testing.T) {
 		defer w.Abandon()
 		caps := limiter.Amounts{limiter.NoLimit, rapid.Int64Range(1, 1e6).Draw(rt, "tokens"), rapid.Int64Range(1, 1e9).Draw(rt, "dollars"), limiter.NoLimit}
 		shared := limiter.Amounts{limiter.NoLimit, rapid.Int64Range(1, 1e6).Draw(rt, "the role's tokens"), limiter.NoLimit, limiter.NoLimit}
-		w.roles = map[string]limiter.Role{"ci": {Budget: limiter.RoleBudget{Limit: shared}, Max: limiter.NoLimits()}}
+		w.roles = map[string]limiter.Role{"ci": {Budget: limiter.RoleBudget{Limit: shared}}}
 		if err := w.SetRoles(w.roles); err != nil {
 			rt.Fatal(err)
 		}

@@ -41,6 +41,10 @@ func (l *Limiter) sweepLoop() {
 			l.sweepDue()
 		case <-evict.C:
 			l.sweepIdle()
+			l.attempts.sweep(l, l.clock.Now())
+			if err := l.saveTokens(); err != nil {
+				l.log.Error("saving when admin tokens were used last", "error", err)
+			}
 		}
 	}
 }

@@ -1,0 +1,129 @@
+package admin
+
+import (
+	"net/http"
+	"net/url"
+	"strconv"
+
+	"github.com/till-proxy/till/limiter"
+)
+
+// roleObject is a role as the management API shows it. What is left out is not
+// limited.
+type roleObject struct {
+	Name           string               `json:"name"`
+	Permissions    []limiter.Permission `json:"permissions"`
+	Sees           limiter.Sight        `json:"sees"`
+	Upstreams      []string             `json:"upstreams,omitempty"`
+	Models         []string             `json:"models,omitempty"`
+	Methods        []string             `json:"methods,omitempty"`
+	Paths          []string             `json:"paths,omitempty"`
+	IPs            []string             `json:"ips,omitempty"`
+	MaxActivations *int64               `json:"max_activations,omitempty"`
+	MaxTokens      *int64               `json:"max_tokens,omitempty"`
+	MaxSpendUSD    string               `json:"max_spend_usd,omitempty"`
+	MaxLifetime    string               `json:"max_lifetime,omitempty"`
+	Budget         *budgetObject        `json:"budget,omitempty"`
+}
+
+// budgetObject is what all keys of a role may use together, and have used.
+type budgetObject struct {
+	Activations     *int64 `json:"activations,omitempty"`
+	Tokens          *int64 `json:"tokens,omitempty"`
+	SpendUSD        string `json:"spend_usd,omitempty"`
+	Renews          string `json:"renews,omitempty"`
+	UsedActivations int64  `json:"used_activations"`
+	UsedTokens      int64  `json:"used_tokens"`
+	UsedSpendUSD    string `json:"used_spend_usd"`
+}
+
+func (a *api) roles(l *limiter.Limiter, _ *http.Request) (int, any, error) {
+	roles, err := l.Roles()
+	if err != nil {
+		return 0, nil, err
+	}
+	answer := make([]*roleObject, 0, len(roles))
+	for _, r := range roles {
+		answer = append(answer, roleJSON(r))
+	}
+	return http.StatusOK, map[string]any{"roles": answer}, nil
+}
+
+func roleJSON(r limiter.RoleView) *roleObject {
+	o := &roleObject{
+		Name: r.Name, Permissions: r.Permissions, Sees: r.Sees, Upstreams: r.Upstreams,
+		Models: r.Scope.Models, Methods: r.Scope.Methods, Paths: r.Scope.Paths,
+		MaxActivations: ceiling(r.Max[limiter.Activations]), MaxTokens: ceiling(r.Max[limiter.Tokens]),
+		MaxLifetime: short(r.MaxLifetime),
+	}
+	if o.Permissions == nil {
+		o.Permissions = []limiter.Permission{}
+	}
+	if o.Sees == "" {
+		o.Sees = limiter.SeesOwn
+	}
+	for _, p := range r.Scope.IPs {
+		o.IPs = append(o.IPs, p.String())
+	}
+	if n := r.Max[limiter.Nanodollars]; n > 0 {
+		o.MaxSpendUSD = limiter.FormatUSD(n)
+	}
+	if limit := r.Budget.Limit; limit != limiter.NoLimits() {
+		o.Budget = &budgetObject{
+			Activations: amount(limit[limiter.Activations]), Tokens: amount(limit[limiter.Tokens]), Renews: string(r.Budget.Renews),
+			UsedActivations: r.Used[limiter.Activations], UsedTokens: r.Used[limiter.Tokens], UsedSpendUSD: limiter.FormatUSD(r.Used[limiter.Nanodollars]),
+		}
+		if n := limit[limiter.Nanodollars]; n != limiter.NoLimit {
+			o.Budget.SpendUSD = limiter.FormatUSD(n)
+		}
+	}
+	return o
+}
+
+func amount(n int64) *int64 {
+	if n == limiter.NoLimit {
+		return nil
+	}
+	return &n
+}
+
+func ceiling(n int64) *int64 {
+	if n == 0 {
+		return nil
+	}
+	return &n
+}
+
+// metered reports whether an upstream tells what requests use. Of one that is
+// not configured now nothing is known.
+func (a *api) metered(name string) bool {
+	for _, u := range a.backend.UpstreamInfos() {
+		if u.Name == name {
+			return u.Dialect != ""
+		}
+	}
+	return false
+}
+
+// defaultPage is the size of a page that does not say one.
+const defaultPage = 50
+
+// pageOf reads limit and cursor of a list that has no filters.
+func pageOf(q url.Values) (size int, cursor string, err error) {
+	size = defaultPage
+	for name, values := range q {
+		switch {
+		case len(values) != 1:
+			return 0, "", invalid("%s may be given once", name)
+		case name == "cursor":
+			cursor = values[0]
+		case name == "limit":
+			if size, err = strconv.Atoi(values[0]); err != nil || size < 1 || size > maxPage {
+				return 0, "", invalid("limit must be from 1 to %d, got %q", maxPage, values[0])
+			}
+		default:
+			return 0, "", invalid("unknown parameter %q; there are limit, cursor", name)
+		}
+	}
+	return size, cursor, nil
+}

@@ -1,0 +1,96 @@
+package admin
+
+import (
+	"fmt"
+	"log/slog"
+	"net/http"
+	"strings"
+
+	"github.com/till-proxy/till/limiter"
+)
+
+// route is one call of the management API.
+type route struct {
+	pattern string
+	call    func(*limiter.Limiter, *http.Request) (int, any, error)
+}
+
+// routes are the calls that need an open store and answer with JSON.
+func (a *api) routes() []route {
+	return []route{
+		{"POST /keys", a.mint},
+		{"GET /keys", a.list},
+		{"GET /keys/{id}", a.show},
+		{"PATCH /keys/{id}", a.change},
+		{"DELETE /keys/{id}", a.forget},
+		{"GET /keys/{id}/usage", a.usage},
+		{"POST /keys/{id}/grant", a.grant},
+		{"POST /keys/{id}/suspend", a.suspend},
+		{"POST /keys/{id}/resume", a.resume},
+		{"POST /keys/{id}/revoke", a.revoke},
+		{"POST /keys/{id}/rotate", a.rotate},
+
+		{"POST /tokens", a.createToken},
+		{"GET /tokens", a.listTokens},
+		{"POST /tokens/{id}/revoke", a.revokeToken},
+		{"GET /roles", a.roles},
+
+		{"POST /fingerprint", a.fingerprint},
+		{"GET /seal", a.sealKeys},
+		{"POST /seal/rotate", a.rotateSeal},
+
+		{"GET /upstreams", a.upstreams},
+		{"GET /prices", a.prices},
+	}
+}
+
+// ownRoutes are those that answer in their own way, or while the store is
+// closed.
+func (a *api) ownRoutes() map[string]http.HandlerFunc {
+	return map[string]http.HandlerFunc{
+		"POST /store/repair": a.repair,
+		"GET /backup":        a.backup,
+		"POST /lockdown":     a.lockdown,
+		"DELETE /lockdown":   a.liftLockdown,
+		"GET /lockdown":      a.showLockdown,
+		"GET /stats":         a.stats,
+	}
+}
+
+// NewHandler returns the management API for one caller. Paths begin at "/", so
+// whoever mounts it strips its own prefix.
+func NewHandler(b Backend, caller limiter.Caller, log *slog.Logger) http.Handler {
+	a := &api{backend: b, caller: caller, log: log}
+	mux := http.NewServeMux()
+	for _, r := range a.routes() {
+		mux.Handle(r.pattern, a.handle(r.call))
+	}
+	for pattern, handler := range a.ownRoutes() {
+		mux.Handle(pattern, handler)
+	}
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		_, pattern := mux.Handler(r)
+		if pattern == "" {
+			a.fail(w, notRouted(w.Header(), mux, r))
+			return
+		}
+		mux.ServeHTTP(w, r)
+	})
+}
+
+// notRouted tells an unknown path from a known one with another method.
+func notRouted(h http.Header, mux *http.ServeMux, r *http.Request) error {
+	var offered []string
+	for _, method := range []string{"GET", "POST", "PATCH", "DELETE"} {
+		probe := &http.Request{Method: method, URL: r.URL, Host: r.Host}
+		if _, pattern := mux.Handler(probe); pattern != "" {
+			offered = append(offered, method)
+		}
+	}
+	if len(offered) > 0 {
+		h.Set("Allow", strings.Join(offered, ", "))
+		return &apiError{http.StatusMethodNotAllowed, "method_not_allowed",
+			fmt.Sprintf("%s is not offered on %s; there is %s", r.Method, r.URL.Path, strings.Join(offered, ", "))}
+	}
+	return &apiError{http.StatusNotFound, "not_found", "there is nothing at " + r.URL.Path}
+}

@@ -1,0 +1,155 @@
+package admin
+
+import (
+	"log/slog"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"testing"
+
+	"github.com/till-proxy/till/limiter"
+)
+
+// as lets the calls that follow come from whoever has the token.
+func (w *world) as(token string) *world {
+	w.t.Helper()
+	next := *w
+	h := Authenticated(backend{w}, func(*http.Request) string { return "192.0.2.1" }, slog.New(slog.DiscardHandler))
+	next.handler = http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
+		if token != "" {
+			r.Header.Set("Authorization", "Bearer "+token)
+		}
+		h.ServeHTTP(rw, r)
+	})
+	return &next
+}
+
+// newTeam is a world with roles.
+func newTeam(t *testing.T) *world {
+	t.Helper()
+	w := newWorld(t)
+	member := limiter.NewRole()
+	member.Permissions = []limiter.Permission{limiter.KeysCreate, limiter.KeysRead}
+	member.Max[limiter.Activations] = 100
+	member.Scope.Models = []string{"gpt-*"}
+	lead := member
+	lead.Permissions = append(lead.Permissions, limiter.TokensManage, limiter.KeysUpdate)
+	lead.Sees = limiter.SeesRole
+	if err := w.SetRoles(map[string]limiter.Role{"ci": limiter.NewRole(), "member": member, "lead": lead}); err != nil {
+		t.Fatal(err)
+	}
+	return w
+}
+
+func (w *world) hire(name, role string) *TokenObject {
+	w.t.Helper()
+	made := get[TokenObject](w.t, w.do("POST", "/tokens", `{"name":"`+name+`","role":"`+role+`","expires_in":"90d"}`))
+	return &made
+}
+
+func TestATokenOpensTheAPIWithinItsRole(t *testing.T) {
+	t.Parallel()
+	w := newTeam(t)
+	anna := w.hire("anna", "member")
+	if !strings.HasPrefix(anna.Token, "till_admin_") || anna.Status != limiter.Active || anna.ExpiresAt == nil {
+		t.Fatalf("made %+v", anna)
+	}
+	as := w.as(anna.Token)
+	k := as.mint(`{"upstream":"openai","name":"x"}`)
+	if k.CreatedBy != "anna" || k.Role != "member" || k.MaxActivations == nil || *k.MaxActivations != 100 || len(k.Models) != 1 {
+		t.Errorf("what is left out takes the ceiling: got %+v", k.KeyObject)
+	}
+	for body, field := range map[string]string{
+		`{"upstream":"openai","max_activations":101}`:                          "max_activations",
+		`{"upstream":"openai","max_activations":1,"models":["o3"]}`:            "models",
+		`{"upstream":"openai","max_activations":1,"renews":"day"}`:             "renews",
+		`{"upstream":"openai","max_activations":1,"models":["*"]}`:             "models",
+		`{"upstream":"openai","max_activations":1,"role":"lead"}`:              "role lead",
+		`{"upstream":"openai","max_activations":1,"role":"*"}`:                 "role",
+		`{"upstream":"openai","max_activations":1,"models":["gpt-5","gpt*"]}`:  "models",
+		`{"upstream":"openai","unlimited":true,"max_activations":99999999999}`: "max_activations",
+	} {
+		a := as.do("POST", "/keys", body)
+		code, message := a.fault(t)
+		if a.status != 403 || code != "above_ceiling" && code != "forbidden" || !strings.Contains(message, strings.Fields(field)[0]) {
+			t.Errorf("%s: %d %s %s", body, a.status, code, message)
+		}
+	}
+	if a := as.do("POST", "/keys/"+k.ID+"/revoke", ""); a.status != 403 {
+		t.Errorf("without keys:revoke: %d %s", a.status, a.body)
+	}
+	foreign := w.mint(`{"upstream":"openai","max_activations":1}`)
+	if a := as.do("GET", "/keys/"+foreign.ID, ""); a.status != 404 {
+		t.Errorf("the key of another: %d %s", a.status, a.body)
+	}
+	if list := get[listed](t, as.do("GET", "/keys", "")); len(list.Keys) != 1 || list.Keys[0].ID != k.ID {
+		t.Errorf("the list has %d keys", len(list.Keys))
+	}
+	if a := w.do("POST", "/tokens/"+anna.ID+"/revoke", ""); a.status != 200 {
+		t.Fatal(a.body)
+	}
+	if a := as.do("GET", "/keys", ""); a.status != 401 || a.header.Get("WWW-Authenticate") == "" {
+		t.Errorf("with a revoked token: %d %s", a.status, a.body)
+	}
+	if a := w.as("").do("GET", "/keys", ""); a.status != 401 {
+		t.Errorf("without a token: %d %s", a.status, a.body)
+	}
+	var limited answer
+	for range 30 {
+		limited = w.as("till_admin_x").do("GET", "/keys", "")
+	}
+	if limited.status != 429 || limited.header.Get("Retry-After") == "" {
+		t.Errorf("after 30 unknown tokens: %d %s", limited.status, limited.body)
+	}
+}
+
+func TestRolesAreShownAsConfigured(t *testing.T) {
+	t.Parallel()
+	w := newTeam(t)
+	a := w.as(w.hire("anna", "member").Token).do("GET", "/roles", "")
+	equal(t, "roles", a.body, `{"roles":[{"name":"ci","permissions":[],"sees":"own"},`+
+		`{"name":"lead","permissions":["keys:create","keys:read","tokens:manage","keys:update"],"sees":"role","models":["gpt-*"],"max_activations":100},`+
+		`{"name":"member","permissions":["keys:create","keys:read"],"sees":"own","models":["gpt-*"],"max_activations":100}]}`+"\n")
+}
+
+func TestTokensOnTheCommandLine(t *testing.T) {
+	t.Setenv("TILL_ADDRESS", "")
+	w := newTeam(t)
+	address := w.serve()
+	made := till(t, "token", "create", "anna", "--role", "member", "--expires-in", "90d", "--address", address)
+	if made.code != 0 || !strings.HasPrefix(made.out, "till_admin_") {
+		t.Fatalf("%+v", made)
+	}
+	text, _, _ := strings.Cut(made.out, "\n")
+	list := till(t, "token", "list", "--address", address)
+	if list.code != 0 || !strings.Contains(list.out, "anna") || strings.Contains(list.out, text) {
+		t.Errorf("%+v", list)
+	}
+	fits(t, made.out+list.out)
+	if r := till(t, "token", "create", "anna", "--role", "member", "--address", address); r.code != 1 || !strings.Contains(r.err, "no other token has") {
+		t.Errorf("the same name twice: %+v", r)
+	}
+	if r := till(t, "token", "create", "--address", address); r.code != 2 {
+		t.Errorf("without a role: %+v", r)
+	}
+	if r := till(t, "token", "create", "max", "--role", "boss", "--address", address); r.code != 1 || !strings.Contains(r.err, "member") {
+		t.Errorf("a role that is not there: %+v", r)
+	}
+	// The same command line, over the API with a token.
+	site := httptest.NewServer(http.StripPrefix("/till/api", w.as("").handler))
+	t.Cleanup(site.Close)
+	t.Setenv("TILL_TOKEN", text)
+	if r := till(t, "create", "--upstream", "openai", "--max-activations", "5", "--address", site.URL+"/till/api"); r.code != 0 {
+		t.Errorf("minting with a token: %+v", r)
+	}
+	if r := till(t, "token", "list", "--address", site.URL+"/till/api"); r.code != 1 || !strings.Contains(r.err, "tokens:manage") {
+		t.Errorf("without tokens:manage: %+v", r)
+	}
+	t.Setenv("TILL_TOKEN", "")
+	if r := till(t, "token", "revoke", "anna", "--address", address); r.code != 0 || !strings.Contains(r.out, "revoked") {
+		t.Errorf("%+v", r)
+	}
+	if r := till(t, "token", "revoke", text, "--address", address); r.code != 2 || strings.Contains(r.err, text) {
+		t.Errorf("a string where a name belongs: %+v", r)
+	}
+}

@@ -1,0 +1,405 @@
+package limiter
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"maps"
+	"net/netip"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/oklog/ulid/v2"
+
+	"github.com/till-proxy/till/token"
+)
+
+// AdminToken is the durable record of an admin token: who it is for and what
+// role it gives. It has no secret: Lookup is the SHA-256 of its string.
+type AdminToken struct {
+	ID        string       `json:"id"` // tok_ + ULID
+	Lookup    token.Lookup `json:"lookup"`
+	Name      string       `json:"name"` // no two tokens have the same
+	Role      string       `json:"role"`
+	CreatedAt time.Time    `json:"created_at"`
+	CreatedBy string       `json:"created_by"`
+	// Token is the id of the token that this one was made with; empty: it was
+	// made by the operator.
+	Token      string    `json:"token,omitempty"`
+	ExpiresAt  time.Time `json:"expires_at,omitzero"`
+	RevokedAt  time.Time `json:"revoked_at,omitzero"`
+	LastUsedAt time.Time `json:"last_used_at,omitzero"` // may lose a minute in a crash
+}
+
+// Status is active, expired or revoked.
+func (t *AdminToken) Status(now time.Time) Status {
+	switch {
+	case !t.RevokedAt.IsZero():
+		return Revoked
+	case !t.ExpiresAt.IsZero() && !now.Before(t.ExpiresAt):
+		return Expired
+	}
+	return Active
+}
+
+const (
+	tokenIDPrefix = "tok_"
+	// maxTokens bounds the tokens that are kept, all of them in memory.
+	maxTokens = 10_000
+	// keepTokens is how long ended tokens stay listed, and their names taken.
+	keepTokens = 90 * 24 * time.Hour
+)
+
+// What authenticating answers.
+var (
+	// ErrToken says that no living token has this string.
+	ErrToken = errors.New("this admin token is not known here, or has expired or was revoked")
+	// ErrAttempts says that too many unknown tokens came from the address.
+	ErrAttempts = errors.New("too many unknown admin tokens came from this address: wait a minute")
+)
+
+// tokens are all admin tokens.
+type tokens struct {
+	mu       sync.RWMutex
+	byLookup map[token.Lookup]*liveToken
+	byID     map[string]*liveToken
+}
+
+type liveToken struct {
+	rec  *AdminToken // replaced, never changed
+	used atomic.Int64
+}
+
+func (t *tokens) put(rec *AdminToken) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	live := t.byID[rec.ID]
+	if live == nil {
+		live = new(liveToken)
+		live.used.Store(nanosOf(rec.LastUsedAt))
+		t.byID[rec.ID], t.byLookup[rec.Lookup] = live, live
+	}
+	live.rec = rec
+}
+
+func (t *tokens) drop(rec *AdminToken) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	delete(t.byID, rec.ID)
+	delete(t.byLookup, rec.Lookup)
+}
+
+// all returns the records with their last use, the newest first.
+func (t *tokens) all() []AdminToken {
+	t.mu.RLock()
+	defer t.mu.RUnlock()
+	list := make([]AdminToken, 0, len(t.byID))
+	for _, id := range slices.Backward(slices.Sorted(maps.Keys(t.byID))) {
+		list = append(list, t.byID[id].now())
+	}
+	return list
+}
+
+func (l *liveToken) now() AdminToken {
+	rec := *l.rec
+	rec.LastUsedAt = fromNanos(l.used.Load())
+	return rec
+}
+
+func (t *tokens) get(id string) (AdminToken, bool) {
+	t.mu.RLock()
+	defer t.mu.RUnlock()
+	live := t.byID[id]
+	if live == nil {
+		return AdminToken{}, false
+	}
+	return live.now(), true
+}
+
+func tokenKey(id string) []byte       { return append([]byte(spaceTokens+"i/"), id...) }
+func tokenNameKey(name string) []byte { return append([]byte(spaceTokens+"n/"), name...) }
+
+// readTokens loads all tokens.
+func (l *Limiter) readTokens() error {
+	l.tokens.byLookup, l.tokens.byID = make(map[token.Lookup]*liveToken), make(map[string]*liveToken)
+	return l.store.View(func(r Reader) error {
+		return r.Scan(tokenKey(""), nil, false, func(key, value []byte) (bool, error) {
+			rec := new(AdminToken)
+			if err := json.Unmarshal(value, rec); err != nil {
+				return false, fmt.Errorf("admin token %s: %w: %w", key, errRecord, err)
+			}
+			l.tokens.put(rec)
+			return true, nil
+		})
+	})
+}
+
+// Authenticate returns the caller that an admin token stands for. Unknown ones
+// are limited per address, and told of in the audit log once a minute.
+func (l *Limiter) Authenticate(_ context.Context, text, from string) (Caller, error) {
+	now := l.clock.Now()
+	lookup, err := token.ParseAdmin(text)
+	if err == nil {
+		l.tokens.mu.RLock()
+		live := l.tokens.byLookup[lookup]
+		var rec *AdminToken
+		if live != nil {
+			rec = live.rec
+		}
+		l.tokens.mu.RUnlock()
+		if rec != nil && rec.Status(now) == Active {
+			live.used.Store(now.UnixNano())
+			return Caller{Name: rec.Name, Token: rec.ID, Role: rec.Role, From: from}, nil
+		}
+	}
+	by := Caller{Name: "unknown", From: network(from)}
+	if !l.attempts.note(l, by, ActTokenRefused, nil, now) {
+		return Caller{}, ErrAttempts
+	}
+	return Caller{}, ErrToken
+}
+
+// network is what attempts are counted by: the address, or its /64 in IPv6.
+func network(from string) string {
+	if addr, err := netip.ParseAddr(from); err == nil {
+		return pinOf(addr)
+	}
+	return from
+}
+
+// TokenSpec is what an admin token is made from.
+type TokenSpec struct {
+	Lookup    token.Lookup // hash of its string, which the caller has made
+	Name      string
+	Role      string
+	ExpiresAt time.Time // zero: never
+}
+
+// CreateToken makes an admin token. Its role must be within the caller's own,
+// and it ends no later than the caller's own token.
+func (l *Limiter) CreateToken(_ context.Context, by Caller, spec TokenSpec) (AdminToken, error) {
+	if err := l.authorise(by, TokensManage, nil); err != nil {
+		return AdminToken{}, err
+	}
+	now := l.clock.Now().UTC()
+	if err := l.tokenSpec(by, &spec, now); err != nil {
+		return AdminToken{}, err
+	}
+	id, err := ulid.New(ulid.Timestamp(now), ulid.DefaultEntropy())
+	if err != nil {
+		return AdminToken{}, fmt.Errorf("making an id: %w", err)
+	}
+	rec := &AdminToken{
+		ID: tokenIDPrefix + id.String(), Lookup: spec.Lookup, Name: spec.Name, Role: spec.Role, Token: by.Token,
+		CreatedAt: now, CreatedBy: by.Name, ExpiresAt: spec.ExpiresAt,
+	}
+	var old []AdminToken
+	all := l.tokens.all()
+	for _, t := range all {
+		if ended := latest(t.RevokedAt, t.ExpiresAt); t.Status(now) != Active && now.Sub(ended) > keepTokens {
+			old = append(old, t)
+		}
+	}
+	if len(all)-len(old) >= maxTokens {
+		return AdminToken{}, invalid("tokens:", "there are %d, and no more are kept: ended ones make room after 90 days", maxTokens)
+	}
+	err = l.committer.do(func(b *batch) error {
+		for _, t := range old {
+			if err := errors.Join(b.Delete(tokenKey(t.ID)), b.Delete(tokenNameKey(t.Name))); err != nil {
+				return err
+			}
+		}
+		if _, err := b.Get(tokenNameKey(rec.Name)); err == nil {
+			return invalid("name", "must be one that no other token has, got %q", rec.Name)
+		} else if !errors.Is(err, ErrNotFound) {
+			return err
+		}
+		return errors.Join(b.Set(tokenNameKey(rec.Name), []byte(rec.ID)), writeToken(b, rec),
+			b.audit(by.entry(ActTokenCreate, rec.ID, deltas(nil, rec.facts(now)))))
+	}, func() {
+		for i := range old {
+			l.tokens.drop(&old[i])
+		}
+		l.tokens.put(rec)
+	})
+	if err != nil {
+		return AdminToken{}, err
+	}
+	l.tell(Event{Name: TokenCreated, Token: rec, By: by.Name})
+	l.log.Info("admin token created", "token_id", rec.ID, "name", rec.Name, "role", rec.Role, "by", by.Name)
+	return *rec, nil
+}
+
+func latest(a, b time.Time) time.Time {
+	if a.IsZero() || !b.IsZero() && b.Before(a) {
+		return b
+	}
+	return a
+}
+
+// tokenSpec judges what a caller wants, and fills in what is left out.
+func (l *Limiter) tokenSpec(by Caller, spec *TokenSpec, now time.Time) error {
+	if err := validText("name", spec.Name); err != nil {
+		return err
+	}
+	switch {
+	case spec.Name == "":
+		return invalid("name", "must say who the token is for")
+	case spec.Name == Operator.Name || spec.Name == itself.Name || spec.Name == "unknown" || strings.HasPrefix(spec.Name, idPrefix):
+		return invalid("name", "must not be %q, because the audit log calls others that", spec.Name)
+	case spec.Role == "":
+		return invalid("role", "must name a configured role")
+	case spec.Role == OperatorRole && by.Role != OperatorRole:
+		return fmt.Errorf("%w: only the operator gives the role %q", ErrForbidden, OperatorRole)
+	case spec.Role != OperatorRole && l.policy(spec.Role) == nil:
+		return invalid("role", "must name a configured role, got %q; there are: %s", spec.Role, l.roleNames())
+	case !spec.ExpiresAt.IsZero() && !spec.ExpiresAt.After(now):
+		return invalid("expires_at", "must be in the future, got %s", stamp(spec.ExpiresAt))
+	}
+	if by.Role == OperatorRole {
+		return nil
+	}
+	if err := l.within(spec.Role, by.Role); err != nil {
+		return err
+	}
+	if own, ok := l.tokens.get(by.Token); ok && !own.ExpiresAt.IsZero() {
+		if spec.ExpiresAt.After(own.ExpiresAt) {
+			return invalid("expires_at", "must not be later than that of your own token, %s", stamp(own.ExpiresAt))
+		}
+		if spec.ExpiresAt.IsZero() {
+			spec.ExpiresAt = own.ExpiresAt
+		}
+	}
+	return nil
+}
+
+// ListTokens returns the tokens that the caller sees, the newest first.
+func (l *Limiter) ListTokens(_ context.Context, by Caller) ([]AdminToken, error) {
+	if err := l.authorise(by, TokensManage, nil); err != nil {
+		return nil, err
+	}
+	all := l.tokens.all()
+	return slices.DeleteFunc(all, func(t AdminToken) bool { return !l.seesToken(by, &t) }), nil
+}
+
+// seesToken is Sees for tokens: own ones are the caller's, and those made with
+// it.
+func (l *Limiter) seesToken(by Caller, t *AdminToken) bool {
+	role := l.policy(by.Role)
+	switch {
+	case by.Role == OperatorRole:
+		return true
+	case role == nil || by.Token == "":
+		return false
+	case t.ID == by.Token || t.Token == by.Token:
+		return true
+	}
+	return role.Sees == SeesAll || role.Sees == SeesRole && t.Role == by.Role
+}
+
+// RevokeToken ends an admin token for ever. Revoking twice changes nothing.
+func (l *Limiter) RevokeToken(_ context.Context, by Caller, id string) (AdminToken, error) {
+	if err := l.authorise(by, TokensManage, nil); err != nil {
+		return AdminToken{}, err
+	}
+	seen, ok := l.tokens.get(id)
+	if !ok || !l.seesToken(by, &seen) {
+		return AdminToken{}, ErrNotFound
+	}
+	if by.Role != OperatorRole && seen.ID != by.Token && seen.Token != by.Token {
+		if err := l.within(seen.Role, by.Role); err != nil {
+			return AdminToken{}, err
+		}
+	}
+	now := l.clock.Now().UTC()
+	var rec *AdminToken
+	err := l.committer.do(func(b *batch) error {
+		before, err := readToken(b, id)
+		if err != nil {
+			return err
+		}
+		after := *before
+		rec = &after
+		if !before.RevokedAt.IsZero() {
+			return nil
+		}
+		after.RevokedAt = now
+		return errors.Join(writeToken(b, rec), b.audit(by.entry(ActTokenRevoke, id, deltas(before.facts(now), after.facts(now)))))
+	}, func() { l.tokens.put(rec) })
+	if err != nil {
+		return AdminToken{}, err
+	}
+	l.log.Info("admin token revoked", "token_id", id, "name", rec.Name, "by", by.Name)
+	done, _ := l.tokens.get(id)
+	return done, nil
+}
+
+// facts are what the audit log says of a token.
+func (t *AdminToken) facts(now time.Time) map[string]any {
+	f := map[string]any{"name": scrub(t.Name), "role": t.Role, "status": string(t.Status(now))}
+	if !t.ExpiresAt.IsZero() {
+		f["expires_at"] = stamp(t.ExpiresAt)
+	}
+	return f
+}
+
+func readToken(r Reader, id string) (*AdminToken, error) {
+	v, err := r.Get(tokenKey(id))
+	if err != nil {
+		return nil, err
+	}
+	rec := new(AdminToken)
+	if err := json.Unmarshal(v, rec); err != nil {
+		return nil, fmt.Errorf("admin token %s: %w: %w", id, errRecord, err)
+	}
+	return rec, nil
+}
+
+func writeToken(b *batch, rec *AdminToken) error {
+	v, err := json.Marshal(rec)
+	if err != nil {
+		return err
+	}
+	return b.Set(tokenKey(rec.ID), v)
+}
+
+// saveTokens makes durable when tokens were used last.
+func (l *Limiter) saveTokens() error {
+	changed := l.tokens.all()
+	l.tokens.mu.RLock()
+	changed = slices.DeleteFunc(changed, func(t AdminToken) bool {
+		live := l.tokens.byID[t.ID]
+		return live == nil || !t.LastUsedAt.After(live.rec.LastUsedAt)
+	})
+	l.tokens.mu.RUnlock()
+	if len(changed) == 0 {
+		return nil
+	}
+	saved := make([]*AdminToken, 0, len(changed))
+	return l.committer.do(func(b *batch) error {
+		saved = saved[:0]
+		for _, t := range changed {
+			rec, err := readToken(b, t.ID)
+			if errors.Is(err, ErrNotFound) {
+				continue
+			}
+			if err != nil {
+				return err
+			}
+			rec.LastUsedAt = t.LastUsedAt
+			if err := writeToken(b, rec); err != nil {
+				return err
+			}
+			saved = append(saved, rec)
+		}
+		return nil
+	}, func() {
+		for _, rec := range saved {
+			l.tokens.put(rec)
+		}
+	})
+}

@@ -1,0 +1,239 @@
+package limiter_test
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/till-proxy/till/limiter"
+	"github.com/till-proxy/till/token"
+)
+
+// roles are some of a team's.
+func teamRoles() map[string]limiter.Role {
+	lead, member, auditor, wide := limiter.NewRole(), limiter.NewRole(), limiter.NewRole(), limiter.NewRole()
+	lead.Permissions = []limiter.Permission{limiter.KeysCreate, limiter.KeysRead, limiter.KeysUpdate, limiter.KeysRevoke, limiter.TokensManage}
+	lead.Sees = limiter.SeesRole
+	lead.Max = limiter.Amounts{limiter.Activations: 500}
+	member = lead
+	member.Permissions, member.Sees = []limiter.Permission{limiter.KeysCreate, limiter.KeysRead}, limiter.SeesOwn
+	member.Max[limiter.Activations] = 100
+	auditor.Permissions, auditor.Sees = []limiter.Permission{limiter.AuditRead, limiter.KeysRead}, limiter.SeesAll
+	wide.Permissions = member.Permissions
+	return map[string]limiter.Role{"lead": lead, "member": member, "auditor": auditor, "wide": wide}
+}
+
+func newTeam(t *testing.T) *world {
+	t.Helper()
+	w := newWorld(t)
+	w.roles = teamRoles()
+	if err := w.SetRoles(w.roles); err != nil {
+		t.Fatal(err)
+	}
+	return w
+}
+
+// hire makes a token and returns its string and the caller that it stands for.
+func (w *world) hire(by limiter.Caller, name, role string) (string, limiter.Caller) {
+	w.t.Helper()
+	secret, lookup, err := token.MintAdmin()
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	if _, err := w.CreateToken(ctx, by, limiter.TokenSpec{Lookup: lookup, Name: name, Role: role}); err != nil {
+		w.t.Fatal(err)
+	}
+	caller, err := w.Authenticate(ctx, secret.Reveal(), "192.0.2.1")
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	return secret.Reveal(), caller
+}
+
+func TestAnAdminTokenWorksUntilItIsRevokedOrExpires(t *testing.T) {
+	t.Parallel()
+	w := newTeam(t)
+	anna, caller := w.hire(limiter.Operator, "anna", "lead")
+	if caller.Name != "anna" || caller.Role != "lead" || caller.From != "192.0.2.1" || caller.Token == "" {
+		t.Errorf("the token stands for %+v", caller)
+	}
+	secret, lookup, err := token.MintAdmin()
+	if err != nil {
+		t.Fatal(err)
+	}
+	spec := limiter.TokenSpec{Lookup: lookup, Name: "ci", Role: "lead", ExpiresAt: w.clock.time().Add(time.Hour)}
+	if _, err := w.CreateToken(ctx, limiter.Operator, spec); err != nil {
+		t.Fatal(err)
+	}
+	w.restart()
+	if _, err := w.Authenticate(ctx, anna, ""); err != nil {
+		t.Errorf("after a restart: %v", err)
+	}
+	w.clock.advance(time.Hour)
+	if _, err := w.Authenticate(ctx, secret.Reveal(), ""); !errors.Is(err, limiter.ErrToken) {
+		t.Errorf("an expired token: %v", err)
+	}
+	for range 2 {
+		if _, err := w.RevokeToken(ctx, limiter.Operator, caller.Token); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if _, err := w.Authenticate(ctx, anna, ""); !errors.Is(err, limiter.ErrToken) {
+		t.Errorf("a revoked token: %v", err)
+	}
+	w.kill(true)
+	if _, err := w.Authenticate(ctx, anna, ""); !errors.Is(err, limiter.ErrToken) {
+		t.Errorf("a revoked token after a power cut: %v", err)
+	}
+	list, err := w.ListTokens(ctx, limiter.Operator)
+	if err != nil || len(list) != 2 || list[1].LastUsedAt.IsZero() {
+		t.Errorf("the list is %+v, %v", list, err)
+	}
+	if got, want := w.acts(caller.Token), "token.create token.revoke"; got != want {
+		t.Errorf("the log says %s, want %s", got, want)
+	}
+	log := strings.Join(w.auditLines(), "\n")
+	if strings.Contains(log, anna) || strings.Contains(log, lookup.String()) {
+		t.Error("the log has what a token is known by")
+	}
+}
+
+func TestNobodyGivesMoreThanTheyHave(t *testing.T) {
+	t.Parallel()
+	w := newTeam(t)
+	_, lead := w.hire(limiter.Operator, "lena", "lead")
+	_, member := w.hire(limiter.Operator, "max", "member")
+	_, auditor := w.hire(limiter.Operator, "ada", "auditor")
+	soon := w.clock.time().Add(time.Hour)
+	for i, test := range []struct {
+		by   limiter.Caller
+		role string
+		ends time.Time
+		want error
+	}{
+		{lead, "member", time.Time{}, nil},
+		{lead, "lead", soon, nil},
+		{lead, "auditor", time.Time{}, limiter.ErrForbidden}, // another right, and sees all
+		{lead, "wide", time.Time{}, limiter.ErrForbidden},    // no ceiling
+		{lead, "*", time.Time{}, limiter.ErrForbidden},
+		{member, "member", time.Time{}, limiter.ErrForbidden},
+		{auditor, "auditor", time.Time{}, limiter.ErrForbidden},
+		{limiter.Caller{Name: "nobody"}, "member", time.Time{}, limiter.ErrForbidden},
+		{limiter.Operator, "*", time.Time{}, nil},
+	} {
+		_, lookup, err := token.MintAdmin()
+		if err != nil {
+			t.Fatal(err)
+		}
+		spec := limiter.TokenSpec{Lookup: lookup, Name: fmt.Sprint("token ", i), Role: test.role, ExpiresAt: test.ends}
+		if _, err := w.CreateToken(ctx, test.by, spec); !errors.Is(err, test.want) {
+			t.Errorf("%s gives %s: %v, want %v", test.by.Name, test.role, err, test.want)
+		}
+	}
+	var wrong *limiter.InvalidError
+	for _, spec := range []limiter.TokenSpec{
+		{Name: "", Role: "lead"}, {Name: "operator", Role: "lead"}, {Name: "lena", Role: "lead"}, {Name: "key_x", Role: "lead"},
+		{Name: "new", Role: ""}, {Name: "new", Role: "nosuch"}, {Name: "new", Role: "lead", ExpiresAt: w.clock.time()},
+	} {
+		spec.Lookup = token.Lookup{1}
+		if _, err := w.CreateToken(ctx, limiter.Operator, spec); !errors.As(err, &wrong) {
+			t.Errorf("%+v: %v, want an InvalidError", spec, err)
+		}
+	}
+}
+
+func TestATokenEndsNoLaterThanTheOneItWasMadeWith(t *testing.T) {
+	t.Parallel()
+	w := newTeam(t)
+	_, lookup, _ := token.MintAdmin()
+	ends := w.clock.time().Add(time.Hour)
+	first, err := w.CreateToken(ctx, limiter.Operator, limiter.TokenSpec{Lookup: lookup, Name: "lena", Role: "lead", ExpiresAt: ends})
+	if err != nil {
+		t.Fatal(err)
+	}
+	lena := limiter.Caller{Name: first.Name, Token: first.ID, Role: first.Role}
+	second, err := w.CreateToken(ctx, lena, limiter.TokenSpec{Lookup: token.Lookup{2}, Name: "job", Role: "member"})
+	if err != nil || !second.ExpiresAt.Equal(ends) {
+		t.Errorf("it ends at %s, %v, want %s", second.ExpiresAt, err, ends)
+	}
+	var wrong *limiter.InvalidError
+	spec := limiter.TokenSpec{Lookup: token.Lookup{3}, Name: "later", Role: "member", ExpiresAt: ends.Add(1)}
+	if _, err := w.CreateToken(ctx, lena, spec); !errors.As(err, &wrong) {
+		t.Errorf("a later end: %v", err)
+	}
+}
+
+func TestTokensAreSeenAndRevokedOnlyWithinOnesSight(t *testing.T) {
+	t.Parallel()
+	w := newTeam(t)
+	_, lena := w.hire(limiter.Operator, "lena", "lead")
+	_, other := w.hire(limiter.Operator, "omar", "lead")
+	_, auditor := w.hire(limiter.Operator, "ada", "auditor")
+	_, boss := w.hire(limiter.Operator, "boss", "*")
+	list, err := w.ListTokens(ctx, lena)
+	if err != nil || len(list) != 2 {
+		t.Errorf("lena, who sees her role, sees %+v, %v", list, err)
+	}
+	for _, id := range []string{auditor.Token, boss.Token, "tok_nosuch"} {
+		if _, err := w.RevokeToken(ctx, lena, id); !errors.Is(err, limiter.ErrNotFound) {
+			t.Errorf("lena revokes %s: %v, want ErrNotFound", id, err)
+		}
+	}
+	if _, err := w.RevokeToken(ctx, lena, other.Token); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestUnknownTokensAreLimitedPerAddressAndToldOfOnceAMinute(t *testing.T) {
+	t.Parallel()
+	w := newTeam(t)
+	anna, _ := w.hire(limiter.Operator, "anna", "lead")
+	refused := func() (n int) {
+		if err := w.Ping(ctx); err != nil {
+			t.Fatal(err)
+		}
+		return strings.Count(strings.Join(w.auditLines(), "\n"), limiter.ActTokenRefused)
+	}
+	var limited int
+	for range 100 {
+		secret, _, err := token.MintAdmin()
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, err = w.Authenticate(ctx, secret.Reveal(), "198.51.100.9")
+		switch {
+		case errors.Is(err, limiter.ErrAttempts):
+			limited++
+		case !errors.Is(err, limiter.ErrToken):
+			t.Fatal(err)
+		}
+	}
+	if limited != 80 || refused() != 1 {
+		t.Errorf("%d of 100 were limited, and the log has %d entries; want 80 and 1", limited, refused())
+	}
+	if _, err := w.Authenticate(ctx, "garbage", "203.0.113.4"); !errors.Is(err, limiter.ErrToken) {
+		t.Errorf("from another address: %v", err)
+	}
+	if _, err := w.Authenticate(ctx, anna, "198.51.100.9"); err != nil {
+		t.Errorf("a good token from the same address: %v", err)
+	}
+	w.clock.advance(time.Minute)
+	w.SweepAttempts()
+	if refused() != 3 {
+		t.Errorf("a minute later the log has %d entries, want 3: two addresses, and one count", refused())
+	}
+	if log := strings.Join(w.auditLines(), "\n"); !strings.Contains(log, `"attempts":{"after":99}`) {
+		t.Errorf("the log does not say that there were 99 more: %s", log)
+	}
+	// A flood from everywhere takes bounded memory and log.
+	for i := range 5000 {
+		if _, err := w.Authenticate(ctx, "garbage", fmt.Sprintf("2001:db8:%x::1", i)); err == nil {
+			t.Fatal("let in")
+		}
+	}
+	if n := refused(); n > 1100 {
+		t.Errorf("the log has %d entries", n)
+	}
+}

@@ -1,0 +1,111 @@
+package limiter
+
+import (
+	"sync"
+	"time"
+)
+
+// attempts tells the audit log of what was refused to somebody: the first time
+// at once, then once a minute with a count, so that nobody can fill the disk by
+// asking. It holds a bounded number of callers; all beyond them share one.
+type attempts struct {
+	mu   sync.Mutex
+	seen map[attempt]*attemptCount
+}
+
+type attempt struct{ by, from, action, permission string }
+
+type attemptCount struct {
+	caller Caller
+	told   time.Time // when the audit log was told last
+	since  int64     // attempts that it was not told of
+	recent int64     // attempts in the present minute
+	minute int64
+}
+
+const (
+	maxAttempters   = 1024
+	attemptsAMinute = 20
+	tellAttempts    = time.Minute
+)
+
+// note counts an attempt, and reports whether there were few in this minute.
+func (a *attempts) note(l *Limiter, by Caller, action string, permission *Permission, now time.Time) bool {
+	at := attempt{by: by.Name, from: by.From, action: action}
+	if permission != nil {
+		at.permission = string(*permission)
+	}
+	a.mu.Lock()
+	c := a.seen[at]
+	if c == nil {
+		if len(a.seen) >= maxAttempters {
+			at, by = attempt{by: "many", action: action}, Caller{Name: "many"}
+			c = a.seen[at]
+		}
+		if c == nil {
+			c = &attemptCount{caller: by}
+			if a.seen == nil {
+				a.seen = make(map[attempt]*attemptCount)
+			}
+			a.seen[at] = c
+		}
+	}
+	if minute := now.Unix() / 60; minute != c.minute {
+		c.minute, c.recent = minute, 0
+	}
+	c.recent++
+	c.since++
+	few := c.recent <= attemptsAMinute
+	tell := now.Sub(c.told) >= tellAttempts
+	var n int64
+	if tell {
+		n, c.since, c.told = c.since, 0, now
+	}
+	a.mu.Unlock()
+	if tell {
+		l.tellAttempts(c.caller, at, n)
+	}
+	return few
+}
+
+// sweep tells of what was counted since, and forgets who stopped.
+func (a *attempts) sweep(l *Limiter, now time.Time) {
+	type due struct {
+		at attempt
+		by Caller
+		n  int64
+	}
+	var tell []due
+	a.mu.Lock()
+	for at, c := range a.seen {
+		if now.Sub(c.told) < tellAttempts {
+			continue
+		}
+		if c.since == 0 {
+			delete(a.seen, at)
+			continue
+		}
+		tell = append(tell, due{at, c.caller, c.since})
+		c.since, c.told = 0, now
+	}
+	a.mu.Unlock()
+	for _, d := range tell {
+		l.tellAttempts(d.by, d.at, d.n)
+	}
+}
+
+func (l *Limiter) tellAttempts(by Caller, at attempt, n int64) {
+	changes := map[string]Delta{"attempts": {nil, n}}
+	if at.permission != "" {
+		changes["permission"] = Delta{nil, at.permission}
+	}
+	entry := by.entry(at.action, "", changes)
+	l.committer.submit(change{
+		apply: func(b *batch) error { return b.audit(entry) },
+		done: func(err error) {
+			if err != nil {
+				l.log.Error("a refused attempt is not in the audit log", "by", by.Name, "from", by.From, "error", err)
+			}
+		},
+	})
+}

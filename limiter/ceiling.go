@@ -1,0 +1,194 @@
+package limiter
+
+import (
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"time"
+)
+
+// CeilingError says which ceiling of a role something would exceed.
+type CeilingError struct {
+	Field string // as in the management API
+	Role  string
+	Msg   string
+}
+
+func (e *CeilingError) Error() string {
+	return fmt.Sprintf("%s %s: that is the ceiling of role %s", e.Field, e.Msg, e.Role)
+}
+
+// lifetimeSlack is by how much a lifetime may be longer than the ceiling and is
+// shortened silently: the caller's clock is not this one.
+const lifetimeSlack = time.Minute
+
+// ceilings holds a key under the ceilings of its own role, and under those of
+// the caller's: what it leaves out becomes the ceiling, and what goes beyond
+// one is a *CeilingError. old is the key before the change, nil for a new one:
+// what is not changed may stay as it is, also where a ceiling was lowered
+// since. Every act that makes a key or changes what it may do calls this.
+func (l *Limiter) ceilings(by Caller, old, key *Key) error {
+	for i, name := range []string{key.Role, by.Role} {
+		if name == "" || name == OperatorRole || i > 0 && name == key.Role {
+			continue
+		}
+		role := l.policy(name)
+		if role == nil {
+			continue // its keys are refused, and its callers may do nothing
+		}
+		if err := role.hold(name, by.Role == OperatorRole, old, key); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+var ceilingKinds = [...]Kind{Activations, Tokens, Nanodollars}
+
+func (r *Role) hold(name string, operator bool, old, key *Key) error {
+	above := func(field, format string, args ...any) error {
+		return &CeilingError{Field: field, Role: name, Msg: fmt.Sprintf(format, args...)}
+	}
+	if old == nil && len(r.Upstreams) > 0 && !slices.Contains(r.Upstreams, key.Upstream) {
+		return above("upstream", "must be one of %s, got %s", strings.Join(r.Upstreams, ", "), key.Upstream)
+	}
+	bounded := false
+	for _, kind := range ceilingKinds {
+		most := r.Max[kind]
+		if most == 0 {
+			continue
+		}
+		bounded = true
+		switch n := key.Limit[kind]; {
+		case old != nil && n == old.Limit[kind]:
+		case n == NoLimit:
+			key.Limit[kind] = most
+		case n > most:
+			return above(limitFields[kind], "may be %s in all, got %s", amountText(kind, most), amountText(kind, n))
+		}
+	}
+	if bounded && key.Renews != "" && (old == nil || old.Renews != key.Renews) {
+		return above("renews", "must be left out, because a budget that begins anew has no total")
+	}
+	counted := r.Max[Nanodollars] != 0 || r.Budget.Limit[Nanodollars] != NoLimit
+	if counted && key.CountOnly && !operator && (old == nil || !old.CountOnly) {
+		return above("unknown_price", "must be refuse, because count_only lets requests pass that cost an unknown amount")
+	}
+	if r.MaxLifetime > 0 && (old == nil || !key.ExpiresAt.Equal(old.ExpiresAt)) {
+		last := key.CreatedAt.Add(r.MaxLifetime)
+		switch {
+		case key.ExpiresAt.IsZero(), key.ExpiresAt.After(last) && key.ExpiresAt.Sub(last) <= lifetimeSlack:
+			key.ExpiresAt = last
+		case key.ExpiresAt.After(last):
+			return above("expires_at", "may be %s at the latest, %s after the key was made, got %s", stamp(last), r.MaxLifetime, stamp(key.ExpiresAt))
+		}
+	}
+	return r.holdScope(above, old, key)
+}
+
+func (r *Role) holdScope(above func(field, format string, args ...any) error, old, key *Key) error {
+	before := &Key{}
+	if old != nil {
+		before = old
+	}
+	for _, f := range []struct{ now, was, most *[]string }{
+		{&key.Scope.Models, &before.Scope.Models, &r.Scope.Models},
+		{&key.Scope.Paths, &before.Scope.Paths, &r.Scope.Paths},
+		{&key.Scope.Methods, &before.Scope.Methods, &r.Scope.Methods},
+	} {
+		if len(*f.now) == 0 && (old == nil || len(*f.was) > 0) {
+			*f.now = slices.Clone(*f.most)
+		}
+	}
+	if len(key.Scope.IPs) == 0 && (old == nil || len(before.Scope.IPs) > 0) {
+		key.Scope.IPs = slices.Clone(r.Scope.IPs)
+	}
+	ceiling := r.Scope
+	if old != nil { // what did not change is not compared
+		for _, f := range []struct{ now, was, most *[]string }{
+			{&key.Scope.Models, &before.Scope.Models, &ceiling.Models},
+			{&key.Scope.Paths, &before.Scope.Paths, &ceiling.Paths},
+			{&key.Scope.Methods, &before.Scope.Methods, &ceiling.Methods},
+		} {
+			if slices.Equal(*f.now, *f.was) {
+				*f.most = nil
+			}
+		}
+		if slices.Equal(key.Scope.IPs, before.Scope.IPs) {
+			ceiling.IPs = nil
+		}
+	}
+	if field, rule := key.Scope.Beyond(ceiling); field != "" {
+		return above(field, "must be within what the role allows, got %q", rule)
+	}
+	return nil
+}
+
+func amountText(kind Kind, n int64) string {
+	if kind == Nanodollars {
+		return "$" + FormatUSD(n)
+	}
+	return fmt.Sprint(n)
+}
+
+// within reports why a role may not be given by somebody who has another one:
+// it would give rights, or ceilings, that are not within the giver's.
+func (l *Limiter) within(given, own string) error {
+	mine, theirs := l.policy(own), l.policy(given)
+	if mine == nil || theirs == nil {
+		return fmt.Errorf("%w: the roles %s and %s are not both configured", ErrForbidden, own, given)
+	}
+	beyond := func(what string, args ...any) error {
+		return fmt.Errorf("%w: role %s has %s, which is not within your role %s", ErrForbidden, given, fmt.Sprintf(what, args...), own)
+	}
+	for _, p := range theirs.Permissions {
+		if !slices.Contains(mine.Permissions, p) {
+			return beyond("the permission %s", p)
+		}
+	}
+	if theirs.Sees == SeesAll && mine.Sees != SeesAll ||
+		theirs.Sees == SeesRole && mine.Sees != SeesAll && (mine.Sees != SeesRole || given != own) {
+		return beyond("sees %s", theirs.Sees)
+	}
+	if len(mine.Upstreams) > 0 {
+		if len(theirs.Upstreams) == 0 {
+			return beyond("every upstream")
+		}
+		for _, u := range theirs.Upstreams {
+			if !slices.Contains(mine.Upstreams, u) {
+				return beyond("the upstream %s", u)
+			}
+		}
+	}
+	for _, kind := range ceilingKinds {
+		if most := mine.Max[kind]; most > 0 && (theirs.Max[kind] == 0 || theirs.Max[kind] > most) {
+			return beyond("a ceiling of %s", limitFields[kind])
+		}
+		if exceeds(theirs.Budget.Limit[kind], mine.Budget.Limit[kind]) {
+			return beyond("a budget of %s", kind)
+		}
+	}
+	if given != own && theirs.Budget.Renews != "" && theirs.Budget.Renews != mine.Budget.Renews && mine.Budget.Limit != NoLimits() {
+		return beyond("a budget that renews by the %s", theirs.Budget.Renews)
+	}
+	if mine.MaxLifetime > 0 && (theirs.MaxLifetime == 0 || theirs.MaxLifetime > mine.MaxLifetime) {
+		return beyond("a longer max_lifetime")
+	}
+	if field, _ := theirs.Scope.Beyond(mine.Scope); field != "" {
+		return beyond("%s", field)
+	}
+	return nil
+}
+
+// exceeds compares two limits, of which NoLimit is the highest.
+func exceeds(a, b int64) bool { return b != NoLimit && (a == NoLimit || a > b) }
+
+func (l *Limiter) roleNames() string {
+	l.rolesMu.Lock()
+	defer l.rolesMu.Unlock()
+	if len(l.configured) == 0 {
+		return "none"
+	}
+	return strings.Join(slices.Sorted(maps.Keys(l.configured)), ", ")
+}
