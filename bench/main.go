@@ -29,6 +29,7 @@ var (
 	metered  = flag.Bool("metered", false, "limit the key in tokens and dollars, so that every answer is measured")
 	asJSON   = flag.Bool("json", false, "print every round's figures as JSON")
 	binary   = flag.String("caddy", "", "a Caddy with till to measure (default: built from this checkout)")
+	profiles = flag.String("profile", "", "write CPU profiles of both to this directory instead of measuring them")
 	serve    = flag.String("serve", "", "internal: be the upstream on this address")
 )
 
@@ -93,6 +94,9 @@ func run() (err error) {
 		if err := s.warmUp(); err != nil {
 			return err
 		}
+	}
+	if *profiles != "" {
+		return errors.Join(stock.profile(*profiles), till.profile(*profiles))
 	}
 	var direct []time.Duration
 	for i := range *rounds {

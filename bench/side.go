@@ -19,10 +19,11 @@ import (
 // side is one of the two that are compared: a Caddy process, and what was
 // measured of it, one value for each round.
 type side struct {
-	name string
-	addr string
-	key  string
-	cmd  *exec.Cmd
+	name  string
+	addr  string
+	admin string
+	key   string
+	cmd   *exec.Cmd
 
 	requests []int           // that were made under load
 	rate     []time.Duration // wall time per request under load
@@ -45,7 +46,7 @@ func startSide(dir, name, to, site string) (*side, error) {
 	if err != nil {
 		return nil, err
 	}
-	s.addr = addr
+	s.addr, s.admin = addr, admin
 	_, port, err := net.SplitHostPort(addr)
 	if err != nil {
 		return nil, err

@@ -41,7 +41,7 @@ func (h *usageHider) Read(p []byte) (int, error) {
 		n, err := h.ReadCloser.Read(p[begun:])
 		b := p[:begun+n]
 		end := wholeEvents(b, begun)
-		if err == nil && !holdsUsage(b[:end]) {
+		if err == nil && usageAt(b[:end]) < 0 {
 			h.in = append(h.in[:0], b[end:]...)
 			if end > 0 {
 				return end, nil // and none that is looked for
@@ -112,7 +112,7 @@ func eventEnd(b []byte) int {
 
 func isUsageEvent(event []byte) bool {
 	data, ok := bytes.CutPrefix(bytes.TrimSpace(event), []byte("data:"))
-	if !ok || !holdsUsage(data) {
+	if !ok || usageAt(data) < 0 {
 		return false
 	}
 	o, err := parseObject(bytes.TrimSpace(data))

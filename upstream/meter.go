@@ -59,10 +59,7 @@ func (m *Meter) Write(b []byte) {
 		m.tap.write(b, m)
 		return
 	}
-	if len(m.line) == 0 && !m.long {
-		b = m.skip(b)
-	}
-	for len(b) > 0 {
+	if len(m.line) > 0 || m.long {
 		i := bytes.IndexByte(b, '\n')
 		if i < 0 {
 			m.keep(b)
@@ -70,17 +67,24 @@ func (m *Meter) Write(b []byte) {
 		}
 		m.keep(b[:i])
 		m.endLine()
-		b = m.skip(b[i+1:])
+		b = b[i+1:]
 	}
-}
-
-// skip leaves of b what is not yet whole, where the lines before it report no
-// usage, as most of what comes in one piece.
-func (m *Meter) skip(b []byte) []byte {
-	if last := bytes.LastIndexByte(b, '\n'); last >= 0 && !m.mayReport(b[:last]) {
-		return b[last+1:]
+	whole := b[:bytes.LastIndexByte(b, '\n')+1]
+	m.keep(b[len(whole):])
+	// Of the lines that are whole only those are looked at that may report
+	// usage, and most of what comes has none.
+	for len(whole) > 0 {
+		at := m.reportAt(whole)
+		if at < 0 {
+			return
+		}
+		begin := bytes.LastIndexByte(whole[:at], '\n') + 1
+		end := at + bytes.IndexByte(whole[at:], '\n')
+		if end-begin <= maxMeterLine {
+			m.readLine(whole[begin:end])
+		}
+		whole = whole[end+1:]
 	}
-	return b
 }
 
 // Close is called at the end of the answer.
@@ -98,41 +102,57 @@ func (m *Meter) keep(b []byte) {
 	m.line = append(m.line, b...)
 }
 
-// endLine looks at a whole line. Few of them speak of usage.
+// endLine looks at the line that is kept.
 func (m *Meter) endLine() {
-	line := m.line
+	if m.reportAt(m.line) >= 0 {
+		m.readLine(m.line)
+	}
 	m.line, m.long = m.line[:0], false
+}
+
+// readLine looks at a whole line.
+func (m *Meter) readLine(line []byte) {
 	data := bytes.TrimSpace(bytes.TrimPrefix(line, []byte("data:")))
-	if len(data) == 0 || data[0] != '{' || !m.mayReport(data) {
+	if len(data) == 0 || data[0] != '{' || m.broken {
 		return
 	}
-	o, err := parseObject(data)
-	if err != nil {
-		return
+	if o, err := parseObject(data); err == nil {
+		m.read(o, 0)
 	}
-	m.read(o, 0)
 }
 
-// mayReport reports whether usage may stand in these lines.
-func (m *Meter) mayReport(b []byte) bool {
-	return holdsUsage(b) || !m.plain && (bytes.Contains(b, []byte("billed_units")) || bytes.Contains(b, []byte("eval_count")))
+// reportAt is where in some lines usage may first be reported, or -1.
+func (m *Meter) reportAt(b []byte) int {
+	at := usageAt(b)
+	if m.plain {
+		return at
+	}
+	for _, name := range []string{"billed_units", "eval_count"} {
+		if i := bytes.Index(b, []byte(name)); i >= 0 && (at < 0 || i < at) {
+			at = i
+		}
+	}
+	return at
 }
 
-// holdsUsage reports whether a member may stand in b whose name ends in usage,
-// or is usageMetadata, and whose value is an object. OpenAI says "usage":null
-// in every event but one.
-func holdsUsage(b []byte) bool {
+// usageAt is where in b a member may stand whose name ends in usage, or is
+// usageMetadata, and whose value is an object; -1: nowhere. OpenAI says
+// "usage":null in every event but one.
+func usageAt(b []byte) int {
+	from := 0
 	for {
-		i := bytes.Index(b, []byte("usage"))
+		i := bytes.Index(b[from:], []byte("usage"))
 		if i < 0 {
-			return false
+			return -1
 		}
-		b = bytes.TrimPrefix(b[i+len("usage"):], []byte("Metadata"))
-		if len(b) == 0 {
-			return false
+		at := from + i
+		from = at + len("usage")
+		rest := bytes.TrimPrefix(b[from:], []byte("Metadata"))
+		if len(rest) == 0 {
+			return -1
 		}
-		if rest := b[1+spaces(b[1:]):]; b[0] == '"' && (len(rest) == 0 || rest[0] == '{') {
-			return true
+		if value := rest[1+spaces(rest[1:]):]; rest[0] == '"' && (len(value) == 0 || value[0] == '{') {
+			return at
 		}
 	}
 }

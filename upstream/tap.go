@@ -39,23 +39,48 @@ func (t *tap) write(b []byte, m *Meter) {
 	if t.key == nil {
 		t.key, t.value = t.room.key[:0], t.room.value[:0]
 	}
+	quote := -1 // where the next one stands, as soon as it was looked for
 	for i := 0; i < len(b) && !t.finished; i++ {
-		if t.string && !t.reading && !t.holding && !t.word && !t.escaped {
-			// Through most of a text nothing is of interest but its end.
-			n := bytes.IndexByte(b[i:], '"')
-			if n < 0 {
-				n = len(b) - i
+		from := i
+		switch {
+		case !t.string:
+			for i < len(b) && !marks[b[i]] {
+				i++
 			}
-			if bytes.IndexByte(b[i:i+n], '\\') < 0 {
-				if i += n; i == len(b) {
-					return
+		case !t.escaped:
+			if quote < i {
+				if quote = bytes.IndexByte(b[i:], '"'); quote < 0 {
+					quote = len(b)
+				} else {
+					quote += i
 				}
 			}
+			if n := bytes.IndexByte(b[i:quote], '\\'); n >= 0 {
+				i += n
+			} else {
+				i = quote
+			}
 		}
-		if !t.string && !t.holding && !marks[b[i]] {
-			continue
+		t.take(b[from:i])
+		if i < len(b) {
+			t.step(b[i], m)
 		}
-		t.step(b[i], m)
+	}
+}
+
+// take keeps what stands between two bytes that mean something, where it is
+// wanted.
+func (t *tap) take(b []byte) {
+	switch {
+	case t.holding && len(t.value)+len(b) <= maxMeterLine:
+		t.value = append(t.value, b...)
+	case t.holding:
+		t.tooLong = true
+	case !t.string:
+	case t.reading:
+		t.key = append(t.key, b[:min(len(b), maxHolder+1-len(t.key))]...)
+	case t.word:
+		t.value = append(t.value, b[:min(len(b), maxModelName+1-len(t.value))]...)
 	}
 }
 
@@ -63,12 +88,8 @@ func (t *tap) write(b []byte, m *Meter) {
 var marks = [256]bool{'"': true, '{': true, '}': true, '[': true, ']': true, ',': true}
 
 func (t *tap) step(c byte, m *Meter) {
-	if t.holding {
-		if len(t.value) < maxMeterLine {
-			t.value = append(t.value, c)
-		} else {
-			t.tooLong = true
-		}
+	if t.holding || t.string && c != '"' || t.escaped {
+		t.take([]byte{c})
 	}
 	switch {
 	case t.string && t.escaped:
@@ -81,13 +102,7 @@ func (t *tap) step(c byte, m *Meter) {
 			t.word, t.value = false, t.value[:0]
 		}
 		t.string, t.reading = false, false
-	case t.string:
-		if t.reading && len(t.key) <= maxHolder {
-			t.key = append(t.key, c)
-		}
-		if t.word && len(t.value) <= maxModelName {
-			t.value = append(t.value, c)
-		}
+	case t.string: // after all an ordinary byte
 	case c == '"':
 		t.string = true
 		if t.expect && t.depth == t.level() && !t.holding {
