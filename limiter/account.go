@@ -41,6 +41,7 @@ type account struct {
 	waiting Amounts // bounds of the parked callers
 	pending int     // saves on their way
 	pace    pace
+	late    int     // blocks until they are asked for as late as usual again
 	mean    Amounts // recent mean bound, for kinds counted in more than ones
 
 	first        int64 // unix nanoseconds of the first use; 0: never
@@ -163,8 +164,9 @@ func (a *account) overdrawn() bool {
 }
 
 // wantsAhead reports whether the next block should be asked for before this
-// one has run out: when less than a third of one is left. A slow key does not
-// get blocks ahead, so that a power cut takes nothing from it.
+// one has run out: when less than a third of one is left, or already when less
+// than one is, while the store is too slow for that. A slow key does not get
+// blocks ahead, so that a power cut takes nothing from it.
 func (a *account) wantsAhead() bool {
 	for i, limit := range a.limit {
 		if limit == NoLimit || a.held[i]+a.spent[i] == 0 {
@@ -172,7 +174,11 @@ func (a *account) wantsAhead() bool {
 		}
 		free := limit - a.reserved[i]
 		ahead := a.ahead(Kind(i), free)
-		if free > 0 && ahead > a.unit(Kind(i)) && a.reserved[i]-a.spent[i]-a.held[i] < ahead/3 {
+		least := ahead / 3
+		if a.late > 0 {
+			least = ahead
+		}
+		if free > 0 && ahead > a.unit(Kind(i)) && a.reserved[i]-a.spent[i]-a.held[i] < least {
 			return true
 		}
 	}
@@ -188,15 +194,25 @@ func (a *account) unit(k Kind) int64 {
 }
 
 // maxAhead bounds a block in requests. With the third that is left when the
-// next one is asked for, a power cut costs a key at most 128.
-const maxAhead = 96
+// next one is asked for, a power cut costs a key at most 128; as do two of
+// maxAheadLate, of which the second is asked for while the first is whole.
+const (
+	maxAhead     = 96
+	maxAheadLate = 64
+	// lateFor is for how many blocks a wait is remembered.
+	lateFor = 64
+)
 
 // ahead is how much to reserve beyond what callers wait for: what the key is
 // likely to use in the next 20 ms, and never more than a sixteenth of what
 // may still be reserved.
 func (a *account) ahead(k Kind, free int64) int64 {
 	unit := a.unit(k)
-	n := min(max(a.pace.perSecond/50, 1), maxAhead)
+	most := int64(maxAhead)
+	if a.late > 0 {
+		most = maxAheadLate
+	}
+	n := min(max(a.pace.perSecond/50, 1), most)
 	return max(min(n*unit, free/16), min(unit, free))
 }
 
@@ -259,6 +275,7 @@ func (a *account) park(bound *Amounts) *refill {
 		a.refill = &refill{done: make(chan struct{})}
 	}
 	a.parked++
+	a.late = lateFor
 	for i, b := range bound {
 		a.waiting[i] += b
 	}
@@ -275,6 +292,7 @@ func (a *account) unpark(bound *Amounts) {
 // answer wakes the parked callers.
 func (a *account) answer(err error) {
 	a.asked = false
+	a.late = max(a.late-1, 0)
 	if a.refill != nil {
 		a.refill.err = err
 		close(a.refill.done)
