@@ -147,22 +147,61 @@ func (h *Handler) call(r *http.Request, x *exchange, key *limiter.Key) (*upstrea
 		return call, nil
 	}
 	body, read, err := hold(r, h.app.maxBody)
+	if err != nil {
+		return nil, h.unread(key, err)
+	}
+	x.body, call.Body = body, read
+	x.send(r, read)
+	return call, nil
+}
+
+// unread says why a body could not be read.
+func (h *Handler) unread(key *limiter.Key, err error) *limiter.Refusal {
 	var serverLimit *http.MaxBytesError
 	switch {
 	case errors.Is(err, errNoRoom):
 		refusal := storeClosed()
 		refusal.Message = "too many requests with large bodies are being judged; try again"
-		return nil, refusal
+		return refusal
 	case errors.As(err, &serverLimit):
-		return nil, about(key, limiter.CodeBodyTooLarge, "sent more than the %d bytes allowed here", serverLimit.Limit)
+		return about(key, limiter.CodeBodyTooLarge, "sent more than the %d bytes allowed here", serverLimit.Limit)
 	case errors.Is(err, errBodyTooLarge):
-		return nil, about(key, limiter.CodeBodyTooLarge, "has limits for which bodies are read, and those may be %d bytes long", h.app.maxBody)
-	case err != nil:
-		return nil, about(key, limiter.CodeBadRequest, "sent a body that broke off")
+		return about(key, limiter.CodeBodyTooLarge, "has limits for which bodies are read, and those may be %d bytes long", h.app.maxBody)
 	}
-	x.body, call.Body = body, read
-	x.send(r, read)
-	return call, nil
+	return about(key, limiter.CodeBadRequest, "sent a body that broke off")
+}
+
+// smallBody bounds what is read of a body that no limit asks for, in bytes: as
+// much as comes with the header in one piece.
+const smallBody = 4 << 10
+
+// readSmall takes a small body into memory. net/http writes a body that it
+// knows to be there together with the header, in one piece, and any other in
+// one of its own: that is half of the writes to the upstream.
+func (h *Handler) readSmall(r *http.Request, x *exchange, key *limiter.Key, k *limiter.Live, ask *limiter.Ask) *limiter.Refusal {
+	if x.body != nil || x.upgrade || h.Guard || r.ContentLength <= 0 || r.ContentLength > smallBody {
+		return nil
+	}
+	if refusal := k.Precheck(ask); refusal != nil {
+		k.Count(refusal.Code)
+		return refusal // before who has nothing left is waited for
+	}
+	b := make([]byte, r.ContentLength)
+	if _, err := io.ReadFull(r.Body, b); err != nil {
+		return h.unread(key, err)
+	}
+	x.body = new(heldBody)
+	x.send(r, b)
+	return nil
+}
+
+// whole is the body as net/http knows it to be in memory; nil when it is not,
+// or was read from.
+func (b *heldBody) whole(length int64) io.ReadCloser {
+	if b == nil || length <= 0 || int64(b.Len()) != length {
+		return nil
+	}
+	return io.NopCloser(&b.Reader)
 }
 
 // send makes b the body that goes out. The room that the body takes stays that

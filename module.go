@@ -171,6 +171,11 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 	if refusal := h.readAsk(r, x, key, k, &ask); refusal != nil {
 		return h.refuse(w, t, refusal, 0)
 	}
+	if !expects {
+		if refusal := h.readSmall(r, x, key, k, &ask); refusal != nil {
+			return h.refuse(w, t, refusal, 0)
+		}
+	}
 	if x.body != nil {
 		defer x.body.Close() //nolint:errcheck // it has nothing to report
 	}

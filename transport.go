@@ -161,6 +161,9 @@ func (t *Transport) outgoing(r *http.Request, x *exchange, o origin, ctx context
 	if x.use != nil {
 		out.Header["Accept-Encoding"] = []string{"identity"} // the answer is read
 	}
+	if body := x.body.whole(out.ContentLength); body != nil {
+		out.Body = body // the room that it takes is the handler's to give back
+	}
 	out.Trailer = nil
 	out.Host = o.host
 	u := *r.URL
