@@ -85,7 +85,8 @@ type App struct {
 	// The APIs that keys can be minted for, by name.
 	Upstreams map[string]*Upstream `json:"upstreams,omitempty"`
 
-	// The roles that keys can be minted under, by name.
+	// The roles of those who manage keys, by name: what they may do, and the
+	// ceilings of the keys minted under them. Default: none.
 	Roles map[string]*Role `json:"roles,omitempty"`
 
 	sealing   *sealing
@@ -100,31 +101,6 @@ type App struct {
 	slogger   *slog.Logger
 	sink      *eventSink
 	ctx       caddy.Context
-}
-
-// Role is what keys of one kind have in common.
-type Role struct {
-	// The budget that all keys of the role share. Use counts, not minting.
-	// What was used stays while the role is not configured. Default: none.
-	Budget *RoleBudget `json:"budget,omitempty"`
-}
-
-// RoleBudget is a budget shared by the keys of a role.
-type RoleBudget struct {
-	// How many requests may be admitted in all. Default: any number.
-	Activations int64 `json:"activations,omitempty"`
-
-	// How many tokens of input and output may be used in all. Default: any
-	// number.
-	Tokens int64 `json:"tokens,omitempty"`
-
-	// How many US dollars may be spent in all, as text: "200.00". Default: any
-	// amount.
-	SpendUSD string `json:"spend_usd,omitempty"`
-
-	// When all of it begins anew, in UTC: "day", "week" (on Mondays) or
-	// "month". Default: never.
-	Renews string `json:"renews,omitempty"`
 }
 
 // CaddyModule returns the Caddy module information.
@@ -202,50 +178,7 @@ func (a *App) Provision(ctx caddy.Context) error {
 		t.admitted, t.spent = a.engine.metrics.counter(name), a.engine.metrics.use(name)
 		a.targets[name] = t
 	}
-	a.roles = make(map[string]limiter.Role, len(a.Roles))
-	for name, role := range a.Roles {
-		settled := limiter.NewRole()
-		budget := &settled.Budget
-		if role != nil && role.Budget != nil {
-			limit, err := role.Budget.limit()
-			if err != nil {
-				return fmt.Errorf("role %s: budget: %w", name, err)
-			}
-			budget.Limit = limit
-			if role.Budget.Renews != "" {
-				if budget.Renews, err = limiter.ParseRenewal(role.Budget.Renews); err != nil {
-					return fmt.Errorf("role %s: budget: %w", name, err)
-				}
-			}
-		}
-		a.roles[name] = settled
-	}
-	return nil
-}
-
-// limit is the budget as the limiter takes it.
-func (b *RoleBudget) limit() (limiter.Amounts, error) {
-	limit := limiter.NoLimits()
-	if b.Activations < 0 || b.Tokens < 0 {
-		return limit, fmt.Errorf("activations and tokens must be positive, got %d and %d", b.Activations, b.Tokens)
-	}
-	if b.Activations > 0 {
-		limit[limiter.Activations] = b.Activations
-	}
-	if b.Tokens > 0 {
-		limit[limiter.Tokens] = b.Tokens
-	}
-	if b.SpendUSD != "" {
-		nano, err := limiter.ParseUSD(b.SpendUSD)
-		if err != nil {
-			return limit, fmt.Errorf("spend_usd: %w", err)
-		}
-		limit[limiter.Nanodollars] = nano
-	}
-	if limit == limiter.NoLimits() {
-		return limit, errors.New("set at least one of activations, tokens, spend_usd")
-	}
-	return limit, nil
+	return a.provisionRoles()
 }
 
 // Start opens the store and puts this configuration's roles into force.

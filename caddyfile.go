@@ -14,8 +14,6 @@ import (
 	"github.com/caddyserver/caddy/v2/caddyconfig/httpcaddyfile"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 	"github.com/dustin/go-humanize"
-
-	"github.com/till-proxy/till/limiter"
 )
 
 func init() {
@@ -36,12 +34,10 @@ func init() {
 //		price      <preset>/<model> <input> <output> [<cached input>]  # repeatable
 //		unknown_price refuse | count_only
 //		upstream   <name> [<preset>|<url>] { … }
-//		role       <name> {
-//			budget [activations <count>] [tokens <count>] [spend <dollars>] [renews day|week|month]
-//		}
+//		role       <name> { … }
 //	}
 //
-// See parseUpstream for what stands in an upstream.
+// See parseUpstream for what stands in an upstream, and parseRole for a role.
 func parseGlobal(d *caddyfile.Dispenser, existing any) (any, error) {
 	d.Next() // till
 	if existing != nil {
@@ -51,6 +47,7 @@ func parseGlobal(d *caddyfile.Dispenser, existing any) (any, error) {
 		return nil, d.Errf("the global till block takes no arguments, got %q", d.Val())
 	}
 	app := &App{Upstreams: make(map[string]*Upstream), Roles: make(map[string]*Role)}
+	var later []func() error
 	for d.NextBlock(0) {
 		switch d.Val() {
 		case "store":
@@ -114,7 +111,7 @@ func parseGlobal(d *caddyfile.Dispenser, existing any) (any, error) {
 			}
 			app.Upstreams[name] = u
 		case "role":
-			name, role, err := parseRole(d)
+			name, role, upstreams, err := parseRole(d)
 			if err != nil {
 				return nil, err
 			}
@@ -122,8 +119,21 @@ func parseGlobal(d *caddyfile.Dispenser, existing any) (any, error) {
 				return nil, d.Errf("role %s is declared twice", name)
 			}
 			app.Roles[name] = role
+			if upstreams != nil { // which may be declared below
+				later = append(later, func() error {
+					if err := role.known(slices.Sorted(maps.Keys(app.Upstreams))); err != nil {
+						return upstreams.Errf("role %s: %v", name, err)
+					}
+					return nil
+				})
+			}
 		default:
 			return nil, d.Errf("unknown till option %q; there are store, anchor, seal_key, seal_key_file, public_url, max_body, prices, price, unknown_price, upstream, role", d.Val())
+		}
+	}
+	for _, check := range later {
+		if err := check(); err != nil {
+			return nil, err
 		}
 	}
 	return httpcaddyfile.App{Name: "till", Value: caddyconfig.JSON(app, nil)}, nil
@@ -162,71 +172,6 @@ func parseStore(d *caddyfile.Dispenser) (json.RawMessage, error) {
 		return nil, err
 	}
 	return caddyconfig.JSONModuleObject(module, "module", name, nil), nil
-}
-
-func parseRole(d *caddyfile.Dispenser) (string, *Role, error) {
-	var name string
-	if !d.AllArgs(&name) {
-		return "", nil, d.Err("role takes a name and a block")
-	}
-	if !validName.MatchString(name) {
-		return "", nil, d.Errf("a role's name must be 1 to 63 of a-z, 0-9, - and _, and begin with a letter or digit, got %q", name)
-	}
-	role := new(Role)
-	for nesting := d.Nesting(); d.NextBlock(nesting); {
-		switch d.Val() {
-		case "budget":
-			budget, err := parseBudget(d)
-			if err != nil {
-				return "", nil, err
-			}
-			if role.Budget != nil {
-				return "", nil, d.Err("budget stands once: write all of it on one line")
-			}
-			role.Budget = budget
-		default:
-			return "", nil, d.Errf("unknown role option %q; there is budget", d.Val())
-		}
-	}
-	return name, role, nil
-}
-
-// parseBudget reads pairs of a kind and an amount:
-//
-//	budget activations 10000 tokens 5M spend $200 renews month
-func parseBudget(d *caddyfile.Dispenser) (*RoleBudget, error) {
-	args, b := d.RemainingArgs(), new(RoleBudget)
-	if len(args) == 0 || len(args)%2 != 0 {
-		return nil, d.Err("budget is written: budget activations 10000 tokens 5M spend $200 renews month, each of them or some")
-	}
-	for i := 0; i < len(args); i += 2 {
-		kind, amount := args[i], args[i+1]
-		switch {
-		case kind == "renews" && b.Renews == "":
-			if _, err := limiter.ParseRenewal(amount); err != nil {
-				return nil, d.Errf("budget renews: %v", err)
-			}
-			b.Renews = amount
-		case kind == "spend" && b.SpendUSD == "":
-			if n, err := limiter.ParseUSD(amount); err != nil || n < 1 {
-				return nil, d.Errf("budget spend must be an amount of dollars such as $200 or 0.50, got %q", amount)
-			}
-			b.SpendUSD = strings.TrimPrefix(amount, "$")
-		case kind == "activations" && b.Activations == 0 || kind == "tokens" && b.Tokens == 0:
-			n, err := limiter.ParseCount(amount)
-			if err != nil || n < 1 {
-				return nil, d.Errf("budget %s must be a positive count such as 500, 10k or 1M, got %q", kind, amount)
-			}
-			if kind == "tokens" {
-				b.Tokens = n
-			} else {
-				b.Activations = n
-			}
-		default:
-			return nil, d.Errf("budget takes activations, tokens, spend and renews, each once, got %q", kind)
-		}
-	}
-	return b, nil
 }
 
 // parseDirective expands

@@ -1,0 +1,168 @@
+package till
+
+import (
+	"slices"
+	"strings"
+
+	"github.com/caddyserver/caddy/v2"
+	"github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
+
+	"github.com/till-proxy/till/limiter"
+	"github.com/till-proxy/till/scope"
+)
+
+// roleOptions are what a role's block takes.
+const roleOptions = "permissions, sees, upstreams, models, methods, paths, ips, max_activations, max_tokens, max_spend, max_lifetime, budget"
+
+// parseRole reads a role:
+//
+//	role <name> {
+//		permissions <permission…>       # keys:create keys:read keys:update keys:revoke
+//		                                # keys:rotate audit:read tokens:manage
+//		sees        own|role|all
+//		upstreams   <name…>
+//		models      <model…>
+//		methods     <method…>
+//		paths       <path…>
+//		ips         <address or network…>
+//		max_activations <count>
+//		max_tokens      <count>
+//		max_spend       <dollars>
+//		max_lifetime    <duration>
+//		budget [activations <count>] [tokens <count>] [spend <dollars>] [renews day|week|month]
+//	}
+//
+// Each option stands once. upstreams is where the role's upstreams stand, for
+// errors about them; nil without any.
+func parseRole(d *caddyfile.Dispenser) (name string, role *Role, upstreams *caddyfile.Dispenser, err error) {
+	if !d.AllArgs(&name) {
+		return "", nil, nil, d.Err("role takes a name and a block")
+	}
+	if !validName.MatchString(name) {
+		return "", nil, nil, d.Errf("a role's name must be 1 to 63 of a-z, 0-9, - and _, and begin with a letter or digit, got %q", name)
+	}
+	role = new(Role)
+	seen := make(map[string]bool)
+	for nesting := d.Nesting(); d.NextBlock(nesting); {
+		option := d.Val()
+		if seen[option] {
+			return "", nil, nil, d.Errf("%s stands once: write all of it on one line", option)
+		}
+		seen[option] = true
+		if option == "budget" {
+			if role.Budget, err = parseBudget(d); err != nil {
+				return "", nil, nil, err
+			}
+			continue
+		}
+		at := *d
+		if err := role.option(d, option, d.RemainingArgs()); err != nil {
+			return "", nil, nil, err
+		}
+		if option == "upstreams" {
+			upstreams = &at
+		}
+	}
+	return name, role, upstreams, nil
+}
+
+// option reads one line of a role's block.
+func (r *Role) option(d *caddyfile.Dispenser, option string, args []string) error {
+	lists := map[string]*[]string{
+		"permissions": &r.Permissions, "upstreams": &r.Upstreams, "models": &r.Models,
+		"methods": &r.Methods, "paths": &r.Paths, "ips": &r.IPs,
+	}
+	list := lists[option]
+	switch {
+	case list != nil && len(args) == 0:
+		return d.Errf("%s takes at least one value; leave the line out for no ceiling", option)
+	case list != nil:
+		*list = args
+	case !slices.Contains([]string{"sees", "max_activations", "max_tokens", "max_spend", "max_lifetime"}, option):
+		return d.Errf("unknown role option %q; there are %s", option, roleOptions)
+	case len(args) != 1:
+		return d.Errf("%s takes one value", option)
+	}
+	switch option {
+	case "permissions":
+		for _, text := range args {
+			if _, err := permission(text); err != nil {
+				return d.WrapErr(err)
+			}
+		}
+	case "models", "methods", "paths":
+		if err := (scope.Scope{Models: r.Models, Methods: r.Methods, Paths: r.Paths}).Validate(); err != nil {
+			return d.WrapErr(err)
+		}
+	case "ips":
+		for _, text := range args {
+			if _, err := scope.ParseIP(text); err != nil {
+				return d.WrapErr(err)
+			}
+		}
+	case "sees":
+		if r.Sees = args[0]; r.Sees != string(limiter.SeesOwn) && r.Sees != string(limiter.SeesRole) && r.Sees != string(limiter.SeesAll) {
+			return d.Errf("sees must be own, role or all, got %q", r.Sees)
+		}
+	case "max_activations", "max_tokens":
+		n, err := limiter.ParseCount(args[0])
+		if err != nil || n < 1 {
+			return d.Errf("%s must be a positive count such as 500, 10k or 1M, got %q", option, args[0])
+		}
+		if option == "max_tokens" {
+			r.MaxTokens = n
+		} else {
+			r.MaxActivations = n
+		}
+	case "max_spend":
+		if n, err := limiter.ParseUSD(args[0]); err != nil || n < 1 {
+			return d.Errf("max_spend must be an amount of dollars such as $5 or 0.25, got %q", args[0])
+		}
+		r.MaxSpendUSD = strings.TrimPrefix(args[0], "$")
+	case "max_lifetime":
+		lifetime, err := caddy.ParseDuration(args[0])
+		if err != nil || lifetime <= 0 {
+			return d.Errf("max_lifetime must be a duration such as 24h or 7d, got %q", args[0])
+		}
+		r.MaxLifetime = caddy.Duration(lifetime)
+	}
+	return nil
+}
+
+// parseBudget reads pairs of a kind and an amount:
+//
+//	budget activations 10000 tokens 5M spend $200 renews month
+func parseBudget(d *caddyfile.Dispenser) (*RoleBudget, error) {
+	args, b := d.RemainingArgs(), new(RoleBudget)
+	if len(args) == 0 || len(args)%2 != 0 {
+		return nil, d.Err("budget is written: budget activations 10000 tokens 5M spend $200 renews month, each of them or some")
+	}
+	for i := 0; i < len(args); i += 2 {
+		kind, amount := args[i], args[i+1]
+		switch {
+		case kind == "renews" && b.Renews == "":
+			if _, err := limiter.ParseRenewal(amount); err != nil {
+				return nil, d.Errf("budget renews: %v", err)
+			}
+			b.Renews = amount
+		case kind == "spend" && b.SpendUSD == "":
+			if n, err := limiter.ParseUSD(amount); err != nil || n < 1 {
+				return nil, d.Errf("budget spend must be an amount of dollars such as $200 or 0.50, got %q", amount)
+			}
+			b.SpendUSD = strings.TrimPrefix(amount, "$")
+		case kind == "activations" && b.Activations == 0 || kind == "tokens" && b.Tokens == 0:
+			n, err := limiter.ParseCount(amount)
+			if err != nil || n < 1 {
+				return nil, d.Errf("budget %s must be a positive count such as 500, 10k or 1M, got %q", kind, amount)
+			}
+			if kind == "tokens" {
+				b.Tokens = n
+			} else {
+				b.Activations = n
+			}
+		default:
+			return nil, d.Errf("budget takes activations, tokens, spend and renews, each once, got %q", kind)
+		}
+	}
+	return b, nil
+}

@@ -1,0 +1,218 @@
+package till
+
+import (
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/caddyserver/caddy/v2"
+
+	"github.com/till-proxy/till/limiter"
+	"github.com/till-proxy/till/scope"
+)
+
+// Role says what the holders of its admin tokens may do, and how far keys that
+// are minted under it may go, whoever mints them. A ceiling binds the total of a
+// key, also after a change or a grant; what a mint leaves out takes the ceiling.
+type Role struct {
+	// What holders of the role's tokens may do: some of `keys:create`,
+	// `keys:read`, `keys:update`, `keys:revoke`, `keys:rotate`, `audit:read` and
+	// `tokens:manage`. Default: nothing.
+	Permissions []string `json:"permissions,omitempty"`
+
+	// Which keys they see; others do not exist for them: "own", which are those
+	// minted with the same token and those below them, "role", also all others of
+	// the role, or "all". Default: own.
+	Sees string `json:"sees,omitempty"`
+
+	// The upstreams that keys may be for, by name. Default: all.
+	Upstreams []string `json:"upstreams,omitempty"`
+
+	// The models that keys may use: names, or beginnings that end with `*`. A key
+	// that names none gets these. Default: all.
+	Models []string `json:"models,omitempty"`
+
+	// The HTTP methods that keys may use, in capitals. A key that names none gets
+	// these. Default: all.
+	Methods []string `json:"methods,omitempty"`
+
+	// The paths that keys may use, as patterns. A key that names none gets these.
+	// Default: all.
+	Paths []string `json:"paths,omitempty"`
+
+	// The addresses and networks that keys may be used from. A key that names
+	// none gets these. Default: all.
+	IPs []string `json:"ips,omitempty"`
+
+	// How many activations a key may have in all, grants included. Default: any
+	// number.
+	MaxActivations int64 `json:"max_activations,omitempty"`
+
+	// How many tokens of input and output a key may use in all. Keys for
+	// upstreams without a preset cannot be minted under it, because nothing is
+	// known of how those report their use. Default: any number.
+	MaxTokens int64 `json:"max_tokens,omitempty"`
+
+	// How many US dollars a key may spend in all, as text: "5.00". Keys for
+	// upstreams without a preset cannot be minted under it. Default: any amount.
+	MaxSpendUSD string `json:"max_spend_usd,omitempty"`
+
+	// How long a key may live after it was made, grants included. A key without
+	// an end gets this one. Default: for ever.
+	MaxLifetime caddy.Duration `json:"max_lifetime,omitempty"`
+
+	// The budget that all keys of the role share. Use counts, not minting.
+	// What was used stays while the role is not configured. Default: none.
+	Budget *RoleBudget `json:"budget,omitempty"`
+}
+
+// RoleBudget is a budget shared by the keys of a role.
+type RoleBudget struct {
+	// How many requests may be admitted in all. Default: any number.
+	Activations int64 `json:"activations,omitempty"`
+
+	// How many tokens of input and output may be used in all. Default: any
+	// number.
+	Tokens int64 `json:"tokens,omitempty"`
+
+	// How many US dollars may be spent in all, as text: "200.00". Default: any
+	// amount.
+	SpendUSD string `json:"spend_usd,omitempty"`
+
+	// When all of it begins anew, in UTC: "day", "week" (on Mondays) or
+	// "month". Default: never.
+	Renews string `json:"renews,omitempty"`
+}
+
+// provisionRoles checks the roles and takes them over.
+func (a *App) provisionRoles() error {
+	a.roles = make(map[string]limiter.Role, len(a.Roles))
+	for _, name := range slices.Sorted(maps.Keys(a.Roles)) {
+		if !validName.MatchString(name) {
+			return fmt.Errorf("role %q: a role's name must be 1 to 63 of a-z, 0-9, - and _, and begin with a letter or digit", name)
+		}
+		role := limiter.NewRole()
+		if r := a.Roles[name]; r != nil {
+			var err error
+			if role, err = r.settle(); err != nil {
+				return fmt.Errorf("role %s: %w", name, err)
+			}
+			if err := r.known(slices.Sorted(maps.Keys(a.Upstreams))); err != nil {
+				return fmt.Errorf("role %s: %w", name, err)
+			}
+		}
+		a.roles[name] = role
+	}
+	return nil
+}
+
+// known checks that the role's upstreams are declared.
+func (r *Role) known(upstreams []string) error {
+	for _, name := range r.Upstreams {
+		if !slices.Contains(upstreams, name) {
+			declared := strings.Join(upstreams, ", ")
+			if declared == "" {
+				declared = "none"
+			}
+			return fmt.Errorf("upstream %q is not declared; there are: %s", name, declared)
+		}
+	}
+	return nil
+}
+
+// settle is the role as the limiter takes it.
+func (r *Role) settle() (limiter.Role, error) {
+	role := limiter.NewRole()
+	for _, text := range r.Permissions {
+		p, err := permission(text)
+		if err != nil {
+			return role, err
+		}
+		role.Permissions = append(role.Permissions, p)
+	}
+	switch role.Sees = limiter.Sight(r.Sees); role.Sees {
+	case "":
+		role.Sees = limiter.SeesOwn
+	case limiter.SeesOwn, limiter.SeesRole, limiter.SeesAll:
+	default:
+		return role, fmt.Errorf("sees must be own, role or all, got %q", r.Sees)
+	}
+	role.Upstreams = r.Upstreams
+	role.Scope = scope.Scope{Models: r.Models, Methods: r.Methods, Paths: r.Paths}
+	for _, text := range r.IPs {
+		p, err := scope.ParseIP(text)
+		if err != nil {
+			return role, err
+		}
+		role.Scope.IPs = append(role.Scope.IPs, p)
+	}
+	if err := role.Scope.Validate(); err != nil {
+		return role, err
+	}
+	if r.MaxActivations < 0 || r.MaxTokens < 0 || r.MaxLifetime < 0 {
+		return role, errors.New("max_activations, max_tokens and max_lifetime must not be negative")
+	}
+	role.Max[limiter.Activations], role.Max[limiter.Tokens] = r.MaxActivations, r.MaxTokens
+	role.MaxLifetime = time.Duration(r.MaxLifetime)
+	if r.MaxSpendUSD != "" {
+		nano, err := limiter.ParseUSD(r.MaxSpendUSD)
+		if err != nil || nano < 1 {
+			return role, fmt.Errorf("max_spend_usd must be an amount of dollars such as 5.00, got %q", r.MaxSpendUSD)
+		}
+		role.Max[limiter.Nanodollars] = nano
+	}
+	if r.Budget != nil {
+		var err error
+		if role.Budget.Limit, err = r.Budget.limit(); err != nil {
+			return role, fmt.Errorf("budget: %w", err)
+		}
+		if r.Budget.Renews != "" {
+			if role.Budget.Renews, err = limiter.ParseRenewal(r.Budget.Renews); err != nil {
+				return role, fmt.Errorf("budget: %w", err)
+			}
+		}
+	}
+	return role, nil
+}
+
+func permission(text string) (limiter.Permission, error) {
+	var names []string
+	for _, p := range limiter.Permissions {
+		if string(p) == text {
+			return p, nil
+		}
+		names = append(names, string(p))
+	}
+	if text == string(limiter.Everything) {
+		return "", fmt.Errorf("the permission * is the built-in operator's: give a token the role * instead; there are: %s", strings.Join(names, " "))
+	}
+	return "", fmt.Errorf("unknown permission %q; there are: %s", text, strings.Join(names, " "))
+}
+
+// limit is the budget as the limiter takes it.
+func (b *RoleBudget) limit() (limiter.Amounts, error) {
+	limit := limiter.NoLimits()
+	if b.Activations < 0 || b.Tokens < 0 {
+		return limit, fmt.Errorf("activations and tokens must be positive, got %d and %d", b.Activations, b.Tokens)
+	}
+	if b.Activations > 0 {
+		limit[limiter.Activations] = b.Activations
+	}
+	if b.Tokens > 0 {
+		limit[limiter.Tokens] = b.Tokens
+	}
+	if b.SpendUSD != "" {
+		nano, err := limiter.ParseUSD(b.SpendUSD)
+		if err != nil {
+			return limit, fmt.Errorf("spend_usd: %w", err)
+		}
+		limit[limiter.Nanodollars] = nano
+	}
+	if limit == limiter.NoLimits() {
+		return limit, errors.New("set at least one of activations, tokens, spend_usd")
+	}
+	return limit, nil
+}
