@@ -257,6 +257,7 @@ func (a *App) UpstreamInfos() []admin.UpstreamInfo {
 		t := a.targets[name]
 		info := admin.UpstreamInfo{
 			Name: name, Preset: t.presetName, Dialect: string(t.preset.Dialect), Held: t.held != nil,
+			CredentialEnv: a.Upstreams[name].credentialEnv(),
 		}
 		for _, o := range t.origins {
 			info.Origins = append(info.Origins, o.String())

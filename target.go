@@ -230,6 +230,18 @@ func (u *Upstream) literal() bool {
 	return u.Credential != "" && !strings.Contains(u.Credential, "{env.") && !strings.Contains(u.Credential, "{file.")
 }
 
+// envPlaceholder is a credential that is one environment variable.
+var envPlaceholder = regexp.MustCompile(`^\{env\.([^{}]+)\}$`)
+
+// credentialEnv names the environment variable that the credential comes from,
+// if it is one.
+func (u *Upstream) credentialEnv() string {
+	if m := envPlaceholder.FindStringSubmatch(u.Credential); m != nil {
+		return m[1]
+	}
+	return ""
+}
+
 // parseOrigin reads an address: http(s)://host[:port][/path] or unix//path.
 func parseOrigin(s string) (o origin, base string, err error) {
 	if strings.ContainsAny(s, "{}") {

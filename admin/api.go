@@ -64,6 +64,9 @@ type UpstreamInfo struct {
 	// CredentialFingerprint names that credential; see
 	// [limiter.Limiter.Fingerprint].
 	CredentialFingerprint string `json:"credential_fingerprint,omitempty"`
+	// CredentialEnv is the environment variable that the server has the
+	// credential from: `run` takes it out of its command's environment.
+	CredentialEnv string `json:"credential_env,omitempty"`
 }
 
 // Sealed is a box, and what it was made with.

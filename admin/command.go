@@ -30,8 +30,26 @@ failed, 2 when called wrongly.`,
 	})
 }
 
-// exitUsage is the exit code of a command that was called wrongly.
-const exitUsage = 2
+// What commands exit with when they are not done.
+const (
+	exitFailed = 1 // refused or failed
+	exitUsage  = 2 // called wrongly
+)
+
+// statusError ends a command with a status of its own.
+type statusError struct {
+	code int
+	err  error // nil: nothing is to be said
+}
+
+func (e *statusError) Error() string {
+	if e.err == nil {
+		return fmt.Sprintf("exit status %d", e.code)
+	}
+	return e.err.Error()
+}
+
+func (e *statusError) Unwrap() error { return e.err }
 
 // usageError is a mistake in how a command was called.
 type usageError struct{ msg string }
@@ -78,7 +96,7 @@ func build(root *cobra.Command) {
 		suspendCommand(f), resumeCommand(f), revokeCommand(f), rotateCommand(f), grantCommand(f),
 		forgetCommand(f), envCommand(f), statsCommand(f), pricesCommand(f), repairCommand(f),
 		backupCommand(f), restoreCommand(f), sealCommand(f))
-	root.AddCommand(lockdownCommand(f))
+	root.AddCommand(lockdownCommand(f), runCommand(f), watchCommand(f))
 	root.AddCommand(tokenCommand(f))
 	prepare(root)
 }
@@ -122,14 +140,29 @@ func exit(cmd *cobra.Command, err error) error {
 	if err == nil {
 		return nil
 	}
-	fmt.Fprintln(cmd.ErrOrStderr(), "Error:", withoutKeys(err.Error()))
+	var own *statusError
 	var wrong *usageError
-	if !errors.As(err, &wrong) {
+	isUsage := errors.As(err, &wrong)
+	code := exitFailed
+	switch {
+	case errors.As(err, &own):
+		code = own.code
+	case cmd.Name() == runName: // others are its command's
+		code = exitRun
+	case isUsage:
+		code = exitUsage
+	}
+	if own == nil || own.err != nil {
+		fmt.Fprintln(cmd.ErrOrStderr(), "Error:", withoutKeys(err.Error()))
+	}
+	if isUsage {
+		fmt.Fprintf(cmd.ErrOrStderr(), "See: %s --help\n", cmd.CommandPath())
+	}
+	if code == exitFailed {
 		return err // Caddy exits with 1
 	}
-	fmt.Fprintf(cmd.ErrOrStderr(), "See: %s --help\n", cmd.CommandPath())
 	// Caddy's runner has an error type of its own for other codes.
-	return caddycmd.WrapCommandFuncForCobra(func(caddycmd.Flags) (int, error) { return exitUsage, nil })(cmd, nil)
+	return caddycmd.WrapCommandFuncForCobra(func(caddycmd.Flags) (int, error) { return code, nil })(cmd, nil)
 }
 
 var keyString = regexp.MustCompile(`till_(sk|admin)_[0-9A-Za-z_.-]+`)

@@ -54,10 +54,10 @@ func laterFlags(cmd *cobra.Command, names ...string) func() error {
 	}
 }
 
+// add offers all fields but the upstream.
 func (f *limitFlags) add(cmd *cobra.Command) {
 	s := cmd.Flags()
 	s.StringVar(&f.name, "name", "", "a name for people")
-	s.StringVar(&f.upstream, "upstream", "", "the upstream that the key is for (default: the only one)")
 	s.StringVar(&f.upstreamKey, "upstream-key", "", "the upstream's own key, to be sealed into this one; - reads it\nfrom standard input, where other processes do not see it")
 	s.StringVar(&f.maxActivations, "max-activations", "", "requests that may be admitted: 500, 10k, 1M")
 	s.StringVar(&f.maxTokens, "max-tokens", "", "tokens of input and output: 100k, 5M")
@@ -217,6 +217,7 @@ and --expires-at must be set, unless --unlimited is said. Counts are written
 			return errors.Join(printMinted(cmd.OutOrStdout(), &m, info), err)
 		},
 	}
+	cmd.Flags().StringVar(&limits.upstream, "upstream", "", "the upstream that the key is for (default: the only one)")
 	limits.add(cmd)
 	return cmd
 }

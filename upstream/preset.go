@@ -49,6 +49,12 @@ type Preset struct {
 	KeyEnv []string
 	// ClientEnv are the variables that point clients at another address.
 	ClientEnv []ClientVar
+	// ToolEnv are the variables that agent tools and frameworks read for this
+	// vendor beside ClientEnv.
+	ToolEnv []ClientVar
+	// OtherEnv are more variables that a client must not have when it is to use
+	// this server alone: other credentials, and switches that send it elsewhere.
+	OtherEnv []string
 	// InCode is where the vendor's SDKs take the address when no variable
 	// sets it: the name of a parameter.
 	InCode string

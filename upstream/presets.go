@@ -50,6 +50,9 @@ var presets = []*Preset{
 		AccountHeaders: []string{"Openai-Organization", "Openai-Project"},
 		KeyEnv:         []string{"OPENAI_API_KEY"},
 		ClientEnv:      []ClientVar{{Name: "OPENAI_BASE_URL", Path: "/v1"}, {Name: "OPENAI_API_KEY", Key: true}},
+		// Aider and LiteLLM; codex exec.
+		ToolEnv:  []ClientVar{{Name: "OPENAI_API_BASE", Path: "/v1"}, {Name: "CODEX_API_KEY", Key: true}},
+		OtherEnv: []string{"OPENAI_ADMIN_KEY", "AZURE_OPENAI_API_KEY", "AZURE_OPENAI_AD_TOKEN", "AZURE_API_KEY"},
 	}, {
 		// https://docs.anthropic.com/en/api
 		Name: "anthropic", Origin: "https://api.anthropic.com", Dialect: Anthropic,
@@ -61,6 +64,10 @@ var presets = []*Preset{
 		AccountHeaders: []string{"Anthropic-Organization-Id"},
 		KeyEnv:         []string{"ANTHROPIC_API_KEY"},
 		ClientEnv:      []ClientVar{{Name: "ANTHROPIC_BASE_URL"}, {Name: "ANTHROPIC_AUTH_TOKEN", Key: true}},
+		// The Vercel AI SDK and LangChain read ANTHROPIC_API_KEY alone.
+		ToolEnv: []ClientVar{{Name: "ANTHROPIC_API_KEY", Key: true}, {Name: "ANTHROPIC_API_URL"}, {Name: "ANTHROPIC_API_BASE"}},
+		OtherEnv: []string{"CLAUDE_CODE_OAUTH_TOKEN", "CLAUDE_CODE_USE_BEDROCK", "CLAUDE_CODE_USE_VERTEX", "CLAUDE_CODE_USE_FOUNDRY",
+			"ANTHROPIC_FOUNDRY_API_KEY", "AWS_BEARER_TOKEN_BEDROCK"},
 	}, {
 		// https://ai.google.dev/api
 		Name: "gemini", Origin: "https://generativelanguage.googleapis.com", Dialect: Gemini,
@@ -85,6 +92,9 @@ var presets = []*Preset{
 		KeyEnv: []string{"GOOGLE_API_KEY", "GEMINI_API_KEY"},
 		ClientEnv: []ClientVar{{Name: "GOOGLE_GEMINI_BASE_URL"}, {Name: "GEMINI_API_KEY", Key: true},
 			{Name: "GOOGLE_API_KEY", Key: true}},
+		// The Vercel AI SDK; the Interactions API of the SDKs; LiteLLM.
+		ToolEnv:  []ClientVar{{Name: "GOOGLE_GENERATIVE_AI_API_KEY", Key: true}, {Name: "GOOGLE_GENAI_API_KEY", Key: true}, {Name: "GEMINI_API_BASE"}},
+		OtherEnv: []string{"GOOGLE_GENAI_ACCESS_TOKEN", "GOOGLE_GENAI_USE_VERTEXAI", "GOOGLE_GENAI_USE_ENTERPRISE", "GOOGLE_VERTEX_BASE_URL"},
 	}, {
 		// https://openrouter.ai/docs/api-reference
 		Name: "openrouter", Origin: "https://openrouter.ai", Dialect: OpenAI, Auth: bearer, Prefix: "/api/v1",

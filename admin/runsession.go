@@ -1,0 +1,265 @@
+package admin
+
+import (
+	"cmp"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"os/signal"
+	"slices"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/spf13/cobra"
+)
+
+// session is one command with its keys, from mint to revocation.
+type session struct {
+	cmd     *cobra.Command
+	client  *client
+	signals chan os.Signal
+	began   time.Time
+
+	keys  []runKey
+	env   []string
+	watch *watcher
+}
+
+// mint mints the keys and makes the command's environment. Keys may be there
+// also with an error.
+func (s *session) mint(o *runOptions, body map[string]any, command string) error {
+	// A key whose mint is cut off is known to nobody, and ends by its time.
+	ctx, stop := signal.NotifyContext(s.cmd.Context(), relayed()...)
+	defer stop()
+	all, err := s.client.configured(ctx)
+	if err != nil {
+		return err
+	}
+	base := strings.TrimSuffix(cmp.Or(o.base, all.BaseURL), "/")
+	if base == "" {
+		return usage("the server does not know its address: say --base-url, or set public_url in its configuration")
+	}
+	names := o.upstreams
+	if len(names) == 0 {
+		names = []string{""}
+	}
+	for i, name := range names {
+		if slices.Contains(names[:i], name) {
+			return usage("upstream %s is named twice", name)
+		}
+		if name != "" {
+			body["upstream"] = name
+		}
+		m := new(minted)
+		if err := s.client.call(ctx, "POST", "/keys", body, m); err != nil {
+			return err
+		}
+		info, _ := all.named(m.Upstream)
+		s.keys = append(s.keys, runKey{m, info})
+	}
+	env, notes := runEnviron(os.Environ(), command, base, s.keys, all.Upstreams, o.pass)
+	for _, note := range notes {
+		for i, line := range wrap(strings.Fields("till: "+note), " ", tableWidth-6) {
+			if i > 0 {
+				line = "      " + line
+			}
+			fmt.Fprintln(s.cmd.ErrOrStderr(), line)
+		}
+	}
+	s.env = env
+	return nil
+}
+
+// execute runs the command and returns its status. Beside it runs a watcher,
+// who revokes the keys when this process cannot.
+func (s *session) execute(path string, args []string) (status int, err error) {
+	select {
+	case signal := <-s.signals: // while the keys were minted
+		return exitSignal + signalNumber(signal), nil
+	default:
+	}
+	if s.watch, err = startWatcher(s.client, s.keys); err != nil {
+		return 0, fmt.Errorf("starting the process that revokes the key should this one be killed: %w", err)
+	}
+	child := exec.Command(path, args[1:]...)
+	child.Args[0], child.Env = args[0], s.env
+	child.Stdin, child.Stdout, child.Stderr = s.cmd.InOrStdin(), s.cmd.OutOrStdout(), s.cmd.ErrOrStderr()
+	if err := child.Start(); err != nil {
+		return 0, &statusError{exitNotExecutable, fmt.Errorf("%s cannot be executed: %w", args[0], err)}
+	}
+	ended, relaying := make(chan struct{}), make(chan struct{})
+	go func() {
+		defer close(relaying)
+		relay(s.signals, child.Process, ended)
+	}()
+	err = child.Wait()
+	close(ended)
+	<-relaying
+	var failed *exec.ExitError
+	if err != nil && !errors.As(err, &failed) {
+		return 0, fmt.Errorf("waiting for %s: %w", args[0], err)
+	}
+	if ws, ok := child.ProcessState.Sys().(syscall.WaitStatus); ok && ws.Signaled() {
+		return exitSignal + signalNumber(ws.Signal()), nil
+	}
+	return child.ProcessState.ExitCode(), nil
+}
+
+// relay passes signals on until the command has ended.
+func relay(signals <-chan os.Signal, to *os.Process, ended <-chan struct{}) {
+	for {
+		select {
+		case s := <-signals:
+			if fromTerminal(s) {
+				continue // the command has it, too
+			}
+			_ = to.Signal(s) // an error says that it has ended
+		case <-ended:
+			return
+		}
+	}
+}
+
+func signalNumber(s os.Signal) int {
+	if n, ok := s.(syscall.Signal); ok {
+		return int(n)
+	}
+	return 0
+}
+
+// used is what a command's key has used, once it is revoked.
+type used struct {
+	KeyObject
+	StreamsCut int64 `json:"streams_cut"`
+}
+
+const (
+	// revokeWithin is how long `run` tries to revoke; its watcher goes on.
+	revokeWithin = 10 * time.Second
+	// settleWithin is how long it waits for what was running to be counted.
+	settleWithin = 2 * time.Second
+)
+
+// finish revokes the keys and says what was used.
+func (s *session) finish(asJSON bool, status int) error {
+	if len(s.keys) == 0 {
+		return nil
+	}
+	took := time.Since(s.began)
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(s.cmd.Context()), revokeWithin)
+	defer cancel()
+	p := showProgress(s.cmd.ErrOrStderr(), "Revoking", inKeys)
+	var failed error
+	report := make([]*used, 0, len(s.keys))
+	for _, k := range s.keys {
+		u, err := s.client.revokeRun(ctx, k.ID, "its command has ended")
+		if err != nil {
+			failed = errors.Join(failed, fmt.Errorf("the key is not revoked: %w; until it ends, %s, this does it: caddy till revoke %s",
+				err, relative(*k.ExpiresAt, time.Now()), k.ID))
+			continue
+		}
+		report = append(report, u)
+	}
+	p.end()
+	if failed == nil {
+		failed = s.watch.dismiss()
+	} // else it goes on trying
+	w := s.cmd.ErrOrStderr()
+	if asJSON {
+		line, err := json.Marshal(map[string]any{"status": status, "seconds": int64(took.Seconds()), "keys": report})
+		if err == nil {
+			_, err = fmt.Fprintf(w, "%s\n", line)
+		}
+		return errors.Join(failed, err)
+	}
+	return errors.Join(failed, printUsed(w, report, took))
+}
+
+// revokeRun revokes a key, and tries again while the server does not answer.
+func (c *client) revokeRun(ctx context.Context, id, reason string) (*used, error) {
+	u := &used{}
+	for pause := 100 * time.Millisecond; ; pause = min(2*pause, 5*time.Second) {
+		err := c.call(ctx, "POST", "/keys/"+id+"/revoke", map[string]string{"reason": reason}, u)
+		var no *refused
+		switch {
+		case err == nil:
+			return u, c.settled(ctx, u)
+		case errors.As(err, &no) && no.code == "not_found": // and so nobody uses it
+			u.ID = id
+			return u, nil
+		case errors.As(err, &no) && no.status < 500:
+			return nil, err
+		}
+		select {
+		case <-ctx.Done():
+			return nil, err
+		case <-time.After(pause):
+		}
+	}
+}
+
+// settled looks again until nothing of a revoked key is in flight.
+func (c *client) settled(ctx context.Context, u *used) error {
+	ctx, cancel := context.WithTimeout(ctx, settleWithin)
+	defer cancel()
+	for u.HeldActivations > 0 {
+		select {
+		case <-ctx.Done():
+			return nil // it is counted at what it holds
+		case <-time.After(50 * time.Millisecond):
+		}
+		var k KeyObject
+		if err := c.call(ctx, "GET", "/keys/"+u.ID, nil, &k); err != nil {
+			return nil // revoked it is, and this was only for the figures
+		}
+		u.KeyObject = k
+	}
+	return nil
+}
+
+// printUsed says what a command used, in 80 columns.
+func printUsed(w io.Writer, report []*used, took time.Duration) error {
+	for _, u := range report {
+		words := []string{"till:"}
+		if len(report) > 1 {
+			words = append(words, u.Upstream+":")
+		}
+		parts := []string{spent(u.UsedActivations, u.MaxActivations, "activation")}
+		if u.UsedTokens != nil {
+			parts = append(parts, spent(*u.UsedTokens, u.MaxTokens, "token"))
+		}
+		if u.UsedSpendUSD != "" {
+			money := "$" + u.UsedSpendUSD
+			if u.MaxSpendUSD != "" {
+				money += " of $" + u.MaxSpendUSD
+			}
+			parts = append(parts, money)
+		}
+		text := "used " + strings.Join(parts, ", ") + " in " + clock(took) + ";"
+		if u.StreamsCut > 0 {
+			text += " ended " + counted(u.StreamsCut, "running request") + ";"
+		}
+		words = append(words, strings.Fields(text+" revoked "+u.ID)...)
+		for i, line := range wrap(words, " ", tableWidth-6) {
+			if i > 0 {
+				line = "      " + line
+			}
+			if _, err := fmt.Fprintln(w, line); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+func spent(n int64, limit *int64, what string) string {
+	if limit == nil {
+		return counted(n, what)
+	}
+	return fmt.Sprintf("%d of %s", n, counted(*limit, what))
+}

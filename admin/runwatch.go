@@ -1,0 +1,113 @@
+package admin
+
+import (
+	"bufio"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"os/signal"
+	"slices"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/spf13/cobra"
+)
+
+// watcher is a process that revokes the keys of a `run` that was killed: it
+// holds the end of a pipe whose other end closes with that process, however it
+// dies. It knows ids and no key.
+type watcher struct {
+	process *exec.Cmd
+	pipe    io.WriteCloser
+}
+
+const (
+	watchName = "run-watch"
+	// dismissed is what a run writes that has revoked its keys itself.
+	dismissed = "done\n"
+	// watchFor is how long a watcher tries, should the server be away.
+	watchFor = 10 * time.Minute
+)
+
+func startWatcher(c *client, keys []runKey) (*watcher, error) {
+	self, err := os.Executable()
+	if err != nil {
+		return nil, err
+	}
+	var list []string
+	for _, k := range keys {
+		list = append(list, k.ID)
+	}
+	line, err := json.Marshal(list)
+	if err != nil {
+		return nil, err
+	}
+	w := &watcher{process: exec.Command(self, "till", watchName)}
+	w.process.Env = append(os.Environ(), "TILL_ADDRESS="+c.where)
+	detach(w.process)
+	if w.pipe, err = w.process.StdinPipe(); err != nil {
+		return nil, err
+	}
+	if err := w.process.Start(); err != nil {
+		return nil, err
+	}
+	_, err = w.pipe.Write(append(line, '\n'))
+	return w, err
+}
+
+// dismiss ends a watcher that is not needed any more.
+func (w *watcher) dismiss() error {
+	if w == nil {
+		return nil
+	}
+	// It may have been killed: that is no failure, since the keys are revoked.
+	_, _ = io.WriteString(w.pipe, dismissed)
+	_ = w.pipe.Close()
+	_ = w.process.Wait()
+	return nil
+}
+
+// watchCommand is what the watcher's process runs.
+func watchCommand(f *common) *cobra.Command {
+	return &cobra.Command{
+		Use: watchName, Hidden: true, Args: takes(0, 0, ""),
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			quit := []os.Signal{os.Interrupt, syscall.SIGTERM, syscall.SIGHUP}
+			signal.Ignore(quit...)
+			in := bufio.NewReader(cmd.InOrStdin())
+			line, err := in.ReadBytes('\n')
+			if err != nil {
+				return fmt.Errorf("reading which keys to watch: %w", err)
+			}
+			var list []string
+			if err := json.Unmarshal(line, &list); err != nil {
+				return err
+			}
+			if slices.ContainsFunc(list, func(id string) bool { return !strings.HasPrefix(id, "key_") }) {
+				return errors.New("these are no ids of keys")
+			}
+			last, err := io.ReadAll(io.LimitReader(in, int64(len(dismissed))))
+			if err == nil && string(last) == dismissed {
+				return nil
+			}
+			signal.Reset(quit...)
+			c, err := f.client()
+			if err != nil {
+				return err
+			}
+			ctx, cancel := context.WithTimeout(cmd.Context(), watchFor)
+			defer cancel()
+			var failed error
+			for _, id := range list {
+				_, err := c.revokeRun(ctx, id, "run ended without revoking it")
+				failed = errors.Join(failed, err)
+			}
+			return failed
+		},
+	}
+}
