@@ -235,7 +235,7 @@ func (l *Limiter) Resume(_ context.Context, by Caller, id string) (View, error) 
 		return nil
 	}, func(k *Live) {
 		if k.halt == CodeKeySuspended {
-			k.halt = ""
+			k.halt, k.unsaved = "", nil
 		}
 	})
 	if err != nil {
@@ -279,8 +279,62 @@ func (l *Limiter) end(by Caller, action, id string, code Code, fn func(*Key, tim
 	refusal := k.stopped(now)
 	k.mu.Unlock()
 	cut := k.cut(refusal)
+	if err := l.recordStop(k, by, action, code, now, fn); errors.Is(err, ErrRevoked) {
+		k.mu.Lock()
+		k.halt = before
+		k.mu.Unlock()
+		return View{}, cut, err
+	} else if err != nil {
+		k.mu.Lock()
+		if k.halt == code {
+			k.unsaved = func(l *Limiter) error { return l.redo(id, by, action, code, now, fn) }
+			l.markActive(k)
+		}
+		k.mu.Unlock()
+		return View{}, cut, fmt.Errorf("the key is stopped in memory, but that is not yet durable: %w", err)
+	}
+	l.log.Info("key stopped", "key_id", id, "code", string(code), "requests_cut", cut, "by", by.Name)
+	view, err := l.viewNow(id)
+	return view, cut, err
+}
+
+// redo makes durable what holds in memory alone.
+func (l *Limiter) redo(id string, by Caller, action string, code Code, at time.Time, fn func(*Key, time.Time) error) error {
+	k, err := l.load(id)
+	if err != nil {
+		return err
+	}
+	err = l.recordStop(k, by, action, code, at, fn)
+	if errors.Is(err, ErrRevoked) { // and so stopped for good
+		k.mu.Lock()
+		k.halt, k.unsaved = "", nil
+		k.mu.Unlock()
+		return nil
+	}
+	return err
+}
+
+// redoStops tries again to make durable what was stopped in memory alone,
+// because the disk was full.
+func (l *Limiter) redoStops() {
+	for _, k := range l.everyActive() {
+		k.mu.Lock()
+		redo := k.unsaved
+		k.mu.Unlock()
+		if redo == nil {
+			continue
+		}
+		if err := redo(l); err != nil {
+			l.log.Warn("what was stopped could still not be made durable", "key_id", k.Key().ID, "error", err)
+		}
+	}
+}
+
+// recordStop makes durable that a key is stopped.
+func (l *Limiter) recordStop(k *Live, by Caller, action string, code Code, now time.Time, fn func(*Key, time.Time) error) error {
+	id := k.Key().ID
 	var changed *Key
-	err = l.edit(by, action, id, func(key *Key, _ *accountRecord) error {
+	err := l.edit(by, action, id, func(key *Key, _ *accountRecord) error {
 		old := *key
 		changed = nil
 		if err := fn(key, now); err != nil {
@@ -292,24 +346,13 @@ func (l *Limiter) end(by Caller, action, id string, code Code, fn func(*Key, tim
 		return nil
 	}, func(k *Live) {
 		if k.halt == code {
-			k.halt = "" // the record says it from here on
+			k.halt, k.unsaved = "", nil // the record says it from here on
 		}
 	})
-	if err != nil {
-		if errors.Is(err, ErrRevoked) {
-			k.mu.Lock()
-			k.halt = before
-			k.mu.Unlock()
-			return View{}, cut, err
-		}
-		return View{}, cut, fmt.Errorf("the key is stopped in memory, but that is not yet durable: %w", err)
-	}
-	if changed != nil {
+	if err == nil && changed != nil {
 		l.tell(Event{Name: map[Code]EventName{CodeKeyRevoked: KeyRevoked, CodeKeySuspended: KeySuspended}[code], Key: changed, Code: code, By: by.Name})
 	}
-	l.log.Info("key stopped", "key_id", id, "code", string(code), "requests_cut", cut, "by", by.Name)
-	view, err := l.viewNow(id)
-	return view, cut, err
+	return err
 }
 
 // finalEnd records that a key has run out or its time is over. Callers hold

@@ -5,7 +5,7 @@ import "time"
 // What tests drive by hand instead of waiting for the sweeper's clock.
 
 func (l *Limiter) SweepActive() { l.sweepActive() }
-func (l *Limiter) SweepDue()    { l.sweepDue() }
+func (l *Limiter) SweepDue()    { l.redoStops(); l.sweepDue() }
 func (l *Limiter) SweepIdle()   { l.sweepIdle() }
 
 // Now is the time that limits are judged by.

@@ -8,7 +8,7 @@ import (
 // once; calls after the first do nothing. The caller provides the memory, so
 // that admitting costs no allocation; a Grant must not be copied or reused.
 type Grant struct {
-	k         *Live
+	k         atomic.Pointer[Live] // changes when its store is opened again
 	key       *Key
 	role      *account
 	bound     Amounts
@@ -60,8 +60,13 @@ func (g *Grant) finish(used Amounts) {
 	if g.free {
 		used = Amounts{}
 	}
-	k := g.k
+	k := g.k.Load()
 	k.mu.Lock()
+	for now := g.k.Load(); now != k; now = g.k.Load() {
+		k.mu.Unlock()
+		k = now
+		k.mu.Lock()
+	}
 	k.unlink(g)
 	k.settle(g.epoch, &g.bound, &used)
 	if !g.free {

@@ -37,6 +37,9 @@ type Options struct {
 	Anchor string
 	// Clock tells the time. Default: SystemClock.
 	Clock Clock
+	// After is the limiter of this store that has failed and was closed. What it
+	// had in memory is carried over. Default: none.
+	After *Limiter
 	// Logger receives what an operator should know. Default: discarded.
 	Logger *slog.Logger
 	// Roles are the configured roles, by name. Default: none.
@@ -127,7 +130,7 @@ func Open(o Options) (*Limiter, error) {
 	}
 	a, d, err := l.anchored(o.Anchor)
 	if err == nil {
-		err = l.readClock(o.Clock)
+		err = l.readClock(o.Clock, o.After)
 	}
 	var log chain
 	if err == nil {
@@ -148,6 +151,9 @@ func Open(o Options) (*Limiter, error) {
 	if err == nil {
 		err = l.SetRoles(o.Roles)
 	}
+	if err == nil && o.After != nil {
+		err = l.inherit(o.After)
+	}
 	if err != nil {
 		l.committer.close()
 		return nil, errors.Join(err, a.close(), l.shadow.close())
@@ -160,7 +166,11 @@ func Open(o Options) (*Limiter, error) {
 }
 
 // readClock begins to tell the time, from what the store has seen on.
-func (l *Limiter) readClock(wall Clock) error {
+func (l *Limiter) readClock(wall Clock, after *Limiter) error {
+	if after != nil {
+		l.clock = after.clock
+		return nil
+	}
 	var mark time.Time
 	err := l.store.View(func(r Reader) error {
 		b, err := r.Get(metaClock)

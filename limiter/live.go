@@ -21,9 +21,10 @@ type Live struct {
 	role *account // the role's shared budget, or nil
 
 	// halt is set while a revocation or suspension holds in memory, which is
-	// before it is durable.
-	halt Code
-	kept atomic.Pointer[any] // see Keep
+	// before it is durable; unsaved tries again to make it so.
+	halt    Code
+	unsaved func(*Limiter) error
+	kept    atomic.Pointer[any] // see Keep
 	// salts are those of a sealed key's boxes, until it is revoked.
 	salts salts
 	gone  bool // evicted: ask the Limiter for the key again

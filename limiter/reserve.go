@@ -181,7 +181,8 @@ func (k *Live) tryReserve(ask *Ask, g *Grant) (refusal *Refusal, p parking, agai
 	}
 	k.addr = k.addrText(ask.Addr)
 	k.l.markActive(k)
-	g.k, g.key, g.role, g.bound, g.free, g.began, g.onCut = k, k.key, role, bound, ask.Free, nanos, ask.OnCut
+	g.k.Store(k)
+	g.key, g.role, g.bound, g.free, g.began, g.onCut = k.key, role, bound, ask.Free, nanos, ask.OnCut
 	g.epoch, g.number = k.epoch, ask.String
 	if role != nil {
 		g.roleEpoch = role.epoch

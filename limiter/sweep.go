@@ -38,6 +38,7 @@ func (l *Limiter) sweepLoop() {
 		case <-sweep.C:
 			l.sweepActive()
 		case <-due.C:
+			l.redoStops()
 			l.sweepDue()
 		case <-evict.C:
 			l.sweepIdle()
@@ -75,7 +76,7 @@ func (l *Limiter) sweepActive() {
 		case k.pending > 0: // look again when that is done
 		case idle && (unused || k.slot != nil || dirty):
 			l.save(&k.account, k, true)
-		case idle:
+		case idle && k.unsaved == nil:
 			l.retire(k)
 		case dirty && nanos-k.savedAt >= int64(saveEvery):
 			l.save(&k.account, k, false)

@@ -1,0 +1,139 @@
+package limiter
+
+import "errors"
+
+// A store that failed is closed and opened again, by another Limiter. What the
+// former one had in memory is still true, and this process alone knows it: the
+// requests that run go on under their new keys, settle there and can be cut
+// there; what was stopped and could not be made durable stays stopped; nothing
+// that was used or given back meanwhile is lost.
+
+// inherit takes over what former, which is closed, had in memory. Nobody uses
+// l yet.
+func (l *Limiter) inherit(former *Limiter) error {
+	var from, to []*Live
+	for _, k := range former.everyLive() {
+		k.mu.Lock()
+		carries := k.active || k.inflight > 0 || k.halt != "" || k.history.dirty()
+		id := k.key.ID
+		k.mu.Unlock()
+		if !carries {
+			continue
+		}
+		heir, err := l.load(id)
+		if errors.Is(err, ErrNotFound) {
+			continue // what minted it was not acknowledged
+		}
+		if err != nil {
+			return err
+		}
+		from, to = append(from, k), append(to, heir)
+	}
+	formerRoles := make(map[accountID]*account)
+	for _, a := range former.everyRole() {
+		formerRoles[a.id] = a
+	}
+	roles := l.everyRole()
+
+	// A request that settles does so before all of this or after it.
+	for _, k := range from {
+		k.mu.Lock()
+	}
+	// A store that was in doubt may have misled that memory: of that nothing is
+	// believed but what runs, and what was stopped.
+	believed := !errors.Is(former.Failed(), ErrDoubt)
+	moved := make(map[*account]*account)
+	for _, a := range roles {
+		old := formerRoles[a.id]
+		if old == nil {
+			continue
+		}
+		old.mu.Lock()
+		a.mu.Lock()
+		moved[old] = a
+		a.inherit(old, believed, l.shadow)
+		a.mu.Unlock()
+		old.mu.Unlock()
+	}
+	for i, k := range from {
+		to[i].inherit(k, believed, moved)
+	}
+	for _, k := range from {
+		k.mu.Unlock()
+	}
+	for _, k := range to {
+		k.mu.Lock()
+		redo := k.unsaved
+		k.mu.Unlock()
+		if redo != nil {
+			// It holds in memory; that it is durable is tried again.
+			if err := redo(l); err != nil {
+				l.log.Error("what was stopped could still not be made durable", "key_id", k.key.ID, "error", err)
+			}
+		}
+	}
+	return nil
+}
+
+// inherit takes over the books of the same account. Both are held. They are of
+// the same budget while their lineages agree; else a new window had begun just
+// before, in which nothing was used.
+func (a *account) inherit(old *account, believed bool, s *shadow) {
+	if a.first == 0 {
+		a.first = old.first
+	}
+	if a.pin == "" {
+		a.pin = old.pin
+	}
+	a.last, a.addr = max(a.last, old.last), old.addr
+	a.pace, a.mean = old.pace, old.mean
+	if !believed || a.lineage != old.lineage {
+		return
+	}
+	a.spent, a.held, a.past, a.kinds = old.spent, old.held, old.past, old.kinds
+	if a.taken() != (Amounts{}) && a.slot == nil {
+		a.slot = s.take(a.id, a.lineage, a.taken())
+	}
+}
+
+// inherit takes over a key. The former one is held, nobody knows this one.
+func (k *Live) inherit(old *Live, believed bool, roles map[*account]*account) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	same := believed && k.lineage == old.lineage
+	k.account.inherit(&old.account, believed, k.l.shadow)
+	for g := old.grants; g != nil; g = g.next {
+		g.k.Store(k)
+		g.epoch = inherited(g.epoch, &old.account, &k.account, same)
+		if role := g.role; role != nil {
+			g.role = roles[role]
+			g.roleEpoch = inherited(g.roleEpoch, role, g.role, believed && g.role != nil && role.lineage == g.role.lineage)
+		}
+	}
+	k.grants, k.inflight = old.grants, old.inflight
+	k.l.holds.Add(int64(k.inflight))
+	old.l.holds.Add(-int64(k.inflight))
+	old.grants, old.inflight, old.held = nil, 0, Amounts{}
+
+	k.halt, k.unsaved = old.halt, old.unsaved
+	k.history.putBack(old.history.take())
+	k.rate, k.freeRate, k.selfRate = old.rate, old.freeRate, old.selfRate
+	k.lastAddr = old.lastAddr
+	if k.halt != CodeKeyRevoked && k.key.EndedStatus != Revoked {
+		k.kept.Store(old.kept.Load())
+	}
+	k.setMarks()
+	k.l.markActive(k)
+}
+
+// inherited is the window that a request belongs to from now on: the present one
+// if it was in that, and the books were carried over with what it holds.
+func inherited(epoch int64, from, to *account, carried bool) int64 {
+	if carried && epoch == from.epoch {
+		return to.epoch
+	}
+	return noEpoch
+}
+
+// noEpoch is the window of no account: what settles there was spent before.
+const noEpoch = -1

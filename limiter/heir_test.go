@@ -1,0 +1,154 @@
+package limiter_test
+
+import (
+	"testing"
+	"time"
+
+	"github.com/till-proxy/till/limiter"
+)
+
+// fail lets the next commit fail, and everything after it.
+func (w *world) fail(reached bool) {
+	w.t.Helper()
+	w.disk.FailAt(1, reached)
+	if err := w.Ping(ctx); err == nil {
+		w.t.Fatal("the store has not failed")
+	}
+}
+
+// heal closes the failed limiter and opens another that comes after it. What
+// between does happens when neither is open.
+func (w *world) heal(between func()) {
+	w.t.Helper()
+	former := w.Limiter
+	if err := former.Close(); err == nil {
+		w.t.Fatal("a failed limiter closes as if nothing had happened")
+	}
+	if between != nil {
+		between()
+	}
+	w.disk.Heal()
+	o := limiter.Options{Store: w.disk.Open(), Shadow: w.shadow, Anchor: w.anchor, Roles: w.roles, Clock: w.clock, Observe: w.observe, After: former}
+	l, err := limiter.Open(o)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	w.Limiter = l
+}
+
+func TestRequestsThatRunWhileTheStoreIsOpenedAgainSettleExactly(t *testing.T) {
+	t.Parallel()
+	for _, reached := range []bool{false, true} {
+		w := newWorld(t)
+		none := limiter.NoLimits()
+		w.roles = map[string]limiter.Role{"ci": {Budget: limiter.RoleBudget{Limit: limiter.Amounts{1000, 100_000, -1, -1}}, Max: none}}
+		if err := w.SetRoles(w.roles); err != nil {
+			t.Fatal(err)
+		}
+		k := w.mint(func(k *limiter.Key) { k.Limit = limiter.Amounts{100, 10_000, -1, -1}; k.Role = "ci"; k.MaxConcurrency = 5 })
+		for range 20 {
+			k.use(bound(limiter.Tokens, 10))
+		}
+		var running []*limiter.Grant
+		for range 5 {
+			g, refusal := k.ask(bound(limiter.Tokens, 1000))
+			if refusal != nil {
+				t.Fatal(refusal)
+			}
+			running = append(running, g)
+		}
+		settle := func(i int) { running[i].Settle(limiter.Amounts{limiter.Activations: 1, limiter.Tokens: 10}) }
+		w.fail(reached)
+		settle(0)
+		w.heal(func() { settle(1) })
+		settle(2)
+		if v := k.view(); v.InFlight != 2 || v.Held[limiter.Tokens] != 2000 || v.Used[limiter.Tokens] != 30 {
+			t.Errorf("two run: %d in flight, %v held, %v used", v.InFlight, v.Held, v.Used)
+		}
+		running[3].Cancel()
+		settle(4)
+		settle(4)
+		if v := k.view(); v.InFlight != 0 || v.Held != (limiter.Amounts{}) || v.Used[limiter.Tokens] != 40 || v.Used[limiter.Activations] != 24 {
+			t.Errorf("none runs: %d in flight, %v held, %v used", v.InFlight, v.Held, v.Used)
+		}
+		if n := w.Stats().Holds; n != 0 {
+			t.Errorf("%d requests in flight in all", n)
+		}
+		w.agree(t)
+		if n := k.drain(limiter.CodeActivationsExhausted); n != 76 {
+			t.Errorf("%d more after 24 of 100", n)
+		}
+		other := w.mint(func(k *limiter.Key) { k.Role = "ci" })
+		if n := other.drain(limiter.CodeActivationsExhausted); n != 900 {
+			t.Errorf("%d more of the role's 1000 after 100", n)
+		}
+		w.agree(t)
+		w.restart()
+		w.agree(t)
+	}
+}
+
+func TestWhatWasStoppedWhileTheStoreFailedStaysStopped(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	revoked, suspended, running := w.mint(activations(100)), w.mint(activations(100)), w.mint(activations(100))
+	var cuts []limiter.Code
+	hold := func(k *key) *limiter.Grant {
+		g, refusal := k.ask(func(a *limiter.Ask) { a.OnCut = func(r *limiter.Refusal) { cuts = append(cuts, r.Code) } })
+		if refusal != nil {
+			t.Fatal(refusal)
+		}
+		return g
+	}
+	for _, k := range []*key{revoked, suspended} {
+		hold(k)
+	}
+	g := hold(running)
+	w.fail(false)
+	if _, n, err := w.Revoke(ctx, limiter.Operator, revoked.id, "leaked"); err == nil || n != 1 {
+		t.Errorf("revoking on a failed store: %d cut, %v", n, err)
+	}
+	w.heal(func() {
+		if _, err := w.Suspend(ctx, limiter.Operator, suspended.id); err == nil {
+			t.Error("suspending on a closed store is said to be durable")
+		}
+	})
+	for range 2 {
+		for k, want := range map[*key]limiter.Code{revoked: limiter.CodeKeyRevoked, suspended: limiter.CodeKeySuspended} {
+			if code := k.use(); code != want {
+				t.Errorf("%q, want %q", code, want)
+			}
+		}
+		if len(cuts) == 2 {
+			if _, n, err := w.Revoke(ctx, limiter.Operator, running.id, ""); err != nil || n != 1 || g.Cut() == nil {
+				t.Errorf("revoking a key whose request has run all the while: %d cut, %v", n, err)
+			}
+		}
+		w.kill(true) // the second time, from what is durable
+	}
+	if v := revoked.view(); v.EndedReason != "leaked" {
+		t.Errorf("the reason is %q", v.EndedReason)
+	}
+}
+
+func TestWhatWasStoppedOnAFullDiskBecomesDurableOnceThereIsSpace(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	k := w.mint(activations(100))
+	k.use()
+	w.disk.Fill()
+	if _, _, err := w.Revoke(ctx, limiter.Operator, k.id, ""); err == nil {
+		t.Fatal("durable on a full disk")
+	}
+	for range 5 {
+		w.clock.advance(10 * time.Second)
+		w.SweepActive()
+		w.SweepDue()
+	}
+	w.disk.Heal()
+	w.SweepDue()
+	w.kill(true)
+	if code := k.use(); code != limiter.CodeKeyRevoked {
+		t.Errorf("after a power cut: %q", code)
+	}
+}
