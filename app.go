@@ -11,12 +11,14 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io/fs"
 	"log/slog"
 	"maps"
 	"net/url"
 	"path/filepath"
 	"slices"
 	"strings"
+	"syscall"
 	"time"
 
 	"github.com/caddyserver/caddy/v2"
@@ -186,16 +188,17 @@ func (a *App) Start() error {
 	if _, err := a.sealing.get(); err != nil {
 		return err
 	}
-	switch l, err := a.Limiter(); {
-	case errors.Is(err, limiter.ErrDoubt):
-		// The management API has to answer, so that it can be mended.
-		a.logger.Error("the store stays closed: every key is refused", zap.Error(err))
-	case err != nil:
+	l, err := a.Limiter()
+	if err == nil {
+		err = l.SetRoles(a.roles)
+	}
+	if misconfigured(err) {
 		return err
-	default:
-		if err := l.SetRoles(a.roles); err != nil {
-			return err
-		}
+	}
+	if err != nil {
+		// A full or failing disk, or one in doubt: the rest of Caddy goes on, the
+		// management API answers, and the store is opened once it can be.
+		a.logger.Error("the store stays closed: every key is refused", zap.Error(err))
 	}
 	a.engine.events.sink.Store(a.sink)
 	for _, name := range slices.Sorted(maps.Keys(a.Upstreams)) {
@@ -207,6 +210,19 @@ func (a *App) Start() error {
 	a.warnUnfilteredLogs()
 	a.warnOldPrices(time.Now())
 	return nil
+}
+
+// misconfigured reports whether nothing but another configuration, or another
+// user or directory to run with, can let a store be opened.
+func misconfigured(err error) bool {
+	for _, wrong := range []error{
+		limiter.ErrLocked, limiter.ErrExposed, limiter.ErrFormat, fs.ErrPermission, syscall.ENOTDIR,
+	} {
+		if errors.Is(err, wrong) {
+			return true
+		}
+	}
+	return false
 }
 
 // Stop leaves the store open: the next configuration may use it.

@@ -29,16 +29,25 @@ type engine struct {
 	lockdown *limiter.Lockdown
 
 	mu      sync.Mutex
-	limiter *limiter.Limiter
-	failed  error         // why it is not open; tried again at nextTry
-	opening chan struct{} // closed when who is opening it is done; nil: nobody
+	limiter *limiter.Limiter // the one that works, or the last that did
+	failed  error            // why it could not be opened; tried again at nextTry
+	opening chan struct{}    // closed when who is opening it is done; nil: nobody
 	nextTry time.Time
+	claimed bool // in openings
 	telling bool // the events are being delivered
 	closed  bool
 }
 
-// reopenAfter is the time between two tries to open a store.
-const reopenAfter = time.Second
+const (
+	// reopenAfter is the time between two tries to open a store, doubtAfter when
+	// it does not agree with its anchor: somebody may put the newer one in place.
+	reopenAfter = time.Second
+	doubtAfter  = 10 * time.Second
+
+	// openingTime bounds how long a request waits for a store that somebody else
+	// is opening.
+	openingTime = 2 * time.Second
+)
 
 // acquireEngine returns the engine of a store; release gives it back.
 func acquireEngine(dir string, log *slog.Logger) (*engine, error) {
@@ -77,32 +86,67 @@ func (o *opening) anchorIn(dir string) string {
 	return filepath.Join(dir, "anchor")
 }
 
-// open returns the limiter, opening the store the first time, and again after
-// it failed. A store in doubt is not tried again: nothing mends it by itself.
-func (e *engine) open(o opening) (*limiter.Limiter, error) {
-	e.mu.Lock()
+var errOpening = errors.New("the store is still being opened")
+
+// wait waits until nobody is opening the store, for at most so long; 0 is for
+// ever. The caller holds e.mu, also afterwards.
+func (e *engine) wait(patience time.Duration) error {
+	var over <-chan time.Time
+	if patience > 0 {
+		timer := time.NewTimer(patience)
+		defer timer.Stop()
+		over = timer.C
+	}
 	for e.opening != nil {
 		busy := e.opening
 		e.mu.Unlock()
-		<-busy
-		e.mu.Lock()
-	}
-	l, failed := e.limiter, e.failed
-	if l != nil {
-		failed = l.Failed()
-		if failed == nil {
-			e.mu.Unlock()
-			return l, nil
+		select {
+		case <-busy:
+			e.mu.Lock()
+		case <-over:
+			e.mu.Lock()
+			return errOpening
 		}
 	}
+	return nil
+}
+
+// why is what is wrong with the store, or nil.
+func (e *engine) why() error {
+	if e.failed == nil && e.limiter != nil {
+		return e.limiter.Failed()
+	}
+	return e.failed
+}
+
+// open returns the limiter, opening the store the first time, and again after
+// it failed. One that found out while it ran that its store is in doubt is not
+// opened again: it would only find that out again, later. While it cannot be
+// opened, the last limiter is returned, if there was one: it refuses everything,
+// and what it is told to stop it stops in memory.
+func (e *engine) open(o opening) (*limiter.Limiter, error) {
+	e.mu.Lock()
+	if err := e.wait(openingTime); err != nil {
+		l := e.limiter
+		e.mu.Unlock()
+		if l != nil {
+			return l, nil
+		}
+		return nil, err
+	}
+	l, failed := e.limiter, e.why()
+	opened := l != nil && e.failed == nil
 	switch {
 	case e.closed:
 		e.mu.Unlock()
 		return nil, limiter.ErrClosed
-	case errors.Is(failed, limiter.ErrDoubt), failed != nil && time.Now().Before(e.nextTry):
+	case opened && failed == nil:
+		e.mu.Unlock()
+		return l, nil
+	case opened && errors.Is(failed, limiter.ErrDoubt), failed != nil && time.Now().Before(e.nextTry):
 		e.mu.Unlock()
 		if l != nil {
-			return l, nil // it says why it refuses
+			return l, nil
 		}
 		return nil, failed
 	}
@@ -120,37 +164,54 @@ func (e *engine) open(o opening) (*limiter.Limiter, error) {
 	defer e.mu.Unlock()
 	e.opening = nil
 	close(done)
-	e.limiter, e.failed, e.nextTry = next, err, time.Now().Add(reopenAfter)
+	e.failed, e.nextTry = err, time.Now().Add(reopenAfter)
+	if errors.Is(err, limiter.ErrDoubt) {
+		e.nextTry = time.Now().Add(doubtAfter)
+	}
 	if err != nil {
+		o.log.Error("the store cannot be opened, so every key is refused; it is tried again", "error", err)
+		if l != nil {
+			l.StillFailed(err)
+			return l, nil
+		}
 		return nil, err
 	}
+	e.limiter = next
 	e.metrics.follow(next)
 	return next, nil
 }
 
 // reopen closes the limiter whose store has failed, if there is one, and opens
 // another. Nobody else does so meanwhile, and no lock is held.
-func (e *engine) reopen(failed *limiter.Limiter, o opening) (*limiter.Limiter, error) {
-	if failed != nil {
-		if err := failed.Close(); err != nil {
+func (e *engine) reopen(former *limiter.Limiter, o opening) (*limiter.Limiter, error) {
+	if former != nil {
+		if err := former.Close(); err != nil && !errors.Is(err, limiter.ErrClosed) {
 			o.log.Warn("closing the store that had failed", "error", err)
 		}
-	} else if err := openings.claim(e.dir); err != nil {
+	}
+	if err := e.claim(); err != nil {
 		return nil, err
 	}
 	e.lockdown.Recall()
-	l, err := openLimiter(e.dir, o, observer{e.metrics, e.events}, e.lockdown)
-	if err != nil {
-		openings.yield(e.dir)
-		return nil, err
-	}
-	if failed != nil {
+	l, err := openLimiter(e.dir, o, former, observer{e.metrics, e.events}, e.lockdown)
+	if err == nil && former != nil {
 		o.log.Info("the store was opened again")
 	}
-	return l, nil
+	return l, err
 }
 
-func openLimiter(dir string, o opening, observe limiter.Observer, lockdown *limiter.Lockdown) (*limiter.Limiter, error) {
+// claim makes sure that no other engine of this process has the store open.
+// Who opens the store calls it.
+func (e *engine) claim() error {
+	if e.claimed {
+		return nil
+	}
+	err := openings.claim(e.dir)
+	e.claimed = err == nil
+	return err
+}
+
+func openLimiter(dir string, o opening, after *limiter.Limiter, observe limiter.Observer, lockdown *limiter.Lockdown) (*limiter.Limiter, error) {
 	store, err := o.open(dir, o.log)
 	if errors.Is(err, limiter.ErrLocked) {
 		return nil, fmt.Errorf("%w; stop that process, or give this one a store of its own with: store badger PATH", err)
@@ -159,7 +220,7 @@ func openLimiter(dir string, o opening, observe limiter.Observer, lockdown *limi
 		return nil, err
 	}
 	l, err := limiter.Open(limiter.Options{
-		Store: store, Shadow: filepath.Join(dir, "shadow"), Anchor: o.anchorIn(dir), Logger: o.log, Roles: o.roles, Observe: observe, Lockdown: lockdown,
+		Store: store, Shadow: filepath.Join(dir, "shadow"), Anchor: o.anchorIn(dir), Logger: o.log, Roles: o.roles, Observe: observe, After: after, Lockdown: lockdown,
 	})
 	if err != nil {
 		return nil, errors.Join(err, store.Close())
@@ -173,18 +234,12 @@ var errInOrder = errors.New("the store is in order: there is nothing to repair")
 // forfeit closes a store that is in doubt, mends it, and opens it.
 func (e *engine) forfeit(by limiter.Caller, o opening) (limiter.Repaired, error) {
 	var done limiter.Repaired
-	_, err := e.open(o)
+	if _, err := e.open(o); err != nil && !errors.Is(err, limiter.ErrDoubt) {
+		return done, err
+	}
 	e.mu.Lock()
-	for e.opening != nil {
-		busy := e.opening
-		e.mu.Unlock()
-		<-busy
-		e.mu.Lock()
-	}
-	l := e.limiter
-	if l != nil {
-		err = l.Failed()
-	}
+	_ = e.wait(0) // without patience there is no error
+	former, err := e.limiter, e.why()
 	if !errors.Is(err, limiter.ErrDoubt) {
 		e.mu.Unlock()
 		return done, errors.Join(errInOrder, err)
@@ -193,10 +248,13 @@ func (e *engine) forfeit(by limiter.Caller, o opening) (limiter.Repaired, error)
 	e.opening = mended
 	e.mu.Unlock()
 
-	err = e.mend(l, by, o, &done)
+	err = e.mend(former, by, o, &done)
 
 	e.mu.Lock()
-	e.limiter, e.failed, e.nextTry, e.opening = nil, err, time.Time{}, nil
+	e.failed, e.nextTry, e.opening = err, time.Time{}, nil
+	if err == nil {
+		e.failed = errMended
+	}
 	close(mended)
 	e.mu.Unlock()
 	if err != nil {
@@ -206,15 +264,18 @@ func (e *engine) forfeit(by limiter.Caller, o opening) (limiter.Repaired, error)
 	return done, err
 }
 
-func (e *engine) mend(l *limiter.Limiter, by limiter.Caller, o opening, done *limiter.Repaired) error {
-	if l != nil {
-		if err := l.Close(); err != nil {
+// errMended says that a store has to be opened again.
+var errMended = errors.New("the store was mended and is not yet open")
+
+func (e *engine) mend(former *limiter.Limiter, by limiter.Caller, o opening, done *limiter.Repaired) error {
+	if former != nil {
+		if err := former.Close(); err != nil && !errors.Is(err, limiter.ErrClosed) {
 			o.log.Warn("closing the store that is in doubt", "error", err)
 		}
-	} else if err := openings.claim(e.dir); err != nil {
+	}
+	if err := e.claim(); err != nil {
 		return err
 	}
-	defer openings.yield(e.dir)
 	store, err := o.open(e.dir, o.log)
 	if err != nil {
 		return err
@@ -227,20 +288,19 @@ func (e *engine) mend(l *limiter.Limiter, by limiter.Caller, o opening, done *li
 // engine any more.
 func (e *engine) Destruct() error {
 	e.mu.Lock()
-	for e.opening != nil {
-		busy := e.opening
-		e.mu.Unlock()
-		<-busy
-		e.mu.Lock()
-	}
 	defer e.mu.Unlock()
+	_ = e.wait(0) // without patience there is no error
 	if e.closed {
 		return nil
 	}
 	e.closed = true
 	var err error
 	if e.limiter != nil {
-		err = e.limiter.Close()
+		if err = e.limiter.Close(); errors.Is(err, limiter.ErrClosed) {
+			err = nil // when its store had failed
+		}
+	}
+	if e.claimed {
 		openings.yield(e.dir)
 	}
 	e.lockdown.Close()

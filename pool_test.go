@@ -146,3 +146,88 @@ func TestAStoreInDoubtIsOpenedOnlyByARepair(t *testing.T) {
 		t.Errorf("after the repair: %q", code)
 	}
 }
+
+// retry lets the engine try again, as if the time between two tries had passed.
+func (e *engine) retry(o opening) (*limiter.Limiter, error) {
+	e.mu.Lock()
+	e.nextTry = time.Time{}
+	e.mu.Unlock()
+	return e.open(o)
+}
+
+func TestARevocationWhileTheStoreCannotBeOpenedHoldsAndCutsWhatRuns(t *testing.T) {
+	t.Parallel()
+	disk := storetest.NewDisk()
+	e, o := engineOn(t, disk)
+	l, err := e.open(o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	lookup := mintIn(t, l, 100)
+	k, refusal := l.Find(t.Context(), lookup)
+	if refusal != nil {
+		t.Fatal(refusal)
+	}
+	var running limiter.Grant
+	ask := &limiter.Ask{Bound: limiter.Amounts{limiter.Activations: 1}, Method: "POST", Path: "/v1/x"}
+	if refusal := k.Reserve(t.Context(), ask, &running); refusal != nil {
+		t.Fatal(refusal)
+	}
+	disk.FailAt(1, false)
+	if err := l.Ping(t.Context()); err == nil {
+		t.Fatal("the store has not failed")
+	}
+	for range 3 { // it fails to open, again and again
+		if l, err = e.retry(o); err != nil || l.Failed() == nil {
+			t.Fatalf("a store that still fails: %v", err)
+		}
+	}
+	_, cut, err := l.Revoke(t.Context(), limiter.Operator, k.Key().ID, "")
+	if err == nil || cut != 1 || running.Cut() == nil {
+		t.Errorf("revoking: %d cut, %v", cut, err)
+	}
+	disk.Heal()
+	if l, err = e.retry(o); err != nil || l.Failed() != nil {
+		t.Fatalf("a store that works again: %v", err)
+	}
+	running.Settle(limiter.Amounts{limiter.Activations: 1})
+	view, err := l.Get(t.Context(), limiter.Operator, k.Key().ID)
+	if err != nil || view.Status != limiter.Revoked || view.InFlight != 0 || view.Used[limiter.Activations] != 1 {
+		t.Errorf("afterwards: %s, %d in flight, %v used, %v", view.Status, view.InFlight, view.Used, err)
+	}
+}
+
+func TestAStoreWhoseAnchorComesBackOpensByItself(t *testing.T) {
+	t.Parallel()
+	disk := storetest.NewDisk()
+	e, o := engineOn(t, disk)
+	l, err := e.open(o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	lookup := mintIn(t, l, 100)
+	anchor := filepath.Join(e.dir, "anchor")
+	disk.FailAt(1, false) // whatever it was
+	if err := l.Ping(t.Context()); err == nil {
+		t.Fatal("the store has not failed")
+	}
+	disk.Heal()
+	if err := os.Rename(anchor, anchor+".away"); err != nil { // its volume is gone
+		t.Fatal(err)
+	}
+	if l, err = e.retry(o); err != nil || !errors.Is(l.Failed(), limiter.ErrDoubt) {
+		t.Fatalf("without its anchor: %v", err)
+	}
+	if code := useIn(t, l, lookup); code != limiter.CodeStoreUnavailable {
+		t.Errorf("without its anchor: %q", code)
+	}
+	if err := os.Rename(anchor+".away", anchor); err != nil {
+		t.Fatal(err)
+	}
+	if l, err = e.retry(o); err != nil || l.Failed() != nil {
+		t.Fatalf("with its anchor: %v", err)
+	}
+	if code := useIn(t, l, lookup); code != "" {
+		t.Errorf("with its anchor: %q", code)
+	}
+}

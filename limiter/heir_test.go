@@ -45,7 +45,11 @@ func TestRequestsThatRunWhileTheStoreIsOpenedAgainSettleExactly(t *testing.T) {
 		if err := w.SetRoles(w.roles); err != nil {
 			t.Fatal(err)
 		}
-		k := w.mint(func(k *limiter.Key) { k.Limit = limiter.Amounts{100, 10_000, -1, -1}; k.Role = "ci"; k.MaxConcurrency = 5 })
+		k := w.mint(func(k *limiter.Key) {
+			k.Limit = limiter.Amounts{100, 10_000, -1, -1}
+			k.Role = "ci"
+			k.MaxConcurrency = 5
+		})
 		for range 20 {
 			k.use(bound(limiter.Tokens, 10))
 		}

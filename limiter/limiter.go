@@ -259,7 +259,7 @@ func (l *Limiter) recover() error {
 		case err != nil:
 			return err
 		case string(format) != storeFormat:
-			return fmt.Errorf("the store has format %q, this version of till reads %q", format, storeFormat)
+			return fmt.Errorf("%w: it has format %q, this version of till reads %q", ErrFormat, format, storeFormat)
 		}
 		b, err := r.Get(metaSession)
 		if err == nil && len(b) == sessionLen && l.shadow != nil {
@@ -343,11 +343,11 @@ func giveBackRemembered(b *batch, accounts []remembered) error {
 
 // unavailable is the refusal of a limiter that cannot answer, or nil.
 func (l *Limiter) unavailable() *Refusal {
-	if l.closed.Load() {
-		return storeRefusal("the server is stopping")
-	}
 	if l.committer.failed.Load() != nil {
 		return storeRefusal("the store has failed")
+	}
+	if l.closed.Load() {
+		return storeRefusal("the server is stopping")
 	}
 	return nil
 }
@@ -360,6 +360,9 @@ func (l *Limiter) Failed() error {
 	}
 	return nil
 }
+
+// StillFailed says why the store of a failed Limiter could not be opened again.
+func (l *Limiter) StillFailed(err error) { l.committer.failed.Store(&err) }
 
 // Close gives back what is reserved and unused, writes what is known, and
 // closes the store. Requests still in flight count as used up to their bound.

@@ -60,3 +60,7 @@ var ErrExposed = errors.New("others may read or change the store")
 // ErrDamaged is wrapped by the error of opening a store whose files cannot be
 // read.
 var ErrDamaged = errors.New("the store's files are damaged")
+
+// ErrFormat is wrapped by the error of opening a store that another version of
+// till has written.
+var ErrFormat = errors.New("the store has another format")
