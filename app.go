@@ -65,6 +65,11 @@ type App struct {
 	// depends on it. Default: none.
 	PublicURL string `json:"public_url,omitempty"`
 
+	// The address of the site with `till_console`, such as
+	// "https://till.example.com". Links that sign in are made with it; nothing
+	// else depends on it. Default: none.
+	ConsoleURL string `json:"console_url,omitempty"`
+
 	// The longest body, in bytes, that is accepted where a limit has to read
 	// it: from keys that list models. It is in memory until it was sent; all of
 	// them together may take 256 MB. Other bodies pass as they come, of any
@@ -102,6 +107,7 @@ type App struct {
 	logger    *zap.Logger
 	slogger   *slog.Logger
 	sink      *eventSink
+	sites     *sites
 	ctx       caddy.Context
 }
 
@@ -113,7 +119,7 @@ func (App) CaddyModule() caddy.ModuleInfo {
 // Provision checks the configuration and resolves credentials. It opens
 // nothing, so that a configuration can be validated beside a running server.
 func (a *App) Provision(ctx caddy.Context) error {
-	a.ctx, a.logger, a.slogger = ctx, ctx.Logger(), ctx.Slogger()
+	a.ctx, a.logger, a.slogger, a.sites = ctx, ctx.Logger(), ctx.Slogger(), new(sites)
 	if a.StoreRaw == nil {
 		a.StoreRaw = caddyconfig.JSONModuleObject(BadgerStore{}, "module", "badger", nil)
 	}
@@ -134,12 +140,15 @@ func (a *App) Provision(ctx caddy.Context) error {
 			return fmt.Errorf("anchor: %w", err)
 		}
 	}
-	if a.PublicURL != "" {
-		u, err := url.Parse(a.PublicURL)
-		if err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Host == "" || u.RawQuery != "" || u.Fragment != "" {
-			return fmt.Errorf("public_url must be an http or https address such as https://agents.example.com, got %q", a.PublicURL)
+	for name, address := range map[string]*string{"public_url": &a.PublicURL, "console_url": &a.ConsoleURL} {
+		if *address == "" {
+			continue
 		}
-		a.PublicURL = strings.TrimSuffix(a.PublicURL, "/")
+		u, err := url.Parse(*address)
+		if err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Host == "" || u.RawQuery != "" || u.Fragment != "" {
+			return fmt.Errorf("%s must be an http or https address such as https://agents.example.com, got %q", name, *address)
+		}
+		*address = strings.TrimSuffix(*address, "/")
 	}
 	if a.maxBody = a.MaxBody; a.maxBody == 0 {
 		a.maxBody = defaultMaxBody

@@ -28,6 +28,7 @@ func init() {
 //		store      <module> [<args…>]
 //		seal_key   <key>                 # repeatable
 //		public_url <url>
+//		console_url <url>
 //		max_body   <size>
 //		anchor     <file>
 //		prices     <file>
@@ -72,6 +73,10 @@ func parseGlobal(d *caddyfile.Dispenser, existing any) (any, error) {
 		case "public_url":
 			if app.PublicURL != "" || !d.AllArgs(&app.PublicURL) {
 				return nil, d.Err("public_url takes one address and stands once, such as https://agents.example.com")
+			}
+		case "console_url":
+			if app.ConsoleURL != "" || !d.AllArgs(&app.ConsoleURL) {
+				return nil, d.Err("console_url takes one address and stands once, such as https://till.example.com")
 			}
 		case "max_body":
 			var text string
@@ -128,7 +133,7 @@ func parseGlobal(d *caddyfile.Dispenser, existing any) (any, error) {
 				})
 			}
 		default:
-			return nil, d.Errf("unknown till option %q; there are store, anchor, seal_key, seal_key_file, public_url, max_body, prices, price, unknown_price, upstream, role", d.Val())
+			return nil, d.Errf("unknown till option %q; there are store, anchor, seal_key, seal_key_file, public_url, console_url, max_body, prices, price, unknown_price, upstream, role", d.Val())
 		}
 	}
 	for _, check := range later {
@@ -206,6 +211,9 @@ func parseDirective(h httpcaddyfile.Helper) ([]httpcaddyfile.ConfigValue, error)
 		return nil, err
 	}
 	h.Next() // till
+	if err := alone(h, keysRole); err != nil {
+		return nil, err
+	}
 	args := h.RemainingArgs()
 	if h.NextBlock(0) {
 		return nil, h.Errf("till takes no block here, got %q: upstreams are declared in the global options", h.Val())

@@ -67,6 +67,9 @@ func (h *Handler) Provision(ctx caddy.Context) error {
 	if err != nil {
 		return err
 	}
+	if err := app.sites.claim(ctx, keysRole); err != nil {
+		return err
+	}
 	for _, name := range h.Upstreams {
 		if app.targets[name] == nil {
 			return errors.New("upstream " + strconv.Quote(name) + " is not configured")

@@ -11,6 +11,7 @@ import (
 
 	"github.com/caddyserver/caddy/v2"
 
+	"github.com/till-proxy/till/admin/console"
 	"github.com/till-proxy/till/limiter"
 )
 
@@ -27,6 +28,7 @@ type engine struct {
 	metrics  *metrics
 	events   *events
 	lockdown *limiter.Lockdown
+	sessions *console.Sessions // those who are signed in to the console
 
 	mu      sync.Mutex
 	limiter *limiter.Limiter // the one that works, or the last that did
@@ -61,7 +63,7 @@ func acquireEngine(dir string, log *slog.Logger) (*engine, error) {
 }
 
 func newEngine(dir string, log *slog.Logger) *engine {
-	e := &engine{dir: dir, metrics: newMetrics(), events: newEvents()}
+	e := &engine{dir: dir, metrics: newMetrics(), events: newEvents(), sessions: console.NewSessions(nil)}
 	e.lockdown = limiter.NewLockdown(filepath.Join(dir, "lockdown"), observer{e.metrics, e.events}, log)
 	return e
 }

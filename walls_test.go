@@ -20,6 +20,7 @@ func TestTheWallsBetweenPackagesStand(t *testing.T) {
 		{"scope", nil, true},
 		{"limiter", []string{"token", "scope"}, true},
 		{"upstream", []string{"token", "scope"}, false},
+		{"admin/console", []string{"token", "scope", "limiter"}, false},
 		{"admin", []string{"token", "scope", "limiter", "upstream"}, false},
 	} {
 		out, err := exec.Command("go", "list", "-deps", "./"+test.name).Output()

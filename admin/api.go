@@ -48,6 +48,8 @@ type Backend interface {
 	// Lockdown is the switch that refuses every key, also while the store is
 	// closed.
 	Lockdown() *limiter.Lockdown
+	// SignInLink makes an address at which the caller signs in to the console.
+	SignInLink(limiter.Caller) (SignInLink, error)
 	// BaseURL is the public address of this server, or empty.
 	BaseURL() string
 }

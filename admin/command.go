@@ -98,6 +98,7 @@ func build(root *cobra.Command) {
 		backupCommand(f), restoreCommand(f), sealCommand(f))
 	root.AddCommand(lockdownCommand(f), runCommand(f), watchCommand(f))
 	root.AddCommand(tokenCommand(f))
+	root.AddCommand(consoleCommand(f))
 	prepare(root)
 }
 

@@ -138,7 +138,7 @@ func (l *lockedBuffer) String() string {
 // up starts a server and reads its greeting.
 func (m *machine) up(env ...string) *running {
 	m.t.Helper()
-	r := &running{t: m.t, cmd: m.command("up", "--json", "--listen", "127.0.0.1:0"), log: new(lockedBuffer)}
+	r := &running{t: m.t, cmd: m.command("up", "--json", "--listen", "127.0.0.1:0", "--console", "127.0.0.1:0"), log: new(lockedBuffer)}
 	r.cmd.Env = append(r.cmd.Env, env...)
 	r.cmd.Stderr = r.log
 	out, err := r.cmd.StdoutPipe()

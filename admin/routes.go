@@ -40,6 +40,8 @@ func (a *api) routes() []route {
 		{"POST /seal/rotate", a.rotateSeal},
 
 		{"GET /upstreams", a.upstreams},
+		{"GET /upstreams/{name}/clients", a.clients},
+		{"GET /spend", a.spend},
 		{"GET /prices", a.prices},
 	}
 }
@@ -54,6 +56,7 @@ func (a *api) ownRoutes() map[string]http.HandlerFunc {
 		"DELETE /lockdown":   a.liftLockdown,
 		"GET /lockdown":      a.showLockdown,
 		"GET /stats":         a.stats,
+		"POST /console/link": a.consoleLink,
 	}
 }
 

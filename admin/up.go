@@ -26,6 +26,7 @@ import (
 type upOptions struct {
 	*common
 	listen    string
+	console   string
 	data      string
 	publicURL string
 	print     bool
@@ -36,6 +37,9 @@ type upOptions struct {
 // `up` sets it for its own process; it opens nothing.
 const echoVariable = "TILL_ECHO_CREDENTIAL"
 
+// defaultConsole is where the dashboard is, unless that is taken.
+const defaultConsole = "127.0.0.1:8081"
+
 func upCommand(f *common) *cobra.Command {
 	o := &upOptions{common: f}
 	cmd := &cobra.Command{
@@ -43,8 +47,10 @@ func upCommand(f *common) *cobra.Command {
 		Short: "Starts a server with everything it needs",
 		Long: `Starts Caddy with till: a store and a seal key in the data directory, an
 upstream for every provider whose key is in the environment, the proxy on
-127.0.0.1:8080 and the management API on a unix socket in the data directory.
-When there is no live key it mints one with 5 activations, to be tried at once.
+127.0.0.1:8080, the dashboard on 127.0.0.1:8081 and the management API on a unix
+socket in the data directory. It prints a link that signs in to the dashboard
+once and, when there is no live key, mints one with 5 activations, to be tried
+at once.
 
 When no provider's key is in the environment it serves an offline upstream
 that echoes what it is told.
@@ -57,6 +63,7 @@ It runs until it is interrupted. Keys and counts stay in the data directory.`,
 		RunE: func(cmd *cobra.Command, _ []string) error { return o.run(cmd) },
 	}
 	cmd.Flags().StringVar(&o.listen, "listen", "127.0.0.1:8080", "address to serve keys on")
+	cmd.Flags().StringVar(&o.console, "console", defaultConsole, "address of the dashboard, on loopback; off: none")
 	cmd.Flags().StringVar(&o.data, "data", "", "data directory (default: $TILL_DATA, or till in Caddy's)")
 	cmd.Flags().StringVar(&o.publicURL, "public-url", "", "address that clients use (default: that of --listen)")
 	cmd.Flags().BoolVar(&o.print, "print-config", false, "print the Caddyfile and exit")
@@ -73,7 +80,10 @@ func (o *upOptions) run(cmd *cobra.Command) error {
 		return err
 	}
 	upstreams, notes := found(os.Getenv)
-	config, err := o.config(dir, o.listen, upstreams)
+	if o.console == "off" {
+		o.console = ""
+	}
+	config, err := o.config(dir, o.listen, o.console, upstreams)
 	if err != nil {
 		return err
 	}
@@ -85,11 +95,23 @@ func (o *upOptions) run(cmd *cobra.Command) error {
 	if answers("unix", socket) {
 		return upAlready(cmd.Context(), socket)
 	}
-	listen, err := free(o.listen)
+	listen, err := free("listen", o.listen)
 	if err != nil {
 		return err
 	}
-	if config, err = o.config(dir, listen, upstreams); err != nil {
+	if o.console != "" {
+		console, err := free("console", o.console)
+		if err != nil && !cmd.Flags().Changed("console") {
+			// Whoever asked for nothing in particular gets another port.
+			notes = append(notes, defaultConsole+" is taken, so the dashboard has another port.")
+			console, err = free("console", "127.0.0.1:0")
+		}
+		if err != nil {
+			return err
+		}
+		o.console = console
+	}
+	if config, err = o.config(dir, listen, o.console, upstreams); err != nil {
 		return err
 	}
 	if err := os.MkdirAll(dir, 0o700); err != nil {
@@ -116,7 +138,7 @@ func (o *upOptions) run(cmd *cobra.Command) error {
 		}
 		return fmt.Errorf("starting: %w", err)
 	}
-	g, err := greet(cmd.Context(), socket, dir, upstreams)
+	g, err := greet(cmd.Context(), socket, dir, o.console != "", upstreams)
 	if err == nil {
 		g.Notes = append(g.Notes, notes...)
 		err = g.print(cmd.OutOrStdout(), o.json)
@@ -157,10 +179,10 @@ func upAlready(ctx context.Context, socket string) error {
 
 // free finds out whether the address can be listened on, and which port that
 // is when any will do. Caddy itself would share the port with whoever has it.
-func free(address string) (string, error) {
+func free(flag, address string) (string, error) {
 	l, err := net.Listen("tcp", address)
 	if err != nil {
-		return "", fmt.Errorf("%s cannot be served (%w); name another address with --listen", address, err)
+		return "", fmt.Errorf("%s cannot be served (%w); name another address with --%s", address, err, flag)
 	}
 	host, _, err := net.SplitHostPort(address)
 	if err != nil {

@@ -78,13 +78,17 @@ func TestUpConfig(t *testing.T) {
 				"http://:9000 {\n\tbind ::\n", "storage file_system /srv/till/caddy\n", "level INFO\n"},
 			[]string{"echo", "level WARN"},
 		},
+		"with a dashboard": {
+			upOptions{console: "127.0.0.1:8081"}, "/srv/till", "127.0.0.1:8080", nil,
+			[]string{"console_url http://127.0.0.1:8081\n", "http://:8081 {\n\tbind 127.0.0.1\n\ttill_console\n}"}, nil,
+		},
 		"on all interfaces": {
 			upOptions{}, "/srv/till", ":9000", nil,
 			[]string{"bind 0.0.0.0\n", "public_url http://localhost:9000\n"}, nil,
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
-			text, err := test.o.config(test.dir, test.listen, test.upstreams)
+			text, err := test.o.config(test.dir, test.listen, test.o.console, test.upstreams)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -105,20 +109,22 @@ func TestUpConfig(t *testing.T) {
 func TestUpConfigRefuses(t *testing.T) {
 	t.Parallel()
 	long := "/" + strings.Repeat("x", maxSocketPath)
-	for name, test := range map[string]struct{ dir, listen, public, message string }{
-		"no port":                          {"/d", "127.0.0.1", "", "--listen must be host:port"},
-		"a host with a brace":              {"/d", "{env.X}:80", "", "--listen must be host:port"},
-		"a directory with a space":         {"/my data", "127.0.0.1:80", "", "--data"},
-		"a directory with a bar":           {"/my|data", "127.0.0.1:80", "", "--data"},
-		"a directory with a placeholder":   {"/{env.X}", "127.0.0.1:80", "", "--data"},
-		"a path too long for a socket":     {long, "127.0.0.1:80", "", "name a shorter directory with --data"},
-		"a public address without a host":  {"/d", "127.0.0.1:80", "agents.example.com", "--public-url"},
-		"a public address with a new line": {"/d", "127.0.0.1:80", "http://x/\n\tupstream", "--public-url"},
+	for name, test := range map[string]struct{ dir, listen, public, message, console string }{
+		"no port":                          {"/d", "127.0.0.1", "", "--listen must be host:port", ""},
+		"a host with a brace":              {"/d", "{env.X}:80", "", "--listen must be host:port", ""},
+		"a directory with a space":         {"/my data", "127.0.0.1:80", "", "--data", ""},
+		"a directory with a bar":           {"/my|data", "127.0.0.1:80", "", "--data", ""},
+		"a directory with a placeholder":   {"/{env.X}", "127.0.0.1:80", "", "--data", ""},
+		"a path too long for a socket":     {long, "127.0.0.1:80", "", "name a shorter directory with --data", ""},
+		"a public address without a host":  {"/d", "127.0.0.1:80", "agents.example.com", "--public-url", ""},
+		"a public address with a new line": {"/d", "127.0.0.1:80", "http://x/\n\tupstream", "--public-url", ""},
+		"a dashboard beyond this machine":  {"/d", "127.0.0.1:80", "", "--console must be an address of this machine alone", "0.0.0.0:8081"},
+		"a dashboard without a port":       {"/d", "127.0.0.1:80", "", "--console", "127.0.0.1"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			o := upOptions{publicURL: test.public}
-			_, err := o.config(test.dir, test.listen, nil)
+			_, err := o.config(test.dir, test.listen, test.console, nil)
 			if err == nil || !strings.Contains(err.Error(), test.message) {
 				t.Errorf("got %v, want %q", err, test.message)
 			}

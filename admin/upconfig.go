@@ -52,6 +52,9 @@ var upConfig = template.Must(template.New("Caddyfile").Parse(`{
 		store badger {{.Data}}
 		seal_key_file {{.SealKey}}
 		public_url {{.Public}}
+{{- if .Console}}
+		console_url http://{{.Console}}
+{{- end}}
 {{- range .Upstreams}}
 		upstream {{.Name}} {{.Preset}} {
 {{- if .To}}
@@ -67,6 +70,13 @@ http://:{{.Port}} {
 	bind {{.Host}}
 	till
 }
+{{- if .Console}}
+
+http://:{{.ConsolePort}} {
+	bind {{.ConsoleHost}}
+	till_console
+}
+{{- end}}
 {{- if .Echo}}
 
 http://localhost {
@@ -77,7 +87,7 @@ http://localhost {
 `))
 
 // upLoggers are the names under which till's modules log.
-const upLoggers = "till http.handlers.till http.reverse_proxy.transport.till admin.api.till"
+const upLoggers = "till http.handlers.till http.handlers.till_console http.reverse_proxy.transport.till admin.api.till"
 
 type upUpstream struct{ Name, Preset, To, Variable string }
 
@@ -124,10 +134,14 @@ func elsewhere(p *upstream.Preset, keyName string, getenv func(string) string) (
 }
 
 // config is the Caddyfile for these options.
-func (o *upOptions) config(dir, listen string, upstreams []upUpstream) (string, error) {
+func (o *upOptions) config(dir, listen, console string, upstreams []upUpstream) (string, error) {
 	host, port, err := net.SplitHostPort(listen)
 	if err != nil || port == "" || !plain(host) || !plain(port) {
 		return "", usage("--listen must be host:port, got %q", listen)
+	}
+	consoleHost, consolePort, err := consoleAt(console)
+	if err != nil {
+		return "", err
 	}
 	if !plain(dir) {
 		return "", usage("the data directory %q holds characters that a Caddyfile gives a meaning; name another with --data", dir)
@@ -149,12 +163,14 @@ func (o *upOptions) config(dir, listen string, upstreams []upUpstream) (string, 
 	}
 	data := struct {
 		Socket, Grace, Storage, Loggers, Data, SealKey, Public, Port, Host, Echo string
+		Console, ConsoleHost, ConsolePort                                        string
 		Verbose                                                                  bool
 		Upstreams                                                                []upUpstream
 	}{
 		Socket: "unix/" + socket + "|0600", Grace: gracePeriod, Loggers: upLoggers, Verbose: o.verbose,
 		Data: dir, SealKey: filepath.Join(dir, "seal.key"), Public: public,
 		Port: port, Host: cmp.Or(host, "0.0.0.0"), Upstreams: upstreams,
+		Console: console, ConsoleHost: consoleHost, ConsolePort: consolePort,
 	}
 	if dir != filepath.Join(caddy.AppDataDir(), "till") {
 		// A directory of its own holds everything, Caddy's files too.
@@ -168,6 +184,19 @@ func (o *upOptions) config(dir, listen string, upstreams []upUpstream) (string, 
 	var b strings.Builder
 	err = upConfig.Execute(&b, data)
 	return b.String(), err
+}
+
+// consoleAt splits the console's address, which is empty when there is none.
+// People sign in over loopback only: this is plain HTTP.
+func consoleAt(address string) (host, port string, err error) {
+	if address == "" {
+		return "", "", nil
+	}
+	host, port, err = net.SplitHostPort(address)
+	if ip := net.ParseIP(host); err != nil || port == "" || !plain(port) || host != "localhost" && (ip == nil || !ip.IsLoopback()) {
+		return "", "", usage("--console must be an address of this machine alone, such as 127.0.0.1:8081, or off; got %q. To reach it from elsewhere serve till_console over HTTPS, see docs/console.md", address)
+	}
+	return host, port, nil
 }
 
 // plain reports whether a text is one word in a Caddyfile, and nothing else.

@@ -20,13 +20,16 @@ type greeting struct {
 	Address   string         `json:"address"` // of the management API
 	Data      string         `json:"data"`
 	Upstreams []UpstreamInfo `json:"upstreams"`
+	// Console is a link that signs in to the dashboard, once.
+	Console *link `json:"console,omitempty"`
 	// Key is the first key, when there was no live one.
 	Key   *minted  `json:"key,omitempty"`
 	Notes []string `json:"notes,omitempty"`
 }
 
-// greet mints the first key, when none of the upstreams has a live one.
-func greet(ctx context.Context, socket, dir string, upstreams []upUpstream) (*greeting, error) {
+// greet mints the first key, when none of the upstreams has a live one, and a
+// link to the dashboard, when there is one.
+func greet(ctx context.Context, socket, dir string, console bool, upstreams []upUpstream) (*greeting, error) {
 	c, err := newClient("unix/" + socket)
 	if err != nil {
 		return nil, err
@@ -36,6 +39,12 @@ func greet(ctx context.Context, socket, dir string, upstreams []upUpstream) (*gr
 		return nil, err
 	}
 	g := &greeting{BaseURL: all.BaseURL, Address: "unix/" + socket, Data: dir, Upstreams: all.Upstreams}
+	if console {
+		g.Console = new(link)
+		if err := c.call(ctx, "POST", "/console/link", nil, g.Console); err != nil {
+			return nil, err
+		}
+	}
 	for _, u := range all.Upstreams {
 		live, _, err := c.all(ctx, url.Values{"status": {"active"}, "upstream": {u.Name}}, 1)
 		if err != nil {
@@ -73,6 +82,9 @@ func (g *greeting) print(w io.Writer, asJSON bool) error {
 		b.WriteString("\nNo provider's key is in the environment, so this is the offline upstream echo:\n" +
 			"it answers what it is told, in OpenAI's shape. With OPENAI_API_KEY,\n" +
 			"ANTHROPIC_API_KEY or another set, the real one is served.\n")
+	}
+	if g.Console != nil {
+		fmt.Fprintf(&b, "\nThe dashboard, signed in once and within ten minutes:\n\n  %s\n", g.Console.URL)
 	}
 	for _, note := range g.Notes {
 		b.WriteByte('\n')

@@ -12,6 +12,7 @@ import (
 	"regexp"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -78,6 +79,14 @@ func (b backend) Limiter() (*limiter.Limiter, error) {
 func (b backend) UpstreamInfos() []UpstreamInfo { return b.w.upstreams }
 func (b backend) BaseURL() string               { return b.w.base }
 func (b backend) Lockdown() *limiter.Lockdown   { return b.w.lockdown }
+
+// SignInLink stands for the console's, which the browser tests drive.
+func (b backend) SignInLink(limiter.Caller) (SignInLink, error) {
+	if b.w.base == "" {
+		return SignInLink{}, ErrNoConsole
+	}
+	return SignInLink{URL: token.NewSecret("http://127.0.0.1:8081/till/#signin=secret"), ExpiresAt: time.Now().Add(time.Minute)}, nil
+}
 
 // Forfeit stands for the engine's, which the tests of the root drive.
 func (b backend) Forfeit(limiter.Caller) (limiter.Repaired, error) {

@@ -422,7 +422,7 @@ func TestUpServesAnEchoThatCanBeTriedAtOnce(t *testing.T) {
 		return string(out), err
 	}
 	var out syncBuffer
-	up := exec.Command(caddyBinary, "till", "up", "--listen", freePort(t))
+	up := exec.Command(caddyBinary, "till", "up", "--listen", freePort(t), "--console", freePort(t))
 	endWithTests(up)
 	up.Env, up.Stdout, up.Stderr = env, &out, &out
 	if err := up.Start(); err != nil {

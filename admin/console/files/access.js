@@ -1,0 +1,52 @@
+// Access: roles, and the admin tokens that have them.
+import * as api from './api.js';
+import { ask, field, h, heading, problem, put, say, time } from './dom.js';
+import { showSecret } from './clients.js';
+
+const write = (v) => (Array.isArray(v) ? v.join(', ') : v && typeof v === 'object' ? Object.entries(v).map(([k, w]) => `${k.replaceAll('_', ' ')} ${write(w)}`).join(', ') : String(v));
+
+function roleCard(r) {
+  const skip = new Set(['name', 'permissions', 'sees']);
+  return h('section', { class: 'card' }, h('h2', {}, r.name), h('dl', { class: 'facts' }, [['May', (r.permissions || []).join(', ') || 'nothing'], ['Sees', r.sees === 'all' ? 'every key' : r.sees === 'role' ? 'keys of the role' : 'keys it minted'],
+    ...Object.entries(r).filter(([k, v]) => !skip.has(k) && v !== null && v !== '' && !(Array.isArray(v) && v.length === 0)).map(([k, v]) => [k.replaceAll('_', ' '), write(v)])].map(([k, v]) => [h('dt', {}, k), h('dd', {}, v)])));
+}
+
+export async function accessPage({ main, signal, me, may }) {
+  const roles = h('div', {}, h('p', { class: 'hint' }, 'Reading the roles…')), tokens = h('div', {}, h('p', { class: 'hint' }, 'Reading the tokens…')), fresh = h('div', {});
+  let names = [];
+  put(main, heading('Access', may('tokens:manage') && h('button', { type: 'button', class: 'primary', onclick: () => make() }, 'Make a token')),
+    h('p', { class: 'faint' }, 'You are ', h('strong', {}, me.name), ', with ', me.role === '*' ? 'the operator’s rights: everything.' : `role ${me.role}: ${me.permissions.join(', ') || 'no permissions'}.`), fresh,
+    h('h2', { class: 'apart' }, 'Admin tokens'), tokens, h('h2', { class: 'apart' }, 'Roles'), roles);
+
+  async function make() {
+    const name = h('input', { type: 'text', required: true, maxlength: 200, autocomplete: 'off' }), expires = h('input', { type: 'text', value: '30d' });
+    const role = h('select', {}, names.map((n) => h('option', { value: n }, n)));
+    const answer = await ask({
+      title: 'Make an admin token', button: 'Make it', busy: 'Making it…',
+      body: [h('p', { class: 'hint' }, 'For a person or a program that mints and manages keys. A role can be given only when its rights and ceilings are within your own.'), field('Whose it is', 'Stands in the audit log as who did it.', name), field('Role', 'What it may do.', role), field('Ends after', 'As 24h or 30d.', expires)],
+      act: () => api.post('tokens', { name: name.value.trim(), role: role.value, ...(expires.value.trim() ? { expires_in: expires.value.trim() } : {}) }),
+    });
+    if (!answer) return;
+    put(fresh, h('section', { class: 'card' }, h('h2', {}, `The token of ${answer.done.name}`), showSecret(answer.done.token)));
+    await list();
+  }
+  async function revoke(t) {
+    const answer = await ask({ title: `Revoke the token of ${t.name}?`, button: 'Revoke', busy: 'Revoking…', danger: true, body: h('p', {}, 'Whoever has it is signed out and can do nothing any more. Keys it minted go on.'), act: () => api.post(`tokens/${t.id}/revoke`) });
+    if (answer) { say(`The token of ${t.name} is revoked.`); await list(); }
+  }
+  const part = async (el, load) => { try { put(el, await load()); } catch (e) { if (e.name !== 'AbortError') put(el, e.status === 403 || e.missing ? h('p', { class: 'hint' }, e.sentence) : problem(e)); } };
+  const list = () => part(tokens, async () => {
+    const all = (await api.get('tokens', null, signal)).tokens || [];
+    if (all.length === 0) return h('p', { class: 'hint' }, 'None yet. With a token, a person signs in here and a program calls the management API, each with a role’s rights and no more. On the server: caddy till token create');
+    return h('div', { class: 'scroll' }, h('table', { class: 'sheet' }, h('thead', {}, h('tr', {}, ['Name', 'Role', 'Made', 'Expires', 'Last use', ''].map((t) => h('th', { scope: 'col' }, t || h('span', { class: 'hidden' }, 'Act'))))),
+      h('tbody', {}, all.map((t) => h('tr', {}, h('th', { scope: 'row' }, t.name || t.id), h('td', {}, t.role), h('td', {}, time(t.created_at)), h('td', {}, time(t.expires_at)), h('td', {}, time(t.last_used_at)),
+        h('td', {}, t.revoked_at || t.status === 'revoked' || t.status === 'expired' ? h('span', { class: 'badge' }, t.status || 'revoked') : may('tokens:manage') && h('button', { type: 'button', class: 'small quiet danger-text', onclick: () => revoke(t) }, 'Revoke')))))));
+  });
+  list();
+  await part(roles, async () => {
+    const all = (await api.get('roles', null, signal)).roles || [];
+    names = all.map((r) => r.name);
+    if (all.length === 0) return h('p', { class: 'hint' }, 'None is configured. A role is a set of permissions and ceilings for those who mint keys: declare one in the global till block with “role researcher { … }”.');
+    return h('div', { class: 'cards' }, all.map(roleCard));
+  });
+}

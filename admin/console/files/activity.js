@@ -1,0 +1,55 @@
+// Activity: what happens now, and what was done and by whom.
+import * as api from './api.js';
+import { empty, h, heading, problem, put, time } from './dom.js';
+import { reason } from './text.js';
+import { entries } from './audit.js';
+
+const MOST = 200;
+const names = {
+  key_created: 'minted', key_threshold: 'reached a threshold', key_exhausted: 'is exhausted', key_expired: 'expired', key_revoked: 'was revoked', key_suspended: 'was suspended',
+  key_stale: 'is stale', key_leaked: 'leaked', key_after_death: 'was used although it is dead', token_created: 'admin token made', lockdown: 'lockdown',
+};
+
+function line(name, e) {
+  const d = e.data || e, id = d.key_id || d.key, of = d.limit_of || d.kind;
+  const more = [d.percent && `${d.percent} % of ${String(of || 'a limit').replace('_usd', '').replaceAll('_', ' ')}`, d.code && reason(d.code), d.reason && d.reason !== d.code && d.reason, d.by && `by ${d.by}`, d.upstream && `for ${d.upstream}`].filter(Boolean);
+  return h('li', {}, time(d.time || e.timestamp || new Date().toISOString()), h('span', {}, id && [h('a', { href: '#/keys/' + id }, d.key_name || id), ' '], h('strong', {}, names[name] || name.replaceAll('_', ' '))), more.length > 0 && h('span', { class: 'detail' }, more.join(' · ')));
+}
+
+export async function activityPage({ main, signal, q, go }) {
+  const live = h('ol', { class: 'log', 'aria-live': 'off' }), state = h('p', { class: 'hint', role: 'status' }, 'Connecting…'), log = h('div', {}, h('p', { class: 'hint' }, 'Reading the audit log…'));
+  const actor = h('input', { type: 'text', id: 'actor', value: q.actor || '', autocomplete: 'off' }), action = h('input', { type: 'text', id: 'action', value: q.action || '', autocomplete: 'off', placeholder: 'key.revoke' });
+  const chain = h('p', { class: 'hint', role: 'status' });
+  const verify = async () => {
+    put(chain, 'Checking every entry…');
+    try { const a = await api.get('audit/verify', null, signal); put(chain, a.ok ? `The chain is whole: ${a.entries} entries, head ${a.head}.` : `The chain is broken at entry ${a.bad ?? a.seq}.`); } catch (e) { put(chain, e.sentence || e.message); }
+  };
+  put(main, heading('Activity'), h('div', { class: 'two' },
+    h('section', { class: 'card' }, h('h2', {}, 'Happening now'), state, live),
+    h('section', { class: 'card' }, h('h2', {}, 'Audit log'), h('p', { class: 'hint' }, 'Every administrative act and every key’s end, in a chain of hashes. ', h('button', { type: 'button', class: 'small quiet', onclick: verify }, 'Verify the chain')), chain,
+      h('form', { class: 'controls', onsubmit: (e) => { e.preventDefault(); go('activity', { actor: actor.value.trim(), action: action.value.trim() }); } },
+        h('div', { class: 'control' }, h('label', { for: 'actor' }, 'By'), actor), h('div', { class: 'control' }, h('label', { for: 'action' }, 'Act'), action), h('button', { type: 'submit', class: 'small' }, 'Filter')), log)));
+  watch(signal, live, state);
+  try { put(log, entries((await api.get('audit', { actor: q.actor, action: q.action, limit: 100 }, signal)).entries, 'Nothing was done yet.', true)); } catch (e) {
+    if (e.name !== 'AbortError') put(log, e.status === 403 || e.missing ? h('p', { class: 'hint' }, e.sentence) : problem(e));
+  }
+}
+
+// watch follows the server's events and connects again when it must.
+async function watch(signal, live, state) {
+  for (let wait = 1; !signal.aborted; wait = Math.min(wait * 2, 30)) {
+    try {
+      await api.events(signal, (name, e) => {
+        live.prepend(line(name, e));
+        while (live.children.length > MOST) live.lastChild.remove();
+        put(state);
+      }, () => { wait = 1; put(state, live.children.length ? '' : 'Nothing yet. Mints, thresholds, ends and revocations appear here as they happen.'); });
+    } catch (e) {
+      if (e.name === 'AbortError') return;
+      if (e.status === 403 || e.missing || e.status === 401) { put(state, e.sentence); return; }
+    }
+    if (signal.aborted) return;
+    put(state, 'The connection is gone; trying again…');
+    await new Promise((resolve) => { const t = setTimeout(resolve, wait * 1000); signal.addEventListener('abort', () => { clearTimeout(t); resolve(); }); });
+  }
+}

@@ -1,0 +1,96 @@
+// Calls to the server. The session's cookie opens nothing without the proof
+// that only pages of this origin can read.
+const PROOF = 'till-proof';
+let proof = localStorage.getItem(PROOF) || '';
+
+// Failure is an answer that is no success. Its sentence says what to do.
+export class Failure extends Error {
+  constructor(status, code, message) {
+    super(message);
+    this.name = 'Failure';
+    this.status = status;
+    this.code = code;
+  }
+  get sentence() {
+    const text = this.message ? this.message[0].toUpperCase() + this.message.slice(1).replace(/\.?$/, '.') : '';
+    if (this.status === 403) return 'Not permitted for you. ' + text;
+    if (this.missing) return 'This server does not offer this.';
+    return text;
+  }
+  // missing says that the server has no such call, as one of another version.
+  get missing() { return (this.status === 404 && this.message.startsWith('there is nothing at ')) || this.status === 405; }
+}
+
+async function send(method, url, { body, signal, headers } = {}) {
+  let answer;
+  try {
+    answer = await fetch(url, {
+      method, signal, cache: 'no-store', redirect: 'error', credentials: 'same-origin',
+      headers: { 'Till-Proof': proof, ...(body === undefined ? {} : { 'Content-Type': 'application/json' }), ...headers },
+      body: body === undefined ? undefined : JSON.stringify(body),
+    });
+  } catch (e) {
+    if (e.name === 'AbortError') throw e;
+    throw new Failure(0, 'unreachable', 'the server cannot be reached: is it running');
+  }
+  if (answer.ok) return answer;
+  let error = {};
+  try { error = (await answer.json()).error || {}; } catch { /* it is not from till: the status says it all */ }
+  if (answer.status === 401 && !url.endsWith('/session')) document.dispatchEvent(new Event('signedout'));
+  throw new Failure(answer.status, error.code || '', error.message || 'the server answered ' + answer.status);
+}
+
+const json = async (answer) => (answer.status === 204 ? null : answer.json());
+const query = (q) => {
+  const set = Object.entries(q || {}).filter(([, v]) => v !== undefined && v !== '' && v !== null);
+  return set.length ? '?' + new URLSearchParams(set) : '';
+};
+
+const base = '/till/api/';
+export const get = async (path, q, signal) => json(await send('GET', base + path + query(q), { signal }));
+export const post = async (path, body, options) => json(await send('POST', base + path, { body: body || {}, ...options }));
+export const patch = async (path, body, version) => json(await send('PATCH', base + path, { body, headers: version ? { 'If-Match': `"${version}"` } : {} }));
+export const remove = async (path, signal) => json(await send('DELETE', base + path, { signal }));
+
+const session = '/till/session';
+// whoami is null when nobody is signed in.
+export const whoami = async () => json(await send('GET', session));
+export async function signIn(shown) {
+  const me = await json(await send('POST', session, { body: shown }));
+  proof = me.proof;
+  delete me.proof;
+  localStorage.setItem(PROOF, proof);
+  return me;
+}
+export async function signOut() {
+  await send('DELETE', session);
+  forget();
+}
+export function forget() {
+  proof = '';
+  localStorage.removeItem(PROOF);
+}
+// Another tab has signed in or out.
+addEventListener('storage', (e) => { if (e.key === PROOF) proof = e.newValue || ''; });
+
+// events reads the server's events until signal ends; each is given to f.
+export async function events(signal, f, opened) {
+  const answer = await send('GET', base + 'events', { signal, headers: { Accept: 'text/event-stream' } });
+  if (opened) opened();
+  const reader = answer.body.pipeThrough(new TextDecoderStream()).getReader();
+  let text = '';
+  for (;;) {
+    const { value, done } = await reader.read();
+    if (done) return;
+    text += value.replaceAll('\r', '');
+    for (let end; (end = text.indexOf('\n\n')) >= 0; text = text.slice(end + 2)) {
+      const event = { name: 'message', data: '' };
+      for (const line of text.slice(0, end).split('\n')) {
+        if (line.startsWith('event:')) event.name = line.slice(6).trim();
+        if (line.startsWith('data:')) event.data += line.slice(5).trim();
+        if (line.startsWith('id:')) event.id = line.slice(3).trim();
+      }
+      if (event.data) try { f(event.name, JSON.parse(event.data), event.id); } catch { /* not for us */ }
+    }
+  }
+}

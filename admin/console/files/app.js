@@ -1,0 +1,194 @@
+// The frame around the pages: who is signed in, where one is, and whether the
+// server is in order.
+import * as api from './api.js';
+import { ask, every, field, h, problem, put, say, time } from './dom.js';
+import { keysPage } from './keys.js';
+
+// Pages that are not the first are loaded when they are opened.
+const pages = [
+  [/^keys$/, async () => keysPage],
+  [/^keys\/(key_\w+)$/, async () => (await import('./key.js')).keyPage],
+  [/^mint$/, async () => (await import('./mint.js')).mintPage],
+  [/^estate$/, async () => (await import('./estate.js')).estatePage],
+  [/^activity$/, async () => (await import('./activity.js')).activityPage],
+  [/^access$/, async () => (await import('./access.js')).accessPage],
+];
+
+const main = document.getElementById('main');
+const top = document.getElementById('top');
+const notice = document.getElementById('notice');
+let me = null;
+let leave = new AbortController();
+
+// may reports whether the caller's role has a permission.
+const may = (p) => me.permissions.includes('*') || me.permissions.includes(p);
+
+// go opens a page: go('keys', {status: 'active'}).
+export function go(path, q) {
+  const set = Object.entries(q || {}).filter(([, v]) => v);
+  location.hash = '#/' + path + (set.length ? '?' + new URLSearchParams(set) : '');
+}
+
+async function open() {
+  if (!me) return;
+  leave.abort();
+  leave = new AbortController();
+  const { signal } = leave;
+  let [path, text = ''] = location.hash.replace(/^#\/?/, '').split('?');
+  path = decodeURI(path) || 'keys';
+  for (const a of top.querySelectorAll('nav a')) {
+    if (path.split('/')[0] === a.dataset.page) a.setAttribute('aria-current', 'page'); else a.removeAttribute('aria-current');
+  }
+  for (const [pattern, load] of pages) {
+    const match = pattern.exec(path);
+    if (!match) continue;
+    try {
+      const page = await load();
+      if (!signal.aborted) await page({ main, signal, me, may, go, id: match[1], q: Object.fromEntries(new URLSearchParams(text)) });
+    } catch (e) {
+      if (e.name !== 'AbortError' && !signal.aborted) put(main, problem(e, open));
+    }
+    if (!signal.aborted) arrived();
+    return;
+  }
+  put(main, h('h1', { tabindex: '-1' }, 'There is no such page'), h('p', {}, h('a', { href: '#/keys' }, 'All keys')));
+  arrived();
+}
+
+let first = true;
+
+// arrived tells screen readers and the tab where one is.
+function arrived() {
+  const title = main.querySelector('h1');
+  document.title = (title ? title.textContent + ' · ' : '') + 'till';
+  if (!first && title && !main.contains(document.activeElement)) title.focus();
+  first = false;
+}
+
+function frame() {
+  const link = (page, name) => h('a', { href: '#/' + page, 'data-page': page }, name);
+  top.hidden = false;
+  put(top, h('a', { class: 'brand', href: '#/keys', 'aria-label': 'till, all keys' }, h('img', { src: '/till/assets/icon.svg', alt: '', width: 24, height: 24 }), 'till'),
+    h('nav', { 'aria-label': 'Main' }, link('keys', 'Keys'), link('estate', 'Estate'), link('activity', 'Activity'), link('access', 'Access')),
+    h('div', { class: 'who' },
+      h('span', { class: 'faint name', title: 'Role ' + me.role }, me.name),
+      may('*') && h('button', { type: 'button', class: 'small danger-text', id: 'lock', onclick: lock }, 'Lock down'),
+      h('button', { type: 'button', class: 'small quiet', onclick: signOut }, 'Sign out')));
+}
+
+// watch shows what every page has to show: a lockdown, and a store that does
+// not answer as it should.
+async function watch() {
+  let locked = null, closed = '';
+  const { signal } = framed;
+  try { locked = await api.get('lockdown', null, signal); } catch (e) { if (e.name === 'AbortError') return; }
+  try { closed = (await api.get('stats', null, signal)).store_failure; } catch (e) {
+    if (e.name === 'AbortError') return;
+    if (e.status !== 503 && e.status !== 0) throw e;
+    closed = e.sentence;
+  }
+  if (signal.aborted) return;
+  if (locked && !locked.locked_down) locked = null;
+  const lockButton = document.getElementById('lock');
+  if (lockButton) lockButton.hidden = Boolean(locked);
+  const key = JSON.stringify([locked, closed]);
+  if (notice.dataset.key === key) return;
+  notice.dataset.key = key;
+  put(notice,
+    locked && h('div', { class: 'banner bad', role: 'alert' }, h('p', {}, h('strong', {}, 'Locked down'), locked.since ? [' ', time(locked.since)] : '', locked.by && ` by ${locked.by}`, '. Every key is refused',
+      locked.reason ? ': ' + locked.reason : '', '.'), may('*') && h('button', { type: 'button', class: 'small', onclick: unlock }, 'Lift the lockdown')),
+    closed && h('div', { class: 'banner bad', role: 'alert' }, h('p', {}, h('strong', {}, 'The store is closed, and every key is refused. '), closed)));
+}
+
+async function lock() {
+  const why = h('input', { type: 'text', maxlength: 200, autocomplete: 'off' });
+  const done = await ask({
+    title: 'Lock down every key?', button: 'Lock down', busy: 'Locking down…', danger: true,
+    body: [h('p', {}, 'Every key is refused at once and running streams are cut, also while the store is closed and over a restart, until the lockdown is lifted. No key is ended.'),
+      field('Reason', 'Stands in the audit log.', why)],
+    act: () => api.post('lockdown', { reason: why.value }),
+  });
+  if (done) { say('Locked down: every key is refused.'); await watch(); }
+}
+
+async function unlock() {
+  const done = await ask({
+    title: 'Lift the lockdown?', button: 'Lift the lockdown', busy: 'Lifting…',
+    body: h('p', {}, 'Keys work again as they did before, with what they had left.'),
+    act: () => api.remove('lockdown'),
+  });
+  if (done) { say('The lockdown is lifted.'); await watch(); }
+}
+
+async function signOut() {
+  try { await api.signOut(); } catch (e) { if (e.status !== 401) { say(e.sentence, true); return; } }
+  signInPage('You are signed out.');
+}
+
+function signInPage(note, bad) {
+  leave.abort();
+  me = null;
+  api.forget();
+  top.hidden = true;
+  put(notice);
+  delete notice.dataset.key;
+  const input = h('input', { type: 'password', autocomplete: 'off', spellcheck: 'false', required: true, placeholder: 'till_admin_…' });
+  const button = h('button', { type: 'submit', class: 'primary' }, 'Sign in');
+  const wrong = h('div', { 'aria-live': 'assertive' }, note && h('p', { class: bad ? 'problem' : 'hint' }, note));
+  const enter = async (event) => {
+    event.preventDefault();
+    if (button.disabled) return;
+    button.disabled = true;
+    put(button, 'Signing in…');
+    try { await begin(await api.signIn({ token: input.value.trim() })); } catch (e) {
+      put(wrong, problem(e));
+      button.disabled = false;
+      put(button, 'Sign in');
+      input.select();
+    }
+  };
+  put(main, h('div', { class: 'signin' }, h('img', { src: '/till/assets/icon.svg', alt: '', width: 48, height: 48 }),
+    h('h1', { tabindex: '-1' }, 'Sign in to till'),
+    h('form', { onsubmit: enter }, field('Admin token', 'An operator makes one with: caddy till token create', input), wrong, button),
+    h('p', { class: 'hint' }, 'On the server itself, ', h('code', {}, 'caddy till console'), ' prints a link that signs in once.')));
+  document.title = 'Sign in · till';
+  input.focus();
+}
+
+async function begin(who) {
+  me = who;
+  frame();
+  every(frameSignal(), 5000, watch);
+  watch().catch(() => { /* the page itself says what is wrong */ });
+  await open();
+}
+
+let framed = new AbortController();
+function frameSignal() {
+  framed.abort();
+  framed = new AbortController();
+  return framed.signal;
+}
+
+document.addEventListener('signedout', () => { if (me) signInPage('Your session is over: sign in again.'); });
+addEventListener('hashchange', () => { if (location.hash.startsWith('#signin=')) start(); else open(); });
+addEventListener('keydown', (e) => {
+  const search = main.querySelector('input[type=search]');
+  if (e.key === '/' && search && !/^(INPUT|TEXTAREA|SELECT)$/.test(document.activeElement.tagName) && !document.querySelector('dialog[open]')) {
+    e.preventDefault();
+    search.focus();
+  }
+});
+
+async function start() {
+  // A one-time link's secret stands in the fragment, which is sent nowhere; it
+  // leaves the address, and so the history, before it is used.
+  const link = /^#signin=([\w-]+)$/.exec(location.hash);
+  if (link) history.replaceState(null, '', location.pathname);
+  try {
+    const who = link ? await api.signIn({ link: link[1] }) : await api.whoami();
+    if (who) await begin(who); else signInPage();
+  } catch (e) { signInPage(e.sentence || String(e), true); }
+}
+
+start();

@@ -1,0 +1,133 @@
+// Elements, dialogs and the moments of time on the page. Nothing here makes
+// markup out of text: there is no way for a key's name to become any.
+import { exact, relative } from './text.js';
+
+const SVG = 'http://www.w3.org/2000/svg';
+
+function fill(el, attrs, kids) {
+  for (const [name, value] of Object.entries(attrs || {})) {
+    if (value === undefined || value === null || value === false) continue;
+    if (name.startsWith('on')) el.addEventListener(name.slice(2), value);
+    else if (name === 'style') for (const [p, v] of Object.entries(value)) el.style.setProperty(p, v);
+    else if (name in { value: 1, checked: 1, disabled: 1, indeterminate: 1 }) el[name] = value;
+    else el.setAttribute(name, value === true ? '' : value);
+  }
+  el.append(...kids.flat(Infinity).filter((k) => k !== null && k !== undefined && k !== false));
+  return el;
+}
+
+// h makes an element of HTML, s one of SVG.
+export const h = (tag, attrs, ...kids) => fill(document.createElement(tag), attrs, kids);
+export const s = (tag, attrs, ...kids) => fill(document.createElementNS(SVG, tag), attrs, kids);
+
+// put replaces what an element holds.
+export const put = (el, ...kids) => { el.replaceChildren(); return fill(el, null, kids); };
+
+// time is a moment: how long ago, with the exact one on hover.
+export function time(iso, none = 'never') {
+  if (!iso) return h('span', { class: 'faint' }, none);
+  return h('time', { datetime: iso, title: exact(iso) }, relative(iso));
+}
+
+setInterval(() => {
+  for (const el of document.querySelectorAll('time[datetime]')) {
+    const now = relative(el.dateTime);
+    if (el.textContent !== now) el.textContent = now;
+  }
+}, 5000);
+
+// every calls f now and then while the page can be seen, until signal ends.
+// What fails is tried again, more and more slowly.
+export function every(signal, ms, f) {
+  let timer, slow = 1;
+  const next = () => { clearTimeout(timer); if (!signal.aborted) timer = setTimeout(run, ms * slow); };
+  const run = async () => {
+    if (document.hidden) return next();
+    try { await f(); slow = 1; } catch (e) { if (e.name === 'AbortError') return; slow = Math.min(slow * 2, 8); }
+    next();
+  };
+  const seen = () => { if (!document.hidden) { slow = 1; clearTimeout(timer); run(); } };
+  document.addEventListener('visibilitychange', seen, { signal });
+  signal.addEventListener('abort', () => clearTimeout(timer));
+  next();
+}
+
+let quiet;
+
+// say tells what was done, also to screen readers.
+export function say(text, bad) {
+  const el = document.getElementById('said');
+  put(el, h('p', { class: bad ? 'bad' : '' }, text));
+  clearTimeout(quiet);
+  quiet = setTimeout(() => put(el), bad ? 12000 : 6000);
+}
+
+// problem is what could not be done, with what to do about it.
+export function problem(e, retry) {
+  return h('div', { class: 'problem', role: 'alert' }, h('p', {}, e.sentence || e.message || String(e)),
+    retry && h('button', { type: 'button', onclick: retry }, 'Try again'));
+}
+
+let serial = 0;
+export const uid = (prefix) => prefix + '-' + ++serial;
+
+// ask opens a dialog. act does what it is about: while it runs the dialog
+// waits, and when it fails the dialog says why and stays.
+export function ask({ title, body, button, danger, busy, act, ready }) {
+  return new Promise((resolve) => {
+    const id = uid('ask'), wrong = h('div', { 'aria-live': 'assertive' });
+    const go = h('button', { type: 'submit', class: danger ? 'danger' : 'primary' }, button);
+    const stop = h('button', { type: 'button', onclick: () => dialog.close() }, 'Cancel');
+    let answer;
+    const dialog = h('dialog', { 'aria-labelledby': id }, h('form', {
+      onsubmit: async (event) => {
+        event.preventDefault();
+        if (go.disabled) return;
+        go.disabled = stop.disabled = true;
+        put(go, busy || button + '…');
+        put(wrong);
+        try { answer = { done: await act() }; dialog.close(); } catch (e) {
+          put(wrong, problem(e));
+          go.disabled = stop.disabled = false;
+          put(go, button);
+        }
+      },
+    }, h('h2', { id }, title), h('div', { class: 'stack' }, body), wrong, h('div', { class: 'actions' }, stop, go)));
+    dialog.addEventListener('cancel', (event) => { if (stop.disabled) event.preventDefault(); });
+    dialog.addEventListener('close', () => { dialog.remove(); resolve(answer); });
+    if (ready) ready((ok) => { go.disabled = !ok; });
+    document.body.append(dialog);
+    dialog.showModal();
+  });
+}
+
+// field is a labelled input with what it means below it.
+export function field(label, hint, input, extra) {
+  const id = uid('f'), about = id + '-hint';
+  input.id = id;
+  if (hint) input.setAttribute('aria-describedby', about);
+  return h('div', { class: 'field' }, h('label', { for: id }, label), input, hint && h('p', { class: 'hint', id: about }, hint, extra));
+}
+
+// copier is a button that copies a text.
+export function copier(text, what) {
+  const b = h('button', { type: 'button', class: 'small', 'aria-label': 'Copy ' + what }, 'Copy');
+  b.addEventListener('click', async () => {
+    try {
+      await navigator.clipboard.writeText(text);
+      put(b, 'Copied');
+      say(what[0].toUpperCase() + what.slice(1) + ' copied.');
+    } catch { say('The browser does not let this page copy. Select the text instead.', true); }
+    setTimeout(() => put(b, 'Copy'), 2000);
+  });
+  return b;
+}
+
+// snippet is a text to copy.
+export const snippet = (text, what) => h('div', { class: 'snippet' }, h('pre', { tabindex: '0', 'aria-label': what }, text), copier(text, what));
+
+// empty teaches what would stand here.
+export const empty = (title, ...about) => h('div', { class: 'empty' }, h('h2', {}, title), about.map((a) => (typeof a === 'string' ? h('p', {}, a) : a)));
+
+// heading is a page's title, which takes the focus when the page is opened.
+export const heading = (title, ...actions) => h('div', { class: 'heading' }, h('h1', { tabindex: '-1' }, title), h('div', { class: 'actions' }, actions));

@@ -1,0 +1,90 @@
+// The estate: what should be mended, where the money goes, and whether the
+// server is in order.
+import * as api from './api.js';
+import { copier, every, h, heading, problem, put, time } from './dom.js';
+import { compact, count, plural, span, usd } from './text.js';
+import { shares } from './chart.js';
+
+const why = { unused: 'Not used lately', never_used: 'Never used', over_granted: 'Granted far more than it uses', expiring: 'Expires soon' };
+const OLD = 45 * 86400; // seconds after which prices are to be looked at
+
+async function part(el, load) {
+  try { put(el, await load()); } catch (e) { if (e.name !== 'AbortError') put(el, e.status === 403 || e.missing ? h('p', { class: 'hint' }, e.sentence) : problem(e)); }
+}
+
+function staleKeys(answer) {
+  const keys = answer.keys || [];
+  if (keys.length === 0) return h('p', { class: 'hint' }, 'Nothing to mend. Keys that nobody uses, that were never used, that expire soon or were granted far more than they need stand here, each with the command that mends it.');
+  const groups = Object.groupBy(keys, (k) => k.reason);
+  return h('div', { class: 'stack' }, Object.entries(groups).map(([reason, list]) => h('details', { open: true }, h('summary', {}, `${why[reason] || reason.replaceAll('_', ' ')} (${count(list.length)})`),
+    h('ul', { class: 'rows' }, list.slice(0, 50).map(({ key, detail, fix }) => h('li', {}, h('div', { class: 'line' }, h('a', { href: '#/keys/' + key.id }, key.name || key.id), key.owner && h('span', { class: 'hint' }, key.owner)),
+      h('span', { class: 'hint' }, detail), fix && h('div', { class: 'secret' }, h('code', {}, fix), copier(fix, 'the command'))))), list.length > 50 && h('p', { class: 'hint' }, `And ${count(list.length - 50)} more: caddy till stale`))));
+}
+
+// spending adds up what all keys used, part by part.
+async function spending(el, signal) {
+  const sums = { upstream: {}, owner: {}, model: {} };
+  let cursor, looked = 0;
+  do {
+    const answer = await api.get('spend', { cursor }, signal);
+    for (const by of Object.keys(sums)) {
+      for (const row of answer[by] || []) {
+        const sum = (sums[by][row.name] ??= { keys: 0, activations: 0, tokens: 0, nano: 0n });
+        sum.keys += row.keys;
+        sum.activations += row.activations;
+        sum.tokens += row.tokens;
+        sum.nano += nanos(row.spend_usd);
+      }
+    }
+    looked += answer.looked_at;
+    cursor = answer.next;
+    if (cursor) put(el, h('p', { class: 'hint' }, `Adding up: ${plural(looked, 'key')} so far…`));
+  } while (cursor);
+  const column = (by, title, none, unnamed) => {
+    const rows = Object.entries(sums[by]).map(([name, s]) => ({ ...s, name: name || unnamed })).filter((s) => s.activations > 0 || s.tokens > 0 || s.nano > 0n);
+    rows.sort((a, b) => (b.nano > a.nano ? 1 : b.nano < a.nano ? -1 : b.tokens - a.tokens || b.activations - a.activations));
+    return h('section', { class: 'card' }, h('h2', {}, title), rows.length === 0 ? h('p', { class: 'hint' }, none) : shares(rows.slice(0, 12).map((s) => ({
+      name: s.name, title: plural(s.keys, 'key'), value: s.nano > 0n ? Number(s.nano) / 1e9 : 0,
+      text: [s.nano > 0n && usd(nano(s.nano)), s.tokens > 0 && compact(s.tokens) + ' tokens', plural(s.activations, 'request')].filter(Boolean).join(' · '),
+    }))), rows.length > 12 && h('p', { class: 'hint' }, `And ${count(rows.length - 12)} more.`));
+  };
+  put(el, h('div', { class: 'cards' }, column('upstream', 'By upstream', 'Nothing was used yet. What keys use is added up here.', 'none'),
+    column('owner', 'By owner', 'Nothing was used yet. Say who owns a key when you mint it, and it is added up here.', 'without an owner'),
+    column('model', 'By model', 'Known for keys that may use a single model. Mint keys with one model each to see it here.', 'several models')),
+  h('p', { class: 'hint' }, `Over ${plural(looked, 'key')} that are listed; budgets that renew are counted with what came before.`));
+}
+
+// Sums of money are of whole nano-dollars, as in the store.
+function nanos(text) {
+  const [whole, part = ''] = text.split('.');
+  return BigInt(whole) * 1000000000n + BigInt(part.padEnd(9, '0'));
+}
+function nano(n) {
+  const text = n.toString().padStart(10, '0');
+  return `${text.slice(0, -9)}.${text.slice(-9)}`;
+}
+
+function health(stats, prices) {
+  const bad = stats.store_failure, off = stats.clock_off_seconds;
+  const age = prices && prices.as_of && (Date.now() - new Date(prices.as_of)) / 1000;
+  const card = (title, big, note, state) => h('section', { class: 'card' }, h('h2', {}, title), h('p', { class: 'big' }, big), h('p', { class: state === 'bad' ? 'danger-text' : 'hint' }, note));
+  return [
+    card('Store', bad ? 'Failed' : 'In order', bad || (off ? `The clock is off by ${span(Math.abs(off))}. If it is right now: caddy till repair --clock` : stats.forfeited_activations > 0 ? `${plural(stats.forfeited_activations, 'activation')} forfeited by crashes, at most` : 'Nothing was forfeited by crashes'), bad || off ? 'bad' : ''),
+    card('In flight', count(stats.holds || 0), 'requests running now'),
+    card('Used by all keys ever', usd(stats.used_spend_usd), `${compact(stats.used_activations || 0)} requests · ${compact(stats.used_tokens || 0)} tokens`),
+    prices && card('Prices', age ? span(age) + ' old' : 'built in', [prices.prices ? plural(prices.prices.length, 'price') + ' · ' : '', 'as of ', prices.as_of ? time(prices.as_of) : 'this version', age > OLD ? '. Vendors change prices: update till, or set “prices” in its configuration.' : ''], age > OLD ? 'bad' : ''),
+  ];
+}
+
+export async function estatePage({ main, signal }) {
+  const stale = h('div', {}, h('p', { class: 'hint' }, 'Looking for keys to mend…')), spend = h('div', {}, h('p', { class: 'hint' }, 'Adding up what keys used…')), well = h('div', { class: 'cards' });
+  put(main, heading('Estate'), h('p', { class: 'faint' }, 'What should be mended, where the money goes, and whether the server is in order.'), well,
+    h('section', { class: 'card' }, h('h2', {}, 'To mend'), stale), h('h2', { class: 'apart' }, 'Spend'), spend);
+  let prices;
+  api.get('prices', null, signal).then((p) => { prices = p; return refresh(); }).catch(() => { /* the rest is there */ });
+  const refresh = async () => put(well, health(await api.get('stats', null, signal), prices));
+  part(stale, async () => staleKeys(await api.get('stale', null, signal)));
+  spending(spend, signal).catch((e) => { if (e.name !== 'AbortError') put(spend, e.status === 403 || e.missing ? h('p', { class: 'hint' }, e.sentence) : problem(e)); });
+  try { await refresh(); } catch (e) { if (e.name === 'AbortError') throw e; put(well, problem(e)); }
+  every(signal, 5000, refresh);
+}

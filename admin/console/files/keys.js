@@ -1,0 +1,237 @@
+// The list of keys: live, filtered, searched, page by page.
+import * as api from './api.js';
+import { ask, empty, every, field, h, heading, problem, put, say, time, uid } from './dom.js';
+import { compact, count, limitsOf, plural, statuses } from './text.js';
+
+const PAGE = 50;
+const filters = ['status', 'upstream', 'role', 'owner', 'created_by', 'unused_for', 'q', 'label'];
+
+// asFilter is what the management API calls the filters of the page.
+export function asFilter(q) {
+  const f = {};
+  for (const name of filters) {
+    if (!q[name]) continue;
+    if (name === 'label') { const [k, v] = q.label.split('='); if (k && v) f['label.' + k.trim()] = v.trim(); } else f[name] = q[name];
+  }
+  return f;
+}
+
+// badge is a status, and what it means.
+export const badge = (status) => h('span', { class: 'badge ' + status, title: statuses[status] || '' }, status);
+
+// bar shows what is left of one limit.
+export function bar(limit) {
+  const el = h('div', { class: 'burn' }, h('div', { class: 'track' }, h('div', { class: 'left' }), h('div', { class: 'held' })), h('span', { class: 'figure' }));
+  el.update = (l) => {
+    const [left, held] = el.firstChild.children;
+    el.title = l.label + ': ' + l.text + (l.held ? ', some of it held by requests in flight' : '');
+    el.className = 'burn ' + (l.share <= 0 ? 'gone' : l.share <= 0.1 ? 'low' : l.share <= 0.25 ? 'fair' : '');
+    left.style.width = l.share * 100 + '%';
+    held.style.width = l.held * 100 + '%';
+    if (el.lastChild.textContent !== l.text) put(el.lastChild, l.text);
+  };
+  el.update(limit);
+  return el;
+}
+
+const kinds = [['activations', 'Activations'], ['tokens', 'Tokens'], ['spend', 'Spend'], ['time', 'Time']];
+
+// row is one key of the table, which is updated in place so that neither focus
+// nor selection is lost.
+function row(k, chosen, revoke) {
+  const box = h('input', { type: 'checkbox', 'aria-label': 'Choose ' + (k.name || k.id), onchange: () => chosen.set(k.id, box.checked) });
+  const name = h('a', { href: '#/keys/' + k.id }), note = h('span', { class: 'faint mono' });
+  const status = h('td', { role: 'cell', 'data-label': 'Status' }), upstream = h('td', { role: 'cell', 'data-label': 'For' });
+  const used = h('td', { role: 'cell', 'data-label': 'Last used' });
+  const cells = kinds.map(([, label]) => h('td', { role: 'cell', 'data-label': label, class: 'limit' }));
+  const end = h('button', { type: 'button', class: 'small quiet danger-text', onclick: () => revoke(tr.key) }, 'Revoke');
+  const tr = h('tr', { role: 'row', 'data-id': k.id }, h('td', { role: 'cell', class: 'choose' }, box),
+    h('th', { role: 'rowheader', scope: 'row' }, name, note), status, upstream, cells, used, h('td', { role: 'cell', class: 'end' }, end));
+  tr.update = (now) => {
+    const was = tr.key;
+    tr.key = now;
+    if (!was || was.name !== now.name) { put(name, now.name || now.id); put(note, now.name ? now.id : ''); }
+    if (!was || was.status !== now.status) { put(status, badge(now.status)); end.hidden = now.status === 'revoked'; tr.classList.toggle('dead', now.status === 'revoked' || now.status === 'expired'); }
+    if (!was || was.upstream !== now.upstream || was.owner !== now.owner) put(upstream, now.upstream, now.owner && h('span', { class: 'faint' }, now.owner));
+    if (!was || was.last_used_at !== now.last_used_at) put(used, time(now.last_used_at));
+    const limits = Object.fromEntries(limitsOf(now).map((l) => [l.kind, l]));
+    kinds.forEach(([kind], i) => {
+      const cell = cells[i], there = cell.firstChild && cell.firstChild.update;
+      if (!limits[kind]) { if (there || !cell.firstChild) put(cell, h('span', { class: 'faint', title: 'Not limited' }, '–')); cell.classList.add('none'); return; }
+      cell.classList.remove('none');
+      if (there) cell.firstChild.update(limits[kind]); else put(cell, bar(limits[kind]));
+    });
+  };
+  tr.choose = (on) => { box.checked = on; chosen.set(k.id, on); };
+  tr.update(k);
+  return tr;
+}
+
+// revokeDialog ends one key after a question.
+export async function revokeDialog(k) {
+  const why = h('input', { type: 'text', maxlength: 200, autocomplete: 'off' });
+  const answer = await ask({
+    title: `Revoke ${k.name || k.id}?`, button: 'Revoke', busy: 'Revoking…', danger: true,
+    body: [h('p', {}, 'It ends at once and for ever, and running streams are cut. ' + (k.status === 'active' && k.last_used_at ? 'It was in use.' : '')),
+      field('Reason', 'Stands in the audit log and in the refusal.', why)],
+    act: () => api.post(`keys/${k.id}/revoke`, { reason: why.value }),
+  });
+  if (!answer) return null;
+  const cut = answer.done.streams_cut;
+  say(`${k.name || k.id} is revoked${cut ? ', and ' + plural(cut, 'stream') + ' cut' : ''}.`);
+  return answer.done;
+}
+
+export async function keysPage({ main, signal, may, go, q }) {
+  let page, table, body, turn = 0;
+  const chosen = new Map(), rows = new Map();
+  chosen.set = function (id, on) { on ? Map.prototype.set.call(this, id, on) : this.delete(id); toolbar(); return this; };
+
+  const cursors = () => (q.cursors ? q.cursors.split('.') : []);
+  const filtered = () => Object.keys(asFilter(q)).length > 0;
+  // change shows other keys, under an address of their own.
+  const change = (more, past = 'replaceState') => {
+    q = { ...q, cursors: '', ...more };
+    const set = Object.entries(q).filter(([, v]) => v);
+    history[past](null, '', '#/keys' + (set.length ? '?' + new URLSearchParams(set) : ''));
+    chosen.clear();
+    page = null;
+    return attempt();
+  };
+  const control = (name, label, input) => {
+    const id = uid('c');
+    input.id = id;
+    input.addEventListener('change', () => change({ [name]: input.value.trim() }));
+    return h('div', { class: 'control' }, h('label', { for: id }, label), input);
+  };
+  const choice = (value, options) => h('select', {}, options.map(([v, text]) => h('option', { value: v, selected: v === (value || '') }, text)));
+  const upstreams = choice(q.upstream, [['', 'Any'], ...(q.upstream ? [[q.upstream, q.upstream]] : [])]);
+  const search = h('input', { type: 'search', value: q.q || '', placeholder: 'Name or id, from its beginning', autocomplete: 'off' });
+  let typing;
+  search.addEventListener('input', () => { clearTimeout(typing); typing = setTimeout(() => change({ q: search.value.trim() }), 300); });
+  signal.addEventListener('abort', () => clearTimeout(typing));
+  const more = h('details', { class: 'more', open: Boolean(q.role || q.owner || q.created_by || q.unused_for || q.label) }, h('summary', {}, 'More filters'),
+    h('div', { class: 'controls' },
+      control('owner', 'Owner', h('input', { type: 'text', value: q.owner || '', autocomplete: 'off' })),
+      control('role', 'Role', h('input', { type: 'text', value: q.role || '', autocomplete: 'off' })),
+      control('created_by', 'Made by', h('input', { type: 'text', value: q.created_by || '', autocomplete: 'off' })),
+      control('label', 'Label', h('input', { type: 'text', value: q.label || '', placeholder: 'team=data', autocomplete: 'off' })),
+      control('unused_for', 'Unused for', choice(q.unused_for, [['', 'Any time'], ['1h', '1 hour'], ['24h', '1 day'], ['168h', '7 days'], ['720h', '30 days']]))));
+  const bulk = h('div', { class: 'bulk' }), list = h('div', {}, h('p', { class: 'wait' }, 'Reading the keys…')), pager = h('div', { class: 'pager' });
+  const total = h('p', { class: 'faint', id: 'total' });
+
+  put(main, heading('Keys', may('keys:create') && h('button', { type: 'button', class: 'primary', onclick: () => go('mint') }, 'Mint key')), total,
+    h('div', { class: 'controls', role: 'search' }, h('div', { class: 'control wide' }, h('label', { for: 'search' }, 'Search'), search),
+      control('status', 'Status', choice(q.status, [['', 'Any'], ...Object.keys(statuses).map((s) => [s, s])])),
+      control('upstream', 'For', upstreams),
+      control('sort', 'Sort', choice(q.sort || '-created', [['-created', 'Newest first'], ['created', 'Oldest first']]))),
+    more, bulk, list, pager);
+  search.id = 'search';
+
+  api.get('upstreams', null, signal).then((a) => put(upstreams, [['', 'Any'], ...a.upstreams.map((u) => [u.name, u.name])].map(([v, text]) =>
+    h('option', { value: v, selected: v === (q.upstream || '') }, text)))).catch(() => { /* the filter keeps what it has */ });
+
+  const afterRevoke = async (k) => { if (await revokeDialog(k)) await refresh(); };
+
+  // read collects one page. A page may come short because many keys had to be
+  // looked at for few that match; then it goes on, within reason.
+  async function read() {
+    const from = { ...asFilter(q), sort: q.sort || '-created', cursor: cursors().at(-1) };
+    const got = { keys: [], next: '', partial: false };
+    for (let i = 0; i < 10; i++) {
+      const part = await api.get('keys', { ...from, limit: PAGE - got.keys.length }, signal);
+      got.keys.push(...part.keys);
+      got.next = part.next || '';
+      got.partial = Boolean(part.partial);
+      if (!got.partial || !got.next || got.keys.length >= PAGE) break;
+      from.cursor = got.next;
+      if (!page) put(list, h('p', { class: 'wait' }, `Looking through many keys; ${plural(got.keys.length, 'match', 'matches')} so far…`));
+    }
+    return got;
+  }
+
+  function draw() {
+    if (page.keys.length === 0) {
+      table = null;
+      rows.clear();
+      put(pager);
+      put(list, filtered() ? empty('No key matches', page.partial ? 'Many keys were looked at, and there are more.' : 'Take a filter away, or search by the beginning of a name or an id.',
+        h('p', {}, h('a', { href: '#/keys' }, 'Show all keys')))
+        : empty('No keys yet', 'A scoped key stands for a real one, with hard limits: so many requests, tokens, dollars, so much time. Hand it to an agent, a script or a colleague; when it is used up, it is dead, and the real key was never seen.',
+          may('keys:create') ? 'Mint the first one with the button above, or on the command line:' : 'Whoever may mint keys makes them here, or on the command line:',
+          h('pre', {}, 'caddy till create --name nightly --max-activations 500 --expires-in 24h')));
+    } else {
+      if (!table) {
+        const all = h('input', { type: 'checkbox', 'aria-label': 'Choose all on this page', onchange: () => { for (const r of rows.values()) r.choose(all.checked); } });
+        const head = (text) => h('th', { role: 'columnheader', scope: 'col' }, text);
+        body = h('tbody', { role: 'rowgroup' });
+        table = h('table', { class: 'keys', role: 'table', 'aria-label': 'Keys' }, h('thead', { role: 'rowgroup' }, h('tr', { role: 'row' }, h('th', { role: 'columnheader', scope: 'col', class: 'choose' }, all),
+          head('Key'), head('Status'), head('For'), kinds.map(([, label]) => head(label)), head('Last used'), h('th', { role: 'columnheader', scope: 'col' }, h('span', { class: 'hidden' }, 'Act')))), body);
+        put(list, table);
+      }
+      const seen = new Set();
+      page.keys.forEach((k, i) => {
+        seen.add(k.id);
+        let r = rows.get(k.id);
+        if (r) r.update(k); else { r = row(k, chosen, afterRevoke); rows.set(k.id, r); }
+        if (body.children[i] !== r) body.insertBefore(r, body.children[i] || null);
+      });
+      for (const [id, r] of rows) if (!seen.has(id)) { r.remove(); rows.delete(id); chosen.delete(id); }
+    }
+    const at = cursors().length, turnTo = (list) => () => change({ cursors: list.join('.') }, 'pushState').then(() => scrollTo(0, 0));
+    put(pager, at > 0 && h('button', { type: 'button', onclick: turnTo(cursors().slice(0, -1)) }, 'Previous'),
+      (at > 0 || page.next) && h('span', { class: 'faint' }, 'Page ' + count(at + 1)),
+      page.next && h('button', { type: 'button', onclick: turnTo([...cursors(), page.next]) }, 'Next'));
+    toolbar();
+  }
+
+  function toolbar() {
+    const n = chosen.size, allowed = may('keys:revoke');
+    put(bulk, allowed && n > 0 && h('button', { type: 'button', class: 'danger', onclick: endChosen }, `End ${plural(n, 'chosen key')}…`),
+      allowed && n === 0 && filtered() && page && page.keys.length > 0 && h('button', { type: 'button', class: 'quiet danger-text', onclick: endMatching }, 'End all that match…'));
+  }
+
+  async function endChosen() {
+    const ids = [...chosen.keys()];
+    const answer = await ask({
+      title: `End ${plural(ids.length, 'key')}?`, button: 'End them', busy: 'Ending…', danger: true,
+      body: h('p', {}, 'They are revoked at once and for ever, and running streams are cut.'),
+      act: async () => { for (const id of ids) { await api.post(`keys/${id}/revoke`, {}); chosen.set(id, false); rows.get(id)?.choose(false); } },
+    });
+    if (answer) say(plural(ids.length, 'key') + ' revoked.');
+    await refresh();
+  }
+
+  async function endMatching() {
+    const filter = asFilter(q), input = h('input', { type: 'text', inputmode: 'numeric', autocomplete: 'off' });
+    let matched;
+    try { matched = (await api.post('keys/revoke', { filter, dry_run: true })).matched; } catch (e) { say(e.sentence, true); return; }
+    if (!matched) { say('Nothing that matches is still alive.'); return; }
+    const answer = await ask({
+      title: `End ${plural(matched, 'key')}?`, button: 'End them', busy: 'Ending…', danger: true,
+      body: [h('p', {}, 'Everything that matches is revoked at once and for ever, and running streams are cut: ', h('strong', {}, Object.entries(filter).map(([k, v]) => `${k} ${v}`).join(', ')), '.'),
+        field('How many', `Type ${matched} to confirm.`, input)],
+      ready: (allow) => { allow(false); input.addEventListener('input', () => allow(input.value.replace(/\D/g, '') === String(matched))); },
+      act: () => api.post('keys/revoke', { filter }),
+    });
+    if (answer) say(`${plural(answer.done.revoked, 'key')} revoked${answer.done.streams_cut ? ', ' + plural(answer.done.streams_cut, 'stream') + ' cut' : ''}.`);
+    await refresh();
+  }
+
+  async function refresh() {
+    const mine = ++turn, got = await read();
+    if (mine !== turn) return; // another question was asked meanwhile
+    page = got;
+    draw();
+    const stats = await api.get('stats', null, signal);
+    const parts = Object.entries(stats.keys || {}).filter(([, n]) => n > 0).map(([status, n]) => `${compact(n)} ${status}`);
+    put(total, parts.join(' · '), stats.holds ? ` · ${plural(stats.holds, 'request')} running now` : '');
+  }
+  async function attempt() {
+    try { await refresh(); } catch (e) {
+      if (e.name !== 'AbortError') { table = null; rows.clear(); put(list, problem(e, attempt)); }
+    }
+  }
+  await attempt();
+  every(signal, 3000, refresh);
+}

@@ -1,0 +1,174 @@
+package console
+
+import (
+	"crypto/rand"
+	"crypto/sha256"
+	"crypto/subtle"
+	"encoding/base64"
+	"sync"
+	"time"
+
+	"github.com/till-proxy/till/limiter"
+	"github.com/till-proxy/till/token"
+)
+
+const (
+	// idleTime ends a session that nobody uses. An open page that shows live
+	// figures uses it while it can be seen.
+	idleTime = time.Hour
+	// sessionTime ends every session.
+	sessionTime = 12 * time.Hour
+	// linkTime is how long a one-time link works.
+	linkTime = 10 * time.Minute
+
+	// The tables are bounded; the session that was used longest ago makes
+	// room, and so does the oldest link.
+	maxSessions = 1024
+	maxLinks    = 64
+)
+
+// hash is what is kept of a secret.
+type hash [sha256.Size]byte
+
+// newSecret makes 192 random bits and their hash: nothing to guess, and a link
+// that fits a line.
+func newSecret() (token.Secret, hash) {
+	var b [24]byte
+	rand.Read(b[:]) //nolint:errcheck // it never fails; see its documentation
+	text := base64.RawURLEncoding.EncodeToString(b[:])
+	return token.NewSecret(text), sha256.Sum256([]byte(text))
+}
+
+// session is a browser that somebody has signed in with. Its id travels in a
+// cookie and its proof in a header. The id alone opens nothing: browsers send a
+// host's cookies to every port of it, so another server on this machine sees
+// it; only pages of this very origin can read the proof.
+type session struct {
+	id      hash
+	proof   hash
+	caller  limiter.Caller
+	expires time.Time
+	used    time.Time     // guarded by Sessions.mu
+	ended   chan struct{} // closed at its end
+}
+
+// link is a way to sign in once.
+type link struct {
+	caller  limiter.Caller
+	expires time.Time
+}
+
+// Sessions are those who are signed in. They live in memory, over a reload of
+// the configuration, and end with the process.
+type Sessions struct {
+	now func() time.Time
+
+	mu    sync.Mutex
+	all   map[hash]*session
+	links map[hash]link
+}
+
+// NewSessions returns an empty table. now is the clock; nil is the system's.
+func NewSessions(now func() time.Time) *Sessions {
+	if now == nil {
+		now = time.Now
+	}
+	return &Sessions{now: now, all: make(map[hash]*session), links: make(map[hash]link)}
+}
+
+// Link makes a secret that signs in once, as the caller, within ten minutes.
+func (s *Sessions) Link(caller limiter.Caller) (token.Secret, time.Time) {
+	secret, sum := newSecret()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	now := s.now()
+	var oldest hash
+	for h, l := range s.links {
+		switch {
+		case !now.Before(l.expires):
+			delete(s.links, h)
+		case s.links[oldest].expires.IsZero() || l.expires.Before(s.links[oldest].expires):
+			oldest = h
+		}
+	}
+	if len(s.links) >= maxLinks {
+		delete(s.links, oldest)
+	}
+	expires := now.Add(linkTime)
+	s.links[sum] = link{caller, expires}
+	return secret, expires
+}
+
+// follow uses a link up.
+func (s *Sessions) follow(secret string) (limiter.Caller, error) {
+	sum := hash(sha256.Sum256([]byte(secret)))
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	l, ok := s.links[sum]
+	delete(s.links, sum)
+	if !ok || !s.now().Before(l.expires) {
+		return limiter.Caller{}, errLink
+	}
+	return l.caller, nil
+}
+
+// begin makes a session and returns what its browser needs.
+func (s *Sessions) begin(caller limiter.Caller) (_ *session, id, proof token.Secret) {
+	n := &session{caller: caller, ended: make(chan struct{})}
+	id, n.id = newSecret()
+	proof, n.proof = newSecret()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	now := s.now()
+	n.used, n.expires = now, now.Add(sessionTime)
+	var stalest *session
+	for _, o := range s.all {
+		switch {
+		case s.over(o, now):
+			s.drop(o)
+		case stalest == nil || o.used.Before(stalest.used):
+			stalest = o
+		}
+	}
+	if len(s.all) >= maxSessions {
+		s.drop(stalest)
+	}
+	s.all[n.id] = n
+	return n, id, proof
+}
+
+// find returns the session of a cookie and a proof, and counts it as used.
+func (s *Sessions) find(id, proof string) (*session, bool) {
+	sum, shown := hash(sha256.Sum256([]byte(id))), sha256.Sum256([]byte(proof))
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	found, now := s.all[sum], s.now()
+	if found == nil || subtle.ConstantTimeCompare(found.proof[:], shown[:]) != 1 {
+		return nil, false
+	}
+	if s.over(found, now) {
+		s.drop(found)
+		return nil, false
+	}
+	found.used = now
+	return found, true
+}
+
+func (*Sessions) over(o *session, now time.Time) bool {
+	return !now.Before(o.expires) || now.Sub(o.used) >= idleTime
+}
+
+// end signs a session out.
+func (s *Sessions) end(o *session) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.drop(o)
+}
+
+// drop forgets a session. Callers hold mu.
+func (s *Sessions) drop(o *session) {
+	if s.all[o.id] == o {
+		delete(s.all, o.id)
+		close(o.ended)
+	}
+}

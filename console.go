@@ -1,0 +1,160 @@
+package till
+
+import (
+	"errors"
+	"net/http"
+	"net/netip"
+	"reflect"
+	"strings"
+	"sync"
+
+	"github.com/caddyserver/caddy/v2"
+	"github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
+	"github.com/caddyserver/caddy/v2/caddyconfig/httpcaddyfile"
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
+
+	"github.com/till-proxy/till/admin"
+	"github.com/till-proxy/till/admin/console"
+	"github.com/till-proxy/till/limiter"
+	"github.com/till-proxy/till/token"
+)
+
+func init() {
+	caddy.RegisterModule(Console{})
+	httpcaddyfile.RegisterHandlerDirective("till_console", parseConsole)
+	httpcaddyfile.RegisterDirectiveOrder("till_console", httpcaddyfile.Before, "respond")
+}
+
+// Console is where people manage keys: a dashboard at `/till/`, and the
+// management API under `/till/api/`, for whoever has an admin token.
+//
+// It belongs on a site of its own, never on one where keys are served, and
+// that site should be HTTPS: people sign in over HTTPS, or on loopback.
+type Console struct {
+	handler *console.Handler
+}
+
+// CaddyModule returns the Caddy module information.
+func (Console) CaddyModule() caddy.ModuleInfo {
+	return caddy.ModuleInfo{ID: "http.handlers.till_console", New: func() caddy.Module { return new(Console) }}
+}
+
+// Provision finds the app.
+func (c *Console) Provision(ctx caddy.Context) error {
+	app, err := appOf(ctx)
+	if err != nil {
+		return err
+	}
+	if err := app.sites.claim(ctx, consoleRole); err != nil {
+		return err
+	}
+	c.handler = &console.Handler{Backend: app, Sessions: app.engine.sessions, Log: ctx.Slogger(), Client: consoleClient}
+	return nil
+}
+
+// ServeHTTP implements caddyhttp.MiddlewareHandler.
+func (c *Console) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyhttp.Handler) error {
+	if r.URL.Path != "/" && r.URL.Path != "/till" && !strings.HasPrefix(r.URL.Path, "/till/") {
+		return next.ServeHTTP(w, r)
+	}
+	c.handler.ServeHTTP(w, r)
+	return nil
+}
+
+// consoleClient says where a request came from, and whether it came over
+// HTTPS: to Caddy, or to a proxy that Caddy was told to trust.
+func consoleClient(r *http.Request) (netip.Addr, bool) {
+	trusted, _ := caddyhttp.GetVar(r.Context(), caddyhttp.TrustedProxyVarKey).(bool)
+	return clientAddr(r), r.TLS != nil || trusted && r.Header.Get("X-Forwarded-Proto") == "https"
+}
+
+// parseConsole reads:
+//
+//	till_console
+//
+// on a site that has no `till`.
+func parseConsole(h httpcaddyfile.Helper) (caddyhttp.MiddlewareHandler, error) {
+	h.Next() // till_console
+	if len(h.RemainingArgs()) > 0 || h.NextBlock(0) {
+		return nil, h.Err("till_console takes no options: who may do what is said by roles, in the global till block")
+	}
+	if err := alone(h, consoleRole); err != nil {
+		return nil, err
+	}
+	return new(Console), nil
+}
+
+// siteRole is what a site is for.
+type siteRole string
+
+const (
+	keysRole    siteRole = "till"
+	consoleRole siteRole = "till_console"
+)
+
+var errOneSite = errors.New("till and till_console stand on one site: give the console a site of its own, such as till.example.com, so that no client of a key ever reaches it")
+
+// alone refuses a site block with both directives, where it can say the line.
+// Caddy offers no way to ask what else a site has, so this looks: should a
+// later Caddy have other fields, sites.claim still refuses when it loads.
+func alone(h httpcaddyfile.Helper, role siteRole) error {
+	other := map[siteRole]siteRole{keysRole: consoleRole, consoleRole: keysRole}[role]
+	block := reflect.ValueOf(h).FieldByName("parentBlock")
+	if !block.IsValid() || block.Type() != reflect.TypeFor[caddyfile.ServerBlock]() {
+		return nil
+	}
+	segments := block.FieldByName("Segments")
+	for i := range segments.Len() {
+		if s := segments.Index(i); s.Len() > 0 && s.Index(0).FieldByName("Text").String() == string(other) {
+			return h.WrapErr(errOneSite)
+		}
+	}
+	return nil
+}
+
+// sites refuses the same where a configuration was not written as a Caddyfile,
+// or has the two in blocks of their own.
+type sites struct {
+	mu   sync.Mutex
+	role map[caddy.Module]siteRole
+}
+
+// claim notes what the site of a handler is for. A site's routes are one
+// subroute of the server, so that is the module below the http app.
+func (s *sites) claim(ctx caddy.Context, role siteRole) error {
+	lineage := ctx.Modules()
+	if len(lineage) < 3 {
+		return nil // a handler of the server itself, on all its sites
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.role == nil {
+		s.role = make(map[caddy.Module]siteRole)
+	}
+	if other, ok := s.role[lineage[1]]; ok && other != role {
+		return errOneSite
+	}
+	s.role[lineage[1]] = role
+	return nil
+}
+
+// ManagementAPI implements console.Backend.
+func (a *App) ManagementAPI(caller limiter.Caller) http.Handler {
+	return admin.NewHandler(a, caller, a.slogger)
+}
+
+// SignInLink makes an address at which the caller signs in to the console, once.
+func (a *App) SignInLink(caller limiter.Caller) (admin.SignInLink, error) {
+	if a.ConsoleURL == "" {
+		return admin.SignInLink{}, admin.ErrNoConsole
+	}
+	secret, expires := a.engine.sessions.Link(caller)
+	return admin.SignInLink{URL: token.NewSecret(a.ConsoleURL + "/till/#signin=" + secret.Reveal()), ExpiresAt: expires}, nil
+}
+
+// Interface guards
+var (
+	_ caddy.Provisioner           = (*Console)(nil)
+	_ caddyhttp.MiddlewareHandler = (*Console)(nil)
+	_ console.Backend             = (*App)(nil)
+)

@@ -1,0 +1,21 @@
+package limiter
+
+// Standing returns a caller as it is now, for whoever has authenticated it
+// before and acts for it again, without its token's string: ErrToken when the
+// token has ended since. Its use counts as the token's.
+//
+// Callers without a token are returned as they are: nothing ends them.
+func (l *Limiter) Standing(by Caller) (Caller, error) {
+	if by.Token == "" {
+		return by, nil
+	}
+	now := l.clock.Now()
+	l.tokens.mu.RLock()
+	defer l.tokens.mu.RUnlock()
+	live := l.tokens.byID[by.Token]
+	if live == nil || live.rec.Status(now) != Active {
+		return Caller{}, ErrToken
+	}
+	live.used.Store(now.UnixNano())
+	return Caller{Name: live.rec.Name, Token: live.rec.ID, Role: live.rec.Role, From: by.From}, nil
+}
