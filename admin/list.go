@@ -78,7 +78,7 @@ when a key ends or has ended. The table fits 80 columns; --json has everything.`
 		"created-by": "keys minted by this caller",
 		"unused-for": "keys unused for at least this long: 7d",
 		"q":          "beginning of an id or name",
-		"sort":       "created, or -created: newest first (default)",
+		"sort":       "created, last_used, or with - before it: the last first",
 	} {
 		filters[name] = cmd.Flags().String(name, "", help)
 	}

@@ -86,7 +86,7 @@ func (l *Limiter) Backup(ctx context.Context, by Caller, w io.Writer, withSalts 
 
 func inBackup(key []byte, withSalts bool) bool {
 	switch {
-	case bytes.Equal(key, metaCommit), bytes.Equal(key, metaSession), bytes.HasPrefix(key, []byte(spaceBuckets)):
+	case bytes.Equal(key, metaCommit), bytes.Equal(key, metaSession), bytes.HasPrefix(key, []byte(spaceBuckets)), bytes.HasPrefix(key, []byte(spaceIndexes)):
 		return false
 	case bytes.HasPrefix(key, []byte(spaceSalts)):
 		return withSalts

@@ -29,6 +29,8 @@ type batch struct {
 	chain   chain  // the audit log with what this batch adds to it
 	chained bool   // it adds something
 
+	reindex bool // write every index entry, as there is none yet
+
 	digest  *digest // before this batch; nil without an anchor
 	store   [16]byte
 	buckets map[uint16]sum // those that change
@@ -65,17 +67,24 @@ func (b *batch) tally() (*tally, error) {
 
 // setAccount writes an account's record.
 func (b *batch) setAccount(id accountID, forRole bool, rec *accountRecord) error {
-	return b.moveAccount(id, forRole, rec.counted(), rec.encode())
+	return b.moveAccount(id, forRole, rec)
 }
 
 // deleteAccount removes the account of a key.
 func (b *batch) deleteAccount(id accountID) error {
-	return b.moveAccount(id, false, Amounts{}, nil)
+	return b.moveAccount(id, false, nil)
 }
 
-// moveAccount puts a record in place of what was there, and takes the sums along.
-func (b *batch) moveAccount(id accountID, forRole bool, counted Amounts, after []byte) error {
+// moveAccount puts a record (nil: none) in place of what was there, and takes
+// the sums and the index along.
+func (b *batch) moveAccount(id accountID, forRole bool, rec *accountRecord) error {
 	key := accountKey(id)
+	var counted Amounts
+	var after []byte
+	if rec != nil {
+		counted, after = rec.counted(), rec.encode()
+	}
+	var former *accountRecord
 	before, err := b.Get(key)
 	if err != nil && !errors.Is(err, ErrNotFound) {
 		return err
@@ -87,6 +96,12 @@ func (b *batch) moveAccount(id accountID, forRole bool, counted Amounts, after [
 			return err
 		}
 		change = change.minus(old.counted())
+		former = &old
+	}
+	if !forRole {
+		if err := b.indexUse(id, former, rec); err != nil {
+			return err
+		}
 	}
 	if !forRole && change != (Amounts{}) {
 		t, err := b.tally()

@@ -449,7 +449,7 @@ func (l *Limiter) Forget(_ context.Context, by Caller, id string) error {
 		}
 		t.Forgotten.add(view.Used)
 		t.Forgotten.add(view.Past)
-		if err := b.count(key.recorded(), ""); err != nil {
+		if err := errors.Join(b.index(key, nil), b.count(key.recorded(), "")); err != nil {
 			return err
 		}
 		return b.audit(by.entry(ActKeyForget, id, changes(key, nil)))

@@ -1,6 +1,10 @@
 package limiter
 
-import "time"
+import (
+	"errors"
+	"fmt"
+	"time"
+)
 
 // What tests drive by hand instead of waiting for the sweeper's clock.
 
@@ -24,6 +28,55 @@ func (l *Limiter) Abandon() {
 
 // Limiter returns the limiter of a key.
 func (k *Live) Limiter() *Limiter { return k.l }
+
+// CheckIndexes holds every index entry against the records: none is missing,
+// none too many.
+func (l *Limiter) CheckIndexes() error {
+	return l.store.View(func(r Reader) error {
+		want := make(map[string]bool)
+		err := r.Scan([]byte(spaceKeys), nil, false, func(at, value []byte) (bool, error) {
+			key, err := decodeKey(value)
+			if err != nil {
+				return false, err
+			}
+			id, err := keyAccount(key.ID)
+			if err != nil {
+				return false, err
+			}
+			b, err := r.Get(accountKey(id))
+			if err != nil {
+				return false, err
+			}
+			acct, err := decodeAccount(b)
+			if err != nil {
+				return false, err
+			}
+			for _, entry := range append(key.indexKeys(), lastUseKey(id, acct.Last)) {
+				want[string(entry)] = true
+			}
+			return true, nil
+		})
+		if err != nil {
+			return err
+		}
+		err = r.Scan([]byte(spaceIndexes), nil, false, func(entry, _ []byte) (bool, error) {
+			if !want[string(entry)] {
+				return false, fmt.Errorf("index entry %q leads to no record that says so", entry)
+			}
+			delete(want, string(entry))
+			return true, nil
+		})
+		for entry := range want {
+			err = errors.Join(err, fmt.Errorf("index entry %q is missing", entry))
+		}
+		return err
+	})
+}
+
+// Picks reports whether a filter picks a key.
+func (f *Filter) Picks(v *View, now time.Time) bool { return f.picks(v, now) }
+
+const MaxLookedAt = maxLookedAt
 
 // InMemory reports whether the key is in memory.
 func (l *Limiter) InMemory(id string) bool {

@@ -285,6 +285,9 @@ func writeKey(b *batch, old, key *Key, acct *accountRecord) error {
 	if err := b.Set(recordKey(key.ID), record); err != nil {
 		return err
 	}
+	if err := b.index(old, key); err != nil {
+		return err
+	}
 	return b.count(from, key.recorded())
 }
 

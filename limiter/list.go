@@ -2,7 +2,6 @@ package limiter
 
 import (
 	"context"
-	"encoding/base64"
 	"fmt"
 	"slices"
 	"strings"
@@ -29,7 +28,10 @@ type Filter struct {
 	Fingerprint string
 	Holders     []string
 
-	// Sort is "-created" (newest first, the default) or "created".
+	// Sort is "-created" (newest first), "created", "-last_used" or "last_used",
+	// which is right to a minute; a key that was never used stands where it was
+	// minted. Default: the longest unused first where only UnusedFor is set, else
+	// "-created".
 	Sort string
 	// Limit is the size of a page. Default: 50. At most 500.
 	Limit int
@@ -54,21 +56,28 @@ const (
 	maxLookedAt = 5000
 )
 
+func (f *Filter) validate() error {
+	switch f.Sort {
+	case "", "-created", "created", "last_used", "-last_used":
+	default:
+		return invalid("sort", `must be "created", "-created", "last_used" or "-last_used", got %q`, f.Sort)
+	}
+	switch f.Status {
+	case "", Active, Exhausted, Expired, Revoked, Suspended:
+	default:
+		return invalid("status", "must be active, exhausted, expired, revoked or suspended, got %q", f.Status)
+	}
+	return nil
+}
+
 // List returns a page of the keys that the caller sees.
 func (l *Limiter) List(ctx context.Context, by Caller, f Filter) (Page, error) {
 	var page Page
 	if err := l.authorise(by, KeysRead, nil); err != nil {
 		return page, err
 	}
-	switch f.Sort {
-	case "", "-created", "created":
-	default:
-		return page, invalid("sort", `must be "created" or "-created", got %q`, f.Sort)
-	}
-	switch f.Status {
-	case "", Active, Exhausted, Expired, Revoked, Suspended:
-	default:
-		return page, invalid("status", "must be active, exhausted, expired, revoked or suspended, got %q", f.Status)
+	if err := f.validate(); err != nil {
+		return page, err
 	}
 	if f.Limit < 0 || f.Limit > maxPage {
 		return page, invalid("limit", "must be from 1 to %d, got %d", maxPage, f.Limit)
@@ -76,55 +85,19 @@ func (l *Limiter) List(ctx context.Context, by Caller, f Filter) (Page, error) {
 	if f.Limit == 0 {
 		f.Limit = defaultPage
 	}
-	after, err := decodeCursor(f.Cursor)
-	if err != nil {
-		return page, err
-	}
-	now := l.clock.Now()
 	page.Keys = make([]View, 0, f.Limit)
-	looked := 0
-	var last string
-	err = l.store.View(func(r Reader) error {
-		return r.Scan([]byte(spaceKeys), after, f.Sort != "created", func(key, value []byte) (bool, error) {
-			if err := ctx.Err(); err != nil {
-				return false, err
-			}
-			id := string(key[len(spaceKeys):])
-			if len(page.Keys) == f.Limit || looked == maxLookedAt {
-				page.Partial = len(page.Keys) < f.Limit
-				page.Next = base64.RawURLEncoding.EncodeToString([]byte(last))
-				return false, nil
-			}
-			looked++
-			last = id
-			view, err := l.viewOf(r, id, value, now)
-			if err != nil {
-				return false, err
-			}
-			if f.picks(&view, now) && l.Sees(by, &view.Key) {
-				page.Keys = append(page.Keys, view)
-			}
-			return true, nil
+	err := l.store.View(func(r Reader) (err error) {
+		page.Next, err = l.walk(ctx, r, by, &f, maxLookedAt, func(v View) bool {
+			page.Keys = append(page.Keys, v)
+			return len(page.Keys) < f.Limit
 		})
+		return err
 	})
 	if err != nil {
 		return Page{}, fmt.Errorf("listing keys: %w", err)
 	}
+	page.Partial = page.Next != "" && len(page.Keys) < f.Limit
 	return page, nil
-}
-
-func decodeCursor(cursor string) ([]byte, error) {
-	if cursor == "" {
-		return nil, nil
-	}
-	id, err := base64.RawURLEncoding.DecodeString(cursor)
-	if err == nil {
-		_, err = keyAccount(string(id))
-	}
-	if err != nil {
-		return nil, invalid("cursor", "must be the next of an earlier page")
-	}
-	return recordKey(string(id)), nil
 }
 
 // viewOf is the view of a key being listed: from memory when it is there,

@@ -108,6 +108,9 @@ func (k *Live) status(now time.Time) (Status, Code) {
 	case k.halt == CodeKeySuspended || !k.key.SuspendedAt.IsZero():
 		return Suspended, CodeKeySuspended
 	}
+	if ended := k.key.EndedStatus; ended != "" {
+		return ended, Code(k.key.EndedReason) // until more is granted, whatever the time
+	}
 	if code := k.timeUp(now); code != "" {
 		return Expired, code
 	}

@@ -19,6 +19,7 @@ import (
 //	c/<bucket, 2 bytes>          sum of the accounts in a bucket; see digest
 //	d/<unix seconds, 8 bytes><key id>   when to look at a key again
 //	h/<key id>/<hour, 8 bytes>   bucketRecord: history of one hour
+//	x/<kind>…                    indexes; see index.go
 //	u/<seq, 8 bytes>             entry of the audit log, as canonical JSON
 //	t/i/<token id>  t/n/<name>   AdminToken, as JSON; token id
 //	m/audit                      where the audit log ends
@@ -49,7 +50,7 @@ var (
 )
 
 // storeFormat is the layout above. A store of another format is not opened.
-const storeFormat = "till/3"
+const storeFormat = "till/4"
 
 // accountID names a budget: a key's ULID, or a hash of a role's name.
 type accountID [16]byte

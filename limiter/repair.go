@@ -82,7 +82,7 @@ func (r *rebuild) run(anchorPath string) (err error) {
 	for _, space := range []struct {
 		prefix string
 		each   func(tx Tx, key, value []byte) error
-	}{{spaceAccounts, r.account}, {spaceKeys, r.key}} {
+	}{{spaceIndexes, wipe}, {spaceAccounts, r.account}, {spaceKeys, r.key}} {
 		if err := r.each(space.prefix, space.each); err != nil {
 			return fmt.Errorf("rebuilding the store: %w", err)
 		}
@@ -190,6 +190,8 @@ func (r *rebuild) each(space string, fn func(tx Tx, key, value []byte) error) er
 	return nil
 }
 
+func wipe(tx Tx, key, _ []byte) error { return tx.Delete(key) }
+
 func setOrDelete(tx Tx, key []byte, s sum) error {
 	if s == (sum{}) {
 		return tx.Delete(key)
@@ -289,7 +291,7 @@ func (r *rebuild) key(tx Tx, at, value []byte) error {
 	}
 	key.Version = max(key.Version, rec.Version) + 1
 	rec.Limit = key.Limit
-	if err := writeKey(&batch{Tx: tx}, old, key, &rec); err != nil {
+	if err := writeKey(&batch{Tx: tx, reindex: true}, old, key, &rec); err != nil {
 		return err
 	}
 	r.digest.buckets[bucketOf(id)].add(r.digest.hash(accountKey(id), rec.encode()))

@@ -307,7 +307,11 @@ func (k *Live) allowed(ask *Ask, now time.Time) *Refusal {
 	if refusal := key.outdated(ask.String, now); refusal != nil {
 		return refusal
 	}
-	if code := k.timeUp(now); code != "" {
+	code := k.timeUp(now)
+	if code == "" && key.EndedStatus == Expired {
+		code = Code(key.EndedReason) // and the clock was set back since
+	}
+	if code != "" {
 		return k.timeRefusal(code)
 	}
 	s := &key.Scope

@@ -34,7 +34,7 @@ func (k *Live) timeRefusal(code Code) *Refusal {
 	switch {
 	case code == CodeKeyIdle:
 		return key.refuse(code, "was not used for %s and has ended", key.IdleTimeout)
-	case !key.ExpiresAt.IsZero() && !k.l.clock.Now().Before(key.ExpiresAt):
+	case !key.ExpiresAt.IsZero() && (key.EndedStatus == Expired || !k.l.clock.Now().Before(key.ExpiresAt)):
 		return key.refuse(code, "expired on %s", stamp(key.ExpiresAt))
 	default:
 		return key.refuse(code, "was not used within %s of being issued and has expired", key.FirstUseWithin)

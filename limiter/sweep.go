@@ -1,7 +1,6 @@
 package limiter
 
 import (
-	"encoding/binary"
 	"errors"
 	"slices"
 	"time"
@@ -177,21 +176,10 @@ func (l *Limiter) save(a *account, k *Live, giveBack bool) {
 
 // sweepDue ends keys whose time is over, also those that are not in memory.
 func (l *Limiter) sweepDue() {
-	now := l.clock.Now().Unix()
-	type dueEntry struct {
-		key []byte
-		id  string
-	}
 	var found []dueEntry
-	err := l.store.View(func(r Reader) error {
-		return r.Scan([]byte(spaceDue), nil, false, func(key, _ []byte) (bool, error) {
-			b := key[len(spaceDue):]
-			if len(b) < 8 || binary.BigEndian.Uint64(b) > uint64(max(now, 0)) {
-				return false, nil
-			}
-			found = append(found, dueEntry{key, string(b[8:])})
-			return len(found) < duePerSweep, nil
-		})
+	err := l.store.View(func(r Reader) (err error) {
+		found, err = l.dueBy(r, l.clock.Now(), duePerSweep)
+		return err
 	})
 	if err != nil {
 		l.log.Error("looking for keys whose time is over failed", "error", err)

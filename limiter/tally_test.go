@@ -7,7 +7,8 @@ import (
 	"github.com/till-proxy/till/limiter"
 )
 
-// agree holds the sum over all keys against the store's.
+// agree holds the sum over all keys against the store's, and the indexes against
+// the records.
 func (w *world) agree(t interface{ Fatalf(string, ...any) }) {
 	if err := w.Ping(ctx); err != nil { // what is on its way has arrived
 		t.Fatalf("%v", err)
@@ -15,6 +16,9 @@ func (w *world) agree(t interface{ Fatalf(string, ...any) }) {
 	page, err := w.List(ctx, limiter.Operator, limiter.Filter{Limit: 500})
 	if err != nil || page.Next != "" {
 		t.Fatalf("listing: next %q, %v", page.Next, err)
+	}
+	if err := w.CheckIndexes(); err != nil {
+		t.Fatalf("%v", err)
 	}
 	s := w.Stats()
 	sum := s.Forgotten

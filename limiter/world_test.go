@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -192,6 +193,23 @@ func (w *world) mint(fn func(*limiter.Key)) *key {
 		w.t.Fatal(err)
 	}
 	return &key{w: w, id: view.ID, lookup: lookup}
+}
+
+// MintMany mints n keys, as many at a time as a busy server would.
+func (w *world) MintMany(n int, fn func(i int, k *limiter.Key)) []*key {
+	w.t.Helper()
+	keys := make([]*key, n)
+	var next atomic.Int64
+	var wg sync.WaitGroup
+	for range 64 {
+		wg.Go(func() {
+			for i := int(next.Add(1)) - 1; i < n; i = int(next.Add(1)) - 1 {
+				keys[i] = w.mint(func(k *limiter.Key) { fn(i, k) })
+			}
+		})
+	}
+	wg.Wait()
+	return keys
 }
 
 func activations(n int64) func(*limiter.Key) {

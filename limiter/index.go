@@ -1,0 +1,139 @@
+package limiter
+
+import (
+	"bytes"
+	"encoding/binary"
+	"strings"
+
+	"github.com/oklog/ulid/v2"
+)
+
+// Indexes are entries of the store without a value, written in the transaction
+// of the record they lead to, so that a list of a million keys costs what its
+// page costs. They hold nothing that the records do not, so backups leave them
+// out, and a repair makes them anew.
+//
+//	x/<kind><value> 0x00 <key id>            by what a record says
+//	x/l<minute of last use, 8 bytes><key id>  by what its account says
+//	x/e<second of the end, 8 bytes><key id>   for forgetting ended keys
+//
+// An id begins with the moment of minting, so entries of one value are in
+// order of that.
+const spaceIndexes = "x/"
+
+const (
+	byOwner       = 'o'
+	byRole        = 'r'
+	byStatus      = 's' // as recorded; see status.go
+	byUpstream    = 'u'
+	byCreator     = 'c'
+	byToken       = 't' // the admin token that minted it
+	byName        = 'n' // in small letters
+	byRenewal     = 'w' // renewing keys, which may be exhausted without an end
+	byFingerprint = 'f' // of the real keys that it depends on
+	byLastUse     = 'l'
+	byEnd         = 'e'
+)
+
+// idLen is the length of a key's id.
+const idLen = len(idPrefix) + ulid.EncodedSize
+
+func indexSpace(kind byte) []byte { return append([]byte(spaceIndexes), kind) }
+
+// indexPrefix is what all entries of a value begin with.
+func indexPrefix(kind byte, value string) []byte {
+	k := append(indexSpace(kind), strings.ReplaceAll(value, "\x00", "")...)
+	return append(k, 0)
+}
+
+func indexTime(kind byte, at int64, id string) []byte {
+	return append(binary.BigEndian.AppendUint64(indexSpace(kind), uint64(max(at, 0))), id...)
+}
+
+// idOf is the key that an index entry, or a key's own record, is about.
+func idOf(entry []byte) string { return string(entry[max(len(entry)-idLen, 0):]) }
+
+// indexKeys are the index entries of a record.
+func (k *Key) indexKeys() [][]byte {
+	keys := make([][]byte, 0, 8)
+	add := func(kind byte, value string) {
+		if value != "" {
+			keys = append(keys, append(indexPrefix(kind, value), k.ID...))
+		}
+	}
+	add(byStatus, string(k.recorded()))
+	add(byUpstream, k.Upstream)
+	add(byOwner, k.Owner)
+	add(byRole, k.Role)
+	add(byCreator, k.CreatedBy)
+	add(byToken, k.Token)
+	add(byName, strings.ToLower(k.Name))
+	add(byRenewal, string(k.Renews))
+	add(byFingerprint, k.Fingerprint)
+	for i := range k.Former {
+		add(byFingerprint, k.Former[i].Fingerprint)
+	}
+	if k.EndedStatus != "" {
+		keys = append(keys, indexTime(byEnd, k.EndedAt.Unix(), k.ID))
+	}
+	return keys
+}
+
+// lastUseKey is the index entry of an account. A key that was never used
+// stands where it was minted.
+func lastUseKey(id accountID, last int64) []byte {
+	const perMinute = int64(60)
+	minted := int64(ulid.ULID(id).Time()) / 1000
+	return indexTime(byLastUse, max(last/1e9, minted)/perMinute, idPrefix+ulid.ULID(id).String())
+}
+
+// index writes what has changed from old to key; either may be nil.
+func (b *batch) index(old, key *Key) error {
+	var before, after [][]byte
+	if old != nil && !b.reindex {
+		before = old.indexKeys()
+	}
+	if key != nil {
+		after = key.indexKeys()
+	}
+	return b.moveIndexes(before, after)
+}
+
+// indexUse does the same for an account; nil where there is none.
+func (b *batch) indexUse(id accountID, old, rec *accountRecord) error {
+	var before, after [][]byte
+	if old != nil && !b.reindex {
+		before = [][]byte{lastUseKey(id, old.Last)}
+	}
+	if rec != nil {
+		after = [][]byte{lastUseKey(id, rec.Last)}
+	}
+	return b.moveIndexes(before, after)
+}
+
+func (b *batch) moveIndexes(before, after [][]byte) error {
+	for _, key := range before {
+		if !among(after, key) {
+			if err := b.Delete(key); err != nil {
+				return err
+			}
+		}
+	}
+	for _, key := range after {
+		if !among(before, key) {
+			if err := b.Set(key, nil); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+func among(keys [][]byte, key []byte) bool {
+	for _, k := range keys {
+		if bytes.Equal(k, key) {
+			return true
+		}
+	}
+	return false
+}

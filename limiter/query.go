@@ -1,0 +1,273 @@
+package limiter
+
+import (
+	"bytes"
+	"context"
+	"encoding/base64"
+	"slices"
+	"strings"
+	"time"
+)
+
+// A query is the cheapest way to the keys that a filter picks: one or several
+// runs of index entries, merged by their order, whose keys are then held against
+// the whole filter.
+type query struct {
+	sources []*source
+	reverse bool
+}
+
+// source is one run of entries in the store, or of ids in memory. What follows
+// the prefix is the entry's place in the order.
+type source struct {
+	prefix []byte
+	after  []byte // exclusive; nil: from the edge
+	until  []byte // inclusive; nil: to the other edge
+	fixed  []string
+
+	buffer [][]byte
+	ended  bool
+}
+
+// sourceChunk is how many entries are read at a time.
+const sourceChunk = 256
+
+// peek returns the next entry, without the prefix; nil at the end.
+func (s *source) peek(r Reader, reverse bool) ([]byte, error) {
+	if len(s.buffer) == 0 && !s.ended {
+		if err := s.fill(r, reverse); err != nil {
+			return nil, err
+		}
+	}
+	if len(s.buffer) == 0 {
+		return nil, nil
+	}
+	return s.buffer[0], nil
+}
+
+func (s *source) fill(r Reader, reverse bool) error {
+	if s.prefix == nil {
+		s.ended = true
+		for _, id := range s.fixed {
+			if s.after == nil || !reverse && id > string(s.after) || reverse && id < string(s.after) {
+				s.buffer = append(s.buffer, []byte(id))
+			}
+		}
+		if reverse {
+			slices.Reverse(s.buffer)
+		}
+		return nil
+	}
+	s.ended = true
+	return r.Scan(s.prefix, s.after, reverse, func(key, _ []byte) (bool, error) {
+		if s.until != nil && (!reverse && bytes.Compare(key, s.until) > 0 || reverse && bytes.Compare(key, s.until) < 0) {
+			return false, nil
+		}
+		s.buffer = append(s.buffer, bytes.Clone(key[len(s.prefix):]))
+		if len(s.buffer) < sourceChunk {
+			return true, nil
+		}
+		s.after, s.ended = bytes.Clone(key), false
+		return false, nil
+	})
+}
+
+// next returns the key of the next entry, and the cursor that goes on behind
+// it. No id is returned twice in a row.
+func (q *query) next(r Reader) (id string, cursor []byte, err error) {
+	for _, s := range q.sources {
+		at, err := s.peek(r, q.reverse)
+		if err != nil {
+			return "", nil, err
+		}
+		if at != nil && (cursor == nil || (bytes.Compare(at, cursor) < 0) != q.reverse) {
+			cursor = at
+		}
+	}
+	if cursor == nil {
+		return "", nil, nil
+	}
+	for _, s := range q.sources {
+		if at, err := s.peek(r, q.reverse); err != nil {
+			return "", nil, err
+		} else if bytes.Equal(at, cursor) {
+			s.buffer = s.buffer[1:]
+		}
+	}
+	return idOf(cursor), cursor, nil
+}
+
+// start goes on behind a cursor.
+func (q *query) start(cursor string) error {
+	if cursor == "" {
+		return nil
+	}
+	b, err := base64.RawURLEncoding.DecodeString(cursor)
+	if err == nil {
+		_, err = keyAccount(idOf(b))
+	}
+	if err != nil {
+		return invalid("cursor", "must be the next of an earlier page of the same list")
+	}
+	for _, s := range q.sources {
+		s.after = append(bytes.Clone(s.prefix), b...)
+	}
+	return nil
+}
+
+// maxNamed bounds how many keys with a name are put into order. Of more, a
+// search of all keys fills a page as well.
+const maxNamed = 10_000
+
+// named lists the keys whose id or name begins with a text, unless they are
+// too many.
+func named(r Reader, text string) (ids []string, whole bool, err error) {
+	for _, prefix := range [][]byte{recordKey(text), append(indexSpace(byName), strings.ToLower(text)...)} {
+		err := r.Scan(prefix, nil, false, func(key, _ []byte) (bool, error) {
+			ids = append(ids, idOf(key))
+			return len(ids) <= maxNamed, nil
+		})
+		if err != nil {
+			return nil, false, err
+		}
+	}
+	return ids, len(ids) <= maxNamed, nil
+}
+
+// query plans how to find what the filter picks, of what the caller sees.
+func (l *Limiter) query(r Reader, by Caller, f *Filter, now time.Time) (*query, error) {
+	value := func(kind byte, value string) *source { return &source{prefix: indexPrefix(kind, value)} }
+	q := &query{reverse: f.Sort == "" || strings.HasPrefix(f.Sort, "-")}
+	idle := f.UnusedFor > 0 && f.Sort == "" && f.indexed() == 0
+	switch {
+	case strings.HasSuffix(f.Sort, "last_used"), idle:
+		s := &source{prefix: indexSpace(byLastUse)}
+		if f.UnusedFor > 0 {
+			newest := indexTime(byLastUse, now.Add(-f.UnusedFor).Unix()/60+1, "")
+			if q.reverse = q.reverse && !idle; q.reverse {
+				s.after = newest
+			} else {
+				s.until = newest
+			}
+		}
+		q.sources = []*source{s}
+		return q, nil
+	case f.named():
+		ids, whole, err := named(r, f.Query)
+		if err != nil {
+			return nil, err
+		}
+		if whole {
+			q.sources = []*source{fixedSource(ids)}
+			return q, nil
+		}
+	}
+	switch kind := f.indexed(); kind {
+	case byFingerprint:
+		q.sources = []*source{value(kind, f.Fingerprint)}
+		for _, upstream := range f.Holders {
+			q.sources = append(q.sources, value(byUpstream, upstream))
+		}
+	case byOwner:
+		q.sources = []*source{value(kind, f.Owner)}
+	case byCreator:
+		q.sources = []*source{value(kind, f.CreatedBy)}
+	case byRole:
+		q.sources = []*source{value(kind, f.Role)}
+	case byStatus:
+		var err error
+		if q.sources, err = l.statusSources(r, f.Status, now); err != nil {
+			return nil, err
+		}
+	case byUpstream:
+		q.sources = []*source{value(kind, f.Upstream)}
+	}
+	if seen := l.seenSources(by); seen != nil && (len(q.sources) == 0 || f.Owner == "" && f.CreatedBy == "" && f.Fingerprint == "") {
+		q.sources = seen
+	}
+	if len(q.sources) == 0 {
+		q.sources = []*source{{prefix: []byte(spaceKeys)}}
+	}
+	return q, nil
+}
+
+// named reports whether the query is more than the beginning of every id.
+func (f *Filter) named() bool { return f.Query != "" && !strings.HasPrefix(idPrefix, f.Query) }
+
+// indexed is the index that leads to the fewest keys, as far as one can tell; 0
+// where none does.
+func (f *Filter) indexed() byte {
+	switch {
+	case f.Fingerprint != "":
+		return byFingerprint
+	case f.Owner != "":
+		return byOwner
+	case f.CreatedBy != "":
+		return byCreator
+	case f.Role != "":
+		return byRole
+	case f.Status != "" && f.Status != Active:
+		return byStatus
+	case f.Upstream != "":
+		return byUpstream
+	case f.Status != "":
+		return byStatus
+	}
+	return 0
+}
+
+// seenSources lead to the keys that a caller sees who does not see all; nil
+// for others.
+func (l *Limiter) seenSources(by Caller) []*source {
+	if by.Role == OperatorRole || by.Token == "" {
+		return nil
+	}
+	role := l.policy(by.Role)
+	if role == nil || role.Sees == SeesAll {
+		return nil
+	}
+	sources := []*source{{prefix: indexPrefix(byToken, by.Token)}}
+	if role.Sees == SeesRole {
+		sources = append(sources, &source{prefix: indexPrefix(byRole, by.Role)})
+	}
+	return sources
+}
+
+// walk calls fn for each key that the filter picks and the caller sees, until
+// fn returns false or most keys were looked at. It returns where to go on;
+// empty at the end.
+func (l *Limiter) walk(ctx context.Context, r Reader, by Caller, f *Filter, most int, fn func(View) bool) (next string, err error) {
+	now := l.clock.Now()
+	q, err := l.query(r, by, f, now)
+	if err != nil {
+		return "", err
+	}
+	if err := q.start(f.Cursor); err != nil {
+		return "", err
+	}
+	var last []byte
+	for looked, more := 0, true; ; looked++ {
+		if err := ctx.Err(); err != nil {
+			return "", err
+		}
+		id, cursor, err := q.next(r)
+		if err != nil || cursor == nil {
+			return "", err
+		}
+		if !more || looked == most {
+			return base64.RawURLEncoding.EncodeToString(last), nil
+		}
+		last = cursor
+		record, err := r.Get(recordKey(id))
+		if err != nil {
+			return "", err
+		}
+		view, err := l.viewOf(r, id, record, now)
+		if err != nil {
+			return "", err
+		}
+		if f.picks(&view, now) && l.Sees(by, &view.Key) {
+			more = fn(view)
+		}
+	}
+}

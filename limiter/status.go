@@ -1,0 +1,76 @@
+package limiter
+
+import (
+	"encoding/binary"
+	"slices"
+	"time"
+)
+
+// The index by status knows what is recorded, and a status is derived: a key
+// whose time is over has expired at that moment, and the sweeper records it
+// some seconds later. So a list by status is made of the index and of those
+// that it does not know yet, and every key is judged anew:
+//
+//   - expired: recorded, and those that the time index has as due
+//   - exhausted: recorded, those in memory, and renewing keys, which have no
+//     recorded end while their window lasts
+//   - active, suspended, revoked: recorded, less those that are something else
+//     by now
+
+// maxDue bounds how many due keys a list by status looks at.
+const maxDue = 1000
+
+func (l *Limiter) statusSources(r Reader, status Status, now time.Time) ([]*source, error) {
+	sources := []*source{{prefix: indexPrefix(byStatus, string(status))}}
+	switch status {
+	case Expired:
+		due, err := l.dueBy(r, now, maxDue)
+		if err != nil {
+			return nil, err
+		}
+		ids := make([]string, 0, len(due))
+		for _, entry := range due {
+			ids = append(ids, entry.id)
+		}
+		sources = append(sources, fixedSource(ids))
+	case Exhausted:
+		for _, renewal := range []Renewal{Daily, Weekly, Monthly} {
+			sources = append(sources, &source{prefix: indexPrefix(byRenewal, string(renewal))})
+		}
+		var ids []string
+		for _, k := range l.everyActive() {
+			k.mu.Lock()
+			if status, _ := k.status(now); status == Exhausted && !k.gone {
+				ids = append(ids, k.key.ID)
+			}
+			k.mu.Unlock()
+		}
+		sources = append(sources, fixedSource(ids))
+	}
+	return sources, nil
+}
+
+func fixedSource(ids []string) *source {
+	slices.Sort(ids)
+	return &source{fixed: slices.Compact(ids)}
+}
+
+// dueEntry is a key that the time index wants looked at.
+type dueEntry struct {
+	key []byte
+	id  string
+}
+
+// dueBy lists the keys whose time is over, as far as the time index knows.
+func (l *Limiter) dueBy(r Reader, now time.Time, most int) (found []dueEntry, err error) {
+	unix := uint64(max(now.Unix(), 0))
+	err = r.Scan([]byte(spaceDue), nil, false, func(key, _ []byte) (bool, error) {
+		b := key[len(spaceDue):]
+		if len(b) < 8 || binary.BigEndian.Uint64(b) > unix {
+			return false, nil
+		}
+		found = append(found, dueEntry{slices.Clone(key), string(b[8:])})
+		return len(found) < most, nil
+	})
+	return found, err
+}
