@@ -40,8 +40,7 @@ func TestRequestsThatRunWhileTheStoreIsOpenedAgainSettleExactly(t *testing.T) {
 	t.Parallel()
 	for _, reached := range []bool{false, true} {
 		w := newWorld(t)
-		none := limiter.NoLimits()
-		w.roles = map[string]limiter.Role{"ci": {Budget: limiter.RoleBudget{Limit: limiter.Amounts{1000, 100_000, -1, -1}}, Max: none}}
+		w.roles = map[string]limiter.Role{"ci": {Budget: limiter.RoleBudget{Limit: limiter.Amounts{1000, 100_000, -1, -1}}}}
 		if err := w.SetRoles(w.roles); err != nil {
 			t.Fatal(err)
 		}

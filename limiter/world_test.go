@@ -70,11 +70,27 @@ type world struct {
 // newWorld opens a limiter on a simulated disk.
 func newWorld(t testing.TB) *world {
 	t.Helper()
-	w := &world{t: t, clock: newClock(), disk: storetest.NewDisk(), dir: t.TempDir()}
+	w := &world{t: t, clock: newClock(), disk: storetest.NewDisk(), dir: memoryDir(t)}
 	w.shadow, w.anchor = filepath.Join(w.dir, "shadow"), filepath.Join(w.dir, "anchor")
 	w.open(w.disk.Open())
 	t.Cleanup(func() { w.Abandon() })
 	return w
+}
+
+// memoryDir is a directory for the files beside a simulated disk. What they
+// survive is simulated, too, so none of them needs to reach a real one.
+func memoryDir(t testing.TB) string {
+	t.Helper()
+	dir, err := os.MkdirTemp("/dev/shm", "till")
+	if err != nil {
+		return t.TempDir() // a system without one
+	}
+	t.Cleanup(func() {
+		if err := os.RemoveAll(dir); err != nil {
+			t.Error(err)
+		}
+	})
+	return dir
 }
 
 // newBadgerWorld opens a limiter on a real Badger directory.
