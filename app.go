@@ -81,6 +81,10 @@ type App struct {
 	// Default: none.
 	PricesFile string `json:"prices,omitempty"`
 
+	// How long entries of the audit log are kept, at least a day. What is left
+	// can be verified after older ones went. Default: for ever.
+	AuditRetain caddy.Duration `json:"audit_retain,omitempty"`
+
 	// Prices of single models, which come before all others. Default: none.
 	Prices []ModelPrice `json:"price,omitempty"`
 
@@ -110,6 +114,9 @@ type App struct {
 	sites     *sites
 	ctx       caddy.Context
 }
+
+// minAuditRetain keeps a slip of the pen from emptying the audit log.
+const minAuditRetain = 24 * time.Hour
 
 // CaddyModule returns the Caddy module information.
 func (App) CaddyModule() caddy.ModuleInfo {
@@ -156,6 +163,9 @@ func (a *App) Provision(ctx caddy.Context) error {
 	if a.maxBody < 1 || a.maxBody > maxBuffered/2 {
 		return fmt.Errorf("max_body must be from 1 to %d bytes, got %d", int64(maxBuffered/2), a.MaxBody)
 	}
+	if a.AuditRetain != 0 && a.AuditRetain < caddy.Duration(minAuditRetain) {
+		return fmt.Errorf("audit_retain must be at least %s, got %s", minAuditRetain, time.Duration(a.AuditRetain))
+	}
 	if err := a.loadPrices(); err != nil {
 		return err
 	}
@@ -199,6 +209,7 @@ func (a *App) Start() error {
 	}
 	l, err := a.Limiter()
 	if err == nil {
+		l.KeepAudit(time.Duration(a.AuditRetain))
 		err = l.SetRoles(a.roles)
 	}
 	if misconfigured(err) {
@@ -260,7 +271,7 @@ func (a *App) Limiter() (*limiter.Limiter, error) {
 }
 
 func (a *App) opening() opening {
-	return opening{open: a.storage.OpenStore, anchor: a.Anchor, log: a.slogger, roles: a.roles}
+	return opening{open: a.storage.OpenStore, anchor: a.Anchor, log: a.slogger, roles: a.roles, keepAudit: time.Duration(a.AuditRetain)}
 }
 
 // Forfeit mends a store that does not agree with its anchor; see

@@ -32,6 +32,7 @@ func init() {
 //		max_body   <size>
 //		anchor     <file>
 //		prices     <file>
+//		audit_retain <duration>
 //		price      <preset>/<model> <input> <output> [<cached input>]  # repeatable
 //		unknown_price refuse | count_only
 //		upstream   <name> [<preset>|<url>] { … }
@@ -92,6 +93,16 @@ func parseGlobal(d *caddyfile.Dispenser, existing any) (any, error) {
 			if app.Anchor != "" || !d.AllArgs(&app.Anchor) {
 				return nil, d.Err("anchor takes one file and stands once")
 			}
+		case "audit_retain":
+			var text string
+			if app.AuditRetain != 0 || !d.AllArgs(&text) {
+				return nil, d.Err("audit_retain takes one duration and stands once, such as 400d")
+			}
+			keep, err := caddy.ParseDuration(text)
+			if err != nil || keep < minAuditRetain {
+				return nil, d.Errf("audit_retain must be a duration of at least 1d, such as 400d, got %q", text)
+			}
+			app.AuditRetain = caddy.Duration(keep)
 		case "prices":
 			if app.PricesFile != "" || !d.AllArgs(&app.PricesFile) {
 				return nil, d.Err("prices takes one file and stands once")
@@ -133,7 +144,7 @@ func parseGlobal(d *caddyfile.Dispenser, existing any) (any, error) {
 				})
 			}
 		default:
-			return nil, d.Errf("unknown till option %q; there are store, anchor, seal_key, seal_key_file, public_url, console_url, max_body, prices, price, unknown_price, upstream, role", d.Val())
+			return nil, d.Errf("unknown till option %q; there are store, anchor, audit_retain, seal_key, seal_key_file, public_url, console_url, max_body, prices, price, unknown_price, upstream, role", d.Val())
 		}
 	}
 	for _, check := range later {

@@ -34,6 +34,8 @@ func (a *api) routes() []route {
 		{"GET /tokens", a.listTokens},
 		{"POST /tokens/{id}/revoke", a.revokeToken},
 		{"GET /roles", a.roles},
+		{"GET /audit", a.audit},
+		{"GET /audit/verify", a.verifyAudit},
 
 		{"POST /fingerprint", a.fingerprint},
 		{"GET /seal", a.sealKeys},
@@ -52,6 +54,7 @@ func (a *api) ownRoutes() map[string]http.HandlerFunc {
 	return map[string]http.HandlerFunc{
 		"POST /store/repair": a.repair,
 		"GET /backup":        a.backup,
+		"GET /audit/export":  a.exportAudit,
 		"POST /lockdown":     a.lockdown,
 		"DELETE /lockdown":   a.liftLockdown,
 		"GET /lockdown":      a.showLockdown,

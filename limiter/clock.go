@@ -110,3 +110,6 @@ func (w *watch) set() time.Time {
 
 // teller tells the time that limits are judged by.
 type teller interface{ Now() time.Time }
+
+// Time is the time that limits are judged by.
+func (l *Limiter) Time() time.Time { return l.clock.Now() }

@@ -146,3 +146,5 @@ func ParseAuditLine(line []byte) (map[string]any, error) {
 }
 
 func (l *Limiter) SweepAttempts() { l.attempts.sweep(l, l.clock.Now()) }
+
+func (l *Limiter) PruneAudit() error { return l.pruneAudit() }

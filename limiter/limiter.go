@@ -44,6 +44,8 @@ type Options struct {
 	Logger *slog.Logger
 	// Roles are the configured roles, by name. Default: none.
 	Roles map[string]Role
+	// KeepAudit is how long entries of the audit log are kept; 0: for ever.
+	KeepAudit time.Duration
 	// Observe receives measurements. Default: none.
 	Observe Observer
 	// Lockdown refuses every key while it is set. Default: none.
@@ -85,8 +87,9 @@ type Limiter struct {
 	roles      map[string]*account // also of roles that are not configured now
 	configured map[string]Role
 
-	tokens   tokens
-	attempts attempts
+	tokens    tokens
+	attempts  attempts
+	keepAudit atomic.Int64 // how long, in nanoseconds; 0: for ever
 
 	activeMu sync.Mutex
 	active   map[*Live]struct{} // keys with something to give back, save or cut
@@ -161,6 +164,8 @@ func Open(o Options) (*Limiter, error) {
 	if l.lockdown != nil {
 		l.lockdown.join(l)
 	}
+	l.KeepAudit(o.KeepAudit)
+	l.logHead()
 	go l.sweepLoop()
 	return l, nil
 }
@@ -387,6 +392,7 @@ func (l *Limiter) Close() error {
 		a.mu.Unlock()
 	}
 	l.committer.close()
+	l.logHead()
 	// Requests that outlive the store settle in memory only.
 	for _, k := range l.everyLive() {
 		k.mu.Lock()

@@ -27,6 +27,8 @@ func (l *Limiter) sweepLoop() {
 	sweep := time.NewTicker(sweepEvery)
 	due := time.NewTicker(dueEvery)
 	evict := time.NewTicker(evictEvery)
+	head := time.NewTicker(headEvery)
+	defer head.Stop()
 	defer sweep.Stop()
 	defer due.Stop()
 	defer evict.Stop()
@@ -41,10 +43,9 @@ func (l *Limiter) sweepLoop() {
 			l.sweepDue()
 		case <-evict.C:
 			l.sweepIdle()
-			l.attempts.sweep(l, l.clock.Now())
-			if err := l.saveTokens(); err != nil {
-				l.log.Error("saving when admin tokens were used last", "error", err)
-			}
+			l.sweepAdmin()
+		case <-head.C:
+			l.logHead()
 		}
 	}
 }

@@ -1,0 +1,165 @@
+package admin
+
+import (
+	"bufio"
+	"encoding/json"
+	"errors"
+	"net/http"
+	"net/url"
+	"strconv"
+	"time"
+
+	"github.com/caddyserver/caddy/v2"
+
+	"github.com/till-proxy/till/limiter"
+)
+
+// listedEntries is a page of the audit log, by rising seq.
+type listedEntries struct {
+	Entries []json.RawMessage `json:"entries"`
+	Next    string            `json:"next,omitempty"`
+	Partial bool              `json:"partial,omitempty"`
+}
+
+func (a *api) audit(l *limiter.Limiter, r *http.Request) (int, any, error) {
+	f, err := auditFilterOf(r.URL.Query(), l.Time())
+	if err != nil {
+		return 0, nil, err
+	}
+	page, err := l.Audit(r.Context(), a.caller, f)
+	if err != nil {
+		return 0, nil, err
+	}
+	answer := listedEntries{Entries: make([]json.RawMessage, 0, len(page.Entries)), Next: page.Next, Partial: page.Partial}
+	for _, line := range page.Entries {
+		answer.Entries = append(answer.Entries, line)
+	}
+	return http.StatusOK, answer, nil
+}
+
+func auditFilterOf(q url.Values, now time.Time) (f limiter.AuditFilter, err error) {
+	for name, values := range q {
+		if len(values) != 1 {
+			return f, invalid("%s may be given once", name)
+		}
+		value := values[0]
+		switch name {
+		case "since":
+			if err := since(&f, value, now); err != nil {
+				return f, err
+			}
+		case "actor":
+			f.Actor = value
+		case "action":
+			f.Action = value
+		case "key":
+			f.Key = value
+		case "sort":
+			if value != "seq" && value != "-seq" {
+				return f, invalid(`sort must be "seq" or "-seq", got %q`, value)
+			}
+			f.Newest = value == "-seq"
+		case "cursor":
+			f.Cursor = value
+		case "limit":
+			if f.Limit, err = strconv.Atoi(value); err != nil || f.Limit < 1 {
+				return f, invalid("limit must be from 1 to %d, got %q", maxPage, value)
+			}
+		default:
+			return f, invalid("unknown filter %q; there are since, actor, action, key, sort, limit, cursor", name)
+		}
+	}
+	return f, nil
+}
+
+// since reads the first entry of a list: its number, its time, or how long ago
+// that is.
+func since(f *limiter.AuditFilter, value string, now time.Time) error {
+	if n, err := strconv.ParseUint(value, 10, 64); err == nil {
+		f.From = n
+		return nil
+	}
+	if t, err := time.Parse(time.RFC3339, value); err == nil {
+		f.Since = t
+		return nil
+	}
+	if d, err := caddy.ParseDuration(value); err == nil && d > 0 {
+		f.Since = now.Add(-d)
+		return nil
+	}
+	return invalid("since must be a seq, a time such as 2026-12-31T18:00:00Z, or how long ago, such as 24h; got %q", value)
+}
+
+// verdict is what became of verifying an audit log.
+type verdict struct {
+	OK      bool   `json:"ok"`
+	Entries int64  `json:"entries"`
+	First   uint64 `json:"first,omitempty"` // where older entries were pruned
+	Head    string `json:"head,omitempty"`
+	Seq     uint64 `json:"seq,omitempty"` // the first bad entry
+	Why     string `json:"why,omitempty"`
+}
+
+// judge turns what verifying found into an answer. Other errors stay.
+func judge(v limiter.Verified, err error) (*verdict, error) {
+	var broken *limiter.BrokenError
+	switch {
+	case errors.As(err, &broken):
+		return &verdict{Entries: v.Entries, Seq: broken.Seq, Why: broken.Why}, nil
+	case err != nil:
+		return nil, err
+	}
+	good := &verdict{OK: true, Entries: v.Entries, Head: v.Head.String()}
+	if v.First > 1 {
+		good.First = v.First
+	}
+	return good, nil
+}
+
+func (a *api) verifyAudit(l *limiter.Limiter, r *http.Request) (int, any, error) {
+	answer, err := judge(l.AuditVerify(r.Context(), a.caller))
+	if err != nil {
+		return 0, nil, err
+	}
+	return http.StatusOK, answer, nil
+}
+
+// exportAudit streams the whole log, one entry a line. One that breaks off ends
+// the connection, so nobody takes it for a whole one.
+func (a *api) exportAudit(w http.ResponseWriter, r *http.Request) {
+	l, err := a.backend.Limiter()
+	if err != nil {
+		a.fail(w, &apiError{http.StatusServiceUnavailable, "store_unavailable", err.Error()})
+		return
+	}
+	out := bufio.NewWriterSize(w, 64<<10)
+	begun := false
+	err = l.ExportAudit(r.Context(), a.caller, func(line []byte) error {
+		if !begun {
+			begun = true
+			jsonLines(w.Header())
+		}
+		if _, err := out.Write(line); err != nil {
+			return err
+		}
+		return out.WriteByte('\n')
+	})
+	if err == nil {
+		err = out.Flush()
+	}
+	switch {
+	case err != nil && !begun:
+		a.fail(w, err)
+	case err != nil:
+		a.log.Error("an export of the audit log broke off", "by", a.caller.Name, "error", err)
+		panic(http.ErrAbortHandler)
+	case !begun:
+		jsonLines(w.Header())
+	}
+}
+
+func jsonLines(h http.Header) {
+	h.Set("Content-Type", "application/jsonl")
+	h.Set("Cache-Control", "no-store")
+	h.Set("X-Content-Type-Options", "nosniff")
+}

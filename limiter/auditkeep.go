@@ -1,0 +1,102 @@
+package limiter
+
+import (
+	"time"
+)
+
+// How the audit log is kept. Who owns the store could write all of it anew; the
+// head in the server's log, which is kept elsewhere, tells.
+const (
+	headEvery  = time.Hour
+	pruneStep  = 1000 // entries that one change takes away
+	pruneSteps = 20   // in a minute
+)
+
+// KeepAudit sets how long entries of the audit log are kept, at start and
+// after each reload; 0: for ever.
+func (l *Limiter) KeepAudit(d time.Duration) { l.keepAudit.Store(int64(d)) }
+
+// sweepAdmin makes durable what waits about those who manage keys.
+func (l *Limiter) sweepAdmin() {
+	l.attempts.sweep(l, l.clock.Now())
+	if err := l.saveTokens(); err != nil {
+		l.log.Error("saving when admin tokens were used last", "error", err)
+	}
+	if err := l.pruneAudit(); err != nil {
+		l.log.Error("pruning the audit log", "error", err)
+	}
+}
+
+// logHead says where the audit log ends.
+func (l *Limiter) logHead() {
+	head := l.committer.head.Load()
+	l.log.Info("audit log head", "seq", head.seq, "hash", head.hash.String())
+}
+
+// pruneAudit takes away the entries that are older than they are kept. The
+// last one that went stays known by its hash, in the store and in an entry of
+// the log, so that what is left can be verified.
+func (l *Limiter) pruneAudit() error {
+	keep := time.Duration(l.keepAudit.Load())
+	if keep <= 0 {
+		return nil
+	}
+	before := l.clock.Now().Add(-keep)
+	// Each time leaves an entry, so it is not done for a few of them.
+	due, err := l.prunable(before.Add(-min(keep/10, 24*time.Hour)))
+	if err != nil || !due {
+		return err
+	}
+	for range pruneSteps {
+		n := 0
+		err := l.committer.do(func(b *batch) error {
+			var err error
+			n, err = b.pruneAudit(before)
+			return err
+		}, nil)
+		if err != nil || n < pruneStep {
+			return err
+		}
+	}
+	return nil
+}
+
+// prunable reports whether the oldest entry is from before a time.
+func (l *Limiter) prunable(before time.Time) (due bool, err error) {
+	err = l.store.View(func(r Reader) error {
+		return r.Scan([]byte(spaceAudit), nil, false, func(_, line []byte) (bool, error) {
+			e, err := parseEntry(line)
+			due = err == nil && e.time().Before(before)
+			return false, err
+		})
+	})
+	return due, err
+}
+
+// pruneAudit takes away some of the entries from before a time, but never the
+// last one.
+func (b *batch) pruneAudit(before time.Time) (n int, err error) {
+	to := b.chain
+	var gone [][]byte
+	err = b.Scan([]byte(spaceAudit), nil, false, func(key, line []byte) (bool, error) {
+		e, err := parseEntry(line)
+		if err != nil || e.seq >= b.chain.seq || !e.time().Before(before) {
+			return false, err
+		}
+		to.gone, to.goneHash = e.seq, e.hash
+		gone = append(gone, append([]byte(nil), key...))
+		return len(gone) < pruneStep, nil
+	})
+	if err != nil || len(gone) == 0 {
+		return 0, err
+	}
+	for _, key := range gone {
+		if err := b.Delete(key); err != nil {
+			return 0, err
+		}
+	}
+	b.chain.gone, b.chain.goneHash = to.gone, to.goneHash
+	return len(gone), b.audit(itself.entry(ActAuditPrune, "", map[string]Delta{
+		"through": {nil, pruneMark(to.gone, to.goneHash)}, "entries": {nil, len(gone)},
+	}))
+}

@@ -1,0 +1,235 @@
+package limiter
+
+import (
+	"context"
+	"encoding/base64"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+)
+
+// AuditFilter picks entries of the audit log. Empty fields pick all.
+type AuditFilter struct {
+	From    uint64    // the first entry, by its number
+	Since   time.Time // the first entry, by its time
+	Actor   string
+	Action  string
+	Key     string // id of a key or token
+	Newest  bool   // the newest first, instead of the oldest
+	Limit   int    // size of a page. Default: 50. At most 500.
+	Cursor  string // the Next of the page before
+	forward uint64
+}
+
+// AuditPage is one page of the audit log.
+type AuditPage struct {
+	Entries [][]byte // each in its canonical form
+	// Next is the cursor of the page after this one; empty at the end.
+	Next string
+	// Partial says that the page is short because many entries had to be
+	// looked at, not because there are no more.
+	Partial bool
+}
+
+func (f *AuditFilter) check() error {
+	if f.Limit < 0 || f.Limit > maxPage {
+		return invalid("limit", "must be from 1 to %d, got %d", maxPage, f.Limit)
+	}
+	if f.Limit == 0 {
+		f.Limit = defaultPage
+	}
+	if f.Cursor != "" {
+		b, err := base64.RawURLEncoding.DecodeString(f.Cursor)
+		if err != nil || len(b) != 8 {
+			return invalid("cursor", "must be the next of an earlier page")
+		}
+		f.forward = binary.BigEndian.Uint64(b)
+	}
+	return nil
+}
+
+// Audit returns a page of the entries that the caller may see: all of them with
+// a role that sees all, else those about keys and tokens that it sees, and what
+// it did itself.
+func (l *Limiter) Audit(ctx context.Context, by Caller, f AuditFilter) (AuditPage, error) {
+	page := AuditPage{Entries: [][]byte{}}
+	if err := errors.Join(l.authorise(by, AuditRead, nil), f.check()); err != nil {
+		return page, err
+	}
+	looked := 0
+	var last uint64
+	err := l.store.View(func(r Reader) error {
+		after, err := f.start(r)
+		if err != nil {
+			return err
+		}
+		sight := auditSight{l: l, r: r, by: by, keys: make(map[string]bool)}
+		return r.Scan([]byte(spaceAudit), after, f.Newest, func(_, line []byte) (bool, error) {
+			if err := ctx.Err(); err != nil {
+				return false, err
+			}
+			if len(page.Entries) == f.Limit || looked == maxLookedAt {
+				page.Partial = len(page.Entries) < f.Limit
+				page.Next = base64.RawURLEncoding.EncodeToString(binary.BigEndian.AppendUint64(nil, last))
+				return false, nil
+			}
+			looked++
+			e, err := parseEntry(line)
+			if err != nil {
+				return false, fmt.Errorf("after entry %d: %w: %w; see: caddy till audit verify", last, errRecord, err)
+			}
+			last = e.seq
+			if !f.picks(&e) {
+				return true, nil
+			}
+			seen, err := sight.sees(&e)
+			if err == nil && seen {
+				page.Entries = append(page.Entries, append([]byte(nil), line...))
+			}
+			return true, err
+		})
+	})
+	if err != nil {
+		return AuditPage{}, fmt.Errorf("reading the audit log: %w", err)
+	}
+	return page, nil
+}
+
+// start is the entry after which a page begins.
+func (f *AuditFilter) start(r Reader) ([]byte, error) {
+	if f.forward > 0 {
+		return auditKey(f.forward), nil
+	}
+	if f.Newest {
+		return nil, nil
+	}
+	from := f.From
+	if !f.Since.IsZero() {
+		first, err := firstSince(r, f.Since)
+		if err != nil {
+			return nil, err
+		}
+		from = max(from, first)
+	}
+	if from == 0 {
+		return nil, nil
+	}
+	return auditKey(from - 1), nil
+}
+
+// firstSince finds the first entry of a time or later. Times rise with the
+// numbers, but where a clock was repaired.
+func firstSince(r Reader, t time.Time) (uint64, error) {
+	head, err := readChain(r)
+	if err != nil {
+		return 0, err
+	}
+	low, high := head.gone+1, head.seq+1
+	for low < high {
+		middle := low + (high-low)/2
+		line, err := r.Get(auditKey(middle))
+		if err != nil {
+			return 0, fmt.Errorf("entry %d: %w", middle, err)
+		}
+		e, err := parseEntry(line)
+		if err != nil {
+			return 0, fmt.Errorf("entry %d: %w", middle, err)
+		}
+		if e.time().Before(t) {
+			low = middle + 1
+		} else {
+			high = middle
+		}
+	}
+	return low, nil
+}
+
+func (e *entryLine) text(field string) string {
+	s, _ := e.fields[field].(string)
+	return s
+}
+
+func (e *entryLine) time() time.Time {
+	t, err := time.Parse(time.RFC3339Nano, e.text("time"))
+	if err != nil {
+		return time.Time{}
+	}
+	return t
+}
+
+func (f *AuditFilter) picks(e *entryLine) bool {
+	return (f.Actor == "" || e.text("actor") == f.Actor) &&
+		(f.Action == "" || e.text("action") == f.Action) &&
+		(f.Key == "" || e.text("key") == f.Key) &&
+		e.seq >= f.From && (f.Since.IsZero() || !e.time().Before(f.Since))
+}
+
+// auditSight decides which entries a caller sees, on one state of the store.
+type auditSight struct {
+	l    *Limiter
+	r    Reader
+	by   Caller
+	keys map[string]bool
+}
+
+func (s *auditSight) sees(e *entryLine) (bool, error) {
+	if s.l.seesAll(s.by) {
+		return true, nil
+	}
+	id := e.text("key")
+	switch {
+	case s.by.Token != "" && e.text("actor") == s.by.Name:
+		return true, nil
+	case strings.HasPrefix(id, tokenIDPrefix):
+		t, ok := s.l.tokens.get(id)
+		return ok && s.l.seesToken(s.by, &t), nil
+	case !strings.HasPrefix(id, idPrefix):
+		return false, nil
+	}
+	if seen, known := s.keys[id]; known {
+		return seen, nil
+	}
+	b, err := s.r.Get(recordKey(id))
+	if errors.Is(err, ErrNotFound) { // forgotten
+		s.keys[id] = false
+		return false, nil
+	}
+	if err != nil {
+		return false, err
+	}
+	key, err := decodeKey(b)
+	if err != nil {
+		return false, err
+	}
+	s.keys[id] = s.l.Sees(s.by, key)
+	return s.keys[id], nil
+}
+
+func (l *Limiter) seesAll(by Caller) bool {
+	if by.Role == OperatorRole {
+		return true
+	}
+	role := l.policy(by.Role)
+	return role != nil && role.Sees == SeesAll
+}
+
+// ExportAudit calls write for each entry of the whole log, as of one moment. It
+// takes a role that sees all.
+func (l *Limiter) ExportAudit(ctx context.Context, by Caller, write func(line []byte) error) error {
+	if err := l.authorise(by, AuditRead, nil); err != nil {
+		return err
+	}
+	if !l.seesAll(by) {
+		return fmt.Errorf("%w: an export is the whole log, so it takes a role that sees all", ErrForbidden)
+	}
+	return l.store.View(func(r Reader) error {
+		return r.Scan([]byte(spaceAudit), nil, false, func(_, line []byte) (bool, error) {
+			if err := ctx.Err(); err != nil {
+				return false, err
+			}
+			return true, write(line)
+		})
+	})
+}
