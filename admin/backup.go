@@ -185,7 +185,7 @@ they work at once, and may forward again what they had forwarded since.`,
 				return err
 			}
 			defer func() { err = errors.Join(err, s.Close()) }()
-			done, err := limiter.Restore(s, limiter.Operator, backup, anchor, time.Now(), trust, log)
+			done, err := limiter.Restore(s, limiter.Files{}, limiter.Operator, backup, anchor, time.Now(), trust, log)
 			p.end()
 			if err != nil {
 				return err

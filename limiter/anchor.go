@@ -7,8 +7,6 @@ import (
 	"fmt"
 	"hash/crc32"
 	"io/fs"
-	"os"
-	"path/filepath"
 )
 
 // The anchor is a small file that knows the last commit which anybody was told
@@ -22,7 +20,8 @@ import (
 //	1024  the same                           the odd ones
 type anchor struct {
 	path   string
-	file   *os.File
+	disk   Disk
+	file   File
 	secret [32]byte
 	store  [16]byte
 	seq    uint64
@@ -51,9 +50,9 @@ func unsealed(b []byte) ([]byte, bool) {
 // openAnchor opens the anchor at path. Where there is none, a new one is made
 // when fresh says so; else one that belongs to no store, so that nothing agrees
 // with it.
-func openAnchor(path string, fresh bool) (*anchor, error) {
-	a := &anchor{path: path}
-	b, err := os.ReadFile(path)
+func openAnchor(disk Disk, path string, fresh bool) (*anchor, error) {
+	a := &anchor{path: path, disk: disk}
+	b, err := disk.ReadFile(path)
 	switch {
 	case errors.Is(err, fs.ErrNotExist) && fresh:
 		return a, a.make()
@@ -61,8 +60,6 @@ func openAnchor(path string, fresh bool) (*anchor, error) {
 		return a, doubt("its anchor %s is missing", path)
 	case err != nil:
 		return a, fmt.Errorf("opening the anchor: %w", err)
-	case private(path) != nil:
-		return a, fmt.Errorf("opening the anchor: %w", private(path))
 	case len(b) != anchorSize || string(b[:8]) != anchorMagic:
 		return a, doubt("%s is no anchor", path)
 	}
@@ -82,7 +79,7 @@ func openAnchor(path string, fresh bool) (*anchor, error) {
 	if !valid {
 		return a, doubt("its anchor %s is damaged", path)
 	}
-	if a.file, err = os.OpenFile(path, os.O_RDWR, 0o600); err != nil {
+	if a.file, err = disk.Open(path); err != nil {
 		return a, fmt.Errorf("opening the anchor: %w", err)
 	}
 	return a, nil
@@ -106,24 +103,13 @@ func (a *anchor) replace() (err error) {
 	slot := a.slot()
 	copy(b[anchorSector:], slot)
 	copy(b[2*anchorSector:], slot)
-	dir := filepath.Dir(a.path)
-	if err := os.MkdirAll(dir, 0o700); err != nil {
-		return fmt.Errorf("making the anchor's directory: %w", err)
-	}
-	next := a.path + ".new"
-	if err := writeSynced(next, b); err != nil {
-		return fmt.Errorf("making the anchor: %w", err)
-	}
-	if err := os.Rename(next, a.path); err != nil {
-		return fmt.Errorf("making the anchor: %w", err)
-	}
-	if err := syncDir(dir); err != nil {
+	if err := a.disk.Replace(a.path, b); err != nil {
 		return fmt.Errorf("making the anchor: %w", err)
 	}
 	if a.file != nil {
 		err = a.file.Close()
 	}
-	file, openErr := os.OpenFile(a.path, os.O_RDWR, 0o600)
+	file, openErr := a.disk.Open(a.path)
 	a.file = file
 	return errors.Join(err, openErr)
 }
@@ -138,7 +124,7 @@ func (a *anchor) write(seq uint64, root sum) error {
 	if _, err := a.file.WriteAt(a.slot(), anchorSector*int64(1+seq%2)); err != nil {
 		return fmt.Errorf("writing the anchor: %w", err)
 	}
-	if err := syncData(a.file); err != nil {
+	if err := a.file.Sync(); err != nil {
 		return fmt.Errorf("writing the anchor: %w", err)
 	}
 	return nil
@@ -149,26 +135,4 @@ func (a *anchor) close() error {
 		return nil
 	}
 	return a.file.Close()
-}
-
-// writeSynced makes a new file, in place of one that was left there and never
-// through a link that was put there.
-func writeSynced(path string, b []byte) error {
-	if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return err
-	}
-	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
-	if err != nil {
-		return err
-	}
-	_, err = f.Write(b)
-	return errors.Join(err, f.Sync(), f.Close())
-}
-
-func syncDir(dir string) error {
-	d, err := os.Open(dir)
-	if err != nil {
-		return err
-	}
-	return errors.Join(d.Sync(), d.Close())
 }

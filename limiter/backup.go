@@ -181,7 +181,7 @@ type Restored struct {
 // an anchor for it. The whole backup is checked before anything is written. Keys
 // that were alive in it are suspended, unless trust says otherwise: what was used
 // or revoked since the backup is not known.
-func Restore(s Store, by Caller, backup io.ReadSeeker, anchorPath string, now time.Time, trust bool, log *slog.Logger) (Restored, error) {
+func Restore(s Store, disk Disk, by Caller, backup io.ReadSeeker, anchorPath string, now time.Time, trust bool, log *slog.Logger) (Restored, error) {
 	if _, err := CheckBackup(backup); err != nil {
 		return Restored{}, err
 	}
@@ -229,7 +229,7 @@ func Restore(s Store, by Caller, backup io.ReadSeeker, anchorPath string, now ti
 	if err != nil {
 		return Restored{}, fmt.Errorf("restoring: %w", err)
 	}
-	r := rebuild{store: s, now: now, by: by, action: ActStoreRestore, suspend: !trust}
+	r := rebuild{store: s, disk: disk, now: now, by: by, action: ActStoreRestore, suspend: !trust}
 	if err := r.run(anchorPath); err != nil {
 		return Restored{}, err
 	}

@@ -26,7 +26,7 @@ func (w *world) restored(backup []byte, trust bool) (*world, limiter.Restored) {
 	next := newWorld(w.t)
 	next.Abandon()
 	next.disk, next.clock = storetest.NewDisk(), w.clock
-	done, err := limiter.Restore(next.disk.Open(), limiter.Operator, bytes.NewReader(backup), next.anchor, w.clock.time(), trust, discard)
+	done, err := limiter.Restore(next.disk.Open(), limiter.Files{}, limiter.Operator, bytes.NewReader(backup), next.anchor, w.clock.time(), trust, discard)
 	if err != nil {
 		w.t.Fatal(err)
 	}
@@ -112,7 +112,7 @@ func TestADamagedBackupIsNotRestored(t *testing.T) {
 	try := func(what string, b []byte) {
 		t.Helper()
 		disk := storetest.NewDisk()
-		_, err := limiter.Restore(disk.Open(), limiter.Operator, bytes.NewReader(b), w.anchor+".restored", w.clock.time(), false, discard)
+		_, err := limiter.Restore(disk.Open(), limiter.Files{}, limiter.Operator, bytes.NewReader(b), w.anchor+".restored", w.clock.time(), false, discard)
 		if !errors.Is(err, limiter.ErrBackup) || disk.Commits() != 0 {
 			t.Errorf("%s: %v, %d commits", what, err, disk.Commits())
 		}
@@ -124,7 +124,7 @@ func TestADamagedBackupIsNotRestored(t *testing.T) {
 		try("a cut file", whole[:n])
 	}
 	try("more behind it", append(bytes.Clone(whole), 0))
-	if _, err := limiter.Restore(w.disk.Open(), limiter.Operator, bytes.NewReader(whole), w.anchor+".restored", w.clock.time(), false, discard); err == nil || errors.Is(err, limiter.ErrBackup) {
+	if _, err := limiter.Restore(w.disk.Open(), limiter.Files{}, limiter.Operator, bytes.NewReader(whole), w.anchor+".restored", w.clock.time(), false, discard); err == nil || errors.Is(err, limiter.ErrBackup) {
 		t.Errorf("into a store that is in use: %v", err)
 	}
 }
@@ -141,7 +141,7 @@ func TestARestoreThatWasCutOffIsInDoubt(t *testing.T) {
 		next.Abandon()
 		next.disk = storetest.NewDisk()
 		next.disk.FailAt(cut, cut%2 == 0)
-		_, err := limiter.Restore(next.disk.Open(), limiter.Operator, bytes.NewReader(backup), next.anchor, w.clock.time(), false, discard)
+		_, err := limiter.Restore(next.disk.Open(), limiter.Files{}, limiter.Operator, bytes.NewReader(backup), next.anchor, w.clock.time(), false, discard)
 		if err == nil {
 			break
 		}
@@ -165,7 +165,7 @@ func FuzzRestore(f *testing.F) {
 	f.Add([]byte("tillbak1\n\x00\x00\x00\x00\x00\x00\x00\x00\x00"))
 	f.Fuzz(func(t *testing.T, b []byte) {
 		disk := storetest.NewDisk()
-		if _, err := limiter.Restore(disk.Open(), limiter.Operator, bytes.NewReader(b), t.TempDir()+"/anchor", newClock().time(), false, discard); err == nil {
+		if _, err := limiter.Restore(disk.Open(), limiter.Files{}, limiter.Operator, bytes.NewReader(b), t.TempDir()+"/anchor", newClock().time(), false, discard); err == nil {
 			t.Skip("a whole one")
 		}
 	})

@@ -35,6 +35,8 @@ type Options struct {
 	// Anchor is the path of the file that knows the last commit, so that a store
 	// which lost some is found out. Default: none.
 	Anchor string
+	// Disk holds these two files. Default: Files.
+	Disk Disk
 	// Clock tells the time. Default: SystemClock.
 	Clock Clock
 	// After is the limiter of this store that has failed and was closed. What it
@@ -109,6 +111,9 @@ type Limiter struct {
 // Open takes over a store: it recovers what the shadow counter remembers of a
 // crash, makes that durable under a new session, and only then serves.
 func Open(o Options) (*Limiter, error) {
+	if o.Disk == nil {
+		o.Disk = Files{}
+	}
 	if o.Clock == nil {
 		o.Clock = SystemClock{}
 	}
@@ -125,13 +130,13 @@ func Open(o Options) (*Limiter, error) {
 		l.lookups[i].m = make(map[token.Lookup]*Live)
 	}
 	if o.Shadow != "" {
-		s, err := openShadow(o.Shadow)
+		s, err := openShadow(o.Disk, o.Shadow)
 		if err != nil {
 			return nil, err
 		}
 		l.shadow = s
 	}
-	a, d, err := l.anchored(o.Anchor)
+	a, d, err := l.anchored(o.Disk, o.Anchor)
 	if err == nil {
 		err = l.readClock(o.Clock, o.After)
 	}
@@ -227,7 +232,7 @@ func (l *Limiter) RepairClock(_ context.Context, by Caller) (time.Time, error) {
 }
 
 // anchored opens the anchor and compares the store with it.
-func (l *Limiter) anchored(path string) (*anchor, *digest, error) {
+func (l *Limiter) anchored(disk Disk, path string) (*anchor, *digest, error) {
 	if path == "" {
 		return nil, nil, nil
 	}
@@ -238,7 +243,7 @@ func (l *Limiter) anchored(path string) (*anchor, *digest, error) {
 		if err != nil && !errors.Is(err, ErrNotFound) {
 			return err
 		}
-		if a, err = openAnchor(path, err != nil); err != nil {
+		if a, err = openAnchor(disk, path, err != nil); err != nil {
 			return err
 		}
 		d = &digest{secret: a.secret}

@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"os"
 	"time"
 
 	"github.com/oklog/ulid/v2"
@@ -30,8 +29,8 @@ const (
 // remaining budget, and keys that only time limits are suspended. Then the
 // anchor is written anew. It may be cut off at any point and run again. Nobody
 // else may have the store open.
-func Forfeit(s Store, by Caller, anchorPath string, now time.Time, log *slog.Logger) (Repaired, error) {
-	r := rebuild{store: s, now: now, by: by, action: ActStoreRepair, forfeit: true}
+func Forfeit(s Store, disk Disk, by Caller, anchorPath string, now time.Time, log *slog.Logger) (Repaired, error) {
+	r := rebuild{store: s, disk: disk, now: now, by: by, action: ActStoreRepair, forfeit: true}
 	err := r.run(anchorPath)
 	if err == nil {
 		log.Warn("the store was repaired: remaining budgets count as spent",
@@ -43,6 +42,7 @@ func Forfeit(s Store, by Caller, anchorPath string, now time.Time, log *slog.Log
 // rebuild makes sums, digest and anchor of a store anew from its records.
 type rebuild struct {
 	store   Store
+	disk    Disk
 	now     time.Time
 	by      Caller
 	action  string // for the audit log
@@ -55,10 +55,7 @@ type rebuild struct {
 }
 
 func (r *rebuild) run(anchorPath string) (err error) {
-	a := &anchor{path: anchorPath}
-	if err := os.Remove(anchorPath); err != nil && !errors.Is(err, os.ErrNotExist) {
-		return fmt.Errorf("removing the anchor: %w", err)
-	}
+	a := &anchor{path: anchorPath, disk: r.disk}
 	if err := a.make(); err != nil {
 		return err
 	}

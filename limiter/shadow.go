@@ -2,10 +2,7 @@ package limiter
 
 import (
 	"encoding/binary"
-	"errors"
 	"fmt"
-	"io/fs"
-	"os"
 	"sync"
 	"sync/atomic"
 	"unsafe"
@@ -27,8 +24,8 @@ import (
 // is believed: a kill came between the two, or one of them is damaged, and then
 // too little must never be taken for what was used.
 type shadow struct {
-	mem  []byte
-	file *os.File
+	mem    []byte
+	mapped Mapping
 
 	mu   sync.Mutex
 	free []int32 // slots nobody has
@@ -59,41 +56,12 @@ type slot struct {
 
 // openShadow maps the file at path, making it when it is missing or of
 // another size. It returns what the file remembers of the session before.
-func openShadow(path string) (*shadow, error) {
-	info, err := os.Stat(path)
-	if err == nil {
-		err = private(path)
-	}
-	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+func openShadow(disk Disk, path string) (*shadow, error) {
+	m, err := disk.Map(path, shadowSize)
+	if err != nil {
 		return nil, fmt.Errorf("opening shadow counter: %w", err)
 	}
-	file, openErr := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o600)
-	if openErr != nil {
-		return nil, fmt.Errorf("opening shadow counter: %w", openErr)
-	}
-	// Written out, or filled where it has holes, not truncated to size: a page
-	// that finds no space later would end the process with SIGBUS.
-	if err != nil || info.Size() != shadowSize {
-		err = writeOut(file)
-	} else {
-		err = allocate(file, shadowSize)
-	}
-	if err != nil {
-		return nil, errors.Join(fmt.Errorf("making shadow counter: %w", err), file.Close())
-	}
-	mem, err := mapFile(file, shadowSize)
-	if err != nil {
-		return nil, errors.Join(fmt.Errorf("mapping shadow counter: %w", err), file.Close())
-	}
-	return &shadow{mem: mem, file: file}, nil
-}
-
-func writeOut(f *os.File) error {
-	if err := f.Truncate(0); err != nil {
-		return err
-	}
-	_, err := f.WriteAt(make([]byte, shadowSize), 0)
-	return err
+	return &shadow{mem: m.Bytes(), mapped: m}, nil
 }
 
 // remembered is one account as the shadow last saw it.
@@ -190,5 +158,5 @@ func (s *shadow) close() error {
 	if s == nil {
 		return nil
 	}
-	return errors.Join(unmapFile(s.mem), s.file.Close())
+	return s.mapped.Close()
 }
