@@ -4,7 +4,6 @@ import (
 	"reflect"
 
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
-	"go.uber.org/zap"
 )
 
 // loggedSlots are where a key may arrive and Caddy's loggers show it: they
@@ -14,40 +13,57 @@ var loggedSlots = []string{"X-Api-Key", "Api-Key", "X-Goog-Api-Key"}
 
 // warnUnfilteredLogs says which loggers would write scoped keys.
 func (a *App) warnUnfilteredLogs() {
-	app, err := a.ctx.AppIfConfigured("http")
-	if err != nil {
-		return // nothing is served, so nothing is logged
-	}
-	httpApp, ok := app.(*caddyhttp.App)
-	if !ok {
-		return
-	}
-	logged := false
-	for _, server := range httpApp.Servers {
-		if server.Logs != nil {
-			logged = true
-			if server.Logs.ShouldLogCredentials {
-				a.logger.Warn("log_credentials is on: access logs will hold scoped keys")
-			}
-		}
-	}
-	if !logged {
-		return
-	}
-	for _, name := range unfilteredLogs(a.ctx) {
-		a.logger.Warn("this logger writes scoped keys that arrive in X-Api-Key, Api-Key, X-Goog-Api-Key or ?key=; filter them as Caddyfile.example does",
-			zap.String("logger", name))
+	for _, what := range a.loggedKeys() {
+		a.logger.Warn(what)
 	}
 }
 
-// unfilteredLogs lists the loggers that take access logs and do not filter
-// all slots. Caddy gives modules no way to ask for the logging configuration,
-// so this reads the field behind the context; where Caddy's fields are other
-// than expected, it answers with the default logger, to be on the safe side.
-func unfilteredLogs(ctx any) []string {
-	unknown := []string{"default"}
+// loggedKeys says which logs would hold scoped keys, and how not.
+func (a *App) loggedKeys() (found []string) {
+	app, err := a.ctx.AppIfConfigured("http")
+	if err != nil {
+		return nil // nothing is served, so nothing is logged
+	}
+	httpApp, ok := app.(*caddyhttp.App)
+	if !ok {
+		return nil
+	}
+	logged, credentials := false, false
+	for _, server := range httpApp.Servers {
+		if server.Logs != nil {
+			logged, credentials = true, credentials || server.Logs.ShouldLogCredentials
+		}
+	}
+	if !logged {
+		return nil
+	}
+	if credentials {
+		found = append(found, "log_credentials is on: access logs will hold scoped keys")
+	}
+	for _, name := range unfilteredLogs(a.ctx) {
+		found = append(found, "the logger "+name+" writes scoped keys that arrive in X-Api-Key, Api-Key, X-Goog-Api-Key or ?key=; filter them as Caddyfile.example does")
+	}
+	return found
+}
+
+// configOf is Caddy's configuration behind a context: Caddy gives modules no way
+// to ask for what is not theirs. It is not valid where Caddy's fields are other
+// than expected.
+func configOf(ctx any) reflect.Value {
 	cfg := reflect.Indirect(reflect.Indirect(reflect.ValueOf(ctx)).FieldByName("cfg"))
 	if !cfg.IsValid() || cfg.Kind() != reflect.Struct {
+		return reflect.Value{}
+	}
+	return cfg
+}
+
+// unfilteredLogs lists the loggers that take access logs and do not filter
+// all slots. Where it cannot tell, it answers with the default logger, to be on
+// the safe side.
+func unfilteredLogs(ctx any) []string {
+	unknown := []string{"default"}
+	cfg := configOf(ctx)
+	if !cfg.IsValid() {
 		return unknown
 	}
 	logging := cfg.FieldByName("Logging")

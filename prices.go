@@ -72,16 +72,20 @@ func splitModel(s string) (provider, model string, err error) {
 	return provider, model, nil
 }
 
-// oldPrices is the age from which the built-in prices are reported.
-const oldPrices = 45 * 24 * time.Hour
+// pricesAge is the age from which the built-in prices are reported.
+const pricesAge = 45 * 24 * time.Hour
 
-// warnOldPrices says when the built-in prices may not be true any more.
+// oldPrices reports whether the built-in prices may not be true any more.
+func (a *App) oldPrices(now time.Time) (asOf string, old bool) {
+	at, err := time.Parse(time.DateOnly, a.prices.AsOf)
+	return a.prices.AsOf, err != nil || now.Sub(at) >= pricesAge
+}
+
+// warnOldPrices says so at start.
 func (a *App) warnOldPrices(now time.Time) {
-	asOf, err := time.Parse(time.DateOnly, a.prices.AsOf)
-	if err == nil && now.Sub(asOf) < oldPrices {
-		return
+	if asOf, old := a.oldPrices(now); old {
+		a.logger.Warn("the built-in prices are old: update till, or name a file of your own with: prices PATH", zap.String("as_of", asOf))
 	}
-	a.logger.Warn("the built-in prices are old: update till, or name a file of your own with: prices PATH", zap.String("as_of", a.prices.AsOf))
 }
 
 // PriceTable is what limits in dollars count with.

@@ -227,7 +227,7 @@ func (u *Upstream) provision(name string) (*target, error) {
 
 // literal reports whether the credential stands in the configuration itself.
 func (u *Upstream) literal() bool {
-	return u.Credential != "" && !strings.Contains(u.Credential, "{env.") && !strings.Contains(u.Credential, "{file.")
+	return literal(u.Credential)
 }
 
 // envPlaceholder is a credential that is one environment variable.

@@ -50,6 +50,8 @@ type Backend interface {
 	Lockdown() *limiter.Lockdown
 	// SignInLink makes an address at which the caller signs in to the console.
 	SignInLink(limiter.Caller) (SignInLink, error)
+	// Diagnose says what is amiss with the configuration and its files.
+	Diagnose() []Finding
 	// BaseURL is the public address of this server, or empty.
 	BaseURL() string
 }

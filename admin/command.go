@@ -96,7 +96,8 @@ func build(root *cobra.Command) {
 		suspendCommand(f), resumeCommand(f), revokeCommand(f), rotateCommand(f), grantCommand(f),
 		forgetCommand(f), envCommand(f), statsCommand(f), pricesCommand(f), repairCommand(f),
 		backupCommand(f), restoreCommand(f), sealCommand(f))
-	root.AddCommand(lockdownCommand(f), runCommand(f), watchCommand(f))
+	root.AddCommand(lockdownCommand(f))
+	root.AddCommand(runCommand(f), watchCommand(f), doctorCommand(f))
 	root.AddCommand(tokenCommand(f), auditCommand(f))
 	root.AddCommand(consoleCommand(f))
 	prepare(root)

@@ -60,6 +60,7 @@ func (a *api) ownRoutes() map[string]http.HandlerFunc {
 		"GET /lockdown":      a.showLockdown,
 		"GET /stats":         a.stats,
 		"POST /console/link": a.consoleLink,
+		"GET /doctor":        a.doctor,
 	}
 }
 

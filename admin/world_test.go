@@ -28,6 +28,7 @@ type world struct {
 	handler   http.Handler
 	upstreams []UpstreamInfo
 	base      string
+	findings  []Finding
 	sealKeys  []token.SealKeyID
 	closed    bool
 	lockdown  *limiter.Lockdown
@@ -77,6 +78,7 @@ func (b backend) Limiter() (*limiter.Limiter, error) {
 	return b.w.Limiter, nil
 }
 func (b backend) UpstreamInfos() []UpstreamInfo { return b.w.upstreams }
+func (b backend) Diagnose() []Finding           { return b.w.findings }
 func (b backend) BaseURL() string               { return b.w.base }
 func (b backend) Lockdown() *limiter.Lockdown   { return b.w.lockdown }
 

@@ -328,7 +328,7 @@ func TestMetricsAndLogsTellNoSecretAndOutliveAReload(t *testing.T) {
 func TestStartWarnsOfLoggersThatWriteKeys(t *testing.T) {
 	t.Parallel()
 	s := newServer(t, options{site: "log"})
-	if !strings.Contains(s.output(), "this logger writes scoped keys") {
+	if !strings.Contains(s.output(), "writes scoped keys that arrive") {
 		t.Errorf("no warning:\n%s", s.output())
 	}
 }
@@ -401,7 +401,7 @@ func TestExampleCaddyfileRuns(t *testing.T) {
 	if err := cmd.Wait(); err != nil {
 		t.Errorf("%v\n%s", err, out.String())
 	}
-	if strings.Contains(out.String(), "this logger writes scoped keys") || strings.Contains(out.String(), garbled) || !strings.Contains(out.String(), `"uri":"/v1/models?a=b"`) {
+	if strings.Contains(out.String(), "writes scoped keys that arrive") || strings.Contains(out.String(), garbled) || !strings.Contains(out.String(), `"uri":"/v1/models?a=b"`) {
 		t.Errorf("the log:\n%s", out.String())
 	}
 }
@@ -476,6 +476,11 @@ func TestUpServesAnEchoThatCanBeTriedAtOnce(t *testing.T) {
 		{[]string{"show", "nightly"}, "no key has the id or name", 1},
 		{[]string{"show", "till_sk_secret"}, "belongs in no", 2},
 		{[]string{"stats"}, "in order", 0},
+		{[]string{"doctor"}, "0 errors, ", 0},
+		{[]string{"create", "--unlimited", "--name", "open"}, "till_sk_", 0},
+		{[]string{"doctor"}, "ERROR unlimited_keys: 1 key has no limit at all", 1},
+		{[]string{"doctor", "--json"}, `"errors": 1`, 1},
+		{[]string{"doctor", "--config", "/no/such/Caddyfile"}, "no such file", 1},
 		{[]string{"up"}, "up already", 1},
 		{[]string{"create", "--frob"}, "frob", 2},
 	} {

@@ -1,0 +1,188 @@
+package admin
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"net/http/httptest"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/till-proxy/till/limiter"
+)
+
+// found asks for a diagnosis.
+func (w *world) found() diagnosis {
+	w.t.Helper()
+	return get[diagnosis](w.t, w.do("GET", "/doctor", ""))
+}
+
+func (d diagnosis) of(check string) *Finding {
+	if i := slices.IndexFunc(d.Findings, func(f Finding) bool { return f.Check == check }); i >= 0 {
+		return &d.Findings[i]
+	}
+	return nil
+}
+
+func TestDoctorFindsNothingAmissWithModestKeys(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.mint(`{"upstream":"openai","max_activations":5}`)
+	w.mint(`{"upstream":"openai","expires_in":"24h","models":["m"]}`)
+	w.mint(`{"upstream":"openai","max_activations":100000,"idle_timeout":"24h","pin_ip":true}`)
+	if d := w.found(); len(d.Findings) > 0 {
+		t.Errorf("it finds %+v", d.Findings)
+	}
+	r := till(t, "doctor", "--address", w.serve())
+	if r.code != 0 || r.out != "0 errors, 0 warnings\n" {
+		t.Errorf("exit %d: %s%s", r.code, r.out, r.err)
+	}
+}
+
+func TestDoctorFindsKeysAndTokensThatMayTooMuch(t *testing.T) {
+	t.Parallel()
+	for name, test := range map[string]struct {
+		path, body string
+		check      string
+		level      Level
+		what       string
+	}{
+		"no limit at all":      {"/keys", `{"upstream":"openai","unlimited":true,"models":["m"]}`, "unlimited_keys", LevelError, "1 key has no limit at all"},
+		"no end":               {"/keys", `{"upstream":"openai","max_activations":5000,"models":["m"]}`, "endless_keys", LevelWarning, "1 key never expires"},
+		"a budget that renews": {"/keys", `{"upstream":"openai","max_activations":5,"renews":"day"}`, "endless_keys", LevelWarning, "1 key never expires"},
+		"everything of an API": {"/keys", `{"upstream":"openai","expires_in":"24h"}`, "broad_keys", LevelWarning, "every model and path"},
+		"a token that stays":   {"/tokens", `{"name":"ops","role":"ci"}`, "endless_tokens", LevelWarning, "ops"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			w := newWorld(t)
+			if a := w.do("POST", test.path, test.body); a.status != http.StatusCreated {
+				t.Fatalf("%d: %s", a.status, a.body)
+			}
+			d := w.found()
+			f := d.of(test.check)
+			if f == nil || f.Level != test.level || !strings.Contains(f.What, test.what) || !strings.Contains(f.Fix, "caddy till ") {
+				t.Errorf("it finds %+v", d.Findings)
+			}
+			if len(d.Findings) != 1 {
+				t.Errorf("it finds more: %+v", d.Findings)
+			}
+		})
+	}
+}
+
+func TestDoctorCountsKeysAndNamesSome(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	for range 5 {
+		w.mint(`{"upstream":"openai","unlimited":true,"models":["m"]}`)
+	}
+	revoked := w.mint(`{"upstream":"openai","unlimited":true}`)
+	w.do("POST", "/keys/"+revoked.ID+"/revoke", "{}")
+	f := w.found().of("unlimited_keys")
+	if f == nil || !strings.HasPrefix(f.What, "5 keys have no limit") || strings.Count(f.What, "key_") != 3 || !strings.HasSuffix(f.What, " and 2 more") {
+		t.Errorf("it finds %+v", f)
+	}
+}
+
+func TestDoctorKnowsTheStateOfTheStore(t *testing.T) {
+	t.Parallel()
+	for name, test := range map[string]struct {
+		failed error
+		off    time.Duration
+		check  string
+		fix    string
+	}{
+		"in order":  {nil, 0, "", ""},
+		"in doubt":  {fmt.Errorf("opening: %w", limiter.ErrDoubt), 0, "store", "repair --forfeit"},
+		"failed":    {errors.New("the disk is full"), 0, "store", "mend the cause"},
+		"clock set": {nil, -time.Hour, "clock", "repair --clock"},
+	} {
+		found := stateFindings(test.failed, test.off)
+		if test.check == "" {
+			if len(found) > 0 {
+				t.Errorf("%s: %+v", name, found)
+			}
+			continue
+		}
+		if len(found) != 1 || found[0].Check != test.check || found[0].Level != LevelError || !strings.Contains(found[0].Fix, test.fix) {
+			t.Errorf("%s: %+v", name, found)
+		}
+	}
+	w := newWorld(t)
+	w.close()
+	if d := w.found(); d.of("store") == nil || d.Errors != 1 {
+		t.Errorf("with a closed store: %+v", d)
+	}
+}
+
+func TestDoctorTellsOthersOnlyOfWhatTheySee(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.findings = []Finding{{"readable_file", LevelError, "a file", "chmod"}}
+	w.mint(`{"upstream":"openai","unlimited":true}`)
+	if _, _, err := w.lockdown.Set(limiter.Operator, "", time.Now()); err != nil {
+		t.Fatal(err)
+	}
+	if d := w.found(); d.of("readable_file") == nil || d.of("lockdown") == nil || d.of("unlimited_keys") == nil {
+		t.Errorf("the operator is told %+v", d)
+	}
+	other := NewHandler(backend{w}, limiter.Caller{Name: "somebody", Role: "ci"}, slog.New(slog.DiscardHandler))
+	rec := httptest.NewRecorder()
+	other.ServeHTTP(rec, httptest.NewRequest("GET", "/doctor", nil))
+	var d diagnosis
+	if err := json.Unmarshal(rec.Body.Bytes(), &d); err != nil || rec.Code != http.StatusOK || len(d.Findings) > 0 {
+		t.Errorf("%v: %d, a role without rights is told %s", err, rec.Code, rec.Body)
+	}
+}
+
+func TestDoctorPrintsErrorsFirstAndExitsWithOne(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.findings = []Finding{
+		{"public_url", LevelWarning, "there is none", "public_url https://agents.example.com"},
+		{"readable_file", LevelError, "/a/file/with/a/name, which is long, has mode 0644: every user of this machine can open it", "chmod 600 /a/file/with/a/name"},
+	}
+	address := w.serve()
+	r := till(t, "doctor", "--address", address)
+	if r.code != 1 || r.err != "" {
+		t.Errorf("exit %d: %s", r.code, r.err)
+	}
+	fits(t, r.out)
+	equal(t, "the output", r.out, `ERROR readable_file: /a/file/with/a/name, which is long, has mode 0644: every
+  user of this machine can open it
+  fix: chmod 600 /a/file/with/a/name
+
+WARNING public_url: there is none
+  fix: public_url https://agents.example.com
+
+1 error, 1 warning
+`)
+	r = till(t, "doctor", "--address", address, "--json")
+	var d diagnosis
+	if err := json.Unmarshal([]byte(r.out), &d); err != nil || r.code != 1 || d.Errors != 1 || d.Findings[0].Check != "readable_file" {
+		t.Errorf("%v, exit %d: %s", err, r.code, r.out)
+	}
+	w.findings = w.findings[:1]
+	if r := till(t, "doctor", "--address", address); r.code != 0 {
+		t.Errorf("with warnings alone: exit %d", r.code)
+	}
+}
+
+func TestDoctorComparesClocks(t *testing.T) {
+	t.Parallel()
+	for off, want := range map[time.Duration]bool{0: false, 10 * time.Second: false, time.Minute: true, -time.Hour: true} {
+		s := httptest.NewServer(http.HandlerFunc(func(rw http.ResponseWriter, _ *http.Request) {
+			_ = json.NewEncoder(rw).Encode(map[string]any{"findings": []Finding{}, "now": time.Now().Add(off)})
+		}))
+		defer s.Close()
+		r := till(t, "doctor", "--address", s.URL)
+		if r.code != 0 || strings.Contains(r.out, "WARNING clock") != want {
+			t.Errorf("%s off: exit %d: %s%s", off, r.code, r.out, r.err)
+		}
+	}
+}

@@ -1,0 +1,115 @@
+package admin
+
+import (
+	"context"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/till-proxy/till/limiter"
+)
+
+const (
+	// keysExamined bounds what a diagnosis costs: the newest living keys.
+	keysExamined = 10_000
+	// keysNamed is how many keys a finding names.
+	keysNamed = 3
+	// broadFrom is the number of activations from which a key for everything
+	// that its upstream has is called broad.
+	broadFrom = 1000
+)
+
+// group is the keys that have something in common.
+type group struct {
+	n   int
+	ids []string
+}
+
+func (g *group) add(id string) {
+	if g.n++; len(g.ids) < keysNamed {
+		g.ids = append(g.ids, id)
+	}
+}
+
+func (g *group) names() string {
+	s := strings.Join(g.ids, ", ")
+	if more := g.n - len(g.ids); more > 0 {
+		s += fmt.Sprintf(" and %d more", more)
+	}
+	return s
+}
+
+// have is "1 key has" or "3 keys have".
+func have(n int, one, several string) string {
+	if n == 1 {
+		return "1 key " + one
+	}
+	return fmt.Sprintf("%d keys %s", n, several)
+}
+
+// keyFindings are about the living keys that the caller sees.
+func keyFindings(ctx context.Context, l *limiter.Limiter, by limiter.Caller) ([]Finding, error) {
+	var endless, lasting, broad group
+	f := limiter.Filter{Status: limiter.Active, Limit: maxPage}
+	for examined := 0; examined < keysExamined; {
+		page, err := l.List(ctx, by, f)
+		if err != nil {
+			return nil, err
+		}
+		for _, k := range page.Keys {
+			many := k.Limit[limiter.Activations] == limiter.NoLimit || k.Limit[limiter.Activations] > broadFrom
+			switch {
+			case k.Limit == limiter.NoLimits() && k.ExpiresAt.IsZero():
+				endless.add(k.ID)
+			case k.ExpiresAt.IsZero() && k.IdleTimeout == 0 && (k.Renews != "" || many):
+				lasting.add(k.ID)
+			}
+			anything := len(k.Scope.Models)+len(k.Scope.Paths)+len(k.Scope.Methods)+len(k.Scope.IPs) == 0 && !k.Scope.PinIP
+			if anything && many && k.Limit[limiter.Tokens] == limiter.NoLimit && k.Limit[limiter.Nanodollars] == limiter.NoLimit {
+				broad.add(k.ID)
+			}
+		}
+		examined += len(page.Keys) + 1
+		if page.Next == "" {
+			break
+		}
+		f.Cursor = page.Next
+	}
+	var all []Finding
+	if endless.n > 0 {
+		all = append(all, Finding{"unlimited_keys", LevelError,
+			have(endless.n, "has", "have") + " no limit at all, neither of use nor of time: " + endless.names(),
+			"caddy till revoke " + endless.ids[0] + "; then mint one with limits: caddy till create --max-activations 500 --expires-in 24h"})
+	}
+	if lasting.n > 0 {
+		all = append(all, Finding{"endless_keys", LevelWarning,
+			have(lasting.n, "never expires", "never expire") + ", and can be used for long: " + lasting.names(),
+			"caddy till revoke " + lasting.ids[0] + "; then mint one that ends: caddy till create --expires-in 30d --idle-timeout 7d"})
+	}
+	if broad.n > 0 {
+		all = append(all, Finding{"broad_keys", LevelWarning,
+			have(broad.n, "may", "may") + " use every model and path of its upstream, from everywhere, more than 1000 times: " + broad.names(),
+			"mint keys for what is needed: caddy till create --models gpt-5-mini --paths /v1/responses --ips 10.0.0.0/8 --max-activations 500"})
+	}
+	return all, nil
+}
+
+// tokenFindings are about the admin tokens that the caller sees.
+func tokenFindings(ctx context.Context, l *limiter.Limiter, by limiter.Caller, now time.Time) ([]Finding, error) {
+	tokens, err := l.ListTokens(ctx, by)
+	if err != nil {
+		return nil, err
+	}
+	var names []string
+	for _, t := range tokens {
+		if t.Status(now) == limiter.Active && t.ExpiresAt.IsZero() {
+			names = append(names, t.Name)
+		}
+	}
+	if len(names) == 0 {
+		return nil, nil
+	}
+	return []Finding{{"endless_tokens", LevelWarning,
+		"these admin tokens never expire: " + strings.Join(names[:min(len(names), keysNamed)], ", "),
+		"caddy till token create NAME --role ROLE --expires-in 90d; then caddy till token revoke " + names[0]}}, nil
+}

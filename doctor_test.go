@@ -1,0 +1,184 @@
+package till
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/caddyserver/caddy/v2"
+	"github.com/caddyserver/caddy/v2/caddyconfig"
+
+	"github.com/till-proxy/till/admin"
+	"github.com/till-proxy/till/upstream"
+)
+
+// diagnosed is what doctor says of a Caddyfile, without a running server.
+func diagnosed(t *testing.T, caddyfile string) []admin.Finding {
+	t.Helper()
+	raw, _, err := caddyconfig.GetAdapter("caddyfile").Adapt([]byte(caddyfile), map[string]any{"filename": "Caddyfile"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	cfg := new(caddy.Config)
+	if err := caddy.StrictUnmarshalJSON(raw, cfg); err != nil {
+		t.Fatal(err)
+	}
+	ctx, err := caddy.ProvisionContext(cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	app, err := ctx.App("till")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return app.(*App).Diagnose()
+}
+
+// soundSite is a configuration with which doctor has nothing to find but that
+// the anchor may be on the store's volume.
+const soundSite = `{
+	admin unix//DIR/admin.sock|0600
+	auto_https off
+	storage file_system DIR/caddy
+	till {
+		store badger DIR/store
+		seal_key {file.DIR/secrets/seal}
+		public_url https://agents.example.com
+		upstream mock openai {
+			to http://127.0.0.1:19000
+			credential {file.DIR/secrets/mock}
+		}
+		role ci {
+			permissions keys:create
+			max_activations 500
+		}
+	}
+}
+http://127.0.0.1:18080 {
+	bind 127.0.0.1
+	till
+}
+`
+
+func TestDoctorFindsEachFault(t *testing.T) {
+	for name, test := range map[string]struct {
+		replace []string // in soundSite
+		before  func(t *testing.T, dir string)
+		check   string
+		level   admin.Level
+		what    string
+	}{
+		"a literal credential": {[]string{"credential {file.DIR/secrets/mock}", "credential sk-literal-secret"}, nil,
+			"literal_credential", admin.LevelError, "upstream mock"},
+		"a literal seal key": {[]string{"seal_key {file.DIR/secrets/seal}", "seal_key " + strings.Repeat("5e", 32)}, nil,
+			"literal_credential", admin.LevelError, "seal key 1"},
+		"a credential over plain HTTP": {[]string{"to http://127.0.0.1:19000", "to http://192.0.2.1:19000"}, nil,
+			"plain_upstream", admin.LevelError, "http://192.0.2.1:19000"},
+		"keys over plain HTTP": {[]string{"bind 127.0.0.1", "bind 0.0.0.0", "public_url https://agents.example.com", "public_url http://localhost:18080"}, nil,
+			"plain_http", admin.LevelError, "without TLS"},
+		"keys over plain HTTP behind a proxy with TLS": {[]string{"bind 127.0.0.1", "bind 0.0.0.0"}, nil,
+			"plain_http", admin.LevelWarning, "a proxy before it"},
+		"clients told a plain address": {[]string{"public_url https://agents.example.com", "public_url http://agents.example.com"}, nil,
+			"plain_http", admin.LevelError, "clients are told"},
+		"no public_url": {[]string{"public_url https://agents.example.com\n", ""}, nil,
+			"public_url", admin.LevelWarning, "no public_url"},
+		"an admin endpoint on TCP": {[]string{"admin unix//DIR/admin.sock|0600", "admin 127.0.0.1:2019"}, nil,
+			"admin_endpoint", admin.LevelWarning, "every agent on it"},
+		"an admin endpoint on the network": {[]string{"admin unix//DIR/admin.sock|0600", "admin 0.0.0.0:2019"}, nil,
+			"admin_endpoint", admin.LevelError, "over the network"},
+		"an admin socket of others": {[]string{"admin unix//DIR/admin.sock|0600", "admin unix//DIR/open.sock"}, func(t *testing.T, dir string) {
+			file(t, filepath.Join(dir, "open.sock"), "", 0o666)
+		}, "admin_endpoint", admin.LevelError, "0666"},
+		"a credential file of others": {nil, func(t *testing.T, dir string) { chmod(t, dir+"/secrets/mock", 0o644) },
+			"readable_file", admin.LevelError, "secrets/mock"},
+		"a credential file of a group": {nil, func(t *testing.T, dir string) { chmod(t, dir+"/secrets/mock", 0o640) },
+			"readable_file", admin.LevelWarning, "secrets/mock"},
+		"a seal key of others": {nil, func(t *testing.T, dir string) { chmod(t, dir+"/secrets/seal", 0o644) },
+			"readable_file", admin.LevelError, "the seal key"},
+		"a store of others": {nil, func(t *testing.T, dir string) { chmod(t, dir+"/store", 0o755) },
+			"readable_file", admin.LevelError, "the store's directory"},
+		"an anchor of others": {[]string{"store badger DIR/store", "store badger DIR/store\nanchor DIR/anchor"}, func(t *testing.T, dir string) { file(t, dir+"/anchor", "", 0o644) },
+			"readable_file", admin.LevelError, "the anchor"},
+		"prices of others": {[]string{"store badger DIR/store", "store badger DIR/store\nprices DIR/prices.json"}, func(t *testing.T, dir string) {
+			file(t, dir+"/prices.json", `{"schema":"till.prices/1","models":[]}`, 0o666)
+		}, "writable_file", admin.LevelError, "prices.json"},
+		"an anchor on the store's volume": {nil, nil, "anchor_place", admin.LevelWarning, "same volume"},
+		"a seal key beside the store": {[]string{"{file.DIR/secrets/seal}", "{file.DIR/seal}"}, func(t *testing.T, dir string) {
+			file(t, dir+"/seal", strings.Repeat("5e", 32), 0o600)
+		}, "seal_key_place", admin.LevelWarning, "beside the store"},
+		"a role without ceilings": {[]string{"max_activations 500", ""}, nil, "open_role", admin.LevelWarning, "role ci"},
+		"logs that hold keys":     {[]string{"bind 127.0.0.1", "bind 127.0.0.1\nlog"}, nil, "log_filter", admin.LevelError, "default"},
+		"logs with credentials": {[]string{"bind 127.0.0.1", "bind 127.0.0.1\nlog", "auto_https off", "auto_https off\nservers {\nlog_credentials\n}"}, nil,
+			"log_filter", admin.LevelError, "log_credentials"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			dir := t.TempDir()
+			for _, sub := range []string{"secrets", "store"} {
+				if err := os.Mkdir(filepath.Join(dir, sub), 0o700); err != nil {
+					t.Fatal(err)
+				}
+			}
+			file(t, dir+"/secrets/mock", "sk-mock", 0o600)
+			file(t, dir+"/secrets/seal", strings.Repeat("5e", 32), 0o600)
+			if test.before != nil {
+				test.before(t, dir)
+			}
+			text := soundSite
+			for i := 0; i < len(test.replace); i += 2 {
+				if strings.Count(text, test.replace[i]) != 1 {
+					t.Fatalf("%q does not stand once in\n%s", test.replace[i], text)
+				}
+				text = strings.Replace(text, test.replace[i], test.replace[i+1], 1)
+			}
+			found := diagnosed(t, strings.ReplaceAll(text, "DIR", dir))
+			i := slices.IndexFunc(found, func(f admin.Finding) bool { return f.Check == test.check && strings.Contains(f.What, test.what) })
+			if i < 0 {
+				t.Fatalf("%s is not among %+v", test.check, found)
+			}
+			if f := found[i]; f.Level != test.level || f.Fix == "" {
+				t.Errorf("the finding is %+v, want a %s", f, test.level)
+			}
+			for _, f := range found {
+				if f.Check != test.check && f.Check != "anchor_place" {
+					t.Errorf("there is also %+v", f)
+				}
+				if strings.Contains(fmt.Sprint(f), "sk-") || strings.Contains(fmt.Sprint(f), "5e5e") {
+					t.Errorf("it shows a secret: %+v", f)
+				}
+			}
+		})
+	}
+}
+
+func TestDoctorFindsOldPrices(t *testing.T) {
+	t.Parallel()
+	a := &App{prices: upstream.BuiltInPrices()}
+	asOf, err := time.Parse(time.DateOnly, a.prices.AsOf)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for days, want := range map[int]bool{44: false, 45: true, 400: true} {
+		if _, old := a.oldPrices(asOf.AddDate(0, 0, days)); old != want {
+			t.Errorf("after %d days old is %v", days, old)
+		}
+	}
+}
+
+func file(t *testing.T, path, text string, mode os.FileMode) {
+	t.Helper()
+	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	chmod(t, path, mode)
+}
+
+func chmod(t *testing.T, path string, mode os.FileMode) {
+	t.Helper()
+	if err := os.Chmod(path, mode); err != nil {
+		t.Fatal(err)
+	}
+}

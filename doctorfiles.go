@@ -1,0 +1,110 @@
+package till
+
+import (
+	"io/fs"
+	"maps"
+	"os"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+)
+
+// filePlaceholder is where a secret comes from a file.
+var filePlaceholder = regexp.MustCompile(`\{file\.([^{}]+)\}`)
+
+// literal reports whether a secret stands in the configuration itself.
+func literal(text string) bool {
+	return text != "" && !strings.Contains(text, "{env.") && !strings.Contains(text, "{file.")
+}
+
+// modeOf is a file's permissions; false when it cannot be seen.
+func modeOf(path string) (fs.FileMode, bool) {
+	info, err := os.Stat(path)
+	if err != nil {
+		return 0, false
+	}
+	return info.Mode().Perm(), true
+}
+
+// diagnoseFiles finds files that others can read, and files that stand where
+// they are of little use.
+func (a *App) diagnoseFiles(d *diagnosis) {
+	secret := func(path, what string) {
+		switch mode, ok := modeOf(path); {
+		case !ok:
+		case mode&0o007 != 0:
+			d.error("readable_file", "chmod 600 "+path, "%s, %s, has mode %04o: every user of this machine can open it", path, what, mode)
+		case mode&0o070 != 0:
+			d.warn("readable_file", "chmod 600 "+path, "%s, %s, has mode %04o: its group can open it", path, what, mode)
+		}
+	}
+	for _, name := range slices.Sorted(maps.Keys(a.Upstreams)) {
+		for _, m := range filePlaceholder.FindAllStringSubmatch(a.Upstreams[name].Credential, -1) {
+			secret(m[1], "the credential of upstream "+name)
+		}
+	}
+	sealKeys := a.sealFiles()
+	for _, path := range sealKeys {
+		secret(path, "the seal key")
+	}
+	if mode, ok := modeOf(a.PricesFile); ok && mode&0o022 != 0 {
+		d.error("writable_file", "chmod 644 "+a.PricesFile, "%s, which limits in dollars count with, has mode %04o: others can change prices", a.PricesFile, mode)
+	}
+	store, ok := a.storage.(*BadgerStore)
+	if !ok {
+		return
+	}
+	if mode, ok := modeOf(store.Path); ok && mode&0o077 != 0 {
+		d.error("readable_file", "chmod 700 "+store.Path, "the store's directory %s has mode %04o: others can open it", store.Path, mode)
+	}
+	o := a.opening()
+	anchor := o.anchorIn(store.Path)
+	secret(anchor, "the anchor")
+	if same, known := sameVolume(existing(store.Path), existing(filepath.Dir(anchor))); known && same {
+		d.warn("anchor_place", "stop the server, move "+anchor+" there, and in the till block: anchor /mnt/other-volume/till.anchor",
+			"the anchor is on the same volume as the store, so a rollback of that volume cannot be seen")
+	}
+	for _, path := range sealKeys {
+		if beside(path, store.Path) {
+			d.warn("seal_key_place", "move it to another directory that is not backed up with the store: seal_key {file./run/secrets/till_seal}",
+				"the seal key %s is beside the store %s: whoever gets a copy of both opens sealed keys", path, store.Path)
+		}
+	}
+}
+
+// sealFiles are the files with seal keys.
+func (a *App) sealFiles() (paths []string) {
+	if !a.sealing.named {
+		return []string{a.sealing.file}
+	}
+	for _, text := range a.SealKeys {
+		for _, m := range filePlaceholder.FindAllStringSubmatch(text, -1) {
+			paths = append(paths, m[1])
+		}
+	}
+	return paths
+}
+
+// beside reports whether a file is in a directory or next to it.
+func beside(file, dir string) bool {
+	parent := filepath.Dir(file)
+	if real, err := filepath.EvalSymlinks(parent); err == nil {
+		parent = real
+	}
+	if parent == filepath.Dir(dir) {
+		return true
+	}
+	rel, err := filepath.Rel(dir, parent)
+	return err == nil && rel != ".." && !strings.HasPrefix(rel, ".."+string(filepath.Separator))
+}
+
+// existing is the nearest directory above a path that is there.
+func existing(path string) string {
+	for {
+		if _, err := os.Stat(path); err == nil || path == filepath.Dir(path) {
+			return path
+		}
+		path = filepath.Dir(path)
+	}
+}
