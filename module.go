@@ -188,10 +188,7 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 	if expects {
 		delete(w.Header(), "Connection")
 	}
-	if refusal := x.rewrite(r); refusal != nil {
-		x.grant.Cancel()
-		return h.refuse(w, t, refusal, 0)
-	}
+	x.rewrite(r)
 	h.announce(w, r, x)
 	h.metrics.overhead.Observe(time.Since(start).Seconds())
 	return h.forward(w, r, x, next)

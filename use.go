@@ -26,9 +26,8 @@ type use struct {
 	natural  int64 // output tokens of one answer that the request or its model allows
 	most     int64 // nano-dollars that the key gives to one request
 
-	body   []byte // as it came, until it was rewritten
-	asked  int64  // output tokens of one answer before anything was lowered
-	output int64  // what one answer is bounded by; -1: left as it came
+	asked  int64 // output tokens of one answer before anything was lowered
+	output int64 // what one answer is bounded by; -1: left as it came
 
 	meter *upstream.Meter
 	whole bool // the answer was read to its end
@@ -63,13 +62,13 @@ func (h *Handler) judgeUse(x *exchange, key *limiter.Key, call *upstream.Call, t
 	e, err := x.target.preset.Estimate(call)
 	switch {
 	case errors.Is(err, upstream.ErrNotMeterable):
-		return unbounded(err.Error())
+		return unbounded(err.Error() + "; leave that out, or use a key that is limited in activations")
 	case err != nil:
 		return about(key, limiter.CodeBadRequest, "has a limit in tokens or dollars: %s", err)
 	case e == nil:
 		return nil // it uses none
 	}
-	u := &use{estimate: e, mayFit: !key.Unfitted, input: e.Input, natural: e.Stated, output: -1, most: key.MaxRequestSpend, body: call.Body}
+	u := &use{estimate: e, mayFit: !key.Unfitted, input: e.Input, natural: e.Stated, output: -1, most: key.MaxRequestSpend}
 	provider := x.target.presetName
 	u.prices, u.provider, u.began, u.now = h.app.prices, provider, time.Now(), time.Now
 	price, known := u.prices.Find(provider, e.Model, u.began)
@@ -145,28 +144,43 @@ func within(b, left limiter.Amounts) bool {
 	return b[limiter.Tokens] <= left[limiter.Tokens] && b[limiter.Nanodollars] <= left[limiter.Nanodollars]
 }
 
-// fit is the limiter's question what the request is to be held to. Where the
-// answer cannot be fitted into what is left, it is what the request would use.
+// fit is the limiter's question what the request is to be held to. Where it
+// cannot be fitted into what is left, the answer is the least that it could be
+// fitted to: requests in flight may give back enough for that.
 func (u *use) fit(left limiter.Amounts) limiter.Amounts {
 	u.output = -1
 	if u.natural < noBound && (u.estimate.Stated < 0 || u.natural < u.estimate.Stated) {
 		u.output = u.natural // nobody else bounds it
 	}
 	b := u.bound(u.natural)
-	if within(b, left) {
+	if within(b, left) || !u.fits() {
 		return b
 	}
-	if n, ok := u.fitted(left); ok {
-		u.output = n
-		return u.bound(n)
+	n, ok := u.fitted(left)
+	if !ok {
+		n = min(u.least(), u.natural)
+	}
+	if n < u.natural {
+		u.output, b = n, u.bound(n)
 	}
 	return b
+}
+
+// fits reports whether the output may be lowered, and there is any.
+func (u *use) fits() bool { return u.mayFit && u.estimate.Stated != 0 }
+
+// least is the shortest answer that the request is fitted to.
+func (u *use) least() int64 {
+	if u.estimate.Stated > 0 {
+		return min(fitFloor, u.estimate.Stated)
+	}
+	return fitFloor
 }
 
 // fitted is the longest answer that what is left allows, if that is worth
 // anything.
 func (u *use) fitted(left limiter.Amounts) (int64, bool) {
-	if !u.mayFit || u.estimate.Stated == 0 {
+	if !u.fits() {
 		return 0, false
 	}
 	all := left[limiter.Tokens] - u.input
@@ -174,26 +188,16 @@ func (u *use) fitted(left limiter.Amounts) (int64, bool) {
 		all = min(all, u.price.Affords(u.estimate, u.input, left[limiter.Nanodollars]))
 	}
 	n := min(all/u.estimate.Answers, u.natural)
-	floor := int64(fitFloor)
-	if u.estimate.Stated > 0 {
-		floor = min(floor, u.estimate.Stated)
-	}
-	return n, all > 0 && n >= floor
+	return n, all > 0 && n >= u.least()
 }
 
 // rewrite writes the bound that is held into the request.
-func (x *exchange) rewrite(r *http.Request) *limiter.Refusal {
+func (x *exchange) rewrite(r *http.Request) {
 	u := x.use
 	if u == nil || u.output < 0 && !u.estimate.HidesUsage() {
-		return nil
+		return
 	}
-	read, err := u.estimate.Rewrite(u.body, u.output)
-	u.body = nil
-	if err != nil {
-		return about(x.grant.Key(), limiter.CodeBadRequest, "sent a body whose bound cannot be written: %s", err)
-	}
-	x.send(r, read)
-	return nil
+	x.send(r, u.estimate.Rewrite(u.output))
 }
 
 // charge is what a request that was dispatched is charged.
@@ -223,7 +227,7 @@ func (u *use) used(status int) (tokens, nano int64, measured bool) {
 	switch {
 	case refused && !seen.Known():
 		return 0, 0, false
-	case seen.Known() && final && (u.whole || refused):
+	case seen.Known() && final && (u.whole || refused || u.meter.Ended()):
 		tokens = seen.Tokens()
 		if u.priced {
 			nano = u.cost(seen)
@@ -247,7 +251,10 @@ func (u *use) used(status int) (tokens, nano int64, measured bool) {
 // cost is what was used costs, at the price that the hold was made with, or at
 // that of the model which answered if that is dearer: names point elsewhere.
 func (u *use) cost(seen upstream.Usage) int64 {
-	permille := u.estimate.Permille
+	permille := u.estimate.Asked
+	if u.meter.Region() != "" {
+		permille = u.estimate.Permille
+	}
 	if u.price.OffPeak != nil {
 		permille = (permille*u.price.Discount(u.began, u.now()) + 999) / 1000
 	}

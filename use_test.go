@@ -1,10 +1,12 @@
 package till
 
 import (
+	"io"
 	"strings"
 	"testing"
 	"time"
 
+	"github.com/till-proxy/till/limiter"
 	"github.com/till-proxy/till/upstream"
 )
 
@@ -38,13 +40,88 @@ func TestAnAnswerIsChargedAtTheDearerOfTheModelsAskedForAndAnswering(t *testing.
 			t.Fatal(test.asked)
 		}
 		u := &use{
-			estimate: &upstream.Estimate{Model: test.asked, Permille: test.permille, Flex: strings.HasPrefix(test.name, "flex")}, price: price, priced: true, prices: prices,
+			estimate: &upstream.Estimate{Model: test.asked, Permille: test.permille, Asked: test.permille, Flex: strings.HasPrefix(test.name, "flex")}, price: price, priced: true, prices: prices,
 			provider: "openai", began: now, now: func() time.Time { return now }, meter: upstream.NewMeter(false), whole: true,
 		}
 		u.meter.Write([]byte(test.answer))
 		u.meter.Close()
 		if tokens, nano, measured := u.used(200); tokens != 1100 || nano != test.want || !measured {
 			t.Errorf("%s: %d tokens, %d nano-dollars, measured %v; want %d", test.name, tokens, nano, measured, test.want)
+		}
+	}
+}
+
+// TestARegionIsHeldForAndChargedWhenTheAnswerSaysSo: a workspace may have a
+// default that the request does not tell.
+func TestARegionIsHeldForAndChargedWhenTheAnswerSaysSo(t *testing.T) {
+	t.Parallel()
+	preset, ok := upstream.Lookup("anthropic")
+	if !ok {
+		t.Fatal("no preset")
+	}
+	now := time.Date(2026, 11, 25, 12, 0, 0, 0, time.UTC)
+	price, ok := upstream.BuiltInPrices().Find("anthropic", "claude-sonnet-5-5", now)
+	if !ok {
+		t.Fatal("no price")
+	}
+	const plain = 1000*2_000 + 100*10_000 // nano-dollars
+	for _, test := range []struct {
+		name, asks, says string
+		charged, held    int64 // permille
+	}{
+		{"nobody says", "", "", 1000, 1100},
+		{"the answer says so", "", `"inference_geo":"us",`, 1100, 1100},
+		{"anywhere, as the answer says", "", `"inference_geo":"global",`, 1000, 1100},
+		{"it does not say", "", `"inference_geo":"not_available",`, 1000, 1100},
+		{"anywhere was asked for", `"inference_geo":"global",`, "", 1000, 1000},
+		{"a region was asked for", `"inference_geo":"us",`, "", 1100, 1100},
+	} {
+		e, err := preset.Estimate(&upstream.Call{Method: "POST", Path: "/v1/messages", ContentType: "application/json",
+			Body: []byte(`{"model":"claude-sonnet-5-5",` + test.asks + `"max_tokens":100,"messages":[]}`)})
+		if err != nil {
+			t.Fatal(err)
+		}
+		u := &use{estimate: e, price: price, priced: true, prices: upstream.BuiltInPrices(), provider: "anthropic", began: now,
+			now: func() time.Time { return now }, input: 1000, meter: preset.Meter(false), whole: true}
+		u.meter.Write([]byte(`{"model":"claude-sonnet-5-5","usage":{` + test.says + `"input_tokens":1000,"output_tokens":100}}`))
+		u.meter.Close()
+		if _, nano, _ := u.used(200); nano != plain*test.charged/1000 {
+			t.Errorf("%s: charged %d, want %d permille of %d", test.name, nano, test.charged, plain)
+		}
+		if held := u.bound(100)[limiter.Nanodollars]; held != plain*test.held/1000 {
+			t.Errorf("%s: held %d, want %d permille of %d", test.name, held, test.held, plain)
+		}
+	}
+}
+
+// TestWhoHangsUpAfterTheLastEventPaysWhatWasUsed: many clients do not wait for
+// the end of the connection.
+func TestWhoHangsUpAfterTheLastEventPaysWhatWasUsed(t *testing.T) {
+	t.Parallel()
+	const usage = "data: {\"choices\":[],\"usage\":{\"prompt_tokens\":10,\"completion_tokens\":5}}\n\n"
+	for _, test := range []struct {
+		name, stream string
+		want         int64
+	}{
+		{"after the last event", usage + "data: [DONE]\n\n", 15},
+		{"before it", usage, 1100},
+		{"with words that look like it", "data: {\"choices\":[{\"delta\":{\"content\":\"data: [DONE]\"}}]}\n\n", 1100},
+		{"after the last event, and nothing was reported", "data: [DONE]\n\n", 1100},
+	} {
+		for _, hidden := range []bool{false, true} {
+			u := &use{estimate: &upstream.Estimate{Answers: 1, Permille: 1000, Asked: 1000}, input: 1000, natural: 100, output: -1, meter: upstream.NewMeter(true)}
+			if hidden {
+				b := make([]byte, len(test.stream))
+				stream := u.meter.Hide(io.NopCloser(strings.NewReader(test.stream)))
+				if _, err := stream.Read(b); err != nil && err != io.EOF {
+					t.Fatal(err)
+				}
+			} else {
+				u.meter.Write([]byte(test.stream))
+			}
+			if tokens, _, _ := u.used(200); tokens != test.want {
+				t.Errorf("%s, hidden %v: %d tokens, want %d", test.name, hidden, tokens, test.want)
+			}
 		}
 	}
 }

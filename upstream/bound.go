@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"errors"
 	"math"
-	"slices"
 	"strconv"
 	"strings"
 )
@@ -32,13 +31,19 @@ type Estimate struct {
 	// Cached says that parts of the input are written to a cache, CachedHour
 	// that they are kept for an hour.
 	Cached, CachedHour bool
-	// Permille is what prices are multiplied with, for a service tier or a
-	// region.
-	Permille int64
+	// Permille is what prices may be multiplied with, for a service tier or a
+	// region, and Asked what they are multiplied with when the answer does not
+	// say that it came from a region.
+	Permille, Asked int64
 
-	field    string // where the output is bounded; "" where there is none
-	also     string // another field that bounds it as well
-	askUsage bool   // a stream reports usage only when asked, and was not
+	object   rawObject       // the request
+	known    map[string]bool // members whose effect is known
+	outer    string          // the object that field stands in; "": the request
+	field    string          // where the output is bounded; "" where there is none
+	also     string          // another field that bounds it as well
+	placed   bool            // it says in which region
+	zero     bool            // a bound of 0 is one
+	askUsage bool            // a stream reports usage only when asked, and was not
 }
 
 const (
@@ -57,7 +62,7 @@ var known = set(
 	"stream", "stream_options", "stop", "stop_sequences", "temperature", "top_p", "top_k", "p", "k", "min_p", "top_a", "seed", "random_seed", "frequency_penalty", "presence_penalty", "repetition_penalty", "logit_bias", "logprobs", "top_logprobs", "echo",
 	"tools", "tool_choice", "toolConfig", "tool_config", "parallel_tool_calls", "functions", "function_call", "strict_tools", "force_single_step", "tool_results",
 	"response_format", "text", "output_format", "output_config", "reasoning", "reasoning_effort", "reasoning_format", "include_reasoning", "thinking", "verbosity", "effort", "modalities",
-	"user", "metadata", "store", "safety_settings", "safetySettings", "safety_mode", "safe_prompt", "safety_identifier", "prompt_cache_key", "prompt_cache_retention", "truncation", "include", "betas", "cache_control", "labels", "citation_options", "priority",
+	"user", "metadata", "store", "safety_settings", "safetySettings", "safety_mode", "safe_prompt", "safety_identifier", "prompt_cache_key", "prompt_cache_retention", "truncation", "include", "betas", "context_management", "cache_control", "labels", "citation_options", "priority",
 	"service_tier", "speed", "inference_geo", "max_tool_calls", "background", "dimensions", "encoding_format", "embedding_types", "input_type", "output_dimension", "output_dtype", "truncate", "taskType", "title", "outputDimensionality", "role", "parts",
 	"models", "route", "provider", "transforms", "usage", "chat_template_kwargs", "ignore_eos", "return_token_ids", "anthropic_version",
 )
@@ -68,64 +73,6 @@ func set(names ...string) map[string]bool {
 		m[name] = true
 	}
 	return m
-}
-
-// knowsCompletionTokens are the presets whose chat completions are bounded by
-// max_completion_tokens as well as by max_tokens.
-var knowsCompletionTokens = []string{"openai", "groq", "openrouter", "xai", "gemini", "fireworks"}
-
-// Estimate reads a request. It returns nil for one that uses nothing, an error
-// that wraps ErrNotMeterable for one whose use cannot be bounded, and one that
-// wraps ErrBody for one that cannot be judged safely.
-func (p *Preset) Estimate(c *Call) (*Estimate, error) {
-	if c.Method == "GET" || c.Method == "HEAD" || c.Method == "OPTIONS" {
-		if strings.Contains(c.Path+"/", "/models/") && !strings.Contains(c.Path, ":") {
-			return nil, nil
-		}
-		return nil, notMeterable("%s %s is not known to cost nothing", c.Method, c.Path)
-	}
-	e := &Estimate{Stated: -1, Answers: 1, Permille: 1000}
-	path := c.Path
-	streamed := false
-	switch {
-	case c.Method != "POST":
-		return nil, notMeterable("method %s is not known", c.Method)
-	case strings.HasSuffix(path, "/chat/completions"), strings.HasSuffix(path, "/fim/completions"):
-		e.field = "max_tokens"
-		if slices.Contains(knowsCompletionTokens, p.Name) {
-			e.also = "max_completion_tokens"
-		}
-		if p.Name == "openai" {
-			e.field, e.also = "max_completion_tokens", "max_tokens" // its reasoning models refuse the other
-		}
-	case strings.HasSuffix(path, "/completions"):
-		e.field = "max_tokens"
-	case strings.HasSuffix(path, "/responses"):
-		e.field = "max_output_tokens"
-	case strings.HasSuffix(path, "/messages"):
-		e.field = "max_tokens"
-	case strings.HasSuffix(path, "/embeddings"), p.Dialect == Cohere && strings.HasSuffix(path, "/embed"):
-		e.Stated = 0
-	case p.Dialect == Cohere && strings.HasSuffix(path, "/chat"):
-		e.field = "max_tokens"
-	case p.Dialect == Gemini && (strings.HasSuffix(path, ":embedContent") || strings.HasSuffix(path, ":batchEmbedContents")):
-		e.Stated = 0
-	case p.Dialect == Gemini && strings.HasSuffix(path, ":generateContent"):
-		e.field = "maxOutputTokens"
-	case p.Dialect == Gemini && strings.HasSuffix(path, ":streamGenerateContent"):
-		e.field, streamed = "maxOutputTokens", true
-	default:
-		return nil, notMeterable("the use of %s is not known", path)
-	}
-	if p.Name == "perplexity" {
-		return nil, notMeterable("its models search, for a fee of their own")
-	}
-	if err := e.read(p, c); err != nil {
-		return nil, err
-	}
-	e.Stream = e.Stream || streamed
-	e.askUsage = e.askUsage && e.Stream && p.AsksForUsage && strings.HasSuffix(path, "completions")
-	return e, nil
 }
 
 func (e *Estimate) read(p *Preset, c *Call) error {
@@ -150,13 +97,13 @@ func (e *Estimate) read(p *Preset, c *Call) error {
 	if !named || len(models) != 1 {
 		return notMeterable("it must name exactly one model, and names %d", len(models))
 	}
-	e.Model = models[0]
+	e.Model, e.object, e.zero = models[0], o, p.Dialect == Anthropic
 	if strings.Contains(e.Model, ":online") || strings.Contains(e.Model, "search") || strings.Contains(e.Model, "deep-research") {
 		return notMeterable("model %s searches, for a fee of its own", e.Model)
 	}
 	e.askUsage = true
-	seen := make(fieldSet, 0, 16)
-	found := content{allText: p.Dialect == Cohere, files: p.Name == "gemini" || p.Name == "openrouter"}
+	seen := fieldSet{few: make([]string, 0, 16)}
+	found := content{allText: p.Dialect == Cohere, files: p.Name == "gemini" || p.Name == "openrouter", bare: e.outer == "options"}
 	tools := false
 	err = o.members(func(name string, value []byte) error {
 		if seen.add(name) {
@@ -165,7 +112,7 @@ func (e *Estimate) read(p *Preset, c *Call) error {
 		if value[0] == 'n' {
 			return nil
 		}
-		if !known[name] {
+		if !e.known[name] {
 			return notMeterable("what the field %.64q costs is not known", name)
 		}
 		tools = tools || name == "tools" || name == "functions"
@@ -202,6 +149,12 @@ func (e *Estimate) member(p *Preset, name string, value []byte, found *content) 
 			}
 		}
 		found.walk(value, "", 0)
+	case "images":
+		found.walk(value, name, 0)
+	case "options":
+		return e.options(value)
+	case "context_management":
+		return contextEdits(value)
 	case "cache_control":
 		found.cached = true
 		found.walk(value, name, 0)
@@ -225,7 +178,7 @@ func (e *Estimate) member(p *Preset, name string, value []byte, found *content) 
 		}
 		return e.answers(n) // both of n and best_of: more than needed, and safe
 	case "generationConfig", "generation_config":
-		if e.field != "maxOutputTokens" {
+		if e.outer != "generationConfig" {
 			return notMeterable("%s is not known on this path", name)
 		}
 		return e.generation(value)
@@ -243,7 +196,7 @@ func (e *Estimate) member(p *Preset, name string, value []byte, found *content) 
 	case "provider":
 		e.Routed = p.Name == "openrouter"
 	case "tools":
-		return p.tools(value, e.field == "maxOutputTokens", found)
+		return p.tools(value, e.outer == "generationConfig", found)
 	case "background":
 		if value[0] == 't' {
 			return notMeterable("it works on in the background")
@@ -267,6 +220,7 @@ func (e *Estimate) member(p *Preset, name string, value []byte, found *content) 
 			return notMeterable("the price of speed %.32q is not known", word)
 		}
 	case "inference_geo":
+		e.placed = true
 		if word != "global" {
 			e.Permille = e.Permille * 11 / 10
 		}
@@ -275,14 +229,17 @@ func (e *Estimate) member(p *Preset, name string, value []byte, found *content) 
 }
 
 // state notes how long an answer may be. Of several fields the largest counts,
-// and those that the endpoint does not know bound nothing.
+// and those that the endpoint does not know bound nothing. Nor does 0, which
+// servers take for none; Anthropic's fills a cache.
 func (e *Estimate) state(name string, value []byte) error {
 	n, err := count(name, value, math.MaxInt32)
 	if err != nil {
 		return err
 	}
 	if e.field != "" && (name == e.field || name == e.also) {
-		e.Stated = max(e.Stated, n)
+		if n > 0 || e.zero {
+			e.Stated = max(e.Stated, n)
+		}
 		if name != e.field {
 			e.field, e.also = e.also, e.field
 		}
@@ -329,46 +286,6 @@ func (e *Estimate) generation(value []byte) error {
 			}
 		case sameField(name, "speechConfig"), sameField(name, "imageConfig"):
 			return notMeterable("it asks for other output than text")
-		}
-		return nil
-	})
-}
-
-// tools allows those that the client runs itself.
-func (p *Preset) tools(value []byte, native bool, found *content) error {
-	if value[0] != '[' {
-		return unsafe("tools must be a list")
-	}
-	return elements(value, func(tool []byte) error {
-		if tool[0] != '{' {
-			return unsafe("a tool must be an object")
-		}
-		kind := ""
-		var seen fieldSet
-		err := rawObject(tool).members(func(name string, value []byte) error {
-			switch {
-			case seen.add(name):
-				return unsafe("the field %.64q stands twice in a tool", name)
-			case name == "type" && value[0] == '"':
-				kind, _ = text(value) // one that is not well formed is no kind known
-			case name == "cache_control" && value[0] == '{':
-				found.cached = true
-				found.walk(value, name, 1)
-			case native && !sameField(name, "functionDeclarations"):
-				return notMeterable("tool %.64q runs at the provider", name)
-			}
-			return nil
-		})
-		if err != nil {
-			return err
-		}
-		for _, own := range []string{"bash_", "text_editor_", "computer_", "memory_"} {
-			if p.Dialect == Anthropic && strings.HasPrefix(kind, own) {
-				return nil
-			}
-		}
-		if kind != "" && kind != "function" && kind != "custom" {
-			return notMeterable("a tool of type %.64q may run at the provider", kind)
 		}
 		return nil
 	})

@@ -18,6 +18,7 @@ type content struct {
 
 	allText bool // whatever looks like a picture may be text: nothing is taken off
 	files   bool // an address may be that of a film or a document
+	bare    bool // pictures stand in "images", and nothing else does
 }
 
 // items looks at what a Responses request goes on from: what only names
@@ -65,6 +66,7 @@ var kinds = set(
 	"text", "input_text", "output_text", "summary_text", "reasoning_text", "refusal", "message",
 	"thinking", "redacted_thinking", "reasoning",
 	"tool_use", "tool_result", "function", "function_call", "function_call_output", "custom_tool_call", "custom_tool_call_output",
+	"local_shell_call", "local_shell_call_output", "apply_patch_call", "apply_patch_call_output", "search_result",
 	"image", "image_url", "input_image", "input_audio", "document", "file", "input_file",
 	"base64", "url", "content", "ephemeral", "char_location", "page_location", "content_block_location",
 )
@@ -184,6 +186,13 @@ func (c *content) object(b []byte, depth int) int {
 
 // text looks at a string that may be, or may point at, a picture or a file.
 func (c *content) text(key string, value []byte) {
+	if key == "images" {
+		c.images++ // Ollama's, in base64
+		if c.bare {
+			c.encoded += int64(len(value))
+		}
+		return
+	}
 	if key != "url" && key != "image_url" && key != "file_data" {
 		return
 	}

@@ -44,6 +44,7 @@ func (h *usageHider) Read(p []byte) (int, error) {
 		if err == nil && usageAt(b[:end]) < 0 {
 			h.in = append(h.in[:0], b[end:]...)
 			if end > 0 {
+				h.meter.noteEnd(b[:end])
 				return end, nil // and none that is looked for
 			}
 			continue

@@ -14,6 +14,10 @@ type Meter struct {
 	plain  bool   // usage is called that, and nothing else
 	model  string // that answered, as it says
 	tier   string // that the request was served in, as it says
+	geo    string // the region that it was served from, as it says
+	ended  bool   // the stream said that it is over
+	event  string // the type of the event that is being read
+	embeds bool   // it holds embeddings of Ollama's own API
 	tap    tap
 	line   []byte
 	long   bool // the line is longer than is kept
@@ -31,6 +35,9 @@ func NewMeter(stream bool) *Meter { return &Meter{usage: unreported, stream: str
 // Meter returns a Meter for an answer of such an upstream.
 func (p *Preset) Meter(stream bool) *Meter {
 	m := NewMeter(stream)
+	if p.Name == "ollama" {
+		m.stream = true // its whole answers are one line, with the counts beside the rest
+	}
 	m.plain = p.Dialect != Cohere && p.Dialect != Unified && p.Name != "ollama"
 	return m
 }
@@ -50,6 +57,34 @@ func (m *Meter) Model() string { return m.model }
 // "".
 func (m *Meter) Tier() string { return m.tier }
 
+// Region is where the answer says the request was served, or "" where it does
+// not, or was anywhere.
+func (m *Meter) Region() string { return m.geo }
+
+// Ended reports whether a stream said that it is over, after its usage.
+func (m *Meter) Ended() bool { return m.ended && m.final }
+
+// ends are what the last event of a stream closes with, by vendor: OpenAI and
+// those that copy it, and Anthropic. In others it is the event with the usage.
+var ends = [][]byte{[]byte("data: [DONE]"), []byte(`"message_stop"}`), []byte(`"message_stop" }`)}
+
+// lastEvents are those that end a stream and hold its usage.
+var lastEvents = set("response.completed", "response.incomplete", "response.failed", "message-end")
+
+// noteEnd looks whether what came ends with a stream's last event.
+func (m *Meter) noteEnd(b []byte) {
+	n := len(b)
+	for n > 0 && (b[n-1] == '\n' || b[n-1] == '\r') {
+		n--
+	}
+	if n == 0 || n == len(b) || b[n-1] != ']' && b[n-1] != '}' {
+		return
+	}
+	for _, end := range ends {
+		m.ended = m.ended || bytes.HasSuffix(b[:n], end)
+	}
+}
+
 // Write takes more of the answer. It keeps no reference to b.
 func (m *Meter) Write(b []byte) {
 	if m.broken {
@@ -59,6 +94,7 @@ func (m *Meter) Write(b []byte) {
 		m.tap.write(b, m)
 		return
 	}
+	m.noteEnd(b)
 	if len(m.line) > 0 || m.long {
 		i := bytes.IndexByte(b, '\n')
 		if i < 0 {
@@ -116,9 +152,15 @@ func (m *Meter) readLine(line []byte) {
 	if len(data) == 0 || data[0] != '{' || m.broken {
 		return
 	}
-	if o, err := parseObject(data); err == nil {
-		m.read(o, 0)
+	o, err := parseObject(data)
+	if err != nil {
+		return
 	}
+	m.event = ""
+	if from, to, ok := memberOf(o, "type"); ok && o[from] == '"' && to-from <= maxModelName {
+		m.event, _ = text(o[from:to]) // one that is not well formed is none known
+	}
+	m.read(o, 0)
 }
 
 // reportAt is where in some lines usage may first be reported, or -1.
@@ -172,13 +214,7 @@ func (m *Meter) read(o rawObject, depth int) {
 			return nil
 		}
 		if value[0] != '{' {
-			if name == "eval_count" || name == "prompt_eval_count" {
-				u, err := usageOf(o) // Ollama's counts stand in the answer itself
-				m.usage.merge(u)
-				m.final = m.final || name == "eval_count"
-				return err
-			}
-			return nil
+			return m.count(o, name, value)
 		}
 		if depth == 0 && name == "message" {
 			before := m.final
@@ -193,6 +229,23 @@ func (m *Meter) read(o rawObject, depth int) {
 	}
 }
 
+// count takes Ollama's counts, which stand in the answer itself. Embeddings have
+// no output.
+func (m *Meter) count(o rawObject, name string, value []byte) error {
+	m.embeds = m.embeds || name == "embeddings" && value[0] == '['
+	if name != "eval_count" && name != "prompt_eval_count" {
+		return nil
+	}
+	u, err := usageOf(o)
+	if m.embeds && u.Output < 0 {
+		u.Output = 0
+	}
+	m.usage.merge(u)
+	m.final = m.final || u.Output >= 0
+	m.ended = m.final
+	return err
+}
+
 // word takes a member of an answer, or of its usage, that is text.
 func (m *Meter) word(name string, value []byte) {
 	if len(value) > maxModelName {
@@ -202,6 +255,10 @@ func (m *Meter) word(name string, value []byte) {
 	case "model", "modelVersion":
 		if s, err := text(value); err == nil {
 			m.model = s
+		}
+	case "inference_geo":
+		if s, err := text(value); err == nil && s != "global" && s != "not_available" {
+			m.geo = s
 		}
 	case "service_tier", "serviceTier":
 		if s, err := text(value); err == nil {
@@ -214,7 +271,7 @@ func (m *Meter) member(name string, value []byte, depth int) error {
 	switch name {
 	case "usage", "usageMetadata":
 		u, err := usageOf(rawObject(value))
-		if err == nil && (bytes.Contains(value, []byte("_tier")) || bytes.Contains(value, []byte("eTier"))) {
+		if err == nil && (bytes.Contains(value, []byte("_tier")) || bytes.Contains(value, []byte("eTier")) || bytes.Contains(value, []byte("_geo"))) {
 			err = rawObject(value).members(func(name string, value []byte) error {
 				if value[0] == '"' {
 					m.word(name, value)
@@ -234,7 +291,14 @@ func (m *Meter) member(name string, value []byte, depth int) error {
 		return err
 	case "message", "response", "x_groq", "delta", "interaction":
 		if depth == 0 {
+			before := m.final
 			m.read(rawObject(value), 1)
+			switch last := lastEvents[m.event]; {
+			case last:
+				m.ended = true
+			case m.stream && name == "response":
+				m.final = before // it goes on
+			}
 		}
 	}
 	return nil

@@ -175,14 +175,29 @@ func fold(name string) string {
 func sameField(a, b string) bool { return folded(a) == folded(b) }
 
 // fieldSet notes which names were seen, to find those that stand twice.
-type fieldSet []string
+type fieldSet struct {
+	few  []string
+	many map[string]bool // all, when they are no longer few
+}
+
+// fewFields are compared one by one.
+const fewFields = 32
 
 // add reports whether the name, or one like it, was there before.
 func (s *fieldSet) add(name string) bool {
 	name = folded(name)
-	if slices.Contains(*s, name) {
+	switch {
+	case s.many[name] || s.many == nil && slices.Contains(s.few, name):
 		return true
+	case len(s.few) < fewFields:
+		s.few = append(s.few, name)
+		return false
+	case s.many == nil:
+		s.many = make(map[string]bool, 2*fewFields)
+		for _, name := range s.few {
+			s.many[name] = true
+		}
 	}
-	*s = append(*s, name)
+	s.many[name] = true
 	return false
 }

@@ -4,18 +4,15 @@ import (
 	"strconv"
 )
 
-// Rewrite returns the body with what a limit needs, and everything else as it
-// was: answers bounded by output tokens, where that is not below 0, and usage
-// asked for in a stream that would not report it.
-func (e *Estimate) Rewrite(body []byte, output int64) ([]byte, error) {
-	o, err := parseObject(body)
-	if err != nil {
-		return nil, err
-	}
-	b := []byte(o)
-	if output >= 0 && e.field == "maxOutputTokens" {
-		name := "generationConfig"
-		if _, _, ok := memberOf(b, "generation_config"); ok {
+// Rewrite returns the request's body with what a limit needs, and everything
+// else as it was: answers bounded by output tokens, where that is not below 0,
+// and usage asked for in a stream that would not report it. It is called once.
+func (e *Estimate) Rewrite(output int64) []byte {
+	b := []byte(e.object)
+	e.object = nil
+	if output >= 0 && e.outer != "" {
+		name := e.outer
+		if _, _, ok := memberOf(b, "generation_config"); ok && name == "generationConfig" {
 			name = "generation_config"
 		}
 		inner := []byte("{}")
@@ -38,7 +35,7 @@ func (e *Estimate) Rewrite(body []byte, output int64) ([]byte, error) {
 		}
 		b = setMember(b, "stream_options", setMember(options, "include_usage", []byte("true")))
 	}
-	return b, nil
+	return b
 }
 
 // HidesUsage reports whether the stream will hold an event that the client did

@@ -40,8 +40,11 @@ func (s *Server) answer(w http.ResponseWriter, r *http.Request, body []byte) {
 			"choices": []object{{"index": 0, "delta": object{"content": ""}, "finish_reason": "stop"}},
 		}
 		usage := object{"prompt_tokens": 5, "completion_tokens": 2, "total_tokens": 7}
-		if s.vendor == Mistral {
+		switch s.vendor { // that tell without being asked
+		case Mistral, "openrouter", "together":
 			last["usage"] = usage
+		case "groq":
+			last["x_groq"] = object{"id": "req_1", "usage": usage}
 		}
 		end := event("", last)
 		if ask.Options.Usage {
@@ -99,13 +102,18 @@ var prefixes = map[Vendor]string{
 	"perplexity": "", "deepseek": "/v1", "xai": "/v1", "ollama": "/v1",
 }
 
-// response is an answer of OpenAI's Responses API.
+// response is an answer of OpenAI's Responses API, which tells what it used
+// when it is complete.
 func response(model, status string) object {
+	var usage object
+	if status == "completed" {
+		usage = object{"input_tokens": 5, "output_tokens": 2, "total_tokens": 7}
+	}
 	return object{
 		"id": "resp_1", "object": "response", "created_at": 1, "status": status, "model": model,
 		"output": []object{{"id": "msg_1", "type": "message", "role": "assistant", "status": status,
 			"content": []object{{"type": "output_text", "text": "hello", "annotations": []any{}}}}},
-		"usage": object{"input_tokens": 5, "output_tokens": 2, "total_tokens": 7},
+		"usage": usage,
 	}
 }
 

@@ -1,0 +1,97 @@
+package upstream
+
+import (
+	"slices"
+	"strings"
+)
+
+// knowsCompletionTokens are the presets whose chat completions are bounded by
+// max_completion_tokens as well as by max_tokens.
+var knowsCompletionTokens = []string{"openai", "groq", "openrouter", "xai", "gemini", "fireworks"}
+
+// Estimate reads a request. It returns nil for one that uses nothing, an error
+// that wraps ErrNotMeterable for one whose use cannot be bounded, and one that
+// wraps ErrBody for one that cannot be judged safely.
+func (p *Preset) Estimate(c *Call) (*Estimate, error) {
+	if c.Method == "GET" || c.Method == "HEAD" || c.Method == "OPTIONS" {
+		if strings.Contains(c.Path+"/", "/models/") && !strings.Contains(c.Path, ":") {
+			return nil, nil
+		}
+		return nil, notMeterable("%s %s is not known to cost nothing", c.Method, c.Path)
+	}
+	e := &Estimate{Stated: -1, Answers: 1, Permille: 1000, known: known}
+	path := c.Path
+	streamed := false
+	switch {
+	case c.Method != "POST":
+		return nil, notMeterable("method %s is not known", c.Method)
+	case p.Name == "ollama" && (path == "/api/chat" || path == "/api/generate"):
+		e.outer, e.field, e.known = "options", "num_predict", ollamaKnown
+		e.Stream = true // unless it says otherwise
+	case p.Name == "ollama" && (path == "/api/embed" || path == "/api/embeddings"):
+		e.Stated, e.known = 0, ollamaKnown
+	case strings.HasSuffix(path, "/chat/completions"), strings.HasSuffix(path, "/fim/completions"):
+		e.field = "max_tokens"
+		if slices.Contains(knowsCompletionTokens, p.Name) {
+			e.also = "max_completion_tokens"
+		}
+		if p.Name == "openai" {
+			e.field, e.also = "max_completion_tokens", "max_tokens" // its reasoning models refuse the other
+		}
+	case strings.HasSuffix(path, "/completions"):
+		e.field = "max_tokens"
+	case strings.HasSuffix(path, "/responses"):
+		e.field = "max_output_tokens"
+	case strings.HasSuffix(path, "/messages"):
+		e.field = "max_tokens"
+	case strings.HasSuffix(path, "/embeddings"), p.Dialect == Cohere && strings.HasSuffix(path, "/embed"):
+		e.Stated = 0
+	case p.Dialect == Cohere && strings.HasSuffix(path, "/chat"):
+		e.field = "max_tokens"
+	case p.Dialect == Gemini && (strings.HasSuffix(path, ":embedContent") || strings.HasSuffix(path, ":batchEmbedContents")):
+		e.Stated = 0
+	case p.Dialect == Gemini && strings.HasSuffix(path, ":generateContent"):
+		e.outer, e.field = "generationConfig", "maxOutputTokens"
+	case p.Dialect == Gemini && strings.HasSuffix(path, ":streamGenerateContent"):
+		e.outer, e.field, streamed = "generationConfig", "maxOutputTokens", true
+	default:
+		return nil, notMeterable("the use of %s is not known", path)
+	}
+	if p.Name == "perplexity" {
+		return nil, notMeterable("its models search, for a fee of their own")
+	}
+	if err := e.read(p, c); err != nil {
+		return nil, err
+	}
+	if e.Asked = e.Permille; p.Name == "anthropic" && !e.placed {
+		// The workspace's default may be a region, which the answer says.
+		e.Permille = e.Permille * 11 / 10
+	}
+	e.Stream = e.Stream || streamed
+	e.askUsage = e.askUsage && e.Stream && p.AsksForUsage && strings.HasSuffix(path, "completions")
+	return e, nil
+}
+
+// ollamaKnown are the members of requests of Ollama's own API. It bills nobody;
+// only tokens are counted.
+var ollamaKnown = set("model", "messages", "prompt", "suffix", "system", "template", "context", "images", "input", "tools",
+	"format", "options", "stream", "raw", "keep_alive", "think", "truncate", "dimensions", "logprobs", "top_logprobs")
+
+// options reads those of Ollama, where 0 and less are no bound.
+func (e *Estimate) options(value []byte) error {
+	if value[0] != '{' {
+		return unsafe("options must be an object")
+	}
+	var seen fieldSet
+	return rawObject(value).members(func(name string, value []byte) error {
+		switch {
+		case seen.add(name):
+			return unsafe("the field %.64q stands twice", name)
+		case !sameField(name, e.field) || value[0] == '-' || value[0] == 'n':
+			return nil
+		case name != e.field:
+			return unsafe("it has a field %.64q; write %s", name, e.field)
+		}
+		return e.state(name, value)
+	})
+}
