@@ -1,12 +1,14 @@
 package e2e
 
 import (
+	"context"
 	"encoding/json"
 	"fmt"
 	"io"
 	"net/http"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/till-proxy/till/upstream/upstreamtest"
 )
@@ -81,6 +83,37 @@ func TestAnswersAreFittedToWhatIsLeft(t *testing.T) {
 		if test.fields["max_tokens"] != nil && res.Header.Get("Till-Tokens-Remaining") == "" || test.fields["max_spend_usd"] != nil && res.Header.Get("Till-Spend-Remaining") == "" {
 			t.Errorf("%s: what is left is not told: %v", test.name, res.Header)
 		}
+	}
+}
+
+// TestWhatRequestsInFlightHoldIsWaitedFor: a request that could be fitted once
+// others have settled is told to try again, and not that the key is spent.
+func TestWhatRequestsInFlightHoldIsWaitedFor(t *testing.T) {
+	t.Parallel()
+	u := newMeteredUpstream(t)
+	u.input, u.latency = 10, time.Hour
+	s := spendServer(t, u)
+	_, key := s.mint(object{"max_tokens": 1000})
+	ctx, cancel := context.WithCancel(context.Background())
+	defer cancel()
+	done := make(chan error, 1)
+	go func() {
+		res, err := s.client.Do(s.post(key, "/v1/chat/completions", `{"model":"m","messages":[],"max_completion_tokens":700}`).WithContext(ctx))
+		if err == nil {
+			res.Body.Close()
+		}
+		done <- err
+	}()
+	s.eventually("the first is at the upstream", func() bool { return u.answers.Load() == 1 })
+	for _, body := range []string{`{"model":"m","messages":[],"max_completion_tokens":5000}`, `{"model":"m","messages":[]}`} {
+		res, text := s.must(s.post(key, "/v1/chat/completions", body))
+		if res.StatusCode != http.StatusTooManyRequests || res.Header.Get("Till-Refusal") != "till_budget_held" || res.Header.Get("Retry-After") == "" {
+			t.Errorf("%s: %d %v %s", body, res.StatusCode, res.Header, text)
+		}
+	}
+	cancel()
+	if err := <-done; err == nil {
+		t.Error("the first was answered")
 	}
 }
 

@@ -10,6 +10,7 @@ import (
 	"net/url"
 	"os"
 	"os/exec"
+	"regexp"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -164,6 +165,43 @@ func TestSDKsReportARevocationInMidStream(t *testing.T) {
 			})[0]
 			if o.Parts < 1 || o.Error == nil || !strings.Contains(o.Error.Message, "was revoked") {
 				t.Errorf("%d parts, then %+v, want our message", o.Parts, o.Error)
+			}
+		})
+	}
+}
+
+// figures are also the times that the stand-in writes into its texts.
+var figures = regexp.MustCompile(`[0-9]+`)
+
+// TestSDKsSeeNoDifferenceThroughAMeteredKey makes the same calls with a key that
+// counts requests and with one that is limited in tokens: applications get the
+// same texts in the same parts, also those that look into the first choice of
+// every chunk without asking whether there is one.
+func TestSDKsSeeNoDifferenceThroughAMeteredKey(t *testing.T) {
+	for client, vendor := range clients {
+		t.Run(client, func(t *testing.T) {
+			t.Parallel()
+			s := newServer(t, options{vendor: vendor})
+			_, plain := s.mint(object{"max_activations": 10})
+			id, metered := s.mint(object{"max_tokens": 1_000_000})
+			want := sdk(t, client, "plain,stream", "http://"+s.addr, plain, nil)
+			got := sdk(t, client, "plain,stream", "http://"+s.addr, metered, nil)
+			if vendor == "perplexity" {
+				for _, o := range got { // its models search, for a fee of their own
+					if o.Error == nil || !strings.Contains(o.Error.Message, "cannot be bounded") {
+						t.Errorf("%+v", o)
+					}
+				}
+				return
+			}
+			for i := range want {
+				if want[i].Error != nil || got[i].Error != nil || figures.ReplaceAllString(got[i].Text, "") != figures.ReplaceAllString(want[i].Text, "") || got[i].Parts != want[i].Parts {
+					t.Errorf("call %d: %+v, and without a meter %+v", i, got[i], want[i])
+				}
+			}
+			s.used(id)
+			if used := s.show(id)["used_tokens"].(float64); used < 2 || used > 1000 {
+				t.Errorf("two short answers used %v tokens", used)
 			}
 		})
 	}
