@@ -14,7 +14,8 @@ import (
 //
 // where reserved is durable. The only exceptions are an overdraft (an answer
 // used more than its bound: debited all the same) and a limit that an
-// operator lowered below what was used.
+// operator lowered below what was used. The limit here is what the account has
+// kept of its record's: see [kept].
 type account struct {
 	mu sync.Mutex // guards everything below, and what embeds the account
 
@@ -22,6 +23,8 @@ type account struct {
 	forRole bool // its limit is what the configuration says
 	absent  bool // its role is not in the configuration
 	limit   Amounts
+	given   Amounts // of its record's limit: to children, or back to a parent
+	back    Amounts // of this, to a parent
 	lineage uint64
 	renews  Renewal
 	epoch   int64   // the window that everything below is about; see renew
@@ -60,7 +63,8 @@ type refill struct {
 // restore takes over what the store says. Everything reserved counts as
 // spent: what was not has been given back, or recovered from the shadow.
 func (a *account) restore(r *accountRecord) {
-	a.limit, a.lineage = r.Limit, r.Lineage
+	a.limit, a.lineage = r.kept(), r.Lineage
+	a.given, a.back = r.Given, r.Returned
 	a.epoch, a.past = r.Epoch, r.Past
 	a.reserved, a.spent = r.Reserved, r.Reserved
 	a.counted, a.kinds = r.counted(), r.Kinds

@@ -54,9 +54,10 @@ func (l *Limiter) askBlock(a *account, k *Live) {
 			if err := l.wentBack(a, &rec); err != nil {
 				return err
 			}
+			limit := rec.kept()
 			a.mu.Lock()
 			for i := range granted {
-				granted[i] = a.want(Kind(i), rec.Limit[i], rec.Reserved[i])
+				granted[i] = a.want(Kind(i), limit[i], rec.Reserved[i])
 				rec.Reserved[i] += granted[i]
 			}
 			a.note(&rec)

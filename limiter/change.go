@@ -13,6 +13,11 @@ import (
 // the record. fn says what changes; it must not have other effects. after runs
 // on the key in memory once that is durable.
 func (l *Limiter) edit(by Caller, action, id string, fn func(key *Key, acct *accountRecord) error, after func(k *Live)) error {
+	return l.editIn(by, action, id, func(_ *batch, key *Key, acct *accountRecord) error { return fn(key, acct) }, after)
+}
+
+// editIn is edit for who needs the transaction, too.
+func (l *Limiter) editIn(by Caller, action, id string, fn func(b *batch, key *Key, acct *accountRecord) error, after func(k *Live)) error {
 	var key *Key
 	return l.committer.do(func(b *batch) error {
 		old, acct, err := readKey(b, id)
@@ -20,7 +25,7 @@ func (l *Limiter) edit(by Caller, action, id string, fn func(key *Key, acct *acc
 			return err
 		}
 		key = old.clone()
-		if err := fn(key, &acct); err != nil {
+		if err := fn(b, key, &acct); err != nil {
 			return err
 		}
 		changed := !reflect.DeepEqual(key, old)
@@ -50,7 +55,7 @@ func (l *Limiter) Change(_ context.Context, by Caller, id string, ifVersion int6
 	var epoch int64
 	var taken Amounts
 	var turned [NumKinds]bool
-	err = l.edit(by, ActKeyUpdate, id, func(key *Key, acct *accountRecord) error {
+	err = l.editIn(by, ActKeyUpdate, id, func(b *batch, key *Key, acct *accountRecord) error {
 		if ifVersion != 0 && ifVersion != key.Version {
 			return fmt.Errorf("%w: it is at version %d, not %d", ErrVersion, key.Version, ifVersion)
 		}
@@ -71,6 +76,9 @@ func (l *Limiter) Change(_ context.Context, by Caller, id string, ifVersion int6
 			return err
 		}
 		key.attempts()
+		if err := key.keepsFamily(b, &old); err != nil {
+			return err
+		}
 		if key.Renews != old.Renews {
 			// The first renewal is the next one: what was used stays used.
 			acct.Epoch = max(acct.Epoch, key.Renews.epoch(l.clock.Now()))
@@ -123,7 +131,7 @@ func (k *Live) derive(key *Key) (Status, Code) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	current, limit, renews := k.key, k.limit, k.renews
-	k.key, k.limit, k.renews = key, key.Limit, key.Renews
+	k.key, k.limit, k.renews = key, kept(key.Limit, k.given), key.Renews
 	defer func() { k.key, k.limit, k.renews = current, limit, renews }()
 	return k.status(now)
 }
@@ -139,15 +147,14 @@ type More struct {
 
 // GrantMore raises the limits of a key, and revives it when it was exhausted
 // or had expired. A revoked key stays revoked: ErrRevoked.
-func (l *Limiter) GrantMore(_ context.Context, by Caller, id string, more More) (View, error) {
+func (l *Limiter) GrantMore(ctx context.Context, by Caller, id string, more More) (View, error) {
 	add := Amounts{Activations: more.Activations, Tokens: more.Tokens, Nanodollars: more.Nanodollars}
-	fields := [NumKinds]string{"activations", "tokens", "spend_usd", "attempts"}
 	if add == (Amounts{}) && more.Lifetime == 0 {
 		return View{}, invalid("grant:", "set at least one of activations, tokens, spend_usd, expires_in")
 	}
 	for kind, n := range add {
 		if n < 0 || n > maxAmount {
-			return View{}, invalid(fields[kind], "must be from 1 to %d, got %d", maxAmount, n)
+			return View{}, invalid(grantFields[kind], "must be from 1 to %d, got %d", maxAmount, n)
 		}
 	}
 	if more.Lifetime < 0 {
@@ -157,49 +164,13 @@ func (l *Limiter) GrantMore(_ context.Context, by Caller, id string, more More) 
 	if err != nil {
 		return View{}, err
 	}
-	err = l.edit(by, ActKeyGrant, id, func(key *Key, acct *accountRecord) error {
-		old := key.clone()
-		status, code := k.derive(key)
-		if status == Revoked {
-			return ErrRevoked
-		}
-		for kind, n := range add {
-			switch {
-			case n == 0:
-			case key.Limit[kind] == NoLimit:
-				return invalid(fields[kind], "cannot be added: the key has no such limit")
-			case key.Limit[kind] > maxAmount-n:
-				return invalid(fields[kind], "would raise the limit beyond %d", maxAmount)
-			default:
-				key.Limit[kind] += n
-			}
-		}
-		key.attempts()
-		now := l.clock.Now().UTC()
-		if more.Lifetime > 0 {
-			switch {
-			case code == CodeKeyIdle || code == CodeKeyExpired && (key.ExpiresAt.IsZero() || now.Before(key.ExpiresAt)):
-				// Idle, or never used in time: reviving starts that time anew.
-			case key.ExpiresAt.IsZero():
-				return invalid("expires_in", "cannot be added: the key does not expire")
-			}
-			if !key.ExpiresAt.IsZero() {
-				from := key.ExpiresAt
-				if now.After(from) {
-					from = now
-				}
-				key.ExpiresAt = from.Add(more.Lifetime)
-			}
-		}
-		if status == Exhausted || status == Expired {
-			key.RevivedAt = now
-			if key.FirstUseWithin > 0 && acct.First == 0 {
-				key.FirstUseWithin = now.Sub(key.CreatedAt) + key.FirstUseWithin
-			}
-		}
-		key.EndedAt, key.EndedStatus, key.EndedReason = time.Time{}, "", ""
-		return errors.Join(l.ceilings(by, old, key), key.Validate())
-	}, func(k *Live) { k.ending = false })
+	if k.Key().Parent != "" {
+		err = l.grantChild(ctx, by, k, add, more.Lifetime)
+	} else {
+		err = l.edit(by, ActKeyGrant, id, func(key *Key, acct *accountRecord) error {
+			return l.grow(by, k, key, acct, add, more.Lifetime)
+		}, func(k *Live) { k.ending = false })
+	}
 	if err != nil {
 		return View{}, err
 	}
@@ -210,7 +181,11 @@ func (l *Limiter) GrantMore(_ context.Context, by Caller, id string, more More) 
 // Suspend stops a key until it is resumed, and cuts what it has running. It
 // holds in memory at once; the error says when it could not be made durable.
 func (l *Limiter) Suspend(_ context.Context, by Caller, id string) (View, error) {
-	view, _, err := l.end(by, ActKeySuspend, id, CodeKeySuspended, func(key *Key, now time.Time) error {
+	k, err := l.reach(by, KeysRevoke, id)
+	if err != nil {
+		return View{}, err
+	}
+	_, err = l.halt(by, ActKeySuspend, k, CodeKeySuspended, func(key *Key, now time.Time) error {
 		if key.EndedStatus == Revoked {
 			return ErrRevoked
 		}
@@ -219,7 +194,10 @@ func (l *Limiter) Suspend(_ context.Context, by Caller, id string) (View, error)
 		}
 		return nil
 	})
-	return view, err
+	if err != nil {
+		return View{}, err
+	}
+	return l.viewNow(id)
 }
 
 // Resume ends a suspension. A key that was not suspended stays as it is.
@@ -248,28 +226,30 @@ func (l *Limiter) Resume(_ context.Context, by Caller, id string) (View, error) 
 // Revoke ends a key for ever and cuts what it has running; it returns how
 // many requests those were. It holds in memory at once; the error says when
 // it could not be made durable. Revoking twice changes nothing.
-func (l *Limiter) Revoke(_ context.Context, by Caller, id, reason string) (View, int, error) {
+func (l *Limiter) Revoke(ctx context.Context, by Caller, id, reason string) (View, int, error) {
 	if err := validText("reason", reason); err != nil {
 		return View{}, 0, err
 	}
 	if reason == "" {
 		reason = "revoked by " + by.Name
 	}
-	return l.end(by, ActKeyRevoke, id, CodeKeyRevoked, func(key *Key, now time.Time) error {
-		if key.EndedStatus != Revoked {
-			key.EndedAt, key.EndedStatus, key.EndedReason = now, Revoked, reason
-			key.SuspendedAt = time.Time{}
-		}
-		return nil
-	})
-}
-
-// end stops a key in memory, cuts its requests, and makes that durable.
-func (l *Limiter) end(by Caller, action, id string, code Code, fn func(*Key, time.Time) error) (View, int, error) {
 	k, err := l.reach(by, KeysRevoke, id)
 	if err != nil {
 		return View{}, 0, err
 	}
+	cut, err := l.halt(by, ActKeyRevoke, k, CodeKeyRevoked, revoking(reason))
+	if err != nil {
+		return View{}, cut, err
+	}
+	l.windUpNow(ctx, by, id)
+	view, err := l.viewNow(id)
+	return view, cut, err
+}
+
+// halt stops a key in memory, cuts its requests and those of its children, and
+// makes that durable. It returns how many requests were cut.
+func (l *Limiter) halt(by Caller, action string, k *Live, code Code, fn func(*Key, time.Time) error) (int, error) {
+	id := k.Key().ID
 	now := l.clock.Now().UTC()
 	k.mu.Lock()
 	before := k.halt
@@ -283,7 +263,7 @@ func (l *Limiter) end(by Caller, action, id string, code Code, fn func(*Key, tim
 		k.mu.Lock()
 		k.halt = before
 		k.mu.Unlock()
-		return View{}, cut, err
+		return cut, err
 	} else if err != nil {
 		k.mu.Lock()
 		if k.halt == code {
@@ -291,11 +271,10 @@ func (l *Limiter) end(by Caller, action, id string, code Code, fn func(*Key, tim
 			l.markActive(k)
 		}
 		k.mu.Unlock()
-		return View{}, cut, fmt.Errorf("the key is stopped in memory, but that is not yet durable: %w", err)
+		return cut, fmt.Errorf("the key is stopped in memory, but that is not yet durable: %w", err)
 	}
 	l.log.Info("key stopped", "key_id", id, "code", string(code), "requests_cut", cut, "by", by.Name)
-	view, err := l.viewNow(id)
-	return view, cut, err
+	return cut, nil
 }
 
 // redo makes durable what holds in memory alone.
@@ -374,6 +353,12 @@ func (l *Limiter) finalEnd(k *Live, status Status, code Code) {
 			if now, _ := k.derive(old); now != status {
 				return nil
 			}
+			if status == Exhausted && old.Delegate {
+				// What its children leave comes back, and then it lives again.
+				if n, err := countChildren(b, id); err != nil || n > 0 {
+					return err
+				}
+			}
 			key = old.clone()
 			key.Version++
 			key.EndedAt, key.EndedStatus, key.EndedReason = l.clock.Now().UTC(), status, string(code)
@@ -400,7 +385,7 @@ func (l *Limiter) finalEnd(k *Live, status Status, code Code) {
 var endAction = map[Status]string{Exhausted: ActKeyExhausted, Expired: ActKeyExpired}
 
 // Forget removes the record of an ended key. What it used stays in the tally.
-func (l *Limiter) Forget(_ context.Context, by Caller, id string) error {
+func (l *Limiter) Forget(ctx context.Context, by Caller, id string) error {
 	k, err := l.reach(by, KeysUpdate, id)
 	if err != nil {
 		return err
@@ -409,6 +394,7 @@ func (l *Limiter) Forget(_ context.Context, by Caller, id string) error {
 	if view.Status == Active || view.Status == Suspended || view.InFlight > 0 {
 		return ErrAlive
 	}
+	l.windUpNow(ctx, by, id)
 	k.mu.Lock()
 	before := k.halt
 	k.halt = CodeKeyRevoked // nothing may begin while it goes
@@ -417,6 +403,12 @@ func (l *Limiter) Forget(_ context.Context, by Caller, id string) error {
 		key, _, err := readKey(b, id)
 		if err != nil {
 			return err
+		}
+		switch n, err := countChildren(b, id); {
+		case err != nil:
+			return err
+		case n > 0 || key.attached():
+			return ErrFamily
 		}
 		var hours [][]byte
 		err = b.Scan(hourPrefix(id), nil, false, func(key, _ []byte) (bool, error) {
@@ -473,6 +465,7 @@ func (l *Limiter) drop(k *Live) {
 	k.gone = true
 	delete(l.live, k.key.ID)
 	l.uncache(k)
+	k.detach()
 	l.retire(k)
 	l.shadow.release(k.slot)
 	k.slot = nil

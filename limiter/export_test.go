@@ -148,3 +148,29 @@ func ParseAuditLine(line []byte) (map[string]any, error) {
 func (l *Limiter) SweepAttempts() { l.attempts.sweep(l, l.clock.Now()) }
 
 func (l *Limiter) PruneAudit() error { return l.pruneAudit() }
+
+// Book is what the store says of one key.
+type Book struct {
+	Key                       *Key
+	Given, Returned, Reserved Amounts
+	Epoch                     int64
+	Children                  []string // whose rest has not come back
+}
+
+// Books reads all keys at one moment.
+func (l *Limiter) Books() (map[string]*Book, error) {
+	books := make(map[string]*Book)
+	err := l.store.View(func(r Reader) error {
+		return r.Scan([]byte(spaceKeys), nil, false, func(at, _ []byte) (bool, error) {
+			id := string(at[len(spaceKeys):])
+			key, acct, err := readKey(r, id)
+			if err != nil {
+				return false, err
+			}
+			children, err := childrenOf(r, id)
+			books[id] = &Book{key, acct.Given, acct.Returned, acct.Reserved, acct.Epoch, children}
+			return true, err
+		})
+	})
+	return books, err
+}

@@ -1,6 +1,8 @@
 package limiter
 
 import (
+	"maps"
+	"slices"
 	"sync/atomic"
 )
 
@@ -85,18 +87,28 @@ func (g *Grant) finish(used Amounts) {
 		}
 		role.mu.Unlock()
 	}
-	if k.inflight == 0 {
-		if v, kind := k.judge(&Amounts{}, k.strict()); v == spent {
-			k.runOut(kind)
-		}
+	for a := k.parent; a != nil; a = a.parent {
+		a.below.Add(-1)
 	}
+	k.endIfSpent()
 	k.mu.Unlock()
 }
 
+// endIfSpent records the end of a key that has nothing left. Callers hold the
+// key.
+func (k *Live) endIfSpent() {
+	if k.inflight > 0 {
+		return
+	}
+	if v, kind := k.judge(&Amounts{}, k.strict()); v == spent {
+		k.runOut(kind)
+	}
+}
+
 // runOut records the end of a key that has nothing left, when nothing in flight
-// can give back. Callers hold the key.
+// can give back and no child. Callers hold the key.
 func (k *Live) runOut(kind Kind) {
-	if k.inflight == 0 && !k.ending && k.key.EndedStatus == "" && k.halt == "" && k.renews == "" {
+	if k.inflight == 0 && k.children == 0 && !k.ending && k.key.EndedStatus == "" && k.halt == "" && k.renews == "" {
 		k.ending = true
 		k.l.finalEnd(k, Exhausted, exhaustedCode[kind])
 	}
@@ -125,10 +137,17 @@ func (k *Live) unlink(g *Grant) {
 	g.prev, g.next = nil, nil
 }
 
-// cut ends every running request of the key and returns how many there were.
-// Callers must not hold the key.
+// cut ends every running request of the key and of its children, and returns
+// how many there were. Callers must not hold the key.
 func (k *Live) cut(r *Refusal) int {
-	return k.cutWhere(r, func(*Grant) bool { return true })
+	n := k.cutWhere(r, func(*Grant) bool { return true })
+	k.mu.Lock()
+	kids := slices.Collect(maps.Values(k.kids))
+	k.mu.Unlock()
+	for _, kid := range kids {
+		n += kid.cut(kid.Key().below(r))
+	}
+	return n
 }
 
 // cutWhere ends those that are picked.

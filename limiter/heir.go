@@ -113,6 +113,10 @@ func (k *Live) inherit(old *Live, believed bool, roles map[*account]*account) {
 	k.grants, k.inflight = old.grants, old.inflight
 	k.l.holds.Add(int64(k.inflight))
 	old.l.holds.Add(-int64(k.inflight))
+	for a, was := k.parent, old.parent; a != nil && was != nil; a, was = a.parent, was.parent {
+		a.below.Add(int64(k.inflight))
+		was.below.Add(-int64(k.inflight))
+	}
 	old.grants, old.inflight, old.held = nil, 0, Amounts{}
 
 	k.halt, k.unsaved = old.halt, old.unsaved

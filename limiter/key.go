@@ -83,6 +83,20 @@ type Key struct {
 
 	Scope scope.Scope `json:"scope,omitzero"`
 
+	// Delegate says that the holder may mint children of the key.
+	Delegate bool `json:"delegate,omitempty"`
+	// Parent is the key that this one is a child of, and Depth how many there
+	// are above it. See child.go for what follows from that.
+	Parent string `json:"parent,omitempty"`
+	Depth  int    `json:"depth,omitempty"`
+	// Carved is what was taken out of the parent's budget for this key, and
+	// CarvedNow what of it in the parent's window CarvedIn.
+	Carved    Amounts `json:"carved,omitzero"`
+	CarvedNow Amounts `json:"carved_now,omitzero"`
+	CarvedIn  int64   `json:"carved_in,omitempty"`
+	// ReturnedAt is when the rest went back, after the end. It is for ever.
+	ReturnedAt time.Time `json:"returned_at,omitzero"`
+
 	// SealKey and Origins are what a sealed key's box was made with: the
 	// server's seal key, and the upstream's addresses at that time.
 	SealKey token.SealKeyID `json:"seal_key,omitzero"`
@@ -135,7 +149,10 @@ type View struct {
 	RenewsAt    time.Time // zero: never
 	Held        Amounts   // reserved by requests in flight
 	Kinds       TokenKinds
-	Remaining   Amounts   // limit - used - held, never below 0; NoLimit where unlimited
+	Remaining   Amounts   // limit - used - held - delegated - returned, never below 0; NoLimit where unlimited
+	Delegated   Amounts   // with child keys, or used by them
+	Returned    Amounts   // to the parent, when the key had ended
+	Children    int       // child keys whose rest has not come back
 	InFlight    int       // requests running now
 	FirstUsedAt time.Time // zero: never used
 	LastUsedAt  time.Time

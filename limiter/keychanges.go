@@ -25,6 +25,10 @@ func (k *Key) facts() map[string]any {
 	text("charge", string(k.Charge))
 	text("renews", string(k.Renews))
 	text("rate", k.Rate.String())
+	text("parent", k.Parent)
+	if k.Delegate {
+		f["delegate"] = true
+	}
 	text("status", string(k.recorded()))
 	text("ended_reason", k.EndedReason)
 	for name, pairs := range map[string]map[string]string{"labels": k.Labels, "metadata": k.Metadata} {

@@ -9,8 +9,6 @@ import (
 	"time"
 
 	"github.com/oklog/ulid/v2"
-
-	"github.com/till-proxy/till/token"
 )
 
 // What the administrative calls answer. A key that does not exist is
@@ -22,6 +20,9 @@ var (
 	ErrDead = errors.New("the key has ended: only its name and labels can change; grant more to revive it")
 	// ErrAlive says that a key must have ended to be forgotten.
 	ErrAlive = errors.New("the key has not ended: revoke it first")
+	// ErrFamily says that a key cannot be forgotten yet because of its children
+	// or its parent.
+	ErrFamily = errors.New("the budget of child keys has not gone back to where it came from yet: try again within a minute")
 	// ErrRevoked says that a revoked key stays revoked.
 	ErrRevoked = errors.New("the key was revoked, and that is for ever: mint another")
 )
@@ -167,7 +168,10 @@ func (k *Key) attempts() {
 
 // due is when the key's time may be over: when the sweeper looks at it again.
 // Zero: never by itself.
-func (k *Key) due(lastUse time.Time, used bool) int64 {
+//
+// Of an ended key it is when a child's rest should go back, and when children,
+// if it has any, should end with it: at once.
+func (k *Key) due(lastUse time.Time, used, children bool) int64 {
 	var at time.Time
 	earlier := func(t time.Time) {
 		if at.IsZero() || t.Before(at) {
@@ -178,6 +182,9 @@ func (k *Key) due(lastUse time.Time, used bool) int64 {
 		earlier(ends)
 	}
 	if k.EndedStatus != "" {
+		if k.attached() || children {
+			earlier(k.EndedAt.Add(-time.Second)) // at once
+		}
 		return unixAfter(at)
 	}
 	if !k.ExpiresAt.IsZero() {
@@ -252,7 +259,15 @@ func decodeKey(b []byte) (*Key, error) {
 // writeKey writes a key in place of old (nil for a new one), with everything
 // that must agree with it: its account, the time index and the tally.
 func writeKey(b *batch, old, key *Key, acct *accountRecord) error {
-	key.Due = key.due(fromNanos(acct.Last), acct.First != 0)
+	children := false
+	if key.Delegate && key.EndedStatus != "" {
+		n, err := countChildren(b, key.ID)
+		if err != nil {
+			return err
+		}
+		children = n > 0
+	}
+	key.Due = key.due(fromNanos(acct.Last), acct.First != 0, children)
 	var from Status
 	if old != nil {
 		from = old.recorded()
@@ -289,96 +304,6 @@ func writeKey(b *batch, old, key *Key, acct *accountRecord) error {
 		return err
 	}
 	return b.count(from, key.recorded())
-}
-
-// Birth is what a mint needs besides the key's own fields.
-type Birth struct {
-	// Lookup is the hash of the key's string. The caller has made the
-	// string; the limiter never sees it.
-	Lookup token.Lookup
-	// Salt is that of a sealed key's box.
-	Salt token.Secret
-	// Unlimited must be said for a key that nothing ends.
-	Unlimited bool
-	// Unmetered says that the upstream does not tell what requests use, so
-	// tokens and dollars cannot be limited there.
-	Unmetered bool
-}
-
-// Mint makes a key from spec.
-func (l *Limiter) Mint(_ context.Context, by Caller, spec *Key, birth Birth) (View, error) {
-	if err := l.authorise(by, KeysCreate, nil); err != nil {
-		return View{}, err
-	}
-	key := spec.clone()
-	now := l.clock.Now().UTC()
-	id, err := ulid.New(ulid.Timestamp(now), ulid.DefaultEntropy())
-	if err != nil {
-		return View{}, fmt.Errorf("making an id: %w", err)
-	}
-	key.ID, key.Lookup, key.Version = idPrefix+id.String(), birth.Lookup, 1
-	key.CreatedAt, key.CreatedBy, key.Token = now, by.Name, by.Token
-	if key.Charge == "" {
-		key.Charge = ChargeForwarded
-	}
-	if sealed := key.Custody == CustodySealed; sealed == birth.Salt.IsZero() || sealed == key.SealKey.IsZero() {
-		return View{}, errors.New("minting: a sealed key, and only that, has a salt and names its seal key")
-	}
-	if by.Role != OperatorRole {
-		if key.Role != "" && key.Role != by.Role {
-			return View{}, fmt.Errorf("%w: keys of your token have the role %s, not %q", ErrForbidden, by.Role, key.Role)
-		}
-		key.Role = by.Role
-	}
-	if err := l.ceilings(by, nil, key); err != nil {
-		return View{}, err
-	}
-	if err := key.Validate(); err != nil {
-		return View{}, err
-	}
-	if birth.Unmetered && (key.Limit[Tokens] != NoLimit || key.Limit[Nanodollars] != NoLimit) {
-		return View{}, invalid("upstream", "must be one with a preset, because role %s limits tokens or dollars, and nothing is known of how %s reports its use", key.Role, key.Upstream)
-	}
-	key.attempts()
-	if !key.bounded() && !birth.Unlimited {
-		return View{}, invalid("limits:", `set at least one of max_activations, max_tokens, max_spend_usd, expires_in or expires_at, or say "unlimited": true`)
-	}
-	if !key.ExpiresAt.IsZero() && !key.ExpiresAt.After(now) {
-		return View{}, invalid("expires_at", "must be in the future, got %s", stamp(key.ExpiresAt))
-	}
-	if key.Role != "" {
-		a, err := l.role(key.Role)
-		if err != nil {
-			return View{}, err
-		}
-		a.mu.Lock()
-		absent := a.absent
-		a.mu.Unlock()
-		if absent {
-			return View{}, invalid("role", "must name a configured role, got %q", key.Role)
-		}
-	}
-	acct := accountRecord{Limit: key.Limit, Lineage: 1, Epoch: key.Renews.epoch(now)}
-	err = l.committer.do(func(b *batch) error {
-		if _, err := b.Get(lookupKey(birth.Lookup)); !errors.Is(err, ErrNotFound) {
-			return errors.Join(errors.New("this key string is taken"), err)
-		}
-		if !birth.Salt.IsZero() {
-			if err := b.Set(saltKey(key.ID), []byte(birth.Salt.Reveal())); err != nil {
-				return err
-			}
-		}
-		if err := writeKey(b, nil, key, &acct); err != nil {
-			return err
-		}
-		return b.audit(by.entry(ActKeyCreate, key.ID, changes(nil, key)))
-	}, nil)
-	if err != nil {
-		return View{}, fmt.Errorf("minting: %w", err)
-	}
-	l.tell(Event{Name: KeyCreated, Key: key, By: by.Name})
-	l.log.Info("key minted", "key_id", key.ID, "name", key.Name, "upstream", key.Upstream, "by", by.Name)
-	return l.viewNow(key.ID)
 }
 
 // viewNow is the key after something was done to it.

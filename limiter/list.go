@@ -119,6 +119,13 @@ func (l *Limiter) viewOf(r Reader, id string, record []byte, now time.Time) (Vie
 	if err != nil {
 		return View{}, fmt.Errorf("key %s: %w", id, err)
 	}
+	if key.attached() { // its status depends on others
+		k, err := l.load(id)
+		if err != nil {
+			return View{}, err
+		}
+		return k.View(), nil
+	}
 	account, err := keyAccount(id)
 	if err != nil {
 		return View{}, err
@@ -133,6 +140,11 @@ func (l *Limiter) viewOf(r Reader, id string, record []byte, now time.Time) (Vie
 	}
 	k := &Live{l: l, key: key}
 	k.restore(&acct)
+	if key.Delegate {
+		if k.children, err = countChildren(r, id); err != nil {
+			return View{}, err
+		}
+	}
 	return k.view(now), nil
 }
 

@@ -20,6 +20,11 @@ type Live struct {
 	key  *Key     // replaced, never changed
 	role *account // the role's shared budget, or nil
 
+	parent   *Live            // of a child key; nil once its rest went back
+	kids     map[string]*Live // children in memory, by id
+	children int              // children whose rest has not come back
+	below    atomic.Int64     // requests that the children have in flight, and theirs
+
 	// halt is set while a revocation or suspension holds in memory, which is
 	// before it is durable; unsaved tries again to make it so.
 	halt    Code
@@ -80,15 +85,21 @@ func (k *Live) view(now time.Time) View {
 		Key: *k.key, Used: k.spent, Held: k.held, Remaining: k.remaining(),
 		InFlight: k.inflight, LastAddr: k.addr, Past: k.past, Kinds: k.kinds,
 		FirstUsedAt: fromNanos(k.first), LastUsedAt: fromNanos(k.last),
+		Delegated: k.given.minus(k.back), Returned: k.back, Children: k.children,
 	}
 	if k.due(now) {
 		for i, n := range v.Used {
 			v.Past[i] += n
 		}
-		v.Used, v.Held, v.Remaining = Amounts{}, Amounts{}, k.limit
+		v.Used, v.Held, v.Remaining, v.Delegated = Amounts{}, Amounts{}, k.key.Limit, Amounts{}
 	}
 	v.RenewsAt = k.renews.Next(now)
 	v.Status, _ = k.status(now)
+	if v.Status == Active || v.Status == Exhausted {
+		if status, _ := k.fromAbove(now); status != "" {
+			v.Status = status
+		}
+	}
 	return v
 }
 
@@ -109,7 +120,7 @@ func (k *Live) status(now time.Time) (Status, Code) {
 		return Suspended, CodeKeySuspended
 	}
 	if ended := k.key.EndedStatus; ended != "" {
-		return ended, Code(k.key.EndedReason) // until more is granted, whatever the time
+		return ended, k.endedCode() // until more is granted, whatever the time
 	}
 	if code := k.timeUp(now); code != "" {
 		return Expired, code
@@ -131,7 +142,7 @@ func (k *Live) timeUp(now time.Time) Code {
 		return CodeKeyExpired
 	case key.FirstUseWithin > 0 && k.first == 0 && now.Sub(key.CreatedAt) >= key.FirstUseWithin:
 		return CodeKeyExpired
-	case key.IdleTimeout > 0 && k.inflight == 0 && now.Sub(k.idleSince()) >= key.IdleTimeout:
+	case key.IdleTimeout > 0 && k.inflight == 0 && k.below.Load() == 0 && now.Sub(k.idleSince()) >= key.IdleTimeout:
 		return CodeKeyIdle
 	}
 	return ""
@@ -174,8 +185,8 @@ func (k *Live) Touch(addr netip.Addr) *Refusal {
 	now := k.l.clock.Now()
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	if !k.key.Scope.AllowsAddr(addr) || !k.pinAllows(addr) {
-		return k.key.refuse(CodeIPNotAllowed, "may not be used from %s", addr)
+	if refusal := k.admitsAddr(addr); refusal != nil {
+		return refusal
 	}
 	if d := k.selfRate.wait(defaultFreeRate, now.UnixNano()); d > 0 {
 		return k.key.refuse(CodeRateLimited, "was asked about more than %s", defaultFreeRate).after(d)
@@ -311,7 +322,17 @@ func (l *Limiter) read(id string) (*Live, error) {
 		}
 		k.key, k.id = key, account
 		k.restore(&acct)
-		k.limit, k.renews = key.Limit, key.Renews
+		k.limit, k.renews = kept(key.Limit, acct.Given), key.Renews
+		if key.attached() {
+			if err := checkAncestry(r, key); err != nil {
+				return err
+			}
+		}
+		if key.Delegate {
+			if k.children, err = countChildren(r, id); err != nil {
+				return err
+			}
+		}
 		if key.Custody == CustodySealed {
 			if k.salts, err = readSalts(r, key); err != nil {
 				return err
@@ -338,35 +359,44 @@ func (l *Limiter) read(id string) (*Live, error) {
 			return nil, err
 		}
 	}
+	if k.key.attached() {
+		if err := l.attach(k); err != nil {
+			return nil, err
+		}
+	}
 	return k, nil
+}
+
+// inMemory returns a key whose record was just committed, or nil when it is not
+// in memory. One that is being read is read again.
+func (l *Limiter) inMemory(id string) *Live {
+	l.liveMu.Lock()
+	defer l.liveMu.Unlock()
+	e := l.live[id]
+	if e == nil {
+		return nil
+	}
+	select {
+	case <-e.ready:
+		return e.k // nil when it could not be read
+	default:
+		e.stale = true
+		return nil
+	}
 }
 
 // follow lets memory take over a record that was just committed. It runs on
 // the committer, so records arrive in order.
 func (l *Limiter) follow(key *Key, also func(k *Live)) {
-	l.liveMu.Lock()
-	e := l.live[key.ID]
-	if e == nil {
-		l.liveMu.Unlock()
+	k := l.inMemory(key.ID)
+	if k == nil {
 		return
 	}
-	select {
-	case <-e.ready:
-	default:
-		e.stale = true
-		l.liveMu.Unlock()
-		return
-	}
-	l.liveMu.Unlock()
-	if e.err != nil {
-		return
-	}
-	k := e.k
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	if key.Version > k.key.Version {
 		l.uncacheFormer(k, key)
-		k.key, k.limit, k.renews = key, key.Limit, key.Renews
+		k.key, k.limit, k.renews = key, kept(key.Limit, k.given), key.Renews
 		k.setMarks()
 		k.salts.keep(key)
 		if key.EndedStatus == Revoked {
@@ -396,12 +426,13 @@ func (l *Limiter) evict(id string) bool {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	if _, unused := k.unused(); unused || k.active || k.asked || k.ending || k.parked > 0 ||
-		k.pending > 0 || k.inflight > 0 || k.halt != "" || k.slot != nil || k.history.dirty() {
+		k.pending > 0 || k.inflight > 0 || len(k.kids) > 0 || k.halt != "" || k.slot != nil || k.history.dirty() {
 		return false
 	}
 	k.gone = true
 	delete(l.live, id)
 	l.uncache(k)
+	k.detach()
 	if d := l.committer.digest; d != nil {
 		d.checked[bucketOf(k.account.id)].Store(false) // memory knew; now the store must be right
 	}

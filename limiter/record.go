@@ -18,6 +18,8 @@ import (
 //	a/<bucket, 2 bytes><account id, 16 bytes>   accountRecord
 //	c/<bucket, 2 bytes>          sum of the accounts in a bucket; see digest
 //	d/<unix seconds, 8 bytes><key id>   when to look at a key again
+//	p/<key id>/<key id>          a key, and a child of it whose rest has not
+//	                             come back yet
 //	h/<key id>/<hour, 8 bytes>   bucketRecord: history of one hour
 //	x/<kind>…                    indexes; see index.go
 //	u/<seq, 8 bytes>             entry of the audit log, as canonical JSON
@@ -37,6 +39,7 @@ const (
 	spaceHours    = "h/"
 	spaceAudit    = "u/"
 	spaceTokens   = "t/"
+	spaceChildren = "p/"
 )
 
 var (
@@ -77,6 +80,10 @@ func dueKey(unix int64, id string) []byte {
 	return append(k, id...)
 }
 
+func childPrefix(parent string) []byte { return append(append([]byte(spaceChildren), parent...), '/') }
+
+func childKey(parent, child string) []byte { return append(childPrefix(parent), child...) }
+
 func hourPrefix(id string) []byte { return append(append([]byte(spaceHours), id...), '/') }
 
 func hourKey(id string, hour int64) []byte {
@@ -98,9 +105,27 @@ type accountRecord struct {
 	Past     Amounts // used in windows before
 	Kinds    TokenKinds
 	Version  int64 // of the key's own record, which must agree; 0 for a role's
+
+	// Given is what of the limit is not the account's own any more in this
+	// window: carved out for children, as far as it did not come back, and
+	// Returned, which went back to an ancestor.
+	Given, Returned Amounts
 }
 
-const accountRecordVersion = 3
+const accountRecordVersion = 4
+
+// kept is what of a limit is left to an account that gave some of it away.
+func kept(limit, given Amounts) Amounts {
+	for i, n := range limit {
+		if n != NoLimit {
+			limit[i] = max(n-given[i], 0)
+		}
+	}
+	return limit
+}
+
+// kept is what the account may reserve in all.
+func (r *accountRecord) kept() Amounts { return kept(r.Limit, r.Given) }
 
 // counted is what the account adds to the sum over all keys: what it has used,
 // and what is reserved, until that was given back.
@@ -137,7 +162,13 @@ func (r *accountRecord) encode() []byte {
 	for _, n := range r.Kinds.all() {
 		b = binary.AppendVarint(b, *n)
 	}
-	return binary.AppendVarint(b, r.Version)
+	b = binary.AppendVarint(b, r.Version)
+	for _, amounts := range []*Amounts{&r.Given, &r.Returned} {
+		for _, n := range amounts {
+			b = binary.AppendVarint(b, n)
+		}
+	}
+	return b
 }
 
 func decodeAccount(b []byte) (accountRecord, error) {
@@ -164,11 +195,17 @@ func decodeAccount(b []byte) (accountRecord, error) {
 		*n = d.varint()
 	}
 	r.Version = d.varint()
+	for _, amounts := range []*Amounts{&r.Given, &r.Returned} {
+		for k := range amounts {
+			amounts[k] = d.varint()
+		}
+	}
 	if d.bad || len(d.b) != 0 {
 		return r, fmt.Errorf("account: %w", errRecord)
 	}
 	for k := range r.Limit {
-		if r.Limit[k] < NoLimit || r.Reserved[k] < 0 || r.Settled[k] < 0 || r.Past[k] < 0 {
+		if r.Limit[k] < NoLimit || r.Reserved[k] < 0 || r.Settled[k] < 0 || r.Past[k] < 0 ||
+			r.Given[k] < 0 || r.Returned[k] < 0 {
 			return r, fmt.Errorf("account: %w: %s below zero", errRecord, Kind(k))
 		}
 	}

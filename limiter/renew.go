@@ -141,8 +141,9 @@ func (l *Limiter) renew(a *account, k *Live, now time.Time) {
 			}
 			a.mu.Unlock()
 			rec.Reserved, rec.Settled, rec.Epoch = Amounts{}, Amounts{}, epoch
-			rec.Lineage++ // what the shadow remembers is about the old window
-			b.now = now   // else a clock set back after a crash would begin it again
+			rec.Given = Amounts{} // it was carved out of the old window
+			rec.Lineage++         // what the shadow remembers is about the old window
+			b.now = now           // else a clock set back after a crash would begin it again
 			lineage = rec.Lineage
 			counted = rec.counted()
 			return b.setAccount(a.id, a.forRole, &rec)
@@ -163,6 +164,7 @@ func (l *Limiter) renew(a *account, k *Live, now time.Time) {
 			l.shadow.release(a.slot)
 			a.slot = nil
 			if k != nil {
+				k.given, k.limit = Amounts{}, k.key.Limit
 				k.setMarks()
 			}
 			a.answer(nil)

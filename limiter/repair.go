@@ -213,7 +213,7 @@ func (r *rebuild) account(tx Tx, at, value []byte) error {
 	if err != nil || !ok {
 		return fmt.Errorf("account %x: %w", at, errors.Join(errRecord, err))
 	}
-	if r.forfeit && rec.forfeit(rec.Limit) {
+	if r.forfeit && rec.forfeit(rec.kept()) {
 		r.done.Forfeited++
 	}
 	v := rec.encode()
@@ -276,7 +276,7 @@ func (r *rebuild) key(tx Tx, at, value []byte) error {
 		r.sums.Counted = r.sums.Counted.minus(rec.counted())
 	}
 	if r.forfeit {
-		rec.forfeit(key.Limit)
+		rec.forfeit(kept(key.Limit, rec.Given))
 	}
 	r.sums.Counted.add(rec.counted())
 	// A budget that renews, or none, would let a key live again whose
@@ -288,6 +288,11 @@ func (r *rebuild) key(tx Tx, at, value []byte) error {
 	}
 	key.Version = max(key.Version, rec.Version) + 1
 	rec.Limit = key.Limit
+	if key.attached() {
+		if err := tx.Set(childKey(key.Parent, key.ID), nil); err != nil {
+			return err
+		}
+	}
 	if err := writeKey(&batch{Tx: tx, reindex: true}, old, key, &rec); err != nil {
 		return err
 	}

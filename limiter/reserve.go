@@ -19,6 +19,9 @@ type Ask struct {
 	// Free requests take nothing, but need a live key and count against its
 	// rate, or 60 a minute when it has none.
 	Free bool
+	// Own says that the request is about the key itself and goes nowhere: what
+	// the scope says of methods, paths and models does not apply.
+	Own bool
 
 	// String says which of the key's strings the request came with; see Number.
 	String int64
@@ -120,7 +123,15 @@ func (k *Live) tryReserve(ask *Ask, g *Grant) (refusal *Refusal, p parking, agai
 			bound[Attempts] = bound[Activations]
 		}
 	}
-	// Always the key before its role: one order, so no deadlock.
+	// Always the key before those above it, nearest first, and its role last:
+	// one order, so no deadlock.
+	if k.parent != nil {
+		k.lockAbove()
+		defer k.unlockAbove()
+		if refusal = k.admittedAbove(ask, now); refusal != nil {
+			return k.refused(now, refusal), p, false
+		}
+	}
 	role := k.role
 	if role != nil {
 		role.mu.Lock()
@@ -168,6 +179,9 @@ func (k *Live) tryReserve(ask *Ask, g *Grant) (refusal *Refusal, p parking, agai
 
 	rate, tokens := k.pacer(ask)
 	tokens.take(rate, nanos)
+	for a := k.parent; a != nil; a = a.parent {
+		a.usedBelow(nanos)
+	}
 	k.claim(ask, nanos)
 	k.debit(&bound, nanos)
 	if !ask.Free && k.wantsAhead() {
@@ -243,8 +257,14 @@ func (k *Live) tooOften(ask *Ask, nanos int64) *Refusal {
 	if d := tokens.wait(rate, nanos); d > 0 {
 		return k.key.refuse(CodeRateLimited, "may make %s requests; try again in %s", rate, roundUp(d)).after(d)
 	}
-	if limit := k.key.MaxConcurrency; limit > 0 && k.inflight >= limit {
-		return k.key.refuse(CodeConcurrency, "may run %d requests at a time, and %d are running", limit, k.inflight).after(time.Second)
+	return k.tooMany()
+}
+
+// tooMany judges concurrency. What children run counts, too.
+func (k *Live) tooMany() *Refusal {
+	running := k.inflight + int(k.below.Load())
+	if limit := k.key.MaxConcurrency; limit > 0 && running >= limit {
+		return k.key.refuse(CodeConcurrency, "may run %d requests at a time, and %d are running", limit, running).after(time.Second)
 	}
 	return nil
 }
@@ -262,6 +282,11 @@ func (k *Live) Precheck(ask *Ask) *Refusal {
 	refusal := k.l.lockedDown(k.key)
 	if refusal == nil {
 		refusal = k.allowed(ask, now)
+	}
+	if refusal == nil && k.parent != nil {
+		k.lockAbove()
+		refusal = k.admittedAbove(ask, now)
+		k.unlockAbove()
 	}
 	if refusal == nil && !ask.Free && !k.due(now) {
 		if v, kind := k.judge(&Amounts{}, k.strict()); v == spent {
@@ -283,8 +308,12 @@ func (k *Live) admissible(ask *Ask, now time.Time) *Refusal {
 	if refusal := k.allowed(ask, now); refusal != nil {
 		return refusal
 	}
+	return k.allowedModels(ask)
+}
+
+func (k *Live) allowedModels(ask *Ask) *Refusal {
 	s := &k.key.Scope
-	if len(s.Models) == 0 || ask.Listing {
+	if len(s.Models) == 0 || ask.Listing || ask.Own {
 		return nil
 	}
 	for _, model := range ask.Models {
@@ -307,17 +336,36 @@ func (k *Live) allowed(ask *Ask, now time.Time) *Refusal {
 	if refusal := key.outdated(ask.String, now); refusal != nil {
 		return refusal
 	}
-	code := k.timeUp(now)
-	if code == "" && key.EndedStatus == Expired {
-		code = Code(key.EndedReason) // and the clock was set back since
+	if refusal := k.stands(now); refusal != nil {
+		return refusal
 	}
-	if code != "" {
+	return k.inScope(ask)
+}
+
+// stands judges status alone, budgets aside.
+func (k *Live) stands(now time.Time) *Refusal {
+	key := k.key
+	switch {
+	case k.halt != "" || !key.SuspendedAt.IsZero() || key.EndedStatus == Revoked:
+		return k.stopped(now)
+	case key.EndedStatus == Expired || !key.ReturnedAt.IsZero():
+		return k.over(now) // also if the clock was set back since
+	}
+	if code := k.timeUp(now); code != "" {
 		return k.timeRefusal(code)
 	}
+	return nil
+}
+
+// inScope judges addresses, method and path.
+func (k *Live) inScope(ask *Ask) *Refusal {
+	key := k.key
 	s := &key.Scope
 	switch {
 	case !s.AllowsAddr(ask.Addr) || !k.pinAllows(ask.Addr):
 		return key.refuse(CodeIPNotAllowed, "may not be used from %s", ask.Addr)
+	case ask.Own:
+		return nil
 	case !s.AllowsMethod(ask.Method):
 		return key.refuse(CodeMethodNotAllowed, "may not use method %s; it is limited to %s", ask.Method, list(s.Methods))
 	case !s.AllowsPath(ask.Path):

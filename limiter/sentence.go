@@ -53,6 +53,10 @@ func (k *Live) outOf(v verdict, kind Kind, bound *Amounts) *Refusal {
 			amount(kind, limit-k.spent[kind]), amount(kind, bound[kind]))
 	case kind == Attempts:
 		return key.refuse(exhaustedCode[kind], "has made all %d attempts that its %d activations allow", limit, k.limit[Activations])
+	case k.given[kind] > 0 && limit == 0:
+		return key.refuse(exhaustedCode[kind], "gave all its %s to child keys", kind)
+	case k.given[kind] > 0:
+		return key.refuse(exhaustedCode[kind], "has used all %s that it did not give to child keys", amount(kind, limit))
 	case limit == 0:
 		return key.refuse(exhaustedCode[kind], "has no %s", kind)
 	case k.renews != "":

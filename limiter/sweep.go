@@ -1,6 +1,7 @@
 package limiter
 
 import (
+	"context"
 	"errors"
 	"slices"
 	"time"
@@ -68,6 +69,8 @@ func (l *Limiter) sweepActive() {
 				k.ending = true
 				l.finalEnd(k, Expired, code)
 			}
+		} else if k.inflight > 0 {
+			_, over = k.fromAbove(now)
 		}
 		idle := k.inflight == 0 && k.parked == 0 && !k.asked && nanos-k.last >= int64(idleBlock)
 		_, unused := k.unused()
@@ -234,6 +237,12 @@ func (l *Limiter) endIfDue(id string) error {
 	}, nil)
 	if err == nil && ended != nil {
 		l.tell(Event{Name: KeyExpired, Key: ended, Code: code})
+	}
+	if err == nil {
+		err = l.windUp(context.Background(), itself, id)
+	}
+	if errors.Is(err, errInFlight) {
+		return nil // it stays due
 	}
 	return err
 }

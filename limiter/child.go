@@ -1,0 +1,275 @@
+package limiter
+
+import (
+	"context"
+	"fmt"
+	"net/netip"
+	"slices"
+	"time"
+)
+
+// A holder whose key may delegate mints children of it. A child has a budget of
+// its own, carved out of its parent's in the transaction that makes it:
+//
+//	what the parent spent + what its children have, net + what it has left = its limit
+//
+// at every moment. So a request of a child takes from the child's account (and
+// its role's) alone, and the keys above are asked for status, scope, rate and
+// concurrency only. Children end with the revocation and the expiry of a key
+// above them, stop while one is suspended, and outlive its exhaustion. What a
+// child leaves when it ends goes back; see rest.go.
+const (
+	// maxDepth bounds how many keys stand above a child.
+	maxDepth = 4
+	// maxChildren bounds the children of one key whose rest has not come back.
+	maxChildren = 100
+)
+
+// attached reports whether the key is a child that others stand above.
+func (k *Key) attached() bool { return k.Parent != "" && k.ReturnedAt.IsZero() }
+
+// checkAncestry refuses records that do not lead up to a key without parent.
+func checkAncestry(r Reader, key *Key) error {
+	for k := key; k.Parent != ""; {
+		b, err := r.Get(recordKey(k.Parent))
+		if err != nil {
+			return fmt.Errorf("key %s: its parent %s: %w: %w", k.ID, k.Parent, errRecord, err)
+		}
+		above, err := decodeKey(b)
+		if err != nil {
+			return fmt.Errorf("key %s: %w", k.Parent, err)
+		}
+		if k.Depth < 1 || k.Depth > maxDepth || above.Depth != k.Depth-1 {
+			return fmt.Errorf("key %s: %w: it is %d below its root, and its parent %d", k.ID, errRecord, k.Depth, above.Depth)
+		}
+		k = above
+	}
+	return nil
+}
+
+// childrenOf lists the children of a key whose rest has not come back.
+func childrenOf(r Reader, id string) (ids []string, err error) {
+	prefix := childPrefix(id)
+	err = r.Scan(prefix, nil, false, func(key, _ []byte) (bool, error) {
+		ids = append(ids, string(key[len(prefix):]))
+		return true, nil
+	})
+	return ids, err
+}
+
+func countChildren(r Reader, id string) (int, error) {
+	ids, err := childrenOf(r, id)
+	return len(ids), err
+}
+
+// attach puts a child that is being read below its parent, which stays in
+// memory for as long as the child does.
+func (l *Limiter) attach(k *Live) error {
+	for {
+		parent, err := l.load(k.key.Parent)
+		if err != nil {
+			return fmt.Errorf("key %s: its parent: %w", k.key.ID, err)
+		}
+		parent.mu.Lock()
+		if parent.gone {
+			parent.mu.Unlock()
+			continue // evicted meanwhile
+		}
+		if parent.kids == nil {
+			parent.kids = make(map[string]*Live)
+		}
+		parent.kids[k.key.ID] = k
+		k.parent = parent
+		parent.mu.Unlock()
+		return nil
+	}
+}
+
+// detach lets the parent leave memory, too. Callers hold the key.
+func (k *Live) detach() {
+	if k.parent == nil {
+		return
+	}
+	k.parent.mu.Lock()
+	if id := k.key.ID; k.parent.kids[id] == k {
+		delete(k.parent.kids, id)
+	}
+	k.parent.mu.Unlock()
+}
+
+// lockAbove locks the keys above, nearest first. Callers hold the key.
+func (k *Live) lockAbove() {
+	for a := k.parent; a != nil; a = a.parent {
+		a.mu.Lock()
+	}
+}
+
+func (k *Live) unlockAbove() {
+	for a := k.parent; a != nil; a = a.parent {
+		a.mu.Unlock()
+	}
+}
+
+// admittedAbove asks the keys above about a request of a child: everything but
+// budgets. Callers hold all of them.
+func (k *Live) admittedAbove(ask *Ask, now time.Time) *Refusal {
+	for a := k.parent; a != nil; a = a.parent {
+		refusal := a.stands(now)
+		if refusal == nil {
+			refusal = a.inScope(ask)
+		}
+		if refusal == nil {
+			refusal = a.allowedModels(ask)
+		}
+		if refusal == nil && !a.key.Rate.IsZero() {
+			if d := a.rate.wait(a.key.Rate, now.UnixNano()); d > 0 {
+				refusal = a.key.refuse(CodeRateLimited, "and its children may make %s requests; try again in %s", a.key.Rate, roundUp(d)).after(d)
+			}
+		}
+		if refusal == nil {
+			refusal = a.tooMany()
+		}
+		if refusal != nil {
+			return k.key.below(refusal)
+		}
+	}
+	return nil
+}
+
+// usedBelow notes a request of a child, which is a use of the keys above, too.
+// Callers hold the key.
+func (k *Live) usedBelow(nanos int64) {
+	k.below.Add(1)
+	if !k.key.Rate.IsZero() {
+		k.rate.take(k.key.Rate, nanos)
+	}
+	k.last = nanos
+	k.l.markActive(k)
+}
+
+// fromAbove derives what the keys above make of a child: nothing while they all
+// live, exhausted or not. Callers hold the key, and none above.
+func (k *Live) fromAbove(now time.Time) (Status, *Refusal) {
+	for a := k.parent; a != nil; a = a.parent {
+		a.mu.Lock()
+		status, code := a.status(now)
+		var refusal *Refusal
+		switch status {
+		case Revoked, Suspended:
+			refusal = a.stopped(now)
+		case Expired:
+			refusal = a.timeRefusal(code)
+		}
+		a.mu.Unlock()
+		if refusal != nil {
+			return status, k.key.below(refusal)
+		}
+	}
+	return "", nil
+}
+
+// below is a refusal of a key above, said to the holder of this one.
+func (k *Key) below(r *Refusal) *Refusal {
+	mine := k.refuse(r.Code, "is a child key: %s", r.Message)
+	mine.RetryAfter = r.RetryAfter
+	return mine
+}
+
+// endedCode is what requests with a key are refused with whose end is final.
+func (k *Live) endedCode() Code {
+	reason := Code(k.key.EndedReason)
+	if slices.Contains(exhaustedCode[:], reason) || reason == CodeKeyIdle {
+		return reason
+	}
+	return CodeKeyExpired
+}
+
+// over is the refusal of a key whose end is final.
+func (k *Live) over(now time.Time) *Refusal {
+	code := k.endedCode()
+	for kind, exhausted := range exhaustedCode {
+		if code == exhausted && k.key.Limit[kind] != NoLimit {
+			return k.key.refuse(code, "has used all %s", amount(Kind(kind), k.key.Limit[kind]))
+		}
+	}
+	if up := k.timeUp(now); up != "" {
+		return k.timeRefusal(up)
+	}
+	if code == Code(k.key.EndedReason) {
+		return k.timeRefusal(code)
+	}
+	return k.key.refuse(code, "has ended: %s", k.key.EndedReason)
+}
+
+// admitsAddr judges a client's address, by the keys above, too. Callers hold
+// the key.
+func (k *Live) admitsAddr(addr netip.Addr) *Refusal {
+	admits := k.key.Scope.AllowsAddr(addr) && k.pinAllows(addr)
+	for a := k.parent; a != nil && admits; a = a.parent {
+		a.mu.Lock()
+		admits = a.key.Scope.AllowsAddr(addr) && a.pinAllows(addr)
+		a.mu.Unlock()
+	}
+	if !admits {
+		return k.key.refuse(CodeIPNotAllowed, "may not be used from %s", addr)
+	}
+	return nil
+}
+
+// LimitedAbove reports whether a key above lists models.
+func (k *Live) LimitedAbove() bool {
+	for a := k.parent; a != nil; a = a.parent {
+		if len(a.Key().Scope.Models) > 0 {
+			return true
+		}
+	}
+	return false
+}
+
+// AllowsModel reports whether the key and all above it allow a model.
+func (k *Live) AllowsModel(model string) bool {
+	for a := k; a != nil; a = a.parent {
+		if !a.Key().Scope.AllowsModel(model) {
+			return false
+		}
+	}
+	return true
+}
+
+// giveBack writes what memory knows of a key into the store, and gives back
+// what is reserved and unused, so that its record says what is left. It reports
+// whether nothing is in flight.
+func (l *Limiter) giveBack(ctx context.Context, k *Live) (quiet bool, err error) {
+	for range 3 {
+		k.mu.Lock()
+		_, unused := k.unused()
+		busy := k.asked || k.pending > 0
+		if unused && !busy {
+			l.save(&k.account, k, true)
+		}
+		quiet = k.inflight == 0 && k.parked == 0
+		k.mu.Unlock()
+		if !unused && !busy {
+			return quiet, nil
+		}
+		if err := l.Ping(ctx); err != nil {
+			return false, err
+		}
+	}
+	return false, nil
+}
+
+// givenTo lets memory take over what an account has given away. It runs on the
+// committer.
+func (l *Limiter) givenTo(id string, acct *accountRecord, children int) {
+	k := l.inMemory(id)
+	if k == nil {
+		return
+	}
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.given, k.back = acct.Given, acct.Returned
+	k.limit = kept(k.key.Limit, k.given)
+	k.children += children
+	k.setMarks()
+}

@@ -1,0 +1,519 @@
+package limiter_test
+
+import (
+	"errors"
+	"net/netip"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/till-proxy/till/limiter"
+	"github.com/till-proxy/till/scope"
+	"github.com/till-proxy/till/token"
+)
+
+// child mints a child of the key; fn says what is special about it.
+func (k *key) child(fn func(*limiter.Key)) (*key, error) {
+	k.w.t.Helper()
+	live, refusal := k.w.Find(ctx, k.lookup)
+	if refusal != nil {
+		return nil, refusal
+	}
+	spec := live.Key().Child()
+	fn(spec)
+	_, lookup, err := token.MintKey()
+	if err != nil {
+		k.w.t.Fatal(err)
+	}
+	view, err := k.w.Delegate(ctx, live, &limiter.Ask{Addr: netip.MustParseAddr("192.0.2.1")}, spec, limiter.Birth{Lookup: lookup, Unlimited: true})
+	if err != nil {
+		return nil, err
+	}
+	return &key{w: k.w, id: view.ID, lookup: lookup}, nil
+}
+
+func (k *key) mustChild(fn func(*limiter.Key)) *key {
+	k.w.t.Helper()
+	c, err := k.child(fn)
+	if err != nil {
+		k.w.t.Fatal(err)
+	}
+	return c
+}
+
+func delegating(fns ...func(*limiter.Key)) func(*limiter.Key) {
+	return func(k *limiter.Key) {
+		k.Delegate = true
+		for _, fn := range fns {
+			fn(k)
+		}
+	}
+}
+
+// left is what the key has left of activations.
+func (k *key) left() int64 { return k.view().Remaining[limiter.Activations] }
+
+// settle lets the sweeper do what is due.
+func (w *world) settle() {
+	w.t.Helper()
+	for range 6 { // a level of a tree each
+		w.SweepActive()
+		if err := w.Ping(ctx); err != nil {
+			w.t.Fatal(err)
+		}
+		w.SweepDue()
+	}
+}
+
+func TestAChildIsCarvedOutOfItsParent(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	p := w.mint(delegating(activations(100)))
+	c := p.mustChild(activations(40))
+	if got := p.left(); got != 59 {
+		t.Errorf("the parent has %d left, want 59: 40 are its child's and the mint took one", got)
+	}
+	v := p.view()
+	if v.Delegated[0] != 40 || v.Used[0] != 1 || v.Children != 1 || c.view().Parent != p.id {
+		t.Errorf("parent: delegated %d, used %d, children %d; child's parent %q", v.Delegated[0], v.Used[0], v.Children, c.view().Parent)
+	}
+	var short *limiter.ShortError
+	if _, err := p.child(activations(59)); !errors.As(err, &short) || short.Left != 58 || short.Want != 59 || short.Held {
+		t.Errorf("a child of all that was left before its own mint: %v", err)
+	}
+	if got := p.left(); got != 59 {
+		t.Errorf("a refused mint took something: %d left", got)
+	}
+	if n := c.drain(limiter.CodeActivationsExhausted); n != 40 {
+		t.Errorf("the child forwarded %d, want 40", n)
+	}
+	if n := p.drain(limiter.CodeActivationsExhausted); n != 59 {
+		t.Errorf("the parent forwarded %d, want 59", n)
+	}
+	w.agree(t)
+}
+
+func TestATreeOfKeysForwardsExactlyN(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	const n = 1000
+	root := w.mint(delegating(activations(n)))
+	keys := []*key{root}
+	mints := int64(0)
+	for _, depth := range []int64{200, 60, 20, 5} {
+		above := keys[len(keys)-1]
+		for range 2 {
+			keys = append(keys, above.mustChild(delegating(activations(depth))))
+			mints++
+		}
+	}
+	if _, err := keys[len(keys)-1].child(activations(1)); !errors.Is(err, limiter.ErrDepth) {
+		t.Errorf("a fifth generation: %v", err)
+	}
+	var forwarded atomic.Int64
+	var all sync.WaitGroup
+	for i := range 100 {
+		all.Go(func() {
+			for range 40 {
+				if keys[i%len(keys)].use() == "" {
+					forwarded.Add(1)
+				}
+			}
+		})
+	}
+	all.Wait()
+	for _, k := range keys {
+		forwarded.Add(k.drain(limiter.CodeActivationsExhausted))
+	}
+	if got := forwarded.Load() + mints; got != n {
+		t.Errorf("forwarded %d and minted %d, want %d in all", forwarded.Load(), mints, n)
+	}
+	w.agree(t)
+}
+
+func TestWhatAChildLeavesGoesBackWhenItEnds(t *testing.T) {
+	t.Parallel()
+	for name, end := range map[string]func(w *world, c *key){
+		"revoked": func(w *world, c *key) {
+			if _, _, err := w.Revoke(ctx, limiter.Operator, c.id, ""); err != nil {
+				t.Error(err)
+			}
+		},
+		"expired": func(w *world, c *key) { w.clock.advance(2 * time.Hour) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			w := newWorld(t)
+			p := w.mint(delegating(activations(100)))
+			c := p.mustChild(func(k *limiter.Key) {
+				k.Limit[limiter.Activations] = 50
+				k.ExpiresAt = w.Now().Add(time.Hour)
+			})
+			for range 10 {
+				c.use()
+			}
+			end(w, c)
+			w.settle()
+			if got := p.left(); got != 89 {
+				t.Errorf("the parent has %d left, want 89: 100 less a mint and 10 of its child", got)
+			}
+			if v := c.view(); v.Returned[0] != 40 || v.ReturnedAt.IsZero() || v.Remaining[0] != 0 {
+				t.Errorf("the child returned %d at %s and has %d left", v.Returned[0], v.ReturnedAt, v.Remaining[0])
+			}
+			if _, err := w.GrantMore(ctx, limiter.Operator, c.id, limiter.More{Activations: 1, Lifetime: time.Hour}); !errors.Is(err, limiter.ErrReturned) && !errors.Is(err, limiter.ErrRevoked) {
+				t.Errorf("a grant to it: %v", err)
+			}
+			if code := c.use(); code == "" {
+				t.Error("it was admitted after its end")
+			}
+			if err := w.Forget(ctx, limiter.Operator, c.id); err != nil {
+				t.Errorf("forgetting it: %v", err)
+			}
+			if n := p.drain(limiter.CodeActivationsExhausted); n != 89 {
+				t.Errorf("the parent forwarded %d, want 89", n)
+			}
+			w.agree(t)
+		})
+	}
+}
+
+func TestAnExhaustedParentLivesAgainByWhatItsChildLeaves(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	p := w.mint(delegating(activations(11)))
+	c := p.mustChild(activations(10))
+	if code := p.use(); code != limiter.CodeActivationsExhausted {
+		t.Fatalf("the parent: %q", code)
+	}
+	w.settle()
+	if v := p.view(); v.Status != limiter.Exhausted || !v.EndedAt.IsZero() {
+		t.Errorf("the parent is %s since %s; its end must not be final while a child could leave something", v.Status, v.EndedAt)
+	}
+	if code := c.use(); code != "" {
+		t.Errorf("a child of an exhausted parent: %q", code)
+	}
+	if _, _, err := w.Revoke(ctx, limiter.Operator, c.id, ""); err != nil {
+		t.Fatal(err)
+	}
+	if n := p.drain(limiter.CodeActivationsExhausted); n != 9 {
+		t.Errorf("the parent forwarded %d more, want 9", n)
+	}
+	w.settle()
+	if v := p.view(); v.EndedStatus != limiter.Exhausted {
+		t.Errorf("the parent's end is %q once nothing can come back", v.EndedStatus)
+	}
+}
+
+func TestChildrenEndWithTheirParentAndTheirRestSkipsTheDead(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	root := w.mint(delegating(activations(1000)))
+	mid := root.mustChild(delegating(activations(500)))
+	low := mid.mustChild(delegating(activations(200)))
+	leaf := low.mustChild(activations(100))
+	for range 7 {
+		leaf.use()
+	}
+	cut := make(chan struct{}, 1)
+	g, refusal := leaf.ask(func(a *limiter.Ask) { a.OnCut = func(*limiter.Refusal) { cut <- struct{}{} } })
+	if refusal != nil {
+		t.Fatal(refusal)
+	}
+	_, n, err := w.Revoke(ctx, limiter.Operator, mid.id, "")
+	if err != nil || n != 1 {
+		t.Errorf("revoking cut %d streams, %v; want 1", n, err)
+	}
+	<-cut
+	if code := leaf.use(); code != limiter.CodeKeyRevoked {
+		t.Errorf("the leaf: %q", code)
+	}
+	g.Settle(limiter.Amounts{1})
+	w.settle()
+	// Used below mid: two mints, and eight by the leaf.
+	if got, want := root.left(), int64(1000-1-2-8); got != want {
+		t.Errorf("the root has %d left, want %d", got, want)
+	}
+	for _, k := range []*key{mid, low, leaf} {
+		if v := k.view(); v.EndedStatus != limiter.Revoked || v.ReturnedAt.IsZero() {
+			t.Errorf("%s: %s, returned at %s", k.id, v.EndedStatus, v.ReturnedAt)
+		}
+	}
+	if v := leaf.view(); !strings.Contains(v.EndedReason, low.id) {
+		t.Errorf("the leaf's reason is %q", v.EndedReason)
+	}
+	w.agree(t)
+}
+
+func TestASuspendedParentStopsItsChildrenWhileItLasts(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	root := w.mint(delegating(activations(100)))
+	c := root.mustChild(delegating(activations(50)))
+	leaf := c.mustChild(activations(20))
+	g, refusal := leaf.ask()
+	if refusal != nil {
+		t.Fatal(refusal)
+	}
+	if _, err := w.Suspend(ctx, limiter.Operator, root.id); err != nil {
+		t.Fatal(err)
+	}
+	if g.Cut() == nil || g.Cut().KeyID != leaf.id {
+		t.Errorf("what the leaf runs was cut with %v", g.Cut())
+	}
+	g.Settle(limiter.Amounts{1})
+	if code := leaf.use(); code != limiter.CodeKeySuspended || leaf.view().Status != limiter.Suspended {
+		t.Errorf("the leaf: %q, %s", code, leaf.view().Status)
+	}
+	if _, err := c.child(activations(1)); err == nil {
+		t.Error("a child of a suspended key's child was minted")
+	}
+	if _, err := w.Resume(ctx, limiter.Operator, root.id); err != nil {
+		t.Fatal(err)
+	}
+	if code := leaf.use(); code != "" {
+		t.Errorf("the leaf after all: %q", code)
+	}
+}
+
+func TestAnExpiredParentEndsItsChildren(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	root := w.mint(delegating(activations(100)))
+	p := root.mustChild(delegating(func(k *limiter.Key) {
+		k.Limit[limiter.Activations] = 50
+		k.ExpiresAt = w.Now().Add(time.Hour)
+	}))
+	c := p.mustChild(activations(20))
+	if got := c.view().ExpiresAt; !got.Equal(p.view().ExpiresAt) {
+		t.Errorf("the child expires at %s, not with its parent", got)
+	}
+	// An operator shortens the parent's life afterwards.
+	_, err := w.Change(ctx, limiter.Operator, p.id, 0, func(k *limiter.Key) error {
+		k.ExpiresAt = w.Now().Add(time.Minute)
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	g, refusal := c.ask()
+	if refusal != nil {
+		t.Fatal(refusal)
+	}
+	w.clock.advance(2 * time.Minute)
+	if code := c.use(); code != limiter.CodeKeyExpired {
+		t.Errorf("the child of an expired key: %q", code)
+	}
+	w.SweepActive()
+	if cut := g.Cut(); cut == nil || cut.Code != limiter.CodeKeyExpired {
+		t.Errorf("what it runs was cut with %v", cut)
+	}
+	g.Settle(limiter.Amounts{1})
+	w.settle()
+	if v := c.view(); v.EndedStatus != limiter.Expired || v.ReturnedAt.IsZero() {
+		t.Errorf("the child ended %q, returned at %s", v.EndedStatus, v.ReturnedAt)
+	}
+	if got, want := root.left(), int64(100-1-1-1); got != want {
+		t.Errorf("the root has %d left, want %d", got, want)
+	}
+}
+
+func TestAKilledRevocationIsFinishedAfterwards(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	root := w.mint(delegating(activations(100)))
+	p := root.mustChild(delegating(activations(50)))
+	c := p.mustChild(activations(20))
+	c.use()
+	// The revocation of the parent reaches the disk, and nothing after it.
+	var once sync.Once
+	dead := false
+	w.disk.BeforeCommit(func(int) {
+		books, err := w.Books()
+		if err == nil && books[p.id].Key.EndedStatus == limiter.Revoked {
+			once.Do(func() { dead = true; w.disk.FailAt(1, false) })
+		}
+	})
+	if _, _, err := w.Revoke(ctx, limiter.Operator, p.id, ""); err != nil && !dead {
+		t.Fatal(err)
+	}
+	w.disk.BeforeCommit(nil)
+	w.disk.Heal()
+	w.kill(false)
+	root.w, p.w, c.w = w, w, w
+	if code := c.use(); code != limiter.CodeKeyRevoked {
+		t.Errorf("the child after the crash: %q", code)
+	}
+	w.settle()
+	if got, want := root.left(), int64(100-1-1-1); got != want {
+		t.Errorf("the root has %d left, want %d", got, want)
+	}
+	if v := c.view(); v.EndedStatus != limiter.Revoked || v.ReturnedAt.IsZero() {
+		t.Errorf("the child ended %q, returned at %s", v.EndedStatus, v.ReturnedAt)
+	}
+}
+
+func TestAGrantToAChildComesOutOfItsParent(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	p := w.mint(delegating(activations(100)))
+	c := p.mustChild(activations(10))
+	if _, err := w.GrantMore(ctx, limiter.Operator, c.id, limiter.More{Activations: 30}); err != nil {
+		t.Fatal(err)
+	}
+	if p.left() != 59 || c.left() != 40 {
+		t.Errorf("parent %d, child %d left; want 59 and 40", p.left(), c.left())
+	}
+	var short *limiter.ShortError
+	if _, err := w.GrantMore(ctx, limiter.Operator, c.id, limiter.More{Activations: 60}); !errors.As(err, &short) {
+		t.Errorf("more than the parent has: %v", err)
+	}
+	raise := func(k *limiter.Key) error { k.Limit[limiter.Activations]++; return nil }
+	var invalid *limiter.InvalidError
+	if _, err := w.Change(ctx, limiter.Operator, c.id, 0, raise); !errors.As(err, &invalid) {
+		t.Errorf("a change that raises it: %v", err)
+	}
+	limitTokens := func(k *limiter.Key) error { k.Limit[limiter.Tokens] = 1000; return nil }
+	if _, err := w.Change(ctx, limiter.Operator, p.id, 0, limitTokens); !errors.As(err, &invalid) {
+		t.Errorf("a limit on the parent that would not bind its child: %v", err)
+	}
+	lower := func(k *limiter.Key) error { k.Limit[limiter.Activations] = 5; return nil }
+	if _, err := w.Change(ctx, limiter.Operator, c.id, 0, lower); err != nil {
+		t.Error(err)
+	}
+	if n := c.drain(limiter.CodeActivationsExhausted); n != 5 {
+		t.Errorf("the child forwarded %d after it was lowered to 5", n)
+	}
+	w.settle()
+	if got := p.left(); got != 94 {
+		t.Errorf("the parent has %d left, want 94: what was taken from the child came back", got)
+	}
+}
+
+func TestTheKeysAboveLimitRateAndConcurrency(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	p := w.mint(delegating(activations(1000), func(k *limiter.Key) {
+		k.Rate = limiter.Rate{N: 10, Per: time.Minute}
+		k.MaxConcurrency = 2
+	}))
+	a, b := p.mustChild(activations(100)), p.mustChild(activations(100)) // two of ten
+	one, refusal := a.ask()
+	if refusal != nil {
+		t.Fatal(refusal)
+	}
+	two, refusal := b.ask()
+	if refusal != nil {
+		t.Fatal(refusal)
+	}
+	for _, k := range []*key{p, a, b} {
+		if code := k.use(); code != limiter.CodeConcurrency {
+			t.Errorf("a third at a time: %q", code)
+		}
+	}
+	one.Settle(limiter.Amounts{1})
+	two.Settle(limiter.Amounts{1})
+	for range 3 {
+		if code := a.use(); code != "" {
+			t.Fatal(code)
+		}
+		if code := b.use(); code != "" {
+			t.Fatal(code)
+		}
+	}
+	for _, k := range []*key{p, a, b} {
+		if code := k.use(); code != limiter.CodeRateLimited {
+			t.Errorf("the eleventh in a minute: %q", code)
+		}
+	}
+}
+
+func TestAKeyAboveThatIsNarrowedLaterBindsItsChildren(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	p := w.mint(delegating(activations(100)))
+	c := p.mustChild(activations(50))
+	models := func(names ...string) func(*limiter.Ask) {
+		return func(a *limiter.Ask) { a.Models, a.Named = names, true }
+	}
+	if code := c.use(models("big")); code != "" {
+		t.Fatal(code)
+	}
+	_, err := w.Change(ctx, limiter.Operator, p.id, 0, func(k *limiter.Key) error {
+		k.Scope = scope.Scope{Models: []string{"small*"}, IPs: []netip.Prefix{netip.MustParsePrefix("192.0.2.0/24")}}
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	live, refusal := w.Find(ctx, c.lookup)
+	if refusal != nil {
+		t.Fatal(refusal)
+	}
+	if !live.LimitedAbove() || live.AllowsModel("big") || !live.AllowsModel("small-1") {
+		t.Error("the child does not know of its parent's models")
+	}
+	for _, ask := range []struct {
+		model, addr string
+		want        limiter.Code
+	}{
+		{"small-1", "192.0.2.9", ""},
+		{"big", "192.0.2.9", limiter.CodeModelNotAllowed},
+		{"small-1", "198.51.100.1", limiter.CodeIPNotAllowed},
+	} {
+		if code := c.use(models(ask.model), from(ask.addr)); code != ask.want {
+			t.Errorf("%s from %s: %q, want %q", ask.model, ask.addr, code, ask.want)
+		}
+	}
+}
+
+func TestAtMostAHundredChildrenLiveAtATime(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	p := w.mint(delegating(activations(1000)))
+	var last *key
+	for range 100 {
+		last = p.mustChild(activations(1))
+	}
+	if _, err := p.child(activations(1)); !errors.Is(err, limiter.ErrChildren) {
+		t.Errorf("one more: %v", err)
+	}
+	if _, _, err := w.Revoke(ctx, limiter.Operator, last.id, ""); err != nil {
+		t.Fatal(err)
+	}
+	p.mustChild(activations(1))
+	if got, want := p.left(), int64(1000-101-100); got != want {
+		t.Errorf("the parent has %d left, want %d", got, want)
+	}
+	if _, _, err := w.Revoke(ctx, limiter.Operator, p.id, ""); err != nil {
+		t.Fatal(err)
+	}
+	if v := last.view(); v.Status != limiter.Revoked || p.view().Children != 0 {
+		t.Errorf("after the revocation: %s, %d children", v.Status, p.view().Children)
+	}
+}
+
+func TestACarveCountsInTheWindowInWhichItWasMade(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	p := w.mint(delegating(activations(100), func(k *limiter.Key) { k.Renews = limiter.Daily }))
+	old := p.mustChild(activations(60))
+	if got := p.left(); got != 39 {
+		t.Errorf("%d left today, want 39", got)
+	}
+	w.clock.advance(24 * time.Hour)
+	fresh := p.mustChild(activations(50))
+	if got := p.left(); got != 49 {
+		t.Errorf("%d left the day after, want 49", got)
+	}
+	for _, k := range []*key{old, fresh} {
+		if _, _, err := w.Revoke(ctx, limiter.Operator, k.id, ""); err != nil {
+			t.Fatal(err)
+		}
+	}
+	w.settle()
+	if got := p.left(); got != 99 {
+		t.Errorf("%d left after both ended, want 99: what yesterday's leaves is gone", got)
+	}
+}

@@ -1,0 +1,263 @@
+package limiter
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+)
+
+// What minting a child can answer besides what any mint does.
+var (
+	// ErrNoDelegate says that the key was minted without the right.
+	ErrNoDelegate = errors.New(`the key may not mint child keys: it was minted without "delegate"`)
+	// ErrDepth says that there are too many keys above.
+	ErrDepth = fmt.Errorf("the key may not mint child keys: there are %d keys above it, and no more are allowed", maxDepth)
+	// ErrChildren says that the key has too many children.
+	ErrChildren = fmt.Errorf("the key has %d child keys, and no more are allowed: revoke one, and try again within a minute", maxChildren)
+	// ErrParentEnded says that the parent is suspended or has ended.
+	ErrParentEnded = errors.New("the parent key is suspended or has ended")
+	// ErrReturned says that a child's budget went back to its parent.
+	ErrReturned = errors.New("the child key has ended and its rest went back to its parent, and that is for ever: mint another")
+)
+
+// ShortError says that a parent has less left than a child is to get.
+type ShortError struct {
+	Parent     string
+	Kind       Kind
+	Want, Left int64
+	// Held says that requests in flight hold what is missing.
+	Held bool
+}
+
+func (e *ShortError) Error() string {
+	s := fmt.Sprintf("%s: %s asked for, and parent key %s has %s left to give",
+		limitFields[e.Kind], amount(e.Kind, e.Want), e.Parent, amount(e.Kind, e.Left))
+	if e.Held {
+		s += "; requests in flight hold the rest"
+	}
+	return s
+}
+
+// errWindow says that the parent's budget has to renew first.
+var errWindow = errors.New("a new window has begun")
+
+// Child starts the record of a child: everything that a mint may leave out is
+// as the parent has it, but for the limits, which have to be said.
+func (k *Key) Child() *Key {
+	c := k.clone()
+	return &Key{
+		Upstream: c.Upstream, Custody: c.Custody, Role: c.Role, Owner: c.Owner,
+		Limit: NoLimits(), Charge: c.Charge, MaxRequestSpend: c.MaxRequestSpend,
+		Unfitted: c.Unfitted, CountOnly: c.CountOnly,
+		ExpiresAt: c.ExpiresAt, IdleTimeout: c.IdleTimeout, FirstUseWithin: c.FirstUseWithin,
+		Rate: c.Rate, MaxConcurrency: c.MaxConcurrency, SelfRevoke: c.SelfRevoke,
+		Scope: c.Scope,
+	}
+}
+
+// Delegate mints a child of a key for its holder. What the child may use is
+// taken from what the parent has left, in the same transaction, and the mint
+// itself is a use of the parent: ask is the request for it. An error that is a
+// *Refusal says that the parent may not be used.
+func (l *Limiter) Delegate(ctx context.Context, parent *Live, ask *Ask, spec *Key, birth Birth) (View, error) {
+	pkey := parent.Key()
+	by := Holder(pkey, ask.Addr.String())
+	by.Token = pkey.Token // who minted the parent sees its children
+	if err := spec.clone().childOf(pkey); err != nil {
+		return View{}, err
+	}
+	born, err := l.newborn(by, itself, spec, birth)
+	if err != nil {
+		return View{}, err
+	}
+	var g Grant
+	ask.Own, ask.Bound = true, Amounts{Activations: 1}
+	if refusal := parent.Reserve(ctx, ask, &g); refusal != nil {
+		return View{}, refusal
+	}
+	defer g.Cancel() // unless it was settled
+	var key *Key
+	err = l.carving(ctx, pkey.ID, g.bound, func(b *batch, pkey *Key, pacct *accountRecord) error {
+		key = born.clone()
+		if err := key.childOf(pkey); err != nil {
+			return err
+		}
+		switch n, err := countChildren(b, pkey.ID); {
+		case err != nil:
+			return err
+		case n >= maxChildren:
+			return ErrChildren
+		}
+		if err := carve(pkey, pacct, key, key.Limit); err != nil {
+			return err
+		}
+		if err := b.Set(childKey(pkey.ID, key.ID), nil); err != nil {
+			return err
+		}
+		return writeNew(b, by, key, &accountRecord{Limit: key.Limit, Lineage: 1}, birth)
+	}, 1, nil)
+	if err != nil {
+		return View{}, err
+	}
+	g.Settle(Amounts{Activations: 1})
+	l.tell(Event{Name: KeyCreated, Key: key, By: pkey.ID})
+	l.log.Info("child key minted", "key_id", key.ID, "name", key.Name, "parent", pkey.ID)
+	return l.viewNow(key.ID)
+}
+
+// childOf makes a new key a child, if the parent may have one and it is within
+// what the parent is.
+func (k *Key) childOf(parent *Key) error {
+	switch {
+	case !parent.Delegate:
+		return ErrNoDelegate
+	case parent.Depth >= maxDepth:
+		return ErrDepth
+	}
+	k.Parent, k.Depth = parent.ID, parent.Depth+1
+	return k.within(nil, parent)
+}
+
+// carve takes a child's grant out of its parent's budget. What the parent has
+// reserved is not there to give: a request may have used it.
+func carve(pkey *Key, pacct *accountRecord, key *Key, grant Amounts) error {
+	left := pacct.kept()
+	if key.CarvedIn != pacct.Epoch {
+		key.CarvedIn, key.CarvedNow = pacct.Epoch, Amounts{}
+	}
+	for kind, n := range grant {
+		if pkey.Limit[kind] == NoLimit || n == NoLimit {
+			continue
+		}
+		if free := left[kind] - pacct.Reserved[kind]; n > free {
+			return &ShortError{Parent: pkey.ID, Kind: Kind(kind), Want: n, Left: max(free, 0)}
+		}
+		pacct.Given[kind] += n
+		key.Carved[kind] += n
+		key.CarvedNow[kind] += n
+	}
+	return nil
+}
+
+// carving runs fn on the record of a parent that lives, and writes its account.
+// Whatever of the parent's budget is reserved and unused is given back before,
+// because nothing that memory may hand out can be given away. own is what the
+// caller itself holds of the parent.
+func (l *Limiter) carving(ctx context.Context, id string, own Amounts, fn func(b *batch, key *Key, acct *accountRecord) error, children int, done func()) error {
+	var err error
+	for range 8 {
+		var parent *Live
+		if parent, err = l.load(id); err != nil {
+			return err
+		}
+		if err := l.renewed(ctx, parent); err != nil {
+			return err
+		}
+		if _, err := l.giveBack(ctx, parent); err != nil {
+			return err
+		}
+		var acct accountRecord
+		err = l.committer.do(func(b *batch) error {
+			var key *Key
+			var err error
+			if key, acct, err = readKey(b, id); err != nil {
+				return err
+			}
+			if key.Renews != "" && key.Renews.epoch(l.clock.Now()) > acct.Epoch {
+				return errWindow
+			}
+			if !parent.alive(key) {
+				return ErrParentEnded
+			}
+			if err := fn(b, key, &acct); err != nil {
+				return err
+			}
+			account, err := keyAccount(id)
+			if err != nil {
+				return err
+			}
+			return b.setAccount(account, false, &acct)
+		}, func() {
+			l.givenTo(id, &acct, children)
+			if done != nil {
+				done()
+			}
+		})
+		var short *ShortError
+		switch {
+		case errors.Is(err, errWindow):
+		case errors.As(err, &short):
+			v := parent.View()
+			short.Left = max(v.Remaining[short.Kind], 0)
+			if short.Left >= short.Want {
+				continue // another request had reserved a block meanwhile
+			}
+			short.Held = short.Left+v.Held[short.Kind]-own[short.Kind] >= short.Want
+			return err
+		default:
+			return err
+		}
+	}
+	return fmt.Errorf("carving out of key %s: it is too busy: %w", id, err)
+}
+
+// alive reports whether a key with that record may have children: it has not
+// ended, exhaustion aside, nor has any above it.
+func (k *Live) alive(key *Key) bool {
+	if status, _ := k.derive(key); status != Active && status != Exhausted {
+		return false
+	}
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	status, _ := k.fromAbove(k.l.clock.Now())
+	return status == ""
+}
+
+// renewed waits until the key's budget is that of the present window.
+func (l *Limiter) renewed(ctx context.Context, k *Live) error {
+	for {
+		now := l.clock.Now()
+		k.mu.Lock()
+		due := k.account.due(now)
+		if due {
+			l.renew(&k.account, k, now)
+		}
+		k.mu.Unlock()
+		if !due {
+			return nil
+		}
+		if err := l.Ping(ctx); err != nil {
+			return err
+		}
+	}
+}
+
+// grantChild is a grant to a child: it comes out of its parent's budget, and
+// out of nothing else.
+func (l *Limiter) grantChild(ctx context.Context, by Caller, k *Live, add Amounts, lifetime time.Duration) error {
+	before := k.Key()
+	var key *Key
+	return l.carving(ctx, before.Parent, Amounts{}, func(b *batch, pkey *Key, pacct *accountRecord) error {
+		old, acct, err := readKey(b, before.ID)
+		if err != nil {
+			return err
+		}
+		key = old.clone()
+		if err := l.grow(by, k, key, &acct, add, lifetime); err != nil {
+			return err
+		}
+		key.Version++
+		if err := key.within(old, pkey); err != nil {
+			return err
+		}
+		if err := carve(pkey, pacct, key, key.Limit.minus(old.Limit)); err != nil {
+			return err
+		}
+		acct.Limit = key.Limit
+		if err := writeKey(b, old, key, &acct); err != nil {
+			return err
+		}
+		return b.audit(by.entry(ActKeyGrant, key.ID, changes(old, key)))
+	}, 0, func() { l.follow(key, func(k *Live) { k.ending = false }) })
+}

@@ -1,0 +1,260 @@
+package limiter
+
+import (
+	"context"
+	"errors"
+	"slices"
+	"time"
+)
+
+// windUp finishes the end of a key: its children end with it, if it was revoked
+// or has expired, and what a child leaves goes back to the nearest key above
+// that lives. It may be cut off at any point and run again; the time index holds
+// the key until it is done. by is who ended the key.
+func (l *Limiter) windUp(ctx context.Context, by Caller, id string) error {
+	k, err := l.load(id)
+	if err != nil {
+		return err
+	}
+	key := k.Key()
+	if key.EndedStatus == "" {
+		return nil
+	}
+	if key.Delegate {
+		var children []string
+		err := l.store.View(func(r Reader) error {
+			children, err = childrenOf(r, id)
+			return err
+		})
+		if err != nil {
+			return err
+		}
+		for _, child := range children {
+			if key.EndedStatus != Exhausted {
+				err = l.endWith(by, child, key)
+			}
+			if err == nil {
+				err = l.windUp(ctx, by, child)
+			}
+			if err != nil {
+				return err
+			}
+		}
+	}
+	if key.attached() {
+		err = l.returnRest(ctx, k)
+	} else if key.Due != 0 {
+		err = l.edit(by, ActKeyRevoke, id, func(*Key, *accountRecord) error { return nil }, nil) // what is due is judged again
+	}
+	return err
+}
+
+// windUpNow is windUp for whoever would rather not wait for the sweeper.
+func (l *Limiter) windUpNow(ctx context.Context, by Caller, id string) {
+	if err := l.windUp(ctx, by, id); err != nil && !errors.Is(err, errInFlight) {
+		l.log.Warn("ending child keys, or returning what one left, is tried again soon", "key_id", id, "error", err)
+	}
+}
+
+// endWith ends a child whose parent was revoked or has expired.
+func (l *Limiter) endWith(by Caller, id string, parent *Key) error {
+	k, err := l.load(id)
+	if err != nil {
+		return err
+	}
+	reason := "its parent key " + parent.ID + " was revoked"
+	if parent.EndedStatus == Revoked {
+		_, err := l.halt(by, ActKeyRevoke, k, CodeKeyRevoked, revoking(reason))
+		return err
+	}
+	reason = "its parent key " + parent.ID + " has expired"
+	now := l.clock.Now().UTC()
+	k.cut(k.Key().refuse(CodeKeyExpired, "has ended: %s", reason))
+	var ended *Key
+	err = l.edit(by, ActKeyExpired, id, func(key *Key, _ *accountRecord) error {
+		if ended = nil; key.EndedStatus == "" {
+			key.EndedAt, key.EndedStatus, key.EndedReason = now, Expired, reason
+			ended = key
+		}
+		return nil
+	}, nil)
+	if err == nil && ended != nil {
+		l.tell(Event{Name: KeyExpired, Key: ended, Code: CodeKeyExpired})
+	}
+	return err
+}
+
+// ActKeyReturn is the return of a child's rest, in the audit log.
+const ActKeyReturn = "key.return"
+
+// errInFlight says that a child has requests in flight, which may use what it
+// has left.
+var errInFlight = errors.New("requests of the child key are in flight")
+
+// returnRest gives what an ended child has left to the nearest key above that
+// lives, or else to one that a grant could revive. The child stays ended for
+// ever, so that nothing is there twice.
+func (l *Limiter) returnRest(ctx context.Context, k *Live) error {
+	quiet, err := l.giveBack(ctx, k)
+	if err != nil {
+		return err
+	}
+	if !quiet {
+		return errInFlight
+	}
+	id := k.Key().ID
+	var changed []elder
+	var key *Key
+	var acct accountRecord
+	return l.committer.do(func(b *batch) error {
+		changed, key = nil, nil
+		old, rec, err := readKey(b, id)
+		if err != nil {
+			return err
+		}
+		if acct = rec; old.EndedStatus == "" || !old.attached() {
+			return nil // it lives again, or it is done
+		}
+		switch children, err := countChildren(b, id); {
+		case err != nil:
+			return err
+		case children > 0:
+			return errInFlight // of a child, or it waits for one
+		}
+		key = old.clone()
+		key.ReturnedAt = l.clock.Now().UTC()
+		key.Version++
+		above, err := k.above(b, key)
+		if err != nil {
+			return err
+		}
+		changed = bequeath(key, &acct, above)
+		for i := range changed {
+			h := &changed[i]
+			if err := b.setAccount(h.account, false, &h.acct); err != nil {
+				return err
+			}
+		}
+		if err := b.Delete(childKey(key.Parent, id)); err != nil {
+			return err
+		}
+		if err := writeKey(b, old, key, &acct); err != nil {
+			return err
+		}
+		return b.audit(itself.entry(ActKeyReturn, id, returned(&acct, changed)))
+	}, func() {
+		if key == nil {
+			return
+		}
+		l.follow(key, nil)
+		l.givenTo(id, &acct, 0)
+		for i := range changed {
+			l.givenTo(changed[i].key.ID, &changed[i].acct, 0)
+		}
+		l.lost(key.Parent)
+	})
+}
+
+// elder is a key above one that returns its rest, with its account as it is then.
+type elder struct {
+	key     *Key
+	account accountID
+	acct    accountRecord
+	lives   bool // a request could use what it gets
+	revives bool // a grant could let it live
+}
+
+// above reads the keys above a child, nearest first.
+func (k *Live) above(r Reader, key *Key) ([]elder, error) {
+	var all []elder
+	for a := k.parent; a != nil; a = a.parent {
+		var h elder
+		var err error
+		if h.key, h.acct, err = readKey(r, key.Parent); err != nil {
+			return nil, err
+		}
+		if h.account, err = keyAccount(key.Parent); err != nil {
+			return nil, err
+		}
+		status, _ := a.derive(h.key)
+		h.lives = h.key.EndedStatus == "" && status != Expired && status != Revoked
+		h.revives = status != Revoked && h.key.ReturnedAt.IsZero()
+		all, key = append(all, h), h.key
+	}
+	return all, nil
+}
+
+// bequeath moves what a child has left out of its account, through those of dead
+// keys above it, into that of the nearest one that lives; and returns those that
+// changed. What was carved in a window of a renewing budget that is over is gone.
+func bequeath(key *Key, acct *accountRecord, above []elder) []elder {
+	to := slices.IndexFunc(above, func(h elder) bool { return h.lives })
+	if to < 0 {
+		to = slices.IndexFunc(above, func(h elder) bool { return h.revives })
+	}
+	rest := key.Carved.minus(acct.Given).minus(acct.Reserved)
+	at, from := key, acct
+	for i := range to + 1 {
+		h := &above[i]
+		for kind := range rest {
+			credit := at.CarvedNow[kind] - from.Returned[kind]
+			if at.CarvedIn != h.acct.Epoch {
+				credit = 0
+			}
+			rest[kind] = max(min(rest[kind], credit, h.acct.Given[kind]), 0)
+		}
+		at, from = h.key, &h.acct
+	}
+	if to < 0 {
+		return nil
+	}
+	acct.Given.add(rest)
+	acct.Returned.add(rest)
+	for i := range to {
+		above[i].acct.Returned.add(rest)
+	}
+	above[to].acct.Given = above[to].acct.Given.minus(rest)
+	return above[:to+1]
+}
+
+// returned is what the audit log says of a rest that went back.
+func returned(acct *accountRecord, to []elder) map[string]Delta {
+	d := make(map[string]Delta)
+	if len(to) == 0 {
+		return d
+	}
+	d["returned_to"] = Delta{nil, to[len(to)-1].key.ID}
+	for kind, n := range acct.Returned {
+		switch {
+		case n == 0 || Kind(kind) == Attempts:
+		case Kind(kind) == Nanodollars:
+			d["returned_spend_usd"] = Delta{nil, FormatUSD(n)}
+		default:
+			d["returned_"+Kind(kind).String()] = Delta{nil, n}
+		}
+	}
+	return d
+}
+
+// lost notes in memory that a child of the key is gone, for good.
+func (l *Limiter) lost(id string) {
+	k := l.inMemory(id)
+	if k == nil {
+		return
+	}
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.children--
+	k.endIfSpent() // nothing comes back to it any more
+}
+
+// revoking is what a revocation does to a record.
+func revoking(reason string) func(key *Key, now time.Time) error {
+	return func(key *Key, now time.Time) error {
+		if key.EndedStatus != Revoked {
+			key.EndedAt, key.EndedStatus, key.EndedReason = now, Revoked, reason
+			key.SuspendedAt = time.Time{}
+		}
+		return nil
+	}
+}
