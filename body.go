@@ -107,11 +107,11 @@ func hold(r *http.Request, limit int64) (*heldBody, []byte, error) {
 func (h *Handler) readAsk(r *http.Request, x *exchange, key *limiter.Key, k *limiter.Live, ask *limiter.Ask) *limiter.Refusal {
 	limits := k.Limits(key)
 	tokens, dollars := limits[limiter.Tokens] != limiter.NoLimit, limits[limiter.Nanodollars] != limiter.NoLimit
-	models := len(key.Scope.Models) > 0
+	models := len(key.Scope.Models) > 0 || k.LimitedAbove()
 	spends := (tokens || dollars) && !ask.Free
 	if ask.Free && (r.Method == http.MethodGet || r.Method == http.MethodHead) {
 		if models {
-			ask.Listing, x.models = true, key.Scope.AllowsModel
+			ask.Listing, x.models = true, k.AllowsModel
 		}
 		return nil
 	}

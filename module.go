@@ -143,7 +143,7 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 	case pathErr != nil:
 		refusal = about(key, limiter.CodeBadRequest, "asked for a path that is refused: %s", pathErr)
 	case strings.HasPrefix(path, "/till/") || path == "/till":
-		return h.serveSelf(w, r, l, k, t)
+		return h.serveSelf(w, r, l, &holder{k, key, t, real, box, number})
 	case h.Guard:
 		if upgrades(r) {
 			refusal = about(key, limiter.CodeUpgradeNotAllowed, "may not upgrade the connection here")

@@ -10,13 +10,31 @@ import (
 	"github.com/till-proxy/till/limiter"
 )
 
+// holder is who asks about the key they hold, with what their request showed.
+type holder struct {
+	k      *limiter.Live
+	key    *limiter.Key
+	target *target
+	real   *credential // of a sealed key that was not revoked
+	box    limiter.Box
+	number int64 // of the key's string
+}
+
 // serveSelf answers a key's holder about the key, dead or alive: GET shows
 // limits and what is left, DELETE revokes it.
-func (h *Handler) serveSelf(w http.ResponseWriter, r *http.Request, l *limiter.Limiter, k *limiter.Live, t *target) error {
+func (h *Handler) serveSelf(w http.ResponseWriter, r *http.Request, l *limiter.Limiter, by *holder) error {
+	k, t := by.k, by.target
+	if r.URL.Path == childrenPath && r.Method == http.MethodPost {
+		return h.mintChild(w, r, l, by)
+	}
 	if refusal := k.Touch(clientAddr(r)); refusal != nil {
 		return h.refuse(w, t, refusal, 0)
 	}
 	key := k.Key()
+	if r.URL.Path == childrenPath {
+		w.Header().Set("Allow", "POST")
+		return h.refuse(w, t, about(key, limiter.CodeMethodNotAllowed, "may use POST on %s, not %s", childrenPath, r.Method), http.StatusMethodNotAllowed)
+	}
 	if r.URL.Path != selfPath {
 		return h.refuse(w, t, about(key, limiter.CodePathNotAllowed, "asked for %s, which is not there: till answers on %s", r.URL.Path, selfPath), http.StatusNotFound)
 	}
@@ -36,7 +54,11 @@ func (h *Handler) serveSelf(w http.ResponseWriter, r *http.Request, l *limiter.L
 		w.Header().Set("Allow", "GET, HEAD, DELETE")
 		return h.refuse(w, t, about(key, limiter.CodeMethodNotAllowed, "may use GET and DELETE on %s, not %s", selfPath, r.Method), http.StatusMethodNotAllowed)
 	}
-	body, err := json.Marshal(admin.HolderJSON(view))
+	return h.answerHolder(w, key, http.StatusOK, admin.HolderJSON(view))
+}
+
+func (h *Handler) answerHolder(w http.ResponseWriter, key *limiter.Key, status int, answer any) error {
+	body, err := json.Marshal(answer)
 	if err != nil {
 		return err
 	}
@@ -45,6 +67,7 @@ func (h *Handler) serveSelf(w http.ResponseWriter, r *http.Request, l *limiter.L
 	header.Set("Cache-Control", "no-store")
 	header.Set("X-Content-Type-Options", "nosniff")
 	header.Set("Till-Key", key.ID)
+	w.WriteHeader(status)
 	if _, err := w.Write(append(body, '\n')); err != nil {
 		h.logger.Debug("answering a holder", zap.Error(err))
 	}

@@ -137,6 +137,7 @@ func (a *api) fail(w http.ResponseWriter, err error) {
 	var known *apiError
 	var wrong *limiter.InvalidError
 	var above *limiter.CeilingError
+	var short *limiter.ShortError
 	switch {
 	case errors.As(err, &known):
 	case errors.As(err, &wrong):
@@ -159,6 +160,14 @@ func (a *api) fail(w http.ResponseWriter, err error) {
 		known = &apiError{http.StatusConflict, "key_ended", limiter.ErrDead.Error()}
 	case errors.Is(err, limiter.ErrAlive):
 		known = &apiError{http.StatusConflict, "key_alive", limiter.ErrAlive.Error()}
+	case errors.Is(err, limiter.ErrFamily):
+		known = &apiError{http.StatusConflict, "key_alive", limiter.ErrFamily.Error()}
+	case errors.Is(err, limiter.ErrReturned):
+		known = &apiError{http.StatusConflict, "key_ended", limiter.ErrReturned.Error()}
+	case errors.Is(err, limiter.ErrParentEnded):
+		known = &apiError{http.StatusConflict, "parent_ended", limiter.ErrParentEnded.Error()}
+	case errors.As(err, &short):
+		known = &apiError{http.StatusConflict, "parent_budget", short.Error()}
 	case errors.Is(err, limiter.ErrRevoked):
 		known = &apiError{http.StatusConflict, "key_revoked", limiter.ErrRevoked.Error()}
 	default:

@@ -167,7 +167,7 @@ func TestPatchRefuses(t *testing.T) {
 		"another version":            {live.ID, `{"name":"x"}`, `"7"`, 412, "version_mismatch", "at version 1, not 7"},
 		"no version":                 {live.ID, `{"name":"x"}`, `now`, 400, "invalid_request", "If-Match"},
 		"an upstream":                {live.ID, `{"upstream":"github"}`, "", 400, "invalid_request", `unknown field "upstream"`},
-		"a limit that is not kept":   {live.ID, `{"delegate":true}`, "", 400, "invalid_request", "delegate: "},
+		"what is said at mint":       {live.ID, `{"delegate":true}`, "", 400, "invalid_request", `unknown field "delegate"`},
 		"a field that has no null":   {live.ID, `{"self_revoke":null}`, "", 400, "invalid_request", "self_revoke cannot be null"},
 		"the last limit taken":       {live.ID, `{"max_activations":null}`, "", 400, "invalid_request", "nothing ends by itself"},
 		"an end in the past":         {live.ID, `{"expires_at":"2020-01-01T00:00:00Z"}`, "", 400, "invalid_request", "revoke it"},

@@ -72,11 +72,6 @@ func readOptionalBody(r *http.Request, into any) error {
 // that name. encoding/json alone would also take other cases of letters.
 func readField(name string, value json.RawMessage, into any) error {
 	unknown := invalid("unknown field %q", cut(name, 64))
-	if why, later := notEnforced[name]; later && !bytes.Equal(value, []byte("null")) {
-		return invalid("%s: %s", name, why)
-	} else if later {
-		return nil
-	}
 	if strings.ContainsFunc(name, func(r rune) bool { return r != '_' && (r < 'a' || r > 'z') }) {
 		return unknown
 	}
@@ -123,12 +118,6 @@ func malformed(err error) error {
 		return invalid("the body must be a whole JSON object")
 	}
 	return invalid("the body must be a JSON object: %s", strings.TrimPrefix(err.Error(), "json: "))
-}
-
-// notEnforced are fields that a later version takes. A limit that is not
-// enforced must not be promised.
-var notEnforced = map[string]string{
-	"delegate": "child keys are not offered by this version",
 }
 
 // onceEach refuses what is not exactly one JSON object with each name once:

@@ -101,14 +101,13 @@ func TestExitCodes(t *testing.T) {
 		"an argument too few":           {[]string{"revoke"}, 2, "name the keys"},
 		"create without a limit":        {[]string{"create", "--name", "x"}, 2, "set at least one limit"},
 		"a count that is none":          {[]string{"create", "--max-activations", "many"}, 2, "500, 10k or 1M"},
-		"a limit that is not enforced":  {[]string{"create", "--max-activations", "5", "--delegate"}, 1, "--delegate: child keys are not offered by this version"},
 		"a limit in dollars":            {[]string{"create", "--upstream", "openai", "--max-spend-usd", "$5", "--max-tokens", "1M"}, 0, ""},
 		"dollars that are none":         {[]string{"create", "--upstream", "openai", "--max-spend-usd", "five"}, 2, "--max-spend-usd: an amount is written"},
 		"a real key to be sealed":       {[]string{"create", "--max-activations", "5", "--upstream", "spare", "--upstream-key", "sk-real"}, 0, ""},
 		"no real key to be sealed":      {[]string{"create", "--max-activations", "5", "--upstream", "spare", "--upstream-key", "-"}, 2, "standard input is empty"},
 		"a real key of two lines":       {[]string{"create", "--max-activations", "5", "--upstream", "spare", "--upstream-key", "sk-real\nx"}, 1, "upstream_key: must be one line"},
 		"a scoped key to be sealed":     {[]string{"create", "--max-activations", "5", "--upstream", "spare", "--upstream-key", key.ScopedKey}, 1, "not a scoped key"},
-		"a child":                       {[]string{"create", "--max-activations", "5", "--delegate"}, 1, "--delegate: child keys"},
+		"a key with child keys":         {[]string{"create", "--max-activations", "5", "--upstream", "openai", "--delegate"}, 0, ""},
 		"what the server refuses":       {[]string{"create", "--expires-in", "soon", "--upstream", "openai"}, 1, "expires_in: a duration"},
 		"a grant of nothing":            {[]string{"grant", "one"}, 2, "say what to add"},
 		"a grant of a wrong count":      {[]string{"grant", "one", "--activations", "x"}, 2, "--activations"},
@@ -158,11 +157,6 @@ func TestHelpFitsAndHasExamples(t *testing.T) {
 				t.Errorf("exit %d: %s", r.code, r.out)
 			}
 			fits(t, r.out)
-			for _, later := range []string{"--delegate"} {
-				if strings.Contains(r.out, later) {
-					t.Errorf("%s is offered and not enforced", later)
-				}
-			}
 		})
 	}
 }

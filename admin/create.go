@@ -26,32 +26,7 @@ type limitFlags struct {
 	maxConcurrency                                             int
 	models, paths, methods, ips                                []string
 	labels, metadata                                           map[string]string
-	pinIP, selfRevoke, unlimited                               bool
-
-	later func() error
-}
-
-// laterFlags accepts flags that this version does not enforce, without
-// offering them: whoever tries one is told why, and nothing is done. The
-// error does not repeat the value, which may be a credential.
-func laterFlags(cmd *cobra.Command, names ...string) func() error {
-	values := make([]*string, len(names))
-	for i, name := range names {
-		values[i] = cmd.Flags().String(name, "", "")
-		flag := cmd.Flags().Lookup(name)
-		flag.Hidden = true
-		if name == "fit" || name == "delegate" {
-			flag.NoOptDefVal = "true"
-		}
-	}
-	return func() error {
-		for i, name := range names {
-			if *values[i] != "" {
-				return fmt.Errorf("--%s: %s", name, notEnforced[strings.ReplaceAll(name, "-", "_")])
-			}
-		}
-		return nil
-	}
+	pinIP, selfRevoke, unlimited, delegate                     bool
 }
 
 // add offers all fields but the upstream.
@@ -85,15 +60,12 @@ func (f *limitFlags) add(cmd *cobra.Command) {
 	s.StringToStringVar(&f.labels, "label", nil, "NAME=VALUE, repeatable")
 	s.StringToStringVar(&f.metadata, "metadata", nil, "NAME=VALUE, repeatable")
 	s.BoolVar(&f.selfRevoke, "self-revoke", true, "the holder may revoke the key")
+	s.BoolVar(&f.delegate, "delegate", false, "the holder may mint child keys out of this one's limits")
 	s.BoolVar(&f.unlimited, "unlimited", false, "allow a key that nothing ends by itself")
-	f.later = laterFlags(cmd, "delegate")
 }
 
 // body is the mint as JSON; only what was set.
 func (f *limitFlags) body(in io.Reader) (map[string]any, error) {
-	if err := f.later(); err != nil {
-		return nil, err
-	}
 	if f.maxActivations == "" && f.maxTokens == "" && f.maxSpend == "" && f.maxSpendCents == 0 && f.expiresIn == "" && f.expiresAt == "" && !f.unlimited {
 		return nil, usage("set at least one limit: --max-activations, --max-tokens, --max-spend-usd or --expires-in (or say --unlimited)")
 	}
@@ -142,7 +114,7 @@ func (f *limitFlags) body(in io.Reader) (map[string]any, error) {
 			b[field] = pairs
 		}
 	}
-	for field, on := range map[string]bool{"pin_ip": f.pinIP, "unlimited": f.unlimited} {
+	for field, on := range map[string]bool{"pin_ip": f.pinIP, "unlimited": f.unlimited, "delegate": f.delegate} {
 		if on {
 			b[field] = true
 		}

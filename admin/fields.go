@@ -186,7 +186,7 @@ func (b *changeBody) unset(field string) bool {
 	if ok {
 		b.gone = append(b.gone, take)
 	}
-	return ok || notEnforced[field] != ""
+	return ok
 }
 
 // change applies the body to a key. It may run more than once.
@@ -217,6 +217,7 @@ type mintBody struct {
 	UpstreamKey realKey `json:"upstream_key"`
 	Role        string  `json:"role"`
 	Unlimited   bool    `json:"unlimited"`
+	Delegate    bool    `json:"delegate"`
 }
 
 // realKey is an upstream's own key, to be sealed. Its errors do not quote it.
@@ -255,7 +256,7 @@ func (b *mintBody) key(upstreams []UpstreamInfo) (*limiter.Key, error) {
 	}
 	k := &limiter.Key{
 		Upstream: u.Name, Custody: custody, Role: b.Role, Limit: limiter.NoLimits(), SelfRevoke: true,
-		Charge: limiter.ChargeForwarded,
+		Charge: limiter.ChargeForwarded, Delegate: b.Delegate,
 	}
 	if err := b.apply(k); err != nil {
 		return nil, err

@@ -39,6 +39,7 @@ type KeyObject struct {
 	IPs        []string `json:"ips,omitempty"`
 	PinIP      bool     `json:"pin_ip,omitempty"`
 	SelfRevoke bool     `json:"self_revoke"`
+	Delegate   bool     `json:"delegate,omitempty"`
 
 	UsedActivations      int64  `json:"used_activations"`
 	HeldActivations      int64  `json:"held_activations"`
@@ -58,6 +59,19 @@ type KeyObject struct {
 
 	// CredentialFingerprint names the real key in a sealed key's box.
 	CredentialFingerprint string `json:"credential_fingerprint,omitempty"`
+
+	// Parent is the key that this one is a child of. Children are its own
+	// whose rest has not come back; delegated is what they have or used, and
+	// returned what this one gave back to its parent when it had ended.
+	Parent               string     `json:"parent,omitempty"`
+	Children             int        `json:"children,omitempty"`
+	DelegatedActivations int64      `json:"delegated_activations,omitempty"`
+	DelegatedTokens      int64      `json:"delegated_tokens,omitempty"`
+	DelegatedSpendUSD    string     `json:"delegated_spend_usd,omitempty"`
+	ReturnedActivations  int64      `json:"returned_activations,omitempty"`
+	ReturnedTokens       int64      `json:"returned_tokens,omitempty"`
+	ReturnedSpendUSD     string     `json:"returned_spend_usd,omitempty"`
+	ReturnedAt           *time.Time `json:"returned_at,omitempty"`
 
 	Role     string            `json:"role,omitempty"`
 	Owner    string            `json:"owner,omitempty"`
@@ -132,6 +146,15 @@ func HolderJSON(v limiter.View) *KeyObject {
 	if k.MaxTokens != nil || k.MaxSpendUSD != "" {
 		fit := !v.Unfitted
 		k.Fit = &fit
+	}
+	k.Delegate, k.Parent, k.Children, k.ReturnedAt = v.Delegate, v.Parent, v.Children, moment(v.ReturnedAt)
+	k.DelegatedActivations, k.ReturnedActivations = v.Delegated[limiter.Activations], v.Returned[limiter.Activations]
+	k.DelegatedTokens, k.ReturnedTokens = v.Delegated[limiter.Tokens], v.Returned[limiter.Tokens]
+	if n := v.Delegated[limiter.Nanodollars]; n > 0 {
+		k.DelegatedSpendUSD = limiter.FormatUSD(n)
+	}
+	if n := v.Returned[limiter.Nanodollars]; n > 0 {
+		k.ReturnedSpendUSD = limiter.FormatUSD(n)
 	}
 	k.RotatedAt = moment(v.RotatedAt)
 	if n := len(v.Former); n > 0 {

@@ -123,23 +123,6 @@ func TestMintRefuses(t *testing.T) {
 	})
 }
 
-func TestMintPromisesNoLimitThatIsNotEnforced(t *testing.T) {
-	t.Parallel()
-	w := newWorld(t)
-	for field, value := range map[string]string{
-		"delegate": `true`,
-	} {
-		t.Run(field, func(t *testing.T) {
-			t.Parallel()
-			a := w.do("POST", "/keys", `{"upstream":"openai","max_activations":1,"`+field+`":`+value+`}`)
-			code, message := a.fault(t)
-			if a.status != 400 || code != "invalid_request" || !strings.HasPrefix(message, field+": ") || !strings.Contains(message, "by this version") {
-				t.Errorf("answered %d %s %q", a.status, code, message)
-			}
-		})
-	}
-}
-
 func TestTokensAndDollarsAreMintedGrantedAndShown(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)

@@ -94,6 +94,11 @@ func printSheet(w io.Writer, k *KeyObject, now time.Time) error {
 	if k.RemainingSpendUSD != "" {
 		row("Spend left", "", "$"+k.RemainingSpendUSD+" of $"+k.MaxSpendUSD)
 	}
+	if k.Delegate {
+		row("Child keys", ", ", append([]string{fmt.Sprint(k.Children)}, amountsOf(k.DelegatedActivations, k.DelegatedTokens, k.DelegatedSpendUSD)...)...)
+	}
+	row("Child of", "", k.Parent)
+	row("Returned", ", ", amountsOf(k.ReturnedActivations, k.ReturnedTokens, k.ReturnedSpendUSD)...)
 	row("Renews", "", when(k.RenewsAt))
 	row("Expires", "", when(k.ExpiresAt))
 	if k.Charge == limiter.ChargeSuccess {
@@ -190,6 +195,21 @@ func limitsOf(k *KeyObject) []string {
 	}
 	if len(parts) == 0 {
 		return []string{"none"}
+	}
+	return parts
+}
+
+// amountsOf says what was given away, of each kind that something was.
+func amountsOf(activations, tokens int64, spendUSD string) []string {
+	var parts []string
+	if activations > 0 {
+		parts = append(parts, counted(activations, "activation"))
+	}
+	if tokens > 0 {
+		parts = append(parts, counted(tokens, "token"))
+	}
+	if spendUSD != "" {
+		parts = append(parts, "$"+spendUSD)
 	}
 	return parts
 }

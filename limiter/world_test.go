@@ -198,13 +198,18 @@ type key struct {
 // mint makes a key; fn says what is special about it.
 func (w *world) mint(fn func(*limiter.Key)) *key {
 	w.t.Helper()
+	return w.mintBy(limiter.Operator, fn)
+}
+
+func (w *world) mintBy(by limiter.Caller, fn func(*limiter.Key)) *key {
+	w.t.Helper()
 	spec := &limiter.Key{Upstream: "openai", Custody: "held", Limit: limiter.NoLimits(), SelfRevoke: true}
 	fn(spec)
 	_, lookup, err := token.MintKey()
 	if err != nil {
 		w.t.Fatal(err)
 	}
-	view, err := w.Mint(context.Background(), limiter.Operator, spec, limiter.Birth{Lookup: lookup, Unlimited: true})
+	view, err := w.Mint(context.Background(), by, spec, limiter.Birth{Lookup: lookup, Unlimited: true})
 	if err != nil {
 		w.t.Fatal(err)
 	}

@@ -1,0 +1,77 @@
+package admin
+
+import (
+	"encoding/json"
+	"errors"
+	"net/http"
+
+	"github.com/till-proxy/till/limiter"
+)
+
+// childBody is the mint of a child key by its parent's holder.
+type childBody struct {
+	settable
+	Upstream  *string `json:"upstream"`
+	Provider  *string `json:"provider"`
+	Unlimited bool    `json:"unlimited"`
+	Delegate  bool    `json:"delegate"`
+
+	// Not the holder's to choose; here so that the error says so. None is
+	// repeated: one is a credential.
+	Role        json.RawMessage `json:"role"`
+	UpstreamKey json.RawMessage `json:"upstream_key"`
+}
+
+// ReadChild reads the mint of a child of a key. What is left out is as the
+// parent has it, but for the limits, which have to be said. Of an error,
+// StatusOf is the status.
+func ReadChild(r *http.Request, parent *limiter.Key, dialect string) (child *limiter.Key, unlimited bool, err error) {
+	var body childBody
+	if err := readBody(r, &body); err != nil {
+		return nil, false, err
+	}
+	for field, set := range map[string]bool{
+		"role": body.Role != nil, "owner": body.Owner != nil, "upstream_key": body.UpstreamKey != nil,
+		"charge": body.Charge != nil, "fit": body.Fit != nil, "unknown_price": body.UnknownPrice != nil,
+		"renews": body.Renews != nil,
+	} {
+		if set {
+			return nil, false, invalid("%s cannot be set on a child key: it is its parent's", field)
+		}
+	}
+	for field, name := range map[string]*string{"upstream": body.Upstream, "provider": body.Provider} {
+		if name != nil && *name != parent.Upstream {
+			return nil, false, invalid("%s must be %s, as of the parent key, or be left out", field, parent.Upstream)
+		}
+	}
+	child = parent.Child()
+	child.Delegate = body.Delegate
+	if err := body.apply(child); err != nil {
+		return nil, false, err
+	}
+	return child, body.Unlimited, meterable(child, dialect)
+}
+
+// StatusOf is the HTTP status of an error that says what is wrong with a call;
+// 0 of any other error.
+func StatusOf(err error) int {
+	var known *apiError
+	var wrong *limiter.InvalidError
+	var above *limiter.CeilingError
+	switch {
+	case errors.As(err, &known):
+		return known.status
+	case errors.As(err, &wrong), errors.As(err, &above):
+		return http.StatusBadRequest
+	}
+	return 0
+}
+
+// ChildJSON is the answer to the mint of a child: the key object as its
+// parent's holder made it, and, this once, its string.
+func ChildJSON(v limiter.View, scopedKey, baseURL string) any {
+	k := HolderJSON(v)
+	k.Version, k.Custody, k.CreatedBy = v.Version, v.Custody, v.CreatedBy
+	k.Purpose, k.Labels, k.Metadata = v.Purpose, v.Labels, v.Metadata
+	return &minted{KeyObject: k, ScopedKey: scopedKey, BaseURL: baseURL}
+}

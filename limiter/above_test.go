@@ -1,0 +1,234 @@
+package limiter_test
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"net/netip"
+	"testing"
+	"time"
+
+	"github.com/till-proxy/till/limiter"
+	"github.com/till-proxy/till/limiter/storetest"
+	"github.com/till-proxy/till/scope"
+)
+
+func TestTheKeysAboveLimitRateAndConcurrency(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	p := w.mint(delegating(activations(1000), func(k *limiter.Key) {
+		k.Rate = limiter.Rate{N: 10, Per: time.Minute}
+		k.MaxConcurrency = 2
+	}))
+	a, b := p.mustChild(activations(100)), p.mustChild(activations(100)) // two of ten
+	one, refusal := a.ask()
+	if refusal != nil {
+		t.Fatal(refusal)
+	}
+	two, refusal := b.ask()
+	if refusal != nil {
+		t.Fatal(refusal)
+	}
+	for _, k := range []*key{p, a, b} {
+		if code := k.use(); code != limiter.CodeConcurrency {
+			t.Errorf("a third at a time: %q", code)
+		}
+	}
+	one.Settle(limiter.Amounts{1})
+	two.Settle(limiter.Amounts{1})
+	for range 3 {
+		if code := a.use(); code != "" {
+			t.Fatal(code)
+		}
+		if code := b.use(); code != "" {
+			t.Fatal(code)
+		}
+	}
+	for _, k := range []*key{p, a, b} {
+		if code := k.use(); code != limiter.CodeRateLimited {
+			t.Errorf("the eleventh in a minute: %q", code)
+		}
+	}
+}
+
+func TestAKeyAboveThatIsNarrowedLaterBindsItsChildren(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	p := w.mint(delegating(activations(100)))
+	c := p.mustChild(activations(50))
+	models := func(names ...string) func(*limiter.Ask) {
+		return func(a *limiter.Ask) { a.Models, a.Named = names, true }
+	}
+	if code := c.use(models("big")); code != "" {
+		t.Fatal(code)
+	}
+	_, err := w.Change(ctx, limiter.Operator, p.id, 0, func(k *limiter.Key) error {
+		k.Scope = scope.Scope{Models: []string{"small*"}, IPs: []netip.Prefix{netip.MustParsePrefix("192.0.2.0/24")}}
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	live, refusal := w.Find(ctx, c.lookup)
+	if refusal != nil {
+		t.Fatal(refusal)
+	}
+	if !live.LimitedAbove() || live.AllowsModel("big") || !live.AllowsModel("small-1") {
+		t.Error("the child does not know of its parent's models")
+	}
+	for _, ask := range []struct {
+		model, addr string
+		want        limiter.Code
+	}{
+		{"small-1", "192.0.2.9", ""},
+		{"big", "192.0.2.9", limiter.CodeModelNotAllowed},
+		{"small-1", "198.51.100.1", limiter.CodeIPNotAllowed},
+	} {
+		if code := c.use(models(ask.model), from(ask.addr)); code != ask.want {
+			t.Errorf("%s from %s: %q, want %q", ask.model, ask.addr, code, ask.want)
+		}
+	}
+}
+
+func TestAtMostAHundredChildrenLiveAtATime(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	p := w.mint(delegating(activations(1000)))
+	var last *key
+	for range 100 {
+		last = p.mustChild(activations(1))
+	}
+	if _, err := p.child(activations(1)); !errors.Is(err, limiter.ErrChildren) {
+		t.Errorf("one more: %v", err)
+	}
+	if _, _, err := w.Revoke(ctx, limiter.Operator, last.id, ""); err != nil {
+		t.Fatal(err)
+	}
+	p.mustChild(activations(1))
+	if got, want := p.left(), int64(1000-101-100); got != want {
+		t.Errorf("the parent has %d left, want %d", got, want)
+	}
+	if _, _, err := w.Revoke(ctx, limiter.Operator, p.id, ""); err != nil {
+		t.Fatal(err)
+	}
+	if v := last.view(); v.Status != limiter.Revoked || p.view().Children != 0 {
+		t.Errorf("after the revocation: %s, %d children", v.Status, p.view().Children)
+	}
+}
+
+func TestACarveCountsInTheWindowInWhichItWasMade(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	p := w.mint(delegating(activations(100), func(k *limiter.Key) { k.Renews = limiter.Daily }))
+	old := p.mustChild(activations(60))
+	if got := p.left(); got != 39 {
+		t.Errorf("%d left today, want 39", got)
+	}
+	w.clock.advance(24 * time.Hour)
+	fresh := p.mustChild(activations(50))
+	if got := p.left(); got != 49 {
+		t.Errorf("%d left the day after, want 49", got)
+	}
+	for _, k := range []*key{old, fresh} {
+		if _, _, err := w.Revoke(ctx, limiter.Operator, k.id, ""); err != nil {
+			t.Fatal(err)
+		}
+	}
+	w.settle()
+	if got := p.left(); got != 99 {
+		t.Errorf("%d left after both ended, want 99: what yesterday's leaves is gone", got)
+	}
+}
+
+func TestWhoMintedAParentSeesItsChildrenAndTheirRoleBinds(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	role := limiter.NewRole()
+	role.Permissions = []limiter.Permission{limiter.KeysCreate, limiter.KeysRead}
+	role.Budget.Limit[limiter.Activations] = 7
+	w.roles = map[string]limiter.Role{"crew": role}
+	if err := w.SetRoles(w.roles); err != nil {
+		t.Fatal(err)
+	}
+	ann := limiter.Caller{Name: "ann", Token: "tok_ann", Role: "crew"}
+	bob := limiter.Caller{Name: "bob", Token: "tok_bob", Role: "crew"}
+	p := w.mintBy(ann, delegating(activations(100), func(k *limiter.Key) { k.Role = "crew" }))
+	c := p.mustChild(delegating(activations(50)))
+	leaf := c.mustChild(activations(20))
+	for _, k := range []*key{p, c, leaf} {
+		if _, err := w.Get(ctx, ann, k.id); err != nil {
+			t.Errorf("who minted the root: %v", err)
+		}
+		if _, err := w.Get(ctx, bob, k.id); !errors.Is(err, limiter.ErrNotFound) {
+			t.Errorf("another token of the role: %v", err)
+		}
+	}
+	n := 0
+	for leaf.use() == "" {
+		n++
+	}
+	if n != 5 || leaf.view().Role != "crew" {
+		t.Errorf("the leaf, of role %q, forwarded %d; want the role's 7 less two mints", leaf.view().Role, n)
+	}
+}
+
+func TestATreeSurvivesRestoreAndRepairInBalance(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	root := w.mint(delegating(activations(200)))
+	p := root.mustChild(delegating(activations(100)))
+	c := p.mustChild(activations(40))
+	for range 5 {
+		c.use()
+		p.use()
+	}
+	if err := w.Ping(ctx); err != nil {
+		t.Fatal(err)
+	}
+	var backup bytes.Buffer
+	if _, err := w.Backup(context.Background(), limiter.Operator, &backup, true); err != nil {
+		t.Fatal(err)
+	}
+	w.Abandon()
+	w.disk = storetest.NewDisk()
+	if _, err := limiter.Restore(w.disk.Open(), limiter.Operator, bytes.NewReader(backup.Bytes()), w.anchor, w.Now(), false, discard); err != nil {
+		t.Fatal(err)
+	}
+	w.shadow += "'"
+	w.open(w.disk.Open())
+	w.balance(t)
+	for _, k := range []*key{root, p, c} {
+		if code := k.use(); code != limiter.CodeKeySuspended {
+			t.Errorf("a key of a backup: %q", code)
+		}
+		if _, err := w.Resume(ctx, limiter.Operator, k.id); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if code := c.use(); code != "" {
+		t.Errorf("the leaf, once all are resumed: %q", code)
+	}
+	if _, _, err := w.Revoke(ctx, limiter.Operator, p.id, ""); err != nil {
+		t.Fatal(err)
+	}
+	w.settle()
+	w.balance(t)
+	if left := root.left(); left > 200-1-1-5-5-1 || left < 200-1-1-5-5-1-2*64 {
+		t.Errorf("the root has %d left", left)
+	}
+	q := root.mustChild(activations(20))
+	if err := w.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := limiter.Forfeit(w.disk.Open(), limiter.Operator, w.anchor, w.Now(), discard); err != nil {
+		t.Fatal(err)
+	}
+	w.open(w.disk.Open())
+	w.balance(t)
+	if q.use() == "" || root.use() == "" {
+		t.Error("a repaired tree had something left")
+	}
+	w.settle()
+	w.balance(t)
+	w.agree(t)
+}

@@ -1,0 +1,98 @@
+package till
+
+import (
+	"errors"
+	"net/http"
+	"slices"
+	"time"
+
+	"go.uber.org/zap"
+
+	"github.com/till-proxy/till/admin"
+	"github.com/till-proxy/till/limiter"
+	"github.com/till-proxy/till/token"
+)
+
+// childrenPath is where a key's holder mints child keys.
+const childrenPath = selfPath + "/keys"
+
+// mintChild mints a child key for the holder of its parent. The real key that
+// is sealed into the parent's string, which is at hand now and never else, is
+// sealed into the child's, too, with a salt of its own.
+func (h *Handler) mintChild(w http.ResponseWriter, r *http.Request, l *limiter.Limiter, by *holder) error {
+	key, t := by.key, by.target
+	sealed := key.Custody == limiter.CustodySealed
+	ask := &limiter.Ask{Own: true, Addr: clientAddr(r), Method: r.Method, Path: r.URL.Path, String: by.number}
+	refusal := by.k.Precheck(ask)
+	switch {
+	case refusal != nil:
+	case sealed && by.real == nil:
+		refusal = storeClosed() // revoked just now
+	case sealed && !slices.Equal(by.box.Origins, t.declared):
+		// Sealed anew it would be bound to the address that is configured now.
+		refusal = about(key, limiter.CodeUpstreamChanged, "was sealed for upstream %s at another address than the one configured now, and so may not mint child keys", t.name)
+	case !sealed && t.held == nil && !h.Guard:
+		refusal = about(key, limiter.CodeUpstreamUnknown, "is for upstream %s, which has no credential here any more", t.name)
+	}
+	if refusal != nil {
+		return h.refuse(w, t, refusal, 0)
+	}
+	spec, unlimited, err := admin.ReadChild(r, key, string(t.preset.Dialect))
+	if err != nil {
+		return h.refuseChild(w, by, err)
+	}
+	text, lookup, err := token.MintKey()
+	if err != nil {
+		return h.refuseChild(w, by, err)
+	}
+	birth := limiter.Birth{Lookup: lookup, Unlimited: unlimited}
+	scopedKey := text.Reveal()
+	if sealed {
+		if birth.Salt, err = token.NewSalt(); err != nil {
+			return h.refuseChild(w, by, err)
+		}
+		box, err := h.app.Seal(t.name, lookup, birth.Salt, by.real.secret)
+		if err != nil {
+			return h.refuseChild(w, by, err)
+		}
+		spec.SealKey, spec.Origins, spec.Fingerprint = box.SealKey, box.Origins, l.Fingerprint(by.real.secret)
+		scopedKey += "." + box.Box.Reveal()
+	}
+	view, err := l.Delegate(r.Context(), by.k, ask, spec, birth)
+	if err != nil {
+		return h.refuseChild(w, by, err)
+	}
+	return h.answerHolder(w, key, http.StatusCreated, admin.ChildJSON(view, scopedKey, h.app.BaseURL()))
+}
+
+// refuseChild says why no child was minted.
+func (h *Handler) refuseChild(w http.ResponseWriter, by *holder, err error) error {
+	key := by.key
+	var refusal *limiter.Refusal
+	var short *limiter.ShortError
+	status := admin.StatusOf(err)
+	switch {
+	case errors.As(err, &refusal):
+	case errors.As(err, &short):
+		refusal = about(key, limiter.CodeBudgetTooSmall, "could not mint a child key: %s", short)
+		if short.Held {
+			refusal = about(key, limiter.CodeBudgetHeld, "could not mint a child key: %s", short)
+		}
+	case errors.Is(err, limiter.ErrNoDelegate), errors.Is(err, limiter.ErrDepth):
+		refusal = about(key, limiter.CodeMethodNotAllowed, "could not mint a child key: %s", err)
+	case errors.Is(err, limiter.ErrChildren):
+		refusal = about(key, limiter.CodeConcurrency, "could not mint a child key: %s", err)
+		refusal.RetryAfter = 10 * time.Second
+	case errors.Is(err, limiter.ErrParentEnded):
+		refusal = about(key, limiter.CodeKeySuspended, "could not mint a child key: %s", err)
+	case status == http.StatusRequestEntityTooLarge:
+		refusal = about(key, limiter.CodeBodyTooLarge, "could not mint a child key: %s", err)
+	case status != 0:
+		refusal = about(key, limiter.CodeBadRequest, "could not mint a child key: %s", err)
+	default:
+		h.logger.Error("minting a child key", zap.String("key_id", key.ID), zap.Error(err))
+		refusal, status = storeClosed(), 0
+	}
+	by.k.Count(refusal.Code)
+	return h.refuse(w, by.target, refusal, status)
+}
