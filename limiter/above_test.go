@@ -191,7 +191,7 @@ func TestATreeSurvivesRestoreAndRepairInBalance(t *testing.T) {
 	}
 	w.Abandon()
 	w.disk = storetest.NewDisk()
-	if _, err := limiter.Restore(w.disk.Open(), limiter.Operator, bytes.NewReader(backup.Bytes()), w.anchor, w.Now(), false, discard); err != nil {
+	if _, err := limiter.Restore(w.disk.Open(), limiter.Files{}, limiter.Operator, bytes.NewReader(backup.Bytes()), w.anchor, w.Now(), false, discard); err != nil {
 		t.Fatal(err)
 	}
 	w.shadow += "'"
@@ -220,7 +220,7 @@ func TestATreeSurvivesRestoreAndRepairInBalance(t *testing.T) {
 	if err := w.Close(); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := limiter.Forfeit(w.disk.Open(), limiter.Operator, w.anchor, w.Now(), discard); err != nil {
+	if _, err := limiter.Forfeit(w.disk.Open(), limiter.Files{}, limiter.Operator, w.anchor, w.Now(), discard); err != nil {
 		t.Fatal(err)
 	}
 	w.open(w.disk.Open())
