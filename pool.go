@@ -238,6 +238,9 @@ var errInOrder = errors.New("the store is in order: there is nothing to repair")
 // forfeit closes a store that is in doubt, mends it, and opens it.
 func (e *engine) forfeit(by limiter.Caller, o opening) (limiter.Repaired, error) {
 	var done limiter.Repaired
+	if by.Role != limiter.OperatorRole { // judged before the store is closed for it
+		return done, fmt.Errorf("%w: only the operator repairs the store", limiter.ErrForbidden)
+	}
 	if _, err := e.open(o); err != nil && !errors.Is(err, limiter.ErrDoubt) {
 		return done, err
 	}

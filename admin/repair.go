@@ -2,6 +2,7 @@ package admin
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"net/http"
 	"time"
@@ -34,6 +35,10 @@ func (a *api) repair(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	done, err := a.backend.Forfeit(a.caller)
+	if errors.Is(err, limiter.ErrForbidden) {
+		a.fail(w, err)
+		return
+	}
 	if err != nil {
 		a.fail(w, &apiError{http.StatusConflict, "not_repaired", err.Error()})
 		return

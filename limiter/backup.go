@@ -182,6 +182,9 @@ type Restored struct {
 // that were alive in it are suspended, unless trust says otherwise: what was used
 // or revoked since the backup is not known.
 func Restore(s Store, disk Disk, by Caller, backup io.ReadSeeker, anchorPath string, now time.Time, trust bool, log *slog.Logger) (Restored, error) {
+	if err := onlyOperator(by); err != nil {
+		return Restored{}, err
+	}
 	if _, err := CheckBackup(backup); err != nil {
 		return Restored{}, err
 	}

@@ -108,7 +108,7 @@ func (d *Lockdown) State() *LockedDown {
 // requests those were. That it could not be made durable is no error, because
 // it holds all the same: the state says so, and it is tried again.
 func (d *Lockdown) Set(by Caller, reason string, now time.Time) (LockedDown, int, error) {
-	if err := mayLock(by); err != nil {
+	if err := onlyOperator(by); err != nil {
 		return LockedDown{}, 0, err
 	}
 	if err := validText("reason", reason); err != nil {
@@ -203,7 +203,7 @@ func (d *Lockdown) endRetry() {
 // Lift lets keys work again, once it is certain that a restart will not refuse
 // them. ErrNotLocked says that they do.
 func (d *Lockdown) Lift(by Caller) error {
-	if err := mayLock(by); err != nil {
+	if err := onlyOperator(by); err != nil {
 		return err
 	}
 	d.turn <- struct{}{}
@@ -224,14 +224,6 @@ func (d *Lockdown) Lift(by Caller) error {
 	d.note(lockdownAct{At: time.Now(), Action: ActLockdownLift, By: by.Name, From: by.From})
 	if d.observe != nil {
 		d.observe.Happened(Event{Name: LockdownLifted, At: time.Now().UTC(), By: by.Name})
-	}
-	return nil
-}
-
-// mayLock lets pass only the operator: a closed store knows of no other caller.
-func mayLock(by Caller) error {
-	if by.Role != OperatorRole {
-		return fmt.Errorf("%w: only the operator may do this, over the server's own admin endpoint", ErrForbidden)
 	}
 	return nil
 }

@@ -30,6 +30,9 @@ const (
 // anchor is written anew. It may be cut off at any point and run again. Nobody
 // else may have the store open.
 func Forfeit(s Store, disk Disk, by Caller, anchorPath string, now time.Time, log *slog.Logger) (Repaired, error) {
+	if err := onlyOperator(by); err != nil {
+		return Repaired{}, err
+	}
 	r := rebuild{store: s, disk: disk, now: now, by: by, action: ActStoreRepair, forfeit: true}
 	err := r.run(anchorPath)
 	if err == nil {

@@ -1,0 +1,344 @@
+package limiter_test
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"go/ast"
+	"go/parser"
+	"go/token"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/till-proxy/till/limiter"
+	keys "github.com/till-proxy/till/token"
+)
+
+// act is an administrative method and the permission that it takes.
+type act struct {
+	permission limiter.Permission
+	onKey      bool // it is about one key, which must be seen
+	prepare    func(w *world, id string)
+	do         func(w *world, by limiter.Caller, id string) error
+}
+
+func lookup() keys.Lookup {
+	_, l, err := keys.MintKey()
+	if err != nil {
+		panic(err)
+	}
+	return l
+}
+
+func spec() *limiter.Key {
+	return &limiter.Key{Upstream: "openai", Custody: "held", Limit: limiter.Amounts{5, -1, -1, -1}, SelfRevoke: true}
+}
+
+// acts has every method and function of the package that takes a Caller and
+// does something for it.
+var acts = map[string]act{
+	"Mint": {limiter.KeysCreate, false, nil, func(w *world, by limiter.Caller, _ string) error {
+		_, err := w.Mint(ctx, by, spec(), limiter.Birth{Lookup: lookup()})
+		return err
+	}},
+	"Get": {limiter.KeysRead, true, nil, func(w *world, by limiter.Caller, id string) error {
+		_, err := w.Get(ctx, by, id)
+		return err
+	}},
+	"Usage": {limiter.KeysRead, true, nil, func(w *world, by limiter.Caller, id string) error {
+		_, err := w.Usage(ctx, by, id)
+		return err
+	}},
+	"List": {limiter.KeysRead, true, nil, func(w *world, by limiter.Caller, id string) error {
+		page, err := w.List(ctx, by, limiter.Filter{Query: id})
+		if err == nil && len(page.Keys) == 0 {
+			return limiter.ErrNotFound
+		}
+		return err
+	}},
+	"CredentialFingerprint": {limiter.KeysRead, false, nil, func(w *world, by limiter.Caller, _ string) error {
+		_, err := w.CredentialFingerprint(by, keys.NewSecret("sk-real"))
+		return err
+	}},
+	"Change": {limiter.KeysUpdate, true, nil, func(w *world, by limiter.Caller, id string) error {
+		_, err := w.Change(ctx, by, id, 0, func(k *limiter.Key) error { k.Name = "new"; return nil })
+		return err
+	}},
+	"GrantMore": {limiter.KeysUpdate, true, nil, func(w *world, by limiter.Caller, id string) error {
+		_, err := w.GrantMore(ctx, by, id, limiter.More{Activations: 1})
+		return err
+	}},
+	"Forget": {limiter.KeysUpdate, true, func(w *world, id string) {
+		if _, _, err := w.Revoke(ctx, limiter.Operator, id, ""); err != nil {
+			w.t.Fatal(err)
+		}
+	}, func(w *world, by limiter.Caller, id string) error { return w.Forget(ctx, by, id) }},
+	"Suspend": {limiter.KeysRevoke, true, nil, func(w *world, by limiter.Caller, id string) error {
+		_, err := w.Suspend(ctx, by, id)
+		return err
+	}},
+	"Resume": {limiter.KeysRevoke, true, nil, func(w *world, by limiter.Caller, id string) error {
+		_, err := w.Resume(ctx, by, id)
+		return err
+	}},
+	"Revoke": {limiter.KeysRevoke, true, nil, func(w *world, by limiter.Caller, id string) error {
+		_, _, err := w.Revoke(ctx, by, id, "")
+		return err
+	}},
+	"EndGrace": {limiter.KeysRevoke, true, nil, func(w *world, by limiter.Caller, id string) error {
+		_, err := w.EndGrace(ctx, by, id, lookup())
+		return err
+	}},
+	"Rotate": {limiter.KeysRotate, true, nil, func(w *world, by limiter.Caller, id string) error {
+		_, _, err := w.Rotate(ctx, by, id, limiter.Issue{Lookup: lookup()}, 0)
+		return err
+	}},
+	"Rotating": {limiter.KeysRotate, true, nil, func(w *world, by limiter.Caller, id string) error {
+		_, err := w.Rotating(by, id)
+		return err
+	}},
+	"Audit": {limiter.AuditRead, true, nil, func(w *world, by limiter.Caller, id string) error {
+		page, err := w.Audit(ctx, by, limiter.AuditFilter{Key: id})
+		if err == nil && len(page.Entries) == 0 {
+			return limiter.ErrNotFound
+		}
+		return err
+	}},
+	"AuditVerify": {limiter.AuditRead, false, nil, func(w *world, by limiter.Caller, _ string) error {
+		_, err := w.AuditVerify(ctx, by)
+		return err
+	}},
+	"ExportAudit": {limiter.AuditRead, false, nil, func(w *world, by limiter.Caller, _ string) error {
+		err := w.ExportAudit(ctx, by, func([]byte) error { return nil })
+		if err != nil && w.Allows(by, limiter.AuditRead) && strings.Contains(err.Error(), "sees all") {
+			return nil // see TestTheAuditLogIsShownWithinOnesSight
+		}
+		return err
+	}},
+	"CreateToken": {limiter.TokensManage, false, nil, func(w *world, by limiter.Caller, _ string) error {
+		_, err := w.CreateToken(ctx, by, limiter.TokenSpec{Lookup: lookup(), Name: lookup().String(), Role: by.Role})
+		return err
+	}},
+	"ListTokens": {limiter.TokensManage, false, nil, func(w *world, by limiter.Caller, _ string) error {
+		_, err := w.ListTokens(ctx, by)
+		return err
+	}},
+	"RevokeToken": {limiter.TokensManage, false, nil, func(w *world, by limiter.Caller, _ string) error {
+		_, err := w.RevokeToken(ctx, by, by.Token)
+		if by.Token == "" && errors.Is(err, limiter.ErrNotFound) {
+			return nil // the operator has none
+		}
+		return err
+	}},
+	"RepairClock": {limiter.Everything, false, nil, func(w *world, by limiter.Caller, _ string) error {
+		_, err := w.RepairClock(ctx, by)
+		return err
+	}},
+	"Backup": {limiter.Everything, false, nil, func(w *world, by limiter.Caller, _ string) error {
+		_, err := w.Backup(ctx, by, new(bytes.Buffer), false)
+		return err
+	}},
+	"SealRotated": {limiter.Everything, false, nil, func(w *world, by limiter.Caller, _ string) error {
+		return w.SealRotated(by, keys.SealKeyID{1})
+	}},
+	"SealUses": {limiter.Everything, false, nil, func(w *world, by limiter.Caller, _ string) error {
+		_, err := w.SealUses(ctx, by)
+		return err
+	}},
+}
+
+// judged are the methods that take a Caller and are themselves how it is
+// judged; closed are those for a closed store, which knows of no role, and
+// which TestAClosedStoreObeysOnlyTheOperator drives; open are the methods
+// that nobody calls on behalf of a caller.
+var (
+	judged = []string{"Allows", "Sees", "Standing"}
+	closed = []string{"Forfeit", "Restore", "Set", "Lift"}
+	open   = []string{
+		"Close", "Failed", "StillFailed", "Ping", "SetRoles", "KeepAudit", // whoever runs the limiter
+		"Find", "Authenticate", // whoever has a secret
+		"AuditHead", "Fingerprint", "Roles", "Stats", "Time", // no key is told of: any token may know
+	}
+)
+
+// TestNoMethodWithoutARow reads the package's source.
+func TestNoMethodWithoutARow(t *testing.T) {
+	t.Parallel()
+	files, err := filepath.Glob("*.go")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, file := range files {
+		if strings.HasSuffix(file, "_test.go") {
+			continue
+		}
+		parsed, err := parser.ParseFile(token.NewFileSet(), file, nil, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, d := range parsed.Decls {
+			f, ok := d.(*ast.FuncDecl)
+			if !ok || !f.Name.IsExported() {
+				continue
+			}
+			name := f.Name.Name
+			_, row := acts[name]
+			switch {
+			case takesCaller(f):
+				if !row && !slices.Contains(judged, name) && !slices.Contains(closed, name) {
+					t.Errorf("%s takes a Caller and has no row in acts", name)
+				}
+			case methodOf(f) == "Limiter" && !slices.Contains(open, name):
+				t.Errorf("the limiter's method %s takes no Caller, and is not among those that need none", name)
+			}
+		}
+	}
+}
+
+func takesCaller(f *ast.FuncDecl) bool {
+	for _, p := range f.Type.Params.List {
+		if id, ok := p.Type.(*ast.Ident); ok && id.Name == "Caller" {
+			return true
+		}
+	}
+	return false
+}
+
+func methodOf(f *ast.FuncDecl) string {
+	if f.Recv == nil {
+		return ""
+	}
+	star, ok := f.Recv.List[0].Type.(*ast.StarExpr)
+	if !ok {
+		return ""
+	}
+	id, _ := star.X.(*ast.Ident)
+	if id == nil {
+		return ""
+	}
+	return id.Name
+}
+
+// TestEveryPermissionOnEveryActAndKey gives each permission alone, with each
+// sight, and tries every act on an own key, one of the role and one of neither.
+func TestEveryPermissionOnEveryActAndKey(t *testing.T) {
+	t.Parallel()
+	given := append([]limiter.Permission{""}, limiter.Permissions...)
+	for _, sees := range []limiter.Sight{limiter.SeesOwn, limiter.SeesRole, limiter.SeesAll} {
+		for _, has := range given {
+			t.Run(fmt.Sprintf("%s sees %s", has, sees), func(t *testing.T) {
+				t.Parallel()
+				w := newWorld(t)
+				full := limiter.NewRole()
+				full.Permissions, full.Sees = limiter.Permissions, sees
+				narrow := full
+				narrow.Permissions = nil
+				if has != "" {
+					narrow.Permissions = []limiter.Permission{has}
+				}
+				use := func(r limiter.Role) {
+					if err := w.SetRoles(map[string]limiter.Role{"r": r}); err != nil {
+						t.Fatal(err)
+					}
+				}
+				use(full)
+				_, colleague := w.hire(limiter.Operator, "colleague", "r")
+				for name, act := range acts {
+					use(full)
+					_, by := w.hire(limiter.Operator, name, "r")
+					minted := map[string]string{}
+					for whose, minter := range map[string]limiter.Caller{"own": by, "role": colleague, "foreign": limiter.Operator} {
+						v, err := w.Mint(ctx, minter, spec(), limiter.Birth{Lookup: lookup()})
+						if err != nil {
+							t.Fatal(err)
+						}
+						minted[whose] = v.ID
+					}
+					seen := map[string]bool{
+						"own": true, "role": sees != limiter.SeesOwn, "foreign": sees == limiter.SeesAll,
+					}
+					for whose, id := range minted {
+						if act.prepare != nil {
+							act.prepare(w, id)
+						}
+						use(narrow)
+						err := act.do(w, by, id)
+						var want error
+						switch {
+						case has != act.permission:
+							want = limiter.ErrForbidden
+						case act.onKey && !seen[whose]:
+							want = limiter.ErrNotFound
+						}
+						if !errors.Is(err, want) || want == nil && err != nil {
+							t.Errorf("%s on the %s key: %v, want %v", name, whose, err, want)
+						}
+						if has == act.permission && act.onKey && !seen[whose] {
+							if err := act.do(w, limiter.Operator, id); err != nil {
+								t.Errorf("%s by the operator: %v", name, err)
+							}
+						}
+						if !act.onKey {
+							break
+						}
+						use(full)
+					}
+				}
+			})
+		}
+	}
+}
+
+// TestAClosedStoreObeysOnlyTheOperator is about what is done without a limiter.
+func TestAClosedStoreObeysOnlyTheOperator(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	for _, by := range []limiter.Caller{{}, {Name: "operator"}, {Name: "anna", Role: "lead", Token: "tok_1"}, limiter.Holder(&limiter.Key{ID: "key_1"}, "")} {
+		for name, do := range map[string]func() error{
+			"Forfeit": func() error {
+				_, err := limiter.Forfeit(w.disk.Open(), limiter.Files{}, by, w.anchor, time.Now(), discard)
+				return err
+			},
+			"Restore": func() error {
+				_, err := limiter.Restore(w.disk.Open(), limiter.Files{}, by, bytes.NewReader(nil), w.anchor, time.Now(), false, discard)
+				return err
+			},
+		} {
+			if err := do(); !errors.Is(err, limiter.ErrForbidden) {
+				t.Errorf("%s by %+v: %v", name, by, err)
+			}
+		}
+	}
+}
+
+// TestTheHolderOfAKeyMayOnlyLookAndRevoke is about callers with a key's string.
+func TestTheHolderOfAKeyMayOnlyLookAndRevoke(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	mine, other := w.mint(activations(1)), w.mint(activations(1))
+	kept := w.mint(func(k *limiter.Key) { k.Limit[0], k.SelfRevoke = 1, false })
+	v := mine.view()
+	holder := limiter.Holder(&v.Key, "192.0.2.1")
+	for name, act := range acts {
+		if act.onKey {
+			if err := act.do(w, holder, other.id); !errors.Is(err, limiter.ErrForbidden) && !errors.Is(err, limiter.ErrNotFound) {
+				t.Errorf("%s on another key: %v", name, err)
+			}
+		}
+		if act.permission != limiter.KeysRead && act.permission != limiter.KeysRevoke {
+			if err := act.do(w, holder, mine.id); !errors.Is(err, limiter.ErrForbidden) {
+				t.Errorf("%s: %v, want ErrForbidden", name, err)
+			}
+		}
+	}
+	v = kept.view()
+	if _, _, err := w.Revoke(ctx, limiter.Holder(&v.Key, ""), kept.id, ""); !errors.Is(err, limiter.ErrForbidden) {
+		t.Errorf("with self_revoke false: %v", err)
+	}
+	if _, _, err := w.Revoke(ctx, holder, mine.id, ""); err != nil {
+		t.Error(err)
+	}
+}
