@@ -40,6 +40,10 @@ func (a *api) backup(w http.ResponseWriter, r *http.Request) {
 	h.Set("Cache-Control", "no-store")
 	h.Set("X-Content-Type-Options", "nosniff")
 	keys, err := l.Backup(r.Context(), a.caller, w, withSalts)
+	if errors.Is(err, limiter.ErrForbidden) { // nothing was written
+		a.fail(w, err)
+		return
+	}
 	if err != nil {
 		a.log.Error("a backup broke off", "by", a.caller.Name, "error", err)
 		panic(http.ErrAbortHandler)

@@ -67,6 +67,9 @@ func (a *api) rotateSeal(l *limiter.Limiter, r *http.Request) (int, any, error) 
 	if err := readOptionalBody(r, &struct{}{}); err != nil {
 		return 0, nil, err
 	}
+	if err := l.Authorise(a.caller, limiter.Everything); err != nil {
+		return 0, nil, err
+	}
 	switch err := a.backend.RotateSeal(a.caller); {
 	case errors.Is(err, ErrSealKeyNamed):
 		return 0, nil, &apiError{http.StatusConflict, "seal_key_configured", err.Error()}

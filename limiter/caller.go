@@ -160,6 +160,10 @@ func listed(permissions []Permission) string {
 	return strings.Join(names, " ")
 }
 
+// Authorise decides whether a caller may do something that is done outside this
+// package. What is refused is told to the audit log.
+func (l *Limiter) Authorise(by Caller, p Permission) error { return l.authorise(by, p, nil) }
+
 // onlyOperator lets pass only the operator: what is done to a closed store, which
 // knows of no role.
 func onlyOperator(by Caller) error {

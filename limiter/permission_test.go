@@ -155,7 +155,7 @@ var acts = map[string]act{
 // which TestAClosedStoreObeysOnlyTheOperator drives; open are the methods
 // that nobody calls on behalf of a caller.
 var (
-	judged = []string{"Allows", "Sees", "Standing"}
+	judged = []string{"Authorise", "Allows", "Sees", "Standing"}
 	closed = []string{"Forfeit", "Restore", "Set", "Lift"}
 	open   = []string{
 		"Close", "Failed", "StillFailed", "Ping", "SetRoles", "KeepAudit", // whoever runs the limiter
