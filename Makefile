@@ -18,10 +18,11 @@ run:
 # Installs what the tests need when it is missing, and runs all of them.
 test: tools
 	cd e2e/sdk && npm ci --no-progress
+	cd e2e/browser && npm ci --no-progress
 	$(GO) test -race -timeout 10m ./...
 
 tools:
-	@./scripts/need.sh gcc node npm
+	@./scripts/need.sh gcc node npm chromium
 
 lint:
 	@./scripts/need.sh shellcheck
@@ -40,11 +41,13 @@ package:
 fuzz:
 	./scripts/fuzz.sh $(FUZZTIME)
 
-# CPU and latency beside stock reverse_proxy, and the limiter's hot path.
+# CPU and latency beside stock reverse_proxy, the limiter's hot path, and the
+# dashboard with 100,000 keys (it needs `make tools`).
 bench:
 	$(GO) test -run '^$$' -bench . -count 6 ./limiter
 	$(GO) run ./bench
 	$(GO) run ./bench -metered
+	TILL_PAINT=100000 $(GO) test -count 1 -v -run PaintsWithinASecond ./e2e
 
 # The counting tests at size: SIZE kills and SIZE reloads.
 torture:

@@ -25,7 +25,8 @@ import (
 )
 
 // caddyBinary is built once for all tests, with the race detector; without it
-// for `make torture`, where more kills find more than slower ones.
+// for `make torture`, where more kills find more than slower ones, and for
+// `make bench`.
 var caddyBinary string
 
 func TestMain(m *testing.M) {
@@ -35,7 +36,7 @@ func TestMain(m *testing.M) {
 	}
 	caddyBinary = filepath.Join(dir, "caddy")
 	build := exec.Command("go", "build", "-buildvcs=false", "-o", caddyBinary)
-	if os.Getenv(tortureVariable) == "" {
+	if os.Getenv(tortureVariable) == "" && os.Getenv(paintVariable) == "" {
 		build.Args = append(build.Args, "-race")
 	}
 	build.Args = append(build.Args, "../cmd/caddy")
@@ -78,7 +79,8 @@ type options struct {
 	site     string // directives beside till
 	upstream string // options of the upstream
 	to       string // instead of the stand-in
-	more     string // more upstreams
+	more     string // more upstreams and roles
+	sites    string // more sites
 	env      string // one more variable in Caddy's environment
 }
 
@@ -131,7 +133,8 @@ http://:%s {
 	%s
 	till
 }
-`, s.admin, s.store(), preset, o.upstream, o.more, port, o.site))
+%s
+`, s.admin, s.store(), preset, o.upstream, o.more, port, o.site, o.sites))
 	t.Cleanup(s.stop) // also when it does not start
 	s.start()
 	return s

@@ -5,6 +5,7 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 
 declare -A packages=(
+	[chromium]="chromium fonts-dejavu-core" # without a font a page has no text
 	[gcc]="gcc libc6-dev" # Go's race detector links with it
 	[node]=nodejs
 	[npm]=npm

@@ -18,7 +18,7 @@ finish() {
 }
 trap finish EXIT
 
-for module in till http.handlers.till http.reverse_proxy.transport.till admin.api.till till.stores.badger; do
+for module in till http.handlers.till http.handlers.till_console http.reverse_proxy.transport.till admin.api.till till.stores.badger; do
 	"$caddy" list-modules | grep -qx "$module" || { echo "module $module is missing" >&2; exit 1; }
 done
 "$caddy" validate --config Caddyfile.example --adapter caddyfile >"$dir/log" 2>&1

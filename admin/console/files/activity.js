@@ -1,7 +1,7 @@
 // Activity: what happens now, and what was done and by whom.
 import * as api from './api.js';
 import { empty, h, heading, problem, put, time } from './dom.js';
-import { reason } from './text.js';
+import { count, reason } from './text.js';
 import { entries } from './audit.js';
 
 const MOST = 200;
@@ -22,7 +22,7 @@ export async function activityPage({ main, signal, q, go }) {
   const chain = h('p', { class: 'hint', role: 'status' });
   const verify = async () => {
     put(chain, 'Checking every entry…');
-    try { const a = await api.get('audit/verify', null, signal); put(chain, a.ok ? `The chain is whole: ${a.entries} entries, head ${a.head}.` : `The chain is broken at entry ${a.bad ?? a.seq}.`); } catch (e) { put(chain, e.sentence || e.message); }
+    try { const a = await api.get('audit/verify', null, signal); put(chain, a.ok ? `The chain is whole: ${count(a.entries)} entries, head ${a.head}.` : `The chain is broken at entry ${a.seq}: ${a.why}.`); } catch (e) { put(chain, e.sentence || e.message); }
   };
   put(main, heading('Activity'), h('div', { class: 'two' },
     h('section', { class: 'card' }, h('h2', {}, 'Happening now'), state, live),
@@ -30,9 +30,14 @@ export async function activityPage({ main, signal, q, go }) {
       h('form', { class: 'controls', onsubmit: (e) => { e.preventDefault(); go('activity', { actor: actor.value.trim(), action: action.value.trim() }); } },
         h('div', { class: 'control' }, h('label', { for: 'actor' }, 'By'), actor), h('div', { class: 'control' }, h('label', { for: 'action' }, 'Act'), action), h('button', { type: 'submit', class: 'small' }, 'Filter')), log)));
   watch(signal, live, state);
-  try { put(log, entries((await api.get('audit', { actor: q.actor, action: q.action, limit: 100 }, signal)).entries, 'Nothing was done yet.', true)); } catch (e) {
-    if (e.name !== 'AbortError') put(log, e.status === 403 || e.missing ? h('p', { class: 'hint' }, e.sentence) : problem(e));
-  }
+  const older = async (cursor, before) => {
+    try {
+      const page = await api.get('audit', { actor: q.actor, action: q.action, sort: '-seq', limit: 50, cursor }, signal);
+      const all = [...before, ...page.entries];
+      put(log, entries(all, q.actor || q.action ? 'No entry matches.' : 'Nothing was done yet.', true), page.next && h('button', { type: 'button', class: 'small', onclick: () => older(page.next, all) }, 'Show older entries'));
+    } catch (e) { if (e.name !== 'AbortError') put(log, e.status === 403 || e.missing ? h('p', { class: 'hint' }, e.sentence) : problem(e)); }
+  };
+  await older('', []);
 }
 
 // watch follows the server's events and connects again when it must.

@@ -51,7 +51,7 @@ async function spending(el, signal) {
   put(el, h('div', { class: 'cards' }, column('upstream', 'By upstream', 'Nothing was used yet. What keys use is added up here.', 'none'),
     column('owner', 'By owner', 'Nothing was used yet. Say who owns a key when you mint it, and it is added up here.', 'without an owner'),
     column('model', 'By model', 'Known for keys that may use a single model. Mint keys with one model each to see it here.', 'several models')),
-  h('p', { class: 'hint' }, `Over ${plural(looked, 'key')} that are listed; budgets that renew are counted with what came before.`));
+  h('p', { class: 'hint' }, `Added up over ${plural(looked, 'listed key')}, renewed budgets included.`));
 }
 
 // Sums of money are of whole nano-dollars, as in the store.

@@ -116,7 +116,7 @@ export async function keyPage({ main, signal, may, id }) {
     draw();
     used(usage);
   }
-  const audit = () => part(trail, async () => entries((await api.get('audit', { key: id, limit: 50 }, signal)).entries, 'Nothing was done to this key yet.'));
+  const audit = () => part(trail, async () => entries((await api.get('audit', { key: id, sort: '-seq', limit: 50 }, signal)).entries, 'Nothing was done to this key yet.'));
   const below = () => part(children, async () => {
     const { keys } = await api.get('keys', { created_by: id, limit: 100 }, signal);
     if (keys.length === 0) return h('p', { class: 'hint' }, k.delegate ? 'None yet. The key’s holder mints them with POST /till/self/keys; what they may use is taken from this key.' : 'None. A key minted with “delegate” lets its holder mint smaller ones below it.');

@@ -38,7 +38,7 @@ const kinds = [['activations', 'Activations'], ['tokens', 'Tokens'], ['spend', '
 
 // row is one key of the table, which is updated in place so that neither focus
 // nor selection is lost.
-function row(k, chosen, revoke) {
+function row(k, chosen, revoke, mayRevoke) {
   const box = h('input', { type: 'checkbox', 'aria-label': 'Choose ' + (k.name || k.id), onchange: () => chosen.set(k.id, box.checked) });
   const name = h('a', { href: '#/keys/' + k.id }), note = h('span', { class: 'faint mono' });
   const status = h('td', { role: 'cell', 'data-label': 'Status' }), upstream = h('td', { role: 'cell', 'data-label': 'For' });
@@ -51,7 +51,7 @@ function row(k, chosen, revoke) {
     const was = tr.key;
     tr.key = now;
     if (!was || was.name !== now.name) { put(name, now.name || now.id); put(note, now.name ? now.id : ''); }
-    if (!was || was.status !== now.status) { put(status, badge(now.status)); end.hidden = now.status === 'revoked'; tr.classList.toggle('dead', now.status === 'revoked' || now.status === 'expired'); }
+    if (!was || was.status !== now.status) { put(status, badge(now.status)); end.hidden = !mayRevoke || now.status === 'revoked'; tr.classList.toggle('dead', now.status === 'revoked' || now.status === 'expired'); }
     if (!was || was.upstream !== now.upstream || was.owner !== now.owner) put(upstream, now.upstream, now.owner && h('span', { class: 'faint' }, now.owner));
     if (!was || was.last_used_at !== now.last_used_at) put(used, time(now.last_used_at));
     const limits = Object.fromEntries(limitsOf(now).map((l) => [l.kind, l]));
@@ -124,7 +124,7 @@ export async function keysPage({ main, signal, may, go, q }) {
     h('div', { class: 'controls', role: 'search' }, h('div', { class: 'control wide' }, h('label', { for: 'search' }, 'Search'), search),
       control('status', 'Status', choice(q.status, [['', 'Any'], ...Object.keys(statuses).map((s) => [s, s])])),
       control('upstream', 'For', upstreams),
-      control('sort', 'Sort', choice(q.sort || '-created', [['-created', 'Newest first'], ['created', 'Oldest first']]))),
+      control('sort', 'Sort', choice(q.sort || '-created', [['-created', 'Newest first'], ['created', 'Oldest first'], ['-last_used', 'Used last'], ['last_used', 'Unused longest']]))),
     more, bulk, list, pager);
   search.id = 'search';
 
@@ -173,7 +173,7 @@ export async function keysPage({ main, signal, may, go, q }) {
       page.keys.forEach((k, i) => {
         seen.add(k.id);
         let r = rows.get(k.id);
-        if (r) r.update(k); else { r = row(k, chosen, afterRevoke); rows.set(k.id, r); }
+        if (r) r.update(k); else { r = row(k, chosen, afterRevoke, may('keys:revoke')); rows.set(k.id, r); }
         if (body.children[i] !== r) body.insertBefore(r, body.children[i] || null);
       });
       for (const [id, r] of rows) if (!seen.has(id)) { r.remove(); rows.delete(id); chosen.delete(id); }

@@ -1,0 +1,413 @@
+// The flows of the console, each as a person goes through it. The tests in
+// e2e/browser_test.go start the server and run them one by one:
+//
+//	TILL_PLAN='{"base": …}' node flows.mjs NAME
+import { readFileSync } from 'node:fs';
+import { createRequire } from 'node:module';
+import { api, browse, chat, check, mint, open, plan, signIn, until } from './browser.mjs';
+
+const flows = {};
+
+flows.signin = () => browse({}, async ({ page, context, expecting }) => {
+  expecting('status of 401');
+  await page.goto(plan.base + '/');
+  check(page.url() === plan.base + '/till/', 'the root leads to', page.url());
+  await page.getByLabel('Admin token').fill('till_admin_0000000000000000000000000000');
+  await page.getByRole('button', { name: 'Sign in' }).click();
+  await page.getByRole('alert').getByText('not known here').waitFor();
+  await signIn(page);
+  const [cookie, ...others] = await context.cookies();
+  check(cookie.httpOnly && cookie.sameSite === 'Strict' && cookie.path === '/' && others.length === 0, 'the cookie', cookie, others);
+  check(cookie.name === (plan.base.startsWith('https') ? '__Host-till' : 'till') && cookie.secure === plan.base.startsWith('https'), 'the cookie', cookie);
+  const kept = await page.evaluate(() => JSON.stringify([Object.entries(localStorage), Object.entries(sessionStorage), document.cookie]));
+  check(!kept.includes('till_admin_') && !kept.includes(cookie.value), 'the page keeps', kept);
+  const other = await context.newPage();
+  await other.goto(plan.base + '/till/');
+  await other.getByRole('heading', { name: 'Keys', exact: true }).waitFor(); // one session for all tabs
+  await other.close();
+  await page.getByRole('button', { name: 'Sign out' }).click();
+  await page.getByText('You are signed out.').waitFor();
+  await page.reload();
+  await page.getByLabel('Admin token').waitFor();
+
+  // A token that is revoked takes its sessions with it.
+  await signIn(page, plan.second.token);
+  check((await api('POST', `tokens/${plan.second.id}/revoke`)).code === 200, 'the second token is not revoked');
+  await page.getByText('Your session is over').waitFor();
+  await page.getByLabel('Admin token').fill(plan.second.token);
+  await page.getByRole('button', { name: 'Sign in' }).click();
+  await page.getByRole('alert').getByText('revoked').waitFor();
+});
+
+flows.link = () => browse({}, async ({ page, context, expecting }) => {
+  expecting('status of 401');
+  await page.goto(plan.link);
+  await page.getByRole('heading', { name: 'Keys', exact: true }).waitFor();
+  check(!page.url().includes('signin'), 'the secret stays in the address', page.url());
+  await page.goBack().catch(() => {});
+  check(!page.url().includes('signin'), 'the secret stays in the history', page.url());
+  await context.clearCookies();
+  const again = await context.newPage();
+  await again.goto(plan.link);
+  await again.getByText('does not work any more').waitFor();
+  check(!again.url().includes('signin'), 'a used secret stays in the address', again.url());
+});
+
+flows.mint = () => browse({ permissions: ['clipboard-read', 'clipboard-write'] }, async ({ page, expecting }) => {
+  expecting('status of 403'); // above a ceiling
+  await signIn(page, plan.researcher.token);
+  await page.getByRole('heading', { name: 'No keys yet' }).waitFor();
+  await page.getByRole('button', { name: 'Mint key' }).click();
+  await page.getByRole('heading', { name: 'Mint a key' }).waitFor();
+  await page.getByText('Your role allows up to 500;').waitFor();
+  await page.getByText('Your role allows up to $5.00;').waitFor();
+  await page.getByLabel('Name').fill('nightly');
+  await page.getByLabel('Upstream').selectOption('mock');
+  await page.getByLabel('Activations').fill('501');
+  await page.getByRole('button', { name: 'Mint key' }).click();
+  await page.getByRole('alert').getByText('max_activations').waitFor();
+  await page.getByLabel('Activations').fill('20');
+  await page.getByLabel('Spend (USD)').fill('1.25');
+  await page.getByLabel('Expires in').fill('8h');
+  await page.getByRole('button', { name: 'Mint key' }).click();
+  await page.getByRole('heading', { name: 'nightly is minted' }).waitFor();
+  const key = await page.locator('.secret code').innerText();
+  check(/^till_sk_[0-9A-Za-z]{28}$/.test(key), 'the key is', key);
+  await page.getByRole('button', { name: 'Copy the key' }).click();
+  check(await page.evaluate(() => navigator.clipboard.readText()) === key, 'the clipboard has another text');
+  const lines = page.locator('.snippet pre').first();
+  check((await lines.innerText()).includes(`export OPENAI_API_KEY=${key}`) && (await lines.innerText()).includes('export OPENAI_BASE_URL='), 'the lines are', await lines.innerText());
+  await page.getByText('Codex', { exact: true }).click();
+  await page.getByText('wire_api = "responses"').waitFor();
+  check(await chat(key) === 200, 'the key does not work');
+  // A secret is shown once.
+  await page.getByRole('button', { name: 'Open this key' }).click();
+  await page.getByRole('heading', { name: 'nightly', exact: true }).waitFor();
+  await page.getByText('19 of 20 left').waitFor();
+  check(!(await page.content()).includes(key), 'the key is shown a second time');
+  await page.goBack();
+  await page.getByRole('heading', { name: 'Mint a key' }).waitFor();
+  check(!(await page.content()).includes(key), 'the key is there when one goes back');
+  const kept = await page.evaluate(() => JSON.stringify([{ ...localStorage }, { ...sessionStorage }, history.state]));
+  check(!kept.includes(key), 'the page keeps the key', kept);
+});
+
+flows.keys = () => browse({}, async ({ page }) => {
+  for (let i = 0; i < 60; i++) await mint({ name: `batch-${String(i).padStart(2, '0')}`, max_activations: 5, owner: 'batch' });
+  const dialog = page.getByRole('dialog');
+  const live = await mint({ name: 'watched', max_activations: 10, owner: 'people', expires_in: '24h' });
+  await signIn(page);
+  const row = page.getByRole('row', { name: /watched/ });
+  await row.getByText('10 of 10 left').waitFor();
+  for (let i = 0; i < 4; i++) check(await chat(live.scoped_key) === 200, 'chat');
+  await row.getByText('6 of 10 left').waitFor(); // by itself
+  check(await page.getByRole('row').count() === 51, 'rows of a page', await page.getByRole('row').count());
+  await page.getByRole('button', { name: 'Next' }).click();
+  await page.getByText('Page 2').waitFor();
+  await until('the last page is short', async () => await page.getByRole('row').count() === 12);
+  await page.goBack();
+  await row.waitFor();
+  await page.getByLabel('Sort').selectOption('created');
+  await page.getByRole('row', { name: /batch-00/ }).waitFor();
+  await page.getByLabel('Search').fill('WATCH');
+  await until('one key matches', async () => await page.getByRole('row').count() === 2);
+  check(await page.getByLabel('Search').evaluate((e) => e === document.activeElement), 'the search lost the focus');
+  await page.getByLabel('Search').fill('nothing-like-it');
+  await page.getByRole('heading', { name: 'No key matches' }).waitFor();
+  await page.getByLabel('Search').fill('');
+  await page.getByText('More filters').click();
+  await page.getByLabel('Owner').fill('batch');
+  await page.getByLabel('Owner').press('Enter');
+  await until('the owner is filtered by', async () => await page.getByRole('row', { name: /watched/ }).count() === 0 && await page.getByRole('row').count() === 51);
+  await page.reload(); // the address holds the filter
+  await page.getByRole('row', { name: /batch/ }).first().waitFor();
+
+  await page.getByRole('button', { name: 'Lock down' }).click();
+  await dialog.getByLabel('Reason').fill('drill');
+  await dialog.getByRole('button', { name: 'Lock down' }).click();
+  await page.getByRole('alert').getByText('Locked down').waitFor();
+  check(await chat(live.scoped_key) === 403, 'a key works in a lockdown');
+  await page.getByRole('button', { name: 'Lift the lockdown' }).click();
+  await dialog.getByRole('button', { name: 'Lift the lockdown' }).click();
+  await page.getByText('The lockdown is lifted.').waitFor();
+  check(await chat(live.scoped_key) === 200, 'no key works after the lockdown');
+});
+
+// bulk ends what a filter matches, after the right count was typed.
+flows.bulk = () => browse({}, async ({ page }) => {
+  for (let i = 0; i < 60; i++) await mint({ name: `batch-${i}`, max_activations: 5, owner: 'batch' });
+  const other = await mint({ name: 'other', max_activations: 5, owner: 'people' });
+  await signIn(page);
+  await open(page, 'keys?owner=batch', 'Keys');
+  await page.getByRole('row', { name: /batch/ }).first().waitFor();
+  await page.getByRole('button', { name: 'End all that match' }).click();
+  const dialog = page.getByRole('dialog');
+  await dialog.getByRole('heading', { name: 'End 60 keys?' }).waitFor();
+  const end = dialog.getByRole('button', { name: 'End them' });
+  check(await end.isDisabled(), 'it asks for no count');
+  await dialog.getByLabel('How many').fill('59');
+  check(await end.isDisabled(), 'a wrong count is taken');
+  await dialog.getByLabel('How many').fill('60');
+  await end.click();
+  await page.getByText('60 keys revoked').waitFor();
+  check((await api('GET', 'keys?status=revoked&limit=100')).keys.length === 60, 'they are not revoked');
+  check(await chat(other.scoped_key) === 200, 'another key was revoked');
+  // Those that were chosen by hand.
+  await open(page, 'keys', 'Keys');
+  await page.getByLabel('Choose other').check();
+  await page.getByRole('button', { name: 'End 1 chosen key' }).click();
+  await dialog.getByRole('button', { name: 'End them' }).click();
+  await page.getByText('1 key revoked.').waitFor();
+  check(await chat(other.scoped_key) === 403, 'a chosen key works');
+});
+
+flows.key = () => browse({}, async ({ page }) => {
+  const k = await mint({ name: 'triage', max_activations: 6, expires_in: '24h', methods: ['POST'] });
+  for (let i = 0; i < 6; i++) check(await chat(k.scoped_key) === 200, 'chat');
+  for (let i = 0; i < 3; i++) check(await chat(k.scoped_key) === 402, 'it is not exhausted');
+  await signIn(page);
+  await page.getByRole('link', { name: 'triage' }).click();
+  await page.getByRole('heading', { name: 'triage', exact: true }).waitFor();
+  await page.getByText('0 of 6 left').waitFor();
+  await page.getByText('exhausted').first().waitFor();
+  await page.getByRole('img', { name: /Requests per hour: 6 in all/ }).waitFor();
+  await page.getByRole('button', { name: '30 days' }).click();
+  await page.getByRole('img', { name: /Requests per day: 6 in all/ }).waitFor();
+  await page.getByRole('button', { name: 'Refused' }).click();
+  await page.getByRole('img', { name: /Refused per day: 3 in all/ }).waitFor();
+  await page.getByText('activations used up').waitFor();
+  const moment = page.locator('.facts time').first();
+  check(/ago|just now/.test(await moment.innerText()) && /Z\)$/.test(await moment.getAttribute('title')), 'no exact time on hover');
+
+  await page.getByRole('button', { name: 'Grant more' }).click();
+  const dialog = page.getByRole('dialog');
+  await dialog.getByLabel('More activations').fill('4');
+  await dialog.getByRole('button', { name: 'Grant' }).click();
+  await page.getByText('4 of 10 left').waitFor();
+  check(await chat(k.scoped_key) === 200, 'the grant did nothing');
+
+  await page.getByRole('button', { name: 'Suspend' }).click();
+  await page.getByRole('button', { name: 'Resume' }).waitFor();
+  check(await chat(k.scoped_key) === 403, 'it is not suspended');
+  await page.getByRole('button', { name: 'Resume' }).click();
+  await page.getByRole('button', { name: 'Suspend' }).waitFor();
+
+  await page.getByRole('button', { name: 'Rotate' }).click();
+  await dialog.getByLabel('The old string still works for').fill('0s');
+  await dialog.getByRole('button', { name: 'Rotate' }).click();
+  const fresh = await page.locator('.secret code').innerText();
+  check(fresh !== k.scoped_key && await chat(fresh) === 200 && await chat(k.scoped_key) === 403, 'the rotation');
+
+  await page.getByRole('button', { name: 'Revoke' }).click();
+  await dialog.getByRole('button', { name: 'Cancel' }).click();
+  check(await chat(fresh) === 200, 'Cancel revoked it');
+  await page.getByRole('button', { name: 'Revoke' }).click();
+  await dialog.getByLabel('Reason').fill('the work is done');
+  await dialog.getByRole('button', { name: 'Revoke' }).click();
+  await page.getByText('Ended for ever.').waitFor();
+  check(await chat(fresh) === 403, 'a revoked key works');
+  await page.getByText(/the work is done/).first().waitFor();
+  const trail = page.locator('section', { has: page.getByRole('heading', { name: 'What was done to it' }) });
+  for (const act of ['key create', 'key grant', 'key suspend', 'key resume', 'key rotate', 'key revoke']) await trail.getByText(act, { exact: true }).waitFor();
+  check(!(await page.content()).includes(k.scoped_key), 'the audit trail shows a secret');
+});
+
+flows.estate = () => browse({}, async ({ page }) => {
+  const k = await mint({ name: 'spender', max_activations: 100, owner: 'team-red', models: ['gpt-5-mini'] });
+  for (let i = 0; i < 7; i++) check(await chat(k.scoped_key) === 200, 'chat');
+  await signIn(page);
+  await open(page, 'estate', 'Estate');
+  await page.getByText('In order', { exact: true }).waitFor();
+  await page.getByText('team-red').waitFor();
+  await page.getByText('7 requests').first().waitFor();
+  await page.getByText('Prices').waitFor();
+});
+
+// stale shows what should be mended, and the command that does it.
+flows.stale = () => browse({}, async ({ page }) => {
+  await mint({ name: 'forgotten', max_activations: 5, expires_in: '1h' });
+  await signIn(page);
+  await open(page, 'estate', 'Estate');
+  await page.getByText('forgotten').waitFor(); // it expires soon
+  await page.getByText(/^caddy till /).first().waitFor();
+});
+
+// events shows what happens as it happens.
+flows.events = () => browse({}, async ({ page }) => {
+  await signIn(page);
+  await open(page, 'activity', 'Activity');
+  await page.getByText('Nothing yet.').waitFor();
+  const made = await mint({ name: 'heard-of', max_activations: 5 });
+  const live = page.locator('section', { has: page.getByRole('heading', { name: 'Happening now' }) });
+  await live.getByText('heard-of').first().waitFor();
+  await api('POST', `keys/${made.id}/revoke`, { reason: 'heard' });
+  await live.getByText('was revoked').waitFor();
+});
+
+flows.audit = () => browse({}, async ({ page }) => {
+  for (let i = 0; i < 55; i++) await mint({ name: `k-${i}`, max_activations: 5 });
+  await signIn(page);
+  await open(page, 'activity', 'Activity');
+  await page.getByRole('button', { name: 'Verify the chain' }).click();
+  await page.getByText('The chain is whole').waitFor();
+  check(await page.getByText('key create', { exact: true }).count() === 50, 'a page of the audit log');
+  await page.getByRole('button', { name: 'Show older entries' }).click();
+  await until('older entries come', async () => await page.getByText('key create', { exact: true }).count() === 55);
+  await page.getByLabel('Act').fill('token.create');
+  await page.getByRole('button', { name: 'Filter' }).click();
+  await until('the log is filtered', async () => await page.getByText('token create', { exact: true }).count() === 4 && await page.getByText('key create', { exact: true }).count() === 0);
+});
+
+// access makes and revokes an admin token.
+flows.access = () => browse({}, async ({ page }) => {
+  await signIn(page);
+  await open(page, 'access', 'Access');
+  await page.getByRole('heading', { name: 'researcher' }).waitFor();
+  await page.getByRole('button', { name: 'Make a token' }).click();
+  const dialog = page.getByRole('dialog');
+  await dialog.getByLabel('Whose it is').fill('maria');
+  await dialog.getByLabel('Role').selectOption('researcher');
+  await dialog.getByRole('button', { name: 'Make it' }).click();
+  const token = await page.locator('.secret code').innerText();
+  check((await api('GET', 'keys', undefined, token)).code === 200, 'the new token opens nothing');
+  await page.getByRole('row', { name: /maria/ }).getByRole('button', { name: 'Revoke' }).click();
+  await dialog.getByRole('button', { name: 'Revoke' }).click();
+  await page.getByText('The token of maria is revoked.').waitFor();
+  check((await api('GET', 'keys', undefined, token)).code === 401, 'the revoked token opens something');
+});
+
+// reader has no permission but to read keys: what else there is says so.
+flows.reader = () => browse({}, async ({ page, expecting }) => {
+  expecting('status of 403');
+  const k = await mint({ name: 'seen', max_activations: 5 });
+  await signIn(page, plan.reader.token);
+  await page.getByRole('row', { name: /seen/ }).waitFor();
+  for (const name of ['Mint key', 'Lock down', 'Revoke', 'End all that match']) check(await page.getByRole('button', { name }).count() === 0, 'a reader is offered', name);
+  await open(page, 'keys/' + k.id, 'seen');
+  await page.getByText('Not permitted for you.').waitFor(); // the audit trail
+  check(await page.getByRole('button', { name: 'Revoke' }).count() === 0, 'a reader is offered Revoke');
+  await open(page, 'access', 'Access');
+  await page.getByText('Not permitted for you.').waitFor();
+});
+
+// axe looks at every page, narrow and wide, light and dark.
+flows.axe = async () => {
+  const source = readFileSync(createRequire(import.meta.url).resolve('axe-core/axe.min.js'), 'utf8');
+  const k = await mint({ name: 'seen-by-all', max_activations: 50, max_tokens: 100000, max_spend_usd: '2.00', expires_in: '7d', owner: 'platform', unknown_price: 'count_only' });
+  for (let i = 0; i < 3; i++) await chat(k.scoped_key);
+  await mint({ name: 'ended', max_activations: 5 }).then((e) => api('POST', `keys/${e.id}/revoke`));
+  for (const colorScheme of ['light', 'dark']) {
+    for (const width of [360, 1440]) {
+      await browse({ colorScheme, viewport: { width, height: 900 }, bypassCSP: true, reducedMotion: 'reduce' }, async ({ page }) => {
+        const look = async (what) => {
+          await page.evaluate(source);
+          const { violations } = await page.evaluate(() => globalThis.axe.run(document, { resultTypes: ['violations'] }));
+          const bad = violations.filter((v) => ['serious', 'critical'].includes(v.impact));
+          check(bad.length === 0, `${what}, ${width} px, ${colorScheme}:`, bad.map((v) => [v.id, v.nodes.map((n) => n.html.slice(0, 200) + ' ' + n.failureSummary)]));
+          const wide = await page.evaluate(() => document.documentElement.scrollWidth - innerWidth);
+          check(wide <= 0, `${what} is ${wide} px wider than the screen of ${width} px`);
+        };
+        await page.goto(plan.base + '/till/');
+        await page.getByLabel('Admin token').waitFor();
+        await look('sign-in');
+        await signIn(page);
+        await page.getByRole('row', { name: /seen-by-all/ }).waitFor();
+        await look('keys');
+        await open(page, 'keys?q=nothing', 'Keys');
+        await page.getByRole('heading', { name: 'No key matches' }).waitFor();
+        await look('no keys');
+        await open(page, 'mint', 'Mint a key');
+        for (const d of await page.locator('details > summary').all()) await d.click();
+        await look('mint');
+        await open(page, 'keys/' + k.id, 'seen-by-all');
+        await page.getByRole('img', { name: /Requests per hour: 3/ }).waitFor();
+        await look('key');
+        await page.getByRole('button', { name: 'Revoke' }).click();
+        await page.getByRole('dialog').waitFor();
+        await look('dialog');
+        await page.keyboard.press('Escape');
+        await open(page, 'estate', 'Estate');
+        await page.getByText('By owner').waitFor();
+        await look('estate');
+        await open(page, 'activity', 'Activity');
+        await page.getByText('key create').first().waitFor();
+        await look('activity');
+        await open(page, 'access', 'Access');
+        await page.getByRole('heading', { name: 'researcher' }).waitFor();
+        await look('access');
+      });
+    }
+  }
+};
+
+// keyboard signs in, mints and revokes without a pointer.
+flows.keyboard = () => browse({}, async ({ page }) => {
+  // to presses Tab until the focus is on what has that name.
+  const to = async (name) => {
+    for (let i = 0; i < 80; i++) {
+      const at = await page.evaluate(() => { const e = document.activeElement; return (e.labels?.[0]?.innerText || e.getAttribute('aria-label') || e.innerText || '').trim(); });
+      if (at === name) {
+        const ring = await page.evaluate(() => getComputedStyle(document.activeElement).outlineStyle);
+        check(ring !== 'none', `${name} does not show that it has the focus`);
+        return;
+      }
+      await page.keyboard.press('Tab');
+    }
+    throw new Error(`Tab never reaches ${name}`);
+  };
+  await page.goto(plan.base + '/till/');
+  await page.getByLabel('Admin token').waitFor();
+  await page.keyboard.type(plan.token);
+  await page.keyboard.press('Enter');
+  await page.getByRole('heading', { name: 'Keys', exact: true }).waitFor();
+  await to('Mint key');
+  await page.keyboard.press('Enter');
+  await page.getByRole('heading', { name: 'Mint a key' }).waitFor();
+  await to('Name');
+  await page.keyboard.type('by-keyboard');
+  await to('Activations');
+  await page.keyboard.type('3');
+  await page.keyboard.press('Enter');
+  await page.getByRole('heading', { name: 'by-keyboard is minted' }).waitFor();
+  await to('Open this key');
+  await page.keyboard.press('Enter');
+  await page.getByRole('heading', { name: 'by-keyboard', exact: true }).waitFor();
+  await to('Revoke');
+  await page.keyboard.press('Space');
+  const dialog = page.getByRole('dialog');
+  await dialog.waitFor();
+  check(await page.evaluate(() => document.querySelector('dialog').contains(document.activeElement)), 'the focus is not in the dialog');
+  await page.keyboard.press('Escape');
+  await until('Escape closes the dialog', async () => await dialog.count() === 0);
+  check(await page.evaluate(() => document.activeElement.innerText) === 'Revoke', 'the focus does not come back');
+  await page.keyboard.press('Space');
+  await to('Reason');
+  await page.keyboard.type('done');
+  await page.keyboard.press('Enter');
+  await page.getByText('Ended for ever.').waitFor();
+});
+
+// paint measures how long the list of keys takes, from the navigation to the
+// first frame with a whole page of rows in it.
+flows.paint = () => browse({}, async ({ page, context }) => {
+  await context.addInitScript(() => {
+    const seen = new MutationObserver(() => {
+      if (document.querySelectorAll('tbody tr').length < 50) return;
+      seen.disconnect();
+      requestAnimationFrame(() => setTimeout(() => { globalThis.painted = performance.now(); }));
+    });
+    seen.observe(document, { childList: true, subtree: true });
+  });
+  await signIn(page);
+  const runs = [];
+  for (let i = 0; i < 7; i++) {
+    await page.goto('about:blank');
+    await page.goto(plan.base + '/till/');
+    runs.push(Math.round(await until('the rows are painted', () => page.evaluate(() => globalThis.painted))));
+  }
+  console.log(JSON.stringify(runs));
+});
+
+const flow = flows[process.argv[2]];
+check(flow, 'there is no flow', process.argv[2]);
+await flow();

@@ -1,0 +1,245 @@
+package e2e
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/till-proxy/till/limiter"
+	"github.com/till-proxy/till/token"
+)
+
+// oneBrowser lets one browser run at a time: each takes a good part of a small
+// machine.
+var oneBrowser sync.Mutex
+
+// console is a server with a console on a site of its own.
+type console struct {
+	*server
+	base string // its address
+}
+
+func consoleOptions(addr string) options {
+	_, port, err := net.SplitHostPort(addr)
+	if err != nil {
+		panic(err)
+	}
+	return options{
+		more: `public_url http://agents.example.com
+		console_url http://` + addr + `
+		role researcher {
+			permissions keys:create keys:read keys:revoke
+			max_activations 500
+			max_spend $5
+			max_lifetime 24h
+		}
+		role reader {
+			permissions keys:read
+			sees all
+		}
+		role lead {
+			permissions keys:create keys:read keys:update keys:revoke keys:rotate audit:read tokens:manage
+			sees all
+		}`,
+		sites: "http://:" + port + " {\n\ttill_console\n}\n",
+	}
+}
+
+func newConsole(t *testing.T) *console {
+	t.Helper()
+	addr := freePort(t)
+	return &console{newServer(t, consoleOptions(addr)), "http://" + addr}
+}
+
+// hire makes an admin token.
+func (c *console) hire(name, role string) object {
+	c.t.Helper()
+	status, answer := c.api("POST", "/tokens", object{"name": name, "role": role})
+	if status != http.StatusCreated {
+		c.t.Fatalf("making a token: %d %v", status, answer)
+	}
+	return answer
+}
+
+// link is an address that signs in once.
+func (c *console) link() string {
+	c.t.Helper()
+	status, answer := c.api("POST", "/console/link", nil)
+	if status != http.StatusCreated {
+		c.t.Fatalf("making a link: %d %v", status, answer)
+	}
+	return answer["url"].(string)
+}
+
+// browser goes through a flow of browser/flows.mjs and returns what it printed.
+func (c *console) browser(flow string) string {
+	c.t.Helper()
+	chromium, err := exec.LookPath("chromium")
+	if err != nil {
+		c.t.Fatal("chromium is not installed; run: make test (or: ./scripts/need.sh chromium)")
+	}
+	if _, err := os.Stat("browser/node_modules/playwright-core"); err != nil {
+		c.t.Fatal("playwright-core is not installed; run: make test (or: npm ci, in e2e/browser)")
+	}
+	plan, err := json.Marshal(object{
+		"chromium": chromium, "base": c.base, "keys": "http://" + c.addr, "link": c.link(),
+		"token": c.hire("ops", "*")["token"], "second": c.hire("second", "lead"), "researcher": c.hire("researcher", "researcher"), "reader": c.hire("reader", "reader"),
+	})
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	ctx, cancel := context.WithTimeout(c.t.Context(), 3*patience)
+	defer cancel()
+	cmd := exec.CommandContext(ctx, "node", "browser/flows.mjs", flow)
+	endWithTests(cmd)
+	cmd.Env = append(os.Environ(), "TILL_PLAN="+string(plan))
+	oneBrowser.Lock()
+	defer oneBrowser.Unlock()
+	out, err := cmd.CombinedOutput()
+	if err != nil {
+		c.t.Fatalf("%s: %v\n%s", flow, err, out)
+	}
+	return string(out)
+}
+
+func TestTheConsoleInABrowser(t *testing.T) {
+	t.Parallel()
+	for flow, what := range map[string]string{
+		"signin":   "people sign in with a token, and out, and with the token the session ends",
+		"link":     "a one-time link signs in once, and its secret stays nowhere",
+		"mint":     "the form shows the ceilings, and the key with its lines once",
+		"keys":     "the list lives, is filtered, searched, paged, and locked down",
+		"key":      "one key is charted, granted, suspended, rotated, revoked and audited",
+		"access":   "an admin token is made and revoked",
+		"reader":   "who may only read is told so, and offered nothing else",
+		"keyboard": "signing in, minting and revoking need no pointer",
+	} {
+		t.Run(flow, func(t *testing.T) {
+			t.Parallel()
+			t.Log(what)
+			c := newConsole(t)
+			c.browser(flow)
+			for _, secret := range []string{"till_sk_", "till_admin_", "signin="} {
+				if strings.Contains(c.output(), secret) {
+					t.Errorf("the log has %s:\n%s", secret, c.output())
+				}
+			}
+		})
+	}
+}
+
+func TestTheConsoleNeverSharesASiteWithKeys(t *testing.T) {
+	t.Parallel()
+	c := newConsole(t)
+	for name, site := range map[string]string{
+		"side by side":         "till\ntill_console",
+		"in blocks of its own": "handle /v1/* {\ntill\n}\nhandle {\ntill_console\n}",
+	} {
+		path := filepath.Join(c.dir, strings.ReplaceAll(name, " ", "-")+".caddyfile")
+		caddyfile := fmt.Sprintf("{\n\tadmin off\n\ttill {\n\t\tstore badger %s\n\t\tupstream mock openai {\n\t\t\tto %s\n\t\t\tcredential {env.MOCK_KEY}\n\t\t}\n\t}\n}\n\nagents.example.com {\n%s\n}\n",
+			filepath.Join(c.dir, "other"), c.upstream.URL, site)
+		if err := os.WriteFile(path, []byte(caddyfile), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		out, err := c.command("validate", "--config", path, "--adapter", "caddyfile").CombinedOutput()
+		if err == nil || !strings.Contains(string(out), "till and till_console stand on one site") {
+			t.Errorf("%s: %v\n%s", name, err, out)
+		}
+	}
+	// Keys open nothing on the console's site, and the console has no proxy.
+	_, key := c.mint(object{"max_activations": 1})
+	for path, want := range map[string]int{"/v1/chat/completions": 200, "/till/self": 404, "/till/api/keys": 401} {
+		r := c.request(t.Context(), key)
+		r.URL.Host, r.URL.Path = strings.TrimPrefix(c.base, "http://"), path
+		if res, body := c.must(r); res.StatusCode != want || strings.Contains(body, "hi there") {
+			t.Errorf("%s on the console's site: %d %s", path, res.StatusCode, body)
+		}
+	}
+	if n := c.upstream.Count(); n != 0 {
+		t.Errorf("%d requests were forwarded", n)
+	}
+}
+
+// paintVariable says with how many keys the list is timed.
+const paintVariable = "TILL_PAINT"
+
+// TestTheListPaintsWithinASecond times the list of keys, from nothing to a
+// frame with the first page in it: with as many keys as TILL_PAINT says, and
+// then it must be within a second.
+func TestTheListPaintsWithinASecond(t *testing.T) {
+	keys, timed := 1000, os.Getenv(paintVariable)
+	if timed != "" {
+		var err error
+		if keys, err = strconv.Atoi(timed); err != nil {
+			t.Fatal(err)
+		}
+	} else {
+		t.Parallel()
+	}
+	c := newConsole(t)
+	c.stop()
+	start := time.Now()
+	mintMany(t, c.store(), keys)
+	t.Logf("minted %d keys in %s", keys, time.Since(start).Round(time.Millisecond))
+	c.start()
+	var runs []int
+	if err := json.Unmarshal([]byte(c.browser("paint")), &runs); err != nil {
+		t.Fatal(err)
+	}
+	slices.Sort(runs)
+	t.Logf("with %d keys a page of them is painted in %d ms (median of %d loads; %d to %d ms)", keys, runs[len(runs)/2], len(runs), runs[0], runs[len(runs)-1])
+	if timed != "" && runs[len(runs)-1] > 1000 {
+		t.Errorf("a load took more than a second: %v", runs)
+	}
+}
+
+// mintMany makes keys in a store that no server has open.
+func mintMany(t *testing.T, dir string, n int) {
+	t.Helper()
+	store, err := limiter.OpenBadger(dir, slog.New(slog.DiscardHandler))
+	if err != nil {
+		t.Fatal(err)
+	}
+	l, err := limiter.Open(limiter.Options{Store: store, Anchor: filepath.Join(dir, "anchor"), Shadow: filepath.Join(dir, "shadow")})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var wg sync.WaitGroup
+	numbers := make(chan int, 64)
+	for range 64 {
+		wg.Go(func() {
+			for i := range numbers {
+				_, lookup, err := token.MintKey()
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				k := &limiter.Key{Name: fmt.Sprintf("agent-%06d", i), Upstream: "mock", Custody: limiter.CustodyHeld, Owner: fmt.Sprintf("team-%d", i%100), Limit: limiter.NoLimits()}
+				k.Limit[limiter.Activations] = 500
+				if _, err := l.Mint(t.Context(), limiter.Operator, k, limiter.Birth{Lookup: lookup}); err != nil {
+					t.Error(err)
+				}
+			}
+		})
+	}
+	for i := range n {
+		numbers <- i
+	}
+	close(numbers)
+	wg.Wait()
+	if err := l.Close(); err != nil {
+		t.Fatal(err)
+	}
+}
