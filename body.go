@@ -183,12 +183,13 @@ func (h *Handler) readSmall(r *http.Request, x *exchange, key *limiter.Key, k *l
 		return nil
 	}
 	if refusal := k.Precheck(ask); refusal != nil {
-		k.Count(refusal.Code)
 		return refusal // before who has nothing left is waited for
 	}
 	b := make([]byte, r.ContentLength)
 	if _, err := io.ReadFull(r.Body, b); err != nil {
-		return h.unread(key, err)
+		refusal := h.unread(key, err)
+		k.Count(refusal.Code)
+		return refusal
 	}
 	x.body = new(heldBody)
 	x.send(r, b)
