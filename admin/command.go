@@ -97,7 +97,7 @@ func build(root *cobra.Command) {
 		forgetCommand(f), envCommand(f), statsCommand(f), pricesCommand(f), repairCommand(f),
 		backupCommand(f), restoreCommand(f), sealCommand(f))
 	root.AddCommand(lockdownCommand(f))
-	root.AddCommand(runCommand(f), watchCommand(f), doctorCommand(f))
+	root.AddCommand(runCommand(f), watchCommand(f), doctorCommand(f), topCommand(f))
 	root.AddCommand(tokenCommand(f), auditCommand(f))
 	root.AddCommand(consoleCommand(f))
 	prepare(root)
