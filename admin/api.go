@@ -168,6 +168,8 @@ func (a *api) fail(w http.ResponseWriter, err error) {
 		known = &apiError{http.StatusConflict, "parent_ended", limiter.ErrParentEnded.Error()}
 	case errors.As(err, &short):
 		known = &apiError{http.StatusConflict, "parent_budget", short.Error()}
+	case errors.Is(err, limiter.ErrJobs):
+		known = &apiError{http.StatusConflict, "too_many_jobs", limiter.ErrJobs.Error()}
 	case errors.Is(err, limiter.ErrRevoked):
 		known = &apiError{http.StatusConflict, "key_revoked", limiter.ErrRevoked.Error()}
 	default:

@@ -112,16 +112,43 @@ func resumeCommand(f *common) *cobra.Command {
 
 func revokeCommand(f *common) *cobra.Command {
 	var reason string
+	many := new(bulk)
 	cmd := act{
 		use: "revoke", short: "Ends keys for ever, and what they have running",
 		long: `Ends keys for ever: the next request is refused and running streams are cut.
 Their records stay for the books; remove them with forget. A key must be named
-by its id or its whole name, because this cannot be undone.`,
-		example: `  caddy till revoke nightly --reason "the contractor left"`,
-		method:  "POST", path: "/revoke", whole: exactly, done: "Revoked",
+by its id or its whole name, because this cannot be undone.
+
+With --all it ends every key that matches the flags, or really every key when
+there are none. All of them are refused at once. It says how many they are and
+asks first.`,
+		example: `  caddy till revoke nightly --reason "the contractor left"
+  caddy till revoke --all --owner ann --dry-run
+  caddy till revoke --all --label team=search --unused-for 30d --yes`,
+		method: "POST", path: "/revoke", whole: exactly, done: "Revoked",
 		body: func() (any, error) { return map[string]string{"reason": reason}, nil },
 	}.command(f)
 	cmd.Flags().StringVar(&reason, "reason", "", "why: holders of the key are told, too")
+	many.flags(cmd.Flags())
+	some := cmd.RunE
+	cmd.Args = func(_ *cobra.Command, given []string) error {
+		switch {
+		case many.all && len(given) > 0:
+			return usage("takes keys or --all, not both")
+		case !many.all && len(given) == 0:
+			return usage("name the keys, by id or name, or say --all and which")
+		}
+		return nil
+	}
+	cmd.RunE = func(cmd *cobra.Command, args []string) error {
+		if many.all {
+			return many.run(cmd, f, reason)
+		}
+		if given := many.given(cmd.Flags()); given != "" {
+			return usage("--%s belongs to --all", given)
+		}
+		return some(cmd, args)
+	}
 	return cmd
 }
 

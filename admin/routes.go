@@ -41,6 +41,9 @@ func (a *api) routes() []route {
 		{"GET /seal", a.sealKeys},
 		{"POST /seal/rotate", a.rotateSeal},
 
+		{"POST /keys/revoke", a.revokeMany},
+		{"GET /jobs", a.jobs},
+		{"GET /jobs/{id}", a.job},
 		{"GET /upstreams", a.upstreams},
 		{"GET /upstreams/{name}/clients", a.clients},
 		{"GET /spend", a.spend},

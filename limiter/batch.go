@@ -29,6 +29,9 @@ type batch struct {
 	chain   chain  // the audit log with what this batch adds to it
 	chained bool   // it adds something
 
+	job    int64                // the number of the last job
+	doomed func(id string) *job // nil: none is
+
 	reindex bool // write every index entry, as there is none yet
 
 	digest  *digest // before this batch; nil without an anchor

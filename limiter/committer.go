@@ -31,6 +31,9 @@ type committer struct {
 	anchor  *anchor     // nil: none
 	digest  *digest     // nil without an anchor
 
+	job    int64 // the number of the last job
+	doomed func(id string) *job
+
 	clock    *watch
 	chain    chain // the audit log as of the last commit
 	head     atomic.Pointer[chain]
@@ -137,7 +140,7 @@ func (c *committer) commit(changes []change) int {
 	for {
 		taken = 0
 		err := c.store.Update(func(tx Tx) error {
-			b = &batch{Tx: tx, digest: c.digest, clock: c.clock, chain: c.chain}
+			b = &batch{Tx: tx, digest: c.digest, clock: c.clock, chain: c.chain, job: c.job, doomed: c.doomed}
 			if c.anchor != nil {
 				b.store = c.anchor.store
 			}
@@ -188,6 +191,9 @@ func (c *committer) commit(changes []change) int {
 	}
 	if b.chained && c.failed.Load() == nil {
 		c.extend(b.chain)
+	}
+	if c.failed.Load() == nil {
+		c.job = b.job
 	}
 	if b.sums != nil && c.failed.Load() == nil {
 		c.tallied(*b.sums)

@@ -23,6 +23,7 @@ func (l *Limiter) Abandon() {
 	}
 	close(l.stop)
 	<-l.stopped
+	<-l.jobsStopped
 	l.committer.close()
 }
 
@@ -76,7 +77,11 @@ func (l *Limiter) CheckIndexes() error {
 // Picks reports whether a filter picks a key.
 func (f *Filter) Picks(v *View, now time.Time) bool { return f.picks(v, now) }
 
-const MaxLookedAt = maxLookedAt
+const (
+	MaxLookedAt = maxLookedAt
+	MaxJobs     = maxJobs
+	KeepJobs    = keepJobs
+)
 
 // InMemory reports whether the key is in memory.
 func (l *Limiter) InMemory(id string) bool {

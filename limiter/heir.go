@@ -11,6 +11,14 @@ import "errors"
 // inherit takes over what former, which is closed, had in memory. Nobody uses
 // l yet.
 func (l *Limiter) inherit(former *Limiter) error {
+	for _, j := range former.runningJobs() {
+		if j.number.Load() == 0 { // the store knows the others
+			heir := newJob(j.snapshot())
+			heir.done = j.done // for who waits
+			heir.ready.Store(true)
+			l.jobs = append(l.jobs, heir)
+		}
+	}
 	var from, to []*Live
 	for _, k := range former.everyLive() {
 		k.mu.Lock()
@@ -120,6 +128,9 @@ func (k *Live) inherit(old *Live, believed bool, roles map[*account]*account) {
 	old.grants, old.inflight, old.held = nil, 0, Amounts{}
 
 	k.halt, k.unsaved = old.halt, old.unsaved
+	if old.doomed == nil {
+		k.doomed = nil // it was judged, and did not match
+	}
 	k.history.putBack(old.history.take())
 	k.rate, k.freeRate, k.selfRate = old.rate, old.freeRate, old.selfRate
 	k.lastAddr = old.lastAddr

@@ -30,6 +30,7 @@ const (
 	byToken       = 't' // the admin token that minted it
 	byName        = 'n' // in small letters
 	byRenewal     = 'w' // renewing keys, which may be exhausted without an end
+	byParent      = 'p' // children, whose status depends on the keys above them
 	byFingerprint = 'f' // of the real keys that it depends on
 	byLastUse     = 'l'
 	byEnd         = 'e'
@@ -69,6 +70,9 @@ func (k *Key) indexKeys() [][]byte {
 	add(byToken, k.Token)
 	add(byName, strings.ToLower(k.Name))
 	add(byRenewal, string(k.Renews))
+	if k.attached() {
+		keys = append(keys, append(indexPrefix(byParent, ""), k.ID...))
+	}
 	add(byFingerprint, k.Fingerprint)
 	for i := range k.Former {
 		add(byFingerprint, k.Former[i].Fingerprint)

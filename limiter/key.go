@@ -125,6 +125,10 @@ type Key struct {
 	EndedStatus Status    `json:"ended_status,omitempty"` // exhausted | expired | revoked
 	EndedReason string    `json:"ended_reason,omitempty"` // a Code, or what the operator said
 
+	// Judged is the number of the last job before the record was written; see
+	// job.go.
+	Judged int64 `json:"judged,omitempty"`
+
 	// Due is when the sweeper looks at the key again, in Unix seconds.
 	Due int64 `json:"due,omitempty"`
 }

@@ -259,6 +259,9 @@ func decodeKey(b []byte) (*Key, error) {
 // writeKey writes a key in place of old (nil for a new one), with everything
 // that must agree with it: its account, the time index and the tally.
 func writeKey(b *batch, old, key *Key, acct *accountRecord) error {
+	if err := b.judge(old, key); err != nil {
+		return err
+	}
 	children := false
 	if key.Delegate && key.EndedStatus != "" {
 		n, err := countChildren(b, key.ID)

@@ -104,7 +104,12 @@ type Limiter struct {
 	forfeited atomic.Int64
 	closed    atomic.Bool
 
-	stop    chan struct{} // closed to end the sweeper
+	jobsMu      sync.Mutex
+	jobs        []*job        // that run
+	jobsWake    chan struct{} // holds one token when a job was added
+	jobsStopped chan struct{}
+
+	stop    chan struct{} // closed to end the sweeper and the jobs
 	stopped chan struct{}
 }
 
@@ -125,6 +130,7 @@ func Open(o Options) (*Limiter, error) {
 		live: make(map[string]*entry), active: make(map[*Live]struct{}),
 		roles: make(map[string]*account),
 		stop:  make(chan struct{}), stopped: make(chan struct{}),
+		jobsWake: make(chan struct{}, 1), jobsStopped: make(chan struct{}),
 	}
 	for i := range l.lookups {
 		l.lookups[i].m = make(map[token.Lookup]*Live)
@@ -151,13 +157,16 @@ func Open(o Options) (*Limiter, error) {
 		return nil, errors.Join(err, a.close(), l.shadow.close())
 	}
 	l.committer = newCommitter(o.Store, o.Observe, o.Logger, l.tallied, a, d)
-	l.committer.clock = l.clock
+	l.committer.clock, l.committer.doomed = l.clock, l.doomedBy
 	l.committer.extend(log)
 	if err = l.recover(); err == nil {
 		err = l.readTokens()
 	}
 	if err == nil {
 		err = l.SetRoles(o.Roles)
+	}
+	if err == nil {
+		err = l.recallJobs()
 	}
 	if err == nil && o.After != nil {
 		err = l.inherit(o.After)
@@ -172,6 +181,7 @@ func Open(o Options) (*Limiter, error) {
 	l.KeepAudit(o.KeepAudit)
 	l.logHead()
 	go l.sweepLoop()
+	go l.jobsLoop()
 	return l, nil
 }
 
@@ -382,6 +392,7 @@ func (l *Limiter) Close() error {
 	}
 	close(l.stop)
 	<-l.stopped
+	<-l.jobsStopped
 	l.attempts.sweep(l, l.clock.Now().Add(tellAttempts))
 	if err := l.saveTokens(); err != nil && l.committer.failed.Load() == nil {
 		l.log.Error("saving when admin tokens were used last", "error", err)

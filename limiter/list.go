@@ -28,6 +28,12 @@ type Filter struct {
 	Fingerprint string
 	Holders     []string
 
+	// Within picks what was minted by a token or under a role.
+	Within *Within `json:",omitempty"`
+	// Thorough asks for all that has to be found in the store alone, without
+	// what memory knows.
+	Thorough bool `json:"-"`
+
 	// Sort is "-created" (newest first), "created", "-last_used" or "last_used",
 	// which is right to a minute; a key that was never used stands where it was
 	// minted. Default: the longest unused first where only UnusedFor is set, else
@@ -38,6 +44,9 @@ type Filter struct {
 	// Cursor is the Next of the page before.
 	Cursor string
 }
+
+// Within is what a caller sees; see [Sight].
+type Within struct{ Token, Role string }
 
 // Page is one page of a list.
 type Page struct {
@@ -126,22 +135,42 @@ func (l *Limiter) viewOf(r Reader, id string, record []byte, now time.Time) (Vie
 		}
 		return k.View(), nil
 	}
-	account, err := keyAccount(id)
+	v, err := l.viewStored(r, key, now)
+	if err != nil {
+		return v, err
+	}
+	for _, j := range l.runningJobs() {
+		if v.Status != Revoked && j.matches(key, func(at time.Time) View {
+			v, err := l.viewStored(r, key, at)
+			if err != nil {
+				l.log.Error("reading a key failed", "error", err)
+			}
+			return v
+		}) {
+			v.Status = Revoked // the job has not come to it yet
+		}
+	}
+	return v, nil
+}
+
+// viewStored is the view of a key that is not in memory.
+func (l *Limiter) viewStored(r Reader, key *Key, now time.Time) (View, error) {
+	account, err := keyAccount(key.ID)
 	if err != nil {
 		return View{}, err
 	}
 	b, err := r.Get(accountKey(account))
 	if err != nil {
-		return View{}, fmt.Errorf("key %s: its account: %w", id, err)
+		return View{}, fmt.Errorf("key %s: its account: %w", key.ID, err)
 	}
 	acct, err := decodeAccount(b)
 	if err != nil {
-		return View{}, fmt.Errorf("key %s: %w", id, err)
+		return View{}, fmt.Errorf("key %s: %w", key.ID, err)
 	}
 	k := &Live{l: l, key: key}
 	k.restore(&acct)
 	if key.Delegate {
-		if k.children, err = countChildren(r, id); err != nil {
+		if k.children, err = countChildren(r, key.ID); err != nil {
 			return View{}, err
 		}
 	}
@@ -157,6 +186,9 @@ func (f *Filter) picks(v *View, now time.Time) bool {
 		f.CreatedBy != "" && v.CreatedBy != f.CreatedBy,
 		f.Query != "" && !strings.HasPrefix(v.ID, f.Query) &&
 			!strings.HasPrefix(strings.ToLower(v.Name), strings.ToLower(f.Query)):
+		return false
+	}
+	if w := f.Within; w != nil && v.Token != w.Token && (w.Role == "" || v.Role != w.Role) {
 		return false
 	}
 	for name, want := range f.Labels {

@@ -28,6 +28,7 @@ type Live struct {
 	// halt is set while a revocation or suspension holds in memory, which is
 	// before it is durable; unsaved tries again to make it so.
 	halt    Code
+	doomed  *job // that it matched, and that will end it
 	unsaved func(*Limiter) error
 	kept    atomic.Pointer[any] // see Keep
 	// salts are those of a sealed key's boxes, until it is revoked.
@@ -298,6 +299,11 @@ func (l *Limiter) load(id string) (*Live, error) {
 	if err != nil {
 		delete(l.live, id)
 	}
+	if err == nil {
+		k.mu.Lock()
+		k.doom(l.runningJobs())
+		k.mu.Unlock()
+	}
 	e.k, e.err = k, err
 	close(e.ready)
 	return k, err
@@ -402,6 +408,9 @@ func (l *Limiter) follow(key *Key, also func(k *Live)) {
 		if key.EndedStatus == Revoked {
 			k.salts = nil
 			k.kept.Store(nil)
+			if k.halt == CodeKeyRevoked {
+				k.halt, k.unsaved = "", nil // the record says it from here on
+			}
 		}
 	}
 	if also != nil {

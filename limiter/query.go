@@ -206,11 +206,11 @@ func (f *Filter) indexed() byte {
 		return byCreator
 	case f.Role != "":
 		return byRole
-	case f.Status != "" && f.Status != Active:
+	case f.Status == Suspended || f.Status == Revoked || !f.Thorough && (f.Status == Expired || f.Status == Exhausted):
 		return byStatus
 	case f.Upstream != "":
 		return byUpstream
-	case f.Status != "":
+	case f.Status == Active:
 		return byStatus
 	}
 	return 0
@@ -238,36 +238,15 @@ func (l *Limiter) seenSources(by Caller) []*source {
 // empty at the end.
 func (l *Limiter) walk(ctx context.Context, r Reader, by Caller, f *Filter, most int, fn func(View) bool) (next string, err error) {
 	now := l.clock.Now()
-	q, err := l.query(r, by, f, now)
-	if err != nil {
-		return "", err
-	}
-	if err := q.start(f.Cursor); err != nil {
-		return "", err
-	}
-	var last []byte
-	for looked, more := 0, true; ; looked++ {
-		if err := ctx.Err(); err != nil {
-			return "", err
-		}
-		id, cursor, err := q.next(r)
-		if err != nil || cursor == nil {
-			return "", err
-		}
-		if !more || looked == most {
-			return base64.RawURLEncoding.EncodeToString(last), nil
-		}
-		last = cursor
+	return l.scan(ctx, r, by, f, most, func(id string) (bool, error) {
 		record, err := r.Get(recordKey(id))
 		if err != nil {
-			return "", err
+			return false, err
 		}
 		view, err := l.viewOf(r, id, record, now)
-		if err != nil {
-			return "", err
+		if err != nil || !f.picks(&view, now) || !l.Sees(by, &view.Key) {
+			return true, err
 		}
-		if f.picks(&view, now) && l.Sees(by, &view.Key) {
-			more = fn(view)
-		}
-	}
+		return fn(view), nil
+	})
 }

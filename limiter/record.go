@@ -22,6 +22,7 @@ import (
 //	                             come back yet
 //	h/<key id>/<hour, 8 bytes>   bucketRecord: history of one hour
 //	x/<kind>…                    indexes; see index.go
+//	j/<number, 8 bytes>          Job, as JSON
 //	u/<seq, 8 bytes>             entry of the audit log, as canonical JSON
 //	t/i/<token id>  t/n/<name>   AdminToken, as JSON; token id
 //	m/audit                      where the audit log ends

@@ -16,12 +16,16 @@ import (
 //     recorded end while their window lasts
 //   - active, suspended, revoked: recorded, less those that are something else
 //     by now
+//   - children are what the keys above make them, so each is looked at
 
 // maxDue bounds how many due keys a list by status looks at.
 const maxDue = 1000
 
 func (l *Limiter) statusSources(r Reader, status Status, now time.Time) ([]*source, error) {
 	sources := []*source{{prefix: indexPrefix(byStatus, string(status))}}
+	if status != Active && status != Exhausted {
+		sources = append(sources, &source{prefix: indexPrefix(byParent, "")})
+	}
 	switch status {
 	case Expired:
 		due, err := l.dueBy(r, now, maxDue)

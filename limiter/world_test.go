@@ -205,15 +205,20 @@ func (w *world) mintBy(by limiter.Caller, fn func(*limiter.Key)) *key {
 	w.t.Helper()
 	spec := &limiter.Key{Upstream: "openai", Custody: "held", Limit: limiter.NoLimits(), SelfRevoke: true}
 	fn(spec)
+	k, err := w.tryMint(by, spec)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	return k
+}
+
+func (w *world) tryMint(by limiter.Caller, spec *limiter.Key) (*key, error) {
 	_, lookup, err := token.MintKey()
 	if err != nil {
-		w.t.Fatal(err)
+		return nil, err
 	}
 	view, err := w.Mint(context.Background(), by, spec, limiter.Birth{Lookup: lookup, Unlimited: true})
-	if err != nil {
-		w.t.Fatal(err)
-	}
-	return &key{w: w, id: view.ID, lookup: lookup}
+	return &key{w: w, id: view.ID, lookup: lookup}, err
 }
 
 // MintMany mints n keys, as many at a time as a busy server would.

@@ -1,0 +1,460 @@
+package limiter
+
+import (
+	"context"
+	"encoding/base64"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+)
+
+// One commit of a job ends so many keys, and looks at so many.
+const (
+	bulkKeys   = 128
+	bulkBytes  = 256 << 10 // of their records
+	bulkLooked = 2048
+	bulkRetry  = time.Second
+)
+
+// bounded lets a filter pick only what the caller sees, also while it runs on
+// without the caller.
+func (l *Limiter) bounded(by Caller, f Filter) (Filter, error) {
+	f.Sort, f.Cursor, f.Limit = "created", "", 0
+	if by.Role == OperatorRole {
+		return f, nil
+	}
+	role := l.policy(by.Role)
+	if role == nil || by.Token == "" {
+		return f, l.forbidden(by, KeysRevoke)
+	}
+	switch role.Sees {
+	case SeesAll:
+	case SeesRole:
+		f.Within = &Within{Token: by.Token, Role: by.Role}
+	default:
+		f.Within = &Within{Token: by.Token}
+	}
+	return f, nil
+}
+
+// empty reports whether a filter picks every key.
+func (f *Filter) empty() bool {
+	return f.Status == "" && f.Upstream == "" && f.Role == "" && f.Owner == "" && f.CreatedBy == "" && len(f.Labels) == 0 &&
+		f.UnusedFor <= 0 && !f.named() && f.Fingerprint == ""
+}
+
+// RevokeMany ends every key that the filter picks and the caller sees. They are
+// refused in memory when it returns, and what they had running was cut; that
+// they end durably is a job, see [Limiter.Await]. A filter that picks all keys
+// must be meant: all says so.
+func (l *Limiter) RevokeMany(by Caller, f Filter, all bool, reason string) (Job, error) {
+	if err := l.authorise(by, KeysRevoke, nil); err != nil {
+		return Job{}, err
+	}
+	if err := errors.Join(f.validate(), validText("reason", reason)); err != nil {
+		return Job{}, err
+	}
+	if f.empty() && !all {
+		return Job{}, invalid("filter", `picks every key: name at least one of status, upstream, role, owner, created_by, label.NAME, unused_for, q, or say "all": true`)
+	}
+	f, err := l.bounded(by, f)
+	if err != nil {
+		return Job{}, err
+	}
+	if reason == "" {
+		reason = "revoked by " + by.Name
+	}
+	j := newJob(Job{
+		Action: ActKeyRevoke, At: l.clock.Now().UTC(), By: by.Name, From: by.From, Token: by.Token, Reason: reason, Filter: f,
+	})
+	l.jobsMu.Lock()
+	if len(l.jobs) >= maxJobs {
+		l.jobsMu.Unlock()
+		return Job{}, ErrJobs
+	}
+	l.jobs = append(l.jobs, j) // from here on whatever is loaded is doomed
+	l.jobsMu.Unlock()
+	l.doomAll(j)
+	err = l.recordJob(j)
+	j.ready.Store(true)
+	select {
+	case l.jobsWake <- struct{}{}:
+	default:
+	}
+	if err != nil {
+		return j.snapshot(), fmt.Errorf("the keys are stopped in memory, but that is not yet durable: %w", err)
+	}
+	s := j.snapshot()
+	l.log.Info("keys are being revoked", "job", s.Number, "requests_cut", s.Cut, "by", by.Name)
+	return s, nil
+}
+
+// doomAll stops what is in memory.
+func (l *Limiter) doomAll(j *job) {
+	jobs := []*job{j}
+	now := l.clock.Now()
+	cut := 0
+	var all []doomed
+	for _, k := range l.everyLive() {
+		k.mu.Lock()
+		hit := k.doom(jobs) != nil
+		var refusal *Refusal
+		if hit {
+			refusal = k.stopped(now)
+			all = append(all, doomed{k, k.key})
+		}
+		k.mu.Unlock()
+		if hit {
+			cut += k.cut(refusal)
+		}
+	}
+	j.mu.Lock()
+	j.doomed, j.state.Cut = all, cut
+	j.mu.Unlock()
+}
+
+// recordJob makes a job's record durable, with its number. A key that was
+// doomed and has changed since, before the record came, ends along with it.
+func (l *Limiter) recordJob(j *job) error {
+	var number int64
+	var ended []*Key
+	err := l.committer.do(func(b *batch) error {
+		ended = nil
+		number = b.job + 1
+		b.job = number
+		s := j.snapshot()
+		s.Number = number
+		j.mu.Lock()
+		judged := j.doomed
+		j.mu.Unlock()
+		for _, d := range judged {
+			d.k.mu.Lock()
+			changed := d.k.key != d.key && d.k.key.EndedStatus != Revoked && !d.k.gone
+			d.k.mu.Unlock()
+			if !changed {
+				continue
+			}
+			key, err := l.endIn(b, &s, d.key.ID)
+			if err != nil && !errors.Is(err, ErrNotFound) {
+				return err
+			}
+			if key != nil {
+				ended = append(ended, key)
+				s.Revoked, s.Matched = s.Revoked+1, s.Matched+1
+			}
+		}
+		return b.setJob(&s)
+	}, func() {
+		j.number.Store(number)
+		j.mu.Lock()
+		j.doomed = nil
+		j.state.Number = number
+		j.state.Revoked += int64(len(ended))
+		j.state.Matched += int64(len(ended))
+		j.mu.Unlock()
+		l.followEnded(j, ended)
+	})
+	return err
+}
+
+// endIn revokes a key in a batch; nil when it was revoked before.
+func (l *Limiter) endIn(b *batch, s *Job, id string) (*Key, error) {
+	old, acct, err := readKey(b, id)
+	if err != nil || old.EndedStatus == Revoked {
+		return nil, err
+	}
+	key := old.clone()
+	key.Version++
+	s.end(key, l.clock.Now())
+	if err := writeKey(b, old, key, &acct); err != nil {
+		return nil, err
+	}
+	return key, b.audit(s.caller().entry(ActKeyRevoke, id, changes(old, key)))
+}
+
+func (l *Limiter) followEnded(j *job, ended []*Key) {
+	for _, key := range ended {
+		l.follow(key, func(k *Live) { k.doomed = nil })
+		l.tell(Event{Name: KeyRevoked, Key: key, Code: CodeKeyRevoked, By: j.by})
+	}
+}
+
+// jobsLoop does one job after the other. It ends between two commits.
+func (l *Limiter) jobsLoop() {
+	defer close(l.jobsStopped)
+	for {
+		jobs := slices.DeleteFunc(l.runningJobs(), func(j *job) bool { return !j.ready.Load() })
+		if len(jobs) == 0 {
+			select {
+			case <-l.stop:
+				return
+			case <-l.jobsWake:
+			}
+			continue
+		}
+		select {
+		case <-l.stop:
+			return
+		default:
+		}
+		err := l.step(jobs[0])
+		if err == nil {
+			continue
+		}
+		if errors.Is(err, ErrClosed) {
+			return
+		}
+		j := jobs[0]
+		j.mu.Lock()
+		told := j.state.Failure == err.Error()
+		j.state.Failure = err.Error()
+		j.mu.Unlock()
+		if !told {
+			l.log.Error("a job cannot go on now", "job", j.number.Load(), "error", err)
+		}
+		select {
+		case <-l.stop:
+			return
+		case <-time.After(bulkRetry):
+		}
+	}
+}
+
+// step is one commit of a job.
+func (l *Limiter) step(j *job) error {
+	if j.number.Load() == 0 {
+		return l.recordJob(j)
+	}
+	s := j.snapshot()
+	ids, already, next, err := l.candidates(context.Background(), j, s.Cursor)
+	if err != nil {
+		return err
+	}
+	whole := next == ""
+	elsewhere := int64(0)
+	if whole { // and those in memory that no index led to
+		var rest []string
+		rest, elsewhere = l.stillDoomed(j, ids)
+		if len(rest) > bulkKeys {
+			ids, already, next, whole = rest[:bulkKeys], 0, s.Cursor, false
+		} else {
+			ids = append(ids, rest...)
+		}
+	}
+	var ended []*Key
+	var after Job
+	err = l.committer.do(func(b *batch) error {
+		ended, after = nil, s
+		after.Already += already
+		after.Cursor, after.Failure = next, ""
+		for _, id := range ids {
+			key, err := l.endIn(b, &s, id)
+			if err != nil && !errors.Is(err, ErrNotFound) {
+				return err
+			}
+			if key != nil {
+				ended = append(ended, key)
+			}
+		}
+		if whole {
+			after.Revoked += elsewhere
+			after.Matched += elsewhere
+		}
+		after.Revoked += int64(len(ended))
+		after.Matched += int64(len(ended)) + already
+		if whole {
+			after.DoneAt = l.clock.Now().UTC()
+			if err := forgetJobs(b); err != nil {
+				return err
+			}
+		}
+		return b.setJob(&after)
+	}, func() {
+		l.followEnded(j, ended)
+		j.mu.Lock()
+		j.state = after
+		j.mu.Unlock()
+	})
+	if err != nil || !whole {
+		return err
+	}
+	l.jobsMu.Lock()
+	l.jobs = slices.DeleteFunc(l.jobs, func(o *job) bool { return o == j })
+	l.jobsMu.Unlock()
+	close(j.done)
+	l.log.Info("keys were revoked", "job", after.Number, "matched", after.Matched, "revoked", after.Revoked, "by", after.By)
+	return nil
+}
+
+// stillDoomed are the keys in memory, but for those given, that a job has
+// stopped and not ended, and how many of its keys a change has ended.
+func (l *Limiter) stillDoomed(j *job, but []string) (ids []string, elsewhere int64) {
+	for _, k := range l.everyLive() {
+		k.mu.Lock()
+		switch {
+		case k.doomed != j || k.gone:
+		case k.halt == CodeKeyRevoked && !slices.Contains(but, k.key.ID):
+			ids = append(ids, k.key.ID)
+		case k.key.EndedStatus == Revoked && k.key.Judged >= j.number.Load():
+			elsewhere++
+		}
+		k.mu.Unlock()
+	}
+	return ids, elsewhere
+}
+
+// forgetJobs removes the records of all but the last jobs.
+func forgetJobs(b *batch) error {
+	jobs, err := readJobs(b)
+	if err != nil {
+		return err
+	}
+	for i := range max(len(jobs)-keepJobs, 0) {
+		if jobs[i].Done() {
+			if err := b.Delete(jobKey(jobs[i].Number)); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// candidates are some of the keys that a job ends: those in memory that it
+// doomed, and others that match. already counts those that were revoked before.
+func (l *Limiter) candidates(ctx context.Context, j *job, cursor string) (ids []string, already int64, next string, err error) {
+	f := j.filter
+	f.Thorough = true
+	f.Cursor = cursor
+	bytes := 0
+	err = l.store.View(func(r Reader) error {
+		next, err = l.scan(ctx, r, Operator, &f, bulkLooked, func(id string) (bool, error) {
+			k := l.loaded(id)
+			var key *Key
+			var record []byte
+			if k == nil {
+				var err error
+				if record, err = r.Get(recordKey(id)); err != nil {
+					return false, err
+				}
+				if key, err = decodeKey(record); err != nil {
+					return false, fmt.Errorf("key %s: %w", id, err)
+				}
+				if key.attached() { // whether it matches depends on others
+					if k, err = l.load(id); err != nil {
+						return false, err
+					}
+				}
+			}
+			if k != nil {
+				k.mu.Lock()
+				hit, revoked := k.doomed == j, k.key.EndedStatus == Revoked
+				judged := k.key.Judged >= j.number.Load()
+				k.mu.Unlock()
+				switch {
+				case hit && revoked && judged: // by a change; counted at the end
+				case hit && revoked:
+					already++
+				case hit:
+					ids = append(ids, id)
+				}
+				return len(ids) < bulkKeys, nil
+			}
+			var failed error
+			hit := j.matches(key, func(at time.Time) View {
+				v, err := l.viewStored(r, key, at)
+				failed = err
+				return v
+			})
+			switch {
+			case failed != nil:
+				return false, failed
+			case hit && key.EndedStatus == Revoked:
+				already++
+			case hit:
+				ids = append(ids, id)
+				bytes += len(record)
+			}
+			return len(ids) < bulkKeys && bytes < bulkBytes, nil
+		})
+		return err
+	})
+	return ids, already, next, err
+}
+
+// scan calls fn with the keys that a filter's index leads to, until it returns
+// false or most were looked at, and returns where to go on; empty at the end.
+func (l *Limiter) scan(ctx context.Context, r Reader, by Caller, f *Filter, most int, fn func(id string) (bool, error)) (next string, err error) {
+	q, err := l.query(r, by, f, l.clock.Now())
+	if err != nil {
+		return "", err
+	}
+	if err := q.start(f.Cursor); err != nil {
+		return "", err
+	}
+	var last []byte
+	for looked, more := 0, true; ; looked++ {
+		if err := ctx.Err(); err != nil {
+			return "", err
+		}
+		id, cursor, err := q.next(r)
+		if err != nil || cursor == nil {
+			return "", err
+		}
+		if !more || looked == most {
+			return base64.RawURLEncoding.EncodeToString(last), nil
+		}
+		last = cursor
+		if more, err = fn(id); err != nil {
+			return "", err
+		}
+	}
+}
+
+// CountMatches says how many keys RevokeMany would find, and how many of them
+// it would end.
+func (l *Limiter) CountMatches(ctx context.Context, by Caller, f Filter) (matched, revocable int64, err error) {
+	if err := l.authorise(by, KeysRevoke, nil); err != nil {
+		return 0, 0, err
+	}
+	if err := f.validate(); err != nil {
+		return 0, 0, err
+	}
+	if f, err = l.bounded(by, f); err != nil {
+		return 0, 0, err
+	}
+	f.Thorough = true
+	for {
+		err := l.store.View(func(r Reader) (err error) {
+			f.Cursor, err = l.walk(ctx, r, Operator, &f, maxLookedAt, func(v View) bool {
+				matched++
+				if v.Status != Revoked {
+					revocable++
+				}
+				return true
+			})
+			return err
+		})
+		if err != nil || f.Cursor == "" {
+			return matched, revocable, err
+		}
+	}
+}
+
+// Await waits until a job is done, or the context is.
+func (l *Limiter) Await(ctx context.Context, by Caller, number int64) (Job, error) {
+	for _, j := range l.runningJobs() {
+		if j.number.Load() != number {
+			continue
+		}
+		select {
+		case <-j.done:
+			return j.snapshot(), nil
+		case <-ctx.Done():
+			return j.snapshot(), nil
+		case <-l.jobsStopped:
+			return j.snapshot(), ErrClosed
+		}
+	}
+	return l.JobOf(by, fmt.Sprint(number))
+}

@@ -1,0 +1,281 @@
+package limiter
+
+import (
+	"encoding/binary"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"strconv"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+// A job is an act on many keys that takes some seconds: it ends all that match a
+// filter at one moment. Its record is durable before it is acknowledged, and
+// says how far it has come, so it goes on after a crash.
+//
+// From the call on, each key that matched then is doomed: refused in memory,
+// those in memory at once, others when they are loaded. Keys that are minted
+// or changed later must not be taken for them, nor one that was doomed be
+// missed because it changed. So jobs are numbered, and each record that is
+// written has the number of the last one before it (Key.Judged): a record
+// with the job's own number was judged before it was written. One that was
+// doomed then is ended in the same write.
+//
+//	j/<number, 8 bytes>   Job, as JSON
+const spaceJobs = "j/"
+
+// Job is how far a job has come.
+type Job struct {
+	Number int64     `json:"number"`
+	Action string    `json:"action"` // ActKeyRevoke
+	At     time.Time `json:"at"`     // the moment whose matches end
+	By     string    `json:"by"`
+	From   string    `json:"from,omitempty"`
+	Token  string    `json:"token,omitempty"`
+	Reason string    `json:"reason"`
+	Filter Filter    `json:"filter"`
+
+	// Matched counts the keys found so far, Revoked those of them that it has
+	// ended, Already those that had been revoked before.
+	Matched int64 `json:"matched"`
+	Revoked int64 `json:"revoked"`
+	Already int64 `json:"already"`
+	// Cut is how many running requests were ended.
+	Cut    int       `json:"cut"`
+	Cursor string    `json:"cursor,omitempty"` // where to go on
+	DoneAt time.Time `json:"done_at,omitzero"`
+	// Failure is why it does not go on now; it is tried again.
+	Failure string `json:"-"`
+}
+
+// Done reports whether nothing is left to do.
+func (j *Job) Done() bool { return !j.DoneAt.IsZero() }
+
+const (
+	maxJobs  = 16 // that run at a time
+	keepJobs = 32 // records that are kept; the last one has to be, for its number
+)
+
+// ErrJobs says that too many jobs run.
+var ErrJobs = fmt.Errorf("%d jobs are running: wait until one is done; GET jobs lists them", maxJobs)
+
+// job is a job that runs.
+type job struct {
+	at     time.Time // these never change
+	filter Filter
+	by     string
+
+	number atomic.Int64 // 0 until its record is durable
+	mu     sync.Mutex
+	state  Job
+	doomed []doomed      // keys that were in memory at the call, while number is 0
+	done   chan struct{} // closed at the end
+	ready  atomic.Bool   // jobsLoop may go on with it
+}
+
+// doomed is a key that was judged to match, and the record that was judged.
+type doomed struct {
+	k   *Live
+	key *Key
+}
+
+func newJob(s Job) *job {
+	j := &job{at: s.At, filter: s.Filter, by: s.By, state: s, done: make(chan struct{})}
+	j.number.Store(s.Number)
+	return j
+}
+
+func (j *job) snapshot() Job {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	s := j.state
+	s.Number = j.number.Load()
+	return s
+}
+
+func jobKey(number int64) []byte {
+	return binary.BigEndian.AppendUint64([]byte(spaceJobs), uint64(max(number, 0)))
+}
+
+func readJobs(r Reader) (jobs []Job, err error) {
+	err = r.Scan([]byte(spaceJobs), nil, false, func(key, value []byte) (bool, error) {
+		var j Job
+		if err := json.Unmarshal(value, &j); err != nil || len(key) != len(jobKey(0)) || string(key) != string(jobKey(j.Number)) {
+			return false, errors.Join(fmt.Errorf("job %x: %w", key, errRecord), err)
+		}
+		jobs = append(jobs, j)
+		return true, nil
+	})
+	return jobs, err
+}
+
+func (b *batch) setJob(j *Job) error {
+	v, err := json.Marshal(j)
+	if err != nil {
+		return err
+	}
+	return b.Set(jobKey(j.Number), v)
+}
+
+// recallJobs takes up the jobs that a crash or a stop has cut off. Nobody uses
+// the Limiter yet.
+func (l *Limiter) recallJobs() error {
+	var jobs []Job
+	err := l.store.View(func(r Reader) (err error) {
+		jobs, err = readJobs(r)
+		return err
+	})
+	if err != nil {
+		return fmt.Errorf("reading jobs: %w", err)
+	}
+	for i := range jobs {
+		l.committer.job = max(l.committer.job, jobs[i].Number)
+		if jobs[i].Done() {
+			continue
+		}
+		j := newJob(jobs[i])
+		j.ready.Store(true)
+		l.jobs = append(l.jobs, j)
+		l.log.Info("a job goes on", "job", jobs[i].Number, "matched", jobs[i].Matched)
+	}
+	return nil
+}
+
+// Jobs lists the jobs that run and the last that did, as far as the caller has
+// to do with them; the newest first.
+func (l *Limiter) Jobs(by Caller) ([]Job, error) {
+	if err := l.authorise(by, KeysRevoke, nil); err != nil {
+		return nil, err
+	}
+	var stored []Job
+	err := l.store.View(func(r Reader) (err error) {
+		stored, err = readJobs(r)
+		return err
+	})
+	if err != nil {
+		return nil, fmt.Errorf("reading jobs: %w", err)
+	}
+	running := make(map[int64]Job)
+	for _, j := range l.runningJobs() {
+		s := j.snapshot()
+		running[s.Number] = s
+	}
+	jobs := []Job{}
+	for i := len(stored) - 1; i >= 0; i-- {
+		j := stored[i]
+		if now, ok := running[j.Number]; ok {
+			j = now
+		}
+		if by.Role == OperatorRole || by.Token != "" && by.Token == j.Token {
+			jobs = append(jobs, j)
+		}
+	}
+	return jobs, nil
+}
+
+// JobOf returns one of [Limiter.Jobs] by its number, as text.
+func (l *Limiter) JobOf(by Caller, number string) (Job, error) {
+	jobs, err := l.Jobs(by)
+	if err != nil {
+		return Job{}, err
+	}
+	n, err := strconv.ParseInt(number, 10, 64)
+	for i := range jobs {
+		if err == nil && jobs[i].Number == n {
+			return jobs[i], nil
+		}
+	}
+	return Job{}, ErrNotFound
+}
+
+func (l *Limiter) runningJobs() []*job {
+	l.jobsMu.Lock()
+	defer l.jobsMu.Unlock()
+	return append([]*job(nil), l.jobs...)
+}
+
+// doom stops a key that matches a job, and returns which. Callers hold the key.
+func (k *Live) doom(jobs []*job) *job {
+	for _, j := range jobs {
+		if k.gone || k.doomed != nil && k.halt == CodeKeyRevoked || !j.matches(k.key, func(at time.Time) View { return k.view(at) }) {
+			continue
+		}
+		k.doomed = j
+		if k.key.EndedStatus != Revoked {
+			k.halt = CodeKeyRevoked
+			k.kept.Store(nil)
+			return j
+		}
+	}
+	return nil
+}
+
+// matches reports whether a key matched at the moment of the call. What the job
+// asks must not change while it runs.
+func (j *job) matches(key *Key, view func(at time.Time) View) bool {
+	if n := j.number.Load(); n != 0 && key.Judged >= n {
+		return false // it was judged before it was written
+	}
+	v := view(j.at)
+	return j.filter.picks(&v, j.at)
+}
+
+// end is what a job does to a record.
+func (j *Job) end(key *Key, now time.Time) {
+	key.EndedAt, key.EndedStatus, key.EndedReason = now.UTC(), Revoked, j.Reason
+	key.SuspendedAt = time.Time{}
+}
+
+func (j *Job) caller() Caller { return Caller{Name: j.By, From: j.From, Token: j.Token} }
+
+// judge lets a record that is about to be written, in place of old, know of the
+// jobs before it, and ends it when it is doomed.
+func (b *batch) judge(old, key *Key) error {
+	key.Judged = max(key.Judged, b.job)
+	if old == nil || b.doomed == nil || key.EndedStatus == Revoked {
+		return nil
+	}
+	j := b.doomed(key.ID)
+	if j == nil {
+		return nil
+	}
+	if key.Version == old.Version {
+		key.Version++
+	}
+	before := key.clone()
+	s := j.snapshot()
+	s.end(key, b.clock.Now())
+	return b.audit(s.caller().entry(ActKeyRevoke, key.ID, changes(before, key)))
+}
+
+// doomedBy is the job that a key in memory is doomed by, or nil.
+func (l *Limiter) doomedBy(id string) *job {
+	k := l.loaded(id)
+	if k == nil {
+		return nil
+	}
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if k.halt != CodeKeyRevoked {
+		return nil
+	}
+	return k.doomed
+}
+
+// loaded returns a key if it is in memory, without reading it.
+func (l *Limiter) loaded(id string) *Live {
+	l.liveMu.Lock()
+	defer l.liveMu.Unlock()
+	e := l.live[id]
+	if e == nil {
+		return nil
+	}
+	select {
+	case <-e.ready:
+		return e.k // nil after an error
+	default:
+		return nil
+	}
+}
