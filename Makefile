@@ -20,6 +20,7 @@ test: tools
 	cd e2e/sdk && npm ci --no-progress
 	cd e2e/browser && npm ci --no-progress
 	$(GO) test -race -timeout 10m ./...
+	TILL_GITLEAKS=1 $(GO) test -count 1 -run TestGitleaks ./token
 
 tools:
 	@./scripts/need.sh gcc node npm chromium

@@ -86,6 +86,9 @@ func eventData(e *limiter.Event) map[string]any {
 	if e.By != "" {
 		data["by"] = e.By
 	}
+	if e.Name == limiter.KeyAfterDeath {
+		data["count"], data["from"], data["canary"] = e.Count, e.From, e.Canary
+	}
 	if e.Code != "" {
 		data["code"] = string(e.Code)
 		data["reason"] = e.Key.EndedReason

@@ -19,11 +19,14 @@ const maxBody = 1 << 20
 // error: a limit that was misspelt must not be taken for one that holds.
 //
 // A field that is null is left out, unless into is an unsetter.
-func readBody(r *http.Request, into any) error {
-	body, err := io.ReadAll(http.MaxBytesReader(nil, r.Body, maxBody))
+func readBody(r *http.Request, into any) error { return readBodyOf(r, into, maxBody) }
+
+// readBodyOf is readBody for bodies of another length.
+func readBodyOf(r *http.Request, into any, limit int64) error {
+	body, err := io.ReadAll(http.MaxBytesReader(nil, r.Body, limit))
 	var tooLarge *http.MaxBytesError
 	if errors.As(err, &tooLarge) {
-		return &apiError{http.StatusRequestEntityTooLarge, "body_too_large", fmt.Sprintf("the body may be %d bytes long", maxBody)}
+		return &apiError{http.StatusRequestEntityTooLarge, "body_too_large", fmt.Sprintf("the body may be %d bytes long", limit)}
 	}
 	if err != nil {
 		return invalid("reading the body: %v", err)

@@ -37,6 +37,7 @@ func (a *api) routes() []route {
 		{"GET /audit", a.audit},
 		{"GET /audit/verify", a.verifyAudit},
 
+		{"POST /leaks", a.leaks},
 		{"POST /fingerprint", a.fingerprint},
 		{"GET /seal", a.sealKeys},
 		{"POST /seal/rotate", a.rotateSeal},

@@ -23,13 +23,23 @@ func TestCaddysEventsTellWhatBecomesOfKeys(t *testing.T) {
 			t.Fatal(status, body)
 		}
 	}
-	other, _ := s.mint(object{"max_activations": 2})
+	other, otherKey := s.mint(object{"max_activations": 2})
 	if status, answer := s.api("POST", "/keys/"+other+"/revoke", object{}); status != 200 {
+		t.Fatal(status, answer)
+	}
+	for range 3 { // told once
+		s.refuses("a revoked key", otherKey, 403, "till_key_revoked")
+	}
+	canary, canaryKey := s.mint(object{"max_activations": 0})
+	s.refuses("a canary", canaryKey, 402, "till_activations_exhausted")
+	leaked, leakedKey := s.mint(object{"max_activations": 2})
+	if status, answer := s.api("POST", "/leaks", object{"text": "curl -u " + leakedKey + ":"}); status != 200 || answer["found"].(float64) != 1 {
 		t.Fatal(status, answer)
 	}
 	want := []string{
 		"key_created " + id, "key_threshold " + id + " 50", "key_threshold " + id + " 100", "key_exhausted " + id,
 		"key_created " + other, "key_revoked " + other,
+		"key_after_death " + other, "key_after_death " + canary, "key_revoked " + leaked, "key_leaked " + leaked,
 	}
 	var got []string
 	s.eventually("the events are logged", func() bool {

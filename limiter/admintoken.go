@@ -315,6 +315,15 @@ func (l *Limiter) RevokeToken(_ context.Context, by Caller, id string) (AdminTok
 			return AdminToken{}, err
 		}
 	}
+	if _, err := l.endToken(by, ActTokenRevoke, id); err != nil {
+		return AdminToken{}, err
+	}
+	done, _ := l.tokens.get(id)
+	return done, nil
+}
+
+// endToken ends a token for a caller who is entitled to it.
+func (l *Limiter) endToken(by Caller, action, id string) (*AdminToken, error) {
 	now := l.clock.Now().UTC()
 	var rec *AdminToken
 	err := l.committer.do(func(b *batch) error {
@@ -328,14 +337,13 @@ func (l *Limiter) RevokeToken(_ context.Context, by Caller, id string) (AdminTok
 			return nil
 		}
 		after.RevokedAt = now
-		return errors.Join(writeToken(b, rec), b.audit(by.entry(ActTokenRevoke, id, deltas(before.facts(now), after.facts(now)))))
+		return errors.Join(writeToken(b, rec), b.audit(by.entry(action, id, deltas(before.facts(now), after.facts(now)))))
 	}, func() { l.tokens.put(rec) })
 	if err != nil {
-		return AdminToken{}, err
+		return nil, err
 	}
 	l.log.Info("admin token revoked", "token_id", id, "name", rec.Name, "by", by.Name)
-	done, _ := l.tokens.get(id)
-	return done, nil
+	return rec, nil
 }
 
 // facts are what the audit log says of a token.

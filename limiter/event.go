@@ -16,6 +16,11 @@ type Event struct {
 	Token *AdminToken
 	// Code is why a key ended.
 	Code Code
+	// Count is how often a dead key was used, From where from last, and Canary
+	// says that it never worked; of KeyAfterDeath.
+	Count  int64
+	From   string
+	Canary bool
 	// Reason is what the operator said, of LockdownSet.
 	Reason string
 
@@ -36,6 +41,12 @@ const (
 	KeyExpired   EventName = "key_expired"
 	KeyRevoked   EventName = "key_revoked"
 	KeySuspended EventName = "key_suspended"
+	// KeyLeaked says that a key or token was revoked because its string was
+	// found in the open.
+	KeyLeaked EventName = "key_leaked"
+	// KeyAfterDeath says that a key which works no more, or a canary, was used:
+	// at most once an hour per key.
+	KeyAfterDeath EventName = "key_after_death"
 	// LockdownSet and LockdownLifted are about all keys.
 	LockdownSet    EventName = "lockdown"
 	LockdownLifted EventName = "lockdown_lifted"

@@ -35,6 +35,7 @@ type Live struct {
 	salts salts
 	gone  bool // evicted: ask the Limiter for the key again
 
+	dead     afterDeath
 	active   bool // listed in Limiter.active
 	ending   bool // its final end is on its way to the store
 	inflight int

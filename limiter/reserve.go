@@ -88,6 +88,11 @@ func (k *Live) Reserve(ctx context.Context, ask *Ask, g *Grant) *Refusal {
 				return storeRefusal("its budget could not be reserved")
 			}
 		default:
+			if refusal != nil {
+				k.mu.Lock()
+				k.usedDead(k.l.clock.Now(), refusal, ask.Addr)
+				k.mu.Unlock()
+			}
 			return refusal
 		}
 	}
@@ -298,6 +303,7 @@ func (k *Live) Precheck(ask *Ask) *Refusal {
 		refusal = k.tooOften(ask, now.UnixNano())
 	}
 	if refusal != nil {
+		k.usedDead(now, refusal, ask.Addr)
 		return k.refused(now, refusal)
 	}
 	return nil

@@ -257,14 +257,16 @@ func nanosOf(t time.Time) int64 {
 // sweepIdle drops keys from memory that were not used for a while, and saves
 // the refusals of those that were only refused.
 func (l *Limiter) sweepIdle() {
-	nanos := l.clock.Now().UnixNano()
+	now := l.clock.Now()
+	nanos := now.UnixNano()
 	for _, k := range l.everyLive() {
 		k.mu.Lock()
 		if k.history.dirty() && !k.active && k.pending == 0 && nanos-k.savedAt >= int64(saveRefusals) {
 			l.save(&k.account, k, false)
 		}
+		k.sweepDead(now)
 		id := k.key.ID
-		old := nanos-max(k.last, k.savedAt) >= int64(evictAfter)
+		old := nanos-max(k.last, k.savedAt) >= int64(evictAfter) && !k.dead.recent(nanos)
 		k.mu.Unlock()
 		if old {
 			l.evict(id)

@@ -1,0 +1,128 @@
+package limiter
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/till-proxy/till/token"
+)
+
+// The ends of what was found in a leak, in the audit log.
+const (
+	ActKeyLeak   = "key.leak"
+	ActTokenLeak = "token.leak"
+)
+
+// LeakState says what became of a string that was found in a leak.
+type LeakState string
+
+const (
+	// LeakRevoked: it worked or could have come to work again, and is revoked.
+	LeakRevoked LeakState = "revoked"
+	// LeakGraceEnded: it was a key's former string in its grace, which was
+	// ended. The key goes on with its present string.
+	LeakGraceEnded LeakState = "grace_ended"
+	// LeakDead: it was revoked before, or replaced by a rotation.
+	LeakDead LeakState = "dead"
+	// LeakUnknown: no key and no token has it.
+	LeakUnknown LeakState = "unknown"
+)
+
+// Leaked is what became of one string.
+type Leaked struct {
+	ID    string // of the key or token; empty where the caller does not see it
+	Name  string
+	State LeakState
+}
+
+// Leak ends what a string found in the open belongs to, whoever's it is: having
+// the string is all that using it takes. Which key it was is told to those who
+// see it. A dry run ends nothing.
+func (l *Limiter) Leak(ctx context.Context, by Caller, lookup token.Lookup, admin, dryRun bool) (Leaked, error) {
+	if err := l.authorise(by, KeysRevoke, nil); err != nil {
+		return Leaked{}, err
+	}
+	if admin {
+		return l.leakedToken(by, lookup, dryRun)
+	}
+	k, refusal := l.Find(ctx, lookup)
+	switch {
+	case refusal != nil && refusal.Code == CodeKeyInvalid:
+		return Leaked{State: LeakUnknown}, nil
+	case refusal != nil:
+		return Leaked{}, fmt.Errorf("looking for a key: %s", refusal.Message)
+	}
+	key := k.Key()
+	done := Leaked{State: LeakRevoked}
+	if l.Sees(by, key) {
+		done.ID, done.Name = key.ID, key.Name
+	}
+	var err error
+	number, refusal := k.numberOf(key, lookup)
+	switch status, _ := k.derive(key); {
+	case refusal != nil || status == Revoked:
+		done.State = LeakDead
+	case number != key.Rotations:
+		done.State = LeakGraceEnded
+		if !dryRun {
+			_, err = l.endGrace(k, by, lookup)
+		}
+	case !dryRun:
+		err = l.revokeLeaked(ctx, k, by)
+	}
+	return done, err
+}
+
+func (l *Limiter) revokeLeaked(ctx context.Context, k *Live, by Caller) error {
+	first := false
+	end := revoking("its string was found in the open by " + by.Name)
+	_, err := l.halt(by, ActKeyLeak, k, CodeKeyRevoked, func(key *Key, now time.Time) error {
+		first = key.EndedStatus != Revoked
+		return end(key, now)
+	})
+	if err != nil {
+		return err
+	}
+	l.windUpNow(ctx, by, k.Key().ID)
+	if first {
+		key := k.Key()
+		l.tell(Event{Name: KeyLeaked, Key: key, By: by.Name})
+		l.log.Warn("the string of a key was found in the open, and the key was revoked", "key_id", key.ID, "by", by.Name)
+	}
+	return nil
+}
+
+func (l *Limiter) leakedToken(by Caller, lookup token.Lookup, dryRun bool) (Leaked, error) {
+	l.tokens.mu.RLock()
+	live := l.tokens.byLookup[lookup]
+	var rec AdminToken
+	if live != nil {
+		rec = *live.rec
+	}
+	l.tokens.mu.RUnlock()
+	if live == nil {
+		return Leaked{State: LeakUnknown}, nil
+	}
+	done := Leaked{State: LeakRevoked}
+	if l.seesToken(by, &rec) {
+		done.ID, done.Name = rec.ID, rec.Name
+	}
+	switch {
+	case !rec.RevokedAt.IsZero():
+		done.State = LeakDead
+		return done, nil
+	case dryRun:
+		return done, nil
+	}
+	ended, err := l.endToken(by, ActTokenLeak, rec.ID)
+	if errors.Is(err, ErrNotFound) { // pruned meanwhile
+		return Leaked{State: LeakUnknown}, nil
+	}
+	if err == nil {
+		l.tell(Event{Name: KeyLeaked, Token: ended, By: by.Name})
+		l.log.Warn("the string of an admin token was found in the open, and the token was revoked", "token_id", rec.ID, "by", by.Name)
+	}
+	return done, err
+}
