@@ -32,7 +32,7 @@ type leaksAnswer struct {
 	// them.
 	Revoked []string `json:"revoked"`
 	// Unknown counts those that no key and no token here has.
-	Unknown int `json:"unknown"`
+	Unknown int  `json:"unknown"`
 	DryRun  bool `json:"dry_run,omitempty"`
 	// Matches are all of them, in the order of the text.
 	Matches []leakMatch `json:"matches"`
