@@ -2,8 +2,10 @@ package admin
 
 import (
 	"fmt"
+	"io"
 	"net/http"
 	"net/url"
+	"strconv"
 	"strings"
 	"text/tabwriter"
 	"time"
@@ -131,8 +133,34 @@ the built-in ones, with those of its configuration in their place.`,
 			if err := t.Flush(); err != nil {
 				return err
 			}
+			if len(args) == 1 {
+				for _, p := range answer.Prices {
+					if err := printPrice(cmd.OutOrStdout(), &p); err != nil {
+						return err
+					}
+				}
+			}
 			_, err = fmt.Fprintf(cmd.OutOrStdout(), "\nUSD per million tokens. The built-in table is of %s.\n", answer.AsOf)
 			return err
 		},
 	}
+}
+
+// printPrice tells what else is known of a model, and how well.
+func printPrice(w io.Writer, p *PriceObject) error {
+	var b strings.Builder
+	fmt.Fprintf(&b, "\n%s\n", cut(p.Provider+"/"+p.Model, 78))
+	line := func(name, value string) {
+		if value != "" && value != "0" {
+			fmt.Fprintf(&b, "  %-20s %s\n", name, cut(value, 56))
+		}
+	}
+	line("cache write", p.CacheWrite)
+	line("cache write, 1 hour", p.CacheWrite1h)
+	line("context window", strconv.FormatInt(p.Context, 10))
+	line("longest answer", strconv.FormatInt(p.MaxOutput, 10))
+	line("source", p.Source)
+	line("confidence", p.Confidence)
+	_, err := io.WriteString(w, b.String())
+	return err
 }

@@ -18,7 +18,7 @@ func TestPricesAreShownByModelAndWhole(t *testing.T) {
 	}
 	at := w.serve()
 	r := till(t, "prices", "gpt-5-mini", "--address", at)
-	if r.code != 0 || !strings.Contains(r.out, "openai") || !strings.Contains(r.out, "0.25") {
+	if r.code != 0 || !strings.Contains(r.out, "openai") || !strings.Contains(r.out, "0.25") || !strings.Contains(r.out, "source") || !strings.Contains(r.out, "confidence           high") {
 		t.Errorf("exit %d: %s %s", r.code, r.out, r.err)
 	}
 	fits(t, r.out)

@@ -21,14 +21,15 @@ import (
 )
 
 var (
-	rounds   = flag.Int("rounds", 10, "rounds of each of the two")
-	length   = flag.Duration("length", 3*time.Second, "length of a round under load")
+	rounds   = flag.Int("rounds", 20, "rounds of each of the two")
+	length   = flag.Duration("length", 1500*time.Millisecond, "length of a round under load")
 	parallel = flag.Int("parallel", 16, "connections under load")
 	requests = flag.Int("requests", 1_000_000, "at most so many requests in a round")
 	events   = flag.Int("events", 200, "events of the stream that each round measures")
 	metered  = flag.Bool("metered", false, "limit the key in tokens and dollars, so that every answer is measured")
 	asJSON   = flag.Bool("json", false, "print every round's figures as JSON")
 	binary   = flag.String("caddy", "", "a Caddy with till to measure (default: built from this checkout)")
+	stores   = flag.String("dir", "", "where the stores are for the time of the run (default: the system's directory for temporary files)")
 	profiles = flag.String("profile", "", "write CPU profiles of both to this directory instead of measuring them")
 	serve    = flag.String("serve", "", "internal: be the upstream on this address")
 )
@@ -60,7 +61,7 @@ func run() (err error) {
 	interrupted := make(chan os.Signal, 1)
 	signal.Notify(interrupted, os.Interrupt, syscall.SIGTERM)
 
-	dir, err := os.MkdirTemp("", "till-bench")
+	dir, err := os.MkdirTemp(*stores, "till-bench")
 	if err != nil {
 		return err
 	}
@@ -120,5 +121,9 @@ func run() (err error) {
 		// warm caches.
 		sides[0], sides[1] = sides[1], sides[0]
 	}
-	return report(os.Stdout, stock, till, direct)
+	commits, err := till.commits()
+	if err != nil {
+		return err
+	}
+	return report(os.Stdout, stock, till, direct, commits)
 }

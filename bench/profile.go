@@ -1,11 +1,14 @@
 package main
 
 import (
+	"bufio"
 	"fmt"
 	"io"
 	"net/http"
 	"os"
 	"path/filepath"
+	"strconv"
+	"strings"
 	"time"
 )
 
@@ -61,4 +64,36 @@ func (s *side) fetchProfile(file string) (err error) {
 	}()
 	_, err = io.Copy(f, res.Body)
 	return err
+}
+
+// commits is how often a store committed, and how long that took.
+type commits struct {
+	n    int64
+	mean time.Duration
+}
+
+// commits reads it from the metrics.
+func (s *side) commits() (c commits, err error) {
+	res, err := http.Get("http://" + s.admin + "/metrics")
+	if err != nil {
+		return c, err
+	}
+	defer res.Body.Close()
+	var sum float64
+	for lines := bufio.NewScanner(res.Body); lines.Scan(); {
+		name, value, _ := strings.Cut(lines.Text(), " ")
+		switch name {
+		case "caddy_till_store_commit_seconds_sum":
+			sum, err = strconv.ParseFloat(value, 64)
+		case "caddy_till_store_commit_seconds_count":
+			c.n, err = strconv.ParseInt(value, 10, 64)
+		}
+		if err != nil {
+			return c, fmt.Errorf("reading metrics of %s: %w", s.name, err)
+		}
+	}
+	if c.n > 0 {
+		c.mean = time.Duration(sum / float64(c.n) * float64(time.Second))
+	}
+	return c, nil
 }

@@ -38,7 +38,7 @@ const (
 	goalEvent   = 1.35 // of an event whose use is measured
 )
 
-func report(w io.Writer, stock, till *side, direct []time.Duration) error {
+func report(w io.Writer, stock, till *side, direct []time.Duration, commits commits) error {
 	rows := []row{
 		{"CPU a request", stock.cpu, till.cpu},
 		{"wall time a request", stock.rate, till.rate},
@@ -62,6 +62,7 @@ func report(w io.Writer, stock, till *side, direct []time.Duration) error {
 	}
 	fmt.Fprintf(&b, "\nAn event takes %s from the upstream to a client without any proxy: till adds\n%s at the median.\n",
 		short(median(direct)), short(median(till.event)-median(direct)))
+	fmt.Fprintf(&b, "The store committed %d times, which took %s each: that is the disk's, and what a busy\nkey waits for when it is slower than the key.\n", commits.n, short(commits.mean))
 	judge := func(what string, ratio, goal float64) {
 		verdict := "met"
 		if ratio > goal {
