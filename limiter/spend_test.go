@@ -9,52 +9,59 @@ import (
 	"github.com/till-proxy/till/limiter"
 )
 
-// TestNoScheduleSpendsMoreThanTheCap drives a key and its role, both limited in
-// tokens and dollars, through holds of any size, fits, settlements below the
-// bound, aborts, renewals, stops and crashes: settled and held never pass the
-// cap, and neither does what was really used.
+// TestNoScheduleSpendsMoreThanTheCap drives two keys and the role that they
+// share, all limited in tokens and dollars, through holds of any size, fits,
+// settlements below the bound, aborts, grants, renewals, evictions, stops and
+// crashes: in every window what is settled and what is held never pass the cap
+// together, nor does what was really used; and never is more durably reserved.
 func TestNoScheduleSpendsMoreThanTheCap(t *testing.T) {
 	t.Parallel()
 	rapid.Check(t, func(rt *rapid.T) {
 		w := newWorld(t)
 		defer w.Abandon()
-		caps := limiter.Amounts{limiter.NoLimit, rapid.Int64Range(1, 1e6).Draw(rt, "tokens"), rapid.Int64Range(1, 1e9).Draw(rt, "dollars"), limiter.NoLimit}
-		shared := limiter.Amounts{limiter.NoLimit, rapid.Int64Range(1, 1e6).Draw(rt, "the role's tokens"), limiter.NoLimit, limiter.NoLimit}
-		w.roles = map[string]limiter.Role{"ci": {Budget: limiter.RoleBudget{Limit: shared}}}
+		draw := func(what string) limiter.Amounts {
+			return limiter.Amounts{limiter.NoLimit, rapid.Int64Range(1, 1e6).Draw(rt, what+" tokens"), rapid.Int64Range(1, 1e9).Draw(rt, what+" dollars"), limiter.NoLimit}
+		}
+		renewal := rapid.SampledFrom([]limiter.Renewal{"", limiter.Daily})
+		shared := budgetBook{cap: draw("the role's"), renews: renewal.Draw(rt, "the role renews")}
+		w.roles = map[string]limiter.Role{"ci": {Budget: limiter.RoleBudget{Limit: shared.cap, Renews: shared.renews}}}
 		if err := w.SetRoles(w.roles); err != nil {
 			rt.Fatal(err)
 		}
-		renews := rapid.SampledFrom([]limiter.Renewal{"", limiter.Daily}).Draw(rt, "renews")
-		k := w.mint(func(k *limiter.Key) { k.Limit, k.Renews, k.Role = caps, renews, "ci" })
 		type request struct {
 			*limiter.Grant
 			bound limiter.Amounts
 			day   int
 		}
-		var running []request
-		day := 0
-		used := make(map[int]limiter.Amounts) // by day, what may have been used
-		total := int64(0)                     // tokens, of the role
-		add := func(day int, a limiter.Amounts) {
-			sum := used[day]
-			for i := range sum {
-				sum[i] += a[i]
-			}
-			used[day] = sum
-			total += a[limiter.Tokens]
+		type held struct {
+			*key
+			budgetBook
+			running []request
 		}
-		drop := func(r request, keep limiter.Amounts) {
-			for i := range keep {
-				keep[i] -= r.bound[i]
+		keys := make([]*held, 2)
+		for i := range keys {
+			b := &held{budgetBook: budgetBook{cap: draw("a key's"), renews: renewal.Draw(rt, "a key renews")}}
+			b.key = w.mint(func(k *limiter.Key) { k.Limit, k.Renews, k.Role = b.cap, b.renews, "ci" })
+			keys[i] = b
+		}
+		pick := func() *held { return keys[rapid.IntRange(0, 1).Draw(rt, "key")] }
+		day := 0
+		note := func(b *held, day int, a limiter.Amounts, sign int64) {
+			b.note(day, a, sign)
+			shared.note(day, a, sign)
+		}
+		stopped := func() {
+			for _, b := range keys {
+				b.running = nil // each counts at its bound
 			}
-			add(r.day, keep)
 		}
 		rt.Repeat(map[string]func(*rapid.T){
 			"request": func(rt *rapid.T) {
+				b := pick()
 				natural := limiter.Amounts{limiter.Tokens: rapid.Int64Range(1, 2e5).Draw(rt, "bound"), limiter.Nanodollars: rapid.Int64Range(1, 2e8).Draw(rt, "cost")}
 				fits := rapid.Bool().Draw(rt, "fit")
 				bound := natural
-				g, refusal := k.ask(func(a *limiter.Ask) {
+				g, refusal := b.ask(func(a *limiter.Ask) {
 					a.Bound = limiter.Amounts{limiter.Activations: 1}
 					a.Fit = func(left limiter.Amounts) limiter.Amounts {
 						bound = natural
@@ -68,48 +75,89 @@ func TestNoScheduleSpendsMoreThanTheCap(t *testing.T) {
 				if refusal != nil {
 					return
 				}
-				add(day, bound)
-				running = append(running, request{g, bound, day})
+				note(b, day, bound, 1)
+				b.running = append(b.running, request{g, bound, day})
 			},
 			"end": func(rt *rapid.T) {
-				if len(running) == 0 {
+				b := pick()
+				if len(b.running) == 0 {
 					return
 				}
-				r := running[0]
-				running = running[1:]
+				r := b.running[0]
+				b.running = b.running[1:]
+				note(b, r.day, r.bound, -1)
 				if rapid.IntRange(0, 4).Draw(rt, "dispatched") == 0 {
 					r.Cancel()
-					drop(r, limiter.Amounts{})
 					return
 				}
 				u := limiter.Amounts{limiter.Activations: 1, limiter.Tokens: rapid.Int64Range(0, r.bound[limiter.Tokens]).Draw(rt, "used"),
 					limiter.Nanodollars: rapid.Int64Range(0, r.bound[limiter.Nanodollars]).Draw(rt, "spent")}
 				r.Settle(u)
-				u[limiter.Activations] = 0
-				drop(r, u)
+				note(b, r.day, u, 1)
 			},
-			"next day": func(*rapid.T) {
-				w.clock.advance(24 * time.Hour)
-				if renews != "" {
-					day++
+			"grant": func(rt *rapid.T) {
+				b := pick()
+				n := rapid.Int64Range(1, 1e5).Draw(rt, "more")
+				if _, err := w.GrantMore(ctx, limiter.Operator, b.id, limiter.More{Tokens: n, Nanodollars: 1000 * n}); err != nil {
+					rt.Fatal(err)
 				}
-				w.SweepActive()
+				b.cap[limiter.Tokens] += n
+				b.cap[limiter.Nanodollars] += 1000 * n
 			},
-			"idle":    func(*rapid.T) { w.clock.advance(10 * time.Second); w.SweepActive() },
-			"restart": func(*rapid.T) { running = nil; w.restart() },
-			"kill":    func(rt *rapid.T) { running = nil; w.kill(rapid.Bool().Draw(rt, "power")) },
+			"next day": func(*rapid.T) { w.clock.advance(24 * time.Hour); day++; w.SweepActive() },
+			"idle":     func(*rapid.T) { w.clock.advance(10 * time.Second); w.SweepActive() },
+			"evict":    func(*rapid.T) { w.SweepActive(); w.SweepIdle() },
+			"restart":  func(*rapid.T) { stopped(); w.restart() },
+			"kill":     func(rt *rapid.T) { stopped(); w.kill(rapid.Bool().Draw(rt, "power")) },
 			"": func(rt *rapid.T) {
 				w.agree(rt)
-				v := k.view()
-				for _, kind := range []limiter.Kind{limiter.Tokens, limiter.Nanodollars} {
-					if v.Used[kind]+v.Held[kind] > caps[kind] || used[day][kind] > caps[kind] {
-						rt.Fatalf("%s: settled %d and held %d, really %d, of %d", kind, v.Used[kind], v.Held[kind], used[day][kind], caps[kind])
+				shared.judge(rt, "the role")
+				for _, b := range keys {
+					b.judge(rt, b.id)
+					v := b.view()
+					memory, stored, err := w.Reserved(b.id)
+					if err != nil {
+						rt.Fatal(err)
 					}
-				}
-				if total > shared[limiter.Tokens] {
-					rt.Fatalf("the role's keys used %d tokens of %d", total, shared[limiter.Tokens])
+					for _, kind := range []limiter.Kind{limiter.Tokens, limiter.Nanodollars} {
+						if v.Used[kind]+v.Held[kind] > b.cap[kind] || stored[kind] > b.cap[kind] || memory[kind] < v.Used[kind]+v.Held[kind] {
+							rt.Fatalf("%s: settled %d, held %d, reserved %d and %d on disk, of %d", kind, v.Used[kind], v.Held[kind], memory[kind], stored[kind], b.cap[kind])
+						}
+					}
 				}
 			},
 		})
 	})
+}
+
+// budgetBook is what may have been used of a budget, day by day.
+type budgetBook struct {
+	cap    limiter.Amounts
+	renews limiter.Renewal
+	used   map[int]limiter.Amounts
+}
+
+func (b *budgetBook) note(day int, a limiter.Amounts, sign int64) {
+	if b.renews == "" {
+		day = 0
+	}
+	if b.used == nil {
+		b.used = make(map[int]limiter.Amounts)
+	}
+	sum := b.used[day]
+	for _, kind := range []limiter.Kind{limiter.Tokens, limiter.Nanodollars} {
+		sum[kind] += sign * a[kind]
+	}
+	b.used[day] = sum
+}
+
+// judge holds every window to the cap.
+func (b *budgetBook) judge(rt *rapid.T, whose string) {
+	for day, sum := range b.used {
+		for _, kind := range []limiter.Kind{limiter.Tokens, limiter.Nanodollars} {
+			if sum[kind] > b.cap[kind] {
+				rt.Fatalf("%s of %s on day %d: really %d of %d", kind, whose, day, sum[kind], b.cap[kind])
+			}
+		}
+	}
 }
