@@ -101,6 +101,7 @@ func build(root *cobra.Command) {
 	root.AddCommand(runCommand(f), watchCommand(f), doctorCommand(f), topCommand(f))
 	root.AddCommand(tokenCommand(f), auditCommand(f))
 	root.AddCommand(consoleCommand(f))
+	f.complete(root)
 	prepare(root)
 }
 
