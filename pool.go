@@ -287,7 +287,7 @@ func (e *engine) mend(former *limiter.Limiter, by limiter.Caller, o opening, don
 	if err != nil {
 		return err
 	}
-	*done, err = limiter.Forfeit(store, limiter.Files{}, by, o.anchorIn(e.dir), time.Now(), o.log)
+	*done, err = limiter.Forfeit(store, limiter.Files{}, by, o.anchorIn(e.dir), o.roles, time.Now(), o.log)
 	return errors.Join(err, store.Close())
 }
 

@@ -220,7 +220,7 @@ func TestATreeSurvivesRestoreAndRepairInBalance(t *testing.T) {
 	if err := w.Close(); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := limiter.Forfeit(w.disk.Open(), limiter.Files{}, limiter.Operator, w.anchor, w.Now(), discard); err != nil {
+	if _, err := limiter.Forfeit(w.disk.Open(), limiter.Files{}, limiter.Operator, w.anchor, w.roles, w.Now(), discard); err != nil {
 		t.Fatal(err)
 	}
 	w.open(w.disk.Open())

@@ -220,7 +220,7 @@ func TestForfeitingSpendsWhatMayHaveBeenSpent(t *testing.T) {
 	for cut := 1; ; cut++ { // off at every commit, and run again
 		reached := cut%2 == 1
 		w.disk.FailAt(cut, reached)
-		done, err := limiter.Forfeit(w.disk.Open(), limiter.Files{}, limiter.Operator, w.anchor, w.clock.time(), discard)
+		done, err := limiter.Forfeit(w.disk.Open(), limiter.Files{}, limiter.Operator, w.anchor, w.roles, w.clock.time(), discard)
 		w.disk.Heal()
 		if err == nil {
 			if done.Keys != 5 || done.Suspended > 3 {

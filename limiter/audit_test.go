@@ -191,7 +191,7 @@ func TestALostEndOfTheAuditLogIsFoundOutOnOpening(t *testing.T) {
 			if !errors.Is(err, limiter.ErrDoubt) {
 				t.Fatalf("opened: %v, want ErrDoubt", err)
 			}
-			if _, err := limiter.Forfeit(s, limiter.Files{}, limiter.Operator, w.anchor, w.clock.time(), discard); err != nil {
+			if _, err := limiter.Forfeit(s, limiter.Files{}, limiter.Operator, w.anchor, w.roles, w.clock.time(), discard); err != nil {
 				t.Fatal(err)
 			}
 			w.open(s)

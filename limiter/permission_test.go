@@ -299,7 +299,7 @@ func TestAClosedStoreObeysOnlyTheOperator(t *testing.T) {
 	for _, by := range []limiter.Caller{{}, {Name: "operator"}, {Name: "anna", Role: "lead", Token: "tok_1"}, limiter.Holder(&limiter.Key{ID: "key_1"}, "")} {
 		for name, do := range map[string]func() error{
 			"Forfeit": func() error {
-				_, err := limiter.Forfeit(w.disk.Open(), limiter.Files{}, by, w.anchor, time.Now(), discard)
+				_, err := limiter.Forfeit(w.disk.Open(), limiter.Files{}, by, w.anchor, w.roles, time.Now(), discard)
 				return err
 			},
 			"Restore": func() error {

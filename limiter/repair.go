@@ -27,13 +27,14 @@ const (
 // Forfeit makes a store usable that does not agree with its anchor: whatever
 // may have been spent since what it still knows counts as spent, which is every
 // remaining budget, and keys that only time limits are suspended. Then the
-// anchor is written anew. It may be cut off at any point and run again. Nobody
-// else may have the store open.
-func Forfeit(s Store, disk Disk, by Caller, anchorPath string, now time.Time, log *slog.Logger) (Repaired, error) {
+// anchor is written anew. That goes for the budgets of roles, too, also where the
+// store has lost every trace of their use. It may be cut off at any point and run
+// again. Nobody else may have the store open.
+func Forfeit(s Store, disk Disk, by Caller, anchorPath string, roles map[string]Role, now time.Time, log *slog.Logger) (Repaired, error) {
 	if err := onlyOperator(by); err != nil {
 		return Repaired{}, err
 	}
-	r := rebuild{store: s, disk: disk, now: now, by: by, action: ActStoreRepair, forfeit: true}
+	r := rebuild{store: s, disk: disk, now: now, by: by, action: ActStoreRepair, forfeit: true, roles: roles}
 	err := r.run(anchorPath)
 	if err == nil {
 		log.Warn("the store was repaired: remaining budgets count as spent",
@@ -51,6 +52,7 @@ type rebuild struct {
 	action  string // for the audit log
 	forfeit bool   // what is left of budgets counts as spent
 	suspend bool   // every living key
+	roles   map[string]Role
 
 	digest digest
 	sums   tally
@@ -86,6 +88,9 @@ func (r *rebuild) run(anchorPath string) (err error) {
 		if err := r.each(space.prefix, space.each); err != nil {
 			return fmt.Errorf("rebuilding the store: %w", err)
 		}
+	}
+	if err := r.store.Update(r.forfeitRoles); err != nil {
+		return fmt.Errorf("rebuilding the store: %w", err)
 	}
 	d := &r.digest
 	for bucket, s := range d.buckets {
@@ -230,6 +235,35 @@ func (r *rebuild) account(tx Tx, at, value []byte) error {
 	}
 	r.sums.Counted.add(rec.counted())
 	return err
+}
+
+// forfeitRoles spends the budgets of the roles that are configured: a limit may
+// be newer than the record, and there may be none.
+func (r *rebuild) forfeitRoles(tx Tx) error {
+	for name, role := range r.roles {
+		id := roleAccount(name)
+		at := accountKey(id)
+		var rec accountRecord
+		before, err := tx.Get(at)
+		if err == nil {
+			if rec, err = decodeAccount(before); err != nil {
+				return fmt.Errorf("role %s: %w", name, err)
+			}
+			r.digest.buckets[bucketOf(id)].take(r.digest.hash(at, before))
+		} else if !errors.Is(err, ErrNotFound) {
+			return err
+		}
+		rec.Limit = role.Budget.Limit
+		if rec.forfeit(rec.Limit) {
+			r.done.Forfeited++
+		}
+		v := rec.encode()
+		if err := tx.Set(at, v); err != nil {
+			return err
+		}
+		r.digest.buckets[bucketOf(id)].add(r.digest.hash(at, v))
+	}
+	return nil
 }
 
 // forfeit lets everything up to the limit count as spent, and reports whether

@@ -25,10 +25,18 @@ type Disk struct {
 	halfWay   bool // the failing commit reaches the disk all the same
 	beforeAny func(commit int)
 	full      bool
+
+	// The files beside the store; see machine.go.
+	files map[string]*content
+	maps  map[string][]byte
+	steps int
+	fault Fault
 }
 
 // NewDisk returns an empty disk.
-func NewDisk() *Disk { return &Disk{data: map[string][]byte{}} }
+func NewDisk() *Disk {
+	return &Disk{data: map[string][]byte{}, files: map[string]*content{}, maps: map[string][]byte{}}
+}
 
 // FailAt lets the n-th commit from now on fail, and each one after it. When
 // reached is set the failing commit reaches the disk all the same: its caller
@@ -73,7 +81,9 @@ func (d *Disk) Commits() int {
 func (d *Disk) Snapshot() *Disk {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	return &Disk{data: d.data}
+	next := NewDisk()
+	next.data = d.data
+	return next
 }
 
 // Open returns a store on the disk.
@@ -98,6 +108,12 @@ func (m *memory) Update(fn func(limiter.Tx) error) error {
 	}
 	d.mu.Lock()
 	defer d.mu.Unlock()
+	if err, reached := d.step(Commit); err != nil {
+		if reached {
+			d.data = tx.data
+		}
+		return err
+	}
 	d.commits++
 	if d.failAt != 0 && d.commits >= d.failAt {
 		if d.halfWay && d.commits == d.failAt {
