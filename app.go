@@ -81,6 +81,11 @@ type App struct {
 	// Default: none.
 	PricesFile string `json:"prices,omitempty"`
 
+	// How long ended keys stay listed, at least a minute. After that they are
+	// forgotten: record, salts and history go, sums and audit log stay.
+	// Default: 90 days.
+	Retain caddy.Duration `json:"retain,omitempty"`
+
 	// How long entries of the audit log are kept, at least a day. What is left
 	// can be verified after older ones went. Default: for ever.
 	AuditRetain caddy.Duration `json:"audit_retain,omitempty"`
@@ -114,6 +119,9 @@ type App struct {
 	sites     *sites
 	ctx       caddy.Context
 }
+
+// minRetain keeps a slip of the pen from making ended keys vanish at once.
+const minRetain = time.Minute
 
 // minAuditRetain keeps a slip of the pen from emptying the audit log.
 const minAuditRetain = 24 * time.Hour
@@ -163,6 +171,9 @@ func (a *App) Provision(ctx caddy.Context) error {
 	if a.maxBody < 1 || a.maxBody > maxBuffered/2 {
 		return fmt.Errorf("max_body must be from 1 to %d bytes, got %d", int64(maxBuffered/2), a.MaxBody)
 	}
+	if a.Retain < 0 || a.Retain != 0 && a.Retain < caddy.Duration(minRetain) {
+		return fmt.Errorf("retain must be at least %s, got %s", minRetain, time.Duration(a.Retain))
+	}
 	if a.AuditRetain != 0 && a.AuditRetain < caddy.Duration(minAuditRetain) {
 		return fmt.Errorf("audit_retain must be at least %s, got %s", minAuditRetain, time.Duration(a.AuditRetain))
 	}
@@ -210,6 +221,7 @@ func (a *App) Start() error {
 	l, err := a.Limiter()
 	if err == nil {
 		l.KeepAudit(time.Duration(a.AuditRetain))
+		l.Retain(time.Duration(a.Retain))
 		err = l.SetRoles(a.roles)
 	}
 	if misconfigured(err) {
@@ -271,7 +283,7 @@ func (a *App) Limiter() (*limiter.Limiter, error) {
 }
 
 func (a *App) opening() opening {
-	return opening{open: a.storage.OpenStore, anchor: a.Anchor, log: a.slogger, roles: a.roles, keepAudit: time.Duration(a.AuditRetain)}
+	return opening{open: a.storage.OpenStore, anchor: a.Anchor, log: a.slogger, roles: a.roles, keepAudit: time.Duration(a.AuditRetain), retain: time.Duration(a.Retain)}
 }
 
 // Forfeit mends a store that does not agree with its anchor; see

@@ -32,6 +32,7 @@ func init() {
 //		max_body   <size>
 //		anchor     <file>
 //		prices     <file>
+//		retain <duration>
 //		audit_retain <duration>
 //		price      <preset>/<model> <input> <output> [<cached input>]  # repeatable
 //		unknown_price refuse | count_only
@@ -93,6 +94,16 @@ func parseGlobal(d *caddyfile.Dispenser, existing any) (any, error) {
 			if app.Anchor != "" || !d.AllArgs(&app.Anchor) {
 				return nil, d.Err("anchor takes one file and stands once")
 			}
+		case "retain":
+			var text string
+			if app.Retain != 0 || !d.AllArgs(&text) {
+				return nil, d.Err("retain takes one duration and stands once, such as 90d")
+			}
+			keep, err := caddy.ParseDuration(text)
+			if err != nil || keep < minRetain {
+				return nil, d.Errf("retain must be a duration of at least 1m, such as 90d, got %q", text)
+			}
+			app.Retain = caddy.Duration(keep)
 		case "audit_retain":
 			var text string
 			if app.AuditRetain != 0 || !d.AllArgs(&text) {
@@ -144,7 +155,7 @@ func parseGlobal(d *caddyfile.Dispenser, existing any) (any, error) {
 				})
 			}
 		default:
-			return nil, d.Errf("unknown till option %q; there are store, anchor, audit_retain, seal_key, seal_key_file, public_url, console_url, max_body, prices, price, unknown_price, upstream, role", d.Val())
+			return nil, d.Errf("unknown till option %q; there are store, anchor, retain, audit_retain, seal_key, seal_key_file, public_url, console_url, max_body, prices, price, unknown_price, upstream, role", d.Val())
 		}
 	}
 	for _, check := range later {

@@ -81,6 +81,8 @@ type opening struct {
 	roles  map[string]limiter.Role
 	// keepAudit is how long entries of the audit log are kept; 0: for ever.
 	keepAudit time.Duration
+	// retain is how long ended keys stay listed.
+	retain time.Duration
 }
 
 func (o *opening) anchorIn(dir string) string {
@@ -224,7 +226,7 @@ func openLimiter(dir string, o opening, after *limiter.Limiter, observe limiter.
 		return nil, err
 	}
 	l, err := limiter.Open(limiter.Options{
-		Store: store, Shadow: filepath.Join(dir, "shadow"), Anchor: o.anchorIn(dir), Logger: o.log, Roles: o.roles, KeepAudit: o.keepAudit, Observe: observe, After: after, Lockdown: lockdown,
+		Store: store, Shadow: filepath.Join(dir, "shadow"), Anchor: o.anchorIn(dir), Logger: o.log, Roles: o.roles, KeepAudit: o.keepAudit, Retain: o.retain, Observe: observe, After: after, Lockdown: lockdown,
 	})
 	if err != nil {
 		return nil, errors.Join(err, store.Close())

@@ -443,6 +443,9 @@ func (l *Limiter) CountMatches(ctx context.Context, by Caller, f Filter) (matche
 
 // Await waits until a job is done, or the context is.
 func (l *Limiter) Await(ctx context.Context, by Caller, number int64) (Job, error) {
+	if _, err := l.JobOf(by, fmt.Sprint(number)); err != nil {
+		return Job{}, err
+	}
 	for _, j := range l.runningJobs() {
 		if j.number.Load() != number {
 			continue

@@ -410,41 +410,9 @@ func (l *Limiter) Forget(ctx context.Context, by Caller, id string) error {
 		case n > 0 || key.attached():
 			return ErrFamily
 		}
-		var hours [][]byte
-		err = b.Scan(hourPrefix(id), nil, false, func(key, _ []byte) (bool, error) {
-			hours = append(hours, key)
-			return true, nil
-		})
-		if err != nil {
-			return err
-		}
-		account, err := keyAccount(id)
-		if err != nil {
-			return err
-		}
-		if err := b.deleteAccount(account); err != nil {
-			return err
-		}
-		gone := append(hours, recordKey(id), dueKey(key.Due, id))
-		for _, lookup := range key.lookups() {
-			gone = append(gone, lookupKey(lookup))
-		}
-		gone = append(gone, key.saltKeys()...)
-		for _, key := range gone {
-			if err := b.Delete(key); err != nil {
-				return err
-			}
-		}
-		t, err := b.tally()
-		if err != nil {
-			return err
-		}
-		t.Forgotten.add(view.Used)
-		t.Forgotten.add(view.Past)
-		if err := errors.Join(b.index(key, nil), b.count(key.recorded(), "")); err != nil {
-			return err
-		}
-		return b.audit(by.entry(ActKeyForget, id, changes(key, nil)))
+		used := view.Used
+		used.add(view.Past)
+		return l.erase(b, by, key, used)
 	}, func() { l.drop(k) })
 	if err != nil {
 		k.mu.Lock()

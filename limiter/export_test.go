@@ -1,6 +1,7 @@
 package limiter
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"time"
@@ -11,6 +12,7 @@ import (
 func (l *Limiter) SweepActive() { l.sweepActive() }
 func (l *Limiter) SweepDue()    { l.redoStops(); l.sweepDue() }
 func (l *Limiter) SweepIdle()   { l.sweepIdle() }
+func (l *Limiter) SweepEnded()  { l.sweepEnded() }
 
 // Now is the time that limits are judged by.
 func (l *Limiter) Now() time.Time { return l.clock.Now() }
@@ -72,6 +74,37 @@ func (l *Limiter) CheckIndexes() error {
 		}
 		return err
 	})
+}
+
+// Left are the keys of the store, but for the audit log, that still name a key.
+func (l *Limiter) Left(id string) (left []string, err error) {
+	account, err := keyAccount(id)
+	if err != nil {
+		return nil, err
+	}
+	err = l.store.View(func(r Reader) error {
+		return r.Scan(nil, nil, false, func(key, value []byte) (bool, error) {
+			audit := bytes.HasPrefix(key, []byte(spaceAudit))
+			if !audit && (bytes.Contains(key, []byte(id)) || bytes.Contains(value, []byte(id)) || bytes.Equal(key, accountKey(account))) {
+				left = append(left, string(key))
+			}
+			return true, nil
+		})
+	})
+	return left, err
+}
+
+// Due counts the keys whose time is over and that were not looked at.
+func (l *Limiter) Due() int {
+	var found []dueEntry
+	err := l.store.View(func(r Reader) (err error) {
+		found, err = l.dueBy(r, nil, l.clock.Now(), 1<<20)
+		return err
+	})
+	if err != nil {
+		panic(err)
+	}
+	return len(found)
 }
 
 // Picks reports whether a filter picks a key.

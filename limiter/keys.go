@@ -187,6 +187,9 @@ func (k *Key) due(lastUse time.Time, used, children bool) int64 {
 		}
 		return unixAfter(at)
 	}
+	if !k.SuspendedAt.IsZero() {
+		return unixAfter(at) // it is judged when it is resumed
+	}
 	if !k.ExpiresAt.IsZero() {
 		earlier(k.ExpiresAt)
 	}

@@ -50,6 +50,9 @@ type Options struct {
 	KeepAudit time.Duration
 	// Observe receives measurements. Default: none.
 	Observe Observer
+	// Retain is how long ended keys stay listed; see [Limiter.Retain]. Default:
+	// DefaultRetain.
+	Retain time.Duration
 	// Lockdown refuses every key while it is set. Default: none.
 	Lockdown *Lockdown
 }
@@ -104,6 +107,7 @@ type Limiter struct {
 	forfeited atomic.Int64
 	closed    atomic.Bool
 
+	retain      atomic.Int64 // nanoseconds that ended keys stay
 	jobsMu      sync.Mutex
 	jobs        []*job        // that run
 	jobsWake    chan struct{} // holds one token when a job was added
@@ -157,6 +161,7 @@ func Open(o Options) (*Limiter, error) {
 		return nil, errors.Join(err, a.close(), l.shadow.close())
 	}
 	l.committer = newCommitter(o.Store, o.Observe, o.Logger, l.tallied, a, d)
+	l.Retain(o.Retain)
 	l.committer.clock, l.committer.doomed = l.clock, l.doomedBy
 	l.committer.extend(log)
 	if err = l.recover(); err == nil {

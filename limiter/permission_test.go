@@ -88,6 +88,36 @@ var acts = map[string]act{
 		_, _, err := w.Revoke(ctx, by, id, "")
 		return err
 	}},
+	"RevokeMany": {limiter.KeysRevoke, true, nil, func(w *world, by limiter.Caller, id string) error {
+		j, err := w.RevokeMany(by, limiter.Filter{Query: id}, false, "")
+		if err != nil {
+			return err
+		}
+		done, err := w.Await(ctx, by, j.Number)
+		if err == nil && done.Matched == 0 {
+			return limiter.ErrNotFound
+		}
+		return err
+	}},
+	"CountMatches": {limiter.KeysRevoke, true, nil, func(w *world, by limiter.Caller, id string) error {
+		matched, _, err := w.CountMatches(ctx, by, limiter.Filter{Query: id})
+		if err == nil && matched == 0 {
+			return limiter.ErrNotFound
+		}
+		return err
+	}},
+	"Jobs": {limiter.KeysRevoke, false, nil, func(w *world, by limiter.Caller, _ string) error {
+		_, err := w.Jobs(by)
+		return err
+	}},
+	"JobOf": {limiter.KeysRevoke, false, nil, func(w *world, by limiter.Caller, _ string) error {
+		_, err := w.JobOf(by, "99")
+		return unless(err, limiter.ErrNotFound)
+	}},
+	"Await": {limiter.KeysRevoke, false, nil, func(w *world, by limiter.Caller, _ string) error {
+		_, err := w.Await(ctx, by, 99)
+		return unless(err, limiter.ErrNotFound)
+	}},
 	"EndGrace": {limiter.KeysRevoke, true, nil, func(w *world, by limiter.Caller, id string) error {
 		_, err := w.EndGrace(ctx, by, id, lookup())
 		return err
@@ -150,6 +180,14 @@ var acts = map[string]act{
 	}},
 }
 
+// unless is an error that is not the one that is expected.
+func unless(err, expected error) error {
+	if errors.Is(err, expected) {
+		return nil
+	}
+	return err
+}
+
 // judged are the methods that take a Caller and are themselves how it is
 // judged; closed are those for a closed store, which knows of no role, and
 // which TestAClosedStoreObeysOnlyTheOperator drives; open are the methods
@@ -158,8 +196,8 @@ var (
 	judged = []string{"Authorise", "Allows", "Sees", "Standing"}
 	closed = []string{"Forfeit", "Restore", "Set", "Lift"}
 	open   = []string{
-		"Close", "Failed", "StillFailed", "Ping", "SetRoles", "KeepAudit", // whoever runs the limiter
-		"Find", "Authenticate", // whoever has a secret
+		"Close", "Failed", "StillFailed", "Ping", "SetRoles", "KeepAudit", "Retain", // whoever runs the limiter
+		"Find", "Authenticate", "Delegate", // whoever has a secret
 		"AuditHead", "Fingerprint", "Roles", "Stats", "Time", // no key is told of: any token may know
 	}
 )

@@ -28,7 +28,7 @@ func (l *Limiter) statusSources(r Reader, status Status, now time.Time) ([]*sour
 	}
 	switch status {
 	case Expired:
-		due, err := l.dueBy(r, now, maxDue)
+		due, err := l.dueBy(r, nil, now, maxDue)
 		if err != nil {
 			return nil, err
 		}
@@ -65,10 +65,11 @@ type dueEntry struct {
 	id  string
 }
 
-// dueBy lists the keys whose time is over, as far as the time index knows.
-func (l *Limiter) dueBy(r Reader, now time.Time, most int) (found []dueEntry, err error) {
+// dueBy lists the keys whose time is over, as far as the time index knows, from
+// behind the entry after on.
+func (l *Limiter) dueBy(r Reader, after []byte, now time.Time, most int) (found []dueEntry, err error) {
 	unix := uint64(max(now.Unix(), 0))
-	err = r.Scan([]byte(spaceDue), nil, false, func(key, _ []byte) (bool, error) {
+	err = r.Scan([]byte(spaceDue), after, false, func(key, _ []byte) (bool, error) {
 		b := key[len(spaceDue):]
 		if len(b) < 8 || binary.BigEndian.Uint64(b) > unix {
 			return false, nil

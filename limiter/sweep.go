@@ -1,7 +1,6 @@
 package limiter
 
 import (
-	"context"
 	"errors"
 	"slices"
 	"time"
@@ -19,7 +18,6 @@ const (
 	saveEvery    = 10 * time.Second // statistics of busy keys
 	saveRefusals = time.Hour        // statistics that an attacker can cause
 	evictAfter   = 10 * time.Minute
-	duePerSweep  = 1000
 )
 
 // sweepLoop is the Limiter's only goroutine besides the committer.
@@ -44,6 +42,7 @@ func (l *Limiter) sweepLoop() {
 			l.sweepDue()
 		case <-evict.C:
 			l.sweepIdle()
+			l.sweepEnded()
 			l.sweepAdmin()
 		case <-head.C:
 			l.logHead()
@@ -176,75 +175,6 @@ func (l *Limiter) save(a *account, k *Live, giveBack bool) {
 			}
 		},
 	})
-}
-
-// sweepDue ends keys whose time is over, also those that are not in memory.
-func (l *Limiter) sweepDue() {
-	var found []dueEntry
-	err := l.store.View(func(r Reader) (err error) {
-		found, err = l.dueBy(r, l.clock.Now(), duePerSweep)
-		return err
-	})
-	if err != nil {
-		l.log.Error("looking for keys whose time is over failed", "error", err)
-		return
-	}
-	for _, due := range found {
-		err := l.endIfDue(due.id)
-		if errors.Is(err, ErrNotFound) {
-			err = l.committer.do(func(b *batch) error { return b.Delete(due.key) }, nil)
-		}
-		if err != nil && !errors.Is(err, ErrClosed) {
-			l.log.Error("ending a key whose time is over failed", "key_id", due.id, "error", err)
-		}
-	}
-}
-
-// endIfDue records the end of a key whose time is over, or puts it back into
-// the time index for when it will be.
-func (l *Limiter) endIfDue(id string) error {
-	k, err := l.load(id)
-	if err != nil {
-		return err
-	}
-	now := l.clock.Now()
-	k.mu.Lock()
-	code := k.timeUp(now)
-	used := k.first != 0
-	last := fromNanos(k.last)
-	running := k.inflight > 0
-	var over *Refusal
-	if code != "" {
-		over = k.timeRefusal(code)
-	}
-	k.mu.Unlock()
-	if over != nil && running {
-		k.cut(over)
-	}
-	var ended *Key
-	err = l.edit(itself, ActKeyExpired, id, func(key *Key, acct *accountRecord) error {
-		ended = nil
-		if used && acct.First == 0 {
-			acct.First = max(last.UnixNano(), 1)
-		}
-		acct.Last = max(acct.Last, nanosOf(last))
-		key.sweepFormer(now)
-		if status, now := k.derive(key); status == Expired && now == code && key.EndedStatus == "" {
-			key.EndedAt, key.EndedStatus, key.EndedReason = l.clock.Now().UTC(), Expired, string(code)
-			ended = key
-		}
-		return nil
-	}, nil)
-	if err == nil && ended != nil {
-		l.tell(Event{Name: KeyExpired, Key: ended, Code: code})
-	}
-	if err == nil {
-		err = l.windUp(context.Background(), itself, id)
-	}
-	if errors.Is(err, errInFlight) {
-		return nil // it stays due
-	}
-	return err
 }
 
 func nanosOf(t time.Time) int64 {

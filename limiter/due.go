@@ -1,0 +1,175 @@
+package limiter
+
+import (
+	"context"
+	"errors"
+	"time"
+)
+
+// One commit of the sweeper looks at so many keys.
+const sweepKeys = 128
+
+// sweepDue ends keys whose time is over, also those that are not in memory.
+func (l *Limiter) sweepDue() {
+	var after []byte
+	for !l.stopping() {
+		var found []dueEntry
+		err := l.store.View(func(r Reader) (err error) {
+			found, err = l.dueBy(r, after, l.clock.Now(), sweepKeys)
+			return err
+		})
+		if err != nil {
+			l.log.Error("looking for keys whose time is over failed", "error", err)
+			return
+		}
+		if len(found) == 0 {
+			return
+		}
+		after = found[len(found)-1].key
+		rest, err := l.endDue(found)
+		if err != nil {
+			if !errors.Is(err, ErrClosed) {
+				l.log.Error("ending keys whose time is over failed", "error", err)
+			}
+			return
+		}
+		for _, id := range rest {
+			err := l.endIfDue(id)
+			if err != nil && !errors.Is(err, ErrClosed) && !errors.Is(err, ErrNotFound) {
+				l.log.Error("ending a key whose time is over failed", "key_id", id, "error", err)
+			}
+		}
+	}
+}
+
+func (l *Limiter) stopping() bool {
+	select {
+	case <-l.stop:
+		return true
+	default:
+		return false
+	}
+}
+
+// endDue records, in one commit, the ends of those keys that are not in memory
+// and stand alone, and returns the others.
+func (l *Limiter) endDue(found []dueEntry) (rest []string, err error) {
+	var ended []*Key
+	err = l.committer.do(func(b *batch) error {
+		rest, ended = nil, nil
+		for _, due := range found {
+			old, acct, err := readKey(b, due.id)
+			if errors.Is(err, ErrNotFound) {
+				if err := b.Delete(due.key); err != nil {
+					return err
+				}
+				continue
+			}
+			if err != nil {
+				return err
+			}
+			if old.attached() || old.Delegate || len(old.Former) > 0 || l.known(due.id) {
+				rest = append(rest, due.id)
+				continue
+			}
+			if l.doomsStored(b, old) {
+				continue // the job ends it
+			}
+			key := old.clone()
+			k := &Live{l: l, key: key}
+			k.restore(&acct)
+			now := l.clock.Now()
+			if status, code := k.status(now); status == Expired && key.EndedStatus == "" {
+				key.EndedAt, key.EndedStatus, key.EndedReason = now.UTC(), Expired, string(code)
+				key.Version++
+				ended = append(ended, key)
+			}
+			if err := writeKey(b, old, key, &acct); err != nil {
+				return err
+			}
+			if key.EndedStatus != old.EndedStatus {
+				if err := b.audit(itself.entry(ActKeyExpired, key.ID, changes(old, key))); err != nil {
+					return err
+				}
+			}
+		}
+		return nil
+	}, func() {
+		for _, key := range ended {
+			l.follow(key, nil)
+			l.tell(Event{Name: KeyExpired, Key: key, Code: Code(key.EndedReason)})
+		}
+	})
+	return rest, err
+}
+
+// known reports whether a key is in memory, or on its way there.
+func (l *Limiter) known(id string) bool {
+	l.liveMu.Lock()
+	defer l.liveMu.Unlock()
+	return l.live[id] != nil
+}
+
+// doomsStored reports whether a job will end a key that is not in memory.
+func (l *Limiter) doomsStored(r Reader, key *Key) bool {
+	for _, j := range l.runningJobs() {
+		hit := j.matches(key, func(at time.Time) View {
+			v, err := l.viewStored(r, key, at)
+			if err != nil {
+				l.log.Error("reading a key failed", "key_id", key.ID, "error", err)
+			}
+			return v
+		})
+		if hit {
+			return true
+		}
+	}
+	return false
+}
+
+// endIfDue records the end of a key whose time is over, or puts it back into
+// the time index for when it will be.
+func (l *Limiter) endIfDue(id string) error {
+	k, err := l.load(id)
+	if err != nil {
+		return err
+	}
+	now := l.clock.Now()
+	k.mu.Lock()
+	code := k.timeUp(now)
+	used := k.first != 0
+	last := fromNanos(k.last)
+	running := k.inflight > 0
+	var over *Refusal
+	if code != "" {
+		over = k.timeRefusal(code)
+	}
+	k.mu.Unlock()
+	if over != nil && running {
+		k.cut(over)
+	}
+	var ended *Key
+	err = l.edit(itself, ActKeyExpired, id, func(key *Key, acct *accountRecord) error {
+		ended = nil
+		if used && acct.First == 0 {
+			acct.First = max(last.UnixNano(), 1)
+		}
+		acct.Last = max(acct.Last, nanosOf(last))
+		key.sweepFormer(now)
+		if status, now := k.derive(key); status == Expired && now == code && key.EndedStatus == "" {
+			key.EndedAt, key.EndedStatus, key.EndedReason = l.clock.Now().UTC(), Expired, string(code)
+			ended = key
+		}
+		return nil
+	}, nil)
+	if err == nil && ended != nil {
+		l.tell(Event{Name: KeyExpired, Key: ended, Code: code})
+	}
+	if err == nil {
+		err = l.windUp(context.Background(), itself, id)
+	}
+	if errors.Is(err, errInFlight) {
+		return nil // it stays due
+	}
+	return err
+}

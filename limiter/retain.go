@@ -1,0 +1,151 @@
+package limiter
+
+import (
+	"context"
+	"encoding/binary"
+	"errors"
+	"slices"
+	"time"
+)
+
+// DefaultRetain is how long an ended key stays listed.
+const DefaultRetain = 90 * 24 * time.Hour
+
+// Retain sets how long ended keys stay listed. After that they are forgotten:
+// record, strings, salts and history go, so that no box of theirs ever opens;
+// what they used stays in the sums, and the audit log stays. 0: DefaultRetain.
+func (l *Limiter) Retain(d time.Duration) {
+	if d == 0 {
+		d = DefaultRetain
+	}
+	l.retain.Store(int64(d))
+}
+
+// sweepEnded forgets keys that ended long enough ago.
+func (l *Limiter) sweepEnded() {
+	if l.clock.doubt() != 0 {
+		return // the time is not known well enough to lose something by it
+	}
+	var after []byte
+	for !l.stopping() {
+		before := l.clock.Now().Add(-time.Duration(l.retain.Load()))
+		var ids []string
+		err := l.store.View(func(r Reader) error {
+			space := indexSpace(byEnd)
+			return r.Scan(space, after, false, func(key, _ []byte) (bool, error) {
+				if len(key) != len(space)+8+idLen || int64(binary.BigEndian.Uint64(key[len(space):])) > before.Unix() {
+					return false, nil
+				}
+				after = slices.Clone(key)
+				ids = append(ids, idOf(key))
+				return len(ids) < sweepKeys, nil
+			})
+		})
+		if err == nil && len(ids) == 0 {
+			return
+		}
+		var rest []string
+		if err == nil {
+			rest, err = l.forgetEnded(ids, before)
+		}
+		for _, id := range rest {
+			if err == nil {
+				err = l.forgetOne(id)
+			}
+		}
+		if err != nil {
+			if !errors.Is(err, ErrClosed) {
+				l.log.Error("forgetting ended keys failed", "error", err)
+			}
+			return
+		}
+	}
+}
+
+// forgetOne forgets a key that is in memory.
+func (l *Limiter) forgetOne(id string) error {
+	err := l.Forget(context.Background(), itself, id)
+	if errors.Is(err, ErrNotFound) || errors.Is(err, ErrAlive) || errors.Is(err, ErrFamily) {
+		return nil // it has gone, or lives again, or has to wait
+	}
+	return err
+}
+
+// forgetEnded forgets, in one commit, those keys that are not in memory and
+// stand alone, and returns the others.
+func (l *Limiter) forgetEnded(ids []string, before time.Time) (rest []string, err error) {
+	var gone []string
+	err = l.committer.do(func(b *batch) error {
+		rest, gone = nil, nil
+		for _, id := range ids {
+			key, acct, err := readKey(b, id)
+			switch {
+			case errors.Is(err, ErrNotFound):
+				continue
+			case err != nil:
+				return err
+			case key.EndedStatus == "" || key.EndedAt.After(before):
+				continue
+			case key.attached() || key.Delegate || l.known(id):
+				rest = append(rest, id)
+				continue
+			}
+			if err := l.erase(b, itself, key, acct.counted()); err != nil {
+				return err
+			}
+			gone = append(gone, id)
+		}
+		return nil
+	}, func() {
+		for _, id := range gone {
+			if k := l.inMemory(id); k != nil {
+				l.drop(k)
+			}
+		}
+	})
+	if err == nil && len(gone) > 0 {
+		l.log.Info("ended keys were forgotten", "keys", len(gone))
+	}
+	return rest, err
+}
+
+// erase removes everything that the store holds of a key but its entries in
+// the audit log; used is what it leaves in the sums.
+func (l *Limiter) erase(b *batch, by Caller, key *Key, used Amounts) error {
+	var gone [][]byte
+	err := b.Scan(hourPrefix(key.ID), nil, false, func(hour, _ []byte) (bool, error) {
+		gone = append(gone, slices.Clone(hour))
+		return true, nil
+	})
+	if err != nil {
+		return err
+	}
+	account, err := keyAccount(key.ID)
+	if err != nil {
+		return err
+	}
+	if err := b.deleteAccount(account); err != nil {
+		return err
+	}
+	gone = append(gone, recordKey(key.ID))
+	if key.Due != 0 {
+		gone = append(gone, dueKey(key.Due, key.ID))
+	}
+	for _, lookup := range key.lookups() {
+		gone = append(gone, lookupKey(lookup))
+	}
+	for _, key := range append(gone, key.saltKeys()...) {
+		if err := b.Delete(key); err != nil {
+			return err
+		}
+	}
+	t, err := b.tally()
+	if err != nil {
+		return err
+	}
+	t.Forgotten.add(used)
+	if err := errors.Join(b.index(key, nil), b.count(key.recorded(), "")); err != nil {
+		return err
+	}
+	return b.audit(by.entry(ActKeyForget, key.ID, changes(key, nil)))
+}

@@ -1,0 +1,137 @@
+package limiter_test
+
+import (
+	"errors"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/till-proxy/till/limiter"
+)
+
+const day = 24 * time.Hour
+
+func TestEndedKeysAreForgottenAfterRetainAndSumsAndAuditStay(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	var dead []*key
+	for range 150 {
+		k := w.mint(activations(2))
+		k.use()
+		dead = append(dead, k)
+	}
+	alive, revived := w.mint(activations(2)), w.mint(activations(1))
+	revived.drain(limiter.CodeActivationsExhausted)
+	if err := w.Ping(ctx); err != nil {
+		t.Fatal(err)
+	}
+	for i, k := range dead {
+		if i%2 == 0 {
+			k.drain(limiter.CodeActivationsExhausted)
+		} else if _, _, err := w.Revoke(ctx, limiter.Operator, k.id, ""); err != nil {
+			t.Fatal(err)
+		}
+	}
+	used := w.Stats().Used
+	w.agree(t)
+	w.restart() // out of memory
+	w.clock.advance(limiter.DefaultRetain - time.Hour)
+	w.SweepEnded()
+	if code := dead[0].use(); code != limiter.CodeActivationsExhausted { // in memory now
+		t.Errorf("before retain is over: %q", code)
+	}
+	if _, err := w.GrantMore(ctx, limiter.Operator, revived.id, limiter.More{Activations: 1}); err != nil {
+		t.Fatal(err)
+	}
+	w.clock.advance(2 * time.Hour)
+	w.SweepEnded()
+	for i, k := range dead {
+		if _, err := w.Get(ctx, limiter.Operator, k.id); !errors.Is(err, limiter.ErrNotFound) {
+			t.Fatalf("key %d after retain: %v", i, err)
+		}
+		if code := k.use(); code != limiter.CodeKeyInvalid {
+			t.Fatalf("key %d after retain is refused with %q", i, code)
+		}
+	}
+	for _, k := range []*key{alive, revived} {
+		if code := k.use(); code != "" {
+			t.Errorf("a key that lives: %q", code)
+		}
+	}
+	used[limiter.Activations] += 2
+	if got := w.Stats().Used; got != used {
+		t.Errorf("all keys used %v, want %v", got, used)
+	}
+	w.SweepActive()
+	w.agree(t)
+	left, err := w.Left(dead[0].id)
+	if err != nil || len(left) > 0 {
+		t.Errorf("the store still holds %q, %v", left, err)
+	}
+	if log := w.acts(dead[1].id); log != "key.create key.revoke key.forget" {
+		t.Errorf("the log says %s", log)
+	}
+	if _, err := w.AuditVerify(ctx, limiter.Operator); err != nil {
+		t.Error(err)
+	}
+	w.Retain(time.Hour)
+	revived.drain(limiter.CodeActivationsExhausted)
+	if err := w.Ping(ctx); err != nil {
+		t.Fatal(err)
+	}
+	w.clock.advance(2 * time.Hour)
+	w.SweepEnded()
+	if _, err := w.Get(ctx, limiter.Operator, revived.id); !errors.Is(err, limiter.ErrNotFound) {
+		t.Errorf("with a shorter retain: %v", err)
+	}
+}
+
+func TestWhileTheClockIsInDoubtNothingIsForgotten(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	k := w.mint(activations(1))
+	if _, _, err := w.Revoke(ctx, limiter.Operator, k.id, ""); err != nil {
+		t.Fatal(err)
+	}
+	w.clock.set(365 * day)
+	w.SweepEnded()
+	if k.view().Status != limiter.Revoked {
+		t.Error("forgotten")
+	}
+}
+
+func TestOneSweepEndsAllWhoseTimeIsOver(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	var expiring []*key
+	for i := range 300 {
+		expiring = append(expiring, w.mint(func(k *limiter.Key) {
+			k.ExpiresAt = w.clock.time().Add(time.Hour)
+			if i%3 == 0 {
+				k.ExpiresAt, k.IdleTimeout = time.Time{}, time.Hour
+			}
+		}))
+	}
+	suspended := expiring[299]
+	if _, err := w.Suspend(ctx, limiter.Operator, suspended.id); err != nil {
+		t.Fatal(err)
+	}
+	w.restart()
+	expiring[0].use()
+	w.clock.advance(2 * time.Hour)
+	w.SweepDue()
+	if n := w.Stats().Keys[limiter.Expired]; n != 299 {
+		t.Errorf("%d keys are recorded as expired, want 299", n)
+	}
+	if left := w.Due(); left != 0 {
+		t.Errorf("%d entries of the time index are left over", left)
+	}
+	if _, err := w.Resume(ctx, limiter.Operator, suspended.id); err != nil {
+		t.Fatal(err)
+	}
+	w.SweepDue()
+	if log := w.acts(suspended.id); !strings.HasSuffix(log, "key.resume key.expired") {
+		t.Errorf("the log says %s", log)
+	}
+	w.agree(t)
+}
