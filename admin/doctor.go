@@ -32,12 +32,14 @@ func (a *api) doctor(w http.ResponseWriter, r *http.Request) {
 		}
 	}
 	if err == nil && l.Failed() == nil {
-		for _, look := range []func() ([]Finding, error){
-			func() ([]Finding, error) { return keyFindings(r.Context(), l, a.caller) },
-			func() ([]Finding, error) { return tokenFindings(r.Context(), l, a.caller, time.Now()) },
+		for permission, look := range map[limiter.Permission]func(context.Context, *limiter.Limiter, limiter.Caller) ([]Finding, error){
+			limiter.KeysRead: keyFindings, limiter.TokensManage: tokenFindings,
 		} {
-			more, err := look()
-			if err != nil && !errors.Is(err, limiter.ErrForbidden) {
+			if !l.Allows(a.caller, permission) {
+				continue
+			}
+			more, err := look(r.Context(), l, a.caller)
+			if err != nil {
 				a.fail(w, err)
 				return
 			}

@@ -95,14 +95,14 @@ func keyFindings(ctx context.Context, l *limiter.Limiter, by limiter.Caller) ([]
 }
 
 // tokenFindings are about the admin tokens that the caller sees.
-func tokenFindings(ctx context.Context, l *limiter.Limiter, by limiter.Caller, now time.Time) ([]Finding, error) {
+func tokenFindings(ctx context.Context, l *limiter.Limiter, by limiter.Caller) ([]Finding, error) {
 	tokens, err := l.ListTokens(ctx, by)
 	if err != nil {
 		return nil, err
 	}
 	var names []string
 	for _, t := range tokens {
-		if t.Status(now) == limiter.Active && t.ExpiresAt.IsZero() {
+		if t.Status(time.Now()) == limiter.Active && t.ExpiresAt.IsZero() {
 			names = append(names, t.Name)
 		}
 	}

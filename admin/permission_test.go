@@ -45,6 +45,7 @@ var calls = map[string]struct {
 	"GET /prices":                   {anyToken, ""},
 	"GET /stats":                    {anyToken, ""},
 	"GET /lockdown":                 {anyToken, ""},
+	"GET /doctor":                   {anyToken, ""},
 
 	"POST /lockdown":     {limiter.Everything, `{"reason":"x"}`},
 	"DELETE /lockdown":   {limiter.Everything, ""},
