@@ -9,7 +9,7 @@ export GOFLAGS := $(GOFLAGS) -buildvcs=false
 # Where scripts/need.sh puts a Node when the installed one is too old.
 export PATH := $(CURDIR)/bin/node_modules/.bin:$(PATH)
 
-.PHONY: run test lint package fuzz bench torture tools
+.PHONY: run test lint package fuzz bench torture tools screens
 
 # Starts a server with everything it needs; see `caddy till up --help`.
 run:
@@ -49,6 +49,14 @@ bench:
 	$(GO) run ./bench
 	$(GO) run ./bench -metered
 	TILL_PAINT=100000 $(GO) test -count 1 -v -run PaintsWithinASecond ./e2e
+
+# The pictures of the console in docs/img.
+screens: tools
+	@./scripts/need.sh pngquant
+	cd e2e/browser && npm ci --no-progress
+	mkdir -p docs/img
+	TILL_SCREENS=docs/img $(GO) test -count 1 -run TestScreens ./e2e
+	pngquant --force --skip-if-larger --strip --quality 70-95 --ext .png docs/img/*.png
 
 # The counting tests at size: SIZE kills and SIZE reloads.
 torture:

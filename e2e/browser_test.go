@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"log/slog"
+	"maps"
 	"net"
 	"net/http"
 	"os"
@@ -29,6 +30,7 @@ var oneBrowser sync.Mutex
 type console struct {
 	*server
 	base string // its address
+	plan object // what a flow is told besides
 }
 
 func consoleOptions(addr string) options {
@@ -60,7 +62,7 @@ func consoleOptions(addr string) options {
 func newConsole(t *testing.T) *console {
 	t.Helper()
 	addr := freePort(t)
-	return &console{newServer(t, consoleOptions(addr)), "http://" + addr}
+	return &console{server: newServer(t, consoleOptions(addr)), base: "http://" + addr}
 }
 
 // hire makes an admin token.
@@ -93,10 +95,12 @@ func (c *console) browser(flow string) string {
 	if _, err := os.Stat("browser/node_modules/playwright-core"); err != nil {
 		c.t.Fatal("playwright-core is not installed; run: make test (or: npm ci, in e2e/browser)")
 	}
-	plan, err := json.Marshal(object{
+	all := object{
 		"chromium": chromium, "base": c.base, "keys": "http://" + c.addr, "link": c.link(),
 		"token": c.hire("ops", "*")["token"], "second": c.hire("second", "lead"), "researcher": c.hire("researcher", "researcher"), "reader": c.hire("reader", "reader"),
-	})
+	}
+	maps.Copy(all, c.plan)
+	plan, err := json.Marshal(all)
 	if err != nil {
 		c.t.Fatal(err)
 	}
@@ -121,6 +125,7 @@ func TestTheConsoleInABrowser(t *testing.T) {
 		"link":     "a one-time link signs in once, and its secret stays nowhere",
 		"mint":     "the form shows the ceilings, and the key with its lines once",
 		"keys":     "the list lives, is filtered, searched, paged, and locked down",
+		"bulk":     "all that match end, after the right count was typed",
 		"key":      "one key is charted, granted, suspended, rotated, revoked and audited",
 		"access":   "an admin token is made and revoked",
 		"reader":   "who may only read is told so, and offered nothing else",

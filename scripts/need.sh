@@ -9,6 +9,7 @@ declare -A packages=(
 	[gcc]="gcc libc6-dev" # Go's race detector links with it
 	[node]=nodejs
 	[npm]=npm
+	[pngquant]=pngquant
 	[shellcheck]=shellcheck
 )
 

@@ -319,6 +319,12 @@ flows.axe = async () => {
         await open(page, 'mint', 'Mint a key');
         for (const d of await page.locator('details > summary').all()) await d.click();
         await look('mint');
+        await page.getByLabel('Name').fill('looked-at');
+        await page.getByLabel('Activations').fill('1');
+        await page.getByRole('button', { name: 'Mint key' }).click();
+        await page.getByText('Put it to use').waitFor();
+        for (const d of await page.locator('details:not([open]) > summary').all()) await d.click();
+        await look('minted');
         await open(page, 'keys/' + k.id, 'seen-by-all');
         await page.getByRole('img', { name: /Requests per hour: 3/ }).waitFor();
         await look('key');
@@ -407,6 +413,39 @@ flows.paint = () => browse({}, async ({ page, context }) => {
   }
   console.log(JSON.stringify(runs));
 });
+
+// screens takes the pictures of the documentation.
+flows.screens = async () => {
+  const picture = async (name, options, shoot) => {
+    await browse({ viewport: { width: 1280, height: 920 }, deviceScaleFactor: 1.5, reducedMotion: 'reduce', ...options }, async ({ page }) => {
+      await page.goto((await api('POST', 'console/link')).url);
+      await page.getByRole('heading', { name: 'Keys', exact: true }).waitFor();
+      await shoot(page);
+      await page.mouse.move(0, 0);
+      await page.screenshot({ path: `${plan.dir}/${name}.png` });
+    });
+  };
+  await picture('console-keys', {}, async (page) => { await page.getByRole('row', { name: /nightly-review/ }).waitFor(); });
+  await picture('console-key', { colorScheme: 'dark' }, async (page) => {
+    await open(page, 'keys/' + plan.key, 'support-triage');
+    await page.getByRole('button', { name: '30 days' }).click();
+    await page.getByRole('img', { name: /Requests per day/ }).waitFor();
+    await page.getByText('key create').waitFor();
+    await until('nothing is being read', async () => await page.getByText('Reading…').count() === 0);
+    await page.evaluate(() => document.activeElement.blur());
+  });
+  await picture('console-minted', { viewport: { width: 390, height: 760 }, deviceScaleFactor: 2 }, async (page) => {
+    await page.getByRole('button', { name: 'Mint key' }).click();
+    await page.getByLabel('Name').fill('changelog-bot');
+    await page.getByLabel('Upstream').selectOption('anthropic');
+    await page.getByLabel('Activations').fill('50');
+    await page.getByLabel('Spend (USD)').fill('0.50');
+    await page.getByLabel('Expires in').fill('8h');
+    await page.getByRole('button', { name: 'Mint key' }).click();
+    await page.getByRole('heading', { name: 'changelog-bot is minted' }).waitFor();
+    await page.locator('.snippet').first().waitFor();
+  });
+};
 
 const flow = flows[process.argv[2]];
 check(flow, 'there is no flow', process.argv[2]);

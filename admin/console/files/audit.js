@@ -1,7 +1,7 @@
 // Entries of the audit log.
 import { h, time } from './dom.js';
 
-const write = (v) => (v === null || v === undefined || v === '' ? 'nothing' : typeof v === 'object' ? JSON.stringify(v) : String(v));
+const write = (v) => (v === null || v === undefined || v === '' ? 'nothing' : Array.isArray(v) ? v.join(', ') : typeof v === 'object' ? JSON.stringify(v) : String(v));
 
 // changesOf writes what an act changed: {field: [before, after]}, or a list of
 // {field, from, to}.
@@ -9,7 +9,7 @@ function changesOf(changes) {
   if (!changes) return '';
   const each = Array.isArray(changes) ? changes.map((c) => [c.field || c.name, c.from ?? c.before, c.to ?? c.after])
     : Object.entries(changes).map(([f, v]) => (Array.isArray(v) ? [f, ...v] : v && typeof v === 'object' ? [f, v.from ?? v.before, v.to ?? v.after] : [f, undefined, v]));
-  return each.map(([f, from, to]) => (from === undefined || from === null || from === '' ? `${f} ${write(to)}` : `${f} from ${write(from)} to ${write(to)}`)).join(' · ');
+  return each.map(([f, from, to]) => (from === undefined || from === null || from === '' ? `${f.replaceAll('_', ' ')} ${write(to)}` : `${f.replaceAll('_', ' ')} from ${write(from)} to ${write(to)}`)).join(' · ');
 }
 
 // entries lists them, the newest first.

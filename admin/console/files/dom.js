@@ -86,7 +86,7 @@ export function ask({ title, body, button, danger, busy, act, ready }) {
         go.disabled = stop.disabled = true;
         put(go, busy || button + '…');
         put(wrong);
-        try { answer = { done: await act() }; dialog.close(); } catch (e) {
+        try { answer = { done: await act((text) => put(go, text)) }; dialog.close(); } catch (e) {
           put(wrong, problem(e));
           go.disabled = stop.disabled = false;
           put(go, button);

@@ -205,14 +205,28 @@ export async function keysPage({ main, signal, may, go, q }) {
   async function endMatching() {
     const filter = asFilter(q), input = h('input', { type: 'text', inputmode: 'numeric', autocomplete: 'off' });
     let matched;
-    try { matched = (await api.post('keys/revoke', { filter, dry_run: true })).matched; } catch (e) { say(e.sentence, true); return; }
-    if (!matched) { say('Nothing that matches is still alive.'); return; }
+    try {
+      const found = await api.post('keys/revoke', { filter, dry_run: true });
+      matched = found.matched - (found.already_revoked || 0);
+    } catch (e) { say(e.sentence, true); return; }
+    if (!matched) { say('All that match are revoked already.'); return; }
+    const why = h('input', { type: 'text', maxlength: 200, autocomplete: 'off' });
     const answer = await ask({
       title: `End ${plural(matched, 'key')}?`, button: 'End them', busy: 'Ending…', danger: true,
       body: [h('p', {}, 'Everything that matches is revoked at once and for ever, and running streams are cut: ', h('strong', {}, Object.entries(filter).map(([k, v]) => `${k} ${v}`).join(', ')), '.'),
-        field('How many', `Type ${matched} to confirm.`, input)],
+        field('How many', `Type ${matched} to confirm.`, input), field('Reason', 'Stands in the audit log and in the refusals.', why)],
       ready: (allow) => { allow(false); input.addEventListener('input', () => allow(input.value.replace(/\D/g, '') === String(matched))); },
-      act: () => api.post('keys/revoke', { filter }),
+      act: async (tell) => {
+        // It is a job of the server: it goes on although this page may not.
+        let job = await api.post('keys/revoke', { filter, reason: why.value, wait: false });
+        while (!job.done) {
+          if (job.failure) throw new Error(`It does not go on now: ${job.failure}. It is tried again by itself.`);
+          tell(`${count(job.revoked)} of ${count(matched)} ended…`);
+          await new Promise((resolve) => setTimeout(resolve, 200));
+          job = await api.get('jobs/' + job.job);
+        }
+        return job;
+      },
     });
     if (answer) say(`${plural(answer.done.revoked, 'key')} revoked${answer.done.streams_cut ? ', ' + plural(answer.done.streams_cut, 'stream') + ' cut' : ''}.`);
     await refresh();

@@ -103,13 +103,13 @@ export async function mintPage({ main, signal, me, may, go }) {
 
 // minted shows the new key. It is on this page and nowhere else.
 async function minted(main, key, go) {
-  const again = h('div', { class: 'actions' }, h('button', { type: 'button', onclick: () => go('keys/' + key.id) }, 'Open this key'), h('button', { type: 'button', onclick: () => go('keys') }, 'All keys'));
+  const again = h('div', { class: 'actions below' }, h('button', { type: 'button', onclick: () => go('keys/' + key.id) }, 'Open this key'), h('button', { type: 'button', onclick: () => go('keys') }, 'All keys'));
   if (!key.scoped_key) {
     put(main, heading('Minted before'), h('p', {}, 'This key was made by an earlier try, and its string is not shown a second time. Rotate it if the string was lost.'), again);
     return;
   }
-  const lines = h('div', {}, h('p', { class: 'hint' }, 'Reading the lines for each tool…'));
-  put(main, heading(key.name ? `${key.name} is minted` : 'The key is minted'), showSecret(key.scoped_key), lines, h('p', {}), again);
+  const lines = h('div', { class: 'below' }, h('p', { class: 'hint' }, 'Reading the lines for each tool…'));
+  put(main, heading(key.name ? `${key.name} is minted` : 'The key is minted'), showSecret(key.scoped_key), lines, again);
   main.querySelector('h1').focus();
   put(lines, await clientLines(key));
 }
