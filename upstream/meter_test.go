@@ -2,7 +2,7 @@ package upstream
 
 import (
 	"encoding/json"
-	"fmt"
+	"strconv"
 	"strings"
 	"testing"
 )
@@ -71,6 +71,7 @@ func TestUsageIsFoundWhereverAVendorPutsIt(t *testing.T) {
 // FuzzMeter holds the piecewise reader against encoding/json on whole texts.
 func FuzzMeter(f *testing.F) {
 	f.Add(`{"usage":{"prompt_tokens":10,"completion_tokens":5}}`, 1)
+	f.Add("{\"choices\":[{\"message\":{\"content\":\"x\"}}],\"usage\":{\"prompt_tokens\":10,\"completion_tokens\":5},\"x\":[{}]}", 5)
 	f.Add(`[{"a":{"usage":{}}},{"usage":{"prompt_tokens":1,"completion_tokens":2}}]`, 3)
 	f.Add(`{"a\"":"{","usage":{"input_tokens":3,"output_tokens":4},"b":[{}]}`, 2)
 	f.Fuzz(func(t *testing.T, text string, n int) {
@@ -80,17 +81,31 @@ func FuzzMeter(f *testing.F) {
 			t.Fatalf("%q: %+v by %d bytes, %+v at once", text, got, n, whole)
 		}
 		metered(text, true, n)
-		var answer struct {
-			Usage *struct {
-				In  *int64 `json:"prompt_tokens"`
-				Out *int64 `json:"completion_tokens"`
-			} `json:"usage"`
-		}
-		if strings.Count(text, "usage") != 1 || strings.Count(text, "tokens") != 2 || json.Unmarshal([]byte(text), &answer) != nil || answer.Usage == nil || answer.Usage.In == nil || answer.Usage.Out == nil {
+		// Where encoding/json reads one usage of two numbers, and nothing else may
+		// be taken for it, so does the meter.
+		if !strings.HasPrefix(strings.TrimLeft(text, " \t\r\n"), "{") || strings.ContainsRune(text, '\\') || strings.Count(text, `"usage"`) != 1 || strings.Count(text, `"prompt_tokens"`) != 1 || strings.Count(text, `"completion_tokens"`) != 1 {
 			return
 		}
-		if in, out := *answer.Usage.In, *answer.Usage.Out; in >= 0 && out >= 0 && text == fmt.Sprintf(`{"usage":{"prompt_tokens":%d,"completion_tokens":%d}}`, in, out) && (got.Input != in || got.Output != out) {
-			t.Errorf("%q: %+v", text, got)
+		var answer map[string]json.RawMessage
+		if json.Unmarshal([]byte(text), &answer) != nil {
+			return
+		}
+		for _, holder := range holders[1:] {
+			if answer[holder] != nil {
+				return
+			}
+		}
+		var usage map[string]json.RawMessage
+		if json.Unmarshal(answer["usage"], &usage) != nil || len(usage) != 2 {
+			return
+		}
+		in, err1 := strconv.ParseInt(string(usage["prompt_tokens"]), 10, 64)
+		out, err2 := strconv.ParseInt(string(usage["completion_tokens"]), 10, 64)
+		if err1 != nil || err2 != nil || in < 0 || out < 0 || usage["prompt_tokens"][0] == '-' || usage["completion_tokens"][0] == '-' {
+			return
+		}
+		if got.Input != in || got.Output != out {
+			t.Errorf("%q: %+v, and encoding/json reads %d and %d", text, got, in, out)
 		}
 	})
 }
