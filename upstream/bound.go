@@ -65,6 +65,8 @@ var known = set(
 	"user", "metadata", "store", "safety_settings", "safetySettings", "safety_mode", "safe_prompt", "safety_identifier", "prompt_cache_key", "prompt_cache_retention", "truncation", "include", "betas", "context_management", "cache_control", "labels", "citation_options", "priority",
 	"service_tier", "speed", "inference_geo", "max_tool_calls", "background", "dimensions", "encoding_format", "embedding_types", "input_type", "output_dimension", "output_dtype", "truncate", "taskType", "title", "outputDimensionality", "role", "parts",
 	"models", "route", "provider", "transforms", "usage", "chat_template_kwargs", "ignore_eos", "return_token_ids", "anthropic_version",
+	"client_metadata", "prompt_mode", "raw_prompting", "disable_tool_validation", "structured_outputs", "session_id", "user_id",
+	"context_length_exceeded_behavior", "prompt_truncate_len", "perf_metrics_in_response", "typical_p", "mirostat_target", "mirostat_lr",
 )
 
 func set(names ...string) map[string]bool {

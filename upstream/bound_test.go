@@ -102,6 +102,14 @@ func TestWhatCannotBeBoundedIsSaid(t *testing.T) {
 		{"a field of tomorrow", "openai", "/v1/chat/completions", begin + `"think_much_harder":true}`},
 		{"a tier that is not known", "openai", "/v1/chat/completions", begin + `"service_tier":"gold"}`},
 		{"a speed", "anthropic", "/v1/messages", begin + `"speed":"fast"}`},
+		{"an edit that writes", "anthropic", "/v1/messages", begin + `"context_management":{"edits":[{"type":"compact_20260112"}]}}`},
+		{"an edit of two types", "anthropic", "/v1/messages", begin + `"context_management":{"edits":[{"type":"compact_20260112"},{"type":"clear_thinking_20251015"}]}}`},
+		{"a summary in between", "openai", "/v1/responses", begin + `"context_management":[{"type":"compaction","compact_threshold":1000}]}`},
+		{"a prediction", "openai", "/v1/chat/completions", begin + `"prediction":{"type":"content","content":"x"}}`},
+		{"pictures as output", "openai", "/v1/images/edits", `{"model":"m","prompt":"x"}`},
+		{"reranking", "cohere", "/v2/rerank", `{"model":"rerank-v4.0-pro","query":"x","documents":["y"]}`},
+		{"OCR", "mistral", "/v1/ocr", `{"model":"mistral-ocr-latest","document":{}}`},
+		{"transcription", "groq", "/openai/v1/audio/transcriptions", `{"model":"whisper-large-v3"}`},
 		{"a container", "anthropic", "/v1/messages", begin + `"container":"c"}`},
 		{"a model that searches", "openrouter", "/api/v1/chat/completions", `{"model":"x:online","messages":[]}`},
 		{"two models", "openrouter", "/api/v1/chat/completions", `{"model":"a","models":["b"],"messages":[]}`},
@@ -156,6 +164,35 @@ func TestApplicationsOwnDataIsText(t *testing.T) {
 		e, err := estimate(t, preset, path, body)
 		if err != nil || e.Window || e.Input > int64(len(body))*2+toolsTokens {
 			t.Errorf("%s: %+v, %v", preset, e, err)
+		}
+	}
+}
+
+// TestAgentsAreMetered has requests as Claude Code and Codex send them.
+func TestAgentsAreMetered(t *testing.T) {
+	t.Parallel()
+	for _, test := range []struct {
+		name, preset, path, body string
+		stated                   int64
+		hour                     bool
+	}{
+		{"Claude Code", "anthropic", "/v1/messages", `{"model":"claude-sonnet-5-5","max_tokens":32000,"stream":true,"metadata":{"user_id":"u"},"thinking":{"type":"adaptive"},
+			"system":[{"type":"text","text":"You are an agent.","cache_control":{"type":"ephemeral","ttl":"1h"}}],"output_config":{"effort":"high"},
+			"messages":[{"role":"user","content":[{"type":"text","text":"hi","cache_control":{"type":"ephemeral"}}]},
+				{"role":"assistant","content":[{"type":"thinking","thinking":"so","signature":"AA"},{"type":"tool_use","id":"t","name":"Bash","input":{"command":"ls"}}]},
+				{"role":"user","content":[{"type":"tool_result","tool_use_id":"t","content":"x"}]}],
+			"tools":[{"name":"Bash","description":"runs","input_schema":{"type":"object","properties":{"command":{"type":"string"}}}}],
+			"context_management":{"edits":[{"type":"clear_thinking_20251015","keep":"all"}]}}`, 32000, true},
+		{"Codex", "openai", "/v1/responses", `{"model":"gpt-6-sol","instructions":"You are an agent.","tool_choice":"auto","parallel_tool_calls":false,"store":false,"stream":true,
+			"reasoning":{"effort":"medium","summary":"auto"},"include":["reasoning.encrypted_content"],"prompt_cache_key":"k","text":{"verbosity":"low"},"client_metadata":{"x":"y"},
+			"input":[{"type":"message","role":"user","content":[{"type":"input_text","text":"hi"}]},{"type":"reasoning","summary":[],"encrypted_content":"AA"},
+				{"type":"function_call","name":"shell","arguments":"{}","call_id":"c"},{"type":"function_call_output","call_id":"c","output":"x"},
+				{"type":"custom_tool_call","call_id":"d","name":"apply_patch","input":"x"},{"type":"custom_tool_call_output","call_id":"d","output":"ok"}],
+			"tools":[{"type":"function","name":"shell","parameters":{"type":"object"},"strict":false},{"type":"custom","name":"apply_patch","format":{"type":"grammar","syntax":"lark","definition":"x"}},{"type":"local_shell"}]}`, -1, false},
+	} {
+		e, err := estimate(t, test.preset, test.path, test.body)
+		if err != nil || e.Stated != test.stated || !e.Stream || e.CachedHour != test.hour || e.Window || e.Input > 2*int64(len(test.body))+toolsTokens {
+			t.Errorf("%s: %+v, %v", test.name, e, err)
 		}
 	}
 }

@@ -50,7 +50,7 @@ func (p *Preset) tools(value []byte, native bool, found *content) error {
 // something away. Others let a model write a summary, which is billed.
 func contextEdits(value []byte) error {
 	if value[0] != '{' {
-		return unsafe("context_management must be an object")
+		return notMeterable("what context_management costs is not known")
 	}
 	return rawObject(value).members(func(name string, value []byte) error {
 		if name != "edits" || value[0] != '[' {
