@@ -74,7 +74,7 @@ func (h *Handler) judgeUse(x *exchange, key *limiter.Key, call *upstream.Call, t
 	price, known := u.prices.Find(provider, e.Model, u.began)
 	switch {
 	case known:
-		price = price.For(e)
+		price = u.prices.Routed(price, u.began).For(e)
 		u.price, u.priced = price, dollars
 		if u.natural < 0 {
 			u.natural = price.MaxOutput

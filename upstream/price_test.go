@@ -328,3 +328,41 @@ func TestAPriceLineKeepsWhatItCannotSay(t *testing.T) {
 		t.Errorf("a new model of Anthropic: %+v", price)
 	}
 }
+
+func TestWhoeverAnswersARoutedRequestIsHeldFor(t *testing.T) {
+	t.Parallel()
+	prices := BuiltInPrices()
+	for _, test := range []struct {
+		model         string
+		input, output int64 // picodollars, at least
+	}{
+		{"moonshotai/kimi-k3", 3_000_000, 16_000_000}, // 3 and 15 at Fireworks, 0.192 and 16 at the cheapest
+		{"openai/gpt-oss-120b", 150_000, 600_000},
+		{"openai/gpt-6-sol", 2_000_000, 10_000_000},
+	} {
+		price, ok := prices.Find("openrouter", test.model, pricedAt)
+		if !ok {
+			t.Fatal(test.model)
+		}
+		before := *price
+		routed := prices.Routed(price, pricedAt)
+		if routed.Input < test.input || routed.Output < test.output {
+			t.Errorf("%s: held at %d and %d", test.model, routed.Input, routed.Output)
+		}
+		if price.Input != before.Input || price.Output != before.Output || len(price.Tiers) != len(before.Tiers) {
+			t.Errorf("%s: the table was changed", test.model)
+		}
+	}
+	own, err := prices.WithPrice("openrouter", "moonshotai/kimi-k3", 1, 2, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	price, _ := own.Find("openrouter", "moonshotai/kimi-k3", pricedAt)
+	if routed := own.Routed(price, pricedAt); routed.Input != 1_000_000 || routed.Output != 2_000_000 {
+		t.Errorf("an operator's own price: held at %d and %d", routed.Input, routed.Output)
+	}
+	vendor, _ := prices.Find("openai", "gpt-5-mini", pricedAt)
+	if prices.Routed(vendor, pricedAt) != vendor {
+		t.Error("a vendor's own price was changed")
+	}
+}
