@@ -150,6 +150,8 @@ func (a *api) fail(w http.ResponseWriter, err error) {
 	case errors.Is(err, limiter.ErrAttempts):
 		w.Header().Set("Retry-After", "60")
 		known = &apiError{http.StatusTooManyRequests, "too_many_attempts", err.Error()}
+	case errors.Is(err, limiter.ErrReused):
+		known = &apiError{http.StatusUnprocessableEntity, "idempotency_key_reused", limiter.ErrReused.Error()}
 	case errors.Is(err, limiter.ErrForbidden):
 		known = &apiError{http.StatusForbidden, "forbidden", err.Error()}
 	case errors.Is(err, limiter.ErrNotFound):

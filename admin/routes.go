@@ -74,7 +74,11 @@ func NewHandler(b Backend, caller limiter.Caller, log *slog.Logger) http.Handler
 	a := &api{backend: b, caller: caller, log: log}
 	mux := http.NewServeMux()
 	for _, r := range a.routes() {
-		mux.Handle(r.pattern, a.handle(r.call))
+		handler := a.handle(r.call)
+		if strings.HasPrefix(r.pattern, "POST ") {
+			handler = a.handleOnce(r.pattern, handler)
+		}
+		mux.Handle(r.pattern, handler)
 	}
 	for pattern, handler := range a.ownRoutes() {
 		mux.Handle(pattern, handler)

@@ -99,6 +99,7 @@ func (l *Limiter) tellAttempts(by Caller, at attempt, n int64) {
 	if at.permission != "" {
 		changes["permission"] = Delta{nil, at.permission}
 	}
+	by.once = nil // what was refused was not done
 	entry := by.entry(at.action, "", changes)
 	l.committer.submit(change{
 		apply: func(b *batch) error { return b.audit(entry) },

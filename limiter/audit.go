@@ -29,6 +29,8 @@ type AuditEntry struct {
 	// API, without secrets.
 	Changes    map[string]Delta
 	Prev, Hash AuditHash
+
+	once *Once // the call that the entry is of
 }
 
 // Delta is what a field was and what it is now. Nil: it was or is not set. A
@@ -66,7 +68,7 @@ const (
 
 // entry is an act of the caller, for [batch.audit].
 func (c Caller) entry(action, key string, changes map[string]Delta) *AuditEntry {
-	return &AuditEntry{Actor: c.Name, From: c.From, Action: action, Key: key, Changes: changes}
+	return &AuditEntry{Actor: c.Name, From: c.From, Action: action, Key: key, Changes: changes, once: c.once}
 }
 
 // canonical is the entry's form without its hash, or with it.
@@ -169,6 +171,9 @@ func (b *batch) audit(e *AuditEntry) error {
 	}
 	b.chain.seq, b.chain.hash = sealed.Seq, sealed.Hash
 	b.chained = true
+	if e.once != nil {
+		return b.once(e.once, e.Key)
+	}
 	return nil
 }
 

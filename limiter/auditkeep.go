@@ -22,6 +22,9 @@ func (l *Limiter) sweepAdmin() {
 	if err := l.saveTokens(); err != nil {
 		l.log.Error("saving when admin tokens were used last", "error", err)
 	}
+	if err := l.pruneOnces(); err != nil {
+		l.log.Error("forgetting old idempotency keys", "error", err)
+	}
 	if err := l.pruneAudit(); err != nil {
 		l.log.Error("pruning the audit log", "error", err)
 	}

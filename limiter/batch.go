@@ -28,6 +28,7 @@ type batch struct {
 	clock   teller // what time entries of the audit log get
 	chain   chain  // the audit log with what this batch adds to it
 	chained bool   // it adds something
+	onces   int    // calls under idempotency keys that are known after it
 
 	job    int64                // the number of the last job
 	doomed func(id string) *job // nil: none is

@@ -58,6 +58,7 @@ type Caller struct {
 	From string
 
 	holder string // id of the key that the caller holds
+	once   *Once  // what the caller does next is done once
 }
 
 var (

@@ -36,6 +36,7 @@ type committer struct {
 
 	clock    *watch
 	chain    chain // the audit log as of the last commit
+	onces    int   // calls under idempotency keys that are known
 	head     atomic.Pointer[chain]
 	marked   time.Time // the store was told this time last
 	saidFull time.Time
@@ -140,7 +141,7 @@ func (c *committer) commit(changes []change) int {
 	for {
 		taken = 0
 		err := c.store.Update(func(tx Tx) error {
-			b = &batch{Tx: tx, digest: c.digest, clock: c.clock, chain: c.chain, job: c.job, doomed: c.doomed}
+			b = &batch{Tx: tx, digest: c.digest, clock: c.clock, chain: c.chain, job: c.job, doomed: c.doomed, onces: c.onces}
 			if c.anchor != nil {
 				b.store = c.anchor.store
 			}
@@ -188,6 +189,9 @@ func (c *committer) commit(changes []change) int {
 	}
 	if !b.now.IsZero() && b.entries > 0 {
 		c.marked = b.now
+	}
+	if b.entries > 0 && c.failed.Load() == nil {
+		c.onces = b.onces
 	}
 	if b.chained && c.failed.Load() == nil {
 		c.extend(b.chain)

@@ -212,3 +212,18 @@ func (l *Limiter) Books() (map[string]*Book, error) {
 	})
 	return books, err
 }
+
+func (l *Limiter) PruneOnces() error { return l.pruneOnces() }
+
+// Onces counts the calls under idempotency keys that the store knows, and
+// compares that with what the committer thinks.
+func (l *Limiter) Onces() (n int, err error) {
+	err = l.store.View(func(r Reader) error {
+		n, err = countOnces(r)
+		return err
+	})
+	if err == nil && n != l.committer.onces {
+		err = fmt.Errorf("the committer counts %d", l.committer.onces)
+	}
+	return n, err
+}

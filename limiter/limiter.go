@@ -151,9 +151,12 @@ func Open(o Options) (*Limiter, error) {
 		err = l.readClock(o.Clock, o.After)
 	}
 	var log chain
+	var onces int
 	if err == nil {
 		err = o.Store.View(func(r Reader) error {
-			log, err = readChain(r)
+			if log, err = readChain(r); err == nil {
+				onces, err = countOnces(r)
+			}
 			return err
 		})
 	}
@@ -164,6 +167,7 @@ func Open(o Options) (*Limiter, error) {
 	l.Retain(o.Retain)
 	l.committer.clock, l.committer.doomed = l.clock, l.doomedBy
 	l.committer.extend(log)
+	l.committer.onces = onces
 	if err = l.recover(); err == nil {
 		err = l.readTokens()
 	}

@@ -193,7 +193,7 @@ func unless(err, expected error) error {
 // which TestAClosedStoreObeysOnlyTheOperator drives; open are the methods
 // that nobody calls on behalf of a caller.
 var (
-	judged = []string{"Authorise", "Allows", "Sees", "Standing"}
+	judged = []string{"Authorise", "Allows", "Replay", "Sees", "Standing"}
 	closed = []string{"Forfeit", "Restore", "Set", "Lift"}
 	open   = []string{
 		"Close", "Failed", "StillFailed", "Ping", "SetRoles", "KeepAudit", "Retain", // whoever runs the limiter

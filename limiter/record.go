@@ -24,6 +24,8 @@ import (
 //	x/<kind>…                    indexes; see index.go
 //	j/<number, 8 bytes>          Job, as JSON
 //	u/<seq, 8 bytes>             entry of the audit log, as canonical JSON
+//	i/k/<hash, 32 bytes>         onceRecord: a call under an idempotency key
+//	i/t/<time, 8 bytes><hash, 32 bytes>   when that was
 //	t/i/<token id>  t/n/<name>   AdminToken, as JSON; token id
 //	m/audit                      where the audit log ends
 //	m/format  m/session  m/tally  m/commit   what the store is, who has it,
@@ -40,6 +42,7 @@ const (
 	spaceHours    = "h/"
 	spaceAudit    = "u/"
 	spaceTokens   = "t/"
+	spaceOnce     = "i/"
 	spaceChildren = "p/"
 )
 
@@ -54,7 +57,7 @@ var (
 )
 
 // storeFormat is the layout above. A store of another format is not opened.
-const storeFormat = "till/4"
+const storeFormat = "till/5"
 
 // accountID names a budget: a key's ULID, or a hash of a role's name.
 type accountID [16]byte

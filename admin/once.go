@@ -1,0 +1,101 @@
+package admin
+
+import (
+	"bytes"
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+
+	"github.com/till-proxy/till/limiter"
+)
+
+// onceHeader lets a POST be sent again without being done again: the answer to a
+// replay has "replayed": true and no secret.
+const onceHeader = "Idempotency-Key"
+
+// handleOnce is handle for calls that may come under an idempotency key.
+func (a *api) handleOnce(pattern string, plain http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if len(r.Header.Values(onceHeader)) == 0 {
+			plain.ServeHTTP(w, r)
+			return
+		}
+		b, err := a.asOnce(r)
+		if err != nil {
+			a.fail(w, err)
+			return
+		}
+		for _, route := range b.routes() {
+			if route.pattern == pattern {
+				a.handle(b.once(route.call)).ServeHTTP(w, r)
+				return
+			}
+		}
+	})
+}
+
+// asOnce is the API for a caller whose call is to be done once. Two calls are
+// the same when path and body are.
+func (a *api) asOnce(r *http.Request) (*api, error) {
+	keys := r.Header.Values(onceHeader)
+	if len(keys) != 1 || !visible(keys[0]) {
+		return nil, invalid("%s must stand once and be 1 to %d visible ASCII characters", onceHeader, limiter.MaxOnceKey)
+	}
+	body, err := io.ReadAll(http.MaxBytesReader(nil, r.Body, maxBody))
+	var tooLarge *http.MaxBytesError
+	if errors.As(err, &tooLarge) {
+		return nil, &apiError{http.StatusRequestEntityTooLarge, "body_too_large", fmt.Sprintf("the body may be %d bytes long", maxBody)}
+	}
+	if err != nil {
+		return nil, invalid("reading the body: %v", err)
+	}
+	r.Body = io.NopCloser(bytes.NewReader(body))
+	call := sha256.New()
+	fmt.Fprintf(call, "%d %s?%s\n", len(r.URL.RequestURI()), r.URL.Path, r.URL.RawQuery)
+	call.Write(body)
+	b := *a
+	b.caller = a.caller.Once(keys[0], [sha256.Size]byte(call.Sum(nil)))
+	return &b, nil
+}
+
+func visible(key string) bool {
+	for i := range len(key) {
+		if key[i] <= ' ' || key[i] > '~' {
+			return false
+		}
+	}
+	return key != "" && len(key) <= limiter.MaxOnceKey
+}
+
+// once makes a call unless that was done before, also by another that runs at
+// the same time.
+func (a *api) once(call func(*limiter.Limiter, *http.Request) (int, any, error)) func(*limiter.Limiter, *http.Request) (int, any, error) {
+	return func(l *limiter.Limiter, r *http.Request) (int, any, error) {
+		done, replayed, err := l.Replay(r.Context(), a.caller)
+		if err == nil && !replayed {
+			var status int
+			var answer any
+			if status, answer, err = call(l, r); !errors.Is(err, limiter.ErrReplayed) {
+				return status, answer, err
+			}
+			done, _, err = l.Replay(r.Context(), a.caller)
+		}
+		switch {
+		case err != nil:
+			return 0, nil, err
+		case done.Key != nil:
+			return http.StatusOK, struct {
+				*KeyObject
+				Replayed bool `json:"replayed"`
+			}{KeyJSON(*done.Key), true}, nil
+		case done.Token != nil:
+			return http.StatusOK, struct {
+				*TokenObject
+				Replayed bool `json:"replayed"`
+			}{tokenJSON(*done.Token), true}, nil
+		}
+		return http.StatusOK, map[string]bool{"replayed": true}, nil
+	}
+}

@@ -1,0 +1,221 @@
+package limiter
+
+import (
+	"bytes"
+	"context"
+	"crypto/rand"
+	"crypto/sha256"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"time"
+)
+
+// A caller who does not know whether a call was done may send it again under
+// the same idempotency key: it is done once. That it was done is written by the
+// entry of the audit log that tells of it, in the same transaction.
+
+const (
+	// keepOnce is how long a call is known.
+	keepOnce = 24 * time.Hour
+	// maxOnce bounds how many are known at a time.
+	maxOnce = 100_000
+	// MaxOnceKey bounds an idempotency key, in bytes.
+	MaxOnceKey = 255
+)
+
+// What a call under an idempotency key can answer besides what it does.
+var (
+	// ErrReplayed says that the call was done before, and was not done again.
+	ErrReplayed = errors.New("this call was done before, under this Idempotency-Key")
+	// ErrReused says that the key stands for another call.
+	ErrReused = errors.New("this Idempotency-Key was used for another call in the last 24 hours: use a new one for each")
+	// errOnceFull is an InvalidError's message when no more keys can be known.
+	errOnceFull = fmt.Sprintf("cannot be taken: %d are known, and no more are kept; send none, or wait", maxOnce)
+)
+
+// Once is a call that is to be done once.
+type Once struct {
+	id   [sha256.Size]byte // of who calls, and the key
+	call [sha256.Size]byte // of what is called
+	try  [16]byte          // this very try, which may write more than one entry
+}
+
+// Once lets what the caller does next be done once under a key. call is a hash
+// of everything that makes two calls the same.
+func (c Caller) Once(key string, call [sha256.Size]byte) Caller {
+	who := c.Name
+	if c.Token != "" {
+		who = c.Token
+	}
+	c.once = &Once{id: sha256.Sum256(fmt.Appendf(nil, "%d:%s%s", len(who), who, key)), call: call}
+	rand.Read(c.once.try[:]) // never fails
+	return c
+}
+
+// done is the record of a call.
+type onceRecord struct {
+	at    time.Time
+	call  [sha256.Size]byte
+	try   [16]byte
+	about string // id of the key or token that it was about
+}
+
+const onceHead = 8 + sha256.Size + 16
+
+func (r *onceRecord) encode() []byte {
+	b := binary.BigEndian.AppendUint64(make([]byte, 0, onceHead+len(r.about)), uint64(r.at.UnixNano()))
+	return append(append(append(b, r.call[:]...), r.try[:]...), r.about...)
+}
+
+func decodeOnce(b []byte) (r onceRecord, err error) {
+	if len(b) < onceHead {
+		return r, fmt.Errorf("idempotency key: %w", errRecord)
+	}
+	r.at = time.Unix(0, int64(binary.BigEndian.Uint64(b)))
+	copy(r.call[:], b[8:])
+	copy(r.try[:], b[8+sha256.Size:])
+	r.about = string(b[onceHead:])
+	return r, nil
+}
+
+func onceKey(id [sha256.Size]byte) []byte { return append([]byte(spaceOnce+"k/"), id[:]...) }
+
+func onceTimeKey(at time.Time, id [sha256.Size]byte) []byte {
+	b := binary.BigEndian.AppendUint64([]byte(spaceOnce+"t/"), uint64(at.UnixNano()))
+	return append(b, id[:]...)
+}
+
+// readOnce returns the record of a call that is still known.
+func readOnce(r Reader, o *Once, now time.Time) (rec onceRecord, known bool, err error) {
+	b, err := r.Get(onceKey(o.id))
+	if errors.Is(err, ErrNotFound) {
+		return rec, false, nil
+	}
+	if err == nil {
+		rec, err = decodeOnce(b)
+	}
+	return rec, err == nil && now.Sub(rec.at) < keepOnce, err
+}
+
+// once writes that a call is done, or says that it was done before.
+func (b *batch) once(o *Once, about string) error {
+	now := b.clock.Now()
+	rec, known, err := readOnce(b, o, now)
+	switch {
+	case err != nil:
+		return err
+	case known && rec.try == o.try:
+		return nil
+	case known && rec.call != o.call:
+		return ErrReused
+	case known:
+		return ErrReplayed
+	case rec.at.IsZero():
+		if b.onces >= maxOnce {
+			return invalid("Idempotency-Key", "%s", errOnceFull)
+		}
+		b.onces++
+	default: // it was over, and takes its own place
+		if err := b.Delete(onceTimeKey(rec.at, o.id)); err != nil {
+			return err
+		}
+	}
+	rec = onceRecord{at: now, call: o.call, try: o.try, about: about}
+	return errors.Join(b.Set(onceKey(o.id), rec.encode()), b.Set(onceTimeKey(now, o.id), nil))
+}
+
+// Replay is what a call that was done before was about. One of them is set, but
+// for calls about neither.
+type Replay struct {
+	Key   *View
+	Token *AdminToken
+}
+
+// Replay reports whether the caller's call was done before, and what it was
+// about, as that is now. ErrReused says that another call was.
+func (l *Limiter) Replay(_ context.Context, by Caller) (Replay, bool, error) {
+	if by.once == nil {
+		return Replay{}, false, nil
+	}
+	var rec onceRecord
+	var known bool
+	err := l.store.View(func(r Reader) (err error) {
+		rec, known, err = readOnce(r, by.once, l.clock.Now())
+		return err
+	})
+	switch {
+	case err != nil || !known:
+		return Replay{}, false, err
+	case rec.call != by.once.call:
+		return Replay{}, false, ErrReused
+	}
+	switch {
+	case bytes.HasPrefix([]byte(rec.about), []byte(idPrefix)):
+		k, err := l.load(rec.about)
+		if err != nil {
+			return Replay{}, true, err
+		}
+		if !l.Sees(by, k.Key()) {
+			return Replay{}, true, ErrNotFound
+		}
+		v := k.View()
+		return Replay{Key: &v}, true, nil
+	case bytes.HasPrefix([]byte(rec.about), []byte(tokenIDPrefix)):
+		t, ok := l.tokens.get(rec.about)
+		if !ok || !l.seesToken(by, &t) {
+			return Replay{}, true, ErrNotFound
+		}
+		return Replay{Token: &t}, true, nil
+	}
+	return Replay{}, true, nil
+}
+
+// countOnces counts the calls that are known.
+func countOnces(r Reader) (n int, err error) {
+	err = r.Scan([]byte(spaceOnce+"t/"), nil, false, func(_, _ []byte) (bool, error) {
+		n++
+		return true, nil
+	})
+	return n, err
+}
+
+// pruneOnces forgets calls from long ago.
+func (l *Limiter) pruneOnces() error {
+	const step = 1000
+	before := l.clock.Now().Add(-keepOnce)
+	for {
+		var old [][]byte
+		err := l.store.View(func(r Reader) error {
+			return r.Scan([]byte(spaceOnce+"t/"), nil, false, func(key, _ []byte) (bool, error) {
+				at := key[len(spaceOnce)+2:]
+				if len(at) != 8+sha256.Size || int64(binary.BigEndian.Uint64(at)) > before.UnixNano() {
+					return false, nil
+				}
+				old = append(old, append([]byte(nil), key...))
+				return len(old) < step, nil
+			})
+		})
+		if err != nil || len(old) == 0 {
+			return err
+		}
+		err = l.committer.do(func(b *batch) error {
+			for _, key := range old {
+				if _, err := b.Get(key); errors.Is(err, ErrNotFound) {
+					continue // taken again meanwhile
+				} else if err != nil {
+					return err
+				}
+				id := [sha256.Size]byte(key[len(key)-sha256.Size:])
+				if err := errors.Join(b.Delete(key), b.Delete(onceKey(id))); err != nil {
+					return err
+				}
+				b.onces--
+			}
+			return nil
+		}, nil)
+		if err != nil || len(old) < step {
+			return err
+		}
+	}
+}

@@ -1,0 +1,73 @@
+package limiter_test
+
+import (
+	"errors"
+	"fmt"
+	"testing"
+	"time"
+
+	"github.com/till-proxy/till/limiter"
+)
+
+// TestACallIsDoneOnceOverKillsAndIsForgottenAfterADay kills between the tries.
+func TestACallIsDoneOnceOverKillsAndIsForgottenAfterADay(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	k := w.mint(activations(10))
+	grant := func() error {
+		by := limiter.Operator.Once("grant", [32]byte{1}) // each try anew, as a call is
+		_, err := w.GrantMore(ctx, by, k.id, limiter.More{Activations: 1})
+		return err
+	}
+	if err := grant(); err != nil {
+		t.Fatal(err)
+	}
+	for i := range 4 {
+		if err := grant(); !errors.Is(err, limiter.ErrReplayed) {
+			t.Errorf("again: %v, want ErrReplayed", err)
+		}
+		other := limiter.Operator.Once("grant", [32]byte{2})
+		if _, _, err := w.Replay(ctx, other); !errors.Is(err, limiter.ErrReused) {
+			t.Errorf("another call: %v, want ErrReused", err)
+		}
+		if _, err := w.GrantMore(ctx, other, k.id, limiter.More{Activations: 2}); !errors.Is(err, limiter.ErrReused) {
+			t.Errorf("another call: %v, want ErrReused", err)
+		}
+		w.kill(i%2 == 0)
+	}
+	if n := k.view().Limit[limiter.Activations]; n != 11 {
+		t.Errorf("%d activations after one grant of 1, want 11", n)
+	}
+	w.clock.advance(24 * time.Hour)
+	for range 2 { // once while it is still there, once after it was pruned
+		if err := grant(); err != nil {
+			t.Errorf("a day later: %v", err)
+		}
+		w.clock.advance(24 * time.Hour)
+		if err := w.PruneOnces(); err != nil {
+			t.Fatal(err)
+		}
+		if n, err := w.Onces(); n != 0 || err != nil {
+			t.Errorf("%d calls are known, %v", n, err)
+		}
+	}
+	if _, err := w.AuditVerify(ctx, limiter.Operator); err != nil {
+		t.Error(err)
+	}
+}
+
+// TestOneCallMayWriteSeveralEntries is about acts on more than one key.
+func TestOneCallMayWriteSeveralEntries(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	by := limiter.Operator.Once("many", [32]byte{1})
+	for i := range 3 {
+		k := w.mint(activations(1))
+		if _, _, err := w.Revoke(ctx, by, k.id, fmt.Sprint(i)); err != nil {
+			t.Error(err)
+		}
+	}
+	if n, err := w.Onces(); n != 1 || err != nil {
+		t.Errorf("%d calls are known, %v", n, err)
+	}
+}
