@@ -15,6 +15,10 @@ import (
 // replay has "replayed": true and no secret.
 const onceHeader = "Idempotency-Key"
 
+// harmless are calls that may be done again as they are; the header is not looked
+// at.
+var harmless = map[string]bool{"POST /leaks": true, "POST /fingerprint": true}
+
 // handleOnce is handle for calls that may come under an idempotency key.
 func (a *api) handleOnce(pattern string, plain http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -90,6 +94,11 @@ func (a *api) once(call func(*limiter.Limiter, *http.Request) (int, any, error))
 				*KeyObject
 				Replayed bool `json:"replayed"`
 			}{KeyJSON(*done.Key), true}, nil
+		case done.Job != nil:
+			return http.StatusOK, struct {
+				bulkJSON
+				Replayed bool `json:"replayed"`
+			}{jobJSON(*done.Job), true}, nil
 		case done.Token != nil:
 			return http.StatusOK, struct {
 				*TokenObject

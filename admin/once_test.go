@@ -51,6 +51,11 @@ func TestACallUnderAnIdempotencyKeyIsDoneOnce(t *testing.T) {
 	if r := get[replayed](t, w.do("POST", "/tokens", `{"name":"anna","role":"member"}`, "Idempotency-Key", "d")); token.Token == "" || r.Token != "" || !r.Replayed || r.ID != token.ID {
 		t.Errorf("token: %+v, then %+v", token, r)
 	}
+	bulk := `{"filter":{"q":"nosuch"}}`
+	first2 := w.do("POST", "/keys/revoke", bulk, "Idempotency-Key", "e")
+	if a := w.do("POST", "/keys/revoke", bulk, "Idempotency-Key", "e"); first2.status != 200 || a.status != 200 || !strings.Contains(a.body, `"job":"1"`) || !strings.Contains(a.body, `"replayed":true`) {
+		t.Errorf("bulk revoke: %s, then %s", first2.body, a.body)
+	}
 	// Another caller's key is another key, and a refused call leaves none.
 	as := w.as(token.Token)
 	if a := as.do("POST", "/keys", `{"upstream":"openai","max_activations":101}`, "Idempotency-Key", "a"); a.status != 403 {

@@ -30,6 +30,10 @@ var calls = map[string]struct {
 	"POST /keys/{id}/resume":   {limiter.KeysRevoke, ""},
 	"POST /keys/{id}/revoke":   {limiter.KeysRevoke, ""},
 	"POST /keys/{id}/rotate":   {limiter.KeysRotate, ""},
+	"POST /leaks":              {limiter.KeysRevoke, `{"text":"x"}`},
+	"POST /keys/revoke":        {limiter.KeysRevoke, `{"filter":{"q":"nosuch"}}`},
+	"GET /jobs":                {limiter.KeysRevoke, ""},
+	"GET /jobs/{id}":           {limiter.KeysRevoke, ""},
 	"POST /fingerprint":        {limiter.KeysRead, `{"upstream_key":"sk-real"}`},
 	"GET /spend":               {limiter.KeysRead, ""},
 	"GET /audit":               {limiter.AuditRead, ""},
@@ -113,9 +117,9 @@ func tryCalls(t *testing.T, has limiter.Permission, sees limiter.Sight) {
 		as := w.as(by.Token)
 		targets := map[string]string{"own": by.ID, "role": colleague.ID}
 		if !strings.Contains(pattern, "/tokens/") {
-			targets = map[string]string{"": ""}
+			targets = map[string]string{"": "99"}
 		}
-		if strings.Contains(pattern, "/keys/") {
+		if strings.Contains(pattern, "/keys/{id}") {
 			body := `{"upstream":"openai","max_activations":5}`
 			targets = map[string]string{
 				"own": as.mint(body).ID, "role": w.as(colleague.Token).mint(body).ID, "foreign": w.mint(body).ID,
@@ -141,7 +145,7 @@ func tryCalls(t *testing.T, has limiter.Permission, sees limiter.Sight) {
 				fits = a.status == http.StatusConflict // it lives
 			case pattern == "GET /audit/export" && sees != limiter.SeesAll:
 				fits = a.status == http.StatusForbidden
-			case strings.HasPrefix(pattern, "GET /lockdown"), strings.HasPrefix(pattern, "POST /console"):
+			case strings.HasPrefix(pattern, "GET /lockdown"), pattern == "GET /jobs/{id}", strings.HasPrefix(pattern, "POST /console"):
 				fits = a.status < 400 || a.status == http.StatusNotFound
 			default:
 				fits = a.status/100 == 2

@@ -68,6 +68,7 @@ func (l *Limiter) RevokeMany(by Caller, f Filter, all bool, reason string) (Job,
 	j := newJob(Job{
 		Action: ActKeyRevoke, At: l.clock.Now().UTC(), By: by.Name, From: by.From, Token: by.Token, Reason: reason, Filter: f,
 	})
+	j.once = by.once
 	l.jobsMu.Lock()
 	if len(l.jobs) >= maxJobs {
 		l.jobsMu.Unlock()
@@ -143,6 +144,9 @@ func (l *Limiter) recordJob(j *job) error {
 				ended = append(ended, key)
 				s.Revoked, s.Matched = s.Revoked+1, s.Matched+1
 			}
+		}
+		if err := b.onceIfFree(j.once, jobAbout(number)); err != nil {
+			return err
 		}
 		return b.setJob(&s)
 	}, func() {

@@ -66,6 +66,7 @@ type job struct {
 	at     time.Time // these never change
 	filter Filter
 	by     string
+	once   *Once
 
 	number atomic.Int64 // 0 until its record is durable
 	mu     sync.Mutex

@@ -1,13 +1,13 @@
 package limiter
 
 import (
-	"bytes"
 	"context"
 	"crypto/rand"
 	"crypto/sha256"
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 )
 
@@ -125,11 +125,29 @@ func (b *batch) once(o *Once, about string) error {
 	return errors.Join(b.Set(onceKey(o.id), rec.encode()), b.Set(onceTimeKey(now, o.id), nil))
 }
 
+// onceIfFree writes that a call is done that cannot be stopped any more: another
+// that ran at the same time has done the same.
+func (b *batch) onceIfFree(o *Once, about string) error {
+	if o == nil {
+		return nil
+	}
+	err := b.once(o, about)
+	var full *InvalidError
+	if errors.Is(err, ErrReplayed) || errors.Is(err, ErrReused) || errors.As(err, &full) {
+		return nil
+	}
+	return err
+}
+
+// jobAbout is how the record of a call names a job.
+func jobAbout(number int64) string { return fmt.Sprintf("job_%d", number) }
+
 // Replay is what a call that was done before was about. One of them is set, but
-// for calls about neither.
+// for calls about none of these.
 type Replay struct {
 	Key   *View
 	Token *AdminToken
+	Job   *Job
 }
 
 // Replay reports whether the caller's call was done before, and what it was
@@ -150,8 +168,11 @@ func (l *Limiter) Replay(_ context.Context, by Caller) (Replay, bool, error) {
 	case rec.call != by.once.call:
 		return Replay{}, false, ErrReused
 	}
-	switch {
-	case bytes.HasPrefix([]byte(rec.about), []byte(idPrefix)):
+	switch number, job := strings.CutPrefix(rec.about, "job_"); {
+	case job:
+		j, err := l.JobOf(by, number)
+		return Replay{Job: &j}, true, err
+	case strings.HasPrefix(rec.about, idPrefix):
 		k, err := l.load(rec.about)
 		if err != nil {
 			return Replay{}, true, err
@@ -161,7 +182,7 @@ func (l *Limiter) Replay(_ context.Context, by Caller) (Replay, bool, error) {
 		}
 		v := k.View()
 		return Replay{Key: &v}, true, nil
-	case bytes.HasPrefix([]byte(rec.about), []byte(tokenIDPrefix)):
+	case strings.HasPrefix(rec.about, tokenIDPrefix):
 		t, ok := l.tokens.get(rec.about)
 		if !ok || !l.seesToken(by, &t) {
 			return Replay{}, true, ErrNotFound
