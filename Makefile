@@ -2,6 +2,7 @@
 GO ?= go
 STATICCHECK = honnef.co/go/tools/cmd/staticcheck@v0.8.2
 SIZE ?= 100
+MINUTES ?= 30
 FUZZTIME ?= 20s
 
 # A checkout that belongs to another user, as in many a CI, must build, too.
@@ -9,7 +10,7 @@ export GOFLAGS := $(GOFLAGS) -buildvcs=false
 # Where scripts/need.sh puts a Node when the installed one is too old.
 export PATH := $(CURDIR)/bin/node_modules/.bin:$(PATH)
 
-.PHONY: run test lint package fuzz bench torture tools screens
+.PHONY: run test lint package fuzz bench torture soak tools screens
 
 # Starts a server with everything it needs; see `caddy till up --help`.
 run:
@@ -57,6 +58,10 @@ screens: tools
 	mkdir -p docs/img
 	TILL_SCREENS=docs/img $(GO) test -count 1 -run TestScreens ./e2e
 	pngquant --force --skip-if-larger --strip --quality 70-95 --ext .png docs/img/*.png
+
+# Mixed load for MINUTES: upstream, store, metrics and audit log must agree.
+soak:
+	TILL_SOAK=$(MINUTES) $(GO) test -timeout 24h -count 1 -v -run TestSoak ./e2e
 
 # The counting tests at size: SIZE kills and SIZE reloads.
 torture:

@@ -1,0 +1,423 @@
+package e2e
+
+import (
+	"bufio"
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"runtime"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+)
+
+// soakVariable says for how many minutes `make soak` runs.
+const soakVariable = "TILL_SOAK"
+
+const (
+	soakKeys    = 24
+	soakClients = 16
+	soakPause   = 5 * time.Millisecond // a client's, between two requests
+)
+
+// bill is what the upstream has seen of a key.
+type bill struct{ requests, tokens atomic.Int64 }
+
+// tenant is a key of the soak, and what its clients do with it.
+type tenant struct {
+	number   int
+	id, key  string
+	metered  bool // limited in tokens and dollars: its answers are read to the end
+	streams  bool // and left in the middle, now and then
+	bill     bill
+	refused  atomic.Bool
+	stopping sync.RWMutex // held while a request could be lost by a revocation
+	revoked  bool
+}
+
+// soak is a server under a mixed load, with an upstream that keeps the books.
+type soak struct {
+	*server
+	began time.Time
+
+	mu   sync.RWMutex
+	all  []*tenant
+	live [soakKeys]*tenant
+
+	total                            bill
+	aborted, cut, unanswered, odd    atomic.Int64
+	mints, grants, revokes, reloads  int64
+	changes, suspensions, extensions int64
+}
+
+func (s *soak) serve(w http.ResponseWriter, r *http.Request) {
+	n, err := strconv.Atoi(r.Header.Get(numberHeader))
+	if err != nil {
+		s.t.Errorf("the upstream got no key's number: %v", err)
+		return
+	}
+	body, err := io.ReadAll(r.Body)
+	if err != nil {
+		return
+	}
+	var ask struct {
+		Stream  bool
+		Max     int64 `json:"max_completion_tokens"`
+		Options struct {
+			Include bool `json:"include_usage"`
+		} `json:"stream_options"`
+	}
+	if err := json.Unmarshal(body, &ask); err != nil {
+		s.t.Errorf("the upstream got %q: %v", body, err)
+		return
+	}
+	s.mu.RLock()
+	m := s.all[n]
+	s.mu.RUnlock()
+	output := 1 + rand.Int64N(max(ask.Max, 1))
+	m.bill.requests.Add(1)
+	s.total.requests.Add(1)
+	if m.metered {
+		m.bill.tokens.Add(10 + output)
+		s.total.tokens.Add(10 + output)
+	}
+	usage := fmt.Sprintf(`{"prompt_tokens":10,"completion_tokens":%d,"total_tokens":%d}`, output, 10+output)
+	if !ask.Stream {
+		w.Header().Set("Content-Type", "application/json")
+		fmt.Fprintf(w, `{"id":"x","object":"chat.completion","model":"m","choices":[],"usage":%s}`, usage)
+		return
+	}
+	w.Header().Set("Content-Type", "text/event-stream")
+	for range 1 + rand.IntN(20) {
+		fmt.Fprint(w, "data: {\"id\":\"x\",\"choices\":[{\"index\":0,\"delta\":{\"content\":\"hello\"}}]}\n\n")
+		if http.NewResponseController(w).Flush() != nil {
+			return
+		}
+		select {
+		case <-time.After(20 * time.Millisecond):
+		case <-r.Context().Done():
+			return
+		}
+	}
+	if ask.Options.Include {
+		fmt.Fprintf(w, "data: {\"id\":\"x\",\"choices\":[],\"usage\":%s}\n\n", usage)
+	}
+	fmt.Fprint(w, "data: [DONE]\n\n")
+}
+
+// replace mints a key for each that is used up or revoked.
+func (s *soak) replace() {
+	for i, m := range s.live {
+		if m != nil && !m.refused.Load() && !m.revoked {
+			continue
+		}
+		next := &tenant{number: len(s.all), metered: i%4 == 1, streams: i%4 == 2}
+		fields := object{"max_activations": 50 + rand.IntN(4000), "expires_in": "2h"}
+		switch {
+		case next.metered:
+			fields["max_tokens"], fields["max_spend_usd"] = 1_000_000, "1.50"
+		case i%4 == 3:
+			fields["renews"] = "day"
+		}
+		next.id, next.key = s.mint(fields)
+		s.mints++
+		s.mu.Lock()
+		s.all = append(s.all, next)
+		s.live[i] = next
+		s.mu.Unlock()
+	}
+}
+
+// ask makes one request of the kind that the key is for.
+func (s *soak) ask() {
+	s.mu.RLock()
+	m := s.live[rand.IntN(soakKeys)]
+	s.mu.RUnlock()
+	stream := m.streams || m.metered && rand.IntN(4) == 0
+	body := `{"model":"m","messages":[{"role":"user","content":"hello, upstream"}],"max_completion_tokens":100}`
+	if stream {
+		body = strings.Replace(body, "{", `{"stream":true,`, 1)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	defer cancel()
+	r := s.request(ctx, m.key, numberHeader, strconv.Itoa(m.number))
+	r.Body, r.ContentLength, r.GetBody = io.NopCloser(strings.NewReader(body)), int64(len(body)), nil
+
+	// Until the upstream has counted it, a request must not be cut.
+	m.stopping.RLock()
+	counted := sync.OnceFunc(m.stopping.RUnlock)
+	defer counted()
+	res, err := s.client.Do(r)
+	if err != nil {
+		s.unanswered.Add(1) // a reload closed the connection under it
+		return
+	}
+	defer res.Body.Close()
+	switch res.StatusCode {
+	case http.StatusOK:
+	case http.StatusPaymentRequired, http.StatusForbidden:
+		m.refused.Store(true)
+		return
+	default:
+		s.odd.Add(1)
+		b, _ := io.ReadAll(res.Body)
+		s.t.Errorf("answer %s: %.300s", res.Status, b)
+		return
+	}
+	if !m.streams {
+		if _, err := io.Copy(io.Discard, res.Body); err != nil {
+			s.unanswered.Add(1)
+		}
+		return
+	}
+	lines := bufio.NewReader(res.Body)
+	_, err = lines.ReadString('\n')
+	counted() // the first event has come
+	leave := rand.IntN(20)
+	for n := 0; err == nil; n++ {
+		if n == leave {
+			s.aborted.Add(1)
+			return
+		}
+		_, err = lines.ReadString('\n')
+	}
+	if err != io.EOF {
+		s.cut.Add(1)
+	}
+}
+
+// rss is the resident memory of the server in bytes: the median of some looks.
+func (s *soak) rss() int64 {
+	s.t.Helper()
+	var seen []int64
+	for range 7 {
+		s.server.mu.Lock()
+		pid := s.cmd.Process.Pid
+		s.server.mu.Unlock()
+		b, err := os.ReadFile(fmt.Sprintf("/proc/%d/statm", pid))
+		if err != nil {
+			s.t.Fatal(err)
+		}
+		pages, err := strconv.ParseInt(strings.Fields(string(b))[1], 10, 64)
+		if err != nil {
+			s.t.Fatal(err)
+		}
+		seen = append(seen, pages*int64(os.Getpagesize()))
+		time.Sleep(300 * time.Millisecond) // between two looks
+	}
+	slices.Sort(seen)
+	return seen[len(seen)/2]
+}
+
+// manage does every half second what operators do now and then.
+func (s *soak) manage(tick int) {
+	pick := func() *tenant { return s.live[rand.IntN(soakKeys)] }
+	must := func(what string, status int, answer object) {
+		if status != http.StatusOK {
+			s.t.Errorf("%s: %d %v", what, status, answer)
+		}
+	}
+	s.replace()
+	if tick%10 == 0 {
+		s.reloadByAPI()
+		s.reloads++
+	}
+	if m := pick(); tick%4 == 1 {
+		status, answer := s.api("POST", "/keys/"+m.id+"/grant", object{"activations": 1 + rand.IntN(500)})
+		must("grant", status, answer)
+		m.refused.Store(false)
+		s.grants++
+	}
+	if m := pick(); tick%30 == 7 {
+		status, answer := s.api("POST", "/keys/"+m.id+"/grant", object{"expires_in": "1h"})
+		must("another hour", status, answer)
+		s.extensions++
+	}
+	if m := pick(); tick%12 == 3 && !m.refused.Load() {
+		status, answer := s.api("PATCH", "/keys/"+m.id, object{"name": "renamed " + strconv.Itoa(tick)})
+		must("change", status, answer)
+		s.changes++
+	}
+	if m := pick(); tick%16 == 5 {
+		m.stopping.Lock()
+		status, answer := s.api("POST", "/keys/"+m.id+"/revoke", object{"reason": "soak"})
+		m.stopping.Unlock()
+		must("revoke", status, answer)
+		m.revoked = true
+		s.revokes++
+	}
+}
+
+// TestSoak runs for as many minutes as soakVariable says, and compares what
+// the upstream, the store, the metrics and the audit log say.
+func TestSoak(t *testing.T) {
+	text := os.Getenv(soakVariable)
+	if text == "" {
+		t.Skip("run: make soak MINUTES=30")
+	}
+	minutes, err := strconv.ParseFloat(text, 64)
+	if err != nil || minutes <= 0 || runtime.GOOS != "linux" {
+		t.Fatalf("%s must be a number of minutes, on Linux; got %q", soakVariable, text)
+	}
+	s := new(soak)
+	counter := httptest.NewServer(http.HandlerFunc(s.serve))
+	t.Cleanup(func() {
+		counter.CloseClientConnections()
+		counter.Close()
+	})
+	s.server = newServer(t, options{to: counter.URL, more: "price openai/m 1.00 2.00"})
+	s.t = t
+	s.replace()
+
+	var stop atomic.Bool
+	var wg sync.WaitGroup
+	for range soakClients {
+		wg.Go(func() {
+			for !stop.Load() {
+				s.ask()
+				time.Sleep(soakPause) // what a client does between two requests
+			}
+		})
+	}
+	s.began = time.Now()
+	duration := time.Duration(minutes * float64(time.Minute))
+	var first int64
+	ticker := time.NewTicker(500 * time.Millisecond)
+	defer ticker.Stop()
+	for tick := 0; time.Since(s.began) < duration; tick++ {
+		<-ticker.C
+		s.manage(tick)
+		if elapsed := time.Since(s.began); first == 0 && elapsed >= min(time.Minute, duration/2) {
+			first = s.rss()
+		}
+		if tick%120 == 119 {
+			t.Logf("%5.1f min: %d requests, %d keys", time.Since(s.began).Minutes(), s.total.requests.Load(), len(s.all))
+		}
+	}
+	last := s.rss()
+	stop.Store(true)
+	wg.Wait()
+	s.compare(first, last)
+}
+
+// compare holds the four accounts against each other, and prints them.
+func (s *soak) compare(first, last int64) {
+	t := s.t
+	s.client.CloseIdleConnections()
+	metric := func(name string) (sum float64) {
+		_, text := s.must(must(http.NewRequest("GET", "http://"+s.admin+"/metrics", nil))(t))
+		for line := range strings.Lines(text) {
+			fields := strings.Fields(line)
+			if len(fields) == 2 && (fields[0] == name || strings.HasPrefix(fields[0], name+"{")) {
+				n, err := strconv.ParseFloat(fields[1], 64)
+				if err != nil {
+					t.Fatal(err)
+				}
+				sum += n
+			}
+		}
+		return sum
+	}
+	s.eventually("nothing is in flight", func() bool { return metric("caddy_till_holds") == 0 })
+	var used, tokens int64
+	ended := make(map[string]string)
+	for _, m := range s.all {
+		k := s.show(m.id)
+		n, tk := int64(k["used_activations"].(float64)), int64(0)
+		if m.metered {
+			tk = int64(k["used_tokens"].(float64))
+		}
+		if n != m.bill.requests.Load() || tk != m.bill.tokens.Load() {
+			t.Errorf("key %s: the upstream counts %d requests and %d tokens, till %d and %d",
+				m.id, m.bill.requests.Load(), m.bill.tokens.Load(), n, tk)
+		}
+		used, tokens = used+n, tokens+tk
+		if status := k["status"].(string); status == "exhausted" || status == "revoked" {
+			ended[m.id] = status
+		}
+	}
+	_, stats := s.api("GET", "/stats", nil)
+	audit := s.auditCounts(ended)
+	rows := []struct {
+		what                            string
+		upstream, keys, store, measured int64
+	}{
+		{"requests", s.total.requests.Load(), used, int64(stats["used_activations"].(float64)), int64(metric("caddy_till_activations_total"))},
+		{"tokens of metered keys", s.total.tokens.Load(), tokens, -1, int64(metric("caddy_till_tokens_total"))},
+	}
+	t.Logf("%-24s %12s %12s %12s %12s", "", "upstream", "the keys", "the store", "metrics")
+	for _, r := range rows {
+		t.Logf("%-24s %12d %12d %12d %12d", r.what, r.upstream, r.keys, r.store, r.measured)
+		if r.keys != r.upstream || r.store >= 0 && r.store != r.upstream || r.measured != r.upstream {
+			t.Errorf("%s do not agree", r.what)
+		}
+	}
+	t.Logf("%-24s %12s %12s", "", "done", "audit log")
+	for _, r := range []struct {
+		what string
+		done int64
+		act  string
+	}{
+		{"keys minted", s.mints, "key.create"}, {"grants", s.grants + s.extensions, "key.grant"},
+		{"changes", s.changes, "key.update"}, {"revocations", s.revokes, "key.revoke"},
+	} {
+		t.Logf("%-24s %12d %12d", r.what, r.done, audit[r.act])
+		if audit[r.act] != r.done {
+			t.Errorf("%s: %d were done, the audit log has %d", r.what, r.done, audit[r.act])
+		}
+	}
+	t.Logf("%-24s %12d", "reloads", s.reloads)
+	t.Logf("%-24s %12d %12d %12d", "aborted, cut, no answer", s.aborted.Load(), s.cut.Load(), s.unanswered.Load())
+	t.Logf("%-24s %9.1f MB %9.1f MB %+11.1f %%", "RSS at 1 min, at the end", float64(first)/1e6, float64(last)/1e6, 100*float64(last-first)/float64(first))
+	if float64(last) > 1.1*float64(first) {
+		t.Errorf("RSS grew from %d to %d", first, last)
+	}
+}
+
+// auditCounts reads the whole audit log, checks its chain, and counts acts. Each
+// key that has ended must have its entry.
+func (s *soak) auditCounts(ended map[string]string) map[string]int64 {
+	s.t.Helper()
+	out, err := s.command("till", "audit", "verify").CombinedOutput()
+	if err != nil {
+		s.t.Errorf("the audit log: %v\n%s", err, out)
+	}
+	res, text := s.must(must(http.NewRequest("GET", "http://"+s.admin+"/till/audit/export", nil))(s.t))
+	if res.StatusCode != http.StatusOK {
+		s.t.Fatal(res.Status, text)
+	}
+	counts := make(map[string]int64)
+	for line := range strings.Lines(text) {
+		var e struct{ Action, Key string }
+		if err := json.Unmarshal([]byte(line), &e); err != nil {
+			s.t.Fatalf("%s: %v", line, err)
+		}
+		counts[e.Action]++
+		if "key."+ended[e.Key] == e.Action || ended[e.Key] == "revoked" && e.Action == "key.revoke" {
+			delete(ended, e.Key)
+		}
+	}
+	for id, status := range ended {
+		s.t.Errorf("key %s is %s, and the audit log does not say when", id, status)
+	}
+	return counts
+}
+
+func must[T any](v T, err error) func(t *testing.T) T {
+	return func(t *testing.T) T {
+		t.Helper()
+		if err != nil {
+			t.Fatal(err)
+		}
+		return v
+	}
+}
