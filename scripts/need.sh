@@ -21,8 +21,9 @@ install() {
 	if [ "$(id -u)" -ne 0 ]; then
 		root=(sudo)
 	fi
-	"${root[@]}" apt-get update -q
-	"${root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get install -qy --no-install-recommends "$@"
+	# Another of Debian's programs may be installing, too: wait for it.
+	"${root[@]}" apt-get -o DPkg::Lock::Timeout=300 update -q
+	"${root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get -o DPkg::Lock::Timeout=300 install -qy --no-install-recommends "$@"
 }
 
 node_major() {
