@@ -65,4 +65,4 @@ soak:
 
 # The counting tests at size: SIZE kills and SIZE reloads.
 torture:
-	TILL_TORTURE=$(SIZE) $(GO) test -timeout 24h -count 1 -v -run 'TestTorture' ./e2e
+	TILL_TORTURE=$(SIZE) $(GO) test -timeout 24h -count 1 -v -run 'TestTorture|TestACap' ./e2e

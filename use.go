@@ -207,9 +207,11 @@ func (u *use) charge(status int) (tokens, nano int64, kinds limiter.TokenKinds) 
 		return tokens, nano, limiter.TokenKinds{Unmeasured: tokens}
 	}
 	seen := u.meter.Usage()
-	kinds.CachedInput = max(seen.CachedInput, 0)
-	kinds.CacheWrite = max(seen.CacheWrite, 0)
-	kinds.Input = max(seen.Input-kinds.CachedInput-kinds.CacheWrite, 0)
+	// Together they are what is charged, whatever an upstream says.
+	input := max(seen.Input, 0)
+	kinds.CachedInput = min(max(seen.CachedInput, 0), input)
+	kinds.CacheWrite = min(max(seen.CacheWrite, 0), input-kinds.CachedInput)
+	kinds.Input = input - kinds.CachedInput - kinds.CacheWrite
 	kinds.Output = max(seen.Output, 0)
 	return tokens, nano, kinds
 }

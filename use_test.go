@@ -94,6 +94,28 @@ func TestARegionIsHeldForAndChargedWhenTheAnswerSaysSo(t *testing.T) {
 	}
 }
 
+// TestKindsOfTokensAddUpToWhatIsCharged also for an upstream whose numbers do
+// not agree with each other.
+func TestKindsOfTokensAddUpToWhatIsCharged(t *testing.T) {
+	t.Parallel()
+	for _, usage := range []string{
+		`{"prompt_tokens":10,"completion_tokens":5}`,
+		`{"prompt_tokens":10,"completion_tokens":5,"prompt_tokens_details":{"cached_tokens":7,"cache_write_tokens":2}}`,
+		`{"prompt_tokens":10,"completion_tokens":5,"prompt_tokens_details":{"cached_tokens":700,"cache_write_tokens":200}}`,
+		`{"prompt_tokens":10,"completion_tokens":5,"prompt_tokens_details":{"cache_write_tokens":200}}`,
+		`{"input_tokens":1,"cache_read_input_tokens":3,"cache_creation_input_tokens":6,"output_tokens":5}`,
+		`{}`,
+	} {
+		u := &use{estimate: &upstream.Estimate{Answers: 1, Permille: 1000, Asked: 1000}, input: 10, natural: 100, output: -1, meter: upstream.NewMeter(false), whole: true}
+		u.meter.Write([]byte(`{"usage":` + usage + `}`))
+		u.meter.Close()
+		tokens, _, k := u.charge(200)
+		if sum := k.Input + k.CachedInput + k.CacheWrite + k.Output + k.Unmeasured; sum != tokens || tokens == 0 {
+			t.Errorf("%s: kinds %+v add up to %d, charged are %d", usage, k, sum, tokens)
+		}
+	}
+}
+
 // TestWhoHangsUpAfterTheLastEventPaysWhatWasUsed: many clients do not wait for
 // the end of the connection.
 func TestWhoHangsUpAfterTheLastEventPaysWhatWasUsed(t *testing.T) {

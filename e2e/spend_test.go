@@ -276,8 +276,8 @@ func TestADollarWithSlowAnswersIsADollar(t *testing.T) {
 	t.Logf("%d answers, $%s of $1", answers, limiter.FormatUSD(u.nano.Load()))
 }
 
-// TestACapHoldsOverKill9 kills the server twice on the way, while some clients
-// give up at random points.
+// TestACapHoldsOverKill9 kills the server twice on the way, or twenty times with
+// `make torture`, while some clients give up at random points.
 func TestACapHoldsOverKill9(t *testing.T) {
 	t.Parallel()
 	const each = spendInput*inputRate + 100*outputRate
@@ -292,7 +292,8 @@ func TestACapHoldsOverKill9(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			const worth = 300
+			kills := min(tortureSize(t, 2), 20)
+			worth := int64(150 * kills)
 			u := newMeteredUpstream(t)
 			u.latency, u.omit = 5*time.Millisecond, test.omit
 			s := spendServer(t, u)
@@ -305,7 +306,7 @@ func TestACapHoldsOverKill9(t *testing.T) {
 				fields = object{"max_tokens": worth * (spendInput + 100), "fit": false}
 			}
 			id, key := s.mint(fields)
-			for range 2 {
+			for range kills {
 				before := u.answers.Load()
 				stop := make(chan struct{})
 				var wg sync.WaitGroup
