@@ -62,7 +62,7 @@ func report(w io.Writer, stock, till *side, direct []time.Duration, commits comm
 	}
 	fmt.Fprintf(&b, "\nAn event takes %s from the upstream to a client without any proxy: till adds\n%s at the median.\n",
 		short(median(direct)), short(median(till.event)-median(direct)))
-	fmt.Fprintf(&b, "The store committed %d times, which took %s each: that is the disk's, and what a busy\nkey waits for when it is slower than the key.\n", commits.n, short(commits.mean))
+	fmt.Fprintf(&b, "The store is in %s; it committed %d times, which took %s each.\n", *stores, commits.n, short(commits.mean))
 	judge := func(what string, ratio, goal float64) {
 		verdict := "met"
 		if ratio > goal {
