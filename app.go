@@ -90,6 +90,14 @@ type App struct {
 	// can be verified after older ones went. Default: for ever.
 	AuditRetain caddy.Duration `json:"audit_retain,omitempty"`
 
+	// After how long without use a key is told to be stale, at least a second:
+	// in the report, and by the event key_stale. Default: 30 days.
+	StaleAfter caddy.Duration `json:"stale_after,omitempty"`
+
+	// Revoke stale keys: a day after they were told of, or half of stale_after
+	// where that is shorter. Default: false.
+	StaleRevoke bool `json:"stale_revoke,omitempty"`
+
 	// Prices of single models, which come before all others. Default: none.
 	Prices []ModelPrice `json:"price,omitempty"`
 
@@ -174,6 +182,9 @@ func (a *App) Provision(ctx caddy.Context) error {
 	if a.Retain < 0 || a.Retain != 0 && a.Retain < caddy.Duration(minRetain) {
 		return fmt.Errorf("retain must be at least %s, got %s", minRetain, time.Duration(a.Retain))
 	}
+	if a.StaleAfter != 0 && a.StaleAfter < caddy.Duration(time.Second) {
+		return fmt.Errorf("stale_after must be at least 1s, got %s", time.Duration(a.StaleAfter))
+	}
 	if a.AuditRetain != 0 && a.AuditRetain < caddy.Duration(minAuditRetain) {
 		return fmt.Errorf("audit_retain must be at least %s, got %s", minAuditRetain, time.Duration(a.AuditRetain))
 	}
@@ -222,6 +233,7 @@ func (a *App) Start() error {
 	if err == nil {
 		l.KeepAudit(time.Duration(a.AuditRetain))
 		l.Retain(time.Duration(a.Retain))
+		l.SetStale(time.Duration(a.StaleAfter), a.StaleRevoke)
 		err = l.SetRoles(a.roles)
 	}
 	if misconfigured(err) {
@@ -283,7 +295,8 @@ func (a *App) Limiter() (*limiter.Limiter, error) {
 }
 
 func (a *App) opening() opening {
-	return opening{open: a.storage.OpenStore, anchor: a.Anchor, log: a.slogger, roles: a.roles, keepAudit: time.Duration(a.AuditRetain), retain: time.Duration(a.Retain)}
+	return opening{open: a.storage.OpenStore, anchor: a.Anchor, log: a.slogger, roles: a.roles, keepAudit: time.Duration(a.AuditRetain), retain: time.Duration(a.Retain),
+		staleAfter: time.Duration(a.StaleAfter), staleRevoke: a.StaleRevoke}
 }
 
 // Forfeit mends a store that does not agree with its anchor; see

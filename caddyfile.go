@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/caddyconfig"
@@ -34,6 +35,7 @@ func init() {
 //		prices     <file>
 //		retain <duration>
 //		audit_retain <duration>
+//		stale_after <duration> [revoke]
 //		price      <preset>/<model> <input> <output> [<cached input>]  # repeatable
 //		unknown_price refuse | count_only
 //		upstream   <name> [<preset>|<url>] { … }
@@ -114,6 +116,16 @@ func parseGlobal(d *caddyfile.Dispenser, existing any) (any, error) {
 				return nil, d.Errf("audit_retain must be a duration of at least 1d, such as 400d, got %q", text)
 			}
 			app.AuditRetain = caddy.Duration(keep)
+		case "stale_after":
+			args := d.RemainingArgs()
+			if app.StaleAfter != 0 || len(args) == 0 || len(args) > 2 || len(args) == 2 && args[1] != "revoke" {
+				return nil, d.Err("stale_after takes a duration, and perhaps the word revoke, and stands once: stale_after 30d revoke")
+			}
+			after, err := caddy.ParseDuration(args[0])
+			if err != nil || after < time.Second {
+				return nil, d.Errf("stale_after must be a duration of at least 1s, such as 30d, got %q", args[0])
+			}
+			app.StaleAfter, app.StaleRevoke = caddy.Duration(after), len(args) == 2
 		case "prices":
 			if app.PricesFile != "" || !d.AllArgs(&app.PricesFile) {
 				return nil, d.Err("prices takes one file and stands once")
@@ -155,7 +167,7 @@ func parseGlobal(d *caddyfile.Dispenser, existing any) (any, error) {
 				})
 			}
 		default:
-			return nil, d.Errf("unknown till option %q; there are store, anchor, retain, audit_retain, seal_key, seal_key_file, public_url, console_url, max_body, prices, price, unknown_price, upstream, role", d.Val())
+			return nil, d.Errf("unknown till option %q; there are store, anchor, retain, audit_retain, stale_after, seal_key, seal_key_file, public_url, console_url, max_body, prices, price, unknown_price, upstream, role", d.Val())
 		}
 	}
 	for _, check := range later {

@@ -86,6 +86,12 @@ func eventData(e *limiter.Event) map[string]any {
 	if e.By != "" {
 		data["by"] = e.By
 	}
+	if e.Name == limiter.KeyStale {
+		data["unused_since"] = e.Since.Format(time.RFC3339)
+		if !e.EndsAt.IsZero() {
+			data["revoked_at"] = e.EndsAt.Format(time.RFC3339)
+		}
+	}
 	if e.Name == limiter.KeyAfterDeath {
 		data["count"], data["from"], data["canary"] = e.Count, e.From, e.Canary
 	}

@@ -83,6 +83,9 @@ type opening struct {
 	keepAudit time.Duration
 	// retain is how long ended keys stay listed.
 	retain time.Duration
+	// staleAfter and staleRevoke are those of the configuration.
+	staleAfter  time.Duration
+	staleRevoke bool
 }
 
 func (o *opening) anchorIn(dir string) string {
@@ -226,7 +229,7 @@ func openLimiter(dir string, o opening, after *limiter.Limiter, observe limiter.
 		return nil, err
 	}
 	l, err := limiter.Open(limiter.Options{
-		Store: store, Shadow: filepath.Join(dir, "shadow"), Anchor: o.anchorIn(dir), Logger: o.log, Roles: o.roles, KeepAudit: o.keepAudit, Retain: o.retain, Observe: observe, After: after, Lockdown: lockdown,
+		Store: store, Shadow: filepath.Join(dir, "shadow"), Anchor: o.anchorIn(dir), Logger: o.log, Roles: o.roles, KeepAudit: o.keepAudit, Retain: o.retain, StaleAfter: o.staleAfter, StaleRevoke: o.staleRevoke, Observe: observe, After: after, Lockdown: lockdown,
 	})
 	if err != nil {
 		return nil, errors.Join(err, store.Close())

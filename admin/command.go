@@ -96,7 +96,7 @@ func build(root *cobra.Command) {
 		suspendCommand(f), resumeCommand(f), revokeCommand(f), rotateCommand(f), grantCommand(f),
 		forgetCommand(f), envCommand(f), statsCommand(f), pricesCommand(f), repairCommand(f),
 		backupCommand(f), restoreCommand(f), sealCommand(f))
-	root.AddCommand(leakCommand(f))
+	root.AddCommand(staleCommand(f), updateCommand(f), leakCommand(f))
 	root.AddCommand(lockdownCommand(f))
 	root.AddCommand(runCommand(f), watchCommand(f), doctorCommand(f), topCommand(f))
 	root.AddCommand(tokenCommand(f), auditCommand(f))

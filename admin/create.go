@@ -69,6 +69,11 @@ func (f *limitFlags) body(in io.Reader) (map[string]any, error) {
 	if f.maxActivations == "" && f.maxTokens == "" && f.maxSpend == "" && f.maxSpendCents == 0 && f.expiresIn == "" && f.expiresAt == "" && !f.unlimited {
 		return nil, usage("set at least one limit: --max-activations, --max-tokens, --max-spend-usd or --expires-in (or say --unlimited)")
 	}
+	return f.fields(in)
+}
+
+// fields are those that were set.
+func (f *limitFlags) fields(in io.Reader) (map[string]any, error) {
 	b := make(map[string]any)
 	for field, value := range map[string]string{
 		"name": f.name, "upstream": f.upstream, "role": f.role, "owner": f.owner, "purpose": f.purpose,

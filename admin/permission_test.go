@@ -34,6 +34,7 @@ var calls = map[string]struct {
 	"POST /keys/revoke":        {limiter.KeysRevoke, `{"filter":{"q":"nosuch"}}`},
 	"GET /jobs":                {limiter.KeysRevoke, ""},
 	"GET /jobs/{id}":           {limiter.KeysRevoke, ""},
+	"GET /stale":               {limiter.KeysRead, ""},
 	"POST /fingerprint":        {limiter.KeysRead, `{"upstream_key":"sk-real"}`},
 	"GET /spend":               {limiter.KeysRead, ""},
 	"GET /audit":               {limiter.AuditRead, ""},

@@ -37,6 +37,7 @@ func (a *api) routes() []route {
 		{"GET /audit", a.audit},
 		{"GET /audit/verify", a.verifyAudit},
 
+		{"GET /stale", a.stale},
 		{"POST /leaks", a.leaks},
 		{"POST /fingerprint", a.fingerprint},
 		{"GET /seal", a.sealKeys},

@@ -21,6 +21,9 @@ type Event struct {
 	Count  int64
 	From   string
 	Canary bool
+	// Since is since when a key is unused, and EndsAt when it is revoked for
+	// that, if it is; of KeyStale.
+	Since, EndsAt time.Time
 	// Reason is what the operator said, of LockdownSet.
 	Reason string
 
@@ -44,6 +47,8 @@ const (
 	// KeyLeaked says that a key or token was revoked because its string was
 	// found in the open.
 	KeyLeaked EventName = "key_leaked"
+	// KeyStale says that a key was not used for long.
+	KeyStale EventName = "key_stale"
 	// KeyAfterDeath says that a key which works no more, or a canary, was used:
 	// at most once an hour per key.
 	KeyAfterDeath EventName = "key_after_death"

@@ -11,6 +11,7 @@ import (
 
 func (l *Limiter) SweepActive() { l.sweepActive() }
 func (l *Limiter) SweepDue()    { l.redoStops(); l.sweepDue() }
+func (l *Limiter) SweepStale()  { l.sweepStale() }
 func (l *Limiter) SweepIdle()   { l.sweepIdle() }
 func (l *Limiter) SweepEnded()  { l.sweepEnded() }
 

@@ -119,6 +119,9 @@ type Key struct {
 	SuspendedAt time.Time `json:"suspended_at,omitzero"`
 	RevivedAt   time.Time `json:"revived_at,omitzero"` // last grant to an ended key
 
+	// StaleToldAt is when operators were told that nobody uses the key.
+	StaleToldAt time.Time `json:"stale_told_at,omitzero"`
+
 	// EndedAt, EndedStatus and EndedReason are set once the end is final:
 	// at a revocation, and when nothing remains and nothing is in flight.
 	EndedAt     time.Time `json:"ended_at,omitzero"`

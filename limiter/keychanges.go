@@ -82,6 +82,9 @@ func (k *Key) facts() map[string]any {
 		}
 		f["ips"] = ips
 	}
+	if !k.StaleToldAt.IsZero() {
+		f["stale_told_at"] = stamp(k.StaleToldAt)
+	}
 	if n := len(k.Former); n > 0 {
 		f["rotations"] = k.Rotations
 		f["grace_ends_at"] = stamp(k.Former[n-1].Until)

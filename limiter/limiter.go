@@ -48,6 +48,10 @@ type Options struct {
 	Roles map[string]Role
 	// KeepAudit is how long entries of the audit log are kept; 0: for ever.
 	KeepAudit time.Duration
+	// StaleAfter is after how long without use a key is told to be stale, and
+	// StaleRevoke says that it is revoked then. Default: DefaultStaleAfter.
+	StaleAfter  time.Duration
+	StaleRevoke bool
 	// Observe receives measurements. Default: none.
 	Observe Observer
 	// Retain is how long ended keys stay listed; see [Limiter.Retain]. Default:
@@ -100,6 +104,7 @@ type Limiter struct {
 	active   map[*Live]struct{} // keys with something to give back, save or cut
 
 	fingerprintKey token.Secret
+	stale          staleRule
 
 	tallyMu   sync.Mutex
 	tally     tally
@@ -188,6 +193,7 @@ func Open(o Options) (*Limiter, error) {
 		l.lockdown.join(l)
 	}
 	l.KeepAudit(o.KeepAudit)
+	l.SetStale(o.StaleAfter, o.StaleRevoke)
 	l.logHead()
 	go l.sweepLoop()
 	go l.jobsLoop()

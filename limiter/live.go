@@ -45,6 +45,7 @@ type Live struct {
 
 	rate, freeRate, selfRate bucket
 	history                  history
+	seen                     seenBy
 	savedAt                  int64 // unix nanoseconds of the last save
 	lastAddr                 netip.Addr
 }

@@ -118,6 +118,14 @@ var acts = map[string]act{
 		_, err := w.Await(ctx, by, 99)
 		return unless(err, limiter.ErrNotFound)
 	}},
+	"Leak": {limiter.KeysRevoke, false, nil, func(w *world, by limiter.Caller, _ string) error {
+		_, err := w.Leak(ctx, by, lookup(), false, false)
+		return err
+	}},
+	"Stale": {limiter.KeysRead, false, nil, func(w *world, by limiter.Caller, _ string) error {
+		_, err := w.Stale(ctx, by, "", 0, "")
+		return err
+	}},
 	"EndGrace": {limiter.KeysRevoke, true, nil, func(w *world, by limiter.Caller, id string) error {
 		_, err := w.EndGrace(ctx, by, id, lookup())
 		return err
@@ -196,7 +204,7 @@ var (
 	judged = []string{"Authorise", "Allows", "Replay", "Sees", "Standing"}
 	closed = []string{"Forfeit", "Restore", "Set", "Lift"}
 	open   = []string{
-		"Close", "Failed", "StillFailed", "Ping", "SetRoles", "KeepAudit", "Retain", // whoever runs the limiter
+		"Close", "Failed", "StillFailed", "Ping", "SetRoles", "SetStale", "KeepAudit", "Retain", // whoever runs the limiter
 		"Find", "Authenticate", "Delegate", // whoever has a secret
 		"AuditHead", "Fingerprint", "Roles", "Stats", "Time", // no key is told of: any token may know
 	}

@@ -199,6 +199,9 @@ func (k *Live) tryReserve(ask *Ask, g *Grant) (refusal *Refusal, p parking, agai
 		}
 	}
 	k.addr = k.addrText(ask.Addr)
+	if !ask.Free {
+		k.seen.note(ask)
+	}
 	k.l.markActive(k)
 	g.k.Store(k)
 	g.key, g.role, g.bound, g.free, g.began, g.onCut = k.key, role, bound, ask.Free, nanos, ask.OnCut

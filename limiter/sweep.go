@@ -44,6 +44,7 @@ func (l *Limiter) sweepLoop() {
 			l.sweepIdle()
 			l.sweepEnded()
 			l.sweepAdmin()
+			l.sweepStale()
 		case <-head.C:
 			l.logHead()
 		}
@@ -115,10 +116,11 @@ func (l *Limiter) save(a *account, k *Live, giveBack bool) {
 	rec := accountRecord{Epoch: a.epoch}
 	a.note(&rec)
 	var hours []Bucket
+	var seen *Seen
 	var id string
 	if k != nil {
 		k.savedAt = l.clock.Now().UnixNano()
-		hours, id = k.history.take(), k.key.ID
+		hours, seen, id = k.history.take(), k.seen.take(), k.key.ID
 	}
 	spent := a.spent
 	var counted Amounts
@@ -134,7 +136,7 @@ func (l *Limiter) save(a *account, k *Live, giveBack bool) {
 			if stored.Epoch != 0 && stored.Epoch != rec.Epoch {
 				// The window that this is about is over, and what it left is gone.
 				stored.First, stored.Last, stored.Pin, stored.Addr = rec.First, rec.Last, rec.Pin, rec.Addr
-				return errors.Join(b.setAccount(a.id, a.forRole, &stored), writeHours(b, id, hours))
+				return errors.Join(b.setAccount(a.id, a.forRole, &stored), writeHours(b, id, hours), writeSeen(b, id, seen))
 			}
 			stored.Epoch, stored.Past = rec.Epoch, rec.Past
 			if err := l.wentBack(a, &stored); err != nil {
@@ -151,7 +153,7 @@ func (l *Limiter) save(a *account, k *Live, giveBack bool) {
 			if err := b.setAccount(a.id, a.forRole, &stored); err != nil {
 				return err
 			}
-			return writeHours(b, id, hours)
+			return errors.Join(writeHours(b, id, hours), writeSeen(b, id, seen))
 		},
 		done: func(err error) {
 			a.mu.Lock()
@@ -164,6 +166,7 @@ func (l *Limiter) save(a *account, k *Live, giveBack bool) {
 				}
 				if k != nil {
 					k.history.putBack(hours)
+					k.seen.dirty = k.seen.dirty || seen != nil
 				}
 				return
 			}

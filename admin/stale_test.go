@@ -1,0 +1,149 @@
+package admin
+
+import (
+	"net/http"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/till-proxy/till/limiter"
+	"github.com/till-proxy/till/scope"
+)
+
+func TestWhatMendsAStaleKeyIsSaidInFull(t *testing.T) {
+	t.Parallel()
+	now := time.Date(2026, 11, 24, 9, 0, 0, 0, time.UTC)
+	base := func() *limiter.StaleKey {
+		s := &limiter.StaleKey{Seen: &limiter.Seen{}, Since: now.Add(-45 * 24 * time.Hour)}
+		s.ID, s.CreatedAt, s.Limit = "key_X", now.Add(-60*24*time.Hour), limiter.NoLimits()
+		return s
+	}
+	forty := make([]string, 40)
+	for i := range forty {
+		forty[i] = "model-" + string(rune('a'+i%26)) + string(rune('0'+i/26))
+	}
+	for _, test := range []struct {
+		name        string
+		make        func(*limiter.StaleKey)
+		reason      limiter.StaleReason
+		detail, fix string
+	}{
+		{"never used", func(*limiter.StaleKey) {}, limiter.StaleNeverUsed, "minted 60d ago and never used", "caddy till revoke key_X --reason unused"},
+		{"unused", func(*limiter.StaleKey) {}, limiter.StaleUnused, "last used 45d ago", "caddy till revoke key_X --reason unused"},
+		{"expiring", func(s *limiter.StaleKey) { s.ExpiresAt = now.Add(3 * time.Hour) }, limiter.StaleExpiring,
+			"ends in 3h, at 2026-11-24T12:00:00Z", "caddy till grant key_X --expires-in 60d"},
+		{"as the interface has it", func(s *limiter.StaleKey) {
+			s.Limit[limiter.Activations] = 500
+			s.Over = []limiter.OverGrant{{Kind: limiter.Activations, Granted: 500, Used: 12}}
+			s.Scope = scope.Scope{Models: forty}
+			s.Seen = &limiter.Seen{Models: []string{forty[3]}, Addrs: []string{"192.0.2.1"}}
+		}, limiter.StaleOverGranted, "500 granted, 12 used, 1 of 40 models, one address", "caddy till update key_X --max-activations 50 --models " + forty[3]},
+		{"of every kind", func(s *limiter.StaleKey) {
+			s.Limit[limiter.Tokens], s.Limit[limiter.Nanodollars] = 1_000_000, 5e9
+			s.Over = []limiter.OverGrant{{Kind: limiter.Tokens, Granted: 1_000_000, Used: 1500}, {Kind: limiter.Nanodollars, Granted: 5e9, Used: 12e7}}
+			s.Seen.Addrs = []string{"a", "b"}
+		}, limiter.StaleOverGranted, "1000000 tokens granted, 1500 used, $5.00 granted, $0.12 used, 2 addresses",
+			"caddy till update key_X --max-tokens 10000 --max-spend-usd 0.50"},
+		{"renewing", func(s *limiter.StaleKey) {
+			s.Limit[limiter.Activations] = 100
+			s.Over = []limiter.OverGrant{{Kind: limiter.Activations, Granted: 3000, Used: 90}}
+		}, limiter.StaleOverGranted, "3000 granted, 90 used", "caddy till update key_X --max-activations 20"},
+		{"little as it is", func(s *limiter.StaleKey) {
+			s.Limit[limiter.Activations] = 10
+			s.Over = []limiter.OverGrant{{Kind: limiter.Activations, Granted: 10, Used: 1}}
+		}, limiter.StaleOverGranted, "10 granted, 1 used", "caddy till show key_X"},
+		{"a model's name that is a command", func(s *limiter.StaleKey) {
+			s.Limit[limiter.Activations] = 500
+			s.Over = []limiter.OverGrant{{Kind: limiter.Activations, Granted: 500, Used: 0}}
+			s.Scope = scope.Scope{Models: []string{"*", "x"}}
+			s.Seen = &limiter.Seen{Models: []string{"$(reboot)"}, MoreAddrs: true, Addrs: make([]string, 16)}
+		}, limiter.StaleOverGranted, "500 granted, 0 used, 1 of 2 models, more than 16 addresses", "caddy till update key_X --max-activations 10"},
+	} {
+		s := base()
+		test.make(s)
+		if detail, fix := mend(s, test.reason, now); detail != test.detail || fix != test.fix {
+			t.Errorf("%s:\n%s\n%s\nwant\n%s\n%s", test.name, detail, fix, test.detail, test.fix)
+		}
+	}
+}
+
+func TestStaleListsEachKeyOncePerReason(t *testing.T) {
+	w := newWorld(t)
+	t.Setenv("TILL_ADDRESS", w.serve())
+	w.SetStale(time.Nanosecond, false)
+	never := w.mint(`{"name":"forgotten","upstream":"openai","max_activations":500}`)
+	over := w.mint(`{"name":"nightly","upstream":"openai","max_activations":500,"expires_in":"1d"}`)
+	w.use(over, 2)
+	answer := get[staleAnswer](t, w.do("GET", "/stale?limit=1", ""))
+	if len(answer.Keys) != 1 || answer.Next == "" {
+		t.Fatalf("%+v", answer)
+	}
+	rest := get[staleAnswer](t, w.do("GET", "/stale?limit=1&cursor="+answer.Next, ""))
+	all := append(answer.Keys, rest.Keys...)
+	reasons := map[string]limiter.StaleReason{}
+	for _, e := range all {
+		reasons[e.Key.ID] = e.Reason
+		if e.Detail == "" || !strings.HasPrefix(e.Fix, "caddy till revoke "+e.Key.ID) {
+			t.Errorf("%+v", e)
+		}
+	}
+	if len(all) != 2 || reasons[never.ID] != limiter.StaleNeverUsed || reasons[over.ID] != limiter.StaleUnused {
+		t.Errorf("%v", reasons)
+	}
+	if a := w.do("GET", "/stale?reason=never_used", ""); len(get[staleAnswer](t, a).Keys) != 1 {
+		t.Errorf("%s", a.body)
+	}
+	for _, query := range []string{"reason=tired", "limit=0", "limit=501", "foo=1", "reason=unused&reason=unused", "cursor=x"} {
+		if a := w.do("GET", "/stale?"+query, ""); a.status != http.StatusBadRequest {
+			t.Errorf("%s: %d %s", query, a.status, a.body)
+		}
+	}
+	r := till(t, "stale")
+	if r.code != 0 || !strings.Contains(r.out, never.ID+" (forgotten)  never_used\n  minted 0s ago and never used\n  caddy till revoke "+never.ID+" --reason unused\n") {
+		t.Errorf("%+v", r)
+	}
+	fits(t, r.out)
+	// The proposed command works as it is printed.
+	fix := strings.Fields(strings.TrimPrefix(rest.Keys[0].Fix, "caddy till "))
+	if r = till(t, fix...); r.code != 0 {
+		t.Errorf("%v: %+v", fix, r)
+	}
+	if r = till(t, "stale", "--limit", "0", "--json"); r.code != 0 || strings.Count(r.out, `"fix"`) != 1 {
+		t.Errorf("%+v", r)
+	}
+	w.SetStale(time.Hour, false)
+	if r = till(t, "stale"); r.out != "No key is stale.\n" {
+		t.Errorf("%+v", r)
+	}
+	r = till(t, "stale", "--help")
+	fits(t, r.out)
+}
+
+func TestUpdateChangesWhatIsNamed(t *testing.T) {
+	w := newWorld(t)
+	t.Setenv("TILL_ADDRESS", w.serve())
+	m := w.mint(`{"name":"nightly","upstream":"openai","max_activations":500,"rate":"60/m","owner":"ops","expires_in":"1d"}`)
+	w.use(m, 3)
+	r := till(t, "update", "nightly", "--max-activations", "50", "--models", "gpt-5-mini", "--unset", "rate", "--fit=false")
+	k := w.live(m).View()
+	if r.code != 0 || k.Limit[limiter.Activations] != 50 || k.Remaining[limiter.Activations] != 47 || !k.Rate.IsZero() || k.Owner != "ops" || len(k.Scope.Models) != 1 || !k.Unfitted {
+		t.Errorf("%+v, %+v", r, k)
+	}
+	if !strings.HasPrefix(r.out, "Updated "+m.ID+"\n") {
+		t.Errorf("%+v", r)
+	}
+	fits(t, r.out)
+	if r = till(t, "update", "nightly", "--unset", "max-activations,expires-at"); r.code != 1 || !strings.Contains(r.err, "unlimited") {
+		t.Errorf("%+v", r)
+	}
+	for _, args := range [][]string{{"nightly"}, {}, {"night", "--owner", "x"}, {"nightly", "--rate", "1/s", "--unset", "rate"}} {
+		if r = till(t, append([]string{"update"}, args...)...); r.code != exitUsage {
+			t.Errorf("%v: %+v", args, r)
+		}
+	}
+	r = till(t, "update", "--help")
+	fits(t, r.out)
+	if strings.Contains(r.out, "upstream-key") {
+		t.Error("what cannot be changed is offered")
+	}
+}

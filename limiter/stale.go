@@ -1,0 +1,176 @@
+package limiter
+
+import (
+	"context"
+	"fmt"
+	"time"
+)
+
+// StaleReason says why a key should be looked at.
+type StaleReason string
+
+const (
+	StaleUnused      StaleReason = "unused"
+	StaleNeverUsed   StaleReason = "never_used"
+	StaleOverGranted StaleReason = "over_granted"
+	StaleExpiring    StaleReason = "expiring"
+)
+
+const (
+	// DefaultStaleAfter is after how long without use a key counts as stale.
+	DefaultStaleAfter = 30 * 24 * time.Hour
+	// overGrantedAfter is when a key that does not expire, or late, has had
+	// time enough to use what it was granted.
+	overGrantedAfter = 30 * 24 * time.Hour
+	// overGrantedShare is of what at least one part must have been used.
+	overGrantedShare = 10
+	// A key is expiring when a tenth of its life is left, but at most this.
+	expiringWithin = 7 * 24 * time.Hour
+)
+
+// StaleKey is a key that should be looked at, with what is known about it.
+type StaleKey struct {
+	View
+	Reasons []StaleReason
+	// Since is since when it is unused.
+	Since time.Time
+	// Over are the limits that it hardly uses.
+	Over []OverGrant
+	Seen *Seen
+}
+
+// OverGrant is a limit of which at most a tenth was used.
+type OverGrant struct {
+	Kind          Kind
+	Granted, Used int64
+}
+
+// StalePage is one page of them.
+type StalePage struct {
+	Keys    []StaleKey
+	Next    string
+	Partial bool
+}
+
+// Stale returns a page of the active keys that the caller sees and somebody
+// should look at: of all reasons, or of one.
+func (l *Limiter) Stale(ctx context.Context, by Caller, reason StaleReason, limit int, cursor string) (StalePage, error) {
+	var page StalePage
+	if err := l.authorise(by, KeysRead, nil); err != nil {
+		return page, err
+	}
+	switch reason {
+	case "", StaleUnused, StaleNeverUsed, StaleOverGranted, StaleExpiring:
+	default:
+		return page, invalid("reason", "must be unused, never_used, over_granted or expiring, got %q", reason)
+	}
+	if limit < 0 || limit > maxPage {
+		return page, invalid("limit", "must be from 1 to %d, got %d", maxPage, limit)
+	}
+	if limit == 0 {
+		limit = defaultPage
+	}
+	now := l.clock.Now()
+	after := l.staleAfter()
+	err := l.store.View(func(r Reader) error {
+		var failed error
+		next, err := l.walk(ctx, r, by, &Filter{Status: Active, Cursor: cursor}, maxLookedAt, func(v View) bool {
+			s := StaleKey{View: v}
+			s.judge(now, after)
+			if reason != "" {
+				s.only(reason)
+			}
+			if len(s.Reasons) == 0 {
+				return true
+			}
+			if s.Seen, failed = l.seenOf(r, v.ID); failed != nil {
+				return false
+			}
+			page.Keys = append(page.Keys, s)
+			return len(page.Keys) < limit
+		})
+		page.Next = next
+		if failed != nil {
+			return failed
+		}
+		return err
+	})
+	if err != nil {
+		return StalePage{}, fmt.Errorf("looking for stale keys: %w", err)
+	}
+	page.Partial = page.Next != "" && len(page.Keys) < limit
+	return page, nil
+}
+
+func (s *StaleKey) only(reason StaleReason) {
+	var kept []StaleReason
+	for _, r := range s.Reasons {
+		if r == reason {
+			kept = append(kept, r)
+		}
+	}
+	s.Reasons = kept
+}
+
+// judge works out the reasons.
+func (s *StaleKey) judge(now time.Time, after time.Duration) {
+	s.Since = s.unusedSince()
+	switch {
+	case s.InFlight > 0 || s.Children > 0 || now.Sub(s.Since) < after:
+	case s.FirstUsedAt.IsZero():
+		s.Reasons = append(s.Reasons, StaleNeverUsed)
+	default:
+		s.Reasons = append(s.Reasons, StaleUnused)
+	}
+	if s.Over = s.overGranted(now); len(s.Over) > 0 {
+		s.Reasons = append(s.Reasons, StaleOverGranted)
+	}
+	if left := s.ExpiresAt.Sub(now); !s.ExpiresAt.IsZero() && left <= expiringWithin && left <= s.ExpiresAt.Sub(s.CreatedAt)/10 {
+		s.Reasons = append(s.Reasons, StaleExpiring)
+	}
+}
+
+// unusedSince is when the key was last used, or minted, or revived.
+func (v *View) unusedSince() time.Time {
+	since := v.CreatedAt
+	for _, t := range []time.Time{v.LastUsedAt, v.RevivedAt} {
+		if t.After(since) {
+			since = t
+		}
+	}
+	return since
+}
+
+// overGranted are the limits of which at most a tenth was used, once the key
+// had the time. Of a limit that renews, it is a tenth of all that was granted
+// in the windows that are over.
+func (v *View) overGranted(now time.Time) []OverGrant {
+	age := now.Sub(v.CreatedAt)
+	had := age >= overGrantedAfter
+	if !v.ExpiresAt.IsZero() && age >= v.ExpiresAt.Sub(v.CreatedAt)/2 {
+		had = true
+	}
+	if !had {
+		return nil
+	}
+	windows := int64(1)
+	if v.Renews != "" {
+		start, next := v.Renews.window(now)
+		windows = max(int64(age/next.Sub(start)), 1)
+	}
+	var over []OverGrant
+	for _, kind := range thresholdKinds {
+		granted := v.Limit[kind]
+		if granted == NoLimit || granted == 0 {
+			continue
+		}
+		if granted > maxAmount/windows {
+			continue // cannot be told
+		}
+		used := v.Used[kind] + v.Past[kind] + v.Delegated[kind]
+		if granted *= windows; used <= granted/overGrantedShare {
+			over = append(over, OverGrant{kind, granted, used})
+		}
+	}
+	return over
+}

@@ -1,0 +1,197 @@
+package limiter
+
+import (
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+)
+
+// ActKeyStale is that a key was told to be stale, in the audit log.
+const ActKeyStale = "key.stale"
+
+const (
+	// staleWarning is how long before its end a stale key is told of.
+	staleWarning = 24 * time.Hour
+	// One sweep looks at so many keys, and does something to so many.
+	staleLooks = 20_000
+	staleActs  = 1000
+	// staleAgain is when a sweep begins with the oldest keys once more: those
+	// that were resumed or revived may stand before where it is.
+	staleAgain = time.Hour
+)
+
+// staleRule is what the configuration says about keys that nobody uses.
+type staleRule struct {
+	mu     sync.Mutex
+	after  time.Duration
+	revoke bool
+	from   []byte    // the index entry that the next sweep begins behind
+	whole  time.Time // when it last began with the oldest
+}
+
+// SetStale sets after how long without use a key is told to be stale, and
+// whether it is revoked then. 0: the default.
+func (l *Limiter) SetStale(after time.Duration, revoke bool) {
+	if after <= 0 {
+		after = DefaultStaleAfter
+	}
+	l.stale.mu.Lock()
+	defer l.stale.mu.Unlock()
+	if l.stale.after != after || l.stale.revoke != revoke {
+		l.stale.from = nil
+	}
+	l.stale.after, l.stale.revoke = after, revoke
+}
+
+func (l *Limiter) staleAfter() time.Duration {
+	l.stale.mu.Lock()
+	defer l.stale.mu.Unlock()
+	if l.stale.after == 0 {
+		return DefaultStaleAfter
+	}
+	return l.stale.after
+}
+
+// sweepStale tells of keys that have become stale, and revokes them where the
+// configuration says so: never before they were told of, a day ago or half of
+// the time where that is shorter. Keys become stale in the order of their last
+// use, which is that of an index, so that a sweep looks only at those that have
+// since the one before.
+func (l *Limiter) sweepStale() {
+	now := l.clock.Now()
+	l.stale.mu.Lock()
+	after, revoke, from := l.stale.after, l.stale.revoke, l.stale.from
+	if after == 0 {
+		after = DefaultStaleAfter
+	}
+	if now.Sub(l.stale.whole) >= staleAgain {
+		from, l.stale.whole = nil, now
+	}
+	l.stale.mu.Unlock()
+	s := staleSweep{l: l, now: now, after: after, revoke: revoke, warning: min(staleWarning, after/2), resume: from}
+	if err := s.run(from); err != nil && !errors.Is(err, ErrClosed) {
+		l.log.Error("looking for stale keys failed", "error", err)
+		return
+	}
+	l.stale.mu.Lock()
+	if l.stale.after == after || l.stale.after == 0 { // not set anew meanwhile
+		l.stale.from = s.resume
+	}
+	l.stale.mu.Unlock()
+}
+
+type staleSweep struct {
+	l              *Limiter
+	now            time.Time
+	after, warning time.Duration
+	revoke         bool
+
+	acts    int
+	waiting bool   // a key has to be looked at again
+	resume  []byte // where the next sweep goes on
+}
+
+func (s *staleSweep) run(from []byte) error {
+	told := s.after
+	if s.revoke {
+		told -= s.warning
+	}
+	newest := uint64(max(s.now.Add(-told).Unix()/60, 0))
+	var entries [][]byte
+	err := s.l.store.View(func(r Reader) error {
+		return r.Scan(indexSpace(byLastUse), from, false, func(key, _ []byte) (bool, error) {
+			at := key[len(indexSpace(byLastUse)):]
+			if len(at) < 8 || binary.BigEndian.Uint64(at) > newest {
+				return false, nil
+			}
+			entries = append(entries, append([]byte(nil), key...))
+			return len(entries) < staleLooks, nil
+		})
+	})
+	if err != nil {
+		return err
+	}
+	for _, entry := range entries {
+		if s.acts >= staleActs {
+			return nil
+		}
+		again, err := s.look(idOf(entry))
+		if err != nil {
+			return err
+		}
+		s.waiting = s.waiting || again
+		if !s.waiting {
+			s.resume = entry
+		}
+	}
+	return nil
+}
+
+// look judges one key, and reports whether it must be looked at again.
+func (s *staleSweep) look(id string) (again bool, err error) {
+	var v View
+	err = s.l.store.View(func(r Reader) error {
+		record, err := r.Get(recordKey(id))
+		if err != nil {
+			return err
+		}
+		v, err = s.l.viewOf(r, id, record, s.now)
+		return err
+	})
+	if errors.Is(err, ErrNotFound) {
+		return false, nil // forgotten meanwhile
+	}
+	if err != nil {
+		return false, err
+	}
+	since := v.unusedSince()
+	unused := s.now.Sub(since)
+	told := v.StaleToldAt
+	if !told.After(since) {
+		told = time.Time{} // it was used after that
+	}
+	switch {
+	case v.Status != Active:
+		return false, nil
+	case v.InFlight > 0 || v.Children > 0: // it is in use, or what it gave away
+		return true, nil
+	case told.IsZero() && (unused >= s.after || s.revoke && unused >= s.after-s.warning):
+		s.acts++
+		return s.revoke, s.tell(&v, since)
+	case told.IsZero():
+		return true, nil // the index is right to a minute
+	case !s.revoke:
+		return false, nil
+	case unused < s.after || s.now.Sub(told) < s.warning:
+		return true, nil
+	}
+	s.acts++
+	_, _, err = s.l.Revoke(context.Background(), itself, id, fmt.Sprintf("unused since %s, longer than stale_after allows", stamp(since)))
+	return false, err
+}
+
+// tell says that a key is stale, once.
+func (s *staleSweep) tell(v *View, since time.Time) error {
+	var key *Key
+	err := s.l.edit(itself, ActKeyStale, v.ID, func(k *Key, _ *accountRecord) error {
+		k.StaleToldAt = s.now.UTC()
+		key = k
+		return nil
+	}, nil)
+	if err != nil {
+		return err
+	}
+	e := Event{Name: KeyStale, Key: key, Since: since}
+	if s.revoke {
+		e.EndsAt = since.Add(s.after)
+		if earliest := s.now.Add(s.warning); e.EndsAt.Before(earliest) {
+			e.EndsAt = earliest.UTC()
+		}
+	}
+	s.l.tell(e)
+	s.l.log.Info("a key is stale", "key_id", v.ID, "unused_since", since, "revoked_at", e.EndsAt)
+	return nil
+}
