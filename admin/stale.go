@@ -173,8 +173,8 @@ func staleCommand(f *common) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "stale",
 		Short: "Shows keys that somebody should look at, with what mends them",
-		Long: `Shows active keys that nobody uses (unused and never_used: as long as stale_after
-says, by default 30 days), that are granted far more than they use
+		Long: `Shows active keys that nobody uses (unused and never_used: for as long as
+stale_after says, by default 30 days), that are granted far more than they use
 (over_granted: a tenth of a limit at most, after half of the key's life or 30
 days), or that end soon (expiring). Under each stands the command that mends it.`,
 		Example: `  caddy till stale
