@@ -170,6 +170,11 @@ func (a *api) fail(w http.ResponseWriter, err error) {
 		known = &apiError{http.StatusConflict, "parent_ended", limiter.ErrParentEnded.Error()}
 	case errors.As(err, &short):
 		known = &apiError{http.StatusConflict, "parent_budget", short.Error()}
+	case errors.Is(err, limiter.ErrBusy):
+		w.Header().Set("Retry-After", "2")
+		known = &apiError{http.StatusServiceUnavailable, "store_busy", limiter.ErrBusy.Error()}
+	case errors.Is(err, limiter.ErrOutcome):
+		known = &apiError{http.StatusServiceUnavailable, "outcome_unknown", limiter.ErrOutcome.Error()}
 	case errors.Is(err, limiter.ErrJobs):
 		known = &apiError{http.StatusConflict, "too_many_jobs", limiter.ErrJobs.Error()}
 	case errors.Is(err, limiter.ErrRevoked):

@@ -31,6 +31,9 @@ var (
 	binary   = flag.String("caddy", "", "a Caddy with till to measure (default: built from this checkout)")
 	stores   = flag.String("dir", "", "where the stores are for the time of the run (default: in memory, /dev/shm, where there is such a place)")
 	profiles = flag.String("profile", "", "write CPU profiles of both to this directory instead of measuring them")
+	scale    = flag.Int("scale", 0, "measure a store of so many keys instead: mint, open, list, revoke, forget")
+	phase    = flag.String("scale-phase", "", "internal: run one phase of -scale")
+	scaleDir = flag.String("scale-dir", "", "internal: where -scale-phase has its store")
 	serve    = flag.String("serve", "", "internal: be the upstream on this address")
 )
 
@@ -42,7 +45,14 @@ func main() {
 	if *serve != "" {
 		fail(serveUpstream(*serve))
 	}
-	fail(run())
+	switch {
+	case *phase != "":
+		fail(runPhase(os.Stdout, *phase, estate{*scaleDir, *scale}))
+	case *scale > 0:
+		fail(runScale(os.Stdout, *scale))
+	default:
+		fail(run())
+	}
 }
 
 func fail(err error) {

@@ -52,7 +52,7 @@ func (l *Limiter) pruneAudit() error {
 	}
 	for range pruneSteps {
 		n := 0
-		err := l.committer.do(func(b *batch) error {
+		err := l.committer.doPatiently(func(b *batch) error {
 			var err error
 			n, err = b.pruneAudit(before)
 			return err

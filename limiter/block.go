@@ -1,16 +1,5 @@
 package limiter
 
-import (
-	"errors"
-	"time"
-)
-
-// maxWait bounds how long a request waits for the store. What waits is bounded
-// by it, too: one change an account, however many requests wait for that.
-const maxWait = 5 * time.Second
-
-var errTooSlow = errors.New("the store did not answer in time")
-
 // parking is where a caller waits for a block.
 type parking struct {
 	refill *refill

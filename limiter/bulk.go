@@ -248,7 +248,7 @@ func (l *Limiter) step(j *job) error {
 	}
 	var ended []*Key
 	var after Job
-	err = l.committer.do(func(b *batch) error {
+	err = l.committer.doPatiently(func(b *batch) error {
 		ended, after = nil, s
 		after.Already += already
 		after.Cursor, after.Failure = next, ""

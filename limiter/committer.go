@@ -14,6 +14,7 @@ import (
 // after the commit, in the order in which changes were submitted; only there
 // may memory follow.
 type change struct {
+	state *atomic.Int32 // of one that may be abandoned; see backlog.go
 	apply func(b *batch) error
 	done  func(err error)
 }
@@ -40,6 +41,8 @@ type committer struct {
 	head     atomic.Pointer[chain]
 	marked   time.Time // the store was told this time last
 	saidFull time.Time
+
+	backlog atomic.Int64 // changes that wait, or are being written
 
 	mu     sync.Mutex
 	queue  []change
@@ -72,6 +75,7 @@ func (c *committer) submit(ch change) {
 		return
 	}
 	c.queue = append(c.queue, ch)
+	c.backlog.Add(1)
 	c.mu.Unlock()
 	c.signal()
 }
@@ -81,18 +85,6 @@ func (c *committer) signal() {
 	case c.wake <- struct{}{}:
 	default:
 	}
-}
-
-// do submits a change and waits for it.
-func (c *committer) do(apply func(b *batch) error, done func()) error {
-	result := make(chan error, 1)
-	c.submit(change{apply: apply, done: func(err error) {
-		if err == nil && done != nil {
-			done()
-		}
-		result <- err
-	}})
-	return <-result
 }
 
 // close lets everything queued be written, then ends the goroutine.
@@ -119,7 +111,10 @@ func (c *committer) run() {
 				break
 			}
 			for len(changes) > 0 {
-				changes = changes[c.commit(changes):]
+				n := c.commit(changes)
+				clear(changes[:n]) // what they hold on to is free before the last of them
+				changes = changes[n:]
+				c.backlog.Add(int64(-n))
 			}
 		}
 	}
@@ -153,6 +148,9 @@ func (c *committer) commit(changes []change) int {
 					break
 				}
 				taken++
+				if errs[i] == nil && !changes[i].begin() {
+					errs[i] = ErrBusy
+				}
 				if errs[i] != nil {
 					continue
 				}

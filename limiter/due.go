@@ -55,7 +55,7 @@ func (l *Limiter) stopping() bool {
 // and stand alone, and returns the others.
 func (l *Limiter) endDue(found []dueEntry) (rest []string, err error) {
 	var ended []*Key
-	err = l.committer.do(func(b *batch) error {
+	err = l.committer.doPatiently(func(b *batch) error {
 		rest, ended = nil, nil
 		for _, due := range found {
 			old, acct, err := readKey(b, due.id)

@@ -108,6 +108,15 @@ func (l *Limiter) Due() int {
 	return len(found)
 }
 
+// Backlog is how many changes wait for the store.
+func (l *Limiter) Backlog() int64 { return l.committer.backlog.Load() }
+
+// ShrinkTo keeps most keys in memory.
+func (l *Limiter) ShrinkTo(most int) { l.shrink(most) }
+
+// Loaded is how many keys are in memory.
+func (l *Limiter) Loaded() int { return len(l.everyLive()) }
+
 // Picks reports whether a filter picks a key.
 func (f *Filter) Picks(v *View, now time.Time) bool { return f.picks(v, now) }
 
@@ -115,6 +124,7 @@ const (
 	MaxLookedAt = maxLookedAt
 	MaxJobs     = maxJobs
 	KeepJobs    = keepJobs
+	MaxWaiting  = maxWaiting
 )
 
 // InMemory reports whether the key is in memory.

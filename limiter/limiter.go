@@ -109,6 +109,7 @@ type Limiter struct {
 	tallyMu   sync.Mutex
 	tally     tally
 	holds     atomic.Int64
+	waiting   atomic.Int64 // requests that wait for the store
 	forfeited atomic.Int64
 	closed    atomic.Bool
 
@@ -311,7 +312,7 @@ func (l *Limiter) recover() error {
 	const perTransaction = 4096
 	for len(remembered) > 0 {
 		n := min(len(remembered), perTransaction)
-		if err := l.committer.do(func(b *batch) error { return giveBackRemembered(b, remembered[:n]) }, nil); err != nil {
+		if err := l.committer.doPatiently(func(b *batch) error { return giveBackRemembered(b, remembered[:n]) }, nil); err != nil {
 			return fmt.Errorf("recovering budgets: %w", err)
 		}
 		remembered = remembered[n:]
@@ -319,7 +320,7 @@ func (l *Limiter) recover() error {
 	if _, err := rand.Read(next[:]); err != nil {
 		return fmt.Errorf("beginning session: %w", err)
 	}
-	err = l.committer.do(func(b *batch) error {
+	err = l.committer.doPatiently(func(b *batch) error {
 		if err := b.Set(metaFormat, []byte(storeFormat)); err != nil {
 			return err
 		}

@@ -65,23 +65,15 @@ func (k *Live) Reserve(ctx context.Context, ask *Ask, g *Grant) *Refusal {
 			}
 			k = fresh
 		case parked.refill != nil:
-			var err error
-			patience := time.NewTimer(maxWait)
-			select {
-			case <-parked.refill.done:
-				err = parked.refill.err
-			case <-ctx.Done():
-				err = ctx.Err()
-			case <-patience.C:
-				err = errTooSlow
-			}
-			patience.Stop()
+			err := k.l.await(ctx, parked.refill)
 			parked.at.mu.Lock()
 			parked.at.unpark(&parked.bound)
 			parked.at.mu.Unlock()
 			switch {
 			case errors.Is(err, ErrNoSpace):
 				return storeRefusal("the server's disk is full")
+			case errors.Is(err, errCrowded):
+				return storeRefusal("too many requests wait for the server's disk")
 			case errors.Is(err, errTooSlow):
 				return storeRefusal("the server's disk is too slow")
 			case err != nil:

@@ -106,7 +106,7 @@ func (l *Limiter) returnRest(ctx context.Context, k *Live) error {
 	var changed []elder
 	var key *Key
 	var acct accountRecord
-	return l.committer.do(func(b *batch) error {
+	return l.committer.doPatiently(func(b *batch) error {
 		changed, key = nil, nil
 		old, rec, err := readKey(b, id)
 		if err != nil {

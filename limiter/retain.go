@@ -75,7 +75,7 @@ func (l *Limiter) forgetOne(id string) error {
 // stand alone, and returns the others.
 func (l *Limiter) forgetEnded(ids []string, before time.Time) (rest []string, err error) {
 	var gone []string
-	err = l.committer.do(func(b *batch) error {
+	err = l.committer.doPatiently(func(b *batch) error {
 		rest, gone = nil, nil
 		for _, id := range ids {
 			key, acct, err := readKey(b, id)

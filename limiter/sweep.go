@@ -37,6 +37,7 @@ func (l *Limiter) sweepLoop() {
 			return
 		case <-sweep.C:
 			l.sweepActive()
+			l.shrink(maxLive)
 		case <-due.C:
 			l.redoStops()
 			l.sweepDue()
@@ -56,6 +57,7 @@ func (l *Limiter) sweepLoop() {
 func (l *Limiter) sweepActive() {
 	now := l.clock.Now()
 	nanos := now.UnixNano()
+	var later []*Live
 	for _, k := range l.everyActive() {
 		k.mu.Lock()
 		if k.gone {
@@ -72,17 +74,10 @@ func (l *Limiter) sweepActive() {
 		} else if k.inflight > 0 {
 			_, over = k.fromAbove(now)
 		}
-		idle := k.inflight == 0 && k.parked == 0 && !k.asked && nanos-k.last >= int64(idleBlock)
-		_, unused := k.unused()
-		dirty := k.history.dirty() || k.savedAt < k.last
-		switch {
-		case k.pending > 0: // look again when that is done
-		case idle && (unused || k.slot != nil || dirty):
-			l.save(&k.account, k, true)
-		case idle && k.unsaved == nil:
-			l.retire(k)
-		case dirty && nanos-k.savedAt >= int64(saveEvery):
-			l.save(&k.account, k, false)
+		if l.crowded() {
+			later = append(later, k)
+		} else {
+			l.tidy(k, nanos)
 		}
 		rotated := k.inflight > 0 && len(k.key.Former) > 0
 		k.mu.Unlock()
@@ -93,6 +88,18 @@ func (l *Limiter) sweepActive() {
 			k.cutReplaced(now)
 		}
 	}
+	deadline := time.NewTimer(sweepEvery)
+	defer deadline.Stop()
+	for _, k := range later { // as far as it goes; the rest at the next sweep
+		if !l.committer.room(maxAside, deadline.C) {
+			break
+		}
+		k.mu.Lock()
+		if !k.gone {
+			l.tidy(k, nanos)
+		}
+		k.mu.Unlock()
+	}
 	for _, a := range l.everyRole() {
 		a.mu.Lock()
 		if _, unused := a.unused(); unused && a.held == (Amounts{}) && a.parked == 0 && !a.asked &&
@@ -100,6 +107,23 @@ func (l *Limiter) sweepActive() {
 			l.save(a, nil, true)
 		}
 		a.mu.Unlock()
+	}
+}
+
+// tidy gives back what an idle key does not use, and saves statistics. Callers
+// hold the key.
+func (l *Limiter) tidy(k *Live, nanos int64) {
+	idle := k.inflight == 0 && k.parked == 0 && !k.asked && nanos-k.last >= int64(idleBlock)
+	_, unused := k.unused()
+	dirty := k.history.dirty() || k.savedAt < k.last
+	switch {
+	case k.pending > 0: // look again when that is done
+	case idle && (unused || k.slot != nil || dirty):
+		l.save(&k.account, k, true)
+	case idle && k.unsaved == nil:
+		l.retire(k)
+	case dirty && nanos-k.savedAt >= int64(saveEvery):
+		l.save(&k.account, k, false)
 	}
 }
 
@@ -194,7 +218,7 @@ func (l *Limiter) sweepIdle() {
 	nanos := now.UnixNano()
 	for _, k := range l.everyLive() {
 		k.mu.Lock()
-		if k.history.dirty() && !k.active && k.pending == 0 && nanos-k.savedAt >= int64(saveRefusals) {
+		if k.history.dirty() && !k.active && k.pending == 0 && !l.crowded() && nanos-k.savedAt >= int64(saveRefusals) {
 			l.save(&k.account, k, false)
 		}
 		k.sweepDead(now)

@@ -1,0 +1,25 @@
+package main
+
+import (
+	"crypto/sha256"
+	"os"
+	"strconv"
+	"syscall"
+)
+
+func sum256(n uint64) [32]byte {
+	return sha256.Sum256(strconv.AppendUint(nil, n, 10))
+}
+
+// onDisk is what a file takes up: Badger's files are longer than what was
+// written to them.
+func onDisk(path string) (int64, error) {
+	info, err := os.Lstat(path)
+	if err != nil {
+		return 0, err
+	}
+	if s, ok := info.Sys().(*syscall.Stat_t); ok {
+		return s.Blocks * 512, nil
+	}
+	return info.Size(), nil
+}

@@ -1,0 +1,138 @@
+package limiter
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync/atomic"
+	"time"
+)
+
+// What waits for the store is bounded. Requests share one change an account,
+// however many wait for it, and wait maxWait at most; more than maxWaiting of
+// them do not wait at all. Administrative calls wait their turn as long. What
+// the sweeper writes is one change a key, and it goes on only while little else
+// waits. So a store that falls behind costs time and refusals, never memory.
+const (
+	// maxWait bounds how long a request, or an administrative call, waits for
+	// the store.
+	maxWait = 5 * time.Second
+	// maxWaiting bounds how many requests do.
+	maxWaiting = 10_000
+	// maxBacklog is how many changes may wait before an administrative call does
+	// not add its own.
+	maxBacklog = 16_384
+	// maxAside is how many may wait before the sweeper does not.
+	maxAside = 256
+)
+
+var (
+	errTooSlow = errors.New("the store did not answer in time")
+	errCrowded = errors.New("too many requests wait for the store")
+)
+
+// ErrBusy is wrapped by the answer to an administrative call when the store
+// has fallen behind. Nothing was done.
+var ErrBusy = errors.New("the store is too busy: nothing was done, try again in some seconds")
+
+// ErrOutcome is wrapped by the answer to an administrative call that the store
+// had begun with and did not end in time.
+var ErrOutcome = errors.New("the store does not answer: it is not known whether this was done, look before you repeat it")
+
+// The states of a change that somebody waits for.
+const (
+	waiting int32 = iota
+	begun
+	abandoned
+)
+
+// begin reports whether a change is still wanted. It may be asked again of one
+// that was begun.
+func (ch *change) begin() bool {
+	return ch.state == nil || ch.state.CompareAndSwap(waiting, begun) || ch.state.Load() == begun
+}
+
+// do submits a change and waits for it, but no longer than maxWait until it is
+// begun, and as long again until it is done.
+func (c *committer) do(apply func(b *batch) error, done func()) error {
+	patience := time.NewTimer(maxWait)
+	defer patience.Stop()
+	if !c.room(maxBacklog, patience.C) {
+		return ErrBusy
+	}
+	state := new(atomic.Int32)
+	result := c.enqueue(state, apply, done)
+	select {
+	case err := <-result:
+		return err
+	case <-patience.C:
+	}
+	if state.CompareAndSwap(waiting, abandoned) {
+		return ErrBusy
+	}
+	patience.Reset(maxWait)
+	select {
+	case err := <-result:
+		return err
+	case <-patience.C:
+		return fmt.Errorf("%w: %w", ErrOutcome, errTooSlow)
+	}
+}
+
+// doPatiently submits a change and waits for it, however long that takes.
+func (c *committer) doPatiently(apply func(b *batch) error, done func()) error {
+	return <-c.enqueue(nil, apply, done)
+}
+
+func (c *committer) enqueue(state *atomic.Int32, apply func(b *batch) error, done func()) <-chan error {
+	result := make(chan error, 1)
+	c.submit(change{state: state, apply: apply, done: func(err error) {
+		if err == nil && done != nil {
+			done()
+		}
+		result <- err
+	}})
+	return result
+}
+
+// roomEvery lies between two looks at the backlog.
+const roomEvery = 2 * time.Millisecond
+
+// room waits until fewer than most changes wait, and reports false when enough
+// is sent first.
+func (c *committer) room(most int64, enough <-chan time.Time) bool {
+	for c.backlog.Load() >= most {
+		select {
+		case <-enough:
+			return false
+		case <-time.After(roomEvery):
+		}
+	}
+	return true
+}
+
+// crowded reports whether the sweeper would be in others' way.
+func (l *Limiter) crowded() bool { return l.committer.backlog.Load() >= maxAside }
+
+// await waits for a block, or a window, that was asked for.
+func (l *Limiter) await(ctx context.Context, r *refill) error {
+	defer l.dequeued()
+	if !l.enqueued() {
+		return errCrowded
+	}
+	patience := time.NewTimer(maxWait)
+	defer patience.Stop()
+	select {
+	case <-r.done:
+		return r.err
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-patience.C:
+		return errTooSlow
+	}
+}
+
+// enqueued counts a request that is about to wait for the store, and reports
+// whether it may. Whoever was counted calls dequeued.
+func (l *Limiter) enqueued() bool { return l.waiting.Add(1) <= maxWaiting }
+func (l *Limiter) dequeued()      { l.waiting.Add(-1) }

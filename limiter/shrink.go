@@ -1,0 +1,37 @@
+package limiter
+
+import (
+	"slices"
+	"time"
+)
+
+// maxLive is how many keys may be in memory before those that were not used
+// for some seconds have to go: about 3 kB each. Keys in use stay, however many.
+const maxLive = 20_000
+
+// shrink keeps the number of keys in memory down, the longest unused first.
+func (l *Limiter) shrink(most int) {
+	l.liveMu.Lock()
+	over := len(l.live) - most
+	l.liveMu.Unlock()
+	if over <= 0 {
+		return
+	}
+	type idle struct {
+		id   string
+		last int64
+	}
+	before := l.clock.Now().Add(-2 * idleBlock).UnixNano()
+	var all []idle
+	for _, k := range l.everyLive() {
+		k.mu.Lock()
+		if last := max(k.last, k.savedAt-int64(time.Second)); last < before && k.inflight == 0 && !k.active {
+			all = append(all, idle{k.key.ID, last})
+		}
+		k.mu.Unlock()
+	}
+	slices.SortFunc(all, func(a, b idle) int { return int(min(max(a.last-b.last, -1), 1)) })
+	for _, k := range all[:min(over+most/8, len(all))] { // and a little more, so that it is not done each time
+		l.evict(k.id)
+	}
+}
