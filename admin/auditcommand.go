@@ -28,9 +28,9 @@ func auditCommand(f *common) *cobra.Command {
 		Long: `Shows the audit log: every administrative act, every end of a key, and refused
 attempts. Without --since these are the last ones. --json has what changed.
 
-Each entry holds the hash of the one before, so nothing can be changed, taken out
-or put in without being found. Who owns the store could write all of it anew:
-compare its head with the one that the server logs every hour.`,
+Each entry holds the hash of the one before, so nothing can be changed, taken
+out or put in without being found. Who owns the store could write all of it
+anew: compare its head with the one that the server logs every hour.`,
 		Example: `  caddy till audit --since 24h
   caddy till audit --key key_01M86CD5XPYDCWAP07D6V89DTK
   caddy till audit --actor anna --json`,
@@ -204,8 +204,8 @@ func exportCommand(f *common) *cobra.Command {
 	return &cobra.Command{
 		Use:   "export [FILE]",
 		Short: "Writes the whole audit log, one entry a line",
-		Long: `Writes the whole audit log as JSON Lines to a new file, mode 0600, or to standard
-output. Verify it anywhere: caddy till audit verify FILE --head HASH.`,
+		Long: `Writes the whole audit log as JSON Lines to a new file, mode 0600, or to
+standard output. Verify it anywhere: caddy till audit verify FILE --head HASH.`,
 		Example: "  caddy till audit export audit.jsonl",
 		Args:    takes(0, 1, "the new file"),
 		RunE: func(cmd *cobra.Command, args []string) (err error) {

@@ -152,9 +152,9 @@ func restoreCommand(f *common) *cobra.Command {
 		Long: `Makes a new store from a backup. The whole file is checked before anything is
 written, and the store must be empty: move the old one away, with its anchor.
 
-Keys that were alive in the backup come back suspended, because nobody knows what
-was used or revoked since: look at each and resume it, or revoke it. With --trust
-they work at once, and may forward again what they had forwarded since.`,
+Keys that were alive in the backup come back suspended, because nobody knows
+what was used or revoked since: look at each and resume it, or revoke it. With
+--trust they work at once, and may forward again what they had forwarded since.`,
 		Example: "  caddy till restore till-2026-11-24.bak --store /var/lib/till",
 		Args:    takes(1, 1, "the backup"),
 		RunE: func(cmd *cobra.Command, args []string) (err error) {

@@ -98,7 +98,7 @@ func build(root *cobra.Command) {
 		backupCommand(f), restoreCommand(f), sealCommand(f))
 	root.AddCommand(staleCommand(f), updateCommand(f), leakCommand(f))
 	root.AddCommand(lockdownCommand(f))
-	root.AddCommand(runCommand(f), watchCommand(f), doctorCommand(f), topCommand(f))
+	root.AddCommand(runCommand(f), watchCommand(), doctorCommand(f), topCommand(f))
 	root.AddCommand(tokenCommand(f), auditCommand(f))
 	root.AddCommand(consoleCommand(f))
 	f.complete(root)

@@ -147,20 +147,6 @@ func TestExitCodes(t *testing.T) {
 	}
 }
 
-func TestHelpFitsAndHasExamples(t *testing.T) {
-	t.Parallel()
-	for _, name := range []string{"", "prices", "up", "create", "list", "show", "suspend", "resume", "revoke", "grant", "forget", "env", "stats"} {
-		t.Run(name, func(t *testing.T) {
-			t.Parallel()
-			r := till(t, strings.Fields(name+" --help")...)
-			if r.code != 0 || !strings.Contains(r.out, "Examples:") || !strings.Contains(r.out, "  caddy till ") {
-				t.Errorf("exit %d: %s", r.code, r.out)
-			}
-			fits(t, r.out)
-		})
-	}
-}
-
 var now = time.Date(2026, 11, 24, 9, 0, 0, 0, time.UTC)
 
 func at(d time.Duration) *time.Time {

@@ -186,3 +186,10 @@ func TestDoctorComparesClocks(t *testing.T) {
 		}
 	}
 }
+
+// checks are the kinds of findings there are; those of the configuration are
+// tested where that is read.
+var checks = []string{
+	"admin_endpoint", "anchor_place", "broad_keys", "clock", "endless_keys", "endless_tokens", "literal_credential", "lockdown", "log_filter",
+	"open_role", "plain_http", "plain_upstream", "prices", "public_url", "readable_file", "seal_key_place", "store", "unlimited_keys", "writable_file",
+}

@@ -72,9 +72,9 @@ func lockdownCommand(f *common) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "lockdown",
 		Short: "Refuses every key at once, until it is lifted",
-		Long: `Refuses every key at once and cuts what runs. No key is changed: --lift lets them
-all work again as before. It works while the store is closed, in doubt or full,
-and survives a restart. Holders of keys are told the reason.`,
+		Long: `Refuses every key at once and cuts what runs. No key is changed: --lift lets
+them all work again as before. It works while the store is closed, in doubt or
+full, and survives a restart. Holders of keys are told the reason.`,
 		Example: `  caddy till lockdown --reason "a key of ours is public"
   caddy till lockdown --status
   caddy till lockdown --lift`,

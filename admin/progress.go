@@ -18,7 +18,6 @@ type unit string
 const (
 	inBytes unit = "bytes"
 	inKeys  unit = "keys"
-	inFiles unit = "files"
 )
 
 // progress shows how far long work has come, on one line of a terminal that

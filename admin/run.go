@@ -85,6 +85,9 @@ func (o *runOptions) run(cmd *cobra.Command, args []string) error {
 	if err != nil {
 		return err
 	}
+	if err := conceal(); err != nil {
+		return fmt.Errorf("keeping the real keys from the command: %w", err)
+	}
 	c, err := o.client()
 	if err != nil {
 		return err

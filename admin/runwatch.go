@@ -20,10 +20,18 @@ import (
 
 // watcher is a process that revokes the keys of a `run` that was killed: it
 // holds the end of a pipe whose other end closes with that process, however it
-// dies. It knows ids and no key.
+// dies. It knows ids and no key. What it needs comes through that pipe, because
+// the command could read its environment.
 type watcher struct {
 	process *exec.Cmd
 	pipe    io.WriteCloser
+}
+
+// watchOrder is what a watcher is told.
+type watchOrder struct {
+	Address string   `json:"address"`
+	Token   string   `json:"token"`
+	IDs     []string `json:"ids"`
 }
 
 const (
@@ -39,16 +47,16 @@ func startWatcher(c *client, keys []runKey) (*watcher, error) {
 	if err != nil {
 		return nil, err
 	}
-	var list []string
+	order := watchOrder{Address: c.where, Token: c.token}
 	for _, k := range keys {
-		list = append(list, k.ID)
+		order.IDs = append(order.IDs, k.ID)
 	}
-	line, err := json.Marshal(list)
+	line, err := json.Marshal(order)
 	if err != nil {
 		return nil, err
 	}
 	w := &watcher{process: exec.Command(self, "till", watchName)}
-	w.process.Env = append(os.Environ(), "TILL_ADDRESS="+c.where)
+	w.process.Env = []string{}
 	detach(w.process)
 	if w.pipe, err = w.process.StdinPipe(); err != nil {
 		return nil, err
@@ -73,10 +81,13 @@ func (w *watcher) dismiss() error {
 }
 
 // watchCommand is what the watcher's process runs.
-func watchCommand(f *common) *cobra.Command {
+func watchCommand() *cobra.Command {
 	return &cobra.Command{
 		Use: watchName, Hidden: true, Args: takes(0, 0, ""),
 		RunE: func(cmd *cobra.Command, _ []string) error {
+			if err := conceal(); err != nil {
+				return err
+			}
 			quit := []os.Signal{os.Interrupt, syscall.SIGTERM, syscall.SIGHUP}
 			signal.Ignore(quit...)
 			in := bufio.NewReader(cmd.InOrStdin())
@@ -84,26 +95,27 @@ func watchCommand(f *common) *cobra.Command {
 			if err != nil {
 				return fmt.Errorf("reading which keys to watch: %w", err)
 			}
-			var list []string
-			if err := json.Unmarshal(line, &list); err != nil {
+			var order watchOrder
+			if err := json.Unmarshal(line, &order); err != nil {
 				return err
 			}
-			if slices.ContainsFunc(list, func(id string) bool { return !strings.HasPrefix(id, "key_") }) {
+			if slices.ContainsFunc(order.IDs, func(id string) bool { return !strings.HasPrefix(id, "key_") }) {
 				return errors.New("these are no ids of keys")
 			}
+			c, err := newClient(order.Address)
+			if err != nil {
+				return err
+			}
+			c.token = order.Token
 			last, err := io.ReadAll(io.LimitReader(in, int64(len(dismissed))))
 			if err == nil && string(last) == dismissed {
 				return nil
 			}
 			signal.Reset(quit...)
-			c, err := f.client()
-			if err != nil {
-				return err
-			}
 			ctx, cancel := context.WithTimeout(cmd.Context(), watchFor)
 			defer cancel()
 			var failed error
-			for _, id := range list {
+			for _, id := range order.IDs {
 				_, err := c.revokeRun(ctx, id, "run ended without revoking it")
 				failed = errors.Join(failed, err)
 			}

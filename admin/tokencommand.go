@@ -65,7 +65,10 @@ may do everything, and only the operator gives it.`,
 	list := &cobra.Command{
 		Use:   "list",
 		Short: "Lists admin tokens",
-		Args:  takes(0, 0, ""),
+		Long: `Lists admin tokens with their roles, when they end and when they were used last.
+Their strings are known to nobody but their holders.`,
+		Example: "  caddy till token list",
+		Args:    takes(0, 0, ""),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			c, err := f.client()
 			if err != nil {
@@ -98,9 +101,10 @@ may do everything, and only the operator gives it.`,
 		},
 	}
 	revoke := &cobra.Command{
-		Use:     "revoke TOKEN",
-		Short:   "Ends an admin token for ever, by its id or name",
-		Long:    "Ends an admin token for ever. The keys minted with it live on; see them with: caddy till list --created-by NAME",
+		Use:   "revoke TOKEN",
+		Short: "Ends an admin token for ever, by its id or name",
+		Long: `Ends an admin token for ever. The keys minted with it live on; see them with:
+caddy till list --created-by NAME`,
 		Example: "  caddy till token revoke anna",
 		Args:    takes(1, 1, "the token, by its id or name"),
 		RunE: func(cmd *cobra.Command, args []string) error {

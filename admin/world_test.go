@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"log/slog"
 	"net"
 	"net/http"
@@ -256,8 +257,9 @@ func till(t *testing.T, args ...string) ran {
 	code := 0
 	if err := root.ExecuteContext(t.Context()); err != nil {
 		code = 1
-		if err.Error() == "exiting with status 2" { // Caddy's own error type, which is not exported
-			code = 2
+		// Caddy's own error type, which is not exported.
+		if n, parsed := fmt.Sscanf(err.Error(), "exiting with status %d", &code); n != 1 || parsed != nil {
+			code = 1
 		}
 	}
 	return ran{out.String(), errOut.String(), code}

@@ -218,10 +218,10 @@ func TestAKilledRunLeavesNoKey(t *testing.T) {
 	if err := b.Process.Kill(); err != nil {
 		t.Fatal(err)
 	}
-	s.eventually("the key is revoked", func() bool { return s.theOnlyKey()["status"] == "revoked" })
-	if k := s.theOnlyKey(); k["ended_reason"] != "run ended without revoking it" {
-		t.Errorf("the reason is %v", k["ended_reason"])
-	}
+	s.eventually("the key is revoked by the watcher", func() bool {
+		k := s.theOnlyKey()
+		return k["status"] == "revoked" && k["ended_reason"] == "run ended without revoking it"
+	})
 	_ = b.Wait() // killed
 }
 
@@ -276,6 +276,29 @@ func TestRunExitsAsAShellDoes(t *testing.T) {
 				t.Errorf("%s: forgetting: %d", name, status)
 			}
 		}
+	}
+}
+
+func TestTheCommandOfARunCannotReadTheEnvironmentOfRun(t *testing.T) {
+	t.Parallel()
+	s := newServer(t, options{})
+	cmd := s.underRun("", "sh", "-c", `echo ready
+		tr '\0' '\n' < /proc/$PPID/environ
+		for d in /proc/[0-9]*; do
+			case "$(tr '\0' ' ' < $d/cmdline 2>/dev/null)" in
+			*"till run-watch ") echo watcher; tr '\0' '\n' < $d/environ ;;
+			esac
+		done`)
+	cmd.Dir = "/"
+	if os.Getuid() == 0 { // who can read everything
+		if err := os.Chmod(filepath.Dir(caddyBinary), 0o711); err != nil {
+			t.Fatal(err)
+		}
+		cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: 65534, Gid: 65534}}
+	}
+	out, err := cmd.CombinedOutput()
+	if strings.Contains(string(out), realKey) || !strings.Contains(string(out), "watcher") || !strings.Contains(string(out), "/environ: Permission denied") {
+		t.Errorf("%v: the command reads %s", err, out)
 	}
 }
 
