@@ -112,7 +112,11 @@ type greeting struct {
 	Address   string               `json:"address"`
 	Data      string               `json:"data"`
 	Upstreams []admin.UpstreamInfo `json:"upstreams"`
-	Key       *struct {
+	Console   *struct {
+		URL       string    `json:"url"`
+		ExpiresAt time.Time `json:"expires_at"`
+	} `json:"console"`
+	Key *struct {
 		ID, Name, Upstream string
 		ScopedKey          string `json:"scoped_key"`
 	} `json:"key"`

@@ -29,8 +29,9 @@ var oneBrowser sync.Mutex
 // console is a server with a console on a site of its own.
 type console struct {
 	*server
-	base string // its address
-	plan object // what a flow is told besides
+	base   string // its address
+	plan   object // what a flow is told besides
+	closed bool   // its store is, so that nobody can be given a token
 }
 
 func consoleOptions(addr string) options {
@@ -95,9 +96,11 @@ func (c *console) browser(flow string) string {
 	if _, err := os.Stat("browser/node_modules/playwright-core"); err != nil {
 		c.t.Fatal("playwright-core is not installed; run: make test (or: npm ci, in e2e/browser)")
 	}
-	all := object{
-		"chromium": chromium, "base": c.base, "keys": "http://" + c.addr, "link": c.link(),
-		"token": c.hire("ops", "*")["token"], "second": c.hire("second", "lead"), "researcher": c.hire("researcher", "researcher"), "reader": c.hire("reader", "reader"),
+	all := object{"chromium": chromium, "base": c.base, "keys": "http://" + c.addr, "link": c.link(), "real": realKey}
+	if !c.closed {
+		maps.Copy(all, object{
+			"token": c.hire("ops", "*")["token"], "second": c.hire("second", "lead"), "researcher": c.hire("researcher", "researcher"), "reader": c.hire("reader", "reader"),
+		})
 	}
 	maps.Copy(all, c.plan)
 	plan, err := json.Marshal(all)
@@ -124,6 +127,7 @@ func TestTheConsoleInABrowser(t *testing.T) {
 		"signin":   "people sign in with a token, and out, and with the token the session ends",
 		"link":     "a one-time link signs in once, and its secret stays nowhere",
 		"mint":     "the form shows the ceilings, and the key with its lines once",
+		"sealed":   "a key that carries the real one is minted and rotated",
 		"keys":     "the list lives, is filtered, searched, paged, and locked down",
 		"bulk":     "all that match end, after the right count was typed",
 		"key":      "one key is charted, granted, suspended, rotated, revoked and audited",
@@ -136,12 +140,91 @@ func TestTheConsoleInABrowser(t *testing.T) {
 			t.Log(what)
 			c := newConsole(t)
 			c.browser(flow)
-			for _, secret := range []string{"till_sk_", "till_admin_", "signin="} {
+			for _, secret := range []string{"till_sk_", "till_admin_", "signin=", realKey} {
 				if strings.Contains(c.output(), secret) {
 					t.Errorf("the log has %s:\n%s", secret, c.output())
 				}
 			}
 		})
+	}
+}
+
+func TestTheConsoleWorksWhileTheStoreIsClosed(t *testing.T) {
+	t.Parallel()
+	c := newConsole(t)
+	_, key := c.mint(object{"max_activations": 5})
+	c.stop()
+	if err := os.Remove(filepath.Join(c.store(), "anchor")); err != nil {
+		t.Fatal(err)
+	}
+	c.start()
+	c.closed = true
+	c.browser("closed")
+	if status, body := c.sends(key); status != http.StatusForbidden || !strings.Contains(body, "till_locked_down") {
+		t.Errorf("after the lockdown: %d %s", status, body)
+	}
+}
+
+// TestTheConsoleBehindAProxy: whoever says that a request came over HTTPS is
+// believed only when Caddy was told to trust it.
+func TestTheConsoleBehindAProxy(t *testing.T) {
+	t.Parallel()
+	c := newConsole(t)
+	token := c.hire("ops", "*")["token"].(string)
+	signIn := func() (*http.Response, string) {
+		r, err := http.NewRequest("POST", c.base+"/till/session", strings.NewReader(`{"token":"`+token+`"}`))
+		if err != nil {
+			t.Fatal(err)
+		}
+		r.Host = "till.example.com"
+		r.Header.Set("Content-Type", "application/json")
+		r.Header.Set("Origin", "https://till.example.com")
+		r.Header.Set("X-Forwarded-Proto", "https")
+		r.Header.Set("X-Forwarded-For", "198.51.100.7")
+		return c.must(r)
+	}
+	if res, _ := signIn(); res.StatusCode != http.StatusForbidden || res.Header.Get("Set-Cookie") != "" {
+		t.Errorf("from anybody: %s", res.Status)
+	}
+	c.replace("persist_config off", "persist_config off\n\tservers {\n\t\ttrusted_proxies static 127.0.0.1/32\n\t}")
+	c.reload()
+	res, body := signIn()
+	if cookie := res.Header.Get("Set-Cookie"); res.StatusCode != http.StatusOK || !strings.HasPrefix(cookie, "__Host-till=") || !strings.Contains(cookie, "; Secure") {
+		t.Errorf("from a trusted proxy: %s %q", res.Status, cookie)
+	}
+	// The session outlives another reload.
+	var who struct{ Proof string }
+	if err := json.Unmarshal([]byte(body), &who); err != nil {
+		t.Fatal(err)
+	}
+	c.reload()
+	look, err := http.NewRequest("GET", c.base+"/till/api/stats", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	look.Host = "till.example.com"
+	look.Header.Set("X-Forwarded-Proto", "https")
+	look.Header.Set("Sec-Fetch-Site", "same-origin")
+	look.Header.Set("Till-Proof", who.Proof)
+	for _, cookie := range res.Cookies() {
+		look.AddCookie(cookie)
+	}
+	if res, body := c.must(look); res.StatusCode != http.StatusOK {
+		t.Errorf("after a reload: %s %s", res.Status, body)
+	}
+	// The audit log has the address of the person, not that of the proxy.
+	r, err := http.NewRequest("POST", c.base+"/till/api/keys", strings.NewReader(`{"upstream":"mock","max_activations":1}`))
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.Header.Set("Authorization", "Bearer "+token)
+	r.Header.Set("X-Forwarded-For", "198.51.100.7")
+	if res, body := c.must(r); res.StatusCode != http.StatusCreated {
+		t.Fatalf("minting: %s %s", res.Status, body)
+	}
+	_, log := c.api("GET", "/audit?action=key.create", nil)
+	if entries := log["entries"].([]any); len(entries) != 1 || entries[0].(object)["from"] != "198.51.100.7" || entries[0].(object)["actor"] != "ops" {
+		t.Errorf("the audit log: %v", log)
 	}
 }
 

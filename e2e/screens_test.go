@@ -20,8 +20,7 @@ import (
 // screensVariable names the directory that pictures of the console go to.
 const screensVariable = "TILL_SCREENS"
 
-// TestScreens takes the pictures of docs/img: `make screens`. What they show
-// has gone through the limiter, by a clock that ran a month within seconds.
+// TestScreens takes the pictures of docs/img: `make screens`.
 func TestScreens(t *testing.T) {
 	dir := os.Getenv(screensVariable)
 	if dir == "" {
@@ -31,6 +30,20 @@ func TestScreens(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	c, shown := newLivedConsole(t)
+	status, answer := c.api("POST", "/keys/"+shown["contractor-maria"]+"/suspend", nil)
+	if status != http.StatusOK {
+		t.Fatal(status, answer)
+	}
+	c.api("POST", "/keys/"+shown["summer-demo"]+"/revoke", object{"reason": "the demo is over"})
+	c.plan = object{"dir": dir, "key": shown["support-triage"]}
+	c.browser("screens")
+}
+
+// newLivedConsole is a console over keys that were used for a month, and their
+// ids by name.
+func newLivedConsole(t *testing.T) (*console, map[string]string) {
+	t.Helper()
 	addr := freePort(t)
 	o := consoleOptions(addr)
 	for _, name := range []string{"openai", "anthropic", "github https://api.github.com"} {
@@ -43,13 +56,7 @@ func TestScreens(t *testing.T) {
 	}
 	shown := livedMonth(t, c.store())
 	c.start()
-	status, answer := c.api("POST", "/keys/"+shown["contractor-maria"]+"/suspend", nil)
-	if status != http.StatusOK {
-		t.Fatal(status, answer)
-	}
-	c.api("POST", "/keys/"+shown["summer-demo"]+"/revoke", object{"reason": "the demo is over"})
-	c.plan = object{"dir": dir, "key": shown["support-triage"]}
-	c.browser("screens")
+	return c, shown
 }
 
 // monthClock is a clock that is set.
@@ -70,8 +77,8 @@ func (c *monthClock) set(at time.Time) {
 	c.at = at
 }
 
-// livedMonth fills a store with keys and a month of their use, and returns
-// their ids by name.
+// livedMonth fills a store with keys and a month of their use, by a clock that
+// runs a month within seconds, and returns their ids by name.
 func livedMonth(t *testing.T, dir string) map[string]string {
 	t.Helper()
 	store, err := limiter.OpenBadger(dir, slog.New(slog.DiscardHandler))
@@ -79,7 +86,7 @@ func livedMonth(t *testing.T, dir string) map[string]string {
 		t.Fatal(err)
 	}
 	now := time.Now().Round(0)
-	at := now.Add(-30 * 24 * time.Hour)
+	at := now.Add(-35 * 24 * time.Hour)
 	clock := &monthClock{at: at, from: at}
 	l, err := limiter.Open(limiter.Options{Store: store, Anchor: filepath.Join(dir, "anchor"), Shadow: filepath.Join(dir, "shadow"), Clock: clock})
 	if err != nil {
@@ -95,7 +102,7 @@ func livedMonth(t *testing.T, dir string) map[string]string {
 		an                    float64 // requests in a busy hour
 		refused               map[limiter.Code]float64
 	}{
-		{name: "release-notes", owner: "docs", upstream: "github", age: 29 * day, lasts: 60 * day, activations: 300},
+		{name: "release-notes", owner: "docs", upstream: "github", age: 33 * day, lasts: 90 * day, activations: 300},
 		{name: "evals-batch", owner: "research", upstream: "openai", age: 21 * day, lasts: 45 * day, activations: 20000, dollars: 120, models: []string{"gpt-5-mini"}, an: 34},
 		{name: "support-triage", owner: "support", upstream: "anthropic", age: 18 * day, lasts: 30 * day, activations: 8000, tokens: 20_000_000, dollars: 60, models: []string{"claude-haiku-4-5"}, an: 21,
 			refused: map[limiter.Code]float64{limiter.CodeRateLimited: 2.1, limiter.CodeModelNotAllowed: .4, limiter.CodeConcurrency: .6}},

@@ -92,6 +92,29 @@ flows.mint = () => browse({ permissions: ['clipboard-read', 'clipboard-write'] }
   check(!kept.includes(key), 'the page keeps the key', kept);
 });
 
+// sealed mints a key that carries the real one, and rotates it.
+flows.sealed = () => browse({}, async ({ page }) => {
+  await signIn(page);
+  await page.getByRole('button', { name: 'Mint key' }).click();
+  await page.getByLabel('Name').fill('sealed');
+  await page.getByLabel('Activations').fill('5');
+  await page.getByText('Notes, custody and delegation').click();
+  await page.getByLabel('Real key to seal').fill(plan.real);
+  await page.getByRole('button', { name: 'Mint key' }).click();
+  await page.getByRole('heading', { name: 'sealed is minted' }).waitFor();
+  const key = await page.locator('.secret code').innerText();
+  check(/^till_sk_[0-9A-Za-z]{28}[.]/.test(key) && await chat(key) === 200, 'the sealed key does not work', key.slice(0, 40));
+  await page.getByRole('button', { name: 'Open this key' }).click();
+  await page.getByText('sealed inside the key').waitFor();
+  await page.getByRole('button', { name: 'Rotate' }).click();
+  const dialog = page.getByRole('dialog');
+  await dialog.getByLabel('Real key to seal').fill(plan.real);
+  await dialog.getByRole('button', { name: 'Rotate' }).click();
+  const fresh = await page.locator('.secret code').innerText();
+  check(fresh !== key && await chat(fresh) === 200 && await chat(key) === 200, 'the rotation, with its grace of an hour');
+  check(!(await page.content()).includes(plan.real), 'the page shows the real key');
+});
+
 flows.keys = () => browse({}, async ({ page }) => {
   for (let i = 0; i < 60; i++) await mint({ name: `batch-${String(i).padStart(2, '0')}`, max_activations: 5, owner: 'batch' });
   const dialog = page.getByRole('dialog');
@@ -219,17 +242,32 @@ flows.estate = () => browse({}, async ({ page }) => {
   await open(page, 'estate', 'Estate');
   await page.getByText('In order', { exact: true }).waitFor();
   await page.getByText('team-red').waitFor();
-  await page.getByText('7 requests').first().waitFor();
+  await page.getByText(/7 requests/).first().waitFor();
   await page.getByText('Prices').waitFor();
 });
 
 // stale shows what should be mended, and the command that does it.
 flows.stale = () => browse({}, async ({ page }) => {
-  await mint({ name: 'forgotten', max_activations: 5, expires_in: '1h' });
   await signIn(page);
   await open(page, 'estate', 'Estate');
-  await page.getByText('forgotten').waitFor(); // it expires soon
+  await page.getByText('Never used').waitFor();
+  await page.getByRole('link', { name: 'release-notes' }).first().waitFor();
+  await page.getByText('Granted far more than it uses').waitFor();
   await page.getByText(/^caddy till /).first().waitFor();
+  for (const name of ['anthropic', 'research', 'claude-haiku-4-5']) await page.getByText(name, { exact: true }).first().waitFor();
+});
+
+// closed finds a store that cannot be trusted: the page says so and how it is
+// mended, and the lockdown works all the same.
+flows.closed = () => browse({}, async ({ page, expecting }) => {
+  expecting('status of 503');
+  await page.goto(plan.link);
+  await page.getByRole('alert').getByText('The store is closed').waitFor();
+  await page.getByText('caddy till repair --forfeit').first().waitFor();
+  await page.getByRole('button', { name: 'Try again' }).waitFor();
+  await page.getByRole('button', { name: 'Lock down' }).click();
+  await page.getByRole('dialog').getByRole('button', { name: 'Lock down' }).click();
+  await page.getByRole('alert').getByText('Locked down').waitFor();
 });
 
 // events shows what happens as it happens.

@@ -1,8 +1,9 @@
 // Activity: what happens now, and what was done and by whom.
 import * as api from './api.js';
-import { empty, h, heading, problem, put, time } from './dom.js';
+import { h, heading, problem, put, time } from './dom.js';
 import { count, reason } from './text.js';
 import { entries } from './audit.js';
+import { follow } from './feed.js';
 
 const MOST = 200;
 const names = {
@@ -26,10 +27,18 @@ export async function activityPage({ main, signal, q, go }) {
   };
   put(main, heading('Activity'), h('div', { class: 'two' },
     h('section', { class: 'card' }, h('h2', {}, 'Happening now'), state, live),
-    h('section', { class: 'card' }, h('h2', {}, 'Audit log'), h('p', { class: 'hint' }, 'Every administrative act and every key’s end, in a chain of hashes. ', h('button', { type: 'button', class: 'small quiet', onclick: verify }, 'Verify the chain')), chain,
+    h('section', { class: 'card' }, h('h2', {}, 'Audit log'), h('p', { class: 'hint' }, 'Every administrative act and every key’s end, in a chain of hashes.'), chain,
       h('form', { class: 'controls', onsubmit: (e) => { e.preventDefault(); go('activity', { actor: actor.value.trim(), action: action.value.trim() }); } },
-        h('div', { class: 'control' }, h('label', { for: 'actor' }, 'By'), actor), h('div', { class: 'control' }, h('label', { for: 'action' }, 'Act'), action), h('button', { type: 'submit', class: 'small' }, 'Filter')), log)));
-  watch(signal, live, state);
+        h('div', { class: 'control' }, h('label', { for: 'actor' }, 'By'), actor), h('div', { class: 'control' }, h('label', { for: 'action' }, 'Act'), action), h('button', { type: 'submit' }, 'Filter'), h('button', { type: 'button', class: 'quiet', onclick: verify }, 'Verify the chain')), log)));
+  follow(signal, (name, e) => {
+    if (name === 'end') return;
+    live.prepend(line(name, e));
+    while (live.children.length > MOST) live.lastChild.remove();
+    put(state);
+  }, (how) => {
+    if (how === 'open') put(state, live.children.length ? '' : 'Nothing yet. Mints, thresholds, ends and revocations appear here as they happen.');
+    else put(state, how === 'gone' ? 'The connection is gone; trying again…' : how);
+  });
   const older = async (cursor, before) => {
     try {
       const page = await api.get('audit', { actor: q.actor, action: q.action, sort: '-seq', limit: 50, cursor }, signal);
@@ -38,23 +47,4 @@ export async function activityPage({ main, signal, q, go }) {
     } catch (e) { if (e.name !== 'AbortError') put(log, e.status === 403 || e.missing ? h('p', { class: 'hint' }, e.sentence) : problem(e)); }
   };
   await older('', []);
-}
-
-// watch follows the server's events and connects again when it must.
-async function watch(signal, live, state) {
-  for (let wait = 1; !signal.aborted; wait = Math.min(wait * 2, 30)) {
-    try {
-      await api.events(signal, (name, e) => {
-        live.prepend(line(name, e));
-        while (live.children.length > MOST) live.lastChild.remove();
-        put(state);
-      }, () => { wait = 1; put(state, live.children.length ? '' : 'Nothing yet. Mints, thresholds, ends and revocations appear here as they happen.'); });
-    } catch (e) {
-      if (e.name === 'AbortError') return;
-      if (e.status === 403 || e.missing || e.status === 401) { put(state, e.sentence); return; }
-    }
-    if (signal.aborted) return;
-    put(state, 'The connection is gone; trying again…');
-    await new Promise((resolve) => { const t = setTimeout(resolve, wait * 1000); signal.addEventListener('abort', () => { clearTimeout(t); resolve(); }); });
-  }
 }

@@ -13,7 +13,7 @@ export class Failure extends Error {
   }
   get sentence() {
     const text = this.message ? this.message[0].toUpperCase() + this.message.slice(1).replace(/\.?$/, '.') : '';
-    if (this.status === 403) return 'Not permitted for you. ' + text;
+    if (this.code === 'forbidden') return 'Not permitted for you. ' + text;
     if (this.missing) return 'This server does not offer this.';
     return text;
   }

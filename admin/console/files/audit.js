@@ -17,6 +17,6 @@ export function entries(list, none, keys) {
   if (list.length === 0) return h('p', { class: 'hint' }, none);
   return h('ol', { class: 'log' }, [...list].sort((a, b) => b.seq - a.seq).map((e) => h('li', {}, time(e.time),
     h('span', {}, h('strong', {}, String(e.action).replaceAll(/[_.]/g, ' ')), ' by ', e.actor, e.from && h('span', { class: 'faint' }, ' from ' + e.from),
-      keys && e.key && [' · ', h('a', { class: 'mono', href: '#/keys/' + e.key }, e.key)]),
+      keys && e.key && [' · ', e.key.startsWith('key_') ? h('a', { class: 'mono', href: '#/keys/' + e.key }, e.key) : h('span', { class: 'mono' }, e.key)]),
     changesOf(e.changes) && h('span', { class: 'detail' }, changesOf(e.changes)))));
 }

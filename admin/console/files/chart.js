@@ -82,6 +82,6 @@ export function shares(rows, bad) {
   return h('ul', { class: 'rows' }, rows.map((r) => {
     const fill = h('div', {});
     fill.style.width = (100 * r.value) / most + '%';
-    return h('li', {}, h('div', { class: 'line' }, h('span', { title: r.title }, r.name), h('span', { class: 'number' }, r.text)), h('div', { class: 'meter' + (bad ? ' bad' : '') }, fill));
+    return h('li', {}, h('div', { class: 'line' }, h('span', { title: r.title }, r.name), h('span', { class: 'number' }, r.text)), r.more && h('span', { class: 'hint' }, r.more), h('div', { class: 'meter' + (bad ? ' bad' : '') }, fill));
   }));
 }

@@ -8,17 +8,27 @@ import { shares } from './chart.js';
 const why = { unused: 'Not used lately', never_used: 'Never used', over_granted: 'Granted far more than it uses', expiring: 'Expires soon' };
 const OLD = 45 * 86400; // seconds after which prices are to be looked at
 
+// part fills a section, and says in it what could not be had.
 async function part(el, load) {
-  try { put(el, await load()); } catch (e) { if (e.name !== 'AbortError') put(el, e.status === 403 || e.missing ? h('p', { class: 'hint' }, e.sentence) : problem(e)); }
+  try { await load(); } catch (e) { if (e.name !== 'AbortError') put(el, e.status === 403 || e.missing ? h('p', { class: 'hint' }, e.sentence) : problem(e)); }
 }
 
-function staleKeys(answer) {
-  const keys = answer.keys || [];
+function staleKeys(keys) {
   if (keys.length === 0) return h('p', { class: 'hint' }, 'Nothing to mend. Keys that nobody uses, that were never used, that expire soon or were granted far more than they need stand here, each with the command that mends it.');
   const groups = Object.groupBy(keys, (k) => k.reason);
   return h('div', { class: 'stack' }, Object.entries(groups).map(([reason, list]) => h('details', { open: true }, h('summary', {}, `${why[reason] || reason.replaceAll('_', ' ')} (${count(list.length)})`),
-    h('ul', { class: 'rows' }, list.slice(0, 50).map(({ key, detail, fix }) => h('li', {}, h('div', { class: 'line' }, h('a', { href: '#/keys/' + key.id }, key.name || key.id), key.owner && h('span', { class: 'hint' }, key.owner)),
-      h('span', { class: 'hint' }, detail), fix && h('div', { class: 'secret' }, h('code', {}, fix), copier(fix, 'the command'))))), list.length > 50 && h('p', { class: 'hint' }, `And ${count(list.length - 50)} more: caddy till stale`))));
+    h('ul', { class: 'rows' }, list.map(({ key, detail, fix }) => h('li', {}, h('div', { class: 'line' }, h('a', { href: '#/keys/' + key.id }, key.name || key.id), key.owner && h('span', { class: 'hint' }, key.owner)),
+      h('span', { class: 'hint' }, detail), fix && h('div', { class: 'secret' }, h('code', {}, fix), copier(fix, 'the command'))))))));
+}
+
+// stale lists what should be mended, page by page.
+async function stale(el, signal, cursor, before = []) {
+  const answer = await api.get('stale', { cursor }, signal), all = [...before, ...(answer.keys || [])];
+  if (answer.partial && answer.next && all.length === before.length) {
+    put(el, h('p', { class: 'hint' }, 'Looking through many keys…'));
+    return stale(el, signal, answer.next, all);
+  }
+  put(el, staleKeys(all), answer.next && h('button', { type: 'button', class: 'small', onclick: () => part(el, () => stale(el, signal, answer.next, all)) }, 'Show more'));
 }
 
 // spending adds up what all keys used, part by part.
@@ -44,8 +54,8 @@ async function spending(el, signal) {
     const rows = Object.entries(sums[by]).map(([name, s]) => ({ ...s, name: name || unnamed })).filter((s) => s.activations > 0 || s.tokens > 0 || s.nano > 0n);
     rows.sort((a, b) => (b.nano > a.nano ? 1 : b.nano < a.nano ? -1 : b.tokens - a.tokens || b.activations - a.activations));
     return h('section', { class: 'card' }, h('h2', {}, title), rows.length === 0 ? h('p', { class: 'hint' }, none) : shares(rows.slice(0, 12).map((s) => ({
-      name: s.name, title: plural(s.keys, 'key'), value: s.nano > 0n ? Number(s.nano) / 1e9 : 0,
-      text: [s.nano > 0n && usd(nano(s.nano)), s.tokens > 0 && compact(s.tokens) + ' tokens', plural(s.activations, 'request')].filter(Boolean).join(' · '),
+      name: s.name, value: s.nano > 0n ? Number(s.nano) / 1e9 : 0,
+      text: usd(nano(s.nano)), more: [s.tokens > 0 && compact(s.tokens) + ' tokens', plural(s.activations, 'request'), plural(s.keys, 'key')].filter(Boolean).join(' · '),
     }))), rows.length > 12 && h('p', { class: 'hint' }, `And ${count(rows.length - 12)} more.`));
   };
   put(el, h('div', { class: 'cards' }, column('upstream', 'By upstream', 'Nothing was used yet. What keys use is added up here.', 'none'),
@@ -77,14 +87,14 @@ function health(stats, prices) {
 }
 
 export async function estatePage({ main, signal }) {
-  const stale = h('div', {}, h('p', { class: 'hint' }, 'Looking for keys to mend…')), spend = h('div', {}, h('p', { class: 'hint' }, 'Adding up what keys used…')), well = h('div', { class: 'cards' });
+  const mend = h('div', {}, h('p', { class: 'hint' }, 'Looking for keys to mend…')), spend = h('div', {}, h('p', { class: 'hint' }, 'Adding up what keys used…')), well = h('div', { class: 'cards' });
   put(main, heading('Estate'), h('p', { class: 'faint' }, 'What should be mended, where the money goes, and whether the server is in order.'), well,
-    h('section', { class: 'card' }, h('h2', {}, 'To mend'), stale), h('h2', { class: 'apart' }, 'Spend'), spend);
+    h('section', { class: 'card' }, h('h2', {}, 'To mend'), mend), h('h2', { class: 'apart' }, 'Spend'), spend);
   let prices;
   api.get('prices', null, signal).then((p) => { prices = p; return refresh(); }).catch(() => { /* the rest is there */ });
   const refresh = async () => put(well, health(await api.get('stats', null, signal), prices));
-  part(stale, async () => staleKeys(await api.get('stale', null, signal)));
-  spending(spend, signal).catch((e) => { if (e.name !== 'AbortError') put(spend, e.status === 403 || e.missing ? h('p', { class: 'hint' }, e.sentence) : problem(e)); });
+  part(mend, () => stale(mend, signal));
+  part(spend, () => spending(spend, signal));
   try { await refresh(); } catch (e) { if (e.name === 'AbortError') throw e; put(well, problem(e)); }
   every(signal, 5000, refresh);
 }

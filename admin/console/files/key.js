@@ -55,11 +55,12 @@ async function grant(k) {
 }
 
 async function rotate(k, place) {
-  const grace = h('input', { type: 'text', value: '1h' });
+  const grace = h('input', { type: 'text', value: '1h' }), real = h('input', { type: 'password', autocomplete: 'off', spellcheck: 'false', required: true });
   const answer = await ask({
     title: `Rotate ${k.name || k.id}?`, button: 'Rotate', busy: 'Rotating…',
-    body: [h('p', {}, 'The key gets a new string; record, budget and rules stay. It is shown once.'), field('The old string still works for', 'As 10m or 1h; 0s ends it at once.', grace)],
-    act: () => api.post(`keys/${k.id}/rotate`, { grace: grace.value.trim() || '0s' }),
+    body: [h('p', {}, 'The key gets a new string; record, budget and rules stay. It is shown once.'), field('The old string still works for', 'As 10m or 1h; 0s ends it at once.', grace),
+      k.custody === 'sealed' && field('Real key to seal', 'It is sealed into the string, and the server has no copy: send it once more.', real)],
+    act: () => api.post(`keys/${k.id}/rotate`, { grace: grace.value.trim() || '0s', ...(k.custody === 'sealed' ? { upstream_key: real.value.trim() } : {}) }),
   });
   if (!answer) return;
   put(place, h('section', { class: 'card' }, h('h2', {}, 'The new string'), showSecret(answer.done.scoped_key), await clientLines({ ...k, ...answer.done })));

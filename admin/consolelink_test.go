@@ -1,0 +1,48 @@
+package admin
+
+import (
+	"net/http"
+	"strings"
+	"testing"
+)
+
+func TestWithoutAConsoleThereAreNoLinks(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.base = ""
+	a := w.do("POST", "/console/link", "")
+	if code, message := a.fault(t); a.status != http.StatusConflict || code != "no_console" || !strings.Contains(message, "console_url") {
+		t.Errorf("%d %s", a.status, a.body)
+	}
+}
+
+func TestSpendIsAddedUpByUpstreamOwnerAndModel(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	for _, body := range []string{
+		`{"upstream":"openai","max_activations":5,"owner":"a","models":["gpt-5-mini"]}`,
+		`{"upstream":"openai","max_activations":5,"owner":"b","models":["gpt-5-*"]}`,
+		`{"upstream":"github","max_activations":5,"owner":"a"}`,
+	} {
+		if a := w.do("POST", "/keys", body); a.status != 201 {
+			t.Fatal(a.body)
+		}
+	}
+	s := get[spending](t, w.do("GET", "/spend", ""))
+	counted := func(list []usedBy) string {
+		var all []string
+		for _, u := range list {
+			all = append(all, strings.Repeat("+", int(u.Keys))+u.Name+" "+u.SpendUSD)
+		}
+		return strings.Join(all, ", ")
+	}
+	if s.LookedAt != 3 || s.Next != "" {
+		t.Errorf("%+v", s)
+	}
+	equal(t, "by upstream", counted(s.Upstream), "+github 0.00, ++openai 0.00")
+	equal(t, "by owner", counted(s.Owner), "++a 0.00, +b 0.00")
+	equal(t, "by model", counted(s.Model), "++ 0.00, +gpt-5-mini 0.00")
+	if a := w.do("GET", "/spend?limit=5", ""); a.status != 400 {
+		t.Errorf("an unknown parameter: %d %s", a.status, a.body)
+	}
+}
