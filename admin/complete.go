@@ -33,7 +33,7 @@ type offer func(ctx context.Context, begins string) []string
 func (f *common) complete(parent *cobra.Command) {
 	c := completer{f}
 	arguments := map[string]offer{
-		"show": c.keys(""), "env": c.keys(""), "grant": c.keys(""), "rotate": c.keys(limiter.Active),
+		"show": c.keys(""), "update": c.keys(""), "env": c.keys(""), "grant": c.keys(""), "rotate": c.keys(limiter.Active),
 		"revoke": c.keys(""), "suspend": c.keys(limiter.Active), "resume": c.keys(limiter.Suspended), "forget": c.ended,
 		"prices": models, "token revoke": c.tokens,
 	}

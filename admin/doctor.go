@@ -138,7 +138,7 @@ func (f *common) diagnoseServer(ctx context.Context) (diagnosis, error) {
 	}
 	found := answer.Findings
 	// The server read its clock somewhere between question and answer.
-	ahead, behind := answer.Now.Sub(time.Now()), before.Sub(answer.Now)
+	ahead, behind := time.Until(answer.Now), before.Sub(answer.Now)
 	if off := max(ahead, behind); off > clockSkew {
 		found = append(found, Finding{"clock", LevelWarning,
 			fmt.Sprintf("the server's clock and the one here are %s apart", off.Round(time.Second)), "timedatectl set-ntp true, on the one that is wrong"})

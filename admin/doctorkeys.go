@@ -79,17 +79,17 @@ func keyFindings(ctx context.Context, l *limiter.Limiter, by limiter.Caller) ([]
 	if endless.n > 0 {
 		all = append(all, Finding{"unlimited_keys", LevelError,
 			have(endless.n, "has", "have") + " no limit at all, neither of use nor of time: " + endless.names(),
-			"caddy till revoke " + endless.ids[0] + "; then mint one with limits: caddy till create --max-activations 500 --expires-in 24h"})
+			"caddy till update " + endless.ids[0] + " --max-activations 500 --expires-in 24h"})
 	}
 	if lasting.n > 0 {
 		all = append(all, Finding{"endless_keys", LevelWarning,
 			have(lasting.n, "never expires", "never expire") + ", and can be used for long: " + lasting.names(),
-			"caddy till revoke " + lasting.ids[0] + "; then mint one that ends: caddy till create --expires-in 30d --idle-timeout 7d"})
+			"caddy till update " + lasting.ids[0] + " --expires-in 30d, or --idle-timeout 7d"})
 	}
 	if broad.n > 0 {
 		all = append(all, Finding{"broad_keys", LevelWarning,
 			have(broad.n, "may", "may") + " use every model and path of its upstream, from everywhere, more than 1000 times: " + broad.names(),
-			"mint keys for what is needed: caddy till create --models gpt-5-mini --paths /v1/responses --ips 10.0.0.0/8 --max-activations 500"})
+			"caddy till update " + broad.ids[0] + " --models gpt-5-mini --paths /v1/responses --ips 10.0.0.0/8"})
 	}
 	return all, nil
 }

@@ -53,7 +53,8 @@ func TestEveryCommandHasHelpThatFitsWithExamples(t *testing.T) {
 // needed is what commands must be told to get as far as calling the server.
 var needed = map[string][]string{
 	"create": {"--max-activations", "1"}, "grant": {"x", "--activations", "1"}, "repair": {"--clock"},
-	"run": {"--", "true"}, "token create": {"x", "--role", "ci"}, "revoke": {"x"},
+	"update": {"x", "--max-activations", "1"},
+	"run":    {"--", "true"}, "token create": {"x", "--role", "ci"}, "revoke": {"x"},
 }
 
 func TestEveryCommandExitsAsDesigned(t *testing.T) {
@@ -95,7 +96,7 @@ func TestCommandsPrintJSON(t *testing.T) {
 	at := w.serve()
 	for _, line := range []string{
 		"create --name one --upstream openai --max-activations 5",
-		"list", "show one", "suspend one", "resume one", "grant one --activations 5", "rotate one", "env one",
+		"list", "show one", "suspend one", "resume one", "grant one --activations 5", "update one --owner ops", "stale", "rotate one", "env one",
 		"revoke one", "forget one", "stats", "prices", "prices openai/gpt-5-mini", "doctor", "top --count 1",
 		"lockdown --status", "lockdown --reason test", "lockdown --lift",
 		"token create ops --role ci", "token list", "token revoke ops", "audit", "audit verify", "repair --clock",
