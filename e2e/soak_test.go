@@ -53,10 +53,10 @@ type soak struct {
 	all  []*tenant
 	live [soakKeys]*tenant
 
-	total                            bill
-	aborted, cut, unanswered, odd    atomic.Int64
-	mints, grants, revokes, reloads  int64
-	changes, suspensions, extensions int64
+	total                           bill
+	aborted, cut, unanswered, odd   atomic.Int64
+	mints, grants, revokes, reloads int64
+	changes, extensions             int64
 }
 
 func (s *soak) serve(w http.ResponseWriter, r *http.Request) {

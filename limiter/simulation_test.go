@@ -44,7 +44,7 @@ type simulation struct {
 }
 
 // simulated counts what a simulation did.
-type simulated struct{ steps, requests, refused, kills, cuts, faults, rollbacks, extra, forfeited int64 }
+type simulated struct{ steps, requests, refused, kills, cuts, faults, rollbacks, extra int64 }
 
 // book is what the simulation knows of a key.
 type book struct {
