@@ -131,6 +131,7 @@ func TestTheConsoleInABrowser(t *testing.T) {
 		"keys":     "the list lives, is filtered, searched, paged, and locked down",
 		"bulk":     "all that match end, after the right count was typed",
 		"key":      "one key is charted, granted, suspended, rotated, revoked and audited",
+		"estate":   "the store's health, the prices' age, and spend by upstream, owner and model",
 		"access":   "an admin token is made and revoked",
 		"reader":   "who may only read is told so, and offered nothing else",
 		"keyboard": "signing in, minting and revoking need no pointer",
@@ -147,6 +148,12 @@ func TestTheConsoleInABrowser(t *testing.T) {
 			}
 		})
 	}
+}
+
+func TestTheConsoleSaysWhatIsToMend(t *testing.T) {
+	t.Parallel()
+	c, _ := newLivedConsole(t)
+	c.browser("stale")
 }
 
 func TestTheConsoleWorksWhileTheStoreIsClosed(t *testing.T) {

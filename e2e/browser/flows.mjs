@@ -243,18 +243,25 @@ flows.estate = () => browse({}, async ({ page }) => {
   await page.getByText('In order', { exact: true }).waitFor();
   await page.getByText('team-red').waitFor();
   await page.getByText(/7 requests/).first().waitFor();
-  await page.getByText('Prices').waitFor();
+  await page.getByRole('heading', { name: 'Prices' }).waitFor();
 });
 
 // stale shows what should be mended, and the command that does it.
 flows.stale = () => browse({}, async ({ page }) => {
   await signIn(page);
   await open(page, 'estate', 'Estate');
-  await page.getByText('Never used').waitFor();
+  await page.getByText('Never used (1)').waitFor();
   await page.getByRole('link', { name: 'release-notes' }).first().waitFor();
-  await page.getByText('Granted far more than it uses').waitFor();
+  await page.getByText('Granted far more than it uses (2)').waitFor();
   await page.getByText(/^caddy till /).first().waitFor();
   for (const name of ['anthropic', 'research', 'claude-haiku-4-5']) await page.getByText(name, { exact: true }).first().waitFor();
+  const entry = page.getByRole('listitem').filter({ hasText: 'docs-writer' });
+  await entry.getByRole('button', { name: 'Narrow it' }).click();
+  await page.getByRole('dialog').getByRole('button', { name: 'Narrow it' }).click();
+  await page.getByText('Mended.').waitFor();
+  await until('what was mended is gone', async () => await entry.count() === 0);
+  const { keys } = await api('GET', 'keys?q=docs-writer');
+  check(keys[0].max_spend_usd === '5.00' && keys[0].max_activations === 1500, 'it is not narrowed as said', keys[0]);
 });
 
 // closed finds a store that cannot be trusted: the page says so and how it is

@@ -1,7 +1,7 @@
 // The estate: what should be mended, where the money goes, and whether the
 // server is in order.
 import * as api from './api.js';
-import { copier, every, h, heading, problem, put, time } from './dom.js';
+import { ask, copier, every, h, heading, problem, put, say, time } from './dom.js';
 import { compact, count, plural, span, usd } from './text.js';
 import { shares } from './chart.js';
 
@@ -13,22 +13,50 @@ async function part(el, load) {
   try { await load(); } catch (e) { if (e.name !== 'AbortError') put(el, e.status === 403 || e.missing ? h('p', { class: 'hint' }, e.sentence) : problem(e)); }
 }
 
-function staleKeys(keys) {
+const verbs = { update: ['Narrow it', 'keys:update', 'It keeps what it uses, and no more.'], grant: ['Prolong it', 'keys:update', 'It lives on for as long as it was made for.'], revoke: ['Revoke it', 'keys:revoke', 'It ends at once and for ever.'] };
+
+// mending is what a proposed command would do, so that this page can do it. A
+// command of any other form is only there to be copied.
+function mending(fix) {
+  const parts = /^caddy till (update|grant|revoke) (key_\w+)((?: --[a-z-]+ \S+)+)$/.exec(fix || '');
+  if (!parts) return null;
+  const [, verb, id, flags] = parts, body = {};
+  for (const [, flag, value] of flags.matchAll(/--([a-z-]+) (\S+)/g)) {
+    const field = flag.replaceAll('-', '_');
+    body[field] = field === 'models' ? value.split(',') : /^max_(activations|tokens)$/.test(field) ? Number(value) : value;
+  }
+  const [button, permission, meaning] = verbs[verb];
+  return { button, permission, meaning, body, act: () => (verb === 'update' ? api.patch('keys/' + id, body) : api.post(`keys/${id}/${verb}`, body)) };
+}
+
+// mend asks, and does it.
+async function mend(key, what, again) {
+  const set = Object.entries(what.body).map(([f, v]) => `${f.replaceAll('_', ' ')} ${Array.isArray(v) ? v.join(', ') : v}`).join(', ');
+  const answer = await ask({ title: `${what.button.replace(' it', '')} ${key.name || key.id}?`, button: what.button, busy: 'Mending…', body: h('p', {}, what.meaning, ' ', h('strong', {}, set), '.'), act: what.act });
+  if (answer) { say('Mended.'); await again(); }
+}
+
+function staleKeys(keys, may, again) {
   if (keys.length === 0) return h('p', { class: 'hint' }, 'Nothing to mend. Keys that nobody uses, that were never used, that expire soon or were granted far more than they need stand here, each with the command that mends it.');
   const groups = Object.groupBy(keys, (k) => k.reason);
   return h('div', { class: 'stack' }, Object.entries(groups).map(([reason, list]) => h('details', { open: true }, h('summary', {}, `${why[reason] || reason.replaceAll('_', ' ')} (${count(list.length)})`),
     h('ul', { class: 'rows' }, list.map(({ key, detail, fix }) => h('li', {}, h('div', { class: 'line' }, h('a', { href: '#/keys/' + key.id }, key.name || key.id), key.owner && h('span', { class: 'hint' }, key.owner)),
-      h('span', { class: 'hint' }, detail), fix && h('div', { class: 'secret' }, h('code', {}, fix), copier(fix, 'the command'))))))));
+      h('span', { class: 'hint' }, detail), command(key, fix, may, again)))))));
+}
+
+function command(key, fix, may, again) {
+  const what = mending(fix);
+  return fix && h('div', { class: 'secret' }, h('code', {}, fix), copier(fix, 'the command'), what && may(what.permission) && h('button', { type: 'button', class: 'small', onclick: () => mend(key, what, again) }, what.button));
 }
 
 // stale lists what should be mended, page by page.
-async function stale(el, signal, cursor, before = []) {
+async function stale(el, signal, may, cursor, before = []) {
   const answer = await api.get('stale', { cursor }, signal), all = [...before, ...(answer.keys || [])];
   if (answer.partial && answer.next && all.length === before.length) {
     put(el, h('p', { class: 'hint' }, 'Looking through many keys…'));
-    return stale(el, signal, answer.next, all);
+    return stale(el, signal, may, answer.next, all);
   }
-  put(el, staleKeys(all), answer.next && h('button', { type: 'button', class: 'small', onclick: () => part(el, () => stale(el, signal, answer.next, all)) }, 'Show more'));
+  put(el, staleKeys(all, may, () => part(el, () => stale(el, signal, may))), answer.next && h('button', { type: 'button', class: 'small', onclick: () => part(el, () => stale(el, signal, may, answer.next, all)) }, 'Show more'));
 }
 
 // spending adds up what all keys used, part by part.
@@ -86,14 +114,14 @@ function health(stats, prices) {
   ];
 }
 
-export async function estatePage({ main, signal }) {
-  const mend = h('div', {}, h('p', { class: 'hint' }, 'Looking for keys to mend…')), spend = h('div', {}, h('p', { class: 'hint' }, 'Adding up what keys used…')), well = h('div', { class: 'cards' });
+export async function estatePage({ main, signal, may }) {
+  const list = h('div', {}, h('p', { class: 'hint' }, 'Looking for keys to mend…')), spend = h('div', {}, h('p', { class: 'hint' }, 'Adding up what keys used…')), well = h('div', { class: 'cards' });
   put(main, heading('Estate'), h('p', { class: 'faint' }, 'What should be mended, where the money goes, and whether the server is in order.'), well,
-    h('section', { class: 'card' }, h('h2', {}, 'To mend'), mend), h('h2', { class: 'apart' }, 'Spend'), spend);
+    h('section', { class: 'card' }, h('h2', {}, 'To mend'), list), h('h2', { class: 'apart' }, 'Spend'), spend);
   let prices;
   api.get('prices', null, signal).then((p) => { prices = p; return refresh(); }).catch(() => { /* the rest is there */ });
   const refresh = async () => put(well, health(await api.get('stats', null, signal), prices));
-  part(mend, () => stale(mend, signal));
+  part(list, () => stale(list, signal, may));
   part(spend, () => spending(spend, signal));
   try { await refresh(); } catch (e) { if (e.name === 'AbortError') throw e; put(well, problem(e)); }
   every(signal, 5000, refresh);
