@@ -229,8 +229,10 @@ func (a *App) Start() error {
 	if _, err := a.sealing.get(); err != nil {
 		return err
 	}
+	a.engine.log.follow(a.slogger)
 	l, err := a.Limiter()
 	if err == nil {
+		l.LogAuditHead()
 		l.KeepAudit(time.Duration(a.AuditRetain))
 		l.Retain(time.Duration(a.Retain))
 		l.SetStale(time.Duration(a.StaleAfter), a.StaleRevoke)
@@ -295,7 +297,7 @@ func (a *App) Limiter() (*limiter.Limiter, error) {
 }
 
 func (a *App) opening() opening {
-	return opening{open: a.storage.OpenStore, anchor: a.Anchor, log: a.slogger, roles: a.roles, keepAudit: time.Duration(a.AuditRetain), retain: time.Duration(a.Retain),
+	return opening{open: a.storage.OpenStore, anchor: a.Anchor, log: a.engine.log.logger(), roles: a.roles, keepAudit: time.Duration(a.AuditRetain), retain: time.Duration(a.Retain),
 		staleAfter: time.Duration(a.StaleAfter), staleRevoke: a.StaleRevoke}
 }
 

@@ -25,6 +25,7 @@ var engines = caddy.NewUsagePool()
 // and opened again, until that works.
 type engine struct {
 	dir      string // identity of the store
+	log      *sharedLog
 	metrics  *metrics
 	events   *events
 	lockdown *limiter.Lockdown
@@ -63,8 +64,8 @@ func acquireEngine(dir string, log *slog.Logger) (*engine, error) {
 }
 
 func newEngine(dir string, log *slog.Logger) *engine {
-	e := &engine{dir: dir, metrics: newMetrics(), events: newEvents(), sessions: console.NewSessions(nil)}
-	e.lockdown = limiter.NewLockdown(filepath.Join(dir, "lockdown"), observer{e.metrics, e.events}, log)
+	e := &engine{dir: dir, log: newSharedLog(log), metrics: newMetrics(), events: newEvents(), sessions: console.NewSessions(nil)}
+	e.lockdown = limiter.NewLockdown(filepath.Join(dir, "lockdown"), observer{e.metrics, e.events}, e.log.logger())
 	return e
 }
 

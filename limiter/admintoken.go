@@ -157,7 +157,7 @@ func (l *Limiter) Authenticate(_ context.Context, text, from string) (Caller, er
 		}
 	}
 	by := Caller{Name: "unknown", From: network(from)}
-	if !l.attempts.note(l, by, ActTokenRefused, nil, now) {
+	if !l.attempts.note(l, by, ActTokenRefused, "") {
 		return Caller{}, ErrAttempts
 	}
 	return Caller{}, ErrToken
@@ -187,6 +187,9 @@ func (l *Limiter) CreateToken(_ context.Context, by Caller, spec TokenSpec) (Adm
 	}
 	now := l.clock.Now().UTC()
 	if err := l.tokenSpec(by, &spec, now); err != nil {
+		if errors.Is(err, ErrForbidden) {
+			l.attempts.note(l, by, ActRefused, "a token with the role "+spec.Role)
+		}
 		return AdminToken{}, err
 	}
 	id, err := ulid.New(ulid.Timestamp(now), ulid.DefaultEntropy())

@@ -13,7 +13,7 @@ type attempts struct {
 	seen map[attempt]*attemptCount
 }
 
-type attempt struct{ by, from, action, permission string }
+type attempt struct{ by, from, action, what string }
 
 type attemptCount struct {
 	caller Caller
@@ -29,12 +29,11 @@ const (
 	tellAttempts    = time.Minute
 )
 
-// note counts an attempt, and reports whether there were few in this minute.
-func (a *attempts) note(l *Limiter, by Caller, action string, permission *Permission, now time.Time) bool {
-	at := attempt{by: by.Name, from: by.From, action: action}
-	if permission != nil {
-		at.permission = string(*permission)
-	}
+// note counts an attempt at something, and reports whether there were few in
+// this minute.
+func (a *attempts) note(l *Limiter, by Caller, action, what string) bool {
+	now := l.clock.Now()
+	at := attempt{by: by.Name, from: by.From, action: action, what: what}
 	a.mu.Lock()
 	c := a.seen[at]
 	if c == nil {
@@ -96,8 +95,8 @@ func (a *attempts) sweep(l *Limiter, now time.Time) {
 
 func (l *Limiter) tellAttempts(by Caller, at attempt, n int64) {
 	changes := map[string]Delta{"attempts": {nil, n}}
-	if at.permission != "" {
-		changes["permission"] = Delta{nil, at.permission}
+	if at.what != "" {
+		changes["refused"] = Delta{nil, at.what}
 	}
 	by.once = nil // what was refused was not done
 	entry := by.entry(at.action, "", changes)

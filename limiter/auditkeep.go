@@ -30,8 +30,9 @@ func (l *Limiter) sweepAdmin() {
 	}
 }
 
-// logHead says where the audit log ends.
-func (l *Limiter) logHead() {
+// LogAuditHead writes to the server's log where the audit log ends: every hour, at
+// a stop, and when a configuration starts.
+func (l *Limiter) LogAuditHead() {
 	head := l.committer.head.Load()
 	l.log.Info("audit log head", "seq", head.seq, "hash", head.hash.String())
 }

@@ -126,6 +126,7 @@ func (l *Limiter) authorise(by Caller, p Permission, key *Key) error {
 		return l.forbidden(by, p)
 	}
 	if key != nil && !l.Sees(by, key) {
+		l.attempts.note(l, by, ActRefused, string(p)+" on a key out of sight")
 		return ErrNotFound
 	}
 	if key != nil && by.holder != "" && p == KeysRevoke && !key.SelfRevoke {
@@ -137,7 +138,7 @@ func (l *Limiter) authorise(by Caller, p Permission, key *Key) error {
 // forbidden is the answer to a caller without a permission; the audit log is
 // told of it.
 func (l *Limiter) forbidden(by Caller, p Permission) error {
-	l.attempts.note(l, by, ActRefused, &p, l.clock.Now())
+	l.attempts.note(l, by, ActRefused, string(p))
 	switch role := l.policy(by.Role); {
 	case by.holder != "":
 		return fmt.Errorf("%w: the holder of a key may look at it and revoke it", ErrForbidden)

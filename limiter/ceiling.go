@@ -1,6 +1,7 @@
 package limiter
 
 import (
+	"errors"
 	"fmt"
 	"maps"
 	"slices"
@@ -38,6 +39,10 @@ func (l *Limiter) ceilings(by Caller, old, key *Key) error {
 			continue // its keys are refused, and its callers may do nothing
 		}
 		if err := role.hold(name, by.Role == OperatorRole, old, key); err != nil {
+			var above *CeilingError
+			if errors.As(err, &above) {
+				l.attempts.note(l, by, ActRefused, above.Field+" above the ceiling of role "+name)
+			}
 			return err
 		}
 	}

@@ -195,7 +195,6 @@ func Open(o Options) (*Limiter, error) {
 	}
 	l.KeepAudit(o.KeepAudit)
 	l.SetStale(o.StaleAfter, o.StaleRevoke)
-	l.logHead()
 	go l.sweepLoop()
 	go l.jobsLoop()
 	return l, nil
@@ -424,7 +423,7 @@ func (l *Limiter) Close() error {
 		a.mu.Unlock()
 	}
 	l.committer.close()
-	l.logHead()
+	l.LogAuditHead()
 	// Requests that outlive the store settle in memory only.
 	for _, k := range l.everyLive() {
 		k.mu.Lock()

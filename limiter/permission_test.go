@@ -204,7 +204,7 @@ var (
 	judged = []string{"Authorise", "Allows", "Replay", "Sees", "Standing"}
 	closed = []string{"Forfeit", "Restore", "Set", "Lift"}
 	open   = []string{
-		"Close", "Failed", "StillFailed", "Ping", "SetRoles", "SetStale", "KeepAudit", "Retain", // whoever runs the limiter
+		"Close", "Failed", "StillFailed", "Ping", "SetRoles", "SetStale", "KeepAudit", "LogAuditHead", "Retain", // whoever runs the limiter
 		"Find", "Authenticate", "Delegate", // whoever has a secret
 		"AuditHead", "Fingerprint", "Roles", "Stats", "Time", // no key is told of: any token may know
 	}

@@ -47,7 +47,7 @@ func (l *Limiter) sweepLoop() {
 			l.sweepAdmin()
 			l.sweepStale()
 		case <-head.C:
-			l.logHead()
+			l.LogAuditHead()
 		}
 	}
 }

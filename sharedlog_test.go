@@ -1,0 +1,25 @@
+package till
+
+import (
+	"bytes"
+	"log/slog"
+	"strings"
+	"testing"
+)
+
+func TestWhatOutlivesAConfigurationLogsWhereTheNextOneWants(t *testing.T) {
+	t.Parallel()
+	var before, after bytes.Buffer
+	shared := newSharedLog(slog.New(slog.NewTextHandler(&before, nil)))
+	log := shared.logger()
+	log.Info("first")
+	shared.follow(slog.New(slog.NewTextHandler(&after, &slog.HandlerOptions{Level: slog.LevelWarn})))
+	log.Warn("second")
+	log.Info("third") // the next one does not want to know
+	if got := before.String(); !strings.Contains(got, "first") || strings.Contains(got, "second") {
+		t.Errorf("the first logger has %q", got)
+	}
+	if got := after.String(); !strings.Contains(got, "second") || strings.Contains(got, "third") {
+		t.Errorf("the second logger has %q", got)
+	}
+}
