@@ -373,9 +373,7 @@ func (a *api) resume(l *limiter.Limiter, r *http.Request) (int, any, error) {
 }
 
 func (a *api) revoke(l *limiter.Limiter, r *http.Request) (int, any, error) {
-	var body struct {
-		Reason string `json:"reason"`
-	}
+	var body revokeBody
 	if err := readOptionalBody(r, &body); err != nil {
 		return 0, nil, err
 	}
@@ -383,10 +381,7 @@ func (a *api) revoke(l *limiter.Limiter, r *http.Request) (int, any, error) {
 	if err != nil {
 		return 0, nil, err
 	}
-	return http.StatusOK, struct {
-		*KeyObject
-		StreamsCut int `json:"streams_cut"`
-	}{KeyJSON(view), cut}, nil
+	return http.StatusOK, revokedKey{KeyJSON(view), cut}, nil
 }
 
 func (a *api) upstreams(l *limiter.Limiter, _ *http.Request) (int, any, error) {
@@ -395,5 +390,5 @@ func (a *api) upstreams(l *limiter.Limiter, _ *http.Request) (int, any, error) {
 	for i := range infos {
 		infos[i].CredentialFingerprint = named[infos[i].Name]
 	}
-	return http.StatusOK, map[string]any{"upstreams": infos, "base_url": a.backend.BaseURL()}, nil
+	return http.StatusOK, upstreamsAnswer{infos, a.backend.BaseURL()}, nil
 }

@@ -51,13 +51,7 @@ func jobJSON(j limiter.Job) bulkJSON {
 // revokeMany ends all keys that match a filter. It answers when that is done,
 // unless it is told not to wait.
 func (a *api) revokeMany(l *limiter.Limiter, r *http.Request) (int, any, error) {
-	body := struct {
-		Filter map[string]string `json:"filter"`
-		All    bool              `json:"all"`
-		DryRun bool              `json:"dry_run"`
-		Reason string            `json:"reason"`
-		Wait   bool              `json:"wait"`
-	}{Wait: true}
+	body := revokeManyBody{Wait: true}
 	if err := readBody(r, &body); err != nil {
 		return 0, nil, err
 	}
@@ -101,7 +95,7 @@ func (a *api) jobs(l *limiter.Limiter, _ *http.Request) (int, any, error) {
 	for _, j := range jobs {
 		all = append(all, jobJSON(j))
 	}
-	return http.StatusOK, map[string]any{"jobs": all}, err
+	return http.StatusOK, jobsAnswer{all}, err
 }
 
 func (a *api) job(l *limiter.Limiter, r *http.Request) (int, any, error) {

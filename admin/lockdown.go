@@ -36,9 +36,7 @@ func lockdownOf(s *limiter.LockedDown) lockdownJSON {
 
 // lockdown refuses every key at once. It needs no store.
 func (a *api) lockdown(w http.ResponseWriter, r *http.Request) {
-	var body struct {
-		Reason string `json:"reason"`
-	}
+	var body revokeBody
 	if err := readOptionalBody(r, &body); err != nil {
 		a.fail(w, err)
 		return

@@ -50,6 +50,7 @@ var calls = map[string]struct {
 	"GET /prices":                   {anyToken, ""},
 	"GET /stats":                    {anyToken, ""},
 	"GET /lockdown":                 {anyToken, ""},
+	"GET /openapi.json":             {anyToken, ""},
 	"GET /doctor":                   {anyToken, ""},
 
 	"POST /lockdown":     {limiter.Everything, `{"reason":"x"}`},

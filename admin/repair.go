@@ -15,10 +15,7 @@ import (
 // repair mends a store that does not agree with its anchor, or believes the
 // machine's clock again.
 func (a *api) repair(w http.ResponseWriter, r *http.Request) {
-	var ask struct {
-		Forfeit bool `json:"forfeit"`
-		Clock   bool `json:"clock"`
-	}
+	var ask repairBody
 	if err := readBody(r, &ask); err != nil {
 		a.fail(w, err)
 		return

@@ -66,6 +66,7 @@ func (a *api) ownRoutes() map[string]http.HandlerFunc {
 		"GET /stats":         a.stats,
 		"POST /console/link": a.consoleLink,
 		"GET /doctor":        a.doctor,
+		"GET /openapi.json":  a.openapi,
 	}
 }
 

@@ -1,0 +1,275 @@
+package admin
+
+import (
+	"encoding/json"
+	"net/http"
+	"reflect"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/till-proxy/till/limiter"
+)
+
+// The management API describes itself as OpenAPI 3.1: the calls stand in
+// operations, the schemas are made from the Go types that are read and written,
+// and what fields mean stands in fieldDocs. Tests hold all three against the
+// routes and against real answers.
+
+// operation describes one route. Whoever adds a route adds its operation.
+type operation struct {
+	summary    string
+	permission limiter.Permission // anyCaller, or what the caller's role needs
+	query      []string           // names in parameterDocs
+	headers    []string
+	body       any  // a value of the type that is read; nil: none
+	optional   bool // the body may be left out
+	status     int
+	answer     any    // a value of the type that is written; nil: nothing, or content
+	content    string // the media type of an answer that is no JSON
+	replays    bool   // takes an Idempotency-Key
+	closed     bool   // works while the store is closed
+}
+
+// anyCaller is the permission of calls that every admin token may make.
+const anyCaller limiter.Permission = ""
+
+type schema = map[string]any
+
+// openAPI is the document, made once.
+var openAPI = sync.OnceValue(func() schema {
+	g := &schemas{components: schema{}}
+	paths := schema{}
+	for _, pattern := range sorted(operations) {
+		op := operations[pattern]
+		method, path, _ := strings.Cut(pattern, " ")
+		at, ok := paths[path].(schema)
+		if !ok {
+			at = schema{}
+			if params := pathParameters(path); len(params) > 0 {
+				at["parameters"] = params
+			}
+			paths[path] = at
+		}
+		at[strings.ToLower(method)] = g.operation(pattern, &op)
+	}
+	g.components["Error"] = schema{
+		"type": "object", "required": []string{"error"},
+		"properties": schema{"error": schema{
+			"type": "object", "required": []string{"code", "message"},
+			"properties": schema{
+				"code":    schema{"type": "string", "description": "what is wrong, for programs"},
+				"message": schema{"type": "string", "description": "what is wrong and what to do, for people"},
+			},
+		}},
+	}
+	return schema{
+		"openapi": "3.1.0",
+		"info": schema{
+			"title": "till management API", "version": "1",
+			"description": "Mints and manages scoped keys. The same API in two places: under /till/ on Caddy's admin endpoint, where whoever reaches it is the operator, and under /till/api/ on a site with till_console, for admin tokens. What a caller does not see does not exist for him (404). Unknown fields and parameters are an error.",
+			"license":     schema{"name": "Apache-2.0", "identifier": "Apache-2.0"},
+		},
+		"servers": []schema{
+			{"url": "/till", "description": "on Caddy's admin endpoint, for the operator"},
+			{"url": "/till/api", "description": "on a site with till_console, for admin tokens"},
+		},
+		"security":   []schema{{}, {"adminToken": []string{}}},
+		"paths":      paths,
+		"components": schema{"schemas": g.components, "securitySchemes": schema{"adminToken": schema{"type": "http", "scheme": "bearer", "bearerFormat": "till_admin_…"}}},
+	}
+})
+
+func (a *api) openapi(w http.ResponseWriter, _ *http.Request) { a.write(w, http.StatusOK, openAPI()) }
+
+func pathParameters(path string) []schema {
+	var params []schema
+	for part := range strings.SplitSeq(path, "/") {
+		if name, ok := strings.CutPrefix(part, "{"); ok {
+			name = strings.TrimSuffix(name, "}")
+			params = append(params, schema{"name": name, "in": "path", "required": true, "schema": schema{"type": "string"}, "description": parameterDocs["{"+name+"}"]})
+		}
+	}
+	return params
+}
+
+func (g *schemas) operation(pattern string, op *operation) schema {
+	permission := string(op.permission)
+	if op.permission == anyCaller {
+		permission = "any token"
+	}
+	text := op.summary + ". Permission: " + permission + "."
+	if op.closed {
+		text += " Works while the store is closed."
+	}
+	o := schema{
+		"operationId": operationID(pattern), "summary": op.summary, "description": text, "x-till-permission": permission,
+	}
+	var params []schema
+	for _, name := range op.query {
+		params = append(params, schema{"name": name, "in": "query", "schema": schema{"type": "string"}, "description": parameterDocs[name]})
+	}
+	headers := op.headers
+	if op.replays {
+		headers = append([]string{onceHeader}, headers...)
+	}
+	for _, name := range headers {
+		params = append(params, schema{"name": name, "in": "header", "schema": schema{"type": "string"}, "description": parameterDocs[name]})
+	}
+	if len(params) > 0 {
+		o["parameters"] = params
+	}
+	if op.body != nil {
+		o["requestBody"] = schema{
+			"required": !op.optional,
+			"content":  schema{"application/json": schema{"schema": g.of(reflect.TypeOf(op.body), true)}},
+		}
+	}
+	done := schema{"description": http.StatusText(op.status)}
+	switch {
+	case op.content != "":
+		done["content"] = schema{op.content: schema{}}
+	case op.answer != nil:
+		done["content"] = schema{"application/json": schema{"schema": g.of(reflect.TypeOf(op.answer), false)}}
+	}
+	o["responses"] = schema{
+		strconv.Itoa(op.status): done,
+		"default":               schema{"description": "what went wrong", "content": schema{"application/json": schema{"schema": schema{"$ref": "#/components/schemas/Error"}}}},
+	}
+	return o
+}
+
+// operationID is a name for generated clients: getKeysId, postKeysIdRotate.
+func operationID(pattern string) string {
+	method, path, _ := strings.Cut(pattern, " ")
+	id := strings.ToLower(method)
+	for _, part := range strings.FieldsFunc(path, func(r rune) bool { return strings.ContainsRune("/{}._", r) }) {
+		id += strings.ToUpper(part[:1]) + part[1:]
+	}
+	return id
+}
+
+// schemas makes schemas from types. Named ones are components.
+type schemas struct{ components schema }
+
+// enums are the values of text types that have few.
+var enums = map[reflect.Type][]any{
+	reflect.TypeFor[limiter.Status]():      {limiter.Active, limiter.Exhausted, limiter.Expired, limiter.Revoked, limiter.Suspended},
+	reflect.TypeFor[limiter.Charge]():      {limiter.ChargeForwarded, limiter.ChargeSuccess},
+	reflect.TypeFor[limiter.Renewal]():     {limiter.Daily, limiter.Weekly, limiter.Monthly},
+	reflect.TypeFor[limiter.Sight]():       {limiter.SeesOwn, limiter.SeesRole, limiter.SeesAll},
+	reflect.TypeFor[limiter.LeakState]():   {limiter.LeakRevoked, limiter.LeakGraceEnded, limiter.LeakDead, limiter.LeakUnknown},
+	reflect.TypeFor[limiter.StaleReason](): {limiter.StaleUnused, limiter.StaleNeverUsed, limiter.StaleOverGranted, limiter.StaleExpiring},
+	reflect.TypeFor[Level]():               {LevelError, LevelWarning},
+}
+
+// texts are types that are written as text, with the form that it has.
+var texts = map[reflect.Type]schema{
+	reflect.TypeFor[time.Time]():    {"type": "string", "format": "date-time"},
+	reflect.TypeFor[span]():         {"type": "string", "examples": []string{"90s", "24h", "7d"}},
+	reflect.TypeFor[dollars]():      {"type": []string{"string", "number"}, "examples": []string{"5.00"}},
+	reflect.TypeFor[realKey]():      {"type": "string", "writeOnly": true},
+	reflect.TypeFor[limiter.Rate](): {"type": "string", "examples": []string{"60/m", "10/s"}},
+	// An audit entry as it was written: its hash is over exactly this form.
+	reflect.TypeFor[json.RawMessage](): {"type": "object", "description": "an audit entry: seq, time, actor, from, action, key, changes, prev, hash"},
+}
+
+// of is the schema of a type; request says that it is read and not written.
+func (g *schemas) of(t reflect.Type, request bool) schema {
+	for t.Kind() == reflect.Pointer {
+		t = t.Elem()
+	}
+	if s, ok := texts[t]; ok {
+		return s
+	}
+	if values, ok := enums[t]; ok {
+		return schema{"type": "string", "enum": values}
+	}
+	switch t.Kind() {
+	case reflect.String:
+		return schema{"type": "string"}
+	case reflect.Bool:
+		return schema{"type": "boolean"}
+	case reflect.Int, reflect.Int64, reflect.Uint64:
+		return schema{"type": "integer"}
+	case reflect.Slice:
+		return schema{"type": "array", "items": g.of(t.Elem(), request)}
+	case reflect.Map:
+		return schema{"type": "object", "additionalProperties": g.of(t.Elem(), request)}
+	case reflect.Struct:
+		if t.Name() == "" {
+			return g.object(t, request)
+		}
+		name := strings.ToUpper(t.Name()[:1]) + t.Name()[1:]
+		if _, made := g.components[name]; !made {
+			g.components[name] = schema{} // where a type holds itself
+			g.components[name] = g.object(t, request)
+		}
+		return schema{"$ref": "#/components/schemas/" + name}
+	}
+	panic("openapi: no schema for " + t.String())
+}
+
+func (g *schemas) object(t reflect.Type, request bool) schema {
+	properties, required := schema{}, []string{}
+	for _, f := range fieldsOf(t) {
+		s := g.of(f.typ, request)
+		if text := fieldDocs[f.name]; text != "" {
+			s = withDescription(s, text)
+		}
+		properties[f.name] = s
+		if !f.optional && !request {
+			required = append(required, f.name)
+		}
+	}
+	o := schema{"type": "object", "properties": properties}
+	if len(required) > 0 {
+		o["required"] = required
+	}
+	if request {
+		o["additionalProperties"] = false
+	}
+	return o
+}
+
+func withDescription(s schema, text string) schema {
+	described := schema{"description": text}
+	for name, v := range s {
+		if name != "description" {
+			described[name] = v
+		}
+	}
+	return described
+}
+
+// jsonField is a field of an object as it is written.
+type jsonField struct {
+	name     string
+	typ      reflect.Type
+	optional bool
+}
+
+// fieldsOf lists them, with those of embedded structs in their place.
+func fieldsOf(t reflect.Type) (fields []jsonField) {
+	for i := range t.NumField() {
+		f := t.Field(i)
+		tag, tagged := f.Tag.Lookup("json")
+		name, options, _ := strings.Cut(tag, ",")
+		switch {
+		case f.Anonymous && !tagged:
+			inner := f.Type
+			if inner.Kind() == reflect.Pointer {
+				inner = inner.Elem()
+			}
+			fields = append(fields, fieldsOf(inner)...)
+		case !f.IsExported() || name == "-":
+		default:
+			if name == "" {
+				name = f.Name
+			}
+			fields = append(fields, jsonField{name, f.Type, strings.Contains(options, "omit")})
+		}
+	}
+	return fields
+}

@@ -1,0 +1,323 @@
+package admin
+
+import (
+	"encoding/json"
+	"fmt"
+	"net/http"
+	"reflect"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+)
+
+// eachType calls fn for every struct that the operations read or write.
+func eachType(fn func(t reflect.Type)) {
+	seen := map[reflect.Type]bool{}
+	var walk func(t reflect.Type)
+	walk = func(t reflect.Type) {
+		for t.Kind() == reflect.Pointer || t.Kind() == reflect.Slice || t.Kind() == reflect.Map {
+			t = t.Elem()
+		}
+		if seen[t] || texts[t] != nil || t.Kind() != reflect.Struct {
+			return
+		}
+		seen[t] = true
+		fn(t)
+		for _, f := range fieldsOf(t) {
+			walk(f.typ)
+		}
+	}
+	for _, op := range operations {
+		for _, v := range []any{op.body, op.answer} {
+			if v != nil {
+				walk(reflect.TypeOf(v))
+			}
+		}
+	}
+}
+
+func TestEveryRouteIsDescribedAsItIs(t *testing.T) {
+	t.Parallel()
+	for _, pattern := range patterns() {
+		op, ok := operations[pattern]
+		if !ok {
+			t.Errorf("%s has no operation: describe it in operations.go", pattern)
+			continue
+		}
+		if call, ok := calls[pattern]; ok && call.permission != op.permission {
+			t.Errorf("%s takes %q, and is described with %q", pattern, call.permission, op.permission)
+		}
+	}
+	a := new(api)
+	for pattern := range operations {
+		if !slices.Contains(patterns(), pattern) {
+			t.Errorf("%s is described, and is no route", pattern)
+		}
+	}
+	for _, r := range a.routes() {
+		if once := strings.HasPrefix(r.pattern, "POST ") && !harmless[r.pattern]; once != operations[r.pattern].replays {
+			t.Errorf("%s: an Idempotency-Key is looked at: %t", r.pattern, once)
+		}
+	}
+}
+
+func TestEveryFieldAndParameterIsDescribed(t *testing.T) {
+	t.Parallel()
+	used := map[string]bool{}
+	eachType(func(typ reflect.Type) {
+		for _, f := range fieldsOf(typ) {
+			used[f.name] = true
+			if fieldDocs[f.name] == "" {
+				t.Errorf("%s.%s is not described: say what it means in fielddocs.go", typ, f.name)
+			}
+		}
+	})
+	for name := range fieldDocs {
+		if !used[name] {
+			t.Errorf("the field %s is described, and is nowhere", name)
+		}
+	}
+	used = map[string]bool{}
+	braces := regexp.MustCompile(`\{\w+\}`)
+	for pattern, op := range operations {
+		headers := op.headers
+		if op.replays {
+			headers = append(slices.Clone(headers), onceHeader)
+		}
+		for _, name := range slices.Concat(op.query, headers, braces.FindAllString(pattern, -1)) {
+			used[name] = true
+			if parameterDocs[name] == "" {
+				t.Errorf("%s: the parameter %s is not described", pattern, name)
+			}
+		}
+	}
+	for name := range parameterDocs {
+		if !used[name] {
+			t.Errorf("the parameter %s is described, and is nowhere", name)
+		}
+	}
+}
+
+// TestEveryDescribedFieldAndParameterIsTaken sends each alone: what is not
+// known is refused as unknown.
+func TestEveryDescribedFieldAndParameterIsTaken(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	m := w.mint(`{"upstream":"openai","max_activations":5}`)
+	for pattern, op := range operations {
+		method, path, _ := strings.Cut(pattern, " ")
+		path = strings.NewReplacer("{id}", m.ID, "{name}", "openai").Replace(path)
+		for _, name := range op.query {
+			name = strings.ReplaceAll(name, "label.NAME", "label.team")
+			if a := w.do(method, path+"?"+name+"=1", ""); strings.Contains(a.body, "unknown") {
+				t.Errorf("%s?%s: %s", pattern, name, a.body)
+			}
+		}
+		if len(op.query) > 0 && pattern != "GET /prices" && pattern != "GET /backup" {
+			if a := w.do(method, path+"?nosuch=1", ""); a.status != http.StatusBadRequest {
+				t.Errorf("%s?nosuch: %d", pattern, a.status)
+			}
+		}
+		if op.body == nil {
+			continue
+		}
+		for _, f := range fieldsOf(reflect.TypeOf(op.body)) {
+			// No field takes an object with this in it, so nothing is done.
+			if a := w.do(method, path, fmt.Sprintf(`{%q:{"x":[[]]}}`, f.name)); a.status < 400 || strings.Contains(a.body, "unknown field") {
+				t.Errorf("%s: %s: %d %s", pattern, f.name, a.status, a.body)
+			}
+		}
+		if a := w.do(method, path, `{"nosuch":1}`); !strings.Contains(a.body, "unknown field") {
+			t.Errorf("%s: an unknown field: %s", pattern, a.body)
+		}
+	}
+}
+
+// matches reports how a real answer differs from its schema.
+func matches(doc map[string]any, at string, s map[string]any, v any) (wrong []string) {
+	if ref, ok := s["$ref"].(string); ok {
+		name := strings.TrimPrefix(ref, "#/components/schemas/")
+		s = doc["components"].(map[string]any)["schemas"].(map[string]any)[name].(map[string]any)
+	}
+	kind, _ := s["type"].(string)
+	switch v := v.(type) {
+	case map[string]any:
+		properties, listed := s["properties"].(map[string]any)
+		for name, value := range v {
+			switch p, ok := properties[name].(map[string]any); {
+			case ok:
+				wrong = append(wrong, matches(doc, at+"."+name, p, value)...)
+			case listed:
+				wrong = append(wrong, at+"."+name+" is not described")
+			case s["additionalProperties"] != nil:
+				wrong = append(wrong, matches(doc, at+"."+name, s["additionalProperties"].(map[string]any), value)...)
+			}
+		}
+		required, _ := s["required"].([]any)
+		for _, name := range required {
+			if _, ok := v[name.(string)]; !ok {
+				wrong = append(wrong, at+"."+name.(string)+" is missing")
+			}
+		}
+		if kind != "object" {
+			wrong = append(wrong, at+" is an object, not "+kind)
+		}
+	case []any:
+		if kind != "array" {
+			return []string{at + " is a list, not " + kind}
+		}
+		for _, value := range v {
+			wrong = append(wrong, matches(doc, at+"[]", s["items"].(map[string]any), value)...)
+		}
+	case string:
+		if values, ok := s["enum"].([]any); ok && !slices.Contains(values, any(v)) {
+			wrong = append(wrong, fmt.Sprintf("%s is %q, which is none of %v", at, v, values))
+		}
+		if kind != "string" {
+			wrong = append(wrong, at+" is text, not "+kind)
+		}
+	case bool:
+		if kind != "boolean" {
+			wrong = append(wrong, at+" is true or false, not "+kind)
+		}
+	case float64:
+		if kind != "integer" {
+			wrong = append(wrong, at+" is a number, not "+kind)
+		}
+	case nil:
+		wrong = append(wrong, at+" is null")
+	}
+	return wrong
+}
+
+func TestRealAnswersAreAsDescribed(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	doc := get[map[string]any](t, w.do("GET", "/openapi.json", ""))
+	full := w.mint(`{"name":"nightly","upstream":"openai","max_activations":500,"max_tokens":1000,"max_spend_usd":"5.00","expires_in":"1d",
+		"idle_timeout":"90m","first_use_within":"24h","rate":"60/m","max_concurrency":4,"paths":["/v1/chat/completions"],"renews":"day",
+		"models":["m"],"methods":["POST"],"ips":["192.0.2.7"],"pin_ip":true,"role":"ci","owner":"ops","purpose":"tests",
+		"labels":{"team":"search"},"metadata":{"ticket":"7"},"upstream_key":"sk-real-1"}`)
+	m := w.mint(`{"upstream":"openai","max_activations":5}`)
+	w.use(m, 2)
+	w.hire("ann", "ci")
+	tok := get[TokenObject](t, w.do("POST", "/tokens", `{"name":"bob","role":"ci"}`))
+	left := map[string]bool{} // not yet tried
+	for pattern := range operations {
+		left[pattern] = true
+	}
+	check := func(pattern, path, body string) {
+		t.Helper()
+		method, described, _ := strings.Cut(pattern, " ")
+		if path == "" {
+			path = described
+		}
+		a := w.do(method, path, body)
+		op := doc["paths"].(map[string]any)[described].(map[string]any)[strings.ToLower(method)].(map[string]any)
+		done, ok := op["responses"].(map[string]any)[fmt.Sprint(a.status)].(map[string]any)
+		if !ok {
+			t.Errorf("%s answered %d, which is not described: %s", pattern, a.status, a.body)
+			return
+		}
+		content, ok := done["content"].(map[string]any)
+		if !ok {
+			if a.body != "" {
+				t.Errorf("%s answered %s", pattern, a.body)
+			}
+			return
+		}
+		s, ok := content["application/json"].(map[string]any)
+		if !ok {
+			return
+		}
+		var v any
+		if err := json.Unmarshal([]byte(a.body), &v); err != nil {
+			t.Fatal(pattern, err)
+		}
+		for _, wrong := range matches(doc, "", s["schema"].(map[string]any), v) {
+			t.Errorf("%s: %s", pattern, wrong)
+		}
+		delete(left, pattern)
+	}
+	key := "/keys/" + m.ID
+	check("POST /keys", "", `{"upstream":"openai","max_activations":5,"upstream_key":"sk-real-2"}`)
+	check("GET /keys", "", "")
+	check("GET /keys/{id}", "/keys/"+full.ID, "")
+	check("PATCH /keys/{id}", key, `{"name":"x"}`)
+	check("GET /keys/{id}/usage", key+"/usage", "")
+	check("POST /keys/{id}/grant", key+"/grant", `{"activations":5}`)
+	check("POST /keys/{id}/suspend", key+"/suspend", "")
+	check("POST /keys/{id}/resume", key+"/resume", "")
+	check("POST /keys/{id}/rotate", key+"/rotate", `{"grace":"1h"}`)
+	check("GET /keys/{id}", key, "")
+	w.SetStale(1, false)
+	check("GET /stale", "", "")
+	check("POST /leaks", "", mustJSON(t, object{"text": full.ScopedKey}))
+	check("POST /fingerprint", "", `{"upstream_key":"sk-real-1"}`)
+	check("GET /spend", "", "")
+	check("POST /keys/{id}/revoke", key+"/revoke", `{"reason":"done"}`)
+	check("DELETE /keys/{id}", key, "")
+	check("POST /keys/revoke", "", `{"filter":{"upstream":"openai"}}`)
+	check("GET /jobs", "", "")
+	check("GET /jobs/{id}", "/jobs/1", "")
+	check("POST /tokens", "", `{"name":"eve","role":"ci","expires_in":"1d"}`)
+	check("GET /tokens", "", "")
+	check("POST /tokens/{id}/revoke", "/tokens/"+tok.ID+"/revoke", "")
+	check("GET /audit", "", "")
+	check("GET /audit/verify", "", "")
+	check("GET /roles", "", "")
+	check("GET /upstreams", "", "")
+	check("GET /upstreams/{name}/clients", "/upstreams/openai/clients", "")
+	check("GET /prices", "", "")
+	check("GET /stats", "", "")
+	check("GET /doctor", "", "")
+	check("POST /lockdown", "", `{"reason":"drill"}`)
+	check("GET /lockdown", "", "")
+	check("DELETE /lockdown", "", "")
+	check("GET /seal", "", "")
+	w.sealKeys = append(w.sealKeys, w.live(w.mint(`{"upstream":"openai","max_activations":5,"upstream_key":"sk-real-3"}`)).Key().SealKey)
+	check("POST /seal/rotate", "", "")
+	check("POST /store/repair", "", `{"clock":true}`)
+	// The document itself is no object with fields; the others are no JSON, or
+	// need what this world has not.
+	for _, pattern := range []string{"GET /openapi.json", "GET /audit/export", "GET /backup", "DELETE /keys/{id}", "POST /console/link"} {
+		delete(left, pattern)
+	}
+	if len(left) > 0 {
+		t.Errorf("not tried: %v", sorted(left))
+	}
+}
+
+func TestTheDocumentIsSoundOpenAPI(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	a := w.do("GET", "/openapi.json", "")
+	doc := get[map[string]any](t, a)
+	if doc["openapi"] != "3.1.0" || a.header.Get("Content-Type") != "application/json" {
+		t.Errorf("%v, %s", doc["openapi"], a.header.Get("Content-Type"))
+	}
+	components := doc["components"].(map[string]any)["schemas"].(map[string]any)
+	for _, ref := range regexp.MustCompile(`"#/components/schemas/(\w+)"`).FindAllStringSubmatch(a.body, -1) {
+		if components[ref[1]] == nil {
+			t.Errorf("%s leads nowhere", ref[0])
+		}
+	}
+	ids := map[string]bool{}
+	for path, item := range doc["paths"].(map[string]any) {
+		for method, v := range item.(map[string]any) {
+			if method == "parameters" {
+				continue
+			}
+			op := v.(map[string]any)
+			id, _ := op["operationId"].(string)
+			if id == "" || ids[id] || op["summary"] == "" || op["responses"] == nil {
+				t.Errorf("%s %s: operationId %q", method, path, id)
+			}
+			ids[id] = true
+		}
+	}
+	if strings.Contains(a.body, "till_sk_") || strings.Contains(a.body, "Secret") {
+		t.Error("the document shows what is no business of callers")
+	}
+}

@@ -1,0 +1,138 @@
+package admin
+
+import (
+	"net/http"
+	"time"
+
+	"github.com/till-proxy/till/limiter"
+)
+
+// operations describes every route, for openapi.json.
+var operations = map[string]operation{
+	"POST /keys": {summary: "Mint a key", permission: limiter.KeysCreate, replays: true,
+		body: mintBody{}, status: http.StatusCreated, answer: minted{}},
+	"GET /keys": {summary: "List keys", permission: limiter.KeysRead,
+		query:  []string{"status", "upstream", "role", "owner", "created_by", "label.NAME", "unused_for", "credential_fingerprint", "q", "sort", "limit", "cursor"},
+		status: http.StatusOK, answer: listed{}},
+	"GET /keys/{id}": {summary: "Show a key", permission: limiter.KeysRead, status: http.StatusOK, answer: KeyObject{}},
+	"PATCH /keys/{id}": {summary: "Change a living key; of one that has ended, name and labels alone", permission: limiter.KeysUpdate,
+		headers: []string{"If-Match"}, body: changeBody{}, status: http.StatusOK, answer: KeyObject{}},
+	"DELETE /keys/{id}":     {summary: "Forget a key that has ended", permission: limiter.KeysUpdate, status: http.StatusNoContent},
+	"GET /keys/{id}/usage":  {summary: "Show what a key did, by hour and by day", permission: limiter.KeysRead, status: http.StatusOK, answer: usageAnswer{}},
+	"POST /keys/{id}/grant": {summary: "Add to a key's limits, and revive it", permission: limiter.KeysUpdate, replays: true, body: grantBody{}, status: http.StatusOK, answer: KeyObject{}},
+	"POST /keys/{id}/suspend": {summary: "Stop a key until it is resumed", permission: limiter.KeysRevoke, replays: true,
+		status: http.StatusOK, answer: KeyObject{}},
+	"POST /keys/{id}/resume": {summary: "End a suspension", permission: limiter.KeysRevoke, replays: true, status: http.StatusOK, answer: KeyObject{}},
+	"POST /keys/{id}/revoke": {summary: "End a key for ever, and what it has running", permission: limiter.KeysRevoke, replays: true,
+		body: revokeBody{}, optional: true, status: http.StatusOK, answer: revokedKey{}},
+	"POST /keys/{id}/rotate": {summary: "Give a key another string", permission: limiter.KeysRotate, replays: true,
+		body: rotateBody{}, optional: true, status: http.StatusOK, answer: rotated{}},
+	"POST /keys/revoke": {summary: "End all keys that match a filter", permission: limiter.KeysRevoke, replays: true,
+		body: revokeManyBody{}, status: http.StatusOK, answer: bulkJSON{}},
+	"GET /jobs":      {summary: "List the jobs that end many keys", permission: limiter.KeysRevoke, status: http.StatusOK, answer: jobsAnswer{}},
+	"GET /jobs/{id}": {summary: "Show a job", permission: limiter.KeysRevoke, status: http.StatusOK, answer: bulkJSON{}},
+
+	"GET /stale": {summary: "List keys that somebody should look at, with what mends them", permission: limiter.KeysRead,
+		query: []string{"reason", "limit", "cursor"}, status: http.StatusOK, answer: staleAnswer{}},
+	"POST /leaks": {summary: "Find keys and tokens in up to 8 MB of text, and revoke them", permission: limiter.KeysRevoke,
+		body: leaksBody{}, status: http.StatusOK, answer: leaksAnswer{}},
+	"POST /fingerprint": {summary: "Name a real key, to list the keys that depend on it", permission: limiter.KeysRead,
+		body: fingerprintBody{}, status: http.StatusOK, answer: fingerprinted{}},
+	"GET /spend": {summary: "Add up what keys have used, part by part", permission: limiter.KeysRead, query: []string{"cursor"}, status: http.StatusOK, answer: spending{}},
+
+	"POST /tokens": {summary: "Make an admin token", permission: limiter.TokensManage, replays: true,
+		body: tokenBody{}, status: http.StatusCreated, answer: TokenObject{}},
+	"GET /tokens": {summary: "List admin tokens", permission: limiter.TokensManage, query: []string{"limit", "cursor"}, status: http.StatusOK, answer: listedTokens{}},
+	"POST /tokens/{id}/revoke": {summary: "End an admin token for ever", permission: limiter.TokensManage, replays: true,
+		status: http.StatusOK, answer: TokenObject{}},
+
+	"GET /audit": {summary: "Read the audit log", permission: limiter.AuditRead,
+		query: []string{"since", "actor", "action", "key", "sort", "limit", "cursor"}, status: http.StatusOK, answer: listedEntries{}},
+	"GET /audit/verify": {summary: "Verify the audit log's chain", permission: limiter.AuditRead, status: http.StatusOK, answer: verdict{}},
+	"GET /audit/export": {summary: "Export the audit log, an entry a line", permission: limiter.AuditRead, status: http.StatusOK, content: "application/jsonl"},
+
+	"GET /roles":                    {summary: "List the configured roles", status: http.StatusOK, answer: rolesAnswer{}},
+	"GET /upstreams":                {summary: "List the configured upstreams", status: http.StatusOK, answer: upstreamsAnswer{}},
+	"GET /upstreams/{name}/clients": {summary: "Show how an upstream's clients are pointed here", status: http.StatusOK, answer: clientsAnswer{}},
+	"GET /prices":                   {summary: "List the prices that limits count with", query: []string{"model"}, status: http.StatusOK, answer: listedPrices{}},
+	"GET /stats":                    {summary: "Show the sums over all keys, and the store's state", status: http.StatusOK, answer: statsAnswer{}, closed: true},
+	"GET /doctor":                   {summary: "Show what a careful operator would change", status: http.StatusOK, answer: doctorAnswer{}, closed: true},
+	"GET /openapi.json":             {summary: "Show this document", status: http.StatusOK, answer: map[string]string{}, closed: true},
+
+	"GET /lockdown": {summary: "Show whether every key is refused", status: http.StatusOK, answer: lockdownJSON{}, closed: true},
+	"POST /lockdown": {summary: "Refuse every key at once", permission: limiter.Everything,
+		body: revokeBody{}, optional: true, status: http.StatusOK, answer: lockdownJSON{}, closed: true},
+	"DELETE /lockdown": {summary: "Let keys work again", permission: limiter.Everything, status: http.StatusOK, answer: lockdownJSON{}, closed: true},
+
+	"GET /seal": {summary: "List the seal keys, and how many keys need each", permission: limiter.Everything, status: http.StatusOK, answer: sealKeysAnswer{}},
+	"POST /seal/rotate": {summary: "Make a new seal key; those before it still open", permission: limiter.Everything, replays: true,
+		status: http.StatusOK, answer: sealKeysAnswer{}},
+	"GET /backup": {summary: "Take a backup", permission: limiter.Everything, query: []string{"seal"}, status: http.StatusOK, content: "application/octet-stream"},
+	"POST /store/repair": {summary: "Open a store in doubt, or believe the clock again", permission: limiter.Everything,
+		body: repairBody{}, status: http.StatusOK, answer: repairedAnswer{}, closed: true},
+	"POST /console/link": {summary: "Make a link that signs in to the console once", permission: limiter.Everything, status: http.StatusCreated, answer: link{}, closed: true},
+}
+
+// What follows are answers that are put together where they are written, and
+// bodies whose type nobody else needs. Tests hold them against the real ones.
+type (
+	revokeBody struct {
+		Reason string `json:"reason"`
+	}
+	revokeManyBody struct {
+		Filter map[string]string `json:"filter"`
+		All    bool              `json:"all"`
+		DryRun bool              `json:"dry_run"`
+		Reason string            `json:"reason"`
+		Wait   bool              `json:"wait"`
+	}
+	repairBody struct {
+		Forfeit bool `json:"forfeit"`
+		Clock   bool `json:"clock"`
+	}
+	revokedKey struct {
+		*KeyObject
+		StreamsCut int `json:"streams_cut"`
+	}
+	jobsAnswer struct {
+		Jobs []bulkJSON `json:"jobs"`
+	}
+	usageAnswer struct {
+		Hours []limiter.Bucket `json:"hours"`
+		Days  []limiter.Bucket `json:"days"`
+	}
+	rolesAnswer struct {
+		Roles []roleObject `json:"roles"`
+	}
+	upstreamsAnswer struct {
+		Upstreams []UpstreamInfo `json:"upstreams"`
+		BaseURL   string         `json:"base_url"`
+	}
+	clientsAnswer struct {
+		Upstream string       `json:"upstream"`
+		BaseURL  string       `json:"base_url"`
+		Clients  []clientText `json:"clients"`
+	}
+	statsAnswer struct {
+		Keys                 map[string]int64 `json:"keys"`
+		Holds                int64            `json:"holds"`
+		UsedActivations      int64            `json:"used_activations"`
+		UsedTokens           int64            `json:"used_tokens"`
+		UsedSpendUSD         string           `json:"used_spend_usd"`
+		ForgottenActivations int64            `json:"forgotten_activations"`
+		ForfeitedActivations int64            `json:"forfeited_activations"`
+		StoreFailure         string           `json:"store_failure"`
+		ClockOffSeconds      int64            `json:"clock_off_seconds"`
+		Lockdown             lockdownJSON     `json:"lockdown"`
+	}
+	doctorAnswer struct {
+		diagnosis
+		Now time.Time `json:"now"`
+	}
+	repairedAnswer struct {
+		Keys      int64      `json:"keys,omitempty"`
+		Forfeited int64      `json:"forfeited,omitempty"`
+		Suspended int64      `json:"suspended,omitempty"`
+		Now       *time.Time `json:"now,omitempty"`
+	}
+)
