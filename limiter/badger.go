@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/dgraph-io/badger/v4"
+	"github.com/dgraph-io/badger/v4/options"
 )
 
 // badgerStore is the Store of one server: an embedded Badger directory.
@@ -68,7 +69,7 @@ func OpenBadger(dir string, log *slog.Logger) (Store, error) {
 		WithLogger(badgerLogger{log}).  //
 		WithBloomFalsePositive(0.001).  // a flood of unknown keys reads next to no block
 		WithNumVersionsToKeep(1)        //
-	opts.ChecksumVerificationMode = 3 // options.OnTableAndBlockRead
+	opts.ChecksumVerificationMode = options.OnBlockRead // and all tables before: see verifyTables
 	db, err := openDB(opts)
 	if err != nil && !isLocked(err) && hasEmptyFile(dir) {
 		// A kill between creating a file and giving it its size leaves it
@@ -97,6 +98,9 @@ func openDB(opts badger.Options) (db *badger.DB, err error) {
 		if err := errors.Join(f.Sync(), f.Close()); err != nil {
 			return nil, fmt.Errorf("syncing %s: %w", name, err)
 		}
+	}
+	if err := verifyTables(opts); err != nil {
+		return nil, err
 	}
 	defer func() {
 		if v := recover(); v != nil {
