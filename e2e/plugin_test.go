@@ -46,7 +46,8 @@ func TestASecondServerOnTheSameStoreFailsClearly(t *testing.T) {
 	if err == nil {
 		t.Fatal("it started")
 	}
-	for _, want := range []string{"in use by another process", s.store(), "store badger PATH"} {
+	pid := fmt.Sprintf("(process %d)", s.cmd.Process.Pid)
+	for _, want := range []string{"in use by another process", pid, s.store(), "store badger PATH"} {
 		if !strings.Contains(string(out), want) {
 			t.Errorf("the message does not say %q:\n%s", want, out)
 		}

@@ -36,7 +36,7 @@ func TestMain(m *testing.M) {
 	}
 	caddyBinary = filepath.Join(dir, "caddy")
 	build := exec.Command("go", "build", "-buildvcs=false", "-o", caddyBinary)
-	if os.Getenv(tortureVariable) == "" && os.Getenv(paintVariable) == "" {
+	if os.Getenv(tortureVariable) == "" && os.Getenv(paintVariable) == "" && os.Getenv(soakVariable) == "" {
 		build.Args = append(build.Args, "-race")
 	}
 	build.Args = append(build.Args, "../cmd/caddy")
@@ -65,6 +65,7 @@ type server struct {
 	addr     string // host:port where keys are served
 	config   string // path of the Caddyfile
 	env      string
+	storeDir string
 	upstream *upstreamtest.Server
 	client   *http.Client
 
@@ -82,6 +83,7 @@ type options struct {
 	more     string // more upstreams and roles
 	sites    string // more sites
 	env      string // one more variable in Caddy's environment
+	store    string // the store's directory, instead of one of its own
 }
 
 // newServer starts Caddy with one upstream, "mock".
@@ -98,6 +100,9 @@ func newServer(t *testing.T, o options) *server {
 		}},
 	}
 	t.Cleanup(s.client.CloseIdleConnections)
+	if s.storeDir = o.store; s.storeDir == "" {
+		s.storeDir = filepath.Join(s.dir, "store")
+	}
 	to, preset := o.to, string(o.vendor)
 	if to == "" {
 		to = s.upstream.URL
@@ -140,7 +145,7 @@ http://:%s {
 	return s
 }
 
-func (s *server) store() string { return filepath.Join(s.dir, "store") }
+func (s *server) store() string { return s.storeDir }
 
 func (s *server) write(caddyfile string) {
 	s.t.Helper()

@@ -63,11 +63,18 @@ type member struct {
 	refused    atomic.Bool  // with 402
 }
 
-func newFleet(t *testing.T) *fleet {
+// newFleet starts a server with its store in a directory; "" is one of its own.
+func newFleet(t *testing.T, store string) *fleet {
 	t.Helper()
 	f := new(fleet)
 	counter := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		n, err := strconv.Atoi(r.Header.Get(numberHeader))
+		w.Header().Set("Content-Type", "application/json")
+		number := r.Header.Get(numberHeader)
+		if number == "" { // a key that is not of the fleet
+			_, _ = w.Write([]byte(`{}`))
+			return
+		}
+		n, err := strconv.Atoi(number)
 		if err != nil {
 			t.Errorf("the upstream got no key's number: %v", err)
 			return
@@ -77,7 +84,6 @@ func newFleet(t *testing.T) *fleet {
 		f.mu.RUnlock()
 		m.forwarded.Add(1)
 		f.forwarded.Add(1)
-		w.Header().Set("Content-Type", "application/json")
 		if _, err := w.Write([]byte(`{}`)); err != nil {
 			return // Caddy was killed
 		}
@@ -89,7 +95,7 @@ func newFleet(t *testing.T) *fleet {
 	seed := uint64(time.Now().UnixNano())
 	t.Logf("seed %d", seed)
 	f.random = rand.New(rand.NewPCG(seed, seed)).Int64N // for the test's own goroutine alone
-	f.server = newServer(t, options{vendor: upstreamtest.Any, to: counter.URL})
+	f.server = newServer(t, options{vendor: upstreamtest.Any, to: counter.URL, store: store})
 	f.replace()
 	return f
 }
@@ -192,7 +198,7 @@ func (f *fleet) drain() (limit, forwarded, unanswered int64) {
 
 func TestTortureKillsForwardNothingExtraAndLoseOnlyWhatIsInFlight(t *testing.T) {
 	t.Parallel()
-	f := newFleet(t)
+	f := newFleet(t, "")
 	kills := tortureSize(t, 5)
 	for range kills {
 		home := f.clients(true)
@@ -217,7 +223,7 @@ func TestTortureKillsForwardNothingExtraAndLoseOnlyWhatIsInFlight(t *testing.T) 
 
 func TestTortureReloadsChangeNoCount(t *testing.T) {
 	t.Parallel()
-	f := newFleet(t)
+	f := newFleet(t, "")
 	reloads := tortureSize(t, 10)
 	home := f.clients(false)
 	tick := time.NewTicker(200 * time.Millisecond)
