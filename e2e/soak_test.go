@@ -27,6 +27,7 @@ const (
 	soakKeys    = 24
 	soakClients = 16
 	soakPause   = 5 * time.Millisecond // a client's, between two requests
+	soakWarm    = 3000                 // changes at the beginning; see warm
 )
 
 // bill is what the upstream has seen of a key.
@@ -54,11 +55,12 @@ type soak struct {
 	all  []*tenant
 	live [soakKeys]*tenant
 
-	total                            bill
-	aborted, cut, unanswered, odd    atomic.Int64
-	warmed                           atomic.Int64
-	mints, grants, revokes, reloads  int64
-	changes, suspensions, extensions int64
+	total                           bill
+	aborted, cut, unanswered, odd   atomic.Int64
+	warmed                          atomic.Int64
+	mints, grants, revokes, reloads int64
+	extensions                      int64
+	changes                         atomic.Int64
 }
 
 func (s *soak) serve(w http.ResponseWriter, r *http.Request) {
@@ -223,7 +225,7 @@ func (s *soak) rss() int64 {
 // warm brings the store's log and tables to the size that they keep: many large
 // changes, so that their growth does not hide another. It ends with the context.
 func (s *soak) warm(ctx context.Context) {
-	for ctx.Err() == nil {
+	for ctx.Err() == nil && s.warmed.Add(1) <= soakWarm {
 		s.mu.RLock()
 		m := s.live[rand.IntN(soakKeys)]
 		s.mu.RUnlock()
@@ -235,7 +237,7 @@ func (s *soak) warm(ctx context.Context) {
 		if status != http.StatusOK {
 			s.t.Errorf("change: %d %v", status, answer)
 		}
-		s.warmed.Add(1)
+		s.changes.Add(1)
 	}
 }
 
@@ -266,7 +268,7 @@ func (s *soak) manage(tick int) {
 	if m := pick(); tick%12 == 3 && !m.refused.Load() {
 		status, answer := s.api("PATCH", "/keys/"+m.id, object{"name": "renamed " + strconv.Itoa(tick)})
 		must("change", status, answer)
-		s.changes++
+		s.changes.Add(1)
 	}
 	if m := pick(); tick%16 == 5 {
 		m.stopping.Lock()
@@ -394,7 +396,7 @@ func (s *soak) compare(first, last int64) {
 		act  string
 	}{
 		{"keys minted", s.mints, "key.create"}, {"grants", s.grants + s.extensions, "key.grant"},
-		{"changes", s.changes + s.warmed.Load(), "key.update"}, {"revocations", s.revokes, "key.revoke"},
+		{"changes", s.changes.Load(), "key.update"}, {"revocations", s.revokes, "key.revoke"},
 	} {
 		t.Logf("%-24s %12d %12d", r.what, r.done, audit[r.act])
 		if audit[r.act] != r.done {
