@@ -96,9 +96,9 @@ func (o *runOptions) run(cmd *cobra.Command, args []string) error {
 	signal.Notify(s.signals, relayed()...) // from here on, one has to end in revocation
 	defer signal.Stop(s.signals)
 
-	status, err := 0, s.mint(o, body, args[0])
+	status, err := 0, s.mint(o, body, args)
 	if err == nil {
-		status, err = s.execute(path, args)
+		status, err = s.execute(path)
 	}
 	err = errors.Join(err, s.finish(o.json, status))
 	var own *statusError

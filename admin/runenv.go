@@ -1,6 +1,7 @@
 package admin
 
 import (
+	"fmt"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -69,7 +70,7 @@ func runVariables(command, base string, keys []runKey) (set []variable, notes []
 	for _, k := range keys {
 		add("TILL_BASE_URL", base)
 		add("TILL_KEY", k.ScopedKey)
-		own := "TILL_KEY_" + variableName(k.info.Name)
+		own := keyVariable(k.info.Name)
 		add(own, k.ScopedKey)
 		p, ok := upstream.Lookup(k.info.Preset)
 		if !ok {
@@ -82,7 +83,7 @@ func runVariables(command, base string, keys []runKey) (set []variable, notes []
 				value = k.ScopedKey
 			}
 			// Claude Code asks people about this one, and warns when it has both.
-			if c.Name == "ANTHROPIC_API_KEY" && isClaude(command) {
+			if c.Name == "ANTHROPIC_API_KEY" && tool(command) == "claude" {
 				continue
 			}
 			if !add(c.Name, value) {
@@ -99,9 +100,24 @@ func runVariables(command, base string, keys []runKey) (set []variable, notes []
 	return set, notes
 }
 
-func isClaude(command string) bool {
-	return strings.TrimSuffix(filepath.Base(command), ".exe") == "claude"
+// tool is the name of a command, whatever its path.
+func tool(command string) string { return strings.TrimSuffix(filepath.Base(command), ".exe") }
+
+// runArgs are the arguments that a command is run with. Codex gets the address by
+// arguments, because it takes it from no variable: left alone it would go to the
+// vendor, with whoever is signed in. The key stays in the environment.
+func runArgs(args []string, base string, keys []runKey) []string {
+	i := slices.IndexFunc(keys, func(k runKey) bool { return k.info.Preset == "openai" })
+	if tool(args[0]) != "codex" || i < 0 {
+		return args
+	}
+	provider := fmt.Sprintf(`model_providers.till={name="till", base_url=%q, env_key=%q, wire_api="responses"}`,
+		base+"/v1", keyVariable(keys[i].info.Name))
+	return append([]string{args[0], "-c", `model_provider="till"`, "-c", provider}, args[1:]...)
 }
+
+// keyVariable holds the key for an upstream, whatever others there are.
+func keyVariable(name string) string { return "TILL_KEY_" + variableName(name) }
 
 // variableName makes a part of a variable's name.
 func variableName(s string) string {

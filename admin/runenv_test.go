@@ -72,7 +72,7 @@ func TestVariablesOfARunByTool(t *testing.T) {
 		"SDKs of Anthropic": {[]string{"anthropic"}, "node",
 			[]string{"ANTHROPIC_BASE_URL=http://here", "ANTHROPIC_AUTH_TOKEN=till_sk_anthropic", "ANTHROPIC_API_KEY=till_sk_anthropic", "ANTHROPIC_API_URL=http://here"}, "OPENAI_API_KEY", ""},
 		"SDKs of OpenAI, Codex and Aider": {[]string{"openai"}, "codex",
-			[]string{"OPENAI_BASE_URL=http://here/v1", "OPENAI_API_BASE=http://here/v1", "OPENAI_API_KEY=till_sk_openai", "CODEX_API_KEY=till_sk_openai", "TILL_KEY=till_sk_openai"}, "ANTHROPIC_API_KEY", ""},
+			[]string{"OPENAI_BASE_URL=http://here/v1", "OPENAI_API_BASE=http://here/v1", "OPENAI_API_KEY=till_sk_openai", "TILL_KEY=till_sk_openai", "TILL_KEY_OPENAI=till_sk_openai"}, "CODEX_API_KEY", ""},
 		"Gemini": {[]string{"gemini"}, "gemini",
 			[]string{"GOOGLE_GEMINI_BASE_URL=http://here", "GEMINI_API_KEY=till_sk_gemini", "GOOGLE_API_KEY=till_sk_gemini", "GOOGLE_GENERATIVE_AI_API_KEY=till_sk_gemini"}, "OPENAI_API_KEY", ""},
 		"an address in code": {[]string{"mistral"}, "node",
@@ -98,6 +98,27 @@ func TestVariablesOfARunByTool(t *testing.T) {
 				t.Errorf("notes %q, want %q", notes, test.notes)
 			}
 		})
+	}
+}
+
+func TestCodexIsToldTheAddressByArguments(t *testing.T) {
+	t.Parallel()
+	keys, _ := runKeys("anthropic", "openai")
+	got := runArgs([]string{"/usr/bin/codex", "exec", "hi"}, "http://here", keys)
+	equal(t, "the arguments", strings.Join(got, "\n"), `/usr/bin/codex
+-c
+model_provider="till"
+-c
+model_providers.till={name="till", base_url="http://here/v1", env_key="TILL_KEY_OPENAI", wire_api="responses"}
+exec
+hi`)
+	for _, args := range [][]string{{"node", "codex"}, {"codexx"}} {
+		if got := runArgs(args, "http://here", keys); !slices.Equal(got, args) {
+			t.Errorf("%q becomes %q", args, got)
+		}
+	}
+	if got := runArgs([]string{"codex"}, "http://here", keys[:1]); len(got) != 1 {
+		t.Errorf("without a key for it: %q", got)
 	}
 }
 

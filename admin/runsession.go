@@ -26,13 +26,14 @@ type session struct {
 	began   time.Time
 
 	keys  []runKey
+	args  []string
 	env   []string
 	watch *watcher
 }
 
-// mint mints the keys and makes the command's environment. Keys may be there
-// also with an error.
-func (s *session) mint(o *runOptions, body map[string]any, command string) error {
+// mint mints the keys, and makes arguments and environment of the command. Keys
+// may be there also with an error.
+func (s *session) mint(o *runOptions, body map[string]any, args []string) error {
 	// A key whose mint is cut off is known to nobody, and ends by its time.
 	ctx, stop := signal.NotifyContext(s.cmd.Context(), relayed()...)
 	defer stop()
@@ -62,7 +63,7 @@ func (s *session) mint(o *runOptions, body map[string]any, command string) error
 		info, _ := all.named(m.Upstream)
 		s.keys = append(s.keys, runKey{m, info})
 	}
-	env, notes := runEnviron(os.Environ(), command, base, s.keys, all.Upstreams, o.pass)
+	env, notes := runEnviron(os.Environ(), args[0], base, s.keys, all.Upstreams, o.pass)
 	for _, note := range notes {
 		for i, line := range wrap(strings.Fields("till: "+note), " ", tableWidth-6) {
 			if i > 0 {
@@ -71,13 +72,13 @@ func (s *session) mint(o *runOptions, body map[string]any, command string) error
 			fmt.Fprintln(s.cmd.ErrOrStderr(), line)
 		}
 	}
-	s.env = env
+	s.args, s.env = runArgs(args, base, s.keys), env
 	return nil
 }
 
 // execute runs the command and returns its status. Beside it runs a watcher,
 // who revokes the keys when this process cannot.
-func (s *session) execute(path string, args []string) (status int, err error) {
+func (s *session) execute(path string) (status int, err error) {
 	select {
 	case signal := <-s.signals: // while the keys were minted
 		return exitSignal + signalNumber(signal), nil
@@ -86,11 +87,11 @@ func (s *session) execute(path string, args []string) (status int, err error) {
 	if s.watch, err = startWatcher(s.client, s.keys); err != nil {
 		return 0, fmt.Errorf("starting the process that revokes the key should this one be killed: %w", err)
 	}
-	child := exec.Command(path, args[1:]...)
-	child.Args[0], child.Env = args[0], s.env
+	child := exec.Command(path, s.args[1:]...)
+	child.Args[0], child.Env = s.args[0], s.env
 	child.Stdin, child.Stdout, child.Stderr = s.cmd.InOrStdin(), s.cmd.OutOrStdout(), s.cmd.ErrOrStderr()
 	if err := child.Start(); err != nil {
-		return 0, &statusError{exitNotExecutable, fmt.Errorf("%s cannot be executed: %w", args[0], err)}
+		return 0, &statusError{exitNotExecutable, fmt.Errorf("%s cannot be executed: %w", s.args[0], err)}
 	}
 	ended, relaying := make(chan struct{}), make(chan struct{})
 	go func() {
@@ -102,7 +103,7 @@ func (s *session) execute(path string, args []string) (status int, err error) {
 	<-relaying
 	var failed *exec.ExitError
 	if err != nil && !errors.As(err, &failed) {
-		return 0, fmt.Errorf("waiting for %s: %w", args[0], err)
+		return 0, fmt.Errorf("waiting for %s: %w", s.args[0], err)
 	}
 	if ws, ok := child.ProcessState.Sys().(syscall.WaitStatus); ok && ws.Signaled() {
 		return exitSignal + signalNumber(ws.Signal()), nil

@@ -50,9 +50,10 @@ var presets = []*Preset{
 		AccountHeaders: []string{"Openai-Organization", "Openai-Project"},
 		KeyEnv:         []string{"OPENAI_API_KEY"},
 		ClientEnv:      []ClientVar{{Name: "OPENAI_BASE_URL", Path: "/v1"}, {Name: "OPENAI_API_KEY", Key: true}},
-		// Aider and LiteLLM; codex exec.
-		ToolEnv:  []ClientVar{{Name: "OPENAI_API_BASE", Path: "/v1"}, {Name: "CODEX_API_KEY", Key: true}},
-		OtherEnv: []string{"OPENAI_ADMIN_KEY", "AZURE_OPENAI_API_KEY", "AZURE_OPENAI_AD_TOKEN", "AZURE_API_KEY"},
+		// Aider and LiteLLM. (Codex takes an address from its configuration alone,
+		// and CODEX_API_KEY sends it to the vendor.)
+		ToolEnv:  []ClientVar{{Name: "OPENAI_API_BASE", Path: "/v1"}},
+		OtherEnv: []string{"OPENAI_ADMIN_KEY", "CODEX_API_KEY", "AZURE_OPENAI_API_KEY", "AZURE_OPENAI_AD_TOKEN", "AZURE_API_KEY"},
 	}, {
 		// https://docs.anthropic.com/en/api
 		Name: "anthropic", Origin: "https://api.anthropic.com", Dialect: Anthropic,
