@@ -80,6 +80,8 @@ func TestDoctorFindsEachFault(t *testing.T) {
 			"plain_upstream", admin.LevelError, "http://192.0.2.1:19000"},
 		"keys over plain HTTP": {[]string{"bind 127.0.0.1", "bind 0.0.0.0", "public_url https://agents.example.com", "public_url http://localhost:18080"}, nil,
 			"plain_http", admin.LevelError, "without TLS"},
+		"admin tokens over plain HTTP": {[]string{"bind 127.0.0.1\n\ttill", "bind 0.0.0.0\n\ttill_console", "public_url https://agents.example.com", "public_url http://localhost:18080"}, nil,
+			"plain_http", admin.LevelError, "admin tokens are taken"},
 		"keys over plain HTTP behind a proxy with TLS": {[]string{"bind 127.0.0.1", "bind 0.0.0.0"}, nil,
 			"plain_http", admin.LevelWarning, "a proxy before it"},
 		"clients told a plain address": {[]string{"public_url https://agents.example.com", "public_url http://agents.example.com"}, nil,

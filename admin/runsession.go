@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net/http"
 	"os"
 	"os/exec"
 	"os/signal"
@@ -26,6 +27,7 @@ type session struct {
 	began   time.Time
 
 	keys  []runKey
+	base  string
 	args  []string
 	env   []string
 	watch *watcher
@@ -72,6 +74,7 @@ func (s *session) mint(o *runOptions, body map[string]any, args []string) error 
 			fmt.Fprintln(s.cmd.ErrOrStderr(), line)
 		}
 	}
+	s.base = base
 	s.args, s.env = runArgs(args, base, s.keys), env
 	return nil
 }
@@ -84,7 +87,7 @@ func (s *session) execute(path string) (status int, err error) {
 		return exitSignal + signalNumber(signal), nil
 	default:
 	}
-	if s.watch, err = startWatcher(s.client, s.keys); err != nil {
+	if s.watch, err = startWatcher(s.client, s.base, s.keys); err != nil {
 		return 0, fmt.Errorf("starting the process that revokes the key should this one be killed: %w", err)
 	}
 	child := exec.Command(path, s.args[1:]...)
@@ -158,7 +161,7 @@ func (s *session) finish(asJSON bool, status int) error {
 	var failed error
 	report := make([]*used, 0, len(s.keys))
 	for _, k := range s.keys {
-		u, err := s.client.revokeRun(ctx, k.ID, "its command has ended")
+		u, err := s.client.endRun(ctx, s.base, ending{k.ID, k.ScopedKey}, "its command has ended")
 		if err != nil {
 			failed = errors.Join(failed, fmt.Errorf("the key is not revoked: %w; until it ends, %s, this does it: caddy till revoke %s",
 				err, relative(*k.ExpiresAt, time.Now()), k.ID))
@@ -168,7 +171,7 @@ func (s *session) finish(asJSON bool, status int) error {
 	}
 	p.end()
 	if failed == nil {
-		failed = s.watch.dismiss()
+		s.watch.dismiss()
 	} // else it goes on trying
 	w := s.cmd.ErrOrStderr()
 	if asJSON {
@@ -179,6 +182,38 @@ func (s *session) finish(asJSON bool, status int) error {
 		return errors.Join(failed, err)
 	}
 	return errors.Join(failed, printUsed(w, report, took))
+}
+
+// ending is a key that is to end with its command.
+type ending struct {
+	ID  string `json:"id"`
+	Key string `json:"key"`
+}
+
+// endRun revokes a key: as who minted it, or, where the role may mint and not
+// revoke, as its holder.
+func (c *client) endRun(ctx context.Context, base string, k ending, reason string) (*used, error) {
+	u, err := c.revokeRun(ctx, k.ID, reason)
+	var no *refused
+	if !errors.As(err, &no) || no.status != http.StatusForbidden {
+		return u, err
+	}
+	r, failed := http.NewRequestWithContext(ctx, http.MethodDelete, base+"/till/self", nil)
+	if failed != nil {
+		return nil, errors.Join(err, failed)
+	}
+	r.Header.Set("Authorization", "Bearer "+k.Key)
+	h := http.Client{Timeout: holderTimeout, CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
+	res, failed := h.Do(r)
+	if failed != nil {
+		return nil, errors.Join(err, failed)
+	}
+	defer res.Body.Close() //nolint:errcheck // it was only read
+	u = new(used)
+	if failed := json.NewDecoder(io.LimitReader(res.Body, maxBody)).Decode(&u.KeyObject); res.StatusCode != http.StatusOK || failed != nil || u.ID != k.ID {
+		return nil, errors.Join(err, fmt.Errorf("and its holder may not either: %s", res.Status))
+	}
+	return u, nil
 }
 
 // revokeRun revokes a key, and tries again while the server does not answer.

@@ -10,8 +10,6 @@ import (
 	"os"
 	"os/exec"
 	"os/signal"
-	"slices"
-	"strings"
 	"syscall"
 	"time"
 
@@ -20,8 +18,8 @@ import (
 
 // watcher is a process that revokes the keys of a `run` that was killed: it
 // holds the end of a pipe whose other end closes with that process, however it
-// dies. It knows ids and no key. What it needs comes through that pipe, because
-// the command could read its environment.
+// dies. What it needs comes through that pipe, because the command could read its
+// environment and arguments.
 type watcher struct {
 	process *exec.Cmd
 	pipe    io.WriteCloser
@@ -31,7 +29,8 @@ type watcher struct {
 type watchOrder struct {
 	Address string   `json:"address"`
 	Token   string   `json:"token"`
-	IDs     []string `json:"ids"`
+	Base    string   `json:"base"`
+	Keys    []ending `json:"keys"`
 }
 
 const (
@@ -42,14 +41,14 @@ const (
 	watchFor = 10 * time.Minute
 )
 
-func startWatcher(c *client, keys []runKey) (*watcher, error) {
+func startWatcher(c *client, base string, keys []runKey) (*watcher, error) {
 	self, err := os.Executable()
 	if err != nil {
 		return nil, err
 	}
-	order := watchOrder{Address: c.where, Token: c.token}
+	order := watchOrder{Address: c.where, Token: c.token, Base: base}
 	for _, k := range keys {
-		order.IDs = append(order.IDs, k.ID)
+		order.Keys = append(order.Keys, ending{k.ID, k.ScopedKey})
 	}
 	line, err := json.Marshal(order)
 	if err != nil {
@@ -69,15 +68,14 @@ func startWatcher(c *client, keys []runKey) (*watcher, error) {
 }
 
 // dismiss ends a watcher that is not needed any more.
-func (w *watcher) dismiss() error {
+func (w *watcher) dismiss() {
 	if w == nil {
-		return nil
+		return
 	}
 	// It may have been killed: that is no failure, since the keys are revoked.
 	_, _ = io.WriteString(w.pipe, dismissed)
 	_ = w.pipe.Close()
 	_ = w.process.Wait()
-	return nil
 }
 
 // watchCommand is what the watcher's process runs.
@@ -99,9 +97,6 @@ func watchCommand() *cobra.Command {
 			if err := json.Unmarshal(line, &order); err != nil {
 				return err
 			}
-			if slices.ContainsFunc(order.IDs, func(id string) bool { return !strings.HasPrefix(id, "key_") }) {
-				return errors.New("these are no ids of keys")
-			}
 			c, err := newClient(order.Address)
 			if err != nil {
 				return err
@@ -115,8 +110,8 @@ func watchCommand() *cobra.Command {
 			ctx, cancel := context.WithTimeout(cmd.Context(), watchFor)
 			defer cancel()
 			var failed error
-			for _, id := range order.IDs {
-				_, err := c.revokeRun(ctx, id, "run ended without revoking it")
+			for _, k := range order.Keys {
+				_, err := c.endRun(ctx, order.Base, k, "run ended without revoking it")
 				failed = errors.Join(failed, err)
 			}
 			return failed

@@ -377,3 +377,44 @@ func TestTheTerminalInterruptsTheCommandOfARunOnce(t *testing.T) {
 		t.Errorf("exit status %d, want 5", code)
 	}
 }
+
+func TestARunWhoseServerIsAwayLeavesTheRevocationToItsWatcher(t *testing.T) {
+	t.Parallel()
+	s := newServer(t, options{})
+	ending := filepath.Join(s.dir, "go")
+	b := s.begin("ready", s.underRun("", "sh", "-c", `echo ready; while [ ! -e `+ending+` ]; do sleep 0.02; done`))
+	s.stop()
+	if err := os.WriteFile(ending, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if code := b.end(t); code != 125 || !strings.Contains(b.stderr.String(), "the key is not revoked") || !strings.Contains(b.stderr.String(), "caddy till revoke key_") {
+		t.Errorf("exit status %d: %s", code, b.stderr)
+	}
+	s.start()
+	s.eventually("the watcher has revoked the key", func() bool { return s.theOnlyKey()["status"] == "revoked" })
+}
+
+func TestARunOfWhoMayOnlyMintEndsItsKeyAsTheHolder(t *testing.T) {
+	t.Parallel()
+	s := newServer(t, options{more: "role mint {\npermissions keys:create\n}"})
+	console := freePort(t)
+	raw, err := os.ReadFile(s.config)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.write(string(raw) + "http://" + console + " {\n\ttill_console\n}\n")
+	s.reload()
+	status, token := s.api("POST", "/tokens", object{"name": "ci", "role": "mint"})
+	if status != 201 {
+		t.Fatalf("%d %v", status, token)
+	}
+	cmd := s.underRun("--address http://"+console+"/till/api", "sh", "-c", "exit 3")
+	cmd.Env = append(cmd.Env, "TILL_TOKEN="+token["token"].(string))
+	out, err := cmd.CombinedOutput()
+	if code := cmd.ProcessState.ExitCode(); code != 3 {
+		t.Errorf("%v: exit status %d: %s", err, code, out)
+	}
+	if k := s.theOnlyKey(); k["status"] != "revoked" || k["ended_reason"] != "revoked by its holder" || k["role"] != "mint" {
+		t.Errorf("the key is %v", k)
+	}
+}
