@@ -59,16 +59,18 @@ func OpenBadger(dir string, log *slog.Logger) (Store, error) {
 	opts := badger.DefaultOptions(dir).
 		WithSyncWrites(true).           // acknowledged means on disk
 		WithDetectConflicts(false).     // there is one committer
-		WithValueThreshold(4096).       // records stay in the LSM tree: no value-log GC
+		WithValueThreshold(1 << 20).    // every record stays in the LSM tree: no value log that grows
 		WithMemTableSize(memTable).     // the defaults keep 90 MB more resident
 		WithNumMemtables(2).            //
 		WithBlockCacheSize(16 << 20).   //
+		WithNumCompactors(2).           // each keeps some 15 MB for itself
 		WithValueLogFileSize(64 << 20). //
 		WithVerifyValueChecksum(true).  //
 		WithMetricsEnabled(false).      // they are global to the process
 		WithLogger(badgerLogger{log}).  //
 		WithBloomFalsePositive(0.001).  // a flood of unknown keys reads next to no block
 		WithNumVersionsToKeep(1)        //
+	opts.LmaxCompaction = true                          // what was deleted leaves the last level, too
 	opts.ChecksumVerificationMode = options.OnBlockRead // and all tables before: see verifyTables
 	db, err := openDB(opts)
 	if err != nil && !isLocked(err) && hasEmptyFile(dir) {

@@ -21,7 +21,7 @@ import (
 // The hashes are keyed with a secret that only the anchor has. They find
 // damage, and not somebody who may write both.
 
-const numBuckets = 4096
+const numBuckets = 16384
 
 // bucketOf an account: its id ends in random bits, of a ULID or of a hash.
 func bucketOf(id accountID) uint16 {

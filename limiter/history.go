@@ -98,6 +98,10 @@ func writeHours(tx Tx, id string, hours []Bucket) error {
 			}
 		case !errors.Is(err, ErrNotFound):
 			return err
+		default:
+			if err := forgetHours(tx, id, hours[i].Start); err != nil {
+				return err
+			}
 		}
 		sum.add(&hours[i])
 		b, err = json.Marshal(&sum)
@@ -105,6 +109,37 @@ func writeHours(tx Tx, id string, hours []Bucket) error {
 			return err
 		}
 		if err := tx.Set(key, b); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// forgetHours removes what no report shows any more of a key, when the first hour
+// of a day is written.
+func forgetHours(tx Tx, id string, now time.Time) error {
+	today := now.Truncate(24 * time.Hour)
+	first := true
+	var old [][]byte
+	err := tx.Scan(hourPrefix(id), nil, true, func(key, _ []byte) (bool, error) {
+		if len(key) != len(hourPrefix(id))+8 {
+			return false, fmt.Errorf("history of %s: %w", id, errRecord)
+		}
+		hour := int64(binary.BigEndian.Uint64(key[len(key)-8:]))
+		if len(old) == 0 && hour >= today.Unix() && hour < now.Unix() {
+			first = false
+			return false, nil
+		}
+		if hour < today.Add(-historyDays*24*time.Hour).Unix() {
+			old = append(old, slices.Clone(key))
+		}
+		return true, nil
+	})
+	if err != nil || !first {
+		return err
+	}
+	for _, key := range old {
+		if err := tx.Delete(key); err != nil {
 			return err
 		}
 	}

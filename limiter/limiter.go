@@ -113,7 +113,9 @@ type Limiter struct {
 	forfeited atomic.Int64
 	closed    atomic.Bool
 
-	retain      atomic.Int64 // nanoseconds that ended keys stay
+	retain      atomic.Int64  // nanoseconds that ended keys stay
+	forgetFrom  time.Time     // nothing is forgotten before
+	retained    chan struct{} // holds one token when that has changed
 	jobsMu      sync.Mutex
 	jobs        []*job        // that run
 	jobsWake    chan struct{} // holds one token when a job was added
@@ -140,6 +142,7 @@ func Open(o Options) (*Limiter, error) {
 		live: make(map[string]*entry), active: make(map[*Live]struct{}),
 		roles: make(map[string]*account),
 		stop:  make(chan struct{}), stopped: make(chan struct{}),
+		retained: make(chan struct{}, 1),
 		jobsWake: make(chan struct{}, 1), jobsStopped: make(chan struct{}),
 	}
 	for i := range l.lookups {
@@ -203,7 +206,7 @@ func Open(o Options) (*Limiter, error) {
 // readClock begins to tell the time, from what the store has seen on.
 func (l *Limiter) readClock(wall Clock, after *Limiter) error {
 	if after != nil {
-		l.clock = after.clock
+		l.clock, l.forgetFrom = after.clock, after.forgetFrom
 		return nil
 	}
 	var mark time.Time
@@ -224,6 +227,9 @@ func (l *Limiter) readClock(wall Clock, after *Limiter) error {
 		return fmt.Errorf("reading store: %w", err)
 	}
 	l.clock = newWatch(wall, mark)
+	if now := l.clock.Now(); !mark.IsZero() && now.Sub(mark) > agreeing {
+		l.forgetFrom = now.Add(agreeing)
+	}
 	if off := l.clock.doubt(); off != 0 {
 		l.log.Error("the clock is behind what the store has seen, so time stands there until it has caught up; if the clock is right, run: caddy till repair --clock",
 			"behind", (-off).String())

@@ -59,7 +59,10 @@ func (l *Limiter) Mint(_ context.Context, by Caller, spec *Key, birth Birth) (Vi
 	}
 	l.tell(Event{Name: KeyCreated, Key: key, By: by.Name})
 	l.log.Info("key minted", "key_id", key.ID, "name", key.Name, "upstream", key.Upstream, "by", by.Name)
-	return l.viewNow(key.ID)
+	// It comes into memory when it is used: who mints many uses few at once.
+	k := &Live{l: l, key: key}
+	k.restore(&acct)
+	return k.view(l.clock.Now()), nil
 }
 
 // newborn is a key as a mint asks for it, as far as it can be judged by itself.

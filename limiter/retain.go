@@ -11,6 +11,11 @@ import (
 // DefaultRetain is how long an ended key stays listed.
 const DefaultRetain = 90 * 24 * time.Hour
 
+// agreeing is how long the clock must have run on by itself before something is
+// forgotten, when it was far ahead of the store's at the start: a server that
+// was off for days tells its time like one whose clock is wrong.
+const agreeing = 24 * time.Hour
+
 // Retain sets how long ended keys stay listed. After that they are forgotten:
 // record, strings, salts and history go, so that no box of theirs ever opens;
 // what they used stays in the sums, and the audit log stays. 0: DefaultRetain.
@@ -18,12 +23,17 @@ func (l *Limiter) Retain(d time.Duration) {
 	if d == 0 {
 		d = DefaultRetain
 	}
-	l.retain.Store(int64(d))
+	if l.retain.Swap(int64(d)) != int64(d) {
+		select {
+		case l.retained <- struct{}{}:
+		default:
+		}
+	}
 }
 
 // sweepEnded forgets keys that ended long enough ago.
 func (l *Limiter) sweepEnded() {
-	if l.clock.doubt() != 0 {
+	if l.clock.doubt() != 0 || l.clock.Now().Before(l.forgetFrom) {
 		return // the time is not known well enough to lose something by it
 	}
 	var after []byte

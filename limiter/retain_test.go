@@ -96,7 +96,17 @@ func TestWhileTheClockIsInDoubtNothingIsForgotten(t *testing.T) {
 	w.clock.set(365 * day)
 	w.SweepEnded()
 	if k.view().Status != limiter.Revoked {
-		t.Error("forgotten")
+		t.Error("forgotten while the clock is not believed")
+	}
+	w.restart() // and it is
+	w.SweepEnded()
+	if k.view().Status != limiter.Revoked {
+		t.Error("forgotten right after a start with a clock that is far ahead")
+	}
+	w.clock.advance(day + time.Second)
+	w.SweepEnded()
+	if _, err := w.Get(ctx, limiter.Operator, k.id); !errors.Is(err, limiter.ErrNotFound) {
+		t.Errorf("a day later: %v", err)
 	}
 }
 

@@ -46,6 +46,8 @@ func (l *Limiter) sweepLoop() {
 			l.sweepEnded()
 			l.sweepAdmin()
 			l.sweepStale()
+		case <-l.retained:
+			l.sweepEnded()
 		case <-head.C:
 			l.LogAuditHead()
 		}
