@@ -21,6 +21,7 @@ test: tools
 	cd e2e/sdk && npm ci --no-progress
 	cd e2e/browser && npm ci --no-progress
 	$(GO) test -race -timeout 10m ./...
+	TILL_CI=1 $(GO) test -timeout 20m -count 1 -v -run $(TORTURE) ./e2e ./limiter
 	TILL_GITLEAKS=1 $(GO) test -count 1 -run TestGitleaks ./token
 
 tools:
@@ -63,6 +64,10 @@ screens: tools
 soak:
 	TILL_SOAK=$(MINUTES) $(GO) test -timeout 24h -count 1 -v -run TestSoak ./e2e
 
-# The counting tests at size: SIZE kills and SIZE reloads.
+# What must hold whatever happens, SIZE times each: kills, power cuts, reloads,
+# seeds, histories, damaged stores. Each ends with a line of what was tried. The
+# simulation is quick: give it more, with TESTS=TestSimulation.
+TORTURE = 'TestTorture|TestACap|TestAFullDisk|TestAReadOnly|TestSimulation|TestHistories|TestDamageNever|Clock'
+TESTS ?= $(TORTURE)
 torture:
-	TILL_TORTURE=$(SIZE) $(GO) test -timeout 24h -count 1 -v -run 'TestTorture|TestACap' ./e2e
+	TILL_TORTURE=$(SIZE) $(GO) test -timeout 24h -count 1 -v -run $(TESTS) ./e2e ./limiter

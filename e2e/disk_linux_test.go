@@ -82,7 +82,7 @@ func TestTorturePowerCuts(t *testing.T) {
 	}
 	mounted(t, dir, "-o", "loop", image)
 	f := newFleet(t, filepath.Join(dir, "store"))
-	cuts := tortureSize(t, 3)
+	cuts := tortureSize(t, 2, 10)
 	for range cuts {
 		home := f.clients(true)
 		enough := f.forwarded.Load() + 1 + f.random(300)

@@ -25,7 +25,7 @@ import (
 )
 
 // caddyBinary is built once for all tests, with the race detector; without it
-// for `make torture`, where more kills find more than slower ones, and for
+// for `make torture` and CI sizes, where more kills find more than slower ones, and for
 // `make bench`.
 var caddyBinary string
 
@@ -36,7 +36,7 @@ func TestMain(m *testing.M) {
 	}
 	caddyBinary = filepath.Join(dir, "caddy")
 	build := exec.Command("go", "build", "-buildvcs=false", "-o", caddyBinary)
-	if os.Getenv(tortureVariable) == "" && os.Getenv(paintVariable) == "" && os.Getenv(soakVariable) == "" {
+	if os.Getenv(tortureVariable)+os.Getenv(ciVariable)+os.Getenv(paintVariable)+os.Getenv(soakVariable) == "" {
 		build.Args = append(build.Args, "-race")
 	}
 	build.Args = append(build.Args, "../cmd/caddy")

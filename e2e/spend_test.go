@@ -292,7 +292,7 @@ func TestACapHoldsOverKill9(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			kills := min(tortureSize(t, 2), 20)
+			kills := min(tortureSize(t, 2, 2), 20)
 			worth := int64(150 * kills)
 			u := newMeteredUpstream(t)
 			u.latency, u.omit = 5*time.Millisecond, test.omit

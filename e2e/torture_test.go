@@ -17,12 +17,19 @@ import (
 // tortureVariable holds how many kills and reloads `make torture` wants.
 const tortureVariable = "TILL_TORTURE"
 
-// tortureSize is how many kills or reloads to make; usual when nobody says.
-func tortureSize(t *testing.T, usual int) int {
+// ciVariable is set by `make test`.
+const ciVariable = "TILL_CI"
+
+// tortureSize is how many cases to try: a few when nobody says, as many as CI
+// does when ciVariable is set, or what tortureVariable says.
+func tortureSize(t *testing.T, few, ci int) int {
 	t.Helper()
 	text := os.Getenv(tortureVariable)
 	if text == "" {
-		return usual
+		if os.Getenv(ciVariable) != "" {
+			return ci
+		}
+		return few
 	}
 	n, err := strconv.Atoi(text)
 	if err != nil || n < 1 {
@@ -199,7 +206,7 @@ func (f *fleet) drain() (limit, forwarded, unanswered int64) {
 func TestTortureKillsForwardNothingExtraAndLoseOnlyWhatIsInFlight(t *testing.T) {
 	t.Parallel()
 	f := newFleet(t, "")
-	kills := tortureSize(t, 5)
+	kills := tortureSize(t, 5, 50)
 	for range kills {
 		home := f.clients(true)
 		enough := f.forwarded.Load() + 1 + f.random(300)
@@ -224,7 +231,7 @@ func TestTortureKillsForwardNothingExtraAndLoseOnlyWhatIsInFlight(t *testing.T) 
 func TestTortureReloadsChangeNoCount(t *testing.T) {
 	t.Parallel()
 	f := newFleet(t, "")
-	reloads := tortureSize(t, 10)
+	reloads := tortureSize(t, 10, 30)
 	home := f.clients(false)
 	tick := time.NewTicker(200 * time.Millisecond)
 	defer tick.Stop()

@@ -746,11 +746,8 @@ func (s *simulation) consistent() {
 	}
 }
 
-// seedVariable names one seed to replay, seedsVariable how many to try.
-const (
-	seedVariable  = "TILL_SEED"
-	seedsVariable = "TILL_SEEDS"
-)
+// seedVariable names one seed to replay.
+const seedVariable = "TILL_SEED"
 
 func (s *simulation) run() {
 	s.random = rand.New(rand.NewPCG(s.seed, 1))
@@ -848,12 +845,9 @@ var jumps = []time.Duration{
 // TestSimulation runs many seeds over the simulated machine.
 func TestSimulation(t *testing.T) {
 	t.Parallel()
-	from, n := uint64(1), 150
-	if text := os.Getenv(seedsVariable); text != "" {
-		var err error
-		if n, err = strconv.Atoi(text); err != nil || n < 1 {
-			t.Fatalf("%s must be a positive number, got %q", seedsVariable, text)
-		}
+	from, n := uint64(1), 200
+	if os.Getenv(ciVariable) != "" || os.Getenv(tortureVariable) != "" {
+		n = tortureSize(t, 0, 5000)
 		from = uint64(time.Now().UnixNano())
 	}
 	if text := os.Getenv(seedVariable); text != "" {
