@@ -390,5 +390,5 @@ func (a *api) upstreams(l *limiter.Limiter, _ *http.Request) (int, any, error) {
 	for i := range infos {
 		infos[i].CredentialFingerprint = named[infos[i].Name]
 	}
-	return http.StatusOK, upstreamsAnswer{infos, a.backend.BaseURL()}, nil
+	return http.StatusOK, upstreamsAnswer{a.backend.BaseURL(), infos}, nil
 }

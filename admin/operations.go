@@ -105,8 +105,8 @@ type (
 		Roles []roleObject `json:"roles"`
 	}
 	upstreamsAnswer struct {
-		Upstreams []UpstreamInfo `json:"upstreams"`
 		BaseURL   string         `json:"base_url"`
+		Upstreams []UpstreamInfo `json:"upstreams"`
 	}
 	clientsAnswer struct {
 		Upstream string       `json:"upstream"`
