@@ -204,3 +204,28 @@ func TestALostEndOfTheAuditLogIsFoundOutOnOpening(t *testing.T) {
 		})
 	}
 }
+
+// FuzzVerifyAudit reads what somebody says is an export.
+func FuzzVerifyAudit(f *testing.F) {
+	w := newWorld(f)
+	w.mint(activations(1))
+	w.mint(func(k *limiter.Key) { k.Name = "naïve \"\u2028\"" })
+	good := strings.Join(w.auditLines(), "\n") + "\n"
+	f.Add([]byte(good))
+	f.Add([]byte(good[:len(good)-1]))
+	f.Add([]byte(strings.Replace(good, `"seq":1`, `"seq":1e0`, 1)))
+	f.Add([]byte(strings.Replace(good, `"seq":1`, `"seq":01`, 1)))
+	f.Add([]byte(`{"seq":1,"hash":null}` + "\n\n"))
+	f.Add([]byte(`{"a":{"a":{"a":[[[[[[1]]]]]]}},"a":2}`))
+	_, head := w.AuditHead()
+	f.Fuzz(func(t *testing.T, b []byte) {
+		v, err := limiter.VerifyAudit(bytes.NewReader(b), &head)
+		var broken *limiter.BrokenError
+		if err != nil && !errors.As(err, &broken) {
+			t.Fatalf("%v is no BrokenError", err)
+		}
+		if err == nil && !strings.HasPrefix(string(b), good[:len(good)-1]) {
+			t.Errorf("%d entries that nobody wrote have the head: %q", v.Entries, b)
+		}
+	})
+}
