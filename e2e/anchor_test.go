@@ -49,7 +49,12 @@ func TestARestoredOldStoreGrantsNothing(t *testing.T) {
 	if status, answer := s.api("GET", "/stats", nil); status != 503 || !strings.Contains(answer["error"].(object)["message"].(string), "caddy till repair --forfeit") {
 		t.Errorf("stats: %d %v", status, answer)
 	}
-	out, err := s.command("till", "repair", "--forfeit", "--address", s.admin).CombinedOutput()
+	doctor := s.command("till", "doctor")
+	out, err := doctor.CombinedOutput()
+	if doctor.ProcessState.ExitCode() != 1 || !strings.Contains(string(out), "ERROR store: the store is in doubt") || !strings.Contains(string(out), "caddy till repair --forfeit") {
+		t.Errorf("doctor: %v: %s", err, out)
+	}
+	out, err = s.command("till", "repair", "--forfeit", "--address", s.admin).CombinedOutput()
 	if err != nil || !strings.Contains(string(out), "Of 1 keys, 1 budgets count as spent") {
 		t.Fatalf("%v: %s", err, out)
 	}
