@@ -64,6 +64,14 @@ func (r *reader) line(line string) {
 	for old, now := range r.becomes {
 		line = strings.ReplaceAll(line, old, now)
 	}
+	switch line { // of the machine that the server would be on
+	case "systemctl stop caddy":
+		r.stop()
+		return
+	case "systemctl start caddy":
+		r.start()
+		return
+	}
 	if set, ok := strings.CutPrefix(line, "export "); ok {
 		for pair := range strings.FieldsSeq(set) {
 			name, value, _ := strings.Cut(pair, "=")
