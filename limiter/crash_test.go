@@ -166,7 +166,7 @@ func TestAFailingCommitRefusesEverything(t *testing.T) {
 func TestNoScheduleForwardsMoreThanTheLimit(t *testing.T) {
 	t.Parallel()
 	rapid.Check(t, func(rt *rapid.T) {
-		w := newWorld(t)
+		w := newMachine(t)
 		defer w.Abandon()
 		type book struct {
 			*key

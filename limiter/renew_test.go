@@ -181,7 +181,7 @@ func TestARolesBudgetRenews(t *testing.T) {
 func TestNoWindowForwardsMoreThanTheLimit(t *testing.T) {
 	t.Parallel()
 	rapid.Check(t, func(rt *rapid.T) {
-		w := newWorld(t)
+		w := newMachine(t)
 		defer w.Abandon()
 		limit := rapid.Int64Range(1, 60).Draw(rt, "limit")
 		k := w.mint(renewing(limit, limiter.Daily))

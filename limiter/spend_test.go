@@ -17,7 +17,7 @@ import (
 func TestNoScheduleSpendsMoreThanTheCap(t *testing.T) {
 	t.Parallel()
 	rapid.Check(t, func(rt *rapid.T) {
-		w := newWorld(t)
+		w := newMachine(t)
 		defer w.Abandon()
 		draw := func(what string) limiter.Amounts {
 			return limiter.Amounts{limiter.NoLimit, rapid.Int64Range(1, 1e6).Draw(rt, what+" tokens"), rapid.Int64Range(1, 1e9).Draw(rt, what+" dollars"), limiter.NoLimit}

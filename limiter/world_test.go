@@ -2,6 +2,7 @@ package limiter_test
 
 import (
 	"context"
+	"flag"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -61,6 +62,7 @@ type world struct {
 	dir     string
 	shadow  string
 	anchor  string
+	files   limiter.Disk // nil: real ones
 	roles   map[string]limiter.Role
 	observe limiter.Observer
 
@@ -72,6 +74,16 @@ func newWorld(t testing.TB) *world {
 	t.Helper()
 	w := &world{t: t, clock: newClock(), disk: storetest.NewDisk(), dir: memoryDir(t)}
 	w.shadow, w.anchor = filepath.Join(w.dir, "shadow"), filepath.Join(w.dir, "anchor")
+	w.open(w.disk.Open())
+	t.Cleanup(func() { w.Abandon() })
+	return w
+}
+
+// newMachine opens a limiter on a machine that is simulated as a whole.
+func newMachine(t testing.TB) *world {
+	t.Helper()
+	w := &world{t: t, clock: newClock(), disk: storetest.NewDisk(), shadow: "shadow", anchor: "anchor"}
+	w.files = w.disk.Files()
 	w.open(w.disk.Open())
 	t.Cleanup(func() { w.Abandon() })
 	return w
@@ -132,7 +144,7 @@ func (w *world) reopenBadger() {
 
 func (w *world) open(s limiter.Store) {
 	w.t.Helper()
-	o := limiter.Options{Store: s, Shadow: w.shadow, Anchor: w.anchor, Roles: w.roles, Observe: w.observe, Lockdown: w.lockdown}
+	o := limiter.Options{Store: s, Shadow: w.shadow, Anchor: w.anchor, Disk: w.files, Roles: w.roles, Observe: w.observe, Lockdown: w.lockdown}
 	if w.clock != nil {
 		o.Clock = w.clock
 	}
@@ -148,6 +160,13 @@ func (w *world) open(s limiter.Store) {
 // power went too.
 func (w *world) kill(powerToo bool) {
 	w.t.Helper()
+	if w.files != nil {
+		w.Abandon()
+		w.disk = w.disk.Restarted(powerToo, func() bool { return true })
+		w.files = w.disk.Files()
+		w.open(w.disk.Open())
+		return
+	}
 	// The committer may be at work. A slot of the shadow is taken before its
 	// block is committed and released after it was given back, so with the
 	// shadow first the two are as they could be at one moment.
@@ -307,3 +326,11 @@ func bound(k limiter.Kind, n int64) func(*limiter.Ask) {
 }
 
 func free(a *limiter.Ask) { a.Free = true }
+
+// Schedules that rapid tries: more of them with -rapid.checks, and far more
+// through TestSimulation.
+func init() {
+	if err := flag.Set("rapid.checks", "40"); err != nil {
+		panic(err)
+	}
+}
