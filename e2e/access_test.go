@@ -20,8 +20,7 @@ import (
 // somebody does who reads it.
 type reader struct {
 	*server
-	text string
-	env  map[string]string
+	env map[string]string
 	// becomes replaces what stands in the document for what is here.
 	becomes map[string]string
 	printed string // by the line before

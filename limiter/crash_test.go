@@ -181,6 +181,16 @@ func TestNoScheduleForwardsMoreThanTheLimit(t *testing.T) {
 		}
 		pick := func() *book { return books[rapid.IntRange(0, len(books)-1).Draw(rt, "key")] }
 		crashed := false
+		logged := func(rt *rapid.T) { // what was acknowledged, once, and the chain is whole
+			if _, err := w.AuditVerify(ctx, limiter.Operator); err != nil {
+				rt.Fatal(err)
+			}
+			for _, b := range books {
+				if acts := w.acts(b.id); !strings.HasPrefix(acts, limiter.ActKeyCreate) || strings.Count(acts, limiter.ActKeyGrant) != b.grants {
+					rt.Fatalf("%d grants were acknowledged, and the audit log says: %s", b.grants, acts)
+				}
+			}
+		}
 		rt.Repeat(map[string]func(*rapid.T){
 			"request": func(rt *rapid.T) {
 				b := pick()
@@ -237,6 +247,7 @@ func TestNoScheduleForwardsMoreThanTheLimit(t *testing.T) {
 					b.running = nil
 				}
 				w.restart()
+				logged(rt)
 			},
 			"kill": func(rt *rapid.T) {
 				power := rapid.Bool().Draw(rt, "power")
@@ -246,16 +257,11 @@ func TestNoScheduleForwardsMoreThanTheLimit(t *testing.T) {
 				}
 				w.kill(power)
 				crashed = crashed || power
+				logged(rt)
 			},
 			"": func(rt *rapid.T) {
 				w.agree(rt)
-				if _, err := w.AuditVerify(ctx, limiter.Operator); err != nil {
-					rt.Fatal(err)
-				}
 				for _, b := range books {
-					if acts := w.acts(b.id); !strings.HasPrefix(acts, limiter.ActKeyCreate) || strings.Count(acts, limiter.ActKeyGrant) != b.grants {
-						rt.Fatalf("%d grants were acknowledged, and the audit log says: %s", b.grants, acts)
-					}
 					v := b.view()
 					if b.forwarded+int64(len(b.running)) > b.limit {
 						rt.Fatalf("%d forwarded and %d running of %d", b.forwarded, len(b.running), b.limit)
