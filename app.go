@@ -106,6 +106,9 @@ type App struct {
 	// no dollars. Default: refuse.
 	UnknownPrice string `json:"unknown_price,omitempty"`
 
+	// Addresses that are told what becomes of keys; see Webhook. Default: none.
+	Webhooks []*Webhook `json:"webhooks,omitempty"`
+
 	// The APIs that keys can be minted for, by name.
 	Upstreams map[string]*Upstream `json:"upstreams,omitempty"`
 
@@ -124,6 +127,7 @@ type App struct {
 	logger    *zap.Logger
 	slogger   *slog.Logger
 	sink      *eventSink
+	hooks     []*webhook
 	sites     *sites
 	ctx       caddy.Context
 }
@@ -221,6 +225,9 @@ func (a *App) Provision(ctx caddy.Context) error {
 		t.admitted, t.spent = a.engine.metrics.counter(name), a.engine.metrics.use(name)
 		a.targets[name] = t
 	}
+	if err := a.provisionWebhooks(); err != nil {
+		return err
+	}
 	return a.provisionRoles()
 }
 
@@ -238,6 +245,9 @@ func (a *App) Start() error {
 		l.SetStale(time.Duration(a.StaleAfter), a.StaleRevoke)
 		err = l.SetRoles(a.roles)
 	}
+	if err == nil {
+		err = l.SetHooks(a.limiterHooks())
+	}
 	if misconfigured(err) {
 		return err
 	}
@@ -247,12 +257,14 @@ func (a *App) Start() error {
 		a.logger.Error("the store stays closed: every key is refused", zap.Error(err))
 	}
 	a.engine.events.sink.Store(a.sink)
+	a.engine.hooks.set(a.hooks, a.slogger)
 	for _, name := range slices.Sorted(maps.Keys(a.Upstreams)) {
 		if a.Upstreams[name].literal() {
 			a.logger.Warn("the credential of this upstream stands in the configuration, which the admin endpoint and the autosave show; put it into a file (mode 0600) and write {file./path} instead",
 				zap.String("upstream", name))
 		}
 	}
+	a.warnLiteralHooks()
 	a.warnUnfilteredLogs()
 	a.warnOldPrices(time.Now())
 	return nil
@@ -274,6 +286,9 @@ func misconfigured(err error) bool {
 // Stop leaves the store open: the next configuration may use it.
 func (a *App) Stop() error {
 	a.engine.events.sink.CompareAndSwap(a.sink, nil) // unless the next one has taken over
+	if l := a.engine.current(); l != nil {
+		l.EndFeeds() // no server waits for its reader
+	}
 	return nil
 }
 
@@ -297,7 +312,8 @@ func (a *App) Limiter() (*limiter.Limiter, error) {
 }
 
 func (a *App) opening() opening {
-	return opening{open: a.storage.OpenStore, anchor: a.Anchor, log: a.engine.log.logger(), roles: a.roles, keepAudit: time.Duration(a.AuditRetain), retain: time.Duration(a.Retain),
+	return opening{open: a.storage.OpenStore, anchor: a.Anchor, log: a.engine.log.logger(), roles: a.roles, hooks: a.limiterHooks(),
+		keepAudit: time.Duration(a.AuditRetain), retain: time.Duration(a.Retain),
 		staleAfter: time.Duration(a.StaleAfter), staleRevoke: a.StaleRevoke}
 }
 

@@ -38,11 +38,13 @@ func init() {
 //		stale_after <duration> [revoke]
 //		price      <preset>/<model> <input> <output> [<cached input>]  # repeatable
 //		unknown_price refuse | count_only
+//		webhook    <url> { … }           # repeatable
 //		upstream   <name> [<preset>|<url>] { … }
 //		role       <name> { … }
 //	}
 //
-// See parseUpstream for what stands in an upstream, and parseRole for a role.
+// See parseWebhook for what stands in a webhook, parseUpstream for an upstream,
+// and parseRole for a role.
 func parseGlobal(d *caddyfile.Dispenser, existing any) (any, error) {
 	d.Next() // till
 	if existing != nil {
@@ -149,6 +151,12 @@ func parseGlobal(d *caddyfile.Dispenser, existing any) (any, error) {
 				return nil, d.Errf("upstream %s is declared twice", name)
 			}
 			app.Upstreams[name] = u
+		case "webhook":
+			hook, err := parseWebhook(d)
+			if err != nil {
+				return nil, err
+			}
+			app.Webhooks = append(app.Webhooks, hook)
 		case "role":
 			name, role, upstreams, err := parseRole(d)
 			if err != nil {
@@ -167,7 +175,7 @@ func parseGlobal(d *caddyfile.Dispenser, existing any) (any, error) {
 				})
 			}
 		default:
-			return nil, d.Errf("unknown till option %q; there are store, anchor, retain, audit_retain, stale_after, seal_key, seal_key_file, public_url, console_url, max_body, prices, price, unknown_price, upstream, role", d.Val())
+			return nil, d.Errf("unknown till option %q; there are store, anchor, retain, audit_retain, stale_after, seal_key, seal_key_file, public_url, console_url, max_body, prices, price, unknown_price, webhook, upstream, role", d.Val())
 		}
 	}
 	for _, check := range later {

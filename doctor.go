@@ -46,6 +46,12 @@ func (a *App) Diagnose() []admin.Finding {
 // diagnoseSecrets finds secrets that stand in the configuration, and
 // credentials that go out unencrypted.
 func (a *App) diagnoseSecrets(d *diagnosis) {
+	for _, h := range a.Webhooks {
+		if h.literal() {
+			d.error("literal_secret", "put it into a file of mode 0600, and in the webhook: secret {file./run/secrets/till_hook}",
+				"the secret of a webhook stands in the configuration, which the admin endpoint and the autosave show")
+		}
+	}
 	for _, name := range slices.Sorted(maps.Keys(a.Upstreams)) {
 		u := a.Upstreams[name]
 		if u.literal() {

@@ -4,11 +4,11 @@ import (
 	"fmt"
 	"log/slog"
 	"sync/atomic"
-	"time"
 
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/modules/caddyevents"
 
+	"github.com/till-proxy/till/admin"
 	"github.com/till-proxy/till/limiter"
 )
 
@@ -63,52 +63,10 @@ func (e *events) run() {
 				sink.log.Warn("events were dropped: their handlers are too slow", "events", n)
 			}
 			if sink.app.ShouldEmit(string(ev.Name)) {
-				sink.app.Emit(sink.ctx, string(ev.Name), eventData(&ev))
+				sink.app.Emit(sink.ctx, string(ev.Name), ev.Data())
 			}
 		}
 	}
-}
-
-// eventData is what handlers of Caddy's events see, as {event.data.*}. There is
-// never a secret in it.
-func eventData(e *limiter.Event) map[string]any {
-	data := map[string]any{"time": e.At.Format(time.RFC3339Nano)}
-	if k := e.Key; k != nil {
-		data["key_id"], data["key_name"], data["upstream"] = k.ID, k.Name, k.Upstream
-		data["owner"], data["role"] = k.Owner, k.Role
-	}
-	if e.Reason != "" {
-		data["reason"] = e.Reason
-	}
-	if t := e.Token; t != nil {
-		data["token_id"], data["token_name"], data["role"] = t.ID, t.Name, t.Role
-	}
-	if e.By != "" {
-		data["by"] = e.By
-	}
-	if e.Name == limiter.KeyStale {
-		data["unused_since"] = e.Since.Format(time.RFC3339)
-		if !e.EndsAt.IsZero() {
-			data["revoked_at"] = e.EndsAt.Format(time.RFC3339)
-		}
-	}
-	if e.Name == limiter.KeyAfterDeath {
-		data["count"], data["from"], data["canary"] = e.Count, e.From, e.Canary
-	}
-	if e.Code != "" {
-		data["code"] = string(e.Code)
-		data["reason"] = e.Key.EndedReason
-	}
-	if e.Name == limiter.KeyThreshold {
-		data["percent"] = e.Percent
-		switch e.Kind {
-		case limiter.Nanodollars:
-			data["limit_of"], data["used"], data["limit"] = "spend_usd", limiter.FormatUSD(e.Used), limiter.FormatUSD(e.Limit)
-		default:
-			data["limit_of"], data["used"], data["limit"] = e.Kind.String(), e.Used, e.Limit
-		}
-	}
-	return data
 }
 
 // findEvents finds the app that events go to, for when this configuration
@@ -130,6 +88,9 @@ type observer struct {
 
 // Happened implements limiter.Observer.
 func (o observer) Happened(e limiter.Event) { o.events.add(e) }
+
+// Delivery is how the deliveries to a webhook go.
+func (a *App) Delivery(address string) admin.Delivery { return a.engine.hooks.delivery(address) }
 
 // Interface guard
 var _ limiter.Observer = observer{}

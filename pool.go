@@ -28,6 +28,7 @@ type engine struct {
 	log      *sharedLog
 	metrics  *metrics
 	events   *events
+	hooks    *deliveries
 	lockdown *limiter.Lockdown
 	sessions *console.Sessions // those who are signed in to the console
 
@@ -65,6 +66,7 @@ func acquireEngine(dir string, log *slog.Logger) (*engine, error) {
 
 func newEngine(dir string, log *slog.Logger) *engine {
 	e := &engine{dir: dir, log: newSharedLog(log), metrics: newMetrics(), events: newEvents(), sessions: console.NewSessions(nil)}
+	e.hooks = newDeliveries(e.current)
 	e.lockdown = limiter.NewLockdown(filepath.Join(dir, "lockdown"), observer{e.metrics, e.events}, e.log.logger())
 	return e
 }
@@ -80,6 +82,7 @@ type opening struct {
 	anchor string
 	log    *slog.Logger
 	roles  map[string]limiter.Role
+	hooks  []limiter.Hook
 	// keepAudit is how long entries of the audit log are kept; 0: for ever.
 	keepAudit time.Duration
 	// retain is how long ended keys stay listed.
@@ -203,11 +206,21 @@ func (e *engine) reopen(former *limiter.Limiter, o opening) (*limiter.Limiter, e
 		return nil, err
 	}
 	e.lockdown.Recall()
-	l, err := openLimiter(e.dir, o, former, observer{e.metrics, e.events}, e.lockdown)
+	l, err := openLimiter(e.dir, o, former, observer{e.metrics, e.events}, e.lockdown, e.hooks.wake)
 	if err == nil && former != nil {
 		o.log.Info("the store was opened again")
 	}
 	return l, err
+}
+
+// current is the limiter that works, or nil.
+func (e *engine) current() *limiter.Limiter {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if e.closed || e.opening != nil || e.failed != nil || e.limiter == nil || e.limiter.Failed() != nil {
+		return nil
+	}
+	return e.limiter
 }
 
 // claim makes sure that no other engine of this process has the store open.
@@ -221,7 +234,7 @@ func (e *engine) claim() error {
 	return err
 }
 
-func openLimiter(dir string, o opening, after *limiter.Limiter, observe limiter.Observer, lockdown *limiter.Lockdown) (*limiter.Limiter, error) {
+func openLimiter(dir string, o opening, after *limiter.Limiter, observe limiter.Observer, lockdown *limiter.Lockdown, posted func()) (*limiter.Limiter, error) {
 	store, err := o.open(dir, o.log)
 	if errors.Is(err, limiter.ErrLocked) {
 		return nil, fmt.Errorf("%w; stop that process, or give this one a store of its own with: store badger PATH", err)
@@ -230,7 +243,9 @@ func openLimiter(dir string, o opening, after *limiter.Limiter, observe limiter.
 		return nil, err
 	}
 	l, err := limiter.Open(limiter.Options{
-		Store: store, Shadow: filepath.Join(dir, "shadow"), Anchor: o.anchorIn(dir), Logger: o.log, Roles: o.roles, KeepAudit: o.keepAudit, Retain: o.retain, StaleAfter: o.staleAfter, StaleRevoke: o.staleRevoke, Observe: observe, After: after, Lockdown: lockdown,
+		Store: store, Shadow: filepath.Join(dir, "shadow"), Anchor: o.anchorIn(dir), Logger: o.log,
+		Roles: o.roles, Hooks: o.hooks, Posted: posted, KeepAudit: o.keepAudit, Retain: o.retain,
+		StaleAfter: o.staleAfter, StaleRevoke: o.staleRevoke, Observe: observe, After: after, Lockdown: lockdown,
 	})
 	if err != nil {
 		return nil, errors.Join(err, store.Close())
@@ -317,6 +332,7 @@ func (e *engine) Destruct() error {
 		openings.yield(e.dir)
 	}
 	e.lockdown.Close()
+	e.hooks.stop()
 	if e.telling {
 		close(e.events.stop)
 		<-e.events.stopped

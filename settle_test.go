@@ -74,7 +74,7 @@ func TestWhateverHappensBelowSettlesOnce(t *testing.T) {
 			t.Parallel()
 			dir := t.TempDir()
 			m := newMetrics()
-			l, err := openLimiter(filepath.Join(dir, "store"), opening{open: limiter.OpenBadger, log: slog.New(slog.DiscardHandler)}, nil, observer{m, newEvents()}, nil)
+			l, err := openLimiter(filepath.Join(dir, "store"), opening{open: limiter.OpenBadger, log: slog.New(slog.DiscardHandler)}, nil, observer{m, newEvents()}, nil, nil)
 			if err != nil {
 				t.Fatal(err)
 			}

@@ -50,6 +50,8 @@ type Backend interface {
 	Lockdown() *limiter.Lockdown
 	// SignInLink makes an address at which the caller signs in to the console.
 	SignInLink(limiter.Caller) (SignInLink, error)
+	// Delivery is how the deliveries to the webhook at that address go.
+	Delivery(url string) Delivery
 	// Diagnose says what is amiss with the configuration and its files.
 	Diagnose() []Finding
 	// BaseURL is the public address of this server, or empty.

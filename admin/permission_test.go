@@ -37,6 +37,7 @@ var calls = map[string]struct {
 	"GET /stale":               {limiter.KeysRead, ""},
 	"POST /fingerprint":        {limiter.KeysRead, `{"upstream_key":"sk-real"}`},
 	"GET /spend":               {limiter.KeysRead, ""},
+	"GET /events":              {limiter.KeysRead, ""},
 	"GET /audit":               {limiter.AuditRead, ""},
 	"GET /audit/verify":        {limiter.AuditRead, ""},
 	"GET /audit/export":        {limiter.AuditRead, ""},
@@ -58,6 +59,7 @@ var calls = map[string]struct {
 	"GET /backup":        {limiter.Everything, ""},
 	"POST /store/repair": {limiter.Everything, `{"clock":true}`},
 	"GET /seal":          {limiter.Everything, ""},
+	"GET /webhooks":      {limiter.Everything, ""},
 	"POST /seal/rotate":  {limiter.Everything, ""},
 	"POST /console/link": {limiter.Everything, ""},
 }

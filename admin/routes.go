@@ -50,6 +50,7 @@ func (a *api) routes() []route {
 		{"GET /upstreams/{name}/clients", a.clients},
 		{"GET /spend", a.spend},
 		{"GET /prices", a.prices},
+		{"GET /webhooks", a.webhooks},
 	}
 }
 
@@ -67,6 +68,7 @@ func (a *api) ownRoutes() map[string]http.HandlerFunc {
 		"POST /console/link": a.consoleLink,
 		"GET /doctor":        a.doctor,
 		"GET /openapi.json":  a.openapi,
+		"GET /events":        a.events,
 	}
 }
 

@@ -2,6 +2,7 @@ package admin
 
 import (
 	"bytes"
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -79,6 +80,7 @@ func (b backend) Limiter() (*limiter.Limiter, error) {
 	return b.w.Limiter, nil
 }
 func (b backend) UpstreamInfos() []UpstreamInfo { return b.w.upstreams }
+func (b backend) Delivery(string) Delivery      { return Delivery{} }
 func (b backend) Diagnose() []Finding           { return b.w.findings }
 func (b backend) BaseURL() string               { return b.w.base }
 func (b backend) Lockdown() *limiter.Lockdown   { return b.w.lockdown }
@@ -151,6 +153,11 @@ func (w *world) do(method, path, body string, header ...string) answer {
 	r := httptest.NewRequest(method, path, strings.NewReader(body))
 	for i := 0; i+1 < len(header); i += 2 {
 		r.Header.Set(header[i], header[i+1])
+	}
+	if path == "/events" { // which goes on for as long as somebody reads
+		gone, cancel := context.WithCancel(r.Context())
+		cancel()
+		r = r.WithContext(gone)
 	}
 	rec := httptest.NewRecorder()
 	w.handler.ServeHTTP(rec, r)

@@ -222,6 +222,7 @@ func (l *Limiter) CreateToken(_ context.Context, by Caller, spec TokenSpec) (Adm
 			return err
 		}
 		return errors.Join(b.Set(tokenNameKey(rec.Name), []byte(rec.ID)), writeToken(b, rec),
+			b.tell(Event{Name: TokenCreated, Token: rec, By: by.Name}),
 			b.audit(by.entry(ActTokenCreate, rec.ID, deltas(nil, rec.facts(now)))))
 	}, func() {
 		for i := range old {
@@ -232,7 +233,6 @@ func (l *Limiter) CreateToken(_ context.Context, by Caller, spec TokenSpec) (Adm
 	if err != nil {
 		return AdminToken{}, err
 	}
-	l.tell(Event{Name: TokenCreated, Token: rec, By: by.Name})
 	l.log.Info("admin token created", "token_id", rec.ID, "name", rec.Name, "role", rec.Role, "by", by.Name)
 	return *rec, nil
 }

@@ -33,6 +33,10 @@ type batch struct {
 	job    int64                // the number of the last job
 	doomed func(id string) *job // nil: none is
 
+	outbox *outbox // nil: none
+	posts  []posted
+	told   []told
+
 	reindex bool // write every index entry, as there is none yet
 
 	digest  *digest // before this batch; nil without an anchor

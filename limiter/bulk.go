@@ -174,13 +174,16 @@ func (l *Limiter) endIn(b *batch, s *Job, id string) (*Key, error) {
 	if err := writeKey(b, old, key, &acct); err != nil {
 		return nil, err
 	}
-	return key, b.audit(s.caller().entry(ActKeyRevoke, id, changes(old, key)))
+	by := s.caller()
+	if err := b.tell(Event{Name: KeyRevoked, Key: key, Code: CodeKeyRevoked, By: by.Name}); err != nil {
+		return nil, err
+	}
+	return key, b.audit(by.entry(ActKeyRevoke, id, changes(old, key)))
 }
 
 func (l *Limiter) followEnded(j *job, ended []*Key) {
 	for _, key := range ended {
 		l.follow(key, func(k *Live) { k.doomed = nil })
-		l.tell(Event{Name: KeyRevoked, Key: key, Code: CodeKeyRevoked, By: j.by})
 	}
 }
 

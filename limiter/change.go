@@ -312,26 +312,21 @@ func (l *Limiter) redoStops() {
 // recordStop makes durable that a key is stopped.
 func (l *Limiter) recordStop(k *Live, by Caller, action string, code Code, now time.Time, fn func(*Key, time.Time) error) error {
 	id := k.Key().ID
-	var changed *Key
-	err := l.edit(by, action, id, func(key *Key, _ *accountRecord) error {
+	return l.editIn(by, action, id, func(b *batch, key *Key, _ *accountRecord) error {
 		old := *key
-		changed = nil
 		if err := fn(key, now); err != nil {
 			return err
 		}
-		if !key.SuspendedAt.Equal(old.SuspendedAt) || key.EndedStatus != old.EndedStatus {
-			changed = key
+		if key.SuspendedAt.Equal(old.SuspendedAt) && key.EndedStatus == old.EndedStatus {
+			return nil
 		}
-		return nil
+		name := map[Code]EventName{CodeKeyRevoked: KeyRevoked, CodeKeySuspended: KeySuspended}[code]
+		return b.tell(Event{Name: name, Key: key, Code: code, By: by.Name})
 	}, func(k *Live) {
 		if k.halt == code {
 			k.halt, k.unsaved = "", nil // the record says it from here on
 		}
 	})
-	if err == nil && changed != nil {
-		l.tell(Event{Name: map[Code]EventName{CodeKeyRevoked: KeyRevoked, CodeKeySuspended: KeySuspended}[code], Key: changed, Code: code, By: by.Name})
-	}
-	return err
 }
 
 // finalEnd records that a key has run out or its time is over. Callers hold
@@ -365,13 +360,16 @@ func (l *Limiter) finalEnd(k *Live, status Status, code Code) {
 			if err := writeKey(b, old, key, &acct); err != nil {
 				return err
 			}
+			name := map[Status]EventName{Exhausted: KeyExhausted, Expired: KeyExpired}[status]
+			if err := b.tell(Event{Name: name, Key: key, Code: code}); err != nil {
+				return err
+			}
 			return b.audit(itself.entry(endAction[status], id, changes(old, key)))
 		},
 		done: func(err error) {
 			if err == nil && key != nil {
 				l.follow(key, nil)
 				l.log.Info("key ended", "key_id", id, "code", string(code))
-				l.tell(Event{Name: map[Status]EventName{Exhausted: KeyExhausted, Expired: KeyExpired}[status], Key: key, Code: code})
 			} else if err != nil {
 				l.log.Error("the end of a key could not be recorded", "key_id", id, "error", err)
 			}

@@ -35,6 +35,9 @@ type committer struct {
 	job    int64 // the number of the last job
 	doomed func(id string) *job
 
+	outbox *outbox
+	spread func(e Event, observe bool) // is told of events
+
 	clock    *watch
 	chain    chain // the audit log as of the last commit
 	onces    int   // calls under idempotency keys that are known
@@ -56,9 +59,9 @@ type committer struct {
 	failed atomic.Pointer[error]
 }
 
-func newCommitter(s Store, observe Observer, log *slog.Logger, tallied func(tally), a *anchor, d *digest) *committer {
+func newCommitter(s Store, observe Observer, log *slog.Logger, tallied func(tally), a *anchor, d *digest, o *outbox, spread func(Event, bool)) *committer {
 	c := &committer{
-		store: s, observe: observe, log: log, tallied: tallied, anchor: a, digest: d,
+		store: s, observe: observe, log: log, tallied: tallied, anchor: a, digest: d, outbox: o, spread: spread,
 		wake: make(chan struct{}, 1), ended: make(chan struct{}),
 	}
 	go c.run()
@@ -136,7 +139,7 @@ func (c *committer) commit(changes []change) int {
 	for {
 		taken = 0
 		err := c.store.Update(func(tx Tx) error {
-			b = &batch{Tx: tx, digest: c.digest, clock: c.clock, chain: c.chain, job: c.job, doomed: c.doomed, onces: c.onces}
+			b = &batch{Tx: tx, digest: c.digest, clock: c.clock, chain: c.chain, job: c.job, doomed: c.doomed, onces: c.onces, outbox: c.outbox}
 			if c.anchor != nil {
 				b.store = c.anchor.store
 			}
@@ -154,10 +157,14 @@ func (c *committer) commit(changes []change) int {
 				if errs[i] != nil {
 					continue
 				}
-				before := b.entries
-				if errs[i] = changes[i].apply(b); errs[i] != nil && b.entries != before {
+				before, told, posts := b.entries, len(b.told), len(b.posts)
+				if errs[i] = changes[i].apply(b); errs[i] == nil {
+					continue
+				}
+				if b.entries != before {
 					return errHalfWritten
 				}
+				b.told, b.posts = b.told[:told], b.posts[:posts]
 			}
 			return b.finish()
 		})
@@ -199,6 +206,12 @@ func (c *committer) commit(changes []change) int {
 	}
 	if b.sums != nil && c.failed.Load() == nil {
 		c.tallied(*b.sums)
+	}
+	if c.failed.Load() == nil {
+		c.outbox.committed(b.posts)
+		for i := range b.told {
+			c.spread(b.told[i].Event, b.told[i].observe)
+		}
 	}
 	for i := range taken {
 		changes[i].done(errs[i])

@@ -101,7 +101,6 @@ func (l *Limiter) Delegate(ctx context.Context, parent *Live, ask *Ask, spec *Ke
 		return View{}, err
 	}
 	g.Settle(Amounts{Activations: 1})
-	l.tell(Event{Name: KeyCreated, Key: key, By: pkey.ID})
 	l.log.Info("child key minted", "key_id", key.ID, "name", key.Name, "parent", pkey.ID)
 	return l.viewNow(key.ID)
 }

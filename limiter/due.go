@@ -88,7 +88,9 @@ func (l *Limiter) endDue(found []dueEntry) (rest []string, err error) {
 				return err
 			}
 			if key.EndedStatus != old.EndedStatus {
-				if err := b.audit(itself.entry(ActKeyExpired, key.ID, changes(old, key))); err != nil {
+				err := errors.Join(b.audit(itself.entry(ActKeyExpired, key.ID, changes(old, key))),
+					b.tell(Event{Name: KeyExpired, Key: key, Code: Code(key.EndedReason)}))
+				if err != nil {
 					return err
 				}
 			}
@@ -97,7 +99,6 @@ func (l *Limiter) endDue(found []dueEntry) (rest []string, err error) {
 	}, func() {
 		for _, key := range ended {
 			l.follow(key, nil)
-			l.tell(Event{Name: KeyExpired, Key: key, Code: Code(key.EndedReason)})
 		}
 	})
 	return rest, err
@@ -148,9 +149,7 @@ func (l *Limiter) endIfDue(id string) error {
 	if over != nil && running {
 		k.cut(over)
 	}
-	var ended *Key
-	err = l.edit(itself, ActKeyExpired, id, func(key *Key, acct *accountRecord) error {
-		ended = nil
+	err = l.editIn(itself, ActKeyExpired, id, func(b *batch, key *Key, acct *accountRecord) error {
 		if used && acct.First == 0 {
 			acct.First = max(last.UnixNano(), 1)
 		}
@@ -158,13 +157,10 @@ func (l *Limiter) endIfDue(id string) error {
 		key.sweepFormer(now)
 		if status, now := k.derive(key); status == Expired && now == code && key.EndedStatus == "" {
 			key.EndedAt, key.EndedStatus, key.EndedReason = l.clock.Now().UTC(), Expired, string(code)
-			ended = key
+			return b.tell(Event{Name: KeyExpired, Key: key, Code: code})
 		}
 		return nil
 	}, nil)
-	if err == nil && ended != nil {
-		l.tell(Event{Name: KeyExpired, Key: ended, Code: code})
-	}
 	if err == nil {
 		err = l.windUp(context.Background(), itself, id)
 	}

@@ -58,6 +58,12 @@ const (
 	TokenCreated   EventName = "token_created"
 )
 
+// EventNames are all events that webhooks can be told of.
+var EventNames = []EventName{
+	KeyCreated, KeyThreshold, KeyExhausted, KeyExpired, KeyRevoked, KeySuspended,
+	KeyStale, KeyLeaked, KeyAfterDeath, TokenCreated, LockdownSet, LockdownLifted,
+}
+
 var thresholds = [...]int64{50, 80, 100}
 
 // share is so many percent of a limit, rounded up.
@@ -103,11 +109,42 @@ func (k *Live) tellThresholds() {
 	}
 }
 
-// tell hands an event to the observer.
+// tell reports an event that no transaction is about. Locks may be held.
 func (l *Limiter) tell(e Event) {
-	if l.observe == nil {
+	e.At = l.clock.Now().UTC()
+	l.spread(e, true)
+	if !l.outbox.wanted(e.Name) {
 		return
 	}
-	e.At = l.clock.Now().UTC()
-	l.observe.Happened(e)
+	l.committer.submit(change{
+		apply: func(b *batch) error { return b.post(&e) },
+		done: func(err error) {
+			if err != nil {
+				l.log.Error("an event could not be kept for webhooks", "event", string(e.Name), "error", err)
+			}
+		},
+	})
+}
+
+// spread hands an event to who reads feeds, and to the observer unless that
+// knows it already.
+func (l *Limiter) spread(e Event, observe bool) {
+	l.publish(e)
+	if observe && l.observe != nil {
+		l.observe.Happened(e)
+	}
+}
+
+// told is an event that is reported once its batch is durable.
+type told struct {
+	Event
+	observe bool
+}
+
+// tell reports an event of this transaction, to webhooks by this transaction
+// too.
+func (b *batch) tell(e Event) error {
+	e.At = b.clock.Now().UTC()
+	b.told = append(b.told, told{e, true})
+	return b.post(&e)
 }

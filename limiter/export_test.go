@@ -238,3 +238,11 @@ func (l *Limiter) Onces() (n int, err error) {
 	}
 	return n, err
 }
+
+// FillOutbox pretends that so many messages wait.
+func (l *Limiter) FillOutbox(url string, n int64) { l.outbox.hook(url).pending.Store(n) }
+
+func DecodeMessage(key, value []byte) (Message, error) {
+	m, _, err := message(key, value)
+	return m, err
+}

@@ -28,7 +28,7 @@ func (w *world) heal(between func()) {
 		between()
 	}
 	w.disk.Heal()
-	o := limiter.Options{Store: w.disk.Open(), Shadow: w.shadow, Anchor: w.anchor, Roles: w.roles, Clock: w.clock, Observe: w.observe, After: former}
+	o := limiter.Options{Store: w.disk.Open(), Shadow: w.shadow, Anchor: w.anchor, Roles: w.roles, Hooks: w.hooks, Clock: w.clock, Observe: w.observe, After: former}
 	l, err := limiter.Open(o)
 	if err != nil {
 		w.t.Fatal(err)

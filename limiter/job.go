@@ -65,7 +65,6 @@ var ErrJobs = fmt.Errorf("%d jobs are running: wait until one is done; GET jobs 
 type job struct {
 	at     time.Time // these never change
 	filter Filter
-	by     string
 	once   *Once
 
 	number atomic.Int64 // 0 until its record is durable
@@ -83,7 +82,7 @@ type doomed struct {
 }
 
 func newJob(s Job) *job {
-	j := &job{at: s.At, filter: s.Filter, by: s.By, state: s, done: make(chan struct{})}
+	j := &job{at: s.At, filter: s.Filter, state: s, done: make(chan struct{})}
 	j.number.Store(s.Number)
 	return j
 }

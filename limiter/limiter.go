@@ -52,6 +52,11 @@ type Options struct {
 	// StaleRevoke says that it is revoked then. Default: DefaultStaleAfter.
 	StaleAfter  time.Duration
 	StaleRevoke bool
+	// Hooks are the webhooks that events are kept for. Default: none.
+	Hooks []Hook
+	// Posted is called when something was put into their outbox. It must not
+	// block. Default: none.
+	Posted func()
 	// Observe receives measurements. Default: none.
 	Observe Observer
 	// Retain is how long ended keys stay listed; see [Limiter.Retain]. Default:
@@ -106,6 +111,9 @@ type Limiter struct {
 	fingerprintKey token.Secret
 	stale          staleRule
 
+	outbox *outbox
+	feeds  feeds
+
 	tallyMu   sync.Mutex
 	tally     tally
 	holds     atomic.Int64
@@ -140,8 +148,8 @@ func Open(o Options) (*Limiter, error) {
 	l := &Limiter{
 		store: o.Store, log: o.Logger, observe: o.Observe, lockdown: o.Lockdown,
 		live: make(map[string]*entry), active: make(map[*Live]struct{}),
-		roles: make(map[string]*account),
-		stop:  make(chan struct{}), stopped: make(chan struct{}),
+		roles: make(map[string]*account), outbox: &outbox{told: o.Posted},
+		stop: make(chan struct{}), stopped: make(chan struct{}),
 		retained: make(chan struct{}, 1),
 		jobsWake: make(chan struct{}, 1), jobsStopped: make(chan struct{}),
 	}
@@ -172,7 +180,7 @@ func Open(o Options) (*Limiter, error) {
 	if err != nil {
 		return nil, errors.Join(err, a.close(), l.shadow.close())
 	}
-	l.committer = newCommitter(o.Store, o.Observe, o.Logger, l.tallied, a, d)
+	l.committer = newCommitter(o.Store, o.Observe, o.Logger, l.tallied, a, d, l.outbox, l.spread)
 	l.Retain(o.Retain)
 	l.committer.clock, l.committer.doomed = l.clock, l.doomedBy
 	l.committer.extend(log)
@@ -185,6 +193,9 @@ func Open(o Options) (*Limiter, error) {
 	}
 	if err == nil {
 		err = l.recallJobs()
+	}
+	if err == nil {
+		err = l.SetHooks(o.Hooks)
 	}
 	if err == nil && o.After != nil {
 		err = l.inherit(o.After)
@@ -411,6 +422,7 @@ func (l *Limiter) Close() error {
 	if l.closed.Swap(true) {
 		return ErrClosed
 	}
+	l.EndFeeds()
 	close(l.stop)
 	<-l.stopped
 	<-l.jobsStopped

@@ -21,6 +21,8 @@ const (
 	ActLockdownLift = "lockdown.lift"
 )
 
+var lockdownEvents = map[string]EventName{ActLockdownSet: LockdownSet, ActLockdownLift: LockdownLifted}
+
 type lockdownAct struct {
 	At     time.Time `json:"at"`
 	Action string    `json:"action"`
@@ -76,6 +78,11 @@ func (d *Lockdown) audit() {
 			changes := map[string]Delta{"at": {nil, a.At.UTC().Format(time.RFC3339Nano)}}
 			if a.Reason != "" {
 				changes["reason"] = Delta{nil, a.Reason}
+			}
+			e := Event{Name: lockdownEvents[a.Action], At: a.At.UTC(), By: a.By, Reason: a.Reason}
+			b.told = append(b.told, told{e, false}) // the observer knows
+			if err := b.post(&e); err != nil {
+				return err
 			}
 			if err := b.audit(&AuditEntry{Actor: a.By, From: a.From, Action: a.Action, Changes: changes}); err != nil {
 				return err

@@ -57,7 +57,6 @@ func (l *Limiter) Mint(_ context.Context, by Caller, spec *Key, birth Birth) (Vi
 	if err != nil {
 		return View{}, fmt.Errorf("minting: %w", err)
 	}
-	l.tell(Event{Name: KeyCreated, Key: key, By: by.Name})
 	l.log.Info("key minted", "key_id", key.ID, "name", key.Name, "upstream", key.Upstream, "by", by.Name)
 	// It comes into memory when it is used: who mints many uses few at once.
 	k := &Live{l: l, key: key}
@@ -112,6 +111,9 @@ func writeNew(b *batch, by Caller, key *Key, acct *accountRecord, birth Birth) e
 		}
 	}
 	if err := writeKey(b, nil, key, acct); err != nil {
+		return err
+	}
+	if err := b.tell(Event{Name: KeyCreated, Key: key, By: by.Name}); err != nil {
 		return err
 	}
 	return b.audit(by.entry(ActKeyCreate, key.ID, changes(nil, key)))

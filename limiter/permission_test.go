@@ -171,6 +171,17 @@ var acts = map[string]act{
 		}
 		return err
 	}},
+	"Subscribe": {limiter.KeysRead, false, nil, func(w *world, by limiter.Caller, _ string) error {
+		feed, err := w.Subscribe(by)
+		if err == nil {
+			feed.Close()
+		}
+		return err
+	}},
+	"ListHooks": {limiter.Everything, false, nil, func(w *world, by limiter.Caller, _ string) error {
+		_, err := w.ListHooks(ctx, by)
+		return err
+	}},
 	"RepairClock": {limiter.Everything, false, nil, func(w *world, by limiter.Caller, _ string) error {
 		_, err := w.RepairClock(ctx, by)
 		return err
@@ -206,6 +217,7 @@ var (
 	open   = []string{
 		"Close", "Failed", "StillFailed", "Ping", "SetRoles", "SetStale", "KeepAudit", "LogAuditHead", "Retain", // whoever runs the limiter
 		"Find", "Authenticate", "Delegate", // whoever has a secret
+		"SetHooks", "EndFeeds", "DueMessages", "ForgetMessage", "PostponeMessage", // who delivers events
 		"AuditHead", "Fingerprint", "Roles", "Stats", "Time", // no key is told of: any token may know
 	}
 )

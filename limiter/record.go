@@ -20,6 +20,8 @@ import (
 //	d/<unix seconds, 8 bytes><key id>   when to look at a key again
 //	p/<key id>/<key id>          a key, and a child of it whose rest has not
 //	                             come back yet
+//	o/<hook, 8 bytes><message, 16 bytes>   what a webhook is still to be told;
+//	                             see outbox.go
 //	h/<key id>/<hour, 8 bytes>   bucketRecord: history of one hour
 //	x/<kind>…                    indexes; see index.go
 //	j/<number, 8 bytes>          Job, as JSON
@@ -44,6 +46,7 @@ const (
 	spaceTokens   = "t/"
 	spaceOnce     = "i/"
 	spaceChildren = "p/"
+	spaceOutbox   = "o/"
 )
 
 var (

@@ -70,18 +70,13 @@ func (l *Limiter) endWith(by Caller, id string, parent *Key) error {
 	reason = "its parent key " + parent.ID + " has expired"
 	now := l.clock.Now().UTC()
 	k.cut(k.Key().refuse(CodeKeyExpired, "has ended: %s", reason))
-	var ended *Key
-	err = l.edit(by, ActKeyExpired, id, func(key *Key, _ *accountRecord) error {
-		if ended = nil; key.EndedStatus == "" {
-			key.EndedAt, key.EndedStatus, key.EndedReason = now, Expired, reason
-			ended = key
+	return l.editIn(by, ActKeyExpired, id, func(b *batch, key *Key, _ *accountRecord) error {
+		if key.EndedStatus != "" {
+			return nil
 		}
-		return nil
+		key.EndedAt, key.EndedStatus, key.EndedReason = now, Expired, reason
+		return b.tell(Event{Name: KeyExpired, Key: key, Code: CodeKeyExpired})
 	}, nil)
-	if err == nil && ended != nil {
-		l.tell(Event{Name: KeyExpired, Key: ended, Code: CodeKeyExpired})
-	}
-	return err
 }
 
 // ActKeyReturn is the return of a child's rest, in the audit log.

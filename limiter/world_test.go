@@ -64,6 +64,7 @@ type world struct {
 	anchor  string
 	files   limiter.Disk // nil: real ones
 	roles   map[string]limiter.Role
+	hooks   []limiter.Hook
 	observe limiter.Observer
 
 	lockdown *limiter.Lockdown // nil: none
@@ -144,7 +145,7 @@ func (w *world) reopenBadger() {
 
 func (w *world) open(s limiter.Store) {
 	w.t.Helper()
-	o := limiter.Options{Store: s, Shadow: w.shadow, Anchor: w.anchor, Disk: w.files, Roles: w.roles, Observe: w.observe, Lockdown: w.lockdown}
+	o := limiter.Options{Store: s, Shadow: w.shadow, Anchor: w.anchor, Disk: w.files, Roles: w.roles, Hooks: w.hooks, Observe: w.observe, Lockdown: w.lockdown}
 	if w.clock != nil {
 		o.Clock = w.clock
 	}

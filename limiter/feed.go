@@ -1,0 +1,222 @@
+package limiter
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+)
+
+// feedBuffer bounds the events that wait for one reader of a feed, and maxFeeds
+// the readers of all.
+const (
+	feedBuffer = 256
+	maxFeeds   = 256
+)
+
+// Why a feed ends.
+var (
+	ErrFeedSlow   = errors.New("the feed was read too slowly")
+	ErrFeedClosed = errors.New("the server is stopping or has a new configuration: connect again")
+	ErrFeeds      = fmt.Errorf("%d feeds of events are being read, and no more are allowed", maxFeeds)
+)
+
+// Feed are the events that a caller may see, from now on.
+type Feed struct {
+	l      *Limiter
+	by     Caller
+	events chan Event
+
+	mu  sync.Mutex
+	err error // why it has ended
+}
+
+// feeds are those that are being read.
+type feeds struct {
+	mu  sync.Mutex
+	all map[*Feed]struct{}
+}
+
+// Subscribe lets a caller read what happens to the keys that it sees.
+func (l *Limiter) Subscribe(by Caller) (*Feed, error) {
+	if err := l.authorise(by, KeysRead, nil); err != nil {
+		return nil, err
+	}
+	f := &Feed{l: l, by: by, events: make(chan Event, feedBuffer)}
+	l.feeds.mu.Lock()
+	defer l.feeds.mu.Unlock()
+	switch {
+	case l.closed.Load():
+		return nil, ErrClosed
+	case len(l.feeds.all) >= maxFeeds:
+		return nil, ErrFeeds
+	}
+	if l.feeds.all == nil {
+		l.feeds.all = make(map[*Feed]struct{})
+	}
+	l.feeds.all[f] = struct{}{}
+	return f, nil
+}
+
+// Next waits for an event, at most so long; nil when none came. A caller whose
+// token has ended, or whose role may read no more, gets an error.
+func (f *Feed) Next(ctx context.Context, patience time.Duration) (*Event, error) {
+	wait := time.NewTimer(patience)
+	defer wait.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		case <-wait.C:
+			return nil, f.l.stillMay(f.by, KeysRead)
+		case e, open := <-f.events:
+			if !open {
+				f.mu.Lock()
+				defer f.mu.Unlock()
+				return nil, f.err
+			}
+			if err := f.l.stillMay(f.by, KeysRead); err != nil {
+				return nil, err
+			}
+			if f.l.seesEvent(f.by, &e) {
+				return &e, nil
+			}
+		}
+	}
+}
+
+// Close ends the feed.
+func (f *Feed) Close() { f.end(ErrFeedClosed) }
+
+func (f *Feed) end(why error) {
+	f.l.feeds.mu.Lock()
+	defer f.l.feeds.mu.Unlock()
+	f.endHeld(why)
+}
+
+// endHeld is end for who holds all feeds.
+func (f *Feed) endHeld(why error) {
+	if _, reading := f.l.feeds.all[f]; !reading {
+		return
+	}
+	delete(f.l.feeds.all, f)
+	f.mu.Lock()
+	f.err = why
+	f.mu.Unlock()
+	close(f.events)
+}
+
+// EndFeeds ends all feeds: their readers connect again.
+func (l *Limiter) EndFeeds() {
+	l.feeds.mu.Lock()
+	defer l.feeds.mu.Unlock()
+	for f := range l.feeds.all {
+		f.endHeld(ErrFeedClosed)
+	}
+}
+
+// publish hands an event to all feeds. It never waits: who reads too slowly is
+// dropped.
+func (l *Limiter) publish(e Event) {
+	l.feeds.mu.Lock()
+	defer l.feeds.mu.Unlock()
+	for f := range l.feeds.all {
+		select {
+		case f.events <- e:
+		default:
+			f.endHeld(ErrFeedSlow)
+		}
+	}
+}
+
+// stillMay judges a caller again, whose token may have ended meanwhile.
+func (l *Limiter) stillMay(by Caller, p Permission) error {
+	if by.Token != "" {
+		l.tokens.mu.RLock()
+		live := l.tokens.byID[by.Token]
+		active := live != nil && live.rec.Status(l.clock.Now()) == Active
+		l.tokens.mu.RUnlock()
+		if !active {
+			return ErrToken
+		}
+	}
+	return l.authorise(by, p, nil)
+}
+
+// seesEvent reports whether a caller is told of an event: those about keys that
+// it sees, about tokens if it may manage those, and what is about all keys.
+func (l *Limiter) seesEvent(by Caller, e *Event) bool {
+	switch {
+	case e.Key != nil:
+		return l.Sees(by, e.Key)
+	case e.Token != nil:
+		return l.Allows(by, TokensManage) && l.seesToken(by, e.Token)
+	}
+	return true
+}
+
+// JSON is the event as webhooks and feeds tell it. There is never a secret in
+// it.
+func (e *Event) JSON() ([]byte, error) { return e.payload() }
+
+// payload is the event in the shape of Standard Webhooks.
+func (e *Event) payload() ([]byte, error) {
+	b, err := json.Marshal(struct {
+		Type      EventName      `json:"type"`
+		Timestamp string         `json:"timestamp"`
+		Data      map[string]any `json:"data"`
+	}{e.Name, e.At.UTC().Format(time.RFC3339Nano), e.Data()})
+	if err != nil {
+		return nil, fmt.Errorf("event %s: %w", e.Name, err)
+	}
+	return b, nil
+}
+
+// Data are the particulars of the event, also for handlers of Caddy's events.
+func (e *Event) Data() map[string]any {
+	data := map[string]any{"time": e.At.UTC().Format(time.RFC3339Nano)}
+	text := func(name, value string) { data[name] = scrub(value) }
+	if k := e.Key; k != nil {
+		data["key_id"], data["upstream"], data["role"] = k.ID, k.Upstream, k.Role
+		text("key_name", k.Name)
+		text("owner", k.Owner)
+		if k.Parent != "" {
+			data["parent"] = k.Parent
+		}
+	}
+	if e.Reason != "" {
+		text("reason", e.Reason)
+	}
+	if t := e.Token; t != nil {
+		data["token_id"], data["role"] = t.ID, t.Role
+		text("token_name", t.Name)
+	}
+	if e.By != "" {
+		text("by", e.By)
+	}
+	if e.Code != "" {
+		data["code"] = string(e.Code)
+		if e.Key != nil {
+			text("reason", e.Key.EndedReason)
+		}
+	}
+	if e.Name == KeyStale {
+		data["unused_since"] = stamp(e.Since)
+		if !e.EndsAt.IsZero() {
+			data["revoked_at"] = stamp(e.EndsAt)
+		}
+	}
+	if e.Name == KeyAfterDeath {
+		data["count"], data["from"], data["canary"] = e.Count, e.From, e.Canary
+	}
+	if e.Name == KeyThreshold {
+		data["percent"] = e.Percent
+		data["limit_of"], data["used"], data["limit"] = e.Kind.String(), any(e.Used), any(e.Limit)
+		if e.Kind == Nanodollars {
+			data["limit_of"], data["used"], data["limit"] = "spend_usd", FormatUSD(e.Used), FormatUSD(e.Limit)
+		}
+	}
+	return data
+}

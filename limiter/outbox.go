@@ -1,0 +1,338 @@
+package limiter
+
+import (
+	"context"
+	"crypto/rand"
+	"crypto/sha256"
+	"encoding/binary"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"slices"
+	"sync/atomic"
+	"time"
+)
+
+// The outbox holds what a webhook is still to be told. A message is written in
+// the transaction of the act that it tells of, one for each webhook that wants
+// the event, and deleted once it was delivered: so each is delivered at least
+// once, also over a crash. Its id and its text never change.
+//
+//	o/<hook, 8 bytes><Unix nanoseconds, 8 bytes><random, 8 bytes>   postRecord
+
+// maxPosts bounds the messages that wait for one webhook. Further ones are
+// dropped and counted.
+const maxPosts = 10_000
+
+// Hook is a webhook, as far as events concern it.
+type Hook struct {
+	// URL names the hook: what waits for it, waits for this address.
+	URL string
+	// Events are those that it wants; none: all.
+	Events []EventName
+}
+
+func (h *Hook) wants(name EventName) bool {
+	return len(h.Events) == 0 || slices.Contains(h.Events, name)
+}
+
+type hookID [8]byte
+
+func hookIDOf(url string) hookID {
+	sum := sha256.Sum256([]byte(url))
+	return hookID(sum[:8])
+}
+
+// hook is a Hook with what is known of its part of the outbox.
+type hook struct {
+	Hook
+	id      hookID
+	pending atomic.Int64
+	dropped atomic.Int64
+}
+
+// Message is an event on its way to a webhook.
+type Message struct {
+	// ID is the same for each attempt, and for each hook that is told of the
+	// same event.
+	ID       string
+	Event    EventName
+	Payload  []byte
+	At       time.Time // of the event
+	Attempts int       // that have failed
+
+	key []byte
+}
+
+// postRecord is a message in the store.
+type postRecord struct {
+	Event    EventName       `json:"event"`
+	Payload  json.RawMessage `json:"payload"`
+	Attempts int             `json:"attempts,omitempty"`
+	Next     int64           `json:"next,omitempty"` // Unix nanoseconds of the next attempt
+}
+
+const postKeyLen = len(spaceOutbox) + 8 + 16
+
+func outboxPrefix(id hookID) []byte { return append([]byte(spaceOutbox), id[:]...) }
+
+// message is what a record of the outbox says.
+func message(key, value []byte) (Message, postRecord, error) {
+	var rec postRecord
+	if len(key) != postKeyLen {
+		return Message{}, rec, fmt.Errorf("outbox: %w", errRecord)
+	}
+	if err := json.Unmarshal(value, &rec); err != nil {
+		return Message{}, rec, fmt.Errorf("outbox: %w: %w", errRecord, err)
+	}
+	event := key[len(spaceOutbox)+8:]
+	return Message{
+		ID: "msg_" + hex.EncodeToString(event), Event: rec.Event, Payload: rec.Payload, Attempts: rec.Attempts,
+		At: time.Unix(0, int64(binary.BigEndian.Uint64(event))), key: slices.Clone(key),
+	}, rec, nil
+}
+
+// post writes an event into the outbox of each hook that wants it.
+func (b *batch) post(e *Event) error {
+	if b.outbox == nil {
+		return nil
+	}
+	var event [16]byte
+	var value []byte
+	for _, h := range b.outbox.hooks() {
+		if !h.wants(e.Name) {
+			continue
+		}
+		if h.pending.Load()+b.posted(h) >= maxPosts {
+			b.posts = append(b.posts, posted{h, false})
+			continue
+		}
+		if value == nil {
+			payload, err := e.payload()
+			if err != nil {
+				return err
+			}
+			if value, err = json.Marshal(postRecord{Event: e.Name, Payload: payload}); err != nil {
+				return fmt.Errorf("outbox: %w", err)
+			}
+			binary.BigEndian.PutUint64(event[:], b.outbox.moment(e.At))
+			if _, err := rand.Read(event[8:]); err != nil {
+				return fmt.Errorf("outbox: %w", err)
+			}
+		}
+		if err := b.Set(append(outboxPrefix(h.id), event[:]...), value); err != nil {
+			return err
+		}
+		b.posts = append(b.posts, posted{h, true})
+	}
+	return nil
+}
+
+// posted is one message of a batch; one that was dropped is counted too.
+type posted struct {
+	hook *hook
+	kept bool
+}
+
+func (b *batch) posted(h *hook) (n int64) {
+	for _, p := range b.posts {
+		if p.hook == h && p.kept {
+			n++
+		}
+	}
+	return n
+}
+
+// outbox is what memory knows of it.
+type outbox struct {
+	current atomic.Pointer[[]*hook]
+	last    uint64 // moment of the latest message; the committer's alone
+	told    func() // is called when something was posted; may be nil
+}
+
+func (o *outbox) hooks() []*hook {
+	if p := o.current.Load(); p != nil {
+		return *p
+	}
+	return nil
+}
+
+func (o *outbox) hook(url string) *hook {
+	for _, h := range o.hooks() {
+		if h.URL == url {
+			return h
+		}
+	}
+	return nil
+}
+
+// wanted reports whether any hook wants an event.
+func (o *outbox) wanted(name EventName) bool {
+	return slices.ContainsFunc(o.hooks(), func(h *hook) bool { return h.wants(name) })
+}
+
+// moment orders messages, also those of one instant.
+func (o *outbox) moment(at time.Time) uint64 {
+	o.last = max(o.last+1, uint64(max(at.UnixNano(), 0)))
+	return o.last
+}
+
+// committed counts what a batch has posted.
+func (o *outbox) committed(posts []posted) {
+	for _, p := range posts {
+		if p.kept {
+			p.hook.pending.Add(1)
+		} else {
+			p.hook.dropped.Add(1)
+		}
+	}
+	if len(posts) > 0 && o.told != nil {
+		o.told()
+	}
+}
+
+// SetHooks says which webhooks there are, at start and after each reload. What
+// waits for one that is there no more is forgotten.
+func (l *Limiter) SetHooks(hooks []Hook) error {
+	before := l.outbox.hooks()
+	now := make([]*hook, len(hooks))
+	for i, spec := range hooks {
+		now[i] = &hook{Hook: spec, id: hookIDOf(spec.URL)}
+		if was := l.outbox.hook(spec.URL); was != nil {
+			now[i].dropped.Store(was.dropped.Load())
+		}
+	}
+	known := make(map[hookID]*hook, len(now))
+	for _, h := range now {
+		known[h.id] = h
+	}
+	if len(before) == 0 && len(now) == 0 {
+		var any bool
+		if err := l.store.View(func(r Reader) error {
+			return r.Scan([]byte(spaceOutbox), nil, false, func(_, _ []byte) (bool, error) {
+				any = true
+				return false, nil
+			})
+		}); err != nil || !any {
+			return err
+		}
+	}
+	// On the committer, so that no message comes between counting and the change.
+	for {
+		more := false
+		err := l.committer.do(func(b *batch) error {
+			more = false
+			for _, h := range now {
+				h.pending.Store(0)
+			}
+			var gone [][]byte
+			err := b.Scan([]byte(spaceOutbox), nil, false, func(key, _ []byte) (bool, error) {
+				if len(key) == postKeyLen {
+					if h := known[hookID(key[len(spaceOutbox):])]; h != nil {
+						h.pending.Add(1)
+						return true, nil
+					}
+				}
+				gone = append(gone, slices.Clone(key))
+				more = len(gone) == repairStep
+				return !more, nil
+			})
+			for _, key := range gone {
+				err = errors.Join(err, b.Delete(key))
+			}
+			if err == nil && !more {
+				l.outbox.current.Store(&now)
+			}
+			return err
+		}, nil)
+		if err != nil || !more {
+			return err
+		}
+	}
+}
+
+// HookState is a webhook and what waits for it.
+type HookState struct {
+	Hook
+	Pending int64 // messages
+	Dropped int64 // since the start, because too many waited
+}
+
+// ListHooks lists the webhooks for the operator.
+func (l *Limiter) ListHooks(_ context.Context, by Caller) ([]HookState, error) {
+	if err := l.authorise(by, Everything, nil); err != nil {
+		return nil, err
+	}
+	hooks := l.outbox.hooks()
+	states := make([]HookState, len(hooks))
+	for i, h := range hooks {
+		states[i] = HookState{h.Hook, h.pending.Load(), h.dropped.Load()}
+	}
+	return states, nil
+}
+
+// DueMessages lists some of the messages that are to be delivered to a webhook
+// now, oldest first, and in which time the next one is; 0 when none waits.
+func (l *Limiter) DueMessages(_ context.Context, url string, most int) (due []Message, next time.Duration, err error) {
+	now := l.clock.Now()
+	err = l.store.View(func(r Reader) error {
+		return r.Scan(outboxPrefix(hookIDOf(url)), nil, false, func(key, value []byte) (bool, error) {
+			m, rec, err := message(key, slices.Clone(value))
+			if err != nil {
+				return false, err
+			}
+			if wait := time.Unix(0, rec.Next).Sub(now); wait > 0 {
+				if next == 0 || wait < next {
+					next = wait
+				}
+				return true, nil
+			}
+			due = append(due, m)
+			return len(due) < most, nil
+		})
+	})
+	if err != nil {
+		return nil, 0, fmt.Errorf("reading the outbox: %w", err)
+	}
+	return due, next, nil
+}
+
+// ForgetMessage removes a message that was delivered, or given up.
+func (l *Limiter) ForgetMessage(_ context.Context, url string, m Message) error {
+	var there bool
+	return l.committer.do(func(b *batch) error {
+		_, err := b.Get(m.key)
+		if there = err == nil; errors.Is(err, ErrNotFound) {
+			return nil
+		}
+		return errors.Join(err, b.Delete(m.key))
+	}, func() {
+		if h := l.outbox.hook(url); h != nil && there {
+			h.pending.Add(-1)
+		}
+	})
+}
+
+// PostponeMessage says that an attempt has failed, and when the next one is.
+func (l *Limiter) PostponeMessage(_ context.Context, m Message, wait time.Duration) error {
+	next := l.clock.Now().Add(wait)
+	return l.committer.do(func(b *batch) error {
+		value, err := b.Get(m.key)
+		if errors.Is(err, ErrNotFound) {
+			return nil // its webhook is gone
+		}
+		if err != nil {
+			return err
+		}
+		_, rec, err := message(m.key, value)
+		if err != nil {
+			return err
+		}
+		rec.Attempts, rec.Next = m.Attempts+1, next.UnixNano()
+		if value, err = json.Marshal(rec); err != nil {
+			return err
+		}
+		return b.Set(m.key, value)
+	}, nil)
+}

@@ -1,0 +1,227 @@
+package till
+
+import (
+	"encoding/base64"
+	"errors"
+	"fmt"
+	"net/netip"
+	"net/url"
+	"slices"
+	"strings"
+
+	"github.com/caddyserver/caddy/v2"
+	"github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
+	"go.uber.org/zap"
+
+	"github.com/till-proxy/till/limiter"
+	"github.com/till-proxy/till/token"
+)
+
+// Webhook is an address that is told what becomes of keys. Each message is
+// signed as Standard Webhooks are, https://www.standardwebhooks.com, and kept in
+// the store until it was taken.
+type Webhook struct {
+	// The address, https; http on loopback only. Placeholders `{env.*}` and
+	// `{file.*}` are resolved when the configuration is loaded.
+	URL string `json:"url"`
+
+	// The secrets that messages are signed with, one signature each, so that one
+	// can be replaced: "whsec_" and base64, or any other text, whose bytes are
+	// taken as they are. Use `{file.*}` or `{env.*}`: a literal stands in the
+	// configuration that the admin endpoint shows. At least one is needed.
+	Secrets []string `json:"secrets"`
+
+	// The events that are told: key_created, key_threshold, key_exhausted,
+	// key_expired, key_revoked, key_suspended, key_stale, key_leaked,
+	// key_after_death, token_created, lockdown, lockdown_lifted. Default: all.
+	Events []string `json:"events,omitempty"`
+}
+
+// webhook is a Webhook ready for use.
+type webhook struct {
+	url     string
+	plain   bool // http
+	secrets []token.Secret
+	events  []limiter.EventName
+}
+
+// maxWebhooks bounds the webhooks of a configuration: each has a goroutine.
+const maxWebhooks = 32
+
+// secretPrefix begins a secret that is written in base64.
+const secretPrefix = "whsec_"
+
+func (a *App) provisionWebhooks() error {
+	if len(a.Webhooks) > maxWebhooks {
+		return fmt.Errorf("there may be %d webhooks, got %d", maxWebhooks, len(a.Webhooks))
+	}
+	for i, w := range a.Webhooks {
+		h, err := w.provision()
+		if err != nil {
+			return fmt.Errorf("webhook %d: %w", i+1, err)
+		}
+		if slices.ContainsFunc(a.hooks, func(other *webhook) bool { return other.url == h.url }) {
+			return fmt.Errorf("webhook %d: its address is declared twice: name all its events in one", i+1)
+		}
+		a.hooks = append(a.hooks, h)
+	}
+	return nil
+}
+
+func (w *Webhook) provision() (*webhook, error) {
+	if w == nil {
+		return nil, errors.New("must not be null")
+	}
+	address, err := caddy.NewReplacer().ReplaceOrErr(w.URL, true, true)
+	if err != nil {
+		return nil, fmt.Errorf("url: %w", err)
+	}
+	h := &webhook{url: strings.TrimSpace(address)}
+	if h.plain, err = judgeHookURL(h.url); err != nil {
+		return nil, err
+	}
+	if len(w.Secrets) == 0 {
+		return nil, errors.New("needs a secret: secret {file./run/secrets/till_hook}")
+	}
+	for _, text := range w.Secrets {
+		secret, err := hookSecret(text)
+		if err != nil {
+			return nil, err
+		}
+		h.secrets = append(h.secrets, secret)
+	}
+	for _, name := range w.Events {
+		if !slices.Contains(limiter.EventNames, limiter.EventName(name)) {
+			return nil, fmt.Errorf("there is no event %q; there are %s", name, eventNames())
+		}
+		h.events = append(h.events, limiter.EventName(name))
+	}
+	return h, nil
+}
+
+// judgeHookURL lets secrets and particulars travel encrypted only. Its errors do
+// not repeat the address, which may hold a token.
+func judgeHookURL(address string) (plain bool, err error) {
+	u, err := url.Parse(address)
+	if err != nil || u.Hostname() == "" || u.Scheme != "https" && u.Scheme != "http" {
+		return false, errors.New("its address must be written https://host[:port]/path")
+	}
+	if u.User != nil || u.Fragment != "" {
+		return false, errors.New("its address must hold neither a user nor a fragment")
+	}
+	if u.Scheme == "http" && u.Hostname() != "localhost" {
+		if addr, err := netip.ParseAddr(u.Hostname()); err != nil || !addr.IsLoopback() {
+			return false, fmt.Errorf("its address must be https, or http on loopback, got http://%s", u.Host)
+		}
+	}
+	return u.Scheme == "http", nil
+}
+
+// hookSecret reads a secret. Its errors do not repeat it.
+func hookSecret(text string) (token.Secret, error) {
+	value, err := caddy.NewReplacer().ReplaceOrErr(text, true, true)
+	if err != nil {
+		return token.Secret{}, fmt.Errorf("secret: %w", err)
+	}
+	value = strings.TrimSpace(value)
+	if encoded, ok := strings.CutPrefix(value, secretPrefix); ok {
+		b, err := base64.StdEncoding.DecodeString(encoded)
+		if err != nil {
+			return token.Secret{}, fmt.Errorf("secret: after %s must follow base64, padded", secretPrefix)
+		}
+		value = string(b)
+	}
+	if value == "" {
+		return token.Secret{}, errors.New("secret must not be empty")
+	}
+	return token.NewSecret(value), nil
+}
+
+// literal reports whether a secret stands in the configuration itself.
+func (w *Webhook) literal() bool {
+	return slices.ContainsFunc(w.Secrets, func(s string) bool {
+		return !strings.Contains(s, "{env.") && !strings.Contains(s, "{file.")
+	})
+}
+
+// minHookSecret is the length in bytes below which a secret could be guessed.
+const minHookSecret = 16
+
+func (a *App) warnLiteralHooks() {
+	for i, w := range a.Webhooks {
+		if w.literal() {
+			a.logger.Warn("the secret of this webhook stands in the configuration, which the admin endpoint and the autosave show; put it into a file (mode 0600) and write {file./path} instead",
+				zap.Int("webhook", i+1))
+		}
+		for _, secret := range a.hooks[i].secrets {
+			if len(secret.Reveal()) < minHookSecret {
+				a.logger.Warn("the secret of this webhook is short enough to be guessed; make another with: echo whsec_$(openssl rand -base64 32)", zap.Int("webhook", i+1))
+			}
+		}
+	}
+}
+
+// limiterHooks are the webhooks as the limiter's outbox takes them.
+func (a *App) limiterHooks() []limiter.Hook {
+	hooks := make([]limiter.Hook, len(a.hooks))
+	for i, h := range a.hooks {
+		hooks[i] = limiter.Hook{URL: h.url, Events: h.events}
+	}
+	return hooks
+}
+
+func eventNames() string {
+	names := make([]string, len(limiter.EventNames))
+	for i, name := range limiter.EventNames {
+		names[i] = string(name)
+	}
+	return strings.Join(names, " ")
+}
+
+// parseWebhook reads a webhook:
+//
+//	webhook <url> {
+//		secret <secret>    # repeatable: each signs
+//		events <event…>    # default: all
+//	}
+func parseWebhook(d *caddyfile.Dispenser) (*Webhook, error) {
+	w := new(Webhook)
+	if !d.AllArgs(&w.URL) {
+		return nil, d.Err("webhook takes one address and a block: webhook https://ops.example.com/till { secret {file./run/secrets/till_hook} }")
+	}
+	if !strings.Contains(w.URL, "{") {
+		if _, err := judgeHookURL(w.URL); err != nil {
+			return nil, d.Errf("webhook: %v", err)
+		}
+	}
+	for nesting := d.Nesting(); d.NextBlock(nesting); {
+		switch d.Val() {
+		case "secret":
+			var secret string
+			if !d.AllArgs(&secret) {
+				return nil, d.Err("secret takes one secret, such as {file./run/secrets/till_hook}; write another line for another")
+			}
+			w.Secrets = append(w.Secrets, secret)
+		case "events":
+			args := d.RemainingArgs()
+			if len(args) == 0 {
+				return nil, d.Errf("events takes some of %s; left out it is all", eventNames())
+			}
+			for _, name := range args {
+				if !slices.Contains(limiter.EventNames, limiter.EventName(name)) {
+					return nil, d.Errf("there is no event %q; there are %s", name, eventNames())
+				}
+				if slices.Contains(w.Events, name) {
+					return nil, d.Errf("event %s is named twice", name)
+				}
+				w.Events = append(w.Events, name)
+			}
+		default:
+			return nil, d.Errf("unknown webhook option %q; there are secret, events", d.Val())
+		}
+	}
+	if len(w.Secrets) == 0 {
+		return nil, d.Err("webhook needs a secret: secret {file./run/secrets/till_hook}")
+	}
+	return w, nil
+}
