@@ -171,10 +171,6 @@ var acts = map[string]act{
 		}
 		return err
 	}},
-	"Leak": {limiter.KeysRevoke, false, nil, func(w *world, by limiter.Caller, _ string) error {
-		_, err := w.Leak(ctx, by, lookup(), false, true)
-		return err
-	}},
 	"Subscribe": {limiter.KeysRead, false, nil, func(w *world, by limiter.Caller, _ string) error {
 		feed, err := w.Subscribe(by)
 		if err == nil {
