@@ -59,6 +59,9 @@ var operations = map[string]operation{
 	"GET /doctor":                   {summary: "Show what a careful operator would change", status: http.StatusOK, answer: doctorAnswer{}, closed: true},
 	"GET /openapi.json":             {summary: "Show this document", status: http.StatusOK, answer: map[string]string{}, closed: true},
 
+	"GET /events":   {summary: "Read what happens from now on to keys, as server-sent events", permission: limiter.KeysRead, status: http.StatusOK, content: "text/event-stream"},
+	"GET /webhooks": {summary: "List the webhooks, and how deliveries to them go", permission: limiter.Everything, status: http.StatusOK, answer: webhooksAnswer{}},
+
 	"GET /lockdown": {summary: "Show whether every key is refused", status: http.StatusOK, answer: lockdownJSON{}, closed: true},
 	"POST /lockdown": {summary: "Refuse every key at once", permission: limiter.Everything,
 		body: revokeBody{}, optional: true, status: http.StatusOK, answer: lockdownJSON{}, closed: true},

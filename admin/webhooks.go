@@ -27,19 +27,23 @@ type webhookState struct {
 	Delivery
 }
 
+type webhooksAnswer struct {
+	Webhooks []webhookState `json:"webhooks"`
+}
+
 func (a *api) webhooks(l *limiter.Limiter, r *http.Request) (int, any, error) {
 	hooks, err := l.ListHooks(r.Context(), a.caller)
 	if err != nil {
 		return 0, nil, err
 	}
-	states := make([]webhookState, 0, len(hooks))
+	answer := webhooksAnswer{Webhooks: make([]webhookState, 0, len(hooks))}
 	for _, h := range hooks {
 		s := webhookState{Events: h.Events, Pending: h.Pending, Dropped: h.Dropped, Delivery: a.backend.Delivery(h.URL)}
 		if u, err := url.Parse(h.URL); err == nil {
 			u.RawQuery, u.User = "", nil
 			s.URL = u.String()
 		}
-		states = append(states, s)
+		answer.Webhooks = append(answer.Webhooks, s)
 	}
-	return http.StatusOK, map[string]any{"webhooks": states}, nil
+	return http.StatusOK, answer, nil
 }

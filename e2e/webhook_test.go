@@ -328,13 +328,13 @@ func TestTheDocumentedReceiversTakeWhatIsSent(t *testing.T) {
 	}
 }
 
-// reader reads a feed of events.
-type reader struct {
+// eventReader reads a feed of events.
+type eventReader struct {
 	res   *http.Response
 	lines *bufio.Scanner
 }
 
-func (s *server) feed(ctx context.Context) *reader {
+func (s *server) feed(ctx context.Context) *eventReader {
 	s.t.Helper()
 	r, err := http.NewRequestWithContext(ctx, "GET", "http://"+s.admin+"/till/events", nil)
 	if err != nil {
@@ -347,7 +347,7 @@ func (s *server) feed(ctx context.Context) *reader {
 	if res.StatusCode != http.StatusOK || res.Header.Get("Content-Type") != "text/event-stream" {
 		s.t.Fatalf("the feed: %d %v", res.StatusCode, res.Header)
 	}
-	f := &reader{res, bufio.NewScanner(res.Body)}
+	f := &eventReader{res, bufio.NewScanner(res.Body)}
 	if !f.lines.Scan() || !strings.HasPrefix(f.lines.Text(), ":") {
 		s.t.Fatalf("the feed begins with %q", f.lines.Text())
 	}
@@ -355,7 +355,7 @@ func (s *server) feed(ctx context.Context) *reader {
 }
 
 // next is the next event's name and body.
-func (f *reader) next() (name string, body object, err error) {
+func (f *eventReader) next() (name string, body object, err error) {
 	for f.lines.Scan() {
 		line := f.lines.Text()
 		if after, ok := strings.CutPrefix(line, "event: "); ok {
