@@ -10,7 +10,7 @@ export GOFLAGS := $(GOFLAGS) -buildvcs=false
 # Where scripts/need.sh puts a Node when the installed one is too old.
 export PATH := $(CURDIR)/bin/node_modules/.bin:$(PATH)
 
-.PHONY: run test lint package fuzz bench torture soak tools screens
+.PHONY: run test lint package fuzz bench scale torture soak tools screens
 
 # Starts a server with everything it needs; see `caddy till up --help`.
 run:
@@ -63,6 +63,11 @@ screens: tools
 # Mixed load for MINUTES: upstream, store, metrics and audit log must agree.
 soak:
 	TILL_SOAK=$(MINUTES) $(GO) test -timeout 24h -count 1 -v -run TestSoak ./e2e
+
+# A store of KEYS keys: minting, lists, revoking, forgetting, memory, files.
+KEYS ?= 1000000
+scale:
+	$(GO) run ./bench -scale $(KEYS)
 
 # What must hold whatever happens, SIZE times each: kills, power cuts, reloads,
 # seeds, histories, damaged stores. Each ends with a line of what was tried. The

@@ -136,7 +136,7 @@ func TestKeysThatWereNotUsedLatelyMakeRoom(t *testing.T) {
 		t.Fatal(refusal)
 	}
 	for range 3 {
-		w.clock.advance(3 * time.Second)
+		w.clock.advance(30 * time.Second)
 		w.SweepActive()
 		if err := w.Ping(ctx); err != nil {
 			t.Fatal(err)

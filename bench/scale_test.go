@@ -1,0 +1,36 @@
+package main
+
+import (
+	"strings"
+	"testing"
+)
+
+// TestScaleMeasuresEveryGoalOnASmallStore runs the phases but for the last,
+// which waits for the sweeper, and holds only what no busy machine can spoil.
+func TestScaleMeasuresEveryGoalOnASmallStore(t *testing.T) {
+	t.Parallel()
+	e := estate{t.TempDir(), 300}
+	var all []measured
+	for _, p := range e.phases()[:2] {
+		if err := p.run(func(m measured) { all = append(all, m) }); err != nil {
+			t.Fatalf("%s: %v", p.name, err)
+		}
+	}
+	goals := 0
+	for _, m := range all {
+		if m.goal() != "" {
+			goals++
+		}
+		if m.Value < 0 {
+			t.Errorf("%s: %v", m.Name, m.Value)
+		}
+	}
+	if goals < 15 {
+		t.Errorf("%d figures with a goal: %v", goals, all)
+	}
+	var out strings.Builder
+	missed := []measured{{Name: "x", Value: 2, Unit: "ms", Most: 1}, {Name: "y", Value: 2, Unit: "a second", Least: 1}}
+	if err := printFigures(&out, 300, missed); err == nil || !strings.Contains(out.String(), "MISSED") || !strings.Contains(out.String(), "met") {
+		t.Errorf("%v\n%s", err, out.String())
+	}
+}
