@@ -266,17 +266,6 @@ func (l *Limiter) findStored(_ context.Context, lookup token.Lookup) (*Live, *Re
 	return k, nil
 }
 
-func unknownKey() *Refusal {
-	return &Refusal{Code: CodeKeyInvalid, Message: "this key is not known here: check that it was copied whole and is meant for this server"}
-}
-
-func storeRefusal(why string) *Refusal {
-	return &Refusal{
-		Code: CodeStoreUnavailable, RetryAfter: 2 * time.Second,
-		Message: "the key could not be checked, so the request was not forwarded: " + why,
-	}
-}
-
 // load returns the Live of a key, reading it when it is not in memory.
 func (l *Limiter) load(id string) (*Live, error) {
 	l.liveMu.Lock()

@@ -73,3 +73,14 @@ func (k *Key) refuse(code Code, format string, args ...any) *Refusal {
 		Message: who + " " + fmt.Sprintf(format, args...),
 	}
 }
+
+func unknownKey() *Refusal {
+	return &Refusal{Code: CodeKeyInvalid, Message: "this key is not known here: check that it was copied whole and is meant for this server"}
+}
+
+func storeRefusal(why string) *Refusal {
+	return &Refusal{
+		Code: CodeStoreUnavailable, RetryAfter: 2 * time.Second,
+		Message: "the key could not be checked, so the request was not forwarded: " + why,
+	}
+}
