@@ -33,6 +33,9 @@ func oneByOne(limit int64) porcupine.Model {
 			b, in, out := state.(budget), input.(call), output.(limiter.Code)
 			switch in.what {
 			case "reserve":
+				if out == limiter.CodeStoreUnavailable {
+					return true, b // a machine that stood still for seconds; nothing was taken
+				}
 				want := limiter.Code("")
 				switch {
 				case b.revoked:
