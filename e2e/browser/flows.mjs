@@ -235,6 +235,25 @@ flows.key = () => browse({}, async ({ page }) => {
   check(!(await page.content()).includes(k.scoped_key), 'the audit trail shows a secret');
 });
 
+// children mints a key below another as its holder does, and finds it.
+flows.children = () => browse({}, async ({ page }) => {
+  const k = await mint({ name: 'parent', max_activations: 20, delegate: true });
+  const made = await fetch(plan.keys + '/till/self/keys', {
+    method: 'POST', headers: { Authorization: 'Bearer ' + k.scoped_key, 'Content-Type': 'application/json' }, body: JSON.stringify({ name: 'child', max_activations: 5 }),
+  });
+  check(made.status === 201, 'the child is not minted', await made.text());
+  await signIn(page);
+  await page.getByRole('link', { name: 'parent' }).click();
+  await page.getByText('its holder may mint keys below it').waitFor();
+  await page.getByRole('link', { name: 'child' }).click();
+  await page.getByRole('heading', { name: 'child', exact: true }).waitFor();
+  await page.getByText('5 of 5 left').waitFor();
+  await page.getByRole('link', { name: k.id }).click(); // its parent
+  await page.getByRole('heading', { name: 'parent', exact: true }).waitFor();
+  await page.getByText('1 used, 5 given to children').waitFor();
+  await page.getByText('14 of 20 left').waitFor(); // five for the child, one for making it
+});
+
 flows.estate = () => browse({}, async ({ page }) => {
   const k = await mint({ name: 'spender', max_activations: 100, owner: 'team-red', models: ['gpt-5-mini'] });
   for (let i = 0; i < 7; i++) check(await chat(k.scoped_key) === 200, 'chat');
@@ -287,6 +306,20 @@ flows.events = () => browse({}, async ({ page }) => {
   await live.getByText('heard-of').first().waitFor();
   await api('POST', `keys/${made.id}/revoke`, { reason: 'heard' });
   await live.getByText('was revoked').waitFor();
+  await live.getByText(/by ops/).first().waitFor();
+  // The list of keys hears of a new key before it looks again, every 3 s: the
+  // page's clock goes 2 s on at most.
+  const list = await page.context().newPage();
+  await list.clock.install();
+  await list.goto(plan.base + '/till/');
+  await list.getByRole('row', { name: /heard-of/ }).waitFor();
+  await mint({ name: 'at-once', max_activations: 5 });
+  let passed = 0;
+  await until('the new key is shown', async () => {
+    if (await list.getByRole('row', { name: /at-once/ }).count() === 1) return true;
+    if (passed < 2000) { passed += 50; await list.clock.runFor(50); }
+    return false;
+  });
 });
 
 flows.audit = () => browse({}, async ({ page }) => {
@@ -341,54 +374,56 @@ flows.axe = async () => {
   const k = await mint({ name: 'seen-by-all', max_activations: 50, max_tokens: 100000, max_spend_usd: '2.00', expires_in: '7d', owner: 'platform', unknown_price: 'count_only' });
   for (let i = 0; i < 3; i++) await chat(k.scoped_key);
   await mint({ name: 'ended', max_activations: 5 }).then((e) => api('POST', `keys/${e.id}/revoke`));
-  for (const colorScheme of ['light', 'dark']) {
-    for (const width of [360, 1440]) {
-      await browse({ colorScheme, viewport: { width, height: 900 }, bypassCSP: true, reducedMotion: 'reduce' }, async ({ page }) => {
-        const look = async (what) => {
-          await page.evaluate(source);
+  await browse({ bypassCSP: true, reducedMotion: 'reduce' }, async ({ page }) => {
+    const look = async (what) => {
+      await page.evaluate(source);
+      for (const colorScheme of ['light', 'dark']) {
+        for (const width of [360, 1440]) {
+          await page.emulateMedia({ colorScheme });
+          await page.setViewportSize({ width, height: 900 });
           const { violations } = await page.evaluate(() => globalThis.axe.run(document, { resultTypes: ['violations'] }));
           const bad = violations.filter((v) => ['serious', 'critical'].includes(v.impact));
           check(bad.length === 0, `${what}, ${width} px, ${colorScheme}:`, bad.map((v) => [v.id, v.nodes.map((n) => n.html.slice(0, 200) + ' ' + n.failureSummary)]));
           const wide = await page.evaluate(() => document.documentElement.scrollWidth - innerWidth);
           check(wide <= 0, `${what} is ${wide} px wider than the screen of ${width} px`);
-        };
-        await page.goto(plan.base + '/till/');
-        await page.getByLabel('Admin token').waitFor();
-        await look('sign-in');
-        await signIn(page);
-        await page.getByRole('row', { name: /seen-by-all/ }).waitFor();
-        await look('keys');
-        await open(page, 'keys?q=nothing', 'Keys');
-        await page.getByRole('heading', { name: 'No key matches' }).waitFor();
-        await look('no keys');
-        await open(page, 'mint', 'Mint a key');
-        for (const d of await page.locator('details > summary').all()) await d.click();
-        await look('mint');
-        await page.getByLabel('Name').fill('looked-at');
-        await page.getByLabel('Activations').fill('1');
-        await page.getByRole('button', { name: 'Mint key' }).click();
-        await page.getByText('Put it to use').waitFor();
-        for (const d of await page.locator('details:not([open]) > summary').all()) await d.click();
-        await look('minted');
-        await open(page, 'keys/' + k.id, 'seen-by-all');
-        await page.getByRole('img', { name: /Requests per hour: 3/ }).waitFor();
-        await look('key');
-        await page.getByRole('button', { name: 'Revoke' }).click();
-        await page.getByRole('dialog').waitFor();
-        await look('dialog');
-        await page.keyboard.press('Escape');
-        await open(page, 'estate', 'Estate');
-        await page.getByText('By owner').waitFor();
-        await look('estate');
-        await open(page, 'activity', 'Activity');
-        await page.getByText('key create').first().waitFor();
-        await look('activity');
-        await open(page, 'access', 'Access');
-        await page.getByRole('heading', { name: 'researcher' }).waitFor();
-        await look('access');
-      });
-    }
-  }
+        }
+      }
+    };
+    await page.goto(plan.base + '/till/');
+    await page.getByLabel('Admin token').waitFor();
+    await look('sign-in');
+    await signIn(page);
+    await page.getByRole('row', { name: /seen-by-all/ }).waitFor();
+    await look('keys');
+    await open(page, 'keys?q=nothing', 'Keys');
+    await page.getByRole('heading', { name: 'No key matches' }).waitFor();
+    await look('no keys');
+    await open(page, 'mint', 'Mint a key');
+    for (const d of await page.locator('details > summary').all()) await d.click();
+    await look('mint');
+    await page.getByLabel('Name').fill('looked-at');
+    await page.getByLabel('Activations').fill('1');
+    await page.getByRole('button', { name: 'Mint key' }).click();
+    await page.getByText('Put it to use').waitFor();
+    for (const d of (await page.locator('details > summary').all()).slice(1)) await d.click();
+    await look('minted');
+    await open(page, 'keys/' + k.id, 'seen-by-all');
+    await page.getByRole('img', { name: /Requests per hour: 3/ }).waitFor();
+    await look('key');
+    await page.getByRole('button', { name: 'Revoke' }).click();
+    await page.getByRole('dialog').waitFor();
+    await look('dialog');
+    await page.keyboard.press('Escape');
+    await open(page, 'estate', 'Estate');
+    await page.getByText('By owner').waitFor();
+    await look('estate');
+    await open(page, 'activity', 'Activity');
+    await page.getByText('key create').first().waitFor();
+    await look('activity');
+    await open(page, 'access', 'Access');
+    await page.getByRole('heading', { name: 'researcher' }).waitFor();
+    await look('access');
+  });
 };
 
 // keyboard signs in, mints and revokes without a pointer.

@@ -12,8 +12,8 @@ const names = {
 };
 
 function line(name, e) {
-  const d = e.data || e, id = d.key_id || d.key, of = d.limit_of || d.kind;
-  const more = [d.percent && `${d.percent} % of ${String(of || 'a limit').replace('_usd', '').replaceAll('_', ' ')}`, d.code && reason(d.code), d.reason && d.reason !== d.code && d.reason, d.by && `by ${d.by}`, d.upstream && `for ${d.upstream}`].filter(Boolean);
+  const d = e.data || e, id = d.key_id, of = d.limit_of || d.kind;
+  const more = [d.percent && `${d.percent} % of ${String(of || 'a limit').replace('_usd', '').replaceAll('_', ' ')}`, d.code && reason(d.code), d.reason && d.reason !== d.code && d.reason, d.token_name && `for ${d.token_name}`, d.count > 1 && `${d.count} times`, d.from && `from ${d.from}`, d.by && `by ${d.by}`, d.upstream && `for ${d.upstream}`].filter(Boolean);
   return h('li', {}, time(d.time || e.timestamp || new Date().toISOString()), h('span', {}, id && [h('a', { href: '#/keys/' + id }, d.key_name || id), ' '], h('strong', {}, names[name] || name.replaceAll('_', ' '))), more.length > 0 && h('span', { class: 'detail' }, more.join(' · ')));
 }
 

@@ -97,8 +97,9 @@ export async function keyPage({ main, signal, may, id }) {
     now.forEach((l, i) => {
       limits.children[i].children[1].update(l);
       const held = { activations: k.held_activations, tokens: k.held_tokens, spend: Number(k.held_spend_usd || 0) }[l.kind];
+      const given = { activations: k.delegated_activations, tokens: k.delegated_tokens, spend: k.delegated_spend_usd }[l.kind];
       const used = { activations: () => count(k.used_activations), tokens: () => count(k.used_tokens), spend: () => usd(k.used_spend_usd) }[l.kind];
-      put(limits.children[i].lastChild, used ? `${used()} used` : ['Ends ', time(k.expires_at)], held > 0 && `, ${l.kind === 'spend' ? usd(k.held_spend_usd) : count(held)} held by requests in flight`);
+      put(limits.children[i].lastChild, used ? `${used()} used` : ['Ends ', time(k.expires_at)], held > 0 && `, ${l.kind === 'spend' ? usd(k.held_spend_usd) : count(held)} held by requests in flight`, given && given !== '0.00' && `, ${l.kind === 'spend' ? usd(given) : count(given)} given to children`);
     });
     if (details.dataset.was !== JSON.stringify(k)) { details.dataset.was = JSON.stringify(k); if (!details.contains(document.activeElement)) put(details, facts(k)); }
     const by = Object.entries(k.tokens_by_kind || {}).filter(([, n]) => n > 0);

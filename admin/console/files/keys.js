@@ -1,6 +1,7 @@
 // The list of keys: live, filtered, searched, page by page.
 import * as api from './api.js';
 import { ask, empty, every, field, h, heading, problem, put, say, time, uid } from './dom.js';
+import { follow } from './feed.js';
 import { compact, count, limitsOf, plural, statuses } from './text.js';
 
 const PAGE = 50;
@@ -248,4 +249,7 @@ export async function keysPage({ main, signal, may, go, q }) {
   }
   await attempt();
   every(signal, 3000, refresh);
+  // What becomes of keys is shown at once; what they use, with the next look.
+  let soon;
+  follow(signal, () => { clearTimeout(soon); soon = setTimeout(() => refresh().catch(() => { /* the next look says it */ }), 150); });
 }
