@@ -156,7 +156,7 @@ func TestTheConsoleInABrowser(t *testing.T) {
 
 func TestTheConsoleSaysWhatIsToMend(t *testing.T) {
 	t.Parallel()
-	c, _ := newLivedConsole(t)
+	c, _ := newLivedConsole(t, "docs-writer", "release-notes")
 	c.browser("stale")
 }
 

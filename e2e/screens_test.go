@@ -40,9 +40,9 @@ func TestScreens(t *testing.T) {
 	c.browser("screens")
 }
 
-// newLivedConsole is a console over keys that were used for a month, and their
-// ids by name.
-func newLivedConsole(t *testing.T) (*console, map[string]string) {
+// newLivedConsole is a console over keys that were used for a month, all or those
+// named, and their ids by name.
+func newLivedConsole(t *testing.T, names ...string) (*console, map[string]string) {
 	t.Helper()
 	addr := freePort(t)
 	o := consoleOptions(addr)
@@ -54,7 +54,7 @@ func newLivedConsole(t *testing.T) (*console, map[string]string) {
 	if err := os.RemoveAll(c.store()); err != nil { // it has seen today
 		t.Fatal(err)
 	}
-	shown := livedMonth(t, c.store())
+	shown := livedMonth(t, c.store(), names)
 	c.start()
 	return c, shown
 }
@@ -79,7 +79,7 @@ func (c *monthClock) set(at time.Time) {
 
 // livedMonth fills a store with keys and a month of their use, by a clock that
 // runs a month within seconds, and returns their ids by name.
-func livedMonth(t *testing.T, dir string) map[string]string {
+func livedMonth(t *testing.T, dir string, names []string) map[string]string {
 	t.Helper()
 	store, err := limiter.OpenBadger(dir, slog.New(slog.DiscardHandler))
 	if err != nil {
@@ -125,7 +125,7 @@ func livedMonth(t *testing.T, dir string) map[string]string {
 		for _, k := range life {
 			live := keys[k.name]
 			if live == nil {
-				if now.Sub(at) > k.age {
+				if now.Sub(at) > k.age || len(names) > 0 && !slices.Contains(names, k.name) {
 					continue
 				}
 				_, lookup, err := token.MintKey()
