@@ -262,7 +262,7 @@ func (s *soak) manage(tick int) {
 		}
 	}
 	s.replace()
-	if tick%10 == 0 {
+	if tick%10 == 0 && tick > 100 { // not under the calls of warm, whose connections it may reset
 		s.reloadByAPI()
 		s.reloads++
 	}
