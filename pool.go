@@ -315,6 +315,7 @@ func (e *engine) mend(former *limiter.Limiter, by limiter.Caller, o opening, don
 // Destruct closes the store; the pool calls it when no configuration uses the
 // engine any more.
 func (e *engine) Destruct() error {
+	e.hooks.stop() // before the lock: its goroutines ask for the limiter
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	_ = e.wait(0) // without patience there is no error
@@ -332,7 +333,6 @@ func (e *engine) Destruct() error {
 		openings.yield(e.dir)
 	}
 	e.lockdown.Close()
-	e.hooks.stop()
 	if e.telling {
 		close(e.events.stop)
 		<-e.events.stopped
