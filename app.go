@@ -236,28 +236,12 @@ func (a *App) Start() error {
 	if _, err := a.sealing.get(); err != nil {
 		return err
 	}
-	a.engine.log.follow(a.slogger)
-	l, err := a.Limiter()
-	if err == nil {
-		l.LogAuditHead()
-		l.KeepAudit(time.Duration(a.AuditRetain))
-		l.Retain(time.Duration(a.Retain))
-		l.SetStale(time.Duration(a.StaleAfter), a.StaleRevoke)
-		err = l.SetRoles(a.roles)
-	}
-	if err == nil {
-		err = l.SetHooks(a.limiterHooks())
-	}
-	if misconfigured(err) {
+	if err := a.engine.enter(a); err != nil {
 		return err
 	}
-	if err != nil {
-		// A full or failing disk, or one in doubt: the rest of Caddy goes on, the
-		// management API answers, and the store is opened once it can be.
-		a.logger.Error("the store stays closed: every key is refused", zap.Error(err))
+	if l := a.engine.current(); l != nil {
+		l.LogAuditHead()
 	}
-	a.engine.events.sink.Store(a.sink)
-	a.engine.hooks.set(a.hooks, a.slogger)
 	for _, name := range slices.Sorted(maps.Keys(a.Upstreams)) {
 		if a.Upstreams[name].literal() {
 			a.logger.Warn("the credential of this upstream stands in the configuration, which the admin endpoint and the autosave show; put it into a file (mode 0600) and write {file./path} instead",
@@ -285,7 +269,7 @@ func misconfigured(err error) bool {
 
 // Stop leaves the store open: the next configuration may use it.
 func (a *App) Stop() error {
-	a.engine.events.sink.CompareAndSwap(a.sink, nil) // unless the next one has taken over
+	a.engine.leave(a)
 	if l := a.engine.current(); l != nil {
 		l.EndFeeds() // no server waits for its reader
 	}

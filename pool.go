@@ -40,6 +40,7 @@ type engine struct {
 	claimed bool // in openings
 	telling bool // the events are being delivered
 	closed  bool
+	running []*App // the configurations that have started; the last is in force
 }
 
 const (

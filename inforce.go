@@ -1,0 +1,84 @@
+package till
+
+import (
+	"slices"
+	"time"
+)
+
+// What a configuration says about a store that is open already (roles, webhooks,
+// how long what is kept) is put into force when the configuration starts, and the
+// last word counts. A configuration that fails to start leaves the one before
+// running, so what that said is put into force again.
+
+// enter puts a configuration into force. Caddy starts and stops one at a time.
+func (e *engine) enter(a *App) error {
+	err := a.putInForce()
+	e.mu.Lock()
+	before := e.last()
+	if err == nil {
+		e.running = append(e.running, a)
+	}
+	e.mu.Unlock()
+	if err != nil && before != nil {
+		before.putBack()
+	}
+	return err
+}
+
+// leave takes a configuration out of force: the next one has taken over, or it
+// never came to run and the one before goes on.
+func (e *engine) leave(a *App) {
+	e.mu.Lock()
+	was := e.last() == a
+	e.running = slices.DeleteFunc(e.running, func(other *App) bool { return other == a })
+	before := e.last()
+	e.mu.Unlock()
+	switch {
+	case !was:
+	case before != nil:
+		before.putBack()
+	default:
+		e.events.sink.Store(nil)
+	}
+}
+
+// last is the configuration in force, or nil. Callers hold the engine.
+func (e *engine) last() *App {
+	if n := len(e.running); n > 0 {
+		return e.running[n-1]
+	}
+	return nil
+}
+
+// putInForce tells the store what this configuration says about it.
+func (a *App) putInForce() error {
+	a.engine.log.follow(a.slogger)
+	l, err := a.Limiter()
+	if err == nil {
+		l.KeepAudit(time.Duration(a.AuditRetain))
+		l.Retain(time.Duration(a.Retain))
+		l.SetStale(time.Duration(a.StaleAfter), a.StaleRevoke)
+		err = l.SetRoles(a.roles)
+	}
+	if err == nil {
+		err = l.SetHooks(a.limiterHooks())
+	}
+	if misconfigured(err) {
+		return err
+	}
+	a.engine.events.sink.Store(a.sink)
+	a.engine.hooks.set(a.hooks, a.slogger)
+	if err != nil {
+		// A full or failing disk, or one in doubt: the rest of Caddy goes on, the
+		// management API answers, and the store is opened once it can be.
+		a.slogger.Error("the store stays closed: every key is refused", "error", err)
+	}
+	return nil
+}
+
+// putBack puts a configuration into force that was before.
+func (a *App) putBack() {
+	if err := a.putInForce(); err != nil {
+		a.slogger.Error("the configuration before could not be put into force again: reload it", "error", err)
+	}
+}
