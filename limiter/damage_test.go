@@ -383,3 +383,36 @@ func TestDamageNeverMakesLessSpent(t *testing.T) {
 	}
 	t.Logf("%d damaged stores: %d open, %d closed, %d ended the process; %d extra, %d activations forfeited or refused", whole+closed+ended, whole, closed, ended, extra, forfeited)
 }
+
+// FuzzAnchor puts anything in place of the anchor: a key never has more left than
+// it had.
+func FuzzAnchor(f *testing.F) {
+	w := newMachine(f)
+	k := w.mint(activations(100))
+	for range 40 {
+		k.use()
+	}
+	w.Abandon()
+	left := w.disk.Restarted(true, func() bool { return true })
+	anchor, err := left.Files().ReadFile(w.anchor)
+	if err != nil {
+		f.Fatal(err)
+	}
+	f.Add(anchor)
+	f.Add(anchor[:700])
+	f.Fuzz(func(t *testing.T, anchor []byte) {
+		disk := left.Restarted(false, nil)
+		if err := disk.Files().Replace(w.anchor, anchor); err != nil {
+			t.Fatal(err)
+		}
+		l, err := limiter.Open(limiter.Options{Store: disk.Open(), Disk: disk.Files(), Anchor: w.anchor, Clock: w.clock})
+		if err != nil {
+			return
+		}
+		next := &world{t: t, Limiter: l}
+		defer l.Abandon()
+		if n := (&key{next, k.id, k.lookup}).drain(limiter.CodeActivationsExhausted); n > 60 {
+			t.Errorf("%d left of a key that had 60", n)
+		}
+	})
+}
