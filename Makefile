@@ -20,7 +20,7 @@ run:
 test: tools
 	cd e2e/sdk && npm ci --no-progress
 	cd e2e/browser && npm ci --no-progress
-	$(GO) test -race -timeout 10m ./...
+	$(GO) test -race -timeout 20m ./...
 	TILL_CI=1 $(GO) test -timeout 20m -count 1 -v -run $(TORTURE) ./e2e ./limiter
 	TILL_GITLEAKS=1 $(GO) test -count 1 -run TestGitleaks ./token
 
