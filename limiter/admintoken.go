@@ -12,6 +12,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+	"unicode"
 
 	"github.com/oklog/ulid/v2"
 
@@ -156,7 +157,7 @@ func (l *Limiter) Authenticate(_ context.Context, text, from string) (Caller, er
 			return Caller{Name: rec.Name, Token: rec.ID, Role: rec.Role, From: from}, nil
 		}
 	}
-	by := Caller{Name: "unknown", From: network(from)}
+	by := Caller{Name: unknownCaller, From: network(from)}
 	if !l.attempts.note(l, by, ActTokenRefused, "") {
 		return Caller{}, ErrAttempts
 	}
@@ -252,7 +253,9 @@ func (l *Limiter) tokenSpec(by Caller, spec *TokenSpec, now time.Time) error {
 	switch {
 	case spec.Name == "":
 		return invalid("name", "must say who the token is for")
-	case spec.Name == Operator.Name || spec.Name == itself.Name || spec.Name == "unknown" || strings.HasPrefix(spec.Name, idPrefix):
+	case strings.TrimSpace(spec.Name) != spec.Name || strings.ContainsFunc(spec.Name, func(r rune) bool { return !unicode.IsPrint(r) }):
+		return invalid("name", "must hold nothing invisible, and no space around it, so that none looks like another, got %q", spec.Name)
+	case notATokensName(spec.Name):
 		return invalid("name", "must not be %q, because the audit log calls others that", spec.Name)
 	case spec.Role == "":
 		return invalid("role", "must name a configured role")
@@ -278,6 +281,13 @@ func (l *Limiter) tokenSpec(by Caller, spec *TokenSpec, now time.Time) error {
 		}
 	}
 	return nil
+}
+
+// notATokensName reports whether the audit log calls somebody else so, in any
+// case of letters.
+func notATokensName(name string) bool {
+	name = strings.ToLower(name)
+	return slices.Contains([]string{Operator.Name, itself.Name, unknownCaller, manyCallers}, name) || strings.HasPrefix(name, idPrefix)
 }
 
 // ListTokens returns the tokens that the caller sees, the newest first.

@@ -237,3 +237,64 @@ func TestUnknownTokensAreLimitedPerAddressAndToldOfOnceAMinute(t *testing.T) {
 		t.Errorf("the log has %d entries", n)
 	}
 }
+
+func TestNoTokenIsNamedLikeSomebodyElseInTheAuditLog(t *testing.T) {
+	t.Parallel()
+	w := newTeam(t)
+	_, lead := w.hire(limiter.Operator, "anna", "lead")
+	for _, name := range []string{
+		"operator", "Operator", "operator ", " operator", "operator\u200b", "oper\u00adator", "operator\u00a0",
+		"till", "unknown", "many", "KEY_01ARZ3NDEKTSV4RRFFQ69G5FAV",
+	} {
+		_, lookup, err := token.MintAdmin()
+		if err != nil {
+			t.Fatal(err)
+		}
+		var wrong *limiter.InvalidError
+		if _, err := w.CreateToken(ctx, lead, limiter.TokenSpec{Lookup: lookup, Name: name, Role: "lead"}); !errors.As(err, &wrong) {
+			t.Errorf("a token named %q: %v, want that it is refused", name, err)
+		}
+	}
+}
+
+func TestOneTokenDoesNotTakeAllFeeds(t *testing.T) {
+	t.Parallel()
+	w := newTeam(t)
+	_, anna := w.hire(limiter.Operator, "anna", "lead")
+	_, bob := w.hire(limiter.Operator, "bob", "lead")
+	var last error
+	for range 300 {
+		feed, err := w.Subscribe(anna)
+		if last = err; err != nil {
+			break
+		}
+		defer feed.Close()
+	}
+	if !errors.Is(last, limiter.ErrFeeds) {
+		t.Errorf("one token reads 300 feeds: %v, want ErrFeeds", last)
+	}
+	for _, by := range []limiter.Caller{bob, limiter.Operator} {
+		feed, err := w.Subscribe(by)
+		if err != nil {
+			t.Fatalf("%s, after another took all it could: %v", by.Name, err)
+		}
+		feed.Close()
+	}
+}
+
+func TestNamesHoldNothingThatSteersATerminal(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	for _, name := range []string{"a\x1b[2J", "a\u009b2J", "a\u202eb", "a\u2028b", "a\u2066b"} {
+		_, lookup, err := token.MintKey()
+		if err != nil {
+			t.Fatal(err)
+		}
+		spec := &limiter.Key{Name: name, Upstream: "mock", Custody: limiter.CustodyHeld, Limit: limiter.NoLimits()}
+		spec.Limit[limiter.Activations] = 1
+		var wrong *limiter.InvalidError
+		if _, err := w.Mint(ctx, limiter.Operator, spec, limiter.Birth{Lookup: lookup}); !errors.As(err, &wrong) {
+			t.Errorf("a key named %q: %v, want that it is refused", name, err)
+		}
+	}
+}

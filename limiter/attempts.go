@@ -23,6 +23,12 @@ type attemptCount struct {
 	minute int64
 }
 
+// What the audit log calls those who are not known, and those who are too many.
+const (
+	unknownCaller = "unknown"
+	manyCallers   = "many"
+)
+
 const (
 	maxAttempters   = 1024
 	attemptsAMinute = 20
@@ -38,7 +44,7 @@ func (a *attempts) note(l *Limiter, by Caller, action, what string) bool {
 	c := a.seen[at]
 	if c == nil {
 		if len(a.seen) >= maxAttempters {
-			at, by = attempt{by: "many", action: action}, Caller{Name: "many"}
+			at, by = attempt{by: manyCallers, action: action}, Caller{Name: manyCallers}
 			c = a.seen[at]
 		}
 		if c == nil {

@@ -9,18 +9,20 @@ import (
 	"time"
 )
 
-// feedBuffer bounds the events that wait for one reader of a feed, and maxFeeds
-// the readers of all.
+// feedBuffer bounds the events that wait for one reader of a feed, maxFeeds the
+// readers of all, and maxFeedsOf those with one admin token, so that nobody
+// takes all of them.
 const (
 	feedBuffer = 256
 	maxFeeds   = 256
+	maxFeedsOf = 32
 )
 
 // Why a feed ends.
 var (
 	ErrFeedSlow   = errors.New("the feed was read too slowly")
 	ErrFeedClosed = errors.New("the server is stopping or has a new configuration: connect again")
-	ErrFeeds      = fmt.Errorf("%d feeds of events are being read, and no more are allowed", maxFeeds)
+	ErrFeeds      = fmt.Errorf("%d feeds of events are being read, or %d with this token, and no more are allowed", maxFeeds, maxFeedsOf)
 )
 
 // Feed are the events that a caller may see, from now on.
@@ -39,6 +41,16 @@ type feeds struct {
 	all map[*Feed]struct{}
 }
 
+// of counts the readers with an admin token. Callers hold the feeds.
+func (f *feeds) of(token string) (n int) {
+	for feed := range f.all {
+		if feed.by.Token == token {
+			n++
+		}
+	}
+	return n
+}
+
 // Subscribe lets a caller read what happens to the keys that it sees.
 func (l *Limiter) Subscribe(by Caller) (*Feed, error) {
 	if err := l.authorise(by, KeysRead, nil); err != nil {
@@ -50,7 +62,7 @@ func (l *Limiter) Subscribe(by Caller) (*Feed, error) {
 	switch {
 	case l.closed.Load():
 		return nil, ErrClosed
-	case len(l.feeds.all) >= maxFeeds:
+	case len(l.feeds.all) >= maxFeeds, by.Token != "" && l.feeds.of(by.Token) >= maxFeedsOf:
 		return nil, ErrFeeds
 	}
 	if l.feeds.all == nil {

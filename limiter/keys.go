@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"math"
 	"time"
+	"unicode"
 
 	"github.com/oklog/ulid/v2"
 )
@@ -130,7 +131,9 @@ func validText(field, s string) error {
 		return invalid(field, "must be at most %d bytes, got %d", maxText, len(s))
 	}
 	for _, r := range s {
-		if r < ' ' || r == 0x7f {
+		// Also those of one byte in Latin-1, which begin sequences in terminals,
+		// and those that let text seem another.
+		if unicode.IsControl(r) || unicode.In(r, unicode.Bidi_Control, unicode.Zl, unicode.Zp) {
 			return invalid(field, "must not contain control characters")
 		}
 	}

@@ -3,6 +3,7 @@ package console
 import (
 	"context"
 	"encoding/json"
+	"fmt"
 	"io"
 	"log/slog"
 	"net/http"
@@ -259,12 +260,12 @@ func TestSessionsEndWithTimeTokenAndRoom(t *testing.T) {
 	d.status(http.StatusUnauthorized, "one of twelve hours", d.do("GET", "/till/api/keys", "", busy...))
 
 	first := d.signIn(sign)
-	for range maxSessions {
+	for range maxSessionsOf {
 		d.advance(time.Millisecond)
 		d.signIn(sign)
 	}
-	if n := len(d.handler.Sessions.all); n != maxSessions {
-		t.Errorf("there are %d sessions, want at most %d", n, maxSessions)
+	if n := len(d.handler.Sessions.all); n != maxSessionsOf {
+		t.Errorf("there are %d sessions, want at most %d", n, maxSessionsOf)
 	}
 	d.status(http.StatusUnauthorized, "the one used longest ago", d.do("GET", "/till/api/keys", "", first...))
 
@@ -403,5 +404,32 @@ func TestEveryAnswerIsHardenedAndNoSecretIsLogged(t *testing.T) {
 	d.do("POST", sessionPath, `{"token":"`+text+`x"}`)
 	if log := d.log.String(); strings.Contains(log, text) || strings.Contains(log, strings.TrimPrefix(session[1], "till=")) || strings.Contains(log, session[3]) {
 		t.Errorf("the log has a secret:\n%s", log)
+	}
+}
+
+func TestSigningInOverAndOverEndsNobodyElsesSession(t *testing.T) {
+	t.Parallel()
+	s := NewSessions(nil)
+	_, id, proof := s.begin(limiter.Operator)
+	greedy := limiter.Caller{Name: "greedy", Token: "tok_1", Role: "reader"}
+	var last, lastProof string
+	for range 2 * maxSessions {
+		_, next, nextProof := s.begin(greedy)
+		last, lastProof = next.Reveal(), nextProof.Reveal()
+	}
+	if _, ok := s.find(id.Reveal(), proof.Reveal()); !ok {
+		t.Error("the operator was signed out by somebody else")
+	}
+	if _, ok := s.find(last, lastProof); !ok {
+		t.Error("the last to sign in is not signed in")
+	}
+	if len(s.all) != maxSessionsOf+1 {
+		t.Errorf("%d sessions, want %d", len(s.all), maxSessionsOf+1)
+	}
+	for i := range 2 * maxSessions {
+		s.begin(limiter.Caller{Token: fmt.Sprintf("tok_%d", i), Role: "reader"})
+	}
+	if len(s.all) != maxSessions {
+		t.Errorf("%d sessions of all, want %d", len(s.all), maxSessions)
 	}
 }

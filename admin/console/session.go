@@ -24,7 +24,10 @@ const (
 	// The tables are bounded; the session that was used longest ago makes
 	// room, and so does the oldest link.
 	maxSessions = 1024
-	maxLinks    = 64
+	// maxSessionsOf bounds those of one token, so that signing in over and over
+	// ends nobody else's session.
+	maxSessionsOf = 64
+	maxLinks      = 64
 )
 
 // hash is what is kept of a secret.
@@ -121,16 +124,27 @@ func (s *Sessions) begin(caller limiter.Caller) (_ *session, id, proof token.Sec
 	defer s.mu.Unlock()
 	now := s.now()
 	n.used, n.expires = now, now.Add(sessionTime)
-	var stalest *session
+	var stalest, own *session // of all, and of the same caller
+	owned := 0
 	for _, o := range s.all {
-		switch {
-		case s.over(o, now):
+		if s.over(o, now) {
 			s.drop(o)
-		case stalest == nil || o.used.Before(stalest.used):
+			continue
+		}
+		if stalest == nil || o.used.Before(stalest.used) {
 			stalest = o
 		}
+		if o.caller.Token == caller.Token {
+			owned++
+			if own == nil || o.used.Before(own.used) {
+				own = o
+			}
+		}
 	}
-	if len(s.all) >= maxSessions {
+	switch {
+	case owned >= maxSessionsOf:
+		s.drop(own)
+	case len(s.all) >= maxSessions:
 		s.drop(stalest)
 	}
 	s.all[n.id] = n
