@@ -116,3 +116,53 @@ func TestAKeyWhoseEndWasNotRecordedEndsAtItsNextRefusal(t *testing.T) {
 		t.Errorf("events: %q, want one end", got)
 	}
 }
+
+// TestARolesBudgetComesAndGoesWithReloadsUnderLoad takes a role's budget out of
+// the configuration and puts it back while blocks of it are out.
+func TestARolesBudgetComesAndGoesWithReloadsUnderLoad(t *testing.T) {
+	t.Parallel()
+	w := newMachine(t)
+	roles := func(limit int64) map[string]limiter.Role {
+		return map[string]limiter.Role{"ci": {Budget: limiter.RoleBudget{Limit: limiter.Amounts{limit, -1, -1, -1}}}}
+	}
+	used := int64(0)
+	use := func(k *key, times int) {
+		for range times {
+			if code := k.use(); code != "" {
+				t.Fatalf("after %d: %s", used, code)
+			}
+			used++
+			w.clock.advance(50 * time.Microsecond)
+		}
+	}
+	if err := w.SetRoles(roles(100_000)); err != nil {
+		t.Fatal(err)
+	}
+	k := w.mint(func(k *limiter.Key) { k.Role = "ci" })
+	for round := range 8 {
+		use(k, 2500)
+		if err := w.SetRoles(roles(limiter.NoLimit)); err != nil {
+			t.Fatal(err)
+		}
+		use(k, 20)
+		if round%2 == 0 { // given back, and saved
+			w.clock.advance(11 * time.Second)
+			w.SweepActive()
+			if err := w.Ping(ctx); err != nil {
+				t.Fatal(err)
+			}
+		}
+		use(k, 20)
+		if err := w.SetRoles(roles(100_000)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	w.roles = roles(100_000)
+	w.restart()
+	if err := w.Failed(); err != nil {
+		t.Fatal(err)
+	}
+	if n := k.drain(limiter.CodeActivationsExhausted); used+n != 100_000 {
+		t.Errorf("%d used before and %d after, want 100,000 in all", used, n)
+	}
+}

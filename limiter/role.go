@@ -62,6 +62,15 @@ func (l *Limiter) SetRoles(roles map[string]Role) error {
 			return err
 		}
 	}
+	if !l.applyRoles(roles) {
+		return nil
+	}
+	// What was used while a role had no limit is reserved now that it has one.
+	return l.committer.do(func(*batch) error { return nil }, nil)
+}
+
+// applyRoles reports whether more of a budget is used than reserved.
+func (l *Limiter) applyRoles(roles map[string]Role) (overdrawn bool) {
 	l.rolesMu.Lock()
 	defer l.rolesMu.Unlock()
 	l.configured = roles
@@ -73,9 +82,13 @@ func (l *Limiter) SetRoles(roles map[string]Role) error {
 			a.limit = role.Budget.Limit
 			a.setRenewal(role.Budget.Renews, l.clock.Now())
 		}
+		if a.overdrawn() {
+			overdrawn = true
+			l.askBlock(a, nil)
+		}
 		a.mu.Unlock()
 	}
-	return nil
+	return overdrawn
 }
 
 // role returns the account of a role, reading it on first use. There is one
