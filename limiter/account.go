@@ -138,12 +138,19 @@ func (a *account) debit(bound *Amounts, now int64) {
 	a.last = now
 }
 
+// maxUse is more than one request uses of anything: what is above is a mistake
+// of who says so, or meant to make sums wrap around.
+const maxUse = 1 << 50
+
+// more adds what was used, up to what an account can hold.
+func more(a, b int64) int64 { return min(a+b, maxAmount) }
+
 // settle ends a hold of an epoch: the bound is released, what was used is
 // spent. In another window than that of the hold neither is there any more.
 func (a *account) settle(epoch int64, bound, used *Amounts) {
 	if epoch != a.epoch {
 		for i, n := range used {
-			a.past[i] += n
+			a.past[i] = more(a.past[i], n)
 		}
 		return
 	}
@@ -152,7 +159,7 @@ func (a *account) settle(epoch int64, bound, used *Amounts) {
 			continue
 		}
 		a.held[i] -= bound[i]
-		a.spent[i] += used[i]
+		a.spent[i] = more(a.spent[i], used[i])
 		a.slot.set(Kind(i), a.spent[i]+a.held[i])
 	}
 }

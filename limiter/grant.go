@@ -49,7 +49,12 @@ func (g *Grant) Settle(used Amounts) {
 
 // Measured says what kinds of tokens the request used, for reports. It must be
 // called before Settle.
-func (g *Grant) Measured(kinds TokenKinds) { g.kinds = kinds }
+func (g *Grant) Measured(kinds TokenKinds) {
+	for _, n := range kinds.all() {
+		*n = min(*n, maxUse)
+	}
+	g.kinds = kinds
+}
 
 // Cancel ends a request that never reached the upstream: everything goes
 // back.
@@ -61,6 +66,9 @@ func (g *Grant) finish(used Amounts) {
 	}
 	if g.free {
 		used = Amounts{}
+	}
+	for i, n := range used {
+		used[i] = min(n, maxUse)
 	}
 	k := g.k.Load()
 	k.mu.Lock()

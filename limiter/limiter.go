@@ -322,7 +322,7 @@ func (l *Limiter) recover() error {
 	})
 }
 
-// giveBackRemembered lowers what is reserved to what the shadow saw in use.
+// giveBackRemembered sets what is reserved to what the shadow saw in use.
 // Anything that does not add up is left alone, and so counts as spent.
 func giveBackRemembered(b *batch, accounts []remembered) error {
 	for _, seen := range accounts {
@@ -342,8 +342,8 @@ func giveBackRemembered(b *batch, accounts []remembered) error {
 		}
 		for k, limit := range rec.Limit {
 			used := seen.used[k]
-			if limit == NoLimit && used > rec.Reserved[k] && used <= maxAmount || limit != NoLimit && used >= 0 && used < rec.Reserved[k] {
-				rec.Reserved[k] = used
+			if used > rec.Reserved[k] && used <= maxAmount || limit != NoLimit && used >= 0 && used < rec.Reserved[k] {
+				rec.Reserved[k] = used // more: an overdraft that was not yet recorded
 			}
 			rec.Settled[k] = rec.Reserved[k]
 		}

@@ -137,7 +137,7 @@ func (l *Limiter) renew(a *account, k *Live, now time.Time) {
 			}
 			a.mu.Lock()
 			for i := range rec.Past {
-				rec.Past[i] = a.past[i] + a.spent[i]
+				rec.Past[i] = more(a.past[i], a.spent[i])
 			}
 			a.mu.Unlock()
 			rec.Reserved, rec.Settled, rec.Epoch = Amounts{}, Amounts{}, epoch
@@ -157,7 +157,7 @@ func (l *Limiter) renew(a *account, k *Live, now time.Time) {
 				return
 			}
 			for i := range a.past {
-				a.past[i] += a.spent[i]
+				a.past[i] = more(a.past[i], a.spent[i])
 			}
 			a.epoch, a.lineage, a.counted = epoch, lineage, counted
 			a.reserved, a.spent, a.held = Amounts{}, Amounts{}, Amounts{}
