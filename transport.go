@@ -160,6 +160,7 @@ func (t *Transport) outgoing(r *http.Request, x *exchange, o origin, ctx context
 	}
 	if x.use != nil {
 		out.Header["Accept-Encoding"] = []string{"identity"} // the answer is read
+		delete(out.Header, "X-Goog-Fieldmask")               // as a whole
 	}
 	if body := x.body.whole(out.ContentLength); body != nil {
 		out.Body = body // the room that it takes is the handler's to give back

@@ -79,7 +79,7 @@ func (h *Handler) judgeUse(x *exchange, key *limiter.Key, call *upstream.Call, t
 		if u.natural < 0 {
 			u.natural = price.MaxOutput
 			if u.natural == 0 {
-				u.natural = price.Context
+				u.natural = min(price.Context, usualOutput)
 			}
 		}
 	case dollars && !key.CountOnly && !h.app.countOnly:
@@ -100,7 +100,10 @@ func (h *Handler) judgeUse(x *exchange, key *limiter.Key, call *upstream.Call, t
 		if !u.mayFit {
 			return unbounded("how long an answer of " + e.Model + " can be is not known; state max_tokens")
 		}
-		u.natural = noBound
+		u.natural = usualOutput
+		if provider == "ollama" {
+			u.natural = noBound
+		}
 	}
 	u.asked = u.natural
 	if u.most > 0 && u.priced {
@@ -112,8 +115,14 @@ func (h *Handler) judgeUse(x *exchange, key *limiter.Key, call *upstream.Call, t
 	return nil
 }
 
-// noBound stands for an answer whose length nothing bounds but the fit.
-const noBound = 1 << 31
+// noBound stands for an answer whose length nothing bounds but the fit. Only
+// Ollama takes any bound: others refuse one that is longer than the answers of
+// their model can be, which for those that are not in the table is taken to be
+// usualOutput.
+const (
+	noBound     = 1 << 31
+	usualOutput = 16_384
+)
 
 // boundOnce applies the limit of a single request.
 func (u *use) boundOnce(key *limiter.Key) *limiter.Refusal {
@@ -171,10 +180,14 @@ func (u *use) fits() bool { return u.mayFit && u.estimate.Stated != 0 }
 
 // least is the shortest answer that the request is fitted to.
 func (u *use) least() int64 {
+	least := int64(fitFloor)
 	if u.estimate.Stated > 0 {
-		return min(fitFloor, u.estimate.Stated)
+		least = min(least, u.estimate.Stated)
 	}
-	return fitFloor
+	if u.estimate.Thinking >= u.natural {
+		return least // refused by the vendor in any case
+	}
+	return max(least, u.estimate.Thinking+1)
 }
 
 // fitted is the longest answer that what is left allows, if that is worth
@@ -287,6 +300,8 @@ func (u *use) measure(res *http.Response, preset *upstream.Preset, stream bool) 
 	body := &meteredBody{ReadCloser: res.Body, u: u}
 	if stream && u.estimate.HidesUsage() && res.StatusCode < 300 {
 		body.ReadCloser, body.seen = u.meter.Hide(res.Body), true
+		delete(res.Header, "Content-Length") // it becomes shorter
+		res.ContentLength = -1
 	}
 	res.Body = body
 }

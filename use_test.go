@@ -2,6 +2,7 @@ package till
 
 import (
 	"io"
+	"net/http"
 	"strings"
 	"testing"
 	"time"
@@ -113,6 +114,42 @@ func TestKindsOfTokensAddUpToWhatIsCharged(t *testing.T) {
 		if sum := k.Input + k.CachedInput + k.CacheWrite + k.Output + k.Unmeasured; sum != tokens || tokens == 0 {
 			t.Errorf("%s: kinds %+v add up to %d, charged are %d", usage, k, sum, tokens)
 		}
+	}
+}
+
+// TestAnAnswerIsNotFittedBelowItsThoughts: the vendor would refuse it.
+func TestAnAnswerIsNotFittedBelowItsThoughts(t *testing.T) {
+	t.Parallel()
+	for _, test := range []struct{ stated, thinking, left, want int64 }{
+		{8000, 0, 1000, 1000}, {8000, 4000, 5000, 5000}, {8000, 4000, 4001, 4001}, {8000, 4000, 4000, -1}, {200, 0, 200, 200}, {8000, 9000, 1000, 1000},
+	} {
+		u := &use{estimate: &upstream.Estimate{Answers: 1, Permille: 1000, Stated: test.stated, Thinking: test.thinking}, mayFit: true, natural: test.stated}
+		n, ok := u.fitted(limiter.Amounts{limiter.Tokens: test.left})
+		if !ok {
+			n = -1
+		}
+		if n != test.want {
+			t.Errorf("%+v: fitted to %d", test, n)
+		}
+	}
+}
+
+// TestAStreamThatIsMadeShorterStatesNoLength: a client would wait for what was
+// taken out.
+func TestAStreamThatIsMadeShorterStatesNoLength(t *testing.T) {
+	t.Parallel()
+	preset, ok := upstream.Lookup("openai")
+	if !ok {
+		t.Fatal("no preset")
+	}
+	e, err := preset.Estimate(&upstream.Call{Method: "POST", Path: "/v1/chat/completions", Body: []byte(`{"model":"m","messages":[],"stream":true}`)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	res := &http.Response{StatusCode: 200, ContentLength: 5, Header: http.Header{"Content-Length": {"5"}}, Body: http.NoBody}
+	(&use{estimate: e}).measure(res, preset, true)
+	if res.ContentLength >= 0 || res.Header.Get("Content-Length") != "" {
+		t.Errorf("it says that it is %d bytes long, %v", res.ContentLength, res.Header)
 	}
 }
 

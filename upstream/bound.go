@@ -26,6 +26,7 @@ type Estimate struct {
 	// or what may be such.
 	Pictures, Media bool
 	Stated          int64 // output tokens that one answer may have; -1: none stated
+	Thinking        int64 // output tokens set aside for thinking: an answer must have more
 	Answers         int64 // answers asked for
 	Stream          bool
 	// Cached says that parts of the input are written to a cache, CachedHour
@@ -43,6 +44,7 @@ type Estimate struct {
 	also     string          // another field that bounds it as well
 	placed   bool            // it says in which region
 	zero     bool            // a bound of 0 is one
+	beside   int64           // the largest bound that stands in another field; 0: none
 	askUsage bool            // a stream reports usage only when asked, and was not
 }
 
@@ -100,8 +102,8 @@ func (e *Estimate) read(p *Preset, c *Call) error {
 		return notMeterable("it must name exactly one model, and names %d", len(models))
 	}
 	e.Model, e.object, e.zero = models[0], o, p.Dialect == Anthropic
-	if strings.Contains(e.Model, ":online") || strings.Contains(e.Model, "search") || strings.Contains(e.Model, "deep-research") {
-		return notMeterable("model %s searches, for a fee of its own", e.Model)
+	if strings.Contains(e.Model, ":online") || strings.Contains(e.Model, "@preset") || strings.Contains(e.Model, "search") || strings.Contains(e.Model, "deep-research") {
+		return notMeterable("model %s may search, for a fee of its own", e.Model)
 	}
 	e.askUsage = true
 	seen := fieldSet{few: make([]string, 0, 16)}
@@ -125,6 +127,9 @@ func (e *Estimate) read(p *Preset, c *Call) error {
 	}
 	if found.err != nil {
 		return found.err
+	}
+	if e.Stated >= 0 && e.field != "" {
+		e.Stated = max(e.Stated, e.beside)
 	}
 	e.Window, e.Cached, e.CachedHour = found.window, found.cached, found.hour
 	e.Pictures, e.Media = found.images > 0, found.window
@@ -160,6 +165,12 @@ func (e *Estimate) member(p *Preset, name string, value []byte, found *content) 
 	case "cache_control":
 		found.cached = true
 		found.walk(value, name, 0)
+	case "thinking":
+		if value[0] == '{' {
+			if from, to, ok := memberOf(value, "budget_tokens"); ok {
+				e.Thinking, _ = strconv.ParseInt(string(value[from:to]), 10, 32) // the vendor refuses any other
+			}
+		}
 	case "prompt":
 		if value[0] == '{' {
 			return notMeterable("a stored prompt is not in the request")
@@ -231,8 +242,9 @@ func (e *Estimate) member(p *Preset, name string, value []byte, found *content) 
 }
 
 // state notes how long an answer may be. Of several fields the largest counts,
-// and those that the endpoint does not know bound nothing. Nor does 0, which
-// servers take for none; Anthropic's fills a cache.
+// and those that the endpoint does not know bound nothing: but what they allow
+// beyond the others counts, in case that it does. Nor does 0, which servers
+// take for none; Anthropic's fills a cache.
 func (e *Estimate) state(name string, value []byte) error {
 	n, err := count(name, value, math.MaxInt32)
 	if err != nil {
@@ -245,9 +257,14 @@ func (e *Estimate) state(name string, value []byte) error {
 		if name != e.field {
 			e.field, e.also = e.also, e.field
 		}
+		return nil
 	}
+	e.beside = max(e.beside, n)
 	return nil
 }
+
+// bounds are the fields of all endpoints that state how long an answer may be.
+var bounds = []string{"max_tokens", "max_completion_tokens", "max_output_tokens"}
 
 // answers multiplies how many answers are asked for.
 func (e *Estimate) answers(n int64) error {

@@ -127,6 +127,12 @@ func TestWhatCannotBeBoundedIsSaid(t *testing.T) {
 		{"sound that was said before", "openai", "/v1/chat/completions", `{"model":"m","messages":[{"role":"assistant","audio":{"id":"audio_1"}}]}`},
 		{"a part of two types", "openai", "/v1/chat/completions", `{"model":"m","messages":[{"content":[{"type":"image_url","type":"text"}]}]}`},
 		{"a part of two media types", "anthropic", "/v1/messages", `{"model":"m","messages":[{"content":[{"type":"document","source":{"type":"base64","media_type":"application/pdf","media_type":"image/png","data":"AAAA"}}]}]}`},
+		{"a prompt that is repeated", "ollama", "/api/generate", `{"model":"m","prompt":"x","template":"{{.Prompt}}{{.Prompt}}"}`},
+		{"a picture in another case", "ollama", "/api/chat", `{"model":"m","messages":[{"Images":["AAAA"]}]}`},
+		{"a file in another case", "mistral", "/v1/chat/completions", `{"model":"m","messages":[{"content":[{"type":"file","File_Id":"x"}]}]}`},
+		{"a type in another case", "groq", "/openai/v1/chat/completions", `{"model":"m","messages":[{"content":[{"Type":"video"}]}]}`},
+		{"a picture's address in another case", "cohere", "/v2/chat", `{"model":"m","messages":[{"content":[{"type":"image_url","Image_URL":{"url":"https://x/y"}}]}]}`},
+		{"stored settings", "openrouter", "/api/v1/chat/completions", `{"model":"x@preset/y","messages":[]}`},
 		{"too deep", "openai", "/v1/chat/completions", `{"model":"m","messages":` + strings.Repeat("[", 300) + strings.Repeat("]", 300) + `}`},
 	} {
 		if e, err := estimate(t, test.preset, test.path, test.body); !errors.Is(err, ErrNotMeterable) {
@@ -135,8 +141,9 @@ func TestWhatCannotBeBoundedIsSaid(t *testing.T) {
 	}
 	for name, body := range map[string]string{
 		"a bound below zero": begin + `"max_tokens":-1}`, "a bound that is text": begin + `"max_tokens":"5"}`, "half a token": begin + `"max_tokens":1.5}`,
-		"a tool of two types": begin + `"tools":[{"type":"web_search","type":"function"}]}`,
-		"a bound twice":       begin + `"max_tokens":5,"max_tokens":5000}`, "a bound in another case": begin + `"max_tokens":5,"Max_Tokens":5000}`,
+		"a tool's type in another case": begin + `"tools":[{"Type":"web_search","name":"x"}]}`,
+		"a tool of two types":           begin + `"tools":[{"type":"web_search","type":"function"}]}`,
+		"a bound twice":                 begin + `"max_tokens":5,"max_tokens":5000}`, "a bound in another case": begin + `"max_tokens":5,"Max_Tokens":5000}`,
 		"too many answers": begin + `"n":100000}`, "wrong JSON": begin,
 	} {
 		if e, err := estimate(t, "openai", "/v1/chat/completions", body); !errors.Is(err, ErrBody) && !errors.Is(err, ErrNotMeterable) {
@@ -289,6 +296,17 @@ func TestWhatMayBeMoreThanItLooksIsBoundedByTheWindow(t *testing.T) {
 		if err != nil || e.Window != test.window || e.Input < test.atLeast {
 			t.Errorf("%s: %+v, %v", test.name, e, err)
 		}
+	}
+	for preset, window := range map[string]bool{"fireworks": true, "openai": true} {
+		if e, err := estimate(t, preset, "/v1/chat/completions", `{"model":"m","messages":[{"content":[{"type":"image_url","image_url":{"url":"https://x/long.pdf#transform=inline"}}]}]}`); err != nil || e.Window != window {
+			t.Errorf("a document that %s reads: %+v, %v", preset, e, err)
+		}
+	}
+	if e, err := estimate(t, "anthropic", "/v1/messages", `{"model":"m","max_tokens":5,"messages":[{"role":"assistant","content":[{"type":"redacted_thinking","data":"`+text+`"}]}]}`); err != nil || e.Window || e.Input < 100_000 {
+		t.Errorf("thoughts that nobody may read: %+v, %v", e, err)
+	}
+	if e, err := estimate(t, "cohere", "/v2/chat", `{"model":"m","messages":[],"documents":[{"data":{"URL":"https://x","Format":"x"}}]}`); err != nil {
+		t.Errorf("an application's own fields: %+v, %v", e, err)
 	}
 	e, err := estimate(t, "anthropic", "/v1/messages", `{"model":"m","max_tokens":5,"messages":[],"tools":[{"name":"f","input_schema":{},"cache_control":{"type":"ephemeral","ttl":"1h"}}]}`)
 	if err != nil || !e.Cached || !e.CachedHour {

@@ -1,6 +1,7 @@
 package upstream
 
 import (
+	"bytes"
 	"fmt"
 	"strings"
 )
@@ -84,6 +85,24 @@ var opaque = set(
 	"response_schema", "responseJsonSchema", "response", "metadata", "input",
 )
 
+// writings are how the fields of content that are looked at are written. Some
+// servers do not tell apart the case of letters: any other writing is refused.
+var writings = set(
+	"type", "media_type", "mimeType", "mime_type", "format", "data", "audio", "ttl", "cache_control",
+	"images", "url", "image_url", "file_data", "fileData", "file_id", "file_ids", "file_url", "fileUri", "file_uri",
+	"file_uris", "cachedContent", "cached_content", "previous_response_id", "conversation", "container",
+	"vector_store_ids", "mcp_servers",
+)
+
+// ruledContent leads from what they fold to to one of them.
+var ruledContent = func() map[string]string {
+	m := make(map[string]string, len(writings))
+	for name := range writings {
+		m[fold(name)] = name
+	}
+	return m
+}()
+
 const maxContentDepth = 100
 
 // walk reads the value that valid JSON begins with and returns its length. key
@@ -131,6 +150,12 @@ func (c *content) object(b []byte, depth int) int {
 		i += n
 		i += spaces(b[i:])
 		value := b[i:]
+		if !writings[name] {
+			// What is all text may have fields of any name.
+			if plain := fold(name); ruledContent[plain] != "" && (!c.allText || plain == "imageurl") {
+				c.doubt("it has a field %.64q; write %s", name, ruledContent[plain])
+			}
+		}
 		switch {
 		case depth > 0 && opaque[name]:
 			i += skipValue(value)
@@ -175,6 +200,8 @@ func (c *content) object(b []byte, depth int) int {
 	case data > 0 && strings.HasPrefix(media, "image/"):
 		c.images++
 		c.encoded += data
+	case data > 0 && kind == "redacted_thinking":
+		// It is as long as what was thought, and longer.
 	case data > 0 && !strings.HasPrefix(media, "text/"):
 		c.window = true
 		c.encoded += data
@@ -212,8 +239,8 @@ func (c *content) text(key string, value []byte) {
 	case data || key == "file_data":
 		c.window = true
 	default:
-		c.images++ // by its address
-		c.window = c.window || c.files
+		c.images++                                                                    // by its address
+		c.window = c.window || c.files || bytes.Contains(value, []byte("#transform")) // Fireworks reads documents so
 		return
 	}
 	c.encoded += int64(len(value))

@@ -48,6 +48,8 @@ func (p *Preset) Estimate(c *Call) (*Estimate, error) {
 		e.Stated = 0
 	case p.Dialect == Cohere && strings.HasSuffix(path, "/chat"):
 		e.field = "max_tokens"
+	case p.Dialect == Gemini && strings.Contains(path, ":") && !namesModel(p, path):
+		return nil, notMeterable("%s does not say which model is to answer", path)
 	case p.Dialect == Gemini && (strings.HasSuffix(path, ":embedContent") || strings.HasSuffix(path, ":batchEmbedContents")):
 		e.Stated = 0
 	case p.Dialect == Gemini && strings.HasSuffix(path, ":generateContent"):
@@ -56,6 +58,11 @@ func (p *Preset) Estimate(c *Call) (*Estimate, error) {
 		e.outer, e.field, streamed = "generationConfig", "maxOutputTokens", true
 	default:
 		return nil, notMeterable("the use of %s is not known", path)
+	}
+	if p.Name == "gemini" {
+		if err := plainQuery(c.Query); err != nil {
+			return nil, err
+		}
 	}
 	if p.Name == "perplexity" {
 		return nil, notMeterable("its models search, for a fee of their own")
@@ -72,9 +79,35 @@ func (p *Preset) Estimate(c *Call) (*Estimate, error) {
 	return e, nil
 }
 
+func namesModel(p *Preset, path string) bool {
+	_, ok := p.pathModel(path)
+	return ok
+}
+
+// plainQuery allows the parameters of Google's APIs that change nothing of what
+// an answer says about its use. "fields" would leave parts of that out.
+func plainQuery(raw string) error {
+	if raw == "" || raw == "alt=sse" {
+		return nil
+	}
+	for pair := range strings.SplitSeq(raw, "&") {
+		name, value, _ := strings.Cut(pair, "=")
+		switch name {
+		case "", "key", "prettyPrint", "$prettyPrint", "quotaUser", "$.xgafv":
+		case "alt", "$alt":
+			if value != "sse" && value != "json" {
+				return notMeterable("an answer in the form %.32q is not read", value)
+			}
+		default:
+			return notMeterable("what the parameter %.64q does is not known", name)
+		}
+	}
+	return nil
+}
+
 // ollamaKnown are the members of requests of Ollama's own API. It bills nobody;
-// only tokens are counted.
-var ollamaKnown = set("model", "messages", "prompt", "suffix", "system", "template", "context", "images", "input", "tools",
+// only tokens are counted. A "template" may repeat the prompt as often as it likes.
+var ollamaKnown = set("model", "messages", "prompt", "suffix", "system", "context", "images", "input", "tools",
 	"format", "options", "stream", "raw", "keep_alive", "think", "truncate", "dimensions", "logprobs", "top_logprobs")
 
 // options reads those of Ollama, where 0 and less are no bound.

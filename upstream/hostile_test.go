@@ -217,6 +217,96 @@ func TestHostileUsageIsNotBelieved(t *testing.T) {
 	}
 }
 
+// TestABoundInAFieldOfAnotherEndpointLowersNothing: should the vendor know it
+// after all, then what it allows was held, or is lowered with the rest.
+func TestABoundInAFieldOfAnotherEndpointLowersNothing(t *testing.T) {
+	t.Parallel()
+	for _, test := range []struct {
+		preset, path, body string
+		stated             int64
+		fitted             string
+	}{
+		{"mistral", "/v1/chat/completions", `{"model":"m","messages":[],"max_tokens":1,"max_completion_tokens":100000}`, 100000,
+			`{"model":"m","messages":[],"max_tokens":300,"max_completion_tokens":300}`},
+		{"together", "/v1/chat/completions", `{"model":"m","messages":[],"max_completion_tokens":100000}`, -1,
+			`{"max_tokens":300,"model":"m","messages":[],"max_completion_tokens":300}`},
+		{"deepseek", "/v1/chat/completions", `{"model":"m","messages":[],"max_output_tokens":1,"max_tokens":50}`, 50,
+			`{"model":"m","messages":[],"max_output_tokens":1,"max_tokens":300}`},
+		{"anthropic", "/v1/messages", `{"model":"m","messages":[],"max_tokens":5,"max_output_tokens":6000}`, 6000,
+			`{"model":"m","messages":[],"max_tokens":300,"max_output_tokens":300}`},
+	} {
+		e, err := estimate(t, test.preset, test.path, test.body)
+		if err != nil || e.Stated != test.stated {
+			t.Errorf("%s: %+v, %v; want %d", test.body, e, err, test.stated)
+			continue
+		}
+		if got := string(e.Rewrite(300)); got != test.fitted {
+			t.Errorf("%s:\n got %s\nwant %s", test.body, got, test.fitted)
+		}
+	}
+}
+
+// TestAnAnswersUseIsNotLeftOut: Google's APIs leave parts of an answer out
+// when they are asked to, and thoughts cost more than the rest.
+func TestAnAnswersUseIsNotLeftOut(t *testing.T) {
+	t.Parallel()
+	for query, good := range map[string]bool{
+		"": true, "alt=sse": true, "alt=json&prettyPrint=false": true, "key=x&alt=sse": true,
+		"fields=candidates,usageMetadata.promptTokenCount,usageMetadata.candidatesTokenCount": false,
+		"alt=sse&$fields=candidates": false, "%66ields=candidates": false, "alt=sse&alt=media": false, "alt=proto": false,
+		"callback=x": false, "alt=sse&x": false,
+	} {
+		for path, body := range map[string]string{
+			"/v1beta/models/m:streamGenerateContent": `{"contents":[]}`,
+			"/v1beta/openai/chat/completions":        `{"model":"m","messages":[]}`,
+		} {
+			_, err := preset(t, "gemini").Estimate(&Call{Method: "POST", Path: path, Query: query, Body: []byte(body)})
+			if good && err != nil || !good && !errors.Is(err, ErrNotMeterable) {
+				t.Errorf("%s?%s: %v", path, query, err)
+			}
+		}
+	}
+	if _, err := preset(t, "anthropic").Estimate(&Call{Method: "POST", Path: "/v1/messages", Query: "beta=true", Body: []byte(`{"model":"m","messages":[],"max_tokens":5}`)}); err != nil {
+		t.Errorf("Claude Code's parameter: %v", err)
+	}
+}
+
+// TestAModelInThePathIsNoOtherThanTheBodys: where both are named, servers
+// take either.
+func TestAModelInThePathIsNoOtherThanTheBodys(t *testing.T) {
+	t.Parallel()
+	for path, good := range map[string]bool{
+		"/v1/completions": true, "/v1/engines/m/completions": false, "/v1/engines/dear/completions": false,
+		"/v1/openai/deployments/dear/chat/completions": false,
+	} {
+		e, err := estimate(t, "openai", path, `{"model":"m","prompt":"x","max_tokens":5}`)
+		if good && err != nil || !good && !errors.Is(err, ErrNotMeterable) {
+			t.Errorf("%s: %+v, %v", path, e, err)
+		}
+	}
+	models, named, err := preset(t, "openai").Models(&Call{Method: "POST", Path: "/v1/engines/dear/completions", Body: []byte(`{"model":"m"}`)})
+	if err != nil || !named || strings.Join(models, " ") != "dear m" {
+		t.Errorf("%q, %v, %v", models, named, err)
+	}
+	if e, err := estimate(t, "gemini", "/v1beta/dynamic/x:generateContent", `{"model":"m","contents":[]}`); !errors.Is(err, ErrNotMeterable) {
+		t.Errorf("a path of no model: %+v, %v", e, err)
+	}
+}
+
+// TestAStreamThatSaysItIsJSONIsNotMeasured by its first event alone.
+func TestAStreamThatSaysItIsJSONIsNotMeasured(t *testing.T) {
+	t.Parallel()
+	const stream = "event: message_start\ndata: {\"type\":\"message_start\",\"message\":{\"usage\":{\"input_tokens\":10,\"output_tokens\":1}}}\n\n" +
+		"data: {\"usageMetadata\":{\"promptTokenCount\":10,\"candidatesTokenCount\":1}}\n\n"
+	for _, n := range []int{1, 5, 1 << 20} {
+		for _, text := range []string{stream, stream[strings.Index(stream, "data"):], stream[strings.LastIndex(stream, "data"):]} {
+			if got := metered(text, false, n); got != unreported {
+				t.Errorf("%q by %d bytes: %+v", text, n, got)
+			}
+		}
+	}
+}
+
 // TestManyMembersAreJudgedInTime: a body as large as is read, of nothing but
 // members, holds nobody up.
 func TestManyMembersAreJudgedInTime(t *testing.T) {

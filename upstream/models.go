@@ -86,8 +86,15 @@ func (p *Preset) Models(c *Call) (models []string, named bool, err error) {
 }
 
 // pathModel is the model in a path such as /v1beta/models/NAME:generateContent
-// or /v1/models/NAME.
+// or /v1/models/NAME, or in those of old clients and of Azure,
+// /v1/engines/NAME/completions.
 func (p *Preset) pathModel(path string) (string, bool) {
+	for _, collection := range []string{"/engines/", "/deployments/"} {
+		if _, rest, ok := strings.Cut(path, collection); ok && rest != "" {
+			name, _, _ := strings.Cut(rest, "/")
+			return name, true
+		}
+	}
 	for _, collection := range []string{"models", "tunedModels"} {
 		_, rest, ok := strings.Cut(path, "/"+collection+"/")
 		if !ok || rest == "" {

@@ -27,6 +27,16 @@ func (e *Estimate) Rewrite(output int64) []byte {
 				b = setMember(b, name, value)
 			}
 		}
+		for _, name := range bounds {
+			if e.beside <= output {
+				break
+			}
+			if from, to, ok := memberOf(b, name); ok && name != e.field && name != e.also {
+				if n, err := strconv.ParseInt(string(b[from:to]), 10, 64); err == nil && n > output {
+					b = setMember(b, name, value)
+				}
+			}
+		}
 	}
 	if e.askUsage {
 		options := []byte("{}")

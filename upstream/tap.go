@@ -61,11 +61,28 @@ func (t *tap) write(b []byte, m *Meter) {
 				i = quote
 			}
 		}
+		if t.depth == 0 && !t.string && !blank(b[from:i]) {
+			t.finished = true // it is no JSON
+			return
+		}
 		t.take(b[from:i])
 		if i < len(b) {
 			t.step(b[i], m)
 		}
 	}
+}
+
+// blank reports whether there is nothing but space, or parts of a byte order
+// mark.
+func blank(b []byte) bool {
+	for _, c := range b {
+		switch c {
+		case ' ', '\t', '\r', '\n', 0xef, 0xbb, 0xbf:
+		default:
+			return false
+		}
+	}
+	return true
 }
 
 // take keeps what stands between two bytes that mean something, where it is

@@ -23,6 +23,8 @@ func (p *Preset) tools(value []byte, native bool, found *content) error {
 				return unsafe("the field %.64q stands twice in a tool", name)
 			case name == "type" && value[0] == '"':
 				kind, _ = text(value) // one that is not well formed is no kind known
+			case name != "type" && sameField(name, "type"):
+				return unsafe("a tool has a field %.64q; write type", name)
 			case name == "cache_control" && value[0] == '{':
 				found.cached = true
 				found.walk(value, name, 1)
