@@ -154,7 +154,10 @@ written, and the store must be empty: move the old one away, with its anchor.
 
 Keys that were alive in the backup come back suspended, because nobody knows
 what was used or revoked since: look at each and resume it, or revoke it. With
---trust they work at once, and may forward again what they had forwarded since.`,
+--trust they work at once, and may forward again what they had forwarded since.
+
+Admin tokens are revoked, for the same reason: make new ones with caddy till
+token create. With --trust they work, also those that were revoked since.`,
 		Example: "  caddy till restore till-2026-11-24.bak --store /var/lib/till",
 		Args:    takes(1, 1, "the backup"),
 		RunE: func(cmd *cobra.Command, args []string) (err error) {
@@ -195,9 +198,9 @@ what was used or revoked since: look at each and resume it, or revoke it. With
 				return err
 			}
 			if f.json {
-				return printValue(cmd.OutOrStdout(), map[string]any{"keys": done.Keys, "suspended": done.Suspended, "store": store})
+				return printValue(cmd.OutOrStdout(), map[string]any{"keys": done.Keys, "suspended": done.Suspended, "tokens_revoked": done.Tokens, "store": store})
 			}
-			_, err = fmt.Fprintf(cmd.OutOrStdout(), "%s holds %s; %d that were alive are suspended: caddy till list --status suspended\n", store, counted(done.Keys, "key"), done.Suspended)
+			_, err = fmt.Fprintf(cmd.OutOrStdout(), "%s holds %s; %d that were alive are suspended: caddy till list --status suspended\n%s", store, counted(done.Keys, "key"), done.Suspended, endedTokens(done.Tokens))
 			return err
 		},
 	}

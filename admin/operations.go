@@ -136,6 +136,7 @@ type (
 		Keys      int64      `json:"keys,omitempty"`
 		Forfeited int64      `json:"forfeited,omitempty"`
 		Suspended int64      `json:"suspended,omitempty"`
+		Tokens    int64      `json:"tokens_revoked,omitempty"`
 		Now       *time.Time `json:"now,omitempty"`
 	}
 )

@@ -40,8 +40,8 @@ func (a *api) repair(w http.ResponseWriter, r *http.Request) {
 		a.fail(w, &apiError{http.StatusConflict, "not_repaired", err.Error()})
 		return
 	}
-	a.log.Warn("the store was repaired", "by", a.caller.Name, "keys", done.Keys, "forfeited", done.Forfeited, "suspended", done.Suspended)
-	a.write(w, http.StatusOK, map[string]any{"keys": done.Keys, "forfeited": done.Forfeited, "suspended": done.Suspended})
+	a.log.Warn("the store was repaired", "by", a.caller.Name, "keys", done.Keys, "forfeited", done.Forfeited, "suspended", done.Suspended, "tokens_revoked", done.Tokens)
+	a.write(w, http.StatusOK, map[string]any{"keys": done.Keys, "forfeited": done.Forfeited, "suspended": done.Suspended, "tokens_revoked": done.Tokens})
 }
 
 func repairCommand(f *common) *cobra.Command {
@@ -53,7 +53,7 @@ func repairCommand(f *common) *cobra.Command {
 damaged disk, a lost anchor) stays closed, and every key is refused. First look
 whether the newest store and its anchor can be put in place. If not, this counts
 the remaining budget of every key as spent, suspends keys that only time limits
-or whose budget renews, and opens the store. Then grant what you want to allow
+or whose budget renews, revokes every admin token, and opens the store. Then grant what you want to allow
 again: caddy till grant KEY --activations 100, caddy till resume KEY.
 
 When the machine's clock was set back, or had run ahead, time stands or goes on
@@ -80,6 +80,7 @@ right now, --clock believes it again.`,
 			}
 			var done struct {
 				Keys, Forfeited, Suspended int64
+				Tokens                     int64 `json:"tokens_revoked"`
 				Now                        time.Time
 			}
 			if err := json.Unmarshal(raw, &done); err != nil {
@@ -89,11 +90,20 @@ right now, --clock believes it again.`,
 				_, err = fmt.Fprintf(cmd.OutOrStdout(), "It is %s.\n", done.Now.Format(time.RFC3339))
 				return err
 			}
-			_, err = fmt.Fprintf(cmd.OutOrStdout(), "The store is open. Of %d keys, %d budgets count as spent and %d keys are suspended.\n", done.Keys, done.Forfeited, done.Suspended)
+			_, err = fmt.Fprintf(cmd.OutOrStdout(), "The store is open. Of %d keys, %d budgets count as spent and %d keys are suspended.\n%s",
+				done.Keys, done.Forfeited, done.Suspended, endedTokens(done.Tokens))
 			return err
 		},
 	}
 	cmd.Flags().BoolVar(&clock, "clock", false, "believe the machine's clock again")
 	cmd.Flags().BoolVar(&forfeit, "forfeit", false, "count every remaining budget as spent")
 	return cmd
+}
+
+// endedTokens says how many admin tokens were revoked, and what to do about it.
+func endedTokens(n int64) string {
+	if n == 0 {
+		return ""
+	}
+	return "Revoked " + counted(n, "admin token") + ", as it is not known which were revoked before: caddy till token create\n"
 }

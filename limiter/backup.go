@@ -175,12 +175,13 @@ func CheckBackup(r io.Reader) (keys int64, err error) {
 type Restored struct {
 	Keys      int64
 	Suspended int64 // living ones
+	Tokens    int64 // admin tokens that lived, and are revoked
 }
 
 // Restore puts a backup into an empty store that nobody else has open, and makes
 // an anchor for it. The whole backup is checked before anything is written. Keys
-// that were alive in it are suspended, unless trust says otherwise: what was used
-// or revoked since the backup is not known.
+// that were alive in it are suspended, and admin tokens revoked, unless trust says
+// otherwise: what was used or revoked since the backup is not known.
 func Restore(s Store, disk Disk, by Caller, backup io.ReadSeeker, anchorPath string, now time.Time, trust bool, log *slog.Logger) (Restored, error) {
 	if err := onlyOperator(by); err != nil {
 		return Restored{}, err
@@ -236,8 +237,8 @@ func Restore(s Store, disk Disk, by Caller, backup io.ReadSeeker, anchorPath str
 	if err := r.run(anchorPath); err != nil {
 		return Restored{}, err
 	}
-	log.Warn("a backup was restored", "keys", r.done.Keys, "suspended", r.done.Suspended, "trusted", trust)
-	return Restored{Keys: r.done.Keys, Suspended: r.done.Suspended}, nil
+	log.Warn("a backup was restored", "keys", r.done.Keys, "suspended", r.done.Suspended, "tokens_revoked", r.done.Tokens, "trusted", trust)
+	return Restored{Keys: r.done.Keys, Suspended: r.done.Suspended, Tokens: r.done.Tokens}, nil
 }
 
 func eachRecord(backup io.Reader, fn func(key, value []byte) error) error {

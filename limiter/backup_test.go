@@ -170,3 +170,44 @@ func FuzzRestore(f *testing.F) {
 		}
 	})
 }
+
+// TestATokenThatWasRevokedDoesNotComeBackWithAnOlderStore is about who left after
+// the backup, or whose token's end a rollback has lost.
+func TestATokenThatWasRevokedDoesNotComeBackWithAnOlderStore(t *testing.T) {
+	t.Parallel()
+	w := newTeam(t)
+	text, anna := w.hire(limiter.Operator, "anna", "lead")
+	backup, old := w.backup(false), w.disk.Snapshot()
+	if _, err := w.RevokeToken(ctx, limiter.Operator, anna.Token); err != nil {
+		t.Fatal(err)
+	}
+	next, done := w.restored(backup, false)
+	if _, err := next.Authenticate(ctx, text, ""); !errors.Is(err, limiter.ErrToken) || done.Tokens != 1 {
+		t.Errorf("after a restore: %v, %+v", err, done)
+	}
+	if _, err := next.AuditVerify(ctx, limiter.Operator); err != nil {
+		t.Error(err)
+	}
+	trusted, done := w.restored(backup, true)
+	if _, err := trusted.Authenticate(ctx, text, ""); err != nil || done.Tokens != 0 {
+		t.Errorf("after a restore of a trusted backup: %v, %+v", err, done)
+	}
+	if err := w.Close(); err != nil {
+		t.Fatal(err)
+	}
+	w.disk = old
+	if err := w.reopen(); !errors.Is(err, limiter.ErrDoubt) {
+		t.Fatalf("an older store: %v", err)
+	}
+	repaired, err := limiter.Forfeit(w.disk.Open(), limiter.Files{}, limiter.Operator, w.anchor, w.roles, w.clock.time(), discard)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := w.reopen(); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := w.Authenticate(ctx, text, ""); !errors.Is(err, limiter.ErrToken) || repaired.Tokens != 1 {
+		t.Errorf("after a repair: %v, %+v", err, repaired)
+	}
+	w.agree(t)
+}

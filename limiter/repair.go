@@ -3,6 +3,7 @@ package limiter
 import (
 	"bytes"
 	"encoding/binary"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -16,6 +17,7 @@ type Repaired struct {
 	Keys      int64 // that were looked at
 	Forfeited int64 // keys and roles whose remaining budgets now count as spent
 	Suspended int64 // keys without such a budget: nothing else stops them
+	Tokens    int64 // admin tokens that were revoked: they may have been before
 }
 
 // One commit of a repair looks at so many records, and so many bytes of them.
@@ -26,8 +28,8 @@ const (
 
 // Forfeit makes a store usable that does not agree with its anchor: whatever
 // may have been spent since what it still knows counts as spent, which is every
-// remaining budget, and keys that only time limits are suspended. Then the
-// anchor is written anew. That goes for the budgets of roles, too, also where the
+// remaining budget, keys that only time limits are suspended, and admin tokens are
+// revoked. Then the anchor is written anew. That goes for the budgets of roles, too, also where the
 // store has lost every trace of their use. It may be cut off at any point and run
 // again. Nobody else may have the store open.
 func Forfeit(s Store, disk Disk, by Caller, anchorPath string, roles map[string]Role, now time.Time, log *slog.Logger) (Repaired, error) {
@@ -38,7 +40,7 @@ func Forfeit(s Store, disk Disk, by Caller, anchorPath string, roles map[string]
 	err := r.run(anchorPath)
 	if err == nil {
 		log.Warn("the store was repaired: remaining budgets count as spent",
-			"keys", r.done.Keys, "forfeited", r.done.Forfeited, "suspended", r.done.Suspended)
+			"keys", r.done.Keys, "forfeited", r.done.Forfeited, "suspended", r.done.Suspended, "tokens_revoked", r.done.Tokens)
 	}
 	return r.done, err
 }
@@ -84,7 +86,7 @@ func (r *rebuild) run(anchorPath string) (err error) {
 	for _, space := range []struct {
 		prefix string
 		each   func(tx Tx, key, value []byte) error
-	}{{spaceIndexes, wipe}, {spaceAccounts, r.account}, {spaceKeys, r.key}} {
+	}{{spaceIndexes, wipe}, {spaceAccounts, r.account}, {spaceKeys, r.key}, {string(tokenKey("")), r.token}} {
 		if err := r.each(space.prefix, space.each); err != nil {
 			return fmt.Errorf("rebuilding the store: %w", err)
 		}
@@ -125,6 +127,7 @@ func (r *rebuild) run(anchorPath string) (err error) {
 func (r *rebuild) audit(b *batch) error {
 	changes := map[string]Delta{
 		"keys": {nil, r.done.Keys}, "forfeited": {nil, r.done.Forfeited}, "suspended": {nil, r.done.Suspended},
+		"tokens_revoked": {nil, r.done.Tokens},
 	}
 	known, err := readChain(b)
 	if err != nil && !errors.Is(err, ErrDoubt) && !errors.Is(err, errRecord) {
@@ -283,6 +286,24 @@ func accountOf(key []byte) (id accountID, ok bool) {
 	}
 	copy(id[:], key[len(spaceAccounts)+2:])
 	return id, binary.BigEndian.Uint16(key[len(spaceAccounts):]) == bucketOf(id)
+}
+
+// token revokes an admin token that lives, where its revocation may have been
+// lost: whoever has left would otherwise be back, and could resume keys.
+func (r *rebuild) token(tx Tx, at, value []byte) error {
+	if !r.suspend && !r.forfeit {
+		return nil
+	}
+	rec := new(AdminToken)
+	if err := json.Unmarshal(value, rec); err != nil {
+		return fmt.Errorf("admin token %s: %w: %w", at, errRecord, err)
+	}
+	if rec.Status(r.now) != Active {
+		return nil
+	}
+	rec.RevokedAt = r.now.UTC()
+	r.done.Tokens++
+	return writeToken(&batch{Tx: tx}, rec)
 }
 
 func (r *rebuild) key(tx Tx, at, value []byte) error {
