@@ -133,7 +133,7 @@ func (e *Estimate) read(p *Preset, c *Call) error {
 	}
 	e.Window, e.Cached, e.CachedHour = found.window, found.cached, found.hour
 	e.Pictures, e.Media = found.images > 0, found.window
-	bytes := int64(len(c.Body)) - found.encoded
+	bytes := int64(len(c.Body)) - found.encoded + decomposed(c.Body)
 	e.Input = bytes + bytes/10 + 16 + found.images*imageTokens
 	if tools {
 		e.Input += toolsTokens

@@ -5,6 +5,8 @@ import (
 	"errors"
 	"strings"
 	"testing"
+
+	"golang.org/x/text/unicode/norm"
 )
 
 func estimate(t testing.TB, name, path, body string) (*Estimate, error) {
@@ -158,6 +160,28 @@ func TestWhatCannotBeBoundedIsSaid(t *testing.T) {
 	}
 	if e, err := preset(t, "openai").Estimate(&Call{Method: "GET", Path: "/v1/models/m"}); e != nil || err != nil {
 		t.Errorf("looking at a model: %+v, %v", e, err)
+	}
+}
+
+// TestTextThatGrowsIsCountedAsItIsRead: tokenizers that bring it to NFC first
+// read three characters for some.
+func TestTextThatGrowsIsCountedAsItIsRead(t *testing.T) {
+	t.Parallel()
+	chat := func(text string) string { return `{"model":"m","messages":[{"role":"user","content":"` + text + `"}]}` }
+	for _, s := range []string{"\U0001d160", "\U0001d1c0", "\ufb2c", "\u0958", "\u0344"} {
+		text := strings.Repeat(s, 1000)
+		e, err := estimate(t, "together", "/v1/chat/completions", chat(text))
+		if grown := int64(len(norm.NFC.String(text))); err != nil || e.Input < grown {
+			t.Errorf("%q: %d tokens, and %d bytes are read: %v", s, e.Input, grown, err)
+		}
+	}
+	// Nothing is added to what languages are written in.
+	for _, s := range []string{"Tiếng Việt", "été", "한국어", "日本語、", "हिन्दी", "Ελληνικά"} {
+		body := chat(strings.Repeat(s, 1000))
+		e, err := estimate(t, "together", "/v1/chat/completions", body)
+		if n := int64(len(body)); err != nil || e.Input != n+n/10+16 {
+			t.Errorf("%s: %d tokens of %d bytes: %v", s, e.Input, n, err)
+		}
 	}
 }
 
