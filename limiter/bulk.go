@@ -62,7 +62,7 @@ func (l *Limiter) RevokeMany(by Caller, f Filter, all bool, reason string) (Job,
 	if err != nil {
 		return Job{}, err
 	}
-	if reason == "" {
+	if reason = scrub(reason); reason == "" {
 		reason = "revoked by " + by.Name
 	}
 	j := newJob(Job{

@@ -230,7 +230,7 @@ func (l *Limiter) Revoke(ctx context.Context, by Caller, id, reason string) (Vie
 	if err := validText("reason", reason); err != nil {
 		return View{}, 0, err
 	}
-	if reason == "" {
+	if reason = scrub(reason); reason == "" {
 		reason = "revoked by " + by.Name
 	}
 	k, err := l.reach(by, KeysRevoke, id)

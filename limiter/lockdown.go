@@ -114,6 +114,7 @@ func (d *Lockdown) Set(by Caller, reason string, now time.Time) (LockedDown, int
 	if err := validText("reason", reason); err != nil {
 		return LockedDown{}, 0, err
 	}
+	reason = scrub(reason) // holders of keys are told
 	// First of all it holds; the file may take its time.
 	s := &LockedDown{Since: now.UTC().Truncate(time.Millisecond), By: by.Name, Reason: reason}
 	if before := d.state.Load(); before != nil && !before.Since.IsZero() {

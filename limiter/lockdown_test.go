@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/till-proxy/till/limiter"
+	"github.com/till-proxy/till/token"
 )
 
 // newLockedWorld is a world with a lockdown's switch.
@@ -217,4 +218,34 @@ func FuzzLockdownFile(f *testing.F) {
 			t.Errorf("it cannot be lifted: %v", err)
 		}
 	})
+}
+
+// TestAReasonHoldsNoKeyString is about people who say which key leaked by its
+// string: holders of keys are told the reason.
+func TestAReasonHoldsNoKeyString(t *testing.T) {
+	t.Parallel()
+	w := newLockedWorld(t)
+	secret, _, err := token.MintKey()
+	if err != nil {
+		t.Fatal(err)
+	}
+	reason := "found " + secret.Reveal() + " in a gist"
+	one, many := w.mint(activations(5)), w.mint(activations(5))
+	view, _, err := w.Revoke(ctx, limiter.Operator, one.id, reason)
+	if err != nil {
+		t.Fatal(err)
+	}
+	job, err := w.RevokeMany(limiter.Operator, limiter.Filter{Query: many.id}, false, reason)
+	if err != nil {
+		t.Fatal(err)
+	}
+	locked, _, err := w.lockdown.Set(limiter.Operator, reason, w.clock.time())
+	if err != nil {
+		t.Fatal(err)
+	}
+	for what, told := range map[string]string{"revoke": view.EndedReason, "revoke many": job.Reason, "lockdown": locked.Reason} {
+		if told != "found [key] in a gist" {
+			t.Errorf("%s tells %q", what, told)
+		}
+	}
 }
