@@ -2,9 +2,7 @@ package admin
 
 import (
 	"errors"
-	"log/slog"
 	"net/http"
-	"strings"
 	"time"
 
 	"github.com/till-proxy/till/limiter"
@@ -31,31 +29,6 @@ func tokenJSON(t limiter.AdminToken) *TokenObject {
 		ID: t.ID, Name: t.Name, Role: t.Role, Status: t.Status(time.Now()), CreatedAt: t.CreatedAt, CreatedBy: t.CreatedBy,
 		ExpiresAt: moment(t.ExpiresAt), LastUsedAt: moment(t.LastUsedAt), RevokedAt: moment(t.RevokedAt),
 	}
-}
-
-// Authenticated serves the management API to whoever shows an admin token. from
-// says where a request came from; paths begin at "/", as in NewHandler.
-func Authenticated(b Backend, from func(*http.Request) string, log *slog.Logger) http.Handler {
-	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		door := &api{backend: b, log: log}
-		l, err := b.Limiter()
-		if err != nil {
-			door.fail(w, &apiError{http.StatusServiceUnavailable, "store_unavailable", err.Error()})
-			return
-		}
-		scheme, text, _ := strings.Cut(r.Header.Get("Authorization"), " ")
-		if len(r.Header.Values("Authorization")) != 1 || !strings.EqualFold(scheme, "bearer") {
-			w.Header().Set("WWW-Authenticate", `Bearer realm="till"`)
-			door.fail(w, &apiError{http.StatusUnauthorized, "unauthorized", "send an admin token: Authorization: Bearer till_admin_…"})
-			return
-		}
-		caller, err := l.Authenticate(r.Context(), strings.TrimSpace(text), from(r))
-		if err != nil {
-			door.fail(w, err)
-			return
-		}
-		NewHandler(b, caller, log).ServeHTTP(w, r)
-	})
 }
 
 type tokenBody struct {

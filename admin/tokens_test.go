@@ -14,7 +14,7 @@ import (
 func (w *world) as(token string) *world {
 	w.t.Helper()
 	next := *w
-	h := Authenticated(backend{w}, func(*http.Request) string { return "192.0.2.1" }, slog.New(slog.DiscardHandler))
+	h := authenticated(backend{w}, func(*http.Request) string { return "192.0.2.1" }, slog.New(slog.DiscardHandler))
 	next.handler = http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
 		if token != "" {
 			r.Header.Set("Authorization", "Bearer "+token)
@@ -22,6 +22,31 @@ func (w *world) as(token string) *world {
 		h.ServeHTTP(rw, r)
 	})
 	return &next
+}
+
+// authenticated serves the management API to whoever shows an admin token, as the
+// console does.
+func authenticated(b Backend, from func(*http.Request) string, log *slog.Logger) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		door := &api{backend: b, log: log}
+		l, err := b.Limiter()
+		if err != nil {
+			door.fail(w, &apiError{http.StatusServiceUnavailable, "store_unavailable", err.Error()})
+			return
+		}
+		scheme, text, _ := strings.Cut(r.Header.Get("Authorization"), " ")
+		if len(r.Header.Values("Authorization")) != 1 || !strings.EqualFold(scheme, "bearer") {
+			w.Header().Set("WWW-Authenticate", `Bearer realm="till"`)
+			door.fail(w, &apiError{http.StatusUnauthorized, "unauthorized", "send an admin token: Authorization: Bearer till_admin_…"})
+			return
+		}
+		caller, err := l.Authenticate(r.Context(), strings.TrimSpace(text), from(r))
+		if err != nil {
+			door.fail(w, err)
+			return
+		}
+		NewHandler(b, caller, log).ServeHTTP(w, r)
+	})
 }
 
 // newTeam is a world with roles.
