@@ -50,6 +50,7 @@ bench:
 	$(GO) test -run '^$$' -bench . -count 6 ./limiter
 	$(GO) run ./bench
 	$(GO) run ./bench -metered
+	$(GO) run ./bench -streams 5000
 	TILL_PAINT=100000 $(GO) test -count 1 -v -run PaintsWithinASecond ./e2e
 
 # The pictures of the console in docs/img.

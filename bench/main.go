@@ -31,6 +31,7 @@ var (
 	binary   = flag.String("caddy", "", "a Caddy with till to measure (default: built from this checkout)")
 	stores   = flag.String("dir", "", "where the stores are for the time of the run (default: in memory, /dev/shm, where there is such a place)")
 	profiles = flag.String("profile", "", "write CPU profiles of both to this directory instead of measuring them")
+	streams  = flag.Int("streams", 0, "measure what so many open streams cost instead, and how fast they end with their key")
 	scale    = flag.Int("scale", 0, "measure a store of so many keys instead: mint, open, list, revoke, forget")
 	phase    = flag.String("scale-phase", "", "internal: run one phase of -scale")
 	scaleDir = flag.String("scale-dir", "", "internal: where -scale-phase has its store")
@@ -112,6 +113,9 @@ func run() (err error) {
 		if err := s.warmUp(); err != nil {
 			return err
 		}
+	}
+	if *streams > 0 {
+		return reportStreams(os.Stdout, *streams, stock, till)
 	}
 	if *profiles != "" {
 		return errors.Join(stock.profile(*profiles), till.profile(*profiles))

@@ -11,6 +11,7 @@ import (
 	"os/exec"
 	"strconv"
 	"strings"
+	"syscall"
 	"time"
 )
 
@@ -74,7 +75,7 @@ func serveUpstream(addr string) error {
 		}
 		go func() {
 			defer conn.Close()
-			if err := serveConn(conn); !errors.Is(err, io.EOF) && !errors.Is(err, net.ErrClosed) {
+			if err := serveConn(conn); !errors.Is(err, io.EOF) && !errors.Is(err, net.ErrClosed) && !errors.Is(err, syscall.ECONNRESET) {
 				fmt.Fprintln(os.Stderr, "bench upstream:", err)
 			}
 		}()
@@ -89,7 +90,7 @@ func serveConn(conn net.Conn) error {
 		if _, err := r.ReadSlice('\n'); err != nil { // the request line
 			return err
 		}
-		var length, events, fast int64
+		var length, events, fast, held int64
 		for {
 			line, err := r.ReadSlice('\n')
 			if err != nil {
@@ -109,6 +110,8 @@ func serveConn(conn net.Conn) error {
 				events, err = strconv.ParseInt(string(bytes.TrimSpace(value)), 10, 64)
 			case bytes.EqualFold(name, []byte(fastHeader)):
 				fast, err = strconv.ParseInt(string(bytes.TrimSpace(value)), 10, 64)
+			case bytes.EqualFold(name, []byte(holdHeader)):
+				held, err = strconv.ParseInt(string(bytes.TrimSpace(value)), 10, 64)
 			}
 			if err != nil {
 				return err
@@ -116,6 +119,9 @@ func serveConn(conn net.Conn) error {
 		}
 		if _, err := io.CopyN(io.Discard, r, length); err != nil {
 			return err
+		}
+		if held > 0 {
+			return hold(conn, r)
 		}
 		if fast > 0 {
 			if err := fastStream(conn, int(fast)); err != nil {

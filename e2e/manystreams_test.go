@@ -1,0 +1,59 @@
+package e2e
+
+import (
+	"context"
+	"io"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+)
+
+// TestRevokingAKeyEndsAllOfAThousandStreams counts those that hear why they end,
+// and that the answer says how many they were.
+func TestRevokingAKeyEndsAllOfAThousandStreams(t *testing.T) {
+	const streams = 1000
+	t.Parallel()
+	s := newServer(t, options{})
+	id, key := s.mint(object{"max_activations": streams})
+	var opened, ended sync.WaitGroup
+	var told atomic.Int64
+	gate := make(chan struct{}, 50) // how many are being opened at a time
+	opened.Add(streams)
+	for range streams {
+		ended.Go(func() {
+			gate <- struct{}{}
+			res, err := s.client.Do(s.streaming(context.Background(), key, 1_000_000, time.Minute))
+			<-gate
+			opened.Done()
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			defer res.Body.Close()
+			// A stream that was broken off tells nothing, which is counted below.
+			b, _ := io.ReadAll(io.LimitReader(res.Body, 1<<20))
+			if strings.Contains(string(b), "till_key_revoked") {
+				told.Add(1)
+			}
+		})
+	}
+	opened.Wait()
+	began := time.Now()
+	status, answer := s.api("POST", "/keys/"+id+"/revoke", object{})
+	if status != 200 || answer["streams_cut"].(float64) != streams {
+		t.Errorf("revoke: %d, cut %v", status, answer["streams_cut"])
+	}
+	ended.Wait()
+	took := time.Since(began)
+	t.Logf("%d streams ended %s after the call to revoke began", streams, took)
+	if n := told.Load(); n != streams {
+		t.Errorf("%d of %d streams were told why they end", n, streams)
+	}
+	// The race detector and other tests share the processors; without them it
+	// takes a tenth of this, see docs/benchmarks.md.
+	if limit := 10 * time.Second; took > limit {
+		t.Errorf("it took %s, want at most %s", took, limit)
+	}
+}
