@@ -23,13 +23,9 @@ func readBody(r *http.Request, into any) error { return readBodyOf(r, into, maxB
 
 // readBodyOf is readBody for bodies of another length.
 func readBodyOf(r *http.Request, into any, limit int64) error {
-	body, err := io.ReadAll(http.MaxBytesReader(nil, r.Body, limit))
-	var tooLarge *http.MaxBytesError
-	if errors.As(err, &tooLarge) {
-		return &apiError{http.StatusRequestEntityTooLarge, "body_too_large", fmt.Sprintf("the body may be %d bytes long", limit)}
-	}
+	body, err := wholeBody(r, limit)
 	if err != nil {
-		return invalid("reading the body: %v", err)
+		return err
 	}
 	if err := onceEach(body); err != nil {
 		return err
@@ -50,6 +46,20 @@ func readBodyOf(r *http.Request, into any, limit int64) error {
 		}
 	}
 	return nil
+}
+
+// wholeBody reads the body as it is, and lets it be read again.
+func wholeBody(r *http.Request, limit int64) ([]byte, error) {
+	body, err := io.ReadAll(http.MaxBytesReader(nil, r.Body, limit))
+	var tooLarge *http.MaxBytesError
+	if errors.As(err, &tooLarge) {
+		return nil, &apiError{http.StatusRequestEntityTooLarge, "body_too_large", fmt.Sprintf("the body may be %d bytes long", limit)}
+	}
+	if err != nil {
+		return nil, invalid("reading the body: %v", err)
+	}
+	r.Body = io.NopCloser(bytes.NewReader(body))
+	return body, nil
 }
 
 // unsetter is a body in which null takes a field away.

@@ -20,6 +20,10 @@ const (
 	leakers = 16
 )
 
+// leakTurns bounds how many texts are searched at a time in this process: each
+// takes many times its size of memory. Whoever sends slowly holds none.
+var leakTurns = make(chan struct{}, 2)
+
 type leaksBody struct {
 	Text   string `json:"text"`
 	DryRun bool   `json:"dry_run"`
@@ -72,6 +76,15 @@ func (a *api) leaks(l *limiter.Limiter, r *http.Request) (int, any, error) {
 	if !l.Allows(a.caller, limiter.KeysRevoke) { // before 8 MB are read
 		_, err := l.Leak(r.Context(), a.caller, token.Lookup{}, false, true)
 		return 0, nil, err
+	}
+	if _, err := wholeBody(r, maxLeakBody); err != nil {
+		return 0, nil, err
+	}
+	select {
+	case leakTurns <- struct{}{}:
+		defer func() { <-leakTurns }()
+	case <-r.Context().Done():
+		return 0, nil, r.Context().Err()
 	}
 	var body leaksBody
 	if err := readBodyOf(r, &body, maxLeakBody); err != nil {

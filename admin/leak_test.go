@@ -1,9 +1,11 @@
 package admin
 
 import (
+	"context"
 	"encoding/base64"
 	"fmt"
 	"net/http"
+	"net/http/httptest"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -298,4 +300,27 @@ func FuzzTracker(f *testing.F) {
 			t.Errorf("at %d, line %d of %q", begin, at.line, text)
 		}
 	})
+}
+
+func TestFewTextsAreSearchedForLeaksAtATime(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	k := w.mint(`{"upstream":"openai","max_activations":5}`)
+	body := `{"text":"` + k.ScopedKey + `"}`
+	for range cap(leakTurns) {
+		leakTurns <- struct{}{}
+	}
+	gone, cancel := context.WithCancel(t.Context())
+	cancel()
+	rec := httptest.NewRecorder()
+	w.handler.ServeHTTP(rec, httptest.NewRequestWithContext(gone, "POST", "/leaks", strings.NewReader(body)))
+	for range cap(leakTurns) {
+		<-leakTurns
+	}
+	if rec.Code != http.StatusServiceUnavailable {
+		t.Errorf("one too many, whose client went away: %d %s", rec.Code, rec.Body)
+	}
+	if a := w.do("POST", "/leaks", body); a.status != http.StatusOK || !strings.Contains(a.body, k.ID) {
+		t.Errorf("after that: %d %s", a.status, a.body)
+	}
 }

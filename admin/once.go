@@ -1,11 +1,9 @@
 package admin
 
 import (
-	"bytes"
 	"crypto/sha256"
 	"errors"
 	"fmt"
-	"io"
 	"net/http"
 
 	"github.com/till-proxy/till/limiter"
@@ -47,15 +45,10 @@ func (a *api) asOnce(r *http.Request) (*api, error) {
 	if len(keys) != 1 || !visible(keys[0]) {
 		return nil, invalid("%s must stand once and be 1 to %d visible ASCII characters", onceHeader, limiter.MaxOnceKey)
 	}
-	body, err := io.ReadAll(http.MaxBytesReader(nil, r.Body, maxBody))
-	var tooLarge *http.MaxBytesError
-	if errors.As(err, &tooLarge) {
-		return nil, &apiError{http.StatusRequestEntityTooLarge, "body_too_large", fmt.Sprintf("the body may be %d bytes long", maxBody)}
-	}
+	body, err := wholeBody(r, maxBody)
 	if err != nil {
-		return nil, invalid("reading the body: %v", err)
+		return nil, err
 	}
-	r.Body = io.NopCloser(bytes.NewReader(body))
 	call := sha256.New()
 	fmt.Fprintf(call, "%d %s?%s\n", len(r.URL.RequestURI()), r.URL.Path, r.URL.RawQuery)
 	call.Write(body)
