@@ -239,6 +239,11 @@ func (l *Limiter) Onces() (n int, err error) {
 	return n, err
 }
 
+// FillOnces pretends that so many calls are known.
+func (l *Limiter) FillOnces(n int) error {
+	return l.committer.do(func(*batch) error { return nil }, func() { l.committer.onces = n })
+}
+
 // FillOutbox pretends that so many messages wait.
 func (l *Limiter) FillOutbox(url string, n int64) { l.outbox.hook(url).pending.Store(n) }
 

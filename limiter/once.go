@@ -20,6 +20,8 @@ const (
 	keepOnce = 24 * time.Hour
 	// maxOnce bounds how many are known at a time.
 	maxOnce = 100_000
+	// keptOnce of them are for the operator, whom nobody else may shut out.
+	keptOnce = 10_000
 	// MaxOnceKey bounds an idempotency key, in bytes.
 	MaxOnceKey = 255
 )
@@ -31,7 +33,7 @@ var (
 	// ErrReused says that the key stands for another call.
 	ErrReused = errors.New("this Idempotency-Key was used for another call in the last 24 hours: use a new one for each")
 	// errOnceFull is an InvalidError's message when no more keys can be known.
-	errOnceFull = fmt.Sprintf("cannot be taken: %d are known, and no more are kept; send none, or wait", maxOnce)
+	errOnceFull = fmt.Sprintf("cannot be taken: more than %d are known, and no more are kept; send none, or wait", maxOnce-keptOnce)
 )
 
 // Once is a call that is to be done once.
@@ -39,6 +41,7 @@ type Once struct {
 	id   [sha256.Size]byte // of who calls, and the key
 	call [sha256.Size]byte // of what is called
 	try  [16]byte          // this very try, which may write more than one entry
+	most int               // so many may be known for it to be taken
 }
 
 // Once lets what the caller does next be done once under a key. call is a hash
@@ -48,7 +51,10 @@ func (c Caller) Once(key string, call [sha256.Size]byte) Caller {
 	if c.Token != "" {
 		who = c.Token
 	}
-	c.once = &Once{id: sha256.Sum256(fmt.Appendf(nil, "%d:%s%s", len(who), who, key)), call: call}
+	c.once = &Once{id: sha256.Sum256(fmt.Appendf(nil, "%d:%s%s", len(who), who, key)), call: call, most: maxOnce}
+	if c.Role != OperatorRole {
+		c.once.most -= keptOnce
+	}
 	rand.Read(c.once.try[:]) // never fails
 	return c
 }
@@ -112,7 +118,7 @@ func (b *batch) once(o *Once, about string) error {
 	case known:
 		return ErrReplayed
 	case rec.at.IsZero():
-		if b.onces >= maxOnce {
+		if b.onces >= o.most {
 			return invalid("Idempotency-Key", "%s", errOnceFull)
 		}
 		b.onces++

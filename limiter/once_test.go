@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/till-proxy/till/limiter"
+	"github.com/till-proxy/till/token"
 )
 
 // TestACallIsDoneOnceOverKillsAndIsForgottenAfterADay kills between the tries.
@@ -69,5 +70,37 @@ func TestOneCallMayWriteSeveralEntries(t *testing.T) {
 	}
 	if n, err := w.Onces(); n != 1 || err != nil {
 		t.Errorf("%d calls are known, %v", n, err)
+	}
+}
+
+func TestNobodyShutsTheOperatorOutOfIdempotencyKeys(t *testing.T) {
+	t.Parallel()
+	w := newTeam(t)
+	_, anna := w.hire(limiter.Operator, "anna", "lead")
+	mint := func(by limiter.Caller) error {
+		_, lookup, err := token.MintKey()
+		if err != nil {
+			t.Fatal(err)
+		}
+		spec := &limiter.Key{Upstream: "openai", Custody: limiter.CustodyHeld, Limit: limiter.NoLimits()}
+		spec.Limit[limiter.Activations] = 1
+		_, err = w.Mint(ctx, by, spec, limiter.Birth{Lookup: lookup})
+		return err
+	}
+	if err := w.FillOnces(90_000); err != nil {
+		t.Fatal(err)
+	}
+	var full *limiter.InvalidError
+	if err := mint(anna.Once("a", [32]byte{1})); !errors.As(err, &full) || full.Field != "Idempotency-Key" {
+		t.Errorf("a team's call, with as many known as it may fill: %v", err)
+	}
+	if err := mint(limiter.Operator.Once("a", [32]byte{1})); err != nil {
+		t.Errorf("the operator's: %v", err)
+	}
+	if err := w.FillOnces(100_000); err != nil {
+		t.Fatal(err)
+	}
+	if err := mint(limiter.Operator.Once("b", [32]byte{1})); !errors.As(err, &full) {
+		t.Errorf("the operator's, with all there may be: %v", err)
 	}
 }
