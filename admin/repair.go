@@ -53,8 +53,9 @@ func repairCommand(f *common) *cobra.Command {
 damaged disk, a lost anchor) stays closed, and every key is refused. First look
 whether the newest store and its anchor can be put in place. If not, this counts
 the remaining budget of every key as spent, suspends keys that only time limits
-or whose budget renews, revokes every admin token, and opens the store. Then grant what you want to allow
-again: caddy till grant KEY --activations 100, caddy till resume KEY.
+or whose budget renews, revokes every admin token, and opens the store. Then
+grant what you want to allow again: caddy till grant KEY --activations 100,
+caddy till resume KEY, caddy till token create.
 
 When the machine's clock was set back, or had run ahead, time stands or goes on
 as before, so that no expired key lives again; stats say so. When the clock is
