@@ -1,0 +1,141 @@
+package limiter_test
+
+import (
+	"net/netip"
+	"testing"
+	"time"
+
+	"github.com/till-proxy/till/limiter"
+)
+
+func TestRateIsATokenBucket(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	k := w.mint(func(k *limiter.Key) { k.Rate = limiter.Rate{N: 60, Per: time.Minute} })
+	burst := func() (n int) {
+		for k.use() == "" {
+			n++
+		}
+		return n
+	}
+	if n := burst(); n != 60 {
+		t.Errorf("a full bucket let %d through, want 60", n)
+	}
+	_, refusal := k.ask()
+	if refusal.Code != limiter.CodeRateLimited || refusal.RetryAfter <= 0 || refusal.RetryAfter > time.Second {
+		t.Errorf("refusal %v, retry after %s", refusal, refusal.RetryAfter)
+	}
+	w.clock.advance(10 * time.Second)
+	if n := burst(); n != 10 {
+		t.Errorf("10 s later %d went through, want 10", n)
+	}
+	w.clock.advance(time.Hour)
+	if n := burst(); n != 60 {
+		t.Errorf("an hour later %d went through, want 60: the bucket holds no more", n)
+	}
+}
+
+func TestConcurrencyCountsWhatRuns(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	k := w.mint(func(k *limiter.Key) { k.MaxConcurrency = 3 })
+	var running []*limiter.Grant
+	for range 3 {
+		g, refusal := k.ask()
+		if refusal != nil {
+			t.Fatal(refusal)
+		}
+		running = append(running, g)
+	}
+	if code := k.use(); code != limiter.CodeConcurrency {
+		t.Fatalf("a fourth: %q", code)
+	}
+	running[1].Settle(limiter.Amounts{limiter.Activations: 1})
+	if code := k.use(); code != "" {
+		t.Fatalf("after one ended: %s", code)
+	}
+}
+
+func TestFreeRequestsTakeNoActivationButNeedALiveKey(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	k := w.mint(activations(2))
+	for i := range 60 {
+		if code := k.use(free); code != "" {
+			t.Fatalf("free request %d: %s", i, code)
+		}
+	}
+	if code := k.use(free); code != limiter.CodeRateLimited {
+		t.Errorf("the 61st in a minute: %q", code)
+	}
+	if n := k.drain(limiter.CodeActivationsExhausted); n != 2 {
+		t.Errorf("%d activations were left, want 2", n)
+	}
+	w.clock.advance(time.Hour)
+	if code := k.use(free); code != limiter.CodeActivationsExhausted {
+		t.Errorf("a free request of a dead key: %q", code)
+	}
+}
+
+func TestPinIPBindsToTheFirstAddress(t *testing.T) {
+	t.Parallel()
+	for _, test := range []struct{ first, same, other string }{
+		{"192.0.2.7", "::ffff:192.0.2.7", "192.0.2.8"},
+		{"2001:db8:1:2::1", "2001:db8:1:2:ffff::9", "2001:db8:1:3::1"},
+	} {
+		w := newWorld(t)
+		k := w.mint(func(k *limiter.Key) { k.Scope.PinIP = true; k.Limit[limiter.Activations] = 100 })
+		if code := k.use(from(test.first)); code != "" {
+			t.Fatal(code)
+		}
+		w.kill(true) // the pin is on disk before the first request goes out
+		if code := k.use(from(test.same)); code != "" {
+			t.Errorf("%s after %s: %s", test.same, test.first, code)
+		}
+		if code := k.use(from(test.other)); code != limiter.CodeIPNotAllowed {
+			t.Errorf("%s after %s: %q", test.other, test.first, code)
+		}
+		live, _ := w.Find(ctx, k.lookup)
+		if r := live.Touch(netip.MustParseAddr(test.other)); r == nil || r.Code != limiter.CodeIPNotAllowed {
+			t.Errorf("asking about the key from %s: %v", test.other, r)
+		}
+	}
+}
+
+func TestScopeRefusesByName(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	k := w.mint(func(k *limiter.Key) {
+		k.Scope.Methods = []string{"POST"}
+		k.Scope.Paths = []string{"/v1/chat/completions"}
+		k.Scope.IPs = []netip.Prefix{netip.MustParsePrefix("192.0.2.0/24")}
+		k.Scope.Models = []string{"gpt-5-mini", "claude-*"}
+		k.Limit[limiter.Activations] = 1
+	})
+	for _, test := range []struct {
+		name string
+		opt  func(*limiter.Ask)
+		want limiter.Code
+	}{
+		{"method", func(a *limiter.Ask) { a.Method = "GET" }, limiter.CodeMethodNotAllowed},
+		{"path", func(a *limiter.Ask) { a.Path = "/v1/models" }, limiter.CodePathNotAllowed},
+		{"address", from("198.51.100.1"), limiter.CodeIPNotAllowed},
+		{"model", func(a *limiter.Ask) { a.Models, a.Named = []string{"gpt-5-mini", "gpt-5"}, true }, limiter.CodeModelNotAllowed},
+		{"no model", func(*limiter.Ask) {}, limiter.CodeModelNotAllowed},
+		{"a fallback alone", func(a *limiter.Ask) { a.Models = []string{"gpt-5-mini"} }, limiter.CodeModelNotAllowed},
+		{"all right", func(a *limiter.Ask) { a.Models, a.Named = []string{"claude-haiku-5"}, true }, ""},
+	} {
+		if code := k.use(test.opt); code != test.want {
+			t.Errorf("%s: %q, want %q", test.name, code, test.want)
+		}
+	}
+}
+
+func TestACanaryIsNeverAdmitted(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	k := w.mint(activations(0))
+	if code := k.use(); code != limiter.CodeActivationsExhausted {
+		t.Errorf("%q", code)
+	}
+}

@@ -1,0 +1,184 @@
+package limiter
+
+import (
+	"context"
+	"errors"
+	"slices"
+	"time"
+)
+
+// A job that ends keys goes on in steps, each a commit of its own, so that it never
+// holds the others up and a crash between two costs nothing.
+
+// One commit of a job ends so many keys, and looks at so many.
+const (
+	bulkKeys   = 128
+	bulkBytes  = 256 << 10 // of their records
+	bulkLooked = 2048
+	bulkRetry  = time.Second
+)
+
+// endIn revokes a key in a batch; nil when it was revoked before.
+func (l *Limiter) endIn(b *batch, s *Job, id string) (*Key, error) {
+	old, acct, err := readKey(b, id)
+	if err != nil || old.EndedStatus == Revoked {
+		return nil, err
+	}
+	key := old.clone()
+	key.Version++
+	s.end(key, l.clock.Now())
+	if err := writeKey(b, old, key, &acct); err != nil {
+		return nil, err
+	}
+	by := s.caller()
+	if err := b.tell(Event{Name: KeyRevoked, Key: key, Code: CodeKeyRevoked, By: by.Name}); err != nil {
+		return nil, err
+	}
+	return key, b.audit(by.entry(ActKeyRevoke, id, changes(old, key)))
+}
+
+func (l *Limiter) followEnded(j *job, ended []*Key) {
+	for _, key := range ended {
+		l.follow(key, func(k *Live) { k.doomed = nil })
+	}
+}
+
+// jobsLoop does one job after the other. It ends between two commits.
+func (l *Limiter) jobsLoop() {
+	defer close(l.jobsStopped)
+	for {
+		jobs := slices.DeleteFunc(l.runningJobs(), func(j *job) bool { return !j.ready.Load() })
+		if len(jobs) == 0 {
+			select {
+			case <-l.stop:
+				return
+			case <-l.jobsWake:
+			}
+			continue
+		}
+		select {
+		case <-l.stop:
+			return
+		default:
+		}
+		err := l.step(jobs[0])
+		if err == nil {
+			continue
+		}
+		if errors.Is(err, ErrClosed) {
+			return
+		}
+		j := jobs[0]
+		j.mu.Lock()
+		told := j.state.Failure == err.Error()
+		j.state.Failure = err.Error()
+		j.mu.Unlock()
+		if !told {
+			l.log.Error("a job cannot go on now", "job", j.number.Load(), "error", err)
+		}
+		select {
+		case <-l.stop:
+			return
+		case <-time.After(bulkRetry):
+		}
+	}
+}
+
+// step is one commit of a job.
+func (l *Limiter) step(j *job) error {
+	if j.number.Load() == 0 {
+		return l.recordJob(j)
+	}
+	s := j.snapshot()
+	ids, already, next, err := l.candidates(context.Background(), j, s.Cursor)
+	if err != nil {
+		return err
+	}
+	whole := next == ""
+	elsewhere := int64(0)
+	if whole { // and those in memory that no index led to
+		var rest []string
+		rest, elsewhere = l.stillDoomed(j, ids)
+		if len(rest) > bulkKeys {
+			ids, already, next, whole = rest[:bulkKeys], 0, s.Cursor, false
+		} else {
+			ids = append(ids, rest...)
+		}
+	}
+	var ended []*Key
+	var after Job
+	err = l.committer.doPatiently(func(b *batch) error {
+		ended, after = nil, s
+		after.Already += already
+		after.Cursor, after.Failure = next, ""
+		for _, id := range ids {
+			key, err := l.endIn(b, &s, id)
+			if err != nil && !errors.Is(err, ErrNotFound) {
+				return err
+			}
+			if key != nil {
+				ended = append(ended, key)
+			}
+		}
+		if whole {
+			after.Revoked += elsewhere
+			after.Matched += elsewhere
+		}
+		after.Revoked += int64(len(ended))
+		after.Matched += int64(len(ended)) + already
+		if whole {
+			after.DoneAt = l.clock.Now().UTC()
+			if err := forgetJobs(b); err != nil {
+				return err
+			}
+		}
+		return b.setJob(&after)
+	}, func() {
+		l.followEnded(j, ended)
+		j.mu.Lock()
+		j.state = after
+		j.mu.Unlock()
+	})
+	if err != nil || !whole {
+		return err
+	}
+	l.jobsMu.Lock()
+	l.jobs = slices.DeleteFunc(l.jobs, func(o *job) bool { return o == j })
+	l.jobsMu.Unlock()
+	close(j.done)
+	l.log.Info("keys were revoked", "job", after.Number, "matched", after.Matched, "revoked", after.Revoked, "by", after.By)
+	return nil
+}
+
+// stillDoomed are the keys in memory, but for those given, that a job has
+// stopped and not ended, and how many of its keys a change has ended.
+func (l *Limiter) stillDoomed(j *job, but []string) (ids []string, elsewhere int64) {
+	for _, k := range l.everyLive() {
+		k.mu.Lock()
+		switch {
+		case k.doomed != j || k.gone:
+		case k.halt == CodeKeyRevoked && !slices.Contains(but, k.key.ID):
+			ids = append(ids, k.key.ID)
+		case k.key.EndedStatus == Revoked && k.key.Judged >= j.number.Load():
+			elsewhere++
+		}
+		k.mu.Unlock()
+	}
+	return ids, elsewhere
+}
+
+// forgetJobs removes the records of all but the last jobs.
+func forgetJobs(b *batch) error {
+	jobs, err := readJobs(b)
+	if err != nil {
+		return err
+	}
+	for i := range max(len(jobs)-keepJobs, 0) {
+		if jobs[i].Done() {
+			if err := b.Delete(jobKey(jobs[i].Number)); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
