@@ -230,7 +230,7 @@ diff --git "a/with space" "b/with space"
 func TestPlacesInRealGitHistory(t *testing.T) {
 	t.Parallel()
 	if _, err := exec.LookPath("git"); err != nil {
-		t.Skip("there is no git here")
+		t.Fatal("git is needed: ", err)
 	}
 	dir := t.TempDir()
 	git := func(args ...string) string {
