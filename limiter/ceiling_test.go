@@ -10,6 +10,7 @@ import (
 
 	"github.com/till-proxy/till/limiter"
 	"github.com/till-proxy/till/scope"
+	"github.com/till-proxy/till/token"
 )
 
 // capped is a role with every ceiling, and every permission over keys.
@@ -43,6 +44,7 @@ func TestNothingRaisesAKeyAboveACeiling(t *testing.T) {
 		_, member := w.hire(limiter.Operator, "member", "capped")
 		_, other := w.hire(limiter.Operator, "other", "wide")
 		var ids []string
+		lookups := make(map[string]token.Lookup)
 		amount := rapid.OneOf(rapid.Int64Range(-1, 600), rapid.SampledFrom([]int64{500, 501, 1e6, 1e6 + 1, 5e9, 5e9 + 1, 1 << 61}))
 		some := func(rt *rapid.T, name string, from ...string) []string {
 			if rapid.Bool().Draw(rt, name+" set") {
@@ -93,10 +95,11 @@ func TestNothingRaisesAKeyAboveACeiling(t *testing.T) {
 				}
 				k.Upstream = rapid.SampledFrom([]string{"openai", "github"}).Draw(rt, "upstream")
 				alter(rt, k)
-				v, err := w.Mint(ctx, by, k, limiter.Birth{Lookup: lookup(), Unlimited: true})
+				text := lookup()
+				v, err := w.Mint(ctx, by, k, limiter.Birth{Lookup: text, Unlimited: true})
 				expected(rt, err)
 				if err == nil {
-					ids = append(ids, v.ID)
+					ids, lookups[v.ID] = append(ids, v.ID), text
 				}
 			},
 			"change": func(rt *rapid.T) {
@@ -120,8 +123,32 @@ func TestNothingRaisesAKeyAboveACeiling(t *testing.T) {
 			},
 			"rotate": func(rt *rapid.T) {
 				by, id := pick(rt)
-				_, _, err := w.Rotate(ctx, by, id, limiter.Issue{Lookup: lookup()}, 0)
+				text := lookup()
+				_, _, err := w.Rotate(ctx, by, id, limiter.Issue{Lookup: text}, 0)
 				expected(rt, err)
+				if err == nil {
+					lookups[id] = text
+				}
+			},
+			"delegate": func(rt *rapid.T) {
+				_, id := pick(rt)
+				parent, refusal := w.Find(ctx, lookups[id])
+				if refusal != nil {
+					rt.Skip(refusal)
+				}
+				if !parent.Key().Delegate {
+					rt.Skip("it may not delegate")
+				}
+				child, text := parent.Key().Child(), lookup()
+				alter(rt, child)
+				child.Charge, child.CountOnly = parent.Key().Charge, parent.Key().CountOnly // not its to say
+				v, err := w.Delegate(ctx, parent, &limiter.Ask{Addr: netip.MustParseAddr("10.1.0.1")}, child, limiter.Birth{Lookup: text, Unlimited: true})
+				if !errors.As(err, &refusal) {
+					expected(rt, err)
+				}
+				if err == nil {
+					ids, lookups[v.ID] = append(ids, v.ID), text
+				}
 			},
 			"time": func(rt *rapid.T) { w.clock.advance(time.Duration(rapid.IntRange(1, 10).Draw(rt, "hours")) * time.Hour) },
 			"": func(rt *rapid.T) {
