@@ -276,8 +276,14 @@ func (l *Limiter) CountMatches(ctx context.Context, by Caller, f Filter) (matche
 
 // Await waits until a job is done, or the context is.
 func (l *Limiter) Await(ctx context.Context, by Caller, number int64) (Job, error) {
-	if _, err := l.JobOf(by, fmt.Sprint(number)); err != nil {
-		return Job{}, err
+	s, err := l.JobOf(by, fmt.Sprint(number))
+	if err != nil || s.Done() {
+		return s, err
+	}
+	// Its record can be read a moment before it knows its number itself, which is
+	// what the committer does next.
+	if err := l.Ping(ctx); err != nil {
+		return s, err
 	}
 	for _, j := range l.runningJobs() {
 		if j.number.Load() != number {
