@@ -114,3 +114,29 @@ func TestAReaderIsNotCutOffByAStoreThatCloses(t *testing.T) {
 		t.Errorf("a read from a closed store: %v", err)
 	}
 }
+
+func TestAStoreWhoseDirectoryIsMovedAwayRefusesAndEndsNoProcess(t *testing.T) {
+	t.Parallel()
+	w := newBadgerWorld(t)
+	k := w.mint(activations(10))
+	dir := filepath.Join(w.dir, "badger")
+	if err := os.Rename(dir, dir+".old"); err != nil {
+		t.Fatal(err)
+	}
+	if code := k.use(); code != limiter.CodeStoreUnavailable {
+		t.Errorf("a request that needs a block: %q", code)
+	}
+	if err := w.Ping(ctx); err == nil || w.Failed() == nil {
+		t.Errorf("the store has not failed: %v", err)
+	}
+	if err := os.Rename(dir+".old", dir); err != nil {
+		t.Fatal(err)
+	}
+	if err := w.Close(); err == nil {
+		t.Error("a failed store closes as if nothing had happened")
+	}
+	w.reopenBadger()
+	if n := k.drain(limiter.CodeActivationsExhausted); n != 10 {
+		t.Errorf("%d of 10 afterwards", n)
+	}
+}

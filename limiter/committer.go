@@ -135,7 +135,7 @@ func (c *committer) commit(changes []change) int {
 	}
 	start := time.Now()
 	var taken int
-	var b *batch
+	b := new(batch) // a store may fail before it has begun
 	for {
 		taken = 0
 		err := c.store.Update(func(tx Tx) error {
