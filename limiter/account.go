@@ -174,6 +174,25 @@ func (a *account) overdrawn() bool {
 	return false
 }
 
+// cover lets a record reserve all that was taken, and returns by how much that
+// raised it.
+func (a *account) cover(rec *accountRecord) (raised Amounts) {
+	for i, limit := range a.limit {
+		if n := a.spent[i] + a.held[i] - rec.Reserved[i]; limit != NoLimit && rec.Limit[i] != NoLimit && n > 0 {
+			rec.Reserved[i] += n
+			raised[i] = n
+		}
+	}
+	return raised
+}
+
+// unsettled reports whether more is reserved than taken, or less, which the
+// store has to be told of before memory may forget it.
+func (a *account) unsettled() bool {
+	_, unused := a.unused()
+	return unused || a.overdrawn()
+}
+
 // wantsAhead reports whether the next block should be asked for before this
 // one has run out: when less than a third of one is left, or already when less
 // than one is, while the store is too slow for that. A slow key does not get

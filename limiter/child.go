@@ -237,19 +237,19 @@ func (k *Live) AllowsModel(model string) bool {
 }
 
 // giveBack writes what memory knows of a key into the store, and gives back
-// what is reserved and unused, so that its record says what is left. It reports
-// whether nothing is in flight.
+// what is reserved and unused, or reserves an overdraft, so that its record says
+// what is left. It reports whether nothing is in flight.
 func (l *Limiter) giveBack(ctx context.Context, k *Live) (quiet bool, err error) {
 	for range 3 {
 		k.mu.Lock()
-		_, unused := k.unused()
+		unsettled := k.unsettled()
 		busy := k.asked || k.pending > 0
-		if unused && !busy {
+		if unsettled && !busy {
 			l.save(&k.account, k, true)
 		}
 		quiet = k.inflight == 0 && k.parked == 0
 		k.mu.Unlock()
-		if !unused && !busy {
+		if !unsettled && !busy {
 			return quiet, nil
 		}
 		if err := l.Ping(ctx); err != nil {

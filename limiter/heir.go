@@ -99,7 +99,7 @@ func (a *account) inherit(old *account, believed bool, s *shadow) {
 		return
 	}
 	a.spent, a.held, a.past, a.kinds = old.spent, old.held, old.past, old.kinds
-	if _, unused := a.unused(); (unused || a.held != (Amounts{})) && a.slot == nil {
+	if (a.unsettled() || a.held != (Amounts{})) && a.slot == nil {
 		a.slot = s.take(a.id, a.lineage, a.taken())
 	}
 }

@@ -425,7 +425,7 @@ func (l *Limiter) evict(id string) bool {
 	k := e.k
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	if _, unused := k.unused(); unused || k.active || k.asked || k.ending || k.parked > 0 ||
+	if k.unsettled() || k.active || k.asked || k.ending || k.parked > 0 ||
 		k.pending > 0 || k.inflight > 0 || len(k.kids) > 0 || k.halt != "" || k.slot != nil || k.history.dirty() {
 		return false
 	}

@@ -1,8 +1,10 @@
 package limiter_test
 
 import (
+	"errors"
 	"math"
 	"testing"
+	"time"
 
 	"github.com/till-proxy/till/limiter"
 )
@@ -33,5 +35,71 @@ func TestUseBeyondReasonEndsAKeyAndGivesNothingBack(t *testing.T) {
 	w.kill(false)
 	if code := k.use(bound); code != limiter.CodeTokensExhausted {
 		t.Errorf("after a crash: %q", code)
+	}
+}
+
+// TestAnOverdraftThatTheFullDiskDidNotTakeIsNotForgotten: an answer used more
+// than its bound while nothing could be written. It is debited all the same,
+// also once the key is not in memory any more.
+func TestAnOverdraftThatTheFullDiskDidNotTakeIsNotForgotten(t *testing.T) {
+	t.Parallel()
+	for name, then := range map[string]func(w *world){
+		"stopped": func(w *world) { w.restart() },
+		"killed":  func(w *world) { w.kill(false) },
+		"stopped on the full disk": func(w *world) {
+			w.disk.Fill()
+			if err := w.Close(); err != nil {
+				t.Error(err)
+			}
+			w.disk.Heal()
+			w.open(w.disk.Open())
+		},
+		"idle": func(w *world) {
+			for range 3 {
+				w.clock.advance(20 * time.Minute)
+				w.SweepActive()
+				if err := w.Ping(ctx); err != nil {
+					t.Fatal(err)
+				}
+			}
+			w.SweepIdle()
+		},
+		"idle, then killed": func(w *world) {
+			w.clock.advance(time.Minute)
+			w.SweepActive()
+			if err := w.Ping(ctx); err != nil {
+				t.Fatal(err)
+			}
+			w.kill(false)
+		},
+	} {
+		w := newWorld(t)
+		w.roles = map[string]limiter.Role{"ci": {Budget: limiter.RoleBudget{Limit: limiter.Amounts{-1, 1000, -1, -1}}}}
+		if err := w.SetRoles(w.roles); err != nil {
+			t.Fatal(err)
+		}
+		k := w.mint(func(k *limiter.Key) { k.Limit[limiter.Tokens], k.Role = 1000, "ci" })
+		g, refusal := k.ask(bound(limiter.Tokens, 10))
+		if refusal != nil {
+			t.Fatal(refusal)
+		}
+		w.disk.Fill()
+		g.Settle(limiter.Amounts{limiter.Activations: 1, limiter.Tokens: 700})
+		if err := w.Ping(ctx); !errors.Is(err, limiter.ErrNoSpace) {
+			t.Fatal(err)
+		}
+		w.disk.Heal()
+		then(w)
+		if used := k.view().Used[limiter.Tokens]; used != 700 {
+			t.Errorf("%s: %d tokens used of the key, want 700", name, used)
+		}
+		roles, err := w.Limiter.Roles()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if used := roles[0].Used[limiter.Tokens]; used != 700 {
+			t.Errorf("%s: %d tokens used of the role, want 700", name, used)
+		}
+		w.agree(t)
 	}
 }

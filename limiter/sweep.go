@@ -104,8 +104,7 @@ func (l *Limiter) sweepActive() {
 	}
 	for _, a := range l.everyRole() {
 		a.mu.Lock()
-		if _, unused := a.unused(); unused && a.held == (Amounts{}) && a.parked == 0 && !a.asked &&
-			nanos-a.last >= int64(idleBlock) {
+		if a.unsettled() && a.held == (Amounts{}) && a.parked == 0 && !a.asked && nanos-a.last >= int64(idleBlock) {
 			l.save(a, nil, true)
 		}
 		a.mu.Unlock()
@@ -116,11 +115,10 @@ func (l *Limiter) sweepActive() {
 // hold the key.
 func (l *Limiter) tidy(k *Live, nanos int64) {
 	idle := k.inflight == 0 && k.parked == 0 && !k.asked && nanos-k.last >= int64(idleBlock)
-	_, unused := k.unused()
 	dirty := k.history.dirty() || k.savedAt < k.last
 	switch {
 	case k.pending > 0: // look again when that is done
-	case idle && (unused || k.slot != nil || dirty):
+	case idle && (k.unsettled() || k.slot != nil || dirty):
 		l.save(&k.account, k, true)
 	case idle && k.unsaved == nil:
 		l.retire(k)
@@ -129,8 +127,9 @@ func (l *Limiter) tidy(k *Live, nanos int64) {
 	}
 }
 
-// save writes what memory knows about an account, and gives back what is
-// reserved and unused. Callers hold the account.
+// save writes what memory knows about an account, gives back what is reserved
+// and unused, and reserves an overdraft that could not be before, as on a full
+// disk. Callers hold the account.
 func (l *Limiter) save(a *account, k *Live, giveBack bool) {
 	var free Amounts
 	if giveBack && !a.asked {
@@ -149,10 +148,11 @@ func (l *Limiter) save(a *account, k *Live, giveBack bool) {
 		hours, seen, id = k.history.take(), k.seen.take(), k.key.ID
 	}
 	spent := a.spent
-	var counted Amounts
+	var counted, raised Amounts
 	a.pending++
 	l.committer.submit(change{
 		apply: func(b *batch) error {
+			raised = Amounts{}
 			stored, err := readAccount(b, a)
 			if err != nil {
 				return err
@@ -173,6 +173,9 @@ func (l *Limiter) save(a *account, k *Live, giveBack bool) {
 			}
 			a.mu.Lock()
 			a.noteUnlimited(&stored)
+			if !a.asked { // else the block on its way holds it
+				raised = a.cover(&stored)
+			}
 			a.mu.Unlock()
 			stored.Settled = spent
 			stored.First, stored.Last, stored.Pin, stored.Addr = rec.First, rec.Last, rec.Pin, rec.Addr
@@ -197,8 +200,9 @@ func (l *Limiter) save(a *account, k *Live, giveBack bool) {
 				return
 			}
 			a.counted = counted
+			a.reserved.add(raised)
 			a.firstDurable = a.firstDurable || rec.First != 0
-			if _, unused := a.unused(); giveBack && !unused && !a.asked && a.held == (Amounts{}) {
+			if giveBack && !a.unsettled() && !a.asked && a.held == (Amounts{}) {
 				l.shadow.release(a.slot)
 				a.slot = nil
 			}
