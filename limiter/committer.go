@@ -28,9 +28,10 @@ type committer struct {
 	store   Store
 	observe Observer
 	log     *slog.Logger
-	tallied func(tally) // is told the sums after each commit that changed them
-	anchor  *anchor     // nil: none
-	digest  *digest     // nil without an anchor
+	tallied func(tally)  // is told the sums after each commit that changed them
+	anchor  *anchor      // nil: none
+	digest  *digest      // nil without an anchor
+	told    commitRecord // the last commit that anybody was told of
 
 	job    int64 // the number of the last job
 	doomed func(id string) *job
@@ -63,6 +64,9 @@ func newCommitter(s Store, observe Observer, log *slog.Logger, tallied func(tall
 	c := &committer{
 		store: s, observe: observe, log: log, tallied: tallied, anchor: a, digest: d, outbox: o, spread: spread,
 		wake: make(chan struct{}, 1), ended: make(chan struct{}),
+	}
+	if d != nil {
+		c.told = commitRecord{seq: d.seq, root: d.root, store: d.store}
 	}
 	go c.run()
 	return c
@@ -140,8 +144,8 @@ func (c *committer) commit(changes []change) int {
 		taken = 0
 		err := c.store.Update(func(tx Tx) error {
 			b = &batch{Tx: tx, digest: c.digest, clock: c.clock, chain: c.chain, job: c.job, doomed: c.doomed, onces: c.onces, outbox: c.outbox}
-			if c.anchor != nil {
-				b.store = c.anchor.store
+			if c.digest != nil {
+				b.store = c.digest.store
 			}
 			if now := c.clock.Now(); now.Sub(c.marked).Abs() >= markEvery {
 				b.now = now
@@ -240,7 +244,11 @@ func (c *committer) anchored(b *batch) error {
 	for bucket, s := range b.buckets {
 		c.digest.buckets[bucket] = s
 	}
-	return c.anchor.write(c.digest.seq, c.digest.root)
+	if err := c.anchor.write(c.digest.seq, c.digest.root); err != nil {
+		return err
+	}
+	c.told.seq, c.told.root = c.digest.seq, c.digest.root
+	return nil
 }
 
 // check compares what the store says of an account with the digest, at least

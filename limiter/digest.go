@@ -49,6 +49,7 @@ func (s *sum) take(o sum) {
 // checked.
 type digest struct {
 	secret  [32]byte
+	store   [16]byte // which store it is of
 	seq     uint64
 	root    sum
 	buckets [numBuckets]sum
@@ -164,6 +165,19 @@ func (d *digest) verify(r Reader, a *anchor) error {
 		return doubt("commit %d is not the one that its anchor %s knows", c.seq, a.path)
 	}
 	d.seq = c.seq
+	return nil
+}
+
+// succeeds compares a store that was opened again with what this process knows
+// of it: an older one, with the anchor that belongs to it, was put in its place.
+func (d *digest) succeeds(former *committer) error {
+	switch told := former.told; {
+	case d == nil || former.anchor == nil:
+	case d.store != told.store:
+		return doubt("it is another one than this server had open")
+	case d.seq < told.seq || d.seq == told.seq && d.root != told.root:
+		return doubt("it is at commit %d, and this server knows of commit %d", d.seq, told.seq)
+	}
 	return nil
 }
 

@@ -1,10 +1,14 @@
 package limiter_test
 
 import (
+	"errors"
+	"os"
+	"strings"
 	"testing"
 	"time"
 
 	"github.com/till-proxy/till/limiter"
+	"github.com/till-proxy/till/limiter/storetest"
 )
 
 // fail lets the next commit fail, and everything after it.
@@ -153,5 +157,57 @@ func TestWhatWasStoppedOnAFullDiskBecomesDurableOnceThereIsSpace(t *testing.T) {
 	w.kill(true)
 	if code := k.use(); code != limiter.CodeKeyRevoked {
 		t.Errorf("after a power cut: %q", code)
+	}
+}
+
+// TestAnOlderStorePutInPlaceOfOneThatFailedStaysClosed: it agrees with the anchor
+// that was put there with it, but this process knows better.
+func TestAnOlderStorePutInPlaceOfOneThatFailedStaysClosed(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	k := w.mint(activations(100))
+	if code := k.use(); code != "" {
+		t.Fatal(code)
+	}
+	if err := w.Ping(ctx); err != nil {
+		t.Fatal(err)
+	}
+	older, anchor := w.disk.Snapshot(), w.file(w.anchor)
+	for range 50 {
+		if code := k.use(); code != "" {
+			t.Fatal(code)
+		}
+	}
+	former, newer, newest := w.Limiter, w.disk, w.file(w.anchor)
+	w.fail(false)
+	if err := former.Close(); err == nil {
+		t.Fatal("a failed limiter closes as if nothing had happened")
+	}
+	other := storetest.NewDisk()
+	o := limiter.Options{Shadow: w.shadow, Anchor: w.anchor, Clock: w.clock, After: former}
+	for name, place := range map[string]func(){
+		"an older one": func() { o.Store = older.Open(); w.put(w.anchor, anchor) },
+		"another one": func() {
+			o.Store = other.Open()
+			if err := os.Remove(w.anchor); err != nil {
+				t.Fatal(err)
+			}
+		},
+	} {
+		place()
+		if _, err := limiter.Open(o); !errors.Is(err, limiter.ErrDoubt) || !strings.Contains(err.Error(), "this server") {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	newer.Heal()
+	o.Store = newer.Open()
+	w.put(w.anchor, newest)
+	l, err := limiter.Open(o)
+	if err != nil {
+		t.Fatal("the one that failed: ", err)
+	}
+	w.Limiter = l
+	if n := k.drain(limiter.CodeActivationsExhausted); n != 49 {
+		t.Errorf("%d of the 49 that are left", n)
 	}
 }

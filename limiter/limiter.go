@@ -41,6 +41,9 @@ type Options struct {
 	// After is the limiter of this store that has failed and was closed. What it
 	// had in memory is carried over. Default: none.
 	After *Limiter
+	// Repaired says that its store was repaired since, and so need not hold what
+	// it knew of. Default: false.
+	Repaired bool
 	// Logger receives what an operator should know. Default: discarded.
 	Logger *slog.Logger
 	// Roles are the configured roles, by name. Default: none.
@@ -163,6 +166,9 @@ func Open(o Options) (*Limiter, error) {
 		l.shadow = s
 	}
 	a, d, err := l.anchored(o.Disk, o.Anchor)
+	if err == nil && o.After != nil && !o.Repaired {
+		err = d.succeeds(o.After.committer)
+	}
 	if err == nil {
 		err = l.readClock(o.Clock, o.After)
 	}
@@ -253,7 +259,7 @@ func (l *Limiter) anchored(disk Disk, path string) (*anchor, *digest, error) {
 		if a, err = openAnchor(disk, path, err != nil); err != nil {
 			return err
 		}
-		d = &digest{secret: a.secret}
+		d = &digest{secret: a.secret, store: a.store}
 		return d.verify(r, a)
 	})
 	if err == nil && d.seq > a.seq {
