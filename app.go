@@ -287,8 +287,10 @@ func (a *App) Cleanup() error {
 // Limiter returns the limiter, opening the store when this is its first use.
 // Caddy starts apps in no particular order, so a request may come before
 // Start.
-func (a *App) Limiter() (*limiter.Limiter, error) {
-	l, err := a.engine.open(a.opening())
+func (a *App) Limiter() (*limiter.Limiter, error) { return a.limiterWithin(openingTime) }
+
+func (a *App) limiterWithin(patience time.Duration) (*limiter.Limiter, error) {
+	l, err := a.engine.open(a.opening(), patience)
 	if err != nil {
 		return nil, fmt.Errorf("till: %w", err)
 	}

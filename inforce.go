@@ -53,7 +53,7 @@ func (e *engine) last() *App {
 // putInForce tells the store what this configuration says about it.
 func (a *App) putInForce() error {
 	a.engine.log.follow(a.slogger)
-	l, err := a.Limiter()
+	l, err := a.limiterWithin(startingTime)
 	if err == nil {
 		l.KeepAudit(time.Duration(a.AuditRetain))
 		l.Retain(time.Duration(a.Retain))

@@ -4,7 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"log/slog"
+	"os"
 	"path/filepath"
 	"sync"
 	"time"
@@ -36,6 +38,7 @@ type engine struct {
 	limiter *limiter.Limiter // the one that works, or the last that did
 	failed  error            // why it could not be opened; tried again at nextTry
 	opening chan struct{}    // closed when who is opening it is done; nil: nobody
+	mended  bool             // a repair has come since limiter was closed
 	nextTry time.Time
 	claimed bool // in openings
 	telling bool // the events are being delivered
@@ -52,6 +55,8 @@ const (
 	// openingTime bounds how long a request waits for a store that somebody else
 	// is opening.
 	openingTime = 2 * time.Second
+	// startingTime bounds how long the start of a configuration waits for it.
+	startingTime = time.Minute
 )
 
 // acquireEngine returns the engine of a store; release gives it back.
@@ -100,7 +105,7 @@ func (o *opening) anchorIn(dir string) string {
 	return filepath.Join(dir, "anchor")
 }
 
-var errOpening = errors.New("the store is still being opened")
+var errOpening = errors.New("the store is still being opened, or closed: its disk may not answer")
 
 // wait waits until nobody is opening the store, for at most so long; 0 is for
 // ever. The caller holds e.mu, also afterwards.
@@ -134,65 +139,76 @@ func (e *engine) why() error {
 }
 
 // open returns the limiter, opening the store the first time, and again after
-// it failed. One that found out while it ran that its store is in doubt is not
-// opened again: it would only find that out again, later. While it cannot be
-// opened, the last limiter is returned, if there was one: it refuses everything,
-// and what it is told to stop it stops in memory.
-func (e *engine) open(o opening) (*limiter.Limiter, error) {
+// it failed, and waits for that so long; 0 is for ever. One that found out while
+// it ran that its store is in doubt is not opened again: it would only find that
+// out again, later. While it cannot be opened, the last limiter is returned, if
+// there was one: it refuses everything, and what it is told to stop it stops in
+// memory.
+func (e *engine) open(o opening, patience time.Duration) (*limiter.Limiter, error) {
 	e.mu.Lock()
-	if err := e.wait(openingTime); err != nil {
-		l := e.limiter
-		e.mu.Unlock()
-		if l != nil {
-			return l, nil
+	defer e.mu.Unlock()
+	err := e.wait(patience)
+	if err == nil && e.toOpen() {
+		e.opening = make(chan struct{})
+		if !e.telling { // also of what happens while the store is closed
+			e.telling = true
+			go e.events.run()
 		}
-		return nil, err
+		go e.tryOpen(e.limiter, o) // a disk that hangs must not hold who asks
+		err = e.wait(patience)
 	}
-	l, failed := e.limiter, e.why()
-	opened := l != nil && e.failed == nil
 	switch {
 	case e.closed:
-		e.mu.Unlock()
 		return nil, limiter.ErrClosed
-	case opened && failed == nil:
-		e.mu.Unlock()
-		return l, nil
-	case opened && errors.Is(failed, limiter.ErrDoubt), failed != nil && time.Now().Before(e.nextTry):
-		e.mu.Unlock()
-		if l != nil {
-			return l, nil
-		}
-		return nil, failed
+	case e.limiter != nil:
+		return e.limiter, nil
+	case err != nil:
+		return nil, err
 	}
-	done := make(chan struct{})
-	e.opening = done
-	if !e.telling { // also of what happens while the store is closed
-		e.telling = true
-		go e.events.run()
-	}
-	e.mu.Unlock()
+	return nil, e.failed
+}
 
-	next, err := e.reopen(l, o)
+// toOpen reports whether the store is to be opened now. Callers hold e.mu.
+func (e *engine) toOpen() bool {
+	failed := e.why()
+	opened := e.limiter != nil && e.failed == nil
+	switch {
+	case e.closed, opened && failed == nil, opened && errors.Is(failed, limiter.ErrDoubt):
+		return false
+	}
+	return failed == nil || !time.Now().Before(e.nextTry)
+}
+
+// tryOpen is the opening that open begins. It ends when the disk has answered.
+func (e *engine) tryOpen(former *limiter.Limiter, o opening) {
+	next, err := e.reopen(former, o)
 
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	e.opening = nil
-	close(done)
+	defer close(e.opening)
+	defer func() { e.opening = nil }()
 	e.failed, e.nextTry = err, time.Now().Add(reopenAfter)
 	if errors.Is(err, limiter.ErrDoubt) {
 		e.nextTry = time.Now().Add(doubtAfter)
 	}
-	if err != nil {
+	switch {
+	case err != nil:
 		o.log.Error("the store cannot be opened, so every key is refused; it is tried again", "error", err)
-		if l != nil {
-			l.StillFailed(err)
-			return l, nil
+		if former != nil {
+			former.StillFailed(err)
 		}
-		return nil, err
+		if e.closed { // nobody waited for it
+			e.yield()
+		}
+	case e.closed:
+		if err := next.Close(); err != nil {
+			o.log.Warn("closing a store that was opened too late", "error", err)
+		}
+		e.yield()
+	default:
+		e.limiter, e.mended = next, false
+		e.metrics.follow(next)
 	}
-	e.limiter = next
-	e.metrics.follow(next)
-	return next, nil
 }
 
 // reopen closes the limiter whose store has failed, if there is one, and opens
@@ -202,12 +218,15 @@ func (e *engine) reopen(former *limiter.Limiter, o opening) (*limiter.Limiter, e
 		if err := former.Close(); err != nil && !errors.Is(err, limiter.ErrClosed) {
 			o.log.Warn("closing the store that had failed", "error", err)
 		}
+		if _, err := os.Stat(e.dir); errors.Is(err, fs.ErrNotExist) {
+			return nil, fmt.Errorf("the store's directory %s is gone: put it back, or stop the server", e.dir)
+		}
 	}
 	if err := e.claim(); err != nil {
 		return nil, err
 	}
 	e.lockdown.Recall()
-	l, err := openLimiter(e.dir, o, former, observer{e.metrics, e.events}, e.lockdown, e.hooks.wake)
+	l, err := e.openLimiter(o, former)
 	if err == nil && former != nil {
 		o.log.Info("the store was opened again")
 	}
@@ -235,8 +254,16 @@ func (e *engine) claim() error {
 	return err
 }
 
-func openLimiter(dir string, o opening, after *limiter.Limiter, observe limiter.Observer, lockdown *limiter.Lockdown, posted func()) (*limiter.Limiter, error) {
-	store, err := o.open(dir, o.log)
+// yield lets another engine of this process open the store. Callers hold e.mu.
+func (e *engine) yield() {
+	if e.claimed {
+		e.claimed = false
+		openings.yield(e.dir)
+	}
+}
+
+func (e *engine) openLimiter(o opening, after *limiter.Limiter) (*limiter.Limiter, error) {
+	store, err := o.open(e.dir, o.log)
 	if errors.Is(err, limiter.ErrLocked) {
 		return nil, fmt.Errorf("%w; stop that process, or give this one a store of its own with: store badger PATH", err)
 	}
@@ -244,9 +271,10 @@ func openLimiter(dir string, o opening, after *limiter.Limiter, observe limiter.
 		return nil, err
 	}
 	l, err := limiter.Open(limiter.Options{
-		Store: store, Shadow: filepath.Join(dir, "shadow"), Anchor: o.anchorIn(dir), Logger: o.log,
-		Roles: o.roles, Hooks: o.hooks, Posted: posted, KeepAudit: o.keepAudit, Retain: o.retain,
-		StaleAfter: o.staleAfter, StaleRevoke: o.staleRevoke, Observe: observe, After: after, Lockdown: lockdown,
+		Store: store, Shadow: filepath.Join(e.dir, "shadow"), Anchor: o.anchorIn(e.dir), Logger: o.log,
+		Roles: o.roles, Hooks: o.hooks, Posted: e.hooks.wake, KeepAudit: o.keepAudit, Retain: o.retain,
+		StaleAfter: o.staleAfter, StaleRevoke: o.staleRevoke, Observe: observer{e.metrics, e.events},
+		After: after, Repaired: e.mended, Lockdown: e.lockdown,
 	})
 	if err != nil {
 		return nil, errors.Join(err, store.Close())
@@ -263,7 +291,7 @@ func (e *engine) forfeit(by limiter.Caller, o opening) (limiter.Repaired, error)
 	if by.Role != limiter.OperatorRole { // judged before the store is closed for it
 		return done, fmt.Errorf("%w: only the operator repairs the store", limiter.ErrForbidden)
 	}
-	if _, err := e.open(o); err != nil && !errors.Is(err, limiter.ErrDoubt) {
+	if _, err := e.open(o, 0); err != nil && !errors.Is(err, limiter.ErrDoubt) {
 		return done, err
 	}
 	e.mu.Lock()
@@ -282,14 +310,14 @@ func (e *engine) forfeit(by limiter.Caller, o opening) (limiter.Repaired, error)
 	e.mu.Lock()
 	e.failed, e.nextTry, e.opening = err, time.Time{}, nil
 	if err == nil {
-		e.failed = errMended
+		e.failed, e.mended = errMended, true
 	}
 	close(mended)
 	e.mu.Unlock()
 	if err != nil {
 		return done, err
 	}
-	_, err = e.open(o)
+	_, err = e.open(o, 0)
 	return done, err
 }
 
@@ -319,20 +347,19 @@ func (e *engine) Destruct() error {
 	e.hooks.stop() // before the lock: its goroutines ask for the limiter
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	_ = e.wait(0) // without patience there is no error
 	if e.closed {
 		return nil
 	}
 	e.closed = true
-	var err error
-	if e.limiter != nil {
-		if err = e.limiter.Close(); errors.Is(err, limiter.ErrClosed) {
-			err = nil // when its store had failed
+	err := e.wait(closingTime)
+	if err == nil {
+		if e.limiter != nil {
+			if err = e.limiter.Close(); errors.Is(err, limiter.ErrClosed) {
+				err = nil // when its store had failed
+			}
 		}
-	}
-	if e.claimed {
-		openings.yield(e.dir)
-	}
+		e.yield()
+	} // else who is opening it closes it
 	e.lockdown.Close()
 	if e.telling {
 		close(e.events.stop)

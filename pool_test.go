@@ -5,6 +5,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
@@ -60,7 +61,7 @@ func TestAFailedStoreIsOpenedAgainOnceItWorks(t *testing.T) {
 	t.Parallel()
 	disk := storetest.NewDisk()
 	e, o := engineOn(t, disk)
-	l, err := e.open(o)
+	l, err := e.open(o, 0)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -82,7 +83,7 @@ func TestAFailedStoreIsOpenedAgainOnceItWorks(t *testing.T) {
 		e.mu.Lock()
 		e.nextTry = time.Time{}
 		e.mu.Unlock()
-		l, _ := e.open(o)
+		l, _ := e.open(o, 0)
 		return l
 	}
 	if l := again(); l != nil && useIn(t, l, lookup) == "" {
@@ -105,7 +106,7 @@ func TestAStoreInDoubtIsOpenedOnlyByARepair(t *testing.T) {
 	t.Parallel()
 	disk := storetest.NewDisk()
 	e, o := engineOn(t, disk)
-	l, err := e.open(o)
+	l, err := e.open(o, 0)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -130,7 +131,7 @@ func TestAStoreInDoubtIsOpenedOnlyByARepair(t *testing.T) {
 		t.Fatal(err)
 	}
 	for range 2 {
-		if _, err := next.open(o); !errors.Is(err, limiter.ErrDoubt) {
+		if _, err := next.open(o, 0); !errors.Is(err, limiter.ErrDoubt) {
 			t.Fatalf("without its anchor: %v", err)
 		}
 	}
@@ -138,7 +139,7 @@ func TestAStoreInDoubtIsOpenedOnlyByARepair(t *testing.T) {
 	if err != nil || done.Keys != 1 || done.Forfeited != 1 {
 		t.Fatalf("%+v, %v", done, err)
 	}
-	l, err = next.open(o)
+	l, err = next.open(o, 0)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -152,14 +153,14 @@ func (e *engine) retry(o opening) (*limiter.Limiter, error) {
 	e.mu.Lock()
 	e.nextTry = time.Time{}
 	e.mu.Unlock()
-	return e.open(o)
+	return e.open(o, 0)
 }
 
 func TestARevocationWhileTheStoreCannotBeOpenedHoldsAndCutsWhatRuns(t *testing.T) {
 	t.Parallel()
 	disk := storetest.NewDisk()
 	e, o := engineOn(t, disk)
-	l, err := e.open(o)
+	l, err := e.open(o, 0)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -201,7 +202,7 @@ func TestAStoreWhoseAnchorComesBackOpensByItself(t *testing.T) {
 	t.Parallel()
 	disk := storetest.NewDisk()
 	e, o := engineOn(t, disk)
-	l, err := e.open(o)
+	l, err := e.open(o, 0)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -229,5 +230,60 @@ func TestAStoreWhoseAnchorComesBackOpensByItself(t *testing.T) {
 	}
 	if code := useIn(t, l, lookup); code != "" {
 		t.Errorf("with its anchor: %q", code)
+	}
+}
+
+func TestAStoreWhoseDirectoryIsGoneIsNotMadeAnew(t *testing.T) {
+	t.Parallel()
+	disk := storetest.NewDisk()
+	e, o := engineOn(t, disk)
+	l, err := e.open(o, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	lookup := mintIn(t, l, 100)
+	disk.FailAt(1, false)
+	if err := l.Ping(t.Context()); err == nil {
+		t.Fatal("the store has not failed")
+	}
+	disk.Heal()
+	if err := os.Rename(e.dir, e.dir+".old"); err != nil {
+		t.Fatal(err)
+	}
+	if l, err = e.retry(o); err != nil || l.Failed() == nil || !strings.Contains(l.Failed().Error(), e.dir+" is gone: put it back") {
+		t.Errorf("without its directory: %v, %v", err, l.Failed())
+	}
+	if _, err := os.Stat(e.dir); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("another one was made: %v", err)
+	}
+	if err := os.Rename(e.dir+".old", e.dir); err != nil {
+		t.Fatal(err)
+	}
+	if l, err = e.retry(o); err != nil || l.Failed() != nil {
+		t.Fatalf("with its directory: %v, %v", err, l.Failed())
+	}
+	if code := useIn(t, l, lookup); code != "" {
+		t.Errorf("with its directory: %q", code)
+	}
+}
+
+func TestNobodyWaitsLongForADiskThatDoesNotAnswer(t *testing.T) {
+	t.Parallel()
+	disk := storetest.NewDisk()
+	e, o := engineOn(t, disk)
+	hangs := make(chan struct{})
+	answers := o.open
+	o.open = func(dir string, log *slog.Logger) (limiter.Store, error) {
+		<-hangs
+		return answers(dir, log)
+	}
+	for range 2 { // who opens it, and who comes later
+		if l, err := e.open(o, 10*time.Millisecond); l != nil || !errors.Is(err, errOpening) {
+			t.Errorf("while it is being opened: %v, %v", l, err)
+		}
+	}
+	close(hangs)
+	if _, err := e.open(o, 0); err != nil {
+		t.Fatal(err)
 	}
 }

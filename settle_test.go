@@ -72,9 +72,9 @@ func TestWhateverHappensBelowSettlesOnce(t *testing.T) {
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			t.Parallel()
-			dir := t.TempDir()
-			m := newMetrics()
-			l, err := openLimiter(filepath.Join(dir, "store"), opening{open: limiter.OpenBadger, log: slog.New(slog.DiscardHandler)}, nil, observer{m, newEvents()}, nil, nil)
+			e := newEngine(filepath.Join(t.TempDir(), "store"), nil)
+			m := e.metrics
+			l, err := e.openLimiter(opening{open: limiter.OpenBadger, log: slog.New(slog.DiscardHandler)}, nil)
 			if err != nil {
 				t.Fatal(err)
 			}

@@ -2,6 +2,7 @@ package e2e
 
 import (
 	"errors"
+	"fmt"
 	"net/http"
 	"os"
 	"os/exec"
@@ -235,5 +236,47 @@ func TestAReadOnlyStoreRefusesAndHeals(t *testing.T) {
 	remount("rw")
 	for i := range 4 {
 		s.eventually("it works again", func() bool { return s.chat(key) == http.StatusOK || i > 0 })
+	}
+}
+
+// TestAStoreMovedAwayUnderARunningServerRefusesAndHeals: an operator has moved
+// the directory before stopping the server, as one does at night.
+func TestAStoreMovedAwayUnderARunningServerRefusesAndHeals(t *testing.T) {
+	t.Parallel()
+	s := newServer(t, options{})
+	_, key := s.mint(object{"max_activations": 100})
+	if status := s.chat(key); status != http.StatusOK {
+		t.Fatal(status)
+	}
+	away := s.store() + ".old"
+	move := func(from, to string) {
+		t.Helper()
+		if err := os.Rename(from, to); err != nil {
+			t.Fatal(err)
+		}
+	}
+	move(s.store(), away)
+	s.eventually("keys are refused", func() bool { return s.refusesForTheDisk(key) })
+	if status, answer := s.api("GET", "/stats", nil); status != http.StatusOK || !strings.Contains(fmt.Sprint(answer["store_failure"]), s.store()) {
+		t.Errorf("stats: %d %v", status, answer)
+	}
+	if status, answer := s.api("POST", "/lockdown", object{}); status != http.StatusOK || answer["durable"] != false {
+		t.Errorf("lockdown: %d %v", status, answer)
+	}
+	if status, _ := s.api("DELETE", "/lockdown", nil); status != http.StatusOK {
+		t.Errorf("lifting it: %d", status)
+	}
+	move(away, s.store())
+	s.eventually("it works again", func() bool { return s.chat(key) == http.StatusOK })
+	move(s.store(), away)
+	s.eventually("keys are refused", func() bool { return s.refusesForTheDisk(key) })
+	s.stop() // within the test's patience
+	if _, err := os.Stat(s.store()); !os.IsNotExist(err) {
+		t.Errorf("something was made in its place: %v", err)
+	}
+	move(away, s.store())
+	s.start()
+	if status := s.chat(key); status != http.StatusOK {
+		t.Errorf("in its place, started anew: %d", status)
 	}
 }

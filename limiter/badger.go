@@ -10,6 +10,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/dgraph-io/badger/v4"
@@ -25,9 +26,18 @@ type badgerStore struct {
 	lookedAt time.Time
 
 	// views lets Close wait for readers: their snapshots are mapped files.
-	views  sync.RWMutex
-	closed bool
+	views    sync.RWMutex
+	closed   atomic.Bool
+	patience time.Duration // of Close
 }
+
+// closePatience bounds how long Close waits. Badger waits for a disk that does
+// not answer, or whose directory was moved away, for as long as that is so; what
+// was acknowledged is on it in any case.
+const closePatience = 10 * time.Second
+
+// closings are the directories of stores that are still being closed.
+var closings sync.Map
 
 const memTable = 16 << 20
 
@@ -44,6 +54,9 @@ const minFree = 4 * memTable
 // is missing. An error that wraps ErrLocked says that another process has it,
 // one that wraps ErrExposed that others may read or change it.
 func OpenBadger(dir string, log *slog.Logger) (Store, error) {
+	if _, busy := closings.Load(dir); busy {
+		return nil, fmt.Errorf("opening store %s: this process is still closing it, and waits for its disk", dir)
+	}
 	// Badger's own files are world-readable: the directory is what protects
 	// them.
 	if err := os.MkdirAll(dir, 0o700); err != nil {
@@ -52,7 +65,7 @@ func OpenBadger(dir string, log *slog.Logger) (Store, error) {
 	if err := private(dir); err != nil {
 		return nil, fmt.Errorf("opening store: %w", err)
 	}
-	s := &badgerStore{dir: dir}
+	s := &badgerStore{dir: dir, patience: closePatience}
 	if err := s.enoughSpace(); err != nil {
 		return nil, fmt.Errorf("opening store: %w", err)
 	}
@@ -204,22 +217,37 @@ func (s *badgerStore) Update(fn func(Tx) error) error {
 }
 
 func (s *badgerStore) View(fn func(Reader) error) error {
+	if s.closed.Load() { // before the lock, too: nobody waits with Close
+		return ErrClosed
+	}
 	s.views.RLock()
 	defer s.views.RUnlock()
-	if s.closed {
+	if s.closed.Load() {
 		return ErrClosed
 	}
 	return s.db.View(func(txn *badger.Txn) error { return fn(badgerTx{txn}) })
 }
 
 func (s *badgerStore) Close() error {
-	s.views.Lock()
-	defer s.views.Unlock()
-	s.closed = true
-	if err := s.db.Close(); err != nil {
-		return fmt.Errorf("closing store: %w", err)
+	s.closed.Store(true)
+	closings.Store(s.dir, nil)
+	done := make(chan error, 1)
+	go func() {
+		s.views.Lock()
+		defer s.views.Unlock()
+		err := s.db.Close()
+		closings.Delete(s.dir)
+		done <- err
+	}()
+	select {
+	case err := <-done:
+		if err != nil {
+			return fmt.Errorf("closing store: %w", err)
+		}
+		return nil
+	case <-time.After(s.patience):
+		return fmt.Errorf("closing store %s: its disk does not answer; what was acknowledged is on it", s.dir)
 	}
-	return nil
 }
 
 type badgerTx struct{ txn *badger.Txn }

@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/till-proxy/till/limiter"
 )
@@ -138,5 +139,44 @@ func TestAStoreWhoseDirectoryIsMovedAwayRefusesAndEndsNoProcess(t *testing.T) {
 	w.reopenBadger()
 	if n := k.drain(limiter.CodeActivationsExhausted); n != 10 {
 		t.Errorf("%d of 10 afterwards", n)
+	}
+}
+
+func TestClosingAStoreWhoseDiskDoesNotAnswerWaitsOnlySoLong(t *testing.T) {
+	t.Parallel()
+	dir := filepath.Join(t.TempDir(), "badger")
+	s, err := limiter.OpenBadger(dir, discard)
+	if err != nil {
+		t.Fatal(err)
+	}
+	limiter.SetPatience(s, 50*time.Millisecond)
+	if err := s.Update(func(tx limiter.Tx) error { return tx.Set([]byte("k/1"), []byte("one")) }); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Rename(dir, dir+".old"); err != nil { // Badger tries to write its tables until it is there
+		t.Fatal(err)
+	}
+	if err := s.Close(); err == nil || !strings.Contains(err.Error(), "does not answer") {
+		t.Errorf("closing: %v", err)
+	}
+	if err := s.View(func(limiter.Reader) error { return nil }); !errors.Is(err, limiter.ErrClosed) {
+		t.Errorf("a read while it is being closed: %v", err)
+	}
+	if _, err := limiter.OpenBadger(dir, discard); err == nil || !strings.Contains(err.Error(), "still closing") {
+		t.Errorf("opening it meanwhile: %v", err)
+	}
+	if err := os.Rename(dir+".old", dir); err != nil {
+		t.Fatal("opening it meanwhile has made another: ", err)
+	}
+	deadline := time.Now().Add(20 * time.Second)
+	for s, err = limiter.OpenBadger(dir, discard); err != nil; s, err = limiter.OpenBadger(dir, discard) {
+		if time.Now().After(deadline) {
+			t.Fatal(err)
+		}
+		time.Sleep(10 * time.Millisecond)
+	}
+	defer s.Close()
+	if err := s.View(func(r limiter.Reader) error { _, err := r.Get([]byte("k/1")); return err }); err != nil {
+		t.Error(err)
 	}
 }

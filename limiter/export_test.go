@@ -251,3 +251,6 @@ func DecodeMessage(key, value []byte) (Message, error) {
 	m, _, err := message(key, value)
 	return m, err
 }
+
+// SetPatience sets how long closing a Badger store waits.
+func SetPatience(s Store, d time.Duration) { s.(*badgerStore).patience = d }

@@ -141,14 +141,11 @@ func (d *Lockdown) Set(by Caller, reason string, now time.Time) (LockedDown, int
 	return *d.state.Load(), cut, nil
 }
 
-// write makes the state durable. Callers have the turn.
+// write makes the state durable. The store's directory is not made for it: one
+// that is gone was moved away, and may come back. Callers have the turn.
 func (d *Lockdown) write(s *LockedDown) error {
 	b, err := json.Marshal(s)
 	if err != nil {
-		return err
-	}
-	dir := filepath.Dir(d.path)
-	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return err
 	}
 	next := d.path + ".new"
@@ -158,7 +155,7 @@ func (d *Lockdown) write(s *LockedDown) error {
 	if err := os.Rename(next, d.path); err != nil {
 		return err
 	}
-	if err := syncDir(dir); err != nil {
+	if err := syncDir(filepath.Dir(d.path)); err != nil {
 		return err
 	}
 	durable := *s

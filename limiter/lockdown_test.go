@@ -183,7 +183,7 @@ func TestALockdownThatCannotBeWrittenHoldsAndIsWrittenLater(t *testing.T) {
 	if d.Refusal(nil) == nil {
 		t.Error("it does not hold")
 	}
-	if err := os.Remove(blocked); err != nil {
+	if err := errors.Join(os.Remove(blocked), os.Mkdir(blocked, 0o700)); err != nil {
 		t.Fatal(err)
 	}
 	d.WriteAgain()
