@@ -71,8 +71,9 @@ func (c Caller) entry(action, key string, changes map[string]Delta) *AuditEntry 
 	return &AuditEntry{Actor: c.Name, From: c.From, Action: action, Key: key, Changes: changes, once: c.once}
 }
 
-// canonical is the entry's form without its hash, or with it.
-func (e *AuditEntry) canonical(withHash bool) ([]byte, error) {
+// seal gives the entry its hash, and returns its canonical form. In that, hash
+// comes after from and before key: the rest is the same with it and without.
+func (e *AuditEntry) seal() ([]byte, error) {
 	changes := make(map[string]any, len(e.Changes))
 	for name, d := range e.Changes {
 		delta := make(map[string]any, 2)
@@ -84,14 +85,23 @@ func (e *AuditEntry) canonical(withHash bool) ([]byte, error) {
 		}
 		changes[name] = delta
 	}
-	v := map[string]any{
-		"seq": e.Seq, "time": e.Time.UTC().Format(time.RFC3339Nano), "actor": e.Actor, "from": e.From,
-		"action": e.Action, "key": e.Key, "changes": changes, "prev": e.Prev.String(),
+	line, err := appendCanonical(make([]byte, 0, 1024), map[string]any{
+		"action": e.Action, "actor": e.Actor, "changes": changes, "from": e.From,
+	})
+	if err != nil {
+		return nil, err
 	}
-	if withHash {
-		v["hash"] = e.Hash.String()
+	tail, err := appendCanonical(make([]byte, 0, 256), map[string]any{
+		"key": e.Key, "prev": e.Prev.String(), "seq": e.Seq, "time": e.Time.UTC().Format(time.RFC3339Nano),
+	})
+	if err != nil {
+		return nil, err
 	}
-	return appendCanonical(make([]byte, 0, 512), v)
+	line, tail = append(line[:len(line)-1], ','), tail[1:]
+	e.Hash = sha256.Sum256(append(line, tail...))
+	line = append(line, `"hash":"`...)
+	line = append(append(line, e.Hash.String()...), `",`...)
+	return append(line, tail...), nil
 }
 
 // chain is where the audit log ends, and where what is left of it begins.
@@ -158,12 +168,8 @@ func readChain(r Reader) (chain, error) {
 func (b *batch) audit(e *AuditEntry) error {
 	sealed := *e
 	sealed.Seq, sealed.Time, sealed.Prev = b.chain.seq+1, b.clock.Now(), b.chain.hash
-	line, err := sealed.canonical(false)
+	line, err := sealed.seal()
 	if err != nil {
-		return fmt.Errorf("writing the audit log: %w", err)
-	}
-	sealed.Hash = sha256.Sum256(line)
-	if line, err = sealed.canonical(true); err != nil {
 		return fmt.Errorf("writing the audit log: %w", err)
 	}
 	if err := b.Set(auditKey(sealed.Seq), line); err != nil {

@@ -1,6 +1,7 @@
 package limiter
 
 import (
+	"bytes"
 	"encoding/binary"
 	"encoding/json"
 	"errors"
@@ -21,6 +22,7 @@ const (
 type batch struct {
 	Tx
 	entries, bytes int
+	readKey, read  []byte // the account that was read last: who writes one has just read it
 	sums           *tally // as they are after this batch; nil until one changes
 
 	now time.Time // the store is told it; zero: not now
@@ -47,13 +49,26 @@ type batch struct {
 
 func (b *batch) full() bool { return b.bytes >= maxBatchBytes || b.entries >= maxBatchEntries }
 
+func (b *batch) Get(key []byte) ([]byte, error) {
+	if b.read != nil && bytes.Equal(key, b.readKey) {
+		return b.read, nil
+	}
+	value, err := b.Tx.Get(key)
+	if err == nil && bytes.HasPrefix(key, []byte(spaceAccounts)) {
+		b.readKey, b.read = key, value
+	}
+	return value, err
+}
+
 func (b *batch) Set(key, value []byte) error {
+	b.read = nil
 	b.entries++
 	b.bytes += len(key) + len(value)
 	return b.Tx.Set(key, value)
 }
 
 func (b *batch) Delete(key []byte) error {
+	b.read = nil
 	b.entries++
 	b.bytes += len(key)
 	return b.Tx.Delete(key)

@@ -153,15 +153,49 @@ func (l *Limiter) recordJob(j *job) error {
 	return err
 }
 
+// found are some of the keys that a job ends.
+type found struct {
+	cursor string // from where on
+	next   string // where to go on; empty at the end
+	ids    []string
+	// already counts those that were revoked before.
+	already int64
+	err     error
+}
+
 // candidates are some of the keys that a job ends: those in memory that it
-// doomed, and others that match. already counts those that were revoked before.
-func (l *Limiter) candidates(ctx context.Context, j *job, cursor string) (ids []string, already int64, next string, err error) {
+// doomed, and others that match. They may have been looked up while the step
+// before them was written, which is of others.
+func (l *Limiter) candidates(j *job, cursor string) (found, error) {
+	if j.ahead != nil {
+		p := <-j.ahead
+		j.ahead = nil
+		if p.cursor == cursor && p.err == nil {
+			return p, nil
+		}
+	}
+	p := l.lookUp(j, cursor)
+	return p, p.err
+}
+
+// lookAhead begins to look up what comes after p.
+func (l *Limiter) lookAhead(j *job, p found) {
+	if p.next == "" || j.ahead != nil {
+		return
+	}
+	ahead := make(chan found, 1)
+	j.ahead = ahead
+	go func() { ahead <- l.lookUp(j, p.next) }()
+}
+
+func (l *Limiter) lookUp(j *job, cursor string) found {
 	f := j.filter
 	f.Thorough = true
 	f.Cursor = cursor
+	p := found{cursor: cursor}
 	bytes := 0
-	err = l.store.View(func(r Reader) error {
-		next, err = l.scan(ctx, r, Operator, &f, bulkLooked, func(id string) (bool, error) {
+	p.err = l.store.View(func(r Reader) (err error) {
+		p.next, err = l.scan(context.Background(), r, Operator, &f, bulkLooked, func(id string) (bool, error) {
 			k := l.loaded(id)
 			var key *Key
 			var record []byte
@@ -187,14 +221,17 @@ func (l *Limiter) candidates(ctx context.Context, j *job, cursor string) (ids []
 				switch {
 				case hit && revoked && judged: // by a change; counted at the end
 				case hit && revoked:
-					already++
+					p.already++
 				case hit:
-					ids = append(ids, id)
+					p.ids = append(p.ids, id)
 				}
-				return len(ids) < bulkKeys, nil
+				return len(p.ids) < bulkKeys, nil
 			}
 			var failed error
 			hit := j.matches(key, func(at time.Time) View {
+				if !f.byUse() {
+					return View{Key: *key}
+				}
 				v, err := l.viewStored(r, key, at)
 				failed = err
 				return v
@@ -203,16 +240,16 @@ func (l *Limiter) candidates(ctx context.Context, j *job, cursor string) (ids []
 			case failed != nil:
 				return false, failed
 			case hit && key.EndedStatus == Revoked:
-				already++
+				p.already++
 			case hit:
-				ids = append(ids, id)
+				p.ids = append(p.ids, id)
 				bytes += len(record)
 			}
-			return len(ids) < bulkKeys && bytes < bulkBytes, nil
+			return len(p.ids) < bulkKeys && bytes < bulkBytes, nil
 		})
 		return err
 	})
-	return ids, already, next, err
+	return p
 }
 
 // scan calls fn with the keys that a filter's index leads to, until it returns

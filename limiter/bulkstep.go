@@ -1,7 +1,6 @@
 package limiter
 
 import (
-	"context"
 	"errors"
 	"slices"
 	"time"
@@ -12,7 +11,7 @@ import (
 
 // One commit of a job ends so many keys, and looks at so many.
 const (
-	bulkKeys   = 128
+	bulkKeys   = 256
 	bulkBytes  = 256 << 10 // of their records
 	bulkLooked = 2048
 	bulkRetry  = time.Second
@@ -46,6 +45,13 @@ func (l *Limiter) followEnded(j *job, ended []*Key) {
 // jobsLoop does one job after the other. It ends between two commits.
 func (l *Limiter) jobsLoop() {
 	defer close(l.jobsStopped)
+	defer func() {
+		for _, j := range l.runningJobs() {
+			if j.ahead != nil {
+				<-j.ahead
+			}
+		}
+	}()
 	for {
 		jobs := slices.DeleteFunc(l.runningJobs(), func(j *job) bool { return !j.ready.Load() })
 		if len(jobs) == 0 {
@@ -90,10 +96,12 @@ func (l *Limiter) step(j *job) error {
 		return l.recordJob(j)
 	}
 	s := j.snapshot()
-	ids, already, next, err := l.candidates(context.Background(), j, s.Cursor)
+	p, err := l.candidates(j, s.Cursor)
 	if err != nil {
 		return err
 	}
+	l.lookAhead(j, p)
+	ids, already, next := p.ids, p.already, p.next
 	whole := next == ""
 	elsewhere := int64(0)
 	if whole { // and those in memory that no index led to

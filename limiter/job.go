@@ -73,6 +73,7 @@ type job struct {
 	doomed []doomed      // keys that were in memory at the call, while number is 0
 	done   chan struct{} // closed at the end
 	ready  atomic.Bool   // jobsLoop may go on with it
+	ahead  chan found    // what the step after this one ends; jobsLoop alone has it
 }
 
 // doomed is a key that was judged to match, and the record that was judged.

@@ -177,6 +177,9 @@ func (l *Limiter) viewStored(r Reader, key *Key, now time.Time) (View, error) {
 	return k.view(now), nil
 }
 
+// byUse reports whether what a filter picks depends on more than the records.
+func (f *Filter) byUse() bool { return f.Status != "" || f.UnusedFor > 0 }
+
 func (f *Filter) picks(v *View, now time.Time) bool {
 	switch {
 	case f.Status != "" && v.Status != f.Status,
