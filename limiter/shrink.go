@@ -5,10 +5,10 @@ import (
 	"time"
 )
 
-// maxLive is how many keys may be in memory, about 3 kB each, before those that
-// were not used for a minute have to go; with four times as many, for some
-// seconds. A key that comes back is read and checked anew, which costs more than
-// its memory as long as there is enough. Keys in use stay, however many.
+// maxLive is how many keys may be in memory, about 2 kB each, before those that
+// were not used for some seconds have to go. A key that comes back is read and
+// checked anew, which costs more than its memory as long as there is enough. Keys
+// in use stay, however many.
 const maxLive = 10_000
 
 // shrink keeps the number of keys in memory down, the longest unused first.
@@ -16,18 +16,15 @@ func (l *Limiter) shrink(most int) {
 	l.liveMu.Lock()
 	n := len(l.live)
 	l.liveMu.Unlock()
-	over, patience := n-most, time.Minute
+	over := n - most
 	if over <= 0 {
 		return
-	}
-	if n > 4*most {
-		patience = 2 * idleBlock
 	}
 	type idle struct {
 		id   string
 		last int64
 	}
-	before := l.clock.Now().Add(-patience).UnixNano()
+	before := l.clock.Now().Add(-2 * idleBlock).UnixNano()
 	var all []idle
 	for _, k := range l.everyLive() {
 		k.mu.Lock()
