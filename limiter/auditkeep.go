@@ -7,14 +7,17 @@ import (
 // How the audit log is kept. Who owns the store could write all of it anew; the
 // head in the server's log, which is kept elsewhere, tells.
 const (
-	headEvery  = time.Hour
-	pruneStep  = 1000 // entries that one change takes away
-	pruneSteps = 20   // in a minute
+	headEvery = time.Hour
+	pruneStep = 1000 // entries that one change takes away
 )
 
 // KeepAudit sets how long entries of the audit log are kept, at start and
 // after each reload; 0: for ever.
-func (l *Limiter) KeepAudit(d time.Duration) { l.keepAudit.Store(int64(d)) }
+func (l *Limiter) KeepAudit(d time.Duration) {
+	if l.keepAudit.Swap(int64(d)) != int64(d) {
+		l.wakeUpkeep()
+	}
+}
 
 // sweepAdmin makes durable what waits about those who manage keys.
 func (l *Limiter) sweepAdmin() {
@@ -42,7 +45,7 @@ func (l *Limiter) LogAuditHead() {
 // the log, so that what is left can be verified.
 func (l *Limiter) pruneAudit() error {
 	keep := time.Duration(l.keepAudit.Load())
-	if keep <= 0 {
+	if keep <= 0 || !l.mayForget() {
 		return nil
 	}
 	before := l.clock.Now().Add(-keep)
@@ -51,7 +54,7 @@ func (l *Limiter) pruneAudit() error {
 	if err != nil || !due {
 		return err
 	}
-	for range pruneSteps {
+	for !l.stopping() {
 		n := 0
 		err := l.committer.doPatiently(func(b *batch) error {
 			var err error

@@ -25,7 +25,7 @@ func (l *Limiter) Abandon() {
 		return
 	}
 	close(l.stop)
-	<-l.stopped
+	l.sweepers.Wait()
 	<-l.jobsStopped
 	l.committer.close()
 }

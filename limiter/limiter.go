@@ -131,8 +131,8 @@ type Limiter struct {
 	jobsWake    chan struct{} // holds one token when a job was added
 	jobsStopped chan struct{}
 
-	stop    chan struct{} // closed to end the sweeper and the jobs
-	stopped chan struct{}
+	stop     chan struct{} // closed to end the sweepers and the jobs
+	sweepers sync.WaitGroup
 }
 
 // Open takes over a store: it recovers what the shadow counter remembers of a
@@ -151,7 +151,7 @@ func Open(o Options) (*Limiter, error) {
 		store: o.Store, log: o.Logger, observe: o.Observe, lockdown: o.Lockdown,
 		live: make(map[string]*entry), active: make(map[*Live]struct{}),
 		roles: make(map[string]*account), outbox: &outbox{told: o.Posted},
-		stop: make(chan struct{}), stopped: make(chan struct{}),
+		stop:     make(chan struct{}),
 		retained: make(chan struct{}, 1),
 		jobsWake: make(chan struct{}, 1), jobsStopped: make(chan struct{}),
 	}
@@ -214,7 +214,9 @@ func Open(o Options) (*Limiter, error) {
 	}
 	l.KeepAudit(o.KeepAudit)
 	l.SetStale(o.StaleAfter, o.StaleRevoke)
+	l.sweepers.Add(2)
 	go l.sweepLoop()
+	go l.upkeepLoop()
 	go l.jobsLoop()
 	return l, nil
 }
@@ -395,7 +397,7 @@ func (l *Limiter) Close() error {
 	}
 	l.EndFeeds()
 	close(l.stop)
-	<-l.stopped
+	l.sweepers.Wait()
 	<-l.jobsStopped
 	l.attempts.sweep(l, l.clock.Now().Add(tellAttempts))
 	if err := l.saveTokens(); err != nil && l.committer.failed.Load() == nil {

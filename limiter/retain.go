@@ -24,17 +24,27 @@ func (l *Limiter) Retain(d time.Duration) {
 		d = DefaultRetain
 	}
 	if l.retain.Swap(int64(d)) != int64(d) {
-		select {
-		case l.retained <- struct{}{}:
-		default:
-		}
+		l.wakeUpkeep()
 	}
+}
+
+// wakeUpkeep lets what is kept too long be forgotten now.
+func (l *Limiter) wakeUpkeep() {
+	select {
+	case l.retained <- struct{}{}:
+	default:
+	}
+}
+
+// mayForget reports whether the time is known well enough to lose something by it.
+func (l *Limiter) mayForget() bool {
+	return l.clock.doubt() == 0 && !l.clock.Now().Before(l.forgetFrom)
 }
 
 // sweepEnded forgets keys that ended long enough ago.
 func (l *Limiter) sweepEnded() {
-	if l.clock.doubt() != 0 || l.clock.Now().Before(l.forgetFrom) {
-		return // the time is not known well enough to lose something by it
+	if !l.mayForget() {
+		return
 	}
 	var after []byte
 	for !l.stopping() {

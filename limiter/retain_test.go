@@ -110,6 +110,52 @@ func TestWhileTheClockIsInDoubtNothingIsForgotten(t *testing.T) {
 	}
 }
 
+// TestExpiryCutsWhatRunsWhileEndedKeysAreForgotten holds the store up, so that
+// forgetting takes as long as it would in a large one.
+func TestExpiryCutsWhatRunsWhileEndedKeysAreForgotten(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	old, k := w.mint(activations(1)), w.mint(expiresIn(w, time.Hour))
+	if _, _, err := w.Revoke(ctx, limiter.Operator, old.id, ""); err != nil {
+		t.Fatal(err)
+	}
+	cut := make(chan *limiter.Refusal, 1)
+	g, refusal := k.ask(func(a *limiter.Ask) { a.OnCut = func(r *limiter.Refusal) { cut <- r } })
+	if refusal != nil {
+		t.Fatal(refusal)
+	}
+	w.clock.advance(time.Minute)
+	release := w.hang()
+	defer release()
+	w.Retain(time.Second)
+	w.clock.advance(time.Hour)
+	select {
+	case r := <-cut:
+		if r.Code != limiter.CodeKeyExpired {
+			t.Errorf("cut with %v", r)
+		}
+	case <-time.After(30 * time.Second):
+		t.Fatal("what runs past its key's time goes on while ended keys are forgotten")
+	}
+	release()
+	g.Settle(limiter.Amounts{limiter.Activations: 1})
+}
+
+func TestTheAuditLogIsNotPrunedByAClockThatIsFarAheadAtTheStart(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	for range 3 {
+		w.mint(activations(1))
+	}
+	before := len(w.auditLines())
+	w.clock.set(365 * day)
+	w.restart()
+	w.KeepAudit(day)
+	if err := w.PruneAudit(); err != nil || len(w.auditLines()) < before {
+		t.Errorf("%d of %d entries are left (%v)", len(w.auditLines()), before, err)
+	}
+}
+
 func TestOneSweepEndsAllWhoseTimeIsOver(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)

@@ -20,17 +20,12 @@ const (
 	evictAfter   = 10 * time.Minute
 )
 
-// sweepLoop is the Limiter's only goroutine besides the committer.
+// sweepLoop does what must not wait: ending what runs past its time, and giving
+// back what is not used.
 func (l *Limiter) sweepLoop() {
-	defer close(l.stopped)
+	defer l.sweepers.Done()
 	sweep := time.NewTicker(sweepEvery)
-	due := time.NewTicker(dueEvery)
-	evict := time.NewTicker(evictEvery)
-	head := time.NewTicker(headEvery)
-	defer head.Stop()
 	defer sweep.Stop()
-	defer due.Stop()
-	defer evict.Stop()
 	for {
 		select {
 		case <-l.stop:
@@ -38,6 +33,23 @@ func (l *Limiter) sweepLoop() {
 		case <-sweep.C:
 			l.sweepActive()
 			l.shrink(maxLive)
+		}
+	}
+}
+
+// upkeepLoop does what may take minutes in a large store, or wait for its disk.
+func (l *Limiter) upkeepLoop() {
+	defer l.sweepers.Done()
+	due := time.NewTicker(dueEvery)
+	evict := time.NewTicker(evictEvery)
+	head := time.NewTicker(headEvery)
+	defer due.Stop()
+	defer evict.Stop()
+	defer head.Stop()
+	for {
+		select {
+		case <-l.stop:
+			return
 		case <-due.C:
 			l.redoStops()
 			l.sweepDue()
@@ -48,6 +60,7 @@ func (l *Limiter) sweepLoop() {
 			l.sweepStale()
 		case <-l.retained:
 			l.sweepEnded()
+			l.sweepAdmin()
 		case <-head.C:
 			l.LogAuditHead()
 		}
