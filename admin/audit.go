@@ -132,7 +132,8 @@ func (a *api) exportAudit(w http.ResponseWriter, r *http.Request) {
 		a.fail(w, &apiError{http.StatusServiceUnavailable, "store_unavailable", err.Error()})
 		return
 	}
-	out := bufio.NewWriterSize(w, 64<<10)
+	reader := newDownload(w)
+	out := bufio.NewWriterSize(reader, 64<<10)
 	begun := false
 	err = l.ExportAudit(r.Context(), a.caller, func(line []byte) error {
 		if !begun {
@@ -146,6 +147,9 @@ func (a *api) exportAudit(w http.ResponseWriter, r *http.Request) {
 	})
 	if err == nil {
 		err = out.Flush()
+	}
+	if err == nil {
+		err = reader.end()
 	}
 	switch {
 	case err != nil && !begun:

@@ -39,10 +39,14 @@ func (a *api) backup(w http.ResponseWriter, r *http.Request) {
 	h.Set("Content-Type", "application/octet-stream")
 	h.Set("Cache-Control", "no-store")
 	h.Set("X-Content-Type-Options", "nosniff")
-	keys, err := l.Backup(r.Context(), a.caller, w, withSalts)
+	out := newDownload(w)
+	keys, err := l.Backup(r.Context(), a.caller, out, withSalts)
 	if errors.Is(err, limiter.ErrForbidden) { // nothing was written
 		a.fail(w, err)
 		return
+	}
+	if err == nil {
+		err = out.end()
 	}
 	if err != nil {
 		a.log.Error("a backup broke off", "by", a.caller.Name, "error", err)

@@ -1,0 +1,84 @@
+package admin
+
+import (
+	"fmt"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+)
+
+// slowReader takes so many bytes a second, and no more once its deadline is over.
+type slowReader struct {
+	httptest.ResponseRecorder
+	speed    int64 // 0: it has stopped reading
+	deadline time.Time
+	taken    int64
+}
+
+func (s *slowReader) SetWriteDeadline(t time.Time) error {
+	s.deadline = t
+	return nil
+}
+
+func (s *slowReader) Write(b []byte) (int, error) {
+	if s.speed == 0 {
+		if s.deadline.IsZero() {
+			return len(b), nil // it would hang here for ever
+		}
+		return 0, os.ErrDeadlineExceeded
+	}
+	time.Sleep(time.Duration(int64(len(b))*1000/s.speed) * time.Millisecond) // as the connection does
+	if time.Now().After(s.deadline) {
+		return 0, os.ErrDeadlineExceeded
+	}
+	s.taken += int64(len(b))
+	return len(b), nil
+}
+
+func TestAReaderWhoStopsDoesNotHoldTheStore(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.mint(`{"upstream":"openai","max_activations":5}`)
+	for _, path := range []string{"/backup", "/audit/export"} {
+		func() {
+			defer func() {
+				if v := recover(); v != http.ErrAbortHandler {
+					t.Errorf("GET %s to a reader who has stopped: %v", path, v)
+				}
+			}()
+			reader := &slowReader{ResponseRecorder: *httptest.NewRecorder()}
+			w.handler.ServeHTTP(reader, httptest.NewRequest("GET", path, nil))
+		}()
+	}
+}
+
+func TestOnlyAReaderWhoIsTooSlowIsDropped(t *testing.T) {
+	t.Parallel()
+	for _, test := range []struct {
+		speed int64 // bytes a second
+		whole bool
+	}{{1 << 10, false}, {64 << 10, false}, {256 << 10, true}, {64 << 20, true}} {
+		t.Run(fmt.Sprint(test.speed), func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				reader := &slowReader{speed: test.speed}
+				out := newDownload(reader)
+				const size = 64 << 20
+				began := time.Now()
+				var err error
+				for chunk := []byte(strings.Repeat("x", 64<<10)); err == nil && out.written < size; {
+					_, err = out.Write(chunk)
+				}
+				if whole := err == nil && reader.taken == size; whole != test.whole {
+					t.Errorf("%d bytes in %s, then %v", reader.taken, time.Since(began), err)
+				}
+				if err := out.end(); err != nil || !reader.deadline.IsZero() {
+					t.Errorf("the next call on the connection ends at %s, %v", reader.deadline, err)
+				}
+			})
+		})
+	}
+}
