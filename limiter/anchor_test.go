@@ -5,6 +5,7 @@ import (
 	"os"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/till-proxy/till/limiter"
 	"github.com/till-proxy/till/limiter/storetest"
@@ -305,5 +306,74 @@ func TestAnyNumberOfCrashesBetweenACommitAndItsAnchorLosesNothing(t *testing.T) 
 	}
 	if n := k.drain(limiter.CodeActivationsExhausted); n > 99 {
 		t.Errorf("%d more than one of 100", n)
+	}
+}
+
+// TestWhatLivesAgainWithoutAKeyClosesTheStore: an admin token whose revocation
+// is lost, a job that has not ended its keys, and the time that keys expired by.
+func TestWhatLivesAgainWithoutAKeyClosesTheStore(t *testing.T) {
+	t.Parallel()
+	for _, prefix := range []string{"t/i/", "t/n/", "j/", "m/clock"} {
+		for _, goes := range []string{"back", "away"} {
+			w := newTeam(t)
+			w.mint(activations(100)).use()
+			_, anna := w.hire(limiter.Operator, "anna", "lead")
+			if _, err := w.RevokeMany(limiter.Operator, limiter.Filter{Owner: "nobody"}, false, ""); err != nil {
+				t.Fatal(err)
+			}
+			records := func() map[string]string {
+				all := make(map[string]string)
+				err := w.disk.Open().View(func(r limiter.Reader) error {
+					return r.Scan([]byte(prefix), nil, false, func(key, value []byte) (bool, error) {
+						all[string(key)] = string(value)
+						return true, nil
+					})
+				})
+				if err != nil {
+					t.Fatal(err)
+				}
+				return all
+			}
+			if err := w.Ping(ctx); err != nil {
+				t.Fatal(err)
+			}
+			before := records()
+			w.clock.advance(time.Hour)
+			if _, err := w.RevokeToken(ctx, limiter.Operator, anna.Token); err != nil {
+				t.Fatal(err)
+			}
+			if _, err := w.RevokeMany(limiter.Operator, limiter.Filter{Owner: "nobody"}, false, ""); err != nil {
+				t.Fatal(err)
+			}
+			if err := w.Close(); err != nil {
+				t.Fatal(err)
+			}
+			changed := 0
+			for key, value := range records() {
+				old, was := before[key]
+				if goes == "back" && old == value && prefix != "t/n/" { // names do not change
+					continue
+				}
+				changed++
+				err := w.disk.Open().Update(func(tx limiter.Tx) error {
+					switch {
+					case goes == "away" || !was:
+						return tx.Delete([]byte(key))
+					case prefix == "t/n/":
+						return tx.Set([]byte(key), []byte("tok_another"))
+					}
+					return tx.Set([]byte(key), []byte(old))
+				})
+				if err != nil {
+					t.Fatal(err)
+				}
+			}
+			if changed == 0 {
+				t.Fatalf("%s: nothing goes %s", prefix, goes)
+			}
+			if err := w.reopen(); !errors.Is(err, limiter.ErrDoubt) {
+				t.Errorf("%s goes %s: %v", prefix, goes, err)
+			}
+		}
 	}
 }

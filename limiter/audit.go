@@ -183,20 +183,6 @@ func (b *batch) audit(e *AuditEntry) error {
 	return nil
 }
 
-// setChain writes where the log ends, and takes the digest's root along.
-func (b *batch) setChain(root *sum) error {
-	after := b.chain.encode()
-	if b.digest != nil {
-		if before, err := b.Get(metaAudit); err == nil {
-			root.take(b.digest.hash(metaAudit, before))
-		} else if !errors.Is(err, ErrNotFound) {
-			return err
-		}
-		root.add(b.digest.hash(metaAudit, after))
-	}
-	return b.Set(metaAudit, after)
-}
-
 // AuditHead is the last entry of the audit log: its number and its hash. Who
 // keeps it elsewhere can tell later that the log was not written anew.
 func (l *Limiter) AuditHead() (seq uint64, hash AuditHash) {

@@ -55,7 +55,7 @@ const minFree = 4 * memTable
 // one that wraps ErrExposed that others may read or change it.
 func OpenBadger(dir string, log *slog.Logger) (Store, error) {
 	if _, busy := closings.Load(dir); busy {
-		return nil, fmt.Errorf("opening store %s: this process is still closing it, and waits for its disk", dir)
+		return nil, fmt.Errorf("opening store %s: this process is still closing it, and waits for its disk, or for who reads a backup", dir)
 	}
 	// Badger's own files are world-readable: the directory is what protects
 	// them.

@@ -44,6 +44,7 @@ type batch struct {
 	digest  *digest // before this batch; nil without an anchor
 	store   [16]byte
 	buckets map[uint16]sum // those that change
+	rooted  sum            // what the records in the root itself change of it
 	root    sum            // after this batch
 }
 
@@ -61,6 +62,9 @@ func (b *batch) Get(key []byte) ([]byte, error) {
 }
 
 func (b *batch) Set(key, value []byte) error {
+	if err := b.moveRooted(key, value, true); err != nil {
+		return err
+	}
 	b.read = nil
 	b.entries++
 	b.bytes += len(key) + len(value)
@@ -68,10 +72,32 @@ func (b *batch) Set(key, value []byte) error {
 }
 
 func (b *batch) Delete(key []byte) error {
+	if err := b.moveRooted(key, nil, false); err != nil {
+		return err
+	}
 	b.read = nil
 	b.entries++
 	b.bytes += len(key)
 	return b.Tx.Delete(key)
+}
+
+// moveRooted takes the root along when one of its own records is written, or
+// deleted.
+func (b *batch) moveRooted(key, value []byte, written bool) error {
+	if b.digest == nil || !isRooted(key) {
+		return nil
+	}
+	before, err := b.Get(key)
+	switch {
+	case err == nil:
+		b.rooted.take(b.digest.hash(key, before))
+	case !errors.Is(err, ErrNotFound):
+		return err
+	}
+	if written {
+		b.rooted.add(b.digest.hash(key, value))
+	}
+	return nil
 }
 
 // tally returns the sums, for changing them.
@@ -179,17 +205,16 @@ func (b *batch) finish() error {
 			return err
 		}
 	}
-	if b.digest != nil {
-		b.root = b.digest.root
-	}
 	if b.chained {
-		if err := b.setChain(&b.root); err != nil {
+		if err := b.Set(metaAudit, b.chain.encode()); err != nil {
 			return err
 		}
 	}
 	if b.digest == nil {
 		return nil
 	}
+	b.root = b.digest.root
+	b.root.add(b.rooted)
 	for bucket, s := range b.buckets {
 		b.root.take(b.digest.bucketRoot(bucket, b.digest.buckets[bucket]))
 		b.root.add(b.digest.bucketRoot(bucket, s))

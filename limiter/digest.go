@@ -6,22 +6,43 @@ import (
 	"errors"
 	"fmt"
 	"math/bits"
+	"slices"
 	"sync/atomic"
 )
 
 // The digest says what every account's record must be, so that a store which
 // lost or took back a part of itself is found out: Badger opens on it without
 // an error. Accounts lie in buckets; of each bucket the store keeps the sum of
-// its records' hashes, and of all buckets and the audit log's head one root,
-// which the anchor knows.
+// its records' hashes, and of all buckets one root, which the anchor knows.
 // Sums are changed in step with the records, so nobody ever has to read them
 // all: a bucket is checked when a key of it is used first, and when one is that
-// memory had let go of.
+// memory had let go of. Of what opening the store reads in any case the root
+// has the records themselves: see rooted.
 //
 // The hashes are keyed with a secret that only the anchor has. They find
 // damage, and not somebody who may write both.
 
 const numBuckets = 16384
+
+// rooted are the records that stand in the root themselves: admin tokens, lest a
+// revoked one comes back; jobs, lest keys do that one was to end; the time that
+// was seen; and the audit log's head.
+var rooted = []string{spaceTokens, spaceJobs, string(metaClock), string(metaAudit)}
+
+func isRooted(key []byte) bool {
+	return slices.ContainsFunc(rooted, func(space string) bool { return len(key) >= len(space) && string(key[:len(space)]) == space })
+}
+
+// sumRooted is what these records add to the root.
+func (d *digest) sumRooted(r Reader) (all sum, err error) {
+	for _, space := range rooted {
+		err = errors.Join(err, r.Scan([]byte(space), nil, false, func(key, value []byte) (bool, error) {
+			all.add(d.hash(key, value))
+			return true, nil
+		}))
+	}
+	return all, err
+}
 
 // bucketOf an account: its id ends in random bits, of a ULID or of a hash.
 func bucketOf(id accountID) uint16 {
@@ -149,11 +170,11 @@ func (d *digest) verify(r Reader, a *anchor) error {
 	if err != nil {
 		return err
 	}
-	if b, err := r.Get(metaAudit); err == nil {
-		d.root.add(d.hash(metaAudit, b))
-	} else if !errors.Is(err, ErrNotFound) {
+	all, err := d.sumRooted(r)
+	if err != nil {
 		return err
 	}
+	d.root.add(all)
 	switch {
 	case d.root != c.root:
 		return doubt("its sums do not agree with commit %d", c.seq)

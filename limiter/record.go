@@ -60,7 +60,7 @@ var (
 )
 
 // storeFormat is the layout above. A store of another format is not opened.
-const storeFormat = "till/6"
+const storeFormat = "till/7"
 
 // accountID names a budget: a key's ULID, or a hash of a role's name.
 type accountID [16]byte

@@ -98,13 +98,18 @@ func (r *rebuild) run(anchorPath string) (err error) {
 	for bucket, s := range d.buckets {
 		d.root.add(d.bucketRoot(uint16(bucket), s))
 	}
-	root := d.root
+	var root sum
 	err = r.store.Update(func(tx Tx) error {
 		b := &batch{Tx: tx, sums: &r.sums, entries: 1, clock: stopped(r.now)}
 		if err := errors.Join(r.audit(b), b.finish()); err != nil {
 			return err
 		}
-		root.add(d.hash(metaAudit, b.chain.encode()))
+		own, err := d.sumRooted(tx)
+		if err != nil {
+			return err
+		}
+		root = d.root
+		root.add(own)
 		for bucket := range d.buckets {
 			if err := setOrDelete(tx, bucketKey(uint16(bucket)), d.buckets[bucket]); err != nil {
 				return err
