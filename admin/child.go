@@ -8,6 +8,10 @@ import (
 	"github.com/till-proxy/till/limiter"
 )
 
+// maxChildBody bounds the body of a holder's mint, in bytes: many times what a
+// key may hold.
+const maxChildBody = 128 << 10
+
 // childBody is the mint of a child key by its parent's holder.
 type childBody struct {
 	settable
@@ -27,7 +31,7 @@ type childBody struct {
 // StatusOf is the status.
 func ReadChild(r *http.Request, parent *limiter.Key, dialect string) (child *limiter.Key, unlimited bool, err error) {
 	var body childBody
-	if err := readBody(r, &body); err != nil {
+	if err := readBodyOf(r, &body, maxChildBody); err != nil {
 		return nil, false, err
 	}
 	for field, set := range map[string]bool{

@@ -5,6 +5,8 @@ import (
 	"context"
 	"errors"
 	"net/netip"
+	"strconv"
+	"strings"
 	"testing"
 	"time"
 
@@ -231,4 +233,67 @@ func TestATreeSurvivesRestoreAndRepairInBalance(t *testing.T) {
 	w.settle()
 	w.balance(t)
 	w.agree(t)
+}
+
+// TestWhereAMintCostsNothingOnlySoManyAMinuteAreMade: a holder must not fill the
+// disk with keys that were minted and revoked, nor do so through keys below.
+func TestWhereAMintCostsNothingOnlySoManyAMinuteAreMade(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	root := w.mint(func(k *limiter.Key) { k.Delegate, k.ExpiresAt = true, w.clock.time().Add(time.Hour) })
+	below := []*key{root, root.mustChild(delegating()), root.mustChild(delegating(activations(100)))}
+	made := 2
+	var refusal *limiter.Refusal
+	for i := 0; refusal == nil && made < 200; i++ {
+		c, err := below[i%len(below)].child(activations(1))
+		if errors.As(err, &refusal) {
+			break
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		made++
+		if _, _, err := w.Revoke(ctx, limiter.Operator, c.id, ""); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if made != 60 || refusal == nil || refusal.Code != limiter.CodeRateLimited || refusal.RetryAfter <= 0 {
+		t.Errorf("%d minted, then %v", made, refusal)
+	}
+	w.clock.advance(time.Second)
+	if _, err := root.child(activations(1)); err != nil {
+		t.Errorf("a second later: %v", err)
+	}
+	// Where each costs an activation, that is the limit.
+	limited := w.mint(delegating(activations(100)))
+	for range 80 {
+		limited.mustChild(activations(0))
+	}
+}
+
+func TestTheTextOfAKeyIsBounded(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	large := map[string]string{}
+	for i := range 33 {
+		large[strconv.Itoa(i)] = strings.Repeat("x", 512)
+	}
+	full := func(k *limiter.Key) { k.Metadata = large }
+	spec := &limiter.Key{Upstream: "openai", Custody: limiter.CustodyHeld, Limit: limiter.NoLimits(), Metadata: large}
+	var wrong *limiter.InvalidError
+	if _, err := w.tryMint(limiter.Operator, spec); !errors.As(err, &wrong) || !strings.Contains(err.Error(), "16384 bytes") {
+		t.Errorf("a mint: %v", err)
+	}
+	k := w.mint(delegating(activations(10)))
+	if _, err := k.child(func(c *limiter.Key) { activations(1)(c); full(c) }); !errors.As(err, &wrong) {
+		t.Errorf("a holder's mint: %v", err)
+	}
+	if _, err := w.Change(ctx, limiter.Operator, k.id, 0, func(k *limiter.Key) error { full(k); return nil }); !errors.As(err, &wrong) {
+		t.Errorf("a change: %v", err)
+	}
+	delete(large, "32")
+	delete(large, "31")
+	if _, err := k.child(func(c *limiter.Key) { activations(1)(c); full(c) }); err != nil {
+		t.Errorf("as much as there may be: %v", err)
+	}
 }

@@ -71,6 +71,9 @@ func (l *Limiter) Delegate(ctx context.Context, parent *Live, ask *Ask, spec *Ke
 	if err != nil {
 		return View{}, err
 	}
+	if refusal := parent.mayMint(); refusal != nil {
+		return View{}, refusal
+	}
 	var g Grant
 	ask.Own, ask.Bound = true, Amounts{Activations: 1}
 	if refusal := parent.Reserve(ctx, ask, &g); refusal != nil {
@@ -103,6 +106,30 @@ func (l *Limiter) Delegate(ctx context.Context, parent *Live, ask *Ask, spec *Ke
 	g.Settle(Amounts{Activations: 1})
 	l.log.Info("child key minted", "key_id", key.ID, "name", key.Name, "parent", pkey.ID)
 	return l.viewNow(key.ID)
+}
+
+// mintRate bounds how many children are minted below a key without a limit in
+// activations, where a mint costs nothing: all keys below it share this. Each
+// leaves a record and an entry of the audit log.
+var mintRate = Rate{N: 60, Per: time.Minute}
+
+// mayMint takes a mint from the topmost key's rate.
+func (k *Live) mayMint() *Refusal {
+	key, top := k.Key(), k
+	for top.parent != nil {
+		top = top.parent
+	}
+	now := k.l.clock.Now().UnixNano()
+	top.mu.Lock()
+	defer top.mu.Unlock()
+	if top.key.Limit[Activations] != NoLimit {
+		return nil
+	}
+	if d := top.mints.wait(mintRate, now); d > 0 {
+		return key.refuse(CodeRateLimited, "may mint %s child keys, with all keys below the same one; try again in %s", mintRate, roundUp(d)).after(d)
+	}
+	top.mints.take(mintRate, now)
+	return nil
 }
 
 // childOf makes a new key a child, if the parent may have one and it is within

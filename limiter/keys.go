@@ -45,6 +45,7 @@ const (
 	maxText        = 512 // bytes of a name, owner, purpose, reason, label
 	maxLabels      = 64
 	maxMetadata    = 64
+	maxTexts       = 16 << 10          // bytes of all text of a key: it is in memory, and in the audit log
 	maxAmount      = math.MaxInt64 / 4 // sums of two can not overflow
 	maxConcurrency = 1 << 20
 )
@@ -78,6 +79,9 @@ func (k *Key) Validate() error {
 	}
 	if err := validPairs("metadata", k.Metadata, maxMetadata); err != nil {
 		return err
+	}
+	if n := k.texts(); n > maxTexts {
+		return invalid("key:", "name, labels, metadata, models, paths and all other text together may be %d bytes, got %d", maxTexts, n)
 	}
 	for kind, limit := range k.Limit {
 		if field := limitFields[kind]; limit < NoLimit || limit > maxAmount {
@@ -122,6 +126,22 @@ func (k *Key) Validate() error {
 		return &InvalidError{Field: "scope:", Msg: err.Error()}
 	}
 	return nil
+}
+
+// texts is the length of all text that somebody chose for the key.
+func (k *Key) texts() int {
+	n := len(k.Name) + len(k.Owner) + len(k.Purpose)
+	for _, pairs := range []map[string]string{k.Labels, k.Metadata} {
+		for name, value := range pairs {
+			n += len(name) + len(value)
+		}
+	}
+	for _, list := range [][]string{k.Scope.Models, k.Scope.Paths, k.Scope.Methods} {
+		for _, rule := range list {
+			n += len(rule)
+		}
+	}
+	return n
 }
 
 var limitFields = [NumKinds]string{"max_activations", "max_tokens", "max_spend_usd", "attempts"}

@@ -44,6 +44,7 @@ type Live struct {
 	marks [NumKinds]int64 // see setMarks
 
 	rate, freeRate, selfRate bucket
+	mints                    bucket // see mayMint
 	history                  history
 	seen                     seenBy
 	savedAt                  int64 // unix nanoseconds of the last save
