@@ -254,3 +254,6 @@ func DecodeMessage(key, value []byte) (Message, error) {
 
 // SetPatience sets how long closing a Badger store waits.
 func SetPatience(s Store, d time.Duration) { s.(*badgerStore).patience = d }
+
+// SetPatience sets how long the callers of a lockdown wait for its disk.
+func (d *Lockdown) SetPatience(p time.Duration) { d.patience = p }

@@ -29,11 +29,17 @@ type Lockdown struct {
 	limiters map[*Limiter]struct{}
 
 	// turn is held by whoever has to do with the file: administrative calls
-	// and a retry, never a request.
-	turn  chan struct{}
-	read  bool          // the file was looked at
-	acts  []lockdownAct // that are not yet in the audit log
-	retry chan struct{} // closed to end the goroutine that tries to write again; nil: none
+	// and a retry, never a request. Its disk may not answer, so nobody waits
+	// longer than patience.
+	turn     chan struct{}
+	patience time.Duration
+
+	read   atomic.Bool   // the file was looked at
+	calls  atomic.Int64  // to set and to lift it
+	latest atomic.Int64  // that set it
+	lifted int64         // the last one that did lift it
+	acts   []lockdownAct // that are not yet in the audit log
+	retry  chan struct{} // closed to end the goroutine that tries to write again; nil: none
 }
 
 // LockedDown says since when, by whom and why every key is refused.
@@ -60,22 +66,52 @@ func NewLockdown(path string, observe Observer, log *slog.Logger) *Lockdown {
 	if log == nil {
 		log = slog.New(slog.DiscardHandler)
 	}
-	return &Lockdown{path: path, observe: observe, log: log, limiters: make(map[*Limiter]struct{}), turn: make(chan struct{}, 1)}
+	return &Lockdown{path: path, observe: observe, log: log, limiters: make(map[*Limiter]struct{}), turn: make(chan struct{}, 1), patience: maxWait}
+}
+
+// within takes the turn for fn, and reports whether that ended in time. What was
+// begun goes on; without a turn in time fn is not run.
+func (d *Lockdown) within(fn func()) (begun, ended bool) {
+	patience := time.NewTimer(d.patience)
+	defer patience.Stop()
+	select {
+	case d.turn <- struct{}{}:
+	case <-patience.C:
+		return false, false
+	}
+	return true, d.await(patience, func() {
+		defer func() { <-d.turn }()
+		fn()
+	})
+}
+
+func (d *Lockdown) await(patience *time.Timer, fn func()) (ended bool) {
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		fn()
+	}()
+	select {
+	case <-done:
+		return true
+	case <-patience.C:
+		return false
+	}
 }
 
 // Recall reads, the first time it is called, whether a lockdown was in force
 // when the server ended. A file that cannot be read counts as one that is.
 func (d *Lockdown) Recall() {
-	d.turn <- struct{}{}
-	defer func() { <-d.turn }()
-	d.recall()
+	if !d.read.Load() {
+		d.within(d.recall) // in any case before the store is open: see join
+	}
 }
 
 func (d *Lockdown) recall() {
-	if d.read {
+	if d.read.Load() {
 		return
 	}
-	d.read = true
+	defer d.read.Store(true)
 	d.recallActs()
 	b, err := os.ReadFile(d.path)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -116,29 +152,52 @@ func (d *Lockdown) Set(by Caller, reason string, now time.Time) (LockedDown, int
 	}
 	reason = scrub(reason) // holders of keys are told
 	// First of all it holds; the file may take its time.
+	call := d.calls.Add(1)
+	d.latest.Store(call)
 	s := &LockedDown{Since: now.UTC().Truncate(time.Millisecond), By: by.Name, Reason: reason}
 	if before := d.state.Load(); before != nil && !before.Since.IsZero() {
 		s.Since = before.Since
 	}
 	d.state.Store(s)
 	cut := d.cut()
-
-	d.turn <- struct{}{}
-	defer func() { <-d.turn }()
-	d.recall()
-	d.state.Store(s) // whatever was there before the turn came
-	d.endRetry()
-	if err := d.write(s); err != nil {
-		d.log.Error("every key is refused, but that is not yet durable: a restart would end it", "file", d.path, "error", err)
-		d.retry = make(chan struct{})
-		go d.tryAgain(d.retry)
-	}
 	d.log.Warn("lockdown: every key is refused", "by", by.Name, "reason", reason, "requests_cut", cut)
-	d.note(lockdownAct{At: now, Action: ActLockdownSet, By: by.Name, From: by.From, Reason: reason})
 	if d.observe != nil {
 		d.observe.Happened(Event{Name: LockdownSet, At: now.UTC(), By: by.Name, Reason: reason})
 	}
-	return *d.state.Load(), cut, nil
+	patience := time.NewTimer(d.patience)
+	defer patience.Stop()
+	ended := d.await(patience, func() {
+		d.turn <- struct{}{}
+		defer func() { <-d.turn }()
+		act := lockdownAct{At: now, Action: ActLockdownSet, By: by.Name, From: by.From, Reason: reason}
+		if d.lifted > call { // by somebody who knew of it
+			d.note(act)
+			return
+		}
+		d.recall()
+		if d.latest.Load() == call || d.state.Load() == nil {
+			d.state.Store(s) // whatever was there before the turn came
+		}
+		d.endRetry()
+		if err := d.write(d.state.Load()); err != nil {
+			d.log.Error("every key is refused, but that is not yet durable: a restart would end it", "file", d.path, "error", err)
+			d.retry = make(chan struct{})
+			go d.tryAgain(d.retry)
+		}
+		d.note(act)
+	})
+	if !ended {
+		d.log.Error("every key is refused, but the disk does not answer, so that is not yet durable: a restart would end it", "file", d.path)
+	}
+	return *s.or(d.state.Load()), cut, nil
+}
+
+// or is the state that is in force, if that is the same one.
+func (s *LockedDown) or(now *LockedDown) *LockedDown {
+	if now == nil || now.Since != s.Since || now.Reason != s.Reason {
+		return s
+	}
+	return now
 }
 
 // write makes the state durable. The store's directory is not made for it: one
@@ -160,7 +219,7 @@ func (d *Lockdown) write(s *LockedDown) error {
 	}
 	durable := *s
 	durable.Durable = true
-	d.state.Store(&durable)
+	d.state.CompareAndSwap(s, &durable) // another one writes itself
 	return nil
 }
 
@@ -204,8 +263,19 @@ func (d *Lockdown) Lift(by Caller) error {
 	if err := onlyOperator(by); err != nil {
 		return err
 	}
-	d.turn <- struct{}{}
-	defer func() { <-d.turn }()
+	call := d.calls.Add(1)
+	var lifted error
+	switch begun, ended := d.within(func() { lifted = d.lift(by, call) }); {
+	case ended:
+		return lifted
+	case begun:
+		return fmt.Errorf("lifting the lockdown: %w: %w", ErrOutcome, errTooSlow)
+	}
+	return fmt.Errorf("the lockdown stays in force: %w", ErrBusy)
+}
+
+// lift is Lift for who has the turn.
+func (d *Lockdown) lift(by Caller, call int64) error {
 	d.recall()
 	if d.state.Load() == nil {
 		return ErrNotLocked
@@ -217,6 +287,7 @@ func (d *Lockdown) Lift(by Caller) error {
 		return fmt.Errorf("the lockdown stays in force: %w", err)
 	}
 	d.endRetry()
+	d.lifted = call
 	d.state.Store(nil)
 	d.log.Warn("the lockdown was lifted", "by", by.Name)
 	d.note(lockdownAct{At: time.Now(), Action: ActLockdownLift, By: by.Name, From: by.From})
@@ -234,17 +305,14 @@ func removeIfThere(path string) error {
 }
 
 // Close ends the goroutine that there may be.
-func (d *Lockdown) Close() {
-	d.turn <- struct{}{}
-	defer func() { <-d.turn }()
-	d.endRetry()
-}
+func (d *Lockdown) Close() { d.within(d.endRetry) }
 
 // join lets a Limiter be told. Those that were closed, and whose last request
 // has ended, are forgotten.
 func (d *Lockdown) join(l *Limiter) {
 	d.turn <- struct{}{}
 	defer func() { <-d.turn }()
+	d.recall() // before any key is looked at
 	d.mu.Lock()
 	for old := range d.limiters {
 		if old.closed.Load() && old.holds.Load() == 0 {

@@ -1,0 +1,78 @@
+//go:build unix
+
+package limiter_test
+
+import (
+	"errors"
+	"os"
+	"path/filepath"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/till-proxy/till/limiter"
+)
+
+// TestALockdownHoldsAndAnswersWhileItsDiskHangs: a pipe that nobody reads stands
+// for a disk that does not answer.
+func TestALockdownHoldsAndAnswersWhileItsDiskHangs(t *testing.T) {
+	t.Parallel()
+	path := filepath.Join(t.TempDir(), "lockdown")
+	pipe := path + ".audit"
+	d := limiter.NewLockdown(path, nil, nil)
+	d.SetPatience(50 * time.Millisecond)
+	d.Recall()
+	if err := syscall.Mkfifo(pipe, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	answers := func(what string, call func()) {
+		t.Helper()
+		done := make(chan struct{})
+		go func() { defer close(done); call() }()
+		select {
+		case <-done:
+		case <-time.After(10 * time.Second):
+			t.Fatalf("%s does not answer", what)
+		}
+	}
+	for _, reason := range []string{"one", "two"} { // the second has to wait for the first
+		answers("a lockdown", func() {
+			if _, _, err := d.Set(limiter.Operator, reason, time.Now()); err != nil {
+				t.Error(err)
+			}
+		})
+		answers("its state", func() {
+			d.Recall()
+			if s := d.State(); s == nil || s.Reason != reason || d.Refusal(nil) == nil {
+				t.Errorf("the state is %+v", s)
+			}
+		})
+	}
+	answers("lifting it", func() {
+		if err := d.Lift(limiter.Operator); !errors.Is(err, limiter.ErrBusy) || d.State() == nil {
+			t.Errorf("lifting it: %v, %+v", err, d.State())
+		}
+	})
+	answers("closing it", d.Close)
+
+	reader, err := os.OpenFile(pipe, os.O_RDWR, 0) // now it does
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer reader.Close()
+	deadline := time.Now().Add(10 * time.Second)
+	for s := d.State(); !s.Durable || s.Reason != "two"; s = d.State() {
+		if time.Now().After(deadline) {
+			t.Fatalf("it never became durable: %+v", s)
+		}
+		time.Sleep(time.Millisecond) // between two looks
+	}
+	for err := d.Lift(limiter.Operator); err != nil; err = d.Lift(limiter.Operator) {
+		if time.Now().After(deadline) || !errors.Is(err, limiter.ErrBusy) {
+			t.Fatal(err)
+		}
+	}
+	if d.State() != nil {
+		t.Error("it is not lifted")
+	}
+}
