@@ -26,7 +26,7 @@ func (a *api) doctor(w http.ResponseWriter, r *http.Request) {
 	l, err := a.backend.Limiter()
 	if a.caller.Role == limiter.OperatorRole {
 		findings = append(findings, a.backend.Diagnose()...)
-		findings = append(findings, a.storeFindings()...)
+		findings = append(findings, a.storeFindings(r.Context())...)
 		if s := a.backend.Lockdown().State(); s != nil {
 			findings = append(findings, Finding{"lockdown", LevelWarning, "a lockdown is in force: every key is refused", "caddy till lockdown --lift"})
 		}
@@ -53,11 +53,11 @@ func (a *api) doctor(w http.ResponseWriter, r *http.Request) {
 }
 
 // storeFindings are about the store as it runs.
-func (a *api) storeFindings() []Finding {
+func (a *api) storeFindings(ctx context.Context) []Finding {
 	l, err := a.backend.Limiter()
 	var off time.Duration
 	if err == nil {
-		err, off = l.Failed(), l.Stats().ClockOff
+		err, off = l.Trouble(ctx), l.Stats().ClockOff
 	}
 	return stateFindings(err, off)
 }
@@ -68,8 +68,8 @@ func stateFindings(failed error, clockOff time.Duration) []Finding {
 		return []Finding{{"store", LevelError, "the store is in doubt, and every key is refused: " + withoutKeys(failed.Error()),
 			"put the newest store and its anchor in place and restart; or count every budget as spent: caddy till repair --forfeit"}}
 	case failed != nil:
-		return []Finding{{"store", LevelError, "the store does not work, and every key is refused: " + withoutKeys(failed.Error()),
-			"mend the cause (space, permissions, another process); it is opened again by itself"}}
+		return []Finding{{"store", LevelError, "the store does not work, and keys are refused: " + withoutKeys(failed.Error()),
+			"mend the cause (space, permissions, the disk, another process); it goes on by itself"}}
 	case clockOff != 0:
 		return []Finding{{"clock", LevelError, fmt.Sprintf("the machine's clock was set by %s, and is not followed", clockOff.Round(time.Second)),
 			"timedatectl set-ntp true; when the clock is right: caddy till repair --clock"}}

@@ -13,7 +13,7 @@ import (
 )
 
 // stats answers also while the store is closed, and then says why.
-func (a *api) stats(w http.ResponseWriter, _ *http.Request) {
+func (a *api) stats(w http.ResponseWriter, r *http.Request) {
 	lockdown := lockdownOf(a.backend.Lockdown().State())
 	l, err := a.backend.Limiter()
 	if err != nil {
@@ -29,11 +29,15 @@ func (a *api) stats(w http.ResponseWriter, _ *http.Request) {
 		return
 	}
 	s := l.Stats()
+	trouble := ""
+	if err := l.Trouble(r.Context()); err != nil {
+		trouble = withoutKeys(err.Error())
+	}
 	a.write(w, http.StatusOK, map[string]any{
 		"keys": s.Keys, "holds": s.Holds, "forfeited_activations": s.Forfeited,
 		"used_activations": s.Used[limiter.Activations], "used_tokens": s.Used[limiter.Tokens],
 		"used_spend_usd":        limiter.FormatUSD(s.Used[limiter.Nanodollars]),
-		"forgotten_activations": s.Forgotten[limiter.Activations], "store_failure": s.Failure,
+		"forgotten_activations": s.Forgotten[limiter.Activations], "store_failure": trouble,
 		"clock_off_seconds": int64(s.ClockOff.Seconds()), "lockdown": lockdown,
 	})
 }

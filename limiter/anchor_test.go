@@ -181,8 +181,8 @@ func TestABudgetThatWentBackClosesTheStoreAtItsFirstUse(t *testing.T) {
 		if code := other.use(); code != limiter.CodeStoreUnavailable {
 			t.Errorf("%s: another key: %q", what, code)
 		}
-		if failure := w.Stats().Failure; !strings.Contains(failure, "repair --forfeit") {
-			t.Errorf("%s: the store says %q", what, failure)
+		if err := w.Trouble(ctx); !errors.Is(err, limiter.ErrDoubt) || !strings.Contains(err.Error(), "repair --forfeit") {
+			t.Errorf("%s: the store says %v", what, err)
 		}
 		w.Abandon()
 	}

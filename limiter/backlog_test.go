@@ -2,6 +2,7 @@ package limiter_test
 
 import (
 	"errors"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -157,5 +158,27 @@ func TestKeysThatWereNotUsedLatelyMakeRoom(t *testing.T) {
 		if n := k.drain(limiter.CodeActivationsExhausted); n != 4 {
 			t.Fatalf("key %d: %d forwarded after it was out of memory, want 4", i, n)
 		}
+	}
+}
+
+func TestAStoreThatHangsIsSaidNotToAnswer(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	release := w.hang()
+	defer release()
+	deadline := time.Now().Add(20 * time.Second)
+	err := w.Trouble(ctx)
+	for ; err == nil && time.Now().Before(deadline); err = w.Trouble(ctx) {
+		time.Sleep(10 * time.Millisecond) // between two looks
+	}
+	if err == nil || !strings.Contains(err.Error(), "has not answered for") {
+		t.Errorf("while it hangs: %v", err)
+	}
+	release()
+	if err := w.Ping(ctx); err != nil {
+		t.Fatal(err)
+	}
+	if err := w.Trouble(ctx); err != nil {
+		t.Errorf("when it answers: %v", err)
 	}
 }

@@ -45,6 +45,8 @@ type committer struct {
 	head     atomic.Pointer[chain]
 	marked   time.Time // the store was told this time last
 	saidFull time.Time
+	wasFull  atomic.Bool  // when it was written to last
+	began    atomic.Int64 // Unix nanoseconds of the commit that runs; 0: none does
 
 	backlog atomic.Int64 // changes that wait, or are being written
 
@@ -138,6 +140,8 @@ func (c *committer) commit(changes []change) int {
 		return len(changes)
 	}
 	start := time.Now()
+	c.began.Store(start.UnixNano())
+	defer c.began.Store(0)
 	var taken int
 	b := new(batch) // a store may fail before it has begun
 	for {
@@ -178,6 +182,7 @@ func (c *committer) commit(changes []change) int {
 		if err == nil && c.digest != nil && b.entries > 0 {
 			err = c.anchored(b)
 		}
+		c.wasFull.Store(errors.Is(err, ErrNoSpace))
 		if errors.Is(err, ErrNoSpace) {
 			c.full(err)
 			for i := range changes {

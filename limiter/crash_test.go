@@ -146,7 +146,7 @@ func TestAFailingCommitRefusesEverything(t *testing.T) {
 		if code := k.use(); code != limiter.CodeStoreUnavailable {
 			t.Errorf("another key after the failure: %q", code)
 		}
-		if w.Stats().Failure == "" {
+		if w.Trouble(ctx) == nil {
 			t.Error("stats do not say that the store failed")
 		}
 		w.disk.Heal()

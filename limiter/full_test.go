@@ -28,6 +28,9 @@ func TestAFullDiskRefusesAndForfeitsNothing(t *testing.T) {
 		}
 	}
 	_, refusal := fresh.ask()
+	if err := w.Trouble(ctx); !errors.Is(err, limiter.ErrNoSpace) {
+		t.Errorf("the state of the store: %v", err)
+	}
 	if refusal == nil || refusal.Code != limiter.CodeStoreUnavailable || !strings.Contains(refusal.Message, "disk is full") || refusal.RetryAfter <= 0 {
 		t.Errorf("a key without a block: %v", refusal)
 	}
@@ -45,6 +48,9 @@ func TestAFullDiskRefusesAndForfeitsNothing(t *testing.T) {
 		}
 	}
 	w.disk.Heal()
+	if err := w.Trouble(ctx); err != nil {
+		t.Errorf("with space again, and nobody has asked for any: %v", err)
+	}
 	if forwarded += k.drain(limiter.CodeActivationsExhausted); forwarded != 100 {
 		t.Errorf("%d forwarded of 100", forwarded)
 	}

@@ -366,29 +366,6 @@ func giveBackRemembered(b *batch, accounts []remembered) error {
 	return nil
 }
 
-// unavailable is the refusal of a limiter that cannot answer, or nil.
-func (l *Limiter) unavailable() *Refusal {
-	if l.committer.failed.Load() != nil {
-		return storeRefusal("the store has failed")
-	}
-	if l.closed.Load() {
-		return storeRefusal("the server is stopping")
-	}
-	return nil
-}
-
-// Failed returns why the store refuses everything since a commit failed, or nil.
-// A failed Limiter stays so: close it and open another.
-func (l *Limiter) Failed() error {
-	if err := l.committer.failed.Load(); err != nil {
-		return *err
-	}
-	return nil
-}
-
-// StillFailed says why the store of a failed Limiter could not be opened again.
-func (l *Limiter) StillFailed(err error) { l.committer.failed.Store(&err) }
-
 // Close gives back what is reserved and unused, writes what is known, and
 // closes the store. Requests still in flight count as used up to their bound.
 func (l *Limiter) Close() error {
@@ -431,12 +408,4 @@ func (l *Limiter) Close() error {
 		failed = fmt.Errorf("the store had failed: %w", *err)
 	}
 	return errors.Join(failed, l.shadow.close(), l.committer.anchor.close(), l.store.Close())
-}
-
-// Ping waits until the store has answered, and returns what is wrong with it.
-func (l *Limiter) Ping(context.Context) error {
-	if l.closed.Load() {
-		return ErrClosed
-	}
-	return l.committer.do(func(*batch) error { return nil }, nil)
 }

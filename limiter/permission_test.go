@@ -215,7 +215,7 @@ var (
 	judged = []string{"Authorise", "Allows", "Replay", "Sees", "Standing"}
 	closed = []string{"Forfeit", "Restore", "Set", "Lift"}
 	open   = []string{
-		"Close", "Failed", "StillFailed", "Ping", "SetRoles", "SetStale", "KeepAudit", "LogAuditHead", "Retain", // whoever runs the limiter
+		"Close", "Failed", "Trouble", "StillFailed", "Ping", "SetRoles", "SetStale", "KeepAudit", "LogAuditHead", "Retain", // whoever runs the limiter
 		"Find", "Authenticate", "Delegate", // whoever has a secret
 		"SetHooks", "EndFeeds", "DueMessages", "ForgetMessage", "PostponeMessage", // who delivers events
 		"AuditHead", "Fingerprint", "Roles", "Stats", "Time", // no key is told of: any token may know

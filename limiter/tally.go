@@ -33,8 +33,6 @@ type Stats struct {
 	// ClockOff is how far the machine's clock is from the time that limits are
 	// judged by, when it was set; 0 when it is believed.
 	ClockOff time.Duration
-	// Failure is why the store refuses everything; empty while it works.
-	Failure string
 	// Lockdown is the lockdown in force, or nil.
 	Lockdown *LockedDown
 }
@@ -56,9 +54,6 @@ func (l *Limiter) Stats() Stats {
 	}
 	s.ClockOff, s.Lockdown = l.clock.doubt(), l.lockdown.State()
 	s.Holds, s.Forfeited = l.holds.Load(), l.forfeited.Load()
-	if err := l.committer.failed.Load(); err != nil {
-		s.Failure = (*err).Error()
-	}
 	return s
 }
 

@@ -1,0 +1,59 @@
+package limiter
+
+import (
+	"context"
+	"fmt"
+	"time"
+)
+
+// unavailable is the refusal of a limiter that cannot answer, or nil.
+func (l *Limiter) unavailable() *Refusal {
+	if l.committer.failed.Load() != nil {
+		return storeRefusal("the store has failed")
+	}
+	if l.closed.Load() {
+		return storeRefusal("the server is stopping")
+	}
+	return nil
+}
+
+// Failed returns why the store refuses everything since a commit failed, or nil.
+// A failed Limiter stays so: close it and open another.
+func (l *Limiter) Failed() error {
+	if err := l.committer.failed.Load(); err != nil {
+		return *err
+	}
+	return nil
+}
+
+// silentAfter is from when on a commit that runs is told of.
+const silentAfter = 2 * time.Second
+
+// Trouble returns what is wrong with the store now, or nil: that it has failed,
+// that its disk is full, or that it does not answer. Only the first does not mend
+// itself.
+func (l *Limiter) Trouble(ctx context.Context) error {
+	if err := l.Failed(); err != nil {
+		return err
+	}
+	if began := l.committer.began.Load(); began != 0 {
+		if silent := time.Since(time.Unix(0, began)); silent > silentAfter {
+			return fmt.Errorf("the store's disk has not answered for %s, and what needs it is refused", silent.Round(time.Second))
+		}
+	}
+	if l.committer.wasFull.Load() { // it may have room again, and nobody have asked
+		return l.Ping(ctx)
+	}
+	return nil
+}
+
+// StillFailed says why the store of a failed Limiter could not be opened again.
+func (l *Limiter) StillFailed(err error) { l.committer.failed.Store(&err) }
+
+// Ping waits until the store has answered, and returns what is wrong with it.
+func (l *Limiter) Ping(context.Context) error {
+	if l.closed.Load() {
+		return ErrClosed
+	}
+	return l.committer.do(func(*batch) error { return nil }, nil)
+}
