@@ -35,6 +35,7 @@ var (
 	scale    = flag.Int("scale", 0, "measure a store of so many keys instead: mint, open, list, revoke, forget")
 	phase    = flag.String("scale-phase", "", "internal: run one phase of -scale")
 	scaleDir = flag.String("scale-dir", "", "internal: where -scale-phase has its store")
+	cgroup   = flag.String("scale-cgroup", "", "internal: the control group that limits the memory of -scale-phase limit")
 	serve    = flag.String("serve", "", "internal: be the upstream on this address")
 )
 
@@ -48,7 +49,7 @@ func main() {
 	}
 	switch {
 	case *phase != "":
-		fail(runPhase(os.Stdout, *phase, estate{*scaleDir, *scale}))
+		fail(runPhase(os.Stdout, *phase, estate{*scaleDir, *scale, *cgroup}))
 	case *scale > 0:
 		fail(runScale(os.Stdout, *scale))
 	default:
