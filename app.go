@@ -258,7 +258,7 @@ func (a *App) Start() error {
 // user or directory to run with, can let a store be opened.
 func misconfigured(err error) bool {
 	for _, wrong := range []error{
-		limiter.ErrLocked, limiter.ErrExposed, limiter.ErrFormat, fs.ErrPermission, syscall.ENOTDIR,
+		limiter.ErrLocked, limiter.ErrExposed, limiter.ErrFormat, fs.ErrPermission, syscall.ENOTDIR, errAnchorInUse,
 	} {
 		if errors.Is(err, wrong) {
 			return true

@@ -55,6 +55,9 @@ func (a *App) putInForce() error {
 	a.engine.log.follow(a.slogger)
 	l, err := a.limiterWithin(startingTime)
 	if err == nil {
+		err = a.engine.keepsAnchor(a.opening())
+	}
+	if err == nil {
 		l.KeepAudit(time.Duration(a.AuditRetain))
 		l.Retain(time.Duration(a.Retain))
 		l.SetStale(time.Duration(a.StaleAfter), a.StaleRevoke)

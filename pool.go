@@ -36,6 +36,7 @@ type engine struct {
 
 	mu      sync.Mutex
 	limiter *limiter.Limiter // the one that works, or the last that did
+	anchor  string           // that it has open
 	failed  error            // why it could not be opened; tried again at nextTry
 	opening chan struct{}    // closed when who is opening it is done; nil: nobody
 	mended  bool             // a repair has come since limiter was closed
@@ -206,7 +207,7 @@ func (e *engine) tryOpen(former *limiter.Limiter, o opening) {
 		}
 		e.yield()
 	default:
-		e.limiter, e.mended = next, false
+		e.limiter, e.mended, e.anchor = next, false, o.anchorIn(e.dir)
 		e.metrics.follow(next)
 	}
 }
@@ -231,6 +232,24 @@ func (e *engine) reopen(former *limiter.Limiter, o opening) (*limiter.Limiter, e
 		o.log.Info("the store was opened again")
 	}
 	return l, err
+}
+
+// errAnchorInUse says that a configuration names another anchor than the one that
+// is written to.
+var errAnchorInUse = errors.New("the anchor cannot be moved while the server runs")
+
+// keepsAnchor reports, by an error, whether a configuration would have another
+// anchor than the store that works has: it would find none at the next start.
+func (e *engine) keepsAnchor(o opening) error {
+	if e.current() == nil {
+		return nil
+	}
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if next := o.anchorIn(e.dir); next != e.anchor {
+		return fmt.Errorf("anchor %s: %w: stop it, move %s there, and start it with this configuration", next, errAnchorInUse, e.anchor)
+	}
+	return nil
 }
 
 // current is the limiter that works, or nil.

@@ -99,3 +99,29 @@ func copyDir(t *testing.T, from, to string) {
 		t.Fatal(err)
 	}
 }
+
+// TestTheAnchorIsNotMovedByAReload: the new one would be missed only at the next
+// start, and then every key be refused.
+func TestTheAnchorIsNotMovedByAReload(t *testing.T) {
+	t.Parallel()
+	s := newServer(t, options{})
+	_, key := s.mint(object{"max_activations": 100})
+	anchor := filepath.Join(t.TempDir(), "till.anchor")
+	s.replace("store badger ", "anchor "+anchor+"\n\t\tstore badger ")
+	out, err := s.command("reload", "--config", s.config, "--address", s.admin).CombinedOutput()
+	if err == nil || !strings.Contains(string(out), "move "+filepath.Join(s.store(), "anchor")+" there") {
+		t.Errorf("a reload with another anchor: %v\n%s", err, out)
+	}
+	if status := s.chat(key); status != 200 {
+		t.Errorf("after a reload that was refused: %d", status)
+	}
+	s.stop()
+	if err := os.Rename(filepath.Join(s.store(), "anchor"), anchor); err != nil {
+		t.Fatal(err)
+	}
+	s.start()
+	if status := s.chat(key); status != 200 {
+		t.Errorf("with the anchor moved: %d", status)
+	}
+	s.reload()
+}
