@@ -147,6 +147,17 @@ func (f watched) Seek(offset int64, whence int) (int64, error) {
 	return at, err
 }
 
+// sealedAgain says what sealed keys need besides the store.
+func sealedAgain(done limiter.Restored) (text string) {
+	if done.Sealed > 0 {
+		text += counted(done.Sealed, "sealed key") + " need the seal key of then: put its file, seal.key, back first.\n"
+	}
+	if done.Unsalted > 0 {
+		text += counted(done.Unsalted, "sealed key") + " came without a salt (see backup --with-seal): mint anew.\n"
+	}
+	return text
+}
+
 func restoreCommand(f *common) *cobra.Command {
 	var store, anchor string
 	var trust bool
@@ -202,9 +213,13 @@ token create. With --trust they work, also those that were revoked since.`,
 				return err
 			}
 			if f.json {
-				return printValue(cmd.OutOrStdout(), map[string]any{"keys": done.Keys, "suspended": done.Suspended, "tokens_revoked": done.Tokens, "store": store})
+				return printValue(cmd.OutOrStdout(), map[string]any{
+					"keys": done.Keys, "suspended": done.Suspended, "tokens_revoked": done.Tokens,
+					"sealed": done.Sealed, "sealed_without_salt": done.Unsalted, "store": store,
+				})
 			}
-			_, err = fmt.Fprintf(cmd.OutOrStdout(), "%s holds %s; %d that were alive are suspended: caddy till list --status suspended\n%s", store, counted(done.Keys, "key"), done.Suspended, endedTokens(done.Tokens))
+			_, err = fmt.Fprintf(cmd.OutOrStdout(), "%s holds %s; %d that were alive are suspended: caddy till list --status suspended\n%s%s",
+				store, counted(done.Keys, "key"), done.Suspended, endedTokens(done.Tokens), sealedAgain(done))
 			return err
 		},
 	}

@@ -52,6 +52,27 @@ func TestRunbooksOfBackupAndRestore(t *testing.T) {
 	s.refuses("a key that nobody resumed", goneKey, http.StatusForbidden, "till_key_suspended")
 }
 
+// TestARestoreKeepsTheSealKeyAndALockdown: both are in the directory that the
+// runbook moves away, as they are where nothing else is configured.
+func TestARestoreKeepsTheSealKeyAndALockdown(t *testing.T) {
+	t.Parallel()
+	store := filepath.Join(t.TempDir(), "till")
+	s := newServer(t, options{store: store, more: "seal_key_file " + filepath.Join(store, "seal.key")})
+	id, key := s.mint(object{"upstream_key": realKey, "max_activations": 10})
+	if status := s.chat(key); status != http.StatusOK {
+		t.Fatal(status)
+	}
+	r := s.reads(id)
+	r.line("caddy till backup /var/backups/till.bak --with-seal --address " + s.admin)
+	r.line("caddy till lockdown --address " + s.admin)
+	r.run(runbook(t, "restore a backup"))
+	s.refuses("a key under a lockdown", key, http.StatusForbidden, "till_locked_down")
+	r.line("caddy till lockdown --lift --address " + s.admin)
+	if status := s.chat(key); status != http.StatusOK {
+		t.Errorf("a sealed key that was resumed: %d", status)
+	}
+}
+
 func TestRunbooksOfAStoreInDoubt(t *testing.T) {
 	t.Parallel()
 	s := newServer(t, options{})

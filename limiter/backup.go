@@ -176,6 +176,8 @@ type Restored struct {
 	Keys      int64
 	Suspended int64 // living ones
 	Tokens    int64 // admin tokens that lived, and are revoked
+	Sealed    int64 // sealed keys that were not revoked, whose salts are there
+	Unsalted  int64 // and those whose salts are not: their boxes open for nobody
 }
 
 // Restore puts a backup into an empty store that nobody else has open, and makes
@@ -238,7 +240,7 @@ func Restore(s Store, disk Disk, by Caller, backup io.ReadSeeker, anchorPath str
 		return Restored{}, err
 	}
 	log.Warn("a backup was restored", "keys", r.done.Keys, "suspended", r.done.Suspended, "tokens_revoked", r.done.Tokens, "trusted", trust)
-	return Restored{Keys: r.done.Keys, Suspended: r.done.Suspended, Tokens: r.done.Tokens}, nil
+	return Restored{Keys: r.done.Keys, Suspended: r.done.Suspended, Tokens: r.done.Tokens, Sealed: r.sealed, Unsalted: r.unsalted}, nil
 }
 
 func eachRecord(backup io.Reader, fn func(key, value []byte) error) error {

@@ -102,6 +102,11 @@ func TestABackupHoldsSaltsOnlyWhenAsked(t *testing.T) {
 	if !strings.Contains(string(w.backup(true)), salt) {
 		t.Error("the salt is missing where it was asked for")
 	}
+	for salts, want := range map[bool]limiter.Restored{true: {Keys: 1, Suspended: 1, Sealed: 1}, false: {Keys: 1, Suspended: 1, Unsalted: 1}} {
+		if _, done := w.restored(w.backup(salts), false); done != want {
+			t.Errorf("with salts %v: %+v, want %+v", salts, done, want)
+		}
+	}
 }
 
 func TestADamagedBackupIsNotRestored(t *testing.T) {

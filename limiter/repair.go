@@ -59,6 +59,8 @@ type rebuild struct {
 	digest digest
 	sums   tally
 	done   Repaired
+
+	sealed, unsalted int64 // sealed keys that were not revoked
 }
 
 func (r *rebuild) run(anchorPath string) (err error) {
@@ -322,6 +324,16 @@ func (r *rebuild) key(tx Tx, at, value []byte) error {
 		return fmt.Errorf("key %s: %w", at, errors.Join(errRecord, err))
 	}
 	r.done.Keys++
+	if key.Custody == CustodySealed && key.EndedStatus != Revoked {
+		switch _, err := tx.Get(saltKey(key.ID)); {
+		case err == nil:
+			r.sealed++
+		case errors.Is(err, ErrNotFound):
+			r.unsalted++
+		default:
+			return err
+		}
+	}
 	var rec accountRecord
 	before, err := tx.Get(accountKey(id))
 	switch {
