@@ -245,8 +245,8 @@ func (e estate) turn(round int) (err error) {
 	}
 	l.KeepAudit(time.Nanosecond)
 	return until("the audit log is not pruned", func() (bool, error) {
-		v, err := l.AuditVerify(context.Background(), limiter.Operator)
-		return v.Entries < 10, err
+		page, err := l.Audit(context.Background(), limiter.Operator, limiter.AuditFilter{Limit: 10})
+		return len(page.Entries) < 10, err
 	})
 }
 
