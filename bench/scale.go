@@ -15,7 +15,6 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
-	"text/tabwriter"
 	"time"
 
 	"github.com/till-proxy/till/limiter"
@@ -38,9 +37,9 @@ type measured struct {
 func (f measured) goal() string {
 	switch {
 	case f.Most > 0:
-		return fmt.Sprintf("at most %s", number(f.Most, f.Unit))
+		return fmt.Sprintf("≤ %s", number(f.Most, f.Unit))
 	case f.Least > 0:
-		return fmt.Sprintf("at least %s", number(f.Least, f.Unit))
+		return fmt.Sprintf("≥ %s", number(f.Least, f.Unit))
 	}
 	return ""
 }
@@ -162,7 +161,8 @@ func runScale(out io.Writer, keys int) (err error) {
 	} else {
 		defer func() { err = errors.Join(err, remove()) }()
 	}
-	var all []measured
+	fmt.Fprintf(out, scaleRow, fmt.Sprintf("%d keys", keys), "measured", "goal", "")
+	missed := 0
 	for _, p := range (estate{dir, keys, cgroup}).phases() {
 		fmt.Fprintf(os.Stderr, "%s\n", p.name)
 		cmd := exec.Command(os.Args[0], "-scale", strconv.Itoa(keys), "-scale-phase", p.name, "-scale-dir", dir, "-scale-cgroup", cgroup)
@@ -175,9 +175,12 @@ func runScale(out io.Writer, keys int) (err error) {
 		if err := json.Unmarshal(b, &figures); err != nil {
 			return fmt.Errorf("%s: %w", p.name, err)
 		}
-		all = append(all, figures...)
+		missed += printFigures(out, figures)
 	}
-	return printFigures(out, keys, all)
+	if missed > 0 {
+		return fmt.Errorf("%d goals were missed", missed)
+	}
+	return nil
 }
 
 // runPhase is one of those processes.
@@ -199,24 +202,18 @@ func runPhase(out io.Writer, name string, e estate) error {
 	return json.NewEncoder(out).Encode(figures)
 }
 
-func printFigures(out io.Writer, keys int, all []measured) error {
-	t := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
-	fmt.Fprintf(t, "%d keys\tmeasured\tgoal\t\n", keys)
-	missed := 0
-	for _, f := range all {
+const scaleRow = "%-38s %-15s %-17s %s\n" // 80 columns
+
+// printFigures returns how many goals were missed.
+func printFigures(out io.Writer, figures []measured) (missed int) {
+	for _, f := range figures {
 		verdict := ""
 		if f.goal() != "" {
 			if verdict = "met"; !f.met() {
 				verdict, missed = "MISSED", missed+1
 			}
 		}
-		fmt.Fprintf(t, "%s\t%s\t%s\t%s\n", f.Name, number(f.Value, f.Unit), f.goal(), verdict)
+		fmt.Fprintf(out, scaleRow, f.Name, number(f.Value, f.Unit), f.goal(), verdict)
 	}
-	if err := t.Flush(); err != nil {
-		return err
-	}
-	if missed > 0 {
-		return fmt.Errorf("%d goals were missed", missed)
-	}
-	return nil
+	return missed
 }
