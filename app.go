@@ -71,9 +71,10 @@ type App struct {
 	ConsoleURL string `json:"console_url,omitempty"`
 
 	// The longest body, in bytes, that is accepted where a limit has to read
-	// it: from keys that list models. It is in memory until it was sent; all of
-	// them together may take 256 MB. Other bodies pass as they come, of any
-	// length. Default: 32 MB.
+	// it: from keys that list models, or have a limit in tokens or dollars. It is
+	// in memory until it was sent; all of them together may take 256 MB. One that
+	// pauses for 30 seconds, or comes with less than 16 kB a second, is refused.
+	// Other bodies pass as they come, of any length. Default: 32 MB.
 	MaxBody int64 `json:"max_body,omitempty"`
 
 	// A file of prices that add to the built-in ones and replace them, in the

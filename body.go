@@ -6,6 +6,8 @@ import (
 	"errors"
 	"io"
 	"net/http"
+	"net/http/httptrace"
+	"os"
 	"sync/atomic"
 	"time"
 
@@ -20,67 +22,81 @@ const (
 	defaultMaxBody = 32_000_000
 	// maxBuffered bounds all such bodies in this process together, in bytes.
 	maxBuffered = 256 << 20
+	// firstRoom is the part of it that is for the beginnings of bodies, so that
+	// many that are large do not keep out those that are all beginning.
+	firstRoom = 64 << 20
 	// bufferedWait bounds how long a request waits for room among them.
 	bufferedWait = 5 * time.Second
-	// firstBuffer is what is set aside at first: a client that announces much
-	// and sends nothing must not take the room of others.
+	// firstBuffer is what is set aside at first, in bytes: a client that announces
+	// much and sends nothing must not take the room of others.
 	firstBuffer = 64 << 10
 )
 
-// buffered counts the bytes of all bodies that are in memory, over all
-// configurations of this process.
-var buffered = semaphore.NewWeighted(maxBuffered)
+// The bytes of all bodies that are in memory, over all configurations of this
+// process: those of their beginnings, and all others.
+var (
+	beginnings = semaphore.NewWeighted(firstRoom)
+	buffered   = semaphore.NewWeighted(maxBuffered - firstRoom)
+)
 
 // heldBody is a request's body in memory.
 type heldBody struct {
 	bytes.Reader
-	size atomic.Int64 // set aside in buffered
+	first, more atomic.Int64 // set aside in beginnings and buffered
 }
 
 // Close gives the room back. It may be called more than once.
 func (b *heldBody) Close() error {
-	buffered.Release(b.size.Swap(0))
+	beginnings.Release(b.first.Swap(0))
+	buffered.Release(b.more.Swap(0))
 	return nil
 }
+
+// takesRoom reports whether there is any to give back.
+func (b *heldBody) takesRoom() bool { return b != nil && b.first.Load() > 0 }
 
 var (
 	errBodyTooLarge = errors.New("the body is too large")
 	errNoRoom       = errors.New("too many bodies are in memory")
 )
 
+// setAside takes room, and waits for it a little.
+func setAside(ctx context.Context, room *semaphore.Weighted, n int64, taken *atomic.Int64) error {
+	if !room.TryAcquire(n) {
+		ctx, cancel := context.WithTimeout(ctx, bufferedWait)
+		defer cancel()
+		if err := room.Acquire(ctx, n); err != nil {
+			return errNoRoom
+		}
+	}
+	taken.Add(n)
+	return nil
+}
+
 // hold reads a body of at most limit bytes into memory, where it can be judged
-// and then sent as it is.
-func hold(r *http.Request, limit int64) (*heldBody, []byte, error) {
+// and then sent as it is. It must come at the pace.
+func hold(r *http.Request, limit int64, p *pace) (*heldBody, []byte, error) {
 	if r.ContentLength > limit {
 		return nil, nil, errBodyTooLarge
 	}
 	b := new(heldBody)
-	take := func(n int64) error {
-		if !buffered.TryAcquire(n) {
-			ctx, cancel := context.WithTimeout(r.Context(), bufferedWait)
-			defer cancel()
-			if err := buffered.Acquire(ctx, n); err != nil {
-				return errNoRoom
-			}
-		}
-		b.size.Add(n)
-		return nil
-	}
 	size := int64(firstBuffer)
 	if r.ContentLength >= 0 {
 		size = min(size, r.ContentLength+1) // one more, to see the end
 	}
-	if err := take(size); err != nil {
+	if err := setAside(r.Context(), beginnings, size, &b.first); err != nil {
 		return nil, nil, err
 	}
 	buf := make([]byte, 0, size)
 	for {
+		p.next(len(buf))
 		n, err := r.Body.Read(buf[len(buf):cap(buf)])
 		buf = buf[:len(buf)+n]
 		switch {
 		case int64(len(buf)) > limit:
 			return nil, nil, errors.Join(errBodyTooLarge, b.Close())
 		case err == io.EOF:
+			p.end()
 			b.Reset(buf)
 			return b, buf, nil
 		case err != nil:
@@ -92,7 +108,7 @@ func hold(r *http.Request, limit int64) (*heldBody, []byte, error) {
 		if r.ContentLength >= 0 {
 			more = min(more, r.ContentLength+1-int64(cap(buf)))
 		}
-		if err := take(max(more, 1)); err != nil {
+		if err := setAside(r.Context(), buffered, max(more, 1), &b.more); err != nil {
 			return nil, nil, errors.Join(err, b.Close())
 		}
 		grown := make([]byte, len(buf), cap(buf)+int(max(more, 1)))
@@ -104,7 +120,7 @@ func hold(r *http.Request, limit int64) (*heldBody, []byte, error) {
 // readAsk reads of a request what the key's limits are about: the models that
 // it names, and what it can use at most. No other request is read. The body is
 // in memory from then on.
-func (h *Handler) readAsk(r *http.Request, x *exchange, key *limiter.Key, k *limiter.Live, ask *limiter.Ask) *limiter.Refusal {
+func (h *Handler) readAsk(w http.ResponseWriter, r *http.Request, x *exchange, key *limiter.Key, k *limiter.Live, ask *limiter.Ask) *limiter.Refusal {
 	limits := k.Limits(key)
 	tokens, dollars := limits[limiter.Tokens] != limiter.NoLimit, limits[limiter.Nanodollars] != limiter.NoLimit
 	models := len(key.Scope.Models) > 0 || k.LimitedAbove()
@@ -121,7 +137,7 @@ func (h *Handler) readAsk(r *http.Request, x *exchange, key *limiter.Key, k *lim
 	if refusal := k.Precheck(ask); refusal != nil {
 		return refusal
 	}
-	call, refusal := h.call(r, x, key)
+	call, refusal := h.call(w, r, x, key)
 	if refusal == nil && models {
 		refusal = judgeModels(x, key, call, ask)
 	}
@@ -135,7 +151,7 @@ func (h *Handler) readAsk(r *http.Request, x *exchange, key *limiter.Key, k *lim
 }
 
 // call reads a request as its upstream will.
-func (h *Handler) call(r *http.Request, x *exchange, key *limiter.Key) (*upstream.Call, *limiter.Refusal) {
+func (h *Handler) call(w http.ResponseWriter, r *http.Request, x *exchange, key *limiter.Key) (*upstream.Call, *limiter.Refusal) {
 	call := &upstream.Call{
 		Method: r.Method, Path: x.path, Query: r.URL.RawQuery,
 		ContentType: r.Header.Get("Content-Type"), Encoding: r.Header.Get("Content-Encoding"),
@@ -146,7 +162,7 @@ func (h *Handler) call(r *http.Request, x *exchange, key *limiter.Key) (*upstrea
 	if x.upgrade || r.Body == nil || r.Body == http.NoBody || r.ContentLength == 0 {
 		return call, nil
 	}
-	body, read, err := hold(r, h.app.maxBody)
+	body, read, err := hold(r, h.app.maxBody, newPace(w, r))
 	if err != nil {
 		return nil, h.unread(key, err)
 	}
@@ -165,6 +181,8 @@ func (h *Handler) unread(key *limiter.Key, err error) *limiter.Refusal {
 		return refusal
 	case errors.As(err, &serverLimit):
 		return about(key, limiter.CodeBodyTooLarge, "sent more than the %d bytes allowed here", serverLimit.Limit)
+	case errors.Is(err, os.ErrDeadlineExceeded):
+		return about(key, limiter.CodeBadRequest, "sent its body too slowly: one that limits must read may pause for %s, and must come with %d bytes a second", bodyPause, bodyPace)
 	case errors.Is(err, errBodyTooLarge):
 		return about(key, limiter.CodeBodyTooLarge, "has limits for which bodies are read, and those may be %d bytes long", h.app.maxBody)
 	}
@@ -212,6 +230,15 @@ func (x *exchange) send(r *http.Request, b []byte) {
 	r.Body, r.ContentLength, r.TransferEncoding = x.body, int64(len(b)), nil
 	if len(b) == 0 {
 		r.Body = http.NoBody
+	}
+}
+
+// sent lets go of a body that has left: its answer may take much longer than it
+// did, and nothing is ever sent twice.
+func (x *exchange) sent(how httptrace.WroteRequestInfo) {
+	if how.Err == nil {
+		x.body.Reset(nil)
+		_ = x.body.Close() // it has nothing to report
 	}
 }
 

@@ -7,6 +7,7 @@ import (
 	"net/http/httptrace"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/till-proxy/till/limiter"
 	"github.com/till-proxy/till/upstream"
@@ -34,8 +35,9 @@ type exchange struct {
 	status     atomic.Int32 // of the upstream's answer; 0: none came
 
 	mu     sync.Mutex
-	cancel context.CancelFunc // ends the round trip
-	tunnel io.Closer          // an upgraded connection
+	cancel context.CancelFunc  // ends the round trip
+	tunnel io.Closer           // an upgraded connection
+	client http.ResponseWriter // while the handler runs
 
 	trace httptrace.ClientTrace
 }
@@ -47,10 +49,22 @@ func exchangeOf(ctx context.Context) *exchange {
 	return x
 }
 
+// lastWords bounds how long a client whose request was cut may take to read why,
+// or to send what is left of it.
+const lastWords = 2 * time.Second
+
 // stop ends what runs. It is the grant's OnCut.
 func (x *exchange) stop(*limiter.Refusal) {
 	x.mu.Lock()
 	cancel, tunnel := x.cancel, x.tunnel
+	if x.client != nil {
+		// One that reads nothing, or sends half of a body and waits, would keep its
+		// handler for as long as it likes. net/http takes the deadlines back when
+		// the handler has ended, and where there are none the client is waited for.
+		c, at := http.NewResponseController(x.client), time.Now().Add(lastWords)
+		_ = c.SetReadDeadline(at)
+		_ = c.SetWriteDeadline(at)
+	}
 	x.mu.Unlock()
 	if cancel != nil {
 		cancel()
@@ -58,6 +72,13 @@ func (x *exchange) stop(*limiter.Refusal) {
 	if tunnel != nil {
 		_ = tunnel.Close() // its copiers report what they meet
 	}
+}
+
+// leave says that the handler ends, and that its writer is nobody's from now on.
+func (x *exchange) leave() {
+	x.mu.Lock()
+	x.client = nil
+	x.mu.Unlock()
 }
 
 // begin registers what stop has to end. It reports false when the request was

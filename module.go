@@ -132,7 +132,7 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 	if t != nil {
 		t.ownCORS(w, r)
 	}
-	x := &exchange{target: t, real: real, path: path, out: escaped}
+	x := &exchange{target: t, real: real, path: path, out: escaped, client: w}
 	switch {
 	case t == nil:
 		refusal = about(key, limiter.CodeUpstreamUnknown, "is for upstream %s, which is not configured here", key.Upstream)
@@ -171,7 +171,7 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 	if x.upgrade {
 		ask.Method = http.MethodGet // also where it came as an extended CONNECT
 	}
-	if refusal := h.readAsk(r, x, key, k, &ask); refusal != nil {
+	if refusal := h.readAsk(w, r, x, key, k, &ask); refusal != nil {
 		return h.refuse(w, t, refusal, 0)
 	}
 	if !expects {
@@ -198,6 +198,7 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 // below panics, as reverse_proxy does to abort an answer.
 func (h *Handler) forward(w http.ResponseWriter, r *http.Request, x *exchange, next caddyhttp.Handler) error {
 	defer x.settle()
+	defer x.leave()
 	ctx := context.WithValue(r.Context(), exchangeKey{}, x)
 	if h.Guard {
 		return h.guard(w, r.WithContext(ctx), x, next)

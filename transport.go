@@ -139,6 +139,9 @@ func (t *Transport) outgoing(r *http.Request, x *exchange, o origin, ctx context
 		// From here on a byte may leave: doubt is spent.
 		x.dispatched.Store(true)
 	}}
+	if x.body.takesRoom() {
+		x.trace.WroteRequest = x.sent
+	}
 	out := r.WithContext(&outgoingContext{Context: ctx, trace: &x.trace})
 	leaving := 2 // what is added below
 	for name := range r.Header {
@@ -163,7 +166,7 @@ func (t *Transport) outgoing(r *http.Request, x *exchange, o origin, ctx context
 		delete(out.Header, "X-Goog-Fieldmask")               // as a whole
 	}
 	if body := x.body.whole(out.ContentLength); body != nil {
-		out.Body = body // the room that it takes is the handler's to give back
+		out.Body = body // the room that it takes is given back by sent, or the handler
 	}
 	out.Trailer = nil
 	out.Host = o.host

@@ -207,7 +207,11 @@ func (u *use) fitted(left limiter.Amounts) (int64, bool) {
 // rewrite writes the bound that is held into the request.
 func (x *exchange) rewrite(r *http.Request) {
 	u := x.use
-	if u == nil || u.output < 0 && !u.estimate.HidesUsage() {
+	if u == nil {
+		return
+	}
+	if u.output < 0 && !u.estimate.HidesUsage() {
+		u.estimate.Forget()
 		return
 	}
 	x.send(r, u.estimate.Rewrite(u.output))

@@ -48,6 +48,10 @@ func (e *Estimate) Rewrite(output int64) []byte {
 	return b
 }
 
+// Forget drops the request's text, which otherwise stays in memory for as long as
+// the estimate is used.
+func (e *Estimate) Forget() { e.object = nil }
+
 // HidesUsage reports whether the stream will hold an event that the client did
 // not ask for; see [Meter.Hide].
 func (e *Estimate) HidesUsage() bool { return e.askUsage }

@@ -1,0 +1,62 @@
+package till
+
+import (
+	"net/http"
+	"time"
+)
+
+// How slowly a body may come that takes room in memory until it is whole.
+const (
+	// bodyPause is the longest pause in it.
+	bodyPause = 30 * time.Second
+	// bodyPace is how much of it must come, in bytes a second, pauses aside: what
+	// the slowest of mobile connections carry.
+	bodyPace = 16 << 10
+)
+
+// pace ends a body that comes too slowly: its next read fails, with a deadline
+// that was exceeded. Without it a few clients that stop in the middle of large
+// bodies would keep the room of all.
+type pace struct {
+	client     *http.ResponseController
+	pause      time.Duration
+	rate       int64
+	began, set time.Time
+}
+
+// newPace is nil, and does nothing, where the operator says how long a request
+// may take (timeouts, in the servers option): that deadline stays.
+func newPace(w http.ResponseWriter, r *http.Request) *pace {
+	if s, ok := r.Context().Value(http.ServerContextKey).(*http.Server); ok && s.ReadTimeout > 0 {
+		return nil
+	}
+	return &pace{client: http.NewResponseController(w), pause: bodyPause, rate: bodyPace}
+}
+
+// next is called before every read, of what follows n bytes.
+func (p *pace) next(n int) {
+	if p == nil {
+		return
+	}
+	now := time.Now()
+	if p.began.IsZero() {
+		p.began = now
+	}
+	if now.Sub(p.set) < p.pause/32 {
+		return // the deadline has hardly moved
+	}
+	p.set = now
+	at := now.Add(p.pause)
+	if whole := p.began.Add(p.pause + time.Duration(int64(n)/p.rate)*time.Second); whole.Before(at) {
+		at = whole
+	}
+	_ = p.client.SetReadDeadline(at) // where there are none, the client is waited for
+}
+
+// end takes the deadline back: the body is whole, and the answer may take as
+// long as it likes.
+func (p *pace) end() {
+	if p != nil {
+		_ = p.client.SetReadDeadline(time.Time{})
+	}
+}
