@@ -24,9 +24,8 @@ import (
 	"github.com/till-proxy/till/upstream/upstreamtest"
 )
 
-// caddyBinary is built once for all tests, with the race detector; without it
-// for `make torture` and CI sizes, where more kills find more than slower ones, and for
-// `make bench`.
+// caddyBinary is built once for all tests, with the race detector where they run
+// with it themselves.
 var caddyBinary string
 
 func TestMain(m *testing.M) {
@@ -36,7 +35,7 @@ func TestMain(m *testing.M) {
 	}
 	caddyBinary = filepath.Join(dir, "caddy")
 	build := exec.Command("go", "build", "-buildvcs=false", "-o", caddyBinary)
-	if os.Getenv(tortureVariable)+os.Getenv(ciVariable)+os.Getenv(paintVariable)+os.Getenv(soakVariable) == "" {
+	if raced {
 		build.Args = append(build.Args, "-race")
 	}
 	build.Args = append(build.Args, "../cmd/caddy")

@@ -1,0 +1,206 @@
+package e2e
+
+import (
+	"bufio"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"strings"
+	"sync/atomic"
+	"testing"
+)
+
+const (
+	// longBody is how much a client announces, and longBegin where it stops, in
+	// bytes.
+	longBody, longBegin = 28 << 20, 12 << 20
+	// bodyRoom is what till gives to all bodies that limits must read, in bytes. A
+	// body that grows is copied, and the collector is given as much again.
+	bodyRoom = 256 << 20
+)
+
+// announces begins a request with a body of so many bytes, and returns the body.
+func (s *server) announces(c io.Writer, key string, size int, kind string) string {
+	s.t.Helper()
+	head, tail := `{"model":"m","max_completion_tokens":1,"messages":[{"role":"user","content":"`, `"}]}`
+	if _, err := fmt.Fprintf(c, "POST /v1/chat/completions HTTP/1.1\r\nHost: %s\r\nAuthorization: Bearer %s\r\nContent-Type: application/json\r\nContent-Length: %d\r\n%s: %s\r\n\r\n",
+		s.addr, key, size, headerFlood, kind); err != nil {
+		s.t.Fatal(err)
+	}
+	return head + strings.Repeat("x", size-len(head)-len(tail)) + tail
+}
+
+func answerOn(c net.Conn) (*http.Response, string, error) {
+	res, err := http.ReadResponse(bufio.NewReader(c), nil)
+	if err != nil {
+		return nil, "", err
+	}
+	b, err := io.ReadAll(res.Body)
+	return res, string(b), err
+}
+
+// TestBodiesThatStopInTheMiddleTakeBoundedMemory has clients announce large
+// bodies that limits must read, and stop half way: some fit into the room for
+// such, and the others are told to come again.
+func TestBodiesThatStopInTheMiddleTakeBoundedMemory(t *testing.T) {
+	t.Parallel()
+	s := newOverloaded(t, "")
+	id, key := s.mint(object{"max_tokens": 10_000_000_000})
+	type client struct {
+		net.Conn
+		rest     string
+		begun    chan struct{} // the first part was sent, or could not be
+		answered chan struct{}
+		status   int // once answered; 0: no answer
+	}
+	const clients = 16
+	var refused, sent atomic.Int64
+	begin := func() *client {
+		c := &client{Conn: s.dials(), begun: make(chan struct{}), answered: make(chan struct{})}
+		body := s.announces(c, key, longBody, "")
+		c.rest = body[longBegin:]
+		go func() {
+			defer close(c.begun)
+			// One that is refused meanwhile cannot send it all.
+			if _, err := io.WriteString(c, body[:longBegin]); err == nil {
+				sent.Add(1)
+			}
+		}()
+		go func() {
+			defer close(c.answered)
+			res, answer, err := answerOn(c)
+			if err != nil {
+				return
+			}
+			if c.status = res.StatusCode; c.status == http.StatusServiceUnavailable {
+				refused.Add(1)
+				if res.Header.Get("Retry-After") == "" || res.Header.Get("Till-Refusal") != "till_store_unavailable" || !strings.Contains(answer, "large bodies") {
+					t.Errorf("refused with %v %s", res.Header, answer)
+				}
+			}
+		}()
+		return c
+	}
+	all := make([]*client, clients)
+	for i := range all {
+		all[i] = begin()
+	}
+	s.eventually("those that do not fit are refused", func() bool { return refused.Load() > 0 && sent.Load()+refused.Load() >= clients })
+	grown := s.resident() - s.idle
+	n := refused.Load()
+	t.Logf("%d bodies of which %.1f MB came wait, %d were refused: %.1f MB of memory", clients-n, longBegin/1e6, n, float64(grown)/1e6)
+	most := int64(2 * bodyRoom)
+	if raced {
+		most *= 2
+	}
+	if n > clients-4 || grown > most {
+		t.Errorf("%d of %d were refused, and the others take %d bytes", n, clients, grown)
+	}
+	s.hindersNobody()
+	if k := s.show(id); k["held_tokens"] != 0.0 || k["used_tokens"] != 0.0 {
+		t.Errorf("something was taken: %v", k)
+	}
+	// One goes on, and the others go; what they took is there for another.
+	var last *client
+	for _, c := range all {
+		select {
+		case <-c.answered:
+			continue
+		default:
+		}
+		if last == nil {
+			last = c
+			continue
+		}
+		if err := c.Close(); err != nil {
+			t.Error(err)
+		}
+		<-c.answered
+	}
+	for _, c := range []*client{last, begin()} {
+		<-c.begun
+		if _, err := io.WriteString(c, c.rest); err != nil {
+			t.Error(err)
+		}
+		if <-c.answered; c.status != http.StatusOK {
+			t.Errorf("a body that went on was answered with %d", c.status)
+		}
+	}
+	s.used(id) // nothing is held any more
+	if k := s.show(id); k["used_tokens"] != 2*7.0 || k["held_tokens"] != 0.0 {
+		t.Errorf("two answers of 7 tokens: %v", k)
+	}
+}
+
+// TestBodiesThatComeByteByByteCostLittleAndEndWithTheirKey has clients send a
+// byte now and then.
+func TestBodiesThatComeByteByByteCostLittleAndEndWithTheirKey(t *testing.T) {
+	t.Parallel()
+	s := newOverloaded(t, "")
+	freeID, free := s.mint(object{"max_activations": 1000})
+	meteredID, metered := s.mint(object{"max_activations": 1000, "max_tokens": 100_000_000})
+	type client struct {
+		conn net.Conn
+		body string
+	}
+	var flowing, read []client
+	const size, turns = 100_000, 40
+	for range slowClients {
+		for _, length := range []int{200, size} {
+			c := s.dials()
+			read = append(read, client{c, s.announces(c, metered, length, "")})
+		}
+		for range 2 {
+			c := s.dials() // its body goes on to the upstream as it comes
+			flowing = append(flowing, client{c, s.announces(c, free, size, floodNever)})
+		}
+	}
+	for i := range turns {
+		for _, c := range append(flowing, read...) {
+			if _, err := io.WriteString(c.conn, c.body[i:i+1]); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	s.eventually("bodies flow", func() bool { return s.flood.running.Load() == int64(len(flowing)) })
+	s.grown("bodies that come byte by byte", len(flowing)+len(read), slowMemory)
+	s.hindersNobody()
+	if k := s.show(meteredID); k["held_activations"] != 0.0 {
+		t.Errorf("something is held before it is known how much: %v", k)
+	}
+	s.endsWith(freeID, len(flowing))
+	s.allGoneBut(len(read))
+	if status, answer := s.api("POST", "/keys/"+meteredID+"/revoke", object{}); status != http.StatusOK {
+		t.Errorf("%d %v", status, answer)
+	}
+	for _, c := range read {
+		if _, err := io.WriteString(c.conn, c.body[turns:]); err != nil {
+			t.Fatal(err)
+		}
+		if res, answer, err := answerOn(c.conn); err != nil || res.StatusCode != http.StatusForbidden || res.Header.Get("Till-Refusal") != "till_key_revoked" {
+			t.Fatalf("a body of a key that was revoked meanwhile: %v %s", err, answer)
+		}
+	}
+	if n := s.used(meteredID); n != 0 {
+		t.Errorf("%d were admitted", n)
+	}
+}
+
+// TestABodyLeavesMemoryWhenItWasSent has an upstream take large bodies that
+// limits had to read, more than there is room for at a time, and answer none.
+func TestABodyLeavesMemoryWhenItWasSent(t *testing.T) {
+	t.Parallel()
+	s := newOverloaded(t, "")
+	id, key := s.mint(object{"max_tokens": 10_000_000_000})
+	const bodies = bodyRoom/longBody + 1
+	for i := range int64(bodies) {
+		c := s.dials()
+		if _, err := io.WriteString(c, s.announces(c, key, longBody, floodNever)); err != nil {
+			t.Fatal(err)
+		}
+		s.eventually("the upstream has it all", func() bool { return s.flood.waiting.Load() == i+1 })
+	}
+	s.grown("bodies that were sent", bodies, longBody/2)
+	s.endsWith(id, bodies)
+}
