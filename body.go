@@ -242,6 +242,24 @@ func (x *exchange) sent(how httptrace.WroteRequestInfo) {
 	}
 }
 
+// passingBody notes when a body that goes on as it comes was read as a whole.
+type passingBody struct {
+	io.ReadCloser
+	x    *exchange
+	left int64 // below 0: its length is not known
+}
+
+func (b *passingBody) Read(p []byte) (int, error) {
+	n, err := b.ReadCloser.Read(p)
+	if b.left > 0 {
+		b.left -= int64(n)
+	}
+	if err == io.EOF || b.left == 0 {
+		b.x.passed.Store(true)
+	}
+	return n, err
+}
+
 func judgeModels(x *exchange, key *limiter.Key, call *upstream.Call, ask *limiter.Ask) *limiter.Refusal {
 	if x.upgrade {
 		return about(key, limiter.CodeModelNotAllowed, "is limited to some models, which cannot be judged on an upgraded connection")

@@ -9,6 +9,8 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
+
 	"github.com/till-proxy/till/limiter"
 	"github.com/till-proxy/till/upstream"
 )
@@ -32,12 +34,16 @@ type exchange struct {
 
 	// Facts, written by the transport (or the guard) and read by the handler.
 	dispatched atomic.Bool  // a byte may have left for the upstream
+	streams    bool         // the body goes on as it comes, over HTTP/1
+	passed     atomic.Bool  // and was read as a whole
 	status     atomic.Int32 // of the upstream's answer; 0: none came
 
 	mu     sync.Mutex
 	cancel context.CancelFunc  // ends the round trip
 	tunnel io.Closer           // an upgraded connection
 	client http.ResponseWriter // while the handler runs
+	came   context.Context     // of the request that it answers
+	last   *time.Timer         // of a client whose request was cut
 
 	trace httptrace.ClientTrace
 }
@@ -58,12 +64,7 @@ func (x *exchange) stop(*limiter.Refusal) {
 	x.mu.Lock()
 	cancel, tunnel := x.cancel, x.tunnel
 	if x.client != nil {
-		// One that reads nothing, or sends half of a body and waits, would keep its
-		// handler for as long as it likes. net/http takes the deadlines back when
-		// the handler has ended, and where there are none the client is waited for.
-		c, at := http.NewResponseController(x.client), time.Now().Add(lastWords)
-		_ = c.SetReadDeadline(at)
-		_ = c.SetWriteDeadline(at)
+		x.last = time.AfterFunc(lastWords, x.abandon)
 	}
 	x.mu.Unlock()
 	if cancel != nil {
@@ -74,11 +75,44 @@ func (x *exchange) stop(*limiter.Refusal) {
 	}
 }
 
+// abandon fails what the handler reads from its client or writes to it. A client
+// that reads nothing, or sends half of a body and waits, would else keep it for
+// as long as Caddy's own timeouts let it, which begin anew with each write.
+func (x *exchange) abandon() {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	if x.client == nil {
+		return
+	}
+	past := time.Unix(1, 0)
+	client := http.NewResponseController(x.client)
+	_ = client.SetReadDeadline(past) // where there are none, the client is waited for
+	if _, idle := caddyhttp.IdleTimeoutsFromContext(x.came); idle != nil {
+		client = idle.Ctrl // the writer around it may only be used by the handler
+	}
+	_ = client.SetWriteDeadline(past)
+	x.last.Reset(lastWords)
+}
+
+// hangUp ends the client's connection with the answer, unless its body was read as
+// a whole. What is left of a body that the transport closed, and that did not come
+// to its end in time, would be taken for the next request: net/http looks for that
+// only in bodies that nobody wraps, as Caddy does.
+func (x *exchange) hangUp() {
+	if x.streams && !x.passed.Load() {
+		x.client.Header()["Connection"] = []string{"close"}
+	}
+}
+
 // leave says that the handler ends, and that its writer is nobody's from now on.
 func (x *exchange) leave() {
 	x.mu.Lock()
+	defer x.mu.Unlock()
+	if x.last != nil && x.last.Stop() {
+		// net/http reads what is left of a body before it sends a short answer.
+		_ = http.NewResponseController(x.client).SetReadDeadline(time.Now().Add(lastWords))
+	}
 	x.client = nil
-	x.mu.Unlock()
 }
 
 // begin registers what stop has to end. It reports false when the request was

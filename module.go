@@ -132,7 +132,7 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 	if t != nil {
 		t.ownCORS(w, r)
 	}
-	x := &exchange{target: t, real: real, path: path, out: escaped, client: w}
+	x := &exchange{target: t, real: real, path: path, out: escaped, client: w, came: r.Context()}
 	switch {
 	case t == nil:
 		refusal = about(key, limiter.CodeUpstreamUnknown, "is for upstream %s, which is not configured here", key.Upstream)
@@ -199,6 +199,7 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 func (h *Handler) forward(w http.ResponseWriter, r *http.Request, x *exchange, next caddyhttp.Handler) error {
 	defer x.settle()
 	defer x.leave()
+	x.streams = r.ProtoMajor == 1 && r.ContentLength != 0 && x.body == nil && !x.upgrade
 	ctx := context.WithValue(r.Context(), exchangeKey{}, x)
 	if h.Guard {
 		return h.guard(w, r.WithContext(ctx), x, next)
@@ -215,6 +216,7 @@ func (h *Handler) forward(w http.ResponseWriter, r *http.Request, x *exchange, n
 // failed turns an error from below into a refusal. fallback is the status of
 // an error that names none of its own.
 func (h *Handler) failed(w http.ResponseWriter, x *exchange, err error, fallback int) error {
+	x.hangUp()
 	if cut := x.grant.Cut(); cut != nil {
 		return h.refuse(w, x.target, cut, 0)
 	}

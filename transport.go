@@ -89,11 +89,13 @@ func (t *Transport) RoundTrip(r *http.Request) (*http.Response, error) {
 	if err != nil {
 		cancel()
 		if cut := x.grant.Cut(); cut != nil {
+			x.hangUp()
 			return x.answer(r, cut), nil
 		}
 		return nil, x.real.scrub(err)
 	}
 	x.status.Store(int32(res.StatusCode))
+	x.hangUp()
 	return t.admit(res, out, x, cancel), nil
 }
 
@@ -167,6 +169,9 @@ func (t *Transport) outgoing(r *http.Request, x *exchange, o origin, ctx context
 	}
 	if body := x.body.whole(out.ContentLength); body != nil {
 		out.Body = body // the room that it takes is given back by sent, or the handler
+	}
+	if x.streams {
+		out.Body = &passingBody{out.Body, x, out.ContentLength}
 	}
 	out.Trailer = nil
 	out.Host = o.host

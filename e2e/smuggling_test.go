@@ -268,6 +268,33 @@ func TestNoRequestHidesInAnother(t *testing.T) {
 	}
 }
 
+// TestAnAnswerBeforeTheEndOfABodyEndsTheConnection is about upstreams that answer
+// before they were sent everything: what a client sends later is no request.
+func TestAnAnswerBeforeTheEndOfABodyEndsTheConnection(t *testing.T) {
+	t.Parallel()
+	s := newServer(t, options{vendor: upstreamtest.Any, to: rogue(t, map[string]string{
+		"/early": "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok",
+	})})
+	_, key := s.mint(object{"max_activations": 2})
+	for _, length := range []string{"Content-Length: 100000\r\n\r\n", "Transfer-Encoding: chunked\r\n\r\n5\r\n"} {
+		c, err := net.Dial("tcp", s.addr)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer c.Close()
+		if err := c.SetDeadline(time.Now().Add(patience)); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := io.WriteString(c, "POST /early HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer "+key+"\r\n"+length+"begin"); err != nil {
+			t.Fatal(err)
+		}
+		res, err := http.ReadResponse(bufio.NewReader(c), nil)
+		if err != nil || res.StatusCode != http.StatusOK || !res.Close {
+			t.Errorf("%q: %v %+v, want 200 and the connection's end", length, err, res)
+		}
+	}
+}
+
 // TestHopByHopHeadersTakeNothingFromWhatIsSent names headers in Connection,
 // which proxies drop (RFC 9110, section 7.6.1), in the hope that one drops
 // what it has added itself.
