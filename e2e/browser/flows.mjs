@@ -274,12 +274,14 @@ flows.stale = () => browse({}, async ({ page }) => {
   await page.getByText('Granted far more than it uses (2)').waitFor();
   await page.getByText(/^caddy till /).first().waitFor();
   const entry = page.getByRole('listitem').filter({ hasText: 'docs-writer' });
+  // How much it is depends on how many busy hours there were until now.
+  const said = (await entry.innerText()).match(/--max-spend-usd (\S+)/)[1];
   await entry.getByRole('button', { name: 'Narrow it' }).click();
   await page.getByRole('dialog').getByRole('button', { name: 'Narrow it' }).click();
   await page.getByText('Mended.').waitFor();
   await until('what was mended is gone', async () => await entry.count() === 0);
   const { keys } = await api('GET', 'keys?q=docs-writer');
-  check(keys[0].max_spend_usd === '5.00' && keys[0].max_activations === 1500, 'it is not narrowed as said', keys[0]);
+  check(Number(keys[0].max_spend_usd) === Number(said) && Number(said) < 20 && keys[0].max_activations === 1500, 'it is not narrowed as said', said, keys[0]);
 });
 
 // closed finds a store that cannot be trusted: the page says so and how it is
