@@ -150,10 +150,10 @@ func (f watched) Seek(offset int64, whence int) (int64, error) {
 // sealedAgain says what sealed keys need besides the store.
 func sealedAgain(done limiter.Restored) (text string) {
 	if done.Sealed > 0 {
-		text += counted(done.Sealed, "sealed key") + " need the seal key of then: put its file, seal.key, back first.\n"
+		text += counted(done.Sealed, "sealed key") + ": put the seal key of then (seal.key) back first.\n"
 	}
 	if done.Unsalted > 0 {
-		text += counted(done.Unsalted, "sealed key") + " came without a salt (see backup --with-seal): mint anew.\n"
+		text += counted(done.Unsalted, "sealed key") + " without a salt (see backup --with-seal): mint anew.\n"
 	}
 	return text
 }

@@ -139,3 +139,50 @@ func TestACanaryIsNeverAdmitted(t *testing.T) {
 		t.Errorf("%q", code)
 	}
 }
+
+// TestARateOutlivesTheKeysStayInMemory: whoever waits until the key has left
+// memory has no new bucket.
+func TestARateOutlivesTheKeysStayInMemory(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	k := w.mint(func(k *limiter.Key) {
+		k.Limit[limiter.Activations], k.Rate = 1000, limiter.Rate{N: 24, Per: 24 * time.Hour}
+	})
+	if n := k.drain(limiter.CodeRateLimited); n != 24 {
+		t.Fatalf("%d at once of a rate of 24 a day", n)
+	}
+	forget := func() {
+		t.Helper()
+		for range 30 { // until the sweeper has let it go
+			w.clock.advance(2 * time.Minute)
+			w.SweepActive()
+			if err := w.Ping(ctx); err != nil {
+				t.Fatal(err)
+			}
+			w.SweepIdle()
+		}
+		if w.InMemory(k.id) {
+			t.Fatal("it is still in memory")
+		}
+	}
+	for range 3 {
+		forget() // an hour later
+		if n := k.drain(limiter.CodeRateLimited); n != 1 {
+			t.Errorf("%d in an hour, want 1", n)
+		}
+	}
+	forget()
+	w.fail(false) // and another limiter comes
+	w.heal(nil)
+	if n := k.drain(limiter.CodeRateLimited); n != 1 {
+		t.Errorf("%d in the hour in which the store was opened again, want 1", n)
+	}
+	w.clock.advance(24 * time.Hour)
+	w.SweepIdle()
+	if n := w.Paced(); n != 0 {
+		t.Errorf("%d rates are kept that are full again", n)
+	}
+	if n := k.drain(limiter.CodeRateLimited); n != 24 {
+		t.Errorf("%d a day later, want 24", n)
+	}
+}

@@ -122,7 +122,7 @@ func (k *Live) admittedAbove(ask *Ask, now time.Time) *Refusal {
 			refusal = a.allowedModels(ask)
 		}
 		if refusal == nil && !a.key.Rate.IsZero() {
-			if d := a.rate.wait(a.key.Rate, now.UnixNano()); d > 0 {
+			if d := a.pacing.rate.wait(a.key.Rate, now.UnixNano()); d > 0 {
 				refusal = a.key.refuse(CodeRateLimited, "and its children may make %s requests; try again in %s", a.key.Rate, roundUp(d)).after(d)
 			}
 		}
@@ -141,7 +141,7 @@ func (k *Live) admittedAbove(ask *Ask, now time.Time) *Refusal {
 func (k *Live) usedBelow(nanos int64) {
 	k.below.Add(1)
 	if !k.key.Rate.IsZero() {
-		k.rate.take(k.key.Rate, nanos)
+		k.pacing.rate.take(k.key.Rate, nanos)
 	}
 	k.last = nanos
 	k.l.markActive(k)

@@ -125,10 +125,10 @@ func (k *Live) mayMint() *Refusal {
 	if top.key.Limit[Activations] != NoLimit {
 		return nil
 	}
-	if d := top.mints.wait(mintRate, now); d > 0 {
+	if d := top.pacing.mints.wait(mintRate, now); d > 0 {
 		return key.refuse(CodeRateLimited, "may mint %s child keys, with all keys below the same one; try again in %s", mintRate, roundUp(d)).after(d)
 	}
-	top.mints.take(mintRate, now)
+	top.pacing.mints.take(mintRate, now)
 	return nil
 }
 

@@ -257,3 +257,10 @@ func SetPatience(s Store, d time.Duration) { s.(*badgerStore).patience = d }
 
 // SetPatience sets how long the callers of a lockdown wait for its disk.
 func (d *Lockdown) SetPatience(p time.Duration) { d.patience = p }
+
+// Paced counts the rates that are kept of keys that are not in memory.
+func (l *Limiter) Paced() int {
+	l.liveMu.Lock()
+	defer l.liveMu.Unlock()
+	return len(l.pacings)
+}

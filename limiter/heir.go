@@ -1,6 +1,9 @@
 package limiter
 
-import "errors"
+import (
+	"errors"
+	"maps"
+)
 
 // A store that failed is closed and opened again, by another Limiter. What the
 // former one had in memory is still true, and this process alone knows it: the
@@ -19,6 +22,9 @@ func (l *Limiter) inherit(former *Limiter) error {
 			l.jobs = append(l.jobs, heir)
 		}
 	}
+	former.liveMu.Lock()
+	l.pacings = maps.Clone(former.pacings)
+	former.liveMu.Unlock()
 	var from, to []*Live
 	for _, k := range former.everyLive() {
 		k.mu.Lock()
@@ -132,7 +138,7 @@ func (k *Live) inherit(old *Live, believed bool, roles map[*account]*account) {
 		k.doomed = nil // it was judged, and did not match
 	}
 	k.history.putBack(old.history.take())
-	k.rate, k.freeRate, k.selfRate = old.rate, old.freeRate, old.selfRate
+	k.pacing = old.pacing
 	k.lastAddr = old.lastAddr
 	if k.halt != CodeKeyRevoked && k.key.EndedStatus != Revoked {
 		k.kept.Store(old.kept.Load())

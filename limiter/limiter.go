@@ -98,6 +98,8 @@ type Limiter struct {
 	}
 	liveMu sync.Mutex
 	live   map[string]*entry // by key id
+	// pacings are those of keys that left memory with a rate used up.
+	pacings map[accountID]pacing
 
 	rolesMu    sync.Mutex
 	roles      map[string]*account // also of roles that are not configured now
@@ -149,7 +151,7 @@ func Open(o Options) (*Limiter, error) {
 	}
 	l := &Limiter{
 		store: o.Store, log: o.Logger, observe: o.Observe, lockdown: o.Lockdown,
-		live: make(map[string]*entry), active: make(map[*Live]struct{}),
+		live: make(map[string]*entry), pacings: make(map[accountID]pacing), active: make(map[*Live]struct{}),
 		roles: make(map[string]*account), outbox: &outbox{told: o.Posted},
 		stop:     make(chan struct{}),
 		retained: make(chan struct{}, 1),

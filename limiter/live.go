@@ -43,12 +43,11 @@ type Live struct {
 
 	marks [NumKinds]int64 // see setMarks
 
-	rate, freeRate, selfRate bucket
-	mints                    bucket // see mayMint
-	history                  history
-	seen                     seenBy
-	savedAt                  int64 // unix nanoseconds of the last save
-	lastAddr                 netip.Addr
+	pacing   pacing
+	history  history
+	seen     seenBy
+	savedAt  int64 // unix nanoseconds of the last save
+	lastAddr netip.Addr
 }
 
 // Key returns the record as it stands now.
@@ -192,10 +191,10 @@ func (k *Live) Touch(addr netip.Addr) *Refusal {
 	if refusal := k.admitsAddr(addr); refusal != nil {
 		return refusal
 	}
-	if d := k.selfRate.wait(defaultFreeRate, now.UnixNano()); d > 0 {
+	if d := k.pacing.self.wait(defaultFreeRate, now.UnixNano()); d > 0 {
 		return k.key.refuse(CodeRateLimited, "was asked about more than %s", defaultFreeRate).after(d)
 	}
-	k.selfRate.take(defaultFreeRate, now.UnixNano())
+	k.pacing.self.take(defaultFreeRate, now.UnixNano())
 	return nil
 }
 
@@ -294,6 +293,8 @@ func (l *Limiter) load(id string) (*Live, error) {
 	if err == nil {
 		k.mu.Lock()
 		k.doom(l.runningJobs())
+		k.pacing = l.pacings[k.account.id]
+		delete(l.pacings, k.account.id)
 		k.mu.Unlock()
 	}
 	e.k, e.err = k, err
@@ -431,6 +432,9 @@ func (l *Limiter) evict(id string) bool {
 		return false
 	}
 	k.gone = true
+	if !k.pacing.full(l.clock.Now().UnixNano()) {
+		l.pacings[k.account.id] = k.pacing
+	}
 	delete(l.live, id)
 	l.uncache(k)
 	k.detach()

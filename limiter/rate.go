@@ -84,6 +84,19 @@ func (b *bucket) take(r Rate, now int64) {
 	}
 }
 
+// pacing is the state of all rates of a key. It outlives the key's stay in memory
+// for as long as a bucket is not full again: else whoever waits until the key is
+// evicted had a new one.
+type pacing struct {
+	rate, free, self bucket
+	mints            bucket // see mayMint
+}
+
+// full reports whether all buckets are full again.
+func (p *pacing) full(now int64) bool {
+	return max(p.rate.full, p.free.full, p.self.full, p.mints.full) <= now
+}
+
 // ParseCount reads a count as people write it: 500, 10k, 1M.
 func ParseCount(s string) (int64, error) {
 	digits, factor := s, int64(1)

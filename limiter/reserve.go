@@ -246,9 +246,9 @@ func (k *Live) Limits(key *Key) Amounts {
 // pacer is the bucket that a request takes from.
 func (k *Live) pacer(ask *Ask) (Rate, *bucket) {
 	if ask.Free && k.key.Rate.IsZero() {
-		return defaultFreeRate, &k.freeRate
+		return defaultFreeRate, &k.pacing.free
 	}
-	return k.key.Rate, &k.rate
+	return k.key.Rate, &k.pacing.rate
 }
 
 // tooOften judges rate and concurrency.

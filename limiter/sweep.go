@@ -2,6 +2,7 @@ package limiter
 
 import (
 	"errors"
+	"maps"
 	"slices"
 	"time"
 
@@ -235,6 +236,9 @@ func nanosOf(t time.Time) int64 {
 func (l *Limiter) sweepIdle() {
 	now := l.clock.Now()
 	nanos := now.UnixNano()
+	l.liveMu.Lock()
+	maps.DeleteFunc(l.pacings, func(_ accountID, p pacing) bool { return p.full(nanos) })
+	l.liveMu.Unlock()
 	for _, k := range l.everyLive() {
 		k.mu.Lock()
 		if k.history.dirty() && !k.active && k.pending == 0 && !l.crowded() && nanos-k.savedAt >= int64(saveRefusals) {
