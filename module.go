@@ -108,7 +108,7 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 		if locked := h.app.engine.lockdown.Refusal(nil); locked != nil {
 			return h.refuse(w, nil, locked, 0)
 		}
-		h.logger.Error("the store is not open", zap.Error(err))
+		h.logger.Debug("the store is not open", zap.Error(err)) // the engine has said so
 		return h.refuse(w, nil, storeClosed(), 0)
 	}
 	k, refusal := l.Find(r.Context(), parsed.Lookup)

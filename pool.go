@@ -41,6 +41,8 @@ type engine struct {
 	opening chan struct{}    // closed when who is opening it is done; nil: nobody
 	mended  bool             // a repair has come since limiter was closed
 	nextTry time.Time
+	said    string // what the log was told of that last, at saidAt
+	saidAt  time.Time
 	claimed bool // in openings
 	telling bool // the events are being delivered
 	closed  bool
@@ -49,7 +51,8 @@ type engine struct {
 
 const (
 	// reopenAfter is the time between two tries to open a store, doubtAfter when
-	// it does not agree with its anchor: somebody may put the newer one in place.
+	// it does not agree with its anchor, or is damaged: somebody may put another
+	// one in place.
 	reopenAfter = time.Second
 	doubtAfter  = 10 * time.Second
 
@@ -189,12 +192,15 @@ func (e *engine) tryOpen(former *limiter.Limiter, o opening) {
 	defer close(e.opening)
 	defer func() { e.opening = nil }()
 	e.failed, e.nextTry = err, time.Now().Add(reopenAfter)
-	if errors.Is(err, limiter.ErrDoubt) {
+	if errors.Is(err, limiter.ErrDoubt) || errors.Is(err, limiter.ErrDamaged) {
 		e.nextTry = time.Now().Add(doubtAfter)
 	}
 	switch {
 	case err != nil:
-		o.log.Error("the store cannot be opened, so every key is refused; it is tried again", "error", err)
+		if text := err.Error(); text != e.said || time.Since(e.saidAt) >= time.Minute {
+			e.said, e.saidAt = text, time.Now()
+			o.log.Error("the store cannot be opened, so every key is refused; it is tried again", "error", err)
+		}
 		if former != nil {
 			former.StillFailed(err)
 		}

@@ -105,6 +105,9 @@ func (c *client) save(ctx context.Context, path, file string, progress io.Writer
 	defer res.Close() //nolint:errcheck // it was only read
 	partial := file + ".partial"
 	out, err := os.OpenFile(partial, os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o600)
+	if errors.Is(err, fs.ErrExist) {
+		return 0, 0, fmt.Errorf("%s is there already, of a backup that broke off or still runs: remove it, or name another file", partial)
+	}
 	if err != nil {
 		return 0, 0, err
 	}

@@ -25,6 +25,15 @@ func TestABackupIsWrittenCheckedAndRestored(t *testing.T) {
 	if got := till(t, "backup", file, "--address", address); got.code != 1 || !strings.Contains(got.err, "is there already") {
 		t.Errorf("over a file that is there: %d, %q", got.code, got.err)
 	}
+	if err := os.WriteFile(file+"3.partial", nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if got := till(t, "backup", file+"3", "--address", address); got.code != 1 || !strings.Contains(got.err, "remove it, or name another file") {
+		t.Errorf("beside one that broke off: %d, %q", got.code, got.err)
+	}
+	if err := os.Remove(file + "3.partial"); err != nil {
+		t.Fatal(err)
+	}
 	w.closed = true
 	if got := till(t, "backup", file+"2", "--address", address); got.code != 1 {
 		t.Errorf("of a closed store: %d", got.code)

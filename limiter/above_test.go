@@ -11,7 +11,6 @@ import (
 	"time"
 
 	"github.com/till-proxy/till/limiter"
-	"github.com/till-proxy/till/limiter/storetest"
 	"github.com/till-proxy/till/scope"
 )
 
@@ -191,8 +190,7 @@ func TestATreeSurvivesRestoreAndRepairInBalance(t *testing.T) {
 	if _, err := w.Backup(context.Background(), limiter.Operator, &backup, true); err != nil {
 		t.Fatal(err)
 	}
-	w.Abandon()
-	w.disk = storetest.NewDisk()
+	w.movedAway()
 	if _, err := limiter.Restore(w.disk.Open(), limiter.Files{}, limiter.Operator, bytes.NewReader(backup.Bytes()), w.anchor, w.Now(), false, discard); err != nil {
 		t.Fatal(err)
 	}

@@ -110,7 +110,7 @@ func (l *Limiter) tellAttempts(by Caller, at attempt, n int64) {
 		apply: func(b *batch) error { return b.audit(entry) },
 		done: func(err error) {
 			if err != nil {
-				l.log.Error("a refused attempt is not in the audit log", "by", by.Name, "from", by.From, "error", err)
+				l.complain("a refused attempt is not in the audit log", err, "by", by.Name, "from", by.From)
 			}
 		},
 	})

@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"hash"
 	"io"
+	"io/fs"
 	"log/slog"
 	"time"
 )
@@ -201,6 +202,12 @@ func Restore(s Store, disk Disk, by Caller, backup io.ReadSeeker, anchorPath str
 	})
 	if err != nil {
 		return Restored{}, err
+	}
+	switch _, err := disk.ReadFile(anchorPath); {
+	case err == nil:
+		return Restored{}, fmt.Errorf("%s is the anchor of a store, which would never open again without it: move it away first, with its store", anchorPath)
+	case !errors.Is(err, fs.ErrNotExist):
+		return Restored{}, fmt.Errorf("looking for an anchor: %w", err)
 	}
 	if err := s.Update(func(tx Tx) error { return tx.Set(metaCommit, (&commitRecord{}).encode()) }); err != nil {
 		return Restored{}, err // in doubt, until all of it is there

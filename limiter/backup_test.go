@@ -3,6 +3,7 @@ package limiter_test
 import (
 	"bytes"
 	"errors"
+	"os"
 	"strings"
 	"testing"
 
@@ -21,11 +22,21 @@ func (w *world) backup(withSalts bool) []byte {
 }
 
 // restored is another world that has the backup.
+// movedAway takes store and anchor away, so that others can be restored.
+func (w *world) movedAway() {
+	w.t.Helper()
+	w.Abandon()
+	w.disk = storetest.NewDisk()
+	if err := os.Remove(w.anchor); err != nil {
+		w.t.Fatal(err)
+	}
+}
+
 func (w *world) restored(backup []byte, trust bool) (*world, limiter.Restored) {
 	w.t.Helper()
 	next := newWorld(w.t)
-	next.Abandon()
-	next.disk, next.clock = storetest.NewDisk(), w.clock
+	next.movedAway()
+	next.clock = w.clock
 	done, err := limiter.Restore(next.disk.Open(), limiter.Files{}, limiter.Operator, bytes.NewReader(backup), next.anchor, w.clock.time(), trust, discard)
 	if err != nil {
 		w.t.Fatal(err)
@@ -134,6 +145,27 @@ func TestADamagedBackupIsNotRestored(t *testing.T) {
 	}
 }
 
+// TestARestoreLeavesTheAnchorOfAnotherStoreAlone: as of a server that runs, while
+// somebody tries whether a backup can be restored.
+func TestARestoreLeavesTheAnchorOfAnotherStoreAlone(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	k := w.mint(activations(10))
+	backup := w.backup(true)
+	anchor, disk := w.file(w.anchor), storetest.NewDisk()
+	_, err := limiter.Restore(disk.Open(), limiter.Files{}, limiter.Operator, bytes.NewReader(backup), w.anchor, w.clock.time(), false, discard)
+	if err == nil || !strings.Contains(err.Error(), w.anchor+" is the anchor of a store") || disk.Commits() != 0 {
+		t.Errorf("%v, %d commits", err, disk.Commits())
+	}
+	if !bytes.Equal(w.file(w.anchor), anchor) {
+		t.Error("the anchor has changed")
+	}
+	w.restart()
+	if n := k.drain(limiter.CodeActivationsExhausted); n != 10 {
+		t.Errorf("%d of 10 forwarded afterwards", n)
+	}
+}
+
 func TestARestoreThatWasCutOffIsInDoubt(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
@@ -146,8 +178,7 @@ func TestARestoreThatWasCutOffIsInDoubt(t *testing.T) {
 			t.Fatal("it is never restored")
 		}
 		next := newWorld(t)
-		next.Abandon()
-		next.disk = storetest.NewDisk()
+		next.movedAway()
 		next.disk.FailAt(cut, cut%2 == 0)
 		_, err := limiter.Restore(next.disk.Open(), limiter.Files{}, limiter.Operator, bytes.NewReader(backup), next.anchor, w.clock.time(), false, discard)
 		if err == nil {

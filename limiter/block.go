@@ -65,7 +65,7 @@ func (l *Limiter) askBlock(a *account, k *Live) {
 				a.counted = counted
 				a.firstDurable = a.firstDurable || a.first != 0
 			} else {
-				l.log.Error("reserving budget failed", "error", err)
+				l.complain("reserving budget failed", err)
 			}
 			a.answer(err)
 		},

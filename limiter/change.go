@@ -371,7 +371,7 @@ func (l *Limiter) finalEnd(k *Live, status Status, code Code) {
 				l.follow(key, nil)
 				l.log.Info("key ended", "key_id", id, "code", string(code))
 			} else if err != nil {
-				l.log.Error("the end of a key could not be recorded", "key_id", id, "error", err)
+				l.complain("the end of a key could not be recorded", err, "key_id", id)
 			}
 			k.mu.Lock()
 			k.ending = false

@@ -120,7 +120,7 @@ func (l *Limiter) tell(e Event) {
 		apply: func(b *batch) error { return b.post(&e) },
 		done: func(err error) {
 			if err != nil {
-				l.log.Error("an event could not be kept for webhooks", "event", string(e.Name), "error", err)
+				l.complain("an event could not be kept for webhooks", err, "event", string(e.Name))
 			}
 		},
 	})

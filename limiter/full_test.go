@@ -1,13 +1,16 @@
 package limiter_test
 
 import (
+	"bytes"
 	"errors"
+	"log/slog"
 	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
 
 	"github.com/till-proxy/till/limiter"
+	"github.com/till-proxy/till/limiter/storetest"
 )
 
 func TestAFullDiskRefusesAndForfeitsNothing(t *testing.T) {
@@ -75,4 +78,44 @@ func TestARequestWaitsForASlowStoreOnlySoLong(t *testing.T) {
 		}
 		w.Abandon()
 	})
+}
+
+// TestAStoreThatCannotBeWrittenDoesNotFillTheLog: it may be on the same disk.
+func TestAStoreThatCannotBeWrittenDoesNotFillTheLog(t *testing.T) {
+	t.Parallel()
+	for name, fault := range map[string]func(d *storetest.Disk){
+		"full": (*storetest.Disk).Fill, "failing": func(d *storetest.Disk) { d.FailAt(1, false) },
+	} {
+		w := newWorld(t)
+		var log bytes.Buffer
+		w.Abandon()
+		l, err := limiter.Open(limiter.Options{
+			Store: w.disk.Open(), Shadow: w.shadow, Anchor: w.anchor, Clock: w.clock,
+			Logger: slog.New(slog.NewTextHandler(&log, &slog.HandlerOptions{Level: slog.LevelWarn})),
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		w.Limiter = l
+		var keys []*key
+		for range 20 {
+			keys = append(keys, w.mint(activations(1000)))
+			keys[len(keys)-1].use()
+		}
+		fault(w.disk)
+		for range 10 {
+			for _, k := range keys {
+				for range 20 {
+					k.use()
+				}
+			}
+			w.clock.advance(10 * time.Second)
+			w.SweepActive()
+		}
+		_ = w.Ping(ctx)
+		w.Abandon()
+		if n := strings.Count(log.String(), "\n"); n < 1 || n > 20 {
+			t.Errorf("%s: %d lines in the log, such as\n%.2000s", name, n, log.String())
+		}
+	}
 }

@@ -91,7 +91,7 @@ func (l *Limiter) realign(a *account, k *Live, now time.Time) {
 			a.mu.Lock()
 			defer a.mu.Unlock()
 			if err != nil {
-				l.log.Error("taking a budget back into the present window failed", "error", err)
+				l.complain("taking a budget back into the present window failed", err)
 			} else {
 				a.moveTo(k, epoch)
 			}
@@ -152,7 +152,7 @@ func (l *Limiter) renew(a *account, k *Live, now time.Time) {
 			a.mu.Lock()
 			defer a.mu.Unlock()
 			if err != nil {
-				l.log.Error("renewing a budget failed", "error", err)
+				l.complain("renewing a budget failed", err)
 				a.answer(err)
 				return
 			}

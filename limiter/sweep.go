@@ -203,7 +203,7 @@ func (l *Limiter) save(a *account, k *Live, giveBack bool) {
 			defer a.mu.Unlock()
 			a.pending--
 			if err != nil {
-				l.log.Error("saving what a key used failed", "error", err)
+				l.complain("saving what a key used failed", err)
 				for i, n := range free { // it was not given back
 					a.reserved[i] += n
 				}

@@ -2,6 +2,7 @@ package limiter
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"time"
 )
@@ -45,6 +46,14 @@ func (l *Limiter) Trouble(ctx context.Context) error {
 		return l.Ping(ctx)
 	}
 	return nil
+}
+
+// complain tells the log of what could not be written, unless the committer has
+// told it why: there may be as many of these as there are requests.
+func (l *Limiter) complain(what string, err error, args ...any) {
+	if l.Failed() == nil && !errors.Is(err, ErrNoSpace) && !errors.Is(err, ErrClosed) {
+		l.log.Error(what, append(args, "error", err)...)
+	}
 }
 
 // StillFailed says why the store of a failed Limiter could not be opened again.
