@@ -24,33 +24,6 @@ import (
 	"github.com/till-proxy/till/upstream/upstreamtest"
 )
 
-// caddyBinary is built once for all tests, with the race detector where they run
-// with it themselves.
-var caddyBinary string
-
-func TestMain(m *testing.M) {
-	dir, err := os.MkdirTemp("", "till-e2e")
-	if err != nil {
-		panic(err)
-	}
-	caddyBinary = filepath.Join(dir, "caddy")
-	build := exec.Command("go", "build", "-buildvcs=false", "-o", caddyBinary)
-	if raced {
-		build.Args = append(build.Args, "-race")
-	}
-	build.Args = append(build.Args, "../cmd/caddy")
-	build.Stdout, build.Stderr = os.Stderr, os.Stderr
-	if err := build.Run(); err != nil {
-		fmt.Fprintln(os.Stderr, "building caddy:", err)
-		os.Exit(1)
-	}
-	code := m.Run()
-	if err := os.RemoveAll(dir); err != nil {
-		fmt.Fprintln(os.Stderr, err)
-	}
-	os.Exit(code)
-}
-
 const realKey = "sk-real-0123456789abcdefghijklmnopqrstuvwxyz"
 
 // patience bounds every wait; it decides nothing but how a hang is reported.
@@ -253,6 +226,7 @@ func (s *server) end(signal syscall.Signal) {
 		s.t.Errorf("signal %v: %v", signal, err)
 	}
 	err := cmd.Wait()
+	s.client.CloseIdleConnections() // they lead nowhere
 	if signal != syscall.SIGKILL && err != nil {
 		s.t.Errorf("Caddy ended with %v\n%s", err, s.output())
 	}
@@ -271,6 +245,7 @@ func (s *server) reload() {
 	if err != nil {
 		s.t.Errorf("reload: %v\n%s", err, out)
 	}
+	s.client.CloseIdleConnections() // the server closes them, some time later
 }
 
 // reloadByAPI does the same by Caddy's own API, without a process of its own,
