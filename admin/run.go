@@ -96,6 +96,10 @@ func (o *runOptions) run(cmd *cobra.Command, args []string) error {
 	signal.Notify(s.signals, relayed()...) // from here on, one has to end in revocation
 	defer signal.Stop(s.signals)
 
+	// Before there is a key, so that none is without a watcher.
+	if s.watch, err = startWatcher(); err != nil {
+		return fmt.Errorf("starting the process that revokes the key should this one be killed: %w", err)
+	}
 	status, err := 0, s.mint(o, body, args)
 	if err == nil {
 		status, err = s.execute(path)

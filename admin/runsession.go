@@ -33,9 +33,14 @@ type session struct {
 	watch *watcher
 }
 
-// mint mints the keys, and makes arguments and environment of the command. Keys
-// may be there also with an error.
-func (s *session) mint(o *runOptions, body map[string]any, args []string) error {
+// mint mints the keys, tells the watcher of them, and makes arguments and
+// environment of the command. Keys may be there also with an error.
+func (s *session) mint(o *runOptions, body map[string]any, args []string) (err error) {
+	defer func() {
+		if len(s.keys) > 0 {
+			err = errors.Join(err, s.watch.order(s.client, s.base, s.keys))
+		}
+	}()
 	// A key whose mint is cut off is known to nobody, and ends by its time.
 	ctx, stop := signal.NotifyContext(s.cmd.Context(), relayed()...)
 	defer stop()
@@ -47,6 +52,7 @@ func (s *session) mint(o *runOptions, body map[string]any, args []string) error 
 	if base == "" {
 		return usage("the server does not know its address: say --base-url, or set public_url in its configuration")
 	}
+	s.base = base
 	names := o.upstreams
 	if len(names) == 0 {
 		names = []string{""}
@@ -74,21 +80,17 @@ func (s *session) mint(o *runOptions, body map[string]any, args []string) error 
 			fmt.Fprintln(s.cmd.ErrOrStderr(), line)
 		}
 	}
-	s.base = base
 	s.args, s.env = runArgs(args, base, s.keys), env
 	return nil
 }
 
-// execute runs the command and returns its status. Beside it runs a watcher,
+// execute runs the command and returns its status. Beside it runs the watcher,
 // who revokes the keys when this process cannot.
 func (s *session) execute(path string) (status int, err error) {
 	select {
 	case signal := <-s.signals: // while the keys were minted
 		return exitSignal + signalNumber(signal), nil
 	default:
-	}
-	if s.watch, err = startWatcher(s.client, s.base, s.keys); err != nil {
-		return 0, fmt.Errorf("starting the process that revokes the key should this one be killed: %w", err)
 	}
 	child := exec.Command(path, s.args[1:]...)
 	child.Args[0], child.Env = s.args[0], s.env
@@ -152,6 +154,7 @@ const (
 // finish revokes the keys and says what was used.
 func (s *session) finish(asJSON bool, status int) error {
 	if len(s.keys) == 0 {
+		s.watch.dismiss()
 		return nil
 	}
 	took := time.Since(s.began)

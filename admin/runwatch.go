@@ -23,6 +23,7 @@ import (
 type watcher struct {
 	process *exec.Cmd
 	pipe    io.WriteCloser
+	ordered bool
 }
 
 // watchOrder is what a watcher is told.
@@ -35,22 +36,19 @@ type watchOrder struct {
 
 const (
 	watchName = "run-watch"
+	// concealed is what a watcher says once nobody can look into it.
+	concealed = "ready\n"
 	// dismissed is what a run writes that has revoked its keys itself.
 	dismissed = "done\n"
 	// watchFor is how long a watcher tries, should the server be away.
 	watchFor = 10 * time.Minute
 )
 
-func startWatcher(c *client, base string, keys []runKey) (*watcher, error) {
+// startWatcher starts a watcher and waits until it has concealed itself. Before,
+// every process of this user could open its end of the pipe (/proc/PID/fd), take
+// the order and leave the watcher without.
+func startWatcher() (*watcher, error) {
 	self, err := os.Executable()
-	if err != nil {
-		return nil, err
-	}
-	order := watchOrder{Address: c.where, Token: c.token, Base: base}
-	for _, k := range keys {
-		order.Keys = append(order.Keys, ending{k.ID, k.ScopedKey})
-	}
-	line, err := json.Marshal(order)
 	if err != nil {
 		return nil, err
 	}
@@ -60,20 +58,45 @@ func startWatcher(c *client, base string, keys []runKey) (*watcher, error) {
 	if w.pipe, err = w.process.StdinPipe(); err != nil {
 		return nil, err
 	}
+	said, err := w.process.StdoutPipe()
+	if err != nil {
+		return nil, err
+	}
 	if err := w.process.Start(); err != nil {
 		return nil, err
 	}
+	line, err := io.ReadAll(io.LimitReader(said, int64(len(concealed))))
+	if err == nil && string(line) != concealed {
+		err = fmt.Errorf("it ended, and said %q", line)
+	}
+	if err != nil {
+		w.dismiss()
+		return nil, err
+	}
+	return w, nil
+}
+
+// order tells a watcher which keys to revoke should its run be killed.
+func (w *watcher) order(c *client, base string, keys []runKey) error {
+	order := watchOrder{Address: c.where, Token: c.token, Base: base}
+	for _, k := range keys {
+		order.Keys = append(order.Keys, ending{k.ID, k.ScopedKey})
+	}
+	line, err := json.Marshal(order)
+	if err != nil {
+		return err
+	}
+	w.ordered = true
 	_, err = w.pipe.Write(append(line, '\n'))
-	return w, err
+	return err
 }
 
 // dismiss ends a watcher that is not needed any more.
 func (w *watcher) dismiss() {
-	if w == nil {
-		return
-	}
 	// It may have been killed: that is no failure, since the keys are revoked.
-	_, _ = io.WriteString(w.pipe, dismissed)
+	if w.ordered {
+		_, _ = io.WriteString(w.pipe, dismissed)
+	}
 	_ = w.pipe.Close()
 	_ = w.process.Wait()
 }
@@ -88,9 +111,15 @@ func watchCommand() *cobra.Command {
 			}
 			quit := []os.Signal{os.Interrupt, syscall.SIGTERM, syscall.SIGHUP}
 			signal.Ignore(quit...)
+			if _, err := io.WriteString(cmd.OutOrStdout(), concealed); err != nil {
+				return err
+			}
 			in := bufio.NewReader(cmd.InOrStdin())
 			line, err := in.ReadBytes('\n')
-			if err != nil {
+			switch {
+			case errors.Is(err, io.EOF) && len(line) == 0:
+				return nil // there is nothing to watch
+			case err != nil:
 				return fmt.Errorf("reading which keys to watch: %w", err)
 			}
 			var order watchOrder

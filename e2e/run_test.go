@@ -289,17 +289,45 @@ func TestTheCommandOfARunCannotReadTheEnvironmentOfRun(t *testing.T) {
 			*"till run-watch ") echo watcher; tr '\0' '\n' < $d/environ ;;
 			esac
 		done`)
-	cmd.Dir = "/"
-	if os.Getuid() == 0 { // who can read everything
-		if err := os.Chmod(filepath.Dir(caddyBinary), 0o711); err != nil {
-			t.Fatal(err)
-		}
-		cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: 65534, Gid: 65534}}
-	}
+	asNobody(t, cmd)
 	out, err := cmd.CombinedOutput()
 	if strings.Contains(string(out), realKey) || !strings.Contains(string(out), "watcher") || !strings.Contains(string(out), "/environ: Permission denied") {
 		t.Errorf("%v: the command reads %s", err, out)
 	}
+}
+
+// TestTheCommandOfARunCannotTakeTheOrderOfItsWatcher: what the watcher has to
+// know to revoke the key comes through a pipe, which whoever may read the
+// watcher's memory may open, too.
+func TestTheCommandOfARunCannotTakeTheOrderOfItsWatcher(t *testing.T) {
+	t.Parallel()
+	s := newServer(t, options{})
+	cmd := s.underRun("", "sh", "-c", `for d in /proc/[0-9]*; do
+			case "$(tr '\0' ' ' < $d/cmdline 2>/dev/null)" in
+			*"till run-watch ") echo watcher; timeout 2 head -c 30 $d/fd/0 ;;
+			esac
+		done`)
+	asNobody(t, cmd)
+	out, err := cmd.CombinedOutput()
+	if strings.Contains(string(out), `"address"`) || !strings.Contains(string(out), "watcher") || !strings.Contains(string(out), "/fd/0") {
+		t.Errorf("%v: the command reads %s", err, out)
+	}
+	if k := s.theOnlyKey(); k["status"] != "revoked" {
+		t.Errorf("afterwards the key is %v", k)
+	}
+}
+
+// asNobody runs a command as a user who may not read everything.
+func asNobody(t *testing.T, cmd *exec.Cmd) {
+	t.Helper()
+	cmd.Dir = "/"
+	if os.Getuid() != 0 {
+		return
+	}
+	if err := os.Chmod(filepath.Dir(caddyBinary), 0o711); err != nil {
+		t.Fatal(err)
+	}
+	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: 65534, Gid: 65534}}
 }
 
 func TestRunMintsAKeyForEachUpstream(t *testing.T) {
