@@ -98,7 +98,8 @@ func (c completer) function(o offer) cobra.CompletionFunc {
 		var list []string
 		for _, w := range o(ctx, part) {
 			word, _, _ := strings.Cut(w, "\t")
-			if strings.HasPrefix(word, part) && !slices.Contains(given, word) {
+			// Bash runs what $(…) in an offered word says, at the Tab key.
+			if word == quote(word) && strings.HasPrefix(word, part) && !slices.Contains(given, word) {
 				list = append(list, done+w)
 			}
 		}
@@ -201,8 +202,12 @@ func (c completer) tokens(ctx context.Context, _ string) (list []string) {
 		return nil
 	}
 	for _, t := range answer.Tokens {
-		if t.Status == limiter.Active {
+		switch {
+		case t.Status != limiter.Active:
+		case t.Name == quote(t.Name):
 			list = append(list, t.Name+"\t"+t.Role)
+		default:
+			list = append(list, t.ID+"\t"+t.Role+" "+cut(t.Name, 30))
 		}
 	}
 	return list

@@ -42,6 +42,7 @@ func TestTheShellIsOfferedWhatFits(t *testing.T) {
 	dead := w.mint(`{"name":"dead","upstream":"github","max_activations":5}`)
 	w.do("POST", "/keys/"+dead.ID+"/revoke", "{}")
 	w.do("POST", "/tokens", `{"name":"ops","role":"ci"}`)
+	hostile := w.token("$(touch /tmp/ran)")
 	const none, files = ":4", ":0"
 	for name, test := range map[string]struct {
 		args      []string
@@ -61,7 +62,8 @@ func TestTheShellIsOfferedWhatFits(t *testing.T) {
 		"more upstreams":         {[]string{"run", "--address", at, "--upstream", "openai,sp"}, []string{"openai,spare"}, none},
 		"statuses":               {[]string{"list", "--status", "ex"}, []string{"exhausted", "expired"}, none},
 		"roles":                  {[]string{"create", "--address", at, "--role", ""}, []string{"ci"}, none},
-		"tokens":                 {[]string{"token", "revoke", "--address", at, ""}, []string{"ops"}, none},
+		"tokens":                 {[]string{"token", "revoke", "--address", at, ""}, []string{"ops", hostile.ID}, none},
+		"no words to run":        {[]string{"token", "revoke", "--address", at, "$("}, nil, none},
 		"models":                 {[]string{"create", "--models", "gpt-5-min"}, []string{"gpt-5-mini", "…"}, none},
 		"no server":              {[]string{"show", "--address", "127.0.0.1:1", ""}, nil, none},
 		"files":                  {[]string{"backup", ""}, nil, files},

@@ -195,6 +195,13 @@ func (w *world) mint(body string) *minted {
 	return &m
 }
 
+// token makes an admin token of the role ci.
+func (w *world) token(name string) *TokenObject {
+	w.t.Helper()
+	made := get[TokenObject](w.t, w.do("POST", "/tokens", fmt.Sprintf(`{"name":%q,"role":"ci"}`, name)))
+	return &made
+}
+
 // live is the key as the data plane finds it.
 func (w *world) live(m *minted) *limiter.Live {
 	w.t.Helper()
@@ -301,7 +308,7 @@ func fits(t *testing.T, text string) {
 	t.Helper()
 	for line := range strings.Lines(text) {
 		line = sealedPattern.ReplaceAllString(line, "")
-		if n := len([]rune(strings.TrimSuffix(line, "\n"))); n > tableWidth {
+		if n := wide(strings.TrimSuffix(line, "\n")); n > tableWidth {
 			t.Errorf("a line is %d wide: %s", n, line)
 		}
 	}
