@@ -75,6 +75,16 @@ func TestDoctorFindsKeysAndTokensThatMayTooMuch(t *testing.T) {
 	}
 }
 
+func TestDoctorPutsNoNameIntoACommand(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	made := w.token("x; touch /tmp/ran")
+	d := w.found()
+	if f := d.of("endless_tokens"); f == nil || !strings.HasSuffix(f.Fix, "caddy till token revoke "+made.ID) {
+		t.Errorf("it finds %+v", d.Findings)
+	}
+}
+
 func TestDoctorCountsKeysAndNamesSome(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)

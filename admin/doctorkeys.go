@@ -100,10 +100,10 @@ func tokenFindings(ctx context.Context, l *limiter.Limiter, by limiter.Caller) (
 	if err != nil {
 		return nil, err
 	}
-	var names []string
+	var names, ids []string
 	for _, t := range tokens {
 		if t.Status(time.Now()) == limiter.Active && t.ExpiresAt.IsZero() {
-			names = append(names, t.Name)
+			names, ids = append(names, t.Name), append(ids, t.ID)
 		}
 	}
 	if len(names) == 0 {
@@ -111,5 +111,5 @@ func tokenFindings(ctx context.Context, l *limiter.Limiter, by limiter.Caller) (
 	}
 	return []Finding{{"endless_tokens", LevelWarning,
 		"these admin tokens never expire: " + strings.Join(names[:min(len(names), keysNamed)], ", "),
-		"caddy till token create NAME --role ROLE --expires-in 90d; then caddy till token revoke " + names[0]}}, nil
+		"caddy till token create NAME --role ROLE --expires-in 90d; then caddy till token revoke " + ids[0]}}, nil
 }

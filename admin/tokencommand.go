@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"net/url"
+	"slices"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -119,12 +120,17 @@ caddy till list --created-by NAME`,
 			if err != nil {
 				return err
 			}
-			for _, t := range all {
-				if t.ID == args[0] || t.Name == args[0] {
-					return printAnswer(f, cmd, "POST", "/tokens/"+url.PathEscape(t.ID)+"/revoke", nil, func(t *TokenObject) string {
-						return fmt.Sprintf("Token %s of %s is revoked.\n", t.ID, t.Name)
-					})
-				}
+			named := func(by func(*TokenObject) string) int {
+				return slices.IndexFunc(all, func(t *TokenObject) bool { return by(t) == args[0] })
+			}
+			i := named(func(t *TokenObject) string { return t.ID })
+			if i < 0 { // only then, lest a token that is named like it takes its place
+				i = named(func(t *TokenObject) string { return t.Name })
+			}
+			if i >= 0 {
+				return printAnswer(f, cmd, "POST", "/tokens/"+url.PathEscape(all[i].ID)+"/revoke", nil, func(t *TokenObject) string {
+					return fmt.Sprintf("Token %s of %s is revoked.\n", t.ID, t.Name)
+				})
 			}
 			return fmt.Errorf("no token has the id or name %q; see: caddy till token list", args[0])
 		},

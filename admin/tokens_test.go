@@ -178,3 +178,14 @@ func TestTokensOnTheCommandLine(t *testing.T) {
 		t.Errorf("a string where a name belongs: %+v", r)
 	}
 }
+
+func TestATokenNamedLikeTheIDOfAnotherDoesNotTakeItsPlace(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	address := w.serve()
+	leaked := w.token("leaked")
+	w.token(leaked.ID) // the newer of the two
+	if r := till(t, "token", "revoke", leaked.ID, "--address", address); r.code != 0 || !strings.Contains(r.out, "of leaked is revoked") {
+		t.Errorf("%+v", r)
+	}
+}
