@@ -8,7 +8,6 @@ import (
 	"strconv"
 	"strings"
 	"time"
-	"unicode/utf8"
 
 	"github.com/spf13/cobra"
 )
@@ -148,7 +147,7 @@ func printRows(w io.Writer, rows [][]string) error {
 	total := len(widths) - 1
 	for i := range widths {
 		for _, row := range rows {
-			widths[i] = max(widths[i], utf8.RuneCountInString(row[i]))
+			widths[i] = max(widths[i], wide(row[i]))
 		}
 		total += widths[i]
 	}
@@ -161,7 +160,7 @@ func printRows(w io.Writer, rows [][]string) error {
 		for i, cell := range row {
 			b.WriteString(cell)
 			if i < len(row)-1 {
-				b.WriteString(strings.Repeat(" ", widths[i]-utf8.RuneCountInString(cell)+1))
+				b.WriteString(strings.Repeat(" ", widths[i]-wide(cell)+1))
 			}
 		}
 		b.WriteByte('\n')
@@ -175,14 +174,6 @@ func orDash(s string) string {
 		return "-"
 	}
 	return s
-}
-
-// cut shortens a text to n characters.
-func cut(s string, n int) string {
-	if utf8.RuneCountInString(s) <= n {
-		return s
-	}
-	return string([]rune(s)[:n-1]) + "…"
 }
 
 // compact writes a count in at most four characters, up to a trillion. It

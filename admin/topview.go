@@ -7,7 +7,6 @@ import (
 	"strings"
 	"time"
 	"unicode"
-	"unicode/utf8"
 
 	"github.com/till-proxy/till/limiter"
 )
@@ -222,5 +221,5 @@ func fit(s string, columns int) string {
 // pad makes a text n characters wide.
 func pad(s string, n int) string {
 	s = fit(s, n)
-	return s + strings.Repeat(" ", max(n-utf8.RuneCountInString(s), 0))
+	return s + strings.Repeat(" ", max(n-wide(s), 0))
 }

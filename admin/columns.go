@@ -1,0 +1,46 @@
+package admin
+
+import (
+	"unicode"
+
+	"golang.org/x/text/width"
+)
+
+// wide is how much room a text takes on a terminal, where many characters of
+// East Asia and most pictures take two places, and marks that go over another
+// character none. Names are chosen by others: one that is wider than it counts
+// would push a table, or the whole screen of top, out of its lines.
+func wide(s string) (n int) {
+	for _, r := range s {
+		n += columnsOfRune(r)
+	}
+	return n
+}
+
+func columnsOfRune(r rune) int {
+	switch {
+	case r < 0x300: // the most, and none of them is wide
+		return 1
+	case unicode.In(r, unicode.Mn, unicode.Me, unicode.Cf):
+		return 0
+	}
+	switch width.LookupRune(r).Kind() {
+	case width.EastAsianWide, width.EastAsianFullwidth:
+		return 2
+	}
+	return 1
+}
+
+// cut shortens a text to n columns.
+func cut(s string, n int) string {
+	if wide(s) <= n {
+		return s
+	}
+	room := n - 1 // for the mark of what is missing
+	for i, r := range s {
+		if room -= columnsOfRune(r); room < 0 {
+			return s[:i] + "…"
+		}
+	}
+	return s
+}

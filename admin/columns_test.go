@@ -1,0 +1,59 @@
+package admin
+
+import (
+	"strings"
+	"testing"
+	"unicode/utf8"
+
+	"github.com/till-proxy/till/limiter"
+)
+
+func TestColumnsAreThoseOfATerminal(t *testing.T) {
+	t.Parallel()
+	for text, want := range map[string]int{
+		"": 0, "nightly": 7, "naïve": 5, "日本語": 6, "한글": 4, "ｆｕｌｌ": 8, "🚀 go": 5, "e\u0301": 1, "zero\u200bwidth": 9, "…": 1, "«»": 2, "кириллица": 9,
+	} {
+		if got := wide(text); got != want {
+			t.Errorf("%q takes %d columns, want %d", text, got, want)
+		}
+	}
+}
+
+func TestNoNamePushesATableOutOfItsLines(t *testing.T) {
+	t.Parallel()
+	names := []string{strings.Repeat("日本語", 20), strings.Repeat("🚀", 40), "e" + strings.Repeat("\u0301", 90), strings.Repeat("x", 90), "short"}
+	var keys []*KeyObject
+	s := &snapshot{Time: now}
+	for _, name := range names {
+		k := &KeyObject{ID: "key_01M86CZR4HQ80C5C66DDK59VMG", Name: name, Upstream: "mock", Status: limiter.Active, MaxActivations: count(500), RemainingActivations: count(500)}
+		row := &topKey{KeyObject: k}
+		row.tightest(now)
+		keys, s.Keys = append(keys, k), append(s.Keys, row)
+	}
+	var list strings.Builder
+	if err := printTable(&list, keys, now); err != nil {
+		t.Fatal(err)
+	}
+	aligned(t, list.String(), "mock", 1+len(names))
+	aligned(t, strings.Join((&topView{columns: 80, rows: 24}).lines(s)[topHead-1:], "\n"), "mock", 2+len(names))
+}
+
+// aligned checks that a word stands in the same column of all lines that have it,
+// and that none is too wide.
+func aligned(t *testing.T, text, word string, lines int) {
+	t.Helper()
+	if n := strings.Count(strings.TrimSuffix(text, "\n"), "\n") + 1; n != lines {
+		t.Errorf("%d lines, want %d:\n%s", n, lines, text)
+	}
+	fits(t, text)
+	at := -1
+	for line := range strings.Lines(text) {
+		before, _, has := strings.Cut(line, word)
+		if !utf8.ValidString(line) || has && at >= 0 && wide(before) != at {
+			t.Errorf("%q stands at %d, and not at %d:\n%s", word, wide(before), at, text)
+		}
+		if has {
+			at = wide(before)
+		}
+	}
+}
