@@ -127,7 +127,7 @@ func (l *Limiter) recordJob(j *job) error {
 			if !changed {
 				continue
 			}
-			key, err := l.endIn(b, &s, d.key.ID)
+			key, _, err := l.endIn(b, &s, d.key.ID)
 			if err != nil && !errors.Is(err, ErrNotFound) {
 				return err
 			}

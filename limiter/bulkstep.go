@@ -17,23 +17,25 @@ const (
 	bulkRetry  = time.Second
 )
 
-// endIn revokes a key in a batch; nil when it was revoked before.
-func (l *Limiter) endIn(b *batch, s *Job, id string) (*Key, error) {
+// endIn revokes a key in a batch. It returns nil when the key was revoked before,
+// and since says that this was after the job's record came: by a change, which
+// ends what the job has doomed.
+func (l *Limiter) endIn(b *batch, s *Job, id string) (key *Key, since bool, err error) {
 	old, acct, err := readKey(b, id)
 	if err != nil || old.EndedStatus == Revoked {
-		return nil, err
+		return nil, err == nil && old.Judged >= s.Number, err
 	}
-	key := old.clone()
+	key = old.clone()
 	key.Version++
 	s.end(key, l.clock.Now())
 	if err := writeKey(b, old, key, &acct); err != nil {
-		return nil, err
+		return nil, false, err
 	}
 	by := s.caller()
 	if err := b.tell(Event{Name: KeyRevoked, Key: key, Code: CodeKeyRevoked, By: by.Name}); err != nil {
-		return nil, err
+		return nil, false, err
 	}
-	return key, b.audit(by.entry(ActKeyRevoke, id, changes(old, key)))
+	return key, false, b.audit(by.entry(ActKeyRevoke, id, changes(old, key)))
 }
 
 func (l *Limiter) followEnded(j *job, ended []*Key) {
@@ -119,18 +121,21 @@ func (l *Limiter) step(j *job) error {
 		ended, after = nil, s
 		after.Already += already
 		after.Cursor, after.Failure = next, ""
+		changed := elsewhere // which is counted at the end
 		for _, id := range ids {
-			key, err := l.endIn(b, &s, id)
-			if err != nil && !errors.Is(err, ErrNotFound) {
+			key, since, err := l.endIn(b, &s, id)
+			switch {
+			case err != nil && !errors.Is(err, ErrNotFound):
 				return err
-			}
-			if key != nil {
+			case key != nil:
 				ended = append(ended, key)
+			case since: // before this step came to be written
+				changed++
 			}
 		}
 		if whole {
-			after.Revoked += elsewhere
-			after.Matched += elsewhere
+			after.Revoked += changed
+			after.Matched += changed
 		}
 		after.Revoked += int64(len(ended))
 		after.Matched += int64(len(ended)) + already
@@ -159,13 +164,13 @@ func (l *Limiter) step(j *job) error {
 }
 
 // stillDoomed are the keys in memory, but for those given, that a job has
-// stopped and not ended, and how many of its keys a change has ended.
+// stopped and not ended, and how many of the others of its keys a change has ended.
 func (l *Limiter) stillDoomed(j *job, but []string) (ids []string, elsewhere int64) {
 	for _, k := range l.everyLive() {
 		k.mu.Lock()
 		switch {
-		case k.doomed != j || k.gone:
-		case k.halt == CodeKeyRevoked && !slices.Contains(but, k.key.ID):
+		case k.doomed != j || k.gone || slices.Contains(but, k.key.ID):
+		case k.halt == CodeKeyRevoked:
 			ids = append(ids, k.key.ID)
 		case k.key.EndedStatus == Revoked && k.key.Judged >= j.number.Load():
 			elsewhere++
