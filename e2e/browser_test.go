@@ -138,6 +138,8 @@ func TestTheConsoleInABrowser(t *testing.T) {
 		"axe":      "axe-core finds nothing serious, narrow or wide, light or dark",
 		"access":   "an admin token is made and revoked",
 		"reader":   "who may only read is told so, and offered nothing else",
+		"away":     "a server that does not answer is no closed store, and ends no session",
+		"address":  "an address that leads nowhere says so",
 		"keyboard": "signing in, minting and revoking need no pointer",
 	} {
 		t.Run(flow, func(t *testing.T) {

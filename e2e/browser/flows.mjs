@@ -4,9 +4,10 @@
 //	TILL_PLAN='{"base": …}' node flows.mjs NAME
 import { readFileSync } from 'node:fs';
 import { createRequire } from 'node:module';
+import * as trouble from './trouble.mjs';
 import { api, browse, chat, check, mint, open, plan, signIn, until } from './browser.mjs';
 
-const flows = {};
+const flows = { ...trouble };
 
 flows.signin = () => browse({}, async ({ page, context, expecting }) => {
   expecting('status of 401');

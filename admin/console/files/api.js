@@ -21,6 +21,9 @@ export class Failure extends Error {
   get missing() { return (this.status === 404 && this.message.startsWith('there is nothing at ')) || this.status === 405; }
 }
 
+// away is the failure of a call that nobody answered.
+export const away = () => new Failure(0, 'unreachable', 'there is no answer from the server: it does not run, or this browser is offline');
+
 async function send(method, url, { body, signal, headers } = {}) {
   let answer;
   try {
@@ -31,7 +34,7 @@ async function send(method, url, { body, signal, headers } = {}) {
     });
   } catch (e) {
     if (e.name === 'AbortError') throw e;
-    throw new Failure(0, 'unreachable', 'the server cannot be reached: is it running');
+    throw away();
   }
   if (answer.ok) return answer;
   let error = {};

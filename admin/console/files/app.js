@@ -13,6 +13,9 @@ const pages = [
   [/^activity$/, async () => (await import('./activity.js')).activityPage],
   [/^access$/, async () => (await import('./access.js')).accessPage],
 ];
+const loaded = async (load) => {
+  try { return await load(); } catch (e) { throw e instanceof TypeError ? api.away() : e; } // what a browser calls a file that does not come
+};
 
 const main = document.getElementById('main');
 const top = document.getElementById('top');
@@ -35,7 +38,7 @@ async function open() {
   leave = new AbortController();
   const { signal } = leave;
   let [path, text = ''] = location.hash.replace(/^#\/?/, '').split('?');
-  path = decodeURI(path) || 'keys';
+  path ||= 'keys';
   for (const a of top.querySelectorAll('nav a')) {
     if (path.split('/')[0] === a.dataset.page) a.setAttribute('aria-current', 'page'); else a.removeAttribute('aria-current');
   }
@@ -43,7 +46,7 @@ async function open() {
     const match = pattern.exec(path);
     if (!match) continue;
     try {
-      const page = await load();
+      const page = await loaded(load);
       if (!signal.aborted) await page({ main, signal, me, may, go, id: match[1], q: Object.fromEntries(new URLSearchParams(text)) });
     } catch (e) {
       if (e.name !== 'AbortError' && !signal.aborted) put(main, problem(e, open));
@@ -76,28 +79,33 @@ function frame() {
       h('button', { type: 'button', class: 'small quiet', onclick: signOut }, 'Sign out')));
 }
 
-// watch shows what every page has to show: a lockdown, and a store that does
-// not answer as it should.
+let seen = { locked: null, closed: '' };
+
+// watch shows what every page has to show: a lockdown, a store that does not
+// answer as it should, and that nobody answers, which says nothing of the keys.
 async function watch() {
-  let locked = null, closed = '';
+  let { locked, closed } = seen, away = '';
   const { signal } = framed;
-  try { locked = await api.get('lockdown', null, signal); } catch (e) { if (e.name === 'AbortError') return; }
-  try { closed = (await api.get('stats', null, signal)).store_failure; } catch (e) {
+  try {
+    locked = await api.get('lockdown', null, signal);
+    closed = (await api.get('stats', null, signal)).store_failure;
+  } catch (e) {
     if (e.name === 'AbortError') return;
-    if (e.status !== 503 && e.status !== 0) throw e;
-    closed = e.sentence;
+    if (e.status === 503) closed = e.sentence; else if (e.status === 0) away = e.sentence; else throw e;
   }
   if (signal.aborted) return;
   if (locked && !locked.locked_down) locked = null;
+  seen = { locked, closed };
   const lockButton = document.getElementById('lock');
   if (lockButton) lockButton.hidden = Boolean(locked);
-  const key = JSON.stringify([locked, closed]);
+  const key = JSON.stringify([locked, closed, away]);
   if (notice.dataset.key === key) return;
   notice.dataset.key = key;
   put(notice,
     locked && h('div', { class: 'banner bad', role: 'alert' }, h('p', {}, h('strong', {}, 'Locked down'), locked.since ? [' ', time(locked.since)] : '', locked.by && ` by ${locked.by}`, '. Every key is refused',
       locked.reason ? ': ' + locked.reason : '', '.'), may('*') && h('button', { type: 'button', class: 'small', onclick: unlock }, 'Lift the lockdown')),
-    closed && h('div', { class: 'banner bad', role: 'alert' }, h('p', {}, h('strong', {}, 'The store is closed, and every key is refused. '), closed)));
+    closed && h('div', { class: 'banner bad', role: 'alert' }, h('p', {}, h('strong', {}, 'The store is closed, and every key is refused. '), closed)),
+    away && h('div', { class: 'banner', role: 'alert' }, h('p', {}, h('strong', {}, 'What is shown is of before. '), away, ' It is tried again.')));
 }
 
 async function lock() {
@@ -188,7 +196,10 @@ async function start() {
   try {
     const who = link ? await api.signIn({ link: link[1] }) : await api.whoami();
     if (who) await begin(who); else signInPage();
-  } catch (e) { signInPage(e.sentence || String(e), true); }
+  } catch (e) {
+    // Only who is told so is signed out: a server in trouble ends no session.
+    if (link || e.status === 401) signInPage(e.sentence || String(e), true); else put(main, problem(e, start));
+  }
 }
 
 start();

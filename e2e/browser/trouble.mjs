@@ -1,0 +1,38 @@
+// Flows in which something is not as it should be.
+import { browse, check, open, plan, signIn, until } from './browser.mjs';
+
+// away loses the server for a while. That says nothing of the keys, and ends
+// no session.
+export const away = () => browse({}, async ({ page, context, expecting }) => {
+  expecting('Failed to load resource');
+  expecting('Failed to fetch dynamically imported module');
+  await signIn(page);
+  await page.getByRole('heading', { name: 'No keys yet' }).waitFor();
+  await context.setOffline(true);
+  await page.getByRole('alert').getByText('there is no answer from the server', { exact: false }).waitFor();
+  check(!(await page.locator('#notice').innerText()).includes('refused'), 'the page takes a lost connection for a closed store');
+  await page.goto(plan.base + '/till/#/estate');
+  const main = page.locator('main');
+  await main.getByRole('alert').getByText('There is no answer from the server').waitFor();
+  await context.setOffline(false);
+  await until('the notice goes', async () => await page.locator('#notice').innerText() === '');
+  await main.getByRole('button', { name: 'Try again' }).click();
+  await page.getByRole('heading', { name: 'Estate' }).waitFor();
+
+  await context.route('**/till/session', (route) => route.abort());
+  await page.reload();
+  await main.getByRole('alert').getByText('There is no answer from the server').waitFor();
+  await context.unroute('**/till/session');
+  await main.getByRole('button', { name: 'Try again' }).click();
+  await page.getByRole('heading', { name: 'Estate' }).waitFor();
+});
+
+// address opens what somebody mistyped, or was sent.
+export const address = () => browse({}, async ({ page }) => {
+  await signIn(page);
+  for (const odd of ['%', 'keys/%E0%A4%A', 'keys/key_', 'nowhere?x=%']) await open(page, odd, 'There is no such page');
+  await page.goto('about:blank'); // and not only from within
+  await open(page, '%', 'There is no such page');
+  await page.getByRole('link', { name: 'All keys', exact: true }).click();
+  await page.getByRole('heading', { name: 'Keys', exact: true }).waitFor();
+});
