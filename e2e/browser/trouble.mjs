@@ -1,5 +1,5 @@
 // Flows in which something is not as it should be.
-import { browse, check, open, plan, signIn, until } from './browser.mjs';
+import { api, browse, check, mint, open, plan, signIn, until } from './browser.mjs';
 
 // away loses the server for a while. That says nothing of the keys, and ends
 // no session.
@@ -35,4 +35,27 @@ export const address = () => browse({}, async ({ page }) => {
   await open(page, '%', 'There is no such page');
   await page.getByRole('link', { name: 'All keys', exact: true }).click();
   await page.getByRole('heading', { name: 'Keys', exact: true }).waitFor();
+});
+
+// many filters very many keys by what has no index, as a server with 100,000
+// answers: page by page. That is not done over and over.
+export const many = () => browse({}, async ({ page, context }) => {
+  const last = await mint({ name: 'found', max_activations: 5, labels: { team: 'data' } });
+  await signIn(page);
+  let calls = 0;
+  await context.route('**/till/api/keys?*label.team*', async (route) => {
+    calls++;
+    const far = new URL(route.request().url()).searchParams.get('cursor');
+    await route.fulfill({ json: far === 'p10' ? { keys: [await api('GET', 'keys/' + last.id)] } : { keys: [], partial: true, next: 'p' + ((far ? Number(far.slice(1)) : 0) + 1) } });
+  });
+  await page.clock.install();
+  await page.goto(plan.base + '/till/#/keys?label=team%3Ddata');
+  await page.getByRole('heading', { name: 'No key matches' }).waitFor();
+  check(calls === 10, 'it looked', calls, 'times at first');
+  await page.clock.runFor(20000);
+  await api('PATCH', 'keys/' + last.id, { purpose: 'an event' });
+  await page.clock.runFor(5000);
+  check(calls === 10, 'it went on looking:', calls, 'times');
+  await page.getByRole('button', { name: 'Next' }).click();
+  await page.getByRole('row', { name: /found/ }).waitFor();
 });

@@ -5,6 +5,7 @@ import { follow } from './feed.js';
 import { compact, count, limitsOf, plural, statuses } from './text.js';
 
 const PAGE = 50;
+const SELDOM = 30000; // ms between two looks through very many keys
 const filters = ['status', 'upstream', 'role', 'owner', 'created_by', 'unused_for', 'q', 'label'];
 
 // asFilter is what the management API calls the filters of the page.
@@ -84,7 +85,7 @@ export async function revokeDialog(k) {
 }
 
 export async function keysPage({ main, signal, may, go, q }) {
-  let page, table, body, turn = 0;
+  let page, table, body, turn = 0, rest = 0;
   const chosen = new Map(), rows = new Map();
   chosen.set = function (id, on) { on ? Map.prototype.set.call(this, id, on) : this.delete(id); toolbar(); return this; };
 
@@ -237,6 +238,7 @@ export async function keysPage({ main, signal, may, go, q }) {
     const mine = ++turn, got = await read();
     if (mine !== turn) return; // another question was asked meanwhile
     page = got;
+    rest = got.partial ? Date.now() + SELDOM : 0;
     draw();
     const stats = await api.get('stats', null, signal);
     const parts = Object.entries(stats.keys || {}).filter(([, n]) => n > 0).map(([status, n]) => `${compact(n)} ${status}`);
@@ -247,9 +249,11 @@ export async function keysPage({ main, signal, may, go, q }) {
       if (e.name !== 'AbortError') { table = null; rows.clear(); put(list, problem(e, attempt)); }
     }
   }
+  // again looks by itself, which nobody should notice the server by.
+  const again = async () => { if (Date.now() >= rest) await refresh(); };
   await attempt();
-  every(signal, 3000, refresh);
+  every(signal, 3000, again);
   // What becomes of keys is shown at once; what they use, with the next look.
   let soon;
-  follow(signal, () => { clearTimeout(soon); soon = setTimeout(() => refresh().catch(() => { /* the next look says it */ }), 150); });
+  follow(signal, () => { clearTimeout(soon); soon = setTimeout(() => again().catch(() => { /* the next look says it */ }), 150); });
 }
