@@ -28,6 +28,9 @@ func (l *Limiter) Abandon() {
 	l.sweepers.Wait()
 	<-l.jobsStopped
 	l.committer.close()
+	if err := l.leaveShadow(); err != nil {
+		panic(err) // it was open
+	}
 }
 
 // Limiter returns the limiter of a key.

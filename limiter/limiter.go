@@ -394,7 +394,16 @@ func (l *Limiter) Close() error {
 	}
 	l.committer.close()
 	l.LogAuditHead()
-	// Requests that outlive the store settle in memory only.
+	var failed error
+	if err := l.committer.failed.Load(); err != nil {
+		failed = fmt.Errorf("the store had failed: %w", *err)
+	}
+	return errors.Join(failed, l.leaveShadow(), l.committer.anchor.close(), l.store.Close())
+}
+
+// leaveShadow closes the shadow. Requests that outlive it settle in memory only.
+func (l *Limiter) leaveShadow() error {
+	l.shadow.stop()
 	for _, k := range l.everyLive() {
 		k.mu.Lock()
 		k.slot = nil
@@ -405,9 +414,5 @@ func (l *Limiter) Close() error {
 		a.slot = nil
 		a.mu.Unlock()
 	}
-	var failed error
-	if err := l.committer.failed.Load(); err != nil {
-		failed = fmt.Errorf("the store had failed: %w", *err)
-	}
-	return errors.Join(failed, l.shadow.close(), l.committer.anchor.close(), l.store.Close())
+	return l.shadow.close()
 }

@@ -29,6 +29,7 @@ type shadow struct {
 
 	mu   sync.Mutex
 	free []int32 // slots nobody has
+	over bool    // nobody gets one any more
 }
 
 const (
@@ -117,7 +118,7 @@ func (s *shadow) take(id accountID, lineage uint64, used Amounts) *slot {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if len(s.free) == 0 {
+	if len(s.free) == 0 || s.over {
 		return nil
 	}
 	index := s.free[len(s.free)-1]
@@ -151,6 +152,17 @@ func (s *shadow) release(sl *slot) {
 	clear(sl.b)
 	s.mu.Lock()
 	s.free = append(s.free, sl.index)
+	s.mu.Unlock()
+}
+
+// stop gives nobody a slot any more. Who has one has to let go of it before the
+// shadow is closed.
+func (s *shadow) stop() {
+	if s == nil {
+		return
+	}
+	s.mu.Lock()
+	s.over = true
 	s.mu.Unlock()
 }
 
