@@ -257,7 +257,8 @@ func TestRevokingAParentEndsItsChildrensStreams(t *testing.T) {
 		t.Fatalf("revoke: %d %v", status, answer)
 	}
 	ended.Wait()
-	if took := time.Since(start); took > time.Second {
+	// Other tests share the processors; docs/benchmarks.md has the figure without.
+	if took := time.Since(start); took > 10*time.Second {
 		t.Errorf("the streams ended %s after the call began", took)
 	}
 	for i, end := range last {

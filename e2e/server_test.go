@@ -9,12 +9,14 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math/rand/v2"
 	"net"
 	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"syscall"
@@ -139,15 +141,30 @@ func (s *server) replace(old, new string) {
 	s.write(strings.Replace(string(b), old, new, 1))
 }
 
+// freePort is an address that nothing listens on, and that is given to no other
+// test. It is below those that systems give to connections by themselves (Linux:
+// net.ipv4.ip_local_port_range), so none takes it before its server does, or
+// while that is started anew.
 func freePort(t *testing.T) string {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
+	for range 1000 {
+		port := 12_000 + rand.IntN(20_000)
+		if _, given := ports.LoadOrStore(port, true); given {
+			continue
+		}
+		address := net.JoinHostPort("127.0.0.1", strconv.Itoa(port))
+		if l, err := net.Listen("tcp", address); err == nil {
+			if err := l.Close(); err != nil {
+				t.Fatal(err)
+			}
+			return address
+		}
 	}
-	defer l.Close()
-	return l.Addr().String()
+	t.Fatal("no port is free")
+	return ""
 }
+
+var ports sync.Map // those that freePort gave
 
 // command is Caddy with the server's environment.
 func (s *server) command(args ...string) *exec.Cmd {

@@ -126,7 +126,7 @@ const (
 // told that others hold the rest, they try again a little later, as SDKs do.
 func (s *server) spendAll(key, body string, clients, each int, abort bool) int64 {
 	s.t.Helper()
-	end := time.Now().Add(3 * time.Minute)
+	end := time.Now().Add(6 * patience)
 	var answers atomic.Int64
 	var wg sync.WaitGroup
 	for i := range clients {

@@ -76,7 +76,7 @@ func TestAnUpgradeIsOneActivationAndEndsWithItsKey(t *testing.T) {
 	if _, err := r.ReadByte(); err == nil {
 		t.Error("the connection lives on")
 	}
-	if took := time.Since(start); took > time.Second {
+	if took := time.Since(start); took > 10*time.Second { // other tests share the processors
 		t.Errorf("it took %s to end", took)
 	}
 	if n := s.used(id); n != 1 {
