@@ -57,7 +57,7 @@ func exchangeOf(ctx context.Context) *exchange {
 
 // lastWords bounds how long a client whose request was cut may take to read why,
 // or to send what is left of it.
-const lastWords = 2 * time.Second
+const lastWords = 5 * time.Second
 
 // stop ends what runs. It is the grant's OnCut.
 func (x *exchange) stop(*limiter.Refusal) {
@@ -86,11 +86,15 @@ func (x *exchange) abandon() {
 	}
 	past := time.Unix(1, 0)
 	client := http.NewResponseController(x.client)
-	_ = client.SetReadDeadline(past) // where there are none, the client is waited for
+	write := client
 	if _, idle := caddyhttp.IdleTimeoutsFromContext(x.came); idle != nil {
-		client = idle.Ctrl // the writer around it may only be used by the handler
+		write = idle.Ctrl // the writer around it may only be used by the handler
 	}
-	_ = client.SetWriteDeadline(past)
+	// Reads come last, because whoever waited in one writes the answer then, and
+	// Caddy gives that a time of its own. Where there are no deadlines the client is
+	// waited for.
+	_ = write.SetWriteDeadline(past)
+	_ = client.SetReadDeadline(past)
 	x.last.Reset(lastWords)
 }
 

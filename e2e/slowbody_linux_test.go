@@ -177,7 +177,7 @@ func TestBodiesThatComeByteByByteCostLittleAndEndWithTheirKey(t *testing.T) {
 	if k := s.show(meteredID); k["held_activations"] != 0.0 {
 		t.Errorf("something is held before it is known how much: %v", k)
 	}
-	s.endsWith(freeID, len(flowing))
+	s.endsWith(len(flowing), freeID)
 	for _, c := range flowing {
 		// What else it sends must not be taken for another request.
 		res, answer, err := answerOn(c.conn)
@@ -214,6 +214,6 @@ func TestABodyLeavesMemoryWhenItWasSent(t *testing.T) {
 		}
 		s.eventually("the upstream has it all", func() bool { return s.flood.waiting.Load() == i+1 })
 	}
-	s.grown("bodies that were sent", bodies, longBody/2)
-	s.endsWith(id, bodies)
+	s.grown("bodies that were sent", bodies, longBody)
+	s.endsWith(bodies, id)
 }
