@@ -10,6 +10,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -305,6 +306,11 @@ func TestTheDocumentedReceiversTakeWhatIsSent(t *testing.T) {
 				_ = cmd.Wait() // it was killed
 			})
 			s := newServer(t, options{more: hookLine("http://"+address+"/till", hookSecret, "key_created key_revoked")})
+			// What is not delivered at once may come in another order.
+			s.eventually("the receiver listens", func() bool {
+				c, err := net.Dial("tcp", address)
+				return err == nil && c.Close() == nil
+			})
 			id, _ := s.mint(object{"max_activations": 1, "name": "ünïcode \"quoted\" <b>"})
 			if status, answer := s.api("POST", "/keys/"+id+"/revoke", object{}); status != 200 {
 				t.Fatal(status, answer)
