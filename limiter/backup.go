@@ -189,13 +189,23 @@ func Restore(s Store, disk Disk, by Caller, backup io.ReadSeeker, anchorPath str
 	if err := onlyOperator(by); err != nil {
 		return Restored{}, err
 	}
-	if _, err := CheckBackup(backup); err != nil {
+	format := storeFormat
+	err := eachRecord(backup, func(key, value []byte) error {
+		if bytes.Equal(key, metaFormat) {
+			format = string(value)
+		}
+		return nil
+	})
+	if err == nil && format != storeFormat {
+		err = otherFormat([]byte(format))
+	}
+	if err != nil {
 		return Restored{}, err
 	}
 	if _, err := backup.Seek(0, io.SeekStart); err != nil {
 		return Restored{}, err
 	}
-	err := s.View(func(r Reader) error {
+	err = s.View(func(r Reader) error {
 		return r.Scan(nil, nil, false, func([]byte, []byte) (bool, error) {
 			return false, errors.New("the store is not empty: move it away first, with its anchor")
 		})

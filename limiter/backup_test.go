@@ -2,6 +2,7 @@ package limiter_test
 
 import (
 	"bytes"
+	"crypto/sha256"
 	"errors"
 	"os"
 	"strings"
@@ -249,4 +250,24 @@ func TestATokenThatWasRevokedDoesNotComeBackWithAnOlderStore(t *testing.T) {
 		t.Errorf("after a repair: %v, %+v", err, repaired)
 	}
 	w.agree(t)
+}
+
+// TestABackupOfAnotherVersionIsNotRestored: no server would open it.
+func TestABackupOfAnotherVersionIsNotRestored(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.mint(activations(100)).use()
+	b := w.backup(true)
+	at := bytes.Index(b, []byte("till/"))
+	b[at+len("till/")] = '0'
+	sum := sha256.Sum256(b[:len(b)-sha256.Size])
+	copy(b[len(b)-sha256.Size:], sum[:])
+	if n, err := limiter.CheckBackup(bytes.NewReader(b)); n != 1 || err != nil {
+		t.Fatalf("it is whole: %d keys, %v", n, err)
+	}
+	disk := storetest.NewDisk()
+	_, err := limiter.Restore(disk.Open(), limiter.Files{}, limiter.Operator, bytes.NewReader(b), w.anchor+".restored", w.clock.time(), false, discard)
+	if !errors.Is(err, limiter.ErrFormat) || !strings.Contains(err.Error(), "use the version that wrote it") || disk.Commits() != 0 {
+		t.Errorf("%v, %d commits", err, disk.Commits())
+	}
 }

@@ -286,7 +286,7 @@ func (l *Limiter) recover() error {
 		case err != nil:
 			return err
 		case string(format) != storeFormat:
-			return fmt.Errorf("%w: it has format %q, this version of till reads %q", ErrFormat, format, storeFormat)
+			return otherFormat(format)
 		}
 		b, err := r.Get(metaSession)
 		if err == nil && len(b) == sessionLen && l.shadow != nil {

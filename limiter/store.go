@@ -1,6 +1,9 @@
 package limiter
 
-import "errors"
+import (
+	"errors"
+	"fmt"
+)
 
 // Store is a transactional, ordered space of keys and values: all that the
 // limiter needs from a disk. Its contract is small so that it can be
@@ -64,3 +67,7 @@ var ErrDamaged = errors.New("the store's files are damaged")
 // ErrFormat is wrapped by the error of opening a store that another version of
 // till has written.
 var ErrFormat = errors.New("the store has another format")
+
+func otherFormat(format []byte) error {
+	return fmt.Errorf("%w: %q, and this version of till reads %q: use the version that wrote it", ErrFormat, format, storeFormat)
+}
