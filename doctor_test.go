@@ -108,6 +108,15 @@ func TestDoctorFindsEachFault(t *testing.T) {
 		"prices of others": {[]string{"store badger DIR/store", "store badger DIR/store\nprices DIR/prices.json"}, func(t *testing.T, dir string) {
 			file(t, dir+"/prices.json", `{"schema":"till.prices/1","models":[]}`, 0o666)
 		}, "writable_file", admin.LevelError, "prices.json"},
+		"a seal key where others write": {nil, func(t *testing.T, dir string) { chmod(t, dir+"/secrets", 0o777) },
+			"writable_file", admin.LevelError, "where the seal key is"},
+		"a store where others write": {[]string{"store badger DIR/store", "store badger DIR/open/store"}, func(t *testing.T, dir string) {
+			if err := os.MkdirAll(dir+"/open/store", 0o700); err != nil {
+				t.Fatal(err)
+			}
+			chmod(t, dir+"/open", 0o772)
+		},
+			"writable_file", admin.LevelError, "where the store is"},
 		"an anchor on the store's volume": {nil, nil, "anchor_place", admin.LevelWarning, "same volume"},
 		"a seal key beside the store": {[]string{"{file.DIR/secrets/seal}", "{file.DIR/seal}"}, func(t *testing.T, dir string) {
 			file(t, dir+"/seal", strings.Repeat("5e", 32), 0o600)

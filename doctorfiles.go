@@ -30,7 +30,19 @@ func modeOf(path string) (fs.FileMode, bool) {
 // diagnoseFiles finds files that others can read, and files that stand where
 // they are of little use.
 func (a *App) diagnoseFiles(d *diagnosis) {
+	replaceable := func(path, what string) {
+		dir := filepath.Dir(path)
+		info, err := os.Stat(dir)
+		if err != nil {
+			return // it is missing, which others say
+		}
+		// In a sticky directory, such as /tmp, nobody moves the files of others.
+		if mode := info.Mode(); mode.Perm()&0o002 != 0 && mode&fs.ModeSticky == 0 {
+			d.error("writable_file", "chmod o-w "+dir, "%s, where %s is, has mode %04o: others can take it away or put another in its place", dir, what, mode.Perm())
+		}
+	}
 	secret := func(path, what string) {
+		replaceable(path, what)
 		switch mode, ok := modeOf(path); {
 		case !ok:
 		case mode&0o007 != 0:
@@ -55,6 +67,7 @@ func (a *App) diagnoseFiles(d *diagnosis) {
 	if !ok {
 		return
 	}
+	replaceable(store.Path, "the store")
 	if mode, ok := modeOf(store.Path); ok && mode&0o077 != 0 {
 		d.error("readable_file", "chmod 700 "+store.Path, "the store's directory %s has mode %04o: others can open it", store.Path, mode)
 	}
