@@ -14,3 +14,6 @@ func relayed() []os.Signal { return []os.Signal{os.Interrupt} }
 func fromTerminal(os.Signal) bool { return true }
 
 func detach(*exec.Cmd) {}
+
+// keepTerminal leaves the terminal to the shell.
+func keepTerminal() (restore func()) { return func() {} }

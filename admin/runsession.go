@@ -95,6 +95,7 @@ func (s *session) execute(path string) (status int, err error) {
 	child := exec.Command(path, s.args[1:]...)
 	child.Args[0], child.Env = s.args[0], s.env
 	child.Stdin, child.Stdout, child.Stderr = s.cmd.InOrStdin(), s.cmd.OutOrStdout(), s.cmd.ErrOrStderr()
+	restore := keepTerminal()
 	if err := child.Start(); err != nil {
 		return 0, &statusError{exitNotExecutable, fmt.Errorf("%s cannot be executed: %w", s.args[0], err)}
 	}
@@ -111,6 +112,7 @@ func (s *session) execute(path string) (status int, err error) {
 		return 0, fmt.Errorf("waiting for %s: %w", s.args[0], err)
 	}
 	if ws, ok := child.ProcessState.Sys().(syscall.WaitStatus); ok && ws.Signaled() {
+		restore()
 		return exitSignal + signalNumber(ws.Signal()), nil
 	}
 	return child.ProcessState.ExitCode(), nil

@@ -10,9 +10,6 @@ import (
 	"strings"
 	"syscall"
 	"testing"
-	"time"
-
-	"github.com/creack/pty"
 
 	"github.com/till-proxy/till/upstream"
 	"github.com/till-proxy/till/upstream/upstreamtest"
@@ -362,47 +359,6 @@ func TestRunMintsAKeyForEachUpstream(t *testing.T) {
 	}
 	if n, m := s.upstream.Count(), other.Count(); n != 1 || m != 1 {
 		t.Errorf("the upstreams counted %d and %d, want 1 each", n, m)
-	}
-}
-
-func TestTheTerminalInterruptsTheCommandOfARunOnce(t *testing.T) {
-	t.Parallel()
-	s := newServer(t, options{})
-	cmd := s.underRun("", "sh", "-c", `trap 'n=$((n+1)); echo interrupted' INT; trap 'echo interrupts: $n; exit 5' TERM; echo ready; while :; do sleep 0.02; done`)
-	cmd.SysProcAttr = nil // the terminal is the end of it
-	terminal, err := pty.Start(cmd)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer terminal.Close()
-	if err := terminal.SetReadDeadline(time.Now().Add(patience)); err != nil {
-		t.Fatal(err)
-	}
-	lines := bufio.NewScanner(terminal)
-	wait := func(part string) string {
-		for lines.Scan() {
-			if strings.Contains(lines.Text(), part) {
-				return lines.Text()
-			}
-		}
-		t.Fatalf("it never says %q: %v", part, lines.Err())
-		return ""
-	}
-	wait("ready")
-	if _, err := terminal.Write([]byte{3}); err != nil { // Ctrl-C
-		t.Fatal(err)
-	}
-	wait("interrupted")
-	if err := cmd.Process.Signal(syscall.SIGTERM); err != nil {
-		t.Fatal(err)
-	}
-	if said := wait("interrupts:"); !strings.HasSuffix(said, "interrupts: 1") {
-		t.Errorf("the command says %q, want one interrupt", said)
-	}
-	wait("revoked")
-	_ = cmd.Wait()
-	if code := cmd.ProcessState.ExitCode(); code != 5 {
-		t.Errorf("exit status %d, want 5", code)
 	}
 }
 
