@@ -242,6 +242,51 @@ func TestTheConsoleBehindAProxy(t *testing.T) {
 	}
 }
 
+// TestTheShippedFilterKeepsSessionsOutOfTheLogs: who reads an access log gets
+// neither half of what opens the console.
+func TestTheShippedFilterKeepsSessionsOutOfTheLogs(t *testing.T) {
+	t.Parallel()
+	c := newConsole(t)
+	token := c.hire("ops", "*")["token"].(string)
+	log := filepath.Join(c.dir, "access.log")
+	c.replace("log default {\n\t\tlevel INFO\n\t}", shippedFilter(t, log))
+	c.replace("till_console\n", "log\n\ttill_console\n")
+	c.reload()
+	call := func(method, path, body string, header ...string) (*http.Response, string) {
+		r, err := http.NewRequest(method, c.base+path, strings.NewReader(body))
+		if err != nil {
+			t.Fatal(err)
+		}
+		header = append(header, "Content-Type", "application/json", "Sec-Fetch-Site", "same-origin")
+		for i := 0; i+1 < len(header); i += 2 {
+			r.Header.Set(header[i], header[i+1])
+		}
+		return c.must(r)
+	}
+	res, body := call("POST", "/till/session", `{"token":"`+token+`"}`)
+	var who struct{ Proof string }
+	if err := json.Unmarshal([]byte(body), &who); err != nil || who.Proof == "" || len(res.Cookies()) != 1 {
+		t.Fatalf("signing in: %s %s", res.Status, body)
+	}
+	cookie := res.Cookies()[0]
+	if res, body := call("GET", "/till/api/stats", "", "Till-Proof", who.Proof, "Cookie", cookie.String()); res.StatusCode != http.StatusOK {
+		t.Fatalf("with the session: %s %s", res.Status, body)
+	}
+	c.eventually("both calls are logged", func() bool {
+		b, err := os.ReadFile(log)
+		return err == nil && strings.Contains(string(b), "/till/session") && strings.Contains(string(b), "/till/api/stats")
+	})
+	b, err := os.ReadFile(log)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for what, secret := range map[string]string{"token": token, "cookie": cookie.Value, "proof": who.Proof} {
+		if strings.Contains(string(b), secret) {
+			t.Errorf("the log has the %s", what)
+		}
+	}
+}
+
 func TestTheConsoleNeverSharesASiteWithKeys(t *testing.T) {
 	t.Parallel()
 	c := newConsole(t)
