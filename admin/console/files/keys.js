@@ -133,7 +133,7 @@ export async function keysPage({ main, signal, may, go, q }) {
   api.get('upstreams', null, signal).then((a) => put(upstreams, [['', 'Any'], ...a.upstreams.map((u) => [u.name, u.name])].map(([v, text]) =>
     h('option', { value: v, selected: v === (q.upstream || '') }, text)))).catch(() => { /* the filter keeps what it has */ });
 
-  const afterRevoke = async (k) => { if (await revokeDialog(k)) await refresh(); };
+  const afterRevoke = async (k) => { if (await revokeDialog(k)) await attempt(); };
 
   // read collects one page. A page may come short because many keys had to be
   // looked at for few that match; then it goes on, within reason.
@@ -201,7 +201,7 @@ export async function keysPage({ main, signal, may, go, q }) {
       act: async () => { for (const id of ids) { await api.post(`keys/${id}/revoke`, {}); chosen.set(id, false); rows.get(id)?.choose(false); } },
     });
     if (answer) say(plural(ids.length, 'key') + ' revoked.');
-    await refresh();
+    await attempt();
   }
 
   async function endMatching() {
@@ -231,7 +231,7 @@ export async function keysPage({ main, signal, may, go, q }) {
       },
     });
     if (answer) say(`${plural(answer.done.revoked, 'key')} revoked${answer.done.streams_cut ? ', ' + plural(answer.done.streams_cut, 'stream') + ' cut' : ''}.`);
-    await refresh();
+    await attempt();
   }
 
   async function refresh() {
