@@ -350,7 +350,13 @@ flows.access = () => browse({}, async ({ page }) => {
   await dialog.getByRole('button', { name: 'Make it' }).click();
   const token = await page.locator('.secret code').innerText();
   check((await api('GET', 'keys', undefined, token)).code === 200, 'the new token opens nothing');
-  await page.getByRole('row', { name: /maria/ }).getByRole('button', { name: 'Revoke' }).click();
+  const end = page.getByRole('row', { name: /maria/ }).getByRole('button', { name: 'Revoke' });
+  for (const width of [360, 700]) { // what stands beside the page is not found at night
+    await page.setViewportSize({ width, height: 740 });
+    const box = await end.boundingBox();
+    check(box.x >= 0 && box.x + box.width <= width, `Revoke stands beside a page of ${width}`, box);
+  }
+  await end.click();
   await dialog.getByRole('button', { name: 'Revoke' }).click();
   await page.getByText('The token of maria is revoked.').waitFor();
   check((await api('GET', 'keys', undefined, token)).code === 401, 'the revoked token opens something');

@@ -38,9 +38,13 @@ export async function accessPage({ main, signal, me, may }) {
   const list = () => part(tokens, async () => {
     const all = (await api.get('tokens', null, signal)).tokens || [];
     if (all.length === 0) return h('p', { class: 'hint' }, 'None yet. With a token, a person signs in here and a program calls the management API, each with a role’s rights and no more. On the server: caddy till token create');
-    return h('div', { class: 'scroll' }, h('table', { class: 'sheet' }, h('thead', {}, h('tr', {}, ['Name', 'Role', 'Made', 'Expires', 'Last use', ''].map((t) => h('th', { scope: 'col' }, t || h('span', { class: 'hidden' }, 'Act'))))),
-      h('tbody', {}, all.map((t) => h('tr', {}, h('th', { scope: 'row' }, t.name || t.id), h('td', {}, t.role), h('td', {}, time(t.created_at)), h('td', {}, time(t.expires_at)), h('td', {}, time(t.last_used_at)),
-        h('td', {}, t.revoked_at || t.status === 'revoked' || t.status === 'expired' ? h('span', { class: 'badge' }, t.status || 'revoked') : may('tokens:manage') && h('button', { type: 'button', class: 'small quiet danger-text', onclick: () => revoke(t) }, 'Revoke')))))));
+    // The roles say what a narrow page, which shows cards, takes from a table.
+    const head = (text) => h('th', { role: 'columnheader', scope: 'col' }, text), cell = (label, ...kids) => h('td', { role: 'cell', 'data-label': label }, kids);
+    const over = (t) => t.revoked_at || t.status === 'revoked' || t.status === 'expired';
+    return h('table', { class: 'sheet', role: 'table', 'aria-label': 'Admin tokens' },
+      h('thead', { role: 'rowgroup' }, h('tr', { role: 'row' }, ['Name', 'Role', 'Made', 'Expires', 'Last use'].map(head), head(h('span', { class: 'hidden' }, 'Act')))),
+      h('tbody', { role: 'rowgroup' }, all.map((t) => h('tr', { role: 'row' }, h('th', { role: 'rowheader', scope: 'row' }, t.name || t.id), cell('Role', t.role), cell('Made', time(t.created_at)), cell('Expires', time(t.expires_at)), cell('Last use', time(t.last_used_at)),
+        h('td', { role: 'cell' }, over(t) ? h('span', { class: 'badge' }, t.status || 'revoked') : may('tokens:manage') && h('button', { type: 'button', class: 'small quiet danger-text', onclick: () => revoke(t) }, 'Revoke'))))));
   });
   list();
   await part(roles, async () => {
