@@ -40,6 +40,7 @@ func (s *server) underRun(flags string, command ...string) *exec.Cmd {
 
 func agentScript(t *testing.T) string {
 	t.Helper()
+	needsSDKs(t)
 	path, err := filepath.Abs("sdk/agent.mjs")
 	if err != nil {
 		t.Fatal(err)

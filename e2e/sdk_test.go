@@ -35,14 +35,22 @@ type thrown struct {
 
 func (e *thrown) String() string { return e.Name + ": " + e.Message }
 
+// needsSDKs ends a test at once where they are missing.
+func needsSDKs(t *testing.T) {
+	t.Helper()
+	for _, name := range []string{"openai", "standardwebhooks"} {
+		if _, err := os.Stat("sdk/node_modules/" + name); err != nil {
+			t.Fatal("the vendors' SDKs are not installed; run: make test (or: npm ci, in e2e/sdk)")
+		}
+	}
+}
+
 // sdk makes calls with a client of sdk/call.mjs: one for each of modes, which
 // are separated by commas. started, if not nil, is called when the first part
 // of a streamed answer has arrived.
 func sdk(t *testing.T, client, modes, base, key string, started func()) []outcome {
 	t.Helper()
-	if _, err := os.Stat("sdk/node_modules/openai"); err != nil {
-		t.Fatal("the vendors' SDKs are not installed; run: make test (or: npm ci, in e2e/sdk)")
-	}
+	needsSDKs(t)
 	cmd := exec.Command("node", "sdk/call.mjs", client, modes, base, key)
 	endWithTests(cmd)
 	var out bytes.Buffer

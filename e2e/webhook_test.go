@@ -282,9 +282,7 @@ func TestTheDocumentedReceiversTakeWhatIsSent(t *testing.T) {
 			return exec.Command("node", filepath.Join(dir, "receiver.mjs"))
 		},
 		"standardwebhooks": func(string) *exec.Cmd {
-			if _, err := os.Stat("sdk/node_modules/standardwebhooks"); err != nil {
-				t.Fatal("the package standardwebhooks is not installed; run: make test (or: npm ci, in e2e/sdk)")
-			}
+			needsSDKs(t)
 			return exec.Command("node", "sdk/webhook.mjs")
 		},
 	} {
