@@ -139,6 +139,7 @@ func TestTheConsoleInABrowser(t *testing.T) {
 		"access":   "an admin token is made and revoked",
 		"reader":   "who may only read is told so, and offered nothing else",
 		"away":     "a server that does not answer is no closed store, and ends no session",
+		"long":     "the longest names leave every page within the window",
 		"many":     "very many keys are looked through once, and not every other second",
 		"address":  "an address that leads nowhere says so",
 		"keyboard": "signing in, minting and revoking need no pointer",

@@ -59,3 +59,26 @@ export const many = () => browse({}, async ({ page, context }) => {
   await page.getByRole('button', { name: 'Next' }).click();
   await page.getByRole('row', { name: /found/ }).waitFor();
 });
+
+// long gives everything the longest names there may be, of one word. No page
+// grows beyond the window, where nobody finds what stands there.
+export const long = () => browse({}, async ({ page }) => {
+  const word = (c) => c.repeat(256);
+  const k = await mint({ name: word('n'), owner: word('o'), purpose: word('p'), labels: { team: word('l') }, max_activations: 5, max_tokens: 123456, max_spend_usd: '1234.56', expires_in: '24h' });
+  await api('POST', 'tokens', { name: word('t'), role: 'reader' });
+  await signIn(page);
+  for (const [where, what] of [['keys', 'Keys'], ['keys/' + k.id, word('n')], ['estate', 'Estate'], ['activity', 'Activity'], ['access', 'Access'], ['mint', 'Mint a key']]) {
+    await open(page, where, what);
+    if (where === 'keys') await page.getByRole('row', { name: /nnn/ }).waitFor();
+    if (where === 'access') await page.getByRole('row', { name: /ttt/ }).waitFor();
+    if (where === 'activity') await page.getByText(/nnn/).first().waitFor();
+    for (const width of [360, 1000, 1290, 1440]) {
+      await page.setViewportSize({ width, height: 800 });
+      const far = await page.evaluate(() => {
+        const shown = (e) => !e.closest('.hidden, .skip, .scroll, .chart, pre') && !(e.closest('thead') && getComputedStyle(e.closest('thead')).clipPath !== 'none');
+        return [...document.querySelectorAll('body *')].filter((e) => e.getBoundingClientRect().right > innerWidth + 1 && shown(e)).map((e) => `${e.tagName} ${e.className} to ${Math.round(e.getBoundingClientRect().right)}`);
+      });
+      check(far.length === 0, `${what.slice(0, 9)} is wider than ${width}:`, far.slice(0, 5));
+    }
+  }
+});
