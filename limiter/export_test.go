@@ -15,6 +15,9 @@ func (l *Limiter) SweepStale()  { l.sweepStale() }
 func (l *Limiter) SweepIdle()   { l.sweepIdle() }
 func (l *Limiter) SweepEnded()  { l.sweepEnded() }
 
+// FreeSpace is what may still be written in a directory, in bytes.
+func FreeSpace(dir string) (int64, error) { return freeSpace(dir) }
+
 // Now is the time that limits are judged by.
 func (l *Limiter) Now() time.Time { return l.clock.Now() }
 
