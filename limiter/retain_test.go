@@ -191,3 +191,39 @@ func TestOneSweepEndsAllWhoseTimeIsOver(t *testing.T) {
 	}
 	w.agree(t)
 }
+
+func TestForgottenKeysLeaveTheirTotals(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	k := w.mint(activations(3))
+	if err := w.Forget(ctx, limiter.Operator, k.id); !errors.Is(err, limiter.ErrAlive) {
+		t.Fatalf("forgetting a live key: %v", err)
+	}
+	k.use()
+	k.use()
+	if _, _, err := w.Revoke(ctx, limiter.Operator, k.id, ""); err != nil {
+		t.Fatal(err)
+	}
+	held, refusal := w.Find(ctx, k.lookup)
+	if refusal != nil {
+		t.Fatal(refusal)
+	}
+	if err := w.Forget(ctx, limiter.Operator, k.id); err != nil {
+		t.Fatal(err)
+	}
+	if code := k.use(); code != limiter.CodeKeyInvalid {
+		t.Errorf("a forgotten key: %q", code)
+	}
+	// A request that had found the key before it was forgotten.
+	if r := held.Reserve(ctx, &limiter.Ask{Method: "GET", Path: "/"}, new(limiter.Grant)); r == nil || r.Code != limiter.CodeKeyInvalid {
+		t.Errorf("a forgotten key that was found before: %v", r)
+	}
+	if _, err := w.Get(ctx, limiter.Operator, k.id); !errors.Is(err, limiter.ErrNotFound) {
+		t.Errorf("Get: %v", err)
+	}
+	w.SweepActive()
+	w.restart()
+	if s := w.Stats(); s.Forgotten[limiter.Activations] != 2 || s.Keys[limiter.Revoked] != 0 {
+		t.Errorf("stats %+v", s)
+	}
+}
