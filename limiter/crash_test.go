@@ -285,6 +285,22 @@ func TestNoScheduleForwardsMoreThanTheLimit(t *testing.T) {
 	})
 }
 
+// TestNoSlotOfTheShadowIsGivenOnceItIsClosed is about a request that was admitted
+// while the store closed: what it would write to is not mapped any more.
+func TestNoSlotOfTheShadowIsGivenOnceItIsClosed(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	if !w.GivesSlot() {
+		t.Fatal("none while it is open")
+	}
+	if err := w.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if w.GivesSlot() {
+		t.Error("one was given")
+	}
+}
+
 func FuzzAccountRecord(f *testing.F) {
 	f.Add(limiter.EncodeAccount(limiter.AccountRecord{Limit: limiter.NoLimits(), Pin: "192.0.2.1"}))
 	f.Add([]byte{1, 0, 0})

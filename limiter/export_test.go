@@ -18,6 +18,13 @@ func (l *Limiter) SweepEnded()  { l.sweepEnded() }
 // FreeSpace is what may still be written in a directory, in bytes.
 func FreeSpace(dir string) (int64, error) { return freeSpace(dir) }
 
+// GivesSlot reports whether the shadow has a slot to give.
+func (l *Limiter) GivesSlot() bool {
+	sl := l.shadow.take(accountID{1}, 1, Amounts{})
+	l.shadow.release(sl)
+	return sl != nil
+}
+
 // Now is the time that limits are judged by.
 func (l *Limiter) Now() time.Time { return l.clock.Now() }
 
