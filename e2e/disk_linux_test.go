@@ -192,14 +192,7 @@ func TestAFullDiskIsSurvivedAndHeals(t *testing.T) {
 // startUp runs Caddy without waiting for its store.
 func (s *server) startUp() {
 	s.t.Helper()
-	cmd := s.command("run", "--config", s.config)
-	cmd.Stdout, cmd.Stderr = &locked{s}, &locked{s}
-	if err := cmd.Start(); err != nil {
-		s.t.Fatal(err)
-	}
-	s.mu.Lock()
-	s.cmd = cmd
-	s.mu.Unlock()
+	s.launch()
 	s.eventually("Caddy answers", func() bool {
 		res, err := s.client.Get("http://" + s.admin + "/config/")
 		if err != nil {

@@ -179,8 +179,8 @@ func (s *server) command(args ...string) *exec.Cmd {
 	return cmd
 }
 
-// start runs Caddy and waits until it answers.
-func (s *server) start() {
+// launch runs Caddy.
+func (s *server) launch() {
 	s.t.Helper()
 	cmd := s.command("run", "--config", s.config)
 	cmd.Stdout, cmd.Stderr = &locked{s}, &locked{s}
@@ -190,6 +190,12 @@ func (s *server) start() {
 	s.mu.Lock()
 	s.cmd = cmd
 	s.mu.Unlock()
+}
+
+// start runs Caddy and waits until it answers.
+func (s *server) start() {
+	s.t.Helper()
+	s.launch()
 	s.eventually("Caddy answers", func() bool {
 		res, err := s.client.Get("http://" + s.admin + "/till/stats")
 		if err != nil {
