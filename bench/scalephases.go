@@ -238,7 +238,10 @@ func (e estate) turn(round int) (err error) {
 	if _, err := l.Await(context.Background(), limiter.Operator, j.Number); err != nil {
 		return err
 	}
-	time.Sleep(time.Second) // ends are recorded to the second
+	ended := time.Now().Unix() // what is kept is told to the second
+	if err := until("the clock stands still", func() (bool, error) { return time.Now().Unix() > ended, nil }); err != nil {
+		return err
+	}
 	l.Retain(time.Nanosecond)
 	if err := forgotten(l); err != nil {
 		return err

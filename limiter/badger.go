@@ -75,7 +75,7 @@ func OpenBadger(dir string, log *slog.Logger) (Store, error) {
 		WithValueThreshold(1 << 20).    // every record stays in the LSM tree: no value log that grows
 		WithMemTableSize(memTable).     // the defaults keep 90 MB more resident
 		WithNumMemtables(2).            //
-		WithBaseTableSize(1 << 20).     //
+		WithBaseTableSize(1 << 20).     // on each level: compactions keep memory for eight of the largest
 		WithBlockCacheSize(16 << 20).   //
 		WithNumCompactors(2).           // each keeps some 15 MB for itself
 		WithValueLogFileSize(64 << 20). //
@@ -84,7 +84,7 @@ func OpenBadger(dir string, log *slog.Logger) (Store, error) {
 		WithLogger(badgerLogger{log}).  //
 		WithBloomFalsePositive(0.001).  // a flood of unknown keys reads next to no block
 		WithNumVersionsToKeep(1)        //
-	opts.TableSizeMultiplier = 1                        // compactions keep memory for eight of the largest tables
+	opts.TableSizeMultiplier = 1                        // see WithBaseTableSize
 	opts.LmaxCompaction = true                          // what was deleted leaves the last level, too
 	opts.ChecksumVerificationMode = options.OnBlockRead // and all tables before: see verifyTables
 	db, err := openDB(opts)
