@@ -9,14 +9,14 @@ import (
 )
 
 // What waits for the store is bounded. Requests share one change an account,
-// however many wait for it, and wait maxWait at most; more than maxWaiting of
-// them do not wait at all. Administrative calls wait their turn as long. What
+// however many wait for it, and wait Options.Patience at most; more than
+// maxWaiting of them do not wait at all. Administrative calls wait their turn as long. What
 // the sweeper writes is one change a key, and it goes on only while little else
 // waits. So a store that falls behind costs time and refusals, never memory.
 const (
-	// maxWait bounds how long a request, or an administrative call, waits for
-	// the store.
-	maxWait = 5 * time.Second
+	// DefaultPatience bounds how long a request, or an administrative call, waits
+	// for the store.
+	DefaultPatience = 5 * time.Second
 	// maxWaiting bounds how many requests do.
 	maxWaiting = 10_000
 	// maxBacklog is how many changes may wait before an administrative call does
@@ -52,10 +52,10 @@ func (ch *change) begin() bool {
 	return ch.state == nil || ch.state.CompareAndSwap(waiting, begun) || ch.state.Load() == begun
 }
 
-// do submits a change and waits for it, but no longer than maxWait until it is
+// do submits a change and waits for it, but no longer than its patience until it is
 // begun, and as long again until it is done.
 func (c *committer) do(apply func(b *batch) error, done func()) error {
-	patience := time.NewTimer(maxWait)
+	patience := time.NewTimer(c.patience)
 	defer patience.Stop()
 	if !c.room(maxBacklog, patience.C) {
 		return ErrBusy
@@ -70,7 +70,7 @@ func (c *committer) do(apply func(b *batch) error, done func()) error {
 	if state.CompareAndSwap(waiting, abandoned) {
 		return ErrBusy
 	}
-	patience.Reset(maxWait)
+	patience.Reset(c.patience)
 	select {
 	case err := <-result:
 		return err
@@ -120,7 +120,7 @@ func (l *Limiter) await(ctx context.Context, r *refill) error {
 	if !l.enqueued() {
 		return errCrowded
 	}
-	patience := time.NewTimer(maxWait)
+	patience := time.NewTimer(l.committer.patience)
 	defer patience.Stop()
 	select {
 	case <-r.done:

@@ -5,6 +5,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/till-proxy/till/limiter"
@@ -31,42 +32,47 @@ func (w *world) hang() (release func()) {
 
 func TestAnAdministrativeCallOnAStoreThatHangsEndsAndIsNotDoneLater(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t)
-	k := w.mint(activations(5))
-	release := w.hang()
-	defer release()
-	began := time.Now()
-	_, err := w.GrantMore(ctx, limiter.Operator, k.id, limiter.More{Activations: 7})
-	if took := time.Since(began); !errors.Is(err, limiter.ErrBusy) || took > 30*time.Second {
-		t.Errorf("after %s: %v, want ErrBusy", took, err)
-	}
-	release()
-	if err := w.Ping(ctx); err != nil {
-		t.Fatal(err)
-	}
-	if n := k.drain(limiter.CodeActivationsExhausted); n != 5 {
-		t.Errorf("%d forwarded, want 5: the grant was said not to be done", n)
-	}
+	synctest.Test(t, func(t *testing.T) { // time passes only while all wait
+		w := newWorld(t)
+		k := w.mint(activations(5))
+		release := w.hang()
+		began := time.Now()
+		_, err := w.GrantMore(ctx, limiter.Operator, k.id, limiter.More{Activations: 7})
+		if took := time.Since(began); !errors.Is(err, limiter.ErrBusy) || took != patience {
+			t.Errorf("after %s: %v, want ErrBusy after %s", took, err, patience)
+		}
+		release()
+		if err := w.Ping(ctx); err != nil {
+			t.Fatal(err)
+		}
+		if n := k.drain(limiter.CodeActivationsExhausted); n != 5 {
+			t.Errorf("%d forwarded, want 5: the grant was said not to be done", n)
+		}
+		w.Abandon()
+	})
 }
 
 func TestACallThatTheStoreHasBegunSaysThatItsOutcomeIsNotKnown(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t)
-	k := w.mint(activations(5))
-	gate := make(chan struct{})
-	w.disk.BeforeCommit(func(int) { <-gate })
-	_, err := w.GrantMore(ctx, limiter.Operator, k.id, limiter.More{Activations: 7})
-	if !errors.Is(err, limiter.ErrOutcome) {
-		t.Errorf("%v, want ErrOutcome", err)
-	}
-	w.disk.BeforeCommit(nil)
-	close(gate)
-	if err := w.Ping(ctx); err != nil {
-		t.Fatal(err)
-	}
-	if n := k.drain(limiter.CodeActivationsExhausted); n != 12 {
-		t.Errorf("%d forwarded, want 12: it was done after all", n)
-	}
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		k := w.mint(activations(5))
+		gate := make(chan struct{})
+		w.disk.BeforeCommit(func(int) { <-gate })
+		_, err := w.GrantMore(ctx, limiter.Operator, k.id, limiter.More{Activations: 7})
+		if !errors.Is(err, limiter.ErrOutcome) {
+			t.Errorf("%v, want ErrOutcome", err)
+		}
+		w.disk.BeforeCommit(nil)
+		close(gate)
+		if err := w.Ping(ctx); err != nil {
+			t.Fatal(err)
+		}
+		if n := k.drain(limiter.CodeActivationsExhausted); n != 12 {
+			t.Errorf("%d forwarded, want 12: it was done after all", n)
+		}
+		w.Abandon()
+	})
 }
 
 // TestOnlySoManyRequestsWaitForTheStore lets twice as many come as may wait:
@@ -166,7 +172,7 @@ func TestAStoreThatHangsIsSaidNotToAnswer(t *testing.T) {
 	w := newWorld(t)
 	release := w.hang()
 	defer release()
-	deadline := time.Now().Add(20 * time.Second)
+	deadline := time.Now().Add(patience)
 	err := w.Trouble(ctx)
 	for ; err == nil && time.Now().Before(deadline); err = w.Trouble(ctx) {
 		time.Sleep(10 * time.Millisecond) // between two looks

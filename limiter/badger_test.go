@@ -70,7 +70,7 @@ func openAll(dir string) error {
 	if err != nil {
 		return err
 	}
-	l, err := limiter.Open(limiter.Options{Store: s, Shadow: filepath.Join(dir, "shadow"), Anchor: filepath.Join(dir, "anchor")})
+	l, err := limiter.Open(limiter.Options{Patience: patience, Store: s, Shadow: filepath.Join(dir, "shadow"), Anchor: filepath.Join(dir, "anchor")})
 	if err != nil {
 		return errors.Join(err, s.Close())
 	}
@@ -168,7 +168,7 @@ func TestClosingAStoreWhoseDiskDoesNotAnswerWaitsOnlySoLong(t *testing.T) {
 	if err := os.Rename(dir+".old", dir); err != nil {
 		t.Fatal("opening it meanwhile has made another: ", err)
 	}
-	deadline := time.Now().Add(20 * time.Second)
+	deadline := time.Now().Add(patience)
 	for s, err = limiter.OpenBadger(dir, discard); err != nil; s, err = limiter.OpenBadger(dir, discard) {
 		if time.Now().After(deadline) {
 			t.Fatal(err)

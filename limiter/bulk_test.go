@@ -15,7 +15,7 @@ import (
 
 // await is the job at its end.
 func (w *world) await(t interface{ Fatalf(string, ...any) }, j limiter.Job) limiter.Job {
-	limit, cancel := context.WithTimeout(context.Background(), time.Minute)
+	limit, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
 	done, err := w.Await(limit, limiter.Operator, j.Number)
 	if err != nil || !done.Done() {

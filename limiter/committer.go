@@ -48,7 +48,8 @@ type committer struct {
 	wasFull  atomic.Bool  // when it was written to last
 	began    atomic.Int64 // Unix nanoseconds of the commit that runs; 0: none does
 
-	backlog atomic.Int64 // changes that wait, or are being written
+	backlog  atomic.Int64  // changes that wait, or are being written
+	patience time.Duration // of those who wait for one
 
 	mu     sync.Mutex
 	queue  []change

@@ -161,7 +161,7 @@ func template(t *testing.T, killed bool) (image, []damaged) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		l, err := limiter.Open(limiter.Options{Store: s, Shadow: filepath.Join(dir, "shadow"), Anchor: filepath.Join(dir, "anchor")})
+		l, err := limiter.Open(limiter.Options{Patience: patience, Store: s, Shadow: filepath.Join(dir, "shadow"), Anchor: filepath.Join(dir, "anchor")})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -236,7 +236,7 @@ func admitted(dir string, lookups []string) string {
 	if err != nil {
 		return "closed"
 	}
-	l, err := limiter.Open(limiter.Options{Store: s, Shadow: filepath.Join(dir, "shadow"), Anchor: filepath.Join(dir, "anchor")})
+	l, err := limiter.Open(limiter.Options{Patience: patience, Store: s, Shadow: filepath.Join(dir, "shadow"), Anchor: filepath.Join(dir, "anchor")})
 	if err != nil {
 		_ = s.Close()
 		return "closed"
@@ -405,7 +405,7 @@ func FuzzAnchor(f *testing.F) {
 		if err := disk.Files().Replace(w.anchor, anchor); err != nil {
 			t.Fatal(err)
 		}
-		l, err := limiter.Open(limiter.Options{Store: disk.Open(), Disk: disk.Files(), Anchor: w.anchor, Clock: w.clock})
+		l, err := limiter.Open(limiter.Options{Patience: patience, Store: disk.Open(), Disk: disk.Files(), Anchor: w.anchor, Clock: w.clock})
 		if err != nil {
 			return
 		}

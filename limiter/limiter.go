@@ -10,6 +10,7 @@
 package limiter
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"errors"
@@ -66,6 +67,9 @@ type Options struct {
 	Retain time.Duration
 	// Lockdown refuses every key while it is set. Default: none.
 	Lockdown *Lockdown
+	// Patience is how long a request, or an administrative call, waits for the
+	// store. Default: DefaultPatience.
+	Patience time.Duration
 }
 
 // Observer receives measurements of the store. It must not block.
@@ -188,6 +192,7 @@ func Open(o Options) (*Limiter, error) {
 		return nil, errors.Join(err, a.close(), l.shadow.close())
 	}
 	l.committer = newCommitter(o.Store, o.Observe, o.Logger, l.tallied, a, d, l.outbox, l.spread)
+	l.committer.patience = cmp.Or(o.Patience, DefaultPatience)
 	l.Retain(o.Retain)
 	l.committer.clock, l.committer.doomed = l.clock, l.doomedBy
 	l.committer.extend(log)

@@ -154,7 +154,7 @@ func TestHistoriesAreLinearizable(t *testing.T) {
 		})
 		wg.Wait()
 		calls += len(history)
-		switch porcupine.CheckOperationsTimeout(oneByOne(limit), history, time.Minute) {
+		switch porcupine.CheckOperationsTimeout(oneByOne(limit), history, patience) {
 		case porcupine.Illegal:
 			for _, o := range history {
 				t.Logf("client %d, %d to %d: %+v: %q", o.ClientId, o.Call, o.Return, o.Input, o.Output)

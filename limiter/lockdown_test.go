@@ -12,11 +12,18 @@ import (
 	"github.com/till-proxy/till/token"
 )
 
+// newLockdown is a switch that waits for its file as long as tests wait.
+func newLockdown(path string) *limiter.Lockdown {
+	d := limiter.NewLockdown(path, nil, nil)
+	d.SetPatience(patience)
+	return d
+}
+
 // newLockedWorld is a world with a lockdown's switch.
 func newLockedWorld(t *testing.T) *world {
 	t.Helper()
 	w := newWorld(t)
-	w.lockdown = limiter.NewLockdown(filepath.Join(w.dir, "lockdown"), nil, nil)
+	w.lockdown = newLockdown(filepath.Join(w.dir, "lockdown"))
 	w.restart()
 	t.Cleanup(func() { w.lockdown.Close() })
 	return w
@@ -25,7 +32,7 @@ func newLockedWorld(t *testing.T) *world {
 // recall is what the next process finds.
 func (w *world) recall() {
 	w.lockdown.Close()
-	w.lockdown = limiter.NewLockdown(filepath.Join(w.dir, "lockdown"), nil, nil)
+	w.lockdown = newLockdown(filepath.Join(w.dir, "lockdown"))
 	w.lockdown.Recall()
 	w.restart()
 }
@@ -151,7 +158,7 @@ func TestLockdownIsTheOperatorsAndComesIntoTheAuditLogAlsoLater(t *testing.T) {
 	}
 	w.lock(t, "two")
 	w.lockdown.Close()
-	w.lockdown = limiter.NewLockdown(filepath.Join(w.dir, "lockdown"), nil, nil)
+	w.lockdown = newLockdown(filepath.Join(w.dir, "lockdown"))
 	w.lockdown.Recall()
 	w.open(w.disk.Open())
 	if got := w.acts(""); got != "lockdown.set lockdown.lift lockdown.set" {
@@ -174,7 +181,7 @@ func TestALockdownThatCannotBeWrittenHoldsAndIsWrittenLater(t *testing.T) {
 		t.Fatal(err)
 	}
 	path := filepath.Join(blocked, "lockdown")
-	d := limiter.NewLockdown(path, nil, nil)
+	d := newLockdown(path)
 	t.Cleanup(d.Close)
 	s, _, err := d.Set(limiter.Operator, "now", time.Now())
 	if err != nil || s.Durable {
@@ -190,7 +197,7 @@ func TestALockdownThatCannotBeWrittenHoldsAndIsWrittenLater(t *testing.T) {
 	if s := d.State(); !s.Durable {
 		t.Error("not written when it could be")
 	}
-	next := limiter.NewLockdown(path, nil, nil)
+	next := newLockdown(path)
 	next.Recall()
 	if s := next.State(); s == nil || s.Reason != "now" {
 		t.Errorf("the next process finds %+v", s)
@@ -209,7 +216,7 @@ func FuzzLockdownFile(f *testing.F) {
 		if err := os.WriteFile(path, b, 0o600); err != nil {
 			t.Fatal(err)
 		}
-		d := limiter.NewLockdown(path, nil, nil)
+		d := newLockdown(path)
 		d.Recall()
 		if r := d.Refusal(nil); r == nil || r.Code != limiter.CodeLockedDown {
 			t.Error("keys work")

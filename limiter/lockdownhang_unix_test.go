@@ -31,7 +31,7 @@ func TestALockdownHoldsAndAnswersWhileItsDiskHangs(t *testing.T) {
 		go func() { defer close(done); call() }()
 		select {
 		case <-done:
-		case <-time.After(time.Minute):
+		case <-time.After(patience):
 			t.Fatalf("%s does not answer", what)
 		}
 	}
@@ -60,7 +60,7 @@ func TestALockdownHoldsAndAnswersWhileItsDiskHangs(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer reader.Close()
-	deadline := time.Now().Add(time.Minute)
+	deadline := time.Now().Add(patience)
 	for s := d.State(); !s.Durable || s.Reason != "two"; s = d.State() {
 		if time.Now().After(deadline) {
 			t.Fatalf("it never became durable: %+v", s)

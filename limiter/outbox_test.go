@@ -200,7 +200,7 @@ func TestAFeedShowsWhatItsReaderSees(t *testing.T) {
 	k := w.mintBy(ann, delegating(activations(9)))
 	c := k.mustChild(activations(1))
 	for _, want := range []string{k.id, c.id} {
-		e, err := feed.Next(ctx, time.Minute)
+		e, err := feed.Next(ctx, patience)
 		if err != nil || e.Name != limiter.KeyCreated || e.Key.ID != want {
 			t.Errorf("%+v %v, want %s", e, err, want)
 		}
@@ -221,7 +221,7 @@ func TestAFeedShowsWhatItsReaderSees(t *testing.T) {
 		t.Fatal(err)
 	}
 	w.mintBy(bob, activations(1))
-	if e, err := other.Next(ctx, time.Minute); !errors.Is(err, limiter.ErrForbidden) {
+	if e, err := other.Next(ctx, patience); !errors.Is(err, limiter.ErrForbidden) {
 		t.Errorf("after its role may read no more: %+v %v", e, err)
 	}
 	if _, err := w.Subscribe(bob); !errors.Is(err, limiter.ErrForbidden) {
@@ -249,21 +249,21 @@ func TestASlowReaderIsDroppedAndHoldsNobodyUp(t *testing.T) {
 		if _, err := w.Resume(ctx, limiter.Operator, k.id); err != nil {
 			t.Fatal(err)
 		}
-		if _, err := quick.Next(ctx, time.Minute); err != nil {
+		if _, err := quick.Next(ctx, patience); err != nil {
 			t.Fatal(err)
 		}
 		seen++
 	}
 	n := 0
 	for ; err == nil; n++ {
-		_, err = feed.Next(ctx, time.Minute)
+		_, err = feed.Next(ctx, patience)
 	}
 	if !errors.Is(err, limiter.ErrFeedSlow) || n > 257 || seen != 300 {
 		t.Errorf("%d events, then %v; the other reader had %d", n, err, seen)
 	}
 	w.EndFeeds()
 	for err = nil; err == nil; {
-		_, err = quick.Next(ctx, time.Minute)
+		_, err = quick.Next(ctx, patience)
 	}
 	if !errors.Is(err, limiter.ErrFeedClosed) {
 		t.Errorf("the other reader ended with %v", err)
@@ -274,7 +274,7 @@ func TestASlowReaderIsDroppedAndHoldsNobodyUp(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := last.Next(gone, time.Minute); !errors.Is(err, context.Canceled) {
+	if _, err := last.Next(gone, patience); !errors.Is(err, context.Canceled) {
 		t.Errorf("a reader that left: %v", err)
 	}
 	last.Close()

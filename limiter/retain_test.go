@@ -134,7 +134,7 @@ func TestExpiryCutsWhatRunsWhileEndedKeysAreForgotten(t *testing.T) {
 		if r.Code != limiter.CodeKeyExpired {
 			t.Errorf("cut with %v", r)
 		}
-	case <-time.After(30 * time.Second):
+	case <-time.After(patience):
 		t.Fatal("what runs past its key's time goes on while ended keys are forgotten")
 	}
 	release()

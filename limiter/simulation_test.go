@@ -138,8 +138,9 @@ func (s *simulation) release() {
 
 func (s *simulation) open(after *limiter.Limiter) error {
 	l, err := limiter.Open(limiter.Options{
-		Retain: 1 << 62, // whatever the clock says, the books name every key
-		Store:  s.disk.Open(), Disk: s.disk.Files(), Shadow: simulatedShadow, Anchor: simulatedAnchor,
+		Patience: patience,
+		Retain:   1 << 62, // whatever the clock says, the books name every key
+		Store:    s.disk.Open(), Disk: s.disk.Files(), Shadow: simulatedShadow, Anchor: simulatedAnchor,
 		Clock: s.clock, Roles: s.roles, After: after,
 	})
 	if err == nil {

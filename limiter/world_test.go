@@ -16,6 +16,10 @@ import (
 	"github.com/till-proxy/till/token"
 )
 
+// patience is how long tests wait for a store: a machine may be busy. It decides
+// nothing but how a hang is reported.
+const patience = 5 * time.Minute
+
 // fakeClock stands still until it is moved.
 type fakeClock struct {
 	mu     sync.Mutex
@@ -144,12 +148,13 @@ func (w *world) reopenBadger() {
 	if err != nil {
 		w.t.Fatal(err)
 	}
+	limiter.SetPatience(s, patience)
 	w.open(s)
 }
 
 func (w *world) open(s limiter.Store) {
 	w.t.Helper()
-	o := limiter.Options{Store: s, Shadow: w.shadow, Anchor: w.anchor, Disk: w.files, Roles: w.roles, Hooks: w.hooks, Observe: w.observe, Lockdown: w.lockdown}
+	o := limiter.Options{Patience: patience, Store: s, Shadow: w.shadow, Anchor: w.anchor, Disk: w.files, Roles: w.roles, Hooks: w.hooks, Observe: w.observe, Lockdown: w.lockdown}
 	if w.clock != nil {
 		o.Clock = w.clock
 	}
