@@ -11,82 +11,109 @@ import (
 	"os"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/till-proxy/till/limiter"
 )
 
-// TestABodyMustComeAtAPace sends bodies over real connections, and looks at how
-// reading them ends.
+// pipe is a listener with one connection, which needs no system: a test in a
+// bubble of its own decides when time passes.
+type pipe struct {
+	accept chan net.Conn
+	closed chan struct{}
+}
+
+func (p *pipe) Accept() (net.Conn, error) {
+	select {
+	case c := <-p.accept:
+		return c, nil
+	case <-p.closed:
+		return nil, net.ErrClosed
+	}
+}
+
+func (p *pipe) Addr() net.Addr { return &net.UnixAddr{Name: "pipe", Net: "unix"} }
+func (p *pipe) Close() error   { close(p.closed); return nil }
+
+// TestABodyMustComeAtAPace sends bodies, and looks at how reading them ends.
 func TestABodyMustComeAtAPace(t *testing.T) {
 	t.Parallel()
-	const pause = 300 * time.Millisecond
 	for name, test := range map[string]struct {
 		announced int
 		send      func(net.Conn)
-		rate      int64
 		whole     bool
 	}{
-		"all at once":      {10, func(c net.Conn) { _, _ = io.WriteString(c, "0123456789") }, 1, true},
-		"nothing":          {10, func(net.Conn) {}, 1, false},
-		"a part, and then": {10, func(c net.Conn) { _, _ = io.WriteString(c, "01234") }, 1, false},
+		"all at once":      {10, func(c net.Conn) { _, _ = io.WriteString(c, "0123456789") }, true},
+		"nothing":          {10, func(net.Conn) {}, false},
+		"a part, and then": {10, func(c net.Conn) { _, _ = io.WriteString(c, "01234") }, false},
+		"with pauses, and soon enough": {10, func(c net.Conn) {
+			for _, b := range []byte("01") {
+				time.Sleep(bodyPause / 3)
+				_, _ = c.Write([]byte{b})
+			}
+			_, _ = io.WriteString(c, "23456789")
+		}, true},
 		"byte by byte, quicker than the longest pause, and for ever": {1 << 20, func(c net.Conn) {
-			tick := time.NewTicker(pause / 8)
-			defer tick.Stop()
 			for {
 				if _, err := io.WriteString(c, "x"); err != nil {
 					return // as soon as the server has closed it
 				}
-				<-tick.C
+				time.Sleep(bodyPause / 8)
 			}
-		}, 1 << 20, false},
+		}, false},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			read := make(chan error, 1)
-			kept := make(chan error, 1)
-			s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-				p := newPace(w, r)
-				p.pause, p.rate = pause, test.rate
-				b, _, err := hold(r, 2<<20, p)
-				read <- err
-				if err != nil {
+			synctest.Test(t, func(t *testing.T) { // time passes only while all wait
+				read := make(chan error, 1)
+				kept := make(chan error, 1)
+				l := &pipe{make(chan net.Conn), make(chan struct{})}
+				s := &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+					b, _, err := hold(r, 2<<20, newPace(w, r))
+					read <- err
+					if err != nil {
+						return
+					}
+					_ = b.Close()
+					// No deadline is left that would end the answer.
+					time.Sleep(2 * bodyPause)
+					kept <- r.Context().Err()
+				})}
+				served := make(chan error, 1)
+				go func() { served <- s.Serve(l) }()
+				c, there := net.Pipe()
+				l.accept <- there
+				defer func() {
+					if err := errors.Join(c.Close(), s.Close()); err != nil {
+						t.Error(err)
+					}
+					<-served
+					time.Sleep(2 * bodyPause) // whoever pauses sees that all is closed
+				}()
+				if _, err := fmt.Fprintf(c, "POST / HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n", test.announced); err != nil {
+					t.Fatal(err)
+				}
+				go func() { _, _ = io.Copy(io.Discard, c) }()
+				go test.send(c)
+				err := <-read
+				if test.whole {
+					if err == nil {
+						err = <-kept
+					}
+					if err != nil {
+						t.Error(err)
+					}
 					return
 				}
-				_ = b.Close()
-				// No deadline is left that would end the answer.
-				ctx, cancel := context.WithTimeout(r.Context(), 2*pause)
-				defer cancel()
-				<-ctx.Done()
-				kept <- r.Context().Err()
-			}))
-			defer s.Close()
-			c, err := net.Dial("tcp", s.Listener.Addr().String())
-			if err != nil {
-				t.Fatal(err)
-			}
-			defer c.Close()
-			if _, err := fmt.Fprintf(c, "POST / HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n", test.announced); err != nil {
-				t.Fatal(err)
-			}
-			test.send(c)
-			err = <-read
-			if test.whole {
-				if err == nil {
-					err = <-kept
+				if !errors.Is(err, os.ErrDeadlineExceeded) {
+					t.Fatalf("%v, want a deadline that was exceeded", err)
 				}
-				if err != nil {
-					t.Error(err)
+				refusal := (&Handler{app: &App{}}).unread(&limiter.Key{}, err)
+				if refusal.Code != limiter.CodeBadRequest || !strings.Contains(refusal.Message, "too slowly") {
+					t.Errorf("refused with %v", refusal)
 				}
-				return
-			}
-			if !errors.Is(err, os.ErrDeadlineExceeded) {
-				t.Fatalf("%v, want a deadline that was exceeded", err)
-			}
-			refusal := (&Handler{app: &App{}}).unread(&limiter.Key{}, err)
-			if refusal.Code != limiter.CodeBadRequest || !strings.Contains(refusal.Message, "too slowly") {
-				t.Errorf("refused with %v", refusal)
-			}
+			})
 		})
 	}
 }

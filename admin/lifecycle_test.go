@@ -39,7 +39,7 @@ func TestMain(m *testing.M) {
 }
 
 // patience bounds every wait; it decides nothing but how a hang is reported.
-const patience = 60 * time.Second
+const patience = 5 * time.Minute
 
 // machine is where commands run: a home of its own, and no provider's key.
 type machine struct {

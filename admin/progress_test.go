@@ -61,7 +61,7 @@ func (s *screen) resize(columns, rows uint16) {
 // until waits for a text on the terminal, and returns all of it so far.
 func (s *screen) until(text string) string {
 	s.t.Helper()
-	late := time.After(30 * time.Second)
+	late := time.After(5 * time.Minute)
 	for !strings.Contains(s.all.String(), text) {
 		select {
 		case b, ok := <-s.seen:

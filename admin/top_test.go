@@ -125,7 +125,7 @@ func (w *world) topOn(s *screen, ctx context.Context, transport http.RoundTrippe
 		select {
 		case err := <-ended:
 			return err
-		case <-time.After(30 * time.Second):
+		case <-time.After(5 * time.Minute):
 			return errors.New("it never ends")
 		}
 	}
