@@ -113,8 +113,13 @@ func (x *exchange) leave() {
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	if x.last != nil && x.last.Stop() {
-		// net/http reads what is left of a body before it sends a short answer.
-		_ = http.NewResponseController(x.client).SetReadDeadline(time.Now().Add(lastWords))
+		// net/http reads what is left of a body before it sends a short answer, and
+		// sends what it has kept of the answer after the handler.
+		at := time.Now().Add(lastWords)
+		_ = http.NewResponseController(x.client).SetReadDeadline(at)
+		if _, idle := caddyhttp.IdleTimeoutsFromContext(x.came); idle != nil {
+			_ = idle.Ctrl.SetWriteDeadline(at) // the next request's first write moves it
+		}
 	}
 	x.client = nil
 }

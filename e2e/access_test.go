@@ -13,7 +13,6 @@ import (
 	"strings"
 	"sync"
 	"testing"
-	"time"
 )
 
 // reader runs the commands of a document, one line after the other, as
@@ -302,7 +301,7 @@ func TestWhatWasAcknowledgedIsInTheAuditLogOverKills(t *testing.T) {
 
 // tries makes a call that may be cut off; ok says that it was answered well.
 func (s *server) tries(method, path, body string) (key string, ok bool) {
-	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
 	r, err := http.NewRequestWithContext(ctx, method, "http://"+s.admin+"/till"+path, strings.NewReader(body))
 	if err != nil {

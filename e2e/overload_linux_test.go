@@ -3,6 +3,7 @@ package e2e
 import (
 	"bufio"
 	"bytes"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -23,11 +24,10 @@ const (
 	floodSize = 32 << 20
 	// slowClients is how many clients of each kind are slow at a time.
 	slowClients = 50
-	// slowMemory bounds what till may take for one of them, in bytes, most of which is
-	// garbage. Whoever kept answers would take floodSize.
-	slowMemory = 1 << 20
-	// raceFactor is how much more memory the race detector may take.
-	raceFactor = 5
+	// slowMemory bounds what till may hold for one of them, in bytes: two
+	// connections with their buffers, the proxy's, and some stacks. Whoever kept
+	// answers would take floodSize.
+	slowMemory = 192 << 10
 	// smallSocket is the room of a socket in this process, in bytes, so that little
 	// of what is on its way is in the kernel.
 	smallSocket = 16 << 10
@@ -134,7 +134,7 @@ func (u *flood) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 type overloaded struct {
 	*server
 	flood *flood
-	idle  int64 // resident memory before anything was slow
+	idle  int64 // memory before anything was slow
 	files int
 }
 
@@ -156,7 +156,7 @@ func newOverloaded(t *testing.T, more string) *overloaded {
 	}
 	wg.Wait()
 	s.client.CloseIdleConnections()
-	s.idle, s.files = s.resident(), s.openFiles()
+	s.idle, s.files = s.live(), s.openFiles()
 	return s
 }
 
@@ -166,28 +166,32 @@ func (s *server) pid() int {
 	return s.cmd.Process.Pid
 }
 
-// resident is the server's memory without the files that it maps, after a
-// collection of its garbage, in bytes.
-func (s *server) resident() int64 {
+// live is what the server's heap and stacks hold, in bytes, when its garbage was
+// collected: how much of that there is depends on how busy the machine is.
+func (s *server) live() int64 {
 	s.t.Helper()
-	res, err := s.client.Get("http://" + s.admin + "/debug/pprof/heap?gc=1")
-	if err != nil {
-		s.t.Fatal(err)
+	var heap, stack int64
+	for range 3 { // what is kept to be used again goes with the second collection
+		res, err := s.client.Get("http://" + s.admin + "/debug/pprof/heap?gc=1&debug=1")
+		if err != nil {
+			s.t.Fatal(err)
+		}
+		b, err := io.ReadAll(res.Body)
+		if err := errors.Join(err, res.Body.Close()); err != nil {
+			s.t.Fatal(err)
+		}
+		_, stats, _ := bytes.Cut(b, []byte("# runtime.MemStats\n"))
+		for _, figure := range []struct {
+			name string
+			to   *int64
+		}{{"# HeapAlloc = ", &heap}, {"# Stack = ", &stack}} {
+			_, after, _ := bytes.Cut(stats, []byte("\n"+figure.name))
+			if _, err := fmt.Sscan(string(after), figure.to); err != nil {
+				s.t.Fatalf("%s: %v in %.2000s", figure.name, err, stats)
+			}
+		}
 	}
-	defer res.Body.Close()
-	if _, err := io.Copy(io.Discard, res.Body); err != nil {
-		s.t.Fatal(err)
-	}
-	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", s.pid()))
-	if err != nil {
-		s.t.Fatal(err)
-	}
-	_, after, _ := bytes.Cut(b, []byte("RssAnon:"))
-	var kilobytes int64
-	if _, err := fmt.Sscanf(string(after), "%d kB", &kilobytes); err != nil {
-		s.t.Fatalf("%v in %s", err, b)
-	}
-	return kilobytes << 10
+	return heap + stack
 }
 
 // openFiles is how many files and sockets the server has open.
@@ -247,7 +251,8 @@ func (s *server) atRest(what string, figure func() int64) {
 	})
 }
 
-// hindersNobody shows that all else goes on as if nothing were slow.
+// hindersNobody shows that all else goes on as if nothing were slow: while that
+// stays as it is, the answers come.
 func (s *overloaded) hindersNobody() {
 	s.t.Helper()
 	began := time.Now()
@@ -269,22 +274,15 @@ func (s *overloaded) hindersNobody() {
 	if status := s.chat(key); status != http.StatusForbidden {
 		s.t.Errorf("a revoked key gets %d", status)
 	}
-	took := time.Since(began)
-	s.t.Logf("meanwhile: a mint, 6 requests, 3 calls, a revocation in %s", took.Round(time.Millisecond))
-	if took > 20*time.Second {
-		s.t.Errorf("what is slow held them up for %s", took)
-	}
+	s.t.Logf("meanwhile: a mint, 6 requests, 3 calls, a revocation in %s", time.Since(began).Round(time.Millisecond))
 }
 
-// grown is what the server took for each of n since it was idle. It must be at
+// grown is what the server holds for each of n since it was idle. It must be at
 // most so many bytes.
 func (s *overloaded) grown(what string, n int, most int64) {
 	s.t.Helper()
-	each := (s.resident() - s.idle) / int64(n)
+	each := (s.live() - s.idle) / int64(n)
 	s.t.Logf("%s: %d, %.1f kB of memory each", what, n, float64(each)/1e3)
-	if raced {
-		most *= raceFactor
-	}
 	if each > most {
 		s.t.Errorf("%s: %d bytes of memory each, want at most %d", what, each, most)
 	}

@@ -29,7 +29,7 @@ import (
 const realKey = "sk-real-0123456789abcdefghijklmnopqrstuvwxyz"
 
 // patience bounds every wait; it decides nothing but how a hang is reported.
-const patience = 60 * time.Second
+const patience = 5 * time.Minute
 
 // server is one Caddy process.
 type server struct {
@@ -223,16 +223,23 @@ func (s *server) output() string {
 	return s.log.String()
 }
 
+// lastLines is the end of the output, for the report of a test that failed.
+func (s *server) lastLines() string {
+	lines := strings.SplitAfter(s.output(), "\n")
+	lines = slices.DeleteFunc(lines, func(line string) bool { return strings.Contains(line, `"received request"`) })
+	return strings.Join(lines[max(0, len(lines)-40):], "")
+}
+
 // eventually polls until ok, and fails the test with the server's log when it
 // never is.
 func (s *server) eventually(what string, ok func() bool) {
 	s.t.Helper()
 	deadline := time.Now().Add(patience)
-	for !ok() {
+	for pause := time.Millisecond; !ok(); pause = min(2*pause, 30*time.Millisecond) {
 		if time.Now().After(deadline) {
-			s.t.Fatalf("in %s never: %s\n%s", patience, what, s.output())
+			s.t.Fatalf("in %s never: %s\n%s", patience, what, s.lastLines())
 		}
-		time.Sleep(2 * time.Millisecond) // between two looks
+		time.Sleep(pause) // between two looks
 	}
 }
 
@@ -251,7 +258,7 @@ func (s *server) end(signal syscall.Signal) {
 	err := cmd.Wait()
 	s.client.CloseIdleConnections() // they lead nowhere
 	if signal != syscall.SIGKILL && err != nil {
-		s.t.Errorf("Caddy ended with %v\n%s", err, s.output())
+		s.t.Errorf("Caddy ended with %v\n%s", err, s.lastLines())
 	}
 	if strings.Contains(s.output(), "DATA RACE") {
 		s.t.Errorf("a data race:\n%s", s.output())
@@ -290,7 +297,7 @@ func (s *server) reloadByAPI() {
 	r.Header.Set("Cache-Control", "must-revalidate") // although nothing has changed
 	res, err := s.client.Do(r)
 	if err != nil {
-		s.t.Errorf("reload: %v\n%s", err, s.output())
+		s.t.Errorf("reload: %v\n%s", err, s.lastLines())
 		return
 	}
 	defer res.Body.Close()

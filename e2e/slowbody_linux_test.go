@@ -15,8 +15,7 @@ const (
 	// longBody is how much a client announces, and longBegin where it stops, in
 	// bytes.
 	longBody, longBegin = 28 << 20, 12 << 20
-	// bodyRoom is what till gives to all bodies that limits must read, in bytes. A
-	// body that grows is copied, and the collector is given as much again.
+	// bodyRoom is what till gives to all bodies that limits must read, in bytes.
 	bodyRoom = 256 << 20
 )
 
@@ -92,14 +91,10 @@ func TestBodiesThatStopInTheMiddleTakeBoundedMemory(t *testing.T) {
 		all[i] = begin()
 	}
 	s.eventually("those that do not fit are refused", func() bool { return refused.Load() > 0 && sent.Load()+refused.Load() >= clients })
-	grown := s.resident() - s.idle
+	grown := s.live() - s.idle
 	n := refused.Load()
 	t.Logf("%d bodies of which %.1f MB came wait, %d were refused: %.1f MB of memory", clients-n, longBegin/1e6, n, float64(grown)/1e6)
-	most := int64(2 * bodyRoom)
-	if raced {
-		most *= 2
-	}
-	if n > clients-4 || grown > most {
+	if n > clients-4 || grown > bodyRoom+clients*slowMemory {
 		t.Errorf("%d of %d were refused, and the others take %d bytes", n, clients, grown)
 	}
 	s.hindersNobody()
