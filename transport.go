@@ -55,8 +55,16 @@ func (t *Transport) Provision(ctx caddy.Context) error {
 	if t.ProxyProtocol != "" {
 		return errors.New("proxy_protocol would tell the upstream its client's address; remove it")
 	}
+	if t.MaxResponseHeaderSize == 0 {
+		t.MaxResponseHeaderSize = maxAnswerHead
+	}
 	return t.HTTPTransport.Provision(ctx)
 }
+
+// maxAnswerHead bounds the header of an answer, in bytes, unless the operator says
+// how long it may be (max_response_header_size). It is searched for the
+// credential, and no vendor's is longer than a few kilobytes.
+const maxAnswerHead = 256 << 10
 
 var errDispatched = errors.New("the request was already sent once; till never sends one twice")
 

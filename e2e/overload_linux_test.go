@@ -25,9 +25,9 @@ const (
 	// slowClients is how many clients of each kind are slow at a time.
 	slowClients = 50
 	// slowMemory bounds what till may hold for one of them, in bytes: two
-	// connections with their buffers, the proxy's, and some stacks. Whoever kept
-	// answers would take floodSize.
-	slowMemory = 192 << 10
+	// connections with their buffers, the proxy's, an event or two of 32 kB, and
+	// some stacks. Whoever kept answers would take floodSize.
+	slowMemory = 512 << 10
 	// smallSocket is the room of a socket in this process, in bytes, so that little
 	// of what is on its way is in the kernel.
 	smallSocket = 16 << 10
@@ -338,6 +338,7 @@ func (s *overloaded) allGoneBut(stay int) {
 // large answers and read nothing of them.
 func TestClientsThatDoNotReadCostLittleAndEndWithTheirKey(t *testing.T) {
 	t.Parallel()
+	weighs(t, fullWeight)
 	s := newOverloaded(t, "")
 	type slow struct {
 		id    string
@@ -383,6 +384,7 @@ func TestClientsThatDoNotReadCostLittleAndEndWithTheirKey(t *testing.T) {
 // wait for an upstream that says nothing, or a byte a second.
 func TestUpstreamsThatDoNotAnswerCostLittleAndEndWithTheirKey(t *testing.T) {
 	t.Parallel()
+	weighs(t, fullWeight)
 	s := newOverloaded(t, "")
 	var ids []string
 	var conns []net.Conn

@@ -14,7 +14,7 @@ import (
 const (
 	// longBody is how much a client announces, and longBegin where it stops, in
 	// bytes.
-	longBody, longBegin = 28 << 20, 12 << 20
+	longBody, longBegin = 28 << 20, 8<<20 + 64<<10
 	// bodyRoom is what till gives to all bodies that limits must read, in bytes.
 	bodyRoom = 256 << 20
 )
@@ -48,28 +48,27 @@ func tooSlow(answer string) bool { return strings.Contains(answer, "too slowly")
 // such, and the others are told to come again.
 func TestBodiesThatStopInTheMiddleTakeBoundedMemory(t *testing.T) {
 	t.Parallel()
+	weighs(t, fullWeight)
 	s := newOverloaded(t, "")
 	id, key := s.mint(object{"max_tokens": 10_000_000_000})
 	type client struct {
 		net.Conn
 		rest     string
 		begun    chan struct{} // the first part was sent, or could not be
+		sent     bool          // once begun
 		answered chan struct{}
 		status   int // once answered; 0: no answer
 		answer   string
 	}
-	const clients = 16
-	var refused, sent atomic.Int64
+	var refused atomic.Int64
 	begin := func() *client {
 		c := &client{Conn: s.dials(), begun: make(chan struct{}), answered: make(chan struct{})}
 		body := s.announces(c, key, longBody, "")
 		c.rest = body[longBegin:]
 		go func() {
 			defer close(c.begun)
-			// One that is refused meanwhile cannot send it all.
-			if _, err := io.WriteString(c, body[:longBegin]); err == nil {
-				sent.Add(1)
-			}
+			_, err := io.WriteString(c, body[:longBegin])
+			c.sent = err == nil // one that is refused meanwhile cannot send it all
 		}()
 		go func() {
 			defer close(c.answered)
@@ -86,16 +85,22 @@ func TestBodiesThatStopInTheMiddleTakeBoundedMemory(t *testing.T) {
 		}()
 		return c
 	}
-	all := make([]*client, clients)
-	for i := range all {
-		all[i] = begin()
+	// As many as it takes until one is refused. On a busy machine some that wait may
+	// be told meanwhile that they pause for too long, which makes room for others.
+	const most = 64
+	var all []*client
+	for refused.Load() == 0 && len(all) < most {
+		c := begin()
+		all = append(all, c)
+		if <-c.begun; !c.sent {
+			<-c.answered
+		}
 	}
-	s.eventually("those that do not fit are refused", func() bool { return refused.Load() > 0 && sent.Load()+refused.Load() >= clients })
 	grown := s.live() - s.idle
-	n := refused.Load()
-	t.Logf("%d bodies of which %.1f MB came wait, %d were refused: %.1f MB of memory", clients-n, longBegin/1e6, n, float64(grown)/1e6)
-	if n > clients-4 || grown > bodyRoom+clients*slowMemory {
-		t.Errorf("%d of %d were refused, and the others take %d bytes", n, clients, grown)
+	n := int64(len(all)) - refused.Load()
+	t.Logf("%d bodies of which %.1f MB came wait, or did; %d were refused: %.1f MB of memory", n, longBegin/1e6, refused.Load(), float64(grown)/1e6)
+	if refused.Load() == 0 || n < 4 || grown > bodyRoom+int64(len(all))*slowMemory {
+		t.Errorf("%d of %d were refused, and the others take %d bytes", refused.Load(), len(all), grown)
 	}
 	s.hindersNobody()
 	if k := s.show(id); k["held_tokens"] != 0.0 || k["used_tokens"] != 0.0 {
@@ -120,6 +125,9 @@ func TestBodiesThatStopInTheMiddleTakeBoundedMemory(t *testing.T) {
 	}
 	tokens := 0.0
 	for _, c := range []*client{last, begin()} {
+		if c == nil {
+			continue // all were told that they pause for too long
+		}
 		<-c.begun
 		_, _ = io.WriteString(c, c.rest) // the answer says whether it came
 		switch <-c.answered; {
@@ -140,6 +148,7 @@ func TestBodiesThatStopInTheMiddleTakeBoundedMemory(t *testing.T) {
 // byte now and then.
 func TestBodiesThatComeByteByByteCostLittleAndEndWithTheirKey(t *testing.T) {
 	t.Parallel()
+	weighs(t, fullWeight)
 	s := newOverloaded(t, "")
 	freeID, free := s.mint(object{"max_activations": 1000})
 	meteredID, metered := s.mint(object{"max_activations": 1000, "max_tokens": 100_000_000})
@@ -199,6 +208,7 @@ func TestBodiesThatComeByteByByteCostLittleAndEndWithTheirKey(t *testing.T) {
 // limits had to read, more than there is room for at a time, and answer none.
 func TestABodyLeavesMemoryWhenItWasSent(t *testing.T) {
 	t.Parallel()
+	weighs(t, fullWeight)
 	s := newOverloaded(t, "")
 	id, key := s.mint(object{"max_tokens": 10_000_000_000})
 	const bodies = bodyRoom/longBody + 1
