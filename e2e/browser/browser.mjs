@@ -8,9 +8,13 @@ export function check(ok, ...what) {
   if (!ok) throw new Error(what.map((w) => (typeof w === 'string' ? w : JSON.stringify(w))).join(' '));
 }
 
+// patience bounds every wait, in milliseconds; it decides nothing but how a hang
+// is reported.
+const patience = 300000;
+
 // until waits for something to become true.
-export async function until(what, f, ms = 20000) {
-  const end = Date.now() + ms;
+export async function until(what, f) {
+  const end = Date.now() + patience;
   let last;
   for (;;) {
     last = await f();
@@ -22,12 +26,12 @@ export async function until(what, f, ms = 20000) {
 
 export async function browse(options, flow) {
   const browser = await chromium.launch({
-    executablePath: plan.chromium,
+    executablePath: plan.chromium, timeout: patience,
     args: ['--no-sandbox', '--disable-gpu', '--disable-quic', '--no-first-run', '--disable-background-networking', '--disable-component-update', '--disable-sync'],
   });
   try {
     const context = await browser.newContext({ viewport: { width: 1440, height: 900 }, ...options });
-    context.setDefaultTimeout(20000);
+    context.setDefaultTimeout(patience);
     const wrong = [], allowed = [];
     const watch = (page) => {
       page.on('console', (m) => { if (['error', 'warning'].includes(m.type()) && !allowed.some((a) => m.text().includes(a))) wrong.push(`console: ${m.text()} (${m.location().url})`); });
