@@ -1,0 +1,114 @@
+// Burn loads a machine: N threads that compute, and one that writes 64 MB to a file
+// and syncs it, again and again. It ends by itself, with its parent, or with the
+// command that it runs the load beside, whose exit code it has.
+//
+//	go run ./scripts/burn 8
+//	go run ./scripts/burn 8 -- make test
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"os"
+	"os/exec"
+	"os/signal"
+	"runtime"
+	"strconv"
+	"sync"
+	"syscall"
+	"time"
+)
+
+const usage = "usage: burn [-for 30m] [-dir DIR] N [-- COMMAND…]"
+
+var (
+	duration = flag.Duration("for", 30*time.Minute, "when the load ends at the latest")
+	dir      = flag.String("dir", "", "where the file is (default: the system's directory for such)")
+)
+
+func main() {
+	flag.Parse()
+	code, err := run(flag.Args())
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "burn:", err)
+	}
+	os.Exit(code)
+}
+
+func run(args []string) (code int, err error) {
+	if len(args) == 0 {
+		return 2, errors.New(usage)
+	}
+	n, err := strconv.Atoi(args[0])
+	if err != nil || n < 1 || n > 1024 || len(args) > 1 && (args[1] != "--" || len(args) == 2) {
+		return 2, errors.New(usage)
+	}
+	stopped, cancel := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer cancel()
+	parent := os.Getppid()
+	stopped, orphaned := context.WithCancel(stopped)
+	defer orphaned()
+	go watchParent(parent, orphaned)
+	load, done := context.WithTimeout(stopped, *duration)
+	defer done()
+	f, err := scratch(*dir)
+	if err != nil {
+		return 1, err
+	}
+	defer f.Close()
+
+	fmt.Fprintf(os.Stderr, "burn: %d threads and a disk, for %s at most\n", n, *duration)
+	runtime.GOMAXPROCS(n + 1) // or they would share the threads of as many cores as there are
+	var all sync.WaitGroup
+	for range n {
+		all.Go(func() { compute(load) })
+	}
+	written := make(chan error, 1)
+	all.Go(func() { written <- write(load, f, fileSize) })
+	if len(args) > 2 {
+		code, err = beside(stopped, args[2:])
+		done()
+	}
+	all.Wait()
+	if failed := <-written; failed != nil {
+		return 1, errors.Join(err, failed)
+	}
+	return code, err
+}
+
+// beside runs a command. The terminal tells it of Ctrl-C as well as us: only of the
+// rest it has to be told.
+func beside(stopped context.Context, command []string) (code int, err error) {
+	cmd := exec.Command(command[0], command[1:]...)
+	cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, os.Stdout, os.Stderr
+	if err := cmd.Start(); err != nil {
+		return 1, err
+	}
+	ended := make(chan error, 1)
+	go func() { ended <- cmd.Wait() }()
+	select {
+	case err = <-ended:
+	case <-stopped.Done():
+		if failed := cmd.Process.Signal(syscall.SIGTERM); failed != nil && !errors.Is(failed, os.ErrProcessDone) {
+			return 1, failed
+		}
+		err = <-ended
+	}
+	if exit := new(exec.ExitError); errors.As(err, &exit) {
+		return max(1, exit.ExitCode()), nil // -1 after a signal
+	}
+	return 0, err
+}
+
+// watchParent ends the load when whoever started it is gone: `go run` passes no
+// signal on.
+func watchParent(parent int, orphaned func()) {
+	for range time.Tick(time.Second) {
+		if os.Getppid() != parent {
+			orphaned()
+			return
+		}
+	}
+}
