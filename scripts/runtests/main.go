@@ -1,0 +1,96 @@
+//go:build unix
+
+// Runtests runs phases of `go test`, tells once a minute what is going on, shows
+// what fails as soon as it does, and ends with tables: what ran, what was skipped
+// and why, what failed, and what took longest. Whatever the tests leave behind,
+// processes, mounts, directories, is gone when it ends, however it ends.
+//
+//	go run ./scripts/runtests +unit -race -timeout 5m ./... +big TILL_CI=1 -timeout 9m -run 'TestA|TestB' ./e2e
+//
+// Each phase is +NAME, then variables for its environment, then the arguments of
+// `go test`. It knows nothing of what is tested.
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"syscall"
+	"time"
+)
+
+// dumps is where what is too long for a person's eyes is kept.
+const dumps = "bin/tests"
+
+const (
+	exitFailed      = 1
+	exitUsage       = 2
+	exitInterrupted = 130
+)
+
+func main() {
+	parent := os.Getppid() // at once: it may be gone soon
+	phases, err := parse(os.Args[1:])
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "runtests:", err)
+		os.Exit(exitUsage)
+	}
+	// A reader of the output that goes away is an interruption, too.
+	ctx, cancel := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP, syscall.SIGPIPE)
+	ctx, orphaned := context.WithCancel(ctx)
+	go watchParent(parent, orphaned)
+	code, err := run(ctx, os.Stdout, phases)
+	cancel()
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "runtests:", err)
+	}
+	os.Exit(code)
+}
+
+// watchParent ends the run when whoever started it is gone: `go run` passes no
+// signal on.
+func watchParent(parent int, orphaned func()) {
+	for range time.Tick(time.Second) {
+		if os.Getppid() != parent {
+			orphaned()
+			return
+		}
+	}
+}
+
+func run(ctx context.Context, out io.Writer, phases []phase) (code int, err error) {
+	began := time.Now()
+	p := newProcesses()
+	if err := p.adopt(); err != nil {
+		return exitFailed, err
+	}
+	r, err := newRoom()
+	if err != nil {
+		return exitFailed, err
+	}
+	defer func() { // if anything goes wrong on the way
+		if failed := errors.Join(p.end(), r.remove()); failed != nil {
+			code, err = exitFailed, errors.Join(err, failed)
+		}
+	}()
+	rec := newRecord(out, began)
+	for _, ph := range phases {
+		if err := ph.run(ctx, rec, p, r); err != nil {
+			return exitFailed, fmt.Errorf("%s: %w", ph.name, err)
+		}
+		if ctx.Err() != nil {
+			break
+		}
+	}
+	rec.report(ctx.Err() != nil, time.Since(began))
+	switch {
+	case ctx.Err() != nil:
+		return exitInterrupted, nil
+	case rec.failed > 0:
+		return exitFailed, nil
+	}
+	return 0, nil
+}

@@ -1,0 +1,324 @@
+//go:build unix
+
+package main
+
+import (
+	"fmt"
+	"io"
+	"maps"
+	"regexp"
+	"slices"
+	"strings"
+	"time"
+)
+
+// record is what is known of a run. One goroutine has it.
+type record struct {
+	out   io.Writer
+	began time.Time
+	phase string
+
+	rows    []*row // in the order in which they began
+	done    []result
+	unheard []string // what was asked for and did not run
+	failed  int      // of all rows
+}
+
+// row is one package in one phase.
+type row struct {
+	phase, pack             string
+	passed, failed, skipped int
+	elapsed                 time.Duration
+	ended, cached           bool
+	output                  tail             // the package's own
+	tests                   map[string]*test // that began and have not ended, and subtests of those
+	names                   map[string]bool  // of tests that are no subtests
+}
+
+// test is one that runs.
+type test struct {
+	name     string
+	top      *test
+	parent   *test
+	began    time.Time
+	waits    bool // for its turn among parallel tests
+	parallel bool // its time is not in its parent's
+	subtests int
+	failures int // among its subtests
+	beside   time.Duration
+	output   tail
+	ended    bool
+}
+
+// result is a test that has ended, or did not.
+type result struct {
+	phase, pack, name, action string
+	took                      time.Duration // with parallel subtests, each of which is counted once
+	why                       string        // it was skipped
+	whole                     bool          // it is no subtest
+	counted                   bool
+}
+
+func newRecord(out io.Writer, began time.Time) *record {
+	return &record{out: out, began: began}
+}
+
+func (rec *record) begin(phase string) {
+	rec.phase = phase
+	rec.say("%s begins", phase)
+}
+
+// say writes one line that a terminal shows as one.
+func (rec *record) say(format string, args ...any) {
+	fmt.Fprintln(rec.out, cut("["+clock(time.Since(rec.began))+"] "+fmt.Sprintf(format, args...), width))
+}
+
+func (rec *record) row(pack string) *row {
+	for _, r := range slices.Backward(rec.rows) {
+		if r.phase == rec.phase && r.pack == pack {
+			return r
+		}
+	}
+	r := &row{phase: rec.phase, pack: pack, tests: map[string]*test{}, names: map[string]bool{}}
+	rec.rows = append(rec.rows, r)
+	return r
+}
+
+func (rec *record) add(e event) {
+	switch e.Action {
+	case "build-output": // go vet's, too
+		fmt.Fprint(rec.out, e.Output)
+		return
+	case "build-fail":
+		return // its package fails
+	}
+	r := rec.row(e.Package)
+	if e.Test == "" {
+		rec.addPackage(r, e)
+		return
+	}
+	t := r.tests[e.Test]
+	if t == nil || e.Action == "run" {
+		t = r.start(e)
+	}
+	switch e.Action {
+	case "pause":
+		t.waits, t.parallel = true, true
+	case "cont":
+		t.waits, t.began = false, e.Time
+	case "output":
+		if !verdict.MatchString(e.Output) {
+			t.output.add(e.Output)
+		}
+	case "pass", "fail", "skip":
+		rec.finish(r, t, e.Action, time.Duration(e.Elapsed*float64(time.Second)))
+	}
+}
+
+func (r *row) start(e event) *test {
+	t := &test{name: e.Test, began: e.Time}
+	// A subtest's own name may have slashes.
+	for name := e.Test; t.parent == nil && strings.Contains(name, "/"); {
+		name = name[:strings.LastIndex(name, "/")]
+		t.parent = r.tests[name]
+	}
+	t.top = t
+	if t.parent != nil {
+		t.top = t.parent.top
+		t.parent.subtests++
+	} else {
+		r.names[t.name] = true
+	}
+	r.tests[t.name] = t
+	return t
+}
+
+// finish counts a test that has ended. One with subtests is those: it counts itself
+// only if it failed where none of them did.
+func (rec *record) finish(r *row, t *test, action string, took time.Duration) {
+	t.ended = true
+	if t.parent != nil && t.parallel {
+		t.top.beside += took
+	}
+	counts := t.subtests == 0
+	switch action {
+	case "pass":
+		if counts {
+			r.passed++
+		}
+	case "skip":
+		if counts {
+			r.skipped++
+		}
+	case "fail":
+		counts = counts || t.failures == 0
+		for above := t.parent; above != nil; above = above.parent {
+			above.failures++
+		}
+		if counts {
+			r.failed++
+			rec.failed++
+			rec.show(r, t.name, took, t.output.String())
+		}
+	}
+	res := result{phase: r.phase, pack: r.pack, name: t.name, action: action, took: took + t.beside, whole: t.parent == nil, counted: counts}
+	if action == "skip" {
+		res.why = reason(t.output.String())
+	}
+	if t.parent == nil || counts && action != "pass" {
+		rec.done = append(rec.done, res)
+	}
+	t.output = tail{}
+	if t.parent == nil {
+		maps.DeleteFunc(r.tests, func(_ string, other *test) bool { return other.top == t })
+	}
+}
+
+// verdict is what an event says, too.
+var verdict = regexp.MustCompile(`^(=== |\s*--- (PASS|FAIL|SKIP): )`)
+
+// noise is what a package says of itself and the table says, too.
+var noise = regexp.MustCompile(`^(=== |PASS$|FAIL$|ok  \t|FAIL\t|exit status \d+$|\?   \t|testing: warning)`)
+
+func (rec *record) addPackage(r *row, e event) {
+	switch e.Action {
+	case "output":
+		r.cached = r.cached || strings.HasPrefix(e.Output, "ok  \t") && strings.Contains(e.Output, "\t(cached)")
+		if !noise.MatchString(strings.TrimSuffix(e.Output, "\n")) {
+			r.output.add(e.Output)
+		}
+	case "pass", "fail", "skip":
+		r.ended, r.elapsed = true, time.Duration(e.Elapsed*float64(time.Second))
+		if e.Action != "fail" {
+			return
+		}
+		for _, t := range sorted(r.tests) {
+			if !t.ended && !t.waits && t.subtests == 0 {
+				t.output.add("(it did not end)\n")
+				rec.finish(r, t, "fail", e.Time.Sub(t.began))
+			}
+		}
+		if r.failed == 0 || r.output.written > 0 {
+			name := "(the package itself)"
+			if e.FailedBuild != "" {
+				r.output.add("it does not build; see above\n")
+			}
+			if r.failed == 0 {
+				r.failed++
+				rec.failed++
+				rec.done = append(rec.done, result{phase: r.phase, pack: r.pack, name: name, action: "fail", counted: true})
+			}
+			rec.show(r, name, r.elapsed, r.output.String())
+		}
+	}
+}
+
+// sorted has those that began first, first.
+func sorted(tests map[string]*test) []*test {
+	return slices.SortedFunc(maps.Values(tests), func(a, b *test) int {
+		if c := a.began.Compare(b.began); c != 0 {
+			return c
+		}
+		return strings.Compare(a.name, b.name)
+	})
+}
+
+// show shows what failed, at once.
+func (rec *record) show(r *row, name string, took time.Duration, text string) {
+	fmt.Fprintf(rec.out, "\n--- FAIL: %s %s (%s)\n", short(r.pack), name, seconds(took))
+	shown, err := excerpt(text, r.phase+" "+short(r.pack)+" "+name)
+	if err != nil {
+		fmt.Fprintln(rec.out, err)
+	}
+	fmt.Fprintln(rec.out, shown)
+}
+
+// progress says what is going on.
+func (rec *record) progress(now time.Time) {
+	var passed, failed, done int
+	var longest *test
+	others := -1
+	for _, r := range rec.rows {
+		if r.phase != rec.phase {
+			continue
+		}
+		passed, failed = passed+r.passed, failed+r.failed
+		if r.ended {
+			done++
+			continue
+		}
+		for _, t := range r.tests {
+			if t.ended || t.waits || t.subtests > 0 {
+				continue
+			}
+			others++
+			if longest == nil || t.began.Before(longest.began) {
+				longest = t
+			}
+		}
+	}
+	text := fmt.Sprintf("%s: %d passed, %d failed, %d packages done", rec.phase, passed, failed, done)
+	if longest == nil {
+		rec.say("%s; building", text)
+		return
+	}
+	rec.say("%s", text)
+	more := ""
+	if others > 0 {
+		more = fmt.Sprintf(" and %d more", others)
+	}
+	fmt.Fprintf(rec.out, "        %s in %s%s\n", clock(now.Sub(longest.began)), cut(longest.name, width-30), more)
+}
+
+// end closes a phase whose command has ended.
+func (rec *record) end(p phase, ended error) {
+	var passed, failed, skipped int
+	names := map[string]bool{}
+	for _, r := range rec.rows {
+		if r.phase == p.name {
+			passed, failed, skipped = passed+r.passed, failed+r.failed, skipped+r.skipped
+			maps.Copy(names, r.names)
+		}
+	}
+	fault := ""
+	if ended != nil && failed == 0 {
+		fault = "go test: " + ended.Error() + "; see above"
+	} else if len(names) == 0 && failed == 0 {
+		fault = "no test ran"
+	}
+	if fault != "" {
+		failed++
+		rec.failed++
+		rec.rows = append(rec.rows, &row{phase: p.name, pack: "", failed: 1, ended: true})
+		rec.done = append(rec.done, result{phase: p.name, name: fault, action: "fail", counted: true})
+		fmt.Fprintf(rec.out, "\n--- FAIL: %s: %s\n", p.name, fault)
+	}
+	for _, pattern := range p.patterns() {
+		re, err := regexp.Compile(pattern)
+		if err == nil && !slices.ContainsFunc(slices.Collect(maps.Keys(names)), re.MatchString) {
+			rec.unheard = append(rec.unheard, p.name+": no test is named "+pattern)
+		}
+	}
+	rec.say("%s: %d passed, %d failed, %d skipped", p.name, passed, failed, skipped)
+}
+
+// leftOver ends what tests left running, and tells.
+func (rec *record) leftOver(procs *processes) error {
+	for _, d := range procs.living() {
+		rec.say("%s left a process running: %s", rec.phase, d.name)
+	}
+	return procs.end()
+}
+
+var place = regexp.MustCompile(`^\s*[\w.-]+\.go:\d+: `)
+
+// reason is what a test said when it was skipped.
+func reason(output string) string {
+	var said []string
+	for line := range strings.Lines(output) {
+		if text := strings.TrimSpace(place.ReplaceAllString(line, "")); text != "" {
+			said = append(said, text)
+		}
+	}
+	return strings.Join(said, " ")
+}

@@ -1,0 +1,112 @@
+//go:build unix
+
+package main
+
+import (
+	"bytes"
+	"fmt"
+	"os"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+)
+
+var noon = time.Date(2026, 1, 2, 12, 0, 0, 0, time.UTC)
+
+// told is a record that was told of events: "seconds action test elapsed".
+func told(out *bytes.Buffer, events ...string) *record {
+	rec := newRecord(out, noon)
+	rec.begin("unit")
+	for _, text := range events {
+		var at int
+		e := event{Package: "example.com/a/module/pack"}
+		if _, err := fmt.Sscan(text, &at, &e.Action, &e.Test, &e.Elapsed); err != nil {
+			panic(err)
+		}
+		e.Time = noon.Add(time.Duration(at) * time.Second)
+		e.Test = strings.TrimPrefix(e.Test, "-")
+		rec.add(e)
+	}
+	return rec
+}
+
+func TestTheSlowestAreWholeTestsWithParallelSubtestsOnce(t *testing.T) {
+	t.Parallel()
+	var out bytes.Buffer
+	rec := told(&out,
+		"0 run TestA 0", "0 run TestA/x 0", "5 pass TestA/x 5", "5 run TestA/y/z 0", "8 pass TestA/y/z 3", "9 pass TestA 9",
+		"9 run TestB 0", "9 run TestB/x 0", "9 pause TestB/x 0", "9 run TestB/y 0", "9 pause TestB/y 0",
+		"10 cont TestB/x 0", "10 cont TestB/y 0", "17 pass TestB/x 7", "17 pass TestB/y 7", "17 pass TestB 1",
+		"17 run TestC 0", "17 pause TestC 0", "20 cont TestC 0", "22 pass TestC 2", "22 pass - 22",
+	)
+	rec.listSlowest()
+	if !strings.Contains(out.String(), "    15.0  unit pack TestB\n     9.0  unit pack TestA\n     2.0  unit pack TestC\n") {
+		t.Error(out.String())
+	}
+	if r := rec.rows[0]; r.passed != 5 || len(r.tests) != 0 {
+		t.Errorf("%d passed, and %v are still known", r.passed, r.tests)
+	}
+}
+
+func TestProgressTellsWhatRunsAndNotWhatWaits(t *testing.T) {
+	t.Parallel()
+	var out bytes.Buffer
+	rec := told(&out, "0 run TestA 0", "0 pause TestA 0", "1 run TestB 0", "1 run TestB/x 0", "30 run TestC 0", "50 cont TestA 0", "55 pass TestC 25")
+	out.Reset()
+	rec.progress(noon.Add(91 * time.Second))
+	if got := out.String(); !strings.Contains(got, "unit: 1 passed, 0 failed, 0 packages done\n") || !strings.Contains(got, " 1:30 in TestB/x and 1 more\n") {
+		t.Error(got)
+	}
+}
+
+func TestWhatRanWhenItsPackageFailedHasFailed(t *testing.T) {
+	t.Parallel()
+	var out bytes.Buffer
+	rec := told(&out, "0 run TestA 0", "0 run TestA/x 0", "0 run TestB 0", "0 pause TestB 0", "9 fail - 9")
+	if r := rec.rows[0]; r.failed != 1 || !strings.Contains(out.String(), "--- FAIL: pack TestA/x (9.0 s)") {
+		t.Errorf("%d failed: %s", r.failed, out.String())
+	}
+}
+
+func TestARepeatedTestCountsEachTime(t *testing.T) {
+	t.Parallel()
+	var out bytes.Buffer
+	rec := told(&out, "0 run TestA 0", "0 fail TestA 0", "0 run TestA 0", "0 pass TestA 0", "1 fail - 1")
+	if r := rec.rows[0]; r.passed != 1 || r.failed != 1 {
+		t.Errorf("%d passed, %d failed", r.passed, r.failed)
+	}
+}
+
+func TestArgumentsBecomePhases(t *testing.T) {
+	t.Parallel()
+	phases, err := parse([]string{"+a", "A=1", "B_C=2", "-timeout", "1m", "D=3", "+b", "-timeout=2m", "-run", "X|Y"})
+	if err != nil || len(phases) != 2 || !slices.Equal(phases[0].env, []string{"A=1", "B_C=2"}) ||
+		!slices.Equal(phases[0].args, []string{"-timeout", "1m", "D=3"}) || !slices.Equal(phases[1].patterns(), []string{"X", "Y"}) {
+		t.Errorf("%v %v", phases, err)
+	}
+}
+
+func TestLongOutputIsKeptWholeAndShownInPart(t *testing.T) {
+	t.Chdir(t.TempDir())
+	text := strings.Repeat("begins\n", maxLines) + "middle\n" + strings.Repeat("ends\n", maxLines)
+	got, err := excerpt(text, "unit pack TestA/x y")
+	if err != nil || strings.Contains(got, "middle") || strings.Count(got, "begins\n") != maxLines/2 || strings.Count(got, "ends\n") != maxLines/2 {
+		t.Errorf("%v %s", err, got)
+	}
+	_, file, _ := strings.Cut(got, "all of it is in ")
+	if b, err := os.ReadFile(file); err != nil || string(b) != text {
+		t.Errorf("%s: %v %s", file, err, b)
+	}
+}
+
+func TestOutputWithoutEndKeepsItsEnd(t *testing.T) {
+	t.Parallel()
+	var text tail
+	for i := range 3 * maxOutput / 8 {
+		text.add(fmt.Sprintf("%07d\n", i))
+	}
+	if got := text.String(); len(text.kept) > 2*maxOutput || !strings.HasPrefix(got, "(") || !strings.HasSuffix(got, fmt.Sprintf("%07d\n", 3*maxOutput/8-1)) {
+		t.Errorf("its end is lost: %.80s", got)
+	}
+}

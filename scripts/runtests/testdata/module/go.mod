@@ -1,0 +1,3 @@
+module example.com/a/module
+
+go 1.26.0
