@@ -1,37 +1,65 @@
-# Everything a developer needs: `make run` and `make test`.
+# Everything a developer needs: `make run`, `make check` and `make test`.
 GO ?= go
 STATICCHECK = honnef.co/go/tools/cmd/staticcheck@v0.8.2
 SIZE ?= 100
 MINUTES ?= 30
 FUZZTIME ?= 20s
 
-# A checkout that belongs to another user, as in many a CI, must build, too.
-export GOFLAGS := $(GOFLAGS) -buildvcs=false
+# A checkout that belongs to another user, as in many a CI, must build, too. What
+# the environment or `go env -w` says besides stays.
+export GOFLAGS := $(strip $(shell $(GO) env GOFLAGS) -buildvcs=false)
+# What the vendors' SDKs and the browser are driven with.
+MODULES = e2e/sdk/node_modules/.package-lock.json e2e/browser/node_modules/.package-lock.json
 # Where scripts/need.sh puts a Node when the installed one is too old.
 export PATH := $(CURDIR)/bin/node_modules/.bin:$(PATH)
 
-.PHONY: run test lint package fuzz bench scale torture soak tools screens
+.PHONY: run check test stress lint style package fuzz bench scale torture soak tools screens
 
 # Starts a server with everything it needs; see `caddy till up --help`.
 run:
 	$(GO) run ./cmd/caddy till up
 
+# Phases of tests with one report at the end; Ctrl-C leaves nothing behind.
+RUNTESTS = $(GO) run ./scripts/runtests
+# limiter and e2e each keep a whole machine busy: they have phases of their own.
+REST = $$($(GO) list ./... | grep -v -e /e2e$$ -e /limiter$$)
+
+# What to run before each commit: it needs nothing but Go, and two minutes.
+SMOKE = 'TestKeyWith1000|TestEverySlot|TestRefusalsHave|TestAnUpgradeIsOne|TestExampleCaddyfile|TestUpServes'
+check: style
+	$(RUNTESTS) +unit -timeout 5m $(REST) ./limiter \
+		+smoke -timeout 5m -run $(SMOKE) ./e2e
+
 # Installs what the tests need when it is missing, and runs all of them.
-test: tools
-	cd e2e/sdk && npm ci --no-progress
-	cd e2e/browser && npm ci --no-progress
-	$(GO) test -race -timeout 20m ./...
-	TILL_CI=1 $(GO) test -timeout 20m -count 1 -v -run $(TORTURE) ./e2e ./limiter
-	TILL_GITLEAKS=1 $(GO) test -count 1 -run TestGitleaks ./token
+test: tools $(MODULES)
+	$(RUNTESTS) +unit -race -timeout 10m $(REST) \
+		+limiter -race -timeout 10m ./limiter \
+		+e2e -race -timeout 15m ./e2e \
+		+torture TILL_CI=1 -p 1 -count 1 -v -timeout 15m -run $(TORTURE) ./e2e ./limiter \
+		+gitleaks TILL_GITLEAKS=1 -count 1 -timeout 5m -run TestGitleaks ./token
+
+# What is most sensitive to time, COUNT times, while BURN threads and a busy disk
+# compete with it.
+BURN ?= 8
+COUNT ?= 1
+STRESS = 'TestClientsThatDoNotRead|TestUpstreamsThatDoNotAnswer|TestAnUpstreamThatMisbehaves|TestBodiesThat|TestReloadsUnderLoad|TestATreeOfKeys|TestRevok|TestRotatingAHeld|TestTheConsole|TestKeysThatWereNotUsedLately'
+stress: tools $(MODULES)
+	$(GO) run ./scripts/burn $(BURN) -- \
+		$(RUNTESTS) +stress -p 1 -count $(COUNT) -timeout 15m -run $(STRESS) ./e2e ./limiter
 
 tools:
 	@./scripts/need.sh gcc node npm chromium
 
-lint:
-	@./scripts/need.sh shellcheck
+%/node_modules/.package-lock.json: %/package-lock.json | tools
+	cd $* && npm ci --no-progress && touch node_modules/.package-lock.json
+
+style:
 	@test -z "$$(gofmt -l .)" || { gofmt -l .; echo "run: gofmt -w ."; exit 1; }
 	$(GO) vet ./...
 	$(GO) run $(STATICCHECK) ./...
+
+lint: style
+	@./scripts/need.sh shellcheck
 	shellcheck .ci/run scripts/*.sh
 
 # Builds bin/caddy by xcaddy, and tries it as the image and the unit run it.
@@ -54,9 +82,8 @@ bench:
 	TILL_PAINT=100000 $(GO) test -count 1 -v -run PaintsWithinASecond ./e2e
 
 # The pictures of the console in docs/img.
-screens: tools
+screens: tools e2e/browser/node_modules/.package-lock.json
 	@./scripts/need.sh pngquant
-	cd e2e/browser && npm ci --no-progress
 	mkdir -p docs/img
 	TILL_SCREENS=docs/img $(GO) test -count 1 -run TestScreens ./e2e
 	pngquant --force --skip-if-larger --strip --quality 70-95 --ext .png docs/img/*.png

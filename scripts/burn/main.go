@@ -45,8 +45,13 @@ func run(args []string) (code int, err error) {
 	if err != nil || n < 1 || n > 1024 || len(args) > 1 && (args[1] != "--" || len(args) == 2) {
 		return 2, errors.New(usage)
 	}
-	stopped, cancel := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	stopped, cancel := signal.NotifyContext(context.Background(), syscall.SIGTERM)
 	defer cancel()
+	if len(args) > 2 {
+		// The terminal interrupts the command as well, which then ends as it
+		// likes, and the load with it.
+		signal.Notify(make(chan os.Signal, 1), os.Interrupt)
+	}
 	parent := os.Getppid()
 	stopped, orphaned := context.WithCancel(stopped)
 	defer orphaned()
@@ -78,8 +83,7 @@ func run(args []string) (code int, err error) {
 	return code, err
 }
 
-// beside runs a command. The terminal tells it of Ctrl-C as well as us: only of the
-// rest it has to be told.
+// beside runs a command, which ends when the load is to end before.
 func beside(stopped context.Context, command []string) (code int, err error) {
 	cmd := exec.Command(command[0], command[1:]...)
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, os.Stdout, os.Stderr

@@ -79,7 +79,7 @@ func (p phase) run(ctx context.Context, rec *record, procs *processes, r *room) 
 	if err != nil {
 		return err
 	}
-	rec.begin(p.name)
+	rec.begin(p)
 	if err := procs.start(cmd); err != nil {
 		return err
 	}

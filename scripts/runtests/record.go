@@ -17,11 +17,13 @@ type record struct {
 	out   io.Writer
 	began time.Time
 	phase string
+	says  bool // what tests of the phase say is shown though they pass
 
-	rows    []*row // in the order in which they began
-	done    []result
-	unheard []string // what was asked for and did not run
-	failed  int      // of all rows
+	rows   []*row // in the order in which they began
+	done   []result
+	asked  []string        // alternatives of -run
+	heard  map[string]bool // those of them that match a test
+	failed int             // of all rows
 }
 
 // row is one package in one phase.
@@ -60,12 +62,12 @@ type result struct {
 }
 
 func newRecord(out io.Writer, began time.Time) *record {
-	return &record{out: out, began: began}
+	return &record{out: out, began: began, heard: map[string]bool{}}
 }
 
-func (rec *record) begin(phase string) {
-	rec.phase = phase
-	rec.say("%s begins", phase)
+func (rec *record) begin(p phase) {
+	rec.phase, rec.says = p.name, slices.Contains(p.args, "-v")
+	rec.say("%s begins", p.name)
 }
 
 // say writes one line that a terminal shows as one.
@@ -146,6 +148,9 @@ func (rec *record) finish(r *row, t *test, action string, took time.Duration) {
 		if counts {
 			r.passed++
 		}
+		if rec.says && t.output.written > 0 {
+			rec.show(r, "ok", t.name, took, t.output.String())
+		}
 	case "skip":
 		if counts {
 			r.skipped++
@@ -158,7 +163,7 @@ func (rec *record) finish(r *row, t *test, action string, took time.Duration) {
 		if counts {
 			r.failed++
 			rec.failed++
-			rec.show(r, t.name, took, t.output.String())
+			rec.show(r, "FAIL", t.name, took, t.output.String())
 		}
 	}
 	res := result{phase: r.phase, pack: r.pack, name: t.name, action: action, took: took + t.beside, whole: t.parent == nil, counted: counts}
@@ -208,7 +213,7 @@ func (rec *record) addPackage(r *row, e event) {
 				rec.failed++
 				rec.done = append(rec.done, result{phase: r.phase, pack: r.pack, name: name, action: "fail", counted: true})
 			}
-			rec.show(r, name, r.elapsed, r.output.String())
+			rec.show(r, "FAIL", name, r.elapsed, r.output.String())
 		}
 	}
 }
@@ -223,9 +228,9 @@ func sorted(tests map[string]*test) []*test {
 	})
 }
 
-// show shows what failed, at once.
-func (rec *record) show(r *row, name string, took time.Duration, text string) {
-	fmt.Fprintf(rec.out, "\n--- FAIL: %s %s (%s)\n", short(r.pack), name, seconds(took))
+// show shows how a test ended, and what it said.
+func (rec *record) show(r *row, how, name string, took time.Duration, text string) {
+	fmt.Fprintf(rec.out, "\n--- %s: %s %s (%s)\n", how, short(r.pack), name, seconds(took))
 	shown, err := excerpt(text, r.phase+" "+short(r.pack)+" "+name)
 	if err != nil {
 		fmt.Fprintln(rec.out, err)
@@ -294,10 +299,9 @@ func (rec *record) end(p phase, ended error) {
 		fmt.Fprintf(rec.out, "\n--- FAIL: %s: %s\n", p.name, fault)
 	}
 	for _, pattern := range p.patterns() {
-		re, err := regexp.Compile(pattern)
-		if err == nil && !slices.ContainsFunc(slices.Collect(maps.Keys(names)), re.MatchString) {
-			rec.unheard = append(rec.unheard, p.name+": no test is named "+pattern)
-		}
+		rec.asked = append(rec.asked, pattern)
+		re, err := regexp.Compile(pattern) // go test has told if it is none
+		rec.heard[pattern] = rec.heard[pattern] || err == nil && slices.ContainsFunc(slices.Collect(maps.Keys(names)), re.MatchString)
 	}
 	rec.say("%s: %d passed, %d failed, %d skipped", p.name, passed, failed, skipped)
 }

@@ -17,7 +17,7 @@ var noon = time.Date(2026, 1, 2, 12, 0, 0, 0, time.UTC)
 // told is a record that was told of events: "seconds action test elapsed".
 func told(out *bytes.Buffer, events ...string) *record {
 	rec := newRecord(out, noon)
-	rec.begin("unit")
+	rec.begin(phase{name: "unit"})
 	for _, text := range events {
 		var at int
 		e := event{Package: "example.com/a/module/pack"}

@@ -39,8 +39,10 @@ func (rec *record) report(interrupted bool, took time.Duration) {
 	rec.list("\nskipped", "skip")
 	rec.listSlowest()
 	rec.list("\nfailed", "fail")
-	for _, text := range rec.unheard {
-		fmt.Fprintf(rec.out, "\n%s\n", text)
+	for i, pattern := range rec.asked {
+		if !rec.heard[pattern] && !slices.Contains(rec.asked[:i], pattern) {
+			fmt.Fprintf(rec.out, "\nno test is named %s\n", pattern)
+		}
 	}
 	fmt.Fprintf(rec.out, "\n%d passed, %d failed, %d skipped\n", passed, failed, skipped)
 	verdict := "ok"

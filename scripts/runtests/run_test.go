@@ -141,7 +141,7 @@ func TestAReportTellsWhatRanWhatWasSkippedAndWhatFailed(t *testing.T) {
 		`seven is not eight`,
 		`its subtests are well`,
 		`undefined: thisIsNotDeclared`,
-		`(?m)^first: no test is named Nobody$`,
+		`(?m)^no test is named Nobody$`,
 		`(?m)^6 passed, 3 failed, 2 skipped\nFAIL after  \d:\d\d\n$`,
 	} {
 		if !regexp.MustCompile(want).MatchString(out) {
@@ -166,6 +166,7 @@ func TestOnlyARunWithoutFailureIsOk(t *testing.T) {
 		{[]string{"+a", "-timeout", "5m", "-run", "Nobody", "./good"}, 1, "no test ran"},
 		{[]string{"+a", "-timeout", "5m", "./nowhere"}, 1, "1 failed"},
 		{[]string{"+a", "-timeout", "5m", "-run", "Passes", "./bad"}, 0, "1 passed, 0 failed, 0 skipped\nok after "},
+		{[]string{"+a", "-timeout", "5m", "-v", "./said"}, 0, "--- ok: said TestSays (0.0 s)\n    said_test.go:5: 7 of 7\n"},
 		{[]string{"+a", "./good"}, 2, "no -timeout"},
 		{[]string{"./good"}, 2, "begins with +NAME"},
 	} {
