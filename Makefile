@@ -32,10 +32,10 @@ check: style
 
 # Installs what the tests need when it is missing, and runs all of them.
 test: tools $(MODULES)
-	$(RUNTESTS) +unit -race -timeout 10m $(REST) \
-		+limiter -race -timeout 10m ./limiter \
-		+e2e -race -timeout 15m ./e2e \
-		+torture TILL_CI=1 -p 1 -count 1 -v -timeout 15m -run $(TORTURE) ./e2e ./limiter \
+	$(RUNTESTS) +unit -race -timeout 30m $(REST) \
+		+limiter -race -timeout 30m ./limiter \
+		+e2e -race -timeout 30m ./e2e \
+		+torture TILL_CI=1 -p 1 -count 1 -v -timeout 30m -run $(TORTURE) ./e2e ./limiter \
 		+gitleaks TILL_GITLEAKS=1 -count 1 -timeout 5m -run TestGitleaks ./token
 
 # What is most sensitive to time, COUNT times, while BURN threads and a busy disk
@@ -45,7 +45,7 @@ COUNT ?= 1
 STRESS = 'TestClientsThatDoNotRead|TestUpstreamsThatDoNotAnswer|TestAnUpstreamThatMisbehaves|TestBodiesThat|TestReloadsUnderLoad|TestATreeOfKeys|TestRevok|TestRotatingAHeld|TestTheConsole|TestKeysThatWereNotUsedLately'
 stress: tools $(MODULES)
 	$(GO) run ./scripts/burn $(BURN) -- \
-		$(RUNTESTS) +stress -p 1 -count $(COUNT) -timeout 15m -run $(STRESS) ./e2e ./limiter
+		$(RUNTESTS) +stress -p 1 -count $(COUNT) -timeout 30m -run $(STRESS) ./e2e ./limiter
 
 tools:
 	@./scripts/need.sh gcc node npm chromium
