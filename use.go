@@ -244,7 +244,7 @@ func (u *use) used(status int) (tokens, nano int64, measured bool) {
 	}
 	refused := status >= 400 && status < 500 || status >= 500 && u.own
 	switch {
-	case refused && !seen.Known():
+	case refused && !seen.Known(), u.meter != nil && u.meter.Forgiven():
 		return 0, 0, false
 	case seen.Known() && final && (u.whole || refused || u.meter.Ended()):
 		tokens = seen.Tokens()
@@ -252,6 +252,9 @@ func (u *use) used(status int) (tokens, nano int64, measured bool) {
 			nano = u.cost(seen)
 		}
 		return tokens, nano, true
+	case final && (u.whole || u.meter.Ended()) && (seen.Input >= 0 || seen.Output >= 0):
+		tokens, nano = u.half(seen)
+		return tokens, nano, false
 	}
 	// What is not known is charged at the bound, and never below what was
 	// seen.
@@ -265,6 +268,30 @@ func (u *use) used(status int) (tokens, nano int64, measured bool) {
 		nano = max(nano, u.cost(seen))
 	}
 	return tokens, nano, false
+}
+
+// half is what was used where only one half of a report can be true: of the
+// other all that was held.
+func (u *use) half(seen upstream.Usage) (tokens, nano int64) {
+	all := seen
+	if all.Input < 0 {
+		all.Input = u.input
+	} else {
+		output := u.natural
+		if u.output >= 0 {
+			output = u.output
+		}
+		all.Output = output * u.estimate.Answers
+	}
+	if u.priced {
+		said := all.Nanodollars
+		all.Nanodollars = -1
+		nano = max(u.cost(all), said)
+		if seen.Input < 0 {
+			nano = max(nano, u.price.MaxCost(u.estimate, all.Input, all.Output))
+		}
+	}
+	return all.Tokens(), nano
 }
 
 // cost is what was used costs, at the price that the hold was made with, or at
@@ -298,11 +325,13 @@ func (u *use) cost(seen upstream.Usage) int64 {
 	return nano
 }
 
-// measure watches over an answer's body.
+// measure watches over an answer's body. That a stream was asked for says more of
+// it than its type does, and its first bytes say the rest.
 func (u *use) measure(res *http.Response, preset *upstream.Preset, stream bool) {
-	u.meter = preset.Meter(stream)
+	u.meter = preset.Meter(stream || u.estimate.Stream)
+	u.meter.Several = u.estimate.Answers > 1
 	body := &meteredBody{ReadCloser: res.Body, u: u}
-	if stream && u.estimate.HidesUsage() && res.StatusCode < 300 {
+	if u.estimate.HidesUsage() && res.StatusCode < 300 {
 		body.ReadCloser, body.seen = u.meter.Hide(res.Body), true
 		delete(res.Header, "Content-Length") // it becomes shorter
 		res.ContentLength = -1

@@ -8,7 +8,8 @@ import (
 // Hide measures a stream of chat completions and takes out of it the one event
 // that the client did not ask for: it has no choices, and usage, and clients
 // that expect a choice break on it. Every other event passes as soon as it is
-// whole. Nobody else writes to the Meter.
+// whole, and so does what turns out to be no stream of events. Nobody else
+// writes to the Meter.
 func (m *Meter) Hide(body io.ReadCloser) io.ReadCloser {
 	return &usageHider{ReadCloser: body, meter: m}
 }
@@ -21,6 +22,10 @@ type usageHider struct {
 	err   error  // of reading
 }
 
+// maxHeldEvent bounds an event that is held until it is whole. A longer one
+// passes as it comes: that of usage is short.
+const maxHeldEvent = 1 << 20
+
 // Read implements io.Reader.
 func (h *usageHider) Read(p []byte) (int, error) {
 	for len(h.out) == 0 {
@@ -28,23 +33,25 @@ func (h *usageHider) Read(p []byte) (int, error) {
 			return 0, h.err
 		}
 		if 2*len(h.in) > len(p) {
-			n, err := h.ReadCloser.Read(p)
+			n, err := h.read(p)
 			h.in, h.err = append(h.in, p[:n]...), err
 			// Without a line end nothing has become whole, and a long event
 			// that comes in small pieces is not searched again and again.
-			if err != nil || len(h.in) > maxMeterLine || bytes.IndexByte(p[:n], '\n') >= 0 {
+			if err != nil || len(h.in) > maxHeldEvent || bytes.ContainsAny(p[:n], "\r\n") {
 				h.judge()
 			}
 			continue
 		}
 		begun := copy(p, h.in)
-		n, err := h.ReadCloser.Read(p[begun:])
+		n, err := h.read(p[begun:])
 		b := p[:begun+n]
-		end := wholeEvents(b, begun)
-		if err == nil && usageAt(b[:end]) < 0 {
+		end := len(b)
+		if h.filters() {
+			end = wholeEvents(b, begun)
+		}
+		if err == nil && (!h.filters() || usageAt(b[:end]) < 0) {
 			h.in = append(h.in[:0], b[end:]...)
 			if end > 0 {
-				h.meter.noteEnd(b[:end])
 				return end, nil // and none that is looked for
 			}
 			continue
@@ -57,16 +64,34 @@ func (h *usageHider) Read(p []byte) (int, error) {
 	return n, nil
 }
 
+func (h *usageHider) read(p []byte) (int, error) {
+	n, err := h.ReadCloser.Read(p)
+	h.meter.Write(p[:n])
+	return n, err
+}
+
+// filters reports whether what comes may be events.
+func (h *usageHider) filters() bool { return h.meter.form == events || h.meter.form == notKnown }
+
+// lineEnd is what the lines of b end with, at last: \n, or \r where that alone
+// does.
+func lineEnd(b []byte) byte {
+	if bytes.IndexByte(b, '\n') < 0 && bytes.IndexByte(b, '\r') >= 0 {
+		return '\r'
+	}
+	return '\n'
+}
+
 // wholeEvents is the length of the events in b that are whole. Within the
 // first so many bytes none ends.
 func wholeEvents(b []byte, begun int) int {
-	from := max(begun-2, 0)
+	end, from := lineEnd(b), max(begun-2, 0)
 	for i := len(b) - 1; i > from; i-- {
-		i = from + bytes.LastIndexByte(b[from:i+1], '\n')
+		i = from + bytes.LastIndexByte(b[from:i+1], end)
 		switch {
 		case i <= from:
 			return 0
-		case b[i-1] == '\n', b[i-1] == '\r' && i >= 2 && b[i-2] == '\n':
+		case b[i-1] == end, b[i-1] == '\r' && i >= 2 && b[i-2] == '\n':
 			return i + 1
 		}
 	}
@@ -77,7 +102,7 @@ func wholeEvents(b []byte, begun int) int {
 func (h *usageHider) judge() {
 	h.out = h.out[:0:cap(h.out)]
 	done := 0
-	for {
+	for h.filters() {
 		end := eventEnd(h.in[done:])
 		if end < 0 {
 			break
@@ -89,17 +114,22 @@ func (h *usageHider) judge() {
 		}
 	}
 	// What ends without an event's end passes, as does what is too long.
-	if h.err != nil || len(h.in) > maxMeterLine {
+	if h.err != nil || len(h.in) > maxHeldEvent || !h.filters() {
 		h.out = append(h.out, h.in[done:]...)
 		done = len(h.in)
 	}
-	h.meter.Write(h.in[:done])
 	h.in = append(h.in[:0], h.in[done:]...)
 }
 
 // eventEnd is the length of the event that b begins with, with the empty line
 // that ends it; -1 while it is not whole.
 func eventEnd(b []byte) int {
+	if lineEnd(b) == '\r' {
+		if i := bytes.Index(b, []byte("\r\r")); i >= 0 {
+			return i + 2
+		}
+		return -1
+	}
 	end := bytes.Index(b, []byte("\n\n"))
 	if end >= 0 {
 		end += 2
@@ -111,20 +141,23 @@ func eventEnd(b []byte) int {
 	return end
 }
 
+// isUsageEvent reports whether an event says what was used and nothing of an
+// answer: its choices are an empty list, null, or not there.
 func isUsageEvent(event []byte) bool {
-	data, ok := bytes.CutPrefix(bytes.TrimSpace(event), []byte("data:"))
-	if !ok || usageAt(data) < 0 {
+	if usageAt(event) < 0 {
 		return false
 	}
-	o, err := parseObject(bytes.TrimSpace(data))
+	o, err := parseObject(dataOf(event))
 	if err != nil {
 		return false
 	}
-	empty, usage := false, false
+	empty, usage := true, false
 	err = o.members(func(name string, value []byte) error {
 		switch name {
 		case "choices":
-			empty = value[0] == '[' && value[1+spaces(value[1:])] == ']'
+			empty = empty && (value[0] == 'n' || value[0] == '[' && value[1+spaces(value[1:])] == ']')
+		case "error":
+			empty = empty && value[0] == 'n'
 		case "usage":
 			usage = value[0] == '{'
 		}
@@ -133,22 +166,51 @@ func isUsageEvent(event []byte) bool {
 	return err == nil && empty && usage
 }
 
-// SpeaksError reports whether the body of an answer is an error in the words of
-// an API, and not of something before it.
-func SpeaksError(body []byte) bool {
-	o, err := parseObject(body)
-	if err != nil {
-		return false
-	}
-	speaks := false
-	err = o.members(func(name string, value []byte) error {
-		switch name {
-		case "error":
-			speaks = speaks || value[0] == '{' || value[0] == '"'
-		case "message":
-			speaks = speaks || value[0] == '"'
+// dataOf is the data of an event: what its lines of that name hold, which may
+// stand between others.
+func dataOf(event []byte) []byte {
+	event = bytes.TrimPrefix(event, []byte("\xef\xbb\xbf"))
+	var data []byte
+	several := false
+	for len(event) > 0 {
+		line := event
+		if i := bytes.IndexAny(event, "\r\n"); i >= 0 {
+			line, event = event[:i], event[i+1:]
+		} else {
+			event = nil
 		}
-		return nil
-	})
-	return err == nil && speaks
+		part, ok := bytes.CutPrefix(line, []byte("data:"))
+		switch {
+		case !ok:
+		case data == nil:
+			data = part
+		default:
+			if !several {
+				several, data = true, bytes.Clone(data)
+			}
+			data = append(append(data, '\n'), part...)
+		}
+	}
+	return data
+}
+
+// usageAt is where in b a member may stand whose name ends in usage, and
+// whose value is an object, perhaps in the next line of data; -1: nowhere. OpenAI
+// says "usage":null in every event but one.
+func usageAt(b []byte) int {
+	from := 0
+	for {
+		i := bytes.Index(b[from:], []byte("usage"))
+		if i < 0 {
+			return -1
+		}
+		at := from + i
+		from = at + len("usage")
+		if from == len(b) {
+			return -1
+		}
+		if value := b[from+1+spaces(b[from+1:]):]; b[from] == '"' && (len(value) == 0 || value[0] == '{' || value[0] == 'd') {
+			return at
+		}
+	}
 }

@@ -183,24 +183,25 @@ func TestHostileUsageIsNotBelieved(t *testing.T) {
 		answer string
 		want   Usage
 	}{
-		"below zero beside":        {`{"usage":{` + good + `,"total_tokens":-1}}`, Usage{10, -1, -1, -1, 5, -1}},
-		"twice, the larger counts": {`{"usage":{` + good + `,"completion_tokens":1}}`, Usage{10, -1, -1, -1, 5, -1}},
-		"usage twice":              {`{"usage":{` + good + `},"usage":{"prompt_tokens":1,"completion_tokens":1}}`, Usage{10, -1, -1, -1, 5, -1}},
-		"in capitals":              {`{"USAGE":{` + good + `}}`, unreported},
-		"text":                     {`{"usage":{"prompt_tokens":"10","completion_tokens":"5"}}`, unreported},
-		"huge":                     {`{"usage":{"prompt_tokens":99999999999999999999,"completion_tokens":5}}`, Usage{-1, -1, -1, -1, 5, -1}},
-		"as large as an int64":     {`{"usage":{"prompt_tokens":9223372036854775807,"completion_tokens":9223372036854775807,"total_tokens":9223372036854775807}}`, Usage{1<<63 - 1, -1, -1, -1, 1<<63 - 1, -1}},
-		"half":                     {`{"usage":{"prompt_tokens":1.5,"completion_tokens":5}}`, Usage{-1, -1, -1, -1, 5, -1}},
-		"a total below the parts":  {`{"usage":{` + good + `,"total_tokens":3}}`, Usage{10, -1, -1, -1, 5, -1}},
-		"with escapes":             {`{"\u0075sage":{"prompt\u005ftokens":10,"completion_tokens":5}}`, unreported},
-		"in what the model said":   {`{"choices":[{"message":{"content":"\"usage\":{\"prompt_tokens\":1,\"completion_tokens\":1}"}}],"usage":{` + good + `}}`, Usage{10, -1, -1, -1, 5, -1}},
-		"in a choice":              {`{"choices":[{"usage":{"prompt_tokens":1,"completion_tokens":1}}]}`, unreported},
-		"a cost below zero":        {`{"usage":{` + good + `,"cost":-0.5}}`, Usage{10, -1, -1, -1, 5, -1}},
-		"a cost beyond reason":     {`{"usage":{` + good + `,"cost":1e300}}`, Usage{10, -1, -1, -1, 5, -1}},
-		"more cached than input":   {`{"usage":{` + good + `,"prompt_tokens_details":{"cached_tokens":1000}}}`, Usage{10, 1000, -1, -1, 5, -1}},
-		"very deep":                {`{"x":` + strings.Repeat("[", 20_000) + strings.Repeat("]", 20_000) + `,"usage":{` + good + `}}`, Usage{10, -1, -1, -1, 5, -1}},
-		"a BOM":                    {"\ufeff" + `{"usage":{` + good + `}}`, Usage{10, -1, -1, -1, 5, -1}},
-		"something after it":       {`{"usage":{` + good + `}} {"usage":{"prompt_tokens":1,"completion_tokens":900}}`, Usage{10, -1, -1, -1, 5, -1}},
+		"below zero beside":          {`{"usage":{` + good + `,"total_tokens":-1}}`, Usage{10, -1, -1, -1, 5, -1}},
+		"twice, the larger counts":   {`{"usage":{` + good + `,"completion_tokens":1}}`, Usage{10, -1, -1, -1, 5, -1}},
+		"usage twice":                {`{"usage":{` + good + `},"usage":{"prompt_tokens":1,"completion_tokens":1}}`, Usage{10, -1, -1, -1, 5, -1}},
+		"in capitals":                {`{"USAGE":{` + good + `}}`, unreported},
+		"text that is no number":     {`{"usage":{"prompt_tokens":"10 or so","completion_tokens":"5"}}`, Usage{-1, -1, -1, -1, 5, -1}},
+		"huge":                       {`{"usage":{"prompt_tokens":99999999999999999999,"completion_tokens":5}}`, Usage{-1, -1, -1, -1, 5, -1}},
+		"as large as an int64":       {`{"usage":{"prompt_tokens":9223372036854775807,"completion_tokens":9223372036854775807,"total_tokens":9223372036854775807}}`, Usage{1<<63 - 1, -1, -1, -1, 1<<63 - 1, -1}},
+		"half":                       {`{"usage":{"prompt_tokens":1.5,"completion_tokens":5}}`, Usage{-1, -1, -1, -1, 5, -1}},
+		"a total below the parts":    {`{"usage":{` + good + `,"total_tokens":3}}`, Usage{10, -1, -1, -1, 5, -1}},
+		"with escapes":               {`{"\u0075sage":{"prompt\u005ftokens":10,"completion_tokens":5}}`, Usage{10, -1, -1, -1, 5, -1}},
+		"with escapes that are none": {`{"\u00usage":{` + good + `}}`, unreported},
+		"in what the model said":     {`{"choices":[{"message":{"content":"\"usage\":{\"prompt_tokens\":1,\"completion_tokens\":1}"}}],"usage":{` + good + `}}`, Usage{10, -1, -1, -1, 5, -1}},
+		"in a message of a choice":   {`{"choices":[{"message":{"usage":{"prompt_tokens":1,"completion_tokens":1}}}]}`, unreported},
+		"a cost below zero":          {`{"usage":{` + good + `,"cost":-0.5}}`, Usage{10, -1, -1, -1, 5, -1}},
+		"a cost beyond reason":       {`{"usage":{` + good + `,"cost":1e300}}`, Usage{10, -1, -1, -1, 5, -1}},
+		"more cached than input":     {`{"usage":{` + good + `,"prompt_tokens_details":{"cached_tokens":1000}}}`, Usage{10, 1000, -1, -1, 5, -1}},
+		"very deep":                  {`{"x":` + strings.Repeat("[", 20_000) + strings.Repeat("]", 20_000) + `,"usage":{` + good + `}}`, Usage{10, -1, -1, -1, 5, -1}},
+		"a BOM":                      {"\ufeff" + `{"usage":{` + good + `}}`, Usage{10, -1, -1, -1, 5, -1}},
+		"something after it":         {`{"usage":{` + good + `}} {"usage":{"prompt_tokens":1,"completion_tokens":900}}`, Usage{10, -1, -1, -1, 5, -1}},
 	} {
 		for _, n := range []int{1, 13, 1 << 30} {
 			if got := metered(test.answer, false, n); got != test.want {
@@ -294,15 +295,17 @@ func TestAModelInThePathIsNoOtherThanTheBodys(t *testing.T) {
 	}
 }
 
-// TestAStreamThatSaysItIsJSONIsNotMeasured by its first event alone.
-func TestAStreamThatSaysItIsJSONIsNotMeasured(t *testing.T) {
+// TestAStreamThatSaysItIsJSONIsMeasuredAsAStream, and not by its first event
+// alone: what it is shows in its first bytes.
+func TestAStreamThatSaysItIsJSONIsMeasuredAsAStream(t *testing.T) {
 	t.Parallel()
-	const stream = "event: message_start\ndata: {\"type\":\"message_start\",\"message\":{\"usage\":{\"input_tokens\":10,\"output_tokens\":1}}}\n\n" +
-		"data: {\"usageMetadata\":{\"promptTokenCount\":10,\"candidatesTokenCount\":1}}\n\n"
+	const begin = "event: message_start\ndata: {\"type\":\"message_start\",\"message\":{\"usage\":{\"input_tokens\":10,\"output_tokens\":1}}}\n\n"
+	const end = "event: message_delta\ndata: {\"type\":\"message_delta\",\"usage\":{\"output_tokens\":7}}\n\n"
 	for _, n := range []int{1, 5, 1 << 20} {
-		for _, text := range []string{stream, stream[strings.Index(stream, "data"):], stream[strings.LastIndex(stream, "data"):]} {
-			if got := metered(text, false, n); got != unreported {
-				t.Errorf("%q by %d bytes: %+v", text, n, got)
+		for answer, final := range map[string]bool{begin: false, begin + end: true, strings.TrimPrefix(begin+end, "event: message_start\n"): true} {
+			m := metering(answer, false, n)
+			if m.Final() != final || m.Usage().Input != 10 || final && m.Usage().Output != 7 {
+				t.Errorf("%q by %d bytes: %+v, final %v", answer, n, m.Usage(), m.Final())
 			}
 		}
 	}

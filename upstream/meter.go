@@ -8,42 +8,81 @@ import (
 // Meter reads an answer's usage while the answer passes. It is given the bytes
 // as they come, keeps at most a part of them, and never holds them up.
 type Meter struct {
-	usage  Usage
-	final  bool   // what was reported is about the whole answer
-	stream bool   // server-sent events or JSON lines, not one JSON text
-	plain  bool   // usage is called that, and nothing else
-	model  string // that answered, as it says
-	tier   string // that the request was served in, as it says
-	geo    string // the region that it was served from, as it says
-	ended  bool   // the stream said that it is over
-	event  string // the type of the event that is being read
-	embeds bool   // it holds embeddings of Ollama's own API
-	tap    tap
-	line   []byte
-	long   bool // the line is longer than is kept
-	broken bool // the answer is not what it said it was
+	// Several says that more than one answer was asked for, so that the usage of
+	// one is not that of the request.
+	Several bool
+
+	usage   Usage
+	final   bool   // what was reported is about the whole answer
+	ended   bool   // the stream said that it is over
+	failed  bool   // an error was said in the answer
+	embeds  bool   // it holds embeddings, which are no output
+	insured bool   // see there
+	stream  bool   // it may be more than one JSON text
+	model   string // that answered, as it says
+	tier    string // that the request was served in, as it says
+	geo     string // the region that it was served from, as it says
+	wrote   int64  // characters of text that a model wrote, roughly
+	told    told
+	scan    scan
+	form    form
+	line    line
+	head    []byte // what is too short yet to tell what it is
+	room    [8]byte
+	cr      bool // a carriage return came last
+	done    int  // letters of [DONE] that came
 }
 
-// maxMeterLine bounds one line of a stream that is looked at, and what is kept
-// of one value of a JSON text.
-const maxMeterLine = 1 << 20
+// told is what one JSON text said before it ended.
+type told struct {
+	whole    bool // usage that is about the whole answer
+	final    bool // and says what came out
+	response bool // the same, if this is the last event
+	last     bool // it is
+	ends     bool // it is, and holds no usage
+	embeds   bool
+	failed   bool
+}
 
-// NewMeter returns a Meter for an answer: stream says that its lines are
-// events or JSON texts of their own.
+// line says what a line of an event stream is.
+type line uint8
+
+const (
+	lineBegins line = iota
+	lineHoldsData
+	lineMeansNothing
+)
+
+// NewMeter returns a Meter for an answer: stream says that it may be several
+// JSON texts, one after the other. Whether they come as events is seen from
+// the first of its bytes, whatever its type says.
 func NewMeter(stream bool) *Meter { return &Meter{usage: unreported, stream: stream} }
 
 // Meter returns a Meter for an answer of such an upstream.
 func (p *Preset) Meter(stream bool) *Meter {
 	m := NewMeter(stream)
-	if p.Name == "ollama" {
-		m.stream = true // its whole answers are one line, with the counts beside the rest
-	}
-	m.plain = p.Dialect != Cohere && p.Dialect != Unified && p.Name != "ollama"
+	m.insured = insured[p.Name]
 	return m
 }
 
-// Usage is what was reported so far.
-func (m *Meter) Usage() Usage { return m.usage }
+// maxTokenText is more characters than a token of any vocabulary stands for:
+// the longest of OpenAI's (o200k, cl100k) are 128 spaces, those of others are
+// shorter, and what a stream says twice (deltas, then the whole) is counted twice.
+const maxTokenText = 256
+
+// Usage is what was reported so far, as far as it can be true. There is no
+// prompt of no tokens, and no text that none came out of: who reports such
+// things counts nothing, and that half is not known.
+func (m *Meter) Usage() Usage {
+	u := m.usage
+	if u.Input < 1 {
+		u.Input, u.CachedInput, u.CacheWrite, u.CacheWrite1h = -1, -1, -1, -1
+	}
+	if u.Output < (m.wrote+maxTokenText-1)/maxTokenText {
+		u.Output = -1
+	}
+	return u
+}
 
 // Final reports whether what was reported is about the whole answer, and not
 // what Anthropic says at its beginning.
@@ -64,242 +103,266 @@ func (m *Meter) Region() string { return m.geo }
 // Ended reports whether a stream said that it is over, after its usage.
 func (m *Meter) Ended() bool { return m.ended && m.final }
 
-// ends are what the last event of a stream closes with, by vendor: OpenAI and
-// those that copy it, and Anthropic. In others it is the event with the usage.
-var ends = [][]byte{[]byte("data: [DONE]"), []byte(`"message_stop"}`), []byte(`"message_stop" }`)}
-
 // lastEvents are those that end a stream and hold its usage.
-var lastEvents = set("response.completed", "response.incomplete", "response.failed", "message-end")
+var lastEvents = set("response.completed", "response.incomplete", "response.failed", "response.cancelled", "message-end", "stream-end")
 
-// noteEnd looks whether what came ends with a stream's last event.
-func (m *Meter) noteEnd(b []byte) {
-	n := len(b)
-	for n > 0 && (b[n-1] == '\n' || b[n-1] == '\r') {
-		n--
+// form is how an answer is written, which its first bytes tell.
+type form uint8
+
+const (
+	notKnown form = iota
+	oneText       // a JSON text, and what follows it is of no interest
+	texts         // JSON texts, one after the other
+	events        // server-sent events
+	noForm        // nothing that is read
+)
+
+// answerForm tells what b begins, which is returned without what may stand before.
+func answerForm(b []byte) (form, []byte) {
+	// DeepSeek sends empty lines while it works, some send a byte order mark.
+	for len(b) > 0 && strings.IndexByte(" \t\r\n\xef\xbb\xbf", b[0]) >= 0 {
+		b = b[1:]
 	}
-	if n == 0 || n == len(b) || b[n-1] != ']' && b[n-1] != '}' {
-		return
+	if len(b) == 0 {
+		return notKnown, b
 	}
-	for _, end := range ends {
-		m.ended = m.ended || bytes.HasSuffix(b[:n], end)
+	if b[0] == '{' || b[0] == '[' {
+		return oneText, b
 	}
+	for _, field := range []string{"data:", "event:", "id:", "retry:", ":"} {
+		switch n := min(len(field), len(b)); {
+		case string(b[:n]) != field[:n]:
+		case n < len(field):
+			return notKnown, b
+		default:
+			return events, b
+		}
+	}
+	return noForm, b
 }
 
 // Write takes more of the answer. It keeps no reference to b.
 func (m *Meter) Write(b []byte) {
-	if m.broken {
-		return
-	}
-	if !m.stream {
-		m.tap.write(b, m)
-		return
-	}
-	m.noteEnd(b)
-	if len(m.line) > 0 || m.long {
-		i := bytes.IndexByte(b, '\n')
-		if i < 0 {
-			m.keep(b)
+	if m.form == notKnown {
+		if len(m.head) > 0 {
+			b = append(m.head, b...)
+		}
+		m.form, b = answerForm(b)
+		if m.head = m.room[:0]; m.form == notKnown {
+			m.head = append(m.head, b...)
 			return
 		}
-		m.keep(b[:i])
-		m.endLine()
-		b = b[i+1:]
+		if m.form == oneText && m.stream {
+			m.form = texts
+		}
 	}
-	whole := b[:bytes.LastIndexByte(b, '\n')+1]
-	m.keep(b[len(whole):])
-	// Of the lines that are whole only those are looked at that may report
-	// usage, and most of what comes has none.
-	for len(whole) > 0 {
-		at := m.reportAt(whole)
-		if at < 0 {
+	for len(b) > 0 {
+		switch m.form {
+		case events:
+			b = m.readLine(b)
+		case oneText, texts:
+			n, ended := m.scan.write(b, m)
+			b = b[n:]
+			if ended {
+				m.commit()
+			}
+			if ended && m.form == oneText {
+				m.form = noForm
+			}
+		default:
 			return
 		}
-		begin := bytes.LastIndexByte(whole[:at], '\n') + 1
-		end := at + bytes.IndexByte(whole[at:], '\n')
-		if end-begin <= maxMeterLine {
-			m.readLine(whole[begin:end])
-		}
-		whole = whole[end+1:]
 	}
 }
 
-// Close is called at the end of the answer.
+// Close is called at the end of the answer. One text of which the end is missing
+// said what it said; in any other case more may have been said in what is.
 func (m *Meter) Close() {
-	if m.stream && !m.broken {
-		m.endLine()
+	switch {
+	case m.scan.depth == 0:
+	case m.form == oneText && m.scan.places[1] == atTop:
+		m.commit()
+	default:
+		m.doubt()
 	}
 }
 
-func (m *Meter) keep(b []byte) {
-	if m.long || len(m.line)+len(b) > maxMeterLine {
-		m.long, m.line = true, m.line[:0]
-		return
-	}
-	m.line = append(m.line, b...)
-}
-
-// endLine looks at the line that is kept.
-func (m *Meter) endLine() {
-	if m.reportAt(m.line) >= 0 {
-		m.readLine(m.line)
-	}
-	m.line, m.long = m.line[:0], false
-}
-
-// readLine looks at a whole line.
-func (m *Meter) readLine(line []byte) {
-	data := bytes.TrimSpace(bytes.TrimPrefix(line, []byte("data:")))
-	if len(data) == 0 || data[0] != '{' || m.broken {
-		return
-	}
-	o, err := parseObject(data)
-	if err != nil {
-		return
-	}
-	m.event = ""
-	if from, to, ok := memberOf(o, "type"); ok && o[from] == '"' && to-from <= maxModelName {
-		m.event, _ = text(o[from:to]) // one that is not well formed is none known
-	}
-	m.read(o, 0)
-}
-
-// reportAt is where in some lines usage may first be reported, or -1.
-func (m *Meter) reportAt(b []byte) int {
-	at := usageAt(b)
-	if m.plain {
-		return at
-	}
-	for _, name := range []string{"billed_units", "eval_count"} {
-		if i := bytes.Index(b, []byte(name)); i >= 0 && (at < 0 || i < at) {
-			at = i
+// readLine reads of an event stream what is left of a line, and returns what
+// follows. A line may end with \n, \r\n or \r.
+func (m *Meter) readLine(b []byte) []byte {
+	if m.cr {
+		if m.cr = false; b[0] == '\n' {
+			return b[1:]
 		}
 	}
-	return at
-}
-
-// usageAt is where in b a member may stand whose name ends in usage, or is
-// usageMetadata, and whose value is an object; -1: nowhere. OpenAI says
-// "usage":null in every event but one.
-func usageAt(b []byte) int {
-	from := 0
-	for {
-		i := bytes.Index(b[from:], []byte("usage"))
-		if i < 0 {
-			return -1
-		}
-		at := from + i
-		from = at + len("usage")
-		rest := bytes.TrimPrefix(b[from:], []byte("Metadata"))
-		if len(rest) == 0 {
-			return -1
-		}
-		if value := rest[1+spaces(rest[1:]):]; rest[0] == '"' && (len(value) == 0 || value[0] == '{') {
-			return at
-		}
+	end := bytes.IndexByte(b, '\n')
+	part := b
+	if end >= 0 {
+		part = b[:end]
 	}
-}
-
-// holders are the members in which usage is found, by vendor: usage;
-// message.usage (Anthropic); response.usage (OpenAI's Responses); usageMetadata
-// (Gemini); x_groq.usage; meta.billed_units and delta.usage (Cohere);
-// interaction.usage (Gemini). What a client sent comes back in metadata, so
-// nothing is looked for in there.
-var holders = []string{"usage", "usageMetadata", "message", "response", "x_groq", "meta", "delta", "interaction"}
-
-// read finds usage in an event or in an answer.
-func (m *Meter) read(o rawObject, depth int) {
-	err := o.members(func(name string, value []byte) error {
-		if value[0] == '"' {
-			m.word(name, value)
-			return nil
-		}
-		if value[0] != '{' {
-			return m.count(o, name, value)
-		}
-		if depth == 0 && name == "message" {
-			before := m.final
-			err := m.member(name, value, depth)
-			m.final = before
-			return err
-		}
-		return m.member(name, value, depth)
-	})
-	if err != nil {
-		m.broken = true
+	if i := bytes.IndexByte(part, '\r'); i >= 0 {
+		end, part, m.cr = i, b[:i], true
 	}
-}
-
-// count takes Ollama's counts, which stand in the answer itself. Embeddings have
-// no output.
-func (m *Meter) count(o rawObject, name string, value []byte) error {
-	m.embeds = m.embeds || name == "embeddings" && value[0] == '['
-	if name != "eval_count" && name != "prompt_eval_count" {
+	m.readPart(part)
+	if end < 0 {
 		return nil
 	}
-	u, err := usageOf(o)
-	if m.embeds && u.Output < 0 {
-		u.Output = 0
+	switch {
+	case m.line == lineBegins && len(m.head) == 0 && m.scan.depth > 0,
+		m.scan.string:
+		// The event is over and its text is not. One text may stand in several
+		// lines of data, but no string.
+		m.scan.reset()
+		m.doubt()
 	}
-	m.usage.merge(u)
-	m.final = m.final || u.Output >= 0
-	m.ended = m.final
-	return err
+	m.line, m.head, m.done = lineBegins, m.head[:0], 0
+	return b[end+1:]
 }
 
-// word takes a member of an answer, or of its usage, that is text.
-func (m *Meter) word(name string, value []byte) {
-	if len(value) > maxModelName {
+// readPart reads a part of a line of an event stream.
+func (m *Meter) readPart(part []byte) {
+	if m.line == lineBegins {
+		if len(m.head) > 0 {
+			part = append(m.head, part...)
+		}
+		part = bytes.TrimLeft(part, " \t")
+		const field = "data:"
+		switch n := min(len(part), len(field)); {
+		case string(part[:n]) != field[:n]:
+			m.line = lineMeansNothing
+			if part[0] == '{' { // OpenAI has sent errors that way
+				m.line = lineHoldsData
+			}
+		case n < len(field):
+			m.head = append(m.head[:0], part...)
+			return
+		default:
+			m.line, part = lineHoldsData, part[n:]
+		}
+		m.head = m.head[:0]
+	}
+	if m.line != lineHoldsData {
 		return
 	}
-	switch name {
-	case "model", "modelVersion":
-		if s, err := text(value); err == nil {
-			m.model = s
+	const done = "[DONE]"
+	for m.scan.depth == 0 && m.done < len(done) && len(part) > 0 {
+		if m.done == 0 && (part[0] == ' ' || part[0] == '\t') {
+			part = part[1:]
+			continue
 		}
-	case "inference_geo":
-		if s, err := text(value); err == nil && s != "global" && s != "not_available" {
-			m.geo = s
+		if part[0] != done[m.done] {
+			break
 		}
-	case "service_tier", "serviceTier":
-		if s, err := text(value); err == nil {
-			m.tier = strings.ToLower(s)
+		part = part[1:]
+		m.done++
+		m.ended = m.ended || m.done == len(done)
+	}
+	for len(part) > 0 {
+		n, ended := m.scan.write(part, m)
+		part = part[n:]
+		if ended {
+			m.commit()
 		}
 	}
 }
 
-func (m *Meter) member(name string, value []byte, depth int) error {
-	switch name {
-	case "usage", "usageMetadata":
-		u, err := usageOf(rawObject(value))
-		if err == nil && (bytes.Contains(value, []byte("_tier")) || bytes.Contains(value, []byte("eTier")) || bytes.Contains(value, []byte("_geo"))) {
-			err = rawObject(value).members(func(name string, value []byte) error {
-				if value[0] == '"' {
-					m.word(name, value)
-				}
-				return nil
-			})
-		}
-		m.usage.merge(u)
-		m.final = m.final || u.Output >= 0
-		return err
-	case "meta":
-		u, err := usageOf(rawObject(value))
-		if u.Known() {
-			m.usage.merge(u)
-			m.final = true
-		}
-		return err
-	case "message", "response", "x_groq", "delta", "interaction":
-		if depth == 0 {
-			before := m.final
-			m.read(rawObject(value), 1)
-			switch last := lastEvents[m.event]; {
-			case last:
-				m.ended = true
-			case m.stream && name == "response":
-				m.final = before // it goes on
+// report takes a usage object, or Cohere's meta; good says that it was short
+// enough to be kept.
+func (m *Meter) report(at place, k key, value []byte, good bool) {
+	o, err := parseObject(value)
+	if !good || err != nil {
+		m.doubt()
+		return
+	}
+	u, err := usageOf(o)
+	if err != nil {
+		m.doubt()
+		return
+	}
+	if k == keyMeta && !u.Known() || at == inChoice && m.Several {
+		return
+	}
+	m.usage.merge(u)
+	switch at {
+	case inMessage:
+	case inResponse:
+		m.told.response = true
+	default:
+		m.told.whole = true
+	}
+	m.told.final = m.told.final || u.Output >= 0
+	if bytes.Contains(value, []byte("_tier")) || bytes.Contains(value, []byte("eTier")) || bytes.Contains(value, []byte("_geo")) {
+		err = o.members(func(name string, value []byte) error {
+			if value[0] == '"' && len(value) <= maxModelName {
+				m.word(at, keyOf(name), value[1:len(value)-1])
 			}
+			return nil
+		})
+		if err != nil {
+			m.doubt()
 		}
 	}
-	return nil
+}
+
+// count takes one of Ollama's counts, which stand in the answer itself.
+func (m *Meter) count(k key, number []byte) {
+	n, ok := wholeNumber(string(number))
+	if !ok {
+		return
+	}
+	u := unreported
+	if k == keyPromptCount {
+		u.Input = n
+	} else {
+		u.Output = n
+		m.told.final, m.told.ends = true, true
+	}
+	m.usage.merge(u)
+	m.told.whole = true
+}
+
+// word takes a member of an answer, or of its usage, that is text, as it stands
+// between its quotes.
+func (m *Meter) word(at place, k key, raw []byte) {
+	s := string(raw)
+	if bytes.IndexByte(raw, '\\') >= 0 {
+		var err error
+		if s, err = text(append(append([]byte{'"'}, raw...), '"')); err != nil {
+			return // one that is not well formed is none known
+		}
+	}
+	switch k {
+	case keyType:
+		m.told.last = lastEvents[s]
+		m.told.ends = m.told.ends || s == "message_stop"
+	case keyModel:
+		m.model = s
+	case keyTier:
+		m.tier = strings.ToLower(s)
+	case keyRegion:
+		if s != "global" && s != "not_available" {
+			m.geo = s
+		}
+	case keyFinish:
+		m.told.failed = m.told.failed || s == "error" || s == "ERROR"
+	}
+}
+
+// commit ends a JSON text.
+func (m *Meter) commit() {
+	e := m.told
+	m.told = told{}
+	m.embeds, m.failed = m.embeds || e.embeds, m.failed || e.failed
+	whole := e.whole || e.response && (e.last || !m.stream && m.form == oneText)
+	if whole && m.embeds && m.usage.Output < 0 {
+		m.usage.Output, e.final = 0, true
+	}
+	m.final = m.final || whole && e.final
+	m.ended = m.ended || e.last || e.ends
+}
+
+// doubt says that something of the answer could not be read. What was reported
+// before is not about the whole of it, unless it is said again.
+func (m *Meter) doubt() {
+	m.told, m.final = told{}, false
 }

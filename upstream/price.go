@@ -180,9 +180,10 @@ func (p *Price) MaxCost(e *Estimate, input, output int64) int64 {
 var saysCost = []string{"openrouter", "xai"}
 
 // Cost is what was used costs, in nano-dollars. Where a provider that does so
-// says what it took, that counts; from any other it counts only if it is more.
+// says what it took, that counts; from any other it counts only if it is more. That
+// it took nothing for an answer counts only where the table says so, too.
 func (p *Price) Cost(u Usage, permille int64) int64 {
-	if u.Nanodollars >= 0 && slices.Contains(saysCost, p.Provider) {
+	if slices.Contains(saysCost, p.Provider) && (u.Nanodollars > 0 || u.Nanodollars == 0 && u.Output == 0) {
 		return u.Nanodollars
 	}
 	return max(p.byTable(u, permille), u.Nanodollars)

@@ -1,8 +1,10 @@
 package upstream
 
 import (
+	"bytes"
 	"math"
 	"strconv"
+	"strings"
 	"sync"
 )
 
@@ -69,44 +71,64 @@ var (
 	inputFields  = []string{"prompt_tokens", "input_tokens", "promptTokenCount", "total_input_tokens", "inputTokens", "prompt_eval_count"}
 	outputFields = []string{"completion_tokens", "output_tokens", "candidatesTokenCount", "total_output_tokens", "outputTokens", "eval_count"}
 	cachedFields = []string{"prompt_tokens_details.cached_tokens", "input_tokens_details.cached_tokens", "cachedContentTokenCount",
-		"total_cached_tokens", "prompt_cache_hit_tokens", "cached_tokens"}
-	writtenFields = []string{"prompt_tokens_details.cache_write_tokens", "input_tokens_details.cache_write_tokens"}
+		"total_cached_tokens", "prompt_cache_hit_tokens", "cached_tokens", "num_cached_tokens"}
+	writtenFields = []string{"prompt_tokens_details.cache_write_tokens", "input_tokens_details.cache_write_tokens",
+		"prompt_tokens_details.cache_creation_input_tokens", "prompt_tokens_details.cache_creation_tokens"}
 	totalFields   = []string{"total_tokens", "totalTokenCount", "totalTokens"}
 	thoughtFields = []string{"thoughtsTokenCount", "total_thought_tokens"}
 	toolFields    = []string{"toolUsePromptTokenCount", "total_tool_use_tokens"}
 	otherFields   = []string{"billed_units.input_tokens", "billed_units.output_tokens", "cache_read_input_tokens", "cache_creation_input_tokens",
 		"cacheReadInputTokens", "cacheWriteInputTokens",
 		"cache_creation.ephemeral_1h_input_tokens", "cost", "cost_in_usd_ticks",
-		"cost_details.upstream_inference_cost"}
+		"cost_details.upstream_inference_cost", "is_byok"}
 )
 
 // maxUsageDepth bounds how deep a usage object is looked into.
 const maxUsageDepth = 3
 
-// count collects the numbers in a usage object. A number that is negative or
-// not whole is left out. path leads to the object, and its memory is reused.
+// count collects the numbers in a usage object. What is negative, not whole or
+// null is none. path leads to the object, and its memory is reused.
 func (c usageCounts) count(path []byte, o rawObject, depth int) error {
 	return o.members(func(name string, value []byte) error {
 		if len(name) > maxFieldName {
 			return nil
 		}
 		path := append(path, name...)
-		switch {
-		case value[0] == '{' && depth < maxUsageDepth:
+		if value[0] == '{' && depth < maxUsageDepth {
 			return c.count(append(path, '.'), rawObject(value), depth+1)
-		case value[0] >= '0' && value[0] <= '9':
-			field, ok := countedPaths[string(path)]
-			if !ok {
-				return nil
-			}
-			if n, err := strconv.ParseInt(string(value), 10, 64); err == nil {
-				c[field] = max(n, c[field])
-			} else if cost, ok := parseUSD(string(value)); ok {
+		}
+		field, ok := countedPaths[string(path)]
+		if !ok {
+			return nil
+		}
+		number := string(bytes.Trim(value, `"`))
+		switch n, whole := wholeNumber(number); {
+		case whole:
+			c[field] = max(n, c[field])
+		case value[0] == 't':
+			c[field] = 1
+		case value[0] == 'f':
+			c[field] = 0
+		default:
+			if cost, ok := parseUSD(number); ok {
 				c["$"+field] = cost
 			}
 		}
 		return nil
 	})
+}
+
+// wholeNumber reads a count. Some write 100.0 (Cohere), 1e2 or "100".
+func wholeNumber(s string) (int64, bool) {
+	if n, err := strconv.ParseInt(s, 10, 64); err == nil {
+		return n, n >= 0 && s[0] != '-' && s[0] != '+'
+	}
+	if len(s) == 0 || s[0] < '0' || s[0] > '9' || strings.ContainsAny(s, "xXpP_") {
+		return 0, false
+	}
+	const most = 1 << 53 // up to here a float is exact
+	f, err := strconv.ParseFloat(s, 64)
+	return int64(f), err == nil && f == math.Trunc(f) && f < most
 }
 
 // maxFieldName is longer than the name of any field that is looked for.
@@ -115,20 +137,22 @@ const maxFieldName = 64
 // parseUSD reads a decimal number of dollars as nano-dollars, rounded up.
 func parseUSD(s string) (int64, bool) {
 	f, err := strconv.ParseFloat(s, 64)
-	if err != nil || f < 0 || f > 1e6 {
+	if err != nil || !(f >= 0 && f <= 1e6) {
 		return 0, false
 	}
 	return int64(math.Ceil(f * 1e9)), true
 }
 
-// first returns the first of the fields that was reported, or -1.
+// first returns the first of the fields that was reported and is not 0, or else
+// 0 if one was, or -1.
 func (c usageCounts) first(names ...string) int64 {
+	found := int64(-1)
 	for _, name := range names {
-		if n, ok := c[name]; ok {
-			return n
+		if n, ok := c[name]; ok && found <= 0 {
+			found = n
 		}
 	}
-	return -1
+	return found
 }
 
 // usageOf reads a usage object by what is in it, not by whose it is: the
@@ -154,12 +178,12 @@ func usageOf(o rawObject) (Usage, error) {
 	u.Output = c.first(outputFields...)
 	u.CachedInput = c.first(cachedFields...)
 	u.CacheWrite = c.first(writtenFields...)
+	total := c.first(totalFields...)
 	if read, written := c.first("cache_read_input_tokens", "cacheReadInputTokens"), c.first("cache_creation_input_tokens", "cacheWriteInputTokens"); read >= 0 || written >= 0 {
-		// Anthropic and Bedrock count these beside the input.
-		u.CachedInput, u.CacheWrite = max(read, 0), max(written, 0)
+		u.CachedInput, u.CacheWrite = max(read, u.CachedInput, 0), max(written, u.CacheWrite, 0)
 		u.CacheWrite1h = c.first("cache_creation.ephemeral_1h_input_tokens")
-		if u.Input >= 0 {
-			u.Input = add(u.Input, add(u.CachedInput, u.CacheWrite))
+		if u.Input >= 0 && c.beside(u, add(max(read, 0), max(written, 0)), total) {
+			u.Input = add(u.Input, add(max(read, 0), max(written, 0)))
 		}
 	}
 	// Gemini counts thoughts and what its tools read beside the rest.
@@ -169,9 +193,12 @@ func usageOf(o rawObject) (Usage, error) {
 	if n := c.first(toolFields...); n > 0 {
 		u.Input = add(max(u.Input, 0), n)
 	}
-	total := c.first(totalFields...)
-	if u.Input >= 0 && u.Output < 0 && total >= 0 {
-		u.Output = 0 // embeddings
+	switch {
+	case total < 0:
+	case u.Input < 0 && u.Output < 0:
+		u.Input = total // embeddings, which have no more; of anything else the output is not known
+	case u.Input >= 0 && u.Output < 0:
+		u.Output = max(total-u.Input, 0) // of embeddings none
 	}
 	if u.Known() && total > u.Tokens() {
 		// Reasoning that is left out of the parts, as xAI does.
@@ -181,16 +208,37 @@ func usageOf(o rawObject) (Usage, error) {
 	return u, nil
 }
 
+// beside reports whether so many cached tokens, under Anthropic's names, stand
+// beside the input and not in it. Anthropic and Bedrock count them beside it.
+// Gateways copy the names into OpenAI's shape, where they are in it (LiteLLM); what
+// is more than the input cannot be. A total decides where it agrees with one.
+func (c usageCounts) beside(u Usage, cached, total int64) bool {
+	parts := add(u.Input, max(u.Output, 0))
+	switch {
+	case cached > u.Input, cached > 0 && total == add(parts, cached):
+		return true
+	case total == parts:
+		return false
+	}
+	_, inside := c["prompt_tokens"]
+	return !inside
+}
+
 // cost is what the upstream says that the request cost: OpenRouter in dollars,
 // xAI in ticks of which a dollar has 10^10.
 func (c usageCounts) cost() int64 {
 	if ticks, ok := c["cost_in_usd_ticks"]; ok {
 		return ticks/10 + min(ticks%10, 1)
 	}
-	cost := c.dollars("cost")
+	cost, theirs := c.dollars("cost"), c.dollars("cost_details.upstream_inference_cost")
 	// With the owner's own key at the provider, OpenRouter's cost is its fee
-	// alone, and what the provider takes stands beside it.
-	if theirs := c.dollars("cost_details.upstream_inference_cost"); theirs > 0 && cost < theirs {
+	// alone, and what the provider takes stands beside it, if it is known. (Where it
+	// is not said whose key it was, a fee is less than that.)
+	switch byok, said := c["is_byok"]; {
+	case said && byok == 0:
+	case said && theirs <= 0:
+		return -1 // the table knows
+	case said, theirs > 0 && cost < theirs:
 		return add(max(cost, 0), theirs)
 	}
 	return cost

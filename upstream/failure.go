@@ -1,0 +1,39 @@
+package upstream
+
+// SpeaksError reports whether the body of an answer is an error in the words of
+// an API, and not of something before it.
+func SpeaksError(body []byte) bool {
+	o, err := parseObject(body)
+	if err != nil {
+		return false
+	}
+	speaks := false
+	err = o.members(func(name string, value []byte) error {
+		switch name {
+		case "error":
+			speaks = speaks || value[0] == '{' || value[0] == '"'
+		case "message":
+			speaks = speaks || value[0] == '"'
+		}
+		return nil
+	})
+	return err == nil && speaks
+}
+
+// insured are the presets whose vendor bills nothing when an answer ends in an
+// error, whatever came before: https://openrouter.ai/docs/features/zero-completion-insurance
+// No other vendor says what it bills then.
+var insured = set("openrouter")
+
+// Forgiven reports whether an answer that began well (200) told an error, and
+// nothing is billed for it: by the vendor's rule; or because nothing was written
+// or reported before, so that it is the error that a status could have told.
+func (m *Meter) Forgiven() bool {
+	switch {
+	case !m.failed:
+		return false
+	case m.insured:
+		return !m.final || m.usage.Nanodollars <= 0
+	}
+	return m.wrote == 0 && m.usage == unreported
+}

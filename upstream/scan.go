@@ -1,0 +1,423 @@
+package upstream
+
+import "bytes"
+
+// scan walks through JSON texts as they come, in pieces of any size, and tells
+// a Meter what it wants to know of them: reports of use where vendors put them,
+// the words beside, and how much text there is that a model wrote. Of all that
+// it keeps single values, and those that are too long not at all. It does not
+// judge whether a text is well formed: some have NaN or half a letter in them,
+// beside a report that is good.
+type scan struct {
+	depth   int
+	objects uint64   // what is open at a depth is an object, a bit each
+	places  [6]place // of what is open, by depth
+	key     key      // of the member that is being read
+	expect  bool     // a key may begin
+	string  bool     // within a string
+	escaped bool     // after a backslash
+	text    bool     // the string is text that a model wrote
+	hex     int      // digits of an escape that follow, and count as no text
+	quiet   int      // the depth of what holds no text of a model; 0: nothing
+	catch   catch    // what is being kept
+	caught  int      // the depth of the object that is kept
+	long    bool     // it is too long
+	kept    []byte   // what came of it before; begins in room
+	room    [256]byte
+}
+
+// key is the name of a member, as far as it means something.
+type key uint8
+
+const (
+	keyOther key = iota
+	keyUsage
+	keyMeta      // Cohere's, which holds billed_units
+	keyMessage   // holds usage at Anthropic
+	keyResponse  // holds usage in OpenAI's Responses, and is text at Ollama
+	keyInner     // holds usage at Groq and Gemini
+	keyDelta     // holds usage at Cohere, and is text in OpenAI's Responses
+	keyChoices   // of which one may hold usage
+	keyText      // what a model wrote
+	keyCall      // what a model calls a tool with, where that is no text
+	keyEmbedding // there is no output
+	keyType      // of an event
+	keyModel
+	keyTier
+	keyRegion
+	keyPromptCount // Ollama's counts
+	keyOutputCount
+	keyError
+	keyFinish
+	keyQuiet // what a client sent, or others wrote
+)
+
+// keyOf is what a name means. Usage is found in: usage; message.usage
+// (Anthropic); response.usage (OpenAI's Responses); usageMetadata (Gemini);
+// x_groq.usage; meta.billed_units and delta.usage (Cohere), and in its first
+// version response.meta; interaction.usage (Gemini); choices[0].usage (Moonshot).
+// What a client sent comes back in metadata, so nothing is looked for in there.
+func keyOf(name string) key {
+	switch name {
+	case "usage", "usageMetadata":
+		return keyUsage
+	case "meta":
+		return keyMeta
+	case "message":
+		return keyMessage
+	case "response":
+		return keyResponse
+	case "x_groq", "interaction":
+		return keyInner
+	case "delta":
+		return keyDelta
+	case "choices":
+		return keyChoices
+	case "content", "text", "arguments", "partial_json", "thinking", "reasoning", "reasoning_content", "refusal", "tool_plan":
+		return keyText
+	case "functionCall", "function_call", "args":
+		return keyCall
+	case "embedding", "embeddings":
+		return keyEmbedding
+	case "type", "event_type":
+		return keyType
+	case "model", "modelVersion":
+		return keyModel
+	case "service_tier", "serviceTier":
+		return keyTier
+	case "inference_geo":
+		return keyRegion
+	case "prompt_eval_count":
+		return keyPromptCount
+	case "eval_count":
+		return keyOutputCount
+	case "error":
+		return keyError
+	case "finish_reason":
+		return keyFinish
+	case "metadata", "instructions", "tools", "prompt", "format", "chat_history", "documents", "search_results", "sources", "citations", "annotations",
+		"logprobs", "prompt_logprobs":
+		return keyQuiet
+	}
+	return keyOther
+}
+
+// maxKey is longer than any name that means something, each letter escaped.
+const maxKey = 128
+
+// place is where in a text something stands, as far as usage may be there.
+type place uint8
+
+const (
+	nowhere place = iota
+	aList         // the text itself, which is how Gemini streams without events
+	atTop         // the object that the text is, or an element of that list
+	inMessage
+	inResponse
+	inOther // whose usage is about the whole answer
+	inChoices
+	inChoice
+)
+
+type catch uint8
+
+const (
+	nothing catch = iota
+	aKey
+	aWord
+	aNumber
+	anObject
+)
+
+// maxCaught bounds what is kept of one value. A usage object has some hundred
+// bytes.
+const maxCaught = 64 << 10
+
+func (s *scan) place() place {
+	if s.depth < len(s.places) {
+		return s.places[s.depth]
+	}
+	return nowhere
+}
+
+func (s *scan) inObject() bool { return s.depth < 64 && s.objects>>s.depth&1 == 1 }
+
+// reset forgets a text that is not whole.
+func (s *scan) reset() {
+	s.depth, s.quiet, s.hex = 0, 0, 0
+	s.expect, s.string, s.escaped, s.text = false, false, false, false
+	s.drop()
+}
+
+func (s *scan) drop() { s.catch, s.long, s.kept = nothing, false, s.kept[:0] }
+
+// begin starts to keep something.
+func (s *scan) begin(c catch) {
+	if s.kept == nil {
+		s.kept = s.room[:0]
+	}
+	s.catch, s.long, s.kept = c, false, s.kept[:0]
+}
+
+// keep adds to what is kept what is over before it is whole.
+func (s *scan) keep(b []byte) {
+	if s.long = s.long || len(s.kept)+len(b) > s.most(); !s.long {
+		s.kept = append(s.kept, b...)
+	}
+}
+
+// most is how much is kept of a value.
+func (s *scan) most() int {
+	switch s.catch {
+	case anObject:
+		return maxCaught
+	case aWord:
+		return maxModelName
+	}
+	return maxKey
+}
+
+// end returns what was kept with what came last of it, and false for what is
+// too long. It may lie in b, and is good until more is kept.
+func (s *scan) end(b []byte) ([]byte, bool) {
+	if len(s.kept) > 0 || s.long {
+		s.keep(b)
+		b = s.kept
+	}
+	long := s.long || len(b) > s.most()
+	s.drop()
+	return b, !long
+}
+
+// write reads on. It returns how much it read, which is all or as far as a text
+// ends, and whether one did.
+func (s *scan) write(b []byte, m *Meter) (int, bool) {
+	from := 0   // where what is being kept begins
+	quote := -1 // where the next one stands, as soon as it was looked for
+	for i := 0; i < len(b); {
+		if !s.string {
+			c := b[i]
+			i++
+			switch c {
+			case '"':
+				s.open(m)
+				if s.catch == aKey || s.catch == aWord {
+					from = i
+				}
+			case '{', '[':
+				if s.push(c, m); s.catch == anObject && s.caught == s.depth {
+					from = i - 1
+				}
+			case '}', ']':
+				if s.catch == aNumber {
+					s.number(b[from:i-1], m)
+				}
+				if s.catch == anObject && s.caught == s.depth {
+					value, ok := s.end(b[from:i])
+					m.report(s.places[s.depth-1], s.key, value, ok)
+				}
+				if s.pop(m) {
+					return i, true
+				}
+			case ',':
+				if s.catch == aNumber {
+					s.number(b[from:i-1], m)
+				}
+				if s.catch != anObject {
+					s.expect, s.key = s.inObject(), keyOther
+				}
+			}
+			continue
+		}
+		if s.escaped {
+			s.escaped = false
+			if s.text {
+				m.wrote++
+				if b[i] == 'u' {
+					s.hex = 4
+				}
+			}
+			i++
+			continue
+		}
+		if quote < i {
+			if quote = bytes.IndexByte(b[i:], '"'); quote < 0 {
+				quote = len(b)
+			} else {
+				quote += i
+			}
+		}
+		stop := quote
+		if n := bytes.IndexByte(b[i:quote], '\\'); n >= 0 {
+			stop = i + n
+		}
+		if s.text {
+			n := stop - i
+			hex := min(n, s.hex)
+			s.hex -= hex
+			m.wrote += int64(n - hex)
+		}
+		i = stop
+		if i == len(b) {
+			break
+		}
+		if i++; b[stop] == '\\' {
+			s.escaped = true
+			continue
+		}
+		s.string, s.text, s.hex = false, false, 0
+		switch s.catch {
+		case aKey:
+			name, ok := s.end(b[from:stop])
+			s.key = keyOther
+			if ok {
+				s.key = named(name)
+			}
+			if (s.key == keyPromptCount || s.key == keyOutputCount) && s.place() == atTop {
+				s.begin(aNumber)
+				from = i
+			}
+		case aWord:
+			if word, ok := s.end(b[from:stop]); ok {
+				m.word(s.place(), s.key, word)
+			}
+		}
+	}
+	if s.catch != nothing {
+		s.keep(b[from:])
+	}
+	return len(b), false
+}
+
+// open begins a string.
+func (s *scan) open(m *Meter) {
+	s.string = true
+	if s.catch == anObject {
+		return
+	}
+	s.drop()
+	if s.expect {
+		s.expect = false
+		s.begin(aKey)
+		return
+	}
+	switch at := s.place(); s.key {
+	case keyText, keyDelta, keyResponse:
+		s.text = s.quiet == 0 && s.inObject()
+	case keyType:
+		if at == atTop {
+			s.begin(aWord)
+		}
+	case keyModel, keyTier, keyRegion:
+		if at >= atTop && at < inChoices {
+			s.begin(aWord)
+		}
+	case keyFinish:
+		if at >= atTop {
+			s.begin(aWord)
+		}
+	case keyError:
+		m.told.failed = m.told.failed || at == atTop
+	}
+}
+
+// push begins an object or a list.
+func (s *scan) push(c byte, m *Meter) {
+	if s.catch == anObject {
+		s.depth++
+		return
+	}
+	s.drop() // where a number was expected
+	above, object := s.place(), c == '{'
+	here := nowhere
+	switch {
+	case s.depth == 0 && !object:
+		here = aList
+	case s.depth == 0, above == aList && object:
+		here = atTop
+	case above == inChoices && object:
+		here = inChoice
+	case above == atTop && s.key == keyChoices && !object:
+		here = inChoices
+	case above == atTop && object:
+		switch s.key {
+		case keyMessage:
+			here = inMessage
+		case keyResponse:
+			here = inResponse
+		case keyInner, keyDelta:
+			here = inOther
+		}
+	}
+	if object && above >= atTop && above != inChoices {
+		switch s.key {
+		case keyUsage, keyMeta:
+			s.begin(anObject)
+		case keyError:
+			m.told.failed = true
+		}
+	}
+	s.depth++
+	switch s.key {
+	case keyQuiet:
+		if s.quiet == 0 {
+			s.quiet = s.depth
+		}
+	case keyCall:
+		if s.quiet == 0 {
+			m.wrote++
+		}
+	case keyText:
+		if s.quiet == 0 && object {
+			m.wrote++ // the arguments of a call, as an object
+		}
+	case keyEmbedding:
+		m.told.embeds = true
+	}
+	if s.depth < len(s.places) {
+		s.places[s.depth] = here
+	}
+	if s.depth < 64 {
+		s.objects &^= 1 << s.depth
+		if object {
+			s.objects |= 1 << s.depth
+		}
+	}
+	if s.catch == anObject {
+		s.caught = s.depth
+		return
+	}
+	s.expect, s.key = object, keyOther
+}
+
+// pop ends an object or a list, and reports whether the text ends with it.
+func (s *scan) pop(m *Meter) bool {
+	if s.quiet == s.depth {
+		s.quiet = 0
+	}
+	s.depth--
+	s.expect = false
+	if s.depth == 1 && s.places[1] == aList {
+		m.commit()
+	}
+	s.depth = max(s.depth, 0)
+	return s.depth == 0
+}
+
+// number takes a count.
+func (s *scan) number(last []byte, m *Meter) {
+	if b, ok := s.end(last); ok {
+		m.count(s.key, bytes.Trim(b, ": \t\r\n"))
+	}
+}
+
+// named is the key of a name between its quotes.
+func named(name []byte) key {
+	if bytes.IndexByte(name, '\\') >= 0 {
+		if s, err := text(append(append([]byte{'"'}, name...), '"')); err == nil {
+			return keyOf(s)
+		}
+		return keyOther
+	}
+	return keyOf(string(name))
+}
