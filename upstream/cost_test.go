@@ -3,6 +3,7 @@ package upstream
 import (
 	"bytes"
 	"io"
+	"strings"
 	"testing"
 )
 
@@ -76,6 +77,39 @@ func BenchmarkHidingInAStream(b *testing.B) {
 	for b.Loop() {
 		if _, err := h.Read(buf); err != nil {
 			b.Fatal(err)
+		}
+	}
+}
+
+// BenchmarkMeterOfALongAnswer is an answer of 2 kB.
+func BenchmarkMeterOfALongAnswer(b *testing.B) {
+	answer := []byte(strings.Replace(plainAnswer, "hello", strings.Repeat("Some words, \\\"quoted\\\", of an answer.\\n", 50), 1))
+	answer = bytes.Replace(answer, []byte(`"completion_tokens":2,`), []byte(`"completion_tokens":500,`), 1)
+	b.ReportAllocs()
+	for b.Loop() {
+		m := NewMeter(false)
+		m.Write(answer)
+		m.Close()
+		if !m.Usage().Known() {
+			b.Fatal("not measured")
+		}
+	}
+}
+
+// BenchmarkMeterOfAStream is one of 300 events, each by itself.
+func BenchmarkMeterOfAStream(b *testing.B) {
+	event := []byte(plainEvent)
+	last := []byte("data: {\"choices\":[],\"usage\":{\"prompt_tokens\":5,\"completion_tokens\":1200}}\n\ndata: [DONE]\n\n")
+	b.ReportAllocs()
+	for b.Loop() {
+		m := NewMeter(true)
+		for range 300 {
+			m.Write(event)
+		}
+		m.Write(last)
+		m.Close()
+		if !m.Usage().Known() {
+			b.Fatal("not measured")
 		}
 	}
 }
