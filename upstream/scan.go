@@ -240,16 +240,25 @@ func (s *scan) write(b []byte, m *Meter) (int, bool) {
 			i++
 			continue
 		}
-		if quote < i {
-			if quote = bytes.IndexByte(b[i:], '"'); quote < 0 {
-				quote = len(b)
-			} else {
-				quote += i
-			}
+		// Most strings are short; in others the end is looked for, and before it
+		// what is escaped.
+		stop := i
+		for near := min(len(b), i+16); stop < near && b[stop] != '"' && b[stop] != '\\'; {
+			stop++
 		}
-		stop := quote
-		if n := bytes.IndexByte(b[i:quote], '\\'); n >= 0 {
-			stop = i + n
+		if stop == i+16 {
+			if quote < stop {
+				if quote = bytes.IndexByte(b[stop:], '"'); quote < 0 {
+					quote = len(b)
+				} else {
+					quote += stop
+				}
+			}
+			if n := bytes.IndexByte(b[stop:quote], '\\'); n >= 0 {
+				stop += n
+			} else {
+				stop = quote
+			}
 		}
 		if s.text {
 			n := stop - i
