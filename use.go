@@ -330,7 +330,9 @@ func (u *use) cost(seen upstream.Usage) int64 {
 func (u *use) measure(res *http.Response, preset *upstream.Preset, stream bool) {
 	u.meter = preset.Meter(stream || u.estimate.Stream)
 	u.meter.Several = u.estimate.Answers > 1
-	unpack(res)
+	if res.StatusCode < 300 {
+		unpack(res)
+	}
 	body := &meteredBody{ReadCloser: res.Body, u: u}
 	if u.estimate.HidesUsage() && res.StatusCode < 300 {
 		body.ReadCloser, body.seen = u.meter.Hide(res.Body), true

@@ -1,0 +1,282 @@
+package till
+
+import (
+	"bytes"
+	"compress/gzip"
+	"io"
+	"net/http"
+	"strings"
+	"testing"
+	"testing/iotest"
+	"time"
+
+	"github.com/till-proxy/till/upstream"
+)
+
+// answered is an answer as an upstream gave it, and the request.
+type answered struct {
+	source string // the public report or the vendor's page that describes it
+	name   string
+	preset string
+	path   string // "": /v1/chat/completions
+	model  string // "": gpt-6-sol
+	asks   string // members of the request, beside
+	stream bool
+	answer string
+	left   bool // the client went away after what there is of it
+
+	in, out int64 // tokens; held: as many as were held
+	nano    int64 // sum: what they cost at most, or at the price where the input is known
+}
+
+const (
+	held    = -1
+	sum     = -1
+	heldIn  = 1000
+	heldOut = 100
+)
+
+func (a *answered) use(t *testing.T) (*use, *upstream.Preset) {
+	t.Helper()
+	preset, ok := upstream.Lookup(a.preset)
+	if !ok {
+		t.Fatalf("no preset %q", a.preset)
+	}
+	path, model := a.path, a.model
+	if path == "" {
+		path = "/v1/chat/completions"
+	}
+	if model == "" {
+		model = "gpt-6-sol"
+	}
+	body := `{"model":"` + model + `"` + a.asks
+	if preset.Dialect == upstream.Gemini {
+		body = `{"contents":[]`
+	}
+	if a.stream && preset.Dialect != upstream.Gemini {
+		body += `,"stream":true`
+	}
+	e, err := preset.Estimate(&upstream.Call{Method: "POST", Path: path, ContentType: "application/json", Body: []byte(body + `}`)})
+	if err != nil {
+		t.Fatalf("%s: %v", a.name, err)
+	}
+	now := time.Date(2026, 11, 25, 12, 0, 0, 0, time.UTC)
+	u := &use{estimate: e, prices: upstream.BuiltInPrices(), provider: a.preset, began: now, now: func() time.Time { return now },
+		input: heldIn, natural: heldOut, output: -1}
+	if e.Stated == 0 {
+		u.natural = 0
+	}
+	u.price, u.priced = u.prices.Find(a.preset, model, now)
+	return u, preset
+}
+
+// reads lets a client read the answer in pieces, and returns what it got.
+func (a *answered) reads(t *testing.T, u *use, preset *upstream.Preset, header http.Header, n int) string {
+	t.Helper()
+	answer := io.Reader(strings.NewReader(a.answer))
+	if a.left {
+		answer = io.MultiReader(answer, iotest.ErrReader(io.ErrUnexpectedEOF))
+	}
+	res := &http.Response{StatusCode: 200, Header: header, Body: io.NopCloser(answer), ContentLength: -1}
+	u.measure(res, preset, false)
+	var got bytes.Buffer
+	piece := make([]byte, n)
+	for {
+		k, err := res.Body.Read(piece)
+		got.Write(piece[:k])
+		if err != nil {
+			return got.String()
+		}
+	}
+}
+
+func data(events ...string) string {
+	return "data: " + strings.Join(events, "\n\ndata: ") + "\n\n"
+}
+
+// TestAnswersOfTheWorldAreChargedWhatTheyUsed holds what public reports and
+// vendors' pages describe, with the figures that are right. gpt-6-sol costs 2
+// dollars a million, cached 0.2, written 2.5, and 10.
+func TestAnswersOfTheWorldAreChargedWhatTheyUsed(t *testing.T) {
+	t.Parallel()
+	const (
+		text   = `{"id":"x","object":"chat.completion.chunk","choices":[{"index":0,"delta":{"content":"Some words of an answer."},"finish_reason":null}],"usage":null}`
+		usage  = `{"id":"x","object":"chat.completion.chunk","choices":[],"usage":{"prompt_tokens":10,"completion_tokens":5,"total_tokens":15}}`
+		right  = 10*2000 + 5*10000
+		start  = `{"type":"message_start","message":{"usage":{"input_tokens":10,"output_tokens":1}}}`
+		delta  = `{"type":"content_block_delta","index":0,"delta":{"type":"text_delta","text":"Some words."}}`
+		end    = `{"type":"message_delta","delta":{"stop_reason":"end_turn"},"usage":{"output_tokens":5}}`
+		claude = 10*2000 + 5*10000 // claude-sonnet-5-5 costs the same
+	)
+	chat := func(usage string) string {
+		return `{"id":"x","object":"chat.completion","choices":[{"index":0,"message":{"role":"assistant","content":"Some words of an answer."},"finish_reason":"stop"}],"usage":` + usage + `}`
+	}
+	withoutText := func(usage string) string {
+		return `{"id":"x","choices":[{"index":0,"message":{"role":"assistant","content":""},"finish_reason":"content_filter"}],"usage":` + usage + `}`
+	}
+	anthropic := answered{preset: "anthropic", path: "/v1/messages", model: "claude-sonnet-5-5", asks: `,"max_tokens":100`}
+	as := func(base answered, source, name string, stream bool, answer string, in, out, nano int64) answered {
+		base.source, base.name, base.stream, base.answer = source, name, stream, answer
+		base.in, base.out, base.nano = in, out, nano
+		return base
+	}
+	openai := answered{preset: "openai"}
+	openrouter := answered{preset: "openrouter", path: "/api/v1/chat/completions", model: "openai/gpt-5-mini"}
+	ollama := answered{preset: "ollama", path: "/api/chat", model: "llama3.2"}
+	cohere := answered{preset: "cohere", path: "/v1/chat", model: "command-a-03-2025"}
+	embed := answered{preset: "openai", path: "/v1/embeddings", model: "text-embedding-3-small", asks: `,"input":"hello"`}
+	gemini := answered{preset: "gemini", path: "/v1beta/models/gemini-2.5-flash:streamGenerateContent", model: "gemini-2.5-flash"}
+	left := func(a answered) answered { a.left = true; return a }
+
+	for _, test := range []answered{
+		// What cannot be true.
+		as(openai, "stella#2520, sub2api#6906", "nothing was used, and text came", true, data(text, `{"choices":[],"usage":{"prompt_tokens":0,"completion_tokens":0,"total_tokens":0}}`, "[DONE]"), held, held, sum),
+		as(openai, "sub2api#6906", "nothing was used, and text came, in one", false, chat(`{"prompt_tokens":0,"completion_tokens":0,"total_tokens":0}`), held, held, sum),
+		as(openai, "OmniRoute#4615", "a prompt of nothing", false, chat(`{"prompt_tokens":0,"completion_tokens":10}`), held, 10, sum),
+		as(openai, "auto_ai_router#142", "an answer of nothing", false, chat(`{"prompt_tokens":10,"completion_tokens":0,"total_tokens":10}`), 10, held, sum),
+		as(openai, "auto_ai_router#142", "null, and the total is the prompt", false, chat(`{"prompt_tokens":10,"completion_tokens":null,"total_tokens":10}`), 10, held, sum),
+		as(openai, "auto_ai_router#142", "null, and the total says it", false, chat(`{"prompt_tokens":10,"completion_tokens":null,"total_tokens":15}`), 10, 5, right),
+		as(openai, "auto_ai_router#142", "one token for a long text", false, strings.Replace(chat(`{"prompt_tokens":10,"completion_tokens":1}`), "Some words", strings.Repeat("Some words", 100), 1), 10, held, sum),
+		as(openai, "openai vocabularies", "one token of 128 spaces", false, strings.Replace(chat(`{"prompt_tokens":10,"completion_tokens":1}`), "Some words of an answer.", strings.Repeat(" ", 128), 1), 10, 1, 30_000),
+		as(openai, "content filters", "no text and no output", false, withoutText(`{"prompt_tokens":10,"completion_tokens":0,"total_tokens":10}`), 10, 0, 20_000),
+		as(openai, "platform.openai.com/docs/api-reference/chat", "a call is content", false, `{"choices":[{"message":{"content":null,"tool_calls":[{"id":"c","type":"function","function":{"name":"f","arguments":"{}"}}]}}],"usage":{"prompt_tokens":10,"completion_tokens":0}}`, 10, held, sum),
+		as(gemini, "ai.google.dev/api/generate-content", "a call is content, as an object", false, `{"candidates":[{"content":{"parts":[{"functionCall":{"name":"f","args":{"a":1}}}]}}],"usageMetadata":{"promptTokenCount":10,"candidatesTokenCount":0,"totalTokenCount":10}}`, 10, held, sum),
+		as(openai, "openrouter.ai/docs/use-cases/reasoning-tokens", "thoughts are content", true, data(`{"choices":[{"delta":{"content":"","reasoning":"Hm."}}]}`, `{"choices":[],"usage":{"prompt_tokens":10,"completion_tokens":0}}`), 10, held, sum),
+		as(anthropic, "auto_ai_router#142", "the beginning says nothing, and nobody mends it", true, data(`{"type":"message_start","message":{"usage":{"input_tokens":0,"output_tokens":0}}}`, delta, end, `{"type":"message_stop"}`), held, 5, sum),
+		as(anthropic, "GLM, Kimi", "the beginning says nothing, and the end says all", true, data(`{"type":"message_start","message":{"usage":{"input_tokens":0,"output_tokens":0}}}`, delta, `{"type":"message_delta","usage":{"input_tokens":10,"output_tokens":5}}`), 10, 5, claude),
+		as(ollama, "ollama#2068, ollama#3427", "a cached prompt is not counted", false, `{"model":"m","message":{"role":"assistant","content":"Some words."},"done":true,"eval_count":5}`, held, 5, sum),
+
+		// OpenRouter's cost. gpt-5-mini is 0.25 and 2.
+		as(openrouter, "openrouter.ai/docs/use-cases/byok", "own key, and nobody says what it took", false, chat(`{"prompt_tokens":10,"completion_tokens":5,"cost":0,"is_byok":true,"cost_details":{"upstream_inference_cost":null}}`), 10, 5, 12_500),
+		as(openrouter, "openrouter.ai/docs/use-cases/byok", "not the own key", false, chat(`{"prompt_tokens":10,"completion_tokens":5,"cost":0.0001,"is_byok":false,"cost_details":{"upstream_inference_cost":0.000125}}`), 10, 5, 100_000),
+		as(openrouter, "openrouter.ai/docs/use-cases/byok", "own key: a fee, and what the provider takes", false, chat(`{"prompt_tokens":10,"completion_tokens":5,"cost":0.0002,"is_byok":true,"cost_details":{"upstream_inference_cost":0.0001}}`), 10, 5, 300_000),
+		as(openrouter, "openrouter.ai/docs/use-cases/usage-accounting", "a cost of nothing", false, chat(`{"prompt_tokens":10,"completion_tokens":5,"cost":0}`), 10, 5, 12_500),
+
+		// Cached tokens.
+		as(openai, "docs.litellm.ai/docs/completion/prompt_caching", "inside the prompt", false, chat(`{"prompt_tokens":180000,"completion_tokens":100,"total_tokens":180100,"cache_read_input_tokens":179000,"prompt_tokens_details":{"cached_tokens":179000}}`), 180_000, 100, 1000*2000+179_000*200+100*10_000),
+		as(openai, "litellm#39505", "a zero beside them", false, chat(`{"prompt_tokens":500,"completion_tokens":5,"prompt_tokens_details":{"cached_tokens":240},"cache_creation_input_tokens":0}`), 500, 5, 260*2000+240*200+5*10_000),
+		as(openai, "litellm#39505", "inside, as the total says", false, chat(`{"input_tokens":500,"output_tokens":5,"total_tokens":505,"cache_read_input_tokens":240}`), 500, 5, 260*2000+240*200+5*10_000),
+		as(openai, "litellm#39505", "beside, as the total says", false, chat(`{"prompt_tokens":500,"completion_tokens":5,"total_tokens":745,"cache_read_input_tokens":240}`), 740, 5, 500*2000+240*200+5*10_000),
+		as(openai, "litellm#39505", "more than the prompt, so beside", false, chat(`{"prompt_tokens":10,"completion_tokens":5,"total_tokens":15,"cache_read_input_tokens":240}`), 250, 5, 10*2000+240*200+5*10_000),
+		as(anthropic, "docs.anthropic.com prompt-caching", "beside the input", false, `{"type":"message","content":[{"type":"text","text":"Some words."}],"usage":{"input_tokens":500,"cache_creation_input_tokens":0,"cache_read_input_tokens":240,"output_tokens":5}}`, 740, 5, 500*2000+240*100+5*10_000),
+		as(openai, "litellm#40090, models.dev#5235", "written, in Alibaba's names", false, chat(`{"prompt_tokens":1000,"completion_tokens":5,"total_tokens":1005,"prompt_tokens_details":{"cached_tokens":0,"cache_creation_input_tokens":900,"cache_type":"ephemeral"}}`), 1000, 5, 100*2000+900*2500+5*10_000),
+		as(answered{preset: "openai"}, "symfony/ai#2343", "in Mistral's name", false, chat(`{"prompt_tokens":500,"completion_tokens":5,"num_cached_tokens":240}`), 500, 5, 260*2000+240*200+5*10_000),
+
+		// Ends: the client hangs up there.
+		left(as(anthropic, "recorded streams in public code, pi#5592", "padded", true, "event: message_start\n"+data(start, delta, end)+"event: message_stop\ndata: {\"type\":\"message_stop\"               }\n\n", 10, 5, claude)),
+		left(as(openai, "opencodex#1188, freellmapi#1087", "without a space", true, data(text, usage)+"data:[DONE]\n\n", 10, 5, right)),
+		left(as(openai, "opencodex#1188", "and something behind it", true, data(text, usage, "[DONE]")+": bye\n\n", 10, 5, right)),
+		left(as(openai, "opencodex#1188", "without a line end", true, data(text, usage)+"data: [DONE]", 10, 5, right)),
+		left(as(answered{preset: "openai", path: "/v1/responses"}, "platform.openai.com/docs/api-reference/responses-streaming", "cancelled", true, "event: response.cancelled\n"+data(`{"type":"response.cancelled","response":{"status":"cancelled","usage":{"input_tokens":10,"output_tokens":5}}}`), 10, 5, right)),
+		left(as(answered{preset: "openai", path: "/v1/responses"}, "agentic-api#168", "the type comes last", true, data(`{"response":{"usage":{"input_tokens":10,"output_tokens":5}},"type":"response.completed"}`), 10, 5, right)),
+		left(as(answered{preset: "openai", path: "/v1/responses"}, "platform.openai.com/docs/api-reference/responses-streaming", "not the last", true, data(`{"type":"response.in_progress","response":{"usage":{"input_tokens":10,"output_tokens":5}}}`), held, held, sum)),
+		left(as(openai, "opencodex#1188", "before the end", true, data(text, usage), held, held, sum)),
+
+		// Errors in an answer that began well.
+		as(openrouter, "openrouter.ai/docs/errors, Fastllm-proxy#28", "in one", false, `{"error":{"code":502,"message":"Provider returned error"},"user_id":"u"}`, 0, 0, 0),
+		as(openrouter, "openrouter.ai/docs/errors", "after text, in the stream", true, ": OPENROUTER PROCESSING\n\n"+data(text, `{"id":"x","error":{"code":502,"message":"gone"},"choices":[{"index":0,"delta":{"content":""},"finish_reason":"error"}]}`, "[DONE]"), 0, 0, 0),
+		left(as(openrouter, "openrouter.ai/docs/features/zero-completion-insurance", "after text, and the client hangs up", true, data(text, `{"choices":[{"index":0,"delta":{"content":""},"finish_reason":"error"}]}`), 0, 0, 0)),
+		as(openrouter, "openrouter.ai/docs/features/zero-completion-insurance", "after text, and it says what it cost", true, data(text, `{"error":{"code":502},"choices":[]}`, `{"choices":[],"usage":{"prompt_tokens":10,"completion_tokens":5,"cost":0.001}}`, "[DONE]"), 10, 5, 1_000_000),
+		as(openrouter, "openrouter.ai/docs/errors", "nothing was said", true, data(text, "[DONE]"), held, held, sum),
+		as(anthropic, "docs.anthropic.com errors", "overloaded at once", true, "event: error\n"+data(`{"type":"error","error":{"type":"overloaded_error","message":"Overloaded"}}`), 0, 0, 0),
+		as(anthropic, "docs.anthropic.com errors", "overloaded after a while", true, data(start, delta, `{"type":"error","error":{"type":"overloaded_error","message":"Overloaded"}}`), held, held, sum),
+		as(openai, "coder/aibridge", "at once", true, data(`{"error":{"message":"The server had an error","type":"server_error"}}`), 0, 0, 0),
+		as(openai, "coder/aibridge", "after text", true, data(text, `{"error":{"message":"The server had an error","type":"server_error"}}`), held, held, sum),
+		as(openai, "coder/aibridge", "after text, and it says what was used", true, data(text, usage, `{"error":{"message":"x"}}`), 10, 5, right),
+		as(answered{preset: "openai", path: "/v1/responses"}, "prism fixtures", "failed at once", true, data(`{"type":"response.created","response":{"error":null,"usage":null}}`, `{"type":"response.failed","response":{"status":"failed","error":{"code":"server_error"},"usage":null}}`), 0, 0, 0),
+		as(ollama, "ollama docs errors", "after words", true, "{\"message\":{\"content\":\"Some\"},\"done\":false}\n{\"error\":\"an error was encountered\"}\n", held, held, sum),
+		as(openai, "what a client sent", "no error", false, `{"choices":[{"message":{"content":"Some words."}}],"metadata":{"error":{"x":1}},"error":null}`, held, held, sum),
+
+		// Shapes.
+		as(openai, "claude-code-router-next#45", "events of another type", true, data(text, usage, "[DONE]"), 10, 5, right),
+		as(openai, "litellm#28024", "with a point", false, chat(`{"prompt_tokens":10.0,"completion_tokens":5.0,"total_tokens":15.0}`), 10, 5, right),
+		as(openai, "litellm#28024", "with an exponent", false, chat(`{"prompt_tokens":1e1,"completion_tokens":0.5e1}`), 10, 5, right),
+		as(openai, "strings", "as text", false, chat(`{"prompt_tokens":"10","completion_tokens":"5"}`), 10, 5, right),
+		as(openai, "pi#2017", "in a choice (Moonshot)", true, data(text, `{"choices":[{"index":0,"delta":{},"finish_reason":"stop","usage":{"prompt_tokens":10,"completion_tokens":5,"total_tokens":15}}]}`, "[DONE]"), 10, 5, right),
+		as(answered{preset: "openai", asks: `,"n":2`}, "pi#2017", "in one of several choices", false, `{"choices":[{"index":0,"message":{"content":"x"},"usage":{"prompt_tokens":10,"completion_tokens":5}},{"index":1,"message":{"content":"x"}}]}`, held, held, sum),
+		as(embed, "embeddings", "a total alone", false, `{"object":"list","data":[{"object":"embedding","embedding":[0.1]}],"usage":{"total_tokens":4}}`, 4, 0, 80),
+		as(openai, "embeddings", "a total alone, of an answer in words", false, chat(`{"total_tokens":15}`), held, held, sum),
+		as(openai, "html.spec.whatwg.org server-sent-events", "several lines of data", true, "data: {\"choices\":[],\ndata: \"usage\":\ndata: {\"prompt_tokens\":10,\ndata:\"completion_tokens\":5}}\n\ndata: [DONE]\n\n", 10, 5, right),
+		as(openai, "html.spec.whatwg.org server-sent-events", "carriage returns", true, strings.ReplaceAll(data(text, usage, "[DONE]"), "\n", "\r"), 10, 5, right),
+		as(openai, "html.spec.whatwg.org server-sent-events", "a byte order mark", true, "\xef\xbb\xbf"+data(usage, "[DONE]"), 10, 5, right),
+		as(cohere, "docs.cohere.com/v1/reference/chat-stream", "Cohere's first version", true, "{\"is_finished\":false,\"event_type\":\"stream-start\"}\n{\"is_finished\":false,\"event_type\":\"text-generation\",\"text\":\"Some words.\"}\n{\"is_finished\":true,\"event_type\":\"stream-end\",\"response\":{\"text\":\"Some words.\",\"meta\":{\"billed_units\":{\"input_tokens\":10.0,\"output_tokens\":5.0}}},\"finish_reason\":\"COMPLETE\"}\n", 10, 5, 10*2500+5*10_000),
+		as(cohere, "docs.cohere.com/v1/reference/chat-stream", "and as events", true, data(`{"event_type":"text-generation","text":"Some words."}`, `{"event_type":"stream-end","response":{"meta":{"billed_units":{"input_tokens":10,"output_tokens":5}}}}`), 10, 5, 10*2500+5*10_000),
+		as(openai, "vLLM logprobs", "no number beside it", false, `{"choices":[{"message":{"content":"Some words."},"logprobs":{"content":[{"logprob":-Infinity},{"logprob":NaN}]}}],"usage":{"prompt_tokens":10,"completion_tokens":5}}`, 10, 5, right),
+		// gemini-2.5-flash 0.3 and 2.5.
+		as(gemini, "half a letter", "in the last event", true, data(`{"candidates":[{"content":{"parts":[{"text":"Some"}]}}],"usageMetadata":{"promptTokenCount":10,"candidatesTokenCount":1}}`, "{\"candidates\":[{\"content\":{\"parts\":[{\"text\":\"w\xc3\"}]}}],\"usageMetadata\":{\"promptTokenCount\":10,\"candidatesTokenCount\":5}}"), 10, 5, 10*300+5*2500),
+		as(gemini, "half an event", "the last, at the end of the stream", true, data(`{"candidates":[{"content":{"parts":[{"text":"Some"}]}}],"usageMetadata":{"promptTokenCount":10,"candidatesTokenCount":1}}`)+"data: {\"candidates\":[{\"content\":{\"parts\":[{\"te", held, held, sum),
+		as(ollama, "ollama docs generate", "160,000 ids behind it", false, `{"model":"m","response":"Some words.","done":true,"context":[`+strings.Repeat("123456, ", 160_000)+`1],"prompt_eval_count":10,"eval_count":5}`, 10, 5, 0),
+		as(answered{preset: "openai", path: "/v1/responses"}, "platform.openai.com/docs/api-reference/responses-streaming", "instructions echoed", true, data(`{"type":"response.completed","response":{"instructions":"`+strings.Repeat("Be good. ", 150_000)+`","output":[{"content":[{"type":"output_text","text":"Some words."}]}],"usage":{"input_tokens":10,"output_tokens":5}}}`), 10, 5, right),
+		as(answered{preset: "ollama", path: "/api/embed", model: "all-minilm", asks: `,"input":"x"`}, "ollama docs embed", "30 vectors of 4096", false, `{"model":"m","embeddings":[`+strings.TrimSuffix(strings.Repeat("["+strings.Repeat("0.0123456789,", 4095)+"1],", 30), ",")+`],"prompt_eval_count":240}`, 240, 0, 0),
+	} {
+		for _, n := range []int{1, 11, 1000, 32 << 10} {
+			if n < 1000 && len(test.answer) > 1<<20 {
+				continue
+			}
+			u, preset := test.use(t)
+			test.reads(t, u, preset, http.Header{}, n)
+			tokens, nano, _ := u.used(200)
+			in, out, want := test.in, test.out, test.nano
+			if out == held {
+				out = u.natural * u.estimate.Answers
+			}
+			if in == held {
+				in = heldIn
+			}
+			switch {
+			case !u.priced:
+				want = 0
+			case want == sum && test.in == held:
+				want = u.price.MaxCost(u.estimate, in, out)
+			case want == sum:
+				want = u.cost(upstream.Usage{Input: in, Output: out, Nanodollars: -1})
+			}
+			if tokens != in+out || nano != want {
+				t.Errorf("%s: %s, by %d bytes: %d tokens, %d nano-dollars; want %d+%d, %d", test.source, test.name, n, tokens, nano, in, out, want)
+			}
+		}
+	}
+}
+
+// TestAnAnswerThatIsPackedThoughNobodyAskedIsMeasured and the event that the
+// client did not ask for is taken out of it as well.
+func TestAnAnswerThatIsPackedThoughNobodyAskedIsMeasured(t *testing.T) {
+	t.Parallel()
+	const text = `{"choices":[{"delta":{"content":"Some words."}}]}`
+	plain := data(text, `{"choices":[],"usage":{"prompt_tokens":10,"completion_tokens":5}}`, "[DONE]")
+	var packed bytes.Buffer
+	z := gzip.NewWriter(&packed)
+	if _, err := io.WriteString(z, plain); err != nil || z.Close() != nil {
+		t.Fatal(err)
+	}
+	for encoding, test := range map[string]struct {
+		answer, want string
+		tokens       int64
+	}{
+		"gzip": {packed.String(), data(text, "[DONE]"), 15},
+		"br":   {packed.String(), packed.String(), heldIn + heldOut},
+		"":     {plain, data(text, "[DONE]"), 15},
+	} {
+		for _, n := range []int{1, 1000} {
+			a := answered{preset: "openai", name: encoding, stream: true, answer: test.answer}
+			u, preset := a.use(t)
+			header := http.Header{"Content-Encoding": {encoding}}
+			if encoding == "" {
+				header = http.Header{}
+			}
+			got := a.reads(t, u, preset, header, n)
+			if tokens, _, _ := u.used(200); got != test.want || tokens != test.tokens {
+				t.Errorf("%q, by %d bytes: %d tokens, and the client gets %q", encoding, n, tokens, got)
+			}
+			if encoding == "gzip" && len(header) > 0 {
+				t.Errorf("its header says %v", header)
+			}
+		}
+	}
+	cut := answered{preset: "openai", stream: true, answer: packed.String()[:packed.Len()-9]}
+	u, preset := cut.use(t)
+	cut.reads(t, u, preset, http.Header{"Content-Encoding": {"gzip"}}, 1000)
+	if u.whole {
+		t.Error("what was cut off is taken for whole")
+	}
+}
