@@ -183,7 +183,7 @@ func TestAnswersOfTheWorldAreChargedWhatTheyUsed(t *testing.T) {
 		as(openai, "coder/aibridge", "at once", true, data(`{"error":{"message":"The server had an error","type":"server_error"}}`), 0, 0, 0),
 		as(openai, "coder/aibridge", "after text", true, data(text, `{"error":{"message":"The server had an error","type":"server_error"}}`), held, held, sum),
 		as(openai, "coder/aibridge", "after text, and it says what was used", true, data(text, usage, `{"error":{"message":"x"}}`), 10, 5, right),
-		as(answered{preset: "openai", path: "/v1/responses"}, "prism fixtures", "failed at once", true, data(`{"type":"response.created","response":{"error":null,"usage":null}}`, `{"type":"response.failed","response":{"status":"failed","error":{"code":"server_error"},"usage":null}}`), 0, 0, 0),
+		as(answered{preset: "openai", path: "/v1/responses"}, "prism fixtures", "failed at once", true, data(`{"type":"response.created","response":{"error":null,"reasoning":{"effort":null},"text":{"format":{"type":"text"}},"usage":null}}`, `{"type":"response.failed","response":{"status":"failed","error":{"code":"server_error"},"usage":null}}`), 0, 0, 0),
 		as(ollama, "ollama docs errors", "after words", true, "{\"message\":{\"content\":\"Some\"},\"done\":false}\n{\"error\":\"an error was encountered\"}\n", held, held, sum),
 		as(openai, "what a client sent", "no error", false, `{"choices":[{"message":{"content":"Some words."}}],"metadata":{"error":{"x":1}},"error":null}`, held, held, sum),
 

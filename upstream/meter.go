@@ -207,13 +207,13 @@ func (m *Meter) readLine(b []byte) []byte {
 	if end < 0 {
 		return nil
 	}
-	switch {
-	case m.line == lineBegins && len(m.head) == 0 && m.scan.depth > 0,
-		m.scan.string:
+	if m.scan.string || m.scan.depth > 0 && m.line == lineBegins && len(m.head) == 0 {
 		// The event is over and its text is not. One text may stand in several
 		// lines of data, but no string.
+		if m.scan.depth > 0 {
+			m.doubt()
+		}
 		m.scan.reset()
-		m.doubt()
 	}
 	m.line, m.head, m.done = lineBegins, m.head[:0], 0
 	return b[end+1:]

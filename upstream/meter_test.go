@@ -2,6 +2,9 @@ package upstream
 
 import (
 	"encoding/json"
+	"os"
+	"path/filepath"
+	"regexp"
 	"strconv"
 	"strings"
 	"testing"
@@ -75,19 +78,31 @@ func TestUsageIsFoundWhereverAVendorPutsIt(t *testing.T) {
 	}
 }
 
-// FuzzMeter holds the piecewise reader against encoding/json on whole texts.
+// FuzzMeter holds the piecewise reader against encoding/json on whole texts, and
+// what it says to the same however an answer is cut into pieces.
 func FuzzMeter(f *testing.F) {
 	f.Add(`{"usage":{"prompt_tokens":10,"completion_tokens":5}}`, 1)
 	f.Add("{\"choices\":[{\"message\":{\"content\":\"x\"}}],\"usage\":{\"prompt_tokens\":10,\"completion_tokens\":5},\"x\":[{}]}", 5)
 	f.Add(`[{"a":{"usage":{}}},{"usage":{"prompt_tokens":1,"completion_tokens":2}}]`, 3)
 	f.Add(`{"a\"":"{","usage":{"input_tokens":3,"output_tokens":4},"b":[{}]}`, 2)
+	f.Add("\ufeffevent: x\r\ndata: {\"content\":\"\\u00e9\\n\",\r\ndata:\"usage\":{\"prompt_tokens\":1}}\r\n\r\ndata:[DONE]\r", 4)
+	f.Add("data: {\"type\":\"message_start\",\"message\":{\"usage\":{\"input_tokens\":10}}}\n\ndata: {\"cut\n\ndata: {\"type\":\"message_stop\"  }\n", 7)
+	f.Add("{\"error\":\"x\"}\n{\"eval_count\": 5, \"prompt_eval_count\": 3}\n", 3)
 	f.Fuzz(func(t *testing.T, text string, n int) {
 		n = 1 + max(n, 0)%64
 		got := metered(text, false, n)
-		if whole := metered(text, false, len(text)+1); got != whole {
-			t.Fatalf("%q: %+v by %d bytes, %+v at once", text, got, n, whole)
+		for _, stream := range []bool{false, true} {
+			a, b := metering(text, stream, n), metering(text, stream, len(text)+1)
+			if a.Usage() != b.Usage() || a.Final() != b.Final() || a.Ended() != b.Ended() || a.wrote != b.wrote || a.failed != b.failed || a.Model() != b.Model() || a.Tier() != b.Tier() {
+				t.Fatalf("%q: %+v by %d bytes, %+v at once", text, a, n, b)
+			}
+			if a.wrote < 0 || a.wrote > int64(len(text)) || cap(a.scan.kept) > 2*maxCaught {
+				t.Fatalf("%q: %d characters, %d bytes kept", text, a.wrote, cap(a.scan.kept))
+			}
+			if a.wrote > 0 && a.Usage().Output == 0 {
+				t.Fatalf("%q: text out of nothing is believed", text)
+			}
 		}
-		metered(text, true, n)
 		// Where encoding/json reads one usage of two numbers, and nothing else may
 		// be taken for it, so does the meter.
 		if !strings.HasPrefix(strings.TrimLeft(text, " \t\r\n"), "{") || strings.ContainsRune(text, '\\') || strings.Count(text, `"usage"`) != 1 || strings.Count(text, `"prompt_tokens"`) != 1 || strings.Count(text, `"completion_tokens"`) != 1 {
@@ -155,6 +170,67 @@ func TestAMeterLearnsWhichModelAnsweredAndInWhichTier(t *testing.T) {
 			if m.Model() != test.model || m.Tier() != test.tier {
 				t.Errorf("%s, by %d bytes: model %q, tier %q", test.name, n, m.Model(), m.Tier())
 			}
+		}
+	}
+}
+
+// TestNoReportOfNothingIsBelievedWhereTextPassed takes every answer in words
+// that there is and writes 0 for its counts.
+func TestNoReportOfNothingIsBelievedWhereTextPassed(t *testing.T) {
+	t.Parallel()
+	counts := regexp.MustCompile(`(?i)("[a-z_]*(?:tokens?(?:count)?|eval_count)" ?: ?)[0-9.]+`)
+	files, err := filepath.Glob("testdata/answers/*/*")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, file := range files {
+		answer, err := os.ReadFile(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if strings.Contains(file, "embed") {
+			continue
+		}
+		m := metering(counts.ReplaceAllString(string(answer), "${1}0"), !strings.HasSuffix(file, ".json"), 100)
+		if u := m.Usage(); u.Input >= 0 || u.Output >= 0 {
+			t.Errorf("%s: %+v, %d characters", file, u, m.wrote)
+		}
+	}
+}
+
+// TestALongLineIsReadInLittleMemory of whatever kind it is.
+func TestALongLineIsReadInLittleMemory(t *testing.T) {
+	t.Parallel()
+	long := strings.Repeat("word ", 4<<10)
+	for name, parts := range map[string][3]string{
+		"a string":        {`data: {"x":"`, long, `","usage":{"prompt_tokens":10,"completion_tokens":5000000}}`},
+		"text":            {`data: {"choices":[{"delta":{"content":"`, long, `"}}],"usage":{"prompt_tokens":10,"completion_tokens":5000000}}`},
+		"a name":          {`data: {"`, long, `":1,"usage":{"prompt_tokens":10,"completion_tokens":5000000}}`},
+		"a model":         {`data: {"model":"`, long, `","usage":{"prompt_tokens":10,"completion_tokens":5000000}}`},
+		"numbers":         {`{"embeddings":[`, strings.Repeat("0.25,", 4<<10), `1],"prompt_eval_count":10,"eval_count":5000000}`},
+		"a count":         {`{"a":1,"usage":{"prompt_tokens":10,"completion_tokens":5000000},"eval_count":`, strings.Repeat("1", 4<<10), `}`},
+		"brackets":        {`{"x":`, strings.Repeat("[", 4<<10), strings.Repeat("]", 400*(4<<10)) + `,"usage":{"prompt_tokens":10,"completion_tokens":5000000}}`},
+		"a line of none":  {`event: `, long, "\ndata: {\"usage\":{\"prompt_tokens\":10,\"completion_tokens\":5000000}}\n"},
+		"blanks before":   {"", strings.Repeat("\n", 4<<10), `{"usage":{"prompt_tokens":10,"completion_tokens":5000000}}`},
+		"a usage object":  {`{"usage":{"x":"`, long, `"}}`},
+		"blanks in lines": {"data: {\"usage\":{\"prompt_tokens\":10,\"completion_tokens\":5000000}}\n", strings.Repeat(" ", 4<<10), "\n"},
+	} {
+		m := NewMeter(true)
+		m.Write([]byte(parts[0]))
+		for range 400 {
+			m.Write([]byte(parts[1]))
+		}
+		m.Write([]byte(parts[2]))
+		m.Close()
+		want := Usage{10, -1, -1, -1, 5_000_000, -1}
+		if name == "a usage object" {
+			want = unreported
+		}
+		if got := m.Usage(); got != want || m.Final() != (want != unreported) {
+			t.Errorf("%s: %+v, final %v", name, got, m.Final())
+		}
+		if n := cap(m.scan.kept) + cap(m.head); n > 2*maxCaught {
+			t.Errorf("%s: %d bytes are kept", name, n)
 		}
 	}
 }

@@ -39,7 +39,8 @@ const (
 	keyDelta     // holds usage at Cohere, and is text in OpenAI's Responses
 	keyChoices   // of which one may hold usage
 	keyText      // what a model wrote
-	keyCall      // what a model calls a tool with, where that is no text
+	keyArguments // what a model calls a tool with: text, or an object
+	keyCall      // the same, where it is an object
 	keyEmbedding // there is no output
 	keyType      // of an event
 	keyModel
@@ -73,9 +74,11 @@ func keyOf(name string) key {
 		return keyDelta
 	case "choices":
 		return keyChoices
-	case "content", "text", "arguments", "partial_json", "thinking", "reasoning", "reasoning_content", "refusal", "tool_plan":
+	case "content", "text", "partial_json", "thinking", "reasoning", "reasoning_content", "refusal", "tool_plan":
 		return keyText
-	case "functionCall", "function_call", "args":
+	case "arguments":
+		return keyArguments
+	case "functionCall", "function_call", "args", "input":
 		return keyCall
 	case "embedding", "embeddings":
 		return keyEmbedding
@@ -311,7 +314,7 @@ func (s *scan) open(m *Meter) {
 		return
 	}
 	switch at := s.place(); s.key {
-	case keyText, keyDelta, keyResponse:
+	case keyText, keyArguments, keyDelta, keyResponse:
 		s.text = s.quiet == 0 && s.inObject()
 	case keyType:
 		if at == atTop {
@@ -372,13 +375,9 @@ func (s *scan) push(c byte, m *Meter) {
 		if s.quiet == 0 {
 			s.quiet = s.depth
 		}
-	case keyCall:
-		if s.quiet == 0 {
-			m.wrote++
-		}
-	case keyText:
+	case keyArguments, keyCall:
 		if s.quiet == 0 && object {
-			m.wrote++ // the arguments of a call, as an object
+			m.wrote++ // how much of it a model wrote is not looked at
 		}
 	case keyEmbedding:
 		m.told.embeds = true
