@@ -37,7 +37,7 @@ func (h *usageHider) Read(p []byte) (int, error) {
 			h.in, h.err = append(h.in, p[:n]...), err
 			// Without a line end nothing has become whole, and a long event
 			// that comes in small pieces is not searched again and again.
-			if err != nil || len(h.in) > maxHeldEvent || bytes.ContainsAny(p[:n], "\r\n") {
+			if err != nil || len(h.in) > maxHeldEvent || !h.filters() || bytes.ContainsAny(p[:n], "\r\n") {
 				h.judge()
 			}
 			continue

@@ -41,6 +41,18 @@ func TestOnlyTheEventOfUsageAloneIsHidden(t *testing.T) {
 		"an error":             {part + "data: {\"error\":{\"message\":\"usage\"}}\n\n", part + "data: {\"error\":{\"message\":\"usage\"}}\n\n"},
 		"a very long event":    {"data: " + strings.Repeat("x", 3<<20) + "\n\n" + usageEvent, "data: " + strings.Repeat("x", 3<<20) + "\n\n"},
 		"nothing":              {"", ""},
+		// cline#8518, ROCm/ATOM#1711, and what HTML's text on event streams allows.
+		"choices are null":           {part + "data: {\"choices\":null,\"usage\":{\"prompt_tokens\":1}}\n\n" + last, part + last},
+		"no choices":                 {part + "data: {\"object\":\"chat.completion.chunk\",\"usage\":{\"prompt_tokens\":1}}\n\n" + last, part + last},
+		"a name and an id before":    {part + "event: message\nid: 7\n" + usageEvent + last, part + last},
+		"a name behind":              {part + strings.TrimSuffix(usageEvent, "\n") + "event: message\n\n" + last, part + last},
+		"a comment before":           {part + ": ping\n" + usageEvent + last, part + last},
+		"several lines of data":      {part + "data: {\"choices\":[],\ndata:\"usage\":\ndata:{\"prompt_tokens\":1}}\n\n" + last, part + last},
+		"carriage returns":           {strings.ReplaceAll(part+usageEvent+last, "\n", "\r"), strings.ReplaceAll(part+last, "\n", "\r")},
+		"a byte order mark":          {"\ufeff" + usageEvent + last, last},
+		"an error that says its use": {part + "data: {\"error\":{\"code\":502},\"usage\":{\"prompt_tokens\":1}}\n\n", part + "data: {\"error\":{\"code\":502},\"usage\":{\"prompt_tokens\":1}}\n\n"},
+		"a JSON text":                {"{\n\n\"choices\":[],\"usage\":{\"prompt_tokens\":1}}\n\n", "{\n\n\"choices\":[],\"usage\":{\"prompt_tokens\":1}}\n\n"},
+		"no events":                  {"<p>usage</p>\n\n" + usageEvent, "<p>usage</p>\n\n" + usageEvent},
 	} {
 		for _, n := range []int{1, 3, 100, 4096, 1 << 20} {
 			if n < 100 && len(test.stream) > 1<<20 {
@@ -77,6 +89,29 @@ func TestAWholeEventIsNotHeldUp(t *testing.T) {
 	broken := NewMeter(true).Hide(io.NopCloser(io.MultiReader(strings.NewReader("data: half"), iotest.ErrReader(io.ErrUnexpectedEOF))))
 	if got, err := io.ReadAll(broken); err != io.ErrUnexpectedEOF || string(got) != "data: half" {
 		t.Errorf("a stream that breaks off: %q, %v", got, err)
+	}
+}
+
+// TestWhatIsNoStreamOfEventsIsNotHeldUp for the end of an event that never comes.
+func TestWhatIsNoStreamOfEventsIsNotHeldUp(t *testing.T) {
+	t.Parallel()
+	r, w := io.Pipe()
+	stream := NewMeter(true).Hide(r)
+	go func() {
+		for range 3 {
+			if _, err := io.WriteString(w, "{\"choices\": "); err != nil {
+				return
+			}
+		}
+	}()
+	b := make([]byte, 20)
+	for range 3 {
+		if n, err := stream.Read(b); err != nil || string(b[:n]) != "{\"choices\": " {
+			t.Fatalf("%q, %v", b[:n], err)
+		}
+	}
+	if err := stream.Close(); err != nil {
+		t.Error(err)
 	}
 }
 

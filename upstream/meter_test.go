@@ -90,7 +90,7 @@ func FuzzMeter(f *testing.F) {
 	f.Add("{\"error\":\"x\"}\n{\"eval_count\": 5, \"prompt_eval_count\": 3}\n", 3)
 	f.Fuzz(func(t *testing.T, text string, n int) {
 		n = 1 + max(n, 0)%64
-		got := metered(text, false, n)
+		got := metering(text, false, n).usage
 		for _, stream := range []bool{false, true} {
 			a, b := metering(text, stream, n), metering(text, stream, len(text)+1)
 			if a.Usage() != b.Usage() || a.Final() != b.Final() || a.Ended() != b.Ended() || a.wrote != b.wrote || a.failed != b.failed || a.Model() != b.Model() || a.Tier() != b.Tier() {
