@@ -146,6 +146,11 @@ func TestAnswersOfTheWorldAreChargedWhatTheyUsed(t *testing.T) {
 		as(anthropic, "GLM, Kimi", "the beginning says nothing, and the end says all", true, data(`{"type":"message_start","message":{"usage":{"input_tokens":0,"output_tokens":0}}}`, delta, `{"type":"message_delta","usage":{"input_tokens":10,"output_tokens":5}}`), 10, 5, claude),
 		as(ollama, "ollama#2068, ollama#3427", "a cached prompt is not counted", false, `{"model":"m","message":{"role":"assistant","content":"Some words."},"done":true,"eval_count":5}`, held, 5, sum),
 
+		as(openai, "a server that is broken", "a number that is none spoils the other", false, chat(`{"prompt_tokens":-5,"completion_tokens":5}`), held, held, sum),
+		as(openai, "a server that is broken", "words", false, chat(`{"prompt_tokens":"some","completion_tokens":5}`), held, held, sum),
+		as(openai, "a server that is broken", "beyond reason", false, chat(`{"prompt_tokens":10,"completion_tokens":99999999999999999999999}`), held, held, sum),
+		as(openai, "a server that is broken", "a fraction", false, chat(`{"prompt_tokens":10.5,"completion_tokens":5}`), held, held, sum),
+
 		// OpenRouter's cost. gpt-5-mini is 0.25 and 2.
 		as(openrouter, "openrouter.ai/docs/use-cases/byok", "own key, and nobody says what it took", false, chat(`{"prompt_tokens":10,"completion_tokens":5,"cost":0,"is_byok":true,"cost_details":{"upstream_inference_cost":null}}`), 10, 5, 12_500),
 		as(openrouter, "openrouter.ai/docs/use-cases/byok", "not the own key", false, chat(`{"prompt_tokens":10,"completion_tokens":5,"cost":0.0001,"is_byok":false,"cost_details":{"upstream_inference_cost":0.000125}}`), 10, 5, 100_000),

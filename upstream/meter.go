@@ -276,6 +276,9 @@ func (m *Meter) report(at place, k key, value []byte, good bool) {
 	}
 	u, err := usageOf(o)
 	if err != nil {
+		if err == errNoNumber {
+			m.usage.merge(u)
+		}
 		m.doubt()
 		return
 	}

@@ -2,7 +2,9 @@ package upstream
 
 import (
 	"bytes"
+	"errors"
 	"math"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -109,6 +111,9 @@ func (c usageCounts) count(path []byte, o rawObject, depth int) error {
 			c[field] = 1
 		case value[0] == 'f':
 			c[field] = 0
+		case value[0] == 'n':
+		case slices.Contains(inputFields, field), slices.Contains(outputFields, field), strings.HasPrefix(field, "billed_units."):
+			c[noNumber] = 1
 		default:
 			if cost, ok := parseUSD(number); ok {
 				c["$"+field] = cost
@@ -117,6 +122,13 @@ func (c usageCounts) count(path []byte, o rawObject, depth int) error {
 		return nil
 	})
 }
+
+// noNumber stands for a count that is none: below zero, beyond reason, a fraction
+// or words. Whoever writes that is not believed in the rest either, as who leaves
+// a count out is.
+const noNumber = "!"
+
+var errNoNumber = errors.New("a count is no number")
 
 // wholeNumber reads a count. Some write 100.0 (Cohere), 1e2 or "100".
 func wholeNumber(s string) (int64, bool) {
@@ -156,7 +168,8 @@ func (c usageCounts) first(names ...string) int64 {
 }
 
 // usageOf reads a usage object by what is in it, not by whose it is: the
-// vendors copy each other, and their copies differ.
+// vendors copy each other, and their copies differ. The error may be errNoNumber;
+// then what is returned is what else was said.
 func usageOf(o rawObject) (Usage, error) {
 	c := spareCounts.Get().(usageCounts)
 	defer func() {
@@ -171,7 +184,7 @@ func usageOf(o rawObject) (Usage, error) {
 		// Cohere; what it bills is less than what its model read.
 		u := unreported
 		u.Input, u.Output = max(c.first("billed_units.input_tokens"), 0), max(c.first("billed_units.output_tokens"), 0)
-		return u, nil
+		return u, c.sound()
 	}
 	u := unreported
 	u.Input = c.first(inputFields...)
@@ -205,7 +218,15 @@ func usageOf(o rawObject) (Usage, error) {
 		u.Output = add(u.Output, total-u.Tokens())
 	}
 	u.Nanodollars = c.cost()
-	return u, nil
+	return u, c.sound()
+}
+
+// sound reports a count that is none.
+func (c usageCounts) sound() error {
+	if c[noNumber] > 0 {
+		return errNoNumber
+	}
+	return nil
 }
 
 // beside reports whether so many cached tokens, under Anthropic's names, stand
