@@ -1,0 +1,80 @@
+package upstream
+
+// key is the name of a member, as far as it means something.
+type key uint8
+
+const (
+	keyOther key = iota
+	keyUsage
+	keyMeta      // Cohere's, which holds billed_units
+	keyMessage   // holds usage at Anthropic
+	keyResponse  // holds usage in OpenAI's Responses, and is text at Ollama
+	keyInner     // holds usage at Groq and Gemini
+	keyDelta     // holds usage at Cohere, and is text in OpenAI's Responses
+	keyChoices   // of which one may hold usage
+	keyText      // what a model wrote
+	keyArguments // what a model calls a tool with: text, or an object
+	keyCall      // the same, where it is an object
+	keyEmbedding // there is no output
+	keyType      // of an event
+	keyModel
+	keyTier
+	keyRegion
+	keyPromptCount // Ollama's counts
+	keyOutputCount
+	keyError
+	keyFinish
+	keyQuiet // what a client sent, or others wrote
+)
+
+// keyOf is what a name means. Usage is found in: usage; message.usage
+// (Anthropic); response.usage (OpenAI's Responses); usageMetadata (Gemini);
+// x_groq.usage; meta.billed_units and delta.usage (Cohere), and in its first
+// version response.meta; interaction.usage (Gemini); choices[0].usage (Moonshot).
+// What a client sent comes back in metadata, so nothing is looked for in there.
+func keyOf(name string) key {
+	switch name {
+	case "usage", "usageMetadata":
+		return keyUsage
+	case "meta":
+		return keyMeta
+	case "message":
+		return keyMessage
+	case "response":
+		return keyResponse
+	case "x_groq", "interaction":
+		return keyInner
+	case "delta":
+		return keyDelta
+	case "choices":
+		return keyChoices
+	case "content", "text", "partial_json", "thinking", "reasoning", "reasoning_content", "refusal", "tool_plan":
+		return keyText
+	case "arguments":
+		return keyArguments
+	case "functionCall", "function_call", "args", "input":
+		return keyCall
+	case "embedding", "embeddings":
+		return keyEmbedding
+	case "type", "event_type":
+		return keyType
+	case "model", "modelVersion":
+		return keyModel
+	case "service_tier", "serviceTier":
+		return keyTier
+	case "inference_geo":
+		return keyRegion
+	case "prompt_eval_count":
+		return keyPromptCount
+	case "eval_count":
+		return keyOutputCount
+	case "error":
+		return keyError
+	case "finish_reason":
+		return keyFinish
+	case "metadata", "instructions", "tools", "prompt", "format", "chat_history", "documents", "search_results", "sources", "citations", "annotations",
+		"logprobs", "prompt_logprobs":
+		return keyQuiet
+	}
+	return keyOther
+}
