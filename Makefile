@@ -27,8 +27,8 @@ REST = $$($(GO) list ./... | grep -v -e /e2e$$ -e /limiter$$)
 # What to run before each commit: it needs nothing but Go, and two minutes.
 SMOKE = 'TestKeyWith1000|TestEverySlot|TestRefusalsHave|TestAnUpgradeIsOne|TestExampleCaddyfile|TestUpServes'
 check: style
-	$(RUNTESTS) +unit -timeout 5m $(REST) ./limiter \
-		+smoke -timeout 5m -run $(SMOKE) ./e2e
+	$(RUNTESTS) +unit -timeout 30m $(REST) ./limiter \
+		+smoke -timeout 30m -run $(SMOKE) ./e2e
 
 # Installs what the tests need when it is missing, and runs all of them.
 test: tools $(MODULES)
@@ -36,7 +36,7 @@ test: tools $(MODULES)
 		+limiter -race -timeout 30m ./limiter \
 		+e2e -race -timeout 30m ./e2e \
 		+torture TILL_CI=1 -p 1 -count 1 -v -timeout 30m -run $(TORTURE) ./e2e ./limiter \
-		+gitleaks TILL_GITLEAKS=1 -count 1 -timeout 5m -run TestGitleaks ./token
+		+gitleaks TILL_GITLEAKS=1 -count 1 -timeout 30m -run TestGitleaks ./token
 
 # What is most sensitive to time, COUNT times, while BURN threads and a busy disk
 # compete with it.
