@@ -71,6 +71,10 @@ var known = set(
 	"context_length_exceeded_behavior", "prompt_truncate_len", "perf_metrics_in_response", "typical_p", "mirostat_target", "mirostat_lr",
 )
 
+// walked are those that hold content, which may be more than its text.
+var walked = set("messages", "input", "contents", "system", "instructions", "systemInstruction", "system_instruction", "documents", "inputs",
+	"chat_history", "message", "content", "parts", "requests", "tool_results")
+
 func set(names ...string) map[string]bool {
 	m := make(map[string]bool, len(names))
 	for _, name := range names {
@@ -107,7 +111,7 @@ func (e *Estimate) read(p *Preset, c *Call) error {
 	}
 	e.askUsage = true
 	seen := fieldSet{few: make([]string, 0, 16)}
-	found := content{allText: p.Dialect == Cohere, files: p.Name == "gemini" || p.Name == "openrouter", bare: e.outer == "options"}
+	found := content{allText: p.Dialect == Cohere, files: p.Name == "gemini" || p.Name == "openrouter", bare: e.outer == "options", form: p.contentForm()}
 	tools := false
 	err = o.members(func(name string, value []byte) error {
 		if seen.add(name) {
@@ -120,6 +124,7 @@ func (e *Estimate) read(p *Preset, c *Call) error {
 			return notMeterable("what the field %.64q costs is not known", name)
 		}
 		tools = tools || name == "tools" || name == "functions"
+		found.length += int64(len(name)) + 6 // quotes, a colon and a comma
 		return e.member(p, name, value, &found)
 	})
 	if err != nil {
@@ -133,8 +138,7 @@ func (e *Estimate) read(p *Preset, c *Call) error {
 	}
 	e.Window, e.Cached, e.CachedHour = found.window, found.cached, found.hour
 	e.Pictures, e.Media = found.images > 0, found.window
-	bytes := int64(len(c.Body)) - found.encoded + decomposed(c.Body)
-	e.Input = bytes + bytes/10 + 16 + found.images*imageTokens
+	e.Input = found.tokens() + 16
 	if tools {
 		e.Input += toolsTokens
 	}
@@ -145,26 +149,31 @@ func (e *Estimate) read(p *Preset, c *Call) error {
 func (e *Estimate) member(p *Preset, name string, value []byte, found *content) error {
 	word := ""
 	if value[0] == '"' {
-		word, _ = text(value) // one that is not well formed is no word known
+		word, _ = view(value) // one that is not well formed is no word known
 	}
-	switch name {
-	case "messages", "input", "contents", "system", "instructions", "systemInstruction", "system_instruction", "documents", "inputs",
-		"chat_history", "message", "content", "parts", "requests", "tool_results":
+	switch {
+	case walked[name]:
 		if name == "input" && e.field == "max_output_tokens" && value[0] == '[' {
 			if err := found.items(value); err != nil {
 				return err
 			}
 		}
 		found.walk(value, "", 0)
-	case "images":
+	case name == "images" || name == "cache_control":
+		found.cached = found.cached || name == "cache_control"
 		found.walk(value, name, 0)
+	case name == "tools" || name == "functions":
+		found.count(value, p.toolForm())
+	case value[0] == '{':
+		found.count(value, asJSON)
+	default:
+		found.count(value, found.form)
+	}
+	switch name {
 	case "options":
 		return e.options(value)
 	case "context_management":
 		return contextEdits(value)
-	case "cache_control":
-		found.cached = true
-		found.walk(value, name, 0)
 	case "thinking":
 		if value[0] == '{' {
 			if from, to, ok := memberOf(value, "budget_tokens"); ok {

@@ -11,7 +11,8 @@ import (
 // stands somewhere else.
 type content struct {
 	images  int64 // pictures
-	encoded int64 // bytes of pictures and files, which are no text
+	length  int64 // tokens of what was walked through, at most; see promptLength
+	encoded int64 // of length: pictures and files, which are no text
 	window  bool  // holds something that only the model's context window bounds
 	cached  bool  // asks for parts to be written to a cache
 	hour    bool  // for an hour
@@ -20,6 +21,7 @@ type content struct {
 	allText bool // whatever looks like a picture may be text: nothing is taken off
 	files   bool // an address may be that of a film or a document
 	bare    bool // pictures stand in "images", and nothing else does
+	form    form // how a prompt may show what is said
 }
 
 // items looks at what a Responses request goes on from: what only names
@@ -105,6 +107,20 @@ var ruledContent = func() map[string]string {
 
 const maxContentDepth = 100
 
+// tokens is the most that what was walked through so far can be to a model.
+func (c *content) tokens() int64 {
+	text := c.length - c.encoded
+	return text + text/10 + c.images*imageTokens
+}
+
+// count adds what is the application's own, or no content: it is text, whatever
+// it looks like.
+func (c *content) count(value []byte, f form) int {
+	n, tokens := promptLength(value, f)
+	c.length += tokens
+	return n
+}
+
 // walk reads the value that valid JSON begins with and returns its length. key
 // is the member that it is the value of.
 func (c *content) walk(b []byte, key string, depth int) int {
@@ -114,22 +130,25 @@ func (c *content) walk(b []byte, key string, depth int) int {
 	}
 	switch b[0] {
 	case '"':
-		n := skipString(b)
-		c.text(key, b[:n])
+		n, tokens := stringLength(b, c.form)
+		c.length += tokens
+		c.text(key, b[:n], tokens)
 		return n
 	case '[':
 		i := 1
+		c.length += 2
 		for {
 			i += spaces(b[i:])
 			if b[i] == ']' {
 				return i + 1
 			}
 			i += c.walk(b[i:], key, depth+1)
+			c.length += 2 // a comma
 		}
 	case '{':
 		return c.object(b, depth)
 	}
-	return skipValue(b)
+	return c.count(b, c.form)
 }
 
 func (c *content) object(b []byte, depth int) int {
@@ -137,13 +156,15 @@ func (c *content) object(b []byte, depth int) int {
 	var data int64
 	var typed, described bool // of two, two readers take different ones
 	i := 1
+	c.length += 2
 	for {
 		i += spaces(b[i:])
 		if b[i] == '}' {
 			break
 		}
-		n := skipString(b[i:])
-		name, err := text(b[i : i+n])
+		n, tokens := stringLength(b[i:], c.form)
+		c.length += tokens + 4 // a colon and a comma
+		name, err := view(b[i : i+n])
 		if err != nil {
 			c.doubt("a name in it is not well formed")
 		}
@@ -158,7 +179,11 @@ func (c *content) object(b []byte, depth int) int {
 		}
 		switch {
 		case depth > 0 && opaque[name]:
-			i += skipValue(value)
+			n := c.count(value, max(c.form, asJSON))
+			if value[0] == '"' {
+				c.length += reprinted(value[:n])
+			}
+			i += n
 			continue
 		case name == "type" && value[0] == '"':
 			kind, _ = text(value[:skipString(value)]) // a wrong one is not known
@@ -176,7 +201,7 @@ func (c *content) object(b []byte, depth int) int {
 			}
 			described = true
 		case name == "data" && value[0] == '"':
-			data = int64(skipString(value))
+			_, data = stringLength(value, c.form)
 		case name == "audio" && value[0] == '{':
 			c.doubt("%q may point at what is not in the request", name)
 		case name == "ttl" && value[0] == '"':
@@ -212,11 +237,11 @@ func (c *content) object(b []byte, depth int) int {
 }
 
 // text looks at a string that may be, or may point at, a picture or a file.
-func (c *content) text(key string, value []byte) {
+func (c *content) text(key string, value []byte, tokens int64) {
 	if key == "images" {
 		c.images++ // Ollama's, in base64
 		if c.bare {
-			c.encoded += int64(len(value))
+			c.encoded += tokens
 		}
 		return
 	}
@@ -243,7 +268,7 @@ func (c *content) text(key string, value []byte) {
 		c.window = c.window || c.files || bytes.Contains(value, []byte("#transform")) // Fireworks reads documents so
 		return
 	}
-	c.encoded += int64(len(value))
+	c.encoded += tokens
 }
 
 func (c *content) doubt(format string, args ...any) {

@@ -44,6 +44,11 @@ type Preset struct {
 	// only when they are asked to (stream_options.include_usage).
 	AsksForUsage bool
 
+	// OwnModels says that the vendor serves models of its own, as it documents
+	// them. Elsewhere a chat template that nobody knows makes the prompt: it may
+	// print tools with indentation, and what tools answered as JSON.
+	OwnModels bool
+
 	// KeyEnv are the environment variables that hold the vendor's key for
 	// its own SDKs; the first that is set counts.
 	KeyEnv []string

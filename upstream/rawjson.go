@@ -2,6 +2,7 @@ package upstream
 
 import (
 	"bytes"
+	"encoding/binary"
 	"encoding/json"
 	"errors"
 	"slices"
@@ -106,15 +107,27 @@ func skipValue(b []byte) int {
 }
 
 func skipString(b []byte) int {
-	for i := 1; i < len(b); i++ {
+	for i := 1; i < len(b); {
+		if i+8 <= len(b) && noMark(binary.LittleEndian.Uint64(b[i:])) {
+			i += 8
+			continue
+		}
 		switch b[i] {
 		case '\\':
 			i++
 		case '"':
 			return i + 1
 		}
+		i++
 	}
 	return len(b)
+}
+
+// noMark reports whether none of eight bytes is a quote or a backslash.
+func noMark(w uint64) bool {
+	const ones, highs = 0x0101010101010101, 0x8080808080808080
+	quote, slash := w^(ones*'"'), w^(ones*'\\')
+	return ((quote-ones)&^quote|(slash-ones)&^slash)&highs == 0
 }
 
 // text decodes a valid JSON string.

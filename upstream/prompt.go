@@ -1,0 +1,315 @@
+package upstream
+
+import (
+	"encoding/binary"
+	"sync"
+	"unicode/utf8"
+
+	"golang.org/x/text/unicode/norm"
+)
+
+// form is how a prompt shows a JSON value.
+type form uint8
+
+const (
+	// asText shows strings as what they say.
+	asText form = iota
+	// asJSON prints them as JSON again, with the escapes that it needs.
+	asJSON
+	// asLines prints as JSON with every member on a line of its own, indented by
+	// four spaces a level, as the templates of Llama do with tools, and with
+	// what has a meaning in HTML escaped, as Go and minijinja do.
+	asLines
+)
+
+// contentForm is how prompts show what was said, and toolForm how they show tools.
+func (p *Preset) contentForm() form {
+	if p.OwnModels && p.Dialect != Cohere && p.Dialect != Mistral {
+		return asText
+	}
+	return asJSON // Llama's templates print a tool's answer so, and Mistral's, and Cohere's documents
+}
+
+func (p *Preset) toolForm() form {
+	if p.OwnModels {
+		return asJSON
+	}
+	return asLines
+}
+
+// promptLength is at most how many tokens of text the value is that valid JSON
+// begins with, and the length of that value in b. It counts a token a byte, of
+// what a prompt holds and not of how the request is written: the string that an
+// escape stands for, no space between values, one after each comma and colon
+// (Python's json prints those), numbers as long as any language prints them, and
+// what Unicode's forms NFC and NFKC make longer. It is one pass, and allocates
+// nothing. Pictures and files are text to it: [content] takes them off.
+func promptLength(b []byte, f form) (n int, tokens int64) {
+	depth := int64(0)
+	for n < len(b) {
+		switch c := b[n]; c {
+		case '"':
+			m, size := stringLength(b[n:], f)
+			n, tokens = n+m, tokens+size
+		case '{', '[':
+			depth++
+			n, tokens = n+1, tokens+1+f.line(depth)
+		case '}', ']':
+			depth--
+			n, tokens = n+1, tokens+1+f.line(depth)
+		case ',':
+			n, tokens = n+1, tokens+2+f.line(depth)
+			continue
+		case ':':
+			n, tokens = n+1, tokens+2
+			continue
+		case ' ', '\t', '\r', '\n':
+			n++
+			continue
+		default:
+			m, size := literalLength(b[n:])
+			n, tokens = n+m, tokens+size
+		}
+		if depth == 0 {
+			break
+		}
+	}
+	return n, tokens
+}
+
+// line is what a new line costs at a depth. Vocabularies have a token for four
+// spaces, whatever else they have; the last three may be single ones.
+func (f form) line(depth int64) int64 {
+	if f != asLines {
+		return 0
+	}
+	return depth + 4
+}
+
+// longestNumber is how long 64-bit floating point numbers are printed, at most.
+const longestNumber = 24
+
+// literalLength is that of a number, true, false or null.
+func literalLength(b []byte) (n int, tokens int64) {
+	exponent := false
+	for n < len(b) {
+		switch b[n] {
+		case ' ', '\t', '\r', '\n', ',', ':', ']', '}':
+			return n, literalTokens(n, exponent)
+		case 'e', 'E':
+			exponent = b[0] != 't' && b[0] != 'f'
+		}
+		n++
+	}
+	return n, literalTokens(n, exponent)
+}
+
+func literalTokens(n int, exponent bool) int64 {
+	if exponent {
+		n = max(n, longestNumber) // 1e15 becomes 1000000000000000.0
+	}
+	return int64(n)
+}
+
+// stringLength is promptLength of the string that b begins with, with its quotes.
+func stringLength(b []byte, f form) (n int, tokens int64) {
+	n, tokens = 1, 2
+	var growth growing
+	for {
+		if f != asLines {
+			from := n
+			for n+8 <= len(b) && plain(binary.LittleEndian.Uint64(b[n:])) {
+				n += 8
+			}
+			if n > from {
+				tokens += int64(n - from)
+				growth.reset()
+			}
+		}
+		if n >= len(b) {
+			return n, tokens
+		}
+		switch c := b[n]; {
+		case c == '"':
+			return n + 1, tokens
+		case c == '\\':
+			r, m := unescape(b[n:])
+			n, tokens = n+m, tokens+f.runeLength(r)+growth.of(r)
+		case c < utf8.RuneSelf:
+			n++
+			tokens++
+			if f == asLines && (c == '<' || c == '>' || c == '&' || c == '\'') {
+				tokens += 5
+			}
+			growth.reset()
+		default:
+			r, m := utf8.DecodeRune(b[n:])
+			n, tokens = n+m, tokens+int64(m)+growth.of(r)
+		}
+	}
+}
+
+// plain reports whether none of eight bytes is a quote, a backslash, or not
+// ASCII.
+func plain(w uint64) bool { return w&0x8080808080808080 == 0 && noMark(w) }
+
+// runeLength is how long a character is that stood as an escape.
+func (f form) runeLength(r rune) int64 {
+	switch {
+	case f == asText || r >= utf8.RuneSelf:
+		return int64(utf8.RuneLen(r))
+	case r == '"' || r == '\\' || r == '\n' || r == '\r' || r == '\t' || r == '\b' || r == '\f':
+		return 2
+	case r < ' ' || f == asLines && (r == '<' || r == '>' || r == '&' || r == '\''):
+		return 6
+	}
+	return 1
+}
+
+// unescape reads the escape that b begins with. Half a surrogate pair is what
+// readers put for it.
+func unescape(b []byte) (r rune, n int) {
+	if len(b) < 2 {
+		return utf8.RuneError, len(b)
+	}
+	switch b[1] {
+	case 'n':
+		return '\n', 2
+	case 't':
+		return '\t', 2
+	case 'r':
+		return '\r', 2
+	case 'b':
+		return '\b', 2
+	case 'f':
+		return '\f', 2
+	case 'u':
+		r, ok := hex(b)
+		if !ok {
+			return utf8.RuneError, 2
+		}
+		if r < 0xd800 || r > 0xdfff {
+			return r, 6
+		}
+		if low, ok := hex(b[6:]); ok && r < 0xdc00 && low >= 0xdc00 && low <= 0xdfff {
+			return (r-0xd800)<<10 + (low - 0xdc00) + 0x10000, 12
+		}
+		return utf8.RuneError, 6
+	}
+	return rune(b[1]), 2
+}
+
+// hex reads \uXXXX.
+func hex(b []byte) (r rune, ok bool) {
+	if len(b) < 6 || b[0] != '\\' || b[1] != 'u' {
+		return 0, false
+	}
+	for _, c := range b[2:6] {
+		switch {
+		case c >= '0' && c <= '9':
+			r = r<<4 | rune(c-'0')
+		case c|0x20 >= 'a' && c|0x20 <= 'f':
+			r = r<<4 | rune(c|0x20-'a'+10)
+		default:
+			return 0, false
+		}
+	}
+	return r, true
+}
+
+// reprinted is by how much the text in a string may grow that a template takes
+// for JSON, as the arguments of a call, and prints in its own way.
+func reprinted(b []byte) (more int64) {
+	for i, c := range b {
+		switch c {
+		case ',', ':':
+			more++
+		case 'e', 'E':
+			if i > 0 && b[i-1] >= '0' && b[i-1] <= '9' {
+				more += longestNumber - 3
+			}
+		}
+	}
+	return more
+}
+
+// growing is by how many bytes text becomes longer when a tokenizer brings it to
+// Unicode's form NFC first, as those of Qwen and Cohere do, or to NFKC, as
+// sentencepiece's do unless told otherwise. Few characters do: a note of music
+// becomes three of four bytes, U+FDFA eighteen characters.
+type growing struct {
+	pages  *[growthPages][]byte
+	before bool // the last character may come apart when a mark follows
+}
+
+func (g *growing) reset() { g.before = false }
+
+func (g *growing) of(r rune) int64 {
+	if r < utf8.RuneSelf {
+		g.before = false
+		return 0
+	}
+	if r >= growthPages<<8 {
+		g.before = false
+		return 0
+	}
+	if g.pages == nil {
+		g.pages = growthTable()
+	}
+	page := g.pages[r>>8]
+	if page == nil {
+		g.before = false
+		return 0
+	}
+	class := page[r&0xff]
+	more := int64(class & growthMask)
+	if class&isMark != 0 {
+		if g.before {
+			more += markGrowth
+		}
+		return more
+	}
+	g.before = class&comesApart != 0
+	return more
+}
+
+const (
+	growthPages = 0x200 // of 256 characters; those above do not grow
+	growthMask  = 0x3f
+	isMark      = 0x40
+	comesApart  = 0x80
+	// markGrowth is the most by which a letter with an accent grows when another
+	// mark comes between the two.
+	markGrowth = 3
+)
+
+// growthTable has a byte for each character of those pages that hold one which
+// grows, and none for the rest.
+var growthTable = sync.OnceValue(func() *[growthPages][]byte {
+	table := new([growthPages][]byte)
+	for page := range table {
+		classes := make([]byte, 256)
+		some := false
+		for i := range classes {
+			r := rune(page<<8 | i)
+			if r < utf8.RuneSelf || r >= 0xac00 && r <= 0xdfff { // Hangul joins again
+				continue
+			}
+			s := string(r)
+			p := norm.NFKC.PropertiesString(s)
+			if p.CCC() > 0 {
+				classes[i] = isMark
+			}
+			if len(p.Decomposition()) > 0 {
+				classes[i] |= comesApart
+				longest := max(len(norm.NFC.String(s)), len(norm.NFKC.String(s)))
+				classes[i] |= byte(min(max(longest-len(s), 0), growthMask))
+			}
+			some = some || classes[i] != 0
+		}
+		if some {
+			table[page] = classes
+		}
+	}
+	return table
+})
