@@ -115,38 +115,42 @@ func literalTokens(n int, exponent bool) int64 {
 func stringLength(b []byte, f form) (n int, tokens int64) {
 	n, tokens = 1, 2
 	var growth growing
-	for {
-		if f != asLines {
-			from := n
-			for n+8 <= len(b) && plain(binary.LittleEndian.Uint64(b[n:])) {
-				n += 8
+	for n < len(b) {
+		c := b[n]
+		switch {
+		case c >= utf8.RuneSelf:
+			r, m := utf8.RuneError, 1
+			switch {
+			case c < 0xe0 && n+1 < len(b):
+				r, m = rune(c&0x1f)<<6|rune(b[n+1]&0x3f), 2
+			case c < 0xf0 && n+2 < len(b):
+				r, m = rune(c&0x0f)<<12|rune(b[n+1]&0x3f)<<6|rune(b[n+2]&0x3f), 3
+			default:
+				r, m = utf8.DecodeRune(b[n:])
 			}
-			if n > from {
-				tokens += int64(n - from)
-				growth.reset()
-			}
-		}
-		if n >= len(b) {
-			return n, tokens
-		}
-		switch c := b[n]; {
+			n, tokens = n+m, tokens+int64(m)+growth.of(r)
+			continue
 		case c == '"':
 			return n + 1, tokens
 		case c == '\\':
 			r, m := unescape(b[n:])
 			n, tokens = n+m, tokens+f.runeLength(r)+growth.of(r)
-		case c < utf8.RuneSelf:
-			n++
-			tokens++
-			if f == asLines && (c == '<' || c == '>' || c == '&' || c == '\'') {
-				tokens += 5
-			}
-			growth.reset()
-		default:
-			r, m := utf8.DecodeRune(b[n:])
-			n, tokens = n+m, tokens+int64(m)+growth.of(r)
+			continue
+		case f == asLines && (c == '<' || c == '>' || c == '&' || c == '\''):
+			tokens += 5
+		}
+		growth.before = false
+		n++
+		tokens++
+		if f == asLines {
+			continue
+		}
+		for n+8 <= len(b) && plain(binary.LittleEndian.Uint64(b[n:])) {
+			n += 8
+			tokens += 8
 		}
 	}
+	return n, tokens
 }
 
 // plain reports whether none of eight bytes is a quote, a backslash, or not
@@ -238,38 +242,35 @@ func reprinted(b []byte) (more int64) {
 // sentencepiece's do unless told otherwise. Few characters do: a note of music
 // becomes three of four bytes, U+FDFA eighteen characters.
 type growing struct {
-	pages  *[growthPages][]byte
+	pages  *[growthPages]*[256]byte
 	before bool // the last character may come apart when a mark follows
 }
 
-func (g *growing) reset() { g.before = false }
-
 func (g *growing) of(r rune) int64 {
-	if r < utf8.RuneSelf {
-		g.before = false
-		return 0
-	}
-	if r >= growthPages<<8 {
-		g.before = false
-		return 0
-	}
 	if g.pages == nil {
 		g.pages = growthTable()
 	}
-	page := g.pages[r>>8]
-	if page == nil {
+	class := byte(0)
+	if uint32(r) < growthPages<<8 {
+		if page := g.pages[r>>8]; page != nil {
+			class = page[r&0xff]
+		}
+	}
+	if class == 0 {
 		g.before = false
 		return 0
 	}
-	class := page[r&0xff]
+	return g.special(class)
+}
+
+// special is for a character that grows, that is a mark, or that comes apart.
+func (g *growing) special(class byte) int64 {
 	more := int64(class & growthMask)
-	if class&isMark != 0 {
-		if g.before {
-			more += markGrowth
-		}
-		return more
+	if class&isMark == 0 {
+		g.before = class&comesApart != 0
+	} else if g.before {
+		more += markGrowth
 	}
-	g.before = class&comesApart != 0
 	return more
 }
 
@@ -285,10 +286,10 @@ const (
 
 // growthTable has a byte for each character of those pages that hold one which
 // grows, and none for the rest.
-var growthTable = sync.OnceValue(func() *[growthPages][]byte {
-	table := new([growthPages][]byte)
+var growthTable = sync.OnceValue(func() *[growthPages]*[256]byte {
+	table := new([growthPages]*[256]byte)
 	for page := range table {
-		classes := make([]byte, 256)
+		classes := new([256]byte)
 		some := false
 		for i := range classes {
 			r := rune(page<<8 | i)
