@@ -3,6 +3,7 @@ package till
 import (
 	"errors"
 	"io"
+	"math"
 	"net/http"
 	"strings"
 	"time"
@@ -68,7 +69,7 @@ func (h *Handler) judgeUse(x *exchange, key *limiter.Key, call *upstream.Call, t
 	case e == nil:
 		return nil // it uses none
 	}
-	u := &use{estimate: e, mayFit: !key.Unfitted, input: e.Input, natural: e.Stated, output: -1, most: key.MaxRequestSpend}
+	u := &use{estimate: e, mayFit: !key.Unfitted, input: e.Input, output: -1, most: key.MaxRequestSpend}
 	provider := x.target.presetName
 	u.prices, u.provider, u.began, u.now = h.app.prices, provider, time.Now(), time.Now
 	price, known := u.prices.Find(provider, e.Model, u.began)
@@ -76,12 +77,6 @@ func (h *Handler) judgeUse(x *exchange, key *limiter.Key, call *upstream.Call, t
 	case known:
 		price = u.prices.Routed(price, u.began).For(e)
 		u.price, u.priced = price, dollars
-		if u.natural < 0 {
-			u.natural = price.MaxOutput
-			if u.natural == 0 {
-				u.natural = min(price.Context, usualOutput)
-			}
-		}
 	case dollars && !key.CountOnly && !h.app.countOnly:
 		return about(key, limiter.CodePriceUnknown, "has a limit in dollars, and the price of %s/%s is not known; add it with: price %s/%s INPUT OUTPUT", provider, e.Model, provider, e.Model)
 	case !tokens:
@@ -96,14 +91,9 @@ func (h *Handler) judgeUse(x *exchange, key *limiter.Key, call *upstream.Call, t
 		}
 		u.input = max(u.input, u.price.Context)
 	}
-	if u.natural <= 0 && e.Stated < 0 {
-		if !u.mayFit {
-			return unbounded("how long an answer of " + e.Model + " can be is not known; state max_tokens")
-		}
-		u.natural = usualOutput
-		if provider == "ollama" {
-			u.natural = noBound
-		}
+	var sure bool
+	if u.natural, sure = e.Longest(u.price, u.input); !sure && !u.mayFit {
+		return unbounded("how long an answer of " + e.Model + " can be is not known; state max_tokens")
 	}
 	u.asked = u.natural
 	if u.most > 0 && u.priced {
@@ -115,21 +105,12 @@ func (h *Handler) judgeUse(x *exchange, key *limiter.Key, call *upstream.Call, t
 	return nil
 }
 
-// noBound stands for an answer whose length nothing bounds but the fit. Only
-// Ollama takes any bound: others refuse one that is longer than the answers of
-// their model can be, which for those that are not in the table is taken to be
-// usualOutput.
-const (
-	noBound     = 1 << 31
-	usualOutput = 16_384
-)
-
 // boundOnce applies the limit of a single request.
 func (u *use) boundOnce(key *limiter.Key) *limiter.Refusal {
 	if u.bound(u.natural)[limiter.Nanodollars] <= u.most {
 		return nil
 	}
-	left := limiter.Amounts{limiter.Tokens: noBound * noBound / 4, limiter.Nanodollars: u.most}
+	left := limiter.Amounts{limiter.Tokens: math.MaxInt64 / 4, limiter.Nanodollars: u.most}
 	n, ok := u.fitted(left)
 	if !ok {
 		return about(key, limiter.CodeBudgetTooSmall, "may spend $%s on one request, and this one may cost up to $%s; lower max_tokens",
@@ -158,7 +139,7 @@ func within(b, left limiter.Amounts) bool {
 // fitted to: requests in flight may give back enough for that.
 func (u *use) fit(left limiter.Amounts) limiter.Amounts {
 	u.output = -1
-	if u.natural < noBound && (u.estimate.Stated < 0 || u.natural < u.estimate.Stated) {
+	if u.estimate.Stated < 0 || u.natural < u.estimate.Stated {
 		u.output = u.natural // nobody else bounds it
 	}
 	b := u.bound(u.natural)

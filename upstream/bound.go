@@ -42,6 +42,10 @@ type Estimate struct {
 	outer    string          // the object that field stands in; "": the request
 	field    string          // where the output is bounded; "" where there is none
 	also     string          // another field that bounds it as well
+	endless  bool            // a field that bounds it says that nothing does
+	context  int64           // tokens that Ollama is to keep, where the request says so
+	window   bool            // the server refuses a bound that does not fit behind the prompt
+	usual    int64           // output where nobody says how long an answer can be
 	placed   bool            // it says in which region
 	zero     bool            // a bound of 0 is one
 	beside   int64           // the largest bound that stands in another field; 0: none
@@ -133,12 +137,18 @@ func (e *Estimate) read(p *Preset, c *Call) error {
 	if found.err != nil {
 		return found.err
 	}
-	if e.Stated >= 0 && e.field != "" {
+	switch {
+	case e.endless:
+		e.Stated = -1
+	case e.Stated >= 0 && e.field != "":
 		e.Stated = max(e.Stated, e.beside)
 	}
 	e.Window, e.Cached, e.CachedHour = found.window, found.cached, found.hour
 	e.Pictures, e.Media = found.images > 0, found.window
 	e.Input = found.tokens() + 16
+	if e.field != "" {
+		e.Input += p.inputExtra()
+	}
 	if tools {
 		e.Input += toolsTokens
 	}
@@ -253,13 +263,19 @@ func (e *Estimate) member(p *Preset, name string, value []byte, found *content) 
 // state notes how long an answer may be. Of several fields the largest counts,
 // and those that the endpoint does not know bound nothing: but what they allow
 // beyond the others counts, in case that it does. Nor does 0, which servers
-// take for none; Anthropic's fills a cache.
+// take for none, or -1, which is none at llama.cpp and LM Studio; Anthropic's 0
+// fills a cache.
 func (e *Estimate) state(name string, value []byte) error {
+	ours := e.field != "" && (name == e.field || name == e.also)
+	if ours && !e.zero && string(value) == "-1" {
+		e.endless = true
+		value = []byte("0")
+	}
 	n, err := count(name, value, math.MaxInt32)
 	if err != nil {
 		return err
 	}
-	if e.field != "" && (name == e.field || name == e.also) {
+	if ours {
 		if n > 0 || e.zero {
 			e.Stated = max(e.Stated, n)
 		}
@@ -333,7 +349,12 @@ func prompts(list []byte) (n int64, err error) {
 	return n, err
 }
 
+// count reads a whole number. Languages that have only one kind of number write
+// 100.0.
 func count(name string, value []byte, most int64) (int64, error) {
+	if whole, rest, ok := bytes.Cut(value, []byte(".")); ok && len(bytes.Trim(rest, "0")) == 0 {
+		value = whole
+	}
 	n, err := strconv.ParseInt(string(value), 10, 64)
 	if err != nil || n < 0 || n > most {
 		return 0, unsafe("%s must be a whole number from 0 to %d", name, most)

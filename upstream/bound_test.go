@@ -45,7 +45,7 @@ func TestEveryEndpointStatesItsBound(t *testing.T) {
 			t.Errorf("%s: %+v, %v; want %d for each of %d", test.name, e, err, test.stated, test.answers)
 			continue
 		}
-		if e.Input < int64(len(test.body)) || e.Input > int64(len(test.body))*2+16 {
+		if e.Input < int64(len(test.body)) || e.Input > int64(len(test.body))*2+16+preset(t, test.preset).inputExtra() {
 			t.Errorf("%s: input %d of %d bytes", test.name, e.Input, len(test.body))
 		}
 	}
@@ -142,7 +142,7 @@ func TestWhatCannotBeBoundedIsSaid(t *testing.T) {
 		}
 	}
 	for name, body := range map[string]string{
-		"a bound below zero": begin + `"max_tokens":-1}`, "a bound that is text": begin + `"max_tokens":"5"}`, "half a token": begin + `"max_tokens":1.5}`,
+		"a bound below zero": begin + `"max_tokens":-5}`, "a bound that is text": begin + `"max_tokens":"5"}`, "half a token": begin + `"max_tokens":1.5}`,
 		"a tool's type in another case": begin + `"tools":[{"Type":"web_search","name":"x"}]}`,
 		"a tool of two types":           begin + `"tools":[{"type":"web_search","type":"function"}]}`,
 		"a bound twice":                 begin + `"max_tokens":5,"max_tokens":5000}`, "a bound in another case": begin + `"max_tokens":5,"Max_Tokens":5000}`,
@@ -227,8 +227,10 @@ func TestBodiesAreFittedAndElseUntouched(t *testing.T) {
 		{"one stated", "openai", "/v1/chat/completions", `{"model":"m", "max_tokens" : 9000 ,"messages":[1.50]}`, `{"model":"m", "max_tokens" : 300 ,"messages":[1.50]}`},
 		{"both stated", "openai", "/v1/chat/completions", `{"model":"m","max_tokens":9000,"max_completion_tokens":8000}`, `{"model":"m","max_tokens":300,"max_completion_tokens":300}`},
 		{"a bound of 0", "openai", "/v1/chat/completions", `{"model":"m","max_tokens":0}`, `{"model":"m","max_tokens":300}`},
-		{"Ollama, none", "ollama", "/api/chat", `{"model":"m","messages":[]}`, `{"options":{"num_predict":300},"model":"m","messages":[]}`},
-		{"Ollama, without end", "ollama", "/api/generate", `{"model":"m","options":{"seed":1,"num_predict":-1}}`, `{"model":"m","options":{"seed":1,"num_predict":300}}`},
+		{"Ollama, none", "ollama", "/api/chat", `{"model":"m","messages":[{}]}`, `{"options":{"num_predict":300},"model":"m","messages":[{}]}`},
+		{"nothing bounds it", "together", "/v1/chat/completions", `{"model":"m","max_tokens":-1}`, `{"model":"m","max_tokens":300}`},
+		{"nothing bounds it, the old field", "openai", "/v1/chat/completions", `{"model":"m","max_tokens":-1,"max_completion_tokens":9000}`, `{"model":"m","max_tokens":300,"max_completion_tokens":300}`},
+		{"Ollama, without end", "ollama", "/api/generate", `{"model":"m","prompt":"x","options":{"seed":1,"num_predict":-1}}`, `{"model":"m","prompt":"x","options":{"seed":1,"num_predict":300}}`},
 		{"another vendor", "groq", "/openai/v1/chat/completions", `{"model":"m"}`, `{"max_tokens":300,"model":"m"}`},
 		{"responses", "openai", "/v1/responses", `{"model":"m","input":"x"}`, `{"max_output_tokens":300,"model":"m","input":"x"}`},
 		{"messages", "anthropic", "/v1/messages", `{"max_tokens":5000,"model":"m"}`, `{"max_tokens":300,"model":"m"}`},

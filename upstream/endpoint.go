@@ -1,6 +1,8 @@
 package upstream
 
 import (
+	"bytes"
+	"math"
 	"slices"
 	"strings"
 )
@@ -19,7 +21,10 @@ func (p *Preset) Estimate(c *Call) (*Estimate, error) {
 		}
 		return nil, notMeterable("%s %s is not known to cost nothing", c.Method, c.Path)
 	}
-	e := &Estimate{Stated: -1, Answers: 1, Permille: 1000, known: known}
+	e := &Estimate{Stated: -1, Answers: 1, Permille: 1000, known: known, window: !p.Beside, usual: usualOutput}
+	if p.Name == "ollama" {
+		e.usual = ollamaContext
+	}
 	path := c.Path
 	streamed := false
 	switch {
@@ -70,6 +75,9 @@ func (p *Preset) Estimate(c *Call) (*Estimate, error) {
 	if err := e.read(p, c); err != nil {
 		return nil, err
 	}
+	if e.outer == "options" && loadsOnly(e.object) {
+		return nil, nil
+	}
 	if e.Asked = e.Permille; p.Name == "anthropic" && !e.placed {
 		// The workspace's default may be a region, which the answer says.
 		e.Permille = e.Permille * 11 / 10
@@ -110,6 +118,24 @@ func plainQuery(raw string) error {
 var ollamaKnown = set("model", "messages", "prompt", "suffix", "system", "context", "images", "input", "tools",
 	"format", "options", "stream", "raw", "keep_alive", "think", "truncate", "dimensions", "logprobs", "top_logprobs")
 
+// loadsOnly reports whether Ollama only loads or unloads a model for a request:
+// it has no prompt, and no messages, and is answered at once.
+func loadsOnly(o rawObject) bool {
+	bare := true
+	_ = o.members(func(name string, value []byte) error { // of one that was read before
+		switch name {
+		case "model", "stream", "keep_alive", "options", "think":
+		case "prompt", "messages":
+			empty := string(bytes.Trim(value[1:max(len(value)-1, 1)], jsonSpace)) == ""
+			bare = bare && (value[0] == 'n' || empty && (value[0] == '"' || value[0] == '['))
+		default:
+			bare = bare && value[0] == 'n'
+		}
+		return nil
+	})
+	return bare
+}
+
 // options reads those of Ollama, where 0 and less are no bound.
 func (e *Estimate) options(value []byte) error {
 	if value[0] != '{' {
@@ -120,7 +146,13 @@ func (e *Estimate) options(value []byte) error {
 		switch {
 		case seen.add(name):
 			return unsafe("the field %.64q stands twice", name)
-		case !sameField(name, e.field) || value[0] == '-' || value[0] == 'n':
+		case value[0] == 'n':
+			return nil
+		case name == "num_ctx" && value[0] != '-':
+			n, err := count(name, value, math.MaxInt32)
+			e.context = n
+			return err
+		case !sameField(name, e.field) || value[0] == '-':
 			return nil
 		case name != e.field:
 			return unsafe("it has a field %.64q; write %s", name, e.field)

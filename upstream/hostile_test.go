@@ -45,11 +45,18 @@ func judgeByOracle(t *testing.T, body []byte, e *Estimate) {
 		if !bounds && folded != "n" && folded != "bestof" {
 			continue
 		}
-		n, err := strconv.ParseInt(string(value), 10, 64)
-		if err != nil || n < 0 {
+		if string(value) == "-1" && bounds && (name == e.field || name == e.also) {
+			if e.Stated >= 0 {
+				t.Fatalf("%q: without end, and %+v was estimated", body, e)
+			}
+			continue
+		}
+		whole, rest, _ := strings.Cut(string(value), ".")
+		n, err := strconv.ParseInt(whole, 10, 64)
+		if err != nil || n < 0 || strings.Trim(rest, "0") != "" {
 			t.Fatalf("%q: %s is %s, and was accepted", body, name, value)
 		}
-		if (name == e.field || name == e.also) && n > 0 && e.Stated < n || folded == "n" && e.Answers < n {
+		if (name == e.field || name == e.also) && n > 0 && !e.endless && e.Stated < n || folded == "n" && e.Answers < n {
 			t.Fatalf("%q: %s is %d, and %+v was estimated", body, name, n, e)
 		}
 	}
@@ -79,7 +86,7 @@ func TestHostileFieldsChangeNoBound(t *testing.T) {
 		{"cohere", "/v2/chat", "max_tokens", `{"model":"m","messages":[],%s}`},
 		{"gemini", "/v1beta/models/m:generateContent", "maxOutputTokens", `{"contents":[],"generationConfig":{%s}}`},
 		{"gemini", "/v1beta/models/m:streamGenerateContent", "maxOutputTokens", `{"contents":[],"generation_config":{%s}}`},
-		{"ollama", "/api/chat", "num_predict", `{"model":"m","messages":[],"options":{%s}}`},
+		{"ollama", "/api/chat", "num_predict", `{"model":"m","messages":[{}],"options":{%s}}`},
 		{"ollama", "/v1/chat/completions", "max_tokens", `{"model":"m","messages":[],%s}`},
 	} {
 		f := to.field
@@ -101,7 +108,9 @@ func TestHostileFieldsChangeNoBound(t *testing.T) {
 			"huge":                               {`"` + f + `":99999999999999999999999999`, -2},
 			"as large as an int64":               {`"` + f + `":9223372036854775807`, -2},
 			"half":                               {`"` + f + `":1.5`, -2},
-			"whole, with a point":                {`"` + f + `":100.0`, -2},
+			"whole, with a point":                {`"` + f + `":100.0`, 100}, // whose language has one kind of number
+			"whole, with a point alone":          {`"` + f + `":100.`, -2},
+			"whole, but for little":              {`"` + f + `":100.000000000000000001`, -2},
 			"with an exponent":                   {`"` + f + `":1e5`, -2},
 			"with a negative exponent":           {`"` + f + `":100000e-5`, -2},
 			"text":                               {`"` + f + `":"100000"`, -2},
@@ -159,11 +168,17 @@ func TestZeroAndLessAreNoBound(t *testing.T) {
 		{"openai", "/v1/chat/completions", `{"model":"m","messages":[],"max_tokens":0}`, -1},
 		{"together", "/v1/chat/completions", `{"model":"m","messages":[],"max_tokens":0}`, -1},
 		{"ollama", "/v1/chat/completions", `{"model":"m","messages":[],"max_tokens":0}`, -1},
-		{"ollama", "/api/chat", `{"model":"m","messages":[],"options":{"num_predict":0}}`, -1},
+		{"ollama", "/api/chat", `{"model":"m","messages":[{}],"options":{"num_predict":0}}`, -1},
 		{"ollama", "/api/generate", `{"model":"m","prompt":"x","options":{"num_predict":-1}}`, -1},
 		{"gemini", "/v1beta/models/m:generateContent", `{"contents":[],"generationConfig":{"maxOutputTokens":0}}`, -1},
 		{"anthropic", "/v1/messages", `{"model":"m","messages":[],"max_tokens":0}`, 0},
 		{"anthropic", "/v1/messages", `{"model":"m","messages":[],"max_tokens":-1}`, -2},
+		// llama.cpp and LM Studio say that nothing bounds the answer.
+		{"openai", "/v1/chat/completions", `{"model":"m","messages":[],"max_tokens":-1}`, -1},
+		{"together", "/v1/chat/completions", `{"model":"m","messages":[],"max_tokens":-1}`, -1},
+		{"openai", "/v1/chat/completions", `{"model":"m","messages":[],"max_tokens":-1,"max_completion_tokens":100}`, -1},
+		{"together", "/v1/chat/completions", `{"model":"m","messages":[],"max_tokens":100,"max_completion_tokens":-1}`, -2},
+		{"openai", "/v1/chat/completions", `{"model":"m","messages":[],"max_tokens":-1.0}`, -2},
 		{"openai", "/v1/chat/completions", `{"model":"m","messages":[],"max_tokens":-100}`, -2},
 		{"openai", "/v1/chat/completions", `{"model":"m","messages":[],"max_tokens":-0}`, -1},
 	} {

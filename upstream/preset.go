@@ -48,6 +48,13 @@ type Preset struct {
 	// them. Elsewhere a chat template that nobody knows makes the prompt: it may
 	// print tools with indentation, and what tools answered as JSON.
 	OwnModels bool
+	// InputExtra is how many tokens are added to a prompt that the request does
+	// not show: default system prompts, dates, markers. Below 0: none. Default:
+	// 64 where OwnModels is set, else 1,024.
+	InputExtra int64
+	// Beside says that the longest answer stands beside the longest prompt in a
+	// model's window, or that a bound may be longer than what fits.
+	Beside bool
 
 	// KeyEnv are the environment variables that hold the vendor's key for
 	// its own SDKs; the first that is set counts.
@@ -101,7 +108,7 @@ func All() []*Preset { return presets }
 // prefix, and that only once. It works on decoded and on escaped paths alike,
 // and returns the path itself when nothing is to change.
 func (p *Preset) Canonical(path string) string {
-	if p.Prefix == "" {
+	if p.Prefix == "" || path == "/" { // the root, where clients look whether a server is there
 		return path
 	}
 	version := p.version(path)

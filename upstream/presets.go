@@ -42,7 +42,7 @@ func openAIAsynchronous(prefix string) scope.PathRules {
 var presets = []*Preset{
 	{
 		// https://platform.openai.com/docs/api-reference
-		Name: "openai", Origin: "https://api.openai.com", Dialect: OpenAI, OwnModels: true, Auth: bearer, Prefix: "/v1", AsksForUsage: true,
+		Name: "openai", Origin: "https://api.openai.com", Dialect: OpenAI, OwnModels: true, Beside: true, Auth: bearer, Prefix: "/v1", AsksForUsage: true,
 		Free:         join(modelList("/v1"), rules("POST /v1/responses/input_tokens")),
 		Asynchronous: openAIAsynchronous("/v1"),
 		Administrative: below("/v1/organization", "/v1/realtime/client_secrets", "/v1/realtime/sessions",
@@ -56,7 +56,7 @@ var presets = []*Preset{
 		OtherEnv: []string{"OPENAI_ADMIN_KEY", "CODEX_API_KEY", "AZURE_OPENAI_API_KEY", "AZURE_OPENAI_AD_TOKEN", "AZURE_API_KEY"},
 	}, {
 		// https://docs.anthropic.com/en/api
-		Name: "anthropic", Origin: "https://api.anthropic.com", Dialect: Anthropic, OwnModels: true,
+		Name: "anthropic", Origin: "https://api.anthropic.com", Dialect: Anthropic, OwnModels: true, Beside: true,
 		Auth: Auth{In: InHeader, Name: "X-Api-Key"}, Prefix: "/v1",
 		Free: join(modelList("/v1"), rules("POST /v1/messages/count_tokens")),
 		Asynchronous: below("/v1/messages/batches", "/v1/files", "/v1/skills", "/v1/agents", "/v1/sessions",
@@ -71,7 +71,7 @@ var presets = []*Preset{
 			"ANTHROPIC_FOUNDRY_API_KEY", "AWS_BEARER_TOKEN_BEDROCK"},
 	}, {
 		// https://ai.google.dev/api
-		Name: "gemini", Origin: "https://generativelanguage.googleapis.com", Dialect: Gemini, OwnModels: true,
+		Name: "gemini", Origin: "https://generativelanguage.googleapis.com", Dialect: Gemini, OwnModels: true, Beside: true,
 		AsksForUsage: true,
 		Auth:         Auth{In: InHeader, Name: "X-Goog-Api-Key"}, Prefix: "/v1beta",
 		Versions: []string{"/v1", "/v1alpha", "/v1beta1", "/v1main", "/upload", "/download", "/ws"},
@@ -107,7 +107,7 @@ var presets = []*Preset{
 		ClientEnv: []ClientVar{{Name: "OPENAI_BASE_URL", Path: "/api/v1"}, {Name: "OPENAI_API_KEY", Key: true}, {Name: "OPENROUTER_API_KEY", Key: true}},
 	}, {
 		// https://docs.mistral.ai/api
-		Name: "mistral", Origin: "https://api.mistral.ai", Dialect: Mistral, OwnModels: true, Auth: bearer, Prefix: "/v1",
+		Name: "mistral", Origin: "https://api.mistral.ai", Dialect: Mistral, OwnModels: true, InputExtra: 1024, Auth: bearer, Prefix: "/v1",
 		Free:         modelList("/v1"),
 		Asynchronous: join(openAIAsynchronous("/v1"), below("/v1/agents", "/v1/libraries", "/v1/beta")),
 		Administrative: below("/v1/organizations", "/v1/organization", "/v1/workspaces", "/v1/admin",
@@ -159,7 +159,7 @@ var presets = []*Preset{
 		ClientEnv:      []ClientVar{{Name: "OPENAI_BASE_URL", Path: "/v1"}, {Name: "OPENAI_API_KEY", Key: true}, {Name: "DEEPSEEK_API_KEY", Key: true}},
 	}, {
 		// https://docs.x.ai/docs/api-reference
-		Name: "xai", Origin: "https://api.x.ai", Dialect: OpenAI, OwnModels: true, Auth: bearer, Prefix: "/v1",
+		Name: "xai", Origin: "https://api.x.ai", Dialect: OpenAI, OwnModels: true, InputExtra: 1024, Auth: bearer, Prefix: "/v1",
 		AsksForUsage:   true,
 		Free:           join(modelList("/v1"), rules("GET /v1/language-models", "POST /v1/tokenize-text")),
 		Asynchronous:   join(openAIAsynchronous("/v1"), below("/v1/chat/deferred-completion", "/v1/collections")),
@@ -168,7 +168,7 @@ var presets = []*Preset{
 		ClientEnv:      []ClientVar{{Name: "OPENAI_BASE_URL", Path: "/v1"}, {Name: "OPENAI_API_KEY", Key: true}, {Name: "XAI_API_KEY", Key: true}},
 	}, {
 		// https://docs.cohere.com/reference
-		Name: "cohere", Origin: "https://api.cohere.com", Dialect: Cohere, OwnModels: true, Auth: bearer, Prefix: "/v2",
+		Name: "cohere", Origin: "https://api.cohere.com", Dialect: Cohere, OwnModels: true, InputExtra: 1024, Auth: bearer, Prefix: "/v2",
 		Versions: []string{"/v1", "/compatibility"},
 		Free:     join(modelList("/v1"), modelList("/v2"), rules("POST /v1/tokenize", "POST /v2/tokenize", "POST /v1/check-api-key")),
 		Asynchronous: below("/v1/embed-jobs", "/v2/embed-jobs", "/v1/datasets", "/v2/datasets", "/v1/finetuning",
@@ -181,7 +181,7 @@ var presets = []*Preset{
 		Name: "ollama", Origin: "http://127.0.0.1:11434", Dialect: OpenAI, Auth: bearer, Prefix: "/v1",
 		Versions:     []string{"/api"},
 		AsksForUsage: true,
-		Free:         join(modelList("/v1"), rules("GET /api/tags", "HEAD /api/tags", "GET /api/version", "GET /api/ps")),
+		Free:         join(modelList("/v1"), rules("GET /api/tags", "HEAD /api/tags", "GET /api/version", "GET /api/ps", "POST /api/show", "HEAD /", "GET /")),
 		Asynchronous: below("/api/pull", "/api/push", "/api/create", "/api/copy", "/api/delete", "/api/blobs"),
 		KeyEnv:       []string{"OLLAMA_API_KEY"},
 		ClientEnv:    []ClientVar{{Name: "OLLAMA_HOST"}, {Name: "OPENAI_BASE_URL", Path: "/v1"}, {Name: "OPENAI_API_KEY", Key: true}},

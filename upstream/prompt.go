@@ -37,6 +37,19 @@ func (p *Preset) toolForm() form {
 	return asLines
 }
 
+// inputExtra is what is added to a prompt behind the request's back. The system
+// prompts that templates of open models begin with when the request has none are
+// up to some 700 tokens (Mistral Small's, gpt-oss's, Command A's).
+func (p *Preset) inputExtra() int64 {
+	switch {
+	case p.InputExtra != 0:
+		return max(p.InputExtra, 0)
+	case p.OwnModels:
+		return 64
+	}
+	return 1024
+}
+
 // promptLength is at most how many tokens of text the value is that valid JSON
 // begins with, and the length of that value in b. It counts a token a byte, of
 // what a prompt holds and not of how the request is written: the string that an
@@ -305,6 +318,9 @@ var growthTable = sync.OnceValue(func() *[growthPages]*[256]byte {
 				classes[i] |= comesApart
 				longest := max(len(norm.NFC.String(s)), len(norm.NFKC.String(s)))
 				classes[i] |= byte(min(max(longest-len(s), 0), growthMask))
+			}
+			if r == '\u2028' || r == '\u2029' {
+				classes[i] = 3 // Go prints them as escapes
 			}
 			some = some || classes[i] != 0
 		}

@@ -1,6 +1,7 @@
 package upstream
 
 import (
+	"math"
 	"strconv"
 )
 
@@ -32,7 +33,7 @@ func (e *Estimate) Rewrite(output int64) []byte {
 				break
 			}
 			if from, to, ok := memberOf(b, name); ok && name != e.field && name != e.also {
-				if n, err := strconv.ParseInt(string(b[from:to]), 10, 64); err == nil && n > output {
+				if n, err := count(name, b[from:to], math.MaxInt32); err == nil && n > output {
 					b = setMember(b, name, value)
 				}
 			}
