@@ -73,6 +73,18 @@ var known = set(
 	"models", "route", "provider", "transforms", "usage", "chat_template_kwargs", "ignore_eos", "return_token_ids", "anthropic_version",
 	"client_metadata", "prompt_mode", "raw_prompting", "disable_tool_validation", "structured_outputs", "session_id", "user_id",
 	"context_length_exceeded_behavior", "prompt_truncate_len", "perf_metrics_in_response", "typical_p", "mirostat_target", "mirostat_lr",
+	// judged by their value
+	"prompt_cache_options", "diagnostics", "plugins", "deferred", "serviceTier", "min_tokens", "trace",
+	// Fireworks, Qwen and GLM
+	"reasoning_history", "raw_output", "echo_last", "prompt_cache_isolation_key", "prompt_cache_max_len", "enable_thinking", "thinking_budget", "tool_stream", "do_sample",
+	// vLLM and SGLang: how is sampled, and how the answer looks
+	"thinking_token_budget", "skip_special_tokens", "spaces_between_special_tokens", "include_stop_str_in_output", "stop_token_ids", "bad_words", "allowed_token_ids", "length_penalty",
+	"return_tokens_as_token_ids", "cache_salt", "request_id", "add_generation_prompt", "continue_final_message", "add_special_tokens", "truncate_prompt_tokens",
+	"guided_json", "guided_regex", "guided_choice", "guided_grammar", "guided_decoding_backend", "guided_whitespace_pattern", "regex", "ebnf", "separate_reasoning", "stream_reasoning", "no_stop_trim", "rid",
+	// llama.cpp
+	"dynatemp_range", "dynatemp_exponent", "xtc_probability", "xtc_threshold", "repeat_penalty", "repeat_last_n", "dry_multiplier", "dry_base", "dry_allowed_length", "dry_penalty_last_n", "dry_sequence_breakers",
+	"mirostat", "mirostat_tau", "mirostat_eta", "top_n_sigma", "samplers", "min_keep", "n_keep", "n_probs", "post_sampling_probs", "grammar", "json_schema", "cache_prompt", "id_slot", "timings_per_token",
+	"return_progress", "return_tokens", "parse_tool_calls", "reasoning_in_content", "thinking_forced_open", "t_max_predict_ms",
 )
 
 // walked are those that hold content, which may be more than its text.
@@ -229,17 +241,32 @@ func (e *Estimate) member(p *Preset, name string, value []byte, found *content) 
 		e.Routed = p.Name == "openrouter"
 	case "tools":
 		return p.tools(value, e.outer == "generationConfig", found)
-	case "background":
+	case "background", "deferred":
 		if value[0] == 't' {
 			return notMeterable("it works on in the background")
 		}
+	case "plugins":
+		if value[0] != '[' || value[1+spaces(value[1:])] != ']' {
+			return notMeterable("what a plugin costs is not known")
+		}
+	case "prompt_cache_options":
+		// What it writes is held as all that may be written; for longer, nobody
+		// knows at which price.
+		return only(name, value, map[string]string{"mode": "", "ttl": "30m"})
+	case "diagnostics":
+		// Anthropic's compares the cache's contents, and says what is missing.
+		return only(name, value, map[string]string{"previous_message_id": ""})
+	case "min_tokens":
+		n, err := count(name, value, math.MaxInt32)
+		e.Thinking = max(e.Thinking, n-1) // servers refuse a bound below it
+		return err
 	case "modalities":
 		if !bytes.Equal(bytes.Trim(value, jsonSpace), []byte(`["text"]`)) {
 			return notMeterable("it asks for other output than text")
 		}
-	case "service_tier":
-		switch word {
-		case "auto", "default", "standard", "standard_only", "on_demand":
+	case "service_tier", "serviceTier":
+		switch strings.TrimPrefix(strings.ToLower(word), "service_tier_") {
+		case "auto", "default", "standard", "standard_only", "on_demand", "unspecified":
 		case "flex":
 			e.Flex = true
 		case "priority", "fast":
@@ -258,6 +285,22 @@ func (e *Estimate) member(p *Preset, name string, value []byte, found *content) 
 		}
 	}
 	return nil
+}
+
+// only allows an object with members of those names, of one value where one is
+// given. Others may be priced otherwise.
+func only(field string, value []byte, allowed map[string]string) error {
+	if value[0] != '{' {
+		return notMeterable("what %s costs so is not known", field)
+	}
+	var seen fieldSet
+	return rawObject(value).members(func(name string, value []byte) error {
+		want, ok := allowed[name]
+		if ok && !seen.add(name) && (want == "" || value[0] == 'n' || string(value) == `"`+want+`"`) {
+			return nil
+		}
+		return notMeterable("what %.64q in %s costs is not known", name, field)
+	})
 }
 
 // state notes how long an answer may be. Of several fields the largest counts,

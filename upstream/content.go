@@ -206,7 +206,7 @@ func (c *content) object(b []byte, depth int) int {
 			c.doubt("%q may point at what is not in the request", name)
 		case name == "ttl" && value[0] == '"':
 			ttl, _ := text(value[:skipString(value)])
-			c.hour = c.hour || ttl != "5m"
+			c.hour = c.hour || ttl != "5m" && ttl != "30m" // OpenAI's has one price
 		case name == "cache_control" && value[0] == '{':
 			c.cached = true
 		case strings.HasSuffix(name, "_url") && name != "image_url" && name != "file_url":

@@ -1,7 +1,6 @@
 package upstream
 
 import (
-	"bytes"
 	"math"
 	"slices"
 	"strings"
@@ -126,8 +125,8 @@ func loadsOnly(o rawObject) bool {
 		switch name {
 		case "model", "stream", "keep_alive", "options", "think":
 		case "prompt", "messages":
-			empty := string(bytes.Trim(value[1:max(len(value)-1, 1)], jsonSpace)) == ""
-			bare = bare && (value[0] == 'n' || empty && (value[0] == '"' || value[0] == '['))
+			none := value[0] == 'n' || string(value) == `""` || value[0] == '[' && value[1+spaces(value[1:])] == ']'
+			bare = bare && none
 		default:
 			bare = bare && value[0] == 'n'
 		}

@@ -1,0 +1,152 @@
+package upstream
+
+import (
+	"errors"
+	"strings"
+	"testing"
+)
+
+// TestFieldsAreKnownByWhatTheyCost has fields of November 2026, as vendors'
+// descriptions and SDKs have them (openai-python 2026-08, anthropic-sdk-python
+// 2026-08, ai.google.dev, openrouter.ai/docs, docs.fireworks.ai, docs.vllm.ai,
+// llama.cpp's server).
+func TestFieldsAreKnownByWhatTheyCost(t *testing.T) {
+	t.Parallel()
+	const openai, messages, gemini = "/v1/chat/completions", "/v1/messages", "/v1beta/models/m:generateContent"
+	for _, test := range []struct {
+		preset, path, field string
+		good                bool
+	}{
+		// Written to a cache for 30 minutes, which is held already.
+		{"openai", openai, `"prompt_cache_options":{"mode":"explicit","ttl":"30m"}`, true},
+		{"openai", "/v1/responses", `"prompt_cache_options":{"ttl":"30m"}`, true},
+		{"openrouter", "/api/v1/chat/completions", `"prompt_cache_options":{"mode":"implicit","ttl":null}`, true},
+		{"openai", openai, `"prompt_cache_options":{"ttl":"12h"}`, false},
+		{"openai", openai, `"prompt_cache_options":{"ttl":"30m","ttl":"12h"}`, false},
+		{"openai", openai, `"prompt_cache_options":{"tier":"gold"}`, false},
+		{"openai", openai, `"prompt_cache_options":"24h"`, false},
+		{"anthropic", messages, `"diagnostics":{"previous_message_id":null}`, true},
+		{"anthropic", messages, `"diagnostics":{"model":"x"}`, false},
+		{"gemini", gemini, `"serviceTier":"standard"`, true},
+		{"gemini", gemini, `"serviceTier":"SERVICE_TIER_FLEX"`, true},
+		{"gemini", gemini, `"serviceTier":"gold"`, false},
+		{"openrouter", "/api/v1/chat/completions", `"plugins":[ ],"session_id":"s","trace":{"trace_id":"t"}`, true},
+		{"openrouter", "/api/v1/chat/completions", `"plugins":[{"id":"web"}]`, false},
+		{"openrouter", "/api/v1/chat/completions", `"plugins":1`, false},
+		{"xai", openai, `"deferred":false`, true},
+		{"xai", openai, `"deferred":true`, false},
+		{"fireworks", "/inference/v1/chat/completions", `"reasoning_history":"preserved","prompt_cache_isolation_key":"k","raw_output":true`, true},
+		{"together", openai, `"enable_thinking":false,"thinking_budget":1000,"tool_stream":true`, true},
+		{"together", openai, `"min_tokens":5,"skip_special_tokens":false,"stop_token_ids":[1],"add_generation_prompt":true`, true},
+		{"together", openai, `"cache_prompt":true,"repeat_penalty":1.1,"samplers":["top_k"],"grammar":"root ::= \"a\""`, true},
+		// What multiplies output, is billed beside it, stands elsewhere, or makes
+		// the server read more than there is.
+		{"openai", openai, `"prediction":{"type":"content","content":"x"}`, false},
+		{"openai", openai, `"moderation":{"model":"omni-moderation-latest"}`, false},
+		{"mistral", openai, `"guardrails":[{}]`, false},
+		{"groq", "/openai/v1/chat/completions", `"search_settings":{}`, false},
+		{"groq", "/openai/v1/chat/completions", `"compound_custom":{}`, false},
+		{"groq", "/openai/v1/chat/completions", `"service_tier":"performance"`, false},
+		{"xai", openai, `"search_parameters":{"mode":"auto"}`, false},
+		{"anthropic", messages, `"fallbacks":[{"model":"m"}]`, false},
+		{"anthropic", messages, `"fallback_credit_token":"x"`, false},
+		{"together", openai, `"enable_search":true`, false},
+		{"together", openai, `"chat_template":"{{ messages }}{{ messages }}"`, false},
+		{"together", openai, `"use_beam_search":true`, false},
+		{"together", openai, `"mm_processor_kwargs":{"max_pixels":1000000000}`, false},
+		{"together", openai, `"session_params":{"id":"x"}`, false},
+		{"together", openai, `"n_predict":100000`, false},
+		{"together", openai, `"draft_model":"x"`, false},
+	} {
+		body := `{"model":"m","messages":[],"input":"x",` + test.field + `}`
+		if test.preset == "gemini" {
+			body = `{"contents":[],` + test.field + `}`
+		}
+		e, err := estimate(t, test.preset, test.path, body)
+		if test.good && err != nil || !test.good && !errors.Is(err, ErrNotMeterable) {
+			t.Errorf("%s: %s: %+v, %v", test.preset, test.field, e, err)
+		}
+	}
+	e, err := estimate(t, "together", openai, `{"model":"m","messages":[],"max_tokens":9000,"min_tokens":300}`)
+	if err != nil || e.Thinking != 299 {
+		t.Errorf("an answer of at least 300 tokens may be bounded below that: %+v, %v", e, err)
+	}
+}
+
+// TestOllamaIsHeldToItsContext as its documentation has it; loading a model
+// uses nothing.
+func TestOllamaIsHeldToItsContext(t *testing.T) {
+	t.Parallel()
+	for _, test := range []struct {
+		path, body string
+		longest    int64 // -1: it uses none
+	}{
+		{"/api/chat", `{"model":"m","messages":[{"role":"user","content":"hi"}]}`, ollamaContext},
+		{"/api/generate", `{"model":"m","prompt":"hi"}`, ollamaContext},
+		{"/v1/chat/completions", `{"model":"m","messages":[{"role":"user","content":"hi"}]}`, ollamaContext},
+		{"/api/chat", `{"model":"m","messages":[{"role":"user","content":"hi"}],"options":{"num_ctx":4096}}`, 4096},
+		{"/api/generate", `{"model":"m","prompt":"hi","options":{"num_ctx":131072,"num_predict":-1}}`, 131072},
+		{"/api/generate", `{"model":"m","prompt":"hi","options":{"num_ctx":131072,"num_predict":200}}`, 200},
+		{"/api/generate", `{"model":"m","prompt":"hi","options":{"num_ctx":null}}`, ollamaContext},
+		{"/api/generate", `{"model":"m"}`, -1},
+		{"/api/generate", `{"model":"m","prompt":"","stream":false,"keep_alive":0}`, -1},
+		{"/api/generate", `{"model":"m","prompt":null,"keep_alive":"10m","options":{"num_ctx":4096}}`, -1},
+		{"/api/chat", `{"model":"m"}`, -1},
+		{"/api/chat", `{"model":"m","messages":[ ],"keep_alive":0}`, -1},
+		{"/api/generate", `{"model":"m","prompt":" "}`, ollamaContext},
+		{"/api/generate", `{"model":"m","prompt":"","images":["AAAA"]}`, ollamaContext},
+		{"/api/generate", `{"model":"m","prompt":"","suffix":"x"}`, ollamaContext},
+		{"/api/generate", `{"model":"m","messages":[],"system":"x"}`, ollamaContext},
+	} {
+		e, err := estimate(t, "ollama", test.path, test.body)
+		if err != nil {
+			t.Errorf("%s: %v", test.body, err)
+			continue
+		}
+		n := int64(-1)
+		if e != nil {
+			n, _ = e.Longest(nil, e.Input)
+		}
+		if n != test.longest {
+			t.Errorf("%s %s: %d, want %d", test.path, test.body, n, test.longest)
+		}
+	}
+	// What its own client asks before the first prompt costs nothing.
+	for _, line := range []string{"HEAD /", "POST /api/show", "GET /api/tags", "GET /api/version", "GET /api/ps"} {
+		method, path, _ := strings.Cut(line, " ")
+		p := preset(t, "ollama")
+		if !p.Free.Match(method, p.Canonical(path)) {
+			t.Errorf("%s is not free", line)
+		}
+	}
+}
+
+// TestWhatServersAddIsHeld: a template's own system prompt counts as input.
+// LibreChat#1543: some 100 tokens for "hello"; vLLM's template for Mistral Small
+// 3 makes 192 of a body of 93 bytes, harmony 68 of one of 32.
+func TestWhatServersAddIsHeld(t *testing.T) {
+	t.Parallel()
+	for _, test := range []struct {
+		preset, path, body string
+		least, most        int64
+	}{
+		{"together", "/v1/chat/completions", `{"model":"mistral-small-3","messages":[{"role":"user","content":"hello"}],"max_tokens":10}`, 192, 1200},
+		{"groq", "/openai/v1/responses", `{"model":"gpt-oss","input":"hi"}`, 68, 1200},
+		{"ollama", "/api/chat", `{"model":"m","messages":[{"role":"user","content":"hi"}]}`, 192, 1200},
+		{"mistral", "/v1/chat/completions", `{"model":"m","safe_prompt":true,"messages":[{"role":"user","content":"hi"}]}`, 192, 1250},
+		{"openai", "/v1/chat/completions", `{"model":"m","messages":[{"role":"user","content":"hi"}]}`, 8, 200},
+		{"anthropic", "/v1/messages", `{"model":"m","messages":[{"role":"user","content":"hi"}]}`, 8, 200},
+		{"together", "/v1/embeddings", `{"model":"m","input":"hi"}`, 4, 100}, // no template
+	} {
+		e, err := estimate(t, test.preset, test.path, test.body)
+		if err != nil || e.Input < test.least || e.Input > test.most {
+			t.Errorf("%s: %s: %+v, %v", test.preset, test.body, e, err)
+		}
+	}
+	own := *preset(t, "together")
+	own.InputExtra = -1
+	e, err := own.Estimate(&Call{Method: "POST", Path: "/v1/chat/completions", Body: []byte(`{"model":"m","messages":[]}`)})
+	if err != nil || e.Input > 100 {
+		t.Errorf("an operator's none: %+v, %v", e, err)
+	}
+}
