@@ -90,8 +90,9 @@ func promptLength(b []byte, f form) (n int, tokens int64) {
 	return n, tokens
 }
 
-// line is what a new line costs at a depth. Vocabularies have a token for four
-// spaces, whatever else they have; the last three may be single ones.
+// line is what a new line costs at a depth. Vocabularies of models that know
+// tools have a token for four spaces, whatever else they have; the last three may
+// be single ones.
 func (f form) line(depth int64) int64 {
 	if f != asLines {
 		return 0

@@ -69,6 +69,15 @@ func main() {
 
 func name(m map[string]any) string { return fmt.Sprint(m["provider"], "/", m["id"]) }
 
+// corrected are figures that collectors have wrong, each with who says so.
+var corrected = map[string]map[string]any{
+	// fastgpt-plugin#297; OpenAI documents its siblings gpt-5.1- and
+	// gpt-5.2-chat-latest so.
+	"openai/gpt-5-chat-latest": {"context_window": 128_000, "max_output_tokens": 16_384},
+	// The model's card: a window of 256k, as its siblings have.
+	"mistral/ministral-3b-2512": {"context_window": 262_144},
+}
+
 var fields = []string{"provider", "id", "alias_regex", "input", "output", "cached_input", "cache_write", "cache_write_1h",
 	"context_window", "max_output_tokens", "as_of", "source", "confidence"}
 
@@ -96,6 +105,9 @@ func keep(m map[string]any) map[string]any {
 		line["provider"] = provider
 	}
 	line["input"], line["output"] = m["input"], m["output"]
+	for field, v := range corrected[name(line)] {
+		line[field] = v
+	}
 	input, _ := m["input"].(float64)
 	if cached, ok := line["cached_input"].(float64); ok && (cached < input/50 || cached > input) {
 		log.Printf("%s: cached input %g beside input %g is odd: the input's price applies", name(m), cached, input)
