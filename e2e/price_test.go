@@ -78,10 +78,10 @@ func TestOllamasOwnAPIIsCountedInTokens(t *testing.T) {
 	s := newServer(t, options{vendor: "ollama", to: u.URL})
 	for _, test := range []struct{ body, sent string }{
 		{`{"model":"m","messages":[{"role":"user","content":"hi"}]}`, `"num_predict":`},
-		{`{"model":"m","messages":[],"stream":false,"options":{"num_predict":50}}`, `"num_predict":50`},
-		{`{"model":"m","messages":[],"options":{"num_predict":-1}}`, `"num_predict":9`},
+		{`{"model":"m","messages":[{"role":"user","content":"hi"}],"stream":false,"options":{"num_predict":50}}`, `"num_predict":50`},
+		{`{"model":"m","messages":[{"role":"user","content":"hi"}],"options":{"num_predict":-1}}`, `"num_predict":32768`},
 	} {
-		id, key := s.mint(object{"max_tokens": 1000})
+		id, key := s.mint(object{"max_tokens": 100_000})
 		res, answer := s.must(s.post(key, "/api/chat", test.body))
 		if res.StatusCode != http.StatusOK || !strings.Contains(answer, "eval_count") {
 			t.Fatalf("%s: %d %s", test.body, res.StatusCode, answer)
