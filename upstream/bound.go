@@ -76,7 +76,7 @@ var known = set(
 	// judged by their value
 	"prompt_cache_options", "diagnostics", "plugins", "deferred", "serviceTier", "min_tokens", "trace",
 	// Fireworks, Qwen and GLM
-	"reasoning_history", "raw_output", "echo_last", "prompt_cache_isolation_key", "prompt_cache_max_len", "enable_thinking", "thinking_budget", "tool_stream", "do_sample",
+	"reasoning_history", "raw_output", "echo_last", "prompt_cache_isolation_key", "prompt_cache_max_len", "enable_thinking", "tool_stream", "do_sample",
 	// vLLM and SGLang: how is sampled, and how the answer looks
 	"thinking_token_budget", "skip_special_tokens", "spaces_between_special_tokens", "include_stop_str_in_output", "stop_token_ids", "bad_words", "allowed_token_ids", "length_penalty",
 	"return_tokens_as_token_ids", "cache_salt", "request_id", "add_generation_prompt", "continue_final_message", "add_special_tokens", "truncate_prompt_tokens",
@@ -244,6 +244,10 @@ func (e *Estimate) member(p *Preset, name string, value []byte, found *content) 
 	case "background", "deferred":
 		if value[0] == 't' {
 			return notMeterable("it works on in the background")
+		}
+	case "enable_thinking":
+		if value[0] == 't' { // at Qwen's own API no bound holds for thoughts
+			return notMeterable("how long it may think is not known; leave enable_thinking out, or say it in chat_template_kwargs")
 		}
 	case "plugins":
 		if value[0] != '[' || value[1+spaces(value[1:])] != ']' {

@@ -36,7 +36,9 @@ func TestFieldsAreKnownByWhatTheyCost(t *testing.T) {
 		{"xai", openai, `"deferred":false`, true},
 		{"xai", openai, `"deferred":true`, false},
 		{"fireworks", "/inference/v1/chat/completions", `"reasoning_history":"preserved","prompt_cache_isolation_key":"k","raw_output":true`, true},
-		{"together", openai, `"enable_thinking":false,"thinking_budget":1000,"tool_stream":true`, true},
+		{"together", openai, `"enable_thinking":false,"tool_stream":true`, true},
+		{"together", openai, `"enable_thinking":true`, false}, // thoughts beside max_tokens, at Qwen's own API
+		{"together", openai, `"thinking_budget":1000`, false},
 		{"together", openai, `"min_tokens":5,"skip_special_tokens":false,"stop_token_ids":[1],"add_generation_prompt":true`, true},
 		{"together", openai, `"cache_prompt":true,"repeat_penalty":1.1,"samplers":["top_k"],"grammar":"root ::= \"a\""`, true},
 		// What multiplies output, is billed beside it, stands elsewhere, or makes
@@ -134,8 +136,8 @@ func TestWhatServersAddIsHeld(t *testing.T) {
 		{"groq", "/openai/v1/responses", `{"model":"gpt-oss","input":"hi"}`, 68, 1200},
 		{"ollama", "/api/chat", `{"model":"m","messages":[{"role":"user","content":"hi"}]}`, 192, 1200},
 		{"mistral", "/v1/chat/completions", `{"model":"m","safe_prompt":true,"messages":[{"role":"user","content":"hi"}]}`, 192, 1250},
-		{"openai", "/v1/chat/completions", `{"model":"m","messages":[{"role":"user","content":"hi"}]}`, 8, 200},
-		{"anthropic", "/v1/messages", `{"model":"m","messages":[{"role":"user","content":"hi"}]}`, 8, 200},
+		{"openai", "/v1/chat/completions", `{"model":"m","messages":[{"role":"user","content":"hi"}]}`, 192, 260}, // and of what calls itself so
+		{"anthropic", "/v1/messages", `{"model":"m","messages":[{"role":"user","content":"hi"}]}`, 8, 260},
 		{"together", "/v1/embeddings", `{"model":"m","input":"hi"}`, 4, 100}, // no template
 	} {
 		e, err := estimate(t, test.preset, test.path, test.body)

@@ -50,7 +50,7 @@ type Preset struct {
 	OwnModels bool
 	// InputExtra is how many tokens are added to a prompt that the request does
 	// not show: default system prompts, dates, markers. Below 0: none. Default:
-	// 64 where OwnModels is set, else 1,024.
+	// 128 where OwnModels is set, else 1,024.
 	InputExtra int64
 	// Beside says that the longest answer stands beside the longest prompt in a
 	// model's window, or that a bound may be longer than what fits.

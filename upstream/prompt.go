@@ -39,13 +39,13 @@ func (p *Preset) toolForm() form {
 
 // inputExtra is what is added to a prompt behind the request's back. The system
 // prompts that templates of open models begin with when the request has none are
-// up to some 700 tokens (Mistral Small's, gpt-oss's, Command A's).
+// up to some 700 tokens (Command A's), and 192 for Mistral Small 3 in vLLM's.
 func (p *Preset) inputExtra() int64 {
 	switch {
 	case p.InputExtra != 0:
 		return max(p.InputExtra, 0)
 	case p.OwnModels:
-		return 64
+		return 128 // for all that is behind their address, should that be another's
 	}
 	return 1024
 }

@@ -1,6 +1,7 @@
 package upstream
 
 import (
+	"bytes"
 	"encoding/json"
 	"fmt"
 	"math/rand/v2"
@@ -208,6 +209,41 @@ func TestTextThatGrowsIsCountedWithWhatItBecomes(t *testing.T) {
 			s = append(s, rapid.SliceOfN(rapid.SampledFrom(marks), 0, 5).Draw(t, "marks")...)
 		}
 		check(t, string(s))
+	})
+}
+
+func FuzzPromptLength(f *testing.F) {
+	for _, s := range []string{`{"a":[1,2e5,"x\u0441\n",null],"":{}}`, `"\ud83d\ude00\ud83d"`, `[]`, `-0.5e-7`, `[[[{"arguments":"{\"a\":1e9}"}]]]`, "\"\u00e9\u0323\"", `"\u`} {
+		f.Add([]byte(s))
+	}
+	f.Fuzz(func(t *testing.T, b []byte) {
+		var last int64
+		for form := asText; form <= asLines; form++ {
+			n, tokens := promptLength(b, form)
+			if n > len(b) || tokens < last {
+				t.Fatalf("%q: %d bytes, %d tokens in form %d and %d in the one before", b, n, tokens, form, last)
+			}
+			last = tokens
+		}
+		if !json.Valid(b) || !utf8.Valid(b) {
+			return // it is only to end
+		}
+		text := bytes.Trim(b, jsonSpace)
+		n, tokens := promptLength(text, asText)
+		if n != len(text) {
+			t.Fatalf("%q: %d of %d bytes", text, n, len(text))
+		}
+		var c content
+		if n := c.walk(text, "", 0); c.err == nil && (n != len(text) || c.length < tokens || c.encoded > c.length) {
+			t.Fatalf("%q: walked through %d of %d bytes, %d tokens of %d, %d of them encoded", text, n, len(text), c.length, tokens, c.encoded)
+		}
+		var compact bytes.Buffer
+		if err := json.Compact(&compact, text); err != nil {
+			t.Fatal(err)
+		}
+		if _, other := promptLength(compact.Bytes(), asText); other != tokens {
+			t.Fatalf("%q: %d tokens, and %d without spaces", text, tokens, other)
+		}
 	})
 }
 
