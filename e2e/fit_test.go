@@ -152,7 +152,7 @@ func TestWhileOthersHoldTheRestTheAnswerIsTryAgain(t *testing.T) {
 	t.Parallel()
 	s := newServer(t, options{})
 	id, key := s.mint(object{"max_tokens": 1000, "fit": false})
-	const body = `{"model":"m","messages":[],"max_completion_tokens":800}`
+	const body = `{"model":"m","messages":[],"max_completion_tokens":700}`
 	first := make(chan int, 1)
 	go func() {
 		res, err := s.client.Do(s.post(key, "/v1/chat/completions", body, upstreamtest.HeaderHold, "1"))
