@@ -122,7 +122,7 @@ func TestAnswersOfTheWorldAreChargedWhatTheyUsed(t *testing.T) {
 	}
 	openai := answered{preset: "openai"}
 	openrouter := answered{preset: "openrouter", path: "/api/v1/chat/completions", model: "openai/gpt-5-mini"}
-	ollama := answered{preset: "ollama", path: "/api/chat", model: "llama3.2"}
+	ollama := answered{preset: "ollama", path: "/api/chat", model: "llama3.2", asks: `,"messages":[{"role":"user","content":"hi"}]`}
 	cohere := answered{preset: "cohere", path: "/v1/chat", model: "command-a-03-2025"}
 	embed := answered{preset: "openai", path: "/v1/embeddings", model: "text-embedding-3-small", asks: `,"input":"hello"`}
 	gemini := answered{preset: "gemini", path: "/v1beta/models/gemini-2.5-flash:streamGenerateContent", model: "gemini-2.5-flash"}

@@ -127,7 +127,7 @@ func (e *Estimate) read(p *Preset, c *Call) error {
 	}
 	e.askUsage = true
 	seen := fieldSet{few: make([]string, 0, 16)}
-	found := content{allText: p.Dialect == Cohere, files: p.Name == "gemini" || p.Name == "openrouter", bare: e.outer == "options", form: p.contentForm()}
+	found := content{allText: p.Dialect == Cohere, files: p.Name == "gemini" || p.Name == "openrouter", bare: e.outer == "options", layout: p.contentForm()}
 	tools := false
 	err = o.members(func(name string, value []byte) error {
 		if seen.add(name) {
@@ -189,7 +189,7 @@ func (e *Estimate) member(p *Preset, name string, value []byte, found *content) 
 	case value[0] == '{':
 		found.count(value, asJSON)
 	default:
-		found.count(value, found.form)
+		found.count(value, found.layout)
 	}
 	switch name {
 	case "options":

@@ -18,10 +18,10 @@ type content struct {
 	hour    bool  // for an hour
 	err     error
 
-	allText bool // whatever looks like a picture may be text: nothing is taken off
-	files   bool // an address may be that of a film or a document
-	bare    bool // pictures stand in "images", and nothing else does
-	form    form // how a prompt may show what is said
+	allText bool   // whatever looks like a picture may be text: nothing is taken off
+	files   bool   // an address may be that of a film or a document
+	bare    bool   // pictures stand in "images", and nothing else does
+	layout  layout // how a prompt may show what is said
 }
 
 // items looks at what a Responses request goes on from: what only names
@@ -115,7 +115,7 @@ func (c *content) tokens() int64 {
 
 // count adds what is the application's own, or no content: it is text, whatever
 // it looks like.
-func (c *content) count(value []byte, f form) int {
+func (c *content) count(value []byte, f layout) int {
 	n, tokens := promptLength(value, f)
 	c.length += tokens
 	return n
@@ -130,7 +130,7 @@ func (c *content) walk(b []byte, key string, depth int) int {
 	}
 	switch b[0] {
 	case '"':
-		n, tokens := stringLength(b, c.form)
+		n, tokens := stringLength(b, c.layout)
 		c.length += tokens
 		c.text(key, b[:n], tokens)
 		return n
@@ -148,7 +148,7 @@ func (c *content) walk(b []byte, key string, depth int) int {
 	case '{':
 		return c.object(b, depth)
 	}
-	return c.count(b, c.form)
+	return c.count(b, c.layout)
 }
 
 func (c *content) object(b []byte, depth int) int {
@@ -162,7 +162,7 @@ func (c *content) object(b []byte, depth int) int {
 		if b[i] == '}' {
 			break
 		}
-		n, tokens := stringLength(b[i:], c.form)
+		n, tokens := stringLength(b[i:], c.layout)
 		c.length += tokens + 4 // a colon and a comma
 		name, err := view(b[i : i+n])
 		if err != nil {
@@ -179,7 +179,7 @@ func (c *content) object(b []byte, depth int) int {
 		}
 		switch {
 		case depth > 0 && opaque[name]:
-			n := c.count(value, max(c.form, asJSON))
+			n := c.count(value, max(c.layout, asJSON))
 			if value[0] == '"' {
 				c.length += reprinted(value[:n])
 			}
@@ -201,7 +201,7 @@ func (c *content) object(b []byte, depth int) int {
 			}
 			described = true
 		case name == "data" && value[0] == '"':
-			_, data = stringLength(value, c.form)
+			_, data = stringLength(value, c.layout)
 		case name == "audio" && value[0] == '{':
 			c.doubt("%q may point at what is not in the request", name)
 		case name == "ttl" && value[0] == '"':

@@ -8,12 +8,12 @@ import (
 	"golang.org/x/text/unicode/norm"
 )
 
-// form is how a prompt shows a JSON value.
-type form uint8
+// layout is how a prompt shows a JSON value.
+type layout uint8
 
 const (
 	// asText shows strings as what they say.
-	asText form = iota
+	asText layout = iota
 	// asJSON prints them as JSON again, with the escapes that it needs.
 	asJSON
 	// asLines prints as JSON with every member on a line of its own, indented by
@@ -23,14 +23,14 @@ const (
 )
 
 // contentForm is how prompts show what was said, and toolForm how they show tools.
-func (p *Preset) contentForm() form {
+func (p *Preset) contentForm() layout {
 	if p.OwnModels && p.Dialect != Cohere && p.Dialect != Mistral {
 		return asText
 	}
 	return asJSON // Llama's templates print a tool's answer so, and Mistral's, and Cohere's documents
 }
 
-func (p *Preset) toolForm() form {
+func (p *Preset) toolForm() layout {
 	if p.OwnModels {
 		return asJSON
 	}
@@ -57,7 +57,7 @@ func (p *Preset) inputExtra() int64 {
 // (Python's json prints those), numbers as long as any language prints them, and
 // what Unicode's forms NFC and NFKC make longer. It is one pass, and allocates
 // nothing. Pictures and files are text to it: [content] takes them off.
-func promptLength(b []byte, f form) (n int, tokens int64) {
+func promptLength(b []byte, f layout) (n int, tokens int64) {
 	depth := int64(0)
 	for n < len(b) {
 		switch c := b[n]; c {
@@ -93,7 +93,7 @@ func promptLength(b []byte, f form) (n int, tokens int64) {
 // line is what a new line costs at a depth. Vocabularies of models that know
 // tools have a token for four spaces, whatever else they have; the last three may
 // be single ones.
-func (f form) line(depth int64) int64 {
+func (f layout) line(depth int64) int64 {
 	if f != asLines {
 		return 0
 	}
@@ -126,7 +126,7 @@ func literalTokens(n int, exponent bool) int64 {
 }
 
 // stringLength is promptLength of the string that b begins with, with its quotes.
-func stringLength(b []byte, f form) (n int, tokens int64) {
+func stringLength(b []byte, f layout) (n int, tokens int64) {
 	n, tokens = 1, 2
 	var growth growing
 	for n < len(b) {
@@ -172,7 +172,7 @@ func stringLength(b []byte, f form) (n int, tokens int64) {
 func plain(w uint64) bool { return w&0x8080808080808080 == 0 && noMark(w) }
 
 // runeLength is how long a character is that stood as an escape.
-func (f form) runeLength(r rune) int64 {
+func (f layout) runeLength(r rune) int64 {
 	switch {
 	case f == asText || r >= utf8.RuneSelf:
 		return int64(utf8.RuneLen(r))
