@@ -36,7 +36,7 @@ func init() {
 //		retain <duration>
 //		audit_retain <duration>
 //		stale_after <duration> [revoke]
-//		price      <preset>/<model> <input> <output> [<cached input>]  # repeatable
+//		price      <preset>/<model> <input> <output> [<cached input> [<cache write>]]  # repeatable
 //		unknown_price refuse | count_only
 //		webhook    <url> { … }           # repeatable
 //		upstream   <name> [<preset>|<url>] { … }
@@ -188,14 +188,14 @@ func parseGlobal(d *caddyfile.Dispenser, existing any) (any, error) {
 
 func parsePrice(d *caddyfile.Dispenser) (p ModelPrice, err error) {
 	args := d.RemainingArgs()
-	if len(args) < 3 || len(args) > 4 {
-		return p, d.Err("price takes a model and USD per million tokens of input and output, and perhaps of cached input: price openai/my-finetune 3.00 12.00 0.30")
+	if len(args) < 3 || len(args) > 5 {
+		return p, d.Err("price takes a model and USD per million tokens of input and output, and perhaps of cached input and of cache writes: price openai/my-finetune 3.00 12.00 0.30 3.75")
 	}
 	if _, _, err := splitModel(args[0]); err != nil {
 		return p, d.WrapErr(err)
 	}
 	p.Model = args[0]
-	for i, to := range []*float64{&p.Input, &p.Output, &p.CachedInput} {
+	for i, to := range []*float64{&p.Input, &p.Output, &p.CachedInput, &p.CacheWrite} {
 		if i+1 == len(args) {
 			break
 		}

@@ -6,10 +6,12 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/caddyconfig"
 	"github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp/reverseproxy"
 
+	"github.com/till-proxy/till/limiter"
 	"github.com/till-proxy/till/scope"
 	"github.com/till-proxy/till/upstream"
 )
@@ -26,7 +28,8 @@ var proxyOptions = []string{
 	"transport", "header_up", "header_down",
 }
 
-var upstreamOptions = []string{"to", "credential", "auth", "allow", "upgrades", "cors", "cookies"}
+var upstreamOptions = []string{"to", "credential", "auth", "allow", "upgrades", "cors", "cookies",
+	"output_field", "input_extra", "multiply", "ask_usage", "allow_field", "drain", "count_exact"}
 
 // parseUpstream reads
 //
@@ -38,6 +41,13 @@ var upstreamOptions = []string{"to", "credential", "auth", "allow", "upgrades", 
 //		upgrades   <path…>
 //		cors       <origin…> | *
 //		cookies    pass
+//		output_field max_tokens | max_completion_tokens | both
+//		input_extra  <tokens>
+//		multiply     <factor>
+//		ask_usage    on | off
+//		allow_field  <name…>           # repeatable
+//		drain        <duration>
+//		count_exact  on | off
 //		<options of reverse_proxy>
 //	}
 func parseUpstream(d *caddyfile.Dispenser) (string, *Upstream, error) {
@@ -146,8 +156,73 @@ func (u *Upstream) parseOption(d *caddyfile.Dispenser, option string) error {
 			return d.Err("cookies takes pass or drop")
 		}
 		u.Cookies = args[0]
+	case "allow_field":
+		if len(args) == 0 {
+			return d.Err("allow_field takes names of fields of requests, such as: allow_field prediction")
+		}
+		u.AllowFields = append(u.AllowFields, args...)
+		return u.judgeOptions(d)
+	default:
+		return u.parseOnce(d, option, args)
 	}
 	return nil
+}
+
+// judgeOptions says what is wrong with the options so far at the line of the last.
+func (u *Upstream) judgeOptions(d *caddyfile.Dispenser) error {
+	if _, err := u.options(); err != nil {
+		return d.WrapErr(err)
+	}
+	return nil
+}
+
+// parseOnce reads the options that take one value and stand once.
+func (u *Upstream) parseOnce(d *caddyfile.Dispenser, option string, args []string) error {
+	example, seen := "", false
+	switch option {
+	case "output_field":
+		example, seen = "one of "+strings.Join(upstream.OutputFields, ", "), u.OutputField != ""
+	case "input_extra":
+		example, seen = "a number of tokens, such as 300", u.InputExtra != nil
+	case "multiply":
+		example, seen = "a factor for prices, such as 1.1", u.Multiply != ""
+	case "ask_usage":
+		example, seen = "on or off", u.AskUsage != ""
+	case "count_exact":
+		example, seen = "on or off", u.CountExact != ""
+	case "drain":
+		example, seen = "a duration, such as 5s, or 0s for none", u.Drain != nil
+	}
+	if seen || len(args) != 1 {
+		return d.Errf("%s takes %s, and stands once", option, example)
+	}
+	switch value := args[0]; option {
+	case "output_field":
+		u.OutputField = value
+	case "input_extra":
+		n, err := limiter.ParseCount(value)
+		if err != nil {
+			return d.Errf("input_extra takes %s, got %q", example, value)
+		}
+		u.InputExtra = &n
+	case "multiply":
+		if _, err := upstream.ParseMultiply(value); err != nil {
+			return d.WrapErr(err)
+		}
+		u.Multiply = json.Number(value)
+	case "ask_usage":
+		u.AskUsage = value
+	case "count_exact":
+		u.CountExact = value
+	case "drain":
+		wait, err := caddy.ParseDuration(value)
+		if err != nil {
+			return d.Errf("drain takes %s, got %q", example, value)
+		}
+		u.Drain = new(caddy.Duration)
+		*u.Drain = caddy.Duration(wait)
+	}
+	return u.judgeOptions(d)
 }
 
 func parseAuth(args []string) (upstream.Auth, bool) {

@@ -24,6 +24,9 @@ type ModelPrice struct {
 	Output float64 `json:"output"`
 	// USD per million tokens of input from a cache. Default: that of input.
 	CachedInput float64 `json:"cached_input,omitempty"`
+	// USD per million tokens of input that is written to a cache. Default: in the
+	// proportion to input that the table has for the model; else that of input.
+	CacheWrite float64 `json:"cache_write,omitempty"`
 }
 
 // loadPrices puts together the built-in prices, those of the file, and those of
@@ -56,7 +59,7 @@ func (a *App) loadPrices() error {
 		if err != nil {
 			return fmt.Errorf("price: %w", err)
 		}
-		if a.prices, err = a.prices.WithPrice(provider, model, p.Input, p.Output, p.CachedInput); err != nil {
+		if a.prices, err = a.prices.WithPrice(provider, model, p.Input, p.Output, p.CachedInput, p.CacheWrite); err != nil {
 			return fmt.Errorf("price: %w", err)
 		}
 	}

@@ -10,6 +10,7 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/caddyserver/caddy/v2"
 	"github.com/prometheus/client_golang/prometheus"
@@ -23,8 +24,9 @@ import (
 type Upstream struct {
 	// The preset whose address, credential slot, dialect and paths apply:
 	// openai, anthropic, gemini, openrouter, mistral, groq, together,
-	// fireworks, perplexity, deepseek, xai, cohere or ollama. Default: the
-	// preset named as the upstream is, if there is one; else none.
+	// fireworks, perplexity, deepseek, xai, cohere or ollama; and for servers
+	// that people run themselves vllm, llamacpp, lmstudio, tgi or sglang.
+	// Default: the preset named as the upstream is, if there is one; else none.
 	Preset string `json:"preset,omitempty"`
 
 	// The addresses of the API: scheme and host, optionally a path that goes
@@ -36,7 +38,9 @@ type Upstream struct {
 	// The real key: held custody. Use `{file.*}` or `{env.*}`, resolved once
 	// when the configuration is loaded; a literal stands in the
 	// configuration that the admin endpoint shows. Default: none, and then
-	// only sealed keys can be minted, which bring their own.
+	// only sealed keys can be minted, which bring their own; but the presets
+	// vllm, llamacpp, lmstudio, tgi and sglang send the word "none", which a
+	// server that was started without a key does not read.
 	Credential string `json:"credential,omitempty"`
 
 	// Where the API expects its credential. Default: the preset's place, or
@@ -63,6 +67,44 @@ type Upstream struct {
 	// Default: none.
 	CORS []string `json:"cors,omitempty"`
 
+	// Where the server reads how long an answer of chat completions may be:
+	// "max_tokens", "max_completion_tokens", or "both", which writes both. A limit
+	// in tokens or dollars holds only where the server reads the field. Setting it
+	// ends the refusal of limited keys after an answer that passed its bound.
+	// Default: the preset's.
+	OutputField string `json:"output_field,omitempty"`
+
+	// Tokens that the server adds to each prompt: its template, and the system
+	// prompt in it. They are held for each request. Setting it ends the refusal of
+	// limited keys after an answer that reported more input than was held.
+	// Default: the preset's: 512 for vllm, llamacpp, lmstudio, tgi and sglang.
+	InputExtra *int64 `json:"input_extra,omitempty"`
+
+	// What every price of this upstream is multiplied with, above 0 and at most
+	// 10, to three digits, rounded up: for a region, a reseller, taxes. It applies
+	// to what is held and what is charged. Default: 1.
+	Multiply json.Number `json:"multiply,omitempty"`
+
+	// Whether streams of chat completions of limited keys are asked to report what
+	// they used (stream_options.include_usage), "on" or "off". Without a report the
+	// whole bound is charged. Default: as the preset's vendor needs it, until the
+	// upstream refuses the field with a 400.
+	AskUsage string `json:"ask_usage,omitempty"`
+
+	// Fields of requests, at their top level, that limited keys may send though
+	// till does not know what they cost: they are priced as nothing. A field that
+	// makes the upstream do more than answer makes limits untrue. Default: none.
+	AllowFields []string `json:"allow_field,omitempty"`
+
+	// How long an answer is read on after its client went away, to learn what it
+	// used; at most a minute, and 0 for not at all. Default: 5s.
+	Drain *caddy.Duration `json:"drain,omitempty"`
+
+	// Whether the vendor's free counting endpoint may be asked how long an input
+	// is, where its bound does not fit into what is left, "on" or "off".
+	// Default: on.
+	CountExact string `json:"count_exact,omitempty"`
+
 	// Options for the reverse_proxy handlers that the Caddyfile's `till`
 	// directive makes for this upstream: it copies them. In JSON, write them
 	// on the reverse_proxy handler itself. Default: none.
@@ -83,6 +125,8 @@ type target struct {
 	upgrades   scope.PathRules
 	cookies    bool
 	cors       corsOrigins
+	drain      time.Duration // that an answer is read on without its client
+	countExact bool
 	stays      map[string]bool // headers of requests that are never sent on
 	admitted   prometheus.Counter
 	spent      *useMetrics
@@ -101,6 +145,15 @@ func (o origin) String() string {
 		return "unix/" + o.address
 	}
 	return o.scheme + "://" + o.host
+}
+
+// hostname is the host without its port.
+func (o origin) hostname() string {
+	host, _, err := net.SplitHostPort(o.address)
+	if err != nil {
+		return o.host
+	}
+	return host
 }
 
 // dial is the address as reverse_proxy takes it.
@@ -150,9 +203,50 @@ func (u *Upstream) resolve(name string) (*target, error) {
 		t.origins, t.base = append(t.origins, o), base
 		t.declared = append(t.declared, o.String()+base)
 	}
+	options, err := u.options()
+	if err != nil {
+		return nil, err
+	}
+	for _, o := range t.origins {
+		options.Hosts = append(options.Hosts, o.hostname())
+	}
+	if t.preset, err = t.preset.With(options); err != nil {
+		return nil, err
+	}
 	slices.Sort(t.declared)
 	t.declared = slices.Compact(t.declared)
 	return t, nil
+}
+
+// defaultDrain and maxDrain are how long an answer is read on after its client
+// went away.
+const (
+	defaultDrain = 5 * time.Second
+	maxDrain     = time.Minute
+)
+
+// options are what the configuration says beside the preset.
+func (u *Upstream) options() (o upstream.Options, err error) {
+	o = upstream.Options{OutputField: u.OutputField, InputExtra: u.InputExtra, AllowFields: u.AllowFields}
+	if u.Multiply != "" {
+		if o.Multiply, err = upstream.ParseMultiply(string(u.Multiply)); err != nil {
+			return o, err
+		}
+	}
+	for _, s := range []struct{ name, value string }{{"ask_usage", u.AskUsage}, {"count_exact", u.CountExact}} {
+		if s.value != "" && s.value != "on" && s.value != "off" {
+			return o, fmt.Errorf(`%s must be "on" or "off", got %q`, s.name, s.value)
+		}
+	}
+	if u.AskUsage != "" {
+		ask := u.AskUsage == "on"
+		o.AskUsage = &ask
+	}
+	if u.Drain != nil && (*u.Drain < 0 || time.Duration(*u.Drain) > maxDrain) {
+		return o, fmt.Errorf("drain must be from 0s to %s, got %s", maxDrain, time.Duration(*u.Drain))
+	}
+	_, err = new(upstream.Preset).With(o)
+	return o, err
 }
 
 // provision makes everything ready that a request needs.
@@ -183,6 +277,12 @@ func (u *Upstream) provision(name string) (*target, error) {
 			return nil, errors.New("credential must be one line that is not empty")
 		}
 		t.held = newCredential(token.NewSecret(value))
+	} else if t.preset.Keyless {
+		t.held = newCredential(token.NewSecret(noCredential))
+	}
+	t.drain, t.countExact = defaultDrain, u.CountExact != "off"
+	if u.Drain != nil {
+		t.drain = time.Duration(*u.Drain)
 	}
 	for _, line := range u.Allow {
 		method, pattern, found := strings.Cut(line, " ")
@@ -224,6 +324,9 @@ func (u *Upstream) provision(name string) (*target, error) {
 	}
 	return t, nil
 }
+
+// noCredential goes to servers that read none.
+const noCredential = "none"
 
 // literal reports whether the credential stands in the configuration itself.
 func (u *Upstream) literal() bool {

@@ -12,6 +12,16 @@ import (
 // bounded before they are sent, or measured afterwards.
 var ErrNotMeterable = errors.New("what this request uses cannot be bounded")
 
+// UnknownFieldError is about a request with a member of which it is not known what
+// it costs. It wraps ErrNotMeterable.
+type UnknownFieldError struct{ Name string }
+
+func (e UnknownFieldError) Error() string {
+	return notMeterable("what the field %.64q costs is not known", e.Name).Error()
+}
+
+func (UnknownFieldError) Unwrap() error { return ErrNotMeterable }
+
 // Estimate is the most that a request can use, as far as the request itself
 // tells. Vendors' models count at most one token a byte of text: measured on
 // OpenAI's vocabularies; a tenth and 16 are added for others.
@@ -36,6 +46,11 @@ type Estimate struct {
 	// region, and Asked what they are multiplied with when the answer does not
 	// say that it came from a region.
 	Permille, Asked int64
+	// Multiply is the part of both that the operator set.
+	Multiply int64
+	// Unwritten says that what is stated does not stand where the server reads it,
+	// so that it has to be written there.
+	Unwritten bool
 
 	object   rawObject       // the request
 	known    map[string]bool // members whose effect is known
@@ -46,6 +61,8 @@ type Estimate struct {
 	context  int64           // tokens that Ollama is to keep, where the request says so
 	window   bool            // the server refuses a bound that does not fit behind the prompt
 	usual    int64           // output where nobody says how long an answer can be
+	both     bool            // it is to stand in both
+	only     bool            // field is the only one that the server reads
 	placed   bool            // it says in which region
 	zero     bool            // a bound of 0 is one
 	beside   int64           // the largest bound that stands in another field; 0: none
@@ -136,8 +153,8 @@ func (e *Estimate) read(p *Preset, c *Call) error {
 		if value[0] == 'n' {
 			return nil
 		}
-		if !e.known[name] {
-			return notMeterable("what the field %.64q costs is not known", name)
+		if !e.known[name] && !p.allowed[name] {
+			return UnknownFieldError{name}
 		}
 		tools = tools || name == "tools" || name == "functions"
 		found.length += int64(len(name)) + 6 // quotes, a colon and a comma
@@ -154,7 +171,10 @@ func (e *Estimate) read(p *Preset, c *Call) error {
 		e.Stated = -1
 	case e.Stated >= 0 && e.field != "":
 		e.Stated = max(e.Stated, e.beside)
+	case e.only && e.beside > 0:
+		e.Stated, e.Unwritten = e.beside, true
 	}
+	e.Unwritten = e.Unwritten || e.both && e.Stated >= 0
 	e.Window, e.Cached, e.CachedHour = found.window, found.cached, found.hour
 	e.Pictures, e.Media = found.images > 0, found.window
 	e.Input = found.tokens() + 16
@@ -326,7 +346,7 @@ func (e *Estimate) state(name string, value []byte) error {
 		if n > 0 || e.zero {
 			e.Stated = max(e.Stated, n)
 		}
-		if name != e.field {
+		if name != e.field && !e.both {
 			e.field, e.also = e.also, e.field
 		}
 		return nil

@@ -42,6 +42,7 @@ func (p *Preset) Estimate(c *Call) (*Estimate, error) {
 		if p.Name == "openai" {
 			e.field, e.also = "max_completion_tokens", "max_tokens" // its reasoning models refuse the other
 		}
+		e.outputField(p.OutputField)
 	case strings.HasSuffix(path, "/completions"):
 		e.field = "max_tokens"
 	case strings.HasSuffix(path, "/responses"):
@@ -81,9 +82,20 @@ func (p *Preset) Estimate(c *Call) (*Estimate, error) {
 		// The workspace's default may be a region, which the answer says.
 		e.Permille = e.Permille * 11 / 10
 	}
+	p.uplift(e)
 	e.Stream = e.Stream || streamed
 	e.askUsage = e.askUsage && e.Stream && p.AsksForUsage && strings.HasSuffix(path, "completions")
 	return e, nil
+}
+
+// outputField sets where the server reads how long an answer may be.
+func (e *Estimate) outputField(name string) {
+	switch name {
+	case BothFields:
+		e.field, e.also, e.both = MaxTokens, MaxCompletionTokens, true
+	case MaxTokens, MaxCompletionTokens:
+		e.field, e.also, e.only = name, "", true
+	}
 }
 
 func namesModel(p *Preset, path string) bool {

@@ -40,9 +40,18 @@ type Preset struct {
 	// from requests and answers.
 	AccountHeaders []string
 
-	// AsksForUsage says that streams of chat completions report what was used
-	// only when they are asked to (stream_options.include_usage).
+	// AsksForUsage says that streams of paths that end in "completions" report
+	// what was used only when they are asked to (stream_options.include_usage).
 	AsksForUsage bool
+	// OutputField is the one field by which the server bounds answers of chat
+	// completions, or BothFields for one of them of which it is not known which.
+	// Empty: as the vendor's document says.
+	OutputField string
+	// Keyless says that the server takes requests without a credential, and reads
+	// none unless it was started with one.
+	Keyless bool
+	// Regions are the vendor's addresses at which models cost more.
+	Regions []Region
 
 	// OwnModels says that the vendor serves models of its own, as it documents
 	// them. Elsewhere a chat template that nobody knows makes the prompt: it may
@@ -72,6 +81,11 @@ type Preset struct {
 	InCode string
 
 	administrative, asynchronous *scope.DenyList // arranged by init
+
+	// Of an upstream's own, by With.
+	multiply int64           // permille; 0: 1000
+	allowed  map[string]bool // members of requests that cost nothing
+	regional *Region         // whose prices apply; nil: none
 }
 
 // ClientVar is one environment variable of a vendor's clients.

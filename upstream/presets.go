@@ -1,6 +1,10 @@
 package upstream
 
-import "github.com/till-proxy/till/scope"
+import (
+	"regexp"
+
+	"github.com/till-proxy/till/scope"
+)
 
 func rules(lines ...string) scope.PathRules { return scope.MustPathRules(lines...) }
 
@@ -52,13 +56,17 @@ var presets = []*Preset{
 		ClientEnv:      []ClientVar{{Name: "OPENAI_BASE_URL", Path: "/v1"}, {Name: "OPENAI_API_KEY", Key: true}},
 		// Aider and LiteLLM. (Codex takes an address from its configuration alone,
 		// and CODEX_API_KEY sends it to the vendor.)
-		ToolEnv:  []ClientVar{{Name: "OPENAI_API_BASE", Path: "/v1"}},
+		ToolEnv: []ClientVar{{Name: "OPENAI_API_BASE", Path: "/v1"}},
+		// https://developers.openai.com/api/docs/guides/data-residency
+		Regions: []Region{{Hosts: []string{"us.api.openai.com", "eu.api.openai.com", "au.api.openai.com", "in.api.openai.com", "jp.api.openai.com"},
+			Permille: 1100, Spared: openAIBefore2026March.MatchString}},
 		OtherEnv: []string{"OPENAI_ADMIN_KEY", "CODEX_API_KEY", "AZURE_OPENAI_API_KEY", "AZURE_OPENAI_AD_TOKEN", "AZURE_API_KEY"},
 	}, {
 		// https://docs.anthropic.com/en/api
 		Name: "anthropic", Origin: "https://api.anthropic.com", Dialect: Anthropic, OwnModels: true, Beside: true,
 		Auth: Auth{In: InHeader, Name: "X-Api-Key"}, Prefix: "/v1",
-		Free: join(modelList("/v1"), rules("POST /v1/messages/count_tokens")),
+		AsksForUsage: true, // its chat completions: https://platform.claude.com/docs/en/api/openai-sdk
+		Free:         join(modelList("/v1"), rules("POST /v1/messages/count_tokens")),
 		Asynchronous: below("/v1/messages/batches", "/v1/files", "/v1/skills", "/v1/agents", "/v1/sessions",
 			"/v1/environments", "/v1/deployments", "/v1/memory_stores", "/v1/dreams"),
 		Administrative: below("/v1/organizations", "/v1/organization", "/v1/vaults", "/v1/tunnels", "/v1/oauth"),
@@ -159,7 +167,9 @@ var presets = []*Preset{
 		ClientEnv:      []ClientVar{{Name: "OPENAI_BASE_URL", Path: "/v1"}, {Name: "OPENAI_API_KEY", Key: true}, {Name: "DEEPSEEK_API_KEY", Key: true}},
 	}, {
 		// https://docs.x.ai/docs/api-reference
-		Name: "xai", Origin: "https://api.x.ai", Dialect: OpenAI, OwnModels: true, InputExtra: 1024, Auth: bearer, Prefix: "/v1",
+		// https://docs.x.ai/developers/advanced-api-usage/regions
+		Regions: []Region{{Hosts: []string{"us.api.x.ai"}, Permille: 1100}},
+		Name:    "xai", Origin: "https://api.x.ai", Dialect: OpenAI, OwnModels: true, InputExtra: 1024, Auth: bearer, Prefix: "/v1",
 		AsksForUsage:   true,
 		Free:           join(modelList("/v1"), rules("GET /v1/language-models", "POST /v1/tokenize-text")),
 		Asynchronous:   join(openAIAsynchronous("/v1"), below("/v1/chat/deferred-completion", "/v1/collections")),
@@ -168,6 +178,8 @@ var presets = []*Preset{
 		ClientEnv:      []ClientVar{{Name: "OPENAI_BASE_URL", Path: "/v1"}, {Name: "OPENAI_API_KEY", Key: true}, {Name: "XAI_API_KEY", Key: true}},
 	}, {
 		// https://docs.cohere.com/reference
+		// Its chat completions refuse stream_options: see
+		// https://strandsagents.com/docs/user-guide/concepts/model-providers/cohere/
 		Name: "cohere", Origin: "https://api.cohere.com", Dialect: Cohere, OwnModels: true, InputExtra: 1024, Auth: bearer, Prefix: "/v2",
 		Versions: []string{"/v1", "/compatibility"},
 		Free:     join(modelList("/v1"), modelList("/v2"), rules("POST /v1/tokenize", "POST /v2/tokenize", "POST /v1/check-api-key")),
@@ -186,7 +198,65 @@ var presets = []*Preset{
 		KeyEnv:       []string{"OLLAMA_API_KEY"},
 		ClientEnv:    []ClientVar{{Name: "OLLAMA_HOST"}, {Name: "OPENAI_BASE_URL", Path: "/v1"}, {Name: "OPENAI_API_KEY", Key: true}},
 	},
+	// https://docs.vllm.ai/en/latest/serving/openai_compatible_server.html
+	local(Preset{Name: "vllm", Origin: "http://127.0.0.1:8000", KeyEnv: []string{"VLLM_API_KEY"},
+		Versions: []string{"/tokenize", "/detokenize", "/health"},
+		Free:     rules("POST /tokenize", "POST /detokenize", "POST /v1/messages/count_tokens"),
+	}, "load_lora_adapter", "unload_lora_adapter", "collective_rpc", "sleep", "wake_up", "reset_prefix_cache", "server_info", "load", "pause", "resume", "scale_elastic_ep"),
+	// https://github.com/ggml-org/llama.cpp/blob/master/tools/server/README.md
+	// "slots" shows what others ask.
+	local(Preset{Name: "llamacpp", Origin: "http://127.0.0.1:8080", KeyEnv: []string{"LLAMA_API_KEY"},
+		Versions: []string{"/tokenize", "/detokenize", "/apply-template", "/health"},
+		Free:     rules("POST /tokenize", "POST /detokenize", "POST /apply-template", "POST /v1/messages/count_tokens"),
+	}, "slots", "props", "lora-adapters", "models/load", "models/unload"),
+	// https://lmstudio.ai/docs/developer
+	local(Preset{Name: "lmstudio", Origin: "http://127.0.0.1:1234", KeyEnv: []string{"LM_API_TOKEN"},
+		Versions:       []string{"/api"},
+		Free:           rules("GET /api/v0/models", "GET /api/v1/models"),
+		Administrative: below("/api/v1/models/load", "/api/v1/models/unload", "/api/v1/models/download"),
+	}),
+	// https://huggingface.co/docs/text-generation-inference/basic_tutorials/consuming_tgi
+	local(Preset{Name: "tgi", Origin: "http://127.0.0.1:8080",
+		Versions: []string{"/tokenize", "/chat_tokenize", "/info", "/health"},
+		Free:     rules("GET /info", "POST /tokenize", "POST /chat_tokenize"),
+	}),
+	// https://docs.sglang.io/docs/basic_usage/openai_api_completions
+	local(Preset{Name: "sglang", Origin: "http://127.0.0.1:30000",
+		Versions: []string{"/tokenize", "/detokenize", "/health"},
+		Free:     rules("POST /v1/tokenize", "POST /v1/detokenize", "POST /tokenize", "POST /detokenize", "POST /v1/messages/count_tokens"),
+	}, "load_lora_adapter", "unload_lora_adapter", "flush_cache", "server_info", "get_server_info", "get_load", "loads", "abort_request",
+		"start_profile", "stop_profile", "update_weights_from_disk", "release_memory_occupation", "resume_memory_occupation",
+		"pause_generation", "continue_generation", "set_internal_state", "configure_logging"),
 }
+
+// local completes the preset of a server that people run themselves. Paths
+// outside of /v1 that it does not name are sent as paths below /v1, where there
+// is nothing; administrative ones are refused there in plain words.
+//
+// Such servers bound an answer by max_tokens. Some know max_completion_tokens as
+// well (vLLM, SGLang, llama.cpp since ggml-org/llama.cpp#19831), others drop it
+// in silence (abetlen/llama-cpp-python#1907, ikawrakow/ik_llama.cpp#2321,
+// huggingface/text-generation-inference#2844). Their templates add what no
+// request holds: some 100 tokens for "hello" (danny-avila/LibreChat#1543).
+func local(p Preset, administrative ...string) *Preset {
+	p.Dialect, p.Auth, p.Prefix = OpenAI, bearer, "/v1"
+	p.AsksForUsage, p.Keyless, p.OutputField = true, true, MaxTokens
+	p.Free = join(modelList("/v1"), p.Free)
+	if p.Name != "lmstudio" {
+		p.Free = join(rules("GET /health", "HEAD /health"), p.Free)
+	}
+	p.Asynchronous = openAIAsynchronous("/v1")
+	for _, name := range append(administrative, "metrics", "admin") {
+		p.Administrative = join(p.Administrative, below("/v1/"+name))
+	}
+	p.ClientEnv = []ClientVar{{Name: "OPENAI_BASE_URL", Path: "/v1"}, {Name: "OPENAI_API_KEY", Key: true}}
+	return &p
+}
+
+// openAIBefore2026March are the models of before 5 March 2026, by name or dated
+// snapshot: data residency costs nothing for them.
+var openAIBefore2026March = regexp.MustCompile(`^(gpt-3\.5-turbo|gpt-4(\.1|o|-turbo)?|chatgpt-4o-latest|o1|o3|o4-mini|gpt-5(\.1|\.2|\.3-codex)?|` +
+	`text-embedding-(3-large|3-small|ada-002)|davinci-002|babbage-002)(-|$)`)
 
 func init() {
 	for _, p := range presets {

@@ -73,7 +73,7 @@ func TestAnOperatorsPricesAddAndReplace(t *testing.T) {
 	if price, _ := BuiltInPrices().Find("openai", "gpt-5", today); price.Input != 1_250_000 {
 		t.Error("the built-in table has changed")
 	}
-	if p, err = p.WithPrice("openai", "tuned", 3, 12, 0.5); err != nil {
+	if p, err = p.WithPrice("openai", "tuned", 3, 12, 0.5, 0); err != nil {
 		t.Fatal(err)
 	}
 	if price, ok := p.Find("openai", "tuned", today); !ok || price.Output != 12_000_000 {
@@ -312,11 +312,11 @@ func TestAPriceLineKeepsWhatItCannotSay(t *testing.T) {
 	if !ok {
 		t.Fatal("no price")
 	}
-	p, err := BuiltInPrices().WithPrice("anthropic", "claude-haiku-5-5", 0.2, 1, 0)
+	p, err := BuiltInPrices().WithPrice("anthropic", "claude-haiku-5-5", 0.2, 1, 0, 0)
 	if err != nil {
 		t.Fatal(err)
 	}
-	p, err = p.WithPrice("anthropic", "claude-new", 3, 15, 0)
+	p, err = p.WithPrice("anthropic", "claude-new", 3, 15, 0, 0)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -353,7 +353,7 @@ func TestWhoeverAnswersARoutedRequestIsHeldFor(t *testing.T) {
 			t.Errorf("%s: the table was changed", test.model)
 		}
 	}
-	own, err := prices.WithPrice("openrouter", "moonshotai/kimi-k3", 1, 2, 0)
+	own, err := prices.WithPrice("openrouter", "moonshotai/kimi-k3", 1, 2, 0, 0)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -2,6 +2,7 @@ package upstream
 
 import (
 	"bytes"
+	"cmp"
 	_ "embed"
 	"encoding/json"
 	"fmt"
@@ -93,10 +94,10 @@ func (p *Prices) With(r io.Reader) (*Prices, error) {
 }
 
 // WithPrice returns the table with one model's price, in USD per million
-// tokens; cached is 0 where it is not set.
-func (p *Prices) WithPrice(provider, model string, input, output, cached float64) (*Prices, error) {
+// tokens; cached and written are 0 where they are not set.
+func (p *Prices) WithPrice(provider, model string, input, output, cached, written float64) (*Prices, error) {
 	more := p.clone()
-	line := priceLine{Provider: provider, ID: model, Input: &input, Output: &output, CachedInput: cached, Source: "price line of the configuration"}
+	line := priceLine{Provider: provider, ID: model, Input: &input, Output: &output, CachedInput: cached, CacheWrite: written, Source: "price line of the configuration"}
 	old := p.byModel[priceKey(provider, model)]
 	if old != nil {
 		line.Context, line.MaxOutput = old.Context, old.MaxOutput
@@ -109,22 +110,26 @@ func (p *Prices) WithPrice(provider, model string, input, output, cached float64
 }
 
 // like takes over from an older price what a line of the configuration cannot
-// say: what writing to a cache, more than text and long inputs cost, in the
-// proportion that they had to the rates which it does say.
+// say, or does not: what writing to a cache, more than text and long inputs cost,
+// in the proportion that they had to the rates which it does say.
 func (p *Price) like(old *Price) {
 	if old == nil || old.Input == 0 {
 		if p.Provider == "anthropic" {
-			p.CacheWrite, p.CacheWrite1 = scaled(p.Input, 5, 4), 2*p.Input
+			p.CacheWrite, p.CacheWrite1 = cmp.Or(p.CacheWrite, scaled(p.Input, 5, 4)), max(2*p.Input, p.CacheWrite)
 		}
 		return
 	}
 	input := func(rate int64) int64 { return scaled(rate, p.Input, old.Input) }
-	p.CacheWrite, p.CacheWrite1 = input(old.CacheWrite), input(old.CacheWrite1)
+	said := p.CacheWrite
+	p.CacheWrite, p.CacheWrite1 = cmp.Or(said, input(old.CacheWrite)), max(input(old.CacheWrite1), said)
 	p.Image, p.Media = input(old.Image), input(old.Media)
 	for _, t := range old.Tiers {
 		tier := Tier{t.Above, Rates{Input: input(t.Input), CachedInput: input(t.CachedInput), CacheWrite: input(t.CacheWrite), CacheWrite1: input(t.CacheWrite1), Output: t.Output}}
 		if old.Output > 0 {
 			tier.Output = scaled(t.Output, p.Output, old.Output)
+		}
+		if said > 0 {
+			tier.CacheWrite, tier.CacheWrite1 = 0, 0 // rates scales what was said
 		}
 		p.Tiers = append(p.Tiers, tier)
 	}

@@ -24,7 +24,7 @@ func (e *Estimate) Rewrite(output int64) []byte {
 	} else if output >= 0 && e.field != "" {
 		value := strconv.AppendInt(nil, output, 10)
 		for _, name := range []string{e.also, e.field} {
-			if from, _, ok := memberOf(b, name); name == e.field || ok && b[from] != 'n' {
+			if from, _, ok := memberOf(b, name); name == e.field || e.both || ok && b[from] != 'n' {
 				b = setMember(b, name, value)
 			}
 		}
@@ -47,6 +47,19 @@ func (e *Estimate) Rewrite(output int64) []byte {
 		b = setMember(b, "stream_options", setMember(options, "include_usage", []byte("true")))
 	}
 	return b
+}
+
+// Written names the fields that Rewrite adds to a request which the client did not
+// send: that of the output bound where none was stated, and the one that asks for
+// usage.
+func (e *Estimate) Written(bounded bool) (output, usage string) {
+	if bounded && e.Stated < 0 {
+		output = e.field
+	}
+	if e.askUsage {
+		usage = "stream_options"
+	}
+	return output, usage
 }
 
 // Forget drops the request's text, which otherwise stays in memory for as long as

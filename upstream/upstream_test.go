@@ -40,6 +40,12 @@ func TestPathsWorkWithAndWithoutTheirPrefix(t *testing.T) {
 		{"perplexity", "/chat/completions", "/chat/completions"},
 		{"ollama", "/api/chat", "/api/chat"},
 		{"ollama", "/chat/completions", "/v1/chat/completions"},
+		{"vllm", "/chat/completions", "/v1/chat/completions"},
+		{"vllm", "/tokenize", "/tokenize"},
+		{"vllm", "/sleep", "/v1/sleep"},
+		{"llamacpp", "/models", "/v1/models"},
+		{"lmstudio", "/api/v0/models", "/api/v0/models"},
+		{"sglang", "/v1/tokenize", "/v1/tokenize"},
 	} {
 		p, ok := Lookup(test.preset)
 		if !ok {
@@ -75,6 +81,17 @@ func TestDenyRulesAreNotDodged(t *testing.T) {
 		{"openrouter", "/api/v1/keys", true, false},
 		{"openrouter", "/keys", true, false},
 		{"groq", "/v1/batches", false, true},
+		{"vllm", "/metrics", true, false},
+		{"vllm", "/sleep", true, false},
+		{"vllm", "/v1/load_lora_adapter", true, false},
+		{"vllm", "/Wake_Up", true, false},
+		{"vllm", "/health", false, false},
+		{"llamacpp", "/slots/0", true, false},
+		{"llamacpp", "/props", true, false},
+		{"lmstudio", "/api/v1/models/load", true, false},
+		{"lmstudio", "/api/v1/models", false, false},
+		{"sglang", "/flush_cache", true, false},
+		{"tgi", "/metrics", true, false},
 	} {
 		p, _ := Lookup(test.preset)
 		clean, err := scope.CleanPath(test.path)
@@ -90,7 +107,7 @@ func TestDenyRulesAreNotDodged(t *testing.T) {
 
 func TestEveryPresetIsComplete(t *testing.T) {
 	t.Parallel()
-	want := "openai anthropic gemini openrouter mistral groq together fireworks perplexity deepseek xai cohere ollama"
+	want := "openai anthropic gemini openrouter mistral groq together fireworks perplexity deepseek xai cohere ollama vllm llamacpp lmstudio tgi sglang"
 	if got := strings.Join(Names(), " "); got != want {
 		t.Fatalf("presets: %s", got)
 	}
@@ -102,7 +119,7 @@ func TestEveryPresetIsComplete(t *testing.T) {
 		if err := p.Auth.Validate(); err != nil {
 			t.Errorf("%s: %v", p.Name, err)
 		}
-		if len(p.Free) == 0 || len(p.KeyEnv) == 0 || len(p.ClientEnv) == 0 || p.Dialect == Unified {
+		if len(p.Free) == 0 || len(p.KeyEnv) == 0 && !p.Keyless || len(p.ClientEnv) == 0 || p.Dialect == Unified {
 			t.Errorf("%s lacks something", p.Name)
 		}
 		for _, h := range p.AccountHeaders {

@@ -1,0 +1,70 @@
+package till
+
+import (
+	"strings"
+	"testing"
+)
+
+// TestAnUpstreamsOptionThatIsWrongSaysWhere wants of each error the line, what
+// stands there, and what may.
+func TestAnUpstreamsOptionThatIsWrongSaysWhere(t *testing.T) {
+	t.Parallel()
+	for _, test := range []struct{ line, value, fix string }{
+		{"output_field", "output_field", "max_tokens, max_completion_tokens, both"},
+		{"output_field tokens", `"tokens"`, "max_tokens, max_completion_tokens, both"},
+		{"output_field both both", "output_field", "stands once"},
+		{"output_field both\noutput_field max_tokens", "output_field", "stands once"},
+		{"input_extra -1", `"-1"`, "number of tokens"},
+		{"input_extra 1.5", `"1.5"`, "number of tokens"},
+		{"input_extra 2M", "2000000", "from 0 to 1000000"},
+		{"input_extra 0\ninput_extra 300", "input_extra", "stands once"},
+		{"multiply 0", `"0"`, "above 0 and at most 10"},
+		{"multiply -1.1", `"-1.1"`, "such as 1.1"},
+		{"multiply 11", `"11"`, "at most 10"},
+		{"multiply 10.0001", `"10.0001"`, "at most 10"},
+		{"multiply 1e3", `"1e3"`, "such as 1.1"},
+		{"multiply 11/10", `"11/10"`, "such as 1.1"},
+		{"multiply 110%", `"110%"`, "such as 1.1"},
+		{"multiply NaN", `"NaN"`, "such as 1.1"},
+		{"multiply 1.1\nmultiply 1.1", "multiply", "stands once"},
+		{"ask_usage no", `"no"`, `"on" or "off"`},
+		{"ask_usage", "ask_usage", "on or off"},
+		{"ask_usage off\nask_usage off", "ask_usage", "stands once"},
+		{"count_exact never", `"never"`, `"on" or "off"`},
+		{"allow_field", "allow_field", "such as"},
+		{"allow_field max_tokens", "max_tokens", "leave it out"},
+		{"allow_field Max_Tokens", "Max_Tokens", "leave it out"},
+		{"allow_field tools", "tools", "leave it out"},
+		{`allow_field "a b"`, `"a b"`, "letters, digits"},
+		{`allow_field "\x1b[31m"`, `\\x1b`, "letters, digits"},
+		{"allow_field " + strings.Repeat("x", 65), strings.Repeat("x", 65), "1 to 64"},
+		{"allow_field" + strings.Repeat(" f", 65), "65", "at most 64"},
+		{"drain soon", `"soon"`, "such as 5s"},
+		{"drain 2m", "2m0s", "from 0s to 1m"},
+		{"drain -1s", "-1s", "from 0s to 1m"},
+		{"drain 1s\ndrain 1s", "drain", "stands once"},
+	} {
+		got := adapt(t, "{\n\ttill {\n\t\tupstream openai {\n"+test.line+"\n\t\t}\n\t}\n}\n:80 {\n\ttill\n}\n")
+		last := "Caddyfile:" + string(rune('4'+strings.Count(test.line, "\n")))
+		for _, want := range []string{test.value, test.fix, last} {
+			if strings.HasPrefix(got, "{") || !strings.Contains(got, want) {
+				t.Errorf("%s: %s\nwant %s", test.line, strings.TrimSpace(got), want)
+			}
+		}
+	}
+}
+
+func TestAPriceLineMayHaveFiveWords(t *testing.T) {
+	t.Parallel()
+	for line, want := range map[string]string{
+		"price openai/x 1":             "price takes a model",
+		"price openai/x 1 2 3 4 5":     "cache writes",
+		"price openai/x 1 2 0.1 $x":    `got "$x"`,
+		"price openai/x 1 2 0.1 -1.25": `got "-1.25"`,
+		"price mine/x 1 2 0.1 1.25":    "PRESET/MODEL",
+	} {
+		if got := adapt(t, "{\n\ttill {\n"+line+"\n\t}\n}\n:80 {\n\ttill\n}\n"); !strings.Contains(got, want) || !strings.Contains(got, "Caddyfile:3") {
+			t.Errorf("%s: %s, want %s", line, got, want)
+		}
+	}
+}

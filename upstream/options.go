@@ -1,0 +1,164 @@
+package upstream
+
+import (
+	"cmp"
+	"fmt"
+	"math/big"
+	"slices"
+	"strings"
+)
+
+// Options are what an operator says about one upstream beside its preset. The
+// zero value says nothing.
+type Options struct {
+	// OutputField is where the server reads how long an answer of chat
+	// completions may be: MaxTokens, MaxCompletionTokens or BothFields. Empty:
+	// as the preset says.
+	OutputField string
+	// InputExtra is what the server adds to each prompt, in tokens; nil: as the
+	// preset says.
+	InputExtra *int64
+	// Multiply is what every price is multiplied with, in permille; 0: 1000.
+	Multiply int64
+	// AskUsage says whether streams are asked to report what they used; nil: as
+	// the preset says.
+	AskUsage *bool
+	// AllowFields are members of requests that cost nothing, as the operator says.
+	AllowFields []string
+	// Hosts are the addresses of the upstream, by which regions are known that
+	// cost more.
+	Hosts []string
+}
+
+// The fields of chat completions that bound an answer.
+const (
+	MaxTokens           = "max_tokens"
+	MaxCompletionTokens = "max_completion_tokens"
+	BothFields          = "both"
+)
+
+// OutputFields are what an output field can be set to.
+var OutputFields = []string{MaxTokens, MaxCompletionTokens, BothFields}
+
+// MaxInputExtra bounds what an operator may add to each prompt, in tokens.
+const MaxInputExtra = 1_000_000
+
+// maxAllowFields bounds how many fields an operator may allow.
+const maxAllowFields = 64
+
+// With returns a copy of the preset to which the options apply, or what is wrong
+// with them. Nobody may change it.
+func (p *Preset) With(o Options) (*Preset, error) {
+	q := *p
+	if o.OutputField != "" {
+		if !slices.Contains(OutputFields, o.OutputField) {
+			return nil, fmt.Errorf("output_field must be one of %s, got %.64q", strings.Join(OutputFields, ", "), o.OutputField)
+		}
+		q.OutputField = o.OutputField
+	}
+	if o.InputExtra != nil {
+		if *o.InputExtra < 0 || *o.InputExtra > MaxInputExtra {
+			return nil, fmt.Errorf("input_extra must be from 0 to %d tokens, got %d", MaxInputExtra, *o.InputExtra)
+		}
+		if q.InputExtra = *o.InputExtra; q.InputExtra == 0 {
+			q.InputExtra = -1 // none, and not the default
+		}
+	}
+	if q.multiply = cmp.Or(o.Multiply, 1000); q.multiply < 1 || q.multiply > maxMultiply {
+		return nil, errMultiply(fmt.Sprintf("%d permille", o.Multiply))
+	}
+	if o.AskUsage != nil {
+		q.AsksForUsage = *o.AskUsage
+	}
+	if len(o.AllowFields) > maxAllowFields {
+		return nil, fmt.Errorf("allow_field takes at most %d names, got %d", maxAllowFields, len(o.AllowFields))
+	}
+	if len(o.AllowFields) > 0 {
+		q.allowed = make(map[string]bool, len(o.AllowFields))
+	}
+	for _, name := range o.AllowFields {
+		if err := p.allowable(name); err != nil {
+			return nil, err
+		}
+		q.allowed[name] = true
+	}
+	q.regional = nil
+	for i := range p.Regions {
+		if slices.ContainsFunc(o.Hosts, p.Regions[i].holds) {
+			q.regional = &p.Regions[i]
+		}
+	}
+	return &q, nil
+}
+
+// allowable reports, by an error, why a field cannot be allowed: what till reads
+// itself it goes on reading.
+func (p *Preset) allowable(name string) error {
+	if name == "" || len(name) > maxAllowName || !isToken(name) {
+		return fmt.Errorf("allow_field takes names of 1 to %d letters, digits, - and _, got %.80q", maxAllowName, name)
+	}
+	lists := []map[string]bool{known}
+	if p.Name == "ollama" {
+		lists = append(lists, ollamaKnown)
+	}
+	for _, fields := range lists {
+		for field := range fields {
+			if sameField(name, field) {
+				return fmt.Errorf("allow_field %s: till reads %s itself; leave it out", name, field)
+			}
+		}
+	}
+	return nil
+}
+
+// maxAllowName bounds the names of fields that are allowed, or told of, in bytes.
+const maxAllowName = 64
+
+// maxMultiply keeps products of prices within what is computed exactly.
+const maxMultiply = 10_000
+
+// ParseMultiply reads what prices are multiplied with, such as 1.1, in permille,
+// rounded up.
+func ParseMultiply(s string) (permille int64, err error) {
+	// A rational number takes as much room as its exponent is large.
+	r, ok := new(big.Rat), len(s) <= 16 && !strings.ContainsAny(s, "eEpP/_xX")
+	if ok {
+		_, ok = r.SetString(s)
+	}
+	if !ok || r.Sign() <= 0 || r.Cmp(big.NewRat(maxMultiply, 1000)) > 0 {
+		return 0, errMultiply(fmt.Sprintf("%.32q", s))
+	}
+	r.Mul(r, big.NewRat(1000, 1))
+	n, rest := new(big.Int).QuoRem(r.Num(), r.Denom(), new(big.Int))
+	if rest.Sign() > 0 {
+		n.Add(n, big.NewInt(1))
+	}
+	return n.Int64(), nil
+}
+
+func errMultiply(got string) error {
+	return fmt.Errorf("multiply must be a number above 0 and at most %d, such as 1.1, got %s", maxMultiply/1000, got)
+}
+
+// Region is an address of a vendor at which some models cost more.
+type Region struct {
+	Hosts    []string
+	Permille int64
+	// Spared matches the models that cost the same there; nil: none does.
+	Spared func(model string) bool
+}
+
+func (r *Region) holds(host string) bool {
+	return slices.ContainsFunc(r.Hosts, func(h string) bool { return strings.EqualFold(h, host) })
+}
+
+// uplift multiplies a request's prices with what its region and its operator say.
+func (p *Preset) uplift(e *Estimate) {
+	e.Multiply = cmp.Or(p.multiply, 1000)
+	permille := e.Multiply
+	if r := p.regional; r != nil && (r.Spared == nil || !r.Spared(e.Model)) {
+		permille = (permille*r.Permille + 999) / 1000
+	}
+	e.Permille = (e.Permille*permille + 999) / 1000
+	e.Asked = (e.Asked*permille + 999) / 1000
+}
