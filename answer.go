@@ -64,6 +64,9 @@ func (t *Transport) admit(res *http.Response, out *http.Request, x *exchange, ca
 	}
 	kind := kindOf(res.Header)
 	if x.use != nil {
+		if res.StatusCode < 300 && x.use.estimate.HidesUsage() {
+			t.target.answersUsage.Store(true)
+		}
 		x.use.measure(res, x.target.preset, kind != opaque)
 	}
 	b := &answerBody{ReadCloser: res.Body, x: x, res: res, cancel: cancel}
@@ -118,6 +121,7 @@ func (t *Transport) judge(res *http.Response, out *http.Request, x *exchange) *l
 		text, err := errorText(res)
 		if x.use != nil {
 			x.use.own = upstream.SpeaksError(text)
+			x.refusedBy(res, text)
 		}
 		if err != nil && x.grant.Cut() == nil {
 			return about(key, limiter.CodeUpstreamFailed, "got an error from upstream %s whose text broke off", t.target.name)

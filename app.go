@@ -224,6 +224,7 @@ func (a *App) Provision(ctx caddy.Context) error {
 			return fmt.Errorf("upstream %s: %w", name, err)
 		}
 		t.admitted, t.spent = a.engine.metrics.counter(name), a.engine.metrics.use(name)
+		t.learnt, t.advice = a.engine.learnt, a.engine.advice
 		a.targets[name] = t
 	}
 	if err := a.provisionWebhooks(); err != nil {

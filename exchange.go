@@ -31,6 +31,7 @@ type exchange struct {
 	body      *heldBody               // nil unless a limit had to read it
 	models    func(model string) bool // filters a list of models; nil: as it is
 	use       *use                    // nil unless tokens or dollars are limited
+	unasked   bool                    // it taught that streams are not to be asked for usage
 
 	// Facts, written by the transport (or the guard) and read by the handler.
 	dispatched atomic.Bool  // a byte may have left for the upstream
@@ -168,6 +169,7 @@ func (x *exchange) settle() {
 		x.grant.Measured(kinds)
 	}
 	x.grant.Settle(used)
+	x.contradicted()
 	if used[limiter.Activations] > 0 {
 		x.target.admitted.Inc()
 	}

@@ -21,8 +21,11 @@ type metrics struct {
 	overhead    prometheus.Histogram   // seconds
 	tokens      *prometheus.CounterVec // by upstream, kind
 	spend       *prometheus.CounterVec // dollars, by upstream
-	collectors  []prometheus.Collector
-	limiter     atomic.Pointer[limiter.Limiter]
+	// contradictions are answers that passed what was held, and refusals of what
+	// was written, by upstream and the option that mends it.
+	contradictions *prometheus.CounterVec
+	collectors     []prometheus.Collector
+	limiter        atomic.Pointer[limiter.Limiter]
 
 	mu       sync.Mutex
 	admitted map[string]prometheus.Counter // children of activations, by upstream
@@ -57,7 +60,11 @@ func newMetrics() *metrics {
 		Namespace: ns, Subsystem: sub, Name: "spend_usd_total",
 		Help: "US dollars charged to keys with a limit in dollars.",
 	}, []string{"upstream"})
-	m.collectors = []prometheus.Collector{m.activations, m.refusals, m.commits, m.overhead, m.tokens, m.spend,
+	m.contradictions = prometheus.NewCounterVec(prometheus.CounterOpts{
+		Namespace: ns, Subsystem: sub, Name: "contradictions_total",
+		Help: "What was learnt of upstreams that do not do what limits rely on, by the option that mends it.",
+	}, []string{"upstream", "option"})
+	m.collectors = []prometheus.Collector{m.activations, m.refusals, m.commits, m.overhead, m.tokens, m.spend, m.contradictions,
 		&limiterCollector{m, prometheus.NewDesc("caddy_till_holds", "Requests in flight.", nil, nil),
 			prometheus.NewDesc("caddy_till_keys", "Keys by recorded status.", []string{"status"}, nil),
 			prometheus.NewDesc("caddy_till_forfeited_activations_total",

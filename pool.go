@@ -33,6 +33,8 @@ type engine struct {
 	hooks    *deliveries
 	lockdown *limiter.Lockdown
 	sessions *console.Sessions // those who are signed in to the console
+	learnt   *contradictions
+	advice   *advice
 
 	mu      sync.Mutex
 	limiter *limiter.Limiter // the one that works, or the last that did
@@ -77,6 +79,7 @@ func acquireEngine(dir string, log *slog.Logger) (*engine, error) {
 func newEngine(dir string, log *slog.Logger) *engine {
 	e := &engine{dir: dir, log: newSharedLog(log), metrics: newMetrics(), events: newEvents(), sessions: console.NewSessions(nil)}
 	e.hooks = newDeliveries(e.current)
+	e.learnt, e.advice = newContradictions(dir, e.metrics.contradictions, e.log.logger()), newAdvice(e.log.logger())
 	e.lockdown = limiter.NewLockdown(filepath.Join(dir, "lockdown"), observer{e.metrics, e.events}, e.log.logger())
 	return e
 }

@@ -9,7 +9,9 @@ import (
 	"net/url"
 	"regexp"
 	"slices"
+	"strconv"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/caddyserver/caddy/v2"
@@ -130,6 +132,11 @@ type target struct {
 	stays      map[string]bool // headers of requests that are never sent on
 	admitted   prometheus.Counter
 	spent      *useMetrics
+
+	settings     map[string]string // of options that an upstream may contradict; "": not set
+	learnt       *contradictions   // of the store
+	advice       *advice           // likewise
+	answersUsage atomic.Bool       // a stream that was asked for its usage was accepted
 }
 
 // origin is one place that the credential may be sent to.
@@ -279,6 +286,10 @@ func (u *Upstream) provision(name string) (*target, error) {
 		t.held = newCredential(token.NewSecret(value))
 	} else if t.preset.Keyless {
 		t.held = newCredential(token.NewSecret(noCredential))
+	}
+	t.settings = map[string]string{outputFieldOption: u.OutputField, askUsageOption: u.AskUsage}
+	if u.InputExtra != nil {
+		t.settings[inputExtraOption] = strconv.FormatInt(*u.InputExtra, 10)
 	}
 	t.drain, t.countExact = defaultDrain, u.CountExact != "off"
 	if u.Drain != nil {

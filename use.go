@@ -63,11 +63,22 @@ func (h *Handler) judgeUse(x *exchange, key *limiter.Key, call *upstream.Call, t
 	e, err := x.target.preset.Estimate(call)
 	switch {
 	case errors.Is(err, upstream.ErrNotMeterable):
+		if field := (upstream.UnknownFieldError{}); errors.As(err, &field) {
+			x.target.advice.unknownField(x.target, field.Name)
+		}
 		return unbounded(err.Error() + "; leave that out, or use a key that is limited in activations")
 	case err != nil:
 		return about(key, limiter.CodeBadRequest, "has a limit in tokens or dollars: %s", err)
 	case e == nil:
 		return nil // it uses none
+	}
+	for _, option := range [...]string{outputFieldOption, inputExtraOption} {
+		if c := x.target.learnt.of(x.target, option); c != nil {
+			return unbounded(c.String())
+		}
+	}
+	if e.HidesUsage() && x.target.learnt.of(x.target, askUsageOption) != nil {
+		e.DontAsk()
 	}
 	u := &use{estimate: e, mayFit: !key.Unfitted, input: e.Input, output: -1, most: key.MaxRequestSpend}
 	provider := x.target.presetName
@@ -139,7 +150,7 @@ func within(b, left limiter.Amounts) bool {
 // fitted to: requests in flight may give back enough for that.
 func (u *use) fit(left limiter.Amounts) limiter.Amounts {
 	u.output = -1
-	if u.estimate.Stated < 0 || u.natural < u.estimate.Stated {
+	if u.estimate.Stated < 0 || u.natural < u.estimate.Stated || u.estimate.Unwritten {
 		u.output = u.natural // nobody else bounds it
 	}
 	b := u.bound(u.natural)
@@ -279,6 +290,7 @@ func (u *use) half(seen upstream.Usage) (tokens, nano int64) {
 // that of the model which answered if that is dearer: names point elsewhere.
 func (u *use) cost(seen upstream.Usage) int64 {
 	permille := u.estimate.Asked
+	seen = u.estimate.Reported(seen)
 	if u.meter.Region() != "" {
 		permille = u.estimate.Permille
 	}

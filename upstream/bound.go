@@ -52,21 +52,22 @@ type Estimate struct {
 	// so that it has to be written there.
 	Unwritten bool
 
-	object   rawObject       // the request
-	known    map[string]bool // members whose effect is known
-	outer    string          // the object that field stands in; "": the request
-	field    string          // where the output is bounded; "" where there is none
-	also     string          // another field that bounds it as well
-	endless  bool            // a field that bounds it says that nothing does
-	context  int64           // tokens that Ollama is to keep, where the request says so
-	window   bool            // the server refuses a bound that does not fit behind the prompt
-	usual    int64           // output where nobody says how long an answer can be
-	both     bool            // it is to stand in both
-	only     bool            // field is the only one that the server reads
-	placed   bool            // it says in which region
-	zero     bool            // a bound of 0 is one
-	beside   int64           // the largest bound that stands in another field; 0: none
-	askUsage bool            // a stream reports usage only when asked, and was not
+	object     rawObject       // the request
+	known      map[string]bool // members whose effect is known
+	outer      string          // the object that field stands in; "": the request
+	field      string          // where the output is bounded; "" where there is none
+	also       string          // another field that bounds it as well
+	endless    bool            // a field that bounds it says that nothing does
+	context    int64           // tokens that Ollama is to keep, where the request says so
+	window     bool            // the server refuses a bound that does not fit behind the prompt
+	usual      int64           // output where nobody says how long an answer can be
+	both       bool            // it is to stand in both
+	only       bool            // field is the only one that the server reads
+	placed     bool            // it says in which region
+	zero       bool            // a bound of 0 is one
+	beside     int64           // the largest bound that stands in another field; 0: none
+	askUsage   bool            // a stream reports usage only when asked, and was not
+	ownOptions bool            // it has stream_options of its own
 }
 
 const (
@@ -250,6 +251,7 @@ func (e *Estimate) member(p *Preset, name string, value []byte, found *content) 
 		e.Stream = value[0] == 't'
 	case "stream_options":
 		if value[0] == '{' {
+			e.ownOptions = true
 			return rawObject(value).members(func(name string, value []byte) error {
 				if name == "include_usage" && value[0] == 't' {
 					e.askUsage = false

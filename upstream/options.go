@@ -91,6 +91,9 @@ func (p *Preset) With(o Options) (*Preset, error) {
 	return &q, nil
 }
 
+// Allowable reports whether a field can be allowed, at any preset.
+func Allowable(name string) bool { return new(Preset).allowable(name) == nil }
+
 // allowable reports, by an error, why a field cannot be allowed: what till reads
 // itself it goes on reading.
 func (p *Preset) allowable(name string) error {

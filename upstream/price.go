@@ -189,6 +189,15 @@ func (p *Price) Cost(u Usage, permille int64) int64 {
 	return max(p.byTable(u, permille), u.Nanodollars)
 }
 
+// Reported is a report in which what the provider says that it took is multiplied
+// as the operator says.
+func (e *Estimate) Reported(u Usage) Usage {
+	if e.Multiply > 0 && e.Multiply != 1000 && u.Nanodollars > 0 {
+		u.Nanodollars = scaled(u.Nanodollars, e.Multiply, 1000)
+	}
+	return u
+}
+
 func (p *Price) byTable(u Usage, permille int64) int64 {
 	r := p.rates(u.Input)
 	cached, written := clamp(u.CachedInput, u.Input), max(u.CacheWrite, 0)

@@ -49,14 +49,17 @@ func (e *Estimate) Rewrite(output int64) []byte {
 	return b
 }
 
-// Written names the fields that Rewrite adds to a request which the client did not
+// DontAsk leaves a stream as it is that would be asked for its usage.
+func (e *Estimate) DontAsk() { e.askUsage = false }
+
+// Written names the fields that Rewrite adds to a request and its client did not
 // send: that of the output bound where none was stated, and the one that asks for
 // usage.
 func (e *Estimate) Written(bounded bool) (output, usage string) {
 	if bounded && e.Stated < 0 {
 		output = e.field
 	}
-	if e.askUsage {
+	if e.askUsage && !e.ownOptions {
 		usage = "stream_options"
 	}
 	return output, usage

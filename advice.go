@@ -1,0 +1,118 @@
+package till
+
+import (
+	"bytes"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"sync"
+	"time"
+
+	"github.com/till-proxy/till/upstream"
+)
+
+// advice is what the operator is told about requests that fail for a setting, each
+// thing at most once an hour. It lives with the store.
+type advice struct {
+	log *slog.Logger
+	now func() time.Time
+
+	mu   sync.Mutex
+	said map[string]time.Time // by what was said
+}
+
+const (
+	adviceAfter = time.Hour
+	// maxAdvice bounds what is remembered of that: clients choose the names of
+	// fields. More is not said within the hour.
+	maxAdvice = 512
+)
+
+func newAdvice(log *slog.Logger) *advice {
+	return &advice{log: log, now: time.Now, said: make(map[string]time.Time)}
+}
+
+// due reports whether something is to be said now.
+func (a *advice) due(what string) bool {
+	if a == nil {
+		return false
+	}
+	now := a.now()
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if at, ok := a.said[what]; ok && now.Sub(at) < adviceAfter {
+		return false
+	}
+	if len(a.said) >= maxAdvice {
+		for what, at := range a.said {
+			if now.Sub(at) >= adviceAfter {
+				delete(a.said, what)
+			}
+		}
+		if len(a.said) >= maxAdvice {
+			return false
+		}
+	}
+	a.said[what] = now
+	return true
+}
+
+// unknownField tells of a field for which a request was refused. Its name is the
+// client's.
+func (a *advice) unknownField(t *target, name string) {
+	if !a.due(fmt.Sprintf("field %s %.64q", t.name, name)) {
+		return
+	}
+	mend := "it cannot be allowed: its name is none that a configuration can hold"
+	if upstream.Allowable(name) {
+		mend = "if it makes the upstream do nothing more: allow_field " + name
+	}
+	a.log.Warn("a request was refused for a field of which it is not known what it costs",
+		"upstream", t.name, "field", fmt.Sprintf("%.64q", name), "mend", mend)
+}
+
+// refusedField tells of an error of the upstream that names a field which till
+// wrote into the request, and its client did not.
+func (a *advice) refusedField(t *target, keyID, field, mend string, status int) {
+	if a.due("refused " + t.name + " " + field) {
+		a.log.Warn("the upstream refused a request, naming a field that till wrote and the client did not send",
+			"upstream", t.name, "key_id", keyID, "field", field, "status", status, "mend", mend)
+	}
+}
+
+// mendOutput says how requests with a bound in this field come to be accepted.
+func mendOutput(field string) string {
+	row := "state the model's context_window and max_output_tokens in a prices file, or let clients send " + field
+	switch field {
+	case upstream.MaxTokens:
+		return "output_field max_completion_tokens, if the server reads that; else " + row
+	case upstream.MaxCompletionTokens:
+		return "output_field max_tokens, if the server reads that; else " + row
+	}
+	return row
+}
+
+// refusedBy judges an error of the upstream: whether it names a field that till
+// wrote. A server that does not know the question for usage is not asked again, if
+// it never answered it.
+func (x *exchange) refusedBy(res *http.Response, text []byte) {
+	if res.StatusCode != http.StatusBadRequest && res.StatusCode != http.StatusUnprocessableEntity {
+		return
+	}
+	t, a, key := x.target, x.target.advice, x.grant.Key().ID
+	output, usage := x.use.estimate.Written(x.use.output >= 0)
+	if output != "" && bytes.Contains(text, []byte(output)) {
+		a.refusedField(t, key, output, mendOutput(output), res.StatusCode)
+	}
+	if usage == "" || !bytes.Contains(text, []byte(usage)) {
+		return
+	}
+	mend := "ask_usage off: streams are then charged at their bound"
+	learnt := !t.answersUsage.Load() && t.settings[askUsageOption] == "" &&
+		t.learnt.learn(t, contradiction{Option: askUsageOption, KeyID: key})
+	if learnt {
+		mend = "none is needed: streams of this upstream are not asked from now on, and charged at their bound; ask_usage off says the same, ask_usage on asks again"
+		x.unasked = true
+	}
+	a.refusedField(t, key, usage, mend, res.StatusCode)
+}

@@ -1,0 +1,241 @@
+package till
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/till-proxy/till/limiter"
+)
+
+// A limit in tokens or dollars holds as long as an upstream does what is written
+// into its requests, and adds no more to them than is held. An answer that shows
+// otherwise is charged in full and remembered: from then on such keys are refused
+// there, until the operator has set the option that mends it.
+//
+// What an answer says is believed: an upstream has the credential, and one that
+// lies about its use can end every key already by saying that it used much.
+
+// contradiction is what one answer showed.
+type contradiction struct {
+	Upstream  string   `json:"upstream"`
+	Addresses []string `json:"addresses"`
+	// Option is the one that mends it, and Setting what it was set to; empty: not.
+	Option  string    `json:"option"`
+	Setting string    `json:"setting,omitempty"`
+	Held    int64     `json:"held,omitempty"` // tokens
+	Seen    int64     `json:"seen,omitempty"`
+	KeyID   string    `json:"key_id"`
+	At      time.Time `json:"at"`
+}
+
+// The options by which an operator mends what an upstream contradicts.
+const (
+	outputFieldOption = "output_field"
+	inputExtraOption  = "input_extra"
+	askUsageOption    = "ask_usage"
+)
+
+// stands reports whether it is about an upstream as it is configured: the option
+// is not set, or as it was.
+func (c *contradiction) stands(t *target, option string) bool {
+	if c.Option != option || c.Upstream != t.name || !slices.ContainsFunc(c.Addresses, func(a string) bool { return slices.Contains(t.declared, a) }) {
+		return false
+	}
+	set := t.settings[option]
+	if option == inputExtraOption && set != "" {
+		now, _ := strconv.ParseInt(set, 10, 64) // what a configuration said that was accepted
+		then, err := strconv.ParseInt(c.Setting, 10, 64)
+		return err == nil && now <= then
+	}
+	return set == "" || set == c.Setting
+}
+
+// String says it to whoever asks with a key.
+func (c *contradiction) String() string {
+	if c.Option == inputExtraOption {
+		return fmt.Sprintf("upstream %s counted an input of %d tokens where %d were held: whoever runs this server must set input_extra %d for it",
+			c.Upstream, c.Seen, c.Held, c.enough())
+	}
+	return fmt.Sprintf("upstream %s answered with %d tokens where %d were allowed: whoever runs this server must set output_field for it",
+		c.Upstream, c.Seen, c.Held)
+}
+
+// enough is an input_extra that would have been enough, and something for others.
+func (c *contradiction) enough() int64 {
+	extra, _ := strconv.ParseInt(c.Setting, 10, 64) // none: 0
+	return (extra+c.Seen-c.Held)/100*100 + 200
+}
+
+// contradictions are what the upstreams of one store were seen to contradict.
+// They live with the store, and in a file beside it, so that neither a reload nor
+// a restart forgets them.
+type contradictions struct {
+	path  string
+	disk  limiter.Disk
+	log   *slog.Logger
+	count *prometheus.CounterVec // by upstream, option
+
+	recall func() // reads the file, once
+	list   atomic.Pointer[[]contradiction]
+	mu     sync.Mutex    // guards changes of list
+	turn   chan struct{} // held by whoever writes the file
+}
+
+const (
+	// maxContradictions bounds those that are kept: the oldest goes.
+	maxContradictions = 256
+	// maxContradictionsFile bounds what is read of the file, in bytes.
+	maxContradictionsFile = 1 << 20
+)
+
+func newContradictions(dir string, count *prometheus.CounterVec, log *slog.Logger) *contradictions {
+	c := &contradictions{path: filepath.Join(dir, "contradictions"), disk: limiter.Files{}, log: log, count: count, turn: make(chan struct{}, 1)}
+	c.recall = sync.OnceFunc(c.read)
+	return c
+}
+
+func (c *contradictions) read() {
+	b, err := c.disk.ReadFile(c.path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return
+	}
+	var list []contradiction
+	if err == nil && len(b) > maxContradictionsFile {
+		err = fmt.Errorf("it has %d bytes", len(b))
+	}
+	if err == nil {
+		err = json.Unmarshal(b, &list)
+	}
+	if err != nil {
+		c.log.Error("what upstreams contradicted before cannot be read; it is learnt anew", "file", c.path, "error", err)
+		return
+	}
+	c.list.Store(&list)
+}
+
+// of returns what stands against an upstream as it is configured, or nil.
+func (c *contradictions) of(t *target, option string) *contradiction {
+	if c == nil {
+		return nil
+	}
+	c.recall()
+	list := c.list.Load()
+	if list == nil {
+		return nil
+	}
+	for i := range *list {
+		if (*list)[i].stands(t, option) {
+			return &(*list)[i]
+		}
+	}
+	return nil
+}
+
+// learn remembers what an answer of an upstream showed, unless it is known, and
+// reports whether it was news.
+func (c *contradictions) learn(t *target, seen contradiction) bool {
+	if c == nil || c.of(t, seen.Option) != nil {
+		return false
+	}
+	seen.Upstream, seen.Addresses, seen.Setting, seen.At = t.name, t.declared, t.settings[seen.Option], time.Now().UTC()
+	if seen.Option == inputExtraOption && seen.Setting == "" && t.preset.InputExtra > 0 {
+		seen.Setting = strconv.FormatInt(t.preset.InputExtra, 10)
+	}
+	c.mu.Lock()
+	if c.of(t, seen.Option) != nil {
+		c.mu.Unlock()
+		return false
+	}
+	var list []contradiction
+	if old := c.list.Load(); old != nil {
+		list = slices.Clone((*old)[max(0, len(*old)+1-maxContradictions):])
+	}
+	list = append(list, seen)
+	c.list.Store(&list)
+	c.mu.Unlock()
+	c.count.WithLabelValues(t.name, seen.Option).Inc()
+	return true
+}
+
+// keep makes what was learnt outlive a restart.
+func (c *contradictions) keep() {
+	c.turn <- struct{}{}
+	defer func() { <-c.turn }()
+	b, err := json.Marshal(c.list.Load())
+	if err == nil {
+		_, err = os.Stat(filepath.Dir(c.path)) // one that was moved away is not made anew
+	}
+	if err == nil {
+		err = c.disk.Replace(c.path, b)
+	}
+	if err != nil {
+		c.log.Error("what an upstream contradicted cannot be written down; a restart will forget it", "file", c.path, "error", err)
+	}
+}
+
+// endMarks are tokens by which servers pass a bound that they do read, an answer:
+// they count the token that ends it, or the one that they looked ahead.
+const endMarks = 16
+
+// contradicts returns what a measured answer shows, if it does.
+func (u *use) contradicts(status int) (c contradiction, ok bool) {
+	if u.meter == nil || status >= 300 {
+		return c, false
+	}
+	_, _, measured := u.used(status)
+	seen := u.meter.Usage()
+	if !measured {
+		return c, false
+	}
+	output := u.natural
+	if u.output >= 0 {
+		output = u.output
+	}
+	if most := output * u.estimate.Answers; output > 0 && seen.Output > most+endMarks*u.estimate.Answers {
+		return contradiction{Option: outputFieldOption, Held: most, Seen: seen.Output}, true
+	}
+	if most := max(u.input, u.estimate.Input); seen.Input > most {
+		return contradiction{Option: inputExtraOption, Held: most, Seen: seen.Input}, true
+	}
+	return c, false
+}
+
+// contradicted learns from an answer, after it was charged.
+func (x *exchange) contradicted() {
+	if x.use == nil || x.target.learnt == nil {
+		return
+	}
+	if x.unasked {
+		x.target.learnt.keep()
+	}
+	c, ok := x.use.contradicts(int(x.status.Load()))
+	if !ok {
+		return
+	}
+	c.KeyID = x.grant.Key().ID
+	l := x.target.learnt
+	if !l.learn(x.target, c) {
+		return
+	}
+	said := l.of(x.target, c.Option)
+	mend := fmt.Sprintf("set input_extra %d for this upstream", said.enough())
+	if c.Option == outputFieldOption {
+		mend = "set output_field for this upstream to the field that the server reads: max_tokens, max_completion_tokens or both"
+	}
+	l.log.Error("an answer passed what was held for it: keys with a limit in tokens or dollars are refused at this upstream until that is mended",
+		"upstream", x.target.name, "key_id", c.KeyID, "model", fmt.Sprintf("%.64q", x.use.estimate.Model),
+		"option", c.Option, "held_tokens", c.Held, "reported_tokens", c.Seen, "mend", mend)
+	l.keep()
+}
