@@ -19,6 +19,7 @@ type localServer struct {
 	field  string // that it reads
 	adds   int64  // tokens that it adds to each prompt
 	strict bool   // refuses stream_options
+	hates  string // a field that it refuses
 
 	tokens, answers, refused atomic.Int64
 	authorization            atomic.Value // string
@@ -51,6 +52,13 @@ func (l *localServer) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("Content-Type", "application/json")
 		w.WriteHeader(http.StatusBadRequest)
 		fmt.Fprint(w, `{"error":{"message":"Unrecognized request argument supplied: stream_options","type":"invalid_request_error"}}`)
+		return
+	}
+	if _, ok := body[l.hates]; ok {
+		l.refused.Add(1)
+		w.Header().Set("Content-Type", "application/json")
+		w.WriteHeader(http.StatusUnprocessableEntity)
+		fmt.Fprintf(w, `{"error":{"message":"Input should be smaller","param":%q}}`, l.hates)
 		return
 	}
 	output := int64(unbounded)
@@ -273,5 +281,36 @@ func TestAnOperatorHearsWhichFieldsAreRefused(t *testing.T) {
 	s.reload()
 	if status, code := s.sendBody(key, with(`"min_tokens"`)); status != http.StatusOK {
 		t.Errorf("allowed: %d %s", status, code)
+	}
+}
+
+// TestAnOperatorHearsThatAWrittenFieldIsRefused: openclaw#53006 and
+// OpenHands#9937 are vendors that refuse a bound which their client did not choose.
+func TestAnOperatorHearsThatAWrittenFieldIsRefused(t *testing.T) {
+	t.Parallel()
+	l := newLocalServer(t, "max_tokens")
+	l.hates = "max_completion_tokens"
+	s := newServer(t, options{to: l.URL, upstream: "multiply 1"})
+	_, key := s.mint(object{"max_tokens": 100_000})
+	stated := `{"model":"m","max_completion_tokens":10,"messages":[]}`
+	if status, _ := s.sendBody(key, stated); status != http.StatusUnprocessableEntity {
+		t.Fatal(status)
+	}
+	if strings.Contains(s.output(), "naming a field") {
+		t.Error("a field that the client sent is taken for till's")
+	}
+	for range 3 {
+		if status, _ := s.sendBody(key, localBody); status != http.StatusUnprocessableEntity {
+			t.Fatal(status)
+		}
+	}
+	s.stop()
+	if n := strings.Count(s.output(), "output_field max_tokens"); n != 1 {
+		t.Errorf("the mend is said %d times:\n%s", n, s.output())
+	}
+	s.replace("multiply 1", "output_field max_tokens")
+	s.start()
+	if status, code := s.sendBody(key, localBody); status != http.StatusOK {
+		t.Errorf("mended: %d %s", status, code)
 	}
 }

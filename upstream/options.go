@@ -100,19 +100,23 @@ func (p *Preset) allowable(name string) error {
 	if name == "" || len(name) > maxAllowName || !isToken(name) {
 		return fmt.Errorf("allow_field takes names of 1 to %d letters, digits, - and _, got %.80q", maxAllowName, name)
 	}
-	lists := []map[string]bool{known}
+	lists := []map[string]bool{known, otherBounds}
 	if p.Name == "ollama" {
 		lists = append(lists, ollamaKnown)
 	}
 	for _, fields := range lists {
 		for field := range fields {
 			if sameField(name, field) {
-				return fmt.Errorf("allow_field %s: till reads %s itself; leave it out", name, field)
+				return fmt.Errorf("allow_field %s: %s is judged by till itself; leave it out", name, field)
 			}
 		}
 	}
 	return nil
 }
+
+// otherBounds are fields by which servers take how long or how many answers are in
+// place of those that till writes: llama.cpp, text-generation-inference.
+var otherBounds = set("n_predict", "num_predict", "max_new_tokens", "n_cmpl")
 
 // maxAllowName bounds the names of fields that are allowed, or told of, in bytes.
 const maxAllowName = 64

@@ -374,6 +374,7 @@ func TestOptionsThatAreWrongAreRefused(t *testing.T) {
 		"a factor below nothing":  {Multiply: -1},
 		"a factor without bounds": {Multiply: maxMultiply + 1},
 		"a field that is judged":  {AllowFields: []string{"n"}},
+		"another bound":           {AllowFields: []string{"n_predict"}},
 		"a field without a name":  {AllowFields: []string{""}},
 		"too many fields":         {AllowFields: slices.Repeat([]string{"f"}, maxAllowFields+1)},
 	} {

@@ -1,0 +1,221 @@
+package till
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/till-proxy/till/limiter"
+	"github.com/till-proxy/till/upstream"
+)
+
+func newLearnt(t *testing.T, dir string) (*contradictions, *bytes.Buffer) {
+	t.Helper()
+	log := new(bytes.Buffer)
+	count := prometheus.NewCounterVec(prometheus.CounterOpts{Name: "contradictions_total"}, []string{"upstream", "option"})
+	return newContradictions(dir, count, slog.New(slog.NewTextHandler(log, nil))), log
+}
+
+func localTarget(t *testing.T, c *contradictions, u Upstream) *target {
+	t.Helper()
+	if u.To == nil {
+		u.To = []string{"http://127.0.0.1:8000"}
+	}
+	u.Preset = "openai"
+	target, err := u.provision("mine")
+	if err != nil {
+		t.Fatal(err)
+	}
+	target.learnt = c
+	return target
+}
+
+// TestWhatWasLearntStandsUntilTheOptionIsSet: of an upstream that is configured
+// in one way, it says whether it stands when it is configured in another.
+func TestWhatWasLearntStandsUntilTheOptionIsSet(t *testing.T) {
+	t.Parallel()
+	extra := func(n int64) *int64 { return &n }
+	for _, test := range []struct {
+		name, option string
+		then, now    Upstream
+		stands       bool
+	}{
+		{"nothing is set", outputFieldOption, Upstream{}, Upstream{}, true},
+		{"another option is set", outputFieldOption, Upstream{}, Upstream{InputExtra: extra(9)}, true},
+		{"it is set", outputFieldOption, Upstream{}, Upstream{OutputField: "both"}, false},
+		{"it is set as it was", outputFieldOption, Upstream{OutputField: "both"}, Upstream{OutputField: "both"}, true},
+		{"it is no longer set", outputFieldOption, Upstream{OutputField: "both"}, Upstream{}, true},
+		{"it is set in another way", outputFieldOption, Upstream{OutputField: "both"}, Upstream{OutputField: "max_tokens"}, false},
+		{"another address", outputFieldOption, Upstream{}, Upstream{To: []string{"http://127.0.0.1:8001"}}, false},
+		{"one more address", outputFieldOption, Upstream{}, Upstream{To: []string{"http://127.0.0.1:8001", "http://127.0.0.1:8000"}}, true},
+		{"input, nothing is set", inputExtraOption, Upstream{}, Upstream{}, true},
+		{"input, the output is set", inputExtraOption, Upstream{}, Upstream{OutputField: "both"}, true},
+		{"input, it is set", inputExtraOption, Upstream{}, Upstream{InputExtra: extra(200)}, false},
+		{"input, it is set to less", inputExtraOption, Upstream{InputExtra: extra(200)}, Upstream{InputExtra: extra(100)}, true},
+		{"input, it is set to as much", inputExtraOption, Upstream{InputExtra: extra(200)}, Upstream{InputExtra: extra(200)}, true},
+		{"input, it is set to more", inputExtraOption, Upstream{InputExtra: extra(200)}, Upstream{InputExtra: extra(300)}, false},
+		{"usage, nothing is set", askUsageOption, Upstream{}, Upstream{}, true},
+		{"usage, it is to be asked for", askUsageOption, Upstream{}, Upstream{AskUsage: "on"}, false},
+	} {
+		c, _ := newLearnt(t, t.TempDir())
+		if !c.learn(localTarget(t, c, test.then), contradiction{Option: test.option, Held: 100, Seen: 900}) {
+			t.Errorf("%s: it is no news", test.name)
+		}
+		if got := c.of(localTarget(t, c, test.now), test.option); (got != nil) != test.stands {
+			t.Errorf("%s: %v", test.name, got)
+		}
+	}
+}
+
+func TestWhatWasLearntIsKeptInAFile(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	c, _ := newLearnt(t, dir)
+	mine := localTarget(t, c, Upstream{})
+	c.learn(mine, contradiction{Option: outputFieldOption, Held: 1911, Seen: 40_000, KeyID: "key_x"})
+	c.keep()
+	again, log := newLearnt(t, dir)
+	if got := again.of(mine, outputFieldOption); got == nil || got.Seen != 40_000 || got.KeyID != "key_x" || got.At.IsZero() || log.Len() > 0 {
+		t.Errorf("%+v %s", got, log)
+	}
+	for name, content := range map[string]string{"cut": `[{"upstream":"mi`, "too long": "[" + strings.Repeat(" ", maxContradictionsFile) + "]"} {
+		if err := os.WriteFile(filepath.Join(dir, "contradictions"), []byte(content), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		broken, log := newLearnt(t, dir)
+		if broken.of(mine, outputFieldOption) != nil || !strings.Contains(log.String(), "learnt anew") {
+			t.Errorf("%s: %s", name, log)
+		}
+	}
+	// A store's directory that was moved away is not made anew.
+	gone := filepath.Join(dir, "gone")
+	c, log = newLearnt(t, gone)
+	c.learn(mine, contradiction{Option: outputFieldOption})
+	c.keep()
+	if _, err := os.Stat(gone); !errors.Is(err, os.ErrNotExist) || !strings.Contains(log.String(), "a restart will forget it") {
+		t.Errorf("%v: %s", err, log)
+	}
+}
+
+func TestWhatIsLearntIsBoundedAndCountedOnce(t *testing.T) {
+	t.Parallel()
+	c, _ := newLearnt(t, t.TempDir())
+	mine := localTarget(t, c, Upstream{})
+	var news atomic.Int64
+	var all sync.WaitGroup
+	for range 16 {
+		all.Go(func() {
+			if c.learn(mine, contradiction{Option: outputFieldOption}) {
+				news.Add(1)
+			}
+		})
+	}
+	all.Wait()
+	registry := prometheus.NewRegistry()
+	if err := registry.Register(c.count); err != nil {
+		t.Fatal(err)
+	}
+	families, err := registry.Gather()
+	if err != nil || len(families) != 1 || len(families[0].Metric) != 1 {
+		t.Fatal(families, err)
+	}
+	if n := families[0].Metric[0].GetCounter().GetValue(); news.Load() != 1 || n != 1 {
+		t.Errorf("it was news %d times, and counted %g", news.Load(), n)
+	}
+	for i := range 2 * maxContradictions {
+		other := localTarget(t, c, Upstream{})
+		other.name = fmt.Sprint("other", i)
+		c.learn(other, contradiction{Option: outputFieldOption})
+	}
+	if n := len(*c.list.Load()); n != maxContradictions {
+		t.Errorf("%d are kept", n)
+	}
+}
+
+// TestWhatAnAnswerContradicts: only one that was measured, beyond what servers
+// count in another way.
+func TestWhatAnAnswerContradicts(t *testing.T) {
+	t.Parallel()
+	usage := func(input, output int64) string {
+		return fmt.Sprintf(`{"choices":[{"message":{"content":"x"}}],"usage":{"prompt_tokens":%d,"completion_tokens":%d,"total_tokens":%d}}`, input, output, input+output)
+	}
+	for _, test := range []struct {
+		name, answer             string
+		status                   int
+		answers, natural, output int64
+		want                     string
+		held                     int64
+	}{
+		{"as it was bounded", usage(50, 100), 200, 1, 100, -1, "", 0},
+		{"the end is counted", usage(50, 101), 200, 1, 100, -1, "", 0},
+		{"more than was stated", usage(50, 117), 200, 1, 100, -1, outputFieldOption, 100},
+		{"more than was written", usage(50, 80), 200, 1, 100, 50, outputFieldOption, 50},
+		{"several answers", usage(50, 330), 200, 3, 100, -1, "", 0},
+		{"more than several answers", usage(50, 349), 200, 3, 100, -1, outputFieldOption, 300},
+		{"more input", usage(101, 100), 200, 1, 100, -1, inputExtraOption, 100},
+		{"an error", usage(101, 400), 400, 1, 100, -1, "", 0},
+		{"no answer is bounded", usage(50, 20), 200, 1, 0, -1, "", 0},
+		{"nothing is said", `{"choices":[]}`, 200, 1, 100, -1, "", 0},
+	} {
+		u := &use{estimate: &upstream.Estimate{Answers: test.answers, Input: 90, Permille: 1000, Asked: 1000}, input: 100,
+			natural: test.natural, output: test.output, now: time.Now, meter: upstream.NewMeter(false), whole: true}
+		u.meter.Write([]byte(test.answer))
+		u.meter.Close()
+		if c, ok := u.contradicts(test.status); c.Option != test.want || ok != (test.want != "") || c.Held != test.held {
+			t.Errorf("%s: %+v", test.name, c)
+		}
+	}
+}
+
+// TestARegionsPriceIsHeldAndCharged takes the region from the address.
+func TestARegionsPriceIsHeldAndCharged(t *testing.T) {
+	t.Parallel()
+	now := time.Date(2026, 11, 25, 12, 0, 0, 0, time.UTC)
+	price, ok := upstream.BuiltInPrices().Find("openai", "gpt-6-sol", now)
+	if !ok {
+		t.Fatal("no price")
+	}
+	plain := price.Cost(upstream.Usage{Input: 1000, Output: 100, CachedInput: -1, CacheWrite: -1, CacheWrite1h: -1, Nanodollars: -1}, 1000)
+	for _, test := range []struct {
+		to, multiply string
+		permille     int64
+	}{
+		{"https://api.openai.com", "", 1000},
+		{"https://eu.api.openai.com", "", 1100},
+		{"https://eu.api.openai.com:8443/base", "", 1100},
+		{"https://reseller.example.com", "1.05", 1050},
+		{"https://eu.api.openai.com", "1.05", 1155},
+	} {
+		target, err := (&Upstream{Preset: "openai", To: []string{test.to}, Multiply: json.Number(test.multiply)}).provision("mine")
+		if err != nil {
+			t.Fatal(err)
+		}
+		e, err := target.preset.Estimate(&upstream.Call{Method: "POST", Path: "/v1/chat/completions", ContentType: "application/json",
+			Body: []byte(`{"model":"gpt-6-sol","max_tokens":100,"messages":[]}`)})
+		if err != nil {
+			t.Fatal(err)
+		}
+		u := &use{estimate: e, price: price, priced: true, prices: upstream.BuiltInPrices(), provider: "openai", began: now,
+			input: 1000, natural: 100, output: -1, now: func() time.Time { return now }, meter: target.preset.Meter(false), whole: true}
+		u.meter.Write([]byte(`{"model":"gpt-6-sol","choices":[{"message":{"content":"x"}}],"usage":{"prompt_tokens":1000,"completion_tokens":100,"total_tokens":1100}}`))
+		u.meter.Close()
+		_, charged, measured := u.used(200)
+		if want := (plain*test.permille + 999) / 1000; charged != want || !measured {
+			t.Errorf("%s %s: charged %d, want %d", test.to, test.multiply, charged, want)
+		}
+		if held := u.bound(100)[limiter.Nanodollars]; held < charged {
+			t.Errorf("%s %s: held %d, charged %d", test.to, test.multiply, held, charged)
+		}
+	}
+}
