@@ -108,11 +108,10 @@ func (x *exchange) refusedBy(res *http.Response, text []byte) {
 		return
 	}
 	mend := "ask_usage off: streams are then charged at their bound"
-	learnt := !t.answersUsage.Load() && t.settings[askUsageOption] == "" &&
-		t.learnt.learn(t, contradiction{Option: askUsageOption, KeyID: key})
-	if learnt {
-		mend = "none is needed: streams of this upstream are not asked from now on, and charged at their bound; ask_usage off says the same, ask_usage on asks again"
-		x.unasked = true
+	if !t.answersUsage.Load() && t.settings[askUsageOption] == "" {
+		if _, x.unasked = t.learnt.learn(t, contradiction{Option: askUsageOption, KeyID: key}); x.unasked {
+			mend = "none is needed: streams of this upstream are not asked from now on, and charged at their bound; ask_usage off says the same, ask_usage on asks again"
+		}
 	}
 	a.refusedField(t, key, usage, mend, res.StatusCode)
 }

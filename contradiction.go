@@ -144,10 +144,10 @@ func (c *contradictions) of(t *target, option string) *contradiction {
 }
 
 // learn remembers what an answer of an upstream showed, unless it is known, and
-// reports whether it was news.
-func (c *contradictions) learn(t *target, seen contradiction) bool {
+// returns it whole, and whether it was news.
+func (c *contradictions) learn(t *target, seen contradiction) (contradiction, bool) {
 	if c == nil || c.of(t, seen.Option) != nil {
-		return false
+		return seen, false
 	}
 	seen.Upstream, seen.Addresses, seen.Setting, seen.At = t.name, t.declared, t.settings[seen.Option], time.Now().UTC()
 	if seen.Option == inputExtraOption && seen.Setting == "" && t.preset.InputExtra > 0 {
@@ -156,7 +156,7 @@ func (c *contradictions) learn(t *target, seen contradiction) bool {
 	c.mu.Lock()
 	if c.of(t, seen.Option) != nil {
 		c.mu.Unlock()
-		return false
+		return seen, false
 	}
 	var list []contradiction
 	if old := c.list.Load(); old != nil {
@@ -166,7 +166,7 @@ func (c *contradictions) learn(t *target, seen contradiction) bool {
 	c.list.Store(&list)
 	c.mu.Unlock()
 	c.count.WithLabelValues(t.name, seen.Option).Inc()
-	return true
+	return seen, true
 }
 
 // keep makes what was learnt outlive a restart.
@@ -194,22 +194,22 @@ func (u *use) contradicts(status int) (c contradiction, ok bool) {
 	if u.meter == nil || status >= 300 {
 		return c, false
 	}
-	_, _, measured := u.used(status)
-	seen := u.meter.Usage()
-	if !measured {
-		return c, false
-	}
 	output := u.natural
 	if u.output >= 0 {
 		output = u.output
 	}
-	if most := output * u.estimate.Answers; output > 0 && seen.Output > most+endMarks*u.estimate.Answers {
-		return contradiction{Option: outputFieldOption, Held: most, Seen: seen.Output}, true
+	seen := u.meter.Usage()
+	longest, widest := output*u.estimate.Answers, max(u.input, u.estimate.Input)
+	switch {
+	case output > 0 && seen.Output > longest+endMarks*u.estimate.Answers:
+		c = contradiction{Option: outputFieldOption, Held: longest, Seen: seen.Output}
+	case seen.Input > widest:
+		c = contradiction{Option: inputExtraOption, Held: widest, Seen: seen.Input}
+	default:
+		return c, false
 	}
-	if most := max(u.input, u.estimate.Input); seen.Input > most {
-		return contradiction{Option: inputExtraOption, Held: most, Seen: seen.Input}, true
-	}
-	return c, false
+	_, _, ok = u.used(status)
+	return c, ok
 }
 
 // contradicted learns from an answer, after it was charged.
@@ -226,11 +226,10 @@ func (x *exchange) contradicted() {
 	}
 	c.KeyID = x.grant.Key().ID
 	l := x.target.learnt
-	if !l.learn(x.target, c) {
+	if c, ok = l.learn(x.target, c); !ok {
 		return
 	}
-	said := l.of(x.target, c.Option)
-	mend := fmt.Sprintf("set input_extra %d for this upstream", said.enough())
+	mend := fmt.Sprintf("set input_extra %d for this upstream", c.enough())
 	if c.Option == outputFieldOption {
 		mend = "set output_field for this upstream to the field that the server reads: max_tokens, max_completion_tokens or both"
 	}

@@ -69,7 +69,7 @@ func TestWhatWasLearntStandsUntilTheOptionIsSet(t *testing.T) {
 		{"usage, it is to be asked for", askUsageOption, Upstream{}, Upstream{AskUsage: "on"}, false},
 	} {
 		c, _ := newLearnt(t, t.TempDir())
-		if !c.learn(localTarget(t, c, test.then), contradiction{Option: test.option, Held: 100, Seen: 900}) {
+		if _, news := c.learn(localTarget(t, c, test.then), contradiction{Option: test.option, Held: 100, Seen: 900}); !news {
 			t.Errorf("%s: it is no news", test.name)
 		}
 		if got := c.of(localTarget(t, c, test.now), test.option); (got != nil) != test.stands {
@@ -116,7 +116,7 @@ func TestWhatIsLearntIsBoundedAndCountedOnce(t *testing.T) {
 	var all sync.WaitGroup
 	for range 16 {
 		all.Go(func() {
-			if c.learn(mine, contradiction{Option: outputFieldOption}) {
+			if _, isNews := c.learn(mine, contradiction{Option: outputFieldOption}); isNews {
 				news.Add(1)
 			}
 		})
@@ -164,6 +164,7 @@ func TestWhatAnAnswerContradicts(t *testing.T) {
 		{"several answers", usage(50, 330), 200, 3, 100, -1, "", 0},
 		{"more than several answers", usage(50, 349), 200, 3, 100, -1, outputFieldOption, 300},
 		{"more input", usage(101, 100), 200, 1, 100, -1, inputExtraOption, 100},
+		{"more input, and no end", `data: {"choices":[]}`, 200, 1, 100, -1, "", 0},
 		{"an error", usage(101, 400), 400, 1, 100, -1, "", 0},
 		{"no answer is bounded", usage(50, 20), 200, 1, 0, -1, "", 0},
 		{"nothing is said", `{"choices":[]}`, 200, 1, 100, -1, "", 0},
