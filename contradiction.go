@@ -189,7 +189,8 @@ func (c *contradictions) keep() {
 // they count the token that ends it, or the one that they looked ahead.
 const endMarks = 16
 
-// contradicts returns what a measured answer shows, if it does.
+// contradicts returns what an answer that came to its end shows, if it does. Half of
+// a report is enough.
 func (u *use) contradicts(status int) (c contradiction, ok bool) {
 	if u.meter == nil || status >= 300 {
 		return c, false
@@ -208,8 +209,7 @@ func (u *use) contradicts(status int) (c contradiction, ok bool) {
 	default:
 		return c, false
 	}
-	_, _, ok = u.used(status)
-	return c, ok
+	return c, u.meter.Final() && (u.whole || u.meter.Ended())
 }
 
 // contradicted learns from an answer, after it was charged.

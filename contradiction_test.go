@@ -164,6 +164,7 @@ func TestWhatAnAnswerContradicts(t *testing.T) {
 		{"several answers", usage(50, 330), 200, 3, 100, -1, "", 0},
 		{"more than several answers", usage(50, 349), 200, 3, 100, -1, outputFieldOption, 300},
 		{"more input", usage(101, 100), 200, 1, 100, -1, inputExtraOption, 100},
+		{"half a report", usage(0, 400), 200, 1, 100, -1, outputFieldOption, 100},
 		{"more input, and no end", `data: {"choices":[]}`, 200, 1, 100, -1, "", 0},
 		{"an error", usage(101, 400), 400, 1, 100, -1, "", 0},
 		{"no answer is bounded", usage(50, 20), 200, 1, 0, -1, "", 0},

@@ -276,7 +276,7 @@ func (u *use) half(seen upstream.Usage) (tokens, nano int64) {
 		all.Output = output * u.estimate.Answers
 	}
 	if u.priced {
-		said := all.Nanodollars
+		said := u.estimate.Reported(all).Nanodollars
 		all.Nanodollars = -1
 		nano = max(u.cost(all), said)
 		if seen.Input < 0 {
