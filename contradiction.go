@@ -150,8 +150,8 @@ func (c *contradictions) learn(t *target, seen contradiction) (contradiction, bo
 		return seen, false
 	}
 	seen.Upstream, seen.Addresses, seen.Setting, seen.At = t.name, t.declared, t.settings[seen.Option], time.Now().UTC()
-	if seen.Option == inputExtraOption && seen.Setting == "" && t.preset.InputExtra > 0 {
-		seen.Setting = strconv.FormatInt(t.preset.InputExtra, 10)
+	if seen.Option == inputExtraOption && seen.Setting == "" {
+		seen.Setting = strconv.FormatInt(t.preset.ServerInput(), 10)
 	}
 	c.mu.Lock()
 	if c.of(t, seen.Option) != nil {

@@ -180,7 +180,7 @@ func (e *Estimate) read(p *Preset, c *Call) error {
 	e.Pictures, e.Media = found.images > 0, found.window
 	e.Input = found.tokens() + 16
 	if e.field != "" {
-		e.Input += p.inputExtra()
+		e.Input += p.ServerInput()
 	}
 	if tools {
 		e.Input += toolsTokens

@@ -45,7 +45,7 @@ func TestEveryEndpointStatesItsBound(t *testing.T) {
 			t.Errorf("%s: %+v, %v; want %d for each of %d", test.name, e, err, test.stated, test.answers)
 			continue
 		}
-		if e.Input < int64(len(test.body)) || e.Input > int64(len(test.body))*2+16+preset(t, test.preset).inputExtra() {
+		if e.Input < int64(len(test.body)) || e.Input > int64(len(test.body))*2+16+preset(t, test.preset).ServerInput() {
 			t.Errorf("%s: input %d of %d bytes", test.name, e.Input, len(test.body))
 		}
 	}

@@ -81,7 +81,7 @@ func TestNoWrittenBoundIsRefused(t *testing.T) {
 		for path, body := range endpointsOf(price.Provider, price.Model) {
 			for _, words := range []int{1, 20_000} {
 				// A word and a space are one token and six bytes.
-				prompt := int64(words) + p.inputExtra()/2
+				prompt := int64(words) + p.ServerInput()/2
 				if price.Context > 0 && prompt > price.Context*4/5 {
 					continue
 				}

@@ -104,6 +104,9 @@ func (p *Preset) allowable(name string) error {
 	if p.Name == "ollama" {
 		lists = append(lists, ollamaKnown)
 	}
+	if !otherBounds[name] && slices.ContainsFunc(lists, func(fields map[string]bool) bool { return fields[name] }) {
+		return nil // it is judged, allowed or not: a later version may know what an older one did not
+	}
 	for _, fields := range lists {
 		for field := range fields {
 			if sameField(name, field) {

@@ -149,7 +149,7 @@ func TestWhatAServerAddsIsHeld(t *testing.T) {
 		want   int64
 	}{
 		{"openai", extra(300), plain + 300},
-		{"vllm", nil, plain + localInputExtra},
+		{"vllm", nil, plain + 1024},
 		{"vllm", extra(0), plain},
 		{"vllm", extra(10_000), plain + 10_000},
 	} {
@@ -201,23 +201,23 @@ func TestStreamsAreAskedForUsageWhereThatIsNeeded(t *testing.T) {
 
 func TestAFieldThatTheOperatorAllowsCostsNothing(t *testing.T) {
 	t.Parallel()
-	const body = `{"model":"m","max_tokens":5,"guided_json":{"type":"object"}}`
+	const body = `{"model":"m","max_tokens":5,"vendor_flag":{"type":"object"}}`
 	_, err := withOptions(t, "vllm", Options{}).Estimate(chatCall(body))
 	var unknown UnknownFieldError
-	if !errors.As(err, &unknown) || unknown.Name != "guided_json" || !errors.Is(err, ErrNotMeterable) {
+	if !errors.As(err, &unknown) || unknown.Name != "vendor_flag" || !errors.Is(err, ErrNotMeterable) {
 		t.Errorf("not allowed: %v", err)
 	}
-	if _, err = withOptions(t, "vllm", Options{AllowFields: []string{"guided_json"}}).Estimate(chatCall(body)); err != nil {
+	if _, err = withOptions(t, "vllm", Options{AllowFields: []string{"vendor_flag"}}).Estimate(chatCall(body)); err != nil {
 		t.Errorf("allowed: %v", err)
 	}
 	// What is judged stays judged, and a field that stands twice is refused.
 	for _, body := range []string{
-		`{"model":"m","guided_json":1,"guided_json":2}`,
-		`{"model":"m","guided_json":1,"Guided_Json":2}`,
-		`{"model":"m","guided_json":1,"background":true}`,
+		`{"model":"m","vendor_flag":1,"vendor_flag":2}`,
+		`{"model":"m","vendor_flag":1,"Vendor_Flag":2}`,
+		`{"model":"m","vendor_flag":1,"background":true}`,
 		`{"model":"m","GUIDED_JSON":1}`,
 	} {
-		if _, err := withOptions(t, "vllm", Options{AllowFields: []string{"guided_json"}}).Estimate(chatCall(body)); err == nil {
+		if _, err := withOptions(t, "vllm", Options{AllowFields: []string{"vendor_flag"}}).Estimate(chatCall(body)); err == nil {
 			t.Errorf("%s passes", body)
 		}
 	}
@@ -368,15 +368,15 @@ func TestOptionsThatAreWrongAreRefused(t *testing.T) {
 	t.Parallel()
 	number := func(n int64) *int64 { return &n }
 	for name, o := range map[string]Options{
-		"a field that is none":    {OutputField: "max_output_tokens"},
-		"less than nothing":       {InputExtra: number(-1)},
-		"more than any window":    {InputExtra: number(MaxInputExtra + 1)},
-		"a factor below nothing":  {Multiply: -1},
-		"a factor without bounds": {Multiply: maxMultiply + 1},
-		"a field that is judged":  {AllowFields: []string{"n"}},
-		"another bound":           {AllowFields: []string{"n_predict"}},
-		"a field without a name":  {AllowFields: []string{""}},
-		"too many fields":         {AllowFields: slices.Repeat([]string{"f"}, maxAllowFields+1)},
+		"a field that is none":      {OutputField: "max_output_tokens"},
+		"less than nothing":         {InputExtra: number(-1)},
+		"more than any window":      {InputExtra: number(MaxInputExtra + 1)},
+		"a factor below nothing":    {Multiply: -1},
+		"a factor without bounds":   {Multiply: maxMultiply + 1},
+		"a bound of another server": {AllowFields: []string{"n_predict"}},
+		"another bound":             {AllowFields: []string{"n_predict"}},
+		"a field without a name":    {AllowFields: []string{""}},
+		"too many fields":           {AllowFields: slices.Repeat([]string{"f"}, maxAllowFields+1)},
 	} {
 		for _, p := range All() {
 			if _, err := p.With(o); err == nil {

@@ -37,10 +37,10 @@ func (p *Preset) toolForm() layout {
 	return asLines
 }
 
-// inputExtra is what is added to a prompt behind the request's back. The system
+// ServerInput is how many tokens are added to a prompt behind the request's back. The system
 // prompts that templates of open models begin with when the request has none are
 // up to some 700 tokens (Command A's), and 192 for Mistral Small 3 in vLLM's.
-func (p *Preset) inputExtra() int64 {
+func (p *Preset) ServerInput() int64 {
 	switch {
 	case p.InputExtra != 0:
 		return max(p.InputExtra, 0)

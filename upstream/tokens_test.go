@@ -94,7 +94,7 @@ func TestABoundIsNeverBelowWhatATokenizerCounts(t *testing.T) {
 				t.Fatalf("%s: %v", body, err)
 			}
 			// What is added for tools and by servers is for what is not shown here.
-			if bound := e.Input - toolsTokens - p.inputExtra(); bound < said+shown {
+			if bound := e.Input - toolsTokens - p.ServerInput(); bound < said+shown {
 				t.Fatalf("%s: %s: bound %d, and there are %d and %d tokens", name, body, bound, said, shown)
 			}
 		}
