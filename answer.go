@@ -218,6 +218,7 @@ type answerBody struct {
 	res    *http.Response
 	cancel context.CancelFunc
 	kind   bodyKind
+	over   bool    // there is nothing more to read
 	last   [2]byte // the last bytes that were passed on
 	tail   io.Reader
 }
@@ -232,6 +233,11 @@ func (b *answerBody) Read(p []byte) (int, error) {
 		return b.end(cut, p)
 	}
 	n, err := b.ReadCloser.Read(p)
+	b.noteEnd(err)
+	if err != io.EOF && b.x.drain.left() && b.x.grant.Cut() == nil {
+		b.readOn(p)
+		return 0, context.Canceled
+	}
 	switch {
 	case n >= 2:
 		b.last = [2]byte(p[n-2 : n])
@@ -289,6 +295,9 @@ func (b *answerBody) cleanTrailer() {
 }
 
 func (b *answerBody) Close() error {
+	if b.x.drain != nil && !b.over {
+		b.readOn(make([]byte, drainBuffer)) // the client is gone, or reads no more
+	}
 	err := b.ReadCloser.Close()
 	b.cancel()
 	return err

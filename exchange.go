@@ -46,6 +46,7 @@ type exchange struct {
 	came   context.Context     // of the request that it answers
 	last   *time.Timer         // of a client whose request was cut
 
+	drain *drain // nil: the request ends with its client
 	trace httptrace.ClientTrace
 }
 

@@ -127,8 +127,8 @@ type target struct {
 	upgrades   scope.PathRules
 	cookies    bool
 	cors       corsOrigins
-	drain      time.Duration // that an answer is read on without its client
-	countExact bool
+	drain      time.Duration   // that an answer is read on without its client
+	countExact bool            // the vendor may be asked what an input counts
 	stays      map[string]bool // headers of requests that are never sent on
 	admitted   prometheus.Counter
 	spent      *useMetrics

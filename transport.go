@@ -87,7 +87,7 @@ func (t *Transport) RoundTrip(r *http.Request) (*http.Response, error) {
 		key := x.grant.Key()
 		return x.answer(r, about(key, limiter.CodeUpstreamChanged, "was not sent on: the address is not one of upstream %s", key.Upstream)), nil
 	}
-	ctx, cancel := context.WithCancel(r.Context())
+	ctx, cancel := x.outlive(r.Context())
 	if !x.begin(cancel) {
 		cancel()
 		return x.answer(r, x.grant.Cut()), nil
@@ -104,7 +104,12 @@ func (t *Transport) RoundTrip(r *http.Request) (*http.Response, error) {
 	}
 	x.status.Store(int32(res.StatusCode))
 	x.hangUp()
-	return t.admit(res, out, x, cancel), nil
+	res = t.admit(res, out, x, cancel)
+	if x.drain.left() {
+		_ = res.Body.Close() // after it was read on; nobody is told anything
+		return nil, context.Canceled
+	}
+	return res, nil
 }
 
 // origin checks that the request is for this upstream, and returns which of

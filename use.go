@@ -33,6 +33,8 @@ type use struct {
 	meter *upstream.Meter
 	whole bool // the answer was read to its end
 	own   bool // the answer is an error in the upstream's own words
+
+	inputFirst bool // answers say at their beginning what the input was
 }
 
 // lowered is the output bound of an answer that has less than was asked for;
@@ -212,16 +214,22 @@ func (x *exchange) rewrite(r *http.Request) {
 // charge is what a request that was dispatched is charged.
 func (u *use) charge(status int) (tokens, nano int64, kinds limiter.TokenKinds) {
 	tokens, nano, measured := u.used(status)
-	if !measured {
+	var seen upstream.Usage
+	switch input, ok := u.reported(); {
+	case measured:
+		seen = u.meter.Usage()
+		kinds.Output = max(seen.Output, 0)
+	case ok && tokens > 0:
+		seen = u.meter.Usage()
+		kinds.Unmeasured = tokens - input
+	default:
 		return tokens, nano, limiter.TokenKinds{Unmeasured: tokens}
 	}
-	seen := u.meter.Usage()
 	// Together they are what is charged, whatever an upstream says.
 	input := max(seen.Input, 0)
 	kinds.CachedInput = min(max(seen.CachedInput, 0), input)
 	kinds.CacheWrite = min(max(seen.CacheWrite, 0), input-kinds.CachedInput)
 	kinds.Input = input - kinds.CachedInput - kinds.CacheWrite
-	kinds.Output = max(seen.Output, 0)
 	return tokens, nano, kinds
 }
 
@@ -254,6 +262,13 @@ func (u *use) used(status int) (tokens, nano int64, measured bool) {
 	if u.output >= 0 {
 		output = u.output
 	}
+	if _, ok := u.reported(); ok {
+		seen.Output, seen.Nanodollars = max(seen.Output, output*u.estimate.Answers), -1
+		if u.priced {
+			nano = u.cost(seen) // a region is said with the input
+		}
+		return seen.Tokens(), nano, false
+	}
 	b := u.bound(output)
 	tokens, nano = max(b[limiter.Tokens], seen.Tokens()), b[limiter.Nanodollars]
 	if u.priced && seen.Known() {
@@ -284,6 +299,16 @@ func (u *use) half(seen upstream.Usage) (tokens, nano int64) {
 		}
 	}
 	return all.Tokens(), nano
+}
+
+// reported is the input of an answer that said what that is, once and for all,
+// before it was over.
+func (u *use) reported() (input int64, ok bool) {
+	if u.meter == nil || !u.inputFirst {
+		return 0, false
+	}
+	input = u.meter.Usage().Input
+	return input, input >= 1
 }
 
 // cost is what was used costs, at the price that the hold was made with, or at
@@ -321,7 +346,7 @@ func (u *use) cost(seen upstream.Usage) int64 {
 // measure watches over an answer's body. That a stream was asked for says more of
 // it than its type does, and its first bytes say the rest.
 func (u *use) measure(res *http.Response, preset *upstream.Preset, stream bool) {
-	u.meter = preset.Meter(stream || u.estimate.Stream)
+	u.meter, u.inputFirst = preset.Meter(stream || u.estimate.Stream), preset.InputFirst
 	u.meter.Several = u.estimate.Answers > 1
 	if res.StatusCode < 300 {
 		unpack(res)

@@ -52,6 +52,11 @@ type Preset struct {
 	Keyless bool
 	// Regions are the vendor's addresses at which models cost more.
 	Regions []Region
+	// InputFirst says that a stream tells at its beginning what the input was, as
+	// it is billed: Anthropic in message_start
+	// (platform.claude.com/docs/en/build-with-claude/streaming), Gemini in every
+	// chunk (ai.google.dev/api/generate-content, UsageMetadata).
+	InputFirst bool
 
 	// OwnModels says that the vendor serves models of its own, as it documents
 	// them. Elsewhere a chat template that nobody knows makes the prompt: it may

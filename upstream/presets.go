@@ -63,7 +63,7 @@ var presets = []*Preset{
 		OtherEnv: []string{"OPENAI_ADMIN_KEY", "CODEX_API_KEY", "AZURE_OPENAI_API_KEY", "AZURE_OPENAI_AD_TOKEN", "AZURE_API_KEY"},
 	}, {
 		// https://docs.anthropic.com/en/api
-		Name: "anthropic", Origin: "https://api.anthropic.com", Dialect: Anthropic, OwnModels: true, Beside: true,
+		Name: "anthropic", Origin: "https://api.anthropic.com", Dialect: Anthropic, OwnModels: true, Beside: true, InputFirst: true,
 		Auth: Auth{In: InHeader, Name: "X-Api-Key"}, Prefix: "/v1",
 		AsksForUsage: true, // its chat completions: https://platform.claude.com/docs/en/api/openai-sdk
 		Free:         join(modelList("/v1"), rules("POST /v1/messages/count_tokens")),
@@ -80,8 +80,8 @@ var presets = []*Preset{
 	}, {
 		// https://ai.google.dev/api
 		Name: "gemini", Origin: "https://generativelanguage.googleapis.com", Dialect: Gemini, OwnModels: true, Beside: true,
-		AsksForUsage: true,
-		Auth:         Auth{In: InHeader, Name: "X-Goog-Api-Key"}, Prefix: "/v1beta",
+		AsksForUsage: true, InputFirst: true,
+		Auth: Auth{In: InHeader, Name: "X-Goog-Api-Key"}, Prefix: "/v1beta",
 		Versions: []string{"/v1", "/v1alpha", "/v1beta1", "/v1main", "/upload", "/download", "/ws"},
 		Free: join(modelList("/v1beta"), modelList("/v1"), modelList("/v1alpha"), modelList("/v1beta/openai"),
 			rules("POST /v1beta/models/*:countTokens", "POST /v1/models/*:countTokens", "POST /v1alpha/models/*:countTokens")),

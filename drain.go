@@ -1,0 +1,115 @@
+package till
+
+import (
+	"context"
+	"errors"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"golang.org/x/sync/semaphore"
+)
+
+const (
+	// maxDrains bounds how many answers of clients that went away are read on in
+	// this process.
+	maxDrains = 512
+	// maxDrained bounds what is read of one, in bytes.
+	maxDrained = 16 << 20
+	// drainBuffer is what is read of one at a time, in bytes.
+	drainBuffer = 8 << 10
+)
+
+// drains are the answers that are being read on, over all configurations of this
+// process.
+var drains = semaphore.NewWeighted(maxDrains)
+
+// drain lets a request outlive its client: what an answer used stands at its end,
+// and who does not wait for that would pay for all that the answer could have
+// been. Nothing of what is read on goes anywhere but to the meter.
+type drain struct {
+	x      *exchange
+	client context.Context
+	end    context.CancelFunc // of the round trip
+	unhook func() bool
+	said   atomic.Bool // the answer has said all about its use
+
+	mu     sync.Mutex
+	timer  *time.Timer // runs since the client went away
+	closed bool
+}
+
+// outlive returns the context of the request that leaves. It ends with the
+// client's, or as much later as the upstream's drain allows where that may tell
+// what was used. cancel ends it at once, and must be called.
+func (x *exchange) outlive(client context.Context) (ctx context.Context, cancel context.CancelFunc) {
+	if x.use == nil || x.target.drain <= 0 {
+		return context.WithCancel(client)
+	}
+	ctx = context.WithoutCancel(client)
+	var end context.CancelFunc
+	if deadline, ok := client.Deadline(); ok {
+		ctx, end = context.WithDeadline(ctx, deadline) // it is not the client's, and stays
+	} else {
+		ctx, end = context.WithCancel(ctx)
+	}
+	d := &drain{x: x, client: client, end: end}
+	x.drain = d
+	d.unhook = context.AfterFunc(client, func() { d.begin() })
+	return ctx, d.close
+}
+
+// begin starts the time that is left, unless it runs already, and reports whether
+// there is any. A request that never left has used nothing, and ends.
+func (d *drain) begin() bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	switch {
+	case d.closed:
+		return false
+	case d.timer != nil:
+		return true
+	case errors.Is(d.client.Err(), context.DeadlineExceeded):
+		return false // ctx has the same
+	case d.said.Load(), !d.x.dispatched.Load(), d.x.grant.Cut() != nil, !drains.TryAcquire(1):
+		d.end()
+		return false
+	}
+	d.timer = time.AfterFunc(d.x.target.drain, d.end)
+	return true
+}
+
+// close ends the round trip and gives the place back. It may be called more than
+// once.
+func (d *drain) close() {
+	d.unhook()
+	d.mu.Lock()
+	if !d.closed && d.timer != nil {
+		d.timer.Stop()
+		drains.Release(1)
+	}
+	d.closed = true
+	d.mu.Unlock()
+	d.end()
+}
+
+// left reports whether the client is gone.
+func (d *drain) left() bool { return d != nil && d.client.Err() != nil }
+
+// readOn reads until the answer has said all about its use, or its time is over.
+func (b *answerBody) readOn(p []byte) {
+	for most := maxDrained; !b.over && most > 0 && !b.x.drain.said.Load() && b.x.drain.begin(); {
+		n, err := b.ReadCloser.Read(p)
+		b.noteEnd(err)
+		most -= n
+	}
+	b.over = true
+}
+
+// noteEnd notes after each read whether there is anything to wait for.
+func (b *answerBody) noteEnd(err error) {
+	b.over = err != nil
+	if d := b.x.drain; d != nil && !d.said.Load() && b.x.use.meter.Ended() {
+		d.said.Store(true)
+	}
+}
