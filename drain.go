@@ -7,6 +7,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/caddyserver/caddy/v2"
 	"golang.org/x/sync/semaphore"
 )
 
@@ -21,8 +22,15 @@ const (
 )
 
 // drains are the answers that are being read on, over all configurations of this
-// process.
-var drains = semaphore.NewWeighted(maxDrains)
+// process, and how many they are.
+var (
+	drains   = semaphore.NewWeighted(maxDrains)
+	draining atomic.Int64
+)
+
+// drainLook is how long one goes on before it is noticed that the process is to
+// end.
+const drainLook = 200 * time.Millisecond
 
 // drain lets a request outlive its client: what an answer used stands at its end,
 // and who does not wait for that would pay for all that the answer could have
@@ -36,6 +44,7 @@ type drain struct {
 
 	mu     sync.Mutex
 	timer  *time.Timer // runs since the client went away
+	until  time.Time
 	closed bool
 }
 
@@ -71,12 +80,28 @@ func (d *drain) begin() bool {
 		return true
 	case errors.Is(d.client.Err(), context.DeadlineExceeded):
 		return false // ctx has the same
-	case d.said.Load(), !d.x.dispatched.Load(), d.x.grant.Cut() != nil, !drains.TryAcquire(1):
+	case d.said.Load(), !d.x.dispatched.Load(), d.x.grant.Cut() != nil, caddy.Exiting(), !drains.TryAcquire(1):
 		d.end()
 		return false
 	}
-	d.timer = time.AfterFunc(d.x.target.drain, d.end)
+	draining.Add(1)
+	d.until = time.Now().Add(d.x.target.drain)
+	d.timer = time.AfterFunc(min(d.x.target.drain, drainLook), d.look)
 	return true
+}
+
+// look ends the round trip when its time is over, or nobody may wait for it.
+func (d *drain) look() {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	left := time.Until(d.until)
+	switch {
+	case d.closed:
+	case left <= 0, caddy.Exiting():
+		d.end()
+	default:
+		d.timer.Reset(min(left, drainLook))
+	}
 }
 
 // close ends the round trip and gives the place back. It may be called more than
@@ -87,6 +112,7 @@ func (d *drain) close() {
 	if !d.closed && d.timer != nil {
 		d.timer.Stop()
 		drains.Release(1)
+		draining.Add(-1)
 	}
 	d.closed = true
 	d.mu.Unlock()

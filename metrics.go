@@ -64,7 +64,11 @@ func newMetrics() *metrics {
 		Namespace: ns, Subsystem: sub, Name: "contradictions_total",
 		Help: "What was learnt of upstreams that do not do what limits rely on, by the option that mends it.",
 	}, []string{"upstream", "option"})
-	m.collectors = []prometheus.Collector{m.activations, m.refusals, m.commits, m.overhead, m.tokens, m.spend, m.contradictions,
+	reading := prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+		Namespace: ns, Subsystem: sub, Name: "draining",
+		Help: "Requests in flight whose client went away, and whose answer is read on for what it used.",
+	}, func() float64 { return float64(draining.Load()) })
+	m.collectors = []prometheus.Collector{m.activations, m.refusals, m.commits, m.overhead, m.tokens, m.spend, m.contradictions, reading,
 		&limiterCollector{m, prometheus.NewDesc("caddy_till_holds", "Requests in flight.", nil, nil),
 			prometheus.NewDesc("caddy_till_keys", "Keys by recorded status.", []string{"status"}, nil),
 			prometheus.NewDesc("caddy_till_forfeited_activations_total",
