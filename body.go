@@ -142,7 +142,7 @@ func (h *Handler) readAsk(w http.ResponseWriter, r *http.Request, x *exchange, k
 		refusal = judgeModels(x, key, call, ask)
 	}
 	if refusal == nil && spends {
-		refusal = h.judgeUse(x, key, call, tokens, dollars, ask)
+		refusal = h.judgeUse(r, x, key, k, call, tokens, dollars, ask)
 	}
 	if refusal != nil {
 		k.Count(refusal.Code)

@@ -127,8 +127,9 @@ type target struct {
 	upgrades   scope.PathRules
 	cookies    bool
 	cors       corsOrigins
-	drain      time.Duration   // that an answer is read on without its client
-	countExact bool            // the vendor may be asked what an input counts
+	drain      time.Duration // that an answer is read on without its client
+	countExact bool          // the vendor may be asked what an input counts
+	counting   counting
 	stays      map[string]bool // headers of requests that are never sent on
 	admitted   prometheus.Counter
 	spent      *useMetrics

@@ -58,7 +58,11 @@ func (t *Transport) Provision(ctx caddy.Context) error {
 	if t.MaxResponseHeaderSize == 0 {
 		t.MaxResponseHeaderSize = maxAnswerHead
 	}
-	return t.HTTPTransport.Provision(ctx)
+	if err := t.HTTPTransport.Provision(ctx); err != nil {
+		return err
+	}
+	t.target.counting.transport.Store(t)
+	return nil
 }
 
 // maxAnswerHead bounds the header of an answer, in bytes, unless the operator says

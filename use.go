@@ -52,7 +52,7 @@ const fitFloor = 256
 
 // judgeUse finds out what a request can use at most, and lets the limiter hold
 // that.
-func (h *Handler) judgeUse(x *exchange, key *limiter.Key, call *upstream.Call, tokens, dollars bool, ask *limiter.Ask) *limiter.Refusal {
+func (h *Handler) judgeUse(r *http.Request, x *exchange, key *limiter.Key, k *limiter.Live, call *upstream.Call, tokens, dollars bool, ask *limiter.Ask) *limiter.Refusal {
 	unbounded := func(why string) *limiter.Refusal {
 		return about(key, limiter.CodeNotMeterable, "has a limit in tokens or dollars, and %s", why)
 	}
@@ -109,6 +109,7 @@ func (h *Handler) judgeUse(x *exchange, key *limiter.Key, call *upstream.Call, t
 		return unbounded("how long an answer of " + e.Model + " can be is not known; state max_tokens")
 	}
 	u.asked = u.natural
+	h.countInput(r, x, key, k, call, ask, u)
 	if u.most > 0 && u.priced {
 		if refusal := u.boundOnce(key); refusal != nil {
 			return refusal

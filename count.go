@@ -1,0 +1,156 @@
+package till
+
+import (
+	"context"
+	"io"
+	"net/http"
+	"net/url"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"go.uber.org/zap"
+
+	"github.com/till-proxy/till/limiter"
+	"github.com/till-proxy/till/upstream"
+)
+
+const (
+	// countTime bounds how long a request waits until its input was counted.
+	countTime = 3 * time.Second
+	// maxCountAnswer bounds what is read of an answer to that, in bytes.
+	maxCountAnswer = 64 << 10
+	// countPause is how long an upstream that failed to count is not asked,
+	// countAbsent the same of one that does not seem to know how.
+	countPause  = time.Minute
+	countAbsent = time.Hour
+	// textPerToken is what a token of text is at least worth on average, of the
+	// tokens that its bound has: below that no count is asked for in vain.
+	textPerToken = 4
+)
+
+// counting is what an upstream's targets know about asking the vendor how many
+// tokens an input has.
+type counting struct {
+	transport atomic.Pointer[Transport] // by which all requests go
+	running   sync.Map                  // the ids of the keys of which one is being counted
+	pausedTo  atomic.Int64              // Unix nanoseconds: until then nobody is asked
+}
+
+// pause stops the asking for a while, and reports whether it was not stopped.
+func (c *counting) pause(now time.Time, d time.Duration) bool {
+	former := c.pausedTo.Load()
+	return former < now.UnixNano() && c.pausedTo.CompareAndSwap(former, now.Add(d).UnixNano())
+}
+
+// countInput asks the vendor for what only it knows: how many tokens the input
+// has, of which otherwise only the length in bytes is known. It is asked where the
+// request would have to be refused or cut short for what may be the bound's
+// exaggeration alone; and with the credential of the request, by the same
+// transport, at the same address.
+func (h *Handler) countInput(r *http.Request, x *exchange, key *limiter.Key, k *limiter.Live, call *upstream.Call, ask *limiter.Ask, u *use) {
+	c := &x.target.counting
+	t := c.transport.Load()
+	now := u.now()
+	if !x.target.countExact || t == nil || !t.mayCount() || x.real == nil || c.pausedTo.Load() > now.UnixNano() || !u.worthCounting(k.Left()) {
+		return
+	}
+	q := x.target.preset.Counting(call, u.estimate)
+	if q == nil {
+		return
+	}
+	if _, busy := c.running.LoadOrStore(key.ID, nil); busy {
+		return
+	}
+	defer c.running.Delete(key.ID)
+	if !k.MayProbe(ask) {
+		return
+	}
+	answer, status, err := t.count(r, x, q)
+	switch n, ok := q.Bound(answer); {
+	case err == nil && status == http.StatusOK && ok:
+		u.input = min(u.input, n+x.target.preset.InputExtra)
+		return
+	case r.Context().Err() != nil, status == http.StatusBadRequest, status == http.StatusRequestEntityTooLarge, status == http.StatusUnprocessableEntity:
+		return // it is about this request, and not about the others
+	}
+	pause := countPause
+	if status == http.StatusNotFound || status == http.StatusMethodNotAllowed {
+		pause = countAbsent
+	}
+	if c.pause(now, pause) {
+		h.logger.Warn("the vendor's endpoint for counting tokens did not count, so inputs are bounded by their length for a while; count_exact off does not ask it",
+			zap.String("upstream", x.target.name), zap.Int("status", status), zap.Duration("for", pause), zap.Error(x.real.scrub(err)))
+	}
+}
+
+// worthCounting reports whether the request gets less than it asks for out of what
+// is left, and might get more if its input were counted.
+func (u *use) worthCounting(left limiter.Amounts) bool {
+	if u.most > 0 && u.priced {
+		left[limiter.Nanodollars] = min(left[limiter.Nanodollars], u.most)
+	}
+	longest := u.longest(left)
+	if longest >= min(u.natural, usualOutput) {
+		return false
+	}
+	guessed := *u
+	guessed.input = u.input / textPerToken
+	return guessed.longest(left) > longest
+}
+
+// longest is how long an answer may be out of what is left; below 0 where there
+// can be none.
+func (u *use) longest(left limiter.Amounts) int64 {
+	if within(u.bound(u.natural), left) {
+		return u.natural
+	}
+	if n, ok := u.fitted(left); ok {
+		return n
+	}
+	return -1
+}
+
+// toldVersions are the headers of a request that say how its body is to be read.
+var toldVersions = []string{"Anthropic-Version", "Anthropic-Beta", "Openai-Beta"}
+
+// mayCount reports whether the upstream can be reached without the reverse proxy,
+// which alone knows how to dial a socket and what its placeholders stand for.
+func (t *Transport) mayCount() bool {
+	o := t.target.origins[0]
+	return o.network != "unix" && (o.scheme == "https") == t.TLSEnabled() && !(t.TLSEnabled() && strings.Contains(t.TLS.ServerName, "{"))
+}
+
+// count sends one question. It is no activation, and the answer's text goes
+// nowhere.
+func (t *Transport) count(r *http.Request, x *exchange, q *upstream.Counting) (answer []byte, status int, err error) {
+	o := t.target.origins[0]
+	ctx, cancel := context.WithTimeout(r.Context(), countTime)
+	defer cancel()
+	header := http.Header{
+		"Content-Type": {"application/json"}, "Accept": {"application/json"}, "Accept-Encoding": {"identity"}, "User-Agent": {r.UserAgent()},
+	}
+	for _, name := range toldVersions {
+		if values := r.Header[name]; len(values) > 0 && !t.target.stays[name] {
+			header[name] = values
+		}
+	}
+	path, err := url.PathUnescape(t.target.base)
+	if err != nil {
+		return nil, 0, err
+	}
+	out := (&http.Request{
+		Method: http.MethodPost, URL: &url.URL{Scheme: o.scheme, Host: o.address, Path: path + q.Path, RawQuery: q.Query}, Host: o.host,
+		Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1,
+		Header: header, Body: io.NopCloser(q.Body), ContentLength: q.Size,
+	}).WithContext(ctx)
+	t.target.auth.Apply(out.Header, out.URL, x.real.secret)
+	res, err := t.HTTPTransport.RoundTrip(out)
+	if err != nil {
+		return nil, 0, err
+	}
+	defer res.Body.Close() //nolint:errcheck // it was read
+	answer, err = io.ReadAll(io.LimitReader(res.Body, maxCountAnswer))
+	return answer, res.StatusCode, err
+}

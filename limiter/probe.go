@@ -1,0 +1,38 @@
+package limiter
+
+// Left is what no request holds, of the key's and of its role's budget. It is
+// known for a moment only: nothing is taken.
+func (k *Live) Left() Amounts {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if k.role != nil {
+		k.role.mu.Lock()
+		defer k.role.mu.Unlock()
+	}
+	return k.left(k.role)
+}
+
+// MayProbe reports whether the upstream may be asked about a request before it is
+// reserved. It may where nothing but the request's use could refuse it, as often
+// as a key may make requests that are free: 60 times a minute.
+func (k *Live) MayProbe(ask *Ask) bool {
+	now := k.l.clock.Now()
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if k.gone || k.l.lockedDown(k.key) != nil || k.l.unavailable() != nil || k.admissible(ask, now) != nil {
+		return false
+	}
+	if k.parent != nil {
+		k.lockAbove()
+		refusal := k.admittedAbove(ask, now)
+		k.unlockAbove()
+		if refusal != nil {
+			return false
+		}
+	}
+	if k.tooOften(ask, now.UnixNano()) != nil || k.pacing.free.wait(defaultFreeRate, now.UnixNano()) > 0 {
+		return false
+	}
+	k.pacing.free.take(defaultFreeRate, now.UnixNano())
+	return true
+}

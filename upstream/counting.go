@@ -1,0 +1,124 @@
+package upstream
+
+import (
+	"bytes"
+	"encoding/json"
+	"io"
+	"strconv"
+	"strings"
+)
+
+// Counting is a request to a vendor's free endpoint that tells how many tokens of
+// input another request has.
+type Counting struct {
+	Path  string // in the vendor's own form, unescaped
+	Query string
+	Body  io.Reader // parts of the other request's text
+	Size  int64     // of Body, in bytes
+
+	answer string // the member of the answer that holds the count
+	least  int64  // a count below this is not believed
+}
+
+const (
+	// countMargin and countExtra are what is added to a count: a part of it, and
+	// tokens. Anthropic calls its count an estimate, from which requests differ by
+	// a small amount (platform.claude.com/docs/en/build-with-claude/token-counting).
+	countMargin = 20
+	countExtra  = 64
+	// sparseText is more bytes than there are to a token in any text that people or
+	// programs write: a long run of spaces has some 80, everything else below 20.
+	sparseText = 64
+)
+
+// What the endpoints take of a request: all that a model is given to read, and
+// what changes how it is given. The rest, such as max_tokens and stream, they
+// refuse, or it costs no input.
+var (
+	// https://platform.claude.com/docs/en/api/messages/count_tokens
+	anthropicCounted = set("model", "messages", "system", "tools", "tool_choice", "thinking", "output_config", "output_format")
+	// https://platform.openai.com/docs/api-reference/responses/input-tokens
+	openAICounted = set("model", "input", "instructions", "tools", "tool_choice", "parallel_tool_calls", "reasoning", "text")
+	// https://ai.google.dev/api/tokens, of generateContentRequest
+	geminiCounted = set("contents", "systemInstruction", "system_instruction", "tools", "toolConfig", "tool_config", "generationConfig", "generation_config")
+)
+
+// Counting is how the input of a request that was estimated can be counted; nil
+// where its vendor has no endpoint for that, or it may not hear of all of it.
+func (p *Preset) Counting(c *Call, e *Estimate) *Counting {
+	if e.object == nil {
+		return nil
+	}
+	q := &Counting{answer: "input_tokens", least: 1}
+	var counted map[string]bool
+	head, tail := "{", "}"
+	switch {
+	case p.Name == "anthropic" && c.Path == "/v1/messages":
+		q.Path, q.Query, counted = c.Path+"/count_tokens", c.Query, anthropicCounted
+	case p.Name == "openai" && c.Path == "/v1/responses" && !e.Window: // what is stored there may be left out
+		q.Path, counted = c.Path+"/input_tokens", openAICounted
+	case p.Name == "gemini" && namesModel(p, c.Path):
+		path, verb, _ := strings.Cut(c.Path, ":")
+		if verb != "generateContent" && verb != "streamGenerateContent" || !strings.Contains(path, "/models/") {
+			return nil
+		}
+		model, err := json.Marshal("models/" + e.Model)
+		if err != nil {
+			return nil
+		}
+		q.Path, q.answer, counted = path+":countTokens", "totalTokens", geminiCounted
+		head, tail = `{"generateContentRequest":{"model":`+string(model), "}}"
+	default:
+		return nil
+	}
+	if !e.Pictures && !e.Media { // those take many bytes and few tokens
+		q.least = max(1, int64(len(c.Body))/sparseText)
+	}
+	parts := []io.Reader{strings.NewReader(head)}
+	q.Size = int64(len(head) + len(tail))
+	add := func(b []byte) {
+		parts = append(parts, bytes.NewReader(b))
+		q.Size += int64(len(b))
+	}
+	first := len(head) == 1
+	err := e.object.members(func(name string, value []byte) error {
+		if !counted[name] || value[0] == 'n' {
+			return nil
+		}
+		if !first {
+			add([]byte(","))
+		}
+		first = false
+		add([]byte(`"` + name + `":`)) // none of them has anything to escape
+		add(value)
+		return nil
+	})
+	if err != nil {
+		return nil
+	}
+	add([]byte(tail))
+	q.Size -= int64(len(tail))
+	q.Body = io.MultiReader(parts...)
+	return q
+}
+
+// Bound reads the endpoint's answer, and returns what the request has at most. It
+// reports false where the answer makes no sense.
+func (q *Counting) Bound(answer []byte) (int64, bool) {
+	o, err := parseObject(answer)
+	if err != nil {
+		return 0, false
+	}
+	from, to, ok := memberOf(o, q.answer)
+	if !ok {
+		return 0, false
+	}
+	n, err := strconv.ParseInt(string(o[from:to]), 10, 64)
+	if err != nil || n < q.least || n > maxCounted {
+		return 0, false
+	}
+	return n + (n+countMargin-1)/countMargin + countExtra, true
+}
+
+// maxCounted is longer than any model's input, in tokens.
+const maxCounted = 1 << 40
