@@ -1,0 +1,259 @@
+package e2e
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"sync/atomic"
+	"testing"
+
+	"github.com/till-proxy/till/limiter"
+)
+
+// countedVendor is an API of Anthropic's shape that counts a token for four bytes
+// of what it is given to read, at its endpoint for that and in its bill.
+type countedVendor struct {
+	*httptest.Server
+	counts, answers atomic.Int64
+	asked           chan struct{} // one value for each question
+	says            atomic.Pointer[func(w http.ResponseWriter, r *http.Request, n int)]
+	header          atomic.Pointer[http.Header]
+}
+
+const countedOutput = 500
+
+func newCountedVendor(t *testing.T) *countedVendor {
+	v := &countedVendor{asked: make(chan struct{}, 64)}
+	v.answer(func(w http.ResponseWriter, _ *http.Request, n int) { fmt.Fprintf(w, `{"input_tokens":%d}`, n) })
+	v.Server = httptest.NewServer(v)
+	t.Cleanup(func() {
+		v.CloseClientConnections()
+		v.Close()
+	})
+	return v
+}
+
+func (v *countedVendor) answer(f func(w http.ResponseWriter, r *http.Request, n int)) {
+	v.says.Store(&f)
+}
+
+func (v *countedVendor) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	body, err := io.ReadAll(r.Body)
+	if err != nil {
+		return
+	}
+	var ask map[string]json.RawMessage
+	if err := json.Unmarshal(body, &ask); err != nil {
+		http.Error(w, err.Error(), http.StatusBadRequest)
+		return
+	}
+	n := (len(ask["system"]) + len(ask["messages"])) / 4
+	w.Header().Set("Content-Type", "application/json")
+	if r.Header.Get("X-Api-Key") != realKey || r.Header.Get("Anthropic-Version") != "2023-06-01" {
+		http.Error(w, `{"error":{"message":"wrong credential or version"}}`, http.StatusUnauthorized)
+		return
+	}
+	switch r.URL.Path {
+	case "/v1/messages/count_tokens":
+		for name := range ask {
+			if name != "model" && name != "messages" && name != "system" && name != "tools" && name != "tool_choice" && name != "thinking" {
+				http.Error(w, `{"error":{"type":"invalid_request_error","message":"`+name+`: Extra inputs are not permitted"}}`, http.StatusBadRequest)
+				return
+			}
+		}
+		v.counts.Add(1)
+		v.header.Store(&r.Header)
+		v.asked <- struct{}{}
+		(*v.says.Load())(w, r, n)
+	case "/v1/messages":
+		v.answers.Add(1)
+		fmt.Fprintf(w, `{"id":"msg_1","type":"message","role":"assistant","model":"claude-sonnet-5-5","content":[{"type":"text","text":"hello"}],"stop_reason":"end_turn","usage":{"input_tokens":%d,"output_tokens":%d}}`, n, countedOutput)
+	default:
+		http.Error(w, `{"error":{"message":"unknown path"}}`, http.StatusNotFound)
+	}
+}
+
+// countedBody has some 100,000 bytes of text, which are 25,000 tokens there: $0.05
+// of input, and at its bound more than $0.2.
+var (
+	countedText = strings.Repeat("Mind the gap. ", 7200)
+	countedBody = `{"model":"claude-sonnet-5-5","max_tokens":1000,"stream":false,"temperature":1,"system":"` + countedText + `","messages":[{"role":"user","content":"go on"}]}`
+	countedCost = int64((len(countedText)+2+len(`[{"role":"user","content":"go on"}]`))/4)*2_000 + countedOutput*10_000
+)
+
+func (s *server) counted(key string) (*http.Response, string) {
+	s.t.Helper()
+	return s.must(s.post(key, "/v1/messages", countedBody, "Anthropic-Version", "2023-06-01", "User-Agent", "agent/1"))
+}
+
+// TestWhatTheBoundKeepsOutIsCountedByTheVendor: five of eight dollars of many a key
+// were never spent, because a byte is not a token.
+func TestWhatTheBoundKeepsOutIsCountedByTheVendor(t *testing.T) {
+	t.Parallel()
+	v := newCountedVendor(t)
+	s := newServer(t, options{vendor: "anthropic", to: v.URL,
+		more: fmt.Sprintf("upstream exactly anthropic {\nto %s\ncredential {env.MOCK_KEY}\ncount_exact off\n}\n", v.URL)})
+	for _, test := range []struct {
+		name   string
+		fields object
+		status int
+		counts int64
+	}{
+		{"dollars", object{"max_spend_usd": "0.10"}, 200, 1},
+		{"dollars, and nothing may be lowered", object{"max_spend_usd": "0.10", "fit": false}, 200, 1},
+		{"dollars of one request", object{"max_spend_usd": "50", "max_request_spend_usd": "0.10"}, 200, 1},
+		{"tokens", object{"max_tokens": 30_000}, 200, 1},
+		{"dollars, and it is off", object{"max_spend_usd": "0.10", "upstream": "exactly"}, 402, 0},
+		{"dollars that last", object{"max_spend_usd": "50"}, 200, 0},
+		{"dollars that could not do in any case", object{"max_spend_usd": "0.01"}, 402, 0},
+		{"activations", object{"max_activations": 3}, 200, 0},
+	} {
+		id, key := s.mint(test.fields)
+		before := v.counts.Load()
+		res, body := s.counted(key)
+		if n := v.counts.Load() - before; res.StatusCode != test.status || n != test.counts {
+			t.Errorf("%s: %d %s, counted %d times, want %d and %d", test.name, res.StatusCode, body, n, test.status, test.counts)
+		}
+		n := s.used(id)
+		k := s.show(id)
+		if spent, _ := k["used_spend_usd"].(string); test.status == 200 && test.fields["max_spend_usd"] != nil && (spent != limiter.FormatUSD(countedCost) || n != 1) {
+			t.Errorf("%s: charged $%s and %d activations, want $%s and 1", test.name, spent, n, limiter.FormatUSD(countedCost))
+		}
+	}
+	sent := *v.header.Load()
+	if sent.Get("User-Agent") != "agent/1" || sent.Get("Authorization") != "" || sent.Get("X-Forwarded-For") != "" {
+		t.Errorf("the question came with %v", sent)
+	}
+
+	// All of a key's money can be spent: after some requests what is left is less
+	// than another one costs, with its margin.
+	id, key := s.mint(object{"max_spend_usd": "0.30"})
+	answers := int64(0)
+	for {
+		res, _ := s.counted(key)
+		if res.StatusCode != 200 {
+			if code := res.Header.Get("Till-Refusal"); code != "till_budget_too_small" {
+				t.Errorf("refused with %s", code)
+			}
+			break
+		}
+		answers++
+	}
+	s.used(id)
+	t.Logf("$0.30 gave %d answers of $%s", answers, limiter.FormatUSD(countedCost))
+	if want := int64(0.30*1e9) / countedCost; answers < want-1 || answers > want {
+		t.Errorf("%d answers, want %d or one less", answers, want)
+	}
+	s.stop()
+	if strings.Contains(s.output(), realKey) || strings.Contains(s.output(), "Mind the gap") {
+		t.Error("the log holds the credential, or what was asked")
+	}
+}
+
+// TestACountThatFailsLeavesTheBound, and is not asked for again for a while.
+func TestACountThatFailsLeavesTheBound(t *testing.T) {
+	t.Parallel()
+	for name, says := range map[string]func(w http.ResponseWriter, r *http.Request, n int){
+		"an error": func(w http.ResponseWriter, _ *http.Request, _ int) {
+			http.Error(w, realKey, http.StatusInternalServerError)
+		},
+		"too often":       func(w http.ResponseWriter, _ *http.Request, _ int) { http.Error(w, "{}", http.StatusTooManyRequests) },
+		"it is not there": func(w http.ResponseWriter, _ *http.Request, _ int) { http.Error(w, "{}", http.StatusNotFound) },
+		"a count too low": func(w http.ResponseWriter, _ *http.Request, _ int) { fmt.Fprint(w, `{"input_tokens":5}`) },
+		"no count":        func(w http.ResponseWriter, _ *http.Request, _ int) { fmt.Fprint(w, `{"error":{}}`) },
+		"no end": func(w http.ResponseWriter, _ *http.Request, n int) {
+			fmt.Fprintf(w, `{%s"input_tokens":%d}`, strings.Repeat(" ", 1<<20), n)
+		},
+		"silence": func(_ http.ResponseWriter, r *http.Request, _ int) { <-r.Context().Done() },
+		"another address": func(w http.ResponseWriter, r *http.Request, _ int) {
+			http.Redirect(w, r, "/v1/messages", http.StatusTemporaryRedirect)
+		},
+		"a broken promise": func(w http.ResponseWriter, _ *http.Request, _ int) {
+			w.Header().Set("Content-Length", "100")
+			fmt.Fprint(w, `{`)
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			v := newCountedVendor(t)
+			v.answer(says)
+			s := newServer(t, options{vendor: "anthropic", to: v.URL})
+			_, key := s.mint(object{"max_spend_usd": "0.10"})
+			for range 3 {
+				if res, body := s.counted(key); res.Header.Get("Till-Refusal") != "till_budget_too_small" {
+					t.Errorf("%d %s", res.StatusCode, body)
+				}
+			}
+			if n, answers := v.counts.Load(), v.answers.Load(); n != 1 || answers != 0 {
+				t.Errorf("it was asked %d times, and answered %d", n, answers)
+			}
+			s.stop()
+			if out := s.output(); strings.Contains(out, realKey) || strings.Count(out, "did not count") != 1 {
+				t.Errorf("the log: %s", out)
+			}
+		})
+	}
+}
+
+// TestOneCountOfAKeyRunsAtATime, and who leaves meanwhile, or whose key ends, sends
+// nothing.
+func TestOneCountOfAKeyRunsAtATime(t *testing.T) {
+	t.Parallel()
+	v := newCountedVendor(t)
+	goOn := make(chan struct{})
+	v.answer(func(w http.ResponseWriter, r *http.Request, n int) {
+		select {
+		case <-goOn:
+			fmt.Fprintf(w, `{"input_tokens":%d}`, n)
+		case <-r.Context().Done():
+		}
+	})
+	s := newServer(t, options{vendor: "anthropic", to: v.URL})
+	id, key := s.mint(object{"max_spend_usd": "0.10"})
+	ctx, cancel := context.WithCancel(context.Background())
+	r := s.post(key, "/v1/messages", countedBody, "Anthropic-Version", "2023-06-01").WithContext(ctx)
+	gone := make(chan error)
+	go func() {
+		res, err := s.client.Do(r)
+		if err == nil {
+			res.Body.Close()
+		}
+		gone <- err
+	}()
+	<-v.asked
+	if res, body := s.counted(key); res.Header.Get("Till-Refusal") != "till_budget_too_small" {
+		t.Errorf("a second, while the first is counted: %d %s", res.StatusCode, body)
+	}
+	cancel()
+	if err := <-gone; err == nil {
+		t.Error("the client did not go away")
+	}
+	// Its place is given back, and nothing was held against the vendor.
+	answered := make(chan int)
+	s.eventually("another is counted", func() bool {
+		go func() {
+			res, _ := s.counted(key)
+			answered <- res.StatusCode
+		}()
+		select {
+		case <-v.asked:
+			return true
+		case <-answered:
+			return false
+		}
+	})
+	if status, _ := s.api("POST", "/keys/"+id+"/revoke", object{}); status != 200 {
+		t.Fatal(status)
+	}
+	close(goOn)
+	if status := <-answered; status != http.StatusForbidden {
+		t.Errorf("the key was revoked while it was counted: %d", status)
+	}
+	if n := v.answers.Load(); n != 0 {
+		t.Errorf("%d requests were sent", n)
+	}
+}
