@@ -25,9 +25,11 @@ const (
 	// countAbsent the same of one that does not seem to know how.
 	countPause  = time.Minute
 	countAbsent = time.Hour
-	// textPerToken is what a token of text is at least worth on average, of the
-	// tokens that its bound has: below that no count is asked for in vain.
+	// textPerToken is how many of the tokens of its bound a token of text usually
+	// stands for.
 	textPerToken = 4
+	// plenty is an answer that nobody is cut short by, in tokens.
+	plenty = 16_384
 )
 
 // counting is what an upstream's targets know about asking the vendor how many
@@ -68,12 +70,15 @@ func (h *Handler) countInput(r *http.Request, x *exchange, key *limiter.Key, k *
 		return
 	}
 	answer, status, err := t.count(r, x, q)
-	switch n, ok := q.Bound(answer); {
-	case err == nil && status == http.StatusOK && ok:
+	n := q.Bound(answer)
+	switch {
+	case err == nil && status == http.StatusOK && n > 0:
 		u.input = min(u.input, n+x.target.preset.InputExtra)
 		return
-	case r.Context().Err() != nil, status == http.StatusBadRequest, status == http.StatusRequestEntityTooLarge, status == http.StatusUnprocessableEntity:
-		return // it is about this request, and not about the others
+	case err == nil && status == http.StatusOK && n == 0, r.Context().Err() != nil,
+		status == http.StatusBadRequest, status == http.StatusRequestEntityTooLarge, status == http.StatusUnprocessableEntity,
+		status == http.StatusNotFound && u.price == nil: // it may be the model that is not found
+		return // it is about this request, and no reason not to ask about others
 	}
 	pause := countPause
 	if status == http.StatusNotFound || status == http.StatusMethodNotAllowed {
@@ -92,7 +97,7 @@ func (u *use) worthCounting(left limiter.Amounts) bool {
 		left[limiter.Nanodollars] = min(left[limiter.Nanodollars], u.most)
 	}
 	longest := u.longest(left)
-	if longest >= min(u.natural, usualOutput) {
+	if longest >= min(u.natural, plenty) {
 		return false
 	}
 	guessed := *u

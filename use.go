@@ -34,7 +34,8 @@ type use struct {
 	whole bool // the answer was read to its end
 	own   bool // the answer is an error in the upstream's own words
 
-	inputFirst bool // answers say at their beginning what the input was
+	inputFirst bool  // answers say at their beginning what the input was
+	leastInput int64 // which cannot be less than that
 }
 
 // lowered is the output bound of an answer that has less than was asked for;
@@ -83,6 +84,7 @@ func (h *Handler) judgeUse(r *http.Request, x *exchange, key *limiter.Key, k *li
 		e.DontAsk()
 	}
 	u := &use{estimate: e, mayFit: !key.Unfitted, input: e.Input, output: -1, most: key.MaxRequestSpend}
+	u.leastInput = upstream.LeastInput(call, e)
 	provider := x.target.presetName
 	u.prices, u.provider, u.began, u.now = h.app.prices, provider, time.Now(), time.Now
 	price, known := u.prices.Find(provider, e.Model, u.began)
@@ -309,7 +311,7 @@ func (u *use) reported() (input int64, ok bool) {
 		return 0, false
 	}
 	input = u.meter.Usage().Input
-	return input, input >= 1
+	return input, input >= max(u.leastInput, 1)
 }
 
 // cost is what was used costs, at the price that the hold was made with, or at

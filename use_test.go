@@ -184,3 +184,61 @@ func TestWhoHangsUpAfterTheLastEventPaysWhatWasUsed(t *testing.T) {
 		}
 	}
 }
+
+// TestInputThatWasReportedIsExact: Anthropic says in message_start what the input
+// was, and Gemini in every chunk; only what is not known yet is charged at its
+// bound.
+func TestInputThatWasReportedIsExact(t *testing.T) {
+	t.Parallel()
+	now := time.Date(2026, 11, 25, 12, 0, 0, 0, time.UTC)
+	const (
+		start  = `data: {"type":"message_start","message":{"model":"claude-sonnet-5-5","usage":{INPUT,"output_tokens":1}}}` + "\n\n"
+		cached = `"input_tokens":2,"cache_creation_input_tokens":500,"cache_read_input_tokens":100000`
+		bound  = 200_000 * 2_500 * 11 / 10 // nano-dollars: all of it written to a cache, in a region
+		output = 32_000 * 10_000
+	)
+	for _, test := range []struct {
+		name, preset, model, stream string
+		tokens, nano                int64
+		kinds                       limiter.TokenKinds
+	}{
+		{"Anthropic, most of it cached", "anthropic", "claude-sonnet-5-5", strings.Replace(start, "INPUT", cached, 1),
+			132_502, 2*2_000 + 500*2_500 + 100_000*100 + output, limiter.TokenKinds{Input: 2, CacheWrite: 500, CachedInput: 100_000, Unmeasured: 32_000}},
+		{"Anthropic, in a region", "anthropic", "claude-sonnet-5-5", strings.Replace(start, "INPUT", `"inference_geo":"us","input_tokens":50000`, 1),
+			82_000, (50_000*2_000 + output) * 11 / 10, limiter.TokenKinds{Input: 50_000, Unmeasured: 32_000}},
+		{"Anthropic, of another model that is dearer", "anthropic", "claude-sonnet-5-5", strings.Replace(strings.Replace(start, "INPUT", `"input_tokens":50000`, 1), "sonnet-5-5", "opus-5-5", 1),
+			82_000, 50_000*4_000 + 2*output, limiter.TokenKinds{Input: 50_000, Unmeasured: 32_000}},
+		{"Anthropic's shape, with zeros that are mended later", "anthropic", "claude-sonnet-5-5", strings.Replace(start, "INPUT", `"input_tokens":0`, 1),
+			232_000, bound + output*11/10, limiter.TokenKinds{Unmeasured: 232_000}},
+		{"Anthropic's shape, with what cannot be", "anthropic", "claude-sonnet-5-5", strings.Replace(start, "INPUT", `"input_tokens":99`, 1),
+			232_000, bound + output*11/10, limiter.TokenKinds{Unmeasured: 232_000}},
+		{"Anthropic, more than its bound", "anthropic", "claude-sonnet-5-5", strings.Replace(start, "INPUT", `"input_tokens":300000`, 1),
+			332_000, 300_000*2_000 + output, limiter.TokenKinds{Input: 300_000, Unmeasured: 32_000}},
+		{"Anthropic, before it said anything", "anthropic", "claude-sonnet-5-5", "event: ping\ndata: {\"type\":\"ping\"}\n\n",
+			232_000, bound + output*11/10, limiter.TokenKinds{Unmeasured: 232_000}},
+		{"Gemini", "gemini", "gemini-2.5-flash", `data: {"candidates":[],"usageMetadata":{"promptTokenCount":15000,"cachedContentTokenCount":14000,"totalTokenCount":15000}}` + "\n\n",
+			47_000, 1000*300 + 14_000*30 + 32_000*2_500, limiter.TokenKinds{Input: 1000, CachedInput: 14_000, Unmeasured: 32_000}},
+		{"a gateway that may only guess", "openai", "gpt-6-sol", `data: {"choices":[],"usage":{"prompt_tokens":15000}}` + "\n\n",
+			232_000, 200_000*2_500 + output, limiter.TokenKinds{Unmeasured: 232_000}},
+	} {
+		preset, ok := upstream.Lookup(test.preset)
+		price, known := upstream.BuiltInPrices().Find(test.preset, test.model, now)
+		if !ok || !known {
+			t.Fatal(test.name)
+		}
+		e := &upstream.Estimate{Model: test.model, Answers: 1, Permille: 1000, Asked: 1000, Cached: true}
+		if test.preset == "anthropic" {
+			e.Permille = 1100
+		}
+		u := &use{estimate: e, price: price, priced: true, prices: upstream.BuiltInPrices(), provider: test.preset, began: now,
+			now: func() time.Time { return now }, input: 200_000, natural: 32_000, output: -1, leastInput: 100}
+		res := &http.Response{StatusCode: 200, Header: http.Header{}, Body: io.NopCloser(strings.NewReader(test.stream + "data: {}\n\n"))}
+		u.measure(res, preset, true)
+		if _, err := io.CopyN(io.Discard, res.Body, int64(len(test.stream))); err != nil {
+			t.Fatal(err)
+		}
+		if tokens, nano, kinds := u.charge(200); tokens != test.tokens || nano != test.nano || kinds != test.kinds {
+			t.Errorf("%s: %d tokens, %d nano-dollars, %+v; want %d, %d, %+v", test.name, tokens, nano, kinds, test.tokens, test.nano, test.kinds)
+		}
+	}
+}

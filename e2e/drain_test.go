@@ -73,6 +73,9 @@ const (
 	codexEnd   = "event: response.completed\ndata: {\"type\":\"response.completed\",\"response\":{\"id\":\"resp_1\",\"model\":\"gpt-6-sol\",\"status\":\"completed\"," +
 		"\"usage\":{\"input_tokens\":15000,\"input_tokens_details\":{\"cached_tokens\":14000},\"output_tokens\":300,\"total_tokens\":15300}}}\n\n"
 
+	chatWord = "data: {\"id\":\"c\",\"model\":\"gpt-6-sol\",\"choices\":[{\"index\":0,\"delta\":{\"content\":\"Let me look.\"},\"finish_reason\":\"stop\"}]}\n\n"
+	chatEnd  = "data: {\"id\":\"c\",\"model\":\"gpt-6-sol\",\"choices\":[],\"usage\":{\"prompt_tokens\":15000,\"prompt_tokens_details\":{\"cached_tokens\":14000},\"completion_tokens\":300,\"total_tokens\":15300}}\n\ndata: [DONE]\n\n"
+
 	geminiStart = "data: {\"candidates\":[{\"content\":{\"parts\":[{\"text\":\"Let me\"}]}}],\"usageMetadata\":{\"promptTokenCount\":15000,\"cachedContentTokenCount\":14000,\"totalTokenCount\":15000},\"modelVersion\":\"gemini-2.5-flash\"}\n\n"
 	geminiEnd   = "data: {\"candidates\":[{\"content\":{\"parts\":[{\"text\":\" look.\"}]},\"finishReason\":\"STOP\"}],\"usageMetadata\":{\"promptTokenCount\":15000,\"cachedContentTokenCount\":14000,\"candidatesTokenCount\":300,\"totalTokenCount\":15300},\"modelVersion\":\"gemini-2.5-flash\"}\n\n"
 )
@@ -115,6 +118,7 @@ type turn struct{ path, body string }
 
 var (
 	codexTurn  = turn{"/v1/responses", `{"model":"gpt-6-sol","stream":true,"instructions":"` + strings.Repeat("Mind the gap. ", 4000) + `","input":"go on"}`}
+	chatTurn   = turn{"/v1/chat/completions", `{"model":"gpt-6-sol","stream":true,"messages":[{"role":"user","content":"` + strings.Repeat("Mind the gap. ", 4000) + `"}]}`}
 	claudeTurn = turn{"/v1/messages", `{"model":"claude-sonnet-5-5","max_tokens":32000,"stream":true,"system":[{"type":"text","text":"` +
 		strings.Repeat("Mind the gap. ", 28000) + `","cache_control":{"type":"ephemeral"}}],"messages":[{"role":"user","content":"go on"}]}`}
 	geminiTurn = turn{"/v1beta/models/gemini-2.5-flash:streamGenerateContent", `{"contents":[{"role":"user","parts":[{"text":"` +
@@ -192,6 +196,7 @@ func TestWhoLeavesInMidAnswerPaysWhatTheVendorBills(t *testing.T) {
 	}{
 		{"Codex after its call", "codex", codexTurn, codexStart + codexCall, codexEnd, true, codex},
 		{"Codex before the answer", "codex", codexTurn, "", codexStart + codexCall + codexEnd, true, codex},
+		{"a chat after its last word, whose usage nobody asked for but till", "codex", chatTurn, chatWord, chatEnd, true, codex},
 		{"Codex, and no drain", "codex0", codexTurn, codexStart + codexCall, codexEnd, false, 0},
 		{"Codex, and the answer takes too long", "codex1", codexTurn, codexStart + codexCall, codexEnd, false, 0},
 		{"Claude after the first words", "claude", claudeTurn, claudeStart + claudeWord, claudeWord + claudeEnd, true, claude},

@@ -49,7 +49,7 @@ func (p *Preset) Counting(c *Call, e *Estimate) *Counting {
 	if e.object == nil {
 		return nil
 	}
-	q := &Counting{answer: "input_tokens", least: 1}
+	q := &Counting{answer: "input_tokens", least: LeastInput(c, e)}
 	var counted map[string]bool
 	head, tail := "{", "}"
 	switch {
@@ -70,9 +70,6 @@ func (p *Preset) Counting(c *Call, e *Estimate) *Counting {
 		head, tail = `{"generateContentRequest":{"model":`+string(model), "}}"
 	default:
 		return nil
-	}
-	if !e.Pictures && !e.Media { // those take many bytes and few tokens
-		q.least = max(1, int64(len(c.Body))/sparseText)
 	}
 	parts := []io.Reader{strings.NewReader(head)}
 	q.Size = int64(len(head) + len(tail))
@@ -102,22 +99,34 @@ func (p *Preset) Counting(c *Call, e *Estimate) *Counting {
 	return q
 }
 
-// Bound reads the endpoint's answer, and returns what the request has at most. It
-// reports false where the answer makes no sense.
-func (q *Counting) Bound(answer []byte) (int64, bool) {
+// Bound reads the endpoint's answer, and returns what the request has at most; 0
+// where the count cannot be that of the request, and below 0 where there is none.
+func (q *Counting) Bound(answer []byte) int64 {
 	o, err := parseObject(answer)
 	if err != nil {
-		return 0, false
+		return -1
 	}
 	from, to, ok := memberOf(o, q.answer)
 	if !ok {
-		return 0, false
+		return -1
 	}
 	n, err := strconv.ParseInt(string(o[from:to]), 10, 64)
-	if err != nil || n < q.least || n > maxCounted {
-		return 0, false
+	switch {
+	case err != nil, n < 1, n > maxCounted:
+		return -1
+	case n < q.least:
+		return 0
 	}
-	return n + (n+countMargin-1)/countMargin + countExtra, true
+	return n + (n+countMargin-1)/countMargin + countExtra
+}
+
+// LeastInput is below what any model counts for the input of a request that was
+// estimated, in tokens: who says that it has less than that does not speak of it.
+func LeastInput(c *Call, e *Estimate) int64 {
+	if e.Pictures || e.Media {
+		return 1 // those take many bytes and few tokens
+	}
+	return max(1, int64(len(c.Body))/sparseText)
 }
 
 // maxCounted is longer than any model's input, in tokens.

@@ -61,6 +61,8 @@ func (s *Server) answer(w http.ResponseWriter, r *http.Request, body []byte) {
 		s.stream(w, r, responsesChunk, event("response.completed", object{"type": "response.completed", "sequence_number": 99, "response": response("m", "completed")}))
 	case speaksOpenAI && openAI == "/responses":
 		s.json(w, response(ask.Model, "completed"))
+	case s.vendor == OpenAI && post && path == "/v1/responses/input_tokens":
+		s.json(w, object{"object": "response.input_tokens", "input_tokens": 5})
 	case s.vendor == Cohere && post && path == "/v2/chat" && ask.Stream:
 		s.stream(w, r, cohereChunk, event("content-end", object{"type": "content-end", "index": 0})+
 			event("message-end", object{"type": "message-end", "delta": object{"finish_reason": "COMPLETE", "usage": cohereUsage}}))
