@@ -17,7 +17,8 @@ import (
 )
 
 const (
-	// countTime bounds how long a request waits until its input was counted.
+	// countTime bounds how long a request waits until its input was counted, and
+	// before that for others of its key.
 	countTime = 3 * time.Second
 	// maxCountAnswer bounds what is read of an answer to that, in bytes.
 	maxCountAnswer = 64 << 10
@@ -36,7 +37,7 @@ const (
 // tokens an input has.
 type counting struct {
 	transport atomic.Pointer[Transport] // by which all requests go
-	running   sync.Map                  // the ids of the keys of which one is being counted
+	running   sync.Map                  // by the ids of keys of which one is being counted: a channel that is closed then
 	pausedTo  atomic.Int64              // Unix nanoseconds: until then nobody is asked
 }
 
@@ -44,6 +45,28 @@ type counting struct {
 func (c *counting) pause(now time.Time, d time.Duration) bool {
 	former := c.pausedTo.Load()
 	return former < now.UnixNano() && c.pausedTo.CompareAndSwap(former, now.Add(d).UnixNano())
+}
+
+// turn waits until nobody else counts for the key, and returns what ends the turn;
+// nil where that takes too long.
+func (c *counting) turn(ctx context.Context, id string) (done func()) {
+	ctx, cancel := context.WithTimeout(ctx, countTime)
+	defer cancel()
+	mine := make(chan struct{})
+	for {
+		former, busy := c.running.LoadOrStore(id, mine)
+		if !busy {
+			return func() {
+				c.running.Delete(id)
+				close(mine)
+			}
+		}
+		select {
+		case <-former.(chan struct{}):
+		case <-ctx.Done():
+			return nil
+		}
+	}
 }
 
 // countInput asks the vendor for what only it knows: how many tokens the input
@@ -62,10 +85,11 @@ func (h *Handler) countInput(r *http.Request, x *exchange, key *limiter.Key, k *
 	if q == nil {
 		return
 	}
-	if _, busy := c.running.LoadOrStore(key.ID, nil); busy {
+	done := c.turn(r.Context(), key.ID)
+	if done == nil {
 		return
 	}
-	defer c.running.Delete(key.ID)
+	defer done()
 	if !k.MayProbe(ask) {
 		return
 	}

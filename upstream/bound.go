@@ -64,6 +64,7 @@ type Estimate struct {
 	both       bool            // it is to stand in both
 	only       bool            // field is the only one that the server reads
 	placed     bool            // it says in which region
+	remote     bool            // some of the input stands elsewhere, and may change
 	zero       bool            // a bound of 0 is one
 	beside     int64           // the largest bound that stands in another field; 0: none
 	askUsage   bool            // a stream reports usage only when asked, and was not
@@ -178,6 +179,7 @@ func (e *Estimate) read(p *Preset, c *Call) error {
 	e.Unwritten = e.Unwritten || e.both && e.Stated >= 0
 	e.Window, e.Cached, e.CachedHour = found.window, found.cached, found.hour
 	e.Pictures, e.Media = found.images > 0, found.window
+	e.remote = found.remote
 	e.Input = found.tokens() + 16
 	if e.field != "" {
 		e.Input += p.ServerInput()

@@ -17,6 +17,7 @@ type content struct {
 	cached  bool  // asks for parts to be written to a cache
 	hour    bool  // for an hour
 	err     error
+	remote  bool // holds what stands at an address, where the next reader may find more
 
 	allText bool   // whatever looks like a picture may be text: nothing is taken off
 	files   bool   // an address may be that of a film or a document
@@ -210,7 +211,7 @@ func (c *content) object(b []byte, depth int) int {
 		case name == "cache_control" && value[0] == '{':
 			c.cached = true
 		case strings.HasSuffix(name, "_url") && name != "image_url" && name != "file_url":
-			c.window = true
+			c.window, c.remote = true, true
 		case elsewhere[name] && value[0] != 'n':
 			c.doubt("%q points at what is not in the request", name)
 		}
@@ -231,7 +232,7 @@ func (c *content) object(b []byte, depth int) int {
 		c.window = true
 		c.encoded += data
 	case kind == "url":
-		c.window = true // of a picture or of a document
+		c.window, c.remote = true, true // of a picture or of a document
 	}
 	return i + 1
 }
@@ -264,7 +265,8 @@ func (c *content) text(key string, value []byte, tokens int64) {
 	case data || key == "file_data":
 		c.window = true
 	default:
-		c.images++                                                                    // by its address
+		c.images++ // by its address
+		c.remote = true
 		c.window = c.window || c.files || bytes.Contains(value, []byte("#transform")) // Fireworks reads documents so
 		return
 	}

@@ -44,9 +44,10 @@ var (
 )
 
 // Counting is how the input of a request that was estimated can be counted; nil
-// where its vendor has no endpoint for that, or it may not hear of all of it.
+// where its vendor has no endpoint for that, or what is counted may not be what is
+// sent: a picture at an address can be another one a moment later.
 func (p *Preset) Counting(c *Call, e *Estimate) *Counting {
-	if e.object == nil {
+	if e.object == nil || e.remote {
 		return nil
 	}
 	q := &Counting{answer: "input_tokens", least: LeastInput(c, e)}
