@@ -73,36 +73,36 @@ func (c *counting) turn(ctx context.Context, id string) (done func()) {
 // has, of which otherwise only the length in bytes is known. It is asked where the
 // request would have to be refused or cut short for what may be the bound's
 // exaggeration alone; and with the credential of the request, by the same
-// transport, at the same address.
-func (h *Handler) countInput(r *http.Request, x *exchange, key *limiter.Key, k *limiter.Live, call *upstream.Call, ask *limiter.Ask, u *use) {
+// transport, at the same address. It reports whether the vendor said so.
+func (h *Handler) countInput(r *http.Request, x *exchange, key *limiter.Key, k *limiter.Live, call *upstream.Call, ask *limiter.Ask, u *use) (counted bool) {
 	c := &x.target.counting
 	t := c.transport.Load()
 	now := u.now()
 	if !x.target.countExact || t == nil || !t.mayCount() || x.real == nil || c.pausedTo.Load() > now.UnixNano() || !u.worthCounting(k.Left()) {
-		return
+		return false
 	}
 	q := x.target.preset.Counting(call, u.estimate)
 	if q == nil {
-		return
+		return false
 	}
 	done := c.turn(r.Context(), key.ID)
 	if done == nil {
-		return
+		return false
 	}
 	defer done()
 	if !k.MayProbe(ask) {
-		return
+		return false
 	}
 	answer, status, err := t.count(r, x, q)
 	n := q.Bound(answer)
 	switch {
 	case err == nil && status == http.StatusOK && n > 0:
-		u.input = min(u.input, n+x.target.preset.InputExtra)
-		return
+		u.input = min(u.input, n+x.target.preset.ServerInput())
+		return true
 	case err == nil && status == http.StatusOK && n == 0, r.Context().Err() != nil,
 		status == http.StatusBadRequest, status == http.StatusRequestEntityTooLarge, status == http.StatusUnprocessableEntity,
 		status == http.StatusNotFound && u.price == nil: // it may be the model that is not found
-		return // it is about this request, and no reason not to ask about others
+		return false // it is about this request, and no reason not to ask about others
 	}
 	pause := countPause
 	if status == http.StatusNotFound || status == http.StatusMethodNotAllowed {
@@ -112,6 +112,7 @@ func (h *Handler) countInput(r *http.Request, x *exchange, key *limiter.Key, k *
 		h.logger.Warn("the vendor's endpoint for counting tokens did not count, so inputs are bounded by their length for a while; count_exact off does not ask it",
 			zap.String("upstream", x.target.name), zap.Int("status", status), zap.Duration("for", pause), zap.Error(x.real.scrub(err)))
 	}
+	return false
 }
 
 // worthCounting reports whether the request gets less than it asks for out of what

@@ -110,8 +110,10 @@ func (h *Handler) judgeUse(r *http.Request, x *exchange, key *limiter.Key, k *li
 	if u.natural, sure = e.Longest(u.price, u.input); !sure && !u.mayFit {
 		return unbounded("how long an answer of " + e.Model + " can be is not known; state max_tokens")
 	}
+	if h.countInput(r, x, key, k, call, ask, u) {
+		u.natural, _ = e.Longest(u.price, u.input) // more fits behind what is shorter
+	}
 	u.asked = u.natural
-	h.countInput(r, x, key, k, call, ask, u)
 	if u.most > 0 && u.priced {
 		if refusal := u.boundOnce(key); refusal != nil {
 			return refusal
