@@ -15,6 +15,7 @@ import (
 
 	"github.com/till-proxy/till/admin/console"
 	"github.com/till-proxy/till/limiter"
+	"github.com/till-proxy/till/upstream"
 )
 
 // engines holds one engine per store for as long as any configuration uses
@@ -35,6 +36,7 @@ type engine struct {
 	sessions *console.Sessions // those who are signed in to the console
 	learnt   *contradictions
 	advice   *advice
+	memory   *upstream.Memory // what conversations counted, as long as the process lives
 
 	mu      sync.Mutex
 	limiter *limiter.Limiter // the one that works, or the last that did
@@ -80,8 +82,16 @@ func newEngine(dir string, log *slog.Logger) *engine {
 	e := &engine{dir: dir, log: newSharedLog(log), metrics: newMetrics(), events: newEvents(), sessions: console.NewSessions(nil)}
 	e.hooks = newDeliveries(e.current)
 	e.learnt, e.advice = newContradictions(dir, e.metrics.contradictions, e.log.logger()), newAdvice(e.log.logger())
+	e.memory = upstream.NewMemory(e.unforetold)
 	e.lockdown = limiter.NewLockdown(filepath.Join(dir, "lockdown"), observer{e.metrics, e.events}, e.log.logger())
 	return e
+}
+
+// unforetold says that an answer counted more than what was remembered of its
+// conversation allows.
+func (e *engine) unforetold(x upstream.Excess) {
+	e.log.logger().Error("an answer reports more input than its conversation can have, by what was remembered of it; requests for this model are held by their length from now on",
+		"key_id", x.Key, "upstream", x.Upstream, "model", x.Model, "reported_tokens", x.Reported, "bound_tokens", x.Bound)
 }
 
 func releaseEngine(dir string) error {

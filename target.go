@@ -123,6 +123,7 @@ type target struct {
 	origins    []origin
 	base       string   // path that goes before every request's own
 	declared   []string // origins with base, sorted: what boxes are bound to
+	place      string   // all of them
 	allow      scope.PathRules
 	upgrades   scope.PathRules
 	cookies    bool
@@ -223,6 +224,7 @@ func (u *Upstream) resolve(name string) (*target, error) {
 	}
 	slices.Sort(t.declared)
 	t.declared = slices.Compact(t.declared)
+	t.place = strings.Join(t.declared, " ")
 	return t, nil
 }
 

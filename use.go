@@ -30,6 +30,9 @@ type use struct {
 	asked  int64 // output tokens of one answer before anything was lowered
 	output int64 // what one answer is bounded by; -1: left as it came
 
+	memory *upstream.Memory // of conversations
+	recall *upstream.Recall // what it knows of this one; nil: nothing to learn
+
 	meter *upstream.Meter
 	whole bool // the answer was read to its end
 	own   bool // the answer is an error in the upstream's own words
@@ -105,6 +108,10 @@ func (h *Handler) judgeUse(r *http.Request, x *exchange, key *limiter.Key, k *li
 			return unbounded("this request holds what only the model's context window bounds, which is not known of " + e.Model)
 		}
 		u.input = max(u.input, u.price.Context)
+	}
+	u.memory = h.app.engine.memory
+	if u.recall = u.memory.Recall(key.ID, x.target.name, x.target.preset, call, e); u.recall != nil && u.recall.Input >= 0 {
+		u.input = min(u.input, u.recall.Input)
 	}
 	var sure bool
 	if u.natural, sure = e.Longest(u.price, u.input); !sure && !u.mayFit {
@@ -219,6 +226,7 @@ func (x *exchange) rewrite(r *http.Request) {
 // charge is what a request that was dispatched is charged.
 func (u *use) charge(status int) (tokens, nano int64, kinds limiter.TokenKinds) {
 	tokens, nano, measured := u.used(status)
+	u.learn(status, measured)
 	var seen upstream.Usage
 	switch input, ok := u.reported(); {
 	case measured:
@@ -236,6 +244,14 @@ func (u *use) charge(status int) (tokens, nano int64, kinds limiter.TokenKinds) 
 	kinds.CacheWrite = min(max(seen.CacheWrite, 0), input-kinds.CachedInput)
 	kinds.Input = input - kinds.CachedInput - kinds.CacheWrite
 	return tokens, nano, kinds
+}
+
+// learn lets the memory of conversations see what the answer reported.
+func (u *use) learn(status int, measured bool) {
+	if u.recall == nil || u.meter == nil || u.meter.Usage().Input < 0 {
+		return
+	}
+	u.memory.Learn(u.recall, u.meter.Usage().Input, u.meter.Model(), measured && status < 300)
 }
 
 // used is what was used, and whether that was measured.

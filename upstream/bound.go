@@ -69,6 +69,9 @@ type Estimate struct {
 	beside     int64           // the largest bound that stands in another field; 0: none
 	askUsage   bool            // a stream reports usage only when asked, and was not
 	ownOptions bool            // it has stream_options of its own
+	text       int64           // bytes of text, at most
+	list       []byte          // its messages
+	reader     content         // that has read nothing yet
 }
 
 const (
@@ -147,7 +150,8 @@ func (e *Estimate) read(p *Preset, c *Call) error {
 	e.askUsage = true
 	seen := fieldSet{few: make([]string, 0, 16)}
 	found := content{allText: p.Dialect == Cohere, files: p.Name == "gemini" || p.Name == "openrouter", bare: e.outer == "options", layout: p.contentForm()}
-	tools := false
+	e.reader = found
+	tools, list := false, e.listed()
 	err = o.members(func(name string, value []byte) error {
 		if seen.add(name) {
 			return unsafe("the field %.64q stands twice", name)
@@ -159,6 +163,9 @@ func (e *Estimate) read(p *Preset, c *Call) error {
 			return UnknownFieldError{name}
 		}
 		tools = tools || name == "tools" || name == "functions"
+		if name == list {
+			e.list = value
+		}
 		found.length += int64(len(name)) + 6 // quotes, a colon and a comma
 		return e.member(p, name, value, &found)
 	})
@@ -179,7 +186,7 @@ func (e *Estimate) read(p *Preset, c *Call) error {
 	e.Unwritten = e.Unwritten || e.both && e.Stated >= 0
 	e.Window, e.Cached, e.CachedHour = found.window, found.cached, found.hour
 	e.Pictures, e.Media = found.images > 0, found.window
-	e.remote = found.remote
+	e.remote, e.text = found.remote, found.length-found.encoded
 	e.Input = found.tokens() + 16
 	if e.field != "" {
 		e.Input += p.ServerInput()

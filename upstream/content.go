@@ -58,7 +58,7 @@ func (c *content) items(list []byte) error {
 		case id && !kind && !role:
 			return notMeterable("an item of it points at what is not in the request")
 		case reasoning && !whole:
-			c.window = true // what was thought is stored there
+			c.window, c.remote = true, true // what was thought is stored there
 		}
 		return nil
 	})
@@ -218,7 +218,7 @@ func (c *content) object(b []byte, depth int) int {
 		i += c.walk(value, name, depth+1)
 	}
 	if kind == "input_audio" {
-		c.window = true
+		c.window, c.remote = true, true // an address stands where the sound may
 	}
 	switch {
 	case c.allText && data > 0:
@@ -264,6 +264,7 @@ func (c *content) text(key string, value []byte, tokens int64) {
 		c.images++
 	case data || key == "file_data":
 		c.window = true
+		c.remote = c.remote || !data
 	default:
 		c.images++ // by its address
 		c.remote = true

@@ -18,6 +18,7 @@ type Call struct {
 	Query       string // as sent
 	ContentType string
 	Encoding    string // the Content-Encoding
+	Features    string // what its headers choose of the API
 	Body        []byte
 
 	parsed rawObject // the body, when it was found to be an object

@@ -70,6 +70,10 @@ type Preset struct {
 	// model's window, or that a bound may be longer than what fits.
 	Beside bool
 
+	// Routes says that it hands requests on to providers, another each time, which
+	// may count the same text in different ways.
+	Routes bool
+
 	// KeyEnv are the environment variables that hold the vendor's key for
 	// its own SDKs; the first that is set counts.
 	KeyEnv []string

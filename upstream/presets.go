@@ -106,7 +106,7 @@ var presets = []*Preset{
 		OtherEnv: []string{"GOOGLE_GENAI_ACCESS_TOKEN", "GOOGLE_GENAI_USE_VERTEXAI", "GOOGLE_GENAI_USE_ENTERPRISE", "GOOGLE_VERTEX_BASE_URL"},
 	}, {
 		// https://openrouter.ai/docs/api-reference
-		Name: "openrouter", Origin: "https://openrouter.ai", Dialect: OpenAI, Auth: bearer, Prefix: "/api/v1",
+		Name: "openrouter", Origin: "https://openrouter.ai", Dialect: OpenAI, Auth: bearer, Prefix: "/api/v1", Routes: true,
 		Free:         modelList("/api/v1"),
 		Asynchronous: openAIAsynchronous("/api/v1"),
 		Administrative: below("/api/v1/keys", "/api/v1/key", "/api/v1/auth", "/api/v1/credits", "/api/v1/activity",

@@ -10,7 +10,7 @@ import (
 // and usage asked for in a stream that would not report it. It is called once.
 func (e *Estimate) Rewrite(output int64) []byte {
 	b := []byte(e.object)
-	e.object = nil
+	e.Forget()
 	if output >= 0 && e.outer != "" {
 		name := e.outer
 		if _, _, ok := memberOf(b, "generation_config"); ok && name == "generationConfig" {
@@ -67,7 +67,7 @@ func (e *Estimate) Written(bounded bool) (output, usage string) {
 
 // Forget drops the request's text, which otherwise stays in memory for as long as
 // the estimate is used.
-func (e *Estimate) Forget() { e.object = nil }
+func (e *Estimate) Forget() { e.object, e.list = nil, nil }
 
 // HidesUsage reports whether the stream will hold an event that the client did
 // not ask for; see [Meter.Hide].

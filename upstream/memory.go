@@ -1,0 +1,304 @@
+package upstream
+
+import (
+	"container/list"
+	"crypto/rand"
+	"crypto/sha256"
+	"hash/maphash"
+	"sync"
+	"time"
+)
+
+// Memory remembers how many tokens the beginnings of conversations were. An
+// agent sends its whole conversation with every request, so most of a request
+// is one that was answered before, and its upstream has said what that counted:
+// what is new is all that has to be bounded by its bytes.
+//
+// That what a beginning counted holds for a longer request rests on this: all
+// else that a model reads is the same, byte for byte; every element of the list
+// is, in its order; and a vendor that leaves out thoughts of earlier turns, or
+// tools' answers, leaves out more as a conversation grows, and not less.
+// (Anthropic's and OpenAI's documents say so of thoughts, the templates of open
+// models look for the last question. Requests with edits that clear what tools
+// answered, and those that a server may shorten, are not remembered.) Where
+// nobody knows the template, a beginning is used only for a request that ends
+// with the same speaker: Mistral's older ones print the system prompt only when a
+// user speaks last. A longer beginning is never taken for less than a shorter
+// one of it, also where thoughts were left out meanwhile.
+//
+// It must come with a margin, because tokens merge over the boundary, and what
+// asks for the answer stands after the last element and not there any more.
+//
+// What an upstream reports decides nothing but for the key that sent it. An
+// answer that counts more than was foretold ends the memory of its key, and of
+// that model, for good.
+type Memory struct {
+	excess func(Excess)
+	now    func() time.Time
+	secret [sha256.BlockSize]byte
+	seed   maphash.Seed
+
+	mu      sync.Mutex
+	keys    map[string]*list.Element // of *past, by the key's id
+	used    *list.List               // the one used last is in front
+	total   int                      // beginnings of all keys
+	doubted map[served]time.Time     // until when
+	off     bool                     // more is in doubt than can be kept
+}
+
+// Excess is an answer that reports more input than there can be, if what was
+// remembered of its conversation holds.
+type Excess struct {
+	Key, Upstream, Model string
+	Reported, Bound      int64 // tokens
+}
+
+type served struct{ upstream, model string }
+
+// past is what is remembered for one key.
+type past struct {
+	key        string
+	beginnings []beginning
+}
+
+// beginning is a request that was answered.
+type beginning struct {
+	rest, all digest // of what is not its messages, and of those
+	turns     int    // messages
+	tokens    int64  // that it counted, or a beginning of it
+	model     uint64 // that answered
+	learned   time.Time
+	ends      byte
+}
+
+const (
+	// perKey is how many beginnings a key may have: an agent and its helpers
+	// have one each that goes on, and the last of them counts.
+	perKey = 64
+	// maxBeginnings bounds all of them, which are some 100 bytes each, and as
+	// much again where every one is another key's: 16 MB.
+	maxBeginnings = 1 << 16
+	// lifetime is how long they hold. A name may lead to another model, a template
+	// may be mended, and the day is in some; the caches of vendors are cold by then.
+	lifetime   = time.Hour
+	maxDoubted = 1024
+	// boundary is more than what tokens over the end of a beginning, the words
+	// that ask for an answer, and a date can add.
+	boundary = 128
+	// sparse is how many bytes of text a token may be on average, for a report to
+	// be remembered: one that leaves cached tokens out must not be.
+	sparse = 16
+)
+
+// NewMemory returns an empty one. excess is told of answers that it cannot
+// explain, without any lock.
+func NewMemory(excess func(Excess)) *Memory {
+	m := &Memory{excess: excess, now: time.Now, seed: maphash.MakeSeed(), keys: make(map[string]*list.Element), used: list.New(), doubted: make(map[served]time.Time)}
+	_, _ = rand.Read(m.secret[:]) // it never fails
+	return m
+}
+
+// Recall is what is remembered of a request, and what its answer will teach.
+type Recall struct {
+	Input int64 // tokens, at most; below 0: nothing is known
+
+	key         string
+	served      served
+	rest, all   digest
+	turns       int
+	ends        byte
+	from        beginning // that it goes on from, if Input is known
+	least, most int64     // tokens that are credible
+	left        int64
+	thinks      bool
+}
+
+// Recall looks for the longest beginning of a request that is remembered for
+// the key. It returns nil for requests that nothing can be learned by. upstream
+// is where it goes, and what is known of p.
+func (m *Memory) Recall(key, upstream string, p *Preset, c *Call, e *Estimate) *Recall {
+	d := spareDigesters.Get().(*digester)
+	defer spareDigesters.Put(d)
+	t, ok := e.talk(d, &m.secret, p, c, upstream)
+	if !ok {
+		return nil
+	}
+	r := &Recall{Input: -1, key: key, served: served{upstream, e.Model}, rest: t.rest, least: e.text / sparse, most: e.Input}
+	if e.Window {
+		r.most = 1 << 40
+	}
+	var room [perKey]beginning
+	known, ok := m.known(r, room[:0])
+	if !ok {
+		return nil
+	}
+	var found [endsTool + 1]*beginning // by who speaks last
+	var after [endsTool + 1]int        // where what is new begins
+	var last []byte
+	d.begin(&m.secret)
+	at := 1
+	for {
+		at += spaces(t.list[at:])
+		if t.list[at] == ']' {
+			break
+		}
+		last = t.list[at:]
+		n := d.value(last)
+		last = last[:n]
+		at += n
+		r.turns++
+		for i := range known {
+			if b := &known[i]; b.turns == r.turns && b.all == d.digest() {
+				found[b.ends], after[b.ends] = b, at
+			}
+		}
+	}
+	if r.turns == 0 {
+		return nil
+	}
+	r.all, r.ends, r.left, r.thinks = d.digest(), speaker(last), d.left, d.thinks
+	best := r.ends
+	if p.OwnModels {
+		for ends := range found {
+			if after[ends] > after[best] {
+				best = byte(ends)
+			}
+		}
+	}
+	if found[best] != nil {
+		r.foretell(e, found[best], t.list[after[best]:])
+	}
+	return r
+}
+
+// foretell bounds a request that goes on from a beginning.
+func (r *Recall) foretell(e *Estimate, from *beginning, rest []byte) {
+	fresh := e.reader
+	i := 0
+	for {
+		i += spaces(rest[i:])
+		if rest[i] == ']' {
+			break
+		}
+		i += fresh.walk(rest[i:], "", 1)
+	}
+	r.from = *from
+	if fresh.window || fresh.err != nil {
+		return
+	}
+	r.Input = add(from.tokens, fresh.tokens()+r.left+boundary)
+}
+
+// known are the beginnings that a request may go on from. It reports false where
+// memory is not to be trusted.
+func (m *Memory) known(r *Recall, into []beginning) ([]beginning, bool) {
+	now := m.now()
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.off {
+		return nil, false
+	}
+	if until, ok := m.doubted[r.served]; ok {
+		if now.Before(until) {
+			return nil, false
+		}
+		delete(m.doubted, r.served)
+	}
+	at := m.keys[r.key]
+	if at == nil {
+		return nil, true
+	}
+	m.used.MoveToFront(at)
+	for _, b := range at.Value.(*past).beginnings {
+		if b.rest == r.rest && now.Sub(b.learned) < lifetime {
+			into = append(into, b)
+		}
+	}
+	return into, true
+}
+
+// Learn takes what an answer reported of its input, cached or not, and the model
+// that it names. What is not final teaches nothing but that more was used than
+// was foretold.
+func (m *Memory) Learn(r *Recall, input int64, model string, final bool) {
+	now := m.now()
+	answered := maphash.String(m.seed, model)
+	goesOn := r.from.turns > 0
+	switch {
+	case r.Input >= 0 && input > r.Input:
+		m.doubt(r, now.AddDate(100, 0, 0))
+		m.excess(Excess{r.key, r.served.upstream, r.served.model, input, r.Input})
+		return
+	case !final:
+		return
+	case goesOn && answered != r.from.model:
+		m.doubt(r, now.Add(lifetime)) // several may answer, and count as they please
+		return
+	case input < max(r.least, 1), input > r.most, r.ends == endsElse:
+		// It makes no sense, or it ends with words that the model is to go on with,
+		// which are closed in the next request.
+		return
+	case goesOn && input+r.left+boundary < r.from.tokens && !r.thinks:
+		m.doubt(r, now.Add(lifetime)) // longer, and less: something was left out
+		return
+	}
+	b := beginning{rest: r.rest, all: r.all, turns: r.turns, tokens: input, model: answered, learned: now, ends: r.ends}
+	if goesOn {
+		b.tokens = max(b.tokens, r.from.tokens)
+	}
+	m.keep(r.key, b)
+}
+
+// doubt forgets a key, and trusts no report of that model for some time.
+func (m *Memory) doubt(r *Recall, until time.Time) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if at := m.keys[r.key]; at != nil {
+		m.forget(at)
+	}
+	m.doubted[r.served] = until
+	m.off = len(m.doubted) > maxDoubted
+}
+
+// forget drops all of a key. Callers hold m.mu.
+func (m *Memory) forget(at *list.Element) {
+	p := m.used.Remove(at).(*past)
+	delete(m.keys, p.key)
+	m.total -= len(p.beginnings)
+}
+
+// keep notes a beginning in place of the one that was learned first, if there are
+// too many.
+func (m *Memory) keep(key string, b beginning) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	at := m.keys[key]
+	if at == nil {
+		at = m.used.PushFront(&past{key: key})
+		m.keys[key] = at
+	}
+	m.used.MoveToFront(at)
+	p := at.Value.(*past)
+	oldest := 0
+	for i := range p.beginnings {
+		old := &p.beginnings[i]
+		if old.rest == b.rest && old.all == b.all {
+			if b.learned.Sub(old.learned) < lifetime {
+				b.tokens = max(b.tokens, old.tokens)
+			}
+			*old = b
+			return
+		}
+		if old.learned.Before(p.beginnings[oldest].learned) {
+			oldest = i
+		}
+	}
+	if len(p.beginnings) == perKey {
+		p.beginnings[oldest] = b
+		return
+	}
+	p.beginnings = append(p.beginnings, b)
+	for m.total++; m.total > maxBeginnings; {
+		m.forget(m.used.Back())
+	}
+}
