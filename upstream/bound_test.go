@@ -202,7 +202,7 @@ func TestAgentsAreMetered(t *testing.T) {
 		{"Claude Code", "anthropic", "/v1/messages", `{"model":"claude-sonnet-5-5","max_tokens":32000,"stream":true,"metadata":{"user_id":"u"},"thinking":{"type":"adaptive"},
 			"system":[{"type":"text","text":"You are an agent.","cache_control":{"type":"ephemeral","ttl":"1h"}}],"output_config":{"effort":"high"},
 			"messages":[{"role":"user","content":[{"type":"text","text":"hi","cache_control":{"type":"ephemeral"}}]},
-				{"role":"assistant","content":[{"type":"thinking","thinking":"so","signature":"AA"},{"type":"tool_use","id":"t","name":"Bash","input":{"command":"ls"}}]},
+				{"role":"assistant","content":[{"type":"thinking","thinking":"so","signature":"AA"},{"type":"tool_use","id":"t","name":"Bash","input":{"command":"ls"},"caller":{"type":"direct"}}]},
 				{"role":"user","content":[{"type":"tool_result","tool_use_id":"t","content":"x"}]}],
 			"tools":[{"name":"Bash","description":"runs","input_schema":{"type":"object","properties":{"command":{"type":"string"}}}}],
 			"context_management":{"edits":[{"type":"clear_thinking_20251015","keep":"all"}]}}`, 32000, true},

@@ -73,6 +73,7 @@ var kinds = set(
 	"local_shell_call", "local_shell_call_output", "apply_patch_call", "apply_patch_call_output", "search_result",
 	"image", "image_url", "input_image", "input_audio", "document", "file", "input_file",
 	"base64", "url", "content", "ephemeral", "char_location", "page_location", "content_block_location",
+	"direct", // who called a tool: the model itself (ToolUseBlock.caller in @anthropic-ai/sdk 1.12.0)
 )
 
 // elsewhere are members that point at what is not in the request.
