@@ -9,11 +9,13 @@ FUZZTIME ?= 20s
 # the environment or `go env -w` says besides stays.
 export GOFLAGS := $(strip $(shell $(GO) env GOFLAGS) -buildvcs=false)
 # What the vendors' SDKs and the browser are driven with.
-MODULES = e2e/sdk/node_modules/.package-lock.json e2e/browser/node_modules/.package-lock.json
+MODULES = e2e/sdk/node_modules/.package-lock.json e2e/browser/node_modules/.package-lock.json $(AGENTS)
+# Claude Code and Codex: 800 MB, of programs that need no script to be installed.
+AGENTS = e2e/agents/node_modules/.package-lock.json
 # Where scripts/need.sh puts a Node when the installed one is too old.
 export PATH := $(CURDIR)/bin/node_modules/.bin:$(PATH)
 
-.PHONY: run check test stress lint style package fuzz bench scale torture soak tools screens
+.PHONY: run check test stress lint style package fuzz bench share scale torture soak tools screens
 
 # Starts a server with everything it needs; see `caddy till up --help`.
 run:
@@ -80,6 +82,12 @@ bench:
 	$(GO) run ./bench -metered
 	$(GO) run ./bench -streams 5000
 	TILL_PAINT=100000 $(GO) test -count 1 -v -run PaintsWithinASecond ./e2e
+
+# How much of a key real agents can spend: Claude Code and Codex, before a vendor
+# that bills as theirs do. With SHARE=strict it fails where a target is missed.
+SHARE ?= print
+share: tools $(AGENTS)
+	TILL_SHARE=$(SHARE) $(GO) test -timeout 30m -count 1 -v -run TestUsableShare ./e2e
 
 # The pictures of the console in docs/img.
 screens: tools e2e/browser/node_modules/.package-lock.json
