@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/http"
 	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -20,7 +21,7 @@ func (s *side) measure() error {
 		return err
 	}
 	began := time.Now()
-	took, err := s.load(*parallel, *length, *requests)
+	took, err := s.load(*parallel, *length, *requests, body)
 	if err != nil {
 		return err
 	}
@@ -36,16 +37,41 @@ func (s *side) measure() error {
 	s.p50 = append(s.p50, took[n/2])
 	s.p99 = append(s.p99, took[n*99/100])
 
-	if took, err = s.load(1, *length/4, *requests); err != nil {
+	if took, err = s.load(1, *length/4, *requests, body); err != nil {
 		return err
 	}
 	s.alone = append(s.alone, took[len(took)/2])
+	if *metered {
+		for i, b := range sized {
+			if err := s.measureSize(i, b.text); err != nil {
+				return err
+			}
+		}
+	}
 	event, err := streamDelay(s.addr, s.key)
 	if err != nil {
 		return fmt.Errorf("%s: %w", s.name, err)
 	}
 	s.event = append(s.event, event)
 	return s.measureStreams()
+}
+
+// measureSize is the CPU time of requests with a larger body.
+func (s *side) measureSize(i int, body string) error {
+	before, err := s.cpuTime()
+	if err != nil {
+		return err
+	}
+	took, err := s.load(*parallel, *length/2, *requests, body)
+	if err != nil {
+		return err
+	}
+	after, err := s.cpuTime()
+	if err != nil {
+		return err
+	}
+	s.sized[i] = append(s.sized[i], (after-before)/time.Duration(len(took)))
+	return nil
 }
 
 // fastEvents is how many events each stream under load has.
@@ -103,13 +129,18 @@ func (c *connection) drain(key string) error {
 
 // warmUp opens connections and fills caches; none of it is kept.
 func (s *side) warmUp() error {
-	_, err := s.load(*parallel, *length/2, *requests)
+	for _, b := range sized {
+		if _, err := s.load(1, *length/8, *requests, b.text); err != nil {
+			return err
+		}
+	}
+	_, err := s.load(*parallel, *length/2, *requests, body)
 	return err
 }
 
 // load makes requests, as many as fit in the time on that many connections,
 // and returns how long each took, sorted.
-func (s *side) load(connections int, length time.Duration, most int) ([]time.Duration, error) {
+func (s *side) load(connections int, length time.Duration, most int, body string) ([]time.Duration, error) {
 	deadline := time.Now().Add(length)
 	var made atomic.Int64
 	all := make([][]time.Duration, connections)
@@ -125,7 +156,7 @@ func (s *side) load(connections int, length time.Duration, most int) ([]time.Dur
 			defer c.Close()
 			for time.Now().Before(deadline) && made.Add(1) <= int64(most) {
 				began := time.Now()
-				if err := c.ask(s.key); err != nil {
+				if err := c.ask(s.key, body); err != nil {
 					errs[i] = fmt.Errorf("%s: %w", s.name, err)
 					return
 				}
@@ -143,6 +174,34 @@ func (s *side) load(connections int, length time.Duration, most int) ([]time.Dur
 	}
 	slices.Sort(took)
 	return took, nil
+}
+
+// sized are larger bodies, of the sizes of a question and of an agent's turn.
+var sized = [...]struct {
+	name string
+	goal float64 // CPU time, in that of stock Caddy
+	text string
+}{
+	{"2 kB", 1.15, conversation(2_000)},
+	{"100 kB", 1.25, conversation(100_000)},
+}
+
+// conversation is a request of about so many bytes, in messages as they come:
+// text with line ends, quotation marks and letters beyond ASCII.
+func conversation(size int) string {
+	const system = `{"role":"system","content":"Answer in one sentence."}`
+	const question = `,{"role":"user","content":"What does this line do?\n\n\tif err := s.load(\"größe\", 16); err != nil {\n\t\treturn err\n\t}\n\nIt stands in a loop that ends when its time is up."}`
+	const reply = `,{"role":"assistant","content":"It loads what is left, and ends the loop – with the error – as soon as that fails."}`
+	var b strings.Builder
+	b.WriteString(`{"model":"m","max_completion_tokens":100,"messages":[` + system)
+	for b.Len() < size {
+		b.WriteString(question)
+		if b.Len() < size {
+			b.WriteString(reply + question)
+		}
+	}
+	b.WriteString("]}")
+	return b.String()
 }
 
 // connection is a client's. It writes requests by hand, because net/http's
@@ -185,8 +244,8 @@ func (c *connection) receive() (*http.Response, error) {
 	return res, nil
 }
 
-func (c *connection) ask(key string) error {
-	if err := c.send(key, ""); err != nil {
+func (c *connection) ask(key, body string) error {
+	if err := c.post(key, "", body); err != nil {
 		return err
 	}
 	res, err := c.receive()
@@ -194,8 +253,8 @@ func (c *connection) ask(key string) error {
 		return err
 	}
 	n, err := io.Copy(io.Discard, res.Body)
-	if err == nil && n != int64(len(answer)) {
-		err = fmt.Errorf("answered %d bytes, want %d", n, len(answer))
+	if err == nil && n != int64(len(answer(0))) {
+		err = fmt.Errorf("answered %d bytes, want %d", n, len(answer(0)))
 	}
 	return err
 }

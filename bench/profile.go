@@ -13,13 +13,17 @@ import (
 )
 
 // profile writes where a side's CPU time goes under load, as DIR/<side>.pprof
-// for requests and DIR/<side>-stream.pprof for streams. Read it with
-// `go tool pprof`.
+// for requests, with the larger bodies as DIR/<side>-100kB.pprof and so on, and
+// DIR/<side>-stream.pprof for streams. Read it with `go tool pprof`.
 func (s *side) profile(dir string) error {
-	for name, load := range map[string]func() error{
-		s.name:             func() error { _, err := s.load(*parallel, 2**length, *requests); return err },
-		s.name + "-stream": s.measureStreams,
-	} {
+	under := func(body string) func() error {
+		return func() error { _, err := s.load(*parallel, 2**length, *requests, body); return err }
+	}
+	loads := map[string]func() error{s.name: under(body), s.name + "-stream": s.measureStreams}
+	for _, b := range sized {
+		loads[s.name+"-"+strings.ReplaceAll(b.name, " ", "")] = under(b.text)
+	}
+	for name, load := range loads {
 		written := make(chan error, 1)
 		go func() { written <- s.fetchProfile(filepath.Join(dir, name+".pprof")) }()
 		// The profile needs whole seconds, which the load may have to be

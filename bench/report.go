@@ -48,6 +48,11 @@ func report(w io.Writer, stock, till *side, direct []time.Duration, commits comm
 		{"event's delay p50", stock.event, till.event},
 		{"CPU an event", stock.eventCPU, till.eventCPU},
 	}
+	if *metered {
+		for i, b := range sized {
+			rows = append(rows, row{"CPU, bodies of " + b.name, stock.sized[i], till.sized[i]})
+		}
+	}
 	if *asJSON {
 		return reportJSON(w, rows, direct)
 	}
@@ -72,7 +77,10 @@ func report(w io.Writer, stock, till *side, direct []time.Duration, commits comm
 	}
 	if *metered {
 		judge("CPU a measured request", median(rows[0].ratios()), goalMetered)
-		judge("CPU a measured event", median(rows[len(rows)-1].ratios()), goalEvent)
+		judge("CPU a measured event", median(rows[6].ratios()), goalEvent)
+		for i, b := range sized {
+			judge("CPU a measured request of "+b.name, median(rows[7+i].ratios()), b.goal)
+		}
 	} else {
 		judge("CPU a request", median(rows[0].ratios()), goal)
 	}

@@ -32,6 +32,8 @@ type side struct {
 	alone    []time.Duration // median latency on one connection
 	event    []time.Duration // median delay of a streamed event
 	eventCPU []time.Duration // CPU time per event of streams under load
+
+	sized [len(sized)][]time.Duration // CPU time per request with a larger body
 }
 
 // startSide runs Caddy with the site's directives. Both sides open a store

@@ -18,8 +18,13 @@ import (
 // The upstream speaks just enough HTTP/1.1 by hand that its own cost hardly
 // takes the processor from the two that are measured.
 
-// answer is about what a short chat answer is.
-const answer = `{"id":"chatcmpl-1","object":"chat.completion","created":1,"model":"m","choices":[{"index":0,"finish_reason":"stop","message":{"role":"assistant","content":"hello"}}],"usage":{"prompt_tokens":5,"completion_tokens":2,"total_tokens":7}}`
+// answer is about what a short chat answer is. All are of one length.
+func answer(prompt int64) string {
+	return fmt.Sprintf(`{"id":"chatcmpl-1","object":"chat.completion","created":1,"model":"m","choices":[{"index":0,"finish_reason":"stop","message":{"role":"assistant","content":"hello"}}],"usage":{"prompt_tokens":%7d,"completion_tokens":2,"total_tokens":%7d}}`, prompt, prompt+2)
+}
+
+// bytesAToken is about what a token of text has.
+const bytesAToken = 4
 
 // eventsHeader asks the upstream for a stream of that many events.
 const eventsHeader = "X-Bench-Events"
@@ -82,10 +87,16 @@ func serveUpstream(addr string) error {
 	}
 }
 
-var plain = []byte("HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: " + strconv.Itoa(len(answer)) + "\r\n\r\n" + answer)
+// plain is the answer to a request of so many bytes.
+func plain(length int64) []byte {
+	text := answer(length/bytesAToken + 1)
+	return []byte("HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: " + strconv.Itoa(len(text)) + "\r\n\r\n" + text)
+}
 
 func serveConn(conn net.Conn) error {
 	r := bufio.NewReader(conn)
+	var last int64 // length of a request, and the answer to it
+	var text []byte
 	for {
 		if _, err := r.ReadSlice('\n'); err != nil { // the request line
 			return err
@@ -131,8 +142,13 @@ func serveConn(conn net.Conn) error {
 			if err := stream(conn, int(events)); err != nil {
 				return err
 			}
-		} else if _, err := conn.Write(plain); err != nil {
-			return err
+		} else {
+			if text == nil || length != last {
+				last, text = length, plain(length)
+			}
+			if _, err := conn.Write(text); err != nil {
+				return err
+			}
 		}
 	}
 }

@@ -232,13 +232,20 @@ func interrupted(t *testing.T, cmd *exec.Cmd, tape *tape, leave bool) []byte {
 		t.Error(err)
 		return nil
 	}
+	ended := make(chan error, 1)
+	go func() { ended <- cmd.Wait() }()
+	for range 2 {
+		select {
+		case <-tape.started:
+		case <-ended: // the tape says how it went
+			return []byte(out.String())
+		}
+	}
 	if leave {
-		<-tape.started
-		<-tape.started
 		if err := cmd.Process.Signal(syscall.SIGINT); err != nil {
 			t.Error(err)
 		}
 	}
-	_ = cmd.Wait() // the tape says how it went
+	<-ended
 	return []byte(out.String())
 }
