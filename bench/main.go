@@ -33,6 +33,8 @@ var (
 	profiles = flag.String("profile", "", "write CPU profiles of both to this directory instead of measuring them")
 	streams  = flag.Int("streams", 0, "measure what so many open streams cost instead, and how fast they end with their key")
 	scale    = flag.Int("scale", 0, "measure a store of so many keys instead: mint, open, list, revoke, forget")
+	bounds   = flag.Bool("bounds", false, "print how many times the true count of tokens requests are held to instead, for texts in fourteen scripts")
+	strict   = flag.Bool("strict", false, "fail where -bounds misses its goal")
 	phase    = flag.String("scale-phase", "", "internal: run one phase of -scale")
 	scaleDir = flag.String("scale-dir", "", "internal: where -scale-phase has its store")
 	cgroup   = flag.String("scale-cgroup", "", "internal: the control group that limits the memory of -scale-phase limit")
@@ -50,6 +52,8 @@ func main() {
 	switch {
 	case *phase != "":
 		fail(runPhase(os.Stdout, *phase, estate{*scaleDir, *scale, *cgroup}))
+	case *bounds:
+		fail(reportBounds(os.Stdout, *strict))
 	case *scale > 0:
 		fail(runScale(os.Stdout, *scale))
 	default:

@@ -1,0 +1,214 @@
+package main
+
+import (
+	"bufio"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"os"
+	"os/exec"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/till-proxy/till/upstream"
+)
+
+// vocabulary is one of tokenizers/count.mjs, and an upstream whose models are
+// like those that use it.
+type vocabulary struct{ name, preset string }
+
+var vocabularies = []vocabulary{
+	{"o200k", "openai"}, {"cl100k", "openai"}, {"claude2", "anthropic"}, {"gemini", "gemini"}, {"gemma3", "together"},
+	{"qwen3", "fireworks"}, {"deepseek3", "deepseek"}, {"llama3", "groq"}, {"llama2", "together"}, {"mistral", "mistral"},
+}
+
+const (
+	promptBytes = 6_000 // of the first question
+	turnBytes   = 900   // of each that follows, and of each answer
+	lastTurn    = 10
+	// goalTurn is what a bound may be of the true count from the second turn on.
+	goalTurn = 1.3
+	// What a chat template adds, about: to a message, and once.
+	ofMessage, ofTemplate = 4, 3
+)
+
+// reportBounds prints how many times the true count of input tokens a request is
+// held to, for texts in all scripts. It fails where that is below the truth, and
+// with strict also where it misses the goal.
+func reportBounds(w io.Writer, strict bool) error {
+	counts, end, err := startCounting()
+	if err != nil {
+		return err
+	}
+	defer end()
+	first, later := [][]float64{}, [][]float64{}
+	var worst error
+	for i, script := range scripts {
+		messages := talk(script.sentences, uint64(i))
+		tokens, err := counts(messages)
+		if err != nil {
+			return err
+		}
+		var a, b []float64
+		for _, v := range vocabularies {
+			ratios, err := boundsOf(v, messages, tokens, false)
+			if err != nil {
+				return fmt.Errorf("%s, %s: %w", script.name, v.name, err)
+			}
+			a, b = append(a, ratios[0]), append(b, slices.Max(ratios[1:]))
+			worst = errors.Join(worst, judgeBounds(script.name, v.name, ratios, strict))
+		}
+		ratios, err := boundsOf(vocabularies[0], messages, tokens, true)
+		if err != nil {
+			return err
+		}
+		first, later = append(first, append(a, ratios[0])), append(later, append(b, slices.Max(ratios[1:])))
+		worst = errors.Join(worst, judgeBounds(script.name, "escaped", ratios, strict))
+	}
+	printBounds(w, fmt.Sprintf("Bound ÷ true count, first request of %d bytes of text:", promptBytes), first)
+	printBounds(w, fmt.Sprintf("Bound ÷ true count, the worst of turns 2 to %d:", lastTurn), later)
+	return worst
+}
+
+func judgeBounds(script, vocabulary string, ratios []float64, strict bool) error {
+	for i, r := range ratios {
+		if r < 1 {
+			return fmt.Errorf("%s by %s: turn %d is held at %.3f of its tokens", script, vocabulary, i+1, r)
+		}
+		if strict && i > 0 && r > goalTurn {
+			return fmt.Errorf("%s by %s: turn %d is held at %.2f × its tokens, want at most %.2f", script, vocabulary, i+1, r, goalTurn)
+		}
+	}
+	return nil
+}
+
+func printBounds(w io.Writer, title string, rows [][]float64) {
+	fmt.Fprintf(w, "%s\n\n%-11s", title, "")
+	for _, v := range vocabularies {
+		fmt.Fprintf(w, "%10s", v.name)
+	}
+	fmt.Fprintf(w, "%10s\n", `o200k, \u`)
+	for i, row := range rows {
+		fmt.Fprintf(w, "%-11s", scripts[i].name)
+		for _, r := range row {
+			fmt.Fprintf(w, "%10.2f", r)
+		}
+		fmt.Fprintln(w)
+	}
+	fmt.Fprintln(w)
+}
+
+// talk is a conversation: questions and answers in turn, no two of them alike.
+func talk(sentences []string, seed uint64) []string {
+	random := rand.New(rand.NewPCG(seed, 2026))
+	messages := make([]string, 2*lastTurn-1)
+	for i := range messages {
+		size := turnBytes
+		if i == 0 {
+			size = promptBytes
+		}
+		var b strings.Builder
+		for b.Len() < size {
+			b.WriteString(sentences[random.IntN(len(sentences))])
+			b.WriteString(" ")
+			if random.IntN(4) == 0 {
+				b.WriteString(strconv.Itoa(random.IntN(2000)) + ". ")
+			}
+		}
+		messages[i] = b.String()
+	}
+	return messages
+}
+
+// boundsOf is the bound of each turn's request, in that of what it counts.
+func boundsOf(v vocabulary, messages []string, tokens []map[string]int64, escaped bool) ([]float64, error) {
+	preset, ok := upstream.Lookup(v.preset)
+	if !ok {
+		return nil, fmt.Errorf("no preset %s", v.preset)
+	}
+	var ratios []float64
+	for turn := range lastTurn {
+		sent := 2*turn + 1
+		call := &upstream.Call{Method: "POST", ContentType: "application/json", Body: chatBody(preset, messages[:sent], escaped)}
+		call.Path = map[upstream.Dialect]string{upstream.Anthropic: "/v1/messages", upstream.Gemini: "/v1beta/models/m:generateContent"}[preset.Dialect]
+		if call.Path == "" {
+			call.Path = preset.Prefix + "/chat/completions"
+		}
+		e, err := preset.Estimate(call)
+		if err != nil {
+			return nil, err
+		}
+		actual := int64(ofTemplate)
+		for _, n := range tokens[:sent] {
+			actual += n[v.name] + ofMessage
+		}
+		ratios = append(ratios, float64(e.Input)/float64(actual))
+	}
+	return ratios, nil
+}
+
+// chatBody is a request in the preset's own form.
+func chatBody(p *upstream.Preset, messages []string, escaped bool) []byte {
+	var b strings.Builder
+	open, end, roles := `{"model":"m","max_tokens":100,"messages":[`, "]}", [2]string{"user", "assistant"}
+	form := `{"role":"%s","content":%s}`
+	if p.Dialect == upstream.Gemini {
+		open, form, roles[1] = `{"contents":[`, `{"role":"%s","parts":[{"text":%s}]}`, "model"
+	}
+	b.WriteString(open)
+	for i, m := range messages {
+		if i > 0 {
+			b.WriteByte(',')
+		}
+		text := `"` + m + `"` // nothing in it has to be escaped
+		if escaped {
+			text = strconv.QuoteToASCII(m)
+		}
+		fmt.Fprintf(&b, form, roles[i%2], text)
+	}
+	b.WriteString(end)
+	return []byte(b.String())
+}
+
+// startCounting runs the vocabularies. What it returns counts texts by all of
+// them.
+func startCounting() (counts func([]string) ([]map[string]int64, error), end func(), err error) {
+	const dir = "bench/tokenizers"
+	if _, err := os.Stat(dir + "/node_modules/gpt-tokenizer"); err != nil {
+		return nil, nil, errors.New("the vocabularies are not installed; run: make bounds (or: npm ci, in " + dir + "), in the checkout")
+	}
+	cmd := exec.Command("node", dir+"/count.mjs")
+	cmd.Stderr = os.Stderr
+	in, err := cmd.StdinPipe()
+	if err != nil {
+		return nil, nil, err
+	}
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		return nil, nil, err
+	}
+	if err := cmd.Start(); err != nil {
+		return nil, nil, err
+	}
+	lines := bufio.NewReader(out)
+	counts = func(texts []string) ([]map[string]int64, error) {
+		all := make([]map[string]int64, len(texts))
+		for i, text := range texts {
+			if err := json.NewEncoder(in).Encode(text); err != nil {
+				return nil, err
+			}
+			line, err := lines.ReadBytes('\n')
+			if err == nil {
+				err = json.Unmarshal(line, &all[i])
+			}
+			if err != nil {
+				return nil, fmt.Errorf("counting: %w", err)
+			}
+		}
+		return all, nil
+	}
+	return counts, func() { _ = in.Close(); _ = cmd.Wait() }, nil
+}
