@@ -26,8 +26,8 @@ var vocabularies = []vocabulary{
 }
 
 const (
-	promptBytes = 6_000 // of the first question
-	turnBytes   = 900   // of each that follows, and of each answer
+	promptBytes = 40_000 // of the first request: what agents begin with
+	turnBytes   = 900    // of each question that follows, and of each answer
 	lastTurn    = 10
 	// goalTurn is what a bound may be of the true count from the second turn on.
 	goalTurn = 1.3
@@ -44,7 +44,10 @@ func reportBounds(w io.Writer, strict bool) error {
 		return err
 	}
 	defer end()
-	first, later := [][]float64{}, [][]float64{}
+	printed := []struct {
+		turn int
+		rows [][]float64
+	}{{turn: 1}, {turn: 2}, {turn: lastTurn}}
 	var worst error
 	for i, script := range scripts {
 		messages := talk(script.sentences, uint64(i))
@@ -52,24 +55,29 @@ func reportBounds(w io.Writer, strict bool) error {
 		if err != nil {
 			return err
 		}
-		var a, b []float64
-		for _, v := range vocabularies {
-			ratios, err := boundsOf(v, messages, tokens, false)
+		for i := range printed {
+			printed[i].rows = append(printed[i].rows, nil)
+		}
+		for i, v := range append(slices.Clone(vocabularies), vocabularies[0]) {
+			escaped := i == len(vocabularies)
+			ratios, err := boundsOf(v, messages, tokens, escaped)
 			if err != nil {
 				return fmt.Errorf("%s, %s: %w", script.name, v.name, err)
 			}
-			a, b = append(a, ratios[0]), append(b, slices.Max(ratios[1:]))
 			worst = errors.Join(worst, judgeBounds(script.name, v.name, ratios, strict))
+			for _, p := range printed {
+				last := len(p.rows) - 1
+				p.rows[last] = append(p.rows[last], ratios[p.turn-1])
+			}
 		}
-		ratios, err := boundsOf(vocabularies[0], messages, tokens, true)
-		if err != nil {
-			return err
-		}
-		first, later = append(first, append(a, ratios[0])), append(later, append(b, slices.Max(ratios[1:])))
-		worst = errors.Join(worst, judgeBounds(script.name, "escaped", ratios, strict))
 	}
-	printBounds(w, fmt.Sprintf("Bound ÷ true count, first request of %d bytes of text:", promptBytes), first)
-	printBounds(w, fmt.Sprintf("Bound ÷ true count, the worst of turns 2 to %d:", lastTurn), later)
+	for _, p := range printed {
+		title := fmt.Sprintf("turn %d of a conversation", p.turn)
+		if p.turn == 1 {
+			title = fmt.Sprintf("first request, %d bytes of text", promptBytes)
+		}
+		printBounds(w, "Bound ÷ true count, "+title+":", p.rows)
+	}
 	return worst
 }
 
