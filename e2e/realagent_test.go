@@ -113,7 +113,7 @@ func (e errand) prompt() string {
 }
 
 // command is the agent at work on an errand, with a home of its own.
-func (e errand) command(t *testing.T, vendor upstreamtest.Vendor, base, key string, more ...string) *exec.Cmd {
+func (e errand) command(t *testing.T, vendor upstreamtest.Vendor, base, key string) *exec.Cmd {
 	t.Helper()
 	home := t.TempDir()
 	args := []string{"-p", "--model", "opus"}
@@ -142,7 +142,9 @@ wire_api = "responses"
 			t.Fatal(err)
 		}
 	}
-	cmd := exec.Command(agentProgram(t, vendor), append(append(args, more...), e.prompt())...)
+	ctx, cancel := context.WithTimeout(t.Context(), 5*patience)
+	t.Cleanup(cancel)
+	cmd := exec.CommandContext(ctx, agentProgram(t, vendor), append(args, e.prompt())...)
 	endWithTests(cmd)
 	cmd.Dir = e.dir
 	cmd.Env = []string{"PATH=" + os.Getenv("PATH"), "HOME=" + home, "TMPDIR=" + home, "TILL_KEY=" + key,

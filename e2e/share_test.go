@@ -101,6 +101,10 @@ func shareServer(t *testing.T, vendor upstreamtest.Vendor) (*server, *biller) {
 	return newServer(t, options{vendor: vendor, to: b.URL}), b
 }
 
+// contexts are how many parts an agent reads to have about 20,000, 100,000 and
+// 180,000 tokens before it. Claude Code numbers the lines, and begins with more.
+var contexts = map[upstreamtest.Vendor][]int{upstreamtest.Anthropic: {1, 9, 17}, upstreamtest.OpenAI: {1, 11, 20}}
+
 // TestUsableShare spends keys by what real agents sent: each agent runs once for
 // each size of context, and its requests are sent again, in sessions that go on
 // in the same shape, two at a time, until the key is refused.
@@ -112,7 +116,7 @@ func TestUsableShare(t *testing.T) {
 	table := []string{cellHead}
 	for _, vendor := range []upstreamtest.Vendor{upstreamtest.Anthropic, upstreamtest.OpenAI} {
 		s, b := shareServer(t, vendor)
-		for _, parts := range []int{1, 11, 21} {
+		for _, parts := range contexts[vendor] {
 			c := tapeErrand(t, s, b, vendor, parts)
 			for _, dollars := range []int64{1, 5, 20, 50} {
 				row := spendCell(t, s, b, c, dollars)
@@ -174,6 +178,7 @@ func TestAgentsSpendTheirKeyAndStop(t *testing.T) {
 	for vendor, name := range agentNames {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
+			weighs(t, halfWeight)
 			s, b := shareServer(t, vendor)
 			id, key := s.mint(object{"max_spend_usd": "1"})
 			tapes := []*tape{tapeOf(t, s), tapeOf(t, s)}
