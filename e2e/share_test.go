@@ -42,6 +42,7 @@ type cell struct {
 	charged  int64 // till's
 	needs    int64 // the refused request, uncached
 	why      string
+	said     string // by the refusal
 	took     time.Duration
 }
 
@@ -71,7 +72,7 @@ func (c *cell) check(t *testing.T, strict bool) {
 		return
 	}
 	if c.ratio() > mostLeft {
-		t.Errorf("%s\n%.2f of what the refused request costs is left, want at most %.2f", c, c.ratio(), mostLeft)
+		t.Errorf("%s\n%.2f of what the refused request costs is left, want at most %.2f; it said %s", c, c.ratio(), mostLeft, c.said)
 	}
 	if float64(c.busy) > max(fewBusy, mostBusy*float64(c.requests)) {
 		t.Errorf("%s\n%d of %d requests were told to wait", c, c.busy, c.requests)
@@ -167,7 +168,7 @@ func spendCell(t *testing.T, s *server, b *biller, c *conversation, dollars int6
 	if err := f.spend(ctx, 2); err != nil {
 		t.Fatalf("$%d, %d tokens of context, after %d requests: %v", dollars, full.tokens(), f.requests.Load(), err)
 	}
-	row := &cell{context: full.tokens(), cap: dollars * 1e9, requests: f.requests.Load(), busy: f.busy.Load(), left: f.left.Load(), why: f.why, took: time.Since(began)}
+	row := &cell{context: full.tokens(), cap: dollars * 1e9, requests: f.requests.Load(), busy: f.busy.Load(), left: f.left.Load(), why: f.why, said: f.said, took: time.Since(began)}
 	row.settle(s, b, id, f.refused)
 	return row
 }

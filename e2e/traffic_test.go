@@ -170,6 +170,7 @@ type traffic struct {
 	mu      sync.Mutex
 	refused []byte // the body that was
 	why     string
+	said    string
 }
 
 const (
@@ -297,13 +298,14 @@ func (f *traffic) take(res *http.Response, body []byte, leave bool) error {
 		}
 		return nil
 	case http.StatusPaymentRequired:
+		said, err := io.ReadAll(io.LimitReader(res.Body, 1024))
 		f.mu.Lock()
 		defer f.mu.Unlock()
 		if f.refused == nil {
-			f.refused, f.why = body, code
+			f.refused, f.why, f.said = body, code, string(said)
 		}
 		f.dead.Store(true)
-		return nil
+		return err
 	}
 	text, err := io.ReadAll(io.LimitReader(res.Body, 1024))
 	return errors.Join(fmt.Errorf("answered %d %s: %s", res.StatusCode, code, text), err)
