@@ -131,12 +131,17 @@ func talk(sentences []string, seed uint64) []string {
 	return messages
 }
 
-// boundsOf is the bound of each turn's request, in that of what it counts.
+// boundsOf is the bound of each turn's request, in that of what it counts. The
+// turns before were answered, and said what they counted.
 func boundsOf(v vocabulary, messages []string, tokens []map[string]int64, escaped bool) ([]float64, error) {
 	preset, ok := upstream.Lookup(v.preset)
 	if !ok {
 		return nil, fmt.Errorf("no preset %s", v.preset)
 	}
+	var excess error
+	memory := upstream.NewMemory(func(x upstream.Excess) {
+		excess = fmt.Errorf("%d tokens were held for %d", x.Bound, x.Reported)
+	})
 	var ratios []float64
 	for turn := range lastTurn {
 		sent := 2*turn + 1
@@ -153,9 +158,16 @@ func boundsOf(v vocabulary, messages []string, tokens []map[string]int64, escape
 		for _, n := range tokens[:sent] {
 			actual += n[v.name] + ofMessage
 		}
-		ratios = append(ratios, float64(e.Input)/float64(actual))
+		bound := e.Input
+		if recall := memory.Recall("key", v.preset, preset, call, e); recall != nil {
+			if recall.Input >= 0 {
+				bound = min(bound, recall.Input)
+			}
+			memory.Learn(recall, actual, "m", true)
+		}
+		ratios = append(ratios, float64(bound)/float64(actual))
 	}
-	return ratios, nil
+	return ratios, excess
 }
 
 // chatBody is a request in the preset's own form.
