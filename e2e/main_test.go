@@ -39,14 +39,14 @@ func TestMain(m *testing.M) {
 	os.Exit(code)
 }
 
-// waitTogether lets more tests run at a time than there are processors, unless
-// -parallel says how many: most of the time they wait.
+// waitTogether lets many tests run at a time, unless -parallel says how many:
+// most of the time they wait, and many of them for their turn.
 func waitTogether() {
 	flag.Parse()
 	given := false
 	flag.Visit(func(f *flag.Flag) { given = given || f.Name == "test.parallel" })
 	if !given {
-		if err := flag.Set("test.parallel", strconv.Itoa(4*runtime.GOMAXPROCS(0))); err != nil {
+		if err := flag.Set("test.parallel", strconv.Itoa(32*runtime.GOMAXPROCS(0))); err != nil {
 			panic(err)
 		}
 	}

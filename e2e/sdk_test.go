@@ -110,6 +110,7 @@ var clients = map[string]upstreamtest.Vendor{
 	"openai": upstreamtest.OpenAI, "anthropic": upstreamtest.Anthropic, "gemini": upstreamtest.Gemini,
 	"mistral": upstreamtest.Mistral, "cohere": upstreamtest.Cohere, "groq": "groq", "together": "together",
 	"openrouter": "openrouter", "fireworks": "fireworks", "perplexity": "perplexity", "deepseek": "deepseek", "xai": "xai", "ollama": "ollama",
+	"vllm": "vllm", "llamacpp": "llamacpp", "lmstudio": "lmstudio", "tgi": "tgi", "sglang": "sglang",
 	"vercel-openai": upstreamtest.OpenAI, "vercel-anthropic": upstreamtest.Anthropic, "vercel-google": upstreamtest.Gemini, "vercel-compatible": "deepseek",
 }
 

@@ -63,6 +63,7 @@ type options struct {
 // newServer starts Caddy with one upstream, "mock".
 func newServer(t *testing.T, o options) *server {
 	t.Helper()
+	takesPlace(t)
 	if o.vendor == "" {
 		o.vendor = upstreamtest.OpenAI
 	}

@@ -65,7 +65,7 @@ var tricks = []trick{
 	{"the account", "GET /v1/Organization/users" + head, 403, "till_path_not_allowed", ""},
 	{"the account behind /proxy", "GET /proxy/p/v1/organization/users" + head, 403, "till_path_not_allowed", ""},
 	{"its own upstream by name", "GET /proxy/p/v1/x" + head, 200, "", "/v1/x"},
-	{"its own upstream and nothing more", "GET /proxy/p" + head, 200, "", "/v1/"},
+	{"its own upstream and nothing more", "GET /proxy/p" + head, 200, "", "/"},
 	{"another upstream by name", "GET /proxy/mock/v1/x" + head, 403, "till_wrong_upstream", ""},
 	{"its own upstream by an escaped name", "GET /proxy/%70/v1/x" + head, 400, "till_bad_request", ""},
 	{"/proxy twice", "GET /proxy/p/proxy/mock/v1/x" + head, 200, "", "/v1/proxy/mock/v1/x"},

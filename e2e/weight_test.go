@@ -1,28 +1,62 @@
 package e2e
 
 import (
+	"runtime"
+	"strings"
+	"sync"
 	"testing"
+	"time"
 
 	"golang.org/x/sync/semaphore"
 )
 
-// Most tests wait most of the time, and many run side by side. Those that keep
-// the processors or the memory busy by themselves would only starve each other,
-// so they have weights, and what runs at a time weighs fullWeight at most.
+// Most tests wait most of the time, and some run side by side: as many as there
+// are places. Those that keep the processors or the memory busy by themselves
+// would only starve each other, so they have weights besides, and what runs at a
+// time weighs fullWeight at most. Whoever waits for its turn is in nobody's way.
 const (
 	fullWeight = 4 // nothing else that has a weight runs beside it
 	halfWeight = 2
 )
 
-var weights = semaphore.NewWeighted(fullWeight)
+var (
+	weights = semaphore.NewWeighted(fullWeight)
+	places  = semaphore.NewWeighted(int64(4 * runtime.GOMAXPROCS(0)))
+	placed  sync.Map // names of the tests that have one
+)
 
 // weighs waits until there is room for a test of such a weight. It comes after
-// t.Parallel, once in a test, and never in one whose subtests are parallel: they
-// would wait for a turn that others cannot end.
+// t.Parallel, before the first server, once in a test, and never in one whose
+// subtests are parallel: they would wait for a turn that others cannot end.
 func weighs(t *testing.T, weight int64) {
 	t.Helper()
-	if err := weights.Acquire(t.Context(), weight); err != nil {
+	waitsFor(t, weights, weight)
+}
+
+// takesPlace waits for a place, unless the test or one that it is a part of has
+// one. A server takes it.
+func takesPlace(t *testing.T) {
+	t.Helper()
+	for name := t.Name(); name != ""; name = name[:max(0, strings.LastIndexByte(name, '/'))] {
+		if _, ok := placed.Load(name); ok {
+			return
+		}
+	}
+	waitsFor(t, places, 1)
+	placed.Store(t.Name(), true)
+	t.Cleanup(func() { placed.Delete(t.Name()) })
+}
+
+// waitsFor takes n of what there is until the test has ended. What it logs is left
+// out of the test's time in the report of scripts/runtests.
+func waitsFor(t *testing.T, of *semaphore.Weighted, n int64) {
+	t.Helper()
+	began := time.Now()
+	if err := of.Acquire(t.Context(), n); err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { weights.Release(weight) })
+	t.Cleanup(func() { of.Release(n) })
+	if waited := time.Since(began); waited > time.Second {
+		t.Logf("waited %s for its turn", waited.Round(time.Millisecond))
+	}
 }

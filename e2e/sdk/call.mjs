@@ -48,6 +48,11 @@ const clients = {
   deepseek: openai(""),
   xai: openai("/v1"),
   ollama: openai("/v1"),
+  vllm: openai("/v1"),
+  llamacpp: openai("/v1"),
+  lmstudio: openai("/v1"),
+  tgi: openai("/v1"),
+  sglang: openai("/v1"),
 
   async *anthropic(stream) {
     const { default: Anthropic } = await import("@anthropic-ai/sdk");

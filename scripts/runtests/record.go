@@ -48,6 +48,7 @@ type test struct {
 	subtests int
 	failures int // among its subtests
 	beside   time.Duration
+	waited   time.Duration // by its own word, for others to end
 	output   tail
 	ended    bool
 }
@@ -112,8 +113,28 @@ func (rec *record) add(e event) {
 		if !verdict.MatchString(e.Output) {
 			t.output.add(e.Output)
 		}
+		if m := queued.FindStringSubmatch(e.Output); m != nil {
+			t.waitedFor(m[1])
+		}
 	case "pass", "fail", "skip":
 		rec.finish(r, t, e.Action, time.Duration(e.Elapsed*float64(time.Second)))
+	}
+}
+
+// queued is what a test says that had to let others go first.
+var queued = regexp.MustCompile(`: waited (\S+) for its turn\n?$`)
+
+// waitedFor leaves out of a test's time, and of the times that it is in, what it
+// spent in a queue.
+func (t *test) waitedFor(text string) {
+	d, err := time.ParseDuration(text)
+	if err != nil {
+		return // it says something else
+	}
+	for ; t != nil; t = t.parent {
+		if t.waited += d; t.parallel {
+			return // the test above does not wait for it
+		}
 	}
 }
 
@@ -139,6 +160,7 @@ func (r *row) start(e event) *test {
 // only if it failed where none of them did.
 func (rec *record) finish(r *row, t *test, action string, took time.Duration) {
 	t.ended = true
+	took = max(0, took-t.waited)
 	if t.parent != nil && t.parallel {
 		t.top.beside += took
 	}

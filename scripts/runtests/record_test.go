@@ -49,6 +49,23 @@ func TestTheSlowestAreWholeTestsWithParallelSubtestsOnce(t *testing.T) {
 	}
 }
 
+func TestWaitingForATurnIsNotInATestsTime(t *testing.T) {
+	t.Parallel()
+	var out bytes.Buffer
+	rec := told(&out, "0 run TestA 0", "0 run TestB 0", "0 run TestB/x 0", "1 pause TestB/x 0", "1 cont TestB/x 0")
+	for _, name := range []string{"TestA", "TestB/x"} {
+		rec.add(event{Action: "output", Package: "example.com/a/module/pack", Test: name, Output: "    weight_test.go:62: waited 8.5s for its turn\n"})
+	}
+	for _, e := range []event{{Test: "TestA", Elapsed: 10}, {Test: "TestB/x", Elapsed: 11}, {Test: "TestB", Elapsed: 1}} {
+		e.Action, e.Package = "pass", "example.com/a/module/pack"
+		rec.add(e)
+	}
+	rec.listSlowest()
+	if !strings.Contains(out.String(), "     3.5  unit pack TestB\n     1.5  unit pack TestA\n") {
+		t.Error(out.String())
+	}
+}
+
 func TestProgressTellsWhatRunsAndNotWhatWaits(t *testing.T) {
 	t.Parallel()
 	var out bytes.Buffer

@@ -102,6 +102,7 @@ type object = map[string]any
 var prefixes = map[Vendor]string{
 	OpenAI: "/v1", Mistral: "/v1", "openrouter": "/api/v1", "groq": "/openai/v1", "together": "/v1", "fireworks": "/inference/v1",
 	"perplexity": "", "deepseek": "/v1", "xai": "/v1", "ollama": "/v1",
+	"vllm": "/v1", "llamacpp": "/v1", "lmstudio": "/v1", "tgi": "/v1", "sglang": "/v1",
 }
 
 // response is an answer of OpenAI's Responses API, which tells what it used
