@@ -36,11 +36,12 @@ func newRoom() (*room, error) {
 }
 
 // makeShort makes a directory with a name that is shorter than os.MkdirTemp's: a
-// socket's path may have 103 bytes, and tests name it after themselves.
+// socket's path may have 103 bytes, and tests name it after themselves. Others may
+// pass through it, and see nothing: some tests run commands as another user.
 func makeShort(parent string) (string, error) {
 	for {
 		dir := filepath.Join(parent, "till-"+strconv.FormatUint(uint64(rand.Uint32N(36*36*36*36)), 36))
-		if err := os.Mkdir(dir, 0o700); !errors.Is(err, fs.ErrExist) {
+		if err := os.Mkdir(dir, 0o711); !errors.Is(err, fs.ErrExist) {
 			return dir, err
 		}
 	}
