@@ -170,7 +170,11 @@ func (u *Upstream) parseOption(d *caddyfile.Dispenser, option string) error {
 
 // judgeOptions says what is wrong with the options so far at the line of the last.
 func (u *Upstream) judgeOptions(d *caddyfile.Dispenser) error {
-	if _, err := u.options(); err != nil {
+	options, err := u.options()
+	if err == nil {
+		_, err = new(upstream.Preset).With(options)
+	}
+	if err != nil {
 		return d.WrapErr(err)
 	}
 	return nil

@@ -195,11 +195,7 @@ func (u *use) contradicts(status int) (c contradiction, ok bool) {
 	if u.meter == nil || status >= 300 {
 		return c, false
 	}
-	output := u.natural
-	if u.output >= 0 {
-		output = u.output
-	}
-	seen := u.meter.Usage()
+	output, seen := u.allowed(), u.meter.Usage()
 	longest, widest := output*u.estimate.Answers, max(u.input, u.estimate.Input)
 	switch {
 	case output > 0 && seen.Output > longest+endMarks*u.estimate.Answers:

@@ -73,13 +73,14 @@ type Upstream struct {
 	// "max_tokens", "max_completion_tokens", or "both", which writes both. A limit
 	// in tokens or dollars holds only where the server reads the field. Setting it
 	// ends the refusal of limited keys after an answer that passed its bound.
-	// Default: the preset's.
+	// Default: the preset's: max_completion_tokens for openai, else max_tokens.
 	OutputField string `json:"output_field,omitempty"`
 
 	// Tokens that the server adds to each prompt: its template, and the system
 	// prompt in it. They are held for each request. Setting it ends the refusal of
-	// limited keys after an answer that reported more input than was held.
-	// Default: the preset's: 512 for vllm, llamacpp, lmstudio, tgi and sglang.
+	// limited keys after an answer that reported more input than was held; too
+	// little makes limits untrue until such an answer. At most 1,000,000. Default:
+	// 128 for openai, anthropic, gemini and deepseek, else 1,024.
 	InputExtra *int64 `json:"input_extra,omitempty"`
 
 	// What every price of this upstream is multiplied with, above 0 and at most
@@ -90,7 +91,7 @@ type Upstream struct {
 	// Whether streams of chat completions of limited keys are asked to report what
 	// they used (stream_options.include_usage), "on" or "off". Without a report the
 	// whole bound is charged. Default: as the preset's vendor needs it, until the
-	// upstream refuses the field with a 400.
+	// upstream refuses the field with a 400 or 422.
 	AskUsage string `json:"ask_usage,omitempty"`
 
 	// Fields of requests, at their top level, that limited keys may send though
@@ -98,13 +99,15 @@ type Upstream struct {
 	// makes the upstream do more than answer makes limits untrue. Default: none.
 	AllowFields []string `json:"allow_field,omitempty"`
 
-	// How long an answer is read on after its client went away, to learn what it
-	// used; at most a minute, and 0 for not at all. Default: 5s.
+	// How long the answer to a limited key is read on after its client went away,
+	// to learn what it used, as a duration; at most 1m, and 0 for not at all. Without
+	// it whoever leaves early pays the whole bound. Default: 5s.
 	Drain *caddy.Duration `json:"drain,omitempty"`
 
-	// Whether the vendor's free counting endpoint may be asked how long an input
-	// is, where its bound does not fit into what is left, "on" or "off".
-	// Default: on.
+	// Whether the vendor's free counting endpoint may be asked how many tokens an
+	// input has, where its bound does not fit into what is left, "on" or "off". The
+	// vendor is then sent the input of requests that may be refused afterwards.
+	// Default: on, at the presets openai, anthropic and gemini; others have none.
 	CountExact string `json:"count_exact,omitempty"`
 
 	// Options for the reverse_proxy handlers that the Caddyfile's `till`
@@ -255,8 +258,7 @@ func (u *Upstream) options() (o upstream.Options, err error) {
 	if u.Drain != nil && (*u.Drain < 0 || time.Duration(*u.Drain) > maxDrain) {
 		return o, fmt.Errorf("drain must be from 0s to %s, got %s", maxDrain, time.Duration(*u.Drain))
 	}
-	_, err = new(upstream.Preset).With(o)
-	return o, err
+	return o, nil
 }
 
 // provision makes everything ready that a request needs.

@@ -20,7 +20,7 @@ func (p *Preset) Estimate(c *Call) (*Estimate, error) {
 		}
 		return nil, notMeterable("%s %s is not known to cost nothing", c.Method, c.Path)
 	}
-	e := &Estimate{Stated: -1, Answers: 1, Permille: 1000, known: known, window: !p.Beside, usual: usualOutput}
+	e := &Estimate{Stated: -1, Answers: 1, Permille: 1000, known: known, shared: !p.Unshared, usual: usualOutput}
 	if p.Name == "ollama" {
 		e.usual = ollamaContext
 	}

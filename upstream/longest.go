@@ -38,7 +38,7 @@ func (e *Estimate) Longest(price *Price, input int64) (n int64, known bool) {
 	case n == 0:
 		n = e.usual
 	}
-	if e.window && window > 0 {
+	if e.shared && window > 0 {
 		n = min(n, max(window-input, min(window/windowShare, usualOutput), 1))
 	}
 	return n, known

@@ -120,7 +120,7 @@ func TestNoWrittenBoundIsRefused(t *testing.T) {
 		}
 		// Long prompts, whose bound is several times what they are.
 		for _, share := range []int64{2, 3, 4, 5, 6, 7} {
-			e := &Estimate{Stated: -1, window: !p.Beside, usual: usualOutput}
+			e := &Estimate{Stated: -1, shared: !p.Unshared, usual: usualOutput}
 			prompt := price.Context * share / 8
 			for _, times := range []int64{1, 2, 5, 8} {
 				n, _ := e.Longest(price, prompt*times)

@@ -66,9 +66,9 @@ type Preset struct {
 	// not show: default system prompts, dates, markers. Below 0: none. Default:
 	// 128 where OwnModels is set, else 1,024.
 	InputExtra int64
-	// Beside says that the longest answer stands beside the longest prompt in a
-	// model's window, or that a bound may be longer than what fits.
-	Beside bool
+	// Unshared says that prompt and answer do not share a model's window, or that
+	// a bound may be longer than what fits into it behind the prompt.
+	Unshared bool
 
 	// Routes says that it hands requests on to providers, another each time, which
 	// may count the same text in different ways.

@@ -46,7 +46,7 @@ func openAIAsynchronous(prefix string) scope.PathRules {
 var presets = []*Preset{
 	{
 		// https://platform.openai.com/docs/api-reference
-		Name: "openai", Origin: "https://api.openai.com", Dialect: OpenAI, OwnModels: true, Beside: true, Auth: bearer, Prefix: "/v1", AsksForUsage: true,
+		Name: "openai", Origin: "https://api.openai.com", Dialect: OpenAI, OwnModels: true, Unshared: true, Auth: bearer, Prefix: "/v1", AsksForUsage: true,
 		Free:         join(modelList("/v1"), rules("POST /v1/responses/input_tokens")),
 		Asynchronous: openAIAsynchronous("/v1"),
 		Administrative: below("/v1/organization", "/v1/realtime/client_secrets", "/v1/realtime/sessions",
@@ -63,7 +63,7 @@ var presets = []*Preset{
 		OtherEnv: []string{"OPENAI_ADMIN_KEY", "CODEX_API_KEY", "AZURE_OPENAI_API_KEY", "AZURE_OPENAI_AD_TOKEN", "AZURE_API_KEY"},
 	}, {
 		// https://docs.anthropic.com/en/api
-		Name: "anthropic", Origin: "https://api.anthropic.com", Dialect: Anthropic, OwnModels: true, Beside: true, InputFirst: true,
+		Name: "anthropic", Origin: "https://api.anthropic.com", Dialect: Anthropic, OwnModels: true, Unshared: true, InputFirst: true,
 		Auth: Auth{In: InHeader, Name: "X-Api-Key"}, Prefix: "/v1",
 		AsksForUsage: true, // its chat completions: https://platform.claude.com/docs/en/api/openai-sdk
 		Free:         join(modelList("/v1"), rules("POST /v1/messages/count_tokens")),
@@ -79,7 +79,7 @@ var presets = []*Preset{
 			"ANTHROPIC_FOUNDRY_API_KEY", "AWS_BEARER_TOKEN_BEDROCK"},
 	}, {
 		// https://ai.google.dev/api
-		Name: "gemini", Origin: "https://generativelanguage.googleapis.com", Dialect: Gemini, OwnModels: true, Beside: true,
+		Name: "gemini", Origin: "https://generativelanguage.googleapis.com", Dialect: Gemini, OwnModels: true, Unshared: true,
 		AsksForUsage: true, InputFirst: true,
 		Auth: Auth{In: InHeader, Name: "X-Goog-Api-Key"}, Prefix: "/v1beta",
 		Versions: []string{"/v1", "/v1alpha", "/v1beta1", "/v1main", "/upload", "/download", "/ws"},
@@ -167,15 +167,15 @@ var presets = []*Preset{
 		ClientEnv:      []ClientVar{{Name: "OPENAI_BASE_URL", Path: "/v1"}, {Name: "OPENAI_API_KEY", Key: true}, {Name: "DEEPSEEK_API_KEY", Key: true}},
 	}, {
 		// https://docs.x.ai/docs/api-reference
-		// https://docs.x.ai/developers/advanced-api-usage/regions
-		Regions: []Region{{Hosts: []string{"us.api.x.ai"}, Permille: 1100}},
-		Name:    "xai", Origin: "https://api.x.ai", Dialect: OpenAI, OwnModels: true, InputExtra: 1024, Auth: bearer, Prefix: "/v1",
+		Name: "xai", Origin: "https://api.x.ai", Dialect: OpenAI, OwnModels: true, InputExtra: 1024, Auth: bearer, Prefix: "/v1",
 		AsksForUsage:   true,
 		Free:           join(modelList("/v1"), rules("GET /v1/language-models", "POST /v1/tokenize-text")),
 		Asynchronous:   join(openAIAsynchronous("/v1"), below("/v1/chat/deferred-completion", "/v1/collections")),
 		Administrative: below("/v1/api-key", "/v1/organization", "/auth", "/v1/auth", "/v1/management"),
-		KeyEnv:         []string{"XAI_API_KEY"},
-		ClientEnv:      []ClientVar{{Name: "OPENAI_BASE_URL", Path: "/v1"}, {Name: "OPENAI_API_KEY", Key: true}, {Name: "XAI_API_KEY", Key: true}},
+		// https://docs.x.ai/developers/advanced-api-usage/regions
+		Regions:   []Region{{Hosts: []string{"us.api.x.ai"}, Permille: 1100}},
+		KeyEnv:    []string{"XAI_API_KEY"},
+		ClientEnv: []ClientVar{{Name: "OPENAI_BASE_URL", Path: "/v1"}, {Name: "OPENAI_API_KEY", Key: true}, {Name: "XAI_API_KEY", Key: true}},
 	}, {
 		// https://docs.cohere.com/reference
 		// Its chat completions refuse stream_options: see

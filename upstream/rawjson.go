@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"encoding/json"
 	"errors"
+	"math/bits"
 	"slices"
 	"strings"
 	"unicode/utf8"
@@ -123,11 +124,29 @@ func skipString(b []byte) int {
 	return len(b)
 }
 
+// toMark is how far away in a valid string its end or an escape is.
+func toMark(b []byte) int {
+	i := 0
+	for ; i+8 <= len(b); i += 8 {
+		if at := marks(binary.LittleEndian.Uint64(b[i:])); at != 0 {
+			return i + bits.TrailingZeros64(at)/8
+		}
+	}
+	for b[i] != '"' && b[i] != '\\' {
+		i++
+	}
+	return i
+}
+
 // noMark reports whether none of eight bytes is a quote or a backslash.
-func noMark(w uint64) bool {
+func noMark(w uint64) bool { return marks(w) == 0 }
+
+// marks has the highest bit of the first of eight bytes that is a quote or a
+// backslash; bits above that one mean nothing.
+func marks(w uint64) uint64 {
 	const ones, highs = 0x0101010101010101, 0x8080808080808080
 	quote, slash := w^(ones*'"'), w^(ones*'\\')
-	return ((quote-ones)&^quote|(slash-ones)&^slash)&highs == 0
+	return ((quote-ones)&^quote | (slash-ones)&^slash) & highs
 }
 
 // text decodes a valid JSON string.

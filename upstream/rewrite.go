@@ -29,7 +29,7 @@ func (e *Estimate) Rewrite(output int64) []byte {
 			}
 		}
 		for _, name := range bounds {
-			if e.beside <= output {
+			if e.statedBeside <= output {
 				break
 			}
 			if from, to, ok := memberOf(b, name); ok && name != e.field && name != e.also {

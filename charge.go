@@ -1,0 +1,179 @@
+package till
+
+import (
+	"io"
+	"net/http"
+	"strings"
+
+	"github.com/till-proxy/till/limiter"
+	"github.com/till-proxy/till/upstream"
+)
+
+// charge is what a request that was dispatched is charged.
+func (u *use) charge(status int) (tokens, nano int64, kinds limiter.TokenKinds) {
+	tokens, nano, measured := u.used(status)
+	u.learn(status, measured)
+	var seen upstream.Usage
+	switch input, ok := u.reported(); {
+	case measured:
+		seen = u.meter.Usage()
+		kinds.Output = max(seen.Output, 0)
+	case ok && tokens > 0:
+		seen = u.meter.Usage()
+		kinds.Unmeasured = tokens - input
+	default:
+		return tokens, nano, limiter.TokenKinds{Unmeasured: tokens}
+	}
+	// Together they are what is charged, whatever an upstream says.
+	input := max(seen.Input, 0)
+	kinds.CachedInput = min(max(seen.CachedInput, 0), input)
+	kinds.CacheWrite = min(max(seen.CacheWrite, 0), input-kinds.CachedInput)
+	kinds.Input = input - kinds.CachedInput - kinds.CacheWrite
+	return tokens, nano, kinds
+}
+
+// learn lets the memory of conversations see what the answer reported.
+func (u *use) learn(status int, measured bool) {
+	if u.recall == nil || u.meter == nil || u.meter.Usage().Input < 0 {
+		return
+	}
+	u.memory.Learn(u.recall, u.meter.Usage().Input, u.meter.Model(), measured && status < 300)
+}
+
+// used is what was used, and whether that was measured.
+func (u *use) used(status int) (tokens, nano int64, measured bool) {
+	var seen upstream.Usage
+	final := false
+	if u.meter != nil {
+		seen, final = u.meter.Usage(), u.meter.Final()
+	} else {
+		seen.Input = -1 // no answer, or none that was passed on
+	}
+	refused := status >= 400 && status < 500 || status >= 500 && u.own
+	switch {
+	case refused && !seen.Known(), u.meter != nil && u.meter.Forgiven():
+		return 0, 0, false
+	case seen.Known() && final && (u.whole || refused || u.meter.Ended()):
+		tokens = seen.Tokens()
+		if u.priced {
+			nano = u.cost(seen)
+		}
+		return tokens, nano, true
+	case final && (u.whole || u.meter.Ended()) && (seen.Input >= 0 || seen.Output >= 0):
+		tokens, nano = u.half(seen)
+		return tokens, nano, false
+	}
+	// What is not known is charged at the bound, and never below what was
+	// seen.
+	if _, ok := u.reported(); ok {
+		seen.Output, seen.Nanodollars = max(seen.Output, u.allowed()*u.estimate.Answers), -1
+		if u.priced {
+			nano = u.cost(seen) // a region is said with the input
+		}
+		return seen.Tokens(), nano, false
+	}
+	b := u.bound(u.allowed())
+	tokens, nano = max(b[limiter.Tokens], seen.Tokens()), b[limiter.Nanodollars]
+	if u.priced && seen.Known() {
+		nano = max(nano, u.cost(seen))
+	}
+	return tokens, nano, false
+}
+
+// half is what was used where only one half of a report can be true: of the
+// other all that was held.
+func (u *use) half(seen upstream.Usage) (tokens, nano int64) {
+	all := seen
+	if all.Input < 0 {
+		all.Input = u.input
+	} else {
+		all.Output = u.allowed() * u.estimate.Answers
+	}
+	if u.priced {
+		said := u.estimate.Reported(all).Nanodollars
+		all.Nanodollars = -1
+		nano = max(u.cost(all), said)
+		if seen.Input < 0 {
+			nano = max(nano, u.price.MaxCost(u.estimate, all.Input, all.Output))
+		}
+	}
+	return all.Tokens(), nano
+}
+
+// reported is the input of an answer that said what that is, once and for all,
+// before it was over.
+func (u *use) reported() (input int64, ok bool) {
+	if u.meter == nil || !u.inputFirst {
+		return 0, false
+	}
+	input = u.meter.Usage().Input
+	return input, input >= max(u.leastInput, 1)
+}
+
+// cost is what was used costs, at the price that the hold was made with, or at
+// that of the model which answered if that is dearer: names point elsewhere.
+func (u *use) cost(seen upstream.Usage) int64 {
+	permille := u.estimate.Asked
+	seen = u.estimate.Reported(seen)
+	if u.meter.Region() != "" {
+		permille = u.estimate.Permille
+	}
+	if u.price.OffPeak != nil {
+		permille = (permille*u.price.Discount(u.began, u.now()) + 999) / 1000
+	}
+	if u.provider == "openai" {
+		switch u.meter.Tier() {
+		case "flex":
+			if u.estimate.Flex {
+				permille = (permille + 1) / 2
+			}
+		case "priority":
+			permille = max(permille, 2000)
+		}
+	}
+	nano := u.price.Cost(seen, permille)
+	model := strings.TrimPrefix(u.meter.Model(), "models/")
+	if model == "" || model == u.estimate.Model {
+		return nano
+	}
+	if other, ok := u.prices.Find(u.provider, model, u.began); ok {
+		nano = max(nano, other.For(u.estimate).Cost(seen, permille))
+	}
+	return nano
+}
+
+// measure watches over an answer's body. That a stream was asked for says more of
+// it than its type does, and its first bytes say the rest.
+func (u *use) measure(res *http.Response, preset *upstream.Preset, stream bool) {
+	u.meter, u.inputFirst = preset.Meter(stream || u.estimate.Stream), preset.InputFirst
+	u.meter.Several = u.estimate.Answers > 1
+	if res.StatusCode < 300 {
+		unpack(res)
+	}
+	body := &meteredBody{ReadCloser: res.Body, u: u}
+	if u.estimate.HidesUsage() && res.StatusCode < 300 {
+		body.ReadCloser, body.seen = u.meter.Hide(res.Body), true
+		delete(res.Header, "Content-Length") // it becomes shorter
+		res.ContentLength = -1
+	}
+	res.Body = body
+}
+
+// meteredBody shows what passes to the meter.
+type meteredBody struct {
+	io.ReadCloser
+	u    *use
+	seen bool // the meter has seen it before
+}
+
+func (b *meteredBody) Read(p []byte) (int, error) {
+	n, err := b.ReadCloser.Read(p)
+	if !b.seen {
+		b.u.meter.Write(p[:n])
+	}
+	if err == io.EOF && !b.u.whole {
+		b.u.meter.Close()
+		b.u.whole = true
+	}
+	return n, err
+}

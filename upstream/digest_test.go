@@ -1,0 +1,163 @@
+package upstream
+
+import (
+	"bytes"
+	"crypto/sha256"
+	"encoding/json"
+	"fmt"
+	"io"
+	"strings"
+	"testing"
+	"unicode/utf16"
+)
+
+var testSecret = [sha256.BlockSize]byte{1}
+
+func digestOf(value []byte) (digest, int64) {
+	d := spareDigesters.Get().(*digester)
+	defer spareDigesters.Put(d)
+	d.begin(&testSecret)
+	d.left = 0
+	d.value(value)
+	return d.digest(), d.left
+}
+
+func TestWhatIsWrittenInAnotherWayHasTheSameDigest(t *testing.T) {
+	t.Parallel()
+	for _, test := range []struct {
+		a, b string
+		same bool
+	}{
+		{`{"role":"user","content":"hi"}`, "{ \"role\" :\t\"user\",\r\n\"content\":\"hi\" }", true},
+		{`"hi"`, `"\u0068\u0069"`, true},
+		{`"a/b\"\n\u0001"`, `"a\/b\u0022\u000A\u0001"`, true},
+		{`"\u001f"`, `"\u001F"`, true},
+		{`"é😀"`, `"\u00e9\ud83d\ude00"`, true},
+		{`"\ud800"`, `"\uD800"`, true},
+		{`"\ud800"`, `"\ufffd"`, false},
+		{`"\ud800"`, `"\\ud800"`, false},
+		{`"\ud800\u0041"`, `"\ud800A"`, true},
+		{`"\ufffd"`, "\"\ufffd\"", true},
+		{`"é"`, `"e\u0301"`, false},
+		{`["a","b"]`, `["ab"]`, false},
+		{`["a","b"]`, `[["a"],"b"]`, false},
+		{`[["a"],[]]`, `[["a",[]]]`, false},
+		{`[1,2]`, `[12]`, false},
+		{`["1"]`, `[1]`, false},
+		{`[1]`, `[1.0]`, false},
+		{`{"a":"b"}`, `["a","b"]`, false},
+		{`{"a":1,"b":2}`, `{"b":2,"a":1}`, false},
+		{`{"a":1,"a":2}`, `{"a":2}`, false},
+		{`[""]`, `[]`, false},
+		{`{"t":"x","cache_control":{"type":"ephemeral"}}`, `{"t":"x"}`, true},
+		{`{"cache_control":{"type":"ephemeral","ttl":"1h"},"t":"x"}`, `{"t":"x"}`, true},
+		{`{"t":"x","prompt_cache_breakpoint":{"mode":"explicit"}}`, `{"t":"x"}`, true},
+		{`{"t":"x","cache_control":{"type":"` + strings.Repeat("a", 80) + `"}}`, `{"t":"x"}`, false},
+		{`{"t":"x","cache_control":{"url":"https://x/y"}}`, `{"t":"x"}`, false},
+		{`{"t":"x","cache_control":"ephemeral"}`, `{"t":"x"}`, false},
+		{`["cache_control",{"type":"ephemeral"}]`, `[]`, false},
+	} {
+		a, leftA := digestOf([]byte(test.a))
+		b, leftB := digestOf([]byte(test.b))
+		if (a == b) != test.same {
+			t.Errorf("%s and %s: the same is %v", test.a, test.b, a == b)
+		}
+		for text, left := range map[string]int64{test.a: leftA, test.b: leftB} {
+			if marked := strings.Contains(text, "cache") && test.same; marked != (left > 0) || left > int64(2*len(text))+64 {
+				t.Errorf("%s: %d left out", text, left)
+			}
+		}
+	}
+}
+
+// canonical is the slow way to what digests are of. Half a surrogate pair is
+// beyond it.
+func canonical(t *testing.T, value []byte) string {
+	t.Helper()
+	var out bytes.Buffer
+	d := json.NewDecoder(bytes.NewReader(value))
+	d.UseNumber()
+	for {
+		token, err := d.Token()
+		if err == io.EOF {
+			return out.String()
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		fmt.Fprintf(&out, "%T %q\n", token, fmt.Sprint(token))
+	}
+}
+
+// rewritten is a JSON value with every string in escapes, as which and the place
+// say, and other space.
+func rewritten(t *testing.T, value []byte, which byte) []byte {
+	t.Helper()
+	var out []byte
+	for i := 0; i < len(value); {
+		if value[i] != '"' {
+			if strings.IndexByte("{}[],:", value[i]) >= 0 && (which>>(i%8))&1 == 1 {
+				out = append(out, " \n"...)
+			}
+			out = append(out, value[i])
+			i++
+			continue
+		}
+		n := skipString(value[i:])
+		if bytes.Contains(value[i:i+n], []byte(`\u`)) || strings.HasPrefix(string(value[i+1:]), "cache_control") || strings.HasPrefix(string(value[i+1:]), "prompt_cache") {
+			out = append(out, value[i:i+n]...)
+			i += n
+			continue
+		}
+		s, err := text(value[i : i+n])
+		if err != nil {
+			t.Fatal(err)
+		}
+		i += n
+		out = append(out, '"')
+		for j, unit := range utf16.Encode([]rune(s)) {
+			if unit == '/' && j%2 == 0 {
+				out = append(out, `\/`...)
+			} else {
+				out = fmt.Appendf(out, `\u%04x`, unit)
+			}
+		}
+		out = append(out, '"')
+	}
+	return out
+}
+
+func FuzzDigest(f *testing.F) {
+	for _, s := range []string{`{"a":["x\n",1,null,{"cache_control":{"type":"ephemeral"}}]}`, `["\ud83d\ude00\/","\\u0041"]`, `[[],{},"",-1e5]`, `{"role":"user","content":[{"type":"text","text":"\t\"q\" é"}]}`} {
+		f.Add([]byte(s), []byte(`{"a":["x"]}`), byte(7))
+	}
+	f.Fuzz(func(t *testing.T, a, b []byte, which byte) {
+		a, errA := oneValue(a)
+		b, errB := oneValue(b)
+		if errA != nil || errB != nil {
+			return
+		}
+		first, left := digestOf(a)
+		if again, _ := digestOf(rewritten(t, a, which)); again != first && left == 0 { // marks are known as clients write them
+			t.Fatalf("%q and %q are the same", a, rewritten(t, a, which))
+		}
+		if second, leftB := digestOf(b); left == 0 && leftB == 0 && !bytes.Contains(a, []byte(`\u`)) && !bytes.Contains(b, []byte(`\u`)) {
+			if same := canonical(t, a) == canonical(t, b); same != (first == second) {
+				t.Fatalf("%q and %q: the same is %v", a, b, first == second)
+			}
+		}
+	})
+}
+
+// oneValue is what the fuzzer found within what the package reads.
+func oneValue(b []byte) ([]byte, error) {
+	o, err := parseObject(append(append([]byte(`{"a":`), b...), '}'))
+	if err != nil {
+		return nil, err
+	}
+	from, to, _ := memberOf(o, "a")
+	if rest := o[to:]; len(bytes.TrimLeft(rest, jsonSpace)) != 1 {
+		return nil, errNoObject // several members
+	}
+	return o[from:to], nil
+}
