@@ -195,6 +195,7 @@ func TestAnswersOfTheWorldAreChargedWhatTheyUsed(t *testing.T) {
 		// Shapes.
 		as(openai, "claude-code-router-next#45", "events of another type", true, data(text, usage, "[DONE]"), 10, 5, right),
 		as(openai, "litellm#28024", "with a point", false, chat(`{"prompt_tokens":10.0,"completion_tokens":5.0,"total_tokens":15.0}`), 10, 5, right),
+		as(openai, "RFC 8259, section 7", "names written as escapes", false, strings.NewReplacer("usage", `us\u0061ge`, "prompt_tokens", `prompt\u005ftokens`).Replace(chat(`{"prompt_tokens":10,"completion_tokens":5}`)), 10, 5, right),
 		as(openai, "litellm#28024", "with an exponent", false, chat(`{"prompt_tokens":1e1,"completion_tokens":0.5e1}`), 10, 5, right),
 		as(openai, "strings", "as text", false, chat(`{"prompt_tokens":"10","completion_tokens":"5"}`), 10, 5, right),
 		as(openai, "pi#2017", "in a choice (Moonshot)", true, data(text, `{"choices":[{"index":0,"delta":{},"finish_reason":"stop","usage":{"prompt_tokens":10,"completion_tokens":5,"total_tokens":15}}]}`, "[DONE]"), 10, 5, right),

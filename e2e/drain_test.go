@@ -96,16 +96,7 @@ func leftServer(t *testing.T, u *scripted) *server {
 // draining is how many answers are read on without their client.
 func (s *server) draining() string {
 	s.t.Helper()
-	res, err := s.client.Get("http://" + s.admin + "/metrics")
-	if err != nil {
-		s.t.Fatal(err)
-	}
-	defer res.Body.Close()
-	text, err := io.ReadAll(res.Body)
-	if err != nil {
-		s.t.Fatal(err)
-	}
-	for line := range strings.Lines(string(text)) {
+	for line := range strings.Lines(s.adminPage("/metrics")) {
 		if n, ok := strings.CutPrefix(line, "caddy_till_draining "); ok {
 			return strings.TrimSpace(n)
 		}
@@ -240,16 +231,8 @@ func TestWhoLeavesInMidAnswerPaysWhatTheVendorBills(t *testing.T) {
 func (s *server) noneReads() {
 	s.t.Helper()
 	s.eventually("no goroutine reads an answer", func() bool {
-		res, err := s.client.Get("http://" + s.admin + "/debug/pprof/goroutine?debug=2")
-		if err != nil {
-			s.t.Fatal(err)
-		}
-		defer res.Body.Close()
-		text, err := io.ReadAll(res.Body)
-		if err != nil {
-			s.t.Fatal(err)
-		}
-		return !strings.Contains(string(text), "answerBody") && !strings.Contains(string(text), "till.(*Transport)")
+		stacks := s.adminPage("/debug/pprof/goroutine?debug=2")
+		return !strings.Contains(stacks, "answerBody") && !strings.Contains(stacks, "till.(*Transport)")
 	})
 }
 

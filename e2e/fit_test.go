@@ -4,7 +4,6 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
-	"io"
 	"net/http"
 	"strings"
 	"testing"
@@ -259,22 +258,14 @@ func TestKeysOfARoleShareItsDollars(t *testing.T) {
 	if spent := u.nano.Load(); spent > 10_000_000 || spent < 9_000_000 {
 		t.Errorf("%d nano-dollars of $0.01", spent)
 	}
-	res, err := s.client.Get("http://" + s.admin + "/metrics")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer res.Body.Close()
-	text, err := io.ReadAll(res.Body)
-	if err != nil {
-		t.Fatal(err)
-	}
+	text := s.adminPage("/metrics")
 	answers := u.answers.Load()
 	for _, want := range []string{
 		fmt.Sprintf(`caddy_till_tokens_total{kind="output",upstream="mock"} %d`, 100*answers),
 		fmt.Sprintf(`caddy_till_tokens_total{kind="input",upstream="mock"} %d`, spendInput*answers),
 		`caddy_till_spend_usd_total{upstream="mock"} 0.009`,
 	} {
-		if !strings.Contains(string(text), want) {
+		if !strings.Contains(text, want) {
 			t.Errorf("the metrics lack %s", want)
 		}
 	}

@@ -2,8 +2,6 @@ package e2e
 
 import (
 	"bufio"
-	"bytes"
-	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -172,21 +170,13 @@ func (s *server) live() int64 {
 	s.t.Helper()
 	var heap, stack int64
 	for range 3 { // what is kept to be used again goes with the second collection
-		res, err := s.client.Get("http://" + s.admin + "/debug/pprof/heap?gc=1&debug=1")
-		if err != nil {
-			s.t.Fatal(err)
-		}
-		b, err := io.ReadAll(res.Body)
-		if err := errors.Join(err, res.Body.Close()); err != nil {
-			s.t.Fatal(err)
-		}
-		_, stats, _ := bytes.Cut(b, []byte("# runtime.MemStats\n"))
+		_, stats, _ := strings.Cut(s.adminPage("/debug/pprof/heap?gc=1&debug=1"), "# runtime.MemStats\n")
 		for _, figure := range []struct {
 			name string
 			to   *int64
 		}{{"# HeapAlloc = ", &heap}, {"# Stack = ", &stack}} {
-			_, after, _ := bytes.Cut(stats, []byte("\n"+figure.name))
-			if _, err := fmt.Sscan(string(after), figure.to); err != nil {
+			_, after, _ := strings.Cut(stats, "\n"+figure.name)
+			if _, err := fmt.Sscan(after, figure.to); err != nil {
 				s.t.Fatalf("%s: %v in %.2000s", figure.name, err, stats)
 			}
 		}

@@ -439,6 +439,17 @@ func (s *server) must(r *http.Request) (*http.Response, string) {
 	return res, string(b)
 }
 
+// adminPage is what Caddy's admin endpoint shows at a path.
+func (s *server) adminPage(path string) string {
+	s.t.Helper()
+	r, err := http.NewRequest("GET", "http://"+s.admin+path, nil)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	_, text := s.must(r)
+	return text
+}
+
 // clean fails the test when the stand-in saw anything that it should not, but
 // for what is excused.
 func (s *server) clean(excused ...string) {

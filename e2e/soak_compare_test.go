@@ -13,8 +13,7 @@ func (s *soak) compare(first, last memory) {
 	t := s.t
 	s.client.CloseIdleConnections()
 	metric := func(name string) (sum float64) {
-		_, text := s.must(must(http.NewRequest("GET", "http://"+s.admin+"/metrics", nil))(t))
-		for line := range strings.Lines(text) {
+		for line := range strings.Lines(s.adminPage("/metrics")) {
 			fields := strings.Fields(line)
 			if len(fields) == 2 && (fields[0] == name || strings.HasPrefix(fields[0], name+"{")) {
 				n, err := strconv.ParseFloat(fields[1], 64)

@@ -239,7 +239,10 @@ func TestNothingThatGoesWrongPassesACap(t *testing.T) {
 		"numbers that are none":    func(u *meteredUpstream) { u.says = `{"prompt_tokens":-5,"completion_tokens":"7"}` },
 		"numbers cut off":          func(u *meteredUpstream) { u.says = `{"prompt_tokens":5,"completion_tok` },
 		"half of the truth":        func(u *meteredUpstream) { u.says = `{"prompt_tokens":5}` },
-		"fitted to what is left":   func(u *meteredUpstream) { u.input = 10 },
+		// stella#2520, sub2api#6906: 60 of 60 requests passed a key of 1,000 tokens.
+		"nothing, though text came": func(u *meteredUpstream) { u.says = `{"prompt_tokens":0,"completion_tokens":0,"total_tokens":0}` },
+		"a prompt of nothing":       func(u *meteredUpstream) { u.says = `{"prompt_tokens":0,"completion_tokens":100}` }, // OmniRoute#4615
+		"fitted to what is left":    func(u *meteredUpstream) { u.input = 10 },
 	} {
 		for _, stream := range []bool{false, true} {
 			t.Run(fmt.Sprintf("%s, streamed %v", name, stream), func(t *testing.T) {

@@ -21,6 +21,7 @@ func TestFieldsAreKnownByWhatTheyCost(t *testing.T) {
 		{"openai", openai, `"prompt_cache_options":{"mode":"explicit","ttl":"30m"}`, true},
 		{"openai", "/v1/responses", `"prompt_cache_options":{"ttl":"30m"}`, true},
 		{"openrouter", "/api/v1/chat/completions", `"prompt_cache_options":{"mode":"implicit","ttl":null}`, true},
+		{"openai", openai, `"prompt_cache_options":{"mode":"explicit"},"system":[{"type":"text","text":"s","prompt_cache_breakpoint":{"mode":"explicit"}}]`, true}, // agent-framework#7157, mux#3712
 		{"openai", openai, `"prompt_cache_options":{"ttl":"12h"}`, false},
 		{"openai", openai, `"prompt_cache_options":{"ttl":"30m","ttl":"12h"}`, false},
 		{"openai", openai, `"prompt_cache_options":{"tier":"gold"}`, false},
