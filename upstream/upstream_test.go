@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"net/http"
 	"net/url"
+	"os"
 	"strings"
 	"testing"
 
@@ -223,6 +224,19 @@ func TestEveryDialectCarriesCodeAndMessage(t *testing.T) {
 			if !strings.HasSuffix(stream, "\n\n") || strings.Count(stream, "\n\n") != 1 || !strings.Contains(stream, "data: {") {
 				t.Errorf("%s: %q is not one event", d, stream)
 			}
+		}
+	}
+}
+
+func TestEveryRefusalIsDocumented(t *testing.T) {
+	t.Parallel()
+	page, err := os.ReadFile("../docs/keys-and-limits.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for code := range codes {
+		if !strings.Contains(string(page), "`"+code+"`") {
+			t.Errorf("docs/keys-and-limits.md lacks %s", code)
 		}
 	}
 }
