@@ -40,8 +40,8 @@ const (
 // OutputFields are what an output field can be set to.
 var OutputFields = []string{MaxTokens, MaxCompletionTokens, BothFields}
 
-// MaxInputExtra bounds what an operator may add to each prompt, in tokens.
-const MaxInputExtra = 1_000_000
+// maxInputExtra bounds what an operator may add to each prompt, in tokens.
+const maxInputExtra = 1_000_000
 
 // maxAllowFields bounds how many fields an operator may allow.
 const maxAllowFields = 64
@@ -57,8 +57,8 @@ func (p *Preset) With(o Options) (*Preset, error) {
 		q.OutputField = o.OutputField
 	}
 	if o.InputExtra != nil {
-		if *o.InputExtra < 0 || *o.InputExtra > MaxInputExtra {
-			return nil, fmt.Errorf("input_extra must be from 0 to %d tokens, got %d", MaxInputExtra, *o.InputExtra)
+		if *o.InputExtra < 0 || *o.InputExtra > maxInputExtra {
+			return nil, fmt.Errorf("input_extra must be from 0 to %d tokens, got %d", maxInputExtra, *o.InputExtra)
 		}
 		if q.InputExtra = *o.InputExtra; q.InputExtra == 0 {
 			q.InputExtra = -1 // none, and not the default

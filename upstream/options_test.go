@@ -370,7 +370,7 @@ func TestOptionsThatAreWrongAreRefused(t *testing.T) {
 	for name, o := range map[string]Options{
 		"a field that is none":      {OutputField: "max_output_tokens"},
 		"less than nothing":         {InputExtra: number(-1)},
-		"more than any window":      {InputExtra: number(MaxInputExtra + 1)},
+		"more than any window":      {InputExtra: number(maxInputExtra + 1)},
 		"a factor below nothing":    {Multiply: -1},
 		"a factor without bounds":   {Multiply: maxMultiply + 1},
 		"a bound of another server": {AllowFields: []string{"n_predict"}},

@@ -1,8 +1,10 @@
-// Package upstream knows the vendors: where each API lives, where its
-// credential goes, which of its paths are free, asynchronous or
-// administrative, and what its errors look like.
+// Package upstream knows the vendors: where each API lives and where its
+// credential goes; which of its paths are free, asynchronous or administrative;
+// what a request can use at most, what an answer says that it used, and what
+// that costs; and what errors look like.
 //
-// It knows no key, no budget and no Caddy. What it says about a vendor comes
+// It knows no limit, no budget and no Caddy, and of a key only its id, under which
+// a Memory keeps what conversations counted. What it says about a vendor comes
 // from the vendor's documentation and from the source of its SDKs.
 package upstream
 
