@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"log/slog"
 	"net/http"
+	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -23,17 +25,19 @@ type advice struct {
 
 const (
 	adviceAfter = time.Hour
-	// maxAdvice bounds what is remembered of that: clients choose the names of
-	// fields. More is not said within the hour.
+	// maxAdvice bounds what is remembered of that, and maxFields what of it clients
+	// choose, the names of fields. More is not said within the hour.
 	maxAdvice = 512
+	maxFields = maxAdvice / 2
 )
 
 func newAdvice(log *slog.Logger) *advice {
 	return &advice{log: log, now: time.Now, said: make(map[string]time.Time)}
 }
 
-// due reports whether something is to be said now.
-func (a *advice) due(what string) bool {
+// due reports whether something is to be said now, which is not where as much as
+// most is remembered.
+func (a *advice) due(what string, most int) bool {
 	if a == nil {
 		return false
 	}
@@ -43,13 +47,13 @@ func (a *advice) due(what string) bool {
 	if at, ok := a.said[what]; ok && now.Sub(at) < adviceAfter {
 		return false
 	}
-	if len(a.said) >= maxAdvice {
+	if len(a.said) >= most {
 		for what, at := range a.said {
 			if now.Sub(at) >= adviceAfter {
 				delete(a.said, what)
 			}
 		}
-		if len(a.said) >= maxAdvice {
+		if len(a.said) >= most {
 			return false
 		}
 	}
@@ -60,7 +64,7 @@ func (a *advice) due(what string) bool {
 // unknownField tells of a field for which a request was refused. Its name is the
 // client's.
 func (a *advice) unknownField(t *target, name string) {
-	if !a.due(fmt.Sprintf("field %s %.64q", t.name, name)) {
+	if !a.due(fmt.Sprintf("field %s %.64q", t.name, name), maxFields) {
 		return
 	}
 	mend := "it cannot be allowed: its name is none that a configuration can hold"
@@ -74,7 +78,7 @@ func (a *advice) unknownField(t *target, name string) {
 // refusedField tells of an error of the upstream that names a field which till
 // wrote into the request, and its client did not.
 func (a *advice) refusedField(t *target, keyID, field, mend string, status int) {
-	if a.due("refused " + t.name + " " + field) {
+	if a.due("refused "+t.name+" "+field, maxAdvice) {
 		a.log.Warn("the upstream refused a request, naming a field that till wrote and the client did not send",
 			"upstream", t.name, "key_id", keyID, "field", field, "status", status, "mend", mend)
 	}
@@ -94,7 +98,8 @@ func mendOutput(field string) string {
 
 // refusedBy judges an error of the upstream: whether it names a field that till
 // wrote. A server that does not know the question for usage is not asked again, if
-// it never answered it.
+// it never answered it, and the name is not one that it may repeat after its client:
+// whoever makes a server say that would else have all streams charged at their bound.
 func (x *exchange) refusedBy(res *http.Response, text []byte) {
 	if res.StatusCode != http.StatusBadRequest && res.StatusCode != http.StatusUnprocessableEntity {
 		return
@@ -108,10 +113,30 @@ func (x *exchange) refusedBy(res *http.Response, text []byte) {
 		return
 	}
 	mend := "ask_usage off: streams are then charged at their bound"
-	if !t.answersUsage.Load() && t.settings[askUsageOption] == "" {
+	if !t.answersUsage.Load() && t.settings[askUsageOption] == "" && !x.use.quotes {
 		if _, x.unasked = t.learnt.learn(t, contradiction{Option: askUsageOption, KeyID: key}); x.unasked {
 			mend = "none is needed: streams of this upstream are not asked from now on, and charged at their bound; ask_usage off says the same, ask_usage on asks again"
 		}
 	}
 	a.refusedField(t, key, usage, mend, res.StatusCode)
+}
+
+// quotes reports whether a request holds a word, so that its error may be a
+// quotation. Of what JSON escapes only letters can make the word, and nobody but who
+// wants to hide them escapes those.
+func quotes(r *http.Request, body []byte, word string) bool {
+	if bytes.Contains(body, []byte(word)) || strings.Contains(r.URL.RawQuery, word) || strings.Contains(r.URL.RawQuery, "%") {
+		return true
+	}
+	for _, letters := range []string{`\u005`, `\u006`, `\u007`} {
+		if bytes.Contains(body, []byte(letters)) {
+			return true
+		}
+	}
+	for _, values := range r.Header {
+		if slices.ContainsFunc(values, func(v string) bool { return strings.Contains(v, word) }) {
+			return true
+		}
+	}
+	return false
 }

@@ -4,6 +4,8 @@ import (
 	"bytes"
 	"fmt"
 	"log/slog"
+	"net/http"
+	"net/url"
 	"strings"
 	"testing"
 	"time"
@@ -42,6 +44,9 @@ func TestAdviceIsGivenOnceAnHourAndIsBounded(t *testing.T) {
 	if n := said(); n > maxAdvice || len(a.said) > maxAdvice {
 		t.Errorf("%d lines, %d remembered", n, len(a.said))
 	}
+	if a.refusedField(other, "key_x", "max_tokens", "mend", 400); said() != 1 {
+		t.Error("names that clients made up keep out what no client chooses")
+	}
 	now = now.Add(adviceAfter)
 	if a.unknownField(mine, "later"); said() != 1 || len(a.said) != 1 {
 		t.Errorf("an hour later %d are remembered", len(a.said))
@@ -72,6 +77,30 @@ func TestEachFieldThatTillWritesHasAMend(t *testing.T) {
 	} {
 		if got := mendOutput(field); !strings.Contains(got, want) || !strings.Contains(got, field) {
 			t.Errorf("%s: %s", field, got)
+		}
+	}
+}
+
+// TestARequestThatQuotesTillIsKnown: what it says in any place may come back in an
+// error, as the value that is wrong or the header that is not known.
+func TestARequestThatQuotesTillIsKnown(t *testing.T) {
+	t.Parallel()
+	for _, test := range []struct {
+		query, header, body string
+		want                bool
+	}{
+		{"", "", `{"model":"m","messages":[{"role":"user","content":"\u0414\u0430, \u003cb\u003e\n"}]}`, false},
+		{"beta=true", "tools-2026", `{"model":"m","stream":true}`, false},
+		{"", "", `{"temperature":"stream_options"}`, true},
+		{"", "", `{"temperature":"\u0073tream_options"}`, true},
+		{"", "", `{"temperature":"stream\u005Foptions"}`, true},
+		{"stream_options=1", "", `{}`, true},
+		{"%73tream_options=1", "", `{}`, true},
+		{"", "a,stream_options", `{}`, true},
+	} {
+		r := &http.Request{URL: &url.URL{RawQuery: test.query}, Header: http.Header{"Anthropic-Beta": {test.header}}}
+		if got := quotes(r, []byte(test.body), "stream_options"); got != test.want {
+			t.Errorf("%+v: %v", test, got)
 		}
 	}
 }

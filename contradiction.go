@@ -64,6 +64,9 @@ func (c *contradiction) stands(t *target, option string) bool {
 
 // String says it to whoever asks with a key.
 func (c *contradiction) String() string {
+	if c == unread {
+		return "what upstreams contradicted before cannot be read here: whoever runs this server must look into its log"
+	}
 	if c.Option == inputExtraOption {
 		return fmt.Sprintf("upstream %s counted an input of %d tokens where %d were held: whoever runs this server must set input_extra %d for it",
 			c.Upstream, c.Seen, c.Held, c.enough())
@@ -87,10 +90,12 @@ type contradictions struct {
 	log   *slog.Logger
 	count *prometheus.CounterVec // by upstream, option
 
-	recall func() // reads the file, once
-	list   atomic.Pointer[[]contradiction]
-	mu     sync.Mutex    // guards changes of list
-	turn   chan struct{} // held by whoever writes the file
+	list atomic.Pointer[[]contradiction] // nil until the file was read
+	mu   sync.Mutex                      // guards changes of list
+	turn chan struct{}                   // held by whoever writes the file
+
+	reading sync.Mutex
+	nextTry time.Time // to read it, guarded by reading
 }
 
 const (
@@ -101,15 +106,27 @@ const (
 )
 
 func newContradictions(dir string, count *prometheus.CounterVec, log *slog.Logger) *contradictions {
-	c := &contradictions{path: filepath.Join(dir, "contradictions"), disk: limiter.Files{}, log: log, count: count, turn: make(chan struct{}, 1)}
-	c.recall = sync.OnceFunc(c.read)
-	return c
+	return &contradictions{path: filepath.Join(dir, "contradictions"), disk: limiter.Files{}, log: log, count: count, turn: make(chan struct{}, 1)}
 }
 
-func (c *contradictions) read() {
+// unread stands against every upstream while the file cannot be read: one of them
+// may be in it.
+var unread = new(contradiction)
+
+// recall reads the file, unless that was done, and returns what is known; nil while
+// that is nothing.
+func (c *contradictions) recall() *[]contradiction {
+	if list := c.list.Load(); list != nil {
+		return list
+	}
+	c.reading.Lock()
+	defer c.reading.Unlock()
+	if list := c.list.Load(); list != nil || time.Now().Before(c.nextTry) {
+		return list
+	}
 	b, err := c.disk.ReadFile(c.path)
 	if errors.Is(err, fs.ErrNotExist) {
-		return
+		b, err = []byte("[]"), nil
 	}
 	var list []contradiction
 	if err == nil && len(b) > maxContradictionsFile {
@@ -119,10 +136,12 @@ func (c *contradictions) read() {
 		err = json.Unmarshal(b, &list)
 	}
 	if err != nil {
-		c.log.Error("what upstreams contradicted before cannot be read; it is learnt anew", "file", c.path, "error", err)
-		return
+		c.nextTry = time.Now().Add(doubtAfter)
+		c.log.Error("what upstreams contradicted before cannot be read, so keys with a limit in tokens or dollars are refused; put the file back, or remove it", "file", c.path, "error", err)
+		return nil
 	}
 	c.list.Store(&list)
+	return &list
 }
 
 // of returns what stands against an upstream as it is configured, or nil.
@@ -130,10 +149,9 @@ func (c *contradictions) of(t *target, option string) *contradiction {
 	if c == nil {
 		return nil
 	}
-	c.recall()
-	list := c.list.Load()
+	list := c.recall()
 	if list == nil {
-		return nil
+		return unread
 	}
 	for i := range *list {
 		if (*list)[i].stands(t, option) {
@@ -158,11 +176,8 @@ func (c *contradictions) learn(t *target, seen contradiction) (contradiction, bo
 		c.mu.Unlock()
 		return seen, false
 	}
-	var list []contradiction
-	if old := c.list.Load(); old != nil {
-		list = slices.Clone((*old)[max(0, len(*old)+1-maxContradictions):])
-	}
-	list = append(list, seen)
+	old := *c.list.Load()
+	list := append(slices.Clone(old[max(0, len(old)+1-maxContradictions):]), seen)
 	c.list.Store(&list)
 	c.mu.Unlock()
 	c.count.WithLabelValues(t.name, seen.Option).Inc()

@@ -89,13 +89,38 @@ func TestWhatWasLearntIsKeptInAFile(t *testing.T) {
 	if got := again.of(mine, outputFieldOption); got == nil || got.Seen != 40_000 || got.KeyID != "key_x" || got.At.IsZero() || log.Len() > 0 {
 		t.Errorf("%+v %s", got, log)
 	}
-	for name, content := range map[string]string{"cut": `[{"upstream":"mi`, "too long": "[" + strings.Repeat(" ", maxContradictionsFile) + "]"} {
-		if err := os.WriteFile(filepath.Join(dir, "contradictions"), []byte(content), 0o600); err != nil {
+	// A file that cannot be read may hold what stands against any upstream.
+	path := filepath.Join(dir, "contradictions")
+	whole, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	other := localTarget(t, c, Upstream{To: []string{"http://127.0.0.1:8001"}, OutputField: "both"})
+	for name, content := range map[string]string{"cut": `[{"upstream":"mi`, "empty": "", "too long": "[" + strings.Repeat(" ", maxContradictionsFile) + "]", "exposed": string(whole)} {
+		if err := os.WriteFile(path, []byte(content), 0o600); err != nil {
 			t.Fatal(err)
 		}
+		if name == "exposed" {
+			if err := os.Chmod(path, 0o666); err != nil {
+				t.Fatal(err)
+			}
+		}
 		broken, log := newLearnt(t, dir)
-		if broken.of(mine, outputFieldOption) != nil || !strings.Contains(log.String(), "learnt anew") {
-			t.Errorf("%s: %s", name, log)
+		for range 3 {
+			got := broken.of(other, outputFieldOption)
+			if got == nil || !strings.Contains(got.String(), "look into its log") || strings.Count(log.String(), "cannot be read") != 1 {
+				t.Errorf("%s: %v; %s", name, got, log)
+			}
+		}
+		if _, news := broken.learn(other, contradiction{Option: askUsageOption}); news {
+			t.Errorf("%s: something is learnt, which would replace the file", name)
+		}
+		if err := errors.Join(os.WriteFile(path, whole, 0o600), os.Chmod(path, 0o600)); err != nil {
+			t.Fatal(err)
+		}
+		broken.nextTry = time.Time{}
+		if broken.of(other, outputFieldOption) != nil || broken.of(mine, outputFieldOption) == nil {
+			t.Errorf("%s: it was put back", name)
 		}
 	}
 	// A store's directory that was moved away is not made anew.

@@ -22,10 +22,13 @@ const (
 	countTime = 3 * time.Second
 	// maxCountAnswer bounds what is read of an answer to that, in bytes.
 	maxCountAnswer = 64 << 10
-	// countPause is how long an upstream that failed to count is not asked,
-	// countAbsent the same of one that does not seem to know how.
+	// countPause is how long an upstream that failed to count for a key is not asked
+	// for it, countAbsent the same of one that does not seem to know how.
 	countPause  = time.Minute
 	countAbsent = time.Hour
+	// pausedKeys are so many that the upstream is asked for nobody: of one alone it
+	// may be its requests that cannot be counted.
+	pausedKeys = 8
 	// textPerToken is how many of the tokens of its bound a token of text usually
 	// stands for.
 	textPerToken = 4
@@ -36,15 +39,51 @@ const (
 // counting is what an upstream's targets know about asking the vendor how many
 // tokens an input has.
 type counting struct {
-	transport atomic.Pointer[Transport] // by which all requests go
+	transport atomic.Pointer[Transport] // by which all requests go; nil: there is none such
 	running   sync.Map                  // by the ids of keys of which one is being counted: a channel that is closed then
-	pausedTo  atomic.Int64              // Unix nanoseconds: until then nobody is asked
+
+	mu     sync.Mutex
+	paused map[string]time.Time // by the ids of keys: until when nothing is asked for them
+	ways   map[string]bool      // the settings of transports
 }
 
-// pause stops the asking for a while, and reports whether it was not stopped.
-func (c *counting) pause(now time.Time, d time.Duration) bool {
-	former := c.pausedTo.Load()
-	return former < now.UnixNano() && c.pausedTo.CompareAndSwap(former, now.Add(d).UnixNano())
+// reached notes a transport of the upstream, and its settings. Where they differ,
+// nothing is counted: the credential would go by a way that its request does not.
+func (c *counting) reached(t *Transport, settings []byte) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.ways == nil {
+		c.ways = make(map[string]bool)
+	}
+	if c.ways[string(settings)] = true; len(c.ways) > 1 {
+		t = nil
+	}
+	c.transport.Store(t)
+}
+
+// pausing reports whether nothing is to be asked for a key.
+func (c *counting) pausing(id string, now time.Time) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for other, until := range c.paused {
+		if !now.Before(until) {
+			delete(c.paused, other)
+		}
+	}
+	return !c.paused[id].IsZero() || len(c.paused) >= pausedKeys
+}
+
+// pause stops the asking for a key for a while, and reports whether it was not
+// stopped.
+func (c *counting) pause(id string, until time.Time) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	known := !c.paused[id].IsZero()
+	if c.paused == nil {
+		c.paused = make(map[string]time.Time)
+	}
+	c.paused[id] = until
+	return !known
 }
 
 // turn waits until nobody else counts for the key, and returns what ends the turn;
@@ -78,11 +117,11 @@ func (h *Handler) countInput(r *http.Request, x *exchange, key *limiter.Key, k *
 	c := &x.target.counting
 	t := c.transport.Load()
 	now := u.now()
-	if !x.target.countExact || t == nil || !t.mayCount() || x.real == nil || c.pausedTo.Load() > now.UnixNano() || !u.worthCounting(k.Left()) {
+	if !x.target.countExact || t == nil || !t.mayCount() || x.real == nil || !u.worthCounting(k.Left()) || c.pausing(key.ID, now) {
 		return false
 	}
 	q := x.target.preset.Counting(call, u.estimate)
-	if q == nil {
+	if q == nil || len(x.target.allow) > 0 && !x.target.allow.Match(http.MethodPost, q.Path) {
 		return false
 	}
 	done := c.turn(r.Context(), key.ID)
@@ -90,7 +129,7 @@ func (h *Handler) countInput(r *http.Request, x *exchange, key *limiter.Key, k *
 		return false
 	}
 	defer done()
-	if !k.MayProbe(ask) {
+	if c.pausing(key.ID, u.now()) || !k.MayProbe(ask) {
 		return false
 	}
 	answer, status, err := t.count(r, x, q)
@@ -108,9 +147,9 @@ func (h *Handler) countInput(r *http.Request, x *exchange, key *limiter.Key, k *
 	if status == http.StatusNotFound || status == http.StatusMethodNotAllowed {
 		pause = countAbsent
 	}
-	if c.pause(now, pause) {
-		h.logger.Warn("the vendor's endpoint for counting tokens did not count, so inputs are bounded by their length for a while; count_exact off does not ask it",
-			zap.String("upstream", x.target.name), zap.Int("status", status), zap.Duration("for", pause), zap.Error(x.real.scrub(err)))
+	if c.pause(key.ID, now.Add(pause)) {
+		h.logger.Warn("the vendor's endpoint for counting tokens did not count, so this key's inputs are bounded by their length for a while; count_exact off does not ask it",
+			zap.String("upstream", x.target.name), zap.String("key_id", key.ID), zap.Int("status", status), zap.Duration("for", pause), zap.Error(x.real.scrub(err)))
 	}
 	return false
 }

@@ -8,13 +8,14 @@ import (
 	"time"
 
 	"github.com/caddyserver/caddy/v2"
-	"golang.org/x/sync/semaphore"
 )
 
 const (
 	// maxDrains bounds how many answers of clients that went away are read on in
-	// this process.
-	maxDrains = 512
+	// this process, and maxDrainsOfKey how many of those are one key's: whoever leaves
+	// often must not take the places of others.
+	maxDrains      = 512
+	maxDrainsOfKey = 128
 	// maxDrained bounds what is read of one, in bytes.
 	maxDrained = 16 << 20
 	// drainBuffer is what is read of one at a time, in bytes.
@@ -22,11 +23,42 @@ const (
 )
 
 // drains are the answers that are being read on, over all configurations of this
-// process, and how many they are.
-var (
-	drains   = semaphore.NewWeighted(maxDrains)
-	draining atomic.Int64
-)
+// process.
+var drains = places{of: make(map[string]int)}
+
+// places are taken by requests of keys.
+type places struct {
+	mu  sync.Mutex
+	all int
+	of  map[string]int // by the ids of keys that have any
+}
+
+// take reports whether there was a place.
+func (p *places) take(key string) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.all >= maxDrains || p.of[key] >= maxDrainsOfKey {
+		return false
+	}
+	p.all++
+	p.of[key]++
+	return true
+}
+
+func (p *places) give(key string) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.all--
+	if p.of[key]--; p.of[key] == 0 {
+		delete(p.of, key)
+	}
+}
+
+func (p *places) taken() int {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.all
+}
 
 // drainLook is how long one goes on before it is noticed that the process is to
 // end.
@@ -80,11 +112,10 @@ func (d *drain) begin() bool {
 		return true
 	case errors.Is(d.client.Err(), context.DeadlineExceeded):
 		return false // ctx has the same
-	case d.said.Load(), !d.x.dispatched.Load(), d.x.grant.Cut() != nil, caddy.Exiting(), !drains.TryAcquire(1):
+	case d.said.Load(), !d.x.dispatched.Load(), d.x.grant.Cut() != nil, caddy.Exiting(), !drains.take(d.x.use.key):
 		d.end()
 		return false
 	}
-	draining.Add(1)
 	d.until = time.Now().Add(d.x.target.drain)
 	d.timer = time.AfterFunc(min(d.x.target.drain, drainLook), d.look)
 	return true
@@ -111,8 +142,7 @@ func (d *drain) close() {
 	d.mu.Lock()
 	if !d.closed && d.timer != nil {
 		d.timer.Stop()
-		drains.Release(1)
-		draining.Add(-1)
+		drains.give(d.x.use.key)
 	}
 	d.closed = true
 	d.mu.Unlock()

@@ -3,6 +3,7 @@ package till
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"strings"
 	"testing"
@@ -162,38 +163,56 @@ func TestADeadlineIsNoClientThatLeft(t *testing.T) {
 	})
 }
 
-// TestOnlySoManyAreReadOnAtATime: it is not parallel, because it takes all
-// places there are.
+// TestOnlySoManyAreReadOnAtATime, of one key and of all. It is not parallel, because
+// it takes all places there are.
 func TestOnlySoManyAreReadOnAtATime(t *testing.T) {
-	if !drains.TryAcquire(maxDrains - 1) {
-		t.Fatal("places are taken")
+	for name, test := range map[string]struct {
+		key   string // of the last place
+		taken int
+		by    func(i int) (key string)
+	}{
+		"of the process": {"key_new", maxDrains - 1, func(i int) string { return fmt.Sprint("key_", i/maxDrainsOfKey) }},
+		"of a key":       {"key_x", maxDrainsOfKey - 1, func(int) string { return "key_x" }},
+	} {
+		t.Run(name, func(t *testing.T) {
+			for i := range test.taken {
+				if !drains.take(test.by(i)) {
+					t.Fatalf("the place %d is taken", i)
+				}
+				defer drains.give(test.by(i))
+			}
+			synctest.Test(t, func(t *testing.T) {
+				leaver := func(key string) *leaver {
+					l := newLeaver(t, context.Background(), time.Second)
+					l.x.use.key = key
+					l.leave()
+					return l
+				}
+				one := leaver(test.key)
+				if one.over() {
+					t.Error("the last place was not given")
+				}
+				other := leaver(test.key)
+				if !other.over() {
+					t.Error("there is no place, and it goes on")
+				}
+				if of := leaver("key_other"); of.over() != (test.taken == maxDrains-1) {
+					t.Errorf("another key's ended: %v", of.over())
+				}
+				other.cancel()
+				one.cancel()
+				one.cancel()
+				if leaver(test.key).over() {
+					t.Error("the place was not given back, or twice")
+				}
+			})
+			if n := drains.taken(); n != test.taken {
+				t.Errorf("%d places are taken, want %d", n, test.taken)
+			}
+		})
 	}
-	defer drains.Release(maxDrains - 1)
-	synctest.Test(t, func(t *testing.T) {
-		one, other := newLeaver(t, context.Background(), time.Second), newLeaver(t, context.Background(), time.Second)
-		one.leave()
-		if one.over() {
-			t.Error("the last place was not given")
-		}
-		other.leave()
-		if !other.over() {
-			t.Error("there is no place, and it goes on")
-		}
-		other.cancel()
-		one.cancel()
-		one.cancel()
-		again := newLeaver(t, context.Background(), time.Second)
-		again.leave()
-		if again.over() {
-			t.Error("the place was not given back, or twice")
-		}
-	})
-	if !drains.TryAcquire(1) {
-		t.Error("a place was not given back")
-	} else if drains.TryAcquire(1) {
-		t.Error("a place was given back twice")
-	} else {
-		drains.Release(1)
+	if n := drains.taken(); n != 0 || len(drains.of) != 0 {
+		t.Errorf("%d places are taken, by %d keys", n, len(drains.of))
 	}
 }
 

@@ -67,7 +67,7 @@ func newMetrics() *metrics {
 	reading := prometheus.NewGaugeFunc(prometheus.GaugeOpts{
 		Namespace: ns, Subsystem: sub, Name: "draining",
 		Help: "Requests in flight whose client went away, and whose answer is read on for what it used.",
-	}, func() float64 { return float64(draining.Load()) })
+	}, func() float64 { return float64(drains.taken()) })
 	m.collectors = []prometheus.Collector{m.activations, m.refusals, m.commits, m.overhead, m.tokens, m.spend, m.contradictions, reading,
 		&limiterCollector{m, prometheus.NewDesc("caddy_till_holds", "Requests in flight.", nil, nil),
 			prometheus.NewDesc("caddy_till_keys", "Keys by recorded status.", []string{"status"}, nil),

@@ -91,7 +91,7 @@ func newEngine(dir string, log *slog.Logger) *engine {
 // conversation allows.
 func (e *engine) unforetold(x upstream.Excess) {
 	e.log.logger().Error("an answer reports more input than its conversation can have, by what was remembered of it; requests for this model are held by their length from now on",
-		"key_id", x.Key, "upstream", x.Upstream, "model", x.Model, "reported_tokens", x.Reported, "bound_tokens", x.Bound)
+		"key_id", x.Key, "upstream", x.Upstream, "model", fmt.Sprintf("%.64q", x.Model), "reported_tokens", x.Reported, "bound_tokens", x.Bound)
 }
 
 func releaseEngine(dir string) error {

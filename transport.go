@@ -2,6 +2,7 @@ package till
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -58,10 +59,14 @@ func (t *Transport) Provision(ctx caddy.Context) error {
 	if t.MaxResponseHeaderSize == 0 {
 		t.MaxResponseHeaderSize = maxAnswerHead
 	}
+	settings, err := json.Marshal(t)
+	if err != nil {
+		return err
+	}
 	if err := t.HTTPTransport.Provision(ctx); err != nil {
 		return err
 	}
-	t.target.counting.transport.Store(t)
+	t.target.counting.reached(t, settings)
 	return nil
 }
 

@@ -13,6 +13,7 @@ import (
 // use is a request of a key with a limit in tokens or dollars: what it can use
 // at most, which is held before it is forwarded, and what it did use.
 type use struct {
+	key      string // its id
 	estimate *upstream.Estimate
 	price    *upstream.Price // nil where it is not known, and need not be
 	prices   *upstream.Prices
@@ -34,6 +35,8 @@ type use struct {
 	meter *upstream.Meter
 	whole bool // the answer was read to its end
 	own   bool // the answer is an error in the upstream's own words
+
+	quotes bool // the request names what only till would, so an error may repeat it
 
 	inputFirst bool  // answers say at their beginning what the input was
 	leastInput int64 // which cannot be less than that
@@ -92,8 +95,11 @@ func (h *Handler) judgeUse(r *http.Request, x *exchange, key *limiter.Key, k *li
 	if e.HidesUsage() && x.target.learnt.of(x.target, askUsageOption) != nil {
 		e.DontAsk()
 	}
-	u := &use{estimate: e, mayFit: !key.Unfitted, input: e.Input, output: -1, most: key.MaxRequestSpend}
+	u := &use{key: key.ID, estimate: e, mayFit: !key.Unfitted, input: e.Input, output: -1, most: key.MaxRequestSpend}
 	u.leastInput = upstream.LeastInput(call, e)
+	if _, asked := e.Written(false); asked != "" && !x.target.answersUsage.Load() {
+		u.quotes = quotes(r, call.Body, asked)
+	}
 	provider := x.target.presetName
 	u.prices, u.provider, u.began, u.now = h.app.prices, provider, time.Now(), time.Now
 	price, known := u.prices.Find(provider, e.Model, u.began)

@@ -21,6 +21,7 @@ type localServer struct {
 	adds   int64  // tokens that it adds to each prompt
 	strict bool   // refuses stream_options
 	hates  string // a field that it refuses
+	quotes bool   // refuses a temperature that is text, and repeats it
 
 	tokens, answers, refused atomic.Int64
 	authorization            atomic.Value // string
@@ -46,6 +47,12 @@ func (l *localServer) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	var body map[string]json.RawMessage
 	if err := json.Unmarshal(b, &body); err != nil {
 		http.Error(w, err.Error(), http.StatusBadRequest)
+		return
+	}
+	if warm := body["temperature"]; l.quotes && len(warm) > 0 && warm[0] == '"' {
+		l.refused.Add(1)
+		w.WriteHeader(http.StatusUnprocessableEntity)
+		fmt.Fprintf(w, `{"detail":[{"type":"float_type","loc":["body","temperature"],"input":%s}]}`, warm)
 		return
 	}
 	if _, ok := body["stream_options"]; ok && l.strict { // llxprt-code#114, new-api#418
@@ -251,6 +258,25 @@ func TestAServerThatKnowsNoStreamOptionsIsNotAskedAgain(t *testing.T) {
 	refused := l.refused.Load()
 	if status, _ := s.sendBody(key, body); status != http.StatusOK || l.refused.Load() != refused {
 		t.Fatalf("told not to ask: %d", status)
+	}
+}
+
+// TestNobodyTalksAServerIntoAskingForNoUsage: all keys would pay the bound of each
+// stream from then on.
+func TestNobodyTalksAServerIntoAskingForNoUsage(t *testing.T) {
+	t.Parallel()
+	l := newLocalServer(t, "max_completion_tokens")
+	l.quotes, l.strict = true, true
+	s := newServer(t, options{to: l.URL})
+	_, key := s.mint(object{"max_tokens": 100_000})
+	body := `{"model":"m","stream":true,"temperature":%s,"max_completion_tokens":10,"messages":[]}`
+	for _, said := range []string{`"stream_options"`, `"stream\u005foptions"`} {
+		if status, _ := s.sendBody(key, fmt.Sprintf(body, said)); status != http.StatusUnprocessableEntity {
+			t.Fatal(status)
+		}
+	}
+	if status, _ := s.sendBody(key, fmt.Sprintf(body, "1")); status != http.StatusBadRequest || l.refused.Load() != 3 {
+		t.Errorf("a stream is not asked any more: %d", status)
 	}
 }
 

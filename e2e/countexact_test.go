@@ -111,7 +111,9 @@ func TestWhatTheBoundKeepsOutIsCountedByTheVendor(t *testing.T) {
 	t.Parallel()
 	v := newCountedVendor(t)
 	s := newServer(t, options{vendor: "anthropic", to: v.URL,
-		more: fmt.Sprintf("upstream exactly anthropic {\nto %s\ncredential {env.MOCK_KEY}\ncount_exact off\n}\n", v.URL)})
+		more: fmt.Sprintf("upstream exactly anthropic {\nto %[1]s\ncredential {env.MOCK_KEY}\ncount_exact off\n}\n"+
+			"upstream narrow anthropic {\nto %[1]s\ncredential {env.MOCK_KEY}\nallow POST /v1/messages\n}\n"+
+			"upstream wide anthropic {\nto %[1]s\ncredential {env.MOCK_KEY}\nallow POST /v1/messages\nallow POST /v1/messages/count_tokens\n}\n", v.URL)})
 	for _, test := range []struct {
 		name   string
 		fields object
@@ -123,6 +125,9 @@ func TestWhatTheBoundKeepsOutIsCountedByTheVendor(t *testing.T) {
 		{"dollars of one request", object{"max_spend_usd": "50", "max_request_spend_usd": "0.10"}, 200, 1},
 		{"tokens", object{"max_tokens": 30_000}, 200, 1},
 		{"dollars, and it is off", object{"max_spend_usd": "0.10", "upstream": "exactly"}, 402, 0},
+		{"dollars, and only answers are allowed", object{"max_spend_usd": "0.10", "upstream": "narrow"}, 402, 0},
+		{"dollars, and counting is allowed as well", object{"max_spend_usd": "0.10", "upstream": "wide"}, 200, 1},
+		{"dollars, and the key may only ask for answers", object{"max_spend_usd": "0.10", "paths": []string{"/v1/messages"}}, 200, 1},
 		{"dollars that last", object{"max_spend_usd": "50"}, 200, 0},
 		{"dollars that could not do in any case", object{"max_spend_usd": "0.01"}, 402, 0},
 		{"activations", object{"max_activations": 3}, 200, 0},

@@ -1,5 +1,7 @@
 package limiter
 
+import "time"
+
 // Left is what no request holds, of the key's and of its role's budget. It is
 // known for a moment only: nothing is taken.
 func (k *Live) Left() Amounts {
@@ -30,9 +32,28 @@ func (k *Live) MayProbe(ask *Ask) bool {
 			return false
 		}
 	}
-	if k.tooOften(ask, now.UnixNano()) != nil || k.pacing.free.wait(defaultFreeRate, now.UnixNano()) > 0 {
+	if k.tooOften(ask, now.UnixNano()) != nil || !k.affords(ask, now) || k.pacing.free.wait(defaultFreeRate, now.UnixNano()) > 0 {
 		return false
 	}
 	k.pacing.free.take(defaultFreeRate, now.UnixNano())
 	return true
+}
+
+// affords reports whether what does not depend on the request's input is there: an
+// activation, and the role. Callers hold the key.
+func (k *Live) affords(ask *Ask, now time.Time) bool {
+	bound := ask.Bound
+	if k.key.Charge == ChargeSuccess {
+		bound[Attempts] = bound[Activations]
+	}
+	if v, _ := k.judge(&bound, k.strict()); v > wait && !k.due(now) {
+		return false
+	}
+	if k.role == nil {
+		return true
+	}
+	k.role.mu.Lock()
+	defer k.role.mu.Unlock()
+	v, _ := k.role.judge(&bound, false)
+	return !k.role.absent && (v <= wait || k.role.due(now))
 }

@@ -76,3 +76,61 @@ func TestAProbeIsMadeOnlyForWhatCouldBeAdmittedAndNotTooOften(t *testing.T) {
 		t.Error("the key is revoked")
 	}
 }
+
+// TestNothingIsAskedForARequestThatItsBudgetsRefuseWhateverItHolds: a key that has
+// nothing left, or whose role has not, would else be good for questions.
+func TestNothingIsAskedForARequestThatItsBudgetsRefuseWhateverItHolds(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	role := limiter.NewRole()
+	role.Budget.Limit[limiter.Activations] = 1
+	w.roles = map[string]limiter.Role{"ci": role}
+	if err := w.SetRoles(w.roles); err != nil {
+		t.Fatal(err)
+	}
+	probe := func(k *key) bool {
+		t.Helper()
+		live, refusal := w.Find(context.Background(), k.lookup)
+		if refusal != nil {
+			t.Fatal(refusal)
+		}
+		return live.MayProbe(&limiter.Ask{Bound: limiter.Amounts{limiter.Activations: 1}, Method: "POST", Path: "/v1/messages"})
+	}
+	canary := w.mint(activations(0))
+	byTokens := w.mint(func(k *limiter.Key) { k.Limit[limiter.Tokens] = 0 })
+	onSuccess := w.mint(func(k *limiter.Key) {
+		k.Limit[limiter.Activations], k.Charge = 0, limiter.ChargeSuccess
+	})
+	last := w.mint(activations(1))
+	shared := w.mint(func(k *limiter.Key) { k.Role = "ci" })
+	for name, test := range map[string]struct {
+		key *key
+		may bool
+	}{
+		"a canary": {canary, false}, "a canary in tokens": {byTokens, false}, "a canary that counts successes": {onSuccess, false},
+		"the last activation": {last, true}, "the role's last": {shared, true},
+	} {
+		if got := probe(test.key); got != test.may {
+			t.Errorf("%s: %v", name, got)
+		}
+	}
+	for name, k := range map[string]*key{"the last activation": last, "the role's last": shared} {
+		g, refusal := k.ask()
+		if refusal != nil {
+			t.Fatal(refusal)
+		}
+		if probe(k) {
+			t.Errorf("%s is in flight", name)
+		}
+		g.Cancel()
+		if !probe(k) {
+			t.Errorf("%s came back", name)
+		}
+	}
+	if err := w.SetRoles(nil); err != nil {
+		t.Fatal(err)
+	}
+	if probe(shared) {
+		t.Error("the role is not configured any more")
+	}
+}

@@ -3,6 +3,7 @@ package upstream
 import (
 	"bytes"
 	"crypto/sha256"
+	"encoding/binary"
 	"hash"
 	"sync"
 	"unicode/utf8"
@@ -76,9 +77,13 @@ func (d *digester) mark(m byte) {
 	d.buf = append(d.buf, m)
 }
 
-// field hashes a word that no JSON value can be taken for.
+// field hashes a word that no JSON value can be taken for, and its length: a header
+// or a query may hold any bytes, marks too.
 func (d *digester) field(s string) {
 	d.mark(markField)
+	var length [8]byte
+	binary.LittleEndian.PutUint64(length[:], uint64(len(s)))
+	d.put(length[:])
 	for len(s) > 0 {
 		n := min(len(s), cap(d.buf)/4)
 		if n > cap(d.buf)-len(d.buf) {
@@ -219,9 +224,11 @@ func (d *digester) cacheMark(b []byte) int {
 		return 0 // a text that is called so
 	}
 	from := n + spaces(b[n:])
-	size := skipValue(b[from:])
-	value := b[from : from+size]
+	// No more than that is looked at: marks may stand in marks, and each would be
+	// looked through to its end.
 	const longest = 64
+	size := skipValue(b[from:min(len(b), from+longest+1)])
+	value := b[from : from+size]
 	if value[0] != '{' || len(value) > longest {
 		return 0
 	}

@@ -5,6 +5,7 @@ import (
 	"crypto/rand"
 	"crypto/sha256"
 	"hash/maphash"
+	"maps"
 	"sync"
 	"time"
 )
@@ -43,7 +44,7 @@ type Memory struct {
 	used    *list.List               // the one used last is in front
 	total   int                      // beginnings of all keys
 	doubted map[served]time.Time     // until when
-	off     bool                     // more is in doubt than can be kept
+	off     time.Time                // until when all is in doubt, because more is than can be kept
 }
 
 // Excess is an answer that reports more input than there can be, if what was
@@ -195,7 +196,7 @@ func (m *Memory) known(r *Recall, into []beginning) ([]beginning, bool) {
 	now := m.now()
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if m.off {
+	if now.Before(m.off) {
 		return nil, false
 	}
 	if until, ok := m.doubted[r.served]; ok {
@@ -256,8 +257,19 @@ func (m *Memory) doubt(r *Recall, until time.Time) {
 	if at := m.keys[r.key]; at != nil {
 		m.forget(at)
 	}
-	m.doubted[r.served] = until
-	m.off = len(m.doubted) > maxDoubted
+	if len(m.doubted) >= maxDoubted {
+		now := m.now()
+		maps.DeleteFunc(m.doubted, func(_ served, until time.Time) bool { return !now.Before(until) })
+	}
+	former, known := m.doubted[r.served]
+	switch {
+	case !known && len(m.doubted) >= maxDoubted:
+		if until.After(m.off) {
+			m.off = until
+		}
+	case until.After(former):
+		m.doubted[r.served] = until
+	}
 }
 
 // forget drops all of a key. Callers hold m.mu.

@@ -146,6 +146,48 @@ func TestMemoryIsLostWhenAnAnswerBeliesIt(t *testing.T) {
 	}
 }
 
+// TestWhatIsInDoubtIsBounded, and what is in doubt for good is so whatever comes after.
+func TestWhatIsInDoubtIsBounded(t *testing.T) {
+	t.Parallel()
+	m := newRemembering(t)
+	doubt := func(model string, d time.Duration) {
+		m.doubt(&Recall{key: "x", served: served{"u", model}}, m.clock.Add(d))
+	}
+	remembers := func() bool {
+		r, _ := m.claude("k", long)
+		return r != nil
+	}
+	doubt("m", 3*lifetime)
+	doubt("m", lifetime)
+	m.clock = m.clock.Add(lifetime)
+	if remembers() {
+		t.Error("a later doubt ends the longer one")
+	}
+	m.clock = m.clock.Add(2 * lifetime)
+	for i := range maxDoubted {
+		doubt(fmt.Sprint(i), lifetime)
+	}
+	if len(m.doubted) > maxDoubted || !remembers() {
+		t.Errorf("%d are in doubt, which the table holds", len(m.doubted))
+	}
+	doubt("one more", lifetime)
+	if len(m.doubted) > maxDoubted || remembers() {
+		t.Errorf("%d are in doubt, and the last is not noted", len(m.doubted))
+	}
+	m.clock = m.clock.Add(lifetime)
+	if !remembers() {
+		t.Error("doubts that are over count")
+	}
+	for i := range maxDoubted {
+		doubt(fmt.Sprint("again ", i), lifetime)
+	}
+	doubt("one more", 1000*lifetime)
+	m.clock = m.clock.Add(2 * lifetime)
+	if remembers() {
+		t.Error("one that is in doubt for good is forgotten")
+	}
+}
+
 // TestThoughtsThatAreLeftOutMayComeBack: what a conversation counted with them
 // stays what its longer ones count at least.
 func TestThoughtsThatAreLeftOutMayComeBack(t *testing.T) {

@@ -55,6 +55,9 @@ func unsafe(format string, args ...any) error {
 const (
 	maxModels    = 64  // that one request may name
 	maxModelName = 256 // bytes
+	// maxModelDepth bounds how deep what names models may stand in such things: at
+	// each level the end of all that is below is looked for.
+	maxModelDepth = 16
 )
 
 // Models lists every model that a request names: in its path, in its query and
@@ -117,6 +120,16 @@ type modelFinder struct {
 	preset *Preset
 	models []string
 	named  bool
+	depth  int
+}
+
+// within calls fn one level deeper.
+func (f *modelFinder) within(fn func() error) error {
+	if f.depth++; f.depth > maxModelDepth {
+		return unsafe("what names models in it is nested more than %d deep", maxModelDepth)
+	}
+	defer func() { f.depth-- }()
+	return fn()
 }
 
 func (f *modelFinder) add(model string) {
@@ -236,7 +249,7 @@ func (f *modelFinder) field(name string, value []byte) error {
 		if value[0] != '{' {
 			return nil
 		}
-		return f.object(rawObject(value))
+		return f.within(func() error { return f.object(rawObject(value)) })
 	}
 	return f.value(value)
 }
@@ -250,7 +263,7 @@ func (f *modelFinder) each(value []byte, fn func(rawObject) error) error {
 		if element[0] != '{' {
 			return nil
 		}
-		return fn(rawObject(element))
+		return f.within(func() error { return fn(rawObject(element)) })
 	})
 }
 
@@ -297,10 +310,12 @@ func (f *modelFinder) value(value []byte) error {
 		f.add(model)
 	case '[':
 		return elements(value, func(element []byte) error {
-			if element[0] == '{' {
-				return f.tool(rawObject(element))
-			}
-			return f.value(element)
+			return f.within(func() error {
+				if element[0] == '{' {
+					return f.tool(rawObject(element))
+				}
+				return f.value(element)
+			})
 		})
 	}
 	return nil
