@@ -128,7 +128,9 @@ func (u *use) cost(seen upstream.Usage) int64 {
 				permille = (permille + 1) / 2
 			}
 		case "priority":
-			permille = max(permille, 2000)
+			if !u.estimate.Priority {
+				permille *= 2 // what it holds is without that
+			}
 		}
 	}
 	nano := u.price.Cost(seen, permille)

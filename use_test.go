@@ -41,7 +41,7 @@ func TestAnAnswerIsChargedAtTheDearerOfTheModelsAskedForAndAnswering(t *testing.
 			t.Fatal(test.asked)
 		}
 		u := &use{
-			estimate: &upstream.Estimate{Model: test.asked, Permille: test.permille, Asked: test.permille, Flex: strings.HasPrefix(test.name, "flex")}, price: price, priced: true, prices: prices,
+			estimate: &upstream.Estimate{Model: test.asked, Permille: test.permille, Asked: test.permille, Flex: strings.HasPrefix(test.name, "flex"), Priority: test.name == "priority"}, price: price, priced: true, prices: prices,
 			provider: "openai", began: now, now: func() time.Time { return now }, meter: upstream.NewMeter(false), whole: true,
 		}
 		u.meter.Write([]byte(test.answer))

@@ -29,9 +29,9 @@ type Estimate struct {
 	Model  string
 	Input  int64 // tokens of text and pictures
 	Window bool  // some of the input is bounded by the context window alone
-	// Flex says that the cheaper tier is asked for, and Routed that the request
-	// chooses who answers, at whatever price.
-	Flex, Routed bool
+	// Flex says that the cheaper tier is asked for, Priority the dearer one, and
+	// Routed that the request chooses who answers, at whatever price.
+	Flex, Priority, Routed bool
 	// Pictures says that it holds those, Media that it holds sound, films, files
 	// or what may be such.
 	Pictures, Media bool
@@ -271,6 +271,7 @@ func (e *Estimate) member(p *Preset, name string, value []byte, found *content) 
 		case "flex":
 			e.Flex = true
 		case "priority", "fast":
+			e.Priority = true
 			e.Permille *= 2
 		default:
 			return notMeterable("the price of service tier %.32q is not known", word)

@@ -170,6 +170,7 @@ func (p *Price) MaxCost(e *Estimate, input, output int64) int64 {
 	if e.Cached || p.Provider != "anthropic" { // only Anthropic is told when to write
 		in = max(in, r.CacheWrite)
 	}
+	in = max(in, r.CachedInput) // an operator's may be dearer
 	if e.CachedHour {
 		in = max(in, r.CacheWrite1)
 	}
