@@ -129,7 +129,11 @@ func (u *use) cost(seen upstream.Usage) int64 {
 			}
 		case "priority":
 			if !u.estimate.Priority {
-				permille *= 2 // what it holds is without that
+				permille = permille * u.estimate.PriorityPermille() / 1000
+			}
+		case "default", "standard":
+			if u.estimate.Priority { // there was none to be had
+				permille = (permille*1000 + u.estimate.PriorityPermille() - 1) / u.estimate.PriorityPermille()
 			}
 		}
 	}

@@ -35,13 +35,14 @@ func TestAnAnswerIsChargedAtTheDearerOfTheModelsAskedForAndAnswering(t *testing.
 		{"what the client sent comes back last", "gpt-5-mini", strings.TrimSuffix(`{"model":"gpt-5",`+usage, "}") + `,"metadata":{"service_tier":"flex","model":"gpt-5-nano"}}`, 1000, full},
 		{"priority was not asked for and given", "gpt-5-mini", `{"service_tier":"priority",` + usage, 1000, 2 * mini},
 		{"priority", "gpt-5-mini", `{"service_tier":"priority",` + usage, 2000, 2 * mini},
+		{"priority was asked for and not given", "gpt-5-mini", `{"service_tier":"default",` + usage, 2000, mini},
 	} {
 		price, ok := prices.Find("openai", test.asked, now)
 		if !ok {
 			t.Fatal(test.asked)
 		}
 		u := &use{
-			estimate: &upstream.Estimate{Model: test.asked, Permille: test.permille, Asked: test.permille, Flex: strings.HasPrefix(test.name, "flex"), Priority: test.name == "priority"}, price: price, priced: true, prices: prices,
+			estimate: &upstream.Estimate{Model: test.asked, Permille: test.permille, Asked: test.permille, Flex: strings.HasPrefix(test.name, "flex"), Priority: test.permille == 2000}, price: price, priced: true, prices: prices,
 			provider: "openai", began: now, now: func() time.Time { return now }, meter: upstream.NewMeter(false), whole: true,
 		}
 		u.meter.Write([]byte(test.answer))

@@ -272,7 +272,7 @@ func (e *Estimate) member(p *Preset, name string, value []byte, found *content) 
 			e.Flex = true
 		case "priority", "fast":
 			e.Priority = true
-			e.Permille *= 2
+			e.Permille = e.Permille * e.PriorityPermille() / 1000
 		default:
 			return notMeterable("the price of service tier %.32q is not known", word)
 		}

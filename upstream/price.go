@@ -5,6 +5,7 @@ import (
 	"math/bits"
 	"regexp"
 	"slices"
+	"strings"
 	"time"
 )
 
@@ -188,6 +189,16 @@ func (p *Price) Cost(u Usage, permille int64) int64 {
 		return u.Nanodollars
 	}
 	return max(p.byTable(u, permille), u.Nanodollars)
+}
+
+// PriorityPermille is what prices of the model are multiplied with when it is
+// served with priority: twice the price, and GPT-5.5's 2.5 times
+// (https://openai.com/api-priority-processing).
+func (e *Estimate) PriorityPermille() int64 {
+	if strings.HasPrefix(e.Model, "gpt-5.5") {
+		return 2500
+	}
+	return 2000
 }
 
 // Reported is a report in which what the provider says that it took is multiplied
