@@ -74,8 +74,11 @@ func (u *use) used(status int) (tokens, nano int64, measured bool) {
 	}
 	b := u.bound(u.allowed())
 	tokens, nano = max(b[limiter.Tokens], seen.Tokens()), b[limiter.Nanodollars]
-	if u.priced && seen.Known() {
-		nano = max(nano, u.cost(seen))
+	if u.priced && u.meter != nil {
+		all := seen // of what is dearer than what was asked for, if the answer said so
+		all.Input, all.Output = max(seen.Input, u.input), max(seen.Output, u.allowed()*u.estimate.Answers)
+		all.CachedInput = -1
+		nano = max(nano, u.cost(all))
 	}
 	return tokens, nano, false
 }

@@ -243,3 +243,34 @@ func TestInputThatWasReportedIsExact(t *testing.T) {
 		}
 	}
 }
+
+// TestAnAnswerThatBreaksOffCostsTheBoundOfWhatAnswered: the first event of a
+// stream names a model, or a tier, that is dearer than what was asked for.
+func TestAnAnswerThatBreaksOffCostsTheBoundOfWhatAnswered(t *testing.T) {
+	t.Parallel()
+	now := time.Date(2026, 11, 25, 12, 0, 0, 0, time.UTC)
+	prices := upstream.BuiltInPrices()
+	price, ok := prices.Find("openai", "gpt-5-mini", now)
+	if !ok {
+		t.Fatal("no price")
+	}
+	const mini, full = 1000*250 + 100*2000, 1000*1250 + 100*10000
+	for _, test := range []struct {
+		name, begins string
+		want         int64
+	}{
+		{"the same", `"model":"gpt-5-mini"`, mini},
+		{"a dearer one", `"model":"gpt-5"`, full},
+		{"a cheaper one", `"model":"gpt-5-nano"`, mini},
+		{"with priority", `"model":"gpt-5-mini","service_tier":"priority"`, 2 * mini},
+		{"with priority, of a dearer one", `"model":"gpt-5","service_tier":"priority"`, 2 * full},
+		{"with a running count, most of it cached", `"model":"gpt-5-mini","usage":{"prompt_tokens":900,"prompt_tokens_details":{"cached_tokens":900},"completion_tokens":2}`, mini},
+	} {
+		u := &use{estimate: &upstream.Estimate{Model: "gpt-5-mini", Answers: 1, Permille: 1000, Asked: 1000}, price: price, priced: true, prices: prices,
+			provider: "openai", began: now, now: func() time.Time { return now }, input: 1000, natural: 100, output: -1, meter: upstream.NewMeter(true)}
+		u.meter.Write([]byte("data: {" + test.begins + `,"choices":[{"delta":{"content":"Some"}}]}` + "\n\n"))
+		if tokens, nano, measured := u.used(200); tokens != 1100 || nano != test.want || measured {
+			t.Errorf("%s: %d tokens, %d nano-dollars, want %d", test.name, tokens, nano, test.want)
+		}
+	}
+}
