@@ -3,6 +3,7 @@ package till
 import (
 	"context"
 	"io"
+	"math"
 	"net/http"
 	"net/url"
 	"strings"
@@ -136,7 +137,8 @@ func (h *Handler) countInput(r *http.Request, x *exchange, key *limiter.Key, k *
 	n := q.Bound(answer)
 	switch {
 	case err == nil && status == http.StatusOK && n > 0:
-		u.input = min(u.input, n+x.target.preset.ServerInput())
+		u.counted = n + x.target.preset.ServerInput()
+		u.input = min(u.input, u.counted)
 		return true
 	case err == nil && status == http.StatusOK && n == 0, r.Context().Err() != nil,
 		status == http.StatusBadRequest, status == http.StatusRequestEntityTooLarge, status == http.StatusUnprocessableEntity,
@@ -152,6 +154,21 @@ func (h *Handler) countInput(r *http.Request, x *exchange, key *limiter.Key, k *
 			zap.String("upstream", x.target.name), zap.String("key_id", key.ID), zap.Int("status", status), zap.Duration("for", pause), zap.Error(x.real.scrub(err)))
 	}
 	return false
+}
+
+// miscounted stops the asking when an answer has more input than what was counted
+// allows: a gateway's endpoint may only guess. It is told of every answer.
+func (x *exchange) miscounted() {
+	u := x.use
+	if u == nil || u.counted == 0 || u.meter == nil || u.meter.Usage().Input <= u.counted {
+		return
+	}
+	c := &x.target.counting
+	if former := c.pausedTo.Swap(math.MaxInt64); former == math.MaxInt64 || x.target.learnt == nil {
+		return
+	}
+	x.target.learnt.log.Error("an answer has more input than the vendor's endpoint for counting tokens had counted: inputs are bounded by their length until a configuration is loaded; count_exact off does not ask it",
+		"upstream", x.target.name, "key_id", x.grant.Key().ID, "counted_tokens", u.counted, "reported_tokens", u.meter.Usage().Input)
 }
 
 // worthCounting reports whether the request gets less than it asks for out of what

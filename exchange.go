@@ -168,6 +168,7 @@ func (x *exchange) settle() {
 		used[limiter.Tokens], used[limiter.Nanodollars], kinds = x.use.charge(int(x.status.Load()))
 		x.target.spent.count(&kinds, used[limiter.Nanodollars])
 		x.grant.Measured(kinds)
+		x.miscounted()
 	}
 	x.grant.Settle(used)
 	x.contradicted()

@@ -38,6 +38,8 @@ type use struct {
 
 	quotes bool // the request names what only till would, so an error may repeat it
 
+	counted int64 // what the input is at most by the vendor's count; 0: it was not asked
+
 	inputFirst bool  // answers say at their beginning what the input was
 	leastInput int64 // which cannot be less than that
 }

@@ -291,3 +291,27 @@ func TestNothingIsSentOnForWhoLeftWhileItWasCounted(t *testing.T) {
 		t.Errorf("%d requests were sent", n)
 	}
 }
+
+// TestACountThatAnAnswerBeliesIsNotAskedForAgain: a gateway may guess at its
+// endpoint for counting what the vendor behind it counts in another way.
+func TestACountThatAnAnswerBeliesIsNotAskedForAgain(t *testing.T) {
+	t.Parallel()
+	v := newCountedVendor(t)
+	v.answer(func(w http.ResponseWriter, _ *http.Request, n int) { fmt.Fprintf(w, `{"input_tokens":%d}`, n/2) })
+	s := newServer(t, options{vendor: "anthropic", to: v.URL})
+	id, key := s.mint(object{"max_spend_usd": "0.10"})
+	if res, body := s.counted(key); res.StatusCode != 200 {
+		t.Fatalf("%d %s", res.StatusCode, body)
+	}
+	s.used(id)
+	if res, body := s.counted(key); res.Header.Get("Till-Refusal") != "till_budget_too_small" {
+		t.Errorf("%d %s", res.StatusCode, body)
+	}
+	if n := v.counts.Load(); n != 1 {
+		t.Errorf("it was asked %d times", n)
+	}
+	s.stop()
+	if out := s.output(); strings.Count(out, "more input than the vendor's endpoint") != 1 {
+		t.Errorf("the log: %s", out)
+	}
+}
