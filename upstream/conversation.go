@@ -22,7 +22,7 @@ func (d *digester) system(b []byte) {
 	_ = elements(b, func(block []byte) error {
 		if block[0] == '{' && len(block) <= longest {
 			if from, to, ok := memberOf(block, "text"); ok && block[from] == '"' && bytes.HasPrefix(block[from+1:to], []byte(billingHeader)) {
-				d.leaveOut(block)
+				d.leaveOut(0, block, 1)
 				return nil
 			}
 		}

@@ -5,6 +5,7 @@ import (
 	"crypto/sha256"
 	"encoding/binary"
 	"hash"
+	"strings"
 	"sync"
 	"unicode/utf8"
 )
@@ -111,7 +112,7 @@ func (d *digester) value(b []byte) (n int) {
 			n++
 			d.mark(brackets[c])
 		case '"':
-			m := d.cacheMark(b[n:])
+			m := d.cacheMark(b[n:], depth)
 			if m == 0 {
 				m = d.string(b[n:])
 			}
@@ -205,8 +206,9 @@ func (d *digester) escaped(r rune, as []byte) {
 
 // cacheMark is the length of a member at the beginning of b that says no more
 // than that a cache may begin or end there, and 0 where there is none. It is left
-// out, and counted at its length: a template may print it for all that is known.
-func (d *digester) cacheMark(b []byte) int {
+// out, and counted at its length, so deep as it stands: a template may print it for
+// all that is known.
+func (d *digester) cacheMark(b []byte, depth int) int {
 	n := 0
 	if c := b[1]; c != 'c' && c != 'p' {
 		return 0
@@ -240,11 +242,20 @@ func (d *digester) cacheMark(b []byte) int {
 	if err != nil || !plain {
 		return 0
 	}
-	d.leaveOut(b[:from+size])
+	_, name := stringLength(b, asLines)
+	d.leaveOut(name, value, depth)
 	return from + size
 }
 
-func (d *digester) leaveOut(text []byte) {
-	n := int64(len(text)) + 32 // where it is printed with lines of its own
-	d.left += n + n/10
+// leaveOut counts a value that is left out, and the name before it, at its longest.
+func (d *digester) leaveOut(name int64, value []byte, depth int) {
+	_, tokens := promptLength(value, asLines)
+	lines := int64(1)
+	for _, c := range value {
+		if strings.IndexByte("{}[],", c) >= 0 {
+			lines++
+		}
+	}
+	tokens += name + 8 + lines*int64(depth+1) // what stands around it
+	d.left += tokens + tokens/10 + 1
 }
