@@ -37,7 +37,8 @@ func (u *use) learn(status int, measured bool) {
 	if u.recall == nil || u.meter == nil || u.meter.Usage().Input < 0 {
 		return
 	}
-	u.memory.Learn(u.recall, u.meter.Usage().Input, u.meter.Model(), measured && status < 300)
+	// What failed may not have been read to its end.
+	u.memory.Learn(u.recall, u.meter.Usage().Input, u.meter.Model(), measured && status < 300 && !u.meter.Failed())
 }
 
 // used is what was used, and whether that was measured.

@@ -27,6 +27,7 @@ func TestAConversationIsLearnedFromMeasuredAnswers(t *testing.T) {
 		{"left after its end", begins + ends, 200, false, true},
 		{"left before it", begins, 200, false, false},
 		{"a refusal", begins + ends, 400, true, false},
+		{"an error before the end", begins + "event: error\ndata: {\"type\":\"error\",\"error\":{\"type\":\"overloaded_error\"}}\n\n" + ends, 200, true, false},
 		{"nothing reported", "data: {}\n\n", 200, true, false},
 	} {
 		memory := upstream.NewMemory(func(x upstream.Excess) { t.Errorf("%s: %+v", test.name, x) })

@@ -25,6 +25,9 @@ func SpeaksError(body []byte) bool {
 // No other vendor says what it bills then.
 var insured = set("openrouter")
 
+// Failed reports whether an answer that began well told an error.
+func (m *Meter) Failed() bool { return m.failed }
+
 // Forgiven reports whether an answer that began well (200) told an error, and
 // nothing is billed for it: by the vendor's rule; or because nothing was written
 // or reported before, so that it is the error that a status could have told.
