@@ -35,8 +35,8 @@ func (m *Meter) Forgiven() bool {
 	switch {
 	case !m.failed:
 		return false
-	case m.insured:
-		return !m.final || m.usage.Nanodollars <= 0
+	case m.insured && !m.Several: // of several answers others may be billed
+		return !m.final || m.usage.Nanodollars == 0
 	}
-	return m.wrote == 0 && m.usage == unreported
+	return m.wrote == 0 && !m.embeds && m.usage == unreported
 }
