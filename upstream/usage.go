@@ -235,14 +235,13 @@ func (c usageCounts) sound() error {
 // is more than the input cannot be. A total decides where it agrees with one.
 func (c usageCounts) beside(u Usage, cached, total int64) bool {
 	parts := add(u.Input, max(u.Output, 0))
-	switch {
-	case cached > u.Input, cached > 0 && total == add(parts, cached):
+	switch _, bedrock := c["inputTokens"]; {
+	case bedrock, cached > u.Input, cached > 0 && total == add(parts, cached):
 		return true
 	case total == parts:
 		return false
 	}
-	_, inside := c["prompt_tokens"]
-	return !inside
+	return c["prompt_tokens"] != u.Input // which came under another name
 }
 
 // cost is what the upstream says that the request cost: OpenRouter in dollars,
