@@ -189,7 +189,9 @@ func (e *Estimate) member(p *Preset, name string, value []byte, found *content) 
 	}
 	switch name {
 	case "options":
-		return e.options(value)
+		if e.outer == name {
+			return e.options(value)
+		}
 	case "context_management":
 		return contextEdits(value)
 	case "thinking":

@@ -385,3 +385,56 @@ func TestOptionsThatAreWrongAreRefused(t *testing.T) {
 		}
 	}
 }
+
+// TestAFieldThatAnOperatorAllowsChangesNoBound, whatever stands in it: it is allowed
+// where its server does not read it, or reads nothing of what till does.
+func TestAFieldThatAnOperatorAllowsChangesNoBound(t *testing.T) {
+	t.Parallel()
+	const bounds = `{"max_tokens":1,"max_completion_tokens":1,"max_output_tokens":1,"num_predict":1,"num_ctx":1,"n":1,"candidateCount":1,"budget_tokens":1,"include_usage":true}`
+	names := []string{"extra_body", "sampling_params", "vendor_flag"}
+	for _, fields := range []map[string]bool{known, ollamaKnown} {
+		for name := range fields {
+			names = append(names, name)
+		}
+	}
+	for _, to := range []struct{ preset, path, body string }{
+		{"openai", "/v1/chat/completions", `{"model":"m","stream":true`},
+		{"vllm", "/v1/chat/completions", `{"model":"m","stream":true`},
+		{"openai", "/v1/completions", `{"model":"m"`},
+		{"openai", "/v1/responses", `{"model":"m"`},
+		{"openai", "/v1/embeddings", `{"model":"m"`},
+		{"anthropic", "/v1/messages", `{"model":"m"`},
+		{"gemini", "/v1beta/models/m:generateContent", `{"labels":{}`},
+		{"cohere", "/v2/chat", `{"model":"m"`},
+		{"ollama", "/api/chat", `{"model":"m","messages":[{"role":"user","content":"hi"}]`},
+		{"ollama", "/api/embed", `{"model":"m","input":"hi"`},
+		{"ollama", "/v1/chat/completions", `{"model":"m"`},
+	} {
+		estimate := func(p *Preset, more string) (*Estimate, error) {
+			return p.Estimate(&Call{Method: "POST", Path: to.path, ContentType: "application/json", Body: []byte(to.body + more + "}")})
+		}
+		plain, err := estimate(withOptions(t, to.preset, Options{}), "")
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, name := range names {
+			if plain.known[name] || new(Preset).allowable(name) != nil {
+				continue // read there, or never to be allowed
+			}
+			p := withOptions(t, to.preset, Options{AllowFields: []string{name}})
+			for _, value := range []string{bounds, `{"maxOutputTokens":1}`, "[" + bounds + "]", "1", "0", "true", `"x"`} {
+				e, err := estimate(p, fmt.Sprintf(`,%q:%s`, name, value))
+				if err != nil {
+					continue
+				}
+				price := &Price{Context: 100_000, MaxOutput: 10_000}
+				a, _ := plain.Longest(price, plain.Input)
+				b, _ := e.Longest(price, plain.Input)
+				if b < a || e.Stated >= 0 && plain.Stated < 0 || e.Answers < plain.Answers || e.Input < plain.Input || e.Permille < plain.Permille || e.HidesUsage() != plain.HidesUsage() && !e.ownOptions {
+					t.Errorf("%s%s, %s:%s: an answer of %d, stated %d, %d of them, input %d; without it %d, %d, %d, %d", to.preset, to.path, name, value,
+						b, e.Stated, e.Answers, e.Input, a, plain.Stated, plain.Answers, plain.Input)
+				}
+			}
+		}
+	}
+}
