@@ -221,6 +221,7 @@ func TestARegionsPriceIsHeldAndCharged(t *testing.T) {
 		{"https://api.openai.com", "", 1000},
 		{"https://eu.api.openai.com", "", 1100},
 		{"https://eu.api.openai.com:8443/base", "", 1100},
+		{"https://EU.api.openai.com.", "", 1100},
 		{"https://reseller.example.com", "1.05", 1050},
 		{"https://eu.api.openai.com", "1.05", 1155},
 	} {

@@ -140,3 +140,43 @@ func TestNoAnswerCostsMoreThanItsHoldNorLessThanItIsBilled(t *testing.T) {
 		}
 	})
 }
+
+// TestWhatARequestIsFittedToIsLeft: whatever is left, the request is held to no
+// more than that, or to the least that it is worth, which is then refused; and
+// what is written into it is what is held.
+func TestWhatARequestIsFittedToIsLeft(t *testing.T) {
+	t.Parallel()
+	now := time.Date(2026, 11, 25, 12, 0, 0, 0, time.UTC)
+	prices := upstream.BuiltInPrices()
+	rows := prices.All()
+	rapid.Check(t, func(t *rapid.T) {
+		row := rapid.SampledFrom(rows).Draw(t, "row")
+		e := &upstream.Estimate{Model: row.Model, Answers: rapid.Int64Range(1, 5).Draw(t, "answers"), Permille: rapid.SampledFrom([]int64{1000, 1, 1155, 2500, 27_500}).Draw(t, "permille"),
+			Stated: rapid.SampledFrom([]int64{-1, -1, 0, 1, 200, 5000}).Draw(t, "stated"), Thinking: rapid.SampledFrom([]int64{0, 0, 1024, 9000}).Draw(t, "thinking"), Cached: rapid.Bool().Draw(t, "cached")}
+		e.Asked = e.Permille
+		u := &use{estimate: e, price: row, priced: rapid.Bool().Draw(t, "dollars"), prices: prices, began: now, now: func() time.Time { return now }, mayFit: rapid.Bool().Draw(t, "fit"),
+			input: rapid.Int64Range(1, 1_000_000).Draw(t, "input"), output: -1}
+		u.natural, _ = e.Longest(row, u.input)
+		left := limiter.Amounts{limiter.Tokens: rapid.Int64Range(0, 2_000_000).Draw(t, "tokens"), limiter.Nanodollars: rapid.Int64Range(0, 5_000_000_000).Draw(t, "nano-dollars")}
+		if !u.priced {
+			left[limiter.Nanodollars] = 0
+		}
+		held := u.fit(left)
+		written := u.output
+		if written < 0 {
+			written = e.Stated // by its client
+		}
+		if written < 0 || written > u.natural {
+			t.Fatalf("an answer may have %d, of %d", written, u.natural)
+		}
+		if b := u.bound(written); b != held {
+			t.Fatalf("%d may be answered, which is %v, and %v is held", written, b, held)
+		}
+		if !within(held, left) && written > u.least() && u.fits() {
+			t.Fatalf("%v is held of %v, for %d tokens", held, left, written)
+		}
+		if longer := written + 1; within(held, left) && longer <= u.natural && within(u.bound(longer+1), left) {
+			t.Fatalf("%d are given of %v, and %d would do", written, left, longer)
+		}
+	})
+}

@@ -159,7 +159,7 @@ type Region struct {
 }
 
 func (r *Region) holds(host string) bool {
-	return slices.ContainsFunc(r.Hosts, func(h string) bool { return strings.EqualFold(h, host) })
+	return slices.ContainsFunc(r.Hosts, func(h string) bool { return strings.EqualFold(h, strings.TrimSuffix(host, ".")) })
 }
 
 // uplift multiplies a request's prices with what its region and its operator say.
