@@ -3,7 +3,6 @@ package till
 import (
 	"context"
 	"io"
-	"math"
 	"net/http"
 	"net/url"
 	"strings"
@@ -43,6 +42,8 @@ type counting struct {
 	transport atomic.Pointer[Transport] // by which all requests go; nil: there is none such
 	running   sync.Map                  // by the ids of keys of which one is being counted: a channel that is closed then
 
+	wrong atomic.Bool // an answer had more input than was counted: nothing is asked any more
+
 	mu     sync.Mutex
 	paused map[string]time.Time // by the ids of keys: until when nothing is asked for them
 	ways   map[string]bool      // the settings of transports
@@ -64,6 +65,9 @@ func (c *counting) reached(t *Transport, settings []byte) {
 
 // pausing reports whether nothing is to be asked for a key.
 func (c *counting) pausing(id string, now time.Time) bool {
+	if c.wrong.Load() {
+		return true
+	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	for other, until := range c.paused {
@@ -164,7 +168,7 @@ func (x *exchange) miscounted() {
 		return
 	}
 	c := &x.target.counting
-	if former := c.pausedTo.Swap(math.MaxInt64); former == math.MaxInt64 || x.target.learnt == nil {
+	if c.wrong.Swap(true) || x.target.learnt == nil {
 		return
 	}
 	x.target.learnt.log.Error("an answer has more input than the vendor's endpoint for counting tokens had counted: inputs are bounded by their length until a configuration is loaded; count_exact off does not ask it",
