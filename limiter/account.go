@@ -47,6 +47,9 @@ type account struct {
 	late    int     // blocks until they are asked for as late as usual again
 	mean    Amounts // recent mean bound, for kinds counted in more than ones
 
+	line   []*turn // of requests that wait for what others hold
+	passed int     // admitted while the first of them waited
+
 	first        int64 // unix nanoseconds of the first use; 0: never
 	firstDurable bool
 	last         int64
@@ -87,7 +90,7 @@ const (
 // strict is set when an activation in flight can no longer come back, so that
 // a key is spent as soon as its last activation was admitted.
 func (a *account) judge(bound *Amounts, strict bool) (verdict, Kind) {
-	answer := fits
+	answer, which := fits, Kind(0)
 	for i := range bound {
 		k, limit := Kind(i), a.limit[i]
 		if limit == NoLimit {
@@ -100,7 +103,7 @@ func (a *account) judge(bound *Amounts, strict bool) (verdict, Kind) {
 		left := limit - a.spent[i] - a.held[i]
 		if left > 0 && b <= left {
 			if b > a.reserved[i]-a.spent[i]-a.held[i] {
-				answer = wait
+				answer = max(answer, wait)
 			}
 			continue
 		}
@@ -111,13 +114,13 @@ func (a *account) judge(bound *Amounts, strict bool) (verdict, Kind) {
 		switch {
 		case final <= 0:
 			return spent, k
-		case max(b, 1) <= final:
-			return heldUp, k
-		default:
+		case max(b, 1) > final:
 			return tooBig, k
+		case answer != heldUp:
+			answer, which = heldUp, k // unless another kind never fits
 		}
 	}
-	return answer, 0
+	return answer, which
 }
 
 // debit holds the bound. The caller has judged that it fits.
@@ -162,6 +165,7 @@ func (a *account) settle(epoch int64, bound, used *Amounts) {
 		a.spent[i] = more(a.spent[i], used[i])
 		a.slot.set(Kind(i), a.spent[i]+a.held[i])
 	}
+	a.call(0)
 }
 
 // overdrawn reports whether more was used than is durably reserved.

@@ -1,7 +1,8 @@
 package limiter
 
-// parking is where a caller waits for a block.
+// parking is where a caller waits, for a block or for others to settle.
 type parking struct {
+	turn   *turn
 	refill *refill
 	at     *account
 	bound  Amounts

@@ -272,4 +272,5 @@ func (l *Limiter) givenTo(id string, acct *accountRecord, children int) {
 	k.limit = kept(k.key.Limit, k.given)
 	k.children += children
 	k.setMarks()
+	k.callAll()
 }

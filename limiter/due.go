@@ -140,7 +140,7 @@ func (l *Limiter) endIfDue(id string) error {
 	code := k.timeUp(now)
 	used := k.first != 0
 	last := fromNanos(k.last)
-	running := k.inflight > 0
+	running := k.inflight+k.turns > 0
 	var over *Refusal
 	if code != "" {
 		over = k.timeRefusal(code)

@@ -4,6 +4,7 @@ import (
 	"maps"
 	"slices"
 	"sync/atomic"
+	"time"
 )
 
 // Grant is an admitted request. Whoever holds it must call Settle or Cancel
@@ -20,6 +21,7 @@ type Grant struct {
 	remaining Amounts
 	free      bool
 	began     int64
+	waited    time.Duration
 	kinds     TokenKinds
 	onCut     func(*Refusal)
 	cut       atomic.Pointer[Refusal]
@@ -34,6 +36,9 @@ func (g *Grant) Key() *Key { return g.key }
 // Remaining returns what was left of each limit after this hold; NoLimit
 // where there is none.
 func (g *Grant) Remaining() Amounts { return g.remaining }
+
+// Waited returns how long the request waited for others to settle.
+func (g *Grant) Waited() time.Duration { return g.waited }
 
 // Cut returns why the request must end, or nil while it may go on.
 func (g *Grant) Cut() *Refusal { return g.cut.Load() }
@@ -172,6 +177,7 @@ func (k *Live) cutWhere(r *Refusal, picked func(*Grant) bool) int {
 			ends = append(ends, g.onCut)
 		}
 	}
+	k.callAll()
 	k.mu.Unlock()
 	for _, end := range ends {
 		end(r)

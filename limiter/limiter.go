@@ -16,6 +16,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"math"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -70,6 +71,13 @@ type Options struct {
 	// Patience is how long a request, or an administrative call, waits for the
 	// store. Default: DefaultPatience.
 	Patience time.Duration
+	// Turn is how long a request waits for others to settle, and TurnBytes is how
+	// much those that do may keep in memory together. Default: DefaultTurn, and
+	// any.
+	Turn      time.Duration
+	TurnBytes int64
+	// Exiting reports whether the process ends, so that nobody waits. Default: no.
+	Exiting func() bool
 }
 
 // Observer receives measurements of the store. It must not block.
@@ -126,6 +134,10 @@ type Limiter struct {
 	tally     tally
 	holds     atomic.Int64
 	waiting   atomic.Int64 // requests that wait for the store
+	turns     turns
+	turn      time.Duration
+	turnBytes int64
+	exiting   func() bool
 	forfeited atomic.Int64
 	closed    atomic.Bool
 
@@ -157,6 +169,7 @@ func Open(o Options) (*Limiter, error) {
 		store: o.Store, log: o.Logger, observe: o.Observe, lockdown: o.Lockdown,
 		live: make(map[string]*entry), pacings: make(map[accountID]pacing), active: make(map[*Live]struct{}),
 		roles: make(map[string]*account), outbox: &outbox{told: o.Posted},
+		turn: cmp.Or(o.Turn, DefaultTurn), turnBytes: cmp.Or(o.TurnBytes, math.MaxInt64), exiting: o.Exiting,
 		stop:     make(chan struct{}),
 		retained: make(chan struct{}, 1),
 		jobsWake: make(chan struct{}, 1), jobsStopped: make(chan struct{}),

@@ -39,6 +39,7 @@ type Live struct {
 	active   bool // listed in Limiter.active
 	ending   bool // its final end is on its way to the store
 	inflight int
+	turns    int    // requests that wait for others to settle
 	grants   *Grant // requests in flight, linked
 
 	marks [NumKinds]int64 // see setMarks
@@ -409,6 +410,7 @@ func (l *Limiter) follow(key *Key, also func(k *Live)) {
 	if also != nil {
 		also(k)
 	}
+	k.callAll()
 }
 
 // evict forgets a key that has nothing in memory which the store has not.
@@ -428,7 +430,7 @@ func (l *Limiter) evict(id string) bool {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	if k.unsettled() || k.active || k.asked || k.ending || k.parked > 0 ||
-		k.pending > 0 || k.inflight > 0 || len(k.kids) > 0 || k.halt != "" || k.slot != nil || k.history.dirty() {
+		k.pending > 0 || k.inflight > 0 || k.turns > 0 || len(k.kids) > 0 || k.halt != "" || k.slot != nil || k.history.dirty() {
 		return false
 	}
 	k.gone = true

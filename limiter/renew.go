@@ -168,6 +168,7 @@ func (l *Limiter) renew(a *account, k *Live, now time.Time) {
 				k.setMarks()
 			}
 			a.answer(nil)
+			a.call(0)
 		},
 	})
 }

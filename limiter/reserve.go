@@ -36,6 +36,11 @@ type Ask struct {
 	// models admits no other request.
 	Named, Listing bool
 
+	// Waits says that the request may wait for what others hold, and Keeps how
+	// many bytes it keeps in memory while it does; see [Options].
+	Waits bool
+	Keeps int64
+
 	// OnCut is called at most once, from another goroutine, when the key is
 	// stopped while the request runs. It must not block.
 	OnCut func(*Refusal)
@@ -47,12 +52,17 @@ var defaultFreeRate = Rate{N: 60, Per: time.Minute}
 // Reserve asks for a request to be admitted: status, scope, rate, concurrency
 // and every budget in one atomic step. It returns nil and fills g, or it
 // returns why not, and then nothing was taken. On a busy key it touches
-// memory only; otherwise it waits for one group commit.
+// memory only; otherwise it waits for one group commit, or for others to settle
+// if ask says so.
 func (k *Live) Reserve(ctx context.Context, ask *Ask, g *Grant) *Refusal {
+	var t *turn
+	defer func() { t.leave() }()
 	for {
-		refusal, parked, again := k.tryReserve(ask, g)
+		refusal, parked, again := k.tryReserve(ask, g, t)
 		switch {
 		case again: // evicted meanwhile
+			t.leave()
+			t = nil
 			fresh, err := k.l.load(k.key.ID)
 			if errors.Is(err, ErrNotFound) { // forgotten meanwhile
 				k.mu.Lock()
@@ -64,6 +74,15 @@ func (k *Live) Reserve(ctx context.Context, ask *Ask, g *Grant) *Refusal {
 				return storeRefusal("its record could not be read")
 			}
 			k = fresh
+		case parked.turn != nil:
+			if t = parked.turn; t.await(ctx) {
+				continue
+			}
+			if stopped := k.l.unavailable(); stopped != nil {
+				return stopped
+			}
+			k.Count(refusal.Code)
+			return refusal
 		case parked.refill != nil:
 			err := k.l.await(ctx, parked.refill)
 			parked.at.mu.Lock()
@@ -90,7 +109,8 @@ func (k *Live) Reserve(ctx context.Context, ask *Ask, g *Grant) *Refusal {
 	}
 }
 
-func (k *Live) tryReserve(ask *Ask, g *Grant) (refusal *Refusal, p parking, again bool) {
+// tryReserve judges a request once. t is its turn if it waits.
+func (k *Live) tryReserve(ask *Ask, g *Grant, t *turn) (refusal *Refusal, p parking, again bool) {
 	now := k.l.clock.Now()
 	nanos := now.UnixNano()
 	k.mu.Lock()
@@ -148,20 +168,38 @@ func (k *Live) tryReserve(ask *Ask, g *Grant) (refusal *Refusal, p parking, agai
 		bound[Tokens], bound[Nanodollars] = fitted[Tokens], fitted[Nanodollars]
 	}
 	own, kind := k.judge(&bound, k.strict())
-	if own > wait {
+	if own > heldUp {
 		if own == spent {
 			k.runOut(kind) // a crash came before that was recorded
 		}
 		return k.refused(now, k.outOf(own, kind, &bound)), p, false
 	}
+	shared, sharedKind := fits, Kind(0)
+	if role != nil && !ask.Free {
+		if shared, sharedKind = role.judge(&bound, false); shared > heldUp {
+			return k.refused(now, k.outOfRole(role, shared, sharedKind)), p, false
+		}
+	}
+	var short *account // has too little, or others wait for it
+	queues := ask.Waits && !ask.Free
+	switch {
+	case own == heldUp:
+		short, refusal = &k.account, k.outOf(own, kind, &bound)
+	case shared == heldUp:
+		short, refusal = role, k.outOfRole(role, shared, sharedKind)
+	case queues && k.behind(t):
+		short, refusal = &k.account, k.outOfTurn()
+	case queues && role != nil && role.behind(t):
+		short, refusal = role, k.outOfTurn()
+	}
+	if short != nil {
+		if p.turn = k.lineUp(short, ask, t); p.turn == nil {
+			k.refused(now, refusal)
+		}
+		return refusal, p, false
+	}
 	if k.unrecorded() {
 		own = wait
-	}
-	shared := fits
-	if role != nil && !ask.Free {
-		if shared, kind = role.judge(&bound, false); shared > wait {
-			return k.refused(now, k.outOfRole(role, shared, kind)), p, false
-		}
 	}
 	if refusal = k.tooOften(ask, nanos); refusal != nil {
 		return k.refused(now, refusal), p, false
@@ -203,6 +241,15 @@ func (k *Live) tryReserve(ask *Ask, g *Grant) (refusal *Refusal, p parking, agai
 	}
 	g.remaining = k.remaining()
 	k.link(g)
+	if !ask.Free || t != nil {
+		k.pass(t)
+		if role != nil {
+			role.pass(t)
+		}
+	}
+	if t != nil {
+		g.waited = time.Since(t.began)
+	}
 	return nil, p, false
 }
 

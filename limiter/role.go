@@ -82,6 +82,7 @@ func (l *Limiter) applyRoles(roles map[string]Role) (overdrawn bool) {
 			a.limit = role.Budget.Limit
 			a.setRenewal(role.Budget.Renews, l.clock.Now())
 		}
+		a.call(0)
 		if a.overdrawn() {
 			overdrawn = true
 			l.askBlock(a, nil)

@@ -66,6 +66,11 @@ func (k *Live) outOf(v verdict, kind Kind, bound *Amounts) *Refusal {
 	}
 }
 
+// outOfTurn is the refusal of a request that comes behind others.
+func (k *Live) outOfTurn() *Refusal {
+	return k.key.refuse(CodeBudgetHeld, "has requests that came before and wait for what is left; try again when they are done").after(time.Second)
+}
+
 // outOfRole is the refusal when the role's shared budget is the reason.
 func (k *Live) outOfRole(role *account, v verdict, kind Kind) *Refusal {
 	if v == heldUp {

@@ -87,7 +87,7 @@ func (l *Limiter) sweepActive() {
 				k.ending = true
 				l.finalEnd(k, Expired, code)
 			}
-		} else if k.inflight > 0 {
+		} else if k.inflight+k.turns > 0 {
 			_, over = k.fromAbove(now)
 		}
 		if l.crowded() {
@@ -95,7 +95,7 @@ func (l *Limiter) sweepActive() {
 		} else {
 			l.tidy(k, nanos)
 		}
-		rotated := k.inflight > 0 && len(k.key.Former) > 0
+		rotated := k.inflight+k.turns > 0 && len(k.key.Former) > 0
 		k.mu.Unlock()
 		if over != nil {
 			k.cut(over)
@@ -128,7 +128,7 @@ func (l *Limiter) sweepActive() {
 // tidy gives back what an idle key does not use, and saves statistics. Callers
 // hold the key.
 func (l *Limiter) tidy(k *Live, nanos int64) {
-	idle := k.inflight == 0 && k.parked == 0 && !k.asked && nanos-k.last >= int64(idleBlock)
+	idle := k.inflight+k.turns == 0 && k.parked == 0 && !k.asked && nanos-k.last >= int64(idleBlock)
 	dirty := k.history.dirty() || k.savedAt < k.last
 	switch {
 	case k.pending > 0: // look again when that is done

@@ -73,6 +73,9 @@ type world struct {
 	observe limiter.Observer
 
 	lockdown *limiter.Lockdown // nil: none
+
+	turnBytes int64       // 0: any
+	exiting   func() bool // nil: it does not
 }
 
 // newWorld opens a limiter on a simulated disk.
@@ -155,7 +158,7 @@ func (w *world) reopenBadger() {
 
 func (w *world) open(s limiter.Store) {
 	w.t.Helper()
-	o := limiter.Options{Patience: patience, Store: s, Shadow: w.shadow, Anchor: w.anchor, Disk: w.files, Roles: w.roles, Hooks: w.hooks, Observe: w.observe, Lockdown: w.lockdown}
+	o := limiter.Options{Patience: patience, Store: s, Shadow: w.shadow, Anchor: w.anchor, Disk: w.files, Roles: w.roles, Hooks: w.hooks, Observe: w.observe, Lockdown: w.lockdown, TurnBytes: w.turnBytes, Exiting: w.exiting}
 	if w.clock != nil {
 		o.Clock = w.clock
 	}

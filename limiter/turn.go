@@ -1,0 +1,211 @@
+package limiter
+
+import (
+	"context"
+	"slices"
+	"sync/atomic"
+	"time"
+)
+
+// Near the end of a budget each request is fitted to all that is left, so those
+// beside it find nothing, though much comes back when it settles. Where Ask.Waits
+// is set they wait for that: in a line of the account that has too little, the
+// key's or its role's. A request that waits holds nothing: no budget, no place
+// among those that run, none of its rate. When it is called it is judged anew as
+// a whole, so it is admitted only where any other request were.
+//
+// Who came first is called first. What it cannot take yet goes to who can, in the
+// line or not; but mostPassed of them at most, and then all others line up. So a
+// request that needs much is not starved by many that need little.
+const (
+	// DefaultTurn bounds how long a request waits for others to settle.
+	DefaultTurn = 30 * time.Second
+	// MaxKeyTurns bounds how many requests of one key wait, and MaxTurns how many
+	// of all.
+	MaxKeyTurns = 64
+	MaxTurns    = 256
+
+	mostPassed = 16
+	// exitingEvery is how long one waits before it looks whether the process ends.
+	exitingEvery = 200 * time.Millisecond
+)
+
+// turn is a request that waits.
+type turn struct {
+	k        *Live
+	at       *account // in whose line it stands; nil: in none
+	due      bool     // it was called, and has not been judged since; at guards it
+	called   chan struct{}
+	kept     int64 // bytes
+	began    time.Time
+	patience *time.Timer
+}
+
+// turns counts those who wait, over all keys.
+type turns struct{ n, bytes atomic.Int64 }
+
+// lineUp lets a request wait for what others hold of an account, behind those that
+// do, and returns its turn; nil where it may not wait. It is under the account's
+// lock that the request was found to have to, so no settlement is missed. Callers
+// hold the key, its role, and so the account.
+func (k *Live) lineUp(a *account, ask *Ask, t *turn) *turn {
+	if t == nil {
+		if !ask.Waits || k.turns >= MaxKeyTurns || !k.l.mayWait(ask.Keeps) {
+			return nil
+		}
+		k.turns++
+		k.l.markActive(k) // so that the sweeper sees when its time is over
+		t = &turn{k: k, called: make(chan struct{}, 1), kept: ask.Keeps, began: time.Now(), patience: time.NewTimer(k.l.turn)}
+	}
+	if t.at != a {
+		if t.at != nil {
+			t.at.stepOut(t)
+		}
+		t.at, a.line = a, append(a.line, t)
+	}
+	t.due = false
+	a.call(slices.Index(a.line, t) + 1)
+	return t
+}
+
+// mayWait counts one more that waits, if there is room.
+func (l *Limiter) mayWait(kept int64) bool {
+	n, bytes := l.turns.n.Add(1), l.turns.bytes.Add(kept)
+	if n <= MaxTurns && bytes <= l.turnBytes {
+		return true
+	}
+	l.turns.n.Add(-1)
+	l.turns.bytes.Add(-kept)
+	return false
+}
+
+// Turns is how many requests wait for others to settle.
+func (l *Limiter) Turns() int64 { return l.turns.n.Load() }
+
+// await waits until the request is called, and reports false where it is to wait
+// no more.
+func (t *turn) await(ctx context.Context) bool {
+	l := t.k.l
+	look := time.NewTicker(exitingEvery)
+	defer look.Stop()
+	for {
+		select {
+		case <-t.called:
+			return true
+		case <-t.patience.C:
+			return false
+		case <-ctx.Done():
+			return false
+		case <-l.stop:
+			return false
+		case <-look.C:
+			if l.exiting != nil && l.exiting() {
+				return false
+			}
+		}
+	}
+}
+
+// leave ends the turn, however it came out.
+func (t *turn) leave() {
+	if t == nil {
+		return
+	}
+	t.patience.Stop()
+	k := t.k
+	k.mu.Lock()
+	k.turns--
+	switch at := t.at; at {
+	case nil:
+	case &k.account:
+		at.stepOut(t)
+	default: // its role's
+		at.mu.Lock()
+		at.stepOut(t)
+		at.mu.Unlock()
+	}
+	k.mu.Unlock()
+	k.l.turns.bytes.Add(-t.kept)
+	k.l.turns.n.Add(-1)
+}
+
+// behind reports whether a request has to let others go first. t is its turn, nil
+// if it has none. Callers hold the account.
+func (a *account) behind(t *turn) bool {
+	if len(a.line) == 0 || a.line[0] == t {
+		return false
+	}
+	if a.passed >= mostPassed {
+		return true
+	}
+	for _, other := range a.line {
+		if other == t {
+			break
+		}
+		if other.due {
+			return true
+		}
+	}
+	return false
+}
+
+// pass notes that a request was admitted. Callers hold the account.
+func (a *account) pass(t *turn) {
+	switch {
+	case len(a.line) == 0:
+	case t != nil && t.at == a:
+		if a.line[0] != t {
+			a.passed++
+		}
+		a.stepOut(t)
+	default:
+		a.passed++
+	}
+}
+
+// stepOut takes a request out of the line, and calls who stands behind it. Callers
+// hold the account.
+func (a *account) stepOut(t *turn) {
+	i := slices.Index(a.line, t)
+	a.line, t.at = slices.Delete(a.line, i, i+1), nil
+	if i == 0 {
+		a.passed = 0
+	}
+	if len(a.line) == 0 {
+		a.line = nil
+	}
+	a.call(i)
+}
+
+// call lets one of the line look again. Callers hold the account.
+func (a *account) call(i int) {
+	if i >= len(a.line) {
+		return
+	}
+	t := a.line[i]
+	t.due = true
+	select {
+	case t.called <- struct{}{}:
+	default: // it was called, and will look
+	}
+}
+
+// callAll lets all that wait with a key look again, because it is stopped, or its
+// limits are others. Callers hold the key.
+func (k *Live) callAll() {
+	if k.turns == 0 {
+		return
+	}
+	for i := range k.line {
+		k.call(i)
+	}
+	if role := k.role; role != nil {
+		role.mu.Lock()
+		for i, t := range role.line {
+			if t.k == k {
+				role.call(i)
+			}
+		}
+		role.mu.Unlock()
+	}
+}

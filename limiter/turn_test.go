@@ -1,0 +1,452 @@
+package limiter_test
+
+import (
+	"context"
+	"fmt"
+	"math/rand/v2"
+	"net/netip"
+	"path/filepath"
+	"slices"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/till-proxy/till/limiter"
+	"github.com/till-proxy/till/limiter/storetest"
+)
+
+// tokens makes a key of so many.
+func tokens(n int64) func(*limiter.Key) {
+	return func(k *limiter.Key) { k.Limit[limiter.Tokens] = n }
+}
+
+// used is a request that used so many tokens.
+func used(n int64) limiter.Amounts {
+	return limiter.Amounts{limiter.Activations: 1, limiter.Tokens: n}
+}
+
+// waiter is a request that may wait for others.
+type waiter struct {
+	grant   *limiter.Grant
+	refusal *limiter.Refusal
+	took    time.Duration
+	over    bool
+}
+
+// wait asks for a request of so many tokens that may wait, and lets it come to
+// where it does.
+func (k *key) wait(ctx context.Context, n int64, opts ...func(*limiter.Ask)) *waiter {
+	k.w.t.Helper()
+	a := limiter.Ask{
+		Bound: limiter.Amounts{limiter.Activations: 1, limiter.Tokens: n}, Waits: true,
+		Method: "POST", Path: "/v1/chat/completions", Addr: netip.MustParseAddr("192.0.2.1"),
+	}
+	for _, opt := range opts {
+		opt(&a)
+	}
+	live, refusal := k.w.Find(ctx, k.lookup)
+	if refusal != nil {
+		k.w.t.Fatal(refusal)
+	}
+	w := &waiter{grant: new(limiter.Grant)}
+	began := time.Now()
+	go func() {
+		w.refusal = live.Reserve(ctx, &a, w.grant)
+		w.took, w.over = time.Since(began), true
+	}()
+	synctest.Wait()
+	return w
+}
+
+// code is what became of the request.
+func (w *waiter) code() limiter.Code {
+	switch {
+	case !w.over:
+		return "waits"
+	case w.refusal != nil:
+		return w.refusal.Code
+	}
+	return ""
+}
+
+// hold is a request that others wait for.
+func (k *key) hold(n int64) *limiter.Grant {
+	k.w.t.Helper()
+	g, refusal := k.ask(bound(limiter.Tokens, n))
+	if refusal != nil {
+		k.w.t.Fatal(refusal)
+	}
+	return g
+}
+
+func TestARequestWaitsForWhatOthersHold(t *testing.T) {
+	t.Parallel()
+	type scene struct {
+		*world
+		parent, key *key
+		held        *limiter.Grant
+		leave       context.CancelFunc
+		exiting     bool
+	}
+	revoke := func(s *scene, id string) {
+		if _, _, err := s.Revoke(ctx, limiter.Operator, id, ""); err != nil {
+			s.t.Error(err)
+		}
+	}
+	for _, test := range []struct {
+		name string
+		then func(s *scene)
+		code limiter.Code
+		took time.Duration
+	}{
+		{"and is admitted when that is settled", func(s *scene) { s.held.Settle(used(100)) }, "", 0},
+		{"and is admitted when that is cancelled", func(s *scene) { s.held.Cancel() }, "", 0},
+		{"and is admitted when more is granted", func(s *scene) {
+			if _, err := s.GrantMore(ctx, limiter.Operator, s.parent.id, limiter.More{Tokens: 1000}); err != nil {
+				s.t.Error(err)
+			}
+			if _, err := s.GrantMore(ctx, limiter.Operator, s.key.id, limiter.More{Tokens: 1000}); err != nil {
+				s.t.Error(err)
+			}
+		}, "", 0},
+		{"and is told when all was used", func(s *scene) { s.held.Settle(used(1000)) }, limiter.CodeTokensExhausted, 0},
+		{"and is told when too little came back", func(s *scene) { s.held.Settle(used(700)) }, limiter.CodeBudgetTooSmall, 0},
+		{"and is told when nothing comes back", func(s *scene) {}, limiter.CodeBudgetHeld, limiter.DefaultTurn},
+		{"and leaves with its client", func(s *scene) { s.leave() }, limiter.CodeBudgetHeld, 0},
+		{"and is told at once when its key is revoked", func(s *scene) { revoke(s, s.key.id) }, limiter.CodeKeyRevoked, 0},
+		{"and is told at once when its parent is revoked", func(s *scene) { revoke(s, s.parent.id) }, limiter.CodeKeyRevoked, 0},
+		{"and is told at once when its key is suspended", func(s *scene) {
+			if _, err := s.Suspend(ctx, limiter.Operator, s.key.id); err != nil {
+				s.t.Error(err)
+			}
+		}, limiter.CodeKeySuspended, 0},
+		{"and is told when its key expires", func(s *scene) {
+			s.clock.advance(time.Hour)
+			s.SweepActive()
+		}, limiter.CodeKeyExpired, 0},
+		{"and is told at once in a lockdown", func(s *scene) {
+			if _, _, err := s.lockdown.Set(limiter.Operator, "drill", s.clock.time()); err != nil {
+				s.t.Error(err)
+			}
+		}, limiter.CodeLockedDown, 0},
+		{"and is told when the store is closed", func(s *scene) { s.Abandon() }, limiter.CodeStoreUnavailable, 0},
+		{"and is told when the process ends", func(s *scene) { s.exiting = true }, limiter.CodeBudgetHeld, 200 * time.Millisecond},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			t.Parallel()
+			synctest.Test(t, func(t *testing.T) {
+				s := &scene{}
+				w := &world{t: t, clock: newClock(), disk: storetest.NewDisk(), dir: memoryDir(t), exiting: func() bool { return s.exiting }}
+				w.shadow, w.lockdown = filepath.Join(w.dir, "shadow"), newLockdown(filepath.Join(w.dir, "lockdown"))
+				w.open(w.disk.Open())
+				s.world = w
+				s.parent = w.mint(delegating(tokens(1000)))
+				s.key = s.parent.mustChild(func(k *limiter.Key) { k.Limit[limiter.Tokens], k.ExpiresAt = 1000, w.clock.time().Add(time.Hour) })
+				s.held = s.key.hold(800)
+				client, leave := context.WithCancel(t.Context())
+				s.leave = leave
+				first := s.key.wait(client, 500)
+				if code := first.code(); code != "waits" || w.Turns() != 1 {
+					t.Fatalf("before: %q, %d wait", code, w.Turns())
+				}
+				test.then(s)
+				if test.took > 0 {
+					time.Sleep(test.took) // until the bubble has nothing else to do
+				}
+				synctest.Wait()
+				if code := first.code(); code != test.code || first.took != test.took || w.Turns() != 0 {
+					t.Errorf("%q after %s, want %q after %s; %d wait", code, first.took, test.code, test.took, w.Turns())
+				}
+				leave()
+				w.Abandon()
+				w.lockdown.Close()
+			})
+		})
+	}
+}
+
+// TestWhoWaitsTakesNothing but its place in the line: not of the rate, however
+// often it is called, nor of what may run at a time.
+func TestWhoWaitsTakesNothing(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		k := w.mint(func(k *limiter.Key) {
+			k.Limit[limiter.Tokens], k.Rate, k.MaxConcurrency = 1000, limiter.Rate{N: 20, Per: time.Hour}, 4
+		})
+		large := k.hold(900)
+		var waiting []*waiter
+		for range 10 {
+			waiting = append(waiting, k.wait(ctx, 950))
+		}
+		for range 10 {
+			k.hold(50).Settle(used(0)) // each calls the whole line
+			synctest.Wait()
+		}
+		v := k.view()
+		if v.InFlight != 1 || v.Used[limiter.Tokens] != 0 || v.Held[limiter.Tokens] != 900 || w.Turns() != 10 {
+			t.Errorf("%d run, %v used, %v held, %d wait", v.InFlight, v.Used, v.Held, w.Turns())
+		}
+		large.Settle(used(0))
+		admitted := 0
+		for range 10 {
+			synctest.Wait()
+			for _, one := range waiting {
+				if one.code() == "" && one.grant != nil {
+					admitted++
+					one.grant.Settle(used(0))
+					one.grant = nil
+				}
+			}
+		}
+		codes := make(map[limiter.Code]int)
+		for _, one := range waiting {
+			codes[one.code()]++
+		}
+		// 11 of 20 were taken before.
+		if admitted != 9 || codes[limiter.CodeRateLimited] != 1 {
+			t.Errorf("%d admitted, want the 9 that the rate leaves: %v", admitted, codes)
+		}
+		w.Abandon()
+	})
+}
+
+func TestWhoCameFirstIsCalledFirst(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		k := w.mint(tokens(1000))
+		large := k.hold(900)
+		var line []*waiter
+		for range 5 {
+			line = append(line, k.wait(ctx, 600))
+		}
+		large.Settle(used(0))
+		for i, one := range line {
+			synctest.Wait()
+			for j, other := range line {
+				if other.over != (j <= i) {
+					t.Errorf("when number %d was called, number %d is %q", i, j, other.code())
+				}
+			}
+			if one.over {
+				one.grant.Settle(used(0))
+			}
+		}
+		w.Abandon()
+	})
+}
+
+// TestSmallOnesPassALargeOneOnlySoOften: what is left is not idle because the first
+// of the line needs more, and that one's turn comes all the same.
+func TestSmallOnesPassALargeOneOnlySoOften(t *testing.T) {
+	t.Parallel()
+	for _, inLine := range []bool{false, true} {
+		synctest.Test(t, func(t *testing.T) {
+			w := newWorld(t)
+			k := w.mint(tokens(1000))
+			first := k.hold(900)
+			large := k.wait(ctx, 1000)
+			if inLine {
+				first.Settle(used(0)) // and another takes its place at once
+				synctest.Wait()
+				first, large = large.grant, k.wait(ctx, 1000)
+			}
+			passed := 0
+			var running []*limiter.Grant
+			for range 100 {
+				small := k.wait(ctx, 1)
+				if small.code() != "" {
+					break
+				}
+				passed++
+				running = append(running, small.grant)
+			}
+			if want := map[bool]int{false: 16, true: 0}[inLine]; passed != want {
+				t.Errorf("%d passed, want %d", passed, want)
+			}
+			first.Settle(used(0))
+			for _, g := range running {
+				g.Settle(used(0))
+			}
+			synctest.Wait()
+			if code := large.code(); code != "" {
+				t.Errorf("the large one: %q", code)
+			}
+			w.Abandon()
+		})
+	}
+}
+
+func TestOnlySoManyRequestsWaitForOthers(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		w.turnBytes = 1 << 20
+		w.restart()
+		ctx, cancel := context.WithCancel(ctx)
+		mine := func() *key {
+			k := w.mint(tokens(1000))
+			k.hold(900)
+			return k
+		}
+		k := mine()
+		fill := func(k *key, n int) {
+			t.Helper()
+			for i := range n {
+				if code := k.wait(ctx, 200).code(); code != "waits" {
+					t.Fatalf("number %d: %q", i, code)
+				}
+			}
+		}
+		refused := func(what string, one *waiter) {
+			t.Helper()
+			if one.code() != limiter.CodeBudgetHeld || one.took != 0 || one.refusal.RetryAfter <= 0 {
+				t.Errorf("%s: %q after %s", what, one.code(), one.took)
+			}
+		}
+		keeps := func(n int64) func(*limiter.Ask) { return func(a *limiter.Ask) { a.Keeps = n } }
+		other := mine()
+		if code := other.wait(ctx, 200, keeps(1<<20)).code(); code != "waits" {
+			t.Fatalf("all that may be kept: %q", code)
+		}
+		refused("more than may be kept", other.wait(ctx, 200, keeps(1)))
+		fill(k, limiter.MaxKeyTurns)
+		refused("too many of a key", k.wait(ctx, 200))
+		fill(other, limiter.MaxKeyTurns-1)
+		for range limiter.MaxTurns/limiter.MaxKeyTurns - 2 {
+			fill(mine(), limiter.MaxKeyTurns)
+		}
+		refused("too many of all", mine().wait(ctx, 200))
+		cancel()
+		synctest.Wait()
+		if n := w.Turns(); n != 0 {
+			t.Errorf("%d wait after all have left", n)
+		}
+		w.Abandon()
+	})
+}
+
+// TestNobodyWaitsForEverAndNoLimitIsPassed lets clients share what is left, of a
+// key and of a role, each fitted to all of that. Time is the bubble's: a call that
+// is lost would be told after DefaultTurn that others hold the rest.
+func TestNobodyWaitsForEverAndNoLimitIsPassed(t *testing.T) {
+	t.Parallel()
+	for seed := range uint64(tortureSize(t, 30, 300)) {
+		t.Run(fmt.Sprint("seed ", seed), func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				random := rand.New(rand.NewPCG(seed, 7))
+				limit := 2000 + random.Int64N(20_000)
+				w := &world{t: t, clock: newClock(), disk: storetest.NewDisk(), dir: memoryDir(t)}
+				w.shadow = filepath.Join(w.dir, "shadow")
+				w.roles = map[string]limiter.Role{"agents": {Budget: limiter.RoleBudget{Limit: limiter.Amounts{limiter.NoLimit, limit, limiter.NoLimit, limiter.NoLimit}}}}
+				w.open(w.disk.Open())
+				keys := []*key{
+					w.mint(func(k *limiter.Key) { k.Limit[limiter.Tokens], k.MaxConcurrency = limit, 3 }),
+					w.mint(func(k *limiter.Key) { k.Role = "agents" }),
+					w.mint(func(k *limiter.Key) { k.Role, k.Limit[limiter.Tokens] = "agents", limit/2 }),
+				}
+				var mu sync.Mutex
+				spent, running := make([]int64, len(keys)), make([]int, len(keys))
+				var wg sync.WaitGroup
+				for client := range 9 {
+					own := rand.New(rand.NewPCG(seed, uint64(100+client)))
+					i := client % len(keys)
+					wg.Go(func() {
+						for {
+							least := 1 + own.Int64N(500)
+							ask := limiter.Ask{Bound: limiter.Amounts{limiter.Activations: 1}, Waits: true, Method: "POST", Path: "/v1/x",
+								Fit: func(left limiter.Amounts) limiter.Amounts {
+									return limiter.Amounts{limiter.Tokens: min(max(left[limiter.Tokens], least), 128_000)}
+								}}
+							client, leave := context.WithCancel(t.Context())
+							if own.IntN(5) == 0 {
+								time.AfterFunc(time.Duration(own.IntN(1500))*time.Millisecond, leave)
+							}
+							live, refusal := w.Find(ctx, keys[i].lookup)
+							if refusal != nil {
+								t.Error(refusal)
+								leave()
+								return
+							}
+							g := new(limiter.Grant)
+							refusal = live.Reserve(client, &ask, g)
+							left := client.Err() != nil
+							leave()
+							switch {
+							case refusal == nil:
+							case refusal.Code == limiter.CodeTokensExhausted, refusal.Code == limiter.CodeBudgetTooSmall && own.IntN(10) == 0:
+								return
+							case left, refusal.Code == limiter.CodeBudgetTooSmall:
+								continue
+							case refusal.Code == limiter.CodeConcurrency:
+								time.Sleep(time.Second) // the client's own pace
+								continue
+							default:
+								t.Errorf("client of key %d: %v", i, refusal)
+								return
+							}
+							mu.Lock()
+							running[i]++
+							if most := 3; i == 0 && running[i] > most {
+								t.Errorf("%d run, of %d", running[i], most)
+							}
+							mu.Unlock()
+							time.Sleep(time.Duration(own.IntN(2000)) * time.Millisecond) // its answer
+							n := own.Int64N(least + 1)
+							mu.Lock()
+							running[i]--
+							spent[i] += n
+							mu.Unlock()
+							if own.IntN(8) == 0 {
+								mu.Lock()
+								spent[i] -= n
+								mu.Unlock()
+								g.Cancel()
+							} else {
+								g.Settle(used(n))
+							}
+						}
+					})
+				}
+				wg.Wait()
+				if spent[0] > limit || spent[1]+spent[2] > limit || spent[2] > limit/2 {
+					t.Errorf("%v spent of %d", spent, limit)
+				}
+				for i, k := range keys {
+					if v := k.view(); v.Used[limiter.Tokens] != spent[i] || v.InFlight != 0 {
+						t.Errorf("key %d counts %d, and %d were used; %d run", i, v.Used[limiter.Tokens], spent[i], v.InFlight)
+					}
+				}
+				if n := w.Turns(); n != 0 {
+					t.Errorf("%d still wait", n)
+				}
+				w.Abandon()
+			})
+		})
+	}
+}
+
+// TestTheOnlyActivationThatMayComeBackIsWaitedFor of a key that is charged by
+// success.
+func TestTheOnlyActivationThatMayComeBackIsWaitedFor(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		k := w.mint(func(k *limiter.Key) { k.Limit[limiter.Activations], k.Charge = 1, limiter.ChargeSuccess })
+		var codes []limiter.Code
+		first := k.hold(0)
+		second := k.wait(ctx, 0)
+		first.Settle(limiter.Amounts{}) // it failed
+		synctest.Wait()
+		third := k.wait(ctx, 0)
+		codes = append(codes, second.code(), third.code())
+		second.grant.Settle(limiter.Amounts{limiter.Activations: 1})
+		synctest.Wait()
+		if codes = append(codes, third.code()); !slices.Equal(codes, []limiter.Code{"", "waits", limiter.CodeActivationsExhausted}) {
+			t.Errorf("%q", codes)
+		}
+		w.Abandon()
+	})
+}
