@@ -27,6 +27,9 @@ const (
 	// firstRoom is the part of it that is for the beginnings of bodies, so that
 	// many that are large do not keep out those that are all beginning.
 	firstRoom = 64 << 20
+	// maxWaiting bounds those of requests that wait for others of their key: a
+	// quarter of it, of the beginnings by how many may wait.
+	maxWaiting = (maxBuffered - firstRoom) / 4
 	// bufferedWait bounds how long a request waits for room among them.
 	bufferedWait = 5 * time.Second
 	// firstBuffer is what is set aside at first, in bytes: a client that announces
@@ -52,6 +55,14 @@ func (b *heldBody) Close() error {
 	beginnings.Release(b.first.Swap(0))
 	buffered.Release(b.more.Swap(0))
 	return nil
+}
+
+// keeps is how much of the room for all it has.
+func (b *heldBody) keeps() int64 {
+	if b == nil {
+		return 0
+	}
+	return b.more.Load()
 }
 
 // takesRoom reports whether there is any to give back.

@@ -49,7 +49,7 @@ func newMetrics() *metrics {
 	})
 	m.overhead = prometheus.NewHistogram(prometheus.HistogramOpts{
 		Namespace: ns, Subsystem: sub, Name: "overhead_seconds",
-		Help:    "Time between a request's arrival and its admission, waiting for the store included.",
+		Help:    "Time between a request's arrival and its admission, waiting for the store included, and for others of its budget not.",
 		Buckets: prometheus.ExponentialBuckets(2e-6, 2, 20),
 	})
 	m.tokens = prometheus.NewCounterVec(prometheus.CounterOpts{
@@ -70,6 +70,7 @@ func newMetrics() *metrics {
 	}, func() float64 { return float64(drains.taken()) })
 	m.collectors = []prometheus.Collector{m.activations, m.refusals, m.commits, m.overhead, m.tokens, m.spend, m.contradictions, reading,
 		&limiterCollector{m, prometheus.NewDesc("caddy_till_holds", "Requests in flight.", nil, nil),
+			prometheus.NewDesc("caddy_till_waiting", "Requests that wait for what others of their key or role hold of its budget.", nil, nil),
 			prometheus.NewDesc("caddy_till_keys", "Keys by recorded status.", []string{"status"}, nil),
 			prometheus.NewDesc("caddy_till_forfeited_activations_total",
 				"Activations that count as used because a crash left it open, at most.", nil, nil)}}
@@ -137,12 +138,13 @@ func (m *metrics) refused(upstream string, code limiter.Code) {
 
 // limiterCollector asks the limiter when it is scraped.
 type limiterCollector struct {
-	m                      *metrics
-	holds, keys, forfeited *prometheus.Desc
+	m                               *metrics
+	holds, waiting, keys, forfeited *prometheus.Desc
 }
 
 func (c *limiterCollector) Describe(ch chan<- *prometheus.Desc) {
 	ch <- c.holds
+	ch <- c.waiting
 	ch <- c.keys
 	ch <- c.forfeited
 }
@@ -154,6 +156,7 @@ func (c *limiterCollector) Collect(ch chan<- prometheus.Metric) {
 	}
 	s := l.Stats()
 	ch <- prometheus.MustNewConstMetric(c.holds, prometheus.GaugeValue, float64(s.Holds))
+	ch <- prometheus.MustNewConstMetric(c.waiting, prometheus.GaugeValue, float64(l.Turns()))
 	ch <- prometheus.MustNewConstMetric(c.forfeited, prometheus.CounterValue, float64(s.Forfeited))
 	for _, status := range []limiter.Status{limiter.Active, limiter.Exhausted, limiter.Expired, limiter.Revoked, limiter.Suspended} {
 		ch <- prometheus.MustNewConstMetric(c.keys, prometheus.GaugeValue, float64(s.Keys[status]), string(status))

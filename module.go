@@ -182,6 +182,7 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 	if x.body != nil {
 		defer x.body.Close() //nolint:errcheck // it has nothing to report
 	}
+	ask.Waits, ask.Keeps = true, x.body.keeps()
 	if refusal := k.Reserve(r.Context(), &ask, &x.grant); refusal != nil {
 		return h.refuse(w, t, refusal, 0)
 	}
@@ -190,7 +191,7 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 	}
 	x.rewrite(r)
 	h.announce(w, r, x)
-	h.metrics.overhead.Observe(time.Since(start).Seconds())
+	h.metrics.overhead.Observe((time.Since(start) - x.grant.Waited()).Seconds())
 	return h.forward(w, r, x, next)
 }
 

@@ -312,7 +312,7 @@ func (e *engine) openLimiter(o opening, after *limiter.Limiter) (*limiter.Limite
 		Store: store, Shadow: filepath.Join(e.dir, "shadow"), Anchor: o.anchorIn(e.dir), Logger: o.log,
 		Roles: o.roles, Hooks: o.hooks, Posted: e.hooks.wake, KeepAudit: o.keepAudit, Retain: o.retain,
 		StaleAfter: o.staleAfter, StaleRevoke: o.staleRevoke, Observe: observer{e.metrics, e.events},
-		After: after, Repaired: e.mended, Lockdown: e.lockdown,
+		After: after, Repaired: e.mended, Lockdown: e.lockdown, TurnBytes: maxWaiting, Exiting: caddy.Exiting,
 	})
 	if err != nil {
 		return nil, errors.Join(err, store.Close())

@@ -94,10 +94,13 @@ func leftServer(t *testing.T, u *scripted) *server {
 }
 
 // draining is how many answers are read on without their client.
-func (s *server) draining() string {
+func (s *server) draining() string { return s.gauge("draining") }
+
+// gauge is one of till's metrics.
+func (s *server) gauge(name string) string {
 	s.t.Helper()
 	for line := range strings.Lines(s.adminPage("/metrics")) {
-		if n, ok := strings.CutPrefix(line, "caddy_till_draining "); ok {
+		if n, ok := strings.CutPrefix(line, "caddy_till_"+name+" "); ok {
 			return strings.TrimSpace(n)
 		}
 	}

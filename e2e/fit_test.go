@@ -1,13 +1,11 @@
 package e2e
 
 import (
-	"context"
 	"encoding/json"
 	"fmt"
 	"net/http"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/till-proxy/till/upstream/upstreamtest"
 )
@@ -86,37 +84,6 @@ func TestAnswersAreFittedToWhatIsLeft(t *testing.T) {
 	}
 }
 
-// TestWhatRequestsInFlightHoldIsWaitedFor: a request that could be fitted once
-// others have settled is told to try again, and not that the key is spent.
-func TestWhatRequestsInFlightHoldIsWaitedFor(t *testing.T) {
-	t.Parallel()
-	u := newMeteredUpstream(t)
-	u.input, u.latency = 10, time.Hour
-	s := spendServer(t, u)
-	_, key := s.mint(object{"max_tokens": 1000})
-	ctx, cancel := context.WithCancel(context.Background())
-	defer cancel()
-	done := make(chan error, 1)
-	go func() {
-		res, err := s.client.Do(s.post(key, "/v1/chat/completions", `{"model":"m","messages":[],"max_completion_tokens":700}`).WithContext(ctx))
-		if err == nil {
-			res.Body.Close()
-		}
-		done <- err
-	}()
-	s.eventually("the first is at the upstream", func() bool { return u.answers.Load() == 1 })
-	for _, body := range []string{`{"model":"m","messages":[],"max_completion_tokens":5000}`, `{"model":"m","messages":[]}`} {
-		res, text := s.must(s.post(key, "/v1/chat/completions", body))
-		if res.StatusCode != http.StatusTooManyRequests || res.Header.Get("Till-Refusal") != "till_budget_held" || res.Header.Get("Retry-After") == "" {
-			t.Errorf("%s: %d %v %s", body, res.StatusCode, res.Header, text)
-		}
-	}
-	cancel()
-	if err := <-done; err == nil {
-		t.Error("the first was answered")
-	}
-}
-
 func TestUsageIsAskedForAndHidden(t *testing.T) {
 	t.Parallel()
 	u := newMeteredUpstream(t)
@@ -144,41 +111,6 @@ func TestUsageIsAskedForAndHidden(t *testing.T) {
 	s.must(s.post(key, "/v1/chat/completions", body))
 	if got := u.last.Load().(string); got != body {
 		t.Errorf("without a limit in tokens the body was changed: %s", got)
-	}
-}
-
-func TestWhileOthersHoldTheRestTheAnswerIsTryAgain(t *testing.T) {
-	t.Parallel()
-	s := newServer(t, options{})
-	id, key := s.mint(object{"max_tokens": 1000, "fit": false})
-	const body = `{"model":"m","messages":[],"max_completion_tokens":700}`
-	first := make(chan int, 1)
-	go func() {
-		res, err := s.client.Do(s.post(key, "/v1/chat/completions", body, upstreamtest.HeaderHold, "1"))
-		if err != nil {
-			first <- 0
-			return
-		}
-		res.Body.Close()
-		first <- res.StatusCode
-	}()
-	if err := s.upstream.Held(t.Context()); err != nil {
-		t.Fatal(err)
-	}
-	res, answer := s.must(s.post(key, "/v1/chat/completions", body))
-	if res.StatusCode != http.StatusTooManyRequests || res.Header.Get("Till-Refusal") != "till_budget_held" || res.Header.Get("Retry-After") == "" || res.Header.Get("X-Should-Retry") != "" {
-		t.Errorf("%d %v %s", res.StatusCode, res.Header, answer)
-	}
-	if held := s.show(id)["held_tokens"]; held == 0.0 {
-		t.Error("nothing is held")
-	}
-	s.upstream.Release()
-	if status := <-first; status != http.StatusOK {
-		t.Errorf("the first: %d", status)
-	}
-	s.used(id)
-	if status, code := s.sendBody(key, body); status != http.StatusOK {
-		t.Errorf("after the first gave back: %d %s", status, code)
 	}
 }
 

@@ -41,7 +41,7 @@ func (s *simulation) mint() {
 // request asks for one request and holds the answer against the books.
 func (s *simulation) request(b *book) {
 	s.counts.requests++
-	ask := &limiter.Ask{Bound: limiter.Amounts{limiter.Activations: 1}, Method: "POST", Path: "/v1/x"}
+	ask := &limiter.Ask{Bound: limiter.Amounts{limiter.Activations: 1}, Method: "POST", Path: "/v1/x", Waits: s.chance(50)}
 	if b.limit[limiter.Tokens] != limiter.NoLimit {
 		ask.Bound[limiter.Tokens] = 1 + s.random.Int64N(200)
 	}
@@ -63,7 +63,7 @@ func (s *simulation) request(b *book) {
 			if refusal != nil {
 				s.counts.refused++
 				if s.counts.steps == asked { // else much has changed since
-					s.later = append(s.later, func() { s.refused(b, refusal, &ask.Bound) })
+					s.later = append(s.later, func() { s.refused(b, refusal, &ask.Bound, ask.Waits) })
 				}
 				return
 			}
@@ -82,8 +82,11 @@ func (s *simulation) request(b *book) {
 }
 
 // refused checks that nothing was refused that could have been admitted.
-func (s *simulation) refused(b *book, r *limiter.Refusal, bound *limiter.Amounts) {
+func (s *simulation) refused(b *book, r *limiter.Refusal, bound *limiter.Amounts, waits bool) {
 	s.say("%s refused: %s", b.id, r.Code)
+	if r.Code == limiter.CodeBudgetHeld && waits {
+		return // as many wait as may
+	}
 	if s.crashed || s.dead || b.stopping || b.pausing || b.resuming || r.Code == limiter.CodeStoreUnavailable {
 		return
 	}

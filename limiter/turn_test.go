@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -31,7 +32,7 @@ type waiter struct {
 	grant   *limiter.Grant
 	refusal *limiter.Refusal
 	took    time.Duration
-	over    bool
+	over    atomic.Bool
 }
 
 // wait asks for a request of so many tokens that may wait, and lets it come to
@@ -53,7 +54,8 @@ func (k *key) wait(ctx context.Context, n int64, opts ...func(*limiter.Ask)) *wa
 	began := time.Now()
 	go func() {
 		w.refusal = live.Reserve(ctx, &a, w.grant)
-		w.took, w.over = time.Since(began), true
+		w.took = time.Since(began)
+		w.over.Store(true)
 	}()
 	synctest.Wait()
 	return w
@@ -62,7 +64,7 @@ func (k *key) wait(ctx context.Context, n int64, opts ...func(*limiter.Ask)) *wa
 // code is what became of the request.
 func (w *waiter) code() limiter.Code {
 	switch {
-	case !w.over:
+	case !w.over.Load():
 		return "waits"
 	case w.refusal != nil:
 		return w.refusal.Code
@@ -87,7 +89,7 @@ func TestARequestWaitsForWhatOthersHold(t *testing.T) {
 		parent, key *key
 		held        *limiter.Grant
 		leave       context.CancelFunc
-		exiting     bool
+		exiting     atomic.Bool
 	}
 	revoke := func(s *scene, id string) {
 		if _, _, err := s.Revoke(ctx, limiter.Operator, id, ""); err != nil {
@@ -131,13 +133,13 @@ func TestARequestWaitsForWhatOthersHold(t *testing.T) {
 			}
 		}, limiter.CodeLockedDown, 0},
 		{"and is told when the store is closed", func(s *scene) { s.Abandon() }, limiter.CodeStoreUnavailable, 0},
-		{"and is told when the process ends", func(s *scene) { s.exiting = true }, limiter.CodeBudgetHeld, 200 * time.Millisecond},
+		{"and is told when the process ends", func(s *scene) { s.exiting.Store(true) }, limiter.CodeBudgetHeld, 200 * time.Millisecond},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			t.Parallel()
 			synctest.Test(t, func(t *testing.T) {
 				s := &scene{}
-				w := &world{t: t, clock: newClock(), disk: storetest.NewDisk(), dir: memoryDir(t), exiting: func() bool { return s.exiting }}
+				w := &world{t: t, clock: newClock(), disk: storetest.NewDisk(), dir: memoryDir(t), exiting: s.exiting.Load}
 				w.shadow, w.lockdown = filepath.Join(w.dir, "shadow"), newLockdown(filepath.Join(w.dir, "lockdown"))
 				w.open(w.disk.Open())
 				s.world = w
@@ -226,11 +228,11 @@ func TestWhoCameFirstIsCalledFirst(t *testing.T) {
 		for i, one := range line {
 			synctest.Wait()
 			for j, other := range line {
-				if other.over != (j <= i) {
+				if other.over.Load() != (j <= i) {
 					t.Errorf("when number %d was called, number %d is %q", i, j, other.code())
 				}
 			}
-			if one.over {
+			if one.over.Load() {
 				one.grant.Settle(used(0))
 			}
 		}
