@@ -6,6 +6,7 @@ import (
 	"crypto/sha256"
 	"hash/maphash"
 	"maps"
+	"slices"
 	"sync"
 	"time"
 )
@@ -56,7 +57,7 @@ type Excess struct {
 
 type served struct{ upstream, model string }
 
-// past is what is remembered for one key.
+// past is what is remembered for one key. The beginning used last comes last.
 type past struct {
 	key        string
 	beginnings []beginning
@@ -70,12 +71,16 @@ type beginning struct {
 	model     uint64 // that answered
 	learned   time.Time
 	ends      byte
+	goesOn    bool // in another of them, which counts instead
 }
 
 const (
-	// perKey is how many beginnings a key may have: an agent and its helpers
-	// have one each that goes on, and the last of them counts.
-	perKey = 64
+	// perKey is how many beginnings a key may have, and perKeyOn how many of them
+	// may be such that go on in another. Of an agent and each of its helpers one
+	// counts, however many turns it has made; those before it are for who edits
+	// what was said, or goes another way from there.
+	perKey   = 64
+	perKeyOn = perKey / 2
 	// maxBeginnings bounds all of them, which are some 100 bytes each, and as
 	// much again where every one is another key's: 16 MB.
 	maxBeginnings = 1 << 16
@@ -168,6 +173,7 @@ func (m *Memory) Recall(key, upstream string, p *Preset, c *Call, e *Estimate) *
 	}
 	if found[best] != nil {
 		r.foretell(e, found[best], t.list[after[best]:])
+		m.refresh(r)
 	}
 	return r
 }
@@ -247,7 +253,7 @@ func (m *Memory) Learn(r *Recall, input int64, model string, final bool) {
 	if goesOn {
 		b.tokens = max(b.tokens, r.from.tokens)
 	}
-	m.keep(r.key, b)
+	m.keep(r, b)
 }
 
 // doubt forgets a key, and trusts no report of that model for some time.
@@ -279,38 +285,72 @@ func (m *Memory) forget(at *list.Element) {
 	m.total -= len(p.beginnings)
 }
 
-// keep notes a beginning in place of the one that was learned first, if there are
-// too many.
-func (m *Memory) keep(key string, b beginning) {
+// refresh notes that a beginning was used.
+func (m *Memory) refresh(r *Recall) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	at := m.keys[key]
+	at := m.keys[r.key]
 	if at == nil {
-		at = m.used.PushFront(&past{key: key})
-		m.keys[key] = at
+		return
+	}
+	p := at.Value.(*past)
+	if i := p.find(&r.from); i >= 0 {
+		b := p.beginnings[i]
+		p.beginnings = append(slices.Delete(p.beginnings, i, i+1), b)
+	}
+}
+
+// keep notes a beginning, in place of the one that was used longest ago if there
+// are too many.
+func (m *Memory) keep(r *Recall, b beginning) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	at := m.keys[r.key]
+	if at == nil {
+		at = m.used.PushFront(&past{key: r.key})
+		m.keys[r.key] = at
 	}
 	m.used.MoveToFront(at)
 	p := at.Value.(*past)
-	oldest := 0
-	for i := range p.beginnings {
+	if i := p.find(&b); i >= 0 {
 		old := &p.beginnings[i]
-		if old.rest == b.rest && old.all == b.all {
-			if b.learned.Sub(old.learned) < lifetime {
-				b.tokens = max(b.tokens, old.tokens)
-			}
-			*old = b
-			return
+		if b.learned.Sub(old.learned) < lifetime {
+			b.tokens = max(b.tokens, old.tokens)
 		}
-		if old.learned.Before(p.beginnings[oldest].learned) {
-			oldest = i
-		}
-	}
-	if len(p.beginnings) == perKey {
-		p.beginnings[oldest] = b
+		b.goesOn = old.goesOn
+		*old = b
 		return
 	}
+	if i := p.find(&r.from); i >= 0 {
+		p.beginnings[i].goesOn = true
+	}
 	p.beginnings = append(p.beginnings, b)
-	for m.total++; m.total > maxBeginnings; {
+	m.total++
+	m.total -= p.shorten()
+	for m.total > maxBeginnings {
 		m.forget(m.used.Back())
 	}
+}
+
+// find is where a beginning stands; below 0 where it does not.
+func (p *past) find(b *beginning) int {
+	return slices.IndexFunc(p.beginnings, func(old beginning) bool { return old.rest == b.rest && old.all == b.all })
+}
+
+// shorten drops one beginning if there are too many, and returns how many it
+// dropped.
+func (p *past) shorten() int {
+	on, first := 0, 0
+	for i := range p.beginnings {
+		if p.beginnings[i].goesOn {
+			if on++; on == 1 {
+				first = i
+			}
+		}
+	}
+	if on <= perKeyOn && len(p.beginnings) <= perKey {
+		return 0
+	}
+	p.beginnings = slices.Delete(p.beginnings, first, first+1)
+	return 1
 }

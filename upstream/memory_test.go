@@ -4,6 +4,7 @@ import (
 	"crypto/sha256"
 	"fmt"
 	"runtime"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -305,6 +306,76 @@ func TestRoutedAndShortenedRequestsAreNotRemembered(t *testing.T) {
 	}
 }
 
+// TestALongConversationLeavesOthersInMemory: an agent waits while its helper makes
+// hundreds of turns, and its next request still goes on from what is known.
+func TestALongConversationLeavesOthersInMemory(t *testing.T) {
+	t.Parallel()
+	m := newRemembering(t)
+	agent := []string{long}
+	waits, _ := m.claude("k", agent...)
+	m.Learn(waits, 2000, "m", true)
+	helper := []string{"find it"}
+	for turn := range 500 {
+		r, _ := m.claude("k", slices.Clone(helper)...)
+		if known := r.Input >= 0; known != (turn > 0) {
+			t.Fatalf("turn %d: known %v", turn, known)
+		}
+		m.Learn(r, int64(10+10*turn), "m", true)
+		if turn%50 == 1 {
+			edited := slices.Clone(helper)
+			edited[len(edited)-1] += ", but otherwise"
+			for name, texts := range map[string][]string{"what was answered, again": helper, "with another last message": edited} {
+				if r, _ := m.claude("k", slices.Clone(texts)...); r.Input < 0 {
+					t.Fatalf("turn %d: %s: nothing is known", turn, name)
+				}
+			}
+		}
+		m.clock = m.clock.Add(time.Second)
+		helper = append(helper, fmt.Sprint("answer ", turn), fmt.Sprint("go on ", turn))
+	}
+	if r, _ := m.claude("k", long, "done", "and now?"); r.Input < 0 {
+		t.Error("the agent's own conversation is forgotten")
+	}
+	if n := len(m.keys["k"].Value.(*past).beginnings); n != perKeyOn+2 || m.total != n {
+		t.Errorf("%d beginnings of 2 conversations, %d in all", n, m.total)
+	}
+}
+
+// TestWhoIsAskedForStaysInMemory while others come that nobody goes on from.
+func TestWhoIsAskedForStaysInMemory(t *testing.T) {
+	t.Parallel()
+	m := newRemembering(t)
+	first, _ := m.claude("k", long)
+	m.Learn(first, 2000, "m", true)
+	for i := range 5 * perKey {
+		if r, _ := m.claude("k", long, "yes", "and now?"); r.Input < 0 { // and its client leaves each time
+			t.Fatalf("after %d others it is forgotten", i)
+		}
+		r, _ := m.claude("k", fmt.Sprint(i))
+		m.Learn(r, 10, "m", true)
+	}
+}
+
+// TestAgentsOfOneConversationGoTheirOwnWays from the same beginning, one after the
+// other, as helpers do that are given their agent's whole conversation.
+func TestAgentsOfOneConversationGoTheirOwnWays(t *testing.T) {
+	t.Parallel()
+	m := newRemembering(t)
+	first, _ := m.claude("k", long)
+	m.Learn(first, 2000, "m", true)
+	for i := range 4 {
+		way := []string{long, "yes", fmt.Sprint("way ", i)}
+		for turn := range 20 {
+			r, _ := m.claude("k", slices.Clone(way)...)
+			if r.Input < 0 {
+				t.Fatalf("turn %d of way %d: nothing is known", turn, i)
+			}
+			m.Learn(r, 2000+int64(20*turn), "m", true)
+			way = append(way, "so", fmt.Sprint("on ", turn))
+		}
+	}
+}
+
 func TestMemoryIsBounded(t *testing.T) {
 	t.Parallel()
 	m := newRemembering(t)
@@ -323,7 +394,7 @@ func TestMemoryIsBounded(t *testing.T) {
 	var before, after runtime.MemStats
 	runtime.ReadMemStats(&before)
 	for i := range maxBeginnings + 1000 {
-		m.keep(fmt.Sprintf("key_%024d", i), beginning{turns: i})
+		m.keep(&Recall{key: fmt.Sprintf("key_%024d", i)}, beginning{turns: i})
 	}
 	runtime.GC()
 	runtime.ReadMemStats(&after)
