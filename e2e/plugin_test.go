@@ -290,6 +290,7 @@ func TestMetricsAndLogsTellNoSecretAndOutliveAReload(t *testing.T) {
 		`caddy_till_refusals_total{code="till_activations_exhausted",upstream="mock"} 2`,
 		`caddy_till_keys{status="exhausted"} 1`,
 		`caddy_till_holds 0`,
+		`caddy_till_waiting 0`,
 		`caddy_till_forfeited_activations_total 0`,
 		`caddy_till_store_commit_seconds_count`,
 		`caddy_till_overhead_seconds_count 3`,
