@@ -122,7 +122,10 @@ func (h *Handler) countInput(r *http.Request, x *exchange, key *limiter.Key, k *
 	c := &x.target.counting
 	t := c.transport.Load()
 	now := u.now()
-	if !x.target.countExact || t == nil || !t.mayCount() || x.real == nil || !u.worthCounting(k.Left()) || c.pausing(key.ID, now) {
+	if !x.target.countExact || t == nil || !t.mayCount() || x.real == nil || c.pausing(key.ID, now) {
+		return false
+	}
+	if left, later := k.Left(); !u.worthCounting(left) && !u.worthCounting(later) { // it may wait for that
 		return false
 	}
 	q := x.target.preset.Counting(call, u.estimate)
@@ -176,7 +179,8 @@ func (x *exchange) miscounted() {
 }
 
 // worthCounting reports whether the request gets less than it asks for out of what
-// is left, and might get more if its input were counted.
+// is left, and might get notably more if its input were counted. Of a conversation
+// that goes on most is known.
 func (u *use) worthCounting(left limiter.Amounts) bool {
 	if u.most > 0 && u.priced {
 		left[limiter.Nanodollars] = min(left[limiter.Nanodollars], u.most)
@@ -186,8 +190,12 @@ func (u *use) worthCounting(left limiter.Amounts) bool {
 		return false
 	}
 	guessed := *u
-	guessed.input = u.input / textPerToken
-	return guessed.longest(left) > longest
+	known := int64(0)
+	if u.recall != nil {
+		known = min(u.recall.Known(), u.input)
+	}
+	guessed.input = known + (u.input-known)/textPerToken
+	return guessed.longest(left) > longest+longest/4
 }
 
 // longest is how long an answer may be out of what is left; below 0 where there

@@ -22,6 +22,7 @@ type countedVendor struct {
 	asked           chan struct{} // one value for each question
 	says            atomic.Pointer[func(w http.ResponseWriter, r *http.Request, n int)]
 	header          atomic.Pointer[http.Header]
+	gate            chan struct{} // answers wait until it is closed; nil: they do not
 }
 
 const countedOutput = 500
@@ -71,6 +72,13 @@ func (v *countedVendor) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		(*v.says.Load())(w, r, n)
 	case "/v1/messages":
 		v.answers.Add(1)
+		if v.gate != nil {
+			select {
+			case <-v.gate:
+			case <-r.Context().Done():
+				return
+			}
+		}
 		fmt.Fprintf(w, `{"id":"msg_1","type":"message","role":"assistant","model":"claude-sonnet-5-5","content":[{"type":"text","text":"hello"}],"stop_reason":"end_turn","usage":{"input_tokens":%d,"output_tokens":%d}}`, n, countedOutput)
 	default:
 		http.Error(w, `{"error":{"message":"unknown path"}}`, http.StatusNotFound)
@@ -175,6 +183,34 @@ func TestWhatTheBoundKeepsOutIsCountedByTheVendor(t *testing.T) {
 }
 
 // TestACountThatFailsLeavesTheBound, and is not asked for again for a while.
+// TestWhatOthersHoldIsCountedFor: a request that could be admitted once they have
+// settled, if its input were known, is counted and waits, and is not told that the
+// key is spent.
+func TestWhatOthersHoldIsCountedFor(t *testing.T) {
+	t.Parallel()
+	v := newCountedVendor(t)
+	v.gate = make(chan struct{})
+	s := newServer(t, options{vendor: "anthropic", to: v.URL})
+	id, key := s.mint(object{"max_spend_usd": "0.12"})
+	first := s.send(s.countedRequest(key))
+	s.eventually("the first is at the vendor", func() bool { return v.answers.Load() == 1 })
+	second := s.send(s.countedRequest(key))
+	s.eventually("the second waits", func() bool { return s.gauge("waiting") == "1" })
+	close(v.gate)
+	for name, c := range map[string]<-chan answered{"the first": first, "the second": second} {
+		if got := <-c; got.status != http.StatusOK {
+			t.Errorf("%s: %+v", name, got)
+		}
+	}
+	if n := v.counts.Load(); n != 2 {
+		t.Errorf("counted %d times, want 2", n)
+	}
+	s.used(id)
+	if want := limiter.FormatUSD(2 * countedCost); s.show(id)["used_spend_usd"] != want {
+		t.Errorf("$%s is charged, want $%s", s.show(id)["used_spend_usd"], want)
+	}
+}
+
 func TestACountThatFailsLeavesTheBound(t *testing.T) {
 	t.Parallel()
 	for name, says := range map[string]func(w http.ResponseWriter, r *http.Request, n int){

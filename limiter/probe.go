@@ -2,16 +2,26 @@ package limiter
 
 import "time"
 
-// Left is what no request holds, of the key's and of its role's budget. It is
-// known for a moment only: nothing is taken.
-func (k *Live) Left() Amounts {
+// Left is what no request holds, of the key's and of its role's budget, and what
+// would be left if all of them gave back. It is known for a moment only: nothing is
+// taken.
+func (k *Live) Left() (now, later Amounts) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	if k.role != nil {
 		k.role.mu.Lock()
 		defer k.role.mu.Unlock()
 	}
-	return k.left(k.role)
+	now = k.left(k.role)
+	for i := range later {
+		later[i] = maxAmount
+		for _, a := range []*account{&k.account, k.role} {
+			if a != nil && a.limit[i] != NoLimit {
+				later[i] = min(later[i], max(a.limit[i]-a.spent[i], 0))
+			}
+		}
+	}
+	return now, later
 }
 
 // MayProbe reports whether the upstream may be asked about a request before it is

@@ -55,12 +55,12 @@ func TestAProbeIsMadeOnlyForWhatCouldBeAdmittedAndNotTooOften(t *testing.T) {
 	if refusal != nil {
 		t.Fatal(refusal)
 	}
-	if left := live.Left()[limiter.Tokens]; left != 600 {
-		t.Errorf("left are %d tokens, want 600", left)
+	if left, later := live.Left(); left[limiter.Tokens] != 600 || later[limiter.Tokens] != 1000 {
+		t.Errorf("left are %d tokens, and later %d, want 600 and 1000", left[limiter.Tokens], later[limiter.Tokens])
 	}
 	g.Settle(limiter.Amounts{limiter.Activations: 1, limiter.Tokens: 100})
-	if left := live.Left()[limiter.Tokens]; left != 900 {
-		t.Errorf("left are %d tokens, want 900", left)
+	if left, later := live.Left(); left[limiter.Tokens] != 900 || later != left {
+		t.Errorf("left are %d tokens, and later %d, want 900 both", left[limiter.Tokens], later[limiter.Tokens])
 	}
 	if !probe() {
 		t.Error("two seconds later another was not allowed")

@@ -119,6 +119,14 @@ type Recall struct {
 	thinks      bool
 }
 
+// Known is how many tokens of Input are of the beginning that is remembered.
+func (r *Recall) Known() int64 {
+	if r.Input < 0 {
+		return 0
+	}
+	return r.from.tokens
+}
+
 // Recall looks for the longest beginning of a request that is remembered for
 // the key. It returns nil for requests that nothing can be learned by. upstream
 // is where it goes, and what is known of p.
