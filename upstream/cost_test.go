@@ -3,6 +3,7 @@ package upstream
 import (
 	"bytes"
 	"io"
+	"strconv"
 	"strings"
 	"testing"
 )
@@ -110,6 +111,60 @@ func BenchmarkMeterOfAStream(b *testing.B) {
 		m.Close()
 		if !m.Usage().Known() {
 			b.Fatal("not measured")
+		}
+	}
+}
+
+// chat is a request of about so many bytes, as bench sends them: text with line
+// ends, quotation marks and letters beyond ASCII.
+func chat(size int) []byte {
+	const message = `{"role":"user","content":"What does this line do?\n\n\tif err := s.load(\"größe\", 16); err != nil {\n\t\treturn err\n\t}\n\nIt stands in a loop – that ends when its time is up."}`
+	return []byte(`{"model":"m","max_completion_tokens":100,"messages":[` + strings.Repeat(message+",", size/len(message)) + message + "]}")
+}
+
+// BenchmarkJudging is all that is done with a request that goes on from one that
+// is remembered.
+func BenchmarkJudging(b *testing.B) {
+	for _, size := range []int{100, 2_000, 100_000} {
+		b.Run(strconv.Itoa(size), func(b *testing.B) {
+			m := newRemembering(b)
+			body := chat(size)
+			r, _ := m.ask("k", "openai", "/v1/chat/completions", string(body))
+			m.Learn(r, int64(size)/4+20, "m", true)
+			p := preset(b, "openai")
+			b.SetBytes(int64(len(body)))
+			b.ReportAllocs()
+			for b.Loop() {
+				c := &Call{Method: "POST", Path: "/v1/chat/completions", ContentType: "application/json", Body: body}
+				e, err := p.Estimate(c)
+				if err != nil {
+					b.Fatal(err)
+				}
+				if r := m.Recall("k", "u", p, c, e); r.Input < 0 {
+					b.Fatal("not known")
+				}
+			}
+		})
+	}
+}
+
+// BenchmarkRewrite asks a stream for its usage, and bounds it.
+func BenchmarkRewrite(b *testing.B) {
+	body := chat(100_000)
+	body[len(body)-1] = ','
+	body = append(body, `"stream":true}`...)
+	p := preset(b, "openai")
+	c := &Call{Method: "POST", Path: "/v1/chat/completions", ContentType: "application/json", Body: body}
+	e, err := p.Estimate(c)
+	if err != nil {
+		b.Fatal(err)
+	}
+	b.SetBytes(int64(len(body)))
+	b.ReportAllocs()
+	for b.Loop() {
+		again := *e
+		if len(again.Rewrite(50)) < len(body) {
+			b.Fatal("it became shorter")
 		}
 	}
 }
