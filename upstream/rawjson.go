@@ -24,10 +24,10 @@ var (
 // parseObject checks that body is one JSON object in UTF-8 and nothing else,
 // as every reader of RFC 8259 would see it.
 func parseObject(body []byte) (rawObject, error) {
-	if !utf8.Valid(body) {
-		return nil, errNotUTF8
-	}
-	if !json.Valid(body) {
+	if !wellFormed(body) {
+		if !utf8.Valid(body) {
+			return nil, errNotUTF8
+		}
 		return nil, errNoObject
 	}
 	body = bytes.Trim(body, jsonSpace)
