@@ -27,6 +27,8 @@ type Meter struct {
 	scan    scan
 	form    form
 	line    line
+	last    pattern
+	said    []byte // text in the line that is being read
 	head    []byte // what is too short yet to tell what it is
 	room    [8]byte
 	cr      bool // a carriage return came last
@@ -195,6 +197,18 @@ func (m *Meter) readLine(b []byte) []byte {
 			return b[1:]
 		}
 	}
+	begins := m.line == lineBegins && len(m.head) == 0 && m.scan.depth == 0 && !m.scan.string
+	if begins {
+		if b[0] == '\n' {
+			return b[1:]
+		}
+		if n, said := m.last.match(b); n > 0 {
+			m.wrote += int64(said)
+			return b[n:]
+		}
+	}
+	wrote := m.wrote
+	m.said = nil
 	end := bytes.IndexByte(b, '\n')
 	part := b
 	if end >= 0 {
@@ -215,7 +229,13 @@ func (m *Meter) readLine(b []byte) []byte {
 		}
 		m.scan.reset()
 	}
-	m.line, m.head, m.done = lineBegins, m.head[:0], 0
+	if m.line == lineHoldsData {
+		m.last.forget()
+		if begins && b[end] == '\n' && m.scan.depth == 0 {
+			m.last.learn(b[:end+1], m.said, m.wrote-wrote)
+		}
+	}
+	m.line, m.head, m.done, m.said = lineBegins, m.head[:0], 0, nil
 	return b[end+1:]
 }
 

@@ -2,6 +2,7 @@ package upstream
 
 import (
 	"encoding/json"
+	"math/rand/v2"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -130,6 +131,34 @@ func FuzzMeter(f *testing.F) {
 			t.Errorf("%q: %+v, and encoding/json reads %d and %d", text, got, in, out)
 		}
 	})
+}
+
+// TestLinesThatAreAlikeAreReadAsIfEachWereAlone, in any order: where they come by
+// single bytes, none is known to be like the one before.
+func TestLinesThatAreAlikeAreReadAsIfEachWereAlone(t *testing.T) {
+	t.Parallel()
+	lines := []string{
+		`data: {"model":"a","choices":[{"delta":{"content":"some words"}}]}` + "\n", `data: {"model":"a","choices":[{"delta":{"content":"é"}}]}` + "\n", `data: {"model":"a","choices":[{"delta":{"content":""}}]}` + "\n",
+		`data: {"model":"b","choices":[{"delta":{"content":"some words"}}]}` + "\n", `data: {"model":"a","choices":[{"delta":{"content":"a \"quoted\" one\n"}}]}` + "\n", `data: {"model":"a","choices":[{"delta":{"content":"some words"}}]}` + "\r\n",
+		`data: {"model":"a","choices":[{"delta":{"content":"some` + "\n" + `data: words"}}]}` + "\n", `data: {"model":"a","choices":[{"delta":{"content":"x","arguments":{}}}]}` + "\n", `data: {"model":"a","choices":[{"delta":{"content":"x"}}]` + "\n", "}\n", `data:}` + "\n",
+		`data: {"model":"a","choices":[{"delta":{"content":"x"},"finish_reason":"error"}]}` + "\n", `data: {"content":"x","error":{"code":5}}` + "\n", `data: {"content":"y","error":{"code":5}}` + "\n", `data: {"content":"x","usage":{"prompt_tokens":5,"completion_tokens":7}}` + "\n",
+		`data: {"content":"zz","usage":{"prompt_tokens":5,"completion_tokens":7}}` + "\n", `data: {"content":"z","usage":{"prompt_tokens":-1}}` + "\n", `data: {"content":"w","usage":{"prompt_tokens":-1}}` + "\n", "data: [DONE]\n", "event: x\n", "\n", "\r", ": c\n", `data: {"type":"message_stop","text":"x"}` + "\n",
+	}
+	random := rand.New(rand.NewPCG(1, 2))
+	for range 20_000 {
+		var b strings.Builder
+		few := [3]string{}
+		for i := range few {
+			few[i] = lines[random.IntN(len(lines))]
+		}
+		for range 1 + random.IntN(8) {
+			b.WriteString(few[random.IntN(len(few))])
+		}
+		whole, single := metering(b.String(), true, b.Len()), metering(b.String(), true, 1)
+		if whole.Usage() != single.Usage() || whole.Final() != single.Final() || whole.Ended() != single.Ended() || whole.wrote != single.wrote || whole.failed != single.failed || whole.Model() != single.Model() {
+			t.Fatalf("%q: %+v, by single bytes %+v", b.String(), whole, single)
+		}
+	}
 }
 
 func BenchmarkMeter(b *testing.B) {

@@ -163,10 +163,13 @@ func text(value []byte) (string, error) {
 // view is text without a copy where nothing has to be unescaped.
 func view(value []byte) (string, error) {
 	if inner := value[1 : len(value)-1]; bytes.IndexByte(inner, '\\') < 0 {
-		return raw.String(raw.SliceData(inner), len(inner)), nil
+		return inPlace(inner), nil
 	}
 	return text(value)
 }
+
+// inPlace is b as a string, for as long as nobody changes b.
+func inPlace(b []byte) string { return raw.String(raw.SliceData(b), len(b)) }
 
 // folded is a name as every reader of JSON could take it: encoding/json does not
 // tell apart the case of letters (nor the letters that Unicode folds to them),

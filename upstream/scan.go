@@ -1,6 +1,10 @@
 package upstream
 
-import "bytes"
+import (
+	"bytes"
+	"encoding/binary"
+	"math/bits"
+)
 
 // scan walks through JSON texts as they come, in pieces of any size, and tells
 // a Meter what it wants to know of them: reports of use where vendors put them,
@@ -124,6 +128,14 @@ func (s *scan) write(b []byte, m *Meter) (int, bool) {
 			i++
 			switch c {
 			case '"':
+				if end := plainEnd(b, i); end >= 0 {
+					// Nearly all are whole, and short.
+					if s.whole(b[i:end], m) {
+						from = end + 1
+					}
+					i = end + 1
+					continue
+				}
 				s.open(m)
 				if s.catch == aKey || s.catch == aWord {
 					from = i
@@ -206,8 +218,7 @@ func (s *scan) write(b []byte, m *Meter) (int, bool) {
 			if ok {
 				s.key = named(name)
 			}
-			if (s.key == keyPromptCount || s.key == keyOutputCount) && s.place() == atTop {
-				s.begin(aNumber)
+			if s.counts() {
 				from = i
 			}
 		case aWord:
@@ -224,6 +235,64 @@ func (s *scan) write(b []byte, m *Meter) (int, bool) {
 		s.keep(b[from:])
 	}
 	return len(b), false
+}
+
+// plainEnd is where the string ends whose first character is at i, and -1 where it
+// has escapes or its end is not in b.
+func plainEnd(b []byte, i int) int {
+	for ; i+8 <= len(b); i += 8 {
+		w := binary.LittleEndian.Uint64(b[i:])
+		// See special.
+		quote, slash := w^ones*'"', w^ones*'\\'
+		if m := ((quote-ones)&^quote | (slash-ones)&^slash) & highs; m != 0 {
+			if i += bits.TrailingZeros64(m) / 8; b[i] == '"' {
+				return i
+			}
+			return -1
+		}
+	}
+	for ; i < len(b) && b[i] != '\\'; i++ {
+		if b[i] == '"' {
+			return i
+		}
+	}
+	return -1
+}
+
+// whole takes a string without escapes, as it stands between its quotes. It
+// reports whether it is the name of a count, which is kept from there on.
+func (s *scan) whole(value []byte, m *Meter) bool {
+	switch {
+	case s.catch == anObject:
+	case s.expect:
+		s.drop()
+		s.expect, s.key = false, keyOther
+		if len(value) <= maxKey {
+			s.key = keyOf(inPlace(value))
+		}
+		return s.counts()
+	default:
+		s.open(m)
+		if s.text {
+			m.wrote += int64(len(value))
+			m.said = value
+		}
+		if s.catch == aWord && len(value) <= maxModelName {
+			m.word(s.place(), s.key, value)
+		}
+		s.drop()
+		s.string, s.text = false, false
+	}
+	return false
+}
+
+// counts begins to keep a number that counts tokens where its name was read.
+func (s *scan) counts() bool {
+	if (s.key == keyPromptCount || s.key == keyOutputCount) && s.place() == atTop {
+		s.begin(aNumber)
+		return true
+	}
+	return false
 }
 
 // open begins a string.
@@ -354,5 +423,5 @@ func named(name []byte) key {
 		}
 		return keyOther
 	}
-	return keyOf(string(name))
+	return keyOf(inPlace(name))
 }
