@@ -115,10 +115,10 @@ func (e *Estimate) read(p *Preset, c *Call) error {
 	}
 	e.askUsage = true
 	seen := fieldSet{few: make([]string, 0, 16)}
-	found := content{allText: p.Dialect == Cohere, files: p.Name == "gemini" || p.Name == "openrouter", bare: e.outer == "options", layout: p.contentForm()}
+	found := content{allText: p.Dialect == Cohere, files: p.Name == "gemini" || p.Name == "openrouter", bare: e.outer == "options", layout: p.contentForm(), outline: c.outline}
 	e.reader = found
 	tools, list := false, e.listed()
-	err = o.members(func(name string, value []byte) error {
+	err = c.members(func(name string, value []byte) error {
 		if seen.add(name) {
 			return unsafe("the field %.64q stands twice", name)
 		}

@@ -23,6 +23,7 @@ type content struct {
 	files   bool   // an address may be that of a film or a document
 	bare    bool   // pictures stand in "images", and nothing else does
 	layout  layout // how a prompt may show what is said
+	outline *outline
 }
 
 // items looks at what a Responses request goes on from: what only names
@@ -118,7 +119,7 @@ func (c *content) tokens() int64 {
 // count adds what is the application's own, or no content: it is text, whatever
 // it looks like.
 func (c *content) count(value []byte, f layout) int {
-	n, tokens := promptLength(value, f)
+	n, tokens := promptLength(value, f, c.outline)
 	c.length += tokens
 	return n
 }
@@ -132,7 +133,7 @@ func (c *content) walk(b []byte, key string, depth int) int {
 	}
 	switch b[0] {
 	case '"':
-		n, tokens := stringLength(b, c.layout)
+		n, tokens := stringLength(b, c.layout, c.outline)
 		c.length += tokens
 		c.text(key, b[:n], tokens)
 		return n
@@ -164,7 +165,7 @@ func (c *content) object(b []byte, depth int) int {
 		if b[i] == '}' {
 			break
 		}
-		n, tokens := stringLength(b[i:], c.layout)
+		n, tokens := stringLength(b[i:], c.layout, c.outline)
 		c.length += tokens + 4 // a colon and a comma
 		name, err := view(b[i : i+n])
 		if err != nil {
@@ -203,7 +204,7 @@ func (c *content) object(b []byte, depth int) int {
 			}
 			described = true
 		case name == "data" && value[0] == '"':
-			_, data = stringLength(value, c.layout)
+			_, data = stringLength(value, c.layout, c.outline)
 		case name == "audio" && value[0] == '{':
 			c.doubt("%q may point at what is not in the request", name)
 		case name == "ttl" && value[0] == '"':

@@ -2,7 +2,6 @@ package upstream
 
 import (
 	"bytes"
-	"crypto/sha256"
 	"strings"
 )
 
@@ -12,13 +11,12 @@ import (
 const billingHeader = `x-anthropic-billing-header:`
 
 // system hashes a system prompt without that block.
-func (d *digester) system(b []byte) {
+func (d *digester) system(b []byte, o *outline) {
 	const longest = 512
 	if b[0] != '[' {
-		d.value(b)
+		d.known(b, o)
 		return
 	}
-	d.mark(markList)
 	_ = elements(b, func(block []byte) error {
 		if block[0] == '{' && len(block) <= longest {
 			if from, to, ok := memberOf(block, "text"); ok && block[from] == '"' && bytes.HasPrefix(block[from+1:to], []byte(billingHeader)) {
@@ -26,7 +24,8 @@ func (d *digester) system(b []byte) {
 				return nil
 			}
 		}
-		d.value(block)
+		d.mark(markList)
+		d.known(block, o)
 		return nil
 	}) // nothing in there fails
 	d.mark(markListEnd)
@@ -67,7 +66,7 @@ func (e *Estimate) listed() string {
 
 // talk reads the request. It reports false where nothing can be learned from
 // other requests, or by them.
-func (e *Estimate) talk(d *digester, key *[sha256.BlockSize]byte, p *Preset, c *Call, upstream string) (t talk, ok bool) {
+func (e *Estimate) talk(d *digester, key *secret, p *Preset, c *Call, upstream string) (t talk, ok bool) {
 	if p.Routes || p.Dialect == Cohere || p.Name == "ollama" || e.object == nil || e.remote || len(e.list) == 0 || e.list[0] != '[' {
 		// Who answers may be another each time; or what is reported is less than
 		// what was read: Cohere's, and Ollama's, which leaves out the middle.
@@ -80,40 +79,27 @@ func (e *Estimate) talk(d *digester, key *[sha256.BlockSize]byte, p *Preset, c *
 	for _, s := range []string{upstream, p.Name, c.Path, c.Query, c.Features, name} {
 		d.field(s)
 	}
-	b := e.object[1:]
-	for {
-		b = b[spaces(b):]
-		if b[0] == '}' {
-			break
-		}
-		n := skipString(b)
-		member, err := view(b[:n])
-		if err != nil {
-			return t, false
-		}
-		b = b[n:]
-		b = b[spaces(b):]
-		if member == name {
-			b = b[len(t.list):]
-			continue
-		}
-		n = skipValue(b)
-		value := b[:n]
-		b = b[n:]
+	shortened := false
+	err := c.members(func(member string, value []byte) error {
 		switch {
-		case unread[member], value[0] == 'n':
-			continue
+		case member == name, unread[member], value[0] == 'n':
+			return nil
 		case shortens[member],
 			member == "truncation" && string(value) != `"disabled"`,
 			member == "context_management" && !onlyThoughts(value):
-			return t, false
+			shortened = true
+			return nil
 		}
 		d.field(member)
 		if member == "system" {
-			d.system(value)
-			continue
+			d.system(value, c.outline)
+		} else {
+			d.known(value, c.outline)
 		}
-		d.value(value)
+		return nil
+	})
+	if err != nil || shortened {
+		return t, false
 	}
 	t.rest, d.thinks = d.digest(), false
 	return t, true

@@ -38,7 +38,7 @@ func TestABeginningHoldsWhereAllElseIsTheSame(t *testing.T) {
 			}
 			d := spareDigesters.Get().(*digester)
 			defer spareDigesters.Put(d)
-			return e.talk(d, &testSecret, preset(t, "anthropic"), c, "a")
+			return e.talk(d, testSecret, preset(t, "anthropic"), c, "a")
 		}
 		path := test.path
 		if path == "" {

@@ -2,7 +2,6 @@ package upstream
 
 import (
 	"bytes"
-	"crypto/sha256"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -11,12 +10,12 @@ import (
 	"unicode/utf16"
 )
 
-var testSecret = [sha256.BlockSize]byte{1}
+var testSecret = newSecret()
 
 func digestOf(value []byte) (digest, int64) {
 	d := spareDigesters.Get().(*digester)
 	defer spareDigesters.Put(d)
-	d.begin(&testSecret)
+	d.begin(testSecret)
 	d.left = 0
 	d.value(value)
 	return d.digest(), d.left

@@ -18,14 +18,19 @@ const (
 // encoding/json.
 const maxNesting = 10_000
 
-// wellFormed reports whether b is one JSON text, and its strings UTF-8.
-func wellFormed(b []byte) bool {
-	end := valueEnd(b, blanks(b, 0), 0)
-	return end > 0 && blanks(b, end) == len(b)
+// wellFormed reports whether b is one JSON text, and its strings UTF-8. Where it
+// is, o is its outline from then on; o may be nil.
+func wellFormed(b []byte, o *outline) bool {
+	end := o.valueEnd(b, o.blanks(b, 0), 0)
+	return end > 0 && o.blanks(b, end) == len(b)
 }
 
 // blanks is where in b something stands, from i on.
-func blanks(b []byte, i int) int {
+func (o *outline) blanks(b []byte, i int) int {
+	if i >= len(b) || b[i] > ' ' {
+		return i
+	}
+	o.addOdd(i)
 	for i < len(b) && (b[i] == ' ' || b[i] == '\n' || b[i] == '\t' || b[i] == '\r') {
 		i++
 	}
@@ -34,18 +39,18 @@ func blanks(b []byte, i int) int {
 
 // valueEnd is where the value ends that begins at i, or -1 where there is none
 // that is well formed.
-func valueEnd(b []byte, i, depth int) int {
+func (o *outline) valueEnd(b []byte, i, depth int) int {
 	if i >= len(b) {
 		return -1
 	}
 	switch c := b[i]; c {
 	case '"':
-		return stringEnd(b, i+1)
+		return o.stringEnd(b, i+1)
 	case '{', '[':
 		if depth == maxNesting {
 			return -1
 		}
-		return membersEnd(b, i, depth+1)
+		return o.membersEnd(b, i, depth+1)
 	case 't':
 		return wordEnd(b, i, "true")
 	case 'f':
@@ -57,29 +62,39 @@ func valueEnd(b []byte, i, depth int) int {
 }
 
 // membersEnd is where the object or list ends that begins at i.
-func membersEnd(b []byte, i, depth int) int {
+func (o *outline) membersEnd(b []byte, i, depth int) int {
 	object, last := b[i] == '{', b[i]+2 // in ASCII the brackets are two apart
-	i = blanks(b, i+1)
+	i = o.blanks(b, i+1)
 	if i < len(b) && b[i] == last {
 		return i + 1
 	}
 	for {
+		name, named := i, 0
 		if object {
 			if i >= len(b) || b[i] != '"' {
 				return -1
 			}
-			if i = stringEnd(b, i+1); i < 0 {
+			if named = o.stringEnd(b, i+1); named < 0 {
 				return -1
 			}
-			if i = blanks(b, i); i >= len(b) || b[i] != ':' {
+			if i = o.blanks(b, named); i >= len(b) || b[i] != ':' {
 				return -1
 			}
-			i = blanks(b, i+1)
+			i = o.blanks(b, i+1)
 		}
-		if i = valueEnd(b, i, depth); i < 0 {
+		value := i
+		if i = o.valueEnd(b, i, depth); i < 0 {
 			return -1
 		}
-		i = blanks(b, i)
+		if depth <= 2 && o != nil {
+			switch {
+			case object && depth == 1:
+				o.addField(b[name:named], b[value:i])
+			case !object && depth == 2:
+				o.addElement(i)
+			}
+		}
+		i = o.blanks(b, i)
 		switch {
 		case i >= len(b):
 			return -1
@@ -88,7 +103,7 @@ func membersEnd(b []byte, i, depth int) int {
 		case b[i] != ',':
 			return -1
 		}
-		i = blanks(b, i+1)
+		i = o.blanks(b, i+1)
 	}
 }
 
@@ -137,47 +152,69 @@ func digitsEnd(b []byte, i int) int {
 	return i
 }
 
-// stringEnd is where the string ends whose first character is at i.
-func stringEnd(b []byte, i int) int {
+// stringEnd is where the string ends whose first character is at i. What it says
+// has tokens as stringLength counts them.
+func (o *outline) stringEnd(b []byte, i int) int {
+	from := i - 1
+	var growth growing
+	var more, printed int64 // by which what it says is longer than how it is written, and longer yet as JSON
+	odd := false
 	for {
-		i = special(b, i)
+		if at := special(b, i); at > i {
+			i, growth.before = at, false
+		}
 		if i == len(b) {
 			return -1
 		}
 		switch c := b[i]; {
 		case c == '"':
-			return i + 1
+			i++
+			if o != nil {
+				o.addString(b[from:i], from, more, printed, odd)
+			}
+			return i
 		case c == '\\':
 			if i+1 == len(b) {
 				return -1
 			}
 			switch b[i+1] {
-			case 'n', '"', 't', '\\', 'r', '/', 'b', 'f':
+			case 'n', '"', 't', '\\', 'r', 'b', 'f':
+				more--
+				printed++
 				i += 2
+				growth.before = false
+				continue
 			case 'u':
 				if _, ok := hex(b[i:]); !ok {
 					return -1
 				}
-				i += 6
+			case '/':
 			default:
 				return -1
 			}
+			r, n := unescape(b[i:])
+			length := asText.runeLength(r)
+			more += length - int64(n) + growth.of(r)
+			printed += asJSON.runeLength(r) - length
+			odd = true
+			i += n
 		case c < ' ':
 			return -1
 		default:
 			// Nearly all are of two bytes, or of three.
+			r, n := rune(0), 0
 			switch rest := b[i:]; {
 			case c >= 0xc2 && c < 0xe0 && len(rest) > 1 && rest[1]&0xc0 == 0x80:
-				i += 2
+				r, n = rune(c&0x1f)<<6|rune(rest[1]&0x3f), 2
 			case c > 0xe0 && c < 0xed && len(rest) > 2 && rest[1]&0xc0 == 0x80 && rest[2]&0xc0 == 0x80:
-				i += 3
+				r, n = rune(c&0x0f)<<12|rune(rest[1]&0x3f)<<6|rune(rest[2]&0x3f), 3
 			default:
-				r, n := utf8.DecodeRune(rest)
-				if r == utf8.RuneError && n == 1 {
+				if r, n = utf8.DecodeRune(rest); r == utf8.RuneError && n == 1 {
 					return -1
 				}
-				i += n
 			}
+			more += growth.of(r)
+			i += n
 		}
 	}
 }

@@ -19,7 +19,7 @@ func FuzzGrammar(f *testing.F) {
 	}
 	f.Fuzz(func(t *testing.T, b []byte) {
 		b = bytes.Clone(b)[:len(b):len(b)]
-		if got, want := wellFormed(b), utf8.Valid(b) && json.Valid(b); got != want {
+		if got, want := wellFormed(b, nil), utf8.Valid(b) && json.Valid(b); got != want {
 			t.Errorf("%.100q: well formed is %v, want %v", b, got, want)
 		}
 	})
@@ -33,7 +33,7 @@ func TestEveryByteIsJudgedAsByEncodingJSON(t *testing.T) {
 			for c := range 256 {
 				for _, d := range []string{"", `"`, `\`, "\x00", "\x80", " "} {
 					b := []byte(`"` + strings.Repeat("a", before) + string([]byte{byte(c)}) + d + strings.Repeat("!", behind) + `"`)
-					if got, want := wellFormed(b), utf8.Valid(b) && json.Valid(b); got != want {
+					if got, want := wellFormed(b, nil), utf8.Valid(b) && json.Valid(b); got != want {
 						t.Fatalf("%.100q: well formed is %v, want %v", b, got, want)
 					}
 				}
@@ -46,7 +46,7 @@ func BenchmarkWellFormed(b *testing.B) {
 	body := chat(100_000)
 	b.SetBytes(int64(len(body)))
 	for b.Loop() {
-		if !wellFormed(body) {
+		if !wellFormed(body, newOutline(body)) {
 			b.Fatal("it is not")
 		}
 	}

@@ -2,8 +2,6 @@ package upstream
 
 import (
 	"container/list"
-	"crypto/rand"
-	"crypto/sha256"
 	"hash/maphash"
 	"maps"
 	"slices"
@@ -37,7 +35,7 @@ import (
 type Memory struct {
 	excess func(Excess)
 	now    func() time.Time
-	secret [sha256.BlockSize]byte
+	secret *secret
 	seed   maphash.Seed
 
 	mu      sync.Mutex
@@ -99,8 +97,7 @@ const (
 // NewMemory returns an empty one. excess is told of answers that it cannot
 // explain, without any lock.
 func NewMemory(excess func(Excess)) *Memory {
-	m := &Memory{excess: excess, now: time.Now, seed: maphash.MakeSeed(), keys: make(map[string]*list.Element), used: list.New(), doubted: make(map[served]time.Time)}
-	_, _ = rand.Read(m.secret[:]) // it never fails
+	m := &Memory{secret: newSecret(), excess: excess, now: time.Now, seed: maphash.MakeSeed(), keys: make(map[string]*list.Element), used: list.New(), doubted: make(map[served]time.Time)}
 	return m
 }
 
@@ -133,7 +130,7 @@ func (r *Recall) Known() int64 {
 func (m *Memory) Recall(key, upstream string, p *Preset, c *Call, e *Estimate) *Recall {
 	d := spareDigesters.Get().(*digester)
 	defer spareDigesters.Put(d)
-	t, ok := e.talk(d, &m.secret, p, c, upstream)
+	t, ok := e.talk(d, m.secret, p, c, upstream)
 	if !ok {
 		return nil
 	}
@@ -149,7 +146,7 @@ func (m *Memory) Recall(key, upstream string, p *Preset, c *Call, e *Estimate) *
 	var found [endsTool + 1]*beginning // by who speaks last
 	var after [endsTool + 1]int        // where what is new begins
 	var last []byte
-	d.begin(&m.secret)
+	d.begin(m.secret)
 	at := 1
 	for {
 		at += spaces(t.list[at:])
@@ -157,8 +154,10 @@ func (m *Memory) Recall(key, upstream string, p *Preset, c *Call, e *Estimate) *
 			break
 		}
 		last = t.list[at:]
-		n := d.value(last)
+		n := c.outline.element(last)
 		last = last[:n]
+		d.mark(markList)
+		d.known(last, c.outline)
 		at += n
 		r.turns++
 		for i := range known {

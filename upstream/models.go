@@ -21,19 +21,34 @@ type Call struct {
 	Features    string // what its headers choose of the API
 	Body        []byte
 
-	parsed rawObject // the body, when it was found to be an object
+	parsed  rawObject // the body, when it was found to be an object
+	outline *outline  // of it
 }
 
 // object is the body as one JSON object.
 func (c *Call) object() (rawObject, error) {
 	if c.parsed == nil {
-		o, err := parseObject(c.Body)
+		outline := newOutline(c.Body)
+		o, err := outlined(c.Body, outline)
 		if err != nil {
 			return nil, unsafe("%v", err)
 		}
-		c.parsed = o
+		c.parsed, c.outline = o, outline
 	}
 	return c.parsed, nil
+}
+
+// members calls fn for the members of the body, as those of its object do.
+func (c *Call) members(fn func(name string, value []byte) error) error {
+	if !c.outline.whole() {
+		return c.parsed.members(fn)
+	}
+	for _, f := range c.outline.fields {
+		if err := fn(f.name, f.value); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // mediaType reads the Content-Type; both are empty where there is none.
@@ -178,11 +193,10 @@ func (f *modelFinder) body(c *Call) error {
 	case kind == "multipart/form-data":
 		return f.form(c.Body, params["boundary"])
 	case kind == "", kind == "application/json", kind == "text/json", strings.HasSuffix(kind, "+json"):
-		o, err := c.object()
-		if err != nil {
+		if _, err := c.object(); err != nil {
 			return err
 		}
-		return f.object(o)
+		return f.members(c.members)
 	}
 	return unsafe("no model can be read from a body of type %.64q", kind)
 }
@@ -201,9 +215,11 @@ var inBodiesFolded = func() map[string]string {
 }()
 
 // object finds the models in a request's JSON.
-func (f *modelFinder) object(o rawObject) error {
+func (f *modelFinder) object(o rawObject) error { return f.members(o.members) }
+
+func (f *modelFinder) members(each func(func(name string, value []byte) error) error) error {
 	var seen fieldSet
-	return o.members(func(name string, value []byte) error {
+	return each(func(name string, value []byte) error {
 		fold := folded(name)
 		field, ruled := inBodiesFolded[fold]
 		if ruled && name != field && !(field == "generateContentRequest" && name == "generate_content_request") {

@@ -57,12 +57,12 @@ func (p *Preset) ServerInput() int64 {
 // (Python's json prints those), numbers as long as any language prints them, and
 // what Unicode's forms NFC and NFKC make longer. It is one pass, and allocates
 // nothing. Pictures and files are text to it: [content] takes them off.
-func promptLength(b []byte, f layout) (n int, tokens int64) {
+func promptLength(b []byte, f layout, o *outline) (n int, tokens int64) {
 	depth := int64(0)
 	for n < len(b) {
 		switch c := b[n]; c {
 		case '"':
-			m, size := stringLength(b[n:], f)
+			m, size := stringLength(b[n:], f, o)
 			n, tokens = n+m, tokens+size
 		case '{', '[':
 			depth++
@@ -126,7 +126,16 @@ func literalTokens(n int, exponent bool) int64 {
 }
 
 // stringLength is promptLength of the string that b begins with, with its quotes.
-func stringLength(b []byte, f layout) (n int, tokens int64) {
+func stringLength(b []byte, f layout, o *outline) (n int, tokens int64) {
+	if f != asLines {
+		if w := o.find(b); w != nil {
+			tokens = int64(w.tokens)
+			if f == asJSON {
+				tokens += int64(w.printed)
+			}
+			return int(w.length), tokens
+		}
+	}
 	n, tokens = 1, 2
 	var growth growing
 	for n < len(b) {

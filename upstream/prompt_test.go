@@ -94,8 +94,8 @@ func TestABoundDoesNotDependOnHowARequestIsWritten(t *testing.T) {
 			t.Fatal(err)
 		}
 		for f := asText; f <= asLines; f++ {
-			n, a := promptLength(indented, f)
-			m, b := promptLength(compact, f)
+			n, a := promptLength(indented, f, nil)
+			m, b := promptLength(compact, f, nil)
 			if n != len(indented) || m != len(compact) || a != b {
 				t.Fatalf("%s: %d of %d bytes, %d of %d compact", indented, a, n, b, m)
 			}
@@ -111,7 +111,7 @@ func TestPromptsAreCountedAsLanguagesPrintThem(t *testing.T) {
 		if strings.ContainsAny(s, "½…") {
 			continue
 		}
-		if _, n := stringLength([]byte(escaped(s, 0)), asText); n != int64(len(s))+2 {
+		if _, n := stringLength([]byte(escaped(s, 0)), asText, nil); n != int64(len(s))+2 {
 			t.Errorf("%q: %d tokens of %d bytes", s, n, len(s))
 		}
 	}
@@ -131,7 +131,7 @@ func TestPromptsAreCountedAsLanguagesPrintThem(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if _, n := promptLength(compact, asJSON); n < int64(plain.Len()-1) {
+		if _, n := promptLength(compact, asJSON, nil); n < int64(plain.Len()-1) {
 			t.Fatalf("%s: %d tokens", compact, n)
 		}
 		// Four spaces are a token, the last three may stand alone.
@@ -140,7 +140,7 @@ func TestPromptsAreCountedAsLanguagesPrintThem(t *testing.T) {
 			spaces := len(line) - len(strings.TrimLeft(line, " "))
 			tokens += 1 + spaces/4 + min(spaces, 3) + len(line) - spaces
 		}
-		if _, n := promptLength([]byte(plain.String()), asLines); n < int64(tokens-1) {
+		if _, n := promptLength([]byte(plain.String()), asLines, nil); n < int64(tokens-1) {
 			t.Fatalf("%s: %d tokens, counted by lines %d", lines, n, tokens)
 		}
 	})
@@ -180,7 +180,7 @@ func drawJSON(t *rapid.T, depth int) any {
 func TestTextThatGrowsIsCountedWithWhatItBecomes(t *testing.T) {
 	t.Parallel()
 	check := func(t interface{ Fatalf(string, ...any) }, s string) {
-		_, tokens := stringLength([]byte(`"`+s+`"`), asText)
+		_, tokens := stringLength([]byte(`"`+s+`"`), asText, nil)
 		if tokens -= 2; tokens < int64(max(len(norm.NFC.String(s)), len(norm.NFKC.String(s)))) {
 			t.Fatalf("%+q: %d tokens, NFC has %d bytes and NFKC %d", s, tokens, len(norm.NFC.String(s)), len(norm.NFKC.String(s)))
 		}
@@ -219,7 +219,7 @@ func FuzzPromptLength(f *testing.F) {
 	f.Fuzz(func(t *testing.T, b []byte) {
 		var last int64
 		for form := asText; form <= asLines; form++ {
-			n, tokens := promptLength(b, form)
+			n, tokens := promptLength(b, form, nil)
 			if n > len(b) || tokens < last {
 				t.Fatalf("%q: %d bytes, %d tokens in form %d and %d in the one before", b, n, tokens, form, last)
 			}
@@ -229,7 +229,7 @@ func FuzzPromptLength(f *testing.F) {
 			return // it is only to end
 		}
 		text := bytes.Trim(b, jsonSpace)
-		n, tokens := promptLength(text, asText)
+		n, tokens := promptLength(text, asText, nil)
 		if n != len(text) {
 			t.Fatalf("%q: %d of %d bytes", text, n, len(text))
 		}
@@ -241,7 +241,7 @@ func FuzzPromptLength(f *testing.F) {
 		if err := json.Compact(&compact, text); err != nil {
 			t.Fatal(err)
 		}
-		if _, other := promptLength(compact.Bytes(), asText); other != tokens {
+		if _, other := promptLength(compact.Bytes(), asText, nil); other != tokens {
 			t.Fatalf("%q: %d tokens, and %d without spaces", text, tokens, other)
 		}
 	})
@@ -254,7 +254,7 @@ func BenchmarkPromptLength(b *testing.B) {
 			b.SetBytes(int64(len(text)))
 			b.ReportAllocs()
 			for b.Loop() {
-				stringLength(text, asText)
+				stringLength(text, asText, nil)
 			}
 		})
 	}

@@ -23,8 +23,11 @@ var (
 
 // parseObject checks that body is one JSON object in UTF-8 and nothing else,
 // as every reader of RFC 8259 would see it.
-func parseObject(body []byte) (rawObject, error) {
-	if !wellFormed(body) {
+func parseObject(body []byte) (rawObject, error) { return outlined(body, nil) }
+
+// outlined is parseObject, and makes an outline, where one is wanted.
+func outlined(body []byte, o *outline) (rawObject, error) {
+	if !wellFormed(body, o) {
 		if !utf8.Valid(body) {
 			return nil, errNotUTF8
 		}

@@ -67,7 +67,7 @@ func (e *Estimate) Written(bounded bool) (output, usage string) {
 
 // Forget drops the request's text, which otherwise stays in memory for as long as
 // the estimate is used.
-func (e *Estimate) Forget() { e.object, e.list = nil, nil }
+func (e *Estimate) Forget() { e.object, e.list, e.reader = nil, nil, content{} }
 
 // HidesUsage reports whether the stream will hold an event that the client did
 // not ask for; see [Meter.Hide].

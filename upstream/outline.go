@@ -1,0 +1,148 @@
+package upstream
+
+import (
+	"bytes"
+	"slices"
+)
+
+// outline says where in a request's JSON what stands, and how long its strings
+// are to a model. It is made while the text is checked, so that whoever walks
+// through it afterwards does not read its strings again. It is an aid: it may be
+// nil, and what it does not know is found out as without it.
+type outline struct {
+	text     []byte
+	fields   []field   // the members of the object that it is; none where they are many
+	strings  []written // of the text's beginning, in order
+	elements []uint32  // where those of lists that are members end, in order
+	odd      []uint32  // where something stands that [digester] has to look at
+	loose    bool      // in more places than that
+	next     int       // the string that is asked for next, most likely
+}
+
+// field is a member of an object, with its name unescaped.
+type field struct {
+	name  string
+	value []byte
+}
+
+// written is a string in a text.
+type written struct {
+	from, length uint32 // with its quotes
+	tokens       uint32 // stringLength as text
+	printed      uint32 // that of its JSON is so much longer
+}
+
+const (
+	// maxOutlined is the longest text that an outline is made of, in bytes.
+	maxOutlined = 1 << 28
+	// An outline has no more than this of strings and elements, and takes no more
+	// than two bytes for each of the text's, with each kind.
+	maxOutlineItems = 1 << 15
+	maxOutlineField = 64
+	maxOdd          = 64
+)
+
+// newOutline returns that of a text which is to be checked, or nil.
+func newOutline(b []byte) *outline {
+	if len(b) > maxOutlined {
+		return nil
+	}
+	strings := min(bytes.Count(b, []byte{'"'})/2, len(b)/8, maxOutlineItems)
+	return &outline{text: b, strings: make([]written, 0, strings), fields: make([]field, 0, 16)}
+}
+
+func (o *outline) addField(name, value []byte) {
+	if len(o.fields) == maxOutlineField {
+		return
+	}
+	s, err := view(name)
+	if err != nil {
+		return // there is no such name: it was checked
+	}
+	o.fields = append(o.fields, field{s, value})
+}
+
+func (o *outline) addElement(end int) {
+	if len(o.elements) < min(maxOutlineItems, len(o.text)/8) {
+		o.elements = append(o.elements, uint32(end))
+	}
+}
+
+// addOdd notes a place.
+func (o *outline) addOdd(at int) {
+	if o == nil || o.loose {
+		return
+	}
+	if len(o.odd) == maxOdd {
+		o.loose = true
+		return
+	}
+	o.odd = append(o.odd, uint32(at))
+}
+
+func (o *outline) addString(s []byte, from int, more, printed int64, odd bool) {
+	if odd || meansMore(s[1:len(s)-1]) {
+		o.addOdd(from)
+	}
+	if len(o.strings) < cap(o.strings) {
+		o.strings = append(o.strings, written{uint32(from), uint32(len(s)), uint32(int64(len(s)) + more), uint32(printed)})
+	}
+}
+
+// at is where in the text b begins, which is a part of it; -1 where it is none.
+func (o *outline) at(b []byte) int {
+	at := cap(o.text) - cap(b)
+	if at < 0 || at >= len(o.text) || len(b) == 0 || &o.text[at] != &b[0] {
+		return -1
+	}
+	return at
+}
+
+// find is the string that b begins with, or nil.
+func (o *outline) find(b []byte) *written {
+	if o == nil {
+		return nil
+	}
+	at := o.at(b)
+	if at < 0 {
+		return nil
+	}
+	i := o.next
+	if i >= len(o.strings) || o.strings[i].from != uint32(at) {
+		found := false
+		i, found = slices.BinarySearchFunc(o.strings, uint32(at), func(w written, at uint32) int { return int(w.from) - int(at) })
+		if !found {
+			return nil
+		}
+	}
+	o.next = i + 1
+	return &o.strings[i]
+}
+
+// element is the length of the element of a list that b begins with.
+func (o *outline) element(b []byte) int {
+	if o != nil {
+		if at := o.at(b); at >= 0 {
+			if i, _ := slices.BinarySearch(o.elements, uint32(at)+1); i < len(o.elements) {
+				return int(o.elements[i]) - at
+			}
+		}
+	}
+	return skipValue(b)
+}
+
+// plain reports whether a value is as a digester would write it.
+func (o *outline) plain(value []byte) bool {
+	if o == nil || o.loose {
+		return false
+	}
+	at := o.at(value)
+	if at < 0 {
+		return false
+	}
+	i, _ := slices.BinarySearch(o.odd, uint32(at))
+	return i == len(o.odd) || int(o.odd[i]) >= at+len(value)
+}
+
+// whole reports whether all members are known.
+func (o *outline) whole() bool { return o != nil && len(o.fields) < maxOutlineField }

@@ -1,0 +1,103 @@
+package upstream
+
+import (
+	"bytes"
+	"fmt"
+	"strings"
+	"testing"
+)
+
+// judgeOutline holds what an outline says of a body against what is found without
+// one.
+func judgeOutline(t *testing.T, body []byte) {
+	t.Helper()
+	o := newOutline(body)
+	object, err := outlined(body, o)
+	if err != nil {
+		return
+	}
+	if n := cap(o.strings) + cap(o.elements); n > 2*max(len(body)/4, 64) || len(o.odd) > maxOdd {
+		t.Fatalf("%.100q: %d strings and elements, %d odd places of %d bytes", body, n, len(o.odd), len(body))
+	}
+	for i := 0; i < len(object); {
+		if object[i] != '"' {
+			i++
+			continue
+		}
+		for _, form := range []layout{asText, asJSON, asLines} {
+			n, tokens := stringLength(object[i:], form, o)
+			if m, want := stringLength(object[i:], form, nil); n != m || tokens != want {
+				t.Fatalf("%.100q, a string at %d: %d tokens in %d bytes, want %d in %d", body, i, tokens, n, want, m)
+			}
+		}
+		i += skipString(object[i:])
+	}
+	fields := 0
+	c := &Call{parsed: object, outline: o}
+	if err := object.members(func(name string, value []byte) error {
+		if fields++; o.whole() {
+			if f := o.fields[fields-1]; f.name != name || !bytes.Equal(f.value, value) {
+				t.Fatalf("%.100q: member %q is %.100q", body, name, f.value)
+			}
+		}
+		judgeDigest(t, value, o)
+		if value[0] != '[' {
+			return nil
+		}
+		return elements(value, func(element []byte) error {
+			if n := o.element(element); n != len(element) {
+				t.Fatalf("%.100q: an element has %d bytes, want %d", body, n, len(element))
+			}
+			judgeDigest(t, element, o)
+			return nil
+		})
+	}); err != nil {
+		t.Fatalf("%.100q: %v", body, err)
+	}
+	if err := c.members(func(string, []byte) error { fields--; return nil }); err != nil || fields != 0 {
+		t.Fatalf("%.100q: %d members are missing", body, fields)
+	}
+}
+
+func judgeDigest(t *testing.T, value []byte, o *outline) {
+	t.Helper()
+	var got [2]digest
+	var left [2]int64
+	var thinks [2]bool
+	for i, o := range []*outline{o, nil} {
+		d := spareDigesters.Get().(*digester)
+		d.begin(testSecret)
+		d.left, d.thinks = 0, false
+		d.known(value, o)
+		got[i], left[i], thinks[i] = d.digest(), d.left, d.thinks
+		spareDigesters.Put(d)
+	}
+	if got[0] != got[1] || left[0] != left[1] || thinks[0] != thinks[1] {
+		t.Fatalf("%.100q has another digest with an outline", value)
+	}
+}
+
+func FuzzOutline(f *testing.F) {
+	for _, s := range outlinedBodies() {
+		f.Add([]byte(s))
+	}
+	f.Fuzz(judgeOutline)
+}
+
+func outlinedBodies() []string {
+	return []string{
+		`{"model":"m","messages":[{"role":"user","content":"hi \"you\"\n\tü – 𝄞 ﷺ e\u0301 \u0000\u001f\/ \ud83d\ude00 \ud800"},[1,2],"x",-1.5e3,null],"b":{"thinking":"x"}}`,
+		` { "a" : [ { "b" : 1 } , "c" ] , "cache_control" : {"type":"ephemeral"} } `,
+		`{"a":[{"cache_control":{"type":"ephemeral"},"b":1},{"b":1,"cache_control":{"type":"ephemeral"}},{"b":1,"cache_control":{"type":"ephemeral"},"c":2},{"cache_control":{"type":"ephemeral"}}]}`,
+		`{"a":["cache_control",{"type":"ephemeral"},"reasoning"],"":"","\u0061":1,"a":[]}`,
+		string(chat(5_000)), `{"a":[` + strings.Repeat(`"",`, 5000) + `{}]}`, `{"a":[` + strings.Repeat(`"\u0041",`, 300) + `1]}`, `{"x":1` + strings.Repeat(`,"a":"b"`, 100) + `}`, strings.Repeat(" ", 100) + `{"a":"` + strings.Repeat("plain text of some length ", 500) + `"}`,
+	}
+}
+
+// TestABodyOfManyItemsHasAnOutlineOfSome.
+func TestABodyOfManyItemsHasAnOutlineOfSome(t *testing.T) {
+	t.Parallel()
+	for _, item := range []string{`""`, `"words of a text"`, `{}`, `1`, `{"a":{"b":["c"]}}`} {
+		judgeOutline(t, []byte(fmt.Sprintf(`{"model":"m","messages":[%s],"tools":[%s]}`, strings.Repeat(item+",", 2*maxOutlineItems)+item, item)))
+	}
+}
