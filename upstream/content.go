@@ -174,6 +174,12 @@ func (c *content) object(b []byte, depth int) int {
 		i += n
 		i += spaces(b[i:])
 		value := b[i:]
+		switch name {
+		case "role", "content", "text", "id", "name", "parts", "tool_use_id", "call_id", "thinking", "signature":
+			// Most are called so, and nothing below is about them.
+			i += c.walk(value, name, depth+1)
+			continue
+		}
 		if !writings[name] {
 			// What is all text may have fields of any name.
 			if plain := fold(name); ruledContent[plain] != "" && (!c.allText || plain == "imageurl") {

@@ -146,6 +146,7 @@ func (m *Memory) Recall(key, upstream string, p *Preset, c *Call, e *Estimate) *
 	var found [endsTool + 1]*beginning // by who speaks last
 	var after [endsTool + 1]int        // where what is new begins
 	var last []byte
+	hashed := false // r.all is that of all turns so far
 	d.begin(m.secret)
 	at := 1
 	for {
@@ -160,8 +161,16 @@ func (m *Memory) Recall(key, upstream string, p *Preset, c *Call, e *Estimate) *
 		d.known(last, c.outline)
 		at += n
 		r.turns++
+		hashed = false
 		for i := range known {
-			if b := &known[i]; b.turns == r.turns && b.all == d.digest() {
+			b := &known[i]
+			if b.turns != r.turns {
+				continue
+			}
+			if !hashed {
+				hashed, r.all = true, d.digest()
+			}
+			if b.all == r.all {
 				found[b.ends], after[b.ends] = b, at
 			}
 		}
@@ -169,7 +178,10 @@ func (m *Memory) Recall(key, upstream string, p *Preset, c *Call, e *Estimate) *
 	if r.turns == 0 {
 		return nil
 	}
-	r.all, r.ends, r.left, r.thinks = d.digest(), speaker(last), d.left, d.thinks
+	if !hashed {
+		r.all = d.digest()
+	}
+	r.ends, r.left, r.thinks = speaker(last), d.left, d.thinks
 	best := r.ends
 	if p.OwnModels {
 		for ends := range found {

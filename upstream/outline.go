@@ -17,6 +17,7 @@ type outline struct {
 	odd      []uint32  // where something stands that [digester] has to look at
 	loose    bool      // in more places than that
 	next     int       // the string that is asked for next, most likely
+	after    int       // and the element
 }
 
 // field is a member of an object, with its name unescaped.
@@ -63,6 +64,9 @@ func (o *outline) addField(name, value []byte) {
 }
 
 func (o *outline) addElement(end int) {
+	if o.elements == nil {
+		o.elements = make([]uint32, 0, len(o.text)/256+8)
+	}
 	if len(o.elements) < min(maxOutlineItems, len(o.text)/8) {
 		o.elements = append(o.elements, uint32(end))
 	}
@@ -123,7 +127,12 @@ func (o *outline) find(b []byte) *written {
 func (o *outline) element(b []byte) int {
 	if o != nil {
 		if at := o.at(b); at >= 0 {
-			if i, _ := slices.BinarySearch(o.elements, uint32(at)+1); i < len(o.elements) {
+			i := o.after
+			if i >= len(o.elements) || int(o.elements[i]) <= at || i > 0 && int(o.elements[i-1]) > at {
+				i, _ = slices.BinarySearch(o.elements, uint32(at)+1)
+			}
+			if i < len(o.elements) {
+				o.after = i + 1
 				return int(o.elements[i]) - at
 			}
 		}
