@@ -53,6 +53,7 @@ type Estimate struct {
 	Unwritten bool
 
 	object rawObject       // the request
+	fields []field         // its members
 	known  map[string]bool // members whose effect is known
 	list   []byte          // its messages
 	reader content         // that has read nothing yet
@@ -109,7 +110,7 @@ func (e *Estimate) read(p *Preset, c *Call) error {
 	if !named || len(models) != 1 {
 		return notMeterable("it must name exactly one model, and names %d", len(models))
 	}
-	e.Model, e.object, e.zero = models[0], o, p.Dialect == Anthropic
+	e.Model, e.object, e.fields, e.zero = models[0], o, c.fields(), p.Dialect == Anthropic
 	if strings.Contains(e.Model, ":online") || strings.Contains(e.Model, "@preset") || strings.Contains(e.Model, "search") || strings.Contains(e.Model, "deep-research") {
 		return notMeterable("model %s may search, for a fee of its own", e.Model)
 	}

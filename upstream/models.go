@@ -38,6 +38,14 @@ func (c *Call) object() (rawObject, error) {
 	return c.parsed, nil
 }
 
+// fields are the members of the body.
+func (c *Call) fields() []field {
+	if !c.outline.whole() {
+		return c.parsed.fields()
+	}
+	return c.outline.fields
+}
+
 // members calls fn for the members of the body, as those of its object do.
 func (c *Call) members(fn func(name string, value []byte) error) error {
 	if !c.outline.whole() {

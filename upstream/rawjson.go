@@ -67,6 +67,15 @@ func (o rawObject) members(fn func(name string, value []byte) error) error {
 	}
 }
 
+// fields are its members.
+func (o rawObject) fields() (all []field) {
+	_ = o.members(func(name string, value []byte) error {
+		all = append(all, field{name, value})
+		return nil
+	}) // a name that cannot be read is none that is looked for
+	return all
+}
+
 // elements calls fn for each element of a valid JSON array.
 func elements(array []byte, fn func(value []byte) error) error {
 	b := array[1:]

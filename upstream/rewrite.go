@@ -5,48 +5,100 @@ import (
 	"strconv"
 )
 
+// rewriting is an object of which members are changed or added.
+type rewriting struct {
+	rawObject
+	fields []field
+	more   []field // in place of members, or new
+}
+
+// get is a member's value, or nil.
+func (w *rewriting) get(name string) []byte {
+	for _, f := range w.fields {
+		if f.name == name {
+			return f.value
+		}
+	}
+	return nil
+}
+
+func (w *rewriting) set(name string, value []byte) { w.more = append(w.more, field{name, value}) }
+
+// bytes is the object with what was set, and what is new in front.
+func (w *rewriting) bytes() []byte {
+	size := len(w.rawObject)
+	for _, f := range w.more {
+		size += len(f.name) + len(f.value) + len(`"":,`)
+	}
+	out := append(make([]byte, 0, size), '{')
+	for i := len(w.more) - 1; i >= 0; i-- {
+		if f := w.more[i]; w.get(f.name) == nil {
+			out = append(append(append(out, '"'), f.name...), '"', ':')
+			out = append(append(out, f.value...), ',')
+		}
+	}
+	done := 1
+	for _, f := range w.fields {
+		for _, changed := range w.more {
+			if changed.name == f.name {
+				at := cap(w.rawObject) - cap(f.value) // it is a part of it
+				out = append(append(out, w.rawObject[done:at]...), changed.value...)
+				done = at + len(f.value)
+			}
+		}
+	}
+	if len(w.fields) == 0 && len(out) > 1 {
+		out = out[:len(out)-1] // no comma behind the last
+	}
+	return append(out, w.rawObject[done:]...)
+}
+
 // Rewrite returns the request's body with what a limit needs, and everything
 // else as it was: answers bounded by output tokens, where that is not below 0,
 // and usage asked for in a stream that would not report it. It is called once.
 func (e *Estimate) Rewrite(output int64) []byte {
-	b := []byte(e.object)
+	w := rewriting{rawObject: e.object, fields: e.fields}
 	e.Forget()
+	value := strconv.AppendInt(nil, output, 10)
 	if output >= 0 && e.outer != "" {
 		name := e.outer
-		if _, _, ok := memberOf(b, "generation_config"); ok && name == "generationConfig" {
+		if name == "generationConfig" && w.get("generation_config") != nil {
 			name = "generation_config"
 		}
-		inner := []byte("{}")
-		if from, to, ok := memberOf(b, name); ok && b[from] == '{' {
-			inner = b[from:to]
-		}
-		b = setMember(b, name, setMember(inner, e.field, strconv.AppendInt(nil, output, 10)))
+		w.set(name, with(w.get(name), e.field, value))
 	} else if output >= 0 && e.field != "" {
-		value := strconv.AppendInt(nil, output, 10)
 		for _, name := range []string{e.also, e.field} {
-			if from, _, ok := memberOf(b, name); name == e.field || e.both || ok && b[from] != 'n' {
-				b = setMember(b, name, value)
+			if old := w.get(name); name == e.field || e.both || old != nil && old[0] != 'n' {
+				w.set(name, value)
 			}
 		}
 		for _, name := range bounds {
 			if e.statedBeside <= output {
 				break
 			}
-			if from, to, ok := memberOf(b, name); ok && name != e.field && name != e.also {
-				if n, err := count(name, b[from:to], math.MaxInt32); err == nil && n > output {
-					b = setMember(b, name, value)
+			if old := w.get(name); old != nil && name != e.field && name != e.also {
+				if n, err := count(name, old, math.MaxInt32); err == nil && n > output {
+					w.set(name, value)
 				}
 			}
 		}
 	}
 	if e.askUsage {
-		options := []byte("{}")
-		if from, to, ok := memberOf(b, "stream_options"); ok && b[from] == '{' {
-			options = b[from:to]
-		}
-		b = setMember(b, "stream_options", setMember(options, "include_usage", []byte("true")))
+		const options = "stream_options"
+		w.set(options, with(w.get(options), "include_usage", []byte("true")))
 	}
-	return b
+	return w.bytes()
+}
+
+// with is an object with one member changed or added; it is made where there is
+// none.
+func with(object []byte, name string, value []byte) []byte {
+	if len(object) == 0 || object[0] != '{' {
+		object = []byte("{}")
+	}
+	w := rewriting{rawObject: object, fields: rawObject(object).fields()}
+	w.set(name, value)
+	return w.bytes()
 }
 
 // DontAsk leaves a stream as it is that would be asked for its usage.
@@ -67,7 +119,7 @@ func (e *Estimate) Written(bounded bool) (output, usage string) {
 
 // Forget drops the request's text, which otherwise stays in memory for as long as
 // the estimate is used.
-func (e *Estimate) Forget() { e.object, e.list, e.reader = nil, nil, content{} }
+func (e *Estimate) Forget() { e.object, e.fields, e.list, e.reader = nil, nil, nil, content{} }
 
 // HidesUsage reports whether the stream will hold an event that the client did
 // not ask for; see [Meter.Hide].
@@ -91,19 +143,4 @@ func memberOf(b []byte, want string) (from, to int, ok bool) {
 		}
 		i += n
 	}
-}
-
-// setMember returns a valid JSON object with one member changed, or put first.
-func setMember(b []byte, name string, value []byte) []byte {
-	out := make([]byte, 0, len(b)+len(name)+len(value)+4)
-	if from, to, ok := memberOf(b, name); ok {
-		out = append(append(out, b[:from]...), value...)
-		return append(out, b[to:]...)
-	}
-	out = append(append(append(out, '{', '"'), name...), '"', ':')
-	out = append(out, value...)
-	if rest := b[1+spaces(b[1:]):]; rest[0] != '}' {
-		out = append(out, ',')
-	}
-	return append(out, b[1:]...)
 }
