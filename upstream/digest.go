@@ -304,14 +304,14 @@ func (d *digester) cacheMark(b []byte, depth int) int {
 	if err != nil || !plain {
 		return 0
 	}
-	_, name := stringLength(b, asLines)
+	_, name := stringLength(b, asLines, nil)
 	d.leaveOut(name, value, depth)
 	return from + size
 }
 
 // leaveOut counts a value that is left out, and the name before it, at its longest.
 func (d *digester) leaveOut(name int64, value []byte, depth int) {
-	_, tokens := promptLength(value, asLines)
+	_, tokens := promptLength(value, asLines, nil)
 	lines := int64(1)
 	for _, c := range value {
 		if strings.IndexByte("{}[],", c) >= 0 {

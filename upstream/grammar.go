@@ -160,8 +160,20 @@ func (o *outline) stringEnd(b []byte, i int) int {
 	var more, printed int64 // by which what it says is longer than how it is written, and longer yet as JSON
 	odd := false
 	for {
-		if at := special(b, i); at > i {
-			i, growth.before = at, false
+		// As special does, which is too long to be put here by the compiler.
+		for at := i; ; {
+			if at+8 > len(b) {
+				at = special(b, at)
+			} else if m := specials(binary.LittleEndian.Uint64(b[at:])); m == 0 {
+				at += 8
+				continue
+			} else {
+				at += bits.TrailingZeros64(m) / 8
+			}
+			if at > i {
+				i, growth.before = at, false
+			}
+			break
 		}
 		if i == len(b) {
 			return -1
@@ -223,10 +235,7 @@ func (o *outline) stringEnd(b []byte, i int) int {
 // plain one: a quote, a backslash, a control character, or one beyond ASCII.
 func special(b []byte, i int) int {
 	for ; i+8 <= len(b); i += 8 {
-		w := binary.LittleEndian.Uint64(b[i:])
-		// Taking one from a byte below 0x80 sets its high bit if it was 0, and what
-		// is borrowed by a byte makes only those behind it wrong.
-		if m := (w | ((w ^ ones*'"') - ones) | ((w ^ ones*'\\') - ones) | (w - ones*' ')) & highs; m != 0 {
+		if m := specials(binary.LittleEndian.Uint64(b[i:])); m != 0 {
 			return i + bits.TrailingZeros64(m)/8
 		}
 	}
@@ -234,4 +243,11 @@ func special(b []byte, i int) int {
 		i++
 	}
 	return i
+}
+
+// specials has the high bit of the first special character of eight set, and is 0
+// where none is. Taking one from a byte below 0x80 sets its high bit if it was 0,
+// and what is borrowed by a byte makes only those behind it wrong.
+func specials(w uint64) uint64 {
+	return (w | ((w ^ ones*'"') - ones) | ((w ^ ones*'\\') - ones) | (w - ones*' ')) & highs
 }

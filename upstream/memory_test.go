@@ -376,8 +376,8 @@ func TestAgentsOfOneConversationGoTheirOwnWays(t *testing.T) {
 	}
 }
 
+// TestMemoryIsBounded is not parallel: it looks at the heap, which others use.
 func TestMemoryIsBounded(t *testing.T) {
-	t.Parallel()
 	m := newRemembering(t)
 	for i := range 3 * perKey {
 		r, _ := m.claude("k", fmt.Sprint(i))
@@ -455,8 +455,8 @@ func TestMarksThatAreLeftOutAreHeldForAsLongAsTheyMayBe(t *testing.T) {
 			marked := strings.Replace(plain, "{}", "{"+mark+"}", 1)
 			a, _ := digestOf([]byte(plain))
 			b, left := digestOf([]byte(marked))
-			_, without := promptLength([]byte(plain), asLines)
-			_, with := promptLength([]byte(marked), asLines)
+			_, without := promptLength([]byte(plain), asLines, nil)
+			_, with := promptLength([]byte(marked), asLines, nil)
 			if a != b || left < (with-without)*11/10 {
 				t.Errorf("%s, %d deep: the same is %v, and %d tokens are held for %d", mark, depth, a == b, left, with-without)
 			}
@@ -466,7 +466,7 @@ func TestMarksThatAreLeftOutAreHeldForAsLongAsTheyMayBe(t *testing.T) {
 	d := &digester{sha: sha256.New(), buf: make([]byte, 0, 4096)}
 	d.begin(&testSecret)
 	d.system([]byte("[" + block + "]"))
-	if _, most := promptLength([]byte(block), asLines); d.left < most*11/10 {
+	if _, most := promptLength([]byte(block), asLines, nil); d.left < most*11/10 {
 		t.Errorf("%d tokens are held for a header of %d", d.left, most)
 	}
 }

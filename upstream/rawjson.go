@@ -156,7 +156,6 @@ func noMark(w uint64) bool { return marks(w) == 0 }
 // marks has the highest bit of the first of eight bytes that is a quote or a
 // backslash; bits above that one mean nothing.
 func marks(w uint64) uint64 {
-	const ones, highs = 0x0101010101010101, 0x8080808080808080
 	quote, slash := w^(ones*'"'), w^(ones*'\\')
 	return ((quote-ones)&^quote | (slash-ones)&^slash) & highs
 }

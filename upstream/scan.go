@@ -241,10 +241,7 @@ func (s *scan) write(b []byte, m *Meter) (int, bool) {
 // has escapes or its end is not in b.
 func plainEnd(b []byte, i int) int {
 	for ; i+8 <= len(b); i += 8 {
-		w := binary.LittleEndian.Uint64(b[i:])
-		// See special.
-		quote, slash := w^ones*'"', w^ones*'\\'
-		if m := ((quote-ones)&^quote | (slash-ones)&^slash) & highs; m != 0 {
+		if m := marks(binary.LittleEndian.Uint64(b[i:])); m != 0 {
 			if i += bits.TrailingZeros64(m) / 8; b[i] == '"' {
 				return i
 			}
