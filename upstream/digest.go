@@ -84,8 +84,10 @@ func (d *digester) next(kind byte) [sha256.Size]byte {
 		var nonce [12]byte
 		d.secret.gcm.Seal(d.tag[:0], nonce[:], nil, d.buf)
 	} else {
-		sum := sha256.Sum256(d.buf)
-		d.tag = [16]byte(sum[:])
+		sha := sha256.New()
+		sha.Write(d.secret.start[:])
+		sha.Write(d.buf)
+		d.tag = [16]byte(sha.Sum(nil))
 	}
 	var in [sha256.Size + 16 + 1]byte
 	copy(in[:], d.state[:])

@@ -160,3 +160,52 @@ func oneValue(b []byte) ([]byte, error) {
 	}
 	return o[from:to], nil
 }
+
+// TestADigestIsOfAllThatCame, in pieces of any size, and of nothing else, also
+// where there is no GCM.
+func TestADigestIsOfAllThatCame(t *testing.T) {
+	t.Parallel()
+	long := []byte(strings.Repeat("some words of a text, ", 600))
+	for name, s := range map[string]*secret{"with GCM": newSecret(), "without": {start: testSecret.start}} {
+		of := func(size int, pieces ...[]byte) digest {
+			d := spareDigesters.Get().(*digester)
+			defer spareDigesters.Put(d)
+			d.begin(s)
+			for _, b := range pieces {
+				for len(b) > 0 {
+					n := min(size, len(b))
+					d.put(b[:n])
+					_ = d.digest() // changes nothing
+					b = b[n:]
+				}
+			}
+			return d.digest()
+		}
+		all := make(map[digest]int)
+		for _, n := range []int{0, 1, 4095, 4096, 4097, 8191, 8192, 8193, len(long)} {
+			want := of(len(long), long[:n])
+			if before, ok := all[want]; ok {
+				t.Errorf("%s: %d and %d bytes have one digest", name, before, n)
+			}
+			all[want] = n
+			for _, size := range []int{1, 7, 4095, 4096, 5000} {
+				if of(size, long[:n]) != want {
+					t.Errorf("%s: %d bytes in pieces of %d have another digest", name, n, size)
+				}
+			}
+			if n == 0 {
+				continue
+			}
+			for _, at := range []int{0, n / 2, n - 1} {
+				if of(len(long), long[:at], []byte{long[at] ^ 1}, long[at+1:n]) == want {
+					t.Errorf("%s: byte %d of %d does not count", name, at, n)
+				}
+			}
+		}
+		other := &digester{buf: make([]byte, 0, 4096)}
+		other.begin(newSecret())
+		if other.put(long); of(len(long), long) == other.digest() {
+			t.Errorf("%s: another secret makes the same digest", name)
+		}
+	}
+}
