@@ -97,7 +97,7 @@ func (f layout) line(depth int64) int64 {
 	if f != asLines {
 		return 0
 	}
-	return depth + 4
+	return max(depth, 0) + 4 // below 0 in what is no JSON
 }
 
 // longestNumber is how long 64-bit floating point numbers are printed, at most.
