@@ -1,8 +1,10 @@
 package upstream
 
 import (
+	"math"
 	"strings"
 	"testing"
+	"time"
 )
 
 // TestNestedMarksOfACacheAreLookedAtOnce: what a mark holds is at most a few words,
@@ -12,7 +14,7 @@ func TestNestedMarksOfACacheAreLookedAtOnce(t *testing.T) {
 	t.Parallel()
 	const levels = 9_000
 	anthropic, _ := Lookup("anthropic")
-	ask := func(open string, size int) float64 {
+	ask := func(open string, size int) time.Duration {
 		body := []byte(`{"model":"m","max_tokens":9,"tools":[{"name":"x","input_schema":` + strings.Repeat(open, levels) + `"` + strings.Repeat("x", size) + `"` +
 			strings.Repeat("}", levels) + `}],"messages":[{"role":"user","content":"hello"}]}`)
 		c := &Call{Method: "POST", Path: "/v1/messages", ContentType: "application/json", Body: body}
@@ -21,18 +23,21 @@ func TestNestedMarksOfACacheAreLookedAtOnce(t *testing.T) {
 			t.Fatal(err)
 		}
 		m := NewMemory(func(Excess) {})
-		return float64(testing.Benchmark(func(b *testing.B) {
-			for b.Loop() {
-				if m.Recall("key", "u", anthropic, c, e) == nil {
-					b.Fatal("nothing can be learned by it")
-				}
+		best := time.Duration(math.MaxInt64)
+		for range 3 {
+			began := time.Now()
+			if m.Recall("key", "u", anthropic, c, e) == nil {
+				t.Fatal("nothing can be learned by it")
 			}
-		}).NsPerOp())
+			best = min(best, time.Since(began))
+		}
+		return best
 	}
 	for _, name := range []string{`{"cache_control":`, `{"prompt_cache_breakpoint":`} {
 		plain := ask(`{"cache_contrl":`, 1<<20)
-		if got := ask(name, 1<<20); got > 10*plain {
-			t.Errorf("%s: %.1f ms, and %.1f ms with names that mean nothing", name, got/1e6, plain/1e6)
+		// Looked at 9,000 times, it takes some 10,000 times as long.
+		if got := ask(name, 1<<20); got > 1000*plain {
+			t.Errorf("%s: %s, and %s with names that mean nothing", name, got, plain)
 		}
 	}
 }
@@ -85,7 +90,7 @@ func TestAHeaderIsTakenForNothingElse(t *testing.T) {
 			t.Fatal(err)
 		}
 		d := spareDigesters.Get().(*digester)
-		talk, ok := e.talk(d, &testSecret, anthropic, c, "u")
+		talk, ok := e.talk(d, testSecret, anthropic, c, "u")
 		spareDigesters.Put(d)
 		if former, same := seen[talk.rest]; same || !ok {
 			t.Errorf("%q %q is taken for %s", test.query, test.features, former)

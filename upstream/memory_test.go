@@ -1,7 +1,6 @@
 package upstream
 
 import (
-	"crypto/sha256"
 	"fmt"
 	"runtime"
 	"slices"
@@ -463,9 +462,9 @@ func TestMarksThatAreLeftOutAreHeldForAsLongAsTheyMayBe(t *testing.T) {
 		}
 	}
 	block := `{"type":"text","text":"` + billingHeader + growing + growing + growing + `"}`
-	d := &digester{sha: sha256.New(), buf: make([]byte, 0, 4096)}
-	d.begin(&testSecret)
-	d.system([]byte("[" + block + "]"))
+	d := &digester{buf: make([]byte, 0, 4096)}
+	d.begin(testSecret)
+	d.system([]byte("["+block+"]"), nil)
 	if _, most := promptLength([]byte(block), asLines, nil); d.left < most*11/10 {
 		t.Errorf("%d tokens are held for a header of %d", d.left, most)
 	}
