@@ -99,7 +99,8 @@ var agentNames = map[upstreamtest.Vendor]string{upstreamtest.Anthropic: "Claude 
 func shareServer(t *testing.T, vendor upstreamtest.Vendor) (*server, *biller) {
 	t.Helper()
 	b := newBiller(t, vendor)
-	return newServer(t, options{vendor: vendor, to: b.URL}), b
+	// On a busy machine what is left of an answer may take longer than usual.
+	return newServer(t, options{vendor: vendor, to: b.URL, upstream: "drain 1m"}), b
 }
 
 // contexts are how many parts an agent reads to have about 20,000, 100,000 and
