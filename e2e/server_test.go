@@ -5,7 +5,6 @@ package e2e
 import (
 	"bytes"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -323,75 +322,6 @@ func (s *server) reloadByAPI() {
 		answer, err := io.ReadAll(res.Body)
 		s.t.Errorf("reload: %s %s %v", res.Status, answer, err)
 	}
-}
-
-// object is a JSON object.
-type object = map[string]any
-
-// api makes one management call.
-func (s *server) api(method, path string, body any) (int, object) {
-	s.t.Helper()
-	b, err := json.Marshal(body)
-	if err != nil {
-		s.t.Fatal(err)
-	}
-	r, err := http.NewRequest(method, "http://"+s.admin+"/till"+path, bytes.NewReader(b))
-	if err != nil {
-		s.t.Fatal(err)
-	}
-	r.Close = true // a reload may end a connection that waits for more
-	res, err := s.client.Do(r)
-	for tries := 0; err != nil && tries < 100 && method == http.MethodGet && lostAtReload(err.Error()); tries++ {
-		res, err = s.client.Do(r)
-	}
-	if err != nil {
-		s.t.Fatal(err)
-	}
-	defer res.Body.Close()
-	answer := object{}
-	raw, err := io.ReadAll(res.Body)
-	if err != nil {
-		s.t.Fatal(err)
-	}
-	if len(raw) > 0 {
-		if err := json.Unmarshal(raw, &answer); err != nil {
-			s.t.Fatalf("%s %s: %s", method, path, raw)
-		}
-	}
-	return res.StatusCode, answer
-}
-
-// mint returns id and string of a new key.
-func (s *server) mint(fields object) (id, key string) {
-	s.t.Helper()
-	if fields["upstream"] == nil {
-		fields["upstream"] = "mock"
-	}
-	status, answer := s.api("POST", "/keys", fields)
-	if status != http.StatusCreated {
-		s.t.Fatalf("mint: %d %v", status, answer)
-	}
-	return answer["id"].(string), answer["scoped_key"].(string)
-}
-
-func (s *server) show(id string) object {
-	s.t.Helper()
-	status, answer := s.api("GET", "/keys/"+id, nil)
-	if status != http.StatusOK {
-		s.t.Fatalf("show: %d %v", status, answer)
-	}
-	return answer
-}
-
-// used waits until nothing of the key is in flight and returns what it used.
-func (s *server) used(id string) int64 {
-	s.t.Helper()
-	var k object
-	s.eventually("nothing is held", func() bool {
-		k = s.show(id)
-		return k["held_activations"].(float64) == 0
-	})
-	return int64(k["used_activations"].(float64))
 }
 
 const chatBody = `{"model":"m","messages":[{"role":"user","content":"hi"}]}`
