@@ -218,7 +218,7 @@ var (
 		"Close", "Failed", "Trouble", "StillFailed", "Ping", "SetRoles", "SetStale", "KeepAudit", "LogAuditHead", "Retain", // whoever runs the limiter
 		"Find", "Authenticate", "Delegate", // whoever has a secret
 		"SetHooks", "EndFeeds", "DueMessages", "ForgetMessage", "PostponeMessage", // who delivers events
-		"AuditHead", "Fingerprint", "Roles", "Stats", "Time", // no key is told of: any token may know
+		"AuditHead", "Fingerprint", "Roles", "Stats", "Time", "Turns", // no key is told of: any token may know
 	}
 )
 
