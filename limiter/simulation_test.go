@@ -290,7 +290,7 @@ var jumps = []time.Duration{
 // TestSimulation runs many seeds over the simulated machine.
 func TestSimulation(t *testing.T) {
 	t.Parallel()
-	from, n := uint64(1), 200
+	from, n := uint64(1), 80
 	if os.Getenv(ciVariable) != "" || os.Getenv(tortureVariable) != "" {
 		n = tortureSize(t, 0, 5000)
 		from = uint64(time.Now().UnixNano())

@@ -327,7 +327,7 @@ func TestAnAgentsRequestsAreHeldNearWhatTheyCount(t *testing.T) {
 		system := strings.Repeat(file, size/int(tokens(t, "o200k_base", file)))
 		messages := []string{`{"role":"user","content":"Please mend what is charged for refused requests."}`}
 		var before, with []string
-		for turn := 1; turn <= 10; turn++ {
+		for turn := 1; turn <= 200_000/size; turn++ {
 			body := `{"model":"m","system":` + quoted(system, 0) + `,"messages":[` + strings.Join(messages, ",") + `]}`
 			c := &Call{Method: "POST", Path: "/v1/chat/completions", ContentType: "application/json", Body: []byte(body)}
 			e, err := p.Estimate(c)
