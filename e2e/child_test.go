@@ -45,7 +45,7 @@ func (s *server) child(parent string, fields object) (id, key string) {
 
 func TestATreeOfKeysForwardsExactlyNAtHundredParallel(t *testing.T) {
 	t.Parallel()
-	weighs(t, halfWeight)
+	weighs(t, middleWeight)
 	s := newServer(t, options{})
 	const n = 400
 	rootID, root := s.mint(object{"max_activations": n, "delegate": true})
@@ -316,7 +316,7 @@ func TestAChildOfASealedKeyIsSealedAnew(t *testing.T) {
 
 func TestKill9InATreeForwardsNoMoreThanTheRootWasGiven(t *testing.T) {
 	t.Parallel()
-	weighs(t, halfWeight)
+	weighs(t, middleWeight)
 	s := newServer(t, options{})
 	const n = 600
 	rootID, root := s.mint(object{"max_activations": n, "delegate": true})

@@ -34,7 +34,7 @@ func TestKeyWith1000ActivationsForwardsExactly1000(t *testing.T) {
 	for _, latency := range []time.Duration{0, 50 * time.Millisecond} {
 		t.Run(latency.String(), func(t *testing.T) {
 			t.Parallel()
-			weighs(t, halfWeight)
+			weighs(t, middleWeight)
 			s := newServer(t, options{})
 			s.upstream.SetLatency(latency)
 			id, key := s.mint(object{"max_activations": 1000})
@@ -56,7 +56,7 @@ func TestKeyWith1000ActivationsForwardsExactly1000(t *testing.T) {
 
 func TestHundredFirstRequestsAtOnceShareFiveActivations(t *testing.T) {
 	t.Parallel()
-	weighs(t, halfWeight)
+	weighs(t, middleWeight)
 	s := newServer(t, options{})
 	_, key := s.mint(object{"max_activations": 5})
 	counts := s.load(key, 100, 100)
@@ -69,7 +69,7 @@ func TestHundredFirstRequestsAtOnceShareFiveActivations(t *testing.T) {
 // times under load.
 func TestKill9NeverForwardsMoreAndLosesOnlyWhatIsInFlight(t *testing.T) {
 	t.Parallel()
-	weighs(t, halfWeight)
+	weighs(t, middleWeight)
 	killUnderLoad(t, 3)
 }
 
@@ -126,7 +126,7 @@ func killUnderLoad(t *testing.T, kills int) {
 // run out.
 func TestReloadsUnderLoadChangeNoCount(t *testing.T) {
 	t.Parallel()
-	weighs(t, halfWeight)
+	weighs(t, middleWeight)
 	s := newServer(t, options{})
 	s.upstream.SetLatency(30 * time.Millisecond) // 1,000 take about two seconds
 	id, key := s.mint(object{"max_activations": 1000})

@@ -70,7 +70,7 @@ func (s *server) gone() {
 // and again, and starts the server on what its journal makes of that.
 func TestTorturePowerCuts(t *testing.T) {
 	t.Parallel()
-	weighs(t, fullWeight)
+	weighs(t, heavyWeight)
 	image := filepath.Join(t.TempDir(), "disk")
 	dir := t.TempDir()
 	if err := os.WriteFile(image, nil, 0o600); err != nil {

@@ -328,7 +328,7 @@ func (s *overloaded) allGoneBut(stay int) {
 // large answers and read nothing of them.
 func TestClientsThatDoNotReadCostLittleAndEndWithTheirKey(t *testing.T) {
 	t.Parallel()
-	weighs(t, fullWeight)
+	weighs(t, heavyWeight)
 	s := newOverloaded(t, "")
 	type slow struct {
 		id    string
@@ -374,7 +374,7 @@ func TestClientsThatDoNotReadCostLittleAndEndWithTheirKey(t *testing.T) {
 // wait for an upstream that says nothing, or a byte a second.
 func TestUpstreamsThatDoNotAnswerCostLittleAndEndWithTheirKey(t *testing.T) {
 	t.Parallel()
-	weighs(t, fullWeight)
+	weighs(t, heavyWeight)
 	s := newOverloaded(t, "")
 	var ids []string
 	var conns []net.Conn

@@ -180,7 +180,7 @@ func TestAgentsSpendTheirKeyAndStop(t *testing.T) {
 	for vendor, name := range agentNames {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			weighs(t, halfWeight)
+			weighs(t, middleWeight)
 			s, b := shareServer(t, vendor)
 			id, key := s.mint(object{"max_spend_usd": "1"})
 			tapes := []*tape{tapeOf(t, s), tapeOf(t, s)}

@@ -48,7 +48,7 @@ func tooSlow(answer string) bool { return strings.Contains(answer, "too slowly")
 // such, and the others are told to come again.
 func TestBodiesThatStopInTheMiddleTakeBoundedMemory(t *testing.T) {
 	t.Parallel()
-	weighs(t, fullWeight)
+	weighs(t, heavyWeight)
 	s := newOverloaded(t, "")
 	id, key := s.mint(object{"max_tokens": 10_000_000_000})
 	type client struct {
@@ -148,7 +148,7 @@ func TestBodiesThatStopInTheMiddleTakeBoundedMemory(t *testing.T) {
 // byte now and then.
 func TestBodiesThatComeByteByByteCostLittleAndEndWithTheirKey(t *testing.T) {
 	t.Parallel()
-	weighs(t, fullWeight)
+	weighs(t, heavyWeight)
 	s := newOverloaded(t, "")
 	freeID, free := s.mint(object{"max_activations": 1000})
 	meteredID, metered := s.mint(object{"max_activations": 1000, "max_tokens": 100_000_000})
@@ -208,7 +208,7 @@ func TestBodiesThatComeByteByByteCostLittleAndEndWithTheirKey(t *testing.T) {
 // limits had to read, more than there is room for at a time, and answer none.
 func TestABodyLeavesMemoryWhenItWasSent(t *testing.T) {
 	t.Parallel()
-	weighs(t, fullWeight)
+	weighs(t, heavyWeight)
 	s := newOverloaded(t, "")
 	id, key := s.mint(object{"max_tokens": 10_000_000_000})
 	const bodies = bodyRoom/longBody + 1

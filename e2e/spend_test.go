@@ -197,7 +197,7 @@ func TestACapWorth1000AnswersIsNeverPassedAndNearlyAllUsed(t *testing.T) {
 	} {
 		t.Run(fmt.Sprintf("streamed %v, tokens %v, %s", test.stream, test.tokens, test.latency), func(t *testing.T) {
 			t.Parallel()
-			weighs(t, halfWeight)
+			weighs(t, middleWeight)
 			worth := test.usual
 			if os.Getenv(tortureVariable) != "" {
 				worth = 1000
@@ -271,7 +271,7 @@ func TestNothingThatGoesWrongPassesACap(t *testing.T) {
 
 func TestADollarWithSlowAnswersIsADollar(t *testing.T) {
 	t.Parallel()
-	weighs(t, halfWeight)
+	weighs(t, middleWeight)
 	u := newMeteredUpstream(t)
 	u.latency, u.input = time.Second, 10
 	s := spendServer(t, u)

@@ -205,7 +205,7 @@ func (f *fleet) drain() (limit, forwarded, unanswered int64) {
 
 func TestTortureKillsForwardNothingExtraAndLoseOnlyWhatIsInFlight(t *testing.T) {
 	t.Parallel()
-	weighs(t, fullWeight)
+	weighs(t, heavyWeight)
 	f := newFleet(t, "")
 	kills := tortureSize(t, 5, 50)
 	for range kills {
@@ -231,7 +231,7 @@ func TestTortureKillsForwardNothingExtraAndLoseOnlyWhatIsInFlight(t *testing.T) 
 
 func TestTortureReloadsChangeNoCount(t *testing.T) {
 	t.Parallel()
-	weighs(t, fullWeight)
+	weighs(t, heavyWeight)
 	f := newFleet(t, "")
 	reloads := tortureSize(t, 10, 30)
 	home := f.clients(false)

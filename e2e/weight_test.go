@@ -13,14 +13,15 @@ import (
 // Most tests wait most of the time, and some run side by side: as many as there
 // are places. Those that keep the processors or the memory busy by themselves
 // would only starve each other, so they have weights besides, and what runs at a
-// time weighs fullWeight at most. Whoever waits for its turn is in nobody's way.
+// time weighs allWeights at most. Whoever waits for its turn is in nobody's way.
 const (
-	fullWeight = 4 // nothing else that has a weight runs beside it
-	halfWeight = 2
+	allWeights   = 6
+	heavyWeight  = 3 // hundreds of connections, bodies of megabytes, or kills
+	middleWeight = 1 // thousands of requests
 )
 
 var (
-	weights = semaphore.NewWeighted(fullWeight)
+	weights = semaphore.NewWeighted(allWeights)
 	places  = semaphore.NewWeighted(int64(4 * runtime.GOMAXPROCS(0)))
 	placed  sync.Map // names of the tests that have one
 )
