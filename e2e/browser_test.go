@@ -19,13 +19,15 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/sync/semaphore"
+
 	"github.com/till-proxy/till/limiter"
 	"github.com/till-proxy/till/token"
 )
 
 // oneBrowser lets one browser run at a time: each takes a good part of a small
 // machine.
-var oneBrowser sync.Mutex
+var oneBrowser = semaphore.NewWeighted(1)
 
 // console is a server with a console on a site of its own.
 type console struct {
@@ -108,13 +110,12 @@ func (c *console) browser(flow string) string {
 	if err != nil {
 		c.t.Fatal(err)
 	}
+	defer waitsFor(c.t, oneBrowser, 1)()
 	ctx, cancel := context.WithTimeout(c.t.Context(), 3*patience)
 	defer cancel()
 	cmd := exec.CommandContext(ctx, "node", "browser/flows.mjs", flow)
 	endWithTests(cmd)
 	cmd.Env = append(os.Environ(), "TILL_PLAN="+string(plan))
-	oneBrowser.Lock()
-	defer oneBrowser.Unlock()
 	out, err := cmd.CombinedOutput()
 	if err != nil {
 		c.t.Fatalf("%s: %v\n%s", flow, err, out)

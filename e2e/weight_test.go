@@ -48,16 +48,19 @@ func takesPlace(t *testing.T) {
 	t.Cleanup(func() { placed.Delete(t.Name()) })
 }
 
-// waitsFor takes n of what there is until the test has ended. What it logs is left
-// out of the test's time in the report of scripts/runtests.
-func waitsFor(t *testing.T, of *semaphore.Weighted, n int64) {
+// waitsFor takes n of what there is, until the returned function is called or the
+// test has ended. What it logs is left out of the test's time in the report of
+// scripts/runtests.
+func waitsFor(t *testing.T, of *semaphore.Weighted, n int64) (done func()) {
 	t.Helper()
 	began := time.Now()
 	if err := of.Acquire(t.Context(), n); err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { of.Release(n) })
+	done = sync.OnceFunc(func() { of.Release(n) })
+	t.Cleanup(done)
 	if waited := time.Since(began); waited > time.Second {
 		t.Logf("waited %s for its turn", waited.Round(time.Millisecond))
 	}
+	return done
 }
