@@ -23,21 +23,20 @@ run:
 
 # Phases of tests with one report at the end; Ctrl-C leaves nothing behind.
 RUNTESTS = $(GO) run ./scripts/runtests
-# limiter and e2e each keep a whole machine busy: they have phases of their own.
-REST = $$($(GO) list ./... | grep -v -e /e2e$$ -e /limiter$$)
+# e2e keeps a whole machine busy: it has a phase of its own.
+REST = $$($(GO) list ./... | grep -v /e2e$$)
 
 # What to run before each commit: it needs nothing but Go, and two minutes.
 SMOKE = 'TestKeyWith1000|TestEverySlot|TestRefusalsHave|TestAnUpgradeIsOne|TestExampleCaddyfile|TestUpServes'
 check: style
-	$(RUNTESTS) +unit -timeout 30m $(REST) ./limiter \
+	$(RUNTESTS) +unit -timeout 30m $(REST) \
 		+smoke -timeout 30m -run $(SMOKE) ./e2e
 
 # Installs what the tests need when it is missing, and runs all of them.
 test: tools $(MODULES)
 	$(RUNTESTS) +unit -race -timeout 30m $(REST) \
-		+limiter -race -timeout 30m ./limiter \
 		+e2e -race -timeout 30m ./e2e \
-		+torture TILL_CI=1 -p 1 -count 1 -v -timeout 30m -run $(TORTURE) ./e2e ./limiter \
+		+torture TILL_CI=1 -count 1 -v -timeout 30m -run $(TORTURE) ./e2e ./limiter \
 		+gitleaks TILL_GITLEAKS=1 -count 1 -timeout 30m -run TestGitleaks ./token
 
 # What is most sensitive to time, COUNT times, while BURN threads and a busy disk

@@ -12,8 +12,9 @@ import (
 )
 
 // caddyBinary is built once for all tests, with the race detector where they run
-// with it themselves.
-var caddyBinary string
+// with it themselves; plainBinary is without, for bodies and answers of megabytes,
+// over which the detector takes minutes.
+var caddyBinary, plainBinary string
 
 func TestMain(m *testing.M) {
 	dir, err := os.MkdirTemp("", "till-e2e")
@@ -21,22 +22,28 @@ func TestMain(m *testing.M) {
 		panic(err)
 	}
 	caddyBinary = filepath.Join(dir, "caddy")
-	build := exec.Command("go", "build", "-buildvcs=false", "-o", caddyBinary)
+	plainBinary = caddyBinary
 	if raced {
-		build.Args = append(build.Args, "-race")
+		plainBinary = filepath.Join(dir, "caddy-plain")
+		build(caddyBinary, "-race")
 	}
-	build.Args = append(build.Args, "../cmd/caddy")
-	build.Stdout, build.Stderr = os.Stderr, os.Stderr
-	if err := build.Run(); err != nil {
-		fmt.Fprintln(os.Stderr, "building caddy:", err)
-		os.Exit(1)
-	}
+	build(plainBinary)
 	waitTogether()
 	code := m.Run()
 	if err := os.RemoveAll(dir); err != nil {
 		fmt.Fprintln(os.Stderr, err)
 	}
 	os.Exit(code)
+}
+
+// build makes a Caddy with till.
+func build(to string, flags ...string) {
+	cmd := exec.Command("go", append([]string{"build", "-buildvcs=false", "-o", to}, append(flags, "../cmd/caddy")...)...)
+	cmd.Stdout, cmd.Stderr = os.Stderr, os.Stderr
+	if err := cmd.Run(); err != nil {
+		fmt.Fprintln(os.Stderr, "building caddy:", err)
+		os.Exit(1)
+	}
 }
 
 // waitTogether lets many tests run at a time, unless -parallel says how many:

@@ -139,7 +139,7 @@ type overloaded struct {
 func newOverloaded(t *testing.T, more string) *overloaded {
 	t.Helper()
 	u := newFlood(t)
-	s := &overloaded{server: newServer(t, options{to: u.URL, more: "price openai/m 1.00 2.00\n" + more}), flood: u}
+	s := &overloaded{server: newServer(t, options{plain: true, to: u.URL, more: "price openai/m 1.00 2.00\n" + more}), flood: u}
 	// What the first requests make for good does not count.
 	_, key := s.mint(object{"max_activations": 400, "max_tokens": 1_000_000})
 	var wg sync.WaitGroup

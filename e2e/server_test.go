@@ -38,6 +38,7 @@ type server struct {
 	addr     string // host:port where keys are served
 	config   string // path of the Caddyfile
 	env      string
+	binary   string
 	storeDir string
 	upstream *upstreamtest.Server
 	client   *http.Client
@@ -57,6 +58,7 @@ type options struct {
 	sites    string // more sites
 	env      string // one more variable in Caddy's environment
 	store    string // the store's directory, instead of one of its own
+	plain    bool   // no race detector
 }
 
 // newServer starts Caddy with one upstream, "mock".
@@ -68,12 +70,15 @@ func newServer(t *testing.T, o options) *server {
 	}
 	s := &server{
 		t: t, dir: t.TempDir(), admin: freePort(t), addr: freePort(t), log: new(bytes.Buffer),
-		env: o.env, upstream: upstreamtest.Start(t, o.vendor, realKey),
+		env: o.env, binary: caddyBinary, upstream: upstreamtest.Start(t, o.vendor, realKey),
 		client: &http.Client{Timeout: patience, Transport: &http.Transport{
 			MaxIdleConnsPerHost: 128, DisableCompression: true, ExpectContinueTimeout: patience,
 		}},
 	}
 	t.Cleanup(s.client.CloseIdleConnections)
+	if o.plain {
+		s.binary = plainBinary
+	}
 	if s.storeDir = o.store; s.storeDir == "" {
 		s.storeDir = filepath.Join(s.dir, "store")
 	}
@@ -168,7 +173,7 @@ var ports sync.Map // those that freePort gave
 
 // command is Caddy with the server's environment.
 func (s *server) command(args ...string) *exec.Cmd {
-	cmd := exec.Command(caddyBinary, args...)
+	cmd := exec.Command(s.binary, args...)
 	endWithTests(cmd)
 	cmd.Dir = s.dir
 	cmd.Env = append(os.Environ(), "XDG_DATA_HOME="+s.dir, "XDG_CONFIG_HOME="+s.dir, "HOME="+s.dir,
