@@ -4,8 +4,10 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"os"
+	"runtime"
 	"strconv"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -302,16 +304,28 @@ func TestSimulation(t *testing.T) {
 		}
 		n = 1
 	}
+	var mu sync.Mutex
 	var sum simulated
-	for seed := from; seed < from+uint64(n) && !t.Failed(); seed++ {
-		synctest.Test(t, func(t *testing.T) {
-			s := &simulation{t: t, seed: seed}
-			s.run()
-			sum.add(&s.counts)
+	t.Cleanup(func() { // when all shares have ended
+		t.Logf("%d seeds from %d: %d requests (%d refused), %d kills, %d power cuts, %d faults, %d rollbacks; %d extra",
+			n, from, sum.requests, sum.refused, sum.kills, sum.cuts, sum.faults, sum.rollbacks, sum.extra)
+	})
+	shares := uint64(runtime.GOMAXPROCS(0))
+	for share := range shares {
+		t.Run(fmt.Sprint("share", share), func(t *testing.T) {
+			t.Parallel()
+			for seed := from + share; seed < from+uint64(n) && !t.Failed(); seed += shares {
+				s := &simulation{seed: seed}
+				synctest.Test(t, func(t *testing.T) {
+					s.t = t
+					s.run()
+				})
+				mu.Lock()
+				sum.add(&s.counts)
+				mu.Unlock()
+			}
 		})
 	}
-	t.Logf("%d seeds from %d: %d requests (%d refused), %d kills, %d power cuts, %d faults, %d rollbacks; %d extra",
-		n, from, sum.requests, sum.refused, sum.kills, sum.cuts, sum.faults, sum.rollbacks, sum.extra)
 }
 
 func (s *simulated) add(o *simulated) {
