@@ -121,7 +121,7 @@ func (h *Handler) judgeUse(r *http.Request, x *exchange, key *limiter.Key, k *li
 		if u.price == nil || u.price.Context == 0 {
 			return unbounded("this request holds what only the model's context window bounds, which is not known of " + e.Model)
 		}
-		u.input = max(u.input, u.price.Context)
+		u.input = max(u.input, u.price.Context*max(e.Rounds, 1))
 	}
 	u.memory = h.app.engine.memory
 	if u.recall = u.memory.Recall(key.ID, x.target.name, x.target.preset, call, e); u.recall != nil && u.recall.Input >= 0 {

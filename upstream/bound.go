@@ -42,6 +42,9 @@ type Estimate struct {
 	// Cached says that parts of the input are written to a cache, CachedHour
 	// that they are kept for an hour.
 	Cached, CachedHour bool
+	// Rounds is how often the model may read its input for one answer: more than
+	// once where the provider looks for tools in between. It is 0 for once.
+	Rounds int64
 	// Permille is what prices may be multiplied with, for a service tier or a
 	// region, and Asked what they are multiplied with when the answer does not
 	// say that it came from a region.
@@ -58,6 +61,8 @@ type Estimate struct {
 	list   []byte          // its messages
 	reader content         // that has read nothing yet
 	text   int64           // bytes of text, at most
+	later  int64           // bytes of the definitions that are read when they are asked for
+	refs   int64           // how many are asked for
 	remote bool            // some of the input stands elsewhere, and may change
 	placed bool            // it says in which region it is to be served
 
@@ -85,7 +90,13 @@ const (
 	imageTokens = 50_000
 	// toolsTokens is more than what vendors add to a request with tools.
 	toolsTokens = 2_048
-	maxAnswers  = 128
+	// toolsetTokens is more than the definitions of a vendor's own family of tools:
+	// Anthropic's browser_toolset has 31 members.
+	toolsetTokens = 16_384
+	maxAnswers    = 128
+	// searchRounds is one more than how often Anthropic's tools may run for one
+	// answer (platform.claude.com/docs/en/agents-and-tools/tool-use/server-tools).
+	searchRounds = 11
 )
 
 func (e *Estimate) read(p *Preset, c *Call) error {
@@ -116,7 +127,8 @@ func (e *Estimate) read(p *Preset, c *Call) error {
 	}
 	e.askUsage = true
 	seen := fieldSet{few: make([]string, 0, 16)}
-	found := content{allText: p.Dialect == Cohere, files: p.Name == "gemini" || p.Name == "openrouter", bare: e.outer == "options", layout: p.contentForm(), outline: c.outline}
+	found := content{allText: p.Dialect == Cohere, files: p.Name == "gemini" || p.Name == "openrouter", bare: e.outer == "options", layout: p.contentForm(), outline: c.outline,
+		shape: e.shape(p, c.Path), preset: p}
 	e.reader = found
 	tools, list := false, e.listed()
 	err = c.members(func(name string, value []byte) error {
@@ -154,6 +166,16 @@ func (e *Estimate) read(p *Preset, c *Call) error {
 	e.Window, e.Cached, e.CachedHour = found.window, found.cached, found.hour
 	e.Pictures, e.Media = found.images > 0, found.window
 	e.remote, e.text = found.remote, found.length-found.encoded
+	if found.deferred {
+		// Nor are those read that nobody asks for.
+		e.text, e.later = max(e.text-found.defined, 0), found.definedBytes
+	}
+	if found.searches {
+		// What was found in one round is read in the next, and each is billed
+		// (BetaUsage.iterations in @anthropic-ai/sdk 1.12.0).
+		e.Window, e.Rounds = true, searchRounds
+	}
+	e.refs, e.reader.defined = found.references, found.defined
 	e.Input = found.tokens() + 16
 	if e.field != "" {
 		e.Input += p.ServerInput()
@@ -177,12 +199,15 @@ func (e *Estimate) member(p *Preset, name string, value []byte, found *content) 
 				return err
 			}
 		}
-		found.walk(value, "", 0)
+		found.walk(value, "", top(name), 0)
 	case name == "images" || name == "cache_control":
 		found.cached = found.cached || name == "cache_control"
-		found.walk(value, name, 0)
+		found.walk(value, name, unknown, 0)
 	case name == "tools" || name == "functions":
+		before := found.length
 		found.count(value, p.toolForm())
+		found.defined += found.length - before
+		found.definedBytes += int64(len(value))
 	case value[0] == '{':
 		found.count(value, asJSON)
 	default:

@@ -3,6 +3,7 @@ package upstream
 import (
 	"bytes"
 	"fmt"
+	"slices"
 	"strings"
 )
 
@@ -24,6 +25,16 @@ type content struct {
 	bare    bool   // pictures stand in "images", and nothing else does
 	layout  layout // how a prompt may show what is said
 	outline *outline
+
+	shape      shape
+	preset     *Preset
+	references int64 // names of tools, each of which stands for a definition
+	defined    int64 // tokens of the definitions that they may stand for
+
+	definedBytes int64 // how those are written
+	added        int64 // tokens of definitions that the vendor writes
+	deferred     bool  // some are read only when they are asked for
+	searches     bool  // the provider asks for them, too
 }
 
 // items looks at what a Responses request goes on from: what only names
@@ -65,18 +76,6 @@ func (c *content) items(list []byte) error {
 	})
 }
 
-// kinds are the types of content that are bounded by their length, or by the
-// rules below. Any other may be anything.
-var kinds = set(
-	"text", "input_text", "output_text", "summary_text", "reasoning_text", "refusal", "message",
-	"thinking", "redacted_thinking", "reasoning",
-	"tool_use", "tool_result", "function", "function_call", "function_call_output", "custom_tool_call", "custom_tool_call_output",
-	"local_shell_call", "local_shell_call_output", "apply_patch_call", "apply_patch_call_output", "search_result",
-	"image", "image_url", "input_image", "input_audio", "document", "file", "input_file",
-	"base64", "url", "content", "ephemeral", "char_location", "page_location", "content_block_location",
-	"direct", // who called a tool: the model itself (ToolUseBlock.caller in @anthropic-ai/sdk 1.12.0)
-)
-
 // elsewhere are members that point at what is not in the request.
 var elsewhere = set(
 	"file_id", "file_ids", "file_url", "fileUri", "file_uri", "fileData", "file_uris", "cachedContent", "cached_content",
@@ -96,7 +95,7 @@ var writings = set(
 	"type", "media_type", "mimeType", "mime_type", "format", "data", "audio", "ttl", "cache_control",
 	"images", "url", "image_url", "file_data", "fileData", "file_id", "file_ids", "file_url", "fileUri", "file_uri",
 	"file_uris", "cachedContent", "cached_content", "previous_response_id", "conversation", "container",
-	"vector_store_ids", "mcp_servers",
+	"vector_store_ids", "mcp_servers", "tools", "definition",
 )
 
 // ruledContent leads from what they fold to to one of them.
@@ -113,7 +112,7 @@ const maxContentDepth = 100
 // tokens is the most that what was walked through so far can be to a model.
 func (c *content) tokens() int64 {
 	text := c.length - c.encoded
-	return text + text/10 + c.images*imageTokens
+	return text + text/10 + c.images*imageTokens + c.added + c.references*(c.defined+c.defined/10)
 }
 
 // count adds what is the application's own, or no content: it is text, whatever
@@ -125,11 +124,17 @@ func (c *content) count(value []byte, f layout) int {
 }
 
 // walk reads the value that valid JSON begins with and returns its length. key
-// is the member that it is the value of.
-func (c *content) walk(b []byte, key string, depth int) int {
+// is the member that it is the value of, and at where it stands.
+func (c *content) walk(b []byte, key string, at position, depth int) int {
 	if depth > maxContentDepth {
 		c.doubt("it is nested more than %d deep", maxContentDepth)
 		return skipValue(b)
+	}
+	switch at {
+	case inMetadata:
+		return c.quoted(b)
+	case inTools, inDefinition:
+		return c.definitions(b, at)
 	}
 	switch b[0] {
 	case '"':
@@ -145,19 +150,45 @@ func (c *content) walk(b []byte, key string, depth int) int {
 			if b[i] == ']' {
 				return i + 1
 			}
-			i += c.walk(b[i:], key, depth+1)
+			i += c.walk(b[i:], key, at, depth+1)
 			c.length += 2 // a comma
 		}
 	case '{':
-		return c.object(b, depth)
+		return c.object(b, at, depth)
 	}
 	return c.count(b, c.layout)
 }
 
-func (c *content) object(b []byte, depth int) int {
+// quoted adds what a prompt may show as JSON.
+func (c *content) quoted(b []byte) int { return c.count(b, max(c.layout, asJSON)) }
+
+// definitions judges tools that stand in a conversation, and adds them.
+func (c *content) definitions(b []byte, at position) int {
+	before := c.length
+	n := c.count(b, max(c.preset.toolForm(), c.layout))
+	c.length += toolsTokens
+	c.defined += c.length - before
+	c.definedBytes += int64(n)
+	list := b[:n]
+	if at == inDefinition {
+		list = slices.Concat([]byte{'['}, list, []byte{']'})
+	}
+	if b[0] == 'n' {
+		return n // null
+	}
+	if err := c.preset.tools(list, false, c); err != nil && c.err == nil {
+		c.err = err
+	}
+	return n
+}
+
+func (c *content) object(b []byte, at position, depth int) int {
 	var kind, media string
 	var data int64
+	var address []byte        // of a block, whose kind says whether it is opened
 	var typed, described bool // of two, two readers take different ones
+	var named, addressed bool // there is a stored file, an address
+	bound := byLength         // of what has no type
 	i := 1
 	c.length += 2
 	for {
@@ -175,9 +206,19 @@ func (c *content) object(b []byte, depth int) int {
 		i += spaces(b[i:])
 		value := b[i:]
 		switch name {
-		case "role", "content", "text", "id", "name", "parts", "tool_use_id", "call_id", "thinking", "signature":
+		case "role", "text", "id", "name", "tool_use_id", "call_id", "signature":
 			// Most are called so, and nothing below is about them.
-			i += c.walk(value, name, depth+1)
+			i += c.walk(value, name, unknown, depth+1)
+			continue
+		}
+		next := c.shape.under(at, name)
+		if next >= inMetadata {
+			i += c.walk(value, name, next, depth+1)
+			continue
+		}
+		switch name {
+		case "content", "parts", "thinking":
+			i += c.walk(value, name, next, depth+1)
 			continue
 		}
 		if !writings[name] {
@@ -188,23 +229,23 @@ func (c *content) object(b []byte, depth int) int {
 		}
 		switch {
 		case depth > 0 && opaque[name]:
-			n := c.count(value, max(c.layout, asJSON))
+			n := c.quoted(value)
 			if value[0] == '"' {
 				c.length += reprinted(value[:n])
 			}
 			i += n
 			continue
 		case name == "type" && value[0] == '"':
-			kind, _ = text(value[:skipString(value)]) // a wrong one is not known
+			kind, _ = view(value[:skipString(value)]) // a wrong one is not known
 			if typed {
 				c.doubt("a part of it has two types")
 			}
 			typed = true
-			if !kinds[kind] {
+			if bound = c.shape.kind(at, kind); bound == refused {
 				c.doubt("it holds content of type %.64q", kind)
 			}
 		case (name == "media_type" || name == "mimeType" || name == "mime_type" || name == "format") && value[0] == '"':
-			media, _ = text(value[:skipString(value)])
+			media, _ = view(value[:skipString(value)])
 			if described {
 				c.doubt("a part of it has two media types")
 			}
@@ -218,12 +259,36 @@ func (c *content) object(b []byte, depth int) int {
 			c.hour = c.hour || ttl != "5m" && ttl != "30m" // OpenAI's has one price
 		case name == "cache_control" && value[0] == '{':
 			c.cached = true
+		case at == inBlock && name == "url" && value[0] == '"' && !addressed:
+			n, tokens := stringLength(value, c.layout, c.outline)
+			c.length += tokens
+			address, addressed = value[:n], true
+			i += n
+			continue
+		case at == inBlock && name == "file_id" && value[0] == '"':
+			named = true
 		case strings.HasSuffix(name, "_url") && name != "image_url" && name != "file_url":
 			c.window, c.remote = true, true
 		case elsewhere[name] && value[0] != 'n':
 			c.doubt("%q points at what is not in the request", name)
 		}
-		i += c.walk(value, name, depth+1)
+		i += c.walk(value, name, next, depth+1)
+	}
+	if named && !c.shape.namesFile(bound) {
+		c.doubt("%q points at what is not in the request", "file_id")
+	}
+	if addressed && bound != byQuote {
+		_, tokens := stringLength(address, c.layout, c.outline)
+		c.text("url", address, tokens)
+	}
+	switch bound {
+	case byPicture:
+		c.images++
+		c.remote = true
+	case byWindow:
+		c.window, c.remote = true, true
+	case byReference:
+		c.references++
 	}
 	if kind == "input_audio" {
 		c.window, c.remote = true, true // an address stands where the sound may

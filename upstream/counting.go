@@ -47,7 +47,7 @@ var (
 // where its vendor has no endpoint for that, or what is counted may not be what is
 // sent: a picture at an address can be another one a moment later.
 func (p *Preset) Counting(c *Call, e *Estimate) *Counting {
-	if e.object == nil || e.remote {
+	if e.object == nil || e.remote || e.Rounds > 1 {
 		return nil
 	}
 	q := &Counting{answer: "input_tokens", least: LeastInput(c, e)}
@@ -127,7 +127,7 @@ func LeastInput(c *Call, e *Estimate) int64 {
 	if e.Pictures || e.Media {
 		return 1 // those take many bytes and few tokens
 	}
-	return max(1, int64(len(c.Body))/sparseText)
+	return max(1, (int64(len(c.Body))-e.later)/sparseText)
 }
 
 // maxCounted is longer than any model's input, in tokens.

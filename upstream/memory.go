@@ -206,8 +206,12 @@ func (r *Recall) foretell(e *Estimate, from *beginning, rest []byte) {
 		if rest[i] == ']' {
 			break
 		}
-		i += fresh.walk(rest[i:], "", 1)
+		i += fresh.walk(rest[i:], "", inItem, 1)
 	}
+	if fresh.defined > e.reader.defined {
+		fresh.references = e.refs // those of before may be of what is defined here
+	}
+	fresh.defined = e.reader.defined
 	r.from = *from
 	if fresh.window || fresh.err != nil {
 		return

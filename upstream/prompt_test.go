@@ -234,7 +234,7 @@ func FuzzPromptLength(f *testing.F) {
 			t.Fatalf("%q: %d of %d bytes", text, n, len(text))
 		}
 		var c content
-		if n := c.walk(text, "", 0); c.err == nil && (n != len(text) || c.length < tokens || c.encoded > c.length) {
+		if n := c.walk(text, "", unknown, 0); c.err == nil && (n != len(text) || c.length < tokens || c.encoded > c.length) {
 			t.Fatalf("%q: walked through %d of %d bytes, %d tokens of %d, %d of them encoded", text, n, len(text), c.length, tokens, c.encoded)
 		}
 		var compact bytes.Buffer

@@ -6,8 +6,38 @@ import "strings"
 // copy it.
 var ownTools = set("function", "custom", "local_shell", "apply_patch")
 
+// runsAtClient reports whether tools of a type are run by the client, or by
+// nobody, as those are that only say how others are found.
+func (s shape) runsAtClient(kind string) bool {
+	if kind == "" || ownTools[kind] {
+		return true
+	}
+	switch s {
+	case responsesShape:
+		return kind == "computer" || kind == "computer_use_preview"
+	case messagesShape:
+		name, version := kind, ""
+		if i := strings.LastIndexByte(kind, '_'); i >= 0 {
+			name, version = kind[:i], kind[i+1:]
+		}
+		if len(version) != len("20260801") || strings.Trim(version, "0123456789") != "" {
+			return false
+		}
+		switch name {
+		case "bash", "text_editor", "computer", "memory", "computer_toolset", "browser_toolset":
+			return true
+		}
+	}
+	return false
+}
+
 // tools allows those that the client runs itself.
 func (p *Preset) tools(value []byte, native bool, found *content) error {
+	return p.toolsIn(value, native, found, false)
+}
+
+// toolsIn is tools, of a list that may stand in a namespace.
+func (p *Preset) toolsIn(value []byte, native bool, found *content, grouped bool) error {
 	if value[0] != '[' {
 		return unsafe("tools must be a list")
 	}
@@ -15,7 +45,8 @@ func (p *Preset) tools(value []byte, native bool, found *content) error {
 		if tool[0] != '{' {
 			return unsafe("a tool must be an object")
 		}
-		kind := ""
+		var kind, execution string
+		var group, environment []byte
 		var seen fieldSet
 		err := rawObject(tool).members(func(name string, value []byte) error {
 			switch {
@@ -27,25 +58,70 @@ func (p *Preset) tools(value []byte, native bool, found *content) error {
 				return unsafe("a tool has a field %.64q; write type", name)
 			case name == "cache_control" && value[0] == '{':
 				found.cached = true
-				found.walk(value, name, 1)
+				found.walk(value, name, unknown, 1)
+			case native && sameField(name, "computerUse"):
+				found.added += toolsetTokens
 			case native && !sameField(name, "functionDeclarations"):
 				return notMeterable("tool %.64q runs at the provider", name)
+			case name == "execution" && value[0] == '"':
+				execution, _ = text(value)
+			case name == "environment":
+				environment = value
+			case name == "tools":
+				group = value
+			case name == "defer_loading" && value[0] == 't':
+				found.deferred = true
 			}
 			return nil
 		})
 		if err != nil {
 			return err
 		}
-		for _, own := range []string{"bash_", "text_editor_", "computer_", "memory_"} {
-			if p.Dialect == Anthropic && strings.HasPrefix(kind, own) {
-				return nil
+		switch {
+		case found.shape.runsAtClient(kind):
+			if strings.HasPrefix(kind, "computer") || strings.HasPrefix(kind, "browser") {
+				found.added += toolsetTokens
 			}
-		}
-		if kind == "" || ownTools[kind] {
+			return nil
+		case found.shape == messagesShape && isToolSearch(kind):
+			found.searches = true
+			return nil
+		case found.shape != responsesShape || grouped:
+		case kind == "namespace" && group != nil:
+			return p.toolsIn(group, native, found, true)
+		case kind == "tool_search" && execution == "client":
+			return nil
+		case kind == "shell" && isLocal(environment):
 			return nil
 		}
 		return notMeterable("a tool of type %.64q may run at the provider", kind)
 	})
+}
+
+// isToolSearch reports whether a tool looks at the provider for other tools of
+// the request: free, and what it finds stands there.
+func isToolSearch(kind string) bool {
+	kind = strings.TrimSuffix(kind, "_20251119")
+	return kind == "tool_search_tool_regex" || kind == "tool_search_tool_bm25"
+}
+
+// isLocal reports whether a shell's environment is the client's.
+func isLocal(environment []byte) bool {
+	if len(environment) == 0 || environment[0] != '{' {
+		return false
+	}
+	kind := ""
+	var seen fieldSet
+	err := rawObject(environment).members(func(name string, value []byte) error {
+		if seen.add(name) {
+			return unsafe("the field %.64q stands twice in an environment", name)
+		}
+		if name == "type" && value[0] == '"' {
+			kind, _ = text(value) // one that is not well formed is no kind known
+		}
+		return nil
+	})
+	return err == nil && kind == "local"
 }
 
 // contextEdits allows those of Anthropic's context_management that only take
