@@ -175,7 +175,7 @@ func (s shape) kind(at position, kind string) bounding {
 	case mistralShape:
 		switch {
 		case at != inBlock:
-		case kind == "reference":
+		case kind == "reference", kind == "document_url": // whose address is seen to by its name
 			return byLength
 		case kind == "tool_reference":
 			return byQuote // which tool of Mistral's own a thought is about
