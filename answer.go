@@ -23,8 +23,7 @@ const maxErrorBody = 64 << 10
 // through the reverse proxy like any other.
 func (x *exchange) answer(r *http.Request, refusal *limiter.Refusal) *http.Response {
 	d := x.target.preset.Dialect
-	told := x.refusal(refusal, 0)
-	told.Status = statusFor(refusal)
+	told := x.refusal(refusal)
 	body := d.Body(told)
 	header := make(http.Header, 10)
 	refusalHeader(header, refusal.Code, told.Status, refusal.RetryAfter, x.id())
@@ -266,7 +265,7 @@ func (b *answerBody) Read(p []byte) (int, error) {
 // end begins the closing words.
 func (b *answerBody) end(cut *limiter.Refusal, p []byte) (int, error) {
 	dialect := b.x.target.preset.Dialect
-	told := b.x.refusal(cut, statusFor(cut))
+	told := b.x.refusal(cut)
 	switch b.kind {
 	case eventStream:
 		words := dialect.StreamError(b.x.path, told)

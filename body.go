@@ -296,5 +296,6 @@ func judgeModels(x *exchange, key *limiter.Key, call *upstream.Call, ask *limite
 		return about(key, limiter.CodeBadRequest, "is limited to some models: %s", err)
 	}
 	ask.Models, ask.Named = models, named
+	ask.Listing = len(models) == 0 && x.target.preset.Unbilled.Match(call.Method, call.Path)
 	return nil
 }

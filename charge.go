@@ -67,7 +67,7 @@ func (u *use) used(status int) (tokens, nano int64, measured bool) {
 	// What is not known is charged at the bound, and never below what was
 	// seen.
 	if _, ok := u.reported(); ok {
-		seen.Output, seen.Nanodollars = max(seen.Output, u.allowed()*u.estimate.Answers), -1
+		seen.Output, seen.Nanodollars = max(seen.Output, u.outputs(u.allowed())), -1
 		if u.priced {
 			nano = u.cost(seen) // a region is said with the input
 		}
@@ -77,7 +77,7 @@ func (u *use) used(status int) (tokens, nano int64, measured bool) {
 	tokens, nano = max(b[limiter.Tokens], seen.Tokens()), b[limiter.Nanodollars]
 	if u.priced && u.meter != nil {
 		all := seen // of what is dearer than what was asked for, if the answer said so
-		all.Input, all.Output = max(seen.Input, u.input), max(seen.Output, u.allowed()*u.estimate.Answers)
+		all.Input, all.Output = max(seen.Input, u.input), max(seen.Output, u.outputs(u.allowed()))
 		all.CachedInput = -1
 		nano = max(nano, u.cost(all))
 	}
@@ -91,7 +91,7 @@ func (u *use) half(seen upstream.Usage) (tokens, nano int64) {
 	if all.Input < 0 {
 		all.Input = u.input
 	} else {
-		all.Output = u.allowed() * u.estimate.Answers
+		all.Output = u.outputs(u.allowed())
 	}
 	if u.priced {
 		said := u.estimate.Reported(all).Nanodollars

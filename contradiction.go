@@ -211,7 +211,7 @@ func (u *use) contradicts(status int) (c contradiction, ok bool) {
 		return c, false
 	}
 	output, seen := u.allowed(), u.meter.Usage()
-	longest, widest := output*u.estimate.Answers, max(u.input, u.estimate.Input)
+	longest, widest := u.outputs(output), max(u.input, u.estimate.Input)
 	switch {
 	case output > 0 && seen.Output > longest+endMarks*u.estimate.Answers:
 		c = contradiction{Option: outputFieldOption, Held: longest, Seen: seen.Output}

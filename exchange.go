@@ -135,13 +135,8 @@ func (x *exchange) begin(cancel context.CancelFunc) bool {
 	return x.grant.Cut() == nil
 }
 
-// statusFor is the HTTP status of a refusal.
-func statusFor(r *limiter.Refusal) int { return upstream.Status(string(r.Code)) }
-
 // refusal is how a client of this exchange is told no.
-func (x *exchange) refusal(r *limiter.Refusal, status int) upstream.Refusal {
-	return upstream.Refusal{Code: string(r.Code), Status: status, Message: r.Message, RequestID: x.id()}
-}
+func (x *exchange) refusal(r *limiter.Refusal) upstream.Refusal { return told(r, x.path, x.id()) }
 
 // id names the request to its client and in logs; it is made when the first
 // of them needs it.

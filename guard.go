@@ -17,7 +17,7 @@ func (h *Handler) guard(w http.ResponseWriter, r *http.Request, x *exchange, nex
 	ctx, cancel := context.WithCancel(r.Context())
 	defer cancel()
 	if !x.begin(cancel) {
-		return h.refuse(w, x.target, x.grant.Cut(), 0)
+		return h.refuse(w, x.target, x.path, x.grant.Cut(), 0)
 	}
 	x.dispatched.Store(true)
 	gw := &guardWriter{ResponseWriterWrapper: &caddyhttp.ResponseWriterWrapper{ResponseWriter: w}, x: x}
@@ -56,7 +56,7 @@ func (h *Handler) endStream(w http.ResponseWriter, gw *guardWriter, x *exchange)
 	if cut == nil || gw.status == 0 || err != nil || kind != "text/event-stream" || w.Header().Get("Content-Length") != "" {
 		return false
 	}
-	event := x.target.preset.Dialect.StreamError(x.path, x.refusal(cut, gw.status))
+	event := x.target.preset.Dialect.StreamError(x.path, x.refusal(cut))
 	if _, err := w.Write(append([]byte("\n\n"), event...)); err != nil {
 		return false
 	}

@@ -101,24 +101,24 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 	path, pathErr := scope.CleanPath(escaped)
 	parsed, refusal := takeKey(r)
 	if refusal != nil {
-		return h.refuse(w, nil, refusal, 0)
+		return h.refuse(w, nil, path, refusal, 0)
 	}
 	l, err := h.app.Limiter()
 	if err != nil {
 		if locked := h.app.engine.lockdown.Refusal(nil); locked != nil {
-			return h.refuse(w, nil, locked, 0)
+			return h.refuse(w, nil, path, locked, 0)
 		}
 		h.logger.Debug("the store is not open", zap.Error(err)) // the engine has said so
-		return h.refuse(w, nil, storeClosed(), 0)
+		return h.refuse(w, nil, path, storeClosed(), 0)
 	}
 	k, refusal := l.Find(r.Context(), parsed.Lookup)
 	if refusal != nil {
-		return h.refuse(w, nil, refusal, 0)
+		return h.refuse(w, nil, path, refusal, 0)
 	}
 	key := k.Key()
 	number, refusal := k.Number(key, parsed.Lookup)
 	if refusal != nil {
-		return h.refuse(w, nil, refusal, 0)
+		return h.refuse(w, nil, path, refusal, 0)
 	}
 	var box limiter.Box
 	if key.Custody == limiter.CustodySealed {
@@ -126,7 +126,7 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 	}
 	real, refusal := h.credentialOf(k, key, parsed, box)
 	if refusal != nil {
-		return h.refuse(w, nil, refusal, 0)
+		return h.refuse(w, nil, path, refusal, 0)
 	}
 	t := h.app.targets[key.Upstream]
 	if t != nil {
@@ -160,7 +160,7 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 	}
 	if refusal != nil {
 		k.Count(refusal.Code)
-		return h.refuse(w, t, refusal, 0)
+		return h.refuse(w, t, x.path, refusal, 0)
 	}
 
 	ask := limiter.Ask{
@@ -172,11 +172,11 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 		ask.Method = http.MethodGet // also where it came as an extended CONNECT
 	}
 	if refusal := h.readAsk(w, r, x, key, k, &ask); refusal != nil {
-		return h.refuse(w, t, refusal, 0)
+		return h.refuse(w, t, x.path, refusal, 0)
 	}
 	if !expects {
 		if refusal := h.readSmall(r, x, key, k, &ask); refusal != nil {
-			return h.refuse(w, t, refusal, 0)
+			return h.refuse(w, t, x.path, refusal, 0)
 		}
 	}
 	if x.body != nil {
@@ -184,7 +184,7 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 	}
 	ask.Waits, ask.Keeps = true, x.body.keeps()
 	if refusal := k.Reserve(r.Context(), &ask, &x.grant); refusal != nil {
-		return h.refuse(w, t, refusal, 0)
+		return h.refuse(w, t, x.path, refusal, 0)
 	}
 	if expects {
 		delete(w.Header(), "Connection")
@@ -219,7 +219,7 @@ func (h *Handler) forward(w http.ResponseWriter, r *http.Request, x *exchange, n
 func (h *Handler) failed(w http.ResponseWriter, x *exchange, err error, fallback int) error {
 	x.hangUp()
 	if cut := x.grant.Cut(); cut != nil {
-		return h.refuse(w, x.target, cut, 0)
+		return h.refuse(w, x.target, x.path, cut, 0)
 	}
 	for _, name := range []string{"Till-Activations-Remaining", "Till-Tokens-Remaining", "Till-Spend-Remaining", "Till-Output-Limit"} {
 		w.Header().Del(name) // it may come back
@@ -227,7 +227,7 @@ func (h *Handler) failed(w http.ResponseWriter, x *exchange, err error, fallback
 	key := x.grant.Key()
 	var tooLarge *http.MaxBytesError
 	if errors.As(err, &tooLarge) {
-		return h.refuse(w, x.target, about(key, limiter.CodeBodyTooLarge, "sent more than the %d bytes allowed here", tooLarge.Limit), 0)
+		return h.refuse(w, x.target, x.path, about(key, limiter.CodeBodyTooLarge, "sent more than the %d bytes allowed here", tooLarge.Limit), 0)
 	}
 	status, what := fallback, "could not be reached"
 	var timeout net.Error
@@ -239,7 +239,7 @@ func (h *Handler) failed(w http.ResponseWriter, x *exchange, err error, fallback
 	}
 	h.logger.Error("upstream failed", zap.String("key_id", key.ID), zap.String("upstream", x.target.name),
 		zap.String("code", string(limiter.CodeUpstreamFailed)), zap.String("request_id", x.id()), zap.Error(err))
-	return h.refuse(w, x.target, &limiter.Refusal{
+	return h.refuse(w, x.target, x.path, &limiter.Refusal{
 		Code: limiter.CodeUpstreamFailed, KeyID: key.ID, KeyName: key.Name, Upstream: key.Upstream,
 		Message: "upstream " + x.target.name + " " + what,
 	}, status)
@@ -253,8 +253,9 @@ func statusOf(err error) int {
 	return 0
 }
 
-// refuse answers with a refusal in the dialect of the key's upstream.
-func (h *Handler) refuse(w http.ResponseWriter, t *target, r *limiter.Refusal, status int) error {
+// refuse answers with a refusal in the dialect of the key's upstream. status 0
+// takes that of the code at the path.
+func (h *Handler) refuse(w http.ResponseWriter, t *target, path string, r *limiter.Refusal, status int) error {
 	dialect, name := upstream.Unified, ""
 	if t != nil {
 		dialect, name = t.preset.Dialect, t.name
@@ -264,7 +265,11 @@ func (h *Handler) refuse(w http.ResponseWriter, t *target, r *limiter.Refusal, s
 	if c := h.logger.Check(zap.DebugLevel, "refused"); c != nil {
 		c.Write(zap.String("key_id", r.KeyID), zap.String("upstream", name), zap.String("code", string(r.Code)), zap.String("request_id", requestID))
 	}
-	if err := writeRefusal(w, dialect, r, status, requestID); err != nil {
+	said := told(r, path, requestID)
+	if status != 0 {
+		said.Status = status
+	}
+	if err := writeRefusal(w, dialect, r, said); err != nil {
 		// The client is gone; there is nobody left to tell.
 		h.logger.Debug("writing a refusal", zap.Error(err))
 	}

@@ -41,20 +41,23 @@ func refuseUnread(w http.ResponseWriter) {
 	}
 }
 
-// writeRefusal answers with a refusal in the dialect. status 0 takes the
-// code's own.
-func writeRefusal(w http.ResponseWriter, d upstream.Dialect, r *limiter.Refusal, status int, requestID string) error {
-	if status == 0 {
-		status = upstream.Status(string(r.Code))
+// told is a refusal as a client of the endpoint at path hears of it.
+func told(r *limiter.Refusal, path, requestID string) upstream.Refusal {
+	return upstream.Refusal{
+		Code: string(r.Code), Status: upstream.Status(path, string(r.Code)), Message: r.Message, RequestID: requestID, Field: r.Field,
 	}
-	body := d.Body(upstream.Refusal{Code: string(r.Code), Status: status, Message: r.Message, RequestID: requestID})
+}
+
+// writeRefusal answers with a refusal, said in the dialect.
+func writeRefusal(w http.ResponseWriter, d upstream.Dialect, r *limiter.Refusal, said upstream.Refusal) error {
+	body := d.Body(said)
 	h := w.Header()
 	for _, stale := range []string{"Content-Encoding", "Content-Length", "Etag", "Last-Modified", "Trailer", "Transfer-Encoding"} {
 		delete(h, stale)
 	}
-	refusalHeader(h, r.Code, status, r.RetryAfter, requestID)
+	refusalHeader(h, r.Code, said.Status, r.RetryAfter, said.RequestID)
 	h["Content-Length"] = []string{strconv.Itoa(len(body))}
-	w.WriteHeader(status)
+	w.WriteHeader(said.Status)
 	_, err := w.Write(body)
 	return err
 }

@@ -35,7 +35,7 @@ func (h *Handler) mintChild(w http.ResponseWriter, r *http.Request, l *limiter.L
 		refusal = about(key, limiter.CodeUpstreamUnknown, "is for upstream %s, which has no credential here any more", t.name)
 	}
 	if refusal != nil {
-		return h.refuse(w, t, refusal, 0)
+		return h.refuse(w, t, childrenPath, refusal, 0)
 	}
 	spec, unlimited, err := admin.ReadChild(r, key, string(t.preset.Dialect))
 	if err != nil {
@@ -94,5 +94,5 @@ func (h *Handler) refuseChild(w http.ResponseWriter, by *holder, err error) erro
 		refusal, status = storeClosed(), 0
 	}
 	by.k.Count(refusal.Code)
-	return h.refuse(w, by.target, refusal, status)
+	return h.refuse(w, by.target, childrenPath, refusal, status)
 }

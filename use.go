@@ -65,6 +65,9 @@ func (u *use) allowed() int64 {
 // for less, in tokens.
 const fitFloor = 256
 
+// maxFieldTold bounds the names of fields that a refusal says, in bytes.
+const maxFieldTold = 64
+
 // judgeUse finds out what a request can use at most, and lets the limiter hold
 // that.
 func (h *Handler) judgeUse(r *http.Request, x *exchange, key *limiter.Key, k *limiter.Live, call *upstream.Call, tokens, dollars bool, ask *limiter.Ask) *limiter.Refusal {
@@ -83,7 +86,11 @@ func (h *Handler) judgeUse(r *http.Request, x *exchange, key *limiter.Key, k *li
 		if field := (upstream.UnknownFieldError{}); errors.As(err, &field) {
 			x.target.advice.unknownField(x.target, field.Name)
 		}
-		return unbounded(err.Error() + "; leave that out, or use a key that is limited in activations")
+		refusal := unbounded(err.Error() + "; leave that out, or use a key that is limited in activations")
+		if field := (upstream.FieldError{}); errors.As(err, &field) && len(field.Name) <= maxFieldTold {
+			refusal.Field = field.Name
+		}
+		return refusal
 	case err != nil:
 		return about(key, limiter.CodeBadRequest, "has a limit in tokens or dollars: %s", err)
 	case e == nil:
@@ -159,9 +166,13 @@ func (u *use) boundOnce(key *limiter.Key) *limiter.Refusal {
 	return nil
 }
 
+// outputs is what is billed as output at most where each answer has at most so many
+// tokens.
+func (u *use) outputs(each int64) int64 { return (each + u.estimate.Predicted) * u.estimate.Answers }
+
 // bound is what a request uses whose answers have at most so many tokens each.
 func (u *use) bound(output int64) limiter.Amounts {
-	all := output * u.estimate.Answers
+	all := u.outputs(output)
 	b := limiter.Amounts{limiter.Tokens: u.input + all}
 	if u.priced {
 		b[limiter.Nanodollars] = u.price.MaxCost(u.estimate, u.input, all)
@@ -220,7 +231,7 @@ func (u *use) fitted(left limiter.Amounts) (int64, bool) {
 	if u.priced {
 		all = min(all, u.price.Affords(u.estimate, u.input, left[limiter.Nanodollars]))
 	}
-	n := min(all/u.estimate.Answers, u.natural)
+	n := min(all/u.estimate.Answers-u.estimate.Predicted, u.natural)
 	return n, all > 0 && n >= u.least()
 }
 

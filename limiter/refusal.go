@@ -55,6 +55,8 @@ type Refusal struct {
 	// Message is one sentence for the person who reads the client's error:
 	// which limit, how much, and what would help.
 	Message string
+	// Field is the member of the request's body that it is about; empty: none.
+	Field string
 	// RetryAfter is set where trying again later is right (429 and 503).
 	RetryAfter time.Duration
 }

@@ -32,7 +32,7 @@ type Ask struct {
 	Models []string   // every model the request names; see Named
 
 	// Named says that the request names the model that is to answer, and
-	// Listing that it asks for no answer of a model at all. A key that lists
+	// Listing that it asks for no answer of a model that could be chosen. A key that lists
 	// models admits no other request.
 	Named, Listing bool
 

@@ -12,6 +12,15 @@ import (
 // bounded before they are sent, or measured afterwards.
 var ErrNotMeterable = errors.New("what this request uses cannot be bounded")
 
+// FieldError is about one member of a request, without which it might be judged.
+type FieldError struct {
+	Name string
+	err  error
+}
+
+func (e FieldError) Error() string { return e.err.Error() }
+func (e FieldError) Unwrap() error { return e.err }
+
 // UnknownFieldError is about a request with a member of which it is not known what
 // it costs. It wraps ErrNotMeterable.
 type UnknownFieldError struct{ Name string }
@@ -37,6 +46,7 @@ type Estimate struct {
 	Pictures, Media bool
 	Stated          int64 // output tokens that one answer may have; -1: none stated
 	Thinking        int64 // output tokens set aside for thinking: an answer must have more
+	Predicted       int64 // tokens of a prediction, billed as output where an answer has none of them
 	Answers         int64 // answers asked for
 	Stream          bool
 	// Cached says that parts of the input are written to a cache, CachedHour
@@ -139,20 +149,27 @@ func (e *Estimate) read(p *Preset, c *Call) error {
 			return nil
 		}
 		if !e.known[name] && !p.allowed[name] {
-			return UnknownFieldError{name}
+			return FieldError{name, UnknownFieldError{name}}
 		}
 		tools = tools || name == "tools" || name == "functions"
 		if name == list {
 			e.list = value
 		}
 		found.length += int64(len(name)) + 6 // quotes, a colon and a comma
-		return e.member(p, name, value, &found)
+		if err := e.member(p, name, value, &found); err != nil {
+			return FieldError{name, err}
+		}
+		return nil
 	})
 	if err != nil {
 		return err
 	}
 	if found.err != nil {
 		return found.err
+	}
+	if e.Predicted > 0 && p.Name == "openai" && e.field == MaxCompletionTokens && e.also != "" && e.Stated < 0 {
+		// Not with a prediction: https://platform.openai.com/docs/guides/predicted-outputs
+		e.field, e.also = e.also, e.field
 	}
 	switch {
 	case e.endless:
@@ -218,6 +235,10 @@ func (e *Estimate) member(p *Preset, name string, value []byte, found *content) 
 		if e.outer == name {
 			return e.options(value)
 		}
+	case "thread":
+		return notMeterable("a thread is kept by the provider, and not in the request; send all messages")
+	case "prediction":
+		return e.predict(value, found)
 	case "context_management":
 		return contextEdits(value)
 	case "thinking":

@@ -107,7 +107,6 @@ func TestWhatCannotBeBoundedIsSaid(t *testing.T) {
 		{"an edit that writes", "anthropic", "/v1/messages", begin + `"context_management":{"edits":[{"type":"compact_20260112"}]}}`},
 		{"an edit of two types", "anthropic", "/v1/messages", begin + `"context_management":{"edits":[{"type":"compact_20260112"},{"type":"clear_thinking_20251015"}]}}`},
 		{"a summary in between", "openai", "/v1/responses", begin + `"context_management":[{"type":"compaction","compact_threshold":1000}]}`},
-		{"a prediction", "openai", "/v1/chat/completions", begin + `"prediction":{"type":"content","content":"x"}}`},
 		{"pictures as output", "openai", "/v1/images/edits", `{"model":"m","prompt":"x"}`},
 		{"reranking", "cohere", "/v2/rerank", `{"model":"rerank-v4.0-pro","query":"x","documents":["y"]}`},
 		{"OCR", "mistral", "/v1/ocr", `{"model":"mistral-ocr-latest","document":{}}`},

@@ -27,10 +27,13 @@ type Refusal struct {
 	Status    int    // HTTP
 	Message   string
 	RequestID string
+	// Field is the member of the request that it is about; empty: none.
+	Field string
 }
 
 // codes gives each refusal code its HTTP status. 402 and 403 are what the
-// vendors' SDKs and agents do not retry; 429 only where a retry is right.
+// vendors' SDKs and agents do not retry; 429 only where a retry is right. See
+// Status for those that depend on the endpoint.
 var codes = map[string]int{
 	"till_bad_request":           http.StatusBadRequest,
 	"till_body_too_large":        http.StatusRequestEntityTooLarge,
@@ -63,9 +66,21 @@ var codes = map[string]int{
 	"till_upstream_unknown":      http.StatusServiceUnavailable,
 }
 
-// Status returns the HTTP status of a code; 500 for one that is not in the
-// table.
-func Status(code string) int {
+// unfit are the codes about a request that another request could do without; the
+// key is fine.
+var unfit = set("till_model_not_allowed", "till_price_unknown", "till_not_meterable")
+
+// Status returns the HTTP status of a code for a client of the endpoint at path,
+// which is canonical; 500 for a code that is not in the table.
+//
+// Clients of Messages and of Responses take 403 for a fault of the key: Claude Code
+// says that it failed to authenticate, and Codex asks five times more. There a
+// request that does not fit its key is answered with 400, at which Codex stops, and
+// Claude Code tries without its beta features before it shows why.
+func Status(path, code string) int {
+	if unfit[code] && (speaksMessages(path) || speaksResponses(path)) {
+		return http.StatusBadRequest
+	}
 	if status, ok := codes[code]; ok {
 		return status
 	}
@@ -134,9 +149,9 @@ type (
 func (d Dialect) shape(r Refusal) any {
 	switch d {
 	case OpenAI:
-		return openAIError{openAIIn{Message: r.Message, Type: openAIType(r.Status), Param: param(r.Code), Code: r.Code}}
+		return openAIError{openAIIn{Message: r.Message, Type: openAIType(r.Status), Param: param(r), Code: r.Code}}
 	case Anthropic:
-		return anthropicError{"error", anthropicIn{anthropicType(r.Status), r.Message, object{"error_code": r.Code}}, r.RequestID}
+		return anthropicError{"error", anthropicIn{anthropicType(r.Status), r.Message, anthropicDetails(r)}, r.RequestID}
 	case Gemini:
 		return geminiError{geminiIn{r.Status, r.Message, geminiStatus(r.Status), []object{{
 			"@type":  "type.googleapis.com/google.rpc.ErrorInfo",
@@ -151,12 +166,25 @@ func (d Dialect) shape(r Refusal) any {
 	}
 }
 
-func param(code string) *string {
-	if code == "till_model_not_allowed" {
+func param(r Refusal) *string {
+	switch {
+	case r.Field != "":
+		return &r.Field
+	case r.Code == "till_model_not_allowed":
 		model := "model"
 		return &model
 	}
 	return nil
+}
+
+// anthropicDetails are the words by which the SDKs know what happened. At those
+// about a thread their tool runner sends the whole conversation instead
+// (lib/internal/threads/ThreadState of @anthropic-ai/sdk 1.12.0).
+func anthropicDetails(r Refusal) object {
+	if r.Code == "till_not_meterable" && r.Field == "thread" {
+		return object{"error_code": "thread_unsupported_request", "unsupported": []string{r.Field}}
+	}
+	return object{"error_code": r.Code}
 }
 
 func openAIType(status int) string {
@@ -199,11 +227,13 @@ func anthropicType(status int) string {
 	return "invalid_request_error"
 }
 
-// geminiStatus follows google.rpc.Code, but for 402, where Google itself says
-// RESOURCE_EXHAUSTED.
+// geminiStatus follows google.rpc.Code. RESOURCE_EXHAUSTED is for what passes by
+// itself: clients ask again. FAILED_PRECONDITION is for what somebody has to mend.
 func geminiStatus(status int) string {
 	switch status {
-	case http.StatusPaymentRequired, http.StatusTooManyRequests:
+	case http.StatusPaymentRequired:
+		return "FAILED_PRECONDITION"
+	case http.StatusTooManyRequests:
 		return "RESOURCE_EXHAUSTED"
 	case http.StatusUnauthorized:
 		return "UNAUTHENTICATED"
@@ -220,14 +250,18 @@ func geminiStatus(status int) string {
 	return "INVALID_ARGUMENT"
 }
 
+// Several vendors speak the protocols of others beside their own.
+func speaksMessages(path string) bool  { return strings.HasSuffix(path, "/messages") }
+func speaksResponses(path string) bool { return strings.HasSuffix(path, "/responses") }
+
 // StreamError is what ends a server-sent event stream of the dialect so that
 // its clients report the message. path is canonical and tells apart the
 // protocols that one vendor speaks.
 func (d Dialect) StreamError(path string, r Refusal) []byte {
 	switch {
-	case d == Anthropic, strings.HasSuffix(path, "/messages"):
+	case d == Anthropic, speaksMessages(path):
 		return event("error", Anthropic.shape(r))
-	case strings.HasSuffix(path, "/responses"):
+	case speaksResponses(path):
 		return event("response.failed", object{
 			"type": "response.failed", "sequence_number": 0,
 			"response": object{

@@ -14,6 +14,9 @@ var knowsCompletionTokens = []string{"openai", "groq", "openrouter", "xai", "gem
 // that wraps ErrNotMeterable for one whose use cannot be bounded, and one that
 // wraps ErrBody for one that cannot be judged safely.
 func (p *Preset) Estimate(c *Call) (*Estimate, error) {
+	if p.Unbilled.Match(c.Method, c.Path) {
+		return nil, nil
+	}
 	if c.Method == "GET" || c.Method == "HEAD" || c.Method == "OPTIONS" {
 		if strings.Contains(c.Path+"/", "/models/") && !strings.Contains(c.Path, ":") {
 			return nil, nil
@@ -45,9 +48,9 @@ func (p *Preset) Estimate(c *Call) (*Estimate, error) {
 		e.outputField(p.OutputField)
 	case strings.HasSuffix(path, "/completions"):
 		e.field = "max_tokens"
-	case strings.HasSuffix(path, "/responses"):
+	case speaksResponses(path):
 		e.field = "max_output_tokens"
-	case strings.HasSuffix(path, "/messages"):
+	case speaksMessages(path):
 		e.field = "max_tokens"
 	case strings.HasSuffix(path, "/embeddings"), p.Dialect == Cohere && strings.HasSuffix(path, "/embed"):
 		e.Stated = 0

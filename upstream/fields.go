@@ -21,7 +21,7 @@ var known = set(
 	"client_metadata", "prompt_mode", "raw_prompting", "disable_tool_validation", "structured_outputs", "session_id", "user_id",
 	"context_length_exceeded_behavior", "prompt_truncate_len", "perf_metrics_in_response", "typical_p", "mirostat_target", "mirostat_lr",
 	// judged by their value
-	"prompt_cache_options", "diagnostics", "plugins", "deferred", "serviceTier", "min_tokens", "trace",
+	"prompt_cache_options", "diagnostics", "plugins", "deferred", "thread", "prediction", "serviceTier", "min_tokens", "trace",
 	// Fireworks, Qwen and GLM
 	"reasoning_history", "raw_output", "echo_last", "prompt_cache_isolation_key", "prompt_cache_max_len", "enable_thinking", "tool_stream", "do_sample",
 	// vLLM and SGLang: how is sampled, and how the answer looks
@@ -87,6 +87,28 @@ func (e *Estimate) state(name string, value []byte) error {
 		return nil
 	}
 	e.statedBeside = max(e.statedBeside, n)
+	return nil
+}
+
+// predict reads what an answer is expected to be. What of it does not come true is
+// billed as output (CompletionUsage.completion_tokens_details of openai 6.49.0),
+// and may come on top of an answer that is as long as its bound.
+func (e *Estimate) predict(value []byte, found *content) error {
+	if err := only("prediction", value, map[string]string{"type": "content", "content": ""}); err != nil {
+		return err
+	}
+	if from, to, ok := memberOf(value, "content"); ok && value[from] != '"' {
+		if value[from] != '[' {
+			return unsafe("the content of a prediction must be text")
+		}
+		if err := elements(value[from:to], func(part []byte) error {
+			return only("prediction", part, map[string]string{"type": "text", "text": ""})
+		}); err != nil {
+			return err
+		}
+	}
+	_, tokens := promptLength(value, found.layout, found.outline)
+	e.Predicted = tokens + tokens/10
 	return nil
 }
 

@@ -28,7 +28,12 @@ func TestFieldsAreKnownByWhatTheyCost(t *testing.T) {
 		{"openai", openai, `"prompt_cache_options":"24h"`, false},
 		{"anthropic", messages, `"diagnostics":{"previous_message_id":null}`, true},
 		{"anthropic", messages, `"diagnostics":{"model":"x"}`, false},
+		{"anthropic", messages, `"diagnostics":{}`, true},
 		{"gemini", gemini, `"serviceTier":"standard"`, true},
+		{"openai", openai, `"prediction":{"type":"content","content":"x"}`, true},
+		{"openai", openai, `"prediction":{"type":"content","content":[{"type":"text","text":"x"},{"type":"text","text":"y"}]}`, true},
+		{"openai", openai, `"prediction":null`, true},
+		{"mistral", openai, `"prediction":{"type":"content","content":""}`, true},
 		{"gemini", gemini, `"serviceTier":"SERVICE_TIER_FLEX"`, true},
 		{"gemini", gemini, `"serviceTier":"gold"`, false},
 		{"openrouter", "/api/v1/chat/completions", `"plugins":[ ],"session_id":"s","trace":{"trace_id":"t"}`, true},
@@ -44,7 +49,16 @@ func TestFieldsAreKnownByWhatTheyCost(t *testing.T) {
 		{"together", openai, `"cache_prompt":true,"repeat_penalty":1.1,"samplers":["top_k"],"grammar":"root ::= \"a\""`, true},
 		// What multiplies output, is billed beside it, stands elsewhere, or makes
 		// the server read more than there is.
-		{"openai", openai, `"prediction":{"type":"content","content":"x"}`, false},
+		{"openai", openai, `"prediction":{"type":"image","content":"x"}`, false},
+		{"openai", openai, `"prediction":{"type":"content","content":[{"type":"image_url","image_url":{"url":"https://x"}}]}`, false},
+		{"openai", openai, `"prediction":{"type":"content","content":["x"]}`, false},
+		{"openai", openai, `"prediction":{"content":"x","content":"y"}`, false},
+		{"openai", openai, `"prediction":{"type":"content","content":"x","samples":9}`, false},
+		{"openai", openai, `"prediction":"x"`, false},
+		{"anthropic", messages, `"thread":{"type":"create"}`, false},
+		{"anthropic", messages, `"thread":null`, true},
+		{"anthropic", messages, `"compaction":{"type":"enabled"}`, false},
+		{"anthropic", messages, `"billing_policy":{}`, false},
 		{"openai", openai, `"moderation":{"model":"omni-moderation-latest"}`, false},
 		{"mistral", openai, `"guardrails":[{}]`, false},
 		{"groq", "/openai/v1/chat/completions", `"search_settings":{}`, false},
@@ -73,6 +87,105 @@ func TestFieldsAreKnownByWhatTheyCost(t *testing.T) {
 	e, err := estimate(t, "together", openai, `{"model":"m","messages":[],"max_tokens":9000,"min_tokens":300}`)
 	if err != nil || e.Thinking != 299 {
 		t.Errorf("an answer of at least 300 tokens may be bounded below that: %+v, %v", e, err)
+	}
+}
+
+// TestAPredictionIsHeldAsOutput beside the answer, once for each answer: what of it
+// does not come true is billed as output
+// (completion_tokens_details.rejected_prediction_tokens of openai 6.49.0). Its
+// bound stands in max_tokens, because max_completion_tokens is refused beside a
+// prediction (platform.openai.com/docs/guides/predicted-outputs).
+func TestAPredictionIsHeldAsOutput(t *testing.T) {
+	t.Parallel()
+	const text = `class User {\n  name: string;\n}\n`
+	for _, test := range []struct {
+		preset, fields string
+		least, most    int64
+		bound          string // the field that one is written to
+	}{
+		{"openai", `"prediction":{"type":"content","content":"` + text + `"}`, 33, 100, "max_tokens"},
+		{"openai", `"prediction":{"type":"content","content":[{"type":"text","text":"` + text + `"}]}`, 33, 140, "max_tokens"},
+		{"openai", `"n":3,"prediction":{"type":"content","content":"` + text + `"}`, 33, 100, "max_tokens"},
+		{"openai", `"max_completion_tokens":50,"prediction":{"type":"content","content":"` + text + `"}`, 33, 100, "max_completion_tokens"},
+		{"mistral", `"prediction":{"type":"content","content":"` + text + `"}`, 33, 100, "max_tokens"},
+		{"openai", `"n":1`, 0, 0, "max_completion_tokens"},
+	} {
+		e, err := estimate(t, test.preset, "/v1/chat/completions", `{"model":"m","messages":[],`+test.fields+`}`)
+		if err != nil || e.Predicted < test.least || e.Predicted > test.most {
+			t.Errorf("%s: %s: %+v, %v", test.preset, test.fields, e, err)
+			continue
+		}
+		if sent := string(e.Rewrite(40)); !strings.Contains(sent, `"`+test.bound+`":40`) || strings.Count(sent, "tokens\":") != 1 {
+			t.Errorf("%s: %s: sent on as %s", test.preset, test.fields, sent)
+		}
+	}
+}
+
+// TestAModelThatIsNamedTwiceIsOne: Gemini's SDK names it in the path and in each
+// request of a batch (@google/genai 2.32.0), of which there may be a hundred.
+func TestAModelThatIsNamedTwiceIsOne(t *testing.T) {
+	t.Parallel()
+	one := `{"model":"models/e-1","content":{"parts":[{"text":"hi"}]},"taskType":"RETRIEVAL_QUERY"}`
+	batch := `{"requests":[` + strings.Repeat(one+",", 99) + one + `]}`
+	for _, test := range []struct {
+		preset, path, body string
+		models             int
+	}{
+		{"gemini", "/v1beta/models/e-1:embedContent", one, 1},
+		{"gemini", "/v1beta/models/e-1:batchEmbedContents", batch, 1},
+		{"gemini", "/v1beta/models/e-1:batchEmbedContents", strings.Replace(batch, "e-1", "e-2", 1), 2},
+		{"gemini", "/v1beta/models/e-2:embedContent", one, 2},
+		{"gemini", "/v1beta/models/e-1:generateContent", `{"model":"models/e-1","contents":[]}`, 1},
+		{"openrouter", "/api/v1/chat/completions", `{"model":"m","models":["m","m"],"messages":[]}`, 1},
+		{"openrouter", "/api/v1/chat/completions", `{"model":"m","models":["m","n"],"messages":[]}`, 2},
+	} {
+		p := preset(t, test.preset)
+		c := &Call{Method: "POST", Path: test.path, ContentType: "application/json", Body: []byte(test.body)}
+		models, named, err := p.Models(c)
+		if err != nil || !named || len(models) != test.models {
+			t.Errorf("%s %.80s: %v, %v", test.path, test.body, models, err)
+		}
+		if _, err := p.Estimate(c); (err == nil) != (test.models == 1) || err != nil && !errors.Is(err, ErrNotMeterable) {
+			t.Errorf("%s %.80s: %v, and it names %d", test.path, test.body, err, test.models)
+		}
+	}
+}
+
+// TestWhatVendorsTakeNothingForIsNotMeasured, and what stands beside it is not
+// taken for that.
+func TestWhatVendorsTakeNothingForIsNotMeasured(t *testing.T) {
+	t.Parallel()
+	for _, test := range []struct {
+		preset, line string
+		unbilled     bool
+	}{
+		{"openai", "POST /v1/moderations", true},
+		{"openai", "GET /v1/responses/resp_1", true},
+		{"openai", "DELETE /v1/responses/resp_1", true},
+		{"openai", "POST /v1/responses/resp_1/cancel", true},
+		{"openai", "GET /v1/responses/resp_1/input_items", true},
+		{"openai", "GET /v1/chat/completions/chatcmpl-1", true},
+		{"openai", "GET /v1/chat/completions/chatcmpl-1/messages", true},
+		{"openai", "DELETE /v1/chat/completions/chatcmpl-1", true},
+		{"xai", "GET /v1/responses/resp_1", true},
+		{"openrouter", "GET /api/v1/generation", true},
+		{"openai", "GET /v1/responses", false},
+		{"openai", "GET /v1/chat/completions", false}, // what all keys have stored
+		{"openai", "POST /v1/responses/compact", false},
+		{"openai", "POST /v1/responses/resp_1", false},
+		{"openai", "POST /v1/chat/completions/chatcmpl-1", false},
+		{"openai", "PUT /v1/moderations", false},
+		{"mistral", "POST /v1/moderations", false}, // billed by tokens: docs.mistral.ai/capabilities/guardrailing
+		{"mistral", "POST /v1/chat/moderations", false},
+		{"groq", "GET /openai/v1/responses/resp_1", false},
+		{"together", "POST /v1/moderations", false},
+		{"anthropic", "GET /v1/messages", false},
+	} {
+		method, path, _ := strings.Cut(test.line, " ")
+		e, err := preset(t, test.preset).Estimate(&Call{Method: method, Path: path})
+		if test.unbilled && (e != nil || err != nil) || !test.unbilled && !errors.Is(err, ErrNotMeterable) && !errors.Is(err, ErrBody) {
+			t.Errorf("%s: %s: %+v, %v", test.preset, test.line, e, err)
+		}
 	}
 }
 

@@ -293,7 +293,7 @@ func TestAnAnswersUseIsNotLeftOut(t *testing.T) {
 func TestAModelInThePathIsNoOtherThanTheBodys(t *testing.T) {
 	t.Parallel()
 	for path, good := range map[string]bool{
-		"/v1/completions": true, "/v1/engines/m/completions": false, "/v1/engines/dear/completions": false,
+		"/v1/completions": true, "/v1/engines/m/completions": true, "/v1/engines/dear/completions": false,
 		"/v1/openai/deployments/dear/chat/completions": false,
 	} {
 		e, err := estimate(t, "openai", path, `{"model":"m","prompt":"x","max_tokens":5}`)

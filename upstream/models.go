@@ -8,6 +8,7 @@ import (
 	"mime"
 	"mime/multipart"
 	"net/url"
+	"slices"
 	"strings"
 )
 
@@ -83,7 +84,7 @@ const (
 	maxModelDepth = 16
 )
 
-// Models lists every model that a request names: in its path, in its query and
+// Models lists every model that a request names, each once: in its path, in its query and
 // in its body, with fallbacks and the models of tools. named is false when the
 // request does not say which model is to answer. A body that two readers could
 // read differently is an error that wraps ErrBody.
@@ -159,7 +160,9 @@ func (f *modelFinder) add(model string) {
 	if f.preset.Dialect == Gemini {
 		model = strings.TrimPrefix(model, "models/") // both are Google's own writing
 	}
-	if len(f.models) <= maxModels {
+	// One that is named twice is one: Gemini's batches name it in the path and in
+	// each of their requests.
+	if len(f.models) <= maxModels && !slices.Contains(f.models, model) {
 		f.models = append(f.models, model)
 	}
 }

@@ -31,6 +31,9 @@ type Preset struct {
 
 	// Free paths cost no activation: model lists and token counting.
 	Free scope.PathRules
+	// Unbilled paths are activations as any other, but their vendor takes nothing for
+	// them, and no model that could be chosen answers there.
+	Unbilled scope.PathRules
 	// Asynchronous paths do their work after the answer, where no limit
 	// holds: refused unless the upstream allows the path.
 	Asynchronous scope.PathRules

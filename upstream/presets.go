@@ -47,7 +47,12 @@ var presets = []*Preset{
 	{
 		// https://platform.openai.com/docs/api-reference
 		Name: "openai", Origin: "https://api.openai.com", Dialect: OpenAI, OwnModels: true, Unshared: true, Auth: bearer, Prefix: "/v1", AsksForUsage: true,
-		Free:         join(modelList("/v1"), rules("POST /v1/responses/input_tokens")),
+		Free: join(modelList("/v1"), rules("POST /v1/responses/input_tokens")),
+		// https://platform.openai.com/docs/guides/moderation; what is stored is found
+		// by its id alone: lists of it would show what other keys have said.
+		Unbilled: rules("POST /v1/moderations",
+			"GET /v1/responses/*", "DELETE /v1/responses/*", "POST /v1/responses/*/cancel",
+			"GET /v1/chat/completions/*", "DELETE /v1/chat/completions/*"),
 		Asynchronous: openAIAsynchronous("/v1"),
 		Administrative: below("/v1/organization", "/v1/realtime/client_secrets", "/v1/realtime/sessions",
 			"/v1/realtime/transcription_sessions", "/v1/chatkit", "/v1/projects", "/v1/admin"),
@@ -108,6 +113,7 @@ var presets = []*Preset{
 		// https://openrouter.ai/docs/api-reference
 		Name: "openrouter", Origin: "https://openrouter.ai", Dialect: OpenAI, Auth: bearer, Prefix: "/api/v1", Routes: true,
 		Free:         modelList("/api/v1"),
+		Unbilled:     rules("GET /api/v1/generation"), // what one request cost, by its id
 		Asynchronous: openAIAsynchronous("/api/v1"),
 		Administrative: below("/api/v1/keys", "/api/v1/key", "/api/v1/auth", "/api/v1/credits", "/api/v1/activity",
 			"/api/v1/provisioning", "/api/v1/organization"),
@@ -170,6 +176,7 @@ var presets = []*Preset{
 		Name: "xai", Origin: "https://api.x.ai", Dialect: OpenAI, OwnModels: true, InputExtra: 1024, Auth: bearer, Prefix: "/v1",
 		AsksForUsage:   true,
 		Free:           join(modelList("/v1"), rules("GET /v1/language-models", "POST /v1/tokenize-text")),
+		Unbilled:       rules("GET /v1/responses/*", "DELETE /v1/responses/*"),
 		Asynchronous:   join(openAIAsynchronous("/v1"), below("/v1/chat/deferred-completion", "/v1/collections")),
 		Administrative: below("/v1/api-key", "/v1/organization", "/auth", "/v1/auth", "/v1/management"),
 		// https://docs.x.ai/developers/advanced-api-usage/regions

@@ -228,6 +228,55 @@ func TestEveryDialectCarriesCodeAndMessage(t *testing.T) {
 	}
 }
 
+// TestClientsOfMessagesAndResponsesAreToldOfTheirRequest, by the status that they do
+// not take for a fault of their key. The e2e test of what a key does not fit has
+// what they do with it.
+func TestClientsOfMessagesAndResponsesAreToldOfTheirRequest(t *testing.T) {
+	t.Parallel()
+	for code, status := range codes {
+		for path, protocol := range map[string]bool{
+			"/v1/messages": true, "/api/v1/messages": true, "/anthropic/v1/messages": true,
+			"/v1/responses": true, "/openai/v1/responses": true,
+			"/v1/chat/completions": false, "/v1beta/models/m:generateContent": false, "/v2/chat": false, "/v1/embeddings": false,
+			"/v1/messages/count_tokens": false, "/v1/responses/input_tokens": false, "/v1/models/messages-1": false, "": false,
+		} {
+			want := status
+			switch code {
+			case "till_not_meterable", "till_model_not_allowed", "till_price_unknown":
+				if protocol {
+					want = 400
+				} else if status != 403 {
+					t.Errorf("%s is %d elsewhere, want 403", code, status)
+				}
+			}
+			if got := Status(path, code); got != want {
+				t.Errorf("%s at %q: %d, want %d", code, path, got, want)
+			}
+		}
+	}
+	if got := Status("/v1/messages", "till_unheard_of"); got != 500 {
+		t.Errorf("a code of no table: %d", got)
+	}
+}
+
+func TestARefusalNamesTheFieldThatItIsAbout(t *testing.T) {
+	t.Parallel()
+	r := Refusal{Code: "till_not_meterable", Status: 400, Message: "M", RequestID: "R", Field: "thread"}
+	for d, want := range map[Dialect]string{
+		OpenAI: `"type":"invalid_request_error","param":"thread","code":"till_not_meterable"`,
+		// By this the SDK's tool runner goes on without a thread (@anthropic-ai/sdk 1.12.0).
+		Anthropic: `"type":"invalid_request_error","message":"M","details":{"error_code":"thread_unsupported_request","unsupported":["thread"]}`,
+	} {
+		if got := string(d.Body(r)); !strings.Contains(got, want) {
+			t.Errorf("%s: %s", d, got)
+		}
+	}
+	r.Field = "tools"
+	if got := string(Anthropic.Body(r)); !strings.Contains(got, `"details":{"error_code":"till_not_meterable"}`) {
+		t.Errorf("a field that no SDK knows how to do without: %s", got)
+	}
+}
+
 func TestEveryRefusalIsDocumented(t *testing.T) {
 	t.Parallel()
 	page, err := os.ReadFile("../docs/keys-and-limits.md")
@@ -247,7 +296,7 @@ func TestShapesAreTheVendors(t *testing.T) {
 	for d, want := range map[Dialect]string{
 		OpenAI:    `{"error":{"message":"M","type":"insufficient_quota","param":null,"code":"till_activations_exhausted"}}`,
 		Anthropic: `{"type":"error","error":{"type":"billing_error","message":"M","details":{"error_code":"till_activations_exhausted"}},"request_id":"R"}`,
-		Gemini:    `{"error":{"code":402,"message":"M","status":"RESOURCE_EXHAUSTED","details":[{"@type":"type.googleapis.com/google.rpc.ErrorInfo","domain":"till","reason":"TILL_ACTIVATIONS_EXHAUSTED"}]}}`,
+		Gemini:    `{"error":{"code":402,"message":"M","status":"FAILED_PRECONDITION","details":[{"@type":"type.googleapis.com/google.rpc.ErrorInfo","domain":"till","reason":"TILL_ACTIVATIONS_EXHAUSTED"}]}}`,
 		Cohere:    `{"message":"M","code":"till_activations_exhausted","id":"R"}`,
 		Mistral:   `{"object":"error","message":"M","type":"insufficient_quota","code":"till_activations_exhausted"}`,
 		Unified:   `{"type":"error","error":{"type":"billing_error","code":"till_activations_exhausted","message":"M","status":402},"message":"M","request_id":"R"}`,
