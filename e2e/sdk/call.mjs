@@ -1,10 +1,12 @@
 // Makes calls with a vendor's own SDK, on its default settings, and prints
 // what an application would see, as JSON, one outcome for each call:
 //
-//   node call.mjs <client> <plain|stream,…> <base URL> <key>
+//   node call.mjs <client> <plain|stream,…> <base URL> <key,…>
 //
+// Of several keys each is for one of the calls; else all are made with the one.
 // It exits with 0 also when the SDK throws: that is an outcome, too.
-const [name, modes, base, key] = process.argv.slice(2);
+const [name, modes, base, keys] = process.argv.slice(2);
+let key;
 const prompt = "hi";
 const messages = [{ role: "user", content: prompt }];
 
@@ -120,7 +122,8 @@ const clients = {
 globalThis.AI_SDK_LOG_WARNINGS = false; // standard output is for the outcomes
 
 const outcomes = [];
-for (const mode of modes.split(",")) {
+for (const [i, mode] of modes.split(",").entries()) {
+  key = keys.split(",")[i] ?? keys;
   const outcome = { text: "", parts: 0 };
   outcomes.push(outcome);
   try {
