@@ -1,10 +1,12 @@
 package e2e
 
 import (
+	"bufio"
 	"bytes"
 	"encoding/json"
 	"fmt"
 	"net/http"
+	"net/http/httptest"
 	"os"
 	"strings"
 	"testing"
@@ -145,5 +147,40 @@ func TestAgentsStopAndShowWhyTheyAreRefused(t *testing.T) {
 			}
 			s.clean()
 		})
+	}
+}
+
+// TestAGuardedStreamEndsInTheWordsOfItsRefusal, and not in those of the status that
+// it began with.
+func TestAGuardedStreamEndsInTheWordsOfItsRefusal(t *testing.T) {
+	t.Parallel()
+	service := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Content-Type", "text/event-stream")
+		fmt.Fprint(w, "event: ping\ndata: {\"type\":\"ping\"}\n\n")
+		w.(http.Flusher).Flush()
+		<-r.Context().Done()
+	}))
+	t.Cleanup(service.Close)
+	s := newServer(t, options{vendor: upstreamtest.Anthropic,
+		site: "route /guarded/* {\n\ttill guard\n\treverse_proxy " + service.URL + " {\n\t\tflush_interval -1\n\t}\n}"})
+	id, key := s.mint(object{"max_activations": 1})
+	res, err := s.client.Do(s.post(key, "/guarded/v1/messages", `{}`))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer res.Body.Close()
+	lines := bufio.NewScanner(res.Body)
+	if !lines.Scan() || lines.Text() != "event: ping" {
+		t.Fatalf("%q, %v", lines.Text(), lines.Err())
+	}
+	if status, answer := s.api("POST", "/keys/"+id+"/revoke", object{}); status != http.StatusOK || answer["streams_cut"].(float64) != 1 {
+		t.Fatalf("revoke: %d %v", status, answer)
+	}
+	said := ""
+	for lines.Scan() {
+		said += lines.Text() + "\n"
+	}
+	if want := `{"type":"error","error":{"type":"permission_error",`; !strings.Contains(said, want) || !strings.Contains(said, "till_key_revoked") {
+		t.Errorf("it ended with %q, want %s", said, want)
 	}
 }
