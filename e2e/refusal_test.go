@@ -10,6 +10,7 @@ import (
 	"os"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/till-proxy/till/upstream/upstreamtest"
 )
@@ -146,6 +147,46 @@ func TestAgentsStopAndShowWhyTheyAreRefused(t *testing.T) {
 				t.Errorf("docs/clients.md lacks the row %q", row)
 			}
 			s.clean()
+		})
+	}
+}
+
+// TestAgentsWhoseKeyIsRevokedWhileTheyAreAnswered ask again, in vain, and say why
+// they stop.
+func TestAgentsWhoseKeyIsRevokedWhileTheyAreAnswered(t *testing.T) {
+	for vendor, most := range map[upstreamtest.Vendor]int{upstreamtest.Anthropic: 2, upstreamtest.OpenAI: 6} {
+		t.Run(agentNames[vendor], func(t *testing.T) {
+			t.Parallel()
+			weighs(t, middleWeight)
+			s := newServer(t, options{vendor: vendor, upstream: "header_up X-Test-Events 100000\nheader_up X-Test-Pause 5ms"})
+			front := tapeOf(t, s)
+			id, key := s.mint(object{"max_activations": 100})
+			cmd := errand{dir: t.TempDir()}.command(t, vendor, front.URL, key)
+			var said bytes.Buffer
+			cmd.Stdout, cmd.Stderr = &said, &said
+			if err := cmd.Start(); err != nil {
+				t.Fatal(err)
+			}
+			select {
+			case <-front.started:
+			case <-time.After(patience):
+				t.Fatal("it asked for nothing")
+			}
+			if status, answer := s.api("POST", "/keys/"+id+"/revoke", object{"reason": "enough"}); status != http.StatusOK {
+				t.Errorf("revoke: %d %v", status, answer)
+			}
+			if err := cmd.Wait(); err == nil {
+				t.Errorf("it succeeded: %s", said.String())
+			}
+			turns := front.turns()
+			if len(turns) != most || !strings.Contains(said.String(), "was revoked") {
+				t.Errorf("it asked %d times, want %d, and said %q", len(turns), most, said.String())
+			}
+			for _, turn := range turns[1:] {
+				if turn.code != "till_key_revoked" {
+					t.Errorf("after that it was answered %d %s", turn.status, turn.code)
+				}
+			}
 		})
 	}
 }
