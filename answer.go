@@ -2,7 +2,6 @@ package till
 
 import (
 	"bytes"
-	"compress/gzip"
 	"context"
 	"errors"
 	"io"
@@ -13,11 +12,7 @@ import (
 	"strings"
 
 	"github.com/till-proxy/till/limiter"
-	"github.com/till-proxy/till/upstream"
 )
-
-// maxErrorBody is how much of an error answer is searched for the credential.
-const maxErrorBody = 64 << 10
 
 // answer is a refusal in place of an upstream's answer. It goes to the client
 // through the reverse proxy like any other.
@@ -51,6 +46,7 @@ func (t *Transport) admit(res *http.Response, out *http.Request, x *exchange, ca
 			return x.answer(out, refusal)
 		}
 	}
+	x.expose(res.Header)
 	t.cleanHeader(res.Header)
 	for name := range res.Trailer { // announced ones; cleanTrailer sees the rest
 		if strings.HasPrefix(name, "Till-") {
@@ -78,11 +74,18 @@ func (t *Transport) admit(res *http.Response, out *http.Request, x *exchange, ca
 
 // kindOf says in what form a body comes.
 func kindOf(h http.Header) bodyKind {
-	kind := h.Get("Content-Type")
-	if kind == "application/json" || h.Get("Content-Encoding") != "" {
+	if len(encodings(h)) > 0 {
 		return opaque
 	}
-	kind, _, err := mime.ParseMediaType(kind)
+	return streams(h.Get("Content-Type"))
+}
+
+// streams says in what form a body of a content type comes.
+func streams(contentType string) bodyKind {
+	if contentType == "application/json" {
+		return opaque
+	}
+	kind, _, err := mime.ParseMediaType(contentType)
 	switch {
 	case err != nil:
 	case kind == "text/event-stream":
@@ -116,18 +119,8 @@ func (t *Transport) judge(res *http.Response, out *http.Request, x *exchange) *l
 			// The address of what was made (201), which no client follows.
 		}
 	}
-	if res.StatusCode >= 400 {
-		text, err := errorText(res)
-		if x.use != nil {
-			x.use.own = upstream.SpeaksError(text)
-			x.refusedBy(res, text)
-		}
-		if err != nil && x.grant.Cut() == nil {
-			return about(key, limiter.CodeUpstreamFailed, "got an error from upstream %s whose text broke off", t.target.name)
-		}
-		if x.real.shownIn(string(text)) {
-			return about(key, limiter.CodeUpstreamFailed, "got an error from upstream %s that is not passed on: it shows the credential", t.target.name)
-		}
+	if res.StatusCode >= 300 {
+		return x.search(res)
 	}
 	return nil
 }
@@ -168,25 +161,6 @@ func hostPort(u *url.URL) string {
 		return u.Host + ":443"
 	}
 	return u.Host + ":80"
-}
-
-// errorText is the beginning of an error's body, as far as it is read to find
-// the credential in it. It is put back.
-func errorText(res *http.Response) ([]byte, error) {
-	head, err := io.ReadAll(io.LimitReader(res.Body, maxErrorBody))
-	rest := res.Body
-	res.Body = struct {
-		io.Reader
-		io.Closer
-	}{io.MultiReader(bytes.NewReader(head), rest), rest}
-	text := head
-	if strings.EqualFold(res.Header.Get("Content-Encoding"), "gzip") {
-		if z, err := gzip.NewReader(bytes.NewReader(head)); err == nil {
-			// A text that is cut off is searched as far as it goes.
-			text, _ = io.ReadAll(io.LimitReader(z, maxErrorBody))
-		}
-	}
-	return text, err
 }
 
 // follow registers an upgraded connection, so that it ends with its key.

@@ -158,7 +158,7 @@ func (u *use) measure(res *http.Response, preset *upstream.Preset, stream bool) 
 	u.meter, u.inputFirst = preset.Meter(stream || u.estimate.Stream), preset.InputFirst
 	u.meter.Several = u.estimate.Answers > 1
 	if res.StatusCode < 300 {
-		unpack(res)
+		decode(res, unlimited) // what an answer in other encodings used is not known
 	}
 	body := &meteredBody{ReadCloser: res.Body, u: u}
 	if u.estimate.HidesUsage() && res.StatusCode < 300 {

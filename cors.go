@@ -47,7 +47,7 @@ func (c corsOrigins) allows(origin string) string {
 
 // exposed are the headers that scripts may read.
 const exposed = "Till-Key, Till-Activations-Remaining, Till-Tokens-Remaining, Till-Spend-Remaining, Till-Expires, " +
-	"Till-Output-Limit, Till-Refusal, Retry-After, X-Should-Retry, X-Request-Id, Request-Id"
+	"Till-Output-Limit, Till-Refusal, Retry-After, X-Should-Retry, X-Request-Id, Request-Id, Etag, Link, Mcp-Session-Id"
 
 // preflightAge is how long browsers remember the answer to a preflight, in
 // seconds.
@@ -98,6 +98,34 @@ func (t *target) ownCORS(w http.ResponseWriter, r *http.Request) {
 		delete(header, "Access-Control-Allow-Origin")
 		delete(header, "Access-Control-Expose-Headers")
 	}
+}
+
+// maxExposed bounds the names that an upstream adds to those.
+const maxExposed = 64
+
+// expose lets scripts that may read an answer read what the upstream lets them
+// read of it, beside what till does.
+func (x *exchange) expose(upstream http.Header) {
+	own := x.client.Header()
+	const list = "Access-Control-Expose-Headers"
+	if len(own[list]) == 0 || len(upstream[list]) == 0 {
+		return
+	}
+	names := strings.Split(own[list][0], ", ")
+	most := len(names) + maxExposed
+	for _, line := range upstream[list] {
+		if !isFieldNames(line) {
+			continue
+		}
+		for name := range strings.SplitSeq(line, ",") {
+			name = strings.TrimSpace(name)
+			known := slices.ContainsFunc(names, func(n string) bool { return strings.EqualFold(n, name) })
+			if name != "" && !known && len(names) < most && !strings.Contains(name, " ") {
+				names = append(names, name)
+			}
+		}
+	}
+	own[list] = []string{strings.Join(names, ", ")}
 }
 
 // isFieldNames reports whether s is a list of tokens, fit to be repeated in a

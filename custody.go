@@ -2,12 +2,8 @@ package till
 
 import (
 	"crypto/sha256"
-	"encoding/base64"
 	"errors"
 	"net"
-	"net/url"
-	"slices"
-	"strings"
 
 	"go.uber.org/zap"
 
@@ -23,34 +19,6 @@ type credential struct {
 
 func newCredential(secret token.Secret) *credential {
 	return &credential{secret: secret, forms: forms(secret.Reveal())}
-}
-
-// minSearched is the length, in bytes, from which a credential is searched for
-// in answers: a shorter one, such as the "ollama" that local servers are given,
-// is no secret and stands in many a text.
-const minSearched = 8
-
-// forms lists how a credential can look in an answer that repeats it.
-func forms(credential string) []token.Secret {
-	if len(credential) < minSearched {
-		return nil
-	}
-	var all []token.Secret
-	for _, form := range []string{
-		credential, url.QueryEscape(credential), url.PathEscape(credential),
-		base64.StdEncoding.EncodeToString([]byte(credential + ":")), base64.StdEncoding.EncodeToString([]byte(":" + credential)),
-	} {
-		if !slices.ContainsFunc(all, func(s token.Secret) bool { return s.Reveal() == form }) {
-			all = append(all, token.NewSecret(form))
-		}
-	}
-	return all
-}
-
-// shownIn reports whether a text holds the credential, as it is or as it was
-// written on the request.
-func (c *credential) shownIn(text string) bool {
-	return slices.ContainsFunc(c.forms, func(form token.Secret) bool { return strings.Contains(text, form.Reveal()) })
 }
 
 // scrubbed stands for an error of net/http whose text repeats what a broken

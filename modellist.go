@@ -29,13 +29,13 @@ func filterModels(res *http.Response, x *exchange) *limiter.Refusal {
 	unread := func(why string) *limiter.Refusal {
 		return about(key, limiter.CodeUpstreamFailed, "got a list of models from upstream %s that cannot be reduced to the key's: %s", key.Upstream, why)
 	}
-	if encoding := res.Header.Get("Content-Encoding"); encoding != "" {
-		return unread("it is compressed")
+	if !decode(res, maxModelList+1) {
+		return unread("it is compressed in a way that is not known here")
 	}
 	body, err := io.ReadAll(io.LimitReader(res.Body, maxModelList+1))
 	switch {
 	case err != nil:
-		return unread("it broke off")
+		return unread("it broke off or cannot be decoded")
 	case len(body) > maxModelList:
 		return unread("it is too long")
 	case len(body) == 0: // the answer to HEAD
@@ -54,7 +54,7 @@ func filterModels(res *http.Response, x *exchange) *limiter.Refusal {
 	}{bytes.NewReader(list), rest}
 	res.ContentLength = int64(len(list))
 	res.Header["Content-Length"] = []string{strconv.Itoa(len(list))}
-	for _, name := range []string{"Etag", "Last-Modified", "Content-Md5", "Digest", "Content-Digest", "Repr-Digest"} {
+	for _, name := range representation {
 		delete(res.Header, name)
 	}
 	return nil

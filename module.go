@@ -93,6 +93,7 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 	if len(h.crossing) > 0 && h.cors(w, r) {
 		return nil
 	}
+	stayOnHTTP1(r)
 	expects := r.ProtoMajor == 1 && len(r.Header["Expect"]) > 0
 	if expects {
 		refuseUnread(w)

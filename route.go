@@ -68,7 +68,10 @@ func (t *target) route(x *exchange, r *http.Request, key *limiter.Key, path, esc
 		method = http.MethodGet // RFC 8441: what would be a GET in HTTP/1.1
 	}
 	administrative, asynchronous := t.preset.Denied(method, x.path)
+	http2, _ := upgradesTo(r)
 	switch {
+	case http2: // on which whatever follows would be forwarded unseen
+		return about(key, limiter.CodeUpgradeNotAllowed, "may not upgrade the connection to HTTP/2, by whatever else it names beside")
 	case x.upgrade && !t.upgrades.Match(method, x.path):
 		return about(key, limiter.CodeUpgradeNotAllowed, "may not upgrade the connection on path %s: upstream %s does not allow it", x.path, t.name)
 	case administrative:
@@ -88,4 +91,47 @@ func upgrades(r *http.Request) bool {
 		return r.Header.Get(":protocol") != "" || r.ProtoMajor == 3 && r.Proto != "HTTP/3.0"
 	}
 	return httpguts.HeaderValuesContainsToken(r.Header["Connection"], "upgrade") || len(r.Header["Upgrade"]) > 0
+}
+
+// upgradesTo says what the request wants its connection to become: HTTP/2, or
+// something else.
+func upgradesTo(r *http.Request) (http2, other bool) {
+	for _, line := range r.Header["Upgrade"] {
+		for name := range strings.SplitSeq(line, ",") {
+			name, _, _ = strings.Cut(strings.ToLower(strings.Trim(name, " \t")), "/") // a version may follow
+			switch name {
+			case "":
+			case "h2c", "h2", "http":
+				http2 = true
+			default:
+				other = true
+			}
+		}
+	}
+	return http2, other
+}
+
+// stayOnHTTP1 takes out of a request the wish to go on in HTTP/2 on the same
+// connection, which a server may ignore and RFC 9113, section 3.1, has given up:
+// Java's client has it on every request without TLS. Who names another protocol
+// beside it wants an upgrade.
+func stayOnHTTP1(r *http.Request) {
+	if http2, other := upgradesTo(r); !http2 || other || r.Method == http.MethodConnect {
+		return
+	}
+	var kept []string
+	for _, line := range r.Header["Connection"] {
+		for option := range strings.SplitSeq(line, ",") {
+			option = strings.Trim(option, " \t")
+			if option != "" && !strings.EqualFold(option, "upgrade") && !strings.EqualFold(option, "http2-settings") {
+				kept = append(kept, option)
+			}
+		}
+	}
+	delete(r.Header, "Upgrade")
+	delete(r.Header, "Http2-Settings")
+	delete(r.Header, "Connection")
+	if len(kept) > 0 {
+		r.Header["Connection"] = []string{strings.Join(kept, ", ")}
+	}
 }

@@ -56,6 +56,11 @@ func (t *Transport) Provision(ctx caddy.Context) error {
 	if t.ProxyProtocol != "" {
 		return errors.New("proxy_protocol would tell the upstream its client's address; remove it")
 	}
+	if t.Compression == nil {
+		// net/http would ask for gzip where the client did not, and decode also what
+		// is stored so.
+		t.Compression = new(bool)
+	}
 	if t.MaxResponseHeaderSize == 0 {
 		t.MaxResponseHeaderSize = maxAnswerHead
 	}
@@ -152,7 +157,7 @@ var neverSent = []string{
 	"Forwarded", "Via", "X-Real-Ip", "X-Client-Ip", "X-Cluster-Client-Ip", "X-Original-Forwarded-For",
 	"True-Client-Ip", "Cf-Connecting-Ip", "Cf-Connecting-Ipv6", "Cf-Ipcountry", "Cf-Ray", "Fastly-Client-Ip",
 	"X-Http-Method-Override", "X-Http-Method", "X-Method-Override", "X-Original-Url", "X-Rewrite-Url",
-	"X-Original-Uri", "X-Original-Host", "X-Host", "Early-Data", "Trailer",
+	"X-Original-Uri", "X-Original-Host", "X-Host", "Early-Data", "Trailer", "Http2-Settings",
 }
 
 // outgoing makes the request that leaves. It is a copy: what the reverse proxy
@@ -180,7 +185,7 @@ func (t *Transport) outgoing(r *http.Request, x *exchange, o origin, ctx context
 		}
 	}
 	if encodings := out.Header["Accept-Encoding"]; len(encodings) > 0 {
-		out.Header["Accept-Encoding"] = []string{readable(encodings)}
+		out.Header["Accept-Encoding"] = []string{acceptable(encodings)}
 	}
 	if x.models != nil {
 		askForWholeList(out.Header)
@@ -209,17 +214,6 @@ func (t *Transport) outgoing(r *http.Request, x *exchange, o origin, ctx context
 	t.target.auth.Apply(out.Header, out.URL, x.real.secret)
 	sendOnce(out)
 	return out
-}
-
-// readable keeps of the encodings that a client accepts those in which an
-// answer can be searched for the credential.
-func readable(encodings []string) string {
-	for _, line := range encodings {
-		if strings.Contains(line, "gzip") && !strings.Contains(line, "gzip;q=0") {
-			return "gzip"
-		}
-	}
-	return "identity"
 }
 
 // sendOnce keeps net/http from sending a request again by itself when a

@@ -1,0 +1,158 @@
+package till
+
+import (
+	"bytes"
+	"errors"
+	"io"
+	"mime"
+	"net/http"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/till-proxy/till/limiter"
+	"github.com/till-proxy/till/upstream"
+)
+
+const (
+	// maxErrorBody is how much of an error is read before any of it is passed on, in
+	// bytes.
+	maxErrorBody = 64 << 10
+	// errorTime and streamTime are how long it may take until that much is there, or
+	// all. What takes longer is passed on as it comes.
+	errorTime  = 5 * time.Second
+	streamTime = 100 * time.Millisecond
+	// maxDecoded bounds an error that was encoded, in bytes.
+	maxDecoded = 16 << 20
+)
+
+var errShown = errors.New("the upstream's answer shows the credential, so no more of it is passed on")
+
+// search looks for the credential in the body of an answer that is no success, and
+// returns why it must not reach the client, or nil. Where it is long, or slow, it
+// is searched as it passes, and broken off where the credential would begin. What
+// was searched is what is passed on: encodings are taken off.
+func (x *exchange) search(res *http.Response) *limiter.Refusal {
+	key := x.grant.Key()
+	refused := func(why string) *limiter.Refusal {
+		return about(key, limiter.CodeUpstreamFailed, "got an error from upstream %s %s", x.target.name, why)
+	}
+	if res.Body == http.NoBody || res.ContentLength == 0 {
+		return nil
+	}
+	wait := errorTime
+	kind := res.Header.Get("Content-Type")
+	if res.ContentLength < 0 && streams(kind) != opaque {
+		wait = streamTime
+	}
+	encoded := len(encodings(res.Header)) > 0
+	if !decode(res, maxDecoded) && len(x.real.forms) > 0 {
+		return refused("that is not passed on: it is compressed in a way in which it cannot be searched for the credential")
+	}
+	if !spellsASCII(kind) && len(x.real.forms) > 0 {
+		return refused("that is not passed on: it is written in a character set in which it cannot be searched for the credential")
+	}
+	body := res.Body
+	text, rest, err := readHead(body, maxErrorBody, wait)
+	if x.use != nil && res.StatusCode >= 400 {
+		x.use.own = upstream.SpeaksError(text)
+		x.refusedBy(res, text)
+	}
+	s := newSearch(x.real)
+	switch {
+	case s.finds(text) || err == io.EOF && s.ends():
+		return refused("that is not passed on: it shows the credential")
+	case err == nil:
+		res.Body = &searched{rest: rest, Closer: body, search: s, free: s.harmless()}
+		return nil
+	case err != io.EOF && x.grant.Cut() == nil:
+		return refused("whose text broke off or cannot be decoded")
+	}
+	res.Body = struct {
+		io.Reader
+		io.Closer
+	}{bytes.NewReader(text), body}
+	if encoded && err == io.EOF {
+		res.ContentLength = int64(len(text))
+		res.Header["Content-Length"] = []string{strconv.Itoa(len(text))}
+	}
+	return nil
+}
+
+// spellsASCII reports whether a content type's character set writes what is in
+// ASCII as ASCII, if with zeros between: all that are in use on the web do (see
+// https://encoding.spec.whatwg.org/#names-and-labels), UTF-7 and EBCDIC do not.
+func spellsASCII(contentType string) bool {
+	if !strings.Contains(strings.ToLower(contentType), "charset") {
+		return true
+	}
+	_, parameters, err := mime.ParseMediaType(contentType)
+	if err != nil {
+		return false
+	}
+	name := strings.ToLower(strings.TrimSpace(parameters["charset"]))
+	for _, family := range []string{
+		"utf-8", "utf8", "utf-16", "utf16", "utf-32", "us-ascii", "ascii", "iso-8859-", "iso8859-", "latin", "windows-", "cp125", "macintosh", "koi8-",
+		"big5", "gb2312", "gbk", "gb18030", "euc-", "shift_jis", "shift-jis", "iso-2022-",
+	} {
+		if strings.HasPrefix(name, family) {
+			return true
+		}
+	}
+	return name == ""
+}
+
+// piece is what one read gave.
+type piece struct {
+	b   []byte
+	err error
+}
+
+// readHead reads the beginning of a body: so much of it at most, and so long. rest
+// is what follows; it may be read until the body is closed. err is nil where
+// there is more, io.EOF where head is all.
+func readHead(body io.Reader, most int, wait time.Duration) (head []byte, rest io.Reader, err error) {
+	timer := time.NewTimer(wait)
+	defer timer.Stop()
+	for len(head) < most {
+		read := make(chan piece, 1) // whoever reads never waits for us, and ends with the body
+		b := make([]byte, min(most-len(head), 8<<10))
+		go func() {
+			n, err := body.Read(b)
+			read <- piece{b[:n], err}
+		}()
+		select {
+		case p := <-read:
+			head = append(head, p.b...)
+			if p.err != nil {
+				return head, nil, p.err
+			}
+		case <-timer.C:
+			return head, &late{body: body, read: read}, nil
+		}
+	}
+	return head, body, nil
+}
+
+// late is a body of which a read is under way.
+type late struct {
+	body io.Reader
+	read chan piece // nil when it was taken
+	left piece      // of it
+}
+
+func (l *late) Read(p []byte) (int, error) {
+	if l.read != nil {
+		l.left = <-l.read
+		l.read = nil
+	}
+	if len(l.left.b) > 0 {
+		n := copy(p, l.left.b)
+		l.left.b = l.left.b[n:]
+		return n, nil
+	}
+	if l.left.err != nil {
+		return 0, l.left.err
+	}
+	return l.body.Read(p)
+}
