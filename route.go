@@ -71,7 +71,7 @@ func (t *target) route(x *exchange, r *http.Request, key *limiter.Key, path, esc
 	http2, _ := upgradesTo(r)
 	switch {
 	case http2: // on which whatever follows would be forwarded unseen
-		return about(key, limiter.CodeUpgradeNotAllowed, "may not upgrade the connection to HTTP/2, by whatever else it names beside")
+		return about(key, limiter.CodeUpgradeNotAllowed, "may not upgrade the connection to HTTP/2")
 	case x.upgrade && !t.upgrades.Match(method, x.path):
 		return about(key, limiter.CodeUpgradeNotAllowed, "may not upgrade the connection on path %s: upstream %s does not allow it", x.path, t.name)
 	case administrative:

@@ -75,7 +75,7 @@ func forms(credential string) []token.Secret {
 }
 
 // escapes are the bytes with which begins what unescape takes off.
-const escapes = "\\%&\x00"
+const escapes = `\%&`
 
 // shownIn reports whether a text holds the credential, in any form and escape.
 func (c *credential) shownIn(text string) bool {
@@ -87,7 +87,7 @@ func (c *credential) shownIn(text string) bool {
 			return true
 		}
 	}
-	if len(c.forms) == 0 || !strings.ContainsAny(text, escapes) {
+	if len(c.forms) == 0 || !strings.ContainsAny(text, escapes+"\x00") {
 		return false
 	}
 	s := newSearch(c)
@@ -97,31 +97,62 @@ func (c *credential) shownIn(text string) bool {
 // search looks for a credential in a text that comes in pieces.
 type search struct {
 	needles []needle
-	held    []byte // the end of the text so far, which may be the beginning of the credential
-	judged  int    // so much of held was looked at
-	passed  int    // bytes of the text before held
+	begin   [256]bool // the bytes with which a needle or an escape begins
 
-	asIs, plain []int // how much of each needle the text ends with, as it is and without escapes
-	length      int   // bytes of the text without escapes
-	begins      []int // a ring of where the last of those bytes stand in the text as it is
+	held   []byte // the end of the text so far, which may be the beginning of the credential
+	passed int    // bytes of the text before that
+
+	zeros       int    // how many came last
+	text        []byte // what cannot be judged before more comes, without zeros
+	at          []int  // where its bytes stand
+	asIs, plain trail  // of the text, and of the text without escapes
+}
+
+// trail is how much of each needle a text ends with.
+type trail struct {
+	found  []int
+	length int   // bytes that were taken
+	at     []int // a ring of where the last of them stand
+	begun  bool  // it ends with some of a needle
 }
 
 func newSearch(c *credential) *search {
-	s := &search{needles: make([]needle, len(c.forms)), asIs: make([]int, len(c.forms)), plain: make([]int, len(c.forms))}
+	s := &search{needles: make([]needle, len(c.forms))}
 	longest := 0
 	for i, form := range c.forms {
 		s.needles[i] = newNeedle(form)
 		longest = max(longest, len(s.needles[i].fail))
+		s.begin[s.needles[i].first] = true
 	}
-	s.begins = make([]int, longest+1)
+	for _, c := range []byte(escapes) {
+		s.begin[c] = true
+	}
+	for _, t := range []*trail{&s.asIs, &s.plain} {
+		t.found, t.at = make([]int, len(c.forms)), make([]int, longest+1)
+	}
 	return s
 }
 
 // finds takes the next piece and reports whether the credential was found in it, or
 // in it and what came before.
 func (s *search) finds(piece []byte) bool {
+	next := s.passed + len(s.held)
 	s.held = append(s.held, piece...)
-	return s.judge(false)
+	for i, c := range piece {
+		if c == 0 && s.zeros < 3 {
+			s.zeros++ // of UTF-16 or UTF-32; that many are no character's
+			continue
+		}
+		s.zeros = 0
+		if len(s.text) == 0 && !s.begin[c] && !s.asIs.begun && !s.plain.begun {
+			continue
+		}
+		s.text, s.at = append(s.text, c), append(s.at, next+i)
+		if s.judge(false) {
+			return true
+		}
+	}
+	return false
 }
 
 // ends reports the same when the text is over.
@@ -129,34 +160,37 @@ func (s *search) ends() bool { return s.judge(true) }
 
 func (s *search) judge(last bool) bool {
 	var room [64]byte
-	for s.judged < len(s.held) {
-		plain, n := unescape(room[:0], s.held[s.judged:], last)
+	for len(s.text) > 0 {
+		plain, n := unescape(room[:0], s.text, last)
 		if n == 0 {
-			return false // what follows says what it is
+			return false
 		}
-		for _, c := range s.held[s.judged : s.judged+n] {
-			if s.found(s.asIs, c) {
+		for i, c := range s.text[:n] {
+			if s.asIs.take(s.needles, c, s.at[i]) {
 				return true
 			}
 		}
 		for _, c := range plain {
-			s.begins[s.length%len(s.begins)] = s.passed + s.judged
-			s.length++
-			if s.found(s.plain, c) {
+			if s.plain.take(s.needles, c, s.at[0]) {
 				return true
 			}
 		}
-		s.judged += n
+		s.text, s.at = s.text[:copy(s.text, s.text[n:])], s.at[:copy(s.at, s.at[n:])]
 	}
 	return false
 }
 
-func (s *search) found(states []int, c byte) bool {
-	for i := range s.needles {
-		n := &s.needles[i]
-		if states[i] = n.next(states[i], c); states[i] == len(n.fail) {
+// take reports whether the text ends with a needle now.
+func (t *trail) take(needles []needle, c byte, at int) bool {
+	t.at[t.length%len(t.at)] = at
+	t.length++
+	t.begun = false
+	for i := range needles {
+		k := needles[i].next(t.found[i], c)
+		if t.found[i] = k; k == len(needles[i].fail) {
 			return true
 		}
+		t.begun = t.begun || k > 0
 	}
 	return false
 }
@@ -164,21 +198,24 @@ func (s *search) found(states []int, c byte) bool {
 // harmless is how many bytes of what is held are no part of the credential,
 // whatever follows.
 func (s *search) harmless() int {
-	n := s.judged
-	for i := range s.needles {
-		n = min(n, s.judged-s.asIs[i])
-		if k := s.plain[i]; k > 0 {
-			n = min(n, s.begins[(s.length-k)%len(s.begins)]-s.passed)
+	end := s.passed + len(s.held)
+	if len(s.at) > 0 {
+		end = s.at[0]
+	}
+	for _, t := range []*trail{&s.asIs, &s.plain} {
+		for _, k := range t.found {
+			if k > 0 {
+				end = min(end, t.at[(t.length-k)%len(t.at)])
+			}
 		}
 	}
-	return n
+	return end - s.passed
 }
 
 // pass gives away the first n bytes of what is held.
 func (s *search) pass(p []byte, n int) int {
 	n = copy(p, s.held[:n])
 	s.held = s.held[:copy(s.held, s.held[n:])]
-	s.judged -= n
 	s.passed += n
 	return n
 }
@@ -191,17 +228,9 @@ const maxNested = 16
 // often as it was escaped (a gateway quotes an error within its own), appends what
 // it is, if it is anything, and returns how many bytes of the text it takes; 0 if
 // that cannot be said before more of the text is there. They are those of JSON and
-// JavaScript, of URLs and of HTML, and the zeros of UTF-16 and UTF-32.
+// JavaScript, of URLs and of HTML.
 func unescape(dst, text []byte, last bool) (plain []byte, n int) {
 	switch text[0] {
-	case 0:
-		switch n = repeated(text, "\x00", 4); {
-		case n == 4:
-			return append(dst, 0), n // that many are no character's
-		case n == len(text):
-			return dst, ended(n, last)
-		}
-		return dst, n
 	case '\\':
 		n = repeated(text, `\`, maxNested)
 		if n == maxNested {
