@@ -4,6 +4,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"net/url"
+	"reflect"
 	"strings"
 	"testing"
 
@@ -75,7 +76,9 @@ func TestRequestsGoWhereTheyWereMatched(t *testing.T) {
 		{u: github, name: "github", method: "POST", target: "/repos/o/r", code: limiter.CodePathNotAllowed},
 		{u: github, name: "github", method: "GET", target: "/user", code: limiter.CodePathNotAllowed},
 		{u: openai, name: "openai", method: "GET", target: "/v1/realtime", header: []string{"Connection", "keep-alive, Upgrade", "Upgrade", "websocket"}, code: limiter.CodeUpgradeNotAllowed},
-		{u: openai, name: "openai", method: "GET", target: "/v1/x", header: []string{"Upgrade", "h2c"}, code: limiter.CodeUpgradeNotAllowed},
+		{u: openai, name: "openai", method: "GET", target: "/v1/x", header: []string{"Upgrade", "tcp"}, code: limiter.CodeUpgradeNotAllowed},
+		{u: github, name: "github", method: "GET", target: "/ws/x", header: []string{"Connection", "Upgrade", "Upgrade", "h2c, websocket"}, code: limiter.CodeUpgradeNotAllowed},
+		{u: github, name: "github", method: "GET", target: "/ws/x", header: []string{"Connection", "Upgrade", "Upgrade", "HTTP/2.0, websocket"}, code: limiter.CodeUpgradeNotAllowed},
 		{u: openai, name: "openai", method: "POST", target: "/v1/../v1/batches", code: limiter.CodeBadRequest},
 	} {
 		x, refusal := routed(t, test.u, test.name, test.method, test.target, test.header...)
@@ -130,6 +133,38 @@ func TestRequestsWithoutABodyAreNotReplayable(t *testing.T) {
 		lower := strings.ToLower("Idempotency-Key")
 		if r.Body == nil && len(r.Header[lower]) != 1 {
 			t.Errorf("%s lost its Idempotency-Key", method)
+		}
+	}
+}
+
+// TestTheWishForHTTP2IsIgnored and any other is left to be judged.
+func TestTheWishForHTTP2IsIgnored(t *testing.T) {
+	t.Parallel()
+	for name, test := range map[string]struct{ came, want http.Header }{
+		"Java, curl": {
+			http.Header{"Connection": {"Upgrade, HTTP2-Settings"}, "Upgrade": {"h2c"}, "Http2-Settings": {"AAEAAEAAAAIAAAAB"}, "Accept": {"*/*"}},
+			http.Header{"Accept": {"*/*"}},
+		},
+		"other options stay": {
+			http.Header{"Connection": {"keep-alive, upgrade", "HTTP2-Settings,X-Hop"}, "Upgrade": {"H2C"}},
+			http.Header{"Connection": {"keep-alive, X-Hop"}},
+		},
+		"without settings": {http.Header{"Upgrade": {"h2c"}}, http.Header{}},
+		"named twice":      {http.Header{"Connection": {"Upgrade"}, "Upgrade": {"h2c, h2c", "HTTP/2.0"}}, http.Header{}},
+		"a WebSocket":      {http.Header{"Connection": {"Upgrade"}, "Upgrade": {"websocket"}}, nil},
+		"one of both":      {http.Header{"Connection": {"Upgrade"}, "Upgrade": {"h2c, websocket"}}, nil},
+		"one of both, 2":   {http.Header{"Connection": {"Upgrade"}, "Upgrade": {"h2c", "websocket"}}, nil},
+		"nothing named":    {http.Header{"Connection": {"Upgrade"}}, nil},
+	} {
+		r := httptest.NewRequest("POST", "/v1/x", nil)
+		r.Header = test.came.Clone()
+		stayOnHTTP1(r)
+		want := test.want
+		if want == nil {
+			want = test.came
+		}
+		if !reflect.DeepEqual(r.Header, want) || upgrades(r) != (test.want == nil) {
+			t.Errorf("%s: %v, upgrades %t", name, r.Header, upgrades(r))
 		}
 	}
 }
