@@ -114,9 +114,9 @@ func upgradesTo(r *http.Request) (http2, other bool) {
 // stayOnHTTP1 takes out of a request the wish to go on in HTTP/2 on the same
 // connection, which a server may ignore and RFC 9113, section 3.1, has given up:
 // Java's client has it on every request without TLS. Who names another protocol
-// beside it wants an upgrade.
+// beside it wants an upgrade, and who forgets Connection is not understood.
 func stayOnHTTP1(r *http.Request) {
-	if http2, other := upgradesTo(r); !http2 || other || r.Method == http.MethodConnect {
+	if http2, other := upgradesTo(r); !http2 || other || r.Method == http.MethodConnect || !httpguts.HeaderValuesContainsToken(r.Header["Connection"], "upgrade") {
 		return
 	}
 	var kept []string

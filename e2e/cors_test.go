@@ -3,6 +3,8 @@ package e2e
 import (
 	"context"
 	"net/http"
+	"net/http/httptest"
+	"slices"
 	"strings"
 	"testing"
 
@@ -79,5 +81,52 @@ func TestBrowsersOfAnAllowedOriginMayCallAndReadRefusals(t *testing.T) {
 	res, _ = s.must(s.request(context.Background(), fresh, "Origin", "https://app.example.com"))
 	if res.StatusCode != http.StatusOK || len(res.Header["Access-Control-Allow-Origin"]) != 1 {
 		t.Errorf("an answer: %d %v", res.StatusCode, res.Header)
+	}
+}
+
+// TestScriptsMayReadWhatTheUpstreamLetsThem beside what till says, as an MCP client
+// in a page has to read its session:
+// https://modelcontextprotocol.io/specification/2025-06-18/basic/transports#session-management
+func TestScriptsMayReadWhatTheUpstreamLetsThem(t *testing.T) {
+	t.Parallel()
+	there := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Mcp-Session-Id", "1")
+		w.Header().Set("Access-Control-Allow-Origin", "https://other.example.com")
+		w.Header()["Access-Control-Expose-Headers"] = r.URL.Query()["exposes"]
+	}))
+	t.Cleanup(there.Close)
+	s := newServer(t, options{vendor: upstreamtest.Any, to: there.URL, upstream: "cors https://app.example.com"})
+	_, key := s.mint(object{"max_activations": 100})
+	for name, test := range map[string]struct {
+		origin, query string
+		has, hasNot   []string
+	}{
+		"no list":           {"https://app.example.com", "", []string{"Till-Key", "Mcp-Session-Id", "Link", "Etag"}, []string{"X-Total", "*"}},
+		"a list":            {"https://app.example.com", "exposes=X-Total,mcp-session-id&exposes=X-Page", []string{"Till-Key", "Mcp-Session-Id", "X-Total", "X-Page"}, []string{"mcp-session-id", "*"}},
+		"all":               {"https://app.example.com", "exposes=*", []string{"Till-Key", "*"}, nil},
+		"a foreign page":    {"https://evil.example.com", "exposes=X-Total", nil, []string{"Till-Key", "X-Total"}},
+		"no page":           {"", "exposes=X-Total", nil, []string{"Till-Key", "X-Total"}},
+		"what are no names": {"https://app.example.com", "exposes=a%3Bb&exposes=X-Total", []string{"Till-Key", "X-Total"}, []string{"a;b"}},
+	} {
+		r := s.bare("GET", "/mcp?"+test.query, "")
+		r.Header.Set("Authorization", "Bearer "+key)
+		if test.origin != "" {
+			r.Header.Set("Origin", test.origin)
+		}
+		res, _ := s.must(r)
+		exposed := strings.Split(strings.Join(res.Header["Access-Control-Expose-Headers"], "|"), ", ")
+		for _, want := range test.has {
+			if !slices.Contains(exposed, want) {
+				t.Errorf("%s: %q is not in %q", name, want, exposed)
+			}
+		}
+		for _, not := range test.hasNot {
+			if slices.Contains(exposed, not) {
+				t.Errorf("%s: %q is in %q", name, not, exposed)
+			}
+		}
+		if slices.Contains(res.Header["Access-Control-Allow-Origin"], "https://other.example.com") {
+			t.Errorf("%s: %v", name, res.Header)
+		}
 	}
 }

@@ -82,6 +82,8 @@ var tricks = []trick{
 	{"the server itself", "OPTIONS *" + head, 200, "", ""},
 	{"an upgrade", "GET /v1/realtime HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer KEY\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n", 403, "till_upgrade_not_allowed", ""},
 	{"an upgrade without Connection", line + "Authorization: Bearer KEY\r\nUpgrade: h2c\r\n\r\n", 403, "till_upgrade_not_allowed", ""},
+	{"an upgrade to HTTP/2, as Java has it", line + "Authorization: Bearer KEY\r\nConnection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAEAAEAAAAIAAAAB\r\n\r\n", 200, "", "/v1/x"},
+	{"an upgrade to HTTP/2 or something else", line + "Authorization: Bearer KEY\r\nConnection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c, websocket\r\nHTTP2-Settings: AAEAAEAAAAIAAAAB\r\n\r\n", 403, "till_upgrade_not_allowed", ""},
 	{"another method in a header", line + "Authorization: Bearer KEY\r\nX-HTTP-Method-Override: DELETE\r\n\r\n", 200, "", "/v1/x"},
 	{"another path in a header", line + "Authorization: Bearer KEY\r\nX-Original-URL: /v1/files\r\nX-Rewrite-URL: /v1/files\r\n\r\n", 200, "", "/v1/x"},
 
