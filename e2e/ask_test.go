@@ -213,5 +213,13 @@ func TestAPredictionThatDoesNotComeTrueIsPaidFor(t *testing.T) {
 	if _, sent := v.requests(); len(sent) != 1 || !strings.Contains(sent[0], `"max_tokens":`) {
 		t.Errorf("sent on as %q", sent)
 	}
+	// 1,000 bytes of it are held as input and again as output.
+	body := `{"model":"gpt-4.1","messages":[],"max_tokens":100,"prediction":{"type":"content","content":"` + strings.Repeat("x", 1000) + `"}}`
+	for limit, status := range map[int]int{2_000: http.StatusPaymentRequired, 3_000: http.StatusOK} {
+		_, key := s.mint(object{"max_tokens": limit, "fit": false})
+		if res, answer := s.must(s.post(key, "/v1/chat/completions", body)); res.StatusCode != status {
+			t.Errorf("of %d tokens: %d, want %d: %s", limit, res.StatusCode, status, answer)
+		}
+	}
 	s.clean()
 }

@@ -255,6 +255,8 @@ func FuzzEstimate(f *testing.F) {
 	f.Add([]byte(`{"model":"m","messages":[{"role":"user","content":[{"type":"text","text":"x"}]}],"max_tokens":5,"stream":true}`), byte(0))
 	f.Add([]byte(`{"contents":[{"parts":[{"inlineData":{"mimeType":"image/png","data":"AA"}}]}],"generationConfig":{"maxOutputTokens":5}}`), byte(1))
 	f.Add([]byte(`{"model":"m","max_tokens":5,"system":[{"type":"text","text":"x","cache_control":{"type":"ephemeral","ttl":"1h"}}]}`), byte(2))
+	f.Add([]byte(`{"model":"m","messages":[],"n":2,"prediction":{"type":"content","content":[{"type":"text","text":"x\u00e9"}]},"max_completion_tokens":5}`), byte(0))
+	f.Add([]byte(`{"model":"m","messages":[],"prediction":{"content":"x","type":"content"}}`), byte(0))
 	paths := []struct{ preset, path string }{{"openai", "/v1/chat/completions"}, {"gemini", "/v1beta/models/m:generateContent"}, {"anthropic", "/v1/messages"}, {"openai", "/v1/responses"}}
 	f.Fuzz(func(t *testing.T, body []byte, which byte) {
 		to := paths[int(which)%len(paths)]
@@ -263,7 +265,7 @@ func FuzzEstimate(f *testing.F) {
 		if err != nil {
 			return
 		}
-		if e.Input < 0 || e.Answers < 1 || e.Permille < 1000 {
+		if e.Input < 0 || e.Predicted < 0 || e.Predicted > e.Input || e.Answers < 1 || e.Permille < 1000 {
 			t.Fatalf("%q: %+v", body, e)
 		}
 		if to.preset != "gemini" {
@@ -274,7 +276,7 @@ func FuzzEstimate(f *testing.F) {
 			t.Fatalf("%q becomes %q", body, fitted)
 		}
 		again, err := preset(t, to.preset).Estimate(&Call{Method: "POST", Path: to.path, ContentType: "application/json", Body: fitted})
-		if err != nil || again.Stated != 7 || again.Answers != e.Answers || again.askUsage {
+		if err != nil || again.Stated != 7 || again.Answers != e.Answers || again.Predicted != e.Predicted || again.askUsage {
 			t.Errorf("%q becomes %q: %+v, %v", body, fitted, again, err)
 		}
 	})
