@@ -26,7 +26,8 @@ func init() {
 // Transport is the reverse proxy's HTTP transport with one addition: it
 // writes the upstream's real credential on the request that goes out, and
 // nowhere else. It sends only what the till handler has admitted, only to the
-// upstream that the key is for, and never twice.
+// upstream that the key is for, and never twice. Compression is off unless it is
+// set, so that what is stored compressed arrives as it is stored.
 type Transport struct {
 	reverseproxy.HTTPTransport
 

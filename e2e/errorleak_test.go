@@ -373,7 +373,7 @@ func TestALongErrorIsSearchedToItsEnd(t *testing.T) {
 					if res.StatusCode != http.StatusForbidden || err == nil {
 						t.Error(name)
 					}
-				case res.StatusCode != http.StatusForbidden || err != nil || strings.Trim(string(body[:1000]), line) != "" || path == "/long" && string(body) != strings.Repeat(line, 4000):
+				case res.StatusCode != http.StatusForbidden || err != nil || !strings.HasPrefix(strings.Repeat(line, 4000), string(body)) || path == "/long" && string(body) != strings.Repeat(line, 4000):
 					t.Error(name)
 				}
 			}
