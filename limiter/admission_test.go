@@ -2,6 +2,7 @@ package limiter_test
 
 import (
 	"net/netip"
+	"strings"
 	"testing"
 	"time"
 
@@ -54,6 +55,81 @@ func TestConcurrencyCountsWhatRuns(t *testing.T) {
 	if code := k.use(); code != "" {
 		t.Fatalf("after one ended: %s", code)
 	}
+}
+
+func TestEventStreamsHavePlacesOfTheirOwnAndAsMany(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	p := w.mint(delegating(activations(1000), func(k *limiter.Key) { k.MaxConcurrency = 2 }))
+	c := p.mustChild(activations(100))
+	var running []*limiter.Grant
+	for _, k := range []*key{p, c} {
+		for _, kind := range []func(*limiter.Ask){listens, func(*limiter.Ask) {}} {
+			g, refusal := k.ask(kind)
+			if refusal != nil {
+				t.Fatal(refusal)
+			}
+			running = append(running, g)
+		}
+	}
+	full := func(when string, streams, requests limiter.Code) {
+		t.Helper()
+		for _, k := range []*key{p, c} {
+			if code := k.use(listens); code != streams {
+				t.Errorf("%s: one more stream: %q, want %q", when, code, streams)
+			}
+			if code := k.use(); code != requests {
+				t.Errorf("%s: one more request: %q, want %q", when, code, requests)
+			}
+		}
+	}
+	full("two of each", limiter.CodeConcurrency, limiter.CodeConcurrency)
+	w.fail(true)
+	w.heal(nil)
+	full("in the store that was opened again", limiter.CodeConcurrency, limiter.CodeConcurrency)
+	if v := p.view(); v.InFlight != 2 {
+		t.Errorf("%d in flight, want 2", v.InFlight)
+	}
+	running[0].Settle(limiter.Amounts{1})
+	full("a stream of the parent ended", "", limiter.CodeConcurrency)
+	running[3].Settle(limiter.Amounts{1})
+	full("and a request of the child", "", "")
+	live, refusal := w.Find(ctx, p.lookup)
+	if refusal != nil {
+		t.Fatal(refusal)
+	}
+	var other *limiter.Grant
+	if other, refusal = p.ask(listens); refusal != nil {
+		t.Fatal(refusal)
+	}
+	if refusal := live.Precheck(&limiter.Ask{Listens: true}); refusal == nil || !strings.Contains(refusal.Message, "2 event streams") {
+		t.Errorf("before its body would be read: %v", refusal)
+	}
+	other.Cancel()
+}
+
+// A client that listens on a stream that costs nothing would else keep its key
+// from ending for as long as it does.
+func TestAKeyEndsThoughAFreeStreamOfItIsOpen(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	k := w.mint(activations(2))
+	stream, refusal := k.ask(free, listens)
+	if refusal != nil {
+		t.Fatal(refusal)
+	}
+	k.drain(limiter.CodeActivationsExhausted)
+	if err := w.Ping(ctx); err != nil { // what was on its way to the store is there
+		t.Fatal(err)
+	}
+	if v := k.view(); v.EndedAt.IsZero() {
+		t.Error("it has not ended")
+	}
+	stream.Settle(limiter.Amounts{1})
+	if v := k.view(); v.Used[limiter.Activations] != 2 || v.InFlight != 0 {
+		t.Errorf("%d used, %d in flight", v.Used[limiter.Activations], v.InFlight)
+	}
+	w.agree(t)
 }
 
 func TestFreeRequestsTakeNoActivationButNeedALiveKey(t *testing.T) {

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
+	"sync/atomic"
 	"time"
 )
 
@@ -127,7 +128,7 @@ func (k *Live) admittedAbove(ask *Ask, now time.Time) *Refusal {
 			}
 		}
 		if refusal == nil {
-			refusal = a.tooMany()
+			refusal = a.tooMany(ask)
 		}
 		if refusal != nil {
 			return k.key.below(refusal)
@@ -136,10 +137,19 @@ func (k *Live) admittedAbove(ask *Ask, now time.Time) *Refusal {
 	return nil
 }
 
+// runningBelow counts what the children have in flight: event streams, or all
+// other requests.
+func (k *Live) runningBelow(streams bool) *atomic.Int64 {
+	if streams {
+		return &k.streamsBelow
+	}
+	return &k.below
+}
+
 // usedBelow notes a request of a child, which is a use of the keys above, too.
 // Callers hold the key.
-func (k *Live) usedBelow(nanos int64) {
-	k.below.Add(1)
+func (k *Live) usedBelow(ask *Ask, nanos int64) {
+	k.runningBelow(ask.Listens).Add(1)
 	if !k.key.Rate.IsZero() {
 		k.pacing.rate.take(k.key.Rate, nanos)
 	}

@@ -20,6 +20,7 @@ type Grant struct {
 	number    int64 // of the string that the request came with
 	remaining Amounts
 	free      bool
+	listens   bool
 	began     int64
 	waited    time.Duration
 	kinds     TokenKinds
@@ -101,7 +102,7 @@ func (g *Grant) finish(used Amounts) {
 		role.mu.Unlock()
 	}
 	for a := k.parent; a != nil; a = a.parent {
-		a.below.Add(-1)
+		a.runningBelow(g.listens).Add(-1)
 	}
 	k.endIfSpent()
 	k.mu.Unlock()
@@ -110,7 +111,7 @@ func (g *Grant) finish(used Amounts) {
 // endIfSpent records the end of a key that has nothing left. Callers hold the
 // key.
 func (k *Live) endIfSpent() {
-	if k.inflight > 0 {
+	if k.inflight > k.free {
 		return
 	}
 	if v, kind := k.judge(&Amounts{}, k.strict()); v == spent {
@@ -121,24 +122,34 @@ func (k *Live) endIfSpent() {
 // runOut records the end of a key that has nothing left, when nothing in flight
 // can give back and no child. Callers hold the key.
 func (k *Live) runOut(kind Kind) {
-	if k.inflight == 0 && k.children == 0 && !k.ending && k.key.EndedStatus == "" && k.halt == "" && k.renews == "" {
+	if k.inflight == k.free && k.children == 0 && !k.ending && k.key.EndedStatus == "" && k.halt == "" && k.renews == "" {
 		k.ending = true
 		k.l.finalEnd(k, Exhausted, exhaustedCode[kind])
 	}
 }
 
 func (k *Live) link(g *Grant) {
-	k.inflight++
-	k.l.holds.Add(1)
+	k.runs(g, 1)
 	if g.next = k.grants; g.next != nil {
 		g.next.prev = g
 	}
 	k.grants = g
 }
 
+// runs counts a request in flight in or out.
+func (k *Live) runs(g *Grant, n int) {
+	k.inflight += n
+	if g.listens {
+		k.listening += n
+	}
+	if g.free {
+		k.free += n
+	}
+	k.l.holds.Add(int64(n))
+}
+
 func (k *Live) unlink(g *Grant) {
-	k.inflight--
-	k.l.holds.Add(-1)
+	k.runs(g, -1)
 	if g.next != nil {
 		g.next.prev = g.prev
 	}

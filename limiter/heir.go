@@ -124,14 +124,20 @@ func (k *Live) inherit(old *Live, believed bool, roles map[*account]*account) {
 			g.roleEpoch = inherited(g.roleEpoch, role, g.role, believed && g.role != nil && role.lineage == g.role.lineage)
 		}
 	}
-	k.grants, k.inflight = old.grants, old.inflight
+	k.grants, k.inflight, k.listening, k.free = old.grants, old.inflight, old.listening, old.free
 	k.l.holds.Add(int64(k.inflight))
 	old.l.holds.Add(-int64(k.inflight))
 	for a, was := k.parent, old.parent; a != nil && was != nil; a, was = a.parent, was.parent {
-		a.below.Add(int64(k.inflight))
-		was.below.Add(-int64(k.inflight))
+		for _, streams := range []bool{false, true} {
+			n := int64(k.inflight - k.listening)
+			if streams {
+				n = int64(k.listening)
+			}
+			a.runningBelow(streams).Add(n)
+			was.runningBelow(streams).Add(-n)
+		}
 	}
-	old.grants, old.inflight, old.held = nil, 0, Amounts{}
+	old.grants, old.inflight, old.listening, old.free, old.held = nil, 0, 0, 0, Amounts{}
 
 	k.halt, k.unsaved = old.halt, old.unsaved
 	if old.doomed == nil {

@@ -23,7 +23,8 @@ type Live struct {
 	parent   *Live            // of a child key; nil once its rest went back
 	kids     map[string]*Live // children in memory, by id
 	children int              // children whose rest has not come back
-	below    atomic.Int64     // requests that the children have in flight, and theirs
+	// What the children have in flight, and theirs: requests, and streams of events.
+	below, streamsBelow atomic.Int64
 
 	// halt is set while a revocation or suspension holds in memory, which is
 	// before it is durable; unsaved tries again to make it so.
@@ -35,12 +36,14 @@ type Live struct {
 	salts salts
 	gone  bool // evicted: ask the Limiter for the key again
 
-	dead     afterDeath
-	active   bool // listed in Limiter.active
-	ending   bool // its final end is on its way to the store
-	inflight int
-	turns    int    // requests that wait for others to settle
-	grants   *Grant // requests in flight, linked
+	dead      afterDeath
+	active    bool // listed in Limiter.active
+	ending    bool // its final end is on its way to the store
+	inflight  int
+	listening int    // of them, streams of events; see Ask.Listens
+	free      int    // of them, those that take nothing
+	turns     int    // requests that wait for others to settle
+	grants    *Grant // requests in flight, linked
 
 	marks [NumKinds]int64 // see setMarks
 
@@ -146,7 +149,7 @@ func (k *Live) timeUp(now time.Time) Code {
 		return CodeKeyExpired
 	case key.FirstUseWithin > 0 && k.first == 0 && now.Sub(key.CreatedAt) >= key.FirstUseWithin:
 		return CodeKeyExpired
-	case key.IdleTimeout > 0 && k.inflight == 0 && k.below.Load() == 0 && now.Sub(k.idleSince()) >= key.IdleTimeout:
+	case key.IdleTimeout > 0 && k.inflight == 0 && k.below.Load()+k.streamsBelow.Load() == 0 && now.Sub(k.idleSince()) >= key.IdleTimeout:
 		return CodeKeyIdle
 	}
 	return ""

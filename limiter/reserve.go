@@ -19,6 +19,10 @@ type Ask struct {
 	// Free requests take nothing, but need a live key and count against its
 	// rate, or 60 a minute when it has none.
 	Free bool
+	// Listens says that the request only opens a stream of events, in which it
+	// waits for what others bring about. Those have places of their own: a key that
+	// may run N requests at a time may keep N such streams open beside them.
+	Listens bool
 	// Own says that the request is about the key itself and goes nowhere: what
 	// the scope says of methods, paths and models does not apply.
 	Own bool
@@ -215,7 +219,7 @@ func (k *Live) tryReserve(ask *Ask, g *Grant, t *turn) (refusal *Refusal, p park
 	rate, tokens := k.pacer(ask)
 	tokens.take(rate, nanos)
 	for a := k.parent; a != nil; a = a.parent {
-		a.usedBelow(nanos)
+		a.usedBelow(ask, nanos)
 	}
 	k.claim(ask, nanos)
 	k.debit(&bound, nanos)
@@ -235,6 +239,7 @@ func (k *Live) tryReserve(ask *Ask, g *Grant, t *turn) (refusal *Refusal, p park
 	k.l.markActive(k)
 	g.k.Store(k)
 	g.key, g.role, g.bound, g.free, g.began, g.onCut = k.key, role, bound, ask.Free, nanos, ask.OnCut
+	g.listens = ask.Listens
 	g.epoch, g.number = k.epoch, ask.String
 	if role != nil {
 		g.roleEpoch = role.epoch
@@ -304,14 +309,18 @@ func (k *Live) tooOften(ask *Ask, nanos int64) *Refusal {
 	if d := tokens.wait(rate, nanos); d > 0 {
 		return k.key.refuse(CodeRateLimited, "may make %s requests; try again in %s", rate, roundUp(d)).after(d)
 	}
-	return k.tooMany()
+	return k.tooMany(ask)
 }
 
 // tooMany judges concurrency. What children run counts, too.
-func (k *Live) tooMany() *Refusal {
-	running := k.inflight + int(k.below.Load())
+func (k *Live) tooMany(ask *Ask) *Refusal {
+	running, words := k.inflight-k.listening, "may run %d requests at a time, and %d are running"
+	if ask.Listens {
+		running, words = k.listening, "may keep %d event streams open at a time, and %d are open"
+	}
+	running += int(k.runningBelow(ask.Listens).Load())
 	if limit := k.key.MaxConcurrency; limit > 0 && running >= limit {
-		return k.key.refuse(CodeConcurrency, "may run %d requests at a time, and %d are running", limit, running).after(time.Second)
+		return k.key.refuse(CodeConcurrency, words, limit, running).after(time.Second)
 	}
 	return nil
 }

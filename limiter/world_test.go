@@ -341,6 +341,8 @@ func bound(k limiter.Kind, n int64) func(*limiter.Ask) {
 
 func free(a *limiter.Ask) { a.Free = true }
 
+func listens(a *limiter.Ask) { a.Listens = true }
+
 // Schedules that rapid tries: more of them with -rapid.checks, and far more
 // through TestSimulation.
 func init() {
