@@ -138,7 +138,7 @@ func (h *Handler) readAsk(w http.ResponseWriter, r *http.Request, x *exchange, k
 	tokens, dollars := limits[limiter.Tokens] != limiter.NoLimit, limits[limiter.Nanodollars] != limiter.NoLimit
 	models := len(key.Scope.Models) > 0 || k.LimitedAbove()
 	spends := (tokens || dollars) && !ask.Free
-	if ask.Free && (r.Method == http.MethodGet || r.Method == http.MethodHead) {
+	if ask.Free && (r.Method == http.MethodGet || r.Method == http.MethodHead) && x.target.preset.Free.Match(r.Method, x.path) {
 		if models {
 			ask.Listing, x.models = true, k.AllowsModel
 		}

@@ -28,7 +28,7 @@ var proxyOptions = []string{
 	"transport", "header_up", "header_down",
 }
 
-var upstreamOptions = []string{"to", "credential", "auth", "allow", "upgrades", "cors", "cookies",
+var upstreamOptions = []string{"to", "credential", "auth", "allow", "free", "upgrades", "cors", "cookies",
 	"output_field", "input_extra", "multiply", "ask_usage", "allow_field", "drain", "count_exact"}
 
 // parseUpstream reads
@@ -38,6 +38,7 @@ var upstreamOptions = []string{"to", "credential", "auth", "allow", "upgrades", 
 //		credential <placeholder>
 //		auth       header <name> [<scheme>] | query <name> | basic user | basic password
 //		allow      <method>|* <path…>      # repeatable
+//		free       <method>|* <path…>      # repeatable
 //		upgrades   <path…>
 //		cors       <origin…> | *
 //		cookies    pass
@@ -123,15 +124,19 @@ func (u *Upstream) parseOption(d *caddyfile.Dispenser, option string) error {
 			return d.WrapErr(err)
 		}
 		u.Auth = &auth
-	case "allow":
+	case "allow", "free":
+		list, example := &u.Allow, "allow GET /repos/*"
+		if option == "free" {
+			list, example = &u.Free, "free GET /mcp"
+		}
 		if len(args) < 2 {
-			return d.Err("allow takes a method, or * for any, and one or more paths, such as: allow GET /repos/*")
+			return d.Errf("%s takes a method, or * for any, and one or more paths, such as: %s", option, example)
 		}
 		for _, pattern := range args[1:] {
 			if _, err := scope.ParsePathRule(args[0], pattern); err != nil {
-				return d.Errf("allow: %v", err)
+				return d.Errf("%s: %v", option, err)
 			}
-			u.Allow = append(u.Allow, args[0]+" "+pattern)
+			*list = append(*list, args[0]+" "+pattern)
 		}
 	case "upgrades":
 		if len(args) == 0 {

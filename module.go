@@ -166,7 +166,7 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 
 	ask := limiter.Ask{
 		Bound: limiter.Amounts{limiter.Activations: 1}, String: number,
-		Free: !h.Guard && t.preset.Free.Match(r.Method, x.path),
+		Free: !h.Guard && t.costsNothing(x, r.Method), Listens: !h.Guard && t.listens(x, r),
 		Addr: clientAddr(r), Method: r.Method, Path: x.path, OnCut: x.stop,
 	}
 	if x.upgrade {

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"net/http"
 	"net/url"
+	"slices"
 	"strings"
 	"time"
 
@@ -82,6 +83,27 @@ func (t *target) route(x *exchange, r *http.Request, key *limiter.Key, path, esc
 		return about(key, limiter.CodePathNotAllowed, "may not use path %s: it works on after the answer, where no limit holds; upstream %s would have to allow it", x.path, t.name)
 	}
 	return nil
+}
+
+// costsNothing reports whether a request is free: by the preset, or because the
+// operator says so. What is metered never is, however wide a pattern is, and no
+// upgraded connection.
+func (t *target) costsNothing(x *exchange, method string) bool {
+	if t.preset.Free.Match(method, x.path) {
+		return true
+	}
+	return len(t.free) > 0 && !x.upgrade && t.free.Match(method, x.path) && !t.preset.Meters(method, x.path)
+}
+
+// listens reports whether a request only opens a stream of events, as MCP's clients
+// do (modelcontextprotocol.io/specification/2025-06-18/basic/transports) and
+// EventSource in browsers. At the vendors of models such a request may be an answer
+// that goes on, so there it counts as any other.
+func (t *target) listens(x *exchange, r *http.Request) bool {
+	return t.presetName == "" && r.Method == http.MethodGet && !x.upgrade && r.ContentLength == 0 &&
+		slices.ContainsFunc(r.Header["Accept"], func(line string) bool {
+			return strings.Contains(strings.ToLower(line), "text/event-stream")
+		})
 }
 
 // upgrades reports whether the request wants another protocol on its

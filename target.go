@@ -55,6 +55,15 @@ type Upstream struct {
 	// does not know as asynchronous or administrative.
 	Allow []string `json:"allow,omitempty"`
 
+	// Requests that cost nothing, written as in allow: no activation, no tokens, no
+	// dollars. They need a live key, and are as many as its rate allows, or 60 a
+	// minute where it has none. Whatever they make the upstream do is unlimited
+	// beyond that, so name only what does nothing, such as the event stream of an
+	// MCP server. Paths whose use is metered at the preset are refused here, and
+	// upgrades are never free. It allows nothing that allow does not. Default: what
+	// the preset knows to be free, model lists and token counting, which stay so.
+	Free []string `json:"free,omitempty"`
+
 	// The path patterns on which protocol upgrades (WebSocket) are let
 	// through. Default: none.
 	Upgrades []string `json:"upgrades,omitempty"`
@@ -128,6 +137,7 @@ type target struct {
 	declared   []string // origins with base, sorted: what boxes are bound to
 	place      string   // all of them
 	allow      scope.PathRules
+	free       scope.PathRules // as the operator says, beside the preset's
 	upgrades   scope.PathRules
 	cookies    bool
 	cors       corsOrigins
@@ -225,6 +235,17 @@ func (u *Upstream) resolve(name string) (*target, error) {
 	if t.preset, err = t.preset.With(options); err != nil {
 		return nil, err
 	}
+	if t.allow, err = pathRules("allow", u.Allow); err != nil {
+		return nil, err
+	}
+	if t.free, err = pathRules("free", u.Free); err != nil {
+		return nil, err
+	}
+	for _, rule := range t.free {
+		if path := t.preset.MeteredBy(rule); path != "" {
+			return nil, fmt.Errorf("free %s %s would make %s free, which is metered at the preset %s; name other paths", rule.Method, rule.Pattern, path, t.presetName)
+		}
+	}
 	slices.Sort(t.declared)
 	t.declared = slices.Compact(t.declared)
 	t.place = strings.Join(t.declared, " ")
@@ -300,17 +321,6 @@ func (u *Upstream) provision(name string) (*target, error) {
 	if u.Drain != nil {
 		t.drain = time.Duration(*u.Drain)
 	}
-	for _, line := range u.Allow {
-		method, pattern, found := strings.Cut(line, " ")
-		if !found {
-			return nil, fmt.Errorf(`allow must be "METHOD /pattern", got %q`, line)
-		}
-		rule, err := scope.ParsePathRule(method, pattern)
-		if err != nil {
-			return nil, fmt.Errorf("allow: %w", err)
-		}
-		t.allow = append(t.allow, rule)
-	}
 	for _, pattern := range u.Upgrades {
 		rule, err := scope.ParsePathRule("*", pattern)
 		if err != nil {
@@ -339,6 +349,22 @@ func (u *Upstream) provision(name string) (*target, error) {
 		t.stays[http.CanonicalHeaderKey(t.auth.Name)] = true
 	}
 	return t, nil
+}
+
+// pathRules reads an option that is a list of "METHOD /pattern".
+func pathRules(option string, lines []string) (rules scope.PathRules, err error) {
+	for _, line := range lines {
+		method, pattern, found := strings.Cut(line, " ")
+		if !found {
+			return nil, fmt.Errorf(`%s must be "METHOD /pattern", got %q`, option, line)
+		}
+		rule, err := scope.ParsePathRule(method, pattern)
+		if err != nil {
+			return nil, fmt.Errorf("%s: %w", option, err)
+		}
+		rules = append(rules, rule)
+	}
+	return rules, nil
 }
 
 // noCredential goes to servers that read none.

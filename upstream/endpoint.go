@@ -27,11 +27,41 @@ func (p *Preset) Estimate(c *Call) (*Estimate, error) {
 	if p.Name == "ollama" {
 		e.usual = ollamaContext
 	}
-	path := c.Path
-	streamed := false
-	switch {
-	case c.Method != "POST":
+	if c.Method != "POST" {
 		return nil, notMeterable("method %s is not known", c.Method)
+	}
+	streamed, err := e.endpoint(p, c.Path)
+	if err != nil {
+		return nil, err
+	}
+	if p.Name == "gemini" {
+		if err := plainQuery(c.Query); err != nil {
+			return nil, err
+		}
+	}
+	if p.Name == "perplexity" {
+		return nil, notMeterable("its models search, for a fee of their own")
+	}
+	if err := e.read(p, c); err != nil {
+		return nil, err
+	}
+	if e.outer == "options" && loadsOnly(e.object) {
+		return nil, nil
+	}
+	if e.Asked = e.Permille; p.Name == "anthropic" && !e.placed {
+		// The workspace's default may be a region, which the answer says.
+		e.Permille = e.Permille * 11 / 10
+	}
+	p.uplift(e)
+	e.Stream = e.Stream || streamed
+	e.askUsage = e.askUsage && e.Stream && p.AsksForUsage && strings.HasSuffix(c.Path, "completions")
+	return e, nil
+}
+
+// endpoint says how an answer of the endpoint is bounded, and whether it comes as a
+// stream.
+func (e *Estimate) endpoint(p *Preset, path string) (streamed bool, err error) {
+	switch {
 	case p.Name == "ollama" && (path == "/api/chat" || path == "/api/generate"):
 		e.outer, e.field, e.known = "options", "num_predict", ollamaKnown
 		e.Stream = true // unless it says otherwise
@@ -57,7 +87,7 @@ func (p *Preset) Estimate(c *Call) (*Estimate, error) {
 	case p.Dialect == Cohere && strings.HasSuffix(path, "/chat"):
 		e.field = "max_tokens"
 	case p.Dialect == Gemini && strings.Contains(path, ":") && !namesModel(p, path):
-		return nil, notMeterable("%s does not say which model is to answer", path)
+		return false, notMeterable("%s does not say which model is to answer", path)
 	case p.Dialect == Gemini && (strings.HasSuffix(path, ":embedContent") || strings.HasSuffix(path, ":batchEmbedContents")):
 		e.Stated = 0
 	case p.Dialect == Gemini && strings.HasSuffix(path, ":generateContent"):
@@ -65,30 +95,9 @@ func (p *Preset) Estimate(c *Call) (*Estimate, error) {
 	case p.Dialect == Gemini && strings.HasSuffix(path, ":streamGenerateContent"):
 		e.outer, e.field, streamed = "generationConfig", "maxOutputTokens", true
 	default:
-		return nil, notMeterable("the use of %s is not known", path)
+		return false, notMeterable("the use of %s is not known", path)
 	}
-	if p.Name == "gemini" {
-		if err := plainQuery(c.Query); err != nil {
-			return nil, err
-		}
-	}
-	if p.Name == "perplexity" {
-		return nil, notMeterable("its models search, for a fee of their own")
-	}
-	if err := e.read(p, c); err != nil {
-		return nil, err
-	}
-	if e.outer == "options" && loadsOnly(e.object) {
-		return nil, nil
-	}
-	if e.Asked = e.Permille; p.Name == "anthropic" && !e.placed {
-		// The workspace's default may be a region, which the answer says.
-		e.Permille = e.Permille * 11 / 10
-	}
-	p.uplift(e)
-	e.Stream = e.Stream || streamed
-	e.askUsage = e.askUsage && e.Stream && p.AsksForUsage && strings.HasSuffix(path, "completions")
-	return e, nil
+	return streamed, nil
 }
 
 // outputField sets where the server reads how long an answer may be.

@@ -1,0 +1,58 @@
+package upstream
+
+import (
+	"strings"
+
+	"github.com/till-proxy/till/scope"
+)
+
+// Meters reports whether a request is for something that limits in tokens and
+// dollars are about, now or later: no operator can call that free. A path counts
+// in any case of letters, and with a slash at its end, as servers may read it.
+func (p *Preset) Meters(method, path string) bool {
+	if p.Dialect == Unified || method == "GET" || method == "HEAD" || method == "OPTIONS" {
+		return false
+	}
+	if _, asynchronous := p.Denied(method, path); asynchronous {
+		return true
+	}
+	path = strings.ToLower(strings.TrimSuffix(path, "/"))
+	if p.Dialect == Gemini {
+		for _, verb := range geminiVerbs {
+			if strings.HasSuffix(path, strings.ToLower(verb)) {
+				return true
+			}
+		}
+	}
+	_, err := new(Estimate).endpoint(p, path)
+	return err == nil
+}
+
+// MeteredBy is a path with metered use that a rule matches; empty where there is
+// none.
+func (p *Preset) MeteredBy(rule scope.PathRule) string {
+	method := rule.Method
+	if method == "*" {
+		method = "POST"
+	}
+	if p.Meters(method, rule.Pattern) {
+		return rule.Pattern
+	}
+	for _, prefix := range append([]string{p.Prefix}, p.Versions...) {
+		for _, ending := range endings {
+			if path := prefix + ending; p.Meters(method, path) && rule.Match(method, path) {
+				return path
+			}
+		}
+	}
+	return ""
+}
+
+// geminiVerbs are those of its methods that use a model.
+var geminiVerbs = []string{":generateContent", ":streamGenerateContent", ":embedContent", ":batchEmbedContents"}
+
+// endings are how the paths of endpoints end whose use is metered; see endpoint.
+var endings = []string{
+	"/chat/completions", "/fim/completions", "/completions", "/responses", "/messages", "/v1/messages", "/embeddings", "/openai/chat/completions", "/openai/embeddings",
+	"/chat", "/generate", "/embed", "/models/a:generateContent", "/models/a:streamGenerateContent", "/models/a:embedContent", "/models/a:batchEmbedContents",
+}

@@ -1,0 +1,84 @@
+package upstream
+
+import (
+	"os"
+	"regexp"
+	"strings"
+	"testing"
+
+	"github.com/till-proxy/till/scope"
+)
+
+// TestWhatIsMeteredCannotBeFree holds that no rule for free paths lets a request
+// through that limits in tokens and dollars are about.
+func TestWhatIsMeteredCannotBeFree(t *testing.T) {
+	t.Parallel()
+	for _, test := range []struct{ preset, rule, metered string }{
+		{"openai", "POST /v1/chat/completions", "/v1/chat/completions"},
+		{"openai", "POST /v1/chat/completions/", "/v1/chat/completions/"},
+		{"openai", "POST /V1/Chat/Completions", "/V1/Chat/Completions"},
+		{"openai", "* /v1/*", "/v1/chat/completions"},
+		{"openai", "* /*", "/v1/chat/completions"},
+		{"openai", "POST /v1/*/completions", "/v1/*/completions"},
+		{"openai", "POST /v1/batches", "/v1/batches"},
+		{"openai", "PUT /v1/responses", "/v1/responses"},
+		{"openai", "GET /v1/*", ""},
+		{"openai", "GET /v1/responses/*", ""},
+		{"openai", "POST /v1/moderations", ""},
+		{"anthropic", "* /v1/messages", "/v1/messages"},
+		{"gemini", "POST /v1beta/models/gemini-3-pro:generateContent", "/v1beta/models/gemini-3-pro:generateContent"},
+		{"gemini", "POST /v1beta/models/*", "/v1beta/models/a:generateContent"},
+		{"gemini", "POST /v1/models/*:embedContent", "/v1/models/*:embedContent"},
+		{"gemini", "POST /v1beta/dynamic/*:streamGenerateContent", "/v1beta/dynamic/*:streamGenerateContent"},
+		{"gemini", "* /v1beta/openai/*", "/v1beta/openai/chat/completions"},
+		{"ollama", "* /api/*", "/api/chat/completions"},
+		{"ollama", "POST /api/generate", "/api/generate"},
+		{"cohere", "* /v2/*", "/v2/chat/completions"},
+		{"deepseek", "* /anthropic/*", "/anthropic/chat/completions"},
+	} {
+		method, pattern, _ := strings.Cut(test.rule, " ")
+		rule, err := scope.ParsePathRule(method, pattern)
+		if err != nil {
+			t.Fatal(err)
+		}
+		p, _ := Lookup(test.preset)
+		if got := p.MeteredBy(rule); got != test.metered {
+			t.Errorf("%s, free %s: %q is metered, want %q", test.preset, test.rule, got, test.metered)
+		}
+	}
+	if got := new(Preset).MeteredBy(scope.PathRule{Method: "*", Pattern: "/*"}); got != "" {
+		t.Errorf("without a preset %s is metered", got)
+	}
+}
+
+// TestEveryEndpointIsAmongTheEndings reads them from the source, so that one which
+// is added there is not forgotten.
+func TestEveryEndpointIsAmongTheEndings(t *testing.T) {
+	t.Parallel()
+	source, err := os.ReadFile("endpoint.go")
+	if err != nil {
+		t.Fatal(err)
+	}
+	found := regexp.MustCompile(`(?:HasSuffix\(path, |path == )"([^"]+)"`).FindAllStringSubmatch(string(source), -1)
+	if len(found) < 12 {
+		t.Fatalf("only %d endpoints were found", len(found))
+	}
+	for _, m := range found {
+		known := false
+		for _, ending := range endings {
+			known = known || strings.HasSuffix(ending, m[1]) || strings.HasSuffix("/api"+ending, m[1])
+		}
+		if !known {
+			t.Errorf("no ending for %s", m[1])
+		}
+		for _, p := range All() {
+			path := p.Canonical(m[1])
+			if strings.HasPrefix(m[1], ":") {
+				path = p.Prefix + "/models/a" + m[1]
+			}
+			if _, err := new(Estimate).endpoint(p, path); err == nil && p.MeteredBy(scope.PathRule{Method: "*", Pattern: "/*"}) == "" {
+				t.Errorf("%s: a rule for all paths would make %s free", p.Name, path)
+			}
+		}
+	}
+}
