@@ -131,8 +131,8 @@ func hold(r *http.Request, limit int64, p *pace) (*heldBody, []byte, error) {
 }
 
 // readAsk reads of a request what the key's limits are about: the models that
-// it names, and what it can use at most. No other request is read. The body is
-// in memory from then on.
+// it names, and what it can use at most; and the tools that its upstream takes out.
+// No other request is read. The body is in memory from then on.
 func (h *Handler) readAsk(w http.ResponseWriter, r *http.Request, x *exchange, key *limiter.Key, k *limiter.Live, ask *limiter.Ask) *limiter.Refusal {
 	limits := k.Limits(key)
 	tokens, dollars := limits[limiter.Tokens] != limiter.NoLimit, limits[limiter.Nanodollars] != limiter.NoLimit
@@ -144,13 +144,17 @@ func (h *Handler) readAsk(w http.ResponseWriter, r *http.Request, x *exchange, k
 		}
 		return nil
 	}
-	if !models && !spends {
+	strips := !h.Guard && x.target.preset.Strips(r.Method, x.path)
+	if !models && !spends && !strips {
 		return nil
 	}
 	if refusal := k.Precheck(ask); refusal != nil {
 		return refusal
 	}
 	call, refusal := h.call(w, r, x, key)
+	if refusal == nil && strips {
+		refusal = x.strip(r, key, call)
+	}
 	if refusal == nil && models {
 		refusal = judgeModels(x, key, call, ask)
 	}
@@ -183,6 +187,19 @@ func (h *Handler) call(w http.ResponseWriter, r *http.Request, x *exchange, key 
 	x.body, call.Body = body, read
 	x.send(r, read)
 	return call, nil
+}
+
+// strip takes tools out of a request that its upstream is not to run. What is judged
+// afterwards, and sent, is what is left.
+func (x *exchange) strip(r *http.Request, key *limiter.Key, call *upstream.Call) *limiter.Refusal {
+	changed, err := x.target.preset.Strip(call)
+	if err != nil {
+		return about(key, limiter.CodeBadRequest, "is for upstream %s, which takes some tools out of requests: %s", x.target.name, err)
+	}
+	if changed {
+		x.send(r, call.Body)
+	}
+	return nil
 }
 
 // features are the headers that may choose what else a model is given to read, as

@@ -29,7 +29,7 @@ var proxyOptions = []string{
 }
 
 var upstreamOptions = []string{"to", "credential", "auth", "allow", "free", "upgrades", "cors", "cookies",
-	"output_field", "input_extra", "multiply", "ask_usage", "allow_field", "drain", "count_exact"}
+	"output_field", "input_extra", "multiply", "ask_usage", "allow_field", "strip_tools", "drain", "count_exact"}
 
 // parseUpstream reads
 //
@@ -47,6 +47,7 @@ var upstreamOptions = []string{"to", "credential", "auth", "allow", "free", "upg
 //		multiply     <factor>
 //		ask_usage    on | off
 //		allow_field  <name…>           # repeatable
+//		strip_tools  <name…>           # repeatable
 //		drain        <duration>
 //		count_exact  on | off
 //		<options of reverse_proxy>
@@ -166,6 +167,12 @@ func (u *Upstream) parseOption(d *caddyfile.Dispenser, option string) error {
 			return d.Err("allow_field takes names of fields of requests, such as: allow_field prediction")
 		}
 		u.AllowFields = append(u.AllowFields, args...)
+		return u.judgeOptions(d)
+	case "strip_tools":
+		if len(args) == 0 {
+			return d.Err("strip_tools takes names of tools that the provider runs, such as: strip_tools web_search")
+		}
+		u.StripTools = append(u.StripTools, args...)
 		return u.judgeOptions(d)
 	default:
 		return u.parseOnce(d, option, args)

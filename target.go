@@ -108,6 +108,15 @@ type Upstream struct {
 	// makes the upstream do more than answer makes limits untrue. Default: none.
 	AllowFields []string `json:"allow_field,omitempty"`
 
+	// Tools that the provider would run, such as "web_search" or "code_interpreter",
+	// which are taken out of every request that asks a model, of all keys; the
+	// request goes on without them. A name is the tool's type, without the date that
+	// may stand behind it, or at Gemini its field; at OpenRouter a plugin's id, too.
+	// A request that insists on such a tool is refused. Bodies are read for that, as
+	// for limited keys, up to max_body. Needs a preset. Default: none, and limited
+	// keys are refused such tools.
+	StripTools []string `json:"strip_tools,omitempty"`
+
 	// How long the answer to a limited key is read on after its client went away,
 	// to learn what it used, as a duration; at most 1m, and 0 for not at all. Without
 	// it whoever leaves early pays the whole bound. Default: 5s.
@@ -235,6 +244,9 @@ func (u *Upstream) resolve(name string) (*target, error) {
 	if t.preset, err = t.preset.With(options); err != nil {
 		return nil, err
 	}
+	if len(u.StripTools) > 0 && t.presetName == "" {
+		return nil, errors.New("strip_tools needs a preset, which says what a tool looks like; name one, such as openai, behind the upstream's name")
+	}
 	if t.allow, err = pathRules("allow", u.Allow); err != nil {
 		return nil, err
 	}
@@ -261,7 +273,7 @@ const (
 
 // options are what the configuration says beside the preset.
 func (u *Upstream) options() (o upstream.Options, err error) {
-	o = upstream.Options{OutputField: u.OutputField, InputExtra: u.InputExtra, AllowFields: u.AllowFields}
+	o = upstream.Options{OutputField: u.OutputField, InputExtra: u.InputExtra, AllowFields: u.AllowFields, StripTools: u.StripTools}
 	if u.Multiply != "" {
 		if o.Multiply, err = upstream.ParseMultiply(string(u.Multiply)); err != nil {
 			return o, err

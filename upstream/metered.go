@@ -16,6 +16,11 @@ func (p *Preset) Meters(method, path string) bool {
 	if _, asynchronous := p.Denied(method, path); asynchronous {
 		return true
 	}
+	return p.asksModel(path)
+}
+
+// asksModel reports whether a path is that of an endpoint whose use is metered.
+func (p *Preset) asksModel(path string) bool {
 	path = strings.ToLower(strings.TrimSuffix(path, "/"))
 	if p.Dialect == Gemini {
 		for _, verb := range geminiVerbs {

@@ -25,6 +25,9 @@ type Options struct {
 	AskUsage *bool
 	// AllowFields are members of requests that cost nothing, as the operator says.
 	AllowFields []string
+	// StripTools are tools that the provider would run, which are taken out of
+	// requests.
+	StripTools []string
 	// Hosts are the addresses of the upstream, by which regions are known that
 	// cost more.
 	Hosts []string
@@ -48,7 +51,7 @@ const maxAllowFields = 64
 
 // With returns a copy of the preset to which the options apply, or what is wrong
 // with them. Nobody may change it.
-func (p *Preset) With(o Options) (*Preset, error) {
+func (p *Preset) With(o Options) (_ *Preset, err error) {
 	q := *p
 	if o.OutputField != "" {
 		if !slices.Contains(OutputFields, o.OutputField) {
@@ -81,6 +84,9 @@ func (p *Preset) With(o Options) (*Preset, error) {
 			return nil, err
 		}
 		q.allowed[name] = true
+	}
+	if q.strips, err = strips(o.StripTools); err != nil {
+		return nil, err
 	}
 	q.regional = nil
 	for i := range p.Regions {

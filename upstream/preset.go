@@ -99,6 +99,7 @@ type Preset struct {
 	// Of an upstream's own, by With.
 	multiply int64           // permille; 0: 1000
 	allowed  map[string]bool // members of requests that cost nothing
+	strips   []stripped      // tools that are taken out of requests
 	regional *Region         // whose prices apply; nil: none
 }
 

@@ -1,0 +1,390 @@
+package upstream
+
+import (
+	"cmp"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+)
+
+// stripped is the name of a tool that is taken out of requests, and what it folds
+// to.
+type stripped struct{ name, folded string }
+
+// maxStripped bounds how many tools an operator may name.
+const maxStripped = 64
+
+// strips reads the names of tools that are taken out of requests.
+func strips(names []string) (all []stripped, err error) {
+	if len(names) > maxStripped {
+		return nil, fmt.Errorf("strip_tools takes at most %d names, got %d", maxStripped, len(names))
+	}
+	for _, name := range names {
+		if name == "" || len(name) > maxAllowName || !isToken(strings.ReplaceAll(name, ":", "_")) {
+			return nil, fmt.Errorf("strip_tools takes names of 1 to %d letters, digits, -, : and _, got %.80q", maxAllowName, name)
+		}
+		if ownTools[name] || sameField(name, "functionDeclarations") {
+			return nil, fmt.Errorf("strip_tools %s: clients run such tools themselves; leave it out", name)
+		}
+		all = append(all, stripped{name, fold(name)})
+	}
+	return all, nil
+}
+
+// searchFields are members of requests that ask for a search without a tool:
+// OpenAI's and OpenRouter's chat completions
+// (platform.openai.com/docs/api-reference/chat/create), and xAI's
+// (docs.x.ai/docs/guides/live-search).
+var searchFields = set(fold("web_search_options"), fold("search_parameters"))
+
+// maxToolDepth bounds how deep lists of tools may stand in each other.
+const maxToolDepth = 8
+
+// errInsists is about requests that are of no use without a tool.
+var errInsists = errors.New("its tool_choice insists on one that is; leave that out")
+
+// Strips reports whether tools are taken out of requests for a path.
+func (p *Preset) Strips(method, path string) bool {
+	return len(p.strips) > 0 && method == "POST" && p.asksModel(path)
+}
+
+// Strip takes out of a request the tools that its upstream is not to run, with what
+// is about them alone, and leaves every other byte as it is. It reports whether
+// there were any.
+func (p *Preset) Strip(c *Call) (changed bool, err error) {
+	if len(c.Body) == 0 {
+		return false, nil
+	}
+	if c.Encoding != "" && !strings.EqualFold(c.Encoding, "identity") {
+		return false, unsafe("it is encoded as %.32q; send it as it is", c.Encoding)
+	}
+	kind, params, err := c.mediaType()
+	if c.ContentType != "" && (err != nil || kind != "application/json" && kind != "text/json" && !strings.HasSuffix(kind, "+json")) {
+		return false, unsafe("no tools can be read from a body of type %.64q", c.ContentType)
+	}
+	if charset := params["charset"]; charset != "" && !strings.EqualFold(charset, "utf-8") && !strings.EqualFold(charset, "us-ascii") {
+		return false, unsafe("it says it is written in %.32q; write UTF-8", charset)
+	}
+	o, err := c.object()
+	if err != nil {
+		return false, err
+	}
+	s := stripping{preset: p, native: p.Dialect == Gemini && strings.Contains(c.Path, ":"), body: c.Body}
+	if err := s.request(o); err != nil || len(s.cuts) == 0 {
+		return false, err
+	}
+	c.Body, c.parsed, c.outline = s.rest(), nil, nil
+	return true, nil
+}
+
+// stripping is what is being taken out of one request.
+type stripping struct {
+	preset *Preset
+	native bool // in Gemini's own form
+	body   []byte
+	cuts   []span
+	taken  []string // the operator's names of what was taken out
+	called []string // what the requests call it
+	left   int      // tools that stay
+	depth  int
+}
+
+// span is a part of the body.
+type span struct{ from, to int }
+
+// at is where a part of the body begins.
+func (s *stripping) at(part []byte) int { return cap(s.body) - cap(part) }
+
+// rest is the body without what was cut out of it.
+func (s *stripping) rest() []byte {
+	slices.SortFunc(s.cuts, func(a, b span) int { return cmp.Compare(a.from, b.from) })
+	out, done := make([]byte, 0, len(s.body)), 0
+	for _, cut := range s.cuts {
+		out = append(out, s.body[done:cut.from]...)
+		done = cut.to
+	}
+	return append(out, s.body[done:]...)
+}
+
+// filter cuts parts of a list, or members of an object, out of the body, each with
+// the comma beside it. Where none would be left it cuts nothing, and reports that:
+// then the whole has to go.
+func (s *stripping) filter(whole []byte, drop func(name string, value []byte) (bool, error)) (emptied bool, err error) {
+	mark := len(s.cuts)
+	kept, cutting := -1, span{-1, -1} // the end of what was kept last; what is to be cut
+	b := whole[1:]
+	for {
+		b = b[spaces(b):]
+		if b[0] == ']' || b[0] == '}' {
+			break
+		}
+		from, name := s.at(b), ""
+		if whole[0] == '{' {
+			n := skipString(b)
+			if name, err = view(b[:n]); err != nil {
+				return false, unsafe("a name in it is not well formed")
+			}
+			b = b[n:]
+			b = b[spaces(b):]
+		}
+		n := skipValue(b)
+		dropped, err := drop(name, b[:n])
+		if err != nil {
+			return false, err
+		}
+		b = b[n:]
+		switch end := s.at(b); {
+		case dropped && cutting.from < 0 && kept >= 0:
+			cutting = span{kept, end}
+		case dropped && cutting.from < 0:
+			cutting = span{from, end}
+		case dropped:
+			cutting.to = end
+		default:
+			if cutting.from >= 0 && kept < 0 {
+				cutting.to = from
+			}
+			if cutting.from >= 0 {
+				s.cuts = append(s.cuts, cutting)
+			}
+			kept, cutting = end, span{-1, -1}
+		}
+	}
+	switch {
+	case cutting.from < 0:
+		return false, nil
+	case kept < 0:
+		s.cuts = s.cuts[:mark]
+		return true, nil
+	}
+	s.cuts = append(s.cuts, cutting)
+	return false, nil
+}
+
+// request takes tools out of a request, and then what speaks of them.
+func (s *stripping) request(o rawObject) error {
+	var gone []string // members that go as a whole
+	var seen fieldSet
+	err := o.members(func(name string, value []byte) error {
+		drop := s.tool
+		switch plain := fold(name); {
+		case plain == "tools":
+			if s.native {
+				drop = s.nativeTool
+			}
+		case plain == "input":
+			drop = s.item
+		case plain == "plugins" && s.preset.Name == "openrouter":
+			drop = s.plugin
+		case searchFields[plain]:
+			if s.word("web_search") != "" {
+				gone = append(gone, name)
+			}
+			return nil
+		default:
+			return nil
+		}
+		if name != fold(name) {
+			return unsafe("it has a field %.64q; write %s", name, fold(name))
+		}
+		if seen.add(name) {
+			return unsafe("the field %.64q stands twice", name)
+		}
+		if value[0] != '[' {
+			return nil
+		}
+		emptied, err := s.filter(value, drop)
+		if emptied && name == "input" {
+			return unsafe("nothing is left of its input")
+		}
+		if emptied {
+			gone = append(gone, name)
+		}
+		return err
+	})
+	if err != nil || len(s.taken) == 0 {
+		return err
+	}
+	emptied, err := s.filter(o, func(name string, value []byte) (bool, error) {
+		switch {
+		case slices.Contains(gone, name):
+			return true, nil
+		case name == "tool_choice":
+			return s.choice(value)
+		case name == "include" && value[0] == '[':
+			return s.filter(value, s.included)
+		case name == "parallel_tool_calls" || name == "toolConfig" || name == "tool_config":
+			return s.left == 0, nil // vendors refuse them without tools
+		}
+		return false, nil
+	})
+	if emptied {
+		return unsafe("nothing is left of it")
+	}
+	return err
+}
+
+// word is the operator's name for a tool's type, if that is one to be taken out.
+// A type may have a date behind it.
+func (s *stripping) word(kind string) string {
+	plain := fold(kind)
+	for _, w := range s.preset.strips {
+		if rest, ok := strings.CutPrefix(plain, w.folded); ok && strings.Trim(rest, "0123456789") == "" {
+			s.taken = append(s.taken, w.name)
+			return w.name
+		}
+	}
+	return ""
+}
+
+// description is what is looked at in a tool, or in what holds tools.
+type description struct {
+	kind, name string
+	tools      []byte
+}
+
+func describe(o rawObject) (d description, err error) {
+	var seen fieldSet
+	err = o.members(func(name string, value []byte) error {
+		field := ""
+		for _, f := range [...]string{"type", "name", "tools"} {
+			if sameField(name, f) {
+				field = f
+			}
+		}
+		switch {
+		case field == "":
+			return nil
+		case field != name:
+			return unsafe("a tool has a field %.64q; write %s", name, field)
+		case seen.add(name):
+			return unsafe("the field %.64q stands twice in a tool", name)
+		case field == "tools" && value[0] == '[':
+			d.tools = value
+		case value[0] == '"' && field == "type":
+			d.kind, err = text(value)
+		case value[0] == '"' && field == "name":
+			d.name, err = text(value)
+		}
+		return err
+	})
+	return d, err
+}
+
+// tool reports whether a tool is to go, and takes out those within it.
+func (s *stripping) tool(_ string, tool []byte) (bool, error) {
+	if tool[0] != '{' {
+		return false, nil
+	}
+	d, err := describe(rawObject(tool))
+	if err != nil {
+		return false, err
+	}
+	if s.word(d.kind) != "" {
+		s.called = append(s.called, d.name)
+		return true, nil
+	}
+	if d.tools == nil {
+		s.left++
+		return false, nil
+	}
+	return s.within(d.tools)
+}
+
+// within takes out tools that stand in something else.
+func (s *stripping) within(tools []byte) (emptied bool, err error) {
+	if s.depth++; s.depth > maxToolDepth {
+		return false, unsafe("tools are nested more than %d deep", maxToolDepth)
+	}
+	defer func() { s.depth-- }()
+	return s.filter(tools, s.tool)
+}
+
+// item takes tools out of what may hold them in the input of the Responses API:
+// "additional_tools", "tool_search_output".
+func (s *stripping) item(_ string, item []byte) (bool, error) {
+	if item[0] != '{' {
+		return false, nil
+	}
+	d, err := describe(rawObject(item))
+	if err != nil || d.tools == nil {
+		return false, err
+	}
+	return s.within(d.tools)
+}
+
+// nativeTool takes members out of one of Gemini's tools, each of which is one.
+func (s *stripping) nativeTool(_ string, tool []byte) (bool, error) {
+	if tool[0] != '{' {
+		return false, nil
+	}
+	return s.filter(tool, func(name string, _ []byte) (bool, error) {
+		if s.word(name) != "" {
+			return true, nil
+		}
+		s.left++
+		return false, nil
+	})
+}
+
+// plugin reports whether one of OpenRouter's plugins is to go.
+func (s *stripping) plugin(_ string, plugin []byte) (gone bool, err error) {
+	if plugin[0] != '{' {
+		return false, nil
+	}
+	err = rawObject(plugin).members(func(name string, value []byte) error {
+		if sameField(name, "id") && value[0] == '"' {
+			id, err := text(value)
+			gone = gone || s.word(id) != ""
+			return err
+		}
+		return nil
+	})
+	return gone, err
+}
+
+// choice reports whether a tool_choice goes with the tools, and refuses one that
+// insists on a tool which does: an answer without it is not what was asked for.
+func (s *stripping) choice(value []byte) (bool, error) {
+	d := description{}
+	var err error
+	switch value[0] {
+	case '"':
+		d.kind, err = text(value)
+	case '{':
+		d, err = describe(rawObject(value))
+	}
+	switch {
+	case err != nil:
+		return false, err
+	case s.word(d.kind) != "", d.kind == "tool" && slices.Contains(s.called, d.name):
+		return false, errInsists
+	case s.left == 0 && d.kind != "auto" && d.kind != "none" && value[0] != 'n':
+		return false, errInsists
+	case s.left == 0:
+		return true, nil
+	case d.tools == nil:
+		return false, nil
+	}
+	emptied, err := s.filter(d.tools, s.tool)
+	if emptied {
+		return false, errInsists
+	}
+	return false, err
+}
+
+// included reports whether more of an answer is asked for that only a tool which
+// was taken out gives, as "web_search_call.results".
+func (s *stripping) included(_ string, value []byte) (bool, error) {
+	if value[0] != '"' {
+		return false, nil
+	}
+	what, err := text(value)
+	for _, name := range s.taken {
+		if strings.HasPrefix(what, strings.TrimSuffix(name, "_preview")+"_call.") {
+			return true, err
+		}
+	}
+	return false, err
+}
