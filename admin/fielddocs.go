@@ -97,7 +97,7 @@ var fieldDocs = map[string]string{
 	"matched":                "keys that the filter picks",
 	"matches":                "what was found, in the order of the text",
 	"max_activations":        "requests that may be admitted; 0 makes a canary",
-	"max_concurrency":        "requests that may run at a time",
+	"max_concurrency":        "requests that may run at a time; at an upstream without a preset, as many event streams beside them",
 	"max_lifetime":           "the longest life of a key",
 	"max_output_tokens":      "the longest output, in tokens",
 	"max_request_spend_usd":  "what one request may cost at most, in USD",
