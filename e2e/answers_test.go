@@ -95,6 +95,14 @@ var wires = map[string]wire{
 	"vllm":                    chatWire.as("vllm", nil),
 }
 
+// modes are how a client can ask for an answer that it sends back.
+func (w *wire) modes() []string {
+	if w.stream == nil {
+		return []string{"plain"}
+	}
+	return []string{"plain", "stream"}
+}
+
 // reports writes into an answer what it used.
 func (w *wire) reports(answer object, input, output int64) {
 	usage := answer[w.usage].(object)

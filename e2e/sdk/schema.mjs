@@ -73,8 +73,10 @@ const dialects = {
 };
 
 // Google's API reference calls the data of a Part a union, of which a part has
-// exactly one member; the SDK's type is an object with all of them. These are
-// those beside the union (https://ai.google.dev/api/caching#Part).
+// exactly one member, and so that of a FunctionResponsePart; the SDK's types are
+// objects with all of them. These are those beside the union
+// (https://ai.google.dev/api/caching#Part).
+const unions = ["Part", "FunctionResponsePart"];
 const besideData = ["thought", "thoughtSignature", "partMetadata", "mediaResolution", "videoMetadata", "mediaProcessing", "speechMetadata"];
 
 // prose has several scripts, and what JSON and templates escape.
@@ -125,6 +127,8 @@ class Schema {
   // element. within are the types around it: none is repeated in itself.
   variants(type, name, within = []) {
     const f = type.flags;
+    // Of a type that is not found nothing is known, and no answer would show it.
+    if (f & ts.TypeFlags.Any && name !== "value") throw new Error(`the type of ${name} is not found`);
     if (f & (ts.TypeFlags.Any | ts.TypeFlags.Unknown | ts.TypeFlags.NonPrimitive)) return [own()];
     if (f & (ts.TypeFlags.Undefined | ts.TypeFlags.Void | ts.TypeFlags.Never)) return [];
     if (f & ts.TypeFlags.Null) return [null];
@@ -180,7 +184,7 @@ class Schema {
       const values = this.variants(checker.getTypeOfSymbol(property), name, within);
       if (values.length) lists.set(name, values);
     }
-    if (type.symbol?.name === "Part" && lists.has("thoughtSignature")) return parts(lists);
+    if (unions.includes(type.symbol?.name) && lists.has("fileData")) return parts(lists);
     return zip(lists);
   }
 
@@ -225,7 +229,8 @@ const zip = (lists) => {
 
 function parts(lists) {
   const beside = [...lists].filter(([name]) => besideData.includes(name));
-  return [...lists].filter(([name]) => !besideData.includes(name)).flatMap((data) => zip(new Map([data, ...beside])));
+  const data = [...lists].filter(([name]) => !besideData.includes(name));
+  return data.flatMap((one) => [...zip(new Map([one, ...beside])), ...zip(new Map([one])).slice(0, 1)]);
 }
 
 // kindOf names what a value is, by its own type or by the data that a part has.
@@ -242,6 +247,7 @@ function label(value) {
   const look = (value) => {
     if (value === null || typeof value !== "object") return;
     if (/^[\w.]+$/.test(value.type ?? "") && value.type !== "report") types.add(value.type);
+    for (const name of ["fileData", "inlineData"]) if (value[name]) types.add(name); // Gemini's have no type
     Object.values(value).forEach(look);
   };
   Object.values(value).forEach(look);
