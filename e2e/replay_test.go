@@ -359,7 +359,7 @@ func TestAnswersHoldWhatTheTypesHave(t *testing.T) {
 		"gemini":                  {"functionCall", "toolCall", "text"},
 		"mistral":                 {"assistant/thinking/reference", "assistant/function"},
 		"cohere":                  {"assistant/function/text/TEXT_CONTENT/tool"},
-		"groq":                    {"assistant/document_citation/bar/function"},
+		"groq":                    {"assistant/function_citation/bar/function"},
 	} {
 		for _, kind := range kinds {
 			if !slices.ContainsFunc(schemaAnswers(t)[dialect], func(a schemaAnswer) bool { return a.Kind == kind }) {

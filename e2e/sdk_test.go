@@ -38,7 +38,7 @@ func (e *thrown) String() string { return e.Name + ": " + e.Message }
 // needsSDKs ends a test at once where they are missing.
 func needsSDKs(t *testing.T) {
 	t.Helper()
-	for _, name := range []string{"openai", "standardwebhooks"} {
+	for _, name := range []string{"openai", "standardwebhooks", "typescript"} {
 		if _, err := os.Stat("sdk/node_modules/" + name); err != nil {
 			t.Fatal("the vendors' SDKs are not installed; run: make test (or: npm ci, in e2e/sdk)")
 		}

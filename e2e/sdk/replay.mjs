@@ -141,7 +141,7 @@ async function have({ case: number, key }) {
     outcome.turn = 2;
     await goOn();
   } catch (error) {
-    outcome.error = { name: error.constructor.name, status: error.status ?? error.statusCode ?? null, message: `${error.message} ${stringOf(error.body)}`.replace(/\s+/g, " ") };
+    outcome.error = { name: error.constructor.name, status: error.status ?? error.statusCode ?? null, message: `${error.message} ${stringOf(error.body)}`.replace(/\s+/g, " ").replaceAll('\\"', '"') };
   }
   console.log(JSON.stringify(outcome));
 }
