@@ -27,6 +27,9 @@ type replayed struct {
 	stored int64 // tokens of the first answer, which is kept at the vendor
 }
 
+// hiddenThought is what each first answer has beyond what it shows.
+const hiddenThought = 8000
+
 // memoir is a stand-in for a vendor that gives made answers, and reads the
 // requests that hold them again. The second answer says nothing of what was
 // used, so that the request is charged what was held for it.
@@ -100,7 +103,7 @@ func (m *memoir) serve(w http.ResponseWriter, r *http.Request) error {
 		return m.write(w, answer, "")
 	}
 	for _, name := range m.wire.said {
-		saw.stored = m.tokens(answer[name], "")
+		saw.stored = m.tokens(answer[name], "") + hiddenThought
 	}
 	m.seen[n] = saw
 	answer[m.wire.usage] = copied(answer[m.wire.usage])
@@ -233,7 +236,7 @@ func replay(t *testing.T, s *server, dialect, mode string, keys []string) []turn
 }
 
 // replayMax is the longest answer that sdk/replay.mjs asks for.
-const replayMax = 4096
+const replayMax = 16_384
 
 // exception is what is refused by design, or what an SDK itself cannot do.
 type exception struct {
