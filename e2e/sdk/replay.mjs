@@ -11,11 +11,11 @@ const [dialect, mode, base] = process.argv.slice(2);
 const stream = mode === "stream";
 const parameters = { type: "object", properties: { query: { type: "string" } } };
 // So long that no slack hides it where a reference stands for the definition.
-const about = "Looks up how high, how wide and how old a building is, and who built it. ".repeat(300);
+const about = "Looks up how high, how wide and how old a building is, and who built it. ".repeat(150);
 const question = "how high is the tower?";
 const result = "330 m";
 const pixel = "data:image/png;base64,iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg==";
-const max = 16_384;
+const max = 21_000;
 
 // openai is the OpenAI SDK, or another with the same calls.
 const sdk = (load, path = "") => async (apiKey) => new (await load()).default({ apiKey, baseURL: base + path, maxRetries: 0, dangerouslyAllowBrowser: true });
