@@ -97,10 +97,14 @@ var wires = map[string]wire{
 
 // modes are how a client can ask for an answer that it sends back.
 func (w *wire) modes() []string {
-	if w.stream == nil {
-		return []string{"plain"}
+	modes := []string{"plain"}
+	if w.stream != nil {
+		modes = append(modes, "stream")
 	}
-	return []string{"plain", "stream"}
+	if w.list == "input" {
+		modes = append(modes, "stored") // the history stays at the vendor
+	}
+	return modes
 }
 
 // reports writes into an answer what it used.

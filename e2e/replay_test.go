@@ -23,8 +23,9 @@ import (
 
 // replayed is what the stand-in of a vendor saw of one case.
 type replayed struct {
+	first  int64 // tokens of the first request
+	stored int64 // tokens of its answer, which is kept at the vendor
 	second int64 // tokens of the second request, at least; 0: none came
-	stored int64 // tokens of the first answer, which is kept at the vendor
 }
 
 // hiddenThought is what each first answer has beyond what it shows.
@@ -91,7 +92,10 @@ func (m *memoir) serve(w http.ResponseWriter, r *http.Request) error {
 	answer := with(m.answers[n].Answer, nil)
 	if r.Header.Get("X-Test-Turn") == "2" {
 		list, ok := ask[m.wire.list].([]any)
-		if !ok || len(list) < 3 {
+		switch {
+		case ok && ask["previous_response_id"] == answer["id"] && answer["id"] != nil:
+			input += saw.first + saw.stored - tools
+		case !ok || len(list) < 3:
 			return fmt.Errorf("%s holds no history: %.200s", m.wire.list, body)
 		}
 		saw.second = input + m.referred(list, tools, saw.stored)
@@ -102,6 +106,7 @@ func (m *memoir) serve(w http.ResponseWriter, r *http.Request) error {
 		}
 		return m.write(w, answer, "")
 	}
+	saw.first = input
 	for _, name := range m.wire.said {
 		saw.stored = m.tokens(answer[name], "") + hiddenThought
 	}

@@ -2,7 +2,9 @@
 // back what came as the first one's answer, in the way that the vendor's
 // documents show, with the results of the calls in it.
 //
-//   node replay.mjs <dialect> <plain|stream> <base URL>
+//   node replay.mjs <dialect> <plain|stream|stored> <base URL>
+//
+// stored is a history that is kept at the vendor, and named.
 //
 // It reads one case a line, {"case", "key"}, and prints an outcome for each, as
 // it comes: {"case", "turn"}, the turn that failed with its error, or 2.
@@ -74,11 +76,13 @@ const conversations = {
     const client = await sdk(() => import("openai"), "/v1")(key);
     const tools = [{ type: "function", name: "lookup", description: about, parameters, strict: false }];
     let input = [{ role: "user", content: question }];
-    const ask = () => ({ model: "m", max_output_tokens: max, input, tools });
-    const { output } = stream
+    let previous_response_id;
+    const ask = () => ({ model: "m", max_output_tokens: max, input, tools, previous_response_id });
+    const { id, output } = stream
       ? await client.responses.stream(ask(), { headers: headers(1) }).finalResponse()
       : await client.responses.create(ask(), { headers: headers(1) });
-    input.push(...output);
+    if (mode === "stored") [input, previous_response_id] = [[], id];
+    else input.push(...output);
     for (const item of output) {
       const made = outputs[item.type]?.(item);
       if (made) input.push(made);
