@@ -277,9 +277,7 @@ var exceptions = map[string][]exception{
 	"gemini": {
 		except(`fileData`, `"fileData" points at what is not in the request`),
 	},
-	// Of documents Mistral reads the text first, for a fee by the page.
 	"mistral": {
-		except(`/document_url`, `content of type "document_url"`),
 		except(`/file`, `"file_id" points at what is not in the request`),
 	},
 }
