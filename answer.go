@@ -7,7 +7,6 @@ import (
 	"io"
 	"mime"
 	"net/http"
-	"net/url"
 	"strconv"
 	"strings"
 
@@ -48,6 +47,7 @@ func (t *Transport) admit(res *http.Response, out *http.Request, x *exchange, ca
 	}
 	x.expose(res.Header)
 	t.cleanHeader(res.Header)
+	t.target.translate(res.Header, out, x)
 	for name := range res.Trailer { // announced ones; cleanTrailer sees the rest
 		if strings.HasPrefix(name, "Till-") {
 			delete(res.Trailer, name)
@@ -108,59 +108,13 @@ func (t *Transport) judge(res *http.Response, out *http.Request, x *exchange) *l
 	case x.real.shownInHeader(res.Header):
 		return about(key, limiter.CodeUpstreamFailed, "got an answer from upstream %s that is not passed on: it shows the credential", t.target.name)
 	}
-	if location := res.Header.Get("Location"); location != "" {
-		path, ok := t.redirect(location, out, x)
-		switch redirects := res.StatusCode >= 300 && res.StatusCode < 400; {
-		case ok:
-			res.Header.Set("Location", path)
-		case redirects:
-			return about(key, limiter.CodeUpstreamFailed, "was redirected by upstream %s to another server, which is not followed", t.target.name)
-		default:
-			// The address of what was made (201), which no client follows.
-		}
+	if refusal := t.target.relocate(res, out, x, key); refusal != nil {
+		return refusal
 	}
 	if res.StatusCode >= 300 {
 		return x.search(res)
 	}
 	return nil
-}
-
-// redirect turns a redirect within the upstream into one within this server,
-// and refuses any other.
-func (t *Transport) redirect(location string, out *http.Request, x *exchange) (string, bool) {
-	to, err := url.Parse(location)
-	if err != nil || strings.ContainsAny(location, "\\\r\n\t") {
-		return "", false
-	}
-	here := url.URL{Scheme: "http", Host: out.Host, Path: out.URL.Path, RawPath: out.URL.RawPath}
-	if t.TLSEnabled() {
-		here.Scheme = "https"
-	}
-	to = here.ResolveReference(to)
-	if to.Scheme != here.Scheme || !strings.EqualFold(hostPort(to), hostPort(&here)) || to.User != nil {
-		return "", false
-	}
-	path, ok := strings.CutPrefix(to.EscapedPath(), t.target.base)
-	if !ok || !strings.HasPrefix(path, "/") || strings.HasPrefix(path, "//") {
-		return "", false
-	}
-	local := url.URL{Path: to.Path, RawQuery: to.RawQuery, Fragment: to.Fragment}
-	raw := x.proxied + path
-	if local.Path, err = url.PathUnescape(raw); err != nil {
-		return "", false
-	}
-	local.RawPath = raw
-	return local.String(), true
-}
-
-func hostPort(u *url.URL) string {
-	if u.Port() != "" {
-		return u.Host
-	}
-	if u.Scheme == "https" {
-		return u.Host + ":443"
-	}
-	return u.Host + ":80"
 }
 
 // follow registers an upgraded connection, so that it ends with its key.

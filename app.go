@@ -217,12 +217,17 @@ func (a *App) Provision(ctx caddy.Context) error {
 	if err := a.findEvents(); err != nil {
 		return err
 	}
+	publicOrigin := ""
+	if u, err := url.Parse(a.PublicURL); err == nil && u.Host != "" {
+		publicOrigin = u.Scheme + "://" + u.Host
+	}
 	a.targets = make(map[string]*target, len(a.Upstreams))
 	for _, name := range slices.Sorted(maps.Keys(a.Upstreams)) {
 		t, err := a.Upstreams[name].provision(name)
 		if err != nil {
 			return fmt.Errorf("upstream %s: %w", name, err)
 		}
+		t.publicOrigin = publicOrigin
 		t.admitted, t.spent = a.engine.metrics.counter(name), a.engine.metrics.use(name)
 		t.learnt, t.advice = a.engine.learnt, a.engine.advice
 		a.targets[name] = t

@@ -28,7 +28,7 @@ var proxyOptions = []string{
 	"transport", "header_up", "header_down",
 }
 
-var upstreamOptions = []string{"to", "credential", "auth", "allow", "free", "upgrades", "cors", "cookies",
+var upstreamOptions = []string{"to", "credential", "auth", "allow", "free", "upgrades", "cors", "cookies", "redirects",
 	"output_field", "input_extra", "multiply", "ask_usage", "allow_field", "strip_tools", "drain", "count_exact"}
 
 // parseUpstream reads
@@ -42,6 +42,7 @@ var upstreamOptions = []string{"to", "credential", "auth", "allow", "free", "upg
 //		upgrades   <path…>
 //		cors       <origin…> | *
 //		cookies    pass
+//		redirects  pass <host…>        # repeatable
 //		output_field max_tokens | max_completion_tokens | both
 //		input_extra  <tokens>
 //		multiply     <factor>
@@ -162,6 +163,14 @@ func (u *Upstream) parseOption(d *caddyfile.Dispenser, option string) error {
 			return d.Err("cookies takes pass or drop")
 		}
 		u.Cookies = args[0]
+	case "redirects":
+		if len(args) < 2 || args[0] != "pass" {
+			return d.Err("redirects takes pass and the hosts that redirects may lead to, such as: redirects pass codeload.github.com *.githubusercontent.com")
+		}
+		if _, err := parsePassed(args[1:]); err != nil {
+			return d.WrapErr(err)
+		}
+		u.RedirectsPass = append(u.RedirectsPass, args[1:]...)
 	case "allow_field":
 		if len(args) == 0 {
 			return d.Err("allow_field takes names of fields of requests, such as: allow_field prediction")

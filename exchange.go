@@ -20,18 +20,22 @@ import (
 // travels as a context value of an unexported type, because anything in
 // Caddy's variables or placeholders could be printed by a configuration.
 type exchange struct {
-	grant     limiter.Grant
-	target    *target
-	real      *credential // nil while guarding with a held key
-	path      string      // canonical and decoded
-	out       string      // as sent, escaped
-	proxied   string      // "/proxy/<upstream>" when the client wrote that
-	requestID string      // see id
-	upgrade   bool
-	body      *heldBody               // nil unless a limit had to read it
-	models    func(model string) bool // filters a list of models; nil: as it is
-	use       *use                    // nil unless tokens or dollars are limited
-	unasked   bool                    // it taught that streams are not to be asked for usage
+	grant       limiter.Grant
+	target      *target
+	real        *credential // nil while guarding with a held key
+	path        string      // canonical and decoded
+	out         string      // as sent, escaped
+	proxied     string      // "/proxy/<upstream>" when the client wrote that
+	requestID   string      // see id
+	destination string      // likewise escaped, of a request that copies or moves; "": none
+	upgrade     bool
+	body        *heldBody               // nil unless a limit had to read it
+	models      func(model string) bool // filters a list of models; nil: as it is
+	use         *use                    // nil unless tokens or dollars are limited
+	strayed     bool                    // its answer was a redirect that is refused and costs nothing
+	seen        *http.Request           // as the handler got it
+	seenAt      *front                  // see front
+	unasked     bool                    // it taught that streams are not to be asked for usage
 
 	// Facts, written by the transport (or the guard) and read by the handler.
 	dispatched atomic.Bool  // a byte may have left for the upstream
@@ -152,6 +156,11 @@ func (x *exchange) id() string {
 func (x *exchange) settle() {
 	if !x.dispatched.Load() {
 		x.grant.Cancel()
+		return
+	}
+	if x.strayed {
+		x.grant.Settle(limiter.Amounts{})
+		x.contradicted()
 		return
 	}
 	used := limiter.Amounts{limiter.Activations: 1}

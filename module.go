@@ -99,6 +99,9 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 		refuseUnread(w)
 	}
 	escaped := r.URL.EscapedPath()
+	if !h.Guard { // what follows a guard sees the path as it came
+		escaped = arrived(escaped)
+	}
 	path, pathErr := scope.CleanPath(escaped)
 	parsed, refusal := takeKey(r)
 	if refusal != nil {
@@ -133,7 +136,7 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 	if t != nil {
 		t.ownCORS(w, r)
 	}
-	x := &exchange{target: t, real: real, path: path, out: escaped, client: w, came: r.Context()}
+	x := &exchange{target: t, real: real, path: path, out: escaped, client: w, came: r.Context(), seen: r}
 	switch {
 	case t == nil:
 		refusal = about(key, limiter.CodeUpstreamUnknown, "is for upstream %s, which is not configured here", key.Upstream)
@@ -148,6 +151,8 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 	case h.Guard:
 		if upgrades(r) {
 			refusal = about(key, limiter.CodeUpgradeNotAllowed, "may not upgrade the connection here")
+		} else {
+			refusal = t.destine(x, r, key, true)
 		}
 	case key.Custody == limiter.CustodySealed && !slices.Equal(box.Origins, t.declared):
 		refusal = about(key, limiter.CodeUpstreamChanged, "was sealed for upstream %s at another address than the one configured now; it has to be rotated with its upstream_key, or minted anew", t.name)
@@ -157,7 +162,9 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 		if real == nil {
 			x.real = t.held
 		}
-		refusal = t.route(x, r, key, path, escaped)
+		if refusal = t.route(x, r, key, path, escaped); refusal == nil {
+			refusal = t.destine(x, r, key, false)
+		}
 	}
 	if refusal != nil {
 		k.Count(refusal.Code)

@@ -31,6 +31,15 @@ func refusalHeader(h http.Header, code limiter.Code, status int, retryAfter time
 	h["X-Should-Retry"] = []string{"false"}
 }
 
+// challenge tells clients that send a credential only where they are asked for one
+// how to send it (RFC 9110, section 11.6.1): git, docker and curl among them. Where
+// the answer goes to the page of another origin, the browser would ask people.
+func challenge(h http.Header, status int) {
+	if status == http.StatusUnauthorized && len(h["Access-Control-Allow-Origin"]) == 0 && len(h["Www-Authenticate"]) == 0 {
+		h["Www-Authenticate"] = []string{`Basic realm="till", Bearer`}
+	}
+}
+
 // refuseUnread lets a client that waits for "100 Continue" (RFC 9110, section
 // 10.1.1) hear a refusal before it sends its body. Go's server would read the
 // body first, because Caddy wraps it and so hides that nobody asked for it.
@@ -56,6 +65,7 @@ func writeRefusal(w http.ResponseWriter, d upstream.Dialect, r *limiter.Refusal,
 		delete(h, stale)
 	}
 	refusalHeader(h, r.Code, said.Status, r.RetryAfter, said.RequestID)
+	challenge(h, said.Status)
 	h["Content-Length"] = []string{strconv.Itoa(len(body))}
 	w.WriteHeader(said.Status)
 	_, err := w.Write(body)

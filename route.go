@@ -11,6 +11,7 @@ import (
 	"golang.org/x/net/http/httpguts"
 
 	"github.com/till-proxy/till/limiter"
+	"github.com/till-proxy/till/scope"
 )
 
 // about is a refusal of a request that came with key.
@@ -34,10 +35,38 @@ func storeClosed() *limiter.Refusal {
 
 const proxyPrefix = "/proxy/"
 
+// arrived is the path of a request as it is judged and sent on. Clients that join
+// the address of a server and a path with a slash too many mean one.
+func arrived(escaped string) string {
+	escaped = scope.OneSlash(escaped)
+	if rest, ok := strings.CutPrefix(escaped, proxyPrefix); ok {
+		if name, tail, ok := strings.Cut(rest, "/"); ok && strings.HasPrefix(tail, "/") {
+			return proxyPrefix + name + scope.OneSlash(tail)
+		}
+	}
+	return escaped
+}
+
 // route decides where a request goes and whether the upstream allows it at
 // all; what the key allows is judged by the limiter. What is matched is what
 // is sent, byte for byte.
 func (t *target) route(x *exchange, r *http.Request, key *limiter.Key, path, escaped string) *limiter.Refusal {
+	if refusal := t.locate(x, key, path, escaped); refusal != nil {
+		return refusal
+	}
+	method := r.Method
+	x.upgrade = upgrades(r)
+	if x.upgrade && method == http.MethodConnect {
+		method = http.MethodGet // RFC 8441: what would be a GET in HTTP/1.1
+	}
+	if http2, _ := upgradesTo(r); http2 { // on which whatever follows would be forwarded unseen
+		return about(key, limiter.CodeUpgradeNotAllowed, "may not upgrade the connection to HTTP/2")
+	}
+	return t.permit(method, x.path, x.upgrade, key)
+}
+
+// locate finds what a path of this server is at the upstream.
+func (t *target) locate(x *exchange, key *limiter.Key, path, escaped string) *limiter.Refusal {
 	if rest, ok := strings.CutPrefix(path, proxyPrefix); ok {
 		name, _, _ := strings.Cut(rest, "/")
 		if name != t.name {
@@ -61,26 +90,26 @@ func (t *target) route(x *exchange, r *http.Request, key *limiter.Key, path, esc
 			return about(key, limiter.CodeBadRequest, "asked for a path whose version is escaped: write it as it is")
 		}
 	}
-	x.out = t.base + x.out
-
-	method := r.Method
-	x.upgrade = upgrades(r)
-	if x.upgrade && method == http.MethodConnect {
-		method = http.MethodGet // RFC 8441: what would be a GET in HTTP/1.1
+	if x.out == "/" {
+		x.out = t.root // the address itself, as the configuration writes it
+	} else {
+		x.out = t.base + x.out
 	}
-	administrative, asynchronous := t.preset.Denied(method, x.path)
-	http2, _ := upgradesTo(r)
+	return nil
+}
+
+// permit judges by the upstream's own rules.
+func (t *target) permit(method, path string, upgrade bool, key *limiter.Key) *limiter.Refusal {
+	administrative, asynchronous := t.preset.Denied(method, path)
 	switch {
-	case http2: // on which whatever follows would be forwarded unseen
-		return about(key, limiter.CodeUpgradeNotAllowed, "may not upgrade the connection to HTTP/2")
-	case x.upgrade && !t.upgrades.Match(method, x.path):
-		return about(key, limiter.CodeUpgradeNotAllowed, "may not upgrade the connection on path %s: upstream %s does not allow it", x.path, t.name)
+	case upgrade && !t.upgrades.Match(method, path):
+		return about(key, limiter.CodeUpgradeNotAllowed, "may not upgrade the connection on path %s: upstream %s does not allow it", path, t.name)
 	case administrative:
-		return about(key, limiter.CodePathNotAllowed, "may not use path %s: it administers the account", x.path)
-	case len(t.allow) > 0 && !t.allow.Match(method, x.path) && !(x.upgrade && t.upgrades.Match(method, x.path)):
-		return about(key, limiter.CodePathNotAllowed, "may not use %s %s: upstream %s does not allow it", method, x.path, t.name)
-	case asynchronous && len(t.allow) == 0 && !x.upgrade:
-		return about(key, limiter.CodePathNotAllowed, "may not use path %s: it works on after the answer, where no limit holds; upstream %s would have to allow it", x.path, t.name)
+		return about(key, limiter.CodePathNotAllowed, "may not use path %s: it administers the account", path)
+	case len(t.allow) > 0 && !t.allow.Match(method, path) && !(upgrade && t.upgrades.Match(method, path)):
+		return about(key, limiter.CodePathNotAllowed, "may not use %s %s: upstream %s does not allow it", method, path, t.name)
+	case asynchronous && len(t.allow) == 0 && !upgrade:
+		return about(key, limiter.CodePathNotAllowed, "may not use path %s: it works on after the answer, where no limit holds; upstream %s would have to allow it", path, t.name)
 	}
 	return nil
 }

@@ -31,7 +31,7 @@ func routed(t *testing.T, u *Upstream, name, method, target string, header ...st
 	for i := 0; i+1 < len(header); i += 2 {
 		r.Header.Set(header[i], header[i+1])
 	}
-	escaped := r.URL.EscapedPath()
+	escaped := arrived(r.URL.EscapedPath())
 	path, err := scope.CleanPath(escaped)
 	if err != nil {
 		return nil, &limiter.Refusal{Code: limiter.CodeBadRequest}
@@ -44,6 +44,9 @@ func TestRequestsGoWhereTheyWereMatched(t *testing.T) {
 	t.Parallel()
 	openai := &Upstream{}
 	based := &Upstream{Preset: "openai", To: []string{"https://gateway.example.com/base"}}
+	mcp := &Upstream{To: []string{"https://h.example.com/mcp"}}
+	slashed := &Upstream{To: []string{"https://h.example.com/mcp/"}}
+	live := &Upstream{Preset: "gemini", Upgrades: []string{"/ws/*"}}
 	github := &Upstream{To: []string{"https://api.github.com"}, Allow: []string{"GET /repos/*"}, Upgrades: []string{"/ws/*"}}
 	batches := &Upstream{Preset: "openai", Allow: []string{"POST /v1/batches", "POST /v1/chat/completions"}}
 	for _, test := range []struct {
@@ -60,6 +63,19 @@ func TestRequestsGoWhereTheyWereMatched(t *testing.T) {
 		{u: openai, name: "openai", method: "POST", target: "/proxy/openai/chat/completions", out: "/v1/chat/completions"},
 		{u: openai, name: "openai", method: "GET", target: "/v1/models/a%20b", out: "/v1/models/a%20b"},
 		{u: based, name: "mine", method: "POST", target: "/v1/embeddings", out: "/base/v1/embeddings"},
+		{u: mcp, name: "mcp", method: "POST", target: "/", out: "/mcp"},
+		{u: mcp, name: "mcp", method: "POST", target: "/proxy/mcp", out: "/mcp"},
+		{u: mcp, name: "mcp", method: "POST", target: "/proxy/mcp/", out: "/mcp"},
+		{u: mcp, name: "mcp", method: "POST", target: "/x", out: "/mcp/x"},
+		{u: slashed, name: "mcp", method: "POST", target: "/", out: "/mcp/"},
+		{u: slashed, name: "mcp", method: "POST", target: "/proxy/mcp", out: "/mcp/"},
+		{u: slashed, name: "mcp", method: "POST", target: "/x/", out: "/mcp/x/"},
+		{u: openai, name: "openai", method: "POST", target: "http://till.test//v1/chat/completions", out: "/v1/chat/completions"},
+		{u: openai, name: "openai", method: "POST", target: "/proxy/openai//v1/chat/completions", out: "/v1/chat/completions"},
+		{u: live, name: "gemini", method: "GET", target: "http://till.test//ws/google.ai.generativelanguage.v1beta.GenerativeService.BidiGenerateContent", header: []string{"Connection", "Upgrade", "Upgrade", "websocket"}, out: "/ws/google.ai.generativelanguage.v1beta.GenerativeService.BidiGenerateContent"},
+		{u: openai, name: "openai", method: "GET", target: "http://till.test//v1/organization/users", code: limiter.CodePathNotAllowed},
+		{u: openai, name: "openai", method: "GET", target: "http://till.test//../v1/models", code: limiter.CodeBadRequest},
+		{u: openai, name: "openai", method: "GET", target: "/v1//models", code: limiter.CodeBadRequest},
 		{u: github, name: "github", method: "GET", target: "/repos/o/r", out: "/repos/o/r"},
 		{u: github, name: "github", method: "GET", target: "/proxy/github/repos/o/r", out: "/repos/o/r"},
 		{u: batches, name: "b", method: "POST", target: "/v1/batches", out: "/v1/batches"},
@@ -105,6 +121,11 @@ func TestUpstreamsThatCannotWorkAreNamed(t *testing.T) {
 		{"mine", &Upstream{To: []string{"ftp://x"}}, `"ftp://x"`},
 		{"mine", &Upstream{To: []string{"https://u:p@x"}}, "user"},
 		{"mine", &Upstream{To: []string{"https://x", "http://y"}}, "same scheme"},
+		{"mine", &Upstream{To: []string{"https://x/a", "https://y/a/"}}, "same scheme and path"},
+		{"mine", &Upstream{To: []string{"https://x"}, RedirectsPass: []string{"*.com"}}, "half of the internet"},
+		{"mine", &Upstream{To: []string{"https://x"}, RedirectsPass: []string{"https://y"}}, `"https://y"`},
+		{"mine", &Upstream{To: []string{"https://x"}, RedirectsPass: []string{"*"}}, "redirects pass takes hosts"},
+		{"mine", &Upstream{To: []string{"https://x"}, RedirectsPass: []string{"y/z"}}, "redirects pass takes hosts"},
 		{"mine", &Upstream{To: []string{"https://x/a/../b"}}, "judged"},
 		{"mine", &Upstream{To: []string{"https://x"}, Credential: "{env.TILL_TEST_IS_NOT_SET}"}, "credential"},
 		{"mine", &Upstream{To: []string{"https://x"}, Credential: "two\nlines"}, "one line"},

@@ -32,7 +32,8 @@ type Upstream struct {
 	Preset string `json:"preset,omitempty"`
 
 	// The addresses of the API: scheme and host, optionally a path that goes
-	// before every request's own, or "unix//path". Several share the load
+	// before every request's own, or "unix//path". A request for "/" goes to
+	// that path as it is written, with or without a slash at its end. Several share the load
 	// and must be the same API. No placeholders of requests. Default: the
 	// preset's address.
 	To []string `json:"to,omitempty"`
@@ -71,6 +72,14 @@ type Upstream struct {
 	// Set to "pass" to let cookies through in both directions. Default: they
 	// are dropped.
 	Cookies string `json:"cookies,omitempty"`
+
+	// The servers that redirects of the upstream may lead the client to, such as
+	// "codeload.github.com", or "*.githubusercontent.com" for one name before the
+	// dot; over https, and over http only where the upstream itself is http. They
+	// are passed on unchanged. Name only servers that may see what clients send
+	// along: some send their key to wherever a redirect leads. Default: none, and
+	// such redirects are refused.
+	RedirectsPass []string `json:"redirects_pass,omitempty"`
 
 	// The origins of web pages that may use keys of this upstream from a
 	// browser, such as "https://app.example.com", or "*" for any. Preflights
@@ -136,26 +145,30 @@ type Upstream struct {
 
 // target is an Upstream ready for use.
 type target struct {
-	name       string
-	presetName string
-	preset     *upstream.Preset
-	auth       upstream.Auth
-	held       *credential // nil: sealed keys only
-	origins    []origin
-	base       string   // path that goes before every request's own
-	declared   []string // origins with base, sorted: what boxes are bound to
-	place      string   // all of them
-	allow      scope.PathRules
-	free       scope.PathRules // as the operator says, beside the preset's
-	upgrades   scope.PathRules
-	cookies    bool
-	cors       corsOrigins
-	drain      time.Duration // that an answer is read on without its client
-	countExact bool          // the vendor may be asked what an input counts
-	counting   counting
-	stays      map[string]bool // headers of requests that are never sent on
-	admitted   prometheus.Counter
-	spent      *useMetrics
+	name         string
+	presetName   string
+	preset       *upstream.Preset
+	auth         upstream.Auth
+	held         *credential // nil: sealed keys only
+	origins      []origin
+	base         string   // path that goes before every request's own
+	root         string   // path of requests for "/": base as it was written
+	declared     []string // origins with base, sorted: what boxes are bound to
+	place        string   // all of them
+	allow        scope.PathRules
+	free         scope.PathRules // as the operator says, beside the preset's
+	upgrades     scope.PathRules
+	cookies      bool
+	cors         corsOrigins
+	passed       passedHosts // where redirects may lead
+	strays       strays
+	publicOrigin string        // of public_url
+	drain        time.Duration // that an answer is read on without its client
+	countExact   bool          // the vendor may be asked what an input counts
+	counting     counting
+	stays        map[string]bool // headers of requests that are never sent on
+	admitted     prometheus.Counter
+	spent        *useMetrics
 
 	settings     map[string]string // of options that an upstream may contradict; "": not set
 	learnt       *contradictions   // of the store
@@ -224,15 +237,15 @@ func (u *Upstream) resolve(name string) (*target, error) {
 		to = []string{t.preset.Origin}
 	}
 	for i, address := range to {
-		o, base, err := parseOrigin(address)
+		o, root, err := parseOrigin(address)
 		if err != nil {
 			return nil, err
 		}
-		if i > 0 && (o.scheme != t.origins[0].scheme || base != t.base) {
+		if i > 0 && (o.scheme != t.origins[0].scheme || root != t.root) {
 			return nil, fmt.Errorf("all addresses must have the same scheme and path, got %s and %s", to[0], address)
 		}
-		t.origins, t.base = append(t.origins, o), base
-		t.declared = append(t.declared, o.String()+base)
+		t.origins, t.root, t.base = append(t.origins, o), root, strings.TrimSuffix(root, "/")
+		t.declared = append(t.declared, o.String()+t.base)
 	}
 	options, err := u.options()
 	if err != nil {
@@ -350,6 +363,9 @@ func (u *Upstream) provision(name string) (*target, error) {
 	if t.cors, err = parseCORS(u.CORS); err != nil {
 		return nil, err
 	}
+	if t.passed, err = parsePassed(u.RedirectsPass); err != nil {
+		return nil, err
+	}
 	t.stays = make(map[string]bool)
 	for _, names := range [][]string{upstream.Slots(), neverSent, t.preset.AccountHeaders} {
 		for _, name := range names {
@@ -399,8 +415,9 @@ func (u *Upstream) credentialEnv() string {
 	return ""
 }
 
-// parseOrigin reads an address: http(s)://host[:port][/path] or unix//path.
-func parseOrigin(s string) (o origin, base string, err error) {
+// parseOrigin reads an address: http(s)://host[:port][/path] or unix//path. root is
+// its path.
+func parseOrigin(s string) (o origin, root string, err error) {
 	if strings.ContainsAny(s, "{}") {
 		return o, "", fmt.Errorf("an address must not hold placeholders, got %q: whoever chooses the address gets the credential", s)
 	}
@@ -408,7 +425,7 @@ func parseOrigin(s string) (o origin, base string, err error) {
 		if !strings.HasPrefix(path, "/") {
 			return o, "", fmt.Errorf("a unix socket is written unix//absolute/path, got %q", s)
 		}
-		return origin{scheme: "http", network: "unix", address: path, host: "localhost"}, "", nil
+		return origin{scheme: "http", network: "unix", address: path, host: "localhost"}, "/", nil
 	}
 	u, err := url.Parse(s)
 	if err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Hostname() == "" {
@@ -421,11 +438,11 @@ func parseOrigin(s string) (o origin, base string, err error) {
 	if port == "" {
 		port = map[string]string{"http": "80", "https": "443"}[u.Scheme]
 	}
-	base = strings.TrimSuffix(u.EscapedPath(), "/")
-	if base != "" {
-		if _, err := scope.CleanPath(base); err != nil {
-			return o, "", fmt.Errorf("address %s: %w", s, err)
-		}
+	if root = u.EscapedPath(); root == "" {
+		root = "/"
+	}
+	if _, err := scope.CleanPath(root); err != nil {
+		return o, "", fmt.Errorf("address %s: %w", s, err)
 	}
 	host := strings.ToLower(u.Host)
 	if (u.Scheme == "https" && u.Port() == "443") || (u.Scheme == "http" && u.Port() == "80") {
@@ -434,5 +451,5 @@ func parseOrigin(s string) (o origin, base string, err error) {
 	return origin{
 		scheme: u.Scheme, network: "tcp", host: host,
 		address: net.JoinHostPort(strings.ToLower(u.Hostname()), port),
-	}, base, nil
+	}, root, nil
 }

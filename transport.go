@@ -195,6 +195,7 @@ func (t *Transport) outgoing(r *http.Request, x *exchange, o origin, ctx context
 		out.Header["Accept-Encoding"] = []string{"identity"} // the answer is read
 		delete(out.Header, "X-Goog-Fieldmask")               // as a whole
 	}
+	x.outward(out.Header, o)
 	if body := x.body.whole(out.ContentLength); body != nil {
 		out.Body = body // the room that it takes is given back by sent, or the handler
 	}

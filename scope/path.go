@@ -59,6 +59,16 @@ func CleanPath(escaped string) (string, error) {
 	return path, judgeSegments(path)
 }
 
+// OneSlash is a path with one slash at its beginning where there were several, as
+// clients make them that join an address which ends with a slash and a path which
+// begins with one.
+func OneSlash(escaped string) string {
+	if rest := strings.TrimLeft(escaped, "/"); len(rest)+1 < len(escaped) {
+		return escaped[len(escaped)-len(rest)-1:]
+	}
+	return escaped
+}
+
 // judgeEscapes refuses escapes that hide structure.
 func judgeEscapes(s string) error {
 	for i := 0; i < len(s); i++ {

@@ -52,6 +52,17 @@ func TestPathTricks(t *testing.T) {
 	}
 }
 
+func TestAPathBeginsWithOneSlash(t *testing.T) {
+	t.Parallel()
+	for path, want := range map[string]string{
+		"/": "/", "//": "/", "///": "/", "/v1": "/v1", "//v1/x": "/v1/x", "///v1//x": "/v1//x", "": "", "v1": "v1", "/%2f/x": "/%2f/x", "//../x": "/../x",
+	} {
+		if got := OneSlash(path); got != want {
+			t.Errorf("OneSlash(%q) = %q, want %q", path, got, want)
+		}
+	}
+}
+
 func TestCleaningAPlainPathDoesNotAllocate(t *testing.T) {
 	if n := testing.AllocsPerRun(100, func() {
 		if _, err := CleanPath("/v1/chat/completions"); err != nil {

@@ -1,0 +1,185 @@
+package till
+
+import (
+	"net/http"
+	"net/url"
+	"strings"
+
+	"github.com/till-proxy/till/limiter"
+	"github.com/till-proxy/till/scope"
+	"github.com/till-proxy/till/token"
+)
+
+// destine judges where a request copies or moves something to: the Destination of
+// WebDAV (RFC 4918, section 10.3). It is a second path of the request, and so the
+// same rules hold for it; it is sent on as the upstream's own address. Behind a guard
+// only the key's rules hold, as for the other path.
+func (t *target) destine(x *exchange, r *http.Request, key *limiter.Key, guard bool) *limiter.Refusal {
+	values, ok := r.Header["Destination"]
+	if !ok {
+		return nil
+	}
+	bad := func(why string) *limiter.Refusal {
+		return about(key, limiter.CodeBadRequest, "asked for a destination that is refused: %s", why)
+	}
+	if len(values) != 1 {
+		return bad("there are several")
+	}
+	u, err := parseAddress(values[0])
+	escaped, ours := "", false
+	if err == nil {
+		escaped, ours = x.own(u)
+	}
+	switch {
+	case ours:
+	case guard && len(key.Scope.Paths) == 0:
+		return nil
+	case len(key.Scope.Paths) > 0 || len(t.allow) > 0:
+		return bad("it is no address of this server, and only some paths are allowed")
+	default:
+		return nil // the upstream's own affair
+	}
+	if !guard {
+		escaped = arrived(escaped)
+	}
+	path, err := scope.CleanPath(escaped)
+	if err != nil {
+		return bad(err.Error())
+	}
+	there := exchange{target: t, path: path}
+	if !guard {
+		refusal := t.locate(&there, key, path, escaped)
+		if refusal == nil {
+			refusal = t.permit(r.Method, there.path, false, key)
+		}
+		if refusal != nil {
+			return refusal
+		}
+	}
+	if !key.Scope.AllowsPath(there.path) {
+		return about(key, limiter.CodePathNotAllowed, "may not use path %s as a destination; it is limited to %s", there.path, strings.Join(key.Scope.Paths, ", "))
+	}
+	x.destination = there.out
+	if u.RawQuery != "" {
+		x.destination += "?" + u.RawQuery
+	}
+	return nil
+}
+
+// own is the path, escaped and as a client would ask for it, of an address that a
+// request names. It reports false for those of other servers.
+func (x *exchange) own(u *url.URL) (string, bool) {
+	escaped := u.EscapedPath()
+	switch {
+	case u.User != nil:
+		return "", false
+	case u.Host == "":
+		if !strings.HasPrefix(escaped, "/") {
+			return "", false
+		}
+	case x.target.is(u) && !x.front().is(u):
+		path, ok := x.target.within(escaped)
+		if ok && x.proxied != "" {
+			path = x.proxied + path
+		}
+		return path, ok
+	case !x.front().is(u):
+		return "", false
+	}
+	if rest, ok := strings.CutPrefix(escaped, x.front().prefix); ok {
+		escaped = rest
+	}
+	if escaped == "" {
+		escaped = "/"
+	}
+	return escaped, true
+}
+
+// outward writes the addresses in a request's header as the upstream's own, where
+// they name this server.
+func (x *exchange) outward(h http.Header, o origin) {
+	upstream := o.scheme + "://" + o.host
+	if x.destination != "" {
+		h["Destination"] = []string{upstream + x.destination}
+	}
+	if values, ok := h["If"]; ok { // RFC 4918, section 10.4
+		told := make([]string, 0, len(values))
+		for _, value := range values {
+			told = append(told, eachTag(value, func(tag string) string { return x.upstreams(tag, upstream) }))
+		}
+		h["If"] = told
+	}
+	if values := h["Referer"]; len(values) > 0 {
+		if told := x.upstreams(values[0], upstream); len(values) > 1 || strings.Contains(told, token.KeyPrefix) {
+			delete(h, "Referer") // pages whose address holds a key
+		} else if told != values[0] {
+			h["Referer"] = []string{told}
+		}
+	}
+	if values := h["Origin"]; len(values) == 1 && values[0] != "null" {
+		if u, err := parseAddress(values[0]); err == nil && u.Host != "" && x.front().is(u) {
+			h["Origin"] = []string{upstream}
+		}
+	}
+}
+
+// upstreams is the upstream's own address for one of this server's. Others stay as
+// they are: nothing is decided by them.
+func (x *exchange) upstreams(address, upstream string) string {
+	u, err := parseAddress(address)
+	if err != nil || u.Host != "" && !x.front().is(u) {
+		return address
+	}
+	escaped, ok := x.own(u)
+	if !ok {
+		return address
+	}
+	escaped = arrived(escaped)
+	path, err := scope.CleanPath(escaped)
+	if err != nil {
+		return address
+	}
+	there := exchange{target: x.target}
+	if refusal := x.target.locate(&there, &limiter.Key{}, path, escaped); refusal != nil {
+		return address
+	}
+	if u.RawQuery != "" {
+		there.out += "?" + u.RawQuery
+	}
+	if u.Host == "" {
+		return there.out
+	}
+	return upstream + there.out
+}
+
+// eachTag replaces the resource tags of an If header. What stands in parentheses
+// are state tokens and entity tags, which name no place.
+func eachTag(value string, replace func(string) string) string {
+	var b strings.Builder
+	depth := 0
+	for i := 0; i < len(value); i++ {
+		end := -1
+		switch value[i] {
+		case '(':
+			depth++
+		case ')':
+			depth--
+		case '"':
+			end = quotedEnd(value[i:])
+		case '<':
+			end = strings.IndexByte(value[i:], '>')
+			if end > 0 && depth == 0 {
+				b.WriteString("<" + replace(value[i+1:i+end]) + ">")
+				i += end
+				continue
+			}
+		}
+		if end > 0 {
+			b.WriteString(value[i : i+end+1])
+			i += end
+			continue
+		}
+		b.WriteByte(value[i])
+	}
+	return b.String()
+}

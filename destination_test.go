@@ -1,0 +1,136 @@
+package till
+
+import (
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"testing"
+
+	"github.com/till-proxy/till/limiter"
+	"github.com/till-proxy/till/scope"
+)
+
+func TestADestinationIsJudgedAsThePathIs(t *testing.T) {
+	t.Parallel()
+	dav := &Upstream{To: []string{"http://dav.example.com/files"}}
+	some := &Upstream{To: []string{"http://dav.example.com"}, Allow: []string{"MOVE /a/*", "GET /b/*"}}
+	anything := &limiter.Key{ID: "key_1"}
+	below := &limiter.Key{ID: "key_1", Scope: scope.Scope{Paths: []string{"/a/*"}}}
+	for _, test := range []struct {
+		u           *Upstream
+		key         *limiter.Key
+		target      string
+		destination string
+		out         string // as sent
+		code        limiter.Code
+	}{
+		{dav, anything, "/a/x", "http://till.test/a/y", "http://dav.example.com/files/a/y", ""},
+		{dav, anything, "/a/x", "/a/y", "http://dav.example.com/files/a/y", ""},
+		{dav, anything, "/proxy/up/a/x", "http://till.test/proxy/up/a/y%20z", "http://dav.example.com/files/a/y%20z", ""},
+		{dav, anything, "/proxy/up/a/x", "/proxy/up/a/y", "http://dav.example.com/files/a/y", ""},
+		{dav, anything, "/a/x", "https://till.test/a/y", "http://dav.example.com/files/a/y", ""}, // behind TLS of somebody else
+		{dav, anything, "/a/x", "http://dav.example.com/files/a/y", "http://dav.example.com/files/a/y", ""},
+		{dav, anything, "/a/x", "http://other.example.com/a/y", "http://other.example.com/a/y", ""},
+		{dav, anything, "/a/x", "http://till.test/proxy/other/a/y", "", limiter.CodeWrongUpstream},
+		{dav, anything, "/a/x", "http://till.test/a/../y", "", limiter.CodeBadRequest},
+		{dav, anything, "/a/x", "/a/%2e%2e/y", "", limiter.CodeBadRequest},
+		{dav, below, "/a/x", "http://till.test/a/y", "http://dav.example.com/files/a/y", ""},
+		{dav, below, "/a/x", "http://till.test/b/y", "", limiter.CodePathNotAllowed},
+		{dav, below, "/a/x", "/b/y", "", limiter.CodePathNotAllowed},
+		{dav, below, "/a/x", "http://dav.example.com/files/b/y", "", limiter.CodePathNotAllowed},
+		{dav, below, "/a/x", "http://dav.example.com/elsewhere", "", limiter.CodeBadRequest},
+		{dav, below, "/a/x", "http://alias.example.com/files/b/y", "", limiter.CodeBadRequest},
+		{dav, below, "/a/x", "b/y", "", limiter.CodeBadRequest},
+		{dav, below, "/a/x", "http:\\\\dav.example.com/files/b/y", "", limiter.CodeBadRequest},
+		{some, anything, "/a/x", "http://till.test/a/y", "http://dav.example.com/a/y", ""},
+		{some, anything, "/a/x", "http://till.test/b/y", "", limiter.CodePathNotAllowed},
+	} {
+		r := httptest.NewRequest("MOVE", "http://till.test"+test.target, nil)
+		r.Header.Set("Destination", test.destination)
+		x, _ := asked(t, test.u, r)
+		refusal := x.target.destine(x, r, test.key, false)
+		h := r.Header.Clone()
+		x.outward(h, x.target.origins[0])
+		switch {
+		case test.code == "" && refusal != nil:
+			t.Errorf("%s to %s: %v", test.target, test.destination, refusal)
+		case test.code != "" && (refusal == nil || refusal.Code != test.code):
+			t.Errorf("%s to %s: %v, want %s", test.target, test.destination, refusal, test.code)
+		case test.code == "" && h.Get("Destination") != test.out:
+			t.Errorf("%s to %s is sent as %s, want %s", test.target, test.destination, h.Get("Destination"), test.out)
+		}
+	}
+}
+
+func TestAGuardJudgesADestinationByTheKey(t *testing.T) {
+	t.Parallel()
+	for destination, want := range map[string]bool{
+		"http://till.test/a/y": true, "/a/y": true, "/b/y": false, "http://till.test/b/y": false, "http://up.example.com/a/y": false, "//b/y": false,
+	} {
+		r := httptest.NewRequest("MOVE", "http://till.test/a/x", nil)
+		r.Header.Set("Destination", destination)
+		x, _ := asked(t, &Upstream{To: []string{"http://other.example.com"}}, r)
+		refusal := x.target.destine(x, r, &limiter.Key{Scope: scope.Scope{Paths: []string{"/a/*"}}}, true)
+		if (refusal == nil) != want {
+			t.Errorf("%s: %v", destination, refusal)
+		}
+	}
+}
+
+func TestAddressesOfThisServerGoOutAsTheUpstreams(t *testing.T) {
+	t.Parallel()
+	const key = "till_sk_0123456789"
+	for _, test := range []struct{ name, value, want string }{
+		{"Referer", "http://till.test/a/page?x=1", "https://up.example.com/base/a/page?x=1"},
+		{"Referer", "http://till.test/proxy/up/a/page", "https://up.example.com/base/a/page"},
+		{"Referer", "http://till.test/", "https://up.example.com/base"},
+		{"Referer", "http://till.test/proxy/other/a", "http://till.test/proxy/other/a"},
+		{"Referer", "https://example.org/x", "https://example.org/x"},
+		{"Referer", "http://till.test/a?key=" + key, ""},
+		{"Origin", "http://till.test", "https://up.example.com"},
+		{"Origin", "https://example.org", "https://example.org"},
+		{"Origin", "null", "null"},
+		// RFC 4918, section 10.4
+		{"If", `<http://till.test/a> (<urn:uuid:1> ["W/x"]) (Not <http://till.test/token>) </b> (["<"])`,
+			`<https://up.example.com/base/a> (<urn:uuid:1> ["W/x"]) (Not <http://till.test/token>) </base/b> (["<"])`},
+		{"If", `(<urn:uuid:1>)`, `(<urn:uuid:1>)`},
+		{"If", `<http://till.test/a`, `<http://till.test/a`},
+		{"X-Custom", "http://till.test/a", "http://till.test/a"},
+	} {
+		r := httptest.NewRequest("MOVE", "http://till.test/a", nil)
+		x, _ := asked(t, &Upstream{To: []string{"https://up.example.com/base"}}, r)
+		h := http.Header{test.name: {test.value}}
+		x.outward(h, x.target.origins[0])
+		if got := strings.Join(h[test.name], "|"); got != test.want {
+			t.Errorf("%s: %s goes out as %s, want %s", test.name, test.value, got, test.want)
+		}
+	}
+}
+
+// FuzzRequestAddresses holds that a destination which is sent on is below a path
+// that the key allows, whoever reads it.
+func FuzzRequestAddresses(f *testing.F) {
+	for _, s := range []string{"http://till.test/a/y", "/a/y", "//a/y", "/a/../b", "http://up.example.com/base/a/y", "http:up.example.com/base/b", "/proxy/up/a", "/%61/y", "/a/y?z#f"} {
+		f.Add(s, "<"+s+"> (<"+s+">)")
+	}
+	u := &Upstream{To: []string{"http://up.example.com/base"}}
+	to, err := u.provision("up")
+	if err != nil {
+		f.Fatal(err)
+	}
+	f.Fuzz(func(t *testing.T, destination, tags string) {
+		r := httptest.NewRequest("MOVE", "http://till.test/a/x", nil)
+		r.Header["Destination"], r.Header["If"] = []string{destination}, []string{tags}
+		x := &exchange{target: to, seen: r}
+		if refusal := to.destine(x, r, &limiter.Key{Scope: scope.Scope{Paths: []string{"/a/*"}}}, false); refusal != nil {
+			return
+		}
+		x.outward(r.Header, to.origins[0])
+		sent := r.Header.Get("Destination")
+		path, ok := strings.CutPrefix(sent, "http://up.example.com/base/")
+		path, _, _ = strings.Cut(path, "?")
+		if _, err := scope.CleanPath("/" + path); !ok || err != nil || strings.ContainsAny(sent, "\r\n\x00 ") {
+			t.Fatalf("%q is sent as %q", destination, sent)
+		}
+	})
+}

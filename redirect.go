@@ -1,0 +1,163 @@
+package till
+
+import (
+	"errors"
+	"fmt"
+	"net/http"
+	"net/url"
+	"slices"
+	"strings"
+	"sync"
+
+	"github.com/till-proxy/till/limiter"
+)
+
+// passedHosts are the servers that redirects may lead to: hosts, perhaps with a
+// port, and *.example.com for one label before example.com.
+type passedHosts []string
+
+func parsePassed(list []string) (passedHosts, error) {
+	var all passedHosts
+	for _, text := range list {
+		host := strings.ToLower(text)
+		bare := strings.TrimPrefix(host, "*.")
+		u, err := url.Parse("https://" + bare)
+		switch {
+		case err != nil || u.Host != bare || u.Hostname() == "" || plainHost(u) == "":
+			return nil, fmt.Errorf("redirects pass takes hosts such as codeload.github.com, *.githubusercontent.com or files.example.com:8443, got %q", text)
+		case bare != host && !strings.Contains(u.Hostname(), "."):
+			return nil, fmt.Errorf("redirects pass %s would let redirects lead to half of the internet: write at least two names after the *", text)
+		}
+		all = append(all, host)
+	}
+	return all, nil
+}
+
+// pass reports whether a redirect may lead to an address.
+func (p passedHosts) pass(u *url.URL) bool {
+	host := authority(u.Scheme, u.Host)
+	_, parent, _ := strings.Cut(host, ".")
+	return slices.ContainsFunc(p, func(passed string) bool {
+		if suffix, any := strings.CutPrefix(passed, "*."); any {
+			return parent != "" && parent == authority(u.Scheme, suffix) && host[0] != '.'
+		}
+		return host == authority(u.Scheme, passed)
+	})
+}
+
+// relocate judges the Location of an answer, and writes it as the client's own.
+func (t *target) relocate(res *http.Response, out *http.Request, x *exchange, key *limiter.Key) *limiter.Refusal {
+	locations := res.Header["Location"]
+	if len(locations) == 0 || len(locations) == 1 && locations[0] == "" {
+		return nil
+	}
+	location := locations[0]
+	redirects := res.StatusCode >= 300 && res.StatusCode < 400
+	// What was made (201, 202) is told as it came, for clients that take it for an
+	// absolute address; whoever follows a redirect reads a path too.
+	told, err := t.local(location, !redirects, out, x)
+	if len(locations) > 1 {
+		err = errUnclear
+	}
+	if err == nil && redirects && t.origins[0].scheme == "http" {
+		// It would come back to this server, and be asked over http once more.
+		if u, _ := parseAddress(location); u != nil && u.Scheme == "https" {
+			err = errOutside
+		}
+	}
+	switch {
+	case err == nil:
+		res.Header["Location"] = []string{told}
+		return nil
+	case !redirects && errors.Is(err, errElsewhere):
+		return nil
+	case !redirects:
+		delete(res.Header, "Location")
+		return nil
+	}
+	refuse := func(format string, args ...any) *limiter.Refusal {
+		x.strayed = returnable(out.Method, res.StatusCode) && t.strays.giveBack(key.ID)
+		return about(key, limiter.CodeUpstreamFailed, "was redirected by upstream "+t.name+" "+format, args...)
+	}
+	to, parseErr := parseAddress(location)
+	switch {
+	case errors.Is(err, errUnclear) || parseErr != nil:
+		return refuse("to something that is no address of a web server, which is not followed")
+	case errors.Is(err, errOutside):
+		return refuse("to a place of its own that is not below the address in the configuration: whoever runs this server may change that to %s", t.plain(to, out))
+	case to.Scheme == "" && to.Host != "":
+		to.Scheme = t.origins[0].scheme
+	}
+	secure := to.Scheme == "https" || t.origins[0].scheme == "http"
+	if to.User == nil && secure && t.passed.pass(to) {
+		return nil
+	}
+	host := plainHost(to)
+	switch {
+	case host == "":
+		return refuse("to another server, which is not followed")
+	case !secure:
+		return refuse("to %s without TLS, which is not followed", host)
+	}
+	return refuse("to %s, another server, which is not followed; whoever runs this server lets such redirects pass with: redirects pass %s", host, host)
+}
+
+// plainHost is the host of an address that somebody else wrote, fit for a message;
+// "" where it holds anything but what hosts are made of.
+func plainHost(u *url.URL) string {
+	host := authority(u.Scheme, u.Host)
+	if len(host) > 255 || strings.ContainsFunc(host, func(r rune) bool {
+		return !(r >= 'a' && r <= 'z' || r >= '0' && r <= '9' || strings.ContainsRune(".-_:[]", r))
+	}) {
+		return ""
+	}
+	return host
+}
+
+// plain is the address at the upstream that a redirect named, without what it asks
+// there, fit for a message.
+func (t *target) plain(u *url.URL, out *http.Request) string {
+	here := url.URL{Scheme: t.origins[0].scheme, Host: out.Host, Path: out.URL.Path, RawPath: out.URL.RawPath}
+	u = here.ResolveReference(u)
+	path := u.EscapedPath()
+	if len(path) > 200 {
+		path = ""
+	}
+	return u.Scheme + "://" + plainHost(u) + path
+}
+
+// returnable reports whether a redirect that is refused may cost nothing: what was
+// asked for was not done, because the request only read (RFC 9110, section 9.2.1)
+// or is to be repeated elsewhere as it is (sections 15.4.8 and 15.4.9).
+func returnable(method string, status int) bool {
+	return method == http.MethodGet || method == http.MethodHead ||
+		status == http.StatusTemporaryRedirect || status == http.StatusPermanentRedirect
+}
+
+// strays count the redirects that were refused, and cost their keys nothing. What
+// reached the upstream is then more than a key's activations; these bound by how
+// much.
+type strays struct {
+	mu    sync.Mutex
+	given map[string]int // by the ids of keys
+}
+
+const (
+	maxStrays    = 10     // of one key, until the configuration is loaded anew
+	maxStrayKeys = 10_000 // beyond which redirects cost what others do
+)
+
+// giveBack reports whether a redirect costs its key nothing.
+func (s *strays) giveBack(id string) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	n, known := s.given[id]
+	if n >= maxStrays || !known && len(s.given) >= maxStrayKeys {
+		return false
+	}
+	if s.given == nil {
+		s.given = make(map[string]int)
+	}
+	s.given[id] = n + 1
+	return true
+}
