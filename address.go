@@ -266,8 +266,13 @@ func (t *target) translated(name, value string, out *http.Request, x *exchange) 
 	return one(value)
 }
 
+// absolute reports whether a value begins as an absolute address does, with or
+// without its scheme.
 func absolute(value string) bool {
-	return len(value) > len("http://") && value[0]|0x20 == 'h' && (strings.EqualFold(value[:7], "http://") || strings.EqualFold(value[:8], "https://"))
+	if strings.HasPrefix(value, "//") {
+		return true
+	}
+	return len(value) > len("https://") && value[0]|0x20 == 'h' && (strings.EqualFold(value[:7], "http://") || strings.EqualFold(value[:8], "https://"))
 }
 
 // refresh is a Refresh header with an address, as browsers read it (HTML, section

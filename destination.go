@@ -31,6 +31,8 @@ func (t *target) destine(x *exchange, r *http.Request, key *limiter.Key, guard b
 		escaped, ours = x.own(u)
 	}
 	switch {
+	case ours && strings.Contains(u.RawQuery, " "):
+		return bad("a space in it is not escaped")
 	case ours:
 	case guard && len(key.Scope.Paths) == 0:
 		return nil
