@@ -100,6 +100,9 @@ func (x *exchange) own(u *url.URL) (string, bool) {
 // outward writes the addresses in a request's header as the upstream's own, where
 // they name this server.
 func (x *exchange) outward(h http.Header, o origin) {
+	if x.destination == "" && len(h["If"]) == 0 && len(h["Referer"]) == 0 && len(h["Origin"]) == 0 {
+		return
+	}
 	upstream := o.scheme + "://" + o.host
 	if x.destination != "" {
 		h["Destination"] = []string{upstream + x.destination}

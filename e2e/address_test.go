@@ -1,0 +1,260 @@
+package e2e
+
+import (
+	"fmt"
+	"net/http"
+	"net/http/httptest"
+	"os/exec"
+	"regexp"
+	"strings"
+	"sync/atomic"
+	"testing"
+
+	"github.com/till-proxy/till/upstream/upstreamtest"
+)
+
+// paged is an upstream that answers in pages, and names its own address in them as
+// GitHub's does. A key that is not the real one gets a 401.
+func paged(t *testing.T) (*httptest.Server, *atomic.Int64) {
+	t.Helper()
+	strangers := new(atomic.Int64)
+	up := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.Header.Get("Authorization") != "Bearer "+realKey {
+			strangers.Add(1)
+			http.Error(w, "a key that is not for this server", http.StatusUnauthorized)
+			return
+		}
+		here := "http://" + r.Host
+		switch r.URL.Path {
+		case "/repos/o/r/issues":
+			w.Header().Set("Link", fmt.Sprintf(`<%s/repositories/1/issues?page=2>; rel="next", <%s/repositories/1/issues?page=2>; rel="last"`, here, here))
+			fmt.Fprint(w, `[{"number":1},{"number":2}]`)
+		case "/repositories/1/issues":
+			w.Header().Set("Link", fmt.Sprintf(`<%s/repositories/1/issues?page=1>; rel="prev"`, here))
+			fmt.Fprint(w, `[{"number":3}]`)
+		case "/redirect":
+			http.Redirect(w, r, r.URL.Query().Get("to"), 302)
+		case "/repeat":
+			http.Redirect(w, r, r.URL.Query().Get("to"), 307)
+		case "/dav/a", "/dav/b":
+			fmt.Fprint(w, r.Header.Get("Destination"), " ", r.Header.Get("If"), " ", r.Header.Get("Origin"))
+		case "/mcp":
+			fmt.Fprint(w, "mcp itself")
+		case "/mcp/":
+			http.Redirect(w, r, "/mcp", http.StatusTemporaryRedirect)
+		default:
+			http.NotFound(w, r)
+		}
+	}))
+	t.Cleanup(up.Close)
+	return up, strangers
+}
+
+// TestA401SaysHowToSendAKey has all places where a key can be missing or wrong.
+func TestA401SaysHowToSendAKey(t *testing.T) {
+	t.Parallel()
+	s := newServer(t, options{upstream: "cors https://app.example.com"})
+	for _, test := range []struct {
+		path, origin, key string
+		challenged        bool
+	}{
+		{path: "/v1/models", challenged: true},
+		{path: "/v1/models", key: "till_sk_garbled", challenged: true},
+		{path: "/v1/models", key: "sk-of-somebody", challenged: true},
+		{path: "/till/self", challenged: true},
+		{path: "/v1/models", origin: "https://other.example.com", challenged: true},
+		{path: "/v1/models", origin: "https://app.example.com"}, // its browser would ask people
+		{path: "/till/self", origin: "https://app.example.com", key: "till_sk_garbled"},
+	} {
+		r, err := http.NewRequest("GET", "http://"+s.addr+test.path, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if test.key != "" {
+			r.Header.Set("Authorization", "Bearer "+test.key)
+		}
+		if test.origin != "" {
+			r.Header.Set("Origin", test.origin)
+		}
+		res, body := s.must(r)
+		want := ""
+		if test.challenged {
+			want = `Basic realm="till", Bearer`
+		}
+		if got := res.Header.Get("WWW-Authenticate"); res.StatusCode != 401 || got != want {
+			t.Errorf("%+v: %d %q %s", test, res.StatusCode, got, body)
+		}
+	}
+	_, key := s.mint(object{"max_activations": 0})
+	r, err := http.NewRequest("GET", "http://"+s.addr+"/v1/files", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.Header.Set("Authorization", "Bearer "+key)
+	if res, _ := s.must(r); res.StatusCode == 401 || res.Header.Get("WWW-Authenticate") != "" {
+		t.Errorf("a dead key: %d %v", res.StatusCode, res.Header)
+	}
+}
+
+// TestCurlLogsInWhenItIsAsked has a client that sends nothing before it is asked.
+func TestCurlLogsInWhenItIsAsked(t *testing.T) {
+	t.Parallel()
+	curl, err := exec.LookPath("curl")
+	if err != nil {
+		t.Skip("there is no curl here")
+	}
+	up, _ := paged(t)
+	s := newServer(t, options{vendor: upstreamtest.Any, to: up.URL})
+	_, key := s.mint(object{"max_activations": 10})
+	cmd := exec.Command(curl, "-sS", "--anyauth", "-u", "x:"+key, "http://"+s.addr+"/repos/o/r/issues")
+	endWithTests(cmd)
+	if out, err := cmd.CombinedOutput(); err != nil || !strings.Contains(string(out), `"number":2`) {
+		t.Errorf("%v %s", err, out)
+	}
+}
+
+func TestPagesAreFollowedThroughTheServer(t *testing.T) {
+	t.Parallel()
+	up, strangers := paged(t)
+	s := newServer(t, options{vendor: upstreamtest.Any, to: up.URL})
+	id, key := s.mint(object{"max_activations": 10})
+	next := regexp.MustCompile(`<([^>]*)>; rel="next"`)
+	for _, first := range []string{"/repos/o/r/issues", "/proxy/mock/repos/o/r/issues"} {
+		var all strings.Builder
+		for address := "http://" + s.addr + first; address != ""; {
+			if !strings.HasPrefix(address, "http://"+s.addr+"/") {
+				t.Fatalf("the next page is at %s", address)
+			}
+			r, err := http.NewRequest("GET", address, nil)
+			if err != nil {
+				t.Fatal(err)
+			}
+			r.Header.Set("Authorization", "Bearer "+key)
+			res, body := s.must(r)
+			all.WriteString(body)
+			address = ""
+			if m := next.FindStringSubmatch(res.Header.Get("Link")); m != nil {
+				address = m[1]
+			}
+		}
+		if all.String() != `[{"number":1},{"number":2}][{"number":3}]` {
+			t.Errorf("%s: %s", first, all.String())
+		}
+	}
+	if n := strangers.Load(); n != 0 {
+		t.Errorf("the upstream got %d scoped keys", n)
+	}
+	if n := s.used(id); n != 4 {
+		t.Errorf("used %d, want 4", n)
+	}
+}
+
+func TestARedirectThatIsRefusedCostsNothing(t *testing.T) {
+	t.Parallel()
+	up, _ := paged(t)
+	s := newServer(t, options{vendor: upstreamtest.Any, to: up.URL, upstream: "redirects pass 127.0.0.1:9 *.files.example.com"})
+	s.client.CheckRedirect = func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
+	id, key := s.mint(object{"max_activations": 100})
+	for _, test := range []struct {
+		method, path, to string
+		status           int
+		location, says   string
+		cost             int64
+	}{
+		{"GET", "/redirect", "https://a.files.example.com/x?sig=1", 302, "https://a.files.example.com/x?sig=1", "", 1},
+		{"GET", "/redirect", "http://127.0.0.1:9/x", 302, "http://127.0.0.1:9/x", "", 1},
+		{"GET", "/redirect", "https://a.files.example.com/x?k=" + realKey, 502, "", "shows the credential", 1},
+		{"GET", "/redirect", "https://b.a.files.example.com/x", 502, "", "redirects pass b.a.files.example.com", 0},
+		{"HEAD", "/redirect", "https://other.example.com/x", 502, "", "", 0},
+		{"POST", "/redirect", "https://other.example.com/x", 502, "", "redirects pass other.example.com", 1},
+		{"POST", "/repeat", "https://other.example.com/x", 502, "", "redirects pass other.example.com", 0},
+		{"GET", "/redirect", "/there?x=1", 302, "/there?x=1", "", 1},
+	} {
+		before := s.used(id)
+		r, err := http.NewRequest(test.method, "http://"+s.addr+test.path+"?to="+strings.NewReplacer("?", "%3F", "=", "%3D").Replace(test.to), nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		r.Header.Set("Authorization", "Bearer "+key)
+		res, body := s.must(r)
+		if res.StatusCode != test.status || res.Header.Get("Location") != test.location || !strings.Contains(body, test.says) || strings.Contains(body, realKey) {
+			t.Errorf("%s %s: %d %q %s", test.method, test.to, res.StatusCode, res.Header.Get("Location"), body)
+		}
+		if cost := s.used(id) - before; cost != test.cost {
+			t.Errorf("%s %s cost %d, want %d", test.method, test.to, cost, test.cost)
+		}
+	}
+	// What reaches the upstream stays bounded.
+	before := s.used(id)
+	for range 20 {
+		r, err := http.NewRequest("GET", "http://"+s.addr+"/redirect?to=https://other.example.com/", nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		r.Header.Set("Authorization", "Bearer "+key)
+		s.must(r)
+	}
+	if cost := s.used(id) - before; cost != 13 { // seven of the ten were left
+		t.Errorf("twenty more cost %d, want 13", cost)
+	}
+}
+
+// TestADestinationIsTheUpstreamsOwn moves something as WebDAV clients do.
+func TestADestinationIsTheUpstreamsOwn(t *testing.T) {
+	t.Parallel()
+	up, _ := paged(t)
+	s := newServer(t, options{vendor: upstreamtest.Any, to: up.URL + "/dav"})
+	_, key := s.mint(object{"max_activations": 10})
+	_, scoped := s.mint(object{"max_activations": 10, "paths": []string{"/a", "/proxy/mock/a"}})
+	here := "http://" + s.addr
+	for _, test := range []struct {
+		key, path, destination string
+		status                 int
+		want                   string
+	}{
+		{key, "/a", here + "/b", 200, up.URL + "/dav/b <" + up.URL + "/dav/b> (<urn:x>) " + up.URL},
+		{key, "/proxy/mock/a", here + "/proxy/mock/b", 200, up.URL + "/dav/b "},
+		{key, "/a", "/b", 200, up.URL + "/dav/b "},
+		{scoped, "/a", here + "/b", 403, "may not use path /b as a destination"},
+		{scoped, "/a", up.URL + "/dav/b", 403, "may not use path /b as a destination"},
+		{scoped, "/a", here + "/a", 200, up.URL + "/dav/a "},
+	} {
+		r, err := http.NewRequest("MOVE", here+test.path, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		r.Header.Set("Authorization", "Bearer "+test.key)
+		r.Header.Set("Destination", test.destination)
+		r.Header.Set("If", "<"+here+"/b> (<urn:x>)")
+		r.Header.Set("Origin", here)
+		if res, body := s.must(r); res.StatusCode != test.status || !strings.Contains(body, test.want) {
+			t.Errorf("%s to %s: %d %s, want %q", test.path, test.destination, res.StatusCode, body, test.want)
+		}
+	}
+}
+
+func TestAnAddressWithAPathIsReachedAtThatPath(t *testing.T) {
+	t.Parallel()
+	up, _ := paged(t)
+	for _, test := range []struct {
+		base, path string
+		status     int
+		want       string
+	}{
+		{"/mcp", "/", 200, "mcp itself"},
+		{"/mcp", "/proxy/mock", 200, "mcp itself"},
+		{"/mcp", "/proxy/mock/", 200, "mcp itself"},
+		{"/mcp/", "/", 502, "may change that to " + up.URL + "/mcp"},
+	} {
+		s := newServer(t, options{vendor: upstreamtest.Any, to: up.URL + test.base})
+		_, key := s.mint(object{"max_activations": 10})
+		r, err := http.NewRequest("POST", "http://"+s.addr+test.path, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		r.Header.Set("Authorization", "Bearer "+key)
+		if res, body := s.must(r); res.StatusCode != test.status || !strings.Contains(body, test.want) {
+			t.Errorf("%s at %s: %d %s", test.path, test.base, res.StatusCode, body)
+		}
+	}
+}
