@@ -201,6 +201,13 @@ func FuzzAnswerAddresses(f *testing.F) {
 		value = strings.Trim(value, " \t") // as net/http does
 		x := &exchange{target: to, seen: httptest.NewRequest("GET", "http://till.test/a/b", nil)}
 		out := &http.Request{Method: "GET", Host: "up.example.com", URL: mustURL("/base/a/b")}
+		res := &http.Response{StatusCode: 302, Header: http.Header{"Location": {value}}}
+		if to.relocate(res, out, x, &limiter.Key{}) == nil && value != "" {
+			told := res.Header.Get("Location")
+			if !strings.HasPrefix(told, "/") && !strings.HasPrefix(told, "#") || strings.HasPrefix(told, "//") || strings.Contains(told, "\\") {
+				t.Fatalf("Location: %q becomes %q", value, told)
+			}
+		}
 		for _, name := range []string{"Link", "Refresh", "Content-Location", "Operation-Location"} {
 			h := http.Header{name: {value}}
 			to.translate(h, out, x)

@@ -88,6 +88,9 @@ func (t *target) relocate(res *http.Response, out *http.Request, x *exchange, ke
 	case to.Scheme == "" && to.Host != "":
 		to.Scheme = t.origins[0].scheme
 	}
+	if to.User == nil && strings.EqualFold(to.Scheme+"://"+to.Host, t.publicOrigin) {
+		return nil // an upstream that was told by which address it is reached
+	}
 	secure := to.Scheme == "https" || t.origins[0].scheme == "http"
 	if to.User == nil && secure && t.passed.pass(to) {
 		return nil

@@ -33,6 +33,9 @@ func TestRedirectsLeadWithinOrWhereTheyMay(t *testing.T) {
 		{github, "/a", 302, "//codeload.github.com/x", "//codeload.github.com/x", ""},
 		{github, "/a", 302, "https://objects.githubusercontent.com/x", "https://objects.githubusercontent.com/x", ""},
 		{github, "/a", 302, "https://files.example.com:8443/x", "https://files.example.com:8443/x", ""},
+		{github, "/a", 302, "https://agents.example.com/x", "https://agents.example.com/x", ""}, // public_url
+		{github, "/a", 302, "http://till.test/x", "", "till.test without TLS"},                  // a client may call this server what it likes
+		{github, "/a", 302, "https://till.test/x", "", "redirects pass till.test"},
 		{github, "/a", 302, "https://files.example.com/x", "", "redirects pass files.example.com"},
 		{github, "/a", 302, "https://a.b.githubusercontent.com/x", "", "redirects pass a.b.githubusercontent.com"},
 		{github, "/a", 302, "https://githubusercontent.com/x", "", "redirects pass githubusercontent.com"},
@@ -65,6 +68,7 @@ func TestRedirectsLeadWithinOrWhereTheyMay(t *testing.T) {
 		{slashed, "/", 307, "/mcp", "", "change that to http://mcp.example.com/mcp"},
 	} {
 		x, out := asked(t, test.u, httptest.NewRequest("GET", "http://till.test"+test.target, nil))
+		x.target.publicOrigin = "https://agents.example.com"
 		res := &http.Response{StatusCode: test.status, Header: http.Header{"Location": {test.location}}}
 		refusal := x.target.relocate(res, out, x, &limiter.Key{ID: "key_1"})
 		switch {
