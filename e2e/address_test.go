@@ -33,9 +33,9 @@ func paged(t *testing.T) (*httptest.Server, *atomic.Int64) {
 			w.Header().Set("Link", fmt.Sprintf(`<%s/repositories/1/issues?page=1>; rel="prev"`, here))
 			fmt.Fprint(w, `[{"number":3}]`)
 		case "/redirect":
-			http.Redirect(w, r, r.URL.Query().Get("to"), 302)
+			http.Redirect(w, r, r.URL.Query().Get("to"), http.StatusFound)
 		case "/repeat":
-			http.Redirect(w, r, r.URL.Query().Get("to"), 307)
+			http.Redirect(w, r, r.URL.Query().Get("to"), http.StatusTemporaryRedirect)
 		case "/dav/a", "/dav/b":
 			fmt.Fprint(w, r.Header.Get("Destination"), " ", r.Header.Get("If"), " ", r.Header.Get("Origin"))
 		case "/mcp":
