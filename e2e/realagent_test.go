@@ -123,15 +123,12 @@ func (e errand) command(t *testing.T, vendor upstreamtest.Vendor, base, key stri
 		if err := os.Mkdir(config, 0o700); err != nil {
 			t.Fatal(err)
 		}
-		// What of its own it leaves out is what till refuses on keys with a
-		// limit in dollars: search at the vendor, and tools in namespaces.
+		// Search at the vendor is what till refuses on keys with a limit in dollars.
 		text := fmt.Sprintf(`model = "gpt-5.5"
 model_provider = "till"
 web_search = "disabled"
 approval_policy = "never"
 sandbox_mode = "danger-full-access"
-[features]
-multi_agent = false
 [model_providers.till]
 name = "till"
 base_url = "%s/v1"

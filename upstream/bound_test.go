@@ -257,6 +257,9 @@ func FuzzEstimate(f *testing.F) {
 	f.Add([]byte(`{"model":"m","max_tokens":5,"system":[{"type":"text","text":"x","cache_control":{"type":"ephemeral","ttl":"1h"}}]}`), byte(2))
 	f.Add([]byte(`{"model":"m","messages":[],"n":2,"prediction":{"type":"content","content":[{"type":"text","text":"x\u00e9"}]},"max_completion_tokens":5}`), byte(0))
 	f.Add([]byte(`{"model":"m","messages":[],"prediction":{"content":"x","type":"content"}}`), byte(0))
+	f.Add([]byte(`{"model":"m","max_tokens":5,"tools":[{"name":"f","defer_loading":true,"input_schema":{}}],"messages":[{"role":"user","content":[{"type":"tool_result","content":[{"type":"tool_reference","tool_name":"f"}]},{"type":"web_search_result","url":"https://x"}]}]}`), byte(2))
+	f.Add([]byte(`{"model":"m","input":[{"type":"additional_tools","tools":[{"type":"namespace","tools":[{"type":"function","name":"f"}]}]},{"type":"shell_call_output","output":[{"outcome":{"type":"exit"}}]}]}`), byte(3))
+	f.Add([]byte(`{"model":"m","messages":[{"role":"assistant","annotations":[{"type":"file","file":{"content":[{"type":"text","text":"x"}]}}],"reasoning_details":[{"type":"reasoning.text"}]}]}`), byte(0))
 	paths := []struct{ preset, path string }{{"openai", "/v1/chat/completions"}, {"gemini", "/v1beta/models/m:generateContent"}, {"anthropic", "/v1/messages"}, {"openai", "/v1/responses"}}
 	f.Fuzz(func(t *testing.T, body []byte, which byte) {
 		to := paths[int(which)%len(paths)]

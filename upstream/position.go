@@ -63,7 +63,7 @@ func top(name string) position {
 
 // under is where the value of a member stands. The names are those that the
 // vendors' types have for what is sent and for what is answered, which clients
-// send back as it came: openai 6.49.0 (resources/responses/responses.d.ts,
+// send back as it came: openai 6.49.0 (resources/responses and its beta,
 // resources/chat/completions), @anthropic-ai/sdk 1.12.0 (resources/beta/messages),
 // @google/genai 2.32.0 (genai.d.ts), @mistralai/mistralai (models/components),
 // cohere-ai (api/types), groq-sdk (resources/chat/completions), and OpenRouter's
@@ -195,13 +195,14 @@ func (s shape) kind(at position, kind string) bounding {
 func responsesKind(at position, kind string) bounding {
 	switch at {
 	case inBlock:
-		if kind == "computer_screenshot" {
+		if kind == "computer_screenshot" || kind == "encrypted_content" {
 			return byLength
 		}
 	case inItem:
 		switch kind {
 		case "computer_call", "computer_call_output", "shell_call", "shell_call_output", "additional_tools", "tool_search_call", "tool_search_output",
-			"program", "program_output", "mcp_list_tools", "mcp_call", "mcp_approval_request", "compaction":
+			"program", "program_output", "mcp_list_tools", "mcp_call", "mcp_approval_request", "compaction", "context_compaction",
+			"agent_message", "multi_agent_call", "multi_agent_call_output":
 			return byLength
 		case "image_generation_call":
 			return byPicture
