@@ -13,6 +13,7 @@ import (
 func (u *use) charge(status int) (tokens, nano int64, kinds limiter.TokenKinds) {
 	tokens, nano, measured := u.used(status)
 	u.learn(status, measured)
+	u.teach(status)
 	var seen upstream.Usage
 	switch input, ok := u.reported(); {
 	case measured:
@@ -39,6 +40,21 @@ func (u *use) learn(status int, measured bool) {
 	}
 	// What failed may not have been read to its end.
 	u.memory.Learn(u.recall, u.meter.Usage().Input, u.meter.Model(), measured && status < 300 && !u.meter.Failed())
+}
+
+// teach lets the memory see what the answer gave its key, and what it reported. That
+// has to be before the client has all of it: it may ask for more at once.
+func (u *use) teach(status int) {
+	if u.earlier == nil || u.meter == nil || u.taught || status >= 300 {
+		return
+	}
+	u.taught = true
+	seen := u.meter.Usage()
+	o := upstream.Outcome{Model: u.meter.Model(), Input: seen.Input, Output: max(u.allowed(), seen.Output), Held: u.stored}
+	if seen.Known() && u.meter.Final() && (u.whole || u.meter.Whole()) && !u.meter.Failed() {
+		o.Output, o.Final = seen.Output, true
+	}
+	u.memory.Teach(u.earlier, u.meter.IDs(), o)
 }
 
 // used is what was used, and whether that was measured.
@@ -157,10 +173,13 @@ func (u *use) cost(seen upstream.Usage) int64 {
 func (u *use) measure(res *http.Response, preset *upstream.Preset, stream bool) {
 	u.meter, u.inputFirst = preset.Meter(stream || u.estimate.Stream), preset.InputFirst
 	u.meter.Several = u.estimate.Answers > 1
+	if u.earlier != nil {
+		u.meter.WantIDs()
+	}
 	if res.StatusCode < 300 {
 		decode(res, unlimited) // what an answer in other encodings used is not known
 	}
-	body := &meteredBody{ReadCloser: res.Body, u: u}
+	body := &meteredBody{ReadCloser: res.Body, u: u, status: res.StatusCode}
 	if u.estimate.HidesUsage() && res.StatusCode < 300 {
 		body.ReadCloser, body.seen = u.meter.Hide(res.Body), true
 		delete(res.Header, "Content-Length") // it becomes shorter
@@ -172,8 +191,9 @@ func (u *use) measure(res *http.Response, preset *upstream.Preset, stream bool) 
 // meteredBody shows what passes to the meter.
 type meteredBody struct {
 	io.ReadCloser
-	u    *use
-	seen bool // the meter has seen it before
+	u      *use
+	status int
+	seen   bool // the meter has seen it before
 }
 
 func (b *meteredBody) Read(p []byte) (int, error) {
@@ -184,6 +204,9 @@ func (b *meteredBody) Read(p []byte) (int, error) {
 	if err == io.EOF && !b.u.whole {
 		b.u.meter.Close()
 		b.u.whole = true
+	}
+	if b.u.meter.Whole() {
+		b.u.teach(b.status)
 	}
 	return n, err
 }

@@ -215,7 +215,7 @@ func (u *use) contradicts(status int) (c contradiction, ok bool) {
 	switch {
 	case output > 0 && seen.Output > longest+endMarks*u.estimate.Answers:
 		c = contradiction{Option: outputFieldOption, Held: longest, Seen: seen.Output}
-	case seen.Input > widest:
+	case seen.Input > widest && !u.earlier.Seen(): // else what was remembered is wrong
 		c = contradiction{Option: inputExtraOption, Held: widest, Seen: seen.Input}
 	default:
 		return c, false

@@ -1,7 +1,9 @@
 package till
 
 import (
+	"cmp"
 	"errors"
+	"fmt"
 	"math"
 	"net/http"
 	"time"
@@ -31,6 +33,10 @@ type use struct {
 
 	memory *upstream.Memory // of conversations
 	recall *upstream.Recall // what it knows of this one; nil: nothing to learn
+
+	earlier *upstream.Earlier // what the request names that its vendor has stored
+	stored  int64             // what the input is at most with that, in tokens
+	taught  bool              // the memory saw the answer
 
 	meter *upstream.Meter
 	whole bool // the answer was read to its end
@@ -111,6 +117,8 @@ func (h *Handler) judgeUse(r *http.Request, x *exchange, key *limiter.Key, k *li
 	}
 	provider := x.target.presetName
 	u.prices, u.provider, u.began, u.now = h.app.prices, provider, time.Now(), time.Now
+	u.memory = h.app.engine.memory
+	u.earlier = u.memory.Earlier(key.ID, x.target.name, x.target.preset, e)
 	price, known := u.prices.Find(provider, e.Model, u.began)
 	switch {
 	case known:
@@ -124,13 +132,17 @@ func (h *Handler) judgeUse(r *http.Request, x *exchange, key *limiter.Key, k *li
 	if e.Routed && dollars {
 		return unbounded("its \"provider\" chooses a route whose price is not known; leave it out")
 	}
+	if u.stored, known = u.earlier.Bound(e.Input, u.price, u.prices.LongestOutput(provider)); !known {
+		what, help := u.earlier.Worst()
+		return about(key, limiter.CodeNotMeterable, "has a limit in tokens or dollars, and %s is stored at the vendor, where only the context window bounds it, which is not known of %s; %s", what, e.Model, help)
+	}
+	u.input = u.stored
 	if e.Window {
 		if u.price == nil || u.price.Context == 0 {
 			return unbounded("this request holds what only the model's context window bounds, which is not known of " + e.Model)
 		}
 		u.input = max(u.input, u.price.Context*max(e.Rounds, 1))
 	}
-	u.memory = h.app.engine.memory
 	if u.recall = u.memory.Recall(key.ID, x.target.name, x.target.preset, call, e); u.recall != nil && u.recall.Input >= 0 {
 		u.input = min(u.input, u.recall.Input)
 	}
@@ -147,7 +159,7 @@ func (h *Handler) judgeUse(r *http.Request, x *exchange, key *limiter.Key, k *li
 			return refusal
 		}
 	}
-	x.use, ask.Fit = u, u.fit
+	x.use, ask.Fit, ask.Help = u, u.fit, u.help()
 	return nil
 }
 
@@ -159,8 +171,8 @@ func (u *use) boundOnce(key *limiter.Key) *limiter.Refusal {
 	left := limiter.Amounts{limiter.Tokens: math.MaxInt64 / 4, limiter.Nanodollars: u.most}
 	n, ok := u.fitted(left)
 	if !ok {
-		return about(key, limiter.CodeBudgetTooSmall, "may spend $%s on one request, and this one may cost up to $%s; lower max_tokens",
-			limiter.FormatUSD(u.most), limiter.FormatUSD(u.bound(u.natural)[limiter.Nanodollars]))
+		return about(key, limiter.CodeBudgetTooSmall, "may spend $%s on one request, and this one may cost up to $%s; %s",
+			limiter.FormatUSD(u.most), limiter.FormatUSD(u.bound(u.natural)[limiter.Nanodollars]), cmp.Or(u.help(), limiter.LowerMaxTokens))
 	}
 	u.natural, u.output = n, n
 	return nil
@@ -169,6 +181,20 @@ func (u *use) boundOnce(key *limiter.Key) *limiter.Refusal {
 // outputs is what is billed as output at most where each answer has at most so many
 // tokens.
 func (u *use) outputs(each int64) int64 { return (each + u.estimate.Predicted) * u.estimate.Answers }
+
+// help says what a client can do where the request is too large, if that is for
+// what is not text in it; else "".
+func (u *use) help() string {
+	more := u.input - u.estimate.Input
+	switch {
+	case more <= u.estimate.Input, !u.fits() && more <= u.natural:
+		return ""
+	case u.stored > u.estimate.Input:
+		what, help := u.earlier.Worst()
+		return fmt.Sprintf("most of that is for %s, which is stored at the vendor; %s", what, help)
+	}
+	return "most of that is for a file, film or sound, or for what stands at an address, which counts as the model's whole context window; send it as text"
+}
 
 // bound is what a request uses whose answers have at most so many tokens each.
 func (u *use) bound(output int64) limiter.Amounts {

@@ -16,6 +16,9 @@ type Ask struct {
 	// known what is left of each: it may lower what the request can use. It
 	// is called under locks, perhaps more than once, and must only compute.
 	Fit func(left Amounts) Amounts
+	// Help is what helps where the bound is more than is left. Default: a lower
+	// max_tokens.
+	Help string
 	// Free requests take nothing, but need a live key and count against its
 	// rate, or 60 a minute when it has none.
 	Free bool
@@ -176,7 +179,7 @@ func (k *Live) tryReserve(ask *Ask, g *Grant, t *turn) (refusal *Refusal, p park
 		if own == spent {
 			k.runOut(kind) // a crash came before that was recorded
 		}
-		return k.refused(now, k.outOf(own, kind, &bound)), p, false
+		return k.refused(now, k.outOf(own, kind, &bound, ask.Help)), p, false
 	}
 	shared, sharedKind := fits, Kind(0)
 	if role != nil && !ask.Free {
@@ -188,7 +191,7 @@ func (k *Live) tryReserve(ask *Ask, g *Grant, t *turn) (refusal *Refusal, p park
 	queues := ask.Waits && !ask.Free
 	switch {
 	case own == heldUp:
-		short, refusal = &k.account, k.outOf(own, kind, &bound)
+		short, refusal = &k.account, k.outOf(own, kind, &bound, "")
 	case shared == heldUp:
 		short, refusal = role, k.outOfRole(role, shared, sharedKind)
 	case queues && k.behind(t):
@@ -347,7 +350,7 @@ func (k *Live) Precheck(ask *Ask) *Refusal {
 	if refusal == nil && !ask.Free && !k.due(now) {
 		if v, kind := k.judge(&Amounts{}, k.strict()); v == spent {
 			k.runOut(kind)
-			refusal = k.outOf(v, kind, &Amounts{})
+			refusal = k.outOf(v, kind, &Amounts{}, "")
 		}
 	}
 	if refusal == nil {

@@ -1,6 +1,7 @@
 package limiter
 
 import (
+	"cmp"
 	"fmt"
 	"net/netip"
 	"strconv"
@@ -41,16 +42,20 @@ func (k *Live) timeRefusal(code Code) *Refusal {
 	}
 }
 
-// outOf is the refusal of a key whose own budget does not allow the request.
-func (k *Live) outOf(v verdict, kind Kind, bound *Amounts) *Refusal {
+// LowerMaxTokens is what helps where an answer may be too long.
+const LowerMaxTokens = "lower max_tokens"
+
+// outOf is the refusal of a key whose own budget does not allow the request. help
+// is what helps where that is too large.
+func (k *Live) outOf(v verdict, kind Kind, bound *Amounts, help string) *Refusal {
 	key, limit := k.key, k.limit[kind]
 	switch {
 	case v == heldUp:
 		return key.refuse(CodeBudgetHeld, "has %s left, but requests in flight hold it; try again when they are done",
 			amount(kind, limit-k.spent[kind])).after(time.Second)
 	case v == tooBig:
-		return key.refuse(CodeBudgetTooSmall, "has %s left, and this request may use up to %s; lower max_tokens",
-			amount(kind, limit-k.spent[kind]), amount(kind, bound[kind]))
+		return key.refuse(CodeBudgetTooSmall, "has %s left, and this request may use up to %s; %s",
+			amount(kind, limit-k.spent[kind]), amount(kind, bound[kind]), cmp.Or(help, LowerMaxTokens))
 	case kind == Attempts:
 		return key.refuse(exhaustedCode[kind], "has made all %d attempts that its %d activations allow", limit, k.limit[Activations])
 	case k.given[kind] > 0 && limit == 0:

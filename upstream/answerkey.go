@@ -24,7 +24,10 @@ const (
 	keyOutputCount
 	keyError
 	keyFinish
-	keyQuiet // what a client sent, or others wrote
+	keyID
+	keyOutput // holds the items of an answer of OpenAI's Responses
+	keyItem   // is one of them, as an event has it
+	keyQuiet  // what a client sent, or others wrote
 )
 
 // keyOf is what a name means. Usage is found in: usage; message.usage
@@ -72,6 +75,12 @@ func keyOf(name string) key {
 		return keyError
 	case "finish_reason":
 		return keyFinish
+	case "id":
+		return keyID
+	case "output":
+		return keyOutput
+	case "item":
+		return keyItem
 	case "metadata", "instructions", "tools", "prompt", "format", "chat_history", "documents", "search_results", "sources", "citations", "annotations",
 		"logprobs", "prompt_logprobs":
 		return keyQuiet

@@ -76,6 +76,10 @@ type Estimate struct {
 	remote bool            // some of the input stands elsewhere, and may change
 	placed bool            // it says in which region it is to be served
 
+	stored    []stored // what it names of what is stored at the vendor, at the Responses API
+	thoughts  int64    // tokens of its input that a vendor may leave out, at most
+	shortened bool     // the vendor may leave out anything
+
 	// Where the output is bounded.
 	outer        string // the object that field stands in; "": the request
 	field        string // "" where there is none
@@ -108,6 +112,9 @@ const (
 	// answer (platform.claude.com/docs/en/agents-and-tools/tool-use/server-tools).
 	searchRounds = 11
 )
+
+// responses reports whether it is of OpenAI's Responses API.
+func (e *Estimate) responses() bool { return e.field == "max_output_tokens" && e.outer == "" }
 
 func (e *Estimate) read(p *Preset, c *Call) error {
 	if c.Encoding != "" && !strings.EqualFold(c.Encoding, "identity") {
@@ -146,6 +153,10 @@ func (e *Estimate) read(p *Preset, c *Call) error {
 			return unsafe("the field %.64q stands twice", name)
 		}
 		if value[0] == 'n' {
+			return nil
+		}
+		if kind, ok := goesOnFrom[name]; ok && e.responses() {
+			found.member(kind, value)
 			return nil
 		}
 		if !e.known[name] && !p.allowed[name] {
@@ -193,6 +204,7 @@ func (e *Estimate) read(p *Preset, c *Call) error {
 		e.Window, e.Rounds = true, searchRounds
 	}
 	e.refs, e.reader.defined = found.references, found.defined
+	e.stored, e.thoughts = found.stored, found.thoughts
 	e.Input = found.tokens() + 16
 	if e.field != "" {
 		e.Input += p.ServerInput()
@@ -211,12 +223,11 @@ func (e *Estimate) member(p *Preset, name string, value []byte, found *content) 
 	}
 	switch {
 	case walked[name]:
-		if name == "input" && e.field == "max_output_tokens" && value[0] == '[' {
-			if err := found.items(value); err != nil {
-				return err
-			}
+		if name == "input" && e.responses() && value[0] == '[' {
+			found.input(value)
+		} else {
+			found.walk(value, "", top(name), 0)
 		}
-		found.walk(value, "", top(name), 0)
 	case name == "images" || name == "cache_control":
 		found.cached = found.cached || name == "cache_control"
 		found.walk(value, name, unknown, 0)
@@ -287,6 +298,8 @@ func (e *Estimate) member(p *Preset, name string, value []byte, found *content) 
 		e.Routed = p.Name == "openrouter"
 	case "tools":
 		return p.tools(value, e.outer == "generationConfig", found)
+	case "truncation":
+		e.shortened = word != "disabled"
 	case "background", "deferred":
 		if value[0] == 't' {
 			return notMeterable("it works on in the background")

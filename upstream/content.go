@@ -20,6 +20,9 @@ type content struct {
 	err     error
 	remote  bool // holds what stands at an address, where the next reader may find more
 
+	stored   []stored // what it names and does not hold
+	thoughts int64    // of length: what a model may have thought
+
 	allText bool   // whatever looks like a picture may be text: nothing is taken off
 	files   bool   // an address may be that of a film or a document
 	bare    bool   // pictures stand in "images", and nothing else does
@@ -35,45 +38,6 @@ type content struct {
 	added        int64 // tokens of definitions that the vendor writes
 	deferred     bool  // some are read only when they are asked for
 	searches     bool  // the provider asks for them, too
-}
-
-// items looks at what a Responses request goes on from: what only names
-// something stored is not in the request.
-func (c *content) items(list []byte) error {
-	return elements(list, func(item []byte) error {
-		if item[0] != '{' {
-			return nil
-		}
-		var id, kind, role, whole bool
-		reasoning := false
-		err := rawObject(item).members(func(name string, value []byte) error {
-			if value[0] == 'n' {
-				return nil // null
-			}
-			switch name {
-			case "id":
-				id = true
-			case "type":
-				kind = true
-				word, _ := text(value[:skipValue(value)]) // others are refused later
-				reasoning = word == "reasoning"
-			case "role":
-				role = true
-			case "encrypted_content":
-				whole = true
-			}
-			return nil
-		})
-		switch {
-		case err != nil:
-			return err
-		case id && !kind && !role:
-			return notMeterable("an item of it points at what is not in the request")
-		case reasoning && !whole:
-			c.window, c.remote = true, true // what was thought is stored there
-		}
-		return nil
-	})
 }
 
 // elsewhere are members that point at what is not in the request.

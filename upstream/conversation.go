@@ -2,6 +2,7 @@ package upstream
 
 import (
 	"bytes"
+	"slices"
 	"strings"
 )
 
@@ -56,7 +57,7 @@ func (e *Estimate) listed() string {
 	switch {
 	case e.outer == "generationConfig":
 		return "contents"
-	case e.field == "max_output_tokens":
+	case e.responses():
 		return "input"
 	case e.outer == "" && e.field != "":
 		return "messages"
@@ -73,6 +74,9 @@ func (e *Estimate) talk(d *digester, key *secret, p *Preset, c *Call, upstream s
 		return t, false
 	}
 	name := e.listed()
+	if slices.ContainsFunc(e.stored, func(s stored) bool { return s.kind == storedAnswer || s.kind == storedConversation }) {
+		return t, false // what goes before the list is another each time
+	}
 	t.list = e.list
 	d.begin(key)
 	d.left, d.thinks = 0, false

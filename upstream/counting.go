@@ -47,7 +47,7 @@ var (
 // where its vendor has no endpoint for that, or what is counted may not be what is
 // sent: a picture at an address can be another one a moment later.
 func (p *Preset) Counting(c *Call, e *Estimate) *Counting {
-	if e.object == nil || e.remote || e.Rounds > 1 {
+	if e.object == nil || e.remote || e.Rounds > 1 || len(e.stored) > 0 { // what is stored there may be left out
 		return nil
 	}
 	q := &Counting{answer: "input_tokens", least: LeastInput(c, e)}
@@ -56,7 +56,7 @@ func (p *Preset) Counting(c *Call, e *Estimate) *Counting {
 	switch {
 	case p.Name == "anthropic" && c.Path == "/v1/messages":
 		q.Path, q.Query, counted = c.Path+"/count_tokens", c.Query, anthropicCounted
-	case p.Name == "openai" && c.Path == "/v1/responses" && !e.Window: // what is stored there may be left out
+	case p.Name == "openai" && c.Path == "/v1/responses" && !e.Window:
 		q.Path, counted = c.Path+"/input_tokens", openAICounted
 	case p.Name == "gemini" && namesModel(p, c.Path):
 		path, verb, _ := strings.Cut(c.Path, ":")

@@ -42,8 +42,9 @@ type Memory struct {
 	keys    map[string]*list.Element // of *past, by the key's id
 	used    *list.List               // the one used last is in front
 	total   int                      // beginnings of all keys
-	doubted map[served]time.Time     // until when
-	off     time.Time                // until when all is in doubt, because more is than can be kept
+	answers answerMemory
+	doubted map[served]time.Time // until when
+	off     time.Time            // until when all is in doubt, because more is than can be kept
 }
 
 // Excess is an answer that reports more input than there can be, if what was
@@ -98,6 +99,7 @@ const (
 // explain, without any lock.
 func NewMemory(excess func(Excess)) *Memory {
 	m := &Memory{secret: newSecret(), excess: excess, now: time.Now, seed: maphash.MakeSeed(), keys: make(map[string]*list.Element), used: list.New(), doubted: make(map[served]time.Time)}
+	m.answers.keys, m.answers.used = make(map[string]*list.Element), list.New()
 	return m
 }
 
@@ -135,7 +137,7 @@ func (m *Memory) Recall(key, upstream string, p *Preset, c *Call, e *Estimate) *
 		return nil
 	}
 	r := &Recall{Input: -1, key: key, served: served{upstream, e.Model}, rest: t.rest, least: e.text / sparse, most: e.Input}
-	if e.Window {
+	if e.Window || len(e.stored) > 0 {
 		r.most = 1 << 40
 	}
 	var room [perKey]beginning
@@ -181,7 +183,7 @@ func (m *Memory) Recall(key, upstream string, p *Preset, c *Call, e *Estimate) *
 	if !hashed {
 		r.all = d.digest()
 	}
-	r.ends, r.left, r.thinks = speaker(last), d.left, d.thinks
+	r.ends, r.left, r.thinks = speaker(last), d.left, d.thinks || len(e.stored) > 0
 	best := r.ends
 	if p.OwnModels {
 		for ends := range found {
@@ -191,32 +193,38 @@ func (m *Memory) Recall(key, upstream string, p *Preset, c *Call, e *Estimate) *
 		}
 	}
 	if found[best] != nil {
-		r.foretell(e, found[best], t.list[after[best]:])
+		m.foretell(r, p, e, found[best], t.list[after[best]:])
 		m.refresh(r)
 	}
 	return r
 }
 
 // foretell bounds a request that goes on from a beginning.
-func (r *Recall) foretell(e *Estimate, from *beginning, rest []byte) {
+func (m *Memory) foretell(r *Recall, p *Preset, e *Estimate, from *beginning, rest []byte) {
 	fresh := e.reader
 	i := 0
-	for {
+	for at := 0; ; at++ {
 		i += spaces(rest[i:])
 		if rest[i] == ']' {
 			break
 		}
-		i += fresh.walk(rest[i:], "", inItem, 1)
+		if e.responses() {
+			i += fresh.item(rest[i:], at)
+		} else {
+			i += fresh.walk(rest[i:], "", inItem, 1)
+		}
 	}
 	if fresh.defined > e.reader.defined {
 		fresh.references = e.refs // those of before may be of what is defined here
 	}
 	fresh.defined = e.reader.defined
 	r.from = *from
-	if fresh.window || fresh.err != nil {
+	stored := &Earlier{key: r.key, served: r.served}
+	m.find(stored, fresh.stored, p)
+	if fresh.window || fresh.err != nil || stored.Window || stored.Unseen > 0 {
 		return
 	}
-	r.Input = add(from.tokens, fresh.tokens()+r.left+boundary)
+	r.Input = add(from.tokens, add(stored.Tokens, fresh.tokens()+r.left+boundary))
 }
 
 // known are the beginnings that a request may go on from. It reports false where
@@ -225,14 +233,8 @@ func (m *Memory) known(r *Recall, into []beginning) ([]beginning, bool) {
 	now := m.now()
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if now.Before(m.off) {
+	if !m.trusts(r.served, now) {
 		return nil, false
-	}
-	if until, ok := m.doubted[r.served]; ok {
-		if now.Before(until) {
-			return nil, false
-		}
-		delete(m.doubted, r.served)
 	}
 	at := m.keys[r.key]
 	if at == nil {
@@ -247,6 +249,20 @@ func (m *Memory) known(r *Recall, into []beginning) ([]beginning, bool) {
 	return into, true
 }
 
+// trusts reports whether what such a model counts is believed. Callers hold m.mu.
+func (m *Memory) trusts(by served, now time.Time) bool {
+	if now.Before(m.off) {
+		return false
+	}
+	if until, ok := m.doubted[by]; ok {
+		if now.Before(until) {
+			return false
+		}
+		delete(m.doubted, by)
+	}
+	return true
+}
+
 // Learn takes what an answer reported of its input, cached or not, and the model
 // that it names. What is not final teaches nothing but that more was used than
 // was foretold.
@@ -256,20 +272,20 @@ func (m *Memory) Learn(r *Recall, input int64, model string, final bool) {
 	goesOn := r.from.turns > 0
 	switch {
 	case r.Input >= 0 && input > r.Input:
-		m.doubt(r, now.AddDate(100, 0, 0))
+		m.doubt(r.key, r.served, now.AddDate(100, 0, 0))
 		m.excess(Excess{r.key, r.served.upstream, r.served.model, input, r.Input})
 		return
 	case !final:
 		return
 	case goesOn && answered != r.from.model:
-		m.doubt(r, now.Add(lifetime)) // several may answer, and count as they please
+		m.doubt(r.key, r.served, now.Add(lifetime)) // several may answer, and count as they please
 		return
 	case input < max(r.least, 1), input > r.most, r.ends == endsElse:
 		// It makes no sense, or it ends with words that the model is to go on with,
 		// which are closed in the next request.
 		return
 	case goesOn && input+r.left+boundary < r.from.tokens && !r.thinks:
-		m.doubt(r, now.Add(lifetime)) // longer, and less: something was left out
+		m.doubt(r.key, r.served, now.Add(lifetime)) // longer, and less: something was left out
 		return
 	}
 	b := beginning{rest: r.rest, all: r.all, turns: r.turns, tokens: input, model: answered, learned: now, ends: r.ends}
@@ -280,24 +296,25 @@ func (m *Memory) Learn(r *Recall, input int64, model string, final bool) {
 }
 
 // doubt forgets a key, and trusts no report of that model for some time.
-func (m *Memory) doubt(r *Recall, until time.Time) {
+func (m *Memory) doubt(key string, by served, until time.Time) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if at := m.keys[r.key]; at != nil {
+	if at := m.keys[key]; at != nil {
 		m.forget(at)
 	}
+	m.forgetAnswers(key)
 	if len(m.doubted) >= maxDoubted {
 		now := m.now()
 		maps.DeleteFunc(m.doubted, func(_ served, until time.Time) bool { return !now.Before(until) })
 	}
-	former, known := m.doubted[r.served]
+	former, known := m.doubted[by]
 	switch {
 	case !known && len(m.doubted) >= maxDoubted:
 		if until.After(m.off) {
 			m.off = until
 		}
 	case until.After(former):
-		m.doubted[r.served] = until
+		m.doubted[by] = until
 	}
 }
 

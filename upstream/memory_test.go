@@ -92,11 +92,14 @@ func TestWhatCameBeforeIsHeldAtWhatItCounted(t *testing.T) {
 func TestReportsThatMakeNoSenseTeachNothing(t *testing.T) {
 	t.Parallel()
 	for name, learn := range map[string]func(*remembering, *Recall){
-		"none":                       func(m *remembering, r *Recall) { m.Learn(r, 0, "m", true) },
-		"half way":                   func(m *remembering, r *Recall) { m.Learn(r, 2000, "m", false) },
-		"without what was cached":    func(m *remembering, r *Recall) { m.Learn(r, 12, "m", true) },
-		"more than there are bytes":  func(m *remembering, r *Recall) { m.Learn(r, 1e6, "m", true) },
-		"of a model that may change": func(m *remembering, r *Recall) { m.Learn(r, 2000, "m", true); m.doubt(r, m.clock.Add(time.Minute)) },
+		"none":                      func(m *remembering, r *Recall) { m.Learn(r, 0, "m", true) },
+		"half way":                  func(m *remembering, r *Recall) { m.Learn(r, 2000, "m", false) },
+		"without what was cached":   func(m *remembering, r *Recall) { m.Learn(r, 12, "m", true) },
+		"more than there are bytes": func(m *remembering, r *Recall) { m.Learn(r, 1e6, "m", true) },
+		"of a model that may change": func(m *remembering, r *Recall) {
+			m.Learn(r, 2000, "m", true)
+			m.doubt(r.key, r.served, m.clock.Add(time.Minute))
+		},
 	} {
 		m := newRemembering(t)
 		r, _ := m.claude("k", long)
@@ -152,7 +155,7 @@ func TestWhatIsInDoubtIsBounded(t *testing.T) {
 	t.Parallel()
 	m := newRemembering(t)
 	doubt := func(model string, d time.Duration) {
-		m.doubt(&Recall{key: "x", served: served{"u", model}}, m.clock.Add(d))
+		m.doubt("x", served{"u", model}, m.clock.Add(d))
 	}
 	remembers := func() bool {
 		r, _ := m.claude("k", long)

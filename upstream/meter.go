@@ -23,6 +23,7 @@ type Meter struct {
 	tier    string // that the request was served in, as it says
 	geo     string // the region that it was served from, as it says
 	wrote   int64  // characters of text that a model wrote, roughly
+	given   *Given // ids that the answer has for what it holds; nil: nobody wants them
 	told    told
 	scan    scan
 	form    form
@@ -66,6 +67,16 @@ func (p *Preset) Meter(stream bool) *Meter {
 	m.insured = insured[p.Name]
 	return m
 }
+
+// WantIDs has the Meter note the ids of a Responses answer and its items.
+func (m *Meter) WantIDs() { m.given = new(Given) }
+
+// IDs are those that were read so far; nil where nobody wanted them.
+func (m *Meter) IDs() *Given { return m.given }
+
+// Whole reports whether what was read so far ends with the report of a whole
+// answer, so that nothing of interest can follow.
+func (m *Meter) Whole() bool { return m.final && m.scan.depth == 0 && !m.scan.string }
 
 // maxTokenText is more characters than a token of any vocabulary stands for:
 // the longest of OpenAI's (o200k, cl100k) are 128 spaces, those of others are
@@ -366,6 +377,8 @@ func (m *Meter) word(at place, k key, raw []byte) {
 		if s != "global" && s != "not_available" {
 			m.geo = s
 		}
+	case keyID:
+		m.given.name(at, s)
 	case keyFinish:
 		m.told.failed = m.told.failed || s == "error" || s == "ERROR"
 	}

@@ -303,6 +303,18 @@ func (p *Prices) Find(provider, model string, now time.Time) (*Price, bool) {
 	return nil, false
 }
 
+// LongestOutput is how long an answer of any model of a provider can be, in tokens;
+// 0 where nobody knows. Answers share the window of a model of which no more is
+// known.
+func (p *Prices) LongestOutput(provider string) (n int64) {
+	for _, price := range p.byModel {
+		for ; price != nil && price.Provider == provider; price = price.other {
+			n = max(n, cmp.Or(price.MaxOutput, price.Context))
+		}
+	}
+	return n
+}
+
 // All lists the prices by provider and model.
 func (p *Prices) All() []*Price {
 	all := make([]*Price, 0, len(p.byModel))

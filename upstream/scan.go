@@ -37,9 +37,11 @@ const maxKey = 128
 type place uint8
 
 const (
-	nowhere place = iota
-	aList         // the text itself, which is how Gemini streams without events
-	atTop         // the object that the text is, or an element of that list
+	nowhere      place = iota
+	aList              // the text itself, which is how Gemini streams without events
+	inOutputList       // where a Responses answer has its items
+	inOutputItem       // whose id is its name; nothing else of it is looked at
+	atTop              // the object that the text is, or an element of that list
 	inMessage
 	inResponse
 	inOther // whose usage is about the whole answer
@@ -319,6 +321,10 @@ func (s *scan) open(m *Meter) {
 		if at >= atTop {
 			s.begin(aWord)
 		}
+	case keyID:
+		if m.given != nil && (at == atTop || at == inResponse || at == inOutputItem) {
+			s.begin(aWord)
+		}
 	case keyError:
 		if at == atTop {
 			s.begin(aWord)
@@ -342,6 +348,11 @@ func (s *scan) push(c byte, m *Meter) {
 		here = atTop
 	case above == inChoices && object:
 		here = inChoice
+	case s.key == keyOutput && (above == atTop || above == inResponse) && !object:
+		here = inOutputList
+	case above == inOutputList && object, s.key == keyItem && above == atTop && object:
+		here = inOutputItem
+		m.given.open()
 	case above == atTop && s.key == keyChoices && !object:
 		here = inChoices
 	case above == atTop && object:

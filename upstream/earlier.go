@@ -1,0 +1,354 @@
+package upstream
+
+import (
+	"container/list"
+	"hash/maphash"
+	"slices"
+	"strings"
+	"time"
+)
+
+// A Responses request may name what its vendor has stored of earlier answers. How
+// many tokens that is at most was said by those answers, where they passed through
+// here: the parts of one have together no more than its output, and what goes on
+// from one has no more than its input and its output. So their ids are kept, for
+// the key that was given them and for no other, whose requests are bounded as if
+// they did not exist.
+//
+// A model's words are counted again as input, with what a template puts around
+// them; a margin is added for that. Input that a vendor left out (thoughts of
+// earlier turns) may be read again by the next request, so what may have been left
+// out is added to what an answer reported. Another model has another vocabulary, and
+// counts pictures in another way: an id holds for the model that it was learned of.
+
+// Earlier is what a request names that its vendor has stored, as far as its key
+// has seen that, and what its answer will teach.
+type Earlier struct {
+	Tokens int64 // of what the key has seen, at most
+	Unseen int64 // thoughts that it has not seen: each is a part of some model's answer
+	Window bool  // something may be anything
+
+	key      string
+	served   served
+	answered uint64 // the model of the answers that it rests on; 0: of none, or several
+	mixed    bool   // of several
+	worst    stored
+	weight   int64 // of worst
+	names    bool
+	teaches  bool  // ids of the answer mean something
+	goesOn   bool  // so does its own id
+	pictures bool  // are in what a request has that goes on from the answer
+	media    bool  // so are sound, films or files, or may be
+	thoughts int64 // that a vendor may have left out of the input, in tokens
+	least    int64 // tokens of input that are credible
+}
+
+// Given are the ids that an answer has for itself and its items.
+type Given struct {
+	response string
+	items    []string
+	opened   int  // items that began
+	named    int  // ids of items that were read
+	strange  bool // it holds what is not bounded by its output, or may
+}
+
+// Outcome is what an answer reported, and what it was held to.
+type Outcome struct {
+	Model  string
+	Input  int64 // tokens; below 0: not known
+	Output int64 // tokens, at most
+	Held   int64 // tokens of input
+	Final  bool  // all of the answer came, and said what it used
+}
+
+// answer is one that a key was given. Nothing of it changes.
+type answer struct {
+	ids      []string
+	served   served
+	model    uint64 // that answered
+	output   int64  // tokens of all its items together
+	context  int64  // tokens of what goes on from it; below 0: not known
+	thoughts int64  // see Earlier
+	pictures bool
+	media    bool
+	given    time.Time
+}
+
+// answers are those that a key was given. The oldest comes first.
+type answers struct {
+	key  string
+	byID map[string]*answer
+	all  []*answer
+}
+
+// answerMemory is a part of a Memory. Its mutex guards it.
+type answerMemory struct {
+	keys  map[string]*list.Element // of *answers, by the key's id
+	used  *list.List               // the one used last is in front
+	total int                      // ids of all keys
+}
+
+const (
+	// perKeyIDs is how many ids are kept of a key. A step of an agent gives some
+	// four, so that is its last 500 steps.
+	perKeyIDs = 2048
+	// maxIDs bounds those of all keys, which are some 200 bytes each: 26 MB.
+	maxIDs = 1 << 17
+	// maxGiven is how many ids of one answer are read.
+	maxGiven = 256
+	// answerLifetime is how long they hold. Vendors keep answers for 30 days, but
+	// their names may lead to another model meanwhile.
+	answerLifetime = 24 * time.Hour
+	// itemMargin is more than what a template puts around an item, in tokens.
+	itemMargin = 32
+)
+
+// ownItems are how ids of items begin that are a model's own words, and so bounded
+// by the output of their answer: reasoning, messages, and calls of tools that the
+// client runs. (The descriptions of the items in openai-openapi, and the ids in its
+// examples.) What a vendor's tools found is not among them.
+var ownItems = []string{"rs_", "msg_", "fc_", "ctc_", "lsh_", "sh_", "apc_", "cu_"}
+
+// answerID is the key of an answer's own id, which no item's is.
+func answerID(id string) string { return "\x00" + id }
+
+// Earlier looks for what a request names. It returns nil for requests that cannot
+// name anything. upstream is where it goes, and what is known of p.
+func (m *Memory) Earlier(key, upstream string, p *Preset, e *Estimate) *Earlier {
+	if !e.responses() {
+		return nil
+	}
+	own := p.OwnModels && !p.Routes // elsewhere it may be another's model, and another's template
+	r := &Earlier{key: key, served: served{upstream, e.Model}, names: len(e.stored) > 0, teaches: own, goesOn: own && !e.shortened, thoughts: e.thoughts, least: max(e.text/sparse, 1)}
+	m.find(r, e.stored, p)
+	e.Pictures, e.Media = e.Pictures || r.pictures || r.Window, e.Media || r.media || r.Window
+	r.pictures, r.media = e.Pictures, e.Media
+	return r
+}
+
+// find bounds what is stored.
+func (m *Memory) find(r *Earlier, all []stored, p *Preset) {
+	if len(all) == 0 {
+		return
+	}
+	found := m.look(r, all)
+	times := make(map[string]int, len(all)) // that an id stands in the request
+	counted := make(map[*answer]int)        // that an answer was counted
+	for i, s := range all {
+		weight := int64(1) << 60
+		a := found[i]
+		own := p.OwnModels && s.kind == storedThoughts || p.Name == "openai" && s.kind == storedItem && strings.HasPrefix(s.id, "rs_")
+		switch {
+		case a == nil && own:
+			r.Unseen++
+			r.goesOn = false
+			weight = 1 << 50
+		case a == nil, s.kind == storedAnswer && a.context < 0:
+			r.Window, r.goesOn = true, false
+		default:
+			weight = itemMargin
+			if s.kind == storedAnswer {
+				weight = a.context
+				r.thoughts = add(r.thoughts, a.thoughts)
+				r.pictures, r.media = r.pictures || a.pictures, r.media || a.media
+			} else if times[s.id]++; times[s.id] > counted[a] {
+				counted[a]++
+				weight = add(a.output, a.output/16+itemMargin)
+				r.thoughts = add(r.thoughts, weight)
+			}
+			r.Tokens = add(r.Tokens, weight)
+			r.mixed = r.mixed || r.answered != 0 && r.answered != a.model
+			r.answered = a.model
+		}
+		if weight > r.weight {
+			r.worst, r.weight = s, weight
+		}
+	}
+	if r.worst.id != "" {
+		r.worst.id = strings.Clone(r.worst.id) // the request's text is dropped
+	}
+}
+
+// look finds the answers that a key was given; nil for what it has not seen.
+func (m *Memory) look(r *Earlier, all []stored) []*answer {
+	found := make([]*answer, len(all))
+	now := m.now()
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	at := m.answers.keys[r.key]
+	if at == nil || !m.trusts(r.served, now) {
+		return found
+	}
+	m.answers.used.MoveToFront(at)
+	known := at.Value.(*answers)
+	for i, s := range all {
+		id := s.id
+		if s.kind == storedAnswer {
+			id = answerID(id)
+		}
+		if s.kind == storedConversation {
+			continue
+		}
+		if a := known.byID[id]; a != nil && a.served == r.served && now.Sub(a.given) < answerLifetime {
+			found[i] = a
+		}
+	}
+	return found
+}
+
+// Names reports whether the request names anything that is stored.
+func (r *Earlier) Names() bool { return r != nil && r.names }
+
+// Seen reports whether its bound rests on what answers said.
+func (r *Earlier) Seen() bool { return r != nil && r.Tokens > 0 }
+
+// Worst says what makes the request largest, and what helps.
+func (r *Earlier) Worst() (what, help string) { return r.worst.String(), r.worst.help() }
+
+// Bound is how many tokens a request has at most that holds so many, with all that
+// it names; false where that is not known. price is that of its model, or nil, and
+// longest the longest answer of any model of its vendor, if that is known.
+func (r *Earlier) Bound(holds int64, price *Price, longest int64) (int64, bool) {
+	if !r.Names() {
+		return holds, true
+	}
+	var context int64
+	if price != nil {
+		context = price.Context
+	}
+	window := r.Window || r.Unseen > 0 && longest == 0
+	if window && context == 0 {
+		return 0, false
+	}
+	if window {
+		return max(holds, context), true
+	}
+	n := add(r.Tokens, r.Unseen*(longest+longest/16+itemMargin))
+	if context > 0 {
+		n = max(min(n, context-holds), 0)
+	}
+	return add(holds, n), true
+}
+
+// Teach takes what an answer gave. It is to be called before its client can ask
+// for more, so as soon as the answer's last byte is known. What did not come to its
+// end teaches no more than that its items are not longer than it was allowed to be.
+func (m *Memory) Teach(r *Earlier, g *Given, o Outcome) {
+	now := m.now()
+	model := maphash.String(m.seed, o.Model)
+	switch {
+	case r.Seen() && o.Input > o.Held:
+		m.doubt(r.key, r.served, now.AddDate(100, 0, 0))
+		m.excess(Excess{r.key, r.served.upstream, r.served.model, o.Input, o.Held})
+		return
+	case o.Final && r.Seen() && (r.mixed || r.answered != model):
+		m.doubt(r.key, r.served, now.Add(lifetime)) // several may answer, and count as they please
+		return
+	case g == nil, !r.teaches, o.Output < 0, !o.Final && o.Model == "":
+		return
+	}
+	a := &answer{served: r.served, model: model, output: o.Output, context: -1, pictures: r.pictures, media: r.media, given: now}
+	for _, id := range g.items {
+		if slices.ContainsFunc(ownItems, func(begin string) bool { return strings.HasPrefix(id, begin) }) {
+			a.ids = append(a.ids, id)
+		} else {
+			g.strange = true
+		}
+	}
+	if o.Final && r.goesOn && g.response != "" && !g.strange && g.opened == g.named && o.Input >= r.least {
+		again := add(o.Output, o.Output/16+int64(len(g.items))*itemMargin)
+		a.context = add(add(o.Input, again), add(r.thoughts, boundary))
+		a.thoughts = add(r.thoughts, again)
+		a.ids = append(a.ids, answerID(g.response))
+	}
+	if len(a.ids) > 0 {
+		m.note(r.key, a)
+	}
+}
+
+// note keeps an answer, in place of the oldest of the key that was used longest ago
+// if there are too many.
+func (m *Memory) note(key string, a *answer) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	at := m.answers.keys[key]
+	if at == nil {
+		at = m.answers.used.PushFront(&answers{key: key, byID: make(map[string]*answer)})
+		m.answers.keys[key] = at
+	}
+	m.answers.used.MoveToFront(at)
+	known := at.Value.(*answers)
+	for _, id := range a.ids {
+		if old := known.byID[id]; old != nil && old.served == a.served { // no vendor gives an id twice
+			a.output, a.context, a.thoughts = max(a.output, old.output), max(a.context, old.context), max(a.thoughts, old.thoughts)
+		}
+	}
+	before := len(known.byID)
+	for _, id := range a.ids {
+		known.byID[id] = a
+	}
+	known.all = append(known.all, a)
+	m.answers.total += len(known.byID) - before
+	for len(known.byID) > perKeyIDs {
+		m.answers.total -= known.dropOldest()
+	}
+	for m.answers.total > maxIDs {
+		last := m.answers.used.Back()
+		known := last.Value.(*answers)
+		m.answers.total -= known.dropOldest()
+		if len(known.all) == 0 {
+			m.forgetAnswers(known.key)
+		}
+	}
+}
+
+// dropOldest forgets an answer, and returns how many ids went with it.
+func (k *answers) dropOldest() int {
+	before := len(k.byID)
+	for _, id := range k.all[0].ids {
+		if k.byID[id] == k.all[0] {
+			delete(k.byID, id)
+		}
+	}
+	k.all[0] = nil
+	k.all = k.all[1:]
+	return before - len(k.byID)
+}
+
+// forgetAnswers drops all of a key. Callers hold m.mu.
+func (m *Memory) forgetAnswers(key string) {
+	if at := m.answers.keys[key]; at != nil {
+		m.answers.total -= len(m.answers.used.Remove(at).(*answers).byID)
+		delete(m.answers.keys, key)
+	}
+}
+
+// open notes that an item begins.
+func (g *Given) open() {
+	if g != nil {
+		g.opened++
+	}
+}
+
+// name notes an id. A stream says those of items several times.
+func (g *Given) name(at place, id string) {
+	if g == nil {
+		return
+	}
+	switch {
+	case at == inOutputItem:
+		g.named++
+		if slices.Contains(g.items, id) {
+			return
+		}
+		if len(id) == 0 || len(id) > maxStoredID || len(g.items) == maxGiven {
+			g.strange = true
+			return
+		}
+		g.items = append(g.items, id)
+	case g.response != "" && g.response != id, len(id) > maxStoredID:
+		g.strange = true
+	default:
+		g.response = id
+	}
+}

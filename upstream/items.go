@@ -1,0 +1,160 @@
+package upstream
+
+import (
+	"fmt"
+	"strings"
+)
+
+// stored is something that a Responses request names and does not hold, because
+// its vendor has it.
+type stored struct {
+	id   string // a part of the request's text; "": none that can be known
+	kind storedKind
+	at   int // which element of the input; of a member of the request nothing
+}
+
+type storedKind uint8
+
+const (
+	storedThoughts     storedKind = iota // a reasoning item without its content
+	storedItem                           // any item, by an item_reference
+	storedAnswer                         // previous_response_id
+	storedConversation                   // to which anybody may add meanwhile
+)
+
+// goesOnFrom are the members of a Responses request that name what it goes on from.
+var goesOnFrom = map[string]storedKind{"previous_response_id": storedAnswer, "conversation": storedConversation}
+
+const (
+	// maxStored bounds how many stored things a request may name before all of it
+	// counts as the model's context window.
+	maxStored = 4096
+	// maxStoredID is longer than the ids of vendors, which have some 50 characters.
+	maxStoredID = 128
+)
+
+// String says what it is and where it stands. The id is the client's own text.
+func (s stored) String() string {
+	switch s.kind {
+	case storedThoughts:
+		return fmt.Sprintf("input[%d] (reasoning %.64q)", s.at, s.id)
+	case storedItem:
+		return fmt.Sprintf("input[%d] (item_reference %.64q)", s.at, s.id)
+	case storedAnswer:
+		return fmt.Sprintf("previous_response_id %.64q", s.id)
+	}
+	return fmt.Sprintf("conversation %.64q", s.id)
+}
+
+// help is what a client can do so that the request holds it.
+func (s stored) help() string {
+	switch s.kind {
+	case storedThoughts:
+		return `send include: ["reasoning.encrypted_content"] or store: false with every request, so that answers hold their reasoning`
+	case storedItem:
+		return "send the item itself, with store: false"
+	}
+	return "send the conversation itself in input"
+}
+
+// input walks through the list of a Responses request's items, and returns its
+// length.
+func (c *content) input(list []byte) int {
+	i := 1
+	c.length += 2
+	for at := 0; ; at++ {
+		i += spaces(list[i:])
+		if list[i] == ']' {
+			return i + 1
+		}
+		i += c.item(list[i:], at)
+		c.length += 2 // a comma
+	}
+}
+
+// item walks through the item that b begins with, and returns its length. Where it
+// names what is stored, that is not in the request.
+func (c *content) item(b []byte, at int) int {
+	if b[0] != '{' {
+		return c.walk(b, "", inItem, 1)
+	}
+	n := c.outline.element(b)
+	var kind, id, other string
+	var typed, spoken, named, sealed, twice bool
+	untyped := true // unless every type is a word
+	err := rawObject(b[:n]).members(func(name string, value []byte) error {
+		word := ""
+		if value[0] == '"' {
+			word, _ = view(value) // one that is not well formed is none known
+		}
+		switch name {
+		case "type":
+			untyped = typed && untyped || value[0] == 'n'
+			kind, typed = word, true
+		case "id":
+			twice = twice || named
+			id, named = word, value[0] != 'n'
+		case "role":
+			spoken = spoken || value[0] != 'n'
+			other = name
+		case "encrypted_content":
+			twice = twice || sealed
+			sealed = word != ""
+			other = name
+		default:
+			other = name
+		}
+		return nil
+	})
+	if err != nil {
+		c.doubt("a name in it is not well formed")
+		return n
+	}
+	if twice {
+		id, sealed = "", false // of two, nobody knows which is read
+	}
+	before := c.length
+	switch {
+	case kind == "item_reference", named && untyped && !spoken:
+		if other != "" {
+			c.doubt("input[%d] is a reference, and has a field %.64q", at, other)
+		}
+		c.count(b[:n], c.layout)
+		c.encoded += c.length - before // no model reads the id
+		c.names(stored{id, storedItem, at})
+		return n
+	case kind == "reasoning" && !sealed:
+		c.names(stored{id, storedThoughts, at})
+	}
+	c.walk(b[:n], "", inItem, 1)
+	if kind == "reasoning" {
+		c.thoughts += c.length - before
+	}
+	return n
+}
+
+// member reads one of goesOnFrom.
+func (c *content) member(kind storedKind, value []byte) {
+	if value[0] == '{' { // a conversation may stand in an object
+		if from, to, ok := memberOf(value, "id"); ok {
+			value = value[from:to]
+		}
+	}
+	id := ""
+	if value[0] == '"' {
+		id, _ = view(value) // one that is not well formed is none known
+	}
+	c.names(stored{id, kind, 0})
+}
+
+// names notes what the request does not hold.
+func (c *content) names(s stored) {
+	if len(s.id) > maxStoredID {
+		s.id = strings.ToValidUTF8(s.id[:64], "") + "…" // no vendor's, and only shown
+	}
+	if len(c.stored) == maxStored {
+		c.window, c.remote = true, true
+		return
+	}
+	c.stored = append(c.stored, s)
+}
