@@ -28,8 +28,8 @@ type keeper struct {
 	context map[string][]object // what goes on from an answer
 	thought int64               // tokens of each reasoning item
 	n       int
-	nano    int64 // that it billed
-	named   int   // items that were only named
+	nano    map[string]int64 // that it billed, by model
+	named   int              // items that were only named
 	errs    []string
 }
 
@@ -38,7 +38,7 @@ type keeper struct {
 var storedRates = map[string][2]int64{"gpt-5.5": {5000, 30_000}, "gpt-6-sol": {2000, 10_000}}
 
 func newKeeper(t *testing.T, steps int) *keeper {
-	k := &keeper{steps: steps, items: map[string]object{}, context: map[string][]object{}, thought: 700}
+	k := &keeper{steps: steps, items: map[string]object{}, context: map[string][]object{}, nano: map[string]int64{}, thought: 700}
 	k.Server = httptest.NewServer(http.HandlerFunc(k.serve))
 	t.Cleanup(func() {
 		k.CloseClientConnections()
@@ -116,7 +116,7 @@ func (k *keeper) serve(w http.ResponseWriter, r *http.Request) {
 	}
 	k.context["resp_"+id] = context
 	rates := storedRates[ask.Model]
-	k.nano += input*rates[0] + output*rates[1]
+	k.nano[ask.Model] += input*rates[0] + output*rates[1]
 	response := object{"id": "resp_" + id, "object": "response", "created_at": 1_790_000_000, "status": "completed", "model": ask.Model + "-2026-10-01", "service_tier": "default", "store": true,
 		"error": nil, "incomplete_details": nil, "instructions": nil, "metadata": object{}, "parallel_tool_calls": true, "temperature": 1, "top_p": 1, "tool_choice": "auto", "tools": ask.Tools,
 		"output": items, "usage": object{"input_tokens": input, "input_tokens_details": object{"cached_tokens": 0}, "output_tokens": output, "output_tokens_details": object{"reasoning_tokens": k.thought}, "total_tokens": input + output}}
@@ -150,22 +150,22 @@ func (k *keeper) serve(w http.ResponseWriter, r *http.Request) {
 	say("response.completed", object{"response": response})
 }
 
-// loops lets an SDK run an agent's loop.
-func loops(t *testing.T, client, base, key, model string) (text string, failed *thrown) {
+// loops lets an SDK run an agent's loop for each of some keys; runs are models and
+// keys.
+func loops(t *testing.T, client, base string, runs []string) (all []outcome) {
 	t.Helper()
 	needsSDKs(t)
-	cmd := exec.Command("node", "sdk/loop.mjs", client, base, key, model)
+	cmd := exec.Command("node", append([]string{"sdk/loop.mjs", client, base}, runs...)...)
 	endWithTests(cmd)
 	var out, said bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &out, &said
 	if err := cmd.Run(); err != nil {
 		t.Fatalf("node: %v\n%s", err, said.String())
 	}
-	var o outcome
-	if err := json.Unmarshal(out.Bytes(), &o); err != nil {
+	if err := json.Unmarshal(out.Bytes(), &all); err != nil || len(all) != len(runs)/2 {
 		t.Fatalf("%v: %s\n%s", err, out.String(), said.String())
 	}
-	return o.Text, o.Error
+	return all
 }
 
 // TestLoopsThatLeaveThoughtsAtTheVendorRunOnSmallKeys runs the loops that the SDKs
@@ -178,27 +178,29 @@ func TestLoopsThatLeaveThoughtsAtTheVendorRunOnSmallKeys(t *testing.T) {
 			t.Parallel()
 			k := newKeeper(t, steps)
 			s := newServer(t, options{to: k.URL})
-			for _, model := range []string{"gpt-5.5", "gpt-6-sol"} {
-				for _, dollars := range []string{"1", "3"} {
-					k.mu.Lock()
-					before, asked := k.nano, k.n
-					k.mu.Unlock()
+			var runs, ids []string
+			for _, dollars := range []string{"1", "3"} {
+				for model := range storedRates {
 					id, key := s.mint(object{"max_spend_usd": dollars})
-					text, failed := loops(t, client, "http://"+s.addr, key, model)
-					s.used(id)
-					k.mu.Lock()
-					billed, answers, named := k.nano-before, k.n-asked, k.named
-					k.mu.Unlock()
-					if failed != nil || text != "done" || answers != steps+1 {
-						t.Errorf("%s, $%s: %q after %d answers, %v", model, dollars, text, answers, failed)
-					}
-					if used := s.show(id)["used_spend_usd"]; used != limiter.FormatUSD(billed) {
-						t.Errorf("%s, $%s: the books say $%v, the vendor $%s", model, dollars, used, limiter.FormatUSD(billed))
-					}
-					if client != "previous" && named < steps*(steps+1)/2 {
-						t.Errorf("%s: only %d items were named", client, named)
-					}
+					runs, ids = append(runs, model, key), append(ids, id)
 				}
+			}
+			outcomes := loops(t, client, "http://"+s.addr, runs)
+			for i, o := range outcomes {
+				s.used(ids[i])
+				if o.Error != nil || o.Text != "done" {
+					t.Errorf("%s: %q, %v", runs[2*i], o.Text, o.Error)
+				}
+				// Both loops with a model are alike.
+				if used, billed := s.show(ids[i])["used_spend_usd"], limiter.FormatUSD(k.nano[runs[2*i]]/2); used != billed {
+					t.Errorf("%s: the books say $%v, the vendor $%s", runs[2*i], used, billed)
+				}
+			}
+			if k.n != len(outcomes)*(steps+1) {
+				t.Errorf("%d answers", k.n)
+			}
+			if client != "previous" && k.named < len(outcomes)*steps*(steps+1)/2 {
+				t.Errorf("only %d items were named", k.named)
 			}
 			if out := s.output(); strings.Contains(out, "more input than") || strings.Contains(out, "passed what was held") {
 				t.Error(s.lastLines())

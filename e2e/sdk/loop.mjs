@@ -1,10 +1,12 @@
 // An agent's loop at the Responses API, as a vendor's SDK documents it and with its
 // default of storing answers: it calls a tool until the model says that it is done.
 //
-//   node loop.mjs <client> <base URL> <key> <model>
+//   node loop.mjs <client> <base URL> <model> <key> …
 //
-// It prints what the model said last, or what the SDK threw, as JSON.
-const [name, base, key, model] = process.argv.slice(2);
+// It runs once for each key, and prints what the model said last or what the SDK
+// threw, as JSON, one outcome for each.
+const [name, base, ...runs] = process.argv.slice(2);
+let model, key;
 const task = "Count the lines of every file.";
 const parameters = { type: "object", properties: { file: { type: "string" } }, required: ["file"], additionalProperties: false };
 const run = (file) => `${file} has 42 lines.`;
@@ -70,10 +72,15 @@ const clients = {
 
 globalThis.AI_SDK_LOG_WARNINGS = false; // standard output is for the outcome
 
-const outcome = { text: "" };
-try {
-  outcome.text = await clients[name]();
-} catch (error) {
-  outcome.error = { name: error.constructor.name, status: error.status ?? error.statusCode ?? null, message: String(error.message) };
+const outcomes = [];
+while (runs.length > 0) {
+  [model, key] = runs.splice(0, 2);
+  const outcome = { text: "" };
+  outcomes.push(outcome);
+  try {
+    outcome.text = await clients[name]();
+  } catch (error) {
+    outcome.error = { name: error.constructor.name, status: error.status ?? error.statusCode ?? null, message: String(error.message) };
+  }
 }
-console.log(JSON.stringify(outcome));
+console.log(JSON.stringify(outcomes));
