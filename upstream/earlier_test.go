@@ -353,6 +353,48 @@ func TestAnAnswerThatPassesTheBoundEndsTheMemory(t *testing.T) {
 	}
 }
 
+// TestAConversationIsRememberedWithWhatIsStored: what its answer counted holds for the
+// items that it named as well.
+func TestAConversationIsRememberedWithWhatIsStored(t *testing.T) {
+	t.Parallel()
+	m := newRemembering(t)
+	m.gives("k", `"input":"hi"`, givenAnswer)
+	ask := func(key, members string) (*Recall, *Estimate) {
+		return m.ask(key, "openai", "/v1/responses", `{"model":"gpt-5.5",`+members+`}`)
+	}
+	user := `{"role":"user","content":"` + long + `"}`
+	const own, nobodys, output = `,{"type":"reasoning","id":"rs_1","summary":[]}`, `,{"type":"reasoning","id":"rs_9","summary":[]}`, `,{"type":"function_call_output","call_id":"c","output":"42"}`
+	first, e := ask("k", `"input":[`+user+nobodys+output+`]`)
+	if first.Input >= 0 {
+		t.Fatalf("%d is known of what was never seen", first.Input)
+	}
+	m.Learn(first, 60_000, "m-1", true) // with what nobody here has seen
+	for _, test := range []struct {
+		name, key, members string
+		least, most        int64 // -1: nothing is known
+	}{
+		{"the same", "k", `"input":[` + user + nobodys + output + `]`, 60_000, 60_200},
+		{"another's", "l", `"input":[` + user + nobodys + output + `]`, -1, -1},
+		{"more that the key has seen", "k", `"input":[` + user + nobodys + output + own + output + `]`, 60_300, 60_900},
+		{"by reference", "k", `"input":[` + user + nobodys + output + `,{"id":"fc_1"}` + output + `]`, 60_300, 60_900},
+		{"more that it has not", "k", `"input":[` + user + nobodys + output + `,{"type":"reasoning","id":"rs_8"}` + output + `]`, -1, -1},
+		{"another item before", "k", `"input":[` + user + own + output + `]`, -1, -1},
+	} {
+		r, _ := ask(test.key, test.members)
+		if got := max(r.Input, -1); got < test.least || got > test.most {
+			t.Errorf("%s: %d", test.name, got)
+		}
+	}
+	for _, before := range []string{`"previous_response_id":"resp_1"`, `"conversation":"conv_1"`} {
+		if r, _ := ask("k", before+`,"input":[`+user+`]`); r != nil {
+			t.Errorf("%s: what goes before the list is another each time: %+v", before, r)
+		}
+	}
+	if e.remote || e.Window {
+		t.Errorf("%+v", e)
+	}
+}
+
 func TestTheMemoryOfAnswersIsBounded(t *testing.T) {
 	t.Parallel()
 	m := newRemembering(t)
