@@ -50,7 +50,7 @@ func (u *use) teach(status int) {
 	}
 	u.taught = true
 	seen := u.meter.Usage()
-	o := upstream.Outcome{Model: u.meter.Model(), Input: seen.Input, Output: max(u.allowed(), seen.Output), Held: u.stored}
+	o := upstream.Outcome{Model: u.meter.Model(), Input: seen.Input, Output: max(u.allowed(), seen.Output), Held: u.widest}
 	if seen.Known() && u.meter.Final() && (u.whole || u.meter.Whole()) && !u.meter.Failed() {
 		o.Output, o.Final = seen.Output, true
 	}

@@ -32,7 +32,7 @@ func responsesUse(t *testing.T, memory *upstream.Memory, key, members string) *u
 	if u.stored, ok = u.earlier.Bound(e.Input, price, upstream.BuiltInPrices().LongestOutput("openai")); !ok {
 		t.Fatal("no bound")
 	}
-	u.input = u.stored
+	u.input, u.widest = u.stored, u.stored
 	return u
 }
 

@@ -36,6 +36,7 @@ type use struct {
 
 	earlier *upstream.Earlier // what the request names that its vendor has stored
 	stored  int64             // what the input is at most with that, in tokens
+	widest  int64             // the same, with all that only a window bounds
 	taught  bool              // the memory saw the answer
 
 	meter *upstream.Meter
@@ -143,6 +144,7 @@ func (h *Handler) judgeUse(r *http.Request, x *exchange, key *limiter.Key, k *li
 		}
 		u.input = max(u.input, u.price.Context*max(e.Rounds, 1))
 	}
+	u.widest = u.input
 	if u.recall = u.memory.Recall(key.ID, x.target.name, x.target.preset, call, e); u.recall != nil && u.recall.Input >= 0 {
 		u.input = min(u.input, u.recall.Input)
 	}

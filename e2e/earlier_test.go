@@ -57,6 +57,9 @@ func (k *keeper) tokensOf(item object) int64 {
 		return k.thought + 4
 	}
 	text := fmt.Sprint(item["content"], item["arguments"], item["output"])
+	if strings.Contains(text, "application/pdf") {
+		return 200_000 // what it holds, and not how long it is
+	}
 	return int64(len(text))/4 + 4
 }
 
@@ -294,6 +297,22 @@ func TestWhatAKeyHasNotSeenIsNamedInItsRefusal(t *testing.T) {
 	refused("a conversation", otherKey, other, body, `conversation "conv_1"`, "send the conversation itself")
 	refused("an id that is none", otherKey, other, request("gpt-5.5", object{"type": "item_reference", "id": strings.Repeat("\n\"", 10_000)}), `input[1] (item_reference "\n\"\n\"`)
 	refused("a document", otherKey, other, object{"model": "gpt-5.5", "input": []any{object{"role": "user", "content": []any{object{"type": "input_file", "filename": "a.pdf", "file_data": "data:application/pdf;base64,AAAA"}}}}}, "context window", "a file")
+
+	// A document beside it counts far more than the thoughts do, and belies nothing.
+	document := object{"role": "user", "content": []any{object{"type": "input_file", "filename": "a.pdf", "file_data": "data:application/pdf;base64,AAAA"}}}
+	_, rich := s.mint(object{"max_spend_usd": "50"})
+	thoughtsOfRich, _ := given(rich, "gpt-5.5")
+	for range 2 {
+		if status, answer := s.responds(rich, object{"model": "gpt-5.5", "max_output_tokens": 2000, "input": []any{document, thoughtsOfRich}}); status != http.StatusOK {
+			t.Errorf("a document and thoughts: %d %v", status, answer)
+		}
+	}
+	if status, answer := s.responds(smallKey, request("gpt-5.5", thoughts)); status != http.StatusOK {
+		t.Errorf("after others sent a document: %d %v", status, answer)
+	}
+	if out := s.output(); strings.Contains(out, "more input than") || strings.Contains(out, "passed what was held") {
+		t.Error(s.lastLines())
+	}
 
 	s.stop()
 	s.start()

@@ -119,7 +119,7 @@ func (m *Memory) Earlier(key, upstream string, p *Preset, e *Estimate) *Earlier 
 		return nil
 	}
 	own := p.OwnModels && !p.Routes // elsewhere it may be another's model, and another's template
-	r := &Earlier{key: key, served: served{upstream, e.Model}, names: len(e.stored) > 0, teaches: own, goesOn: own && !e.shortened, thoughts: e.thoughts, least: max(e.text/sparse, 1)}
+	r := &Earlier{key: key, served: served{upstream, e.Model}, names: len(e.stored) > 0, teaches: own, goesOn: own && !e.shortened && !e.remote, thoughts: e.thoughts, least: max(e.text/sparse, 1)}
 	m.find(r, e.stored, p)
 	e.Pictures, e.Media = e.Pictures || r.pictures || r.Window, e.Media || r.media || r.Window
 	r.pictures, r.media = e.Pictures, e.Media

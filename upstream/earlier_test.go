@@ -308,6 +308,7 @@ func TestAnswersThatCannotBeTrustedTeachNoBoundOfWhatGoesOn(t *testing.T) {
 		{"what was found stands in it", `"input":"hi"`, strings.ReplaceAll(givenAnswer, "fc_1", "ws_1"), true, true},
 		{"it goes on from what is not known", `"input":"hi","previous_response_id":"resp_0"`, givenAnswer, true, true},
 		{"thoughts of others are in it", `"input":[{"type":"reasoning","id":"rs_0"}]`, givenAnswer, true, true},
+		{"what stands at an address may be more next time", `"input":[{"role":"user","content":[{"type":"input_image","image_url":"https://x/y.png"}]}]`, givenAnswer, true, true},
 		{"nobody says who answered", `"input":"hi"`, strings.ReplaceAll(givenAnswer, `"model":"gpt-5.5-2026-04-23",`, ""), false, false},
 	} {
 		m := newRemembering(t)
