@@ -339,16 +339,16 @@ func TestManyMembersAreJudgedInTime(t *testing.T) {
 		b.WriteString(`,"x7":1}]}`)
 		best := time.Duration(math.MaxInt64)
 		for range 3 {
-			begun := time.Now()
-			if _, err := estimate(t, "openai", "/v1/chat/completions", b.String()); !errors.Is(err, ErrBody) {
-				t.Errorf("the last of many fields stands twice: %v", err)
-			}
-			best = min(best, time.Since(begun))
+			best = min(best, work(t, func() {
+				if _, err := estimate(t, "openai", "/v1/chat/completions", b.String()); !errors.Is(err, ErrBody) {
+					t.Errorf("the last of many fields stands twice: %v", err)
+				}
+			}))
 		}
 		return best
 	}
 	// 64 times as many take some 64 times as long, and not 4,096 times: between the
-	// two there is room for a machine that is busy.
+	// two there is room for caches that are cold.
 	few, many := judging(2_000), judging(128_000)
 	if many > 1000*few {
 		t.Errorf("2,000 members took %s, 128,000 took %s", few, many)

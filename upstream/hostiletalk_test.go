@@ -25,11 +25,11 @@ func TestNestedMarksOfACacheAreLookedAtOnce(t *testing.T) {
 		m := NewMemory(func(Excess) {})
 		best := time.Duration(math.MaxInt64)
 		for range 3 {
-			began := time.Now()
-			if m.Recall("key", "u", anthropic, c, e) == nil {
-				t.Fatal("nothing can be learned by it")
-			}
-			best = min(best, time.Since(began))
+			best = min(best, work(t, func() {
+				if m.Recall("key", "u", anthropic, c, e) == nil {
+					t.Fatal("nothing can be learned by it")
+				}
+			}))
 		}
 		return best
 	}
