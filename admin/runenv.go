@@ -1,8 +1,6 @@
 package admin
 
 import (
-	"fmt"
-	"path/filepath"
 	"slices"
 	"strings"
 
@@ -25,21 +23,21 @@ var ownVariables = []string{"TILL_TOKEN", "TILL_ADDRESS", "TILL_DATA", "TILL_DAT
 const shortestSecret = 16
 
 // runEnviron is the environment of a command that is to use these keys alone:
-// environ with their variables, and without any credential of any preset or
+// that of run with their variables, and without any credential of any preset or
 // configured upstream. notes say what somebody may wonder about. Variables in
 // pass stay as they are.
-func runEnviron(environ []string, command, base string, keys []runKey, all []UpstreamInfo, pass []string) (env, notes []string) {
-	set, notes := runVariables(command, base, keys)
+func runEnviron(h *handover, keys []runKey, all []UpstreamInfo, pass []string) (env, notes []string) {
+	set, notes := runVariables(h, keys)
 	out := withheld(all)
 	var secrets []string
-	for _, line := range environ {
+	for _, line := range h.environ {
 		name, value, _ := strings.Cut(line, "=")
 		value = strings.TrimSpace(value)
 		if out[name] && len(value) >= shortestSecret && !strings.Contains(value, "://") {
 			secrets = append(secrets, value)
 		}
 	}
-	for _, line := range environ {
+	for _, line := range h.environ {
 		name, value, _ := strings.Cut(line, "=")
 		switch {
 		case slices.ContainsFunc(set, func(v variable) bool { return v.Name == name }):
@@ -59,7 +57,7 @@ func runEnviron(environ []string, command, base string, keys []runKey, all []Ups
 
 // runVariables are the variables that point clients at this server. One that
 // several upstreams' clients read belongs to the upstream that comes first.
-func runVariables(command, base string, keys []runKey) (set []variable, notes []string) {
+func runVariables(h *handover, keys []runKey) (set []variable, notes []string) {
 	add := func(name, value string) bool {
 		if i := slices.IndexFunc(set, func(v variable) bool { return v.Name == name }); i >= 0 {
 			return set[i].Value == value
@@ -68,7 +66,7 @@ func runVariables(command, base string, keys []runKey) (set []variable, notes []
 		return true
 	}
 	for _, k := range keys {
-		add("TILL_BASE_URL", base)
+		add("TILL_BASE_URL", h.base)
 		add("TILL_KEY", k.ScopedKey)
 		own := keyVariable(k.info.Name)
 		add(own, k.ScopedKey)
@@ -78,15 +76,11 @@ func runVariables(command, base string, keys []runKey) (set []variable, notes []
 		}
 		var taken []string
 		for _, c := range slices.Concat(p.ClientEnv, p.ToolEnv) {
-			value := base + c.Path
+			value := h.base + c.Path
 			if c.Key {
 				value = k.ScopedKey
 			}
-			// Claude Code asks people about this one, and warns when it has both.
-			if c.Name == "ANTHROPIC_API_KEY" && tool(command) == "claude" {
-				continue
-			}
-			if !add(c.Name, value) {
+			if !slices.Contains(h.without, c.Name) && !add(c.Name, value) {
 				taken = append(taken, c.Name)
 			}
 		}
@@ -97,23 +91,10 @@ func runVariables(command, base string, keys []runKey) (set []variable, notes []
 			notes = append(notes, "The SDKs of "+k.info.Name+" take the address in code: "+p.InCode+" = $TILL_BASE_URL.")
 		}
 	}
-	return set, notes
-}
-
-// tool is the name of a command, whatever its path.
-func tool(command string) string { return strings.TrimSuffix(filepath.Base(command), ".exe") }
-
-// runArgs are the arguments that a command is run with. Codex gets the address by
-// arguments, because it takes it from no variable: left alone it would go to the
-// vendor, with whoever is signed in. The key stays in the environment.
-func runArgs(args []string, base string, keys []runKey) []string {
-	i := slices.IndexFunc(keys, func(k runKey) bool { return k.info.Preset == "openai" })
-	if tool(args[0]) != "codex" || i < 0 {
-		return args
+	for _, v := range h.set {
+		add(v.Name, v.Value)
 	}
-	provider := fmt.Sprintf(`model_providers.till={name="till", base_url=%q, env_key=%q, wire_api="responses"}`,
-		base+"/v1", keyVariable(keys[i].info.Name))
-	return append([]string{args[0], "-c", `model_provider="till"`, "-c", provider}, args[1:]...)
+	return set, notes
 }
 
 // keyVariable holds the key for an upstream, whatever others there are.

@@ -38,7 +38,7 @@ func TestTheCommandOfARunSeesNoCredential(t *testing.T) {
 		"A_COPY={\"key\": \""+runSecret+"\"}", "ANOTHER_TOKEN=till_admin_y",
 		"OPENAI_CUSTOM_HEADERS=X-Team: a\nx-api-key: of-another-gateway", "ANTHROPIC_CUSTOM_HEADERS=anthropic-beta: one",
 		"PATH=/bin", "HOME=/root", "EMPTY=", "CLAUDE_CODE_USE_BEDROCK=1", "ONE=1")
-	env, notes := runEnviron(environ, "node", "http://here", keys, all, nil)
+	env, notes := runEnviron(&handover{base: "http://here", environ: environ}, keys, all, nil)
 	equal(t, "the environment", strings.Join(env, "\n"), `ANTHROPIC_CUSTOM_HEADERS=anthropic-beta: one
 PATH=/bin
 HOME=/root
@@ -52,7 +52,7 @@ GROQ_API_KEY=till_sk_groq`)
 	if len(notes) > 0 {
 		t.Errorf("notes: %q", notes)
 	}
-	env, _ = runEnviron(environ, "node", "http://here", keys, all, []string{"MY_GITHUB", "GROQ_API_KEY"})
+	env, _ = runEnviron(&handover{base: "http://here", environ: environ}, keys, all, []string{"MY_GITHUB", "GROQ_API_KEY"})
 	if !slices.Contains(env, "MY_GITHUB=ghp_0123456789abcdef") || slices.Contains(env, "GROQ_API_KEY="+runSecret) || !slices.Contains(env, "GROQ_API_KEY=till_sk_groq") {
 		t.Errorf("with variables passed: %q", env)
 	}
@@ -85,7 +85,13 @@ func TestVariablesOfARunByTool(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			keys, all := runKeys(test.presets...)
-			env, notes := runEnviron([]string{"ANTHROPIC_API_KEY=" + runSecret}, test.command, "http://here", keys, all, nil)
+			h := &handover{args: []string{test.command}, base: "http://here", upstreams: all, environ: []string{"ANTHROPIC_API_KEY=" + runSecret, "GEMINI_CLI_HOME=/no/such/home"}, dir: t.TempDir()}
+			if tell := runTools[tool(test.command)]; tell != nil {
+				if err := tell(h); err != nil {
+					t.Fatal(err)
+				}
+			}
+			env, notes := runEnviron(h, keys, all, nil)
 			for _, line := range test.want {
 				if !slices.Contains(env, line) {
 					t.Errorf("%s is missing in %q", line, env)
@@ -98,27 +104,6 @@ func TestVariablesOfARunByTool(t *testing.T) {
 				t.Errorf("notes %q, want %q", notes, test.notes)
 			}
 		})
-	}
-}
-
-func TestCodexIsToldTheAddressByArguments(t *testing.T) {
-	t.Parallel()
-	keys, _ := runKeys("anthropic", "openai")
-	got := runArgs([]string{"/usr/bin/codex", "exec", "hi"}, "http://here", keys)
-	equal(t, "the arguments", strings.Join(got, "\n"), `/usr/bin/codex
--c
-model_provider="till"
--c
-model_providers.till={name="till", base_url="http://here/v1", env_key="TILL_KEY_OPENAI", wire_api="responses"}
-exec
-hi`)
-	for _, args := range [][]string{{"node", "codex"}, {"codexx"}} {
-		if got := runArgs(args, "http://here", keys); !slices.Equal(got, args) {
-			t.Errorf("%q becomes %q", args, got)
-		}
-	}
-	if got := runArgs([]string{"codex"}, "http://here", keys[:1]); len(got) != 1 {
-		t.Errorf("without a key for it: %q", got)
 	}
 }
 

@@ -27,6 +27,7 @@ type session struct {
 	began   time.Time
 
 	keys  []runKey
+	over  *handover
 	base  string
 	args  []string
 	env   []string
@@ -53,6 +54,9 @@ func (s *session) mint(o *runOptions, body map[string]any, args []string) (err e
 		return usage("the server does not know its address: say --base-url, or set public_url in its configuration")
 	}
 	s.base = base
+	if err := s.hand(all, o, args); err != nil {
+		return err
+	}
 	names := o.upstreams
 	if len(names) == 0 {
 		names = []string{""}
@@ -71,7 +75,7 @@ func (s *session) mint(o *runOptions, body map[string]any, args []string) (err e
 		info, _ := all.named(m.Upstream)
 		s.keys = append(s.keys, runKey{m, info})
 	}
-	env, notes := runEnviron(os.Environ(), args[0], base, s.keys, all.Upstreams, o.pass)
+	env, notes := runEnviron(s.over, s.keys, all.Upstreams, o.pass)
 	for _, note := range notes {
 		for i, line := range wrap(strings.Fields("till: "+note), " ", tableWidth-6) {
 			if i > 0 {
@@ -80,8 +84,29 @@ func (s *session) mint(o *runOptions, body map[string]any, args []string) (err e
 			fmt.Fprintln(s.cmd.ErrOrStderr(), line)
 		}
 	}
-	s.args, s.env = runArgs(args, base, s.keys), env
+	s.args, s.env = slices.Concat(args[:1], s.over.before, args[1:]), env
 	return nil
+}
+
+// hand finds out how the command is told where to go.
+func (s *session) hand(all configured, o *runOptions, args []string) error {
+	s.over = &handover{args: args, base: s.base, environ: os.Environ()}
+	for _, name := range o.upstreams {
+		info, _ := all.named(name)
+		s.over.upstreams = append(s.over.upstreams, info)
+	}
+	if len(o.upstreams) == 0 && len(all.Upstreams) == 1 {
+		s.over.upstreams = all.Upstreams
+	}
+	tell, ok := runTools[tool(args[0])]
+	if !ok {
+		return nil
+	}
+	var err error
+	if s.over.dir, err = os.MkdirTemp("", "till-run-"); err != nil {
+		return err
+	}
+	return tell(s.over)
 }
 
 // execute runs the command and returns its status. Beside it runs the watcher,
@@ -154,7 +179,10 @@ const (
 )
 
 // finish revokes the keys and says what was used.
-func (s *session) finish(asJSON bool, status int) error {
+func (s *session) finish(asJSON bool, status int) (err error) {
+	if s.over != nil && s.over.dir != "" {
+		defer func() { err = errors.Join(err, os.RemoveAll(s.over.dir)) }()
+	}
 	if len(s.keys) == 0 {
 		s.watch.dismiss()
 		return nil
