@@ -36,7 +36,7 @@ var matrixLimits = []struct {
 	{"tokens", "--max-tokens 50M", "", false, 0},
 	{"dollars", "--max-spend-usd 200", "", false, 0},
 	{"models", "--max-activations 60 --models claude-*,gpt-*,gemini-*,mistral-*,command-*", "", false, 0},
-	{"dead", "--max-activations %d", "has used all", false, 1},
+	{"dead", "--max-activations %d", "has used all", false, 3},
 	{"revoked", "--max-activations 60", "was revoked", true, 0},
 }
 
@@ -140,7 +140,7 @@ func newMatrixRow(t *testing.T, c matrixClient) *matrixRow {
 // matrixBooks are the prices of the models of the matrix, as their vendors publish
 // them (2026-11), in nano-dollars a token.
 var matrixBooks = map[string]rates{
-	sonnet: {input: 2000, output: 10_000}, "gpt-5.5": {input: 5000, output: 30_000}, mini: {input: 250, output: 2000}, gemini: {input: 1250, output: 10_000},
+	"claude-sonnet-4-5": {input: 3000, output: 15_000}, sonnet: {input: 2000, output: 10_000}, "gpt-5.5": {input: 5000, output: 30_000}, mini: {input: 250, output: 2000}, gemini: {input: 1250, output: 10_000},
 	"gemini-3.8-flash": {input: 750, output: 3750}, "mistral-large-2512": {input: 500, output: 1500}, "command-a-03-2025": {input: 2500, output: 10_000},
 }
 
@@ -195,7 +195,7 @@ func (w *matrixRow) run(t *testing.T, limit, work, flags, ends string, endless b
 	} else {
 		check(w.calm || err != nil, "its exit status is 0")
 		check(strings.Contains(said, ends), "it does not show %q", ends)
-		check(refused <= 1+w.retries, "it was refused %d times", refused)
+		check(refused <= 2+w.retries, "it was refused %d times", refused)
 	}
 	if most, ok := k["max_activations"].(float64); ok {
 		check(k["used_activations"].(float64) <= most && books.answers <= int64(most), "%v of %v activations; the vendor answered %d", k["used_activations"], most, books.answers)

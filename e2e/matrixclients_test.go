@@ -89,12 +89,12 @@ func matrixClients() []matrixClient {
 	for _, v := range []struct {
 		name, id, model string
 		vendor          upstreamtest.Vendor
-	}{{"OpenAI", "openai", mini, openAI}, {"Anthropic", "anthropic", sonnet, anthropic}, {"Google", "google", gemini, google}} {
+	}{{"OpenAI", "openai", mini, openAI}, {"Anthropic", "anthropic", "claude-sonnet-4-5", anthropic}, {"Google", "google", gemini, google}} {
 		all = append(all,
-			matrixClient{name: "opencode, " + v.name, home: "clients", module: "opencode-ai", vendor: v.vendor, model: v.model, program: "opencode-linux-x64/bin/opencode", shell: true,
+			matrixClient{name: "opencode " + v.name, home: "clients", module: "opencode-ai", vendor: v.vendor, model: v.model, program: "opencode-linux-x64/bin/opencode", shell: true,
 				args: func(j *job) []string { return []string{"run", "-m", v.id + "/" + j.model, j.prompt()} },
 				env:  []string{"OPENCODE_DISABLE_AUTOUPDATE=1", "OPENCODE_DISABLE_MODELS_FETCH=1", "OPENCODE_DISABLE_DEFAULT_PLUGINS=1"}},
-			matrixClient{name: "pi, " + v.name, home: "clients", module: "@mariozechner/pi-coding-agent", vendor: v.vendor, model: v.model, program: ".bin/pi", shell: true,
+			matrixClient{name: "pi " + v.name, home: "clients", module: "@mariozechner/pi-coding-agent", vendor: v.vendor, model: v.model, program: ".bin/pi", shell: true,
 				args: func(j *job) []string { return []string{"--model", v.id + "/" + j.model, "-p", j.prompt()} },
 				env:  []string{"PI_OFFLINE=1", "PI_TELEMETRY=0"}})
 	}

@@ -16,7 +16,7 @@ func (a *spoken) messages(said string, calls []call, in, out int64) error {
 	if a.t.thinks {
 		content = append(content, object{"type": "thinking", "thinking": "", "signature": sealThought(100)})
 	}
-	content = append(content, object{"type": "text", "text": said, "citations": nil})
+	content = append(content, object{"type": "text", "text": said}) // citations: null is in the SDK's type, and the AI SDK does not read it
 	for _, c := range calls {
 		content = append(content, object{"type": "tool_use", "id": fmt.Sprintf("toolu_%s_%s", a.t.errand, c.id), "name": c.name, "input": c.arguments,
 			"caller": object{"type": "direct"}})
@@ -47,7 +47,7 @@ func (a *spoken) messages(said string, calls []call, in, out int64) error {
 		case "thinking":
 			start, delta = object{"type": "thinking", "thinking": "", "signature": ""}, object{"type": "signature_delta", "signature": block["signature"]}
 		case "text":
-			start, delta = object{"type": "text", "text": "", "citations": nil}, object{"type": "text_delta", "text": said}
+			start, delta = object{"type": "text", "text": ""}, object{"type": "text_delta", "text": said}
 		default:
 			text, err := json.Marshal(block["input"])
 			if err != nil {
