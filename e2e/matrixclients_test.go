@@ -80,11 +80,11 @@ func matrixClients() []matrixClient {
 			args: func(j *job) []string { return []string{"-m", j.model, "-y", "-p", j.prompt()} },
 			env:  []string{"GEMINI_CLI_TRUST_WORKSPACE=true", "GEMINI_TELEMETRY_ENABLED=false"}},
 		{name: "Qwen Code", home: "clients", module: "@qwen-code/qwen-code", vendor: openAI, model: mini, program: ".bin/qwen", shell: true,
-			args: func(j *job) []string { return []string{"-m", j.model, "-y", "-p", j.prompt()} }},
+			args: func(j *job) []string { return []string{"-m", j.model, "-y", "-p", j.prompt()} }, blind: "it takes the model for one that sees none"},
 		{name: "Cline", home: "clients", module: "cline", vendor: openAI, model: mini, program: "@cline/cli-*/bin/cline", shell: true,
 			args: func(j *job) []string { return []string{"-m", j.model, j.prompt()} }},
 		{name: "Continue cn", home: "clients", module: "@continuedev/cli", vendor: openAI, model: mini, program: ".bin/cn", shell: true,
-			args: func(j *job) []string { return []string{"--config", "cn.yaml", "--auto", "-p", j.prompt()} }},
+			args: func(j *job) []string { return []string{"--config", "cn.yaml", "--auto", "-p", j.prompt()} }, blind: "it reads files as text"},
 	}
 	for _, v := range []struct {
 		name, id, model string
