@@ -59,7 +59,7 @@ type asked struct {
 	endless           bool
 	results           int    // of calls, that the request carries
 	body              []byte // of the request
-	tools             []declared
+	tools             []ownTool
 	model             string
 	stream            bool
 	thinks            bool // the client asked for thoughts
@@ -67,8 +67,8 @@ type asked struct {
 	n                 int64
 }
 
-// declared is a tool of the client.
-type declared struct {
+// ownTool is a tool that the client runs.
+type ownTool struct {
 	name, space string
 	freeform    bool // takes text, not an object
 	fields      map[string]any
@@ -184,7 +184,7 @@ func countOf(v any, name, value string) (n int) {
 }
 
 // toolsIn finds the tools of the client, nested and deferred as they may be.
-func toolsIn(v any, space string, found []declared) []declared {
+func toolsIn(v any, space string, found []ownTool) []ownTool {
 	switch v := v.(type) {
 	case []any:
 		for _, e := range v {
@@ -194,7 +194,7 @@ func toolsIn(v any, space string, found []declared) []declared {
 		name, _ := v["name"].(string)
 		for _, at := range []string{"input_schema", "parameters", "parametersJsonSchema", "inputSchema"} {
 			if schema, ok := v[at].(map[string]any); ok && name != "" {
-				d := declared{name: name, space: space}
+				d := ownTool{name: name, space: space}
 				d.fields, _ = schema["properties"].(map[string]any)
 				required, _ := schema["required"].([]any)
 				for _, r := range required {
@@ -205,7 +205,7 @@ func toolsIn(v any, space string, found []declared) []declared {
 		}
 		switch {
 		case v["type"] == "custom" && v["format"] != nil:
-			return append(found, declared{name: name, space: space, freeform: true})
+			return append(found, ownTool{name: name, space: space, freeform: true})
 		case v["type"] == "namespace":
 			space = name
 		case v["type"] == "message":
@@ -225,13 +225,13 @@ var (
 	pictures = append([]string{"view_image"}, readers...)
 )
 
-func (t *asked) tool(names []string) (declared, bool) {
+func (t *asked) tool(names []string) (ownTool, bool) {
 	for _, name := range names {
-		if i := slices.IndexFunc(t.tools, func(d declared) bool { return d.name == name && !d.freeform }); i >= 0 {
+		if i := slices.IndexFunc(t.tools, func(d ownTool) bool { return d.name == name && !d.freeform }); i >= 0 {
 			return t.tools[i], true
 		}
 	}
-	return declared{}, false
+	return ownTool{}, false
 }
 
 // calls are what the model wants next; none when it is done.
@@ -272,7 +272,7 @@ func (t *asked) calls() ([]call, error) {
 }
 
 // argumentsFor fills in what a tool requires, and what it is called for.
-func (d declared) argumentsFor(file, command string) object {
+func (d ownTool) argumentsFor(file, command string) object {
 	args := object{}
 	fill := func(name string) {
 		field, _ := d.fields[name].(map[string]any)
