@@ -15,7 +15,7 @@ AGENTS = e2e/agents/node_modules/.package-lock.json
 # Where scripts/need.sh puts a Node when the installed one is too old.
 export PATH := $(CURDIR)/bin/node_modules/.bin:$(PATH)
 
-.PHONY: run check test stress lint style package fuzz bench bounds share scale torture soak tools screens
+.PHONY: run check test stress lint style package fuzz bench bounds share scale torture soak tools screens clients
 
 # Starts a server with everything it needs; see `caddy till up --help`.
 run:
@@ -92,6 +92,12 @@ bounds: tools bench/tokenizers/node_modules/.package-lock.json
 SHARE ?= print
 share: tools $(AGENTS)
 	TILL_SHARE=$(SHARE) $(GO) test -timeout 30m -count 1 -v -run TestUsableShare ./e2e
+
+# Every client of docs/clients.md on every kind of limit: 1.2 GB of programs, and
+# half an hour. CLIENTS='Codex' runs one, CLIENTS='.*/dollars' one kind of limit.
+CLIENTS ?= .*
+clients: tools $(MODULES) e2e/clients/node_modules/.package-lock.json
+	TILL_CLIENTS=1 $(GO) test -timeout 2h -count 1 -v -run 'TestClientMatrix/$(CLIENTS)|TestNoClientOfARun' ./e2e
 
 # The pictures of the console in docs/img.
 screens: tools e2e/browser/node_modules/.package-lock.json

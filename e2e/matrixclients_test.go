@@ -23,7 +23,7 @@ type matrixClient struct {
 	program string // a pattern of paths below home, or "node"
 	args    func(*job) []string
 	env     []string // what keeps it quiet, and what it needs to work alone
-	setting string   // what docs/clients.md says that one sets, beside `run`
+	setting string   // what docs/clients.md says that one sets without `run`
 	blind   string   // why it sees no pictures; "" where it does
 	retries int      // after a refusal, documented
 	calm    bool     // its exit status is 0 also when it could not go on
@@ -43,8 +43,8 @@ func (j *job) prompt() string {
 }
 
 // sdkLoop is a client of sdk/errand.mjs.
-func sdkLoop(name, module string, vendor upstreamtest.Vendor, model string) matrixClient {
-	return matrixClient{name: name, home: "sdk", module: module, vendor: vendor, model: model, program: "node", setting: "as below",
+func sdkLoop(name, module string, vendor upstreamtest.Vendor, model, setting string) matrixClient {
+	return matrixClient{name: name, home: "sdk", module: module, vendor: vendor, model: model, program: "node", setting: setting,
 		args: func(j *job) []string {
 			args := []string{"errand.mjs", name, j.model, j.prompt()}
 			if j.endless {
@@ -57,6 +57,13 @@ func sdkLoop(name, module string, vendor upstreamtest.Vendor, model string) matr
 		}}
 }
 
+// What docs/clients.md says that one sets.
+const (
+	variablesAbove = "the variables above"
+	inItsCode      = "the address in code"
+	configBelow    = "its configuration, below"
+)
+
 const (
 	sonnet = "claude-sonnet-5-5"
 	mini   = "gpt-5-mini"
@@ -67,23 +74,23 @@ const (
 func matrixClients() []matrixClient {
 	openAI, anthropic, google := upstreamtest.OpenAI, upstreamtest.Anthropic, upstreamtest.Gemini
 	all := []matrixClient{
-		{name: "Claude Code", home: "agents", module: "@anthropic-ai/claude-code", vendor: anthropic, model: sonnet, program: "@anthropic-ai/claude-code-*/claude", shell: true,
+		{name: "Claude Code", setting: variablesAbove, home: "agents", module: "@anthropic-ai/claude-code", vendor: anthropic, model: sonnet, program: "@anthropic-ai/claude-code-*/claude", shell: true,
 			args: func(j *job) []string {
 				return []string{"-p", "--model", j.model, "--allowedTools", "Bash,Read", "--", j.prompt()}
 			},
 			env: []string{"CLAUDE_CODE_DISABLE_NONESSENTIAL_TRAFFIC=1", "DISABLE_AUTOUPDATER=1"}},
-		{name: "Codex", home: "agents", module: "@openai/codex", vendor: openAI, model: "gpt-5.5", program: "@openai/codex-*/vendor/*/bin/codex", shell: true, retries: 5,
+		{name: "Codex", setting: configBelow, home: "agents", module: "@openai/codex", vendor: openAI, model: "gpt-5.5", program: "@openai/codex-*/vendor/*/bin/codex", shell: true, retries: 5,
 			args: func(j *job) []string {
 				return []string{"exec", "--skip-git-repo-check", "-m", j.model, "-c", `web_search="disabled"`, "-c", `sandbox_mode="danger-full-access"`, j.prompt()}
 			}},
-		{name: "Gemini CLI", home: "clients", module: "@google/gemini-cli", vendor: google, model: gemini, program: ".bin/gemini", shell: true,
+		{name: "Gemini CLI", setting: configBelow, home: "clients", module: "@google/gemini-cli", vendor: google, model: gemini, program: ".bin/gemini", shell: true,
 			args: func(j *job) []string { return []string{"-m", j.model, "-y", "-p", j.prompt()} },
 			env:  []string{"GEMINI_CLI_TRUST_WORKSPACE=true", "GEMINI_TELEMETRY_ENABLED=false"}},
-		{name: "Qwen Code", home: "clients", module: "@qwen-code/qwen-code", vendor: openAI, model: mini, program: ".bin/qwen", shell: true,
+		{name: "Qwen Code", setting: "the variables above, `--auth-type openai`", home: "clients", module: "@qwen-code/qwen-code", vendor: openAI, model: mini, program: ".bin/qwen", shell: true,
 			args: func(j *job) []string { return []string{"-m", j.model, "-y", "-p", j.prompt()} }, blind: "it takes the model for one that sees none"},
-		{name: "Cline", home: "clients", module: "cline", vendor: openAI, model: mini, program: "@cline/cli-*/bin/cline", shell: true,
+		{name: "Cline", setting: configBelow, home: "clients", module: "cline", vendor: openAI, model: mini, program: "@cline/cli-*/bin/cline", shell: true,
 			args: func(j *job) []string { return []string{"-m", j.model, j.prompt()} }},
-		{name: "Continue cn", home: "clients", module: "@continuedev/cli", vendor: openAI, model: mini, program: ".bin/cn", shell: true,
+		{name: "Continue cn", setting: configBelow, home: "clients", module: "@continuedev/cli", vendor: openAI, model: mini, program: ".bin/cn", shell: true,
 			args: func(j *job) []string { return []string{"--config", "cn.yaml", "--auto", "-p", j.prompt()} }, blind: "it reads files as text"},
 	}
 	for _, v := range []struct {
@@ -91,26 +98,26 @@ func matrixClients() []matrixClient {
 		vendor          upstreamtest.Vendor
 	}{{"OpenAI", "openai", mini, openAI}, {"Anthropic", "anthropic", "claude-sonnet-4-5", anthropic}, {"Google", "google", gemini, google}} {
 		all = append(all,
-			matrixClient{name: "opencode " + v.name, home: "clients", module: "opencode-ai", vendor: v.vendor, model: v.model, program: "opencode-linux-x64/bin/opencode", shell: true,
+			matrixClient{name: "opencode " + v.name, setting: configBelow, home: "clients", module: "opencode-ai", vendor: v.vendor, model: v.model, program: "opencode-linux-x64/bin/opencode", shell: true,
 				args: func(j *job) []string { return []string{"run", "-m", v.id + "/" + j.model, j.prompt()} },
 				env:  []string{"OPENCODE_DISABLE_AUTOUPDATE=1", "OPENCODE_DISABLE_MODELS_FETCH=1", "OPENCODE_DISABLE_DEFAULT_PLUGINS=1"}},
-			matrixClient{name: "pi " + v.name, home: "clients", module: "@mariozechner/pi-coding-agent", vendor: v.vendor, model: v.model, program: ".bin/pi", shell: true,
+			matrixClient{name: "pi " + v.name, setting: configBelow, home: "clients", module: "@mariozechner/pi-coding-agent", vendor: v.vendor, model: v.model, program: ".bin/pi", shell: true,
 				args: func(j *job) []string { return []string{"--model", v.id + "/" + j.model, "-p", j.prompt()} },
 				env:  []string{"PI_OFFLINE=1", "PI_TELEMETRY=0"}})
 	}
 	return append(all,
-		sdkLoop("openai", "openai", openAI, mini),
-		sdkLoop("openai-chat", "openai", openAI, mini),
-		sdkLoop("anthropic", "@anthropic-ai/sdk", anthropic, sonnet),
-		sdkLoop("gemini", "@google/genai", google, gemini),
-		sdkLoop("mistral", "@mistralai/mistralai", upstreamtest.Mistral, "mistral-large-2512"),
-		sdkLoop("cohere", "cohere-ai", upstreamtest.Cohere, "command-a-03-2025"),
-		sdkLoop("vercel-openai", "ai", openAI, mini),
-		sdkLoop("vercel-anthropic", "ai", anthropic, sonnet),
-		sdkLoop("vercel-google", "ai", google, gemini),
-		sdkLoop("langchain-openai", "@langchain/openai", openAI, mini),
-		sdkLoop("langchain-openai-responses", "@langchain/openai", openAI, mini),
-		sdkLoop("langchain-anthropic", "@langchain/anthropic", anthropic, sonnet))
+		sdkLoop("openai", "openai", openAI, mini, variablesAbove),
+		sdkLoop("openai-chat", "openai", openAI, mini, variablesAbove),
+		sdkLoop("anthropic", "@anthropic-ai/sdk", anthropic, sonnet, variablesAbove),
+		sdkLoop("gemini", "@google/genai", google, gemini, variablesAbove),
+		sdkLoop("mistral", "@mistralai/mistralai", upstreamtest.Mistral, "mistral-large-2512", inItsCode),
+		sdkLoop("cohere", "cohere-ai", upstreamtest.Cohere, "command-a-03-2025", inItsCode),
+		sdkLoop("vercel-openai", "ai", openAI, mini, variablesAbove),
+		sdkLoop("vercel-anthropic", "ai", anthropic, sonnet, variablesAbove),
+		sdkLoop("vercel-google", "ai", google, gemini, inItsCode),
+		sdkLoop("langchain-openai", "@langchain/openai", openAI, mini, variablesAbove),
+		sdkLoop("langchain-openai-responses", "@langchain/openai", openAI, mini, variablesAbove),
+		sdkLoop("langchain-anthropic", "@langchain/anthropic", anthropic, sonnet, variablesAbove))
 }
 
 // command is how a person starts the client.
@@ -174,6 +181,16 @@ func (c *matrixClient) version(t *testing.T) string {
 	return version
 }
 
+// documented is the client's line in docs/clients.md.
+func (c *matrixClient) documented(t *testing.T) string {
+	t.Helper()
+	works := matrixWorks
+	if c.blind != "" {
+		works = []string{workLoop, workParallel}
+	}
+	return fmt.Sprintf("| %s | %s | %s | %s |", c.name, c.version(t), strings.Join(works, ", "), c.setting)
+}
+
 // TestTheDocsHaveTheClientsOfTheMatrix: what docs/clients.md says was run is what
 // the matrix runs.
 func TestTheDocsHaveTheClientsOfTheMatrix(t *testing.T) {
@@ -182,22 +199,24 @@ func TestTheDocsHaveTheClientsOfTheMatrix(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	_, table, _ := strings.Cut(string(text), "\n## What was run\n")
-	table, _, _ = strings.Cut(table, "\n## ")
-	var said []string
-	for line := range strings.Lines(table) {
-		if cells := strings.Split(line, "|"); len(cells) > 3 && !strings.Contains(line, "---") {
-			said = append(said, strings.TrimSpace(cells[1])+" "+strings.TrimSpace(cells[2]))
-		}
-	}
+	_, section, _ := strings.Cut(string(text), "\n## What was run\n")
+	section, _, _ = strings.Cut(section, "\n## ")
+	_, table, _ := strings.Cut(section, "\n| --- | --- | --- | --- |\n")
+	table, _, _ = strings.Cut(table, "\n\n")
 	var run []string
 	for _, c := range matrixClients() {
-		run = append(run, c.name+" "+c.version(t))
+		run = append(run, c.documented(t))
 	}
-	if len(said) > 0 {
-		said = said[1:] // the head
+	if want := strings.Join(run, "\n"); table != want {
+		t.Errorf("docs/clients.md has\n%s\nand the matrix runs\n%s", table, want)
 	}
-	if !slices.Equal(said, run) {
-		t.Errorf("docs/clients.md has\n%s\nand the matrix runs\n%s", strings.Join(said, "\n"), strings.Join(run, "\n"))
+	for _, l := range matrixLimits {
+		if !strings.Contains(section, l.name) {
+			t.Errorf("docs/clients.md does not name the limit %s", l.name)
+		}
+	}
+	model, address, _ := strings.Cut(cnConfig, "%s\n    apiBase: %s")
+	if !strings.Contains(string(text), model+"gpt-5-mini\n    apiBase: https://agents.example.com/v1"+address) {
+		t.Error("docs/clients.md lacks the configuration of cn")
 	}
 }
