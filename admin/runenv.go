@@ -94,6 +94,12 @@ func runVariables(h *handover, keys []runKey) (set []variable, notes []string) {
 	for _, v := range h.set {
 		add(v.Name, v.Value)
 	}
+	// OpenAI's Agents SDK sends traces, prompts and all, to the vendor's own address
+	// with the key that it finds here (@openai/agents-openai 0.20.0,
+	// openaiTracingExporter).
+	if slices.ContainsFunc(set, func(v variable) bool { return v.Name == "OPENAI_API_KEY" }) {
+		add("OPENAI_AGENTS_DISABLE_TRACING", "1")
+	}
 	return set, notes
 }
 

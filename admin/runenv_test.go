@@ -72,7 +72,7 @@ func TestVariablesOfARunByTool(t *testing.T) {
 		"SDKs of Anthropic": {[]string{"anthropic"}, "node",
 			[]string{"ANTHROPIC_BASE_URL=http://here", "ANTHROPIC_AUTH_TOKEN=till_sk_anthropic", "ANTHROPIC_API_KEY=till_sk_anthropic", "ANTHROPIC_API_URL=http://here"}, "OPENAI_API_KEY", ""},
 		"SDKs of OpenAI, Codex and Aider": {[]string{"openai"}, "codex",
-			[]string{"OPENAI_BASE_URL=http://here/v1", "OPENAI_API_BASE=http://here/v1", "OPENAI_API_KEY=till_sk_openai", "TILL_KEY=till_sk_openai", "TILL_KEY_OPENAI=till_sk_openai"}, "CODEX_API_KEY", ""},
+			[]string{"OPENAI_BASE_URL=http://here/v1", "OPENAI_API_BASE=http://here/v1", "OPENAI_API_KEY=till_sk_openai", "TILL_KEY=till_sk_openai", "TILL_KEY_OPENAI=till_sk_openai", "OPENAI_AGENTS_DISABLE_TRACING=1"}, "CODEX_API_KEY", ""},
 		"Gemini": {[]string{"gemini"}, "gemini",
 			[]string{"GOOGLE_GEMINI_BASE_URL=http://here", "GEMINI_API_KEY=till_sk_gemini", "GOOGLE_API_KEY=till_sk_gemini", "GOOGLE_GENERATIVE_AI_API_KEY=till_sk_gemini"}, "OPENAI_API_KEY", ""},
 		"an address in code": {[]string{"mistral"}, "node",

@@ -105,7 +105,9 @@ func matrixClients() []matrixClient {
 				args: func(j *job) []string { return []string{"--model", v.id + "/" + j.model, "-p", j.prompt()} },
 				env:  []string{"PI_OFFLINE=1", "PI_TELEMETRY=0"}})
 	}
-	return append(all,
+	agents := sdkLoop("openai-agents", "@openai/agents", openAI, mini, variablesAbove+", `OPENAI_AGENTS_DISABLE_TRACING=1`")
+	agents.home = "clients"
+	return append(all, agents,
 		sdkLoop("openai", "openai", openAI, mini, variablesAbove),
 		sdkLoop("openai-chat", "openai", openAI, mini, variablesAbove),
 		sdkLoop("anthropic", "@anthropic-ai/sdk", anthropic, sonnet, variablesAbove),
@@ -125,6 +127,9 @@ func (c *matrixClient) command(t *testing.T, j *job) []string {
 	t.Helper()
 	args := c.args(j)
 	if c.program == "node" {
+		if c.home == "clients" {
+			args[0] = "frameworks.mjs"
+		}
 		script, err := filepath.Abs(filepath.Join(c.home, args[0]))
 		if err != nil {
 			t.Fatal(err)
