@@ -27,6 +27,7 @@ type matrixClient struct {
 	blind   string   // why it sees no pictures; "" where it does
 	retries int      // after a refusal, documented
 	calm    bool     // its exit status is 0 also when it could not go on
+	silent  string   // what it shows in place of the reason when a stream is cut
 	shell   bool     // the model may have it run commands
 }
 
@@ -106,7 +107,7 @@ func matrixClients() []matrixClient {
 				env:  []string{"PI_OFFLINE=1", "PI_TELEMETRY=0"}})
 	}
 	agents := sdkLoop("openai-agents", "@openai/agents", openAI, mini, variablesAbove+", `OPENAI_AGENTS_DISABLE_TRACING=1`")
-	agents.home = "clients"
+	agents.home, agents.silent = "clients", `unsuccessful terminal state "response.failed"`
 	return append(all, agents,
 		sdkLoop("openai", "openai", openAI, mini, variablesAbove),
 		sdkLoop("openai-chat", "openai", openAI, mini, variablesAbove),
