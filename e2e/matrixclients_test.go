@@ -26,8 +26,7 @@ type matrixClient struct {
 	setting string   // what docs/clients.md says that one sets without `run`
 	blind   string   // why it sees no pictures; "" where it does
 	retries int      // after a refusal, documented
-	calm    bool     // its exit status is 0 also when it could not go on
-	silent  string   // what it shows in place of the reason when a stream is cut
+	silent  string   // what it shows in place of the reason when a stream is cut; its exit status may then be 0
 	shell   bool     // the model may have it run commands
 }
 
@@ -65,6 +64,9 @@ const (
 	configBelow    = "its configuration, below"
 )
 
+// saidBefore is what the model had said when it was cut.
+const saidBefore = "Reading."
+
 const (
 	sonnet = "claude-sonnet-5-5"
 	mini   = "gpt-5-mini"
@@ -92,7 +94,7 @@ func matrixClients() []matrixClient {
 		{name: "Cline", setting: configBelow, home: "clients", module: "cline", vendor: openAI, model: mini, program: "@cline/cli-*/bin/cline", shell: true,
 			args: func(j *job) []string { return []string{"-m", j.model, j.prompt()} }},
 		{name: "Continue cn", setting: configBelow, home: "clients", module: "@continuedev/cli", vendor: openAI, model: mini, program: ".bin/cn", shell: true,
-			args: func(j *job) []string { return []string{"--config", "cn.yaml", "--auto", "-p", j.prompt()} }, blind: "it reads files as text"},
+			args: func(j *job) []string { return []string{"--config", "cn.yaml", "--auto", "-p", j.prompt()} }, blind: "it reads files as text", silent: saidBefore},
 	}
 	for _, v := range []struct {
 		name, id, model string
@@ -108,7 +110,7 @@ func matrixClients() []matrixClient {
 	}
 	agents := sdkLoop("openai-agents", "@openai/agents", openAI, mini, variablesAbove+", `OPENAI_AGENTS_DISABLE_TRACING=1`")
 	agents.home, agents.silent = "clients", `unsuccessful terminal state "response.failed"`
-	return append(all, agents,
+	all = append(all, agents,
 		sdkLoop("openai", "openai", openAI, mini, variablesAbove),
 		sdkLoop("openai-chat", "openai", openAI, mini, variablesAbove),
 		sdkLoop("anthropic", "@anthropic-ai/sdk", anthropic, sonnet, variablesAbove),
@@ -121,6 +123,15 @@ func matrixClients() []matrixClient {
 		sdkLoop("langchain-openai", "@langchain/openai", openAI, mini, variablesAbove),
 		sdkLoop("langchain-openai-responses", "@langchain/openai", openAI, mini, variablesAbove),
 		sdkLoop("langchain-anthropic", "@langchain/anthropic", anthropic, sonnet, variablesAbove))
+	for i, c := range all {
+		switch c.name {
+		case "mistral":
+			all[i].silent = "ZodError"
+		case "langchain-openai-responses":
+			all[i].silent = saidBefore
+		}
+	}
+	return all
 }
 
 // command is how a person starts the client.

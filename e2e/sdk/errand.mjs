@@ -150,6 +150,7 @@ const clients = {
       if (streams) {
         message = { role: "assistant", content: "", toolCalls: undefined };
         for await (const event of await client.chatStream(options)) {
+          if (event.delta?.error) throw new Error(event.delta.error);
           const delta = event.delta?.message ?? {};
           message.content += delta.content?.text ?? "";
           if (delta.toolCalls && event.type === "tool-call-start") message.toolCalls = [...(message.toolCalls ?? []), delta.toolCalls];
