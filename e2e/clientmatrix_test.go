@@ -207,11 +207,11 @@ func (w *matrixRow) run(t *testing.T, limit, work, flags, ends string, endless b
 	}
 	check(float64(books.answers) == k["used_activations"].(float64), "the vendor answered %d times, the key has used %v", books.answers, k["used_activations"])
 	if tokens, ok := k["used_tokens"].(float64); ok && limit == "tokens" {
-		check(int64(tokens) == books.input+books.output, "the vendor counts %d tokens, till %v", books.input+books.output, tokens)
+		check(int64(tokens) == books.input+books.output || w.leaves && int64(tokens) > books.input+books.output, "the vendor counts %d tokens, till %v", books.input+books.output, tokens)
 	}
 	if spend, ok := k["used_spend_usd"].(string); ok && limit == "dollars" {
 		nano, err := limiter.ParseUSD(spend)
-		check(err == nil && nano == books.nano, "the vendor bills %d nano-dollars, till %d (%v)", books.nano, nano, err)
+		check(err == nil && (nano == books.nano || w.leaves && nano > books.nano), "the vendor bills %d nano-dollars, till %d (%v)", books.nano, nano, err)
 	}
 	for _, host := range w.land.hosts() {
 		check(!vendorHost(host), "it asked for %s", host)
