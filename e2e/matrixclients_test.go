@@ -27,7 +27,6 @@ type matrixClient struct {
 	blind   string   // why it sees no pictures; "" where it does
 	retries int      // after a refusal, documented
 	silent  string   // what it shows in place of the reason when a stream is cut; its exit status may then be 0
-	leaves  bool     // its request for a title is charged at its bound, not at what the vendor counts
 	shell   bool     // the model may have it run commands
 }
 
@@ -103,8 +102,8 @@ func matrixClients() []matrixClient {
 	}{{"OpenAI", "openai", mini, openAI}, {"Anthropic", "anthropic", "claude-sonnet-4-5", anthropic}, {"Google", "google", gemini, google}} {
 		all = append(all,
 			matrixClient{name: "opencode " + v.name, setting: configBelow, home: "clients", module: "opencode-ai", vendor: v.vendor, model: v.model, program: "opencode-linux-x64/bin/opencode", shell: true,
-				args:   func(j *job) []string { return []string{"run", "-m", v.id + "/" + j.model, j.prompt()} },
-				leaves: v.id != "google", env: []string{"OPENCODE_DISABLE_AUTOUPDATE=1", "OPENCODE_DISABLE_MODELS_FETCH=1", "OPENCODE_DISABLE_DEFAULT_PLUGINS=1"}},
+				args: func(j *job) []string { return []string{"run", "-m", v.id + "/" + j.model, j.prompt()} },
+				env:  []string{"OPENCODE_DISABLE_AUTOUPDATE=1", "OPENCODE_DISABLE_MODELS_FETCH=1", "OPENCODE_DISABLE_DEFAULT_PLUGINS=1"}},
 			matrixClient{name: "pi " + v.name, setting: configBelow, home: "clients", module: "@mariozechner/pi-coding-agent", vendor: v.vendor, model: v.model, program: ".bin/pi", shell: true,
 				args: func(j *job) []string { return []string{"--model", v.id + "/" + j.model, "-p", j.prompt()} },
 				env:  []string{"PI_OFFLINE=1", "PI_TELEMETRY=0"}})
