@@ -200,7 +200,8 @@ func (b *answerBody) end(cut *limiter.Refusal, p []byte) (int, error) {
 		if b.last != [2]byte{} && b.last != [2]byte{'\n', '\n'} {
 			words = append([]byte("\n\n"), words...)
 		}
-		b.tail = bytes.NewReader(words)
+		// Each is read, and so sent, by itself.
+		b.tail = io.MultiReader(bytes.NewReader(words), bytes.NewReader(dialect.StreamEnd(b.x.path, told)))
 	case jsonLines:
 		words := dialect.LineError(told)
 		if b.last[1] != 0 && b.last[1] != '\n' {

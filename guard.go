@@ -56,11 +56,13 @@ func (h *Handler) endStream(w http.ResponseWriter, gw *guardWriter, x *exchange)
 	if cut == nil || gw.status == 0 || err != nil || kind != "text/event-stream" || w.Header().Get("Content-Length") != "" {
 		return false
 	}
-	event := x.target.preset.Dialect.StreamError(x.path, x.refusal(cut))
-	if _, err := w.Write(append([]byte("\n\n"), event...)); err != nil {
-		return false
+	dialect, told := x.target.preset.Dialect, x.refusal(cut)
+	for _, words := range [][]byte{append([]byte("\n\n"), dialect.StreamError(x.path, told)...), dialect.StreamEnd(x.path, told)} {
+		if _, err := w.Write(words); err != nil || http.NewResponseController(w).Flush() != nil {
+			return false
+		}
 	}
-	return http.NewResponseController(w).Flush() == nil
+	return true
 }
 
 // guardWriter sees which status a guarded handler answers with.

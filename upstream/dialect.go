@@ -279,6 +279,18 @@ func (d Dialect) StreamError(path string, r Refusal) []byte {
 	}
 }
 
+// StreamEnd is what follows a StreamError, in a piece of its own; nil: nothing. The
+// SDK of Google that Gemini CLI 0.61.0 has looks for errors in pieces of a stream
+// that are nothing else, and takes an event with one for an empty answer. Who reads
+// events passes over a line that is no field, and drops one that does not end
+// (https://html.spec.whatwg.org/multipage/server-sent-events.html#event-stream-interpretation).
+func (d Dialect) StreamEnd(path string, r Refusal) []byte {
+	if d != Gemini || !strings.HasSuffix(path, ":streamGenerateContent") {
+		return nil
+	}
+	return marshal(d.shape(r))
+}
+
 // LineError is what ends a stream of JSON lines.
 func (d Dialect) LineError(r Refusal) []byte {
 	return append(marshal(object{"error": r.Message, "code": r.Code}), '\n')

@@ -1,6 +1,7 @@
 package upstream
 
 import (
+	"bytes"
 	"encoding/json"
 	"net/http"
 	"net/url"
@@ -223,6 +224,23 @@ func TestEveryDialectCarriesCodeAndMessage(t *testing.T) {
 			stream := string(d.StreamError("/v1/chat/completions", r))
 			if !strings.HasSuffix(stream, "\n\n") || strings.Count(stream, "\n\n") != 1 || !strings.Contains(stream, "data: {") {
 				t.Errorf("%s: %q is not one event", d, stream)
+			}
+		}
+	}
+}
+
+// TestOldClientsOfGeminiAreToldOfTheEndOfAStream, by what stands behind the event,
+// where others read nothing.
+func TestOldClientsOfGeminiAreToldOfTheEndOfAStream(t *testing.T) {
+	t.Parallel()
+	r := Refusal{Code: "till_key_revoked", Status: 403, Message: "key k was revoked"}
+	for _, d := range []Dialect{Unified, OpenAI, Anthropic, Gemini, Cohere, Mistral} {
+		for path, old := range map[string]bool{"/v1beta/models/m:streamGenerateContent": d == Gemini, "/v1beta/openai/chat/completions": false, "/v1/messages": false} {
+			switch end := d.StreamEnd(path, r); {
+			case !old && end != nil:
+				t.Errorf("%s %s: %q", d, path, end)
+			case old && !bytes.Equal(end, d.Body(r)):
+				t.Errorf("%s %s: %q, want the body of the error", d, path, end)
 			}
 		}
 	}
