@@ -49,7 +49,7 @@ stress: tools $(MODULES)
 		$(RUNTESTS) +stress -p 1 -count $(COUNT) -timeout 30m -run $(STRESS) ./e2e ./limiter
 
 tools:
-	@./scripts/need.sh gcc node npm chromium
+	@./scripts/need.sh gcc node npm chromium git wget curl python3
 
 %/node_modules/.package-lock.json: %/package-lock.json | tools
 	cd $* && npm ci --no-progress && touch node_modules/.package-lock.json
@@ -93,11 +93,13 @@ SHARE ?= print
 share: tools $(AGENTS)
 	TILL_SHARE=$(SHARE) $(GO) test -timeout 30m -count 1 -v -run TestUsableShare ./e2e
 
-# Every client of docs/clients.md on every kind of limit: 1.2 GB of programs, and
-# half an hour. CLIENTS='Codex' runs one, CLIENTS='.*/dollars' one kind of limit.
+# Every client of docs/clients.md on every kind of limit, and the tools of
+# docs/apis.md: 1.5 GB of programs, and half an hour. CLIENTS='Codex' runs one,
+# CLIENTS='.*/dollars' one kind of limit, CLIENTS='git.*' what git does.
 CLIENTS ?= .*
-clients: tools $(MODULES) e2e/clients/node_modules/.package-lock.json
-	TILL_CLIENTS=1 $(GO) test -timeout 2h -count 1 -v -run 'TestClientMatrix/$(CLIENTS)|TestNoClientOfARun' ./e2e
+clients: tools $(MODULES) e2e/clients/node_modules/.package-lock.json e2e/tools/node_modules/.package-lock.json
+	@./scripts/need.sh skopeo docker-registry gh rclone javac kubectl
+	TILL_CLIENTS=1 $(GO) test -timeout 2h -count 1 -v -run 'TestClientMatrix/$(CLIENTS)|TestNoClientOfARun|TestToolsOnKeys/$(CLIENTS)' ./e2e
 
 # The pictures of the console in docs/img.
 screens: tools e2e/browser/node_modules/.package-lock.json

@@ -12,30 +12,46 @@ var mcpUses = []toolUse{
 	{
 		name: "MCP over streamable HTTP, from a page", line: `new StreamableHTTPClientTransport(new URL("/mcp", TILL), { requestInit: { headers: { Authorization: "Bearer " + KEY } } })`,
 		file: "browser/page.mjs", source: "tools/mcppage.mjs", needs: []string{"node", "chromium"}, long: true,
-		activations: 6, says: "hello from a tool", dead: "has used all 6 activations", setup: func(st *stage) { serveMCP(st, "http") },
+		activations: 6, says: "hello from a tool", dead: "has used all 6 activations", setup: func(st *stage) { serveMCPToPages(st, "http") },
 	},
 	{
 		name: "the same, where its streams are free", line: `new StreamableHTTPClientTransport(new URL("/mcp", TILL), { requestInit: { headers: { Authorization: "Bearer " + KEY } } })`,
 		file: "browser/page.mjs", source: "tools/mcppage.mjs", needs: []string{"node", "chromium"}, long: true,
 		activations: 5, free: 1, says: "hello from a tool", dead: "has used all 5 activations", setup: func(st *stage) {
-			serveMCP(st, "http")
+			serveMCPToPages(st, "http")
 			st.options.upstream += "\nfree GET /mcp"
+		},
+	},
+	{
+		name: "MCP at an upstream's own path, from Node", line: `new StreamableHTTPClientTransport(new URL(TILL), { requestInit: { headers: { Authorization: "Bearer " + KEY } } })`,
+		file: "tools/mcpnode.mjs", source: "tools/mcppage.mjs", needs: []string{"node"}, long: true,
+		activations: 6, says: "hello from a tool", dead: "has used all 6 activations", setup: func(st *stage) {
+			serveMCP(st, "root")
+			st.options.to = st.upstream.URL + "/mcp"
 		},
 	},
 	{
 		name: "MCP over HTTP with SSE, from a page", line: `new SSEClientTransport(new URL("/sse", TILL), { requestInit: { headers: { Authorization: "Bearer " + KEY } } })`,
 		file: "browser/page.mjs", source: "tools/mcppage.mjs", needs: []string{"node", "chromium"}, long: true,
-		activations: 5, says: "hello from a tool", dead: "402", setup: func(st *stage) { serveMCP(st, "sse") },
+		activations: 5, says: "hello from a tool", dead: "402", setup: func(st *stage) { serveMCPToPages(st, "sse") },
 	},
 }
 
-// serveMCP has a server of MCP's own SDK, and a page of another origin that is a
-// client by the same.
+// serveMCP has a server of MCP's own SDK.
 func serveMCP(st *stage, transport string) {
-	for _, needed := range []string{"tools/node_modules/@modelcontextprotocol/sdk", "tools/node_modules/.bin/esbuild", "browser/node_modules/playwright-core"} {
-		if _, err := os.Stat(needed); err != nil {
-			st.Fatalf("%v; run: make clients (or: npm ci, in e2e/tools and e2e/browser)", err)
-		}
+	if _, err := os.Stat("tools/node_modules/@modelcontextprotocol/sdk"); err != nil {
+		st.Fatalf("%v; run: make clients (or: npm ci, in e2e/tools)", err)
+	}
+	address := freePort(st.T)
+	st.upstream.serve(process(st.T, address, exec.CommandContext(st.Context(), "node", "tools/mcp.mjs", address)))
+	st.env = append(st.env, "TRANSPORT="+transport)
+}
+
+// serveMCPToPages has besides a page of another origin, with a client of the same SDK.
+func serveMCPToPages(st *stage, transport string) {
+	serveMCP(st, transport)
+	if _, err := os.Stat("browser/node_modules/playwright-core"); err != nil {
+		st.Fatalf("%v; run: make clients (or: npm ci, in e2e/browser)", err)
 	}
 	chromium, err := exec.LookPath("chromium")
 	if err != nil {
@@ -57,9 +73,7 @@ func serveMCP(st *stage, transport string) {
 		fmt.Fprint(w, `<!doctype html><script type="module" src="/client.js"></script>`)
 	}))
 	st.Cleanup(page.Close)
-	address := freePort(st.T)
-	st.upstream.serve(process(st.T, address, exec.CommandContext(st.Context(), "node", "tools/mcp.mjs", address)))
 	st.options.upstream = "cors " + page.URL
-	st.env = append(st.env, "PAGE="+page.URL, "CHROMIUM="+chromium, "TRANSPORT="+transport)
+	st.env = append(st.env, "PAGE="+page.URL, "CHROMIUM="+chromium)
 	waitsFor(st.T, oneBrowser, 1)
 }

@@ -3,6 +3,7 @@ package e2e
 import (
 	"fmt"
 	"net/http"
+	"net/http/httptest"
 	"strings"
 )
 
@@ -12,6 +13,20 @@ var pageUses = []toolUse{
 		activations: 3, says: `{"number":5}`, dead: "has used all 3 activations", setup: func(st *stage) {
 			st.options.site = "uri strip_prefix /api/v3" // gh's, where the host is not github.com
 			serveIssues(st)
+		},
+	},
+	{
+		name: "gh api, an archive at another host", line: `GH_HOST=$HOST GH_ENTERPRISE_TOKEN=$KEY gh api repos/o/r/tarball/main`, needs: []string{"gh"}, long: true, secure: true,
+		activations: 1, says: "what is in the archive", dead: "has used all 1 activation", setup: func(st *stage) {
+			st.options.site = "uri strip_prefix /api/v3"
+			// gh 2.23 takes the other host for one more of the enterprise's.
+			serveArchive(st, func(key string) bool { return key == "" || strings.HasPrefix(key, "token "+scopedMark) })
+		},
+	},
+	{
+		name: "curl, an archive at another host", line: `curl -fsSL -u x:$KEY $TILL/repos/o/r/tarball/main`, needs: []string{"curl"},
+		activations: 1, says: "what is in the archive", dead: "The requested URL returned error: 402", setup: func(st *stage) {
+			serveArchive(st, func(key string) bool { return key == "" })
 		},
 	},
 	{
@@ -40,6 +55,28 @@ func serveIssues(st *stage) {
 		default:
 			http.NotFound(w, r)
 		}
+	}))
+}
+
+// serveArchive redirects to another host, to an address that is its own permission:
+// https://docs.github.com/en/rest/repos/contents#download-a-repository-archive-tar.
+// may says what Authorization that host may be sent.
+func serveArchive(st *stage, may func(string) bool) {
+	codeload := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if !may(r.Header.Get("Authorization")) || r.URL.Query().Get("token") != "signed" {
+			http.Error(w, "not as it was signed", http.StatusForbidden)
+			return
+		}
+		fmt.Fprintln(w, "what is in the archive")
+	}))
+	st.Cleanup(codeload.Close)
+	st.options.upstream = "redirects pass " + strings.TrimPrefix(codeload.URL, "http://")
+	st.upstream.serve(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path != "/repos/o/r/tarball/main" {
+			http.NotFound(w, r)
+			return
+		}
+		http.Redirect(w, r, codeload.URL+"/o/r/legacy.tar.gz/refs/heads/main?token=signed", http.StatusFound)
 	}))
 }
 

@@ -6,6 +6,7 @@ import (
 	"crypto/elliptic"
 	"crypto/rand"
 	"crypto/x509"
+	"encoding/json"
 	"encoding/pem"
 	"fmt"
 	"math/big"
@@ -116,7 +117,9 @@ func (u toolUse) begin(t *testing.T) *stage {
 	t.Helper()
 	st := &stage{T: t, dir: t.TempDir(), options: options{vendor: upstreamtest.Any}, upstream: watch(t)}
 	u.setup(st)
-	st.options.to = st.upstream.URL
+	if st.options.to == "" {
+		st.options.to = st.upstream.URL
+	}
 	if u.secure {
 		st.secure()
 	}
@@ -151,6 +154,9 @@ func (st *stage) run(u toolUse, key string) (string, error) {
 	}
 	cmd.Env = st.variables(st.base, key)
 	out, err := cmd.CombinedOutput()
+	if ctx.Err() != nil {
+		st.Fatalf("it has not ended in %s:\n%s", patience, out)
+	}
 	return string(out), err
 }
 
@@ -261,5 +267,36 @@ func TestTheTableOfAPIs(t *testing.T) {
 	}
 	for name := range rows {
 		t.Errorf("docs/apis.md has %q, which nothing runs", name)
+	}
+	versions := make(map[string]string)
+	for _, m := range regexp.MustCompile(`(?m)^\| (\S+) \| ([\d.]+) \|$`).FindAllStringSubmatch(string(text), -1) {
+		versions[m[1]] = m[2]
+	}
+	var needed []string
+	for _, u := range toolUses {
+		needed = append(needed, u.needs...)
+	}
+	slices.Sort(needed)
+	for _, program := range slices.Compact(needed) {
+		if versions[program] == "" {
+			t.Errorf("docs/apis.md has no version of %s", program)
+		}
+	}
+	for _, of := range []struct {
+		file     string
+		packages []string
+	}{
+		{"tools/package.json", []string{"@modelcontextprotocol/sdk", "npm", "octokit", "verdaccio"}},
+		{"sdk/package.json", []string{"@google/genai"}},
+	} {
+		var declared struct{ Dependencies map[string]string }
+		if b, err := os.ReadFile(of.file); err != nil || json.Unmarshal(b, &declared) != nil {
+			t.Fatalf("%s: %v", of.file, err)
+		}
+		for _, name := range of.packages {
+			if want := declared.Dependencies[name]; want == "" || versions[name] != want {
+				t.Errorf("docs/apis.md has %s %q, and %s %q", name, versions[name], of.file, want)
+			}
+		}
 	}
 }

@@ -6,11 +6,21 @@ cd "$(dirname "$0")/.."
 
 declare -A packages=(
 	[chromium]="chromium fonts-dejavu-core" # without a font a page has no text
+	[curl]=curl
+	[docker-registry]=docker-registry
 	[gcc]="gcc libc6-dev" # Go's race detector links with it
+	[gh]=gh
+	[git]=git
+	[javac]=default-jdk-headless
+	[kubectl]=kubernetes-client
 	[node]=nodejs
 	[npm]=npm
 	[pngquant]=pngquant
+	[python3]=python3
+	[rclone]=rclone
 	[shellcheck]=shellcheck
+	[skopeo]=skopeo
+	[wget]=wget
 )
 
 # What the vendors' SDKs ask for, and what to take when Debian's is older.

@@ -1,10 +1,11 @@
-// What a page does that is an MCP client: it calls a tool, and ends the session.
+// What a page does, or a program, that is an MCP client: it calls a tool, and ends the session.
 import { Client } from '@modelcontextprotocol/sdk/client/index.js';
 import { SSEClientTransport } from '@modelcontextprotocol/sdk/client/sse.js';
 import { StreamableHTTPClientTransport } from '@modelcontextprotocol/sdk/client/streamableHttp.js';
 
 const transports = {
   http: (TILL, KEY) => new StreamableHTTPClientTransport(new URL("/mcp", TILL), { requestInit: { headers: { Authorization: "Bearer " + KEY } } }),
+  root: (TILL, KEY) => new StreamableHTTPClientTransport(new URL(TILL), { requestInit: { headers: { Authorization: "Bearer " + KEY } } }),
   sse: (TILL, KEY) => new SSEClientTransport(new URL("/sse", TILL), { requestInit: { headers: { Authorization: "Bearer " + KEY } } }),
 };
 
