@@ -32,7 +32,6 @@ type exchange struct {
 	body        *heldBody               // nil unless a limit had to read it
 	models      func(model string) bool // filters a list of models; nil: as it is
 	use         *use                    // nil unless tokens or dollars are limited
-	strayed     bool                    // its answer was a redirect that is refused and costs nothing
 	seen        *http.Request           // as the handler got it
 	seenAt      *front                  // see front
 	unasked     bool                    // it taught that streams are not to be asked for usage
@@ -156,11 +155,6 @@ func (x *exchange) id() string {
 func (x *exchange) settle() {
 	if !x.dispatched.Load() {
 		x.grant.Cancel()
-		return
-	}
-	if x.strayed {
-		x.grant.Settle(limiter.Amounts{})
-		x.contradicted()
 		return
 	}
 	used := limiter.Amounts{limiter.Activations: 1}

@@ -7,7 +7,6 @@ import (
 	"net/url"
 	"slices"
 	"strings"
-	"sync"
 
 	"github.com/till-proxy/till/limiter"
 )
@@ -76,7 +75,6 @@ func (t *target) relocate(res *http.Response, out *http.Request, x *exchange, ke
 		return nil
 	}
 	refuse := func(format string, args ...any) *limiter.Refusal {
-		x.strayed = returnable(out.Method, res.StatusCode) && t.strays.giveBack(key.ID)
 		return about(key, limiter.CodeUpstreamFailed, "was redirected by upstream "+t.name+" "+format, args...)
 	}
 	to, parseErr := parseAddress(location)
@@ -127,40 +125,4 @@ func (t *target) plain(u *url.URL, out *http.Request) string {
 		path = ""
 	}
 	return u.Scheme + "://" + plainHost(u) + path
-}
-
-// returnable reports whether a redirect that is refused may cost nothing: what was
-// asked for was not done, because the request only read (RFC 9110, section 9.2.1)
-// or is to be repeated elsewhere as it is (sections 15.4.8 and 15.4.9).
-func returnable(method string, status int) bool {
-	return method == http.MethodGet || method == http.MethodHead ||
-		status == http.StatusTemporaryRedirect || status == http.StatusPermanentRedirect
-}
-
-// strays count the redirects that were refused, and cost their keys nothing. What
-// reached the upstream is then more than a key's activations; these bound by how
-// much.
-type strays struct {
-	mu    sync.Mutex
-	given map[string]int // by the ids of keys
-}
-
-const (
-	maxStrays    = 10     // of one key, until the configuration is loaded anew
-	maxStrayKeys = 10_000 // beyond which redirects cost what others do
-)
-
-// giveBack reports whether a redirect costs its key nothing.
-func (s *strays) giveBack(id string) bool {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	n, known := s.given[id]
-	if n >= maxStrays || !known && len(s.given) >= maxStrayKeys {
-		return false
-	}
-	if s.given == nil {
-		s.given = make(map[string]int)
-	}
-	s.given[id] = n + 1
-	return true
 }

@@ -160,8 +160,7 @@ type target struct {
 	upgrades     scope.PathRules
 	cookies      bool
 	cors         corsOrigins
-	passed       passedHosts // where redirects may lead
-	strays       strays
+	passed       passedHosts   // where redirects may lead
 	publicOrigin string        // of public_url
 	drain        time.Duration // that an answer is read on without its client
 	countExact   bool          // the vendor may be asked what an input counts

@@ -149,7 +149,7 @@ func TestPagesAreFollowedThroughTheServer(t *testing.T) {
 	}
 }
 
-func TestARedirectThatIsRefusedCostsNothing(t *testing.T) {
+func TestARedirectCostsWhatItsRequestDoes(t *testing.T) {
 	t.Parallel()
 	up, _ := paged(t)
 	s := newServer(t, options{vendor: upstreamtest.Any, to: up.URL, upstream: "redirects pass 127.0.0.1:9 *.files.example.com"})
@@ -159,16 +159,15 @@ func TestARedirectThatIsRefusedCostsNothing(t *testing.T) {
 		method, path, to string
 		status           int
 		location, says   string
-		cost             int64
 	}{
-		{"GET", "/redirect", "https://a.files.example.com/x?sig=1", 302, "https://a.files.example.com/x?sig=1", "", 1},
-		{"GET", "/redirect", "http://127.0.0.1:9/x", 302, "http://127.0.0.1:9/x", "", 1},
-		{"GET", "/redirect", "https://a.files.example.com/x?k=" + realKey, 502, "", "shows the credential", 1},
-		{"GET", "/redirect", "https://b.a.files.example.com/x", 502, "", "redirects pass b.a.files.example.com", 0},
-		{"HEAD", "/redirect", "https://other.example.com/x", 502, "", "", 0},
-		{"POST", "/redirect", "https://other.example.com/x", 502, "", "redirects pass other.example.com", 1},
-		{"POST", "/repeat", "https://other.example.com/x", 502, "", "redirects pass other.example.com", 0},
-		{"GET", "/redirect", "/there?x=1", 302, "/there?x=1", "", 1},
+		{"GET", "/redirect", "https://a.files.example.com/x?sig=1", 302, "https://a.files.example.com/x?sig=1", ""},
+		{"GET", "/redirect", "http://127.0.0.1:9/x", 302, "http://127.0.0.1:9/x", ""},
+		{"GET", "/redirect", "https://a.files.example.com/x?k=" + realKey, 502, "", "shows the credential"},
+		{"GET", "/redirect", "https://b.a.files.example.com/x", 502, "", "redirects pass b.a.files.example.com"},
+		{"HEAD", "/redirect", "https://other.example.com/x", 502, "", ""},
+		{"POST", "/redirect", "https://other.example.com/x", 502, "", "redirects pass other.example.com"},
+		{"POST", "/repeat", "https://other.example.com/x", 502, "", "redirects pass other.example.com"},
+		{"GET", "/redirect", "/there?x=1", 302, "/there?x=1", ""},
 	} {
 		before := s.used(id)
 		r, err := http.NewRequest(test.method, "http://"+s.addr+test.path+"?to="+strings.NewReplacer("?", "%3F", "=", "%3D").Replace(test.to), nil)
@@ -180,22 +179,50 @@ func TestARedirectThatIsRefusedCostsNothing(t *testing.T) {
 		if res.StatusCode != test.status || res.Header.Get("Location") != test.location || !strings.Contains(body, test.says) || strings.Contains(body, realKey) {
 			t.Errorf("%s %s: %d %q %s", test.method, test.to, res.StatusCode, res.Header.Get("Location"), body)
 		}
-		if cost := s.used(id) - before; cost != test.cost {
-			t.Errorf("%s %s cost %d, want %d", test.method, test.to, cost, test.cost)
+		if cost := s.used(id) - before; cost != 1 {
+			t.Errorf("%s %s cost %d activations", test.method, test.to, cost)
 		}
 	}
-	// What reaches the upstream stays bounded.
-	before := s.used(id)
-	for range 20 {
-		r, err := http.NewRequest("GET", "http://"+s.addr+"/redirect?to=https://other.example.com/", nil)
+}
+
+// TestRedirectsOfAllSortsAreForwardedNTimes: whoever chooses where an upstream
+// redirects to, and may make keys below its own, gets no request for nothing.
+func TestRedirectsOfAllSortsAreForwardedNTimes(t *testing.T) {
+	t.Parallel()
+	const n = 12
+	var forwarded atomic.Int64
+	up := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Location", "https://other.example.com/")
+		w.WriteHeader([]int{301, 302, 303, 307, 308}[forwarded.Add(1)%5])
+	}))
+	t.Cleanup(up.Close)
+	s := newServer(t, options{vendor: upstreamtest.Any, to: up.URL})
+	_, key := s.mint(object{"max_activations": n, "delegate": true})
+	ask := func(method, path, key string) int {
+		r, err := http.NewRequest(method, "http://"+s.addr+path, nil)
 		if err != nil {
 			t.Fatal(err)
 		}
 		r.Header.Set("Authorization", "Bearer "+key)
-		s.must(r)
+		res, _ := s.must(r)
+		return res.StatusCode
 	}
-	if cost := s.used(id) - before; cost != 13 { // seven of the ten were left
-		t.Errorf("twenty more cost %d, want 13", cost)
+	for range 3 {
+		_, child := s.child(key, object{"max_activations": 2})
+		for range 4 {
+			ask("GET", "/x", child)
+		}
+		ask("DELETE", "/till/self", child)
+	}
+	for i := 0; ; i++ {
+		if status := ask([]string{"GET", "HEAD", "POST"}[i%3], "/x", key); status == http.StatusPaymentRequired {
+			break
+		} else if status != http.StatusBadGateway || i > n {
+			t.Fatalf("%d after %d, when %d were forwarded", status, i, forwarded.Load())
+		}
+	}
+	if got := forwarded.Load(); got != n-3 { // making a key below costs one
+		t.Errorf("%d requests were forwarded for %d activations", got, n)
 	}
 }
 
