@@ -77,6 +77,8 @@ type Estimate struct {
 	placed bool            // it says in which region it is to be served
 
 	stored    []stored // what it names of what is stored at the vendor, at the Responses API
+	sent      []sent   // what it holds, and names
+	unsure    bool     // what it names may be something else by now than it was
 	thoughts  int64    // tokens of its input that a vendor may leave out, at most
 	shortened bool     // the vendor may leave out anything
 
@@ -196,7 +198,7 @@ func (e *Estimate) read(p *Preset, c *Call) error {
 	e.remote, e.text = found.remote, found.length-found.encoded
 	if found.deferred {
 		// Nor are those read that nobody asks for.
-		e.text, e.later = max(e.text-found.defined, 0), found.definedBytes
+		e.text, e.later = max(e.text-(found.defined-found.added), 0), found.definedBytes
 	}
 	if found.searches {
 		// What was found in one round is read in the next, and each is billed
@@ -204,7 +206,7 @@ func (e *Estimate) read(p *Preset, c *Call) error {
 		e.Window, e.Rounds = true, searchRounds
 	}
 	e.refs, e.reader.defined = found.references, found.defined
-	e.stored, e.thoughts = found.stored, found.thoughts
+	e.stored, e.sent, e.thoughts = found.stored, found.sent, found.thoughts
 	e.Input = found.tokens() + 16
 	if e.field != "" {
 		e.Input += p.ServerInput()
@@ -223,9 +225,13 @@ func (e *Estimate) member(p *Preset, name string, value []byte, found *content) 
 	}
 	switch {
 	case walked[name]:
-		if name == "input" && e.responses() && value[0] == '[' {
+		items := e.responses() && (name == "input" || name == "instructions")
+		switch {
+		case items && value[0] == '[':
 			found.input(value)
-		} else {
+		case items && value[0] == '{':
+			found.item(value, 0)
+		default:
 			found.walk(value, "", top(name), 0)
 		}
 	case name == "images" || name == "cache_control":

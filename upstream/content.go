@@ -1,7 +1,6 @@
 package upstream
 
 import (
-	"bytes"
 	"fmt"
 	"slices"
 	"strings"
@@ -21,6 +20,7 @@ type content struct {
 	remote  bool // holds what stands at an address, where the next reader may find more
 
 	stored   []stored // what it names and does not hold
+	sent     []sent   // what it holds, and has a name for
 	thoughts int64    // of length: what a model may have thought
 
 	allText bool   // whatever looks like a picture may be text: nothing is taken off
@@ -32,7 +32,7 @@ type content struct {
 	shape      shape
 	preset     *Preset
 	references int64 // names of tools, each of which stands for a definition
-	defined    int64 // tokens of the definitions that they may stand for
+	defined    int64 // tokens of the definitions that they may stand for, with added
 
 	definedBytes int64 // how those are written
 	added        int64 // tokens of definitions that the vendor writes
@@ -77,6 +77,12 @@ const maxContentDepth = 100
 func (c *content) tokens() int64 {
 	text := c.length - c.encoded
 	return text + text/10 + c.images*imageTokens + c.added + c.references*(c.defined+c.defined/10)
+}
+
+// toolset adds a family of tools whose definitions the vendor writes.
+func (c *content) toolset() {
+	c.added += toolsetTokens
+	c.defined += toolsetTokens
 }
 
 // count adds what is the application's own, or no content: it is text, whatever
@@ -153,6 +159,7 @@ func (c *content) object(b []byte, at position, depth int) int {
 	var typed, described bool // of two, two readers take different ones
 	var named, addressed bool // there is a stored file, an address
 	bound := byLength         // of what has no type
+	before := c.images
 	i := 1
 	c.length += 2
 	for {
@@ -208,7 +215,7 @@ func (c *content) object(b []byte, at position, depth int) int {
 			if bound = c.shape.kind(at, kind); bound == refused {
 				c.doubt("it holds content of type %.64q", kind)
 			}
-		case (name == "media_type" || name == "mimeType" || name == "mime_type" || name == "format") && value[0] == '"':
+		case (name == "media_type" || name == "mimeType" || name == "mime_type") && value[0] == '"':
 			media, _ = view(value[:skipString(value)])
 			if described {
 				c.doubt("a part of it has two media types")
@@ -271,6 +278,10 @@ func (c *content) object(b []byte, at position, depth int) int {
 	case kind == "url":
 		c.window, c.remote = true, true // of a picture or of a document
 	}
+	if c.images == before && (kind == "image" || kind == "image_url" || kind == "input_image") {
+		c.images++ // that the server has: vLLM keeps them by a name
+		c.remote = true
+	}
 	return i + 1
 }
 
@@ -286,11 +297,11 @@ func (c *content) text(key string, value []byte, tokens int64) {
 	if key != "url" && key != "image_url" && key != "file_data" {
 		return
 	}
-	head := string(value[1 : len(value)-1])
-	if strings.IndexByte(head, '\\') >= 0 {
-		head, _ = text(value) // it is well formed: the whole body was
+	whole := string(value[1 : len(value)-1])
+	if strings.IndexByte(whole, '\\') >= 0 {
+		whole, _ = text(value) // it is well formed: the whole body was
 	}
-	head = strings.ToLower(strings.TrimSpace(head[:min(len(head), 64)]))
+	head := strings.ToLower(strings.TrimSpace(whole[:min(len(whole), 64)]))
 	data := strings.HasPrefix(head, "data:")
 	switch {
 	case c.allText:
@@ -305,7 +316,7 @@ func (c *content) text(key string, value []byte, tokens int64) {
 	default:
 		c.images++ // by its address
 		c.remote = true
-		c.window = c.window || c.files || bytes.Contains(value, []byte("#transform")) // Fireworks reads documents so
+		c.window = c.window || c.files || strings.Contains(whole, "#transform") // Fireworks reads documents so
 		return
 	}
 	c.encoded += tokens

@@ -68,7 +68,7 @@ func (e *Estimate) listed() string {
 // talk reads the request. It reports false where nothing can be learned from
 // other requests, or by them.
 func (e *Estimate) talk(d *digester, key *secret, p *Preset, c *Call, upstream string) (t talk, ok bool) {
-	if p.Routes || p.Dialect == Cohere || p.Name == "ollama" || e.object == nil || e.remote || e.Rounds > 1 || len(e.list) == 0 || e.list[0] != '[' {
+	if p.Routes || p.Dialect == Cohere || p.Name == "ollama" || e.object == nil || e.remote || e.unsure || e.Rounds > 1 || len(e.list) == 0 || e.list[0] != '[' {
 		// Who answers may be another each time; or what is reported is less than
 		// what was read: Cohere's, and Ollama's, which leaves out the middle.
 		return t, false

@@ -71,6 +71,7 @@ type answer struct {
 	thoughts int64  // see Earlier
 	pictures bool
 	media    bool
+	anew     bool // its key has sent something under its name
 	given    time.Time
 }
 
@@ -120,16 +121,18 @@ func (m *Memory) Earlier(key, upstream string, p *Preset, e *Estimate) *Earlier 
 	}
 	own := p.OwnModels && !p.Routes // elsewhere it may be another's model, and another's template
 	r := &Earlier{key: key, served: served{upstream, e.Model}, names: len(e.stored) > 0, teaches: own, goesOn: own && !e.shortened && !e.remote, thoughts: e.thoughts, least: max(e.text/sparse, 1)}
-	m.find(r, e.stored, p)
+	m.restate(key, e.sent)
+	e.unsure = m.find(r, e.stored, p)
 	e.Pictures, e.Media = e.Pictures || r.pictures || r.Window, e.Media || r.media || r.Window
 	r.pictures, r.media = e.Pictures, e.Media
 	return r
 }
 
-// find bounds what is stored.
-func (m *Memory) find(r *Earlier, all []stored, p *Preset) {
+// find bounds what is stored. unsure says that some of it may be something else than
+// it was at an earlier request: items that the key was not given, or sent anew.
+func (m *Memory) find(r *Earlier, all []stored, p *Preset) (unsure bool) {
 	if len(all) == 0 {
-		return
+		return false
 	}
 	found := m.look(r, all)
 	times := make(map[string]int, len(all)) // that an id stands in the request
@@ -138,6 +141,7 @@ func (m *Memory) find(r *Earlier, all []stored, p *Preset) {
 		weight := int64(1) << 60
 		a := found[i]
 		own := p.OwnModels && s.kind == storedThoughts || p.Name == "openai" && s.kind == storedItem && strings.HasPrefix(s.id, "rs_")
+		unsure = unsure || s.kind == storedItem && (a == nil && !own || a != nil && a.anew)
 		switch {
 		case a == nil && own:
 			r.Unseen++
@@ -166,6 +170,41 @@ func (m *Memory) find(r *Earlier, all []stored, p *Preset) {
 	}
 	if r.worst.id != "" {
 		r.worst.id = strings.Clone(r.worst.id) // the request's text is dropped
+	}
+	return unsure
+}
+
+// restate notes what a key sends under names that it was given: from then on they may
+// stand for that.
+func (m *Memory) restate(key string, all []sent) {
+	if len(all) == 0 {
+		return
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	at := m.answers.keys[key]
+	if at == nil {
+		return
+	}
+	known := at.Value.(*answers)
+	for _, s := range all {
+		a := known.byID[s.id]
+		if a == nil || s.tokens <= a.output && (a.media || !s.media) {
+			continue
+		}
+		anew := *a
+		anew.ids, anew.output, anew.anew = []string{strings.Clone(s.id)}, max(a.output, s.tokens), true
+		anew.pictures, anew.media = a.pictures || s.media, a.media || s.media
+		known.byID[anew.ids[0]] = &anew
+		known.all = append(known.all, &anew)
+	}
+	m.shorten(known)
+}
+
+// shorten drops the oldest answers of a key that has too many. Callers hold m.mu.
+func (m *Memory) shorten(known *answers) {
+	for len(known.byID) > perKeyIDs || len(known.all) > perKeyIDs {
+		m.answers.total -= known.dropOldest()
 	}
 }
 
@@ -289,9 +328,7 @@ func (m *Memory) note(key string, a *answer) {
 	}
 	known.all = append(known.all, a)
 	m.answers.total += len(known.byID) - before
-	for len(known.byID) > perKeyIDs {
-		m.answers.total -= known.dropOldest()
-	}
+	m.shorten(known)
 	for m.answers.total > maxIDs {
 		last := m.answers.used.Back()
 		known := last.Value.(*answers)

@@ -13,6 +13,14 @@ type stored struct {
 	at   int // which element of the input; of a member of the request nothing
 }
 
+// sent is an item of a Responses request that has a name, under which its vendor may
+// store it in place of what it had before.
+type sent struct {
+	id     string
+	tokens int64 // at most
+	media  bool  // pictures are in it, or what only a window bounds
+}
+
 type storedKind uint8
 
 const (
@@ -80,7 +88,7 @@ func (c *content) item(b []byte, at int) int {
 	}
 	n := c.outline.element(b)
 	var kind, id, other string
-	var typed, spoken, named, sealed, twice bool
+	var typed, spoken, named, renamed, sealed, twice bool
 	untyped := true // unless every type is a word
 	err := rawObject(b[:n]).members(func(name string, value []byte) error {
 		word := ""
@@ -92,7 +100,7 @@ func (c *content) item(b []byte, at int) int {
 			untyped = typed && untyped || value[0] == 'n'
 			kind, typed = word, true
 		case "id":
-			twice = twice || named
+			renamed = renamed || named
 			id, named = word, value[0] != 'n'
 		case "role":
 			spoken = spoken || value[0] != 'n'
@@ -110,10 +118,15 @@ func (c *content) item(b []byte, at int) int {
 		c.doubt("a name in it is not well formed")
 		return n
 	}
-	if twice {
+	// Whatever has another name is no reasoning.
+	thoughts := storedThoughts
+	if named && (renamed || !strings.HasPrefix(id, "rs_")) {
+		thoughts = storedItem
+	}
+	if twice || renamed {
 		id, sealed = "", false // of two, nobody knows which is read
 	}
-	before := c.length
+	before, held, images := c.length, c.tokens(), c.images
 	switch {
 	case kind == "item_reference", named && untyped && !spoken:
 		if other != "" {
@@ -124,11 +137,22 @@ func (c *content) item(b []byte, at int) int {
 		c.names(stored{id, storedItem, at})
 		return n
 	case kind == "reasoning" && !sealed:
-		c.names(stored{id, storedThoughts, at})
+		c.names(stored{id, thoughts, at})
+	case (kind == "compaction" || kind == "context_compaction") && !sealed:
+		c.names(stored{id, storedItem, at})
 	}
 	c.walk(b[:n], "", inItem, 1)
-	if kind == "reasoning" {
+	switch {
+	case kind == "reasoning":
 		c.thoughts += c.length - before
+	case renamed:
+		c.doubt("input[%d] has two ids", at)
+	case id != "" && len(id) <= maxStoredID:
+		s := sent{id, c.tokens() - held, c.window || c.images > images}
+		if c.window {
+			s.tokens = 1 << 40
+		}
+		c.sent = append(c.sent, s)
 	}
 	return n
 }

@@ -120,7 +120,7 @@ func (e *Estimate) Written(bounded bool) (output, usage string) {
 // Forget drops the request's text, which otherwise stays in memory for as long as
 // the estimate is used.
 func (e *Estimate) Forget() {
-	e.object, e.fields, e.list, e.stored, e.reader = nil, nil, nil, nil, content{}
+	e.object, e.fields, e.list, e.stored, e.sent, e.reader = nil, nil, nil, nil, nil, content{}
 }
 
 // HidesUsage reports whether the stream will hold an event that the client did

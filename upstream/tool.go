@@ -60,7 +60,7 @@ func (p *Preset) toolsIn(value []byte, native bool, found *content, grouped bool
 				found.cached = true
 				found.walk(value, name, unknown, 1)
 			case native && sameField(name, "computerUse"):
-				found.added += toolsetTokens
+				found.toolset()
 			case native && !sameField(name, "functionDeclarations"):
 				return notMeterable("tool %.64q runs at the provider", name)
 			case name == "execution" && value[0] == '"':
@@ -80,7 +80,7 @@ func (p *Preset) toolsIn(value []byte, native bool, found *content, grouped bool
 		switch {
 		case found.shape.runsAtClient(kind):
 			if strings.HasPrefix(kind, "computer") || strings.HasPrefix(kind, "browser") {
-				found.added += toolsetTokens
+				found.toolset()
 			}
 			return nil
 		case found.shape == messagesShape && isToolSearch(kind):
