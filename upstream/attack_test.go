@@ -187,6 +187,29 @@ func TestAnItemThatIsSentAnewIsWhatWasSent(t *testing.T) {
 	}
 }
 
+// TestAPictureUnderAnItemsNameIsOne, and its price is that of pictures.
+func TestAPictureUnderAnItemsNameIsOne(t *testing.T) {
+	t.Parallel()
+	price, _ := BuiltInPrices().Find("openai", "gpt-5.5", time.Now())
+	const reference = `"input":[{"type":"item_reference","id":"msg_1"}]`
+	for part, window := range map[string]bool{
+		`{"type":"input_image","image_url":"data:image/png;base64,AAAA"}`:                         false,
+		`{"type":"input_file","filename":"x.pdf","file_data":"data:application/pdf;base64,AAAA"}`: true,
+	} {
+		m := newRemembering(t)
+		m.gives("k", `"input":"hi"`, givenAnswer)
+		if r, e := m.responses("k", "u", "gpt-5.5", reference); r.pictures || r.media || e.Pictures {
+			t.Fatalf("%+v before", r)
+		}
+		m.responses("k", "u", "gpt-5.5", `"input":[{"id":"msg_1","role":"user","content":[`+part+`]}]`)
+		r, e := m.responses("k", "u", "gpt-5.5", reference)
+		n, _ := r.Bound(e.Input, price, 272_000)
+		if n < imageTokens || window && n < price.Context || !e.Pictures || !e.Media {
+			t.Errorf("%s: %d tokens, pictures %v, media %v", part, n, e.Pictures, e.Media)
+		}
+	}
+}
+
 // TestNoKeyFillsTheMemoryByWhatItSends, nor an upstream by what it repeats.
 func TestNoKeyFillsTheMemoryByWhatItSends(t *testing.T) {
 	t.Parallel()

@@ -158,6 +158,9 @@ func (m *Memory) find(r *Earlier, all []stored, p *Preset) (unsure bool) {
 			} else if times[s.id]++; times[s.id] > counted[a] {
 				counted[a]++
 				weight = add(a.output, a.output/16+itemMargin)
+				if a.anew {
+					r.pictures, r.media = r.pictures || a.pictures, r.media || a.media
+				}
 				r.thoughts = add(r.thoughts, weight)
 			}
 			r.Tokens = add(r.Tokens, weight)
@@ -189,12 +192,13 @@ func (m *Memory) restate(key string, all []sent) {
 	known := at.Value.(*answers)
 	for _, s := range all {
 		a := known.byID[s.id]
-		if a == nil || s.tokens <= a.output && (a.media || !s.media) {
+		if a == nil || s.tokens <= a.output && (!s.media || a.anew && a.media) {
 			continue
 		}
 		anew := *a
 		anew.ids, anew.output, anew.anew = []string{strings.Clone(s.id)}, max(a.output, s.tokens), true
-		anew.pictures, anew.media = a.pictures || s.media, a.media || s.media
+		anew.media = s.media || a.anew && a.media
+		anew.pictures = anew.media
 		known.byID[anew.ids[0]] = &anew
 		known.all = append(known.all, &anew)
 	}
