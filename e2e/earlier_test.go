@@ -30,6 +30,7 @@ type keeper struct {
 	n       int
 	nano    map[string]int64 // that it billed, by model
 	named   int              // items that were only named
+	anew    bool             // what is sent under an id is stored under it
 	errs    []string
 }
 
@@ -94,6 +95,9 @@ func (k *keeper) serve(w http.ResponseWriter, r *http.Request) {
 			}
 		}
 		context = append(context[:len(context):len(context)], item)
+		if id != "" && k.anew {
+			k.items[id] = item
+		}
 	}
 	input, calls := int64(20+50*len(ask.Tools)), 0
 	for _, item := range context {
@@ -323,5 +327,39 @@ func TestWhatAKeyHasNotSeenIsNamedInItsRefusal(t *testing.T) {
 	// A cheaper model's fit, by the longest answer of any.
 	if status, answer := s.responds(large, request("gpt-6-sol", thoughts)); status != http.StatusOK {
 		t.Errorf("after a restart, on a larger key: %d %v", status, answer)
+	}
+}
+
+// TestADollarIsADollarWhereItemsAreStoredAnew sends a long text under the name of a
+// short answer, and then that name alone, until the key has no more.
+func TestADollarIsADollarWhereItemsAreStoredAnew(t *testing.T) {
+	t.Parallel()
+	k := newKeeper(t, 0)
+	k.anew = true
+	s := newServer(t, options{to: k.URL})
+	_, key := s.mint(object{"max_spend_usd": "2"})
+	asks := func(items ...any) (int, object) {
+		return s.responds(key, object{"model": "gpt-5.5", "max_output_tokens": 1000, "input": append([]any{object{"role": "user", "content": "hi"}}, items...)})
+	}
+	status, answer := asks()
+	if status != http.StatusOK {
+		t.Fatalf("%d %v", status, answer)
+	}
+	item := answer["output"].([]any)[1].(object)
+	reference := object{"type": "item_reference", "id": item["id"]}
+	for _, named := range []any{reference, object{"id": item["id"], "type": "message", "role": "assistant", "content": strings.Repeat("words ", 25_000)}} {
+		if status, answer := asks(named); status != http.StatusOK {
+			t.Fatalf("%d %v", status, answer)
+		}
+	}
+	asked := 0
+	for ; status == http.StatusOK; asked++ {
+		status, answer = asks(reference)
+	}
+	k.mu.Lock()
+	billed := k.nano["gpt-5.5"]
+	k.mu.Unlock()
+	if status != http.StatusPaymentRequired || asked < 3 || billed > 2_000_000_000 {
+		t.Errorf("%d after %d, %v; $%.2f of $2 were billed", status, asked, answer, float64(billed)/1e9)
 	}
 }

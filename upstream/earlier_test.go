@@ -199,7 +199,7 @@ func FuzzStoredItems(f *testing.F) {
 				continue
 			}
 			sealed, _ := o["encrypted_content"].(string)
-			if o["type"] == "item_reference" || o["type"] == nil && o["role"] == nil && o["id"] != nil || o["type"] == "reasoning" && sealed == "" {
+			if o["type"] == "item_reference" || o["type"] == nil && o["role"] == nil && o["id"] != nil || slices.Contains([]any{"reasoning", "compaction", "context_compaction"}, o["type"]) && sealed == "" {
 				want++
 			}
 		}

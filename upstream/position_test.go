@@ -336,6 +336,7 @@ func opened(value any, skip map[string]bool) (files, addresses int) {
 		}
 	case map[string]any:
 		quotes := v["type"] == "web_search_result" || v["type"] == "web_fetch_result"
+		before := addresses
 		for name, x := range v {
 			_, isText := x.(string)
 			switch {
@@ -351,6 +352,9 @@ func opened(value any, skip map[string]bool) (files, addresses int) {
 				f, a := opened(x, skip)
 				files, addresses = files+f, addresses+a
 			}
+		}
+		if addresses == before && (v["type"] == "image" || v["type"] == "input_image") {
+			addresses++ // of one that the server has
 		}
 	}
 	return files, addresses
