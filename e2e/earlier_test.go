@@ -331,13 +331,13 @@ func TestWhatAKeyHasNotSeenIsNamedInItsRefusal(t *testing.T) {
 }
 
 // TestADollarIsADollarWhereItemsAreStoredAnew sends a long text under the name of a
-// short answer, and then that name alone, until the key has no more.
+// short answer, and then that name alone, when its key has less left than that costs.
 func TestADollarIsADollarWhereItemsAreStoredAnew(t *testing.T) {
 	t.Parallel()
 	k := newKeeper(t, 0)
 	k.anew = true
 	s := newServer(t, options{to: k.URL})
-	_, key := s.mint(object{"max_spend_usd": "2"})
+	_, key := s.mint(object{"max_spend_usd": "1.20", "fit": false})
 	asks := func(items ...any) (int, object) {
 		return s.responds(key, object{"model": "gpt-5.5", "max_output_tokens": 1000, "input": append([]any{object{"role": "user", "content": "hi"}}, items...)})
 	}
@@ -352,14 +352,18 @@ func TestADollarIsADollarWhereItemsAreStoredAnew(t *testing.T) {
 			t.Fatalf("%d %v", status, answer)
 		}
 	}
-	asked := 0
-	for ; status == http.StatusOK; asked++ {
-		status, answer = asks(reference)
+	status = http.StatusOK
+	for n := 0; status == http.StatusOK && n < 100; n++ { // until there is less than that text costs
+		status, answer = asks(object{"role": "user", "content": strings.Repeat("words ", 5000)})
 	}
+	if status != http.StatusPaymentRequired {
+		t.Fatalf("%d %v", status, answer)
+	}
+	status, answer = asks(reference)
 	k.mu.Lock()
 	billed := k.nano["gpt-5.5"]
 	k.mu.Unlock()
-	if status != http.StatusPaymentRequired || asked < 3 || billed > 2_000_000_000 {
-		t.Errorf("%d after %d, %v; $%.2f of $2 were billed", status, asked, answer, float64(billed)/1e9)
+	if status != http.StatusPaymentRequired || billed < 1_000_000_000 || billed > 1_200_000_000 {
+		t.Errorf("%d %v; $%.3f of $1.20 were billed", status, answer, float64(billed)/1e9)
 	}
 }
