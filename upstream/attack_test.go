@@ -3,6 +3,7 @@ package upstream
 import (
 	"errors"
 	"fmt"
+	"regexp"
 	"strings"
 	"testing"
 	"time"
@@ -221,5 +222,44 @@ func TestNoKeyFillsTheMemoryByWhatItSends(t *testing.T) {
 	known := m.answers.keys["k"].Value.(*answers)
 	if n := len(known.all); n > perKeyIDs || m.answers.total != len(known.byID) {
 		t.Errorf("%d answers are kept, and %d ids of %d", n, len(known.byID), m.answers.total)
+	}
+}
+
+// TestOnlyWhatIsListedIsUnbilled, of all paths that are made of the same words.
+func TestOnlyWhatIsListedIsUnbilled(t *testing.T) {
+	t.Parallel()
+	listed := map[string]*regexp.Regexp{
+		"openai":     regexp.MustCompile(`^(POST /v1/moderations|POST /v1/responses/[^/]+/cancel|(GET|DELETE) /v1/(responses|chat/completions)/.+|(GET|HEAD|OPTIONS) .*/models/?.*)$`),
+		"xai":        regexp.MustCompile(`^((GET|DELETE) /v1/responses/.+|(GET|HEAD|OPTIONS) .*/models/?.*)$`),
+		"openrouter": regexp.MustCompile(`^(GET /api/v1/generation|(GET|HEAD|OPTIONS) .*/models/?.*)$`),
+	}
+	words := []string{"responses", "cancel", "chat", "completions", "moderations", "generation", "x", "Responses", "models"}
+	for name, allowed := range listed {
+		p := preset(t, name)
+		unbilled := 0
+		for _, method := range []string{"GET", "HEAD", "OPTIONS", "POST", "PUT", "PATCH", "DELETE", "post"} {
+			var try func(path string, depth int)
+			try = func(path string, depth int) {
+				for _, ending := range []string{"", "/"} {
+					e, err := p.Estimate(&Call{Method: method, Path: path + ending, ContentType: "application/json", Body: []byte(`{"model":"m"}`)})
+					if e == nil && err == nil {
+						unbilled++
+						if !allowed.MatchString(method + " " + path + ending) {
+							t.Errorf("%s: %s %s is unbilled", name, method, path+ending)
+						}
+					}
+				}
+				if depth == 0 {
+					return
+				}
+				for _, word := range words {
+					try(path+"/"+word, depth-1)
+				}
+			}
+			try(p.Prefix, 3)
+		}
+		if unbilled == 0 {
+			t.Errorf("%s: nothing is unbilled", name)
+		}
 	}
 }
