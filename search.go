@@ -94,6 +94,10 @@ func (c *credential) shownIn(text string) bool {
 	return s.finds([]byte(text)) || s.ends()
 }
 
+// mixed is how many kinds of escapes may lie one over the other, as in an error in
+// JSON that stands in a query. How often each is repeated is maxNested.
+const mixed = 2
+
 // search looks for a credential in a text that comes in pieces.
 type search struct {
 	needles []needle
@@ -102,17 +106,22 @@ type search struct {
 	held   []byte // the end of the text so far, which may be the beginning of the credential
 	passed int    // bytes of the text before that
 
-	zeros       int    // how many came last
-	text        []byte // what cannot be judged before more comes, without zeros
-	at          []int  // where its bytes stand
-	asIs, plain trail  // of the text, and of the text without escapes
+	zeros  int // how many came last
+	levels [mixed + 1]level
+}
+
+// level is the text, without zeros, from which so many kinds of escapes were taken.
+type level struct {
+	trail
+	text []byte // whose escapes cannot be judged before more comes
+	at   []int  // where its bytes stand
 }
 
 // trail is how much of each needle a text ends with.
 type trail struct {
 	found  []int
 	length int   // bytes that were taken
-	at     []int // a ring of where the last of them stand
+	last   []int // a ring of where the last of them stand
 	begun  bool  // it ends with some of a needle
 }
 
@@ -127,8 +136,8 @@ func newSearch(c *credential) *search {
 	for _, c := range []byte(escapes) {
 		s.begin[c] = true
 	}
-	for _, t := range []*trail{&s.asIs, &s.plain} {
-		t.found, t.at = make([]int, len(c.forms)), make([]int, longest+1)
+	for i := range s.levels {
+		s.levels[i].found, s.levels[i].last = make([]int, len(c.forms)), make([]int, longest+1)
 	}
 	return s
 }
@@ -144,45 +153,72 @@ func (s *search) finds(piece []byte) bool {
 			continue
 		}
 		s.zeros = 0
-		if len(s.text) == 0 && !s.begin[c] && !s.asIs.begun && !s.plain.begun {
+		if !s.begin[c] && s.idle() {
 			continue
 		}
-		s.text, s.at = append(s.text, c), append(s.at, next+i)
-		if s.judge(false) {
+		if s.takes(0, c, next+i) {
 			return true
 		}
 	}
 	return false
 }
 
-// ends reports the same when the text is over.
-func (s *search) ends() bool { return s.judge(true) }
+// idle reports whether nothing of the text so far can be a part of a needle.
+func (s *search) idle() bool {
+	for i := range s.levels {
+		if s.levels[i].begun || len(s.levels[i].text) > 0 {
+			return false
+		}
+	}
+	return true
+}
 
-func (s *search) judge(last bool) bool {
+// ends reports the same as finds when the text is over.
+func (s *search) ends() bool {
+	for i := range mixed {
+		if s.unescapes(i, true) {
+			return true
+		}
+	}
+	return false
+}
+
+// takes gives a level its next byte, and what that is without its escapes to the
+// levels above.
+func (s *search) takes(i int, c byte, at int) bool {
+	l := &s.levels[i]
+	switch {
+	case l.take(s.needles, c, at):
+		return true
+	case i == mixed:
+		return false
+	case len(l.text) == 0 && strings.IndexByte(escapes, c) < 0:
+		return s.takes(i+1, c, at)
+	}
+	l.text, l.at = append(l.text, c), append(l.at, at)
+	return s.unescapes(i, false)
+}
+
+func (s *search) unescapes(i int, last bool) bool {
 	var room [64]byte
-	for len(s.text) > 0 {
-		plain, n := unescape(room[:0], s.text, last)
+	for l := &s.levels[i]; len(l.text) > 0; {
+		plain, n := unescape(room[:0], l.text, last)
 		if n == 0 {
 			return false
 		}
-		for i, c := range s.text[:n] {
-			if s.asIs.take(s.needles, c, s.at[i]) {
-				return true
-			}
-		}
 		for _, c := range plain {
-			if s.plain.take(s.needles, c, s.at[0]) {
+			if s.takes(i+1, c, l.at[0]) {
 				return true
 			}
 		}
-		s.text, s.at = s.text[:copy(s.text, s.text[n:])], s.at[:copy(s.at, s.at[n:])]
+		l.text, l.at = l.text[:copy(l.text, l.text[n:])], l.at[:copy(l.at, l.at[n:])]
 	}
 	return false
 }
 
 // take reports whether the text ends with a needle now.
 func (t *trail) take(needles []needle, c byte, at int) bool {
-	t.at[t.length%len(t.at)] = at
+	t.last[t.length%len(t.last)] = at
 	t.length++
 	t.begun = false
 	for i := range needles {
@@ -199,13 +235,14 @@ func (t *trail) take(needles []needle, c byte, at int) bool {
 // whatever follows.
 func (s *search) harmless() int {
 	end := s.passed + len(s.held)
-	if len(s.at) > 0 {
-		end = s.at[0]
-	}
-	for _, t := range []*trail{&s.asIs, &s.plain} {
-		for _, k := range t.found {
+	for i := range s.levels {
+		l := &s.levels[i]
+		if len(l.at) > 0 {
+			end = min(end, l.at[0])
+		}
+		for _, k := range l.found {
 			if k > 0 {
-				end = min(end, t.at[(t.length-k)%len(t.at)])
+				end = min(end, l.last[(l.length-k)%len(l.last)])
 			}
 		}
 	}
