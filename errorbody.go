@@ -6,6 +6,7 @@ import (
 	"io"
 	"mime"
 	"net/http"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -49,7 +50,7 @@ func (x *exchange) search(res *http.Response) *limiter.Refusal {
 	if !decode(res, maxDecoded) && len(x.real.forms) > 0 {
 		return refused("that is not passed on: it is compressed in a way in which it cannot be searched for the credential")
 	}
-	if !spellsASCII(kind) && len(x.real.forms) > 0 {
+	if !spellASCII(res.Header["Content-Type"]) && len(x.real.forms) > 0 {
 		return refused("that is not passed on: it is written in a character set in which it cannot be searched for the credential")
 	}
 	body := res.Body
@@ -102,10 +103,34 @@ func spellsASCII(contentType string) bool {
 	return name == ""
 }
 
+// spellASCII reports the same of all that an answer says of its type: clients differ
+// in which of several they believe.
+func spellASCII(contentTypes []string) bool {
+	return !slices.ContainsFunc(contentTypes, func(text string) bool { return !spellsASCII(text) })
+}
+
 // piece is what one read gave.
 type piece struct {
-	b   []byte
-	err error
+	b        []byte
+	err      error
+	panicked any
+}
+
+// read reads from a body for somebody who may not wait for it. A decoder that
+// panics on what an upstream sent must not take the process with it: whoever takes
+// the piece panics, where a server recovers.
+func read(body io.Reader, b []byte) (p piece) {
+	defer func() { p.panicked = recover() }()
+	n, err := body.Read(b)
+	return piece{b: b[:n], err: err}
+}
+
+// taken is a piece in the goroutine that it is for.
+func (p piece) taken() piece {
+	if p.panicked != nil {
+		panic(p.panicked)
+	}
+	return p
 }
 
 // readHead reads the beginning of a body: so much of it at most, and so long. rest
@@ -115,20 +140,17 @@ func readHead(body io.Reader, most int, wait time.Duration) (head []byte, rest i
 	timer := time.NewTimer(wait)
 	defer timer.Stop()
 	for len(head) < most {
-		read := make(chan piece, 1) // whoever reads never waits for us, and ends with the body
+		next := make(chan piece, 1) // whoever reads never waits for us, and ends with the body
 		b := make([]byte, min(most-len(head), 8<<10))
-		go func() {
-			n, err := body.Read(b)
-			read <- piece{b[:n], err}
-		}()
+		go func() { next <- read(body, b) }()
 		select {
-		case p := <-read:
-			head = append(head, p.b...)
+		case p := <-next:
+			head = append(head, p.taken().b...)
 			if p.err != nil {
 				return head, nil, p.err
 			}
 		case <-timer.C:
-			return head, &late{body: body, read: read}, nil
+			return head, &late{body: body, next: next}, nil
 		}
 	}
 	return head, body, nil
@@ -137,14 +159,14 @@ func readHead(body io.Reader, most int, wait time.Duration) (head []byte, rest i
 // late is a body of which a read is under way.
 type late struct {
 	body io.Reader
-	read chan piece // nil when it was taken
+	next chan piece // nil when it was taken
 	left piece      // of it
 }
 
 func (l *late) Read(p []byte) (int, error) {
-	if l.read != nil {
-		l.left = <-l.read
-		l.read = nil
+	if l.next != nil {
+		l.left = (<-l.next).taken()
+		l.next = nil
 	}
 	if len(l.left.b) > 0 {
 		n := copy(p, l.left.b)

@@ -69,6 +69,35 @@ func TestTheBeginningOfAnErrorIsNotWaitedForForEver(t *testing.T) {
 	}
 }
 
+// panicking is a decoder with a mistake.
+type panicking struct{ after time.Duration }
+
+func (p panicking) Read([]byte) (int, error) {
+	time.Sleep(p.after)
+	panic("index out of range")
+}
+
+func TestADecoderThatPanicsDoesNotTakeTheProcessWithIt(t *testing.T) {
+	t.Parallel()
+	for name, after := range map[string]time.Duration{"at once": 0, "while it is late": time.Minute} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				defer func() {
+					if v := recover(); v != "index out of range" {
+						t.Errorf("the handler's goroutine got %v", v)
+					}
+				}()
+				_, rest, err := readHead(panicking{after}, 20, 5*time.Second)
+				if err != nil || after == 0 {
+					t.Fatalf("read: %v", err)
+				}
+				_, err = rest.Read(make([]byte, 1))
+				t.Fatalf("read on: %v", err)
+			})
+		})
+	}
+}
+
 func TestErrorsInForeignCharacterSetsAreKnown(t *testing.T) {
 	t.Parallel()
 	for contentType, want := range map[string]bool{
@@ -87,8 +116,13 @@ func TestErrorsInForeignCharacterSetsAreKnown(t *testing.T) {
 		"text/plain; charset*=utf-8''utf-7":     false,
 		"text/plain; charset=utf-8; charset=x":  false,
 	} {
-		if got := spellsASCII(contentType); got != want {
-			t.Errorf("%q: %t", contentType, got)
+		for _, lines := range [][]string{{contentType}, {"text/html; charset=utf-8", contentType}, {contentType, "text/html"}} {
+			if got := spellASCII(lines); got != want {
+				t.Errorf("%q: %t", lines, got)
+			}
 		}
+	}
+	if !spellASCII(nil) {
+		t.Error("what says nothing is refused")
 	}
 }

@@ -32,9 +32,10 @@ func parsePassed(list []string) (passedHosts, error) {
 	return all, nil
 }
 
-// pass reports whether a redirect may lead to an address.
+// pass reports whether a redirect may lead to an address. A host with other letters
+// than hosts are made of is none: what some clients make of U+FF0F is a slash.
 func (p passedHosts) pass(u *url.URL) bool {
-	host := authority(u.Scheme, u.Host)
+	host := plainHost(u)
 	_, parent, _ := strings.Cut(host, ".")
 	return slices.ContainsFunc(p, func(passed string) bool {
 		if suffix, any := strings.CutPrefix(passed, "*."); any {

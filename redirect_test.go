@@ -44,6 +44,11 @@ func TestRedirectsLeadWithinOrWhereTheyMay(t *testing.T) {
 		{github, "/a", 302, "http://codeload.github.com/x", "", "codeload.github.com without TLS"},
 		{github, "/a", 302, "https://u:p@codeload.github.com/x", "", "another server"},
 		{github, "/a", 302, "https://codeload.github.com\\@evil.example/x", "", "no address"},
+		{github, "/a", 302, "https://evil。example／.githubusercontent.com/x", "", "to another server"}, // evil.example/ by NFKC
+		{github, "/a", 302, "https://evil.example%2f.githubusercontent.com/x", "", "no address"},
+		{github, "/a", 302, "https://é.githubusercontent.com/x", "", "to another server"},
+		{github, "/a", 302, "https://.githubusercontent.com/x", "", "redirects pass"},
+		{github, "/a", 302, "https://[::1].githubusercontent.com/x", "", "no address"},
 		{github, "/a", 302, "https:codeload.github.com/x", "", "no address"},
 		{github, "/a", 302, "https:///codeload.github.com/x", "", "no address"},
 		{github, "/a", 302, "///codeload.github.com/x", "", "no address"},
