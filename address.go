@@ -3,11 +3,13 @@ package till
 import (
 	"errors"
 	"net/http"
+	"net/netip"
 	"net/url"
 	"regexp"
 	"strings"
 
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
+	"golang.org/x/net/idna"
 
 	"github.com/till-proxy/till/scope"
 )
@@ -85,14 +87,28 @@ func (f *front) is(u *url.URL) bool {
 }
 
 // authority is a host with its port, where that is not the scheme's own, in the
-// form in which two are compared.
+// form in which two are compared: one server's can be spelled in several ways.
 func authority(scheme, host string) string {
 	host = strings.ToLower(host)
-	port := ":80"
-	if scheme == "https" {
-		port = ":443"
+	name, port := host, ""
+	if i := strings.LastIndexByte(host, ':'); i > strings.LastIndexByte(host, ']') {
+		name, port = host[:i], strings.TrimLeft(host[i+1:], "0")
 	}
-	return strings.TrimSuffix(strings.TrimSuffix(host, port), ".")
+	if scheme == "https" && port == "443" || scheme != "https" && port == "80" {
+		port = ""
+	}
+	name = strings.TrimSuffix(name, ".")
+	if within, ok := strings.CutPrefix(name, "["); ok {
+		if addr, err := netip.ParseAddr(strings.TrimSuffix(within, "]")); err == nil {
+			name = "[" + addr.String() + "]"
+		}
+	} else if ascii, err := idna.Lookup.ToASCII(name); err == nil {
+		name = ascii
+	}
+	if port != "" {
+		return name + ":" + port
+	}
+	return name
 }
 
 // is reports whether an absolute address is one of the upstream's origins. One of

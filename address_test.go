@@ -112,6 +112,37 @@ func TestAddressesOfTheUpstreamComeBackAsTheClientsOwn(t *testing.T) {
 	}
 }
 
+func TestAServerIsKnownHoweverItsAddressIsSpelled(t *testing.T) {
+	t.Parallel()
+	for _, same := range [][]string{
+		{"https://api.example.com", "https://API.example.com.", "https://api.example.com:", "https://api.example.com:443", "https://api.example.com.:0443", "http://api.example.com", "http://api.example.com:80"},
+		{"https://api.example.com:8443", "https://api.example.com:08443", "https://api.example.com.:8443"},
+		{"https://bücher.example", "https://xn--bcher-kva.example", "https://BÜCHER.example", "https://bücher。example"},
+		{"http://[::1]:8080", "http://[0:0:0:0:0:0:0:1]:8080", "http://[::0001]:08080"},
+		{"http://[2001:db8::a]", "http://[2001:DB8:0::A]:80", "http://[2001:db8::a]:"},
+	} {
+		for _, configured := range same {
+			if strings.HasSuffix(configured, ":") || strings.Contains(configured, ":0") || strings.HasPrefix(configured, "http:") != strings.HasPrefix(same[0], "http:") {
+				continue // a configuration says it plainly
+			}
+			to, err := (&Upstream{To: []string{configured}}).provision("up")
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, address := range same {
+				if u, err := parseAddress(address + "/x"); err != nil || !to.is(u) {
+					t.Errorf("%s is not known as %s: %v", address, configured, err)
+				}
+			}
+			for _, other := range []string{"https://api.example.org", "https://api.example.com:8444", "https://bucher.example", "http://[::2]:8080", "http://[::1]:8081", "https://[2001:db8::b]"} {
+				if u, err := parseAddress(other); err != nil || to.is(u) {
+					t.Errorf("%s is taken for %s: %v", other, configured, err)
+				}
+			}
+		}
+	}
+}
+
 func TestOneBadValueDoesNotTakeTheOthers(t *testing.T) {
 	t.Parallel()
 	x, out := asked(t, &Upstream{To: []string{"https://api.example.com"}}, httptest.NewRequest("GET", "http://till.test/a", nil))
@@ -185,7 +216,7 @@ func TestTranslatingAPlainAnswerDoesNotAllocate(t *testing.T) {
 func FuzzAnswerAddresses(f *testing.F) {
 	for _, s := range []string{
 		`<https://up.example.com/base/x?page=2>; rel="next", </base/y>; title="<"`, "https://up.example.com/base", "5; url=https://up.example.com/base/x",
-		"//up.example.com/base/x", "https:up.example.com", `https:\\up.example.com`, "/base/../x", "../x", "https://UP.example.com.:443/base/%2e%2e/x", "<>", `<"`, "///up.example.com/",
+		"//up.example.com/base/x", "https:up.example.com", `https:\\up.example.com`, "/base/../x", "../x", "https://UP.example.com.:443/base/%2e%2e/x", "<>", `<"`, "///up.example.com/", "http://UP.eXAmple.Com:", "https://up.example.com:00443/",
 	} {
 		f.Add(s)
 	}
@@ -218,7 +249,7 @@ func FuzzAnswerAddresses(f *testing.F) {
 				if name == "Refresh" || name == "Link" {
 					continue
 				}
-				if u, err := url.Parse(strings.TrimSpace(told)); err == nil && strings.EqualFold(strings.TrimSuffix(u.Hostname(), "."), "up.example.com") && (u.Scheme == "http" || u.Scheme == "https") && u.Port() == "" {
+				if u, err := url.Parse(strings.TrimSpace(told)); err == nil && strings.EqualFold(strings.TrimSuffix(u.Hostname(), "."), "up.example.com") && (u.Scheme == "http" || u.Scheme == "https") && strings.TrimLeft(u.Port(), "0") == "" {
 					t.Fatalf("%s: %q becomes %q", name, value, told)
 				}
 			}

@@ -108,8 +108,8 @@ func (t *target) relocate(res *http.Response, out *http.Request, x *exchange, ke
 // "" where it holds anything but what hosts are made of.
 func plainHost(u *url.URL) string {
 	host := authority(u.Scheme, u.Host)
-	if len(host) > 255 || strings.ContainsFunc(host, func(r rune) bool {
-		return !(r >= 'a' && r <= 'z' || r >= '0' && r <= '9' || strings.ContainsRune(".-_:[]", r))
+	if len(host) > 255 || strings.ContainsFunc(u.Host, func(r rune) bool {
+		return !(r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9' || strings.ContainsRune(".-_:[]", r))
 	}) {
 		return ""
 	}
