@@ -15,6 +15,17 @@ import (
 // same rules hold for it; it is sent on as the upstream's own address. Behind a guard
 // only the key's rules hold, as for the other path.
 func (t *target) destine(x *exchange, r *http.Request, key *limiter.Key, guard bool) *limiter.Refusal {
+	limited := len(key.Scope.Paths) > 0 || len(t.allow) > 0 && !guard
+	for _, name := range sources {
+		if limited && len(r.Header[name]) > 0 {
+			return about(key, limiter.CodePathNotAllowed, "may not use the header %s: it names another path, and only some are allowed", name)
+		}
+	}
+	for _, value := range r.Header["If"] {
+		if holdsKey(eachTag(value, func(tag string) string { return x.upstreams(tag, "") })) {
+			return about(key, limiter.CodeBadRequest, "sent a key in an If header, which goes to the upstream; send it where the API's own key would go")
+		}
+	}
 	values, ok := r.Header["Destination"]
 	if !ok {
 		return nil
@@ -34,9 +45,9 @@ func (t *target) destine(x *exchange, r *http.Request, key *limiter.Key, guard b
 	case ours && strings.Contains(u.RawQuery, " "):
 		return bad("a space in it is not escaped")
 	case ours:
-	case guard && len(key.Scope.Paths) == 0:
-		return nil
-	case len(key.Scope.Paths) > 0 || len(t.allow) > 0:
+	case holdsKey(values[0]):
+		return bad("it holds a key, and is no address of this server")
+	case limited:
 		return bad("it is no address of this server, and only some paths are allowed")
 	default:
 		return nil // the upstream's own affair
@@ -65,21 +76,43 @@ func (t *target) destine(x *exchange, r *http.Request, key *limiter.Key, guard b
 	if u.RawQuery != "" {
 		x.destination += "?" + u.RawQuery
 	}
+	if guard && u.User != nil {
+		u.User = nil
+		r.Header["Destination"] = []string{u.String()}
+	}
+	if holdsKey(u.Path) || holdsKey(u.RawQuery) {
+		return bad("it holds a key, which would go to the upstream")
+	}
 	return nil
 }
 
+// sources are the headers that name what a request copies from, or stands for: of
+// OpenStack Swift, and of the stores of Amazon, Google and Microsoft. Each has a form
+// of its own, so they are not judged, but refused where paths are.
+var sources = []string{
+	"X-Copy-From", "X-Object-Manifest", "X-Symlink-Target",
+	"X-Amz-Copy-Source", "X-Goog-Copy-Source", "X-Ms-Copy-Source", "X-Ms-Rename-Source",
+}
+
+// holdsKey reports whether a text holds a scoped key, escaped or not.
+func holdsKey(text string) bool {
+	return strings.Contains(text, token.KeyPrefix) || strings.ContainsAny(text, escapes) && strings.Contains(string(unescaped(nil, text)), token.KeyPrefix)
+}
+
 // own is the path, escaped and as a client would ask for it, of an address that a
-// request names. It reports false for those of other servers.
+// request names. It reports false for those of other servers. In one of this server
+// may stand the key, as it does in the address that some clients were given.
 func (x *exchange) own(u *url.URL) (string, bool) {
 	escaped := u.EscapedPath()
 	switch {
-	case u.User != nil:
-		return "", false
 	case u.Host == "":
-		if !strings.HasPrefix(escaped, "/") {
+		if u.User != nil || !strings.HasPrefix(escaped, "/") {
 			return "", false
 		}
 	case x.target.is(u) && !x.front().is(u):
+		if u.User != nil {
+			return "", false
+		}
 		path, ok := x.target.within(escaped)
 		if ok && x.proxied != "" {
 			path = x.proxied + path
@@ -115,7 +148,7 @@ func (x *exchange) outward(h http.Header, o origin) {
 		h["If"] = told
 	}
 	if values := h["Referer"]; len(values) > 0 {
-		if told := x.upstreams(values[0], upstream); len(values) > 1 || strings.Contains(told, token.KeyPrefix) {
+		if told := x.upstreams(values[0], upstream); len(values) > 1 || holdsKey(told) {
 			delete(h, "Referer") // pages whose address holds a key
 		} else if told != values[0] {
 			h["Referer"] = []string{told}

@@ -30,6 +30,15 @@ func TestADestinationIsJudgedAsThePathIs(t *testing.T) {
 		{dav, anything, "/proxy/up/a/x", "/proxy/up/a/y", "http://dav.example.com/files/a/y", ""},
 		{dav, anything, "/a/x", "https://till.test/a/y", "http://dav.example.com/files/a/y", ""}, // behind TLS of somebody else
 		{dav, anything, "/a/x", "http://dav.example.com/files/a/y", "http://dav.example.com/files/a/y", ""},
+		// What was given as https://KEY@till.test, as clients of WebDAV write it.
+		{dav, below, "/a/x", "http://u:" + scopedKey + "@till.test/a/y", "http://dav.example.com/files/a/y", ""},
+		{dav, below, "/a/x", "http://u:" + scopedKey + "@till.test/b/y", "", limiter.CodePathNotAllowed},
+		{dav, anything, "/a/x", "http://" + scopedKey + "@dav.example.com/files/a/y", "", limiter.CodeBadRequest},
+		{dav, anything, "/a/x", "http://" + scopedKey + "@other.example.com/a/y", "", limiter.CodeBadRequest},
+		{dav, anything, "/a/x", "//" + scopedKey + "@/a/y", "", limiter.CodeBadRequest},
+		{dav, anything, "/a/x", "http://till.test/a/y?key=" + scopedKey, "", limiter.CodeBadRequest},
+		{dav, anything, "/a/x", "http://till.test/a/y?key=" + strings.ReplaceAll(scopedKey, "_", "%5F"), "", limiter.CodeBadRequest},
+		{dav, anything, "/a/x", "http://other.example.com/a/" + scopedKey, "", limiter.CodeBadRequest},
 		{dav, anything, "/a/x", "http://other.example.com/a/y", "http://other.example.com/a/y", ""},
 		{dav, anything, "/a/x", "http://till.test/proxy/other/a/y", "", limiter.CodeWrongUpstream},
 		{dav, anything, "/a/x", "http://till.test/a/../y", "", limiter.CodeBadRequest},
@@ -62,6 +71,77 @@ func TestADestinationIsJudgedAsThePathIs(t *testing.T) {
 	}
 }
 
+// scopedKey has the form of one, and is none.
+const scopedKey = "till_sk_0123456789"
+
+func TestASecondPathInAnotherHeaderIsRefusedWherePathsAre(t *testing.T) {
+	t.Parallel()
+	some := &Upstream{To: []string{"http://store.example.com"}, Allow: []string{"PUT /a/*"}}
+	all := &Upstream{To: []string{"http://store.example.com"}}
+	below := &limiter.Key{ID: "key_1", Scope: scope.Scope{Paths: []string{"/a/*"}}}
+	anything := &limiter.Key{ID: "key_1"}
+	for _, name := range sources {
+		for _, test := range []struct {
+			u     *Upstream
+			key   *limiter.Key
+			guard bool
+			want  limiter.Code
+		}{
+			{some, anything, false, limiter.CodePathNotAllowed}, {all, below, false, limiter.CodePathNotAllowed}, {all, below, true, limiter.CodePathNotAllowed},
+			{all, anything, false, ""}, {some, anything, true, ""}, // of a guard the upstream's rules are not
+		} {
+			r := httptest.NewRequest("PUT", "http://till.test/a/x", nil)
+			r.Header.Set(name, "/b/y")
+			x, _ := asked(t, test.u, r)
+			refusal := x.target.destine(x, r, test.key, test.guard)
+			if got := codeOf(refusal); got != test.want {
+				t.Errorf("%s, guard %t: %q, want %q", name, test.guard, got, test.want)
+			}
+		}
+	}
+}
+
+func codeOf(r *limiter.Refusal) limiter.Code {
+	if r == nil {
+		return ""
+	}
+	return r.Code
+}
+
+func TestAKeyInAnIfHeaderGoesNowhere(t *testing.T) {
+	t.Parallel()
+	for value, want := range map[string]limiter.Code{
+		"<http://u:" + scopedKey + "@till.test/a> (<urn:uuid:1>)":         "", // it is taken out
+		"<http://u:" + scopedKey + "@other.example.com/a> (<urn:uuid:1>)": limiter.CodeBadRequest,
+		"<http://till.test/a?key=" + scopedKey + "> (<urn:uuid:1>)":       limiter.CodeBadRequest,
+		"(<" + scopedKey + ">)":                   limiter.CodeBadRequest,
+		"<http://till.test/a":                     "",
+		"<http://u:" + scopedKey + "@till.test/a": limiter.CodeBadRequest,
+		"<http://u:" + strings.ReplaceAll(scopedKey, "_", "%5f") + "@other.example.com/a> (<urn:a>)": limiter.CodeBadRequest,
+	} {
+		r := httptest.NewRequest("PUT", "http://till.test/a", nil)
+		r.Header["If"] = []string{"(<urn:uuid:2>)", value}
+		x, _ := asked(t, &Upstream{To: []string{"http://dav.example.com"}}, r)
+		if got := codeOf(x.target.destine(x, r, &limiter.Key{ID: "key_1"}, false)); got != want {
+			t.Errorf("%s: %q, want %q", value, got, want)
+		}
+		x.outward(r.Header, x.target.origins[0])
+		if got := strings.Join(r.Header["If"], " "); want == "" && holdsKey(got) {
+			t.Errorf("%s goes out as %s", value, got)
+		}
+	}
+}
+
+func TestWhatFollowsAGuardSeesNoKeyInADestination(t *testing.T) {
+	t.Parallel()
+	r := httptest.NewRequest("MOVE", "http://till.test/a", nil)
+	r.Header.Set("Destination", "http://u:"+scopedKey+"@till.test/a/b%20c")
+	x, _ := asked(t, &Upstream{To: []string{"http://dav.example.com"}}, r)
+	if refusal := x.target.destine(x, r, &limiter.Key{ID: "key_1"}, true); refusal != nil || r.Header.Get("Destination") != "http://till.test/a/b%20c" {
+		t.Errorf("%v, %s", refusal, r.Header.Get("Destination"))
+	}
+}
+
 func TestAGuardJudgesADestinationByTheKey(t *testing.T) {
 	t.Parallel()
 	for destination, want := range map[string]bool{
@@ -79,7 +159,7 @@ func TestAGuardJudgesADestinationByTheKey(t *testing.T) {
 
 func TestAddressesOfThisServerGoOutAsTheUpstreams(t *testing.T) {
 	t.Parallel()
-	const key = "till_sk_0123456789"
+	const key = scopedKey
 	for _, test := range []struct{ name, value, want string }{
 		{"Referer", "http://till.test/a/page?x=1", "https://up.example.com/base/a/page?x=1"},
 		{"Referer", "http://till.test/proxy/up/a/page", "https://up.example.com/base/a/page"},
@@ -87,6 +167,9 @@ func TestAddressesOfThisServerGoOutAsTheUpstreams(t *testing.T) {
 		{"Referer", "http://till.test/proxy/other/a", "http://till.test/proxy/other/a"},
 		{"Referer", "https://example.org/x", "https://example.org/x"},
 		{"Referer", "http://till.test/a?key=" + key, ""},
+		{"Referer", "http://till.test/a?key=" + strings.ReplaceAll(key, "_", "%5F"), ""},
+		{"Referer", "http://u:" + key + "@till.test/a", "https://up.example.com/base/a"},
+		{"Referer", "http://u:" + key + "@example.org/a", ""},
 		{"Origin", "http://till.test", "https://up.example.com"},
 		{"Origin", "https://example.org", "https://example.org"},
 		{"Origin", "null", "null"},
@@ -110,7 +193,7 @@ func TestAddressesOfThisServerGoOutAsTheUpstreams(t *testing.T) {
 // FuzzRequestAddresses holds that a destination which is sent on is below a path
 // that the key allows, whoever reads it.
 func FuzzRequestAddresses(f *testing.F) {
-	for _, s := range []string{"http://till.test/a/y", "/a/y", "//a/y", "/a/../b", "http://up.example.com/base/a/y", "http:up.example.com/base/b", "/proxy/up/a", "/%61/y", "/a/y?z#f"} {
+	for _, s := range []string{"http://till.test/a/y", "/a/y", "//a/y", "/a/../b", "http://up.example.com/base/a/y", "http:up.example.com/base/b", "/proxy/up/a", "/%61/y", "/a/y?z#f", "http://u:till_sk_1@till.test/a/y", "/a/y?till%5Fsk_1"} {
 		f.Add(s, "<"+s+"> (<"+s+">)")
 	}
 	u := &Upstream{To: []string{"http://up.example.com/base"}}
@@ -129,7 +212,7 @@ func FuzzRequestAddresses(f *testing.F) {
 		sent := r.Header.Get("Destination")
 		path, ok := strings.CutPrefix(sent, "http://up.example.com/base/")
 		path, _, _ = strings.Cut(path, "?")
-		if _, err := scope.CleanPath("/" + path); !ok || err != nil || strings.ContainsAny(sent, "\r\n\x00 ") {
+		if _, err := scope.CleanPath("/" + path); !ok || err != nil || strings.ContainsAny(sent, "\r\n\x00 ") || holdsKey(sent) || holdsKey(r.Header.Get("If")) {
 			t.Fatalf("%q is sent as %q", destination, sent)
 		}
 	})
