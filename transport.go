@@ -268,6 +268,15 @@ func (c *outgoingContext) Value(key any) any {
 // cookieHeaders are dropped from answers unless the upstream passes cookies.
 var cookieHeaders = []string{"Set-Cookie", "Set-Cookie2"}
 
+// siteHeaders are dropped from answers: they say something of a whole site, for
+// longer than the answer, and the site is this server's. Browsers send reports
+// with the address of each request, and so with a key in its query, to where the
+// reporting ones say.
+var siteHeaders = []string{
+	"Report-To", "Reporting-Endpoints", "Nel", "Expect-Ct", "Public-Key-Pins", "Public-Key-Pins-Report-Only",
+	"Alt-Svc", "Strict-Transport-Security", "Clear-Site-Data",
+}
+
 // cleanHeader takes out of an answer's header what is not the client's.
 func (t *Transport) cleanHeader(h http.Header) {
 	for name := range h {
@@ -275,8 +284,10 @@ func (t *Transport) cleanHeader(h http.Header) {
 			delete(h, name)
 		}
 	}
-	for _, name := range t.target.preset.AccountHeaders {
-		delete(h, name)
+	for _, names := range [][]string{t.target.preset.AccountHeaders, siteHeaders} {
+		for _, name := range names {
+			delete(h, name)
+		}
 	}
 	if len(t.target.cors) > 0 {
 		for name := range h {

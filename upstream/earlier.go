@@ -321,9 +321,14 @@ func (m *Memory) note(key string, a *answer) {
 	}
 	m.answers.used.MoveToFront(at)
 	known := at.Value.(*answers)
+	var replaced []*answer // in part: no vendor gives an id twice, but servers of other people do
 	for _, id := range a.ids {
-		if old := known.byID[id]; old != nil && old.served == a.served { // no vendor gives an id twice
+		old := known.byID[id]
+		if old != nil && old.served == a.served {
 			a.output, a.context, a.thoughts = max(a.output, old.output), max(a.context, old.context), max(a.thoughts, old.thoughts)
+		}
+		if old != nil && !slices.Contains(replaced, old) {
+			replaced = append(replaced, old)
 		}
 	}
 	before := len(known.byID)
@@ -331,6 +336,7 @@ func (m *Memory) note(key string, a *answer) {
 		known.byID[id] = a
 	}
 	known.all = append(known.all, a)
+	known.forget(replaced)
 	m.answers.total += len(known.byID) - before
 	m.shorten(known)
 	for m.answers.total > maxIDs {
@@ -354,6 +360,15 @@ func (k *answers) dropOldest() int {
 	k.all[0] = nil
 	k.all = k.all[1:]
 	return before - len(k.byID)
+}
+
+// forget drops those of these answers of which no id is left.
+func (k *answers) forget(some []*answer) {
+	for _, a := range some {
+		if i := slices.Index(k.all, a); i >= 0 && !slices.ContainsFunc(a.ids, func(id string) bool { return k.byID[id] == a }) {
+			k.all = slices.Delete(k.all, i, i+1)
+		}
+	}
 }
 
 // forgetAnswers drops all of a key. Callers hold m.mu.

@@ -100,6 +100,36 @@ func TestAnAnswerIsWholeBeforeItsClientKnows(t *testing.T) {
 	}
 }
 
+// TestAnswersAreBoundedWhateverIdsTheyHave: servers that people run may give each
+// answer the same ids.
+func TestAnswersAreBoundedWhateverIdsTheyHave(t *testing.T) {
+	t.Parallel()
+	rapid.Check(t, func(t *rapid.T) {
+		m := NewMemory(func(Excess) {})
+		ids := rapid.SliceOfN(rapid.SampledFrom([]string{"rs_1", "rs_2", "msg_1", "msg_2", "fc_1"}), 1, 4)
+		for range rapid.IntRange(1, 60).Draw(t, "answers") {
+			key := rapid.SampledFrom([]string{"key_1", "key_2"}).Draw(t, "key")
+			m.note(key, &answer{ids: ids.Draw(t, "ids"), output: 1, given: m.now()})
+		}
+		total := 0
+		for key, at := range m.answers.keys {
+			known := at.Value.(*answers)
+			total += len(known.byID)
+			if len(known.all) > len(known.byID) {
+				t.Fatalf("%s: %d answers for %d ids", key, len(known.all), len(known.byID))
+			}
+			for _, a := range known.byID {
+				if !slices.Contains(known.all, a) {
+					t.Fatalf("%s: an answer would never be dropped", key)
+				}
+			}
+		}
+		if total != m.answers.total {
+			t.Fatalf("%d ids, and %d are counted", total, m.answers.total)
+		}
+	})
+}
+
 func FuzzAnswerIDs(f *testing.F) {
 	for _, s := range []string{givenAnswer, givenEvents, `{"output":[[{"id":"x"}],{"id":"\ud800"}]}`, `[{"id":"a"}]`, `{"response":{"output":{"id":"x"}}}`, `{"item":[{"id":"x"}]}`} {
 		f.Add(s, 3, false)
