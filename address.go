@@ -136,6 +136,12 @@ func (t *target) within(escaped string) (string, bool) {
 	return path, ok && len(path) > 1 && path[0] == '/' && path[1] != '/'
 }
 
+// ownPath reports whether an escaped path is one that this server answers itself.
+func ownPath(escaped string) bool {
+	path, err := url.PathUnescape(arrived(escaped))
+	return err != nil || path == "/till" || strings.HasPrefix(path, "/till/")
+}
+
 // maxAddress bounds what is translated, in bytes.
 const maxAddress = 16 << 10
 
@@ -189,8 +195,8 @@ func (t *target) local(address string, whole bool, out *http.Request, x *exchang
 	}
 	f := x.front()
 	before := x.proxied
-	if before == "" && (strings.HasPrefix(path, proxyPrefix) || path == "/till" || strings.HasPrefix(path, "/till/")) {
-		before = proxyPrefix + t.name // paths that are this server's own
+	if plain, err := url.PathUnescape(path); before == "" && (err != nil || ownPath(path) || strings.HasPrefix(plain, proxyPrefix)) {
+		before = proxyPrefix + t.name
 	}
 	if path == "/" && before != "" && t.base != "" {
 		path = ""

@@ -216,7 +216,7 @@ func TestTranslatingAPlainAnswerDoesNotAllocate(t *testing.T) {
 func FuzzAnswerAddresses(f *testing.F) {
 	for _, s := range []string{
 		`<https://up.example.com/base/x?page=2>; rel="next", </base/y>; title="<"`, "https://up.example.com/base", "5; url=https://up.example.com/base/x",
-		"//up.example.com/base/x", "https:up.example.com", `https:\\up.example.com`, "/base/../x", "../x", "https://UP.example.com.:443/base/%2e%2e/x", "<>", `<"`, "///up.example.com/", "http://UP.eXAmple.Com:", "https://up.example.com:00443/",
+		"//up.example.com/base/x", "https:up.example.com", `https:\\up.example.com`, "/base/../x", "../x", "https://UP.example.com.:443/base/%2e%2e/x", "<>", `<"`, "///up.example.com/", "http://UP.eXAmple.Com:", "/base/%74ill/self", "https://up.example.com:00443/",
 	} {
 		f.Add(s)
 	}
@@ -237,6 +237,9 @@ func FuzzAnswerAddresses(f *testing.F) {
 			told := res.Header.Get("Location")
 			if !strings.HasPrefix(told, "/") && !strings.HasPrefix(told, "#") || strings.HasPrefix(told, "//") || strings.Contains(told, "\\") {
 				t.Fatalf("Location: %q becomes %q", value, told)
+			}
+			if path, _, _ := strings.Cut(told, "?"); strings.HasPrefix(path, "/") && ownPath(path) {
+				t.Fatalf("Location: %q becomes %q, which is this server's own", value, told)
 			}
 		}
 		for _, name := range []string{"Link", "Refresh", "Content-Location", "Operation-Location"} {

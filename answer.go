@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"io"
+	"maps"
 	"mime"
 	"net/http"
 	"strconv"
@@ -33,6 +34,14 @@ func (x *exchange) answer(r *http.Request, refusal *limiter.Refusal) *http.Respo
 // watches over its body. cancel ends the round trip and is called when the
 // body is closed.
 func (t *Transport) admit(res *http.Response, out *http.Request, x *exchange, cancel context.CancelFunc) *http.Response {
+	came := res
+	if res.StatusCode >= 300 {
+		// It may be read to its end before any of it is passed on, and in another
+		// goroutine, where net/http writes the trailer. The client's is another one.
+		res = new(http.Response)
+		*res = *came
+		res.Trailer = maps.Clone(came.Trailer)
+	}
 	if refusal := t.judge(res, out, x); refusal != nil {
 		_ = res.Body.Close() // nobody will read it
 		cancel()
@@ -64,7 +73,7 @@ func (t *Transport) admit(res *http.Response, out *http.Request, x *exchange, ca
 		}
 		x.use.measure(res, x.target.preset, kind != opaque)
 	}
-	b := &answerBody{ReadCloser: res.Body, x: x, res: res, cancel: cancel}
+	b := &answerBody{ReadCloser: res.Body, x: x, res: res, came: came, cancel: cancel}
 	if res.ContentLength < 0 {
 		b.kind = kind
 	}
@@ -142,7 +151,8 @@ const (
 type answerBody struct {
 	io.ReadCloser
 	x      *exchange
-	res    *http.Response
+	res    *http.Response // as it goes on
+	came   *http.Response // as it came: the same, or with a trailer of its own
 	cancel context.CancelFunc
 	kind   bodyKind
 	over   bool    // there is nothing more to read
@@ -214,10 +224,17 @@ func (b *answerBody) end(cut *limiter.Refusal, p []byte) (int, error) {
 	return b.tail.Read(p)
 }
 
+// cleanTrailer is called at the end of the answer, where its trailer is there.
 func (b *answerBody) cleanTrailer() {
-	for name, values := range b.res.Trailer {
-		if strings.HasPrefix(name, "Till-") || b.x.real.shownInHeader(http.Header{name: values}) {
+	for name, values := range b.came.Trailer {
+		switch {
+		case strings.HasPrefix(name, "Till-") || b.x.real.shownInHeader(http.Header{name: values}):
 			delete(b.res.Trailer, name)
+		case b.res != b.came:
+			if b.res.Trailer == nil {
+				b.res.Trailer = make(http.Header)
+			}
+			b.res.Trailer[name] = values
 		}
 	}
 }

@@ -88,6 +88,9 @@ func (t *target) relocate(res *http.Response, out *http.Request, x *exchange, ke
 		to.Scheme = t.origins[0].scheme
 	}
 	if to.User == nil && strings.EqualFold(to.Scheme+"://"+to.Host, t.publicOrigin) {
+		if ownPath(to.EscapedPath()) { // where a DELETE revokes the key
+			return refuse("to what this server answers itself, which is not followed")
+		}
 		return nil // an upstream that was told by which address it is reached
 	}
 	secure := to.Scheme == "https" || t.origins[0].scheme == "http"

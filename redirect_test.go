@@ -34,7 +34,15 @@ func TestRedirectsLeadWithinOrWhereTheyMay(t *testing.T) {
 		{github, "/a", 302, "https://objects.githubusercontent.com/x", "https://objects.githubusercontent.com/x", ""},
 		{github, "/a", 302, "https://files.example.com:8443/x", "https://files.example.com:8443/x", ""},
 		{github, "/a", 302, "https://agents.example.com/x", "https://agents.example.com/x", ""}, // public_url
-		{github, "/a", 302, "http://till.test/x", "", "till.test without TLS"},                  // a client may call this server what it likes
+		// What this server answers itself is nobody's to redirect to: a DELETE of it revokes.
+		{github, "/a", 307, "/till/self", "/proxy/up/till/self", ""},
+		{github, "/a", 307, "/%74ill/self", "/proxy/up/%74ill/self", ""},
+		{github, "/a", 307, "https://api.github.com/till%2Fself", "/proxy/up/till%2Fself", ""},
+		{github, "/a", 307, "/%70roxy/up/x", "/proxy/up/%70roxy/up/x", ""},
+		{github, "/a", 307, "https://agents.example.com/till/self", "", "answers itself"},
+		{github, "/a", 307, "https://agents.example.com//%74ill/self", "", "answers itself"},
+		{github, "/a", 307, "https://agents.example.com/proxy/up/x", "https://agents.example.com/proxy/up/x", ""},
+		{github, "/a", 302, "http://till.test/x", "", "till.test without TLS"}, // a client may call this server what it likes
 		{github, "/a", 302, "https://till.test/x", "", "redirects pass till.test"},
 		{github, "/a", 302, "https://files.example.com/x", "", "redirects pass files.example.com"},
 		{github, "/a", 302, "https://a.b.githubusercontent.com/x", "", "redirects pass a.b.githubusercontent.com"},
