@@ -245,6 +245,10 @@ func TestADestinationIsTheUpstreamsOwn(t *testing.T) {
 		{scoped, "/a", here + "/b", 403, "may not use path /b as a destination"},
 		{scoped, "/a", up.URL + "/dav/b", 403, "may not use path /b as a destination"},
 		{scoped, "/a", here + "/a", 200, up.URL + "/dav/a "},
+		// Who was given https://KEY@…, as rclone is, names it with the key.
+		{scoped, "/a", "http://x:" + scoped + "@" + s.addr + "/a", 200, up.URL + "/dav/a "},
+		{scoped, "/a", "http://x:" + scoped + "@" + s.addr + "/b", 403, "may not use path /b as a destination"},
+		{key, "/a", "http://" + key + "@other.example.com/b", 400, "it holds a key"},
 	} {
 		r, err := http.NewRequest("MOVE", here+test.path, nil)
 		if err != nil {
