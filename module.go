@@ -93,6 +93,9 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 	if len(h.crossing) > 0 && h.cors(w, r) {
 		return nil
 	}
+	if refusal := notAmbient(w.Header(), r); refusal != nil {
+		return h.refuse(w, nil, r.URL.Path, refusal, 0)
+	}
 	stayOnHTTP1(r)
 	expects := r.ProtoMajor == 1 && len(r.Header["Expect"]) > 0
 	if expects {

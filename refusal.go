@@ -5,6 +5,7 @@ import (
 	"math"
 	"net/http"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/till-proxy/till/limiter"
@@ -35,9 +36,36 @@ func refusalHeader(h http.Header, code limiter.Code, status int, retryAfter time
 // how to send it (RFC 9110, section 11.6.1): git, docker and curl among them. Where
 // the answer goes to the page of another origin, the browser would ask people.
 func challenge(h http.Header, status int) {
-	if status == http.StatusUnauthorized && len(h["Access-Control-Allow-Origin"]) == 0 && len(h["Www-Authenticate"]) == 0 {
+	_, decided := h["Www-Authenticate"]
+	if status == http.StatusUnauthorized && len(h["Access-Control-Allow-Origin"]) == 0 && !decided {
 		h["Www-Authenticate"] = []string{`Basic realm="till", Bearer`}
 	}
+}
+
+// elsewhere reports whether a page of another origin made a browser send a request
+// (https://www.w3.org/TR/fetch-metadata/), other than by a link to follow.
+func elsewhere(r *http.Request) bool {
+	switch r.Header.Get("Sec-Fetch-Site") {
+	case "cross-site", "same-site":
+		return r.Header.Get("Sec-Fetch-Mode") != "navigate" || r.Method != http.MethodGet && r.Method != http.MethodHead
+	}
+	return false
+}
+
+// notAmbient refuses what a browser adds by itself: a key that a person typed in when
+// asked for one goes with whatever pages of other sites load from here and post. Those
+// whose origin cors names may send keys, and others cannot set the header themselves.
+func notAmbient(h http.Header, r *http.Request) *limiter.Refusal {
+	if !elsewhere(r) || len(h["Access-Control-Allow-Origin"]) > 0 {
+		return nil
+	}
+	h["Www-Authenticate"] = nil // nor are people asked
+	for _, value := range r.Header["Authorization"] {
+		if scheme, _, _ := strings.Cut(value, " "); strings.EqualFold(scheme, "Basic") {
+			return &limiter.Refusal{Code: limiter.CodeBadRequest, Message: "a page of another site sent this with a key that the browser remembers; whoever runs this server lets pages of an origin use keys with cors"}
+		}
+	}
+	return nil
 }
 
 // refuseUnread lets a client that waits for "100 Continue" (RFC 9110, section

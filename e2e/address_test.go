@@ -1,6 +1,7 @@
 package e2e
 
 import (
+	"encoding/base64"
 	"fmt"
 	"net/http"
 	"net/http/httptest"
@@ -223,6 +224,55 @@ func TestRedirectsOfAllSortsAreForwardedNTimes(t *testing.T) {
 	}
 	if got := forwarded.Load(); got != n-3 { // making a key below costs one
 		t.Errorf("%d requests were forwarded for %d activations", got, n)
+	}
+}
+
+// TestPagesOfOtherSitesDoNotUseWhatABrowserRemembers: it sends a key that a person
+// typed in with whatever a page of another site makes it send.
+func TestPagesOfOtherSitesDoNotUseWhatABrowserRemembers(t *testing.T) {
+	t.Parallel()
+	s := newServer(t, options{upstream: "cors https://app.example.com"})
+	id, key := s.mint(object{"max_activations": 100})
+	basic := "Basic " + base64.StdEncoding.EncodeToString([]byte("x:"+key))
+	for _, test := range []struct {
+		method, site, mode, origin, auth string
+		status                           int
+		asked                            bool // that the browser asks people
+	}{
+		{"POST", "cross-site", "no-cors", "https://evil.example.com", basic, 400, false},
+		{"POST", "cross-site", "navigate", "https://evil.example.com", basic, 400, false}, // a form
+		{"POST", "cross-site", "cors", "https://evil.example.com", basic, 400, false},
+		{"POST", "same-site", "cors", "https://evil.example.com", basic, 400, false},
+		{"GET", "cross-site", "no-cors", "", basic, 400, false},   // a picture
+		{"GET", "cross-site", "websocket", "", basic, 400, false}, //
+		{"GET", "cross-site", "no-cors", "", "", 401, false},
+		{"GET", "cross-site", "navigate", "", "", 401, true}, // a link that somebody follows
+		{"GET", "none", "navigate", "", "", 401, true},
+		{"GET", "same-origin", "cors", "", "", 401, true},
+		{"POST", "cross-site", "cors", "https://app.example.com", basic, 200, false},
+		{"POST", "cross-site", "cors", "https://app.example.com", "Bearer " + key, 200, false},
+		{"POST", "same-origin", "cors", "", basic, 200, false},
+		{"POST", "none", "navigate", "", basic, 200, false},
+		{"POST", "", "", "", basic, 200, false}, // no browser
+	} {
+		before := s.used(id)
+		r, err := http.NewRequest(test.method, "http://"+s.addr+"/v1/chat/completions", strings.NewReader(`{"model":"gpt-4o","messages":[]}`))
+		if err != nil {
+			t.Fatal(err)
+		}
+		for name, value := range map[string]string{"Sec-Fetch-Site": test.site, "Sec-Fetch-Mode": test.mode, "Origin": test.origin, "Authorization": test.auth} {
+			if value != "" {
+				r.Header.Set(name, value)
+			}
+		}
+		r.Header.Set("Content-Type", "application/json")
+		res, body := s.must(r)
+		if res.StatusCode != test.status || (res.Header.Get("WWW-Authenticate") != "") != test.asked {
+			t.Errorf("%+v: %d %v %s", test, res.StatusCode, res.Header, body)
+		}
+		if spent := s.used(id) - before; spent != 0 && test.status != 200 {
+			t.Errorf("%+v: it cost %d", test, spent)
+		}
 	}
 }
 
