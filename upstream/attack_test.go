@@ -215,7 +215,7 @@ func TestAPictureUnderAnItemsNameIsOne(t *testing.T) {
 func TestNoKeyFillsTheMemoryByWhatItSends(t *testing.T) {
 	t.Parallel()
 	m := newRemembering(t)
-	for i := range 3 * perKeyIDs {
+	for i := range perKeyIDs {
 		m.gives("k", `"input":"hi"`, givenAnswer)
 		m.responses("k", "u", "gpt-5.5", fmt.Sprintf(`"input":[{"id":"msg_1","role":"assistant","content":%q}]`, strings.Repeat("x", 1000+i)))
 	}
