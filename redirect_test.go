@@ -94,35 +94,3 @@ func TestRedirectsLeadWithinOrWhereTheyMay(t *testing.T) {
 		}
 	}
 }
-
-func TestRedirectsThatCostNothingAreBounded(t *testing.T) {
-	t.Parallel()
-	for _, test := range []struct {
-		method string
-		status int
-		key    limiter.Key
-		free   int // of twenty
-	}{
-		{"GET", 302, limiter.Key{ID: "key_1"}, maxStrays},
-		{"HEAD", 301, limiter.Key{ID: "key_1"}, maxStrays},
-		{"POST", 307, limiter.Key{ID: "key_1"}, maxStrays},
-		{"POST", 302, limiter.Key{ID: "key_1"}, 0}, // it was done
-		{"GET", 302, limiter.Key{ID: "key_2", Parent: "key_1", Depth: 1}, 0},
-	} {
-		r := httptest.NewRequest(test.method, "http://till.test/a", nil)
-		x, out := asked(t, &Upstream{To: []string{"https://api.example.com"}}, r)
-		free := 0
-		for range 20 {
-			res := &http.Response{StatusCode: test.status, Header: http.Header{"Location": {"https://other.example.com/"}}}
-			if x.target.relocate(res, out, x, &test.key) == nil {
-				t.Fatal("it is passed on")
-			}
-			if x.strayed {
-				free++
-			}
-		}
-		if free != test.free {
-			t.Errorf("%s, %d, %+v: %d of twenty cost nothing, want %d", test.method, test.status, test.key, free, test.free)
-		}
-	}
-}
