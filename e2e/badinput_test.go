@@ -55,7 +55,6 @@ func TestAnUpstreamThatMisbehavesCostsOneActivationAndAClearError(t *testing.T) 
 		code   string
 		body   string                                   // what the client gets, at least
 		also   func(*testing.T, string, *http.Response) // what else holds
-		free   bool                                     // it was not done, and costs nothing
 	}
 	without := func(names ...string) func(*testing.T, string, *http.Response) {
 		return func(t *testing.T, path string, res *http.Response) {
@@ -79,9 +78,9 @@ func TestAnUpstreamThatMisbehavesCostsOneActivationAndAClearError(t *testing.T) 
 		"/bad-chunk":    {answer: "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n4\r\nhalf\r\nzz\r\n", status: 200, body: "half"},
 		"/too-much":     {answer: "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok and more", status: 200, body: "ok"},
 		"/cut-error":    {answer: "HTTP/1.1 400 Bad\r\nContent-Length: 100\r\n\r\nhalf", status: 502, code: "till_upstream_failed"},
-		"/away":         {answer: "HTTP/1.1 302 Found\r\nLocation: https://evil.example.com/\r\nContent-Length: 0\r\n\r\n", status: 502, code: "till_upstream_failed", also: without("Location"), free: true},
-		"/away-briefly": {answer: "HTTP/1.1 307 T\r\nLocation: //evil.example.com/\r\nContent-Length: 0\r\n\r\n", status: 502, code: "till_upstream_failed", also: without("Location"), free: true},
-		"/script":       {answer: "HTTP/1.1 302 Found\r\nLocation: javascript:alert(1)\r\nContent-Length: 0\r\n\r\n", status: 502, code: "till_upstream_failed", also: without("Location"), free: true},
+		"/away":         {answer: "HTTP/1.1 302 Found\r\nLocation: https://evil.example.com/\r\nContent-Length: 0\r\n\r\n", status: 502, code: "till_upstream_failed", also: without("Location")},
+		"/away-briefly": {answer: "HTTP/1.1 307 T\r\nLocation: //evil.example.com/\r\nContent-Length: 0\r\n\r\n", status: 502, code: "till_upstream_failed", also: without("Location")},
+		"/script":       {answer: "HTTP/1.1 302 Found\r\nLocation: javascript:alert(1)\r\nContent-Length: 0\r\n\r\n", status: 502, code: "till_upstream_failed", also: without("Location")},
 		"/here":         {answer: "HTTP/1.1 302 Found\r\nLocation: /elsewhere\r\nContent-Length: 0\r\n\r\n", status: 302},
 		"/early":        {answer: "HTTP/1.1 103 Early Hints\r\nLink: </x>\r\n\r\n" + ok, status: 200, body: "ok", also: without("Link")},
 		"/switch":       {answer: "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: x\r\n\r\n", status: 502, code: "till_upstream_failed"},
@@ -110,10 +109,7 @@ func TestAnUpstreamThatMisbehavesCostsOneActivationAndAClearError(t *testing.T) 
 		if row.also != nil {
 			row.also(t, path, res)
 		}
-		if !row.free {
-			used++
-		}
-		if s.used(id) != used {
+		if used++; s.used(id) != used {
 			t.Errorf("%s: used %d, want %d", path, s.used(id), used)
 			used = s.used(id)
 		}
