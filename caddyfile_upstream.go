@@ -108,6 +108,11 @@ func (u *Upstream) parseOption(d *caddyfile.Dispenser, option string) error {
 		if len(args) == 0 {
 			return d.Err("to takes one or more addresses, such as https://api.example.com")
 		}
+		for _, address := range args {
+			if _, _, err := parseOrigin(address); err != nil {
+				return d.WrapErr(err)
+			}
+		}
 		u.To = append(u.To, args...)
 	case "credential":
 		if len(args) != 1 || u.Credential != "" {
@@ -160,12 +165,12 @@ func (u *Upstream) parseOption(d *caddyfile.Dispenser, option string) error {
 		u.CORS = args
 	case "cookies":
 		if len(args) != 1 || args[0] != "pass" && args[0] != "drop" {
-			return d.Err("cookies takes pass or drop")
+			return d.Errf("cookies takes pass or drop, got %q", strings.Join(args, " "))
 		}
 		u.Cookies = args[0]
 	case "redirects":
 		if len(args) < 2 || args[0] != "pass" {
-			return d.Err("redirects takes pass and the hosts that redirects may lead to, such as: redirects pass codeload.github.com *.githubusercontent.com")
+			return d.Errf("redirects takes pass and the hosts that redirects may lead to, such as: redirects pass codeload.github.com *.githubusercontent.com; got %q", strings.Join(args, " "))
 		}
 		if _, err := parsePassed(args[1:]); err != nil {
 			return d.WrapErr(err)
@@ -173,7 +178,7 @@ func (u *Upstream) parseOption(d *caddyfile.Dispenser, option string) error {
 		u.RedirectsPass = append(u.RedirectsPass, args[1:]...)
 	case "allow_field":
 		if len(args) == 0 {
-			return d.Err("allow_field takes names of fields of requests, such as: allow_field prediction")
+			return d.Err("allow_field takes names of fields of requests, such as: allow_field my_extension")
 		}
 		u.AllowFields = append(u.AllowFields, args...)
 		return u.judgeOptions(d)

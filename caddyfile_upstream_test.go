@@ -1,15 +1,34 @@
 package till
 
 import (
+	"errors"
+	"regexp"
 	"strings"
 	"testing"
+
+	"github.com/till-proxy/till/upstream"
 )
 
 // TestAnUpstreamsOptionThatIsWrongSaysWhere wants of each error the line, what
 // stands there, and what may.
 func TestAnUpstreamsOptionThatIsWrongSaysWhere(t *testing.T) {
 	t.Parallel()
+	tried := make(map[string]bool)
 	for _, test := range []struct{ line, value, fix string }{
+		{"to", "to", "addresses, such as https"},
+		{"to ftp://a.example", `"ftp://a.example"`, "https://host[:port][/path]"},
+		{"credential", "credential", "such as {env.OPENAI_API_KEY}"},
+		{"auth header", "auth", "header NAME [SCHEME]"},
+		{"allow GET", "allow", "such as: allow GET /repos/*"},
+		{"upgrades", "upgrades", "such as: upgrades /ws/*"},
+		{"upgrades ws", `"ws"`, `begin with "/"`},
+		{"cors app.example.com", `"app.example.com"`, "such as https://app.example.com"},
+		{"cookies maybe", `"maybe"`, "pass or drop"},
+		{"redirects drop a.example", `"drop a.example"`, "such as: redirects pass codeload.github.com"},
+		{"redirects pass", `"pass"`, "such as: redirects pass codeload.github.com"},
+		{"redirects pass https://a.example/x", `"https://a.example/x"`, "takes hosts such as"},
+		{"redirects pass {env.HOST}", `"{env.HOST}"`, "takes hosts such as"},
+		{"redirects pass *.com", "*.com", "two names after the *"},
 		{"output_field", "output_field", "max_tokens, max_completion_tokens, both"},
 		{"output_field tokens", `"tokens"`, "max_tokens, max_completion_tokens, both"},
 		{"output_field both both", "output_field", "stands once"},
@@ -51,7 +70,9 @@ func TestAnUpstreamsOptionThatIsWrongSaysWhere(t *testing.T) {
 		{"drain -1s", "-1s", "from 0s to 1m"},
 		{"drain 1s\ndrain 1s", "drain", "stands once"},
 	} {
-		got := adapt(t, "{\n\ttill {\n\t\tupstream openai {\n"+test.line+"\n\t\t}\n\t}\n}\n:80 {\n\ttill\n}\n")
+		option, _, _ := strings.Cut(test.line, " ")
+		tried[option] = true
+		got := adapt(t, withOption(test.line))
 		last := "Caddyfile:" + string(rune('4'+strings.Count(test.line, "\n")))
 		for _, want := range []string{test.value, test.fix, last} {
 			if strings.HasPrefix(got, "{") || !strings.Contains(got, want) {
@@ -59,6 +80,42 @@ func TestAnUpstreamsOptionThatIsWrongSaysWhere(t *testing.T) {
 			}
 		}
 	}
+	for _, option := range upstreamOptions {
+		if !tried[option] {
+			t.Errorf("no wrong use of %s is tried", option)
+		}
+	}
+}
+
+// TestExamplesInErrorsAreValid: who copies what an error suggests gets no other.
+func TestExamplesInErrorsAreValid(t *testing.T) {
+	t.Parallel()
+	suggested := regexp.MustCompile(`such as: ([^;]*?)(?:; got .*)?, at `)
+	found := 0
+	for _, option := range upstreamOptions {
+		m := suggested.FindStringSubmatch(adapt(t, withOption(option)))
+		if m == nil {
+			continue
+		}
+		found++
+		if got := adapt(t, withOption(m[1])); !strings.HasPrefix(got, "{") || !strings.HasPrefix(m[1], option+" ") {
+			t.Errorf("%s: %s", m[1], got)
+		}
+		name := strings.Fields(m[1])[1]
+		if preset, _ := upstream.Lookup("openai"); option == "allow_field" {
+			if _, err := preset.Estimate(&upstream.Call{Method: "POST", Path: "/v1/chat/completions", Body: []byte(`{"model":"gpt-5","messages":[],"` + name + `":1}`)}); !errors.As(err, new(upstream.UnknownFieldError)) {
+				t.Errorf("%s is known: %v", name, err)
+			}
+		}
+	}
+	if found < 6 {
+		t.Errorf("only %d examples were found", found)
+	}
+}
+
+// withOption is a Caddyfile with an option of an upstream, which stands in line 4.
+func withOption(option string) string {
+	return "{\n\ttill {\n\t\tupstream openai {\n" + option + "\n\t\t}\n\t}\n}\n:80 {\n\ttill\n}\n"
 }
 
 func TestAPriceLineMayHaveFiveWords(t *testing.T) {
