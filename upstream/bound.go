@@ -119,15 +119,12 @@ const (
 func (e *Estimate) responses() bool { return e.field == "max_output_tokens" && e.outer == "" }
 
 func (e *Estimate) read(p *Preset, c *Call) error {
-	if c.Encoding != "" && !strings.EqualFold(c.Encoding, "identity") {
-		return unsafe("it is encoded as %.32q; send it as it is", c.Encoding)
+	kind, _, err := c.written()
+	if err != nil {
+		return err
 	}
-	kind, params, err := c.mediaType()
-	if c.ContentType != "" && (err != nil || kind != "application/json" && !strings.HasSuffix(kind, "+json")) {
-		return notMeterable("a body of type %.64q is not read", c.ContentType)
-	}
-	if charset := params["charset"]; charset != "" && !strings.EqualFold(charset, "utf-8") {
-		return unsafe("it says it is written in %.32q; write UTF-8", charset)
+	if !isJSON(kind) {
+		return notMeterable("a body of type %.64q is not read", kind)
 	}
 	o, err := c.object()
 	if err != nil {

@@ -60,13 +60,30 @@ func (c *Call) members(fn func(name string, value []byte) error) error {
 	return nil
 }
 
-// mediaType reads the Content-Type; both are empty where there is none.
-func (c *Call) mediaType() (kind string, params map[string]string, err error) {
+// written reads how a body is written: its media type, and what that says besides;
+// both are empty where there is no Content-Type. A body that is encoded or in other
+// letters than UTF-8 could be read differently, and is an error.
+func (c *Call) written() (kind string, params map[string]string, err error) {
+	if c.Encoding != "" && !strings.EqualFold(c.Encoding, "identity") {
+		return "", nil, unsafe("it is encoded as %.32q; send it as it is", c.Encoding)
+	}
 	switch c.ContentType {
 	case "", "application/json":
 		return c.ContentType, nil, nil // as nearly all do
 	}
-	return mime.ParseMediaType(c.ContentType)
+	if kind, params, err = mime.ParseMediaType(c.ContentType); err != nil {
+		return "", nil, unsafe("its Content-Type is not well formed")
+	}
+	if charset := params["charset"]; charset != "" && !strings.EqualFold(charset, "utf-8") && !strings.EqualFold(charset, "us-ascii") {
+		return "", nil, unsafe("it says it is written in %.32q; write UTF-8", charset)
+	}
+	return kind, params, nil
+}
+
+// isJSON reports whether a body of a media type is read as JSON; one that says none
+// is, because servers do.
+func isJSON(kind string) bool {
+	return kind == "" || kind == "application/json" || kind == "text/json" || strings.HasSuffix(kind, "+json")
 }
 
 // ErrBody is what the errors about bodies wrap that cannot be judged safely.
@@ -190,20 +207,14 @@ func (f *modelFinder) query(raw string) error {
 }
 
 func (f *modelFinder) body(c *Call) error {
-	if c.Encoding != "" && !strings.EqualFold(c.Encoding, "identity") {
-		return unsafe("it is encoded as %.32q; send it as it is", c.Encoding)
-	}
-	kind, params, err := c.mediaType()
+	kind, params, err := c.written()
 	if err != nil {
-		return unsafe("its Content-Type is not well formed")
-	}
-	if charset := params["charset"]; charset != "" && !strings.EqualFold(charset, "utf-8") && !strings.EqualFold(charset, "us-ascii") {
-		return unsafe("it says it is written in %.32q; write UTF-8", charset)
+		return err
 	}
 	switch {
 	case kind == "multipart/form-data":
 		return f.form(c.Body, params["boundary"])
-	case kind == "", kind == "application/json", kind == "text/json", strings.HasSuffix(kind, "+json"):
+	case isJSON(kind):
 		if _, err := c.object(); err != nil {
 			return err
 		}

@@ -56,15 +56,12 @@ func (p *Preset) Strip(c *Call) (changed bool, err error) {
 	if len(c.Body) == 0 {
 		return false, nil
 	}
-	if c.Encoding != "" && !strings.EqualFold(c.Encoding, "identity") {
-		return false, unsafe("it is encoded as %.32q; send it as it is", c.Encoding)
+	kind, _, err := c.written()
+	if err != nil {
+		return false, err
 	}
-	kind, params, err := c.mediaType()
-	if c.ContentType != "" && (err != nil || kind != "application/json" && kind != "text/json" && !strings.HasSuffix(kind, "+json")) {
-		return false, unsafe("no tools can be read from a body of type %.64q", c.ContentType)
-	}
-	if charset := params["charset"]; charset != "" && !strings.EqualFold(charset, "utf-8") && !strings.EqualFold(charset, "us-ascii") {
-		return false, unsafe("it says it is written in %.32q; write UTF-8", charset)
+	if !isJSON(kind) {
+		return false, unsafe("no tools can be read from a body of type %.64q", kind)
 	}
 	o, err := c.object()
 	if err != nil {

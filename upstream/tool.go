@@ -107,21 +107,27 @@ func isToolSearch(kind string) bool {
 
 // isLocal reports whether a shell's environment is the client's.
 func isLocal(environment []byte) bool {
-	if len(environment) == 0 || environment[0] != '{' {
-		return false
+	kind, err := typeOf(environment, "an environment")
+	return err == nil && kind == "local"
+}
+
+// typeOf reads the type of an object, named what; "" where it is not well formed, and
+// so none that is known, or where value is no object.
+func typeOf(value []byte, what string) (kind string, err error) {
+	if len(value) == 0 || value[0] != '{' {
+		return "", nil
 	}
-	kind := ""
 	var seen fieldSet
-	err := rawObject(environment).members(func(name string, value []byte) error {
+	err = rawObject(value).members(func(name string, value []byte) error {
 		if seen.add(name) {
-			return unsafe("the field %.64q stands twice in an environment", name)
+			return unsafe("the field %.64q stands twice in %s", name, what)
 		}
 		if name == "type" && value[0] == '"' {
-			kind, _ = text(value) // one that is not well formed is no kind known
+			kind, _ = text(value)
 		}
 		return nil
 	})
-	return err == nil && kind == "local"
+	return kind, err
 }
 
 // contextEdits allows those of Anthropic's context_management that only take
@@ -135,25 +141,11 @@ func contextEdits(value []byte) error {
 			return notMeterable("what %.64q in context_management costs is not known", name)
 		}
 		return elements(value, func(edit []byte) error {
-			kind := ""
-			if edit[0] == '{' {
-				var seen fieldSet
-				if err := rawObject(edit).members(func(name string, value []byte) error {
-					if seen.add(name) {
-						return unsafe("the field %.64q stands twice in an edit", name)
-					}
-					if name == "type" && value[0] == '"' {
-						kind, _ = text(value) // one that is not well formed is no kind known
-					}
-					return nil
-				}); err != nil {
-					return err
-				}
+			kind, err := typeOf(edit, "an edit")
+			if err == nil && !strings.HasPrefix(kind, "clear_") {
+				err = notMeterable("what an edit of type %.64q costs is not known", kind)
 			}
-			if !strings.HasPrefix(kind, "clear_") {
-				return notMeterable("what an edit of type %.64q costs is not known", kind)
-			}
-			return nil
+			return err
 		})
 	})
 }
