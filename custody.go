@@ -4,6 +4,7 @@ import (
 	"crypto/sha256"
 	"errors"
 	"net"
+	"regexp"
 
 	"go.uber.org/zap"
 
@@ -19,6 +20,26 @@ type credential struct {
 
 func newCredential(secret token.Secret) *credential {
 	return &credential{secret: secret, forms: forms(secret.Reveal())}
+}
+
+// noCredential goes to servers that read none.
+const noCredential = "none"
+
+// literal reports whether the credential stands in the configuration itself.
+func (u *Upstream) literal() bool {
+	return literal(u.Credential)
+}
+
+// envPlaceholder is a credential that is one environment variable.
+var envPlaceholder = regexp.MustCompile(`^\{env\.([^{}]+)\}$`)
+
+// credentialEnv names the environment variable that the credential comes from,
+// if it is one.
+func (u *Upstream) credentialEnv() string {
+	if m := envPlaceholder.FindStringSubmatch(u.Credential); m != nil {
+		return m[1]
+	}
+	return ""
 }
 
 // scrubbed stands for an error of net/http whose text repeats what a broken
