@@ -1,0 +1,49 @@
+package limiter
+
+import "net/netip"
+
+// Ask is one request, as far as limits and scope are concerned.
+type Ask struct {
+	// Bound is the most that the request can use of each kind. A kind left
+	// at zero is not debited.
+	Bound Amounts
+	// Fit, if not nil, names the bound in tokens and nano-dollars once it is
+	// known what is left of each: it may lower what the request can use. It
+	// is called under locks, perhaps more than once, and must only compute.
+	Fit func(left Amounts) Amounts
+	// Help is what helps where the bound is more than is left. Default: a lower
+	// max_tokens.
+	Help string
+	// Free requests take nothing, but need a live key and count against its
+	// rate, or 60 a minute when it has none.
+	Free bool
+	// Listens says that the request only opens a stream of events, in which it
+	// waits for what others bring about. Those have places of their own: a key that
+	// may run N requests at a time may keep N such streams open beside them.
+	Listens bool
+	// Own says that the request is about the key itself and goes nowhere: what
+	// the scope says of methods, paths and models does not apply.
+	Own bool
+
+	// String says which of the key's strings the request came with; see Number.
+	String int64
+
+	Addr   netip.Addr // the client
+	Method string     // as sent
+	Path   string     // decoded, in the upstream's own form
+	Models []string   // every model the request names; see Named
+
+	// Named says that the request names the model that is to answer, and
+	// Listing that it asks for no answer of a model that could be chosen. A key that lists
+	// models admits no other request.
+	Named, Listing bool
+
+	// Waits says that the request may wait for what others hold, and Keeps how
+	// many bytes it keeps in memory while it does; see [Options].
+	Waits bool
+	Keeps int64
+
+	// OnCut is called at most once, from another goroutine, when the key is
+	// stopped while the request runs. It must not block.
+	OnCut func(*Refusal)
+}
