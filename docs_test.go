@@ -2,11 +2,13 @@ package till
 
 import (
 	"cmp"
+	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
 	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -35,14 +37,71 @@ func TestOptionsAndPresetsAreDocumented(t *testing.T) {
 	t.Parallel()
 	all := pages(t)
 	for _, option := range upstreamOptions {
-		if !strings.Contains(all["docs/caddyfile.md"], "| `"+option+" ") {
-			t.Errorf("docs/caddyfile.md lacks the option %s", option)
+		_, row, ok := strings.Cut(all["docs/caddyfile.md"], "\n| `"+option+" ")
+		if row, _, _ = strings.Cut(row, "\n"); !ok || !strings.Contains(row, "Default: ") {
+			t.Errorf("docs/caddyfile.md lacks the option %s, or what holds without it: %s", option, row)
 		}
 	}
 	for _, preset := range upstream.Names() {
 		if !regexp.MustCompile(`\b` + preset + `\b`).MatchString(all["docs/caddyfile.md"]) {
 			t.Errorf("docs/caddyfile.md lacks the preset %s", preset)
 		}
+	}
+}
+
+// TestTheTableOfStatusesIsTrue: each code stands once in it, with the statuses that
+// clients get.
+func TestTheTableOfStatusesIsTrue(t *testing.T) {
+	t.Parallel()
+	source, err := os.ReadFile("limiter/refusal.go")
+	if err != nil {
+		t.Fatal(err)
+	}
+	table := pages(t)["docs/keys-and-limits.md"]
+	row := regexp.MustCompile("(?m)^\\| (\\d{3}[^|]*) \\|((?: `till_\\w+`)+) \\|$")
+	code, number := regexp.MustCompile(`till_\w+`), regexp.MustCompile(`\d{3}`)
+	told := make(map[string]string)
+	for _, m := range row.FindAllStringSubmatch(table, -1) {
+		for _, c := range code.FindAllString(m[2], -1) {
+			if told[c] != "" {
+				t.Errorf("%s stands in two rows", c)
+			}
+			told[c] = m[1]
+		}
+	}
+	codes := regexp.MustCompile(`Code = "(till_\w+)"`).FindAllStringSubmatch(string(source), -1)
+	if len(codes) != len(told) || len(told) == 0 {
+		t.Errorf("%d codes are in the table, want %d", len(told), len(codes))
+	}
+	for _, m := range codes {
+		first, rest, _ := strings.Cut(told[m[1]], "at Messages and Responses")
+		for _, path := range []string{"/v1/chat/completions", "/v1/embeddings", "/till/self", "/v1/messages", "/v1/responses"} {
+			want := number.FindAllString(first, -1)
+			if rest != "" && (path == "/v1/messages" || path == "/v1/responses") {
+				want = number.FindAllString(rest, -1)
+			}
+			if got := strconv.Itoa(upstream.Status(path, m[1])); !slices.Contains(want, got) {
+				t.Errorf("%s at %s is %s, and the table says %q", m[1], path, got, told[m[1]])
+			}
+		}
+	}
+}
+
+// TestTheReadmeRepeatsWhatTheBenchmarksPrinted, of how much of a $5 key agents spend.
+func TestTheReadmeRepeatsWhatTheBenchmarksPrinted(t *testing.T) {
+	t.Parallel()
+	all := pages(t)
+	least, most := 100.0, 0.0
+	for _, m := range regexp.MustCompile(`(?m)^(?:Claude Code|Codex) +\d+ \$5\.00 +\d+ +\d+ +\d+ +([\d.]+) %`).FindAllStringSubmatch(all["docs/benchmarks.md"], -1) {
+		spent, err := strconv.ParseFloat(m[1], 64)
+		if err != nil {
+			t.Fatal(err)
+		}
+		least, most = min(least, spent), max(most, spent)
+	}
+	want := fmt.Sprintf("spend %.0f to %.0f %% of a $5 key", least, most)
+	if !strings.Contains(strings.Join(strings.Fields(all["README.md"]), " "), want) {
+		t.Errorf("README.md does not say: %s", want)
 	}
 }
 
