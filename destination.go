@@ -22,7 +22,7 @@ func (t *target) destine(x *exchange, r *http.Request, key *limiter.Key, guard b
 		}
 	}
 	for _, value := range r.Header["If"] {
-		if holdsKey(eachTag(value, func(tag string) string { return x.upstreams(tag, "") })) {
+		if holdsKey(eachTag(value, func(tag string) string { return x.atUpstream(tag, "") })) {
 			return about(key, limiter.CodeBadRequest, "sent a key in an If header, which goes to the upstream; send it where the API's own key would go")
 		}
 	}
@@ -143,12 +143,12 @@ func (x *exchange) outward(h http.Header, o origin) {
 	if values, ok := h["If"]; ok { // RFC 4918, section 10.4
 		told := make([]string, 0, len(values))
 		for _, value := range values {
-			told = append(told, eachTag(value, func(tag string) string { return x.upstreams(tag, upstream) }))
+			told = append(told, eachTag(value, func(tag string) string { return x.atUpstream(tag, upstream) }))
 		}
 		h["If"] = told
 	}
 	if values := h["Referer"]; len(values) > 0 {
-		if told := x.upstreams(values[0], upstream); len(values) > 1 || holdsKey(told) {
+		if told := x.atUpstream(values[0], upstream); len(values) > 1 || holdsKey(told) {
 			delete(h, "Referer") // pages whose address holds a key
 		} else if told != values[0] {
 			h["Referer"] = []string{told}
@@ -161,9 +161,9 @@ func (x *exchange) outward(h http.Header, o origin) {
 	}
 }
 
-// upstreams is the upstream's own address for one of this server's. Others stay as
+// atUpstream is the upstream's own address for one of this server's. Others stay as
 // they are: nothing is decided by them.
-func (x *exchange) upstreams(address, upstream string) string {
+func (x *exchange) atUpstream(address, upstream string) string {
 	u, err := parseAddress(address)
 	if err != nil || u.Host != "" && !x.front().is(u) {
 		return address

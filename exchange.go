@@ -25,9 +25,9 @@ type exchange struct {
 	real        *credential // nil while guarding with a held key
 	path        string      // canonical and decoded
 	out         string      // as sent, escaped
+	destination string      // likewise, of a request that copies or moves; "": none
 	proxied     string      // "/proxy/<upstream>" when the client wrote that
 	requestID   string      // see id
-	destination string      // likewise escaped, of a request that copies or moves; "": none
 	upgrade     bool
 	body        *heldBody               // nil unless a limit had to read it
 	models      func(model string) bool // filters a list of models; nil: as it is

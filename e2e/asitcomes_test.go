@@ -82,13 +82,16 @@ func newDirector(t *testing.T, dir string, faces func(*director, *directed) []ob
 	return d
 }
 
-func sendEvent(w io.Writer, event string, data object) {
+// sendEvent writes an event as Anthropic and OpenAI's Responses do. It fails where the
+// client is gone, which most may ignore.
+func sendEvent(w io.Writer, event string, data object) error {
 	data["type"] = event
 	text, err := json.Marshal(data)
 	if err != nil {
 		panic(err) // it is made of strings and numbers
 	}
-	fmt.Fprintf(w, "event: %s\ndata: %s\n\n", event, text)
+	_, err = fmt.Fprintf(w, "event: %s\ndata: %s\n\n", event, text)
+	return err
 }
 
 // inMessages streams blocks as Anthropic does.

@@ -1,7 +1,6 @@
 package e2e
 
 import (
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -265,12 +264,7 @@ func (a *answer) say(tokens int64, event string, data object) error {
 	a.b.mu.Lock()
 	a.b.bill += tokens * a.b.rates.output
 	a.b.mu.Unlock()
-	data["type"] = event
-	text, err := json.Marshal(data)
-	if err != nil {
-		return err
-	}
-	if _, err := fmt.Fprintf(a.w, "event: %s\ndata: %s\n\n", event, text); err != nil {
+	if err := sendEvent(a.w, event, data); err != nil {
 		return err
 	}
 	a.events++

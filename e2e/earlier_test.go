@@ -135,10 +135,9 @@ func (k *keeper) serve(w http.ResponseWriter, r *http.Request) {
 	w.Header().Set("Content-Type", "text/event-stream")
 	events := 0
 	say := func(event string, more object) {
-		more["type"], more["sequence_number"] = event, events
+		more["sequence_number"] = events
 		events++
-		b, _ := json.Marshal(more)
-		_, _ = fmt.Fprintf(w, "event: %s\ndata: %s\n\n", event, b)
+		_ = sendEvent(w, event, more) // the client may be gone
 	}
 	say("response.created", object{"response": object{"id": "resp_" + id, "object": "response", "created_at": 1_790_000_000, "status": "in_progress", "model": response["model"], "output": []any{}}})
 	for i, item := range items {

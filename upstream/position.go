@@ -18,9 +18,9 @@ const (
 // shape is that of the request.
 func (e *Estimate) shape(p *Preset, path string) shape {
 	switch {
-	case e.field == "max_output_tokens":
+	case e.responses():
 		return responsesShape
-	case strings.HasSuffix(path, "/messages"):
+	case speaksMessages(path):
 		return messagesShape
 	case e.outer == "generationConfig", p.Dialect == Gemini && strings.Contains(path, ":"):
 		return geminiShape
