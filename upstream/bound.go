@@ -124,7 +124,7 @@ func (e *Estimate) read(p *Preset, c *Call) error {
 		return err
 	}
 	if !isJSON(kind) {
-		return notMeterable("a body of type %.64q is not read", kind)
+		return notMeterable("a body of type %.64q is not read; send application/json", kind)
 	}
 	o, err := c.object()
 	if err != nil {

@@ -61,7 +61,7 @@ func (p *Preset) Strip(c *Call) (changed bool, err error) {
 		return false, err
 	}
 	if !isJSON(kind) {
-		return false, unsafe("no tools can be read from a body of type %.64q", kind)
+		return false, unsafe("no tools can be read from a body of type %.64q; send application/json", kind)
 	}
 	o, err := c.object()
 	if err != nil {
@@ -193,7 +193,7 @@ func (s *stripping) request(o rawObject) error {
 		}
 		emptied, err := s.filter(value, drop)
 		if emptied && name == "input" {
-			return unsafe("nothing is left of its input")
+			return unsafe("nothing is left of its input without the tools that are taken out; send something to answer")
 		}
 		if emptied {
 			gone = append(gone, name)
@@ -217,7 +217,7 @@ func (s *stripping) request(o rawObject) error {
 		return false, nil
 	})
 	if emptied {
-		return unsafe("nothing is left of it")
+		return unsafe("nothing is left of it without the tools that are taken out; send something to answer")
 	}
 	return err
 }
