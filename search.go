@@ -29,8 +29,8 @@ func newNeedle(form token.Secret) needle {
 	return n
 }
 
-// next is how much of the needle a text ends with that ended with found of it
-// before c.
+// next is how many bytes of the needle a text ends with after c, where it ended with
+// found of them before.
 func (n *needle) next(found int, c byte) int {
 	if found == 0 && c != n.first {
 		return 0
@@ -74,7 +74,7 @@ func forms(credential string) []token.Secret {
 	return all
 }
 
-// escapes are the bytes with which begins what unescape takes off.
+// escapes are the bytes that an escape may begin with.
 const escapes = `\%&`
 
 // shownIn reports whether a text holds the credential, in any form and escape.

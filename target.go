@@ -31,9 +31,9 @@ type Upstream struct {
 
 	// The addresses of the API: scheme and host, optionally a path that goes
 	// before every request's own, or "unix//path". A request for "/" goes to
-	// that path as it is written, with or without a slash at its end. Several share the load
-	// and must be the same API. No placeholders of requests. Default: the
-	// preset's address.
+	// that path as it is written, with or without a slash at its end. Several
+	// share the load and must be the same API. No placeholders of requests.
+	// Default: the preset's address.
 	To []string `json:"to,omitempty"`
 
 	// The real key: held custody. Use `{file.*}` or `{env.*}`, resolved once

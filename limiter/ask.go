@@ -33,8 +33,8 @@ type Ask struct {
 	Path   string     // decoded, in the upstream's own form
 	Models []string   // every model the request names; see Named
 
-	// Named says that the request names the model that is to answer, and
-	// Listing that it asks for no answer of a model that could be chosen. A key that lists
+	// Named says that the request names the model that is to answer, and Listing
+	// that it asks for no answer of a model that could be chosen. A key that lists
 	// models admits no other request.
 	Named, Listing bool
 

@@ -136,7 +136,7 @@ func (k *Live) link(g *Grant) {
 	k.grants = g
 }
 
-// runs counts a request in flight in or out.
+// runs notes that n more requests of the kind of g are in flight.
 func (k *Live) runs(g *Grant, n int) {
 	k.inflight += n
 	if g.listens {

@@ -19,9 +19,9 @@ const (
 	maxModelDepth = 16
 )
 
-// Models lists every model that a request names, each once: in its path, in its query and
-// in its body, with fallbacks and the models of tools. named is false when the
-// request does not say which model is to answer. A body that two readers could
+// Models lists every model that a request names, each once: in its path, in its
+// query and in its body, with fallbacks and the models of tools. named is false when
+// the request does not say which model is to answer. A body that two readers could
 // read differently is an error that wraps ErrBody.
 func (p *Preset) Models(c *Call) (models []string, named bool, err error) {
 	f := modelFinder{preset: p}
