@@ -61,7 +61,7 @@ func sdkLoop(name, module string, vendor upstreamtest.Vendor, model, setting str
 const (
 	variablesAbove = "the variables above"
 	inItsCode      = "the address in code"
-	configBelow    = "its configuration, below"
+	ownConfig      = "[its configuration](#agents-configurations)"
 )
 
 // saidBefore is what the model had said when it was cut.
@@ -82,18 +82,18 @@ func matrixClients() []matrixClient {
 				return []string{"-p", "--model", j.model, "--allowedTools", "Bash,Read", "--", j.prompt()}
 			},
 			env: []string{"CLAUDE_CODE_DISABLE_NONESSENTIAL_TRAFFIC=1", "DISABLE_AUTOUPDATER=1"}},
-		{name: "Codex", setting: configBelow, home: "agents", module: "@openai/codex", vendor: openAI, model: "gpt-5.5", program: "@openai/codex-*/vendor/*/bin/codex", shell: true, retries: 5,
+		{name: "Codex", setting: ownConfig, home: "agents", module: "@openai/codex", vendor: openAI, model: "gpt-5.5", program: "@openai/codex-*/vendor/*/bin/codex", shell: true, retries: 5,
 			args: func(j *job) []string {
 				return []string{"exec", "--skip-git-repo-check", "-m", j.model, "-c", `web_search="disabled"`, "-c", `sandbox_mode="danger-full-access"`, j.prompt()}
 			}},
-		{name: "Gemini CLI", setting: configBelow, home: "clients", module: "@google/gemini-cli", vendor: google, model: gemini, program: ".bin/gemini", shell: true,
+		{name: "Gemini CLI", setting: ownConfig, home: "clients", module: "@google/gemini-cli", vendor: google, model: gemini, program: ".bin/gemini", shell: true,
 			args: func(j *job) []string { return []string{"-m", j.model, "-y", "-p", j.prompt()} },
 			env:  []string{"GEMINI_CLI_TRUST_WORKSPACE=true", "GEMINI_TELEMETRY_ENABLED=false"}},
 		{name: "Qwen Code", setting: "the variables above, `--auth-type openai`", home: "clients", module: "@qwen-code/qwen-code", vendor: openAI, model: mini, program: ".bin/qwen", shell: true,
 			args: func(j *job) []string { return []string{"-m", j.model, "-y", "-p", j.prompt()} }, blind: "it takes the model for one that sees none"},
-		{name: "Cline", setting: configBelow, home: "clients", module: "cline", vendor: openAI, model: mini, program: "@cline/cli-*/bin/cline", shell: true,
+		{name: "Cline", setting: ownConfig, home: "clients", module: "cline", vendor: openAI, model: mini, program: "@cline/cli-*/bin/cline", shell: true,
 			args: func(j *job) []string { return []string{"-m", j.model, j.prompt()} }},
-		{name: "Continue cn", setting: configBelow, home: "clients", module: "@continuedev/cli", vendor: openAI, model: mini, program: ".bin/cn", shell: true,
+		{name: "Continue cn", setting: ownConfig, home: "clients", module: "@continuedev/cli", vendor: openAI, model: mini, program: ".bin/cn", shell: true,
 			args: func(j *job) []string { return []string{"--config", "cn.yaml", "--auto", "-p", j.prompt()} }, blind: "it reads files as text", silent: saidBefore},
 	}
 	for _, v := range []struct {
@@ -101,10 +101,10 @@ func matrixClients() []matrixClient {
 		vendor          upstreamtest.Vendor
 	}{{"OpenAI", "openai", mini, openAI}, {"Anthropic", "anthropic", "claude-sonnet-4-5", anthropic}, {"Google", "google", gemini, google}} {
 		all = append(all,
-			matrixClient{name: "opencode " + v.name, setting: configBelow, home: "clients", module: "opencode-ai", vendor: v.vendor, model: v.model, program: "opencode-linux-x64/bin/opencode", shell: true,
+			matrixClient{name: "opencode " + v.name, setting: ownConfig, home: "clients", module: "opencode-ai", vendor: v.vendor, model: v.model, program: "opencode-linux-x64/bin/opencode", shell: true,
 				args: func(j *job) []string { return []string{"run", "-m", v.id + "/" + j.model, j.prompt()} },
 				env:  []string{"OPENCODE_DISABLE_AUTOUPDATE=1", "OPENCODE_DISABLE_MODELS_FETCH=1", "OPENCODE_DISABLE_DEFAULT_PLUGINS=1"}},
-			matrixClient{name: "pi " + v.name, setting: configBelow, home: "clients", module: "@mariozechner/pi-coding-agent", vendor: v.vendor, model: v.model, program: ".bin/pi", shell: true,
+			matrixClient{name: "pi " + v.name, setting: ownConfig, home: "clients", module: "@mariozechner/pi-coding-agent", vendor: v.vendor, model: v.model, program: ".bin/pi", shell: true,
 				args: func(j *job) []string { return []string{"--model", v.id + "/" + j.model, "-p", j.prompt()} },
 				env:  []string{"PI_OFFLINE=1", "PI_TELEMETRY=0"}})
 	}
