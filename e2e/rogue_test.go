@@ -168,7 +168,7 @@ func TestAfterEveryMisfortuneTheNextRequestIsServed(t *testing.T) {
 	paths := map[string]string{"openai": "/v1/chat/completions", "anthropic": "/v1/messages", "gemini": "/v1beta/models/m:generateContent", "cohere": "/v2/chat"}
 	more := ""
 	for _, vendor := range vendors {
-		for name, to := range map[string]string{"silent": "http://" + silent, "rude": "http://" + rude, "reset": "http://" + reset, "dripping": "http://" + dripping, "plain": "https://" + rude, "nobody": "http://" + freePort(t)} {
+		for name, to := range map[string]string{"silent": "http://" + silent, "rude": "http://" + rude, "reset": "http://" + reset, "dripping": "http://" + dripping, "plain": "https://" + rude, "nobody": "http://" + nobody(t)} {
 			more += "upstream " + name + "-" + vendor + " " + vendor + " {\n\tto " + to + "\n\tcredential {env.MOCK_KEY}\n\t" + quick[name] + "\n}\n"
 		}
 	}

@@ -148,7 +148,7 @@ func (s *server) bare(method, path, body string) *http.Request {
 func TestNoSecretIsWrittenOrSaidAnywhere(t *testing.T) {
 	t.Parallel()
 	echo := echoing(t)
-	dead := freePort(t)
+	dead := nobody(t)
 	// Gemini's slot is one that Caddy's logs do not redact.
 	gemini := upstreamtest.Start(t, upstreamtest.Gemini, realKey)
 	sealedTo := upstreamtest.Start(t, upstreamtest.Gemini, sealedReal)
