@@ -13,8 +13,14 @@ import (
 	"github.com/till-proxy/till/upstream/upstreamtest"
 )
 
-// rogue is an upstream that answers a path with bytes, whatever they are. A
-// path that is not in the table hangs until the other side goes.
+// newConnections has each request come on a connection of its own. One that an
+// upstream is about to close without having said so may be taken for the next request,
+// which then gets no answer, and is never sent twice.
+const newConnections = "transport http {\n\tkeepalive off\n}"
+
+// rogue is an upstream that answers a path with bytes, whatever they are, and then
+// closes the connection, so that it needs newConnections. A path that is not in the
+// table hangs until the other side goes.
 func rogue(t *testing.T, answers map[string]string) string {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
@@ -92,7 +98,7 @@ func TestAnUpstreamThatMisbehavesCostsOneActivationAndAClearError(t *testing.T) 
 	for path, row := range rows {
 		answers[path] = row.answer
 	}
-	s := newServer(t, options{vendor: upstreamtest.Any, to: rogue(t, answers)})
+	s := newServer(t, options{vendor: upstreamtest.Any, to: rogue(t, answers), upstream: newConnections})
 	s.client.CheckRedirect = func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
 	id, key := s.mint(object{"max_activations": 100})
 	used := int64(0)

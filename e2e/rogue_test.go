@@ -78,7 +78,7 @@ func TestNoWordOfTheUpstreamsIsTakenForTillsOwn(t *testing.T) {
 		"/trailers": "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nTrailer: Till-Forged\r\n\r\n2\r\nok\r\n0\r\nTill-Forged: x\r\nX-Echo: " + realKey + "\r\n\r\n",
 		"/two":      ok + "\r\nokHTTP/1.1 200 OK\r\nTill-Forged: x\r\nContent-Length: 2\r\n\r\nno",
 	}
-	s := newServer(t, options{vendor: upstreamtest.Any, to: rogue(t, answers)})
+	s := newServer(t, options{vendor: upstreamtest.Any, to: rogue(t, answers), upstream: newConnections})
 	id, key := s.mint(object{"max_activations": 100})
 	used := int64(0)
 	for path := range answers {
@@ -118,7 +118,7 @@ func TestTheLogDoesNotRepeatWhatARogueUpstreamSays(t *testing.T) {
 		"/chunk":   "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n" + realKey + "\r\n",
 		"/trailer": "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n0\r\nyou sent " + secret + "\r\n\r\n",
 	}
-	s := newServer(t, options{vendor: upstreamtest.Any, to: rogue(t, answers)})
+	s := newServer(t, options{vendor: upstreamtest.Any, to: rogue(t, answers), upstream: newConnections})
 	id, key := s.mint(object{"max_activations": 100})
 	for path := range answers {
 		got := s.wire("GET " + path + " HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer " + key + "\r\nConnection: close\r\n\r\n")

@@ -274,7 +274,7 @@ func TestNoRequestHidesInAnother(t *testing.T) {
 // before they were sent everything: what a client sends later is no request.
 func TestAnAnswerBeforeTheEndOfABodyEndsTheConnection(t *testing.T) {
 	t.Parallel()
-	s := newServer(t, options{vendor: upstreamtest.Any, to: rogue(t, map[string]string{
+	s := newServer(t, options{vendor: upstreamtest.Any, upstream: newConnections, to: rogue(t, map[string]string{
 		"/early": "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok",
 	})})
 	_, key := s.mint(object{"max_activations": 2})
