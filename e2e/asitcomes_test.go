@@ -2,7 +2,6 @@ package e2e
 
 import (
 	"bytes"
-	"context"
 	"encoding/json"
 	"fmt"
 	"image"
@@ -11,7 +10,6 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -225,7 +223,7 @@ func TestAgentsWorkAsTheyComeOnLimitedKeys(t *testing.T) {
 			s := newServer(t, options{vendor: test.vendor, to: d.URL})
 			id, key := s.mint(object{"max_spend_usd": "20", "max_tokens": 20_000_000})
 			tape := tapeOf(t, s)
-			out, err := asItComes(t, test.vendor, test.model, dir, tape.URL, key).CombinedOutput()
+			out, err := agentCommand(t, test.vendor, test.model, dir, "Look at the files.", tape.URL, key).CombinedOutput()
 			turns := tape.turns()
 			for i, turn := range turns {
 				if turn.code != "" {
@@ -246,39 +244,4 @@ func TestAgentsWorkAsTheyComeOnLimitedKeys(t *testing.T) {
 			}
 		})
 	}
-}
-
-// asItComes is an agent with a fresh home and no settings but where to ask.
-func asItComes(t *testing.T, vendor upstreamtest.Vendor, model, dir, base, key string) *exec.Cmd {
-	t.Helper()
-	home := t.TempDir()
-	args := []string{"-p", "--model", model}
-	if vendor == upstreamtest.OpenAI {
-		args = []string{"exec", "--skip-git-repo-check", "-m", model}
-		config := filepath.Join(home, ".codex")
-		if err := os.Mkdir(config, 0o700); err != nil {
-			t.Fatal(err)
-		}
-		text := fmt.Sprintf(`model_provider = "till"
-web_search = "disabled"
-approval_policy = "never"
-sandbox_mode = "danger-full-access"
-[model_providers.till]
-name = "till"
-base_url = "%s/v1"
-env_key = "TILL_KEY"
-wire_api = "responses"
-`, base)
-		if err := os.WriteFile(filepath.Join(config, "config.toml"), []byte(text), 0o600); err != nil {
-			t.Fatal(err)
-		}
-	}
-	ctx, cancel := context.WithTimeout(t.Context(), patience)
-	t.Cleanup(cancel)
-	cmd := exec.CommandContext(ctx, agentProgram(t, vendor), append(args, "Look at the files.")...)
-	endWithTests(cmd)
-	cmd.Dir = dir
-	cmd.Env = []string{"PATH=" + os.Getenv("PATH"), "HOME=" + home, "TMPDIR=" + home, "TILL_KEY=" + key,
-		"ANTHROPIC_BASE_URL=" + base, "ANTHROPIC_API_KEY=" + key, "CLAUDE_CODE_DISABLE_NONESSENTIAL_TRAFFIC=1", "DISABLE_AUTOUPDATER=1"}
-	return cmd
 }

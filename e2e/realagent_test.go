@@ -112,20 +112,27 @@ func (e errand) prompt() string {
 	return "Read the files as they come, then say what you found. " + scriptMark + fmt.Sprintf(scriptForm, e.parts, e.turns, e.long, e.dir)
 }
 
-// command is the agent at work on an errand, with a home of its own.
+// command is the agent at work on an errand.
 func (e errand) command(t *testing.T, vendor upstreamtest.Vendor, base, key string) *exec.Cmd {
 	t.Helper()
+	model := map[upstreamtest.Vendor]string{upstreamtest.Anthropic: "opus", upstreamtest.OpenAI: "gpt-5.5"}[vendor]
+	return agentCommand(t, vendor, model, e.dir, e.prompt(), base, key)
+}
+
+// agentCommand is an agent in a directory, with a fresh home and no settings but
+// where to ask, and, of Codex, that it does not search at the vendor: that is what
+// till refuses on keys with a limit in dollars.
+func agentCommand(t *testing.T, vendor upstreamtest.Vendor, model, dir, prompt, base, key string) *exec.Cmd {
+	t.Helper()
 	home := t.TempDir()
-	args := []string{"-p", "--model", "opus"}
+	args := []string{"-p", "--model", model}
 	if vendor == upstreamtest.OpenAI {
-		args = []string{"exec", "--skip-git-repo-check"}
+		args = []string{"exec", "--skip-git-repo-check", "-m", model}
 		config := filepath.Join(home, ".codex")
 		if err := os.Mkdir(config, 0o700); err != nil {
 			t.Fatal(err)
 		}
-		// Search at the vendor is what till refuses on keys with a limit in dollars.
-		text := fmt.Sprintf(`model = "gpt-5.5"
-model_provider = "till"
+		text := fmt.Sprintf(`model_provider = "till"
 web_search = "disabled"
 approval_policy = "never"
 sandbox_mode = "danger-full-access"
@@ -141,9 +148,9 @@ wire_api = "responses"
 	}
 	ctx, cancel := context.WithTimeout(t.Context(), 5*patience)
 	t.Cleanup(cancel)
-	cmd := exec.CommandContext(ctx, agentProgram(t, vendor), append(args, e.prompt())...)
+	cmd := exec.CommandContext(ctx, agentProgram(t, vendor), append(args, prompt)...)
 	endWithTests(cmd)
-	cmd.Dir = e.dir
+	cmd.Dir = dir
 	cmd.Env = []string{"PATH=" + os.Getenv("PATH"), "HOME=" + home, "TMPDIR=" + home, "TILL_KEY=" + key,
 		"ANTHROPIC_BASE_URL=" + base, "ANTHROPIC_API_KEY=" + key, "CLAUDE_CODE_DISABLE_NONESSENTIAL_TRAFFIC=1", "DISABLE_AUTOUPDATER=1"}
 	return cmd
