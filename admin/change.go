@@ -104,7 +104,9 @@ stay as they are.`,
 func resumeCommand(f *common) *cobra.Command {
 	return act{
 		use: "resume", short: "Ends a suspension",
-		long:    `Lets suspended keys work again, with what they had left.`,
+		long: `Lets suspended keys work again, with what they had left. A key that somebody
+else suspended is resumed by the operator, or by who has keys:update and a role
+that sees more than theirs; show says who it was.`,
 		example: "  caddy till resume nightly",
 		method:  "POST", path: "/resume", done: "Resumed",
 	}.command(f)

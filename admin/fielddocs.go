@@ -160,6 +160,7 @@ var fieldDocs = map[string]string{
 	"store_failure":          "why the store refuses everything; empty while it works",
 	"streams_cut":            "running requests that were ended",
 	"suspended":              "keys that were suspended because nothing else stops them",
+	"suspended_by":           "who suspended the key: a token's name, operator, or till",
 	"tokens_revoked":         "admin tokens that were revoked because it is not known which were before",
 	"text":                   "the text, 8 MB at most",
 	"tiers":                  "prices of longer inputs",

@@ -89,6 +89,7 @@ type KeyObject struct {
 	FirstUsedAt *time.Time `json:"first_used_at,omitempty"`
 	LastUsedAt  *time.Time `json:"last_used_at,omitempty"`
 	LastIP      string     `json:"last_ip,omitempty"`
+	SuspendedBy string     `json:"suspended_by,omitempty"`
 	EndedAt     *time.Time `json:"ended_at,omitempty"`
 	EndedReason string     `json:"ended_reason,omitempty"`
 }
@@ -101,6 +102,9 @@ func KeyJSON(v limiter.View) *KeyObject {
 	k.Labels, k.Metadata = v.Labels, v.Metadata
 	k.CreatedBy, k.LastIP = v.CreatedBy, v.LastAddr
 	k.CredentialFingerprint = v.Fingerprint
+	if v.Status == limiter.Suspended && !(v.SuspendedAt.IsZero() && v.SuspendedBy == limiter.Stopper{}) { // and not a key above it alone
+		k.SuspendedBy = v.SuspendedBy.Title()
+	}
 	return k
 }
 

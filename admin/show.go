@@ -124,6 +124,7 @@ func printSheet(w io.Writer, k *KeyObject, now time.Time) error {
 	row("First used", "", when(k.FirstUsedAt))
 	row("Last used", "", when(k.LastUsedAt))
 	row("From", "", k.LastIP)
+	row("Suspended by", "", k.SuspendedBy)
 	row("Ended", "", when(k.EndedAt))
 	row("Reason", " ", strings.Fields(k.EndedReason)...)
 	return t.Flush()

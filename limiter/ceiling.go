@@ -1,7 +1,6 @@
 package limiter
 
 import (
-	"errors"
 	"fmt"
 	"maps"
 	"slices"
@@ -28,7 +27,8 @@ const lifetimeSlack = time.Minute
 // the caller's: what it leaves out becomes the ceiling, and what goes beyond
 // one is a *CeilingError. old is the key before the change, nil for a new one:
 // what is not changed may stay as it is, also where a ceiling was lowered
-// since. Every act that makes a key or changes what it may do calls this.
+// since. Every act that makes a key or changes what it may do calls this; one that
+// hands out or widens a key that there is calls couldMint, too.
 func (l *Limiter) ceilings(by Caller, old, key *Key) error {
 	for i, name := range []string{key.Role, by.Role} {
 		if name == "" || name == OperatorRole || i > 0 && name == key.Role {
@@ -39,11 +39,7 @@ func (l *Limiter) ceilings(by Caller, old, key *Key) error {
 			continue // its keys are refused, and its callers may do nothing
 		}
 		if err := role.hold(name, by.Role == OperatorRole, old, key); err != nil {
-			var above *CeilingError
-			if errors.As(err, &above) {
-				l.attempts.note(l, by, ActRefused, above.Field+" above the ceiling of role "+name)
-			}
-			return err
+			return l.noted(by, err)
 		}
 	}
 	return nil

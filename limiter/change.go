@@ -72,8 +72,16 @@ func (l *Limiter) Change(_ context.Context, by Caller, id string, ifVersion int6
 		key.MaxRequestSpend, key.Unfitted, key.CountOnly = changed.MaxRequestSpend, changed.Unfitted, changed.CountOnly
 		key.ExpiresAt, key.IdleTimeout, key.FirstUseWithin = changed.ExpiresAt, changed.IdleTimeout, changed.FirstUseWithin
 		key.Rate, key.MaxConcurrency, key.SelfRevoke = changed.Rate, changed.MaxConcurrency, changed.SelfRevoke
-		if err := errors.Join(l.ceilings(by, &old, key), key.Validate()); err != nil {
+		if err := l.ceilings(by, &old, key); err != nil {
 			return err
+		}
+		if err := key.Validate(); err != nil {
+			return err
+		}
+		if key.widens(&old) {
+			if err := l.couldMint(by, key); err != nil {
+				return err
+			}
 		}
 		key.attempts()
 		if err := key.keepsFamily(b, &old); err != nil {
@@ -185,12 +193,21 @@ func (l *Limiter) Suspend(_ context.Context, by Caller, id string) (View, error)
 	if err != nil {
 		return View{}, err
 	}
+	stop := l.stopper(by)
+	k.mu.Lock()
+	if k.halt == CodeKeySuspended && k.haltBy.above(stop) {
+		stop = k.haltBy
+	}
+	k.haltBy = stop
+	k.mu.Unlock()
 	_, err = l.halt(by, ActKeySuspend, k, CodeKeySuspended, func(key *Key, now time.Time) error {
 		if key.EndedStatus == Revoked {
 			return ErrRevoked
 		}
 		if key.SuspendedAt.IsZero() {
-			key.SuspendedAt = now
+			key.SuspendedAt, key.SuspendedBy = now, stop
+		} else if stop.above(key.SuspendedBy) {
+			key.SuspendedBy = stop // whom the first one cannot overrule
 		}
 		return nil
 	})
@@ -200,19 +217,26 @@ func (l *Limiter) Suspend(_ context.Context, by Caller, id string) (View, error)
 	return l.viewNow(id)
 }
 
-// Resume ends a suspension. A key that was not suspended stays as it is.
+// Resume ends a suspension, if it is the caller's to end; see mayLift. A key that
+// was not suspended stays as it is.
 func (l *Limiter) Resume(_ context.Context, by Caller, id string) (View, error) {
-	if _, err := l.reach(by, KeysRevoke, id); err != nil {
+	k, err := l.reach(by, KeysRevoke, id)
+	if err != nil {
 		return View{}, err
 	}
-	err := l.edit(by, ActKeyResume, id, func(key *Key, _ *accountRecord) error {
+	var halted bool
+	var stop Stopper
+	err = l.edit(by, ActKeyResume, id, func(key *Key, _ *accountRecord) (err error) {
 		if key.EndedStatus == Revoked {
 			return ErrRevoked
 		}
-		key.SuspendedAt = time.Time{}
+		if halted, stop, err = l.mayResume(by, k, key); err != nil {
+			return err
+		}
+		key.SuspendedAt, key.SuspendedBy = time.Time{}, Stopper{}
 		return nil
 	}, func(k *Live) {
-		if k.halt == CodeKeySuspended {
+		if halted && k.halt == CodeKeySuspended && k.haltBy == stop { // not one imposed since
 			k.halt, k.unsaved = "", nil
 		}
 	})

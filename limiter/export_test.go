@@ -277,3 +277,11 @@ func (l *Limiter) Paced() int {
 	defer l.liveMu.Unlock()
 	return len(l.pacings)
 }
+
+// ForgetStopper makes a key's record one from before it said who suspended it.
+func (l *Limiter) ForgetStopper(id string) error {
+	return l.edit(itself, ActKeySuspend, id, func(key *Key, _ *accountRecord) error {
+		key.SuspendedBy = Stopper{}
+		return nil
+	}, nil)
+}

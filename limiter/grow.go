@@ -1,7 +1,7 @@
 package limiter
 
 import (
-	"errors"
+	"cmp"
 	"time"
 )
 
@@ -52,5 +52,8 @@ func (l *Limiter) grow(by Caller, k *Live, key *Key, acct *accountRecord, add Am
 		}
 	}
 	key.EndedAt, key.EndedStatus, key.EndedReason = time.Time{}, "", ""
-	return errors.Join(l.ceilings(by, old, key), key.Validate())
+	if err := l.ceilings(by, old, key); err != nil {
+		return err
+	}
+	return cmp.Or(l.couldMint(by, key), key.Validate())
 }

@@ -139,7 +139,7 @@ func (k *Live) inherit(old *Live, believed bool, roles map[*account]*account) {
 	}
 	old.grants, old.inflight, old.listening, old.free, old.held = nil, 0, 0, 0, Amounts{}
 
-	k.halt, k.unsaved = old.halt, old.unsaved
+	k.halt, k.haltBy, k.unsaved = old.halt, old.haltBy, old.unsaved
 	if old.doomed == nil {
 		k.doomed = nil // it was judged, and did not match
 	}

@@ -226,7 +226,7 @@ func (j *job) matches(key *Key, view func(at time.Time) View) bool {
 // end is what a job does to a record.
 func (j *Job) end(key *Key, now time.Time) {
 	key.EndedAt, key.EndedStatus, key.EndedReason = now.UTC(), Revoked, j.Reason
-	key.SuspendedAt = time.Time{}
+	key.SuspendedAt, key.SuspendedBy = time.Time{}, Stopper{}
 }
 
 func (j *Job) caller() Caller { return Caller{Name: j.By, From: j.From, Token: j.Token} }

@@ -117,6 +117,7 @@ type Key struct {
 	// it, or the topmost of the keys that it was carved out of. Empty: none.
 	Token       string    `json:"token,omitempty"`
 	SuspendedAt time.Time `json:"suspended_at,omitzero"`
+	SuspendedBy Stopper   `json:"suspended_by,omitzero"`
 	RevivedAt   time.Time `json:"revived_at,omitzero"` // last grant to an ended key
 
 	// StaleToldAt is when operators were told that nobody uses the key.

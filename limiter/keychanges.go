@@ -31,6 +31,9 @@ func (k *Key) facts() map[string]any {
 	}
 	text("status", string(k.recorded()))
 	text("ended_reason", k.EndedReason)
+	if !k.SuspendedAt.IsZero() {
+		text("suspended_by", k.SuspendedBy.Title())
+	}
 	for name, pairs := range map[string]map[string]string{"labels": k.Labels, "metadata": k.Metadata} {
 		if len(pairs) > 0 {
 			clean := make(map[string]any, len(pairs))

@@ -29,7 +29,8 @@ type Live struct {
 	// halt is set while a revocation or suspension holds in memory, which is
 	// before it is durable; unsaved tries again to make it so.
 	halt    Code
-	doomed  *job // that it matched, and that will end it
+	haltBy  Stopper // of a suspension
+	doomed  *job    // that it matched, and that will end it
 	unsaved func(*Limiter) error
 	kept    atomic.Pointer[any] // see Keep
 	// salts are those of a sealed key's boxes, until it is revoked.
@@ -99,6 +100,9 @@ func (k *Live) view(now time.Time) View {
 			v.Past[i] += n
 		}
 		v.Used, v.Held, v.Remaining, v.Delegated = Amounts{}, Amounts{}, k.key.Limit, Amounts{}
+	}
+	if k.halt == CodeKeySuspended {
+		v.SuspendedBy = k.haltBy
 	}
 	v.RenewsAt = k.renews.Next(now)
 	v.Status, _ = k.status(now)

@@ -357,9 +357,14 @@ func (r *rebuild) key(tx Tx, at, value []byte) error {
 	// A budget that renews, or none, would let a key live again whose
 	// revocation was lost.
 	unstopped := r.forfeit && (key.Limit == NoLimits() || key.Renews != "")
-	if (r.suspend || unstopped) && key.EndedStatus == "" && key.SuspendedAt.IsZero() {
-		key.SuspendedAt = r.now.UTC()
-		r.done.Suspended++
+	if (r.suspend || unstopped) && key.EndedStatus == "" {
+		// Also of a key that somebody else had suspended: what was used since is
+		// in doubt, and that is the operator's to decide.
+		key.SuspendedBy = Stopper{Name: itself.Name}
+		if key.SuspendedAt.IsZero() {
+			key.SuspendedAt = r.now.UTC()
+			r.done.Suspended++
+		}
 	}
 	key.Version = max(key.Version, rec.Version) + 1
 	rec.Limit = key.Limit

@@ -248,7 +248,7 @@ func revoking(reason string) func(key *Key, now time.Time) error {
 	return func(key *Key, now time.Time) error {
 		if key.EndedStatus != Revoked {
 			key.EndedAt, key.EndedStatus, key.EndedReason = now, Revoked, reason
-			key.SuspendedAt = time.Time{}
+			key.SuspendedAt, key.SuspendedBy = time.Time{}, Stopper{}
 		}
 		return nil
 	}

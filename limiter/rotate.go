@@ -63,7 +63,8 @@ type Issue struct {
 
 // Rotate gives a key another string. The one it had works for the grace, and
 // so does no string before it for longer. It returns how many running requests
-// were cut because they came with a string that works no more.
+// were cut because they came with a string that works no more. Whoever gets the
+// string could have minted the key: see couldMint.
 func (l *Limiter) Rotate(_ context.Context, by Caller, id string, next Issue, grace time.Duration) (View, int, error) {
 	if grace < 0 || grace > MaxGrace {
 		return View{}, 0, invalid("grace", "must be from 0 to %d days, got %s", int(MaxGrace/(24*time.Hour)), grace)
@@ -80,6 +81,9 @@ func (l *Limiter) Rotate(_ context.Context, by Caller, id string, next Issue, gr
 		}
 		if status, _ := k.derive(old); status == Revoked {
 			return ErrRevoked
+		}
+		if err := l.couldMint(by, old); err != nil {
+			return err
 		}
 		sealed := old.Custody == CustodySealed
 		if sealed == next.Box.Salt.IsZero() || sealed == next.Box.SealKey.IsZero() {
@@ -140,7 +144,7 @@ func (l *Limiter) Rotating(by Caller, id string) (*Key, error) {
 	if status, _ := k.derive(key); status == Revoked {
 		return nil, ErrRevoked
 	}
-	return key, nil
+	return key, l.couldMint(by, key)
 }
 
 // rotated is the key with its next string.

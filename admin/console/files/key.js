@@ -20,6 +20,7 @@ function facts(k) {
     ['Id', h('span', { class: 'mono' }, k.id, ' ', copier(k.id, 'the id'))], ['Upstream', k.upstream], ['Real key', k.custody === 'sealed' ? 'sealed inside the key; the server has none' : 'held by the server'],
     ['Made', [time(k.created_at), ' by ', k.created_by]], ['First used', time(k.first_used_at)], ['Last used', [time(k.last_used_at), k.last_ip && ` from ${k.last_ip}`]],
     ['Expires', k.expires_at && time(k.expires_at)], ['Ended', k.ended_at && [time(k.ended_at), k.ended_reason && ': ' + k.ended_reason]],
+    ['Suspended by', k.suspended_by],
     ['Minted below', k.parent && h('a', { href: '#/keys/' + k.parent, class: 'mono' }, k.parent)],
     ['Owner', k.owner], ['Purpose', k.purpose], ['Role', k.role], ['Labels', pairs(k.labels)], ['Metadata', pairs(k.metadata)],
     ['Budgets renew', k.renews && ['each ', k.renews, k.renews_at && [', next ', time(k.renews_at)]]], ['One request', k.max_request_spend_usd && `may cost ${usd(k.max_request_spend_usd)} at most`],

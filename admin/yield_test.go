@@ -1,0 +1,245 @@
+package admin
+
+import (
+	"fmt"
+	"maps"
+	"net/http"
+	"net/netip"
+	"reflect"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/till-proxy/till/limiter"
+	"github.com/till-proxy/till/scope"
+)
+
+// wideKey is a key that the operator minted, limited in everything.
+const wideKey = `{"upstream":"openai","role":"ci","max_activations":20,"max_tokens":20000,"max_spend_usd":"20","max_request_spend_usd":"1",
+	"expires_in":"20h","idle_timeout":"10h","first_use_within":"10h","rate":"60/m","max_concurrency":2,"models":["gpt-5-mini"],
+	"paths":["/v1/chat/completions"],"methods":["POST"],"ips":["10.0.0.0/8"],"pin_ip":true,"self_revoke":false}`
+
+// bareKey is one without any limit.
+const bareKey = `{"upstream":"openai","role":"ci","unlimited":true}`
+
+// yields are the calls that give their caller a working key, or let one do more
+// than it could, with bodies for the two keys above; without a body of its own
+// the call cannot be made on that key.
+var yields = map[string]struct{ wide, bare []string }{
+	"POST /keys":             {wide: []string{strings.Replace(wideKey, `"role":"ci",`, "", 1)}},
+	"POST /keys/{id}/rotate": {wide: []string{`{}`, `{"grace":"720h"}`}, bare: []string{`{}`, `{"grace":"720h"}`}},
+	"POST /keys/{id}/grant": {wide: []string{`{"activations":1}`, `{"tokens":1}`, `{"spend_usd":"0.01"}`, `{"expires_in":"1h"}`},
+		bare: nil},
+	"POST /keys/{id}/resume": {wide: []string{``}, bare: []string{``}},
+	"PATCH /keys/{id}":       {wide: slices.Concat(slices.Collect(maps.Values(widening)), taking), bare: []string{`{"rate":"90/m","pin_ip":true,"self_revoke":true,"charge":"success","max_activations":1}`}},
+}
+
+// widening has a change that widens the key for each field that can, and taking
+// are those that take a rule away.
+var (
+	widening = map[string]string{
+		"max_activations": `{"max_activations":21}`, "max_tokens": `{"max_tokens":20001}`,
+		"max_spend_usd": `{"max_spend_usd":"20.01"}`, "max_spend_cents": `{"max_spend_cents":2001}`,
+		"max_request_spend_usd": `{"max_request_spend_usd":"2"}`, "renews": `{"renews":"day"}`, "unknown_price": `{"unknown_price":"count_only"}`,
+		"expires_in": `{"expires_in":"30h"}`, "expires_at": fmt.Sprintf(`{"expires_at":%q}`, time.Now().Add(30*time.Hour).Format(time.RFC3339)),
+		"idle_timeout": `{"idle_timeout":"11h"}`, "first_use_within": `{"first_use_within":"11h"}`,
+		"rate": `{"rate":"90/m"}`, "max_concurrency": `{"max_concurrency":3}`,
+		"models": `{"models":["gpt-5-mini","o3"]}`, "paths": `{"paths":["/v1/*"]}`, "methods": `{"methods":["POST","GET"]}`, "ips": `{"ips":["0.0.0.0/0"]}`,
+		"pin_ip": `{"pin_ip":false}`, "self_revoke": `{"self_revoke":true}`, "charge": `{"charge":"success"}`,
+	}
+	taking = []string{
+		`{"max_request_spend_usd":null}`, `{"idle_timeout":null}`, `{"first_use_within":null}`, `{"rate":null}`, `{"max_concurrency":null}`,
+		`{"models":null}`, `{"paths":null}`, `{"methods":null}`, `{"ips":null}`, `{"pin_ip":null}`,
+	}
+	// neutral are fields that change nothing of what a key may do.
+	neutral = []string{"name", "owner", "purpose", "labels", "metadata", "fit"}
+)
+
+// harmlessCalls are the calls that change something and give nobody a key, and why.
+var harmlessCalls = map[string]string{
+	"DELETE /keys/{id}":        "it forgets a dead one",
+	"POST /keys/{id}/suspend":  "it stops",
+	"POST /keys/{id}/revoke":   "it ends",
+	"POST /keys/revoke":        "it ends",
+	"POST /leaks":              "it ends",
+	"POST /tokens/{id}/revoke": "it ends",
+	"POST /fingerprint":        "it changes nothing",
+	"POST /tokens":             "a role is given by those who have it: see TestATokenIsGivenNoMoreThanItsGiverHas",
+	"POST /lockdown":           "the operator's alone",
+	"DELETE /lockdown":         "the operator's alone",
+	"POST /store/repair":       "the operator's alone",
+	"POST /seal/rotate":        "the operator's alone",
+	"POST /console/link":       "the operator's alone",
+}
+
+// narrower are roles that may do everything, and see all, each with one ceiling
+// that the keys above are beyond.
+func narrower() map[string]limiter.Role {
+	at := func(set func(*limiter.Role)) limiter.Role {
+		r := limiter.NewRole()
+		r.Permissions, r.Sees = limiter.Permissions, limiter.SeesAll
+		set(&r)
+		return r
+	}
+	return map[string]limiter.Role{
+		"upstream":        at(func(r *limiter.Role) { r.Upstreams = []string{"github"} }),
+		"max_activations": at(func(r *limiter.Role) { r.Max[limiter.Activations] = 10 }),
+		"max_tokens":      at(func(r *limiter.Role) { r.Max[limiter.Tokens] = 10_000 }),
+		"max_spend_usd":   at(func(r *limiter.Role) { r.Max[limiter.Nanodollars] = 10e9 }),
+		"expires_at":      at(func(r *limiter.Role) { r.MaxLifetime = time.Hour }),
+		"models":          at(func(r *limiter.Role) { r.Scope.Models = []string{"gpt-5-nano"} }),
+		"paths":           at(func(r *limiter.Role) { r.Scope.Paths = []string{"/v1/messages"} }),
+		"methods":         at(func(r *limiter.Role) { r.Scope.Methods = []string{"PUT"} }),
+		"ips":             at(func(r *limiter.Role) { r.Scope.IPs = []netip.Prefix{netip.MustParsePrefix("192.0.2.0/24")} }),
+		"budget":          at(func(r *limiter.Role) { r.Budget.Limit[limiter.Activations] = 1000 }),
+	}
+}
+
+func TestEveryCallThatChangesSomethingIsJudgedOrGivesNothing(t *testing.T) {
+	t.Parallel()
+	for _, pattern := range patterns() {
+		_, judged := yields[pattern]
+		if _, harmless := harmlessCalls[pattern]; judged == harmless && !strings.HasPrefix(pattern, "GET ") {
+			t.Errorf("%s must be in one of yields and harmlessCalls: does it give its caller a working key?", pattern)
+		}
+		if harmless, ok := harmlessCalls[pattern]; ok && harmless == "the operator's alone" && calls[pattern].permission != limiter.Everything {
+			t.Errorf("%s takes %s", pattern, calls[pattern].permission)
+		}
+	}
+	fields := reflect.TypeFor[settable]()
+	for i := range fields.NumField() {
+		name, _, _ := strings.Cut(fields.Field(i).Tag.Get("json"), ",")
+		if _, wide := widening[name]; wide == slices.Contains(neutral, name) {
+			t.Errorf("%s must be in one of widening and neutral: does a change of it let a key do more?", name)
+		}
+	}
+}
+
+// TestNobodyIsGivenAKeyThatTheyCouldNotMint lets callers, whose role permits the
+// call and has a lower ceiling, do what gives or widens a key of somebody else.
+func TestNobodyIsGivenAKeyThatTheyCouldNotMint(t *testing.T) {
+	t.Parallel()
+	for field, role := range narrower() {
+		t.Run(field, func(t *testing.T) {
+			t.Parallel()
+			w := newYieldWorld(t, map[string]limiter.Role{"narrow": role})
+			by := w.as(w.hire("narrow one", "narrow").Token)
+			for pattern, bodies := range yields {
+				for mint, bodies := range map[string][]string{wideKey: bodies.wide, bareKey: bodies.bare} {
+					if pattern == "POST /keys" && field == "budget" {
+						continue // it counts what they mint
+					}
+					for _, body := range bodies {
+						if strings.Contains(body, `"`+field+`":null`) || field == "max_activations" && mint == bareKey && strings.Contains(body, field) {
+							continue // what is taken away becomes the ceiling
+						}
+						w.tryYield(by, pattern, mint, body, http.StatusForbidden, strings.Fields(field)[0])
+					}
+				}
+			}
+		})
+	}
+}
+
+// TestWhoCouldMintAKeyIsGivenIt is the other side: with ceilings that the keys are
+// within, everything goes.
+func TestWhoCouldMintAKeyIsGivenIt(t *testing.T) {
+	t.Parallel()
+	exact, open := limiter.NewRole(), limiter.NewRole()
+	open.Permissions, open.Sees = limiter.Permissions, limiter.SeesAll
+	exact.Permissions, exact.Sees = limiter.Permissions, limiter.SeesAll
+	exact.Upstreams, exact.MaxLifetime = []string{"openai"}, 20*time.Hour
+	exact.Max = limiter.Amounts{limiter.Activations: 20, limiter.Tokens: 20_000, limiter.Nanodollars: 20e9}
+	exact.Scope = scope.Scope{
+		Models: []string{"gpt-5-*"}, Paths: []string{"/v1/*"}, Methods: []string{"POST"}, IPs: []netip.Prefix{netip.MustParsePrefix("10.0.0.0/8")},
+	}
+	w := newYieldWorld(t, map[string]limiter.Role{"open": open, "exact": exact})
+	as := w.as(w.hire("open one", "open").Token)
+	for pattern, bodies := range yields {
+		for mint, bodies := range map[string][]string{wideKey: bodies.wide, bareKey: bodies.bare} {
+			for _, body := range bodies {
+				w.tryYield(as, pattern, mint, body, http.StatusOK, "")
+			}
+		}
+	}
+	as = w.as(w.hire("exact one", "exact").Token)
+	w.tryYield(as, "POST /keys/{id}/rotate", wideKey, `{"grace":"1h"}`, http.StatusOK, "")
+	w.tryYield(as, "POST /keys/{id}/resume", wideKey, ``, http.StatusOK, "")
+	w.tryYield(as, "PATCH /keys/{id}", wideKey, `{"rate":"90/m"}`, http.StatusOK, "")
+	// What only takes away is nobody's gain, whatever the key is.
+	as = w.as(w.hire("exact two", "exact").Token)
+	w.tryYield(as, "PATCH /keys/{id}", bareKey, `{"name":"renamed","rate":"1/h","max_concurrency":1}`, http.StatusOK, "")
+	w.tryYield(as, "POST /keys/{id}/suspend", bareKey, ``, http.StatusOK, "")
+}
+
+// TestKeysOfOnesOwnAreRotatedWithinOnesCeilings is about a caller who sees but own
+// keys, also when a ceiling was lowered since.
+func TestKeysOfOnesOwnAreRotatedWithinOnesCeilings(t *testing.T) {
+	t.Parallel()
+	role := limiter.NewRole()
+	role.Permissions = limiter.Permissions
+	role.Max[limiter.Activations], role.MaxLifetime = 50, time.Hour
+	role.Budget.Limit[limiter.Activations] = 1000
+	w := newYieldWorld(t, map[string]limiter.Role{"maker": role})
+	as := w.as(w.hire("anna", "maker").Token)
+	id := as.mint(`{"upstream":"openai"}`).ID
+	rotate := func() answer { return as.do("POST", "/keys/"+id+"/rotate", `{"grace":"1m"}`) }
+	if a := rotate(); a.status != http.StatusOK {
+		t.Errorf("within the ceilings: %d %s", a.status, a.body)
+	}
+	role.Max[limiter.Activations] = 49
+	if err := w.SetRoles(map[string]limiter.Role{"maker": role}); err != nil {
+		t.Fatal(err)
+	}
+	if a := rotate(); a.status != http.StatusForbidden || !strings.Contains(a.body, "max_activations may be 49 in all, got 50") {
+		t.Errorf("above a ceiling that was lowered: %d %s", a.status, a.body)
+	}
+	get[KeyObject](t, as.do("PATCH", "/keys/"+id, `{"max_activations":49}`))
+	if a := rotate(); a.status != http.StatusOK {
+		t.Errorf("brought within it: %d %s", a.status, a.body)
+	}
+}
+
+func newYieldWorld(t *testing.T, roles map[string]limiter.Role) *world {
+	t.Helper()
+	w := newWorld(t)
+	ci := limiter.NewRole()
+	ci.Permissions, ci.Sees = []limiter.Permission{limiter.KeysRevoke}, limiter.SeesRole
+	roles["ci"] = ci
+	if err := w.SetRoles(roles); err != nil {
+		t.Fatal(err)
+	}
+	w.hire("watch", "ci")
+	return w
+}
+
+// tryYield makes a key, and a call on it. Unless that is done, the key stays as it
+// is and the answer names the rule.
+func (w *world) tryYield(by *world, pattern, mint, body string, status int, names string) {
+	w.t.Helper()
+	id := w.mint(mint).ID
+	if strings.HasSuffix(pattern, "/resume") { // by somebody who sees less than the caller
+		get[KeyObject](w.t, w.as(w.hire("watch of "+id, "ci").Token).do("POST", "/keys/"+id+"/suspend", ""))
+	}
+	before := w.do("GET", "/keys/"+id, "").body
+	method, path, _ := strings.Cut(strings.ReplaceAll(pattern, "{id}", id), " ")
+	a := by.do(method, path, body)
+	if a.status != status && !(status == http.StatusOK && a.status/100 == 2) {
+		w.t.Errorf("%s %s on %.60s: %d %s", pattern, body, mint, a.status, a.body)
+		return
+	}
+	if a.status/100 == 2 {
+		return
+	}
+	if code, message := a.fault(w.t); code != "above_ceiling" || !strings.Contains(message, names) &&
+		!strings.Contains(message, "renews") && !strings.Contains(message, "unknown_price") { // which a ceiling refuses by themselves
+		w.t.Errorf("%s %s: %s %s", pattern, body, code, message)
+	}
+	if after := w.do("GET", "/keys/"+id, "").body; after != before {
+		w.t.Errorf("%s %s: the key was %s and is %s", pattern, body, before, after)
+	}
+	if strings.Contains(a.body, "scoped_key") {
+		w.t.Errorf("%s %s: the refusal has a string", pattern, body)
+	}
+}

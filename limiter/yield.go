@@ -1,0 +1,113 @@
+package limiter
+
+import (
+	"errors"
+	"fmt"
+)
+
+// couldMint judges an act that gives a caller a working key, or lets one do more
+// than it could: a rotation, a grant, a change that widens, the end of somebody
+// else's stop. Whoever is not the operator may do that to keys that they could
+// have minted as they are then. So the whole key is held under the ceilings of
+// the caller's own role, and what it lacks is not filled in but refused: it has
+// a holder, whose key would change without a word.
+func (l *Limiter) couldMint(by Caller, key *Key) error {
+	if by.Role == OperatorRole {
+		return nil
+	}
+	role := l.policy(by.Role)
+	if role == nil {
+		return l.forbidden(by, KeysCreate)
+	}
+	as := key.clone()
+	err := role.hold(by.Role, false, nil, as)
+	if err == nil {
+		err = role.lacks(by.Role, key, as)
+	}
+	if err == nil {
+		err = l.counts(role, by.Role, key)
+	}
+	return l.noted(by, err)
+}
+
+// noted tells the audit log of a ceiling that somebody would have passed.
+func (l *Limiter) noted(by Caller, err error) error {
+	var above *CeilingError
+	if errors.As(err, &above) {
+		l.attempts.note(l, by, ActRefused, above.Field+" above the ceiling of role "+above.Role)
+	}
+	return err
+}
+
+// lacks says which ceiling a mint would have given a key that has none there.
+// as is what that mint would have made of it.
+func (r *Role) lacks(name string, key, as *Key) error {
+	above := func(field, format string, args ...any) error {
+		return &CeilingError{Field: field, Role: name, Msg: fmt.Sprintf(format, args...)}
+	}
+	for _, kind := range ceilingKinds {
+		if key.Limit[kind] == NoLimit && as.Limit[kind] != NoLimit {
+			return above(limitFields[kind], "may be %s in all, and the key has no such limit", amountText(kind, as.Limit[kind]))
+		}
+	}
+	if key.ExpiresAt.IsZero() && !as.ExpiresAt.IsZero() {
+		return above("expires_at", "may be %s at the latest, and the key does not expire", stamp(as.ExpiresAt))
+	}
+	for _, list := range []struct {
+		field     string
+		has, most int
+	}{
+		{"models", len(key.Scope.Models), len(as.Scope.Models)},
+		{"paths", len(key.Scope.Paths), len(as.Scope.Paths)},
+		{"methods", len(key.Scope.Methods), len(as.Scope.Methods)},
+		{"ips", len(key.Scope.IPs), len(as.Scope.IPs)},
+	} {
+		if list.has == 0 && list.most > 0 {
+			return above(list.field, "must be within what the role allows, and the key allows all")
+		}
+	}
+	return nil
+}
+
+// counts refuses a key whose use no budget counts that is within the role's own:
+// one that the role's callers minted would be counted.
+func (l *Limiter) counts(r *Role, name string, key *Key) error {
+	if key.Role == name || r.Budget.Limit == NoLimits() {
+		return nil
+	}
+	theirs := NewRole()
+	if role := l.policy(key.Role); role != nil {
+		theirs = *role
+	}
+	for _, kind := range ceilingKinds {
+		if exceeds(theirs.Budget.Limit[kind], r.Budget.Limit[kind]) {
+			return &CeilingError{Field: "budget", Role: name, Msg: fmt.Sprintf("of %s in all does not count the key", amountText(kind, r.Budget.Limit[kind]))}
+		}
+	}
+	if theirs.Budget.Renews != "" && theirs.Budget.Renews != r.Budget.Renews {
+		return &CeilingError{Field: "budget", Role: name, Msg: fmt.Sprintf("does not count the key, and that of its role renews by the %s", theirs.Budget.Renews)}
+	}
+	return nil
+}
+
+// widens reports whether a change lets a key do more than it could.
+func (k *Key) widens(old *Key) bool {
+	for kind, limit := range k.Limit {
+		if exceeds(limit, old.Limit[kind]) {
+			return true
+		}
+	}
+	if k.Renews != "" && k.Renews != old.Renews || k.CountOnly && !old.CountOnly || k.Charge == ChargeSuccess && old.Charge != k.Charge {
+		return true
+	}
+	for _, rule := range narrowing {
+		switch rule.field {
+		case "renews", "unknown_price", "charge", "fit": // judged above, or no wider either way
+		default:
+			if rule.wider(k, old) != nil {
+				return true
+			}
+		}
+	}
+	return false
+}
