@@ -278,11 +278,11 @@ func TestSuspendAndResume(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	m := w.mint(`{"upstream":"openai","max_activations":5}`)
-	if k := get[KeyObject](t, w.do("POST", "/keys/"+m.ID+"/suspend", "")); k.Status != limiter.Suspended {
-		t.Errorf("suspended: %s", k.Status)
+	if k := get[KeyObject](t, w.do("POST", "/keys/"+m.ID+"/suspend", "")); k.Status != limiter.Suspended || k.SuspendedBy != "operator" {
+		t.Errorf("suspended: %s by %q", k.Status, k.SuspendedBy)
 	}
-	if k := get[KeyObject](t, w.do("POST", "/keys/"+m.ID+"/resume", "")); k.Status != limiter.Active {
-		t.Errorf("resumed: %s", k.Status)
+	if k := get[KeyObject](t, w.do("POST", "/keys/"+m.ID+"/resume", "")); k.Status != limiter.Active || k.SuspendedBy != "" {
+		t.Errorf("resumed: %s by %q", k.Status, k.SuspendedBy)
 	}
 	w.use(m, 1)
 }
