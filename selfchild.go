@@ -45,7 +45,7 @@ func (h *Handler) mintChild(w http.ResponseWriter, r *http.Request, l *limiter.L
 	if err != nil {
 		return h.refuseChild(w, by, err)
 	}
-	birth := limiter.Birth{Lookup: lookup, Unlimited: unlimited}
+	birth := limiter.Birth{Lookup: lookup, Unlimited: unlimited, Unmetered: t.preset.Dialect == ""}
 	scopedKey := text.Reveal()
 	if sealed {
 		if birth.Salt, err = token.NewSalt(); err != nil {

@@ -193,7 +193,11 @@ func (a *api) mint(l *limiter.Limiter, r *http.Request) (int, any, error) {
 	if err := readBody(r, &body); err != nil {
 		return 0, nil, err
 	}
-	spec, err := body.key(a.backend.UpstreamInfos())
+	choices, err := a.choices(l, body.Role)
+	if err != nil {
+		return 0, nil, err
+	}
+	spec, err := body.key(a.backend.UpstreamInfos(), choices)
 	if err != nil {
 		return 0, nil, err
 	}
@@ -326,7 +330,7 @@ func (a *api) change(l *limiter.Limiter, r *http.Request) (int, any, error) {
 			}
 		}
 		return nil // its upstream is not configured now, and nothing is forwarded
-	}))
+	}, body.judge))
 }
 
 // ifMatch reads the version that a change is based on; 0 when none is named.

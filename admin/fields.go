@@ -191,14 +191,18 @@ func (b *changeBody) unset(field string) bool {
 
 // change applies the body to a key. It may run more than once.
 func (b *changeBody) change(k *limiter.Key) error {
-	before := endless(k)
 	if err := b.apply(k); err != nil {
 		return err
 	}
 	for _, take := range b.gone {
 		take(k)
 	}
-	if endless(k) && !before && !b.Unlimited {
+	return nil
+}
+
+// judge refuses a key that a change left without an end.
+func (b *changeBody) judge(old, k *limiter.Key) error {
+	if endless(k) && !endless(old) && !b.Unlimited {
 		return invalid(`this would leave a key that nothing ends by itself: keep max_activations, max_tokens, max_spend_usd or expires_at, or say "unlimited": true`)
 	}
 	return nil
@@ -237,8 +241,9 @@ func (k *realKey) UnmarshalText(text []byte) error {
 	return nil
 }
 
-// key is the key that a mint asks for.
-func (b *mintBody) key(upstreams []UpstreamInfo) (*limiter.Key, error) {
+// key is the key that a mint asks for. choices are the upstreams that it may be
+// for where it names none.
+func (b *mintBody) key(upstreams, choices []UpstreamInfo) (*limiter.Key, error) {
 	name := b.Upstream
 	if name == "" {
 		name = b.Provider
@@ -246,7 +251,7 @@ func (b *mintBody) key(upstreams []UpstreamInfo) (*limiter.Key, error) {
 		return nil, invalid("upstream and provider name two different upstreams; set one")
 	}
 	sealed := !b.UpstreamKey.IsZero()
-	u, err := pickUpstream(name, upstreams, sealed)
+	u, err := pickUpstream(name, upstreams, choices, sealed)
 	if err != nil {
 		return nil, err
 	}
@@ -271,22 +276,22 @@ func meterable(k *limiter.Key, dialect string) error {
 			return invalid("%s needs an upstream with a preset, because nothing is known of how %s reports its use; limit max_activations", field, k.Upstream)
 		}
 	}
-	if k.MaxRequestSpend > 0 && k.Limit[limiter.Nanodollars] == limiter.NoLimit {
-		return invalid("max_request_spend_usd needs max_spend_usd")
-	}
 	return nil
 }
 
 // pickUpstream finds the upstream that a key is for: the one named, or the only
-// one that a key can be minted for.
-func pickUpstream(name string, upstreams []UpstreamInfo, sealed bool) (UpstreamInfo, error) {
-	var names []string
+// one of the choices that a key can be minted for.
+func pickUpstream(name string, upstreams, choices []UpstreamInfo, sealed bool) (UpstreamInfo, error) {
+	var names, may []string
 	var fit []UpstreamInfo
-	for _, u := range upstreams {
-		names = append(names, u.Name)
+	for _, u := range choices {
+		may = append(may, u.Name)
 		if u.Held || sealed {
 			fit = append(fit, u)
 		}
+	}
+	for _, u := range upstreams {
+		names = append(names, u.Name)
 		if u.Name == name {
 			if !u.Held && !sealed {
 				return u, invalid("upstream %s has no credential here: send upstream_key to seal one into the key, or give it one in the configuration, { till { upstream %s { credential {file./path} } } }", name, name)
@@ -301,9 +306,10 @@ func pickUpstream(name string, upstreams []UpstreamInfo, sealed bool) (UpstreamI
 		return UpstreamInfo{}, invalid("upstream %q is not configured; there are: %s", name, strings.Join(names, ", "))
 	case len(fit) == 1:
 		return fit[0], nil
-	default:
-		return UpstreamInfo{}, invalid("upstream must be one of: %s", strings.Join(names, ", "))
+	case len(may) == 0: // of those that the role names, none is configured
+		may = names
 	}
+	return UpstreamInfo{}, invalid("upstream must be one of: %s", strings.Join(may, ", "))
 }
 
 type grantBody struct {

@@ -3,6 +3,7 @@ package admin
 import (
 	"net/http"
 	"net/url"
+	"slices"
 	"strconv"
 
 	"github.com/till-proxy/till/limiter"
@@ -103,6 +104,29 @@ func (a *api) metered(name string) bool {
 		}
 	}
 	return false
+}
+
+// choices are the upstreams that the caller may mint keys of a role for: a mint
+// that names none is for the only one.
+func (a *api) choices(l *limiter.Limiter, role string) ([]UpstreamInfo, error) {
+	if a.caller.Role != limiter.OperatorRole {
+		role = a.caller.Role
+	}
+	infos := a.backend.UpstreamInfos()
+	roles, err := l.Roles()
+	if err != nil {
+		return nil, err
+	}
+	at := slices.IndexFunc(roles, func(r limiter.RoleView) bool { return r.Name == role })
+	if at < 0 {
+		return infos, nil
+	}
+	r := roles[at]
+	metered := r.Max[limiter.Tokens] > 0 || r.Max[limiter.Nanodollars] > 0 ||
+		r.Budget.Limit[limiter.Tokens] != limiter.NoLimit || r.Budget.Limit[limiter.Nanodollars] != limiter.NoLimit
+	return slices.DeleteFunc(slices.Clone(infos), func(u UpstreamInfo) bool {
+		return len(r.Upstreams) > 0 && !slices.Contains(r.Upstreams, u.Name) || metered && u.Dialect == ""
+	}), nil
 }
 
 // defaultPage is the size of a page that does not say one.

@@ -65,7 +65,7 @@ func (a *api) rotate(l *limiter.Limiter, r *http.Request) (int, any, error) {
 		return 0, nil, invalid("upstream_key cannot be set: %s uses the credential that upstream %s has in the configuration; change that one there and reload", id, before.Upstream)
 	}
 	if given {
-		if _, err := pickUpstream(before.Upstream, a.backend.UpstreamInfos(), given); err != nil {
+		if _, err := pickUpstream(before.Upstream, a.backend.UpstreamInfos(), nil, given); err != nil {
 			return 0, nil, err
 		}
 	}

@@ -54,8 +54,13 @@ func (s *session) mint(o *runOptions, body map[string]any, args []string) (err e
 		return usage("the server does not know its address: say --base-url, or set public_url in its configuration")
 	}
 	s.base = base
-	if err := s.hand(all, o, args); err != nil {
-		return err
+	// With several upstreams, which one a key without a name is for depends on the
+	// caller's role, and the server says it with the key.
+	chosen := len(o.upstreams) > 0 || len(all.Upstreams) <= 1
+	if chosen {
+		if err := s.hand(all, o, args); err != nil {
+			return err
+		}
 	}
 	names := o.upstreams
 	if len(names) == 0 {
@@ -74,6 +79,11 @@ func (s *session) mint(o *runOptions, body map[string]any, args []string) (err e
 		}
 		info, _ := all.named(m.Upstream)
 		s.keys = append(s.keys, runKey{m, info})
+	}
+	if !chosen {
+		if err := s.hand(all, o, args); err != nil {
+			return err
+		}
 	}
 	env, notes := runEnviron(s.over, s.keys, all.Upstreams, o.pass)
 	for _, note := range notes {
@@ -95,8 +105,12 @@ func (s *session) hand(all configured, o *runOptions, args []string) error {
 		info, _ := all.named(name)
 		s.over.upstreams = append(s.over.upstreams, info)
 	}
-	if len(o.upstreams) == 0 && len(all.Upstreams) == 1 {
+	switch {
+	case len(o.upstreams) > 0:
+	case len(all.Upstreams) == 1:
 		s.over.upstreams = all.Upstreams
+	case len(s.keys) > 0:
+		s.over.upstreams = append(s.over.upstreams, s.keys[0].info)
 	}
 	tell, ok := runTools[tool(args[0])]
 	if !ok {

@@ -46,8 +46,9 @@ func (l *Limiter) editIn(by Caller, action, id string, fn func(b *batch, key *Ke
 // Change lets fn edit a copy of a live key: name, labels, owner, purpose,
 // scope, limits, expiry. Everything else stays as it is. Of a dead key only
 // name and labels change; else ErrDead. ifVersion, unless 0, must be the
-// key's version; else ErrVersion.
-func (l *Limiter) Change(_ context.Context, by Caller, id string, ifVersion int64, fn func(*Key) error) (View, error) {
+// key's version; else ErrVersion. judge looks at what comes of it, with what
+// ceilings have filled in, and may refuse that.
+func (l *Limiter) Change(_ context.Context, by Caller, id string, ifVersion int64, fn func(*Key) error, judge ...func(old, key *Key) error) (View, error) {
 	k, err := l.reach(by, KeysUpdate, id)
 	if err != nil {
 		return View{}, err
@@ -77,6 +78,16 @@ func (l *Limiter) Change(_ context.Context, by Caller, id string, ifVersion int6
 		}
 		if err := key.Validate(); err != nil {
 			return err
+		}
+		if key.MaxRequestSpend != old.MaxRequestSpend || key.Limit[Nanodollars] != old.Limit[Nanodollars] {
+			if err := l.meterable(key, false); err != nil {
+				return err
+			}
+		}
+		for _, judge := range judge {
+			if err := judge(&old, key); err != nil {
+				return err
+			}
 		}
 		if key.widens(&old) {
 			if err := l.couldMint(by, key); err != nil {

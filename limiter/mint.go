@@ -87,8 +87,8 @@ func (l *Limiter) newborn(by, under Caller, spec *Key, birth Birth) (*Key, error
 	if err := key.Validate(); err != nil {
 		return nil, err
 	}
-	if birth.Unmetered && (key.Limit[Tokens] != NoLimit || key.Limit[Nanodollars] != NoLimit) {
-		return nil, invalid("upstream", "must be one with a preset, because role %s limits tokens or dollars, and nothing is known of how %s reports its use", key.Role, key.Upstream)
+	if err := l.meterable(key, birth.Unmetered); err != nil {
+		return nil, err
 	}
 	key.attempts()
 	if !key.bounded() && !birth.Unlimited {
@@ -98,6 +98,24 @@ func (l *Limiter) newborn(by, under Caller, spec *Key, birth Birth) (*Key, error
 		return nil, invalid("expires_at", "must be in the future, got %s", stamp(key.ExpiresAt))
 	}
 	return key, nil
+}
+
+// meterable refuses what could not be held, now that the ceilings are in the key:
+// limits in tokens or dollars, its own or of its role, where the upstream does not
+// tell its use, and a bound of one request in dollars that nobody counts.
+func (l *Limiter) meterable(key *Key, unmetered bool) error {
+	budget := NoLimits()
+	if role := l.policy(key.Role); role != nil {
+		budget = role.Budget.Limit
+	}
+	counted := func(kind Kind) bool { return key.Limit[kind] != NoLimit || budget[kind] != NoLimit }
+	if unmetered && (counted(Tokens) || counted(Nanodollars)) {
+		return invalid("upstream", "must be one with a preset, because role %s limits tokens or dollars, and nothing is known of how %s reports its use", key.Role, key.Upstream)
+	}
+	if key.MaxRequestSpend > 0 && !counted(Nanodollars) {
+		return invalid("max_request_spend_usd", "needs max_spend_usd")
+	}
+	return nil
 }
 
 // writeNew writes a new key with what leads to it, and says so in the audit log.

@@ -1,0 +1,145 @@
+package admin
+
+import (
+	"fmt"
+	"net/http"
+	"strings"
+	"testing"
+
+	"github.com/till-proxy/till/limiter"
+)
+
+// TestNoKeyIsMintedWhoseLimitsItsUpstreamCannotTell multiplies everything that makes
+// a key's use be measured by an upstream that tells it, and one that does not.
+func TestNoKeyIsMintedWhoseLimitsItsUpstreamCannotTell(t *testing.T) {
+	t.Parallel()
+	plain := func(*limiter.Role) {}
+	for name, test := range map[string]struct {
+		role        func(*limiter.Role)
+		mint, patch string
+		measured    bool
+	}{
+		"activations":            {role: plain, mint: `"max_activations":1`},
+		"a budget of requests":   {role: func(r *limiter.Role) { r.Budget.Limit[limiter.Activations] = 5 }, mint: `"max_activations":1`},
+		"tokens":                 {role: plain, mint: `"max_tokens":1000`, measured: true},
+		"dollars":                {role: plain, mint: `"max_spend_usd":"1"`, measured: true},
+		"cents":                  {role: plain, mint: `"max_spend_cents":1`, measured: true},
+		"a bound of one request": {role: plain, mint: `"max_spend_usd":"1","max_request_spend_usd":"0.1"`, measured: true},
+		"a ceiling in tokens":    {role: func(r *limiter.Role) { r.Max[limiter.Tokens] = 5 }, mint: `"max_activations":1`, measured: true},
+		"a ceiling in dollars":   {role: func(r *limiter.Role) { r.Max[limiter.Nanodollars] = 5 }, mint: `"max_activations":1`, measured: true},
+		"a budget in tokens":     {role: func(r *limiter.Role) { r.Budget.Limit[limiter.Tokens] = 5 }, mint: `"max_activations":1`, measured: true},
+		"a budget in dollars":    {role: func(r *limiter.Role) { r.Budget.Limit[limiter.Nanodollars] = 5 }, mint: `"max_activations":1`, measured: true},
+		"tokens, later":          {role: plain, mint: `"max_activations":1`, patch: `"max_tokens":1000`, measured: true},
+		"dollars, later":         {role: plain, mint: `"max_activations":1`, patch: `"max_spend_usd":"1"`, measured: true},
+	} {
+		role := limiter.NewRole()
+		role.Permissions, role.Sees = limiter.Permissions, limiter.SeesAll
+		test.role(&role)
+		w := newWorld(t)
+		if err := w.SetRoles(map[string]limiter.Role{"r": role}); err != nil {
+			t.Fatal(err)
+		}
+		anna := w.as(w.hire("anna", "r").Token)
+		for who, by := range map[string]struct {
+			*world
+			role string
+		}{"a member": {anna, ""}, "the operator": {w, `"role":"r",`}} {
+			for _, upstream := range []string{"github", "openai"} {
+				a := by.do("POST", "/keys", fmt.Sprintf(`{"upstream":%q,%s%s}`, upstream, by.role, test.mint))
+				if test.patch != "" {
+					a = by.do("PATCH", "/keys/"+get[KeyObject](t, a).ID, "{"+test.patch+"}")
+				}
+				refused := test.measured && upstream == "github"
+				if refused != (a.status == http.StatusBadRequest && strings.Contains(a.body, "with a preset, because")) || !refused && a.status/100 != 2 {
+					t.Errorf("%s at %s, by %s: %d %s", name, upstream, who, a.status, a.body)
+				}
+			}
+		}
+	}
+}
+
+// TestWhatARuleNeedsMayComeFromACeiling is about rules of a key that need another,
+// which the key's role fills in.
+func TestWhatARuleNeedsMayComeFromACeiling(t *testing.T) {
+	t.Parallel()
+	full := limiter.NewRole()
+	full.Permissions, full.Sees = limiter.Permissions, limiter.SeesAll
+	capped, shared := full, full
+	capped.Max[limiter.Activations], capped.Max[limiter.Nanodollars] = 100, 5e9
+	shared.Budget.Limit[limiter.Nanodollars] = 5e9
+	w := newWorld(t)
+	if err := w.SetRoles(map[string]limiter.Role{"none": full, "capped": capped, "shared": shared}); err != nil {
+		t.Fatal(err)
+	}
+	for i, test := range []struct {
+		role, mint, patch, wants string // wants: what is refused
+	}{
+		{"none", `"max_activations":1,"max_request_spend_usd":"0.1"`, "", "max_request_spend_usd needs max_spend_usd"},
+		{"capped", `"max_request_spend_usd":"0.1"`, "", ""},
+		{"shared", `"max_activations":1,"max_request_spend_usd":"0.1"`, "", ""}, // the budget counts dollars
+		{"none", `"expires_in":"1h","charge":"success"`, "", "needs max_activations"},
+		{"capped", `"charge":"success"`, "", ""},
+		{"none", ``, "", "set at least one of"},
+		{"capped", ``, "", ""},
+		{"none", `"max_activations":1`, `"max_request_spend_usd":"0.1"`, "max_request_spend_usd needs max_spend_usd"},
+		{"none", `"max_spend_usd":"1","max_request_spend_usd":"0.1"`, `"max_spend_usd":null,"max_activations":1`, "max_request_spend_usd needs max_spend_usd"},
+		{"capped", `"max_spend_usd":"1","max_request_spend_usd":"0.1"`, `"max_spend_usd":null`, ""},
+		{"none", `"max_activations":1`, `"max_activations":null`, "leave a key that nothing ends"},
+		{"capped", `"max_activations":1`, `"max_activations":null,"max_spend_usd":null`, ""},
+		{"none", `"max_activations":1,"charge":"success"`, `"max_activations":null,"max_tokens":1000`, "needs max_activations"},
+		{"capped", `"max_activations":1,"charge":"success"`, `"max_activations":null`, ""},
+	} {
+		by := w.as(w.hire(fmt.Sprint("holder ", i), test.role).Token)
+		body := `"upstream":"openai"`
+		if test.mint != "" {
+			body += "," + test.mint
+		}
+		a := by.do("POST", "/keys", "{"+body+"}")
+		if test.patch != "" {
+			a = by.do("PATCH", "/keys/"+get[KeyObject](t, a).ID, "{"+test.patch+"}")
+		}
+		if (a.status/100 == 2) != (test.wants == "") || test.wants != "" && !strings.Contains(a.body, test.wants) {
+			t.Errorf("under %s: {%s}, then {%s}: %d %s", test.role, test.mint, test.patch, a.status, a.body)
+		}
+	}
+}
+
+// TestAMintThatNamesNoUpstreamIsForTheOnlyOne counts those that the key's role may
+// have.
+func TestAMintThatNamesNoUpstreamIsForTheOnlyOne(t *testing.T) {
+	t.Parallel()
+	all := limiter.NewRole()
+	all.Permissions = limiter.Permissions
+	one, two, metered, spare, gone := all, all, all, all, all
+	one.Upstreams = []string{"github"}
+	two.Upstreams = []string{"github", "openai"}
+	metered.Max[limiter.Nanodollars] = 5e9
+	spare.Upstreams = []string{"spare", "openai"}
+	gone.Upstreams = []string{"elsewhere"}
+	w := newWorld(t)
+	roles := map[string]limiter.Role{"all": all, "one": one, "two": two, "metered": metered, "spare": spare, "gone": gone}
+	if err := w.SetRoles(roles); err != nil {
+		t.Fatal(err)
+	}
+	for role, want := range map[string]string{
+		"all":     "upstream must be one of: github, openai, spare",
+		"one":     `"upstream":"github"`,
+		"two":     "upstream must be one of: github, openai",
+		"metered": `"upstream":"openai"`, // of github nothing is known
+		"spare":   `"upstream":"openai"`, // the other one has no credential
+		"gone":    "upstream must be one of: ",
+	} {
+		anna := w.as(w.hire("anna of "+role, role).Token)
+		for who, a := range map[string]answer{
+			"a member":     anna.do("POST", "/keys", `{"max_activations":1}`),
+			"the operator": w.do("POST", "/keys", `{"max_activations":1,"role":"`+role+`"}`),
+		} {
+			if !strings.Contains(a.body, want) {
+				t.Errorf("%s of %s: %d %s", who, role, a.status, a.body)
+			}
+		}
+		if a := anna.do("POST", "/keys", `{"max_activations":1,"upstream":"openai"}`); role == "one" && a.status != http.StatusForbidden {
+			t.Errorf("another one by name: %d %s", a.status, a.body)
+		}
+	}
+}
