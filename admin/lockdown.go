@@ -61,7 +61,20 @@ func (a *api) liftLockdown(w http.ResponseWriter, _ *http.Request) {
 }
 
 func (a *api) showLockdown(w http.ResponseWriter, _ *http.Request) {
-	a.write(w, http.StatusOK, lockdownOf(a.backend.Lockdown().State()))
+	a.write(w, http.StatusOK, a.lockdownSeen())
+}
+
+// lockdownSeen is what the caller is told of the lockdown that is in force. While
+// the store is closed, nothing is known of roles.
+func (a *api) lockdownSeen() lockdownJSON {
+	o := lockdownOf(a.backend.Lockdown().State())
+	if a.caller.Role == limiter.OperatorRole {
+		return o
+	}
+	if l, err := a.backend.Limiter(); err != nil || !l.SeesReason(a.caller) {
+		o.By, o.Reason = "", ""
+	}
+	return o
 }
 
 func lockdownCommand(f *common) *cobra.Command {

@@ -4,6 +4,7 @@ import (
 	"net/http"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/till-proxy/till/limiter"
 )
@@ -51,6 +52,68 @@ func TestLockdownIsSetShownAndLiftedAlsoWhileTheStoreIsClosed(t *testing.T) {
 	}
 	if s := get[lockdownJSON](t, w.do("POST", "/lockdown", "")); !s.LockedDown || *s.StreamsCut != 0 {
 		t.Errorf("without a body, on a closed store: %+v", s)
+	}
+}
+
+// TestTheReasonOfALockdownIsForThoseWhoSeeAll asks in every way in which a caller is
+// told of one.
+func TestTheReasonOfALockdownIsForThoseWhoSeeAll(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	roles := make(map[string]limiter.Role)
+	told := map[string]bool{"all keys": true, "all acts": true, "all, to mint": false, "own": false, "role": false}
+	for name, sees := range map[string]limiter.Sight{"all keys": limiter.SeesAll, "all acts": limiter.SeesAll, "all, to mint": limiter.SeesAll, "own": limiter.SeesOwn, "role": limiter.SeesRole} {
+		r := limiter.NewRole()
+		r.Sees, r.Permissions = sees, []limiter.Permission{limiter.KeysRead}
+		switch name {
+		case "all acts":
+			r.Permissions = []limiter.Permission{limiter.AuditRead}
+		case "all, to mint":
+			r.Permissions = []limiter.Permission{limiter.KeysCreate}
+		}
+		roles[name] = r
+	}
+	if err := w.SetRoles(roles); err != nil {
+		t.Fatal(err)
+	}
+	callers, feeds := make(map[string]*world), make(map[string]*limiter.Feed)
+	for name := range roles {
+		hired := w.hire("one who sees "+name, name)
+		callers[name] = w.as(hired.Token)
+		by, err := w.Authenticate(t.Context(), hired.Token, "192.0.2.1")
+		if err != nil {
+			t.Fatal(err)
+		}
+		if w.Allows(by, limiter.KeysRead) {
+			if feeds[name], err = w.Subscribe(by); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	get[lockdownJSON](t, w.do("POST", "/lockdown", `{"reason":"anna is a spy"}`))
+	for name, as := range callers {
+		for _, path := range []string{"/lockdown", "/stats", "/doctor"} {
+			a := as.do("GET", path, "")
+			if a.status != http.StatusOK || strings.Contains(a.body, "spy") != (told[name] && path != "/doctor") || strings.Contains(a.body, `"operator"`) != strings.Contains(a.body, "spy") {
+				t.Errorf("who sees %s asks %s: %d %s", name, path, a.status, a.body)
+			}
+			if path == "/lockdown" && !strings.Contains(a.body, `"locked_down":true`) {
+				t.Errorf("who sees %s is not told at all: %s", name, a.body)
+			}
+		}
+		if feed := feeds[name]; feed != nil {
+			e, err := feed.Next(t.Context(), time.Minute)
+			if err != nil || e == nil || e.Name != limiter.LockdownSet || (e.Reason == "anna is a spy") != told[name] || (e.By == "operator") != told[name] {
+				t.Errorf("who sees %s reads %+v, %v", name, e, err)
+			}
+		}
+	}
+	w.closed = true // nothing is known of roles
+	defer func() { w.closed = false }()
+	for name, as := range callers {
+		if a := as.do("GET", "/lockdown", ""); strings.Contains(a.body, "spy") {
+			t.Errorf("of a closed store, who sees %s is told %s", name, a.body)
+		}
 	}
 }
 

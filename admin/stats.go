@@ -14,7 +14,7 @@ import (
 
 // stats answers also while the store is closed, and then says why.
 func (a *api) stats(w http.ResponseWriter, r *http.Request) {
-	lockdown := lockdownOf(a.backend.Lockdown().State())
+	lockdown := a.lockdownSeen()
 	l, err := a.backend.Limiter()
 	if err != nil {
 		why := withoutKeys(err.Error())

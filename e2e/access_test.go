@@ -127,8 +127,9 @@ func TestLeastPrivilegeInTenMinutes(t *testing.T) {
 	logged := filepath.Join(s.dir, "caddy.log")
 	caddyfile := fence.FindStringSubmatch(text)[2]
 	for old, now := range map[string]string{
-		"{\n\ttill {": fmt.Sprintf("{\n\tadmin %s\n\tpersist_config off\n\tauto_https off\n\tdefault_bind 127.0.0.1\n\tlog {\n\t\toutput file %s\n\t}\n\ttill {\n\t\tstore badger %s",
-			s.admin, logged, s.store()),
+		// With an upstream besides the page's, which is the only one of its roles.
+		"{\n\ttill {": fmt.Sprintf("{\n\tadmin %s\n\tpersist_config off\n\tauto_https off\n\tdefault_bind 127.0.0.1\n\tlog {\n\t\toutput file %s\n\t}\n\ttill {\n\t\tstore badger %s\n\t\tupstream claude anthropic {\n\t\t\tcredential %s\n\t\t}",
+			s.admin, logged, s.store(), realKey),
 		"{file./run/secrets/openai}": "{file." + credential + "}\n\t\t\tto " + s.upstream.URL,
 		"agents.example.com {":       "http://:" + port(agents) + " {",
 		"till.example.com {":         "http://:" + port(console) + " {",

@@ -363,6 +363,24 @@ func TestRunMintsAKeyForEachUpstream(t *testing.T) {
 	}
 }
 
+// TestARunOfARoleWithOneUpstreamNeedNotNameIt is about a server with several.
+func TestARunOfARoleWithOneUpstreamNeedNotNameIt(t *testing.T) {
+	t.Parallel()
+	other := upstreamtest.Start(t, upstreamtest.Anthropic, realKey)
+	s := newServer(t, options{more: "upstream claude anthropic {\ncredential {env.MOCK_KEY}\nto " + other.URL + "\n}\nrole one {\nupstreams claude\n}"})
+	cmd := s.underRun("--role one --max-activations 5", "sh", "-c", "echo $ANTHROPIC_API_KEY+$ANTHROPIC_BASE_URL+$OPENAI_API_KEY")
+	out, err := cmd.Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := strings.Split(strings.TrimSpace(string(out)), "+"); !strings.HasPrefix(got[0], "till_sk_") || got[1] == "" || got[2] != "" {
+		t.Errorf("it was given %s", out)
+	}
+	if k := s.theOnlyKey(); k["upstream"] != "claude" || k["status"] != "revoked" {
+		t.Errorf("the key is %v", k)
+	}
+}
+
 func TestARunWhoseServerIsAwayLeavesTheRevocationToItsWatcher(t *testing.T) {
 	t.Parallel()
 	s := newServer(t, options{})

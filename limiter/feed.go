@@ -93,6 +93,9 @@ func (f *Feed) Next(ctx context.Context, patience time.Duration) (*Event, error)
 				return nil, err
 			}
 			if f.l.seesEvent(f.by, &e) {
+				if (e.Name == LockdownSet || e.Name == LockdownLifted) && !f.l.SeesReason(f.by) {
+					e.By, e.Reason = "", ""
+				}
 				return &e, nil
 			}
 		}
@@ -167,6 +170,17 @@ func (l *Limiter) seesEvent(by Caller, e *Event) bool {
 		return l.Allows(by, TokensManage) && l.seesToken(by, e.Token)
 	}
 	return true
+}
+
+// SeesReason reports whether a caller is told who set a lockdown, and why: those
+// who see every key or every act. All others are told that there is one, and
+// holders of keys the reason, with each refusal.
+func (l *Limiter) SeesReason(by Caller) bool {
+	if by.Role == OperatorRole {
+		return true
+	}
+	role := l.policy(by.Role)
+	return role != nil && role.Sees == SeesAll && (l.Allows(by, KeysRead) || l.Allows(by, AuditRead))
 }
 
 // JSON is the event as webhooks and feeds tell it. There is never a secret in

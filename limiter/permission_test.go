@@ -212,7 +212,7 @@ func unless(err, expected error) error {
 // which TestAClosedStoreObeysOnlyTheOperator drives; open are the methods
 // that nobody calls on behalf of a caller.
 var (
-	judged = []string{"Authorise", "Allows", "Replay", "Sees", "Standing"}
+	judged = []string{"Authorise", "Allows", "Replay", "Sees", "SeesReason", "Standing"}
 	closed = []string{"Forfeit", "Restore", "Set", "Lift"}
 	open   = []string{
 		"Close", "Failed", "Trouble", "StillFailed", "Ping", "SetRoles", "SetStale", "KeepAudit", "LogAuditHead", "Retain", // whoever runs the limiter

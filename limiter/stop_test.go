@@ -40,6 +40,7 @@ func newCrew(t *testing.T, w *world) *crew {
 	if err != nil {
 		t.Fatal(err)
 	}
+	c.callers["holder"] = limiter.Holder(&v.Key, "192.0.2.1") // who may revoke it
 	c.key = &key{w, v.ID, lookup}
 	return c
 }
