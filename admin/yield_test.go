@@ -65,7 +65,7 @@ var harmlessCalls = map[string]string{
 	"POST /leaks":              "it ends",
 	"POST /tokens/{id}/revoke": "it ends",
 	"POST /fingerprint":        "it changes nothing",
-	"POST /tokens":             "a role is given by those who have it: see TestATokenIsGivenNoMoreThanItsGiverHas",
+	"POST /tokens":             "a role is given by those who have it: see TestNobodyGivesMoreThanTheyHave",
 	"POST /lockdown":           "the operator's alone",
 	"DELETE /lockdown":         "the operator's alone",
 	"POST /store/repair":       "the operator's alone",
