@@ -52,7 +52,8 @@ type account struct {
 
 	first        int64 // unix nanoseconds of the first use; 0: never
 	firstDurable bool
-	last         int64
+	last         int64 // when the last request ended, or began and runs
+	savedAt      int64 // unix nanoseconds of the last save
 	pin          string
 	addr         string
 }
@@ -138,7 +139,13 @@ func (a *account) debit(bound *Amounts, now int64) {
 		}
 	}
 	a.pace.note(now)
+	a.used(now)
+}
+
+// used notes a use: its beginning, its end, or that it goes on.
+func (a *account) used(now int64) {
 	a.last = now
+	a.slot.setLast(now)
 }
 
 // maxUse is more than one request uses of anything: what is above is a mistake
@@ -293,6 +300,17 @@ func (a *account) remaining() Amounts {
 		}
 	}
 	return left
+}
+
+// recorded reports whether the store knows what was used where nothing is reserved
+// because nothing is limited.
+func (a *account) recorded() bool {
+	for i, limit := range a.limit {
+		if limit == NoLimit && a.reserved[i] != a.spent[i]+a.held[i] {
+			return false
+		}
+	}
+	return true
 }
 
 // taken is used + held: what the shadow must show.

@@ -32,10 +32,14 @@ const maxBackupValue = 16 << 20
 var ErrBackup = errors.New("this is no whole backup")
 
 // Backup writes a backup to w while the store is in use, and returns how many
-// keys are in it. What is reserved at that moment counts as spent in it.
+// keys are in it. What was used before is in it; what is reserved at that moment
+// counts as spent.
 func (l *Limiter) Backup(ctx context.Context, by Caller, w io.Writer, withSalts bool) (keys int64, err error) {
 	if err := l.authorise(by, Everything, nil); err != nil {
 		return 0, err
+	}
+	if err := l.saveAll(); err != nil {
+		return 0, fmt.Errorf("saving what keys used: %w", err)
 	}
 	err = l.committer.do(func(b *batch) error {
 		return b.audit(by.entry(ActStoreBackup, "", map[string]Delta{"with_seal": {nil, withSalts}}))

@@ -54,6 +54,30 @@ func BenchmarkReserveSettle(b *testing.B) {
 	b.ReportMetric(float64(took[len(took)*99/100]), "p99-ns")
 }
 
+// BenchmarkWithoutLimit is the same of a key that is only counted: the store is
+// never waited for, so the mean is what both halves cost.
+func BenchmarkWithoutLimit(b *testing.B) {
+	w := newBadgerWorldWithSystemClock(b)
+	k := w.mint(func(*limiter.Key) {})
+	live, refusal := w.Find(ctx, k.lookup)
+	if refusal != nil {
+		b.Fatal(refusal)
+	}
+	ask := limiter.Ask{
+		Bound:  limiter.Amounts{limiter.Activations: 1},
+		Method: "POST", Path: "/v1/chat/completions", Addr: netip.MustParseAddr("192.0.2.1"),
+	}
+	grants := make([]limiter.Grant, b.N)
+	b.ReportAllocs()
+	b.ResetTimer()
+	for i := range b.N {
+		if r := live.Reserve(context.Background(), &ask, &grants[i]); r != nil {
+			b.Fatal(r)
+		}
+		grants[i].Settle(limiter.Amounts{limiter.Activations: 1})
+	}
+}
+
 // BenchmarkFind is the way from a key's hash to the key in memory.
 func BenchmarkFind(b *testing.B) {
 	live := warm(b)

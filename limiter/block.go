@@ -31,9 +31,7 @@ func (l *Limiter) askBlock(a *account, k *Live) {
 		return
 	}
 	a.asked = true
-	if a.slot == nil {
-		a.slot = l.shadow.take(a.id, a.lineage, a.taken())
-	}
+	l.shadow.shade(a)
 	var granted, counted Amounts
 	l.committer.submit(change{
 		apply: func(b *batch) error {
@@ -113,13 +111,14 @@ func (l *Limiter) wentBack(a *account, rec *accountRecord) error {
 	return nil
 }
 
-// noteUnlimited puts what was used where nothing is reserved because nothing is
-// limited, for when a limit is set later. Memory and record go together. It is
-// called by the committer with the account held.
+// noteUnlimited puts what was used and is held where nothing is reserved because
+// nothing is limited, for when a limit is set later. Memory and record go together.
+// It is called by the committer with the account held.
 func (a *account) noteUnlimited(rec *accountRecord) {
 	for i, limit := range rec.Limit {
 		if limit == NoLimit && rec.Lineage == a.lineage {
-			rec.Reserved[i], a.reserved[i] = a.spent[i], a.spent[i]
+			rec.Reserved[i] = a.spent[i] + a.held[i]
+			a.reserved[i] = rec.Reserved[i]
 		}
 	}
 }

@@ -153,8 +153,21 @@ func (k *Live) usedBelow(ask *Ask, nanos int64) {
 	if !k.key.Rate.IsZero() {
 		k.pacing.rate.take(k.key.Rate, nanos)
 	}
-	k.last = nanos
+	if k.first == 0 {
+		k.first = nanos
+	}
+	k.l.shadow.shade(&k.account)
+	k.used(nanos)
 	k.l.markActive(k)
+}
+
+// endedBelow notes its end, which is a use as well. Callers hold the child.
+func (k *Live) endedBelow(g *Grant, nanos int64) {
+	k.mu.Lock()
+	k.used(nanos)
+	k.runningBelow(g.listens).Add(-1)
+	k.l.markActive(k)
+	k.mu.Unlock()
 }
 
 // fromAbove derives what the keys above make of a child: nothing while they all

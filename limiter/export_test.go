@@ -20,7 +20,7 @@ func FreeSpace(dir string) (int64, error) { return freeSpace(dir) }
 
 // GivesSlot reports whether the shadow has a slot to give.
 func (l *Limiter) GivesSlot() bool {
-	sl := l.shadow.take(accountID{1}, 1, Amounts{})
+	sl := l.shadow.take(&account{id: accountID{1}})
 	l.shadow.release(sl)
 	return sl != nil
 }

@@ -83,7 +83,9 @@ func (g *Grant) finish(used Amounts) {
 		k = now
 		k.mu.Lock()
 	}
+	now := k.l.clock.Now().UnixNano()
 	k.unlink(g)
+	k.used(now)
 	k.settle(g.epoch, &g.bound, &used)
 	if !g.free {
 		k.tellThresholds()
@@ -95,6 +97,7 @@ func (g *Grant) finish(used Amounts) {
 	}
 	if role := g.role; role != nil && !g.free {
 		role.mu.Lock()
+		role.used(now)
 		role.settle(g.roleEpoch, &g.bound, &used)
 		if role.overdrawn() {
 			k.l.askBlock(role, nil)
@@ -102,7 +105,7 @@ func (g *Grant) finish(used Amounts) {
 		role.mu.Unlock()
 	}
 	for a := k.parent; a != nil; a = a.parent {
-		a.runningBelow(g.listens).Add(-1)
+		a.endedBelow(g, now)
 	}
 	k.endIfSpent()
 	k.mu.Unlock()

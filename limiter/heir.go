@@ -1,8 +1,10 @@
 package limiter
 
 import (
+	"cmp"
 	"errors"
 	"maps"
+	"slices"
 )
 
 // A store that failed is closed and opened again, by another Limiter. What the
@@ -26,7 +28,10 @@ func (l *Limiter) inherit(former *Limiter) error {
 	l.pacings = maps.Clone(former.pacings)
 	former.liveMu.Unlock()
 	var from, to []*Live
-	for _, k := range former.everyLive() {
+	// Children stand before their parents, as wherever both are locked.
+	all := former.everyLive()
+	slices.SortFunc(all, func(a, b *Live) int { return cmp.Compare(b.Key().Depth, a.Key().Depth) })
+	for _, k := range all {
 		k.mu.Lock()
 		carries := k.active || k.inflight > 0 || k.halt != "" || k.history.dirty()
 		id := k.key.ID
@@ -105,8 +110,8 @@ func (a *account) inherit(old *account, believed bool, s *shadow) {
 		return
 	}
 	a.spent, a.held, a.past, a.kinds = old.spent, old.held, old.past, old.kinds
-	if (a.unsettled() || a.held != (Amounts{})) && a.slot == nil {
-		a.slot = s.take(a.id, a.lineage, a.taken())
+	if a.unsettled() || a.held != (Amounts{}) || !a.recorded() {
+		s.shade(a)
 	}
 }
 

@@ -12,7 +12,6 @@ package limiter
 import (
 	"cmp"
 	"context"
-	"crypto/rand"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -20,8 +19,6 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
-
-	"github.com/oklog/ulid/v2"
 
 	"github.com/till-proxy/till/token"
 )
@@ -210,7 +207,7 @@ func Open(o Options) (*Limiter, error) {
 	l.committer.clock, l.committer.doomed = l.clock, l.doomedBy
 	l.committer.extend(log)
 	l.committer.onces = onces
-	if err = l.recover(); err == nil {
+	if err = l.recover(o.Roles, o.After); err == nil {
 		err = l.readTokens()
 	}
 	if err == nil {
@@ -292,100 +289,6 @@ func (l *Limiter) anchored(disk Disk, path string) (*anchor, *digest, error) {
 	return a, d, err
 }
 
-// recover turns what the shadow counter remembers into records, and begins a
-// new session. It may be cut off at any point and run again.
-func (l *Limiter) recover() error {
-	boot := bootID()
-	var last, next session
-	var remembered []remembered
-	err := l.store.View(func(r Reader) error {
-		switch format, err := r.Get(metaFormat); {
-		case errors.Is(err, ErrNotFound):
-		case err != nil:
-			return err
-		case string(format) != storeFormat:
-			return otherFormat(format)
-		}
-		b, err := r.Get(metaSession)
-		if err == nil && len(b) == sessionLen && l.shadow != nil {
-			last = session(b)
-			remembered = l.shadow.recall(last, boot)
-		} else if err != nil && !errors.Is(err, ErrNotFound) {
-			return err
-		}
-		return nil
-	})
-	if err != nil {
-		return fmt.Errorf("reading store: %w", err)
-	}
-	const perTransaction = 4096
-	for len(remembered) > 0 {
-		n := min(len(remembered), perTransaction)
-		if err := l.committer.doPatiently(func(b *batch) error { return giveBackRemembered(b, remembered[:n]) }, nil); err != nil {
-			return fmt.Errorf("recovering budgets: %w", err)
-		}
-		remembered = remembered[n:]
-	}
-	if _, err := rand.Read(next[:]); err != nil {
-		return fmt.Errorf("beginning session: %w", err)
-	}
-	err = l.committer.doPatiently(func(b *batch) error {
-		if err := b.Set(metaFormat, []byte(storeFormat)); err != nil {
-			return err
-		}
-		return errors.Join(b.Set(metaSession, next[:]), makeFingerprintKey(b))
-	}, nil)
-	if err != nil {
-		return fmt.Errorf("beginning session: %w", err)
-	}
-	if l.shadow != nil {
-		l.shadow.begin(next, boot)
-	}
-	return l.store.View(func(r Reader) error {
-		if l.tally, err = readTally(r); err != nil {
-			return err
-		}
-		l.fingerprintKey, err = readFingerprintKey(r)
-		return err
-	})
-}
-
-// giveBackRemembered sets what is reserved to what the shadow saw in use.
-// Anything that does not add up is left alone, and so counts as spent.
-func giveBackRemembered(b *batch, accounts []remembered) error {
-	for _, seen := range accounts {
-		v, err := b.Get(accountKey(seen.id))
-		if errors.Is(err, ErrNotFound) {
-			continue
-		}
-		if err != nil {
-			return err
-		}
-		rec, err := decodeAccount(v)
-		if err != nil {
-			return err
-		}
-		if rec.Lineage != seen.lineage {
-			continue
-		}
-		for k, limit := range rec.Limit {
-			used := seen.used[k]
-			if used > rec.Reserved[k] && used <= maxAmount || limit != NoLimit && used >= 0 && used < rec.Reserved[k] {
-				rec.Reserved[k] = used // more: an overdraft that was not yet recorded
-			}
-			rec.Settled[k] = rec.Reserved[k]
-		}
-		_, err = b.Get(recordKey(idPrefix + ulid.ULID(seen.id).String()))
-		if err != nil && !errors.Is(err, ErrNotFound) {
-			return err
-		}
-		if err := b.setAccount(seen.id, err != nil, &rec); err != nil { // no key's: a role's
-			return err
-		}
-	}
-	return nil
-}
-
 // Close gives back what is reserved and unused, writes what is known, and
 // closes the store. Requests still in flight count as used up to their bound.
 func (l *Limiter) Close() error {
@@ -400,8 +303,12 @@ func (l *Limiter) Close() error {
 	if err := l.saveTokens(); err != nil && l.committer.failed.Load() == nil {
 		l.log.Error("saving when admin tokens were used last", "error", err)
 	}
+	now := l.clock.Now().UnixNano()
 	for _, k := range l.everyLive() {
 		k.mu.Lock()
+		if k.inUse() {
+			k.used(now)
+		}
 		l.save(&k.account, k, true)
 		k.mu.Unlock()
 	}

@@ -51,7 +51,6 @@ type Live struct {
 	pacing   pacing
 	history  history
 	seen     seenBy
-	savedAt  int64 // unix nanoseconds of the last save
 	lastAddr netip.Addr
 }
 
@@ -92,7 +91,7 @@ func (k *Live) view(now time.Time) View {
 	v := View{
 		Key: *k.key, Used: k.spent, Held: k.held, Remaining: k.remaining(),
 		InFlight: k.inflight, LastAddr: k.addr, Past: k.past, Kinds: k.kinds,
-		FirstUsedAt: fromNanos(k.first), LastUsedAt: fromNanos(k.last),
+		FirstUsedAt: fromNanos(k.first), LastUsedAt: k.lastUsed(now),
 		Delegated: k.given.minus(k.back), Returned: k.back, Children: k.children,
 	}
 	if k.due(now) {
@@ -153,15 +152,26 @@ func (k *Live) timeUp(now time.Time) Code {
 		return CodeKeyExpired
 	case key.FirstUseWithin > 0 && k.first == 0 && now.Sub(key.CreatedAt) >= key.FirstUseWithin:
 		return CodeKeyExpired
-	case key.IdleTimeout > 0 && k.inflight == 0 && k.below.Load()+k.streamsBelow.Load() == 0 && now.Sub(k.idleSince()) >= key.IdleTimeout:
+	case key.IdleTimeout > 0 && now.Sub(k.idleSince(now)) >= key.IdleTimeout:
 		return CodeKeyIdle
 	}
 	return ""
 }
 
+// inUse reports whether a request of the key runs, or of a child.
+func (k *Live) inUse() bool { return k.inflight > 0 || k.below.Load()+k.streamsBelow.Load() > 0 }
+
+// lastUsed is when the key was used last: now, while a request of it runs.
+func (k *Live) lastUsed(now time.Time) time.Time {
+	if k.inUse() {
+		return now
+	}
+	return fromNanos(k.last)
+}
+
 // idleSince is when the key was last used, or made, or revived.
-func (k *Live) idleSince() time.Time {
-	if used := fromNanos(k.last); used.After(k.key.RevivedAt) && used.After(k.key.CreatedAt) {
+func (k *Live) idleSince(now time.Time) time.Time {
+	if used := k.lastUsed(now); used.After(k.key.RevivedAt) && used.After(k.key.CreatedAt) {
 		return used
 	}
 	if k.key.RevivedAt.After(k.key.CreatedAt) {

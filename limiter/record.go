@@ -60,7 +60,7 @@ var (
 )
 
 // storeFormat is the layout above. A store of another format is not opened.
-const storeFormat = "till/7"
+const storeFormat = "till/8"
 
 // accountID names a budget: a key's ULID, or a hash of a role's name.
 type accountID [16]byte
@@ -117,9 +117,13 @@ type accountRecord struct {
 	// window: carved out for children, as far as it did not come back, and
 	// Returned, which went back to an ancestor.
 	Given, Returned Amounts
+
+	// Booked is how much of what was used in its whole life, renewals included,
+	// stands in the key's history. What a crash finds beyond that is added to it.
+	Booked Amounts
 }
 
-const accountRecordVersion = 4
+const accountRecordVersion = 5
 
 // kept is what of a limit is left to an account that gave some of it away.
 func kept(limit, given Amounts) Amounts {
@@ -170,7 +174,7 @@ func (r *accountRecord) encode() []byte {
 		b = binary.AppendVarint(b, *n)
 	}
 	b = binary.AppendVarint(b, r.Version)
-	for _, amounts := range []*Amounts{&r.Given, &r.Returned} {
+	for _, amounts := range []*Amounts{&r.Given, &r.Returned, &r.Booked} {
 		for _, n := range amounts {
 			b = binary.AppendVarint(b, n)
 		}
@@ -202,7 +206,7 @@ func decodeAccount(b []byte) (accountRecord, error) {
 		*n = d.varint()
 	}
 	r.Version = d.varint()
-	for _, amounts := range []*Amounts{&r.Given, &r.Returned} {
+	for _, amounts := range []*Amounts{&r.Given, &r.Returned, &r.Booked} {
 		for k := range amounts {
 			amounts[k] = d.varint()
 		}
@@ -212,7 +216,7 @@ func decodeAccount(b []byte) (accountRecord, error) {
 	}
 	for k := range r.Limit {
 		if r.Limit[k] < NoLimit || r.Reserved[k] < 0 || r.Settled[k] < 0 || r.Past[k] < 0 ||
-			r.Given[k] < 0 || r.Returned[k] < 0 {
+			r.Given[k] < 0 || r.Returned[k] < 0 || r.Booked[k] < 0 {
 			return r, fmt.Errorf("account: %w: %s below zero", errRecord, Kind(k))
 		}
 	}

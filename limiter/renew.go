@@ -139,6 +139,7 @@ func (l *Limiter) renew(a *account, k *Live, now time.Time) {
 			for i := range rec.Past {
 				rec.Past[i] = more(a.past[i], a.spent[i])
 			}
+			rec.First, rec.Last, rec.Pin, rec.Addr = a.first, a.last, a.pin, a.addr
 			a.mu.Unlock()
 			rec.Reserved, rec.Settled, rec.Epoch = Amounts{}, Amounts{}, epoch
 			rec.Given = Amounts{} // it was carved out of the old window

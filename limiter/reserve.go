@@ -178,11 +178,13 @@ func (k *Live) tryReserve(ask *Ask, g *Grant, t *turn) (refusal *Refusal, p park
 		a.usedBelow(ask, nanos)
 	}
 	k.claim(ask, nanos)
+	k.l.shadow.shade(&k.account)
 	k.debit(&bound, nanos)
 	if !ask.Free && k.wantsAhead() {
 		k.l.askBlock(&k.account, k)
 	}
 	if role != nil && !ask.Free {
+		k.l.shadow.shade(role)
 		role.debit(&bound, nanos)
 		if role.wantsAhead() {
 			k.l.askBlock(role, nil)

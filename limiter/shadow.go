@@ -8,21 +8,24 @@ import (
 	"unsafe"
 )
 
-// The shadow counter is a memory-mapped file that says, for every account
-// with a block, how much of it was used or held the moment before. The page
-// cache outlives a killed process, so after kill -9 only the requests in
-// flight are lost and not the rest of each block. It is believed only when it
-// was written in this boot and by the last session of this very store;
-// otherwise every reserved block counts as spent.
+// The shadow counter is a memory-mapped file that says, for every account in
+// use, limited or not, how much of it was used or held the moment before, and
+// when. The page cache outlives a killed process, so after kill -9 only the
+// requests in flight are lost, and neither the rest of each block nor what a key
+// without a limit did since it was saved. It is believed only when it was written
+// in this boot and by the last session of this very store; otherwise every
+// reserved block counts as spent.
 //
 //	header (64 bytes)   magic 8 | session 16 | boot id 36 | pad
-//	slot   (88 bytes)   account id 16 | lineage 8 | used + held 4 × 8 | the
-//	                    same once more 4 × 8
+//	slot   (112 bytes)  account id 16 | lineage 8 | first use 8 | last use 8 |
+//	                    last use once more 8 | used + held 4 × 8 | the same
+//	                    once more 4 × 8
 //
 // What a slot holds is absolute (used since the lineage began), so a block
 // that arrives does not invalidate it. Of two copies that differ the larger one
 // is believed: a kill came between the two, or one of them is damaged, and then
-// too little must never be taken for what was used.
+// too little must never be taken for what was used. Of two last uses it is the
+// earlier one: a key that ends when it is idle must not live longer for that.
 type shadow struct {
 	mem    []byte
 	mapped Mapping
@@ -33,23 +36,27 @@ type shadow struct {
 }
 
 const (
-	shadowMagic   = "tillshd2"
+	shadowMagic   = "tillshd3"
 	shadowHeader  = 64
-	shadowSlot    = 88
+	shadowSlot    = 112
 	shadowSlots   = 32 << 10
 	shadowSize    = shadowHeader + shadowSlot*shadowSlots
 	sessionLen    = 16
 	shadowBootLen = 36
 
-	slotUsed = 24
-	slotCopy = slotUsed + 8*int(NumKinds)
+	slotFirst    = 24
+	slotLast     = 32
+	slotLastCopy = 40
+	slotUsed     = 48
+	slotCopy     = slotUsed + 8*int(NumKinds)
 )
 
 // session names one opening of a store.
 type session [sessionLen]byte
 
 // slot is the place of one account in the shadow; nil means that there is
-// none, and a crash then costs that account its block.
+// none, and a crash then costs that account its block, or what it counted since
+// it was saved.
 type slot struct {
 	b     []byte
 	index int32
@@ -67,9 +74,10 @@ func openShadow(disk Disk, path string) (*shadow, error) {
 
 // remembered is one account as the shadow last saw it.
 type remembered struct {
-	id      accountID
-	lineage uint64
-	used    Amounts // used + held
+	id          accountID
+	lineage     uint64
+	first, last int64   // unix nanoseconds of its uses; 0: none
+	used        Amounts // used + held
 }
 
 // recall lists the slots in use, or nothing when the file was not written by
@@ -87,6 +95,8 @@ func (s *shadow) recall(last session, boot string) []remembered {
 		if r.id == (accountID{}) {
 			continue
 		}
+		r.first = int64(binary.NativeEndian.Uint64(b[slotFirst:]))
+		r.last = int64(min(binary.NativeEndian.Uint64(b[slotLast:]), binary.NativeEndian.Uint64(b[slotLastCopy:])))
 		for k := range r.used {
 			r.used[k] = max(int64(binary.NativeEndian.Uint64(b[slotUsed+8*k:])), int64(binary.NativeEndian.Uint64(b[slotCopy+8*k:])))
 		}
@@ -111,11 +121,15 @@ func (s *shadow) slot(i int) []byte {
 	return s.mem[shadowHeader+i*shadowSlot:][:shadowSlot:shadowSlot]
 }
 
-// take gives the account a slot that says used, or nil when all are taken.
-func (s *shadow) take(id accountID, lineage uint64, used Amounts) *slot {
-	if s == nil {
-		return nil
+// shade gives the account a slot that says what was used, unless it has one or
+// all are taken. Callers hold the account.
+func (s *shadow) shade(a *account) {
+	if s != nil && a.slot == nil {
+		a.slot = s.take(a)
 	}
+}
+
+func (s *shadow) take(a *account) *slot {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if len(s.free) == 0 || s.over {
@@ -124,13 +138,15 @@ func (s *shadow) take(id accountID, lineage uint64, used Amounts) *slot {
 	index := s.free[len(s.free)-1]
 	s.free = s.free[:len(s.free)-1]
 	sl := &slot{b: s.slot(int(index)), index: index}
-	for k := range used {
-		sl.set(Kind(k), used[k])
+	for k, used := range a.taken() {
+		sl.set(Kind(k), used)
 	}
-	atomic.StoreUint64((*uint64)(unsafe.Pointer(&sl.b[16])), lineage)
+	sl.setLast(a.last)
+	*(*int64)(unsafe.Pointer(&sl.b[slotFirst])) = a.first
+	atomic.StoreUint64((*uint64)(unsafe.Pointer(&sl.b[16])), a.lineage)
 	// The id last: until it stands there the slot counts as unused.
-	copy(sl.b[8:16], id[8:])
-	atomic.StoreUint64((*uint64)(unsafe.Pointer(&sl.b[0])), binary.NativeEndian.Uint64(id[:8]))
+	copy(sl.b[8:16], a.id[8:])
+	atomic.StoreUint64((*uint64)(unsafe.Pointer(&sl.b[0])), binary.NativeEndian.Uint64(a.id[:8]))
 	return sl
 }
 
@@ -143,8 +159,16 @@ func (sl *slot) set(k Kind, used int64) {
 	}
 }
 
+// setLast stores when the account was used last, likewise.
+func (sl *slot) setLast(at int64) {
+	if sl != nil {
+		atomic.StoreInt64((*int64)(unsafe.Pointer(&sl.b[slotLast])), at)
+		*(*int64)(unsafe.Pointer(&sl.b[slotLastCopy])) = at
+	}
+}
+
 // release frees a slot. The account must have nothing reserved beyond what it
-// spent.
+// spent, and nothing that the store does not know.
 func (s *shadow) release(sl *slot) {
 	if s == nil || sl == nil {
 		return

@@ -220,11 +220,8 @@ func TestStaleKeysAreToldOfAndRevokedADayLater(t *testing.T) {
 	g.Settle(limiter.Amounts{limiter.Activations: 1})
 	w.restart()
 	w.SetStale(30*day, true)
-	if told := sweep(); len(told) != 1 || told[0] != running.id {
-		t.Errorf("once nothing runs: %v", told)
-	}
 	if told := sweep(); len(told) != 0 {
-		t.Errorf("told twice: %v", told)
+		t.Errorf("told twice, or of what ran until now: %v", told)
 	}
 	used.use()
 	w.clock.advance(day - time.Second)
@@ -241,7 +238,7 @@ func TestStaleKeysAreToldOfAndRevokedADayLater(t *testing.T) {
 		t.Errorf("used in time: %s", s)
 	}
 	w.clock.advance(29*day + time.Minute)
-	if told := sweep(); len(told) != 1 || told[0] != used.id {
+	if told := sweep(); len(told) != 2 || !slices.Contains(told, used.id) || !slices.Contains(told, running.id) {
 		t.Errorf("used once and never again: %v", told)
 	}
 	w.clock.advance(day)

@@ -90,6 +90,9 @@ func (l *Limiter) sweepActive() {
 		} else if k.inflight+k.turns > 0 {
 			_, over = k.fromAbove(now)
 		}
+		if k.key.IdleTimeout > 0 && k.inUse() {
+			k.used(nanos) // so that it is saved, for when nobody notes the end
+		}
 		if l.crowded() {
 			later = append(later, k)
 		} else {
@@ -118,18 +121,30 @@ func (l *Limiter) sweepActive() {
 	}
 	for _, a := range l.everyRole() {
 		a.mu.Lock()
-		if a.unsettled() && a.held == (Amounts{}) && a.parked == 0 && !a.asked && nanos-a.last >= int64(idleBlock) {
+		switch idle := a.held == (Amounts{}) && a.parked == 0 && !a.asked && nanos-a.last >= int64(idleBlock); {
+		case a.pending > 0:
+		case idle && (a.unsettled() || a.slot != nil):
 			l.save(a, nil, true)
+		case a.savedAt < a.last && nanos-a.savedAt >= int64(saveEvery):
+			l.save(a, nil, false)
 		}
 		a.mu.Unlock()
 	}
 }
 
+// quiet reports whether nothing of a key runs or waits, or of a child.
+func (k *Live) quiet() bool {
+	return !k.inUse() && k.turns == 0 && k.parked == 0 && !k.asked
+}
+
+// dirty reports whether memory alone knows what the key did.
+func (k *Live) dirty() bool { return k.history.dirty() || k.savedAt < k.last }
+
 // tidy gives back what an idle key does not use, and saves statistics. Callers
 // hold the key.
 func (l *Limiter) tidy(k *Live, nanos int64) {
-	idle := k.inflight+k.turns == 0 && k.parked == 0 && !k.asked && nanos-k.last >= int64(idleBlock)
-	dirty := k.history.dirty() || k.savedAt < k.last
+	idle := k.quiet() && nanos-k.last >= int64(idleBlock)
+	dirty := k.dirty()
 	switch {
 	case k.pending > 0: // look again when that is done
 	case idle && (k.unsettled() || k.slot != nil || dirty):
@@ -157,11 +172,13 @@ func (l *Limiter) save(a *account, k *Live, giveBack bool) {
 	var hours []Bucket
 	var seen *Seen
 	var id string
+	a.savedAt = l.clock.Now().UnixNano()
 	if k != nil {
-		k.savedAt = l.clock.Now().UnixNano()
 		hours, seen, id = k.history.take(), k.seen.take(), k.key.ID
 	}
 	spent := a.spent
+	rec.Booked = spent
+	rec.Booked.add(a.past)
 	var counted, raised Amounts
 	a.pending++
 	l.committer.submit(change{
@@ -172,7 +189,7 @@ func (l *Limiter) save(a *account, k *Live, giveBack bool) {
 				return err
 			}
 			defer func() { counted = stored.counted() }()
-			stored.Kinds = rec.Kinds
+			stored.Kinds, stored.Booked = rec.Kinds, rec.Booked
 			if stored.Epoch != 0 && stored.Epoch != rec.Epoch {
 				// The window that this is about is over, and what it left is gone.
 				stored.First, stored.Last, stored.Pin, stored.Addr = rec.First, rec.Last, rec.Pin, rec.Addr
@@ -216,12 +233,40 @@ func (l *Limiter) save(a *account, k *Live, giveBack bool) {
 			a.counted = counted
 			a.reserved.add(raised)
 			a.firstDurable = a.firstDurable || rec.First != 0
-			if giveBack && !a.unsettled() && !a.asked && a.held == (Amounts{}) {
+			// What was used since it was written is known to the shadow alone.
+			written := a.spent == spent && a.past == rec.Past && a.last == rec.Last
+			if giveBack && written && !a.unsettled() && !a.asked && a.held == (Amounts{}) {
 				l.shadow.release(a.slot)
 				a.slot = nil
 			}
 		},
 	})
+}
+
+// saveAll asks the committer to write all that memory alone knows, and gives back
+// what nothing that runs could use. It waits for a store that has fallen behind,
+// and holds nothing meanwhile.
+func (l *Limiter) saveAll() error {
+	patience := time.NewTimer(l.committer.patience)
+	defer patience.Stop()
+	for _, k := range l.everyLive() {
+		if !l.committer.room(maxAside, patience.C) {
+			return ErrBusy
+		}
+		k.mu.Lock()
+		if !k.gone && (k.unsettled() || k.slot != nil || k.dirty()) {
+			l.save(&k.account, k, k.quiet())
+		}
+		k.mu.Unlock()
+	}
+	for _, a := range l.everyRole() {
+		a.mu.Lock()
+		if a.unsettled() || a.slot != nil || a.savedAt < a.last {
+			l.save(a, nil, a.held == (Amounts{}) && a.parked == 0)
+		}
+		a.mu.Unlock()
+	}
+	return l.saveTokens()
 }
 
 func nanosOf(t time.Time) int64 {

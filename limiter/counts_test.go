@@ -1,0 +1,249 @@
+package limiter_test
+
+import (
+	"fmt"
+	"net/netip"
+	"testing"
+	"time"
+
+	"github.com/till-proxy/till/limiter"
+)
+
+var from192 = netip.MustParseAddr("192.0.2.1")
+
+// counted are keys of every sort there is, as far as counting is concerned, by what
+// limits them.
+func counted(w *world) map[string]func() *key {
+	mint := func(fns ...func(*limiter.Key)) func() *key {
+		return func() *key {
+			return w.mint(func(k *limiter.Key) {
+				for _, fn := range fns {
+					fn(k)
+				}
+			})
+		}
+	}
+	limit := func(kind limiter.Kind, n int64) func(*limiter.Key) {
+		return func(k *limiter.Key) { k.Limit[kind] = n }
+	}
+	child := func(parent, own func(*limiter.Key)) func() *key {
+		return func() *key { return w.mint(delegating(parent)).mustChild(own) }
+	}
+	none := func(*limiter.Key) {}
+	return map[string]func() *key{
+		"nothing":               mint(none),
+		"expiry":                mint(func(k *limiter.Key) { k.ExpiresAt = w.clock.time().Add(time.Hour) }),
+		"idleness":              mint(idleFor(time.Hour)),
+		"its first use":         mint(func(k *limiter.Key) { k.FirstUseWithin = time.Hour }),
+		"rate":                  mint(func(k *limiter.Key) { k.Rate = limiter.Rate{N: 1000, Per: time.Second} }),
+		"concurrency":           mint(func(k *limiter.Key) { k.MaxConcurrency = 1000 }),
+		"an address":            mint(func(k *limiter.Key) { k.Scope.PinIP = true }),
+		"activations":           mint(limit(limiter.Activations, 1000)),
+		"tokens":                mint(limit(limiter.Tokens, 1_000_000)),
+		"dollars":               mint(limit(limiter.Nanodollars, 1_000_000)),
+		"successes":             mint(limit(limiter.Activations, 1000), func(k *limiter.Key) { k.Charge = limiter.ChargeSuccess }),
+		"the day":               mint(limit(limiter.Activations, 1000), func(k *limiter.Key) { k.Renews = limiter.Daily }),
+		"a role's budget":       mint(func(k *limiter.Key) { k.Role = "budget" }),
+		"a role without budget": mint(func(k *limiter.Key) { k.Role = "free" }),
+		"nothing, a child":      child(none, none),
+		"activations, a child":  child(limit(limiter.Activations, 1000), limit(limiter.Activations, 500)),
+	}
+}
+
+var countedRoles = map[string]limiter.Role{
+	"budget": {Budget: limiter.RoleBudget{Limit: limiter.Amounts{1000, -1, -1, -1}}},
+	"free":   limiter.NewRole(),
+}
+
+// each is what a test asked for: each request uses a number of each kind that no other
+// does, and holds as much more.
+func each(n int64) limiter.Amounts { return limiter.Amounts{1, 11 + n, 101 + n, 0} }
+
+// counts is all that anybody is shown of what a key did.
+type counts struct {
+	key, hours limiter.Amounts
+	kinds      int64 // tokens, all kinds together
+	never      bool  // it is said not to have been used
+	last       time.Time
+}
+
+func (w *world) counts(k *key) counts {
+	w.t.Helper()
+	v := k.view()
+	u, err := w.Usage(ctx, limiter.Operator, k.id)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	c := counts{kinds: v.Kinds.Sum(), never: v.FirstUsedAt.IsZero(), last: v.LastUsedAt}
+	for i := range c.key {
+		c.key[i] = v.Used[i] + v.Past[i]
+	}
+	c.key[limiter.Attempts] = 0 // shown nowhere
+	for _, hour := range u.Hours {
+		c.hours[limiter.Activations] += hour.Activations
+		c.hours[limiter.Tokens] += hour.Tokens
+		c.hours[limiter.Nanodollars] += hour.Nanodollars
+		if hour.Kinds.Sum() != hour.Tokens {
+			w.t.Errorf("an hour has %d tokens, and by kind %+v", hour.Tokens, hour.Kinds)
+		}
+	}
+	return c
+}
+
+// TestEveryCountSurvives uses a key of every sort and holds all that is shown of it
+// against what was used, before and after each thing that may become of a server. What
+// is in flight at that moment counts at its bound, or not at all where nothing of it
+// reached a backup.
+func TestEveryCountSurvives(t *testing.T) {
+	t.Parallel()
+	events := map[string]struct {
+		of   func(w *world) *world
+		lost int // requests in flight that count as if they had ended
+	}{
+		"goes on":            {func(w *world) *world { return w }, 0},
+		"stopped":            {func(w *world) *world { w.restart(); return w }, 2},
+		"killed":             {func(w *world) *world { w.kill(false); return w }, 2},
+		"killed twice":       {func(w *world) *world { w.kill(false); w.kill(false); return w }, 2},
+		"killed when idle":   {idleThenKilled, 2},
+		"the store reopened": {func(w *world) *world { w.fail(true); w.heal(func() {}); return w }, 0},
+	}
+	for sort := range counted(nil) {
+		for name, event := range events {
+			for _, inFlight := range []int{0, 2} {
+				t.Run(fmt.Sprintf("limited by %s, %s, %d in flight", sort, name, inFlight), func(t *testing.T) {
+					t.Parallel()
+					w := newWorld(t)
+					w.roles = countedRoles
+					if err := w.SetRoles(w.roles); err != nil {
+						t.Fatal(err)
+					}
+					k := counted(w)[sort]()
+					before := w.Stats().Used // of parents
+					want := k.usedSome(7)
+					for range inFlight {
+						if _, refusal := k.ask(func(a *limiter.Ask) { a.Bound = each(100) }); refusal != nil {
+							t.Fatal(refusal)
+						}
+					}
+					last := w.clock.time()
+					if inFlight > 0 {
+						for range event.lost {
+							want = plus(want, each(100))
+						}
+					}
+					w = event.of(w)
+					k.w = w
+					k.shows(want, last)
+					s := w.Stats().Used
+					for i := range want[:limiter.Attempts] {
+						if got := s[i] - before[i]; got != want[i] {
+							t.Errorf("the sum over all keys says %d %s, want %d", got, limiter.Kind(i), want[i])
+						}
+					}
+					views, err := w.Roles()
+					if err != nil {
+						t.Fatal(err)
+					}
+					for _, role := range views {
+						if got := role.Used; role.Name == k.view().Role && (got[0] != want[0] || got[1] != want[1] || got[2] != want[2]) {
+							t.Errorf("role %s says %v, want %v", role.Name, got, want)
+						}
+					}
+					w.agree(t)
+				})
+			}
+		}
+	}
+}
+
+func idleThenKilled(w *world) *world {
+	passes(w, time.Minute)
+	w.kill(false)
+	return w
+}
+
+func plus(a, b limiter.Amounts) limiter.Amounts {
+	for i := range a {
+		a[i] += b[i]
+	}
+	return a
+}
+
+// usedSome makes n requests and returns what they used.
+func (k *key) usedSome(n int64) (all limiter.Amounts) {
+	k.w.t.Helper()
+	for i := range n {
+		k.w.clock.advance(time.Millisecond)
+		g, refusal := k.ask(func(a *limiter.Ask) { a.Bound = each(100) })
+		if refusal != nil {
+			k.w.t.Fatal(refusal)
+		}
+		used := each(i)
+		g.Measured(limiter.TokenKinds{Input: used[limiter.Tokens] - 1, Output: 1})
+		g.Settle(used)
+		all = plus(all, used)
+	}
+	return all
+}
+
+// shows holds all that is shown of the key against what it used.
+func (k *key) shows(want limiter.Amounts, last time.Time) {
+	k.w.t.Helper()
+	c := k.w.counts(k)
+	if c.key != want {
+		k.w.t.Errorf("the key says %v, want %v", c.key, want)
+	}
+	if c.hours != want {
+		k.w.t.Errorf("its history says %v, want %v", c.hours, want)
+	}
+	if c.kinds != want[limiter.Tokens] {
+		k.w.t.Errorf("its tokens by kind are %d, want %d", c.kinds, want[limiter.Tokens])
+	}
+	if c.never || c.last.Before(last) {
+		k.w.t.Errorf("it was never used: %t; last at %s, want %s", c.never, c.last, last)
+	}
+}
+
+// TestABackupHoldsEveryCount: of a key of each sort, up to its start. Nothing is saved
+// before by itself.
+func TestABackupHoldsEveryCount(t *testing.T) {
+	t.Parallel()
+	for sort := range counted(nil) {
+		for _, inFlight := range []int{0, 2} {
+			t.Run(fmt.Sprintf("limited by %s, %d in flight", sort, inFlight), func(t *testing.T) {
+				t.Parallel()
+				w := newWorld(t)
+				w.roles = countedRoles
+				if err := w.SetRoles(w.roles); err != nil {
+					t.Fatal(err)
+				}
+				k := counted(w)[sort]()
+				want := k.usedSome(7)
+				last := w.clock.time()
+				for range inFlight {
+					if _, refusal := k.ask(func(a *limiter.Ask) { a.Bound = each(100) }); refusal != nil {
+						t.Fatal(refusal)
+					}
+				}
+				next, _ := w.restored(w.backup(false), true)
+				next.roles = countedRoles
+				if err := next.SetRoles(next.roles); err != nil {
+					t.Fatal(err)
+				}
+				k = &key{next, k.id, k.lookup}
+				if inFlight == 0 {
+					k.shows(want, last)
+					next.agree(t)
+					return
+				}
+				v := k.view()
+				for i, n := range want[:limiter.Attempts] {
+					if v.Limit[i] == limiter.NoLimit && v.Used[i] != n+each(100)[i]*int64(inFlight) || v.Used[i] < n {
+						t.Errorf("%d %s used, want %d and %d in flight", v.Used[i], limiter.Kind(i), n, inFlight)
+					}
+				}
+				next.agree(t)
+			})
+		}
+	}
+}

@@ -1,0 +1,154 @@
+package limiter
+
+import (
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/oklog/ulid/v2"
+)
+
+// recover turns what the shadow counter remembers into records, and begins a
+// new session. It may be cut off at any point and run again.
+func (l *Limiter) recover(roles map[string]Role, after *Limiter) error {
+	boot := bootID()
+	var last, next session
+	var remembered []remembered
+	err := l.store.View(func(r Reader) error {
+		switch format, err := r.Get(metaFormat); {
+		case errors.Is(err, ErrNotFound):
+		case err != nil:
+			return err
+		case string(format) != storeFormat:
+			return otherFormat(format)
+		}
+		b, err := r.Get(metaSession)
+		if err == nil && len(b) == sessionLen && l.shadow != nil {
+			last = session(b)
+			remembered = l.shadow.recall(last, boot)
+		} else if err != nil && !errors.Is(err, ErrNotFound) {
+			return err
+		}
+		return nil
+	})
+	if err != nil {
+		return fmt.Errorf("reading store: %w", err)
+	}
+	known := make(map[accountID]bool, len(roles))
+	for name := range roles {
+		known[roleAccount(name)] = true
+	}
+	now := l.clock.Now().UnixNano()
+	const perTransaction = 1024
+	for len(remembered) > 0 {
+		n := min(len(remembered), perTransaction)
+		if err := l.committer.doPatiently(func(b *batch) error { return recoverAccounts(b, remembered[:n], known, now, after != nil) }, nil); err != nil {
+			return fmt.Errorf("recovering budgets: %w", err)
+		}
+		remembered = remembered[n:]
+	}
+	if _, err := rand.Read(next[:]); err != nil {
+		return fmt.Errorf("beginning session: %w", err)
+	}
+	err = l.committer.doPatiently(func(b *batch) error {
+		if err := b.Set(metaFormat, []byte(storeFormat)); err != nil {
+			return err
+		}
+		return errors.Join(b.Set(metaSession, next[:]), makeFingerprintKey(b))
+	}, nil)
+	if err != nil {
+		return fmt.Errorf("beginning session: %w", err)
+	}
+	if l.shadow != nil {
+		l.shadow.begin(next, boot)
+	}
+	return l.store.View(func(r Reader) error {
+		if l.tally, err = readTally(r); err != nil {
+			return err
+		}
+		l.fingerprintKey, err = readFingerprintKey(r)
+		return err
+	})
+}
+
+// recoverAccounts takes over into the records what the shadow saw. Anything that
+// does not add up is left alone, and so counts as spent. inherited says that what
+// else memory knew, such as the history, is not lost.
+func recoverAccounts(b *batch, accounts []remembered, roles map[accountID]bool, now int64, inherited bool) error {
+	for i := range accounts {
+		seen := &accounts[i]
+		rec := accountRecord{Lineage: seen.lineage} // of a role that was used for the first time
+		v, err := b.Get(accountKey(seen.id))
+		if err == nil {
+			rec, err = decodeAccount(v)
+		} else if errors.Is(err, ErrNotFound) && roles[seen.id] {
+			err = nil
+		}
+		if errors.Is(err, ErrNotFound) {
+			continue
+		}
+		if err != nil {
+			return err
+		}
+		if rec.Lineage != seen.lineage {
+			continue
+		}
+		id := idPrefix + ulid.ULID(seen.id).String()
+		_, err = b.Get(recordKey(id))
+		if err != nil && !errors.Is(err, ErrNotFound) {
+			return err
+		}
+		forRole := err != nil
+		rec.recover(seen, now)
+		if !forRole && !inherited {
+			if err := recoverHistory(b, id, &rec); err != nil {
+				return err
+			}
+		}
+		if err := b.setAccount(seen.id, forRole, &rec); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// recover takes over what the shadow saw of an account.
+func (r *accountRecord) recover(seen *remembered, now int64) {
+	for k, limit := range r.Limit {
+		used := seen.used[k]
+		if used > r.Reserved[k] && used <= maxAmount || limit != NoLimit && used >= 0 && used < r.Reserved[k] {
+			r.Reserved[k] = used // more: an overdraft, or what has no limit, that was not yet recorded
+		}
+		r.Settled[k] = r.Reserved[k]
+	}
+	if seen.last > r.Last && seen.last <= now {
+		r.Last = seen.last
+	}
+	if r.First == 0 {
+		r.First = r.Last
+		if seen.first > 0 && seen.first < r.Last {
+			r.First = seen.first
+		}
+	}
+}
+
+// recoverHistory adds what is missing in a key's history to the hour of its last
+// use. Of what kinds its tokens were is not known any more.
+func recoverHistory(b *batch, id string, r *accountRecord) error {
+	used := r.counted()
+	missing := used
+	for k := range missing {
+		missing[k] = max(used[k]-r.Booked[k], 0)
+	}
+	r.Booked = used
+	r.Kinds.Unmeasured += max(used[Tokens]-r.Kinds.Sum(), 0)
+	if missing == (Amounts{}) {
+		return nil
+	}
+	return writeHours(b, id, []Bucket{{
+		Start:       time.Unix(0, r.Last).UTC().Truncate(time.Hour),
+		Activations: missing[Activations], Tokens: missing[Tokens], Nanodollars: missing[Nanodollars],
+		Kinds: TokenKinds{Unmeasured: missing[Tokens]},
+	}})
+}
