@@ -17,10 +17,10 @@ func (u *use) charge(status int) (tokens, nano int64, kinds limiter.TokenKinds) 
 	var seen upstream.Usage
 	switch input, ok := u.reported(); {
 	case measured:
-		seen = u.meter.Usage()
+		seen = u.seen()
 		kinds.Output = max(seen.Output, 0)
 	case ok && tokens > 0:
-		seen = u.meter.Usage()
+		seen = u.seen()
 		kinds.Unmeasured = tokens - input
 	default:
 		return tokens, nano, limiter.TokenKinds{Unmeasured: tokens}
@@ -35,11 +35,11 @@ func (u *use) charge(status int) (tokens, nano int64, kinds limiter.TokenKinds) 
 
 // learn lets the memory of conversations see what the answer reported.
 func (u *use) learn(status int, measured bool) {
-	if u.recall == nil || u.meter == nil || u.meter.Usage().Input < 0 {
+	if u.recall == nil || u.meter == nil || u.seen().Input < 0 {
 		return
 	}
 	// What failed may not have been read to its end.
-	u.memory.Learn(u.recall, u.meter.Usage().Input, u.meter.Model(), measured && status < 300 && !u.meter.Failed())
+	u.memory.Learn(u.recall, u.seen().Input, u.meter.Model(), measured && status < 300 && !u.meter.Failed())
 }
 
 // teach lets the memory see what the answer gave its key, and what it reported. That
@@ -49,7 +49,7 @@ func (u *use) teach(status int) {
 		return
 	}
 	u.taught = true
-	seen := u.meter.Usage()
+	seen := u.seen()
 	o := upstream.Outcome{Model: u.meter.Model(), Input: seen.Input, Output: max(u.allowed(), seen.Output), Held: u.widest}
 	if seen.Known() && u.meter.Final() && (u.whole || u.meter.Whole()) && !u.meter.Failed() {
 		o.Output, o.Final = seen.Output, true
@@ -62,7 +62,7 @@ func (u *use) used(status int) (tokens, nano int64, measured bool) {
 	var seen upstream.Usage
 	final := false
 	if u.meter != nil {
-		seen, final = u.meter.Usage(), u.meter.Final()
+		seen, final = u.seen(), u.meter.Final()
 	} else {
 		seen.Input = -1 // no answer, or none that was passed on
 	}
@@ -126,7 +126,7 @@ func (u *use) reported() (input int64, ok bool) {
 	if u.meter == nil || !u.inputFirst {
 		return 0, false
 	}
-	input = u.meter.Usage().Input
+	input = u.seen().Input
 	return input, input >= max(u.leastInput, 1)
 }
 
@@ -158,7 +158,7 @@ func (u *use) cost(seen upstream.Usage) int64 {
 		}
 	}
 	nano := u.price.Cost(seen, permille)
-	model := strings.TrimPrefix(u.meter.Model(), "models/")
+	model := u.answeredBy()
 	if model == "" || model == u.estimate.Model {
 		return nano
 	}
@@ -167,6 +167,9 @@ func (u *use) cost(seen upstream.Usage) int64 {
 	}
 	return nano
 }
+
+// answeredBy is the model that answered, as the answer says.
+func (u *use) answeredBy() string { return strings.TrimPrefix(u.meter.Model(), "models/") }
 
 // measure watches over an answer's body. That a stream was asked for says more of
 // it than its type does, and its first bytes say the rest.

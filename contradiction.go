@@ -210,7 +210,7 @@ func (u *use) contradicts(status int) (c contradiction, ok bool) {
 	if u.meter == nil || status >= 300 {
 		return c, false
 	}
-	output, seen := u.allowed(), u.meter.Usage()
+	output, seen := u.allowed(), u.seen()
 	longest, widest := u.outputs(output), max(u.input, u.estimate.Input)
 	switch {
 	case output > 0 && seen.Output > longest+endMarks*u.estimate.Answers:

@@ -167,7 +167,7 @@ func (h *Handler) countInput(r *http.Request, x *exchange, key *limiter.Key, k *
 // allows: a gateway's endpoint may only guess. It is told of every answer.
 func (x *exchange) miscounted() {
 	u := x.use
-	if u == nil || u.counted == 0 || u.meter == nil || u.meter.Usage().Input <= u.counted {
+	if u == nil || u.counted == 0 || u.meter == nil || u.seen().Input <= u.counted {
 		return
 	}
 	c := &x.target.counting
@@ -175,7 +175,7 @@ func (x *exchange) miscounted() {
 		return
 	}
 	x.target.learnt.log.Error("an answer has more input than the vendor's endpoint for counting tokens had counted: inputs are bounded by their length until a configuration is loaded; count_exact off does not ask it",
-		"upstream", x.target.name, "key_id", x.grant.Key().ID, "counted_tokens", u.counted, "reported_tokens", u.meter.Usage().Input)
+		"upstream", x.target.name, "key_id", x.grant.Key().ID, "counted_tokens", u.counted, "reported_tokens", u.seen().Input)
 }
 
 // worthCounting reports whether the request gets less than it asks for out of what

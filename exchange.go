@@ -167,6 +167,7 @@ func (x *exchange) settle() {
 		x.target.spent.count(&kinds, used[limiter.Nanodollars])
 		x.grant.Measured(kinds)
 		x.miscounted()
+		x.unbelieved()
 	}
 	x.grant.Settle(used)
 	x.contradicted()

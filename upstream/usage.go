@@ -25,6 +25,9 @@ type Usage struct {
 // unreported is a Usage of which nothing is known.
 var unreported = Usage{-1, -1, -1, -1, -1, -1}
 
+// Unreported is what is known where nothing was said that can be true.
+func Unreported() Usage { return unreported }
+
 // Known reports whether the upstream said how many tokens were used.
 func (u Usage) Known() bool { return u.Input >= 0 && u.Output >= 0 }
 
