@@ -140,7 +140,11 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 		t.ownCORS(w, r)
 	}
 	x := &exchange{target: t, real: real, path: path, out: escaped, client: w, came: r.Context(), seen: r}
+	own := pathErr == nil && (strings.HasPrefix(path, "/till/") || path == "/till")
 	switch {
+	case own && path != childrenPath && !strings.EqualFold(r.Method, http.MethodTrace) && !strings.EqualFold(r.Method, http.MethodConnect):
+		// What a holder is told of a key does not depend on where its requests may go.
+		return h.serveSelf(w, r, l, &holder{k, key, t, real, box, number})
 	case t == nil:
 		refusal = about(key, limiter.CodeUpstreamUnknown, "is for upstream %s, which is not configured here", key.Upstream)
 	case len(h.Upstreams) > 0 && !slices.Contains(h.Upstreams, t.name):
@@ -149,7 +153,7 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 		refusal = about(key, limiter.CodeMethodNotAllowed, "may not use method %s: it is never forwarded", r.Method)
 	case pathErr != nil:
 		refusal = about(key, limiter.CodeBadRequest, "asked for a path that is refused: %s", pathErr)
-	case strings.HasPrefix(path, "/till/") || path == "/till":
+	case own:
 		return h.serveSelf(w, r, l, &holder{k, key, t, real, box, number})
 	case h.Guard:
 		if upgrades(r) {

@@ -220,7 +220,7 @@ func TestAnswersNeverShowTheCredential(t *testing.T) {
 
 func TestHolderAsksAboutAndRevokesItsKey(t *testing.T) {
 	t.Parallel()
-	s := newServer(t, options{})
+	s := newServer(t, options{more: "upstream leaving https://api.example.com {\n\tcredential {env.MOCK_KEY}\n}"})
 	id, key := s.mint(object{"max_activations": 1, "owner": "somebody", "labels": object{"team": "x"}})
 	_, stubborn := s.mint(object{"max_activations": 1, "self_revoke": false})
 	ask := func(method, key string) (int, object) {
@@ -251,6 +251,16 @@ func TestHolderAsksAboutAndRevokesItsKey(t *testing.T) {
 	}
 	if status, _ := ask("DELETE", stubborn); status != 403 {
 		t.Errorf("a key that may not revoke itself: %d", status)
+	}
+	left, leftKey := s.mint(object{"upstream": "leaving", "max_activations": 1})
+	s.replace("upstream leaving", "upstream another")
+	s.reload()
+	s.refuses("a key whose upstream is not configured any more", leftKey, 503, "till_upstream_unknown")
+	if status, self := ask("GET", leftKey); status != 200 || self["id"] != left || self["status"] != "active" {
+		t.Errorf("what it says of itself: %d %v", status, self)
+	}
+	if status, self := ask("DELETE", leftKey); status != 200 || self["status"] != "revoked" {
+		t.Errorf("and when it is revoked: %d %v", status, self)
 	}
 }
 
