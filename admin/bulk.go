@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"maps"
@@ -100,6 +101,9 @@ func (a *api) jobs(l *limiter.Limiter, _ *http.Request) (int, any, error) {
 
 func (a *api) job(l *limiter.Limiter, r *http.Request) (int, any, error) {
 	j, err := l.JobOf(a.caller, r.PathValue("id"))
+	if errors.Is(err, limiter.ErrNotFound) {
+		err = &apiError{http.StatusNotFound, "not_found", "there is no such job"}
+	}
 	return http.StatusOK, jobJSON(j), err
 }
 

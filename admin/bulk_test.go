@@ -39,7 +39,7 @@ func TestRevokingManyCountsDryAndRevokesWhatMatches(t *testing.T) {
 	if jobs := get[struct{ Jobs []bulkJSON }](t, w.do("GET", "/jobs", "")); len(jobs.Jobs) != 1 {
 		t.Errorf("jobs: %+v", jobs)
 	}
-	if a := w.do("GET", "/jobs/99", ""); a.status != http.StatusNotFound {
+	if a := w.do("GET", "/jobs/99", ""); a.status != http.StatusNotFound || !strings.Contains(a.body, "no such job") {
 		t.Errorf("a job that is not: %d", a.status)
 	}
 	for _, body := range []string{
