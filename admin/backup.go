@@ -156,7 +156,8 @@ func sealedAgain(done limiter.Restored) (text string) {
 		text += counted(done.Sealed, "sealed key") + ": put the seal key of then (seal.key) back first.\n"
 	}
 	if done.Unsalted > 0 {
-		text += counted(done.Unsalted, "sealed key") + " without a salt (see backup --with-seal): mint anew.\n"
+		text += counted(done.Unsalted, "sealed key") + " without a salt (see backup --with-seal), so no string of theirs opens:\n" +
+			"  caddy till rotate KEY --upstream-key - < REAL-KEY\n"
 	}
 	return text
 }

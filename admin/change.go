@@ -87,6 +87,9 @@ func (a act) on(cmd *cobra.Command, f *common, c *client, arg string, body any) 
 			line += ", until " + after.ExpiresAt.Format("2006-01-02 15:04 MST")
 		}
 	}
+	if after.SealedWithoutSalt {
+		line += "\n  " + withoutSalt(k.ID)
+	}
 	_, err = fmt.Fprintln(cmd.OutOrStdout(), line)
 	return err
 }

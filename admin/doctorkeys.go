@@ -49,7 +49,7 @@ func have(n int, one, several string) string {
 
 // keyFindings are about the living keys that the caller sees.
 func keyFindings(ctx context.Context, l *limiter.Limiter, by limiter.Caller) ([]Finding, error) {
-	var endless, lasting, broad group
+	var endless, lasting, broad, unsalted group
 	f := limiter.Filter{Status: limiter.Active, Limit: maxPage}
 	for examined := 0; examined < keysExamined; {
 		page, err := l.List(ctx, by, f)
@@ -57,6 +57,12 @@ func keyFindings(ctx context.Context, l *limiter.Limiter, by limiter.Caller) ([]
 			return nil, err
 		}
 		for _, k := range page.Keys {
+			if k.Unsalted {
+				unsalted.add(k.ID)
+			}
+			if k.Status == limiter.Suspended {
+				continue
+			}
 			many := k.Limit[limiter.Activations] == limiter.NoLimit || k.Limit[limiter.Activations] > broadFrom
 			switch {
 			case k.Limit == limiter.NoLimits() && k.ExpiresAt.IsZero():
@@ -70,12 +76,20 @@ func keyFindings(ctx context.Context, l *limiter.Limiter, by limiter.Caller) ([]
 			}
 		}
 		examined += len(page.Keys) + 1
-		if page.Next == "" {
+		f.Cursor = page.Next
+		if page.Next == "" && f.Status == limiter.Suspended {
 			break
 		}
-		f.Cursor = page.Next
+		if page.Next == "" {
+			f.Status = limiter.Suspended // as what was restored
+		}
 	}
 	var all []Finding
+	if unsalted.n > 0 {
+		all = append(all, Finding{"sealed_without_salt", LevelError,
+			have(unsalted.n, "is sealed and has no salt", "are sealed and have no salts") + ", so no string of it opens (a backup without --with-seal was restored): " + unsalted.names(),
+			"caddy till rotate " + unsalted.ids[0] + " --upstream-key - < REAL-KEY"})
+	}
 	if endless.n > 0 {
 		all = append(all, Finding{"unlimited_keys", LevelError,
 			have(endless.n, "has", "have") + " no limit at all, neither of use nor of time: " + endless.names(),

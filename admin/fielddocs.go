@@ -147,6 +147,7 @@ var fieldDocs = map[string]string{
 	"rotated_at":             "when the key got its present string",
 	"scoped_key":             "the key's string, told this once",
 	"seal_keys":              "the seal keys, of which the first seals",
+	"sealed_without_salt":    "no string of this sealed key opens, because a backup left the salt out: rotate it with its upstream_key",
 	"seals":                  "whether new sealed keys are sealed with it",
 	"sees":                   "which keys its holders see: own, role or all",
 	"self_revoke":            "whether the holder may revoke the key; default true",

@@ -59,6 +59,9 @@ type KeyObject struct {
 
 	// CredentialFingerprint names the real key in a sealed key's box.
 	CredentialFingerprint string `json:"credential_fingerprint,omitempty"`
+	// SealedWithoutSalt says that no string of the key opens, because a backup left
+	// the salts out: it has to be rotated with its upstream_key.
+	SealedWithoutSalt bool `json:"sealed_without_salt,omitempty"`
 
 	// Parent is the key that this one is a child of. Children are its own
 	// whose rest has not come back; delegated is what they have or used, and
@@ -101,7 +104,7 @@ func KeyJSON(v limiter.View) *KeyObject {
 	k.Role, k.Owner, k.Purpose = v.Role, v.Owner, v.Purpose
 	k.Labels, k.Metadata = v.Labels, v.Metadata
 	k.CreatedBy, k.LastIP = v.CreatedBy, v.LastAddr
-	k.CredentialFingerprint = v.Fingerprint
+	k.CredentialFingerprint, k.SealedWithoutSalt = v.Fingerprint, v.Unsalted
 	if v.Status == limiter.Suspended && !(v.SuspendedAt.IsZero() && v.SuspendedBy == limiter.Stopper{}) { // and not a key above it alone
 		k.SuspendedBy = v.SuspendedBy.Title()
 	}

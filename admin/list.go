@@ -63,6 +63,9 @@ when a key ends or has ended. The table fits 80 columns; --json has everything.`
 			if err := printTable(cmd.OutOrStdout(), keys, time.Now()); err != nil {
 				return err
 			}
+			if n := withoutSalts(keys); n > 0 {
+				fmt.Fprintf(cmd.ErrOrStderr(), "%s without a salt, of which no string opens; see: caddy till doctor\n", counted(int64(n), "sealed key"))
+			}
 			if more != "" {
 				fmt.Fprintf(cmd.ErrOrStderr(), "There are more; these are %d. Show all with: --limit 0\n", len(keys))
 			}
@@ -85,6 +88,15 @@ when a key ends or has ended. The table fits 80 columns; --json has everything.`
 	cmd.Flags().StringVar(&upstreamKey, "upstream-key", "", "keys that depend on this real key; - reads it from standard input")
 	cmd.Flags().IntVar(&limit, "limit", 100, "how many keys at most; 0: all")
 	return cmd
+}
+
+func withoutSalts(keys []*KeyObject) (n int) {
+	for _, k := range keys {
+		if k.SealedWithoutSalt {
+			n++
+		}
+	}
+	return n
 }
 
 // maxPage is the largest page that the API gives.

@@ -61,6 +61,9 @@ func printSheet(w io.Writer, k *KeyObject, now time.Time) error {
 	row("Name", " ", strings.Fields(k.Name)...)
 	row("Status", "", string(k.Status))
 	row("Upstream", "", k.Upstream+" ("+orDash(k.Custody)+")")
+	if k.SealedWithoutSalt {
+		row("Unusable", " ", strings.Fields(withoutSalt(k.ID))...)
+	}
 	row("Limits", ", ", limitsOf(k)...)
 	used := []string{counted(k.UsedActivations, "activation")}
 	if k.UsedTokens != nil {
@@ -128,6 +131,11 @@ func printSheet(w io.Writer, k *KeyObject, now time.Time) error {
 	row("Ended", "", when(k.EndedAt))
 	row("Reason", " ", strings.Fields(k.EndedReason)...)
 	return t.Flush()
+}
+
+// withoutSalt says of a sealed key why no string of it opens, and what mends that.
+func withoutSalt(id string) string {
+	return "its salt is missing, so no string of it opens; write: caddy till rotate " + id + " --upstream-key - < REAL-KEY"
 }
 
 // bar draws what is left of a limit. A bar is full only while nothing was

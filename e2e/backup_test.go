@@ -1,6 +1,7 @@
 package e2e
 
 import (
+	"net/http"
 	"os"
 	"path/filepath"
 	"strings"
@@ -18,6 +19,7 @@ func TestABackupOfARunningServerIsRestored(t *testing.T) {
 			t.Fatal(status)
 		}
 	}
+	s.used(id) // nothing runs: what does counts as spent in a backup
 	file := filepath.Join(t.TempDir(), "till.bak")
 	run := func(args ...string) string {
 		t.Helper()
@@ -49,7 +51,7 @@ func TestABackupOfARunningServerIsRestored(t *testing.T) {
 	for s.chat(key) == 200 {
 		n++
 	}
-	if n > 6 || n < 1 { // what was reserved at the moment of the backup counts as spent
+	if n != 6 {
 		t.Errorf("%d more, of the 6 that were left in the backup", n)
 	}
 	s.stop()
@@ -57,4 +59,56 @@ func TestABackupOfARunningServerIsRestored(t *testing.T) {
 	if status := s.chat(key); status != 402 {
 		t.Errorf("after a restart: %d", status)
 	}
+}
+
+// TestSealedKeysRestoredWithoutSaltsAreShownAsSuch, and can be mended: a backup has no
+// salts unless it is asked for them.
+func TestSealedKeysRestoredWithoutSaltsAreShownAsSuch(t *testing.T) {
+	t.Parallel()
+	s, _ := sealedServer(t, "seal_key "+sealKeyA)
+	id, key := s.mint(object{"upstream": "x", "upstream_key": sealedReal, "max_activations": 10})
+	if status, _ := s.sends(key); status != http.StatusOK || s.show(id)["sealed_without_salt"] != nil {
+		t.Fatalf("%d, %v", status, s.show(id))
+	}
+	file := filepath.Join(t.TempDir(), "till.bak")
+	s.caddyTill("backup", file, "--address", s.admin)
+	s.stop()
+	if err := os.Rename(s.store(), s.store()+".old"); err != nil {
+		t.Fatal(err)
+	}
+	mend := "caddy till rotate " + id + " --upstream-key - < REAL-KEY"
+	if out := s.caddyTill("restore", file, "--store", s.store()); !strings.Contains(out, "1 sealed key without a salt") || !strings.Contains(out, "caddy till rotate KEY --upstream-key -") {
+		t.Error(out)
+	}
+	s.start()
+	says := func(what string, shown bool) {
+		t.Helper()
+		show := strings.Join(strings.Fields(s.caddyTill("show", id, "--address", s.admin)), " ")
+		doctor, _ := s.command("till", "doctor", "--address", s.admin).CombinedOutput() // it finds other things as well
+		_, page := s.api("GET", "/keys", nil)
+		for where, told := range map[string]bool{
+			"show": strings.Contains(show, mend), "list": strings.Contains(s.caddyTill("list", "--address", s.admin), "1 sealed key without a salt"),
+			"doctor": strings.Contains(strings.Join(strings.Fields(string(doctor)), " "), mend), "the API": s.show(id)["sealed_without_salt"] == true,
+			"its list": page["keys"].([]any)[0].(object)["sealed_without_salt"] == true,
+		} {
+			if told != shown {
+				t.Errorf("%s, %s: told %t\n%s\n%s", what, where, told, show, doctor)
+			}
+		}
+	}
+	says("suspended", true)
+	if out := s.caddyTill("resume", id, "--address", s.admin); !strings.Contains(out, mend) {
+		t.Error(out)
+	}
+	says("resumed", true)
+	s.refuses("its string", key, 401, "till_key_invalid")
+	says("in memory", true)
+	status, answer := s.api("POST", "/keys/"+id+"/rotate", object{"upstream_key": sealedReal})
+	if status != http.StatusOK {
+		t.Fatal(status, answer)
+	}
+	if status, code := s.sends(answer["scoped_key"].(string)); status != http.StatusOK {
+		t.Errorf("rotated: %d %s", status, code)
+	}
+	says("rotated", false)
 }

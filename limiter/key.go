@@ -165,4 +165,7 @@ type View struct {
 	FirstUsedAt time.Time // zero: never used
 	LastUsedAt  time.Time
 	LastAddr    string // last client address admitted
+	// Unsalted says that the key is sealed, and that what opens the box of its
+	// string is not in the store: a backup had left it out.
+	Unsalted bool
 }

@@ -187,6 +187,13 @@ func (s *salts) add(number int64, salt token.Secret) {
 	(*s)[number] = salt
 }
 
+// unsalted reports whether the box of a sealed key's string opens for nobody, though
+// the key was not revoked. Callers hold the key.
+func (k *Live) unsalted() bool {
+	revoked := k.halt == CodeKeyRevoked || k.key.EndedStatus == Revoked
+	return k.key.Custody == CustodySealed && !revoked && k.salts.of(k.key.Rotations).IsZero()
+}
+
 // keep drops the salts of boxes that the record knows no more.
 func (s salts) keep(key *Key) {
 	for number := range s {

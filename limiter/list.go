@@ -174,6 +174,11 @@ func (l *Limiter) viewStored(r Reader, key *Key, now time.Time) (View, error) {
 			return View{}, err
 		}
 	}
+	if key.Custody == CustodySealed {
+		if k.salts, err = readSalts(r, key); err != nil {
+			return View{}, err
+		}
+	}
 	return k.view(now), nil
 }
 

@@ -93,6 +93,7 @@ func (k *Live) view(now time.Time) View {
 		InFlight: k.inflight, LastAddr: k.addr, Past: k.past, Kinds: k.kinds,
 		FirstUsedAt: fromNanos(k.first), LastUsedAt: k.lastUsed(now),
 		Delegated: k.given.minus(k.back), Returned: k.back, Children: k.children,
+		Unsalted: k.unsalted(),
 	}
 	if k.due(now) {
 		for i, n := range v.Used {
