@@ -2,6 +2,7 @@ package limiter_test
 
 import (
 	"fmt"
+	"runtime"
 	"testing"
 	"time"
 
@@ -191,5 +192,37 @@ func TestWhatUsesNothingIsNoUse(t *testing.T) {
 	w.clock.advance(time.Minute)
 	if code := k.use(); code != limiter.CodeKeyIdle {
 		t.Errorf("ten minutes after it was made: %q", code)
+	}
+}
+
+// TestWhoWaitsIsNotIdle: a request that waits for what others hold finds its key as it
+// came to it.
+func TestWhoWaitsIsNotIdle(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.roles = map[string]limiter.Role{"ci": {Budget: limiter.RoleBudget{Limit: limiter.Amounts{-1, 100, -1, -1}}}}
+	if err := w.SetRoles(w.roles); err != nil {
+		t.Fatal(err)
+	}
+	other := w.mint(func(k *limiter.Key) { k.Role = "ci" })
+	k := w.mint(func(k *limiter.Key) { k.Role, k.IdleTimeout = "ci", 10*time.Second })
+	holds, refusal := other.ask(bound(limiter.Tokens, 100))
+	if refusal != nil {
+		t.Fatal(refusal)
+	}
+	w.clock.advance(9 * time.Second)
+	answered := make(chan limiter.Code)
+	go func() { answered <- k.use(bound(limiter.Tokens, 100), func(a *limiter.Ask) { a.Waits = true }) }()
+	for w.Turns() == 0 {
+		runtime.Gosched()
+	}
+	w.clock.advance(5 * time.Second)
+	w.SweepActive()
+	if s := k.view().Status; s != limiter.Active {
+		t.Errorf("while it waits: %s", s)
+	}
+	holds.Cancel()
+	if code := <-answered; code != "" {
+		t.Errorf("its turn: %s", code)
 	}
 }

@@ -170,8 +170,12 @@ func (k *Live) lastUsed(now time.Time) time.Time {
 	return fromNanos(k.last)
 }
 
-// idleSince is when the key was last used, or made, or revived.
+// idleSince is when the key was last used, or made, or revived: now, while a request
+// of it waits to be admitted.
 func (k *Live) idleSince(now time.Time) time.Time {
+	if k.turns > 0 || k.parked > 0 {
+		return now
+	}
 	if used := k.lastUsed(now); used.After(k.key.RevivedAt) && used.After(k.key.CreatedAt) {
 		return used
 	}
