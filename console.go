@@ -48,6 +48,9 @@ func (c *Console) Provision(ctx caddy.Context) error {
 	if err := app.sites.claim(ctx, consoleRole); err != nil {
 		return err
 	}
+	if err := believable(ctx); err != nil {
+		return err
+	}
 	c.handler = &console.Handler{Backend: app, Sessions: app.engine.sessions, Log: ctx.Slogger(), Client: consoleClient}
 	return nil
 }
@@ -65,7 +68,7 @@ func (c *Console) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 // HTTPS: to Caddy, or to a proxy that Caddy was told to trust.
 func consoleClient(r *http.Request) (netip.Addr, bool) {
 	trusted, _ := caddyhttp.GetVar(r.Context(), caddyhttp.TrustedProxyVarKey).(bool)
-	return clientAddr(r), r.TLS != nil || trusted && r.Header.Get("X-Forwarded-Proto") == "https"
+	return clientAddr(r), r.TLS != nil || trusted && strings.EqualFold(last(r.Header["X-Forwarded-Proto"]), "https")
 }
 
 // parseConsole reads:

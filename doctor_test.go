@@ -16,8 +16,8 @@ import (
 	"github.com/till-proxy/till/upstream"
 )
 
-// diagnosed is what doctor says of a Caddyfile, without a running server.
-func diagnosed(t *testing.T, caddyfile string) []admin.Finding {
+// configured is a Caddyfile's till app, provisioned and not started.
+func configured(t *testing.T, caddyfile string) (*App, error) {
 	t.Helper()
 	raw, _, err := caddyconfig.GetAdapter("caddyfile").Adapt([]byte(caddyfile), map[string]any{"filename": "Caddyfile"})
 	if err != nil {
@@ -29,13 +29,23 @@ func diagnosed(t *testing.T, caddyfile string) []admin.Finding {
 	}
 	ctx, err := caddy.ProvisionContext(cfg)
 	if err != nil {
-		t.Fatal(err)
+		return nil, err
 	}
 	app, err := ctx.App("till")
 	if err != nil {
+		return nil, err
+	}
+	return app.(*App), nil
+}
+
+// diagnosed is what doctor says of a Caddyfile, without a running server.
+func diagnosed(t *testing.T, caddyfile string) []admin.Finding {
+	t.Helper()
+	app, err := configured(t, caddyfile)
+	if err != nil {
 		t.Fatal(err)
 	}
-	return app.(*App).Diagnose()
+	return app.Diagnose()
 }
 
 // soundSite is a configuration with which doctor has nothing to find but that

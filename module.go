@@ -6,7 +6,6 @@ import (
 	"maps"
 	"net"
 	"net/http"
-	"net/netip"
 	"slices"
 	"strconv"
 	"strings"
@@ -68,6 +67,9 @@ func (h *Handler) Provision(ctx caddy.Context) error {
 		return err
 	}
 	if err := app.sites.claim(ctx, keysRole); err != nil {
+		return err
+	}
+	if err := believable(ctx); err != nil {
 		return err
 	}
 	for _, name := range h.Upstreams {
@@ -333,20 +335,6 @@ func (h *Handler) announce(w http.ResponseWriter, r *http.Request, x *exchange) 
 		}
 		return nil, false
 	})
-}
-
-// clientAddr is the client's address as Caddy knows it, trusted proxies
-// considered. It is invalid when there is none, as on a unix socket.
-func clientAddr(r *http.Request) netip.Addr {
-	text, _ := caddyhttp.GetVar(r.Context(), caddyhttp.ClientIPVarKey).(string)
-	if addr, err := netip.ParseAddr(text); err == nil {
-		return addr
-	}
-	port, err := netip.ParseAddrPort(text)
-	if err != nil {
-		return netip.Addr{}
-	}
-	return port.Addr()
 }
 
 // Interface guards

@@ -203,7 +203,7 @@ func TestTheConsoleBehindAProxy(t *testing.T) {
 	if res, _ := signIn(); res.StatusCode != http.StatusForbidden || res.Header.Get("Set-Cookie") != "" {
 		t.Errorf("from anybody: %s", res.Status)
 	}
-	c.replace("persist_config off", "persist_config off\n\tservers {\n\t\ttrusted_proxies static 127.0.0.1/32\n\t}")
+	c.replace("persist_config off", "persist_config off\n\tservers {\n\t\ttrusted_proxies static 127.0.0.1/32\n\t\ttrusted_proxies_strict\n\t}")
 	c.reload()
 	res, body := signIn()
 	if cookie := res.Header.Get("Set-Cookie"); res.StatusCode != http.StatusOK || !strings.HasPrefix(cookie, "__Host-till=") || !strings.Contains(cookie, "; Secure") {
