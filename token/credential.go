@@ -1,0 +1,63 @@
+package token
+
+import (
+	"errors"
+	"regexp"
+	"strings"
+	"unicode"
+	"unicode/utf8"
+)
+
+// CheckCredential says why a text can be nobody's API key. It repeats none of it.
+func CheckCredential(text string) error {
+	switch {
+	case text == "":
+		return errors.New("is empty")
+	case !utf8.ValidString(text):
+		return errors.New("is not text in UTF-8; some editors and shells write UTF-16: save it as UTF-8")
+	case strings.ContainsRune(text, '\ufeff'):
+		return errors.New("has a byte order mark; save it as UTF-8 without one")
+	case strings.ContainsAny(text, "\r\n"):
+		return errors.New("must be one line, and has several")
+	case strings.ContainsFunc(text, unseen):
+		return errors.New("has control characters, or others that cannot be seen; type or copy the key alone")
+	case strings.Contains(text, AdminPrefix):
+		return errors.New("is an admin token of till")
+	}
+	return nil
+}
+
+// unseen are characters that nobody sees, or takes for another: controls, format
+// characters, and spaces but the one of ASCII.
+func unseen(r rune) bool {
+	return unicode.In(r, unicode.Cc, unicode.Cf, unicode.Zl, unicode.Zp) || r != ' ' && unicode.Is(unicode.Zs, r)
+}
+
+// HoldsKey reports whether somebody put a scoped key into a text.
+func HoldsKey(text string) bool { return strings.Contains(text, KeyPrefix) }
+
+// named is a key as files of settings have it: OPENAI_API_KEY=sk-…, api_key: sk-….
+var named = regexp.MustCompile(`^(?i:export\s+|set\s+|setx\s+|\$env:)?([A-Z][A-Z0-9]*_[A-Z0-9_]*|(?i:[a-z0-9_."-]*(key|token|secret|password|credential|authorization)[a-z0-9_."-]*))\s*(=|:\s)\s*[^=\s]`)
+
+// schemes begin the value of a header, and no key.
+var schemes = regexp.MustCompile(`^(?i:authorization\s*:|bearer\s|basic\s|token\s)`)
+
+// DoubtCredential says why a text is hardly an API key alone, though it could be a
+// password or a whole header. It repeats none of it.
+func DoubtCredential(text string) error {
+	first, _ := utf8.DecodeRuneInString(text)
+	last, _ := utf8.DecodeLastRuneInString(text)
+	switch {
+	case schemes.MatchString(text):
+		return errors.New("begins with a word such as Bearer, which is no part of the key; write the key alone")
+	case named.MatchString(text):
+		return errors.New("begins with a name, as in NAME=value; write the value alone")
+	case strings.ContainsRune(quotes, first) || strings.ContainsRune(quotes, last):
+		return errors.New("has quotes around it; write the key without them")
+	case strings.ContainsFunc(text, unicode.IsSpace):
+		return errors.New("has spaces in it; write the key alone")
+	}
+	return nil
+}
+
+const quotes = "\"'`“”‘’„«»"
