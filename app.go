@@ -18,6 +18,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -49,9 +50,10 @@ type App struct {
 	Anchor string `json:"anchor,omitempty"`
 
 	// The server's own keys for sealed custody: 32 bytes each, in base64 or
-	// hex. The first seals, the others still open. Use `{file.*}` or
-	// `{env.*}`: a literal would stand in the configuration that the admin
-	// endpoint shows. Default: made at first start in "till/seal.key" of
+	// hex. The first seals, the others still open. Use `{file.*}`, which is
+	// followed: a changed file is in force within seconds, unless a key is gone
+	// that boxes were made with; or `{env.*}`. A literal would stand in the
+	// configuration that the admin endpoint shows. Default: made at first start in "till/seal.key" of
 	// Caddy's data directory, with mode 0600.
 	SealKeys []string `json:"seal_keys,omitempty"`
 
@@ -78,7 +80,7 @@ type App struct {
 	MaxBody int64 `json:"max_body,omitempty"`
 
 	// A file of prices that add to the built-in ones and replace them, in the
-	// schema till.prices/1. It is read when the configuration is loaded.
+	// schema till.prices/1. A changed file is in force within seconds.
 	// Default: none.
 	PricesFile string `json:"prices,omitempty"`
 
@@ -119,7 +121,7 @@ type App struct {
 
 	sealing   *sealing
 	maxBody   int64
-	prices    *upstream.Prices
+	prices    *atomic.Pointer[upstream.Prices] // what is in force
 	countOnly bool
 	storage   Storage
 	engine    *engine
@@ -130,7 +132,10 @@ type App struct {
 	sink      *eventSink
 	hooks     []*webhook
 	sites     *sites
+	sources   []*source
 	ctx       caddy.Context
+
+	stopWatching func() // nil while files are not looked at
 }
 
 // minRetain keeps a slip of the pen from making ended keys vanish at once.
@@ -147,7 +152,7 @@ func (App) CaddyModule() caddy.ModuleInfo {
 // Provision checks the configuration and resolves credentials. It opens
 // nothing, so that a configuration can be validated beside a running server.
 func (a *App) Provision(ctx caddy.Context) error {
-	a.ctx, a.logger, a.slogger, a.sites = ctx, ctx.Logger(), ctx.Slogger(), new(sites)
+	a.ctx, a.logger, a.slogger, a.sites, a.prices = ctx, ctx.Logger(), ctx.Slogger(), new(sites), new(atomic.Pointer[upstream.Prices])
 	if a.StoreRaw == nil {
 		a.StoreRaw = caddyconfig.JSONModuleObject(BadgerStore{}, "module", "badger", nil)
 	}
@@ -196,17 +201,8 @@ func (a *App) Provision(ctx caddy.Context) error {
 	if err := a.loadPrices(); err != nil {
 		return err
 	}
-	a.sealing = &sealing{file: a.SealKeyFile}
-	if a.SealKeyFile == "" {
-		a.sealing.file = filepath.Join(caddy.AppDataDir(), "till", "seal.key")
-	}
-	if len(a.SealKeys) > 0 {
-		if a.SealKeyFile != "" {
-			return errors.New("seal_keys and seal_key_file exclude each other: the server makes the keys in the file itself")
-		}
-		if err := a.sealing.set(a.SealKeys); err != nil {
-			return err
-		}
+	if err := a.provisionSealing(); err != nil {
+		return err
 	}
 	if a.engine, err = acquireEngine(a.storage.Identity(), a.slogger); err != nil {
 		return err
@@ -225,6 +221,9 @@ func (a *App) Provision(ctx caddy.Context) error {
 	for _, name := range slices.Sorted(maps.Keys(a.Upstreams)) {
 		t, err := a.Upstreams[name].provision(name)
 		if err != nil {
+			return fmt.Errorf("upstream %s: %w", name, err)
+		}
+		if err := a.provisionCredential(t, a.Upstreams[name].Credential); err != nil {
 			return fmt.Errorf("upstream %s: %w", name, err)
 		}
 		t.publicOrigin = publicOrigin
@@ -258,6 +257,8 @@ func (a *App) Start() error {
 	a.warnLiteralHooks()
 	a.warnUnfilteredLogs()
 	a.warnOldPrices(time.Now())
+	a.warnDoubtful()
+	a.watch()
 	return nil
 }
 
@@ -276,6 +277,9 @@ func misconfigured(err error) bool {
 
 // Stop leaves the store open: the next configuration may use it.
 func (a *App) Stop() error {
+	if a.stopWatching != nil {
+		a.stopWatching()
+	}
 	a.engine.leave(a)
 	if l := a.engine.current(); l != nil {
 		l.EndFeeds() // no server waits for its reader
@@ -328,7 +332,7 @@ func (a *App) UpstreamInfos() []admin.UpstreamInfo {
 	for _, name := range slices.Sorted(maps.Keys(a.targets)) {
 		t := a.targets[name]
 		info := admin.UpstreamInfo{
-			Name: name, Preset: t.presetName, Dialect: string(t.preset.Dialect), Held: t.held != nil,
+			Name: name, Preset: t.presetName, Dialect: string(t.preset.Dialect), Held: t.held.Load() != nil,
 			CredentialEnv: a.Upstreams[name].credentialEnv(),
 		}
 		for _, o := range t.origins {
@@ -343,8 +347,8 @@ func (a *App) UpstreamInfos() []admin.UpstreamInfo {
 func (a *App) Fingerprints(of func(token.Secret) string) map[string]string {
 	named := make(map[string]string)
 	for name, t := range a.targets {
-		if t.held != nil {
-			named[name] = of(t.held.secret)
+		if held := t.held.Load(); held != nil {
+			named[name] = of(held.secret)
 		}
 	}
 	return named

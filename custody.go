@@ -5,6 +5,7 @@ import (
 	"errors"
 	"net"
 	"regexp"
+	"sync/atomic"
 
 	"go.uber.org/zap"
 
@@ -15,11 +16,13 @@ import (
 // credential is the real key that a request goes out with.
 type credential struct {
 	secret token.Secret
-	forms  []token.Secret // how it can look in an answer that repeats it
+	forms  atomic.Pointer[[]token.Secret] // how it, and what it took over from, can look in an answer that repeats it
 }
 
 func newCredential(secret token.Secret) *credential {
-	return &credential{secret: secret, forms: forms(secret.Reveal())}
+	c, all := &credential{secret: secret}, forms(secret.Reveal())
+	c.forms.Store(&all)
+	return c
 }
 
 // noCredential goes to servers that read none.

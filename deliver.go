@@ -261,7 +261,7 @@ func (s *sender) deliver(ctx context.Context, hook *webhook, m *limiter.Message)
 // sign is the Webhook-Signature of a message: one for each secret.
 func (h *webhook) sign(id, stamp string, payload []byte) string {
 	var all []string
-	for _, secret := range h.secrets {
+	for _, secret := range *h.secrets.Load() {
 		mac := hmac.New(sha256.New, []byte(secret.Reveal()))
 		mac.Write([]byte(id + "." + stamp + "."))
 		mac.Write(payload)

@@ -34,6 +34,7 @@ func (a *App) Diagnose() []admin.Finding {
 	d := new(diagnosis)
 	a.diagnoseSecrets(d)
 	a.diagnoseFiles(d)
+	a.diagnoseSources(d)
 	a.diagnoseRoles(d)
 	a.diagnoseServers(d)
 	a.diagnoseAdmin(d)

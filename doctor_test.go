@@ -6,6 +6,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -111,6 +112,9 @@ func TestDoctorFindsEachFault(t *testing.T) {
 			"readable_file", admin.LevelWarning, "secrets/mock"},
 		"a seal key of others": {nil, func(t *testing.T, dir string) { chmod(t, dir+"/secrets/seal", 0o644) },
 			"readable_file", admin.LevelError, "the seal key"},
+		"a webhook's secret of others": {[]string{"store badger DIR/store", "store badger DIR/store\nwebhook https://ops.example.com {\nsecret {file.DIR/hook}\n}"}, func(t *testing.T, dir string) {
+			file(t, dir+"/hook", "whsec_MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY=", 0o644)
+		}, "readable_file", admin.LevelError, "the secret of a webhook"},
 		"a store of others": {nil, func(t *testing.T, dir string) { chmod(t, dir+"/store", 0o755) },
 			"readable_file", admin.LevelError, "the store's directory"},
 		"an anchor of others": {[]string{"store badger DIR/store", "store badger DIR/store\nanchor DIR/anchor"}, func(t *testing.T, dir string) { file(t, dir+"/anchor", "", 0o644) },
@@ -177,8 +181,9 @@ func TestDoctorFindsEachFault(t *testing.T) {
 
 func TestDoctorFindsOldPrices(t *testing.T) {
 	t.Parallel()
-	a := &App{prices: upstream.BuiltInPrices()}
-	asOf, err := time.Parse(time.DateOnly, a.prices.AsOf)
+	a := &App{prices: new(atomic.Pointer[upstream.Prices])}
+	a.prices.Store(upstream.BuiltInPrices())
+	asOf, err := time.Parse(time.DateOnly, a.PriceTable().AsOf)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -13,6 +13,16 @@ import (
 // filePlaceholder is where a secret comes from a file.
 var filePlaceholder = regexp.MustCompile(`\{file\.([^{}]+)\}`)
 
+// filesIn are the files that texts of the configuration name.
+func filesIn(texts ...string) (paths []string) {
+	for _, text := range texts {
+		for _, m := range filePlaceholder.FindAllStringSubmatch(text, -1) {
+			paths = append(paths, m[1])
+		}
+	}
+	return paths
+}
+
 // literal reports whether a secret stands in the configuration itself.
 func literal(text string) bool {
 	return text != "" && !strings.Contains(text, "{env.") && !strings.Contains(text, "{file.")
@@ -52,8 +62,13 @@ func (a *App) diagnoseFiles(d *diagnosis) {
 		}
 	}
 	for _, name := range slices.Sorted(maps.Keys(a.Upstreams)) {
-		for _, m := range filePlaceholder.FindAllStringSubmatch(a.Upstreams[name].Credential, -1) {
-			secret(m[1], "the credential of upstream "+name)
+		for _, path := range filesIn(a.Upstreams[name].Credential) {
+			secret(path, "the credential of upstream "+name)
+		}
+	}
+	for _, hook := range a.Webhooks {
+		for _, path := range filesIn(hook.Secrets...) {
+			secret(path, "the secret of a webhook")
 		}
 	}
 	sealKeys := a.sealFiles()
@@ -87,16 +102,11 @@ func (a *App) diagnoseFiles(d *diagnosis) {
 }
 
 // sealFiles are the files with seal keys.
-func (a *App) sealFiles() (paths []string) {
+func (a *App) sealFiles() []string {
 	if !a.sealing.named {
 		return []string{a.sealing.file}
 	}
-	for _, text := range a.SealKeys {
-		for _, m := range filePlaceholder.FindAllStringSubmatch(text, -1) {
-			paths = append(paths, m[1])
-		}
-	}
-	return paths
+	return filesIn(a.SealKeys...)
 }
 
 // beside reports whether a file is in a directory or next to it.

@@ -47,10 +47,10 @@ func (x *exchange) search(res *http.Response) *limiter.Refusal {
 		wait = streamTime
 	}
 	encoded := len(encodings(res.Header)) > 0
-	if !decode(res, maxDecoded) && len(x.real.forms) > 0 {
+	if !decode(res, maxDecoded) && x.real.searchable() {
 		return refused("that is not passed on: it is compressed in a way in which it cannot be searched for the credential")
 	}
-	if !spellASCII(res.Header["Content-Type"]) && len(x.real.forms) > 0 {
+	if !spellASCII(res.Header["Content-Type"]) && x.real.searchable() {
 		return refused("that is not passed on: it is written in a character set in which it cannot be searched for the credential")
 	}
 	body := res.Body

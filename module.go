@@ -165,11 +165,11 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 		}
 	case key.Custody == limiter.CustodySealed && !slices.Equal(box.Origins, t.declared):
 		refusal = about(key, limiter.CodeUpstreamChanged, "was sealed for upstream %s at another address than the one configured now; it has to be rotated with its upstream_key, or minted anew", t.name)
-	case key.Custody != limiter.CustodySealed && t.held == nil:
+	case key.Custody != limiter.CustodySealed && t.held.Load() == nil:
 		refusal = about(key, limiter.CodeUpstreamUnknown, "is for upstream %s, which has no credential here any more", t.name)
 	default:
 		if real == nil {
-			x.real = t.held
+			x.real = t.held.Load()
 		}
 		if refusal = t.route(x, r, key, path, escaped); refusal == nil {
 			refusal = t.destine(x, r, key, false)

@@ -1,8 +1,8 @@
 package till
 
 import (
+	"context"
 	"fmt"
-	"os"
 	"slices"
 	"strings"
 	"time"
@@ -39,30 +39,40 @@ func (a *App) loadPrices() error {
 	default:
 		return fmt.Errorf(`unknown_price must be "refuse" or "count_only", got %q`, a.UnknownPrice)
 	}
-	a.prices = upstream.BuiltInPrices()
-	if a.PricesFile != "" {
-		path, err := caddy.NewReplacer().ReplaceOrErr(a.PricesFile, true, true)
-		if err != nil {
-			return fmt.Errorf("prices: %w", err)
-		}
-		f, err := os.Open(path)
-		if err != nil {
-			return fmt.Errorf("prices: %w", err)
-		}
-		defer f.Close() //nolint:errcheck // it was only read
-		if a.prices, err = a.prices.With(f); err != nil {
-			return fmt.Errorf("prices: %s: %w", path, err)
-		}
+	if a.PricesFile == "" {
+		return a.takePrices(upstream.BuiltInPrices())
 	}
+	var err error
+	if a.PricesFile, err = caddy.NewReplacer().ReplaceOrErr(a.PricesFile, true, true); err != nil {
+		return fmt.Errorf("prices: %w", err)
+	}
+	return a.add(&source{what: "the file of prices", paths: []string{a.PricesFile}, most: upstream.MaxPrices,
+		take: func(_ context.Context, files contents) (bool, error) {
+			text, err := files.of(a.PricesFile)
+			if err != nil {
+				return false, fmt.Errorf("prices: %w", err)
+			}
+			prices, err := upstream.BuiltInPrices().With(strings.NewReader(text))
+			if err != nil {
+				return false, fmt.Errorf("prices: %s: %w", a.PricesFile, err)
+			}
+			return true, a.takePrices(prices)
+		}})
+}
+
+// takePrices adds the prices of the configuration, and puts all into force for
+// requests that begin from now on.
+func (a *App) takePrices(prices *upstream.Prices) error {
 	for _, p := range a.Prices {
 		provider, model, err := splitModel(p.Model)
 		if err != nil {
 			return fmt.Errorf("price: %w", err)
 		}
-		if a.prices, err = a.prices.WithPrice(provider, model, p.Input, p.Output, p.CachedInput, p.CacheWrite); err != nil {
+		if prices, err = prices.WithPrice(provider, model, p.Input, p.Output, p.CachedInput, p.CacheWrite); err != nil {
 			return fmt.Errorf("price: %w", err)
 		}
 	}
+	a.prices.Store(prices)
 	return nil
 }
 
@@ -80,8 +90,9 @@ const pricesAge = 45 * 24 * time.Hour
 
 // oldPrices reports whether the built-in prices may not be true any more.
 func (a *App) oldPrices(now time.Time) (asOf string, old bool) {
-	at, err := time.Parse(time.DateOnly, a.prices.AsOf)
-	return a.prices.AsOf, err != nil || now.Sub(at) >= pricesAge
+	asOf = a.prices.Load().AsOf
+	at, err := time.Parse(time.DateOnly, asOf)
+	return asOf, err != nil || now.Sub(at) >= pricesAge
 }
 
 // warnOldPrices says so at start.
@@ -92,4 +103,4 @@ func (a *App) warnOldPrices(now time.Time) {
 }
 
 // PriceTable is what limits in dollars count with.
-func (a *App) PriceTable() *upstream.Prices { return a.prices }
+func (a *App) PriceTable() *upstream.Prices { return a.prices.Load() }

@@ -1,7 +1,11 @@
 package till
 
 import (
+	"context"
+	"errors"
 	"fmt"
+	"path/filepath"
+	"slices"
 	"sync"
 
 	"github.com/caddyserver/caddy/v2"
@@ -44,25 +48,89 @@ func (s *sealing) read() (*token.Sealer, error) {
 	return sealer, nil
 }
 
-// set takes the seal keys that the configuration names.
-func (s *sealing) set(texts []string) error {
-	var keys []token.SealKey
-	for i, text := range texts {
-		text, err := caddy.NewReplacer().ReplaceOrErr(text, true, true)
-		if err != nil {
-			return fmt.Errorf("seal_key %d: %w", i+1, err)
-		}
-		key, err := token.ParseSealKey(text)
-		if err != nil {
-			return fmt.Errorf("seal_key %d: %w", i+1, err)
-		}
-		keys = append(keys, key)
+// provisionSealing finds where the seal keys are, and takes those that the
+// configuration names.
+func (a *App) provisionSealing() error {
+	a.sealing = &sealing{file: a.SealKeyFile, named: len(a.SealKeys) > 0}
+	if a.SealKeyFile == "" {
+		a.sealing.file = filepath.Join(caddy.AppDataDir(), "till", "seal.key")
 	}
-	sealer, err := token.NewSealer(keys...)
+	switch {
+	case a.sealing.named && a.SealKeyFile != "":
+		return errors.New("seal_keys and seal_key_file exclude each other: the server makes the keys in the file itself")
+	case a.sealing.named:
+		return a.follow("the seal keys", a.SealKeys, func(ctx context.Context, texts []string) (bool, error) {
+			var keys []token.SealKey
+			for i, text := range texts {
+				key, err := token.ParseSealKey(text)
+				if err != nil {
+					return false, fmt.Errorf("seal_key %d: %w", i+1, err)
+				}
+				keys = append(keys, key)
+			}
+			return a.takeSealKeys(ctx, keys)
+		})
+	}
+	// It is made when it is first needed, so there is nothing to load yet.
+	a.sources = append(a.sources, &source{what: "the file of seal keys", paths: []string{a.sealing.file}, most: maxSealKeyFile,
+		take: func(ctx context.Context, _ contents) (bool, error) {
+			// Nor is another made where it went away: keys are sealed with the one in force.
+			keys, err := token.LoadSealKeys(a.sealing.file)
+			if err != nil {
+				return false, err
+			}
+			return a.takeSealKeys(ctx, keys)
+		}})
+	return nil
+}
+
+// maxSealKeyFile bounds the file of seal keys, in bytes.
+const maxSealKeyFile = 1 << 20
+
+// takeSealKeys puts seal keys into force. It leaves those that are where one of them
+// is gone and still needed: it could not be had again.
+func (a *App) takeSealKeys(ctx context.Context, keys []token.SealKey) (changed bool, err error) {
+	next, err := token.NewSealer(keys...)
 	if err != nil {
-		return fmt.Errorf("seal_key: %w", err)
+		return false, fmt.Errorf("seal_key: %w", err)
 	}
-	s.sealer, s.named = sealer, true
+	s := a.sealing
+	s.mu.Lock()
+	before := s.sealer
+	s.mu.Unlock()
+	if before != nil {
+		if err := a.sealKeysGone(ctx, before, next); err != nil {
+			return false, err
+		}
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.sealer != before || before != nil && slices.Equal(before.IDs(), next.IDs()) {
+		return false, nil // a rotation has taken its own, or nothing is new
+	}
+	s.sealer = next
+	return true, nil
+}
+
+// sealKeysGone says which seal keys would be missing.
+func (a *App) sealKeysGone(ctx context.Context, before, next *token.Sealer) error {
+	gone := slices.DeleteFunc(before.IDs(), next.Has)
+	if len(gone) == 0 {
+		return nil
+	}
+	l := a.engine.current()
+	if l == nil {
+		return fmt.Errorf("seal key %s is gone, and whether keys need it cannot be seen while the store is closed", gone[0])
+	}
+	uses, err := l.SealUses(ctx, limiter.Operator)
+	if err != nil {
+		return fmt.Errorf("seal key %s is gone, and whether keys need it cannot be seen: %w", gone[0], err)
+	}
+	for _, id := range gone {
+		if use := uses[id]; use != (limiter.SealUse{}) {
+			return fmt.Errorf("seal key %s is gone, and %d live and %d ended keys need it: put it back behind the new one; caddy till seal says when none does any more", id, use.Live, use.Ended)
+		}
+	}
 	return nil
 }
 
@@ -71,6 +139,9 @@ func (a *App) Seal(upstreamName string, lookup token.Lookup, salt, secret token.
 	t := a.targets[upstreamName]
 	if t == nil {
 		return admin.Sealed{}, fmt.Errorf("upstream %q is not configured", upstreamName)
+	}
+	if wrong, _ := t.judge(secret.Reveal()); wrong != nil {
+		return admin.Sealed{}, &limiter.InvalidError{Field: "upstream_key", Msg: wrong.Error()}
 	}
 	sealer, err := a.sealing.get()
 	if err != nil {
@@ -111,14 +182,22 @@ func (a *App) RotateSeal(by limiter.Caller) error {
 	}
 	sealFile.Lock()
 	defer sealFile.Unlock()
+	present, err := token.LoadSealKeys(a.sealing.file)
+	if err != nil {
+		return err
+	}
+	if _, err := a.takeSealKeys(a.ctx, present); err != nil { // what was edited away would be gone for good
+		return err
+	}
 	if err := l.SealRotated(by, key.ID()); err != nil {
 		return err
 	}
 	if err := token.AddSealKey(a.sealing.file, key); err != nil {
 		return err
 	}
-	a.sealing.mu.Lock()
-	defer a.sealing.mu.Unlock()
-	_, err = a.sealing.read()
+	if present, err = token.LoadSealKeys(a.sealing.file); err != nil {
+		return err
+	}
+	_, err = a.takeSealKeys(a.ctx, present)
 	return err
 }

@@ -74,6 +74,9 @@ func forms(credential string) []token.Secret {
 	return all
 }
 
+// searchable reports whether the credential is searched for at all.
+func (c *credential) searchable() bool { return len(*c.forms.Load()) > 0 }
+
 // escapes are the bytes that an escape may begin with.
 const escapes = `\%&`
 
@@ -82,12 +85,13 @@ func (c *credential) shownIn(text string) bool {
 	if len(text) < minSearched {
 		return false
 	}
-	for _, form := range c.forms {
+	all := *c.forms.Load()
+	for _, form := range all {
 		if strings.Contains(text, form.Reveal()) {
 			return true
 		}
 	}
-	if len(c.forms) == 0 || !strings.ContainsAny(text, escapes+"\x00") {
+	if len(all) == 0 || !strings.ContainsAny(text, escapes+"\x00") {
 		return false
 	}
 	s := newSearch(c)
@@ -126,9 +130,10 @@ type trail struct {
 }
 
 func newSearch(c *credential) *search {
-	s := &search{needles: make([]needle, len(c.forms))}
+	all := *c.forms.Load()
+	s := &search{needles: make([]needle, len(all))}
 	longest := 0
-	for i, form := range c.forms {
+	for i, form := range all {
 		s.needles[i] = newNeedle(form)
 		longest = max(longest, len(s.needles[i].fail))
 		s.begin[s.needles[i].first] = true
@@ -137,7 +142,7 @@ func newSearch(c *credential) *search {
 		s.begin[c] = true
 	}
 	for i := range s.levels {
-		s.levels[i].found, s.levels[i].last = make([]int, len(c.forms)), make([]int, longest+1)
+		s.levels[i].found, s.levels[i].last = make([]int, len(all)), make([]int, longest+1)
 	}
 	return s
 }

@@ -31,7 +31,7 @@ func (h *Handler) mintChild(w http.ResponseWriter, r *http.Request, l *limiter.L
 	case sealed && !slices.Equal(by.box.Origins, t.declared):
 		// Sealed anew it would be bound to the address that is configured now.
 		refusal = about(key, limiter.CodeUpstreamChanged, "was sealed for upstream %s at another address than the one configured now, and so may not mint child keys", t.name)
-	case !sealed && t.held == nil && !h.Guard:
+	case !sealed && t.held.Load() == nil && !h.Guard:
 		refusal = about(key, limiter.CodeUpstreamUnknown, "is for upstream %s, which has no credential here any more", t.name)
 	}
 	if refusal != nil {

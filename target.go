@@ -16,7 +16,6 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/till-proxy/till/scope"
-	"github.com/till-proxy/till/token"
 	"github.com/till-proxy/till/upstream"
 )
 
@@ -36,8 +35,8 @@ type Upstream struct {
 	// Default: the preset's address.
 	To []string `json:"to,omitempty"`
 
-	// The real key: held custody. Use `{file.*}` or `{env.*}`, resolved once
-	// when the configuration is loaded; a literal stands in the
+	// The real key: held custody. Use `{file.*}`, which is followed: a changed
+	// file is in force within seconds, or `{env.*}`; a literal stands in the
 	// configuration that the admin endpoint shows. Default: none, and then
 	// only sealed keys can be minted, which bring their own; but the presets
 	// vllm, llamacpp, lmstudio, tgi and sglang send the word "none", which a
@@ -147,7 +146,8 @@ type target struct {
 	presetName   string
 	preset       *upstream.Preset
 	auth         upstream.Auth
-	held         *credential // nil: sealed keys only
+	held         atomic.Pointer[credential] // nil: sealed keys only
+	vendors      bool                       // its address is the preset's own
 	origins      []origin
 	base         string   // path that goes before every request's own
 	root         string   // path of requests for "/": base as it was written
@@ -199,7 +199,7 @@ func (u *Upstream) resolve(name string) (*target, error) {
 			return nil, fmt.Errorf("an address is needed: write `upstream %s https://api.example.com { … }`, or name a preset: %s",
 				name, strings.Join(upstream.Names(), ", "))
 		}
-		to = []string{t.preset.Origin}
+		to, t.vendors = []string{t.preset.Origin}, true
 	}
 	for i, address := range to {
 		o, root, err := parseOrigin(address)
@@ -289,19 +289,6 @@ func (u *Upstream) provision(name string) (*target, error) {
 	}
 	if err := t.auth.Validate(); err != nil {
 		return nil, err
-	}
-	if u.Credential != "" {
-		value, err := caddy.NewReplacer().ReplaceOrErr(u.Credential, true, true)
-		if err != nil {
-			return nil, fmt.Errorf("credential: %w", err)
-		}
-		value = strings.TrimSpace(value)
-		if value == "" || strings.ContainsAny(value, "\r\n\x00") {
-			return nil, errors.New("credential must be one line that is not empty")
-		}
-		t.held = newCredential(token.NewSecret(value))
-	} else if t.preset.Keyless {
-		t.held = newCredential(token.NewSecret(noCredential))
 	}
 	t.settings = map[string]string{outputFieldOption: u.OutputField, askUsageOption: u.AskUsage}
 	if u.InputExtra != nil {

@@ -117,7 +117,7 @@ func (h *Handler) judgeUse(r *http.Request, x *exchange, key *limiter.Key, k *li
 		u.quotes = quotes(r, call.Body, asked)
 	}
 	provider := x.target.presetName
-	u.prices, u.provider, u.began, u.now = h.app.prices, provider, time.Now(), time.Now
+	u.prices, u.provider, u.began, u.now = h.app.PriceTable(), provider, time.Now(), time.Now
 	u.memory = h.app.engine.memory
 	u.earlier = u.memory.Earlier(key.ID, x.target.name, x.target.preset, e)
 	price, known := u.prices.Find(provider, e.Model, u.began)

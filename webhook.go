@@ -1,6 +1,7 @@
 package till
 
 import (
+	"context"
 	"encoding/base64"
 	"errors"
 	"fmt"
@@ -8,6 +9,7 @@ import (
 	"net/url"
 	"slices"
 	"strings"
+	"sync/atomic"
 
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
@@ -27,8 +29,9 @@ type Webhook struct {
 
 	// The secrets that messages are signed with, one signature each, so that one
 	// can be replaced: "whsec_" and base64, or any other text, whose bytes are
-	// taken as they are. Use `{file.*}` or `{env.*}`: a literal stands in the
-	// configuration that the admin endpoint shows. At least one is needed.
+	// taken as they are. Use `{file.*}`, which is followed: a changed file is in
+	// force within seconds, or `{env.*}`; a literal stands in the configuration
+	// that the admin endpoint shows. At least one is needed.
 	Secrets []string `json:"secrets"`
 
 	// The events that are told: key_created, key_threshold, key_exhausted,
@@ -41,7 +44,7 @@ type Webhook struct {
 type webhook struct {
 	url     string
 	plain   bool // http
-	secrets []token.Secret
+	secrets atomic.Pointer[[]token.Secret]
 	events  []limiter.EventName
 }
 
@@ -57,6 +60,9 @@ func (a *App) provisionWebhooks() error {
 	}
 	for i, w := range a.Webhooks {
 		h, err := w.provision()
+		if err == nil {
+			err = a.follow(fmt.Sprintf("the secret of webhook %d", i+1), w.Secrets, h.takeSecrets)
+		}
 		if err != nil {
 			return fmt.Errorf("webhook %d: %w", i+1, err)
 		}
@@ -82,13 +88,6 @@ func (w *Webhook) provision() (*webhook, error) {
 	}
 	if len(w.Secrets) == 0 {
 		return nil, errors.New("needs a secret: secret {file./run/secrets/till_hook}")
-	}
-	for _, text := range w.Secrets {
-		secret, err := hookSecret(text)
-		if err != nil {
-			return nil, err
-		}
-		h.secrets = append(h.secrets, secret)
 	}
 	for _, name := range w.Events {
 		if !slices.Contains(limiter.EventNames, limiter.EventName(name)) {
@@ -117,13 +116,27 @@ func judgeHookURL(address string) (plain bool, err error) {
 	return u.Scheme == "http", nil
 }
 
+// takeSecrets has messages signed with these secrets from now on.
+func (h *webhook) takeSecrets(_ context.Context, texts []string) (changed bool, err error) {
+	next := make([]token.Secret, len(texts))
+	for i, text := range texts {
+		if next[i], err = hookSecret(text); err != nil {
+			return false, err
+		}
+	}
+	if before := h.secrets.Load(); before != nil && slices.EqualFunc(*before, next, func(a, b token.Secret) bool { return a.Reveal() == b.Reveal() }) {
+		return false, nil
+	}
+	h.secrets.Store(&next)
+	return true, nil
+}
+
 // hookSecret reads a secret. Its errors do not repeat it.
 func hookSecret(text string) (token.Secret, error) {
-	value, err := caddy.NewReplacer().ReplaceOrErr(text, true, true)
-	if err != nil {
-		return token.Secret{}, fmt.Errorf("secret: %w", err)
+	value := strings.TrimSpace(text)
+	if err := token.CheckCredential(value); err != nil {
+		return token.Secret{}, fmt.Errorf("secret %w", err)
 	}
-	value = strings.TrimSpace(value)
 	if encoded, ok := strings.CutPrefix(value, secretPrefix); ok {
 		b, err := base64.StdEncoding.DecodeString(encoded)
 		if err != nil {
@@ -153,7 +166,7 @@ func (a *App) warnLiteralHooks() {
 			a.logger.Warn("the secret of this webhook stands in the configuration, which the admin endpoint and the autosave show; put it into a file (mode 0600) and write {file./path} instead",
 				zap.Int("webhook", i+1))
 		}
-		for _, secret := range a.hooks[i].secrets {
+		for _, secret := range *a.hooks[i].secrets.Load() {
 			if len(secret.Reveal()) < minHookSecret {
 				a.logger.Warn("the secret of this webhook is short enough to be guessed; make another with: echo whsec_$(openssl rand -base64 32)", zap.Int("webhook", i+1))
 			}

@@ -54,6 +54,8 @@ type Backend interface {
 	Delivery(url string) Delivery
 	// Diagnose says what is amiss with the configuration and its files.
 	Diagnose() []Finding
+	// Files are those of the configuration that are looked at while it runs.
+	Files() []File
 	// BaseURL is the public address of this server, or empty.
 	BaseURL() string
 }

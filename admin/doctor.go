@@ -23,10 +23,12 @@ import (
 // keys and tokens that they see.
 func (a *api) doctor(w http.ResponseWriter, r *http.Request) {
 	var findings []Finding
+	var files []File
 	l, err := a.backend.Limiter()
 	if a.caller.Role == limiter.OperatorRole {
 		findings = append(findings, a.backend.Diagnose()...)
 		findings = append(findings, a.storeFindings(r.Context())...)
+		files = a.backend.Files()
 		if s := a.backend.Lockdown().State(); s != nil {
 			findings = append(findings, Finding{"lockdown", LevelWarning, "a lockdown is in force: every key is refused", "caddy till lockdown --lift"})
 		}
@@ -46,10 +48,9 @@ func (a *api) doctor(w http.ResponseWriter, r *http.Request) {
 			findings = append(findings, more...)
 		}
 	}
-	a.write(w, http.StatusOK, struct {
-		diagnosis
-		Now time.Time `json:"now"`
-	}{newDiagnosis(findings), time.Now().UTC()})
+	answer := doctorAnswer{newDiagnosis(findings), time.Now().UTC()}
+	answer.Files = files
+	a.write(w, http.StatusOK, answer)
 }
 
 // storeFindings are about the store as it runs.
@@ -128,10 +129,7 @@ func (f *common) diagnoseServer(ctx context.Context) (diagnosis, error) {
 	if err != nil {
 		return diagnosis{}, err
 	}
-	var answer struct {
-		diagnosis
-		Now time.Time `json:"now"`
-	}
+	var answer doctorAnswer
 	before := time.Now()
 	if err := c.call(ctx, "GET", "/doctor", nil, &answer); err != nil {
 		return diagnosis{}, err
@@ -147,7 +145,9 @@ func (f *common) diagnoseServer(ctx context.Context) (diagnosis, error) {
 		found = append(found, Finding{"plain_http", LevelError,
 			"TILL_TOKEN goes to " + c.where + " unencrypted", "reach it by https: TILL_ADDRESS=https://HOST/till/api, and give whoever could listen no working token: caddy till token revoke NAME"})
 	}
-	return newDiagnosis(found), nil
+	d := newDiagnosis(found)
+	d.Files = answer.Files
+	return d, nil
 }
 
 // diagnoseFile looks at a configuration as Caddy would load it. Nothing is
@@ -193,9 +193,32 @@ func printDiagnosis(w io.Writer, d diagnosis) error {
 		}
 		b.WriteByte('\n')
 	}
+	for _, f := range d.Files {
+		said := f.What + " (" + strings.Join(f.Paths, ", ") + "): looked at " + clockTime(f.ReadAt) + ", "
+		switch {
+		case f.Trouble != "":
+			said += "and what it holds now is not in force"
+		case f.ChangedAt == nil:
+			said += "as it was at the start"
+		default:
+			said += "changed " + clockTime(*f.ChangedAt)
+		}
+		b.WriteString(strings.Join(wrap(strings.Fields(said), " ", tableWidth-2), "\n  ") + "\n")
+	}
+	if len(d.Files) > 0 {
+		b.WriteByte('\n')
+	}
 	fmt.Fprintf(&b, "%s, %s\n", counted(int64(d.Errors), "error"), counted(int64(d.Warnings), "warning"))
 	_, err := io.WriteString(w, b.String())
 	return err
+}
+
+// clockTime is a time as people read it; the zero one has not come yet.
+func clockTime(at time.Time) string {
+	if at.IsZero() {
+		return "never"
+	}
+	return at.Local().Format("2006-01-02 15:04:05")
 }
 
 // loopbackURL reports whether a URL is on this machine.

@@ -75,6 +75,35 @@ func TestDoctorFindsKeysAndTokensThatMayTooMuch(t *testing.T) {
 	}
 }
 
+func TestDoctorListsTheFilesThatAreLookedAtForTheOperatorAlone(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	at := time.Date(2026, 11, 29, 12, 0, 0, 0, time.Local)
+	w.files = []File{
+		{What: "the credential of upstream openai", Paths: []string{"/etc/till/openai.key"}, ReadAt: at, ChangedAt: &at},
+		{What: "the seal keys", Paths: []string{"/a", "/b"}, ReadAt: at},
+		{What: "the file of prices", Paths: []string{"/etc/till/prices.json"}, ReadAt: at, Trouble: "it is empty"},
+	}
+	r := till(t, "doctor", "--address", w.serve())
+	want := `the credential of upstream openai (/etc/till/openai.key): looked at 2026-11-29
+  12:00:00, changed 2026-11-29 12:00:00
+the seal keys (/a, /b): looked at 2026-11-29 12:00:00, as it was at the start
+the file of prices (/etc/till/prices.json): looked at 2026-11-29 12:00:00, and
+  what it holds now is not in force
+
+0 errors, 0 warnings
+`
+	if r.code != 0 || r.out != want {
+		t.Errorf("exit %d:\n%s%s", r.code, r.out, r.err)
+	}
+	if d := w.found(); len(d.Files) != len(w.files) {
+		t.Errorf("the operator is told of %+v", d.Files)
+	}
+	if d := w.as(w.hire("anna", "ci").Token).found(); len(d.Files) != 0 {
+		t.Errorf("another is told of %+v", d.Files)
+	}
+}
+
 func TestDoctorPutsNoNameIntoACommand(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)

@@ -232,10 +232,11 @@ func (k *realKey) UnmarshalText(text []byte) error {
 	switch {
 	case value == "" || len(value) > token.MaxCredential:
 		return fmt.Errorf("must be the upstream's own key, from 1 to %d bytes long; got %d", token.MaxCredential, len(value))
-	case strings.ContainsFunc(value, func(r rune) bool { return r < ' ' || r == 0x7f }):
-		return errors.New("must be one line without control characters")
-	case token.LooksLikeKey(value):
+	case token.HoldsKey(value):
 		return errors.New("must be the upstream's own key, not a scoped key of till")
+	}
+	if err := token.CheckCredential(value); err != nil {
+		return err
 	}
 	k.Secret = token.NewSecret(value)
 	return nil

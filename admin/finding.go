@@ -3,6 +3,7 @@ package admin
 import (
 	"cmp"
 	"slices"
+	"time"
 )
 
 // Level says how bad a finding is.
@@ -26,9 +27,25 @@ type Finding struct {
 	Fix string `json:"fix"`
 }
 
+// File is what of a configuration stands in files, which are looked at while the
+// server runs: a secret, or prices.
+type File struct {
+	// What they hold, such as "the credential of upstream openai".
+	What  string   `json:"subject"`
+	Paths []string `json:"read_from"`
+	// ReadAt is when it was last looked at.
+	ReadAt time.Time `json:"checked_at"`
+	// ChangedAt is when something else than before came into force; nil: not
+	// since this configuration was loaded.
+	ChangedAt *time.Time `json:"changed_at,omitempty"`
+	// Trouble is why the files as they are now are not in force; empty: they are.
+	Trouble string `json:"not_taken,omitempty"`
+}
+
 // diagnosis is the answer to `doctor`.
 type diagnosis struct {
 	Findings []Finding `json:"findings"`
+	Files    []File    `json:"files,omitempty"`
 	Errors   int       `json:"errors"`
 	Warnings int       `json:"warnings"`
 }

@@ -62,7 +62,7 @@ func (a *api) rotate(l *limiter.Limiter, r *http.Request) (int, any, error) {
 	case before.Custody == limiter.CustodySealed && !given:
 		return 0, nil, invalid("upstream_key must be sent once more to rotate %s: its real key is sealed into its string, and the server has no copy", id)
 	case before.Custody != limiter.CustodySealed && given:
-		return 0, nil, invalid("upstream_key cannot be set: %s uses the credential that upstream %s has in the configuration; change that one there and reload", id, before.Upstream)
+		return 0, nil, invalid("upstream_key cannot be set: %s uses the credential that upstream %s has in the configuration; change that one there", id, before.Upstream)
 	}
 	if given {
 		if _, err := pickUpstream(before.Upstream, a.backend.UpstreamInfos(), nil, given); err != nil {
@@ -95,7 +95,7 @@ what it has running is cut.
 
 A sealed key carries the real key in its string, and the server has no copy:
 give it again with --upstream-key. For a key that uses the server's credential,
-change that one in the configuration and reload: no key needs a new string.`,
+change that one there: no key needs a new string.`,
 		Example: `  caddy till rotate nightly --grace 1h
   caddy till rotate nightly
   caddy till rotate nightly --json | jq -r .scoped_key

@@ -116,7 +116,7 @@ needs any more can go.`,
 		Long: `Makes a new seal key, which seals from now on. Those before it still open what
 they sealed. Keys change over when they are rotated or minted anew; when a seal
 key is needed by no key, remove its lines from the server's seal_key_file (by
-default till/seal.key in Caddy's data directory) and reload.
+default till/seal.key in Caddy's data directory): that takes effect by itself.
 
 Where the configuration names the seal keys, make the new one by hand: see
 docs/runbooks.md.`,

@@ -31,6 +31,7 @@ type world struct {
 	upstreams []UpstreamInfo
 	base      string
 	findings  []Finding
+	files     []File
 	sealKeys  []token.SealKeyID
 	closed    bool
 	lockdown  *limiter.Lockdown
@@ -82,6 +83,7 @@ func (b backend) Limiter() (*limiter.Limiter, error) {
 func (b backend) UpstreamInfos() []UpstreamInfo { return b.w.upstreams }
 func (b backend) Delivery(string) Delivery      { return Delivery{} }
 func (b backend) Diagnose() []Finding           { return b.w.findings }
+func (b backend) Files() []File                 { return b.w.files }
 func (b backend) BaseURL() string               { return b.w.base }
 func (b backend) Lockdown() *limiter.Lockdown   { return b.w.lockdown }
 

@@ -3,14 +3,10 @@ package e2e
 import (
 	"bufio"
 	"context"
-	"fmt"
-	"io"
 	"net/http"
 	"os"
 	"path/filepath"
 	"strings"
-	"sync"
-	"sync/atomic"
 	"testing"
 	"time"
 )
@@ -139,95 +135,4 @@ func (s *server) searchFor(secret string) {
 	if err != nil {
 		s.t.Error(err)
 	}
-}
-
-// A held credential is rotated by writing the new one into its file and
-// reloading, while the old one is still good: the runbook in docs/runbooks.md.
-// Whatever Caddy serves, a reload may reset a connection that no request was
-// read from yet; clients connect once more then, as the vendors' SDKs do. Such
-// a request must not have been counted, and every other must be answered well.
-func TestRotatingAHeldCredentialUnderLoadFailsNoRequest(t *testing.T) {
-	t.Parallel()
-	const clients, rotations = 16, 8
-	s := newServer(t, options{})
-	file := filepath.Join(s.dir, "credential")
-	credential := func(n int) string { return fmt.Sprintf("sk-real-rotated-%02d-0123456789abcdef", n) }
-	write := func(n int) {
-		if err := os.WriteFile(file+".new", []byte(credential(n)+"\n"), 0o600); err != nil {
-			t.Fatal(err)
-		}
-		if err := os.Rename(file+".new", file); err != nil {
-			t.Fatal(err)
-		}
-	}
-	write(0)
-	s.upstream.Accept(credential(0))
-	s.replace("{env.MOCK_KEY}", "{file."+file+"}")
-	s.reload()
-	if n := s.upstream.Retire(realKey); n != 0 {
-		t.Fatalf("%d requests before the test", n)
-	}
-	s.upstream.SetLatency(2 * time.Millisecond)
-	id, key := s.mint(object{"max_activations": 1_000_000})
-
-	stop := make(chan struct{})
-	var sent, failed, reconnected atomic.Int64
-	var group sync.WaitGroup
-	for range clients {
-		group.Go(func() {
-			for {
-				select {
-				case <-stop:
-					return
-				default:
-				}
-				sent.Add(1)
-				var res *http.Response
-				var err error
-				for try := range 3 {
-					r := s.request(context.Background(), key)
-					r.Close = true
-					if res, err = s.client.Do(r); err == nil {
-						break
-					}
-					if try < 2 {
-						reconnected.Add(1)
-					}
-				}
-				if err == nil {
-					_, err = io.Copy(io.Discard, res.Body)
-					res.Body.Close()
-				}
-				if err != nil || res.StatusCode != http.StatusOK {
-					failed.Add(1)
-					t.Errorf("a request failed: %v, %v", err, res)
-				}
-			}
-		})
-	}
-	moves := func(n int64) { // some requests on the present configuration
-		before := sent.Load()
-		s.eventually("requests go on", func() bool { return sent.Load()-before >= n })
-	}
-	for n := 1; n <= rotations; n++ {
-		moves(100)
-		s.upstream.Accept(credential(n))
-		write(n)
-		s.reloadByAPI()
-		moves(4 * clients) // what began before has ended
-		if s.upstream.Retire(credential(n-1)) == 0 {
-			t.Errorf("credential %d was never used", n-1)
-		}
-	}
-	moves(100)
-	close(stop)
-	group.Wait()
-	if n := s.used(id); n != sent.Load() || s.upstream.Count() != n || failed.Load() != 0 {
-		t.Errorf("sent %d, failed %d, used %d, the upstream saw %d", sent.Load(), failed.Load(), n, s.upstream.Count())
-	}
-	t.Logf("%d rotations under %d clients: %d requests, %d failed; %d connections were opened once more", rotations, clients, sent.Load(), failed.Load(), reconnected.Load())
-	if text := s.output(); strings.Contains(text, "till_upstream_auth_failed") || strings.Contains(text, "sk-real-rotated") {
-		t.Errorf("the log:\n%s", text)
-	}
-	s.clean()
 }

@@ -37,7 +37,7 @@ func ParseSealKey(s string) (SealKey, error) {
 			return SealKey{NewSecret(string(b))}, nil
 		}
 	}
-	return SealKey{}, fmt.Errorf("a seal key must be %d bytes in base64 or hex, got %d characters; make one with: openssl rand -base64 32", SealKeyLen, len(s))
+	return SealKey{}, fmt.Errorf("a seal key must be %d bytes in base64 or hex, alone; make one with: openssl rand -base64 32", SealKeyLen)
 }
 
 // NewSealKey makes a seal key.
@@ -57,7 +57,7 @@ const maxSealKeyFile = 1 << 20
 // what begins with # is for people. A file that others may read is refused.
 // Processes that start at once end up with the same key.
 func LoadOrCreateSealKeys(path string) ([]SealKey, error) {
-	keys, err := loadSealKeys(path)
+	keys, err := LoadSealKeys(path)
 	if !errors.Is(err, fs.ErrNotExist) {
 		return keys, err
 	}
@@ -69,7 +69,7 @@ func LoadOrCreateSealKeys(path string) ([]SealKey, error) {
 	if err := writeSealKeys(path, []byte(key.line(time.Now())), os.Link); err != nil && !errors.Is(err, fs.ErrExist) {
 		return nil, fmt.Errorf("making the seal key: %w", err)
 	}
-	return loadSealKeys(path)
+	return LoadSealKeys(path)
 }
 
 // AddSealKey puts a seal key before those in the file at path.
@@ -90,7 +90,8 @@ func (k SealKey) line(now time.Time) string {
 		base64.StdEncoding.EncodeToString([]byte(k.secret.Reveal())))
 }
 
-func loadSealKeys(path string) ([]SealKey, error) {
+// LoadSealKeys reads the seal keys in the file at path, which must be there.
+func LoadSealKeys(path string) ([]SealKey, error) {
 	b, err := readSealKeys(path)
 	if err != nil {
 		return nil, err

@@ -69,10 +69,12 @@ type priceLine struct {
 	Confidence string `json:"confidence,omitempty"`
 }
 
+// MaxPrices bounds a file of prices, in bytes.
+const MaxPrices = 8 << 20
+
 const (
 	priceSchema = "till.prices/1"
-	maxPrices   = 8 << 20 // bytes of a file
-	maxRate     = 1e5     // USD per million tokens
+	maxRate     = 1e5 // USD per million tokens
 )
 
 // BuiltInPrices returns the table that is built in. Nobody may change it.
@@ -144,12 +146,12 @@ func (p *Prices) clone() *Prices {
 }
 
 func (p *Prices) read(r io.Reader) (asOf string, err error) {
-	b, err := io.ReadAll(io.LimitReader(r, maxPrices+1))
+	b, err := io.ReadAll(io.LimitReader(r, MaxPrices+1))
 	if err != nil {
 		return "", err
 	}
-	if len(b) > maxPrices {
-		return "", fmt.Errorf("a price file may be %d bytes long", maxPrices)
+	if len(b) > MaxPrices {
+		return "", fmt.Errorf("a price file may be %d bytes long", MaxPrices)
 	}
 	var file priceFile
 	d := json.NewDecoder(bytes.NewReader(b))

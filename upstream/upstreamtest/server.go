@@ -110,6 +110,13 @@ func (s *Server) Retire(credential string) int64 {
 	return n
 }
 
+// Uses is how many requests came with a credential that is good.
+func (s *Server) Uses(credential string) int64 {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.credentials[credential]
+}
+
 // shows reports whether a text holds a credential that is good.
 func (s *Server) shows(text string) bool {
 	s.mu.Lock()

@@ -1,0 +1,103 @@
+package till
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"iter"
+	"maps"
+	"net/http"
+	"slices"
+	"strings"
+	"unicode/utf8"
+
+	"go.uber.org/zap"
+
+	"github.com/till-proxy/till/token"
+	"github.com/till-proxy/till/upstream"
+)
+
+// provisionCredential makes ready what requests of keys with held custody go out
+// with.
+func (a *App) provisionCredential(t *target, text string) error {
+	if text == "" {
+		if t.preset.Keyless {
+			t.hold(token.NewSecret(noCredential))
+		}
+		return nil
+	}
+	return a.follow("the credential of upstream "+t.name, []string{text}, func(_ context.Context, values []string) (bool, error) {
+		value := strings.TrimSpace(values[0])
+		if wrong, _ := t.judge(value); wrong != nil {
+			return false, fmt.Errorf("credential %w", wrong)
+		}
+		return t.hold(token.NewSecret(value)), nil
+	})
+}
+
+// hold puts a credential into force for requests that begin from now on. Those that
+// run go on with theirs; while they do, the answers to both are searched for both.
+func (t *target) hold(secret token.Secret) (changed bool) {
+	former := t.held.Load()
+	if former != nil && former.secret.Reveal() == secret.Reveal() {
+		return false
+	}
+	next := newCredential(secret)
+	if former != nil {
+		both := slices.Concat(forms(former.secret.Reveal()), *next.forms.Load())
+		next.forms.Store(&both)
+		former.forms.Store(&both)
+	}
+	t.held.Store(next)
+	return true
+}
+
+// judge says why a text cannot be this upstream's credential, or why it may not be.
+func (t *target) judge(text string) (wrong, doubtful error) {
+	if err := token.CheckCredential(text); err != nil {
+		return err, nil
+	}
+	if token.HoldsKey(text) {
+		err := errors.New("is a scoped key of till, not the upstream's own key")
+		if t.vendors {
+			return err, nil
+		}
+		return nil, err // of another till, perhaps
+	}
+	err := token.DoubtCredential(text)
+	switch {
+	case err == nil || t.auth.In == upstream.InHeader && t.auth.Scheme == "" && http.CanonicalHeaderKey(t.auth.Name) == "Authorization":
+		return nil, nil // a whole header may be meant
+	case t.auth == t.preset.Auth || strings.EqualFold(t.auth.Scheme, "Bearer"):
+		return err, nil
+	}
+	return nil, err
+}
+
+// doubtful lists the secrets that may not be what was meant, by what they are.
+func (a *App) doubtful() iter.Seq2[string, error] {
+	return func(yield func(string, error) bool) {
+		for _, name := range slices.Sorted(maps.Keys(a.targets)) {
+			held := a.targets[name].held.Load()
+			if held == nil {
+				continue
+			}
+			if _, err := a.targets[name].judge(held.secret.Reveal()); err != nil && !yield("the credential of upstream "+name, err) {
+				return
+			}
+		}
+		for i, h := range a.hooks {
+			for _, secret := range *h.secrets.Load() {
+				if err := token.DoubtCredential(secret.Reveal()); err != nil && utf8.ValidString(secret.Reveal()) && !yield(fmt.Sprintf("the secret of webhook %d", i+1), err) {
+					return
+				}
+			}
+		}
+	}
+}
+
+func (a *App) warnDoubtful() {
+	for what, err := range a.doubtful() {
+		a.logger.Warn("a secret may not be what was meant", zap.String("what", what), zap.Error(err))
+	}
+}

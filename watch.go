@@ -1,0 +1,77 @@
+package till
+
+import (
+	"context"
+	"time"
+
+	"github.com/till-proxy/till/admin"
+)
+
+// lookEvery is how often files are looked at. They are read, and not asked for
+// their dates: that is the same for files that are written over, moved into place,
+// or reached by links that are turned, on every file system; and they are few and
+// small.
+const lookEvery = time.Second
+
+// stopTime is how long a look may go on when the app stops. What takes longer is a
+// disk that does not answer, and the look takes nothing any more.
+const stopTime = 2 * time.Second
+
+// watch looks at the files of the configuration until stopWatching is called.
+func (a *App) watch() {
+	if len(a.sources) == 0 {
+		return
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan struct{})
+	a.stopWatching = func() {
+		cancel()
+		select {
+		case <-done:
+		case <-time.After(stopTime):
+		}
+	}
+	go func() {
+		defer close(done)
+		ticker := time.NewTicker(lookEvery)
+		defer ticker.Stop()
+		for {
+			select {
+			case <-ctx.Done():
+				return
+			case <-ticker.C:
+			}
+			for _, s := range a.sources {
+				s.look(ctx, a.logger)
+			}
+		}
+	}()
+}
+
+// Files are those that the configuration names and that are looked at.
+func (a *App) Files() []admin.File {
+	var files []admin.File
+	for _, s := range a.sources {
+		files = append(files, s.state())
+	}
+	return files
+}
+
+// lookLate is how long ago the last look may be.
+const lookLate = time.Minute
+
+// diagnoseSources finds files whose present content is not in force.
+func (a *App) diagnoseSources(d *diagnosis) {
+	for what, err := range a.doubtful() {
+		d.warn("doubtful_secret", "write the secret alone into its file", "%s %s", what, err)
+	}
+	for _, f := range a.Files() {
+		switch {
+		case f.Trouble != "":
+			d.error("file_not_taken", "write it whole and move it into place: mv "+f.Paths[0]+".new "+f.Paths[0],
+				"%s changed, and is not taken: %s; what was read before stays in force", f.What, f.Trouble)
+		case !f.ReadAt.IsZero() && time.Since(f.ReadAt) > lookLate:
+			d.error("file_not_taken", "look after the disk that it is on", "%s could not be read since %s, so no change of it is seen", f.What, f.ReadAt.Format(time.RFC3339))
+		}
+	}
+}
