@@ -128,7 +128,7 @@ func (s *source) look(ctx context.Context, log *zap.Logger) {
 	switch {
 	case sum == s.inForce:
 		if s.trouble != nil {
-			s.trouble = nil
+			s.refused, s.trouble = digest{}, nil
 			log.Info("a file is again as it was, and in force")
 		}
 		return

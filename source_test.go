@@ -257,14 +257,25 @@ func TestAFileThatIsNotWholeLeavesWhatWasInForce(t *testing.T) {
 				if i := slices.IndexFunc(found, func(f admin.Finding) bool { return f.Check == "file_not_taken" }); i < 0 || !strings.Contains(found[i].What, f.What) {
 					t.Errorf("doctor finds %+v", found)
 				}
-				if err := os.RemoveAll(path); err != nil {
-					t.Fatal(err)
+				restored := func() {
+					t.Helper()
+					if err := os.RemoveAll(path); err != nil {
+						t.Fatal(err)
+					}
+					file(t, path, text, 0o600)
+					a.look()
+					if f := a.told(name); f.Trouble != "" || f.ChangedAt != nil {
+						t.Errorf("when it is back: %+v", f)
+					}
 				}
-				file(t, path, text, 0o600)
+				restored()
+				test.spoil(t, path)
 				a.look()
-				if f := a.told(name); f.Trouble != "" || f.ChangedAt != nil {
-					t.Errorf("when it is back: %+v", f)
+				a.look()
+				if f := a.told(name); f.Trouble == "" {
+					t.Error("the second time nothing is told of it")
 				}
+				restored()
 				if name == "seal" {
 					return
 				}

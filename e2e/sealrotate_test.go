@@ -69,6 +69,14 @@ func TestTheSealKeyRotatesWhileKeysGoOn(t *testing.T) {
 	s.eventually("the old seal key is gone, without a reload", func() bool { return !strings.Contains(s.caddyTill("seal"), old) })
 	works("rotated", third)
 	works("sealed after the rotation", second)
+	// A file that lost a seal key which is needed is neither taken nor built upon.
+	if err := os.WriteFile(file, []byte(sealKeyB), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if out, err := s.command("till", "seal", "rotate").CombinedOutput(); err == nil || !strings.Contains(string(out), "need it") {
+		t.Errorf("seal rotate: %v\n%s", err, out)
+	}
+	works("rotated, though its seal key left the file", third)
 	for _, line := range lines {
 		if line = strings.TrimSpace(line); line != "" && line[0] != '#' && strings.Contains(s.output()+out, line) {
 			t.Error("a seal key was shown")
