@@ -138,7 +138,7 @@ func (h *Handler) readAsk(w http.ResponseWriter, r *http.Request, x *exchange, k
 	tokens, dollars := limits[limiter.Tokens] != limiter.NoLimit, limits[limiter.Nanodollars] != limiter.NoLimit
 	models := len(key.Scope.Models) > 0 || k.LimitedAbove()
 	spends := (tokens || dollars) && !ask.Free
-	if ask.Free && (r.Method == http.MethodGet || r.Method == http.MethodHead) && x.target.preset.Free.Match(r.Method, x.path) {
+	if ask.Free && (r.Method == http.MethodGet || r.Method == http.MethodHead) && x.target.preset.IsFree(r.Method, x.path) {
 		if models {
 			ask.Listing, x.models = true, k.AllowsModel
 		}
@@ -313,6 +313,6 @@ func judgeModels(x *exchange, key *limiter.Key, call *upstream.Call, ask *limite
 		return about(key, limiter.CodeBadRequest, "is limited to some models: %s", err)
 	}
 	ask.Models, ask.Named = models, named
-	ask.Listing = len(models) == 0 && x.target.preset.Unbilled.Match(call.Method, call.Path)
+	ask.Listing = len(models) == 0 && x.target.preset.IsUnbilled(call.Method, call.Path)
 	return nil
 }

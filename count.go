@@ -129,7 +129,7 @@ func (h *Handler) countInput(r *http.Request, x *exchange, key *limiter.Key, k *
 		return false
 	}
 	q := x.target.preset.Counting(call, u.estimate)
-	if q == nil || len(x.target.allow) > 0 && !x.target.allow.Match(http.MethodPost, q.Path) {
+	if q == nil || len(x.target.allow) > 0 && !x.target.allow.Match(http.MethodPost, q.Path, x.target.preset.Version(q.Path)) {
 		return false
 	}
 	done := c.turn(r.Context(), key.ID)

@@ -69,7 +69,7 @@ func (t *target) destine(x *exchange, r *http.Request, key *limiter.Key, guard b
 			return refusal
 		}
 	}
-	if !key.Scope.AllowsPath(there.path) {
+	if !key.Scope.AllowsPath(there.path, there.version) {
 		return about(key, limiter.CodePathNotAllowed, "may not use path %s as a destination; it is limited to %s", there.path, strings.Join(key.Scope.Paths, ", "))
 	}
 	x.destination = there.out

@@ -24,6 +24,7 @@ type exchange struct {
 	target      *target
 	real        *credential // nil while guarding with a held key
 	path        string      // canonical and decoded
+	version     int         // how many bytes of path are a version that rules may leave out
 	out         string      // as sent, escaped
 	destination string      // likewise, of a request that copies or moves; "": none
 	proxied     string      // "/proxy/<upstream>" when the client wrote that

@@ -183,7 +183,7 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 	ask := limiter.Ask{
 		Bound: limiter.Amounts{limiter.Activations: 1}, String: number,
 		Free: !h.Guard && t.costsNothing(x, r.Method), Listens: !h.Guard && t.listens(x, r),
-		Addr: clientAddr(r), Method: r.Method, Path: x.path, OnCut: x.stop,
+		Addr: clientAddr(r), Method: r.Method, Path: x.path, Version: x.version, OnCut: x.stop,
 	}
 	if x.upgrade {
 		ask.Method = http.MethodGet // also where it came as an extended CONNECT

@@ -83,6 +83,7 @@ func (t *target) locate(x *exchange, key *limiter.Key, path, escaped string) *li
 		}
 	}
 	x.path = t.preset.Canonical(path)
+	x.version = t.preset.Version(x.path)
 	x.out = x.path
 	if path != escaped {
 		x.out = t.preset.Canonical(escaped)
@@ -101,12 +102,13 @@ func (t *target) locate(x *exchange, key *limiter.Key, path, escaped string) *li
 // permit judges by the upstream's own rules.
 func (t *target) permit(method, path string, upgrade bool, key *limiter.Key) *limiter.Refusal {
 	administrative, asynchronous := t.preset.Denied(method, path)
+	version := t.preset.Version(path)
 	switch {
-	case upgrade && !t.upgrades.Match(method, path):
+	case upgrade && !t.upgrades.Match(method, path, version):
 		return about(key, limiter.CodeUpgradeNotAllowed, "may not upgrade the connection on path %s: upstream %s does not allow it", path, t.name)
 	case administrative:
 		return about(key, limiter.CodePathNotAllowed, "may not use path %s: it administers the account", path)
-	case len(t.allow) > 0 && !t.allow.Match(method, path) && !(upgrade && t.upgrades.Match(method, path)):
+	case len(t.allow) > 0 && !t.allow.Match(method, path, version) && !(upgrade && t.upgrades.Match(method, path, version)):
 		return about(key, limiter.CodePathNotAllowed, "may not use %s %s: upstream %s does not allow it", method, path, t.name)
 	case asynchronous && len(t.allow) == 0 && !upgrade:
 		return about(key, limiter.CodePathNotAllowed, "may not use path %s: it works on after the answer, where no limit holds; upstream %s would have to allow it", path, t.name)
@@ -118,10 +120,10 @@ func (t *target) permit(method, path string, upgrade bool, key *limiter.Key) *li
 // operator says so. What is metered never is, however wide a pattern is, and no
 // upgraded connection.
 func (t *target) costsNothing(x *exchange, method string) bool {
-	if t.preset.Free.Match(method, x.path) {
+	if t.preset.IsFree(method, x.path) {
 		return true
 	}
-	return len(t.free) > 0 && !x.upgrade && t.free.Match(method, x.path) && !t.preset.Meters(method, x.path)
+	return len(t.free) > 0 && !x.upgrade && t.free.Match(method, x.path, x.version) && !t.preset.Meters(method, x.path)
 }
 
 // listens reports whether a request only opens a stream of events, as MCP's clients

@@ -31,7 +31,9 @@ type Ask struct {
 	Addr   netip.Addr // the client
 	Method string     // as sent
 	Path   string     // decoded, in the upstream's own form
-	Models []string   // every model the request names; see Named
+	// Version is how many bytes of Path are a version that rules may leave out.
+	Version int
+	Models  []string // every model the request names; see Named
 
 	// Named says that the request names the model that is to answer, and Listing
 	// that it asks for no answer of a model that could be chosen. A key that lists

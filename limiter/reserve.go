@@ -383,7 +383,7 @@ func (k *Live) inScope(ask *Ask) *Refusal {
 		return nil
 	case !s.AllowsMethod(ask.Method):
 		return key.refuse(CodeMethodNotAllowed, "may not use method %s; it is limited to %s", ask.Method, list(s.Methods))
-	case !s.AllowsPath(ask.Path):
+	case !s.AllowsPath(ask.Path, ask.Version):
 		return key.refuse(CodePathNotAllowed, "may not use path %s; it is limited to %s", ask.Path, list(s.Paths))
 	}
 	return nil

@@ -39,7 +39,7 @@ func (l *DenyList) Denies(method, path string) bool {
 	if l == nil || len(l.all) == 0 {
 		return false
 	}
-	if strings.IndexByte(path, ';') >= 0 && l.Denies(method, withoutParameters(path)) {
+	if strings.IndexByte(path, ';') >= 0 && l.Denies(method, WithoutParameters(path)) {
 		return true
 	}
 	if !isASCII(path) {
@@ -55,9 +55,12 @@ func (l *DenyList) Denies(method, path string) bool {
 		l.open.MatchFold(method, path)
 }
 
-// withoutParameters is a path as servers see it that drop what follows a
+// WithoutParameters is a path as servers see it that drop what follows a
 // semicolon in a segment (RFC 3986, section 3.3).
-func withoutParameters(path string) string {
+func WithoutParameters(path string) string {
+	if strings.IndexByte(path, ';') < 0 {
+		return path
+	}
 	segments := strings.Split(path, "/")
 	for i, s := range segments {
 		segments[i], _, _ = strings.Cut(s, ";")

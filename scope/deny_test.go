@@ -16,7 +16,7 @@ func TestADenyListAnswersAsItsRulesDo(t *testing.T) {
 	l := NewDenyList(denied)
 	for _, path := range probes {
 		for _, method := range []string{"GET", "POST", "post"} {
-			want := denied.MatchFold(method, path) || denied.MatchFold(method, withoutParameters(path))
+			want := denied.MatchFold(method, path) || denied.MatchFold(method, WithoutParameters(path))
 			if got := l.Denies(method, path); got != want {
 				t.Errorf("%s %s: %v, its rules say %v", method, path, got, want)
 			}

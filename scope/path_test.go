@@ -135,11 +135,45 @@ func TestRulesMatchBySegment(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if got := r.Match(test.method2, test.path); got != test.allow {
+		if got := r.Match(test.method2, test.path, 0); got != test.allow {
 			t.Errorf("%v allows %s %s: %v, want %v", r, test.method2, test.path, got, test.allow)
 		}
 		if got := (PathRules{r}).MatchFold(test.method2, test.path); got != test.deny {
 			t.Errorf("%v denies %s %s: %v, want %v", r, test.method2, test.path, got, test.deny)
+		}
+	}
+}
+
+// TestRulesMayLeaveOutTheVersion, unless they begin with a wildcard, which stands for
+// it; and what a server may drop of a path makes none of them match.
+func TestRulesMayLeaveOutTheVersion(t *testing.T) {
+	t.Parallel()
+	for _, test := range []struct {
+		pattern, path string
+		version       int
+		allow         bool
+	}{
+		{"/chat/completions", "/v1/chat/completions", 3, true},
+		{"/v1/chat/completions", "/v1/chat/completions", 3, true},
+		{"/chat/*", "/v1/chat/completions", 3, true},
+		{"/v1/chat/completions", "/openai/v1/chat/completions", 7, true},
+		{"/chat/completions", "/v1/chat/completions", 0, false},
+		{"/*/completions", "/v1/completions", 3, true},
+		{"/*/completions", "/v1/chat/completions", 3, false},
+		{"/c*/completions", "/v1/chat/completions", 3, false},
+		{"/v2/chat", "/v1/chat", 3, false},
+		{"/repos/*", "/repos/o;v=1/r", 0, true},
+		{"/repos/o;v=1/r", "/repos/o;v=1/r", 0, true},
+		{"/repos/o/r", "/repos/o;v=1/r", 0, false},
+		{"/models/*:countTokens", "/v1/models/m:countTokens", 3, true},
+		{"/models/*:countTokens", "/v1/models/m:generateContent;:countTokens", 3, false},
+		{"/v1/models/*:countTokens", "/v1/models/m:generateContent;:countTokens", 3, false},
+		{"/*/public", "/a;/public", 0, true},
+		{"/a*c/public", "/ab;c/public", 0, false},
+	} {
+		scope := Scope{Paths: []string{test.pattern}}
+		if got := scope.AllowsPath(test.path, test.version); got != test.allow {
+			t.Errorf("%s allows %s of version %q: %v, want %v", test.pattern, test.path, test.path[:test.version], got, test.allow)
 		}
 	}
 }

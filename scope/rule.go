@@ -61,10 +61,31 @@ func MustPathRules(rules ...string) PathRules {
 	return list
 }
 
-// Match reports whether a rule allows a cleaned path: letters count as
-// written, and so does a slash at the end.
-func (r PathRule) Match(method, path string) bool {
-	return (r.Method == "*" || r.Method == method) && matchPath(r.Pattern, path, equal)
+// Match reports whether a rule allows a cleaned path, whose first version bytes are
+// the version of its API: letters count as written, and so does a slash at the end.
+func (r PathRule) Match(method, path string, version int) bool {
+	return (r.Method == "*" || r.Method == method) && allows(r.Pattern, path, version)
+}
+
+// allows compares a path with a pattern that allows. Some servers drop parameters,
+// what follows a semicolon in a segment (RFC 3986, section 3.3), so a path that has
+// them must match as it is and as it is there.
+func allows(pattern, path string, version int) bool {
+	return matchBelow(pattern, path, version) &&
+		(strings.IndexByte(path, ';') < 0 || matchBelow(WithoutParameters(pattern), WithoutParameters(path), version))
+}
+
+// matchBelow compares a path as it is, and without its version with a pattern that
+// leaves it out. A pattern that begins with a wildcard means the version by that.
+func matchBelow(pattern, path string, version int) bool {
+	if matchPath(pattern, path, equal) {
+		return true
+	}
+	if version == 0 {
+		return false
+	}
+	first, _ := heads(pattern)
+	return strings.IndexByte(first, '*') < 0 && matchPath(pattern, path[version:], equal)
 }
 
 // MatchFold reports whether a rule denies a cleaned path: in any case of
@@ -80,9 +101,9 @@ func (r PathRule) MatchFold(method, path string) bool {
 }
 
 // Match reports whether any rule allows.
-func (rs PathRules) Match(method, path string) bool {
+func (rs PathRules) Match(method, path string, version int) bool {
 	for _, r := range rs {
-		if r.Match(method, path) {
+		if r.Match(method, path, version) {
 			return true
 		}
 	}

@@ -134,13 +134,14 @@ func (s *Scope) AllowsMethod(method string) bool {
 	return len(s.Methods) == 0 || slices.Contains(s.Methods, method)
 }
 
-// AllowsPath reports whether a cleaned path is in scope.
-func (s *Scope) AllowsPath(path string) bool {
+// AllowsPath reports whether a cleaned path is in scope, whose first version bytes
+// are the version of its API, which rules may leave out.
+func (s *Scope) AllowsPath(path string, version int) bool {
 	if len(s.Paths) == 0 {
 		return true
 	}
 	for _, pattern := range s.Paths {
-		if matchPath(pattern, path, equal) {
+		if allows(pattern, path, version) {
 			return true
 		}
 	}

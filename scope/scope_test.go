@@ -10,7 +10,7 @@ import (
 func TestAnEmptyScopeAllowsEverything(t *testing.T) {
 	t.Parallel()
 	var s Scope
-	if !s.IsZero() || !s.AllowsAddr(netip.Addr{}) || !s.AllowsMethod("BREW") || !s.AllowsModel("") || !s.AllowsPath("/x") {
+	if !s.IsZero() || !s.AllowsAddr(netip.Addr{}) || !s.AllowsMethod("BREW") || !s.AllowsModel("") || !s.AllowsPath("/x", 0) {
 		t.Error("it does not")
 	}
 }

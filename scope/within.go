@@ -58,9 +58,19 @@ func coversNetwork(wide, narrow netip.Prefix) bool {
 	return wide.IsValid() && narrow.IsValid() && wide.Bits() <= narrow.Bits() && wide.Contains(narrow.Addr())
 }
 
-// coversPath reports whether every path that the narrow pattern matches is
-// matched by the wide one. It says no where that would be hard to tell.
+// coversPath reports whether every path that the narrow pattern allows is allowed
+// by the wide one. It says no where that would be hard to tell.
 func coversPath(wide, narrow string) bool {
+	// Only a pattern that begins with a name may leave out the version.
+	if first, _ := heads(wide); strings.Contains(first, "*") && wide != "/*" {
+		if name, _ := heads(narrow); !strings.Contains(name, "*") {
+			return false
+		}
+	}
+	return coversPattern(wide, narrow) && coversPattern(WithoutParameters(wide), WithoutParameters(narrow))
+}
+
+func coversPattern(wide, narrow string) bool {
 	if wide == "" || narrow == "" || wide[0] != '/' || narrow[0] != '/' {
 		return false
 	}

@@ -14,7 +14,7 @@ var knowsCompletionTokens = []string{"openai", "groq", "openrouter", "xai", "gem
 // that wraps ErrNotMeterable for one whose use cannot be bounded, and one that
 // wraps ErrBody for one that cannot be judged safely.
 func (p *Preset) Estimate(c *Call) (*Estimate, error) {
-	if p.Unbilled.Match(c.Method, c.Path) {
+	if p.IsUnbilled(c.Method, c.Path) {
 		return nil, nil
 	}
 	if c.Method == "GET" || c.Method == "HEAD" || c.Method == "OPTIONS" {

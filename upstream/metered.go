@@ -1,6 +1,7 @@
 package upstream
 
 import (
+	"slices"
 	"strings"
 
 	"github.com/till-proxy/till/scope"
@@ -8,7 +9,8 @@ import (
 
 // Meters reports whether a request is for something that limits in tokens and
 // dollars are about, now or later: no operator can call that free. A path counts
-// in any case of letters, and with a slash at its end, as servers may read it.
+// in any case of letters, with parameters, and with a slash at its end, as servers
+// may read it.
 func (p *Preset) Meters(method, path string) bool {
 	if p.Dialect == Unified || method == "GET" || method == "HEAD" || method == "OPTIONS" {
 		return false
@@ -16,7 +18,7 @@ func (p *Preset) Meters(method, path string) bool {
 	if _, asynchronous := p.Denied(method, path); asynchronous {
 		return true
 	}
-	return p.asksModel(path)
+	return p.asksModel(scope.WithoutParameters(path))
 }
 
 // asksModel reports whether a path is that of an endpoint whose use is metered.
@@ -43,9 +45,9 @@ func (p *Preset) MeteredBy(rule scope.PathRule) string {
 	if p.Meters(method, rule.Pattern) {
 		return rule.Pattern
 	}
-	for _, prefix := range append([]string{p.Prefix}, p.Versions...) {
+	for _, prefix := range slices.Concat([]string{p.Prefix}, p.Versions, p.Roots) {
 		for _, ending := range endings {
-			if path := prefix + ending; p.Meters(method, path) && rule.Match(method, path) {
+			if path := prefix + ending; p.Meters(method, path) && rule.Match(method, path, p.Version(path)) {
 				return path
 			}
 		}

@@ -34,7 +34,7 @@ func TestWhatIsMeteredCannotBeFree(t *testing.T) {
 		{"ollama", "* /api/*", "/api/chat/completions"},
 		{"ollama", "POST /api/generate", "/api/generate"},
 		{"cohere", "* /v2/*", "/v2/chat/completions"},
-		{"deepseek", "* /anthropic/*", "/anthropic/chat/completions"},
+		{"deepseek", "* /anthropic/*", "/anthropic/v1/chat/completions"},
 	} {
 		method, pattern, _ := strings.Cut(test.rule, " ")
 		rule, err := scope.ParsePathRule(method, pattern)

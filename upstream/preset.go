@@ -24,10 +24,14 @@ type Preset struct {
 	Auth    Auth
 
 	// Prefix is the version prefix that the vendor's paths begin with. A
-	// path that begins with none of Versions gets it, because half of the
-	// clients leave it out. Empty: paths are sent as they come.
-	Prefix   string
-	Versions []string
+	// path that begins with none of Versions and Roots gets it, because half of
+	// the clients leave it out. Empty: paths are sent as they come.
+	Prefix string
+	// Versions are the other prefixes below which the vendor serves its paths,
+	// and Roots are where it serves what has no version.
+	Versions, Roots []string
+
+	// Rules about paths are written without a version, and hold below each.
 
 	// Free paths cost no activation: model lists and token counting.
 	Free scope.PathRules
@@ -153,21 +157,44 @@ func (p *Preset) Canonical(path string) string {
 	// Clients that add the version to an address that has it: /v1/v1/models.
 	for under(path[len(version):], version) {
 		path = path[len(version):]
+		version = p.version(path)
 	}
 	return path
 }
 
-// version returns which of the version prefixes the path begins with.
+// version returns which of the prefixes the path begins with.
 func (p *Preset) version(path string) string {
-	if under(path, p.Prefix) {
+	if p.Prefix != "" && under(path, p.Prefix) {
 		return p.Prefix
 	}
-	for _, v := range p.Versions {
-		if under(path, v) {
-			return v
+	for _, list := range [][]string{p.Versions, p.Roots} {
+		for _, v := range list {
+			if under(path, v) {
+				return v
+			}
 		}
 	}
 	return ""
+}
+
+// Version is how many bytes at the beginning of a canonical path are its version,
+// which rules may leave out; 0: it has none, or several.
+func (p *Preset) Version(path string) int {
+	n := len(p.version(path))
+	if n == 0 || len(path) == n || slices.Contains(p.Roots, path[:n]) || p.version(path[n:]) != "" {
+		return 0
+	}
+	return n
+}
+
+// IsFree reports whether a canonical, cleaned path is one of Free.
+func (p *Preset) IsFree(method, path string) bool {
+	return p.Free.Match(method, path, p.Version(path))
+}
+
+// IsUnbilled reports whether a canonical, cleaned path is one of Unbilled.
+func (p *Preset) IsUnbilled(method, path string) bool {
+	return p.Unbilled.Match(method, path, p.Version(path))
 }
 
 func under(path, prefix string) bool {
@@ -175,8 +202,28 @@ func under(path, prefix string) bool {
 }
 
 // Denied reports whether a canonical, cleaned path is administrative, and
-// whether it is asynchronous. Letters of another case and repeated prefixes
-// do not get past it.
+// whether it is asynchronous. Letters of another case do not get past it, nor do
+// versions: all are taken off, known or not, once or several times.
 func (p *Preset) Denied(method, path string) (administrative, asynchronous bool) {
-	return p.administrative.Denies(method, path), p.asynchronous.Denies(method, path)
+	for {
+		administrative = administrative || p.administrative.Denies(method, path)
+		asynchronous = asynchronous || p.asynchronous.Denies(method, path)
+		head, rest, _ := strings.Cut(path[min(1, len(path)):], "/")
+		if rest == "" || !isStep(head) {
+			return administrative, asynchronous
+		}
+		path = path[1+len(head):]
+	}
+}
+
+// steps are the names that stand before an API's own paths, beside versions.
+var steps = []string{"api", "openai", "anthropic", "inference", "compatibility", "beta", "upload", "download", "ws"}
+
+// isStep reports whether a segment leads to an API rather than names something in it.
+func isStep(segment string) bool {
+	segment, _, _ = strings.Cut(segment, ";")
+	if len(segment) > 1 && segment[0]|0x20 == 'v' && segment[1] >= '0' && segment[1] <= '9' {
+		return true
+	}
+	return slices.ContainsFunc(steps, func(step string) bool { return strings.EqualFold(segment, step) })
 }
