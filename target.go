@@ -206,6 +206,9 @@ func (u *Upstream) resolve(name string) (*target, error) {
 		if err != nil {
 			return nil, err
 		}
+		if root, err = t.preset.Base(root); err != nil {
+			return nil, fmt.Errorf("address %s: %w", address, err)
+		}
 		if i > 0 && (o.scheme != t.origins[0].scheme || root != t.root) {
 			return nil, fmt.Errorf("all addresses must have the same scheme and path, got %s and %s", to[0], address)
 		}

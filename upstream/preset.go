@@ -9,6 +9,8 @@
 package upstream
 
 import (
+	"cmp"
+	"fmt"
 	"slices"
 	"strings"
 
@@ -187,6 +189,50 @@ func (p *Preset) Version(path string) int {
 	return n
 }
 
+// Base is an address's path, escaped, as it goes before canonical paths. They begin
+// with a version, so that is left out at the end of it: base URLs that people know end
+// there. What ends in another version is an error: nothing is below both.
+func (p *Preset) Base(root string) (string, error) {
+	if p.Prefix == "" {
+		return root, nil
+	}
+	base := strings.TrimSuffix(root, "/")
+	for strings.HasSuffix(base, p.Prefix) {
+		base = strings.TrimSuffix(base, p.Prefix)
+		root = cmp.Or(base, "/")
+	}
+	if base == "" {
+		return root, nil
+	}
+	if last := p.misplaced(base); last != "" {
+		return "", fmt.Errorf("it ends in %s, and paths of the preset %s begin with %s, so %s%s would be asked for: leave %s out, or name no preset",
+			last, p.Name, p.Prefix, base, p.Prefix, last)
+	}
+	return root, nil
+}
+
+// misplaced is what an address's path ends in that no version can follow.
+func (p *Preset) misplaced(base string) string {
+	parent, last := base[:strings.LastIndexByte(base, '/')], base[strings.LastIndexByte(base, '/'):]
+	if isVersion(last[1:]) {
+		return last
+	}
+	if strings.EqualFold(last, "/openai") && isVersion(parent[strings.LastIndexByte(parent, '/')+1:]) {
+		return parent[strings.LastIndexByte(parent, '/'):] + last
+	}
+	for i := 1; i < len(p.Prefix); i++ {
+		if part := p.Prefix[:i]; p.Prefix[i] == '/' && strings.HasSuffix(base, part) {
+			return part
+		}
+	}
+	for _, v := range p.Versions {
+		if strings.HasSuffix(base, v) && !slices.Contains(p.Versions, v+p.Prefix) {
+			return v
+		}
+	}
+	return ""
+}
+
 // IsFree reports whether a canonical, cleaned path is one of Free.
 func (p *Preset) IsFree(method, path string) bool {
 	return p.Free.Match(method, path, p.Version(path))
@@ -222,8 +268,9 @@ var steps = []string{"api", "openai", "anthropic", "inference", "compatibility",
 // isStep reports whether a segment leads to an API rather than names something in it.
 func isStep(segment string) bool {
 	segment, _, _ = strings.Cut(segment, ";")
-	if len(segment) > 1 && segment[0]|0x20 == 'v' && segment[1] >= '0' && segment[1] <= '9' {
-		return true
-	}
-	return slices.ContainsFunc(steps, func(step string) bool { return strings.EqualFold(segment, step) })
+	return isVersion(segment) || slices.ContainsFunc(steps, func(step string) bool { return strings.EqualFold(segment, step) })
+}
+
+func isVersion(segment string) bool {
+	return len(segment) > 1 && segment[0]|0x20 == 'v' && segment[1] >= '0' && segment[1] <= '9'
 }

@@ -177,3 +177,60 @@ func TestWhatDestroysOrMintsIsRefused(t *testing.T) {
 		}
 	}
 }
+
+// TestAnAddressThatEndsInAVersionIsAskedForItOnce: every base URL, as people know
+// them, with every version that clients write before a path. What is sent has one
+// version, or the address is refused.
+func TestAnAddressThatEndsInAVersionIsAskedForItOnce(t *testing.T) {
+	t.Parallel()
+	for _, p := range All() {
+		for _, before := range []string{"", "/gateway", "/litellm/proxy"} {
+			for _, version := range append(everyVersion(p), p.Roots...) {
+				for _, slash := range []string{"", "/"} {
+					root := before + version + slash
+					if root == "" || strings.Contains(root, ";") {
+						root = "/"
+					}
+					base, err := p.Base(root)
+					if err != nil {
+						if !strings.Contains(err.Error(), "leave") || version == "" || strings.HasSuffix(version, p.Prefix) && version == p.Prefix {
+							t.Errorf("%s at %s: %v", p.Name, root, err)
+						}
+						continue
+					}
+					for _, asked := range []string{"", p.Prefix} {
+						sent := strings.TrimSuffix(base, "/") + p.Canonical(asked+"/chat/completions")
+						versions := 0
+						for segment := range strings.SplitSeq(sent, "/") {
+							if isVersion(segment) {
+								versions++
+							}
+						}
+						if p.Prefix != "" && versions != 1 {
+							t.Errorf("%s at %s: %s is sent for %s/chat/completions", p.Name, root, sent, asked)
+						}
+					}
+				}
+			}
+		}
+	}
+	for _, test := range []struct{ preset, root, base string }{
+		{"openai", "/v1", "/"}, {"openai", "/v1/", "/"}, {"openai", "/v1/v1", "/"}, {"openai", "/gateway", "/gateway"}, {"openai", "/gateway/", "/gateway/"},
+		{"openai", "/gateway/v1/", "/gateway"}, {"openai", "/openai/v1", "/openai"}, {"openai", "/openai", "/openai"},
+		{"openai", "/v1beta/openai", ""}, {"openai", "/api/v3", ""}, {"openai", "/V1", ""},
+		{"openrouter", "/api/v1", "/"}, {"openrouter", "/api", ""}, {"openrouter", "/v1", ""},
+		{"groq", "/openai/v1", "/"}, {"groq", "/openai", ""}, {"groq", "/v1", ""}, {"fireworks", "/inference/v1", "/"}, {"fireworks", "/inference", ""},
+		{"gemini", "/v1beta", "/"}, {"gemini", "/v1", ""}, {"gemini", "/v1beta/openai", ""}, {"gemini", "/google", "/google"},
+		{"anthropic", "/anthropic", "/anthropic"}, {"anthropic", "/anthropic/v1", "/anthropic"},
+		{"deepseek", "/anthropic", "/anthropic"}, {"deepseek", "/beta", ""}, {"cohere", "/v2", "/"}, {"cohere", "/v1", ""}, {"cohere", "/compatibility", ""},
+		{"ollama", "/v1", "/"}, {"ollama", "/api", ""}, {"lmstudio", "/api/v0", ""}, {"vllm", "/v1", "/"}, {"perplexity", "/v1", "/v1"},
+	} {
+		base, err := preset(t, test.preset).Base(test.root)
+		if base != test.base || (err == nil) != (test.base != "") {
+			t.Errorf("%s at %s: %q, %v, want %q", test.preset, test.root, base, err, test.base)
+		}
+	}
+	if base, err := new(Preset).Base("/api/v3/"); base != "/api/v3/" || err != nil {
+		t.Errorf("without a preset: %q, %v", base, err)
+	}
+}
