@@ -71,6 +71,9 @@ func parseGlobal(d *caddyfile.Dispenser, existing any) (any, error) {
 			if !d.AllArgs(&key) {
 				return nil, d.Err("seal_key takes one key, such as {file./run/secrets/till_seal}")
 			}
+			if slices.Contains(app.SealKeys, key) {
+				return nil, d.Err("this seal_key stands there already: the first seals, and others that still open follow")
+			}
 			app.SealKeys = append(app.SealKeys, key)
 		case "seal_key_file":
 			if app.SealKeyFile != "" || !d.AllArgs(&app.SealKeyFile) {
@@ -136,6 +139,9 @@ func parseGlobal(d *caddyfile.Dispenser, existing any) (any, error) {
 			price, err := parsePrice(d)
 			if err != nil {
 				return nil, err
+			}
+			if slices.ContainsFunc(app.Prices, func(p ModelPrice) bool { return p.Model == price.Model }) {
+				return nil, d.Errf("%s has a price already: write one line for each model", price.Model)
 			}
 			app.Prices = append(app.Prices, price)
 		case "unknown_price":
@@ -270,6 +276,9 @@ func parseDirective(h httpcaddyfile.Helper) ([]httpcaddyfile.ConfigValue, error)
 			return nil, h.Err("till guard takes nothing else: it guards the handlers that follow, for keys of every upstream")
 		}
 		handler.Guard = true
+		if err := reached(h, matcher, written{role: keysRole, guard: true}); err != nil {
+			return nil, err
+		}
 		return route(h, matcher, handlerJSON(handler, "till")), nil
 	}
 	for i, name := range args {
@@ -281,6 +290,9 @@ func parseDirective(h httpcaddyfile.Helper) ([]httpcaddyfile.ConfigValue, error)
 		}
 	}
 	handler.Upstreams = args
+	if err := reached(h, matcher, written{role: keysRole, upstreams: args}); err != nil {
+		return nil, err
+	}
 	if len(args) == 0 {
 		args = slices.Sorted(maps.Keys(app.Upstreams))
 	}

@@ -70,9 +70,15 @@ func parseUpstream(d *caddyfile.Dispenser) (string, *Upstream, error) {
 		return "", nil, d.Errf("upstream takes a name and one preset or address, got also %q", args[1])
 	}
 	var proxy []caddyfile.Token
+	seen := make(map[string]bool)
+	placed := len(u.To) > 0
 	for nesting := d.Nesting(); d.NextBlock(nesting); {
 		option := d.Val()
 		switch {
+		case option == "to" && placed:
+			return "", nil, d.Errf("upstream %s has its address beside its name; write several behind to, and none there", name)
+		case slices.Contains(proxyOptions, option) && seen[option] && !strings.HasPrefix(option, "header_") && option != "unhealthy_status":
+			return "", nil, d.Errf("%s stands there already, and the last would count; leave one out", option)
 		case slices.Contains(upstreamOptions, option):
 			if err := u.parseOption(d, option); err != nil {
 				return "", nil, err
@@ -87,6 +93,7 @@ func parseUpstream(d *caddyfile.Dispenser) (string, *Upstream, error) {
 				return "", nil, err
 			}
 			proxy = append(proxy, segment...)
+			seen[option] = true
 		default:
 			return "", nil, d.Errf("unknown upstream option %q; there are %s, and of reverse_proxy: %s",
 				option, strings.Join(upstreamOptions, ", "), strings.Join(proxyOptions, ", "))
@@ -112,8 +119,11 @@ func (u *Upstream) parseOption(d *caddyfile.Dispenser, option string) error {
 			if _, _, err := parseOrigin(address); err != nil {
 				return d.WrapErr(err)
 			}
+			if slices.Contains(u.To, address) {
+				return d.Errf("address %s is named twice", address)
+			}
+			u.To = append(u.To, address)
 		}
-		u.To = append(u.To, args...)
 	case "credential":
 		if len(args) != 1 || u.Credential != "" {
 			return d.Err("credential takes one value and stands once, such as {env.OPENAI_API_KEY} or {file./run/secrets/openai}")
@@ -164,8 +174,8 @@ func (u *Upstream) parseOption(d *caddyfile.Dispenser, option string) error {
 		}
 		u.CORS = args
 	case "cookies":
-		if len(args) != 1 || args[0] != "pass" && args[0] != "drop" {
-			return d.Errf("cookies takes pass or drop, got %q", strings.Join(args, " "))
+		if u.Cookies != "" || len(args) != 1 || args[0] != "pass" && args[0] != "drop" {
+			return d.Errf("cookies takes pass or drop, and stands once, got %q", strings.Join(args, " "))
 		}
 		u.Cookies = args[0]
 	case "redirects":

@@ -21,7 +21,7 @@ import (
 
 func init() {
 	caddy.RegisterModule(Console{})
-	httpcaddyfile.RegisterHandlerDirective("till_console", parseConsole)
+	httpcaddyfile.RegisterDirective("till_console", parseConsole)
 	httpcaddyfile.RegisterDirectiveOrder("till_console", httpcaddyfile.Before, "respond")
 }
 
@@ -51,6 +51,9 @@ func (c *Console) Provision(ctx caddy.Context) error {
 	if err := believable(ctx); err != nil {
 		return err
 	}
+	if err := reachable(ctx, consoleRole); err != nil {
+		return err
+	}
 	c.handler = &console.Handler{Backend: app, Sessions: app.engine.sessions, Log: ctx.Slogger(), Client: consoleClient}
 	return nil
 }
@@ -73,10 +76,17 @@ func consoleClient(r *http.Request) (netip.Addr, bool) {
 
 // parseConsole reads:
 //
-//	till_console
+//	till_console [<matcher>]
 //
 // on a site that has no `till`.
-func parseConsole(h httpcaddyfile.Helper) (caddyhttp.MiddlewareHandler, error) {
+func parseConsole(h httpcaddyfile.Helper) ([]httpcaddyfile.ConfigValue, error) {
+	if !h.Next() {
+		return nil, h.ArgErr()
+	}
+	matcher, err := h.ExtractMatcherSet()
+	if err != nil {
+		return nil, err
+	}
 	h.Next() // till_console
 	if len(h.RemainingArgs()) > 0 || h.NextBlock(0) {
 		return nil, h.Err("till_console takes no options: who may do what is said by roles, in the global till block")
@@ -84,7 +94,10 @@ func parseConsole(h httpcaddyfile.Helper) (caddyhttp.MiddlewareHandler, error) {
 	if err := alone(h, consoleRole); err != nil {
 		return nil, err
 	}
-	return new(Console), nil
+	if err := reached(h, matcher, written{role: consoleRole}); err != nil {
+		return nil, err
+	}
+	return h.NewRoute(matcher, new(Console)), nil
 }
 
 // siteRole is what a site is for.

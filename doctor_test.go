@@ -28,6 +28,8 @@ func configured(t *testing.T, caddyfile string) (*App, error) {
 	if err := caddy.StrictUnmarshalJSON(raw, cfg); err != nil {
 		t.Fatal(err)
 	}
+	provisioning.Lock()
+	defer provisioning.Unlock()
 	ctx, err := caddy.ProvisionContext(cfg)
 	if err != nil {
 		return nil, err

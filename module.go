@@ -72,6 +72,9 @@ func (h *Handler) Provision(ctx caddy.Context) error {
 	if err := believable(ctx); err != nil {
 		return err
 	}
+	if err := reachable(ctx, keysRole); err != nil {
+		return err
+	}
 	for _, name := range h.Upstreams {
 		if app.targets[name] == nil {
 			return errors.New("upstream " + strconv.Quote(name) + " is not configured")

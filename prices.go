@@ -63,10 +63,13 @@ func (a *App) loadPrices() error {
 // takePrices adds the prices of the configuration, and puts all into force for
 // requests that begin from now on.
 func (a *App) takePrices(prices *upstream.Prices) error {
-	for _, p := range a.Prices {
+	for i, p := range a.Prices {
 		provider, model, err := splitModel(p.Model)
 		if err != nil {
 			return fmt.Errorf("price: %w", err)
+		}
+		if slices.ContainsFunc(a.Prices[:i], func(other ModelPrice) bool { return other.Model == p.Model }) {
+			return fmt.Errorf("price: %s has two; leave one out", p.Model)
 		}
 		if prices, err = prices.WithPrice(provider, model, p.Input, p.Output, p.CachedInput, p.CacheWrite); err != nil {
 			return fmt.Errorf("price: %w", err)
