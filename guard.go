@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"io"
+	"maps"
 	"mime"
 	"net/http"
 
@@ -20,13 +21,19 @@ func (h *Handler) guard(w http.ResponseWriter, r *http.Request, x *exchange, nex
 		return h.refuse(w, x.target, x.path, x.grant.Cut(), 0)
 	}
 	x.dispatched.Store(true)
-	gw := &guardWriter{ResponseWriterWrapper: &caddyhttp.ResponseWriterWrapper{ResponseWriter: w}, x: x}
+	gw := &guardWriter{ResponseWriterWrapper: &caddyhttp.ResponseWriterWrapper{ResponseWriter: w}, x: x, before: maps.Clone(w.Header())}
 	defer func() {
 		v := recover()
 		if v == nil {
 			return
 		}
-		if err, ok := v.(error); !ok || !errors.Is(err, http.ErrAbortHandler) || !h.endStream(w, gw, x) {
+		err, ok := v.(error)
+		switch {
+		case !ok || !errors.Is(err, http.ErrAbortHandler):
+			panic(v)
+		case gw.status == 0 && x.grant.Cut() != nil:
+			_ = h.instead(gw, x, nil, 0) // it has nothing to report
+		case !h.endStream(w, gw, x):
 			panic(v)
 		}
 	}()
@@ -45,7 +52,17 @@ func (h *Handler) guard(w http.ResponseWriter, r *http.Request, x *exchange, nex
 	if status == 0 {
 		status = http.StatusInternalServerError
 	}
-	return h.failed(w, x, err, status)
+	return h.instead(gw, x, err, status)
+}
+
+// instead answers where a guarded handler began no answer. What one that was cut has
+// made of the header was meant for that.
+func (h *Handler) instead(gw *guardWriter, x *exchange, err error, status int) error {
+	if x.grant.Cut() != nil {
+		clear(gw.Header())
+		maps.Copy(gw.Header(), gw.before)
+	}
+	return h.failed(gw.ResponseWriter, x, err, status)
 }
 
 // endStream ends an event stream that was cut with an error event. It reports
@@ -65,40 +82,59 @@ func (h *Handler) endStream(w http.ResponseWriter, gw *guardWriter, x *exchange)
 	return true
 }
 
-// guardWriter sees which status a guarded handler answers with.
+// guardWriter sees which status a guarded handler answers with. Once the request was
+// cut it lets no answer begin: handlers that notice that their context ended have
+// words of their own for it, reverse_proxy a bare 499.
 type guardWriter struct {
 	*caddyhttp.ResponseWriterWrapper
 	x      *exchange
+	before http.Header // of the answer, as the handler found it
 	status int
 }
 
 func (w *guardWriter) WriteHeader(status int) {
-	if status >= 200 || status == http.StatusSwitchingProtocols {
-		w.note(status)
+	if final := status >= 200 || status == http.StatusSwitchingProtocols; final && !w.begins(status) || w.status == 0 && w.x.grant.Cut() != nil {
+		return
 	}
 	w.ResponseWriterWrapper.WriteHeader(status)
 }
 
 func (w *guardWriter) Write(b []byte) (int, error) {
-	w.note(http.StatusOK)
+	if !w.begins(http.StatusOK) {
+		return 0, errCut
+	}
 	return w.ResponseWriterWrapper.Write(b)
 }
 
 // ReadFrom is here because the embedded one would go past Write.
 func (w *guardWriter) ReadFrom(r io.Reader) (int64, error) {
-	w.note(http.StatusOK)
+	if !w.begins(http.StatusOK) {
+		return 0, errCut
+	}
 	return w.ResponseWriterWrapper.ReadFrom(r)
 }
 
-func (w *guardWriter) note(status int) {
-	if w.status == 0 {
+// FlushError is here because a flush sends the header, too.
+func (w *guardWriter) FlushError() error {
+	if !w.begins(http.StatusOK) {
+		return errCut
+	}
+	return http.NewResponseController(w.ResponseWriter).Flush()
+}
+
+// begins notes the status of an answer that goes on, or begins. It reports false for
+// one that must not begin any more.
+func (w *guardWriter) begins(status int) bool {
+	if w.status == 0 && w.x.grant.Cut() == nil {
 		w.status = status
 		w.x.status.Store(int32(status))
 	}
+	return w.status != 0
 }
 
 // Interface guards
 var (
-	_ http.ResponseWriter = (*guardWriter)(nil)
-	_ io.ReaderFrom       = (*guardWriter)(nil)
+	_ http.ResponseWriter             = (*guardWriter)(nil)
+	_ io.ReaderFrom                   = (*guardWriter)(nil)
+	_ interface{ FlushError() error } = (*guardWriter)(nil)
 )
