@@ -164,7 +164,7 @@ func curlLines(info UpstreamInfo, base, key string) []string {
 	if !ok {
 		s = sample{path: "/", slot: "Authorization: Bearer "}
 		if p, known := upstream.Lookup(info.Preset); known && len(p.Free) > 0 {
-			s.path = p.Free[0].Pattern
+			s.path = p.Canonical(p.Free[0].Pattern)
 		}
 	}
 	words := []string{"curl " + base + s.path, "-H '" + s.slot + key + "'"}
