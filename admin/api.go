@@ -266,6 +266,10 @@ func filterOf(q url.Values) (limiter.Filter, error) {
 			f.Owner = value
 		case "created_by":
 			f.CreatedBy = value
+		case "parent":
+			f.Parent = value
+		case "name":
+			f.Name = value
 		case "credential_fingerprint":
 			f.Fingerprint = value
 		case "q":
@@ -287,7 +291,7 @@ func filterOf(q url.Values) (limiter.Filter, error) {
 		default:
 			label, ok := strings.CutPrefix(name, "label.")
 			if !ok || label == "" {
-				return f, invalid("unknown filter %q; there are status, upstream, role, owner, created_by, label.NAME, unused_for, credential_fingerprint, q, sort, limit, cursor", name)
+				return f, invalid("unknown filter %q; there are status, upstream, role, owner, created_by, parent, name, label.NAME, unused_for, credential_fingerprint, q, sort, limit, cursor", name)
 			}
 			if f.Labels == nil {
 				f.Labels = make(map[string]string)

@@ -71,7 +71,7 @@ func (a *api) revokeMany(l *limiter.Limiter, r *http.Request) (int, any, error) 
 		return 0, nil, err
 	}
 	if body.All == (len(body.Filter) > 0) {
-		return 0, nil, invalid(`say which keys: "filter" with at least one of status, upstream, role, owner, created_by, label.NAME, unused_for, q; or "all": true for every key`)
+		return 0, nil, invalid(`say which keys: "filter" with at least one of status, upstream, role, owner, created_by, parent, name, label.NAME, unused_for, q; or "all": true for every key`)
 	}
 	if body.DryRun {
 		matched, revocable, err := l.CountMatches(r.Context(), a.caller, f)
@@ -112,6 +112,7 @@ func (a *api) job(l *limiter.Limiter, r *http.Request) (int, any, error) {
 var bulkFilters = map[string]string{
 	"status": "active, exhausted, expired or suspended", "upstream": "keys for this upstream",
 	"role": "keys of this role", "owner": "keys of this owner", "created-by": "keys minted by this caller",
+	"parent": "children of the key with this id", "name": "keys with exactly this name",
 	"unused-for": "keys unused for at least this long: 7d", "q": "beginning of an id or name",
 }
 

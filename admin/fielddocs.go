@@ -209,6 +209,8 @@ var parameterDocs = map[string]string{
 	"key":                    "entries about this key or token",
 	"label.NAME":             "keys with this value of the label NAME; repeatable for other labels",
 	"limit":                  "how many at most; default 50, at most 500",
+	"name":                   "keys with exactly this name",
+	"parent":                 "children of the key with this id",
 	"model":                  "prices of this model alone",
 	"owner":                  "keys of this owner",
 	"q":                      "the beginning of an id or name",

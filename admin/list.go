@@ -78,6 +78,8 @@ when a key ends or has ended. The table fits 80 columns; --json has everything.`
 		"role":       "keys of this role",
 		"owner":      "keys of this owner",
 		"created-by": "keys minted by this caller",
+		"parent":     "children of the key with this id",
+		"name":       "keys with exactly this name",
 		"unused-for": "keys unused for at least this long: 7d",
 		"q":          "beginning of an id or name",
 		"sort":       "created, last_used, or with - before it: the last first",

@@ -12,7 +12,7 @@ var operations = map[string]operation{
 	"POST /keys": {summary: "Mint a key", permission: limiter.KeysCreate, replays: true,
 		body: mintBody{}, status: http.StatusCreated, answer: minted{}},
 	"GET /keys": {summary: "List keys", permission: limiter.KeysRead,
-		query:  []string{"status", "upstream", "role", "owner", "created_by", "label.NAME", "unused_for", "credential_fingerprint", "q", "sort", "limit", "cursor"},
+		query:  []string{"status", "upstream", "role", "owner", "created_by", "parent", "name", "label.NAME", "unused_for", "credential_fingerprint", "q", "sort", "limit", "cursor"},
 		status: http.StatusOK, answer: listed{}},
 	"GET /keys/{id}": {summary: "Show a key", permission: limiter.KeysRead, status: http.StatusOK, answer: KeyObject{}},
 	"PATCH /keys/{id}": {summary: "Change a living key; of one that has ended, name and labels alone", permission: limiter.KeysUpdate,

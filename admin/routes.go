@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"log/slog"
 	"net/http"
+	"net/url"
+	"slices"
 	"strings"
 
 	"github.com/till-proxy/till/limiter"
@@ -93,6 +95,10 @@ func NewHandler(b Backend, caller limiter.Caller, log *slog.Logger) http.Handler
 			a.fail(w, notRouted(w.Header(), mux, r))
 			return
 		}
+		if err := filled(r.URL.Query()); err != nil {
+			a.fail(w, err)
+			return
+		}
 		mux.ServeHTTP(w, r)
 	})
 }
@@ -112,4 +118,16 @@ func notRouted(h http.Header, mux *http.ServeMux, r *http.Request) error {
 			fmt.Sprintf("%s is not offered on %s; there is %s", r.Method, r.URL.Path, strings.Join(offered, ", "))}
 	}
 	return &apiError{http.StatusNotFound, "not_found", "there is nothing at " + r.URL.Path}
+}
+
+// filled refuses parameters that are empty: whoever lists by a variable that is
+// not set would take everything for what was asked. The first page's cursor
+// may be.
+func filled(q url.Values) error {
+	for name, values := range q {
+		if name != "cursor" && slices.Contains(values, "") {
+			return invalid("%s must not be empty: leave it out for everything", cut(name, 64))
+		}
+	}
+	return nil
 }

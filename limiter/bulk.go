@@ -32,7 +32,7 @@ func (l *Limiter) bounded(by Caller, f Filter) (Filter, error) {
 // empty reports whether a filter picks every key.
 func (f *Filter) empty() bool {
 	return f.Status == "" && f.Upstream == "" && f.Role == "" && f.Owner == "" && f.CreatedBy == "" && len(f.Labels) == 0 &&
-		f.UnusedFor <= 0 && !f.named() && f.Fingerprint == ""
+		f.Name == "" && f.Parent == "" && f.UnusedFor <= 0 && !f.named() && f.Fingerprint == ""
 }
 
 // RevokeMany ends every key that the filter picks and the caller sees. They are
@@ -47,7 +47,7 @@ func (l *Limiter) RevokeMany(by Caller, f Filter, all bool, reason string) (Job,
 		return Job{}, err
 	}
 	if f.empty() && !all {
-		return Job{}, invalid("filter", `picks every key: name at least one of status, upstream, role, owner, created_by, label.NAME, unused_for, q, or say "all": true`)
+		return Job{}, invalid("filter", `picks every key: name at least one of status, upstream, role, owner, created_by, parent, name, label.NAME, unused_for, q, or say "all": true`)
 	}
 	f, err := l.bounded(by, f)
 	if err != nil {

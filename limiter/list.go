@@ -15,7 +15,11 @@ type Filter struct {
 	Role      string
 	Owner     string
 	CreatedBy string
-	Labels    map[string]string
+	// Parent is a key's id: it picks that key's children.
+	Parent string
+	// Name is the whole name, in the case that it has.
+	Name   string
+	Labels map[string]string
 	// UnusedFor picks keys that were not used for at least this long, or
 	// never since they were made that long ago.
 	UnusedFor time.Duration
@@ -192,6 +196,8 @@ func (f *Filter) picks(v *View, now time.Time) bool {
 		f.Role != "" && v.Role != f.Role,
 		f.Owner != "" && v.Owner != f.Owner,
 		f.CreatedBy != "" && v.CreatedBy != f.CreatedBy,
+		f.Parent != "" && v.Parent != f.Parent,
+		f.Name != "" && v.Name != f.Name,
 		f.Query != "" && !strings.HasPrefix(v.ID, f.Query) &&
 			!strings.HasPrefix(strings.ToLower(v.Name), strings.ToLower(f.Query)):
 		return false

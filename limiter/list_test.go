@@ -1,6 +1,7 @@
 package limiter_test
 
 import (
+	"cmp"
 	"fmt"
 	"math/rand/v2"
 	"slices"
@@ -75,6 +76,12 @@ func TestEveryFilterFindsWhatASearchOfAllKeysFinds(t *testing.T) {
 		})
 		keys = append(keys, k)
 	}
+	for range 3 {
+		parent := w.mint(delegating(activations(100), func(k *limiter.Key) { k.Name = "Nightly" }))
+		for range 4 {
+			parent.mustChild(func(k *limiter.Key) { k.Name, k.Limit[limiter.Activations] = pick("Nightly", "night"), 2 })
+		}
+	}
 	compare := func(when string) {
 		t.Helper()
 		if err := w.CheckIndexes(); err != nil {
@@ -87,7 +94,7 @@ func TestEveryFilterFindsWhatASearchOfAllKeysFinds(t *testing.T) {
 		for range 80 {
 			var f limiter.Filter
 			for range 1 + rng.IntN(2) {
-				switch rng.IntN(8) {
+				switch rng.IntN(10) {
 				case 0:
 					f.Status = limiter.Status(pick("active", "exhausted", "expired", "revoked", "suspended"))
 				case 1:
@@ -104,6 +111,10 @@ func TestEveryFilterFindsWhatASearchOfAllKeysFinds(t *testing.T) {
 					f.UnusedFor = time.Duration(rng.IntN(20)) * time.Minute
 				case 7:
 					f.Labels = map[string]string{"team": pick("a", "b")}
+				case 8:
+					f.Name = pick("Nightly", "nightly", "night", "Nightly3", all[3].Name)
+				case 9:
+					f.Parent = cmp.Or(all[rng.IntN(len(all))].Parent, all[3].ID)
 				}
 			}
 			f.Sort = pick("", "", "created", "-created", "last_used", "-last_used")

@@ -168,6 +168,10 @@ func (l *Limiter) query(r Reader, by Caller, f *Filter, now time.Time) (*query, 
 		for _, upstream := range f.Holders {
 			q.sources = append(q.sources, value(byUpstream, upstream))
 		}
+	case byName:
+		q.sources = []*source{value(kind, strings.ToLower(f.Name))}
+	case byParent: // a child was made by its parent, under the parent's id
+		q.sources = []*source{value(byCreator, f.Parent)}
 	case byOwner:
 		q.sources = []*source{value(kind, f.Owner)}
 	case byCreator:
@@ -182,7 +186,7 @@ func (l *Limiter) query(r Reader, by Caller, f *Filter, now time.Time) (*query, 
 	case byUpstream:
 		q.sources = []*source{value(kind, f.Upstream)}
 	}
-	if seen := l.seenSources(by); seen != nil && (len(q.sources) == 0 || f.Owner == "" && f.CreatedBy == "" && f.Fingerprint == "") {
+	if seen := l.seenSources(by); seen != nil && (len(q.sources) == 0 || f.Owner == "" && f.CreatedBy == "" && f.Fingerprint == "" && f.Name == "" && f.Parent == "") {
 		q.sources = seen
 	}
 	if len(q.sources) == 0 {
@@ -200,6 +204,10 @@ func (f *Filter) indexed() byte {
 	switch {
 	case f.Fingerprint != "":
 		return byFingerprint
+	case f.Name != "":
+		return byName
+	case f.Parent != "":
+		return byParent
 	case f.Owner != "":
 		return byOwner
 	case f.CreatedBy != "":

@@ -36,7 +36,7 @@ export async function accessPage({ main, signal, me, may }) {
   }
   const part = async (el, load) => { try { put(el, await load()); } catch (e) { if (e.name !== 'AbortError') put(el, e.status === 403 || e.missing ? h('p', { class: 'hint' }, e.sentence) : problem(e)); } };
   const list = () => part(tokens, async () => {
-    const all = (await api.get('tokens', null, signal)).tokens || [];
+    const all = await api.all('tokens', 'tokens', signal);
     if (all.length === 0) return h('p', { class: 'hint' }, 'None yet. With a token, a person signs in here and a program calls the management API, each with a role’s rights and no more. On the server: caddy till token create');
     // The roles say what a narrow page, which shows cards, takes from a table.
     const head = (text) => h('th', { role: 'columnheader', scope: 'col' }, text), cell = (label, ...kids) => h('td', { role: 'cell', 'data-label': label }, kids);

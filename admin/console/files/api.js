@@ -51,6 +51,16 @@ const query = (q) => {
 
 const base = '/till/api/';
 export const get = async (path, q, signal) => json(await send('GET', base + path + query(q), { signal }));
+// all follows the pages of a list to its end.
+export async function all(path, of, signal) {
+  const found = [];
+  for (let cursor = ''; ;) {
+    const page = await get(path, { cursor, limit: 500 }, signal);
+    found.push(...(page[of] || []));
+    if (!page.next) return found;
+    cursor = page.next;
+  }
+}
 export const post = async (path, body, options) => json(await send('POST', base + path, { body: body || {}, ...options }));
 export const patch = async (path, body, version) => json(await send('PATCH', base + path, { body, headers: version ? { 'If-Match': `"${version}"` } : {} }));
 export const remove = async (path, signal) => json(await send('DELETE', base + path, { signal }));

@@ -121,10 +121,11 @@ export async function keyPage({ main, signal, may, id }) {
   }
   const audit = () => part(trail, async () => entries((await api.get('audit', { key: id, sort: '-seq', limit: 50 }, signal)).entries, 'Nothing was done to this key yet.'));
   const below = () => part(children, async () => {
-    const { keys } = await api.get('keys', { created_by: id, limit: 100 }, signal);
+    const { keys, next } = await api.get('keys', { parent: id, limit: 100 }, signal);
     if (keys.length === 0) return h('p', { class: 'hint' }, k.delegate ? 'None yet. The key’s holder mints them with POST /till/self/keys; what they may use is taken from this key.' : 'None. A key minted with “delegate” lets its holder mint smaller ones below it.');
     return h('ul', { class: 'rows' }, keys.map((c) => h('li', {}, h('div', { class: 'line' }, h('a', { href: '#/keys/' + c.id }, c.name || c.id), badge(c.status)),
-      h('span', { class: 'hint' }, limitsOf(c).map((l) => `${l.label.toLowerCase()} ${l.text}`).join(' · ')))));
+      h('span', { class: 'hint' }, limitsOf(c).map((l) => `${l.label.toLowerCase()} ${l.text}`).join(' · ')))),
+      next && h('li', { class: 'hint' }, `These are the newest ${keys.length}; all are in: caddy till list --parent ${id}`));
   });
 
   const card = (title, el) => h('section', { class: 'card' }, h('h2', {}, title), el);
