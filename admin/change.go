@@ -3,6 +3,7 @@ package admin
 import (
 	"encoding/json"
 	"fmt"
+	"net/url"
 
 	"github.com/spf13/cobra"
 
@@ -14,7 +15,7 @@ type act struct {
 	use, short, long, example string
 
 	method, path string // path follows that of the key
-	whole        bool   // see find
+	how          naming
 	done         string // what is printed before the id
 	body         func() (any, error)
 }
@@ -41,11 +42,11 @@ func (a act) command(f *common) *cobra.Command {
 }
 
 func (a act) on(cmd *cobra.Command, f *common, c *client, arg string, body any) error {
-	k, err := c.find(cmd.Context(), arg, a.whole)
+	k, err := c.find(cmd.Context(), arg, a.how)
 	if err != nil {
 		return err
 	}
-	raw, err := c.raw(cmd.Context(), a.method, "/keys/"+k.ID+a.path, body)
+	raw, err := c.raw(cmd.Context(), a.method, "/keys/"+url.PathEscape(k.ID)+a.path, body)
 	if err != nil {
 		return fmt.Errorf("%s: %w", k.ID, err)
 	}
@@ -100,7 +101,7 @@ func suspendCommand(f *common) *cobra.Command {
 		long: `Stops keys at once, and what they have running, until they are resumed. Counts
 stay as they are.`,
 		example: "  caddy till suspend nightly",
-		method:  "POST", path: "/suspend", done: "Suspended",
+		method:  "POST", path: "/suspend", how: byPrefix, done: "Suspended",
 	}.command(f)
 }
 
@@ -111,7 +112,7 @@ func resumeCommand(f *common) *cobra.Command {
 else suspended is resumed by the operator, or by who has keys:update and a role
 that sees more than theirs; show says who it was.`,
 		example: "  caddy till resume nightly",
-		method:  "POST", path: "/resume", done: "Resumed",
+		method:  "POST", path: "/resume", how: byPrefix, done: "Resumed",
 	}.command(f)
 }
 
@@ -130,7 +131,7 @@ asks first.`,
 		example: `  caddy till revoke nightly --reason "the contractor left"
   caddy till revoke --all --owner ann --dry-run
   caddy till revoke --all --label team=search --unused-for 30d --yes`,
-		method: "POST", path: "/revoke", whole: exactly, done: "Revoked",
+		method: "POST", path: "/revoke", how: exactly, done: "Revoked",
 		body: func() (any, error) { return map[string]string{"reason": reason}, nil },
 	}.command(f)
 	cmd.Flags().StringVar(&reason, "reason", "", "why: holders of the key are told, too")
@@ -163,7 +164,7 @@ func forgetCommand(f *common) *cobra.Command {
 		long: `Removes the records of keys that have ended. What they used stays in the
 totals. A live key must be revoked first.`,
 		example: "  caddy till forget key_01M86CD5XPYDCWAP07D6V89DTK",
-		method:  "DELETE", whole: exactly, done: "Forgot",
+		method:  "DELETE", how: naming{of: ended, whole: true}, done: "Forgot",
 	}.command(f)
 }
 
@@ -174,7 +175,7 @@ func grantCommand(f *common) *cobra.Command {
 		long: `Adds to what keys may use, and revives those that are exhausted or expired. A
 revoked key stays revoked.`,
 		example: "  caddy till grant nightly --activations 50 --expires-in 24h",
-		method:  "POST", path: "/grant", done: "Granted more to",
+		method:  "POST", path: "/grant", how: naming{of: grantable}, done: "Granted more to",
 		body: func() (any, error) {
 			b := make(map[string]any)
 			for field, text := range map[string]string{"activations": activations, "tokens": tokens} {

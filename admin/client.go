@@ -26,6 +26,7 @@ type client struct {
 	origin string // for Caddy's admin endpoint, which may insist on one
 	where  string // the address as people write it
 	token  string
+	notes  io.Writer // for what people are told besides
 }
 
 // maxAnswer bounds what the client reads of an answer, in bytes.
@@ -56,7 +57,7 @@ func newClient(address string) (*client, error) {
 			address = caddy.DefaultAdminListen
 		}
 	}
-	c := &client{where: address, token: os.Getenv("TILL_TOKEN"), http: &http.Client{
+	c := &client{where: address, token: os.Getenv("TILL_TOKEN"), notes: io.Discard, http: &http.Client{
 		Timeout: time.Minute,
 		// A redirect would take the token somewhere else.
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },

@@ -62,9 +62,17 @@ func usage(format string, args ...any) error { return &usageError{fmt.Sprintf(fo
 type common struct {
 	address string
 	json    bool
+
+	notes io.Writer // standard error of the command that runs
 }
 
-func (f *common) client() (*client, error) { return newClient(f.address) }
+func (f *common) client() (*client, error) {
+	c, err := newClient(f.address)
+	if err == nil && f.notes != nil {
+		c.notes = f.notes
+	}
+	return c, err
+}
 
 // build adds the subcommands.
 func build(root *cobra.Command) {
@@ -102,13 +110,13 @@ func build(root *cobra.Command) {
 	root.AddCommand(tokenCommand(f), auditCommand(f))
 	root.AddCommand(consoleCommand(f))
 	f.complete(root)
-	prepare(root)
+	f.prepare(root)
 }
 
 // prepare lets the subcommands of a command end as exit says, and theirs.
-func prepare(parent *cobra.Command) {
+func (f *common) prepare(parent *cobra.Command) {
 	for _, c := range parent.Commands() {
-		prepare(c)
+		f.prepare(c)
 		run, args := c.RunE, c.Args
 		c.SilenceUsage, c.SilenceErrors = true, true
 		c.Args = func(cmd *cobra.Command, given []string) error {
@@ -117,7 +125,10 @@ func prepare(parent *cobra.Command) {
 			}
 			return nil
 		}
-		c.RunE = func(cmd *cobra.Command, args []string) error { return exit(cmd, run(cmd, args)) }
+		c.RunE = func(cmd *cobra.Command, args []string) error {
+			f.notes = cmd.ErrOrStderr()
+			return exit(cmd, run(cmd, args))
+		}
 	}
 }
 

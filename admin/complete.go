@@ -150,9 +150,13 @@ func (c completer) keys(status limiter.Status) offer {
 		if err != nil {
 			return nil
 		}
-		var list []string
+		named := make(map[string]int)
 		for _, k := range keys {
-			if k.Name != "" && k.Name == quote(k.Name) && !strings.HasPrefix(begins, "key_") {
+			named[k.Name]++
+		}
+		var list []string
+		for _, k := range keys { // a name of two would be refused
+			if k.Name != "" && named[k.Name] == 1 && k.Name == quote(k.Name) && !strings.HasPrefix(begins, "key_") {
 				list = append(list, k.Name+"\t"+string(k.Status)+", for "+k.Upstream)
 				continue
 			}
@@ -197,11 +201,15 @@ func (c completer) roles(ctx context.Context, _ string) (list []string) {
 }
 
 func (c completer) tokens(ctx context.Context, _ string) (list []string) {
-	var answer struct{ Tokens []*TokenObject }
-	if s, err := c.client(); err != nil || s.call(ctx, "GET", "/tokens", nil, &answer) != nil {
+	s, err := c.client()
+	if err != nil {
 		return nil
 	}
-	for _, t := range answer.Tokens {
+	all, err := s.tokens(ctx)
+	if err != nil {
+		return nil
+	}
+	for _, t := range all {
 		switch {
 		case t.Status != limiter.Active:
 		case t.Name == quote(t.Name):

@@ -1,22 +1,40 @@
 package admin
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"net/url"
+	"regexp"
 	"strings"
+	"time"
 
+	"github.com/till-proxy/till/limiter"
 	"github.com/till-proxy/till/token"
 )
 
-// How a key may be named.
-const (
-	// byPrefix takes the only key whose id or name begins like that.
-	byPrefix = false
-	// exactly takes an id or a whole name: for what cannot be undone.
-	exactly = true
+// naming is how a command's keys may be named.
+type naming struct {
+	// whole asks for an id or a whole name: for what cannot be undone.
+	whole bool
+	// of are the statuses of the keys that the command is for. A name is that of
+	// the only one of them; others with the name are taken where there is none.
+	of []limiter.Status
+}
+
+var (
+	living = []limiter.Status{limiter.Active, limiter.Suspended}
+	ended  = []limiter.Status{limiter.Exhausted, limiter.Expired, limiter.Revoked}
+	// grantable keys are also those that a grant revives.
+	grantable = append([]limiter.Status{limiter.Exhausted, limiter.Expired}, living...)
+
+	byPrefix = naming{of: living}
+	exactly  = naming{of: living, whole: true}
 )
+
+// candidatesShown bounds how many keys an error lists.
+const candidatesShown = 20
 
 // errKeyString is the answer to a key's string where an id belongs. It does
 // not repeat the string.
@@ -27,55 +45,99 @@ func mistaken(text string) bool {
 	return token.LooksLikeKey(text) || strings.HasPrefix(text, token.AdminPrefix)
 }
 
-// find returns the key with that id or name, or, unless whole is asked for,
-// the only one whose id or name begins like that.
-func (c *client) find(ctx context.Context, text string, whole bool) (*KeyObject, error) {
+// wholeID is an id that nothing is missing of. It is never taken for a name, or
+// a key that is called like another's id would be found once that is forgotten.
+var wholeID = regexp.MustCompile(`^key_[0-9A-HJKMNP-TV-Z]{26}$`)
+
+// find returns the key with that id or name, or, unless a whole one is asked
+// for, the only one whose id or name begins like that.
+//
+// Names are chosen by many, holders of keys too, so the server is asked for
+// exactly the name, and two keys that have it are an error.
+func (c *client) find(ctx context.Context, text string, how naming) (*KeyObject, error) {
 	if mistaken(text) {
 		return nil, errKeyString
-	}
-	if text == "" {
-		return nil, usage("a key's id or name must not be empty")
 	}
 	if strings.HasPrefix(text, "key_") {
 		var k KeyObject
 		err := c.call(ctx, "GET", "/keys/"+url.PathEscape(text), nil, &k)
 		var no *refused
-		if err == nil || !errors.As(err, &no) || no.code != "not_found" {
-			return &k, err
+		switch {
+		case err == nil:
+			return &k, nil
+		case !errors.As(err, &no) || no.code != "not_found":
+			return nil, err
+		case wholeID.MatchString(text):
+			return nil, fmt.Errorf("no key has the id %s; see: caddy till list", text)
 		}
 	}
-	const shown = 20
-	keys, _, err := c.all(ctx, url.Values{"q": {text}}, shown)
-	if err != nil {
-		return nil, err
+	if k, err := c.named(ctx, text, how); k != nil || err != nil {
+		return k, err
 	}
-	var same []*KeyObject
-	for _, k := range keys {
-		if k.Name == text {
-			same = append(same, k)
-		}
-	}
+	keys, more, err := c.all(ctx, url.Values{"q": {text}}, candidatesShown)
 	switch {
-	case len(same) == 1:
-		return same[0], nil
-	case len(same) > 1:
-		return nil, usage("several keys have the name %q; name one by its id:\n%s", text, candidates(same))
+	case err != nil:
+		return nil, err
 	case len(keys) == 0:
 		return nil, fmt.Errorf("no key has the id or name %q; see: caddy till list", text)
-	case whole:
-		return nil, usage("no key has the id or name %q, and this cannot be undone, so name it in full:\n%s", text, candidates(keys))
+	case how.whole:
+		return nil, usage("no key has the id or name %q, and this cannot be undone, so name it in full:\n%s", text, candidates(keys, more))
 	case len(keys) > 1:
-		return nil, usage("%q is the beginning of several keys; name one:\n%s", text, candidates(keys))
+		return nil, usage("%q is the beginning of several keys; name one:\n%s", text, candidates(keys, more))
 	}
 	return keys[0], nil
 }
 
-func candidates(keys []*KeyObject) string {
-	var lines []string
-	for _, k := range keys {
-		lines = append(lines, strings.TrimSpace(fmt.Sprintf("  %s  %-9s  %s", k.ID, k.Status, cut(k.Name, 34))))
+// named returns the key with exactly that name, nil without one.
+func (c *client) named(ctx context.Context, name string, how naming) (*KeyObject, error) {
+	keys, more, err := c.all(ctx, url.Values{"name": {name}}, candidatesShown)
+	switch {
+	case err != nil || len(keys) == 0:
+		return nil, err
+	case len(keys) == 1:
+		return keys[0], nil
 	}
-	return "  " + strings.Join(lines, "\n  ")
+	var fit []*KeyObject
+	others := ""
+	for _, status := range how.of { // the list may be long, of keys that have ended
+		some, rest, err := c.all(ctx, url.Values{"name": {name}, "status": {string(status)}}, candidatesShown)
+		if err != nil {
+			return nil, err
+		}
+		fit, others = append(fit, some...), cmp.Or(others, rest)
+	}
+	if len(fit) > 0 {
+		keys, more = fit, others
+	}
+	if len(keys) > 1 {
+		return nil, fmt.Errorf("several keys have the name %q; name one by its id:\n%s", name, candidates(keys, more))
+	}
+	fmt.Fprintf(c.notes, "Of the keys with this name, this is the one that is %s:\n%s\n", either(how.of), candidates(keys, ""))
+	return keys[0], nil
+}
+
+func either(of []limiter.Status) string {
+	var words []string
+	for _, status := range of {
+		words = append(words, string(status))
+	}
+	return strings.Join(words, " or ")
+}
+
+// candidates lists keys with what tells them apart: ids, which nobody chooses,
+// first, and names, which anybody does, last.
+func candidates(keys []*KeyObject, more string) string {
+	var lines []string
+	for _, k := range keys[:min(len(keys), candidatesShown)] {
+		lines = append(lines, fmt.Sprintf("  %s  %-9s  made %s by %s", k.ID, k.Status, relative(k.CreatedAt, time.Now()), cut(k.CreatedBy, 32)))
+		if k.Name != "" {
+			lines[len(lines)-1] += ": " + cut(k.Name, 34)
+		}
+	}
+	if more != "" || len(keys) > candidatesShown {
+		lines = append(lines, "  and more; see: caddy till list --name NAME")
+	}
+	return strings.Join(lines, "\n")
 }
 
 // each does something for every argument, also when it fails for some.

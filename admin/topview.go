@@ -122,7 +122,9 @@ const (
 	red     = "\x1b[31m"
 	plain0  = "\x1b[0m"
 	topHead = 4 // lines above the first key
-	topKeys = "q quit  s sort  a ended keys too  ↑↓ scroll"
+
+	idColumns = 31 // an id and a space
+	topKeys   = "q quit  s sort  a ended keys too  ↑↓ scroll"
 )
 
 // lines draws a snapshot: at most rows lines, none wider than the terminal.
@@ -136,8 +138,12 @@ func (v *topView) lines(s *snapshot) []string {
 	if !well && v.colour {
 		lines[2] = red + lines[2] + plain0
 	}
-	name := max(v.columns-62, 8)
-	head := fit(fmt.Sprintf("%-*s %-9s %6s %4s %-25s %7s %5s", name, "NAME", "FOR", "REQ/S", "RUN", "LEFT", "REFUSED", "LAST"), v.columns)
+	name, id := max(v.columns-62, 8), ""
+	ids := name > idColumns+8 // there is room for both
+	if ids {
+		name, id = name-idColumns, fmt.Sprintf("%-*s", idColumns, "ID")
+	}
+	head := fit(fmt.Sprintf("%s%-*s %-9s %6s %4s %-25s %7s %5s", id, name, "NAME", "FOR", "REQ/S", "RUN", "LEFT", "REFUSED", "LAST"), v.columns)
 	if v.colour {
 		head = inverse + head + plain0
 	}
@@ -147,8 +153,19 @@ func (v *topView) lines(s *snapshot) []string {
 	slices.SortStableFunc(keys, topOrders[v.order].by)
 	room := max(v.rows-topHead-1, 0)
 	v.skip = max(min(v.skip, len(keys)-room), 0)
+	named := make(map[string]int)
+	for _, k := range keys {
+		named[k.Name]++
+	}
 	for _, k := range keys[v.skip:min(v.skip+room, len(keys))] {
-		lines = append(lines, fit(k.row(name, s.Time), v.columns))
+		label, id := cmp.Or(k.Name, k.ID), ""
+		switch {
+		case ids:
+			label, id = k.Name, pad(k.ID, idColumns)
+		case named[k.Name] > 1: // anybody may have chosen it
+			label = k.ID
+		}
+		lines = append(lines, fit(id+k.row(label, name, s.Time), v.columns))
 	}
 	switch {
 	case len(keys) == 0 && room > 0:
@@ -160,8 +177,7 @@ func (v *topView) lines(s *snapshot) []string {
 	return append(lines, fit(topKeys+"  ("+topOrders[v.order].name+")", v.columns))
 }
 
-func (k *topKey) row(name int, now time.Time) string {
-	label := cmp.Or(k.Name, k.ID)
+func (k *topKey) row(label string, name int, now time.Time) string {
 	if k.Status != limiter.Active {
 		label = string(k.Status) + " " + label
 	}

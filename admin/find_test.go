@@ -1,0 +1,194 @@
+package admin
+
+import (
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/till-proxy/till/limiter"
+	"github.com/till-proxy/till/token"
+)
+
+// byName are the commands that take a key's name, as they are called with it.
+var byName = map[string]string{
+	"show": "show NAME", "suspend": "suspend NAME", "resume": "resume NAME", "revoke": "revoke NAME",
+	"rotate": "rotate NAME", "grant": "grant NAME --activations 5", "update": "update NAME --owner ops",
+	"forget": "forget NAME", "env": "env NAME",
+}
+
+// TestEveryCommandThatTakesAKeyIsInTheTable fails for a new one.
+func TestEveryCommandThatTakesAKeyIsInTheTable(t *testing.T) {
+	t.Parallel()
+	var all []string
+	for path, cmd := range tree() {
+		if _, use, ok := strings.Cut(cmd.Use, " "); ok && strings.HasPrefix(use, "KEY") {
+			all = append(all, path)
+		}
+	}
+	slices.Sort(all)
+	if want := slices.Sorted(maps.Keys(byName)); !slices.Equal(all, want) {
+		t.Errorf("commands with a KEY are %v, in the table %v", all, want)
+	}
+}
+
+func (w *world) on(path, name, at string) ran {
+	return till(w.t, append(strings.Fields(strings.ReplaceAll(byName[path], "NAME", name)), "--address", at)...)
+}
+
+func TestAWholeNameIsFoundAmongManyThatBeginLikeIt(t *testing.T) {
+	t.Parallel()
+	for path := range byName {
+		t.Run(path, func(t *testing.T) {
+			t.Parallel()
+			w := newWorld(t)
+			at := w.serve()
+			k := w.mint(`{"name":"backup-job","upstream":"openai","max_activations":5}`)
+			for i := range 21 {
+				w.mint(fmt.Sprintf(`{"name":"backup-job-%d","upstream":"openai","max_activations":5}`, i))
+			}
+			switch path {
+			case "forget":
+				w.do("POST", "/keys/"+k.ID+"/revoke", "{}")
+			case "resume":
+				w.do("POST", "/keys/"+k.ID+"/suspend", "{}")
+			}
+			if r := w.on(path, "backup-job", at); r.code != 0 || !strings.Contains(r.out+r.err, k.ID) && path != "env" {
+				t.Errorf("exit %d: %s%s", r.code, r.out, r.err)
+			}
+		})
+	}
+}
+
+// TestADecoyEndsNoOtherKey lets the holder of a key mint children of which one
+// has the key's own name, after as many as a page holds.
+func TestADecoyEndsNoOtherKey(t *testing.T) {
+	t.Parallel()
+	for path := range byName {
+		t.Run(path, func(t *testing.T) {
+			t.Parallel()
+			w := newWorld(t)
+			at := w.serve()
+			k := w.mint(`{"name":"agent7","upstream":"openai","max_activations":500,"delegate":true}`)
+			for i := range 21 {
+				w.childOf(k, fmt.Sprintf("agent7.%d", i))
+			}
+			decoy := w.childOf(k, "agent7")
+			before := w.do("GET", "/keys/"+decoy, "").body + w.do("GET", "/keys/"+k.ID, "").body
+			if path == "forget" { // and both have ended
+				w.do("POST", "/keys/"+k.ID+"/revoke", "{}")
+				w.do("POST", "/keys/"+decoy+"/revoke", "{}")
+				before = w.do("GET", "/keys/"+decoy, "").body + w.do("GET", "/keys/"+k.ID, "").body
+			}
+			r := w.on(path, "agent7", at)
+			if r.code != 1 || r.out != "" || !strings.Contains(r.err, `several keys have the name "agent7"`) {
+				t.Fatalf("exit %d: %s%s", r.code, r.out, r.err)
+			}
+			for _, want := range []string{"\n  " + k.ID + "  ", "by operator: agent7", "\n  " + decoy + "  ", "by " + k.ID + ": agent7", " ago "} {
+				if !strings.Contains(r.err, want) {
+					t.Errorf("the error does not hold %q:\n%s", want, r.err)
+				}
+			}
+			if strings.Contains(r.err, "agent7.1") {
+				t.Errorf("others are listed, too:\n%s", r.err)
+			}
+			if after := w.do("GET", "/keys/"+decoy, "").body + w.do("GET", "/keys/"+k.ID, "").body; after != before {
+				t.Errorf("something was done:\n%s\n%s", before, after)
+			}
+			if r := w.on(path, k.ID, at); r.code == 1 && strings.Contains(r.err, "several keys") {
+				t.Errorf("by its id: exit %d: %s%s", r.code, r.out, r.err)
+			}
+		})
+	}
+}
+
+// childOf mints a child as the key's holder would, and returns its id.
+func (w *world) childOf(parent *minted, name string) string {
+	w.t.Helper()
+	live := w.live(parent)
+	spec := live.Key().Child()
+	spec.Name, spec.Limit[limiter.Activations] = name, 1
+	_, lookup, err := token.MintKey()
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	v, err := w.Delegate(w.t.Context(), live, &limiter.Ask{Own: true}, spec, limiter.Birth{Lookup: lookup})
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	return v.ID
+}
+
+func TestOfOneNameTheKeyThatLivesIsMeantAndSaid(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	at := w.serve()
+	for range 21 { // as a job that mints one each night leaves them
+		k := w.mint(`{"name":"nightly","upstream":"openai","max_activations":5}`)
+		w.do("POST", "/keys/"+k.ID+"/revoke", "{}")
+	}
+	if r := till(t, "show", "nightly", "--address", at); r.code != 1 || !strings.Contains(r.err, "and more") || strings.Count(r.err, "\n  key_") != candidatesShown {
+		t.Errorf("of keys that have all ended: exit %d: %s", r.code, r.err)
+	}
+	k := w.mint(`{"name":"nightly","upstream":"openai","max_activations":5}`)
+	for range 21 {
+		k := w.mint(`{"name":"nightly","upstream":"openai","max_activations":5}`)
+		w.do("POST", "/keys/"+k.ID+"/revoke", "{}")
+	}
+	r := till(t, "suspend", "nightly", "--address", at)
+	if r.code != 0 || !strings.HasPrefix(r.out, "Suspended "+k.ID) || !strings.Contains(r.err, "active or suspended:\n  "+k.ID+"  active     made 0s ago by operator") {
+		t.Errorf("exit %d: %s%s", r.code, r.out, r.err)
+	}
+	// A grant revives keys that are used up, so those count for it.
+	spent := w.mint(`{"name":"nightly","upstream":"openai","max_activations":1}`)
+	w.use(spent, 1)
+	if r := till(t, "grant", "nightly", "--activations", "5", "--address", at); r.code != 1 || strings.Count(r.err, "\n  key_") != 2 || !strings.Contains(r.err, spent.ID) {
+		t.Errorf("a grant: exit %d: %s%s", r.code, r.out, r.err)
+	}
+	if r := till(t, "revoke", "nightly", "--address", at); r.code != 0 || !strings.HasPrefix(r.out, "Revoked "+k.ID) {
+		t.Errorf("exit %d: %s%s", r.code, r.out, r.err)
+	}
+}
+
+// TestAKeyNamedLikeAnIDIsNotFoundByIt names a key like one that is forgotten.
+func TestAKeyNamedLikeAnIDIsNotFoundByIt(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	at := w.serve()
+	gone := w.mint(`{"upstream":"openai","max_activations":5}`)
+	decoy := w.mint(fmt.Sprintf(`{"name":%q,"upstream":"openai","max_activations":5}`, gone.ID))
+	if r := till(t, "suspend", gone.ID, "--address", at); r.code != 0 || !strings.Contains(r.out, gone.ID) {
+		t.Errorf("while it is there: exit %d: %s%s", r.code, r.out, r.err)
+	}
+	w.do("POST", "/keys/"+gone.ID+"/revoke", "{}")
+	w.do("DELETE", "/keys/"+gone.ID, "")
+	if r := till(t, "revoke", gone.ID, "--address", at); r.code != 1 || !strings.Contains(r.err, "no key has the id") {
+		t.Errorf("exit %d: %s%s", r.code, r.out, r.err)
+	}
+	if k := get[KeyObject](t, w.do("GET", "/keys/"+decoy.ID, "")); k.Status != limiter.Active {
+		t.Errorf("the key of that name is %s", k.Status)
+	}
+}
+
+func TestKeysAreListedByNameAndParent(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	at := w.serve()
+	k := w.mint(`{"name":"agent7","upstream":"openai","max_activations":500,"delegate":true}`)
+	w.mint(`{"name":"Agent7","upstream":"openai","max_activations":5}`)
+	w.mint(`{"name":"agent7x","upstream":"openai","max_activations":5}`)
+	child := w.childOf(k, "agent7")
+	other := w.childOf(k, "agent7.1")
+	for flags, want := range map[string][]string{
+		"--name agent7": {child, k.ID}, "--parent " + k.ID: {other, child}, "--name agent7 --parent " + k.ID: {child}, "--name agent": nil,
+	} {
+		r := till(t, append(strings.Fields("list --address "+at), strings.Fields(flags)...)...)
+		if got := idPattern.FindAllString(r.out, -1); r.code != 0 || !slices.Equal(got, want) {
+			t.Errorf("%s: exit %d: %s%s", flags, r.code, r.out, r.err)
+		}
+	}
+	if r := till(t, "revoke", "--all", "--parent", k.ID, "--yes", "--address", at); r.code != 0 || !strings.HasPrefix(r.out, "Revoked 2 keys") {
+		t.Errorf("exit %d: %s%s", r.code, r.out, r.err)
+	}
+}
