@@ -53,6 +53,11 @@ func parseGlobal(d *caddyfile.Dispenser, existing any) (any, error) {
 	if d.NextArg() {
 		return nil, d.Errf("the global till block takes no arguments, got %q", d.Val())
 	}
+	for look := *d; look.Next(); {
+		if look.Val() == "" { // a rule that is meant must not be one that is not there
+			return nil, look.Err("a value is empty, as when a variable is not set; leave the line out for none")
+		}
+	}
 	app := &App{Upstreams: make(map[string]*Upstream), Roles: make(map[string]*Role)}
 	var later []func() error
 	for d.NextBlock(0) {

@@ -83,6 +83,11 @@ func (r *Role) option(d *caddyfile.Dispenser, option string, args []string) erro
 	case len(args) != 1:
 		return d.Errf("%s takes one value", option)
 	}
+	if list != nil {
+		if err := meant(option, args); err != nil {
+			return d.WrapErr(err)
+		}
+	}
 	switch option {
 	case "permissions":
 		for _, text := range args {

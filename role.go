@@ -126,6 +126,9 @@ func (r *Role) known(upstreams []string) error {
 // settle is the role as the limiter takes it.
 func (r *Role) settle() (limiter.Role, error) {
 	role := limiter.NewRole()
+	if err := r.lists(); err != nil {
+		return role, err
+	}
 	for _, text := range r.Permissions {
 		p, err := permission(text)
 		if err != nil {
@@ -176,6 +179,35 @@ func (r *Role) settle() (limiter.Role, error) {
 		}
 	}
 	return role, nil
+}
+
+// lists checks that the role's lists hold something, and that as it is meant: an
+// empty one would be no ceiling, and no placeholder is replaced in them.
+func (r *Role) lists() error {
+	for name, list := range map[string][]string{
+		"permissions": r.Permissions, "upstreams": r.Upstreams, "models": r.Models, "methods": r.Methods, "paths": r.Paths, "ips": r.IPs,
+	} {
+		if err := meant(name, list); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// meant checks a list of rules, which nil leaves out.
+func meant(name string, list []string) error {
+	if list != nil && len(list) == 0 {
+		return fmt.Errorf("%s must not be empty; leave it out for no such rule", name)
+	}
+	for _, value := range list {
+		if strings.TrimSpace(value) == "" {
+			return fmt.Errorf("%s must not hold an empty value", name)
+		}
+		if strings.ContainsAny(value, "{}") {
+			return fmt.Errorf("%s takes values as they are, and no placeholder, got %q; {$NAME} is replaced when a Caddyfile is read", name, value)
+		}
+	}
+	return nil
 }
 
 func permission(text string) (limiter.Permission, error) {

@@ -180,6 +180,17 @@ func (u *Upstream) resolve(name string) (*target, error) {
 	if !validName.MatchString(name) {
 		return nil, fmt.Errorf("a name must be 1 to 63 of a-z, 0-9, - and _, and begin with a letter or digit, got %q", name)
 	}
+	for option, list := range map[string][]string{
+		"to": u.To, "allow": u.Allow, "free": u.Free, "upgrades": u.Upgrades, "cors": u.CORS, "redirects_pass": u.RedirectsPass,
+		"allow_field": u.AllowFields, "strip_tools": u.StripTools,
+	} {
+		if option == "to" && len(list) > 0 {
+			continue // it has words of its own for placeholders
+		}
+		if err := meant(option, list); err != nil {
+			return nil, err
+		}
+	}
 	t := &target{name: name, presetName: u.Preset, preset: &upstream.Preset{}}
 	if t.presetName == "" {
 		if _, ok := upstream.Lookup(name); ok {

@@ -118,7 +118,7 @@ func TestPatchChangesWhatItNames(t *testing.T) {
 		"labels as a whole":  {`{"labels":{"b":"2"}}`, func(_, k *KeyObject) bool { return len(k.Labels) == 1 && k.Labels["b"] == "2" }},
 		"a higher limit":     {`{"max_activations":50}`, func(_, k *KeyObject) bool { return *k.MaxActivations == 50 && *k.RemainingActivations == 50 }},
 		"a later end":        {`{"expires_in":"2h"}`, func(b, k *KeyObject) bool { return k.ExpiresAt.After(b.ExpiresAt.Add(50 * time.Minute)) }},
-		"scope":              {`{"paths":["/v1/*"],"methods":["GET"],"ips":[]}`, func(_, k *KeyObject) bool { return k.Paths[0] == "/v1/*" && k.Methods[0] == "GET" && k.IPs == nil }},
+		"scope":              {`{"paths":["/v1/*"],"methods":["GET"],"ips":null}`, func(_, k *KeyObject) bool { return k.Paths[0] == "/v1/*" && k.Methods[0] == "GET" && k.IPs == nil }},
 		"null takes an end":  {`{"expires_at":null}`, func(_, k *KeyObject) bool { return k.ExpiresAt == nil && *k.MaxActivations == 5 }},
 		"null takes a limit": {`{"max_activations":null,"charge":null}`, func(_, k *KeyObject) bool { return k.MaxActivations == nil && k.ExpiresAt != nil }},
 		"null takes the rest": {`{"name":null,"rate":null,"idle_timeout":null,"max_concurrency":null,"paths":null,"ips":null,"pin_ip":null,"owner":null,"labels":null,"max_tokens":null}`, func(_, k *KeyObject) bool {

@@ -88,6 +88,9 @@ func readField(name string, value json.RawMessage, into any) error {
 	if strings.ContainsFunc(name, func(r rune) bool { return r != '_' && (r < 'a' || r > 'z') }) {
 		return unknown
 	}
+	if err := givenField(name, value); err != nil {
+		return invalid("%s %v", name, err)
+	}
 	d := json.NewDecoder(strings.NewReader(`{"` + name + `":` + string(value) + `}`))
 	d.DisallowUnknownFields()
 	err := d.Decode(into)

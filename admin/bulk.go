@@ -145,12 +145,9 @@ func (b *bulk) given(f *pflag.FlagSet) string {
 }
 
 // filter is what the flags pick; empty for every key.
-func (b *bulk) filter(f *pflag.FlagSet) (map[string]string, error) {
+func (b *bulk) filter() (map[string]string, error) {
 	picked := make(map[string]string)
 	for name, value := range b.filters {
-		if f.Changed(name) && *value == "" {
-			return nil, usage("--%s must not be empty: it would pick every key", name)
-		}
 		if *value != "" {
 			picked[strings.ReplaceAll(name, "-", "_")] = *value
 		}
@@ -165,7 +162,7 @@ func (b *bulk) filter(f *pflag.FlagSet) (map[string]string, error) {
 }
 
 func (b *bulk) run(cmd *cobra.Command, f *common, reason string) error {
-	filter, err := b.filter(cmd.Flags())
+	filter, err := b.filter()
 	if err != nil {
 		return err
 	}

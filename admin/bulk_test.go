@@ -73,7 +73,7 @@ func TestRevokeAllAsksFirstAndSaysHowMany(t *testing.T) {
 		{[]string{}, 2, "", "--all"},
 		{[]string{"--all", "nightly"}, 2, "", "not both"},
 		{[]string{"nightly", "--owner", "ann"}, 2, "", "--owner belongs to --all"},
-		{[]string{"--all", "--owner", ""}, 2, "", "every key"},
+		{[]string{"--all", "--owner", ""}, 2, "", `"--owner" flag: it is empty`},
 		{[]string{"--all", "--owner", "ann"}, 2, "", "3 keys would be revoked for ever: say --yes"},
 		{[]string{"--all", "--owner", "nobody"}, 0, "0 keys would be revoked.", ""},
 		{[]string{"--all", "--owner", "ann", "--dry-run"}, 0, "3 keys would be revoked.", ""},

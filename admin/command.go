@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"regexp"
+	"slices"
 	"strings"
 
 	caddycmd "github.com/caddyserver/caddy/v2/cmd"
@@ -110,6 +111,7 @@ func build(root *cobra.Command) {
 	root.AddCommand(tokenCommand(f), auditCommand(f))
 	root.AddCommand(consoleCommand(f))
 	f.complete(root)
+	fill(root)
 	f.prepare(root)
 }
 
@@ -120,7 +122,11 @@ func (f *common) prepare(parent *cobra.Command) {
 		run, args := c.RunE, c.Args
 		c.SilenceUsage, c.SilenceErrors = true, true
 		c.Args = func(cmd *cobra.Command, given []string) error {
-			if err := args(cmd, given); err != nil {
+			err := args(cmd, given)
+			if i := slices.Index(given, ""); err == nil && (i == 0 || i > 0 && cmd.Name() != runName) { // what follows CMD is CMD's
+				err = errors.New("an argument must not be empty, as when a variable is not set")
+			}
+			if err != nil {
 				return exit(cmd, &usageError{err.Error()})
 			}
 			return nil

@@ -27,11 +27,14 @@ type limitFlags struct {
 	models, paths, methods, ips                                []string
 	labels, metadata                                           map[string]string
 	pinIP, selfRevoke, unlimited, delegate                     bool
+
+	given func(flag string) bool // whether it was, also with a 0
 }
 
 // add offers all fields but the upstream.
 func (f *limitFlags) add(cmd *cobra.Command) {
 	s := cmd.Flags()
+	f.given = s.Changed
 	s.StringVar(&f.name, "name", "", "a name for people")
 	s.StringVar(&f.upstreamKey, "upstream-key", "", "the upstream's own key, to be sealed into this one; - reads it\nfrom standard input, where other processes do not see it")
 	s.StringVar(&f.maxActivations, "max-activations", "", "requests that may be admitted: 500, 10k, 1M")
@@ -66,7 +69,7 @@ func (f *limitFlags) add(cmd *cobra.Command) {
 
 // body is the mint as JSON; only what was set.
 func (f *limitFlags) body(in io.Reader) (map[string]any, error) {
-	if f.maxActivations == "" && f.maxTokens == "" && f.maxSpend == "" && f.maxSpendCents == 0 && f.expiresIn == "" && f.expiresAt == "" && !f.unlimited {
+	if f.maxActivations == "" && f.maxTokens == "" && f.maxSpend == "" && !f.given("max-spend-cents") && f.expiresIn == "" && f.expiresAt == "" && !f.unlimited {
 		return nil, usage("set at least one limit: --max-activations, --max-tokens, --max-spend-usd or --expires-in (or say --unlimited)")
 	}
 	return f.fields(in)
@@ -100,13 +103,13 @@ func (f *limitFlags) fields(in io.Reader) (map[string]any, error) {
 			return nil, usage("--%s: %v", flag, err)
 		}
 	}
-	if f.maxSpendCents != 0 {
+	if f.given("max-spend-cents") {
 		b["max_spend_cents"] = f.maxSpendCents
 	}
 	if !f.fit {
 		b["fit"] = false
 	}
-	if f.maxConcurrency != 0 {
+	if f.given("max-concurrency") {
 		b["max_concurrency"] = f.maxConcurrency
 	}
 	for field, list := range map[string][]string{"models": f.models, "paths": f.paths, "methods": f.methods, "ips": f.ips} {

@@ -11,6 +11,8 @@ import (
 	"net/netip"
 	"slices"
 	"strings"
+	"unicode"
+	"unicode/utf8"
 )
 
 // Scope limits what a key may be used for. An empty list allows everything.
@@ -82,6 +84,11 @@ func (s Scope) Validate() error {
 func validModel(m string) error {
 	if m == "" || len(m) > maxRuleLen || strings.Contains(strings.TrimSuffix(m, "*"), "*") {
 		return fmt.Errorf(`models must be names, or beginnings that end with one "*", got %q`, m)
+	}
+	if m != strings.TrimSpace(m) || !utf8.ValidString(m) || strings.ContainsFunc(m, func(r rune) bool {
+		return unicode.In(r, unicode.Cc, unicode.Cf, unicode.Zl, unicode.Zp)
+	}) {
+		return fmt.Errorf("models must not hold control or invisible characters, nor begin or end with a space, got %q", m)
 	}
 	return nil
 }
