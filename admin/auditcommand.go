@@ -118,7 +118,7 @@ func printEntries(w io.Writer, entries []json.RawMessage) error {
 			Time                     time.Time
 			Actor, From, Action, Key string
 		}
-		if err := json.Unmarshal(line, &e); err != nil {
+		if err := readable(line, &e); err != nil {
 			return err
 		}
 		rows = append(rows, []string{strconv.FormatInt(e.Seq, 10), e.Actor, e.Time.UTC().Format("2006-01-02 15:04:05"), e.Action, orDash(e.Key)})
@@ -219,6 +219,9 @@ standard output. Verify it anywhere: caddy till audit verify FILE --head HASH.`,
 			}
 			defer func() { err = errors.Join(err, export.Close()) }()
 			to := cmd.OutOrStdout()
+			if _, ok := terminal(to); !ok {
+				to = bare(to) // byte for byte, or it could not be verified
+			}
 			if len(args) == 1 {
 				file, err := os.OpenFile(args[0], os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
 				if err != nil {

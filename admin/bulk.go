@@ -3,7 +3,6 @@ package admin
 import (
 	"bufio"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -185,7 +184,7 @@ func (b *bulk) run(cmd *cobra.Command, f *common, reason string) error {
 	if err != nil {
 		return err
 	}
-	if err := json.Unmarshal(raw, &found); err != nil {
+	if err := readable(raw, &found); err != nil {
 		return err
 	}
 	p.end()
@@ -214,7 +213,7 @@ func (b *bulk) run(cmd *cobra.Command, f *common, reason string) error {
 	p.of(left)
 	for {
 		now = bulkJSON{}
-		if err := json.Unmarshal(raw, &now); err != nil {
+		if err := readable(raw, &now); err != nil {
 			return err
 		}
 		p.set(now.Revoked)
@@ -224,7 +223,7 @@ func (b *bulk) run(cmd *cobra.Command, f *common, reason string) error {
 		if err := pause(ctx, 200*time.Millisecond); err != nil {
 			return fmt.Errorf("%w; the keys are refused already, and job %s goes on", err, now.Job)
 		}
-		if raw, err = c.raw(ctx, "GET", "/jobs/"+now.Job, nil); err != nil {
+		if raw, err = c.raw(ctx, "GET", "/jobs/"+url.PathEscape(now.Job), nil); err != nil {
 			return fmt.Errorf("the keys are refused already, and job %s goes on: %w", now.Job, err)
 		}
 	}

@@ -48,7 +48,7 @@ func (a act) on(cmd *cobra.Command, f *common, c *client, arg string, body any) 
 	}
 	raw, err := c.raw(cmd.Context(), a.method, "/keys/"+url.PathEscape(k.ID)+a.path, body)
 	if err != nil {
-		return fmt.Errorf("%s: %w", k.ID, err)
+		return fmt.Errorf("%s: %w", printable(k.ID), err)
 	}
 	if len(raw) == 0 {
 		raw, err = json.Marshal(map[string]any{"id": k.ID, "forgotten": true})
@@ -63,7 +63,7 @@ func (a act) on(cmd *cobra.Command, f *common, c *client, arg string, body any) 
 		KeyObject
 		StreamsCut int64 `json:"streams_cut"`
 	}
-	if err := json.Unmarshal(raw, &after); err != nil {
+	if err := readable(raw, &after); err != nil {
 		return err
 	}
 	line := a.done + " " + k.ID

@@ -27,6 +27,8 @@ type client struct {
 	where  string // the address as people write it
 	token  string
 	notes  io.Writer // for what people are told besides
+
+	verbatim bool // answers are printed as JSON, as they were written
 }
 
 // maxAnswer bounds what the client reads of an answer, in bytes.
@@ -117,7 +119,11 @@ func (c *client) call(ctx context.Context, method, path string, body, into any) 
 	if err != nil || into == nil {
 		return err
 	}
-	if err := json.Unmarshal(raw, into); err != nil {
+	decode := readable
+	if c.verbatim {
+		decode = json.Unmarshal
+	}
+	if err := decode(raw, into); err != nil {
 		return fmt.Errorf("%s answered something that is no till answer: %w", c.where, err)
 	}
 	return nil
@@ -147,8 +153,8 @@ func (c *client) refusal(res *http.Response, body []byte) error {
 	var answer struct {
 		Error struct{ Code, Message string }
 	}
-	if json.Unmarshal(body, &answer) != nil || answer.Error.Message == "" {
-		return fmt.Errorf("%s answered %s: is a Caddy with till running there?", c.where, res.Status)
+	if readable(body, &answer) != nil || answer.Error.Message == "" {
+		return fmt.Errorf("%s answered %s: is a Caddy with till running there?", c.where, printable(res.Status))
 	}
 	return &refused{res.StatusCode, answer.Error.Code, answer.Error.Message}
 }

@@ -1,6 +1,7 @@
 package admin
 
 import (
+	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -57,6 +58,37 @@ type usageError struct{ msg string }
 
 func (e *usageError) Error() string { return e.msg }
 
+// listError is one with a list below it, whose lines are ours.
+type listError struct {
+	error
+	list string
+}
+
+func (e *listError) Error() string { return e.error.Error() + "\n" + e.list }
+func (e *listError) Unwrap() error { return e.error }
+
+// errorText is an error as it is printed: on a line of its own, and on more only
+// where it is several errors or has a list.
+func errorText(err error) string {
+	switch e := err.(type) {
+	case *listError:
+		return printable(e.error.Error()) + "\n" + e.list
+	case *statusError:
+		if e.err != nil {
+			return errorText(e.err)
+		}
+	case interface{ Unwrap() []error }:
+		var texts, lines []string
+		for _, one := range e.Unwrap() {
+			texts, lines = append(texts, one.Error()), append(lines, errorText(one))
+		}
+		if err.Error() == strings.Join(texts, "\n") { // and none that says more
+			return strings.Join(lines, "\n")
+		}
+	}
+	return printable(err.Error())
+}
+
 func usage(format string, args ...any) error { return &usageError{fmt.Sprintf(format, args...)} }
 
 // common are the flags of every command that talks to a server.
@@ -71,6 +103,9 @@ func (f *common) client() (*client, error) {
 	c, err := newClient(f.address)
 	if err == nil && f.notes != nil {
 		c.notes = f.notes
+	}
+	if err == nil {
+		c.verbatim = f.json
 	}
 	return c, err
 }
@@ -132,6 +167,8 @@ func (f *common) prepare(parent *cobra.Command) {
 			return nil
 		}
 		c.RunE = func(cmd *cobra.Command, args []string) error {
+			cmd.SetOut(&display{Writer: cmd.OutOrStdout()})
+			cmd.SetErr(&display{Writer: cmd.ErrOrStderr()})
 			f.notes = cmd.ErrOrStderr()
 			return exit(cmd, run(cmd, args))
 		}
@@ -174,7 +211,7 @@ func exit(cmd *cobra.Command, err error) error {
 		code = exitUsage
 	}
 	if own == nil || own.err != nil {
-		fmt.Fprintln(cmd.ErrOrStderr(), "Error:", withoutKeys(err.Error()))
+		fmt.Fprintln(cmd.ErrOrStderr(), "Error:", withoutKeys(errorText(err)))
 	}
 	if isUsage {
 		fmt.Fprintf(cmd.ErrOrStderr(), "See: %s --help\n", cmd.CommandPath())
@@ -200,9 +237,17 @@ func printJSON(w io.Writer, raw []byte) error {
 	return printValue(w, v)
 }
 
-func printValue(w io.Writer, v any) error {
-	e := json.NewEncoder(w)
+func printValue(w io.Writer, v any) error { return encode(w, v, "  ") }
+
+// encode writes a value as JSON that a terminal may show.
+func encode(w io.Writer, v any, indent string) error {
+	var b bytes.Buffer
+	e := json.NewEncoder(&b)
 	e.SetEscapeHTML(false)
-	e.SetIndent("", "  ")
-	return e.Encode(v)
+	e.SetIndent("", indent)
+	if err := e.Encode(v); err != nil {
+		return err
+	}
+	_, err := w.Write(escapeJSON(b.Bytes()))
+	return err
 }

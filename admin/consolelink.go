@@ -1,7 +1,6 @@
 package admin
 
 import (
-	"encoding/json"
 	"fmt"
 	"net/http"
 	"time"
@@ -65,7 +64,7 @@ once, for ten minutes. Who has no such rights signs in with an admin token.`,
 				return printJSON(cmd.OutOrStdout(), raw)
 			}
 			var made link
-			if err := json.Unmarshal(raw, &made); err != nil {
+			if err := readable(raw, &made); err != nil {
 				return err
 			}
 			_, err = fmt.Fprintf(cmd.OutOrStdout(), "Open the dashboard, once, within ten minutes:\n\n  %s\n", made.URL)

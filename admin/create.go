@@ -2,7 +2,6 @@ package admin
 
 import (
 	"bytes"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -189,7 +188,7 @@ and --expires-at must be set, unless --unlimited is said. Counts are written
 				return printJSON(cmd.OutOrStdout(), raw)
 			}
 			var m minted
-			if err := json.Unmarshal(raw, &m); err != nil {
+			if err := readable(raw, &m); err != nil {
 				return err
 			}
 			// The key is printed whatever happens: it is shown this once.

@@ -3,7 +3,6 @@ package admin
 import (
 	"cmp"
 	"context"
-	"encoding/json"
 	"fmt"
 	"io"
 	"net/http"
@@ -229,10 +228,14 @@ func askHolder(ctx context.Context, base, key string) (string, error) {
 	}
 	defer res.Body.Close()
 	if res.StatusCode != http.StatusOK {
-		return "", fmt.Errorf("it answered %s", res.Status)
+		return "", fmt.Errorf("it answered %s", printable(res.Status))
+	}
+	raw, err := io.ReadAll(io.LimitReader(res.Body, maxBody))
+	if err != nil {
+		return "", err
 	}
 	var k KeyObject
-	if err := json.NewDecoder(io.LimitReader(res.Body, maxBody)).Decode(&k); err != nil || k.Upstream == "" {
+	if err := readable(raw, &k); err != nil || k.Upstream == "" {
 		return "", fmt.Errorf("it answered something that is no till answer")
 	}
 	return k.Upstream, nil

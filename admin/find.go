@@ -81,9 +81,9 @@ func (c *client) find(ctx context.Context, text string, how naming) (*KeyObject,
 	case len(keys) == 0:
 		return nil, fmt.Errorf("no key has the id or name %q; see: caddy till list", text)
 	case how.whole:
-		return nil, usage("no key has the id or name %q, and this cannot be undone, so name it in full:\n%s", text, candidates(keys, more))
+		return nil, &listError{usage("no key has the id or name %q, and this cannot be undone, so name it in full:", text), candidates(keys, more)}
 	case len(keys) > 1:
-		return nil, usage("%q is the beginning of several keys; name one:\n%s", text, candidates(keys, more))
+		return nil, &listError{usage("%q is the beginning of several keys; name one:", text), candidates(keys, more)}
 	}
 	return keys[0], nil
 }
@@ -110,7 +110,7 @@ func (c *client) named(ctx context.Context, name string, how naming) (*KeyObject
 		keys, more = fit, others
 	}
 	if len(keys) > 1 {
-		return nil, fmt.Errorf("several keys have the name %q; name one by its id:\n%s", name, candidates(keys, more))
+		return nil, &listError{fmt.Errorf("several keys have the name %q; name one by its id:", name), candidates(keys, more)}
 	}
 	fmt.Fprintf(c.notes, "Of the keys with this name, this is the one that is %s:\n%s\n", either(how.of), candidates(keys, ""))
 	return keys[0], nil
@@ -129,10 +129,11 @@ func either(of []limiter.Status) string {
 func candidates(keys []*KeyObject, more string) string {
 	var lines []string
 	for _, k := range keys[:min(len(keys), candidatesShown)] {
-		lines = append(lines, fmt.Sprintf("  %s  %-9s  made %s by %s", k.ID, k.Status, relative(k.CreatedAt, time.Now()), cut(k.CreatedBy, 32)))
+		line := fmt.Sprintf("  %s  %-9s  made %s by %s", k.ID, k.Status, relative(k.CreatedAt, time.Now()), cut(k.CreatedBy, 32))
 		if k.Name != "" {
-			lines[len(lines)-1] += ": " + cut(k.Name, 34)
+			line += ": " + cut(k.Name, 34)
 		}
+		lines = append(lines, printable(line))
 	}
 	if more != "" || len(keys) > candidatesShown {
 		lines = append(lines, "  and more; see: caddy till list --name NAME")

@@ -57,7 +57,7 @@ without files that are no text.`,
 			s := &search{binary: binary, progress: showProgress(cmd.ErrOrStderr(), "Searching", inBytes)}
 			defer s.progress.end()
 			var warnings []string
-			s.warn = func(format string, args ...any) { warnings = append(warnings, fmt.Sprintf(format, args...)) }
+			s.warn = func(format string, args ...any) { warnings = append(warnings, printable(fmt.Sprintf(format, args...))) }
 			for _, arg := range args {
 				if mistaken(arg) {
 					return usage("that is the string of a key or token, which other processes see in the arguments: give it on standard input, caddy till leak -")
@@ -171,7 +171,7 @@ func (r *leakReport) print(w io.Writer) error {
 		if r.DryRun && (f.State == limiter.LeakRevoked || f.State == limiter.LeakGraceEnded) {
 			state = "works"
 		}
-		fmt.Fprintf(&b, "%s  %s", f.Place, f.Hint)
+		fmt.Fprintf(&b, "%s  %s", printable(f.Place), f.Hint)
 		if f.ID != "" {
 			fmt.Fprintf(&b, "  %s", f.ID)
 		}

@@ -1,7 +1,6 @@
 package admin
 
 import (
-	"encoding/json"
 	"errors"
 	"fmt"
 	"net/http"
@@ -110,7 +109,7 @@ full, and survives a restart. Holders of keys are told the reason.`,
 				return err
 			}
 			var s lockdownJSON
-			if err := json.Unmarshal(raw, &s); err != nil {
+			if err := readable(raw, &s); err != nil {
 				return err
 			}
 			if s.Durable != nil && !*s.Durable {

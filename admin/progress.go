@@ -64,7 +64,7 @@ func showProgress(w io.Writer, what string, u unit) *progress {
 // terminal returns the file behind w when it is a terminal that can redraw a
 // line.
 func terminal(w io.Writer) (*os.File, bool) {
-	file, ok := w.(*os.File)
+	file, ok := fileOf(w)
 	if !ok || !term.IsTerminal(int(file.Fd())) || os.Getenv("TERM") == "dumb" {
 		return nil, false
 	}

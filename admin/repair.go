@@ -1,7 +1,6 @@
 package admin
 
 import (
-	"encoding/json"
 	"errors"
 	"fmt"
 	"net/http"
@@ -84,7 +83,7 @@ right now, --clock believes it again.`,
 				Tokens                     int64 `json:"tokens_revoked"`
 				Now                        time.Time
 			}
-			if err := json.Unmarshal(raw, &done); err != nil {
+			if err := readable(raw, &done); err != nil {
 				return err
 			}
 			if clock {

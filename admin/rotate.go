@@ -1,10 +1,10 @@
 package admin
 
 import (
-	"encoding/json"
 	"errors"
 	"fmt"
 	"net/http"
+	"net/url"
 	"strings"
 	"time"
 
@@ -117,7 +117,7 @@ change that one there: no key needs a new string.`,
 			if err != nil {
 				return err
 			}
-			raw, err := c.raw(cmd.Context(), "POST", "/keys/"+k.ID+"/rotate", body)
+			raw, err := c.raw(cmd.Context(), "POST", "/keys/"+url.PathEscape(k.ID)+"/rotate", body)
 			if err != nil {
 				return err
 			}
@@ -125,7 +125,7 @@ change that one there: no key needs a new string.`,
 				return printJSON(cmd.OutOrStdout(), raw)
 			}
 			var after rotated
-			if err := json.Unmarshal(raw, &after); err != nil {
+			if err := readable(raw, &after); err != nil {
 				return err
 			}
 			// The key is printed whatever happens: it is shown this once.

@@ -110,7 +110,7 @@ func (o *runOptions) run(cmd *cobra.Command, args []string) error {
 	case errors.As(err, &own):
 		return err
 	case err != nil && status != 0: // the command's status says more
-		fmt.Fprintln(cmd.ErrOrStderr(), "Error:", withoutKeys(err.Error()))
+		fmt.Fprintln(cmd.ErrOrStderr(), "Error:", withoutKeys(errorText(err)))
 		fallthrough
 	case status != 0:
 		return &statusError{code: status}

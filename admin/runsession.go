@@ -3,11 +3,11 @@ package admin
 import (
 	"cmp"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"net/http"
+	"net/url"
 	"os"
 	"os/exec"
 	"os/signal"
@@ -133,7 +133,7 @@ func (s *session) execute(path string) (status int, err error) {
 	}
 	child := exec.Command(path, s.args[1:]...)
 	child.Args[0], child.Env = s.args[0], s.env
-	child.Stdin, child.Stdout, child.Stderr = s.cmd.InOrStdin(), s.cmd.OutOrStdout(), s.cmd.ErrOrStderr()
+	child.Stdin, child.Stdout, child.Stderr = s.cmd.InOrStdin(), bare(s.cmd.OutOrStdout()), bare(s.cmd.ErrOrStderr())
 	restore := keepTerminal()
 	if err := child.Start(); err != nil {
 		return 0, &statusError{exitNotExecutable, fmt.Errorf("%s cannot be executed: %w", s.args[0], err)}
@@ -211,7 +211,7 @@ func (s *session) finish(asJSON bool, status int) (err error) {
 		u, err := s.client.endRun(ctx, s.base, ending{k.ID, k.ScopedKey}, "its command has ended")
 		if err != nil {
 			failed = errors.Join(failed, fmt.Errorf("the key is not revoked: %w; until it ends, %s, this does it: caddy till revoke %s",
-				err, relative(*k.ExpiresAt, time.Now()), k.ID))
+				err, relative(*k.ExpiresAt, time.Now()), printable(k.ID)))
 			continue
 		}
 		report = append(report, u)
@@ -222,11 +222,7 @@ func (s *session) finish(asJSON bool, status int) (err error) {
 	} // else it goes on trying
 	w := s.cmd.ErrOrStderr()
 	if asJSON {
-		line, err := json.Marshal(map[string]any{"status": status, "seconds": int64(took.Seconds()), "keys": report})
-		if err == nil {
-			_, err = fmt.Fprintf(w, "%s\n", line)
-		}
-		return errors.Join(failed, err)
+		return errors.Join(failed, encode(w, map[string]any{"status": status, "seconds": int64(took.Seconds()), "keys": report}, ""))
 	}
 	return errors.Join(failed, printUsed(w, report, took))
 }
@@ -257,8 +253,12 @@ func (c *client) endRun(ctx context.Context, base string, k ending, reason strin
 	}
 	defer res.Body.Close() //nolint:errcheck // it was only read
 	u = new(used)
-	if failed := json.NewDecoder(io.LimitReader(res.Body, maxBody)).Decode(&u.KeyObject); res.StatusCode != http.StatusOK || failed != nil || u.ID != k.ID {
-		return nil, errors.Join(err, fmt.Errorf("and its holder may not either: %s", res.Status))
+	raw, failed := io.ReadAll(io.LimitReader(res.Body, maxBody))
+	if failed == nil {
+		failed = readable(raw, &u.KeyObject)
+	}
+	if res.StatusCode != http.StatusOK || failed != nil || u.ID != k.ID {
+		return nil, errors.Join(err, fmt.Errorf("and its holder may not either: %s", printable(res.Status)))
 	}
 	return u, nil
 }
@@ -267,7 +267,7 @@ func (c *client) endRun(ctx context.Context, base string, k ending, reason strin
 func (c *client) revokeRun(ctx context.Context, id, reason string) (*used, error) {
 	u := &used{}
 	for pause := 100 * time.Millisecond; ; pause = min(2*pause, 5*time.Second) {
-		err := c.call(ctx, "POST", "/keys/"+id+"/revoke", map[string]string{"reason": reason}, u)
+		err := c.call(ctx, "POST", "/keys/"+url.PathEscape(id)+"/revoke", map[string]string{"reason": reason}, u)
 		var no *refused
 		switch {
 		case err == nil:
@@ -297,7 +297,7 @@ func (c *client) settled(ctx context.Context, u *used) error {
 		case <-time.After(50 * time.Millisecond):
 		}
 		var k KeyObject
-		if err := c.call(ctx, "GET", "/keys/"+u.ID, nil, &k); err != nil {
+		if err := c.call(ctx, "GET", "/keys/"+url.PathEscape(u.ID), nil, &k); err != nil {
 			return nil // revoked it is, and this was only for the figures
 		}
 		u.KeyObject = k

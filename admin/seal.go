@@ -1,7 +1,6 @@
 package admin
 
 import (
-	"encoding/json"
 	"errors"
 	"fmt"
 	"net/http"
@@ -94,7 +93,7 @@ func sealCommand(f *common) *cobra.Command {
 				return printJSON(cmd.OutOrStdout(), raw)
 			}
 			var answer sealKeysAnswer
-			if err := json.Unmarshal(raw, &answer); err != nil {
+			if err := readable(raw, &answer); err != nil {
 				return err
 			}
 			return printSealKeys(cmd, answer.SealKeys)

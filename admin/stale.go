@@ -1,7 +1,6 @@
 package admin
 
 import (
-	"encoding/json"
 	"fmt"
 	"io"
 	"net/http"
@@ -290,7 +289,7 @@ and labels change.`,
 			if err != nil {
 				return err
 			}
-			raw, err := c.raw(cmd.Context(), "PATCH", "/keys/"+k.ID, body)
+			raw, err := c.raw(cmd.Context(), "PATCH", "/keys/"+url.PathEscape(k.ID), body)
 			if err != nil {
 				return err
 			}
@@ -298,7 +297,7 @@ and labels change.`,
 				return printJSON(cmd.OutOrStdout(), raw)
 			}
 			var after KeyObject
-			if err := json.Unmarshal(raw, &after); err != nil {
+			if err := readable(raw, &after); err != nil {
 				return err
 			}
 			_, err = fmt.Fprintf(cmd.OutOrStdout(), "Updated %s\n  %s\n", after.ID, strings.Join(wrap(limitsOf(&after), ", ", tableWidth-2), "\n  "))

@@ -1,7 +1,6 @@
 package admin
 
 import (
-	"encoding/json"
 	"fmt"
 	"net/http"
 	"text/tabwriter"
@@ -73,7 +72,7 @@ the store is in order.`,
 				ClockOff  int64  `json:"clock_off_seconds"`
 				Lockdown  lockdownJSON
 			}
-			if err := json.Unmarshal(raw, &s); err != nil {
+			if err := readable(raw, &s); err != nil {
 				return err
 			}
 			t := tabwriter.NewWriter(cmd.OutOrStdout(), 0, 0, 2, ' ', 0)

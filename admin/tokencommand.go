@@ -2,7 +2,6 @@ package admin
 
 import (
 	"context"
-	"encoding/json"
 	"fmt"
 	"net/url"
 	"slices"
@@ -169,7 +168,7 @@ func printAnswer[T any](f *common, cmd *cobra.Command, method, path string, body
 		return printJSON(cmd.OutOrStdout(), raw)
 	}
 	answer := new(T)
-	if err := json.Unmarshal(raw, answer); err != nil {
+	if err := readable(raw, answer); err != nil {
 		return err
 	}
 	_, err = fmt.Fprint(cmd.OutOrStdout(), say(answer))

@@ -2,7 +2,6 @@ package admin
 
 import (
 	"context"
-	"encoding/json"
 	"fmt"
 	"io"
 	"net/url"
@@ -144,7 +143,7 @@ func (s *sampler) countRefusals(ctx context.Context, now *snapshot) {
 					Refusals map[string]int64
 				}
 			}
-			if err := s.client.call(ctx, "GET", "/keys/"+k.ID+"/usage", nil, &history); err != nil {
+			if err := s.client.call(ctx, "GET", "/keys/"+url.PathEscape(k.ID)+"/usage", nil, &history); err != nil {
 				continue
 			}
 			for _, hour := range history.Hours {
@@ -163,8 +162,6 @@ func (s *sampler) countRefusals(ctx context.Context, now *snapshot) {
 
 // print writes a line of JSON at each interval.
 func (s *sampler) print(ctx context.Context, w io.Writer, interval time.Duration, count int) error {
-	e := json.NewEncoder(w)
-	e.SetEscapeHTML(false)
 	tick := time.NewTicker(interval)
 	defer tick.Stop()
 	for n := 1; ; n++ {
@@ -175,7 +172,7 @@ func (s *sampler) print(ctx context.Context, w io.Writer, interval time.Duration
 		if err != nil {
 			return err
 		}
-		if err := e.Encode(now); err != nil {
+		if err := encode(w, now, ""); err != nil {
 			return fmt.Errorf("printing: %w", err)
 		}
 		if n == count {

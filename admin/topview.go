@@ -6,7 +6,6 @@ import (
 	"slices"
 	"strings"
 	"time"
-	"unicode"
 
 	"github.com/till-proxy/till/limiter"
 )
@@ -222,16 +221,10 @@ func counts(keys map[limiter.Status]int64) string {
 
 // fit makes a text safe for a terminal, and no wider than it is.
 func fit(s string, columns int) string {
-	s = strings.Map(func(r rune) rune {
-		if unicode.IsControl(r) {
-			return '?'
-		}
-		return r
-	}, s)
 	if columns < 1 {
 		return ""
 	}
-	return cut(s, columns)
+	return cut(printable(s), columns)
 }
 
 // pad makes a text n characters wide.
