@@ -152,7 +152,7 @@ func (App) CaddyModule() caddy.ModuleInfo {
 // Provision checks the configuration and resolves credentials. It opens
 // nothing, so that a configuration can be validated beside a running server.
 func (a *App) Provision(ctx caddy.Context) error {
-	a.ctx, a.logger, a.slogger, a.sites, a.prices = ctx, ctx.Logger(), ctx.Slogger(), new(sites), new(atomic.Pointer[upstream.Prices])
+	a.ctx, a.logger, a.slogger, a.sites, a.prices = ctx, ctx.Logger(), limiter.Scrubbed(ctx.Slogger()), new(sites), new(atomic.Pointer[upstream.Prices])
 	if a.StoreRaw == nil {
 		a.StoreRaw = caddyconfig.JSONModuleObject(BadgerStore{}, "module", "badger", nil)
 	}

@@ -54,7 +54,7 @@ func (c *Console) Provision(ctx caddy.Context) error {
 	if err := reachable(ctx, consoleRole); err != nil {
 		return err
 	}
-	c.handler = &console.Handler{Backend: app, Sessions: app.engine.sessions, Log: ctx.Slogger(), Client: consoleClient}
+	c.handler = &console.Handler{Backend: app, Sessions: app.engine.sessions, Log: limiter.Scrubbed(ctx.Slogger()), Client: consoleClient}
 	return nil
 }
 

@@ -29,7 +29,7 @@ func (AdminAPI) CaddyModule() caddy.ModuleInfo {
 // Provision takes a logger, and nothing else: after a reload that failed,
 // admin modules stay bound to the configuration that failed.
 func (a *AdminAPI) Provision(ctx caddy.Context) error {
-	a.log = ctx.Slogger()
+	a.log = limiter.Scrubbed(ctx.Slogger())
 	return nil
 }
 

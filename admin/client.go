@@ -42,11 +42,21 @@ func dataDir(flag string) (string, error) {
 
 const socketName = "admin.sock"
 
+// errTokenUnused keeps somebody who means to act as the holder of a token from
+// acting as the operator, whom the endpoints of this machine take everybody for.
+var errTokenUnused = usage("TILL_TOKEN is set, and TILL_ADDRESS is not: the endpoints on this machine ask for no token, and take whoever calls for the operator; set TILL_ADDRESS=https://HOST/till/api to act with the token, or unset TILL_TOKEN to act as the operator")
+
+// unasked is said where a token goes to an address that asks for none.
+const unasked = "TILL_TOKEN is not used at %s: whoever reaches Caddy's admin endpoint is the operator. With the token, it is: TILL_ADDRESS=https://HOST/till/api\n"
+
 // newClient connects to address: unix//path, host:port, or the whole URL of
 // the API. Without one it takes `up`'s socket if that lives, else Caddy's
 // admin endpoint.
 func newClient(address string) (*client, error) {
 	address = cmp.Or(address, os.Getenv("TILL_ADDRESS"))
+	if address == "" && os.Getenv("TILL_TOKEN") != "" {
+		return nil, errTokenUnused
+	}
 	if address == "" {
 		dir, err := dataDir("")
 		if err != nil {
@@ -92,6 +102,12 @@ func newClient(address string) (*client, error) {
 		c.base += basePath
 	}
 	return c, nil
+}
+
+// tokenless reports whether a token is sent where none is asked for: everywhere
+// but at the API of a site with till_console.
+func (c *client) tokenless() bool {
+	return c.token != "" && !strings.HasSuffix(strings.TrimRight(c.base, "/"), basePath+"/api")
 }
 
 // answers reports whether somebody accepts connections there.

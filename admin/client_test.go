@@ -98,3 +98,39 @@ func TestTheAddressIsFoundInTheEnvironmentThenAtTheSocketOfUp(t *testing.T) {
 		t.Errorf("with up's socket it is %s, %v", c.where, err)
 	}
 }
+
+// TestATokenThatIsNotUsedIsNoOperator holds that who has a token, and forgot to
+// say where, does nothing as the operator, and that who names an endpoint which
+// asks for none is told.
+func TestATokenThatIsNotUsedIsNoOperator(t *testing.T) {
+	// Not parallel: it sets the environment.
+	w := newWorld(t)
+	t.Setenv("TILL_TOKEN", "till_admin_0123456789")
+	t.Setenv("TILL_ADDRESS", "")
+	t.Setenv("TILL_DATA", t.TempDir())
+	for path, cmd := range tree() {
+		if path == "" || cmd.HasSubCommands() || path == "up" || path == "restore" || path == "leak" || path == "completion" {
+			continue
+		}
+		args := append(strings.Fields(path), needed[path]...)
+		if r := till(t, args...); r.code == 2 && strings.Contains(r.err, "name ") { // it wants an argument
+			args = append(args, "x")
+		}
+		want := 2
+		if path == runName {
+			want = exitRun
+		}
+		if r := till(t, args...); r.code != want || !strings.Contains(r.err, "set TILL_ADDRESS=") {
+			t.Errorf("%s: exit %d: %s%s", path, r.code, r.out, r.err)
+		}
+	}
+	at := w.serve()
+	if r := till(t, "list", "--address", at); r.code != 0 || strings.Count(r.err, "TILL_TOKEN is not used at "+at) != 1 {
+		t.Errorf("exit %d: %s%s", r.code, r.out, r.err)
+	}
+	site := httptest.NewServer(http.StripPrefix("/till/api", w.handler))
+	defer site.Close()
+	if r := till(t, "list", "--address", site.URL+"/till/api"); r.code != 0 || r.err != "" {
+		t.Errorf("exit %d: %s%s", r.code, r.out, r.err)
+	}
+}

@@ -97,6 +97,7 @@ type common struct {
 	json    bool
 
 	notes io.Writer // standard error of the command that runs
+	told  bool      // that a token is not used
 }
 
 func (f *common) client() (*client, error) {
@@ -106,6 +107,10 @@ func (f *common) client() (*client, error) {
 	}
 	if err == nil {
 		c.verbatim = f.json
+		if c.tokenless() && !f.told {
+			f.told = true
+			fmt.Fprintf(c.notes, unasked, c.where)
+		}
 	}
 	return c, err
 }

@@ -162,6 +162,7 @@ func Open(o Options) (*Limiter, error) {
 	if o.Logger == nil {
 		o.Logger = slog.New(slog.DiscardHandler)
 	}
+	o.Logger = Scrubbed(o.Logger)
 	l := &Limiter{
 		store: o.Store, log: o.Logger, observe: o.Observe, lockdown: o.Lockdown,
 		live: make(map[string]*entry), pacings: make(map[accountID]pacing), active: make(map[*Live]struct{}),

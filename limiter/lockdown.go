@@ -66,7 +66,7 @@ func NewLockdown(path string, observe Observer, log *slog.Logger) *Lockdown {
 	if log == nil {
 		log = slog.New(slog.DiscardHandler)
 	}
-	return &Lockdown{path: path, observe: observe, log: log, limiters: make(map[*Limiter]struct{}), turn: make(chan struct{}, 1), patience: DefaultPatience}
+	return &Lockdown{path: path, observe: observe, log: Scrubbed(log), limiters: make(map[*Limiter]struct{}), turn: make(chan struct{}, 1), patience: DefaultPatience}
 }
 
 // within takes the turn for fn, and reports whether that ended in time. What was
