@@ -25,7 +25,8 @@ a limit is reached.
 
 All commands but up talk to a running server: to the one that "till up"
 started, if it lives, else to Caddy's admin endpoint (localhost:2019). Name
-another with --address or TILL_ADDRESS; TILL_TOKEN is sent as a bearer token.
+another with --address or TILL_ADDRESS; TILL_TOKEN is sent as a bearer token,
+and needs an address, because those two ask for none.
 Commands print JSON with --json. They exit with 0 when done, 1 when refused or
 failed, 2 when called wrongly.`,
 		CobraFunc: build,

@@ -67,6 +67,13 @@ func TestValidateNamesTheFieldAndTheValue(t *testing.T) {
 	}{
 		{Scope{Models: []string{""}}, []string{"models"}},
 		{Scope{Models: []string{"a*b"}}, []string{"models", `"a*b"`}},
+		{Scope{Models: []string{"gpt-\x1b]0;x\x07"}}, []string{"models", "control", `\x1b`}},
+		{Scope{Models: []string{"gpt-\n"}}, []string{"models", "control"}},
+		{Scope{Models: []string{"gpt-\u009b31m"}}, []string{"models", "control", `\u009b`}},
+		{Scope{Models: []string{"gpt-\u202e5"}}, []string{"models", "invisible"}},
+		{Scope{Models: []string{"gpt-\u200b"}}, []string{"models", "invisible"}},
+		{Scope{Models: []string{"gpt-\xff"}}, []string{"models", "control"}},
+		{Scope{Models: []string{" "}}, []string{"models", "space"}},
 		{Scope{Paths: []string{"v1"}}, []string{"paths", `"v1"`}},
 		{Scope{Methods: []string{"post"}}, []string{"methods", `"post"`}},
 		{Scope{Methods: []string{"*"}}, []string{"methods"}},
