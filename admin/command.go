@@ -65,7 +65,7 @@ type listError struct {
 	list string
 }
 
-func (e *listError) Error() string { return e.error.Error() + "\n" + e.list }
+func (e *listError) Error() string { return e.error.Error() + ":\n" + e.list }
 func (e *listError) Unwrap() error { return e.error }
 
 // errorText is an error as it is printed: on a line of its own, and on more only
@@ -73,7 +73,7 @@ func (e *listError) Unwrap() error { return e.error }
 func errorText(err error) string {
 	switch e := err.(type) {
 	case *listError:
-		return printable(e.error.Error()) + "\n" + e.list
+		return printable(e.error.Error()) + ":\n" + e.list
 	case *statusError:
 		if e.err != nil {
 			return errorText(e.err)

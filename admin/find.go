@@ -81,9 +81,9 @@ func (c *client) find(ctx context.Context, text string, how naming) (*KeyObject,
 	case len(keys) == 0:
 		return nil, fmt.Errorf("no key has the id or name %q; see: caddy till list", text)
 	case how.whole:
-		return nil, &listError{usage("no key has the id or name %q, and this cannot be undone, so name it in full:", text), candidates(keys, more)}
+		return nil, &listError{usage("no key has the id or name %q, and this cannot be undone, so name it in full", text), candidates(keys, more)}
 	case len(keys) > 1:
-		return nil, &listError{usage("%q is the beginning of several keys; name one:", text), candidates(keys, more)}
+		return nil, &listError{usage("%q is the beginning of several keys; name one", text), candidates(keys, more)}
 	}
 	return keys[0], nil
 }
@@ -110,7 +110,7 @@ func (c *client) named(ctx context.Context, name string, how naming) (*KeyObject
 		keys, more = fit, others
 	}
 	if len(keys) > 1 {
-		return nil, &listError{fmt.Errorf("several keys have the name %q; name one by its id:", name), candidates(keys, more)}
+		return nil, &listError{fmt.Errorf("several keys have the name %q; name one by its id", name), candidates(keys, more)}
 	}
 	fmt.Fprintf(c.notes, "Of the keys with this name, this is the one that is %s:\n%s\n", either(how.of), candidates(keys, ""))
 	return keys[0], nil
