@@ -286,6 +286,13 @@ func (x *exchange) sent(how httptrace.WroteRequestInfo) {
 	}
 }
 
+// letGo gives back what the body takes, however its request ended.
+func (x *exchange) letGo() {
+	if x.body != nil {
+		_ = x.body.Close() // it has nothing to report
+	}
+}
+
 // passingBody notes when a body that goes on as it comes was read as a whole.
 type passingBody struct {
 	io.ReadCloser

@@ -191,6 +191,7 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 	if x.upgrade {
 		ask.Method = http.MethodGet // also where it came as an extended CONNECT
 	}
+	defer x.letGo()
 	if refusal := h.readAsk(w, r, x, key, k, &ask); refusal != nil {
 		return h.refuse(w, t, x.path, refusal, 0)
 	}
@@ -198,9 +199,6 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 		if refusal := h.readSmall(r, x, key, k, &ask); refusal != nil {
 			return h.refuse(w, t, x.path, refusal, 0)
 		}
-	}
-	if x.body != nil {
-		defer x.body.Close() //nolint:errcheck // it has nothing to report
 	}
 	ask.Waits, ask.Keeps = true, x.body.keeps()
 	if refusal := k.Reserve(r.Context(), &ask, &x.grant); refusal != nil {

@@ -1,0 +1,196 @@
+package till
+
+import (
+	"context"
+	"io"
+	"log/slog"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/caddyserver/caddy/v2"
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
+	"go.uber.org/zap"
+
+	"github.com/till-proxy/till/limiter"
+	"github.com/till-proxy/till/limiter/storetest"
+	"github.com/till-proxy/till/token"
+	"github.com/till-proxy/till/upstream"
+)
+
+// site is the handler over a limiter with a store in memory, and in place of the
+// proxy one that answers by itself.
+type site struct {
+	*limiter.Limiter
+	t         testing.TB
+	h         *Handler
+	forwarded atomic.Int64
+	// inside, if set, runs while a request is at the upstream.
+	inside func(*http.Request)
+}
+
+// memoryStorage is a store that is gone with the test.
+type memoryStorage struct{ disk *storetest.Disk }
+
+func (memoryStorage) Identity() string { return "memory" }
+
+func (s memoryStorage) OpenStore(string, *slog.Logger) (limiter.Store, error) {
+	return s.disk.Open(), nil
+}
+
+// newSite serves the upstreams openai, which denies what administers the account,
+// and raw, of which nothing is known.
+func newSite(t testing.TB, roles map[string]limiter.Role) *site {
+	t.Helper()
+	e := newEngine(t.TempDir(), nil)
+	t.Cleanup(func() {
+		if err := e.Destruct(); err != nil {
+			t.Log(err)
+		}
+	})
+	app := &App{
+		engine: e, storage: memoryStorage{storetest.NewDisk()}, roles: roles, maxBody: defaultMaxBody,
+		prices: new(atomic.Pointer[upstream.Prices]), targets: map[string]*target{},
+	}
+	app.prices.Store(upstream.BuiltInPrices())
+	for name, u := range map[string]*Upstream{"openai": {Upgrades: []string{"/v1/realtime"}}, "raw": {To: []string{"http://raw.example.com"}}} {
+		to, err := u.provision(name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		to.held.Store(newCredential(token.NewSecret("sk-real")))
+		to.admitted, to.spent, to.learnt, to.advice = e.metrics.counter(name), e.metrics.use(name), e.learnt, e.advice
+		app.targets[name] = to
+	}
+	l, err := app.limiterWithin(time.Minute)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return &site{Limiter: l, t: t, h: &Handler{app: app, metrics: e.metrics, logger: zap.NewNop()}}
+}
+
+// minted is a key of a site.
+type minted struct{ id, text string }
+
+func (s *site) mint(fields ...func(*limiter.Key)) minted {
+	s.t.Helper()
+	spec := &limiter.Key{Upstream: "openai", Custody: limiter.CustodyHeld, Limit: limiter.NoLimits(), SelfRevoke: true, Delegate: true}
+	spec.Limit[limiter.Activations] = 1000
+	for _, fn := range fields {
+		fn(spec)
+	}
+	text, lookup, err := token.MintKey()
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	view, err := s.Mint(context.Background(), limiter.Operator, spec, limiter.Birth{Lookup: lookup, Unlimited: true})
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	return minted{view.ID, text.Reveal()}
+}
+
+// change is a PATCH by the operator.
+func (s *site) change(k minted, fn func(*limiter.Key)) {
+	s.t.Helper()
+	_, err := s.Change(context.Background(), limiter.Operator, k.id, 0, func(key *limiter.Key) error {
+		fn(key)
+		return nil
+	})
+	if err != nil {
+		s.t.Error(err)
+	}
+}
+
+func (s *site) view(k minted) limiter.View {
+	s.t.Helper()
+	v, err := s.Get(context.Background(), limiter.Operator, k.id)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	return v
+}
+
+// asks is a request of a key to the site.
+type asks struct {
+	method, path, body string
+	header             http.Header
+	from               string
+	// halfway runs when half of the body was read.
+	halfway func()
+}
+
+// chat asks a model for an answer.
+func chat(model string) asks {
+	return asks{method: "POST", path: "/v1/chat/completions", body: `{"model":"` + model + `","messages":[{"role":"user","content":"hi"}],"max_tokens":300}`}
+}
+
+// twoHalves is a body between whose halves something happens.
+type twoHalves struct {
+	io.Reader
+	rest    io.Reader
+	between func()
+}
+
+func halves(body string, between func()) *twoHalves {
+	n := len(body) / 2
+	return &twoHalves{strings.NewReader(body[:n]), strings.NewReader(body[n:]), between}
+}
+
+func (b *twoHalves) Read(p []byte) (int, error) {
+	n, err := b.Reader.Read(p)
+	if err == io.EOF && b.rest != nil {
+		b.between()
+		b.Reader, b.rest = b.rest, nil
+		return b.Reader.Read(p)
+	}
+	return n, err
+}
+
+// serve sends a request with a key, and returns the status and what it was refused
+// with.
+func (s *site) serve(k minted, a asks) (int, limiter.Code, string) {
+	var body io.Reader = strings.NewReader(a.body)
+	if a.halfway != nil {
+		body = halves(a.body, a.halfway)
+	}
+	r := httptest.NewRequest(a.method, "http://till.test"+a.path, body)
+	r.ContentLength = int64(len(a.body))
+	if a.header != nil {
+		r.Header = a.header.Clone()
+	}
+	if a.body != "" && r.Header.Get("Content-Type") == "" {
+		r.Header.Set("Content-Type", "application/json")
+	}
+	r.Header.Set("Authorization", "Bearer "+k.text)
+	from := a.from
+	if from == "" {
+		from = "192.0.2.1"
+	}
+	ctx := context.WithValue(s.t.Context(), caddyhttp.VarsCtxKey, map[string]any{caddyhttp.ClientIPVarKey: from})
+	r = r.WithContext(context.WithValue(ctx, caddy.ReplacerCtxKey, caddy.NewReplacer()))
+	w := httptest.NewRecorder()
+	if err := s.h.ServeHTTP(w, r, caddyhttp.HandlerFunc(s.answer)); err != nil {
+		s.t.Errorf("%s %s: an error left the handler: %v", a.method, a.path, err)
+	}
+	return w.Code, limiter.Code(w.Header().Get("Till-Refusal")), w.Body.String()
+}
+
+// answer stands for the proxy and its upstream.
+func (s *site) answer(w http.ResponseWriter, r *http.Request) error {
+	x := exchangeOf(r.Context())
+	x.dispatched.Store(true)
+	x.status.Store(http.StatusOK)
+	if _, err := io.Copy(io.Discard, r.Body); err != nil {
+		return err
+	}
+	if s.inside != nil {
+		s.inside(r)
+	}
+	s.forwarded.Add(1)
+	_, err := io.WriteString(w, "{}")
+	return err
+}
