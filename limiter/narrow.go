@@ -5,8 +5,8 @@ import "time"
 // within says in which field a child would be wider than its parent. Of a child
 // that changes, with what it was before in old, only what changes is judged.
 func (k *Key) within(old, parent *Key) error {
-	for kind, limit := range parent.Limit {
-		if limit == NoLimit || k.Limit[kind] != NoLimit {
+	for _, kind := range ceilingKinds { // attempts follow from them
+		if parent.Limit[kind] == NoLimit || k.Limit[kind] != NoLimit {
 			continue
 		}
 		return invalid(limitFields[kind], "must be set: parent key %s is limited in it", parent.ID)
@@ -125,8 +125,8 @@ func (k *Key) keepsFamily(r Reader, old *Key) error {
 		if err != nil {
 			return err
 		}
-		for kind, limit := range k.Limit {
-			if had := old.Limit[kind]; had != NoLimit && (limit == NoLimit || limit > had) {
+		for _, kind := range ceilingKinds {
+			if had, limit := old.Limit[kind], k.Limit[kind]; had != NoLimit && (limit == NoLimit || limit > had) {
 				return invalid(limitFields[kind], "of a child key cannot be raised by a change: grant it more, which comes out of its parent")
 			}
 		}
@@ -139,8 +139,11 @@ func (k *Key) keepsFamily(r Reader, old *Key) error {
 	if err != nil || children == 0 {
 		return err
 	}
-	for kind, limit := range k.Limit {
-		if limit != NoLimit && old.Limit[kind] == NoLimit {
+	if k.Charge != old.Charge {
+		return invalid("charge", "cannot be changed while the key has child keys, %d of them, whose it is, too: revoke them first", children)
+	}
+	for _, kind := range ceilingKinds {
+		if k.Limit[kind] != NoLimit && old.Limit[kind] == NoLimit {
 			return invalid(limitFields[kind], "cannot be set while the key has child keys, %d of them, which it would not bind: revoke them first", children)
 		}
 	}
