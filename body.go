@@ -47,6 +47,7 @@ var (
 // heldBody is a request's body in memory.
 type heldBody struct {
 	bytes.Reader
+	all         []byte       // what is read from it; nil once it was sent
 	first, more atomic.Int64 // set aside in beginnings and buffered
 }
 
@@ -134,10 +135,8 @@ func hold(r *http.Request, limit int64, p *pace) (*heldBody, []byte, error) {
 // it names, and what it can use at most; and the tools that its upstream takes out.
 // No other request is read. The body is in memory from then on.
 func (h *Handler) readAsk(w http.ResponseWriter, r *http.Request, x *exchange, key *limiter.Key, k *limiter.Live, ask *limiter.Ask) *limiter.Refusal {
-	limits := k.Limits(key)
-	tokens, dollars := limits[limiter.Tokens] != limiter.NoLimit, limits[limiter.Nanodollars] != limiter.NoLimit
-	models := len(key.Scope.Models) > 0 || k.LimitedAbove()
-	spends := (tokens || dollars) && !ask.Free
+	models := ask.Terms.Models
+	spends := (ask.Terms.Tokens || ask.Terms.Dollars) && !ask.Free
 	if ask.Free && (r.Method == http.MethodGet || r.Method == http.MethodHead) && x.target.preset.IsFree(r.Method, x.path) {
 		if models {
 			ask.Listing, x.models = true, k.AllowsModel
@@ -156,15 +155,17 @@ func (h *Handler) readAsk(w http.ResponseWriter, r *http.Request, x *exchange, k
 		refusal = x.strip(r, key, call)
 	}
 	if refusal == nil && models {
-		refusal = judgeModels(x, key, call, ask)
+		if refusal = judgeModels(x, key, call, ask); refusal == nil {
+			refusal = k.AdmitsModels(ask)
+		}
 	}
 	if refusal == nil && spends {
-		refusal = h.judgeUse(r, x, key, k, call, tokens, dollars, ask)
+		refusal = h.judgeUse(r, x, key, k, call, ask)
 	}
 	if refusal != nil {
-		k.Count(refusal.Code)
+		return k.Refuse(ask, refusal)
 	}
-	return refusal
+	return nil
 }
 
 // call reads a request as its upstream will.
@@ -178,6 +179,10 @@ func (h *Handler) call(w http.ResponseWriter, r *http.Request, x *exchange, key 
 		return nil, about(key, limiter.CodeBadRequest, "sent two headers that say what its body is")
 	}
 	if x.upgrade || r.Body == nil || r.Body == http.NoBody || r.ContentLength == 0 {
+		return call, nil
+	}
+	if x.body != nil && r.ContentLength <= h.app.maxBody { // it was read before
+		call.Body = x.body.all
 		return call, nil
 	}
 	body, read, err := hold(r, h.app.maxBody, newPace(w, r))
@@ -249,9 +254,7 @@ func (h *Handler) readSmall(r *http.Request, x *exchange, key *limiter.Key, k *l
 	}
 	b := make([]byte, r.ContentLength)
 	if _, err := io.ReadFull(r.Body, b); err != nil {
-		refusal := h.unread(key, err)
-		k.Count(refusal.Code)
-		return refusal
+		return k.Refuse(ask, h.unread(key, err))
 	}
 	x.body = new(heldBody)
 	x.send(r, b)
@@ -271,6 +274,7 @@ func (b *heldBody) whole(length int64) io.ReadCloser {
 // of the one that came.
 func (x *exchange) send(r *http.Request, b []byte) {
 	x.body.Reset(b)
+	x.body.all = b
 	r.Body, r.ContentLength, r.TransferEncoding = x.body, int64(len(b)), nil
 	if len(b) == 0 {
 		r.Body = http.NoBody
@@ -282,6 +286,7 @@ func (x *exchange) send(r *http.Request, b []byte) {
 func (x *exchange) sent(how httptrace.WroteRequestInfo) {
 	if how.Err == nil {
 		x.body.Reset(nil)
+		x.body.all = nil
 		_ = x.body.Close() // it has nothing to report
 	}
 }

@@ -12,13 +12,22 @@ import (
 
 // destine judges where a request copies or moves something to: the Destination of
 // WebDAV (RFC 4918, section 10.3). It is a second path of the request, and so the
-// same rules hold for it; it is sent on as the upstream's own address. Behind a guard
-// only the key's rules hold, as for the other path.
-func (t *target) destine(x *exchange, r *http.Request, key *limiter.Key, guard bool) *limiter.Refusal {
-	limited := len(key.Scope.Paths) > 0 || len(t.allow) > 0 && !guard
+// same rules hold for it; it is sent on as the upstream's own address. What keys say of
+// it is for the limiter, which is told in ask. Behind a guard only that holds, as for
+// the other path.
+func (t *target) destine(x *exchange, r *http.Request, key *limiter.Key, guard bool, ask *limiter.Ask) *limiter.Refusal {
+	unjudged := func(what string) *limiter.Refusal {
+		if len(t.allow) > 0 && !guard {
+			return about(key, limiter.CodePathNotAllowed, "may not use %s: it names another path, and upstream %s allows only some", what, t.name)
+		}
+		ask.Elsewhere = what
+		return nil
+	}
 	for _, name := range sources {
-		if limited && len(r.Header[name]) > 0 {
-			return about(key, limiter.CodePathNotAllowed, "may not use the header %s: it names another path, and only some are allowed", name)
+		if len(r.Header[name]) > 0 {
+			if refusal := unjudged("the header " + name); refusal != nil {
+				return refusal
+			}
 		}
 	}
 	for _, value := range r.Header["If"] {
@@ -47,10 +56,8 @@ func (t *target) destine(x *exchange, r *http.Request, key *limiter.Key, guard b
 	case ours:
 	case holdsKey(values[0]):
 		return bad("it holds a key, and is no address of this server")
-	case limited:
-		return bad("it is no address of this server, and only some paths are allowed")
 	default:
-		return nil // the upstream's own affair
+		return unjudged("a destination that is no address of this server")
 	}
 	if !guard {
 		escaped = arrived(escaped)
@@ -69,10 +76,7 @@ func (t *target) destine(x *exchange, r *http.Request, key *limiter.Key, guard b
 			return refusal
 		}
 	}
-	if !key.Scope.AllowsPath(there.path, there.version) {
-		return about(key, limiter.CodePathNotAllowed, "may not use path %s as a destination; it is limited to %s", there.path, strings.Join(key.Scope.Paths, ", "))
-	}
-	x.destination = there.out
+	ask.Destination, ask.DestinationVersion, x.destination = there.path, there.version, there.out
 	if u.RawQuery != "" {
 		x.destination += "?" + u.RawQuery
 	}

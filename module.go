@@ -146,6 +146,7 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 	}
 	x := &exchange{target: t, real: real, path: path, out: escaped, client: w, came: r.Context(), seen: r}
 	own := pathErr == nil && (strings.HasPrefix(path, "/till/") || path == "/till")
+	ask := limiter.Ask{Bound: limiter.Amounts{limiter.Activations: 1}, String: number, Addr: clientAddr(r), OnCut: x.stop}
 	switch {
 	case own && path != childrenPath && !strings.EqualFold(r.Method, http.MethodTrace) && !strings.EqualFold(r.Method, http.MethodConnect):
 		// What a holder is told of a key does not depend on where its requests may go.
@@ -164,7 +165,7 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 		if upgrades(r) {
 			refusal = about(key, limiter.CodeUpgradeNotAllowed, "may not upgrade the connection here")
 		} else {
-			refusal = t.destine(x, r, key, true)
+			refusal = t.destine(x, r, key, true, &ask)
 		}
 	case key.Custody == limiter.CustodySealed && !slices.Equal(box.Origins, t.declared):
 		refusal = about(key, limiter.CodeUpstreamChanged, "was sealed for upstream %s at another address than the one configured now; it has to be rotated with its upstream_key, or minted anew", t.name)
@@ -175,33 +176,20 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 			x.real = t.held.Load()
 		}
 		if refusal = t.route(x, r, key, path, escaped); refusal == nil {
-			refusal = t.destine(x, r, key, false)
+			refusal = t.destine(x, r, key, false, &ask)
 		}
 	}
 	if refusal != nil {
-		k.Count(refusal.Code)
-		return h.refuse(w, t, x.path, refusal, 0)
+		return h.refuse(w, t, x.path, k.Refuse(&ask, refusal), 0)
 	}
 
-	ask := limiter.Ask{
-		Bound: limiter.Amounts{limiter.Activations: 1}, String: number,
-		Free: !h.Guard && t.costsNothing(x, r.Method), Listens: !h.Guard && t.listens(x, r),
-		Addr: clientAddr(r), Method: r.Method, Path: x.path, Version: x.version, OnCut: x.stop,
-	}
+	ask.Free, ask.Listens = !h.Guard && t.costsNothing(x, r.Method), !h.Guard && t.listens(x, r)
+	ask.Method, ask.Path, ask.Version = r.Method, x.path, x.version
 	if x.upgrade {
 		ask.Method = http.MethodGet // also where it came as an extended CONNECT
 	}
 	defer x.letGo()
-	if refusal := h.readAsk(w, r, x, key, k, &ask); refusal != nil {
-		return h.refuse(w, t, x.path, refusal, 0)
-	}
-	if !expects {
-		if refusal := h.readSmall(r, x, key, k, &ask); refusal != nil {
-			return h.refuse(w, t, x.path, refusal, 0)
-		}
-	}
-	ask.Waits, ask.Keeps = true, x.body.keeps()
-	if refusal := k.Reserve(r.Context(), &ask, &x.grant); refusal != nil {
+	if refusal := h.admit(w, r, x, key, k, &ask, expects); refusal != nil {
 		return h.refuse(w, t, x.path, refusal, 0)
 	}
 	if expects {

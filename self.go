@@ -42,7 +42,7 @@ func (h *Handler) serveSelf(w http.ResponseWriter, r *http.Request, l *limiter.L
 	switch r.Method {
 	case http.MethodGet, http.MethodHead:
 	case http.MethodDelete:
-		if !key.SelfRevoke {
+		if !view.SelfRevoke {
 			return h.refuse(w, t, selfPath, about(key, limiter.CodeMethodNotAllowed, "may not be revoked by its holder"), 0)
 		}
 		var err error

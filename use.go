@@ -77,7 +77,9 @@ const maxFieldTold = 64
 
 // judgeUse finds out what a request can use at most, and lets the limiter hold
 // that.
-func (h *Handler) judgeUse(r *http.Request, x *exchange, key *limiter.Key, k *limiter.Live, call *upstream.Call, tokens, dollars bool, ask *limiter.Ask) *limiter.Refusal {
+func (h *Handler) judgeUse(r *http.Request, x *exchange, key *limiter.Key, k *limiter.Live, call *upstream.Call, ask *limiter.Ask) *limiter.Refusal {
+	terms := &ask.Terms
+	tokens, dollars := terms.Tokens, terms.Dollars
 	unbounded := func(why string) *limiter.Refusal {
 		return about(key, limiter.CodeNotMeterable, "has a limit in tokens or dollars, and %s", why)
 	}
@@ -111,7 +113,7 @@ func (h *Handler) judgeUse(r *http.Request, x *exchange, key *limiter.Key, k *li
 	if e.HidesUsage() && x.target.learnt.of(x.target, askUsageOption) != nil {
 		e.DontAsk()
 	}
-	u := &use{key: key.ID, estimate: e, mayFit: !key.Unfitted, input: e.Input, output: -1, most: key.MaxRequestSpend}
+	u := &use{key: key.ID, estimate: e, mayFit: !terms.Unfitted, input: e.Input, output: -1, most: terms.MaxRequestSpend}
 	u.leastInput = upstream.LeastInput(call, e)
 	if _, asked := e.Written(false); asked != "" && !x.target.answersUsage.Load() {
 		u.quotes = quotes(r, call.Body, asked)
@@ -125,7 +127,7 @@ func (h *Handler) judgeUse(r *http.Request, x *exchange, key *limiter.Key, k *li
 	case known:
 		price = u.prices.Routed(price, u.began).For(e)
 		u.price, u.priced = price, dollars
-	case dollars && !key.CountOnly && !h.app.countOnly:
+	case dollars && !terms.CountOnly && !h.app.countOnly:
 		return about(key, limiter.CodePriceUnknown, "has a limit in dollars, and the price of %s/%s is not known; add it with: price %s/%s INPUT OUTPUT", provider, e.Model, provider, e.Model)
 	case !tokens:
 		return nil // dollars cannot be counted, and nobody minds

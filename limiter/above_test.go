@@ -74,7 +74,7 @@ func TestAKeyAboveThatIsNarrowedLaterBindsItsChildren(t *testing.T) {
 	if refusal != nil {
 		t.Fatal(refusal)
 	}
-	if !live.LimitedAbove() || live.AllowsModel("big") || !live.AllowsModel("small-1") {
+	if !live.Terms().Models || live.AllowsModel("big") || !live.AllowsModel("small-1") {
 		t.Error("the child does not know of its parent's models")
 	}
 	for _, ask := range []struct {

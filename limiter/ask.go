@@ -33,12 +33,20 @@ type Ask struct {
 	Path   string     // decoded, in the upstream's own form
 	// Version is how many bytes of Path are a version that rules may leave out.
 	Version int
-	Models  []string // every model the request names; see Named
+	// Destination is another path of the request, in the same form, and Elsewhere
+	// says what in it names one that cannot be judged; empty: nothing does.
+	Destination, Elsewhere string
+	DestinationVersion     int      // as Version
+	Models                 []string // every model the request names; see Named
 
 	// Named says that the request names the model that is to answer, and Listing
 	// that it asks for no answer of a model that could be chosen. A key that lists
 	// models admits no other request.
 	Named, Listing bool
+
+	// Terms are those that the request was read under. Where they do not do any more,
+	// it is not admitted; see [Refusal.Moved]. The zero value is not compared.
+	Terms Terms
 
 	// Waits says that the request may wait for what others hold, and Keeps how
 	// many bytes it keeps in memory while it does; see [Options].

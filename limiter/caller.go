@@ -129,9 +129,6 @@ func (l *Limiter) authorise(by Caller, p Permission, key *Key) error {
 		l.attempts.note(l, by, ActRefused, string(p)+" on a key out of sight")
 		return ErrNotFound
 	}
-	if key != nil && by.holder != "" && p == KeysRevoke && !key.SelfRevoke {
-		return fmt.Errorf("%w: the key may not be revoked by its holder", ErrForbidden)
-	}
 	return nil
 }
 
@@ -186,6 +183,9 @@ func (l *Limiter) reach(by Caller, p Permission, id string) (*Live, error) {
 	}
 	if err := l.authorise(by, p, k.Key()); err != nil {
 		return nil, err
+	}
+	if by.holder != "" && p == KeysRevoke && !k.View().SelfRevoke {
+		return nil, fmt.Errorf("%w: the key may not be revoked by its holder", ErrForbidden)
 	}
 	return k, nil
 }

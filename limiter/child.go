@@ -106,35 +106,11 @@ func (k *Live) lockAbove() {
 }
 
 func (k *Live) unlockAbove() {
-	for a := k.parent; a != nil; a = a.parent {
+	for a := k.parent; a != nil; {
+		above := a.parent
 		a.mu.Unlock()
+		a = above
 	}
-}
-
-// admittedAbove asks the keys above about a request of a child: everything but
-// budgets. Callers hold all of them.
-func (k *Live) admittedAbove(ask *Ask, now time.Time) *Refusal {
-	for a := k.parent; a != nil; a = a.parent {
-		refusal := a.stands(now)
-		if refusal == nil {
-			refusal = a.inScope(ask)
-		}
-		if refusal == nil {
-			refusal = a.allowedModels(ask)
-		}
-		if refusal == nil && !a.key.Rate.IsZero() {
-			if d := a.pacing.rate.wait(a.key.Rate, now.UnixNano()); d > 0 {
-				refusal = a.key.refuse(CodeRateLimited, "and its children may make %s requests; try again in %s", a.key.Rate, roundUp(d)).after(d)
-			}
-		}
-		if refusal == nil {
-			refusal = a.tooMany(ask)
-		}
-		if refusal != nil {
-			return k.key.below(refusal)
-		}
-	}
-	return nil
 }
 
 // runningBelow counts what the children have in flight: event streams, or all
@@ -237,16 +213,6 @@ func (k *Live) admitsAddr(addr netip.Addr) *Refusal {
 		return k.key.refuse(CodeIPNotAllowed, "may not be used from %s", addr)
 	}
 	return nil
-}
-
-// LimitedAbove reports whether a key above lists models.
-func (k *Live) LimitedAbove() bool {
-	for a := k.parent; a != nil; a = a.parent {
-		if len(a.Key().Scope.Models) > 0 {
-			return true
-		}
-	}
-	return false
 }
 
 // AllowsModel reports whether the key and all above it allow a model.

@@ -111,6 +111,7 @@ func (k *Live) view(now time.Time) View {
 			v.Status = status
 		}
 	}
+	k.asParents(&v)
 	return v
 }
 

@@ -31,18 +31,13 @@ func (k *Live) MayProbe(ask *Ask) bool {
 	now := k.l.clock.Now()
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	if k.gone || k.l.lockedDown(k.key) != nil || k.l.unavailable() != nil || k.admissible(ask, now) != nil {
+	if k.gone || k.l.lockedDown(k.key) != nil || k.l.unavailable() != nil {
 		return false
 	}
-	if k.parent != nil {
-		k.lockAbove()
-		refusal := k.admittedAbove(ask, now)
-		k.unlockAbove()
-		if refusal != nil {
-			return false
-		}
-	}
-	if k.tooOften(ask, now.UnixNano()) != nil || !k.affords(ask, now) || k.pacing.free.wait(defaultFreeRate, now.UnixNano()) > 0 {
+	k.lockOthers()
+	defer k.unlockOthers()
+	if k.admissible(ask, now) != nil || k.moved(ask) || k.upward((*Live).inModels, ask) != nil || k.tooOften(ask, now.UnixNano()) != nil ||
+		!k.affords(ask, now) || k.pacing.free.wait(defaultFreeRate, now.UnixNano()) > 0 {
 		return false
 	}
 	k.pacing.free.take(defaultFreeRate, now.UnixNano())
@@ -50,7 +45,7 @@ func (k *Live) MayProbe(ask *Ask) bool {
 }
 
 // affords reports whether what does not depend on the request's input is there: an
-// activation, and the role. Callers hold the key.
+// activation, and the role. Callers hold both.
 func (k *Live) affords(ask *Ask, now time.Time) bool {
 	bound := ask.Bound
 	if k.key.Charge == ChargeSuccess {
@@ -62,8 +57,6 @@ func (k *Live) affords(ask *Ask, now time.Time) bool {
 	if k.role == nil {
 		return true
 	}
-	k.role.mu.Lock()
-	defer k.role.mu.Unlock()
 	v, _ := k.role.judge(&bound, false)
 	return !k.role.absent && (v <= wait || k.role.due(now))
 }

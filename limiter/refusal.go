@@ -59,6 +59,9 @@ type Refusal struct {
 	Field string
 	// RetryAfter is set where trying again later is right (429 and 503).
 	RetryAfter time.Duration
+	// Moved says that the request was read under terms that a change has replaced
+	// since: nothing was judged, and whoever still has the request may read it anew.
+	Moved bool
 }
 
 // Error lets a Refusal travel as an error.
@@ -78,6 +81,13 @@ func (k *Key) refuse(code Code, format string, args ...any) *Refusal {
 
 func unknownKey() *Refusal {
 	return &Refusal{Code: CodeKeyInvalid, Message: "this key is not known here: check that it was copied whole and is meant for this server"}
+}
+
+// hasMoved is the refusal of a request that was read under other terms.
+func (k *Live) hasMoved() *Refusal {
+	refusal := k.key.refuse(CodeStoreUnavailable, "was changed while the request was read, so it was not forwarded; send it again").after(time.Second)
+	refusal.Moved = true
+	return refusal
 }
 
 func storeRefusal(why string) *Refusal {

@@ -84,15 +84,33 @@ func (k *Live) tryReserve(ask *Ask, g *Grant, t *turn) (refusal *Refusal, p park
 	if refusal = k.l.unavailable(); refusal != nil {
 		return refusal, p, false
 	}
+	k.lockOthers()
+	defer k.unlockOthers()
+	role := k.role
 	if refusal = k.admissible(ask, now); refusal != nil {
 		return k.refused(now, refusal), p, false
 	}
-
-	if !ask.Free && k.due(now) {
+	if role != nil && role.absent {
+		return k.refused(now, k.leftover(ask, now)), p, false
+	}
+	switch {
+	case ask.Free:
+	case k.due(now):
 		p = k.park0(&k.account)
 		k.l.renew(&k.account, k, now)
 		return nil, p, false
+	case role != nil && role.due(now):
+		p = k.park0(role)
+		k.l.renew(role, nil, now)
+		return nil, p, false
 	}
+	if k.moved(ask) {
+		return k.hasMoved(), p, false
+	}
+	if refusal = k.upward((*Live).inModels, ask); refusal != nil {
+		return k.refused(now, refusal), p, false
+	}
+
 	bound := Amounts{}
 	if !ask.Free {
 		bound = ask.Bound
@@ -100,29 +118,6 @@ func (k *Live) tryReserve(ask *Ask, g *Grant, t *turn) (refusal *Refusal, p park
 			bound[Attempts] = bound[Activations]
 		}
 	}
-	// Always the key before those above it, nearest first, and its role last:
-	// one order, so no deadlock.
-	if k.parent != nil {
-		k.lockAbove()
-		defer k.unlockAbove()
-		if refusal = k.admittedAbove(ask, now); refusal != nil {
-			return k.refused(now, refusal), p, false
-		}
-	}
-	role := k.role
-	if role != nil {
-		role.mu.Lock()
-		defer role.mu.Unlock()
-		if role.absent {
-			return k.refused(now, storeRefusal("role "+k.key.Role+" of key "+k.key.ID+" is not configured here any more")), p, false
-		}
-		if !ask.Free && role.due(now) {
-			p = k.park0(role)
-			k.l.renew(role, nil, now)
-			return nil, p, false
-		}
-	}
-
 	if ask.Fit != nil && !ask.Free {
 		fitted := ask.Fit(k.left(role))
 		bound[Tokens], bound[Nanodollars] = fitted[Tokens], fitted[Nanodollars]
@@ -231,28 +226,6 @@ func (k *Live) left(role *account) Amounts {
 	return left
 }
 
-// Limits are the limits of the key, or of its role where only that has one.
-func (k *Live) Limits(key *Key) Amounts {
-	limits := key.Limit
-	if key.Role == "" {
-		return limits
-	}
-	k.mu.Lock()
-	role := k.role
-	k.mu.Unlock()
-	if role == nil {
-		return limits
-	}
-	role.mu.Lock()
-	defer role.mu.Unlock()
-	for i, limit := range limits {
-		if limit == NoLimit {
-			limits[i] = role.limit[i]
-		}
-	}
-	return limits
-}
-
 // pacer is the bucket that a request takes from.
 func (k *Live) pacer(ask *Ask) (Rate, *bucket) {
 	if ask.Free && k.key.Rate.IsZero() {
@@ -261,16 +234,7 @@ func (k *Live) pacer(ask *Ask) (Rate, *bucket) {
 	return k.key.Rate, &k.pacing.rate
 }
 
-// tooOften judges rate and concurrency.
-func (k *Live) tooOften(ask *Ask, nanos int64) *Refusal {
-	rate, tokens := k.pacer(ask)
-	if d := tokens.wait(rate, nanos); d > 0 {
-		return k.key.refuse(CodeRateLimited, "may make %s requests; try again in %s", rate, roundUp(d)).after(d)
-	}
-	return k.tooMany(ask)
-}
-
-// tooMany judges concurrency. What children run counts, too.
+// tooMany judges the concurrency of one key. What its children run counts, too.
 func (k *Live) tooMany(ask *Ask) *Refusal {
 	running, words := k.inflight-k.listening, "may run %d requests at a time, and %d are running"
 	if ask.Listens {
@@ -279,112 +243,6 @@ func (k *Live) tooMany(ask *Ask) *Refusal {
 	running += int(k.runningBelow(ask.Listens).Load())
 	if limit := k.key.MaxConcurrency; limit > 0 && running >= limit {
 		return k.key.refuse(CodeConcurrency, words, limit, running).after(time.Second)
-	}
-	return nil
-}
-
-// Precheck judges what can be judged before the request's body is read:
-// status, addresses, method and path, rate, and whether anything is left at
-// all. A request that passes has taken nothing and must still be reserved.
-func (k *Live) Precheck(ask *Ask) *Refusal {
-	now := k.l.clock.Now()
-	k.mu.Lock()
-	defer k.mu.Unlock()
-	if k.gone {
-		return nil // Reserve finds out what became of it
-	}
-	refusal := k.l.lockedDown(k.key)
-	if refusal == nil {
-		refusal = k.allowed(ask, now)
-	}
-	if refusal == nil && k.parent != nil {
-		k.lockAbove()
-		refusal = k.admittedAbove(ask, now)
-		k.unlockAbove()
-	}
-	if refusal == nil && !ask.Free && !k.due(now) {
-		if v, kind := k.judge(&Amounts{}, k.strict()); v == spent {
-			k.runOut(kind)
-			refusal = k.outOf(v, kind, &Amounts{}, "")
-		}
-	}
-	if refusal == nil {
-		refusal = k.tooOften(ask, now.UnixNano())
-	}
-	if refusal != nil {
-		k.usedDead(now, refusal, ask.Addr)
-		return k.refused(now, refusal)
-	}
-	return nil
-}
-
-// admissible judges everything but budgets.
-func (k *Live) admissible(ask *Ask, now time.Time) *Refusal {
-	if refusal := k.allowed(ask, now); refusal != nil {
-		return refusal
-	}
-	return k.allowedModels(ask)
-}
-
-func (k *Live) allowedModels(ask *Ask) *Refusal {
-	s := &k.key.Scope
-	if len(s.Models) == 0 || ask.Listing || ask.Own {
-		return nil
-	}
-	for _, model := range ask.Models {
-		if !s.AllowsModel(model) {
-			return k.key.refuse(CodeModelNotAllowed, "may not use model %s; it is limited to %s", model, list(s.Models))
-		}
-	}
-	if !ask.Named {
-		return k.key.refuse(CodeModelNotAllowed, "is limited to %s, and the request names no model", list(s.Models))
-	}
-	return nil
-}
-
-// allowed judges status, addresses, method and path.
-func (k *Live) allowed(ask *Ask, now time.Time) *Refusal {
-	key := k.key
-	if k.halt != "" || !key.SuspendedAt.IsZero() || key.EndedStatus == Revoked {
-		return k.stopped(now)
-	}
-	if refusal := key.outdated(ask.String, now); refusal != nil {
-		return refusal
-	}
-	if refusal := k.stands(now); refusal != nil {
-		return refusal
-	}
-	return k.inScope(ask)
-}
-
-// stands judges status alone, budgets aside.
-func (k *Live) stands(now time.Time) *Refusal {
-	key := k.key
-	switch {
-	case k.halt != "" || !key.SuspendedAt.IsZero() || key.EndedStatus == Revoked:
-		return k.stopped(now)
-	case key.EndedStatus == Expired || !key.ReturnedAt.IsZero():
-		return k.over(now) // also if the clock was set back since
-	}
-	if code := k.timeUp(now); code != "" {
-		return k.timeRefusal(code)
-	}
-	return nil
-}
-
-// inScope judges addresses, method and path.
-func (k *Live) inScope(ask *Ask) *Refusal {
-	key := k.key
-	s := &key.Scope
-	switch {
-	case !s.AllowsAddr(ask.Addr) || !k.pinAllows(ask.Addr):
-		return key.refuse(CodeIPNotAllowed, "may not be used from %s", ask.Addr)
-	case ask.Own:
-		return nil
-	case !s.AllowsMethod(ask.Method):
-		return key.refuse(CodeMethodNotAllowed, "may not use method %s; it is limited to %s", ask.Method, list(s.Methods))
-	case !s.AllowsPath(ask.Path, ask.Version):
-		return key.refuse(CodePathNotAllowed, "may not use path %s; it is limited to %s", ask.Path, list(s.Paths))
 	}
 	return nil
 }

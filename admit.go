@@ -1,0 +1,35 @@
+package till
+
+import (
+	"net/http"
+
+	"github.com/till-proxy/till/limiter"
+)
+
+// rereads bounds how often a request is read because its key changed meanwhile.
+const rereads = 16
+
+// admit reads of a request what the limits of its key are about, and reserves it.
+// Where the key, one above it or its role's budget was changed between the two, the
+// request is read again, under the new terms: its body is in memory, or was not
+// touched.
+func (h *Handler) admit(w http.ResponseWriter, r *http.Request, x *exchange, key *limiter.Key, k *limiter.Live, ask *limiter.Ask, expects bool) (refusal *limiter.Refusal) {
+	asked := *ask
+	for range rereads {
+		*ask, x.use, x.models = asked, nil, nil
+		ask.Terms = k.Terms()
+		if refusal = h.readAsk(w, r, x, key, k, ask); refusal != nil {
+			return refusal
+		}
+		if !expects {
+			if refusal = h.readSmall(r, x, key, k, ask); refusal != nil {
+				return refusal
+			}
+		}
+		ask.Waits, ask.Keeps = true, x.body.keeps()
+		if refusal = k.Reserve(r.Context(), ask, &x.grant); refusal == nil || !refusal.Moved {
+			return refusal
+		}
+	}
+	return k.Refuse(ask, refusal)
+}

@@ -1,0 +1,207 @@
+package till
+
+import (
+	"encoding/json"
+	"fmt"
+	"net/http"
+	"net/netip"
+	"reflect"
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/till-proxy/till/limiter"
+)
+
+// offspring mints a child as its parent's holder does: of each kind that the parent
+// limits, half of what is left.
+func (s *site) offspring(t *testing.T, parent minted) minted {
+	t.Helper()
+	body := map[string]any{"delegate": true, "unlimited": true}
+	left := s.view(parent).Remaining
+	for kind, field := range map[limiter.Kind]string{limiter.Activations: "max_activations", limiter.Tokens: "max_tokens", limiter.Nanodollars: "max_spend_usd"} {
+		if n := left[kind] / 2; left[kind] != limiter.NoLimit {
+			body[field] = n
+			if kind == limiter.Nanodollars {
+				body[field] = limiter.FormatUSD(n)
+			}
+		}
+	}
+	b, err := json.Marshal(body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	status, _, answer := s.serve(parent, asks{method: "POST", path: "/till/self/keys", body: string(b)})
+	var child struct {
+		ID  string `json:"id"`
+		Key string `json:"scoped_key"`
+	}
+	if err := json.Unmarshal([]byte(answer), &child); err != nil || status != http.StatusCreated {
+		t.Fatalf("minting a child with %s: %d %s", b, status, answer)
+	}
+	return minted{child.ID, child.Key}
+}
+
+// TestAParentWithAnyOneRuleHasChildrenThatWork gives the topmost key one rule and the
+// right to delegate. Its children and theirs are minted with no more than the page on
+// child keys says they need; what the rule allows passes with each of them, in every
+// form, and what it forbids is refused with the rule's own code.
+func TestAParentWithAnyOneRuleHasChildrenThatWork(t *testing.T) {
+	t.Parallel()
+	plain, streamed := chat("gpt-5-mini"), chat("gpt-5-mini")
+	streamed.body = `{"stream":true,` + streamed.body[1:]
+	form := asks{method: "POST", path: "/v1/audio/transcriptions", header: http.Header{"Content-Type": {"multipart/form-data; boundary=b"}},
+		body: "--b\r\nContent-Disposition: form-data; name=\"model\"\r\n\r\ngpt-5-mini\r\n--b--\r\n"}
+	list := asks{method: "GET", path: "/v1/models"}
+	socket := asks{method: "GET", path: "/v1/realtime", header: http.Header{"Connection": {"Upgrade"}, "Upgrade": {"websocket"}}}
+	from := func(a asks, addr string) asks {
+		a.from = addr
+		return a
+	}
+	long := func(n int) asks {
+		a := plain
+		a.body = fmt.Sprintf(`{"model":"gpt-5-mini","messages":[],"max_tokens":%d}`, n)
+		return a
+	}
+	everything := []asks{plain, streamed, form, list, socket}
+	read := []asks{plain, streamed, list} // where the body has to be metered
+	type rule struct {
+		fields string // of limiter.Key that it is about
+		set    func(*limiter.Key)
+		passes []asks
+		no     *asks
+		code   limiter.Code
+		spent  bool // only when what it has is used up
+	}
+	no := func(a asks) *asks { return &a }
+	rules := map[string]rule{
+		"nothing":     {set: func(*limiter.Key) {}, passes: everything},
+		"activations": {fields: "Limit", set: limit(limiter.Activations, 48), passes: everything, no: no(plain), code: limiter.CodeActivationsExhausted, spent: true},
+		"tokens":      {fields: "Limit", set: limit(limiter.Tokens, 80_000), passes: read, no: no(asks{method: "POST", path: "/v1/images/generations", body: `{"model":"x","prompt":"y"}`}), code: limiter.CodeNotMeterable},
+		"dollars":     {fields: "Limit", set: limit(limiter.Nanodollars, 5_000_000_000), passes: read, no: no(chat("made-up")), code: limiter.CodePriceUnknown},
+		"no activations but an end": {fields: "ExpiresAt", set: func(k *limiter.Key) {
+			k.Limit[limiter.Activations], k.ExpiresAt = limiter.NoLimit, time.Now().Add(time.Hour)
+		}, passes: everything},
+		"unlimited": {set: limit(limiter.Activations, limiter.NoLimit), passes: everything},
+		"charge":    {fields: "Charge", set: func(k *limiter.Key) { k.Charge = limiter.ChargeSuccess }, passes: everything},
+		"charge, at its end": {fields: "Charge", set: func(k *limiter.Key) { k.Charge, k.Limit[limiter.Activations] = limiter.ChargeSuccess, 48 }, passes: []asks{plain},
+			no: no(plain), code: limiter.CodeActivationsExhausted, spent: true},
+		"renewal": {fields: "Renews", set: func(k *limiter.Key) { k.Renews = limiter.Daily }, passes: everything},
+		"dollars a request": {fields: "MaxRequestSpend", set: func(k *limiter.Key) { k.Limit[limiter.Nanodollars], k.MaxRequestSpend = 5_000_000_000, 1_000_000 },
+			passes: read, no: no(chat("gpt-5")), code: limiter.CodeBudgetTooSmall},
+		"no fit": {fields: "Unfitted", set: func(k *limiter.Key) { k.Limit[limiter.Tokens], k.Unfitted = 80_000, true },
+			passes: read, no: no(long(100_000)), code: limiter.CodeBudgetTooSmall},
+		"fit":            {set: limit(limiter.Tokens, 80_000), passes: []asks{long(100_000)}},
+		"unknown prices": {fields: "CountOnly", set: func(k *limiter.Key) { k.Limit[limiter.Nanodollars], k.CountOnly = 5_000_000_000, true }, passes: append(read, chat("made-up"))},
+		"idle":           {fields: "IdleTimeout", set: func(k *limiter.Key) { k.IdleTimeout = time.Hour }, passes: everything},
+		"first use":      {fields: "FirstUseWithin", set: func(k *limiter.Key) { k.FirstUseWithin = time.Hour }, passes: everything},
+		"rate": {fields: "Rate", set: func(k *limiter.Key) { k.Rate = limiter.Rate{N: 20, Per: time.Hour} }, passes: everything,
+			no: no(plain), code: limiter.CodeRateLimited, spent: true},
+		"concurrency": {fields: "MaxConcurrency", set: func(k *limiter.Key) { k.MaxConcurrency = 1 }, passes: everything},
+		"not its own to revoke": {fields: "SelfRevoke", set: func(k *limiter.Key) { k.SelfRevoke = false }, passes: everything,
+			no: no(asks{method: "DELETE", path: "/till/self"}), code: limiter.CodeMethodNotAllowed},
+		"models": {fields: "Scope.Models", set: models("gpt-5-mini"), passes: []asks{plain, streamed, form, list}, no: no(chat("gpt-5")), code: limiter.CodeModelNotAllowed},
+		"models, and none named": {fields: "Scope.Models", set: models("gpt-5-mini"), passes: []asks{plain},
+			no: no(asks{method: "POST", path: "/v1/chat/completions", body: `{"messages":[]}`}), code: limiter.CodeModelNotAllowed},
+		"models, over a socket": {fields: "Scope.Models", set: models("gpt-5-mini"), passes: []asks{plain}, no: no(socket), code: limiter.CodeModelNotAllowed},
+		"models and dollars": {fields: "Scope.Models", set: func(k *limiter.Key) {
+			k.Scope.Models, k.Limit[limiter.Nanodollars] = []string{"gpt-5-mini"}, 5_000_000_000
+		},
+			passes: read, no: no(chat("made-up")), code: limiter.CodeModelNotAllowed},
+		"paths":   {fields: "Scope.Paths", set: func(k *limiter.Key) { k.Scope.Paths = []string{"/v1/chat/*", "/v1/models"} }, passes: []asks{plain, streamed, list}, no: no(form), code: limiter.CodePathNotAllowed},
+		"methods": {fields: "Scope.Methods", set: func(k *limiter.Key) { k.Scope.Methods = []string{"GET"} }, passes: []asks{list, socket}, no: no(plain), code: limiter.CodeMethodNotAllowed},
+		"networks": {fields: "Scope.IPs", set: func(k *limiter.Key) { k.Scope.IPs = []netip.Prefix{netip.MustParsePrefix("192.0.2.0/24")} }, passes: everything,
+			no: no(from(plain, "10.0.0.1")), code: limiter.CodeIPNotAllowed},
+		"pin":              {fields: "Scope.PinIP", set: func(k *limiter.Key) { k.Scope.PinIP = true }, passes: everything, no: no(from(plain, "10.0.0.1")), code: limiter.CodeIPNotAllowed},
+		"a role":           {fields: "Role", set: func(k *limiter.Key) { k.Role = "plain" }, passes: everything},
+		"a role's models":  {fields: "Role", set: func(k *limiter.Key) { k.Role = "models" }, passes: []asks{plain, streamed, form, list}, no: no(chat("gpt-5")), code: limiter.CodeModelNotAllowed},
+		"a role's paths":   {fields: "Role", set: func(k *limiter.Key) { k.Role = "paths" }, passes: []asks{plain, streamed, list}, no: no(form), code: limiter.CodePathNotAllowed},
+		"a role's most":    {fields: "Role", set: func(k *limiter.Key) { k.Role = "most" }, passes: read, no: no(chat("made-up")), code: limiter.CodePriceUnknown},
+		"a role's budget":  {fields: "Role", set: func(k *limiter.Key) { k.Role = "budget" }, passes: read, no: no(chat("made-up")), code: limiter.CodePriceUnknown},
+		"another upstream": {fields: "Upstream", set: func(k *limiter.Key) { k.Upstream = "raw" }, passes: []asks{{method: "POST", path: "/any", body: "x"}, {method: "GET", path: "/any"}}},
+	}
+	covered := map[string]bool{"Custody": true, "Delegate": true} // sealed ones: in e2e
+	for _, name := range []string{"Name", "Owner", "Purpose", "Labels", "Metadata"} {
+		covered[name] = true // is for people
+	}
+	for _, r := range rules {
+		covered[r.fields] = true
+	}
+	coversEveryField(t, covered)
+
+	for name, rule := range rules {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			roles := map[string]limiter.Role{}
+			for _, name := range []string{"plain", "models", "paths", "most", "budget"} {
+				role := limiter.NewRole()
+				switch name {
+				case "models":
+					role.Scope.Models = []string{"gpt-5-mini"}
+				case "paths":
+					role.Scope.Paths = []string{"/v1/chat/*", "/v1/models"}
+				case "most":
+					role.Max[limiter.Activations], role.Max[limiter.Nanodollars] = 1000, 5_000_000_000
+				case "budget":
+					role.Budget.Limit[limiter.Activations], role.Budget.Limit[limiter.Nanodollars] = 1000, 5_000_000_000
+				}
+				roles[name] = role
+			}
+			s := newSite(t, roles)
+			keys := []minted{s.mint(rule.set)}
+			for range 3 {
+				keys = append(keys, s.offspring(t, keys[len(keys)-1]))
+			}
+			for i := len(keys) - 1; i >= 0; i-- { // the youngest have the least
+				for _, a := range rule.passes {
+					if status, code, says := s.serve(keys[i], a); code != "" {
+						t.Errorf("%d below the top, %s %s %.60s: %d %s", i, a.method, a.path, a.body, status, says)
+					}
+				}
+				if rule.no == nil {
+					continue
+				}
+				for tries := 0; ; tries++ {
+					_, code, says := s.serve(keys[i], *rule.no)
+					if code == "" && rule.spent && tries < 100 {
+						continue
+					}
+					if code != rule.code {
+						t.Errorf("%d below the top, what is forbidden: %s, want %s: %s", i, code, rule.code, says)
+					}
+					break
+				}
+				if rule.code == limiter.CodeRateLimited {
+					break // of all of them together
+				}
+			}
+			for i, k := range keys {
+				if v := s.view(k); v.Held != (limiter.Amounts{}) {
+					t.Errorf("%d below the top: %v are held", i, v.Held)
+				}
+			}
+		})
+	}
+}
+
+// coversEveryField holds a test against the fields of keys that somebody may choose.
+func coversEveryField(t *testing.T, covered map[string]bool) {
+	t.Helper()
+	kept := []string{ // what the server itself notes about a key
+		"ID", "Lookup", "Version", "Scope", "Parent", "Depth", "Carved", "CarvedNow", "CarvedIn", "ReturnedAt", "SealKey", "Origins", "Fingerprint",
+		"Rotations", "RotatedAt", "Former", "CreatedAt", "CreatedBy", "Token", "SuspendedAt", "SuspendedBy", "RevivedAt", "StaleToldAt",
+		"EndedAt", "EndedStatus", "EndedReason", "Judged", "Due",
+	}
+	key := reflect.TypeFor[limiter.Key]()
+	for field := range key.Fields() {
+		if !covered[field.Name] && !slices.Contains(kept, field.Name) {
+			t.Errorf("field %s of keys is in no rule of this test", field.Name)
+		}
+	}
+	scopes, _ := key.FieldByName("Scope")
+	for field := range scopes.Type.Fields() {
+		if !covered["Scope."+field.Name] {
+			t.Errorf("field %s of scopes is in no rule of this test", field.Name)
+		}
+	}
+}

@@ -1,0 +1,146 @@
+package till
+
+import (
+	"context"
+	"net/http"
+	"net/netip"
+	"reflect"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/till-proxy/till/limiter"
+)
+
+// TestAChangeOfAParentReachesItsChildrenAsThePageSays changes each field of a key that
+// has children and theirs. What the page on child keys calls the parent's is the
+// topmost key's at each use; what it calls the child's own stays as it was minted; what
+// is asked of the keys above binds without being the child's own; and what cannot
+// change under children is refused with words about that field.
+func TestAChangeOfAParentReachesItsChildrenAsThePageSays(t *testing.T) {
+	t.Parallel()
+	type fate int
+	const (
+		fixed   fate = iota // no change touches it
+		own                 // a child's is its own
+		asked               // a child's is its own, and its parent's holds besides
+		derived             // a child's is its parent's
+		refused
+	)
+	tests := map[string]struct {
+		fate fate
+		set  func(*limiter.Key)
+		code limiter.Code // of a request of a child, afterwards
+		by   asks         // default: a chat
+	}{
+		"Name":     {fate: own, set: func(k *limiter.Key) { k.Name = "x" }},
+		"Owner":    {fate: own, set: func(k *limiter.Key) { k.Owner = "x" }},
+		"Purpose":  {fate: own, set: func(k *limiter.Key) { k.Purpose = "x" }},
+		"Labels":   {fate: own, set: func(k *limiter.Key) { k.Labels = map[string]string{"a": "b"} }},
+		"Metadata": {fate: own, set: func(k *limiter.Key) { k.Metadata = map[string]string{"a": "b"} }},
+		"Limit":    {fate: own, set: limit(limiter.Activations, 800)},
+		"Renews":   {fate: own, set: func(k *limiter.Key) { k.Renews = limiter.Daily }},
+
+		"Charge": {fate: refused, set: func(k *limiter.Key) { k.Charge = limiter.ChargeSuccess }},
+
+		"Unfitted": {fate: derived, set: func(k *limiter.Key) { k.Unfitted = true }, code: limiter.CodeBudgetTooSmall,
+			by: asks{method: "POST", path: "/v1/chat/completions", body: `{"model":"gpt-5-mini","messages":[],"max_tokens":100000}`}},
+		"CountOnly":  {fate: derived, set: func(k *limiter.Key) { k.CountOnly = true }, by: chat("made-up")},
+		"SelfRevoke": {fate: derived, set: func(k *limiter.Key) { k.SelfRevoke = false }, code: limiter.CodeMethodNotAllowed, by: asks{method: "DELETE", path: "/till/self"}},
+
+		"MaxRequestSpend": {fate: asked, set: func(k *limiter.Key) { k.MaxRequestSpend = 1000 }, code: limiter.CodeBudgetTooSmall},
+		"Rate":            {fate: asked, set: func(k *limiter.Key) { k.Rate = limiter.Rate{N: 1, Per: 24 * time.Hour} }},
+		"MaxConcurrency":  {fate: asked, set: func(k *limiter.Key) { k.MaxConcurrency = 1 }},
+		"ExpiresAt":       {fate: asked, set: func(k *limiter.Key) { k.ExpiresAt = time.Now().Add(time.Hour) }},
+		"IdleTimeout":     {fate: asked, set: func(k *limiter.Key) { k.IdleTimeout = time.Nanosecond }, code: limiter.CodeKeyIdle},
+		"FirstUseWithin":  {fate: asked, set: func(k *limiter.Key) { k.FirstUseWithin = time.Nanosecond }}, // a mint is a use
+		"Scope.Models":    {fate: asked, set: models("gpt-4o"), code: limiter.CodeModelNotAllowed},
+		"Scope.Paths":     {fate: asked, set: func(k *limiter.Key) { k.Scope.Paths = []string{"/v1/embeddings"} }, code: limiter.CodePathNotAllowed},
+		"Scope.Methods":   {fate: asked, set: func(k *limiter.Key) { k.Scope.Methods = []string{"GET"} }, code: limiter.CodeMethodNotAllowed},
+		"Scope.IPs":       {fate: asked, set: func(k *limiter.Key) { k.Scope.IPs = []netip.Prefix{netip.MustParsePrefix("10.0.0.0/8")} }, code: limiter.CodeIPNotAllowed},
+		"Scope.PinIP":     {fate: asked, set: func(k *limiter.Key) { k.Scope.PinIP = true }},
+
+		"Upstream": {set: func(k *limiter.Key) { k.Upstream = "raw" }},
+		"Custody":  {set: func(k *limiter.Key) { k.Custody = limiter.CustodySealed }},
+		"Role":     {set: func(k *limiter.Key) { k.Role = "other" }},
+		"Delegate": {set: func(k *limiter.Key) { k.Delegate = false }},
+	}
+	covered := make(map[string]bool)
+	for field := range tests {
+		covered[field] = true
+	}
+	coversEveryField(t, covered)
+	for field, test := range tests {
+		t.Run(field, func(t *testing.T) {
+			t.Parallel()
+			s := newSite(t, nil)
+			top := s.mint(limit(limiter.Tokens, 80_000), limit(limiter.Nanodollars, 5_000_000_000))
+			child := s.offspring(t, top)
+			below := s.offspring(t, child)
+			of := func(k minted) any {
+				key, name := reflect.ValueOf(s.view(k).Key), field
+				if rest, ok := strings.CutPrefix(field, "Scope."); ok {
+					key, name = key.FieldByName("Scope"), rest
+				}
+				return key.FieldByName(name).Interface()
+			}
+			before := map[minted]any{top: of(top), child: of(child), below: of(below)}
+			_, err := s.Change(context.Background(), limiter.Operator, top.id, 0, func(k *limiter.Key) error {
+				test.set(k)
+				return nil
+			})
+			if (err != nil) != (test.fate == refused) {
+				t.Fatalf("the change: %v", err)
+			}
+			if err != nil && err.Error() != "charge cannot be changed while the key has child keys, 1 of them, whose it is, too: revoke them first" {
+				t.Errorf("the refusal says: %v", err)
+			}
+			changed := !reflect.DeepEqual(of(top), before[top])
+			if want := test.fate != fixed && test.fate != refused; changed != want {
+				t.Fatalf("the parent's changed: %t, want %t", changed, want)
+			}
+			for _, k := range []minted{child, below} {
+				want := before[k]
+				if test.fate == derived {
+					want = of(top)
+				}
+				if got := of(k); !reflect.DeepEqual(got, want) {
+					t.Errorf("below it stands %v, want %v", got, want)
+				}
+				a := test.by
+				if a.path == "" {
+					a = chat("gpt-5-mini")
+				}
+				if _, code, says := s.serve(k, a); code != test.code && !(field == "Rate" && code == limiter.CodeRateLimited) {
+					t.Errorf("a request is answered with %q, want %q: %s", code, test.code, says)
+				}
+			}
+		})
+	}
+}
+
+// TestAParentNarrowedToPathsBindsTheDestinationsOfItsChildren: what a header names is
+// a path of the request, too, and the keys above are asked about all of it.
+func TestAParentNarrowedToPathsBindsTheDestinationsOfItsChildren(t *testing.T) {
+	t.Parallel()
+	s := newSite(t, nil)
+	top := s.mint(func(k *limiter.Key) { k.Upstream = "raw" })
+	child := s.offspring(t, top)
+	move := asks{method: "MOVE", path: "/a/x", header: http.Header{"Destination": {"/b/y"}}}
+	copies := asks{method: "PUT", path: "/a/x", body: "x", header: http.Header{"X-Copy-From": {"/b/y"}, "Content-Type": {"text/plain"}}}
+	for _, a := range []asks{move, copies} {
+		if _, code, says := s.serve(child, a); code != "" {
+			t.Errorf("%s of a key without paths: %s", a.method, says)
+		}
+	}
+	s.change(top, func(k *limiter.Key) { k.Scope.Paths = []string{"/a/*"} })
+	for _, a := range []asks{move, copies} {
+		if _, code, says := s.serve(child, a); code != limiter.CodePathNotAllowed {
+			t.Errorf("%s below a key that is limited to other paths: %q %s", a.method, code, says)
+		}
+	}
+	move.header.Set("Destination", "/a/y")
+	if _, code, says := s.serve(child, move); code != "" {
+		t.Errorf("to where it may: %s", says)
+	}
+}

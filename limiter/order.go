@@ -1,0 +1,254 @@
+package limiter
+
+import "time"
+
+// The order in which a request is judged, of which the first rule that says no is
+// the one that the client hears of: the first that whoever mends it has to mend.
+// It is that of docs/keys-and-limits.md, "Which refusal":
+//
+//	lockdown; status; address                   standing, order[0]
+//	what the upstream allows                    the caller's
+//	method; path                                order[1:]
+//	role configured; anything left              leftover
+//	rate; concurrency                           tooOften
+//	body; models; what is metered; its price    the caller's, and allowedModels
+//	too little left; held by others             tryReserve
+//
+// Each rule is asked of the key and then of those above it, nearest first, before
+// the next one is.
+var order = [...]func(*Live, *Ask) *Refusal{(*Live).inAddress, (*Live).inMethod, (*Live).inPath}
+
+// lockOthers locks what a request of the key is judged by besides it: the keys
+// above, nearest first, and then its role. One order, so no deadlock. Callers hold
+// the key.
+func (k *Live) lockOthers() {
+	k.lockAbove()
+	if k.role != nil {
+		k.role.mu.Lock()
+	}
+}
+
+func (k *Live) unlockOthers() {
+	if k.role != nil {
+		k.role.mu.Unlock()
+	}
+	k.unlockAbove()
+}
+
+// upward is the first refusal of the key and of those above it, nearest first.
+// Callers hold all of them.
+func (k *Live) upward(rule func(*Live, *Ask) *Refusal, ask *Ask) *Refusal {
+	for a := k; a != nil; a = a.parent {
+		if refusal := rule(a, ask); refusal != nil {
+			return k.said(a, refusal)
+		}
+	}
+	return nil
+}
+
+// said is a refusal of the key or of one above it, as the holder of the key hears
+// it.
+func (k *Live) said(a *Live, refusal *Refusal) *Refusal {
+	if a == k {
+		return refusal
+	}
+	return k.key.below(refusal)
+}
+
+// admissible judges what can be judged before a request is read, budgets and pace
+// aside. Callers hold the key and those above it.
+func (k *Live) admissible(ask *Ask, now time.Time) *Refusal {
+	refusal := k.standing(ask, now)
+	for i := 0; refusal == nil && i < len(order); i++ {
+		refusal = k.upward(order[i], ask)
+	}
+	return refusal
+}
+
+// standing judges status: of the key, of the string that the request came with,
+// and of the keys above. Budgets aside.
+func (k *Live) standing(ask *Ask, now time.Time) *Refusal {
+	key := k.key
+	if k.halt != "" || !key.SuspendedAt.IsZero() || key.EndedStatus == Revoked {
+		return k.stopped(now)
+	}
+	if refusal := key.outdated(ask.String, now); refusal != nil {
+		return refusal
+	}
+	for a := k; a != nil; a = a.parent {
+		if refusal := a.stands(now); refusal != nil {
+			return k.said(a, refusal)
+		}
+	}
+	return nil
+}
+
+// stands judges the status of one key alone.
+func (k *Live) stands(now time.Time) *Refusal {
+	key := k.key
+	switch {
+	case k.halt != "" || !key.SuspendedAt.IsZero() || key.EndedStatus == Revoked:
+		return k.stopped(now)
+	case key.EndedStatus == Expired || !key.ReturnedAt.IsZero():
+		return k.over(now) // also if the clock was set back since
+	}
+	if code := k.timeUp(now); code != "" {
+		return k.timeRefusal(code)
+	}
+	return nil
+}
+
+func (k *Live) inAddress(ask *Ask) *Refusal {
+	if k.key.Scope.AllowsAddr(ask.Addr) && k.pinAllows(ask.Addr) {
+		return nil
+	}
+	return k.key.refuse(CodeIPNotAllowed, "may not be used from %s", ask.Addr)
+}
+
+func (k *Live) inMethod(ask *Ask) *Refusal {
+	s := &k.key.Scope
+	if ask.Own || s.AllowsMethod(ask.Method) {
+		return nil
+	}
+	return k.key.refuse(CodeMethodNotAllowed, "may not use method %s; it is limited to %s", ask.Method, list(s.Methods))
+}
+
+func (k *Live) inPath(ask *Ask) *Refusal { return k.key.AllowsPaths(ask) }
+
+// AllowsPaths judges every path that a request names.
+func (k *Key) AllowsPaths(ask *Ask) *Refusal {
+	s := &k.Scope
+	switch {
+	case ask.Own || len(s.Paths) == 0:
+		return nil
+	case !s.AllowsPath(ask.Path, ask.Version):
+		return k.refuse(CodePathNotAllowed, "may not use path %s; it is limited to %s", ask.Path, list(s.Paths))
+	case ask.Elsewhere != "":
+		return k.refuse(CodePathNotAllowed, "may not use %s: it names another path, and only some are allowed", ask.Elsewhere)
+	case ask.Destination != "" && !s.AllowsPath(ask.Destination, ask.DestinationVersion):
+		return k.refuse(CodePathNotAllowed, "may not use path %s as a destination; it is limited to %s", ask.Destination, list(s.Paths))
+	}
+	return nil
+}
+
+// leftover judges whether there is anything to take from, of the key and of its
+// role. Callers hold both.
+func (k *Live) leftover(ask *Ask, now time.Time) *Refusal {
+	role := k.role
+	if role != nil && role.absent {
+		return storeRefusal("role " + k.key.Role + " of key " + k.key.ID + " is not configured here any more")
+	}
+	if ask.Free {
+		return nil
+	}
+	if !k.due(now) {
+		if v, kind := k.judge(&Amounts{}, k.strict()); v == spent {
+			k.runOut(kind) // a crash may have come before that was recorded
+			return k.outOf(v, kind, &Amounts{}, "")
+		}
+	}
+	if role != nil && !role.due(now) {
+		if v, kind := role.judge(&Amounts{}, false); v == spent {
+			return k.outOfRole(role, v, kind)
+		}
+	}
+	return nil
+}
+
+// inModels judges the models of a request that was read.
+func (k *Live) inModels(ask *Ask) *Refusal {
+	s := &k.key.Scope
+	if len(s.Models) == 0 || ask.Listing || ask.Own {
+		return nil
+	}
+	for _, model := range ask.Models {
+		if !s.AllowsModel(model) {
+			return k.key.refuse(CodeModelNotAllowed, "may not use model %s; it is limited to %s", model, list(s.Models))
+		}
+	}
+	if !ask.Named {
+		return k.key.refuse(CodeModelNotAllowed, "is limited to %s, and the request names no model", list(s.Models))
+	}
+	return nil
+}
+
+// tooOften judges rate and concurrency, of the keys above, too: they count what
+// is below them.
+func (k *Live) tooOften(ask *Ask, nanos int64) *Refusal {
+	for a := k; a != nil; a = a.parent {
+		rate, tokens, words := a.key.Rate, &a.pacing.rate, "and its children may make %s requests; try again in %s"
+		if a == k {
+			rate, tokens = k.pacer(ask)
+			words = "may make %s requests; try again in %s"
+		}
+		if rate.IsZero() {
+			continue
+		}
+		if d := tokens.wait(rate, nanos); d > 0 {
+			return k.said(a, a.key.refuse(CodeRateLimited, words, rate, roundUp(d)).after(d))
+		}
+	}
+	return k.upward((*Live).tooMany, ask)
+}
+
+// Precheck judges what can be judged before the request's body is read. A request
+// that passes has taken nothing and must still be reserved.
+func (k *Live) Precheck(ask *Ask) *Refusal {
+	now := k.l.clock.Now()
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if k.gone {
+		return nil // Reserve finds out what became of it
+	}
+	k.lockOthers()
+	refusal := k.l.lockedDown(k.key)
+	if refusal == nil {
+		refusal = k.admissible(ask, now)
+	}
+	if refusal == nil {
+		refusal = k.leftover(ask, now)
+	}
+	if refusal == nil {
+		refusal = k.tooOften(ask, now.UnixNano())
+	}
+	k.unlockOthers()
+	if refusal == nil {
+		return nil
+	}
+	k.usedDead(now, refusal, ask.Addr)
+	return k.refused(now, refusal)
+}
+
+// AdmitsModels judges the models of a request that was read, before what it may
+// cost is asked.
+func (k *Live) AdmitsModels(ask *Ask) *Refusal {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.lockAbove()
+	defer k.unlockAbove()
+	return k.upward((*Live).inModels, ask)
+}
+
+// Refuse takes note of a refusal that was decided elsewhere, and returns it, or
+// what comes before it: a key that is dead says so whatever it is used for.
+func (k *Live) Refuse(ask *Ask, refusal *Refusal) *Refusal {
+	now := k.l.clock.Now()
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if !k.gone {
+		k.lockAbove()
+		earlier := k.l.lockedDown(k.key)
+		if earlier == nil {
+			earlier = k.standing(ask, now)
+		}
+		if earlier == nil {
+			earlier = k.upward((*Live).inAddress, ask)
+		}
+		k.unlockAbove()
+		if earlier != nil {
+			refusal = earlier
+			k.usedDead(now, refusal, ask.Addr)
+		}
+	}
+	return k.refused(now, refusal)
+}

@@ -1,0 +1,87 @@
+package limiter
+
+// Terms are what the records say of how a request has to be read before it is
+// reserved: those of its key, of the keys above it, and its role's budget. To
+// read it takes time, in which the records may change. So a request carries the
+// terms that it was read under, and is reserved where they still do; see
+// [Refusal.Moved].
+type Terms struct {
+	// Models says that a key lists models, so those of the request must be known.
+	Models bool
+	// Tokens and Dollars say that the key or its role has a limit in them, so what
+	// the request can use at most must be known.
+	Tokens, Dollars bool
+	// Unfitted and CountOnly are as of the topmost key, of which all below it are
+	// parts.
+	Unfitted, CountOnly bool
+	// MaxRequestSpend is the least of all, in nano-dollars; 0: there is none.
+	MaxRequestSpend int64
+
+	known bool // the zero value is of no key, and is compared with none
+}
+
+// Terms are those in force now.
+func (k *Live) Terms() Terms {
+	k.mu.Lock()
+	for k.gone { // evicted meanwhile, and so it follows no change
+		k.mu.Unlock()
+		fresh, err := k.l.load(k.key.ID)
+		if err != nil {
+			return Terms{known: true} // Reserve finds out why
+		}
+		k = fresh
+		k.mu.Lock()
+	}
+	defer k.mu.Unlock()
+	k.lockOthers()
+	defer k.unlockOthers()
+	return k.terms()
+}
+
+// terms needs the key, those above it and its role to be held.
+func (k *Live) terms() Terms {
+	t := Terms{known: true}
+	t.Unfitted, t.CountOnly = k.key.Unfitted, k.key.CountOnly
+	for a := k; a != nil; a = a.parent {
+		t.Models = t.Models || len(a.key.Scope.Models) > 0
+		if most := a.key.MaxRequestSpend; most > 0 && (t.MaxRequestSpend == 0 || most < t.MaxRequestSpend) {
+			t.MaxRequestSpend = most
+		}
+		t.Unfitted, t.CountOnly = a.key.Unfitted, a.key.CountOnly
+	}
+	t.Tokens, t.Dollars = k.limit[Tokens] != NoLimit, k.limit[Nanodollars] != NoLimit
+	if k.role != nil {
+		t.Tokens = t.Tokens || k.role.limit[Tokens] != NoLimit
+		t.Dollars = t.Dollars || k.role.limit[Nanodollars] != NoLimit
+	}
+	return t
+}
+
+// cover reports whether a request that was read under these terms was read as those
+// in force want it, or more closely.
+func (t Terms) cover(now Terms) bool {
+	if now.Models && !t.Models || now.Tokens && !t.Tokens || now.Dollars && !t.Dollars {
+		return false
+	}
+	if !now.Tokens && !now.Dollars {
+		return true // of the rest nothing matters
+	}
+	return t.Unfitted == now.Unfitted && (now.CountOnly || !t.CountOnly) &&
+		(now.MaxRequestSpend == 0 || t.MaxRequestSpend > 0 && t.MaxRequestSpend <= now.MaxRequestSpend)
+}
+
+// moved reports whether the request was read under terms that do for those in force
+// no more. Callers hold the key, those above it and its role.
+func (k *Live) moved(ask *Ask) bool {
+	return ask.Terms.known && !ask.Own && !ask.Terms.cover(k.terms())
+}
+
+// asParents lets a view of a child say what its parents decide at each use.
+// Callers hold the key, and none above.
+func (k *Live) asParents(v *View) {
+	for a := k.parent; a != nil; a = a.parent {
+		above := a.Key()
+		v.Unfitted, v.CountOnly = above.Unfitted, above.CountOnly
+		v.SelfRevoke = v.SelfRevoke && above.SelfRevoke
+	}
+}

@@ -1,0 +1,224 @@
+package till
+
+import (
+	"context"
+	"fmt"
+	"net/http"
+	"net/netip"
+	"os"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/till-proxy/till/limiter"
+)
+
+// wished is a request that reasons to refuse it add up in.
+type wished struct {
+	path, model   string
+	search, twice bool
+}
+
+func (w wished) asks() asks {
+	body := `{"model":"` + w.model + `","messages":[{"role":"user","content":"hi"}],"max_tokens":300`
+	if w.search {
+		body += `,"web_search_options":{}`
+	}
+	if w.twice {
+		body += `,"model":"` + w.model + `"`
+	}
+	return asks{method: "POST", path: w.path, body: body + "}"}
+}
+
+// reason is one why a request is refused.
+type reason struct {
+	place int    // in the list of docs/keys-and-limits.md
+	name  string // as there
+	code  limiter.Code
+	mint  func(*limiter.Key)
+	early func(t *testing.T, s *site, on, by minted) // while the key still works
+	set   func(*limiter.Key)
+	act   func(t *testing.T, s *site, on minted)
+	wish  func(*wished)
+	above bool // may be a parent's reason
+}
+
+func atMost(k *limiter.Key, kind limiter.Kind, n int64) {
+	if k.Limit[kind] == limiter.NoLimit || k.Limit[kind] > n {
+		k.Limit[kind] = n
+	}
+}
+
+var reasons = []reason{
+	{place: 1, name: "a lockdown", code: limiter.CodeLockedDown, act: func(t *testing.T, s *site, _ minted) {
+		if _, _, err := s.h.app.Lockdown().Set(limiter.Operator, "test", time.Now()); err != nil {
+			t.Fatal(err)
+		}
+	}},
+	{place: 2, name: "revoked", code: limiter.CodeKeyRevoked, above: true, act: func(t *testing.T, s *site, on minted) {
+		if _, _, err := s.Revoke(context.Background(), limiter.Operator, on.id, ""); err != nil {
+			t.Fatal(err)
+		}
+	}},
+	{place: 2, name: "suspended", code: limiter.CodeKeySuspended, above: true, act: func(t *testing.T, s *site, on minted) {
+		if _, err := s.Suspend(context.Background(), limiter.Operator, on.id); err != nil {
+			t.Fatal(err)
+		}
+	}},
+	{place: 2, name: "expired", code: limiter.CodeKeyExpired, above: true, set: func(k *limiter.Key) { k.ExpiresAt = time.Now().Add(50 * time.Millisecond) },
+		act: func(t *testing.T, s *site, on minted) {
+			for at := s.view(on).ExpiresAt; !time.Now().After(at); {
+				time.Sleep(time.Millisecond) // between two looks
+			}
+		}},
+	{place: 3, name: "its address", code: limiter.CodeIPNotAllowed, above: true, set: func(k *limiter.Key) {
+		k.Scope.IPs = []netip.Prefix{netip.MustParsePrefix("10.0.0.0/8")}
+	}},
+	{place: 4, name: "an upstream that is not there", code: limiter.CodeUpstreamUnknown, mint: func(k *limiter.Key) { k.Upstream = "gone" }},
+	{place: 4, name: "what the upstream allows", code: limiter.CodePathNotAllowed, wish: func(w *wished) { w.path = "/v1/organization/users" }},
+	{place: 5, name: "its methods", code: limiter.CodeMethodNotAllowed, above: true, set: func(k *limiter.Key) { k.Scope.Methods = []string{"GET"} }},
+	{place: 6, name: "its paths", code: limiter.CodePathNotAllowed, above: true, set: func(k *limiter.Key) { k.Scope.Paths = []string{"/v1/embeddings"} }},
+	{place: 7, name: "its role", code: limiter.CodeStoreUnavailable, act: func(t *testing.T, s *site, _ minted) {
+		if err := s.SetRoles(nil); err != nil {
+			t.Fatal(err)
+		}
+	}},
+	{place: 8, name: "nothing left", code: limiter.CodeActivationsExhausted, set: func(k *limiter.Key) { k.Limit[limiter.Activations] = 0 }},
+	{place: 9, name: "its rate", code: limiter.CodeRateLimited, above: true, early: func(t *testing.T, s *site, on, by minted) {
+		s.change(on, func(k *limiter.Key) { k.Rate = limiter.Rate{N: 1, Per: 24 * time.Hour} })
+		if _, code, says := s.serve(by, chat("gpt-5-mini")); code != "" && code != limiter.CodeUpstreamUnknown {
+			t.Fatal(says)
+		}
+	}},
+	{place: 10, name: "its concurrency", code: limiter.CodeConcurrency, above: true, early: func(t *testing.T, s *site, _, by minted) {
+		started, end := make(chan struct{}), make(chan struct{})
+		var others atomic.Bool
+		s.inside = func(*http.Request) {
+			if !others.Swap(true) {
+				close(started)
+				<-end
+			}
+		}
+		var running sync.WaitGroup
+		running.Go(func() {
+			s.serve(by, chat("gpt-5-mini"))
+			if !others.Swap(true) {
+				close(started) // it was refused, and the test says so
+			}
+		})
+		<-started
+		t.Cleanup(func() { close(end); running.Wait() })
+	}, set: func(k *limiter.Key) { k.MaxConcurrency = 1 }},
+	{place: 11, name: "its body", code: limiter.CodeBadRequest, set: func(k *limiter.Key) { atMost(k, limiter.Tokens, 50_000) }, wish: func(w *wished) { w.twice = true }},
+	{place: 12, name: "its models", code: limiter.CodeModelNotAllowed, above: true, set: models("gpt-4o")},
+	{place: 13, name: "what it uses", code: limiter.CodeNotMeterable, set: func(k *limiter.Key) { atMost(k, limiter.Tokens, 50_000) }, wish: func(w *wished) { w.search = true }},
+	{place: 14, name: "its price", code: limiter.CodePriceUnknown, set: func(k *limiter.Key) { atMost(k, limiter.Nanodollars, 5_000_000_000) }, wish: func(w *wished) { w.model = "made-up" }},
+	{place: 15, name: "too little left", code: limiter.CodeBudgetTooSmall, set: func(k *limiter.Key) { atMost(k, limiter.Nanodollars, 1000) }},
+}
+
+// TestOfTwoReasonsTheEarlierIsNamed lets every two reasons to refuse a request hold at
+// once, each of the key itself or of its parent: the refusal names the one that comes
+// first in the list of the page on keys and limits.
+func TestOfTwoReasonsTheEarlierIsNamed(t *testing.T) {
+	t.Parallel()
+	for i, a := range reasons {
+		for _, b := range reasons[i+1:] {
+			if a.place == b.place || a.mint != nil && (b.early != nil || b.place > 10) {
+				continue // one is in the way of the other
+			}
+			for _, where := range []struct {
+				name           string
+				aboveA, aboveB bool
+			}{{"both its own", false, false}, {"the first a parent's", true, false}, {"the second a parent's", false, true}} {
+				if where.aboveA && !a.above || where.aboveB && !b.above {
+					continue
+				}
+				t.Run(fmt.Sprintf("%s before %s, %s", a.name, b.name, where.name), func(t *testing.T) {
+					t.Parallel()
+					s := newSite(t, map[string]limiter.Role{"crew": limiter.NewRole()})
+					top := s.mint(func(k *limiter.Key) {
+						k.Role = "crew"
+						for _, r := range []reason{a, b} {
+							if r.mint != nil {
+								r.mint(k)
+							}
+						}
+					})
+					k := top
+					if where.aboveA || where.aboveB {
+						k = s.child(top)
+					}
+					on := func(above bool) minted {
+						if above {
+							return top
+						}
+						return k
+					}
+					both := []struct {
+						reason
+						on minted
+					}{{a, on(where.aboveA)}, {b, on(where.aboveB)}}
+					wish := wished{path: "/v1/chat/completions", model: "gpt-5-mini"}
+					for _, r := range []int{1, 0} { // what runs begins before the rate is used up
+						if both[r].early != nil {
+							both[r].early(t, s, both[r].on, k)
+						}
+						if both[r].wish != nil {
+							both[r].wish(&wish)
+						}
+					}
+					for _, one := range []minted{top, k} {
+						s.change(one, func(k *limiter.Key) {
+							for _, r := range both {
+								if r.on == one && r.set != nil {
+									r.set(k)
+								}
+							}
+						})
+						if top == k {
+							break // once
+						}
+					}
+					for _, r := range []int{1, 0} {
+						if both[r].act != nil {
+							both[r].act(t, s, both[r].on)
+						}
+					}
+					before := s.forwarded.Load()
+					_, code, says := s.serve(k, wish.asks())
+					if code != a.code || s.forwarded.Load() != before {
+						t.Errorf("answered %q, want %s: %s", code, a.code, says)
+					}
+				})
+			}
+		}
+	}
+}
+
+// TestThePageListsTheReasonsInTheirOrder: what is written is what is judged.
+func TestThePageListsTheReasonsInTheirOrder(t *testing.T) {
+	t.Parallel()
+	page, err := os.ReadFile("docs/keys-and-limits.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, text, found := strings.Cut(string(page), "### Which refusal\n")
+	text, _, _ = strings.Cut(text, "\n#")
+	if !found {
+		t.Fatal("the page has no such list")
+	}
+	said := make(map[int]string) // the code, or codes, of each place
+	for line := range strings.SplitSeq(text, "\n") {
+		var place int
+		if _, err := fmt.Sscanf(line, "%d.", &place); err == nil {
+			said[place] = line
+		}
+	}
+	for _, r := range reasons {
+		if !strings.Contains(said[r.place], "`"+string(r.code)+"`") {
+			t.Errorf("place %d does not name %s: %q", r.place, r.code, said[r.place])
+		}
+	}
+}
