@@ -74,7 +74,7 @@ func parseGlobal(d *caddyfile.Dispenser, existing any) (any, error) {
 		case "seal_key":
 			var key string
 			if !d.AllArgs(&key) {
-				return nil, d.Err("seal_key takes one key, such as {file./run/secrets/till_seal}")
+				return nil, d.Err("seal_key takes one key, such as {file./etc/till/seal.key}")
 			}
 			if slices.Contains(app.SealKeys, key) {
 				return nil, d.Err("this seal_key stands there already: the first seals, and others that still open follow")

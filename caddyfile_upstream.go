@@ -126,7 +126,7 @@ func (u *Upstream) parseOption(d *caddyfile.Dispenser, option string) error {
 		}
 	case "credential":
 		if len(args) != 1 || u.Credential != "" {
-			return d.Err("credential takes one value and stands once, such as {env.OPENAI_API_KEY} or {file./run/secrets/openai}")
+			return d.Err("credential takes one value and stands once, such as {env.OPENAI_API_KEY} or {file./etc/till/openai.key}")
 		}
 		if strings.Contains(args[0], "{http.") {
 			return d.Err("credential cannot come from a request")

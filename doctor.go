@@ -49,14 +49,14 @@ func (a *App) Diagnose() []admin.Finding {
 func (a *App) diagnoseSecrets(d *diagnosis) {
 	for _, h := range a.Webhooks {
 		if h.literal() {
-			d.error("literal_secret", "put it into a file of mode 0600, and in the webhook: secret {file./run/secrets/till_hook}",
+			d.error("literal_secret", "put it into a file of mode 0600, and in the webhook: secret {file./etc/till/hook.key}",
 				"the secret of a webhook stands in the configuration, which the admin endpoint and the autosave show")
 		}
 	}
 	for _, name := range slices.Sorted(maps.Keys(a.Upstreams)) {
 		u := a.Upstreams[name]
 		if u.literal() {
-			d.error("literal_credential", "put it into a file of mode 0600, and in upstream "+name+": credential {file./run/secrets/"+name+"}",
+			d.error("literal_credential", "put it into a file of mode 0600, and in upstream "+name+": credential {file./etc/till/"+name+".key}",
 				"the credential of upstream %s stands in the configuration, which the admin endpoint and the autosave show", name)
 		}
 		for _, o := range a.targets[name].origins {
@@ -68,7 +68,7 @@ func (a *App) diagnoseSecrets(d *diagnosis) {
 	}
 	for i, key := range a.SealKeys {
 		if literal(key) {
-			d.error("literal_credential", "put it into a file of mode 0600: seal_key {file./run/secrets/till_seal}",
+			d.error("literal_credential", "put it into a file of mode 0600: seal_key {file./etc/till/seal.key}",
 				"seal key %d stands in the configuration, which the admin endpoint and the autosave show", i+1)
 		}
 	}

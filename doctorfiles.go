@@ -95,7 +95,7 @@ func (a *App) diagnoseFiles(d *diagnosis) {
 	}
 	for _, path := range sealKeys {
 		if beside(path, store.Path) {
-			d.warn("seal_key_place", "move it to another directory that is not backed up with the store: seal_key {file./run/secrets/till_seal}",
+			d.warn("seal_key_place", "move it to another directory that is not backed up with the store: seal_key {file./etc/till/seal.key}",
 				"the seal key %s is beside the store %s: whoever gets a copy of both opens sealed keys", path, store.Path)
 		}
 	}

@@ -87,7 +87,7 @@ func (w *Webhook) provision() (*webhook, error) {
 		return nil, err
 	}
 	if len(w.Secrets) == 0 {
-		return nil, errors.New("needs a secret: secret {file./run/secrets/till_hook}")
+		return nil, errors.New("needs a secret: secret {file./etc/till/hook.key}")
 	}
 	for _, name := range w.Events {
 		if !slices.Contains(limiter.EventNames, limiter.EventName(name)) {
@@ -200,7 +200,7 @@ func eventNames() string {
 func parseWebhook(d *caddyfile.Dispenser) (*Webhook, error) {
 	w := new(Webhook)
 	if !d.AllArgs(&w.URL) {
-		return nil, d.Err("webhook takes one address and a block: webhook https://ops.example.com/till { secret {file./run/secrets/till_hook} }")
+		return nil, d.Err("webhook takes one address and a block: webhook https://ops.example.com/till { secret {file./etc/till/hook.key} }")
 	}
 	if !strings.Contains(w.URL, "{") {
 		if _, err := judgeHookURL(w.URL); err != nil {
@@ -212,7 +212,7 @@ func parseWebhook(d *caddyfile.Dispenser) (*Webhook, error) {
 		case "secret":
 			var secret string
 			if !d.AllArgs(&secret) {
-				return nil, d.Err("secret takes one secret, such as {file./run/secrets/till_hook}; write another line for another")
+				return nil, d.Err("secret takes one secret, such as {file./etc/till/hook.key}; write another line for another")
 			}
 			w.Secrets = append(w.Secrets, secret)
 		case "events":
@@ -234,7 +234,7 @@ func parseWebhook(d *caddyfile.Dispenser) (*Webhook, error) {
 		}
 	}
 	if len(w.Secrets) == 0 {
-		return nil, d.Err("webhook needs a secret: secret {file./run/secrets/till_hook}")
+		return nil, d.Err("webhook needs a secret: secret {file./etc/till/hook.key}")
 	}
 	return w, nil
 }

@@ -1,13 +1,14 @@
 # Caddy with till, built from this checkout:
 #
 #   docker build -f xcaddy.Dockerfile -t till .
-#   docker run -p 80:80 -p 443:443 -p 443:443/udp -v till:/data \
-#     -v ./Caddyfile:/etc/caddy/Caddyfile:ro \
-#     -v ./openai.key:/run/secrets/openai:ro till
+#   docker run -p 80:80 -p 443:443 -p 443:443/udp \
+#     -v till:/var/lib/till -v caddy:/data \
+#     -v ./Caddyfile:/etc/caddy/Caddyfile:ro -v ./keys:/etc/till:ro till
 #
-# The server runs as user 10001, which must be able to read openai.key: chown it.
-# The store, the seal key and the certificates are in /data: keep it. Whoever
-# may `docker exec` here manages every key.
+# The server runs as user 10001, which must be able to read ./keys/openai.key:
+# chown it. The store is in /var/lib/till when the Caddyfile says `store badger
+# /var/lib/till`, else in /data like the seal key and the certificates: keep both.
+# Whoever may `docker exec` here manages every key.
 
 FROM golang:1.26.8-bookworm AS build
 WORKDIR /src
@@ -20,11 +21,11 @@ FROM alpine:3.22
 RUN apk add --no-cache ca-certificates mailcap tzdata \
 	&& addgroup -S -g 10001 caddy \
 	&& adduser -S -D -H -u 10001 -G caddy -h /data caddy \
-	&& install -d -o caddy -g caddy -m 0700 /data /config
+	&& install -d -o caddy -g caddy -m 0700 /data /config /var/lib/till
 COPY --from=build /out/caddy /usr/bin/caddy
 COPY Caddyfile.example /etc/caddy/Caddyfile
 ENV XDG_DATA_HOME=/data XDG_CONFIG_HOME=/config
-VOLUME /data /config
+VOLUME /data /config /var/lib/till
 EXPOSE 80 443 443/udp
 # Ports below 1024 need no privilege in a container: Docker sets
 # net.ipv4.ip_unprivileged_port_start to 0.

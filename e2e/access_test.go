@@ -130,9 +130,9 @@ func TestLeastPrivilegeInTenMinutes(t *testing.T) {
 		// With an upstream besides the page's, which is the only one of its roles.
 		"{\n\ttill {": fmt.Sprintf("{\n\tadmin %s\n\tpersist_config off\n\tauto_https off\n\tdefault_bind 127.0.0.1\n\tlog {\n\t\toutput file %s\n\t}\n\ttill {\n\t\tstore badger %s\n\t\tupstream claude anthropic {\n\t\t\tcredential %s\n\t\t}",
 			s.admin, logged, s.store(), realKey),
-		"{file./run/secrets/openai}": "{file." + credential + "}\n\t\t\tto " + s.upstream.URL,
-		"agents.example.com {":       "http://:" + port(agents) + " {",
-		"till.example.com {":         "http://:" + port(console) + " {",
+		"{file./etc/till/openai.key}": "{file." + credential + "}\n\t\t\tto " + s.upstream.URL,
+		"agents.example.com {":        "http://:" + port(agents) + " {",
+		"till.example.com {":          "http://:" + port(console) + " {",
 	} {
 		if strings.Count(caddyfile, old) != 1 {
 			t.Fatalf("%q does not stand once in\n%s", old, caddyfile)

@@ -29,7 +29,7 @@ func TestTheImageIsSmallAndUnprivileged(t *testing.T) {
 		t.Error("the image is not built by the script that make package runs")
 	}
 	_, last, _ := strings.Cut(text, "\nFROM "+froms[1][1])
-	for _, want := range []string{"\nUSER caddy\n", "\nVOLUME /data /config\n", "\nHEALTHCHECK ", "XDG_DATA_HOME=/data", "-m 0700 /data", "443/udp"} {
+	for _, want := range []string{"\nUSER caddy\n", "\nVOLUME /data /config /var/lib/till\n", "\nHEALTHCHECK ", "XDG_DATA_HOME=/data", "-m 0700 /data /config /var/lib/till", "443/udp"} {
 		if !strings.Contains(last, want) {
 			t.Errorf("the image lacks %q", want)
 		}
