@@ -72,6 +72,13 @@ func (a *api) revokeMany(l *limiter.Limiter, r *http.Request) (int, any, error) 
 	if body.All == (len(body.Filter) > 0) {
 		return 0, nil, invalid(`say which keys: "filter" with at least one of status, upstream, role, owner, created_by, parent, name, label.NAME, unused_for, q; or "all": true for every key`)
 	}
+	for _, id := range body.Except {
+		// One that is misspelt would end.
+		if _, err := l.Get(r.Context(), a.caller, id); err != nil {
+			return 0, nil, invalid("except: %s: %v", cut(id, 64), err)
+		}
+	}
+	f.Except = body.Except
 	if body.DryRun {
 		matched, revocable, err := l.CountMatches(r.Context(), a.caller, f)
 		return http.StatusOK, bulkJSON{Matched: matched, AlreadyRevoked: matched - revocable, DryRun: true}, err
@@ -120,6 +127,7 @@ type bulk struct {
 	all, dryRun, yes bool
 	filters          map[string]*string
 	labels           map[string]string
+	except           []string
 }
 
 func (b *bulk) flags(f *pflag.FlagSet) {
@@ -129,13 +137,14 @@ func (b *bulk) flags(f *pflag.FlagSet) {
 		b.filters[name] = f.String(name, "", "with --all: "+help)
 	}
 	f.StringToStringVar(&b.labels, "label", nil, "with --all: NAME=VALUE, repeatable")
+	f.StringArrayVar(&b.except, "except", nil, "with --all: not this key, by its id or whole name; repeatable")
 	f.BoolVar(&b.dryRun, "dry-run", false, "with --all: only say how many that are")
 	f.BoolVar(&b.yes, "yes", false, "with --all: do not ask first")
 }
 
 // given is one of the flags that was given, or empty.
 func (b *bulk) given(f *pflag.FlagSet) string {
-	for _, name := range append(sorted(b.filters), "label", "dry-run", "yes") {
+	for _, name := range append(sorted(b.filters), "label", "except", "dry-run", "yes") {
 		if f.Changed(name) {
 			return name
 		}
@@ -175,8 +184,19 @@ func (b *bulk) run(cmd *cobra.Command, f *common, reason string) error {
 	if err != nil {
 		return err
 	}
-	c.http.Timeout = 0 // many keys take their time
 	ctx := cmd.Context()
+	var except []string
+	for _, name := range b.except {
+		k, err := c.find(ctx, name, exactly)
+		if err != nil {
+			return fmt.Errorf("--except: %w", err)
+		}
+		except = append(except, k.ID)
+	}
+	if except != nil {
+		ask["except"] = except
+	}
+	c.http.Timeout = 0 // many keys take their time
 	p := showProgress(cmd.ErrOrStderr(), "Counting", inKeys)
 	defer p.end()
 	var found bulkJSON

@@ -21,6 +21,9 @@ func TestRevokingManyCountsDryAndRevokesWhatMatches(t *testing.T) {
 	if found.Matched != 30 || found.Revoked != 0 || found.AlreadyRevoked != 1 || !found.DryRun {
 		t.Errorf("dry: %+v", found)
 	}
+	if some := get[bulkJSON](t, w.do("POST", "/keys/revoke", `{"filter":{"owner":"ann"},"except":["`+ann[3].ID+`","`+bob.ID+`"],"dry_run":true}`)); some.Matched != 29 {
+		t.Errorf("but for one of them: %+v", some)
+	}
 	w.use(ann[1], 1)
 	done := get[bulkJSON](t, w.do("POST", "/keys/revoke", `{"filter":{"owner":"ann","label.team":"t1"},"reason":"over"}`))
 	if done.Matched != 15 || done.Revoked != 15 || done.Done == nil || !*done.Done || done.Reason != "over" {
@@ -44,14 +47,14 @@ func TestRevokingManyCountsDryAndRevokesWhatMatches(t *testing.T) {
 	}
 	for _, body := range []string{
 		`{}`, `{"filter":{}}`, `{"filter":{"owner":""}}`, `{"filter":{"colour":"red"}}`, `{"filter":{"limit":"5"}}`,
-		`{"filter":{"status":"odd"}}`, `{"all":true,"filter":{"owner":"bob"}}`, `{"filter":{"q":"key_"}}`, `{"filters":{"owner":"bob"}}`,
+		`{"filter":{"status":"odd"}}`, `{"all":true,"filter":{"owner":"bob"}}`, `{"filter":{"q":"key_"}}`, `{"except":["` + ann[2].ID + `"]}`, `{"all":true,"except":["key_nosuch"]}`, `{"filters":{"owner":"bob"}}`,
 	} {
 		if a := w.do("POST", "/keys/revoke", body); a.status != http.StatusBadRequest {
 			t.Errorf("%s: %d %s", body, a.status, a.body)
 		}
 	}
 	w.use(bob, 1)
-	if all := get[bulkJSON](t, w.do("POST", "/keys/revoke", `{"all":true}`)); all.Revoked != 15 || all.Matched != 31 || all.AlreadyRevoked != 16 {
+	if all := get[bulkJSON](t, w.do("POST", "/keys/revoke", `{"all":true,"except":["`+ann[2].ID+`"]}`)); all.Revoked != 14 || all.Matched != 30 || all.AlreadyRevoked != 16 {
 		t.Errorf("all: %+v", all)
 	}
 }
@@ -60,8 +63,8 @@ func TestRevokeAllAsksFirstAndSaysHowMany(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	address := w.serve()
-	for range 3 {
-		w.mint(`{"upstream":"openai","max_activations":5,"owner":"ann"}`)
+	for _, name := range []string{"morning", "noon", "evening"} {
+		w.mint(`{"upstream":"openai","max_activations":5,"owner":"ann","name":"` + name + `"}`)
 	}
 	other := w.mint(`{"upstream":"openai","max_activations":5,"name":"nightly"}`)
 	run := func(args ...string) ran { return till(t, append([]string{"revoke", "--address", address}, args...)...) }
@@ -76,6 +79,11 @@ func TestRevokeAllAsksFirstAndSaysHowMany(t *testing.T) {
 		{[]string{"--all", "--owner", ""}, 2, "", `"--owner" flag: it is empty`},
 		{[]string{"--all", "--owner", "ann"}, 2, "", "3 keys would be revoked for ever: say --yes"},
 		{[]string{"--all", "--owner", "nobody"}, 0, "0 keys would be revoked.", ""},
+		{[]string{"--all", "--owner", "ann", "--except", "morning", "--dry-run"}, 0, "2 keys would be revoked.", ""},
+		{[]string{"--all", "--owner", "ann", "--except", "morn", "--dry-run"}, 2, "", "in full"},
+		{[]string{"--all", "--owner", "ann", "--except", "nobody", "--yes"}, 1, "", "--except: no key has"},
+		{[]string{"--all", "--owner", "ann", "--except", "", "--yes"}, 2, "", "--except: a key's"},
+		{[]string{"nightly", "--except", "morning"}, 2, "", "--except belongs to --all"},
 		{[]string{"--all", "--owner", "ann", "--dry-run"}, 0, "3 keys would be revoked.", ""},
 		{[]string{"--all", "--owner", "ann", "--yes", "--reason", "left"}, 0, "Revoked 3 keys, and ended 0 running requests.", ""},
 		{[]string{"--all", "--owner", "ann", "--dry-run", "--json"}, 0, `"already_revoked": 3`, ""},

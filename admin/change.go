@@ -126,10 +126,11 @@ Their records stay for the books; remove them with forget. A key must be named
 by its id or its whole name, because this cannot be undone.
 
 With --all it ends every key that matches the flags, or really every key when
-there are none. All of them are refused at once. It says how many they are and
+there are none, but for those that --except names (a child of a key that ends
+ends with it all the same). All of them are refused at once. It says how many they are and
 asks first.`,
 		example: `  caddy till revoke nightly --reason "the contractor left"
-  caddy till revoke --all --owner ann --dry-run
+  caddy till revoke --all --owner ann --except nightly --dry-run
   caddy till revoke --all --label team=search --unused-for 30d --yes`,
 		method: "POST", path: "/revoke", how: exactly, done: "Revoked",
 		body: func() (any, error) { return map[string]string{"reason": reason}, nil },

@@ -40,6 +40,7 @@ var fieldDocs = map[string]string{
 	"dialect":                "how the upstream tells use and errors; empty: not known",
 	"done":                   "whether the job has ended",
 	"dropped":                "messages that were dropped because too many waited, since the start",
+	"except":                 "ids of keys that are left out; a child of a key that ends ends with it all the same",
 	"dry_run":                "say what would be done, and do nothing",
 	"durable":                "whether a restart would keep it",
 	"ended_at":               "when the key ended",

@@ -85,6 +85,7 @@ type (
 	revokeManyBody struct {
 		Filter map[string]string `json:"filter"`
 		All    bool              `json:"all"`
+		Except []string          `json:"except"`
 		DryRun bool              `json:"dry_run"`
 		Reason string            `json:"reason"`
 		Wait   bool              `json:"wait"`

@@ -32,6 +32,8 @@ type Filter struct {
 	Fingerprint string
 	Holders     []string
 
+	// Except are the ids of keys that are left out.
+	Except []string `json:",omitempty"`
 	// Within picks what was minted by a token or under a role.
 	Within *Within `json:",omitempty"`
 	// Thorough asks for all that has to be found in the store alone, without
@@ -200,6 +202,9 @@ func (f *Filter) picks(v *View, now time.Time) bool {
 		f.Name != "" && v.Name != f.Name,
 		f.Query != "" && !strings.HasPrefix(v.ID, f.Query) &&
 			!strings.HasPrefix(strings.ToLower(v.Name), strings.ToLower(f.Query)):
+		return false
+	}
+	if slices.Contains(f.Except, v.ID) {
 		return false
 	}
 	if w := f.Within; w != nil && v.Token != w.Token && (w.Role == "" || v.Role != w.Role) {
