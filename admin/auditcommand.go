@@ -204,8 +204,8 @@ func exportCommand(f *common) *cobra.Command {
 	return &cobra.Command{
 		Use:   "export [FILE]",
 		Short: "Writes the whole audit log, one entry a line",
-		Long: `Writes the whole audit log as JSON Lines to a new file, mode 0600, or to
-standard output. Verify it anywhere: caddy till audit verify FILE --head HASH.`,
+		Long: `Writes the whole audit log as JSON Lines to a new file, mode 0600, or (without
+one, or with -) to standard output. Verify it anywhere: caddy till audit verify FILE --head HASH.`,
 		Example: "  caddy till audit export audit.jsonl",
 		Args:    takes(0, 1, "the new file"),
 		RunE: func(cmd *cobra.Command, args []string) (err error) {
@@ -221,6 +221,9 @@ standard output. Verify it anywhere: caddy till audit verify FILE --head HASH.`,
 			to := cmd.OutOrStdout()
 			if _, ok := terminal(to); !ok {
 				to = bare(to) // byte for byte, or it could not be verified
+			}
+			if len(args) == 1 && args[0] == "-" {
+				args = nil
 			}
 			if len(args) == 1 {
 				file, err := os.OpenFile(args[0], os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)

@@ -2,6 +2,7 @@ package admin
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -13,7 +14,9 @@ import (
 	"time"
 
 	"github.com/caddyserver/caddy/v2"
+	caddycmd "github.com/caddyserver/caddy/v2/cmd"
 	"github.com/spf13/cobra"
+	"golang.org/x/term"
 
 	"github.com/till-proxy/till/limiter"
 )
@@ -63,33 +66,56 @@ func backupCommand(f *common) *cobra.Command {
 		Long: `Writes what the store holds at one moment to a new file, mode 0600, with a
 checksum, and checks it. It has no key strings and no credentials. With
 --with-seal it has the salts of sealed keys, without which their boxes open for
-nobody; keep the seal key in a place of its own.`,
-		Example: "  caddy till backup till-$(date +%F).bak",
-		Args:    takes(1, 1, "the new file"),
+nobody; keep the seal key in a place of its own.
+
+With - it goes to standard output, and the status alone says whether it is whole.`,
+		Example: `  caddy till backup till-$(date +%F).bak
+  caddy till backup - | ssh vault 'cat > till.bak'`,
+		Args: takes(1, 1, "the new file, or -"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			c, err := f.client()
 			if err != nil {
 				return err
+			}
+			out, stream := cmd.OutOrStdout(), args[0] == "-"
+			if file, ok := fileOf(out); stream && ok && term.IsTerminal(int(file.Fd())) {
+				return usage("a backup is nothing to look at: name a file, or send it somewhere: caddy till backup - | …")
 			}
 			path := "/backup"
 			if withSeal {
 				path += "?seal=true"
 			}
 			p := showProgress(cmd.ErrOrStderr(), "Backing up", inBytes)
+			if stream {
+				err = c.pass(cmd.Context(), path, io.MultiWriter(bare(out), p))
+				p.end()
+				return err
+			}
 			n, keys, err := c.save(cmd.Context(), path, args[0], p)
 			p.end()
 			if err != nil {
 				return err
 			}
 			if f.json {
-				return printValue(cmd.OutOrStdout(), map[string]any{"file": args[0], "bytes": n, "keys": keys})
+				return printValue(out, map[string]any{"file": args[0], "bytes": n, "keys": keys})
 			}
-			_, err = fmt.Fprintf(cmd.OutOrStdout(), "%s holds %s, in %d bytes, and is whole.\n", args[0], counted(keys, "key"), n)
+			_, err = fmt.Fprintf(out, "%s holds %s, in %d bytes, and is whole.\n", args[0], counted(keys, "key"), n)
 			return err
 		},
 	}
 	cmd.Flags().BoolVar(&withSeal, "with-seal", false, "with the salts of sealed keys")
 	return cmd
+}
+
+// pass hands an answer on as it comes, and fails unless it was a whole backup.
+func (c *client) pass(ctx context.Context, path string, to io.Writer) error {
+	res, err := c.open(ctx, path)
+	if err != nil {
+		return err
+	}
+	defer res.Close() //nolint:errcheck // it was only read
+	_, err = limiter.CheckBackup(io.TeeReader(res, to))
+	return err
 }
 
 // save writes an answer of any length to a new file, and lets it stand only
@@ -163,7 +189,7 @@ func sealedAgain(done limiter.Restored) (text string) {
 }
 
 func restoreCommand(f *common) *cobra.Command {
-	var store, anchor string
+	var store, anchor, config, adapter string
 	var trust bool
 	cmd := &cobra.Command{
 		Use:   "restore FILE",
@@ -176,11 +202,25 @@ what was used or revoked since: look at each and resume it, or revoke it. With
 --trust they work at once, and may forward again what they had forwarded since.
 
 Admin tokens are revoked, for the same reason: make new ones with caddy till
-token create. With --trust they work, also those that were revoked since.`,
-		Example: "  caddy till restore till-2026-11-24.bak --store /var/lib/till",
-		Args:    takes(1, 1, "the backup"),
+token create. With --trust they work, also those that were revoked since.
+
+Where the store is, and its anchor, says the Caddyfile (--config), or --store and
+--anchor. With - the backup comes from standard input.`,
+		Example: `  caddy till restore till-2026-11-24.bak --config /etc/caddy/Caddyfile
+  caddy till restore till-2026-11-24.bak --store /var/lib/till`,
+		Args: takes(1, 1, "the backup, or -"),
 		RunE: func(cmd *cobra.Command, args []string) (err error) {
-			file, err := os.Open(args[0])
+			switch {
+			case (store == "") == (config == ""):
+				return usage("say where the store is to be: --config CADDYFILE, for the store and anchor that it names, or --store DIR")
+			case config != "" && anchor != "":
+				return usage("--anchor belongs to --store: with --config the Caddyfile names it")
+			case config != "":
+				if store, anchor, err = placesIn(config, adapter); err != nil {
+					return err
+				}
+			}
+			file, err := backupFile(args[0], cmd.InOrStdin())
 			if err != nil {
 				return err
 			}
@@ -227,8 +267,66 @@ token create. With --trust they work, also those that were revoked since.`,
 			return err
 		},
 	}
-	cmd.Flags().StringVar(&store, "store", filepath.Join(caddy.AppDataDir(), "till"), "the store's directory")
+	cmd.Flags().StringVar(&store, "store", "", "the store's directory")
+	cmd.Flags().StringVar(&config, "config", "", "take the store and the anchor from this configuration file")
+	cmd.Flags().StringVar(&adapter, "adapter", "", "its format, where the file's name does not say it")
 	cmd.Flags().StringVar(&anchor, "anchor", "", "the anchor, where it is not in the store's directory")
 	cmd.Flags().BoolVar(&trust, "trust", false, "let living keys work at once")
 	return cmd
+}
+
+// backupFile opens a backup. One from standard input is read into a file of its
+// own, because it is checked to its end before anything of it is used.
+func backupFile(name string, in io.Reader) (*os.File, error) {
+	if name != "-" {
+		return os.Open(name)
+	}
+	file, err := os.CreateTemp("", "till-backup-*")
+	if err != nil {
+		return nil, err
+	}
+	_, err = io.Copy(file, in)
+	if err = errors.Join(err, os.Remove(file.Name())); err == nil {
+		_, err = file.Seek(0, io.SeekStart)
+	}
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("standard input: %w", err), file.Close())
+	}
+	return file, nil
+}
+
+// placesIn reads where a configuration keeps its store and anchor. Nothing of it
+// is provisioned: its secrets may be readable by the server's user alone, and on
+// a new machine they may not be there yet.
+func placesIn(config, adapter string) (store, anchor string, err error) {
+	raw, _, _, err := caddycmd.LoadConfig(config, adapter)
+	if err != nil {
+		return "", "", err
+	}
+	var c struct {
+		Apps struct {
+			Till *struct {
+				Store  struct{ Path string }
+				Anchor string
+			}
+		}
+	}
+	if err := json.Unmarshal(raw, &c); err != nil {
+		return "", "", fmt.Errorf("%s: %w", config, err)
+	}
+	switch t := c.Apps.Till; {
+	case t == nil:
+		return "", "", fmt.Errorf("%s has no till app: add a till block to its global options", config)
+	case t.Store.Path == "":
+		return "", "", fmt.Errorf("%s names no store, so it is in the data directory of the user that the server runs as: say --store DIR", config)
+	default:
+		replacer := caddy.NewReplacer()
+		if store, err = replacer.ReplaceOrErr(t.Store.Path, true, true); err == nil {
+			anchor, err = replacer.ReplaceOrErr(t.Anchor, true, true)
+		}
+		if err != nil {
+			return "", "", fmt.Errorf("%s: %w: say --store DIR, and --anchor PATH where it is elsewhere", config, err)
+		}
+		return store, anchor, nil
+	}
 }

@@ -5,6 +5,8 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"github.com/till-proxy/till/limiter"
 )
 
 func TestABackupIsWrittenCheckedAndRestored(t *testing.T) {
@@ -66,5 +68,83 @@ func TestABackupIsWrittenCheckedAndRestored(t *testing.T) {
 	}
 	if _, err := os.Stat(store + "2"); err == nil {
 		t.Error("a store was made for a file that is no backup")
+	}
+}
+
+// TestRestoreAsksWhereTheStoreIs: one that is put where the server does not look
+// leaves the server with an empty one.
+func TestRestoreAsksWhereTheStoreIs(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.mint(`{"upstream":"openai","max_activations":5}`)
+	dir := t.TempDir()
+	file, store, anchor := filepath.Join(dir, "till.bak"), filepath.Join(dir, "store"), filepath.Join(dir, "elsewhere")
+	if got := till(t, "backup", file, "--address", w.serve()); got.code != 0 {
+		t.Fatal(got)
+	}
+	config := func(name, till string) string {
+		path := filepath.Join(dir, name+".json")
+		if err := os.WriteFile(path, []byte(`{"apps":{`+till+`}}`), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		return path
+	}
+	named := config("named", `"till":{"store":{"module":"badger","path":"`+store+`"},"anchor":"`+anchor+`","upstreams":{"x":{"credential":"{file./no/such}"}}}`)
+	for _, test := range []struct {
+		args []string
+		code int
+		err  string
+	}{
+		{nil, 2, "say where the store is"},
+		{[]string{"--store", store, "--config", named}, 2, "say where the store is"},
+		{[]string{"--config", named, "--anchor", anchor}, 2, "the Caddyfile names it"},
+		{[]string{"--config", config("none", `"http":{}`)}, 1, "no till app"},
+		{[]string{"--config", config("default", `"till":{}`)}, 1, "say --store DIR"},
+		{[]string{"--config", config("env", `"till":{"store":{"path":"{env.TILL_NOT_SET_HERE}"}}`)}, 1, "say --store DIR"},
+		{[]string{"--config", named}, 0, ""},
+	} {
+		if got := till(t, append([]string{"restore", file}, test.args...)...); got.code != test.code || !strings.Contains(got.err, test.err) {
+			t.Errorf("restore %v: %d %s%s", test.args, got.code, got.out, got.err)
+		}
+	}
+	if _, err := os.Stat(anchor); err != nil {
+		t.Error(err)
+	}
+}
+
+// TestADashIsAPipe, for every command that reads or writes a file.
+func TestADashIsAPipe(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.mint(`{"upstream":"openai","max_activations":5}`)
+	address := w.serve()
+	dir := t.TempDir()
+	backup := till(t, "backup", "-", "--address", address)
+	if keys, err := limiter.CheckBackup(strings.NewReader(backup.out)); err != nil || keys != 1 || backup.code != 0 {
+		t.Fatalf("backup: %d keys, %v; %d %s", keys, err, backup.code, backup.err)
+	}
+	store := filepath.Join(dir, "store")
+	if got := tillReading(t, backup.out[:len(backup.out)-1], "restore", "-", "--store", store); got.code != 1 || !strings.Contains(got.err, "no whole backup") {
+		t.Errorf("restore of a part: %+v", got)
+	}
+	if got := tillReading(t, backup.out, "restore", "-", "--store", store); got.code != 0 || !strings.Contains(got.out, "holds 1 key") {
+		t.Errorf("restore: %+v", got)
+	}
+	export := till(t, "audit", "export", "-", "--address", address)
+	if export.code != 0 || !strings.HasPrefix(export.out, "{") {
+		t.Errorf("audit export: %+v", export)
+	}
+	if got := tillReading(t, export.out, "audit", "verify", "-"); got.code != 0 {
+		t.Errorf("audit verify: %+v", got)
+	}
+	if got := tillReading(t, "nothing", "leak", "-", "--address", address); got.code != 0 {
+		t.Errorf("leak: %+v", got)
+	}
+	w.closed = true
+	if got := till(t, "backup", "-", "--address", address); got.code != 1 {
+		t.Errorf("backup of a closed store: %+v", got)
+	}
+	if names, err := filepath.Glob("-*"); err != nil || len(names) > 0 {
+		t.Errorf("files were made: %q %v", names, err)
 	}
 }

@@ -261,12 +261,18 @@ type ran struct {
 // till runs the command line in this process.
 func till(t *testing.T, args ...string) ran {
 	t.Helper()
+	return tillReading(t, "", args...)
+}
+
+// tillReading is till with something on its standard input.
+func tillReading(t *testing.T, input string, args ...string) ran {
+	t.Helper()
 	root := &cobra.Command{Use: "caddy", SilenceUsage: true}
 	cmd := &cobra.Command{Use: "till"}
 	root.AddCommand(cmd)
 	build(cmd)
 	var out, errOut bytes.Buffer
-	root.SetIn(strings.NewReader(""))
+	root.SetIn(strings.NewReader(input))
 	root.SetOut(&out)
 	root.SetErr(&errOut)
 	root.SetArgs(append([]string{"till"}, args...))
