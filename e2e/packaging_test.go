@@ -2,7 +2,9 @@ package e2e
 
 import (
 	"os"
+	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 )
@@ -36,5 +38,59 @@ func TestTheImageIsSmallAndUnprivileged(t *testing.T) {
 	}
 	if strings.Contains(last, "COPY . ") || strings.LastIndex(last, "\nUSER ") < strings.LastIndex(last, "\nRUN ") {
 		t.Error("the last stage holds the sources, or runs as root")
+	}
+}
+
+// TestOneSetOfPathsAndNames: whoever follows a page finds what the unit, the image
+// and the other pages have made. A path or a unit that is not of the set is
+// somebody's slip, or has to be added here and everywhere.
+func TestOneSetOfPathsAndNames(t *testing.T) {
+	t.Parallel()
+	known := []string{
+		"/etc/caddy/Caddyfile", "/usr/bin/caddy", "/etc/systemd/system",
+		"/etc/till", "/etc/till/openai.key", "/etc/till/openai.key.new", "/etc/till/seal.key", "/etc/till/seal-2.key", "/etc/till/hook.key", "/etc/till/prices.json",
+		"/var/lib/till", "/var/lib/till.old", "/var/lib/caddy", "/var/lib/caddy/config",
+		"/var/backups", "/var/backups/till-", "/var/backups/till-2026-11-24.bak", "/mnt/other-volume/till.anchor",
+		"/etc/cron.daily/till", "/run/caddy/admin.sock",
+	}
+	paths, err := filepath.Glob("../docs/*.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	sources, err := filepath.Glob("../*.go")
+	if err != nil {
+		t.Fatal(err)
+	}
+	commands, err := filepath.Glob("../admin/*.go")
+	if err != nil {
+		t.Fatal(err)
+	}
+	paths = append(append(append(paths, sources...), commands...), "../README.md", "../SECURITY.md", "../CONTRIBUTING.md", "../init/till.service", "../Caddyfile.example", "../xcaddy.Dockerfile")
+	path := regexp.MustCompile(`(?:^|[^\w/.]|file\.|unix/)(/(?:etc|var|run|usr/bin|mnt)/[\w./-]*\w-?)`)
+	unit := regexp.MustCompile(`(?:systemctl (?:start|stop|reload|restart|enable --now)|journalctl -u) (\S+)`)
+	used := make(map[string]bool)
+	for _, name := range paths {
+		if strings.HasSuffix(name, "_test.go") {
+			continue
+		}
+		b, err := os.ReadFile(name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, m := range path.FindAllStringSubmatch(string(b), -1) {
+			if used[m[1]] = true; !slices.Contains(known, m[1]) {
+				t.Errorf("%s names %s, which is nowhere else", name, m[1])
+			}
+		}
+		for _, m := range unit.FindAllStringSubmatch(string(b), -1) {
+			if m[1] != "till" {
+				t.Errorf("%s has the unit %s, and init/ has till", name, m[1])
+			}
+		}
+	}
+	for _, path := range known {
+		if !used[path] {
+			t.Errorf("nothing names %s any more", path)
+		}
 	}
 }
