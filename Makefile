@@ -49,7 +49,7 @@ stress: tools $(MODULES)
 		$(RUNTESTS) +stress -p 1 -count $(COUNT) -timeout 30m -run $(STRESS) ./e2e ./limiter
 
 tools:
-	@./scripts/need.sh gcc node npm chromium git wget curl python3
+	@./scripts/need.sh gcc node npm chromium git wget curl python3 jq openssl
 
 %/node_modules/.package-lock.json: %/package-lock.json | tools
 	cd $* && npm ci --no-progress && touch node_modules/.package-lock.json

@@ -105,38 +105,6 @@ func TestTheReadmeRepeatsWhatTheBenchmarksPrinted(t *testing.T) {
 	}
 }
 
-// TestCaddyfilesInTheDocsAdapt: as they stand, or where their text says that they
-// stand, in the block of till, beside it or in a site.
-func TestCaddyfilesInTheDocsAdapt(t *testing.T) {
-	t.Parallel()
-	const global = "{\n\ttill {\n\t\tupstream openai {\n\t\t\tcredential {env.X}\n\t\t}\n\t}\n}\n"
-	block := regexp.MustCompile("(?ms)^ *```caddyfile\n(.*?)^ *```")
-	found := 0
-	for path, text := range pages(t) {
-		for _, m := range block.FindAllStringSubmatch(text, -1) {
-			if strings.Contains(m[1], "…") {
-				continue // a form, and no example
-			}
-			found++
-			var said []string
-			adapts := slices.ContainsFunc([]string{
-				m[1], global + m[1], global + ":80 {\n" + m[1] + "\n}\n",
-				"{\n\ttill {\n" + m[1] + "\n\t}\n}\n", "{\n\ttill {\n\t\tupstream openai {\n\t\t\tcredential {env.X}\n\t\t}\n" + m[1] + "\n\t}\n}\n",
-			}, func(whole string) bool {
-				got := adapt(t, whole)
-				said = append(said, got)
-				return strings.HasPrefix(got, "{")
-			})
-			if !adapts {
-				t.Errorf("%s: %s\n%s", path, m[1], strings.Join(said, "\n"))
-			}
-		}
-	}
-	if found < 10 {
-		t.Errorf("only %d were found", found)
-	}
-}
-
 // heading is one of a page, and mark what GitHub drops from it for its anchor.
 var (
 	heading = regexp.MustCompile(`(?m)^#+ (.*)$`)
