@@ -9,32 +9,54 @@ make_machine() {
 	mount --make-rprivate /
 	mount -t proc proc /proc
 	mount -t tmpfs -o mode=755 tmpfs "$world"
-	for dir in etc var usr/bin mnt home; do
+	for dir in etc usr/bin; do # with what comes to it besides
 		mkdir -p "$world/over/$dir" "$world/work/$dir"
 		mount -t overlay -o "lowerdir=/$dir,upperdir=$world/over/$dir,workdir=$world/work/$dir" till "/$dir"
 	done
-	mkdir -p /var/backups /mnt/other-volume /etc/caddy /var/local/bin /var/local/src "$world/tmp"
-	export TMPDIR=$world/tmp HOME=/var/local PATH=/var/local/bin:$PATH
-	chmod 1777 "$TMPDIR"
 	touch /usr/bin/caddy
 	mount --bind "$CADDY" /usr/bin/caddy
+	fresh /var /mnt /home /etc/systemd /etc/cron.daily
+	mkdir -p /var/backups /var/lib /var/log /mnt/other-volume /etc/caddy /etc/systemd/system /var/local/bin /var/local/src "$world/tmp"
+	export TMPDIR=$world/tmp HOME=/var/local PATH=/var/local/bin:$PATH
+	chmod 1777 "$TMPDIR"
 	# One who may not become others is every user.
 	if [ "$(wc -l </proc/self/uid_map)" = 1 ] && grep -q ' 1$' /proc/self/uid_map; then
 		alone=true
 		for name in caddy agent; do
-			echo "$name:x:0:0::/var/lib/$name:/bin/sh" >>/etc/passwd
-			echo "$name:x:0:" >>/etc/group
+			add /etc/passwd <<<"$name:x:0:0::/var/lib/$name:/bin/sh"
+			add /etc/group <<<"$name:x:0:"
 		done
 	fi
-	cat >>/etc/hosts <<-END
+	add /etc/hosts <<-END
 		127.0.0.1 agents.example.com till.example.com
 		127.0.0.2 api.openai.com api.anthropic.com generativelanguage.googleapis.com api.github.com ops.example.com
 	END
 	cp "$CHECKOUT/init/till.service" /var/local/
-	mkdir -p /etc/systemd/system && cp /var/local/till.service /etc/systemd/system/
+	cp /var/local/till.service /etc/systemd/system/
 	make_programs
 	printf 'silent\nshow-error\n' >"$HOME/.curlrc" # as it is where its output is a terminal
 	cd "$HOME"
+}
+
+# fresh puts an empty directory over each, with what the tests need of it.
+fresh() {
+	mkdir -p "$world/was"
+	for dir; do
+		mkdir -p "$dir"
+		mount --rbind "$dir" "$world/was"
+		mount -t tmpfs -o mode=755 tmpfs "$dir"
+		for kept in "$CHECKOUT" "$GOCACHE" "$GOMODCACHE" "$world"; do
+			case $kept in "$dir"/*) mkdir -p "$kept" && mount --rbind "$world/was/${kept#"$dir"/}" "$kept" ;; esac
+		done
+		umount -l "$world/was"
+	done
+}
+
+# add puts lines at the end of a file, by another that takes its place: what is
+# there may be of a user who is unknown here.
+add() {
+	{ cat "$1"; cat; } >"$1.new"
+	mv "$1.new" "$1"
 }
 
 program() { cat >"/var/local/bin/$1" && chmod +x "/var/local/bin/$1"; }
