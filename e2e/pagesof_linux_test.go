@@ -93,21 +93,21 @@ var pages = []*page{
 	{
 		path: "docs/reliability.md", serves: true, till: "seal_key_file /var/lib/till/seal.key",
 		before: `caddy till create --name nightly --max-activations 10; other=$(mint --max-activations 10); timed=$(mint --expires-in 1h); gone=$(mint --max-activations 10 --name gone)
-			sealed=$(echo sk-sealed | caddy till create --name sealed --max-activations 10 --upstream-key - --json | jq -r .scoped_key); nightly=$(caddy till rotate nightly --json | jq -r .scoped_key); is 200 chat $nightly`,
-		typed: []string{"KEY", "nightly sealed", "2026-11-24", "$(date +%F)"},
+			sealed=$(echo sk-sealed | caddy till create --name sealed --max-activations 10 --upstream-key - --json | jq -r .scoped_key); nightly=$(caddy till rotate nightly --json | jq -r .scoped_key); echo sk-second >real.key; is 200 chat $nightly && is 200 chat $sealed`,
+		typed: []string{"resume KEY", "resume nightly sealed", "rotate KEY", "rotate sealed", "grant KEY", "grant nightly sealed", "2026-11-24", "$(date +%F)"},
 		then: map[string]string{
 			`caddy till lockdown --reason`: `is "403 till_locked_down" chat $nightly`,
 			`caddy till lockdown --lift`:   `is 200 chat $nightly`,
-			// One more with the salts, as the text below says, takes its place.
-			`caddy till backup /var`: `rm /var/backups/*; caddy till backup /var/backups/till-$(date +%F).bak --with-seal; caddy till revoke gone; caddy till lockdown`,
-			`chmod +x`:               `mv /var/backups/till-$(date +%F).bak /tmp/kept.$$; /etc/cron.daily/till && mv /tmp/kept.$$ /var/backups/till-$(date +%F).bak`,
-			`systemctl start`:        `is "403 till_locked_down" chat $nightly && caddy till lockdown --lift && is "403 till_key_suspended" chat $nightly`,
-			`caddy till resume`:      `is 200 chat $nightly && is 200 chat $sealed && sent "Bearer sk-sealed" && is "403 till_key_suspended" chat $gone`,
-			`caddy till audit`:       `grep -q store.restore $said && caddy till resume $(caddy till show gone --json | jq -r .id) && systemctl stop till && rm /var/lib/till/anchor && systemctl start till && is "503 till_store_unavailable" chat $nightly`,
-			`caddy till grant`:       `for i in $(seq 100); do is 200 chat $nightly || return; done; is "402 till_activations_exhausted" chat $nightly && is "403 till_key_suspended" chat $timed`,
-			`caddy till list`:        `grep -q suspended $said`,
-			`df`:                     `caddy till grant nightly --activations 1 && is 200 chat $nightly`,
-			`journalctl`:             `grep -q anchor $said`,
+			`caddy till backup /var`:       `caddy till seal >seals; caddy till revoke gone; caddy till lockdown`,
+			`chmod +x`:                     `mv /var/backups/till-$(date +%F).bak /tmp/kept.$$; /etc/cron.daily/till && mv /tmp/kept.$$ /var/backups/till-$(date +%F).bak`,
+			`systemctl start`:              `caddy till seal | diff - seals && is "403 till_locked_down" chat $nightly && caddy till lockdown --lift && is "403 till_key_suspended" chat $nightly`,
+			`caddy till resume`:            `is 200 chat $nightly && is "401 till_key_invalid" chat $sealed && is "403 till_key_suspended" chat $gone`,
+			`caddy till audit`:             `grep -q store.restore $said`,
+			`caddy till rotate`:            `is 200 chat "$(grep -o 'till_sk_[0-9A-Za-z._-]*' $said | head -n 1)" && sent "Bearer sk-second" && systemctl stop till && rm /var/lib/till/anchor && systemctl start till && is "503 till_store_unavailable" chat $nightly`,
+			`caddy till grant`:             `for i in $(seq 100); do is 200 chat $nightly || return; done; is "402 till_activations_exhausted" chat $nightly && is "403 till_key_suspended" chat $timed`,
+			`caddy till list`:              `grep -q suspended $said`,
+			`df`:                           `caddy till grant nightly --activations 1 && is 200 chat $nightly`,
+			`journalctl`:                   `grep -q anchor $said`,
 		},
 	},
 	{
