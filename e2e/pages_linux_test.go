@@ -27,12 +27,22 @@ var (
 	marked = regexp.MustCompile(`^ *<!-- (not run: .+|run by Test\w+) -->$`)
 )
 
+// example is what a file that is no page says in its first comment.
+var example = regexp.MustCompile(`(?m)^#   (\S.*)$`)
+
 // blocksOf are the fenced blocks of a page.
 func blocksOf(t *testing.T, path string) (all []passage) {
 	t.Helper()
 	text, err := os.ReadFile(path)
 	if err != nil {
 		t.Fatal(err)
+	}
+	if filepath.Ext(path) != ".md" {
+		said := passage{line: 1, kind: "sh"}
+		for _, m := range example.FindAllStringSubmatch(string(text), -1) {
+			said.text += m[1] + "\n"
+		}
+		return []passage{said}
 	}
 	var open *passage
 	indent, mark := "", ""
@@ -96,16 +106,17 @@ var made = map[string]*regexp.Regexp{
 }
 
 // TestEveryBlockOfThePagesIsRun takes each page's commands from the page itself,
-// as they are printed, in its order, on a machine of its own. Caddyfiles are
-// adapted and provisioned, JSON is parsed; what programs print is shown in blocks
-// of text. A block that cannot be run says why in the page's source.
+// as they are printed, in its order, on a machine of its own; those at the top of
+// init/till.service are run when it is made. Caddyfiles are adapted and
+// provisioned, JSON is parsed; what programs print is shown in blocks of text. A
+// block that cannot be run says why in the page's source.
 func TestEveryBlockOfThePagesIsRun(t *testing.T) {
 	t.Parallel()
 	paths, err := filepath.Glob("../docs/*.md")
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, name := range []string{"README.md", "CONTRIBUTING.md", "SECURITY.md"} {
+	for _, name := range []string{"README.md", "CONTRIBUTING.md", "SECURITY.md", "Caddyfile.example"} {
 		paths = append(paths, "../"+name)
 	}
 	var report struct {

@@ -19,6 +19,11 @@ var pages = []*page{
 		},
 	},
 	{
+		path: "Caddyfile.example", before: `cd "$CHECKOUT"`,
+		stays: map[string]string{"OPENAI_API_KEY": "serving initial configuration"},
+		then:  map[string]string{"caddy till create": `grep -q till_sk_ $said`},
+	},
+	{
 		path: "docs/access.md", serves: true,
 		// With an upstream besides the page's, which is the only one of its roles.
 		installs: `install_caddyfile && sed -i '0,/till {/s//till {\n\t\tupstream claude anthropic {\n\t\t\tcredential {file.\/etc\/till\/openai.key}\n\t\t}/' /etc/caddy/Caddyfile`,
