@@ -2,9 +2,11 @@ package admin
 
 import (
 	"encoding/json"
+	"errors"
 	"maps"
 	"os"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -125,5 +127,47 @@ func TestTheReferenceHasEveryCommandWithAnExample(t *testing.T) {
 		if !strings.Contains(text, "| `"+check+"` |") {
 			t.Errorf("docs/command-line.md does not explain doctor's %s", check)
 		}
+	}
+}
+
+// TestCommandsInTheTextOfTheDocsExist: those in blocks are run by the tests of
+// e2e; of those within a sentence, the command and its flags are there.
+func TestCommandsInTheTextOfTheDocsExist(t *testing.T) {
+	t.Parallel()
+	paths, err := filepath.Glob("../docs/*.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	blocks := regexp.MustCompile("(?ms)^ *```.*?^ *```$")
+	inline := regexp.MustCompile("`caddy till ([^`]+)`")
+	found := 0
+	for _, path := range append(paths, "../README.md", "../SECURITY.md") {
+		text, err := os.ReadFile(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, m := range inline.FindAllStringSubmatch(blocks.ReplaceAllString(string(text), ""), -1) {
+			found++
+			words := strings.Fields(m[1])
+			if i := slices.IndexFunc(words, func(w string) bool { return strings.ContainsAny(w, "<>|&#…") || w == "--" || w == "--help" }); i >= 0 {
+				words = words[:i]
+			}
+			root := &cobra.Command{Use: "till"}
+			build(root)
+			cmd, args, err := root.Find(words)
+			if err == nil && cmd == root && words[0] != "COMMAND" {
+				err = errors.New("there is no such command")
+			}
+			if err == nil {
+				cmd.InheritedFlags() // makes the root's known to it
+				err = cmd.ParseFlags(args)
+			}
+			if err != nil {
+				t.Errorf("%s: caddy till %s: %v", path, m[1], err)
+			}
+		}
+	}
+	if found < 20 {
+		t.Errorf("only %d were found", found)
 	}
 }
