@@ -65,7 +65,7 @@ style:
 
 lint: style
 	@./scripts/need.sh shellcheck
-	shellcheck .ci/run scripts/*.sh
+	shellcheck .ci/run scripts/*.sh e2e/testdata/*.sh
 
 # Builds bin/caddy by xcaddy, and tries it as the image and the unit run it.
 package:

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"net/url"
 	"os"
 	"slices"
@@ -227,6 +228,9 @@ one, or with -) to standard output. Verify it anywhere: caddy till audit verify 
 			}
 			if len(args) == 1 {
 				file, err := os.OpenFile(args[0], os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
+				if errors.Is(err, fs.ErrExist) {
+					return fmt.Errorf("%s is there already: name another file", args[0])
+				}
 				if err != nil {
 					return err
 				}

@@ -137,6 +137,9 @@ func TestADashIsAPipe(t *testing.T) {
 	if got := tillReading(t, export.out, "audit", "verify", "-"); got.code != 0 {
 		t.Errorf("audit verify: %+v", got)
 	}
+	if got := till(t, "audit", "export", dir, "--address", address); got.code != 1 || !strings.Contains(got.err, "is there already: name another file") {
+		t.Errorf("audit export over what is there: %+v", got)
+	}
 	if got := tillReading(t, "nothing", "leak", "-", "--address", address); got.code != 0 {
 		t.Errorf("leak: %+v", got)
 	}

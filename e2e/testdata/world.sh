@@ -1,3 +1,4 @@
+# shellcheck shell=bash
 # The first process of a world (pagesworld_linux_test.go): it makes the machine
 # that docs/ is written for, and then runs what comes on its standard input, a
 # command and its input at a time, each ended by a NUL byte.
@@ -250,8 +251,8 @@ stays() {
 	cat "$out"
 }
 interrupt() {
-	kill -INT -- -$staying
-	tail -s 0.05 --pid=$staying -f /dev/null
+	kill -INT -- "-$staying"
+	tail -s 0.05 --pid="$staying" -f /dev/null
 }
 
 alone=false
