@@ -192,7 +192,7 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 	if refusal := h.admit(w, r, x, key, k, &ask, expects); refusal != nil {
 		return h.refuse(w, t, x.path, refusal, 0)
 	}
-	if expects {
+	if expects && !h.Guard { // a guarded handler may leave the body unread
 		delete(w.Header(), "Connection")
 	}
 	x.rewrite(r)

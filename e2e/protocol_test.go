@@ -226,6 +226,32 @@ func TestAClientThatExpectsContinueIsRefusedBeforeItSends(t *testing.T) {
 	}
 }
 
+// TestAGuardedHandlerMayLeaveABodyThatWasNotSent is about a client that waits for 100
+// Continue and gets an answer instead. It keeps its body, so the next thing that it said
+// on this connection would be taken for that.
+func TestAGuardedHandlerMayLeaveABodyThatWasNotSent(t *testing.T) {
+	t.Parallel()
+	s := newServer(t, options{site: "route /guarded {\n\ttill guard\n\trespond ok\n}"})
+	_, key := s.mint(object{"max_activations": 1})
+	conn, err := net.Dial("tcp", s.addr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { conn.Close() })
+	if err := conn.SetDeadline(time.Now().Add(patience)); err != nil {
+		t.Fatal(err)
+	}
+	fmt.Fprintf(conn, "POST /guarded HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer %s\r\nContent-Length: 5\r\nExpect: 100-continue\r\n\r\n", key)
+	res, err := http.ReadResponse(bufio.NewReader(conn), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer res.Body.Close()
+	if body, err := io.ReadAll(res.Body); err != nil || res.StatusCode != http.StatusOK || string(body) != "ok" || !res.Close {
+		t.Errorf("%s %q, %v; closes the connection: %t", res.Status, body, err, res.Close)
+	}
+}
+
 // TestGuardLetsBothSidesSpeakAtOnce sends and reads by turns on one request,
 // as gRPC does.
 func TestGuardLetsBothSidesSpeakAtOnce(t *testing.T) {
