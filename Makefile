@@ -15,7 +15,7 @@ AGENTS = e2e/agents/node_modules/.package-lock.json
 # Where scripts/need.sh puts a Node when the installed one is too old.
 export PATH := $(CURDIR)/bin/node_modules/.bin:$(PATH)
 
-.PHONY: run check test stress lint style package fuzz bench bounds share scale torture soak tools screens clients
+.PHONY: run check test stress lint style package fuzz bench bounds share scale torture pairs soak tools screens clients
 
 # Starts a server with everything it needs; see `caddy till up --help`.
 run:
@@ -128,3 +128,9 @@ TORTURE = 'TestTorture|TestACap|TestAFullDisk|TestAReadOnly|TestSimulation|TestH
 TESTS ?= $(TORTURE)
 torture:
 	TILL_TORTURE=$(SIZE) $(GO) test -timeout 24h -count 1 -v -run $(TESTS) ./e2e ./limiter
+
+# Every pair of a key's options, kinds of request and events, in SEEDS arrays of some
+# 310 lives each; `make test` has the first. A life that fails says how to live it alone.
+SEEDS ?= 10
+pairs:
+	TILL_PAIRS=$(SEEDS) $(GO) test -timeout 24h -count 1 -v -run 'TestPairs$$' ./e2e

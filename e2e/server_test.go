@@ -56,6 +56,7 @@ type options struct {
 	to       string // instead of the stand-in
 	more     string // more upstreams and roles
 	sites    string // more sites
+	global   string // more global options
 	env      string // one more variable in Caddy's environment
 	store    string // the store's directory, instead of one of its own
 	plain    bool   // no race detector
@@ -112,13 +113,14 @@ func newServer(t *testing.T, o options) *server {
 		}
 		%s
 	}
+	%s
 }
 http://:%s {
 	%s
 	till
 }
 %s
-`, s.admin, s.store(), preset, o.upstream, o.more, port, o.site, o.sites))
+`, s.admin, s.store(), preset, o.upstream, o.more, o.global, port, o.site, o.sites))
 	t.Cleanup(s.stop) // also when it does not start
 	s.start()
 	return s
