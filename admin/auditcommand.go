@@ -206,7 +206,8 @@ func exportCommand(f *common) *cobra.Command {
 		Use:   "export [FILE]",
 		Short: "Writes the whole audit log, one entry a line",
 		Long: `Writes the whole audit log as JSON Lines to a new file, mode 0600, or (without
-one, or with -) to standard output. Verify it anywhere: caddy till audit verify FILE --head HASH.`,
+one, or with -) to standard output. Verify it anywhere:
+caddy till audit verify FILE --head HASH.`,
 		Example: "  caddy till audit export audit.jsonl",
 		Args:    takes(0, 1, "the new file"),
 		RunE: func(cmd *cobra.Command, args []string) (err error) {

@@ -68,7 +68,8 @@ checksum, and checks it. It has no key strings and no credentials. With
 --with-seal it has the salts of sealed keys, without which their boxes open for
 nobody; keep the seal key in a place of its own.
 
-With - it goes to standard output, and the status alone says whether it is whole.`,
+With - it goes to standard output, and the exit status alone says whether it is
+whole.`,
 		Example: `  caddy till backup till-$(date +%F).bak
   caddy till backup - | ssh vault 'cat > till.bak'`,
 		Args: takes(1, 1, "the new file, or -"),
@@ -204,8 +205,8 @@ what was used or revoked since: look at each and resume it, or revoke it. With
 Admin tokens are revoked, for the same reason: make new ones with caddy till
 token create. With --trust they work, also those that were revoked since.
 
-Where the store is, and its anchor, says the Caddyfile (--config), or --store and
---anchor. With - the backup comes from standard input.`,
+Where the store is, and its anchor, says the Caddyfile (--config), or --store
+and --anchor. With - the backup comes from standard input.`,
 		Example: `  caddy till restore till-2026-11-24.bak --config /etc/caddy/Caddyfile
   caddy till restore till-2026-11-24.bak --store /var/lib/till`,
 		Args: takes(1, 1, "the backup, or -"),

@@ -82,7 +82,7 @@ func TestRevokeAllAsksFirstAndSaysHowMany(t *testing.T) {
 		{[]string{"--all", "--owner", "ann", "--except", "morning", "--dry-run"}, 0, "2 keys would be revoked.", ""},
 		{[]string{"--all", "--owner", "ann", "--except", "morn", "--dry-run"}, 2, "", "in full"},
 		{[]string{"--all", "--owner", "ann", "--except", "nobody", "--yes"}, 1, "", "--except: no key has"},
-		{[]string{"--all", "--owner", "ann", "--except", "", "--yes"}, 2, "", "--except: a key's"},
+		{[]string{"--all", "--owner", "ann", "--except", "", "--yes"}, 2, "", "it is empty"},
 		{[]string{"nightly", "--except", "morning"}, 2, "", "--except belongs to --all"},
 		{[]string{"--all", "--owner", "ann", "--dry-run"}, 0, "3 keys would be revoked.", ""},
 		{[]string{"--all", "--owner", "ann", "--yes", "--reason", "left"}, 0, "Revoked 3 keys, and ended 0 running requests.", ""},

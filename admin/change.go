@@ -127,8 +127,8 @@ by its id or its whole name, because this cannot be undone.
 
 With --all it ends every key that matches the flags, or really every key when
 there are none, but for those that --except names (a child of a key that ends
-ends with it all the same). All of them are refused at once. It says how many they are and
-asks first.`,
+ends with it all the same). All of them are refused at once. It says how many
+they are and asks first.`,
 		example: `  caddy till revoke nightly --reason "the contractor left"
   caddy till revoke --all --owner ann --except nightly --dry-run
   caddy till revoke --all --label team=search --unused-for 30d --yes`,
