@@ -137,7 +137,7 @@ func (b *bulk) flags(f *pflag.FlagSet) {
 		b.filters[name] = f.String(name, "", "with --all: "+help)
 	}
 	f.StringToStringVar(&b.labels, "label", nil, "with --all: NAME=VALUE, repeatable")
-	f.StringArrayVar(&b.except, "except", nil, "with --all: not this key, by its id or whole name; repeatable")
+	f.StringSliceVar(&b.except, "except", nil, "with --all: not this key, by its id or whole name; repeatable")
 	f.BoolVar(&b.dryRun, "dry-run", false, "with --all: only say how many that are")
 	f.BoolVar(&b.yes, "yes", false, "with --all: do not ask first")
 }
