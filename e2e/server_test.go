@@ -415,3 +415,6 @@ func (b *syncBuffer) String() string {
 	defer b.mu.Unlock()
 	return b.b.String()
 }
+
+// port is that of an address.
+func port(addr string) string { return addr[strings.LastIndex(addr, ":")+1:] }
