@@ -57,7 +57,7 @@ type filledFlag struct{ pflag.Value }
 // Set implements pflag.Value.
 func (f filledFlag) Set(text string) error {
 	entries := []string{text}
-	if kind := f.Type(); kind != "string" && kind != "stringArray" && text != "" {
+	if f.Type() != "string" && text != "" {
 		list, err := csv.NewReader(strings.NewReader(text)).Read()
 		if err != nil {
 			return f.Value.Set(text) // which says what is wrong with it
@@ -84,7 +84,7 @@ func fill(cmd *cobra.Command) {
 		case "stringSlice", "stringToString":
 			flag.DefValue = "" // help knows the types of such flags, and not this one
 			fallthrough
-		case "string", "stringArray":
+		case "string":
 			flag.Value = filledFlag{flag.Value}
 		}
 	}
