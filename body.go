@@ -10,6 +10,7 @@ import (
 	"os"
 	"slices"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -36,6 +37,11 @@ const (
 	// much and sends nothing must not take the room of others.
 	firstBuffer = 64 << 10
 )
+
+// spareFirsts are for the beginnings of bodies that are longer, or whose length is
+// not known. They are copied from as soon as more is there, so that nothing but
+// hold ever sees one.
+var spareFirsts = sync.Pool{New: func() any { return new([firstBuffer]byte) }}
 
 // The bytes of all bodies that are in memory, over all configurations of this
 // process: those of their beginnings, and all others.
@@ -101,7 +107,14 @@ func hold(r *http.Request, limit int64, p *pace) (*heldBody, []byte, error) {
 	if err := setAside(r.Context(), beginnings, size, &b.first); err != nil {
 		return nil, nil, err
 	}
-	buf := make([]byte, 0, size)
+	var buf []byte
+	if size < firstBuffer {
+		buf = make([]byte, 0, size)
+	} else {
+		spare := spareFirsts.Get().(*[firstBuffer]byte)
+		defer spareFirsts.Put(spare)
+		buf = spare[:0]
+	}
 	for {
 		p.next(len(buf))
 		n, err := r.Body.Read(buf[len(buf):cap(buf)])
@@ -111,6 +124,9 @@ func hold(r *http.Request, limit int64, p *pace) (*heldBody, []byte, error) {
 			return nil, nil, errors.Join(errBodyTooLarge, b.Close())
 		case err == io.EOF:
 			p.end()
+			if cap(buf) == firstBuffer {
+				buf = bytes.Clone(buf)
+			}
 			b.Reset(buf)
 			return b, buf, nil
 		case err != nil:
@@ -125,9 +141,9 @@ func hold(r *http.Request, limit int64, p *pace) (*heldBody, []byte, error) {
 		if err := setAside(r.Context(), buffered, max(more, 1), &b.more); err != nil {
 			return nil, nil, errors.Join(err, b.Close())
 		}
-		grown := make([]byte, len(buf), cap(buf)+int(max(more, 1)))
-		copy(grown, buf)
-		buf = grown
+		grown := make([]byte, cap(buf)+int(max(more, 1)))
+		copy(grown, buf) // so written, what is copied to is not cleared before
+		buf = grown[:len(buf)]
 	}
 }
 
