@@ -1,9 +1,6 @@
 package upstream
 
-import (
-	"bytes"
-	"slices"
-)
+import "slices"
 
 // outline says where in a request's JSON what stands, and how long its strings
 // are to a model. It is made while the text is checked, so that whoever walks
@@ -12,7 +9,7 @@ import (
 type outline struct {
 	text     []byte
 	fields   []field   // the members of the object that it is; none where they are many
-	strings  []written // of the text's beginning, in order
+	strings  []written // of the text's beginning, in order; none of the shortest
 	elements []uint32  // where those of lists that are members end, in order
 	odd      []uint32  // where something stands that [digester] has to look at
 	loose    bool      // in more places than that
@@ -39,6 +36,9 @@ const (
 	// An outline has no more than this of strings and elements, and takes no more
 	// than two bytes for each of the text's, with each kind.
 	maxOutlineItems = 1 << 15
+	// notedString is the shortest string that it has, with its quotes. Shorter ones,
+	// which most are, are counted again as fast as they are found.
+	notedString     = 34
 	maxOutlineField = 64
 	maxOdd          = 64
 )
@@ -48,8 +48,7 @@ func newOutline(b []byte) *outline {
 	if len(b) > maxOutlined {
 		return nil
 	}
-	strings := min(bytes.Count(b, []byte{'"'})/2, len(b)/8, maxOutlineItems)
-	return &outline{text: b, strings: make([]written, 0, strings), fields: make([]field, 0, 16)}
+	return &outline{text: b, strings: make([]written, 0, len(b)/256+4), fields: make([]field, 0, 16)}
 }
 
 func (o *outline) addField(name, value []byte) {
@@ -88,7 +87,7 @@ func (o *outline) addString(s []byte, from int, more, printed int64, odd bool) {
 	if odd || meansMore(s[1:len(s)-1]) {
 		o.addOdd(from)
 	}
-	if len(o.strings) < cap(o.strings) {
+	if len(s) >= notedString && len(o.strings) < maxOutlineItems {
 		o.strings = append(o.strings, written{uint32(from), uint32(len(s)), uint32(int64(len(s)) + more), uint32(printed)})
 	}
 }
@@ -113,6 +112,9 @@ func (o *outline) find(b []byte) *written {
 	}
 	i := o.next
 	if i >= len(o.strings) || o.strings[i].from != uint32(at) {
+		if (i >= len(o.strings) || o.strings[i].from > uint32(at)) && (i == 0 || o.strings[i-1].from < uint32(at)) {
+			return nil // it would stand between the two
+		}
 		found := false
 		i, found = slices.BinarySearchFunc(o.strings, uint32(at), func(w written, at uint32) int { return int(w.from) - int(at) })
 		if !found {

@@ -2,6 +2,7 @@ package upstream
 
 import (
 	"encoding/binary"
+	"math/bits"
 	"sync"
 	"unicode/utf8"
 
@@ -128,6 +129,9 @@ func literalTokens(n int, exponent bool) int64 {
 // stringLength is promptLength of the string that b begins with, with its quotes.
 func stringLength(b []byte, f layout, o *outline) (n int, tokens int64) {
 	if f != asLines {
+		if n := shortEnd(b); n > 0 {
+			return n, int64(n)
+		}
 		if w := o.find(b); w != nil {
 			tokens = int64(w.tokens)
 			if f == asJSON {
@@ -174,6 +178,20 @@ func stringLength(b []byte, f layout, o *outline) (n int, tokens int64) {
 		}
 	}
 	return n, tokens
+}
+
+// shortEnd is the length of the string that b begins with, where it is shorter than
+// [notedString] and every byte of it stands for itself; else 0.
+func shortEnd(b []byte) int {
+	for i := 1; i < notedString-1 && i+8 <= len(b); i += 8 {
+		if m := specials(binary.LittleEndian.Uint64(b[i:])); m != 0 {
+			if i += bits.TrailingZeros64(m) / 8; b[i] == '"' {
+				return i + 1
+			}
+			break
+		}
+	}
+	return 0
 }
 
 // plain reports whether none of eight bytes is a quote, a backslash, or not

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"math/rand/v2"
+	"slices"
 	"strings"
 	"testing"
 	"unicode/utf16"
@@ -210,6 +211,42 @@ func TestTextThatGrowsIsCountedWithWhatItBecomes(t *testing.T) {
 		}
 		check(t, string(s))
 	})
+}
+
+// TestAShortStringIsCountedAtOnce: every one that is short and plain is, because no
+// outline has it, and nothing else.
+func TestAShortStringIsCountedAtOnce(t *testing.T) {
+	t.Parallel()
+	for size := range notedString + 10 {
+		for at := -1; at < size; at++ {
+			for c := range 256 {
+				inner := bytes.Repeat([]byte{'x'}, size)
+				if at >= 0 {
+					inner[at] = byte(c)
+				}
+				plain := at < 0 || c >= ' ' && c < utf8.RuneSelf && c != '"' && c != '\\'
+				b := slices.Concat([]byte{'"'}, inner, []byte(`","behind":1}`))
+				want := 0
+				switch {
+				case plain && size+2 < notedString:
+					want = size + 2
+				case at >= 0 && c == '"' && at+2 < notedString:
+					want = at + 2
+				}
+				if n := shortEnd(b); n != want {
+					t.Fatalf("%q: %d, want %d", b, n, want)
+				}
+				if at < 0 {
+					break
+				}
+			}
+		}
+	}
+	for _, b := range []string{`"`, `""`, `"abc"`, `"abc`, `"1234567`, `"1234567"`} {
+		if n := shortEnd([]byte(b)); n != 0 && n != len(b) {
+			t.Errorf("%q: %d", b, n)
+		}
+	}
 }
 
 func FuzzPromptLength(f *testing.F) {
