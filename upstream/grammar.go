@@ -189,19 +189,22 @@ func (o *outline) stringEnd(b []byte, i int) int {
 			if i+1 == len(b) {
 				return -1
 			}
-			switch b[i+1] {
-			case 'n', '"', 't', '\\', 'r', 'b', 'f':
-				more--
-				printed++
-				i += 2
+			switch escapes[b[i+1]] {
+			case shortEscape:
+				// Lines end and begin with several.
+				first := i
+				for i += 2; i+1 < len(b) && b[i] == '\\' && escapes[b[i+1]] == shortEscape; {
+					i += 2
+				}
+				more -= int64(i-first) / 2
+				printed += int64(i-first) / 2
 				growth.before = false
 				continue
-			case 'u':
+			case hexEscape:
 				if _, ok := hex(b[i:]); !ok {
 					return -1
 				}
-			case '/':
-			default:
+			case noEscape:
 				return -1
 			}
 			r, n := unescape(b[i:])
@@ -213,22 +216,37 @@ func (o *outline) stringEnd(b []byte, i int) int {
 		case c < ' ':
 			return -1
 		default:
-			// Nearly all are of two bytes, or of three.
-			r, n := rune(0), 0
-			switch rest := b[i:]; {
-			case c >= 0xc2 && c < 0xe0 && len(rest) > 1 && rest[1]&0xc0 == 0x80:
-				r, n = rune(c&0x1f)<<6|rune(rest[1]&0x3f), 2
-			case c > 0xe0 && c < 0xed && len(rest) > 2 && rest[1]&0xc0 == 0x80 && rest[2]&0xc0 == 0x80:
-				r, n = rune(c&0x0f)<<12|rune(rest[1]&0x3f)<<6|rune(rest[2]&0x3f), 3
-			default:
-				if r, n = utf8.DecodeRune(rest); r == utf8.RuneError && n == 1 {
-					return -1
+			// Nearly all are of two bytes, or of three, and stand beside others.
+			for i < len(b) && b[i] >= utf8.RuneSelf {
+				r, n := rune(0), 0
+				switch c, rest := b[i], b[i:]; {
+				case c >= 0xc2 && c < 0xe0 && len(rest) > 1 && rest[1]&0xc0 == 0x80:
+					r, n = rune(c&0x1f)<<6|rune(rest[1]&0x3f), 2
+				case c > 0xe0 && c < 0xed && len(rest) > 2 && rest[1]&0xc0 == 0x80 && rest[2]&0xc0 == 0x80:
+					r, n = rune(c&0x0f)<<12|rune(rest[1]&0x3f)<<6|rune(rest[2]&0x3f), 3
+				default:
+					if r, n = utf8.DecodeRune(rest); r == utf8.RuneError && n == 1 {
+						return -1
+					}
 				}
+				more += growth.of(r)
+				i += n
 			}
-			more += growth.of(r)
-			i += n
 		}
 	}
+}
+
+// What a character means behind a backslash.
+const (
+	noEscape       byte = iota
+	shortEscape         // there is no shorter way to write it
+	needlessEscape      // of what may stand for itself
+	hexEscape
+)
+
+var escapes = [256]byte{
+	'"': shortEscape, '\\': shortEscape, 'b': shortEscape, 'f': shortEscape, 'n': shortEscape, 'r': shortEscape, 't': shortEscape,
+	'/': needlessEscape, 'u': hexEscape,
 }
 
 // special is where in a string the first character is, from i on, that is no

@@ -31,8 +31,12 @@ func TestEveryByteIsJudgedAsByEncodingJSON(t *testing.T) {
 	for before := range 17 {
 		for behind := range 10 {
 			for c := range 256 {
-				for _, d := range []string{"", `"`, `\`, "\x00", "\x80", " "} {
-					b := []byte(`"` + strings.Repeat("a", before) + string([]byte{byte(c)}) + d + strings.Repeat("!", behind) + `"`)
+				for _, d := range []string{"", `"`, `\`, "\x00", "\x80", " ", "behind a backslash"} {
+					head := strings.Repeat("a", before)
+					if len(d) > 1 {
+						head, d = head+`\`, ""
+					}
+					b := []byte(`"` + head + string([]byte{byte(c)}) + d + strings.Repeat("!", behind) + `"`)
 					if got, want := wellFormed(b, nil), utf8.Valid(b) && json.Valid(b); got != want {
 						t.Fatalf("%.100q: well formed is %v, want %v", b, got, want)
 					}

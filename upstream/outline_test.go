@@ -3,6 +3,7 @@ package upstream
 import (
 	"bytes"
 	"fmt"
+	"math/rand/v2"
 	"strings"
 	"testing"
 )
@@ -91,6 +92,28 @@ func outlinedBodies() []string {
 		`{"a":[{"cache_control":{"type":"ephemeral"},"b":1},{"b":1,"cache_control":{"type":"ephemeral"}},{"b":1,"cache_control":{"type":"ephemeral"},"c":2},{"cache_control":{"type":"ephemeral"}}]}`,
 		`{"a":["cache_control",{"type":"ephemeral"},"reasoning"],"":"","\u0061":1,"a":[]}`,
 		string(chat(5_000)), `{"a":[` + strings.Repeat(`"",`, 5000) + `{}]}`, `{"a":[` + strings.Repeat(`"\u0041",`, 300) + `1]}`, `{"x":1` + strings.Repeat(`,"a":"b"`, 100) + `}`, strings.Repeat(" ", 100) + `{"a":"` + strings.Repeat("plain text of some length ", 500) + `"}`,
+	}
+}
+
+// TestRunsAreCountedAsOneByOne: whatever stands beside whatever in a string, its check
+// counts the tokens that stringLength does, which reads one character after the other.
+func TestRunsAreCountedAsOneByOne(t *testing.T) {
+	t.Parallel()
+	pieces := []string{
+		`\n`, `\t`, `\"`, `\\`, `\/`, `\u0041`, `\u00e9`, `\u0301`, `\u000a`, `\ud83d\ude00`, `\ud800`, `\udc00`, `\n\n\t\t`,
+		"e", "plain", " and more of it, ", "é", "\u0301", "e\u0301", "é\u0301\u0301", "ﷺ", "𝄞", "日本", "ß", "\u2028", "\ud7ff", "\ufffd", "{", ":", "cache_control",
+	}
+	random := rand.New(rand.NewPCG(20, 26))
+	for range 20_000 {
+		var b strings.Builder
+		for b.Len() < notedString || random.IntN(4) > 0 {
+			b.WriteString(pieces[random.IntN(len(pieces))])
+		}
+		body := []byte(`{"a":["` + b.String() + `"]}`)
+		if o := newOutline(body); !wellFormed(body, o) || len(o.strings) != 1 {
+			t.Fatalf("%q: it has %d strings, or is not well formed", body, len(o.strings))
+		}
+		judgeOutline(t, body)
 	}
 }
 
