@@ -135,7 +135,11 @@ func (h *Handler) judgeUse(r *http.Request, x *exchange, key *limiter.Key, k *li
 	if e.Routed && dollars {
 		return unbounded("its \"provider\" chooses a route whose price is not known; leave it out")
 	}
-	if u.stored, known = u.earlier.Bound(e.Input, u.price, u.prices.LongestOutput(provider)); !known {
+	longest := int64(0)
+	if u.earlier.Names() {
+		longest = u.prices.LongestOutput(provider) // looks through the whole table
+	}
+	if u.stored, known = u.earlier.Bound(e.Input, u.price, longest); !known {
 		what, help := u.earlier.Worst()
 		return about(key, limiter.CodeNotMeterable, "has a limit in tokens or dollars, and %s is stored at the vendor, where only the context window bounds it, which is not known of %s; %s", what, e.Model, help)
 	}

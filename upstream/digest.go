@@ -61,6 +61,8 @@ type digester struct {
 	// thinks says that there may be thoughts of a model, which vendors leave out
 	// of some requests and not of others.
 	thinks bool
+
+	room [perKey]beginning // see Memory.Recall: some kilobytes that need not be cleared
 }
 
 var spareDigesters = sync.Pool{New: func() any { return &digester{buf: make([]byte, 0, 4096)} }}

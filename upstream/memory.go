@@ -140,8 +140,7 @@ func (m *Memory) Recall(key, upstream string, p *Preset, c *Call, e *Estimate) *
 	if e.Window || len(e.stored) > 0 {
 		r.most = 1 << 40
 	}
-	var room [perKey]beginning
-	known, ok := m.known(r, room[:0])
+	known, ok := m.known(r, d.room[:0])
 	if !ok {
 		return nil
 	}
