@@ -297,6 +297,46 @@ func (x *exchange) send(r *http.Request, b []byte) {
 	}
 }
 
+// splice makes pieces the body that goes out. A large one is not copied together.
+func (x *exchange) splice(r *http.Request, pieces [][]byte) {
+	size := 0
+	for _, b := range pieces {
+		size += len(b)
+	}
+	if size < joined {
+		x.send(r, slices.Concat(pieces...))
+		return
+	}
+	x.send(r, nil)
+	r.Body, r.ContentLength = &splicedBody{pieces, x.body}, int64(size)
+}
+
+// joined is the shortest body that is sent in pieces, in bytes. Over HTTP/1 that is
+// one more write, because net/http does not know that it is in memory.
+const joined = 64 << 10
+
+// splicedBody is a body in pieces. Only its Read knows them, so that nobody can read
+// one and take it for all.
+type splicedBody struct {
+	left [][]byte
+	io.Closer
+}
+
+func (b *splicedBody) Read(p []byte) (n int, err error) {
+	for len(b.left) > 0 {
+		m := copy(p[n:], b.left[0])
+		n += m
+		if b.left[0] = b.left[0][m:]; len(b.left[0]) > 0 {
+			return n, nil
+		}
+		b.left[0], b.left = nil, b.left[1:] // it has left, and need not stay in memory
+	}
+	if n == 0 && len(p) > 0 {
+		return 0, io.EOF
+	}
+	return n, nil
+}
+
 // sent lets go of a body that has left: its answer may take much longer than it
 // did, and nothing is ever sent twice.
 func (x *exchange) sent(how httptrace.WroteRequestInfo) {

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"io"
 	"math/rand/v2"
+	"net/http"
 	"net/http/httptest"
 	"testing"
 	"testing/iotest"
@@ -58,6 +59,61 @@ func BenchmarkHold(b *testing.B) {
 		held, _, err := hold(r, 1<<20, nil)
 		if err != nil || held.Close() != nil {
 			b.Fatal(err)
+		}
+	}
+}
+
+// TestASplicedBodyIsItsPieces, however it is read, and however it is sent.
+func TestASplicedBodyIsItsPieces(t *testing.T) {
+	t.Parallel()
+	server := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.ContentLength < 0 {
+			t.Error("its length is not announced")
+		}
+		b, _ := io.ReadAll(r.Body) // the client sees what is missing
+		_, _ = w.Write(b)
+	}))
+	server.EnableHTTP2 = true
+	server.StartTLS()
+	t.Cleanup(server.Close)
+	random := rand.New(rand.NewPCG(1, 2))
+	for _, size := range []int{1, 100, joined - 1, joined, joined + 1, 5 * joined} {
+		for _, count := range []int{1, 2, 3, 7} {
+			want := bytes.Repeat([]byte("0123456789abcdef!"), size/17+1)[:size]
+			spliced := func() *http.Request {
+				var pieces [][]byte
+				rest := want
+				for range count - 1 {
+					n := random.IntN(len(rest) + 1)
+					pieces, rest = append(pieces, rest[:n:n]), rest[n:]
+				}
+				x, r := &exchange{body: new(heldBody)}, httptest.NewRequest("POST", server.URL, nil)
+				x.splice(r, append(pieces, rest))
+				if r.ContentLength != int64(size) {
+					t.Errorf("%d bytes in %d pieces: a length of %d", size, count, r.ContentLength)
+				}
+				r.RequestURI = ""
+				return r
+			}
+			for name, reads := range map[string]func(io.Reader) io.Reader{"whole": func(r io.Reader) io.Reader { return r }, "byte by byte": iotest.OneByteReader, "in halves": iotest.HalfReader} {
+				if got, err := io.ReadAll(reads(spliced().Body)); err != nil || !bytes.Equal(got, want) {
+					t.Errorf("%d bytes in %d pieces, read %s: %d others, %v", size, count, name, len(got), err)
+				}
+			}
+			http1 := server.Client().Transport.(*http.Transport).Clone()
+			http1.ForceAttemptHTTP2, http1.TLSClientConfig.NextProtos = false, []string{"http/1.1"}
+			t.Cleanup(http1.CloseIdleConnections)
+			for name, by := range map[string]http.RoundTripper{"HTTP/1.1": http1, "HTTP/2.0": server.Client().Transport} {
+				res, err := by.RoundTrip(spliced())
+				if err != nil {
+					t.Fatal(err)
+				}
+				got, err := io.ReadAll(res.Body)
+				_ = res.Body.Close() // it was read
+				if err != nil || res.Proto != name || !bytes.Equal(got, want) {
+					t.Errorf("%d bytes in %d pieces, sent over %s: %d others over %s, %v", size, count, name, len(got), res.Proto, err)
+				}
+			}
 		}
 	}
 }

@@ -279,5 +279,5 @@ func (x *exchange) rewrite(r *http.Request) {
 		u.estimate.Forget()
 		return
 	}
-	x.send(r, u.estimate.Rewrite(u.output))
+	x.splice(r, u.estimate.Rewrite(u.output))
 }

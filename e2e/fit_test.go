@@ -53,6 +53,7 @@ func TestAnswersAreFittedToWhatIsLeft(t *testing.T) {
 		{"a price that need not be known", object{"max_tokens": 100000}, strings.Replace(long, `"m"`, `"x"`, 1), 200, "", 5000, false},
 		{"a price that is not known and not minded", object{"max_spend_usd": "5", "unknown_price": "count_only"}, strings.Replace(long, `"m"`, `"x"`, 1), 200, "", 5000, false},
 		{"a price that is not known, and nothing stated", object{"max_tokens": 5000000}, strings.Replace(open, `"m"`, `"x"`, 1), 200, "", 16384, false},
+		{"a large one, and nothing stated", object{"max_tokens": 5000000}, `{"model":"x","messages":[{"role":"user","content":"` + strings.Repeat("some words, ", 20_000) + `"}]}`, 200, "", 16384, false},
 		{"a tool that runs elsewhere", object{"max_tokens": 100000}, strings.Replace(long, `{`, `{"tools":[{"type":"web_search"}],`, 1), 403, "till_not_meterable", 0, false},
 		{"a bound twice", object{"max_tokens": 100000}, strings.Replace(long, `{`, `{"max_completion_tokens":1,`, 1), 400, "till_bad_request", 0, false},
 		{"wrong JSON", object{"max_tokens": 100000}, `{"model":`, 400, "till_bad_request", 0, false},

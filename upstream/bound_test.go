@@ -3,6 +3,7 @@ package upstream
 import (
 	"encoding/json"
 	"errors"
+	"slices"
 	"strings"
 	"testing"
 
@@ -245,11 +246,14 @@ func TestBodiesAreFittedAndElseUntouched(t *testing.T) {
 			t.Errorf("%s: %v", test.name, err)
 			continue
 		}
-		if got := e.Rewrite(300); string(got) != test.want {
+		if got := asSent(e, 300); string(got) != test.want {
 			t.Errorf("%s:\n got %s\nwant %s", test.name, got, test.want)
 		}
 	}
 }
+
+// asSent is the whole body.
+func asSent(e *Estimate, output int64) []byte { return slices.Concat(e.Rewrite(output)...) }
 
 func FuzzEstimate(f *testing.F) {
 	f.Add([]byte(`{"model":"m","messages":[{"role":"user","content":[{"type":"text","text":"x"}]}],"max_tokens":5,"stream":true}`), byte(0))
@@ -274,7 +278,7 @@ func FuzzEstimate(f *testing.F) {
 		if to.preset != "gemini" {
 			judgeByOracle(t, body, e)
 		}
-		fitted := e.Rewrite(7)
+		fitted := asSent(e, 7)
 		if !json.Valid(fitted) {
 			t.Fatalf("%q becomes %q", body, fitted)
 		}

@@ -159,12 +159,11 @@ func BenchmarkRewrite(b *testing.B) {
 	if err != nil {
 		b.Fatal(err)
 	}
-	b.SetBytes(int64(len(body)))
 	b.ReportAllocs()
 	for b.Loop() {
 		again := *e
-		if len(again.Rewrite(50)) < len(body) {
-			b.Fatal("it became shorter")
+		if len(again.Rewrite(50)) < 2 {
+			b.Fatal("it is as it was")
 		}
 	}
 }

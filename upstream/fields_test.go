@@ -115,7 +115,7 @@ func TestAPredictionIsHeldAsOutput(t *testing.T) {
 			t.Errorf("%s: %s: %+v, %v", test.preset, test.fields, e, err)
 			continue
 		}
-		if sent := string(e.Rewrite(40)); !strings.Contains(sent, `"`+test.bound+`":40`) || strings.Count(sent, "tokens\":") != 1 {
+		if sent := string(asSent(e, 40)); !strings.Contains(sent, `"`+test.bound+`":40`) || strings.Count(sent, "tokens\":") != 1 {
 			t.Errorf("%s: %s: sent on as %s", test.preset, test.fields, sent)
 		}
 	}

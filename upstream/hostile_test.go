@@ -257,7 +257,7 @@ func TestABoundInAFieldOfAnotherEndpointLowersNothing(t *testing.T) {
 			t.Errorf("%s: %+v, %v; want %d", test.body, e, err, test.stated)
 			continue
 		}
-		if got := string(e.Rewrite(300)); got != test.fitted {
+		if got := string(asSent(e, 300)); got != test.fitted {
 			t.Errorf("%s:\n got %s\nwant %s", test.body, got, test.fitted)
 		}
 	}

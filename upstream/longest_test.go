@@ -100,7 +100,7 @@ func TestNoWrittenBoundIsRefused(t *testing.T) {
 					t.Errorf("%s %s, a prompt of %d words: answers are cut to %d", name, path, words, n)
 				}
 				var sent map[string]any
-				if err := json.Unmarshal(e.Rewrite(n), &sent); err != nil {
+				if err := json.Unmarshal(asSent(e, n), &sent); err != nil {
 					t.Errorf("%s: %v", name, err)
 				}
 			}

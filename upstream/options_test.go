@@ -68,7 +68,7 @@ func TestTheBoundStandsWhereTheServerReadsIt(t *testing.T) {
 		if e.Stated != test.stated || e.Unwritten != test.unwritten {
 			t.Errorf("%s: stated %d, unwritten %v", test.name, e.Stated, e.Unwritten)
 		}
-		if sent := string(e.Rewrite(50)); sent != test.sent {
+		if sent := string(asSent(e, 50)); sent != test.sent {
 			t.Errorf("%s: sent %s\nwant %s", test.name, sent, test.sent)
 		}
 	}
@@ -124,7 +124,7 @@ func TestNoServerReadsMoreThanIsHeld(t *testing.T) {
 		}
 		sent := []byte(body)
 		if output >= 0 {
-			sent = e.Rewrite(output)
+			sent = asSent(e, output)
 		}
 		if n, ok := reads(sent, server...); !ok || n > held {
 			t.Fatalf("%s\n%s\na server that reads %v takes %d, held is %d", body, sent, server, n, held)
@@ -192,7 +192,7 @@ func TestStreamsAreAskedForUsageWhereThatIsNeeded(t *testing.T) {
 			t.Errorf("%s %s: %v", test.preset, test.path, err)
 			continue
 		}
-		asked := strings.Contains(string(e.Rewrite(-1)), `"include_usage":true`)
+		asked := strings.Contains(string(asSent(e, -1)), `"include_usage":true`)
 		if asked != test.want || e.HidesUsage() != test.want {
 			t.Errorf("%s %s: asked %v, hides %v", test.preset, test.path, asked, e.HidesUsage())
 		}

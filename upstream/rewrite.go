@@ -2,6 +2,7 @@ package upstream
 
 import (
 	"math"
+	"slices"
 	"strconv"
 )
 
@@ -24,39 +25,43 @@ func (w *rewriting) get(name string) []byte {
 
 func (w *rewriting) set(name string, value []byte) { w.more = append(w.more, field{name, value}) }
 
-// bytes is the object with what was set, and what is new in front.
-func (w *rewriting) bytes() []byte {
-	size := len(w.rawObject)
+// pieces are the object with what was set, and what is new in front. They lie in the
+// object but for what was set.
+func (w *rewriting) pieces() [][]byte {
+	size := len("{")
 	for _, f := range w.more {
 		size += len(f.name) + len(f.value) + len(`"":,`)
 	}
-	out := append(make([]byte, 0, size), '{')
+	head := append(make([]byte, 0, size), '{')
 	for i := len(w.more) - 1; i >= 0; i-- {
 		if f := w.more[i]; w.get(f.name) == nil {
-			out = append(append(append(out, '"'), f.name...), '"', ':')
-			out = append(append(out, f.value...), ',')
+			head = append(append(append(head, '"'), f.name...), '"', ':')
+			head = append(append(head, f.value...), ',')
 		}
 	}
+	if len(w.fields) == 0 && len(head) > 1 {
+		head = head[:len(head)-1] // no comma behind the last
+	}
+	all := [][]byte{head}
 	done := 1
 	for _, f := range w.fields {
 		for _, changed := range w.more {
 			if changed.name == f.name {
 				at := cap(w.rawObject) - cap(f.value) // it is a part of it
-				out = append(append(out, w.rawObject[done:at]...), changed.value...)
+				all = append(all, w.rawObject[done:at], changed.value)
 				done = at + len(f.value)
 			}
 		}
 	}
-	if len(w.fields) == 0 && len(out) > 1 {
-		out = out[:len(out)-1] // no comma behind the last
-	}
-	return append(out, w.rawObject[done:]...)
+	return append(all, w.rawObject[done:])
 }
 
 // Rewrite returns the request's body with what a limit needs, and everything
 // else as it was: answers bounded by output tokens, where that is not below 0,
-// and usage asked for in a stream that would not report it. It is called once.
-func (e *Estimate) Rewrite(output int64) []byte {
+// and usage asked for in a stream that would not report it. It is called once. What
+// it returns is in pieces, which one after the other are the body: most of a large
+// one is where it was.
+func (e *Estimate) Rewrite(output int64) [][]byte {
 	w := rewriting{rawObject: e.object, fields: e.fields}
 	e.Forget()
 	value := strconv.AppendInt(nil, output, 10)
@@ -87,7 +92,7 @@ func (e *Estimate) Rewrite(output int64) []byte {
 		const options = "stream_options"
 		w.set(options, with(w.get(options), "include_usage", []byte("true")))
 	}
-	return w.bytes()
+	return w.pieces()
 }
 
 // with is an object with one member changed or added; it is made where there is
@@ -98,7 +103,7 @@ func with(object []byte, name string, value []byte) []byte {
 	}
 	w := rewriting{rawObject: object, fields: rawObject(object).fields()}
 	w.set(name, value)
-	return w.bytes()
+	return slices.Concat(w.pieces()...)
 }
 
 // DontAsk leaves a stream as it is that would be asked for its usage.
