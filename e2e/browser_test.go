@@ -19,15 +19,9 @@ import (
 	"testing"
 	"time"
 
-	"golang.org/x/sync/semaphore"
-
 	"github.com/till-proxy/till/limiter"
 	"github.com/till-proxy/till/token"
 )
-
-// oneBrowser lets one browser run at a time: each takes a good part of a small
-// machine.
-var oneBrowser = semaphore.NewWeighted(1)
 
 // console is a server with a console on a site of its own.
 type console struct {
@@ -89,17 +83,12 @@ func (c *console) link() string {
 	return answer["url"].(string)
 }
 
-// browser goes through a flow of browser/flows.mjs and returns what it printed.
+// browser goes through a flow of browser/flows.mjs and returns what it printed. Its
+// test has waited for its turn with the browser before it started the server: who
+// waits with one keeps others from theirs.
 func (c *console) browser(flow string) string {
 	c.t.Helper()
-	chromium, err := exec.LookPath("chromium")
-	if err != nil {
-		c.t.Fatal("chromium is not installed; run: make test (or: ./scripts/need.sh chromium)")
-	}
-	if _, err := os.Stat("browser/node_modules/playwright-core"); err != nil {
-		c.t.Fatal("playwright-core is not installed; run: make test (or: npm ci, in e2e/browser)")
-	}
-	all := object{"chromium": chromium, "base": c.base, "keys": "http://" + c.addr, "link": c.link(), "real": realKey}
+	all := object{"browser": browserAddress(c.t), "base": c.base, "keys": "http://" + c.addr, "link": c.link(), "real": realKey}
 	if !c.closed {
 		maps.Copy(all, object{
 			"token": c.hire("ops", "*")["token"], "second": c.hire("second", "lead"), "researcher": c.hire("researcher", "researcher"), "reader": c.hire("reader", "reader"),
@@ -110,7 +99,6 @@ func (c *console) browser(flow string) string {
 	if err != nil {
 		c.t.Fatal(err)
 	}
-	defer waitsFor(c.t, oneBrowser, 1)()
 	ctx, cancel := context.WithTimeout(c.t.Context(), 3*patience)
 	defer cancel()
 	cmd := exec.CommandContext(ctx, "node", "browser/flows.mjs", flow)
@@ -149,6 +137,7 @@ func TestTheConsoleInABrowser(t *testing.T) {
 		t.Run(flow, func(t *testing.T) {
 			t.Parallel()
 			t.Log(what)
+			waitsFor(t, browserPlaces, 1)
 			c := newConsole(t)
 			c.browser(flow)
 			for _, secret := range []string{"till_sk_", "till_admin_", "signin=", realKey} {
@@ -162,12 +151,14 @@ func TestTheConsoleInABrowser(t *testing.T) {
 
 func TestTheConsoleSaysWhatIsToMend(t *testing.T) {
 	t.Parallel()
+	waitsFor(t, browserPlaces, 1)
 	c, _ := newLivedConsole(t, "docs-writer", "release-notes")
 	c.browser("stale")
 }
 
 func TestTheConsoleWorksWhileTheStoreIsClosed(t *testing.T) {
 	t.Parallel()
+	waitsFor(t, browserPlaces, 1)
 	c := newConsole(t)
 	_, key := c.mint(object{"max_activations": 5})
 	c.stop()
@@ -338,6 +329,7 @@ func TestTheListPaintsWithinASecond(t *testing.T) {
 	} else {
 		t.Parallel()
 	}
+	waitsFor(t, browserPlaces, 1)
 	c := newConsole(t)
 	c.stop()
 	start := time.Now()

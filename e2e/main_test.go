@@ -1,6 +1,7 @@
 package e2e
 
 import (
+	"errors"
 	"flag"
 	"fmt"
 	"os"
@@ -8,6 +9,7 @@ import (
 	"path/filepath"
 	"runtime"
 	"strconv"
+	"sync"
 	"testing"
 )
 
@@ -23,14 +25,16 @@ func TestMain(m *testing.M) {
 	}
 	caddyBinary = filepath.Join(dir, "caddy")
 	plainBinary = caddyBinary
+	var builds sync.WaitGroup // a link keeps one processor busy, most of the time
 	if raced {
 		plainBinary = filepath.Join(dir, "caddy-plain")
-		build(caddyBinary, "-race")
+		builds.Go(func() { build(caddyBinary, "-race") })
 	}
-	build(plainBinary)
+	builds.Go(func() { build(plainBinary) })
+	builds.Wait()
 	waitTogether()
 	code := m.Run()
-	if err := os.RemoveAll(dir); err != nil {
+	if err := errors.Join(endBrowser(), os.RemoveAll(dir)); err != nil {
 		fmt.Fprintln(os.Stderr, err)
 	}
 	os.Exit(code)

@@ -75,5 +75,5 @@ func serveMCPToPages(st *stage, transport string) {
 	st.Cleanup(page.Close)
 	st.options.upstream = "cors " + page.URL
 	st.env = append(st.env, "PAGE="+page.URL, "CHROMIUM="+chromium)
-	waitsFor(st.T, oneBrowser, 1)
+	waitsFor(st.T, browserPlaces, 1)
 }

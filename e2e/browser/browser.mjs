@@ -25,10 +25,7 @@ export async function until(what, f) {
 }
 
 export async function browse(options, flow) {
-  const browser = await chromium.launch({
-    executablePath: plan.chromium, timeout: patience,
-    args: ['--no-sandbox', '--disable-gpu', '--disable-quic', '--no-first-run', '--disable-background-networking', '--disable-component-update', '--disable-sync'],
-  });
+  const browser = await chromium.connect(plan.browser, { timeout: patience });
   try {
     const context = await browser.newContext({ viewport: { width: 1440, height: 900 }, ...options });
     context.setDefaultTimeout(patience);
@@ -50,7 +47,7 @@ export async function browse(options, flow) {
       throw new Error(`${e.stack}\n--- at ${at}\n--- ${wrong.join('\n')}`);
     }
     check(wrong.length === 0, 'the page broke its rules:\n' + wrong.join('\n'));
-  } finally { await browser.close(); }
+  } finally { await browser.close(); } // its contexts: others use the browser
 }
 
 // signIn opens the console with an admin token.
