@@ -22,9 +22,9 @@ type Disk interface {
 	// Open opens a file that is there for writing within its size.
 	Open(path string) (File, error)
 
-	// Map maps a file of that size into memory, making it when it is missing or
-	// of another size. What is written to it outlives the process, and not the
-	// power.
+	// Map maps a file of that size into memory, or of less, making it when it is
+	// missing or of another size. What is written to it outlives the process, and
+	// not the power.
 	Map(path string, size int) (Mapping, error)
 }
 

@@ -63,7 +63,7 @@ type slot struct {
 }
 
 // openShadow maps the file at path, making it when it is missing or of
-// another size. It returns what the file remembers of the session before.
+// another size. A disk that gives less room gives fewer slots.
 func openShadow(disk Disk, path string) (*shadow, error) {
 	m, err := disk.Map(path, shadowSize)
 	if err != nil {
@@ -89,7 +89,7 @@ func (s *shadow) recall(last session, boot string) []remembered {
 		return nil
 	}
 	var found []remembered
-	for i := range shadowSlots {
+	for i := range s.slots() {
 		b := s.slot(i)
 		r := remembered{id: accountID(b[:16]), lineage: binary.NativeEndian.Uint64(b[16:])}
 		if r.id == (accountID{}) {
@@ -108,14 +108,16 @@ func (s *shadow) recall(last session, boot string) []remembered {
 // begin forgets everything and belongs to the new session from here on.
 func (s *shadow) begin(now session, boot string) {
 	clear(s.mem)
-	s.free = make([]int32, shadowSlots)
+	s.free = make([]int32, s.slots())
 	for i := range s.free {
-		s.free[i] = int32(shadowSlots - 1 - i)
+		s.free[i] = int32(len(s.free) - 1 - i)
 	}
 	copy(s.mem[8:24], now[:])
 	copy(s.mem[24:24+shadowBootLen], boot)
 	copy(s.mem, shadowMagic)
 }
+
+func (s *shadow) slots() int { return (len(s.mem) - shadowHeader) / shadowSlot }
 
 func (s *shadow) slot(i int) []byte {
 	return s.mem[shadowHeader+i*shadowSlot:][:shadowSlot:shadowSlot]

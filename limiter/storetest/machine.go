@@ -136,6 +136,11 @@ func (d files) Open(path string) (limiter.File, error) {
 	return &file{d.Disk, f}, nil
 }
 
+// mostMapped is how much of a file is mapped at most: every restart of a simulated
+// machine copies, clears and reads all of it, and a simulation restarts thousands
+// of times.
+const mostMapped = 128 << 10
+
 // Map implements limiter.Disk.
 func (d files) Map(path string, size int) (limiter.Mapping, error) {
 	d.mu.Lock()
@@ -143,6 +148,7 @@ func (d files) Map(path string, size int) (limiter.Mapping, error) {
 	if err, _ := d.step(Map); err != nil {
 		return nil, err
 	}
+	size = min(size, mostMapped)
 	b := d.maps[path]
 	if len(b) != size {
 		b = make([]byte, size)
