@@ -187,7 +187,7 @@ func TestALostEndOfTheAuditLogIsFoundOutOnOpening(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			_, err = limiter.Open(limiter.Options{Patience: patience, Store: s, Shadow: w.shadow, Anchor: w.anchor, Clock: w.clock})
+			_, err = limiter.Open(limiter.Options{Patience: patience, Store: s, Disk: w.beside(), Shadow: w.shadow, Anchor: w.anchor, Clock: w.clock})
 			if !errors.Is(err, limiter.ErrDoubt) {
 				t.Fatalf("opened: %v, want ErrDoubt", err)
 			}

@@ -91,7 +91,7 @@ func TestAStoreThatCannotBeWrittenDoesNotFillTheLog(t *testing.T) {
 		w.Abandon()
 		l, err := limiter.Open(limiter.Options{
 			Patience: patience,
-			Store:    w.disk.Open(), Shadow: w.shadow, Anchor: w.anchor, Clock: w.clock,
+			Store:    w.disk.Open(), Disk: w.beside(), Shadow: w.shadow, Anchor: w.anchor, Clock: w.clock,
 			Logger: slog.New(slog.NewTextHandler(&log, &slog.HandlerOptions{Level: slog.LevelWarn})),
 		})
 		if err != nil {

@@ -32,7 +32,7 @@ func (w *world) heal(between func()) {
 		between()
 	}
 	w.disk.Heal()
-	o := limiter.Options{Patience: patience, Store: w.disk.Open(), Shadow: w.shadow, Anchor: w.anchor, Roles: w.roles, Hooks: w.hooks, Clock: w.clock, Observe: w.observe, After: former}
+	o := limiter.Options{Patience: patience, Store: w.disk.Open(), Disk: w.beside(), Shadow: w.shadow, Anchor: w.anchor, Roles: w.roles, Hooks: w.hooks, Clock: w.clock, Observe: w.observe, After: former}
 	l, err := limiter.Open(o)
 	if err != nil {
 		w.t.Fatal(err)
@@ -184,7 +184,7 @@ func TestAnOlderStorePutInPlaceOfOneThatFailedStaysClosed(t *testing.T) {
 		t.Fatal("a failed limiter closes as if nothing had happened")
 	}
 	other := storetest.NewDisk()
-	o := limiter.Options{Patience: patience, Shadow: w.shadow, Anchor: w.anchor, Clock: w.clock, After: former}
+	o := limiter.Options{Patience: patience, Disk: w.beside(), Shadow: w.shadow, Anchor: w.anchor, Clock: w.clock, After: former}
 	for name, place := range map[string]func(){
 		"an older one": func() { o.Store = older.Open(); w.put(w.anchor, anchor) },
 		"another one": func() {

@@ -118,6 +118,26 @@ func memoryDir(t testing.TB) string {
 	return dir
 }
 
+// fewSlots are real files, with room for a thousand slots of the shadow: a start
+// reads and clears all of them, which takes long under the race detector.
+type fewSlots struct{ limiter.Files }
+
+func (d fewSlots) Map(path string, size int) (limiter.Mapping, error) {
+	return d.Files.Map(path, min(size, 128<<10))
+}
+
+// beside is the disk of the files beside the store. Beside a real one they are as
+// large as they ever are.
+func (w *world) beside() limiter.Disk {
+	switch {
+	case w.files != nil:
+		return w.files
+	case w.disk != nil:
+		return fewSlots{}
+	}
+	return limiter.Files{}
+}
+
 // newBadgerWorld opens a limiter on a real Badger directory.
 func newBadgerWorld(t testing.TB) *world {
 	t.Helper()
@@ -158,7 +178,7 @@ func (w *world) reopenBadger() {
 
 func (w *world) open(s limiter.Store) {
 	w.t.Helper()
-	o := limiter.Options{Patience: patience, Store: s, Shadow: w.shadow, Anchor: w.anchor, Disk: w.files, Roles: w.roles, Hooks: w.hooks, Observe: w.observe, Lockdown: w.lockdown, TurnBytes: w.turnBytes, Exiting: w.exiting}
+	o := limiter.Options{Patience: patience, Store: s, Shadow: w.shadow, Anchor: w.anchor, Disk: w.beside(), Roles: w.roles, Hooks: w.hooks, Observe: w.observe, Lockdown: w.lockdown, TurnBytes: w.turnBytes, Exiting: w.exiting}
 	if w.clock != nil {
 		o.Clock = w.clock
 	}
