@@ -55,6 +55,7 @@ var matrixPlaces = semaphore.NewWeighted(3)
 
 // TestClientMatrix runs each client with each kind of limit on each kind of work.
 func TestClientMatrix(t *testing.T) {
+	t.Parallel()
 	all := os.Getenv(clientsVariable) != ""
 	type outcome struct{ tried, passed int }
 	var mu sync.Mutex
@@ -134,6 +135,7 @@ type matrixRow struct {
 }
 
 func newMatrixRow(t *testing.T, c matrixClient) *matrixRow {
+	waitsFor(t, matrixPlaces, 1) // before its server takes a place of others
 	m := newModel(t)
 	w := &matrixRow{c, newServer(t, options{vendor: c.vendor, to: m.URL, upstream: "drain 1m"}), m, newIsland(t)}
 	w.land.open(t, w.s.admin)
@@ -152,7 +154,6 @@ var escapes = regexp.MustCompile("\x1b\\[[0-9;?]*[A-Za-z]")
 
 // run is one cell.
 func (w *matrixRow) run(t *testing.T, limit, work, flags, ends string, endless bool) {
-	waitsFor(t, matrixPlaces, 1)
 	j := w.newJob(t, limit+"-"+work, work, endless)
 	before := w.model.book()
 	tape := tapeOf(t, w.s)
@@ -325,6 +326,7 @@ func (c *tape) String() string {
 // TestNoClientOfARunSeesTheRealKey lets the model have the clients' own shells
 // print their environment.
 func TestNoClientOfARunSeesTheRealKey(t *testing.T) {
+	t.Parallel()
 	all := os.Getenv(clientsVariable) != ""
 	for _, c := range matrixClients() {
 		if !c.shell || !all && !slices.Contains(smallRows, c.name) {

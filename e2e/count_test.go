@@ -31,6 +31,7 @@ func (s *server) load(key string, n, parallel int) map[int]int64 {
 }
 
 func TestKeyWith1000ActivationsForwardsExactly1000(t *testing.T) {
+	t.Parallel()
 	for _, latency := range []time.Duration{0, 50 * time.Millisecond} {
 		t.Run(latency.String(), func(t *testing.T) {
 			t.Parallel()

@@ -178,6 +178,7 @@ func loops(t *testing.T, client, base string, runs []string) (all []outcome) {
 // document, with their default of storing answers. Each request names what was
 // thought before by its id alone.
 func TestLoopsThatLeaveThoughtsAtTheVendorRunOnSmallKeys(t *testing.T) {
+	t.Parallel()
 	const steps = 6
 	for _, client := range []string{"openai", "openai-stream", "agents", "previous", "vercel", "vercel-stream"} {
 		t.Run(client, func(t *testing.T) {

@@ -60,6 +60,7 @@ func (s *server) theOnlyKey() object {
 }
 
 func TestRunGivesAnSDKAKeyOfItsOwnAndNoRealOne(t *testing.T) {
+	t.Parallel()
 	for client, vendor := range agents {
 		t.Run(client, func(t *testing.T) {
 			t.Parallel()

@@ -177,6 +177,7 @@ func spendCell(t *testing.T, s *server, b *biller, c *conversation, dollars int6
 // TestAgentsSpendTheirKeyAndStop lets the real agents spend a dollar by
 // themselves, two at a time, one of them interrupted, until they are refused.
 func TestAgentsSpendTheirKeyAndStop(t *testing.T) {
+	t.Parallel()
 	for vendor, name := range agentNames {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
