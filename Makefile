@@ -32,11 +32,15 @@ check: style
 	$(RUNTESTS) +unit -timeout 30m $(REST) \
 		+smoke -timeout 30m -run $(SMOKE) ./e2e
 
+# What tries more than in the phases before, or does not run with the race detector.
+# Simulations make much garbage and keep little: it is collected less often.
+MORE = 'TestTorture|TestSimulation|TestHistories|TestDamageNever|TestWhatAVendorAnswers'
+
 # Installs what the tests need when it is missing, and runs all of them.
 test: tools $(MODULES)
 	$(RUNTESTS) +unit -race -timeout 30m $(REST) \
 		+e2e -race -timeout 30m ./e2e \
-		+torture TILL_CI=1 -count 1 -v -timeout 30m -run $(TORTURE)'|TestWhatAVendorAnswers' ./e2e ./limiter \
+		+torture TILL_CI=1 GOGC=400 -count 1 -v -timeout 30m -run $(MORE) ./e2e ./limiter \
 		+gitleaks TILL_GITLEAKS=1 -count 1 -timeout 30m -run TestGitleaks ./token
 
 # What is most sensitive to time, COUNT times, while BURN threads and a busy disk
