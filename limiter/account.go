@@ -30,6 +30,7 @@ type account struct {
 	epoch   int64   // the window that everything below is about; see renew
 	past    Amounts // used in windows before
 	counted Amounts // of this, the durable sum over all keys holds so much
+	booked  Amounts // of this, so much stood in the history when it was read
 	kinds   TokenKinds
 
 	reserved Amounts // durable; requests are served from it
@@ -69,7 +70,7 @@ type refill struct {
 func (a *account) restore(r *accountRecord) {
 	a.limit, a.lineage = r.kept(), r.Lineage
 	a.given, a.back = r.Given, r.Returned
-	a.epoch, a.past = r.Epoch, r.Past
+	a.epoch, a.past, a.booked = r.Epoch, r.Past, r.Booked
 	a.reserved, a.spent = r.Reserved, r.Reserved
 	a.counted, a.kinds = r.counted(), r.Kinds
 	a.first, a.firstDurable = r.First, r.First != 0

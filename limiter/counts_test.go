@@ -1,8 +1,10 @@
 package limiter_test
 
 import (
+	"errors"
 	"fmt"
 	"net/netip"
+	"os"
 	"testing"
 	"time"
 
@@ -107,6 +109,8 @@ func TestEveryCountSurvives(t *testing.T) {
 		"killed when idle":   {idleThenKilled, 2},
 		"power cut later":    {func(w *world) *world { passes(w, time.Minute); w.kill(true); return w }, -1},
 		"the store reopened": {func(w *world) *world { w.fail(true); w.heal(func() {}); return w }, 0},
+		"the store failed at a save that reached it": {func(w *world) *world { return failedAtASave(w, true) }, 0},
+		"the store failed at a save that did not":    {func(w *world) *world { return failedAtASave(w, false) }, 0},
 	}
 	for sort := range counted(nil) {
 		for name, event := range events {
@@ -166,6 +170,18 @@ func idleThenKilled(w *world) *world {
 	return w
 }
 
+func failedAtASave(w *world, reached bool) *world {
+	w.t.Helper()
+	w.clock.advance(time.Minute)
+	w.disk.FailAt(1, reached)
+	w.SweepActive()
+	if err := w.Ping(ctx); err == nil {
+		w.t.Fatal("the store has not failed")
+	}
+	w.heal(nil)
+	return w
+}
+
 func plus(a, b limiter.Amounts) limiter.Amounts {
 	for i := range a {
 		a[i] += b[i]
@@ -205,6 +221,97 @@ func (k *key) shows(want limiter.Amounts, last time.Time) {
 	}
 	if c.never || c.last.Before(last) {
 		k.w.t.Errorf("it was never used: %t; last at %s, want %s", c.never, c.last, last)
+	}
+}
+
+// TestWhatEndedAfterASaveCountsAsItEnded: a save tells of what runs at its bound.
+func TestWhatEndedAfterASaveCountsAsItEnded(t *testing.T) {
+	t.Parallel()
+	saves := map[string]func(w *world){
+		"the sweeper's": func(w *world) { passes(w, time.Minute) },
+		"a backup's":    func(w *world) { w.backup(false) },
+	}
+	for sort := range counted(nil) {
+		for name, save := range saves {
+			t.Run("limited by "+sort+", "+name, func(t *testing.T) {
+				t.Parallel()
+				w := newWorld(t)
+				w.roles = countedRoles
+				if err := w.SetRoles(w.roles); err != nil {
+					t.Fatal(err)
+				}
+				k := counted(w)[sort]()
+				want := k.usedSome(3)
+				g, refusal := k.ask(func(a *limiter.Ask) { a.Bound = each(100) })
+				if refusal != nil {
+					t.Fatal(refusal)
+				}
+				save(w)
+				used := each(5)
+				g.Settle(used)
+				w.kill(false)
+				k.shows(plus(want, used), w.clock.time())
+				w.agree(t)
+			})
+		}
+	}
+}
+
+// TestCountsSurviveAClockThatWasSetBack: what was used then, was used at a time to
+// come.
+func TestCountsSurviveAClockThatWasSetBack(t *testing.T) {
+	t.Parallel()
+	for sort := range counted(nil) {
+		t.Run("limited by "+sort, func(t *testing.T) {
+			t.Parallel()
+			w := newWorld(t)
+			w.roles = countedRoles
+			if err := w.SetRoles(w.roles); err != nil {
+				t.Fatal(err)
+			}
+			k := counted(w)[sort]()
+			w.clock.advance(3 * time.Second)
+			want := k.usedSome(7)
+			w.clock.set(-time.Hour)
+			w.kill(false)
+			k.shows(want, w.Now())
+			w.agree(t)
+		})
+	}
+}
+
+// TestTheHistoryOfAWindowThatIsOverSurvivesAKill: in the new one nothing was used yet,
+// or it had just begun on the disk, and not in memory.
+func TestTheHistoryOfAWindowThatIsOverSurvivesAKill(t *testing.T) {
+	t.Parallel()
+	for _, just := range []bool{false, true} {
+		w := newWorld(t)
+		k := counted(w)["the day"]()
+		want, last := k.usedSome(7), w.clock.time()
+		page := w.file(w.shadow)
+		w.clock.advance(24 * time.Hour)
+		if _, refusal := k.ask(func(a *limiter.Ask) { a.Bound = limiter.Amounts{5000} }); refusal == nil {
+			t.Fatal("5000 of 1000 were admitted")
+		}
+		if just {
+			f, err := os.OpenFile(w.shadow, os.O_WRONLY, 0)
+			if err == nil {
+				_, err = f.Write(page) // in place, for it is mapped
+			}
+			if err := errors.Join(err, f.Close()); err != nil {
+				t.Fatal(err)
+			}
+		}
+		w.kill(false)
+		k.shows(want, last)
+		w.agree(t)
+		passes(w, time.Minute)
+		w.SweepIdle()
+		w.clock.advance(time.Hour)
+		w.SweepIdle()
+		if w.InMemory(k.id) {
+			t.Error("a key that nobody uses stays in memory")
+		}
 	}
 }
 

@@ -33,7 +33,7 @@ func (l *Limiter) inherit(former *Limiter) error {
 	slices.SortFunc(all, func(a, b *Live) int { return cmp.Compare(b.Key().Depth, a.Key().Depth) })
 	for _, k := range all {
 		k.mu.Lock()
-		carries := k.active || k.inflight > 0 || k.halt != "" || k.history.dirty()
+		carries := k.active || k.inflight > 0 || k.halt != "" || k.history.dirty() || len(k.history.unsure) > 0
 		id := k.key.ID
 		k.mu.Unlock()
 		if !carries {
@@ -148,7 +148,7 @@ func (k *Live) inherit(old *Live, believed bool, roles map[*account]*account) {
 	if old.doomed == nil {
 		k.doomed = nil // it was judged, and did not match
 	}
-	k.history.putBack(old.history.take())
+	k.history.putBack(old.history.rest(k.booked))
 	k.pacing = old.pacing
 	k.lastAddr = old.lastAddr
 	if k.halt != CodeKeyRevoked && k.key.EndedStatus != Revoked {

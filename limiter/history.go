@@ -38,6 +38,15 @@ func (b *Bucket) add(o *Bucket) {
 // history holds the hours that are not yet in the store; nearly always one.
 type history struct {
 	hours []Bucket
+	// unsure are saves of which it is not known whether they reached the store,
+	// because that failed; the store that is opened after it knows.
+	unsure []booking
+}
+
+// booking is a save of hours, and what its record says then is booked.
+type booking struct {
+	hours  []Bucket
+	booked Amounts
 }
 
 func (h *history) dirty() bool { return len(h.hours) > 0 }
@@ -83,6 +92,18 @@ func (h *history) putBack(hours []Bucket) {
 	for i := range hours {
 		h.hour(hours[i].Start.UnixNano()).add(&hours[i])
 	}
+}
+
+// rest empties the history, for a store in which so much stands of what was used.
+// A save of refusals alone leaves no mark there, and counts as one that reached it.
+func (h *history) rest(booked Amounts) []Bucket {
+	for _, b := range h.unsure {
+		if missing := b.booked.minus(booked); slices.Max(missing[:]) > 0 {
+			h.putBack(b.hours)
+		}
+	}
+	h.unsure = nil
+	return h.take()
 }
 
 // writeHours adds buckets to those in the store.

@@ -1,6 +1,7 @@
 package limiter
 
 import (
+	"cmp"
 	"crypto/rand"
 	"errors"
 	"fmt"
@@ -91,18 +92,17 @@ func recoverAccounts(b *batch, accounts []remembered, roles map[accountID]bool, 
 		if err != nil {
 			return err
 		}
-		if rec.Lineage != seen.lineage {
-			continue
-		}
 		id := idPrefix + ulid.ULID(seen.id).String()
 		_, err = b.Get(recordKey(id))
 		if err != nil && !errors.Is(err, ErrNotFound) {
 			return err
 		}
 		forRole := err != nil
-		rec.recover(seen, now)
+		if rec.Lineage == seen.lineage { // else a renewal had come between the two
+			rec.recover(seen, now)
+		}
 		if !forRole && !inherited {
-			if err := recoverHistory(b, id, &rec); err != nil {
+			if err := recoverHistory(b, id, &rec, now); err != nil {
 				return err
 			}
 		}
@@ -115,16 +115,13 @@ func recoverAccounts(b *batch, accounts []remembered, roles map[accountID]bool, 
 
 // recover takes over what the shadow saw of an account.
 func (r *accountRecord) recover(seen *remembered, now int64) {
-	for k, limit := range r.Limit {
-		used := seen.used[k]
-		if used > r.Reserved[k] && used <= maxAmount || limit != NoLimit && used >= 0 && used < r.Reserved[k] {
+	for k, used := range seen.used {
+		if used >= 0 && used <= maxAmount {
 			r.Reserved[k] = used // more: an overdraft, or what has no limit, that was not yet recorded
 		}
 		r.Settled[k] = r.Reserved[k]
 	}
-	if seen.last > r.Last && seen.last <= now {
-		r.Last = seen.last
-	}
+	r.Last = max(r.Last, min(seen.last, now)) // the clock may have been set back
 	if r.First == 0 {
 		r.First = r.Last
 		if seen.first > 0 && seen.first < r.Last {
@@ -135,7 +132,7 @@ func (r *accountRecord) recover(seen *remembered, now int64) {
 
 // recoverHistory adds what is missing in a key's history to the hour of its last
 // use. Of what kinds its tokens were is not known any more.
-func recoverHistory(b *batch, id string, r *accountRecord) error {
+func recoverHistory(b *batch, id string, r *accountRecord, now int64) error {
 	used := r.counted()
 	missing := used
 	for k := range missing {
@@ -147,7 +144,7 @@ func recoverHistory(b *batch, id string, r *accountRecord) error {
 		return nil
 	}
 	return writeHours(b, id, []Bucket{{
-		Start:       time.Unix(0, r.Last).UTC().Truncate(time.Hour),
+		Start:       time.Unix(0, cmp.Or(r.Last, now)).UTC().Truncate(time.Hour),
 		Activations: missing[Activations], Tokens: missing[Tokens], Nanodollars: missing[Nanodollars],
 		Kinds: TokenKinds{Unmeasured: missing[Tokens]},
 	}})

@@ -165,6 +165,8 @@ func (l *Limiter) renew(a *account, k *Live, now time.Time) {
 			l.shadow.release(a.slot)
 			a.slot = nil
 			if k != nil {
+				l.shadow.shade(a) // its history of the old window may not be saved
+				l.markActive(k)
 				k.given, k.limit = Amounts{}, k.key.Limit
 				k.setMarks()
 			}

@@ -225,7 +225,7 @@ func (l *Limiter) save(a *account, k *Live, giveBack bool) {
 					a.reserved[i] += n
 				}
 				if k != nil {
-					k.history.putBack(hours)
+					k.notBooked(booking{hours, rec.Booked})
 					k.seen.dirty = k.seen.dirty || seen != nil
 				}
 				return
@@ -241,6 +241,15 @@ func (l *Limiter) save(a *account, k *Live, giveBack bool) {
 			}
 		},
 	})
+}
+
+// notBooked keeps what could not be saved. Callers hold the key.
+func (k *Live) notBooked(b booking) {
+	if k.l.committer.failed.Load() == nil {
+		k.history.putBack(b.hours)
+	} else if len(b.hours) > 0 {
+		k.history.unsure = append(k.history.unsure, b)
+	}
 }
 
 // saveAll asks the committer to write all that memory alone knows, and gives back
