@@ -206,8 +206,8 @@ func (l *Limiter) Suspend(_ context.Context, by Caller, id string) (View, error)
 	}
 	stop := l.stopper(by)
 	k.mu.Lock()
-	if k.halt == CodeKeySuspended && k.haltBy.above(stop) {
-		stop = k.haltBy
+	if k.halt == CodeKeySuspended && !stop.above(k.haltBy) {
+		stop = k.haltBy // the first one's stands, as in the record
 	}
 	k.haltBy = stop
 	k.mu.Unlock()

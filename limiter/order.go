@@ -222,7 +222,9 @@ func (k *Live) Precheck(ask *Ask) *Refusal {
 // AdmitsModels judges the models of a request that was read, before what it may
 // cost is asked.
 func (k *Live) AdmitsModels(ask *Ask) *Refusal {
-	k.mu.Lock()
+	if k = k.present(); k == nil {
+		return nil
+	}
 	defer k.mu.Unlock()
 	k.lockAbove()
 	defer k.unlockAbove()
@@ -233,22 +235,22 @@ func (k *Live) AdmitsModels(ask *Ask) *Refusal {
 // what comes before it: a key that is dead says so whatever it is used for.
 func (k *Live) Refuse(ask *Ask, refusal *Refusal) *Refusal {
 	now := k.l.clock.Now()
-	k.mu.Lock()
+	if k = k.present(); k == nil {
+		return refusal
+	}
 	defer k.mu.Unlock()
-	if !k.gone {
-		k.lockAbove()
-		earlier := k.l.lockedDown(k.key)
-		if earlier == nil {
-			earlier = k.standing(ask, now)
-		}
-		if earlier == nil {
-			earlier = k.upward((*Live).inAddress, ask)
-		}
-		k.unlockAbove()
-		if earlier != nil {
-			refusal = earlier
-			k.usedDead(now, refusal, ask.Addr)
-		}
+	k.lockAbove()
+	earlier := k.l.lockedDown(k.key)
+	if earlier == nil {
+		earlier = k.standing(ask, now)
+	}
+	if earlier == nil {
+		earlier = k.upward((*Live).inAddress, ask)
+	}
+	k.unlockAbove()
+	if earlier != nil {
+		refusal = earlier
+		k.usedDead(now, refusal, ask.Addr)
 	}
 	return k.refused(now, refusal)
 }

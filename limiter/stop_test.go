@@ -143,6 +143,26 @@ func TestAStopThatIsNotDurableYetIsLiftedByNoOneElse(t *testing.T) {
 	c.lifts(t, "the operator's stop", "operator", "star")
 }
 
+// TestOfTwoStopsByEqualsTheFirstStands also where neither is durable yet.
+func TestOfTwoStopsByEqualsTheFirstStands(t *testing.T) {
+	t.Parallel()
+	c := newCrew(t, newWorld(t))
+	c.disk.Fill()
+	for _, by := range []string{"lena", "luis"} {
+		if _, err := c.Suspend(ctx, c.callers[by], c.id); !errors.Is(err, limiter.ErrNoSpace) {
+			t.Fatalf("on a full disk, by %s: %v", by, err)
+		}
+	}
+	c.disk.Heal()
+	if _, err := c.Resume(ctx, c.callers["luis"], c.id); !errors.Is(err, limiter.ErrForbidden) {
+		t.Errorf("luis lifts the stop of lena: %v", err)
+	}
+	c.SweepDue()
+	if v := c.view(); v.SuspendedBy.Name != "lena" {
+		t.Errorf("suspended by %+v", v.SuspendedBy)
+	}
+}
+
 // TestNobodyButTheOperatorLiftsAStopOfUnknownOrOfNoOne is about records from before
 // it was kept who suspended, and keys that come out of a backup.
 func TestNobodyButTheOperatorLiftsAStopOfUnknownOrOfNoOne(t *testing.T) {

@@ -20,17 +20,27 @@ type Terms struct {
 	known bool // the zero value is of no key, and is compared with none
 }
 
-// Terms are those in force now.
-func (k *Live) Terms() Terms {
+// present holds the key, or the one that is in memory in its stead: a request may be
+// read for long, and one that was evicted meanwhile follows no change. nil: it could
+// not be read, and Reserve finds out why.
+func (k *Live) present() *Live {
 	k.mu.Lock()
-	for k.gone { // evicted meanwhile, and so it follows no change
+	for k.gone {
 		k.mu.Unlock()
 		fresh, err := k.l.load(k.key.ID)
 		if err != nil {
-			return Terms{known: true} // Reserve finds out why
+			return nil
 		}
 		k = fresh
 		k.mu.Lock()
+	}
+	return k
+}
+
+// Terms are those in force now.
+func (k *Live) Terms() Terms {
+	if k = k.present(); k == nil {
+		return Terms{known: true}
 	}
 	defer k.mu.Unlock()
 	k.lockOthers()

@@ -151,3 +151,40 @@ func TestTermsAreThoseOfAKeyThatWasReadAgain(t *testing.T) {
 		t.Errorf("answered %v under %+v", refusal, ask.Terms)
 	}
 }
+
+// TestAKeyThatLeftMemoryWhileARequestIsReadIsJudgedAsItIsNow: one that nobody uses has
+// to go when there are many, though the body of a request for it still comes.
+func TestAKeyThatLeftMemoryWhileARequestIsReadIsJudgedAsItIsNow(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	k := w.mint(func(k *limiter.Key) { k.Scope.Models = []string{"a"} })
+	live, refusal := w.Find(ctx, k.lookup)
+	if refusal != nil {
+		t.Fatal(refusal)
+	}
+	ask := limiter.Ask{Method: "POST", Path: "/v1/chat/completions", Addr: from192, Models: []string{"b"}, Named: true}
+	if refusal := live.AdmitsModels(&ask); refusal == nil {
+		t.Fatal("b is admitted")
+	}
+	passes(w, time.Minute)
+	w.ShrinkTo(0)
+	if w.InMemory(k.id) {
+		t.Fatal("the key is still in memory")
+	}
+	_, err := w.Change(ctx, limiter.Operator, k.id, 0, func(key *limiter.Key) error {
+		key.Scope.Models = []string{"a", "b"}
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if refusal := live.AdmitsModels(&ask); refusal != nil {
+		t.Errorf("b is refused: %s", refusal.Message)
+	}
+	if _, _, err := w.Revoke(ctx, limiter.Operator, k.id, ""); err != nil {
+		t.Fatal(err)
+	}
+	if refusal := live.Refuse(&ask, &limiter.Refusal{Code: limiter.CodeBadRequest}); refusal.Code != limiter.CodeKeyRevoked {
+		t.Errorf("a key that is revoked says %s", refusal.Code)
+	}
+}
