@@ -192,6 +192,8 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 	if refusal := h.admit(w, r, x, key, k, &ask, expects); refusal != nil {
 		return h.refuse(w, t, x.path, refusal, 0)
 	}
+	// Unless it is settled: something may panic before it is passed on.
+	defer x.grant.Cancel()
 	if expects && !h.Guard { // a guarded handler may leave the body unread
 		delete(w.Header(), "Connection")
 	}
