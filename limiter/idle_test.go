@@ -196,33 +196,46 @@ func TestWhatUsesNothingIsNoUse(t *testing.T) {
 }
 
 // TestWhoWaitsIsNotIdle: a request that waits for what others hold finds its key as it
-// came to it.
+// came to it, and those above.
 func TestWhoWaitsIsNotIdle(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t)
-	w.roles = map[string]limiter.Role{"ci": {Budget: limiter.RoleBudget{Limit: limiter.Amounts{-1, 100, -1, -1}}}}
-	if err := w.SetRoles(w.roles); err != nil {
-		t.Fatal(err)
-	}
-	other := w.mint(func(k *limiter.Key) { k.Role = "ci" })
-	k := w.mint(func(k *limiter.Key) { k.Role, k.IdleTimeout = "ci", 10*time.Second })
-	holds, refusal := other.ask(bound(limiter.Tokens, 100))
-	if refusal != nil {
-		t.Fatal(refusal)
-	}
-	w.clock.advance(9 * time.Second)
-	answered := make(chan limiter.Code)
-	go func() { answered <- k.use(bound(limiter.Tokens, 100), func(a *limiter.Ask) { a.Waits = true }) }()
-	for w.Turns() == 0 {
-		runtime.Gosched()
-	}
-	w.clock.advance(5 * time.Second)
-	w.SweepActive()
-	if s := k.view().Status; s != limiter.Active {
-		t.Errorf("while it waits: %s", s)
-	}
-	holds.Cancel()
-	if code := <-answered; code != "" {
-		t.Errorf("its turn: %s", code)
+	for _, depth := range []int{0, 1, 2} {
+		w := newWorld(t)
+		w.roles = map[string]limiter.Role{"ci": {Budget: limiter.RoleBudget{Limit: limiter.Amounts{-1, 100, -1, -1}}}}
+		if err := w.SetRoles(w.roles); err != nil {
+			t.Fatal(err)
+		}
+		other := w.mint(func(k *limiter.Key) { k.Role = "ci" })
+		k := w.mint(delegating(func(k *limiter.Key) { k.Role, k.IdleTimeout = "ci", 10*time.Second }))
+		top := k
+		for range depth {
+			k = k.mustChild(delegating())
+		}
+		holds, refusal := other.ask(bound(limiter.Tokens, 100))
+		if refusal != nil {
+			t.Fatal(refusal)
+		}
+		w.clock.advance(9 * time.Second)
+		answered := make(chan limiter.Code)
+		go func() { answered <- k.use(bound(limiter.Tokens, 100), func(a *limiter.Ask) { a.Waits = true }) }()
+		for w.Turns() == 0 {
+			runtime.Gosched()
+		}
+		w.clock.advance(5 * time.Second)
+		w.SweepActive()
+		w.SweepDue()
+		for _, k := range []*key{k, top} {
+			if s := k.view().Status; s != limiter.Active {
+				t.Errorf("%d above, while it waits: %s", depth, s)
+			}
+		}
+		holds.Cancel()
+		if code := <-answered; code != "" {
+			t.Errorf("%d above, its turn: %s", depth, code)
+		}
+		w.clock.advance(10 * time.Second)
+		if s := top.view().Status; s != limiter.Expired {
+			t.Errorf("%d above, when nobody waits or uses it: %s", depth, s)
+		}
 	}
 }

@@ -25,6 +25,7 @@ type Live struct {
 	children int              // children whose rest has not come back
 	// What the children have in flight, and theirs: requests, and streams of events.
 	below, streamsBelow atomic.Int64
+	turnsBelow          atomic.Int64 // of theirs, those that wait; see turns
 
 	// halt is set while a revocation or suspension holds in memory, which is
 	// before it is durable; unsaved tries again to make it so.
@@ -172,9 +173,9 @@ func (k *Live) lastUsed(now time.Time) time.Time {
 }
 
 // idleSince is when the key was last used, or made, or revived: now, while a request
-// of it waits to be admitted.
+// of it waits to be admitted, or of a child.
 func (k *Live) idleSince(now time.Time) time.Time {
-	if k.turns > 0 || k.parked > 0 {
+	if k.turns > 0 || k.parked > 0 || k.turnsBelow.Load() > 0 {
 		return now
 	}
 	if used := k.lastUsed(now); used.After(k.key.RevivedAt) && used.After(k.key.CreatedAt) {

@@ -53,7 +53,7 @@ func (k *Live) lineUp(a *account, ask *Ask, t *turn) *turn {
 		if !ask.Waits || k.turns >= MaxKeyTurns || !k.l.mayWait(ask.Keeps) {
 			return nil
 		}
-		k.turns++
+		k.waits(1)
 		k.l.markActive(k) // so that the sweeper sees when its time is over
 		t = &turn{k: k, called: make(chan struct{}, 1), kept: ask.Keeps, began: time.Now(), patience: time.NewTimer(k.l.turn)}
 	}
@@ -66,6 +66,14 @@ func (k *Live) lineUp(a *account, ask *Ask, t *turn) *turn {
 	t.due = false
 	a.call(slices.Index(a.line, t) + 1)
 	return t
+}
+
+// waits notes that n more requests of the key wait. Callers hold it.
+func (k *Live) waits(n int) {
+	k.turns += n
+	for a := k.parent; a != nil; a = a.parent {
+		a.turnsBelow.Add(int64(n))
+	}
 }
 
 // mayWait counts one more that waits, if there is room.
@@ -114,7 +122,7 @@ func (t *turn) leave() {
 	t.patience.Stop()
 	k := t.k
 	k.mu.Lock()
-	k.turns--
+	k.waits(-1)
 	switch at := t.at; at {
 	case nil:
 	case &k.account:
