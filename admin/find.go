@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"net/url"
 	"regexp"
+	"slices"
 	"strings"
 	"time"
 
@@ -45,9 +46,10 @@ func mistaken(text string) bool {
 	return token.LooksLikeKey(text) || strings.HasPrefix(text, token.AdminPrefix)
 }
 
-// wholeID is an id that nothing is missing of. It is never taken for a name, or
-// a key that is called like another's id would be found once that is forgotten.
-var wholeID = regexp.MustCompile(`^key_[0-9A-HJKMNP-TV-Z]{26}$`)
+// wholeID is an id that nothing is missing of, in any case of letters. It is never
+// taken for a name, or a key that is called like another's id would be found once
+// that is forgotten.
+var wholeID = regexp.MustCompile(`^(?i)key_[0-9A-HJKMNP-TV-Z]{26}$`)
 
 // find returns the key with that id or name, or, unless a whole one is asked
 // for, the only one whose id or name begins like that.
@@ -71,10 +73,18 @@ func (c *client) find(ctx context.Context, text string, how naming) (*KeyObject,
 			return nil, fmt.Errorf("no key has the id %s; see: caddy till list", text)
 		}
 	}
-	if k, err := c.named(ctx, text, how); k != nil || err != nil {
-		return k, err
+	named, err := c.named(ctx, text, how)
+	if err != nil || named != nil && !strings.HasPrefix(text, "key_") {
+		return named, err
 	}
 	keys, more, err := c.all(ctx, url.Values{"q": {text}}, candidatesShown)
+	if err == nil && named != nil {
+		like := func(k *KeyObject) bool { return k.ID != named.ID && strings.HasPrefix(k.ID, text) }
+		if more == "" && !slices.ContainsFunc(keys, like) {
+			return named, nil
+		}
+		return nil, &listError{fmt.Errorf("%q is the name of one key and the beginning of other ids; name one by its whole id", text), candidates(keys, more)}
+	}
 	switch {
 	case err != nil:
 		return nil, err
@@ -98,7 +108,7 @@ func (c *client) named(ctx context.Context, name string, how naming) (*KeyObject
 		return keys[0], nil
 	}
 	var fit []*KeyObject
-	others := ""
+	others, alive := "", either(how.of)
 	for _, status := range how.of { // the list may be long, of keys that have ended
 		some, rest, err := c.all(ctx, url.Values{"name": {name}, "status": {string(status)}}, candidatesShown)
 		if err != nil {
@@ -106,13 +116,23 @@ func (c *client) named(ctx context.Context, name string, how naming) (*KeyObject
 		}
 		fit, others = append(fit, some...), cmp.Or(others, rest)
 	}
+	if !slices.Contains(how.of, limiter.Exhausted) {
+		// Some of those come back by themselves: when their budget begins anew, or a
+		// child of theirs ends.
+		spent, _, err := c.all(ctx, url.Values{"name": {name}, "status": {string(limiter.Exhausted)}}, 0)
+		if err != nil {
+			return nil, err
+		}
+		fit = append(fit, slices.DeleteFunc(spent, func(k *KeyObject) bool { return k.EndedAt != nil })...)
+		alive += " or used up for now"
+	}
 	if len(fit) > 0 {
 		keys, more = fit, others
 	}
 	if len(keys) > 1 {
 		return nil, &listError{fmt.Errorf("several keys have the name %q; name one by its id", name), candidates(keys, more)}
 	}
-	fmt.Fprintf(c.notes, "Of the keys with this name, this is the one that is %s:\n%s\n", either(how.of), candidates(keys, ""))
+	fmt.Fprintf(c.notes, "Of the keys with this name, this is the one that is %s:\n%s\n", alive, candidates(keys, ""))
 	return keys[0], nil
 }
 

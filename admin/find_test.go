@@ -137,7 +137,7 @@ func TestOfOneNameTheKeyThatLivesIsMeantAndSaid(t *testing.T) {
 		w.do("POST", "/keys/"+k.ID+"/revoke", "{}")
 	}
 	r := till(t, "suspend", "nightly", "--address", at)
-	if r.code != 0 || !strings.HasPrefix(r.out, "Suspended "+k.ID) || !strings.Contains(r.err, "active or suspended:\n  "+k.ID+"  active     made 0s ago by operator") {
+	if r.code != 0 || !strings.HasPrefix(r.out, "Suspended "+k.ID) || !strings.Contains(r.err, "active or suspended or used up for now:\n  "+k.ID+"  active     made 0s ago by operator") {
 		t.Errorf("exit %d: %s%s", r.code, r.out, r.err)
 	}
 	// A grant revives keys that are used up, so those count for it.
@@ -168,6 +168,54 @@ func TestAKeyNamedLikeAnIDIsNotFoundByIt(t *testing.T) {
 	}
 	if k := get[KeyObject](t, w.do("GET", "/keys/"+decoy.ID, "")); k.Status != limiter.Active {
 		t.Errorf("the key of that name is %s", k.Status)
+	}
+}
+
+// TestADecoyOfAKeyThatComesBackEndsNoOtherKey has keys that are used up until their
+// budget begins anew, or until a child leaves something.
+func TestADecoyOfAKeyThatComesBackEndsNoOtherKey(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	at := w.serve()
+	daily := w.mint(`{"name":"daily","upstream":"openai","max_activations":1,"renews":"day"}`)
+	w.use(daily, 1)
+	w.mint(`{"name":"daily","upstream":"openai","max_activations":5}`)
+	agent := w.mint(`{"name":"agent7","upstream":"openai","max_activations":4,"delegate":true}`)
+	w.childOf(agent, "agent7.1")
+	w.childOf(agent, "agent7") // each takes one, and one more for the request
+	for name, k := range map[string]*minted{"daily": daily, "agent7": agent} {
+		if now := get[KeyObject](t, w.do("GET", "/keys/"+k.ID, "")); now.Status != limiter.Exhausted {
+			t.Errorf("%s is %s", name, now.Status)
+		}
+		for _, words := range []string{"revoke " + name, "suspend " + name, "rotate " + name, "revoke --all --yes --owner nobody --except " + name} {
+			r := till(t, append(strings.Fields(words), "--address", at)...)
+			if r.code != 1 || !strings.Contains(r.err, fmt.Sprintf("several keys have the name %q", name)) {
+				t.Errorf("%s: exit %d: %s%s", words, r.code, r.out, r.err)
+			}
+		}
+	}
+}
+
+// TestAKeyNamedLikeTheBeginningOfAnIDIsNotFoundByIt lets a short id name the key that
+// has it, and an id in small letters none.
+func TestAKeyNamedLikeTheBeginningOfAnIDIsNotFoundByIt(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	at := w.serve()
+	k := w.mint(`{"upstream":"openai","max_activations":5}`)
+	short, small := k.ID[:20], "key_"+strings.ToLower(k.ID[4:])
+	for _, name := range []string{short, small, "key_prod"} {
+		w.mint(fmt.Sprintf(`{"name":%q,"upstream":"openai","max_activations":5}`, name))
+	}
+	for words, want := range map[string]string{
+		"suspend " + short: "the beginning of other ids", "revoke " + short: "the beginning of other ids", "revoke " + small: "no key has the id",
+	} {
+		if r := till(t, append(strings.Fields(words), "--address", at)...); r.code != 1 || r.out != "" || !strings.Contains(r.err, want) {
+			t.Errorf("%s: exit %d: %s%s", words, r.code, r.out, r.err)
+		}
+	}
+	if r := till(t, "revoke", "key_prod", "--address", at); r.code != 0 || !strings.Contains(r.out, "(key_prod)") {
+		t.Errorf("exit %d: %s%s", r.code, r.out, r.err)
 	}
 }
 
