@@ -57,6 +57,12 @@ func TestAListThatIsEmptyIsNoCeiling(t *testing.T) {
 			}
 		}
 	}
+	for _, list := range []string{`[]`, `[""]`, `["{env.TILL_NOT_SET}"]`} {
+		config := `{"apps":{"till":{"upstreams":{"oai":{"preset":"openai"}}},"http":{"servers":{"s":{"listen":[":80"],"routes":[{"handle":[{"handler":"till","upstreams":` + list + `}]}]}}}}}`
+		if err := validates(t, config); err == nil {
+			t.Errorf("the upstreams of a handler are %s: it is taken", list)
+		}
+	}
 	for _, field := range []string{"to", "allow", "free", "upgrades", "cors", "redirects_pass", "allow_field", "strip_tools"} {
 		for _, list := range []string{`[]`, `[""]`, `["{env.TILL_NOT_SET}"]`} {
 			u := new(Upstream)

@@ -75,6 +75,9 @@ func (h *Handler) Provision(ctx caddy.Context) error {
 	if err := reachable(ctx, keysRole); err != nil {
 		return err
 	}
+	if err := meant("upstreams", h.Upstreams); err != nil {
+		return err
+	}
 	for _, name := range h.Upstreams {
 		if app.targets[name] == nil {
 			return errors.New("upstream " + strconv.Quote(name) + " is not configured")

@@ -7,6 +7,7 @@ import (
 	"reflect"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/spf13/pflag"
 
@@ -49,6 +50,40 @@ func TestAFieldThatIsEmptyIsNotOneThatIsLeftOut(t *testing.T) {
 	}
 	if after := w.do("GET", "/keys", "").body; after != before {
 		t.Errorf("something was done:\n%s\n%s", before, after)
+	}
+}
+
+// TestAZeroIsNoRuleThatIsLeftOut sends the zero of every field that a program may
+// send without having set it. Of an amount it is the smallest there is.
+func TestAZeroIsNoRuleThatIsLeftOut(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	m := w.mint(`{"upstream":"openai","max_activations":5,"idle_timeout":"1h","first_use_within":"1h","max_concurrency":2,"expires_in":"1h"}`)
+	before := w.do("GET", "/keys/"+m.ID, "").body
+	zeros := map[reflect.Type]string{reflect.TypeFor[*span](): `"0s"`, reflect.TypeFor[*time.Time](): `"0001-01-01T00:00:00Z"`, reflect.TypeFor[*int](): "0"}
+	tried := 0
+	for call, others := range map[string]string{
+		"POST /keys": `"upstream":"openai","max_activations":5`, "PATCH /keys/" + m.ID: `"owner":"ops"`, "POST /tokens": `"name":"anna","role":"*"`,
+	} {
+		method, path, _ := strings.Cut(call, " ")
+		body := reflect.TypeFor[settable]()
+		if path == "/tokens" {
+			body = reflect.TypeFor[tokenBody]()
+		}
+		for i := range body.NumField() {
+			zero, ok := zeros[body.Field(i).Type]
+			if !ok {
+				continue
+			}
+			tried++
+			name := body.Field(i).Tag.Get("json")
+			if a := w.do(method, path, fmt.Sprintf(`{%s,%q:%s}`, others, name, zero)); a.status != 400 || !strings.Contains(a.body, name+" must be more than 0") {
+				t.Errorf("%s with %s: %s answered %d: %s", call, name, zero, a.status, a.body)
+			}
+		}
+	}
+	if after := w.do("GET", "/keys/"+m.ID, "").body; after != before || tried != 12 {
+		t.Errorf("%d were tried, and of\n%s came\n%s", tried, before, after)
 	}
 }
 

@@ -71,6 +71,10 @@ func set[T any](to *T, from *T) {
 	}
 }
 
+// noZero refuses a zero where it would be no rule: a program that never set its
+// field sends one as well.
+const noZero = "must be more than 0: leave it out, or say null, for none"
+
 func (s *settable) apply(k *limiter.Key) error {
 	set(&k.Name, s.Name)
 	set(&k.Limit[limiter.Activations], s.MaxActivations)
@@ -114,7 +118,18 @@ func (s *settable) apply(k *limiter.Key) error {
 		}
 		k.ExpiresAt = time.Now().UTC().Add(time.Duration(*s.ExpiresIn))
 	case s.ExpiresAt != nil:
+		if s.ExpiresAt.IsZero() {
+			return invalid("expires_at %s", noZero)
+		}
 		k.ExpiresAt = s.ExpiresAt.UTC()
+	}
+	switch {
+	case s.IdleTimeout != nil && *s.IdleTimeout == 0:
+		return invalid("idle_timeout %s", noZero)
+	case s.FirstUseWithin != nil && *s.FirstUseWithin == 0:
+		return invalid("first_use_within %s", noZero)
+	case s.MaxConcurrency != nil && *s.MaxConcurrency == 0:
+		return invalid("max_concurrency %s", noZero)
 	}
 	set((*span)(&k.IdleTimeout), s.IdleTimeout)
 	set((*span)(&k.FirstUseWithin), s.FirstUseWithin)

@@ -51,6 +51,8 @@ func (a *api) createToken(l *limiter.Limiter, r *http.Request) (int, any, error)
 		return 0, nil, invalid("expires_in must be more than 0")
 	case body.ExpiresIn != nil:
 		spec.ExpiresAt = time.Now().UTC().Add(time.Duration(*body.ExpiresIn))
+	case body.ExpiresAt != nil && body.ExpiresAt.IsZero():
+		return 0, nil, invalid("expires_at %s", noZero)
 	case body.ExpiresAt != nil:
 		spec.ExpiresAt = body.ExpiresAt.UTC()
 	}
