@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"syscall"
 	"time"
 
 	"github.com/caddyserver/caddy/v2"
@@ -80,14 +81,24 @@ func (s *source) readFile(path string) (string, error) {
 	case info.IsDir():
 		return "", fmt.Errorf("%s is a directory", path)
 	case s.fixed && !info.Mode().IsRegular():
-	case !info.Mode().IsRegular(): // to open a pipe is to wait
+	case !info.Mode().IsRegular():
 		return "", fmt.Errorf("%s is not a regular file", path)
 	}
-	f, err := os.Open(path)
+	flags := os.O_RDONLY
+	if !s.fixed { // what has become a pipe since would be waited for, and with it all files
+		flags |= syscall.O_NONBLOCK
+	}
+	f, err := os.OpenFile(path, flags, 0)
 	if err != nil {
 		return "", err
 	}
 	defer f.Close() //nolint:errcheck // it was only read
+	if info, err = f.Stat(); err != nil {
+		return "", err
+	}
+	if !s.fixed && !info.Mode().IsRegular() {
+		return "", fmt.Errorf("%s is not a regular file", path)
+	}
 	b, err := io.ReadAll(io.LimitReader(f, s.most+1))
 	switch {
 	case err != nil:

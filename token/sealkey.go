@@ -11,6 +11,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"time"
 )
 
@@ -116,7 +117,7 @@ func LoadSealKeys(path string) ([]SealKey, error) {
 }
 
 func readSealKeys(path string) ([]byte, error) {
-	f, err := os.Open(path)
+	f, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NONBLOCK, 0) // to open a pipe is to wait
 	if err != nil {
 		return nil, fmt.Errorf("reading the seal key: %w", err)
 	}
@@ -124,6 +125,9 @@ func readSealKeys(path string) ([]byte, error) {
 	info, err := f.Stat()
 	if err != nil {
 		return nil, fmt.Errorf("reading the seal key: %w", err)
+	}
+	if !info.Mode().IsRegular() {
+		return nil, fmt.Errorf("reading the seal key: %s is not a regular file", path)
 	}
 	if mode := info.Mode().Perm(); mode&0o077 != 0 {
 		return nil, fmt.Errorf("the seal key %s may be read by others (mode %04o); run: chmod 600 %s", path, mode, path)
