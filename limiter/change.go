@@ -424,7 +424,8 @@ func (l *Limiter) Forget(ctx context.Context, by Caller, id string) error {
 		return err
 	}
 	view := k.View()
-	if view.Status == Active || view.Status == Suspended || view.InFlight > 0 {
+	begins := view.Status == Exhausted && view.Renews != "" // anew, by itself
+	if view.Status == Active || view.Status == Suspended || begins || view.InFlight > 0 {
 		return ErrAlive
 	}
 	l.windUpNow(ctx, by, id)

@@ -192,6 +192,26 @@ func TestOneSweepEndsAllWhoseTimeIsOver(t *testing.T) {
 	w.agree(t)
 }
 
+// TestAKeyThatBeginsAnewIsNotForgotten: who may end keys is said by another permission.
+func TestAKeyThatBeginsAnewIsNotForgotten(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	k := w.mint(func(k *limiter.Key) { k.Limit[limiter.Activations], k.Renews = 1, limiter.Daily })
+	k.use()
+	if v := k.view(); v.Status != limiter.Exhausted {
+		t.Fatalf("it is %s", v.Status)
+	}
+	if err := w.Forget(ctx, limiter.Operator, k.id); !errors.Is(err, limiter.ErrAlive) {
+		t.Errorf("forgetting it: %v", err)
+	}
+	if _, _, err := w.Revoke(ctx, limiter.Operator, k.id, ""); err != nil {
+		t.Fatal(err)
+	}
+	if err := w.Forget(ctx, limiter.Operator, k.id); err != nil {
+		t.Error(err)
+	}
+}
+
 func TestForgottenKeysLeaveTheirTotals(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
