@@ -118,7 +118,7 @@ func (a *api) job(l *limiter.Limiter, r *http.Request) (int, any, error) {
 var bulkFilters = map[string]string{
 	"status": "active, exhausted, expired or suspended", "upstream": "keys for this upstream",
 	"role": "keys of this role", "owner": "keys of this owner", "created-by": "keys minted by this caller",
-	"parent": "children of the key with this id", "name": "keys with exactly this name",
+	"parent": "children of the key with this id or name", "name": "keys with exactly this name",
 	"unused-for": "keys unused for at least this long: 7d", "q": "beginning of an id or name",
 }
 
@@ -185,6 +185,11 @@ func (b *bulk) run(cmd *cobra.Command, f *common, reason string) error {
 		return err
 	}
 	ctx := cmd.Context()
+	if parent := filter["parent"]; parent != "" {
+		if filter["parent"], err = c.parent(ctx, parent); err != nil {
+			return err
+		}
+	}
 	var except []string
 	for _, name := range b.except {
 		k, err := c.find(ctx, name, exactly)

@@ -87,6 +87,12 @@ func errorText(err error) string {
 			return strings.Join(lines, "\n")
 		}
 	}
+	var list *listError // within one that says more, such as which flag
+	if errors.As(err, &list) {
+		if head, ok := strings.CutSuffix(err.Error(), list.Error()); ok {
+			return printable(head) + errorText(list)
+		}
+	}
 	return printable(err.Error())
 }
 

@@ -83,7 +83,7 @@ func (c *client) find(ctx context.Context, text string, how naming) (*KeyObject,
 		if more == "" && !slices.ContainsFunc(keys, like) {
 			return named, nil
 		}
-		return nil, &listError{fmt.Errorf("%q is the name of one key and the beginning of other ids; name one by its whole id", text), candidates(keys, more)}
+		return nil, &listError{fmt.Errorf("%q is the name of one key and the beginning of other ids; name one by its whole id", text), candidates(keys, more, "q")}
 	}
 	switch {
 	case err != nil:
@@ -91,9 +91,9 @@ func (c *client) find(ctx context.Context, text string, how naming) (*KeyObject,
 	case len(keys) == 0:
 		return nil, fmt.Errorf("no key has the id or name %q; see: caddy till list", text)
 	case how.whole:
-		return nil, &listError{usage("no key has the id or name %q, and this cannot be undone, so name it in full", text), candidates(keys, more)}
+		return nil, &listError{usage("no key has the id or name %q, and this cannot be undone, so name it in full", text), candidates(keys, more, "q")}
 	case len(keys) > 1:
-		return nil, &listError{usage("%q is the beginning of several keys; name one", text), candidates(keys, more)}
+		return nil, &listError{usage("%q is the beginning of several keys; name one", text), candidates(keys, more, "q")}
 	}
 	return keys[0], nil
 }
@@ -130,9 +130,9 @@ func (c *client) named(ctx context.Context, name string, how naming) (*KeyObject
 		keys, more = fit, others
 	}
 	if len(keys) > 1 {
-		return nil, &listError{fmt.Errorf("several keys have the name %q; name one by its id", name), candidates(keys, more)}
+		return nil, &listError{fmt.Errorf("several keys have the name %q; name one by its id", name), candidates(keys, more, "name")}
 	}
-	fmt.Fprintf(c.notes, "Of the keys with this name, this is the one that is %s:\n%s\n", alive, candidates(keys, ""))
+	fmt.Fprintf(c.notes, "Of the keys with this name, this is the one that is %s:\n%s\n", alive, candidates(keys, "", ""))
 	return keys[0], nil
 }
 
@@ -144,9 +144,22 @@ func either(of []limiter.Status) string {
 	return strings.Join(words, " or ")
 }
 
+// parent is the id of the key that --parent names. A whole id is taken as it is:
+// children outlive the record of a parent.
+func (c *client) parent(ctx context.Context, text string) (string, error) {
+	if wholeID.MatchString(text) {
+		return text, nil
+	}
+	k, err := c.find(ctx, text, exactly)
+	if err != nil {
+		return "", fmt.Errorf("--parent: %w", err)
+	}
+	return k.ID, nil
+}
+
 // candidates lists keys with what tells them apart: ids, which nobody chooses,
-// first, and names, which anybody does, last.
-func candidates(keys []*KeyObject, more string) string {
+// first, and names, which anybody does, last. flag is that of list which shows all.
+func candidates(keys []*KeyObject, more, flag string) string {
 	var lines []string
 	for _, k := range keys[:min(len(keys), candidatesShown)] {
 		line := fmt.Sprintf("  %s  %-9s  made %s by %s", k.ID, k.Status, relative(k.CreatedAt, time.Now()), cut(k.CreatedBy, 32))
@@ -156,7 +169,7 @@ func candidates(keys []*KeyObject, more string) string {
 		lines = append(lines, printable(line))
 	}
 	if more != "" || len(keys) > candidatesShown {
-		lines = append(lines, "  and more; see: caddy till list --name NAME")
+		lines = append(lines, "  and more; see: caddy till list --"+flag+" NAME")
 	}
 	return strings.Join(lines, "\n")
 }

@@ -240,3 +240,54 @@ func TestKeysAreListedByNameAndParent(t *testing.T) {
 		t.Errorf("exit %d: %s%s", r.code, r.out, r.err)
 	}
 }
+
+// TestAFlagThatNamesAKeyIsAsStrictAsAnArgument holds for those that pick keys: one
+// that names none picked nothing in silence, and a list of two came on one line.
+func TestAFlagThatNamesAKeyIsAsStrictAsAnArgument(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	at := w.serve()
+	parent := w.mint(`{"name":"crew","upstream":"openai","max_activations":50,"delegate":true}`)
+	w.mint(`{"name":"other","upstream":"openai","max_activations":5}`)
+	two := []*minted{w.mint(`{"name":"twin","upstream":"openai","max_activations":5}`), w.mint(`{"name":"twin","upstream":"openai","max_activations":5}`)}
+	child := w.childOf(parent, "worker")
+	for _, list := range []string{"crew", parent.ID} {
+		if r := till(t, "list", "--parent", list, "--address", at); !strings.Contains(r.out, child) || strings.Contains(r.out, "other") {
+			t.Errorf("children of %s: %s%s", list, r.out, r.err)
+		}
+		if r := till(t, "revoke", "--all", "--parent", list, "--dry-run", "--address", at); r.out != "1 key would be revoked.\n" {
+			t.Errorf("children of %s: %s%s", list, r.out, r.err)
+		}
+	}
+	for _, flags := range []string{"list --parent", "revoke --all --dry-run --parent", "revoke --all --dry-run --owner ann --except"} {
+		for name, want := range map[string]string{"nobody": "no key has the id or name", "cre": "in full", "key_01M8": "no key has", "twin": "several keys"} {
+			r := till(t, append(strings.Fields(flags), name, "--address", at)...)
+			if r.code == 0 || r.out != "" || !strings.Contains(r.err, want) {
+				t.Errorf("%s %s: exit %d: %s%s", flags, name, r.code, r.out, r.err)
+			}
+			if name == "twin" && (!strings.Contains(r.err, "\n  "+two[0].ID) || !strings.Contains(r.err, "\n  "+two[1].ID)) {
+				t.Errorf("%s %s does not list both, one a line: %s", flags, name, r.err)
+			}
+		}
+	}
+}
+
+func TestAListThatGoesOnSaysHowToSeeTheRest(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	at := w.serve()
+	for range 21 {
+		w.mint(`{"name":"twin","upstream":"openai","max_activations":5}`)
+	}
+	for name, flag := range map[string]string{"twin": "--name", "twi": "--q"} {
+		r := till(t, "show", name, "--address", at)
+		_, command, ok := strings.Cut(r.err, "and more; see: caddy till ")
+		if command, _, _ = strings.Cut(command, "\n"); !ok || !strings.Contains(command, flag) {
+			t.Errorf("%s: %s", name, r.err)
+			continue
+		}
+		if all := till(t, append(strings.Fields(strings.ReplaceAll(command, "NAME", name)), "--address", at)...); strings.Count(all.out, "key_") != 21 {
+			t.Errorf("%s shows %s%s", command, all.out, all.err)
+		}
+	}
+}

@@ -48,17 +48,28 @@ when a key ends or has ended. The table fits 80 columns; --json has everything.`
 			if err != nil {
 				return err
 			}
+			if parent := q.Get("parent"); parent != "" {
+				if parent, err = c.parent(cmd.Context(), parent); err != nil {
+					return err
+				}
+				q.Set("parent", parent)
+			}
 			if upstreamKey != "" {
 				if err := c.dependsOn(cmd, q, upstreamKey); err != nil {
 					return err
 				}
 			}
+			picked := len(q) > 0 && (len(q) > 1 || !q.Has("sort"))
 			keys, more, err := c.all(cmd.Context(), q, limit)
 			if err != nil {
 				return err
 			}
 			if f.json {
 				return printValue(cmd.OutOrStdout(), listed{Keys: keys, Next: more})
+			}
+			if len(keys) == 0 && picked {
+				_, err := fmt.Fprintln(cmd.OutOrStdout(), "No key is like that; all are listed by: caddy till list")
+				return err
 			}
 			if err := printTable(cmd.OutOrStdout(), keys, time.Now()); err != nil {
 				return err
@@ -78,7 +89,7 @@ when a key ends or has ended. The table fits 80 columns; --json has everything.`
 		"role":       "keys of this role",
 		"owner":      "keys of this owner",
 		"created-by": "keys minted by this caller",
-		"parent":     "children of the key with this id",
+		"parent":     "children of the key with this id or name",
 		"name":       "keys with exactly this name",
 		"unused-for": "keys unused for at least this long: 7d",
 		"q":          "beginning of an id or name",
