@@ -23,7 +23,7 @@ func TestPlaceholdersAreFilledInAsCaddyDoes(t *testing.T) {
 		"literal": "", "{env.TILL_TEST_PART}": "", "{file.DIR/plain}": "", "{file.DIR/line}": "", "{file.DIR/windows}": "", "{file.DIR/lines}": "", "{file.DIR/spaces}": "",
 		"{file.plain}": "", "{file.DIR/plain}{file.DIR/line}": "", "x-{env.TILL_TEST_PART}-{file.line}-y": "", "{file.DIR/braces}": "", `\{file.plain\}`: "", "{file.plain": "",
 		"{file.DIR/empty}": "DIR/empty is empty", "{file.DIR/blank}": "DIR/blank is empty", "{file.DIR/none}": "DIR/none: no such file", "{file.DIR}": "DIR is a directory",
-		"{file.plain}{file.DIR/none}": "DIR/none", "{env.TILL_TEST_NONE}": "env.TILL_TEST_NONE", "{nonsense}": "nonsense",
+		"{file.plain}{file.DIR/none}": "DIR/none", "{env.TILL_TEST_NONE}": "env.TILL_TEST_NONE} is empty; name a file, {file./path}", "{nonsense}": "{nonsense}; name a file, {file./path}",
 	} {
 		text, blames = strings.ReplaceAll(text, "DIR", dir), strings.ReplaceAll(blames, "DIR", dir)
 		s := &source{paths: filesIn(text), most: maxSecretFile}

@@ -199,10 +199,13 @@ func (c contents) resolve(text string) (string, error) {
 		return strings.TrimSuffix(strings.TrimSuffix(held, "\n"), "\r"), true
 	})
 	value, err := repl.ReplaceOrErr(text, true, true)
-	if failed != nil {
+	switch {
+	case failed != nil:
 		return "", failed
+	case err != nil:
+		return "", fmt.Errorf("%w; name a file, {file./path}, or a variable that is set where the server starts, {env.NAME}", err)
 	}
-	return value, err
+	return value, nil
 }
 
 // follow resolves texts of the configuration, takes them, and goes on to do so

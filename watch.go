@@ -63,13 +63,13 @@ const lookLate = time.Minute
 // diagnoseSources finds files whose present content is not in force.
 func (a *App) diagnoseSources(d *diagnosis) {
 	for what, err := range a.doubtful() {
-		d.warn("doubtful_secret", "write the secret alone into its file", "%s %s", what, err)
+		d.warn("doubtful_secret", "write the secret alone into its file, or leave it if it is meant so", "%s %s", what, err)
 	}
 	for _, f := range a.Files() {
 		switch {
 		case f.Trouble != "":
 			d.error("file_not_taken", "write it whole and move it into place: mv "+f.Paths[0]+".new "+f.Paths[0],
-				"%s changed, and is not taken: %s; what was read before stays in force", f.What, f.Trouble)
+				"a change of %s is not taken: %s; what was read before stays in force until the server ends, and then it does not start", f.What, f.Trouble)
 		case !f.ReadAt.IsZero() && time.Since(f.ReadAt) > lookLate:
 			d.error("file_not_taken", "look after the disk that it is on", "%s could not be read since %s, so no change of it is seen", f.What, f.ReadAt.Format(time.RFC3339))
 		}

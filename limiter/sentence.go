@@ -25,7 +25,7 @@ func (k *Live) stopped(now time.Time) *Refusal {
 		}
 		return key.refuse(code, "was revoked")
 	default:
-		return key.refuse(CodeKeySuspended, "is suspended; whoever issued it can resume it")
+		return key.refuse(CodeKeySuspended, "is suspended; ask whoever issued it to have it resumed")
 	}
 }
 

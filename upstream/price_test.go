@@ -366,3 +366,21 @@ func TestWhoeverAnswersARoutedRequestIsHeldFor(t *testing.T) {
 		t.Error("a vendor's own price was changed")
 	}
 }
+
+// TestAPriceFileThatIsWrongSaysWhere holds for what somebody writes by hand: the
+// error names the field as it stands in the file, and no type of this program.
+func TestAPriceFileThatIsWrongSaysWhere(t *testing.T) {
+	t.Parallel()
+	for file, want := range map[string]string{
+		`{"schema":"till.prices/1","models":{}}`:                                                          "models may not be of the kind object",
+		`{"schema":1,"models":[]}`:                                                                        "schema may not be of the kind number",
+		`{"schema":"till.prices/1","models":[{"provider":"openai","id":"m","input":"3.00","output":12}]}`: "models.input may not be of the kind string",
+		`[]`:                             "the whole of it may not be of the kind array",
+		`{"schema":"till.prices/1","mod`: "as JSON",
+		``:                               "as JSON",
+	} {
+		if _, err := BuiltInPrices().With(strings.NewReader(file)); err == nil || !strings.Contains(err.Error(), want) || strings.Contains(err.Error(), "Go ") {
+			t.Errorf("%s: %v, want %q", file, err, want)
+		}
+	}
+}

@@ -5,6 +5,7 @@ import (
 	"cmp"
 	_ "embed"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"math"
@@ -156,8 +157,12 @@ func (p *Prices) read(r io.Reader) (asOf string, err error) {
 	var file priceFile
 	d := json.NewDecoder(bytes.NewReader(b))
 	d.DisallowUnknownFields()
-	if err := d.Decode(&file); err != nil {
-		return "", err
+	var kind *json.UnmarshalTypeError
+	switch err := d.Decode(&file); {
+	case errors.As(err, &kind):
+		return "", fmt.Errorf("%s may not be of the kind %s: see docs/tokens-and-dollars.md", cmp.Or(kind.Field, "the whole of it"), kind.Value)
+	case err != nil:
+		return "", fmt.Errorf("reading it as JSON: %w", err)
 	}
 	if file.Schema != priceSchema {
 		return "", fmt.Errorf("schema must be %q, got %q", priceSchema, file.Schema)
