@@ -196,6 +196,8 @@ func printDiagnosis(w io.Writer, d diagnosis) error {
 	for _, f := range d.Files {
 		said := f.What + " (" + strings.Join(f.Paths, ", ") + "): looked at " + clockTime(f.ReadAt) + ", "
 		switch {
+		case f.ReadAt.IsZero(): // the server has just started
+			said = strings.TrimSuffix(said, "looked at never, ") + "not looked at yet"
 		case f.Trouble != "":
 			said += "and what it holds now is not in force"
 		case f.ChangedAt == nil:

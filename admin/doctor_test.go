@@ -83,6 +83,7 @@ func TestDoctorListsTheFilesThatAreLookedAtForTheOperatorAlone(t *testing.T) {
 		{What: "the credential of upstream openai", Paths: []string{"/etc/till/openai.key"}, ReadAt: at, ChangedAt: &at},
 		{What: "the seal keys", Paths: []string{"/a", "/b"}, ReadAt: at},
 		{What: "the file of prices", Paths: []string{"/etc/till/prices.json"}, ReadAt: at, Trouble: "it is empty"},
+		{What: "the file of seal keys", Paths: []string{"/s"}}, // in the second after the start
 	}
 	r := till(t, "doctor", "--address", w.serve())
 	want := `the credential of upstream openai (/etc/till/openai.key): looked at 2026-11-29
@@ -90,6 +91,7 @@ func TestDoctorListsTheFilesThatAreLookedAtForTheOperatorAlone(t *testing.T) {
 the seal keys (/a, /b): looked at 2026-11-29 12:00:00, as it was at the start
 the file of prices (/etc/till/prices.json): looked at 2026-11-29 12:00:00, and
   what it holds now is not in force
+the file of seal keys (/s): not looked at yet
 
 0 errors, 0 warnings
 `
