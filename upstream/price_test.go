@@ -372,8 +372,8 @@ func TestWhoeverAnswersARoutedRequestIsHeldFor(t *testing.T) {
 func TestAPriceFileThatIsWrongSaysWhere(t *testing.T) {
 	t.Parallel()
 	for file, want := range map[string]string{
-		`{"schema":"till.prices/1","models":{}}`:                                                          "models may not be of the kind object",
-		`{"schema":1,"models":[]}`:                                                                        "schema may not be of the kind number",
+		`{"schema":"till.prices/1","models":{}}`: "models may not be of the kind object",
+		`{"schema":1,"models":[]}`:               "schema may not be of the kind number",
 		`{"schema":"till.prices/1","models":[{"provider":"openai","id":"m","input":"3.00","output":12}]}`: "models.input may not be of the kind string",
 		`[]`:                             "the whole of it may not be of the kind array",
 		`{"schema":"till.prices/1","mod`: "as JSON",
