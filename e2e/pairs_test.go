@@ -107,6 +107,9 @@ func (p *pairs) run(rows [][]int, number int) (lived [][]int) {
 			lived = append(lived, row)
 		}
 	}
+	if len(lives) == 0 {
+		p.t.Fatalf("there is no life %d: %s must be less than %d", number, pairsLife, len(rows))
+	}
 	each(lives, func(d *driver) {
 		if e := eventOf(d.life); !e.global {
 			p.live(e, []*driver{d})

@@ -139,7 +139,7 @@ func (d *driver) launch(where, name string) (f *flight) {
 		}
 		r := <-f.done
 		f = nil
-		if r.code == tooMany.code {
+		if r.code == tooMany.code || r.unread() {
 			return false
 		}
 		d.wrong("a request that is to be under way (%s): %s", where, r)

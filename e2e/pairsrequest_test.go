@@ -5,6 +5,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"mime/multipart"
@@ -12,6 +13,7 @@ import (
 	"net/http"
 	"strconv"
 	"strings"
+	"syscall"
 	"time"
 )
 
@@ -229,14 +231,21 @@ func (d *driver) show(r *http.Request, key string) {
 	}
 }
 
-// send makes a request and reads its answer to the end. What meets the socket that a
-// reload closes is sent again: nobody has read it.
-func (d *driver) send(a asking) reply {
-	for {
-		if r := d.try(a); r.err == nil || !strings.Contains(r.err.Error(), "server closed idle connection") {
-			return r
-		}
-	}
+// send makes a request and reads its answer to the end. What meets a socket that the
+// server closes after a reload is sent again: nobody has read it, and the upstream's
+// books would tell if somebody had.
+func (d *driver) send(a asking) (r reply) {
+	d.patiently(func() bool {
+		r = d.try(a)
+		return !r.unread()
+	})
+	return r
+}
+
+// unread reports whether the socket was closed before the request, or amid its body.
+func (r reply) unread() bool {
+	return r.status == 0 && r.err != nil && (errors.Is(r.err, syscall.EPIPE) || errors.Is(r.err, syscall.ECONNRESET) ||
+		strings.Contains(r.err.Error(), "server closed idle connection"))
 }
 
 func (d *driver) try(a asking) reply {
