@@ -67,7 +67,7 @@ var reasons = []reason{
 			t.Fatal(err)
 		}
 	}},
-	{place: 2, name: "expired", code: limiter.CodeKeyExpired, above: true, set: func(k *limiter.Key) { k.ExpiresAt = time.Now().Add(50 * time.Millisecond) },
+	{place: 2, name: "expired", code: limiter.CodeKeyExpired, above: true, set: func(k *limiter.Key) { k.ExpiresAt = time.Now().Add(time.Second) },
 		act: func(t *testing.T, s *site, on minted) {
 			for at := s.view(on).ExpiresAt; !time.Now().After(at); {
 				time.Sleep(time.Millisecond) // between two looks

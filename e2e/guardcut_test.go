@@ -73,7 +73,7 @@ func TestWhatIsCutBehindAGuardIsToldWhy(t *testing.T) {
 	}{
 		{"revoked", "till_key_revoked", object{"max_activations": 1}, func(id string) (int, object) { return s.api("POST", "/keys/"+id+"/revoke", object{}) }},
 		{"suspended", "till_key_suspended", object{"max_activations": 1}, func(id string) (int, object) { return s.api("POST", "/keys/"+id+"/suspend", object{}) }},
-		{"expired", "till_key_expired", object{"expires_in": "2s"}, func(string) (int, object) { return 200, nil }},
+		{"expired", "till_key_expired", object{"max_activations": 2}, func(id string) (int, object) { return s.endsSoon(id, "expires_at") }},
 		{"locked down", "till_locked_down", object{"max_activations": 1}, func(string) (int, object) { return s.api("POST", "/lockdown", object{"reason": "test"}) }},
 	}
 	for i, reason := range reasons {

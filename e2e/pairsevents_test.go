@@ -245,22 +245,25 @@ func (d *driver) exhaust() {
 
 // timeOut lets the key end by itself, and waits for that.
 func (d *driver) timeOut(field string, with verdict) {
-	for wait := 400 * time.Millisecond; ; wait *= 2 {
+	if status, answer := d.p.s.endsSoon(d.id, field); status != http.StatusOK {
+		d.wrong("PATCH of %s: %d %v", field, status, answer)
+		return
+	}
+	d.p.s.eventually(fmt.Sprintf("%s ends by %s", d.id, field), func() bool { return d.p.s.show(d.id)["status"] == "expired" })
+	d.dead = &with
+}
+
+// endsSoon lets a key end by itself in a moment, by expires_at or idle_timeout.
+func (s *server) endsSoon(id, field string) (status int, answer object) {
+	// A machine may be slower than that, and what has passed is refused.
+	for wait := 400 * time.Millisecond; wait < time.Minute && status != http.StatusOK; wait *= 2 {
 		value := wait.String()
 		if field == "expires_at" {
 			value = time.Now().Add(wait).Format(time.RFC3339Nano)
 		}
-		status, answer := d.p.s.api("PATCH", "/keys/"+d.id, object{field: value})
-		if status == http.StatusOK {
-			break
-		}
-		if wait > time.Minute { // else the machine was slower than that
-			d.wrong("PATCH of %s: %d %v", field, status, answer)
-			return
-		}
+		status, answer = s.api("PATCH", "/keys/"+id, object{field: value})
 	}
-	d.p.s.eventually(fmt.Sprintf("%s ends by %s", d.id, field), func() bool { return d.p.s.show(d.id)["status"] == "expired" })
-	d.dead = &with
+	return status, answer
 }
 
 // bear mints a child of the life's key, and uses it once.
