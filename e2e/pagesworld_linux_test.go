@@ -14,6 +14,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 )
 
 // world is a machine as the pages of docs/ have it, for one of them: its own
@@ -25,9 +26,10 @@ import (
 // the shipped unit says (see testdata/world.sh); the sandbox of the unit is not
 // tried.
 type world struct {
-	t    *testing.T
-	ask  io.Writer
-	said *bufio.Reader
+	t     *testing.T
+	shell *os.Process
+	ask   io.Writer
+	said  *bufio.Reader
 }
 
 //go:embed testdata/world.sh
@@ -95,9 +97,8 @@ func newWorld(t *testing.T, p *page) *world {
 	t.Cleanup(func() {
 		_ = ask.Close() // the shell ends, and with it all that it started
 		_ = cmd.Wait()  // by a signal, or with the status of the last command
-
 	})
-	w := &world{t: t, ask: ask, said: bufio.NewReader(said)}
+	w := &world{t: t, shell: cmd.Process, ask: ask, said: bufio.NewReader(said)}
 	if out, status := w.runs("true", ""); status != 0 {
 		t.Fatalf("the world could not be made:\n%s", out)
 	}
@@ -107,12 +108,13 @@ func newWorld(t *testing.T, p *page) *world {
 // runs runs a command in the world's shell, with something on its standard input.
 func (w *world) runs(command, input string) (printed string, status int) {
 	w.t.Helper()
+	defer time.AfterFunc(patience, func() { _ = w.shell.Kill() }).Stop() // else it would hang, and the other tests end with it
 	if _, err := io.WriteString(w.ask, command+"\x00"+input+"\x00"); err != nil {
 		w.t.Fatalf("%s: the world has ended: %v", command, err)
 	}
 	printed, err := w.said.ReadString(0)
 	if err != nil {
-		w.t.Fatalf("%s: the world has ended: %v\n%s", command, err, printed)
+		w.t.Fatalf("%s: the world has ended, or this took longer than %s: %v\n%s", command, patience, err, printed)
 	}
 	code, err := w.said.ReadString(0)
 	if err != nil {
