@@ -4,10 +4,8 @@ import (
 	"context"
 	"errors"
 	"io"
-	"log/slog"
 	"net/http"
 	"net/http/httptest"
-	"path/filepath"
 	"strings"
 	"testing"
 
@@ -15,7 +13,6 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/till-proxy/till/limiter"
-	"github.com/till-proxy/till/token"
 )
 
 // TestWhatAGuardedHandlerSaysAfterTheCutIsTheRefusal, whatever it writes when its
@@ -82,48 +79,21 @@ func TestWhatAGuardedHandlerSaysAfterTheCutIsTheRefusal(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			e := newEngine(filepath.Join(t.TempDir(), "store"), nil)
-			l, err := e.openLimiter(opening{open: limiter.OpenBadger, log: slog.New(slog.DiscardHandler)}, nil)
-			if err != nil {
-				t.Fatal(err)
-			}
-			t.Cleanup(func() {
-				if err := l.Close(); err != nil {
-					t.Error(err)
-				}
-			})
-			to, err := (&Upstream{To: []string{"http://127.0.0.1:1"}}).provision("mock")
-			if err != nil {
-				t.Fatal(err)
-			}
-			to.admitted = e.metrics.counter("mock")
-			spec := &limiter.Key{Upstream: "mock", Custody: "held", Limit: limiter.NoLimits()}
-			spec.Limit[limiter.Activations] = 5
-			_, lookup, err := token.MintKey()
-			if err != nil {
-				t.Fatal(err)
-			}
-			view, err := l.Mint(t.Context(), limiter.Operator, spec, limiter.Birth{Lookup: lookup})
-			if err != nil {
-				t.Fatal(err)
-			}
-			k, refusal := l.Find(t.Context(), lookup)
-			if refusal != nil {
-				t.Fatal(refusal)
-			}
+			s := newSite(t, nil)
+			k := s.mint(func(k *limiter.Key) { k.Upstream = "raw" })
 			w := httptest.NewRecorder()
-			x := &exchange{target: to, client: w, came: t.Context()}
+			x := &exchange{target: s.h.app.targets["raw"], client: w, came: t.Context()}
 			ask := limiter.Ask{Bound: limiter.Amounts{limiter.Activations: 1}, Method: "GET", Path: "/", OnCut: x.stop}
-			if refusal := k.Reserve(t.Context(), &ask, &x.grant); refusal != nil {
+			if refusal := s.live(k).Reserve(t.Context(), &ask, &x.grant); refusal != nil {
 				t.Fatal(refusal)
 			}
-			w.Header().Set("Till-Key", view.ID)
+			w.Header().Set("Till-Key", k.id)
 			cut := func() {
-				if _, _, err := l.Revoke(t.Context(), limiter.Operator, view.ID, ""); err != nil {
+				if _, _, err := s.Revoke(t.Context(), limiter.Operator, k.id, ""); err != nil {
 					t.Error(err)
 				}
 			}
-			h := &Handler{Guard: true, metrics: e.metrics, logger: zap.NewNop()}
+			h := &Handler{Guard: true, metrics: s.h.metrics, logger: zap.NewNop()}
 			func() {
 				defer func() {
 					if v := recover(); (v != nil) != test.panics {
@@ -143,7 +113,7 @@ func TestWhatAGuardedHandlerSaysAfterTheCutIsTheRefusal(t *testing.T) {
 			case test.status != 0 && (got.StatusCode != test.status || got.Header.Get("Till-Refusal") == "till_key_revoked"):
 				t.Errorf("%d %v, want %d", got.StatusCode, got.Header, test.status)
 			case test.status == 0 && (got.StatusCode != 403 || got.Header.Get("Till-Refusal") != "till_key_revoked" || !strings.Contains(w.Body.String(), "till_key_revoked") ||
-				got.Header.Get("Till-Key") != view.ID || got.Header.Get("Set-Cookie")+got.Header.Get("Content-Encoding")+got.Header.Get("Location") != ""):
+				got.Header.Get("Till-Key") != k.id || got.Header.Get("Set-Cookie")+got.Header.Get("Content-Encoding")+got.Header.Get("Location") != ""):
 				t.Errorf("%d %v %q, want the refusal", got.StatusCode, got.Header, w.Body)
 			case test.status == 429 && got.Header.Get("Retry-After") == "":
 				t.Errorf("what the handler said of itself is lost: %v", got.Header)

@@ -16,14 +16,7 @@ import (
 // child mints a child with half of what its parent may have left.
 func (s *site) child(parent minted, fields ...func(*limiter.Key)) minted {
 	s.t.Helper()
-	p, err := token.ParseKey(parent.text)
-	if err != nil {
-		s.t.Fatal(err)
-	}
-	live, refusal := s.Find(context.Background(), p.Lookup)
-	if refusal != nil {
-		s.t.Fatal(refusal)
-	}
+	live := s.live(parent)
 	spec := live.Key().Child()
 	spec.Delegate = true
 	for kind, left := range live.View().Remaining {

@@ -93,6 +93,20 @@ func (s *site) mint(fields ...func(*limiter.Key)) minted {
 	return minted{view.ID, text.Reveal()}
 }
 
+// live is the key as it is in memory.
+func (s *site) live(k minted) *limiter.Live {
+	s.t.Helper()
+	parsed, err := token.ParseKey(k.text)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	live, refusal := s.Find(context.Background(), parsed.Lookup)
+	if refusal != nil {
+		s.t.Fatal(refusal)
+	}
+	return live
+}
+
 // change is a PATCH by the operator.
 func (s *site) change(k minted, fn func(*limiter.Key)) {
 	s.t.Helper()
