@@ -2,7 +2,6 @@ package limiter
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"reflect"
 	"time"
@@ -279,89 +278,6 @@ func (l *Limiter) Revoke(ctx context.Context, by Caller, id, reason string) (Vie
 	l.windUpNow(ctx, by, id)
 	view, err := l.viewNow(id)
 	return view, cut, err
-}
-
-// halt stops a key in memory, cuts its requests and those of its children, and
-// makes that durable. It returns how many requests were cut.
-func (l *Limiter) halt(by Caller, action string, k *Live, code Code, fn func(*Key, time.Time) error) (int, error) {
-	id := k.Key().ID
-	now := l.clock.Now().UTC()
-	k.mu.Lock()
-	before := k.halt
-	if k.key.EndedStatus != Revoked && k.halt != CodeKeyRevoked {
-		k.halt = code
-	}
-	refusal := k.stopped(now)
-	k.mu.Unlock()
-	cut := k.cut(refusal)
-	if err := l.recordStop(k, by, action, code, now, fn); errors.Is(err, ErrRevoked) {
-		k.mu.Lock()
-		k.halt = before
-		k.mu.Unlock()
-		return cut, err
-	} else if err != nil {
-		k.mu.Lock()
-		if k.halt == code {
-			k.unsaved = func(l *Limiter) error { return l.redo(id, by, action, code, now, fn) }
-			l.markActive(k)
-		}
-		k.mu.Unlock()
-		return cut, fmt.Errorf("the key is stopped in memory, but that is not yet durable: %w", err)
-	}
-	l.log.Info("key stopped", "key_id", id, "code", string(code), "requests_cut", cut, "by", by.Name)
-	return cut, nil
-}
-
-// redo makes durable what holds in memory alone.
-func (l *Limiter) redo(id string, by Caller, action string, code Code, at time.Time, fn func(*Key, time.Time) error) error {
-	k, err := l.load(id)
-	if err != nil {
-		return err
-	}
-	err = l.recordStop(k, by, action, code, at, fn)
-	if errors.Is(err, ErrRevoked) { // and so stopped for good
-		k.mu.Lock()
-		k.halt, k.unsaved = "", nil
-		k.mu.Unlock()
-		return nil
-	}
-	return err
-}
-
-// redoStops tries again to make durable what was stopped in memory alone,
-// because the disk was full.
-func (l *Limiter) redoStops() {
-	for _, k := range l.everyActive() {
-		k.mu.Lock()
-		redo := k.unsaved
-		k.mu.Unlock()
-		if redo == nil {
-			continue
-		}
-		if err := redo(l); err != nil {
-			l.log.Warn("what was stopped could still not be made durable", "key_id", k.Key().ID, "error", err)
-		}
-	}
-}
-
-// recordStop makes durable that a key is stopped.
-func (l *Limiter) recordStop(k *Live, by Caller, action string, code Code, now time.Time, fn func(*Key, time.Time) error) error {
-	id := k.Key().ID
-	return l.editIn(by, action, id, func(b *batch, key *Key, _ *accountRecord) error {
-		old := *key
-		if err := fn(key, now); err != nil {
-			return err
-		}
-		if key.SuspendedAt.Equal(old.SuspendedAt) && key.EndedStatus == old.EndedStatus {
-			return nil
-		}
-		name := map[Code]EventName{CodeKeyRevoked: KeyRevoked, CodeKeySuspended: KeySuspended}[code]
-		return b.tell(Event{Name: name, Key: key, Code: code, By: by.Name})
-	}, func(k *Live) {
-		if k.halt == code {
-			k.halt, k.unsaved = "", nil // the record says it from here on
-		}
-	})
 }
 
 // finalEnd records that a key has run out or its time is over. Callers hold

@@ -1,0 +1,239 @@
+package limiter
+
+import (
+	"context"
+	"errors"
+
+	"github.com/till-proxy/till/token"
+)
+
+// entry is the place of a key in Limiter.live, also while it is being read.
+type entry struct {
+	ready chan struct{}
+	k     *Live
+	err   error
+	stale bool // the record changed while it was read
+}
+
+// Find returns the key with the lookup hash. Keys that were used lately are
+// found in memory; for any other the store is asked once.
+func (l *Limiter) Find(ctx context.Context, lookup token.Lookup) (*Live, *Refusal) {
+	shard := &l.lookups[lookup[0]%lookupShards]
+	shard.mu.RLock()
+	k := shard.m[lookup]
+	shard.mu.RUnlock()
+	if k != nil {
+		return k, nil
+	}
+	return l.findStored(ctx, lookup)
+}
+
+// findStored asks the store. It is apart so that the way above keeps the hash
+// off the heap. A flood of unknown keys costs no disk: Badger's filters, in
+// memory, answer for nearly all of them.
+func (l *Limiter) findStored(_ context.Context, lookup token.Lookup) (*Live, *Refusal) {
+	if r := l.unavailable(); r != nil {
+		if locked := l.lockedDown(nil); locked != nil {
+			r = locked
+		}
+		return nil, r
+	}
+	var k *Live
+	var id string
+	err := l.store.View(func(r Reader) error {
+		b, err := r.Get(lookupKey(lookup))
+		id = string(b)
+		return err
+	})
+	if err == nil {
+		k, err = l.load(id)
+	}
+	switch {
+	case errors.Is(err, ErrNotFound):
+		return nil, unknownKey()
+	case err != nil:
+		l.log.Error("reading a key failed", "error", err)
+		return nil, storeRefusal("its record could not be read")
+	}
+	l.cacheLookup(k, lookup)
+	return k, nil
+}
+
+// load returns the Live of a key, reading it when it is not in memory.
+func (l *Limiter) load(id string) (*Live, error) {
+	l.liveMu.Lock()
+	if e := l.live[id]; e != nil {
+		l.liveMu.Unlock()
+		<-e.ready
+		return e.k, e.err
+	}
+	e := &entry{ready: make(chan struct{})}
+	l.live[id] = e
+	l.liveMu.Unlock()
+
+	k, err := l.read(id)
+	l.liveMu.Lock()
+	defer l.liveMu.Unlock()
+	for err == nil && e.stale {
+		e.stale = false
+		l.liveMu.Unlock()
+		k, err = l.read(id)
+		l.liveMu.Lock()
+	}
+	if err != nil {
+		delete(l.live, id)
+	}
+	if err == nil {
+		k.mu.Lock()
+		k.doom(l.runningJobs())
+		k.pacing = l.pacings[k.account.id]
+		delete(l.pacings, k.account.id)
+		k.mu.Unlock()
+	}
+	e.k, e.err = k, err
+	close(e.ready)
+	return k, err
+}
+
+func (l *Limiter) read(id string) (*Live, error) {
+	k := &Live{l: l}
+	err := l.store.View(func(r Reader) error {
+		account, err := keyAccount(id)
+		if err != nil {
+			return err
+		}
+		if err := l.committer.check(r, account); err != nil {
+			return err
+		}
+		key, acct, err := readKey(r, id)
+		if errors.Is(err, ErrDoubt) {
+			l.committer.poison(err)
+		}
+		if err != nil {
+			return err
+		}
+		k.key, k.id = key, account
+		k.restore(&acct)
+		k.limit, k.renews = kept(key.Limit, acct.Given), key.Renews
+		if key.attached() {
+			if err := checkAncestry(r, key); err != nil {
+				return err
+			}
+		}
+		if key.Delegate {
+			if k.children, err = countChildren(r, id); err != nil {
+				return err
+			}
+		}
+		if key.Custody == CustodySealed {
+			if k.salts, err = readSalts(r, key); err != nil {
+				return err
+			}
+		}
+		for i := range acct.Reserved {
+			if i == int(Activations) && acct.Limit[i] != NoLimit {
+				l.forfeited.Add(max(acct.Reserved[i]-acct.Settled[i], 0))
+			}
+		}
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	now := l.clock.Now()
+	k.mu.Lock()
+	k.setMarks()
+	k.savedAt = now.UnixNano()
+	l.realign(&k.account, k, now)
+	k.mu.Unlock()
+	if k.key.Role != "" {
+		if k.role, err = l.role(k.key.Role); err != nil {
+			return nil, err
+		}
+	}
+	if k.key.attached() {
+		if err := l.attach(k); err != nil {
+			return nil, err
+		}
+	}
+	return k, nil
+}
+
+// inMemory returns a key whose record was just committed, or nil when it is not
+// in memory. One that is being read is read again.
+func (l *Limiter) inMemory(id string) *Live {
+	l.liveMu.Lock()
+	defer l.liveMu.Unlock()
+	e := l.live[id]
+	if e == nil {
+		return nil
+	}
+	select {
+	case <-e.ready:
+		return e.k // nil when it could not be read
+	default:
+		e.stale = true
+		return nil
+	}
+}
+
+// follow lets memory take over a record that was just committed. It runs on
+// the committer, so records arrive in order.
+func (l *Limiter) follow(key *Key, also func(k *Live)) {
+	k := l.inMemory(key.ID)
+	if k == nil {
+		return
+	}
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if key.Version > k.key.Version {
+		l.uncacheFormer(k, key)
+		k.key, k.limit, k.renews = key, kept(key.Limit, k.given), key.Renews
+		k.setMarks()
+		k.salts.keep(key)
+		if key.EndedStatus == Revoked {
+			k.salts = nil
+			k.kept.Store(nil)
+			if k.halt == CodeKeyRevoked {
+				k.halt, k.unsaved = "", nil // the record says it from here on
+			}
+		}
+	}
+	if also != nil {
+		also(k)
+	}
+	k.callAll()
+}
+
+// evict forgets a key that has nothing in memory which the store has not.
+func (l *Limiter) evict(id string) bool {
+	l.liveMu.Lock()
+	defer l.liveMu.Unlock()
+	e := l.live[id]
+	if e == nil {
+		return false
+	}
+	select {
+	case <-e.ready:
+	default:
+		return false
+	}
+	k := e.k
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if k.unsettled() || k.active || k.asked || k.ending || k.parked > 0 ||
+		k.pending > 0 || k.inflight > 0 || k.turns > 0 || len(k.kids) > 0 || k.halt != "" || k.slot != nil || k.history.dirty() {
+		return false
+	}
+	k.gone = true
+	if !k.pacing.full(l.clock.Now().UnixNano()) {
+		l.pacings[k.account.id] = k.pacing
+	}
+	delete(l.live, id)
+	l.uncache(k)
+	k.detach()
+	if d := l.committer.digest; d != nil {
+		d.checked[bucketOf(k.account.id)].Store(false) // memory knew; now the store must be right
+	}
+	return true
+}
