@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
-	"sync/atomic"
 	"time"
 )
 
@@ -113,19 +112,10 @@ func (k *Live) unlockAbove() {
 	}
 }
 
-// runningBelow counts what the children have in flight: event streams, or all
-// other requests.
-func (k *Live) runningBelow(streams bool) *atomic.Int64 {
-	if streams {
-		return &k.streamsBelow
-	}
-	return &k.below
-}
-
 // usedBelow notes a request of a child, which is a use of the keys above, too.
 // Callers hold the key.
-func (k *Live) usedBelow(ask *Ask, nanos int64) {
-	k.runningBelow(ask.Listens).Add(1)
+func (k *Live) usedBelow(nanos int64) {
+	k.below.Add(1)
 	if !k.key.Rate.IsZero() {
 		k.pacing.rate.take(k.key.Rate, nanos)
 	}
@@ -138,10 +128,10 @@ func (k *Live) usedBelow(ask *Ask, nanos int64) {
 }
 
 // endedBelow notes its end, which is a use as well. Callers hold the child.
-func (k *Live) endedBelow(g *Grant, nanos int64) {
+func (k *Live) endedBelow(nanos int64) {
 	k.mu.Lock()
 	k.used(nanos)
-	k.runningBelow(g.listens).Add(-1)
+	k.below.Add(-1)
 	k.l.markActive(k)
 	k.mu.Unlock()
 }

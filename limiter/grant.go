@@ -21,6 +21,8 @@ type Grant struct {
 	remaining Amounts
 	free      bool
 	listens   bool
+	counted   bool // some limit counts the places that requests take
+	placed    bool // it has one
 	began     int64
 	waited    time.Duration
 	kinds     TokenKinds
@@ -76,15 +78,10 @@ func (g *Grant) finish(used Amounts) {
 	for i, n := range used {
 		used[i] = min(n, maxUse)
 	}
-	k := g.k.Load()
-	k.mu.Lock()
-	for now := g.k.Load(); now != k; now = g.k.Load() {
-		k.mu.Unlock()
-		k = now
-		k.mu.Lock()
-	}
+	k := g.lock()
 	now := k.l.clock.Now().UnixNano()
 	k.unlink(g)
+	k.leave(g)
 	k.used(now)
 	k.settle(g.epoch, &g.bound, &used)
 	if !g.free {
@@ -105,10 +102,22 @@ func (g *Grant) finish(used Amounts) {
 		role.mu.Unlock()
 	}
 	for a := k.parent; a != nil; a = a.parent {
-		a.endedBelow(g, now)
+		a.endedBelow(now)
 	}
 	k.endIfSpent()
 	k.mu.Unlock()
+}
+
+// lock locks the key, wherever it is by now, and returns it.
+func (g *Grant) lock() *Live {
+	for {
+		k := g.k.Load()
+		k.mu.Lock()
+		if g.k.Load() == k {
+			return k
+		}
+		k.mu.Unlock()
+	}
 }
 
 // endIfSpent records the end of a key that has nothing left. Callers hold the
@@ -142,9 +151,6 @@ func (k *Live) link(g *Grant) {
 // runs notes that n more requests of the kind of g are in flight.
 func (k *Live) runs(g *Grant, n int) {
 	k.inflight += n
-	if g.listens {
-		k.listening += n
-	}
 	if g.free {
 		k.free += n
 	}

@@ -122,6 +122,7 @@ func (k *Live) inherit(old *Live, believed bool, roles map[*account]*account) {
 	same := believed && k.lineage == old.lineage
 	k.account.inherit(&old.account, believed, k.l.shadow)
 	for g := old.grants; g != nil; g = g.next {
+		g.move(old, k)
 		g.k.Store(k)
 		g.epoch = inherited(g.epoch, &old.account, &k.account, same)
 		if role := g.role; role != nil {
@@ -129,20 +130,14 @@ func (k *Live) inherit(old *Live, believed bool, roles map[*account]*account) {
 			g.roleEpoch = inherited(g.roleEpoch, role, g.role, believed && g.role != nil && role.lineage == g.role.lineage)
 		}
 	}
-	k.grants, k.inflight, k.listening, k.free = old.grants, old.inflight, old.listening, old.free
+	k.grants, k.inflight, k.free = old.grants, old.inflight, old.free
 	k.l.holds.Add(int64(k.inflight))
 	old.l.holds.Add(-int64(k.inflight))
 	for a, was := k.parent, old.parent; a != nil && was != nil; a, was = a.parent, was.parent {
-		for _, streams := range []bool{false, true} {
-			n := int64(k.inflight - k.listening)
-			if streams {
-				n = int64(k.listening)
-			}
-			a.runningBelow(streams).Add(n)
-			was.runningBelow(streams).Add(-n)
-		}
+		a.below.Add(int64(k.inflight))
+		was.below.Add(-int64(k.inflight))
 	}
-	old.grants, old.inflight, old.listening, old.free, old.held = nil, 0, 0, 0, Amounts{}
+	old.grants, old.inflight, old.free, old.held = nil, 0, 0, Amounts{}
 
 	k.halt, k.haltBy, k.unsaved = old.halt, old.haltBy, old.unsaved
 	if old.doomed == nil {

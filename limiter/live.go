@@ -19,9 +19,9 @@ type Live struct {
 	parent   *Live            // of a child key; nil once its rest went back
 	kids     map[string]*Live // children in memory, by id
 	children int              // children whose rest has not come back
-	// What the children have in flight, and theirs: requests, and streams of events.
-	below, streamsBelow atomic.Int64
-	turnsBelow          atomic.Int64 // of theirs, those that wait; see turns
+	// What the children have in flight, and theirs, and what of theirs waits; see turns.
+	below, turnsBelow atomic.Int64
+	places            places // see MaxConcurrency
 
 	// halt is set while a revocation or suspension holds in memory, which is
 	// before it is durable; unsaved tries again to make it so.
@@ -34,14 +34,13 @@ type Live struct {
 	salts salts
 	gone  bool // evicted: ask the Limiter for the key again
 
-	dead      afterDeath
-	active    bool // listed in Limiter.active
-	ending    bool // its final end is on its way to the store
-	inflight  int
-	listening int    // of them, streams of events; see Ask.Listens
-	free      int    // of them, those that take nothing
-	turns     int    // requests that wait for others to settle
-	grants    *Grant // requests in flight, linked
+	dead     afterDeath
+	active   bool // listed in Limiter.active
+	ending   bool // its final end is on its way to the store
+	inflight int
+	free     int    // of them, those that take nothing
+	turns    int    // requests that wait for others to settle
+	grants   *Grant // requests in flight, linked
 
 	marks [NumKinds]int64 // see setMarks
 
@@ -158,7 +157,7 @@ func (k *Live) timeUp(now time.Time) Code {
 }
 
 // inUse reports whether a request of the key runs, or of a child.
-func (k *Live) inUse() bool { return k.inflight > 0 || k.below.Load()+k.streamsBelow.Load() > 0 }
+func (k *Live) inUse() bool { return k.inflight > 0 || k.below.Load() > 0 }
 
 // lastUsed is when the key was used last: now, while a request of it runs.
 func (k *Live) lastUsed(now time.Time) time.Time {

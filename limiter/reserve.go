@@ -170,7 +170,7 @@ func (k *Live) tryReserve(ask *Ask, g *Grant, t *turn) (refusal *Refusal, p park
 	rate, tokens := k.pacer(ask)
 	tokens.take(rate, nanos)
 	for a := k.parent; a != nil; a = a.parent {
-		a.usedBelow(ask, nanos)
+		a.usedBelow(nanos)
 	}
 	k.claim(ask, nanos)
 	k.l.shadow.shade(&k.account)
@@ -192,7 +192,7 @@ func (k *Live) tryReserve(ask *Ask, g *Grant, t *turn) (refusal *Refusal, p park
 	k.l.markActive(k)
 	g.k.Store(k)
 	g.key, g.role, g.bound, g.free, g.began, g.onCut = k.key, role, bound, ask.Free, nanos, ask.OnCut
-	g.listens = ask.Listens
+	k.enter(g, ask)
 	g.epoch, g.number = k.epoch, ask.String
 	if role != nil {
 		g.roleEpoch = role.epoch
@@ -232,19 +232,6 @@ func (k *Live) pacer(ask *Ask) (Rate, *bucket) {
 		return defaultFreeRate, &k.pacing.free
 	}
 	return k.key.Rate, &k.pacing.rate
-}
-
-// tooMany judges the concurrency of one key. What its children run counts, too.
-func (k *Live) tooMany(ask *Ask) *Refusal {
-	running, words := k.inflight-k.listening, "may run %d requests at a time, and %d are running"
-	if ask.Listens {
-		running, words = k.listening, "may keep %d event streams open at a time, and %d are open"
-	}
-	running += int(k.runningBelow(ask.Listens).Load())
-	if limit := k.key.MaxConcurrency; limit > 0 && running >= limit {
-		return k.key.refuse(CodeConcurrency, words, limit, running).after(time.Second)
-	}
-	return nil
 }
 
 // refused counts a refusal. What an attacker can trigger stays in memory and

@@ -1,0 +1,80 @@
+package limiter
+
+import (
+	"sync/atomic"
+	"time"
+)
+
+// places are those that requests take under MaxConcurrency, of a key and of all below
+// it: one for each that runs, and for streams of events others; see [Ask.Listens].
+//
+// A request has its place until its answer is over. That is before it is settled: who
+// asks for one thing after the other begins with the next as soon as the end of an
+// answer is there, and then nothing else of the key may seem to run.
+type places struct{ requests, streams atomic.Int64 }
+
+func (p *places) of(streams bool) *atomic.Int64 {
+	if streams {
+		return &p.streams
+	}
+	return &p.requests
+}
+
+// tooMany judges the concurrency of one key. What its children run counts, too.
+func (k *Live) tooMany(ask *Ask) *Refusal {
+	words := "may run %d requests at a time, and %d are running"
+	if ask.Listens {
+		words = "may keep %d event streams open at a time, and %d are open"
+	}
+	taken := int(k.places.of(ask.Listens).Load())
+	if limit := k.key.MaxConcurrency; limit > 0 && taken >= limit {
+		return k.key.refuse(CodeConcurrency, words, limit, taken).after(time.Second)
+	}
+	return nil
+}
+
+// enter takes a place for a request. Callers hold the key and all above it.
+func (k *Live) enter(g *Grant, ask *Ask) {
+	g.listens, g.placed, g.counted = ask.Listens, true, false
+	for a := k; a != nil; a = a.parent {
+		a.places.of(g.listens).Add(1)
+		g.counted = g.counted || a.key.MaxConcurrency > 0
+	}
+}
+
+// leave gives it back, if that was not done before. Callers hold the key.
+func (k *Live) leave(g *Grant) {
+	if !g.placed {
+		return
+	}
+	g.placed = false
+	for a := k; a != nil; a = a.parent {
+		a.places.of(g.listens).Add(-1)
+	}
+}
+
+// move takes a place over into the store that was opened again. Callers hold both.
+func (g *Grant) move(from, to *Live) {
+	if !g.placed {
+		return
+	}
+	for was, a := from, to; was != nil && a != nil; was, a = was.parent, a.parent {
+		was.places.of(g.listens).Add(-1)
+		a.places.of(g.listens).Add(1)
+	}
+}
+
+// Counts reports whether a limit on requests at a time counts this one.
+func (g *Grant) Counts() bool { return g.counted }
+
+// Answered gives the place of the request back, because its client is about to have
+// all of its answer. It holds what it holds, and is in use and can be cut, until it is
+// settled. Calls after the first do nothing.
+func (g *Grant) Answered() {
+	if !g.counted || g.done.Load() {
+		return
+	}
+	k := g.lock()
+	k.leave(g)
+	k.mu.Unlock()
+}
