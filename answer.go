@@ -12,6 +12,7 @@ import (
 	"strings"
 
 	"github.com/till-proxy/till/limiter"
+	"github.com/till-proxy/till/upstream"
 )
 
 // answer is a refusal in place of an upstream's answer. It goes to the client
@@ -20,6 +21,7 @@ func (x *exchange) answer(r *http.Request, refusal *limiter.Refusal) *http.Respo
 	d := x.target.preset.Dialect
 	told := x.refusal(refusal)
 	body := d.Body(told)
+	x.grant.Answered() // of the upstream nothing more is asked
 	header := make(http.Header, 10)
 	refusalHeader(header, refusal.Code, told.Status, refusal.RetryAfter, x.id())
 	header["Content-Length"] = []string{strconv.Itoa(len(body))}
@@ -63,7 +65,7 @@ func (t *Transport) admit(res *http.Response, out *http.Request, x *exchange, ca
 		}
 	}
 	if res.StatusCode == http.StatusSwitchingProtocols {
-		x.follow(res.Body)
+		x.follow(res)
 		return res
 	}
 	kind := kindOf(res.Header)
@@ -77,6 +79,7 @@ func (t *Transport) admit(res *http.Response, out *http.Request, x *exchange, ca
 	if res.ContentLength < 0 {
 		b.kind = kind
 	}
+	b.watch(out)
 	res.Body = b
 	return res
 }
@@ -127,7 +130,11 @@ func (t *Transport) judge(res *http.Response, out *http.Request, x *exchange) *l
 }
 
 // follow registers an upgraded connection, so that it ends with its key.
-func (x *exchange) follow(tunnel io.Closer) {
+func (x *exchange) follow(res *http.Response) {
+	tunnel := res.Body
+	if both, ok := tunnel.(io.ReadWriteCloser); ok { // else the reverse proxy refuses it
+		res.Body = &upgradedBody{both, x}
+	}
 	x.mu.Lock()
 	x.tunnel = tunnel
 	x.mu.Unlock()
@@ -158,6 +165,9 @@ type answerBody struct {
 	over   bool    // there is nothing more to read
 	last   [2]byte // the last bytes that were passed on
 	tail   io.Reader
+
+	left  int64           // bytes to come; below 0: nobody says how many
+	meter *upstream.Meter // looks for the end of a stream; nil: nothing depends on that
 }
 
 var errCut = errors.New("the key was stopped while its answer ran")
@@ -175,6 +185,7 @@ func (b *answerBody) Read(p []byte) (int, error) {
 		b.readOn(p)
 		return 0, context.Canceled
 	}
+	b.pass(p[:n], err)
 	switch {
 	case n >= 2:
 		b.last = [2]byte(p[n-2 : n])

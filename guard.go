@@ -7,6 +7,7 @@ import (
 	"maps"
 	"mime"
 	"net/http"
+	"strconv"
 
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 	"go.uber.org/zap"
@@ -21,7 +22,7 @@ func (h *Handler) guard(w http.ResponseWriter, r *http.Request, x *exchange, nex
 		return h.refuse(w, x.target, x.path, x.grant.Cut(), 0)
 	}
 	x.dispatched.Store(true)
-	gw := &guardWriter{ResponseWriterWrapper: &caddyhttp.ResponseWriterWrapper{ResponseWriter: w}, x: x, before: maps.Clone(w.Header())}
+	gw := &guardWriter{ResponseWriterWrapper: &caddyhttp.ResponseWriterWrapper{ResponseWriter: w}, x: x, before: maps.Clone(w.Header()), method: r.Method}
 	defer func() {
 		v := recover()
 		if v == nil {
@@ -89,7 +90,9 @@ type guardWriter struct {
 	*caddyhttp.ResponseWriterWrapper
 	x      *exchange
 	before http.Header // of the answer, as the handler found it
+	method string      // of the request
 	status int
+	left   int64 // bytes to come; below 0: nobody says how many
 }
 
 func (w *guardWriter) WriteHeader(status int) {
@@ -103,6 +106,7 @@ func (w *guardWriter) Write(b []byte) (int, error) {
 	if !w.begins(http.StatusOK) {
 		return 0, errCut
 	}
+	w.pass(int64(len(b)))
 	return w.ResponseWriterWrapper.Write(b)
 }
 
@@ -111,7 +115,40 @@ func (w *guardWriter) ReadFrom(r io.Reader) (int64, error) {
 	if !w.begins(http.StatusOK) {
 		return 0, errCut
 	}
-	return w.ResponseWriterWrapper.ReadFrom(r)
+	if w.left <= 1 {
+		w.pass(w.left)
+		return w.ResponseWriterWrapper.ReadFrom(r)
+	}
+	// The last byte goes out by itself, behind what has to be done before it.
+	n, err := w.ResponseWriterWrapper.ReadFrom(io.LimitReader(r, w.left-1))
+	if w.pass(n); err != nil || w.left > 1 {
+		return n, err
+	}
+	w.pass(w.left)
+	last, err := w.ResponseWriterWrapper.ReadFrom(r)
+	return n + last, err
+}
+
+// watch finds out with which byte the answer is over.
+func (w *guardWriter) watch(status int) {
+	if length, err := strconv.ParseInt(w.Header().Get("Content-Length"), 10, 64); err == nil {
+		w.left = length
+	}
+	if bodiless(w.method, status) {
+		w.left = 0
+	}
+	w.pass(0)
+}
+
+// pass notes that so many bytes of the answer go on. With the last of them its client
+// may begin with the next request.
+func (w *guardWriter) pass(n int64) {
+	if w.left < 0 {
+		return
+	}
+	if w.left = max(w.left-n, 0); w.left == 0 {
+		w.x.grant.Answered()
+	}
 }
 
 // FlushError is here because a flush sends the header, too.
@@ -128,6 +165,10 @@ func (w *guardWriter) begins(status int) bool {
 	if w.status == 0 && w.x.grant.Cut() == nil {
 		w.status = status
 		w.x.status.Store(int32(status))
+		w.left = -1
+		if w.x.grant.Counts() {
+			w.watch(status)
+		}
 	}
 	return w.status != 0
 }

@@ -228,6 +228,7 @@ func (h *Handler) forward(w http.ResponseWriter, r *http.Request, x *exchange, n
 // failed turns an error from below into a refusal. fallback is the status of
 // an error that names none of its own.
 func (h *Handler) failed(w http.ResponseWriter, x *exchange, err error, fallback int) error {
+	x.grant.Answered()
 	x.hangUp()
 	if cut := x.grant.Cut(); cut != nil {
 		return h.refuse(w, x.target, x.path, cut, 0)

@@ -113,7 +113,10 @@ func (m *Meter) Tier() string { return m.tier }
 // not, or was anywhere.
 func (m *Meter) Region() string { return m.geo }
 
-// Ended reports whether a stream said that it is over, after its usage.
+// Over reports whether a stream said that it is over, whatever it said of its usage.
+func (m *Meter) Over() bool { return m.ended }
+
+// Ended reports the same of one that said its usage before.
 func (m *Meter) Ended() bool { return m.ended && m.final }
 
 // lastEvents are those that end a stream and hold its usage.
