@@ -207,7 +207,7 @@ const endMarks = 16
 // contradicts returns what an answer that came to its end shows, if it does. Half of
 // a report is enough.
 func (u *use) contradicts(status int) (c contradiction, ok bool) {
-	if u.meter == nil || status >= 300 {
+	if u.meter == nil || status >= 300 || u.unheld {
 		return c, false
 	}
 	output, seen := u.allowed(), u.seen()

@@ -193,7 +193,9 @@ func (t *Transport) outgoing(r *http.Request, x *exchange, o origin, ctx context
 	}
 	if x.use != nil {
 		out.Header["Accept-Encoding"] = []string{"identity"} // the answer is read
-		delete(out.Header, "X-Goog-Fieldmask")               // as a whole
+		if !x.use.unheld {
+			delete(out.Header, "X-Goog-Fieldmask") // as a whole
+		}
 	}
 	x.outward(out.Header, o)
 	if body := x.body.whole(out.ContentLength); body != nil {

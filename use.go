@@ -23,6 +23,7 @@ type use struct {
 	began    time.Time
 	now      func() time.Time
 	priced   bool  // dollars are counted
+	unheld   bool  // nothing is held, and what is not reported is not known
 	mayFit   bool  // the output bound may be lowered
 	input    int64 // tokens, at most
 	natural  int64 // output tokens of one answer that the request or its model allows
@@ -130,7 +131,10 @@ func (h *Handler) judgeUse(r *http.Request, x *exchange, key *limiter.Key, k *li
 	case dollars && !terms.CountOnly && !h.app.countOnly:
 		return about(key, limiter.CodePriceUnknown, "has a limit in dollars, and the price of %s/%s is not known; add it with: price %s/%s INPUT OUTPUT", provider, e.Model, provider, e.Model)
 	case !tokens:
-		return nil // dollars cannot be counted, and nobody minds
+		// Dollars cannot be counted, and nobody minds. Nothing bounds the request, and
+		// what its answer reports is counted.
+		x.use = &use{key: key.ID, estimate: e, prices: u.prices, provider: provider, began: u.began, now: u.now, output: -1, quotes: u.quotes, unheld: true}
+		return nil
 	}
 	if e.Routed && dollars {
 		return unbounded("its \"provider\" chooses a route whose price is not known; leave it out")

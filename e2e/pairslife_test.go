@@ -93,7 +93,7 @@ func (d *driver) slowDown() {
 	for range most {
 		a := asking{what: "its own"}
 		o := d.judge(&a)
-		r := d.sendAlone(a)
+		r := d.send(a)
 		if (verdict{r.status, r.code}) == tooOften {
 			return
 		}
@@ -142,13 +142,13 @@ func (d *driver) compare(when string) {
 	}
 	text, _ := k["used_spend_usd"].(string)
 	spent, err := nano(text)
-	tokens, counted := number("used_tokens"), d.limitsTokens() || d.life.is("role", "money")
+	tokens := number("used_tokens")
 	switch {
 	case err != nil:
 		d.wrong("%s: used_spend_usd is %q", when, text)
-	case d.inexact && (counted && tokens < d.tokens || d.priced() && spent < d.nano):
+	case d.inexact && (tokens < d.tokens || d.priced() && spent < d.nano):
 		d.wrong("%s: used are %d tokens and $%s, want at least %d and $%s", when, tokens, text, d.tokens, dollars(d.nano))
-	case !d.inexact && (counted && tokens != d.tokens || d.priced() && spent != d.nano):
+	case !d.inexact && (tokens != d.tokens || d.priced() && spent != d.nano):
 		d.wrong("%s: used are %d tokens and $%s, want %d and $%s", when, tokens, text, d.tokens, dollars(d.nano))
 	}
 }

@@ -54,6 +54,77 @@ func TestAPriceFileIsReadOnReloadAndALineOverridesIt(t *testing.T) {
 	}
 }
 
+// TestCountOnlyCountsTheTokensOfAModelWithoutAPrice as its answers report them, whatever
+// else the key is limited in; with a limit in dollars alone nothing bounds the request.
+func TestCountOnlyCountsTheTokensOfAModelWithoutAPrice(t *testing.T) {
+	t.Parallel()
+	bodies := make(chan string, 10)
+	u := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		b, err := io.ReadAll(r.Body)
+		if err != nil {
+			return
+		}
+		bodies <- string(b)
+		usage := `"usage":{"prompt_tokens":6,"completion_tokens":30,"total_tokens":36}`
+		if strings.Contains(string(b), "much") {
+			usage = `"usage":{"prompt_tokens":40000,"completion_tokens":30000,"total_tokens":70000}`
+		}
+		answer, kind, status := `{"model":"x","choices":[],`+usage+`}`, "application/json", http.StatusOK
+		switch {
+		case strings.Contains(string(b), "silent"):
+			answer = `{"model":"x","choices":[]}`
+		case strings.Contains(string(b), "wrong"):
+			answer, status = `{"error":{"message":"wrong"}}`, http.StatusBadRequest
+		case strings.Contains(string(b), `"include_usage":true`):
+			answer, kind = "data: {\"model\":\"x\",\"choices\":[{}]}\n\ndata: {\"model\":\"x\",\"choices\":[],"+usage+"}\n\ndata: [DONE]\n\n", "text/event-stream"
+		}
+		w.Header().Set("Content-Type", kind)
+		w.WriteHeader(status)
+		_, _ = io.WriteString(w, answer) // a client that is gone
+	}))
+	t.Cleanup(u.Close)
+	s := newServer(t, options{to: u.URL})
+	for _, test := range []struct {
+		body  string
+		least int // tokens
+		exact bool
+	}{
+		{`{"model":"x","messages":[{"role":"user","content":"hi"}]}`, 36, true},
+		{`{"model":"x","messages":[{"role":"user","content":"much"}]}`, 70_000, true},
+		{`{"model":"x","messages":[{"role":"user","content":"hi"}],"max_tokens":500}`, 36, true},
+		{`{"model":"x","messages":[{"role":"user","content":"hi"}],"stream":true}`, 36, true},
+		{`{"model":"x","messages":[{"role":"user","content":"wrong"}]}`, 0, true},
+		{`{"model":"x","messages":[{"role":"user","content":"silent"}]}`, 0, false},
+	} {
+		for _, limits := range []object{{"max_spend_usd": "1"}, {"max_spend_usd": "1", "max_tokens": 1_000_000}} {
+			if limits["max_tokens"] != nil && strings.Contains(test.body, "much") {
+				continue // it would belie what was held
+			}
+			limits["unknown_price"] = "count_only"
+			id, key := s.mint(limits)
+			res, body := s.must(s.post(key, "/v1/chat/completions", test.body))
+			if res.Header.Get("Till-Refusal") != "" {
+				t.Fatalf("%s with %v: %s", test.body, limits, body)
+			}
+			sent := <-bodies
+			s.used(id)
+			k := s.show(id)
+			used, _ := k["used_tokens"].(float64)
+			bounded := limits["max_tokens"] != nil
+			if exact := test.exact || !bounded; int(used) < test.least || exact && int(used) != test.least {
+				t.Errorf("%s with %v: %d, %v tokens are counted, want %d", test.body, limits, res.StatusCode, used, test.least)
+			}
+			if spent, _ := k["used_spend_usd"].(string); strings.Trim(spent, "0.") != "" {
+				t.Errorf("%s with %v: $%s are counted", test.body, limits, spent)
+			}
+			if stated := strings.Contains(test.body, "max_tokens"); !bounded && strings.Contains(sent, "max_") != stated || strings.Contains(body, "prompt_tokens") != (test.least > 0 && !strings.Contains(test.body, "stream")) {
+				t.Errorf("%s with %v: sent is %s, and answered %s", test.body, limits, sent, body)
+			}
+		}
+	}
+	s.clean()
+}
+
 // TestOllamasOwnAPIIsCountedInTokens, streamed as it does unless it is told not
 // to, and bounded in its own field.
 func TestOllamasOwnAPIIsCountedInTokens(t *testing.T) {
