@@ -45,7 +45,7 @@ func (d *driver) must(method, path string, body any) object {
 // ask makes a request, holds it against the oracle, and books it.
 func (d *driver) ask(when string, a asking) {
 	o := d.judge(&a)
-	r := d.sendAlone(a)
+	r := d.send(a)
 	if text := o.disagrees(r); text != "" {
 		d.wrong("%s, a request %s: %s, got %s", when, a.what, text, r)
 	}
@@ -61,20 +61,6 @@ func (d *driver) ask(when string, a asking) {
 	if d.life.is("kind", "models") && r.status == http.StatusOK && !a.self && strings.Contains(r.body, foreignModel) == (d.has("models") || d.is("role", "scope")) {
 		d.wrong("%s: the list of models is %s", when, r.body)
 	}
-}
-
-// sendAlone makes a request where only one may run at a time: the one before has been
-// answered, but may not have ended yet.
-func (d *driver) sendAlone(a asking) reply {
-	r := d.send(a)
-	d.patiently(func() bool {
-		again := d.has("max_concurrency") && r.code == tooMany.code
-		if again {
-			r = d.send(a)
-		}
-		return !again
-	})
-	return r
 }
 
 // patiently tries until something is done, or it makes no sense to.
@@ -139,7 +125,7 @@ func (d *driver) launch(where, name string) (f *flight) {
 		}
 		r := <-f.done
 		f = nil
-		if r.code == tooMany.code || r.unread() {
+		if r.unread() {
 			return false
 		}
 		d.wrong("a request that is to be under way (%s): %s", where, r)
@@ -173,7 +159,9 @@ func (d *driver) sendOff(where, name string) *flight {
 			if answer.status == http.StatusSwitchingProtocols {
 				if answer.err = conn.echo(); answer.err == nil {
 					began()
-					answer.err = conn.talk(h.released)
+					if answer.err = conn.talk(h.released); answer.err == nil {
+						answer.err = conn.finish()
+					}
 				}
 			}
 			f.done <- answer

@@ -281,12 +281,7 @@ func (d *driver) bear() {
 	if len(fields) == 0 {
 		fields["unlimited"] = true
 	}
-	var status int
-	var answer object
-	d.patiently(func() bool {
-		status, answer = d.p.asHolder("POST", "/till/self/keys", d.key, fields)
-		return status != tooMany.status
-	})
+	status, answer := d.p.asHolder("POST", "/till/self/keys", d.key, fields)
 	if !d.has("delegate") {
 		if status != wrongMethod.status {
 			d.wrong("a child of a key that may have none: %d %v", status, answer)
@@ -305,7 +300,7 @@ func (d *driver) bear() {
 	key, a := d.key, asking{what: "its own"}
 	d.key = answer["scoped_key"].(string)
 	o := d.judge(&a)
-	r := d.sendAlone(a)
+	r := d.send(a)
 	d.key = key
 	if text := o.disagrees(r); text != "" {
 		d.wrong("a child's request: %s, got %s", text, r)

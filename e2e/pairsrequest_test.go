@@ -258,7 +258,9 @@ func (d *driver) try(a asking) reply {
 		conn, answer := d.dial(r, a.from)
 		if conn != nil {
 			if answer.status == http.StatusSwitchingProtocols {
-				answer.err = conn.echo()
+				if answer.err = conn.echo(); answer.err == nil {
+					answer.err = conn.finish()
+				}
 			}
 			conn.Close()
 		}
@@ -287,6 +289,15 @@ func (c *upgradedConn) echo() error {
 	if err == nil && line != "hello\n" {
 		err = fmt.Errorf("the echo is %q", line)
 	}
+	return err
+}
+
+// finish ends the connection from our side, and waits until the other has ended, too.
+func (c *upgradedConn) finish() error {
+	if err := c.Conn.(*net.TCPConn).CloseWrite(); err != nil {
+		return err
+	}
+	_, err := io.Copy(io.Discard, c.r)
 	return err
 }
 
