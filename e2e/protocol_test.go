@@ -9,6 +9,7 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"encoding/pem"
+	"errors"
 	"fmt"
 	"io"
 	"math/big"
@@ -412,5 +413,60 @@ func TestAnUpgradeEndsWhenItsKeyExpires(t *testing.T) {
 	}
 	if status := s.show(id)["status"]; status != "expired" {
 		t.Errorf("it ended while its key was %v", status)
+	}
+}
+
+// TestAReloadLetsUpgradesGoOnForTheStreamCloseDelay, and they end with their key then,
+// too; without one the reload ends them.
+func TestAReloadLetsUpgradesGoOnForTheStreamCloseDelay(t *testing.T) {
+	t.Parallel()
+	to := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		conn, rw, err := http.NewResponseController(w).Hijack()
+		if err != nil {
+			return
+		}
+		defer conn.Close()
+		fmt.Fprint(rw, "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: x\r\n\r\n")
+		if rw.Flush() == nil {
+			_, _ = io.Copy(conn, rw) // until the other side goes
+		}
+	}))
+	t.Cleanup(to.Close)
+	for name, delay := range map[string]string{"none": "", "an hour": "\nstream_close_delay 1h"} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			s := newServer(t, options{vendor: upstreamtest.Any, to: to.URL, upstream: "upgrades /ws" + delay})
+			id, key := s.mint(object{"unlimited": true})
+			plain, err := net.Dial("tcp", s.addr)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer plain.Close()
+			if err := plain.SetDeadline(time.Now().Add(patience)); err != nil {
+				t.Fatal(err)
+			}
+			fmt.Fprintf(plain, "GET /ws HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer %s\r\nConnection: Upgrade\r\nUpgrade: x\r\n\r\n", key)
+			conn := &upgradedConn{plain, bufio.NewReader(plain)}
+			if res, err := http.ReadResponse(conn.r, nil); err != nil || res.StatusCode != http.StatusSwitchingProtocols {
+				t.Fatalf("%v, %v", res, err)
+			}
+			if err := conn.echo(); err != nil {
+				t.Fatal(err)
+			}
+			s.reload()
+			if delay != "" {
+				if err := conn.echo(); err != nil {
+					t.Fatalf("after a reload: %v", err)
+				}
+				if status, answer := s.api("POST", "/keys/"+id+"/revoke", object{}); status != http.StatusOK || answer["streams_cut"] != 1.0 {
+					t.Errorf("revoke: %d %v", status, answer)
+				}
+			}
+			if n, err := io.Copy(io.Discard, conn.r); n > 0 {
+				t.Errorf("it ends with %d bytes, %v", n, err)
+			} else if timeout := net.Error(nil); errors.As(err, &timeout) && timeout.Timeout() {
+				t.Error("it does not end")
+			}
+		})
 	}
 }
