@@ -2,14 +2,12 @@ package e2e
 
 import (
 	"bufio"
-	"bytes"
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
 	"crypto/tls"
 	"crypto/x509"
 	"encoding/pem"
-	"errors"
 	"fmt"
 	"io"
 	"math/big"
@@ -23,7 +21,6 @@ import (
 	"time"
 
 	"github.com/quic-go/quic-go/http3"
-	"golang.org/x/net/http2"
 
 	"github.com/till-proxy/till/upstream/upstreamtest"
 )
@@ -315,158 +312,3 @@ func TestGuardLetsBothSidesSpeakAtOnce(t *testing.T) {
 
 // TestWebSocketsOverHTTP2AreUpgrades is about extended CONNECT (RFC 8441),
 // which Go's servers offer only when GODEBUG says so.
-func TestWebSocketsOverHTTP2AreUpgrades(t *testing.T) {
-	t.Parallel()
-	to := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		conn, rw, err := http.NewResponseController(w).Hijack()
-		if err != nil {
-			t.Error(err)
-			return
-		}
-		defer conn.Close()
-		fmt.Fprint(rw, "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n")
-		if rw.Flush() != nil {
-			return
-		}
-		_, _ = io.Copy(conn, rw) // until the other side goes
-	}))
-	t.Cleanup(to.Close)
-	s := newServer(t, options{vendor: upstreamtest.Any, to: to.URL, upstream: "upgrades /ws/*", env: "GODEBUG=http2xconnect=1"})
-	base, trust := s.secure("")
-	//lint:ignore SA1019 net/http's own client does not send the pseudo-header :protocol
-	client := &http.Client{Transport: &http2.Transport{TLSClientConfig: trust}, Timeout: patience}
-	t.Cleanup(client.CloseIdleConnections)
-	id, key := s.mint(object{"max_activations": 1, "methods": []string{"GET"}})
-	connect := func(path string) (*http.Response, *io.PipeWriter) {
-		body, say := io.Pipe()
-		r, err := http.NewRequest("CONNECT", base+path, body)
-		if err != nil {
-			t.Fatal(err)
-		}
-		r.Header[":protocol"] = []string{"websocket"}
-		r.Header.Set("Authorization", "Bearer "+key)
-		r.Header.Set("Sec-Websocket-Version", "13")
-		res, err := client.Do(r)
-		if err != nil {
-			t.Fatalf("%v\n%s", err, s.output())
-		}
-		t.Cleanup(func() { res.Body.Close() })
-		return res, say
-	}
-	if res, _ := connect("/elsewhere"); res.StatusCode != http.StatusForbidden || res.Header.Get("Till-Refusal") != "till_upgrade_not_allowed" {
-		t.Errorf("where it is not allowed: %d %v", res.StatusCode, res.Header)
-	}
-	res, say := connect("/ws/room")
-	if res.StatusCode != http.StatusOK {
-		t.Fatalf("%d %v", res.StatusCode, res.Header)
-	}
-	got := make([]byte, 5)
-	for range 3 {
-		fmt.Fprint(say, "hello")
-		if _, err := io.ReadFull(res.Body, got); err != nil || !bytes.Equal(got, []byte("hello")) {
-			t.Fatalf("%q, %v", got, err)
-		}
-	}
-	if status, answer := s.api("POST", "/keys/"+id+"/revoke", object{}); status != 200 || answer["streams_cut"] != 1.0 {
-		t.Errorf("revoke: %d %v", status, answer)
-	}
-	if _, err := io.ReadFull(res.Body, got); err == nil {
-		t.Error("the connection lives on")
-	}
-	if n := s.used(id); n != 1 {
-		t.Errorf("used %d, want 1", n)
-	}
-}
-
-func TestAnUpgradeEndsWhenItsKeyExpires(t *testing.T) {
-	t.Parallel()
-	to := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
-		conn, rw, err := http.NewResponseController(w).Hijack()
-		if err != nil {
-			t.Error(err)
-			return
-		}
-		defer conn.Close()
-		fmt.Fprint(rw, "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: x\r\n\r\n")
-		if rw.Flush() == nil {
-			_, _ = io.Copy(io.Discard, rw) // until the other side goes
-		}
-	}))
-	t.Cleanup(to.Close)
-	s := newServer(t, options{vendor: upstreamtest.Any, to: to.URL, upstream: "upgrades /ws"})
-	id, key := s.mint(object{"expires_in": "3s"})
-	conn, err := net.Dial("tcp", s.addr)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer conn.Close()
-	if err := conn.SetDeadline(time.Now().Add(patience)); err != nil {
-		t.Fatal(err)
-	}
-	fmt.Fprintf(conn, "GET /ws HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer %s\r\nConnection: Upgrade\r\nUpgrade: x\r\n\r\n", key)
-	r := bufio.NewReader(conn)
-	if first, err := r.ReadString('\n'); err != nil || !strings.Contains(first, " 101 ") {
-		t.Fatalf("%q, %v", first, err)
-	}
-	if _, err := io.Copy(io.Discard, r); err != nil {
-		t.Errorf("the connection did not end: %v", err)
-	}
-	if status := s.show(id)["status"]; status != "expired" {
-		t.Errorf("it ended while its key was %v", status)
-	}
-}
-
-// TestAReloadLetsUpgradesGoOnForTheStreamCloseDelay, and they end with their key then,
-// too; without one the reload ends them.
-func TestAReloadLetsUpgradesGoOnForTheStreamCloseDelay(t *testing.T) {
-	t.Parallel()
-	to := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
-		conn, rw, err := http.NewResponseController(w).Hijack()
-		if err != nil {
-			return
-		}
-		defer conn.Close()
-		fmt.Fprint(rw, "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: x\r\n\r\n")
-		if rw.Flush() == nil {
-			_, _ = io.Copy(conn, rw) // until the other side goes
-		}
-	}))
-	t.Cleanup(to.Close)
-	for name, delay := range map[string]string{"none": "", "an hour": "\nstream_close_delay 1h"} {
-		t.Run(name, func(t *testing.T) {
-			t.Parallel()
-			s := newServer(t, options{vendor: upstreamtest.Any, to: to.URL, upstream: "upgrades /ws" + delay})
-			id, key := s.mint(object{"unlimited": true})
-			plain, err := net.Dial("tcp", s.addr)
-			if err != nil {
-				t.Fatal(err)
-			}
-			defer plain.Close()
-			if err := plain.SetDeadline(time.Now().Add(patience)); err != nil {
-				t.Fatal(err)
-			}
-			fmt.Fprintf(plain, "GET /ws HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer %s\r\nConnection: Upgrade\r\nUpgrade: x\r\n\r\n", key)
-			conn := &upgradedConn{plain, bufio.NewReader(plain)}
-			if res, err := http.ReadResponse(conn.r, nil); err != nil || res.StatusCode != http.StatusSwitchingProtocols {
-				t.Fatalf("%v, %v", res, err)
-			}
-			if err := conn.echo(); err != nil {
-				t.Fatal(err)
-			}
-			s.reload()
-			if delay != "" {
-				if err := conn.echo(); err != nil {
-					t.Fatalf("after a reload: %v", err)
-				}
-				if status, answer := s.api("POST", "/keys/"+id+"/revoke", object{}); status != http.StatusOK || answer["streams_cut"] != 1.0 {
-					t.Errorf("revoke: %d %v", status, answer)
-				}
-			}
-			if n, err := io.Copy(io.Discard, conn.r); n > 0 {
-				t.Errorf("it ends with %d bytes, %v", n, err)
-			} else if timeout := net.Error(nil); errors.As(err, &timeout) && timeout.Timeout() {
-				t.Error("it does not end")
-			}
-		})
-	}
-}
