@@ -63,7 +63,7 @@ func (p *pairs) wrong(d *driver, text string) {
 // each request; the stand-in and the management API must have counted the same.
 func TestPairs(t *testing.T) {
 	t.Parallel()
-	weighs(t, heavyWeight)
+	weighs(t, middleWeight)
 	setting := func(name string, unless int) int {
 		text := os.Getenv(name)
 		if text == "" {
