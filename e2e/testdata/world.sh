@@ -11,8 +11,8 @@ make_machine() {
 	mount -t proc proc /proc
 	mount -t tmpfs -o mode=755 tmpfs "$world"
 	for dir in etc usr/bin; do # with what comes to it besides
-		mkdir -p "$world/over/$dir" "$world/work/$dir"
-		mount -t overlay -o "lowerdir=/$dir,upperdir=$world/over/$dir,workdir=$world/work/$dir" till "/$dir"
+		mkdir -p "$world/over/$dir" "$world/scratch/$dir"
+		mount -t overlay -o "lowerdir=/$dir,upperdir=$world/over/$dir,workdir=$world/scratch/$dir" till "/$dir"
 	done
 	touch /usr/bin/caddy
 	mount --bind "$CADDY" /usr/bin/caddy
