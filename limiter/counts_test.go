@@ -57,6 +57,17 @@ var countedRoles = map[string]limiter.Role{
 	"free":   limiter.NewRole(),
 }
 
+// countedWorld is a world in which keys of every sort can be minted.
+func countedWorld(t *testing.T) *world {
+	t.Helper()
+	w := newWorld(t)
+	w.roles = countedRoles
+	if err := w.SetRoles(w.roles); err != nil {
+		t.Fatal(err)
+	}
+	return w
+}
+
 // each is what a test asked for: each request uses a number of each kind that no other
 // does, and holds as much more.
 func each(n int64) limiter.Amounts { return limiter.Amounts{1, 11 + n, 101 + n, 0} }
@@ -120,11 +131,7 @@ func TestEveryCountSurvives(t *testing.T) {
 				}
 				t.Run(fmt.Sprintf("limited by %s, %s, %d in flight", sort, name, inFlight), func(t *testing.T) {
 					t.Parallel()
-					w := newWorld(t)
-					w.roles = countedRoles
-					if err := w.SetRoles(w.roles); err != nil {
-						t.Fatal(err)
-					}
+					w := countedWorld(t)
 					k := counted(w)[sort]()
 					before := w.Stats().Used // of parents
 					want := k.usedSome(7)
@@ -235,11 +242,7 @@ func TestWhatEndedAfterASaveCountsAsItEnded(t *testing.T) {
 		for name, save := range saves {
 			t.Run("limited by "+sort+", "+name, func(t *testing.T) {
 				t.Parallel()
-				w := newWorld(t)
-				w.roles = countedRoles
-				if err := w.SetRoles(w.roles); err != nil {
-					t.Fatal(err)
-				}
+				w := countedWorld(t)
 				k := counted(w)[sort]()
 				want := k.usedSome(3)
 				g, refusal := k.ask(func(a *limiter.Ask) { a.Bound = each(100) })
@@ -264,11 +267,7 @@ func TestCountsSurviveAClockThatWasSetBack(t *testing.T) {
 	for sort := range counted(nil) {
 		t.Run("limited by "+sort, func(t *testing.T) {
 			t.Parallel()
-			w := newWorld(t)
-			w.roles = countedRoles
-			if err := w.SetRoles(w.roles); err != nil {
-				t.Fatal(err)
-			}
+			w := countedWorld(t)
 			k := counted(w)[sort]()
 			w.clock.advance(3 * time.Second)
 			want := k.usedSome(7)
@@ -323,11 +322,7 @@ func TestABackupHoldsEveryCount(t *testing.T) {
 		for _, inFlight := range []int{0, 2} {
 			t.Run(fmt.Sprintf("limited by %s, %d in flight", sort, inFlight), func(t *testing.T) {
 				t.Parallel()
-				w := newWorld(t)
-				w.roles = countedRoles
-				if err := w.SetRoles(w.roles); err != nil {
-					t.Fatal(err)
-				}
+				w := countedWorld(t)
 				k := counted(w)[sort]()
 				want := k.usedSome(7)
 				last := w.clock.time()
