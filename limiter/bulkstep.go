@@ -26,16 +26,7 @@ func (l *Limiter) endIn(b *batch, s *Job, id string) (key *Key, since bool, err 
 		return nil, err == nil && old.Judged >= s.Number, err
 	}
 	key = old.clone()
-	key.Version++
-	s.end(key, l.clock.Now())
-	if err := writeKey(b, old, key, &acct); err != nil {
-		return nil, false, err
-	}
-	by := s.caller()
-	if err := b.tell(Event{Name: KeyRevoked, Key: key, Code: CodeKeyRevoked, By: by.Name}); err != nil {
-		return nil, false, err
-	}
-	return key, false, b.audit(by.entry(ActKeyRevoke, id, changes(old, key)))
+	return key, false, b.endKey(old, key, &acct, s.ending(l.clock.Now()))
 }
 
 func (l *Limiter) followEnded(j *job, ended []*Key) {

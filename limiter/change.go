@@ -27,18 +27,12 @@ func (l *Limiter) editIn(by Caller, action, id string, fn func(b *batch, key *Ke
 		if err := fn(b, key, &acct); err != nil {
 			return err
 		}
-		changed := !reflect.DeepEqual(key, old)
-		if changed {
-			key.Version++
-		}
 		acct.Limit = key.Limit
-		if err := writeKey(b, old, key, &acct); err != nil || !changed {
-			return err
+		if reflect.DeepEqual(key, old) {
+			return writeKey(b, old, key, &acct, nil)
 		}
-		if action == ActKeyExpired && key.EndedStatus == old.EndedStatus {
-			return nil // only a salt went
-		}
-		return b.audit(by.entry(action, id, changes(old, key)))
+		key.Version++
+		return writeKey(b, old, key, &acct, by.entry(action, id, changes(old, key)))
 	}, func() { l.follow(key, after) })
 }
 
@@ -210,16 +204,22 @@ func (l *Limiter) Suspend(_ context.Context, by Caller, id string) (View, error)
 	}
 	k.haltBy = stop
 	k.mu.Unlock()
-	_, err = l.halt(by, ActKeySuspend, k, CodeKeySuspended, func(key *Key, now time.Time) error {
-		if key.EndedStatus == Revoked {
+	_, err = l.halt(by, k, CodeKeySuspended, func(b *batch, old, key *Key, acct *accountRecord, at time.Time) error {
+		switch {
+		case old.EndedStatus == Revoked:
 			return ErrRevoked
-		}
-		if key.SuspendedAt.IsZero() {
-			key.SuspendedAt, key.SuspendedBy = now, stop
-		} else if stop.above(key.SuspendedBy) {
+		case old.SuspendedAt.IsZero():
+			key.SuspendedAt, key.SuspendedBy = at, stop
+			if err := b.tell(Event{Name: KeySuspended, Key: key, Code: CodeKeySuspended, By: by.Name}); err != nil {
+				return err
+			}
+		case stop.above(old.SuspendedBy):
 			key.SuspendedBy = stop // whom the first one cannot overrule
+		default:
+			return nil
 		}
-		return nil
+		key.Version++
+		return writeKey(b, old, key, acct, by.entry(ActKeySuspend, id, changes(old, key)))
 	})
 	if err != nil {
 		return View{}, err
@@ -271,7 +271,7 @@ func (l *Limiter) Revoke(ctx context.Context, by Caller, id, reason string) (Vie
 	if err != nil {
 		return View{}, 0, err
 	}
-	cut, err := l.halt(by, ActKeyRevoke, k, CodeKeyRevoked, revoking(reason))
+	cut, err := l.halt(by, k, CodeKeyRevoked, revoking(by, ActKeyRevoke, reason))
 	if err != nil {
 		return View{}, cut, err
 	}
@@ -279,59 +279,6 @@ func (l *Limiter) Revoke(ctx context.Context, by Caller, id, reason string) (Vie
 	view, err := l.viewNow(id)
 	return view, cut, err
 }
-
-// finalEnd records that a key has run out or its time is over. Callers hold
-// the key. The record is judged again inside the committer, because a grant
-// may have come first.
-func (l *Limiter) finalEnd(k *Live, status Status, code Code) {
-	id := k.key.ID
-	var key *Key
-	l.committer.submit(change{
-		apply: func(b *batch) error {
-			key = nil
-			old, acct, err := readKey(b, id)
-			if err != nil {
-				return err
-			}
-			if old.EndedStatus != "" {
-				return nil
-			}
-			if now, _ := k.derive(old); now != status {
-				return nil
-			}
-			if status == Exhausted && old.Delegate {
-				// What its children leave comes back, and then it lives again.
-				if n, err := countChildren(b, id); err != nil || n > 0 {
-					return err
-				}
-			}
-			key = old.clone()
-			key.Version++
-			key.EndedAt, key.EndedStatus, key.EndedReason = l.clock.Now().UTC(), status, string(code)
-			if err := writeKey(b, old, key, &acct); err != nil {
-				return err
-			}
-			name := map[Status]EventName{Exhausted: KeyExhausted, Expired: KeyExpired}[status]
-			if err := b.tell(Event{Name: name, Key: key, Code: code}); err != nil {
-				return err
-			}
-			return b.audit(itself.entry(endAction[status], id, changes(old, key)))
-		},
-		done: func(err error) {
-			if err == nil && key != nil {
-				l.follow(key, nil)
-				l.log.Info("key ended", "key_id", id, "code", string(code))
-			} else if err != nil {
-				l.complain("the end of a key could not be recorded", err, "key_id", id)
-			}
-			k.mu.Lock()
-			k.ending = false
-			k.mu.Unlock()
-		},
-	})
-}
-
-var endAction = map[Status]string{Exhausted: ActKeyExhausted, Expired: ActKeyExpired}
 
 // Forget removes the record of an ended key. What it used stays in the tally.
 func (l *Limiter) Forget(ctx context.Context, by Caller, id string) error {

@@ -281,9 +281,6 @@ func (l *Limiter) grantChild(ctx context.Context, by Caller, k *Live, add Amount
 			return err
 		}
 		acct.Limit = key.Limit
-		if err := writeKey(b, old, key, &acct); err != nil {
-			return err
-		}
-		return b.audit(by.entry(ActKeyGrant, key.ID, changes(old, key)))
+		return writeKey(b, old, key, &acct, by.entry(ActKeyGrant, key.ID, changes(old, key)))
 	}, 0, func() { l.follow(key, func(k *Live) { k.ending = false }) })
 }

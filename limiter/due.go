@@ -3,6 +3,7 @@ package limiter
 import (
 	"context"
 	"errors"
+	"reflect"
 	"time"
 )
 
@@ -79,20 +80,14 @@ func (l *Limiter) endDue(found []dueEntry) (rest []string, err error) {
 			k := &Live{l: l, key: key}
 			k.restore(&acct)
 			now := l.clock.Now()
-			if status, code := k.status(now); status == Expired && key.EndedStatus == "" {
-				key.EndedAt, key.EndedStatus, key.EndedReason = now.UTC(), Expired, string(code)
-				key.Version++
+			if status, code := k.status(now); status == Expired && old.EndedStatus == "" {
 				ended = append(ended, key)
+				err = b.endKey(old, key, &acct, ownEnd(Expired, code, now))
+			} else {
+				err = writeKey(b, old, key, &acct, nil)
 			}
-			if err := writeKey(b, old, key, &acct); err != nil {
+			if err != nil {
 				return err
-			}
-			if key.EndedStatus != old.EndedStatus {
-				err := errors.Join(b.audit(itself.entry(ActKeyExpired, key.ID, changes(old, key))),
-					b.tell(Event{Name: KeyExpired, Key: key, Code: Code(key.EndedReason)}))
-				if err != nil {
-					return err
-				}
 			}
 		}
 		return nil
@@ -149,18 +144,25 @@ func (l *Limiter) endIfDue(id string) error {
 	if over != nil && running {
 		k.cut(over)
 	}
-	err = l.editIn(itself, ActKeyExpired, id, func(b *batch, key *Key, acct *accountRecord) error {
+	var key *Key
+	err = l.committer.do(func(b *batch) error {
+		old, acct, err := readKey(b, id)
+		if err != nil {
+			return err
+		}
 		if used && acct.First == 0 {
 			acct.First = max(last.UnixNano(), 1)
 		}
 		acct.Last = max(acct.Last, nanosOf(last))
-		key.sweepFormer(now)
-		if status, now := k.derive(key); status == Expired && now == code && key.EndedStatus == "" {
-			key.EndedAt, key.EndedStatus, key.EndedReason = l.clock.Now().UTC(), Expired, string(code)
-			return b.tell(Event{Name: KeyExpired, Key: key, Code: code})
+		key = old.clone()
+		if key.sweepFormer(now); !reflect.DeepEqual(key, old) {
+			key.Version++ // a salt went
 		}
-		return nil
-	}, nil)
+		if status, now := k.derive(key); status == Expired && now == code && old.EndedStatus == "" {
+			return b.endKey(old, key, &acct, ownEnd(Expired, code, l.clock.Now()))
+		}
+		return writeKey(b, old, key, &acct, nil)
+	}, func() { l.follow(key, nil) })
 	if err == nil {
 		err = l.windUp(context.Background(), itself, id)
 	}

@@ -223,32 +223,25 @@ func (j *job) matches(key *Key, view func(at time.Time) View) bool {
 	return j.filter.picks(&v, j.at)
 }
 
-// end is what a job does to a record.
-func (j *Job) end(key *Key, now time.Time) {
-	key.EndedAt, key.EndedStatus, key.EndedReason = now.UTC(), Revoked, j.Reason
-	key.SuspendedAt, key.SuspendedBy = time.Time{}, Stopper{}
+// ending is how a job ends a key.
+func (j *Job) ending(at time.Time) ending {
+	return ending{
+		by: Caller{Name: j.By, From: j.From, Token: j.Token}, action: ActKeyRevoke,
+		status: Revoked, code: CodeKeyRevoked, reason: j.Reason, at: at,
+	}
 }
 
-func (j *Job) caller() Caller { return Caller{Name: j.By, From: j.From, Token: j.Token} }
-
-// judge lets a record that is about to be written, in place of old, know of the
-// jobs before it, and ends it when it is doomed.
-func (b *batch) judge(old, key *Key) error {
-	key.Judged = max(key.Judged, b.job)
-	if old == nil || b.doomed == nil || key.EndedStatus == Revoked {
+// pendingRevocation is the job that is to end a key, or nil.
+func (b *batch) pendingRevocation(key *Key) *Job {
+	if b.doomed == nil || key.EndedStatus == Revoked {
 		return nil
 	}
 	j := b.doomed(key.ID)
 	if j == nil {
 		return nil
 	}
-	if key.Version == old.Version {
-		key.Version++
-	}
-	before := key.clone()
 	s := j.snapshot()
-	s.end(key, b.clock.Now())
-	return b.audit(s.caller().entry(ActKeyRevoke, key.ID, changes(before, key)))
+	return &s
 }
 
 // doomedBy is the job that a key in memory is doomed by, or nil.

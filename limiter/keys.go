@@ -283,11 +283,10 @@ func decodeKey(b []byte) (*Key, error) {
 }
 
 // writeKey writes a key in place of old (nil for a new one), with everything
-// that must agree with it: its account, the time index and the tally.
-func writeKey(b *batch, old, key *Key, acct *accountRecord) error {
-	if err := b.judge(old, key); err != nil {
-		return err
-	}
+// that must agree with it: its account, the time index, the tally, and the entry
+// of the audit log (nil: none). One that a job is to end ends along with it.
+func writeKey(b *batch, old, key *Key, acct *accountRecord, entry *AuditEntry) error {
+	key.Judged = max(key.Judged, b.job)
 	children := false
 	if key.Delegate && key.EndedStatus != "" {
 		n, err := countChildren(b, key.ID)
@@ -329,10 +328,18 @@ func writeKey(b *batch, old, key *Key, acct *accountRecord) error {
 	if err := b.Set(recordKey(key.ID), record); err != nil {
 		return err
 	}
-	if err := b.index(old, key); err != nil {
+	if err := errors.Join(b.index(old, key), b.count(from, key.recorded())); err != nil {
 		return err
 	}
-	return b.count(from, key.recorded())
+	if entry != nil {
+		if err := b.audit(entry); err != nil {
+			return err
+		}
+	}
+	if j := b.pendingRevocation(key); j != nil && old != nil {
+		return b.endKey(key.clone(), key, acct, j.ending(b.clock.Now()))
+	}
+	return nil
 }
 
 // viewNow is the key after something was done to it.

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"time"
 
 	"github.com/till-proxy/till/token"
 )
@@ -76,21 +75,12 @@ func (l *Limiter) Leak(ctx context.Context, by Caller, lookup token.Lookup, admi
 }
 
 func (l *Limiter) revokeLeaked(ctx context.Context, k *Live, by Caller) error {
-	first := false
-	end := revoking("its string was found in the open by " + by.Name)
-	_, err := l.halt(by, ActKeyLeak, k, CodeKeyRevoked, func(key *Key, now time.Time) error {
-		first = key.EndedStatus != Revoked
-		return end(key, now)
-	})
-	if err != nil {
+	id := k.Key().ID
+	if _, err := l.halt(by, k, CodeKeyRevoked, revoking(by, ActKeyLeak, "its string was found in the open by "+by.Name)); err != nil {
 		return err
 	}
-	l.windUpNow(ctx, by, k.Key().ID)
-	if first {
-		key := k.Key()
-		l.tell(Event{Name: KeyLeaked, Key: key, By: by.Name})
-		l.log.Warn("the string of a key was found in the open, and the key was revoked", "key_id", key.ID, "by", by.Name)
-	}
+	l.windUpNow(ctx, by, id)
+	l.log.Warn("the string of a key was found in the open, and the key was revoked", "key_id", id, "by", by.Name)
 	return nil
 }
 

@@ -128,11 +128,6 @@ func writeNew(b *batch, by Caller, key *Key, acct *accountRecord, birth Birth) e
 			return err
 		}
 	}
-	if err := writeKey(b, nil, key, acct); err != nil {
-		return err
-	}
-	if err := b.tell(Event{Name: KeyCreated, Key: key, By: by.Name}); err != nil {
-		return err
-	}
-	return b.audit(by.entry(ActKeyCreate, key.ID, changes(nil, key)))
+	return errors.Join(writeKey(b, nil, key, acct, by.entry(ActKeyCreate, key.ID, changes(nil, key))),
+		b.tell(Event{Name: KeyCreated, Key: key, By: by.Name}))
 }

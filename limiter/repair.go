@@ -373,7 +373,7 @@ func (r *rebuild) key(tx Tx, at, value []byte) error {
 			return err
 		}
 	}
-	if err := writeKey(&batch{Tx: tx, reindex: true}, old, key, &rec); err != nil {
+	if err := writeKey(&batch{Tx: tx, reindex: true}, old, key, &rec, nil); err != nil {
 		return err
 	}
 	r.digest.buckets[bucketOf(id)].add(r.digest.hash(accountKey(id), rec.encode()))

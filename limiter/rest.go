@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"slices"
-	"time"
 )
 
 // windUp finishes the end of a key: its children end with it, if it was revoked
@@ -62,21 +61,23 @@ func (l *Limiter) endWith(by Caller, id string, parent *Key) error {
 	if err != nil {
 		return err
 	}
-	reason := "its parent key " + parent.ID + " was revoked"
 	if parent.EndedStatus == Revoked {
-		_, err := l.halt(by, ActKeyRevoke, k, CodeKeyRevoked, revoking(reason))
+		_, err := l.halt(by, k, CodeKeyRevoked, revoking(by, ActKeyRevoke, "its parent key "+parent.ID+" was revoked"))
 		return err
 	}
-	reason = "its parent key " + parent.ID + " has expired"
-	now := l.clock.Now().UTC()
-	k.cut(k.Key().refuse(CodeKeyExpired, "has ended: %s", reason))
-	return l.editIn(by, ActKeyExpired, id, func(b *batch, key *Key, _ *accountRecord) error {
-		if key.EndedStatus != "" {
-			return nil
+	end := ownEnd(Expired, CodeKeyExpired, l.clock.Now())
+	end.by, end.reason = by, "its parent key "+parent.ID+" has expired"
+	k.cut(k.Key().refuse(end.code, "has ended: %s", end.reason))
+	var key *Key
+	return l.committer.do(func(b *batch) error {
+		old, acct, err := readKey(b, id)
+		key = old
+		if err != nil || old.EndedStatus != "" {
+			return err
 		}
-		key.EndedAt, key.EndedStatus, key.EndedReason = now, Expired, reason
-		return b.tell(Event{Name: KeyExpired, Key: key, Code: CodeKeyExpired})
-	}, nil)
+		key = old.clone()
+		return b.endKey(old, key, &acct, end)
+	}, func() { l.follow(key, nil) })
 }
 
 // ActKeyReturn is the return of a child's rest, in the audit log.
@@ -133,10 +134,7 @@ func (l *Limiter) returnRest(ctx context.Context, k *Live) error {
 		if err := b.Delete(childKey(key.Parent, id)); err != nil {
 			return err
 		}
-		if err := writeKey(b, old, key, &acct); err != nil {
-			return err
-		}
-		return b.audit(itself.entry(ActKeyReturn, id, returned(&acct, changed)))
+		return writeKey(b, old, key, &acct, itself.entry(ActKeyReturn, id, returned(&acct, changed)))
 	}, func() {
 		if key == nil {
 			return
@@ -241,15 +239,4 @@ func (l *Limiter) lost(id string) {
 	defer k.mu.Unlock()
 	k.children--
 	k.endIfSpent() // nothing comes back to it any more
-}
-
-// revoking is what a revocation does to a record.
-func revoking(reason string) func(key *Key, now time.Time) error {
-	return func(key *Key, now time.Time) error {
-		if key.EndedStatus != Revoked {
-			key.EndedAt, key.EndedStatus, key.EndedReason = now, Revoked, reason
-			key.SuspendedAt, key.SuspendedBy = time.Time{}, Stopper{}
-		}
-		return nil
-	}
 }

@@ -113,10 +113,7 @@ func (l *Limiter) Rotate(_ context.Context, by Caller, id string, next Issue, gr
 				return err
 			}
 		}
-		if err := writeKey(b, old, key, &acct); err != nil {
-			return err
-		}
-		return b.audit(by.entry(ActKeyRotate, id, changes(old, key)))
+		return writeKey(b, old, key, &acct, by.entry(ActKeyRotate, id, changes(old, key)))
 	}, func() {
 		l.follow(key, func(k *Live) {
 			if !next.Box.Salt.IsZero() {

@@ -86,9 +86,13 @@ func (l *Limiter) mayResume(by Caller, k *Live, key *Key) (halted bool, stop Sto
 	return halted, stop, err
 }
 
+// writeStop puts into the store that a key is stopped, in place of old, unless that
+// is there.
+type writeStop func(b *batch, old, key *Key, acct *accountRecord, at time.Time) error
+
 // halt stops a key in memory, cuts its requests and those of its children, and
 // makes that durable. It returns how many requests were cut.
-func (l *Limiter) halt(by Caller, action string, k *Live, code Code, fn func(*Key, time.Time) error) (int, error) {
+func (l *Limiter) halt(by Caller, k *Live, code Code, write writeStop) (int, error) {
 	id := k.Key().ID
 	now := l.clock.Now().UTC()
 	k.mu.Lock()
@@ -99,7 +103,7 @@ func (l *Limiter) halt(by Caller, action string, k *Live, code Code, fn func(*Ke
 	refusal := k.stopped(now)
 	k.mu.Unlock()
 	cut := k.cut(refusal)
-	if err := l.recordStop(k, by, action, code, now, fn); errors.Is(err, ErrRevoked) {
+	if err := l.recordStop(id, code, now, write); errors.Is(err, ErrRevoked) {
 		k.mu.Lock()
 		k.halt = before
 		k.mu.Unlock()
@@ -107,7 +111,7 @@ func (l *Limiter) halt(by Caller, action string, k *Live, code Code, fn func(*Ke
 	} else if err != nil {
 		k.mu.Lock()
 		if k.halt == code {
-			k.unsaved = func(l *Limiter) error { return l.redo(id, by, action, code, now, fn) }
+			k.unsaved = func(l *Limiter) error { return l.redo(id, code, now, write) }
 			l.markActive(k)
 		}
 		k.mu.Unlock()
@@ -118,12 +122,12 @@ func (l *Limiter) halt(by Caller, action string, k *Live, code Code, fn func(*Ke
 }
 
 // redo makes durable what holds in memory alone.
-func (l *Limiter) redo(id string, by Caller, action string, code Code, at time.Time, fn func(*Key, time.Time) error) error {
+func (l *Limiter) redo(id string, code Code, at time.Time, write writeStop) error {
 	k, err := l.load(id)
 	if err != nil {
 		return err
 	}
-	err = l.recordStop(k, by, action, code, at, fn)
+	err = l.recordStop(id, code, at, write)
 	if errors.Is(err, ErrRevoked) { // and so stopped for good
 		k.mu.Lock()
 		k.halt, k.unsaved = "", nil
@@ -150,21 +154,20 @@ func (l *Limiter) redoStops() {
 }
 
 // recordStop makes durable that a key is stopped.
-func (l *Limiter) recordStop(k *Live, by Caller, action string, code Code, now time.Time, fn func(*Key, time.Time) error) error {
-	id := k.Key().ID
-	return l.editIn(by, action, id, func(b *batch, key *Key, _ *accountRecord) error {
-		old := *key
-		if err := fn(key, now); err != nil {
+func (l *Limiter) recordStop(id string, code Code, at time.Time, write writeStop) error {
+	var key *Key
+	return l.committer.do(func(b *batch) error {
+		old, acct, err := readKey(b, id)
+		if err != nil {
 			return err
 		}
-		if key.SuspendedAt.Equal(old.SuspendedAt) && key.EndedStatus == old.EndedStatus {
-			return nil
-		}
-		name := map[Code]EventName{CodeKeyRevoked: KeyRevoked, CodeKeySuspended: KeySuspended}[code]
-		return b.tell(Event{Name: name, Key: key, Code: code, By: by.Name})
-	}, func(k *Live) {
-		if k.halt == code {
-			k.halt, k.unsaved = "", nil // the record says it from here on
-		}
+		key = old.clone()
+		return write(b, old, key, &acct, at)
+	}, func() {
+		l.follow(key, func(k *Live) {
+			if k.halt == code {
+				k.halt, k.unsaved = "", nil // the record says it from here on
+			}
+		})
 	})
 }

@@ -85,7 +85,7 @@ func (l *Limiter) sweepActive() {
 			over = k.timeRefusal(code)
 			if k.inflight == 0 && !k.ending {
 				k.ending = true
-				l.finalEnd(k, Expired, code)
+				l.endByItself(k, Expired, code)
 			}
 		} else if k.inflight+k.turns > 0 {
 			_, over = k.fromAbove(now)
