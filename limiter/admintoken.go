@@ -315,7 +315,7 @@ func (l *Limiter) RevokeToken(_ context.Context, by Caller, id string) (AdminTok
 			return AdminToken{}, err
 		}
 	}
-	if _, err := l.endToken(by, ActTokenRevoke, id); err != nil {
+	if err := l.endToken(by, ActTokenRevoke, id); err != nil {
 		return AdminToken{}, err
 	}
 	done, _ := l.tokens.get(id)
@@ -323,7 +323,7 @@ func (l *Limiter) RevokeToken(_ context.Context, by Caller, id string) (AdminTok
 }
 
 // endToken ends a token for a caller who is entitled to it.
-func (l *Limiter) endToken(by Caller, action, id string) (*AdminToken, error) {
+func (l *Limiter) endToken(by Caller, action, id string) error {
 	now := l.clock.Now().UTC()
 	var rec *AdminToken
 	err := l.committer.do(func(b *batch) error {
@@ -337,13 +337,15 @@ func (l *Limiter) endToken(by Caller, action, id string) (*AdminToken, error) {
 			return nil
 		}
 		after.RevokedAt = now
-		return errors.Join(writeToken(b, rec), b.audit(by.entry(action, id, deltas(before.facts(now), after.facts(now)))))
+		if action == ActTokenLeak {
+			err = b.tell(Event{Name: KeyLeaked, Token: rec, By: by.Name})
+		}
+		return errors.Join(err, writeToken(b, rec), b.audit(by.entry(action, id, deltas(before.facts(now), after.facts(now)))))
 	}, func() { l.tokens.put(rec) })
-	if err != nil {
-		return nil, err
+	if err == nil {
+		l.log.Info("admin token revoked", "token_id", id, "name", rec.Name, "by", by.Name)
 	}
-	l.log.Info("admin token revoked", "token_id", id, "name", rec.Name, "by", by.Name)
-	return rec, nil
+	return err
 }
 
 // facts are what the audit log says of a token.

@@ -106,12 +106,11 @@ func (l *Limiter) leakedToken(by Caller, lookup token.Lookup, dryRun bool) (Leak
 	case dryRun:
 		return done, nil
 	}
-	ended, err := l.endToken(by, ActTokenLeak, rec.ID)
+	err := l.endToken(by, ActTokenLeak, rec.ID)
 	if errors.Is(err, ErrNotFound) { // pruned meanwhile
 		return Leaked{State: LeakUnknown}, nil
 	}
 	if err == nil {
-		l.tell(Event{Name: KeyLeaked, Token: ended, By: by.Name})
 		l.log.Warn("the string of an admin token was found in the open, and the token was revoked", "token_id", rec.ID, "by", by.Name)
 	}
 	return done, err

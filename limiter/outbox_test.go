@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/till-proxy/till/limiter"
+	"github.com/till-proxy/till/token"
 )
 
 const hookURL = "https://ops.example.com/till"
@@ -80,6 +81,48 @@ func TestAMessageIsWrittenWithTheActThatItTellsOf(t *testing.T) {
 		if told := slices.Contains(after, "key_revoked "+k.id); told != revoked || !revoked && len(after) != len(before) {
 			t.Errorf("reached %t: revoked %t, told %t", reached, revoked, told)
 		}
+	}
+}
+
+// TestTheMessageOfAnActNeedsNoSecondCommit lets every commit fail but the one of
+// the act itself.
+func TestTheMessageOfAnActNeedsNoSecondCommit(t *testing.T) {
+	t.Parallel()
+	for name, act := range map[limiter.EventName]func(t *testing.T, w *world, k *key) (id string){
+		limiter.KeyStale: func(_ *testing.T, w *world, k *key) string {
+			w.clock.advance(31 * day)
+			w.disk.FailAt(2, false)
+			w.SweepStale()
+			return k.id
+		},
+		limiter.KeyLeaked: func(t *testing.T, w *world, _ *key) string {
+			_, lookup, err := token.MintAdmin()
+			if err != nil {
+				t.Fatal(err)
+			}
+			if _, err = w.CreateToken(ctx, limiter.Operator, limiter.TokenSpec{Lookup: lookup, Name: "ci", Role: limiter.OperatorRole}); err != nil {
+				t.Fatal(err)
+			}
+			w.disk.FailAt(2, false)
+			w.leak(limiter.Operator, lookup, true)
+			return ""
+		},
+	} {
+		t.Run(string(name), func(t *testing.T) {
+			t.Parallel()
+			w := newWorld(t)
+			w.hook(name)
+			k := w.mint(activations(1))
+			id := act(t, w, k)
+			if _, err := w.tryMint(limiter.Operator, &limiter.Key{Upstream: "openai", Custody: limiter.CustodyHeld}); err == nil {
+				t.Fatal("a second commit has not failed")
+			}
+			w.disk.Heal()
+			w.kill(true)
+			if got, _ := w.waiting(); !slices.Equal(got, []string{strings.TrimSpace(string(name) + " " + id)}) {
+				t.Errorf("after a power cut %q wait", got)
+			}
+		})
 	}
 }
 

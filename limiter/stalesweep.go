@@ -175,23 +175,19 @@ func (s *staleSweep) look(id string) (again bool, err error) {
 
 // tell says that a key is stale, once.
 func (s *staleSweep) tell(v *View, since time.Time) error {
-	var key *Key
-	err := s.l.edit(itself, ActKeyStale, v.ID, func(k *Key, _ *accountRecord) error {
-		k.StaleToldAt = s.now.UTC()
-		key = k
-		return nil
-	}, nil)
-	if err != nil {
-		return err
-	}
-	e := Event{Name: KeyStale, Key: key, Since: since}
+	e := Event{Name: KeyStale, Since: since}
 	if s.revoke {
 		e.EndsAt = since.Add(s.after)
 		if earliest := s.now.Add(s.warning); e.EndsAt.Before(earliest) {
 			e.EndsAt = earliest.UTC()
 		}
 	}
-	s.l.tell(e)
-	s.l.log.Info("a key is stale", "key_id", v.ID, "unused_since", since, "revoked_at", e.EndsAt)
-	return nil
+	err := s.l.editIn(itself, ActKeyStale, v.ID, func(b *batch, key *Key, _ *accountRecord) error {
+		key.StaleToldAt, e.Key = s.now.UTC(), key
+		return b.tell(e)
+	}, nil)
+	if err == nil {
+		s.l.log.Info("a key is stale", "key_id", v.ID, "unused_since", since, "revoked_at", e.EndsAt)
+	}
+	return err
 }
