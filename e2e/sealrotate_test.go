@@ -20,7 +20,7 @@ func (s *server) caddyTill(args ...string) string {
 	return string(out)
 }
 
-// The runbook "The seal key is to be rotated".
+// The runbook "Rotate the seal key".
 func TestTheSealKeyRotatesWhileKeysGoOn(t *testing.T) {
 	t.Parallel()
 	s, _ := sealedServer(t, "")
