@@ -6,9 +6,9 @@
 #     -v ./Caddyfile:/etc/caddy/Caddyfile:ro -v ./keys:/etc/till:ro till
 #
 # The server runs as user 10001, which must be able to read ./keys/openai.key:
-# chown it. The store is in /var/lib/till when the Caddyfile says `store badger
-# /var/lib/till`, else in /data like the seal key and the certificates: keep both.
-# Whoever may `docker exec` here manages every key.
+# chown it. With `store badger /var/lib/till` in the Caddyfile the store is in
+# /var/lib/till, otherwise in /data like the seal key and the certificates: keep both.
+# Anyone who may `docker exec` here manages every key.
 
 FROM golang:1.26.8-bookworm AS build
 WORKDIR /src
