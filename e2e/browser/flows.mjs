@@ -279,7 +279,7 @@ flows.stale = () => browse({}, async ({ page }) => {
   const said = (await entry.innerText()).match(/--max-spend-usd (\S+)/)[1];
   await entry.getByRole('button', { name: 'Narrow it' }).click();
   await page.getByRole('dialog').getByRole('button', { name: 'Narrow it' }).click();
-  await page.getByText('Mended.').waitFor();
+  await page.getByText('Fixed.').waitFor();
   await until('what was mended is gone', async () => await entry.count() === 0);
   const { keys } = await api('GET', 'keys?q=docs-writer');
   check(Number(keys[0].max_spend_usd) === Number(said) && Number(said) < 20 && keys[0].max_activations === 1500, 'it is not narrowed as said', said, keys[0]);
@@ -329,7 +329,7 @@ flows.audit = () => browse({}, async ({ page }) => {
   await signIn(page);
   await open(page, 'activity', 'Activity');
   await page.getByRole('button', { name: 'Verify the chain' }).click();
-  await page.getByText('The chain is whole').waitFor();
+  await page.getByText('The chain is complete').waitFor();
   check(await page.getByText('key create', { exact: true }).count() === 50, 'a page of the audit log');
   await page.getByRole('button', { name: 'Show older entries' }).click();
   await until('older entries come', async () => await page.getByText('key create', { exact: true }).count() === 55);
@@ -343,11 +343,11 @@ flows.access = () => browse({}, async ({ page }) => {
   await signIn(page);
   await open(page, 'access', 'Access');
   await page.getByRole('heading', { name: 'researcher' }).waitFor();
-  await page.getByRole('button', { name: 'Make a token' }).click();
+  await page.getByRole('button', { name: 'Create a token' }).click();
   const dialog = page.getByRole('dialog');
   await dialog.getByLabel('Whose it is').fill('maria');
   await dialog.getByLabel('Role').selectOption('researcher');
-  await dialog.getByRole('button', { name: 'Make it' }).click();
+  await dialog.getByRole('button', { name: 'Create it' }).click();
   const token = await page.locator('.secret code').innerText();
   check((await api('GET', 'keys', undefined, token)).code === 200, 'the new token opens nothing');
   const end = page.getByRole('row', { name: /maria/ }).getByRole('button', { name: 'Revoke' });
@@ -370,10 +370,10 @@ flows.reader = () => browse({}, async ({ page, expecting }) => {
   await page.getByRole('row', { name: /seen/ }).waitFor();
   for (const name of ['Mint key', 'Lock down', 'Revoke', 'End all that match']) check(await page.getByRole('button', { name }).count() === 0, 'a reader is offered', name);
   await open(page, 'keys/' + k.id, 'seen');
-  await page.getByText('Not permitted for you.').waitFor(); // the audit trail
+  await page.getByText('You are not permitted to do this.').waitFor(); // the audit trail
   check(await page.getByRole('button', { name: 'Revoke' }).count() === 0, 'a reader is offered Revoke');
   await open(page, 'access', 'Access');
-  await page.getByText('Not permitted for you.').waitFor();
+  await page.getByText('You are not permitted to do this.').waitFor();
 });
 
 // axe looks at every page, narrow and wide, light and dark.

@@ -14,16 +14,16 @@ function roleCard(r) {
 export async function accessPage({ main, signal, me, may }) {
   const roles = h('div', {}, h('p', { class: 'hint' }, 'Reading the roles…')), tokens = h('div', {}, h('p', { class: 'hint' }, 'Reading the tokens…')), fresh = h('div', {});
   let names = [];
-  put(main, heading('Access', may('tokens:manage') && h('button', { type: 'button', class: 'primary', onclick: () => make() }, 'Make a token')),
-    h('p', { class: 'faint' }, 'You are ', h('strong', {}, me.name), ', with ', me.role === '*' ? 'the operator’s rights: everything.' : `role ${me.role}: ${me.permissions.join(', ') || 'no permissions'}.`), fresh,
+  put(main, heading('Access', may('tokens:manage') && h('button', { type: 'button', class: 'primary', onclick: () => make() }, 'Create a token')),
+    h('p', { class: 'faint' }, 'You are ', h('strong', {}, me.name), ', with ', me.role === '*' ? 'the operator’s permissions: everything.' : `role ${me.role}: ${me.permissions.join(', ') || 'no permissions'}.`), fresh,
     h('h2', { class: 'apart' }, 'Admin tokens'), tokens, h('h2', { class: 'apart' }, 'Roles'), roles);
 
   async function make() {
     const name = h('input', { type: 'text', required: true, maxlength: 200, autocomplete: 'off' }), expires = h('input', { type: 'text', value: '30d' });
     const role = h('select', {}, names.map((n) => h('option', { value: n }, n)));
     const answer = await ask({
-      title: 'Make an admin token', button: 'Make it', busy: 'Making it…',
-      body: [h('p', { class: 'hint' }, 'For a person or a program that mints and manages keys. A role can be given only when its rights and ceilings are within your own.'), field('Whose it is', 'Stands in the audit log as who did it.', name), field('Role', 'What it may do.', role), field('Ends after', 'As 24h or 30d.', expires)],
+      title: 'Create an admin token', button: 'Create it', busy: 'Creating it…',
+      body: [h('p', { class: 'hint' }, 'For a person or a program that mints and manages keys. You can give only roles whose permissions and ceilings are within your own.'), field('Whose it is', 'The audit log shows this name for every act.', name), field('Role', 'What it may do.', role), field('Ends after', 'Such as 24h or 30d.', expires)],
       act: () => api.post('tokens', { name: name.value.trim(), role: role.value, ...(expires.value.trim() ? { expires_in: expires.value.trim() } : {}) }),
     });
     if (!answer) return;
@@ -31,26 +31,26 @@ export async function accessPage({ main, signal, me, may }) {
     await list();
   }
   async function revoke(t) {
-    const answer = await ask({ title: `Revoke the token of ${t.name}?`, button: 'Revoke', busy: 'Revoking…', danger: true, body: h('p', {}, 'Whoever has it is signed out and can do nothing any more. Keys it minted go on.'), act: () => api.post(`tokens/${t.id}/revoke`) });
+    const answer = await ask({ title: `Revoke the token of ${t.name}?`, button: 'Revoke', busy: 'Revoking…', danger: true, body: h('p', {}, 'Its holder is signed out and can do nothing any more. Keys that it minted live on.'), act: () => api.post(`tokens/${t.id}/revoke`) });
     if (answer) { say(`The token of ${t.name} is revoked.`); await list(); }
   }
   const part = async (el, load) => { try { put(el, await load()); } catch (e) { if (e.name !== 'AbortError') put(el, e.status === 403 || e.missing ? h('p', { class: 'hint' }, e.sentence) : problem(e)); } };
   const list = () => part(tokens, async () => {
     const all = await api.all('tokens', 'tokens', signal);
-    if (all.length === 0) return h('p', { class: 'hint' }, 'None yet. With a token, a person signs in here and a program calls the management API, each with a role’s rights and no more. On the server: caddy till token create');
+    if (all.length === 0) return h('p', { class: 'hint' }, 'None yet. With a token a person signs in here, and a program calls the management API, each with the permissions of a role and no more. On the server: caddy till token create');
     // The roles say what a narrow page, which shows cards, takes from a table.
     const head = (text) => h('th', { role: 'columnheader', scope: 'col' }, text), cell = (label, ...kids) => h('td', { role: 'cell', 'data-label': label }, kids);
     const over = (t) => t.revoked_at || t.status === 'revoked' || t.status === 'expired';
     return h('table', { class: 'sheet', role: 'table', 'aria-label': 'Admin tokens' },
-      h('thead', { role: 'rowgroup' }, h('tr', { role: 'row' }, ['Name', 'Role', 'Made', 'Expires', 'Last use'].map(head), head(h('span', { class: 'hidden' }, 'Act')))),
-      h('tbody', { role: 'rowgroup' }, all.map((t) => h('tr', { role: 'row' }, h('th', { role: 'rowheader', scope: 'row' }, t.name || t.id), cell('Role', t.role), cell('Made', time(t.created_at)), cell('Expires', time(t.expires_at)), cell('Last use', time(t.last_used_at)),
+      h('thead', { role: 'rowgroup' }, h('tr', { role: 'row' }, ['Name', 'Role', 'Created', 'Expires', 'Last use'].map(head), head(h('span', { class: 'hidden' }, 'Act')))),
+      h('tbody', { role: 'rowgroup' }, all.map((t) => h('tr', { role: 'row' }, h('th', { role: 'rowheader', scope: 'row' }, t.name || t.id), cell('Role', t.role), cell('Created', time(t.created_at)), cell('Expires', time(t.expires_at)), cell('Last use', time(t.last_used_at)),
         h('td', { role: 'cell' }, over(t) ? h('span', { class: 'badge' }, t.status || 'revoked') : may('tokens:manage') && h('button', { type: 'button', class: 'small quiet danger-text', onclick: () => revoke(t) }, 'Revoke'))))));
   });
   list();
   await part(roles, async () => {
     const all = (await api.get('roles', null, signal)).roles || [];
     names = all.map((r) => r.name);
-    if (all.length === 0) return h('p', { class: 'hint' }, 'None is configured. A role is a set of permissions and ceilings for those who mint keys: declare one in the global till block with “role researcher { … }”.');
+    if (all.length === 0) return h('p', { class: 'hint' }, 'None is configured. A role is a set of permissions and ceilings for people who mint keys. Declare one in the global till block: “role researcher { … }”.');
     return h('div', { class: 'cards' }, all.map(roleCard));
   });
 }

@@ -8,7 +8,7 @@ import { follow } from './feed.js';
 const MOST = 200;
 const names = {
   key_created: 'minted', key_threshold: 'reached a threshold', key_exhausted: 'is exhausted', key_expired: 'expired', key_revoked: 'was revoked', key_suspended: 'was suspended',
-  key_stale: 'is stale', key_leaked: 'leaked', key_after_death: 'was used although it is dead', token_created: 'admin token made', lockdown: 'lockdown',
+  key_stale: 'is stale', key_leaked: 'leaked', key_after_death: 'was used although it is dead', token_created: 'admin token created', lockdown: 'lockdown',
 };
 
 function line(name, e) {
@@ -23,11 +23,11 @@ export async function activityPage({ main, signal, q, go }) {
   const chain = h('p', { class: 'hint', role: 'status' });
   const verify = async () => {
     put(chain, 'Checking every entry…');
-    try { const a = await api.get('audit/verify', null, signal); put(chain, a.ok ? `The chain is whole: ${count(a.entries)} entries, head ${a.head}.` : `The chain is broken at entry ${a.seq}: ${a.why}.`); } catch (e) { put(chain, e.sentence || e.message); }
+    try { const a = await api.get('audit/verify', null, signal); put(chain, a.ok ? `The chain is complete: ${count(a.entries)} entries, head ${a.head}.` : `The chain is broken at entry ${a.seq}: ${a.why}.`); } catch (e) { put(chain, e.sentence || e.message); }
   };
   put(main, heading('Activity'), h('div', { class: 'two' },
     h('section', { class: 'card' }, h('h2', {}, 'Happening now'), state, live),
-    h('section', { class: 'card' }, h('h2', {}, 'Audit log'), h('p', { class: 'hint' }, 'Every administrative act and every key’s end, in a chain of hashes.'), chain,
+    h('section', { class: 'card' }, h('h2', {}, 'Audit log'), h('p', { class: 'hint' }, 'Every administrative act and every end of a key, in a chain of hashes.'), chain,
       h('form', { class: 'controls', onsubmit: (e) => { e.preventDefault(); go('activity', { actor: actor.value.trim(), action: action.value.trim() }); } },
         h('div', { class: 'control' }, h('label', { for: 'actor' }, 'By'), actor), h('div', { class: 'control' }, h('label', { for: 'action' }, 'Act'), action), h('button', { type: 'submit' }, 'Filter'), h('button', { type: 'button', class: 'quiet', onclick: verify }, 'Verify the chain')), log)));
   follow(signal, (name, e) => {
@@ -37,13 +37,13 @@ export async function activityPage({ main, signal, q, go }) {
     put(state);
   }, (how) => {
     if (how === 'open') put(state, live.children.length ? '' : 'Nothing yet. Mints, thresholds, ends and revocations appear here as they happen.');
-    else put(state, how === 'gone' ? 'The connection is gone; trying again…' : how);
+    else put(state, how === 'gone' ? 'The connection was lost; trying again…' : how);
   });
   const older = async (cursor, before) => {
     try {
       const page = await api.get('audit', { actor: q.actor, action: q.action, sort: '-seq', limit: 50, cursor }, signal);
       const all = [...before, ...page.entries];
-      put(log, entries(all, q.actor || q.action ? 'No entry matches.' : 'Nothing was done yet.', true), page.next && h('button', { type: 'button', class: 'small', onclick: () => older(page.next, all) }, 'Show older entries'));
+      put(log, entries(all, q.actor || q.action ? 'No entry matches.' : 'Nothing has been done yet.', true), page.next && h('button', { type: 'button', class: 'small', onclick: () => older(page.next, all) }, 'Show older entries'));
     } catch (e) { if (e.name !== 'AbortError') put(log, e.status === 403 || e.missing ? h('p', { class: 'hint' }, e.sentence) : problem(e)); }
   };
   await older('', []);

@@ -13,7 +13,7 @@ export class Failure extends Error {
   }
   get sentence() {
     const text = this.message ? this.message[0].toUpperCase() + this.message.slice(1).replace(/\.?$/, '.') : '';
-    if (this.code === 'forbidden') return 'Not permitted for you. ' + text;
+    if (this.code === 'forbidden') return 'You are not permitted to do this. ' + text;
     if (this.missing) return 'This server does not offer this.';
     return text;
   }
@@ -22,7 +22,7 @@ export class Failure extends Error {
 }
 
 // away is the failure of a call that nobody answered.
-export const away = () => new Failure(0, 'unreachable', 'there is no answer from the server: it does not run, or this browser is offline');
+export const away = () => new Failure(0, 'unreachable', 'there is no answer from the server: it is not running, or this browser is offline');
 
 async function send(method, url, { body, signal, headers } = {}) {
   let answer;

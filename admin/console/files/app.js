@@ -105,15 +105,15 @@ async function watch() {
     locked && h('div', { class: 'banner bad', role: 'alert' }, h('p', {}, h('strong', {}, 'Locked down'), locked.since ? [' ', time(locked.since)] : '', locked.by && ` by ${locked.by}`, '. Every key is refused',
       locked.reason ? ': ' + locked.reason : '', '.'), may('*') && h('button', { type: 'button', class: 'small', onclick: unlock }, 'Lift the lockdown')),
     closed && h('div', { class: 'banner bad', role: 'alert' }, h('p', {}, h('strong', {}, 'The store is closed, and every key is refused. '), closed)),
-    away && h('div', { class: 'banner', role: 'alert' }, h('p', {}, h('strong', {}, 'What is shown is of before. '), away, ' It is tried again.')));
+    away && h('div', { class: 'banner', role: 'alert' }, h('p', {}, h('strong', {}, 'This page is out of date. '), away, ' Trying again.')));
 }
 
 async function lock() {
   const why = h('input', { type: 'text', maxlength: 200, autocomplete: 'off' });
   const done = await ask({
     title: 'Lock down every key?', button: 'Lock down', busy: 'Locking down…', danger: true,
-    body: [h('p', {}, 'Every key is refused at once and running streams are cut, also while the store is closed and over a restart, until the lockdown is lifted. No key is ended.'),
-      field('Reason', 'Stands in the audit log.', why)],
+    body: [h('p', {}, 'Every key is refused at once and running streams are cut, until the lockdown is lifted. This holds while the store is closed and across a restart, too. It ends no key.'),
+      field('Reason', 'Shown in the audit log and in the refusals.', why)],
     act: () => api.post('lockdown', { reason: why.value }),
   });
   if (done) { say('Locked down: every key is refused.'); await watch(); }
@@ -157,7 +157,7 @@ function signInPage(note, bad) {
   };
   put(main, h('div', { class: 'signin' }, h('img', { src: '/till/assets/icon.svg', alt: '', width: 48, height: 48 }),
     h('h1', { tabindex: '-1' }, 'Sign in to till'),
-    h('form', { onsubmit: enter }, field('Admin token', 'An operator makes one with: caddy till token create', input), wrong, button),
+    h('form', { onsubmit: enter }, field('Admin token', 'An operator creates one with: caddy till token create', input), wrong, button),
     h('p', { class: 'hint' }, 'On the server itself, ', h('code', {}, 'caddy till console'), ' prints a link that signs in once.')));
   document.title = 'Sign in · till';
   input.focus();

@@ -7,16 +7,16 @@ const blank = 'till_sk_...';
 
 // showSecret is a string that will not be shown again.
 export const showSecret = (text) => h('div', {}, h('div', { class: 'secret' }, h('code', {}, text), copier(text, 'the key')),
-  h('p', { class: 'hint' }, 'Copy it now: it is shown this once, and the server keeps only its hash.'));
+  h('p', { class: 'hint' }, 'Copy it now: it is shown only this once, and the server keeps only its hash.'));
 
 // clientLines are the exact lines for each tool, with the key in them.
 export async function clientLines(k) {
   let answer;
   try { answer = await api.get(`upstreams/${encodeURIComponent(k.upstream)}/clients`); } catch (e) {
-    return h('p', { class: 'hint' }, 'The lines for each tool could not be had: ' + (e.sentence || e.message) + ' They are what “caddy till env” prints.');
+    return h('p', { class: 'hint' }, 'The lines for each tool could not be read: ' + (e.sentence || e.message) + ' “caddy till env” prints them, too.');
   }
   return h('div', { class: 'stack' }, h('h2', {}, 'Put it to use'),
-    !answer.base_url && h('p', { class: 'hint' }, 'Fill in your server’s address: it has none in its configuration (public_url).'),
+    !answer.base_url && h('p', { class: 'hint' }, 'Fill in your server’s address: its configuration has none (public_url).'),
     answer.clients.map((c, i) => h('details', { open: i === 0 }, h('summary', {}, c.name), h('div', { class: 'stack' }, c.note && h('p', { class: 'hint' }, c.note),
       snippet(c.lines.join('\n').replaceAll(blank, k.scoped_key), `the lines for ${c.name}`)))));
 }

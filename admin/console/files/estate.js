@@ -13,7 +13,7 @@ async function part(el, load) {
   try { await load(); } catch (e) { if (e.name !== 'AbortError') put(el, e.status === 403 || e.missing ? h('p', { class: 'hint' }, e.sentence) : problem(e)); }
 }
 
-const verbs = { update: ['Narrow it', 'keys:update', 'It keeps what it uses, and no more.'], grant: ['Prolong it', 'keys:update', 'It lives on for as long as it was made for.'], revoke: ['Revoke it', 'keys:revoke', 'It ends at once and for ever.'] };
+const verbs = { update: ['Narrow it', 'keys:update', 'It keeps what it uses, and no more.'], grant: ['Extend it', 'keys:update', 'It gets as much time again as it was minted with.'], revoke: ['Revoke it', 'keys:revoke', 'It ends at once and for ever.'] };
 
 // mending is what a proposed command would do, so that this page can do it. A
 // command of any other form is only there to be copied.
@@ -32,12 +32,12 @@ function mending(fix) {
 // mend asks, and does it.
 async function mend(key, what, again) {
   const set = Object.entries(what.body).map(([f, v]) => `${f.replaceAll('_', ' ')} ${Array.isArray(v) ? v.join(', ') : v}`).join(', ');
-  const answer = await ask({ title: `${what.button.replace(' it', '')} ${key.name || key.id}?`, button: what.button, busy: 'Mending…', body: h('p', {}, what.meaning, ' ', h('strong', {}, set), '.'), act: what.act });
-  if (answer) { say('Mended.'); await again(); }
+  const answer = await ask({ title: `${what.button.replace(' it', '')} ${key.name || key.id}?`, button: what.button, busy: 'Fixing…', body: h('p', {}, what.meaning, ' ', h('strong', {}, set), '.'), act: what.act });
+  if (answer) { say('Fixed.'); await again(); }
 }
 
 function staleKeys(keys, may, again) {
-  if (keys.length === 0) return h('p', { class: 'hint' }, 'Nothing to mend. Keys that nobody uses, that were never used, that expire soon or were granted far more than they need stand here, each with the command that mends it.');
+  if (keys.length === 0) return h('p', { class: 'hint' }, 'No key needs attention. Keys that nobody uses, that were never used, that expire soon or were granted far more than they need are listed here, each with the command that fixes it.');
   const groups = Object.groupBy(keys, (k) => k.reason);
   return h('div', { class: 'stack' }, Object.entries(groups).map(([reason, list]) => h('details', { open: true }, h('summary', {}, `${why[reason] || reason.replaceAll('_', ' ')} (${count(list.length)})`),
     h('ul', { class: 'rows' }, list.map(({ key, detail, fix }) => h('li', {}, h('div', { class: 'line' }, h('a', { href: '#/keys/' + key.id }, key.name || key.id), key.owner && h('span', { class: 'hint' }, key.owner)),
@@ -86,8 +86,8 @@ async function spending(el, signal) {
       text: usd(nano(s.nano)), more: [s.tokens > 0 && compact(s.tokens) + ' tokens', plural(s.activations, 'request'), plural(s.keys, 'key')].filter(Boolean).join(' · '),
     }))), rows.length > 12 && h('p', { class: 'hint' }, `And ${count(rows.length - 12)} more.`));
   };
-  put(el, h('div', { class: 'cards' }, column('upstream', 'By upstream', 'Nothing was used yet. What keys use is added up here.', 'none'),
-    column('owner', 'By owner', 'Nothing was used yet. Say who owns a key when you mint it, and it is added up here.', 'without an owner'),
+  put(el, h('div', { class: 'cards' }, column('upstream', 'By upstream', 'Nothing has been used yet. What keys use is added up here.', 'none'),
+    column('owner', 'By owner', 'Nothing has been used yet. If you name a key’s owner when you mint it, its use is added up here.', 'without an owner'),
     column('model', 'By model', 'Known for keys that may use a single model. Mint keys with one model each to see it here.', 'several models')),
   h('p', { class: 'hint' }, `Added up over ${plural(looked, 'listed key')}, renewed budgets included.`));
 }
@@ -107,7 +107,7 @@ function health(stats, prices) {
   const age = prices && prices.as_of && (Date.now() - new Date(prices.as_of)) / 1000;
   const card = (title, big, note, state) => h('section', { class: 'card' }, h('h2', {}, title), h('p', { class: 'big' }, big), h('p', { class: state === 'bad' ? 'danger-text' : 'hint' }, note));
   return [
-    card('Store', bad ? 'Failed' : 'In order', bad || (off ? `The clock is off by ${span(Math.abs(off))}. If it is right now: caddy till repair --clock` : stats.forfeited_activations > 0 ? `${plural(stats.forfeited_activations, 'activation')} forfeited by crashes, at most` : 'Nothing was forfeited by crashes'), bad || off ? 'bad' : ''),
+    card('Store', bad ? 'Failed' : 'In order', bad || (off ? `The clock is off by ${span(Math.abs(off))}. If it is right now: caddy till repair --clock` : stats.forfeited_activations > 0 ? `At most ${plural(stats.forfeited_activations, 'activation')} forfeited by crashes` : 'Nothing was forfeited by crashes'), bad || off ? 'bad' : ''),
     card('In flight', count(stats.holds || 0), 'requests running now'),
     card('Used by all keys ever', usd(stats.used_spend_usd), `${compact(stats.used_activations || 0)} requests · ${compact(stats.used_tokens || 0)} tokens`),
     prices && card('Prices', age ? span(age) + ' old' : 'built in', [prices.prices ? plural(prices.prices.length, 'price') + ' · ' : '', 'as of ', prices.as_of ? time(prices.as_of) : 'this version', age > OLD ? '. Vendors change prices: update till, or set “prices” in its configuration.' : ''], age > OLD ? 'bad' : ''),
@@ -115,9 +115,9 @@ function health(stats, prices) {
 }
 
 export async function estatePage({ main, signal, may }) {
-  const list = h('div', {}, h('p', { class: 'hint' }, 'Looking for keys to mend…')), spend = h('div', {}, h('p', { class: 'hint' }, 'Adding up what keys used…')), well = h('div', { class: 'cards' });
-  put(main, heading('Estate'), h('p', { class: 'faint' }, 'What should be mended, where the money goes, and whether the server is in order.'), well,
-    h('section', { class: 'card' }, h('h2', {}, 'To mend'), list), h('h2', { class: 'apart' }, 'Spend'), spend);
+  const list = h('div', {}, h('p', { class: 'hint' }, 'Looking for keys that need attention…')), spend = h('div', {}, h('p', { class: 'hint' }, 'Adding up what keys used…')), well = h('div', { class: 'cards' });
+  put(main, heading('Estate'), h('p', { class: 'faint' }, 'Which keys need attention, where the money goes, and whether the server is in order.'), well,
+    h('section', { class: 'card' }, h('h2', {}, 'Keys that need attention'), list), h('h2', { class: 'apart' }, 'Spend'), spend);
   let prices;
   api.get('prices', null, signal).then((p) => { prices = p; return refresh(); }).catch(() => { /* the rest is there */ });
   const refresh = async () => put(well, health(await api.get('stats', null, signal), prices));

@@ -18,15 +18,15 @@ const pairs = (o) => o && Object.entries(o).map(([k, v]) => `${k}=${v}`).join(',
 function facts(k) {
   const rows = [
     ['Id', h('span', { class: 'mono' }, k.id, ' ', copier(k.id, 'the id'))], ['Upstream', k.upstream], ['Real key', k.custody === 'sealed' ? 'sealed inside the key; the server has none' : 'held by the server'],
-    ['Made', [time(k.created_at), ' by ', k.created_by]], ['First used', time(k.first_used_at)], ['Last used', [time(k.last_used_at), k.last_ip && ` from ${k.last_ip}`]],
+    ['Minted', [time(k.created_at), ' by ', k.created_by]], ['First used', time(k.first_used_at)], ['Last used', [time(k.last_used_at), k.last_ip && ` from ${k.last_ip}`]],
     ['Expires', k.expires_at && time(k.expires_at)], ['Ended', k.ended_at && [time(k.ended_at), k.ended_reason && ': ' + k.ended_reason]],
     ['Suspended by', k.suspended_by],
-    ['Minted below', k.parent && h('a', { href: '#/keys/' + k.parent, class: 'mono' }, k.parent)],
+    ['Parent', k.parent && h('a', { href: '#/keys/' + k.parent, class: 'mono' }, k.parent)],
     ['Owner', k.owner], ['Purpose', k.purpose], ['Role', k.role], ['Labels', pairs(k.labels)], ['Metadata', pairs(k.metadata)],
-    ['Budgets renew', k.renews && ['each ', k.renews, k.renews_at && [', next ', time(k.renews_at)]]], ['One request', k.max_request_spend_usd && `may cost ${usd(k.max_request_spend_usd)} at most`],
+    ['Budgets renew', k.renews && ['each ', k.renews, k.renews_at && [', next ', time(k.renews_at)]]], ['One request', k.max_request_spend_usd && `may cost at most ${usd(k.max_request_spend_usd)}`],
     ['Rate', k.rate], ['At once', k.max_concurrency], ['Ends when idle', k.idle_timeout && `for ${k.idle_timeout}`], ['First use', k.first_use_within && `within ${k.first_use_within}`],
     ['Models', list(k.models)], ['Methods', list(k.methods)], ['Paths', list(k.paths)], ['Addresses', list(k.ips) || (k.pin_ip && 'the first one that uses it')],
-    ['Charged', k.charge === 'success' && 'for successful answers only'], ['Children', k.delegate && 'its holder may mint keys below it'], ['Unknown prices', k.unknown_price === 'count_only' && 'are let through, and not counted'],
+    ['Charged', k.charge === 'success' && 'for successful answers only'], ['Children', k.delegate && 'its holder may mint keys below it'], ['Unknown prices', k.unknown_price === 'count_only' && 'are let through, and only tokens are counted'],
   ];
   return h('dl', { class: 'facts' }, rows.filter(([, v]) => v).map(([name, v]) => [h('dt', {}, name), h('dd', {}, v)]));
 }
@@ -39,16 +39,16 @@ async function grant(k) {
   const e = h('input', { type: 'text', placeholder: '24h' });
   const answer = await ask({
     title: `Grant more to ${k.name || k.id}`, button: 'Grant', busy: 'Granting…',
-    body: [h('p', { class: 'hint' }, 'Is added to what the key has. An exhausted or expired key works again.'), h('div', { class: 'grid' },
+    body: [h('p', { class: 'hint' }, 'This is added to what the key has. An exhausted or expired key works again.'), h('div', { class: 'grid' },
       k.max_activations !== undefined && field('More activations', 'Requests.', a), k.max_tokens !== undefined && field('More tokens', 'Input and output.', t),
-      k.max_spend_usd && field('More spend (USD)', 'Dollars, as 1.00.', s), field('More time', 'As 90m, 24h or 7d.', e))],
+      k.max_spend_usd && field('More spend (USD)', 'Dollars, such as 1.00.', s), field('More time', 'Such as 90m, 24h or 7d.', e))],
     act: () => {
       const body = {};
       if (a.value) body.activations = Number(a.value);
       if (t.value) body.tokens = Number(t.value);
       if (s.value) body.spend_usd = s.value;
       if (e.value) body.expires_in = e.value.trim();
-      if (Object.keys(body).length === 0) throw new Error('Say how much more of what.');
+      if (Object.keys(body).length === 0) throw new Error('Enter how much to add to at least one limit.');
       return api.post(`keys/${k.id}/grant`, body);
     },
   });
@@ -59,8 +59,8 @@ async function rotate(k, place) {
   const grace = h('input', { type: 'text', value: '1h' }), real = h('input', { type: 'password', autocomplete: 'off', spellcheck: 'false', required: true });
   const answer = await ask({
     title: `Rotate ${k.name || k.id}?`, button: 'Rotate', busy: 'Rotating…',
-    body: [h('p', {}, 'The key gets a new string; record, budget and rules stay. It is shown once.'), field('The old string still works for', 'As 10m or 1h; 0s ends it at once.', grace),
-      k.custody === 'sealed' && field('Real key to seal', 'It is sealed into the string, and the server has no copy: send it once more.', real)],
+    body: [h('p', {}, 'The key gets a new string, which is shown once. Its id, limits, counts and rules stay.'), field('The old string still works for', 'Such as 10m or 1h; 0s ends it at once.', grace),
+      k.custody === 'sealed' && field('Real key to seal', 'It is sealed into the string, and the server has no copy: enter it again.', real)],
     act: () => api.post(`keys/${k.id}/rotate`, { grace: grace.value.trim() || '0s', ...(k.custody === 'sealed' ? { upstream_key: real.value.trim() } : {}) }),
   });
   if (!answer) return;
@@ -92,7 +92,7 @@ export async function keyPage({ main, signal, may, id }) {
     }
     const now = limitsOf(k);
     if (limits.children.length !== Math.max(1, now.length)) {
-      put(limits, now.length === 0 ? h('div', { class: 'card' }, h('h2', {}, 'No limit'), h('p', { class: 'hint' }, 'Nothing ends this key by itself. Grant is not needed; revoke it when it is not used any more.'))
+      put(limits, now.length === 0 ? h('div', { class: 'card' }, h('h2', {}, 'No limit'), h('p', { class: 'hint' }, 'Nothing ends this key by itself. It needs no grant; revoke it when it is not used any more.'))
         : now.map((l) => h('div', { class: 'card' }, h('h2', {}, l.label), bar(l), h('p', { class: 'hint' }))));
     }
     now.forEach((l, i) => {
@@ -111,7 +111,7 @@ export async function keyPage({ main, signal, may, id }) {
     const sums = {};
     for (const b of usage.days) for (const [code, n] of Object.entries(b.refusals || {})) sums[code] = (sums[code] || 0) + n;
     const rows = Object.entries(sums).sort((a, b) => b[1] - a[1]).map(([code, n]) => ({ name: reason(code), title: code, value: n, text: count(n) }));
-    put(refused, rows.length > 0 ? shares(rows, true) : h('p', { class: 'hint' }, 'Nothing was refused in 90 days. What is refused takes nothing from the key, and stands here with its reason.'));
+    put(refused, rows.length > 0 ? shares(rows, true) : h('p', { class: 'hint' }, 'Nothing was refused in 90 days. Refused requests take nothing from the key, and are listed here by reason.'));
   }
   async function refresh() {
     const [now, usage] = await Promise.all([api.get('keys/' + id, null, signal), api.get(`keys/${id}/usage`, null, signal)]);
@@ -119,13 +119,13 @@ export async function keyPage({ main, signal, may, id }) {
     draw();
     used(usage);
   }
-  const audit = () => part(trail, async () => entries((await api.get('audit', { key: id, sort: '-seq', limit: 50 }, signal)).entries, 'Nothing was done to this key yet.'));
+  const audit = () => part(trail, async () => entries((await api.get('audit', { key: id, sort: '-seq', limit: 50 }, signal)).entries, 'Nothing has been done to this key yet.'));
   const below = () => part(children, async () => {
     const { keys, next } = await api.get('keys', { parent: id, limit: 100 }, signal);
-    if (keys.length === 0) return h('p', { class: 'hint' }, k.delegate ? 'None yet. The key’s holder mints them with POST /till/self/keys; what they may use is taken from this key.' : 'None. A key minted with “delegate” lets its holder mint smaller ones below it.');
+    if (keys.length === 0) return h('p', { class: 'hint' }, k.delegate ? 'None yet. The key’s holder mints them with POST /till/self/keys; their limits are taken out of this key’s.' : 'None. A key minted with “delegate” lets its holder mint smaller ones below it.');
     return h('ul', { class: 'rows' }, keys.map((c) => h('li', {}, h('div', { class: 'line' }, h('a', { href: '#/keys/' + c.id }, c.name || c.id), badge(c.status)),
       h('span', { class: 'hint' }, limitsOf(c).map((l) => `${l.label.toLowerCase()} ${l.text}`).join(' · ')))),
-      next && h('li', { class: 'hint' }, `These are the newest ${keys.length}; all are in: caddy till list --parent ${id}`));
+      next && h('li', { class: 'hint' }, `These are the newest ${keys.length}. To list all: caddy till list --parent ${id}`));
   });
 
   const card = (title, el) => h('section', { class: 'card' }, h('h2', {}, title), el);

@@ -74,8 +74,8 @@ export async function revokeDialog(k) {
   const why = h('input', { type: 'text', maxlength: 200, autocomplete: 'off' });
   const answer = await ask({
     title: `Revoke ${k.name || k.id}?`, button: 'Revoke', busy: 'Revoking…', danger: true,
-    body: [h('p', {}, 'It ends at once and for ever, and running streams are cut. ' + (k.status === 'active' && k.last_used_at ? 'It was in use.' : '')),
-      field('Reason', 'Stands in the audit log and in the refusal.', why)],
+    body: [h('p', {}, 'The key ends at once and for ever, and its running streams are cut. ' + (k.status === 'active' && k.last_used_at ? 'It was in use.' : '')),
+      field('Reason', 'Shown in the audit log and in the refusal.', why)],
     act: () => api.post(`keys/${k.id}/revoke`, { reason: why.value }),
   });
   if (!answer) return null;
@@ -116,7 +116,7 @@ export async function keysPage({ main, signal, may, go, q }) {
     h('div', { class: 'controls' },
       control('owner', 'Owner', h('input', { type: 'text', value: q.owner || '', autocomplete: 'off' })),
       control('role', 'Role', h('input', { type: 'text', value: q.role || '', autocomplete: 'off' })),
-      control('created_by', 'Made by', h('input', { type: 'text', value: q.created_by || '', autocomplete: 'off' })),
+      control('created_by', 'Minted by', h('input', { type: 'text', value: q.created_by || '', autocomplete: 'off' })),
       control('label', 'Label', h('input', { type: 'text', value: q.label || '', placeholder: 'team=data', autocomplete: 'off' })),
       control('unused_for', 'Unused for', choice(q.unused_for, [['', 'Any time'], ['1h', '1 hour'], ['24h', '1 day'], ['168h', '7 days'], ['720h', '30 days']]))));
   const bulk = h('div', { class: 'bulk' }), list = h('div', {}, h('p', { class: 'wait' }, 'Reading the keys…')), pager = h('div', { class: 'pager' });
@@ -157,10 +157,10 @@ export async function keysPage({ main, signal, may, go, q }) {
       table = null;
       rows.clear();
       put(pager);
-      put(list, filtered() ? empty('No key matches', page.partial ? 'Many keys were looked at, and there are more.' : 'Take a filter away, or search by the beginning of a name or an id.',
+      put(list, filtered() ? empty('No key matches', page.partial ? 'Many keys were searched, and there are more.' : 'Remove a filter, or search by the beginning of a name or an id.',
         h('p', {}, h('a', { href: '#/keys' }, 'Show all keys')))
-        : empty('No keys yet', 'A scoped key stands for a real one, with hard limits: so many requests, tokens, dollars, so much time. Hand it to an agent, a script or a colleague; when it is used up, it is dead, and the real key was never seen.',
-          may('keys:create') ? 'Mint the first one with the button above, or on the command line:' : 'Whoever may mint keys makes them here, or on the command line:',
+        : empty('No keys yet', 'A scoped key works in place of a real one, with hard limits on requests, tokens, dollars and time. Hand it to an agent, a script or a colleague. When it is used up it is dead, and the real key was never seen.',
+          may('keys:create') ? 'Mint the first one with the button above, or on the command line:' : 'People who may mint keys do so here, or on the command line:',
           h('pre', {}, 'caddy till create --name nightly --max-activations 500 --expires-in 24h')));
     } else {
       if (!table) {
@@ -197,7 +197,7 @@ export async function keysPage({ main, signal, may, go, q }) {
     const ids = [...chosen.keys()];
     const answer = await ask({
       title: `End ${plural(ids.length, 'key')}?`, button: 'End them', busy: 'Ending…', danger: true,
-      body: h('p', {}, 'They are revoked at once and for ever, and running streams are cut.'),
+      body: h('p', {}, 'They are revoked at once and for ever, and their running streams are cut.'),
       act: async () => { for (const id of ids) { await api.post(`keys/${id}/revoke`, {}); chosen.set(id, false); rows.get(id)?.choose(false); } },
     });
     if (answer) say(plural(ids.length, 'key') + ' revoked.');
@@ -211,18 +211,18 @@ export async function keysPage({ main, signal, may, go, q }) {
       const found = await api.post('keys/revoke', { filter, dry_run: true });
       matched = found.matched - (found.already_revoked || 0);
     } catch (e) { say(e.sentence, true); return; }
-    if (!matched) { say('All that match are revoked already.'); return; }
+    if (!matched) { say('All keys that match are already revoked.'); return; }
     const why = h('input', { type: 'text', maxlength: 200, autocomplete: 'off' });
     const answer = await ask({
       title: `End ${plural(matched, 'key')}?`, button: 'End them', busy: 'Ending…', danger: true,
-      body: [h('p', {}, 'Everything that matches is revoked at once and for ever, and running streams are cut: ', h('strong', {}, Object.entries(filter).map(([k, v]) => `${k} ${v}`).join(', ')), '.'),
-        field('How many', `Type ${matched} to confirm.`, input), field('Reason', 'Stands in the audit log and in the refusals.', why)],
+      body: [h('p', {}, 'Every key that matches is revoked at once and for ever, and running streams are cut: ', h('strong', {}, Object.entries(filter).map(([k, v]) => `${k} ${v}`).join(', ')), '.'),
+        field('How many', `Type ${matched} to confirm.`, input), field('Reason', 'Shown in the audit log and in the refusals.', why)],
       ready: (allow) => { allow(false); input.addEventListener('input', () => allow(input.value.replace(/\D/g, '') === String(matched))); },
       act: async (tell) => {
         // It is a job of the server: it goes on although this page may not.
         let job = await api.post('keys/revoke', { filter, reason: why.value, wait: false });
         while (!job.done) {
-          if (job.failure) throw new Error(`It does not go on now: ${job.failure}. It is tried again by itself.`);
+          if (job.failure) throw new Error(`It is interrupted: ${job.failure}. The server tries again by itself.`);
           tell(`${count(job.revoked)} of ${count(matched)} ended…`);
           await new Promise((resolve) => setTimeout(resolve, 200));
           job = await api.get('jobs/' + job.job);

@@ -5,7 +5,7 @@ import { compact, usd } from './text.js';
 import { clientLines, showSecret } from './clients.js';
 
 // ceiling is what the caller's role allows, as a sentence.
-const ceiling = (value, write) => value !== undefined && value !== null && value !== '' && value !== 0 && h('span', { class: 'ceiling' }, ` Your role allows up to ${write(value)}; left empty, it is that.`);
+const ceiling = (value, write) => value !== undefined && value !== null && value !== '' && value !== 0 && h('span', { class: 'ceiling' }, ` Your role allows up to ${write(value)}; empty means that.`);
 const among = (values) => Array.isArray(values) && values.length > 0 && h('span', { class: 'ceiling' }, ` Your role allows: ${values.join(', ')}.`);
 const split = (text) => text.split(/[\s,]+/).filter(Boolean);
 
@@ -40,36 +40,36 @@ export async function mintPage({ main, signal, me, may, go }) {
   const form = h('form', { class: 'form', novalidate: false },
     h('fieldset', { class: 'card' }, h('legend', { class: 'hidden' }, 'The key'), h('div', { class: 'grid' },
       add('name', 'Name', 'For people: who or what uses it.', name, asText),
-      add('upstream', 'Upstream', 'The API that it opens, and nothing else.', pick, asText, among(top.upstreams)))),
-    h('fieldset', { class: 'card' }, h('legend', {}, 'Limits'), h('p', { class: 'hint' }, 'Set at least one. When any of them is reached the key is dead, and says so. None is ever exceeded: what a request may use is held before it is forwarded.'),
+      add('upstream', 'Upstream', 'The one API that the key opens.', pick, asText, among(top.upstreams)))),
+    h('fieldset', { class: 'card' }, h('legend', {}, 'Limits'), h('p', { class: 'hint' }, 'Set at least one. When the key reaches any of them it is dead, and says so. No limit is ever exceeded: what a request may use is held before the request is forwarded.'),
       h('div', { class: 'grid' },
-        add('max_activations', 'Activations', 'How many requests are forwarded. Retries that Caddy makes are part of one. 0 makes a trap: any use is refused and reported.', number({ placeholder: '500' }), asNumber, ceiling(top.max_activations, compact)),
+        add('max_activations', 'Activations', 'How many requests are forwarded. Retries that Caddy makes are part of one. 0 makes a canary: any use is refused and reported.', number({ placeholder: '500' }), asNumber, ceiling(top.max_activations, compact)),
         add('max_tokens', 'Tokens', 'Input, cached input, output and reasoning together.', number({ placeholder: '1000000' }), asNumber, ceiling(top.max_tokens, compact)),
         add('max_spend_usd', 'Spend (USD)', 'What the answers cost, by the price table. Models without a known price are refused.', money({ placeholder: '5.00' }), asText, ceiling(top.max_spend_usd, usd)),
-        add('expires_in', 'Expires in', 'As 90m, 24h or 7d from now.', text({ placeholder: '24h', list: 'spans' }), asText, ceiling(top.max_lifetime, String)), spans)),
-    h('details', { class: 'card' }, h('summary', {}, 'Scope: models, paths, addresses'), h('p', { class: 'hint' }, 'Least privilege: a key that may do only what its work needs is worth little to a thief. Several are separated by spaces.'), h('div', { class: 'grid' },
-      add('models', 'Models', 'Exact ids, or with a * at the end.', text({ placeholder: 'gpt-5-mini claude-haiku-*' }), asList, among(top.models)),
+        add('expires_in', 'Expires in', 'From now, such as 90m, 24h or 7d.', text({ placeholder: '24h', list: 'spans' }), asText, ceiling(top.max_lifetime, String)), spans)),
+    h('details', { class: 'card' }, h('summary', {}, 'Scope: models, paths, addresses'), h('p', { class: 'hint' }, 'Least privilege: a key that may do only what its work needs is worth little to a thief. Separate several entries by spaces.'), h('div', { class: 'grid' },
+      add('models', 'Models', 'Exact ids, or beginnings with a * at the end.', text({ placeholder: 'gpt-5-mini claude-haiku-*' }), asList, among(top.models)),
       add('methods', 'Methods', 'Such as GET or POST.', text({ placeholder: 'POST' }), asList, among(top.methods)),
-      add('paths', 'Paths', 'From the root, with * at the end for all below.', text({ placeholder: '/v1/chat/completions' }), asList, among(top.paths)),
+      add('paths', 'Paths', 'From the root, with a * at the end for everything below.', text({ placeholder: '/v1/chat/completions' }), asList, among(top.paths)),
       add('ips', 'Client addresses', 'Addresses or networks that may use it.', text({ placeholder: '10.0.0.0/8' }), asList, among(top.ips)),
-      check('pin_ip', 'Only the first address', 'The first address that uses the key is the only one that may.', false))),
+      check('pin_ip', 'Only the first address', 'Only the first address that uses the key may go on using it.', false))),
     h('details', { class: 'card' }, h('summary', {}, 'More limits'), h('div', { class: 'grid' },
       add('max_request_spend_usd', 'One request, at most (USD)', 'A single request that could cost more is refused.', money({ placeholder: '0.25' }), asText),
-      add('renews', 'Budgets begin anew', 'By the calendar, in UTC. What is left over is not carried on.', select([['', 'Never'], ['day', 'Each day'], ['week', 'Each week'], ['month', 'Each month']]), asText),
-      add('rate', 'Rate', 'So many requests in so much time.', text({ placeholder: '60/m' }), asText),
+      add('renews', 'Budgets renew', 'By the calendar, in UTC. What is left is not carried over.', select([['', 'Never'], ['day', 'Each day'], ['week', 'Each week'], ['month', 'Each month']]), asText),
+      add('rate', 'Rate', 'How many requests in how much time.', text({ placeholder: '60/m' }), asText),
       add('max_concurrency', 'At once', 'How many requests may run at the same time.', number({ placeholder: '4' }), asNumber),
-      add('first_use_within', 'First use within', 'A key that nobody picks up dies.', text({ placeholder: '1h', list: 'spans' }), asText),
-      add('idle_timeout', 'Ends when idle for', 'A key that nobody uses any more dies.', text({ placeholder: '7d', list: 'spans' }), asText),
-      add('charge', 'What counts', 'Failed answers can be given back; twice as many attempts as answers are let through.', select([['', 'Each forwarded request'], ['success', 'Successful answers only']]), asText),
-      add('unknown_price', 'Unknown prices', 'For a limit in dollars.', select([['', 'As the server says'], ['refuse', 'Refuse'], ['count_only', 'Let through, uncounted']]), asText),
-      check('fit', 'Shorten answers to what is left', 'The output limit of a request is lowered to what is left of the budget, instead of a refusal.', true))),
+      add('first_use_within', 'First use within', 'The key ends if nobody uses it by then.', text({ placeholder: '1h', list: 'spans' }), asText),
+      add('idle_timeout', 'Ends when idle for', 'The key ends when nobody has used it for this long.', text({ placeholder: '7d', list: 'spans' }), asText),
+      add('charge', 'What counts', 'Activations of failed answers can be given back, for at most twice as many attempts.', select([['', 'Each forwarded request'], ['success', 'Successful answers only']]), asText),
+      add('unknown_price', 'Unknown prices', 'What a limit in dollars does with them.', select([['', 'As the server is configured'], ['refuse', 'Refuse'], ['count_only', 'Let through, count only tokens']]), asText),
+      check('fit', 'Shorten answers to what is left', 'The output limit of a request is lowered to what is left of the budget, instead of refusing the request.', true))),
     h('details', { class: 'card' }, h('summary', {}, 'Notes, custody and delegation'), h('div', { class: 'grid' },
-      add('owner', 'Owner', 'Who answers for it.', text({ maxlength: 200 }), asText), add('purpose', 'Purpose', 'What it is for.', text({ maxlength: 200 }), asText),
-      add('labels', 'Labels', 'To find keys by, as team=data env=prod.', text(), asPairs),
+      add('owner', 'Owner', 'Who is responsible for it.', text({ maxlength: 200 }), asText), add('purpose', 'Purpose', 'What it is for.', text({ maxlength: 200 }), asText),
+      add('labels', 'Labels', 'To find keys by, such as team=data env=prod.', text(), asPairs),
       may('*') && roles.length > 0 && add('role', 'Role', 'Its ceilings and its shared budget apply.', select([['', 'None'], ...roles.map((r) => [r.name, r.name])]), asText),
-      add('upstream_key', 'Real key to seal', 'Seals this credential into the scoped key; the server keeps none. Leave it empty to use the server’s own.', h('input', { type: 'password', autocomplete: 'off', spellcheck: 'false' }), asText),
-      check('delegate', 'Its holder may mint smaller keys', 'What they may use is taken out of this one.', false), check('self_revoke', 'Its holder may revoke it', 'With DELETE /till/self.', true),
-      check('unlimited', 'No limit at all', 'Nothing would end this key by itself. Say so only if you mean it.', false))));
+      add('upstream_key', 'Real key to seal', 'It is sealed into the scoped key, and the server does not keep it. Leave this empty to use the server’s own.', h('input', { type: 'password', autocomplete: 'off', spellcheck: 'false' }), asText),
+      check('delegate', 'Its holder may mint smaller keys', 'Their limits are taken out of this key’s.', false), check('self_revoke', 'Its holder may revoke it', 'With DELETE /till/self.', true),
+      check('unlimited', 'No limit at all', 'Nothing ends this key by itself. Choose this only if you mean it.', false))));
   const wrong = h('div', { 'aria-live': 'assertive' }), button = h('button', { type: 'submit', class: 'primary' }, 'Mint key');
   form.append(wrong, h('div', { class: 'actions' }, button, h('button', { type: 'button', onclick: () => go('keys') }, 'Cancel')));
   const once = crypto.randomUUID(); // a second click, or a lost answer, mints no second key
@@ -97,7 +97,7 @@ export async function mintPage({ main, signal, me, may, go }) {
   });
   form.addEventListener('input', (e) => e.target.removeAttribute('aria-invalid'));
   put(main, heading('Mint a key'), h('p', { class: 'faint' }, 'A key that stands for a real one, until its limit is reached.'), first.length === 0
-    ? h('p', { class: 'problem' }, 'No upstream is configured that you may mint keys for. An operator declares one in the global options of the Caddyfile.') : form);
+    ? h('p', { class: 'problem' }, 'There is no upstream that you may mint keys for. An operator declares upstreams in the global options of the Caddyfile.') : form);
   name.focus();
 }
 
@@ -105,7 +105,7 @@ export async function mintPage({ main, signal, me, may, go }) {
 async function minted(main, key, go) {
   const again = h('div', { class: 'actions below' }, h('button', { type: 'button', onclick: () => go('keys/' + key.id) }, 'Open this key'), h('button', { type: 'button', onclick: () => go('keys') }, 'All keys'));
   if (!key.scoped_key) {
-    put(main, heading('Minted before'), h('p', {}, 'This key was made by an earlier try, and its string is not shown a second time. Rotate it if the string was lost.'), again);
+    put(main, heading('Already minted'), h('p', {}, 'An earlier try minted this key, and its string is not shown a second time. If you have lost the string, rotate the key.'), again);
     return;
   }
   const lines = h('div', { class: 'below' }, h('p', { class: 'hint' }, 'Reading the lines for each tool…'));

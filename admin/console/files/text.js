@@ -68,12 +68,12 @@ export function limitsOf(k, now = Date.now()) {
 // reasons says in words why a request was refused.
 export const reasons = {
   till_activations_exhausted: 'activations used up', till_tokens_exhausted: 'tokens used up', till_spend_exhausted: 'spend used up',
-  till_key_expired: 'expired', till_key_idle: 'idle too long', till_budget_too_small: 'one request could cost more than is left',
+  till_key_expired: 'expired', till_key_idle: 'idle for too long', till_budget_too_small: 'one request could cost more than is left',
   till_key_revoked: 'revoked', till_key_suspended: 'suspended', till_locked_down: 'locked down',
   till_wrong_upstream: 'wrong upstream', till_path_not_allowed: 'path not allowed', till_method_not_allowed: 'method not allowed',
   till_model_not_allowed: 'model not allowed', till_ip_not_allowed: 'address not allowed', till_upgrade_not_allowed: 'upgrade not allowed',
-  till_price_unknown: 'price not known', till_not_meterable: 'cannot be measured', till_rate_limited: 'too fast',
-  till_concurrency: 'too many at once', till_budget_held: 'what is left is held by requests in flight', till_bad_request: 'could not be judged',
+  till_price_unknown: 'price not known', till_not_meterable: 'cannot be metered', till_rate_limited: 'too fast',
+  till_concurrency: 'too many at once', till_budget_held: 'what is left is held by requests in flight', till_bad_request: 'bad request',
   till_body_too_large: 'body too large', till_store_unavailable: 'store not available', till_upstream_unknown: 'upstream not configured',
   till_upstream_failed: 'upstream failed', till_upstream_auth_failed: 'upstream refused the credential', till_upstream_changed: 'upstream moved',
 };
@@ -81,6 +81,6 @@ export const reason = (code) => reasons[code] || String(code).replace(/^till_/, 
 
 // statuses says what each status means, for whoever sees it the first time.
 export const statuses = {
-  active: 'Works until a limit is reached', exhausted: 'A budget is used up; a grant revives it', expired: 'Its time is over; a grant of time revives it',
+  active: 'Works until a limit is reached', exhausted: 'A budget is used up; a grant revives it', expired: 'Its time has run out; a grant of time revives it',
   revoked: 'Ended for ever', suspended: 'Stopped until it is resumed',
 };
