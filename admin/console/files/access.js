@@ -38,7 +38,7 @@ export async function accessPage({ main, signal, me, may }) {
   const list = () => part(tokens, async () => {
     const all = await api.all('tokens', 'tokens', signal);
     if (all.length === 0) return h('p', { class: 'hint' }, 'None yet. With a token a person signs in here, and a program calls the management API, each with the permissions of a role and no more. On the server: caddy till token create');
-    // The roles say what a narrow page, which shows cards, takes from a table.
+    // A narrow page shows cards instead of a table; the ARIA roles keep its meaning.
     const head = (text) => h('th', { role: 'columnheader', scope: 'col' }, text), cell = (label, ...kids) => h('td', { role: 'cell', 'data-label': label }, kids);
     const over = (t) => t.revoked_at || t.status === 'revoked' || t.status === 'expired';
     return h('table', { class: 'sheet', role: 'table', 'aria-label': 'Admin tokens' },

@@ -1,4 +1,4 @@
-// Activity: what happens now, and what was done and by whom.
+// Activity: events as they happen, and the audit log.
 import * as api from './api.js';
 import { h, heading, problem, put, time } from './dom.js';
 import { count, reason } from './text.js';

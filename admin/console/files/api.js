@@ -3,7 +3,7 @@
 const PROOF = 'till-proof';
 let proof = localStorage.getItem(PROOF) || '';
 
-// Failure is an answer that is no success. Its sentence says what to do.
+// Failure is an answer that is not a success. Its sentence says what to do.
 export class Failure extends Error {
   constructor(status, code, message) {
     super(message);
@@ -17,11 +17,11 @@ export class Failure extends Error {
     if (this.missing) return 'This server does not offer this.';
     return text;
   }
-  // missing says that the server has no such call, as one of another version.
+  // missing says that the server has no such call, because it is another version.
   get missing() { return (this.status === 404 && this.message.startsWith('there is nothing at ')) || this.status === 405; }
 }
 
-// away is the failure of a call that nobody answered.
+// away is the failure of a call that got no answer.
 export const away = () => new Failure(0, 'unreachable', 'there is no answer from the server: it is not running, or this browser is offline');
 
 async function send(method, url, { body, signal, headers } = {}) {
@@ -38,7 +38,7 @@ async function send(method, url, { body, signal, headers } = {}) {
   }
   if (answer.ok) return answer;
   let error = {};
-  try { error = (await answer.json()).error || {}; } catch { /* it is not from till: the status says it all */ }
+  try { error = (await answer.json()).error || {}; } catch { /* not an error of till: there is only the status */ }
   if (answer.status === 401 && !url.endsWith('/session')) document.dispatchEvent(new Event('signedout'));
   throw new Failure(answer.status, error.code || '', error.message || 'the server answered ' + answer.status);
 }
@@ -86,7 +86,7 @@ export function forget() {
 // Another tab has signed in or out.
 addEventListener('storage', (e) => { if (e.key === PROOF) proof = e.newValue || ''; });
 
-// events reads the server's events until signal ends; each is given to f.
+// events reads the server's events until signal ends, and calls f with each.
 export async function events(signal, f, opened) {
   const answer = await send('GET', base + 'events', { signal, headers: { Accept: 'text/event-stream' } });
   if (opened) opened();

@@ -1,10 +1,10 @@
-// The frame around the pages: who is signed in, where one is, and whether the
-// server is in order.
+// The frame around the pages: who is signed in, which page is open, and whether
+// the server is in order.
 import * as api from './api.js';
 import { ask, every, field, h, problem, put, say, time } from './dom.js';
 import { keysPage } from './keys.js';
 
-// Pages that are not the first are loaded when they are opened.
+// All pages but the first are loaded when they are opened.
 const pages = [
   [/^keys$/, async () => keysPage],
   [/^keys\/(key_\w+)$/, async () => (await import('./key.js')).keyPage],
@@ -60,7 +60,7 @@ async function open() {
 
 let first = true;
 
-// arrived tells screen readers and the tab where one is.
+// arrived names the open page to screen readers and in the tab.
 function arrived() {
   const title = main.querySelector('h1');
   document.title = (title ? title.textContent + ' · ' : '') + 'till';
@@ -81,8 +81,8 @@ function frame() {
 
 let seen = { locked: null, closed: '' };
 
-// watch shows what every page has to show: a lockdown, a store that does not
-// answer as it should, and that nobody answers, which says nothing of the keys.
+// watch shows what every page has to show: a lockdown, a store that has failed,
+// and a server that does not answer, which says nothing about the keys.
 async function watch() {
   let { locked, closed } = seen, away = '';
   const { signal } = framed;
@@ -189,15 +189,15 @@ addEventListener('keydown', (e) => {
 });
 
 async function start() {
-  // A one-time link's secret stands in the fragment, which is sent nowhere; it
-  // leaves the address, and so the history, before it is used.
+  // A one-time link's secret is in the fragment, which is never sent. It is removed
+  // from the address, and so from the history, before it is used.
   const link = /^#signin=([\w-]+)$/.exec(location.hash);
   if (link) history.replaceState(null, '', location.pathname);
   try {
     const who = link ? await api.signIn({ link: link[1] }) : await api.whoami();
     if (who) await begin(who); else signInPage();
   } catch (e) {
-    // Only who is told so is signed out: a server in trouble ends no session.
+    // Only a 401 signs people out: a server in trouble ends no session.
     if (link || e.status === 401) signInPage(e.sentence || String(e), true); else put(main, problem(e, start));
   }
 }

@@ -1,5 +1,5 @@
-// Charts of use over time: inline SVG, with the same figures as a table for
-// whoever does not see it.
+// Charts of use over time: inline SVG, with the same figures as a table for people
+// who cannot see the chart.
 import { h, put, s, uid } from './dom.js';
 import { compact, count, usd } from './text.js';
 
@@ -48,8 +48,8 @@ function draw(all, measure, size, W) {
     h('tbody', {}, rows.reverse().map(({ at, b }) => h('tr', {}, h('th', { scope: 'row' }, label(at)), h('td', { class: 'number' }, write(value(b)))))))))];
 }
 
-// usageChart shows a history, by the hour or the day, in the measures that say
-// something. It is updated in place.
+// usageChart shows a history, by the hour or the day, in the measures that are not
+// empty. It is updated in place.
 export function usageChart() {
   const tabs = h('div', { class: 'tabs' }), shown = h('div', { class: 'stack' }), el = h('div', {}, tabs, shown);
   let per = 'hours', measure = 'requests', usage = { hours: [], days: [] }, was = '';
@@ -76,7 +76,7 @@ export function usageChart() {
   return el;
 }
 
-// shares lists names with their part of the whole.
+// shares lists names, each with its share of the whole.
 export function shares(rows, bad) {
   const most = Math.max(...rows.map((r) => r.value), 1e-12);
   return h('ul', { class: 'rows' }, rows.map((r) => {

@@ -2,7 +2,7 @@
 import * as api from './api.js';
 import { copier, h, snippet } from './dom.js';
 
-// The server writes this where the string belongs: it does not have it.
+// The server writes this in place of the key's string, which it does not have.
 const blank = 'till_sk_...';
 
 // showSecret is a string that will not be shown again.

@@ -1,5 +1,5 @@
-// Elements, dialogs and the moments of time on the page. Nothing here makes
-// markup out of text: there is no way for a key's name to become any.
+// Elements, dialogs and times on the page. Nothing here makes markup out of text,
+// so a key's name can never become markup.
 import { exact, relative } from './text.js';
 
 const SVG = 'http://www.w3.org/2000/svg';
@@ -20,10 +20,10 @@ function fill(el, attrs, kids) {
 export const h = (tag, attrs, ...kids) => fill(document.createElement(tag), attrs, kids);
 export const s = (tag, attrs, ...kids) => fill(document.createElementNS(SVG, tag), attrs, kids);
 
-// put replaces what an element holds.
+// put replaces the content of an element.
 export const put = (el, ...kids) => { el.replaceChildren(); return fill(el, null, kids); };
 
-// time is a moment: how long ago, with the exact one on hover.
+// time shows how long ago a moment was, and the exact time on hover.
 export function time(iso, none = 'never') {
   if (!iso) return h('span', { class: 'faint' }, none);
   return h('time', { datetime: iso, title: exact(iso) }, relative(iso));
@@ -36,8 +36,8 @@ setInterval(() => {
   }
 }, 5000);
 
-// every calls f now and then while the page can be seen, until signal ends.
-// What fails is tried again, more and more slowly.
+// every calls f regularly while the page is visible, until signal ends. After
+// failures it tries again more and more slowly.
 export function every(signal, ms, f) {
   let timer, slow = 1;
   const next = () => { clearTimeout(timer); if (!signal.aborted) timer = setTimeout(run, ms * slow); };
@@ -54,7 +54,7 @@ export function every(signal, ms, f) {
 
 let quiet;
 
-// say tells what was done, also to screen readers.
+// say reports what was done, also to screen readers.
 export function say(text, bad) {
   const el = document.getElementById('said');
   put(el, h('p', { class: bad ? 'bad' : '' }, text));
@@ -62,7 +62,7 @@ export function say(text, bad) {
   quiet = setTimeout(() => put(el), bad ? 12000 : 6000);
 }
 
-// problem is what could not be done, with what to do about it.
+// problem shows what could not be done, and what to do about it.
 export function problem(e, retry) {
   return h('div', { class: 'problem', role: 'alert' }, h('p', {}, e.sentence || e.message || String(e)),
     retry && h('button', { type: 'button', onclick: retry }, 'Try again'));
@@ -71,8 +71,8 @@ export function problem(e, retry) {
 let serial = 0;
 export const uid = (prefix) => prefix + '-' + ++serial;
 
-// ask opens a dialog. act does what it is about: while it runs the dialog
-// waits, and when it fails the dialog says why and stays.
+// ask opens a dialog. Its button runs act: the dialog waits until act is done, and
+// if act fails, it says why and stays open.
 export function ask({ title, body, button, danger, busy, act, ready }) {
   return new Promise((resolve) => {
     const id = uid('ask'), wrong = h('div', { 'aria-live': 'assertive' });
@@ -101,7 +101,7 @@ export function ask({ title, body, button, danger, busy, act, ready }) {
   });
 }
 
-// field is a labelled input with what it means below it.
+// field is a labelled input, with its meaning below it.
 export function field(label, hint, input, extra) {
   const id = uid('f'), about = id + '-hint';
   input.id = id;
@@ -126,8 +126,8 @@ export function copier(text, what) {
 // snippet is a text to copy.
 export const snippet = (text, what) => h('div', { class: 'snippet' }, h('pre', { tabindex: '0', 'aria-label': what }, text), copier(text, what));
 
-// empty teaches what would stand here.
+// empty explains what a list would show if it were not empty.
 export const empty = (title, ...about) => h('div', { class: 'empty' }, h('h2', {}, title), about.map((a) => (typeof a === 'string' ? h('p', {}, a) : a)));
 
-// heading is a page's title, which takes the focus when the page is opened.
+// heading is a page's title, which gets the focus when the page is opened.
 export const heading = (title, ...actions) => h('div', { class: 'heading' }, h('h1', { tabindex: '-1' }, title), h('div', { class: 'actions' }, actions));

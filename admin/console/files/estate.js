@@ -1,4 +1,4 @@
-// The estate: what should be mended, where the money goes, and whether the
+// The estate: which keys need attention, where the money goes, and whether the
 // server is in order.
 import * as api from './api.js';
 import { ask, copier, every, h, heading, problem, put, say, time } from './dom.js';
@@ -6,17 +6,17 @@ import { compact, count, plural, span, usd } from './text.js';
 import { shares } from './chart.js';
 
 const why = { unused: 'Not used lately', never_used: 'Never used', over_granted: 'Granted far more than it uses', expiring: 'Expires soon' };
-const OLD = 45 * 86400; // seconds after which prices are to be looked at
+const OLD = 45 * 86400; // seconds after which prices are out of date
 
-// part fills a section, and says in it what could not be had.
+// part fills a section, or says in it what could not be loaded.
 async function part(el, load) {
   try { await load(); } catch (e) { if (e.name !== 'AbortError') put(el, e.status === 403 || e.missing ? h('p', { class: 'hint' }, e.sentence) : problem(e)); }
 }
 
 const verbs = { update: ['Narrow it', 'keys:update', 'It keeps what it uses, and no more.'], grant: ['Extend it', 'keys:update', 'It gets as much time again as it was minted with.'], revoke: ['Revoke it', 'keys:revoke', 'It ends at once and for ever.'] };
 
-// mending is what a proposed command would do, so that this page can do it. A
-// command of any other form is only there to be copied.
+// mending is what a proposed command would do, so that a button can do it. A command
+// of any other form can only be copied.
 function mending(fix) {
   const parts = /^caddy till (update|grant|revoke) (key_\w+)((?: --[a-z-]+ \S+)+)$/.exec(fix || '');
   if (!parts) return null;
@@ -29,7 +29,7 @@ function mending(fix) {
   return { button, permission, meaning, body, act: () => (verb === 'update' ? api.patch('keys/' + id, body) : api.post(`keys/${id}/${verb}`, body)) };
 }
 
-// mend asks, and does it.
+// mend does what a proposed command would do, after a question.
 async function mend(key, what, again) {
   const set = Object.entries(what.body).map(([f, v]) => `${f.replaceAll('_', ' ')} ${Array.isArray(v) ? v.join(', ') : v}`).join(', ');
   const answer = await ask({ title: `${what.button.replace(' it', '')} ${key.name || key.id}?`, button: what.button, busy: 'Fixing…', body: h('p', {}, what.meaning, ' ', h('strong', {}, set), '.'), act: what.act });
@@ -49,7 +49,7 @@ function command(key, fix, may, again) {
   return fix && h('div', { class: 'secret' }, h('code', {}, fix), copier(fix, 'the command'), what && may(what.permission) && h('button', { type: 'button', class: 'small', onclick: () => mend(key, what, again) }, what.button));
 }
 
-// stale lists what should be mended, page by page.
+// stale lists the keys that need attention, page by page.
 async function stale(el, signal, may, cursor, before = []) {
   const answer = await api.get('stale', { cursor }, signal), all = [...before, ...(answer.keys || [])];
   if (answer.partial && answer.next && all.length === before.length) {
@@ -59,7 +59,7 @@ async function stale(el, signal, may, cursor, before = []) {
   put(el, staleKeys(all, may, () => part(el, () => stale(el, signal, may))), answer.next && h('button', { type: 'button', class: 'small', onclick: () => part(el, () => stale(el, signal, may, answer.next, all)) }, 'Show more'));
 }
 
-// spending adds up what all keys used, part by part.
+// spending adds up what all keys have used, page by page.
 async function spending(el, signal) {
   const sums = { upstream: {}, owner: {}, model: {} };
   let cursor, looked = 0;
@@ -92,7 +92,7 @@ async function spending(el, signal) {
   h('p', { class: 'hint' }, `Added up over ${plural(looked, 'listed key')}, renewed budgets included.`));
 }
 
-// Sums of money are of whole nano-dollars, as in the store.
+// Sums of money are in whole nano-dollars, as in the store.
 function nanos(text) {
   const [whole, part = ''] = text.split('.');
   return BigInt(whole) * 1000000000n + BigInt(part.padEnd(9, '0'));
@@ -119,7 +119,7 @@ export async function estatePage({ main, signal, may }) {
   put(main, heading('Estate'), h('p', { class: 'faint' }, 'Which keys need attention, where the money goes, and whether the server is in order.'), well,
     h('section', { class: 'card' }, h('h2', {}, 'Keys that need attention'), list), h('h2', { class: 'apart' }, 'Spend'), spend);
   let prices;
-  api.get('prices', null, signal).then((p) => { prices = p; return refresh(); }).catch(() => { /* the rest is there */ });
+  api.get('prices', null, signal).then((p) => { prices = p; return refresh(); }).catch(() => { /* the page works without them */ });
   const refresh = async () => put(well, health(await api.get('stats', null, signal), prices));
   part(list, () => stale(list, signal, may));
   part(spend, () => spending(spend, signal));

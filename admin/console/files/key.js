@@ -7,7 +7,7 @@ import { shares, usageChart } from './chart.js';
 import { clientLines, showSecret } from './clients.js';
 import { entries } from './audit.js';
 
-// part fills a section, and says in it what could not be had.
+// part fills a section, or says in it what could not be loaded.
 async function part(el, load) {
   try { put(el, await load()); } catch (e) { if (e.name !== 'AbortError') put(el, e.status === 403 || e.missing ? h('p', { class: 'hint' }, e.sentence) : problem(e)); }
 }

@@ -5,10 +5,10 @@ import { follow } from './feed.js';
 import { compact, count, limitsOf, plural, statuses } from './text.js';
 
 const PAGE = 50;
-const SELDOM = 30000; // ms between two looks through very many keys
+const SELDOM = 30000; // ms between two reads of a list that takes many keys
 const filters = ['status', 'upstream', 'role', 'owner', 'created_by', 'unused_for', 'q', 'label'];
 
-// asFilter is what the management API calls the filters of the page.
+// asFilter translates the filters of the page into those of the management API.
 export function asFilter(q) {
   const f = {};
   for (const name of filters) {
@@ -18,7 +18,7 @@ export function asFilter(q) {
   return f;
 }
 
-// badge is a status, and what it means.
+// badge shows a status, with its meaning on hover.
 export const badge = (status) => h('span', { class: 'badge ' + status, title: statuses[status] || '' }, status);
 
 // bar shows what is left of one limit.
@@ -91,7 +91,7 @@ export async function keysPage({ main, signal, may, go, q }) {
 
   const cursors = () => (q.cursors ? q.cursors.split('.') : []);
   const filtered = () => Object.keys(asFilter(q)).length > 0;
-  // change shows other keys, under an address of their own.
+  // change applies other filters, and puts them into the address.
   const change = (more, past = 'replaceState') => {
     q = { ...q, cursors: '', ...more };
     const set = Object.entries(q).filter(([, v]) => v);
@@ -131,12 +131,12 @@ export async function keysPage({ main, signal, may, go, q }) {
   search.id = 'search';
 
   api.get('upstreams', null, signal).then((a) => put(upstreams, [['', 'Any'], ...a.upstreams.map((u) => [u.name, u.name])].map(([v, text]) =>
-    h('option', { value: v, selected: v === (q.upstream || '') }, text)))).catch(() => { /* the filter keeps what it has */ });
+    h('option', { value: v, selected: v === (q.upstream || '') }, text)))).catch(() => { /* the filter keeps its options */ });
 
   const afterRevoke = async (k) => { if (await revokeDialog(k)) await attempt(); };
 
-  // read collects one page. A page may come short because many keys had to be
-  // looked at for few that match; then it goes on, within reason.
+  // read collects one page. An answer can be short because the server had to look at
+  // many keys for few that match. Then read asks for more, a few times.
   async function read() {
     const from = { ...asFilter(q), sort: q.sort || '-created', cursor: cursors().at(-1) };
     const got = { keys: [], next: '', partial: false };
@@ -219,7 +219,7 @@ export async function keysPage({ main, signal, may, go, q }) {
         field('How many', `Type ${matched} to confirm.`, input), field('Reason', 'Shown in the audit log and in the refusals.', why)],
       ready: (allow) => { allow(false); input.addEventListener('input', () => allow(input.value.replace(/\D/g, '') === String(matched))); },
       act: async (tell) => {
-        // It is a job of the server: it goes on although this page may not.
+        // The server does this as a job, which continues even if this page is closed.
         let job = await api.post('keys/revoke', { filter, reason: why.value, wait: false });
         while (!job.done) {
           if (job.failure) throw new Error(`It is interrupted: ${job.failure}. The server tries again by itself.`);
@@ -236,7 +236,7 @@ export async function keysPage({ main, signal, may, go, q }) {
 
   async function refresh() {
     const mine = ++turn, got = await read();
-    if (mine !== turn) return; // another question was asked meanwhile
+    if (mine !== turn) return; // the filters have changed meanwhile
     page = got;
     rest = got.partial ? Date.now() + SELDOM : 0;
     draw();
@@ -249,11 +249,11 @@ export async function keysPage({ main, signal, may, go, q }) {
       if (e.name !== 'AbortError') { table = null; rows.clear(); put(list, problem(e, attempt)); }
     }
   }
-  // again looks by itself, which nobody should notice the server by.
+  // again refreshes the list by itself, and must not load the server.
   const again = async () => { if (Date.now() >= rest) await refresh(); };
   await attempt();
   every(signal, 3000, again);
-  // What becomes of keys is shown at once; what they use, with the next look.
+  // Events refresh the list at once; use is shown with the next regular refresh.
   let soon;
-  follow(signal, () => { clearTimeout(soon); soon = setTimeout(() => again().catch(() => { /* the next look says it */ }), 150); });
+  follow(signal, () => { clearTimeout(soon); soon = setTimeout(() => again().catch(() => { /* the next refresh reports it */ }), 150); });
 }

@@ -11,8 +11,8 @@ const split = (text) => text.split(/[\s,]+/).filter(Boolean);
 
 export async function mintPage({ main, signal, me, may, go }) {
   const [{ upstreams }, roles] = await Promise.all([api.get('upstreams', null, signal), api.get('roles', null, signal).then((a) => a.roles || [], () => [])]);
-  const top = roles.find((r) => r.name === me.role) || {}; // the ceilings of one's own role
-  const wanted = {}; // name of the API → how its input is read
+  const top = roles.find((r) => r.name === me.role) || {}; // the ceilings of the caller's role
+  const wanted = {}; // field of the API → its input, and how it is read
   const add = (name, label, hint, input, read, extra) => { wanted[name] = [input, read]; return field(label, hint, input, extra); };
   const text = (more) => h('input', { type: 'text', autocomplete: 'off', ...more });
   const number = (more) => h('input', { type: 'number', min: 0, step: 1, inputmode: 'numeric', ...more });
@@ -72,7 +72,7 @@ export async function mintPage({ main, signal, me, may, go }) {
       check('unlimited', 'No limit at all', 'Nothing ends this key by itself. Choose this only if you mean it.', false))));
   const wrong = h('div', { 'aria-live': 'assertive' }), button = h('button', { type: 'submit', class: 'primary' }, 'Mint key');
   form.append(wrong, h('div', { class: 'actions' }, button, h('button', { type: 'button', onclick: () => go('keys') }, 'Cancel')));
-  const once = crypto.randomUUID(); // a second click, or a lost answer, mints no second key
+  const once = crypto.randomUUID(); // so that neither a second click nor a lost answer mints a second key
   let last = '';
   form.addEventListener('submit', async (event) => {
     event.preventDefault();
@@ -101,7 +101,7 @@ export async function mintPage({ main, signal, me, may, go }) {
   name.focus();
 }
 
-// minted shows the new key. It is on this page and nowhere else.
+// minted shows the new key. It is shown on this page only.
 async function minted(main, key, go) {
   const again = h('div', { class: 'actions below' }, h('button', { type: 'button', onclick: () => go('keys/' + key.id) }, 'Open this key'), h('button', { type: 'button', onclick: () => go('keys') }, 'All keys'));
   if (!key.scoped_key) {

@@ -1,12 +1,12 @@
-// How figures, moments and statuses are written. Amounts of money are only
-// ever shown here, never computed with.
+// How figures, times and statuses are written. Amounts of money are only shown here,
+// never computed with.
 const whole = new Intl.NumberFormat('en-US');
 const short = new Intl.NumberFormat('en-US', { notation: 'compact', maximumFractionDigits: 1 });
 
 export const count = (n) => whole.format(n);
 export const compact = (n) => (Math.abs(n) < 10000 ? whole.format(n) : short.format(n));
 
-// usd writes an amount of the API, which is a text such as "4.99731".
+// usd formats an amount of the API, which is a text such as "4.99731".
 export function usd(text) {
   const n = Number(text || 0);
   if (n !== 0 && Math.abs(n) < 0.01) return '$' + Number(n.toPrecision(2)).toFixed(9).replace(/0+$/, '');
@@ -17,7 +17,7 @@ export const plural = (n, one, many = one + 's') => count(n) + ' ' + (n === 1 ? 
 
 const units = [['y', 31557600], ['mo', 2629800], ['d', 86400], ['h', 3600], ['min', 60], ['s', 1]];
 
-// span writes a length of time by its largest two units.
+// span writes a duration in its two largest units.
 export function span(seconds) {
   let left = Math.max(0, Math.floor(seconds));
   const parts = [];
@@ -41,7 +41,7 @@ export function exact(iso) {
   return d.toLocaleString('en-GB', { dateStyle: 'medium', timeStyle: 'medium' }) + ' (' + d.toISOString().replace('.000', '') + ')';
 }
 
-// limitsOf are the limits of a key as they burn down.
+// limitsOf lists the limits of a key, with what is left of each.
 export function limitsOf(k, now = Date.now()) {
   const all = [];
   const add = (kind, label, left, limit, held, text) => all.push({
@@ -79,7 +79,7 @@ export const reasons = {
 };
 export const reason = (code) => reasons[code] || String(code).replace(/^till_/, '').replaceAll('_', ' ');
 
-// statuses says what each status means, for whoever sees it the first time.
+// statuses explains each status to people who see it for the first time.
 export const statuses = {
   active: 'Works until a limit is reached', exhausted: 'A budget is used up; a grant revives it', expired: 'Its time has run out; a grant of time revives it',
   revoked: 'Ended for ever', suspended: 'Stopped until it is resumed',
