@@ -2,6 +2,8 @@ package limiter
 
 import (
 	"fmt"
+	"slices"
+	"strconv"
 	"strings"
 )
 
@@ -30,14 +32,63 @@ const (
 // NoLimit stands in a limit for "this kind is not limited".
 const NoLimit int64 = -1
 
-var kindNames = [NumKinds]string{"activations", "tokens", "nano-dollars", "attempts"}
+// LimitKinds are those that somebody may limit. Attempts follow from activations.
+var LimitKinds = [...]Kind{Activations, Tokens, Nanodollars}
+
+// kinds holds everything in which the kinds differ.
+var kinds = [NumKinds]struct {
+	name      string // in messages
+	limit     string // the field of a key that limits it
+	unit      string // the field of a grant or a shared budget that adds to it
+	exhausted Code   // the refusal where nothing is left
+	dollars   bool   // written in dollars
+	metered   bool   // known only where the upstream reports its use
+}{
+	Activations: {name: "activations", limit: "max_activations", unit: "activations", exhausted: CodeActivationsExhausted},
+	Tokens:      {name: "tokens", limit: "max_tokens", unit: "tokens", exhausted: CodeTokensExhausted, metered: true},
+	Nanodollars: {name: "nano-dollars", limit: "max_spend_usd", unit: "spend_usd", exhausted: CodeSpendExhausted, dollars: true, metered: true},
+	Attempts:    {name: "attempts", limit: "attempts", unit: "attempts", exhausted: CodeActivationsExhausted},
+}
 
 // String names the kind as it stands in messages.
 func (k Kind) String() string {
-	if int(k) < len(kindNames) {
-		return kindNames[k]
+	if int(k) < len(kinds) {
+		return kinds[k].name
 	}
 	return "unknown"
+}
+
+// LimitField is the field of a key that limits the kind.
+func (k Kind) LimitField() string { return kinds[k].limit }
+
+// Metered reports whether use is known only where the upstream reports it.
+func (k Kind) Metered() bool { return kinds[k].metered }
+
+// value is a number of the kind as it stands in JSON.
+func (k Kind) value(n int64) any {
+	if kinds[k].dollars {
+		return FormatUSD(n)
+	}
+	return n
+}
+
+// Format prints a number without its unit, but for the sign of dollars.
+func (k Kind) Format(n int64) string {
+	if kinds[k].dollars {
+		return "$" + FormatUSD(n)
+	}
+	return strconv.FormatInt(n, 10)
+}
+
+// amount prints a number of a kind the way people say it.
+func amount(k Kind, n int64) string {
+	switch {
+	case kinds[k].dollars:
+		return k.Format(n)
+	case k == Activations && n == 1:
+		return "1 activation"
+	}
+	return fmt.Sprintf("%d %s", n, k)
 }
 
 // Amounts holds one number per kind.
@@ -59,6 +110,17 @@ func (a Amounts) minus(b Amounts) Amounts {
 // NoLimits is the budget that limits nothing.
 func NoLimits() Amounts { return Amounts{NoLimit, NoLimit, NoLimit, NoLimit} }
 
+// Limited reports whether any kind has a limit.
+func (a *Amounts) Limited() bool {
+	return slices.ContainsFunc(LimitKinds[:], func(kind Kind) bool { return a[kind] != NoLimit })
+}
+
+// Metered reports whether a kind has a limit that is known only where the
+// upstream reports its use.
+func (a *Amounts) Metered() bool {
+	return slices.ContainsFunc(LimitKinds[:], func(kind Kind) bool { return kind.Metered() && a[kind] != NoLimit })
+}
+
 // ParseUSD reads an amount of dollars as nano-dollars: "5", "5.00", "$0.25", with
 // at most nine decimals.
 func ParseUSD(s string) (int64, error) {
@@ -77,4 +139,21 @@ func ParseUSD(s string) (int64, error) {
 		}
 	}
 	return n, nil
+}
+
+// FormatUSD prints nano-dollars as dollars, with two decimals or as many as
+// it takes: "5.00", "0.000125".
+func FormatUSD(nano int64) string {
+	b := make([]byte, 0, 24)
+	if nano < 0 {
+		b, nano = append(b, '-'), -nano
+	}
+	b = strconv.AppendInt(b, nano/1_000_000_000, 10)
+	point := len(b)
+	b = strconv.AppendInt(b, 1_000_000_000+nano%1_000_000_000, 10)
+	b[point] = '.' // in place of the 1 that keeps the zeros
+	for len(b) > point+3 && b[len(b)-1] == '0' {
+		b = b[:len(b)-1]
+	}
+	return string(b)
 }

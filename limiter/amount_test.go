@@ -1,6 +1,9 @@
 package limiter
 
-import "testing"
+import (
+	"slices"
+	"testing"
+)
 
 func TestDollarsAreWrittenWithTwoDigitsOrAsManyAsTheyHave(t *testing.T) {
 	t.Parallel()
@@ -14,5 +17,27 @@ func TestDollarsAreWrittenWithTwoDigitsOrAsManyAsTheyHave(t *testing.T) {
 		if back, err := ParseUSD(want); nano >= 0 && (err != nil || back != nano) {
 			t.Errorf("%s: %d, %v", want, back, err)
 		}
+	}
+}
+
+func TestEveryKindHasAWholeRow(t *testing.T) {
+	t.Parallel()
+	limits := make(map[string]bool)
+	for kind, row := range kinds {
+		if row.name == "" || row.limit == "" || row.unit == "" || row.exhausted == "" || limits[row.limit] {
+			t.Errorf("kind %d: its row says %+v", kind, row)
+		}
+		limits[row.limit] = true
+		if own := slices.Contains(LimitKinds[:], Kind(kind)); own == (Kind(kind) == Attempts) {
+			t.Errorf("%s: somebody may limit it: %t", row.name, own)
+		}
+		limit := NoLimits()
+		limit[kind] = 5
+		if limit.Limited() != (Kind(kind) != Attempts) || limit.Metered() != row.metered {
+			t.Errorf("%s: a limit in it alone: limited %t, metered %t", row.name, limit.Limited(), limit.Metered())
+		}
+	}
+	if none := NoLimits(); none.Limited() || none.Metered() {
+		t.Error("no limits are one")
 	}
 }

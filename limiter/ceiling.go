@@ -45,8 +45,6 @@ func (l *Limiter) ceilings(by Caller, old, key *Key) error {
 	return nil
 }
 
-var ceilingKinds = [...]Kind{Activations, Tokens, Nanodollars}
-
 func (r *Role) hold(name string, operator bool, old, key *Key) error {
 	above := func(field, format string, args ...any) error {
 		return &CeilingError{Field: field, Role: name, Msg: fmt.Sprintf(format, args...)}
@@ -55,7 +53,7 @@ func (r *Role) hold(name string, operator bool, old, key *Key) error {
 		return above("upstream", "must be one of %s, got %s", strings.Join(r.Upstreams, ", "), key.Upstream)
 	}
 	bounded := false
-	for _, kind := range ceilingKinds {
+	for _, kind := range LimitKinds {
 		most := r.Max[kind]
 		if most == 0 {
 			continue
@@ -66,7 +64,7 @@ func (r *Role) hold(name string, operator bool, old, key *Key) error {
 		case n == NoLimit:
 			key.Limit[kind] = most
 		case n > most:
-			return above(limitFields[kind], "may be %s in all, got %s", amountText(kind, most), amountText(kind, n))
+			return above(kinds[kind].limit, "may be %s in all, got %s", kind.Format(most), kind.Format(n))
 		}
 	}
 	if bounded && key.Renews != "" && (old == nil || old.Renews != key.Renews) {
@@ -126,13 +124,6 @@ func (r *Role) holdScope(above func(field, format string, args ...any) error, ol
 	return nil
 }
 
-func amountText(kind Kind, n int64) string {
-	if kind == Nanodollars {
-		return "$" + FormatUSD(n)
-	}
-	return fmt.Sprint(n)
-}
-
 // within reports why a role may not be given by somebody who has another one:
 // it would give rights, or ceilings, that are not within the giver's.
 func (l *Limiter) within(given, own string) error {
@@ -162,9 +153,9 @@ func (l *Limiter) within(given, own string) error {
 			}
 		}
 	}
-	for _, kind := range ceilingKinds {
+	for _, kind := range LimitKinds {
 		if most := mine.Max[kind]; most > 0 && (theirs.Max[kind] == 0 || theirs.Max[kind] > most) {
-			return beyond("a ceiling of %s", limitFields[kind])
+			return beyond("a ceiling of %s", kinds[kind].limit)
 		}
 		if exceeds(theirs.Budget.Limit[kind], mine.Budget.Limit[kind]) {
 			return beyond("a budget of %s", kind)

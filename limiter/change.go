@@ -166,7 +166,7 @@ func (l *Limiter) GrantMore(ctx context.Context, by Caller, id string, more More
 	}
 	for kind, n := range add {
 		if n < 0 || n > maxAmount {
-			return View{}, invalid(grantFields[kind], "must be from 1 to %d, got %d", maxAmount, n)
+			return View{}, invalid(kinds[kind].unit, "must be from 1 to %d, got %d", maxAmount, n)
 		}
 	}
 	if more.Lifetime < 0 {

@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"net/netip"
-	"slices"
 	"time"
 )
 
@@ -167,7 +166,12 @@ func (k *Key) below(r *Refusal) *Refusal {
 // endedCode is what requests with a key are refused with whose end is final.
 func (k *Live) endedCode() Code {
 	reason := Code(k.key.EndedReason)
-	if slices.Contains(exhaustedCode[:], reason) || reason == CodeKeyIdle {
+	for _, kind := range kinds {
+		if reason == kind.exhausted {
+			return reason
+		}
+	}
+	if reason == CodeKeyIdle {
 		return reason
 	}
 	return CodeKeyExpired
@@ -176,8 +180,8 @@ func (k *Live) endedCode() Code {
 // over is the refusal of a key whose end is final.
 func (k *Live) over(now time.Time) *Refusal {
 	code := k.endedCode()
-	for kind, exhausted := range exhaustedCode {
-		if code == exhausted && k.key.Limit[kind] != NoLimit {
+	for kind := range kinds {
+		if code == kinds[kind].exhausted && k.key.Limit[kind] != NoLimit {
 			return k.key.refuse(code, "has used all %s", amount(Kind(kind), k.key.Limit[kind]))
 		}
 	}

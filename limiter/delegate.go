@@ -32,7 +32,7 @@ type ShortError struct {
 
 func (e *ShortError) Error() string {
 	s := fmt.Sprintf("%s: %s asked for, and parent key %s has %s left to give",
-		limitFields[e.Kind], amount(e.Kind, e.Want), e.Parent, amount(e.Kind, e.Left))
+		kinds[e.Kind].limit, amount(e.Kind, e.Want), e.Parent, amount(e.Kind, e.Left))
 	if e.Held {
 		s += "; requests in flight hold the rest"
 	}

@@ -71,13 +71,10 @@ func share(limit, percent int64) int64 {
 	return limit/100*percent + (limit%100*percent+99)/100
 }
 
-// thresholdKinds are those whose use operators are told of.
-var thresholdKinds = [...]Kind{Activations, Tokens, Nanodollars}
-
 // setMarks works out at which use the next threshold of each limit is crossed.
 // Those below what is used now count as told.
 func (k *Live) setMarks() {
-	for _, kind := range thresholdKinds {
+	for _, kind := range LimitKinds {
 		k.marks[kind] = math.MaxInt64
 		for _, percent := range thresholds {
 			if at := share(k.limit[kind], percent); k.limit[kind] > 0 && at > k.spent[kind] {
@@ -91,7 +88,7 @@ func (k *Live) setMarks() {
 // tellThresholds reports the limits that were used up to a threshold since the
 // last time. Callers hold the key.
 func (k *Live) tellThresholds() {
-	for _, kind := range thresholdKinds {
+	for _, kind := range LimitKinds {
 		if k.spent[kind] < k.marks[kind] {
 			continue
 		}

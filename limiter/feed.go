@@ -239,10 +239,7 @@ func (e *Event) Data() map[string]any {
 	}
 	if e.Name == KeyThreshold {
 		data["percent"] = e.Percent
-		data["limit_of"], data["used"], data["limit"] = e.Kind.String(), any(e.Used), any(e.Limit)
-		if e.Kind == Nanodollars {
-			data["limit_of"], data["used"], data["limit"] = "spend_usd", FormatUSD(e.Used), FormatUSD(e.Limit)
-		}
+		data["limit_of"], data["used"], data["limit"] = kinds[e.Kind].unit, e.Kind.value(e.Used), e.Kind.value(e.Limit)
 	}
 	return data
 }

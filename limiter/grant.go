@@ -136,7 +136,7 @@ func (k *Live) endIfSpent() {
 func (k *Live) runOut(kind Kind) {
 	if k.inflight == k.free && k.children == 0 && !k.ending && k.key.EndedStatus == "" && k.halt == "" && k.renews == "" {
 		k.ending = true
-		k.l.endByItself(k, Exhausted, exhaustedCode[kind])
+		k.l.endByItself(k, Exhausted, kinds[kind].exhausted)
 	}
 }
 

@@ -5,8 +5,6 @@ import (
 	"time"
 )
 
-var grantFields = [NumKinds]string{"activations", "tokens", "spend_usd", "attempts"}
-
 // grow puts a grant into a key's record, and revives it when it had run out.
 func (l *Limiter) grow(by Caller, k *Live, key *Key, acct *accountRecord, add Amounts, lifetime time.Duration) error {
 	old := key.clone()
@@ -21,9 +19,9 @@ func (l *Limiter) grow(by Caller, k *Live, key *Key, acct *accountRecord, add Am
 		switch {
 		case n == 0:
 		case key.Limit[kind] == NoLimit:
-			return invalid(grantFields[kind], "cannot be added: the key has no such limit")
+			return invalid(kinds[kind].unit, "cannot be added: the key has no such limit")
 		case key.Limit[kind] > maxAmount-n:
-			return invalid(grantFields[kind], "would raise the limit beyond %d", maxAmount)
+			return invalid(kinds[kind].unit, "would raise the limit beyond %d", maxAmount)
 		default:
 			key.Limit[kind] += n
 		}

@@ -35,6 +35,12 @@ func (b *Bucket) add(o *Bucket) {
 	}
 }
 
+func (b *Bucket) book(used *Amounts) {
+	b.Activations += used[Activations]
+	b.Tokens += used[Tokens]
+	b.Nanodollars += used[Nanodollars]
+}
+
 // history holds the hours that are not yet in the store; nearly always one.
 type history struct {
 	hours []Bucket
@@ -66,9 +72,7 @@ func (h *history) hour(nanos int64) *Bucket {
 
 func (h *history) used(nanos int64, used *Amounts, kinds *TokenKinds) {
 	b := h.hour(nanos)
-	b.Activations += used[Activations]
-	b.Tokens += used[Tokens]
-	b.Nanodollars += used[Nanodollars]
+	b.book(used)
 	b.Kinds.add(*kinds)
 }
 

@@ -84,7 +84,7 @@ func (k *Key) Validate() error {
 		return invalid("key:", "name, labels, metadata, models, paths and all other text together may be %d bytes, got %d", maxTexts, n)
 	}
 	for kind, limit := range k.Limit {
-		if field := limitFields[kind]; limit < NoLimit || limit > maxAmount {
+		if field := kinds[kind].limit; limit < NoLimit || limit > maxAmount {
 			return invalid(field, "must be from 0 to %d, got %d", maxAmount, limit)
 		}
 	}
@@ -144,8 +144,6 @@ func (k *Key) texts() int {
 	return n
 }
 
-var limitFields = [NumKinds]string{"max_activations", "max_tokens", "max_spend_usd", "attempts"}
-
 func validText(field, s string) error {
 	if len(s) > maxText {
 		return invalid(field, "must be at most %d bytes, got %d", maxText, len(s))
@@ -175,10 +173,9 @@ func validPairs(field string, pairs map[string]string, limit int) error {
 	return nil
 }
 
-// bounded reports whether anything ends the key by itself.
-func (k *Key) bounded() bool {
-	return k.Limit[Activations] != NoLimit || k.Limit[Tokens] != NoLimit ||
-		k.Limit[Nanodollars] != NoLimit || !k.ExpiresAt.IsZero()
+// Bounded reports whether anything ends the key by itself.
+func (k *Key) Bounded() bool {
+	return k.Limit.Limited() || !k.ExpiresAt.IsZero()
 }
 
 // attempts keeps the limit on attempts in step with that on activations.

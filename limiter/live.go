@@ -137,7 +137,7 @@ func (k *Live) status(now time.Time) (Status, Code) {
 		return Active, "" // what was used is of the past
 	}
 	if v, kind := k.judge(&Amounts{}, k.strict()); v == spent {
-		return Exhausted, exhaustedCode[kind]
+		return Exhausted, kinds[kind].exhausted
 	}
 	return Active, ""
 }
@@ -185,13 +185,6 @@ func (k *Live) idleSince(now time.Time) time.Time {
 // strict reports whether an admitted activation can not come back by the
 // answer's outcome. See [account.judge].
 func (k *Live) strict() bool { return k.key.Charge != ChargeSuccess }
-
-var exhaustedCode = [NumKinds]Code{
-	Activations: CodeActivationsExhausted,
-	Tokens:      CodeTokensExhausted,
-	Nanodollars: CodeSpendExhausted,
-	Attempts:    CodeActivationsExhausted,
-}
 
 // Count adds a refusal that was decided outside the limiter to the key's
 // history.

@@ -91,7 +91,7 @@ func (l *Limiter) newborn(by, under Caller, spec *Key, birth Birth) (*Key, error
 		return nil, err
 	}
 	key.attempts()
-	if !key.bounded() && !birth.Unlimited {
+	if !key.Bounded() && !birth.Unlimited {
 		return nil, invalid("limits:", `set at least one of max_activations, max_tokens, max_spend_usd, expires_in or expires_at, or say "unlimited": true`)
 	}
 	if !key.ExpiresAt.IsZero() && !key.ExpiresAt.After(now) {
@@ -108,11 +108,10 @@ func (l *Limiter) meterable(key *Key, unmetered bool) error {
 	if role := l.policy(key.Role); role != nil {
 		budget = role.Budget.Limit
 	}
-	counted := func(kind Kind) bool { return key.Limit[kind] != NoLimit || budget[kind] != NoLimit }
-	if unmetered && (counted(Tokens) || counted(Nanodollars)) {
+	if unmetered && (key.Limit.Metered() || budget.Metered()) {
 		return invalid("upstream", "must be one with a preset, because role %s limits tokens or dollars, and nothing is known of how %s reports its use", key.Role, key.Upstream)
 	}
-	if key.MaxRequestSpend > 0 && !counted(Nanodollars) {
+	if key.MaxRequestSpend > 0 && key.Limit[Nanodollars] == NoLimit && budget[Nanodollars] == NoLimit {
 		return invalid("max_request_spend_usd", "needs max_spend_usd")
 	}
 	return nil

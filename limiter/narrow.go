@@ -5,11 +5,11 @@ import "time"
 // within says in which field a child would be wider than its parent. Of a child
 // that changes, with what it was before in old, only what changes is judged.
 func (k *Key) within(old, parent *Key) error {
-	for _, kind := range ceilingKinds { // attempts follow from them
+	for _, kind := range LimitKinds { // attempts follow from them
 		if parent.Limit[kind] == NoLimit || k.Limit[kind] != NoLimit {
 			continue
 		}
-		return invalid(limitFields[kind], "must be set: parent key %s is limited in it", parent.ID)
+		return invalid(kinds[kind].limit, "must be set: parent key %s is limited in it", parent.ID)
 	}
 	for _, rule := range narrowing {
 		if old != nil && rule.wider(k, old) == nil {
@@ -125,9 +125,9 @@ func (k *Key) keepsFamily(r Reader, old *Key) error {
 		if err != nil {
 			return err
 		}
-		for _, kind := range ceilingKinds {
+		for _, kind := range LimitKinds {
 			if had, limit := old.Limit[kind], k.Limit[kind]; had != NoLimit && (limit == NoLimit || limit > had) {
-				return invalid(limitFields[kind], "of a child key cannot be raised by a change: grant it more, which comes out of its parent")
+				return invalid(kinds[kind].limit, "of a child key cannot be raised by a change: grant it more, which comes out of its parent")
 			}
 		}
 		return k.within(old, parent)
@@ -142,9 +142,9 @@ func (k *Key) keepsFamily(r Reader, old *Key) error {
 	if k.Charge != old.Charge {
 		return invalid("charge", "cannot be changed while the key has child keys, %d of them, whose it is, too: revoke them first", children)
 	}
-	for _, kind := range ceilingKinds {
+	for _, kind := range LimitKinds {
 		if k.Limit[kind] != NoLimit && old.Limit[kind] == NoLimit {
-			return invalid(limitFields[kind], "cannot be set while the key has child keys, %d of them, which it would not bind: revoke them first", children)
+			return invalid(kinds[kind].limit, "cannot be set while the key has child keys, %d of them, which it would not bind: revoke them first", children)
 		}
 	}
 	return nil

@@ -143,9 +143,10 @@ func recoverHistory(b *batch, id string, r *accountRecord, now int64) error {
 	if missing == (Amounts{}) {
 		return nil
 	}
-	return writeHours(b, id, []Bucket{{
-		Start:       time.Unix(0, cmp.Or(r.Last, now)).UTC().Truncate(time.Hour),
-		Activations: missing[Activations], Tokens: missing[Tokens], Nanodollars: missing[Nanodollars],
+	hour := Bucket{
+		Start: time.Unix(0, cmp.Or(r.Last, now)).UTC().Truncate(time.Hour),
 		Kinds: TokenKinds{Unmeasured: missing[Tokens]},
-	}})
+	}
+	hour.book(&missing)
+	return writeHours(b, id, []Bucket{hour})
 }

@@ -217,13 +217,9 @@ func returned(acct *accountRecord, to []elder) map[string]Delta {
 		return d
 	}
 	d["returned_to"] = Delta{nil, to[len(to)-1].key.ID}
-	for kind, n := range acct.Returned {
-		switch {
-		case n == 0 || Kind(kind) == Attempts:
-		case Kind(kind) == Nanodollars:
-			d["returned_spend_usd"] = Delta{nil, FormatUSD(n)}
-		default:
-			d["returned_"+Kind(kind).String()] = Delta{nil, n}
+	for _, kind := range LimitKinds {
+		if n := acct.Returned[kind]; n != 0 {
+			d["returned_"+kinds[kind].unit] = Delta{nil, kind.value(n)}
 		}
 	}
 	return d

@@ -2,9 +2,7 @@ package limiter
 
 import (
 	"cmp"
-	"fmt"
 	"net/netip"
-	"strconv"
 	"strings"
 	"time"
 )
@@ -57,17 +55,17 @@ func (k *Live) outOf(v verdict, kind Kind, bound *Amounts, help string) *Refusal
 		return key.refuse(CodeBudgetTooSmall, "has %s left, and this request may use up to %s; %s",
 			amount(kind, limit-k.spent[kind]), amount(kind, bound[kind]), cmp.Or(help, LowerMaxTokens))
 	case kind == Attempts:
-		return key.refuse(exhaustedCode[kind], "has made all %d attempts that its %d activations allow", limit, k.limit[Activations])
+		return key.refuse(kinds[kind].exhausted, "has made all %d attempts that its %d activations allow", limit, k.limit[Activations])
 	case k.given[kind] > 0 && limit == 0:
-		return key.refuse(exhaustedCode[kind], "gave all its %s to child keys", kind)
+		return key.refuse(kinds[kind].exhausted, "gave all its %s to child keys", kind)
 	case k.given[kind] > 0:
-		return key.refuse(exhaustedCode[kind], "has used all %s that it did not give to child keys", amount(kind, limit))
+		return key.refuse(kinds[kind].exhausted, "has used all %s that it did not give to child keys", amount(kind, limit))
 	case limit == 0:
-		return key.refuse(exhaustedCode[kind], "has no %s", kind)
+		return key.refuse(kinds[kind].exhausted, "has no %s", kind)
 	case k.renews != "":
-		return key.refuse(exhaustedCode[kind], "has used all %s of this %s; it renews on %s", amount(kind, limit), k.renews, stamp(k.renews.Next(k.l.clock.Now())))
+		return key.refuse(kinds[kind].exhausted, "has used all %s of this %s; it renews on %s", amount(kind, limit), k.renews, stamp(k.renews.Next(k.l.clock.Now())))
 	default:
-		return key.refuse(exhaustedCode[kind], "has used all %s", amount(kind, limit))
+		return key.refuse(kinds[kind].exhausted, "has used all %s", amount(kind, limit))
 	}
 }
 
@@ -81,42 +79,12 @@ func (k *Live) outOfRole(role *account, v verdict, kind Kind) *Refusal {
 	if v == heldUp {
 		return k.key.refuse(CodeBudgetHeld, "shares the budget of role %s, and requests in flight hold what is left of it", k.key.Role).after(time.Second)
 	}
-	code := exhaustedCode[kind]
+	code := kinds[kind].exhausted
 	if v == tooBig {
 		code = CodeBudgetTooSmall
 	}
 	return k.key.refuse(code, "shares the budget of role %s, which has used %s of %s",
 		k.key.Role, amount(kind, role.spent[kind]), amount(kind, role.limit[kind]))
-}
-
-// amount prints a number of a kind the way people say it.
-func amount(k Kind, n int64) string {
-	switch k {
-	case Nanodollars:
-		return "$" + FormatUSD(n)
-	case Activations:
-		if n == 1 {
-			return "1 activation"
-		}
-	}
-	return fmt.Sprintf("%d %s", n, k)
-}
-
-// FormatUSD prints nano-dollars as dollars, with two decimals or as many as
-// it takes: "5.00", "0.000125".
-func FormatUSD(nano int64) string {
-	b := make([]byte, 0, 24)
-	if nano < 0 {
-		b, nano = append(b, '-'), -nano
-	}
-	b = strconv.AppendInt(b, nano/1_000_000_000, 10)
-	point := len(b)
-	b = strconv.AppendInt(b, 1_000_000_000+nano%1_000_000_000, 10)
-	b[point] = '.' // in place of the 1 that keeps the zeros
-	for len(b) > point+3 && b[len(b)-1] == '0' {
-		b = b[:len(b)-1]
-	}
-	return string(b)
 }
 
 func stamp(t time.Time) string { return t.UTC().Format(time.RFC3339) }

@@ -159,7 +159,7 @@ func (v *View) overGranted(now time.Time) []OverGrant {
 		windows = max(int64(age/next.Sub(start)), 1)
 	}
 	var over []OverGrant
-	for _, kind := range thresholdKinds {
+	for _, kind := range LimitKinds {
 		granted := v.Limit[kind]
 		if granted == NoLimit || granted == 0 {
 			continue

@@ -45,9 +45,9 @@ func (r *Role) lacks(name string, key, as *Key) error {
 	above := func(field, format string, args ...any) error {
 		return &CeilingError{Field: field, Role: name, Msg: fmt.Sprintf(format, args...)}
 	}
-	for _, kind := range ceilingKinds {
+	for _, kind := range LimitKinds {
 		if key.Limit[kind] == NoLimit && as.Limit[kind] != NoLimit {
-			return above(limitFields[kind], "may be %s in all, and the key has no such limit", amountText(kind, as.Limit[kind]))
+			return above(kinds[kind].limit, "may be %s in all, and the key has no such limit", kind.Format(as.Limit[kind]))
 		}
 	}
 	if key.ExpiresAt.IsZero() && !as.ExpiresAt.IsZero() {
@@ -79,9 +79,9 @@ func (l *Limiter) counts(r *Role, name string, key *Key) error {
 	if role := l.policy(key.Role); role != nil {
 		theirs = *role
 	}
-	for _, kind := range ceilingKinds {
+	for _, kind := range LimitKinds {
 		if exceeds(theirs.Budget.Limit[kind], r.Budget.Limit[kind]) {
-			return &CeilingError{Field: "budget", Role: name, Msg: fmt.Sprintf("of %s in all does not count the key", amountText(kind, r.Budget.Limit[kind]))}
+			return &CeilingError{Field: "budget", Role: name, Msg: fmt.Sprintf("of %s in all does not count the key", kind.Format(r.Budget.Limit[kind]))}
 		}
 	}
 	if theirs.Budget.Renews != "" && theirs.Budget.Renews != r.Budget.Renews {
