@@ -46,80 +46,14 @@ func (l *Limiter) ceilings(by Caller, old, key *Key) error {
 }
 
 func (r *Role) hold(name string, operator bool, old, key *Key) error {
-	above := func(field, format string, args ...any) error {
-		return &CeilingError{Field: field, Role: name, Msg: fmt.Sprintf(format, args...)}
-	}
-	if old == nil && len(r.Upstreams) > 0 && !slices.Contains(r.Upstreams, key.Upstream) {
-		return above("upstream", "must be one of %s, got %s", strings.Join(r.Upstreams, ", "), key.Upstream)
-	}
-	bounded := false
-	for _, kind := range LimitKinds {
-		most := r.Max[kind]
-		if most == 0 {
+	for i := range KeyFields {
+		f := &KeyFields[i]
+		if f.hold == nil {
 			continue
 		}
-		bounded = true
-		switch n := key.Limit[kind]; {
-		case old != nil && n == old.Limit[kind]:
-		case n == NoLimit:
-			key.Limit[kind] = most
-		case n > most:
-			return above(kinds[kind].limit, "may be %s in all, got %s", kind.Format(most), kind.Format(n))
+		if msg := f.hold(r, operator, old, key); msg != "" {
+			return &CeilingError{Field: f.Name, Role: name, Msg: msg}
 		}
-	}
-	if bounded && key.Renews != "" && (old == nil || old.Renews != key.Renews) {
-		return above("renews", "must be left out, because a budget that begins anew has no total")
-	}
-	counted := r.Max[Nanodollars] != 0 || r.Budget.Limit[Nanodollars] != NoLimit
-	if counted && key.CountOnly && !operator && (old == nil || !old.CountOnly) {
-		return above("unknown_price", "must be refuse, because count_only lets requests pass that cost an unknown amount")
-	}
-	if r.MaxLifetime > 0 && (old == nil || !key.ExpiresAt.Equal(old.ExpiresAt)) {
-		last := key.CreatedAt.Add(r.MaxLifetime)
-		switch {
-		case key.ExpiresAt.IsZero(), key.ExpiresAt.After(last) && key.ExpiresAt.Sub(last) <= lifetimeSlack:
-			key.ExpiresAt = last
-		case key.ExpiresAt.After(last):
-			return above("expires_at", "may be %s at the latest, %s after the key was made, got %s", stamp(last), r.MaxLifetime, stamp(key.ExpiresAt))
-		}
-	}
-	return r.holdScope(above, old, key)
-}
-
-func (r *Role) holdScope(above func(field, format string, args ...any) error, old, key *Key) error {
-	before := &Key{}
-	if old != nil {
-		before = old
-	}
-	for _, f := range []struct{ now, was, most *[]string }{
-		{&key.Scope.Models, &before.Scope.Models, &r.Scope.Models},
-		{&key.Scope.Paths, &before.Scope.Paths, &r.Scope.Paths},
-		{&key.Scope.Methods, &before.Scope.Methods, &r.Scope.Methods},
-	} {
-		if len(*f.now) == 0 && (old == nil || len(*f.was) > 0) {
-			*f.now = slices.Clone(*f.most)
-		}
-	}
-	if len(key.Scope.IPs) == 0 && (old == nil || len(before.Scope.IPs) > 0) {
-		key.Scope.IPs = slices.Clone(r.Scope.IPs)
-	}
-	ceiling := r.Scope
-	if old != nil { // what did not change is not compared
-		for _, f := range []struct{ now, was, most *[]string }{
-			{&key.Scope.Models, &before.Scope.Models, &ceiling.Models},
-			{&key.Scope.Paths, &before.Scope.Paths, &ceiling.Paths},
-			{&key.Scope.Methods, &before.Scope.Methods, &ceiling.Methods},
-		} {
-			if slices.Equal(*f.now, *f.was) {
-				*f.most = nil
-			}
-		}
-		if slices.Equal(key.Scope.IPs, before.Scope.IPs) {
-			ceiling.IPs = nil
-		}
-	}
-	if field, rule := key.Scope.Beyond(ceiling); field != "" {
-		return above(field, "must be within what the role allows, got %q", rule)
 	}
 	return nil
 }

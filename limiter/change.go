@@ -58,14 +58,9 @@ func (l *Limiter) Change(_ context.Context, by Caller, id string, ifVersion int6
 		if err := fn(changed); err != nil {
 			return err
 		}
-		key.Name, key.Labels = changed.Name, changed.Labels
+		key.choose(changed, Always)
 		settled := *key
-		key.Owner, key.Purpose, key.Metadata = changed.Owner, changed.Purpose, changed.Metadata
-		key.Scope, key.Limit, key.Charge = changed.Scope, changed.Limit, changed.Charge
-		key.Renews = changed.Renews
-		key.MaxRequestSpend, key.Unfitted, key.CountOnly = changed.MaxRequestSpend, changed.Unfitted, changed.CountOnly
-		key.ExpiresAt, key.IdleTimeout, key.FirstUseWithin = changed.ExpiresAt, changed.IdleTimeout, changed.FirstUseWithin
-		key.Rate, key.MaxConcurrency, key.SelfRevoke = changed.Rate, changed.MaxConcurrency, changed.SelfRevoke
+		key.choose(changed, WhileAlive)
 		if err := l.ceilings(by, &old, key); err != nil {
 			return err
 		}

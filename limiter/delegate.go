@@ -45,15 +45,13 @@ var errWindow = errors.New("a new window has begun")
 // Child starts the record of a child: everything that a mint may leave out is
 // as the parent has it, but for the limits, which have to be said.
 func (k *Key) Child() *Key {
-	c := k.clone()
-	return &Key{
-		Upstream: c.Upstream, Custody: c.Custody, Role: c.Role, Owner: c.Owner,
-		Limit: NoLimits(), Charge: c.Charge, MaxRequestSpend: c.MaxRequestSpend,
-		Unfitted: c.Unfitted, CountOnly: c.CountOnly,
-		ExpiresAt: c.ExpiresAt, IdleTimeout: c.IdleTimeout, FirstUseWithin: c.FirstUseWithin,
-		Rate: c.Rate, MaxConcurrency: c.MaxConcurrency, SelfRevoke: c.SelfRevoke,
-		Scope: c.Scope,
+	child, parent := &Key{Limit: NoLimits()}, k.clone()
+	for i := range KeyFields {
+		if f := &KeyFields[i]; f.Inherited {
+			f.copy(child, parent)
+		}
 	}
+	return child
 }
 
 // Delegate mints a child of a key for its holder. What the child may use is

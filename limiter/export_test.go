@@ -285,3 +285,12 @@ func (l *Limiter) ForgetStopper(id string) error {
 		return nil
 	}, nil)
 }
+
+// What tests of the table of fields ask of keys.
+
+func (f *Field) Address(k *Key) any          { return f.at(k) }
+func (f *Field) IsSet(k *Key) bool           { return f.set(k) }
+func (k *Key) Clone() *Key                   { return k.clone() }
+func (k *Key) Facts() map[string]any         { return k.facts() }
+func (k *Key) Within(old, parent *Key) error { return k.within(old, parent) }
+func (k *Key) Widens(old *Key) bool          { return k.widens(old) }

@@ -42,28 +42,10 @@ func (l *Limiter) noted(by Caller, err error) error {
 // lacks says which ceiling a mint would have given a key that has none there.
 // as is what that mint would have made of it.
 func (r *Role) lacks(name string, key, as *Key) error {
-	above := func(field, format string, args ...any) error {
-		return &CeilingError{Field: field, Role: name, Msg: fmt.Sprintf(format, args...)}
-	}
-	for _, kind := range LimitKinds {
-		if key.Limit[kind] == NoLimit && as.Limit[kind] != NoLimit {
-			return above(kinds[kind].limit, "may be %s in all, and the key has no such limit", kind.Format(as.Limit[kind]))
-		}
-	}
-	if key.ExpiresAt.IsZero() && !as.ExpiresAt.IsZero() {
-		return above("expires_at", "may be %s at the latest, and the key does not expire", stamp(as.ExpiresAt))
-	}
-	for _, list := range []struct {
-		field     string
-		has, most int
-	}{
-		{"models", len(key.Scope.Models), len(as.Scope.Models)},
-		{"paths", len(key.Scope.Paths), len(as.Scope.Paths)},
-		{"methods", len(key.Scope.Methods), len(as.Scope.Methods)},
-		{"ips", len(key.Scope.IPs), len(as.Scope.IPs)},
-	} {
-		if list.has == 0 && list.most > 0 {
-			return above(list.field, "must be within what the role allows, and the key allows all")
+	for i := range KeyFields {
+		f := &KeyFields[i]
+		if f.lacks != nil && !f.set(key) && f.set(as) {
+			return &CeilingError{Field: f.Name, Role: name, Msg: f.lacks(as)}
 		}
 	}
 	return nil
@@ -92,21 +74,10 @@ func (l *Limiter) counts(r *Role, name string, key *Key) error {
 
 // widens reports whether a change lets a key do more than it could.
 func (k *Key) widens(old *Key) bool {
-	for kind, limit := range k.Limit {
-		if exceeds(limit, old.Limit[kind]) {
+	for i := range KeyFields {
+		f := &KeyFields[i]
+		if f.widens != nil && f.widens(k, old) || f.widens == nil && f.beyond(k, old) != "" {
 			return true
-		}
-	}
-	if k.Renews != "" && k.Renews != old.Renews || k.CountOnly && !old.CountOnly || k.Charge == ChargeSuccess && old.Charge != k.Charge {
-		return true
-	}
-	for _, rule := range narrowing {
-		switch rule.field {
-		case "renews", "unknown_price", "charge", "fit": // judged above, or no wider either way
-		default:
-			if rule.wider(k, old) != nil {
-				return true
-			}
 		}
 	}
 	return false

@@ -1,0 +1,278 @@
+package limiter
+
+import (
+	"fmt"
+	"net/netip"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/till-proxy/till/scope"
+)
+
+// KeyFields are all fields of a key. Where several are wrong, errors name the first.
+var KeyFields = slices.Concat([]Field{
+	{Name: "name", Doc: "a name for people", Choice: Always, at: func(k *Key) any { return &k.Name }},
+	{Name: "upstream", Doc: "the API that the key is for; in a sum, by upstream", Choice: AtMint, Inherited: true, equal: true,
+		at: func(k *Key) any { return &k.Upstream },
+		hold: func(r *Role, _ bool, old, key *Key) string {
+			if old == nil && len(r.Upstreams) > 0 && !slices.Contains(r.Upstreams, key.Upstream) {
+				return fmt.Sprintf("must be one of %s, got %s", strings.Join(r.Upstreams, ", "), key.Upstream)
+			}
+			return ""
+		}},
+	{Name: "custody", Doc: "where the real key is: held by the server, or sealed into the key's string", Choice: AtMint, Inherited: true, equal: true,
+		at: func(k *Key) any { return &k.Custody }},
+	{Name: "role", Doc: "the role: ceilings and a shared budget", Choice: AtMint, Inherited: true, OfParent: true, equal: true,
+		at: func(k *Key) any { return &k.Role }},
+	{Name: "owner", Doc: "who answers for the key", Choice: WhileAlive, Inherited: true, OfParent: true, at: func(k *Key) any { return &k.Owner }},
+	{Name: "purpose", Doc: "what the key is for", Choice: WhileAlive, at: func(k *Key) any { return &k.Purpose }},
+	{Name: "labels", Doc: "pairs for people and filters", Choice: Always, at: func(k *Key) any { return &k.Labels }},
+	{Name: "metadata", Doc: "pairs for programs", Choice: WhileAlive, at: func(k *Key) any { return &k.Metadata }},
+
+	limitField(Activations, "requests that may be admitted; 0 makes a canary"),
+	limitField(Tokens, "tokens of input and output that may be used"),
+	limitField(Nanodollars, `what may be spent, in USD: "5.00"`),
+	{at: func(k *Key) any { return &k.Limit[Attempts] }, none: NoLimit}, // follows from activations
+	{Name: "charge", Doc: "which requests take an activation: forwarded (default) or success", Choice: WhileAlive, Inherited: true, OfParent: true, equal: true,
+		at: func(k *Key) any { return &k.Charge }, none: ChargeForwarded,
+		widens: func(key, old *Key) bool { return key.Charge == ChargeSuccess && old.Charge != key.Charge }},
+	{Name: "fit", Doc: "lower the output bound of requests to what is left, instead of refusing them; default true", Choice: WhileAlive, Inherited: true, OfParent: true, equal: true,
+		at:     func(k *Key) any { return &k.Unfitted },
+		widens: func(_, _ *Key) bool { return false }, // no wider either way
+		fact: func(k *Key) any {
+			if k.Unfitted {
+				return false
+			}
+			return nil
+		}},
+	{Name: "renews", Doc: "when limits begin anew, by the calendar, UTC", Choice: WhileAlive, OfParent: true,
+		at:     func(k *Key) any { return &k.Renews },
+		widens: func(key, old *Key) bool { return key.Renews != "" && key.Renews != old.Renews },
+		wider: func(c, _ *Key) string {
+			if c.Renews != "" {
+				return "cannot be set on a child key: its budget was carved out of its parent's once"
+			}
+			return ""
+		},
+		hold: func(r *Role, _ bool, old, key *Key) string {
+			if r.Max != (Amounts{}) && key.Renews != "" && (old == nil || old.Renews != key.Renews) {
+				return "must be left out, because a budget that begins anew has no total"
+			}
+			return ""
+		}},
+	{Name: "unknown_price", Doc: "requests without a known price: refuse (default) or count_only", Choice: WhileAlive, Inherited: true, OfParent: true, equal: true,
+		at:     func(k *Key) any { return &k.CountOnly },
+		widens: func(key, old *Key) bool { return key.CountOnly && !old.CountOnly },
+		fact: func(k *Key) any {
+			if k.CountOnly {
+				return "count_only"
+			}
+			return nil
+		},
+		hold: func(r *Role, operator bool, old, key *Key) string {
+			counted := r.Max[Nanodollars] != 0 || r.Budget.Limit[Nanodollars] != NoLimit
+			if counted && key.CountOnly && !operator && (old == nil || !old.CountOnly) {
+				return "must be refuse, because count_only lets requests pass that cost an unknown amount"
+			}
+			return ""
+		}},
+	{Name: "max_request_spend_usd", Doc: "what one request may cost at most, in USD", Choice: WhileAlive, Inherited: true,
+		at: func(k *Key) any { return &k.MaxRequestSpend }, wider: atMost(func(k *Key) int64 { return k.MaxRequestSpend }, Nanodollars.Format),
+		fact: func(k *Key) any {
+			if k.MaxRequestSpend > 0 {
+				return FormatUSD(k.MaxRequestSpend)
+			}
+			return nil
+		}},
+
+	{Name: "expires_at", Doc: "end of life, RFC 3339", Choice: WhileAlive, Inherited: true, at: func(k *Key) any { return &k.ExpiresAt },
+		wider: func(c, p *Key) string {
+			if !p.ExpiresAt.IsZero() && (c.ExpiresAt.IsZero() || c.ExpiresAt.After(p.ExpiresAt)) {
+				return fmt.Sprintf("must be at most %s, when its parent key expires", stamp(p.ExpiresAt))
+			}
+			return ""
+		},
+		hold: func(r *Role, _ bool, old, key *Key) string {
+			if r.MaxLifetime <= 0 || old != nil && key.ExpiresAt.Equal(old.ExpiresAt) {
+				return ""
+			}
+			switch last := key.CreatedAt.Add(r.MaxLifetime); {
+			case key.ExpiresAt.IsZero(), key.ExpiresAt.After(last) && key.ExpiresAt.Sub(last) <= lifetimeSlack:
+				key.ExpiresAt = last
+			case key.ExpiresAt.After(last):
+				return fmt.Sprintf("may be %s at the latest, %s after the key was made, got %s", stamp(last), r.MaxLifetime, stamp(key.ExpiresAt))
+			}
+			return ""
+		},
+		lacks: func(as *Key) string {
+			return fmt.Sprintf("may be %s at the latest, and the key does not expire", stamp(as.ExpiresAt))
+		}},
+	{Name: "idle_timeout", Doc: "ends when unused for this long", Choice: WhileAlive, Inherited: true,
+		at: func(k *Key) any { return &k.IdleTimeout }, wider: atMost(func(k *Key) time.Duration { return k.IdleTimeout }, time.Duration.String)},
+	{Name: "first_use_within", Doc: "ends unless first used within this time", Choice: WhileAlive, Inherited: true,
+		at: func(k *Key) any { return &k.FirstUseWithin }, wider: atMost(func(k *Key) time.Duration { return k.FirstUseWithin }, time.Duration.String)},
+	{Name: "rate", Doc: "requests per time: 60/m is a bucket of 60", Choice: WhileAlive, Inherited: true, at: func(k *Key) any { return &k.Rate },
+		wider: func(c, p *Key) string {
+			if !p.Rate.IsZero() && (c.Rate.IsZero() || c.Rate.N > p.Rate.N || c.Rate.faster(p.Rate)) {
+				return fmt.Sprintf("must be at most %s, as of its parent key, in number and in speed", p.Rate)
+			}
+			return ""
+		}},
+	{Name: "max_concurrency", Doc: "requests that may run at a time; at an upstream without a preset, as many event streams beside them", Choice: WhileAlive, Inherited: true,
+		at: func(k *Key) any { return &k.MaxConcurrency }, wider: atMost(func(k *Key) int { return k.MaxConcurrency }, strconv.Itoa)},
+	{Name: "self_revoke", Doc: "whether the holder may revoke the key; default true", Choice: WhileAlive, Inherited: true, stays: true,
+		at: func(k *Key) any { return &k.SelfRevoke }, wider: onlyIf(func(k *Key) bool { return k.SelfRevoke }),
+		fact: func(k *Key) any { return k.SelfRevoke }},
+	{Name: "delegate", Doc: "the holder may mint child keys out of this one's limits", Choice: AtMint,
+		at: func(k *Key) any { return &k.Delegate }, wider: onlyIf(func(k *Key) bool { return k.Delegate })},
+	{Name: "pin_ip", Doc: "binds the key to the first address that uses it, IPv6 by /64", Choice: WhileAlive, Inherited: true,
+		at: func(k *Key) any { return &k.Scope.PinIP },
+		wider: func(c, p *Key) string {
+			if p.Scope.PinIP && !c.Scope.PinIP {
+				return "must be true, as of its parent key"
+			}
+			return ""
+		}},
+	scopeField("models", "models that may be used; a * at the end stands for the rest", func(s *scope.Scope) *[]string { return &s.Models }),
+	scopeField("paths", "paths that may be used; * stands for a segment, at the end for one or more", func(s *scope.Scope) *[]string { return &s.Paths }),
+	scopeField("methods", "methods that may be used", func(s *scope.Scope) *[]string { return &s.Methods }),
+	scopeField("ips", "addresses or networks from which it may be used", func(s *scope.Scope) *[]netip.Prefix { return &s.IPs }),
+
+	{Name: "parent", at: func(k *Key) any { return &k.Parent }},
+	{Name: "status", at: func(k *Key) any { return &k.EndedStatus }, fact: func(k *Key) any { return string(k.recorded()) }},
+	{Name: "ended_reason", at: func(k *Key) any { return &k.EndedReason }},
+	{Name: "suspended_by", at: func(k *Key) any { return &k.SuspendedBy }, fact: func(k *Key) any {
+		if k.SuspendedAt.IsZero() {
+			return nil
+		}
+		return plain(k.SuspendedBy.Title())
+	}},
+	{Name: "stale_told_at", at: func(k *Key) any { return &k.StaleToldAt }},
+	{Name: "rotations", at: func(k *Key) any { return &k.Rotations }, fact: func(k *Key) any {
+		if len(k.Former) == 0 {
+			return nil
+		}
+		return k.Rotations
+	}},
+	{Name: "grace_ends_at", at: func(k *Key) any { return &k.Former }, fact: func(k *Key) any {
+		if n := len(k.Former); n > 0 {
+			return stamp(k.Former[n-1].Until)
+		}
+		return nil
+	}},
+}, serverFields)
+
+// serverFields are shown to nobody.
+var serverFields = []Field{
+	{at: func(k *Key) any { return &k.ID }},
+	{at: func(k *Key) any { return &k.Lookup }},
+	{at: func(k *Key) any { return &k.Version }},
+	{at: func(k *Key) any { return &k.Depth }},
+	{at: func(k *Key) any { return &k.Carved }},
+	{at: func(k *Key) any { return &k.CarvedNow }},
+	{at: func(k *Key) any { return &k.CarvedIn }},
+	{at: func(k *Key) any { return &k.ReturnedAt }},
+	{at: func(k *Key) any { return &k.SealKey }},
+	{at: func(k *Key) any { return &k.Origins }},
+	{at: func(k *Key) any { return &k.Fingerprint }},
+	{at: func(k *Key) any { return &k.RotatedAt }},
+	{at: func(k *Key) any { return &k.CreatedAt }},
+	{at: func(k *Key) any { return &k.CreatedBy }},
+	{at: func(k *Key) any { return &k.Token }},
+	{at: func(k *Key) any { return &k.SuspendedAt }},
+	{at: func(k *Key) any { return &k.RevivedAt }},
+	{at: func(k *Key) any { return &k.EndedAt }},
+	{at: func(k *Key) any { return &k.Judged }},
+	{at: func(k *Key) any { return &k.Due }},
+}
+
+// limitField is the limit of a kind. What a child may have at most is not compared,
+// because it is carved out of what its parent has left.
+func limitField(kind Kind, doc string) Field {
+	return Field{
+		Name: kind.LimitField(), Doc: doc, Choice: WhileAlive,
+		at: func(k *Key) any { return &k.Limit[kind] }, none: NoLimit,
+		fact: func(k *Key) any {
+			if k.Limit[kind] == NoLimit {
+				return nil
+			}
+			return kind.value(k.Limit[kind])
+		},
+		wider: func(c, p *Key) string {
+			if p.Limit[kind] != NoLimit && c.Limit[kind] == NoLimit {
+				return fmt.Sprintf("must be set: parent key %s is limited in it", p.ID)
+			}
+			return ""
+		},
+		widens: func(key, old *Key) bool { return exceeds(key.Limit[kind], old.Limit[kind]) },
+		hold: func(r *Role, _ bool, old, key *Key) string {
+			switch n, most := key.Limit[kind], r.Max[kind]; {
+			case most == 0, old != nil && n == old.Limit[kind]:
+			case n == NoLimit:
+				key.Limit[kind] = most
+			case n > most:
+				return fmt.Sprintf("may be %s in all, got %s", kind.Format(most), kind.Format(n))
+			}
+			return ""
+		},
+		lacks: func(as *Key) string {
+			return fmt.Sprintf("may be %s in all, and the key has no such limit", kind.Format(as.Limit[kind]))
+		},
+	}
+}
+
+// scopeField is one of the scope's lists, of which an empty one allows everything.
+func scopeField[T comparable](name, doc string, at func(*scope.Scope) *[]T) Field {
+	beyond := func(s, ceiling scope.Scope) (field, rule string) {
+		var list, within scope.Scope
+		*at(&list), *at(&within) = *at(&s), *at(&ceiling)
+		return list.Beyond(within)
+	}
+	return Field{
+		Name: name, Doc: doc, Choice: WhileAlive, Inherited: true, at: func(k *Key) any { return at(&k.Scope) },
+		wider: func(c, p *Key) string {
+			switch field, rule := beyond(c.Scope, p.Scope); {
+			case field == "":
+				return ""
+			case rule == "":
+				return "must not be empty: its parent key is limited in them"
+			default:
+				return "must be within those of its parent key, and " + rule + " is not"
+			}
+		},
+		hold: func(r *Role, _ bool, old, key *Key) string {
+			list := at(&key.Scope)
+			if len(*list) == 0 && (old == nil || len(*at(&old.Scope)) > 0) {
+				*list = slices.Clone(*at(&r.Scope))
+			}
+			if old != nil && slices.Equal(*list, *at(&old.Scope)) {
+				return ""
+			}
+			if field, rule := beyond(key.Scope, r.Scope); field != "" {
+				return fmt.Sprintf("must be within what the role allows, got %q", rule)
+			}
+			return ""
+		},
+		lacks: func(*Key) string { return "must be within what the role allows, and the key allows all" },
+	}
+}
+
+func atMost[T ~int | ~int64](of func(*Key) T, print func(T) string) func(child, parent *Key) string {
+	return func(c, p *Key) string {
+		if most := of(p); most > 0 && (of(c) == 0 || of(c) > most) {
+			return "must be at most " + print(most) + ", as of its parent key"
+		}
+		return ""
+	}
+}
+
+func onlyIf(of func(*Key) bool) func(child, parent *Key) string {
+	return func(c, p *Key) string {
+		if of(c) && !of(p) {
+			return "must be false, as of its parent key"
+		}
+		return ""
+	}
+}
