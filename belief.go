@@ -37,7 +37,7 @@ func (u *use) seen() upstream.Usage {
 // believes reports whether the model that was asked for can have used so much, or the
 // one that answered.
 func (u *use) believes(seen upstream.Usage) bool {
-	return u.possible(seen, u.price) || u.answeredBy() != u.estimate.Model && u.possible(seen, u.answering())
+	return u.possible(seen, u.price) || u.meter.PricedModel() != u.estimate.Model && u.possible(seen, u.answering())
 }
 
 func (u *use) possible(seen upstream.Usage, price *upstream.Price) bool {
@@ -67,7 +67,7 @@ func (u *use) answering() *upstream.Price {
 	if u.prices == nil {
 		return nil
 	}
-	price, ok := u.prices.Find(u.provider, u.answeredBy(), u.began)
+	price, ok := u.prices.Find(u.provider, u.meter.PricedModel(), u.began)
 	if !ok {
 		return u.price
 	}

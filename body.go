@@ -9,7 +9,6 @@ import (
 	"net/http/httptrace"
 	"os"
 	"slices"
-	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -189,7 +188,7 @@ func (h *Handler) call(w http.ResponseWriter, r *http.Request, x *exchange, key 
 	call := &upstream.Call{
 		Method: r.Method, Path: x.path, Query: r.URL.RawQuery,
 		ContentType: r.Header.Get("Content-Type"), Encoding: r.Header.Get("Content-Encoding"),
-		Features: x.target.place + features(r.Header),
+		Features: x.target.place + upstream.Features(r.Header),
 	}
 	if len(r.Header["Content-Type"]) > 1 || len(r.Header["Content-Encoding"]) > 1 {
 		return nil, about(key, limiter.CodeBadRequest, "sent two headers that say what its body is")
@@ -221,19 +220,6 @@ func (x *exchange) strip(r *http.Request, key *limiter.Key, call *upstream.Call)
 		x.send(r, call.Body)
 	}
 	return nil
-}
-
-// features are the headers that may choose what else a model is given to read, as
-// anthropic-beta does.
-func features(h http.Header) string {
-	var all []string
-	for name, values := range h {
-		if strings.HasPrefix(name, "Anthropic-") || strings.HasPrefix(name, "Openai-") || strings.HasPrefix(name, "X-Goog-") || strings.Contains(name, "Beta") {
-			all = append(all, name+": "+strings.Join(values, ","))
-		}
-	}
-	slices.Sort(all)
-	return strings.Join(all, "\n")
 }
 
 // unread says why a body could not be read.

@@ -3,7 +3,6 @@ package till
 import (
 	"io"
 	"net/http"
-	"strings"
 
 	"github.com/till-proxy/till/limiter"
 	"github.com/till-proxy/till/upstream"
@@ -133,43 +132,18 @@ func (u *use) reported() (input int64, ok bool) {
 // cost is what was used costs, at the price that the hold was made with, or at
 // that of the model which answered if that is dearer: names point elsewhere.
 func (u *use) cost(seen upstream.Usage) int64 {
-	permille := u.estimate.Asked
 	seen = u.estimate.Reported(seen)
-	if u.meter.Region() != "" {
-		permille = u.estimate.Permille
-	}
-	if u.price.OffPeak != nil {
-		permille = (permille*u.price.Discount(u.began, u.now()) + 999) / 1000
-	}
-	if u.provider == "openai" {
-		switch u.meter.Tier() {
-		case "flex":
-			if u.estimate.Flex {
-				permille = (permille + 1) / 2
-			}
-		case "priority":
-			if !u.estimate.Priority {
-				permille = permille * u.estimate.PriorityPermille() / 1000
-			}
-		case "default", "standard":
-			if u.estimate.Priority { // there was none to be had
-				permille = (permille*1000 + u.estimate.PriorityPermille() - 1) / u.estimate.PriorityPermille()
-			}
-		}
-	}
+	permille := u.price.Permille(u.estimate, u.meter, u.began, u.now())
 	nano := u.price.Cost(seen, permille)
-	model := u.answeredBy()
+	model := u.meter.PricedModel()
 	if model == "" || model == u.estimate.Model {
 		return nano
 	}
-	if other, ok := u.prices.Find(u.provider, model, u.began); ok {
+	if other, ok := u.prices.Find(u.price.Provider, model, u.began); ok {
 		nano = max(nano, other.For(u.estimate).Cost(seen, permille))
 	}
 	return nano
 }
-
-// answeredBy is the model that answered, as the answer says.
-func (u *use) answeredBy() string { return strings.TrimPrefix(u.meter.Model(), "models/") }
 
 // measure watches over an answer's body. That a stream was asked for says more of
 // it than its type does, and its first bytes say the rest.

@@ -210,9 +210,6 @@ func (u *use) longest(left limiter.Amounts) int64 {
 	return -1
 }
 
-// toldVersions are the headers of a request that say how its body is to be read.
-var toldVersions = []string{"Anthropic-Version", "Anthropic-Beta", "Openai-Beta"}
-
 // mayCount reports whether the upstream can be reached without the reverse proxy,
 // which alone knows how to dial a socket and what its placeholders stand for.
 func (t *Transport) mayCount() bool {
@@ -229,7 +226,7 @@ func (t *Transport) count(r *http.Request, x *exchange, q *upstream.Counting) (a
 	header := http.Header{
 		"Content-Type": {"application/json"}, "Accept": {"application/json"}, "Accept-Encoding": {"identity"}, "User-Agent": {r.UserAgent()},
 	}
-	for _, name := range toldVersions {
+	for _, name := range upstream.VersionHeaders() {
 		if values := r.Header[name]; len(values) > 0 && !t.target.stays[name] {
 			header[name] = values
 		}

@@ -8,6 +8,7 @@ import (
 	"github.com/till-proxy/till/limiter"
 	"github.com/till-proxy/till/scope"
 	"github.com/till-proxy/till/token"
+	"github.com/till-proxy/till/upstream"
 )
 
 // destine judges where a request copies or moves something to: the Destination of
@@ -23,7 +24,8 @@ func (t *target) destine(x *exchange, r *http.Request, key *limiter.Key, guard b
 		ask.Elsewhere = what
 		return nil
 	}
-	for _, name := range sources {
+	// Each has a form of its own, so they are not judged, but refused where paths are.
+	for _, name := range upstream.SourceHeaders() {
 		if len(r.Header[name]) > 0 {
 			if refusal := unjudged("the header " + name); refusal != nil {
 				return refusal
@@ -88,14 +90,6 @@ func (t *target) destine(x *exchange, r *http.Request, key *limiter.Key, guard b
 		return bad("it holds a key, which would go to the upstream")
 	}
 	return nil
-}
-
-// sources are the headers that name what a request copies from, or stands for: of
-// OpenStack Swift, and of the stores of Amazon, Google and Microsoft. Each has a form
-// of its own, so they are not judged, but refused where paths are.
-var sources = []string{
-	"X-Copy-From", "X-Object-Manifest", "X-Symlink-Target",
-	"X-Amz-Copy-Source", "X-Goog-Copy-Source", "X-Ms-Copy-Source", "X-Ms-Rename-Source",
 }
 
 // holdsKey reports whether a text holds a scoped key, escaped or not.

@@ -8,6 +8,7 @@ import (
 
 	"github.com/till-proxy/till/limiter"
 	"github.com/till-proxy/till/scope"
+	"github.com/till-proxy/till/upstream"
 )
 
 // judged is why a key may not send the request, as far as its headers name paths.
@@ -89,7 +90,7 @@ func TestASecondPathInAnotherHeaderIsRefusedWherePathsAre(t *testing.T) {
 	all := &Upstream{To: []string{"http://store.example.com"}}
 	below := &limiter.Key{ID: "key_1", Scope: scope.Scope{Paths: []string{"/a/*"}}}
 	anything := &limiter.Key{ID: "key_1"}
-	for _, name := range sources {
+	for _, name := range upstream.SourceHeaders() {
 		for _, test := range []struct {
 			u     *Upstream
 			key   *limiter.Key

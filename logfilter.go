@@ -2,16 +2,16 @@ package till
 
 import (
 	"reflect"
+	"strings"
 
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
+
+	"github.com/till-proxy/till/upstream"
 )
 
-// loggedSlots are where a key may arrive and Caddy's loggers show it: they
-// redact Authorization and cookies, and nothing else. Caddy copies a request
-// for its logs before any handler runs, so only a filter on the logger helps.
-var loggedSlots = []string{"X-Api-Key", "Api-Key", "X-Goog-Api-Key"}
-
-// warnUnfilteredLogs says which loggers would write scoped keys.
+// warnUnfilteredLogs says which loggers would write scoped keys. Caddy's redact
+// Authorization and cookies, and nothing else; and a request is copied for its logs
+// before any handler runs, so only a filter on the logger helps.
 func (a *App) warnUnfilteredLogs() {
 	for _, what := range a.loggedKeys() {
 		a.logger.Warn(what)
@@ -41,7 +41,7 @@ func (a *App) loggedKeys() (found []string) {
 		found = append(found, "log_credentials is on: access logs will hold scoped keys")
 	}
 	for _, name := range unfilteredLogs(a.ctx) {
-		found = append(found, "the logger "+name+" writes scoped keys that arrive in X-Api-Key, Api-Key, X-Goog-Api-Key or ?key=; filter them as Caddyfile.example does")
+		found = append(found, "the logger "+name+" writes scoped keys that arrive in "+strings.Join(upstream.VendorSlots(), ", ")+" or ?key=; filter them as Caddyfile.example does")
 	}
 	return found
 }
@@ -115,7 +115,7 @@ func filtersSlots(encoder reflect.Value) bool {
 	if filtered["request>headers"] {
 		return true // all headers are dealt with
 	}
-	for _, slot := range loggedSlots {
+	for _, slot := range upstream.VendorSlots() {
 		if !filtered["request>headers>"+slot] {
 			return false
 		}

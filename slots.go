@@ -13,10 +13,6 @@ import (
 	"github.com/till-proxy/till/upstream"
 )
 
-// protocolSlot is how browsers, which can set no header on a WebSocket, send
-// a key to OpenAI's Realtime API: as one of the subprotocols.
-const protocolSlot = "openai-insecure-api-key."
-
 const protocolHeader = "Sec-Websocket-Protocol"
 
 // maxCredential bounds what is looked at in one slot, in bytes.
@@ -146,7 +142,7 @@ func takeProtocols(r *http.Request, f *finder) {
 	for _, value := range r.Header[protocolHeader] {
 		for item := range strings.SplitSeq(value, ",") {
 			item = strings.TrimSpace(item)
-			if key, ok := strings.CutPrefix(item, protocolSlot); ok {
+			if key, ok := strings.CutPrefix(item, upstream.ProtocolSlot); ok {
 				f.see(key)
 				continue
 			}

@@ -17,6 +17,7 @@ import (
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp/reverseproxy"
 
 	"github.com/till-proxy/till/limiter"
+	"github.com/till-proxy/till/upstream"
 )
 
 func init() {
@@ -194,7 +195,7 @@ func (t *Transport) outgoing(r *http.Request, x *exchange, o origin, ctx context
 	if x.use != nil {
 		out.Header["Accept-Encoding"] = []string{"identity"} // the answer is read
 		if !x.use.unheld {
-			delete(out.Header, "X-Goog-Fieldmask") // as a whole
+			upstream.Unmask(out.Header)
 		}
 	}
 	x.outward(out.Header, o)

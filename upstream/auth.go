@@ -32,12 +32,16 @@ type Auth struct {
 	Scheme string `json:"scheme,omitempty"`
 }
 
-// slots are the headers that may hold a key when a request arrives. None of
-// them is ever sent on.
+// slots are the headers that may hold a key when a request arrives, HTTP's own first.
+// None of them is ever sent on.
 var slots = []string{"Authorization", "Proxy-Authorization", "X-Api-Key", "Api-Key", "X-Goog-Api-Key"}
 
 // Slots lists the headers that may hold a key. Nobody may change it.
 func Slots() []string { return slots }
+
+// VendorSlots lists those of them that are not HTTP's own: they hold a key and nothing
+// else, and no server or logger knows that. Nobody may change it.
+func VendorSlots() []string { return slots[2:] }
 
 // Validate says what is wrong with the place of a credential.
 func (a Auth) Validate() error {

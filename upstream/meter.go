@@ -105,6 +105,10 @@ func (m *Meter) Final() bool { return m.final }
 // beside its usage counts.
 func (m *Meter) Model() string { return m.model }
 
+// PricedModel is the same as prices are listed under: Gemini's resource names begin
+// with "models/".
+func (m *Meter) PricedModel() string { return strings.TrimPrefix(m.model, "models/") }
+
 // Tier is the service tier that the answer says the request was served in, or
 // "".
 func (m *Meter) Tier() string { return m.tier }

@@ -178,6 +178,34 @@ func (p *Price) MaxCost(e *Estimate, input, output int64) int64 {
 	return nanodollars(e.Permille, product{input, in}, product{output, r.Output})
 }
 
+// Permille is what prices are multiplied with for an answer: by where its vendor says
+// that it was served, and in which tier, and by when it ran.
+func (p *Price) Permille(e *Estimate, m *Meter, began, ended time.Time) int64 {
+	permille := e.Asked
+	if m.Region() != "" {
+		permille = e.Permille
+	}
+	permille = (permille*p.Discount(began, ended) + 999) / 1000
+	if p.Provider != "openai" {
+		return permille
+	}
+	switch m.Tier() {
+	case "flex":
+		if e.Flex {
+			permille = (permille + 1) / 2
+		}
+	case "priority":
+		if !e.Priority {
+			permille = permille * e.PriorityPermille() / 1000
+		}
+	case "default", "standard":
+		if e.Priority { // there was none to be had
+			permille = (permille*1000 + e.PriorityPermille() - 1) / e.PriorityPermille()
+		}
+	}
+	return permille
+}
+
 // saysCost are the providers that say what they took.
 var saysCost = []string{"openrouter", "xai"}
 
