@@ -27,6 +27,7 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/till-proxy/till/admin"
+	_ "github.com/till-proxy/till/echo" // its handler
 	"github.com/till-proxy/till/limiter"
 	"github.com/till-proxy/till/token"
 	"github.com/till-proxy/till/upstream"

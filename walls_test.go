@@ -1,11 +1,50 @@
 package till
 
 import (
+	"go/scanner"
+	"go/token"
+	"os"
 	"os/exec"
+	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
+
+	"github.com/till-proxy/till/upstream"
 )
+
+// TestTheRootKnowsNoVendor: what sets vendors apart is in upstream. A sentence may name
+// one as an example; names and words that a request is compared with may not.
+func TestTheRootKnowsNoVendor(t *testing.T) {
+	t.Parallel()
+	vendor := regexp.MustCompile("(?i)goog|claude|gpt|azure|bedrock|vertex|llama|amz|x-ms|" + strings.Join(upstream.Names(), "|"))
+	paths, err := filepath.Glob("*.go")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, path := range paths {
+		if strings.HasSuffix(path, "_test.go") {
+			continue
+		}
+		source, err := os.ReadFile(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		files := token.NewFileSet()
+		var s scanner.Scanner
+		s.Init(files.AddFile(path, -1, len(source)), source, nil, 0)
+		for {
+			at, kind, text := s.Scan()
+			if kind == token.EOF {
+				break
+			}
+			if kind == token.IDENT && vendor.MatchString(text) || kind == token.STRING && !strings.Contains(text, " ") && vendor.MatchString(text) {
+				t.Errorf("%s: %s names a vendor: what it stands for belongs to upstream", files.Position(at), text)
+			}
+		}
+	}
+}
 
 // TestTheWallsBetweenPackagesStand checks who may import whom.
 func TestTheWallsBetweenPackagesStand(t *testing.T) {
@@ -20,6 +59,7 @@ func TestTheWallsBetweenPackagesStand(t *testing.T) {
 		{"scope", nil, true},
 		{"limiter", []string{"token", "scope"}, true},
 		{"upstream", []string{"token", "scope"}, false},
+		{"echo", []string{"token", "scope", "upstream"}, false},
 		{"admin/console", []string{"token", "scope", "limiter"}, false},
 		{"admin", []string{"token", "scope", "limiter", "upstream"}, false},
 	} {

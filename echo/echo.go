@@ -1,4 +1,10 @@
-package till
+// Package echo is an upstream to try till with: an offline API in OpenAI's shape, as
+// the Caddy handler `till_echo`. `caddy till up` serves it when it finds no provider's
+// key.
+//
+// It knows how such an API answers and reports its use, and nothing of keys, limits
+// or the handler that asks it: to that it is an upstream like any other.
+package echo
 
 import (
 	"encoding/json"
@@ -17,57 +23,57 @@ import (
 )
 
 func init() {
-	caddy.RegisterModule(Echo{})
+	caddy.RegisterModule(Handler{})
 	httpcaddyfile.RegisterHandlerDirective("till_echo", func(h httpcaddyfile.Helper) (caddyhttp.MiddlewareHandler, error) {
 		h.Next()
 		if len(h.RemainingArgs()) > 0 || h.NextBlock(0) {
 			return nil, h.Err("till_echo takes no options")
 		}
-		return new(Echo), nil
+		return new(Handler), nil
 	})
 	httpcaddyfile.RegisterDirectiveOrder("till_echo", httpcaddyfile.Before, "respond")
 }
 
-// Echo is an offline API in OpenAI's shape: it answers a chat with what was
+// Handler is an offline API in OpenAI's shape: it answers a chat with what was
 // said last. `caddy till up` serves it when it finds no provider's key, so
 // that limits can be tried without one. It needs no credential.
 //
 // It answers `POST /v1/chat/completions` (also streamed), `POST
 // /v1/responses` and `GET /v1/models`.
-type Echo struct{}
+type Handler struct{}
 
 // CaddyModule returns the Caddy module information.
-func (Echo) CaddyModule() caddy.ModuleInfo {
-	return caddy.ModuleInfo{ID: "http.handlers.till_echo", New: func() caddy.Module { return new(Echo) }}
+func (Handler) CaddyModule() caddy.ModuleInfo {
+	return caddy.ModuleInfo{ID: "http.handlers.till_echo", New: func() caddy.Module { return new(Handler) }}
 }
 
 const (
-	echoModel   = "echo"
-	maxEchoBody = 1 << 20
+	model   = "echo"
+	maxBody = 1 << 20
 )
 
 // ServeHTTP implements caddyhttp.MiddlewareHandler.
-func (Echo) ServeHTTP(w http.ResponseWriter, r *http.Request, _ caddyhttp.Handler) error {
+func (Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, _ caddyhttp.Handler) error {
 	switch r.Method + " " + r.URL.Path {
 	case "GET /v1/models", "HEAD /v1/models":
 		return writeJSON(w, http.StatusOK, map[string]any{"object": "list", "data": []any{
-			map[string]any{"id": echoModel, "object": "model", "created": 0, "owned_by": "till"},
+			map[string]any{"id": model, "object": "model", "created": 0, "owned_by": "till"},
 		}})
 	case "POST /v1/chat/completions":
-		return echoChat(w, r)
+		return chat(w, r)
 	case "POST /v1/responses":
-		return echoResponse(w, r)
+		return respond(w, r)
 	}
-	return echoError(w, http.StatusNotFound, "the echo upstream answers POST /v1/chat/completions, POST /v1/responses and GET /v1/models")
+	return refuse(w, http.StatusNotFound, "the echo upstream answers POST /v1/chat/completions, POST /v1/responses and GET /v1/models")
 }
 
-type echoMessage struct {
+type message struct {
 	Role    string          `json:"role"`
 	Content json.RawMessage `json:"content"`
 }
 
 // text is a message's text: a string, or the text parts of a list.
-func (m echoMessage) text() string {
+func (m message) text() string {
 	var s string
 	if json.Unmarshal(m.Content, &s) == nil {
 		return s
@@ -85,7 +91,7 @@ func (m echoMessage) text() string {
 	return strings.Join(all, " ")
 }
 
-func lastUser(messages []echoMessage) (string, error) {
+func lastUser(messages []message) (string, error) {
 	for i := len(messages) - 1; i >= 0; i-- {
 		if messages[i].Role == "user" {
 			return messages[i].text(), nil
@@ -94,36 +100,36 @@ func lastUser(messages []echoMessage) (string, error) {
 	return "", errors.New("messages must hold one with role user")
 }
 
-func readEcho(r *http.Request, into any) error {
-	body, err := io.ReadAll(io.LimitReader(r.Body, maxEchoBody+1))
+func read(r *http.Request, into any) error {
+	body, err := io.ReadAll(io.LimitReader(r.Body, maxBody+1))
 	if err != nil {
 		return err
 	}
-	if len(body) > maxEchoBody {
-		return fmt.Errorf("the body may be %d bytes long", maxEchoBody)
+	if len(body) > maxBody {
+		return fmt.Errorf("the body may be %d bytes long", maxBody)
 	}
 	return json.Unmarshal(body, into)
 }
 
-func echoChat(w http.ResponseWriter, r *http.Request) error {
+func chat(w http.ResponseWriter, r *http.Request) error {
 	var ask struct {
-		Model         string        `json:"model"`
-		Messages      []echoMessage `json:"messages"`
-		Stream        bool          `json:"stream"`
+		Model         string    `json:"model"`
+		Messages      []message `json:"messages"`
+		Stream        bool      `json:"stream"`
 		StreamOptions struct {
 			IncludeUsage bool `json:"include_usage"`
 		} `json:"stream_options"`
 	}
-	if err := readEcho(r, &ask); err != nil {
-		return echoError(w, http.StatusBadRequest, "the body must be JSON in the shape of a chat: "+err.Error())
+	if err := read(r, &ask); err != nil {
+		return refuse(w, http.StatusBadRequest, "the body must be JSON in the shape of a chat: "+err.Error())
 	}
 	said, err := lastUser(ask.Messages)
 	if err != nil {
-		return echoError(w, http.StatusBadRequest, err.Error())
+		return refuse(w, http.StatusBadRequest, err.Error())
 	}
 	usage := map[string]any{"prompt_tokens": len(said), "completion_tokens": len(said), "total_tokens": 2 * len(said)}
 	answer := map[string]any{
-		"id": "chatcmpl-echo", "created": time.Now().Unix(), "model": echoModel,
+		"id": "chatcmpl-echo", "created": time.Now().Unix(), "model": model,
 		"object": "chat.completion", "usage": usage,
 		"choices": []any{map[string]any{
 			"index": 0, "finish_reason": "stop",
@@ -162,30 +168,30 @@ func echoChat(w http.ResponseWriter, r *http.Request) error {
 	return err
 }
 
-func echoResponse(w http.ResponseWriter, r *http.Request) error {
+func respond(w http.ResponseWriter, r *http.Request) error {
 	var ask struct {
 		Input  json.RawMessage `json:"input"`
 		Stream bool            `json:"stream"`
 	}
-	if err := readEcho(r, &ask); err != nil {
-		return echoError(w, http.StatusBadRequest, "the body must be JSON in the shape of a response request: "+err.Error())
+	if err := read(r, &ask); err != nil {
+		return refuse(w, http.StatusBadRequest, "the body must be JSON in the shape of a response request: "+err.Error())
 	}
 	if ask.Stream {
-		return echoError(w, http.StatusBadRequest, "the echo upstream does not stream responses; use /v1/chat/completions")
+		return refuse(w, http.StatusBadRequest, "the echo upstream does not stream responses; use /v1/chat/completions")
 	}
 	var said string
 	if json.Unmarshal(ask.Input, &said) != nil {
-		var messages []echoMessage
+		var messages []message
 		if json.Unmarshal(ask.Input, &messages) != nil {
-			return echoError(w, http.StatusBadRequest, "input must be a text or a list of messages")
+			return refuse(w, http.StatusBadRequest, "input must be a text or a list of messages")
 		}
 		var err error
 		if said, err = lastUser(messages); err != nil {
-			return echoError(w, http.StatusBadRequest, err.Error())
+			return refuse(w, http.StatusBadRequest, err.Error())
 		}
 	}
 	return writeJSON(w, http.StatusOK, map[string]any{
-		"id": "resp_echo", "object": "response", "created_at": time.Now().Unix(), "status": "completed", "model": echoModel,
+		"id": "resp_echo", "object": "response", "created_at": time.Now().Unix(), "status": "completed", "model": model,
 		"output": []any{map[string]any{
 			"id": "msg_echo", "type": "message", "role": "assistant", "status": "completed",
 			"content": []any{map[string]any{"type": "output_text", "text": said, "annotations": []any{}}},
@@ -194,10 +200,10 @@ func echoResponse(w http.ResponseWriter, r *http.Request) error {
 	})
 }
 
-func echoError(w http.ResponseWriter, status int, message string) error {
+func refuse(w http.ResponseWriter, status int, text string) error {
 	w.Header().Set("Content-Type", "application/json")
 	w.WriteHeader(status)
-	_, err := w.Write(upstream.OpenAI.Body(upstream.Refusal{Code: "echo_invalid_request", Status: status, Message: message}))
+	_, err := w.Write(upstream.OpenAI.Body(upstream.Refusal{Code: "echo_invalid_request", Status: status, Message: text}))
 	return err
 }
 
@@ -219,4 +225,4 @@ func writeEvent(w http.ResponseWriter, v any) error {
 }
 
 // Interface guard
-var _ caddyhttp.MiddlewareHandler = (*Echo)(nil)
+var _ caddyhttp.MiddlewareHandler = (*Handler)(nil)
