@@ -31,6 +31,7 @@ import (
 	"github.com/till-proxy/till/limiter"
 	"github.com/till-proxy/till/token"
 	"github.com/till-proxy/till/upstream"
+	"github.com/till-proxy/till/webhook"
 )
 
 func init() {
@@ -131,7 +132,7 @@ type App struct {
 	logger    *zap.Logger
 	slogger   *slog.Logger
 	sink      *eventSink
-	hooks     []*webhook
+	hooks     []*webhook.Endpoint
 	sites     *sites
 	sources   []*source
 	ctx       caddy.Context

@@ -87,7 +87,7 @@ func (a *App) doubtful() iter.Seq2[string, error] {
 			}
 		}
 		for i, h := range a.hooks {
-			for _, secret := range *h.secrets.Load() {
+			for _, secret := range h.Secrets() {
 				if err := token.DoubtCredential(secret.Reveal()); err != nil && utf8.ValidString(secret.Reveal()) && !yield(fmt.Sprintf("the secret of webhook %d", i+1), err) {
 					return
 				}

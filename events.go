@@ -90,7 +90,9 @@ type observer struct {
 func (o observer) Happened(e limiter.Event) { o.events.add(e) }
 
 // Delivery is how the deliveries to a webhook go.
-func (a *App) Delivery(address string) admin.Delivery { return a.engine.hooks.delivery(address) }
+func (a *App) Delivery(address string) admin.Delivery {
+	return admin.Delivery(a.engine.hooks.State(address))
+}
 
 // Interface guard
 var _ limiter.Observer = observer{}

@@ -70,7 +70,7 @@ func (a *App) putInForce() error {
 		return err
 	}
 	a.engine.events.sink.Store(a.sink)
-	a.engine.hooks.set(a.hooks, a.slogger)
+	a.engine.hooks.Set(a.hooks, a.slogger)
 	if err != nil {
 		// A full or failing disk, or one in doubt: the rest of Caddy goes on, the
 		// management API answers, and the store is opened once it can be.

@@ -16,6 +16,7 @@ import (
 	"github.com/till-proxy/till/admin/console"
 	"github.com/till-proxy/till/limiter"
 	"github.com/till-proxy/till/upstream"
+	"github.com/till-proxy/till/webhook"
 )
 
 // engines holds one engine per store for as long as any configuration uses
@@ -31,7 +32,7 @@ type engine struct {
 	log      *sharedLog
 	metrics  *metrics
 	events   *events
-	hooks    *deliveries
+	hooks    *webhook.Deliveries
 	lockdown *limiter.Lockdown
 	sessions *console.Sessions // those who are signed in to the console
 	learnt   *contradictions
@@ -80,7 +81,7 @@ func acquireEngine(dir string, log *slog.Logger) (*engine, error) {
 
 func newEngine(dir string, log *slog.Logger) *engine {
 	e := &engine{dir: dir, log: newSharedLog(log), metrics: newMetrics(), events: newEvents(), sessions: console.NewSessions(nil)}
-	e.hooks = newDeliveries(e.current)
+	e.hooks = webhook.New(e.current)
 	e.learnt, e.advice = newContradictions(dir, e.metrics.contradictions, e.log.logger()), newAdvice(e.log.logger())
 	e.memory = upstream.NewMemory(e.unforetold)
 	e.lockdown = limiter.NewLockdown(filepath.Join(dir, "lockdown"), observer{e.metrics, e.events}, e.log.logger())
@@ -310,7 +311,7 @@ func (e *engine) openLimiter(o opening, after *limiter.Limiter) (*limiter.Limite
 	}
 	l, err := limiter.Open(limiter.Options{
 		Store: store, Shadow: filepath.Join(e.dir, "shadow"), Anchor: o.anchorIn(e.dir), Logger: o.log,
-		Roles: o.roles, Hooks: o.hooks, Posted: e.hooks.wake, KeepAudit: o.keepAudit, Retain: o.retain,
+		Roles: o.roles, Hooks: o.hooks, Posted: e.hooks.Wake, KeepAudit: o.keepAudit, Retain: o.retain,
 		StaleAfter: o.staleAfter, StaleRevoke: o.staleRevoke, Observe: observer{e.metrics, e.events},
 		After: after, Repaired: e.mended, Lockdown: e.lockdown, TurnBytes: maxWaiting, Exiting: caddy.Exiting,
 	})
@@ -382,7 +383,7 @@ func (e *engine) mend(former *limiter.Limiter, by limiter.Caller, o opening, don
 // Destruct closes the store; the pool calls it when no configuration uses the
 // engine any more.
 func (e *engine) Destruct() error {
-	e.hooks.stop() // before the lock: its goroutines ask for the limiter
+	e.hooks.Stop() // before the lock: its goroutines ask for the limiter
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	if e.closed {

@@ -85,7 +85,7 @@ func (a *fileApp) now() map[string]string {
 		a.t.Fatal(err)
 	}
 	return map[string]string{
-		"key": a.targets["openai"].held.Load().secret.Reveal(), "hook": (*a.hooks[0].secrets.Load())[0].Reveal(),
+		"key": a.targets["openai"].held.Load().secret.Reveal(), "hook": a.hooks[0].Secrets()[0].Reveal(),
 		"prices": fmt.Sprint(price.Input), "seal": fmt.Sprint(ids),
 	}
 }

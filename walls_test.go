@@ -59,6 +59,7 @@ func TestTheWallsBetweenPackagesStand(t *testing.T) {
 		{"scope", nil, true},
 		{"limiter", []string{"token", "scope"}, true},
 		{"upstream", []string{"token", "scope"}, false},
+		{"webhook", []string{"token", "scope", "limiter"}, false},
 		{"echo", []string{"token", "scope", "upstream"}, false},
 		{"admin/console", []string{"token", "scope", "limiter"}, false},
 		{"admin", []string{"token", "scope", "limiter", "upstream"}, false},

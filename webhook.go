@@ -2,21 +2,17 @@ package till
 
 import (
 	"context"
-	"encoding/base64"
 	"errors"
 	"fmt"
-	"net/netip"
-	"net/url"
 	"slices"
 	"strings"
-	"sync/atomic"
 
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
 	"go.uber.org/zap"
 
 	"github.com/till-proxy/till/limiter"
-	"github.com/till-proxy/till/token"
+	"github.com/till-proxy/till/webhook"
 )
 
 // Webhook is an address that is told what becomes of keys. Each message is
@@ -40,19 +36,8 @@ type Webhook struct {
 	Events []string `json:"events,omitempty"`
 }
 
-// webhook is a Webhook ready for use.
-type webhook struct {
-	url     string
-	plain   bool // http
-	secrets atomic.Pointer[[]token.Secret]
-	events  []limiter.EventName
-}
-
 // maxWebhooks bounds the webhooks of a configuration: each has a goroutine.
 const maxWebhooks = 32
-
-// secretPrefix begins a secret that is written in base64.
-const secretPrefix = "whsec_"
 
 func (a *App) provisionWebhooks() error {
 	if len(a.Webhooks) > maxWebhooks {
@@ -61,12 +46,12 @@ func (a *App) provisionWebhooks() error {
 	for i, w := range a.Webhooks {
 		h, err := w.provision()
 		if err == nil {
-			err = a.follow(fmt.Sprintf("the secret of webhook %d", i+1), w.Secrets, h.takeSecrets)
+			err = a.follow(fmt.Sprintf("the secret of webhook %d", i+1), w.Secrets, func(_ context.Context, texts []string) (bool, error) { return h.SetSecrets(texts) })
 		}
 		if err != nil {
 			return fmt.Errorf("webhook %d: %w", i+1, err)
 		}
-		if slices.ContainsFunc(a.hooks, func(other *webhook) bool { return other.url == h.url }) {
+		if slices.ContainsFunc(a.hooks, func(other *webhook.Endpoint) bool { return other.URL == h.URL }) {
 			return fmt.Errorf("webhook %d: its address is declared twice: name all its events in one", i+1)
 		}
 		a.hooks = append(a.hooks, h)
@@ -74,7 +59,7 @@ func (a *App) provisionWebhooks() error {
 	return nil
 }
 
-func (w *Webhook) provision() (*webhook, error) {
+func (w *Webhook) provision() (*webhook.Endpoint, error) {
 	if w == nil {
 		return nil, errors.New("must not be null")
 	}
@@ -82,8 +67,8 @@ func (w *Webhook) provision() (*webhook, error) {
 	if err != nil {
 		return nil, fmt.Errorf("url: %w", err)
 	}
-	h := &webhook{url: strings.TrimSpace(address)}
-	if h.plain, err = judgeHookURL(h.url); err != nil {
+	h, err := webhook.NewEndpoint(strings.TrimSpace(address))
+	if err != nil {
 		return nil, err
 	}
 	if len(w.Secrets) == 0 {
@@ -93,61 +78,9 @@ func (w *Webhook) provision() (*webhook, error) {
 		if !slices.Contains(limiter.EventNames, limiter.EventName(name)) {
 			return nil, fmt.Errorf("there is no event %q; there are %s", name, eventNames())
 		}
-		h.events = append(h.events, limiter.EventName(name))
+		h.Events = append(h.Events, limiter.EventName(name))
 	}
 	return h, nil
-}
-
-// judgeHookURL lets secrets and particulars travel encrypted only. Its errors do
-// not repeat the address, which may hold a token.
-func judgeHookURL(address string) (plain bool, err error) {
-	u, err := url.Parse(address)
-	if err != nil || u.Hostname() == "" || u.Scheme != "https" && u.Scheme != "http" {
-		return false, errors.New("its address must be written https://host[:port]/path")
-	}
-	if u.User != nil || u.Fragment != "" {
-		return false, errors.New("its address must hold neither a user nor a fragment")
-	}
-	if u.Scheme == "http" && u.Hostname() != "localhost" {
-		if addr, err := netip.ParseAddr(u.Hostname()); err != nil || !addr.IsLoopback() {
-			return false, fmt.Errorf("its address must be https, or http on loopback, got http://%s", u.Host)
-		}
-	}
-	return u.Scheme == "http", nil
-}
-
-// takeSecrets has messages signed with these secrets from now on.
-func (h *webhook) takeSecrets(_ context.Context, texts []string) (changed bool, err error) {
-	next := make([]token.Secret, len(texts))
-	for i, text := range texts {
-		if next[i], err = hookSecret(text); err != nil {
-			return false, err
-		}
-	}
-	if before := h.secrets.Load(); before != nil && slices.EqualFunc(*before, next, func(a, b token.Secret) bool { return a.Reveal() == b.Reveal() }) {
-		return false, nil
-	}
-	h.secrets.Store(&next)
-	return true, nil
-}
-
-// hookSecret reads a secret. Its errors do not repeat it.
-func hookSecret(text string) (token.Secret, error) {
-	value := strings.TrimSpace(text)
-	if err := token.CheckCredential(value); err != nil {
-		return token.Secret{}, fmt.Errorf("secret %w", err)
-	}
-	if encoded, ok := strings.CutPrefix(value, secretPrefix); ok {
-		b, err := base64.StdEncoding.DecodeString(encoded)
-		if err != nil {
-			return token.Secret{}, fmt.Errorf("secret: after %s must follow base64, padded", secretPrefix)
-		}
-		value = string(b)
-	}
-	if value == "" {
-		return token.Secret{}, errors.New("secret must not be empty")
-	}
-	return token.NewSecret(value), nil
 }
 
 // literal reports whether a secret stands in the configuration itself.
@@ -166,7 +99,7 @@ func (a *App) warnLiteralHooks() {
 			a.logger.Warn("the secret of this webhook stands in the configuration, which the admin endpoint and the autosave show; put it into a file (mode 0600) and write {file./path} instead",
 				zap.Int("webhook", i+1))
 		}
-		for _, secret := range *a.hooks[i].secrets.Load() {
+		for _, secret := range a.hooks[i].Secrets() {
 			if len(secret.Reveal()) < minHookSecret {
 				a.logger.Warn("the secret of this webhook is short enough to be guessed; make another with: echo whsec_$(openssl rand -base64 32)", zap.Int("webhook", i+1))
 			}
@@ -178,7 +111,7 @@ func (a *App) warnLiteralHooks() {
 func (a *App) limiterHooks() []limiter.Hook {
 	hooks := make([]limiter.Hook, len(a.hooks))
 	for i, h := range a.hooks {
-		hooks[i] = limiter.Hook{URL: h.url, Events: h.events}
+		hooks[i] = limiter.Hook{URL: h.URL, Events: h.Events}
 	}
 	return hooks
 }
@@ -203,7 +136,7 @@ func parseWebhook(d *caddyfile.Dispenser) (*Webhook, error) {
 		return nil, d.Err("webhook takes one address and a block: webhook https://ops.example.com/till { secret {file./etc/till/hook.key} }")
 	}
 	if !strings.Contains(w.URL, "{") {
-		if _, err := judgeHookURL(w.URL); err != nil {
+		if _, err := webhook.NewEndpoint(w.URL); err != nil {
 			return nil, d.Errf("webhook: %v", err)
 		}
 	}

@@ -1,61 +1,64 @@
-package till
+// Package webhook delivers what becomes of keys to the addresses that are to be told:
+// signed as Standard Webhooks are (https://www.standardwebhooks.com), one message at
+// a time to each, and tried again for some days.
+//
+// It knows addresses, secrets and how deliveries go. Which events there are and which
+// messages wait is known to the limiter, whose outbox keeps them until they were taken;
+// what a configuration says of webhooks is read in the root.
+package webhook
 
 import (
 	"bytes"
 	"context"
-	"crypto/hmac"
-	"crypto/sha256"
-	"encoding/base64"
 	"errors"
 	"fmt"
 	"io"
 	"log/slog"
 	"math/rand/v2"
-	"net"
 	"net/http"
-	"net/netip"
 	"net/url"
 	"strconv"
-	"strings"
 	"sync"
 	"sync/atomic"
-	"syscall"
 	"time"
 
-	"github.com/till-proxy/till/admin"
 	"github.com/till-proxy/till/limiter"
 )
-
-// retries say how often a message is tried: after a failure the wait doubles,
-// from first to most, and a message that is older than giveUp is given up.
-type retries struct{ first, most, giveUp time.Duration }
-
-var standardRetries = retries{first: 2 * time.Second, most: time.Hour, giveUp: 3 * 24 * time.Hour}
 
 const (
 	deliveryTime   = 15 * time.Second // of one attempt, in all
 	deliveryBatch  = 50
-	maxHookAnswer  = 64 << 10 // bytes of an answer that are read, so that its connection can be used again
+	maxAnswer      = 64 << 10 // bytes of an answer that are read, so that its connection can be used again
 	lookAgain      = time.Minute
 	lookAgainStore = time.Second
+
+	// firstRetry is the wait after a failure. It doubles with the next ones, up to
+	// longestRetry, and a message that is older than giveUp is given up.
+	firstRetry, longestRetry, giveUp = 2 * time.Second, time.Hour, 3 * 24 * time.Hour
 )
 
-// after is the wait after so many failures, with a jitter, so that receivers
+// retryAfter is the wait after so many failures, with a jitter, so that receivers
 // that come back are not met by everybody at once.
-func (r retries) after(failures int) time.Duration {
-	wait := r.most
+func retryAfter(failures int) time.Duration {
+	wait := longestRetry
 	if failures < 30 {
-		wait = min(r.first<<failures, r.most)
+		wait = min(firstRetry<<failures, longestRetry)
 	}
 	return wait/2 + time.Duration(rand.Int64N(int64(wait/2)+1))
 }
 
-// deliveries sends what is in the outbox to the webhooks. It lives with the
+// State is how the deliveries to an endpoint went since the server started.
+type State struct {
+	Delivered, Failed, GivenUp    int64
+	LastDeliveredAt, FailingSince *time.Time
+	LastError                     string
+}
+
+// Deliveries sends what is in the outbox to the webhooks. It lives with the
 // store, and which webhooks there are is said by the configuration that started
 // last. There is one goroutine a webhook, and so one message on its way to each.
-type deliveries struct {
-	limiter func() *limiter.Limiter // the one that works now, or nil
-	retries retries
+type Deliveries struct {
+	limiter func() *limiter.Limiter
 
 	mu      sync.Mutex
 	senders map[string]*sender // by address; replaced, never changed
@@ -63,28 +66,30 @@ type deliveries struct {
 	all     atomic.Pointer[map[string]*sender] // the same, for who must not wait
 }
 
-func newDeliveries(current func() *limiter.Limiter) *deliveries {
-	return &deliveries{limiter: current, retries: standardRetries}
+// New delivers nothing until Set names endpoints. current returns the limiter that
+// works now, or nil.
+func New(current func() *limiter.Limiter) *Deliveries {
+	return &Deliveries{limiter: current}
 }
 
 // sender is the goroutine of one webhook.
 type sender struct {
-	all    *deliveries
+	all    *Deliveries
 	client *http.Client
 	woken  chan struct{}
 	cancel context.CancelFunc
 	done   chan struct{}
 
 	mu       sync.Mutex
-	hook     *webhook
+	hook     *Endpoint
 	log      *slog.Logger
 	failures int // in a row
 	pause    time.Time
-	state    admin.Delivery
+	state    State
 }
 
-// set takes over the webhooks of a configuration.
-func (d *deliveries) set(hooks []*webhook, log *slog.Logger) {
+// Set takes over the webhooks of a configuration.
+func (d *Deliveries) Set(hooks []*Endpoint, log *slog.Logger) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if d.stopped {
@@ -92,11 +97,11 @@ func (d *deliveries) set(hooks []*webhook, log *slog.Logger) {
 	}
 	next := make(map[string]*sender, len(hooks))
 	for _, h := range hooks {
-		s := d.senders[h.url]
-		if next[h.url] = s; s == nil {
+		s := d.senders[h.URL]
+		if next[h.URL] = s; s == nil {
 			ctx, cancel := context.WithCancel(context.Background())
-			s = &sender{all: d, client: hookClient(h.plain), woken: make(chan struct{}, 1), cancel: cancel, done: make(chan struct{}), hook: h, log: log}
-			next[h.url] = s
+			s = &sender{all: d, client: h.client(), woken: make(chan struct{}, 1), cancel: cancel, done: make(chan struct{}), hook: h, log: log}
+			next[h.URL] = s
 			go s.run(ctx)
 			continue
 		}
@@ -115,8 +120,8 @@ func (d *deliveries) set(hooks []*webhook, log *slog.Logger) {
 	d.all.Store(&next)
 }
 
-// stop ends all of them.
-func (d *deliveries) stop() {
+// Stop ends all of them.
+func (d *Deliveries) Stop() {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.stopped = true
@@ -128,8 +133,8 @@ func (d *deliveries) stop() {
 	}
 }
 
-// wake lets all look into the outbox. It does not block.
-func (d *deliveries) wake() {
+// Wake lets all look into the outbox. It does not block.
+func (d *Deliveries) Wake() {
 	if all := d.all.Load(); all != nil {
 		for _, s := range *all {
 			s.wake()
@@ -137,14 +142,14 @@ func (d *deliveries) wake() {
 	}
 }
 
-// delivery is how the deliveries to a webhook go.
-func (d *deliveries) delivery(address string) admin.Delivery {
+// State is how the deliveries to an address go.
+func (d *Deliveries) State(address string) State {
 	var s *sender
 	if all := d.all.Load(); all != nil {
 		s = (*all)[address]
 	}
 	if s == nil {
-		return admin.Delivery{}
+		return State{}
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -186,7 +191,7 @@ func (s *sender) round(ctx context.Context) time.Duration {
 	if l == nil {
 		return lookAgainStore
 	}
-	due, next, err := l.DueMessages(ctx, hook.url, deliveryBatch)
+	due, next, err := l.DueMessages(ctx, hook.URL, deliveryBatch)
 	if err != nil {
 		s.log.Error("reading what webhooks are to be told", "error", err)
 		return lookAgain
@@ -195,8 +200,8 @@ func (s *sender) round(ctx context.Context) time.Duration {
 		if ctx.Err() != nil {
 			return 0
 		}
-		if time.Since(m.At) > s.all.retries.giveUp {
-			if err := l.ForgetMessage(ctx, hook.url, m); err != nil {
+		if time.Since(m.At) > giveUp {
+			if err := l.ForgetMessage(ctx, hook.URL, m); err != nil {
 				return lookAgainStore
 			}
 			s.gaveUp(m)
@@ -206,13 +211,13 @@ func (s *sender) round(ctx context.Context) time.Duration {
 			if ctx.Err() != nil {
 				return 0
 			}
-			if err := l.PostponeMessage(ctx, m, s.all.retries.after(m.Attempts)); err != nil {
+			if err := l.PostponeMessage(ctx, m, retryAfter(m.Attempts)); err != nil {
 				s.log.Error("noting that a webhook was not told", "error", err)
 			}
 			return s.failed(err)
 		}
 		s.delivered()
-		if err := l.ForgetMessage(ctx, hook.url, m); err != nil {
+		if err := l.ForgetMessage(ctx, hook.URL, m); err != nil {
 			// It will be told once more, with the same id.
 			s.log.Error("noting that a webhook was told", "message", m.ID, "error", err)
 			return lookAgainStore
@@ -228,10 +233,10 @@ func (s *sender) round(ctx context.Context) time.Duration {
 }
 
 // deliver makes one attempt.
-func (s *sender) deliver(ctx context.Context, hook *webhook, m *limiter.Message) error {
+func (s *sender) deliver(ctx context.Context, hook *Endpoint, m *limiter.Message) error {
 	ctx, cancel := context.WithTimeout(ctx, deliveryTime)
 	defer cancel()
-	r, err := http.NewRequestWithContext(ctx, http.MethodPost, hook.url, bytes.NewReader(m.Payload))
+	r, err := http.NewRequestWithContext(ctx, http.MethodPost, hook.URL, bytes.NewReader(m.Payload))
 	if err != nil {
 		return withoutAddress(err)
 	}
@@ -246,7 +251,7 @@ func (s *sender) deliver(ctx context.Context, hook *webhook, m *limiter.Message)
 		return withoutAddress(err)
 	}
 	defer res.Body.Close()
-	if _, err := io.Copy(io.Discard, io.LimitReader(res.Body, maxHookAnswer)); err != nil && res.StatusCode/100 == 2 {
+	if _, err := io.Copy(io.Discard, io.LimitReader(res.Body, maxAnswer)); err != nil && res.StatusCode/100 == 2 {
 		return withoutAddress(err)
 	}
 	switch res.StatusCode / 100 {
@@ -256,18 +261,6 @@ func (s *sender) deliver(ctx context.Context, hook *webhook, m *limiter.Message)
 		return fmt.Errorf("it answered %d, and redirects are not followed", res.StatusCode)
 	}
 	return fmt.Errorf("it answered %d", res.StatusCode)
-}
-
-// sign is the Webhook-Signature of a message: one for each secret.
-func (h *webhook) sign(id, stamp string, payload []byte) string {
-	var all []string
-	for _, secret := range *h.secrets.Load() {
-		mac := hmac.New(sha256.New, []byte(secret.Reveal()))
-		mac.Write([]byte(id + "." + stamp + "."))
-		mac.Write(payload)
-		all = append(all, "v1,"+base64.StdEncoding.EncodeToString(mac.Sum(nil)))
-	}
-	return strings.Join(all, " ")
 }
 
 // withoutAddress takes the address out of an error of net/http: its query may
@@ -300,7 +293,7 @@ func (s *sender) failed(err error) time.Duration {
 		s.state.FailingSince = &now
 		s.log.Warn("a webhook could not be told what happened; it is tried again for some days", "host", s.host(), "error", err)
 	}
-	wait := s.all.retries.after(s.failures)
+	wait := retryAfter(s.failures)
 	s.failures++
 	s.pause = now.Add(wait)
 	s.state.Failed++
@@ -317,33 +310,9 @@ func (s *sender) gaveUp(m limiter.Message) {
 
 // host is what logs say of the address. Callers hold the sender.
 func (s *sender) host() string {
-	u, err := url.Parse(s.hook.url)
+	u, err := url.Parse(s.hook.URL)
 	if err != nil {
 		return ""
 	}
 	return u.Host
-}
-
-// hookClient is the client for one webhook: no redirects, bounded times, and
-// over plain HTTP no other machine than this one.
-func hookClient(plain bool) *http.Client {
-	dialer := &net.Dialer{Timeout: 5 * time.Second}
-	transport := &http.Transport{
-		Proxy: http.ProxyFromEnvironment, DialContext: dialer.DialContext,
-		TLSHandshakeTimeout: 5 * time.Second, ResponseHeaderTimeout: deliveryTime, IdleConnTimeout: time.Minute,
-		MaxIdleConns: 1, MaxConnsPerHost: 1, ForceAttemptHTTP2: true, DisableCompression: true, MaxResponseHeaderBytes: maxHookAnswer,
-	}
-	if plain {
-		transport.Proxy = nil
-		dialer.Control = func(_, address string, _ syscall.RawConn) error {
-			if at, err := netip.ParseAddrPort(address); err != nil || !at.Addr().Unmap().IsLoopback() {
-				return errors.New("it is not on loopback, and its address is not https")
-			}
-			return nil
-		}
-	}
-	return &http.Client{
-		Transport: transport, Timeout: deliveryTime,
-		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
-	}
 }

@@ -4,11 +4,12 @@ import (
 	"log/slog"
 	"net/http"
 	"net/http/httptest"
-	"runtime"
+	"sync"
 	"testing"
 	"time"
 
 	"github.com/till-proxy/till/limiter"
+	"github.com/till-proxy/till/webhook"
 )
 
 // A webhook's goroutine asks the engine for the limiter; stopping the engine
@@ -18,22 +19,24 @@ func TestAnEngineStopsWhileAWebhookLooksForTheStore(t *testing.T) {
 	there := httptest.NewServer(http.NotFoundHandler())
 	defer there.Close()
 	e := newEngine(t.TempDir(), nil)
-	looking := make(chan struct{}, 1)
-	e.hooks.limiter = func() *limiter.Limiter {
-		select {
-		case looking <- struct{}{}:
-		default:
+	looking, stopping := make(chan struct{}), make(chan struct{})
+	looks := sync.OnceFunc(func() { close(looking) })
+	e.hooks = webhook.New(func() *limiter.Limiter {
+		looks()
+		<-stopping
+		for range 100_000 { // while it is being stopped
+			e.current()
 		}
-		for e.hooks.mu.TryLock() { // until it is being stopped
-			e.hooks.mu.Unlock()
-			runtime.Gosched()
-		}
-		return e.current()
+		return nil
+	})
+	hook, err := webhook.NewEndpoint(there.URL)
+	if err != nil {
+		t.Fatal(err)
 	}
-	e.hooks.set([]*webhook{{url: there.URL, plain: true}}, slog.New(slog.DiscardHandler))
+	e.hooks.Set([]*webhook.Endpoint{hook}, slog.New(slog.DiscardHandler))
 	<-looking
 	stopped := make(chan error, 1)
-	go func() { stopped <- e.Destruct() }()
+	go func() { close(stopping); stopped <- e.Destruct() }()
 	select {
 	case err := <-stopped:
 		if err != nil {
