@@ -10,47 +10,63 @@ import (
 // last word counts. A configuration that fails to start leaves the one before
 // running, so what that said is put into force again.
 
+// configuration is one as the engine knows it.
+type configuration interface {
+	// putInForce has the store, its events and webhooks do as it says.
+	putInForce() error
+}
+
 // enter puts a configuration into force. Caddy starts and stops one at a time.
-func (e *engine) enter(a *App) error {
-	err := a.putInForce()
+func (e *engine) enter(c configuration) error {
+	err := c.putInForce()
 	e.mu.Lock()
 	before := e.last()
 	if err == nil {
-		e.running = append(e.running, a)
+		e.running = append(e.running, c)
 	}
 	e.mu.Unlock()
-	if err != nil && before != nil {
-		before.putBack()
+	if err != nil {
+		e.putBack(before)
 	}
 	return err
 }
 
 // leave takes a configuration out of force: the next one has taken over, or it
 // never came to run and the one before goes on.
-func (e *engine) leave(a *App) {
+func (e *engine) leave(c configuration) {
 	e.mu.Lock()
-	was := e.last() == a
-	e.running = slices.DeleteFunc(e.running, func(other *App) bool { return other == a })
+	was := e.last() == c
+	e.running = slices.DeleteFunc(e.running, func(other configuration) bool { return other == c })
 	before := e.last()
 	e.mu.Unlock()
 	switch {
 	case !was:
-	case before != nil:
-		before.putBack()
-	default:
+	case before == nil:
 		e.events.sink.Store(nil)
+	default:
+		e.putBack(before)
 	}
 }
 
 // last is the configuration in force, or nil. Callers hold the engine.
-func (e *engine) last() *App {
+func (e *engine) last() configuration {
 	if n := len(e.running); n > 0 {
 		return e.running[n-1]
 	}
 	return nil
 }
 
-// putInForce tells the store what this configuration says about it.
+// putBack puts a configuration into force that was before, if there was one.
+func (e *engine) putBack(before configuration) {
+	if before == nil {
+		return
+	}
+	if err := before.putInForce(); err != nil {
+		e.log.logger().Error("the configuration before could not be put into force again: reload it", "error", err)
+	}
+}
+
+// putInForce implements configuration.
 func (a *App) putInForce() error {
 	a.engine.log.follow(a.slogger)
 	l, err := a.limiterWithin(startingTime)
@@ -79,9 +95,5 @@ func (a *App) putInForce() error {
 	return nil
 }
 
-// putBack puts a configuration into force that was before.
-func (a *App) putBack() {
-	if err := a.putInForce(); err != nil {
-		a.slogger.Error("the configuration before could not be put into force again: reload it", "error", err)
-	}
-}
+// Interface guard
+var _ configuration = (*App)(nil)

@@ -1,7 +1,6 @@
 package till
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -51,7 +50,7 @@ type engine struct {
 	claimed bool // in openings
 	telling bool // the events are being delivered
 	closed  bool
-	running []*App // the configurations that have started; the last is in force
+	running []configuration // those that have started; the last is in force
 }
 
 const (
@@ -282,25 +281,6 @@ func (e *engine) current() *limiter.Limiter {
 	return e.limiter
 }
 
-// claim makes sure that no other engine of this process has the store open.
-// Who opens the store calls it.
-func (e *engine) claim() error {
-	if e.claimed {
-		return nil
-	}
-	err := openings.claim(e.dir)
-	e.claimed = err == nil
-	return err
-}
-
-// yield lets another engine of this process open the store. Callers hold e.mu.
-func (e *engine) yield() {
-	if e.claimed {
-		e.claimed = false
-		openings.yield(e.dir)
-	}
-}
-
 func (e *engine) openLimiter(o opening, after *limiter.Limiter) (*limiter.Limiter, error) {
 	store, err := o.open(e.dir, o.log)
 	if errors.Is(err, limiter.ErrLocked) {
@@ -319,65 +299,6 @@ func (e *engine) openLimiter(o opening, after *limiter.Limiter) (*limiter.Limite
 		return nil, errors.Join(err, store.Close())
 	}
 	return l, nil
-}
-
-// errInOrder says that there is nothing to forfeit.
-var errInOrder = errors.New("the store is in order: there is nothing to repair")
-
-// forfeit closes a store that is in doubt, mends it, and opens it.
-func (e *engine) forfeit(by limiter.Caller, o opening) (limiter.Repaired, error) {
-	var done limiter.Repaired
-	if by.Role != limiter.OperatorRole { // judged before the store is closed for it
-		return done, fmt.Errorf("%w: only the operator repairs the store", limiter.ErrForbidden)
-	}
-	if _, err := e.open(o, 0); err != nil && !errors.Is(err, limiter.ErrDoubt) {
-		return done, err
-	}
-	e.mu.Lock()
-	_ = e.wait(0) // without patience there is no error
-	former, err := e.limiter, e.why()
-	if !errors.Is(err, limiter.ErrDoubt) {
-		e.mu.Unlock()
-		return done, errors.Join(errInOrder, err)
-	}
-	mended := make(chan struct{})
-	e.opening = mended
-	e.mu.Unlock()
-
-	err = e.mend(former, by, o, &done)
-
-	e.mu.Lock()
-	e.failed, e.nextTry, e.opening = err, time.Time{}, nil
-	if err == nil {
-		e.failed, e.mended = errMended, true
-	}
-	close(mended)
-	e.mu.Unlock()
-	if err != nil {
-		return done, err
-	}
-	_, err = e.open(o, 0)
-	return done, err
-}
-
-// errMended says that a store has to be opened again.
-var errMended = errors.New("the store was mended and is not yet open")
-
-func (e *engine) mend(former *limiter.Limiter, by limiter.Caller, o opening, done *limiter.Repaired) error {
-	if former != nil {
-		if err := former.Close(); err != nil && !errors.Is(err, limiter.ErrClosed) {
-			o.log.Warn("closing the store that is in doubt", "error", err)
-		}
-	}
-	if err := e.claim(); err != nil {
-		return err
-	}
-	store, err := o.open(e.dir, o.log)
-	if err != nil {
-		return err
-	}
-	*done, err = limiter.Forfeit(store, limiter.Files{}, by, o.anchorIn(e.dir), o.roles, time.Now(), o.log)
-	return errors.Join(err, store.Close())
 }
 
 // Destruct closes the store; the pool calls it when no configuration uses the
@@ -405,48 +326,6 @@ func (e *engine) Destruct() error {
 		<-e.events.stopped
 	}
 	return err
-}
-
-// openings knows which stores this process has open. The pool forgets an
-// engine before its Destruct has ended, so a successor may come too early:
-// it waits here until the store is closed.
-var openings = &claims{held: make(map[string]chan struct{})}
-
-type claims struct {
-	mu   sync.Mutex
-	held map[string]chan struct{} // closed when given back
-}
-
-// closingTime bounds the wait for a store that is being closed.
-const closingTime = 30 * time.Second
-
-func (c *claims) claim(dir string) error {
-	ctx, cancel := context.WithTimeout(context.Background(), closingTime)
-	defer cancel()
-	for {
-		c.mu.Lock()
-		busy := c.held[dir]
-		if busy == nil {
-			c.held[dir] = make(chan struct{})
-			c.mu.Unlock()
-			return nil
-		}
-		c.mu.Unlock()
-		select {
-		case <-busy:
-		case <-ctx.Done():
-			return fmt.Errorf("store %s: still being closed after %s", dir, closingTime)
-		}
-	}
-}
-
-func (c *claims) yield(dir string) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if busy := c.held[dir]; busy != nil {
-		close(busy)
-		delete(c.held, dir)
-	}
 }
 
 // Interface guard

@@ -1,0 +1,68 @@
+package till
+
+import (
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/till-proxy/till/limiter"
+)
+
+// errInOrder says that there is nothing to forfeit.
+var errInOrder = errors.New("the store is in order: there is nothing to repair")
+
+// forfeit closes a store that is in doubt, mends it, and opens it.
+func (e *engine) forfeit(by limiter.Caller, o opening) (limiter.Repaired, error) {
+	var done limiter.Repaired
+	if by.Role != limiter.OperatorRole { // judged before the store is closed for it
+		return done, fmt.Errorf("%w: only the operator repairs the store", limiter.ErrForbidden)
+	}
+	if _, err := e.open(o, 0); err != nil && !errors.Is(err, limiter.ErrDoubt) {
+		return done, err
+	}
+	e.mu.Lock()
+	_ = e.wait(0) // without patience there is no error
+	former, err := e.limiter, e.why()
+	if !errors.Is(err, limiter.ErrDoubt) {
+		e.mu.Unlock()
+		return done, errors.Join(errInOrder, err)
+	}
+	mended := make(chan struct{})
+	e.opening = mended
+	e.mu.Unlock()
+
+	err = e.mend(former, by, o, &done)
+
+	e.mu.Lock()
+	e.failed, e.nextTry, e.opening = err, time.Time{}, nil
+	if err == nil {
+		e.failed, e.mended = errMended, true
+	}
+	close(mended)
+	e.mu.Unlock()
+	if err != nil {
+		return done, err
+	}
+	_, err = e.open(o, 0)
+	return done, err
+}
+
+// errMended says that a store has to be opened again.
+var errMended = errors.New("the store was mended and is not yet open")
+
+func (e *engine) mend(former *limiter.Limiter, by limiter.Caller, o opening, done *limiter.Repaired) error {
+	if former != nil {
+		if err := former.Close(); err != nil && !errors.Is(err, limiter.ErrClosed) {
+			o.log.Warn("closing the store that is in doubt", "error", err)
+		}
+	}
+	if err := e.claim(); err != nil {
+		return err
+	}
+	store, err := o.open(e.dir, o.log)
+	if err != nil {
+		return err
+	}
+	*done, err = limiter.Forfeit(store, limiter.Files{}, by, o.anchorIn(e.dir), o.roles, time.Now(), o.log)
+	return errors.Join(err, store.Close())
+}
