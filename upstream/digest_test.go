@@ -209,3 +209,37 @@ func TestADigestIsOfAllThatCame(t *testing.T) {
 		}
 	}
 }
+
+// TestMarksThatAreLeftOutAreHeldForAsLongAsTheyMayBe: what is not part of the
+// digest may be added to a beginning that is known, wherever and however often;
+// a template may print it all, with a line and its indentation for every member.
+func TestMarksThatAreLeftOutAreHeldForAsLongAsTheyMayBe(t *testing.T) {
+	t.Parallel()
+	growing := strings.Repeat("\ufdfa", 14) // three bytes each, and 33 in NFKC
+	for _, mark := range []string{
+		`"cache_control":{"type":"ephemeral"}`,
+		`"cache_control":{"` + growing + `":""}`,
+		`"cache_control":{"<<<<<<<<<<<<<<<<<<<<":">>>>>>>>>>>>>>>>>>>>>>>"}`,
+		`"cache_control":{"a":"","b":"","c":"","d":"","e":"","f":"","g":""}`,
+		`"prompt_cache_breakpoint":{}`,
+	} {
+		for _, depth := range []int{0, 1, 30, 90} {
+			plain := strings.Repeat(`{"a":`, depth) + "{}" + strings.Repeat("}", depth)
+			marked := strings.Replace(plain, "{}", "{"+mark+"}", 1)
+			a, _ := digestOf([]byte(plain))
+			b, left := digestOf([]byte(marked))
+			_, without := promptLength([]byte(plain), asLines, nil)
+			_, with := promptLength([]byte(marked), asLines, nil)
+			if a != b || left < (with-without)*11/10 {
+				t.Errorf("%s, %d deep: the same is %v, and %d tokens are held for %d", mark, depth, a == b, left, with-without)
+			}
+		}
+	}
+	block := `{"type":"text","text":"` + billingHeader + growing + growing + growing + `"}`
+	d := &digester{buf: make([]byte, 0, 4096)}
+	d.begin(testSecret)
+	d.system([]byte("["+block+"]"), nil)
+	if _, most := promptLength([]byte(block), asLines, nil); d.left < most*11/10 {
+		t.Errorf("%d tokens are held for a header of %d", d.left, most)
+	}
+}

@@ -237,58 +237,6 @@ func TestABeginningOfAnUnknownTemplateCountsForTheSameSpeaker(t *testing.T) {
 	}
 }
 
-// TestClaudeCodesOwnHeaderIsNoOtherConversation: it is another with every
-// request (claude-code#24168), and so are the marks of its cache.
-func TestClaudeCodesRequestsGoOn(t *testing.T) {
-	t.Parallel()
-	m := newRemembering(t)
-	body := func(nonce string, messages ...string) string {
-		return `{"model":"m","max_tokens":32000,"system":[{"type":"text","text":"x-anthropic-billing-header: cc_version=2.1.0; cch=` + nonce + `;"},
-			{"type":"text","text":"` + long + `","cache_control":{"type":"ephemeral","ttl":"1h"}}],
-			"context_management":{"edits":[{"type":"clear_thinking_20251015","keep":"all"}]},"messages":[` + strings.Join(messages, ",") + `]}`
-	}
-	marked := `{"role":"user","content":[{"type":"text","text":"hi","cache_control":{"type":"ephemeral"}}]}`
-	r, _ := m.ask("k", "anthropic", "/v1/messages", body("a1b2c", marked))
-	m.Learn(r, 2100, "m", true)
-	r, e := m.ask("k", "anthropic", "/v1/messages", body("ffff0", `{"role":"user","content":[{"type":"text","text":"hi"}]}`, `{"role":"assistant","content":"yes"}`, marked))
-	if r.Input < 2100 || r.Input > 2900 || e.Input < 10_000 {
-		t.Errorf("%d of %d", r.Input, e.Input)
-	}
-	// What stands in its place counts.
-	long, _ := m.ask("k", "anthropic", "/v1/messages", body(strings.Repeat("f", 300), marked))
-	if short, _ := m.ask("k", "anthropic", "/v1/messages", body("a", marked)); long.Input < short.Input+299 {
-		t.Errorf("a longer header: %d, a shorter: %d", long.Input, short.Input)
-	}
-}
-
-func TestResponsesAndGeminiGoOn(t *testing.T) {
-	t.Parallel()
-	for _, test := range []struct{ preset, path, before, turn, next, after string }{
-		{"openai", "/v1/responses", `{"model":"m","instructions":"` + long + `","input":[`, `{"role":"user","content":"hi"}`,
-			`,{"type":"function_call","name":"f","arguments":"{}","call_id":"c"},{"type":"function_call_output","call_id":"c","output":"x"}`, `]}`},
-		{"gemini", "/v1beta/models/m:generateContent", `{"contents":[`, `{"role":"user","parts":[{"text":"` + long + `"}]}`,
-			`,{"role":"model","parts":[{"text":"yes"}]},{"parts":[{"text":"more"}]}`, `],"generationConfig":{"maxOutputTokens":9}}`},
-		{"openai", "/v1/chat/completions", `{"model":"m","messages":[`, `{"role":"user","content":[{"type":"image_url","image_url":{"url":"data:image/png;base64,AAAA"}},{"type":"text","text":"` + long + `"}]}`,
-			`,{"role":"assistant","content":"yes"},{"role":"user","content":"more"}`, `]}`},
-		{"anthropic", "/v1/messages", `{"model":"m","max_tokens":5,"messages":[`, `{"role":"user","content":[{"type":"document","source":{"type":"base64","media_type":"application/pdf","data":"` + long + `"}},{"type":"text","text":"` + long + `"}]}`,
-			`,{"role":"assistant","content":"yes"},{"role":"user","content":"more"}`, `]}`},
-	} {
-		m := newRemembering(t)
-		r, _ := m.ask("k", test.preset, test.path, test.before+test.turn+test.after)
-		m.Learn(r, 3000, "m", true)
-		if r, e := m.ask("k", test.preset, test.path, test.before+test.turn+test.next+test.after); r.Input < 3000 || r.Input > 3400 || e.Input < 10_000 {
-			t.Errorf("%s%s: %d of %d", test.preset, test.path, r.Input, e.Input)
-		}
-	}
-	m := newRemembering(t)
-	r, _ := m.claude("k", long)
-	m.Learn(r, 2000, "m", true)
-	r, _ = m.ask("k", "anthropic", "/v1/messages", `{"model":"m","max_tokens":5,"messages":[`+strings.Join(turns(long, "yes"), ",")+`,{"role":"user","content":[{"type":"document","source":{"type":"base64","media_type":"application/pdf","data":"AAAA"}}]}]}`)
-	if r.Input >= 0 {
-		t.Errorf("a document that was never counted is bounded by %d", r.Input)
-	}
-}
-
 func TestRoutedAndShortenedRequestsAreNotRemembered(t *testing.T) {
 	t.Parallel()
 	const chat = `"model":"m","messages":[{"role":"user","content":"hi"}]`
@@ -436,39 +384,5 @@ func BenchmarkRecall(b *testing.B) {
 				}
 			})
 		}
-	}
-}
-
-// TestMarksThatAreLeftOutAreHeldForAsLongAsTheyMayBe: what is not part of the
-// digest may be added to a beginning that is known, wherever and however often;
-// a template may print it all, with a line and its indentation for every member.
-func TestMarksThatAreLeftOutAreHeldForAsLongAsTheyMayBe(t *testing.T) {
-	t.Parallel()
-	growing := strings.Repeat("\ufdfa", 14) // three bytes each, and 33 in NFKC
-	for _, mark := range []string{
-		`"cache_control":{"type":"ephemeral"}`,
-		`"cache_control":{"` + growing + `":""}`,
-		`"cache_control":{"<<<<<<<<<<<<<<<<<<<<":">>>>>>>>>>>>>>>>>>>>>>>"}`,
-		`"cache_control":{"a":"","b":"","c":"","d":"","e":"","f":"","g":""}`,
-		`"prompt_cache_breakpoint":{}`,
-	} {
-		for _, depth := range []int{0, 1, 30, 90} {
-			plain := strings.Repeat(`{"a":`, depth) + "{}" + strings.Repeat("}", depth)
-			marked := strings.Replace(plain, "{}", "{"+mark+"}", 1)
-			a, _ := digestOf([]byte(plain))
-			b, left := digestOf([]byte(marked))
-			_, without := promptLength([]byte(plain), asLines, nil)
-			_, with := promptLength([]byte(marked), asLines, nil)
-			if a != b || left < (with-without)*11/10 {
-				t.Errorf("%s, %d deep: the same is %v, and %d tokens are held for %d", mark, depth, a == b, left, with-without)
-			}
-		}
-	}
-	block := `{"type":"text","text":"` + billingHeader + growing + growing + growing + `"}`
-	d := &digester{buf: make([]byte, 0, 4096)}
-	d.begin(testSecret)
-	d.system([]byte("["+block+"]"), nil)
-	if _, most := promptLength([]byte(block), asLines, nil); d.left < most*11/10 {
-		t.Errorf("%d tokens are held for a header of %d", d.left, most)
 	}
 }
