@@ -1,6 +1,7 @@
 package admin
 
 import (
+	"bytes"
 	"encoding/json"
 	"errors"
 	"maps"
@@ -170,4 +171,15 @@ func TestCommandsInTheTextOfTheDocsExist(t *testing.T) {
 	if found < 20 {
 		t.Errorf("only %d were found", found)
 	}
+}
+
+// TestTheHelpOfEveryCommandIsAsItWas holds the names and defaults of flags, too.
+func TestTheHelpOfEveryCommandIsAsItWas(t *testing.T) {
+	t.Parallel()
+	var all bytes.Buffer
+	for _, path := range slices.Sorted(maps.Keys(tree())) {
+		r := till(t, append(strings.Fields(path), "--help")...)
+		all.WriteString("==== till " + path + "\n" + r.out + r.err)
+	}
+	golden(t, "help.txt", all.Bytes())
 }
