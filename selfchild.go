@@ -37,7 +37,7 @@ func (h *Handler) mintChild(w http.ResponseWriter, r *http.Request, l *limiter.L
 	if refusal != nil {
 		return h.refuse(w, t, childrenPath, refusal, 0)
 	}
-	spec, unlimited, err := admin.ReadChild(r, key, string(t.preset.Dialect))
+	spec, unlimited, err := admin.ReadChild(r, key, string(t.preset.Dialect), l.Time())
 	if err != nil {
 		return h.refuseChild(w, by, err)
 	}

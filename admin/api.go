@@ -199,7 +199,7 @@ func (a *api) mint(l *limiter.Limiter, r *http.Request) (int, any, error) {
 	if err != nil {
 		return 0, nil, err
 	}
-	spec, err := body.key(a.backend.UpstreamInfos(), choices)
+	spec, err := body.key(a.backend.UpstreamInfos(), choices, l.Time())
 	if err != nil {
 		return 0, nil, err
 	}
@@ -327,7 +327,7 @@ func (a *api) change(l *limiter.Limiter, r *http.Request) (int, any, error) {
 		return 0, nil, err
 	}
 	return key(l.Change(r.Context(), a.caller, r.PathValue("id"), version, func(k *limiter.Key) error {
-		if err := body.change(k); err != nil {
+		if err := body.change(k, l.Time()); err != nil {
 			return err
 		}
 		for _, u := range a.backend.UpstreamInfos() {

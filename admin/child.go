@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"errors"
 	"net/http"
+	"time"
 
 	"github.com/till-proxy/till/limiter"
 )
@@ -26,10 +27,10 @@ type childBody struct {
 	UpstreamKey json.RawMessage `json:"upstream_key"`
 }
 
-// ReadChild reads the mint of a child of a key. What is left out is as the
+// ReadChild reads the mint of a child of a key, now. What is left out is as the
 // parent has it, but for the limits, which have to be said. Of an error,
 // StatusOf is the status.
-func ReadChild(r *http.Request, parent *limiter.Key, dialect string) (child *limiter.Key, unlimited bool, err error) {
+func ReadChild(r *http.Request, parent *limiter.Key, dialect string, now time.Time) (child *limiter.Key, unlimited bool, err error) {
 	var body childBody
 	if err := readBodyOf(r, &body, maxChildBody); err != nil {
 		return nil, false, err
@@ -50,7 +51,7 @@ func ReadChild(r *http.Request, parent *limiter.Key, dialect string) (child *lim
 	}
 	child = parent.Child()
 	child.Delegate = body.Delegate
-	if err := body.apply(child); err != nil {
+	if err := body.apply(child, now); err != nil {
 		return nil, false, err
 	}
 	return child, body.Unlimited, meterable(child, dialect)

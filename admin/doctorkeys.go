@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"strings"
-	"time"
 
 	"github.com/till-proxy/till/limiter"
 )
@@ -116,7 +115,7 @@ func tokenFindings(ctx context.Context, l *limiter.Limiter, by limiter.Caller) (
 	}
 	var names, ids []string
 	for _, t := range tokens {
-		if t.Status(time.Now()) == limiter.Active && t.ExpiresAt.IsZero() {
+		if t.Status(l.Time()) == limiter.Active && t.ExpiresAt.IsZero() {
 			names, ids = append(names, t.Name), append(ids, t.ID)
 		}
 	}

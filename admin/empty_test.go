@@ -96,7 +96,7 @@ func TestAFieldOfAChildThatIsEmptyIsNotOneThatIsLeftOut(t *testing.T) {
 			if f.name == "unlimited" {
 				r = httptest.NewRequest("POST", "/till/self/keys", strings.NewReader(fmt.Sprintf(`{%q:%s}`, f.name, empty)))
 			}
-			if _, _, err := ReadChild(r, parent, "openai"); err == nil || StatusOf(err) != 400 || !strings.Contains(err.Error(), f.name) {
+			if _, _, err := ReadChild(r, parent, "openai", time.Now()); err == nil || StatusOf(err) != 400 || !strings.Contains(err.Error(), f.name) {
 				t.Errorf("%s: %s gives %v", f.name, empty, err)
 			}
 		}

@@ -75,7 +75,8 @@ func set[T any](to *T, from *T) {
 // field sends one as well.
 const noZero = "must be more than 0: leave it out, or say null, for none"
 
-func (s *settable) apply(k *limiter.Key) error {
+// apply sets what is given; expires_in begins now.
+func (s *settable) apply(k *limiter.Key, now time.Time) error {
 	set(&k.Name, s.Name)
 	set(&k.Limit[limiter.Activations], s.MaxActivations)
 	if s.MaxActivations != nil && *s.MaxActivations < 0 {
@@ -116,7 +117,7 @@ func (s *settable) apply(k *limiter.Key) error {
 		if *s.ExpiresIn == 0 {
 			return invalid("expires_in must be more than 0")
 		}
-		k.ExpiresAt = time.Now().UTC().Add(time.Duration(*s.ExpiresIn))
+		k.ExpiresAt = now.UTC().Add(time.Duration(*s.ExpiresIn))
 	case s.ExpiresAt != nil:
 		if s.ExpiresAt.IsZero() {
 			return invalid("expires_at %s", noZero)
@@ -205,8 +206,8 @@ func (b *changeBody) unset(field string) bool {
 }
 
 // change applies the body to a key. It may run more than once.
-func (b *changeBody) change(k *limiter.Key) error {
-	if err := b.apply(k); err != nil {
+func (b *changeBody) change(k *limiter.Key, now time.Time) error {
+	if err := b.apply(k, now); err != nil {
 		return err
 	}
 	for _, take := range b.gone {
@@ -259,7 +260,7 @@ func (k *realKey) UnmarshalText(text []byte) error {
 
 // key is the key that a mint asks for. choices are the upstreams that it may be
 // for where it names none.
-func (b *mintBody) key(upstreams, choices []UpstreamInfo) (*limiter.Key, error) {
+func (b *mintBody) key(upstreams, choices []UpstreamInfo, now time.Time) (*limiter.Key, error) {
 	name := b.Upstream
 	if name == "" {
 		name = b.Provider
@@ -279,7 +280,7 @@ func (b *mintBody) key(upstreams, choices []UpstreamInfo) (*limiter.Key, error) 
 		Upstream: u.Name, Custody: custody, Role: b.Role, Limit: limiter.NoLimits(), SelfRevoke: true,
 		Charge: limiter.ChargeForwarded, Delegate: b.Delegate,
 	}
-	if err := b.apply(k); err != nil {
+	if err := b.apply(k, now); err != nil {
 		return nil, err
 	}
 	return k, meterable(k, u.Dialect)

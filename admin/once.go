@@ -96,7 +96,7 @@ func (a *api) once(call func(*limiter.Limiter, *http.Request) (int, any, error))
 			return http.StatusOK, struct {
 				*TokenObject
 				Replayed bool `json:"replayed"`
-			}{tokenJSON(*done.Token), true}, nil
+			}{tokenJSON(*done.Token, l.Time()), true}, nil
 		}
 		return http.StatusOK, map[string]bool{"replayed": true}, nil
 	}

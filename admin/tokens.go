@@ -24,9 +24,9 @@ type TokenObject struct {
 	Token string `json:"token,omitempty"`
 }
 
-func tokenJSON(t limiter.AdminToken) *TokenObject {
+func tokenJSON(t limiter.AdminToken, now time.Time) *TokenObject {
 	return &TokenObject{
-		ID: t.ID, Name: t.Name, Role: t.Role, Status: t.Status(time.Now()), CreatedAt: t.CreatedAt, CreatedBy: t.CreatedBy,
+		ID: t.ID, Name: t.Name, Role: t.Role, Status: t.Status(now), CreatedAt: t.CreatedAt, CreatedBy: t.CreatedBy,
 		ExpiresAt: moment(t.ExpiresAt), LastUsedAt: moment(t.LastUsedAt), RevokedAt: moment(t.RevokedAt),
 	}
 }
@@ -50,7 +50,7 @@ func (a *api) createToken(l *limiter.Limiter, r *http.Request) (int, any, error)
 	case body.ExpiresIn != nil && *body.ExpiresIn <= 0:
 		return 0, nil, invalid("expires_in must be more than 0")
 	case body.ExpiresIn != nil:
-		spec.ExpiresAt = time.Now().UTC().Add(time.Duration(*body.ExpiresIn))
+		spec.ExpiresAt = l.Time().UTC().Add(time.Duration(*body.ExpiresIn))
 	case body.ExpiresAt != nil && body.ExpiresAt.IsZero():
 		return 0, nil, invalid("expires_at %s", noZero)
 	case body.ExpiresAt != nil:
@@ -65,7 +65,7 @@ func (a *api) createToken(l *limiter.Limiter, r *http.Request) (int, any, error)
 	if err != nil {
 		return 0, nil, err
 	}
-	answer := tokenJSON(made)
+	answer := tokenJSON(made, l.Time())
 	answer.Token = secret.Reveal()
 	return http.StatusCreated, answer, nil
 }
@@ -93,7 +93,7 @@ func (a *api) listTokens(l *limiter.Limiter, r *http.Request) (int, any, error) 
 			answer.Next = answer.Tokens[size-1].ID
 			break
 		}
-		answer.Tokens = append(answer.Tokens, tokenJSON(t))
+		answer.Tokens = append(answer.Tokens, tokenJSON(t, l.Time()))
 	}
 	return http.StatusOK, answer, nil
 }
@@ -106,5 +106,5 @@ func (a *api) revokeToken(l *limiter.Limiter, r *http.Request) (int, any, error)
 	if err != nil {
 		return 0, nil, err
 	}
-	return http.StatusOK, tokenJSON(t), nil
+	return http.StatusOK, tokenJSON(t, l.Time()), nil
 }

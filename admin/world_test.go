@@ -39,6 +39,12 @@ type world struct {
 
 func newWorld(t *testing.T) *world {
 	t.Helper()
+	return newWorldAt(t, nil)
+}
+
+// newWorldAt is a world with a clock of its own.
+func newWorldAt(t *testing.T, clock limiter.Clock) *world {
+	t.Helper()
 	dir := t.TempDir()
 	store, err := limiter.OpenBadger(filepath.Join(dir, "store"), slog.New(slog.DiscardHandler))
 	if err != nil {
@@ -46,7 +52,7 @@ func newWorld(t *testing.T) *world {
 	}
 	lockdown := limiter.NewLockdown(filepath.Join(dir, "lockdown"), nil, nil)
 	t.Cleanup(lockdown.Close)
-	l, err := limiter.Open(limiter.Options{Store: store, Lockdown: lockdown, Roles: map[string]limiter.Role{"ci": limiter.NewRole()}})
+	l, err := limiter.Open(limiter.Options{Store: store, Clock: clock, Lockdown: lockdown, Roles: map[string]limiter.Role{"ci": limiter.NewRole()}})
 	if err != nil {
 		t.Fatal(err)
 	}

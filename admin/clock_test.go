@@ -1,0 +1,58 @@
+package admin
+
+import (
+	"net/http/httptest"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/till-proxy/till/limiter"
+)
+
+// ahead is a clock that shows another year than the machine's, and stands still
+// until it is moved.
+type ahead struct{ now time.Time }
+
+func (c *ahead) Now() (time.Time, time.Duration) {
+	return c.now, time.Duration(c.now.UnixNano())
+}
+
+func TestLifetimesAreCountedByTheClockOfTheLimiter(t *testing.T) {
+	t.Parallel()
+	clock := &ahead{now: time.Date(2051, 3, 1, 12, 0, 0, 0, time.UTC)}
+	w := newWorldAt(t, clock)
+	m := w.mint(`{"upstream":"openai","max_activations":5,"expires_in":"24h"}`)
+	key := get[KeyObject](t, w.do("PATCH", "/keys/"+m.ID, `{"expires_in":"48h"}`))
+	parent, err := w.Get(t.Context(), limiter.Operator, m.ID)
+	if err != nil {
+		t.Fatal(err)
+	}
+	r := httptest.NewRequest("POST", "/", strings.NewReader(`{"max_activations":1,"expires_in":"2h"}`))
+	child, _, err := ReadChild(r, &parent.Key, "openai", w.Time())
+	if err != nil {
+		t.Fatal(err)
+	}
+	token := get[TokenObject](t, w.do("POST", "/tokens", `{"name":"anna","role":"ci","expires_in":"1h"}`))
+	for what, test := range map[string]struct {
+		got  *time.Time
+		want time.Duration
+	}{
+		"a mint": {m.ExpiresAt, 24 * time.Hour}, "a change": {key.ExpiresAt, 48 * time.Hour},
+		"a child": {&child.ExpiresAt, 2 * time.Hour}, "a token": {token.ExpiresAt, time.Hour},
+	} {
+		if want := clock.now.Add(test.want); test.got == nil || !test.got.Equal(want) {
+			t.Errorf("%s ends at %v, want %v", what, test.got, want)
+		}
+	}
+	if token.Status != limiter.Active {
+		t.Errorf("a new token is %s", token.Status)
+	}
+	clock.now = clock.now.Add(2 * time.Hour)
+	if all := get[listedTokens](t, w.do("GET", "/tokens", "")); all.Tokens[0].Status != limiter.Expired {
+		t.Errorf("an hour after its end, a token is %s", all.Tokens[0].Status)
+	}
+	lasting := get[TokenObject](t, w.do("POST", "/tokens", `{"name":"bert","role":"ci"}`))
+	if d := get[diagnosis](t, w.do("GET", "/doctor", "")); d.of("endless_tokens") == nil || !strings.Contains(d.of("endless_tokens").Fix, lasting.ID) {
+		t.Errorf("a token without an end is not found: %+v", d.Findings)
+	}
+}
