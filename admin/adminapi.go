@@ -33,8 +33,6 @@ func (a *AdminAPI) Provision(ctx caddy.Context) error {
 	return nil
 }
 
-const basePath = "/till"
-
 // Routes implements caddy.AdminRouter.
 func (a *AdminAPI) Routes() []caddy.AdminRoute {
 	return []caddy.AdminRoute{{Pattern: basePath + "/", Handler: caddy.AdminHandlerFunc(a.serve)}}

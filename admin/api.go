@@ -16,6 +16,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/caddyserver/caddy/v2"
 
@@ -58,23 +59,6 @@ type Backend interface {
 	Files() []File
 	// BaseURL is the public address of this server, or empty.
 	BaseURL() string
-}
-
-// UpstreamInfo is what may be told of a configured upstream.
-type UpstreamInfo struct {
-	Name    string   `json:"name"`
-	Preset  string   `json:"preset,omitempty"`
-	Dialect string   `json:"dialect,omitempty"`
-	Origins []string `json:"origins"`
-	// Held says that the server has a credential, so that keys with held
-	// custody can be minted.
-	Held bool `json:"held"`
-	// CredentialFingerprint names that credential; see
-	// [limiter.Limiter.Fingerprint].
-	CredentialFingerprint string `json:"credential_fingerprint,omitempty"`
-	// CredentialEnv is the environment variable that the server has the
-	// credential from: `run` takes it out of its command's environment.
-	CredentialEnv string `json:"credential_env,omitempty"`
 }
 
 // Sealed is a box, and what it was made with.
@@ -187,7 +171,7 @@ func (a *api) fail(w http.ResponseWriter, err error) {
 		a.log.Error("a management call failed", "error", err)
 		known = &apiError{http.StatusServiceUnavailable, "store_unavailable", "the store could not do this: " + err.Error()}
 	}
-	a.write(w, known.status, map[string]any{"error": map[string]string{"code": known.code, "message": withoutKeys(known.message)}})
+	a.write(w, known.status, map[string]any{"error": map[string]string{"code": known.code, "message": token.Scrub(known.message)}})
 }
 
 func (a *api) mint(l *limiter.Limiter, r *http.Request) (int, any, error) {
@@ -199,7 +183,7 @@ func (a *api) mint(l *limiter.Limiter, r *http.Request) (int, any, error) {
 	if err != nil {
 		return 0, nil, err
 	}
-	spec, err := body.key(a.backend.UpstreamInfos(), choices, l.Time())
+	spec, err := keyOf(&body, a.backend.UpstreamInfos(), choices, l.Time())
 	if err != nil {
 		return 0, nil, err
 	}
@@ -214,13 +198,6 @@ func (a *api) mint(l *limiter.Limiter, r *http.Request) (int, any, error) {
 		return 0, nil, err
 	}
 	return http.StatusCreated, &minted{KeyObject: KeyJSON(view), ScopedKey: scopedKey.Reveal(), BaseURL: a.backend.BaseURL()}, nil
-}
-
-// minted is a key object and, this once, its string.
-type minted struct {
-	*KeyObject
-	ScopedKey string `json:"scoped_key"`
-	BaseURL   string `json:"base_url,omitempty"`
 }
 
 func (a *api) list(l *limiter.Limiter, r *http.Request) (int, any, error) {
@@ -240,12 +217,6 @@ func (a *api) list(l *limiter.Limiter, r *http.Request) (int, any, error) {
 		answer.Keys = append(answer.Keys, KeyJSON(v))
 	}
 	return http.StatusOK, answer, nil
-}
-
-type listed struct {
-	Keys    []*KeyObject `json:"keys"`
-	Next    string       `json:"next,omitempty"`
-	Partial bool         `json:"partial,omitempty"`
 }
 
 func filterOf(q url.Values) (limiter.Filter, error) {
@@ -322,7 +293,7 @@ func (a *api) change(l *limiter.Limiter, r *http.Request) (int, any, error) {
 	if err != nil {
 		return 0, nil, err
 	}
-	var body changeBody
+	var body keyChange
 	if err := readBody(r, &body); err != nil {
 		return 0, nil, err
 	}
@@ -369,10 +340,7 @@ func (a *api) grant(l *limiter.Limiter, r *http.Request) (int, any, error) {
 	if err := readBody(r, &body); err != nil {
 		return 0, nil, err
 	}
-	more, err := body.more()
-	if err != nil {
-		return 0, nil, err
-	}
+	more := limiter.More{Activations: body.Activations, Tokens: body.Tokens, Nanodollars: int64(body.SpendUSD), Lifetime: time.Duration(body.ExpiresIn)}
 	return key(l.GrantMore(r.Context(), a.caller, r.PathValue("id"), more))
 }
 

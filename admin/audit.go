@@ -3,7 +3,6 @@ package admin
 import (
 	"bufio"
 	"encoding/json"
-	"errors"
 	"net/http"
 	"net/url"
 	"strconv"
@@ -13,13 +12,6 @@ import (
 
 	"github.com/till-proxy/till/limiter"
 )
-
-// listedEntries is a page of the audit log, by rising seq.
-type listedEntries struct {
-	Entries []json.RawMessage `json:"entries"`
-	Next    string            `json:"next,omitempty"`
-	Partial bool              `json:"partial,omitempty"`
-}
 
 func (a *api) audit(l *limiter.Limiter, r *http.Request) (int, any, error) {
 	f, err := auditFilterOf(r.URL.Query(), l.Time())
@@ -88,32 +80,6 @@ func since(f *limiter.AuditFilter, value string, now time.Time) error {
 		return nil
 	}
 	return invalid("since must be a seq, a time such as 2026-12-31T18:00:00Z, or how long ago, such as 24h; got %q", value)
-}
-
-// verdict is what became of verifying an audit log.
-type verdict struct {
-	OK      bool   `json:"ok"`
-	Entries int64  `json:"entries"`
-	First   uint64 `json:"first,omitempty"` // where older entries were pruned
-	Head    string `json:"head,omitempty"`
-	Seq     uint64 `json:"seq,omitempty"` // the first bad entry
-	Why     string `json:"why,omitempty"`
-}
-
-// judge turns what verifying found into an answer. Other errors stay.
-func judge(v limiter.Verified, err error) (*verdict, error) {
-	var broken *limiter.BrokenError
-	switch {
-	case errors.As(err, &broken):
-		return &verdict{Entries: v.Entries, Seq: broken.Seq, Why: broken.Why}, nil
-	case err != nil:
-		return nil, err
-	}
-	good := &verdict{OK: true, Entries: v.Entries, Head: v.Head.String()}
-	if v.First > 1 {
-		good.First = v.First
-	}
-	return good, nil
 }
 
 func (a *api) verifyAudit(l *limiter.Limiter, r *http.Request) (int, any, error) {

@@ -6,7 +6,9 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"net/http"
+	"slices"
 	"strings"
 	"time"
 )
@@ -35,7 +37,7 @@ func readBodyOf(r *http.Request, into any, limit int64) error {
 		return malformed(err)
 	}
 	u, unsets := into.(unsetter)
-	for _, name := range sorted(fields) {
+	for _, name := range slices.Sorted(maps.Keys(fields)) {
 		value := fields[name]
 		null := bytes.Equal(value, []byte("null"))
 		if err := readField(name, value, into); err != nil {

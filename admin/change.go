@@ -59,10 +59,7 @@ func (a act) on(cmd *cobra.Command, f *common, c *client, arg string, body any) 
 	if f.json {
 		return printJSON(cmd.OutOrStdout(), raw)
 	}
-	var after struct {
-		KeyObject
-		StreamsCut int64 `json:"streams_cut"`
-	}
+	var after revokedKey
 	if err := readable(raw, &after); err != nil {
 		return err
 	}
@@ -71,7 +68,7 @@ func (a act) on(cmd *cobra.Command, f *common, c *client, arg string, body any) 
 		line += " (" + cut(k.Name, 32) + ")"
 	}
 	if after.StreamsCut > 0 {
-		line += ", and ended " + counted(after.StreamsCut, "running request")
+		line += ", and ended " + counted(int64(after.StreamsCut), "running request")
 	}
 	if a.method == "POST" && after.Status != limiter.Revoked {
 		line += "\n  " + string(after.Status)

@@ -51,7 +51,7 @@ func ReadChild(r *http.Request, parent *limiter.Key, dialect string, now time.Ti
 	}
 	child = parent.Child()
 	child.Delegate = body.Delegate
-	if err := body.apply(child, now); err != nil {
+	if err := apply(&body.settable, child, now); err != nil {
 		return nil, false, err
 	}
 	return child, body.Unlimited, meterable(child, dialect)

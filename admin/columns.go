@@ -1,6 +1,9 @@
 package admin
 
 import (
+	"fmt"
+	"strconv"
+	"time"
 	"unicode"
 
 	"golang.org/x/text/width"
@@ -43,4 +46,35 @@ func cut(s string, n int) string {
 		}
 	}
 	return s
+}
+
+func counted(n int64, what string) string {
+	if n == 1 {
+		return "1 " + what
+	}
+	return fmt.Sprintf("%d %ss", n, what)
+}
+
+// relative writes a moment as a distance: "in 3h", "2d ago".
+func relative(t, now time.Time) string {
+	d := t.Sub(now)
+	past := d < 0
+	if past {
+		d = -d
+	}
+	var s string
+	switch {
+	case d < time.Minute:
+		s = strconv.Itoa(int(d.Seconds())) + "s"
+	case d < time.Hour:
+		s = strconv.Itoa(int(d.Minutes())) + "m"
+	case d < 48*time.Hour:
+		s = strconv.Itoa(int(d.Hours())) + "h"
+	default:
+		s = strconv.Itoa(int(d.Hours()/24)) + "d"
+	}
+	if past {
+		return s + " ago"
+	}
+	return "in " + s
 }

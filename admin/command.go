@@ -6,12 +6,13 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"regexp"
 	"slices"
 	"strings"
 
 	caddycmd "github.com/caddyserver/caddy/v2/cmd"
 	"github.com/spf13/cobra"
+
+	"github.com/till-proxy/till/token"
 )
 
 func init() {
@@ -223,7 +224,7 @@ func exit(cmd *cobra.Command, err error) error {
 		code = exitUsage
 	}
 	if own == nil || own.err != nil {
-		fmt.Fprintln(cmd.ErrOrStderr(), "Error:", withoutKeys(errorText(err)))
+		fmt.Fprintln(cmd.ErrOrStderr(), "Error:", token.Scrub(errorText(err)))
 	}
 	if isUsage {
 		fmt.Fprintf(cmd.ErrOrStderr(), "See: %s --help\n", cmd.CommandPath())
@@ -234,12 +235,6 @@ func exit(cmd *cobra.Command, err error) error {
 	// Caddy's runner has an error type of its own for other codes.
 	return caddycmd.WrapCommandFuncForCobra(func(caddycmd.Flags) (int, error) { return code, nil })(cmd, nil)
 }
-
-var keyString = regexp.MustCompile(`till_(sk|admin)_[0-9A-Za-z_.-]+`)
-
-// withoutKeys takes out of a message every key that was pasted where it does
-// not belong.
-func withoutKeys(message string) string { return keyString.ReplaceAllString(message, "[key]") }
 
 func printJSON(w io.Writer, raw []byte) error {
 	var v any

@@ -1,69 +1,12 @@
 package admin
 
 import (
-	"errors"
-	"fmt"
 	"strings"
 	"time"
 
-	"github.com/caddyserver/caddy/v2"
-
 	"github.com/till-proxy/till/limiter"
 	"github.com/till-proxy/till/scope"
-	"github.com/till-proxy/till/token"
 )
-
-// span is a duration as people write it: "24h", "7d".
-type span time.Duration
-
-func (s *span) UnmarshalText(text []byte) error {
-	d, err := caddy.ParseDuration(string(text))
-	if err != nil || d < 0 {
-		return fmt.Errorf("a duration is written 90s, 24h or 7d, got %q", text)
-	}
-	*s = span(d)
-	return nil
-}
-
-// dollars is an amount as the API writes it: text with decimals, such as "5.00".
-// Numbers are taken, too.
-type dollars int64
-
-func (d *dollars) UnmarshalJSON(b []byte) error {
-	n, err := limiter.ParseUSD(strings.Trim(string(b), `"`))
-	*d = dollars(n)
-	return err
-}
-
-// settable are the fields of a key that a mint sets and a change changes.
-type settable struct {
-	Name           *string            `json:"name"`
-	MaxActivations *int64             `json:"max_activations"`
-	MaxTokens      *int64             `json:"max_tokens"`
-	MaxSpendUSD    *dollars           `json:"max_spend_usd"`
-	MaxSpendCents  *int64             `json:"max_spend_cents"` // another way to write max_spend_usd
-	MaxRequestUSD  *dollars           `json:"max_request_spend_usd"`
-	Renews         *limiter.Renewal   `json:"renews"`
-	Fit            *bool              `json:"fit"`
-	UnknownPrice   *string            `json:"unknown_price"`
-	ExpiresIn      *span              `json:"expires_in"`
-	ExpiresAt      *time.Time         `json:"expires_at"`
-	IdleTimeout    *span              `json:"idle_timeout"`
-	FirstUseWithin *span              `json:"first_use_within"`
-	Rate           *limiter.Rate      `json:"rate"`
-	MaxConcurrency *int               `json:"max_concurrency"`
-	Models         *[]string          `json:"models"`
-	Paths          *[]string          `json:"paths"`
-	Methods        *[]string          `json:"methods"`
-	IPs            *[]string          `json:"ips"`
-	PinIP          *bool              `json:"pin_ip"`
-	Owner          *string            `json:"owner"`
-	Purpose        *string            `json:"purpose"`
-	Labels         *map[string]string `json:"labels"`
-	Metadata       *map[string]string `json:"metadata"`
-	SelfRevoke     *bool              `json:"self_revoke"`
-	Charge         *limiter.Charge    `json:"charge"`
-}
 
 func set[T any](to *T, from *T) {
 	if from != nil {
@@ -75,8 +18,8 @@ func set[T any](to *T, from *T) {
 // field sends one as well.
 const noZero = "must be more than 0: leave it out, or say null, for none"
 
-// apply sets what is given; expires_in begins now.
-func (s *settable) apply(k *limiter.Key, now time.Time) error {
+// apply sets on a key what is given; expires_in begins now.
+func apply(s *settable, k *limiter.Key, now time.Time) error {
 	set(&k.Name, s.Name)
 	set(&k.Limit[limiter.Activations], s.MaxActivations)
 	if s.MaxActivations != nil && *s.MaxActivations < 0 {
@@ -159,12 +102,10 @@ func (s *settable) apply(k *limiter.Key, now time.Time) error {
 	return nil
 }
 
-// changeBody is a PATCH. A field that is null goes back to its default: no
-// such limit, rule or note.
-type changeBody struct {
-	settable
-	Unlimited bool `json:"unlimited"`
-
+// keyChange is a PATCH as it is read: a field that is null goes back to its
+// default.
+type keyChange struct {
+	changeBody
 	gone []func(*limiter.Key)
 }
 
@@ -197,7 +138,7 @@ var defaults = map[string]func(*limiter.Key){
 	"charge":                func(k *limiter.Key) { k.Charge = limiter.ChargeForwarded },
 }
 
-func (b *changeBody) unset(field string) bool {
+func (b *keyChange) unset(field string) bool {
 	take, ok := defaults[field]
 	if ok {
 		b.gone = append(b.gone, take)
@@ -206,8 +147,8 @@ func (b *changeBody) unset(field string) bool {
 }
 
 // change applies the body to a key. It may run more than once.
-func (b *changeBody) change(k *limiter.Key, now time.Time) error {
-	if err := b.apply(k, now); err != nil {
+func (b *keyChange) change(k *limiter.Key, now time.Time) error {
+	if err := apply(&b.settable, k, now); err != nil {
 		return err
 	}
 	for _, take := range b.gone {
@@ -217,7 +158,7 @@ func (b *changeBody) change(k *limiter.Key, now time.Time) error {
 }
 
 // judge refuses a key that a change left without an end.
-func (b *changeBody) judge(old, k *limiter.Key) error {
+func (b *keyChange) judge(old, k *limiter.Key) error {
 	if endless(k) && !endless(old) && !b.Unlimited {
 		return invalid(`this would leave a key that nothing ends by itself: keep max_activations, max_tokens, max_spend_usd or expires_at, or say "unlimited": true`)
 	}
@@ -230,37 +171,9 @@ func endless(k *limiter.Key) bool {
 		k.Limit[limiter.Nanodollars] == limiter.NoLimit && k.ExpiresAt.IsZero()
 }
 
-type mintBody struct {
-	settable
-	Upstream    string  `json:"upstream"`
-	Provider    string  `json:"provider"` // another name for upstream
-	UpstreamKey realKey `json:"upstream_key"`
-	Role        string  `json:"role"`
-	Unlimited   bool    `json:"unlimited"`
-	Delegate    bool    `json:"delegate"`
-}
-
-// realKey is an upstream's own key, to be sealed. Its errors do not quote it.
-type realKey struct{ token.Secret }
-
-func (k *realKey) UnmarshalText(text []byte) error {
-	value := strings.TrimSpace(string(text))
-	switch {
-	case value == "" || len(value) > token.MaxCredential:
-		return fmt.Errorf("must be the upstream's own key, from 1 to %d bytes long; got %d", token.MaxCredential, len(value))
-	case token.HoldsKey(value):
-		return errors.New("must be the upstream's own key, not a scoped key of till")
-	}
-	if err := token.CheckCredential(value); err != nil {
-		return err
-	}
-	k.Secret = token.NewSecret(value)
-	return nil
-}
-
-// key is the key that a mint asks for. choices are the upstreams that it may be
+// keyOf is the key that a mint asks for. choices are the upstreams that it may be
 // for where it names none.
-func (b *mintBody) key(upstreams, choices []UpstreamInfo, now time.Time) (*limiter.Key, error) {
+func keyOf(b *mintBody, upstreams, choices []UpstreamInfo, now time.Time) (*limiter.Key, error) {
 	name := b.Upstream
 	if name == "" {
 		name = b.Provider
@@ -280,7 +193,7 @@ func (b *mintBody) key(upstreams, choices []UpstreamInfo, now time.Time) (*limit
 		Upstream: u.Name, Custody: custody, Role: b.Role, Limit: limiter.NoLimits(), SelfRevoke: true,
 		Charge: limiter.ChargeForwarded, Delegate: b.Delegate,
 	}
-	if err := b.apply(k, now); err != nil {
+	if err := apply(&b.settable, k, now); err != nil {
 		return nil, err
 	}
 	return k, meterable(k, u.Dialect)
@@ -327,15 +240,4 @@ func pickUpstream(name string, upstreams, choices []UpstreamInfo, sealed bool) (
 		may = names
 	}
 	return UpstreamInfo{}, invalid("upstream must be one of: %s", strings.Join(may, ", "))
-}
-
-type grantBody struct {
-	Activations int64   `json:"activations"`
-	Tokens      int64   `json:"tokens"`
-	SpendUSD    dollars `json:"spend_usd"`
-	ExpiresIn   span    `json:"expires_in"`
-}
-
-func (b *grantBody) more() (limiter.More, error) {
-	return limiter.More{Activations: b.Activations, Tokens: b.Tokens, Nanodollars: int64(b.SpendUSD), Lifetime: time.Duration(b.ExpiresIn)}, nil
 }

@@ -1,23 +1,12 @@
 package admin
 
 import (
+	"maps"
 	"net/http"
-	"net/url"
-
-	"github.com/spf13/cobra"
+	"slices"
 
 	"github.com/till-proxy/till/limiter"
 )
-
-type fingerprintBody struct {
-	UpstreamKey realKey `json:"upstream_key"`
-}
-
-type fingerprinted struct {
-	CredentialFingerprint string `json:"credential_fingerprint"`
-	// Upstreams are those whose held credential it is.
-	Upstreams []string `json:"upstreams"`
-}
 
 // fingerprint names a real key, so that the keys that depend on it can be
 // listed. The real key itself must not stand in a list's query.
@@ -40,24 +29,10 @@ func (a *api) fingerprint(l *limiter.Limiter, r *http.Request) (int, any, error)
 func (a *api) holders(l *limiter.Limiter, fingerprint string) []string {
 	names := []string{}
 	named := a.backend.Fingerprints(l.Fingerprint)
-	for _, upstream := range sorted(named) {
+	for _, upstream := range slices.Sorted(maps.Keys(named)) {
 		if named[upstream] == fingerprint {
 			names = append(names, upstream)
 		}
 	}
 	return names
-}
-
-// dependsOn asks for the keys that depend on a real key.
-func (c *client) dependsOn(cmd *cobra.Command, q url.Values, upstreamKey string) error {
-	body := make(map[string]any)
-	if err := upstreamKeyFlag(body, upstreamKey, cmd.InOrStdin(), "list"); err != nil {
-		return err
-	}
-	var named fingerprinted
-	if err := c.call(cmd.Context(), "POST", "/fingerprint", body, &named); err != nil {
-		return err
-	}
-	q.Set("credential_fingerprint", named.CredentialFingerprint)
-	return nil
 }

@@ -24,41 +24,6 @@ const (
 // takes many times its size of memory. Whoever sends slowly holds none.
 var leakTurns = make(chan struct{}, 2)
 
-type leaksBody struct {
-	Text   string `json:"text"`
-	DryRun bool   `json:"dry_run"`
-}
-
-type leaksAnswer struct {
-	// Found counts the strings of keys and tokens in the text, each once.
-	Found int `json:"found"`
-	// Revoked are the ids of those that were ended, as far as the caller sees
-	// them.
-	Revoked []string `json:"revoked"`
-	// Unknown counts those that no key and no token here has.
-	Unknown int  `json:"unknown"`
-	DryRun  bool `json:"dry_run,omitempty"`
-	// Matches are all of them, in the order of the text.
-	Matches []leakMatch `json:"matches"`
-}
-
-// leakMatch is one string that was found. It never holds the whole string.
-type leakMatch struct {
-	Hint  string            `json:"hint"` // its beginning
-	ID    string            `json:"id,omitempty"`
-	Name  string            `json:"name,omitempty"`
-	State limiter.LeakState `json:"state"`
-}
-
-// hint is so much of a string that its owner knows which one is meant.
-func hint(l token.Leak) string {
-	prefix := token.KeyPrefix
-	if l.Admin {
-		prefix = token.AdminPrefix
-	}
-	return l.Text.Reveal()[:len(prefix)+4] + "..."
-}
-
 // distinct are the strings in a text, each once, in its order.
 func distinct(text []byte) []token.Leak {
 	var all []token.Leak
@@ -101,7 +66,7 @@ func (a *api) leaks(l *limiter.Limiter, r *http.Request) (int, any, error) {
 	}
 	answer := leaksAnswer{Found: len(found), Revoked: []string{}, Matches: []leakMatch{}, DryRun: body.DryRun}
 	for i, one := range done {
-		answer.Matches = append(answer.Matches, leakMatch{Hint: hint(found[i]), ID: one.ID, Name: one.Name, State: one.State})
+		answer.Matches = append(answer.Matches, leakMatch{Hint: found[i].Hint(), ID: one.ID, Name: one.Name, State: one.State})
 		switch one.State {
 		case limiter.LeakUnknown:
 			answer.Unknown++

@@ -112,7 +112,7 @@ func (s *search) report(ctx context.Context, f *common, dryRun, offline bool) (*
 	became := make(map[token.Lookup]leakMatch)
 	for _, p := range s.places {
 		if _, known := became[p.leak.Lookup]; !known {
-			became[p.leak.Lookup] = leakMatch{Hint: hint(p.leak)}
+			became[p.leak.Lookup] = leakMatch{Hint: p.leak.Hint()}
 			texts = append(texts, p.leak)
 		}
 	}

@@ -112,9 +112,6 @@ func withoutSalts(keys []*KeyObject) (n int) {
 	return n
 }
 
-// maxPage is the largest page that the API gives.
-const maxPage = 500
-
 // all follows the pages until limit keys are there; 0 takes all. more is the
 // cursor of what follows.
 func (c *client) all(ctx context.Context, q url.Values, limit int) (keys []*KeyObject, more string, err error) {
@@ -213,28 +210,4 @@ func compact(n int64) string {
 		return strconv.FormatInt(n/1_000_000, 10) + "M"
 	}
 	return strconv.FormatInt(n/1_000_000_000, 10) + "G"
-}
-
-// relative writes a moment as a distance: "in 3h", "2d ago".
-func relative(t, now time.Time) string {
-	d := t.Sub(now)
-	past := d < 0
-	if past {
-		d = -d
-	}
-	var s string
-	switch {
-	case d < time.Minute:
-		s = strconv.Itoa(int(d.Seconds())) + "s"
-	case d < time.Hour:
-		s = strconv.Itoa(int(d.Minutes())) + "m"
-	case d < 48*time.Hour:
-		s = strconv.Itoa(int(d.Hours())) + "h"
-	default:
-		s = strconv.Itoa(int(d.Hours()/24)) + "d"
-	}
-	if past {
-		return s + " ago"
-	}
-	return "in " + s
 }

@@ -2,8 +2,10 @@ package admin
 
 import (
 	"encoding/json"
+	"maps"
 	"net/http"
 	"reflect"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -41,7 +43,7 @@ type schema = map[string]any
 var openAPI = sync.OnceValue(func() schema {
 	g := &schemas{components: schema{}}
 	paths := schema{}
-	for _, pattern := range sorted(operations) {
+	for _, pattern := range slices.Sorted(maps.Keys(operations)) {
 		op := operations[pattern]
 		method, path, _ := strings.Cut(pattern, " ")
 		at, ok := paths[path].(schema)

@@ -2,7 +2,6 @@ package admin
 
 import (
 	"net/http"
-	"time"
 
 	"github.com/till-proxy/till/limiter"
 )
@@ -75,69 +74,3 @@ var operations = map[string]operation{
 		body: repairBody{}, status: http.StatusOK, answer: repairedAnswer{}, closed: true},
 	"POST /console/link": {summary: "Make a link that signs in to the console once", permission: limiter.Everything, status: http.StatusCreated, answer: link{}, closed: true},
 }
-
-// What follows are answers that are put together where they are written, and
-// bodies whose type nobody else needs. Tests hold them against the real ones.
-type (
-	revokeBody struct {
-		Reason string `json:"reason"`
-	}
-	revokeManyBody struct {
-		Filter map[string]string `json:"filter"`
-		All    bool              `json:"all"`
-		Except []string          `json:"except"`
-		DryRun bool              `json:"dry_run"`
-		Reason string            `json:"reason"`
-		Wait   bool              `json:"wait"`
-	}
-	repairBody struct {
-		Forfeit bool `json:"forfeit"`
-		Clock   bool `json:"clock"`
-	}
-	revokedKey struct {
-		*KeyObject
-		StreamsCut int `json:"streams_cut"`
-	}
-	jobsAnswer struct {
-		Jobs []bulkJSON `json:"jobs"`
-	}
-	usageAnswer struct {
-		Hours []limiter.Bucket `json:"hours"`
-		Days  []limiter.Bucket `json:"days"`
-	}
-	rolesAnswer struct {
-		Roles []roleObject `json:"roles"`
-	}
-	upstreamsAnswer struct {
-		BaseURL   string         `json:"base_url"`
-		Upstreams []UpstreamInfo `json:"upstreams"`
-	}
-	clientsAnswer struct {
-		Upstream string       `json:"upstream"`
-		BaseURL  string       `json:"base_url"`
-		Clients  []clientText `json:"clients"`
-	}
-	statsAnswer struct {
-		Keys                 map[string]int64 `json:"keys"`
-		Holds                int64            `json:"holds"`
-		UsedActivations      int64            `json:"used_activations"`
-		UsedTokens           int64            `json:"used_tokens"`
-		UsedSpendUSD         string           `json:"used_spend_usd"`
-		ForgottenActivations int64            `json:"forgotten_activations"`
-		ForfeitedActivations int64            `json:"forfeited_activations"`
-		StoreFailure         string           `json:"store_failure"`
-		ClockOffSeconds      int64            `json:"clock_off_seconds"`
-		Lockdown             lockdownJSON     `json:"lockdown"`
-	}
-	doctorAnswer struct {
-		diagnosis
-		Now time.Time `json:"now"`
-	}
-	repairedAnswer struct {
-		Keys      int64      `json:"keys,omitempty"`
-		Forfeited int64      `json:"forfeited,omitempty"`
-		Suspended int64      `json:"suspended,omitempty"`
-		Tokens    int64      `json:"tokens_revoked,omitempty"`
-		Now       *time.Time `json:"now,omitempty"`
-	}
-)

@@ -9,35 +9,6 @@ import (
 	"github.com/till-proxy/till/limiter"
 )
 
-// roleObject is a role as the management API shows it. What is left out is not
-// limited.
-type roleObject struct {
-	Name           string               `json:"name"`
-	Permissions    []limiter.Permission `json:"permissions"`
-	Sees           limiter.Sight        `json:"sees"`
-	Upstreams      []string             `json:"upstreams,omitempty"`
-	Models         []string             `json:"models,omitempty"`
-	Methods        []string             `json:"methods,omitempty"`
-	Paths          []string             `json:"paths,omitempty"`
-	IPs            []string             `json:"ips,omitempty"`
-	MaxActivations *int64               `json:"max_activations,omitempty"`
-	MaxTokens      *int64               `json:"max_tokens,omitempty"`
-	MaxSpendUSD    string               `json:"max_spend_usd,omitempty"`
-	MaxLifetime    string               `json:"max_lifetime,omitempty"`
-	Budget         *budgetObject        `json:"budget,omitempty"`
-}
-
-// budgetObject is what all keys of a role may use together, and have used.
-type budgetObject struct {
-	Activations     *int64 `json:"activations,omitempty"`
-	Tokens          *int64 `json:"tokens,omitempty"`
-	SpendUSD        string `json:"spend_usd,omitempty"`
-	Renews          string `json:"renews,omitempty"`
-	UsedActivations int64  `json:"used_activations"`
-	UsedTokens      int64  `json:"used_tokens"`
-	UsedSpendUSD    string `json:"used_spend_usd"`
-}
-
 func (a *api) roles(l *limiter.Limiter, _ *http.Request) (int, any, error) {
 	roles, err := l.Roles()
 	if err != nil {
@@ -55,7 +26,7 @@ func roleJSON(r limiter.RoleView) *roleObject {
 		Name: r.Name, Permissions: r.Permissions, Sees: r.Sees, Upstreams: r.Upstreams,
 		Models: r.Scope.Models, Methods: r.Scope.Methods, Paths: r.Scope.Paths,
 		MaxActivations: ceiling(r.Max[limiter.Activations]), MaxTokens: ceiling(r.Max[limiter.Tokens]),
-		MaxLifetime: short(r.MaxLifetime),
+		MaxLifetime: span(r.MaxLifetime).String(),
 	}
 	if o.Permissions == nil {
 		o.Permissions = []limiter.Permission{}

@@ -13,6 +13,8 @@ import (
 
 	"github.com/caddyserver/caddy/v2"
 	"github.com/spf13/cobra"
+
+	"github.com/till-proxy/till/token"
 )
 
 // What `run` exits with when it is not its command's own status, as shells and
@@ -110,7 +112,7 @@ func (o *runOptions) run(cmd *cobra.Command, args []string) error {
 	case errors.As(err, &own):
 		return err
 	case err != nil && status != 0: // the command's status says more
-		fmt.Fprintln(cmd.ErrOrStderr(), "Error:", withoutKeys(errorText(err)))
+		fmt.Fprintln(cmd.ErrOrStderr(), "Error:", token.Scrub(errorText(err)))
 		fallthrough
 	case status != 0:
 		return &statusError{code: status}
@@ -142,14 +144,14 @@ func (o *runOptions) body(cmd *cobra.Command, command string) (map[string]any, e
 			return nil, usage("--expires-at must be a time such as 2026-12-31T18:00:00Z, got %q", o.limits.expiresAt)
 		}
 		if at.After(time.Now().Add(runLifetime)) {
-			return nil, usage("--expires-at must be within %s: a command's key lives that long at most", short(runLifetime))
+			return nil, usage("--expires-at must be within %s: a command's key lives that long at most", span(runLifetime))
 		}
 	case o.limits.expiresIn != "":
 		if d, err := caddy.ParseDuration(o.limits.expiresIn); err == nil && d > runLifetime {
-			return nil, usage("--expires-in must be %s at most, which is how long a command's key lives, got %s", short(runLifetime), o.limits.expiresIn)
+			return nil, usage("--expires-in must be %s at most, which is how long a command's key lives, got %s", span(runLifetime), o.limits.expiresIn)
 		}
 	default:
-		o.limits.expiresIn = short(runLifetime)
+		o.limits.expiresIn = span(runLifetime).String()
 	}
 	o.limits.name = cmp.Or(o.limits.name, "run "+filepath.Base(command))
 	o.limits.unlimited = false

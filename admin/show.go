@@ -3,6 +3,8 @@ package admin
 import (
 	"fmt"
 	"io"
+	"maps"
+	"slices"
 	"strings"
 	"text/tabwriter"
 	"time"
@@ -117,10 +119,10 @@ func printSheet(w io.Writer, k *KeyObject, now time.Time) error {
 	row("Role", "", k.Role)
 	row("Owner", " ", strings.Fields(k.Owner)...)
 	row("Purpose", " ", strings.Fields(k.Purpose)...)
-	for _, name := range sorted(k.Labels) {
+	for _, name := range slices.Sorted(maps.Keys(k.Labels)) {
 		row("Label", "", name+"="+k.Labels[name])
 	}
-	for _, name := range sorted(k.Metadata) {
+	for _, name := range slices.Sorted(maps.Keys(k.Metadata)) {
 		row("Metadata", "", name+"="+k.Metadata[name])
 	}
 	row("Minted", "", when(&k.CreatedAt)+" by "+k.CreatedBy)
@@ -221,11 +223,4 @@ func amountsOf(activations, tokens int64, spendUSD string) []string {
 		parts = append(parts, "$"+spendUSD)
 	}
 	return parts
-}
-
-func counted(n int64, what string) string {
-	if n == 1 {
-		return "1 " + what
-	}
-	return fmt.Sprintf("%d %ss", n, what)
 }

@@ -1,7 +1,9 @@
 package admin
 
 import (
+	"maps"
 	"net/http"
+	"slices"
 	"strings"
 
 	"github.com/till-proxy/till/limiter"
@@ -10,28 +12,6 @@ import (
 // spendPart is how many pages of keys one call adds up: enough to get on, and
 // little enough that no call takes long.
 const spendPart = 10
-
-// spending is what one part of the keys has used, by upstream, owner and model.
-// Whoever wants the whole asks again with next, and adds the parts up.
-type spending struct {
-	Upstream []usedBy `json:"upstream"`
-	Owner    []usedBy `json:"owner"`
-	// Model is known for keys that may use only one. Empty: any.
-	Model    []usedBy `json:"model"`
-	LookedAt int      `json:"looked_at"`
-	Next     string   `json:"next,omitempty"`
-}
-
-// usedBy is what keys have used in their whole life, renewals included.
-type usedBy struct {
-	Name        string `json:"name"`
-	Keys        int64  `json:"keys"`
-	Activations int64  `json:"activations"`
-	Tokens      int64  `json:"tokens"`
-	SpendUSD    string `json:"spend_usd"`
-
-	nano int64
-}
 
 // spend adds up the keys that the caller sees.
 func (a *api) spend(l *limiter.Limiter, r *http.Request) (int, any, error) {
@@ -42,7 +22,7 @@ func (a *api) spend(l *limiter.Limiter, r *http.Request) (int, any, error) {
 		}
 		f.Cursor = values[0]
 	}
-	upstreams, owners, models := map[string]*usedBy{}, map[string]*usedBy{}, map[string]*usedBy{}
+	upstreams, owners, models := map[string]*sum{}, map[string]*sum{}, map[string]*sum{}
 	var s spending
 	for range spendPart {
 		page, err := l.List(r.Context(), a.caller, f)
@@ -65,16 +45,22 @@ func (a *api) spend(l *limiter.Limiter, r *http.Request) (int, any, error) {
 	return http.StatusOK, s, nil
 }
 
-func add(to map[string]*usedBy, name string, v *limiter.View) {
-	sum := to[name]
-	if sum == nil {
-		sum = &usedBy{Name: name}
-		to[name] = sum
+// sum is what keys have used so far, before it is written.
+type sum struct {
+	usedBy
+	nanodollars int64
+}
+
+func add(to map[string]*sum, name string, v *limiter.View) {
+	s := to[name]
+	if s == nil {
+		s = &sum{usedBy: usedBy{Name: name}}
+		to[name] = s
 	}
-	sum.Keys++
-	sum.Activations += v.Used[limiter.Activations] + v.Past[limiter.Activations]
-	sum.Tokens += v.Used[limiter.Tokens] + v.Past[limiter.Tokens]
-	sum.nano += v.Used[limiter.Nanodollars] + v.Past[limiter.Nanodollars]
+	s.Keys++
+	s.Activations += v.Used[limiter.Activations] + v.Past[limiter.Activations]
+	s.Tokens += v.Used[limiter.Tokens] + v.Past[limiter.Tokens]
+	s.nanodollars += v.Used[limiter.Nanodollars] + v.Past[limiter.Nanodollars]
 }
 
 // onlyModel is the one model that a key may use, if there is one.
@@ -85,12 +71,12 @@ func onlyModel(models []string) string {
 	return models[0]
 }
 
-func sums(of map[string]*usedBy) []usedBy {
+func sums(of map[string]*sum) []usedBy {
 	list := make([]usedBy, 0, len(of))
-	for _, name := range sorted(of) {
-		sum := of[name]
-		sum.SpendUSD = limiter.FormatUSD(sum.nano)
-		list = append(list, *sum)
+	for _, name := range slices.Sorted(maps.Keys(of)) {
+		s := of[name]
+		s.SpendUSD = limiter.FormatUSD(s.nanodollars)
+		list = append(list, s.usedBy)
 	}
 	return list
 }

@@ -2,34 +2,15 @@ package admin
 
 import (
 	"fmt"
-	"io"
 	"net/http"
-	"net/url"
 	"slices"
 	"strconv"
 	"strings"
 	"time"
 
-	"github.com/spf13/cobra"
-
 	"github.com/till-proxy/till/limiter"
 	"github.com/till-proxy/till/scope"
 )
-
-// staleEntry is a key that somebody should look at, for one reason.
-type staleEntry struct {
-	Key    *KeyObject          `json:"key"`
-	Reason limiter.StaleReason `json:"reason"`
-	Detail string              `json:"detail"`
-	// Fix is the command that mends it.
-	Fix string `json:"fix"`
-}
-
-type staleAnswer struct {
-	Keys    []staleEntry `json:"keys"`
-	Next    string       `json:"next,omitempty"`
-	Partial bool         `json:"partial,omitempty"`
-}
 
 func (a *api) stale(l *limiter.Limiter, r *http.Request) (int, any, error) {
 	var reason, cursor string
@@ -88,7 +69,7 @@ func lifetime(d time.Duration) string {
 	if d >= 48*time.Hour {
 		return strconv.FormatInt(int64(d.Round(24*time.Hour)/(24*time.Hour)), 10) + "d"
 	}
-	return short(max(d.Round(time.Minute), time.Minute))
+	return span(max(d.Round(time.Minute), time.Minute)).String()
 }
 
 // narrow says how much of a key is not needed, and how to grant what is.
@@ -164,152 +145,4 @@ func roundUp(n int64) int64 {
 			}
 		}
 	}
-}
-
-func staleCommand(f *common) *cobra.Command {
-	var reason string
-	var limit int
-	cmd := &cobra.Command{
-		Use:   "stale",
-		Short: "Shows keys that somebody should look at, with what mends them",
-		Long: `Shows active keys that nobody uses (unused and never_used: for as long as
-stale_after says, by default 30 days), that are granted far more than they use
-(over_granted: a tenth of a limit at most, after half of the key's life or 30
-days), or that end soon (expiring). Under each stands the command that mends it.`,
-		Example: `  caddy till stale
-  caddy till stale --reason over_granted
-  caddy till stale --json | jq -r '.keys[].fix'`,
-		Args: takes(0, 0, ""),
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			if limit < 0 {
-				return usage("--limit must be a count, or 0 for all, got %d", limit)
-			}
-			c, err := f.client()
-			if err != nil {
-				return err
-			}
-			all := staleAnswer{Keys: []staleEntry{}}
-			q := url.Values{}
-			if reason != "" {
-				q.Set("reason", reason)
-			}
-			for more := true; more; more = all.Next != "" && (limit == 0 || len(all.Keys) < limit) {
-				if all.Next != "" {
-					q.Set("cursor", all.Next)
-				}
-				var page staleAnswer
-				if err := c.call(cmd.Context(), "GET", "/stale?"+q.Encode(), nil, &page); err != nil {
-					return err
-				}
-				all.Keys, all.Next = append(all.Keys, page.Keys...), page.Next
-			}
-			if f.json {
-				return printValue(cmd.OutOrStdout(), all)
-			}
-			if err := printStale(cmd.OutOrStdout(), all.Keys); err != nil {
-				return err
-			}
-			if all.Next != "" {
-				fmt.Fprintf(cmd.ErrOrStderr(), "There are more; show all with: --limit 0\n")
-			}
-			return nil
-		},
-	}
-	cmd.Flags().StringVar(&reason, "reason", "", "unused, never_used, over_granted or expiring")
-	cmd.Flags().IntVar(&limit, "limit", 100, "how many to show, more or less; 0: all")
-	return cmd
-}
-
-func printStale(w io.Writer, entries []staleEntry) error {
-	var b strings.Builder
-	if len(entries) == 0 {
-		b.WriteString("No key is stale.\n")
-	}
-	for _, e := range entries {
-		line := e.Key.ID
-		if e.Key.Name != "" {
-			line += " (" + cut(e.Key.Name, 24) + ")"
-		}
-		fmt.Fprintf(&b, "%s  %s\n", line, e.Reason)
-		for _, part := range wrap(strings.Split(e.Detail, ", "), ", ", tableWidth-2) {
-			fmt.Fprintf(&b, "  %s\n", part)
-		}
-		command, flags, _ := strings.Cut(e.Fix, " --")
-		lines := []string{command}
-		if flags != "" {
-			parts := strings.Split("--"+strings.ReplaceAll(flags, " --", "\x00--"), "\x00")
-			lines = wrap(append([]string{command}, parts...), " ", tableWidth-4)
-		}
-		fmt.Fprintf(&b, "  %s\n", strings.Join(lines, " \\\n    "))
-	}
-	_, err := io.WriteString(w, b.String())
-	return err
-}
-
-// updateCommand changes what a key may do: any flag of create that a living
-// key can take.
-func updateCommand(f *common) *cobra.Command {
-	limits := new(limitFlags)
-	var unset []string
-	cmd := &cobra.Command{
-		Use:   "update KEY",
-		Short: "Changes the limits, rules and notes of a key",
-		Long: `Changes what is named by a flag, and nothing else. Limits are totals: what was
-used stays used; grant adds to them instead. Of a key that has ended, only name
-and labels change.`,
-		Example: `  caddy till update nightly --max-activations 50 --models gpt-5-mini
-  caddy till update nightly --expires-in 7d --owner ops
-  caddy till update nightly --unset rate,ips`,
-		Args: takes(1, 1, "the key, by id or name"),
-		RunE: func(cmd *cobra.Command, args []string) error {
-			body, err := limits.fields(cmd.InOrStdin())
-			if err != nil {
-				return err
-			}
-			for flag, value := range map[string]bool{"fit": limits.fit, "self-revoke": limits.selfRevoke, "pin-ip": limits.pinIP} {
-				if cmd.Flags().Changed(flag) {
-					body[strings.ReplaceAll(flag, "-", "_")] = value
-				}
-			}
-			for _, name := range unset {
-				field := strings.ReplaceAll(name, "-", "_")
-				if _, both := body[field]; both {
-					return usage("--unset %s: it is set, too", name)
-				}
-				body[field] = nil
-			}
-			if len(body) == 0 {
-				return usage("say what to change, such as --max-activations 50")
-			}
-			c, err := f.client()
-			if err != nil {
-				return err
-			}
-			k, err := c.find(cmd.Context(), args[0], exactly)
-			if err != nil {
-				return err
-			}
-			raw, err := c.raw(cmd.Context(), "PATCH", "/keys/"+url.PathEscape(k.ID), body)
-			if err != nil {
-				return err
-			}
-			if f.json {
-				return printJSON(cmd.OutOrStdout(), raw)
-			}
-			var after KeyObject
-			if err := readable(raw, &after); err != nil {
-				return err
-			}
-			_, err = fmt.Fprintf(cmd.OutOrStdout(), "Updated %s\n  %s\n", after.ID, strings.Join(wrap(limitsOf(&after), ", ", tableWidth-2), "\n  "))
-			return err
-		},
-	}
-	limits.add(cmd)
-	cmd.Flags().StringSliceVar(&unset, "unset", nil, "take away: the names of flags, such as rate,models,expires-at")
-	for _, name := range []string{"upstream", "upstream-key", "role", "delegate"} { // a key is born with them
-		if flag := cmd.Flags().Lookup(name); flag != nil {
-			flag.Hidden = true
-		}
-	}
-	return cmd
 }

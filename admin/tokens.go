@@ -9,33 +9,11 @@ import (
 	"github.com/till-proxy/till/token"
 )
 
-// TokenObject is an admin token as the management API shows it.
-type TokenObject struct {
-	ID         string         `json:"id"`
-	Name       string         `json:"name"`
-	Role       string         `json:"role"`
-	Status     limiter.Status `json:"status"`
-	CreatedAt  time.Time      `json:"created_at"`
-	CreatedBy  string         `json:"created_by"`
-	ExpiresAt  *time.Time     `json:"expires_at,omitempty"`
-	LastUsedAt *time.Time     `json:"last_used_at,omitempty"`
-	RevokedAt  *time.Time     `json:"revoked_at,omitempty"`
-	// Token is the string, told once.
-	Token string `json:"token,omitempty"`
-}
-
 func tokenJSON(t limiter.AdminToken, now time.Time) *TokenObject {
 	return &TokenObject{
 		ID: t.ID, Name: t.Name, Role: t.Role, Status: t.Status(now), CreatedAt: t.CreatedAt, CreatedBy: t.CreatedBy,
 		ExpiresAt: moment(t.ExpiresAt), LastUsedAt: moment(t.LastUsedAt), RevokedAt: moment(t.RevokedAt),
 	}
-}
-
-type tokenBody struct {
-	Name      string     `json:"name"`
-	Role      string     `json:"role"`
-	ExpiresIn *span      `json:"expires_in"`
-	ExpiresAt *time.Time `json:"expires_at"`
 }
 
 func (a *api) createToken(l *limiter.Limiter, r *http.Request) (int, any, error) {
@@ -68,11 +46,6 @@ func (a *api) createToken(l *limiter.Limiter, r *http.Request) (int, any, error)
 	answer := tokenJSON(made, l.Time())
 	answer.Token = secret.Reveal()
 	return http.StatusCreated, answer, nil
-}
-
-type listedTokens struct {
-	Tokens []*TokenObject `json:"tokens"`
-	Next   string         `json:"next,omitempty"`
 }
 
 func (a *api) listTokens(l *limiter.Limiter, r *http.Request) (int, any, error) {

@@ -11,6 +11,8 @@ import (
 
 	"github.com/spf13/cobra"
 	"golang.org/x/term"
+
+	"github.com/till-proxy/till/token"
 )
 
 const (
@@ -91,7 +93,7 @@ func (s *sampler) look(ctx context.Context, ended bool) (*snapshot, error) {
 	now, err := s.ask(ctx, ended)
 	if err != nil && s.last != nil && ctx.Err() == nil {
 		stale := *s.last
-		stale.Time, stale.Failure = time.Now(), "no answer, trying again: "+withoutKeys(err.Error())
+		stale.Time, stale.Failure = time.Now(), "no answer, trying again: "+token.Scrub(err.Error())
 		return &stale, nil
 	}
 	if err != nil {

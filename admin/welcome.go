@@ -10,8 +10,6 @@ import (
 	"strings"
 
 	"github.com/caddyserver/caddy/v2"
-
-	"github.com/till-proxy/till/upstream"
 )
 
 // greeting is what `up` says when the server runs.
@@ -137,48 +135,4 @@ func program() string {
 		return quote(os.Args[0])
 	}
 	return filepath.Base(os.Args[0])
-}
-
-// sample is a request that works as pasted.
-type sample struct {
-	path    string
-	slot    string
-	headers []string
-	body    string
-}
-
-// samples are the requests to try a preset with; any other is asked for its
-// models.
-var samples = map[string]sample{
-	"openai": {path: "/v1/chat/completions", slot: "Authorization: Bearer ",
-		body: `{"model":"gpt-6-luna","messages":[{"role":"user","content":"Hi"}]}`},
-	"anthropic": {path: "/v1/messages", slot: "x-api-key: ", headers: []string{"anthropic-version: 2023-06-01"},
-		body: `{"model":"claude-haiku-5-5","max_tokens":64,"messages":[{"role":"user","content":"Hi"}]}`},
-	"gemini": {path: "/v1beta/models/gemini-3.8-flash:generateContent", slot: "x-goog-api-key: ",
-		body: `{"contents":[{"parts":[{"text":"Hi"}]}]}`},
-}
-
-// curlLines is a request for a shell.
-func curlLines(info UpstreamInfo, base, key string) []string {
-	s, ok := samples[info.Preset]
-	if !ok {
-		s = sample{path: "/", slot: "Authorization: Bearer "}
-		if p, known := upstream.Lookup(info.Preset); known && len(p.Free) > 0 {
-			s.path = p.Canonical(p.Free[0].Pattern)
-		}
-	}
-	words := []string{"curl " + base + s.path, "-H '" + s.slot + key + "'"}
-	for _, h := range s.headers {
-		words = append(words, "-H '"+h+"'")
-	}
-	switch {
-	case s.body == "":
-	case len(s.body) > tableWidth-8:
-		// Too long for one line: broken where JSON does not mind.
-		at := strings.Index(s.body, `,"messages"`) + 1
-		words = append(words, "-H 'Content-Type: application/json'", "-d '"+s.body[:at]+"\n    "+s.body[at:]+"'")
-	default:
-		words = append(words, "-H 'Content-Type: application/json'", "-d '"+s.body+"'")
-	}
-	return strings.Split(strings.Join(words, " \\\n  "), "\n")
 }

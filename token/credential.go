@@ -33,6 +33,11 @@ func unseen(r rune) bool {
 	return unicode.In(r, unicode.Cc, unicode.Cf, unicode.Zl, unicode.Zp) || r != ' ' && unicode.Is(unicode.Zs, r)
 }
 
+var keyString = regexp.MustCompile(`till_(sk|admin)_[0-9A-Za-z_.-]+`)
+
+// Scrub takes out of a text every key that was pasted where it does not belong.
+func Scrub(text string) string { return keyString.ReplaceAllString(text, "[key]") }
+
 // HoldsKey reports whether somebody put a scoped key into a text.
 func HoldsKey(text string) bool { return strings.Contains(text, KeyPrefix) }
 

@@ -8,6 +8,15 @@ type Leak struct {
 	Offset int  // where it begins, or what it is wrapped in
 }
 
+// Hint is so much of the string that its owner knows which one is meant.
+func (l *Leak) Hint() string {
+	prefix := KeyPrefix
+	if l.Admin {
+		prefix = AdminPrefix
+	}
+	return l.Text.Reveal()[:len(prefix)+4] + "..."
+}
+
 const (
 	// maxGap bounds what may stand between two characters of one string:
 	// a line's end and how the next one begins.

@@ -1,0 +1,96 @@
+package admin
+
+import (
+	"strings"
+
+	"github.com/till-proxy/till/upstream"
+)
+
+// inVercel are the functions of the Vercel AI SDK that take an address.
+var inVercel = map[string]string{"openai": "createOpenAI", "anthropic": "createAnthropic", "gemini": "createGoogleGenerativeAI"}
+
+// inCode are SDKs that take the address in code.
+var inCode = map[string]clientText{
+	"mistral": {"Mistral SDK", "", []string{`new Mistral({ apiKey, serverURL: "BASE" });`}},
+	"cohere":  {"Cohere SDK", "", []string{`new CohereClientV2({ token: apiKey, environment: "BASE" });`}},
+}
+
+// clientTexts are the clients of an upstream, what most people need first.
+func clientTexts(info UpstreamInfo, base, key string) []clientText {
+	v := environment(info, base, key)
+	base = v.BaseURL
+	p, known := upstream.Lookup(info.Preset)
+	if !known {
+		return []clientText{
+			{"curl", "", curlLines(info, base, key)},
+			{"Shell", "For scripts of your own.", v.lines()},
+		}
+	}
+	shell := clientText{"Shell: SDKs and tools that read the environment", "What “caddy till env” prints.", v.lines()}
+	var all []clientText
+	switch info.Preset {
+	case "anthropic":
+		shell.Name = "Claude Code"
+		all = []clientText{shell, {"Anthropic SDKs", "", []string{
+			"export ANTHROPIC_BASE_URL=" + quote(base), "export ANTHROPIC_API_KEY=" + quote(key)}}}
+	case "openai":
+		all = []clientText{shell, {"Codex", "In ~/.codex/config.toml, with the key in TILL_KEY.", []string{
+			`model_provider = "till"`, "", "[model_providers.till]", `name = "till"`, `base_url = "` + base + `/v1"`,
+			`env_key = "TILL_KEY"`, `wire_api = "responses"`}},
+			{"Aider", "Models are named openai/NAME.", []string{"export OPENAI_API_BASE=" + quote(base+"/v1"), "export OPENAI_API_KEY=" + quote(key)}}}
+	default:
+		all = []clientText{shell}
+	}
+	if c, ok := inCode[info.Preset]; ok {
+		c.Lines = []string{strings.ReplaceAll(c.Lines[0], "BASE", base)}
+		all = append(all, c)
+	}
+	if create, ok := inVercel[info.Preset]; ok {
+		all = append(all, clientText{"Vercel AI SDK", "The base URL has the version.", []string{create + `({ apiKey, baseURL: "` + base + p.Prefix + `" });`}})
+	}
+	return append(all, clientText{"curl", "", curlLines(info, base, key)})
+}
+
+// sample is a request that works as pasted.
+type sample struct {
+	path    string
+	slot    string
+	headers []string
+	body    string
+}
+
+// samples are the requests to try a preset with; any other is asked for its
+// models.
+var samples = map[string]sample{
+	"openai": {path: "/v1/chat/completions", slot: "Authorization: Bearer ",
+		body: `{"model":"gpt-6-luna","messages":[{"role":"user","content":"Hi"}]}`},
+	"anthropic": {path: "/v1/messages", slot: "x-api-key: ", headers: []string{"anthropic-version: 2023-06-01"},
+		body: `{"model":"claude-haiku-5-5","max_tokens":64,"messages":[{"role":"user","content":"Hi"}]}`},
+	"gemini": {path: "/v1beta/models/gemini-3.8-flash:generateContent", slot: "x-goog-api-key: ",
+		body: `{"contents":[{"parts":[{"text":"Hi"}]}]}`},
+}
+
+// curlLines is a request for a shell.
+func curlLines(info UpstreamInfo, base, key string) []string {
+	s, ok := samples[info.Preset]
+	if !ok {
+		s = sample{path: "/", slot: "Authorization: Bearer "}
+		if p, known := upstream.Lookup(info.Preset); known && len(p.Free) > 0 {
+			s.path = p.Canonical(p.Free[0].Pattern)
+		}
+	}
+	words := []string{"curl " + base + s.path, "-H '" + s.slot + key + "'"}
+	for _, h := range s.headers {
+		words = append(words, "-H '"+h+"'")
+	}
+	switch {
+	case s.body == "":
+	case len(s.body) > tableWidth-8:
+		// Too long for one line: broken where JSON does not mind.
+		at := strings.Index(s.body, `,"messages"`) + 1
+		words = append(words, "-H 'Content-Type: application/json'", "-d '"+s.body[:at]+"\n    "+s.body[at:]+"'")
+	default:
+		words = append(words, "-H 'Content-Type: application/json'", "-d '"+s.body+"'")
+	}
+	return strings.Split(strings.Join(words, " \\\n  "), "\n")
+}

@@ -1,0 +1,88 @@
+package admin
+
+import (
+	"time"
+
+	"github.com/till-proxy/till/limiter"
+)
+
+// bulkJSON is a job as callers see it.
+type bulkJSON struct {
+	Matched int64 `json:"matched"`
+	Revoked int64 `json:"revoked"`
+	// AlreadyRevoked are those of matched that had been revoked before.
+	AlreadyRevoked int64 `json:"already_revoked"`
+	StreamsCut     int   `json:"streams_cut"`
+	DryRun         bool  `json:"dry_run,omitempty"`
+
+	Job    string     `json:"job,omitempty"`
+	Done   *bool      `json:"done,omitempty"`
+	At     *time.Time `json:"at,omitempty"`
+	By     string     `json:"by,omitempty"`
+	Reason string     `json:"reason,omitempty"`
+	// Failure is why it does not go on now.
+	Failure string `json:"failure,omitempty"`
+}
+
+// leaksAnswer says what was found in a text, and what became of it.
+type leaksAnswer struct {
+	// Found counts the strings of keys and tokens in the text, each once.
+	Found int `json:"found"`
+	// Revoked are the ids of those that were ended, as far as the caller sees
+	// them.
+	Revoked []string `json:"revoked"`
+	// Unknown counts those that no key and no token here has.
+	Unknown int  `json:"unknown"`
+	DryRun  bool `json:"dry_run,omitempty"`
+	// Matches are all of them, in the order of the text.
+	Matches []leakMatch `json:"matches"`
+}
+
+// leakMatch is one string that was found. It never holds the whole string.
+type leakMatch struct {
+	Hint  string            `json:"hint"` // its beginning
+	ID    string            `json:"id,omitempty"`
+	Name  string            `json:"name,omitempty"`
+	State limiter.LeakState `json:"state"`
+}
+
+// staleEntry is a key that somebody should look at, for one reason.
+type staleEntry struct {
+	Key    *KeyObject          `json:"key"`
+	Reason limiter.StaleReason `json:"reason"`
+	Detail string              `json:"detail"`
+	// Fix is the command that mends it.
+	Fix string `json:"fix"`
+}
+
+// staleAnswer is a page of keys that somebody should look at.
+type staleAnswer struct {
+	Keys    []staleEntry `json:"keys"`
+	Next    string       `json:"next,omitempty"`
+	Partial bool         `json:"partial,omitempty"`
+}
+
+// spending is what one part of the keys has used, by upstream, owner and model.
+// Whoever wants the whole asks again with next, and adds the parts up.
+type spending struct {
+	Upstream []usedBy `json:"upstream"`
+	Owner    []usedBy `json:"owner"`
+	// Model is known for keys that may use only one. Empty: any.
+	Model    []usedBy `json:"model"`
+	LookedAt int      `json:"looked_at"`
+	Next     string   `json:"next,omitempty"`
+}
+
+// usedBy is what keys have used in their whole life, renewals included.
+type usedBy struct {
+	Name        string `json:"name"`
+	Keys        int64  `json:"keys"`
+	Activations int64  `json:"activations"`
+	Tokens      int64  `json:"tokens"`
+	SpendUSD    string `json:"spend_usd"`
+}
+
+// jobsAnswer lists the jobs that end many keys.
+type jobsAnswer struct {
+	Jobs []bulkJSON `json:"jobs"`
+}
