@@ -1,6 +1,7 @@
 package limiter
 
 import (
+	"errors"
 	"sync"
 	"time"
 )
@@ -34,6 +35,29 @@ const (
 	attemptsAMinute = 20
 	tellAttempts    = time.Minute
 )
+
+// attemptError is about an act that a caller is not entitled to; what is how the
+// audit log names it.
+type attemptError struct {
+	error
+	what string
+}
+
+func (e *attemptError) Unwrap() error { return e.error }
+
+// noted counts an attempt at what err refuses, if it is one, and returns err. What
+// is judged inside a transaction is noted after it, because that may run again.
+func (l *Limiter) noted(by Caller, err error) error {
+	var refused *attemptError
+	var above *CeilingError
+	switch {
+	case errors.As(err, &refused):
+		l.attempts.note(l, by, ActRefused, refused.what)
+	case errors.As(err, &above):
+		l.attempts.note(l, by, ActRefused, above.Field+" above the ceiling of role "+above.Role)
+	}
+	return err
+}
 
 // note counts an attempt at something, and reports whether there were few in
 // this minute.

@@ -32,7 +32,7 @@ func (l *Limiter) askBlock(a *account, k *Live) {
 	}
 	a.asked = true
 	l.shadow.shade(a)
-	var granted, counted Amounts
+	var wrote struct{ granted, counted, unlimited Amounts }
 	l.committer.submit(change{
 		apply: func(b *batch) error {
 			rec, err := readAccount(b, a)
@@ -44,24 +44,23 @@ func (l *Limiter) askBlock(a *account, k *Live) {
 			}
 			limit := rec.kept()
 			a.mu.Lock()
-			for i := range granted {
-				granted[i] = a.want(Kind(i), limit[i], rec.Reserved[i])
-				rec.Reserved[i] += granted[i]
+			for i := range limit {
+				wrote.granted[i] = a.want(Kind(i), limit[i], rec.Reserved[i])
 			}
+			rec.Reserved.add(wrote.granted)
 			a.note(&rec)
-			a.noteUnlimited(&rec)
+			wrote.unlimited = a.noteUnlimited(&rec)
 			a.mu.Unlock()
-			counted = rec.counted()
+			wrote.counted = rec.counted()
 			return b.setAccount(a.id, a.forRole, &rec)
 		},
 		done: func(err error) {
 			a.mu.Lock()
 			defer a.mu.Unlock()
 			if err == nil {
-				for i := range granted {
-					a.reserved[i] += granted[i]
-				}
-				a.counted = counted
+				a.reserved.add(wrote.granted)
+				a.noted(wrote.unlimited)
+				a.counted = wrote.counted
 				a.firstDurable = a.firstDurable || a.first != 0
 			} else {
 				l.complain("reserving budget failed", err)
@@ -112,13 +111,23 @@ func (l *Limiter) wentBack(a *account, rec *accountRecord) error {
 }
 
 // noteUnlimited puts what was used and is held where nothing is reserved because
-// nothing is limited, for when a limit is set later. Memory and record go together.
-// It is called by the committer with the account held.
-func (a *account) noteUnlimited(rec *accountRecord) {
+// nothing is limited, for when a limit is set later. Memory follows once what it
+// returns is durable. Callers hold the account.
+func (a *account) noteUnlimited(rec *accountRecord) Amounts {
+	noted := NoLimits()
 	for i, limit := range rec.Limit {
 		if limit == NoLimit && rec.Lineage == a.lineage {
-			rec.Reserved[i] = a.spent[i] + a.held[i]
-			a.reserved[i] = rec.Reserved[i]
+			noted[i] = a.spent[i] + a.held[i]
+			rec.Reserved[i] = noted[i]
+		}
+	}
+	return noted
+}
+
+func (a *account) noted(unlimited Amounts) {
+	for i, n := range unlimited {
+		if n != NoLimit {
+			a.reserved[i] = n
 		}
 	}
 }

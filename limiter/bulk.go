@@ -17,7 +17,7 @@ func (l *Limiter) bounded(by Caller, f Filter) (Filter, error) {
 	}
 	role := l.policy(by.Role)
 	if role == nil || by.Token == "" {
-		return f, l.forbidden(by, KeysRevoke)
+		return f, l.noted(by, l.forbidden(by, KeysRevoke))
 	}
 	switch role.Sees {
 	case SeesAll:

@@ -123,29 +123,26 @@ func (l *Limiter) Sees(by Caller, key *Key) bool {
 // does not learn which keys exist.
 func (l *Limiter) authorise(by Caller, p Permission, key *Key) error {
 	if !l.Allows(by, p) {
-		return l.forbidden(by, p)
+		return l.noted(by, l.forbidden(by, p))
 	}
 	if key != nil && !l.Sees(by, key) {
-		l.attempts.note(l, by, ActRefused, string(p)+" on a key out of sight")
-		return ErrNotFound
+		return l.noted(by, &attemptError{ErrNotFound, string(p) + " on a key out of sight"})
 	}
 	return nil
 }
 
-// forbidden is the answer to a caller without a permission; the audit log is
-// told of it.
+// forbidden is the answer to a caller without a permission.
 func (l *Limiter) forbidden(by Caller, p Permission) error {
-	l.attempts.note(l, by, ActRefused, string(p))
+	why := onlyOperator(by)
 	switch role := l.policy(by.Role); {
 	case by.holder != "":
-		return fmt.Errorf("%w: the holder of a key may look at it and revoke it", ErrForbidden)
+		why = fmt.Errorf("%w: the holder of a key may look at it and revoke it", ErrForbidden)
 	case by.Role == "" || role == nil:
-		return fmt.Errorf("%w: the role %q of %s is not configured now", ErrForbidden, by.Role, by.Name)
-	case p == Everything:
-		return onlyOperator(by)
-	default:
-		return fmt.Errorf("%w: %s needs the permission %s; its role %s has: %s", ErrForbidden, by.Name, p, by.Role, listed(role.Permissions))
+		why = fmt.Errorf("%w: the role %q of %s is not configured now", ErrForbidden, by.Role, by.Name)
+	case p != Everything:
+		why = fmt.Errorf("%w: %s needs the permission %s; its role %s has: %s", ErrForbidden, by.Name, p, by.Role, listed(role.Permissions))
 	}
+	return &attemptError{why, string(p)}
 }
 
 func listed(permissions []Permission) string {

@@ -39,7 +39,7 @@ func (l *Limiter) ceilings(by Caller, old, key *Key) error {
 			continue // its keys are refused, and its callers may do nothing
 		}
 		if err := role.hold(name, by.Role == OperatorRole, old, key); err != nil {
-			return l.noted(by, err)
+			return err
 		}
 	}
 	return nil

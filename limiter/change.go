@@ -53,6 +53,7 @@ func (l *Limiter) Change(_ context.Context, by Caller, id string, ifVersion int6
 		if ifVersion != 0 && ifVersion != key.Version {
 			return fmt.Errorf("%w: it is at version %d, not %d", ErrVersion, key.Version, ifVersion)
 		}
+		epoch = 0 // it may be run again
 		old := *key
 		changed := key.clone()
 		if err := fn(changed); err != nil {
@@ -112,7 +113,7 @@ func (l *Limiter) Change(_ context.Context, by Caller, id string, ifVersion int6
 		}
 	})
 	if err != nil {
-		return View{}, err
+		return View{}, l.noted(by, err)
 	}
 	l.log.Info("key changed", "key_id", id, "by", by.Name)
 	return l.viewNow(id)
@@ -179,7 +180,7 @@ func (l *Limiter) GrantMore(ctx context.Context, by Caller, id string, more More
 		}, func(k *Live) { k.ending = false })
 	}
 	if err != nil {
-		return View{}, err
+		return View{}, l.noted(by, err)
 	}
 	l.log.Info("key granted more", "key_id", id, "activations", more.Activations, "lifetime", more.Lifetime, "by", by.Name)
 	return l.viewNow(id)
@@ -246,7 +247,7 @@ func (l *Limiter) Resume(_ context.Context, by Caller, id string) (View, error) 
 		}
 	})
 	if err != nil {
-		return View{}, err
+		return View{}, l.noted(by, err)
 	}
 	l.log.Info("key resumed", "key_id", id, "by", by.Name)
 	return l.viewNow(id)

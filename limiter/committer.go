@@ -133,7 +133,7 @@ func (c *committer) run() {
 // commit writes as many changes as fit into one transaction and returns how
 // many those were.
 func (c *committer) commit(changes []change) int {
-	errs := make([]error, len(changes))
+	errs, left := make([]error, len(changes)), map[int]error{}
 	if failed := c.failed.Load(); failed != nil {
 		for i := range changes {
 			changes[i].done(*failed)
@@ -148,6 +148,7 @@ func (c *committer) commit(changes []change) int {
 	for {
 		taken = 0
 		err := c.store.Update(func(tx Tx) error {
+			taken = 0
 			b = &batch{Tx: tx, digest: c.digest, clock: c.clock, chain: c.chain, job: c.job, doomed: c.doomed, onces: c.onces, outbox: c.outbox}
 			if c.digest != nil {
 				b.store = c.digest.store
@@ -160,10 +161,11 @@ func (c *committer) commit(changes []change) int {
 					break
 				}
 				taken++
-				if errs[i] == nil && !changes[i].begin() {
-					errs[i] = ErrBusy
+				if left[i] != nil {
+					continue
 				}
-				if errs[i] != nil {
+				if errs[i] = nil; !changes[i].begin() {
+					errs[i] = ErrBusy
 					continue
 				}
 				before, told, posts := b.entries, len(b.told), len(b.posts)
@@ -171,6 +173,7 @@ func (c *committer) commit(changes []change) int {
 					continue
 				}
 				if b.entries != before {
+					left[i] = errs[i]
 					return errHalfWritten
 				}
 				b.told, b.posts = b.told[:told], b.posts[:posts]

@@ -67,7 +67,7 @@ func (l *Limiter) Delegate(ctx context.Context, parent *Live, ask *Ask, spec *Ke
 	}
 	born, err := l.newborn(by, itself, spec, birth)
 	if err != nil {
-		return View{}, err
+		return View{}, l.noted(itself, err)
 	}
 	if refusal := parent.mayMint(); refusal != nil {
 		return View{}, refusal

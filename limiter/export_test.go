@@ -294,3 +294,6 @@ func (k *Key) Clone() *Key                   { return k.clone() }
 func (k *Key) Facts() map[string]any         { return k.facts() }
 func (k *Key) Within(old, parent *Key) error { return k.within(old, parent) }
 func (k *Key) Widens(old *Key) bool          { return k.widens(old) }
+
+// Save writes what memory knows of every key.
+func (l *Limiter) Save() error { return l.saveAll() }

@@ -38,7 +38,7 @@ func (l *Limiter) Mint(_ context.Context, by Caller, spec *Key, birth Birth) (Vi
 	}
 	key, err := l.newborn(by, by, spec, birth)
 	if err != nil {
-		return View{}, err
+		return View{}, l.noted(by, err)
 	}
 	if key.Role != "" {
 		a, err := l.role(key.Role)

@@ -122,7 +122,7 @@ func (l *Limiter) Rotate(_ context.Context, by Caller, id string, next Issue, gr
 		})
 	})
 	if err != nil {
-		return View{}, 0, err
+		return View{}, 0, l.noted(by, err)
 	}
 	cut := k.cutReplaced(l.clock.Now())
 	l.log.Info("key rotated", "key_id", id, "grace", grace, "requests_cut", cut, "by", by.Name)
@@ -141,7 +141,7 @@ func (l *Limiter) Rotating(by Caller, id string) (*Key, error) {
 	if status, _ := k.derive(key); status == Revoked {
 		return nil, ErrRevoked
 	}
-	return key, l.couldMint(by, key)
+	return key, l.noted(by, l.couldMint(by, key))
 }
 
 // rotated is the key with its next string.

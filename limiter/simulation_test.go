@@ -142,7 +142,7 @@ func (s *simulation) open(after *limiter.Limiter) error {
 	l, err := limiter.Open(limiter.Options{
 		Patience: patience,
 		Retain:   1 << 62, // whatever the clock says, the books name every key
-		Store:    s.disk.Open(), Disk: s.disk.Files(), Shadow: simulatedShadow, Anchor: simulatedAnchor,
+		Store:    rehearsed{s.disk.Open()}, Disk: s.disk.Files(), Shadow: simulatedShadow, Anchor: simulatedAnchor,
 		Clock: s.clock, Roles: s.roles, After: after,
 	})
 	if err == nil {

@@ -62,11 +62,11 @@ func (l *Limiter) mayLift(by Caller, key *Key, stop Stopper) error {
 	case l.stopper(by).above(stop) && l.Allows(by, KeysUpdate):
 		return l.couldMint(by, key)
 	}
-	l.attempts.note(l, by, ActRefused, "the suspension by "+stop.Title())
+	why := fmt.Errorf("%w: key %s was suspended by %s: they resume it, the operator, or who has %s and a role that sees more than theirs", ErrForbidden, key.ID, stop.Title(), KeysUpdate)
 	if stop.rank() == (Stopper{}).rank() {
-		return fmt.Errorf("%w: key %s was suspended by %s, and only the operator resumes it", ErrForbidden, key.ID, stop.Title())
+		why = fmt.Errorf("%w: key %s was suspended by %s, and only the operator resumes it", ErrForbidden, key.ID, stop.Title())
 	}
-	return fmt.Errorf("%w: key %s was suspended by %s: they resume it, the operator, or who has %s and a role that sees more than theirs", ErrForbidden, key.ID, stop.Title(), KeysUpdate)
+	return &attemptError{why, "the suspension by " + stop.Title()}
 }
 
 // mayResume is mayLift for the stop that the record tells of, and for one that

@@ -179,16 +179,16 @@ func (l *Limiter) save(a *account, k *Live, giveBack bool) {
 	spent := a.spent
 	rec.Booked = spent
 	rec.Booked.add(a.past)
-	var counted, raised Amounts
+	var wrote struct{ counted, raised, unlimited Amounts }
 	a.pending++
 	l.committer.submit(change{
 		apply: func(b *batch) error {
-			raised = Amounts{}
+			wrote.raised, wrote.unlimited = Amounts{}, NoLimits()
 			stored, err := readAccount(b, a)
 			if err != nil {
 				return err
 			}
-			defer func() { counted = stored.counted() }()
+			defer func() { wrote.counted = stored.counted() }()
 			stored.Kinds, stored.Booked = rec.Kinds, rec.Booked
 			if stored.Epoch != 0 && stored.Epoch != rec.Epoch {
 				// The window that this is about is over, and what it left is gone.
@@ -203,9 +203,9 @@ func (l *Limiter) save(a *account, k *Live, giveBack bool) {
 				stored.Reserved[i] -= n
 			}
 			a.mu.Lock()
-			a.noteUnlimited(&stored)
+			wrote.unlimited = a.noteUnlimited(&stored)
 			if !a.asked { // else the block on its way holds it
-				raised = a.cover(&stored)
+				wrote.raised = a.cover(&stored)
 			}
 			a.mu.Unlock()
 			stored.Settled = spent
@@ -230,8 +230,9 @@ func (l *Limiter) save(a *account, k *Live, giveBack bool) {
 				}
 				return
 			}
-			a.counted = counted
-			a.reserved.add(raised)
+			a.counted = wrote.counted
+			a.reserved.add(wrote.raised)
+			a.noted(wrote.unlimited)
 			a.firstDurable = a.firstDurable || rec.First != 0
 			// What was used since it was written is known to the shadow alone.
 			written := a.spent == spent && a.past == rec.Past && a.last == rec.Last

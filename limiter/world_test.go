@@ -179,8 +179,8 @@ func (w *world) reopenBadger() {
 func (w *world) open(s limiter.Store) {
 	w.t.Helper()
 	o := limiter.Options{Patience: patience, Store: s, Shadow: w.shadow, Anchor: w.anchor, Disk: w.beside(), Roles: w.roles, Hooks: w.hooks, Observe: w.observe, Lockdown: w.lockdown, TurnBytes: w.turnBytes, Exiting: w.exiting}
-	if w.clock != nil {
-		o.Clock = w.clock
+	if w.clock != nil { // nothing is measured
+		o.Clock, o.Store = w.clock, rehearsed{s}
 	}
 	l, err := limiter.Open(o)
 	if err != nil {

@@ -1,9 +1,6 @@
 package limiter
 
-import (
-	"errors"
-	"fmt"
-)
+import "fmt"
 
 // couldMint judges an act that gives a caller a working key, or lets one do more
 // than it could: a rotation, a grant, a change that widens, the end of somebody
@@ -26,15 +23,6 @@ func (l *Limiter) couldMint(by Caller, key *Key) error {
 	}
 	if err == nil {
 		err = l.counts(role, by.Role, key)
-	}
-	return l.noted(by, err)
-}
-
-// noted tells the audit log of a ceiling that somebody would have passed.
-func (l *Limiter) noted(by Caller, err error) error {
-	var above *CeilingError
-	if errors.As(err, &above) {
-		l.attempts.note(l, by, ActRefused, above.Field+" above the ceiling of role "+above.Role)
 	}
 	return err
 }

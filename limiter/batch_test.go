@@ -1,0 +1,207 @@
+package limiter_test
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/till-proxy/till/limiter"
+	"github.com/till-proxy/till/limiter/storetest"
+)
+
+// rehearsed is a store that runs every transaction twice, and keeps what the second
+// run did: as one that has to begin again after a conflict, or a batch of which one
+// change failed. So whatever a change does besides its transaction shows in any test.
+type rehearsed struct{ limiter.Store }
+
+var errRehearsed = errors.New("only a rehearsal")
+
+// Update implements limiter.Store.
+func (s rehearsed) Update(fn func(limiter.Tx) error) error {
+	err := s.Store.Update(func(tx limiter.Tx) error { return errors.Join(fn(tx), errRehearsed) })
+	if !errors.Is(err, errRehearsed) {
+		return err
+	}
+	return s.Store.Update(fn)
+}
+
+// rolled is a store that can run every transaction and keep nothing of it.
+type rolled struct {
+	limiter.Store
+	back bool
+}
+
+// Update implements limiter.Store.
+func (s *rolled) Update(fn func(limiter.Tx) error) error {
+	if !s.back {
+		return s.Store.Update(fn)
+	}
+	err := s.Store.Update(func(tx limiter.Tx) error { return errors.Join(fn(tx), errRehearsed) })
+	if errors.Is(err, errRehearsed) {
+		return limiter.ErrNoSpace // nothing was written
+	}
+	return err
+}
+
+func TestWhatIsRefusedInsideATransactionIsOneAttempt(t *testing.T) {
+	t.Parallel()
+	for name, test := range map[string]struct {
+		act  func(w *world, by limiter.Caller, k *key) error
+		what string
+	}{
+		"mint": {func(w *world, by limiter.Caller, _ *key) error {
+			_, err := w.tryMint(by, &limiter.Key{Upstream: "openai", Custody: limiter.CustodyHeld, Limit: limiter.Amounts{20, -1, -1, -1}})
+			return err
+		}, "max_activations above the ceiling of role maker"},
+		"change": {func(w *world, by limiter.Caller, k *key) error {
+			_, err := w.Change(ctx, by, k.id, 0, func(k *limiter.Key) error { k.Limit[limiter.Activations] = 20; return nil })
+			return err
+		}, "max_activations above the ceiling of role maker"},
+		"grant": {func(w *world, by limiter.Caller, k *key) error {
+			_, err := w.GrantMore(ctx, by, k.id, limiter.More{Activations: 20})
+			return err
+		}, "max_activations above the ceiling of role maker"},
+		"rotate": {func(w *world, by limiter.Caller, k *key) error {
+			role := w.roles["maker"]
+			role.Max[limiter.Activations] = 3
+			if err := w.SetRoles(map[string]limiter.Role{"maker": role}); err != nil {
+				return err
+			}
+			_, _, err := w.Rotate(ctx, by, k.id, limiter.Issue{Lookup: lookup()}, 0)
+			return err
+		}, "max_activations above the ceiling of role maker"},
+		"resume": {func(w *world, by limiter.Caller, k *key) error {
+			if _, err := w.Suspend(ctx, limiter.Operator, k.id); err != nil {
+				return err
+			}
+			_, err := w.Resume(ctx, by, k.id)
+			return err
+		}, "the suspension by operator"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			w := newWorld(t)
+			role := limiter.NewRole()
+			role.Permissions = []limiter.Permission{limiter.KeysCreate, limiter.KeysUpdate, limiter.KeysRotate, limiter.KeysRevoke}
+			role.Max[limiter.Activations] = 10
+			w.roles = map[string]limiter.Role{"maker": role}
+			if err := w.SetRoles(w.roles); err != nil {
+				t.Fatal(err)
+			}
+			_, maker := w.hire(limiter.Operator, "anna", "maker")
+			k := w.mintBy(maker, activations(5))
+			var above *limiter.CeilingError
+			if err := test.act(w, maker, k); !errors.As(err, &above) && !errors.Is(err, limiter.ErrForbidden) {
+				t.Fatalf("it was not refused: %v", err)
+			}
+			w.clock.advance(time.Hour)
+			w.SweepAttempts()
+			if err := w.Ping(ctx); err != nil {
+				t.Fatal(err)
+			}
+			var said []string
+			for _, line := range w.auditLines() {
+				if strings.Contains(line, limiter.ActRefused) {
+					said = append(said, line)
+				}
+			}
+			if len(said) != 1 || !strings.Contains(said[0], `"attempts":{"after":1},"refused":{"after":"`+test.what+`"}`) {
+				t.Errorf("the audit log says %q", said)
+			}
+		})
+	}
+}
+
+// memory is what others see of a limiter's memory.
+func (w *world) memory(t *testing.T, ids ...string) (all []string) {
+	t.Helper()
+	hooks, err := w.ListHooks(ctx, limiter.Operator)
+	if err != nil {
+		t.Fatal(err)
+	}
+	seq, hash := w.AuditHead()
+	onces, err := w.Onces()
+	if err != nil {
+		t.Error(err)
+	}
+	all = append(all, fmt.Sprintf("hooks %+v, audit %d %s, onces %d, stats %+v", hooks, seq, hash, onces, w.Stats()))
+	for _, id := range ids {
+		reserved, _, err := w.Reserved(id)
+		v, err2 := w.Get(ctx, limiter.Operator, id)
+		if err := errors.Join(err, err2); err != nil {
+			t.Fatal(err)
+		}
+		all = append(all, fmt.Sprintf("reserved %v, %+v", reserved, v))
+	}
+	return all
+}
+
+// TestATransactionThatIsRolledBackChangesNothingInMemory lets all of them run, and
+// none be kept.
+func TestATransactionThatIsRolledBackChangesNothingInMemory(t *testing.T) {
+	t.Parallel()
+	for name, act := range map[string]func(w *world, k *key) error{
+		"mint": func(w *world, _ *key) error {
+			_, err := w.tryMint(limiter.Operator.Once("it", [32]byte{1}), &limiter.Key{Upstream: "openai", Custody: limiter.CustodyHeld, Limit: limiter.NoLimits()})
+			return err
+		},
+		"change": func(w *world, k *key) error {
+			_, err := w.Change(ctx, limiter.Operator, k.id, 0, func(k *limiter.Key) error {
+				k.Name, k.Limit[limiter.Activations], k.Renews = "b", limiter.NoLimit, ""
+				return nil
+			})
+			return err
+		},
+		"grant": func(w *world, k *key) error {
+			_, err := w.GrantMore(ctx, limiter.Operator, k.id, limiter.More{Activations: 1})
+			return err
+		},
+		"a token": func(w *world, _ *key) error {
+			_, err := w.CreateToken(ctx, limiter.Operator, limiter.TokenSpec{Lookup: lookup(), Name: "ci", Role: limiter.OperatorRole})
+			return err
+		},
+		"a message": func(w *world, _ *key) error {
+			_, messages := w.waiting()
+			return w.ForgetMessage(ctx, hookURL, messages[0])
+		},
+		"what was used": func(w *world, _ *key) error {
+			w.clock.advance(time.Second)
+			return errors.Join(w.Save(), w.Ping(ctx))
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			disk := storetest.NewDisk()
+			store := &rolled{Store: disk.Open()}
+			w := &world{t: t, clock: newClock(), disk: disk, shadow: "shadow", anchor: "anchor", files: disk.Files()}
+			w.hooks = []limiter.Hook{{URL: hookURL}}
+			w.open(store)
+			t.Cleanup(w.Abandon)
+			k := w.mint(delegating(activations(100), func(k *limiter.Key) { k.Limit[limiter.Tokens] = limiter.NoLimit }))
+			g, refusal := k.ask(bound(limiter.Tokens, 7))
+			if refusal != nil {
+				t.Fatal(refusal)
+			}
+			g.Settle(limiter.Amounts{limiter.Activations: 1, limiter.Tokens: 7})
+			if err := w.Ping(ctx); err != nil {
+				t.Fatal(err)
+			}
+			before := w.memory(t, k.id)
+			store.back = true
+			if err := act(w, k); !errors.Is(err, limiter.ErrNoSpace) {
+				t.Errorf("it was kept: %v", err)
+			}
+			if after := w.memory(t, k.id); !slices.Equal(before, after) {
+				t.Errorf("before: %q\nafter:  %q", before, after)
+			}
+			store.back = false
+			if err := act(w, k); err != nil {
+				t.Error(err)
+			}
+			w.agree(t)
+		})
+	}
+}
