@@ -369,12 +369,12 @@ func readToken(r Reader, id string) (*AdminToken, error) {
 	return rec, nil
 }
 
-func writeToken(b *batch, rec *AdminToken) error {
+func writeToken(tx Tx, rec *AdminToken) error {
 	v, err := json.Marshal(rec)
 	if err != nil {
 		return err
 	}
-	return b.Set(tokenKey(rec.ID), v)
+	return tx.Set(tokenKey(rec.ID), v)
 }
 
 // saveTokens makes durable when tokens were used last.

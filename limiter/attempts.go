@@ -130,12 +130,9 @@ func (l *Limiter) tellAttempts(by Caller, at attempt, n int64) {
 	}
 	by.once = nil // what was refused was not done
 	entry := by.entry(at.action, "", changes)
-	l.committer.submit(change{
-		apply: func(b *batch) error { return b.audit(entry) },
-		done: func(err error) {
-			if err != nil {
-				l.complain("a refused attempt is not in the audit log", err, "by", by.Name, "from", by.From)
-			}
-		},
+	l.committer.submit(func(b *batch) error { return b.audit(entry) }, func(err error) {
+		if err != nil {
+			l.complain("a refused attempt is not in the audit log", err, "by", by.Name, "from", by.From)
+		}
 	})
 }

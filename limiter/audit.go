@@ -6,6 +6,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"sync/atomic"
 	"time"
 )
 
@@ -162,30 +163,59 @@ func readChain(r Reader) (chain, error) {
 	return c, nil
 }
 
-// audit adds an entry to the log, in the transaction of the act that it tells
-// of. Its number, its time and the hash before it are given here: a batch that
-// is put together anew numbers its entries anew.
-func (b *batch) audit(e *AuditEntry) error {
+// auditLog is the log as of the last commit, and as the batch that is being written
+// continues it.
+type auditLog struct {
+	head atomic.Pointer[chain]
+	next chain
+}
+
+func (a *auditLog) begin() { a.next = *a.head.Load() }
+
+// add writes an entry in the transaction of the act that it tells of. Its number,
+// its time and the hash before it are given here: a batch that is begun again
+// numbers its entries again.
+func (a *auditLog) add(t *transaction, at time.Time, e *AuditEntry) error {
 	sealed := *e
-	sealed.Seq, sealed.Time, sealed.Prev = b.chain.seq+1, b.clock.Now(), b.chain.hash
+	sealed.Seq, sealed.Time, sealed.Prev = a.next.seq+1, at, a.next.hash
 	line, err := sealed.seal()
 	if err != nil {
 		return fmt.Errorf("writing the audit log: %w", err)
 	}
-	if err := b.Set(auditKey(sealed.Seq), line); err != nil {
+	if err := t.Set(auditKey(sealed.Seq), line); err != nil {
 		return err
 	}
-	b.chain.seq, b.chain.hash = sealed.Seq, sealed.Hash
-	b.chained = true
-	if e.once != nil {
-		return b.once(e.once, e.Key)
-	}
+	a.next.seq, a.next.hash = sealed.Seq, sealed.Hash
 	return nil
+}
+
+func (a *auditLog) finish(t *transaction) error {
+	if a.next == *a.head.Load() {
+		return nil
+	}
+	return t.Set(metaAudit, a.next.encode())
+}
+
+func (a *auditLog) committed() {
+	if next := a.next; next != *a.head.Load() {
+		a.head.Store(&next)
+	}
+}
+
+// audit adds an entry to the log, and says that the call which it is of was done.
+func (b *batch) audit(e *AuditEntry) error {
+	if err := b.log.add(b.transaction, b.clock.Now(), e); err != nil || e.once == nil {
+		return err
+	}
+	return b.once(e.once, e.Key)
 }
 
 // AuditHead is the last entry of the audit log: its number and its hash. Who
 // keeps it elsewhere can tell later that the log was not written anew.
 func (l *Limiter) AuditHead() (seq uint64, hash AuditHash) {
-	head := l.committer.head.Load()
+	head := l.auditLog.head.Load()
 	return head.seq, head.hash
 }
+
+// Interface guards
+var _ participant = (*auditLog)(nil)

@@ -36,7 +36,7 @@ func (l *Limiter) sweepAdmin() {
 // LogAuditHead writes to the server's log where the audit log ends: every hour, at
 // a stop, and when a configuration starts.
 func (l *Limiter) LogAuditHead() {
-	head := l.committer.head.Load()
+	head := l.auditLog.head.Load()
 	l.log.Info("audit log head", "seq", head.seq, "hash", head.hash.String())
 }
 
@@ -83,11 +83,11 @@ func (l *Limiter) prunable(before time.Time) (due bool, err error) {
 // pruneAudit takes away some of the entries from before a time, but never the
 // last one.
 func (b *batch) pruneAudit(before time.Time) (n int, err error) {
-	to := b.chain
+	to := b.log.next
 	var gone [][]byte
 	err = b.Scan([]byte(spaceAudit), nil, false, func(key, line []byte) (bool, error) {
 		e, err := parseEntry(line)
-		if err != nil || e.seq >= b.chain.seq || !e.time().Before(before) {
+		if err != nil || e.seq >= b.log.next.seq || !e.time().Before(before) {
 			return false, err
 		}
 		to.gone, to.goneHash = e.seq, e.hash
@@ -102,7 +102,7 @@ func (b *batch) pruneAudit(before time.Time) (n int, err error) {
 			return 0, err
 		}
 	}
-	b.chain.gone, b.chain.goneHash = to.gone, to.goneHash
+	b.log.next.gone, b.log.next.goneHash = to.gone, to.goneHash
 	return len(gone), b.audit(itself.entry(ActAuditPrune, "", map[string]Delta{
 		"through": {nil, pruneMark(to.gone, to.goneHash)}, "entries": {nil, len(gone)},
 	}))

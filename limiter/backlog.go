@@ -48,20 +48,20 @@ const (
 
 // begin reports whether a change is still wanted. It may be asked again of one
 // that was begun.
-func (ch *change) begin() bool {
+func (ch *change[B]) begin() bool {
 	return ch.state == nil || ch.state.CompareAndSwap(waiting, begun) || ch.state.Load() == begun
 }
 
 // do submits a change and waits for it, but no longer than its patience until it is
 // begun, and as long again until it is done.
-func (c *committer) do(apply func(b *batch) error, done func()) error {
+func (c *committer[B]) do(apply func(b B) error, done func()) error {
 	patience := time.NewTimer(c.patience)
 	defer patience.Stop()
 	if !c.room(maxBacklog, patience.C) {
 		return ErrBusy
 	}
 	state := new(atomic.Int32)
-	result := c.enqueue(state, apply, done)
+	result := c.await(state, apply, done)
 	select {
 	case err := <-result:
 		return err
@@ -80,13 +80,13 @@ func (c *committer) do(apply func(b *batch) error, done func()) error {
 }
 
 // doPatiently submits a change and waits for it, however long that takes.
-func (c *committer) doPatiently(apply func(b *batch) error, done func()) error {
-	return <-c.enqueue(nil, apply, done)
+func (c *committer[B]) doPatiently(apply func(b B) error, done func()) error {
+	return <-c.await(nil, apply, done)
 }
 
-func (c *committer) enqueue(state *atomic.Int32, apply func(b *batch) error, done func()) <-chan error {
+func (c *committer[B]) await(state *atomic.Int32, apply func(b B) error, done func()) <-chan error {
 	result := make(chan error, 1)
-	c.submit(change{state: state, apply: apply, done: func(err error) {
+	c.enqueue(change[B]{state: state, apply: apply, done: func(err error) {
 		if err == nil && done != nil {
 			done()
 		}
@@ -100,7 +100,7 @@ const roomEvery = 2 * time.Millisecond
 
 // room waits until fewer than most changes wait, and reports false when enough
 // is sent first.
-func (c *committer) room(most int64, enough <-chan time.Time) bool {
+func (c *committer[B]) room(most int64, enough <-chan time.Time) bool {
 	for c.backlog.Load() >= most {
 		select {
 		case <-enough:

@@ -144,6 +144,8 @@ func (w *world) memory(t *testing.T, ids ...string) (all []string) {
 func TestATransactionThatIsRolledBackChangesNothingInMemory(t *testing.T) {
 	t.Parallel()
 	for name, act := range map[string]func(w *world, k *key) error{
+		"hooks":    func(w *world, _ *key) error { return w.SetHooks([]limiter.Hook{{URL: "https://b.example.com"}}) },
+		"no hooks": func(w *world, _ *key) error { return w.SetHooks(nil) },
 		"mint": func(w *world, _ *key) error {
 			_, err := w.tryMint(limiter.Operator.Once("it", [32]byte{1}), &limiter.Key{Upstream: "openai", Custody: limiter.CustodyHeld, Limit: limiter.NoLimits()})
 			return err

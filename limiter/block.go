@@ -33,40 +33,37 @@ func (l *Limiter) askBlock(a *account, k *Live) {
 	a.asked = true
 	l.shadow.shade(a)
 	var wrote struct{ granted, counted, unlimited Amounts }
-	l.committer.submit(change{
-		apply: func(b *batch) error {
-			rec, err := readAccount(b, a)
-			if err != nil {
-				return err
-			}
-			if err := l.wentBack(a, &rec); err != nil {
-				return err
-			}
-			limit := rec.kept()
-			a.mu.Lock()
-			for i := range limit {
-				wrote.granted[i] = a.want(Kind(i), limit[i], rec.Reserved[i])
-			}
-			rec.Reserved.add(wrote.granted)
-			a.note(&rec)
-			wrote.unlimited = a.noteUnlimited(&rec)
-			a.mu.Unlock()
-			wrote.counted = rec.counted()
-			return b.setAccount(a.id, a.forRole, &rec)
-		},
-		done: func(err error) {
-			a.mu.Lock()
-			defer a.mu.Unlock()
-			if err == nil {
-				a.reserved.add(wrote.granted)
-				a.noted(wrote.unlimited)
-				a.counted = wrote.counted
-				a.firstDurable = a.firstDurable || a.first != 0
-			} else {
-				l.complain("reserving budget failed", err)
-			}
-			a.answer(err)
-		},
+	l.committer.submit(func(b *batch) error {
+		rec, err := readAccount(b, a)
+		if err != nil {
+			return err
+		}
+		if err := l.wentBack(a, &rec); err != nil {
+			return err
+		}
+		limit := rec.kept()
+		a.mu.Lock()
+		for i := range limit {
+			wrote.granted[i] = a.want(Kind(i), limit[i], rec.Reserved[i])
+		}
+		rec.Reserved.add(wrote.granted)
+		a.note(&rec)
+		wrote.unlimited = a.noteUnlimited(&rec)
+		a.mu.Unlock()
+		wrote.counted = rec.counted()
+		return b.setAccount(a.id, a.forRole, &rec)
+	}, func(err error) {
+		a.mu.Lock()
+		defer a.mu.Unlock()
+		if err == nil {
+			a.reserved.add(wrote.granted)
+			a.noted(wrote.unlimited)
+			a.counted = wrote.counted
+			a.firstDurable = a.firstDurable || a.first != 0
+		} else {
+			l.complain("reserving budget failed", err)
+		}
+		a.answer(err)
 	})
 }
 

@@ -113,8 +113,7 @@ func (l *Limiter) recordJob(j *job) error {
 	var ended []*Key
 	err := l.committer.do(func(b *batch) error {
 		ended = nil
-		number = b.job + 1
-		b.job = number
+		number = b.revocations.number(b.transaction)
 		s := j.snapshot()
 		s.Number = number
 		j.mu.Lock()

@@ -150,3 +150,34 @@ func (l *Limiter) readClock(wall Clock, after *Limiter) error {
 	}
 	return nil
 }
+
+// clockMark lets the store know the time every now and then, so that it does not go
+// back over a restart.
+type clockMark struct {
+	clock teller
+	last  time.Time // that is durable
+	next  time.Time // that this batch writes; zero: none
+}
+
+func (m *clockMark) begin() {
+	m.next = time.Time{}
+	if now := m.clock.Now(); now.Sub(m.last).Abs() >= markEvery {
+		m.next = now
+	}
+}
+
+// set has the time written with this batch.
+func (m *clockMark) set(now time.Time) { m.next = now }
+
+func (m *clockMark) finish(t *transaction) error {
+	if m.next.IsZero() {
+		return nil
+	}
+	return t.Set(metaClock, binary.BigEndian.AppendUint64(nil, uint64(m.next.UnixNano())))
+}
+
+func (m *clockMark) committed() {
+	if !m.next.IsZero() {
+		m.last = m.next
+	}
+}

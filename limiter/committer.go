@@ -10,49 +10,57 @@ import (
 
 // change is one thing to be made durable. apply runs on the committer, inside
 // a transaction, and must change nothing but that transaction: it may be run
-// again when another change of the batch fails. done runs on the committer
-// after the commit, in the order in which changes were submitted; only there
-// may memory follow.
-type change struct {
+// again when another change of the batch fails, or when the store has to begin
+// again. done runs on the committer after the commit, in the order in which
+// changes were submitted; only there may memory follow.
+type change[B any] struct {
 	state *atomic.Int32 // of one that may be abandoned; see backlog.go
-	apply func(b *batch) error
+	apply func(b B) error
 	done  func(err error)
+}
+
+// A participant keeps something in step with every batch of changes. The
+// committer alone calls it, for one batch at a time.
+type participant interface {
+	// begin starts a batch, perhaps one that was begun before and rolled back:
+	// nothing of that may be left.
+	begin()
+	// finish writes what the changes of the batch have in common. It is called
+	// only when they wrote something.
+	finish(t *transaction) error
+	// committed lets memory follow, now that the batch is durable.
+	committed()
+}
+
+// A guard is the last participant to finish. It sees every write, and vouches for
+// the commit before anybody hears of it.
+type guard interface {
+	participant
+	// wrote is called before a record is set, or deleted.
+	wrote(t *transaction, key, value []byte, deleted bool) error
+	// seal makes a commit known outside the store. Without that it does not count.
+	seal() error
 }
 
 // ErrClosed is returned for changes submitted to a limiter that was closed.
 var ErrClosed = errors.New("the store is closed")
 
 // committer writes all waiting changes in one durable transaction, over and
-// over: the grouping that Badger itself does not do. One goroutine owns it.
-type committer struct {
-	store   Store
-	observe Observer
-	log     *slog.Logger
-	tallied func(tally)  // is told the sums after each commit that changed them
-	anchor  *anchor      // nil: none
-	digest  *digest      // nil without an anchor
-	told    commitRecord // the last commit that anybody was told of
+// over: the grouping that Badger itself does not do. One goroutine owns it. What
+// the changes are about it does not know: they get a B, which holds the
+// transaction and whatever takes part.
+type committer[B any] struct {
+	commitOptions[B]
+	transaction transaction
+	given       B // to every change
 
-	job    int64 // the number of the last job
-	doomed func(id string) *job
-
-	outbox *outbox
-	spread func(e Event, observe bool) // is told of events
-
-	clock    *watch
-	chain    chain // the audit log as of the last commit
-	onces    int   // calls under idempotency keys that are known
-	head     atomic.Pointer[chain]
-	marked   time.Time // the store was told this time last
 	saidFull time.Time
 	wasFull  atomic.Bool  // when it was written to last
 	began    atomic.Int64 // Unix nanoseconds of the commit that runs; 0: none does
-
-	backlog  atomic.Int64  // changes that wait, or are being written
-	patience time.Duration // of those who wait for one
+	backlog  atomic.Int64 // changes that wait, or are being written
 
 	mu     sync.Mutex
-	queue  []change
+	queue  []change[B]
 	closed bool
 	wake   chan struct{} // holds one token when the queue is not empty
 	ended  chan struct{}
@@ -63,20 +71,34 @@ type committer struct {
 	failed atomic.Pointer[error]
 }
 
-func newCommitter(s Store, observe Observer, log *slog.Logger, tallied func(tally), a *anchor, d *digest, o *outbox, spread func(Event, bool)) *committer {
-	c := &committer{
-		store: s, observe: observe, log: log, tallied: tallied, anchor: a, digest: d, outbox: o, spread: spread,
-		wake: make(chan struct{}, 1), ended: make(chan struct{}),
+// commitOptions is what a committer works with.
+type commitOptions[B any] struct {
+	store        Store
+	batch        func(t *transaction) B
+	participants []participant // in the order in which they finish
+	guard        guard         // nil: none
+	patience     time.Duration // of those who wait for a change
+	observe      func(took time.Duration, changes int)
+	log          *slog.Logger
+}
+
+func newCommitter[B any](o commitOptions[B]) *committer[B] {
+	c := &committer[B]{commitOptions: o, wake: make(chan struct{}, 1), ended: make(chan struct{})}
+	if o.guard != nil {
+		c.participants = append(c.participants, o.guard)
 	}
-	if d != nil {
-		c.told = commitRecord{seq: d.seq, root: d.root, store: d.store}
-	}
+	c.transaction.guard = o.guard
+	c.given = o.batch(&c.transaction)
 	go c.run()
 	return c
 }
 
 // submit queues a change. It never blocks; it may be called with locks held.
-func (c *committer) submit(ch change) {
+func (c *committer[B]) submit(apply func(b B) error, done func(err error)) {
+	c.enqueue(change[B]{apply: apply, done: done})
+}
+
+func (c *committer[B]) enqueue(ch change[B]) {
 	c.mu.Lock()
 	if c.closed {
 		c.mu.Unlock()
@@ -90,7 +112,7 @@ func (c *committer) submit(ch change) {
 	c.signal()
 }
 
-func (c *committer) signal() {
+func (c *committer[B]) signal() {
 	select {
 	case c.wake <- struct{}{}:
 	default:
@@ -98,7 +120,7 @@ func (c *committer) signal() {
 }
 
 // close lets everything queued be written, then ends the goroutine.
-func (c *committer) close() {
+func (c *committer[B]) close() {
 	c.mu.Lock()
 	c.closed = true
 	c.mu.Unlock()
@@ -106,7 +128,7 @@ func (c *committer) close() {
 	<-c.ended
 }
 
-func (c *committer) run() {
+func (c *committer[B]) run() {
 	defer close(c.ended)
 	for range c.wake {
 		for {
@@ -132,153 +154,106 @@ func (c *committer) run() {
 
 // commit writes as many changes as fit into one transaction and returns how
 // many those were.
-func (c *committer) commit(changes []change) int {
-	errs, left := make([]error, len(changes)), map[int]error{}
-	if failed := c.failed.Load(); failed != nil {
+func (c *committer[B]) commit(changes []change[B]) int {
+	errs := make([]error, len(changes))
+	if err := c.failure(); err != nil {
 		for i := range changes {
-			changes[i].done(*failed)
+			changes[i].done(err)
 		}
 		return len(changes)
 	}
 	start := time.Now()
 	c.began.Store(start.UnixNano())
 	defer c.began.Store(0)
+	var left []bool // those that had written before they failed
 	var taken int
-	b := new(batch) // a store may fail before it has begun
-	for {
+	err := errHalfWritten
+	for errors.Is(err, errHalfWritten) { // once more, without the change that failed
 		taken = 0
-		err := c.store.Update(func(tx Tx) error {
-			taken = 0
-			b = &batch{Tx: tx, digest: c.digest, clock: c.clock, chain: c.chain, job: c.job, doomed: c.doomed, onces: c.onces, outbox: c.outbox}
-			if c.digest != nil {
-				b.store = c.digest.store
+		c.transaction.reset(nil) // a store may fail before it has begun
+		err = c.store.Update(func(tx Tx) error {
+			c.transaction.reset(tx)
+			for _, p := range c.participants {
+				p.begin()
 			}
-			if now := c.clock.Now(); now.Sub(c.marked).Abs() >= markEvery {
-				b.now = now
-			}
-			for i := range changes {
-				if b.full() {
-					break
-				}
-				taken++
-				if left[i] != nil {
+			for taken = 0; taken < len(changes) && !c.transaction.full(); taken++ {
+				if left != nil && left[taken] {
 					continue
 				}
-				if errs[i] = nil; !changes[i].begin() {
-					errs[i] = ErrBusy
+				if errs[taken] = ErrBusy; !changes[taken].begin() {
 					continue
 				}
-				before, told, posts := b.entries, len(b.told), len(b.posts)
-				if errs[i] = changes[i].apply(b); errs[i] == nil {
-					continue
-				}
-				if b.entries != before {
-					left[i] = errs[i]
+				before := c.transaction.entries
+				errs[taken] = changes[taken].apply(c.given)
+				if errs[taken] != nil && c.transaction.entries != before {
+					if left == nil {
+						left = make([]bool, len(changes))
+					}
+					left[taken] = true
 					return errHalfWritten
 				}
-				b.told, b.posts = b.told[:told], b.posts[:posts]
 			}
-			return b.finish()
+			if c.transaction.entries == 0 {
+				return nil
+			}
+			for _, p := range c.participants {
+				if err := p.finish(&c.transaction); err != nil {
+					return err
+				}
+			}
+			return nil
 		})
-		if errors.Is(err, errHalfWritten) {
-			continue // once more, without the change that failed
+	}
+	wrote := c.transaction.entries > 0
+	if err == nil && wrote && c.guard != nil {
+		err = c.guard.seal()
+	}
+	c.wasFull.Store(errors.Is(err, ErrNoSpace))
+	switch {
+	case errors.Is(err, ErrNoSpace):
+		c.full(err)
+		taken = len(changes)
+	case err != nil:
+		c.poison(err)
+	case wrote:
+		for _, p := range c.participants {
+			p.committed()
 		}
-		if err == nil && c.digest != nil && b.entries > 0 {
-			err = c.anchored(b)
-		}
-		c.wasFull.Store(errors.Is(err, ErrNoSpace))
-		if errors.Is(err, ErrNoSpace) {
-			c.full(err)
-			for i := range changes {
-				changes[i].done(err)
-			}
-			return len(changes)
-		}
-		if err != nil {
-			c.poison(err)
-			for i := range taken {
-				errs[i] = err
-			}
-		}
-		break
 	}
-	if b.entries > 0 && c.observe != nil {
-		c.observe.Committed(time.Since(start), taken)
-	}
-	if !b.now.IsZero() && b.entries > 0 {
-		c.marked = b.now
-	}
-	if b.entries > 0 && c.failed.Load() == nil {
-		c.onces = b.onces
-	}
-	if b.chained && c.failed.Load() == nil {
-		c.extend(b.chain)
-	}
-	if c.failed.Load() == nil {
-		c.job = b.job
-	}
-	if b.sums != nil && c.failed.Load() == nil {
-		c.tallied(*b.sums)
-	}
-	if c.failed.Load() == nil {
-		c.outbox.committed(b.posts)
-		for i := range b.told {
-			c.spread(b.told[i].Event, b.told[i].observe)
-		}
+	if wrote && c.observe != nil && !errors.Is(err, ErrNoSpace) {
+		c.observe(time.Since(start), taken)
 	}
 	for i := range taken {
+		if err != nil {
+			errs[i] = err
+		}
 		changes[i].done(errs[i])
 	}
 	return taken
 }
 
-// extend takes over the audit log as it is after a commit.
-func (c *committer) extend(to chain) {
-	c.chain = to
-	c.head.Store(&to)
-}
-
 // full says, at most once a minute, that nothing can be written.
-func (c *committer) full(err error) {
+func (c *committer[B]) full(err error) {
 	if now := time.Now(); now.Sub(c.saidFull) >= time.Minute {
 		c.saidFull = now
 		c.log.Error("nothing is admitted that needs the disk until there is space again", "error", err)
 	}
 }
 
-// anchored makes a commit known to the anchor, before anybody else.
-func (c *committer) anchored(b *batch) error {
-	c.digest.seq++
-	c.digest.root = b.root
-	for bucket, s := range b.buckets {
-		c.digest.buckets[bucket] = s
-	}
-	if err := c.anchor.write(c.digest.seq, c.digest.root); err != nil {
-		return err
-	}
-	c.told.seq, c.told.root = c.digest.seq, c.digest.root
-	return nil
-}
-
-// check compares what the store says of an account with the digest, at least
-// when its bucket is read first. A store that disagrees is refused.
-func (c *committer) check(r Reader, id accountID) error {
-	if c.digest == nil {
-		return nil
-	}
-	err := c.digest.check(r, id)
-	if errors.Is(err, ErrDoubt) {
-		c.poison(err)
-	}
-	return err
-}
-
 // poison refuses everything from here on.
-func (c *committer) poison(err error) {
+func (c *committer[B]) poison(err error) {
 	if c.failed.CompareAndSwap(nil, &err) {
 		c.log.Error("the store failed and is refused until it was opened anew; what was reserved counts as spent",
 			"error", err)
 	}
+}
+
+// failure is why everything is refused, or nil.
+func (c *committer[B]) failure() error {
+	if err := c.failed.Load(); err != nil {
+		return *err
+	}
+	return nil
 }
 
 var errHalfWritten = errors.New("a change failed after it had written")

@@ -66,15 +66,79 @@ func (s *sum) take(o sum) {
 	binary.BigEndian.PutUint64(s[8:], low)
 }
 
-// digest is the digest as of the last commit. The committer owns it, but for
-// checked.
+// digest is the digest as of the last commit that anybody was told of, and of the
+// batch that is being written. The committer owns it, but for checked.
 type digest struct {
+	anchor  *anchor
 	secret  [32]byte
 	store   [16]byte // which store it is of
 	seq     uint64
 	root    sum
 	buckets [numBuckets]sum
 	checked [numBuckets]atomic.Bool
+
+	changed map[uint16]sum // buckets
+	rooted  sum            // what the records in the root itself change of it
+	next    sum            // the root after the batch
+}
+
+func (d *digest) begin() {
+	clear(d.changed)
+	d.rooted = sum{}
+}
+
+// wrote takes the sums along when a record is written that they are of, or deleted.
+func (d *digest) wrote(t *transaction, key, value []byte, deleted bool) error {
+	id, ok := accountOf(key)
+	if !ok && !isRooted(key) {
+		return nil
+	}
+	before, err := t.Get(key)
+	there := err == nil
+	if err != nil && !errors.Is(err, ErrNotFound) {
+		return err
+	}
+	s := &d.rooted
+	if ok {
+		bucket, known := d.changed[bucketOf(id)]
+		if !known {
+			bucket = d.buckets[bucketOf(id)]
+		}
+		s = &bucket
+		defer func() { d.changed[bucketOf(id)] = bucket }()
+	}
+	if there {
+		s.take(d.hash(key, before))
+	}
+	if !deleted {
+		s.add(d.hash(key, value))
+	}
+	return nil
+}
+
+func (d *digest) finish(t *transaction) error {
+	d.next = d.root
+	d.next.add(d.rooted)
+	for bucket, s := range d.changed {
+		d.next.take(d.bucketRoot(bucket, d.buckets[bucket]))
+		d.next.add(d.bucketRoot(bucket, s))
+		if err := t.Set(bucketKey(bucket), s[:]); err != nil {
+			return err
+		}
+	}
+	c := commitRecord{seq: d.seq + 1, root: d.next, previous: d.root, store: d.store}
+	return t.Set(metaCommit, c.encode())
+}
+
+// seal makes a commit known to the anchor, before anybody hears of it.
+func (d *digest) seal() error { return d.anchor.write(d.seq+1, d.next) }
+
+func (d *digest) committed() {
+	d.seq++
+	d.root = d.next
+	for bucket, s := range d.changed {
+		d.buckets[bucket] = s
+	}
 }
 
 // hash is that of one record or of one bucket's sum.
@@ -191,15 +255,28 @@ func (d *digest) verify(r Reader, a *anchor) error {
 
 // succeeds compares a store that was opened again with what this process knows
 // of it: an older one, with the anchor that belongs to it, was put in its place.
-func (d *digest) succeeds(former *committer) error {
-	switch told := former.told; {
-	case d == nil || former.anchor == nil:
-	case d.store != told.store:
+func (d *digest) succeeds(former *digest) error {
+	switch {
+	case d == nil || former == nil:
+	case d.store != former.store:
 		return doubt("it is another one than this server had open")
-	case d.seq < told.seq || d.seq == told.seq && d.root != told.root:
-		return doubt("it is at commit %d, and this server knows of commit %d", d.seq, told.seq)
+	case d.seq < former.seq || d.seq == former.seq && d.root != former.root:
+		return doubt("it is at commit %d, and this server knows of commit %d", d.seq, former.seq)
 	}
 	return nil
+}
+
+// check compares what the store says of an account with the digest, at least when
+// its bucket is read first. A store that disagrees is refused.
+func (l *Limiter) check(r Reader, id accountID) error {
+	if l.digest == nil {
+		return nil
+	}
+	err := l.digest.check(r, id)
+	if errors.Is(err, ErrDoubt) {
+		l.committer.poison(err)
+	}
+	return err
 }
 
 // check compares a bucket's records with its sum, once.
@@ -230,3 +307,6 @@ func (d *digest) check(r Reader, id accountID) error {
 	d.checked[bucket].Store(true)
 	return nil
 }
+
+// Interface guards
+var _ guard = (*digest)(nil)

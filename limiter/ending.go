@@ -27,7 +27,7 @@ func ownEnd(status Status, code Code, at time.Time) ending {
 // written here. What runs is cut in memory before, where the end is decided.
 func (b *batch) endKey(old, key *Key, acct *accountRecord, e ending) error {
 	if e.status != Revoked {
-		if j := b.pendingRevocation(key); j != nil {
+		if j := b.revocations.pending(key); j != nil {
 			e = j.ending(e.at)
 		}
 	}
@@ -53,36 +53,33 @@ func (b *batch) endKey(old, key *Key, acct *accountRecord, e ending) error {
 func (l *Limiter) endByItself(k *Live, status Status, code Code) {
 	id := k.key.ID
 	var key *Key
-	l.committer.submit(change{
-		apply: func(b *batch) error {
-			key = nil
-			old, acct, err := readKey(b, id)
-			if err != nil || old.EndedStatus != "" {
+	l.committer.submit(func(b *batch) error {
+		key = nil
+		old, acct, err := readKey(b, id)
+		if err != nil || old.EndedStatus != "" {
+			return err
+		}
+		if now, _ := k.derive(old); now != status {
+			return nil
+		}
+		if status == Exhausted && old.Delegate {
+			// What its children leave comes back, and then it lives again.
+			if n, err := countChildren(b, id); err != nil || n > 0 {
 				return err
 			}
-			if now, _ := k.derive(old); now != status {
-				return nil
-			}
-			if status == Exhausted && old.Delegate {
-				// What its children leave comes back, and then it lives again.
-				if n, err := countChildren(b, id); err != nil || n > 0 {
-					return err
-				}
-			}
-			key = old.clone()
-			return b.endKey(old, key, &acct, ownEnd(status, code, l.clock.Now()))
-		},
-		done: func(err error) {
-			if err == nil && key != nil {
-				l.follow(key, nil)
-				l.log.Info("key ended", "key_id", id, "code", string(code))
-			} else if err != nil {
-				l.complain("the end of a key could not be recorded", err, "key_id", id)
-			}
-			k.mu.Lock()
-			k.ending = false
-			k.mu.Unlock()
-		},
+		}
+		key = old.clone()
+		return b.endKey(old, key, &acct, ownEnd(status, code, l.clock.Now()))
+	}, func(err error) {
+		if err == nil && key != nil {
+			l.follow(key, nil)
+			l.log.Info("key ended", "key_id", id, "code", string(code))
+		} else if err != nil {
+			l.complain("the end of a key could not be recorded", err, "key_id", id)
+		}
+		k.mu.Lock()
+		k.ending = false
+		k.mu.Unlock()
 	})
 }
 

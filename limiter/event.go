@@ -113,13 +113,10 @@ func (l *Limiter) tell(e Event) {
 	if !l.outbox.wanted(e.Name) {
 		return
 	}
-	l.committer.submit(change{
-		apply: func(b *batch) error { return b.post(&e) },
-		done: func(err error) {
-			if err != nil {
-				l.complain("an event could not be kept for webhooks", err, "event", string(e.Name))
-			}
-		},
+	l.committer.submit(func(b *batch) error { return b.outbox.post(b.transaction, &e) }, func(err error) {
+		if err != nil {
+			l.complain("an event could not be kept for webhooks", err, "event", string(e.Name))
+		}
 	})
 }
 
@@ -132,16 +129,9 @@ func (l *Limiter) spread(e Event, observe bool) {
 	}
 }
 
-// told is an event that is reported once its batch is durable.
-type told struct {
-	Event
-	observe bool
-}
-
 // tell reports an event of this transaction, to webhooks by this transaction
 // too.
 func (b *batch) tell(e Event) error {
 	e.At = b.clock.Now().UTC()
-	b.told = append(b.told, told{e, true})
-	return b.post(&e)
+	return b.outbox.report(b.transaction, told{e, true})
 }

@@ -246,19 +246,19 @@ func (l *Limiter) Onces() (n int, err error) {
 		n, err = countOnces(r)
 		return err
 	})
-	if err == nil && n != l.committer.onces {
-		err = fmt.Errorf("the committer counts %d", l.committer.onces)
+	if err == nil && n != l.onces.known {
+		err = fmt.Errorf("the committer counts %d", l.onces.known)
 	}
 	return n, err
 }
 
 // FillOnces pretends that so many calls are known.
 func (l *Limiter) FillOnces(n int) error {
-	return l.committer.do(func(*batch) error { return nil }, func() { l.committer.onces = n })
+	return l.committer.do(func(*batch) error { return nil }, func() { l.onces.known = n })
 }
 
 // FillOutbox pretends that so many messages wait.
-func (l *Limiter) FillOutbox(url string, n int64) { l.outbox.hook(url).pending.Store(n) }
+func (l *Limiter) FillOutbox(url string, n int64) { hookOf(l.outbox.known(), url).pending.Store(n) }
 
 func DecodeMessage(key, value []byte) (Message, error) {
 	m, _, err := message(key, value)

@@ -122,17 +122,8 @@ func (b *batch) setJob(j *Job) error {
 
 // recallJobs takes up the jobs that a crash or a stop has cut off. Nobody uses
 // the Limiter yet.
-func (l *Limiter) recallJobs() error {
-	var jobs []Job
-	err := l.store.View(func(r Reader) (err error) {
-		jobs, err = readJobs(r)
-		return err
-	})
-	if err != nil {
-		return fmt.Errorf("reading jobs: %w", err)
-	}
+func (l *Limiter) recallJobs(jobs []Job) {
 	for i := range jobs {
-		l.committer.job = max(l.committer.job, jobs[i].Number)
 		if jobs[i].Done() {
 			continue
 		}
@@ -141,7 +132,6 @@ func (l *Limiter) recallJobs() error {
 		l.jobs = append(l.jobs, j)
 		l.log.Info("a job goes on", "job", jobs[i].Number, "matched", jobs[i].Matched)
 	}
-	return nil
 }
 
 // Jobs lists the jobs that run and the last that did, as far as the caller has
@@ -231,12 +221,29 @@ func (j *Job) ending(at time.Time) ending {
 	}
 }
 
-// pendingRevocation is the job that is to end a key, or nil.
-func (b *batch) pendingRevocation(key *Key) *Job {
-	if b.doomed == nil || key.EndedStatus == Revoked {
+// revocations are the jobs, as far as every change has to know of them.
+type revocations struct {
+	last, next int64                // the number of the last job, durably and after this batch
+	doomed     func(id string) *job // is to end the key; nil: none is
+}
+
+func (r *revocations) begin()                    { r.next = r.last }
+func (r *revocations) finish(*transaction) error { return nil }
+func (r *revocations) committed()                { r.last = r.next }
+
+// number gives the next job its number.
+func (r *revocations) number(t *transaction) int64 {
+	t.touch()
+	r.next++
+	return r.next
+}
+
+// pending is the job that is to end a key, or nil.
+func (r *revocations) pending(key *Key) *Job {
+	if r.doomed == nil || key.EndedStatus == Revoked {
 		return nil
 	}
-	j := b.doomed(key.ID)
+	j := r.doomed(key.ID)
 	if j == nil {
 		return nil
 	}
@@ -273,3 +280,6 @@ func (l *Limiter) loaded(id string) *Live {
 		return nil
 	}
 }
+
+// Interface guards
+var _ participant = (*revocations)(nil)

@@ -283,7 +283,7 @@ func decodeKey(b []byte) (*Key, error) {
 // that must agree with it: its account, the time index, the tally, and the entry
 // of the audit log (nil: none). One that a job is to end ends along with it.
 func writeKey(b *batch, old, key *Key, acct *accountRecord, entry *AuditEntry) error {
-	key.Judged = max(key.Judged, b.job)
+	key.Judged = max(key.Judged, b.revocations.next)
 	children := false
 	if key.Delegate && key.EndedStatus != "" {
 		n, err := countChildren(b, key.ID)
@@ -325,7 +325,8 @@ func writeKey(b *batch, old, key *Key, acct *accountRecord, entry *AuditEntry) e
 	if err := b.Set(recordKey(key.ID), record); err != nil {
 		return err
 	}
-	if err := errors.Join(b.index(old, key), b.count(from, key.recorded())); err != nil {
+	b.count(from, key.recorded())
+	if err := b.index(old, key); err != nil {
 		return err
 	}
 	if entry != nil {
@@ -333,7 +334,7 @@ func writeKey(b *batch, old, key *Key, acct *accountRecord, entry *AuditEntry) e
 			return err
 		}
 	}
-	if j := b.pendingRevocation(key); j != nil && old != nil {
+	if j := b.revocations.pending(key); j != nil && old != nil {
 		return b.endKey(key.clone(), key, acct, j.ending(b.clock.Now()))
 	}
 	return nil

@@ -93,7 +93,8 @@ const lookupShards = 64
 // per store.
 type Limiter struct {
 	store     Store
-	committer *committer
+	committer *committer[*batch]
+	digest    *digest // nil without an anchor
 	shadow    *shadow
 	clock     *watch
 	log       *slog.Logger
@@ -124,11 +125,12 @@ type Limiter struct {
 	fingerprintKey token.Secret
 	stale          staleRule
 
-	outbox *outbox
+	outbox outbox
 	feeds  feeds
 
-	tallyMu   sync.Mutex
-	tally     tally
+	auditLog  auditLog
+	onces     onces
+	sums      sums
 	holds     atomic.Int64
 	waiting   atomic.Int64 // requests that wait for the store
 	turns     turns
@@ -166,8 +168,8 @@ func Open(o Options) (*Limiter, error) {
 	l := &Limiter{
 		store: o.Store, log: o.Logger, observe: o.Observe, lockdown: o.Lockdown,
 		live: make(map[string]*entry), pacings: make(map[accountID]pacing), active: make(map[*Live]struct{}),
-		roles: make(map[string]*account), outbox: &outbox{told: o.Posted},
-		turn: cmp.Or(o.Turn, DefaultTurn), turnBytes: cmp.Or(o.TurnBytes, math.MaxInt64), exiting: o.Exiting,
+		roles: make(map[string]*account),
+		turn:  cmp.Or(o.Turn, DefaultTurn), turnBytes: cmp.Or(o.TurnBytes, math.MaxInt64), exiting: o.Exiting,
 		stop:     make(chan struct{}),
 		retained: make(chan struct{}, 1),
 		jobsWake: make(chan struct{}, 1), jobsStopped: make(chan struct{}),
@@ -182,32 +184,23 @@ func Open(o Options) (*Limiter, error) {
 		}
 		l.shadow = s
 	}
-	a, d, err := l.anchored(o.Disk, o.Anchor)
+	err := l.anchored(o.Disk, o.Anchor)
 	if err == nil && o.After != nil && !o.Repaired {
-		err = d.succeeds(o.After.committer)
+		err = l.digest.succeeds(o.After.digest)
 	}
 	if err == nil {
 		err = l.readClock(o.Clock, o.After)
 	}
-	var log chain
-	var onces int
+	var jobs []Job
 	if err == nil {
-		err = o.Store.View(func(r Reader) error {
-			if log, err = readChain(r); err == nil {
-				onces, err = countOnces(r)
-			}
-			return err
-		})
+		jobs, err = l.readBooks()
 	}
 	if err != nil {
-		return nil, errors.Join(err, a.close(), l.shadow.close())
+		return nil, errors.Join(err, l.closeAnchor(), l.shadow.close())
 	}
-	l.committer = newCommitter(o.Store, o.Observe, o.Logger, l.tallied, a, d, l.outbox, l.spread)
-	l.committer.patience = cmp.Or(o.Patience, DefaultPatience)
+	l.outbox.posted, l.outbox.spread = o.Posted, l.spread
+	l.startCommitter(&o, jobs)
 	l.Retain(o.Retain)
-	l.committer.clock, l.committer.doomed = l.clock, l.doomedBy
-	l.committer.extend(log)
-	l.committer.onces = onces
 	if err = l.recover(o.Roles, o.After); err == nil {
 		err = l.readTokens()
 	}
@@ -215,9 +208,7 @@ func Open(o Options) (*Limiter, error) {
 		err = l.SetRoles(o.Roles)
 	}
 	if err == nil {
-		err = l.recallJobs()
-	}
-	if err == nil {
+		l.recallJobs(jobs)
 		err = l.SetHooks(o.Hooks)
 	}
 	if err == nil && o.After != nil {
@@ -225,7 +216,7 @@ func Open(o Options) (*Limiter, error) {
 	}
 	if err != nil {
 		l.committer.close()
-		return nil, errors.Join(err, a.close(), l.shadow.close())
+		return nil, errors.Join(err, l.closeAnchor(), l.shadow.close())
 	}
 	if l.lockdown != nil {
 		l.lockdown.join(l)
@@ -259,35 +250,92 @@ func (l *Limiter) RepairClock(_ context.Context, by Caller) (time.Time, error) {
 		a.mu.Unlock()
 	}
 	err := l.committer.do(func(b *batch) error {
-		return errors.Join(b.setClock(now), b.audit(by.entry(ActClockRepair, "", map[string]Delta{"time": {stamp(before), stamp(now)}})))
+		b.mark.set(now)
+		return b.audit(by.entry(ActClockRepair, "", map[string]Delta{"time": {stamp(before), stamp(now)}}))
 	}, nil)
 	return now.UTC(), err
 }
 
 // anchored opens the anchor and compares the store with it.
-func (l *Limiter) anchored(disk Disk, path string) (*anchor, *digest, error) {
+func (l *Limiter) anchored(disk Disk, path string) error {
 	if path == "" {
-		return nil, nil, nil
+		return nil
 	}
-	var a *anchor
-	var d *digest
+	l.digest = &digest{changed: make(map[uint16]sum)}
+	d := l.digest
 	err := l.store.View(func(r Reader) error {
 		_, err := r.Get(metaFormat)
 		if err != nil && !errors.Is(err, ErrNotFound) {
 			return err
 		}
-		if a, err = openAnchor(disk, path, err != nil); err != nil {
+		if d.anchor, err = openAnchor(disk, path, err != nil); err != nil {
 			return err
 		}
-		d = &digest{secret: a.secret, store: a.store}
-		return d.verify(r, a)
+		d.secret, d.store = d.anchor.secret, d.anchor.store
+		return d.verify(r, d.anchor)
 	})
-	if err == nil && d.seq > a.seq {
+	if err == nil && d.seq > d.anchor.seq {
 		// It was cut off between the two. The next one may be, too, and the
 		// anchor must never be two behind.
-		err = a.write(d.seq, d.root)
+		err = d.anchor.write(d.seq, d.root)
 	}
-	return a, d, err
+	return err
+}
+
+func (l *Limiter) closeAnchor() error {
+	if l.digest == nil {
+		return nil
+	}
+	return l.digest.anchor.close()
+}
+
+// readBooks reads what every commit is kept in step with, and the jobs.
+func (l *Limiter) readBooks() (jobs []Job, err error) {
+	err = l.store.View(func(r Reader) error {
+		head, err := readChain(r)
+		if err != nil {
+			return err
+		}
+		l.auditLog.head.Store(&head)
+		if l.onces.known, err = countOnces(r); err != nil {
+			return err
+		}
+		if err := checkFormat(r); err != nil {
+			return fmt.Errorf("reading store: %w", err)
+		}
+		if l.sums.durable, err = readTally(r); err != nil {
+			return err
+		}
+		if jobs, err = readJobs(r); err != nil {
+			return fmt.Errorf("reading jobs: %w", err)
+		}
+		return nil
+	})
+	return jobs, err
+}
+
+func (l *Limiter) startCommitter(o *Options, jobs []Job) {
+	b := &batch{
+		clock: l.clock, mark: &clockMark{clock: l.clock}, log: &l.auditLog, onces: &l.onces, outbox: &l.outbox,
+		revocations: &revocations{doomed: l.doomedBy}, sums: &l.sums,
+	}
+	for i := range jobs {
+		b.revocations.last = max(b.revocations.last, jobs[i].Number)
+	}
+	with := commitOptions[*batch]{
+		store: o.Store, log: o.Logger, patience: cmp.Or(o.Patience, DefaultPatience), participants: b.participants(),
+		batch: func(t *transaction) *batch {
+			b.transaction = t
+			return b
+		},
+	}
+	if l.digest != nil {
+		with.guard = l.digest
+	}
+	if o.Observe != nil {
+		with.observe = o.Observe.Committed
+	}
+	l.committer = newCommitter(with)
 }
 
 // Close gives back what is reserved and unused, writes what is known, and
@@ -301,7 +349,7 @@ func (l *Limiter) Close() error {
 	l.sweepers.Wait()
 	<-l.jobsStopped
 	l.attempts.sweep(l, l.clock.Now().Add(tellAttempts))
-	if err := l.saveTokens(); err != nil && l.committer.failed.Load() == nil {
+	if err := l.saveTokens(); err != nil && l.Failed() == nil {
 		l.log.Error("saving when admin tokens were used last", "error", err)
 	}
 	now := l.clock.Now().UnixNano()
@@ -321,10 +369,10 @@ func (l *Limiter) Close() error {
 	l.committer.close()
 	l.LogAuditHead()
 	var failed error
-	if err := l.committer.failed.Load(); err != nil {
-		failed = fmt.Errorf("the store had failed: %w", *err)
+	if err := l.Failed(); err != nil {
+		failed = fmt.Errorf("the store had failed: %w", err)
 	}
-	return errors.Join(failed, l.leaveShadow(), l.committer.anchor.close(), l.store.Close())
+	return errors.Join(failed, l.leaveShadow(), l.closeAnchor(), l.store.Close())
 }
 
 // leaveShadow closes the shadow. Requests that outlive it settle in memory only.

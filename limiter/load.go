@@ -102,7 +102,7 @@ func (l *Limiter) read(id string) (*Live, error) {
 		if err != nil {
 			return err
 		}
-		if err := l.committer.check(r, account); err != nil {
+		if err := l.check(r, account); err != nil {
 			return err
 		}
 		key, acct, err := readKey(r, id)
@@ -232,7 +232,7 @@ func (l *Limiter) evict(id string) bool {
 	delete(l.live, id)
 	l.uncache(k)
 	k.detach()
-	if d := l.committer.digest; d != nil {
+	if d := l.digest; d != nil {
 		d.checked[bucketOf(k.account.id)].Store(false) // memory knew; now the store must be right
 	}
 	return true

@@ -79,8 +79,7 @@ func (d *Lockdown) audit() {
 				changes["reason"] = Delta{nil, a.Reason}
 			}
 			e := Event{Name: lockdownEvents[a.Action], At: a.At.UTC(), By: a.By, Reason: a.Reason}
-			b.told = append(b.told, told{e, false}) // the observer knows
-			if err := b.post(&e); err != nil {
+			if err := b.outbox.report(b.transaction, told{e, false}); err != nil { // the observer knows
 				return err
 			}
 			if err := b.audit(&AuditEntry{Actor: a.By, From: a.From, Action: a.Action, Changes: changes}); err != nil {

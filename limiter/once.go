@@ -104,6 +104,14 @@ func readOnce(r Reader, o *Once, now time.Time) (rec onceRecord, known bool, err
 	return rec, err == nil && now.Sub(rec.at) < keepOnce, err
 }
 
+// onces counts the calls that are known, durably and after the batch that is being
+// written.
+type onces struct{ known, next int }
+
+func (o *onces) begin()                    { o.next = o.known }
+func (o *onces) finish(*transaction) error { return nil }
+func (o *onces) committed()                { o.known = o.next }
+
 // once writes that a call is done, or says that it was done before.
 func (b *batch) once(o *Once, about string) error {
 	now := b.clock.Now()
@@ -118,10 +126,10 @@ func (b *batch) once(o *Once, about string) error {
 	case known:
 		return ErrReplayed
 	case rec.at.IsZero():
-		if b.onces >= o.most {
+		if b.onces.next >= o.most {
 			return invalid("Idempotency-Key", "%s", errOnceFull)
 		}
-		b.onces++
+		b.onces.next++
 	default: // it was over, and takes its own place
 		if err := b.Delete(onceTimeKey(rec.at, o.id)); err != nil {
 			return err
@@ -237,7 +245,7 @@ func (l *Limiter) pruneOnces() error {
 				if err := errors.Join(b.Delete(key), b.Delete(onceKey(id))); err != nil {
 					return err
 				}
-				b.onces--
+				b.onces.next--
 			}
 			return nil
 		}, nil)
@@ -246,3 +254,6 @@ func (l *Limiter) pruneOnces() error {
 		}
 	}
 }
+
+// Interface guards
+var _ participant = (*onces)(nil)

@@ -93,19 +93,77 @@ func message(key, value []byte) (Message, postRecord, error) {
 	}, rec, nil
 }
 
-// post writes an event into the outbox of each hook that wants it.
-func (b *batch) post(e *Event) error {
-	if b.outbox == nil {
-		return nil
+// outbox is what memory knows of it, and what the batch that is being written does
+// to it, with the events that are reported once that is durable.
+type outbox struct {
+	current atomic.Pointer[[]*hook]
+	last    uint64            // moment of the latest message
+	posted  func()            // is called when something was posted; may be nil
+	spread  func(Event, bool) // is told of events, and whether the observer is to be
+
+	hooks []*hook // after this batch
+	next  uint64
+	posts []posted
+	told  []told
+}
+
+// posted is one message of a batch that came or went, or one that was dropped,
+// which is counted too.
+type posted struct {
+	hook    *hook
+	pending int64
+	dropped int64
+}
+
+// told is an event that is reported once its batch is durable.
+type told struct {
+	Event
+	observe bool
+}
+
+func (o *outbox) begin() {
+	o.hooks, o.next = o.known(), o.last
+	clear(o.told)
+	o.posts, o.told = o.posts[:0], o.told[:0]
+}
+
+func (o *outbox) finish(*transaction) error { return nil }
+
+func (o *outbox) committed() {
+	o.last = o.next
+	if hooks := o.hooks; !slices.Equal(hooks, o.known()) {
+		o.current.Store(&hooks)
 	}
+	for _, p := range o.posts {
+		p.hook.pending.Add(p.pending)
+		p.hook.dropped.Add(p.dropped)
+	}
+	if len(o.posts) > 0 && o.posted != nil {
+		o.posted()
+	}
+	for i := range o.told {
+		o.spread(o.told[i].Event, o.told[i].observe)
+	}
+}
+
+// report has an event reported with this batch, and posts it.
+func (o *outbox) report(t *transaction, e told) error {
+	t.touch()
+	o.told = append(o.told, e)
+	return o.post(t, &e.Event)
+}
+
+// post writes an event into the outbox of each hook that wants it.
+func (o *outbox) post(t *transaction, e *Event) error {
 	var event [16]byte
 	var value []byte
-	for _, h := range b.outbox.hooks() {
+	for _, h := range o.hooks {
 		if !h.wants(e.Name) {
 			continue
 		}
-		if h.pending.Load()+b.posted(h) >= maxPosts {
-			b.posts = append(b.posts, posted{h, false})
+		if o.waiting(h) >= maxPosts {
+			t.touch()
+			o.posts = append(o.posts, posted{hook: h, dropped: 1})
 			continue
 		}
 		if value == nil {
@@ -116,90 +174,59 @@ func (b *batch) post(e *Event) error {
 			if value, err = json.Marshal(postRecord{Event: e.Name, Payload: payload}); err != nil {
 				return fmt.Errorf("outbox: %w", err)
 			}
-			binary.BigEndian.PutUint64(event[:], b.outbox.moment(e.At))
+			o.next = max(o.next+1, uint64(max(e.At.UnixNano(), 0))) // also of one instant, they are in order
+			binary.BigEndian.PutUint64(event[:], o.next)
 			if _, err := rand.Read(event[8:]); err != nil {
 				return fmt.Errorf("outbox: %w", err)
 			}
 		}
-		if err := b.Set(append(outboxPrefix(h.id), event[:]...), value); err != nil {
+		if err := t.Set(append(outboxPrefix(h.id), event[:]...), value); err != nil {
 			return err
 		}
-		b.posts = append(b.posts, posted{h, true})
+		o.posts = append(o.posts, posted{hook: h, pending: 1})
 	}
 	return nil
 }
 
-// posted is one message of a batch; one that was dropped is counted too.
-type posted struct {
-	hook *hook
-	kept bool
-}
-
-func (b *batch) posted(h *hook) (n int64) {
-	for _, p := range b.posts {
-		if p.hook == h && p.kept {
-			n++
+// waiting is how many messages wait for a hook, after this batch.
+func (o *outbox) waiting(h *hook) int64 {
+	n := h.pending.Load()
+	for _, p := range o.posts {
+		if p.hook == h {
+			n += p.pending
 		}
 	}
 	return n
 }
 
-// outbox is what memory knows of it.
-type outbox struct {
-	current atomic.Pointer[[]*hook]
-	last    uint64 // moment of the latest message; the committer's alone
-	told    func() // is called when something was posted; may be nil
-}
-
-func (o *outbox) hooks() []*hook {
+func (o *outbox) known() []*hook {
 	if p := o.current.Load(); p != nil {
 		return *p
 	}
 	return nil
 }
 
-func (o *outbox) hook(url string) *hook {
-	for _, h := range o.hooks() {
-		if h.URL == url {
-			return h
-		}
+// hookOf returns one of some hooks, or nil.
+func hookOf(hooks []*hook, url string) *hook {
+	if i := slices.IndexFunc(hooks, func(h *hook) bool { return h.URL == url }); i >= 0 {
+		return hooks[i]
 	}
 	return nil
 }
 
 // wanted reports whether any hook wants an event.
 func (o *outbox) wanted(name EventName) bool {
-	return slices.ContainsFunc(o.hooks(), func(h *hook) bool { return h.wants(name) })
-}
-
-// moment orders messages, also those of one instant.
-func (o *outbox) moment(at time.Time) uint64 {
-	o.last = max(o.last+1, uint64(max(at.UnixNano(), 0)))
-	return o.last
-}
-
-// committed counts what a batch has posted.
-func (o *outbox) committed(posts []posted) {
-	for _, p := range posts {
-		if p.kept {
-			p.hook.pending.Add(1)
-		} else {
-			p.hook.dropped.Add(1)
-		}
-	}
-	if len(posts) > 0 && o.told != nil {
-		o.told()
-	}
+	return slices.ContainsFunc(o.known(), func(h *hook) bool { return h.wants(name) })
 }
 
 // SetHooks says which webhooks there are, at start and after each reload. What
 // waits for one that is there no more is forgotten.
 func (l *Limiter) SetHooks(hooks []Hook) error {
-	before := l.outbox.hooks()
+	before := l.outbox.known()
 	now := make([]*hook, len(hooks))
 	for i, spec := range hooks {
 		now[i] = &hook{Hook: spec, id: hookIDOf(spec.URL)}
-		if was := l.outbox.hook(spec.URL); was != nil {
+		if was := hookOf(before, spec.URL); was != nil {
 			now[i].dropped.Store(was.dropped.Load())
 		}
 	}
@@ -218,12 +245,11 @@ func (l *Limiter) SetHooks(hooks []Hook) error {
 			return err
 		}
 	}
-	// On the committer, so that no message comes between counting and the change.
 	for {
 		more := false
 		err := l.committer.do(func(b *batch) error {
 			more = false
-			for _, h := range now {
+			for _, h := range now { // which nobody else has yet
 				h.pending.Store(0)
 			}
 			var gone [][]byte
@@ -242,7 +268,8 @@ func (l *Limiter) SetHooks(hooks []Hook) error {
 				err = errors.Join(err, b.Delete(key))
 			}
 			if err == nil && !more {
-				l.outbox.current.Store(&now)
+				b.touch()
+				b.outbox.hooks = now // whatever is posted from here on in this batch is theirs
 			}
 			return err
 		}, nil)
@@ -264,7 +291,7 @@ func (l *Limiter) ListHooks(_ context.Context, by Caller) ([]HookState, error) {
 	if err := l.authorise(by, Everything, nil); err != nil {
 		return nil, err
 	}
-	hooks := l.outbox.hooks()
+	hooks := l.outbox.known()
 	states := make([]HookState, len(hooks))
 	for i, h := range hooks {
 		states[i] = HookState{h.Hook, h.pending.Load(), h.dropped.Load()}
@@ -300,18 +327,17 @@ func (l *Limiter) DueMessages(_ context.Context, url string, most int) (due []Me
 
 // ForgetMessage removes a message that was delivered, or given up.
 func (l *Limiter) ForgetMessage(_ context.Context, url string, m Message) error {
-	var there bool
 	return l.committer.do(func(b *batch) error {
-		_, err := b.Get(m.key)
-		if there = err == nil; errors.Is(err, ErrNotFound) {
+		if _, err := b.Get(m.key); errors.Is(err, ErrNotFound) {
 			return nil
+		} else if err != nil {
+			return err
 		}
-		return errors.Join(err, b.Delete(m.key))
-	}, func() {
-		if h := l.outbox.hook(url); h != nil && there {
-			h.pending.Add(-1)
+		if h := hookOf(b.outbox.hooks, url); h != nil {
+			b.outbox.posts = append(b.outbox.posts, posted{hook: h, pending: -1})
 		}
-	})
+		return b.Delete(m.key)
+	}, nil)
 }
 
 // PostponeMessage says that an attempt has failed, and when the next one is.
@@ -336,3 +362,6 @@ func (l *Limiter) PostponeMessage(_ context.Context, m Message, wait time.Durati
 		return b.Set(m.key, value)
 	}, nil)
 }
+
+// Interface guards
+var _ participant = (*outbox)(nil)

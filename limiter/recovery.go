@@ -17,13 +17,6 @@ func (l *Limiter) recover(roles map[string]Role, after *Limiter) error {
 	var last, next session
 	var remembered []remembered
 	err := l.store.View(func(r Reader) error {
-		switch format, err := r.Get(metaFormat); {
-		case errors.Is(err, ErrNotFound):
-		case err != nil:
-			return err
-		case string(format) != storeFormat:
-			return otherFormat(format)
-		}
 		b, err := r.Get(metaSession)
 		if err == nil && len(b) == sessionLen && l.shadow != nil {
 			last = session(b)
@@ -65,9 +58,6 @@ func (l *Limiter) recover(roles map[string]Role, after *Limiter) error {
 		l.shadow.begin(next, boot)
 	}
 	return l.store.View(func(r Reader) error {
-		if l.tally, err = readTally(r); err != nil {
-			return err
-		}
 		l.fingerprintKey, err = readFingerprintKey(r)
 		return err
 	})

@@ -78,25 +78,22 @@ func (l *Limiter) realign(a *account, k *Live, now time.Time) {
 	}
 	a.asked = true
 	from, epoch := a.epoch, a.renews.epoch(now)
-	l.committer.submit(change{
-		apply: func(b *batch) error {
-			rec, err := readAccount(b, a)
-			if err != nil || rec.Epoch != from {
-				return err
-			}
-			rec.Epoch = epoch
-			return b.setAccount(a.id, a.forRole, &rec)
-		},
-		done: func(err error) {
-			a.mu.Lock()
-			defer a.mu.Unlock()
-			if err != nil {
-				l.complain("taking a budget back into the present window failed", err)
-			} else {
-				a.moveTo(k, epoch)
-			}
-			a.answer(err)
-		},
+	l.committer.submit(func(b *batch) error {
+		rec, err := readAccount(b, a)
+		if err != nil || rec.Epoch != from {
+			return err
+		}
+		rec.Epoch = epoch
+		return b.setAccount(a.id, a.forRole, &rec)
+	}, func(err error) {
+		a.mu.Lock()
+		defer a.mu.Unlock()
+		if err != nil {
+			l.complain("taking a budget back into the present window failed", err)
+		} else {
+			a.moveTo(k, epoch)
+		}
+		a.answer(err)
 	})
 }
 
@@ -129,50 +126,47 @@ func (l *Limiter) renew(a *account, k *Live, now time.Time) {
 	epoch := a.renews.epoch(now)
 	var lineage uint64
 	var counted Amounts
-	l.committer.submit(change{
-		apply: func(b *batch) error {
-			rec, err := readAccount(b, a)
-			if err != nil {
-				return err
-			}
-			a.mu.Lock()
-			for i := range rec.Past {
-				rec.Past[i] = more(a.past[i], a.spent[i])
-			}
-			rec.First, rec.Last, rec.Pin, rec.Addr = a.first, a.last, a.pin, a.addr
-			a.mu.Unlock()
-			rec.Reserved, rec.Settled, rec.Epoch = Amounts{}, Amounts{}, epoch
-			rec.Given = Amounts{} // it was carved out of the old window
-			rec.Lineage++         // what the shadow remembers is about the old window
-			b.now = now           // else a clock set back after a crash would begin it again
-			lineage = rec.Lineage
-			counted = rec.counted()
-			return b.setAccount(a.id, a.forRole, &rec)
-		},
-		done: func(err error) {
-			a.mu.Lock()
-			defer a.mu.Unlock()
-			if err != nil {
-				l.complain("renewing a budget failed", err)
-				a.answer(err)
-				return
-			}
-			for i := range a.past {
-				a.past[i] = more(a.past[i], a.spent[i])
-			}
-			a.epoch, a.lineage, a.counted = epoch, lineage, counted
-			a.reserved, a.spent, a.held = Amounts{}, Amounts{}, Amounts{}
-			l.shadow.release(a.slot)
-			a.slot = nil
-			if k != nil {
-				l.shadow.shade(a) // its history of the old window may not be saved
-				l.markActive(k)
-				k.given, k.limit = Amounts{}, k.key.Limit
-				k.setMarks()
-			}
-			a.answer(nil)
-			a.call(0)
-		},
+	l.committer.submit(func(b *batch) error {
+		rec, err := readAccount(b, a)
+		if err != nil {
+			return err
+		}
+		a.mu.Lock()
+		for i := range rec.Past {
+			rec.Past[i] = more(a.past[i], a.spent[i])
+		}
+		rec.First, rec.Last, rec.Pin, rec.Addr = a.first, a.last, a.pin, a.addr
+		a.mu.Unlock()
+		rec.Reserved, rec.Settled, rec.Epoch = Amounts{}, Amounts{}, epoch
+		rec.Given = Amounts{} // it was carved out of the old window
+		rec.Lineage++         // what the shadow remembers is about the old window
+		b.mark.set(now)       // else a clock set back after a crash would begin it again
+		lineage = rec.Lineage
+		counted = rec.counted()
+		return b.setAccount(a.id, a.forRole, &rec)
+	}, func(err error) {
+		a.mu.Lock()
+		defer a.mu.Unlock()
+		if err != nil {
+			l.complain("renewing a budget failed", err)
+			a.answer(err)
+			return
+		}
+		for i := range a.past {
+			a.past[i] = more(a.past[i], a.spent[i])
+		}
+		a.epoch, a.lineage, a.counted = epoch, lineage, counted
+		a.reserved, a.spent, a.held = Amounts{}, Amounts{}, Amounts{}
+		l.shadow.release(a.slot)
+		a.slot = nil
+		if k != nil {
+			l.shadow.shade(a) // its history of the old window may not be saved
+			l.markActive(k)
+			k.given, k.limit = Amounts{}, k.key.Limit
+			k.setMarks()
+		}
+		a.answer(nil)
+		a.call(0)
 	})
 }
 

@@ -102,8 +102,9 @@ func (r *rebuild) run(anchorPath string) (err error) {
 	}
 	var root sum
 	err = r.store.Update(func(tx Tx) error {
-		b := &batch{Tx: tx, sums: &r.sums, entries: 1, clock: stopped(r.now)}
-		if err := errors.Join(r.audit(b), b.finish()); err != nil {
+		b := offline(tx, stopped(r.now))
+		*b.sums.change(b.transaction) = r.sums
+		if err := errors.Join(r.audit(b), b.log.finish(b.transaction), b.sums.finish(b.transaction)); err != nil {
 			return err
 		}
 		own, err := d.sumRooted(tx)
@@ -140,18 +141,18 @@ func (r *rebuild) audit(b *batch) error {
 	if err != nil && !errors.Is(err, ErrDoubt) && !errors.Is(err, errRecord) {
 		return err
 	}
-	b.chain = chain{gone: known.gone, goneHash: known.goneHash}
+	b.log.next = chain{gone: known.gone, goneHash: known.goneHash}
 	err = b.Scan([]byte(spaceAudit), nil, false, func(_, line []byte) (bool, error) {
 		e, err := parseEntry(line)
 		if err == nil {
-			b.chain.gone, b.chain.goneHash = e.seq-1, e.prev
+			b.log.next.gone, b.log.next.goneHash = e.seq-1, e.prev
 		}
 		return err != nil, nil
 	})
 	if err != nil {
 		return err
 	}
-	b.chain.seq, b.chain.hash = b.chain.gone, b.chain.goneHash
+	b.log.next.seq, b.log.next.hash = b.log.next.gone, b.log.next.goneHash
 	var damaged [][]byte // at the end, so nothing follows them
 	err = b.Scan([]byte(spaceAudit), nil, true, func(key, line []byte) (bool, error) {
 		e, err := parseEntry(line)
@@ -159,7 +160,7 @@ func (r *rebuild) audit(b *batch) error {
 			damaged = append(damaged, key)
 			return true, nil
 		}
-		b.chain.seq, b.chain.hash = e.seq, e.hash
+		b.log.next.seq, b.log.next.hash = e.seq, e.hash
 		return false, nil
 	})
 	for _, key := range damaged {
@@ -168,9 +169,9 @@ func (r *rebuild) audit(b *batch) error {
 	if err != nil {
 		return err
 	}
-	if b.chain != known {
+	if b.log.next != known {
 		changes["audit_head"] = Delta{
-			fmt.Sprintf("%d %s", known.seq, known.hash), fmt.Sprintf("%d %s", b.chain.seq, b.chain.hash)}
+			fmt.Sprintf("%d %s", known.seq, known.hash), fmt.Sprintf("%d %s", b.log.next.seq, b.log.next.hash)}
 	}
 	return b.audit(r.by.entry(r.action, "", changes))
 }
@@ -310,7 +311,7 @@ func (r *rebuild) token(tx Tx, at, value []byte) error {
 	}
 	rec.RevokedAt = r.now.UTC()
 	r.done.Tokens++
-	return writeToken(&batch{Tx: tx}, rec)
+	return writeToken(tx, rec)
 }
 
 func (r *rebuild) key(tx Tx, at, value []byte) error {
@@ -373,7 +374,9 @@ func (r *rebuild) key(tx Tx, at, value []byte) error {
 			return err
 		}
 	}
-	if err := writeKey(&batch{Tx: tx, reindex: true}, old, key, &rec, nil); err != nil {
+	b := offline(tx, stopped(r.now))
+	b.reindex = true
+	if err := writeKey(b, old, key, &rec, nil); err != nil {
 		return err
 	}
 	r.digest.buckets[bucketOf(id)].add(r.digest.hash(accountKey(id), rec.encode()))

@@ -159,12 +159,9 @@ func (l *Limiter) erase(b *batch, by Caller, key *Key, used Amounts) error {
 			return err
 		}
 	}
-	t, err := b.tally()
-	if err != nil {
-		return err
-	}
-	t.Forgotten.add(used)
-	if err := errors.Join(b.index(key, nil), b.count(key.recorded(), "")); err != nil {
+	b.sums.change(b.transaction).Forgotten.add(used)
+	b.count(key.recorded(), "")
+	if err := b.index(key, nil); err != nil {
 		return err
 	}
 	return b.audit(by.entry(ActKeyForget, key.ID, changes(key, nil)))

@@ -104,7 +104,7 @@ func (l *Limiter) role(name string) (*account, error) {
 	rec := accountRecord{}
 	id := roleAccount(name)
 	err := l.store.View(func(r Reader) error {
-		if err := l.committer.check(r, id); err != nil {
+		if err := l.check(r, id); err != nil {
 			return err
 		}
 		b, err := r.Get(accountKey(id))

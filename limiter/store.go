@@ -71,3 +71,17 @@ var ErrFormat = errors.New("the store has another format")
 func otherFormat(format []byte) error {
 	return fmt.Errorf("%w: %q, and this version of till reads %q: use the version that wrote it", ErrFormat, format, storeFormat)
 }
+
+// checkFormat refuses a store that another version of till has written.
+func checkFormat(r Reader) error {
+	format, err := r.Get(metaFormat)
+	switch {
+	case errors.Is(err, ErrNotFound):
+		return nil
+	case err != nil:
+		return err
+	case string(format) != storeFormat:
+		return otherFormat(format)
+	}
+	return nil
+}

@@ -181,72 +181,69 @@ func (l *Limiter) save(a *account, k *Live, giveBack bool) {
 	rec.Booked.add(a.past)
 	var wrote struct{ counted, raised, unlimited Amounts }
 	a.pending++
-	l.committer.submit(change{
-		apply: func(b *batch) error {
-			wrote.raised, wrote.unlimited = Amounts{}, NoLimits()
-			stored, err := readAccount(b, a)
-			if err != nil {
-				return err
-			}
-			defer func() { wrote.counted = stored.counted() }()
-			stored.Kinds, stored.Booked = rec.Kinds, rec.Booked
-			if stored.Epoch != 0 && stored.Epoch != rec.Epoch {
-				// The window that this is about is over, and what it left is gone.
-				stored.First, stored.Last, stored.Pin, stored.Addr = rec.First, rec.Last, rec.Pin, rec.Addr
-				return errors.Join(b.setAccount(a.id, a.forRole, &stored), writeHours(b, id, hours), writeSeen(b, id, seen))
-			}
-			stored.Epoch, stored.Past = rec.Epoch, rec.Past
-			if err := l.wentBack(a, &stored); err != nil {
-				return err
-			}
-			for i, n := range free {
-				stored.Reserved[i] -= n
-			}
-			a.mu.Lock()
-			wrote.unlimited = a.noteUnlimited(&stored)
-			if !a.asked { // else the block on its way holds it
-				wrote.raised = a.cover(&stored)
-			}
-			a.mu.Unlock()
-			stored.Settled = spent
+	l.committer.submit(func(b *batch) error {
+		wrote.raised, wrote.unlimited = Amounts{}, NoLimits()
+		stored, err := readAccount(b, a)
+		if err != nil {
+			return err
+		}
+		defer func() { wrote.counted = stored.counted() }()
+		stored.Kinds, stored.Booked = rec.Kinds, rec.Booked
+		if stored.Epoch != 0 && stored.Epoch != rec.Epoch {
+			// The window that this is about is over, and what it left is gone.
 			stored.First, stored.Last, stored.Pin, stored.Addr = rec.First, rec.Last, rec.Pin, rec.Addr
-			if err := b.setAccount(a.id, a.forRole, &stored); err != nil {
-				return err
+			return errors.Join(b.setAccount(a.id, a.forRole, &stored), writeHours(b, id, hours), writeSeen(b, id, seen))
+		}
+		stored.Epoch, stored.Past = rec.Epoch, rec.Past
+		if err := l.wentBack(a, &stored); err != nil {
+			return err
+		}
+		for i, n := range free {
+			stored.Reserved[i] -= n
+		}
+		a.mu.Lock()
+		wrote.unlimited = a.noteUnlimited(&stored)
+		if !a.asked { // else the block on its way holds it
+			wrote.raised = a.cover(&stored)
+		}
+		a.mu.Unlock()
+		stored.Settled = spent
+		stored.First, stored.Last, stored.Pin, stored.Addr = rec.First, rec.Last, rec.Pin, rec.Addr
+		if err := b.setAccount(a.id, a.forRole, &stored); err != nil {
+			return err
+		}
+		return errors.Join(writeHours(b, id, hours), writeSeen(b, id, seen))
+	}, func(err error) {
+		a.mu.Lock()
+		defer a.mu.Unlock()
+		a.pending--
+		if err != nil {
+			l.complain("saving what a key used failed", err)
+			for i, n := range free { // it was not given back
+				a.reserved[i] += n
 			}
-			return errors.Join(writeHours(b, id, hours), writeSeen(b, id, seen))
-		},
-		done: func(err error) {
-			a.mu.Lock()
-			defer a.mu.Unlock()
-			a.pending--
-			if err != nil {
-				l.complain("saving what a key used failed", err)
-				for i, n := range free { // it was not given back
-					a.reserved[i] += n
-				}
-				if k != nil {
-					k.notBooked(booking{hours, rec.Booked})
-					k.seen.dirty = k.seen.dirty || seen != nil
-				}
-				return
+			if k != nil {
+				k.notBooked(booking{hours, rec.Booked})
+				k.seen.dirty = k.seen.dirty || seen != nil
 			}
-			a.counted = wrote.counted
-			a.reserved.add(wrote.raised)
-			a.noted(wrote.unlimited)
-			a.firstDurable = a.firstDurable || rec.First != 0
-			// What was used since it was written is known to the shadow alone.
-			written := a.spent == spent && a.past == rec.Past && a.last == rec.Last
-			if giveBack && written && !a.unsettled() && !a.asked && a.held == (Amounts{}) {
-				l.shadow.release(a.slot)
-				a.slot = nil
-			}
-		},
+			return
+		}
+		a.counted = wrote.counted
+		a.reserved.add(wrote.raised)
+		a.noted(wrote.unlimited)
+		a.firstDurable = a.firstDurable || rec.First != 0
+		// What was used since it was written is known to the shadow alone.
+		written := a.spent == spent && a.past == rec.Past && a.last == rec.Last
+		if giveBack && written && !a.unsettled() && !a.asked && a.held == (Amounts{}) {
+			l.shadow.release(a.slot)
+			a.slot = nil
+		}
 	})
 }
 
 // notBooked keeps what could not be saved. Callers hold the key.
 func (k *Live) notBooked(b booking) {
-	if k.l.committer.failed.Load() == nil {
+	if k.l.Failed() == nil {
 		k.history.putBack(b.hours)
 	} else if len(b.hours) > 0 {
 		k.history.unsure = append(k.history.unsure, b)

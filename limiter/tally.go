@@ -1,7 +1,11 @@
 package limiter
 
 import (
+	"encoding/json"
+	"errors"
+	"fmt"
 	"maps"
+	"sync"
 	"time"
 )
 
@@ -39,9 +43,8 @@ type Stats struct {
 
 // Stats returns the sums as they stand.
 func (l *Limiter) Stats() Stats {
-	l.tallyMu.Lock()
-	s := Stats{Keys: maps.Clone(l.tally.Keys), Used: l.tally.Counted, Forgotten: l.tally.Forgotten}
-	l.tallyMu.Unlock()
+	t := l.sums.known() // whose map is replaced, never changed
+	s := Stats{Keys: maps.Clone(t.Keys), Used: t.Counted, Forgotten: t.Forgotten}
 	s.Used.add(s.Forgotten)
 	for _, k := range l.everyActive() {
 		k.mu.Lock()
@@ -69,24 +72,84 @@ func (k *Key) recorded() Status {
 	}
 }
 
-// count moves a key from one status to another in the sums; "" is nowhere.
-func (b *batch) count(from, to Status) error {
-	t, err := b.tally()
-	if err != nil || from == to {
+// sums is the tally, in memory and of the batch that is being written.
+type sums struct {
+	mu      sync.Mutex // guards durable, which the committer alone changes
+	durable tally
+	next    tally
+	changed bool
+}
+
+func (s *sums) begin() { s.changed = false }
+
+// change returns the sums of this batch, for changing them.
+func (s *sums) change(t *transaction) *tally {
+	t.touch()
+	if !s.changed {
+		s.next, s.changed = s.durable, true
+		s.next.Keys = maps.Clone(s.durable.Keys)
+	}
+	return &s.next
+}
+
+func (s *sums) finish(t *transaction) error {
+	if !s.changed {
+		return nil
+	}
+	v, err := json.Marshal(s.next)
+	if err != nil {
 		return err
 	}
+	return t.Set(metaTally, v)
+}
+
+func (s *sums) committed() {
+	if s.changed {
+		s.take(s.next)
+	}
+}
+
+func (s *sums) take(t tally) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.durable = t
+}
+
+// known are the sums as they were committed last.
+func (s *sums) known() tally {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.durable
+}
+
+// count moves a key from one status to another in the sums; "" is nowhere.
+func (b *batch) count(from, to Status) {
+	if from == to {
+		return
+	}
+	t := b.sums.change(b.transaction)
 	if from != "" {
 		t.Keys[from]--
 	}
 	if to != "" {
 		t.Keys[to]++
 	}
-	return nil
 }
 
-// tallied takes over the sums after a commit.
-func (l *Limiter) tallied(t tally) {
-	l.tallyMu.Lock()
-	l.tally = t
-	l.tallyMu.Unlock()
+func readTally(r Reader) (tally, error) {
+	t := tally{Keys: make(map[Status]int64)}
+	v, err := r.Get(metaTally)
+	switch {
+	case errors.Is(err, ErrNotFound):
+		return t, nil
+	case err != nil:
+		return t, err
+	}
+	if err := json.Unmarshal(v, &t); err != nil {
+		return t, fmt.Errorf("tally: %w: %w", errRecord, err)
+	}
+	return t, nil
 }
+
+// Interface guards
+var _ participant = (*sums)(nil)

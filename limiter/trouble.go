@@ -9,7 +9,7 @@ import (
 
 // unavailable is the refusal of a limiter that cannot answer, or nil.
 func (l *Limiter) unavailable() *Refusal {
-	if l.committer.failed.Load() != nil {
+	if l.Failed() != nil {
 		return storeRefusal("the store has failed")
 	}
 	if l.closed.Load() {
@@ -20,12 +20,7 @@ func (l *Limiter) unavailable() *Refusal {
 
 // Failed returns why the store refuses everything since a commit failed, or nil.
 // A failed Limiter stays so: close it and open another.
-func (l *Limiter) Failed() error {
-	if err := l.committer.failed.Load(); err != nil {
-		return *err
-	}
-	return nil
-}
+func (l *Limiter) Failed() error { return l.committer.failure() }
 
 // silentAfter is from when on a commit that runs is told of.
 const silentAfter = 2 * time.Second

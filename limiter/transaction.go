@@ -1,0 +1,72 @@
+package limiter
+
+import "bytes"
+
+// Batches are cut well below half of what one Badger transaction takes with a
+// 16 MB memtable (about 2.5 MB and 26,000 entries).
+const (
+	maxBatchBytes   = 1 << 20
+	maxBatchEntries = 8192
+)
+
+// transaction is one that the committer writes several changes in. It knows how
+// large it has grown.
+type transaction struct {
+	Tx
+	guard          guard // nil: none
+	entries, bytes int
+	readKey, read  []byte // what was read last: who writes it has just read it
+}
+
+func (t *transaction) reset(tx Tx) { *t = transaction{Tx: tx, guard: t.guard} }
+
+func (t *transaction) full() bool { return t.bytes >= maxBatchBytes || t.entries >= maxBatchEntries }
+
+// touch says that what takes part in the batch has changed, so that a change that
+// fails after it cannot simply be left out.
+func (t *transaction) touch() { t.entries++ }
+
+// Get implements Reader.
+func (t *transaction) Get(key []byte) ([]byte, error) {
+	if t.read != nil && bytes.Equal(key, t.readKey) {
+		return t.read, nil
+	}
+	value, err := t.Tx.Get(key)
+	if err == nil {
+		t.readKey, t.read = key, value
+	}
+	return value, err
+}
+
+// Set implements Tx.
+func (t *transaction) Set(key, value []byte) error {
+	if err := t.write(key, value, false); err != nil {
+		return err
+	}
+	return t.Tx.Set(key, value)
+}
+
+// Delete implements Tx.
+func (t *transaction) Delete(key []byte) error {
+	if err := t.write(key, nil, true); err != nil {
+		return err
+	}
+	return t.Tx.Delete(key)
+}
+
+func (t *transaction) write(key, value []byte, deleted bool) error {
+	if t.guard != nil {
+		if err := t.guard.wrote(t, key, value, deleted); err != nil {
+			return err
+		}
+	}
+	if bytes.Equal(key, t.readKey) {
+		t.read = nil
+	}
+	t.entries++
+	t.bytes += len(key) + len(value)
+	return nil
+}
+
+// Interface guards
+var _ Tx = (*transaction)(nil)
