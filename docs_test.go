@@ -49,14 +49,44 @@ func TestOptionsAndPresetsAreDocumented(t *testing.T) {
 	}
 }
 
+// namesIn are the names that a pattern finds in a source.
+func namesIn(t *testing.T, path, pattern string) (names []string) {
+	t.Helper()
+	source, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, m := range regexp.MustCompile(pattern).FindAllStringSubmatch(string(source), -1) {
+		names = append(names, m[1])
+	}
+	return names
+}
+
+// TestEveryRefusalCodeHasAStatus: the limiter, which has the codes, and upstream, which
+// has what clients get, do not know each other.
+func TestEveryRefusalCodeHasAStatus(t *testing.T) {
+	t.Parallel()
+	codes := namesIn(t, "limiter/refusal.go", `Code = "(till_\w+)"`)
+	rows := namesIn(t, "upstream/dialect.go", `"(till_\w+)": +http\.Status`)
+	if len(codes) == 0 {
+		t.Error("no code was found")
+	}
+	for _, code := range codes {
+		if !slices.Contains(rows, code) {
+			t.Errorf("%s has no status, so clients get 500: give it a row in upstream/dialect.go", code)
+		}
+	}
+	for _, code := range rows {
+		if !slices.Contains(codes, code) {
+			t.Errorf("%s has a status in upstream/dialect.go, and is no code in limiter/refusal.go", code)
+		}
+	}
+}
+
 // TestTheTableOfStatusesIsTrue: each code stands once in it, with the statuses that
 // clients get.
 func TestTheTableOfStatusesIsTrue(t *testing.T) {
 	t.Parallel()
-	source, err := os.ReadFile("limiter/refusal.go")
-	if err != nil {
-		t.Fatal(err)
-	}
 	table := pages(t)["docs/keys-and-limits.md"]
 	row := regexp.MustCompile("(?m)^\\| (\\d{3}[^|]*) \\|((?: `till_\\w+`)+) \\|$")
 	code, number := regexp.MustCompile(`till_\w+`), regexp.MustCompile(`\d{3}`)
@@ -69,19 +99,19 @@ func TestTheTableOfStatusesIsTrue(t *testing.T) {
 			told[c] = m[1]
 		}
 	}
-	codes := regexp.MustCompile(`Code = "(till_\w+)"`).FindAllStringSubmatch(string(source), -1)
+	codes := namesIn(t, "limiter/refusal.go", `Code = "(till_\w+)"`)
 	if len(codes) != len(told) || len(told) == 0 {
 		t.Errorf("%d codes are in the table, want %d", len(told), len(codes))
 	}
-	for _, m := range codes {
-		first, rest, _ := strings.Cut(told[m[1]], "at Messages and Responses")
+	for _, code := range codes {
+		first, rest, _ := strings.Cut(told[code], "at Messages and Responses")
 		for _, path := range []string{"/v1/chat/completions", "/v1/embeddings", "/till/self", "/v1/messages", "/v1/responses"} {
 			want := number.FindAllString(first, -1)
 			if rest != "" && (path == "/v1/messages" || path == "/v1/responses") {
 				want = number.FindAllString(rest, -1)
 			}
-			if got := strconv.Itoa(upstream.Status(path, m[1])); !slices.Contains(want, got) {
-				t.Errorf("%s at %s is %s, and the table says %q", m[1], path, got, told[m[1]])
+			if got := strconv.Itoa(upstream.Status(path, code)); !slices.Contains(want, got) {
+				t.Errorf("%s at %s is %s, and the table says %q", code, path, got, told[code])
 			}
 		}
 	}
