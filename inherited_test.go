@@ -2,10 +2,11 @@ package till
 
 import (
 	"context"
+	"maps"
 	"net/http"
 	"net/netip"
 	"reflect"
-	"strings"
+	"slices"
 	"testing"
 	"time"
 
@@ -33,43 +34,41 @@ func TestAChangeOfAParentReachesItsChildrenAsThePageSays(t *testing.T) {
 		code limiter.Code // of a request of a child, afterwards
 		by   asks         // default: a chat
 	}{
-		"Name":     {fate: own, set: func(k *limiter.Key) { k.Name = "x" }},
-		"Owner":    {fate: own, set: func(k *limiter.Key) { k.Owner = "x" }},
-		"Purpose":  {fate: own, set: func(k *limiter.Key) { k.Purpose = "x" }},
-		"Labels":   {fate: own, set: func(k *limiter.Key) { k.Labels = map[string]string{"a": "b"} }},
-		"Metadata": {fate: own, set: func(k *limiter.Key) { k.Metadata = map[string]string{"a": "b"} }},
-		"Limit":    {fate: own, set: limit(limiter.Activations, 800)},
-		"Renews":   {fate: own, set: func(k *limiter.Key) { k.Renews = limiter.Daily }},
+		"name":            {fate: own, set: func(k *limiter.Key) { k.Name = "x" }},
+		"owner":           {fate: own, set: func(k *limiter.Key) { k.Owner = "x" }},
+		"purpose":         {fate: own, set: func(k *limiter.Key) { k.Purpose = "x" }},
+		"labels":          {fate: own, set: func(k *limiter.Key) { k.Labels = map[string]string{"a": "b"} }},
+		"metadata":        {fate: own, set: func(k *limiter.Key) { k.Metadata = map[string]string{"a": "b"} }},
+		"max_activations": {fate: own, set: limit(limiter.Activations, 800)},
+		"max_tokens":      {fate: own, set: limit(limiter.Tokens, 70_000)},
+		"max_spend_usd":   {fate: own, set: limit(limiter.Nanodollars, 4_000_000_000)},
+		"renews":          {fate: own, set: func(k *limiter.Key) { k.Renews = limiter.Daily }},
 
-		"Charge": {fate: refused, set: func(k *limiter.Key) { k.Charge = limiter.ChargeSuccess }},
+		"charge": {fate: refused, set: func(k *limiter.Key) { k.Charge = limiter.ChargeSuccess }},
 
-		"Unfitted": {fate: derived, set: func(k *limiter.Key) { k.Unfitted = true }, code: limiter.CodeBudgetTooSmall,
+		"fit": {fate: derived, set: func(k *limiter.Key) { k.Unfitted = true }, code: limiter.CodeBudgetTooSmall,
 			by: asks{method: "POST", path: "/v1/chat/completions", body: `{"model":"gpt-5-mini","messages":[],"max_tokens":100000}`}},
-		"CountOnly":  {fate: derived, set: func(k *limiter.Key) { k.CountOnly = true }, by: chat("made-up")},
-		"SelfRevoke": {fate: derived, set: func(k *limiter.Key) { k.SelfRevoke = false }, code: limiter.CodeMethodNotAllowed, by: asks{method: "DELETE", path: "/till/self"}},
+		"unknown_price": {fate: derived, set: func(k *limiter.Key) { k.CountOnly = true }, by: chat("made-up")},
+		"self_revoke":   {fate: derived, set: func(k *limiter.Key) { k.SelfRevoke = false }, code: limiter.CodeMethodNotAllowed, by: asks{method: "DELETE", path: "/till/self"}},
 
-		"MaxRequestSpend": {fate: asked, set: func(k *limiter.Key) { k.MaxRequestSpend = 1000 }, code: limiter.CodeBudgetTooSmall},
-		"Rate":            {fate: asked, set: func(k *limiter.Key) { k.Rate = limiter.Rate{N: 1, Per: 24 * time.Hour} }},
-		"MaxConcurrency":  {fate: asked, set: func(k *limiter.Key) { k.MaxConcurrency = 1 }},
-		"ExpiresAt":       {fate: asked, set: func(k *limiter.Key) { k.ExpiresAt = time.Now().Add(time.Hour) }},
-		"IdleTimeout":     {fate: asked, set: func(k *limiter.Key) { k.IdleTimeout = time.Nanosecond }, code: limiter.CodeKeyIdle},
-		"FirstUseWithin":  {fate: asked, set: func(k *limiter.Key) { k.FirstUseWithin = time.Nanosecond }}, // a mint is a use
-		"Scope.Models":    {fate: asked, set: models("gpt-4o"), code: limiter.CodeModelNotAllowed},
-		"Scope.Paths":     {fate: asked, set: func(k *limiter.Key) { k.Scope.Paths = []string{"/v1/embeddings"} }, code: limiter.CodePathNotAllowed},
-		"Scope.Methods":   {fate: asked, set: func(k *limiter.Key) { k.Scope.Methods = []string{"GET"} }, code: limiter.CodeMethodNotAllowed},
-		"Scope.IPs":       {fate: asked, set: func(k *limiter.Key) { k.Scope.IPs = []netip.Prefix{netip.MustParsePrefix("10.0.0.0/8")} }, code: limiter.CodeIPNotAllowed},
-		"Scope.PinIP":     {fate: asked, set: func(k *limiter.Key) { k.Scope.PinIP = true }},
+		"max_request_spend_usd": {fate: asked, set: func(k *limiter.Key) { k.MaxRequestSpend = 1000 }, code: limiter.CodeBudgetTooSmall},
+		"rate":                  {fate: asked, set: func(k *limiter.Key) { k.Rate = limiter.Rate{N: 1, Per: 24 * time.Hour} }},
+		"max_concurrency":       {fate: asked, set: func(k *limiter.Key) { k.MaxConcurrency = 1 }},
+		"expires_at":            {fate: asked, set: func(k *limiter.Key) { k.ExpiresAt = time.Now().Add(time.Hour) }},
+		"idle_timeout":          {fate: asked, set: func(k *limiter.Key) { k.IdleTimeout = time.Nanosecond }, code: limiter.CodeKeyIdle},
+		"first_use_within":      {fate: asked, set: func(k *limiter.Key) { k.FirstUseWithin = time.Nanosecond }}, // a mint is a use
+		"models":                {fate: asked, set: models("gpt-4o"), code: limiter.CodeModelNotAllowed},
+		"paths":                 {fate: asked, set: func(k *limiter.Key) { k.Scope.Paths = []string{"/v1/embeddings"} }, code: limiter.CodePathNotAllowed},
+		"methods":               {fate: asked, set: func(k *limiter.Key) { k.Scope.Methods = []string{"GET"} }, code: limiter.CodeMethodNotAllowed},
+		"ips":                   {fate: asked, set: func(k *limiter.Key) { k.Scope.IPs = []netip.Prefix{netip.MustParsePrefix("10.0.0.0/8")} }, code: limiter.CodeIPNotAllowed},
+		"pin_ip":                {fate: asked, set: func(k *limiter.Key) { k.Scope.PinIP = true }},
 
-		"Upstream": {set: func(k *limiter.Key) { k.Upstream = "raw" }},
-		"Custody":  {set: func(k *limiter.Key) { k.Custody = limiter.CustodySealed }},
-		"Role":     {set: func(k *limiter.Key) { k.Role = "other" }},
-		"Delegate": {set: func(k *limiter.Key) { k.Delegate = false }},
+		"upstream": {set: func(k *limiter.Key) { k.Upstream = "raw" }},
+		"custody":  {set: func(k *limiter.Key) { k.Custody = limiter.CustodySealed }},
+		"role":     {set: func(k *limiter.Key) { k.Role = "other" }},
+		"delegate": {set: func(k *limiter.Key) { k.Delegate = false }},
 	}
-	covered := make(map[string]bool)
-	for field := range tests {
-		covered[field] = true
-	}
-	coversEveryField(t, covered)
+	coversEveryField(t, slices.Collect(maps.Keys(tests)))
 	for field, test := range tests {
 		t.Run(field, func(t *testing.T) {
 			t.Parallel()
@@ -78,11 +77,9 @@ func TestAChangeOfAParentReachesItsChildrenAsThePageSays(t *testing.T) {
 			child := s.offspring(t, top)
 			below := s.offspring(t, child)
 			of := func(k minted) any {
-				key, name := reflect.ValueOf(s.view(k).Key), field
-				if rest, ok := strings.CutPrefix(field, "Scope."); ok {
-					key, name = key.FieldByName("Scope"), rest
-				}
-				return key.FieldByName(name).Interface()
+				key := s.view(k).Key
+				at := slices.IndexFunc(limiter.KeyFields, func(f limiter.Field) bool { return f.Name == field })
+				return limiter.KeyFields[at].Fact(&key)
 			}
 			before := map[minted]any{top: of(top), child: of(child), below: of(below)}
 			_, err := s.Change(context.Background(), limiter.Operator, top.id, 0, func(k *limiter.Key) error {
@@ -111,7 +108,7 @@ func TestAChangeOfAParentReachesItsChildrenAsThePageSays(t *testing.T) {
 				if a.path == "" {
 					a = chat("gpt-5-mini")
 				}
-				if _, code, says := s.serve(k, a); code != test.code && !(field == "Rate" && code == limiter.CodeRateLimited) {
+				if _, code, says := s.serve(k, a); code != test.code && !(field == "rate" && code == limiter.CodeRateLimited) {
 					t.Errorf("a request is answered with %q, want %q: %s", code, test.code, says)
 				}
 			}
