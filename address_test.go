@@ -28,9 +28,11 @@ func asked(t *testing.T, u *Upstream, r *http.Request) (*exchange, *http.Request
 	if err != nil {
 		t.Fatal(err)
 	}
-	if refusal := to.locate(x, &limiter.Key{ID: "key_1"}, path, escaped); refusal != nil {
+	there, refusal := to.locate(&limiter.Key{ID: "key_1"}, path, escaped)
+	if refusal != nil {
 		t.Fatal(refusal)
 	}
+	x.location = there
 	out := &http.Request{Method: r.Method, Host: to.origins[0].host, URL: mustURL(x.out)}
 	return x, out
 }

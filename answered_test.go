@@ -230,7 +230,7 @@ func oneAtATime(t *testing.T, preset string) (*Handler, *limiter.Live, *exchange
 	if refusal != nil {
 		t.Fatal(refusal)
 	}
-	x := &exchange{target: to, real: newCredential(token.NewSecret("sk-real-0123456789")), came: t.Context(), path: "/", out: "/"}
+	x := &exchange{target: to, real: newCredential(token.NewSecret("sk-real-0123456789")), came: t.Context(), location: location{path: "/", out: "/"}}
 	ask := limiter.Ask{Bound: limiter.Amounts{limiter.Activations: 1}, Method: "GET", Path: "/", OnCut: x.stop}
 	if refusal := k.Reserve(t.Context(), &ask, &x.grant); refusal != nil {
 		t.Fatal(refusal)

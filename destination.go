@@ -68,15 +68,18 @@ func (t *target) destine(x *exchange, r *http.Request, key *limiter.Key, guard b
 	if err != nil {
 		return bad(err.Error())
 	}
-	there := exchange{target: t, path: path}
+	there := location{path: path}
 	if !guard {
-		refusal := t.locate(&there, key, path, escaped)
-		if refusal == nil {
+		var refusal *limiter.Refusal
+		if there, refusal = t.locate(key, path, escaped); refusal == nil {
 			refusal = t.permit(r.Method, there.path, false, key)
 		}
 		if refusal != nil {
 			return refusal
 		}
+	}
+	if holdsKey(u.Path) || holdsKey(u.RawQuery) {
+		return bad("it holds a key, which would go to the upstream")
 	}
 	ask.Destination, ask.DestinationVersion, x.destination = there.path, there.version, there.out
 	if u.RawQuery != "" {
@@ -85,9 +88,6 @@ func (t *target) destine(x *exchange, r *http.Request, key *limiter.Key, guard b
 	if guard && u.User != nil {
 		u.User = nil
 		r.Header["Destination"] = []string{u.String()}
-	}
-	if holdsKey(u.Path) || holdsKey(u.RawQuery) {
-		return bad("it holds a key, which would go to the upstream")
 	}
 	return nil
 }
@@ -175,8 +175,8 @@ func (x *exchange) atUpstream(address, upstream string) string {
 	if err != nil {
 		return address
 	}
-	there := exchange{target: x.target}
-	if refusal := x.target.locate(&there, &limiter.Key{}, path, escaped); refusal != nil {
+	there, refusal := x.target.locate(&limiter.Key{}, path, escaped)
+	if refusal != nil {
 		return address
 	}
 	if u.RawQuery != "" {

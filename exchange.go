@@ -20,16 +20,12 @@ import (
 // travels as a context value of an unexported type, because anything in
 // Caddy's variables or placeholders could be printed by a configuration.
 type exchange struct {
+	location
 	grant       limiter.Grant
 	target      *target
-	real        *credential // nil while guarding with a held key
-	path        string      // canonical and decoded
-	version     int         // how many bytes of path are a version that rules may leave out
-	out         string      // as sent, escaped
-	destination string      // likewise, of a request that copies or moves; "": none
-	proxied     string      // "/proxy/<upstream>" when the client wrote that
-	requestID   string      // see id
-	upgrade     bool
+	real        *credential             // nil while guarding with a held key
+	destination string                  // as out, of a request that copies or moves; "": none
+	requestID   string                  // see id
 	body        *heldBody               // nil unless a limit had to read it
 	models      func(model string) bool // filters a list of models; nil: as it is
 	use         *use                    // nil unless tokens or dollars are limited

@@ -147,7 +147,7 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 	if t != nil {
 		t.ownCORS(w, r)
 	}
-	x := &exchange{target: t, real: real, path: path, out: escaped, client: w, came: r.Context(), seen: r}
+	x := &exchange{target: t, real: real, location: location{path: path, out: escaped}, client: w, came: r.Context(), seen: r}
 	own := pathErr == nil && (strings.HasPrefix(path, "/till/") || path == "/till")
 	ask := limiter.Ask{Bound: limiter.Amounts{limiter.Activations: 1}, String: number, Addr: clientAddr(r), OnCut: x.stop}
 	switch {
@@ -178,7 +178,9 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 		if real == nil {
 			x.real = t.held.Load()
 		}
-		if refusal = t.route(x, r, key, path, escaped); refusal == nil {
+		var to location
+		if to, refusal = t.route(r, key, path, escaped); refusal == nil {
+			x.location = to
 			refusal = t.destine(x, r, key, false, &ask)
 		}
 	}

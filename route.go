@@ -47,56 +47,66 @@ func arrived(escaped string) string {
 	return escaped
 }
 
+// location is where a request goes at its upstream.
+type location struct {
+	path    string // canonical and decoded
+	version int    // how many bytes of path are a version that rules may leave out
+	out     string // as sent, escaped
+	proxied string // "/proxy/<upstream>" when the client wrote that
+	upgrade bool
+}
+
 // route decides where a request goes and whether the upstream allows it at
 // all; what the key allows is judged by the limiter. What is matched is what
 // is sent, byte for byte.
-func (t *target) route(x *exchange, r *http.Request, key *limiter.Key, path, escaped string) *limiter.Refusal {
-	if refusal := t.locate(x, key, path, escaped); refusal != nil {
-		return refusal
+func (t *target) route(r *http.Request, key *limiter.Key, path, escaped string) (location, *limiter.Refusal) {
+	to, refusal := t.locate(key, path, escaped)
+	if refusal != nil {
+		return to, refusal
 	}
 	method := r.Method
-	x.upgrade = upgrades(r)
-	if x.upgrade && method == http.MethodConnect {
+	to.upgrade = upgrades(r)
+	if to.upgrade && method == http.MethodConnect {
 		method = http.MethodGet // RFC 8441: what would be a GET in HTTP/1.1
 	}
 	if http2, _ := upgradesTo(r); http2 { // on which whatever follows would be forwarded unseen
-		return about(key, limiter.CodeUpgradeNotAllowed, "may not upgrade the connection to HTTP/2")
+		return to, about(key, limiter.CodeUpgradeNotAllowed, "may not upgrade the connection to HTTP/2")
 	}
-	return t.permit(method, x.path, x.upgrade, key)
+	return to, t.permit(method, to.path, to.upgrade, key)
 }
 
 // locate finds what a path of this server is at the upstream.
-func (t *target) locate(x *exchange, key *limiter.Key, path, escaped string) *limiter.Refusal {
+func (t *target) locate(key *limiter.Key, path, escaped string) (to location, refusal *limiter.Refusal) {
 	if rest, ok := strings.CutPrefix(path, proxyPrefix); ok {
 		name, _, _ := strings.Cut(rest, "/")
 		if name != t.name {
-			return about(key, limiter.CodeWrongUpstream, "is for upstream %s, not for %s", t.name, name)
+			return to, about(key, limiter.CodeWrongUpstream, "is for upstream %s, not for %s", t.name, name)
 		}
-		x.proxied = proxyPrefix + name
-		rest, ok := strings.CutPrefix(escaped, x.proxied)
+		to.proxied = proxyPrefix + name
+		rest, ok := strings.CutPrefix(escaped, to.proxied)
 		if !ok {
-			return about(key, limiter.CodeBadRequest, "asked for an upstream by an escaped name: write %s", x.proxied)
+			return to, about(key, limiter.CodeBadRequest, "asked for an upstream by an escaped name: write %s", to.proxied)
 		}
-		path, escaped = path[len(x.proxied):], rest
+		path, escaped = path[len(to.proxied):], rest
 		if path == "" {
 			path, escaped = "/", "/"
 		}
 	}
-	x.path = t.preset.Canonical(path)
-	x.version = t.preset.Version(x.path)
-	x.out = x.path
+	to.path = t.preset.Canonical(path)
+	to.version = t.preset.Version(to.path)
+	to.out = to.path
 	if path != escaped {
-		x.out = t.preset.Canonical(escaped)
-		if sent, err := url.PathUnescape(x.out); err != nil || sent != x.path {
-			return about(key, limiter.CodeBadRequest, "asked for a path whose version is escaped: write it as it is")
+		to.out = t.preset.Canonical(escaped)
+		if sent, err := url.PathUnescape(to.out); err != nil || sent != to.path {
+			return to, about(key, limiter.CodeBadRequest, "asked for a path whose version is escaped: write it as it is")
 		}
 	}
-	if x.out == "/" {
-		x.out = t.root // the address itself, as the configuration writes it
+	if to.out == "/" {
+		to.out = t.root // the address itself, as the configuration writes it
 	} else {
-		x.out = t.base + x.out
+		to.out = t.base + to.out
 	}
-	return nil
+	return to, nil
 }
 
 // permit judges by the upstream's own rules.

@@ -36,8 +36,8 @@ func routed(t *testing.T, u *Upstream, name, method, target string, header ...st
 	if err != nil {
 		return nil, &limiter.Refusal{Code: limiter.CodeBadRequest}
 	}
-	x := &exchange{target: to}
-	return x, to.route(x, r, &limiter.Key{ID: "key_1", Upstream: name}, path, escaped)
+	there, refusal := to.route(r, &limiter.Key{ID: "key_1", Upstream: name}, path, escaped)
+	return &exchange{location: there, target: to}, refusal
 }
 
 func TestRequestsGoWhereTheyWereMatched(t *testing.T) {
