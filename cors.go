@@ -53,32 +53,29 @@ const exposed = "Till-Key, Till-Activations-Remaining, Till-Tokens-Remaining, Ti
 // seconds.
 const preflightAge = "600"
 
-// cors lets scripts of an allowed origin read the answer, refusals too, which
-// may come before it is known which upstream the key is for. It answers
-// preflights itself, which carry no key and cost nothing, and then reports
-// true.
-func (h *Handler) cors(w http.ResponseWriter, r *http.Request) bool {
+// cors says which origin's scripts may read the answer, as far as that is known before
+// it is known which upstream the key is for; "": none. It answers preflights itself,
+// which carry no key and cost nothing, and then reports true.
+func (h *Handler) cors(w http.ResponseWriter, r *http.Request) (allowed string, preflight bool) {
+	if len(h.crossing) == 0 {
+		return "", false
+	}
 	header := w.Header()
 	header.Add("Vary", "Origin")
 	origin := r.Header.Get("Origin")
 	if origin == "" || len(r.Header["Origin"]) != 1 {
-		return false
+		return "", false
 	}
-	allowed := ""
 	for _, t := range h.crossing {
 		if allowed = t.cors.allows(origin); allowed != "" {
 			break
 		}
 	}
-	if allowed == "" {
-		return false
+	method := r.Header.Get("Access-Control-Request-Method")
+	if allowed == "" || r.Method != http.MethodOptions || method == "" {
+		return allowed, false
 	}
 	header["Access-Control-Allow-Origin"] = []string{allowed}
-	method := r.Header.Get("Access-Control-Request-Method")
-	if r.Method != http.MethodOptions || method == "" {
-		header["Access-Control-Expose-Headers"] = []string{exposed}
-		return false
-	}
 	header.Add("Vary", "Access-Control-Request-Method, Access-Control-Request-Headers")
 	header["Access-Control-Max-Age"] = []string{preflightAge}
 	if isFieldNames(method) {
@@ -88,16 +85,17 @@ func (h *Handler) cors(w http.ResponseWriter, r *http.Request) bool {
 		header["Access-Control-Allow-Headers"] = []string{names}
 	}
 	w.WriteHeader(http.StatusNoContent)
-	return true
+	return allowed, true
 }
 
-// ownCORS is called when it is known which upstream the key is for.
-func (t *target) ownCORS(w http.ResponseWriter, r *http.Request) {
-	header := w.Header()
-	if len(header["Access-Control-Allow-Origin"]) > 0 && t.cors.allows(r.Header.Get("Origin")) == "" {
-		delete(header, "Access-Control-Allow-Origin")
-		delete(header, "Access-Control-Expose-Headers")
+// share lets scripts of the allowed origin read the answer, refusals too, unless the
+// upstream of the key allows it no origin; nil: it is not known.
+func share(w http.ResponseWriter, r *http.Request, allowed string, t *target) {
+	if allowed == "" || t != nil && t.cors.allows(r.Header.Get("Origin")) == "" {
+		return
 	}
+	w.Header()["Access-Control-Allow-Origin"] = []string{allowed}
+	w.Header()["Access-Control-Expose-Headers"] = []string{exposed}
 }
 
 // maxExposed bounds the names that an upstream adds to those.

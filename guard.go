@@ -16,10 +16,11 @@ import (
 // guard runs the handlers that follow. What they do with the request cannot
 // be seen, so it counts as dispatched from here on.
 func (h *Handler) guard(w http.ResponseWriter, r *http.Request, x *exchange, next caddyhttp.Handler) error {
+	leaveUnread(w, r) // as the handler may
 	ctx, cancel := context.WithCancel(r.Context())
 	defer cancel()
 	if !x.begin(cancel) {
-		return h.refuse(w, x.target, x.path, x.grant.Cut(), 0)
+		return h.say(w, r, x.target, x.path, x.grant.Cut(), 0)
 	}
 	x.dispatched.Store(true)
 	gw := &guardWriter{ResponseWriterWrapper: &caddyhttp.ResponseWriterWrapper{ResponseWriter: w}, x: x, before: maps.Clone(w.Header()), method: r.Method}

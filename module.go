@@ -1,6 +1,7 @@
 package till
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"maps"
@@ -98,62 +99,35 @@ const selfPath = "/till/self"
 // ServeHTTP implements caddyhttp.MiddlewareHandler.
 func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyhttp.Handler) error {
 	start := time.Now()
-	if len(h.crossing) > 0 && h.cors(w, r) {
+	origin, preflight := h.cors(w, r)
+	if preflight {
 		return nil
 	}
-	if refusal := notAmbient(w.Header(), r); refusal != nil {
-		return h.refuse(w, nil, r.URL.Path, refusal, 0)
-	}
 	stayOnHTTP1(r)
-	expects := r.ProtoMajor == 1 && len(r.Header["Expect"]) > 0
+	expects := waits(r)
 	if expects {
-		refuseUnread(w)
+		// Go's server would read the body before an answer that comes first. Where the
+		// writer cannot do it, a refusal comes after the body.
+		_ = http.NewResponseController(w).EnableFullDuplex()
 	}
 	escaped := r.URL.EscapedPath()
 	if !h.Guard { // what follows a guard sees the path as it came
 		escaped = arrived(escaped)
 	}
 	path, pathErr := scope.CleanPath(escaped)
-	parsed, refusal := takeKey(r)
+	l, by, refusal := h.find(w, r, origin)
+	key, k, t := by.key, by.k, by.target
+	share(w, r, origin, t)
 	if refusal != nil {
-		return h.refuse(w, nil, path, refusal, 0)
+		return h.refuse(w, r, nil, path, refusal, 0)
 	}
-	l, err := h.app.Limiter()
-	if err != nil {
-		if locked := h.app.engine.lockdown.Refusal(nil); locked != nil {
-			return h.refuse(w, nil, path, locked, 0)
-		}
-		h.logger.Debug("the store is not open", zap.Error(err)) // the engine has said so
-		return h.refuse(w, nil, path, storeClosed(), 0)
-	}
-	k, refusal := l.Find(r.Context(), parsed.Lookup)
-	if refusal != nil {
-		return h.refuse(w, nil, path, refusal, 0)
-	}
-	key := k.Key()
-	number, refusal := k.Number(key, parsed.Lookup)
-	if refusal != nil {
-		return h.refuse(w, nil, path, refusal, 0)
-	}
-	var box limiter.Box
-	if key.Custody == limiter.CustodySealed {
-		box = k.Box(key, number)
-	}
-	real, refusal := h.credentialOf(k, key, parsed, box)
-	if refusal != nil {
-		return h.refuse(w, nil, path, refusal, 0)
-	}
-	t := h.app.targets[key.Upstream]
-	if t != nil {
-		t.ownCORS(w, r)
-	}
-	x := &exchange{target: t, real: real, location: location{path: path, out: escaped}, client: w, came: r.Context(), seen: r}
+	x := &exchange{target: t, real: by.real, location: location{path: path, out: escaped}, client: w, came: r.Context(), seen: r}
 	own := pathErr == nil && (strings.HasPrefix(path, "/till/") || path == "/till")
-	ask := limiter.Ask{Bound: limiter.Amounts{limiter.Activations: 1}, String: number, Addr: clientAddr(r), OnCut: x.stop}
+	ask := limiter.Ask{Bound: limiter.Amounts{limiter.Activations: 1}, String: by.number, Addr: clientAddr(r), OnCut: x.stop}
 	switch {
 	case own && path != childrenPath && !strings.EqualFold(r.Method, http.MethodTrace) && !strings.EqualFold(r.Method, http.MethodConnect):
 		// What a holder is told of a key does not depend on where its requests may go.
-		return h.serveSelf(w, r, l, &holder{k, key, t, real, box, number})
+		return h.serveSelf(w, r, l, &by)
 	case t == nil:
 		refusal = about(key, limiter.CodeUpstreamUnknown, "is for upstream %s, which is not configured here", key.Upstream)
 	case len(h.Upstreams) > 0 && !slices.Contains(h.Upstreams, t.name):
@@ -163,21 +137,19 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 	case pathErr != nil:
 		refusal = about(key, limiter.CodeBadRequest, "asked for a path that is refused: %s", pathErr)
 	case own:
-		return h.serveSelf(w, r, l, &holder{k, key, t, real, box, number})
+		return h.serveSelf(w, r, l, &by)
 	case h.Guard:
 		if upgrades(r) {
 			refusal = about(key, limiter.CodeUpgradeNotAllowed, "may not upgrade the connection here")
 		} else {
 			refusal = t.destine(x, r, key, true, &ask)
 		}
-	case key.Custody == limiter.CustodySealed && !slices.Equal(box.Origins, t.declared):
+	case key.Custody == limiter.CustodySealed && !slices.Equal(by.box.Origins, t.declared):
 		refusal = about(key, limiter.CodeUpstreamChanged, "was sealed for upstream %s at another address than the one configured now; it has to be rotated with its upstream_key, or minted anew", t.name)
 	case key.Custody != limiter.CustodySealed && t.held.Load() == nil:
 		refusal = about(key, limiter.CodeUpstreamUnknown, "is for upstream %s, which has no credential here any more", t.name)
 	default:
-		if real == nil {
-			x.real = t.held.Load()
-		}
+		x.real = cmp.Or(by.real, t.held.Load())
 		var to location
 		if to, refusal = t.route(r, key, path, escaped); refusal == nil {
 			x.location = to
@@ -185,7 +157,7 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 		}
 	}
 	if refusal != nil {
-		return h.refuse(w, t, x.path, k.Refuse(&ask, refusal), 0)
+		return h.refuse(w, r, t, path, k.Refuse(&ask, refusal), 0)
 	}
 
 	ask.Free, ask.Listens = !h.Guard && t.costsNothing(x, r.Method), !h.Guard && t.listens(x, r)
@@ -195,17 +167,49 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 	}
 	defer x.letGo()
 	if refusal := h.admit(w, r, x, key, k, &ask, expects); refusal != nil {
-		return h.refuse(w, t, x.path, refusal, 0)
+		return h.refuse(w, r, t, x.path, refusal, 0)
 	}
 	// Unless it is settled: something may panic before it is passed on.
 	defer x.grant.Cancel()
-	if expects && !h.Guard { // a guarded handler may leave the body unread
-		delete(w.Header(), "Connection")
-	}
 	x.rewrite(r)
 	h.announce(w, r, x)
 	h.metrics.overhead.Observe((time.Since(start) - x.grant.Waited()).Seconds())
 	return h.forward(w, r, x, next)
+}
+
+// find finds the key that a request came with.
+func (h *Handler) find(w http.ResponseWriter, r *http.Request, origin string) (l *limiter.Limiter, by holder, refusal *limiter.Refusal) {
+	if origin == "" && len(w.Header()["Access-Control-Allow-Origin"]) == 0 {
+		if refusal = notAmbient(r); refusal != nil {
+			return nil, by, refusal
+		}
+	}
+	parsed, refusal := takeKey(r)
+	if refusal != nil {
+		return nil, by, refusal
+	}
+	l, err := h.app.Limiter()
+	if err != nil {
+		if locked := h.app.engine.lockdown.Refusal(nil); locked != nil {
+			return nil, by, locked
+		}
+		h.logger.Debug("the store is not open", zap.Error(err)) // the engine has said so
+		return nil, by, storeClosed()
+	}
+	if by.k, refusal = l.Find(r.Context(), parsed.Lookup); refusal != nil {
+		return nil, by, refusal
+	}
+	by.key = by.k.Key()
+	if by.number, refusal = by.k.Number(by.key, parsed.Lookup); refusal != nil {
+		return nil, by, refusal
+	}
+	if by.key.Custody == limiter.CustodySealed {
+		by.box = by.k.Box(by.key, by.number)
+	}
+	if by.real, refusal = h.credentialOf(by.k, by.key, parsed, by.box); refusal == nil {
+		by.target = h.app.targets[by.key.Upstream]
+	}
+	return l, by, refusal
 }
 
 // forward passes an admitted request on and settles it, also when a handler
@@ -233,7 +237,7 @@ func (h *Handler) failed(w http.ResponseWriter, x *exchange, err error, fallback
 	x.grant.Answered()
 	x.hangUp()
 	if cut := x.grant.Cut(); cut != nil {
-		return h.refuse(w, x.target, x.path, cut, 0)
+		return h.say(w, x.seen, x.target, x.path, cut, 0)
 	}
 	for _, name := range []string{"Till-Activations-Remaining", "Till-Tokens-Remaining", "Till-Spend-Remaining", "Till-Output-Limit"} {
 		w.Header().Del(name) // it may come back
@@ -241,7 +245,7 @@ func (h *Handler) failed(w http.ResponseWriter, x *exchange, err error, fallback
 	key := x.grant.Key()
 	var tooLarge *http.MaxBytesError
 	if errors.As(err, &tooLarge) {
-		return h.refuse(w, x.target, x.path, about(key, limiter.CodeBodyTooLarge, "sent more than the %d bytes allowed here", tooLarge.Limit), 0)
+		return h.say(w, x.seen, x.target, x.path, about(key, limiter.CodeBodyTooLarge, "sent more than the %d bytes allowed here", tooLarge.Limit), 0)
 	}
 	status, what := fallback, "could not be reached"
 	var timeout net.Error
@@ -253,7 +257,7 @@ func (h *Handler) failed(w http.ResponseWriter, x *exchange, err error, fallback
 	}
 	h.logger.Error("upstream failed", zap.String("key_id", key.ID), zap.String("upstream", x.target.name),
 		zap.String("code", string(limiter.CodeUpstreamFailed)), zap.String("request_id", x.id()), zap.Error(err))
-	return h.refuse(w, x.target, x.path, &limiter.Refusal{
+	return h.say(w, x.seen, x.target, x.path, &limiter.Refusal{
 		Code: limiter.CodeUpstreamFailed, KeyID: key.ID, KeyName: key.Name, Upstream: key.Upstream,
 		Message: "upstream " + x.target.name + " " + what,
 	}, status)
@@ -267,23 +271,30 @@ func statusOf(err error) int {
 	return 0
 }
 
-// refuse answers with a refusal in the dialect of the key's upstream. status 0
-// takes that of the code at the path.
-func (h *Handler) refuse(w http.ResponseWriter, t *target, path string, r *limiter.Refusal, status int) error {
+// refuse answers a request that was not admitted. It ends the connection if its body
+// may still be waited for.
+func (h *Handler) refuse(w http.ResponseWriter, r *http.Request, t *target, path string, refusal *limiter.Refusal, status int) error {
+	leaveUnread(w, r)
+	return h.say(w, r, t, path, refusal, status)
+}
+
+// say answers with a refusal in the dialect of the key's upstream. status 0 takes
+// that of the code at the path.
+func (h *Handler) say(w http.ResponseWriter, r *http.Request, t *target, path string, refusal *limiter.Refusal, status int) error {
 	dialect, name := upstream.Unified, ""
 	if t != nil {
 		dialect, name = t.preset.Dialect, t.name
 	}
-	h.metrics.refused(name, r.Code)
+	h.metrics.refused(name, refusal.Code)
 	requestID := newRequestID()
 	if c := h.logger.Check(zap.DebugLevel, "refused"); c != nil {
-		c.Write(zap.String("key_id", r.KeyID), zap.String("upstream", name), zap.String("code", string(r.Code)), zap.String("request_id", requestID))
+		c.Write(zap.String("key_id", refusal.KeyID), zap.String("upstream", name), zap.String("code", string(refusal.Code)), zap.String("request_id", requestID))
 	}
-	said := told(r, path, requestID)
+	said := told(refusal, path, requestID)
 	if status != 0 {
 		said.Status = status
 	}
-	if err := writeRefusal(w, dialect, r, said); err != nil {
+	if err := writeRefusal(w, r, dialect, refusal, said); err != nil {
 		// The client is gone; there is nobody left to tell.
 		h.logger.Debug("writing a refusal", zap.Error(err))
 	}

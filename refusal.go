@@ -33,11 +33,11 @@ func refusalHeader(h http.Header, code limiter.Code, status int, retryAfter time
 }
 
 // challenge tells clients that send a credential only where they are asked for one
-// how to send it (RFC 9110, section 11.6.1): git, docker and curl among them. Where
-// the answer goes to the page of another origin, the browser would ask people.
-func challenge(h http.Header, status int) {
+// how to send it (RFC 9110, section 11.6.1): git, docker and curl among them. A
+// browser would ask people, so pages of other origins get none.
+func challenge(h http.Header, r *http.Request, status int) {
 	_, decided := h["Www-Authenticate"]
-	if status == http.StatusUnauthorized && len(h["Access-Control-Allow-Origin"]) == 0 && !decided {
+	if status == http.StatusUnauthorized && len(h["Access-Control-Allow-Origin"]) == 0 && !decided && !elsewhere(r) {
 		h["Www-Authenticate"] = []string{`Basic realm="till", Bearer`}
 	}
 }
@@ -55,11 +55,10 @@ func elsewhere(r *http.Request) bool {
 // notAmbient refuses what a browser adds by itself: a key that a person typed in when
 // asked for one goes with whatever pages of other sites load from here and post. Those
 // whose origin cors names may send keys, and others cannot set the header themselves.
-func notAmbient(h http.Header, r *http.Request) *limiter.Refusal {
-	if !elsewhere(r) || len(h["Access-Control-Allow-Origin"]) > 0 {
+func notAmbient(r *http.Request) *limiter.Refusal {
+	if !elsewhere(r) {
 		return nil
 	}
-	h["Www-Authenticate"] = nil // nor are people asked
 	for _, value := range r.Header["Authorization"] {
 		if scheme, _, _ := strings.Cut(value, " "); strings.EqualFold(scheme, "Basic") {
 			return &limiter.Refusal{Code: limiter.CodeBadRequest, Message: "a page of another site sent this with a key that the browser remembers; whoever runs this server lets pages of an origin use keys with cors"}
@@ -68,12 +67,15 @@ func notAmbient(h http.Header, r *http.Request) *limiter.Refusal {
 	return nil
 }
 
-// refuseUnread lets a client that waits for "100 Continue" (RFC 9110, section
-// 10.1.1) hear a refusal before it sends its body. Go's server would read the
-// body first, because Caddy wraps it and so hides that nobody asked for it.
-func refuseUnread(w http.ResponseWriter) {
-	// Where the writer cannot do it, the refusal comes after the body.
-	if http.NewResponseController(w).EnableFullDuplex() == nil {
+// waits reports whether a client waits for "100 Continue" before it sends its body
+// (RFC 9110, section 10.1.1).
+func waits(r *http.Request) bool { return r.ProtoMajor == 1 && len(r.Header["Expect"]) > 0 }
+
+// leaveUnread ends the connection with an answer to a client that waits for "100
+// Continue": what it says next would be taken for its body. Go's server sees to that by
+// itself, but Caddy wraps the body and so hides that nobody asked for it.
+func leaveUnread(w http.ResponseWriter, r *http.Request) {
+	if waits(r) && http.NewResponseController(w).EnableFullDuplex() == nil {
 		w.Header()["Connection"] = []string{"close"}
 	}
 }
@@ -86,14 +88,14 @@ func told(r *limiter.Refusal, path, requestID string) upstream.Refusal {
 }
 
 // writeRefusal answers with a refusal, said in the dialect.
-func writeRefusal(w http.ResponseWriter, d upstream.Dialect, r *limiter.Refusal, said upstream.Refusal) error {
+func writeRefusal(w http.ResponseWriter, r *http.Request, d upstream.Dialect, refusal *limiter.Refusal, said upstream.Refusal) error {
 	body := d.Body(said)
 	h := w.Header()
 	for _, stale := range []string{"Content-Encoding", "Content-Length", "Etag", "Last-Modified", "Trailer", "Transfer-Encoding"} {
 		delete(h, stale)
 	}
-	refusalHeader(h, r.Code, said.Status, r.RetryAfter, said.RequestID)
-	challenge(h, said.Status)
+	refusalHeader(h, refusal.Code, said.Status, refusal.RetryAfter, said.RequestID)
+	challenge(h, r, said.Status)
 	h["Content-Length"] = []string{strconv.Itoa(len(body))}
 	w.WriteHeader(said.Status)
 	_, err := w.Write(body)

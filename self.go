@@ -28,40 +28,41 @@ func (h *Handler) serveSelf(w http.ResponseWriter, r *http.Request, l *limiter.L
 		return h.mintChild(w, r, l, by)
 	}
 	if refusal := k.Touch(clientAddr(r)); refusal != nil {
-		return h.refuse(w, t, selfPath, refusal, 0)
+		return h.refuse(w, r, t, selfPath, refusal, 0)
 	}
 	key := k.Key()
 	if r.URL.Path == childrenPath {
 		w.Header().Set("Allow", "POST")
-		return h.refuse(w, t, selfPath, about(key, limiter.CodeMethodNotAllowed, "may use POST on %s, not %s", childrenPath, r.Method), http.StatusMethodNotAllowed)
+		return h.refuse(w, r, t, selfPath, about(key, limiter.CodeMethodNotAllowed, "may use POST on %s, not %s", childrenPath, r.Method), http.StatusMethodNotAllowed)
 	}
 	if r.URL.Path != selfPath {
-		return h.refuse(w, t, selfPath, about(key, limiter.CodePathNotAllowed, "asked for %s, which is not there: till answers on %s", r.URL.Path, selfPath), http.StatusNotFound)
+		return h.refuse(w, r, t, selfPath, about(key, limiter.CodePathNotAllowed, "asked for %s, which is not there: till answers on %s", r.URL.Path, selfPath), http.StatusNotFound)
 	}
 	view := k.View()
 	switch r.Method {
 	case http.MethodGet, http.MethodHead:
 	case http.MethodDelete:
 		if !view.SelfRevoke {
-			return h.refuse(w, t, selfPath, about(key, limiter.CodeMethodNotAllowed, "may not be revoked by its holder"), 0)
+			return h.refuse(w, r, t, selfPath, about(key, limiter.CodeMethodNotAllowed, "may not be revoked by its holder"), 0)
 		}
 		var err error
 		if view, _, err = l.Revoke(r.Context(), limiter.Holder(key, clientAddr(r).String()), key.ID, "revoked by its holder"); err != nil {
 			h.logger.Error("revoking a key for its holder", zap.String("key_id", key.ID), zap.Error(err))
-			return h.refuse(w, t, selfPath, storeClosed(), 0)
+			return h.refuse(w, r, t, selfPath, storeClosed(), 0)
 		}
 	default:
 		w.Header().Set("Allow", "GET, HEAD, DELETE")
-		return h.refuse(w, t, selfPath, about(key, limiter.CodeMethodNotAllowed, "may use GET and DELETE on %s, not %s", selfPath, r.Method), http.StatusMethodNotAllowed)
+		return h.refuse(w, r, t, selfPath, about(key, limiter.CodeMethodNotAllowed, "may use GET and DELETE on %s, not %s", selfPath, r.Method), http.StatusMethodNotAllowed)
 	}
-	return h.answerHolder(w, key, http.StatusOK, admin.HolderJSON(view))
+	return h.answerHolder(w, r, key, http.StatusOK, admin.HolderJSON(view))
 }
 
-func (h *Handler) answerHolder(w http.ResponseWriter, key *limiter.Key, status int, answer any) error {
+func (h *Handler) answerHolder(w http.ResponseWriter, r *http.Request, key *limiter.Key, status int, answer any) error {
 	body, err := json.Marshal(answer)
 	if err != nil {
 		return err
 	}
+	leaveUnread(w, r)
 	header := w.Header()
 	header.Set("Content-Type", "application/json")
 	header.Set("Cache-Control", "no-store")

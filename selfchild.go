@@ -35,38 +35,38 @@ func (h *Handler) mintChild(w http.ResponseWriter, r *http.Request, l *limiter.L
 		refusal = about(key, limiter.CodeUpstreamUnknown, "is for upstream %s, which has no credential here any more", t.name)
 	}
 	if refusal != nil {
-		return h.refuse(w, t, childrenPath, refusal, 0)
+		return h.refuse(w, r, t, childrenPath, refusal, 0)
 	}
 	spec, unlimited, err := admin.ReadChild(r, key, string(t.preset.Dialect), l.Time())
 	if err != nil {
-		return h.refuseChild(w, by, err)
+		return h.refuseChild(w, r, by, err)
 	}
 	text, lookup, err := token.MintKey()
 	if err != nil {
-		return h.refuseChild(w, by, err)
+		return h.refuseChild(w, r, by, err)
 	}
 	birth := limiter.Birth{Lookup: lookup, Unlimited: unlimited, Unmetered: t.preset.Dialect == ""}
 	scopedKey := text.Reveal()
 	if sealed {
 		if birth.Salt, err = token.NewSalt(); err != nil {
-			return h.refuseChild(w, by, err)
+			return h.refuseChild(w, r, by, err)
 		}
 		box, err := h.app.Seal(t.name, lookup, birth.Salt, by.real.secret)
 		if err != nil {
-			return h.refuseChild(w, by, err)
+			return h.refuseChild(w, r, by, err)
 		}
 		spec.SealKey, spec.Origins, spec.Fingerprint = box.SealKey, box.Origins, l.Fingerprint(by.real.secret)
 		scopedKey += "." + box.Box.Reveal()
 	}
 	view, err := l.Delegate(r.Context(), by.k, ask, spec, birth)
 	if err != nil {
-		return h.refuseChild(w, by, err)
+		return h.refuseChild(w, r, by, err)
 	}
-	return h.answerHolder(w, key, http.StatusCreated, admin.ChildJSON(view, scopedKey, h.app.BaseURL()))
+	return h.answerHolder(w, r, key, http.StatusCreated, admin.ChildJSON(view, scopedKey, h.app.BaseURL()))
 }
 
 // refuseChild says why no child was minted.
-func (h *Handler) refuseChild(w http.ResponseWriter, by *holder, err error) error {
+func (h *Handler) refuseChild(w http.ResponseWriter, r *http.Request, by *holder, err error) error {
 	key := by.key
 	var refusal *limiter.Refusal
 	var short *limiter.ShortError
@@ -94,5 +94,5 @@ func (h *Handler) refuseChild(w http.ResponseWriter, by *holder, err error) erro
 		refusal, status = storeClosed(), 0
 	}
 	by.k.Count(refusal.Code)
-	return h.refuse(w, by.target, childrenPath, refusal, status)
+	return h.refuse(w, r, by.target, childrenPath, refusal, status)
 }
