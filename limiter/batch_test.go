@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/till-proxy/till/limiter"
@@ -206,4 +207,37 @@ func TestATransactionThatIsRolledBackChangesNothingInMemory(t *testing.T) {
 			w.agree(t)
 		})
 	}
+}
+
+func TestMessagesThatComeAndGoBesideAChangeOfHooksAreCountedOnce(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		w := newMachine(t)
+		w.hook(limiter.KeyCreated)
+		m := &mortal{w: w, key: w.mint(activations(1))}
+		w.mint(activations(1))
+		_, messages := w.waiting()
+		forget := func(i int) func() {
+			return func() {
+				if err := w.ForgetMessage(ctx, hookURL, messages[i]); err != nil {
+					t.Error(err)
+				}
+			}
+		}
+		mint := func() { w.mint(activations(1)) }
+		m.together(mint, forget(0), mint, forget(1), // and, in the same commit:
+			func() {
+				if err := w.SetHooks([]limiter.Hook{{URL: hookURL}}); err != nil {
+					t.Error(err)
+				}
+			},
+			func() {
+				if _, err := w.Suspend(ctx, limiter.Operator, m.id); err != nil {
+					t.Error(err)
+				}
+			})
+		if all, _ := w.waiting(); len(all) != 3 || w.pending() != 3 {
+			t.Errorf("%q wait, and %d are counted", all, w.pending())
+		}
+	})
 }
