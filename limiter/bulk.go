@@ -29,12 +29,6 @@ func (l *Limiter) bounded(by Caller, f Filter) (Filter, error) {
 	return f, nil
 }
 
-// empty reports whether a filter picks every key.
-func (f *Filter) empty() bool {
-	return f.Status == "" && f.Upstream == "" && f.Role == "" && f.Owner == "" && f.CreatedBy == "" && len(f.Labels) == 0 &&
-		f.Name == "" && f.Parent == "" && f.UnusedFor <= 0 && !f.named() && f.Fingerprint == ""
-}
-
 // RevokeMany ends every key that the filter picks and the caller sees. They are
 // refused in memory when it returns, and what they had running was cut; that
 // they end durably is a job, see [Limiter.Await]. A filter that picks all keys
@@ -47,7 +41,7 @@ func (l *Limiter) RevokeMany(by Caller, f Filter, all bool, reason string) (Job,
 		return Job{}, err
 	}
 	if f.empty() && !all {
-		return Job{}, invalid("filter", `picks every key: name at least one of status, upstream, role, owner, created_by, parent, name, label.NAME, unused_for, q, or say "all": true`)
+		return Job{}, invalid("filter", `picks every key: name at least one of %s, or say "all": true`, BulkNames())
 	}
 	f, err := l.bounded(by, f)
 	if err != nil {

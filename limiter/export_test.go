@@ -286,6 +286,9 @@ func (l *Limiter) ForgetStopper(id string) error {
 	}, nil)
 }
 
+// Picks reports whether a filter picks a key, whatever index leads to it.
+func (f *Filter) Picks(v *View, now time.Time) bool { return f.picks(v, now) }
+
 // What tests of the table of fields ask of keys.
 
 func (f *Field) Address(k *Key) any          { return f.at(k) }

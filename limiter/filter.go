@@ -1,0 +1,167 @@
+package limiter
+
+import (
+	"slices"
+	"strings"
+	"time"
+)
+
+// Filter picks keys for a list. Empty fields pick all.
+type Filter struct {
+	Status    Status
+	Upstream  string
+	Role      string
+	Owner     string
+	CreatedBy string
+	// Parent is a key's id: it picks that key's children.
+	Parent string
+	// Name is the whole name, in the case that it has.
+	Name   string
+	Labels map[string]string
+	// UnusedFor picks keys that were not used for at least this long, or
+	// never since they were made that long ago.
+	UnusedFor time.Duration
+	// Query is the beginning of an id or of a name (in any case).
+	Query string
+
+	// Fingerprint picks keys that depend on a credential: those with a box that
+	// holds it, and those with held custody of the upstreams in Holders, which
+	// go out with it.
+	Fingerprint string
+	Holders     []string
+
+	// Except are the ids of keys that are left out.
+	Except []string `json:",omitempty"`
+	// Within picks what was minted by a token or under a role.
+	Within *Within `json:",omitempty"`
+	// Thorough asks for all that has to be found in the store alone, without
+	// what memory knows.
+	Thorough bool `json:"-"`
+
+	// Sort is "-created" (newest first), "created", "-last_used" or "last_used",
+	// which is right to a minute; a key that was never used stands where it was
+	// minted. Default: the longest unused first where only UnusedFor is set, else
+	// "-created".
+	Sort string
+	// Limit is the size of a page. Default: 50. At most 500.
+	Limit int
+	// Cursor is the Next of the page before.
+	Cursor string
+}
+
+// Within is what a caller sees; see [Sight].
+type Within struct{ Token, Role string }
+
+// FilterField is one of the names under which the management API picks and orders
+// keys.
+type FilterField struct {
+	Name, Doc string
+	// Orders says that it orders keys or pages through them, and picks none.
+	Orders bool
+	// Bulk says that errors name it to those who revoke many keys.
+	Bulk bool
+
+	at func(*Filter) *string // nil: it is no text
+	of func(*View) string    // what has to be equal; nil: it is compared otherwise
+}
+
+// FilterFields are all of them.
+var FilterFields = []FilterField{
+	{Name: "status", Doc: "active, exhausted, expired, revoked or suspended", Bulk: true,
+		at: func(f *Filter) *string { return (*string)(&f.Status) }, of: func(v *View) string { return string(v.Status) }},
+	{Name: "upstream", Doc: "keys for this upstream", Bulk: true, at: func(f *Filter) *string { return &f.Upstream }, of: func(v *View) string { return v.Upstream }},
+	{Name: "role", Doc: "keys of this role", Bulk: true, at: func(f *Filter) *string { return &f.Role }, of: func(v *View) string { return v.Role }},
+	{Name: "owner", Doc: "keys of this owner", Bulk: true, at: func(f *Filter) *string { return &f.Owner }, of: func(v *View) string { return v.Owner }},
+	{Name: "created_by", Doc: "keys minted by this caller", Bulk: true, at: func(f *Filter) *string { return &f.CreatedBy }, of: func(v *View) string { return v.CreatedBy }},
+	{Name: "parent", Doc: "children of the key with this id", Bulk: true, at: func(f *Filter) *string { return &f.Parent }, of: func(v *View) string { return v.Parent }},
+	{Name: "name", Doc: "keys with exactly this name", Bulk: true, at: func(f *Filter) *string { return &f.Name }, of: func(v *View) string { return v.Name }},
+	{Name: "label.NAME", Doc: "keys with this value of the label NAME; repeatable for other labels", Bulk: true},
+	{Name: "unused_for", Doc: "keys unused for at least this long", Bulk: true},
+	{Name: "credential_fingerprint", Doc: "keys that depend on this real key", at: func(f *Filter) *string { return &f.Fingerprint }},
+	{Name: "q", Doc: "the beginning of an id or name", Bulk: true, at: func(f *Filter) *string { return &f.Query }},
+	{Name: "sort", Doc: "the order; - in front turns it", Orders: true, at: func(f *Filter) *string { return &f.Sort }},
+	{Name: "limit", Doc: "how many at most; default 50, at most 500", Orders: true},
+	{Name: "cursor", Doc: "the next of the page before", Orders: true, at: func(f *Filter) *string { return &f.Cursor }},
+}
+
+// BulkNames are the names that many keys are revoked by.
+func BulkNames() string {
+	var names []string
+	for _, field := range FilterFields {
+		if field.Bulk {
+			names = append(names, field.Name)
+		}
+	}
+	return list(names)
+}
+
+// Set gives a field its value, and reports whether there is such a field, in text.
+func (f *Filter) Set(name, value string) bool {
+	for i := range FilterFields {
+		if field := &FilterFields[i]; field.Name == name && field.at != nil {
+			*field.at(f) = value
+			return true
+		}
+	}
+	return false
+}
+
+func (f *Filter) validate() error {
+	switch f.Sort {
+	case "", "-created", "created", "last_used", "-last_used":
+	default:
+		return invalid("sort", `must be "created", "-created", "last_used" or "-last_used", got %q`, f.Sort)
+	}
+	switch f.Status {
+	case "", Active, Exhausted, Expired, Revoked, Suspended:
+	default:
+		return invalid("status", "must be active, exhausted, expired, revoked or suspended, got %q", f.Status)
+	}
+	return nil
+}
+
+// empty reports whether a filter picks every key.
+func (f *Filter) empty() bool {
+	for i := range FilterFields {
+		if field := &FilterFields[i]; field.at != nil && !field.Orders && field.Name != "q" && *field.at(f) != "" {
+			return false
+		}
+	}
+	return len(f.Labels) == 0 && f.UnusedFor <= 0 && !f.named()
+}
+
+// byUse reports whether what a filter picks depends on more than the records.
+func (f *Filter) byUse() bool { return f.Status != "" || f.UnusedFor > 0 }
+
+func (f *Filter) picks(v *View, now time.Time) bool {
+	for i := range FilterFields {
+		if of := FilterFields[i].of; of != nil {
+			if want := *FilterFields[i].at(f); want != "" && of(v) != want {
+				return false
+			}
+		}
+	}
+	if f.Query != "" && !strings.HasPrefix(v.ID, f.Query) && !strings.HasPrefix(strings.ToLower(v.Name), strings.ToLower(f.Query)) {
+		return false
+	}
+	if slices.Contains(f.Except, v.ID) {
+		return false
+	}
+	if w := f.Within; w != nil && v.Token != w.Token && (w.Role == "" || v.Role != w.Role) {
+		return false
+	}
+	for name, want := range f.Labels {
+		if v.Labels[name] != want {
+			return false
+		}
+	}
+	if f.Fingerprint != "" && !v.dependsOn(f.Fingerprint) &&
+		!(v.Custody != CustodySealed && v.EndedStatus != Revoked && slices.Contains(f.Holders, v.Upstream)) {
+		return false
+	}
+	since := v.LastUsedAt
+	if since.IsZero() {
+		since = v.CreatedAt
+	}
+	return f.UnusedFor <= 0 || now.Sub(since) >= f.UnusedFor
+}
