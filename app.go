@@ -28,6 +28,7 @@ import (
 
 	"github.com/till-proxy/till/admin"
 	_ "github.com/till-proxy/till/echo" // its handler
+	"github.com/till-proxy/till/admin/wire"
 	"github.com/till-proxy/till/limiter"
 	"github.com/till-proxy/till/token"
 	"github.com/till-proxy/till/upstream"
@@ -329,11 +330,11 @@ func (a *App) Lockdown() *limiter.Lockdown {
 }
 
 // UpstreamInfos lists the upstreams as configured, without credentials.
-func (a *App) UpstreamInfos() []admin.UpstreamInfo {
-	infos := make([]admin.UpstreamInfo, 0, len(a.targets))
+func (a *App) UpstreamInfos() []wire.UpstreamInfo {
+	infos := make([]wire.UpstreamInfo, 0, len(a.targets))
 	for _, name := range slices.Sorted(maps.Keys(a.targets)) {
 		t := a.targets[name]
-		info := admin.UpstreamInfo{
+		info := wire.UpstreamInfo{
 			Name: name, Preset: t.presetName, Dialect: string(t.preset.Dialect), Held: t.held.Load() != nil,
 			CredentialEnv: a.Upstreams[name].credentialEnv(),
 		}

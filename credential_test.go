@@ -5,7 +5,7 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/till-proxy/till/admin"
+	"github.com/till-proxy/till/admin/wire"
 	"github.com/till-proxy/till/token"
 )
 
@@ -73,7 +73,7 @@ func TestACredentialThatCannotBeOneIsRefusedAtTheStart(t *testing.T) {
 					}
 					return
 				}
-				var doubts []admin.Finding
+				var doubts []wire.Finding
 				for _, f := range app.Diagnose() {
 					if f.Check == "doubtful_secret" {
 						doubts = append(doubts, f)

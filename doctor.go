@@ -13,24 +13,24 @@ import (
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 
-	"github.com/till-proxy/till/admin"
+	"github.com/till-proxy/till/admin/wire"
 	"github.com/till-proxy/till/limiter"
 )
 
 // diagnosis collects what a configuration and its files have amiss.
-type diagnosis struct{ findings []admin.Finding }
+type diagnosis struct{ findings []wire.Finding }
 
 func (d *diagnosis) error(check, fix, what string, args ...any) {
-	d.findings = append(d.findings, admin.Finding{Check: check, Level: admin.LevelError, What: fmt.Sprintf(what, args...), Fix: fix})
+	d.findings = append(d.findings, wire.Finding{Check: check, Level: wire.LevelError, What: fmt.Sprintf(what, args...), Fix: fix})
 }
 
 func (d *diagnosis) warn(check, fix, what string, args ...any) {
-	d.findings = append(d.findings, admin.Finding{Check: check, Level: admin.LevelWarning, What: fmt.Sprintf(what, args...), Fix: fix})
+	d.findings = append(d.findings, wire.Finding{Check: check, Level: wire.LevelWarning, What: fmt.Sprintf(what, args...), Fix: fix})
 }
 
 // Diagnose says what is amiss with the configuration and its files. It opens no
 // store, so that it can look at a configuration that does not run.
-func (a *App) Diagnose() []admin.Finding {
+func (a *App) Diagnose() []wire.Finding {
 	d := new(diagnosis)
 	a.diagnoseSecrets(d)
 	a.diagnoseFiles(d)

@@ -13,7 +13,7 @@ import (
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/caddyconfig"
 
-	"github.com/till-proxy/till/admin"
+	"github.com/till-proxy/till/admin/wire"
 	"github.com/till-proxy/till/upstream"
 )
 
@@ -42,7 +42,7 @@ func configured(t *testing.T, caddyfile string) (*App, error) {
 }
 
 // diagnosed is what doctor says of a Caddyfile, without a running server.
-func diagnosed(t *testing.T, caddyfile string) []admin.Finding {
+func diagnosed(t *testing.T, caddyfile string) []wire.Finding {
 	t.Helper()
 	app, err := configured(t, caddyfile)
 	if err != nil {
@@ -82,65 +82,65 @@ func TestDoctorFindsEachFault(t *testing.T) {
 		replace []string // in soundSite
 		before  func(t *testing.T, dir string)
 		check   string
-		level   admin.Level
+		level   wire.Level
 		what    string
 	}{
 		"a literal credential": {[]string{"credential {file.DIR/secrets/mock}", "credential sk-literal-secret"}, nil,
-			"literal_credential", admin.LevelError, "upstream mock"},
+			"literal_credential", wire.LevelError, "upstream mock"},
 		"a literal seal key": {[]string{"seal_key {file.DIR/secrets/seal}", "seal_key " + strings.Repeat("5e", 32)}, nil,
-			"literal_credential", admin.LevelError, "seal key 1"},
+			"literal_credential", wire.LevelError, "seal key 1"},
 		"a credential over plain HTTP": {[]string{"to http://127.0.0.1:19000", "to http://192.0.2.1:19000"}, nil,
-			"plain_upstream", admin.LevelError, "http://192.0.2.1:19000"},
+			"plain_upstream", wire.LevelError, "http://192.0.2.1:19000"},
 		"keys over plain HTTP": {[]string{"bind 127.0.0.1", "bind 0.0.0.0", "public_url https://agents.example.com", "public_url http://localhost:18080"}, nil,
-			"plain_http", admin.LevelError, "without TLS"},
+			"plain_http", wire.LevelError, "without TLS"},
 		"admin tokens over plain HTTP": {[]string{"bind 127.0.0.1\n\ttill", "bind 0.0.0.0\n\ttill_console", "public_url https://agents.example.com", "public_url http://localhost:18080"}, nil,
-			"plain_http", admin.LevelError, "admin tokens are taken"},
+			"plain_http", wire.LevelError, "admin tokens are taken"},
 		"keys over plain HTTP behind a proxy with TLS": {[]string{"bind 127.0.0.1", "bind 0.0.0.0"}, nil,
-			"plain_http", admin.LevelWarning, "a proxy before it"},
+			"plain_http", wire.LevelWarning, "a proxy before it"},
 		"clients told a plain address": {[]string{"public_url https://agents.example.com", "public_url http://agents.example.com"}, nil,
-			"plain_http", admin.LevelError, "clients are told"},
+			"plain_http", wire.LevelError, "clients are told"},
 		"no public_url": {[]string{"public_url https://agents.example.com\n", ""}, nil,
-			"public_url", admin.LevelWarning, "no public_url"},
+			"public_url", wire.LevelWarning, "no public_url"},
 		"an admin endpoint on TCP": {[]string{"admin unix//DIR/admin.sock|0600", "admin 127.0.0.1:2019"}, nil,
-			"admin_endpoint", admin.LevelWarning, "every agent on it"},
+			"admin_endpoint", wire.LevelWarning, "every agent on it"},
 		"an admin endpoint on the network": {[]string{"admin unix//DIR/admin.sock|0600", "admin 0.0.0.0:2019"}, nil,
-			"admin_endpoint", admin.LevelError, "over the network"},
+			"admin_endpoint", wire.LevelError, "over the network"},
 		"an admin socket of others": {[]string{"admin unix//DIR/admin.sock|0600", "admin unix//DIR/open.sock"}, func(t *testing.T, dir string) {
 			file(t, filepath.Join(dir, "open.sock"), "", 0o666)
-		}, "admin_endpoint", admin.LevelError, "0666"},
+		}, "admin_endpoint", wire.LevelError, "0666"},
 		"a credential file of others": {nil, func(t *testing.T, dir string) { chmod(t, dir+"/secrets/mock", 0o644) },
-			"readable_file", admin.LevelError, "secrets/mock"},
+			"readable_file", wire.LevelError, "secrets/mock"},
 		"a credential file of a group": {nil, func(t *testing.T, dir string) { chmod(t, dir+"/secrets/mock", 0o640) },
-			"readable_file", admin.LevelWarning, "secrets/mock"},
+			"readable_file", wire.LevelWarning, "secrets/mock"},
 		"a seal key of others": {nil, func(t *testing.T, dir string) { chmod(t, dir+"/secrets/seal", 0o644) },
-			"readable_file", admin.LevelError, "the seal key"},
+			"readable_file", wire.LevelError, "the seal key"},
 		"a webhook's secret of others": {[]string{"store badger DIR/store", "store badger DIR/store\nwebhook https://ops.example.com {\nsecret {file.DIR/hook}\n}"}, func(t *testing.T, dir string) {
 			file(t, dir+"/hook", "whsec_MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY=", 0o644)
-		}, "readable_file", admin.LevelError, "the secret of a webhook"},
+		}, "readable_file", wire.LevelError, "the secret of a webhook"},
 		"a store of others": {nil, func(t *testing.T, dir string) { chmod(t, dir+"/store", 0o755) },
-			"readable_file", admin.LevelError, "the store's directory"},
+			"readable_file", wire.LevelError, "the store's directory"},
 		"an anchor of others": {[]string{"store badger DIR/store", "store badger DIR/store\nanchor DIR/anchor"}, func(t *testing.T, dir string) { file(t, dir+"/anchor", "", 0o644) },
-			"readable_file", admin.LevelError, "the anchor"},
+			"readable_file", wire.LevelError, "the anchor"},
 		"prices of others": {[]string{"store badger DIR/store", "store badger DIR/store\nprices DIR/prices.json"}, func(t *testing.T, dir string) {
 			file(t, dir+"/prices.json", `{"schema":"till.prices/1","models":[]}`, 0o666)
-		}, "writable_file", admin.LevelError, "prices.json"},
+		}, "writable_file", wire.LevelError, "prices.json"},
 		"a seal key where others write": {nil, func(t *testing.T, dir string) { chmod(t, dir+"/secrets", 0o777) },
-			"writable_file", admin.LevelError, "where the seal key is"},
+			"writable_file", wire.LevelError, "where the seal key is"},
 		"a store where others write": {[]string{"store badger DIR/store", "store badger DIR/open/store"}, func(t *testing.T, dir string) {
 			if err := os.MkdirAll(dir+"/open/store", 0o700); err != nil {
 				t.Fatal(err)
 			}
 			chmod(t, dir+"/open", 0o772)
 		},
-			"writable_file", admin.LevelError, "where the store is"},
-		"an anchor on the store's volume": {nil, nil, "anchor_place", admin.LevelWarning, "same volume"},
+			"writable_file", wire.LevelError, "where the store is"},
+		"an anchor on the store's volume": {nil, nil, "anchor_place", wire.LevelWarning, "same volume"},
 		"a seal key beside the store": {[]string{"{file.DIR/secrets/seal}", "{file.DIR/seal}"}, func(t *testing.T, dir string) {
 			file(t, dir+"/seal", strings.Repeat("5e", 32), 0o600)
-		}, "seal_key_place", admin.LevelWarning, "beside the store"},
-		"a role without ceilings": {[]string{"max_activations 500", ""}, nil, "open_role", admin.LevelWarning, "role ci"},
-		"logs that hold keys":     {[]string{"bind 127.0.0.1", "bind 127.0.0.1\nlog"}, nil, "log_filter", admin.LevelError, "default"},
+		}, "seal_key_place", wire.LevelWarning, "beside the store"},
+		"a role without ceilings": {[]string{"max_activations 500", ""}, nil, "open_role", wire.LevelWarning, "role ci"},
+		"logs that hold keys":     {[]string{"bind 127.0.0.1", "bind 127.0.0.1\nlog"}, nil, "log_filter", wire.LevelError, "default"},
 		"logs with credentials": {[]string{"bind 127.0.0.1", "bind 127.0.0.1\nlog", "auto_https off", "auto_https off\nservers {\nlog_credentials\n}"}, nil,
-			"log_filter", admin.LevelError, "log_credentials"},
+			"log_filter", wire.LevelError, "log_credentials"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			dir := t.TempDir()
@@ -162,7 +162,7 @@ func TestDoctorFindsEachFault(t *testing.T) {
 				text = strings.Replace(text, test.replace[i], test.replace[i+1], 1)
 			}
 			found := diagnosed(t, strings.ReplaceAll(text, "DIR", dir))
-			i := slices.IndexFunc(found, func(f admin.Finding) bool { return f.Check == test.check && strings.Contains(f.What, test.what) })
+			i := slices.IndexFunc(found, func(f wire.Finding) bool { return f.Check == test.check && strings.Contains(f.What, test.what) })
 			if i < 0 {
 				t.Fatalf("%s is not among %+v", test.check, found)
 			}

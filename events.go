@@ -8,7 +8,7 @@ import (
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/modules/caddyevents"
 
-	"github.com/till-proxy/till/admin"
+	"github.com/till-proxy/till/admin/wire"
 	"github.com/till-proxy/till/limiter"
 )
 
@@ -90,8 +90,8 @@ type observer struct {
 func (o observer) Happened(e limiter.Event) { o.events.add(e) }
 
 // Delivery is how the deliveries to a webhook go.
-func (a *App) Delivery(address string) admin.Delivery {
-	return admin.Delivery(a.engine.hooks.State(address))
+func (a *App) Delivery(address string) wire.Delivery {
+	return wire.Delivery(a.engine.hooks.State(address))
 }
 
 // Interface guard

@@ -16,7 +16,7 @@ import (
 	"github.com/caddyserver/caddy/v2"
 	"go.uber.org/zap"
 
-	"github.com/till-proxy/till/admin"
+	"github.com/till-proxy/till/admin/wire"
 )
 
 // source is something of a configuration that files hold: a secret, or prices. Its
@@ -164,10 +164,10 @@ func (s *source) look(ctx context.Context, log *zap.Logger) {
 }
 
 // state is what may be told of a source.
-func (s *source) state() admin.File {
+func (s *source) state() wire.File {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	f := admin.File{What: s.what, Paths: s.paths, ReadAt: s.readAt.UTC()}
+	f := wire.File{What: s.what, Paths: s.paths, ReadAt: s.readAt.UTC()}
 	if !s.changed.IsZero() {
 		at := s.changed.UTC()
 		f.ChangedAt = &at

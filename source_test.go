@@ -12,7 +12,7 @@ import (
 
 	"go.uber.org/zap"
 
-	"github.com/till-proxy/till/admin"
+	"github.com/till-proxy/till/admin/wire"
 	"github.com/till-proxy/till/token"
 )
 
@@ -91,10 +91,10 @@ func (a *fileApp) now() map[string]string {
 }
 
 // trouble is what is told of a file.
-func (a *fileApp) told(name string) admin.File {
+func (a *fileApp) told(name string) wire.File {
 	a.t.Helper()
 	all := a.Files()
-	i := slices.IndexFunc(all, func(f admin.File) bool { return f.Paths[0] == a.path(name) })
+	i := slices.IndexFunc(all, func(f wire.File) bool { return f.Paths[0] == a.path(name) })
 	if i < 0 {
 		a.t.Fatalf("%s is not among %+v", name, all)
 	}
@@ -254,7 +254,7 @@ func TestAFileThatIsNotWholeLeavesWhatWasInForce(t *testing.T) {
 					t.Errorf("told of it: %+v, want %q", f, test.says)
 				}
 				found := a.Diagnose()
-				if i := slices.IndexFunc(found, func(f admin.Finding) bool { return f.Check == "file_not_taken" }); i < 0 || !strings.Contains(found[i].What, f.What) {
+				if i := slices.IndexFunc(found, func(f wire.Finding) bool { return f.Check == "file_not_taken" }); i < 0 || !strings.Contains(found[i].What, f.What) {
 					t.Errorf("doctor finds %+v", found)
 				}
 				restored := func() {

@@ -4,7 +4,7 @@ import (
 	"context"
 	"time"
 
-	"github.com/till-proxy/till/admin"
+	"github.com/till-proxy/till/admin/wire"
 )
 
 // lookEvery is how often files are looked at. They are read, and not asked for
@@ -49,8 +49,8 @@ func (a *App) watch() {
 }
 
 // Files are those that the configuration names and that are looked at.
-func (a *App) Files() []admin.File {
-	var files []admin.File
+func (a *App) Files() []wire.File {
+	var files []wire.File
 	for _, s := range a.sources {
 		files = append(files, s.state())
 	}

@@ -8,6 +8,7 @@ import (
 
 	"github.com/caddyserver/caddy/v2"
 
+	"github.com/till-proxy/till/admin/wire"
 	"github.com/till-proxy/till/limiter"
 )
 
@@ -35,7 +36,7 @@ func (a *AdminAPI) Provision(ctx caddy.Context) error {
 
 // Routes implements caddy.AdminRouter.
 func (a *AdminAPI) Routes() []caddy.AdminRoute {
-	return []caddy.AdminRoute{{Pattern: basePath + "/", Handler: caddy.AdminHandlerFunc(a.serve)}}
+	return []caddy.AdminRoute{{Pattern: wire.BasePath + "/", Handler: caddy.AdminHandlerFunc(a.serve)}}
 }
 
 func (a *AdminAPI) serve(w http.ResponseWriter, r *http.Request) error {
@@ -49,7 +50,7 @@ func (a *AdminAPI) serve(w http.ResponseWriter, r *http.Request) error {
 		}
 		return nil
 	}
-	http.StripPrefix(basePath, NewHandler(backend, limiter.Operator.At(peer(r)), a.log)).ServeHTTP(w, r)
+	http.StripPrefix(wire.BasePath, NewHandler(backend, limiter.Operator.At(peer(r)), a.log)).ServeHTTP(w, r)
 	return nil
 }
 

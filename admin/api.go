@@ -20,6 +20,7 @@ import (
 
 	"github.com/caddyserver/caddy/v2"
 
+	"github.com/till-proxy/till/admin/wire"
 	"github.com/till-proxy/till/limiter"
 	"github.com/till-proxy/till/token"
 	"github.com/till-proxy/till/upstream"
@@ -30,7 +31,7 @@ type Backend interface {
 	// Limiter returns the limiter, opening the store if need be.
 	Limiter() (*limiter.Limiter, error)
 	// UpstreamInfos lists the configured upstreams, by name.
-	UpstreamInfos() []UpstreamInfo
+	UpstreamInfos() []wire.UpstreamInfo
 	// Fingerprints names the credentials that the server has, by upstream, as
 	// the function does.
 	Fingerprints(of func(token.Secret) string) map[string]string
@@ -52,11 +53,11 @@ type Backend interface {
 	// SignInLink makes an address at which the caller signs in to the console.
 	SignInLink(limiter.Caller) (SignInLink, error)
 	// Delivery is how the deliveries to the webhook at that address go.
-	Delivery(url string) Delivery
+	Delivery(url string) wire.Delivery
 	// Diagnose says what is amiss with the configuration and its files.
-	Diagnose() []Finding
+	Diagnose() []wire.Finding
 	// Files are those of the configuration that are looked at while it runs.
-	Files() []File
+	Files() []wire.File
 	// BaseURL is the public address of this server, or empty.
 	BaseURL() string
 }
@@ -175,7 +176,7 @@ func (a *api) fail(w http.ResponseWriter, err error) {
 }
 
 func (a *api) mint(l *limiter.Limiter, r *http.Request) (int, any, error) {
-	var body mintBody
+	var body wire.MintBody
 	if err := readBody(r, &body); err != nil {
 		return 0, nil, err
 	}
@@ -197,7 +198,7 @@ func (a *api) mint(l *limiter.Limiter, r *http.Request) (int, any, error) {
 	if err != nil {
 		return 0, nil, err
 	}
-	return http.StatusCreated, &minted{KeyObject: KeyJSON(view), ScopedKey: scopedKey.Reveal(), BaseURL: a.backend.BaseURL()}, nil
+	return http.StatusCreated, &wire.Minted{KeyObject: KeyJSON(view), ScopedKey: scopedKey.Reveal(), BaseURL: a.backend.BaseURL()}, nil
 }
 
 func (a *api) list(l *limiter.Limiter, r *http.Request) (int, any, error) {
@@ -212,7 +213,7 @@ func (a *api) list(l *limiter.Limiter, r *http.Request) (int, any, error) {
 	if err != nil {
 		return 0, nil, err
 	}
-	answer := listed{Keys: make([]*KeyObject, 0, len(page.Keys)), Next: page.Next, Partial: page.Partial}
+	answer := wire.Listed{Keys: make([]*wire.KeyObject, 0, len(page.Keys)), Next: page.Next, Partial: page.Partial}
 	for _, v := range page.Keys {
 		answer.Keys = append(answer.Keys, KeyJSON(v))
 	}
@@ -336,7 +337,7 @@ func (a *api) usage(l *limiter.Limiter, r *http.Request) (int, any, error) {
 }
 
 func (a *api) grant(l *limiter.Limiter, r *http.Request) (int, any, error) {
-	var body grantBody
+	var body wire.GrantBody
 	if err := readBody(r, &body); err != nil {
 		return 0, nil, err
 	}
@@ -353,7 +354,7 @@ func (a *api) resume(l *limiter.Limiter, r *http.Request) (int, any, error) {
 }
 
 func (a *api) revoke(l *limiter.Limiter, r *http.Request) (int, any, error) {
-	var body revokeBody
+	var body wire.RevokeBody
 	if err := readOptionalBody(r, &body); err != nil {
 		return 0, nil, err
 	}
@@ -361,7 +362,7 @@ func (a *api) revoke(l *limiter.Limiter, r *http.Request) (int, any, error) {
 	if err != nil {
 		return 0, nil, err
 	}
-	return http.StatusOK, revokedKey{KeyJSON(view), cut}, nil
+	return http.StatusOK, wire.RevokedKey{KeyObject: KeyJSON(view), StreamsCut: cut}, nil
 }
 
 func (a *api) upstreams(l *limiter.Limiter, _ *http.Request) (int, any, error) {
@@ -370,5 +371,5 @@ func (a *api) upstreams(l *limiter.Limiter, _ *http.Request) (int, any, error) {
 	for i := range infos {
 		infos[i].CredentialFingerprint = named[infos[i].Name]
 	}
-	return http.StatusOK, upstreamsAnswer{a.backend.BaseURL(), infos}, nil
+	return http.StatusOK, wire.UpstreamsAnswer{BaseURL: a.backend.BaseURL(), Upstreams: infos}, nil
 }

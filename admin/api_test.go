@@ -9,6 +9,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/till-proxy/till/admin/wire"
 	"github.com/till-proxy/till/limiter"
 )
 
@@ -27,7 +28,7 @@ func TestListPicksAndPages(t *testing.T) {
 	}
 	listing := func(query string) (found []string, next string) {
 		t.Helper()
-		page := get[listed](t, w.do("GET", "/keys?"+query, ""))
+		page := get[wire.Listed](t, w.do("GET", "/keys?"+query, ""))
 		for _, k := range page.Keys {
 			found = append(found, k.ID)
 		}
@@ -112,29 +113,29 @@ func TestPatchChangesWhatItNames(t *testing.T) {
 		`"paths":["/v1/models"],"ips":["192.0.2.1"],"pin_ip":true,"owner":"ops","labels":{"a":"1"},"charge":"success"}`
 	for name, test := range map[string]struct {
 		patch string
-		want  func(before, after *KeyObject) bool
+		want  func(before, after *wire.KeyObject) bool
 	}{
-		"a name":             {`{"name":"b"}`, func(_, k *KeyObject) bool { return k.Name == "b" && k.Owner == "ops" && k.Version == 2 }},
-		"labels as a whole":  {`{"labels":{"b":"2"}}`, func(_, k *KeyObject) bool { return len(k.Labels) == 1 && k.Labels["b"] == "2" }},
-		"a higher limit":     {`{"max_activations":50}`, func(_, k *KeyObject) bool { return *k.MaxActivations == 50 && *k.RemainingActivations == 50 }},
-		"a later end":        {`{"expires_in":"2h"}`, func(b, k *KeyObject) bool { return k.ExpiresAt.After(b.ExpiresAt.Add(50 * time.Minute)) }},
-		"scope":              {`{"paths":["/v1/*"],"methods":["GET"],"ips":null}`, func(_, k *KeyObject) bool { return k.Paths[0] == "/v1/*" && k.Methods[0] == "GET" && k.IPs == nil }},
-		"null takes an end":  {`{"expires_at":null}`, func(_, k *KeyObject) bool { return k.ExpiresAt == nil && *k.MaxActivations == 5 }},
-		"null takes a limit": {`{"max_activations":null,"charge":null}`, func(_, k *KeyObject) bool { return k.MaxActivations == nil && k.ExpiresAt != nil }},
-		"null takes the rest": {`{"name":null,"rate":null,"idle_timeout":null,"max_concurrency":null,"paths":null,"ips":null,"pin_ip":null,"owner":null,"labels":null,"max_tokens":null}`, func(_, k *KeyObject) bool {
+		"a name":             {`{"name":"b"}`, func(_, k *wire.KeyObject) bool { return k.Name == "b" && k.Owner == "ops" && k.Version == 2 }},
+		"labels as a whole":  {`{"labels":{"b":"2"}}`, func(_, k *wire.KeyObject) bool { return len(k.Labels) == 1 && k.Labels["b"] == "2" }},
+		"a higher limit":     {`{"max_activations":50}`, func(_, k *wire.KeyObject) bool { return *k.MaxActivations == 50 && *k.RemainingActivations == 50 }},
+		"a later end":        {`{"expires_in":"2h"}`, func(b, k *wire.KeyObject) bool { return k.ExpiresAt.After(b.ExpiresAt.Add(50 * time.Minute)) }},
+		"scope":              {`{"paths":["/v1/*"],"methods":["GET"],"ips":null}`, func(_, k *wire.KeyObject) bool { return k.Paths[0] == "/v1/*" && k.Methods[0] == "GET" && k.IPs == nil }},
+		"null takes an end":  {`{"expires_at":null}`, func(_, k *wire.KeyObject) bool { return k.ExpiresAt == nil && *k.MaxActivations == 5 }},
+		"null takes a limit": {`{"max_activations":null,"charge":null}`, func(_, k *wire.KeyObject) bool { return k.MaxActivations == nil && k.ExpiresAt != nil }},
+		"null takes the rest": {`{"name":null,"rate":null,"idle_timeout":null,"max_concurrency":null,"paths":null,"ips":null,"pin_ip":null,"owner":null,"labels":null,"max_tokens":null}`, func(_, k *wire.KeyObject) bool {
 			return k.Name+k.Rate+k.IdleTimeout+k.Owner == "" && k.MaxConcurrency == 0 && len(k.Paths)+len(k.IPs)+len(k.Labels) == 0 && !k.PinIP
 		}},
-		"an endless key": {`{"max_activations":null,"charge":"forwarded","expires_in":null,"unlimited":true}`, func(_, k *KeyObject) bool { return k.MaxActivations == nil && k.ExpiresAt == nil }},
-		"nothing":        {`{}`, func(b, k *KeyObject) bool { return k.Version == b.Version }},
+		"an endless key": {`{"max_activations":null,"charge":"forwarded","expires_in":null,"unlimited":true}`, func(_, k *wire.KeyObject) bool { return k.MaxActivations == nil && k.ExpiresAt == nil }},
+		"nothing":        {`{}`, func(b, k *wire.KeyObject) bool { return k.Version == b.Version }},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			before := w.mint(mint).KeyObject
-			after := get[KeyObject](t, w.do("PATCH", "/keys/"+before.ID, test.patch))
+			after := get[wire.KeyObject](t, w.do("PATCH", "/keys/"+before.ID, test.patch))
 			if !test.want(before, &after) {
 				t.Errorf("after %s the key is %+v", test.patch, after)
 			}
-			shown := get[KeyObject](t, w.do("GET", "/keys/"+before.ID, ""))
+			shown := get[wire.KeyObject](t, w.do("GET", "/keys/"+before.ID, ""))
 			if a, b := mustJSON(t, after), mustJSON(t, shown); a != b {
 				t.Errorf("the answer and the key differ:\n%s\n%s", a, b)
 			}
@@ -186,11 +187,11 @@ func TestPatchRefuses(t *testing.T) {
 		})
 	}
 	t.Cleanup(func() {
-		if k := get[KeyObject](t, w.do("GET", "/keys/"+live.ID, "")); k.Version != 1 {
+		if k := get[wire.KeyObject](t, w.do("GET", "/keys/"+live.ID, "")); k.Version != 1 {
 			t.Errorf("a refused change left version %d", k.Version)
 		}
 	})
-	renamed := get[KeyObject](t, w.do("PATCH", "/keys/"+dead.ID, `{"name":"late","labels":{"a":"b"}}`, "If-Match", `"2"`))
+	renamed := get[wire.KeyObject](t, w.do("PATCH", "/keys/"+dead.ID, `{"name":"late","labels":{"a":"b"}}`, "If-Match", `"2"`))
 	if renamed.Name != "late" || renamed.Labels["a"] != "b" {
 		t.Errorf("a dead key's name and labels did not change: %+v", renamed)
 	}
@@ -201,10 +202,10 @@ func TestGrantRevivesWhatRanOut(t *testing.T) {
 	w := newWorld(t)
 	m := w.mint(`{"upstream":"openai","max_activations":2}`)
 	w.use(m, 2)
-	if k := get[KeyObject](t, w.do("GET", "/keys/"+m.ID, "")); k.Status != limiter.Exhausted {
+	if k := get[wire.KeyObject](t, w.do("GET", "/keys/"+m.ID, "")); k.Status != limiter.Exhausted {
 		t.Fatalf("after 2 of 2 the key is %s", k.Status)
 	}
-	k := get[KeyObject](t, w.do("POST", "/keys/"+m.ID+"/grant", `{"activations":3}`))
+	k := get[wire.KeyObject](t, w.do("POST", "/keys/"+m.ID+"/grant", `{"activations":3}`))
 	if k.Status != limiter.Active || *k.MaxActivations != 5 || *k.RemainingActivations != 3 || k.UsedActivations != 2 {
 		t.Errorf("after the grant: %+v", k)
 	}
@@ -246,7 +247,7 @@ func TestRevokeIsForEverAndEndsWhatRuns(t *testing.T) {
 	}
 	conflict("DELETE", "", "key_alive")
 	k := get[struct {
-		KeyObject
+		wire.KeyObject
 		StreamsCut *int `json:"streams_cut"`
 	}](t, w.do("POST", "/keys/"+m.ID+"/revoke", `{"reason":"the laptop was lost"}`))
 	if k.Status != limiter.Revoked || k.EndedAt == nil || k.EndedReason != "the laptop was lost" || k.StreamsCut == nil || *k.StreamsCut != 1 {
@@ -259,7 +260,7 @@ func TestRevokeIsForEverAndEndsWhatRuns(t *testing.T) {
 	for _, path := range []string{"/grant", "/suspend", "/resume"} {
 		conflict("POST", path, "key_revoked")
 	}
-	again := get[KeyObject](t, w.do("POST", "/keys/"+m.ID+"/revoke", ""))
+	again := get[wire.KeyObject](t, w.do("POST", "/keys/"+m.ID+"/revoke", ""))
 	if again.EndedReason != "the laptop was lost" {
 		t.Errorf("a second revocation changed the reason to %q", again.EndedReason)
 	}
@@ -278,10 +279,10 @@ func TestSuspendAndResume(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	m := w.mint(`{"upstream":"openai","max_activations":5}`)
-	if k := get[KeyObject](t, w.do("POST", "/keys/"+m.ID+"/suspend", "")); k.Status != limiter.Suspended || k.SuspendedBy != "operator" {
+	if k := get[wire.KeyObject](t, w.do("POST", "/keys/"+m.ID+"/suspend", "")); k.Status != limiter.Suspended || k.SuspendedBy != "operator" {
 		t.Errorf("suspended: %s by %q", k.Status, k.SuspendedBy)
 	}
-	if k := get[KeyObject](t, w.do("POST", "/keys/"+m.ID+"/resume", "")); k.Status != limiter.Active || k.SuspendedBy != "" {
+	if k := get[wire.KeyObject](t, w.do("POST", "/keys/"+m.ID+"/resume", "")); k.Status != limiter.Active || k.SuspendedBy != "" {
 		t.Errorf("resumed: %s by %q", k.Status, k.SuspendedBy)
 	}
 	w.use(m, 1)

@@ -10,6 +10,7 @@ import (
 
 	"github.com/caddyserver/caddy/v2"
 
+	"github.com/till-proxy/till/admin/wire"
 	"github.com/till-proxy/till/limiter"
 )
 
@@ -22,7 +23,7 @@ func (a *api) audit(l *limiter.Limiter, r *http.Request) (int, any, error) {
 	if err != nil {
 		return 0, nil, err
 	}
-	answer := listedEntries{Entries: make([]json.RawMessage, 0, len(page.Entries)), Next: page.Next, Partial: page.Partial}
+	answer := wire.ListedEntries{Entries: make([]json.RawMessage, 0, len(page.Entries)), Next: page.Next, Partial: page.Partial}
 	for _, line := range page.Entries {
 		answer.Entries = append(answer.Entries, line)
 	}
@@ -55,7 +56,7 @@ func auditFilterOf(q url.Values, now time.Time) (f limiter.AuditFilter, err erro
 			f.Cursor = value
 		case "limit":
 			if f.Limit, err = strconv.Atoi(value); err != nil || f.Limit < 1 {
-				return f, invalid("limit must be from 1 to %d, got %q", maxPage, value)
+				return f, invalid("limit must be from 1 to %d, got %q", wire.MaxPage, value)
 			}
 		default:
 			return f, invalid("unknown filter %q; there are since, actor, action, key, sort, limit, cursor", name)
@@ -83,7 +84,7 @@ func since(f *limiter.AuditFilter, value string, now time.Time) error {
 }
 
 func (a *api) verifyAudit(l *limiter.Limiter, r *http.Request) (int, any, error) {
-	answer, err := judge(l.AuditVerify(r.Context(), a.caller))
+	answer, err := wire.VerdictOf(l.AuditVerify(r.Context(), a.caller))
 	if err != nil {
 		return 0, nil, err
 	}

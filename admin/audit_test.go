@@ -5,6 +5,8 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"github.com/till-proxy/till/admin/wire"
 )
 
 func TestTheAuditLogOverTheAPI(t *testing.T) {
@@ -14,12 +16,12 @@ func TestTheAuditLogOverTheAPI(t *testing.T) {
 	if a := w.do("PATCH", "/keys/"+k.ID, `{"max_activations":7}`); a.status != 200 {
 		t.Fatal(a.body)
 	}
-	page := get[listedEntries](t, w.do("GET", "/audit?action=key.update&key="+k.ID, ""))
+	page := get[wire.ListedEntries](t, w.do("GET", "/audit?action=key.update&key="+k.ID, ""))
 	if len(page.Entries) != 1 || !strings.Contains(string(page.Entries[0]), `"changes":{"max_activations":{"after":7,"before":5}}`) {
 		t.Errorf("entries: %s", page.Entries)
 	}
-	first := get[listedEntries](t, w.do("GET", "/audit?limit=1&since=1h", ""))
-	second := get[listedEntries](t, w.do("GET", "/audit?limit=1&cursor="+first.Next, ""))
+	first := get[wire.ListedEntries](t, w.do("GET", "/audit?limit=1&since=1h", ""))
+	second := get[wire.ListedEntries](t, w.do("GET", "/audit?limit=1&cursor="+first.Next, ""))
 	if len(second.Entries) != 1 || !strings.Contains(string(second.Entries[0]), `"seq":2`) {
 		t.Errorf("the second page: %s", second.Entries)
 	}
@@ -27,7 +29,7 @@ func TestTheAuditLogOverTheAPI(t *testing.T) {
 	if export.status != 200 || strings.Count(export.body, "\n") != 2 {
 		t.Errorf("%d %s", export.status, export.body)
 	}
-	v := get[verdict](t, w.do("GET", "/audit/verify", ""))
+	v := get[wire.Verdict](t, w.do("GET", "/audit/verify", ""))
 	if !v.OK || v.Entries != 2 || len(v.Head) != 64 || !strings.Contains(export.body, v.Head) {
 		t.Errorf("%+v", v)
 	}
@@ -45,7 +47,7 @@ func TestTheAuditLogOverTheAPI(t *testing.T) {
 	if err := w.Ping(t.Context()); err != nil { // they are written off the call's way
 		t.Fatal(err)
 	}
-	refusals := get[listedEntries](t, w.do("GET", "/audit?action=act.refused", ""))
+	refusals := get[wire.ListedEntries](t, w.do("GET", "/audit?action=act.refused", ""))
 	if len(refusals.Entries) != 1 || !strings.Contains(string(refusals.Entries[0]), `"actor":"anna"`) {
 		t.Errorf("the refused attempts: %s", refusals.Entries)
 	}
@@ -78,7 +80,7 @@ func TestAnAuditReviewOnTheCommandLine(t *testing.T) {
 	if r := till(t, "audit", "export", file, "--address", address); r.code != 1 {
 		t.Errorf("onto a file that is there: %+v", r)
 	}
-	online := get[verdict](t, w.do("GET", "/audit/verify", ""))
+	online := get[wire.Verdict](t, w.do("GET", "/audit/verify", ""))
 	good := till(t, "audit", "verify", file, "--head", online.Head) // asks no server
 	if good.code != 0 || !strings.Contains(good.out, online.Head) {
 		t.Errorf("%+v", good)

@@ -17,6 +17,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/till-proxy/till/admin/wire"
 	"github.com/till-proxy/till/limiter"
 )
 
@@ -58,7 +59,7 @@ anew: compare its head with the one that the server logs every hour.`,
 				return err
 			}
 			if f.json {
-				return printValue(cmd.OutOrStdout(), listedEntries{Entries: entries, Next: more})
+				return printValue(cmd.OutOrStdout(), wire.ListedEntries{Entries: entries, Next: more})
 			}
 			if err := printEntries(cmd.OutOrStdout(), entries); err != nil {
 				return err
@@ -91,8 +92,8 @@ func (c *client) entries(ctx context.Context, q url.Values, limit int) (entries 
 		q.Set("sort", "-seq")
 	}
 	for {
-		q.Set("limit", strconv.Itoa(min(limit-len(entries), maxPage)))
-		var page listedEntries
+		q.Set("limit", strconv.Itoa(min(limit-len(entries), wire.MaxPage)))
+		var page wire.ListedEntries
 		if err := c.call(ctx, "GET", "/audit?"+q.Encode(), nil, &page); err != nil {
 			return nil, "", err
 		}
@@ -173,7 +174,7 @@ anew: take the head from the server's log, where it stands every hour.`,
 
 // verify reads an export, or asks the server; with a head also of its export,
 // because then the server need not be believed.
-func (f *common) verify(cmd *cobra.Command, args []string, head *limiter.AuditHash) (*verdict, error) {
+func (f *common) verify(cmd *cobra.Command, args []string, head *limiter.AuditHash) (*wire.Verdict, error) {
 	var export io.ReadCloser
 	switch {
 	case len(args) == 1 && args[0] == "-":
@@ -190,14 +191,14 @@ func (f *common) verify(cmd *cobra.Command, args []string, head *limiter.AuditHa
 			return nil, err
 		}
 		if head == nil {
-			v := new(verdict)
+			v := new(wire.Verdict)
 			return v, c.call(cmd.Context(), "GET", "/audit/verify", nil, v)
 		}
 		if export, err = c.open(cmd.Context(), "/audit/export"); err != nil {
 			return nil, err
 		}
 	}
-	v, err := judge(limiter.VerifyAudit(export, head))
+	v, err := wire.VerdictOf(limiter.VerifyAudit(export, head))
 	return v, errors.Join(err, export.Close())
 }
 

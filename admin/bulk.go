@@ -6,12 +6,13 @@ import (
 	"net/url"
 	"strconv"
 
+	"github.com/till-proxy/till/admin/wire"
 	"github.com/till-proxy/till/limiter"
 )
 
-func jobJSON(j limiter.Job) bulkJSON {
+func jobJSON(j limiter.Job) wire.BulkJSON {
 	done := j.Done()
-	return bulkJSON{
+	return wire.BulkJSON{
 		Matched: j.Matched, Revoked: j.Revoked, AlreadyRevoked: j.Already, StreamsCut: j.Cut,
 		Job: strconv.FormatInt(j.Number, 10), Done: &done, At: &j.At, By: j.By, Reason: j.Reason, Failure: j.Failure,
 	}
@@ -20,7 +21,7 @@ func jobJSON(j limiter.Job) bulkJSON {
 // revokeMany ends all keys that match a filter. It answers when that is done,
 // unless it is told not to wait.
 func (a *api) revokeMany(l *limiter.Limiter, r *http.Request) (int, any, error) {
-	body := revokeManyBody{Wait: true}
+	body := wire.RevokeManyBody{Wait: true}
 	if err := readBody(r, &body); err != nil {
 		return 0, nil, err
 	}
@@ -50,7 +51,7 @@ func (a *api) revokeMany(l *limiter.Limiter, r *http.Request) (int, any, error) 
 	f.Except = body.Except
 	if body.DryRun {
 		matched, revocable, err := l.CountMatches(r.Context(), a.caller, f)
-		return http.StatusOK, bulkJSON{Matched: matched, AlreadyRevoked: matched - revocable, DryRun: true}, err
+		return http.StatusOK, wire.BulkJSON{Matched: matched, AlreadyRevoked: matched - revocable, DryRun: true}, err
 	}
 	j, err := l.RevokeMany(a.caller, f, body.All, body.Reason)
 	if err != nil {
@@ -67,11 +68,11 @@ func (a *api) revokeMany(l *limiter.Limiter, r *http.Request) (int, any, error) 
 
 func (a *api) jobs(l *limiter.Limiter, _ *http.Request) (int, any, error) {
 	jobs, err := l.Jobs(a.caller)
-	all := make([]bulkJSON, 0, len(jobs))
+	all := make([]wire.BulkJSON, 0, len(jobs))
 	for _, j := range jobs {
 		all = append(all, jobJSON(j))
 	}
-	return http.StatusOK, jobsAnswer{all}, err
+	return http.StatusOK, wire.JobsAnswer{Jobs: all}, err
 }
 
 func (a *api) job(l *limiter.Limiter, r *http.Request) (int, any, error) {

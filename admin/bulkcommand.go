@@ -17,6 +17,8 @@ import (
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 	"golang.org/x/term"
+
+	"github.com/till-proxy/till/admin/wire"
 )
 
 // bulkFilters are the flags of revoke --all, and what they are called in the
@@ -110,7 +112,7 @@ func (b *bulk) run(cmd *cobra.Command, f *common, reason string) error {
 	c.http.Timeout = 0 // many keys take their time
 	p := showProgress(cmd.ErrOrStderr(), "Counting", inKeys)
 	defer p.end()
-	var found bulkJSON
+	var found wire.BulkJSON
 	raw, err := c.raw(ctx, "POST", "/keys/revoke", ask)
 	if err != nil {
 		return err
@@ -135,7 +137,7 @@ func (b *bulk) run(cmd *cobra.Command, f *common, reason string) error {
 	ask = maps.Clone(ask)
 	delete(ask, "dry_run")
 	ask["reason"], ask["wait"] = reason, false
-	var now bulkJSON
+	var now wire.BulkJSON
 	if raw, err = c.raw(ctx, "POST", "/keys/revoke", ask); err != nil {
 		return err
 	}
@@ -143,7 +145,7 @@ func (b *bulk) run(cmd *cobra.Command, f *common, reason string) error {
 	defer p.end()
 	p.of(left)
 	for {
-		now = bulkJSON{}
+		now = wire.BulkJSON{}
 		if err := readable(raw, &now); err != nil {
 			return err
 		}
@@ -173,7 +175,7 @@ func keysOf(n int64) string {
 	return humanize.Comma(n) + " keys"
 }
 
-func alreadyOf(b bulkJSON) string {
+func alreadyOf(b wire.BulkJSON) string {
 	if b.AlreadyRevoked == 0 {
 		return ""
 	}

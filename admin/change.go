@@ -7,6 +7,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/till-proxy/till/admin/wire"
 	"github.com/till-proxy/till/limiter"
 )
 
@@ -59,7 +60,7 @@ func (a act) on(cmd *cobra.Command, f *common, c *client, arg string, body any) 
 	if f.json {
 		return printJSON(cmd.OutOrStdout(), raw)
 	}
-	var after revokedKey
+	var after wire.RevokedKey
 	if err := readable(raw, &after); err != nil {
 		return err
 	}

@@ -6,6 +6,7 @@ import (
 	"net/http"
 	"time"
 
+	"github.com/till-proxy/till/admin/wire"
 	"github.com/till-proxy/till/limiter"
 )
 
@@ -15,7 +16,7 @@ const maxChildBody = 128 << 10
 
 // childBody is the mint of a child key by its parent's holder.
 type childBody struct {
-	settable
+	wire.Settable
 	Upstream  *string `json:"upstream"`
 	Provider  *string `json:"provider"`
 	Unlimited bool    `json:"unlimited"`
@@ -51,7 +52,7 @@ func ReadChild(r *http.Request, parent *limiter.Key, dialect string, now time.Ti
 	}
 	child = parent.Child()
 	child.Delegate = body.Delegate
-	if err := apply(&body.settable, child, now); err != nil {
+	if err := apply(&body.Settable, child, now); err != nil {
 		return nil, false, err
 	}
 	return child, body.Unlimited, meterable(child, dialect)
@@ -78,5 +79,5 @@ func ChildJSON(v limiter.View, scopedKey, baseURL string) any {
 	k := HolderJSON(v)
 	k.Version, k.Custody, k.CreatedBy = v.Version, v.Custody, v.CreatedBy
 	k.Purpose, k.Labels, k.Metadata = v.Purpose, v.Labels, v.Metadata
-	return &minted{KeyObject: k, ScopedKey: scopedKey, BaseURL: baseURL}
+	return &wire.Minted{KeyObject: k, ScopedKey: scopedKey, BaseURL: baseURL}
 }

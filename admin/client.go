@@ -17,6 +17,8 @@ import (
 	"time"
 
 	"github.com/caddyserver/caddy/v2"
+
+	"github.com/till-proxy/till/admin/wire"
 )
 
 // client talks to the management API of a running server.
@@ -77,7 +79,7 @@ func newClient(address string) (*client, error) {
 	if path, ok := strings.CutPrefix(address, "unix/"); ok {
 		path, _, _ = strings.Cut(path, "|")
 		// Caddy wants a loopback host where it checks one.
-		c.base = "http://127.0.0.1" + basePath
+		c.base = "http://127.0.0.1" + wire.BasePath
 		c.http.Transport = &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
 			var d net.Dialer
 			return d.DialContext(ctx, "unix", path)
@@ -90,7 +92,7 @@ func newClient(address string) (*client, error) {
 			return nil, usage("--address must be host:port, unix//path or a URL, got %q", address)
 		}
 		c.origin = "http://" + net.JoinHostPort(cmp.Or(host, "localhost"), port)
-		c.base = c.origin + basePath
+		c.base = c.origin + wire.BasePath
 		return c, nil
 	}
 	u, err := url.Parse(address)
@@ -99,7 +101,7 @@ func newClient(address string) (*client, error) {
 	}
 	c.base = strings.TrimSuffix(address, "/")
 	if strings.Trim(u.Path, "/") == "" {
-		c.base += basePath
+		c.base += wire.BasePath
 	}
 	return c, nil
 }
@@ -107,7 +109,7 @@ func newClient(address string) (*client, error) {
 // tokenless reports whether a token is sent where none is asked for: everywhere
 // but at the API of a site with till_console.
 func (c *client) tokenless() bool {
-	return c.token != "" && !strings.HasSuffix(strings.TrimRight(c.base, "/"), basePath+"/api")
+	return c.token != "" && !strings.HasSuffix(strings.TrimRight(c.base, "/"), wire.BasePath+"/api")
 }
 
 // answers reports whether somebody accepts connections there.

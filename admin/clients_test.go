@@ -5,6 +5,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/till-proxy/till/admin/wire"
 	"github.com/till-proxy/till/upstream"
 )
 
@@ -12,7 +13,7 @@ func TestEveryPresetHasLinesForItsClients(t *testing.T) {
 	t.Parallel()
 	const base, key = "https://agents.example.com", "till_sk_2U2MJFLgRfT6CEV1PUVmmF453Jg2"
 	for _, preset := range append(upstream.Names(), "") {
-		texts := clientTexts(UpstreamInfo{Name: "u", Preset: preset}, base, key)
+		texts := clientTexts(wire.UpstreamInfo{Name: "u", Preset: preset}, base, key)
 		all := ""
 		for _, c := range texts {
 			if c.Name == "" || len(c.Lines) == 0 {
@@ -23,7 +24,7 @@ func TestEveryPresetHasLinesForItsClients(t *testing.T) {
 		if !strings.Contains(all, key) || !strings.Contains(all, base) || !strings.Contains(all, "curl ") {
 			t.Errorf("%s lacks the key, the address or curl:\n%s", preset, all)
 		}
-		shell := strings.Join(environment(UpstreamInfo{Name: "u", Preset: preset}, base, key).lines(), "\n")
+		shell := strings.Join(environment(wire.UpstreamInfo{Name: "u", Preset: preset}, base, key).lines(), "\n")
 		if !strings.Contains(all, shell) {
 			t.Errorf("%s does not have the lines of `env`:\n%s", preset, shell)
 		}
@@ -40,7 +41,7 @@ func TestLinesForClientsAreThoseOfTheDocumentation(t *testing.T) {
 	}
 	doc := string(b)
 	for _, preset := range []string{"openai", "anthropic", "gemini", "mistral", "cohere", "groq", "together"} {
-		for _, c := range clientTexts(UpstreamInfo{Name: preset, Preset: preset}, "https://agents.example.com", "till_sk_…") {
+		for _, c := range clientTexts(wire.UpstreamInfo{Name: preset, Preset: preset}, "https://agents.example.com", "till_sk_…") {
 			if c.Name == "curl" {
 				continue // tried as pasted by other tests
 			}

@@ -3,6 +3,7 @@ package admin
 import (
 	"strings"
 
+	"github.com/till-proxy/till/admin/wire"
 	"github.com/till-proxy/till/upstream"
 )
 
@@ -10,45 +11,45 @@ import (
 var inVercel = map[string]string{"openai": "createOpenAI", "anthropic": "createAnthropic", "gemini": "createGoogleGenerativeAI"}
 
 // inCode are SDKs that take the address in code.
-var inCode = map[string]clientText{
-	"mistral": {"Mistral SDK", "", []string{`new Mistral({ apiKey, serverURL: "BASE" });`}},
-	"cohere":  {"Cohere SDK", "", []string{`new CohereClientV2({ token: apiKey, environment: "BASE" });`}},
+var inCode = map[string]wire.ClientText{
+	"mistral": {Name: "Mistral SDK", Lines: []string{`new Mistral({ apiKey, serverURL: "BASE" });`}},
+	"cohere":  {Name: "Cohere SDK", Lines: []string{`new CohereClientV2({ token: apiKey, environment: "BASE" });`}},
 }
 
 // clientTexts are the clients of an upstream, what most people need first.
-func clientTexts(info UpstreamInfo, base, key string) []clientText {
+func clientTexts(info wire.UpstreamInfo, base, key string) []wire.ClientText {
 	v := environment(info, base, key)
 	base = v.BaseURL
 	p, known := upstream.Lookup(info.Preset)
 	if !known {
-		return []clientText{
-			{"curl", "", curlLines(info, base, key)},
-			{"Shell", "For scripts of your own.", v.lines()},
+		return []wire.ClientText{
+			{Name: "curl", Lines: curlLines(info, base, key)},
+			{Name: "Shell", Note: "For scripts of your own.", Lines: v.lines()},
 		}
 	}
-	shell := clientText{"Shell: SDKs and tools that read the environment", "What “caddy till env” prints.", v.lines()}
-	var all []clientText
+	shell := wire.ClientText{Name: "Shell: SDKs and tools that read the environment", Note: "What “caddy till env” prints.", Lines: v.lines()}
+	var all []wire.ClientText
 	switch info.Preset {
 	case "anthropic":
 		shell.Name = "Claude Code"
-		all = []clientText{shell, {"Anthropic SDKs", "", []string{
+		all = []wire.ClientText{shell, {Name: "Anthropic SDKs", Lines: []string{
 			"export ANTHROPIC_BASE_URL=" + quote(base), "export ANTHROPIC_API_KEY=" + quote(key)}}}
 	case "openai":
-		all = []clientText{shell, {"Codex", "In ~/.codex/config.toml, with the key in TILL_KEY.", []string{
+		all = []wire.ClientText{shell, {Name: "Codex", Note: "In ~/.codex/config.toml, with the key in TILL_KEY.", Lines: []string{
 			`model_provider = "till"`, "", "[model_providers.till]", `name = "till"`, `base_url = "` + base + `/v1"`,
 			`env_key = "TILL_KEY"`, `wire_api = "responses"`}},
-			{"Aider", "Models are named openai/NAME.", []string{"export OPENAI_API_BASE=" + quote(base+"/v1"), "export OPENAI_API_KEY=" + quote(key)}}}
+			{Name: "Aider", Note: "Models are named openai/NAME.", Lines: []string{"export OPENAI_API_BASE=" + quote(base+"/v1"), "export OPENAI_API_KEY=" + quote(key)}}}
 	default:
-		all = []clientText{shell}
+		all = []wire.ClientText{shell}
 	}
 	if c, ok := inCode[info.Preset]; ok {
 		c.Lines = []string{strings.ReplaceAll(c.Lines[0], "BASE", base)}
 		all = append(all, c)
 	}
 	if create, ok := inVercel[info.Preset]; ok {
-		all = append(all, clientText{"Vercel AI SDK", "The base URL has the version.", []string{create + `({ apiKey, baseURL: "` + base + p.Prefix + `" });`}})
+		all = append(all, wire.ClientText{Name: "Vercel AI SDK", Note: "The base URL has the version.", Lines: []string{create + `({ apiKey, baseURL: "` + base + p.Prefix + `" });`}})
 	}
-	return append(all, clientText{"curl", "", curlLines(info, base, key)})
+	return append(all, wire.ClientText{Name: "curl", Lines: curlLines(info, base, key)})
 }
 
 // sample is a request that works as pasted.
@@ -71,7 +72,7 @@ var samples = map[string]sample{
 }
 
 // curlLines is a request for a shell.
-func curlLines(info UpstreamInfo, base, key string) []string {
+func curlLines(info wire.UpstreamInfo, base, key string) []string {
 	s, ok := samples[info.Preset]
 	if !ok {
 		s = sample{path: "/", slot: "Authorization: Bearer "}

@@ -5,6 +5,7 @@ import (
 	"testing"
 	"unicode/utf8"
 
+	"github.com/till-proxy/till/admin/wire"
 	"github.com/till-proxy/till/limiter"
 )
 
@@ -22,10 +23,10 @@ func TestColumnsAreThoseOfATerminal(t *testing.T) {
 func TestNoNamePushesATableOutOfItsLines(t *testing.T) {
 	t.Parallel()
 	names := []string{strings.Repeat("日本語", 20), strings.Repeat("🚀", 40), "e" + strings.Repeat("\u0301", 90), strings.Repeat("x", 90), "short"}
-	var keys []*KeyObject
+	var keys []*wire.KeyObject
 	s := &snapshot{Time: now}
 	for _, name := range names {
-		k := &KeyObject{ID: "key_01M86CZR4HQ80C5C66DDK59VMG", Name: name, Upstream: "mock", Status: limiter.Active, MaxActivations: count(500), RemainingActivations: count(500)}
+		k := &wire.KeyObject{ID: "key_01M86CZR4HQ80C5C66DDK59VMG", Name: name, Upstream: "mock", Status: limiter.Active, MaxActivations: count(500), RemainingActivations: count(500)}
 		row := &topKey{KeyObject: k}
 		row.tightest(now)
 		keys, s.Keys = append(keys, k), append(s.Keys, row)

@@ -9,6 +9,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/till-proxy/till/admin/wire"
 	"github.com/till-proxy/till/limiter"
 )
 
@@ -33,7 +34,7 @@ The key is shown this once. To use it:
   export OPENAI_BASE_URL=https://agents.example.com/v1
   export OPENAI_API_KEY=till_sk_STRING
 `)
-	k := get[listed](t, w.do("GET", "/keys", "")).Keys[0]
+	k := get[wire.Listed](t, w.do("GET", "/keys", "")).Keys[0]
 	if k.Name != "nightly" || k.Charge != limiter.ChargeSuccess || len(k.Paths) != 2 || k.Methods[0] != "POST" || k.IPs[0] != "10.0.0.0/8" ||
 		!k.PinIP || k.SelfRevoke || k.Role != "ci" || k.Owner != "ops" || k.Purpose != "tests" || k.Labels["team"] != "search" || k.Metadata["ticket"] != "7" {
 		t.Errorf("the key is %+v", k)
@@ -68,7 +69,7 @@ func TestCreatePrintsTheKeyEvenIfNothingElseWorks(t *testing.T) {
 			http.Error(rw, "gone", http.StatusBadGateway)
 			return
 		}
-		http.StripPrefix(basePath, w.handler).ServeHTTP(rw, r)
+		http.StripPrefix(wire.BasePath, w.handler).ServeHTTP(rw, r)
 	}))
 	defer front.Close()
 	r := till(t, "create", "--address", front.URL, "--upstream", "openai", "--max-activations", "1")
@@ -159,7 +160,7 @@ func count(n int64) *int64 { return &n }
 func TestTheTableFitsWhateverIsInIt(t *testing.T) {
 	t.Parallel()
 	const id = "key_01M86CZR4HQ80C5C66DDK59VMG"
-	keys := []*KeyObject{
+	keys := []*wire.KeyObject{
 		{ID: id, Name: "nightly", Upstream: "openai", Status: limiter.Active, UsedActivations: 12, MaxActivations: count(500), ExpiresAt: at(5 * time.Hour)},
 		{ID: id, Upstream: "gh", Status: limiter.Revoked, UsedActivations: 0, EndedAt: at(-3 * 24 * time.Hour), ExpiresAt: at(time.Hour)},
 	}
@@ -171,7 +172,7 @@ func TestTheTableFitsWhateverIsInIt(t *testing.T) {
 key_01M86CZR4HQ80C5C66DDK59VMG nightly openai active  12/500 in 5h
 key_01M86CZR4HQ80C5C66DDK59VMG -       gh     revoked 0      3d ago
 `)
-	keys = append(keys, &KeyObject{ID: id, Name: "a name that somebody found clear enough", Upstream: "an-upstream-of-63-letters", Status: limiter.Suspended,
+	keys = append(keys, &wire.KeyObject{ID: id, Name: "a name that somebody found clear enough", Upstream: "an-upstream-of-63-letters", Status: limiter.Suspended,
 		UsedActivations: 999_999, MaxActivations: count(123_456_789), EndedAt: at(-400 * 24 * time.Hour)})
 	b.Reset()
 	if err := printTable(&b, keys, now); err != nil {
@@ -192,7 +193,7 @@ key_01M86CZR4HQ80C5C66DDK59VMG a name th… an-upstr… suspended 999k/123M 400d
 
 func TestTheSheetShowsWhatIsLeft(t *testing.T) {
 	t.Parallel()
-	k := &KeyObject{
+	k := &wire.KeyObject{
 		ID: "key_01M86CZR4HQ80C5C66DDK59VMG", Name: "nightly", Upstream: "openai", Custody: "held", Status: limiter.Active,
 		MaxActivations: count(500), RemainingActivations: count(287), UsedActivations: 211, HeldActivations: 2,
 		ExpiresAt: at(5 * time.Hour), Rate: "60/m", MaxConcurrency: 4, IdleTimeout: "24h", FirstUseWithin: "1h", Charge: limiter.ChargeSuccess,
@@ -267,7 +268,7 @@ func TestListFollowsPagesAndSaysWhenThereIsMore(t *testing.T) {
 		t.Errorf("%d lines, and %q", lines, r.err)
 	}
 	r = till(t, "list", "--address", at, "--limit", "0", "--status", "active", "--sort", "created", "--json")
-	var all listed
+	var all wire.Listed
 	if err := json.Unmarshal([]byte(r.out), &all); err != nil || len(all.Keys) != 12 || all.Keys[0].Name != "k00" || all.Next != "" {
 		t.Errorf("%v: %d keys, %s", err, len(all.Keys), r.err)
 	}
@@ -285,7 +286,7 @@ func TestKeysAreNamedByIDOrName(t *testing.T) {
 	two := w.mint(`{"name":"ci-nightly","upstream":"openai","max_activations":5}`)
 	for arg, want := range map[string]string{one.ID: one.ID, "ci": one.ID, "ci-": two.ID, "CI-N": two.ID, two.ID: two.ID} {
 		r := till(t, "show", arg, "--address", at, "--json")
-		var k KeyObject
+		var k wire.KeyObject
 		if err := json.Unmarshal([]byte(r.out), &k); err != nil || k.ID != want {
 			t.Errorf("%s is %s, want %s: %v: %s", arg, k.ID, want, err, r.err)
 		}
@@ -322,7 +323,7 @@ func TestOneKeyThatFailsDoesNotStopTheOthers(t *testing.T) {
 	w := newWorld(t)
 	m := w.mint(`{"name":"ci","upstream":"openai","max_activations":5}`)
 	r := till(t, "revoke", "nope", "ci", "--json", "--address", w.serve())
-	var k KeyObject
+	var k wire.KeyObject
 	if err := json.Unmarshal([]byte(r.out), &k); err != nil || k.ID != m.ID || k.Status != limiter.Revoked {
 		t.Errorf("%v: %s", err, r.out)
 	}

@@ -4,6 +4,8 @@ import (
 	"fmt"
 
 	"github.com/spf13/cobra"
+
+	"github.com/till-proxy/till/admin/wire"
 )
 
 func consoleCommand(f *common) *cobra.Command {
@@ -26,7 +28,7 @@ once, for ten minutes. Who has no such rights signs in with an admin token.`,
 			if f.json {
 				return printJSON(cmd.OutOrStdout(), raw)
 			}
-			var made link
+			var made wire.Link
 			if err := readable(raw, &made); err != nil {
 				return err
 			}

@@ -5,6 +5,7 @@ import (
 	"net/http"
 	"time"
 
+	"github.com/till-proxy/till/admin/wire"
 	"github.com/till-proxy/till/limiter"
 	"github.com/till-proxy/till/token"
 )
@@ -32,5 +33,5 @@ func (a *api) consoleLink(w http.ResponseWriter, _ *http.Request) {
 		a.fail(w, err)
 		return
 	}
-	a.write(w, http.StatusCreated, link{made.URL.Reveal(), made.ExpiresAt.UTC()})
+	a.write(w, http.StatusCreated, wire.Link{URL: made.URL.Reveal(), ExpiresAt: made.ExpiresAt.UTC()})
 }

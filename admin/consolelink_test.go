@@ -4,6 +4,8 @@ import (
 	"net/http"
 	"strings"
 	"testing"
+
+	"github.com/till-proxy/till/admin/wire"
 )
 
 func TestWithoutAConsoleThereAreNoLinks(t *testing.T) {
@@ -28,8 +30,8 @@ func TestSpendIsAddedUpByUpstreamOwnerAndModel(t *testing.T) {
 			t.Fatal(a.body)
 		}
 	}
-	s := get[spending](t, w.do("GET", "/spend", ""))
-	counted := func(list []usedBy) string {
+	s := get[wire.Spending](t, w.do("GET", "/spend", ""))
+	counted := func(list []wire.UsedBy) string {
 		var all []string
 		for _, u := range list {
 			all = append(all, strings.Repeat("+", int(u.Keys))+u.Name+" "+u.SpendUSD)

@@ -9,6 +9,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/till-proxy/till/admin/wire"
 	"github.com/till-proxy/till/limiter"
 	"github.com/till-proxy/till/token"
 )
@@ -187,7 +188,7 @@ and --expires-at must be set, unless --unlimited is said. Counts are written
 			if f.json {
 				return printJSON(cmd.OutOrStdout(), raw)
 			}
-			var m minted
+			var m wire.Minted
 			if err := readable(raw, &m); err != nil {
 				return err
 			}
@@ -202,7 +203,7 @@ and --expires-at must be set, unless --unlimited is said. Counts are written
 }
 
 // printMinted shows a new key and how to use it.
-func printMinted(w io.Writer, m *minted, info UpstreamInfo) error {
+func printMinted(w io.Writer, m *wire.Minted, info wire.UpstreamInfo) error {
 	var b strings.Builder
 	fmt.Fprintf(&b, "Key      %s\n", m.ScopedKey)
 	fmt.Fprintf(&b, "Id       %s\n", m.ID)

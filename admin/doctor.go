@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"time"
 
+	"github.com/till-proxy/till/admin/wire"
 	"github.com/till-proxy/till/limiter"
 	"github.com/till-proxy/till/token"
 )
@@ -15,19 +16,19 @@ import (
 // with a token may ask: the operator is told about the server, others about the
 // keys and tokens that they see.
 func (a *api) doctor(w http.ResponseWriter, r *http.Request) {
-	var findings []Finding
-	var files []File
+	var findings []wire.Finding
+	var files []wire.File
 	l, err := a.backend.Limiter()
 	if a.caller.Role == limiter.OperatorRole {
 		findings = append(findings, a.backend.Diagnose()...)
 		findings = append(findings, a.storeFindings(r.Context())...)
 		files = a.backend.Files()
 		if s := a.backend.Lockdown().State(); s != nil {
-			findings = append(findings, Finding{"lockdown", LevelWarning, "a lockdown is in force: every key is refused", "caddy till lockdown --lift"})
+			findings = append(findings, wire.Finding{Check: "lockdown", Level: wire.LevelWarning, What: "a lockdown is in force: every key is refused", Fix: "caddy till lockdown --lift"})
 		}
 	}
 	if err == nil && l.Failed() == nil {
-		for permission, look := range map[limiter.Permission]func(context.Context, *limiter.Limiter, limiter.Caller) ([]Finding, error){
+		for permission, look := range map[limiter.Permission]func(context.Context, *limiter.Limiter, limiter.Caller) ([]wire.Finding, error){
 			limiter.KeysRead: keyFindings, limiter.TokensManage: tokenFindings,
 		} {
 			if !l.Allows(a.caller, permission) {
@@ -41,13 +42,13 @@ func (a *api) doctor(w http.ResponseWriter, r *http.Request) {
 			findings = append(findings, more...)
 		}
 	}
-	answer := doctorAnswer{newDiagnosis(findings), time.Now().UTC()}
+	answer := wire.DoctorAnswer{Diagnosis: wire.NewDiagnosis(findings), Now: time.Now().UTC()}
 	answer.Files = files
 	a.write(w, http.StatusOK, answer)
 }
 
 // storeFindings are about the store as it runs.
-func (a *api) storeFindings(ctx context.Context) []Finding {
+func (a *api) storeFindings(ctx context.Context) []wire.Finding {
 	l, err := a.backend.Limiter()
 	var off time.Duration
 	if err == nil {
@@ -56,17 +57,17 @@ func (a *api) storeFindings(ctx context.Context) []Finding {
 	return stateFindings(err, off)
 }
 
-func stateFindings(failed error, clockOff time.Duration) []Finding {
+func stateFindings(failed error, clockOff time.Duration) []wire.Finding {
 	switch {
 	case errors.Is(failed, limiter.ErrDoubt):
-		return []Finding{{"store", LevelError, "the store is in doubt, and every key is refused: " + token.Scrub(failed.Error()),
-			"put the newest store and its anchor in place and restart; or count every budget as spent: caddy till repair --forfeit"}}
+		return []wire.Finding{{Check: "store", Level: wire.LevelError, What: "the store is in doubt, and every key is refused: " + token.Scrub(failed.Error()),
+			Fix: "put the newest store and its anchor in place and restart; or count every budget as spent: caddy till repair --forfeit"}}
 	case failed != nil:
-		return []Finding{{"store", LevelError, "the store does not work, and keys are refused: " + token.Scrub(failed.Error()),
-			"mend the cause (space, permissions, the disk, another process); it goes on by itself"}}
+		return []wire.Finding{{Check: "store", Level: wire.LevelError, What: "the store does not work, and keys are refused: " + token.Scrub(failed.Error()),
+			Fix: "mend the cause (space, permissions, the disk, another process); it goes on by itself"}}
 	case clockOff != 0:
-		return []Finding{{"clock", LevelError, fmt.Sprintf("the machine's clock was set by %s, and is not followed", clockOff.Round(time.Second)),
-			"timedatectl set-ntp true; when the clock is right: caddy till repair --clock"}}
+		return []wire.Finding{{Check: "clock", Level: wire.LevelError, What: fmt.Sprintf("the machine's clock was set by %s, and is not followed", clockOff.Round(time.Second)),
+			Fix: "timedatectl set-ntp true; when the clock is right: caddy till repair --clock"}}
 	}
 	return nil
 }

@@ -12,17 +12,18 @@ import (
 	"testing"
 	"time"
 
+	"github.com/till-proxy/till/admin/wire"
 	"github.com/till-proxy/till/limiter"
 )
 
 // found asks for a diagnosis.
-func (w *world) found() diagnosis {
+func (w *world) found() wire.Diagnosis {
 	w.t.Helper()
-	return get[diagnosis](w.t, w.do("GET", "/doctor", ""))
+	return get[wire.Diagnosis](w.t, w.do("GET", "/doctor", ""))
 }
 
-func (d diagnosis) of(check string) *Finding {
-	if i := slices.IndexFunc(d.Findings, func(f Finding) bool { return f.Check == check }); i >= 0 {
+func finding(d wire.Diagnosis, check string) *wire.Finding {
+	if i := slices.IndexFunc(d.Findings, func(f wire.Finding) bool { return f.Check == check }); i >= 0 {
 		return &d.Findings[i]
 	}
 	return nil
@@ -48,14 +49,14 @@ func TestDoctorFindsKeysAndTokensThatMayTooMuch(t *testing.T) {
 	for name, test := range map[string]struct {
 		path, body string
 		check      string
-		level      Level
+		level      wire.Level
 		what       string
 	}{
-		"no limit at all":      {"/keys", `{"upstream":"openai","unlimited":true,"models":["m"]}`, "unlimited_keys", LevelError, "1 key has no limit at all"},
-		"no end":               {"/keys", `{"upstream":"openai","max_activations":5000,"models":["m"]}`, "endless_keys", LevelWarning, "1 key never expires"},
-		"a budget that renews": {"/keys", `{"upstream":"openai","max_activations":5,"renews":"day"}`, "endless_keys", LevelWarning, "1 key never expires"},
-		"everything of an API": {"/keys", `{"upstream":"openai","expires_in":"24h"}`, "broad_keys", LevelWarning, "every model and path"},
-		"a token that stays":   {"/tokens", `{"name":"ops","role":"ci"}`, "endless_tokens", LevelWarning, "ops"},
+		"no limit at all":      {"/keys", `{"upstream":"openai","unlimited":true,"models":["m"]}`, "unlimited_keys", wire.LevelError, "1 key has no limit at all"},
+		"no end":               {"/keys", `{"upstream":"openai","max_activations":5000,"models":["m"]}`, "endless_keys", wire.LevelWarning, "1 key never expires"},
+		"a budget that renews": {"/keys", `{"upstream":"openai","max_activations":5,"renews":"day"}`, "endless_keys", wire.LevelWarning, "1 key never expires"},
+		"everything of an API": {"/keys", `{"upstream":"openai","expires_in":"24h"}`, "broad_keys", wire.LevelWarning, "every model and path"},
+		"a token that stays":   {"/tokens", `{"name":"ops","role":"ci"}`, "endless_tokens", wire.LevelWarning, "ops"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -64,7 +65,7 @@ func TestDoctorFindsKeysAndTokensThatMayTooMuch(t *testing.T) {
 				t.Fatalf("%d: %s", a.status, a.body)
 			}
 			d := w.found()
-			f := d.of(test.check)
+			f := finding(d, test.check)
 			if f == nil || f.Level != test.level || !strings.Contains(f.What, test.what) || !strings.Contains(f.Fix, "caddy till ") {
 				t.Errorf("it finds %+v", d.Findings)
 			}
@@ -79,7 +80,7 @@ func TestDoctorListsTheFilesThatAreLookedAtForTheOperatorAlone(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	at := time.Date(2026, 11, 29, 12, 0, 0, 0, time.Local)
-	w.files = []File{
+	w.files = []wire.File{
 		{What: "the credential of upstream openai", Paths: []string{"/etc/till/openai.key"}, ReadAt: at, ChangedAt: &at},
 		{What: "the seal keys", Paths: []string{"/a", "/b"}, ReadAt: at},
 		{What: "the file of prices", Paths: []string{"/etc/till/prices.json"}, ReadAt: at, Trouble: "it is empty"},
@@ -111,7 +112,7 @@ func TestDoctorPutsNoNameIntoACommand(t *testing.T) {
 	w := newWorld(t)
 	made := w.token("x; touch /tmp/ran")
 	d := w.found()
-	if f := d.of("endless_tokens"); f == nil || !strings.HasSuffix(f.Fix, "caddy till token revoke "+made.ID) {
+	if f := finding(d, "endless_tokens"); f == nil || !strings.HasSuffix(f.Fix, "caddy till token revoke "+made.ID) {
 		t.Errorf("it finds %+v", d.Findings)
 	}
 }
@@ -124,7 +125,7 @@ func TestDoctorCountsKeysAndNamesSome(t *testing.T) {
 	}
 	revoked := w.mint(`{"upstream":"openai","unlimited":true}`)
 	w.do("POST", "/keys/"+revoked.ID+"/revoke", "{}")
-	f := w.found().of("unlimited_keys")
+	f := finding(w.found(), "unlimited_keys")
 	if f == nil || !strings.HasPrefix(f.What, "5 keys have no limit") || strings.Count(f.What, "key_") != 3 || !strings.HasSuffix(f.What, " and 2 more") {
 		t.Errorf("it finds %+v", f)
 	}
@@ -150,13 +151,13 @@ func TestDoctorKnowsTheStateOfTheStore(t *testing.T) {
 			}
 			continue
 		}
-		if len(found) != 1 || found[0].Check != test.check || found[0].Level != LevelError || !strings.Contains(found[0].Fix, test.fix) {
+		if len(found) != 1 || found[0].Check != test.check || found[0].Level != wire.LevelError || !strings.Contains(found[0].Fix, test.fix) {
 			t.Errorf("%s: %+v", name, found)
 		}
 	}
 	w := newWorld(t)
 	w.close()
-	if d := w.found(); d.of("store") == nil || d.Errors != 1 {
+	if d := w.found(); finding(d, "store") == nil || d.Errors != 1 {
 		t.Errorf("with a closed store: %+v", d)
 	}
 }
@@ -164,18 +165,18 @@ func TestDoctorKnowsTheStateOfTheStore(t *testing.T) {
 func TestDoctorTellsOthersOnlyOfWhatTheySee(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
-	w.findings = []Finding{{"readable_file", LevelError, "a file", "chmod"}}
+	w.findings = []wire.Finding{{Check: "readable_file", Level: wire.LevelError, What: "a file", Fix: "chmod"}}
 	w.mint(`{"upstream":"openai","unlimited":true}`)
 	if _, _, err := w.lockdown.Set(limiter.Operator, "", time.Now()); err != nil {
 		t.Fatal(err)
 	}
-	if d := w.found(); d.of("readable_file") == nil || d.of("lockdown") == nil || d.of("unlimited_keys") == nil {
+	if d := w.found(); finding(d, "readable_file") == nil || finding(d, "lockdown") == nil || finding(d, "unlimited_keys") == nil {
 		t.Errorf("the operator is told %+v", d)
 	}
 	other := NewHandler(backend{w}, limiter.Caller{Name: "somebody", Role: "ci"}, slog.New(slog.DiscardHandler))
 	rec := httptest.NewRecorder()
 	other.ServeHTTP(rec, httptest.NewRequest("GET", "/doctor", nil))
-	var d diagnosis
+	var d wire.Diagnosis
 	if err := json.Unmarshal(rec.Body.Bytes(), &d); err != nil || rec.Code != http.StatusOK || len(d.Findings) > 0 {
 		t.Errorf("%v: %d, a role without rights is told %s", err, rec.Code, rec.Body)
 	}
@@ -184,9 +185,9 @@ func TestDoctorTellsOthersOnlyOfWhatTheySee(t *testing.T) {
 func TestDoctorPrintsErrorsFirstAndExitsWithOne(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
-	w.findings = []Finding{
-		{"public_url", LevelWarning, "there is none", "public_url https://agents.example.com"},
-		{"readable_file", LevelError, "/a/file/with/a/name, which is long, has mode 0644: every user of this machine can open it", "chmod 600 /a/file/with/a/name"},
+	w.findings = []wire.Finding{
+		{Check: "public_url", Level: wire.LevelWarning, What: "there is none", Fix: "public_url https://agents.example.com"},
+		{Check: "readable_file", Level: wire.LevelError, What: "/a/file/with/a/name, which is long, has mode 0644: every user of this machine can open it", Fix: "chmod 600 /a/file/with/a/name"},
 	}
 	address := w.serve()
 	r := till(t, "doctor", "--address", address)
@@ -204,7 +205,7 @@ WARNING public_url: there is none
 1 error, 1 warning
 `)
 	r = till(t, "doctor", "--address", address, "--json")
-	var d diagnosis
+	var d wire.Diagnosis
 	if err := json.Unmarshal([]byte(r.out), &d); err != nil || r.code != 1 || d.Errors != 1 || d.Findings[0].Check != "readable_file" {
 		t.Errorf("%v, exit %d: %s", err, r.code, r.out)
 	}
@@ -218,7 +219,7 @@ func TestDoctorComparesClocks(t *testing.T) {
 	t.Parallel()
 	for off, want := range map[time.Duration]bool{0: false, 10 * time.Second: false, time.Minute: true, -time.Hour: true} {
 		s := httptest.NewServer(http.HandlerFunc(func(rw http.ResponseWriter, _ *http.Request) {
-			_ = json.NewEncoder(rw).Encode(map[string]any{"findings": []Finding{}, "now": time.Now().Add(off)})
+			_ = json.NewEncoder(rw).Encode(map[string]any{"findings": []wire.Finding{}, "now": time.Now().Add(off)})
 		}))
 		defer s.Close()
 		r := till(t, "doctor", "--address", s.URL)

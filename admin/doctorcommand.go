@@ -12,6 +12,8 @@ import (
 	"github.com/caddyserver/caddy/v2"
 	caddycmd "github.com/caddyserver/caddy/v2/cmd"
 	"github.com/spf13/cobra"
+
+	"github.com/till-proxy/till/admin/wire"
 )
 
 // clockSkew is how far two clocks may be apart before somebody is told.
@@ -33,7 +35,7 @@ It exits with 1 when it finds an error, and with 0 when there are only warnings.
   caddy till doctor --json | jq -r '.findings[] | .check'`,
 		Args: takes(0, 0, ""),
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			var d diagnosis
+			var d wire.Diagnosis
 			var err error
 			if config != "" {
 				d, err = diagnoseFile(config, adapter)
@@ -60,57 +62,57 @@ It exits with 1 when it finds an error, and with 0 when there are only warnings.
 }
 
 // diagnoseServer asks the server, and adds what only its client can see.
-func (f *common) diagnoseServer(ctx context.Context) (diagnosis, error) {
+func (f *common) diagnoseServer(ctx context.Context) (wire.Diagnosis, error) {
 	c, err := f.client()
 	if err != nil {
-		return diagnosis{}, err
+		return wire.Diagnosis{}, err
 	}
-	var answer doctorAnswer
+	var answer wire.DoctorAnswer
 	before := time.Now()
 	if err := c.call(ctx, "GET", "/doctor", nil, &answer); err != nil {
-		return diagnosis{}, err
+		return wire.Diagnosis{}, err
 	}
 	found := answer.Findings
 	// The server read its clock somewhere between question and answer.
 	ahead, behind := time.Until(answer.Now), before.Sub(answer.Now)
 	if off := max(ahead, behind); off > clockSkew {
-		found = append(found, Finding{"clock", LevelWarning,
-			fmt.Sprintf("the server's clock and the one here are %s apart", off.Round(time.Second)), "timedatectl set-ntp true, on the one that is wrong"})
+		found = append(found, wire.Finding{Check: "clock", Level: wire.LevelWarning,
+			What: fmt.Sprintf("the server's clock and the one here are %s apart", off.Round(time.Second)), Fix: "timedatectl set-ntp true, on the one that is wrong"})
 	}
 	if strings.HasPrefix(c.base, "http://") && c.token != "" && !loopbackURL(c.base) {
-		found = append(found, Finding{"plain_http", LevelError,
-			"TILL_TOKEN goes to " + c.where + " unencrypted", "reach it by https: TILL_ADDRESS=https://HOST/till/api, and give whoever could listen no working token: caddy till token revoke NAME"})
+		found = append(found, wire.Finding{Check: "plain_http", Level: wire.LevelError,
+			What: "TILL_TOKEN goes to " + c.where + " unencrypted", Fix: "reach it by https: TILL_ADDRESS=https://HOST/till/api, and give whoever could listen no working token: caddy till token revoke NAME"})
 	}
-	d := newDiagnosis(found)
+	d := wire.NewDiagnosis(found)
 	d.Files = answer.Files
 	return d, nil
 }
 
 // diagnoseFile looks at a configuration as Caddy would load it. Nothing is
 // started and no store is opened.
-func diagnoseFile(path, adapter string) (diagnosis, error) {
+func diagnoseFile(path, adapter string) (wire.Diagnosis, error) {
 	raw, _, _, err := caddycmd.LoadConfig(path, adapter)
 	if err != nil {
-		return diagnosis{}, err
+		return wire.Diagnosis{}, err
 	}
 	cfg := new(caddy.Config)
 	if err := caddy.StrictUnmarshalJSON(raw, cfg); err != nil {
-		return diagnosis{}, fmt.Errorf("%s: %w", path, err)
+		return wire.Diagnosis{}, fmt.Errorf("%s: %w", path, err)
 	}
 	ctx, err := caddy.ProvisionContext(cfg)
 	if err != nil {
-		return diagnosis{}, fmt.Errorf("%s: %w", path, err)
+		return wire.Diagnosis{}, fmt.Errorf("%s: %w", path, err)
 	}
 	app, err := ctx.AppIfConfigured("till")
-	backend, ok := app.(interface{ Diagnose() []Finding })
+	backend, ok := app.(interface{ Diagnose() []wire.Finding })
 	if err != nil || !ok {
-		return diagnosis{}, fmt.Errorf("%s has no till app: add a till block to its global options", path)
+		return wire.Diagnosis{}, fmt.Errorf("%s has no till app: add a till block to its global options", path)
 	}
-	return newDiagnosis(backend.Diagnose()), nil
+	return wire.NewDiagnosis(backend.Diagnose()), nil
 }
 
 // printDiagnosis shows findings in 80 columns; what is to be pasted stays whole.
-func printDiagnosis(w io.Writer, d diagnosis) error {
+func printDiagnosis(w io.Writer, d wire.Diagnosis) error {
 	var b strings.Builder
 	for _, f := range d.Findings {
 		head := strings.ToUpper(string(f.Level))

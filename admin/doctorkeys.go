@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"strings"
 
+	"github.com/till-proxy/till/admin/wire"
 	"github.com/till-proxy/till/limiter"
 )
 
@@ -47,9 +48,9 @@ func have(n int, one, several string) string {
 }
 
 // keyFindings are about the living keys that the caller sees.
-func keyFindings(ctx context.Context, l *limiter.Limiter, by limiter.Caller) ([]Finding, error) {
+func keyFindings(ctx context.Context, l *limiter.Limiter, by limiter.Caller) ([]wire.Finding, error) {
 	var endless, lasting, broad, unsalted group
-	f := limiter.Filter{Status: limiter.Active, Limit: maxPage}
+	f := limiter.Filter{Status: limiter.Active, Limit: wire.MaxPage}
 	for examined := 0; examined < keysExamined; {
 		page, err := l.List(ctx, by, f)
 		if err != nil {
@@ -83,32 +84,32 @@ func keyFindings(ctx context.Context, l *limiter.Limiter, by limiter.Caller) ([]
 			f.Status = limiter.Suspended // as what was restored
 		}
 	}
-	var all []Finding
+	var all []wire.Finding
 	if unsalted.n > 0 {
-		all = append(all, Finding{"sealed_without_salt", LevelError,
-			have(unsalted.n, "is sealed and has no salt", "are sealed and have no salts") + ", so no string of it opens (a backup without --with-seal was restored): " + unsalted.names(),
-			"caddy till rotate " + unsalted.ids[0] + " --upstream-key - < REAL-KEY"})
+		all = append(all, wire.Finding{Check: "sealed_without_salt", Level: wire.LevelError,
+			What: have(unsalted.n, "is sealed and has no salt", "are sealed and have no salts") + ", so no string of it opens (a backup without --with-seal was restored): " + unsalted.names(),
+			Fix:  "caddy till rotate " + unsalted.ids[0] + " --upstream-key - < REAL-KEY"})
 	}
 	if endless.n > 0 {
-		all = append(all, Finding{"unlimited_keys", LevelError,
-			have(endless.n, "has", "have") + " no limit at all, neither of use nor of time: " + endless.names(),
-			"caddy till update " + endless.ids[0] + " --max-activations 500 --expires-in 24h"})
+		all = append(all, wire.Finding{Check: "unlimited_keys", Level: wire.LevelError,
+			What: have(endless.n, "has", "have") + " no limit at all, neither of use nor of time: " + endless.names(),
+			Fix:  "caddy till update " + endless.ids[0] + " --max-activations 500 --expires-in 24h"})
 	}
 	if lasting.n > 0 {
-		all = append(all, Finding{"endless_keys", LevelWarning,
-			have(lasting.n, "never expires", "never expire") + ", and can be used for long: " + lasting.names(),
-			"caddy till update " + lasting.ids[0] + " --expires-in 30d, or --idle-timeout 7d"})
+		all = append(all, wire.Finding{Check: "endless_keys", Level: wire.LevelWarning,
+			What: have(lasting.n, "never expires", "never expire") + ", and can be used for long: " + lasting.names(),
+			Fix:  "caddy till update " + lasting.ids[0] + " --expires-in 30d, or --idle-timeout 7d"})
 	}
 	if broad.n > 0 {
-		all = append(all, Finding{"broad_keys", LevelWarning,
-			have(broad.n, "may", "may") + " use every model and path of its upstream, from everywhere, more than 1000 times: " + broad.names(),
-			"caddy till update " + broad.ids[0] + " --models gpt-5-mini --paths /v1/responses --ips 10.0.0.0/8"})
+		all = append(all, wire.Finding{Check: "broad_keys", Level: wire.LevelWarning,
+			What: have(broad.n, "may", "may") + " use every model and path of its upstream, from everywhere, more than 1000 times: " + broad.names(),
+			Fix:  "caddy till update " + broad.ids[0] + " --models gpt-5-mini --paths /v1/responses --ips 10.0.0.0/8"})
 	}
 	return all, nil
 }
 
 // tokenFindings are about the admin tokens that the caller sees.
-func tokenFindings(ctx context.Context, l *limiter.Limiter, by limiter.Caller) ([]Finding, error) {
+func tokenFindings(ctx context.Context, l *limiter.Limiter, by limiter.Caller) ([]wire.Finding, error) {
 	tokens, err := l.ListTokens(ctx, by)
 	if err != nil {
 		return nil, err
@@ -122,7 +123,7 @@ func tokenFindings(ctx context.Context, l *limiter.Limiter, by limiter.Caller) (
 	if len(names) == 0 {
 		return nil, nil
 	}
-	return []Finding{{"endless_tokens", LevelWarning,
-		"these admin tokens never expire: " + strings.Join(names[:min(len(names), keysNamed)], ", "),
-		"caddy till token create NAME --role ROLE --expires-in 90d; then caddy till token revoke " + ids[0]}}, nil
+	return []wire.Finding{{Check: "endless_tokens", Level: wire.LevelWarning,
+		What: "these admin tokens never expire: " + strings.Join(names[:min(len(names), keysNamed)], ", "),
+		Fix:  "caddy till token create NAME --role ROLE --expires-in 90d; then caddy till token revoke " + ids[0]}}, nil
 }

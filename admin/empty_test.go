@@ -11,6 +11,7 @@ import (
 
 	"github.com/spf13/pflag"
 
+	"github.com/till-proxy/till/admin/wire"
 	"github.com/till-proxy/till/limiter"
 )
 
@@ -60,15 +61,15 @@ func TestAZeroIsNoRuleThatIsLeftOut(t *testing.T) {
 	w := newWorld(t)
 	m := w.mint(`{"upstream":"openai","max_activations":5,"idle_timeout":"1h","first_use_within":"1h","max_concurrency":2,"expires_in":"1h"}`)
 	before := w.do("GET", "/keys/"+m.ID, "").body
-	zeros := map[reflect.Type]string{reflect.TypeFor[*span](): `"0s"`, reflect.TypeFor[*time.Time](): `"0001-01-01T00:00:00Z"`, reflect.TypeFor[*int](): "0"}
+	zeros := map[reflect.Type]string{reflect.TypeFor[*wire.Span](): `"0s"`, reflect.TypeFor[*time.Time](): `"0001-01-01T00:00:00Z"`, reflect.TypeFor[*int](): "0"}
 	tried := 0
 	for call, others := range map[string]string{
 		"POST /keys": `"upstream":"openai","max_activations":5`, "PATCH /keys/" + m.ID: `"owner":"ops"`, "POST /tokens": `"name":"anna","role":"*"`,
 	} {
 		method, path, _ := strings.Cut(call, " ")
-		body := reflect.TypeFor[settable]()
+		body := reflect.TypeFor[wire.Settable]()
 		if path == "/tokens" {
-			body = reflect.TypeFor[tokenBody]()
+			body = reflect.TypeFor[wire.TokenBody]()
 		}
 		for i := range body.NumField() {
 			zero, ok := zeros[body.Field(i).Type]
@@ -111,7 +112,7 @@ func TestNullAndAbsentAreNoRule(t *testing.T) {
 		t.Errorf("%+v", m)
 	}
 	w.do("PATCH", "/keys/"+m.ID, `{"models":["a"]}`)
-	if k := get[KeyObject](t, w.do("PATCH", "/keys/"+m.ID, `{"models":null}`)); k.Models != nil {
+	if k := get[wire.KeyObject](t, w.do("PATCH", "/keys/"+m.ID, `{"models":null}`)); k.Models != nil {
 		t.Errorf("the models are %v", k.Models)
 	}
 }
@@ -140,7 +141,7 @@ func TestAParameterThatIsEmptyIsNotOneThatIsLeftOut(t *testing.T) {
 			}
 		}
 	}
-	if k := get[KeyObject](t, w.do("GET", "/keys/"+m.ID, "")); k.Status != limiter.Active {
+	if k := get[wire.KeyObject](t, w.do("GET", "/keys/"+m.ID, "")); k.Status != limiter.Active {
 		t.Errorf("the key is %s", k.Status)
 	}
 }
@@ -200,7 +201,7 @@ func TestAZeroThatIsGivenIsALimit(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	r := till(t, "create", "--upstream", "openai", "--max-activations", "5", "--max-spend-cents", "0", "--json", "--address", w.serve())
-	var k KeyObject
+	var k wire.KeyObject
 	if err := json.Unmarshal([]byte(r.out), &k); err != nil || k.MaxSpendUSD == "" {
 		t.Errorf("%v: %+v: %s", err, k, r.err)
 	}

@@ -12,11 +12,12 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/till-proxy/till/admin/wire"
 	"github.com/till-proxy/till/token"
 )
 
 // configured are the upstreams of the server, and its base URL.
-type configured upstreamsAnswer
+type configured wire.UpstreamsAnswer
 
 func (c *client) configured(ctx context.Context) (configured, error) {
 	var all configured
@@ -26,10 +27,10 @@ func (c *client) configured(ctx context.Context) (configured, error) {
 
 // named returns the upstream with that name; only with its name when it has
 // left the configuration.
-func (all configured) named(name string) (UpstreamInfo, bool) {
-	i := slices.IndexFunc(all.Upstreams, func(u UpstreamInfo) bool { return u.Name == name })
+func (all configured) named(name string) (wire.UpstreamInfo, bool) {
+	i := slices.IndexFunc(all.Upstreams, func(u wire.UpstreamInfo) bool { return u.Name == name })
 	if i < 0 {
-		return UpstreamInfo{Name: name}, false
+		return wire.UpstreamInfo{Name: name}, false
 	}
 	return all.Upstreams[i], true
 }
@@ -42,7 +43,7 @@ func (all configured) names() string {
 	return strings.Join(names, ", ")
 }
 
-func (c *client) upstream(ctx context.Context, name string) (UpstreamInfo, error) {
+func (c *client) upstream(ctx context.Context, name string) (wire.UpstreamInfo, error) {
 	all, err := c.configured(ctx)
 	info, _ := all.named(name)
 	return info, err
@@ -102,14 +103,14 @@ to fill in, because the server does not have it.`,
 // upstreamOf finds which upstream a key is for: as the flag says, else as the
 // key's record says. For a string the holder's own address is asked, since
 // the management API finds no key by its string.
-func (c *client) upstreamOf(ctx context.Context, all configured, base, key, arg, flag string) (UpstreamInfo, error) {
+func (c *client) upstreamOf(ctx context.Context, all configured, base, key, arg, flag string) (wire.UpstreamInfo, error) {
 	name := flag
 	switch {
 	case name != "":
 	case key == blank:
 		k, err := c.find(ctx, arg, byPrefix)
 		if err != nil {
-			return UpstreamInfo{}, err
+			return wire.UpstreamInfo{}, err
 		}
 		name = k.Upstream
 	case len(all.Upstreams) == 1:
@@ -117,7 +118,7 @@ func (c *client) upstreamOf(ctx context.Context, all configured, base, key, arg,
 	default:
 		var err error
 		if name, err = askHolder(ctx, base, key); err != nil {
-			return UpstreamInfo{}, usage("say which upstream the key is for with --upstream, one of: %s (asking %s: %v)", all.names(), base, err)
+			return wire.UpstreamInfo{}, usage("say which upstream the key is for with --upstream, one of: %s (asking %s: %v)", all.names(), base, err)
 		}
 	}
 	info, ok := all.named(name)
@@ -157,7 +158,7 @@ func askHolder(ctx context.Context, base, key string) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	var k KeyObject
+	var k wire.KeyObject
 	if err := readable(raw, &k); err != nil || k.Upstream == "" {
 		return "", fmt.Errorf("it answered something that is no till answer")
 	}

@@ -7,13 +7,14 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/till-proxy/till/admin/wire"
 	"github.com/till-proxy/till/limiter"
 )
 
 func TestEnvPointsClientsHere(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
-	w.upstreams = append(w.upstreams, UpstreamInfo{Name: "claude", Preset: "anthropic", Dialect: "anthropic", Origins: []string{"https://api.anthropic.com"}, Held: true})
+	w.upstreams = append(w.upstreams, wire.UpstreamInfo{Name: "claude", Preset: "anthropic", Dialect: "anthropic", Origins: []string{"https://api.anthropic.com"}, Held: true})
 	address := w.serve()
 	byName := w.mint(`{"name":"mine","upstream":"claude","max_activations":5}`)
 	const missing = "Put the key's string in place of till_sk_...: the server does not have it.\n"

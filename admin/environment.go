@@ -5,6 +5,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/till-proxy/till/admin/wire"
 	"github.com/till-proxy/till/upstream"
 )
 
@@ -34,7 +35,7 @@ type variable struct {
 }
 
 // environment is the environment for an upstream's clients.
-func environment(info UpstreamInfo, base, key string) variables {
+func environment(info wire.UpstreamInfo, base, key string) variables {
 	base = cmp.Or(base, blankURL)
 	v := variables{Upstream: info.Name, BaseURL: base}
 	p, ok := upstream.Lookup(info.Preset)

@@ -4,6 +4,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/till-proxy/till/admin/wire"
 	"github.com/till-proxy/till/limiter"
 	"github.com/till-proxy/till/scope"
 )
@@ -19,7 +20,7 @@ func set[T any](to *T, from *T) {
 const noZero = "must be more than 0: leave it out, or say null, for none"
 
 // apply sets on a key what is given; expires_in begins now.
-func apply(s *settable, k *limiter.Key, now time.Time) error {
+func apply(s *wire.Settable, k *limiter.Key, now time.Time) error {
 	set(&k.Name, s.Name)
 	set(&k.Limit[limiter.Activations], s.MaxActivations)
 	if s.MaxActivations != nil && *s.MaxActivations < 0 {
@@ -38,8 +39,8 @@ func apply(s *settable, k *limiter.Key, now time.Time) error {
 			return invalid("max_spend_usd and max_spend_cents say two different amounts; set one")
 		}
 	}
-	set((*dollars)(&k.Limit[limiter.Nanodollars]), s.MaxSpendUSD)
-	set((*dollars)(&k.MaxRequestSpend), s.MaxRequestUSD)
+	set((*wire.Dollars)(&k.Limit[limiter.Nanodollars]), s.MaxSpendUSD)
+	set((*wire.Dollars)(&k.MaxRequestSpend), s.MaxRequestUSD)
 	if s.MaxRequestUSD != nil && *s.MaxRequestUSD == 0 {
 		return invalid("max_request_spend_usd must be more than 0")
 	}
@@ -75,8 +76,8 @@ func apply(s *settable, k *limiter.Key, now time.Time) error {
 	case s.MaxConcurrency != nil && *s.MaxConcurrency == 0:
 		return invalid("max_concurrency %s", noZero)
 	}
-	set((*span)(&k.IdleTimeout), s.IdleTimeout)
-	set((*span)(&k.FirstUseWithin), s.FirstUseWithin)
+	set((*wire.Span)(&k.IdleTimeout), s.IdleTimeout)
+	set((*wire.Span)(&k.FirstUseWithin), s.FirstUseWithin)
 	set(&k.Rate, s.Rate)
 	set(&k.MaxConcurrency, s.MaxConcurrency)
 	set(&k.Scope.Models, s.Models)
@@ -105,7 +106,7 @@ func apply(s *settable, k *limiter.Key, now time.Time) error {
 // keyChange is a PATCH as it is read: a field that is null goes back to its
 // default.
 type keyChange struct {
-	changeBody
+	wire.ChangeBody
 	gone []func(*limiter.Key)
 }
 
@@ -148,7 +149,7 @@ func (b *keyChange) unset(field string) bool {
 
 // change applies the body to a key. It may run more than once.
 func (b *keyChange) change(k *limiter.Key, now time.Time) error {
-	if err := apply(&b.settable, k, now); err != nil {
+	if err := apply(&b.Settable, k, now); err != nil {
 		return err
 	}
 	for _, take := range b.gone {
@@ -173,7 +174,7 @@ func endless(k *limiter.Key) bool {
 
 // keyOf is the key that a mint asks for. choices are the upstreams that it may be
 // for where it names none.
-func keyOf(b *mintBody, upstreams, choices []UpstreamInfo, now time.Time) (*limiter.Key, error) {
+func keyOf(b *wire.MintBody, upstreams, choices []wire.UpstreamInfo, now time.Time) (*limiter.Key, error) {
 	name := b.Upstream
 	if name == "" {
 		name = b.Provider
@@ -193,7 +194,7 @@ func keyOf(b *mintBody, upstreams, choices []UpstreamInfo, now time.Time) (*limi
 		Upstream: u.Name, Custody: custody, Role: b.Role, Limit: limiter.NoLimits(), SelfRevoke: true,
 		Charge: limiter.ChargeForwarded, Delegate: b.Delegate,
 	}
-	if err := apply(&b.settable, k, now); err != nil {
+	if err := apply(&b.Settable, k, now); err != nil {
 		return nil, err
 	}
 	return k, meterable(k, u.Dialect)
@@ -211,9 +212,9 @@ func meterable(k *limiter.Key, dialect string) error {
 
 // pickUpstream finds the upstream that a key is for: the one named, or the only
 // one of the choices that a key can be minted for.
-func pickUpstream(name string, upstreams, choices []UpstreamInfo, sealed bool) (UpstreamInfo, error) {
+func pickUpstream(name string, upstreams, choices []wire.UpstreamInfo, sealed bool) (wire.UpstreamInfo, error) {
 	var names, may []string
-	var fit []UpstreamInfo
+	var fit []wire.UpstreamInfo
 	for _, u := range choices {
 		may = append(may, u.Name)
 		if u.Held || sealed {
@@ -231,13 +232,13 @@ func pickUpstream(name string, upstreams, choices []UpstreamInfo, sealed bool) (
 	}
 	switch {
 	case len(names) == 0:
-		return UpstreamInfo{}, invalid("no upstream is configured: declare one in the global options, { till { upstream openai { credential {env.OPENAI_API_KEY} } } }")
+		return wire.UpstreamInfo{}, invalid("no upstream is configured: declare one in the global options, { till { upstream openai { credential {env.OPENAI_API_KEY} } } }")
 	case name != "":
-		return UpstreamInfo{}, invalid("upstream %q is not configured; there are: %s", name, strings.Join(names, ", "))
+		return wire.UpstreamInfo{}, invalid("upstream %q is not configured; there are: %s", name, strings.Join(names, ", "))
 	case len(fit) == 1:
 		return fit[0], nil
 	case len(may) == 0: // of those that the role names, none is configured
 		may = names
 	}
-	return UpstreamInfo{}, invalid("upstream must be one of: %s", strings.Join(may, ", "))
+	return wire.UpstreamInfo{}, invalid("upstream must be one of: %s", strings.Join(may, ", "))
 }

@@ -11,6 +11,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/till-proxy/till/admin/wire"
 	"github.com/till-proxy/till/limiter"
 	"github.com/till-proxy/till/token"
 )
@@ -56,12 +57,12 @@ var wholeID = regexp.MustCompile(`^(?i)key_[0-9A-HJKMNP-TV-Z]{26}$`)
 //
 // Names are chosen by many, holders of keys too, so the server is asked for
 // exactly the name, and two keys that have it are an error.
-func (c *client) find(ctx context.Context, text string, how naming) (*KeyObject, error) {
+func (c *client) find(ctx context.Context, text string, how naming) (*wire.KeyObject, error) {
 	if mistaken(text) {
 		return nil, errKeyString
 	}
 	if strings.HasPrefix(text, "key_") {
-		var k KeyObject
+		var k wire.KeyObject
 		err := c.call(ctx, "GET", "/keys/"+url.PathEscape(text), nil, &k)
 		var no *refused
 		switch {
@@ -79,7 +80,7 @@ func (c *client) find(ctx context.Context, text string, how naming) (*KeyObject,
 	}
 	keys, more, err := c.all(ctx, url.Values{"q": {text}}, candidatesShown)
 	if err == nil && named != nil {
-		like := func(k *KeyObject) bool { return k.ID != named.ID && strings.HasPrefix(k.ID, text) }
+		like := func(k *wire.KeyObject) bool { return k.ID != named.ID && strings.HasPrefix(k.ID, text) }
 		if more == "" && !slices.ContainsFunc(keys, like) {
 			return named, nil
 		}
@@ -99,7 +100,7 @@ func (c *client) find(ctx context.Context, text string, how naming) (*KeyObject,
 }
 
 // named returns the key with exactly that name, nil without one.
-func (c *client) named(ctx context.Context, name string, how naming) (*KeyObject, error) {
+func (c *client) named(ctx context.Context, name string, how naming) (*wire.KeyObject, error) {
 	keys, more, err := c.all(ctx, url.Values{"name": {name}}, candidatesShown)
 	switch {
 	case err != nil || len(keys) == 0:
@@ -107,7 +108,7 @@ func (c *client) named(ctx context.Context, name string, how naming) (*KeyObject
 	case len(keys) == 1:
 		return keys[0], nil
 	}
-	var fit []*KeyObject
+	var fit []*wire.KeyObject
 	others, alive := "", either(how.of)
 	for _, status := range how.of { // the list may be long, of keys that have ended
 		some, rest, err := c.all(ctx, url.Values{"name": {name}, "status": {string(status)}}, candidatesShown)
@@ -123,7 +124,7 @@ func (c *client) named(ctx context.Context, name string, how naming) (*KeyObject
 		if err != nil {
 			return nil, err
 		}
-		fit = append(fit, slices.DeleteFunc(spent, func(k *KeyObject) bool { return k.EndedAt != nil })...)
+		fit = append(fit, slices.DeleteFunc(spent, func(k *wire.KeyObject) bool { return k.EndedAt != nil })...)
 		alive += " or used up for now"
 	}
 	if len(fit) > 0 {
@@ -159,7 +160,7 @@ func (c *client) parent(ctx context.Context, text string) (string, error) {
 
 // candidates lists keys with what tells them apart: ids, which nobody chooses,
 // first, and names, which anybody does, last. flag is that of list which shows all.
-func candidates(keys []*KeyObject, more, flag string) string {
+func candidates(keys []*wire.KeyObject, more, flag string) string {
 	var lines []string
 	for _, k := range keys[:min(len(keys), candidatesShown)] {
 		line := fmt.Sprintf("  %s  %-9s  made %s by %s", k.ID, k.Status, relative(k.CreatedAt, time.Now()), cut(k.CreatedBy, 32))

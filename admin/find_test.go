@@ -7,6 +7,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/till-proxy/till/admin/wire"
 	"github.com/till-proxy/till/limiter"
 	"github.com/till-proxy/till/token"
 )
@@ -104,7 +105,7 @@ func TestADecoyEndsNoOtherKey(t *testing.T) {
 }
 
 // childOf mints a child as the key's holder would, and returns its id.
-func (w *world) childOf(parent *minted, name string) string {
+func (w *world) childOf(parent *wire.Minted, name string) string {
 	w.t.Helper()
 	live := w.live(parent)
 	spec := live.Key().Child()
@@ -166,7 +167,7 @@ func TestAKeyNamedLikeAnIDIsNotFoundByIt(t *testing.T) {
 	if r := till(t, "revoke", gone.ID, "--address", at); r.code != 1 || !strings.Contains(r.err, "no key has the id") {
 		t.Errorf("exit %d: %s%s", r.code, r.out, r.err)
 	}
-	if k := get[KeyObject](t, w.do("GET", "/keys/"+decoy.ID, "")); k.Status != limiter.Active {
+	if k := get[wire.KeyObject](t, w.do("GET", "/keys/"+decoy.ID, "")); k.Status != limiter.Active {
 		t.Errorf("the key of that name is %s", k.Status)
 	}
 }
@@ -183,8 +184,8 @@ func TestADecoyOfAKeyThatComesBackEndsNoOtherKey(t *testing.T) {
 	agent := w.mint(`{"name":"agent7","upstream":"openai","max_activations":4,"delegate":true}`)
 	w.childOf(agent, "agent7.1")
 	w.childOf(agent, "agent7") // each takes one, and one more for the request
-	for name, k := range map[string]*minted{"daily": daily, "agent7": agent} {
-		if now := get[KeyObject](t, w.do("GET", "/keys/"+k.ID, "")); now.Status != limiter.Exhausted {
+	for name, k := range map[string]*wire.Minted{"daily": daily, "agent7": agent} {
+		if now := get[wire.KeyObject](t, w.do("GET", "/keys/"+k.ID, "")); now.Status != limiter.Exhausted {
 			t.Errorf("%s is %s", name, now.Status)
 		}
 		for _, words := range []string{"revoke " + name, "suspend " + name, "rotate " + name, "revoke --all --yes --owner nobody --except " + name} {
@@ -249,7 +250,7 @@ func TestAFlagThatNamesAKeyIsAsStrictAsAnArgument(t *testing.T) {
 	at := w.serve()
 	parent := w.mint(`{"name":"crew","upstream":"openai","max_activations":50,"delegate":true}`)
 	w.mint(`{"name":"other","upstream":"openai","max_activations":5}`)
-	two := []*minted{w.mint(`{"name":"twin","upstream":"openai","max_activations":5}`), w.mint(`{"name":"twin","upstream":"openai","max_activations":5}`)}
+	two := []*wire.Minted{w.mint(`{"name":"twin","upstream":"openai","max_activations":5}`), w.mint(`{"name":"twin","upstream":"openai","max_activations":5}`)}
 	child := w.childOf(parent, "worker")
 	for _, list := range []string{"crew", parent.ID} {
 		if r := till(t, "list", "--parent", list, "--address", at); !strings.Contains(r.out, child) || strings.Contains(r.out, "other") {

@@ -5,13 +5,14 @@ import (
 	"net/http"
 	"slices"
 
+	"github.com/till-proxy/till/admin/wire"
 	"github.com/till-proxy/till/limiter"
 )
 
 // fingerprint names a real key, so that the keys that depend on it can be
 // listed. The real key itself must not stand in a list's query.
 func (a *api) fingerprint(l *limiter.Limiter, r *http.Request) (int, any, error) {
-	var body fingerprintBody
+	var body wire.FingerprintBody
 	if err := readBody(r, &body); err != nil {
 		return 0, nil, err
 	}
@@ -22,7 +23,7 @@ func (a *api) fingerprint(l *limiter.Limiter, r *http.Request) (int, any, error)
 	if err != nil {
 		return 0, nil, err
 	}
-	return http.StatusOK, fingerprinted{name, a.holders(l, name)}, nil
+	return http.StatusOK, wire.Fingerprinted{CredentialFingerprint: name, Upstreams: a.holders(l, name)}, nil
 }
 
 // holders are the upstreams whose held credential has the fingerprint.

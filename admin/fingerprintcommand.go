@@ -4,6 +4,8 @@ import (
 	"net/url"
 
 	"github.com/spf13/cobra"
+
+	"github.com/till-proxy/till/admin/wire"
 )
 
 // dependsOn asks for the keys that depend on a real key.
@@ -12,7 +14,7 @@ func (c *client) dependsOn(cmd *cobra.Command, q url.Values, upstreamKey string)
 	if err := upstreamKeyFlag(body, upstreamKey, cmd.InOrStdin(), "list"); err != nil {
 		return err
 	}
-	var named fingerprinted
+	var named wire.Fingerprinted
 	if err := c.call(cmd.Context(), "POST", "/fingerprint", body, &named); err != nil {
 		return err
 	}

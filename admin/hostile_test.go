@@ -14,6 +14,7 @@ import (
 	"time"
 	"unicode/utf8"
 
+	"github.com/till-proxy/till/admin/wire"
 	"github.com/till-proxy/till/token"
 )
 
@@ -29,7 +30,7 @@ func impostor(t *testing.T) string {
 	mux := http.NewServeMux()
 	for pattern, op := range operations {
 		method, path, _ := strings.Cut(pattern, " ")
-		mux.HandleFunc(method+" "+basePath+path, func(w http.ResponseWriter, r *http.Request) {
+		mux.HandleFunc(method+" "+wire.BasePath+path, func(w http.ResponseWriter, r *http.Request) {
 			w.Header().Set("Content-Type", "application/json")
 			w.WriteHeader(op.status)
 			if op.answer == nil {
@@ -219,7 +220,7 @@ func badlyNamed(t *testing.T) string {
 // TestJSONHoldsWhatWasChosen reads with a program what people see escaped.
 func TestJSONHoldsWhatWasChosen(t *testing.T) {
 	t.Parallel()
-	var all listed
+	var all wire.Listed
 	r := till(t, "list", "--json", "--address", impostor(t))
 	if err := json.Unmarshal([]byte(r.out), &all); err != nil || all.Keys[0].Name != hostile {
 		t.Errorf("%v: %s", err, r.out)

@@ -3,11 +3,12 @@ package admin
 import (
 	"time"
 
+	"github.com/till-proxy/till/admin/wire"
 	"github.com/till-proxy/till/limiter"
 )
 
 // KeyJSON is the key object for those who manage keys.
-func KeyJSON(v limiter.View) *KeyObject {
+func KeyJSON(v limiter.View) *wire.KeyObject {
 	k := HolderJSON(v)
 	k.Version, k.Custody = v.Version, v.Custody
 	k.Role, k.Owner, k.Purpose = v.Role, v.Owner, v.Purpose
@@ -22,10 +23,10 @@ func KeyJSON(v limiter.View) *KeyObject {
 
 // HolderJSON is the key object for whoever holds the key: without what was
 // noted about it for others.
-func HolderJSON(v limiter.View) *KeyObject {
-	k := &KeyObject{
+func HolderJSON(v limiter.View) *wire.KeyObject {
+	k := &wire.KeyObject{
 		ID: v.ID, Name: v.Name, Upstream: v.Upstream, Status: v.Status,
-		ExpiresAt: moment(v.ExpiresAt), IdleTimeout: span(v.IdleTimeout).String(), FirstUseWithin: span(v.FirstUseWithin).String(),
+		ExpiresAt: moment(v.ExpiresAt), IdleTimeout: wire.Span(v.IdleTimeout).String(), FirstUseWithin: wire.Span(v.FirstUseWithin).String(),
 		Rate: v.Rate.String(), MaxConcurrency: v.MaxConcurrency, Charge: v.Charge,
 		Models: v.Scope.Models, Paths: v.Scope.Paths, Methods: v.Scope.Methods, PinIP: v.Scope.PinIP,
 		SelfRevoke:      v.SelfRevoke,

@@ -6,6 +6,7 @@ import (
 	"net/http"
 	"sync"
 
+	"github.com/till-proxy/till/admin/wire"
 	"github.com/till-proxy/till/limiter"
 	"github.com/till-proxy/till/token"
 )
@@ -51,7 +52,7 @@ func (a *api) leaks(l *limiter.Limiter, r *http.Request) (int, any, error) {
 	case <-r.Context().Done():
 		return 0, nil, r.Context().Err()
 	}
-	var body leaksBody
+	var body wire.LeaksBody
 	if err := readBodyOf(r, &body, maxLeakBody); err != nil {
 		return 0, nil, err
 	}
@@ -64,9 +65,9 @@ func (a *api) leaks(l *limiter.Limiter, r *http.Request) (int, any, error) {
 	if err != nil {
 		return 0, nil, err
 	}
-	answer := leaksAnswer{Found: len(found), Revoked: []string{}, Matches: []leakMatch{}, DryRun: body.DryRun}
+	answer := wire.LeaksAnswer{Found: len(found), Revoked: []string{}, Matches: []wire.LeakMatch{}, DryRun: body.DryRun}
 	for i, one := range done {
-		answer.Matches = append(answer.Matches, leakMatch{Hint: found[i].Hint(), ID: one.ID, Name: one.Name, State: one.State})
+		answer.Matches = append(answer.Matches, wire.LeakMatch{Hint: found[i].Hint(), ID: one.ID, Name: one.Name, State: one.State})
 		switch one.State {
 		case limiter.LeakUnknown:
 			answer.Unknown++

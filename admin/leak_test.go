@@ -13,6 +13,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/till-proxy/till/admin/wire"
 	"github.com/till-proxy/till/limiter"
 	"github.com/till-proxy/till/token"
 )
@@ -29,12 +30,12 @@ func TestLeaksFindsAndRevokes(t *testing.T) {
 	}
 	text := "curl -u " + a.ScopedKey + ": …\nAuthorization: Basic " + base64.StdEncoding.EncodeToString([]byte(b.ScopedKey+":")) +
 		"\n" + strings.ReplaceAll(sealed.ScopedKey, "_", "%5F") + "\n" + a.ScopedKey + " " + stranger.Reveal()
-	answer := get[leaksAnswer](t, w.do("POST", "/leaks", mustJSON(t, object{"text": text, "dry_run": true})))
+	answer := get[wire.LeaksAnswer](t, w.do("POST", "/leaks", mustJSON(t, object{"text": text, "dry_run": true})))
 	if answer.Found != 4 || len(answer.Revoked) != 0 || answer.Unknown != 1 || w.live(a).View().Status != limiter.Active {
 		t.Errorf("a dry run: %+v", answer)
 	}
 	raw := w.do("POST", "/leaks", mustJSON(t, object{"text": text}))
-	answer = get[leaksAnswer](t, raw)
+	answer = get[wire.LeaksAnswer](t, raw)
 	want := []string{a.ID, sealed.ID, b.ID}
 	if answer.Found != 4 || answer.Unknown != 1 || len(answer.Revoked) != 3 || len(answer.Matches) != 4 {
 		t.Errorf("%+v", answer)
@@ -50,7 +51,7 @@ func TestLeaksFindsAndRevokes(t *testing.T) {
 	if strings.Contains(raw.body, a.ScopedKey[:14]) {
 		t.Error("the answer shows more of a key than its beginning")
 	}
-	for _, m := range []*minted{a, b, sealed} {
+	for _, m := range []*wire.Minted{a, b, sealed} {
 		if w.live(m).View().Status != limiter.Revoked {
 			t.Errorf("%s still works", m.ID)
 		}
@@ -58,11 +59,11 @@ func TestLeaksFindsAndRevokes(t *testing.T) {
 	if w.live(spared).View().Status != limiter.Active {
 		t.Error("another key was revoked")
 	}
-	again := get[leaksAnswer](t, w.do("POST", "/leaks", mustJSON(t, object{"text": text})))
+	again := get[wire.LeaksAnswer](t, w.do("POST", "/leaks", mustJSON(t, object{"text": text})))
 	if again.Found != 4 || len(again.Revoked) != 0 || again.Unknown != 1 {
 		t.Errorf("once more: %+v", again)
 	}
-	if empty := get[leaksAnswer](t, w.do("POST", "/leaks", `{"text":""}`)); empty.Found != 0 || empty.Revoked == nil {
+	if empty := get[wire.LeaksAnswer](t, w.do("POST", "/leaks", `{"text":""}`)); empty.Found != 0 || empty.Revoked == nil {
 		t.Errorf("%+v", empty)
 	}
 }
@@ -72,7 +73,7 @@ func TestLeaksTakesEightMegabytes(t *testing.T) {
 	w := newWorld(t)
 	m := w.mint(`{"upstream":"openai","max_activations":5}`)
 	text := strings.Repeat(".\n", (maxLeakText-len(m.ScopedKey)-1)/2) + " " + m.ScopedKey
-	if answer := get[leaksAnswer](t, w.do("POST", "/leaks", mustJSON(t, object{"text": text}))); len(answer.Revoked) != 1 {
+	if answer := get[wire.LeaksAnswer](t, w.do("POST", "/leaks", mustJSON(t, object{"text": text}))); len(answer.Revoked) != 1 {
 		t.Errorf("%+v", answer)
 	}
 	a := w.do("POST", "/leaks", mustJSON(t, object{"text": text + strings.Repeat(" ", 100)}))

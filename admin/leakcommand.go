@@ -11,6 +11,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/till-proxy/till/admin/wire"
 	"github.com/till-proxy/till/limiter"
 	"github.com/till-proxy/till/token"
 )
@@ -18,7 +19,7 @@ import (
 // leakFinding is one place, as --json prints it.
 type leakFinding struct {
 	Place string `json:"place"`
-	leakMatch
+	wire.LeakMatch
 }
 
 type leakReport struct {
@@ -109,10 +110,10 @@ const leakBatch = 1000
 func (s *search) report(ctx context.Context, f *common, dryRun, offline bool) (*leakReport, error) {
 	r := &leakReport{Revoked: []string{}, Findings: []leakFinding{}, Files: s.files, Skipped: s.skipped, DryRun: dryRun}
 	var texts []token.Leak
-	became := make(map[token.Lookup]leakMatch)
+	became := make(map[token.Lookup]wire.LeakMatch)
 	for _, p := range s.places {
 		if _, known := became[p.leak.Lookup]; !known {
-			became[p.leak.Lookup] = leakMatch{Hint: p.leak.Hint()}
+			became[p.leak.Lookup] = wire.LeakMatch{Hint: p.leak.Hint()}
 			texts = append(texts, p.leak)
 		}
 	}
@@ -127,7 +128,7 @@ func (s *search) report(ctx context.Context, f *common, dryRun, offline bool) (*
 	return r, failed
 }
 
-func (r *leakReport) ask(ctx context.Context, f *common, texts []token.Leak, dryRun bool, became map[token.Lookup]leakMatch) error {
+func (r *leakReport) ask(ctx context.Context, f *common, texts []token.Leak, dryRun bool, became map[token.Lookup]wire.LeakMatch) error {
 	c, err := f.client()
 	if err != nil {
 		return err
@@ -138,8 +139,8 @@ func (r *leakReport) ask(ctx context.Context, f *common, texts []token.Leak, dry
 		for _, l := range texts[:n] {
 			lines.WriteString(l.Text.Reveal() + " ~\n") // nothing may join two of them
 		}
-		var answer leaksAnswer
-		if err := c.call(ctx, "POST", "/leaks", leaksBody{Text: lines.String(), DryRun: dryRun}, &answer); err != nil {
+		var answer wire.LeaksAnswer
+		if err := c.call(ctx, "POST", "/leaks", wire.LeaksBody{Text: lines.String(), DryRun: dryRun}, &answer); err != nil {
 			return err
 		}
 		if len(answer.Matches) != n {

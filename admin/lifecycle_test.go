@@ -23,6 +23,7 @@ import (
 
 	_ "github.com/till-proxy/till"
 	"github.com/till-proxy/till/admin"
+	"github.com/till-proxy/till/admin/wire"
 	"github.com/till-proxy/till/upstream"
 )
 
@@ -109,10 +110,10 @@ type running struct {
 }
 
 type greeting struct {
-	BaseURL   string               `json:"base_url"`
-	Address   string               `json:"address"`
-	Data      string               `json:"data"`
-	Upstreams []admin.UpstreamInfo `json:"upstreams"`
+	BaseURL   string              `json:"base_url"`
+	Address   string              `json:"address"`
+	Data      string              `json:"data"`
+	Upstreams []wire.UpstreamInfo `json:"upstreams"`
 	Console   *struct {
 		URL       string    `json:"url"`
 		ExpiresAt time.Time `json:"expires_at"`

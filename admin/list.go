@@ -10,6 +10,8 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
+
+	"github.com/till-proxy/till/admin/wire"
 )
 
 func listCommand(f *common) *cobra.Command {
@@ -65,7 +67,7 @@ when a key ends or has ended. The table fits 80 columns; --json has everything.`
 				return err
 			}
 			if f.json {
-				return printValue(cmd.OutOrStdout(), listed{Keys: keys, Next: more})
+				return printValue(cmd.OutOrStdout(), wire.Listed{Keys: keys, Next: more})
 			}
 			if len(keys) == 0 && picked {
 				_, err := fmt.Fprintln(cmd.OutOrStdout(), "No key is like that; all are listed by: caddy till list")
@@ -103,7 +105,7 @@ when a key ends or has ended. The table fits 80 columns; --json has everything.`
 	return cmd
 }
 
-func withoutSalts(keys []*KeyObject) (n int) {
+func withoutSalts(keys []*wire.KeyObject) (n int) {
 	for _, k := range keys {
 		if k.SealedWithoutSalt {
 			n++
@@ -114,15 +116,15 @@ func withoutSalts(keys []*KeyObject) (n int) {
 
 // all follows the pages until limit keys are there; 0 takes all. more is the
 // cursor of what follows.
-func (c *client) all(ctx context.Context, q url.Values, limit int) (keys []*KeyObject, more string, err error) {
-	keys = []*KeyObject{}
+func (c *client) all(ctx context.Context, q url.Values, limit int) (keys []*wire.KeyObject, more string, err error) {
+	keys = []*wire.KeyObject{}
 	for {
-		size := maxPage
+		size := wire.MaxPage
 		if limit > 0 {
-			size = min(limit-len(keys), maxPage)
+			size = min(limit-len(keys), wire.MaxPage)
 		}
 		q.Set("limit", strconv.Itoa(size))
-		var page listed
+		var page wire.Listed
 		if err := c.call(ctx, "GET", "/keys?"+q.Encode(), nil, &page); err != nil {
 			return nil, "", err
 		}
@@ -140,7 +142,7 @@ const (
 )
 
 // printTable cuts the upstream, which is not always short. Ids stay whole, because they are there to be pasted.
-func printTable(w io.Writer, keys []*KeyObject, now time.Time) error {
+func printTable(w io.Writer, keys []*wire.KeyObject, now time.Time) error {
 	if len(keys) == 0 {
 		_, err := fmt.Fprintln(w, "No keys. Mint one with: caddy till create --max-activations 500")
 		return err

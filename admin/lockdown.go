@@ -5,14 +5,15 @@ import (
 	"net/http"
 	"time"
 
+	"github.com/till-proxy/till/admin/wire"
 	"github.com/till-proxy/till/limiter"
 )
 
-func lockdownOf(s *limiter.LockedDown) lockdownJSON {
+func lockdownOf(s *limiter.LockedDown) wire.LockdownJSON {
 	if s == nil {
-		return lockdownJSON{}
+		return wire.LockdownJSON{}
 	}
-	o := lockdownJSON{LockedDown: true, By: s.By, Reason: s.Reason, Durable: &s.Durable}
+	o := wire.LockdownJSON{LockedDown: true, By: s.By, Reason: s.Reason, Durable: &s.Durable}
 	if !s.Since.IsZero() {
 		o.Since = &s.Since
 	}
@@ -21,7 +22,7 @@ func lockdownOf(s *limiter.LockedDown) lockdownJSON {
 
 // lockdown refuses every key at once. It needs no store.
 func (a *api) lockdown(w http.ResponseWriter, r *http.Request) {
-	var body revokeBody
+	var body wire.RevokeBody
 	if err := readOptionalBody(r, &body); err != nil {
 		a.fail(w, err)
 		return
@@ -51,7 +52,7 @@ func (a *api) showLockdown(w http.ResponseWriter, _ *http.Request) {
 
 // lockdownSeen is what the caller is told of the lockdown that is in force. While
 // the store is closed, nothing is known of roles.
-func (a *api) lockdownSeen() lockdownJSON {
+func (a *api) lockdownSeen() wire.LockdownJSON {
 	o := lockdownOf(a.backend.Lockdown().State())
 	if a.caller.Role == limiter.OperatorRole {
 		return o

@@ -6,6 +6,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/till-proxy/till/admin/wire"
 	"github.com/till-proxy/till/limiter"
 )
 
@@ -19,7 +20,7 @@ func TestLockdownIsSetShownAndLiftedAlsoWhileTheStoreIsClosed(t *testing.T) {
 	if refusal := live.Reserve(t.Context(), ask, g); refusal != nil {
 		t.Fatal(refusal)
 	}
-	s := get[lockdownJSON](t, w.do("POST", "/lockdown", `{"reason":"drill"}`))
+	s := get[wire.LockdownJSON](t, w.do("POST", "/lockdown", `{"reason":"drill"}`))
 	if !s.LockedDown || s.StreamsCut == nil || *s.StreamsCut != 1 || s.Durable == nil || !*s.Durable || s.By != "operator" || s.Reason != "drill" || s.Since == nil {
 		t.Errorf("set: %+v", s)
 	}
@@ -27,7 +28,7 @@ func TestLockdownIsSetShownAndLiftedAlsoWhileTheStoreIsClosed(t *testing.T) {
 	if refusal := live.Reserve(t.Context(), ask, new(limiter.Grant)); refusal == nil || refusal.Code != limiter.CodeLockedDown {
 		t.Errorf("a request: %v", refusal)
 	}
-	stats := get[struct{ Lockdown lockdownJSON }](t, w.do("GET", "/stats", ""))
+	stats := get[struct{ Lockdown wire.LockdownJSON }](t, w.do("GET", "/stats", ""))
 	if !stats.Lockdown.LockedDown || stats.Lockdown.Reason != "drill" {
 		t.Errorf("stats: %+v", stats)
 	}
@@ -38,19 +39,19 @@ func TestLockdownIsSetShownAndLiftedAlsoWhileTheStoreIsClosed(t *testing.T) {
 		t.Errorf("a reason that is too long: %d", a.status)
 	}
 	w.close()
-	if s := get[lockdownJSON](t, w.do("GET", "/lockdown", "")); !s.LockedDown {
+	if s := get[wire.LockdownJSON](t, w.do("GET", "/lockdown", "")); !s.LockedDown {
 		t.Error("a closed store forgets it")
 	}
 	if a := w.do("GET", "/stats", ""); a.status != http.StatusServiceUnavailable || !strings.Contains(a.body, "a lockdown is in force") {
 		t.Errorf("stats of a closed store: %d %s", a.status, a.body)
 	}
-	if s := get[lockdownJSON](t, w.do("DELETE", "/lockdown", "")); s.LockedDown {
+	if s := get[wire.LockdownJSON](t, w.do("DELETE", "/lockdown", "")); s.LockedDown {
 		t.Error("not lifted")
 	}
-	if s := get[lockdownJSON](t, w.do("DELETE", "/lockdown", "")); s.LockedDown {
+	if s := get[wire.LockdownJSON](t, w.do("DELETE", "/lockdown", "")); s.LockedDown {
 		t.Error("lifting twice is no mistake")
 	}
-	if s := get[lockdownJSON](t, w.do("POST", "/lockdown", "")); !s.LockedDown || *s.StreamsCut != 0 {
+	if s := get[wire.LockdownJSON](t, w.do("POST", "/lockdown", "")); !s.LockedDown || *s.StreamsCut != 0 {
 		t.Errorf("without a body, on a closed store: %+v", s)
 	}
 }
@@ -90,7 +91,7 @@ func TestTheReasonOfALockdownIsForThoseWhoSeeAll(t *testing.T) {
 			}
 		}
 	}
-	get[lockdownJSON](t, w.do("POST", "/lockdown", `{"reason":"anna is a spy"}`))
+	get[wire.LockdownJSON](t, w.do("POST", "/lockdown", `{"reason":"anna is a spy"}`))
 	for name, as := range callers {
 		for _, path := range []string{"/lockdown", "/stats", "/doctor"} {
 			a := as.do("GET", path, "")

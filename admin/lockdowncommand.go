@@ -4,6 +4,8 @@ import (
 	"fmt"
 
 	"github.com/spf13/cobra"
+
+	"github.com/till-proxy/till/admin/wire"
 )
 
 func lockdownCommand(f *common) *cobra.Command {
@@ -38,7 +40,7 @@ full, and survives a restart. Holders of keys are told the reason.`,
 			if err != nil {
 				return err
 			}
-			var s lockdownJSON
+			var s wire.LockdownJSON
 			if err := readable(raw, &s); err != nil {
 				return err
 			}
@@ -58,7 +60,7 @@ full, and survives a restart. Holders of keys are told the reason.`,
 	return cmd
 }
 
-func lockdownText(s *lockdownJSON) string {
+func lockdownText(s *wire.LockdownJSON) string {
 	if !s.LockedDown {
 		return "Keys work: there is no lockdown.\n"
 	}

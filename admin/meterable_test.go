@@ -6,6 +6,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/till-proxy/till/admin/wire"
 	"github.com/till-proxy/till/limiter"
 )
 
@@ -47,7 +48,7 @@ func TestNoKeyIsMintedWhoseLimitsItsUpstreamCannotTell(t *testing.T) {
 			for _, upstream := range []string{"github", "openai"} {
 				a := by.do("POST", "/keys", fmt.Sprintf(`{"upstream":%q,%s%s}`, upstream, by.role, test.mint))
 				if test.patch != "" {
-					a = by.do("PATCH", "/keys/"+get[KeyObject](t, a).ID, "{"+test.patch+"}")
+					a = by.do("PATCH", "/keys/"+get[wire.KeyObject](t, a).ID, "{"+test.patch+"}")
 				}
 				refused := test.measured && upstream == "github"
 				if refused != (a.status == http.StatusBadRequest && strings.Contains(a.body, "with a preset, because")) || !refused && a.status/100 != 2 {
@@ -96,7 +97,7 @@ func TestWhatARuleNeedsMayComeFromACeiling(t *testing.T) {
 		}
 		a := by.do("POST", "/keys", "{"+body+"}")
 		if test.patch != "" {
-			a = by.do("PATCH", "/keys/"+get[KeyObject](t, a).ID, "{"+test.patch+"}")
+			a = by.do("PATCH", "/keys/"+get[wire.KeyObject](t, a).ID, "{"+test.patch+"}")
 		}
 		if (a.status/100 == 2) != (test.wants == "") || test.wants != "" && !strings.Contains(a.body, test.wants) {
 			t.Errorf("under %s: {%s}, then {%s}: %d %s", test.role, test.mint, test.patch, a.status, a.body)

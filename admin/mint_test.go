@@ -7,6 +7,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/till-proxy/till/admin/wire"
 	"github.com/till-proxy/till/limiter"
 	"github.com/till-proxy/till/token"
 )
@@ -30,7 +31,7 @@ func TestMintAnswersWithTheKeyObjectAndItsString(t *testing.T) {
 	if cc := a.header.Get("Cache-Control"); cc != "no-store" {
 		t.Errorf("Cache-Control is %q: the answer holds a secret", cc)
 	}
-	m := get[minted](t, a)
+	m := get[wire.Minted](t, a)
 	if d := time.Until(*m.ExpiresAt); d < 24*time.Hour-time.Minute || d > 24*time.Hour {
 		t.Errorf("expires in %s, want 24h", d)
 	}
@@ -117,7 +118,7 @@ func TestMintRefuses(t *testing.T) {
 		})
 	}
 	t.Cleanup(func() {
-		if keys := get[listed](t, w.do("GET", "/keys", "")); len(keys.Keys) != 0 {
+		if keys := get[wire.Listed](t, w.do("GET", "/keys", "")); len(keys.Keys) != 0 {
 			t.Errorf("%d keys were minted all the same", len(keys.Keys))
 		}
 	})
@@ -127,16 +128,16 @@ func TestTokensAndDollarsAreMintedGrantedAndShown(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	m := w.mint(`{"upstream":"openai","max_tokens":1000000,"max_spend_usd":"5.00","max_request_spend_usd":0.25,"fit":false,"unknown_price":"count_only"}`)
-	k := get[KeyObject](t, w.do("POST", "/keys/"+m.ID+"/grant", `{"tokens":500000,"spend_usd":"0.50"}`))
+	k := get[wire.KeyObject](t, w.do("POST", "/keys/"+m.ID+"/grant", `{"tokens":500000,"spend_usd":"0.50"}`))
 	if *k.MaxTokens != 1_500_000 || *k.RemainingTokens != 1_500_000 || *k.UsedTokens != 0 || k.MaxSpendUSD != "5.50" || k.RemainingSpendUSD != "5.50" ||
 		k.UsedSpendUSD != "0.00" || k.MaxRequestUSD != "0.25" || *k.Fit || k.UnknownPrice != "count_only" {
 		t.Errorf("minted and granted: %+v", k)
 	}
-	k = get[KeyObject](t, w.do("PATCH", "/keys/"+m.ID, `{"max_spend_usd":null,"max_request_spend_usd":null,"fit":null}`))
+	k = get[wire.KeyObject](t, w.do("PATCH", "/keys/"+m.ID, `{"max_spend_usd":null,"max_request_spend_usd":null,"fit":null}`))
 	if k.MaxSpendUSD != "" || k.MaxRequestUSD != "" || !*k.Fit {
 		t.Errorf("after the dollars are gone: %+v", k)
 	}
-	if k := get[KeyObject](t, w.do("PATCH", "/keys/"+m.ID, `{"max_spend_cents":250}`)); k.MaxSpendUSD != "2.50" {
+	if k := get[wire.KeyObject](t, w.do("PATCH", "/keys/"+m.ID, `{"max_spend_cents":250}`)); k.MaxSpendUSD != "2.50" {
 		t.Errorf("in cents: %+v", k)
 	}
 	for body, message := range map[string]string{
@@ -171,7 +172,7 @@ func TestASealedKeyBringsItsOwnCredential(t *testing.T) {
 	w := newWorld(t)
 	const real = "sk-real-secret-0123456789"
 	a := w.do("POST", "/keys", `{"upstream":"spare","max_activations":1,"upstream_key":" `+real+`\n"}`)
-	m := get[minted](t, a)
+	m := get[wire.Minted](t, a)
 	first, box, sealed := strings.Cut(m.ScopedKey, ".")
 	if m.Custody != "sealed" || !sealed || len(first) != len(token.KeyPrefix)+28 || strings.Contains(a.body, real) {
 		t.Fatalf("minted %s", a.body)
@@ -185,7 +186,7 @@ func TestASealedKeyBringsItsOwnCredential(t *testing.T) {
 			t.Errorf("%s shows the box: %s", path, body)
 		}
 	}
-	get[KeyObject](t, w.do("POST", "/keys/"+m.ID+"/revoke", ""))
+	get[wire.KeyObject](t, w.do("POST", "/keys/"+m.ID+"/revoke", ""))
 	if _, err := openBox(w, &m, box); err == nil {
 		t.Error("the box of a revoked key opens")
 	}
@@ -200,7 +201,7 @@ func TestASealedKeyBringsItsOwnCredential(t *testing.T) {
 }
 
 // openBox opens a key's box with what the store has of the key.
-func openBox(w *world, m *minted, box string) (string, error) {
+func openBox(w *world, m *wire.Minted, box string) (string, error) {
 	w.t.Helper()
 	key, err := token.ParseSealKey(strings.Repeat("5e", token.SealKeyLen))
 	if err != nil {

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/http"
 
+	"github.com/till-proxy/till/admin/wire"
 	"github.com/till-proxy/till/limiter"
 )
 
@@ -84,17 +85,17 @@ func (a *api) once(call func(*limiter.Limiter, *http.Request) (int, any, error))
 			return 0, nil, err
 		case done.Key != nil:
 			return http.StatusOK, struct {
-				*KeyObject
+				*wire.KeyObject
 				Replayed bool `json:"replayed"`
 			}{KeyJSON(*done.Key), true}, nil
 		case done.Job != nil:
 			return http.StatusOK, struct {
-				bulkJSON
+				wire.BulkJSON
 				Replayed bool `json:"replayed"`
 			}{jobJSON(*done.Job), true}, nil
 		case done.Token != nil:
 			return http.StatusOK, struct {
-				*TokenObject
+				*wire.TokenObject
 				Replayed bool `json:"replayed"`
 			}{tokenJSON(*done.Token, l.Time()), true}, nil
 		}

@@ -6,11 +6,12 @@ import (
 	"sync"
 	"testing"
 
+	"github.com/till-proxy/till/admin/wire"
 	"github.com/till-proxy/till/limiter"
 )
 
 type replayed struct {
-	KeyObject
+	wire.KeyObject
 	ScopedKey string `json:"scoped_key"`
 	Token     string `json:"token"`
 	Replayed  bool   `json:"replayed"`
@@ -72,7 +73,7 @@ func TestACallUnderAnIdempotencyKeyIsDoneOnce(t *testing.T) {
 			t.Errorf("the key %q: %d %s", key, a.status, a.body)
 		}
 	}
-	if list := get[listed](t, w.do("GET", "/keys", "")); len(list.Keys) != 2 {
+	if list := get[wire.Listed](t, w.do("GET", "/keys", "")); len(list.Keys) != 2 {
 		t.Errorf("%d keys, want 2", len(list.Keys))
 	}
 }
@@ -102,7 +103,7 @@ func TestCallsAtTheSameTimeUnderOneIdempotencyKeyAreDoneOnce(t *testing.T) {
 			t.Errorf("%d keys were minted and %d strings told, want 1 and 1", len(ids), secrets)
 		}
 	}
-	if v := get[KeyObject](t, w.do("GET", "/keys/"+k.ID, "")); *v.MaxActivations != 10 {
+	if v := get[wire.KeyObject](t, w.do("GET", "/keys/"+k.ID, "")); *v.MaxActivations != 10 {
 		t.Errorf("%d activations after 5 grants of 1, want 10", *v.MaxActivations)
 	}
 }

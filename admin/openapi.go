@@ -11,6 +11,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/till-proxy/till/admin/wire"
 	"github.com/till-proxy/till/limiter"
 )
 
@@ -163,15 +164,15 @@ var enums = map[reflect.Type][]any{
 	reflect.TypeFor[limiter.Sight]():       {limiter.SeesOwn, limiter.SeesRole, limiter.SeesAll},
 	reflect.TypeFor[limiter.LeakState]():   {limiter.LeakRevoked, limiter.LeakGraceEnded, limiter.LeakDead, limiter.LeakUnknown},
 	reflect.TypeFor[limiter.StaleReason](): {limiter.StaleUnused, limiter.StaleNeverUsed, limiter.StaleOverGranted, limiter.StaleExpiring},
-	reflect.TypeFor[Level]():               {LevelError, LevelWarning},
+	reflect.TypeFor[wire.Level]():          {wire.LevelError, wire.LevelWarning},
 }
 
 // texts are types that are written as text, with the form that it has.
 var texts = map[reflect.Type]schema{
 	reflect.TypeFor[time.Time]():    {"type": "string", "format": "date-time"},
-	reflect.TypeFor[span]():         {"type": "string", "examples": []string{"90s", "24h", "7d"}},
-	reflect.TypeFor[dollars]():      {"type": []string{"string", "number"}, "examples": []string{"5.00"}},
-	reflect.TypeFor[realKey]():      {"type": "string", "writeOnly": true},
+	reflect.TypeFor[wire.Span]():    {"type": "string", "examples": []string{"90s", "24h", "7d"}},
+	reflect.TypeFor[wire.Dollars](): {"type": []string{"string", "number"}, "examples": []string{"5.00"}},
+	reflect.TypeFor[wire.RealKey](): {"type": "string", "writeOnly": true},
 	reflect.TypeFor[limiter.Rate](): {"type": "string", "examples": []string{"60/m", "10/s"}},
 	// An audit entry as it was written: its hash is over exactly this form.
 	reflect.TypeFor[json.RawMessage](): {"type": "object", "description": "an audit entry: seq, time, actor, from, action, key, changes, prev, hash"},

@@ -10,6 +10,8 @@ import (
 	"slices"
 	"strings"
 	"testing"
+
+	"github.com/till-proxy/till/admin/wire"
 )
 
 // eachType calls fn for every struct that the operations read or write.
@@ -203,7 +205,7 @@ func TestRealAnswersAreAsDescribed(t *testing.T) {
 	m := w.mint(`{"upstream":"openai","max_activations":5}`)
 	w.use(m, 2)
 	w.hire("ann", "ci")
-	tok := get[TokenObject](t, w.do("POST", "/tokens", `{"name":"bob","role":"ci"}`))
+	tok := get[wire.TokenObject](t, w.do("POST", "/tokens", `{"name":"bob","role":"ci"}`))
 	left := map[string]bool{} // not yet tried
 	for pattern := range operations {
 		left[pattern] = true

@@ -5,6 +5,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/till-proxy/till/admin/wire"
 	"github.com/till-proxy/till/limiter"
 	"github.com/till-proxy/till/upstream"
 )
@@ -19,14 +20,14 @@ func orNone(pico int64) string {
 	return perMillion(pico)
 }
 
-func priceJSON(p *upstream.Price) PriceObject {
-	o := PriceObject{
+func priceJSON(p *upstream.Price) wire.PriceObject {
+	o := wire.PriceObject{
 		Provider: p.Provider, Model: p.Model, Input: perMillion(p.Input), Output: perMillion(p.Output),
 		CachedInput: orNone(p.CachedInput), CacheWrite: orNone(p.CacheWrite), CacheWrite1h: orNone(p.CacheWrite1),
 		Context: p.Context, MaxOutput: p.MaxOutput, AsOf: p.AsOf, Source: p.Source, Confidence: p.Confidence,
 	}
 	for _, t := range p.Tiers {
-		o.Tiers = append(o.Tiers, tierPrice{t.Above, perMillion(t.Input), perMillion(t.Output)})
+		o.Tiers = append(o.Tiers, wire.TierPrice{Above: t.Above, Input: perMillion(t.Input), Output: perMillion(t.Output)})
 	}
 	return o
 }
@@ -36,7 +37,7 @@ func priceJSON(p *upstream.Price) PriceObject {
 // so dated snapshots are found, too.
 func (a *api) prices(_ *limiter.Limiter, r *http.Request) (int, any, error) {
 	table := a.backend.PriceTable()
-	answer := listedPrices{AsOf: table.AsOf, Prices: []PriceObject{}}
+	answer := wire.ListedPrices{AsOf: table.AsOf, Prices: []wire.PriceObject{}}
 	model := r.URL.Query().Get("model")
 	if model == "" {
 		for _, p := range table.All() {

@@ -3,16 +3,18 @@ package admin
 import (
 	"strings"
 	"testing"
+
+	"github.com/till-proxy/till/admin/wire"
 )
 
 func TestPricesAreShownByModelAndWhole(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
-	all := get[listedPrices](t, w.do("GET", "/prices", ""))
+	all := get[wire.ListedPrices](t, w.do("GET", "/prices", ""))
 	if len(all.Prices) < 200 || all.AsOf == "" {
 		t.Errorf("%d prices, as of %q", len(all.Prices), all.AsOf)
 	}
-	one := get[listedPrices](t, w.do("GET", "/prices?model=openai/gpt-5-2025-08-07", ""))
+	one := get[wire.ListedPrices](t, w.do("GET", "/prices?model=openai/gpt-5-2025-08-07", ""))
 	if len(one.Prices) != 1 || one.Prices[0].Model != "gpt-5" || one.Prices[0].Input != "1.25" || one.Prices[0].Output != "10.00" {
 		t.Errorf("a dated snapshot: %+v", one.Prices)
 	}

@@ -9,6 +9,8 @@ import (
 	"text/tabwriter"
 
 	"github.com/spf13/cobra"
+
+	"github.com/till-proxy/till/admin/wire"
 )
 
 func pricesCommand(f *common) *cobra.Command {
@@ -30,7 +32,7 @@ the built-in ones, with those of its configuration in their place.`,
 			if len(args) == 1 {
 				path += "?" + url.Values{"model": args}.Encode()
 			}
-			var answer listedPrices
+			var answer wire.ListedPrices
 			if err := c.call(cmd.Context(), "GET", path, nil, &answer); err != nil {
 				return err
 			}
@@ -65,7 +67,7 @@ the built-in ones, with those of its configuration in their place.`,
 }
 
 // printPrice tells what else is known of a model, and how well.
-func printPrice(w io.Writer, p *PriceObject) error {
+func printPrice(w io.Writer, p *wire.PriceObject) error {
 	var b strings.Builder
 	fmt.Fprintf(&b, "\n%s\n", cut(p.Provider+"/"+p.Model, 78))
 	line := func(name, value string) {

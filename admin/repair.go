@@ -4,13 +4,14 @@ import (
 	"errors"
 	"net/http"
 
+	"github.com/till-proxy/till/admin/wire"
 	"github.com/till-proxy/till/limiter"
 )
 
 // repair mends a store that does not agree with its anchor, or believes the
 // machine's clock again.
 func (a *api) repair(w http.ResponseWriter, r *http.Request) {
-	var ask repairBody
+	var ask wire.RepairBody
 	if err := readBody(r, &ask); err != nil {
 		a.fail(w, err)
 		return

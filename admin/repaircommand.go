@@ -5,6 +5,8 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
+
+	"github.com/till-proxy/till/admin/wire"
 )
 
 func repairCommand(f *common) *cobra.Command {
@@ -42,7 +44,7 @@ right now, --clock believes it again.`,
 			if f.json {
 				return printJSON(cmd.OutOrStdout(), raw)
 			}
-			var done repairedAnswer
+			var done wire.RepairedAnswer
 			if err := readable(raw, &done); err != nil {
 				return err
 			}

@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strconv"
 
+	"github.com/till-proxy/till/admin/wire"
 	"github.com/till-proxy/till/limiter"
 )
 
@@ -14,19 +15,19 @@ func (a *api) roles(l *limiter.Limiter, _ *http.Request) (int, any, error) {
 	if err != nil {
 		return 0, nil, err
 	}
-	answer := make([]*roleObject, 0, len(roles))
+	answer := make([]*wire.RoleObject, 0, len(roles))
 	for _, r := range roles {
 		answer = append(answer, roleJSON(r))
 	}
 	return http.StatusOK, map[string]any{"roles": answer}, nil
 }
 
-func roleJSON(r limiter.RoleView) *roleObject {
-	o := &roleObject{
+func roleJSON(r limiter.RoleView) *wire.RoleObject {
+	o := &wire.RoleObject{
 		Name: r.Name, Permissions: r.Permissions, Sees: r.Sees, Upstreams: r.Upstreams,
 		Models: r.Scope.Models, Methods: r.Scope.Methods, Paths: r.Scope.Paths,
 		MaxActivations: ceiling(r.Max[limiter.Activations]), MaxTokens: ceiling(r.Max[limiter.Tokens]),
-		MaxLifetime: span(r.MaxLifetime).String(),
+		MaxLifetime: wire.Span(r.MaxLifetime).String(),
 	}
 	if o.Permissions == nil {
 		o.Permissions = []limiter.Permission{}
@@ -41,7 +42,7 @@ func roleJSON(r limiter.RoleView) *roleObject {
 		o.MaxSpendUSD = limiter.FormatUSD(n)
 	}
 	if limit := r.Budget.Limit; limit != limiter.NoLimits() {
-		o.Budget = &budgetObject{
+		o.Budget = &wire.BudgetObject{
 			Activations: amount(limit[limiter.Activations]), Tokens: amount(limit[limiter.Tokens]), Renews: string(r.Budget.Renews),
 			UsedActivations: r.Used[limiter.Activations], UsedTokens: r.Used[limiter.Tokens], UsedSpendUSD: limiter.FormatUSD(r.Used[limiter.Nanodollars]),
 		}
@@ -79,7 +80,7 @@ func (a *api) metered(name string) bool {
 
 // choices are the upstreams that the caller may mint keys of a role for: a mint
 // that names none is for the only one.
-func (a *api) choices(l *limiter.Limiter, role string) ([]UpstreamInfo, error) {
+func (a *api) choices(l *limiter.Limiter, role string) ([]wire.UpstreamInfo, error) {
 	if a.caller.Role != limiter.OperatorRole {
 		role = a.caller.Role
 	}
@@ -95,7 +96,7 @@ func (a *api) choices(l *limiter.Limiter, role string) ([]UpstreamInfo, error) {
 	r := roles[at]
 	metered := r.Max[limiter.Tokens] > 0 || r.Max[limiter.Nanodollars] > 0 ||
 		r.Budget.Limit[limiter.Tokens] != limiter.NoLimit || r.Budget.Limit[limiter.Nanodollars] != limiter.NoLimit
-	return slices.DeleteFunc(slices.Clone(infos), func(u UpstreamInfo) bool {
+	return slices.DeleteFunc(slices.Clone(infos), func(u wire.UpstreamInfo) bool {
 		return len(r.Upstreams) > 0 && !slices.Contains(r.Upstreams, u.Name) || metered && u.Dialect == ""
 	}), nil
 }
@@ -113,8 +114,8 @@ func pageOf(q url.Values) (size int, cursor string, err error) {
 		case name == "cursor":
 			cursor = values[0]
 		case name == "limit":
-			if size, err = strconv.Atoi(values[0]); err != nil || size < 1 || size > maxPage {
-				return 0, "", invalid("limit must be from 1 to %d, got %q", maxPage, values[0])
+			if size, err = strconv.Atoi(values[0]); err != nil || size < 1 || size > wire.MaxPage {
+				return 0, "", invalid("limit must be from 1 to %d, got %q", wire.MaxPage, values[0])
 			}
 		default:
 			return 0, "", invalid("unknown parameter %q; there are limit, cursor", name)

@@ -5,6 +5,7 @@ import (
 	"net/http"
 	"time"
 
+	"github.com/till-proxy/till/admin/wire"
 	"github.com/till-proxy/till/limiter"
 	"github.com/till-proxy/till/token"
 )
@@ -32,7 +33,7 @@ func (a *api) issue(l *limiter.Limiter, upstream string, credential token.Secret
 }
 
 func (a *api) rotate(l *limiter.Limiter, r *http.Request) (int, any, error) {
-	var body rotateBody
+	var body wire.RotateBody
 	if err := readOptionalBody(r, &body); err != nil {
 		return 0, nil, err
 	}
@@ -61,8 +62,8 @@ func (a *api) rotate(l *limiter.Limiter, r *http.Request) (int, any, error) {
 	if err != nil {
 		return 0, nil, err
 	}
-	return http.StatusOK, &rotated{
-		minted:     minted{KeyObject: KeyJSON(view), ScopedKey: text.Reveal(), BaseURL: a.backend.BaseURL()},
+	return http.StatusOK, &wire.Rotated{
+		Minted:     wire.Minted{KeyObject: KeyJSON(view), ScopedKey: text.Reveal(), BaseURL: a.backend.BaseURL()},
 		StreamsCut: cut,
 	}, nil
 }

@@ -6,6 +6,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/till-proxy/till/admin/wire"
 	"github.com/till-proxy/till/limiter"
 	"github.com/till-proxy/till/token"
 )
@@ -15,7 +16,7 @@ func TestRotateAnswersWithTheSameRecordAndANewString(t *testing.T) {
 	w := newWorld(t)
 	m := w.mint(`{"name":"nightly","upstream":"openai","max_activations":500}`)
 	w.use(m, 3)
-	r := get[rotated](t, w.do("POST", "/keys/"+m.ID+"/rotate", `{"grace":"1h"}`))
+	r := get[wire.Rotated](t, w.do("POST", "/keys/"+m.ID+"/rotate", `{"grace":"1h"}`))
 	if r.ID != m.ID || *r.RemainingActivations != 497 || r.ScopedKey == m.ScopedKey || r.RotatedAt == nil ||
 		!r.GraceEndsAt.Equal(r.RotatedAt.Add(time.Hour)) || r.Version <= m.Version || r.BaseURL != w.base {
 		t.Errorf("rotated %+v, string %t", r.KeyObject, r.ScopedKey == m.ScopedKey)
@@ -36,7 +37,7 @@ func TestRotateAnswersWithTheSameRecordAndANewString(t *testing.T) {
 			t.Errorf("%s: %s", path, body)
 		}
 	}
-	r = get[rotated](t, w.do("POST", "/keys/"+m.ID+"/rotate", ""))
+	r = get[wire.Rotated](t, w.do("POST", "/keys/"+m.ID+"/rotate", ""))
 	if !r.GraceEndsAt.Equal(*r.RotatedAt) {
 		t.Errorf("without a grace it ends at %s, rotated at %s", r.GraceEndsAt, r.RotatedAt)
 	}
@@ -83,13 +84,13 @@ func TestRotatingASealedKeyMakesItsBoxAnew(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	m := w.mint(`{"upstream":"openai","max_activations":5,"upstream_key":"sk-real-old"}`)
-	r := get[rotated](t, w.do("POST", "/keys/"+m.ID+"/rotate", `{"grace":"1h","upstream_key":"sk-real-new"}`))
-	next := &minted{KeyObject: r.KeyObject, ScopedKey: r.ScopedKey}
+	r := get[wire.Rotated](t, w.do("POST", "/keys/"+m.ID+"/rotate", `{"grace":"1h","upstream_key":"sk-real-new"}`))
+	next := &wire.Minted{KeyObject: r.KeyObject, ScopedKey: r.ScopedKey}
 	_, oldBox, _ := strings.Cut(m.ScopedKey, ".")
 	_, newBox, _ := strings.Cut(r.ScopedKey, ".")
 	for _, test := range []struct {
 		what string
-		key  *minted
+		key  *wire.Minted
 		box  string
 		want string
 	}{{"the former string", m, oldBox, "sk-real-old"}, {"the new one", next, newBox, "sk-real-new"}} {
@@ -135,7 +136,7 @@ func TestRotateCommand(t *testing.T) {
 		t.Errorf("%+v", r)
 	}
 	fits(t, r.out)
-	if w.live(&minted{ScopedKey: text}).View().Status != limiter.Active {
+	if w.live(&wire.Minted{ScopedKey: text}).View().Status != limiter.Active {
 		t.Error("the key is not alive any more")
 	}
 }

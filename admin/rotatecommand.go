@@ -7,6 +7,8 @@ import (
 	"strings"
 
 	"github.com/spf13/cobra"
+
+	"github.com/till-proxy/till/admin/wire"
 )
 
 func rotateCommand(f *common) *cobra.Command {
@@ -50,14 +52,14 @@ change that one there: no key needs a new string.`,
 			if f.json {
 				return printJSON(cmd.OutOrStdout(), raw)
 			}
-			var after rotated
+			var after wire.Rotated
 			if err := readable(raw, &after); err != nil {
 				return err
 			}
 			// The key is printed whatever happens: it is shown this once.
 			info, err := c.upstream(cmd.Context(), after.Upstream)
 			_, printed := fmt.Fprint(cmd.OutOrStdout(), former(&after))
-			return errors.Join(printMinted(cmd.OutOrStdout(), &after.minted, info), printed, err)
+			return errors.Join(printMinted(cmd.OutOrStdout(), &after.Minted, info), printed, err)
 		},
 	}
 	cmd.Flags().StringVar(&grace, "grace", "", "how long the former string still works: 1h, 7d (default: it stops now)")
@@ -66,7 +68,7 @@ change that one there: no key needs a new string.`,
 }
 
 // former says what becomes of the string that the key had.
-func former(r *rotated) string {
+func former(r *wire.Rotated) string {
 	var b strings.Builder
 	b.WriteString("Rotated  the former string ")
 	if r.GraceEndsAt != nil && r.RotatedAt != nil && r.GraceEndsAt.After(*r.RotatedAt) {

@@ -14,6 +14,7 @@ import (
 	"github.com/caddyserver/caddy/v2"
 	"github.com/spf13/cobra"
 
+	"github.com/till-proxy/till/admin/wire"
 	"github.com/till-proxy/till/token"
 )
 
@@ -144,14 +145,14 @@ func (o *runOptions) body(cmd *cobra.Command, command string) (map[string]any, e
 			return nil, usage("--expires-at must be a time such as 2026-12-31T18:00:00Z, got %q", o.limits.expiresAt)
 		}
 		if at.After(time.Now().Add(runLifetime)) {
-			return nil, usage("--expires-at must be within %s: a command's key lives that long at most", span(runLifetime))
+			return nil, usage("--expires-at must be within %s: a command's key lives that long at most", wire.Span(runLifetime))
 		}
 	case o.limits.expiresIn != "":
 		if d, err := caddy.ParseDuration(o.limits.expiresIn); err == nil && d > runLifetime {
-			return nil, usage("--expires-in must be %s at most, which is how long a command's key lives, got %s", span(runLifetime), o.limits.expiresIn)
+			return nil, usage("--expires-in must be %s at most, which is how long a command's key lives, got %s", wire.Span(runLifetime), o.limits.expiresIn)
 		}
 	default:
-		o.limits.expiresIn = span(runLifetime).String()
+		o.limits.expiresIn = wire.Span(runLifetime).String()
 	}
 	o.limits.name = cmp.Or(o.limits.name, "run "+filepath.Base(command))
 	o.limits.unlimited = false

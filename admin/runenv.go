@@ -4,14 +4,15 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/till-proxy/till/admin/wire"
 	"github.com/till-proxy/till/token"
 	"github.com/till-proxy/till/upstream"
 )
 
 // runKey is a key that `run` minted, and what it is for.
 type runKey struct {
-	*minted
-	info UpstreamInfo
+	*wire.Minted
+	info wire.UpstreamInfo
 }
 
 // ownVariables are those of this program: a command that is given a scoped key
@@ -26,7 +27,7 @@ const shortestSecret = 16
 // that of run with their variables, and without any credential of any preset or
 // configured upstream. notes say what somebody may wonder about. Variables in
 // pass stay as they are.
-func runEnviron(h *handover, keys []runKey, all []UpstreamInfo, pass []string) (env, notes []string) {
+func runEnviron(h *handover, keys []runKey, all []wire.UpstreamInfo, pass []string) (env, notes []string) {
 	set, notes := runVariables(h, keys)
 	out := withheld(all)
 	var secrets []string
@@ -118,7 +119,7 @@ func variableName(s string) string {
 
 // withheld are the variables that a command must not see: the credentials of
 // every preset, also of those that no key is for.
-func withheld(all []UpstreamInfo) map[string]bool {
+func withheld(all []wire.UpstreamInfo) map[string]bool {
 	out := make(map[string]bool)
 	for _, name := range ownVariables {
 		out[name] = true

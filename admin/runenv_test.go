@@ -5,15 +5,16 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/till-proxy/till/admin/wire"
 	"github.com/till-proxy/till/upstream"
 )
 
 const runSecret = "sk-real-0123456789abcdefghij"
 
-func runKeys(presets ...string) (keys []runKey, all []UpstreamInfo) {
+func runKeys(presets ...string) (keys []runKey, all []wire.UpstreamInfo) {
 	for _, p := range presets {
-		info := UpstreamInfo{Name: p, Preset: p}
-		keys = append(keys, runKey{&minted{KeyObject: &KeyObject{Upstream: p}, ScopedKey: "till_sk_" + p}, info})
+		info := wire.UpstreamInfo{Name: p, Preset: p}
+		keys = append(keys, runKey{&wire.Minted{KeyObject: &wire.KeyObject{Upstream: p}, ScopedKey: "till_sk_" + p}, info})
 		all = append(all, info)
 	}
 	return keys, all
@@ -22,7 +23,7 @@ func runKeys(presets ...string) (keys []runKey, all []UpstreamInfo) {
 func TestTheCommandOfARunSeesNoCredential(t *testing.T) {
 	t.Parallel()
 	keys, all := runKeys("groq")
-	all = append(all, UpstreamInfo{Name: "github", CredentialEnv: "MY_GITHUB"})
+	all = append(all, wire.UpstreamInfo{Name: "github", CredentialEnv: "MY_GITHUB"})
 	var environ []string
 	for _, p := range upstream.All() {
 		for _, name := range slices.Concat(p.KeyEnv, p.OtherEnv) {
@@ -112,8 +113,8 @@ func TestTheReportOfARunFits(t *testing.T) {
 	const id = "key_01M86CZR4HQ80C5C66DDK59VMG"
 	var b strings.Builder
 	err := printUsed(&b, []*used{
-		{KeyObject: KeyObject{ID: id, Upstream: "openai", UsedActivations: 12, MaxActivations: count(500), UsedTokens: count(34567), UsedSpendUSD: "0.12", MaxSpendUSD: "5.00"}, StreamsCut: 1},
-		{KeyObject: KeyObject{ID: id, Upstream: "anthropic", UsedActivations: 1}},
+		{KeyObject: wire.KeyObject{ID: id, Upstream: "openai", UsedActivations: 12, MaxActivations: count(500), UsedTokens: count(34567), UsedSpendUSD: "0.12", MaxSpendUSD: "5.00"}, StreamsCut: 1},
+		{KeyObject: wire.KeyObject{ID: id, Upstream: "anthropic", UsedActivations: 1}},
 	}, 185_000_000_000)
 	if err != nil {
 		t.Fatal(err)

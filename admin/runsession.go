@@ -17,6 +17,8 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
+
+	"github.com/till-proxy/till/admin/wire"
 )
 
 // session is one command with its keys, from mint to revocation.
@@ -73,7 +75,7 @@ func (s *session) mint(o *runOptions, body map[string]any, args []string) (err e
 		if name != "" {
 			body["upstream"] = name
 		}
-		m := new(minted)
+		m := new(wire.Minted)
 		if err := s.client.call(ctx, "POST", "/keys", body, m); err != nil {
 			return err
 		}
@@ -181,7 +183,7 @@ func signalNumber(s os.Signal) int {
 
 // used is what a command's key has used, once it is revoked.
 type used struct {
-	KeyObject
+	wire.KeyObject
 	StreamsCut int64 `json:"streams_cut"`
 }
 
@@ -296,7 +298,7 @@ func (c *client) settled(ctx context.Context, u *used) error {
 			return nil // it is counted at what it holds
 		case <-time.After(50 * time.Millisecond):
 		}
-		var k KeyObject
+		var k wire.KeyObject
 		if err := c.call(ctx, "GET", "/keys/"+url.PathEscape(u.ID), nil, &k); err != nil {
 			return nil // revoked it is, and this was only for the figures
 		}

@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/till-proxy/till/admin/wire"
 	"github.com/till-proxy/till/upstream"
 )
 
@@ -18,9 +19,9 @@ import (
 type handover struct {
 	args      []string // the command's own
 	base      string
-	upstreams []UpstreamInfo // that it gets keys for, by order
-	environ   []string       // of run
-	dir       string         // for files that end with the command
+	upstreams []wire.UpstreamInfo // that it gets keys for, by order
+	environ   []string            // of run
+	dir       string              // for files that end with the command
 
 	set     []variable
 	without []string // variables that the SDKs read and this command must not see
@@ -79,7 +80,7 @@ func (h *handover) vendors(names vendorNames) (found []vendorAt, err error) {
 
 type vendorAt struct {
 	name string
-	info UpstreamInfo
+	info wire.UpstreamInfo
 	*upstream.Preset
 }
 
@@ -117,7 +118,7 @@ func (h *handover) file(name string, content any) (path string, err error) {
 // codex gets the address by arguments: it takes it from no variable, and would go
 // to the vendor with whoever is signed in. The key stays in the environment.
 func (h *handover) codex() error {
-	i := slices.IndexFunc(h.upstreams, func(u UpstreamInfo) bool { return u.Preset == "openai" })
+	i := slices.IndexFunc(h.upstreams, func(u wire.UpstreamInfo) bool { return u.Preset == "openai" })
 	if i >= 0 {
 		provider := fmt.Sprintf(`model_providers.till={name="till", base_url=%q, env_key=%q, wire_api="responses"}`,
 			h.base+"/v1", keyVariable(h.upstreams[i].Name))
@@ -217,7 +218,7 @@ func (h *handover) goose() error {
 	for _, v := range []struct{ preset, variable, provider string }{
 		{"openai", "OPENAI_HOST", "openai"}, {"anthropic", "ANTHROPIC_HOST", "anthropic"}, {"gemini", "GOOGLE_HOST", "google"},
 	} {
-		if slices.ContainsFunc(h.upstreams, func(u UpstreamInfo) bool { return u.Preset == v.preset }) {
+		if slices.ContainsFunc(h.upstreams, func(u wire.UpstreamInfo) bool { return u.Preset == v.preset }) {
 			h.set = append(h.set, variable{v.variable, h.base})
 			if h.variable("GOOSE_PROVIDER") == "" && !slices.ContainsFunc(h.set, func(s variable) bool { return s.Name == "GOOSE_PROVIDER" }) {
 				h.set = append(h.set, variable{"GOOSE_PROVIDER", v.provider})
@@ -244,7 +245,7 @@ func (h *handover) qwen() error {
 // person's, by links, but for that line. Settings for all people could say it
 // too, but it trusts those only where they belong to root.
 func (h *handover) gemini() error {
-	if !slices.ContainsFunc(h.upstreams, func(u UpstreamInfo) bool { return u.Preset == "gemini" }) {
+	if !slices.ContainsFunc(h.upstreams, func(u wire.UpstreamInfo) bool { return u.Preset == "gemini" }) {
 		return nil
 	}
 	home := h.variable("GEMINI_CLI_HOME")

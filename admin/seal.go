@@ -6,6 +6,7 @@ import (
 	"net/http"
 	"slices"
 
+	"github.com/till-proxy/till/admin/wire"
 	"github.com/till-proxy/till/limiter"
 	"github.com/till-proxy/till/token"
 )
@@ -23,10 +24,10 @@ func (a *api) sealKeys(l *limiter.Limiter, r *http.Request) (int, any, error) {
 	if err != nil {
 		return 0, nil, err
 	}
-	answer := sealKeysAnswer{SealKeys: []sealKeyObject{}}
+	answer := wire.SealKeysAnswer{SealKeys: []wire.SealKeyObject{}}
 	add := func(id token.SealKeyID, seals, opens bool) {
 		use := uses[id]
-		answer.SealKeys = append(answer.SealKeys, sealKeyObject{id.String(), seals, opens, use.Live, use.Ended})
+		answer.SealKeys = append(answer.SealKeys, wire.SealKeyObject{ID: id.String(), Seals: seals, Opens: opens, LiveKeys: use.Live, EndedKeys: use.Ended})
 		delete(uses, id)
 	}
 	for i, id := range ids {

@@ -5,6 +5,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/till-proxy/till/admin/wire"
 	"github.com/till-proxy/till/token"
 )
 
@@ -18,8 +19,8 @@ func TestSealKeysAreListedWithWhatNeedsThem(t *testing.T) {
 		t.Errorf("%d %s %s", a.status, code, message)
 	}
 	w.sealKeys = []token.SealKeyID{made, {1}}
-	answer := get[sealKeysAnswer](t, w.do("POST", "/seal/rotate", ""))
-	want := []sealKeyObject{
+	answer := get[wire.SealKeysAnswer](t, w.do("POST", "/seal/rotate", ""))
+	want := []wire.SealKeyObject{
 		{ID: "0300000000000000", Seals: true, Opens: true},
 		{ID: made.String(), Opens: true, LiveKeys: 1},
 		{ID: "0100000000000000", Opens: true},
@@ -63,14 +64,14 @@ func TestKeysAreFoundByTheRealKeyThatTheyDependOn(t *testing.T) {
 	if len(sealed.CredentialFingerprint) != 32 || held.CredentialFingerprint != "" {
 		t.Errorf("fingerprints %q, %q", sealed.CredentialFingerprint, held.CredentialFingerprint)
 	}
-	found := get[fingerprinted](t, w.do("POST", "/fingerprint", `{"upstream_key":"sk-real-of-openai"}`))
+	found := get[wire.Fingerprinted](t, w.do("POST", "/fingerprint", `{"upstream_key":"sk-real-of-openai"}`))
 	if found.CredentialFingerprint != sealed.CredentialFingerprint || len(found.Upstreams) != 1 || found.Upstreams[0] != "openai" {
 		t.Errorf("%+v", found)
 	}
 	if !strings.Contains(w.do("GET", "/upstreams", "").body, `"credential_fingerprint":"`+found.CredentialFingerprint) {
 		t.Error("the upstream does not say that it is its credential")
 	}
-	page := get[listed](t, w.do("GET", "/keys?credential_fingerprint="+found.CredentialFingerprint, ""))
+	page := get[wire.Listed](t, w.do("GET", "/keys?credential_fingerprint="+found.CredentialFingerprint, ""))
 	ids := map[string]bool{}
 	for _, k := range page.Keys {
 		ids[k.ID] = true

@@ -6,6 +6,8 @@ import (
 	"text/tabwriter"
 
 	"github.com/spf13/cobra"
+
+	"github.com/till-proxy/till/admin/wire"
 )
 
 func sealCommand(f *common) *cobra.Command {
@@ -22,7 +24,7 @@ func sealCommand(f *common) *cobra.Command {
 			if f.json {
 				return printJSON(cmd.OutOrStdout(), raw)
 			}
-			var answer sealKeysAnswer
+			var answer wire.SealKeysAnswer
 			if err := readable(raw, &answer); err != nil {
 				return err
 			}
@@ -56,7 +58,7 @@ docs/runbooks.md.`,
 	return cmd
 }
 
-func printSealKeys(cmd *cobra.Command, keys []sealKeyObject) error {
+func printSealKeys(cmd *cobra.Command, keys []wire.SealKeyObject) error {
 	t := tabwriter.NewWriter(cmd.OutOrStdout(), 0, 0, 2, ' ', 0)
 	fmt.Fprintln(t, "SEAL KEY\tIT\tLIVE KEYS\tENDED KEYS")
 	var idle, lost []string

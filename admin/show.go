@@ -11,6 +11,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/till-proxy/till/admin/wire"
 	"github.com/till-proxy/till/limiter"
 )
 
@@ -45,7 +46,7 @@ func showCommand(f *common) *cobra.Command {
 }
 
 // printSheet shows everything about a key in 80 columns.
-func printSheet(w io.Writer, k *KeyObject, now time.Time) error {
+func printSheet(w io.Writer, k *wire.KeyObject, now time.Time) error {
 	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
 	row := func(name, separator string, values ...string) {
 		for _, line := range wrap(values, separator, tableWidth-14) {
@@ -172,7 +173,7 @@ func wrap(values []string, separator string, width int) []string {
 }
 
 // limitsOf says what limits a key.
-func limitsOf(k *KeyObject) []string {
+func limitsOf(k *wire.KeyObject) []string {
 	var parts []string
 	if k.MaxActivations != nil {
 		parts = append(parts, counted(*k.MaxActivations, "activation"))

@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/till-proxy/till/admin/wire"
 	"github.com/till-proxy/till/limiter"
 )
 
@@ -23,7 +24,7 @@ func (a *api) spend(l *limiter.Limiter, r *http.Request) (int, any, error) {
 		f.Cursor = values[0]
 	}
 	upstreams, owners, models := map[string]*sum{}, map[string]*sum{}, map[string]*sum{}
-	var s spending
+	var s wire.Spending
 	for range spendPart {
 		page, err := l.List(r.Context(), a.caller, f)
 		if err != nil {
@@ -47,14 +48,14 @@ func (a *api) spend(l *limiter.Limiter, r *http.Request) (int, any, error) {
 
 // sum is what keys have used so far, before it is written.
 type sum struct {
-	usedBy
+	wire.UsedBy
 	nanodollars int64
 }
 
 func add(to map[string]*sum, name string, v *limiter.View) {
 	s := to[name]
 	if s == nil {
-		s = &sum{usedBy: usedBy{Name: name}}
+		s = &sum{UsedBy: wire.UsedBy{Name: name}}
 		to[name] = s
 	}
 	s.Keys++
@@ -71,12 +72,12 @@ func onlyModel(models []string) string {
 	return models[0]
 }
 
-func sums(of map[string]*sum) []usedBy {
-	list := make([]usedBy, 0, len(of))
+func sums(of map[string]*sum) []wire.UsedBy {
+	list := make([]wire.UsedBy, 0, len(of))
 	for _, name := range slices.Sorted(maps.Keys(of)) {
 		s := of[name]
 		s.SpendUSD = limiter.FormatUSD(s.nanodollars)
-		list = append(list, s.usedBy)
+		list = append(list, s.UsedBy)
 	}
 	return list
 }

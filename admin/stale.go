@@ -8,6 +8,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/till-proxy/till/admin/wire"
 	"github.com/till-proxy/till/limiter"
 	"github.com/till-proxy/till/scope"
 )
@@ -39,12 +40,12 @@ func (a *api) stale(l *limiter.Limiter, r *http.Request) (int, any, error) {
 		return 0, nil, err
 	}
 	now := l.Time()
-	answer := staleAnswer{Keys: []staleEntry{}, Next: page.Next, Partial: page.Partial}
+	answer := wire.StaleAnswer{Keys: []wire.StaleEntry{}, Next: page.Next, Partial: page.Partial}
 	for i := range page.Keys {
 		s := &page.Keys[i]
 		for _, reason := range s.Reasons {
 			detail, fix := mend(s, reason, now)
-			answer.Keys = append(answer.Keys, staleEntry{Key: KeyJSON(s.View), Reason: reason, Detail: detail, Fix: fix})
+			answer.Keys = append(answer.Keys, wire.StaleEntry{Key: KeyJSON(s.View), Reason: reason, Detail: detail, Fix: fix})
 		}
 	}
 	return http.StatusOK, answer, nil
@@ -69,7 +70,7 @@ func lifetime(d time.Duration) string {
 	if d >= 48*time.Hour {
 		return strconv.FormatInt(int64(d.Round(24*time.Hour)/(24*time.Hour)), 10) + "d"
 	}
-	return span(max(d.Round(time.Minute), time.Minute)).String()
+	return wire.Span(max(d.Round(time.Minute), time.Minute)).String()
 }
 
 // narrow says how much of a key is not needed, and how to grant what is.

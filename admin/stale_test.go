@@ -6,6 +6,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/till-proxy/till/admin/wire"
 	"github.com/till-proxy/till/limiter"
 	"github.com/till-proxy/till/scope"
 )
@@ -74,11 +75,11 @@ func TestStaleListsEachKeyOncePerReason(t *testing.T) {
 	never := w.mint(`{"name":"forgotten","upstream":"openai","max_activations":500}`)
 	over := w.mint(`{"name":"nightly","upstream":"openai","max_activations":500,"expires_in":"1d"}`)
 	w.use(over, 2)
-	answer := get[staleAnswer](t, w.do("GET", "/stale?limit=1", ""))
+	answer := get[wire.StaleAnswer](t, w.do("GET", "/stale?limit=1", ""))
 	if len(answer.Keys) != 1 || answer.Next == "" {
 		t.Fatalf("%+v", answer)
 	}
-	rest := get[staleAnswer](t, w.do("GET", "/stale?limit=1&cursor="+answer.Next, ""))
+	rest := get[wire.StaleAnswer](t, w.do("GET", "/stale?limit=1&cursor="+answer.Next, ""))
 	all := append(answer.Keys, rest.Keys...)
 	reasons := map[string]limiter.StaleReason{}
 	for _, e := range all {
@@ -90,7 +91,7 @@ func TestStaleListsEachKeyOncePerReason(t *testing.T) {
 	if len(all) != 2 || reasons[never.ID] != limiter.StaleNeverUsed || reasons[over.ID] != limiter.StaleUnused {
 		t.Errorf("%v", reasons)
 	}
-	if a := w.do("GET", "/stale?reason=never_used", ""); len(get[staleAnswer](t, a).Keys) != 1 {
+	if a := w.do("GET", "/stale?reason=never_used", ""); len(get[wire.StaleAnswer](t, a).Keys) != 1 {
 		t.Errorf("%s", a.body)
 	}
 	for _, query := range []string{"reason=tired", "limit=0", "limit=501", "foo=1", "reason=unused&reason=unused", "cursor=x"} {

@@ -7,6 +7,8 @@ import (
 	"strings"
 
 	"github.com/spf13/cobra"
+
+	"github.com/till-proxy/till/admin/wire"
 )
 
 func staleCommand(f *common) *cobra.Command {
@@ -31,7 +33,7 @@ days), or that end soon (expiring). Under each stands the command that mends it.
 			if err != nil {
 				return err
 			}
-			all := staleAnswer{Keys: []staleEntry{}}
+			all := wire.StaleAnswer{Keys: []wire.StaleEntry{}}
 			q := url.Values{}
 			if reason != "" {
 				q.Set("reason", reason)
@@ -40,7 +42,7 @@ days), or that end soon (expiring). Under each stands the command that mends it.
 				if all.Next != "" {
 					q.Set("cursor", all.Next)
 				}
-				var page staleAnswer
+				var page wire.StaleAnswer
 				if err := c.call(cmd.Context(), "GET", "/stale?"+q.Encode(), nil, &page); err != nil {
 					return err
 				}
@@ -63,7 +65,7 @@ days), or that end soon (expiring). Under each stands the command that mends it.
 	return cmd
 }
 
-func printStale(w io.Writer, entries []staleEntry) error {
+func printStale(w io.Writer, entries []wire.StaleEntry) error {
 	var b strings.Builder
 	if len(entries) == 0 {
 		b.WriteString("No key is stale.\n")

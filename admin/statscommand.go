@@ -8,6 +8,8 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
+
+	"github.com/till-proxy/till/admin/wire"
 )
 
 func statsCommand(f *common) *cobra.Command {
@@ -30,7 +32,7 @@ the store is in order.`,
 			if f.json {
 				return printJSON(cmd.OutOrStdout(), raw)
 			}
-			var s statsAnswer
+			var s wire.StatsAnswer
 			if err := readable(raw, &s); err != nil {
 				return err
 			}

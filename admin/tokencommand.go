@@ -8,6 +8,8 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
+
+	"github.com/till-proxy/till/admin/wire"
 )
 
 func tokenCommand(f *common) *cobra.Command {
@@ -48,7 +50,7 @@ may do everything, and only the operator gives it.`,
 					body[field] = value
 				}
 			}
-			return printAnswer(f, cmd, "POST", "/tokens", body, func(t *TokenObject) string {
+			return printAnswer(f, cmd, "POST", "/tokens", body, func(t *wire.TokenObject) string {
 				ends := "It never expires: revoke it when it is no longer needed.\n"
 				if t.ExpiresAt != nil {
 					ends = "It expires at " + t.ExpiresAt.Format(time.RFC3339) + ".\n"
@@ -79,7 +81,7 @@ Their strings are known to nobody but their holders.`,
 				return err
 			}
 			if f.json {
-				return printValue(cmd.OutOrStdout(), listedTokens{Tokens: all})
+				return printValue(cmd.OutOrStdout(), wire.ListedTokens{Tokens: all})
 			}
 			rows := [][]string{{"ID", "NAME", "ROLE", "STATUS", "LAST USED", "ENDS"}}
 			now := time.Now()
@@ -119,15 +121,15 @@ caddy till list --created-by NAME`,
 			if err != nil {
 				return err
 			}
-			named := func(by func(*TokenObject) string) int {
-				return slices.IndexFunc(all, func(t *TokenObject) bool { return by(t) == args[0] })
+			named := func(by func(*wire.TokenObject) string) int {
+				return slices.IndexFunc(all, func(t *wire.TokenObject) bool { return by(t) == args[0] })
 			}
-			i := named(func(t *TokenObject) string { return t.ID })
+			i := named(func(t *wire.TokenObject) string { return t.ID })
 			if i < 0 { // only then, lest a token that is named like it takes its place
-				i = named(func(t *TokenObject) string { return t.Name })
+				i = named(func(t *wire.TokenObject) string { return t.Name })
 			}
 			if i >= 0 {
-				return printAnswer(f, cmd, "POST", "/tokens/"+url.PathEscape(all[i].ID)+"/revoke", nil, func(t *TokenObject) string {
+				return printAnswer(f, cmd, "POST", "/tokens/"+url.PathEscape(all[i].ID)+"/revoke", nil, func(t *wire.TokenObject) string {
 					return fmt.Sprintf("Token %s of %s is revoked.\n", t.ID, t.Name)
 				})
 			}
@@ -139,10 +141,10 @@ caddy till list --created-by NAME`,
 }
 
 // tokens are all that the caller sees.
-func (c *client) tokens(ctx context.Context) ([]*TokenObject, error) {
-	all := []*TokenObject{}
-	for q := (url.Values{"limit": {fmt.Sprint(maxPage)}}); ; {
-		var page listedTokens
+func (c *client) tokens(ctx context.Context) ([]*wire.TokenObject, error) {
+	all := []*wire.TokenObject{}
+	for q := (url.Values{"limit": {fmt.Sprint(wire.MaxPage)}}); ; {
+		var page wire.ListedTokens
 		if err := c.call(ctx, "GET", "/tokens?"+q.Encode(), nil, &page); err != nil {
 			return nil, err
 		}

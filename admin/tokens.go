@@ -5,19 +5,20 @@ import (
 	"net/http"
 	"time"
 
+	"github.com/till-proxy/till/admin/wire"
 	"github.com/till-proxy/till/limiter"
 	"github.com/till-proxy/till/token"
 )
 
-func tokenJSON(t limiter.AdminToken, now time.Time) *TokenObject {
-	return &TokenObject{
+func tokenJSON(t limiter.AdminToken, now time.Time) *wire.TokenObject {
+	return &wire.TokenObject{
 		ID: t.ID, Name: t.Name, Role: t.Role, Status: t.Status(now), CreatedAt: t.CreatedAt, CreatedBy: t.CreatedBy,
 		ExpiresAt: moment(t.ExpiresAt), LastUsedAt: moment(t.LastUsedAt), RevokedAt: moment(t.RevokedAt),
 	}
 }
 
 func (a *api) createToken(l *limiter.Limiter, r *http.Request) (int, any, error) {
-	var body tokenBody
+	var body wire.TokenBody
 	if err := readBody(r, &body); err != nil {
 		return 0, nil, err
 	}
@@ -57,7 +58,7 @@ func (a *api) listTokens(l *limiter.Limiter, r *http.Request) (int, any, error) 
 	if err != nil {
 		return 0, nil, err
 	}
-	answer := listedTokens{Tokens: []*TokenObject{}}
+	answer := wire.ListedTokens{Tokens: []*wire.TokenObject{}}
 	for _, t := range all { // the newest first
 		if after != "" && t.ID >= after {
 			continue

@@ -7,6 +7,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/till-proxy/till/admin/wire"
 	"github.com/till-proxy/till/limiter"
 )
 
@@ -66,9 +67,9 @@ func newTeam(t *testing.T) *world {
 	return w
 }
 
-func (w *world) hire(name, role string) *TokenObject {
+func (w *world) hire(name, role string) *wire.TokenObject {
 	w.t.Helper()
-	made := get[TokenObject](w.t, w.do("POST", "/tokens", `{"name":"`+name+`","role":"`+role+`","expires_in":"90d"}`))
+	made := get[wire.TokenObject](w.t, w.do("POST", "/tokens", `{"name":"`+name+`","role":"`+role+`","expires_in":"90d"}`))
 	return &made
 }
 
@@ -107,7 +108,7 @@ func TestATokenOpensTheAPIWithinItsRole(t *testing.T) {
 	if a := as.do("GET", "/keys/"+foreign.ID, ""); a.status != 404 {
 		t.Errorf("the key of another: %d %s", a.status, a.body)
 	}
-	if list := get[listed](t, as.do("GET", "/keys", "")); len(list.Keys) != 1 || list.Keys[0].ID != k.ID {
+	if list := get[wire.Listed](t, as.do("GET", "/keys", "")); len(list.Keys) != 1 || list.Keys[0].ID != k.ID {
 		t.Errorf("the list has %d keys", len(list.Keys))
 	}
 	if a := w.do("POST", "/tokens/"+anna.ID+"/revoke", ""); a.status != 200 {

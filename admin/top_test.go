@@ -12,11 +12,12 @@ import (
 
 	"golang.org/x/term"
 
+	"github.com/till-proxy/till/admin/wire"
 	"github.com/till-proxy/till/limiter"
 )
 
 func topSnapshot() *snapshot {
-	keys := []*KeyObject{
+	keys := []*wire.KeyObject{
 		{ID: "key_01M86CZR4HQ80C5C66DDK59VMG", Name: "nightly", Upstream: "openai", Status: limiter.Active, CreatedAt: *at(-time.Hour), LastUsedAt: at(-2 * time.Second),
 			MaxActivations: count(500), RemainingActivations: count(287), UsedActivations: 211, HeldActivations: 2, ExpiresAt: at(5 * time.Hour)},
 		{ID: "key_01M86CZR4HQ80C5C66DDK59VMH", Name: "a name that somebody found clear\x1b[2J", Upstream: "an-upstream-of-63-letters", Status: limiter.Active, CreatedAt: *at(-time.Hour), LastUsedAt: at(-3 * time.Hour),

@@ -7,12 +7,13 @@ import (
 	"strings"
 	"time"
 
+	"github.com/till-proxy/till/admin/wire"
 	"github.com/till-proxy/till/limiter"
 )
 
 // topKey is a key as `top` shows it.
 type topKey struct {
-	*KeyObject
+	*wire.KeyObject
 	PerSecond float64 `json:"per_second"`
 	// Refused counts its refusals of this hour and the one before.
 	Refused int64 `json:"refused"`
@@ -39,7 +40,7 @@ type topStats struct {
 	Spend        string                   `json:"used_spend_usd"`
 	StoreFailure string                   `json:"store_failure"`
 	ClockOff     int64                    `json:"clock_off_seconds"`
-	Lockdown     lockdownJSON             `json:"lockdown"`
+	Lockdown     wire.LockdownJSON        `json:"lockdown"`
 }
 
 // health says in a word or two how the store is, and whether that is well.

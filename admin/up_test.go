@@ -5,6 +5,8 @@ import (
 	"slices"
 	"strings"
 	"testing"
+
+	"github.com/till-proxy/till/admin/wire"
 )
 
 func getenv(vars map[string]string) func(string) string {
@@ -151,7 +153,7 @@ func TestSamplesFitAndWorkAsPasted(t *testing.T) {
 		"": `curl http://127.0.0.1:8080/ \
   -H 'Authorization: Bearer ` + key + `'`,
 	} {
-		got := strings.Join(curlLines(UpstreamInfo{Name: "u", Preset: preset}, "http://127.0.0.1:8080", key), "\n")
+		got := strings.Join(curlLines(wire.UpstreamInfo{Name: "u", Preset: preset}, "http://127.0.0.1:8080", key), "\n")
 		equal(t, preset, got, want)
 		fits(t, got)
 	}
@@ -159,14 +161,14 @@ func TestSamplesFitAndWorkAsPasted(t *testing.T) {
 
 func TestTheGreetingFits(t *testing.T) {
 	t.Parallel()
-	var all []UpstreamInfo
+	var all []wire.UpstreamInfo
 	for _, p := range []string{"openai", "anthropic", "gemini", "openrouter", "mistral", "groq", "together", "fireworks", "perplexity", "deepseek"} {
-		all = append(all, UpstreamInfo{Name: p, Preset: p})
+		all = append(all, wire.UpstreamInfo{Name: p, Preset: p})
 	}
 	g := &greeting{BaseURL: "http://127.0.0.1:8080", Data: filepath.Join("/srv", "a-directory-with-a-long-name", "till"), Upstreams: all,
-		Key:   &minted{KeyObject: &KeyObject{Upstream: "gemini", MaxActivations: count(5)}, ScopedKey: "till_sk_2U2MJFLgRfT6CEV1PUVmmF453Jg2"},
+		Key:   &wire.Minted{KeyObject: &wire.KeyObject{Upstream: "gemini", MaxActivations: count(5)}, ScopedKey: "till_sk_2U2MJFLgRfT6CEV1PUVmmF453Jg2"},
 		Notes: []string{strings.Repeat("words ", 40)}}
-	for _, key := range []*minted{g.Key, nil} {
+	for _, key := range []*wire.Minted{g.Key, nil} {
 		g.Key = key
 		var b strings.Builder
 		if err := g.print(&b, false); err != nil {

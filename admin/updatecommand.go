@@ -6,6 +6,8 @@ import (
 	"strings"
 
 	"github.com/spf13/cobra"
+
+	"github.com/till-proxy/till/admin/wire"
 )
 
 // updateCommand changes what a key may do: any flag of create that a living
@@ -58,7 +60,7 @@ and labels change.`,
 			if f.json {
 				return printJSON(cmd.OutOrStdout(), raw)
 			}
-			var after KeyObject
+			var after wire.KeyObject
 			if err := readable(raw, &after); err != nil {
 				return err
 			}

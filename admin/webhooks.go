@@ -4,6 +4,7 @@ import (
 	"net/http"
 	"net/url"
 
+	"github.com/till-proxy/till/admin/wire"
 	"github.com/till-proxy/till/limiter"
 )
 
@@ -12,9 +13,9 @@ func (a *api) webhooks(l *limiter.Limiter, r *http.Request) (int, any, error) {
 	if err != nil {
 		return 0, nil, err
 	}
-	answer := webhooksAnswer{Webhooks: make([]webhookState, 0, len(hooks))}
+	answer := wire.WebhooksAnswer{Webhooks: make([]wire.WebhookState, 0, len(hooks))}
 	for _, h := range hooks {
-		s := webhookState{Events: h.Events, Pending: h.Pending, Dropped: h.Dropped, Delivery: a.backend.Delivery(h.URL)}
+		s := wire.WebhookState{Events: h.Events, Pending: h.Pending, Dropped: h.Dropped, Delivery: a.backend.Delivery(h.URL)}
 		if u, err := url.Parse(h.URL); err == nil {
 			u.RawQuery, u.User = "", nil
 			s.URL = u.String()

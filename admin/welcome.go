@@ -10,19 +10,21 @@ import (
 	"strings"
 
 	"github.com/caddyserver/caddy/v2"
+
+	"github.com/till-proxy/till/admin/wire"
 )
 
 // greeting is what `up` says when the server runs.
 type greeting struct {
-	BaseURL   string         `json:"base_url"`
-	Address   string         `json:"address"` // of the management API
-	Data      string         `json:"data"`
-	Upstreams []UpstreamInfo `json:"upstreams"`
+	BaseURL   string              `json:"base_url"`
+	Address   string              `json:"address"` // of the management API
+	Data      string              `json:"data"`
+	Upstreams []wire.UpstreamInfo `json:"upstreams"`
 	// Console is a link that signs in to the dashboard, once.
-	Console *link `json:"console,omitempty"`
+	Console *wire.Link `json:"console,omitempty"`
 	// Key is the first key, when there was no live one.
-	Key   *minted  `json:"key,omitempty"`
-	Notes []string `json:"notes,omitempty"`
+	Key   *wire.Minted `json:"key,omitempty"`
+	Notes []string     `json:"notes,omitempty"`
 }
 
 // greet mints the first key, when none of the upstreams has a live one, and a
@@ -38,7 +40,7 @@ func greet(ctx context.Context, socket, dir string, console bool, upstreams []up
 	}
 	g := &greeting{BaseURL: all.BaseURL, Address: "unix/" + socket, Data: dir, Upstreams: all.Upstreams}
 	if console {
-		g.Console = new(link)
+		g.Console = new(wire.Link)
 		if err := c.call(ctx, "POST", "/console/link", nil, g.Console); err != nil {
 			return nil, err
 		}
@@ -56,7 +58,7 @@ func greet(ctx context.Context, socket, dir string, console bool, upstreams []up
 	if len(upstreams) > 0 {
 		name = upstreams[0].Name // in the order of the presets
 	}
-	g.Key = new(minted)
+	g.Key = new(wire.Minted)
 	body := map[string]any{"name": "first", "upstream": name, "max_activations": 5}
 	return g, c.call(ctx, "POST", "/keys", body, g.Key)
 }

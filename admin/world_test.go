@@ -18,6 +18,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/till-proxy/till/admin/wire"
 	"github.com/till-proxy/till/limiter"
 	"github.com/till-proxy/till/token"
 	"github.com/till-proxy/till/upstream"
@@ -28,10 +29,10 @@ type world struct {
 	*limiter.Limiter
 	t         *testing.T
 	handler   http.Handler
-	upstreams []UpstreamInfo
+	upstreams []wire.UpstreamInfo
 	base      string
-	findings  []Finding
-	files     []File
+	findings  []wire.Finding
+	files     []wire.File
 	sealKeys  []token.SealKeyID
 	closed    bool
 	lockdown  *limiter.Lockdown
@@ -56,7 +57,7 @@ func newWorldAt(t *testing.T, clock limiter.Clock) *world {
 	if err != nil {
 		t.Fatal(err)
 	}
-	w := &world{Limiter: l, t: t, lockdown: lockdown, base: "https://agents.example.com", upstreams: []UpstreamInfo{
+	w := &world{Limiter: l, t: t, lockdown: lockdown, base: "https://agents.example.com", upstreams: []wire.UpstreamInfo{
 		{Name: "github", Origins: []string{"https://api.github.com"}, Held: true},
 		{Name: "openai", Preset: "openai", Dialect: "openai", Origins: []string{"https://api.openai.com"}, Held: true},
 		{Name: "spare", Preset: "openai", Dialect: "openai", Origins: []string{"https://api.openai.com"}},
@@ -86,12 +87,12 @@ func (b backend) Limiter() (*limiter.Limiter, error) {
 	}
 	return b.w.Limiter, nil
 }
-func (b backend) UpstreamInfos() []UpstreamInfo { return b.w.upstreams }
-func (b backend) Delivery(string) Delivery      { return Delivery{} }
-func (b backend) Diagnose() []Finding           { return b.w.findings }
-func (b backend) Files() []File                 { return b.w.files }
-func (b backend) BaseURL() string               { return b.w.base }
-func (b backend) Lockdown() *limiter.Lockdown   { return b.w.lockdown }
+func (b backend) UpstreamInfos() []wire.UpstreamInfo { return b.w.upstreams }
+func (b backend) Delivery(string) wire.Delivery      { return wire.Delivery{} }
+func (b backend) Diagnose() []wire.Finding           { return b.w.findings }
+func (b backend) Files() []wire.File                 { return b.w.files }
+func (b backend) BaseURL() string                    { return b.w.base }
+func (b backend) Lockdown() *limiter.Lockdown        { return b.w.lockdown }
 
 // SignInLink stands for the console's, which the browser tests drive.
 func (b backend) SignInLink(limiter.Caller) (SignInLink, error) {
@@ -197,21 +198,21 @@ func (a answer) fault(t *testing.T) (code, message string) {
 	return v.Error.Code, v.Error.Message
 }
 
-func (w *world) mint(body string) *minted {
+func (w *world) mint(body string) *wire.Minted {
 	w.t.Helper()
-	m := get[minted](w.t, w.do("POST", "/keys", body))
+	m := get[wire.Minted](w.t, w.do("POST", "/keys", body))
 	return &m
 }
 
 // token makes an admin token of the role ci.
-func (w *world) token(name string) *TokenObject {
+func (w *world) token(name string) *wire.TokenObject {
 	w.t.Helper()
-	made := get[TokenObject](w.t, w.do("POST", "/tokens", fmt.Sprintf(`{"name":%q,"role":"ci"}`, name)))
+	made := get[wire.TokenObject](w.t, w.do("POST", "/tokens", fmt.Sprintf(`{"name":%q,"role":"ci"}`, name)))
 	return &made
 }
 
 // live is the key as the data plane finds it.
-func (w *world) live(m *minted) *limiter.Live {
+func (w *world) live(m *wire.Minted) *limiter.Live {
 	w.t.Helper()
 	p, err := token.ParseKey(m.ScopedKey)
 	if err != nil {
@@ -225,7 +226,7 @@ func (w *world) live(m *minted) *limiter.Live {
 }
 
 // use admits n requests and settles them.
-func (w *world) use(m *minted, n int) {
+func (w *world) use(m *wire.Minted, n int) {
 	w.t.Helper()
 	for range n {
 		g := new(limiter.Grant)
@@ -247,7 +248,7 @@ func (w *world) serve() string {
 		w.t.Fatal(err)
 	}
 	mux := http.NewServeMux()
-	mux.Handle(basePath+"/", http.StripPrefix(basePath, w.handler))
+	mux.Handle(wire.BasePath+"/", http.StripPrefix(wire.BasePath, w.handler))
 	s := &http.Server{Handler: mux}
 	go func() { _ = s.Serve(l) }()
 	w.t.Cleanup(func() {

@@ -11,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/till-proxy/till/admin/wire"
 	"github.com/till-proxy/till/limiter"
 	"github.com/till-proxy/till/scope"
 )
@@ -107,7 +108,7 @@ func TestEveryCallThatChangesSomethingIsJudgedOrGivesNothing(t *testing.T) {
 			t.Errorf("%s takes %s", pattern, calls[pattern].permission)
 		}
 	}
-	fields := reflect.TypeFor[settable]()
+	fields := reflect.TypeFor[wire.Settable]()
 	for i := range fields.NumField() {
 		name, _, _ := strings.Cut(fields.Field(i).Tag.Get("json"), ",")
 		if _, wide := widening[name]; wide == slices.Contains(neutral, name) {
@@ -195,7 +196,7 @@ func TestKeysOfOnesOwnAreRotatedWithinOnesCeilings(t *testing.T) {
 	if a := rotate(); a.status != http.StatusForbidden || !strings.Contains(a.body, "max_activations may be 49 in all, got 50") {
 		t.Errorf("above a ceiling that was lowered: %d %s", a.status, a.body)
 	}
-	get[KeyObject](t, as.do("PATCH", "/keys/"+id, `{"max_activations":49}`))
+	get[wire.KeyObject](t, as.do("PATCH", "/keys/"+id, `{"max_activations":49}`))
 	if a := rotate(); a.status != http.StatusOK {
 		t.Errorf("brought within it: %d %s", a.status, a.body)
 	}
@@ -220,7 +221,7 @@ func (w *world) tryYield(by *world, pattern, mint, body string, status int, name
 	w.t.Helper()
 	id := w.mint(mint).ID
 	if strings.HasSuffix(pattern, "/resume") { // by somebody who sees less than the caller
-		get[KeyObject](w.t, w.as(w.hire("watch of "+id, "ci").Token).do("POST", "/keys/"+id+"/suspend", ""))
+		get[wire.KeyObject](w.t, w.as(w.hire("watch of "+id, "ci").Token).do("POST", "/keys/"+id+"/suspend", ""))
 	}
 	before := w.do("GET", "/keys/"+id, "").body
 	method, path, _ := strings.Cut(strings.ReplaceAll(pattern, "{id}", id), " ")

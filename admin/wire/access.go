@@ -1,4 +1,4 @@
-package admin
+package wire
 
 import (
 	"encoding/json"
@@ -8,9 +8,9 @@ import (
 	"github.com/till-proxy/till/limiter"
 )
 
-// roleObject is a role as the management API shows it. What is left out is not
+// RoleObject is a role as the management API shows it. What is left out is not
 // limited.
-type roleObject struct {
+type RoleObject struct {
 	Name           string               `json:"name"`
 	Permissions    []limiter.Permission `json:"permissions"`
 	Sees           limiter.Sight        `json:"sees"`
@@ -23,11 +23,11 @@ type roleObject struct {
 	MaxTokens      *int64               `json:"max_tokens,omitempty"`
 	MaxSpendUSD    string               `json:"max_spend_usd,omitempty"`
 	MaxLifetime    string               `json:"max_lifetime,omitempty"`
-	Budget         *budgetObject        `json:"budget,omitempty"`
+	Budget         *BudgetObject        `json:"budget,omitempty"`
 }
 
-// budgetObject is what all keys of a role may use together, and have used.
-type budgetObject struct {
+// BudgetObject is what all keys of a role may use together, and have used.
+type BudgetObject struct {
 	Activations     *int64 `json:"activations,omitempty"`
 	Tokens          *int64 `json:"tokens,omitempty"`
 	SpendUSD        string `json:"spend_usd,omitempty"`
@@ -52,26 +52,26 @@ type TokenObject struct {
 	Token string `json:"token,omitempty"`
 }
 
-// listedTokens is a page of admin tokens, the newest first.
-type listedTokens struct {
+// ListedTokens is a page of admin tokens, the newest first.
+type ListedTokens struct {
 	Tokens []*TokenObject `json:"tokens"`
 	Next   string         `json:"next,omitempty"`
 }
 
-// rolesAnswer lists the configured roles.
-type rolesAnswer struct {
-	Roles []roleObject `json:"roles"`
+// RolesAnswer lists the configured roles.
+type RolesAnswer struct {
+	Roles []RoleObject `json:"roles"`
 }
 
-// listedEntries is a page of the audit log, by rising seq.
-type listedEntries struct {
+// ListedEntries is a page of the audit log, by rising seq.
+type ListedEntries struct {
 	Entries []json.RawMessage `json:"entries"`
 	Next    string            `json:"next,omitempty"`
 	Partial bool              `json:"partial,omitempty"`
 }
 
-// verdict is what became of verifying an audit log.
-type verdict struct {
+// Verdict is what became of verifying an audit log.
+type Verdict struct {
 	OK      bool   `json:"ok"`
 	Entries int64  `json:"entries"`
 	First   uint64 `json:"first,omitempty"` // where older entries were pruned
@@ -80,16 +80,16 @@ type verdict struct {
 	Why     string `json:"why,omitempty"`
 }
 
-// judge turns what verifying found into an answer. Other errors stay.
-func judge(v limiter.Verified, err error) (*verdict, error) {
+// VerdictOf turns what verifying found into an answer. Other errors stay.
+func VerdictOf(v limiter.Verified, err error) (*Verdict, error) {
 	var broken *limiter.BrokenError
 	switch {
 	case errors.As(err, &broken):
-		return &verdict{Entries: v.Entries, Seq: broken.Seq, Why: broken.Why}, nil
+		return &Verdict{Entries: v.Entries, Seq: broken.Seq, Why: broken.Why}, nil
 	case err != nil:
 		return nil, err
 	}
-	good := &verdict{OK: true, Entries: v.Entries, Head: v.Head.String()}
+	good := &Verdict{OK: true, Entries: v.Entries, Head: v.Head.String()}
 	if v.First > 1 {
 		good.First = v.First
 	}

@@ -1,4 +1,10 @@
-package admin
+// Package wire is what goes over the management API: the requests and answers as
+// JSON has them, and the forms of durations, amounts and real keys in it.
+//
+// The server answers with these types and the command line reads them. It knows
+// neither how a key comes to be what its object shows, nor how calls are made or
+// served.
+package wire
 
 import (
 	"errors"
@@ -12,37 +18,38 @@ import (
 	"github.com/till-proxy/till/token"
 )
 
-// maxPage is the largest page that the API gives.
-const maxPage = 500
+// MaxPage is the largest page that the API gives.
+const MaxPage = 500
 
-const basePath = "/till"
+// BasePath is where the API is on Caddy's admin endpoint.
+const BasePath = "/till"
 
-// span is a duration as people write it: "24h", "7d".
-type span time.Duration
+// Span is a duration as people write it: "24h", "7d".
+type Span time.Duration
 
-func (s *span) UnmarshalText(text []byte) error {
+func (s *Span) UnmarshalText(text []byte) error {
 	d, err := caddy.ParseDuration(string(text))
 	if err != nil || d < 0 {
 		return fmt.Errorf("a duration is written 90s, 24h or 7d, got %q", text)
 	}
-	*s = span(d)
+	*s = Span(d)
 	return nil
 }
 
-// dollars is an amount as the API writes it: text with decimals, such as "5.00".
+// Dollars is an amount as the API writes it: text with decimals, such as "5.00".
 // Numbers are taken, too.
-type dollars int64
+type Dollars int64
 
-func (d *dollars) UnmarshalJSON(b []byte) error {
+func (d *Dollars) UnmarshalJSON(b []byte) error {
 	n, err := limiter.ParseUSD(strings.Trim(string(b), `"`))
-	*d = dollars(n)
+	*d = Dollars(n)
 	return err
 }
 
-// realKey is an upstream's own key, to be sealed. Its errors do not quote it.
-type realKey struct{ token.Secret }
+// RealKey is an upstream's own key, to be sealed. Its errors do not quote it.
+type RealKey struct{ token.Secret }
 
-func (k *realKey) UnmarshalText(text []byte) error {
+func (k *RealKey) UnmarshalText(text []byte) error {
 	value := strings.TrimSpace(string(text))
 	switch {
 	case value == "" || len(value) > token.MaxCredential:
@@ -59,7 +66,7 @@ func (k *realKey) UnmarshalText(text []byte) error {
 
 // String writes a duration without empty parts: "24h", not "24h0m0s", and none
 // of nothing.
-func (s span) String() string {
+func (s Span) String() string {
 	if s == 0 {
 		return ""
 	}

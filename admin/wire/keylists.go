@@ -1,4 +1,4 @@
-package admin
+package wire
 
 import (
 	"time"
@@ -6,8 +6,8 @@ import (
 	"github.com/till-proxy/till/limiter"
 )
 
-// bulkJSON is a job as callers see it.
-type bulkJSON struct {
+// BulkJSON is a job as callers see it.
+type BulkJSON struct {
 	Matched int64 `json:"matched"`
 	Revoked int64 `json:"revoked"`
 	// AlreadyRevoked are those of matched that had been revoked before.
@@ -24,8 +24,8 @@ type bulkJSON struct {
 	Failure string `json:"failure,omitempty"`
 }
 
-// leaksAnswer says what was found in a text, and what became of it.
-type leaksAnswer struct {
+// LeaksAnswer says what was found in a text, and what became of it.
+type LeaksAnswer struct {
 	// Found counts the strings of keys and tokens in the text, each once.
 	Found int `json:"found"`
 	// Revoked are the ids of those that were ended, as far as the caller sees
@@ -35,19 +35,19 @@ type leaksAnswer struct {
 	Unknown int  `json:"unknown"`
 	DryRun  bool `json:"dry_run,omitempty"`
 	// Matches are all of them, in the order of the text.
-	Matches []leakMatch `json:"matches"`
+	Matches []LeakMatch `json:"matches"`
 }
 
-// leakMatch is one string that was found. It never holds the whole string.
-type leakMatch struct {
+// LeakMatch is one string that was found. It never holds the whole string.
+type LeakMatch struct {
 	Hint  string            `json:"hint"` // its beginning
 	ID    string            `json:"id,omitempty"`
 	Name  string            `json:"name,omitempty"`
 	State limiter.LeakState `json:"state"`
 }
 
-// staleEntry is a key that somebody should look at, for one reason.
-type staleEntry struct {
+// StaleEntry is a key that somebody should look at, for one reason.
+type StaleEntry struct {
 	Key    *KeyObject          `json:"key"`
 	Reason limiter.StaleReason `json:"reason"`
 	Detail string              `json:"detail"`
@@ -55,26 +55,26 @@ type staleEntry struct {
 	Fix string `json:"fix"`
 }
 
-// staleAnswer is a page of keys that somebody should look at.
-type staleAnswer struct {
-	Keys    []staleEntry `json:"keys"`
+// StaleAnswer is a page of keys that somebody should look at.
+type StaleAnswer struct {
+	Keys    []StaleEntry `json:"keys"`
 	Next    string       `json:"next,omitempty"`
 	Partial bool         `json:"partial,omitempty"`
 }
 
-// spending is what one part of the keys has used, by upstream, owner and model.
+// Spending is what one part of the keys has used, by upstream, owner and model.
 // Whoever wants the whole asks again with next, and adds the parts up.
-type spending struct {
-	Upstream []usedBy `json:"upstream"`
-	Owner    []usedBy `json:"owner"`
+type Spending struct {
+	Upstream []UsedBy `json:"upstream"`
+	Owner    []UsedBy `json:"owner"`
 	// Model is known for keys that may use only one. Empty: any.
-	Model    []usedBy `json:"model"`
+	Model    []UsedBy `json:"model"`
 	LookedAt int      `json:"looked_at"`
 	Next     string   `json:"next,omitempty"`
 }
 
-// usedBy is what keys have used in their whole life, renewals included.
-type usedBy struct {
+// UsedBy is what keys have used in their whole life, renewals included.
+type UsedBy struct {
 	Name        string `json:"name"`
 	Keys        int64  `json:"keys"`
 	Activations int64  `json:"activations"`
@@ -82,7 +82,7 @@ type usedBy struct {
 	SpendUSD    string `json:"spend_usd"`
 }
 
-// jobsAnswer lists the jobs that end many keys.
-type jobsAnswer struct {
-	Jobs []bulkJSON `json:"jobs"`
+// JobsAnswer lists the jobs that end many keys.
+type JobsAnswer struct {
+	Jobs []BulkJSON `json:"jobs"`
 }

@@ -1,4 +1,4 @@
-package admin
+package wire
 
 import (
 	"time"
@@ -6,21 +6,21 @@ import (
 	"github.com/till-proxy/till/limiter"
 )
 
-// rotated is a key object with its next string, this once.
-type rotated struct {
-	minted
+// Rotated is a key object with its next string, this once.
+type Rotated struct {
+	Minted
 	StreamsCut int `json:"streams_cut"`
 }
 
-// minted is a key object and, this once, its string.
-type minted struct {
+// Minted is a key object and, this once, its string.
+type Minted struct {
 	*KeyObject
 	ScopedKey string `json:"scoped_key"`
 	BaseURL   string `json:"base_url,omitempty"`
 }
 
-// listed is a page of keys.
-type listed struct {
+// Listed is a page of keys.
+type Listed struct {
 	Keys    []*KeyObject `json:"keys"`
 	Next    string       `json:"next,omitempty"`
 	Partial bool         `json:"partial,omitempty"`
@@ -114,14 +114,14 @@ type KeyObject struct {
 	EndedReason string     `json:"ended_reason,omitempty"`
 }
 
-// revokedKey is a key that has ended, and how much it had running.
-type revokedKey struct {
+// RevokedKey is a key that has ended, and how much it had running.
+type RevokedKey struct {
 	*KeyObject
 	StreamsCut int `json:"streams_cut"`
 }
 
-// usageAnswer is what a key did, by hour and by day.
-type usageAnswer struct {
+// UsageAnswer is what a key did, by hour and by day.
+type UsageAnswer struct {
 	Hours []limiter.Bucket `json:"hours"`
 	Days  []limiter.Bucket `json:"days"`
 }

@@ -1,4 +1,4 @@
-package admin
+package wire
 
 import (
 	"time"
@@ -6,38 +6,38 @@ import (
 	"github.com/till-proxy/till/limiter"
 )
 
-// fingerprintBody is a real key to be named.
-type fingerprintBody struct {
-	UpstreamKey realKey `json:"upstream_key"`
+// FingerprintBody is a real key to be named.
+type FingerprintBody struct {
+	UpstreamKey RealKey `json:"upstream_key"`
 }
 
-// leaksBody is a text to search for the strings of keys and tokens.
-type leaksBody struct {
+// LeaksBody is a text to search for the strings of keys and tokens.
+type LeaksBody struct {
 	Text   string `json:"text"`
 	DryRun bool   `json:"dry_run"`
 }
 
-// rotateBody gives a key another string.
-type rotateBody struct {
-	Grace       span    `json:"grace"`
-	UpstreamKey realKey `json:"upstream_key"`
+// RotateBody gives a key another string.
+type RotateBody struct {
+	Grace       Span    `json:"grace"`
+	UpstreamKey RealKey `json:"upstream_key"`
 }
 
-// settable are the fields of a key that a mint sets and a change changes.
-type settable struct {
+// Settable are the fields of a key that a mint sets and a change changes.
+type Settable struct {
 	Name           *string            `json:"name"`
 	MaxActivations *int64             `json:"max_activations"`
 	MaxTokens      *int64             `json:"max_tokens"`
-	MaxSpendUSD    *dollars           `json:"max_spend_usd"`
+	MaxSpendUSD    *Dollars           `json:"max_spend_usd"`
 	MaxSpendCents  *int64             `json:"max_spend_cents"` // another way to write max_spend_usd
-	MaxRequestUSD  *dollars           `json:"max_request_spend_usd"`
+	MaxRequestUSD  *Dollars           `json:"max_request_spend_usd"`
 	Renews         *limiter.Renewal   `json:"renews"`
 	Fit            *bool              `json:"fit"`
 	UnknownPrice   *string            `json:"unknown_price"`
-	ExpiresIn      *span              `json:"expires_in"`
+	ExpiresIn      *Span              `json:"expires_in"`
 	ExpiresAt      *time.Time         `json:"expires_at"`
-	IdleTimeout    *span              `json:"idle_timeout"`
-	FirstUseWithin *span              `json:"first_use_within"`
+	IdleTimeout    *Span              `json:"idle_timeout"`
+	FirstUseWithin *Span              `json:"first_use_within"`
 	Rate           *limiter.Rate      `json:"rate"`
 	MaxConcurrency *int               `json:"max_concurrency"`
 	Models         *[]string          `json:"models"`
@@ -53,47 +53,47 @@ type settable struct {
 	Charge         *limiter.Charge    `json:"charge"`
 }
 
-// changeBody is a PATCH. A field that is null goes back to its default: no
+// ChangeBody is a PATCH. A field that is null goes back to its default: no
 // such limit, rule or note.
-type changeBody struct {
-	settable
+type ChangeBody struct {
+	Settable
 	Unlimited bool `json:"unlimited"`
 }
 
-// mintBody is the mint of a key.
-type mintBody struct {
-	settable
+// MintBody is the mint of a key.
+type MintBody struct {
+	Settable
 	Upstream    string  `json:"upstream"`
 	Provider    string  `json:"provider"` // another name for upstream
-	UpstreamKey realKey `json:"upstream_key"`
+	UpstreamKey RealKey `json:"upstream_key"`
 	Role        string  `json:"role"`
 	Unlimited   bool    `json:"unlimited"`
 	Delegate    bool    `json:"delegate"`
 }
 
-// grantBody adds to the limits of a key.
-type grantBody struct {
+// GrantBody adds to the limits of a key.
+type GrantBody struct {
 	Activations int64   `json:"activations"`
 	Tokens      int64   `json:"tokens"`
-	SpendUSD    dollars `json:"spend_usd"`
-	ExpiresIn   span    `json:"expires_in"`
+	SpendUSD    Dollars `json:"spend_usd"`
+	ExpiresIn   Span    `json:"expires_in"`
 }
 
-// tokenBody makes an admin token.
-type tokenBody struct {
+// TokenBody makes an admin token.
+type TokenBody struct {
 	Name      string     `json:"name"`
 	Role      string     `json:"role"`
-	ExpiresIn *span      `json:"expires_in"`
+	ExpiresIn *Span      `json:"expires_in"`
 	ExpiresAt *time.Time `json:"expires_at"`
 }
 
-// revokeBody ends a key, or begins a lockdown.
-type revokeBody struct {
+// RevokeBody ends a key, or begins a lockdown.
+type RevokeBody struct {
 	Reason string `json:"reason"`
 }
 
-// revokeManyBody ends all keys that match a filter.
-type revokeManyBody struct {
+// RevokeManyBody ends all keys that match a filter.
+type RevokeManyBody struct {
 	Filter map[string]string `json:"filter"`
 	All    bool              `json:"all"`
 	Except []string          `json:"except"`
@@ -102,8 +102,8 @@ type revokeManyBody struct {
 	Wait   bool              `json:"wait"`
 }
 
-// repairBody says what to repair: one of the two.
-type repairBody struct {
+// RepairBody says what to repair: one of the two.
+type RepairBody struct {
 	Forfeit bool `json:"forfeit"`
 	Clock   bool `json:"clock"`
 }

@@ -1,7 +1,7 @@
-package admin
+package wire
 
-// fingerprinted names a real key.
-type fingerprinted struct {
+// Fingerprinted names a real key.
+type Fingerprinted struct {
 	CredentialFingerprint string `json:"credential_fingerprint"`
 	// Upstreams are those whose held credential it is.
 	Upstreams []string `json:"upstreams"`
@@ -17,7 +17,7 @@ type PriceObject struct {
 	CachedInput  string      `json:"cached_input,omitempty"`
 	CacheWrite   string      `json:"cache_write,omitempty"`
 	CacheWrite1h string      `json:"cache_write_1h,omitempty"`
-	Tiers        []tierPrice `json:"tiers,omitempty"`
+	Tiers        []TierPrice `json:"tiers,omitempty"`
 	Context      int64       `json:"context_window,omitempty"`
 	MaxOutput    int64       `json:"max_output_tokens,omitempty"`
 	AsOf         string      `json:"as_of,omitempty"`
@@ -25,21 +25,21 @@ type PriceObject struct {
 	Confidence   string      `json:"confidence,omitempty"`
 }
 
-// tierPrice is a price of requests with a long input.
-type tierPrice struct {
+// TierPrice is a price of requests with a long input.
+type TierPrice struct {
 	Above  int64  `json:"above_input_tokens"`
 	Input  string `json:"input"`
 	Output string `json:"output"`
 }
 
-// listedPrices is the table, or those of its models that a name finds.
-type listedPrices struct {
+// ListedPrices is the table, or those of its models that a name finds.
+type ListedPrices struct {
 	AsOf   string        `json:"as_of"` // of the built-in table
 	Prices []PriceObject `json:"prices"`
 }
 
-// sealKeyObject is a seal key as the management API shows it: never the key.
-type sealKeyObject struct {
+// SealKeyObject is a seal key as the management API shows it: never the key.
+type SealKeyObject struct {
 	ID string `json:"id"`
 	// Seals says that new sealed keys are sealed with it.
 	Seals bool `json:"seals"`
@@ -51,9 +51,9 @@ type sealKeyObject struct {
 	EndedKeys int64 `json:"ended_keys"`
 }
 
-// sealKeysAnswer lists the seal keys, the one that seals first.
-type sealKeysAnswer struct {
-	SealKeys []sealKeyObject `json:"seal_keys"`
+// SealKeysAnswer lists the seal keys, the one that seals first.
+type SealKeysAnswer struct {
+	SealKeys []SealKeyObject `json:"seal_keys"`
 }
 
 // UpstreamInfo is what may be told of a configured upstream.
@@ -73,23 +73,23 @@ type UpstreamInfo struct {
 	CredentialEnv string `json:"credential_env,omitempty"`
 }
 
-// clientText is what one client of an upstream needs to use a scoped key: the
+// ClientText is what one client of an upstream needs to use a scoped key: the
 // lines of docs/clients.md.
-type clientText struct {
+type ClientText struct {
 	Name  string   `json:"name"`
 	Note  string   `json:"note,omitempty"`
 	Lines []string `json:"lines"`
 }
 
-// upstreamsAnswer lists the configured upstreams.
-type upstreamsAnswer struct {
+// UpstreamsAnswer lists the configured upstreams.
+type UpstreamsAnswer struct {
 	BaseURL   string         `json:"base_url"`
 	Upstreams []UpstreamInfo `json:"upstreams"`
 }
 
-// clientsAnswer is how the clients of an upstream are pointed at this server.
-type clientsAnswer struct {
+// ClientsAnswer is how the clients of an upstream are pointed at this server.
+type ClientsAnswer struct {
 	Upstream string       `json:"upstream"`
 	BaseURL  string       `json:"base_url"`
-	Clients  []clientText `json:"clients"`
+	Clients  []ClientText `json:"clients"`
 }

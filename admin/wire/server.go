@@ -1,4 +1,4 @@
-package admin
+package wire
 
 import (
 	"cmp"
@@ -8,14 +8,14 @@ import (
 	"github.com/till-proxy/till/limiter"
 )
 
-// link is an address that signs in to the console, once.
-type link struct {
+// Link is an address that signs in to the console, once.
+type Link struct {
 	URL       string    `json:"url"`
 	ExpiresAt time.Time `json:"expires_at"`
 }
 
-// lockdownJSON is what callers see of a lockdown.
-type lockdownJSON struct {
+// LockdownJSON is what callers see of a lockdown.
+type LockdownJSON struct {
 	LockedDown bool       `json:"locked_down"`
 	Since      *time.Time `json:"since,omitempty"`
 	By         string     `json:"by,omitempty"`
@@ -35,8 +35,8 @@ type Delivery struct {
 	LastError       string     `json:"last_error,omitempty"`
 }
 
-// webhookState is a webhook as the management API shows it, without secrets.
-type webhookState struct {
+// WebhookState is a webhook as the management API shows it, without secrets.
+type WebhookState struct {
 	URL     string              `json:"url"` // without its query, which may hold a token
 	Events  []limiter.EventName `json:"events,omitempty"`
 	Pending int64               `json:"pending"`
@@ -44,13 +44,13 @@ type webhookState struct {
 	Delivery
 }
 
-// webhooksAnswer lists the configured webhooks.
-type webhooksAnswer struct {
-	Webhooks []webhookState `json:"webhooks"`
+// WebhooksAnswer lists the configured webhooks.
+type WebhooksAnswer struct {
+	Webhooks []WebhookState `json:"webhooks"`
 }
 
-// statsAnswer holds the sums over all keys, and the state of the store.
-type statsAnswer struct {
+// StatsAnswer holds the sums over all keys, and the state of the store.
+type StatsAnswer struct {
 	Keys                 map[string]int64 `json:"keys"`
 	Holds                int64            `json:"holds"`
 	UsedActivations      int64            `json:"used_activations"`
@@ -60,11 +60,11 @@ type statsAnswer struct {
 	ForfeitedActivations int64            `json:"forfeited_activations"`
 	StoreFailure         string           `json:"store_failure"`
 	ClockOffSeconds      int64            `json:"clock_off_seconds"`
-	Lockdown             lockdownJSON     `json:"lockdown"`
+	Lockdown             LockdownJSON     `json:"lockdown"`
 }
 
-// repairedAnswer says what was forfeited, or which time is believed now.
-type repairedAnswer struct {
+// RepairedAnswer says what was forfeited, or which time is believed now.
+type RepairedAnswer struct {
 	Keys      int64      `json:"keys,omitempty"`
 	Forfeited int64      `json:"forfeited,omitempty"`
 	Suspended int64      `json:"suspended,omitempty"`
@@ -108,17 +108,17 @@ type File struct {
 	Trouble string `json:"not_taken,omitempty"`
 }
 
-// diagnosis is the answer to `doctor`.
-type diagnosis struct {
+// Diagnosis is the answer to `doctor`.
+type Diagnosis struct {
 	Findings []Finding `json:"findings"`
 	Files    []File    `json:"files,omitempty"`
 	Errors   int       `json:"errors"`
 	Warnings int       `json:"warnings"`
 }
 
-// newDiagnosis puts errors first, and the kinds together.
-func newDiagnosis(findings []Finding) diagnosis {
-	d := diagnosis{Findings: append([]Finding{}, findings...)}
+// NewDiagnosis puts errors first, and the kinds together.
+func NewDiagnosis(findings []Finding) Diagnosis {
+	d := Diagnosis{Findings: append([]Finding{}, findings...)}
 	slices.SortStableFunc(d.Findings, func(a, b Finding) int {
 		return cmp.Or(cmp.Compare(a.Level, b.Level), cmp.Compare(a.Check, b.Check)) // "error" before "warning"
 	})
@@ -132,8 +132,8 @@ func newDiagnosis(findings []Finding) diagnosis {
 	return d
 }
 
-// doctorAnswer is a diagnosis, and the time by the clock of the server.
-type doctorAnswer struct {
-	diagnosis
+// DoctorAnswer is a diagnosis, and the time by the clock of the server.
+type DoctorAnswer struct {
+	Diagnosis
 	Now time.Time `json:"now"`
 }
