@@ -22,6 +22,7 @@ func (x *exchange) answer(r *http.Request, refusal *limiter.Refusal) *http.Respo
 	told := x.refusal(refusal)
 	body := d.Body(told)
 	x.grant.Answered() // of the upstream nothing more is asked
+	x.announce(x.client.Header())
 	header := make(http.Header, 10)
 	refusalHeader(header, refusal.Code, told.Status, refusal.RetryAfter, x.id())
 	header["Content-Length"] = []string{strconv.Itoa(len(body))}
@@ -56,6 +57,7 @@ func (t *Transport) admit(res *http.Response, out *http.Request, x *exchange, ca
 			return x.answer(out, refusal)
 		}
 	}
+	x.announce(x.client.Header())
 	x.expose(res.Header)
 	t.cleanHeader(res.Header)
 	t.target.translate(res.Header, out, x)

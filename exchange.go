@@ -31,7 +31,8 @@ type exchange struct {
 	use         *use                    // nil unless tokens or dollars are limited
 	seen        *http.Request           // as the handler got it
 	seenAt      *front                  // see front
-	unasked     bool                    // it taught that streams are not to be asked for usage
+	said        said
+	unasked     bool // it taught that streams are not to be asked for usage
 
 	// Facts, written by the transport (or the guard) and read by the handler.
 	dispatched atomic.Bool  // a byte may have left for the upstream

@@ -20,6 +20,7 @@ func (h *Handler) guard(w http.ResponseWriter, r *http.Request, x *exchange, nex
 	ctx, cancel := context.WithCancel(r.Context())
 	defer cancel()
 	if !x.begin(cancel) {
+		x.announce(w.Header())
 		return h.say(w, r, x.target, x.path, x.grant.Cut(), 0)
 	}
 	x.dispatched.Store(true)
@@ -48,6 +49,7 @@ func (h *Handler) guard(w http.ResponseWriter, r *http.Request, x *exchange, nex
 		return nil
 	}
 	if err == nil && x.grant.Cut() == nil {
+		x.announce(w.Header())
 		return nil
 	}
 	status := statusOf(err)
@@ -166,6 +168,7 @@ func (w *guardWriter) begins(status int) bool {
 	if w.status == 0 && w.x.grant.Cut() == nil {
 		w.status = status
 		w.x.status.Store(int32(status))
+		w.x.announce(w.Header())
 		w.left = -1
 		if w.x.grant.Counts() {
 			w.watch(status)

@@ -113,7 +113,7 @@ func TestWhatAGuardedHandlerSaysAfterTheCutIsTheRefusal(t *testing.T) {
 			case test.status != 0 && (got.StatusCode != test.status || got.Header.Get("Till-Refusal") == "till_key_revoked"):
 				t.Errorf("%d %v, want %d", got.StatusCode, got.Header, test.status)
 			case test.status == 0 && (got.StatusCode != 403 || got.Header.Get("Till-Refusal") != "till_key_revoked" || !strings.Contains(w.Body.String(), "till_key_revoked") ||
-				got.Header.Get("Till-Key") != k.id || got.Header.Get("Set-Cookie")+got.Header.Get("Content-Encoding")+got.Header.Get("Location") != ""):
+				got.Header.Get("Till-Key") != k.id || got.Header.Get("Till-Activations-Remaining") != "999" || got.Header.Get("Set-Cookie")+got.Header.Get("Content-Encoding")+got.Header.Get("Location") != ""):
 				t.Errorf("%d %v %q, want the refusal", got.StatusCode, got.Header, w.Body)
 			case test.status == 429 && got.Header.Get("Retry-After") == "":
 				t.Errorf("what the handler said of itself is lost: %v", got.Header)

@@ -172,7 +172,7 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 	// Unless it is settled: something may panic before it is passed on.
 	defer x.grant.Cancel()
 	x.rewrite(r)
-	h.announce(w, r, x)
+	x.introduce(w.Header(), r)
 	h.metrics.overhead.Observe((time.Since(start) - x.grant.Waited()).Seconds())
 	return h.forward(w, r, x, next)
 }
@@ -237,10 +237,8 @@ func (h *Handler) failed(w http.ResponseWriter, x *exchange, err error, fallback
 	x.grant.Answered()
 	x.hangUp()
 	if cut := x.grant.Cut(); cut != nil {
+		x.announce(w.Header())
 		return h.say(w, x.seen, x.target, x.path, cut, 0)
-	}
-	for _, name := range []string{"Till-Activations-Remaining", "Till-Tokens-Remaining", "Till-Spend-Remaining", "Till-Output-Limit"} {
-		w.Header().Del(name) // it may come back
 	}
 	key := x.grant.Key()
 	var tooLarge *http.MaxBytesError
@@ -299,50 +297,6 @@ func (h *Handler) say(w http.ResponseWriter, r *http.Request, t *target, path st
 		h.logger.Debug("writing a refusal", zap.Error(err))
 	}
 	return nil
-}
-
-// announce tells the client what is left, and the handlers below who asks.
-func (h *Handler) announce(w http.ResponseWriter, r *http.Request, x *exchange) {
-	key, left := x.grant.Key(), x.grant.Remaining()
-	header := w.Header()
-	values := make([]string, 0, 6) // of all headers, to make one allocation of it
-	say := func(name, value string) {
-		n := len(values)
-		values = append(values, value)
-		header[name] = values[n : n+1 : n+1]
-	}
-	say("Till-Key", key.ID)
-	remaining := ""
-	if n := left[limiter.Activations]; n != limiter.NoLimit {
-		remaining = strconv.FormatInt(n, 10)
-		say("Till-Activations-Remaining", remaining)
-	}
-	if n := left[limiter.Tokens]; n != limiter.NoLimit {
-		say("Till-Tokens-Remaining", strconv.FormatInt(n, 10))
-	}
-	if n := left[limiter.Nanodollars]; n != limiter.NoLimit {
-		say("Till-Spend-Remaining", limiter.FormatUSD(n))
-	}
-	if n := x.use.lowered(); n >= 0 {
-		say("Till-Output-Limit", strconv.FormatInt(n, 10))
-	}
-	if !key.ExpiresAt.IsZero() {
-		say("Till-Expires", key.ExpiresAt.UTC().Format(time.RFC3339))
-	}
-	repl := r.Context().Value(caddy.ReplacerCtxKey).(*caddy.Replacer)
-	repl.Map(func(name string) (any, bool) {
-		switch name {
-		case "http.till.key_id":
-			return key.ID, true
-		case "http.till.key_name":
-			return key.Name, true
-		case "http.till.upstream":
-			return key.Upstream, true
-		case "http.till.activations_remaining":
-			return remaining, true
-		}
-		return nil, false
-	})
 }
 
 // Interface guards

@@ -36,6 +36,7 @@ func BenchmarkRequest(b *testing.B) {
 				x := exchangeOf(r.Context())
 				x.dispatched.Store(true)
 				x.status.Store(http.StatusNotFound)
+				x.announce(w.Header())
 				w.WriteHeader(http.StatusNotFound)
 				return nil
 			})
