@@ -111,7 +111,7 @@ func TestAnswersAreBoundedWhateverIdsTheyHave(t *testing.T) {
 		}
 		total := 0
 		for key, at := range m.answers.keys {
-			known := at.Value.(*answers)
+			known := at.Value.(*keyAnswers)
 			total += len(known.byID)
 			if len(known.all) > len(known.byID) {
 				t.Fatalf("%s: %d answers for %d ids", key, len(known.all), len(known.byID))

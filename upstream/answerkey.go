@@ -1,10 +1,10 @@
 package upstream
 
 // key is the name of a member, as far as it means something.
-type key uint8
+type answerKey uint8
 
 const (
-	keyOther key = iota
+	keyOther answerKey = iota
 	keyUsage
 	keyMeta      // Cohere's, which holds billed_units
 	keyMessage   // holds usage at Anthropic
@@ -35,7 +35,7 @@ const (
 // x_groq.usage; meta.billed_units and delta.usage (Cohere), and in its first
 // version response.meta; interaction.usage (Gemini); choices[0].usage (Moonshot).
 // What a client sent comes back in metadata, so nothing is looked for in there.
-func keyOf(name string) key {
+func answerKeyOf(name string) answerKey {
 	switch name {
 	case "usage", "usageMetadata":
 		return keyUsage

@@ -25,9 +25,9 @@ type Call struct {
 func (c *Call) object() (rawObject, error) {
 	if c.parsed == nil {
 		outline := newOutline(c.Body)
-		o, err := outlined(c.Body, outline)
+		o, err := parseOutlined(c.Body, outline)
 		if err != nil {
-			return nil, unsafe("%v", err)
+			return nil, bodyError("%v", err)
 		}
 		c.parsed, c.outline = o, outline
 	}
@@ -60,17 +60,17 @@ func (c *Call) members(fn func(name string, value []byte) error) error {
 // letters than UTF-8 could be read differently, and is an error.
 func (c *Call) written() (kind string, params map[string]string, err error) {
 	if c.Encoding != "" && !strings.EqualFold(c.Encoding, "identity") {
-		return "", nil, unsafe("it is encoded as %.32q; send it as it is", c.Encoding)
+		return "", nil, bodyError("it is encoded as %.32q; send it as it is", c.Encoding)
 	}
 	switch c.ContentType {
 	case "", "application/json":
 		return c.ContentType, nil, nil // as nearly all do
 	}
 	if kind, params, err = mime.ParseMediaType(c.ContentType); err != nil {
-		return "", nil, unsafe("its Content-Type %.64q is not well formed; write application/json", c.ContentType)
+		return "", nil, bodyError("its Content-Type %.64q is not well formed; write application/json", c.ContentType)
 	}
 	if charset := params["charset"]; charset != "" && !strings.EqualFold(charset, "utf-8") && !strings.EqualFold(charset, "us-ascii") {
-		return "", nil, unsafe("it says it is written in %.32q; write UTF-8", charset)
+		return "", nil, bodyError("it says it is written in %.32q; write UTF-8", charset)
 	}
 	return kind, params, nil
 }
@@ -84,6 +84,6 @@ func isJSON(kind string) bool {
 // ErrBody is what the errors about bodies wrap that cannot be judged safely.
 var ErrBody = errors.New("the body cannot be judged safely")
 
-func unsafe(format string, args ...any) error {
+func bodyError(format string, args ...any) error {
 	return fmt.Errorf("%w: %s", ErrBody, fmt.Sprintf(format, args...))
 }

@@ -87,7 +87,7 @@ func (c *content) toolset() {
 
 // count adds what is the application's own, or no content: it is text, whatever
 // it looks like.
-func (c *content) count(value []byte, f layout) int {
+func (c *content) addText(value []byte, f layout) int {
 	n, tokens := promptLength(value, f, c.outline)
 	c.length += tokens
 	return n
@@ -97,7 +97,7 @@ func (c *content) count(value []byte, f layout) int {
 // is the member that it is the value of, and at where it stands.
 func (c *content) walk(b []byte, key string, at position, depth int) int {
 	if depth > maxContentDepth {
-		c.doubt("it is nested more than %d deep", maxContentDepth)
+		c.fail("it is nested more than %d deep", maxContentDepth)
 		return skipValue(b)
 	}
 	switch at {
@@ -110,7 +110,7 @@ func (c *content) walk(b []byte, key string, at position, depth int) int {
 	case '"':
 		n, tokens := stringLength(b, c.layout, c.outline)
 		c.length += tokens
-		c.text(key, b[:n], tokens)
+		c.media(key, b[:n], tokens)
 		return n
 	case '[':
 		i := 1
@@ -126,16 +126,16 @@ func (c *content) walk(b []byte, key string, at position, depth int) int {
 	case '{':
 		return c.object(b, at, depth)
 	}
-	return c.count(b, c.layout)
+	return c.addText(b, c.layout)
 }
 
 // quoted adds what a prompt may show as JSON.
-func (c *content) quoted(b []byte) int { return c.count(b, max(c.layout, asJSON)) }
+func (c *content) quoted(b []byte) int { return c.addText(b, max(c.layout, asJSON)) }
 
 // definitions judges tools that stand in a conversation, and adds them.
 func (c *content) definitions(b []byte, at position) int {
 	before := c.length
-	n := c.count(b, max(c.preset.toolForm(), c.layout))
+	n := c.addText(b, max(c.preset.toolForm(), c.layout))
 	c.length += toolsTokens
 	c.defined += c.length - before
 	c.definedBytes += int64(n)
@@ -171,7 +171,7 @@ func (c *content) object(b []byte, at position, depth int) int {
 		c.length += tokens + 4 // a colon and a comma
 		name, err := view(b[i : i+n])
 		if err != nil {
-			c.doubt("a name in it is not well formed")
+			c.fail("a name in it is not well formed")
 		}
 		i += n
 		i += spaces(b[i:])
@@ -182,7 +182,7 @@ func (c *content) object(b []byte, at position, depth int) int {
 			i += c.walk(value, name, unknown, depth+1)
 			continue
 		}
-		next := c.shape.under(at, name)
+		next := c.shape.position(at, name)
 		if next >= inMetadata {
 			i += c.walk(value, name, next, depth+1)
 			continue
@@ -195,7 +195,7 @@ func (c *content) object(b []byte, at position, depth int) int {
 		if !writings[name] {
 			// What is all text may have fields of any name.
 			if plain := fold(name); ruledContent[plain] != "" && (!c.allText || plain == "imageurl") {
-				c.doubt("it has a field %.64q; write %s", name, ruledContent[plain])
+				c.fail("it has a field %.64q; write %s", name, ruledContent[plain])
 			}
 		}
 		switch {
@@ -209,24 +209,24 @@ func (c *content) object(b []byte, at position, depth int) int {
 		case name == "type" && value[0] == '"':
 			kind, _ = view(value[:skipString(value)]) // a wrong one is not known
 			if typed {
-				c.doubt("a part of it has two types")
+				c.fail("a part of it has two types")
 			}
 			typed = true
 			if bound = c.shape.kind(at, kind); bound == refused {
-				c.doubt("it holds content of type %.64q", kind)
+				c.fail("it holds content of type %.64q", kind)
 			}
 		case (name == "media_type" || name == "mimeType" || name == "mime_type") && value[0] == '"':
 			media, _ = view(value[:skipString(value)])
 			if described {
-				c.doubt("a part of it has two media types")
+				c.fail("a part of it has two media types")
 			}
 			described = true
 		case name == "data" && value[0] == '"':
 			_, data = stringLength(value, c.layout, c.outline)
 		case name == "audio" && value[0] == '{':
-			c.doubt("%q may point at what is not in the request", name)
+			c.fail("%q may point at what is not in the request", name)
 		case name == "ttl" && value[0] == '"':
-			ttl, _ := text(value[:skipString(value)])
+			ttl, _ := unquote(value[:skipString(value)])
 			c.hour = c.hour || ttl != "5m" && ttl != "30m" // OpenAI's has one price
 		case name == "cache_control" && value[0] == '{':
 			c.cached = true
@@ -241,16 +241,16 @@ func (c *content) object(b []byte, at position, depth int) int {
 		case strings.HasSuffix(name, "_url") && name != "image_url" && name != "file_url":
 			c.window, c.remote = true, true
 		case elsewhere[name] && value[0] != 'n':
-			c.doubt("%q points at what is not in the request", name)
+			c.fail("%q points at what is not in the request", name)
 		}
 		i += c.walk(value, name, next, depth+1)
 	}
 	if named && !c.shape.namesFile(bound) {
-		c.doubt("%q points at what is not in the request", "file_id")
+		c.fail("%q points at what is not in the request", "file_id")
 	}
 	if addressed && bound != byQuote {
 		_, tokens := stringLength(address, c.layout, c.outline)
-		c.text("url", address, tokens)
+		c.media("url", address, tokens)
 	}
 	switch bound {
 	case byPicture:
@@ -286,7 +286,7 @@ func (c *content) object(b []byte, at position, depth int) int {
 }
 
 // text looks at a string that may be, or may point at, a picture or a file.
-func (c *content) text(key string, value []byte, tokens int64) {
+func (c *content) media(key string, value []byte, tokens int64) {
 	if key == "images" {
 		c.images++ // Ollama's, in base64
 		if c.bare {
@@ -299,7 +299,7 @@ func (c *content) text(key string, value []byte, tokens int64) {
 	}
 	whole := string(value[1 : len(value)-1])
 	if strings.IndexByte(whole, '\\') >= 0 {
-		whole, _ = text(value) // it is well formed: the whole body was
+		whole, _ = unquote(value) // it is well formed: the whole body was
 	}
 	head := strings.ToLower(strings.TrimSpace(whole[:min(len(whole), 64)]))
 	data := strings.HasPrefix(head, "data:")
@@ -322,7 +322,7 @@ func (c *content) text(key string, value []byte, tokens int64) {
 	c.encoded += tokens
 }
 
-func (c *content) doubt(format string, args ...any) {
+func (c *content) fail(format string, args ...any) {
 	if c.err == nil {
 		c.err = notMeterable(format, args...)
 	}

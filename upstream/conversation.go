@@ -15,7 +15,7 @@ const billingHeader = `x-anthropic-billing-header:`
 func (d *digester) system(b []byte, o *outline) {
 	const longest = 512
 	if b[0] != '[' {
-		d.known(b, o)
+		d.outlined(b, o)
 		return
 	}
 	_ = elements(b, func(block []byte) error {
@@ -26,7 +26,7 @@ func (d *digester) system(b []byte, o *outline) {
 			}
 		}
 		d.mark(markList)
-		d.known(block, o)
+		d.outlined(block, o)
 		return nil
 	}) // nothing in there fails
 	d.mark(markListEnd)
@@ -47,9 +47,9 @@ var unread = set(
 var shortens = set("truncate", "truncate_prompt_tokens", "prompt_truncate_len", "context_length_exceeded_behavior", "transforms", "models", "route", "provider")
 
 // talk is a request whose list of messages may go on from one that was seen.
-type talk struct {
-	list []byte
-	rest digest // of everything else
+type conversation struct {
+	turns []byte
+	rest  digest // of everything else
 }
 
 // listed is the member that holds the list of messages.
@@ -67,8 +67,8 @@ func (e *Estimate) listed() string {
 
 // talk reads the request. It reports false where nothing can be learned from
 // other requests, or by them.
-func (e *Estimate) talk(d *digester, key *secret, p *Preset, c *Call, upstream string) (t talk, ok bool) {
-	if p.Routes || p.Dialect == Cohere || p.Name == "ollama" || e.object == nil || e.remote || e.unsure || e.Rounds > 1 || len(e.list) == 0 || e.list[0] != '[' {
+func (e *Estimate) conversation(d *digester, key *secret, p *Preset, c *Call, upstream string) (t conversation, ok bool) {
+	if p.Routes || p.Dialect == Cohere || p.Name == "ollama" || e.object == nil || e.remote || e.unsure || e.Rounds > 1 || len(e.turns) == 0 || e.turns[0] != '[' {
 		// Who answers may be another each time; or what is reported is less than
 		// what was read: Cohere's, and Ollama's, which leaves out the middle.
 		return t, false
@@ -77,7 +77,7 @@ func (e *Estimate) talk(d *digester, key *secret, p *Preset, c *Call, upstream s
 	if slices.ContainsFunc(e.stored, func(s stored) bool { return s.kind == storedAnswer || s.kind == storedConversation }) {
 		return t, false // what goes before the list is another each time
 	}
-	t.list = e.list
+	t.turns = e.turns
 	d.begin(key)
 	d.left, d.thinks = 0, false
 	for _, s := range []string{upstream, p.Name, c.Path, c.Query, c.Features, name} {
@@ -98,7 +98,7 @@ func (e *Estimate) talk(d *digester, key *secret, p *Preset, c *Call, upstream s
 		if member == "system" {
 			d.system(value, c.outline)
 		} else {
-			d.known(value, c.outline)
+			d.outlined(value, c.outline)
 		}
 		return nil
 	})
@@ -125,7 +125,7 @@ func onlyThoughts(value []byte) bool {
 			thoughts = false
 			return nil
 		}
-		kind, err := text(edit[from:to])
+		kind, err := unquote(edit[from:to])
 		thoughts = thoughts && strings.HasPrefix(kind, "clear_thinking")
 		return err
 	})
@@ -134,7 +134,7 @@ func onlyThoughts(value []byte) bool {
 
 // The kinds of who speaks last.
 const (
-	endsElse byte = iota
+	endsOther byte = iota
 	endsUser
 	endsTool
 )
@@ -142,16 +142,16 @@ const (
 // speaker is who says an element of a list.
 func speaker(element []byte) byte {
 	if element[0] != '{' {
-		return endsElse
+		return endsOther
 	}
 	role, kind := "", ""
 	_ = rawObject(element).members(func(name string, value []byte) error {
 		switch {
 		case value[0] != '"':
 		case name == "role":
-			role, _ = text(value)
+			role, _ = unquote(value)
 		case name == "type":
-			kind, _ = text(value)
+			kind, _ = unquote(value)
 		}
 		return nil
 	}) // one that is not well formed is nobody known
@@ -161,5 +161,5 @@ func speaker(element []byte) byte {
 	case role == "user", role == "" && kind == "":
 		return endsUser
 	}
-	return endsElse
+	return endsOther
 }

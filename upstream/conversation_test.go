@@ -30,7 +30,7 @@ func TestABeginningHoldsWhereAllElseIsTheSame(t *testing.T) {
 		{name: "a picture by its address", body: strings.Replace(base, `"hi"`, `[{"type":"image","source":{"type":"url","url":"https://x/y"}}]`, 1), none: true},
 		{name: "no list", body: `{"model":"m","max_tokens":5,"messages":"hi"}`, none: true},
 	} {
-		rest := func(path, body string) (talk, bool) {
+		rest := func(path, body string) (conversation, bool) {
 			c := &Call{Method: "POST", Path: path, ContentType: "application/json", Body: []byte(body)}
 			e, err := preset(t, "anthropic").Estimate(c)
 			if err != nil {
@@ -38,7 +38,7 @@ func TestABeginningHoldsWhereAllElseIsTheSame(t *testing.T) {
 			}
 			d := spareDigesters.Get().(*digester)
 			defer spareDigesters.Put(d)
-			return e.talk(d, testSecret, preset(t, "anthropic"), c, "a")
+			return e.conversation(d, testSecret, preset(t, "anthropic"), c, "a")
 		}
 		path := test.path
 		if path == "" {

@@ -28,7 +28,7 @@ const (
 	countExtra  = 64
 	// sparseText is more bytes than there are to a token in any text that people or
 	// programs write: a long run of spaces has some 80, everything else below 20.
-	sparseText = 64
+	maxBytesPerToken = 64
 )
 
 // What the endpoints take of a request: all that a model is given to read, and
@@ -127,7 +127,7 @@ func LeastInput(c *Call, e *Estimate) int64 {
 	if e.Pictures || e.Media {
 		return 1 // those take many bytes and few tokens
 	}
-	return max(1, (int64(len(c.Body))-e.later)/sparseText)
+	return max(1, (int64(len(c.Body))-e.later)/maxBytesPerToken)
 }
 
 // maxCounted is longer than any model's input, in tokens.

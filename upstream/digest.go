@@ -62,7 +62,7 @@ type digester struct {
 	// of some requests and not of others.
 	thinks bool
 
-	room [perKey]beginning // see Memory.Recall: some kilobytes that need not be cleared
+	room [perKeyPrefixes]prefix // see Memory.Recall: some kilobytes that need not be cleared
 }
 
 var spareDigesters = sync.Pool{New: func() any { return &digester{buf: make([]byte, 0, 4096)} }}
@@ -129,8 +129,8 @@ func (d *digester) field(s string) {
 }
 
 // known hashes a value that is a part of an outline's text.
-func (d *digester) known(value []byte, o *outline) {
-	if o.plain(value) {
+func (d *digester) outlined(value []byte, o *outline) {
+	if o.canonical(value) {
 		d.put(value)
 		return
 	}

@@ -108,7 +108,7 @@ func rewritten(t *testing.T, value []byte, which byte) []byte {
 			i += n
 			continue
 		}
-		s, err := text(value[i : i+n])
+		s, err := unquote(value[i : i+n])
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -23,7 +23,7 @@ func (p *Preset) Estimate(c *Call) (*Estimate, error) {
 		}
 		return nil, notMeterable("%s %s is not known to cost nothing", c.Method, c.Path)
 	}
-	e := &Estimate{Stated: -1, Answers: 1, Permille: 1000, known: known, shared: !p.Unshared, usual: usualOutput}
+	e := &Estimate{Stated: -1, Answers: 1, Permille: 1000, knownFields: knownFields, shared: !p.Unshared, usual: usualOutput}
 	if p.Name == "ollama" {
 		e.usual = ollamaContext
 	}
@@ -63,10 +63,10 @@ func (p *Preset) Estimate(c *Call) (*Estimate, error) {
 func (e *Estimate) endpoint(p *Preset, path string) (streamed bool, err error) {
 	switch {
 	case p.Name == "ollama" && (path == "/api/chat" || path == "/api/generate"):
-		e.outer, e.field, e.known = "options", "num_predict", ollamaKnown
+		e.outer, e.field, e.knownFields = "options", "num_predict", ollamaKnown
 		e.Stream = true // unless it says otherwise
 	case p.Name == "ollama" && (path == "/api/embed" || path == "/api/embeddings"):
-		e.Stated, e.known = 0, ollamaKnown
+		e.Stated, e.knownFields = 0, ollamaKnown
 	case strings.HasSuffix(path, "/chat/completions"), strings.HasSuffix(path, "/fim/completions"):
 		e.field = "max_tokens"
 		if slices.Contains(knowsCompletionTokens, p.Name) {
@@ -106,7 +106,7 @@ func (e *Estimate) outputField(name string) {
 	case BothFields:
 		e.field, e.also, e.both = MaxTokens, MaxCompletionTokens, true
 	case MaxTokens, MaxCompletionTokens:
-		e.field, e.also, e.only = name, "", true
+		e.field, e.also, e.exclusive = name, "", true
 	}
 }
 
@@ -162,24 +162,24 @@ func loadsOnly(o rawObject) bool {
 // options reads those of Ollama, where 0 and less are no bound.
 func (e *Estimate) options(value []byte) error {
 	if value[0] != '{' {
-		return unsafe("options must be an object")
+		return bodyError("options must be an object")
 	}
 	var seen fieldSet
 	return rawObject(value).members(func(name string, value []byte) error {
 		switch {
 		case seen.add(name):
-			return unsafe("the field %.64q stands twice", name)
+			return bodyError("the field %.64q stands twice", name)
 		case value[0] == 'n':
 			return nil
 		case name == "num_ctx" && value[0] != '-':
-			n, err := count(name, value, math.MaxInt32)
+			n, err := parseCount(name, value, math.MaxInt32)
 			e.context = n
 			return err
 		case !sameField(name, e.field) || value[0] == '-':
 			return nil
 		case name != e.field:
-			return unsafe("it has a field %.64q; write %s", name, e.field)
+			return bodyError("it has a field %.64q; write %s", name, e.field)
 		}
-		return e.state(name, value)
+		return e.stateBound(name, value)
 	})
 }

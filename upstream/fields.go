@@ -9,7 +9,7 @@ import (
 
 // known are the members of requests whose effect on use is known. What a
 // vendor adds tomorrow may cost anything.
-var known = set(
+var knownFields = set(
 	"model", "messages", "input", "contents", "system", "instructions", "systemInstruction", "system_instruction", "prompt", "suffix", "preamble", "message", "chat_history", "documents", "texts", "inputs", "content", "requests",
 	"max_tokens", "max_completion_tokens", "max_output_tokens", "generationConfig", "generation_config", "n", "best_of", "num_generations",
 	"stream", "stream_options", "stop", "stop_sequences", "temperature", "top_p", "top_k", "p", "k", "min_p", "top_a", "seed", "random_seed", "frequency_penalty", "presence_penalty", "repetition_penalty", "logit_bias", "logprobs", "top_logprobs", "echo",
@@ -48,7 +48,7 @@ func set(names ...string) map[string]bool {
 
 // only allows an object with members of those names, of one value where one is
 // given. Others may be priced otherwise.
-func only(field string, value []byte, allowed map[string]string) error {
+func allowOnly(field string, value []byte, allowed map[string]string) error {
 	if value[0] != '{' {
 		return notMeterable("what %s costs so is not known", field)
 	}
@@ -67,13 +67,13 @@ func only(field string, value []byte, allowed map[string]string) error {
 // beyond the others counts, in case that it does. Nor does 0, which servers
 // take for none, or -1, which is none at llama.cpp and LM Studio; Anthropic's 0
 // fills a cache.
-func (e *Estimate) state(name string, value []byte) error {
+func (e *Estimate) stateBound(name string, value []byte) error {
 	ours := e.field != "" && (name == e.field || name == e.also)
 	if ours && !e.zero && string(value) == "-1" {
 		e.endless = true
 		value = []byte("0")
 	}
-	n, err := count(name, value, math.MaxInt32)
+	n, err := parseCount(name, value, math.MaxInt32)
 	if err != nil {
 		return err
 	}
@@ -94,15 +94,15 @@ func (e *Estimate) state(name string, value []byte) error {
 // billed as output (CompletionUsage.completion_tokens_details of openai 6.49.0),
 // and may come on top of an answer that is as long as its bound.
 func (e *Estimate) predict(value []byte, found *content) error {
-	if err := only("prediction", value, map[string]string{"type": "content", "content": ""}); err != nil {
+	if err := allowOnly("prediction", value, map[string]string{"type": "content", "content": ""}); err != nil {
 		return err
 	}
 	if from, to, ok := memberOf(value, "content"); ok && value[from] != '"' {
 		if value[from] != '[' {
-			return unsafe("the content of a prediction must be text")
+			return bodyError("the content of a prediction must be text")
 		}
 		if err := elements(value[from:to], func(part []byte) error {
-			return only("prediction", part, map[string]string{"type": "text", "text": ""})
+			return allowOnly("prediction", part, map[string]string{"type": "text", "text": ""})
 		}); err != nil {
 			return err
 		}
@@ -116,7 +116,7 @@ func (e *Estimate) predict(value []byte, found *content) error {
 var bounds = []string{"max_tokens", "max_completion_tokens", "max_output_tokens"}
 
 // answers multiplies how many answers are asked for.
-func (e *Estimate) answers(n int64) error {
+func (e *Estimate) multiplyAnswers(n int64) error {
 	if e.Answers *= max(n, 1); e.Answers > maxAnswers {
 		return notMeterable("it asks for more than %d answers", maxAnswers)
 	}
@@ -126,12 +126,12 @@ func (e *Estimate) answers(n int64) error {
 // generation reads Gemini's generationConfig.
 func (e *Estimate) generation(value []byte) error {
 	if value[0] != '{' {
-		return unsafe("generationConfig must be an object")
+		return bodyError("generationConfig must be an object")
 	}
 	var seen fieldSet
 	return rawObject(value).members(func(name string, value []byte) error {
 		if seen.add(name) {
-			return unsafe("the field %.64q stands twice", name)
+			return bodyError("the field %.64q stands twice", name)
 		}
 		if value[0] == 'n' {
 			return nil
@@ -139,15 +139,15 @@ func (e *Estimate) generation(value []byte) error {
 		switch {
 		case sameField(name, "maxOutputTokens"):
 			if name != "maxOutputTokens" {
-				return unsafe("it has a field %.64q; write maxOutputTokens", name)
+				return bodyError("it has a field %.64q; write maxOutputTokens", name)
 			}
-			return e.state(name, value)
+			return e.stateBound(name, value)
 		case sameField(name, "candidateCount"):
-			n, err := count(name, value, maxAnswers)
+			n, err := parseCount(name, value, maxAnswers)
 			if err != nil {
 				return err
 			}
-			return e.answers(n)
+			return e.multiplyAnswers(n)
 		case sameField(name, "responseModalities"):
 			if list := strings.ToUpper(string(bytes.Trim(value, jsonSpace))); list != `["TEXT"]` {
 				return notMeterable("it asks for other output than text")
@@ -175,13 +175,13 @@ func prompts(list []byte) (n int64, err error) {
 
 // count reads a whole number. Languages that have only one kind of number write
 // 100.0.
-func count(name string, value []byte, most int64) (int64, error) {
+func parseCount(name string, value []byte, most int64) (int64, error) {
 	if whole, rest, ok := bytes.Cut(value, []byte(".")); ok && len(bytes.Trim(rest, "0")) == 0 {
 		value = whole
 	}
 	n, err := strconv.ParseInt(string(value), 10, 64)
 	if err != nil || n < 0 || n > most {
-		return 0, unsafe("%s must be a whole number from 0 to %d", name, most)
+		return 0, bodyError("%s must be a whole number from 0 to %d", name, most)
 	}
 	return n, nil
 }

@@ -38,13 +38,13 @@ type Memory struct {
 	secret *secret
 	seed   maphash.Seed
 
-	mu      sync.Mutex
-	keys    map[string]*list.Element // of *past, by the key's id
-	used    *list.List               // the one used last is in front
-	total   int                      // beginnings of all keys
-	answers answerMemory
-	doubted map[served]time.Time // until when
-	off     time.Time            // until when all is in doubt, because more is than can be kept
+	mu         sync.Mutex
+	keys       map[string]*list.Element // of *past, by the key's id
+	used       *list.List               // the one used last is in front
+	total      int                      // beginnings of all keys
+	answers    answerMemory
+	distrusted map[served]time.Time // until when
+	off        time.Time            // until when all is in doubt, because more is than can be kept
 }
 
 // Excess is an answer that reports more input than there can be, if what was
@@ -57,20 +57,20 @@ type Excess struct {
 type served struct{ upstream, model string }
 
 // past is what is remembered for one key. The beginning used last comes last.
-type past struct {
-	key        string
-	beginnings []beginning
+type keyPrefixes struct {
+	key      string
+	prefixes []prefix
 }
 
 // beginning is a request that was answered.
-type beginning struct {
+type prefix struct {
 	rest, all digest // of what is not its messages, and of those
 	turns     int    // messages
 	tokens    int64  // that it counted, or a beginning of it
 	model     uint64 // that answered
 	learned   time.Time
 	ends      byte
-	goesOn    bool // in another of them, which counts instead
+	continued bool // in another of them, which counts instead
 }
 
 const (
@@ -78,27 +78,27 @@ const (
 	// may be such that go on in another. Of an agent and each of its helpers one
 	// counts, however many turns it has made; those before it are for who edits
 	// what was said, or goes another way from there.
-	perKey   = 64
-	perKeyOn = perKey / 2
+	perKeyPrefixes  = 64
+	perKeyContinued = perKeyPrefixes / 2
 	// maxBeginnings bounds all of them, which are some 100 bytes each, and as
 	// much again where every one is another key's: 16 MB.
-	maxBeginnings = 1 << 16
+	maxPrefixes = 1 << 16
 	// lifetime is how long they hold. A name may lead to another model, a template
 	// may be mended, and the day is in some; the caches of vendors are cold by then.
-	lifetime   = time.Hour
-	maxDoubted = 1024
+	lifetime      = time.Hour
+	maxDistrusted = 1024
 	// boundary is more than what tokens over the end of a beginning, the words
 	// that ask for an answer, and a date can add.
 	boundary = 128
 	// sparse is how many bytes of text a token may be on average, for a report to
 	// be remembered: one that leaves cached tokens out must not be.
-	sparse = 16
+	credibleBytesPerToken = 16
 )
 
 // NewMemory returns an empty one. excess is told of answers that it cannot
 // explain, without any lock.
 func NewMemory(excess func(Excess)) *Memory {
-	m := &Memory{secret: newSecret(), excess: excess, now: time.Now, seed: maphash.MakeSeed(), keys: make(map[string]*list.Element), used: list.New(), doubted: make(map[served]time.Time)}
+	m := &Memory{secret: newSecret(), excess: excess, now: time.Now, seed: maphash.MakeSeed(), keys: make(map[string]*list.Element), used: list.New(), distrusted: make(map[served]time.Time)}
 	m.answers.keys, m.answers.used = make(map[string]*list.Element), list.New()
 	return m
 }
@@ -112,8 +112,8 @@ type Recall struct {
 	rest, all   digest
 	turns       int
 	ends        byte
-	from        beginning // that it goes on from, if Input is known
-	least, most int64     // tokens that are credible
+	from        prefix // that it goes on from, if Input is known
+	least, most int64  // tokens that are credible
 	left        int64
 	thinks      bool
 }
@@ -132,34 +132,34 @@ func (r *Recall) Known() int64 {
 func (m *Memory) Recall(key, upstream string, p *Preset, c *Call, e *Estimate) *Recall {
 	d := spareDigesters.Get().(*digester)
 	defer spareDigesters.Put(d)
-	t, ok := e.talk(d, m.secret, p, c, upstream)
+	t, ok := e.conversation(d, m.secret, p, c, upstream)
 	if !ok {
 		return nil
 	}
-	r := &Recall{Input: -1, key: key, served: served{upstream, e.Model}, rest: t.rest, least: e.text / sparse, most: e.Input}
+	r := &Recall{Input: -1, key: key, served: served{upstream, e.Model}, rest: t.rest, least: e.text / credibleBytesPerToken, most: e.Input}
 	if e.Window || len(e.stored) > 0 {
 		r.most = 1 << 40
 	}
-	known, ok := m.known(r, d.room[:0])
+	known, ok := m.prefixesFor(r, d.room[:0])
 	if !ok {
 		return nil
 	}
-	var found [endsTool + 1]*beginning // by who speaks last
-	var after [endsTool + 1]int        // where what is new begins
+	var found [endsTool + 1]*prefix // by who speaks last
+	var after [endsTool + 1]int     // where what is new begins
 	var last []byte
 	hashed := false // r.all is that of all turns so far
 	d.begin(m.secret)
 	at := 1
 	for {
-		at += spaces(t.list[at:])
-		if t.list[at] == ']' {
+		at += spaces(t.turns[at:])
+		if t.turns[at] == ']' {
 			break
 		}
-		last = t.list[at:]
+		last = t.turns[at:]
 		n := c.outline.element(last)
 		last = last[:n]
 		d.mark(markList)
-		d.known(last, c.outline)
+		d.outlined(last, c.outline)
 		at += n
 		r.turns++
 		hashed = false
@@ -192,14 +192,14 @@ func (m *Memory) Recall(key, upstream string, p *Preset, c *Call, e *Estimate) *
 		}
 	}
 	if found[best] != nil {
-		m.foretell(r, p, e, found[best], t.list[after[best]:])
+		m.boundContinuation(r, p, e, found[best], t.turns[after[best]:])
 		m.refresh(r)
 	}
 	return r
 }
 
 // foretell bounds a request that goes on from a beginning.
-func (m *Memory) foretell(r *Recall, p *Preset, e *Estimate, from *beginning, rest []byte) {
+func (m *Memory) boundContinuation(r *Recall, p *Preset, e *Estimate, from *prefix, rest []byte) {
 	fresh := e.reader
 	i := 0
 	for at := 0; ; at++ {
@@ -219,7 +219,7 @@ func (m *Memory) foretell(r *Recall, p *Preset, e *Estimate, from *beginning, re
 	fresh.defined = e.reader.defined
 	r.from = *from
 	stored := &Earlier{key: r.key, served: r.served}
-	m.find(stored, fresh.stored, p)
+	m.boundStored(stored, fresh.stored, p)
 	if fresh.window || fresh.err != nil || stored.Window || stored.Unseen > 0 {
 		return
 	}
@@ -228,7 +228,7 @@ func (m *Memory) foretell(r *Recall, p *Preset, e *Estimate, from *beginning, re
 
 // known are the beginnings that a request may go on from. It reports false where
 // memory is not to be trusted.
-func (m *Memory) known(r *Recall, into []beginning) ([]beginning, bool) {
+func (m *Memory) prefixesFor(r *Recall, into []prefix) ([]prefix, bool) {
 	now := m.now()
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -240,7 +240,7 @@ func (m *Memory) known(r *Recall, into []beginning) ([]beginning, bool) {
 		return nil, true
 	}
 	m.used.MoveToFront(at)
-	for _, b := range at.Value.(*past).beginnings {
+	for _, b := range at.Value.(*keyPrefixes).prefixes {
 		if b.rest == r.rest && now.Sub(b.learned) < lifetime {
 			into = append(into, b)
 		}
@@ -253,11 +253,11 @@ func (m *Memory) trusts(by served, now time.Time) bool {
 	if now.Before(m.off) {
 		return false
 	}
-	if until, ok := m.doubted[by]; ok {
+	if until, ok := m.distrusted[by]; ok {
 		if now.Before(until) {
 			return false
 		}
-		delete(m.doubted, by)
+		delete(m.distrusted, by)
 	}
 	return true
 }
@@ -271,23 +271,23 @@ func (m *Memory) Learn(r *Recall, input int64, model string, final bool) {
 	goesOn := r.from.turns > 0
 	switch {
 	case r.Input >= 0 && input > r.Input:
-		m.doubt(r.key, r.served, now.AddDate(100, 0, 0))
+		m.distrust(r.key, r.served, now.AddDate(100, 0, 0))
 		m.excess(Excess{r.key, r.served.upstream, r.served.model, input, r.Input})
 		return
 	case !final:
 		return
 	case goesOn && answered != r.from.model:
-		m.doubt(r.key, r.served, now.Add(lifetime)) // several may answer, and count as they please
+		m.distrust(r.key, r.served, now.Add(lifetime)) // several may answer, and count as they please
 		return
-	case input < max(r.least, 1), input > r.most, r.ends == endsElse:
+	case input < max(r.least, 1), input > r.most, r.ends == endsOther:
 		// It makes no sense, or it ends with words that the model is to go on with,
 		// which are closed in the next request.
 		return
 	case goesOn && input+r.left+boundary < r.from.tokens && !r.thinks:
-		m.doubt(r.key, r.served, now.Add(lifetime)) // longer, and less: something was left out
+		m.distrust(r.key, r.served, now.Add(lifetime)) // longer, and less: something was left out
 		return
 	}
-	b := beginning{rest: r.rest, all: r.all, turns: r.turns, tokens: input, model: answered, learned: now, ends: r.ends}
+	b := prefix{rest: r.rest, all: r.all, turns: r.turns, tokens: input, model: answered, learned: now, ends: r.ends}
 	if goesOn {
 		b.tokens = max(b.tokens, r.from.tokens)
 	}
@@ -295,33 +295,33 @@ func (m *Memory) Learn(r *Recall, input int64, model string, final bool) {
 }
 
 // doubt forgets a key, and trusts no report of that model for some time.
-func (m *Memory) doubt(key string, by served, until time.Time) {
+func (m *Memory) distrust(key string, by served, until time.Time) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if at := m.keys[key]; at != nil {
 		m.forget(at)
 	}
 	m.forgetAnswers(key)
-	if len(m.doubted) >= maxDoubted {
+	if len(m.distrusted) >= maxDistrusted {
 		now := m.now()
-		maps.DeleteFunc(m.doubted, func(_ served, until time.Time) bool { return !now.Before(until) })
+		maps.DeleteFunc(m.distrusted, func(_ served, until time.Time) bool { return !now.Before(until) })
 	}
-	former, known := m.doubted[by]
+	former, known := m.distrusted[by]
 	switch {
-	case !known && len(m.doubted) >= maxDoubted:
+	case !known && len(m.distrusted) >= maxDistrusted:
 		if until.After(m.off) {
 			m.off = until
 		}
 	case until.After(former):
-		m.doubted[by] = until
+		m.distrusted[by] = until
 	}
 }
 
 // forget drops all of a key. Callers hold m.mu.
 func (m *Memory) forget(at *list.Element) {
-	p := m.used.Remove(at).(*past)
+	p := m.used.Remove(at).(*keyPrefixes)
 	delete(m.keys, p.key)
-	m.total -= len(p.beginnings)
+	m.total -= len(p.prefixes)
 }
 
 // refresh notes that a beginning was used.
@@ -332,64 +332,64 @@ func (m *Memory) refresh(r *Recall) {
 	if at == nil {
 		return
 	}
-	p := at.Value.(*past)
+	p := at.Value.(*keyPrefixes)
 	if i := p.find(&r.from); i >= 0 {
-		b := p.beginnings[i]
-		p.beginnings = append(slices.Delete(p.beginnings, i, i+1), b)
+		b := p.prefixes[i]
+		p.prefixes = append(slices.Delete(p.prefixes, i, i+1), b)
 	}
 }
 
 // keep notes a beginning, in place of the one that was used longest ago if there
 // are too many.
-func (m *Memory) keep(r *Recall, b beginning) {
+func (m *Memory) keep(r *Recall, b prefix) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	at := m.keys[r.key]
 	if at == nil {
-		at = m.used.PushFront(&past{key: r.key})
+		at = m.used.PushFront(&keyPrefixes{key: r.key})
 		m.keys[r.key] = at
 	}
 	m.used.MoveToFront(at)
-	p := at.Value.(*past)
+	p := at.Value.(*keyPrefixes)
 	if i := p.find(&b); i >= 0 {
-		old := &p.beginnings[i]
+		old := &p.prefixes[i]
 		if b.learned.Sub(old.learned) < lifetime {
 			b.tokens = max(b.tokens, old.tokens)
 		}
-		b.goesOn = old.goesOn
+		b.continued = old.continued
 		*old = b
 		return
 	}
 	if i := p.find(&r.from); i >= 0 {
-		p.beginnings[i].goesOn = true
+		p.prefixes[i].continued = true
 	}
-	p.beginnings = append(p.beginnings, b)
+	p.prefixes = append(p.prefixes, b)
 	m.total++
 	m.total -= p.shorten()
-	for m.total > maxBeginnings {
+	for m.total > maxPrefixes {
 		m.forget(m.used.Back())
 	}
 }
 
 // find is where a beginning stands; below 0 where it does not.
-func (p *past) find(b *beginning) int {
-	return slices.IndexFunc(p.beginnings, func(old beginning) bool { return old.rest == b.rest && old.all == b.all })
+func (p *keyPrefixes) find(b *prefix) int {
+	return slices.IndexFunc(p.prefixes, func(old prefix) bool { return old.rest == b.rest && old.all == b.all })
 }
 
 // shorten drops one beginning if there are too many, and returns how many it
 // dropped.
-func (p *past) shorten() int {
+func (p *keyPrefixes) shorten() int {
 	on, first := 0, 0
-	for i := range p.beginnings {
-		if p.beginnings[i].goesOn {
+	for i := range p.prefixes {
+		if p.prefixes[i].continued {
 			if on++; on == 1 {
 				first = i
 			}
 		}
 	}
-	if on <= perKeyOn && len(p.beginnings) <= perKey {
+	if on <= perKeyContinued && len(p.prefixes) <= perKeyPrefixes {
 		return 0
 	}
-	p.beginnings = slices.Delete(p.beginnings, first, first+1)
+	p.prefixes = slices.Delete(p.prefixes, first, first+1)
 	return 1
 }

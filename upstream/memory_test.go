@@ -98,7 +98,7 @@ func TestReportsThatMakeNoSenseTeachNothing(t *testing.T) {
 		"more than there are bytes": func(m *remembering, r *Recall) { m.Learn(r, 1e6, "m", true) },
 		"of a model that may change": func(m *remembering, r *Recall) {
 			m.Learn(r, 2000, "m", true)
-			m.doubt(r.key, r.served, m.clock.Add(time.Minute))
+			m.distrust(r.key, r.served, m.clock.Add(time.Minute))
 		},
 	} {
 		m := newRemembering(t)
@@ -155,7 +155,7 @@ func TestWhatIsInDoubtIsBounded(t *testing.T) {
 	t.Parallel()
 	m := newRemembering(t)
 	doubt := func(model string, d time.Duration) {
-		m.doubt("x", served{"u", model}, m.clock.Add(d))
+		m.distrust("x", served{"u", model}, m.clock.Add(d))
 	}
 	remembers := func() bool {
 		r, _ := m.claude("k", long)
@@ -168,21 +168,21 @@ func TestWhatIsInDoubtIsBounded(t *testing.T) {
 		t.Error("a later doubt ends the longer one")
 	}
 	m.clock = m.clock.Add(2 * lifetime)
-	for i := range maxDoubted {
+	for i := range maxDistrusted {
 		doubt(fmt.Sprint(i), lifetime)
 	}
-	if len(m.doubted) > maxDoubted || !remembers() {
-		t.Errorf("%d are in doubt, which the table holds", len(m.doubted))
+	if len(m.distrusted) > maxDistrusted || !remembers() {
+		t.Errorf("%d are in doubt, which the table holds", len(m.distrusted))
 	}
 	doubt("one more", lifetime)
-	if len(m.doubted) > maxDoubted || remembers() {
-		t.Errorf("%d are in doubt, and the last is not noted", len(m.doubted))
+	if len(m.distrusted) > maxDistrusted || remembers() {
+		t.Errorf("%d are in doubt, and the last is not noted", len(m.distrusted))
 	}
 	m.clock = m.clock.Add(lifetime)
 	if !remembers() {
 		t.Error("doubts that are over count")
 	}
-	for i := range maxDoubted {
+	for i := range maxDistrusted {
 		doubt(fmt.Sprint("again ", i), lifetime)
 	}
 	doubt("one more", 1000*lifetime)
@@ -286,7 +286,7 @@ func TestALongConversationLeavesOthersInMemory(t *testing.T) {
 	if r, _ := m.claude("k", long, "done", "and now?"); r.Input < 0 {
 		t.Error("the agent's own conversation is forgotten")
 	}
-	if n := len(m.keys["k"].Value.(*past).beginnings); n != perKeyOn+2 || m.total != n {
+	if n := len(m.keys["k"].Value.(*keyPrefixes).prefixes); n != perKeyContinued+2 || m.total != n {
 		t.Errorf("%d beginnings of 2 conversations, %d in all", n, m.total)
 	}
 }
@@ -297,7 +297,7 @@ func TestWhoIsAskedForStaysInMemory(t *testing.T) {
 	m := newRemembering(t)
 	first, _ := m.claude("k", long)
 	m.Learn(first, 2000, "m", true)
-	for i := range 5 * perKey {
+	for i := range 5 * perKeyPrefixes {
 		if r, _ := m.claude("k", long, "yes", "and now?"); r.Input < 0 { // and its client leaves each time
 			t.Fatalf("after %d others it is forgotten", i)
 		}
@@ -329,32 +329,32 @@ func TestAgentsOfOneConversationGoTheirOwnWays(t *testing.T) {
 // TestMemoryIsBounded is not parallel: it looks at the heap, which others use.
 func TestMemoryIsBounded(t *testing.T) {
 	m := newRemembering(t)
-	for i := range 3 * perKey {
+	for i := range 3 * perKeyPrefixes {
 		r, _ := m.claude("k", fmt.Sprint(i))
 		m.Learn(r, 10, "m", true)
 		m.clock = m.clock.Add(time.Second)
 	}
-	if n := len(m.keys["k"].Value.(*past).beginnings); n != perKey {
+	if n := len(m.keys["k"].Value.(*keyPrefixes).prefixes); n != perKeyPrefixes {
 		t.Errorf("%d beginnings of a key", n)
 	}
-	if r, _ := m.claude("k", fmt.Sprint(3*perKey-1)); r.Input < 0 {
+	if r, _ := m.claude("k", fmt.Sprint(3*perKeyPrefixes-1)); r.Input < 0 {
 		t.Error("the last one is forgotten")
 	}
 	runtime.GC()
 	var before, after runtime.MemStats
 	runtime.ReadMemStats(&before)
-	for i := range maxBeginnings + 1000 {
-		m.keep(&Recall{key: fmt.Sprintf("key_%024d", i)}, beginning{turns: i})
+	for i := range maxPrefixes + 1000 {
+		m.keep(&Recall{key: fmt.Sprintf("key_%024d", i)}, prefix{turns: i})
 	}
 	runtime.GC()
 	runtime.ReadMemStats(&after)
-	if n := m.total; n != maxBeginnings || len(m.keys) != n || m.used.Len() != n {
+	if n := m.total; n != maxPrefixes || len(m.keys) != n || m.used.Len() != n {
 		t.Errorf("%d beginnings of %d keys, %d of them in order", n, len(m.keys), m.used.Len())
 	}
 	if used := int64(after.HeapAlloc) - int64(before.HeapAlloc); used > 32<<20 {
 		t.Errorf("%d bytes are in use", used)
 	}
-	if r, _ := m.claude("k", fmt.Sprint(3*perKey-1)); r.Input >= 0 {
+	if r, _ := m.claude("k", fmt.Sprint(3*perKeyPrefixes-1)); r.Input >= 0 {
 		t.Error("the key that was used least is kept")
 	}
 	runtime.KeepAlive(m)

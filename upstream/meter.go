@@ -24,7 +24,7 @@ type Meter struct {
 	geo     string // the region that it was served from, as it says
 	wrote   int64  // characters of text that a model wrote, roughly
 	given   *Given // ids that the answer has for what it holds; nil: nobody wants them
-	told    told
+	pending textReport
 	scan    scan
 	form    form
 	line    line
@@ -37,7 +37,7 @@ type Meter struct {
 }
 
 // told is what one JSON text said before it ended.
-type told struct {
+type textReport struct {
 	whole    bool // usage that is about the whole answer
 	final    bool // and says what came out
 	response bool // the same, if this is the last event
@@ -203,7 +203,7 @@ func (m *Meter) Close() {
 	case m.form == oneText && m.scan.places[1] == atTop:
 		m.commit()
 	default:
-		m.doubt()
+		m.invalidate()
 	}
 }
 
@@ -243,7 +243,7 @@ func (m *Meter) readLine(b []byte) []byte {
 		// The event is over and its text is not. One text may stand in several
 		// lines of data, but no string.
 		if m.scan.depth > 0 {
-			m.doubt()
+			m.invalidate()
 		}
 		m.scan.reset()
 	}
@@ -306,10 +306,10 @@ func (m *Meter) readPart(part []byte) {
 
 // report takes a usage object, or Cohere's meta; good says that it was short
 // enough to be kept.
-func (m *Meter) report(at place, k key, value []byte, good bool) {
+func (m *Meter) report(at place, k answerKey, value []byte, good bool) {
 	o, err := parseObject(value)
 	if !good || err != nil {
-		m.doubt()
+		m.invalidate()
 		return
 	}
 	u, err := usageOf(o)
@@ -317,7 +317,7 @@ func (m *Meter) report(at place, k key, value []byte, good bool) {
 		if err == errNoNumber {
 			m.usage.merge(u)
 		}
-		m.doubt()
+		m.invalidate()
 		return
 	}
 	if k == keyMeta && !u.Known() || at == inChoice && m.Several {
@@ -327,26 +327,26 @@ func (m *Meter) report(at place, k key, value []byte, good bool) {
 	switch at {
 	case inMessage:
 	case inResponse:
-		m.told.response = true
+		m.pending.response = true
 	default:
-		m.told.whole = true
+		m.pending.whole = true
 	}
-	m.told.final = m.told.final || u.Output >= 0
+	m.pending.final = m.pending.final || u.Output >= 0
 	if bytes.Contains(value, []byte("_tier")) || bytes.Contains(value, []byte("eTier")) || bytes.Contains(value, []byte("_geo")) {
 		err = o.members(func(name string, value []byte) error {
 			if value[0] == '"' && len(value) <= maxModelName {
-				m.word(at, keyOf(name), value[1:len(value)-1])
+				m.word(at, answerKeyOf(name), value[1:len(value)-1])
 			}
 			return nil
 		})
 		if err != nil {
-			m.doubt()
+			m.invalidate()
 		}
 	}
 }
 
 // count takes one of Ollama's counts, which stand in the answer itself.
-func (m *Meter) count(k key, number []byte) {
+func (m *Meter) ollamaCount(k answerKey, number []byte) {
 	n, ok := wholeNumber(string(number))
 	if !ok {
 		return
@@ -356,26 +356,26 @@ func (m *Meter) count(k key, number []byte) {
 		u.Input = n
 	} else {
 		u.Output = n
-		m.told.final, m.told.ends = true, true
+		m.pending.final, m.pending.ends = true, true
 	}
 	m.usage.merge(u)
-	m.told.whole = true
+	m.pending.whole = true
 }
 
 // word takes a member of an answer, or of its usage, that is text, as it stands
 // between its quotes.
-func (m *Meter) word(at place, k key, raw []byte) {
+func (m *Meter) word(at place, k answerKey, raw []byte) {
 	s := string(raw)
 	if bytes.IndexByte(raw, '\\') >= 0 {
 		var err error
-		if s, err = text(append(append([]byte{'"'}, raw...), '"')); err != nil {
+		if s, err = unquote(append(append([]byte{'"'}, raw...), '"')); err != nil {
 			return // one that is not well formed is none known
 		}
 	}
 	switch k {
 	case keyType:
-		m.told.last = lastEvents[s]
-		m.told.ends = m.told.ends || s == "message_stop"
+		m.pending.last = lastEvents[s]
+		m.pending.ends = m.pending.ends || s == "message_stop"
 	case keyModel:
 		m.model = s
 	case keyTier:
@@ -387,14 +387,14 @@ func (m *Meter) word(at place, k key, raw []byte) {
 	case keyID:
 		m.given.name(at, s)
 	case keyFinish:
-		m.told.failed = m.told.failed || s == "error" || s == "ERROR"
+		m.pending.failed = m.pending.failed || s == "error" || s == "ERROR"
 	}
 }
 
 // commit ends a JSON text.
 func (m *Meter) commit() {
-	e := m.told
-	m.told = told{}
+	e := m.pending
+	m.pending = textReport{}
 	m.embeds, m.failed = m.embeds || e.embeds, m.failed || e.failed
 	whole := e.whole || e.response && (e.last || !m.stream && m.form == oneText)
 	if whole && m.embeds && m.usage.Output < 0 {
@@ -406,6 +406,6 @@ func (m *Meter) commit() {
 
 // doubt says that something of the answer could not be read. What was reported
 // before is not about the whole of it, unless it is said again.
-func (m *Meter) doubt() {
-	m.told, m.final = told{}, false
+func (m *Meter) invalidate() {
+	m.pending, m.final = textReport{}, false
 }

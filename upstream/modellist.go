@@ -75,7 +75,7 @@ func filterList(out, list []byte, allowed func(string) bool) ([]byte, error) {
 func listedModel(element []byte) (string, error) {
 	switch element[0] {
 	case '"':
-		return text(element)
+		return unquote(element)
 	case '{':
 	default:
 		return "", nil
@@ -85,7 +85,7 @@ func listedModel(element []byte) (string, error) {
 		for i, field := range []string{"id", "name", "model"} {
 			if name == field && value[0] == '"' {
 				var err error
-				names[i], err = text(value)
+				names[i], err = unquote(value)
 				return err
 			}
 		}

@@ -39,11 +39,11 @@ func (p *Preset) Models(c *Call) (models []string, named bool, err error) {
 	}
 	for _, model := range f.models {
 		if model == "" || len(model) > maxModelName || strings.ContainsFunc(model, func(r rune) bool { return r <= ' ' || r == 0x7f }) {
-			return nil, false, unsafe("a model's name must be from 1 to %d bytes without spaces, got %.64q", maxModelName, model)
+			return nil, false, bodyError("a model's name must be from 1 to %d bytes without spaces, got %.64q", maxModelName, model)
 		}
 	}
 	if len(f.models) > maxModels {
-		return nil, false, unsafe("a request may name %d models, and this names %d", maxModels, len(f.models))
+		return nil, false, bodyError("a request may name %d models, and this names %d", maxModels, len(f.models))
 	}
 	return f.models, f.named, nil
 }
@@ -83,9 +83,9 @@ type modelFinder struct {
 }
 
 // within calls fn one level deeper.
-func (f *modelFinder) within(fn func() error) error {
+func (f *modelFinder) nested(fn func() error) error {
 	if f.depth++; f.depth > maxModelDepth {
-		return unsafe("what names models in it is nested more than %d deep", maxModelDepth)
+		return bodyError("what names models in it is nested more than %d deep", maxModelDepth)
 	}
 	defer func() { f.depth-- }()
 	return fn()
@@ -112,10 +112,10 @@ func (f *modelFinder) query(raw string) error {
 		name, value, _ := strings.Cut(pair, "=")
 		name, err := url.QueryUnescape(name)
 		if err != nil {
-			return unsafe("the query is not well formed")
+			return bodyError("the query is not well formed")
 		}
 		if value, err = url.QueryUnescape(value); err != nil {
-			return unsafe("the query is not well formed")
+			return bodyError("the query is not well formed")
 		}
 		if sameField(name, "model") || sameField(name, "models") {
 			f.add(value)
@@ -138,7 +138,7 @@ func (f *modelFinder) body(c *Call) error {
 		}
 		return f.members(c.members)
 	}
-	return unsafe("no model can be read from a body of type %.64q; send application/json", kind)
+	return bodyError("no model can be read from a body of type %.64q; send application/json", kind)
 }
 
 // inBodies are the fields that are looked into. Each may stand once, and no
@@ -163,13 +163,13 @@ func (f *modelFinder) members(each func(func(name string, value []byte) error) e
 		fold := folded(name)
 		field, ruled := inBodiesFolded[fold]
 		if ruled && name != field && !(field == "generateContentRequest" && name == "generate_content_request") {
-			return unsafe("it has a field %.64q; write %q", name, field)
+			return bodyError("it has a field %.64q; write %q", name, field)
 		}
 		if !ruled && !foldsToModel(fold) {
 			return nil
 		}
 		if seen.add(name) {
-			return unsafe("the field %q stands twice", name)
+			return bodyError("the field %q stands twice", name)
 		}
 		return f.field(name, value)
 	})
@@ -182,7 +182,7 @@ func (f *modelFinder) field(name string, value []byte) error {
 			return nil // null: not given
 		}
 		if value[0] != '"' {
-			return unsafe("model must be text")
+			return bodyError("model must be text")
 		}
 		f.named = true
 		return f.value(value)
@@ -196,7 +196,7 @@ func (f *modelFinder) field(name string, value []byte) error {
 	case name == "preset":
 		// OpenRouter's stored settings, which may choose a model.
 		if value[0] != 'n' {
-			return unsafe("a preset may choose another model; leave it out")
+			return bodyError("a preset may choose another model; leave it out")
 		}
 		return nil
 	case name == "requests" && f.preset.Dialect == Gemini:
@@ -205,7 +205,7 @@ func (f *modelFinder) field(name string, value []byte) error {
 		if value[0] != '{' {
 			return nil
 		}
-		return f.within(func() error { return f.object(rawObject(value)) })
+		return f.nested(func() error { return f.object(rawObject(value)) })
 	}
 	return f.value(value)
 }
@@ -219,7 +219,7 @@ func (f *modelFinder) each(value []byte, fn func(rawObject) error) error {
 		if element[0] != '{' {
 			return nil
 		}
-		return f.within(func() error { return fn(rawObject(element)) })
+		return f.nested(func() error { return fn(rawObject(element)) })
 	})
 }
 
@@ -240,7 +240,7 @@ func (f *modelFinder) tool(o rawObject) error {
 		case !holdsModel(name):
 			return nil
 		case seen.add(name):
-			return unsafe("the field %.64q stands twice in a tool", name)
+			return bodyError("the field %.64q stands twice in a tool", name)
 		}
 		return f.value(value)
 	})
@@ -259,14 +259,14 @@ func foldsToModel(fold string) bool {
 func (f *modelFinder) value(value []byte) error {
 	switch value[0] {
 	case '"':
-		model, err := text(value)
+		model, err := unquote(value)
 		if err != nil {
-			return unsafe("a model's name is not well formed")
+			return bodyError("a model's name is not well formed")
 		}
 		f.add(model)
 	case '[':
 		return elements(value, func(element []byte) error {
-			return f.within(func() error {
+			return f.nested(func() error {
 				if element[0] == '{' {
 					return f.tool(rawObject(element))
 				}
@@ -281,11 +281,11 @@ func (f *modelFinder) value(value []byte) error {
 // The form must be written so plainly that it can be read in one way only.
 func (f *modelFinder) form(body []byte, boundary string) error {
 	if boundary == "" || len(boundary) > 70 || !bytes.HasPrefix(body, []byte("--"+boundary+"\r\n")) {
-		return unsafe("the form does not begin with its boundary")
+		return bodyError("the form does not begin with its boundary")
 	}
 	end := bytes.LastIndex(body, []byte("\r\n--"+boundary+"--"))
 	if end < 0 || len(bytes.Trim(body[end+len("\r\n--")+len(boundary)+len("--"):], "\r\n")) != 0 {
-		return unsafe("the form does not end with its boundary")
+		return bodyError("the form does not end with its boundary")
 	}
 	r := multipart.NewReader(bytes.NewReader(body), boundary)
 	for parts := 0; ; parts++ {
@@ -294,12 +294,12 @@ func (f *modelFinder) form(body []byte, boundary string) error {
 			// Other readers are content with less than a whole line end
 			// before a boundary: there must be none but those seen here.
 			if bytes.Count(body, []byte("--"+boundary)) != parts+1 {
-				return unsafe("the form holds its boundary where none is due")
+				return bodyError("the form holds its boundary where none is due")
 			}
 			return nil
 		}
 		if err != nil {
-			return unsafe("the form is not well formed")
+			return bodyError("the form is not well formed")
 		}
 		name, err := partName(part)
 		if err != nil {
@@ -309,11 +309,11 @@ func (f *modelFinder) form(body []byte, boundary string) error {
 			continue
 		}
 		if name != "model" || f.named || part.FileName() != "" {
-			return unsafe("a form names its model in one field %q, and this has %.64q", "model", name)
+			return bodyError("a form names its model in one field %q, and this has %.64q", "model", name)
 		}
 		value, err := io.ReadAll(io.LimitReader(part, maxModelName+1))
 		if err != nil {
-			return unsafe("the form is not well formed")
+			return bodyError("the form is not well formed")
 		}
 		f.add(string(value))
 		f.named = true
@@ -324,18 +324,18 @@ func (f *modelFinder) form(body []byte, boundary string) error {
 func partName(part *multipart.Part) (string, error) {
 	for header, values := range part.Header {
 		if len(values) != 1 || header != "Content-Disposition" && header != "Content-Type" {
-			return "", unsafe("a part of the form has the header %.64q", header)
+			return "", bodyError("a part of the form has the header %.64q", header)
 		}
 	}
 	disposition := part.Header.Get("Content-Disposition")
 	kind, params, err := mime.ParseMediaType(disposition)
 	if err != nil || kind != "form-data" || params["name"] == "" || strings.Contains(disposition, "name*") && !strings.Contains(disposition, "filename*") ||
 		strings.Count(strings.ReplaceAll(strings.ToLower(disposition), "filename", ""), "name") != 1 {
-		return "", unsafe("a part of the form has no plain name")
+		return "", bodyError("a part of the form has no plain name")
 	}
 	for _, r := range params["name"] {
 		if r <= ' ' || r > '~' || strings.ContainsRune(`"\%;`, r) {
-			return "", unsafe("a part of the form has the name %.64q", params["name"])
+			return "", bodyError("a part of the form has the name %.64q", params["name"])
 		}
 	}
 	return params["name"], nil

@@ -106,7 +106,7 @@ func (p *Preset) allowable(name string) error {
 	if name == "" || len(name) > maxAllowName || !isToken(name) {
 		return fmt.Errorf("allow_field takes names of 1 to %d letters, digits, - and _, got %.80q", maxAllowName, name)
 	}
-	lists := []map[string]bool{known, otherBounds}
+	lists := []map[string]bool{knownFields, otherBounds}
 	if p.Name == "ollama" {
 		lists = append(lists, ollamaKnown)
 	}

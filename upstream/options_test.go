@@ -392,7 +392,7 @@ func TestAFieldThatAnOperatorAllowsChangesNoBound(t *testing.T) {
 	t.Parallel()
 	const bounds = `{"max_tokens":1,"max_completion_tokens":1,"max_output_tokens":1,"num_predict":1,"num_ctx":1,"n":1,"candidateCount":1,"budget_tokens":1,"include_usage":true}`
 	names := []string{"extra_body", "sampling_params", "vendor_flag"}
-	for _, fields := range []map[string]bool{known, ollamaKnown} {
+	for _, fields := range []map[string]bool{knownFields, ollamaKnown} {
 		for name := range fields {
 			names = append(names, name)
 		}
@@ -418,7 +418,7 @@ func TestAFieldThatAnOperatorAllowsChangesNoBound(t *testing.T) {
 			t.Fatal(err)
 		}
 		for _, name := range names {
-			if plain.known[name] || new(Preset).allowable(name) != nil {
+			if plain.knownFields[name] || new(Preset).allowable(name) != nil {
 				continue // read there, or never to be allowed
 			}
 			p := withOptions(t, to.preset, Options{AllowFields: []string{name}})

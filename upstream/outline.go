@@ -7,14 +7,14 @@ import "slices"
 // through it afterwards does not read its strings again. It is an aid: it may be
 // nil, and what it does not know is found out as without it.
 type outline struct {
-	text     []byte
-	fields   []field   // the members of the object that it is; none where they are many
-	strings  []written // of the text's beginning, in order; none of the shortest
-	elements []uint32  // where those of lists that are members end, in order
-	odd      []uint32  // where something stands that [digester] has to look at
-	loose    bool      // in more places than that
-	next     int       // the string that is asked for next, most likely
-	after    int       // and the element
+	text       []byte
+	fields     []field   // the members of the object that it is; none where they are many
+	strings    []written // of the text's beginning, in order; none of the shortest
+	elements   []uint32  // where those of lists that are members end, in order
+	rewritten  []uint32  // where something stands that [digester] has to look at
+	overflowed bool      // in more places than that
+	next       int       // the string that is asked for next, most likely
+	after      int       // and the element
 }
 
 // field is a member of an object, with its name unescaped.
@@ -40,7 +40,7 @@ const (
 	// which most are, are counted again as fast as they are found.
 	notedString     = 34
 	maxOutlineField = 64
-	maxOdd          = 64
+	maxRewritten    = 64
 )
 
 // newOutline returns that of a text which is to be checked, or nil.
@@ -72,20 +72,20 @@ func (o *outline) addElement(end int) {
 }
 
 // addOdd notes a place.
-func (o *outline) addOdd(at int) {
-	if o == nil || o.loose {
+func (o *outline) addRewritten(at int) {
+	if o == nil || o.overflowed {
 		return
 	}
-	if len(o.odd) == maxOdd {
-		o.loose = true
+	if len(o.rewritten) == maxRewritten {
+		o.overflowed = true
 		return
 	}
-	o.odd = append(o.odd, uint32(at))
+	o.rewritten = append(o.rewritten, uint32(at))
 }
 
 func (o *outline) addString(s []byte, from int, more, printed int64, odd bool) {
 	if odd || meansMore(s[1:len(s)-1]) {
-		o.addOdd(from)
+		o.addRewritten(from)
 	}
 	if len(s) >= notedString && len(o.strings) < maxOutlineItems {
 		o.strings = append(o.strings, written{uint32(from), uint32(len(s)), uint32(int64(len(s)) + more), uint32(printed)})
@@ -143,16 +143,16 @@ func (o *outline) element(b []byte) int {
 }
 
 // plain reports whether a value is as a digester would write it.
-func (o *outline) plain(value []byte) bool {
-	if o == nil || o.loose {
+func (o *outline) canonical(value []byte) bool {
+	if o == nil || o.overflowed {
 		return false
 	}
 	at := o.at(value)
 	if at < 0 {
 		return false
 	}
-	i, _ := slices.BinarySearch(o.odd, uint32(at))
-	return i == len(o.odd) || int(o.odd[i]) >= at+len(value)
+	i, _ := slices.BinarySearch(o.rewritten, uint32(at))
+	return i == len(o.rewritten) || int(o.rewritten[i]) >= at+len(value)
 }
 
 // whole reports whether all members are known.

@@ -13,12 +13,12 @@ import (
 func judgeOutline(t *testing.T, body []byte) {
 	t.Helper()
 	o := newOutline(body)
-	object, err := outlined(body, o)
+	object, err := parseOutlined(body, o)
 	if err != nil {
 		return
 	}
-	if n := cap(o.strings) + cap(o.elements); n > 2*max(len(body)/4, 64) || len(o.odd) > maxOdd {
-		t.Fatalf("%.100q: %d strings and elements, %d odd places of %d bytes", body, n, len(o.odd), len(body))
+	if n := cap(o.strings) + cap(o.elements); n > 2*max(len(body)/4, 64) || len(o.rewritten) > maxRewritten {
+		t.Fatalf("%.100q: %d strings and elements, %d odd places of %d bytes", body, n, len(o.rewritten), len(body))
 	}
 	for i := 0; i < len(object); {
 		if object[i] != '"' {
@@ -69,7 +69,7 @@ func judgeDigest(t *testing.T, value []byte, o *outline) {
 		d := spareDigesters.Get().(*digester)
 		d.begin(testSecret)
 		d.left, d.thinks = 0, false
-		d.known(value, o)
+		d.outlined(value, o)
 		got[i], left[i], thinks[i] = d.digest(), d.left, d.thinks
 		spareDigesters.Put(d)
 	}

@@ -71,7 +71,7 @@ func top(name string) position {
 //
 // A name that is metadata at one vendor may be content at another, so each is
 // metadata only where its vendor has it.
-func (s shape) under(at position, name string) position {
+func (s shape) position(at position, name string) position {
 	switch at {
 	case inItem, inBlock:
 	case inCall:

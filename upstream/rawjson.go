@@ -9,7 +9,7 @@ import (
 	"slices"
 	"strings"
 	"unicode/utf8"
-	raw "unsafe" // this package calls a body unsafe that it cannot judge
+	"unsafe"
 )
 
 // rawObject is a valid JSON object, from its "{" to its "}". Its members are
@@ -23,10 +23,10 @@ var (
 
 // parseObject checks that body is one JSON object in UTF-8 and nothing else,
 // as every reader of RFC 8259 would see it.
-func parseObject(body []byte) (rawObject, error) { return outlined(body, nil) }
+func parseObject(body []byte) (rawObject, error) { return parseOutlined(body, nil) }
 
 // outlined is parseObject, and makes an outline, where one is wanted.
-func outlined(body []byte, o *outline) (rawObject, error) {
+func parseOutlined(body []byte, o *outline) (rawObject, error) {
 	if !wellFormed(body, o) {
 		if !utf8.Valid(body) {
 			return nil, errNotUTF8
@@ -161,7 +161,7 @@ func marks(w uint64) uint64 {
 }
 
 // text decodes a valid JSON string.
-func text(value []byte) (string, error) {
+func unquote(value []byte) (string, error) {
 	inner := value[1 : len(value)-1]
 	if bytes.IndexByte(inner, '\\') < 0 {
 		return string(inner), nil
@@ -176,11 +176,11 @@ func view(value []byte) (string, error) {
 	if inner := value[1 : len(value)-1]; bytes.IndexByte(inner, '\\') < 0 {
 		return inPlace(inner), nil
 	}
-	return text(value)
+	return unquote(value)
 }
 
 // inPlace is b as a string, for as long as nobody changes b.
-func inPlace(b []byte) string { return raw.String(raw.SliceData(b), len(b)) }
+func inPlace(b []byte) string { return unsafe.String(unsafe.SliceData(b), len(b)) }
 
 // folded is a name as every reader of JSON could take it: encoding/json does not
 // tell apart the case of letters (nor the letters that Unicode folds to them),
@@ -194,8 +194,8 @@ func folded(name string) string {
 
 // foldedKnown leads from the names that requests have to what they fold to.
 var foldedKnown = func() map[string]string {
-	m := make(map[string]string, len(known))
-	for name := range known {
+	m := make(map[string]string, len(knownFields))
+	for name := range knownFields {
 		m[name] = fold(name)
 	}
 	return m

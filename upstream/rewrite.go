@@ -82,7 +82,7 @@ func (e *Estimate) Rewrite(output int64) [][]byte {
 				break
 			}
 			if old := w.get(name); old != nil && name != e.field && name != e.also {
-				if n, err := count(name, old, math.MaxInt32); err == nil && n > output {
+				if n, err := parseCount(name, old, math.MaxInt32); err == nil && n > output {
 					w.set(name, value)
 				}
 			}
@@ -125,7 +125,7 @@ func (e *Estimate) Written(bounded bool) (output, usage string) {
 // Forget drops the request's text, which otherwise stays in memory for as long as
 // the estimate is used.
 func (e *Estimate) Forget() {
-	e.object, e.fields, e.list, e.stored, e.sent, e.reader = nil, nil, nil, nil, nil, content{}
+	e.object, e.fields, e.turns, e.stored, e.sent, e.reader = nil, nil, nil, nil, nil, content{}
 }
 
 // HidesUsage reports whether the stream will hold an event that the client did
@@ -141,7 +141,7 @@ func memberOf(b []byte, want string) (from, to int, ok bool) {
 			return 0, 0, false
 		}
 		n := skipString(b[i:])
-		name, err := text(b[i : i+n])
+		name, err := unquote(b[i : i+n])
 		i += n
 		i += spaces(b[i:])
 		n = skipValue(b[i:])

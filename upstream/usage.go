@@ -93,14 +93,14 @@ const maxUsageDepth = 3
 
 // count collects the numbers in a usage object. What is negative, not whole or
 // null is none. path leads to the object, and its memory is reused.
-func (c usageCounts) count(path []byte, o rawObject, depth int) error {
+func (c usageCounts) collect(path []byte, o rawObject, depth int) error {
 	return o.members(func(name string, value []byte) error {
 		if len(name) > maxFieldName {
 			return nil
 		}
 		path := append(path, name...)
 		if value[0] == '{' && depth < maxUsageDepth {
-			return c.count(append(path, '.'), rawObject(value), depth+1)
+			return c.collect(append(path, '.'), rawObject(value), depth+1)
 		}
 		field, ok := countedPaths[string(path)]
 		if !ok {
@@ -180,7 +180,7 @@ func usageOf(o rawObject) (Usage, error) {
 		spareCounts.Put(c)
 	}()
 	var path [4 * maxFieldName]byte
-	if err := c.count(path[:0], o, 0); err != nil {
+	if err := c.collect(path[:0], o, 0); err != nil {
 		return unreported, err
 	}
 	if c.first("billed_units.input_tokens", "billed_units.output_tokens") >= 0 {

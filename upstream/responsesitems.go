@@ -31,7 +31,7 @@ const (
 )
 
 // goesOnFrom are the members of a Responses request that name what it goes on from.
-var goesOnFrom = map[string]storedKind{"previous_response_id": storedAnswer, "conversation": storedConversation}
+var continuedFrom = map[string]storedKind{"previous_response_id": storedAnswer, "conversation": storedConversation}
 
 const (
 	// maxStored bounds how many stored things a request may name before all of it
@@ -115,7 +115,7 @@ func (c *content) item(b []byte, at int) int {
 		return nil
 	})
 	if err != nil {
-		c.doubt("a name in it is not well formed")
+		c.fail("a name in it is not well formed")
 		return n
 	}
 	// Whatever has another name is no reasoning.
@@ -130,9 +130,9 @@ func (c *content) item(b []byte, at int) int {
 	switch {
 	case kind == "item_reference", named && untyped && !spoken:
 		if other != "" {
-			c.doubt("input[%d] is a reference, and has a field %.64q", at, other)
+			c.fail("input[%d] is a reference, and has a field %.64q", at, other)
 		}
-		c.count(b[:n], c.layout)
+		c.addText(b[:n], c.layout)
 		c.encoded += c.length - before // no model reads the id
 		c.names(stored{id, storedItem, at})
 		return n
@@ -146,7 +146,7 @@ func (c *content) item(b []byte, at int) int {
 	case kind == "reasoning":
 		c.thoughts += c.length - before
 	case renamed:
-		c.doubt("input[%d] has two ids", at)
+		c.fail("input[%d] has two ids", at)
 	case id != "" && len(id) <= maxStoredID:
 		s := sent{id, c.tokens() - held, c.window || c.images > images}
 		if c.window {

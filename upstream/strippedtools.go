@@ -61,7 +61,7 @@ func (p *Preset) Strip(c *Call) (changed bool, err error) {
 		return false, err
 	}
 	if !isJSON(kind) {
-		return false, unsafe("no tools can be read from a body of type %.64q; send application/json", kind)
+		return false, bodyError("no tools can be read from a body of type %.64q; send application/json", kind)
 	}
 	o, err := c.object()
 	if err != nil {
@@ -120,7 +120,7 @@ func (s *stripping) filter(whole []byte, drop func(name string, value []byte) (b
 		if whole[0] == '{' {
 			n := skipString(b)
 			if name, err = view(b[:n]); err != nil {
-				return false, unsafe("a name in it is not well formed")
+				return false, bodyError("a name in it is not well formed")
 			}
 			b = b[n:]
 			b = b[spaces(b):]
@@ -183,17 +183,17 @@ func (s *stripping) request(o rawObject) error {
 			return nil
 		}
 		if name != fold(name) {
-			return unsafe("it has a field %.64q; write %s", name, fold(name))
+			return bodyError("it has a field %.64q; write %s", name, fold(name))
 		}
 		if seen.add(name) {
-			return unsafe("the field %.64q stands twice", name)
+			return bodyError("the field %.64q stands twice", name)
 		}
 		if value[0] != '[' {
 			return nil
 		}
 		emptied, err := s.filter(value, drop)
 		if emptied && name == "input" {
-			return unsafe("nothing is left of its input without the tools that are taken out; send something to answer")
+			return bodyError("nothing is left of its input without the tools that are taken out; send something to answer")
 		}
 		if emptied {
 			gone = append(gone, name)
@@ -217,7 +217,7 @@ func (s *stripping) request(o rawObject) error {
 		return false, nil
 	})
 	if emptied {
-		return unsafe("nothing is left of it without the tools that are taken out; send something to answer")
+		return bodyError("nothing is left of it without the tools that are taken out; send something to answer")
 	}
 	return err
 }
@@ -254,15 +254,15 @@ func describe(o rawObject) (d description, err error) {
 		case field == "":
 			return nil
 		case field != name:
-			return unsafe("a tool has a field %.64q; write %s", name, field)
+			return bodyError("a tool has a field %.64q; write %s", name, field)
 		case seen.add(name):
-			return unsafe("the field %.64q stands twice in a tool", name)
+			return bodyError("the field %.64q stands twice in a tool", name)
 		case field == "tools" && value[0] == '[':
 			d.tools = value
 		case value[0] == '"' && field == "type":
-			d.kind, err = text(value)
+			d.kind, err = unquote(value)
 		case value[0] == '"' && field == "name":
-			d.name, err = text(value)
+			d.name, err = unquote(value)
 		}
 		return err
 	})
@@ -286,13 +286,13 @@ func (s *stripping) tool(_ string, tool []byte) (bool, error) {
 		s.left++
 		return false, nil
 	}
-	return s.within(d.tools)
+	return s.nestedTools(d.tools)
 }
 
 // within takes out tools that stand in something else.
-func (s *stripping) within(tools []byte) (emptied bool, err error) {
+func (s *stripping) nestedTools(tools []byte) (emptied bool, err error) {
 	if s.depth++; s.depth > maxToolDepth {
-		return false, unsafe("tools are nested more than %d deep", maxToolDepth)
+		return false, bodyError("tools are nested more than %d deep", maxToolDepth)
 	}
 	defer func() { s.depth-- }()
 	return s.filter(tools, s.tool)
@@ -308,7 +308,7 @@ func (s *stripping) item(_ string, item []byte) (bool, error) {
 	if err != nil || d.tools == nil {
 		return false, err
 	}
-	return s.within(d.tools)
+	return s.nestedTools(d.tools)
 }
 
 // nativeTool takes members out of one of Gemini's tools, each of which is one.
@@ -332,7 +332,7 @@ func (s *stripping) plugin(_ string, plugin []byte) (gone bool, err error) {
 	}
 	err = rawObject(plugin).members(func(name string, value []byte) error {
 		if sameField(name, "id") && value[0] == '"' {
-			id, err := text(value)
+			id, err := unquote(value)
 			gone = gone || s.word(id) != ""
 			return err
 		}
@@ -348,7 +348,7 @@ func (s *stripping) choice(value []byte) (bool, error) {
 	var err error
 	switch value[0] {
 	case '"':
-		d.kind, err = text(value)
+		d.kind, err = unquote(value)
 	case '{':
 		d, err = describe(rawObject(value))
 	}
@@ -377,7 +377,7 @@ func (s *stripping) included(_ string, value []byte) (bool, error) {
 	if value[0] != '"' {
 		return false, nil
 	}
-	what, err := text(value)
+	what, err := unquote(value)
 	for _, name := range s.taken {
 		if strings.HasPrefix(what, strings.TrimSuffix(name, "_preview")+"_call.") {
 			return true, err

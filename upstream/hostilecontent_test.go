@@ -219,7 +219,7 @@ func TestNoKeyFillsTheMemoryByWhatItSends(t *testing.T) {
 		m.gives("k", `"input":"hi"`, givenAnswer)
 		m.responses("k", "u", "gpt-5.5", fmt.Sprintf(`"input":[{"id":"msg_1","role":"assistant","content":%q}]`, strings.Repeat("x", 1000+i)))
 	}
-	known := m.answers.keys["k"].Value.(*answers)
+	known := m.answers.keys["k"].Value.(*keyAnswers)
 	if n := len(known.all); n > perKeyIDs || m.answers.total != len(known.byID) {
 		t.Errorf("%d answers are kept, and %d ids of %d", n, len(known.byID), m.answers.total)
 	}

@@ -14,19 +14,19 @@ import (
 // beside a report that is good.
 type scan struct {
 	depth   int
-	objects uint64   // what is open at a depth is an object, a bit each
-	places  [6]place // of what is open, by depth
-	key     key      // of the member that is being read
-	expect  bool     // a key may begin
-	string  bool     // within a string
-	escaped bool     // after a backslash
-	text    bool     // the string is text that a model wrote
-	hex     int      // digits of an escape that follow, and count as no text
-	quiet   int      // the depth of what holds no text of a model; 0: nothing
-	catch   catch    // what is being kept
-	caught  int      // the depth of the object that is kept
-	long    bool     // it is too long
-	kept    []byte   // what came of it before; begins in room
+	objects uint64    // what is open at a depth is an object, a bit each
+	places  [6]place  // of what is open, by depth
+	key     answerKey // of the member that is being read
+	expect  bool      // a key may begin
+	string  bool      // within a string
+	escaped bool      // after a backslash
+	text    bool      // the string is text that a model wrote
+	hex     int       // digits of an escape that follow, and count as no text
+	quiet   int       // the depth of what holds no text of a model; 0: nothing
+	catch   catch     // what is being kept
+	caught  int       // the depth of the object that is kept
+	long    bool      // it is too long
+	kept    []byte    // what came of it before; begins in room
 	room    [256]byte
 }
 
@@ -227,7 +227,7 @@ func (s *scan) write(b []byte, m *Meter) (int, bool) {
 			word, ok := s.end(b[from:stop])
 			switch {
 			case s.key == keyError: // some write an empty one where there is none
-				m.told.failed = m.told.failed || !ok || len(word) > 0
+				m.pending.failed = m.pending.failed || !ok || len(word) > 0
 			case ok:
 				m.word(s.place(), s.key, word)
 			}
@@ -267,7 +267,7 @@ func (s *scan) whole(value []byte, m *Meter) bool {
 		s.drop()
 		s.expect, s.key = false, keyOther
 		if len(value) <= maxKey {
-			s.key = keyOf(inPlace(value))
+			s.key = answerKeyOf(inPlace(value))
 		}
 		return s.counts()
 	default:
@@ -370,7 +370,7 @@ func (s *scan) push(c byte, m *Meter) {
 		case keyUsage, keyMeta:
 			s.begin(anObject)
 		case keyError:
-			m.told.failed = true
+			m.pending.failed = true
 		}
 	}
 	s.depth++
@@ -384,7 +384,7 @@ func (s *scan) push(c byte, m *Meter) {
 			m.wrote++ // how much of it a model wrote is not looked at
 		}
 	case keyEmbedding:
-		m.told.embeds = true
+		m.pending.embeds = true
 	}
 	if s.depth < len(s.places) {
 		s.places[s.depth] = here
@@ -419,17 +419,17 @@ func (s *scan) pop(m *Meter) bool {
 // number takes a count.
 func (s *scan) number(last []byte, m *Meter) {
 	if b, ok := s.end(last); ok {
-		m.count(s.key, bytes.Trim(b, ": \t\r\n"))
+		m.ollamaCount(s.key, bytes.Trim(b, ": \t\r\n"))
 	}
 }
 
 // named is the key of a name between its quotes.
-func named(name []byte) key {
+func named(name []byte) answerKey {
 	if bytes.IndexByte(name, '\\') >= 0 {
-		if s, err := text(append(append([]byte{'"'}, name...), '"')); err == nil {
-			return keyOf(s)
+		if s, err := unquote(append(append([]byte{'"'}, name...), '"')); err == nil {
+			return answerKeyOf(s)
 		}
 		return keyOther
 	}
-	return keyOf(inPlace(name))
+	return answerKeyOf(inPlace(name))
 }

@@ -208,7 +208,7 @@ func TestTheMemoryOfAnswersIsBounded(t *testing.T) {
 	for i := range 3 * perKeyIDs / 4 {
 		give("k", 4*i, 3)
 	}
-	if n := len(m.answers.keys["k"].Value.(*answers).byID); n > perKeyIDs || n < perKeyIDs-4 || m.answers.total != n+2 {
+	if n := len(m.answers.keys["k"].Value.(*keyAnswers).byID); n > perKeyIDs || n < perKeyIDs-4 || m.answers.total != n+2 {
 		t.Errorf("%d of the key, %d in all", n, m.answers.total)
 	}
 	if last := 3*perKeyIDs - 4; seen("k", 0) || !seen("k", last) || !seen("first", 0) {
@@ -219,7 +219,7 @@ func TestTheMemoryOfAnswersIsBounded(t *testing.T) {
 	}
 	total := 0
 	for at := m.answers.used.Front(); at != nil; at = at.Next() {
-		total += len(at.Value.(*answers).byID)
+		total += len(at.Value.(*keyAnswers).byID)
 	}
 	if total != m.answers.total || total > maxIDs || total < maxIDs-201 || len(m.answers.keys) != m.answers.used.Len() || seen("k", 3*perKeyIDs-4) {
 		t.Errorf("%d in all, counted %d, of %d keys", total, m.answers.total, len(m.answers.keys))

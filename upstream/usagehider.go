@@ -37,8 +37,8 @@ func (h *usageHider) Read(p []byte) (int, error) {
 			h.in, h.err = append(h.in, p[:n]...), err
 			// Without a line end nothing has become whole, and a long event
 			// that comes in small pieces is not searched again and again.
-			if err != nil || len(h.in) > maxHeldEvent || !h.filters() || bytes.ContainsAny(p[:n], "\r\n") {
-				h.judge()
+			if err != nil || len(h.in) > maxHeldEvent || !h.mayBeEvents() || bytes.ContainsAny(p[:n], "\r\n") {
+				h.filter()
 			}
 			continue
 		}
@@ -46,10 +46,10 @@ func (h *usageHider) Read(p []byte) (int, error) {
 		n, err := h.read(p[begun:])
 		b := p[:begun+n]
 		end := len(b)
-		if h.filters() {
+		if h.mayBeEvents() {
 			end = wholeEvents(b, begun)
 		}
-		if err == nil && (!h.filters() || usageAt(b[:end]) < 0) {
+		if err == nil && (!h.mayBeEvents() || usageAt(b[:end]) < 0) {
 			h.in = append(h.in[:0], b[end:]...)
 			if end > 0 {
 				return end, nil // and none that is looked for
@@ -57,7 +57,7 @@ func (h *usageHider) Read(p []byte) (int, error) {
 			continue
 		}
 		h.in, h.err = append(h.in[:0], b...), err
-		h.judge()
+		h.filter()
 	}
 	n := copy(p, h.out)
 	h.out = h.out[n:]
@@ -71,7 +71,7 @@ func (h *usageHider) read(p []byte) (int, error) {
 }
 
 // filters reports whether what comes may be events.
-func (h *usageHider) filters() bool { return h.meter.form == events || h.meter.form == notKnown }
+func (h *usageHider) mayBeEvents() bool { return h.meter.form == events || h.meter.form == notKnown }
 
 // lineEnd is what the lines of b end with, at last: \n, or \r where that alone
 // does.
@@ -99,10 +99,10 @@ func wholeEvents(b []byte, begun int) int {
 }
 
 // judge moves whole events to what is passed on, but for the one.
-func (h *usageHider) judge() {
+func (h *usageHider) filter() {
 	h.out = h.out[:0:cap(h.out)]
 	done := 0
-	for h.filters() {
+	for h.mayBeEvents() {
 		end := eventEnd(h.in[done:])
 		if end < 0 {
 			break
@@ -114,7 +114,7 @@ func (h *usageHider) judge() {
 		}
 	}
 	// What ends without an event's end passes, as does what is too long.
-	if h.err != nil || len(h.in) > maxHeldEvent || !h.filters() {
+	if h.err != nil || len(h.in) > maxHeldEvent || !h.mayBeEvents() {
 		h.out = append(h.out, h.in[done:]...)
 		done = len(h.in)
 	}

@@ -90,7 +90,7 @@ func TestAHeaderIsTakenForNothingElse(t *testing.T) {
 			t.Fatal(err)
 		}
 		d := spareDigesters.Get().(*digester)
-		talk, ok := e.talk(d, testSecret, anthropic, c, "u")
+		talk, ok := e.conversation(d, testSecret, anthropic, c, "u")
 		spareDigesters.Put(d)
 		if former, same := seen[talk.rest]; same || !ok {
 			t.Errorf("%q %q is taken for %s", test.query, test.features, former)

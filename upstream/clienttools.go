@@ -39,11 +39,11 @@ func (p *Preset) tools(value []byte, native bool, found *content) error {
 // toolsIn is tools, of a list that may stand in a namespace.
 func (p *Preset) toolsIn(value []byte, native bool, found *content, grouped bool) error {
 	if value[0] != '[' {
-		return unsafe("tools must be a list")
+		return bodyError("tools must be a list")
 	}
 	return elements(value, func(tool []byte) error {
 		if tool[0] != '{' {
-			return unsafe("a tool must be an object")
+			return bodyError("a tool must be an object")
 		}
 		var kind, execution string
 		var group, environment []byte
@@ -51,11 +51,11 @@ func (p *Preset) toolsIn(value []byte, native bool, found *content, grouped bool
 		err := rawObject(tool).members(func(name string, value []byte) error {
 			switch {
 			case seen.add(name):
-				return unsafe("the field %.64q stands twice in a tool", name)
+				return bodyError("the field %.64q stands twice in a tool", name)
 			case name == "type" && value[0] == '"':
-				kind, _ = text(value) // one that is not well formed is no kind known
+				kind, _ = unquote(value) // one that is not well formed is no kind known
 			case name != "type" && sameField(name, "type"):
-				return unsafe("a tool has a field %.64q; write type", name)
+				return bodyError("a tool has a field %.64q; write type", name)
 			case name == "cache_control" && value[0] == '{':
 				found.cached = true
 				found.walk(value, name, unknown, 1)
@@ -64,7 +64,7 @@ func (p *Preset) toolsIn(value []byte, native bool, found *content, grouped bool
 			case native && !sameField(name, "functionDeclarations"):
 				return notMeterable("tool %.64q runs at the provider", name)
 			case name == "execution" && value[0] == '"':
-				execution, _ = text(value)
+				execution, _ = unquote(value)
 			case name == "environment":
 				environment = value
 			case name == "tools":
@@ -120,10 +120,10 @@ func typeOf(value []byte, what string) (kind string, err error) {
 	var seen fieldSet
 	err = rawObject(value).members(func(name string, value []byte) error {
 		if seen.add(name) {
-			return unsafe("the field %.64q stands twice in %s", name, what)
+			return bodyError("the field %.64q stands twice in %s", name, what)
 		}
 		if name == "type" && value[0] == '"' {
-			kind, _ = text(value)
+			kind, _ = unquote(value)
 		}
 		return nil
 	})

@@ -28,19 +28,19 @@ type Earlier struct {
 	Unseen int64 // thoughts that it has not seen: each is a part of some model's answer
 	Window bool  // something may be anything
 
-	key      string
-	served   served
-	answered uint64 // the model of the answers that it rests on; 0: of none, or several
-	mixed    bool   // of several
-	worst    stored
-	weight   int64 // of worst
-	names    bool
-	teaches  bool  // ids of the answer mean something
-	goesOn   bool  // so does its own id
-	pictures bool  // are in what a request has that goes on from the answer
-	media    bool  // so are sound, films or files, or may be
-	thoughts int64 // that a vendor may have left out of the input, in tokens
-	least    int64 // tokens of input that are credible
+	key         string
+	served      served
+	answered    uint64 // the model of the answers that it rests on; 0: of none, or several
+	mixed       bool   // of several
+	worst       stored
+	weight      int64 // of worst
+	names       bool
+	teaches     bool  // ids of the answer mean something
+	continuable bool  // so does its own id
+	pictures    bool  // are in what a request has that goes on from the answer
+	media       bool  // so are sound, films or files, or may be
+	thoughts    int64 // that a vendor may have left out of the input, in tokens
+	least       int64 // tokens of input that are credible
 }
 
 // Given are the ids that an answer has for itself and its items.
@@ -71,12 +71,12 @@ type answer struct {
 	thoughts int64  // see Earlier
 	pictures bool
 	media    bool
-	anew     bool // its key has sent something under its name
+	restated bool // its key has sent something under its name
 	given    time.Time
 }
 
 // answers are those that a key was given. The oldest comes first.
-type answers struct {
+type keyAnswers struct {
 	key  string
 	byID map[string]*answer
 	all  []*answer
@@ -120,9 +120,9 @@ func (m *Memory) Earlier(key, upstream string, p *Preset, e *Estimate) *Earlier 
 		return nil
 	}
 	own := p.OwnModels && !p.Routes // elsewhere it may be another's model, and another's template
-	r := &Earlier{key: key, served: served{upstream, e.Model}, names: len(e.stored) > 0, teaches: own, goesOn: own && !e.shortened && !e.remote, thoughts: e.thoughts, least: max(e.text/sparse, 1)}
+	r := &Earlier{key: key, served: served{upstream, e.Model}, names: len(e.stored) > 0, teaches: own, continuable: own && !e.shortened && !e.remote, thoughts: e.thoughts, least: max(e.text/credibleBytesPerToken, 1)}
 	m.restate(key, e.sent)
-	e.unsure = m.find(r, e.stored, p)
+	e.unsure = m.boundStored(r, e.stored, p)
 	e.Pictures, e.Media = e.Pictures || r.pictures || r.Window, e.Media || r.media || r.Window
 	r.pictures, r.media = e.Pictures, e.Media
 	return r
@@ -130,25 +130,25 @@ func (m *Memory) Earlier(key, upstream string, p *Preset, e *Estimate) *Earlier 
 
 // find bounds what is stored. unsure says that some of it may be something else than
 // it was at an earlier request: items that the key was not given, or sent anew.
-func (m *Memory) find(r *Earlier, all []stored, p *Preset) (unsure bool) {
+func (m *Memory) boundStored(r *Earlier, all []stored, p *Preset) (unsure bool) {
 	if len(all) == 0 {
 		return false
 	}
-	found := m.look(r, all)
+	found := m.seenAnswers(r, all)
 	times := make(map[string]int, len(all)) // that an id stands in the request
 	counted := make(map[*answer]int)        // that an answer was counted
 	for i, s := range all {
 		weight := int64(1) << 60
 		a := found[i]
 		own := p.OwnModels && s.kind == storedThoughts || p.Name == "openai" && s.kind == storedItem && strings.HasPrefix(s.id, "rs_")
-		unsure = unsure || s.kind == storedItem && (a == nil && !own || a != nil && a.anew)
+		unsure = unsure || s.kind == storedItem && (a == nil && !own || a != nil && a.restated)
 		switch {
 		case a == nil && own:
 			r.Unseen++
-			r.goesOn = false
+			r.continuable = false
 			weight = 1 << 50
 		case a == nil, s.kind == storedAnswer && a.context < 0:
-			r.Window, r.goesOn = true, false
+			r.Window, r.continuable = true, false
 		default:
 			weight = itemMargin
 			if s.kind == storedAnswer {
@@ -158,7 +158,7 @@ func (m *Memory) find(r *Earlier, all []stored, p *Preset) (unsure bool) {
 			} else if times[s.id]++; times[s.id] > counted[a] {
 				counted[a]++
 				weight = add(a.output, a.output/16+itemMargin)
-				if a.anew {
+				if a.restated {
 					r.pictures, r.media = r.pictures || a.pictures, r.media || a.media
 				}
 				r.thoughts = add(r.thoughts, weight)
@@ -189,31 +189,31 @@ func (m *Memory) restate(key string, all []sent) {
 	if at == nil {
 		return
 	}
-	known := at.Value.(*answers)
+	known := at.Value.(*keyAnswers)
 	for _, s := range all {
 		a := known.byID[s.id]
-		if a == nil || s.tokens <= a.output && (!s.media || a.anew && a.media) {
+		if a == nil || s.tokens <= a.output && (!s.media || a.restated && a.media) {
 			continue
 		}
-		anew := *a
-		anew.ids, anew.output, anew.anew = []string{strings.Clone(s.id)}, max(a.output, s.tokens), true
-		anew.media = s.media || a.anew && a.media
-		anew.pictures = anew.media
-		known.byID[anew.ids[0]] = &anew
-		known.all = append(known.all, &anew)
+		changed := *a
+		changed.ids, changed.output, changed.restated = []string{strings.Clone(s.id)}, max(a.output, s.tokens), true
+		changed.media = s.media || a.restated && a.media
+		changed.pictures = changed.media
+		known.byID[changed.ids[0]] = &changed
+		known.all = append(known.all, &changed)
 	}
 	m.shorten(known)
 }
 
 // shorten drops the oldest answers of a key that has too many. Callers hold m.mu.
-func (m *Memory) shorten(known *answers) {
+func (m *Memory) shorten(known *keyAnswers) {
 	for len(known.byID) > perKeyIDs || len(known.all) > perKeyIDs {
 		m.answers.total -= known.dropOldest()
 	}
 }
 
 // look finds the answers that a key was given; nil for what it has not seen.
-func (m *Memory) look(r *Earlier, all []stored) []*answer {
+func (m *Memory) seenAnswers(r *Earlier, all []stored) []*answer {
 	found := make([]*answer, len(all))
 	now := m.now()
 	m.mu.Lock()
@@ -223,7 +223,7 @@ func (m *Memory) look(r *Earlier, all []stored) []*answer {
 		return found
 	}
 	m.answers.used.MoveToFront(at)
-	known := at.Value.(*answers)
+	known := at.Value.(*keyAnswers)
 	for i, s := range all {
 		id := s.id
 		if s.kind == storedAnswer {
@@ -281,11 +281,11 @@ func (m *Memory) Teach(r *Earlier, g *Given, o Outcome) {
 	model := maphash.String(m.seed, o.Model)
 	switch {
 	case r.Seen() && o.Input > o.Held:
-		m.doubt(r.key, r.served, now.AddDate(100, 0, 0))
+		m.distrust(r.key, r.served, now.AddDate(100, 0, 0))
 		m.excess(Excess{r.key, r.served.upstream, r.served.model, o.Input, o.Held})
 		return
 	case o.Final && r.Seen() && (r.mixed || r.answered != model):
-		m.doubt(r.key, r.served, now.Add(lifetime)) // several may answer, and count as they please
+		m.distrust(r.key, r.served, now.Add(lifetime)) // several may answer, and count as they please
 		return
 	case g == nil, !r.teaches, o.Output < 0, !o.Final && o.Model == "":
 		return
@@ -298,7 +298,7 @@ func (m *Memory) Teach(r *Earlier, g *Given, o Outcome) {
 			g.strange = true
 		}
 	}
-	if o.Final && r.goesOn && g.response != "" && !g.strange && g.opened == g.named && o.Input >= r.least {
+	if o.Final && r.continuable && g.response != "" && !g.strange && g.opened == g.named && o.Input >= r.least {
 		again := add(o.Output, o.Output/16+int64(len(g.items))*itemMargin)
 		a.context = add(add(o.Input, again), add(r.thoughts, boundary))
 		a.thoughts = add(r.thoughts, again)
@@ -316,11 +316,11 @@ func (m *Memory) note(key string, a *answer) {
 	defer m.mu.Unlock()
 	at := m.answers.keys[key]
 	if at == nil {
-		at = m.answers.used.PushFront(&answers{key: key, byID: make(map[string]*answer)})
+		at = m.answers.used.PushFront(&keyAnswers{key: key, byID: make(map[string]*answer)})
 		m.answers.keys[key] = at
 	}
 	m.answers.used.MoveToFront(at)
-	known := at.Value.(*answers)
+	known := at.Value.(*keyAnswers)
 	var replaced []*answer // in part: no vendor gives an id twice, but servers of other people do
 	for _, id := range a.ids {
 		old := known.byID[id]
@@ -341,7 +341,7 @@ func (m *Memory) note(key string, a *answer) {
 	m.shorten(known)
 	for m.answers.total > maxIDs {
 		last := m.answers.used.Back()
-		known := last.Value.(*answers)
+		known := last.Value.(*keyAnswers)
 		m.answers.total -= known.dropOldest()
 		if len(known.all) == 0 {
 			m.forgetAnswers(known.key)
@@ -350,7 +350,7 @@ func (m *Memory) note(key string, a *answer) {
 }
 
 // dropOldest forgets an answer, and returns how many ids went with it.
-func (k *answers) dropOldest() int {
+func (k *keyAnswers) dropOldest() int {
 	before := len(k.byID)
 	for _, id := range k.all[0].ids {
 		if k.byID[id] == k.all[0] {
@@ -363,7 +363,7 @@ func (k *answers) dropOldest() int {
 }
 
 // forget drops those of these answers of which no id is left.
-func (k *answers) forget(some []*answer) {
+func (k *keyAnswers) forget(some []*answer) {
 	for _, a := range some {
 		if i := slices.Index(k.all, a); i >= 0 && !slices.ContainsFunc(a.ids, func(id string) bool { return k.byID[id] == a }) {
 			k.all = slices.Delete(k.all, i, i+1)
@@ -374,7 +374,7 @@ func (k *answers) forget(some []*answer) {
 // forgetAnswers drops all of a key. Callers hold m.mu.
 func (m *Memory) forgetAnswers(key string) {
 	if at := m.answers.keys[key]; at != nil {
-		m.answers.total -= len(m.answers.used.Remove(at).(*answers).byID)
+		m.answers.total -= len(m.answers.used.Remove(at).(*keyAnswers).byID)
 		delete(m.answers.keys, key)
 	}
 }

@@ -30,7 +30,7 @@ func (o *outline) blanks(b []byte, i int) int {
 	if i >= len(b) || b[i] > ' ' {
 		return i
 	}
-	o.addOdd(i)
+	o.addRewritten(i)
 	for i < len(b) && (b[i] == ' ' || b[i] == '\n' || b[i] == '\t' || b[i] == '\r') {
 		i++
 	}

@@ -65,16 +65,16 @@ type Estimate struct {
 	// so that it has to be written there.
 	Unwritten bool
 
-	object rawObject       // the request
-	fields []field         // its members
-	known  map[string]bool // members whose effect is known
-	list   []byte          // its messages
-	reader content         // that has read nothing yet
-	text   int64           // bytes of text, at most
-	later  int64           // bytes of the definitions that are read when they are asked for
-	refs   int64           // how many are asked for
-	remote bool            // some of the input stands elsewhere, and may change
-	placed bool            // it says in which region it is to be served
+	object      rawObject       // the request
+	fields      []field         // its members
+	knownFields map[string]bool // members whose effect is known
+	turns       []byte          // its messages
+	reader      content         // that has read nothing yet
+	text        int64           // bytes of text, at most
+	later       int64           // bytes of the definitions that are read when they are asked for
+	refs        int64           // how many are asked for
+	remote      bool            // some of the input stands elsewhere, and may change
+	placed      bool            // it says in which region it is to be served
 
 	stored    []stored // what it names of what is stored at the vendor, at the Responses API
 	sent      []sent   // what it holds, and names
@@ -86,7 +86,7 @@ type Estimate struct {
 	outer        string // the object that field stands in; "": the request
 	field        string // "" where there is none
 	also         string // another field that bounds it as well
-	only         bool   // the server reads no other field
+	exclusive    bool   // the server reads no other field
 	both         bool   // the bound is to stand in field and in also
 	zero         bool   // a bound of 0 is one
 	endless      bool   // a field says that nothing bounds it
@@ -149,21 +149,21 @@ func (e *Estimate) read(p *Preset, c *Call) error {
 	tools, list := false, e.listed()
 	err = c.members(func(name string, value []byte) error {
 		if seen.add(name) {
-			return unsafe("the field %.64q stands twice", name)
+			return bodyError("the field %.64q stands twice", name)
 		}
 		if value[0] == 'n' {
 			return nil
 		}
-		if kind, ok := goesOnFrom[name]; ok && e.responses() {
+		if kind, ok := continuedFrom[name]; ok && e.responses() {
 			found.member(kind, value)
 			return nil
 		}
-		if !e.known[name] && !p.allowed[name] {
+		if !e.knownFields[name] && !p.allowed[name] {
 			return FieldError{name, UnknownFieldError{name}}
 		}
 		tools = tools || name == "tools" || name == "functions"
 		if name == list {
-			e.list = value
+			e.turns = value
 		}
 		found.length += int64(len(name)) + 6 // quotes, a colon and a comma
 		if err := e.member(p, name, value, &found); err != nil {
@@ -186,7 +186,7 @@ func (e *Estimate) read(p *Preset, c *Call) error {
 		e.Stated = -1
 	case e.Stated >= 0 && e.field != "":
 		e.Stated = max(e.Stated, e.statedBeside)
-	case e.only && e.statedBeside > 0:
+	case e.exclusive && e.statedBeside > 0:
 		e.Stated, e.Unwritten = e.statedBeside, true
 	}
 	e.Unwritten = e.Unwritten || e.both && e.Stated >= 0
@@ -236,13 +236,13 @@ func (e *Estimate) member(p *Preset, name string, value []byte, found *content) 
 		found.walk(value, name, unknown, 0)
 	case name == "tools" || name == "functions":
 		before := found.length
-		found.count(value, p.toolForm())
+		found.addText(value, p.toolForm())
 		found.defined += found.length - before
 		found.definedBytes += int64(len(value))
 	case value[0] == '{':
-		found.count(value, asJSON)
+		found.addText(value, asJSON)
 	default:
-		found.count(value, found.layout)
+		found.addText(value, found.layout)
 	}
 	switch name {
 	case "options":
@@ -270,16 +270,16 @@ func (e *Estimate) member(p *Preset, name string, value []byte, found *content) 
 			if err != nil {
 				return err
 			}
-			return e.answers(n)
+			return e.multiplyAnswers(n)
 		}
 	case "max_tokens", "max_completion_tokens", "max_output_tokens":
-		return e.state(name, value)
+		return e.stateBound(name, value)
 	case "n", "best_of", "num_generations":
-		n, err := count(name, value, maxAnswers)
+		n, err := parseCount(name, value, maxAnswers)
 		if err != nil {
 			return err
 		}
-		return e.answers(n) // both of n and best_of: more than needed, and safe
+		return e.multiplyAnswers(n) // both of n and best_of: more than needed, and safe
 	case "generationConfig", "generation_config":
 		if e.outer != "generationConfig" {
 			return notMeterable("%s is not known on this path", name)
@@ -318,12 +318,12 @@ func (e *Estimate) member(p *Preset, name string, value []byte, found *content) 
 	case "prompt_cache_options":
 		// What it writes is held as all that may be written; for longer, nobody
 		// knows at which price.
-		return only(name, value, map[string]string{"mode": "", "ttl": "30m"})
+		return allowOnly(name, value, map[string]string{"mode": "", "ttl": "30m"})
 	case "diagnostics":
 		// Anthropic's compares the cache's contents, and says what is missing.
-		return only(name, value, map[string]string{"previous_message_id": ""})
+		return allowOnly(name, value, map[string]string{"previous_message_id": ""})
 	case "min_tokens":
-		n, err := count(name, value, math.MaxInt32)
+		n, err := parseCount(name, value, math.MaxInt32)
 		e.Thinking = max(e.Thinking, n-1) // servers refuse a bound below it
 		return err
 	case "modalities":
