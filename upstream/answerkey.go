@@ -1,6 +1,6 @@
 package upstream
 
-// key is the name of a member, as far as it means something.
+// answerKey is what the name of a member in an answer means to a Meter.
 type answerKey uint8
 
 const (
@@ -11,12 +11,12 @@ const (
 	keyResponse  // holds usage in OpenAI's Responses, and is text at Ollama
 	keyInner     // holds usage at Groq and Gemini
 	keyDelta     // holds usage at Cohere, and is text in OpenAI's Responses
-	keyChoices   // of which one may hold usage
+	keyChoices   // one of them may hold usage
 	keyText      // what a model wrote
-	keyArguments // what a model calls a tool with: text, or an object
-	keyCall      // the same, where it is an object
-	keyEmbedding // there is no output
-	keyType      // of an event
+	keyArguments // the arguments of a tool call: text, or an object
+	keyCall      // the arguments of a tool call, as an object
+	keyEmbedding // an answer with embeddings has no output
+	keyType      // the type of an event
 	keyModel
 	keyTier
 	keyRegion
@@ -26,15 +26,16 @@ const (
 	keyFinish
 	keyID
 	keyOutput // holds the items of an answer of OpenAI's Responses
-	keyItem   // is one of them, as an event has it
-	keyQuiet  // what a client sent, or others wrote
+	keyItem   // one such item, as an event carries it
+	keyQuiet  // text that the client sent or that others wrote
 )
 
-// keyOf is what a name means. Usage is found in: usage; message.usage
+// answerKeyOf returns what a name means. Usage is found in: usage; message.usage
 // (Anthropic); response.usage (OpenAI's Responses); usageMetadata (Gemini);
-// x_groq.usage; meta.billed_units and delta.usage (Cohere), and in its first
-// version response.meta; interaction.usage (Gemini); choices[0].usage (Moonshot).
-// What a client sent comes back in metadata, so nothing is looked for in there.
+// x_groq.usage; meta.billed_units and delta.usage (Cohere), and in the first version
+// of Cohere's API in response.meta; interaction.usage (Gemini); choices[0].usage
+// (Moonshot). A vendor echoes what the client sent in metadata, so nothing is read
+// from there.
 func answerKeyOf(name string) answerKey {
 	switch name {
 	case "usage", "usageMetadata":

@@ -11,7 +11,7 @@ import (
 	"github.com/till-proxy/till/token"
 )
 
-// Where a credential can go.
+// The places where a credential can go.
 const (
 	InHeader        = "header"
 	InQuery         = "query"
@@ -36,7 +36,7 @@ type Auth struct {
 // None of them is ever sent on.
 var slots = []string{"Authorization", "Proxy-Authorization", "X-Api-Key", "Api-Key", "X-Goog-Api-Key"}
 
-// Slots lists the headers that may hold a key. Nobody may change it.
+// Slots lists the headers that may hold a key. Callers must not change the list.
 func Slots() []string { return slots }
 
 // VendorSlots lists those of them that are not HTTP's own: they hold a key and nothing
@@ -115,9 +115,8 @@ func setQuery(raw, name, value string) string {
 	return kept + "&" + pair
 }
 
-// DropQuery takes out of a raw query the parameters that drop picks, and
-// leaves the others byte for byte. A pair that cannot be decoded is given to
-// drop as it stands.
+// DropQuery removes from a raw query the parameters that drop picks, and leaves the
+// others byte for byte. A pair that cannot be decoded is passed to drop undecoded.
 func DropQuery(raw string, drop func(name, value string) bool) string {
 	if raw == "" {
 		return raw

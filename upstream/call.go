@@ -14,14 +14,14 @@ type Call struct {
 	Query       string // as sent
 	ContentType string
 	Encoding    string // the Content-Encoding
-	Features    string // what its headers choose of the API
+	Features    string // the API features that its headers select
 	Body        []byte
 
-	parsed  rawObject // the body, when it was found to be an object
+	parsed  rawObject // the body, once it is known to be an object
 	outline *outline  // of it
 }
 
-// object is the body as one JSON object.
+// object returns the body as one JSON object.
 func (c *Call) object() (rawObject, error) {
 	if c.parsed == nil {
 		outline := newOutline(c.Body)
@@ -34,7 +34,7 @@ func (c *Call) object() (rawObject, error) {
 	return c.parsed, nil
 }
 
-// fields are the members of the body.
+// fields returns the members of the body.
 func (c *Call) fields() []field {
 	if !c.outline.whole() {
 		return c.parsed.fields()
@@ -42,7 +42,7 @@ func (c *Call) fields() []field {
 	return c.outline.fields
 }
 
-// members calls fn for the members of the body, as those of its object do.
+// members calls fn for each member of the body.
 func (c *Call) members(fn func(name string, value []byte) error) error {
 	if !c.outline.whole() {
 		return c.parsed.members(fn)
@@ -55,16 +55,16 @@ func (c *Call) members(fn func(name string, value []byte) error) error {
 	return nil
 }
 
-// written reads how a body is written: its media type, and what that says besides;
-// both are empty where there is no Content-Type. A body that is encoded or in other
-// letters than UTF-8 could be read differently, and is an error.
+// written returns the media type of the body and its parameters, both empty if there
+// is no Content-Type. A body that is encoded, or in another charset than UTF-8, could
+// be read differently, and is an error.
 func (c *Call) written() (kind string, params map[string]string, err error) {
 	if c.Encoding != "" && !strings.EqualFold(c.Encoding, "identity") {
 		return "", nil, bodyError("it is encoded as %.32q; send it as it is", c.Encoding)
 	}
 	switch c.ContentType {
 	case "", "application/json":
-		return c.ContentType, nil, nil // as nearly all do
+		return c.ContentType, nil, nil // the common case
 	}
 	if kind, params, err = mime.ParseMediaType(c.ContentType); err != nil {
 		return "", nil, bodyError("its Content-Type %.64q is not well formed; write application/json", c.ContentType)
@@ -75,13 +75,14 @@ func (c *Call) written() (kind string, params map[string]string, err error) {
 	return kind, params, nil
 }
 
-// isJSON reports whether a body of a media type is read as JSON; one that says none
-// is, because servers do.
+// isJSON reports whether a body of that media type is read as JSON. A body without a
+// media type is, because servers read it so.
 func isJSON(kind string) bool {
 	return kind == "" || kind == "application/json" || kind == "text/json" || strings.HasSuffix(kind, "+json")
 }
 
-// ErrBody is what the errors about bodies wrap that cannot be judged safely.
+// ErrBody is wrapped by the errors about bodies that two readers could read
+// differently.
 var ErrBody = errors.New("the body cannot be judged safely")
 
 func bodyError(format string, args ...any) error {

@@ -6,38 +6,38 @@ import (
 	"strings"
 )
 
-// content walks through what a request gives a model to read, once, and finds
-// what its length does not bound: pictures, sound, files, and everything that
-// stands somewhere else.
+// content walks once through what a request gives a model to read, and finds what its
+// length does not bound: pictures, sound, files, and everything that is stored
+// elsewhere.
 type content struct {
 	images  int64 // pictures
-	length  int64 // tokens of what was walked through, at most; see promptLength
-	encoded int64 // of length: pictures and files, which are no text
-	window  bool  // holds something that only the model's context window bounds
-	cached  bool  // asks for parts to be written to a cache
-	hour    bool  // for an hour
+	length  int64 // the most tokens of what was walked through; see promptLength
+	encoded int64 // the part of length that is pictures and files, not text
+	window  bool  // it holds something that only the model's context window bounds
+	cached  bool  // it asks for parts to be written to a cache
+	hour    bool  // it asks for them to be kept for an hour
 	err     error
-	remote  bool // holds what stands at an address, where the next reader may find more
+	remote  bool // it names an address whose content may change before the vendor reads it
 
-	stored   []stored // what it names and does not hold
-	sent     []sent   // what it holds, and has a name for
-	thoughts int64    // of length: what a model may have thought
+	stored   []stored // what it names without holding it
+	sent     []sent   // what it holds under an id
+	thoughts int64    // the part of length that a model may have thought
 
-	allText bool   // whatever looks like a picture may be text: nothing is taken off
-	files   bool   // an address may be that of a film or a document
-	bare    bool   // pictures stand in "images", and nothing else does
-	layout  layout // how a prompt may show what is said
+	allText bool   // what looks like a picture may be text, so nothing is deducted
+	files   bool   // an address may lead to a film or a document
+	bare    bool   // "images" holds pictures and nothing else
+	layout  layout // how a prompt may print the messages
 	outline *outline
 
 	shape      shape
 	preset     *Preset
 	references int64 // names of tools, each of which stands for a definition
-	defined    int64 // tokens of the definitions that they may stand for, with added
+	defined    int64 // tokens of the definitions that they may stand for, including added
 
-	definedBytes int64 // how those are written
+	definedBytes int64 // length of those definitions as written, in bytes
 	added        int64 // tokens of definitions that the vendor writes
-	deferred     bool  // some are read only when they are asked for
-	searches     bool  // the provider asks for them, too
+	deferred     bool  // the model reads some definitions only on request
+	searches     bool  // the provider may request them as well
 }
 
 // elsewhere are members that point at what is not in the request.
@@ -46,15 +46,15 @@ var elsewhere = set(
 	"previous_response_id", "conversation", "container", "vector_store_ids", "mcp_servers",
 )
 
-// opaque are members whose content is the application's own: it is text to a
-// model, whatever it looks like.
+// opaque are members whose content belongs to the application: to a model it is text,
+// whatever it looks like.
 var opaque = set(
 	"arguments", "args", "parameters", "input_schema", "schema", "json_schema", "parametersJsonSchema", "responseSchema",
 	"response_schema", "responseJsonSchema", "response", "metadata", "input",
 )
 
-// writings are how the fields of content that are looked at are written. Some
-// servers do not tell apart the case of letters: any other writing is refused.
+// writings are the exact spellings of the content fields that are looked at. Some
+// servers ignore the case of letters, so any other spelling is refused.
 var writings = set(
 	"type", "media_type", "mimeType", "mime_type", "format", "data", "audio", "ttl", "cache_control",
 	"images", "url", "image_url", "file_data", "fileData", "file_id", "file_ids", "file_url", "fileUri", "file_uri",
@@ -62,7 +62,7 @@ var writings = set(
 	"vector_store_ids", "mcp_servers", "tools", "definition",
 )
 
-// ruledContent leads from what they fold to to one of them.
+// ruledContent maps the folded form of each of those names to its spelling.
 var ruledContent = func() map[string]string {
 	m := make(map[string]string, len(writings))
 	for name := range writings {
@@ -73,7 +73,7 @@ var ruledContent = func() map[string]string {
 
 const maxContentDepth = 100
 
-// tokens is the most that what was walked through so far can be to a model.
+// tokens is the most that what was walked through so far can count.
 func (c *content) tokens() int64 {
 	text := c.length - c.encoded
 	return text + text/10 + c.images*imageTokens + c.added + c.references*(c.defined+c.defined/10)
@@ -85,16 +85,16 @@ func (c *content) toolset() {
 	c.defined += toolsetTokens
 }
 
-// count adds what is the application's own, or no content: it is text, whatever
-// it looks like.
+// addText counts a value as text, whatever it looks like: it belongs to the
+// application, or is not content.
 func (c *content) addText(value []byte, f layout) int {
 	n, tokens := promptLength(value, f, c.outline)
 	c.length += tokens
 	return n
 }
 
-// walk reads the value that valid JSON begins with and returns its length. key
-// is the member that it is the value of, and at where it stands.
+// walk reads the value at the beginning of valid JSON and returns its length. key is
+// the name of the member whose value it is, and at its position.
 func (c *content) walk(b []byte, key string, at position, depth int) int {
 	if depth > maxContentDepth {
 		c.fail("it is nested more than %d deep", maxContentDepth)
@@ -129,10 +129,10 @@ func (c *content) walk(b []byte, key string, at position, depth int) int {
 	return c.addText(b, c.layout)
 }
 
-// quoted adds what a prompt may show as JSON.
+// quoted counts a value that a prompt may print as JSON.
 func (c *content) quoted(b []byte) int { return c.addText(b, max(c.layout, asJSON)) }
 
-// definitions judges tools that stand in a conversation, and adds them.
+// definitions checks the tools defined within a conversation, and counts them.
 func (c *content) definitions(b []byte, at position) int {
 	before := c.length
 	n := c.addText(b, max(c.preset.toolForm(), c.layout))
@@ -155,10 +155,10 @@ func (c *content) definitions(b []byte, at position) int {
 func (c *content) object(b []byte, at position, depth int) int {
 	var kind, media string
 	var data int64
-	var address []byte        // of a block, whose kind says whether it is opened
-	var typed, described bool // of two, two readers take different ones
-	var named, addressed bool // there is a stored file, an address
-	bound := byLength         // of what has no type
+	var address []byte        // the address in a block; the type of the block says whether the vendor opens it
+	var typed, described bool // of a repeated member, two readers may take different ones
+	var named, addressed bool // the block names a stored file, or an address
+	bound := byLength         // applies to a block without a type
 	before := c.images
 	i := 1
 	c.length += 2
@@ -178,7 +178,7 @@ func (c *content) object(b []byte, at position, depth int) int {
 		value := b[i:]
 		switch name {
 		case "role", "text", "id", "name", "tool_use_id", "call_id", "signature":
-			// Most are called so, and nothing below is about them.
+			// Most members have one of these names, and nothing below concerns them.
 			i += c.walk(value, name, unknown, depth+1)
 			continue
 		}
@@ -193,7 +193,7 @@ func (c *content) object(b []byte, at position, depth int) int {
 			continue
 		}
 		if !writings[name] {
-			// What is all text may have fields of any name.
+			// Where everything is text, fields may have any name.
 			if plain := fold(name); ruledContent[plain] != "" && (!c.allText || plain == "imageurl") {
 				c.fail("it has a field %.64q; write %s", name, ruledContent[plain])
 			}
@@ -207,7 +207,7 @@ func (c *content) object(b []byte, at position, depth int) int {
 			i += n
 			continue
 		case name == "type" && value[0] == '"':
-			kind, _ = view(value[:skipString(value)]) // a wrong one is not known
+			kind, _ = view(value[:skipString(value)]) // a malformed type is unknown
 			if typed {
 				c.fail("a part of it has two types")
 			}
@@ -227,7 +227,7 @@ func (c *content) object(b []byte, at position, depth int) int {
 			c.fail("%q may point at what is not in the request", name)
 		case name == "ttl" && value[0] == '"':
 			ttl, _ := unquote(value[:skipString(value)])
-			c.hour = c.hour || ttl != "5m" && ttl != "30m" // OpenAI's has one price
+			c.hour = c.hour || ttl != "5m" && ttl != "30m" // OpenAI's lifetimes have one price
 		case name == "cache_control" && value[0] == '{':
 			c.cached = true
 		case at == inBlock && name == "url" && value[0] == '"' && !addressed:
@@ -262,7 +262,7 @@ func (c *content) object(b []byte, at position, depth int) int {
 		c.references++
 	}
 	if kind == "input_audio" {
-		c.window, c.remote = true, true // an address stands where the sound may
+		c.window, c.remote = true, true // the sound may be given by its address
 	}
 	switch {
 	case c.allText && data > 0:
@@ -271,24 +271,24 @@ func (c *content) object(b []byte, at position, depth int) int {
 		c.images++
 		c.encoded += data
 	case data > 0 && kind == "redacted_thinking":
-		// It is as long as what was thought, and longer.
+		// The data is at least as long as what was thought.
 	case data > 0 && !strings.HasPrefix(media, "text/"):
 		c.window = true
 		c.encoded += data
 	case kind == "url":
-		c.window, c.remote = true, true // of a picture or of a document
+		c.window, c.remote = true, true // the source of a picture or of a document
 	}
 	if c.images == before && (kind == "image" || kind == "image_url" || kind == "input_image") {
-		c.images++ // that the server has: vLLM keeps them by a name
+		c.images++ // a picture that the server has: vLLM keeps pictures by name
 		c.remote = true
 	}
 	return i + 1
 }
 
-// text looks at a string that may be, or may point at, a picture or a file.
+// media looks at a string that may be a picture or a file, or the address of one.
 func (c *content) media(key string, value []byte, tokens int64) {
 	if key == "images" {
-		c.images++ // Ollama's, in base64
+		c.images++ // Ollama's pictures, in base64
 		if c.bare {
 			c.encoded += tokens
 		}
@@ -299,7 +299,7 @@ func (c *content) media(key string, value []byte, tokens int64) {
 	}
 	whole := string(value[1 : len(value)-1])
 	if strings.IndexByte(whole, '\\') >= 0 {
-		whole, _ = unquote(value) // it is well formed: the whole body was
+		whole, _ = unquote(value) // no error: the whole body is valid
 	}
 	head := strings.ToLower(strings.TrimSpace(whole[:min(len(whole), 64)]))
 	data := strings.HasPrefix(head, "data:")
@@ -316,7 +316,7 @@ func (c *content) media(key string, value []byte, tokens int64) {
 	default:
 		c.images++ // by its address
 		c.remote = true
-		c.window = c.window || c.files || strings.Contains(whole, "#transform") // Fireworks reads documents so
+		c.window = c.window || c.files || strings.Contains(whole, "#transform") // Fireworks reads documents this way
 		return
 	}
 	c.encoded += tokens
@@ -328,7 +328,7 @@ func (c *content) fail(format string, args ...any) {
 	}
 }
 
-// spaces is the length of what stands between two values.
+// spaces returns the length of what separates two values.
 func spaces(b []byte) int {
 	for i, ch := range b {
 		switch ch {

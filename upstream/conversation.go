@@ -6,9 +6,8 @@ import (
 	"strings"
 )
 
-// billingHeader is how a block of Claude Code's system prompt begins that is
-// another in every request and is taken out by the vendor
-// (claude-code#24168, llama.cpp#20623).
+// billingHeader begins a block of Claude Code's system prompt that changes with every
+// request and that the vendor removes (claude-code#24168, llama.cpp#20623).
 const billingHeader = `x-anthropic-billing-header:`
 
 // system hashes a system prompt without that block.
@@ -28,12 +27,12 @@ func (d *digester) system(b []byte, o *outline) {
 		d.mark(markList)
 		d.outlined(block, o)
 		return nil
-	}) // nothing in there fails
+	}) // the callback never fails
 	d.mark(markListEnd)
 }
 
-// unread are the members of a request that change nothing of what a model reads.
-// Any other is part of what must be the same.
+// unread are the members of a request that change nothing in what a model reads.
+// Every other member has to be the same for two requests to share a prefix.
 var unread = set(
 	"stream", "stream_options", "max_tokens", "max_completion_tokens", "max_output_tokens", "temperature", "top_p", "top_k", "min_p", "top_a", "typical_p", "seed", "random_seed",
 	"stop", "stop_sequences", "frequency_penalty", "presence_penalty", "repetition_penalty", "logit_bias", "logprobs", "top_logprobs",
@@ -41,18 +40,17 @@ var unread = set(
 	"ignore_eos", "return_token_ids", "perf_metrics_in_response", "prompt_cache_isolation_key", "serviceTier", "diagnostics", "trace", "request_id", "rid", "cache_salt", "id_slot",
 )
 
-// shortens are those that let a server leave out a part of a conversation, or
-// choose who answers: how long its beginning is cannot be told from another
-// request then.
+// shortens are the members that let a server leave out a part of a conversation, or
+// choose who answers: then another request does not say how long a prefix is.
 var shortens = set("truncate", "truncate_prompt_tokens", "prompt_truncate_len", "context_length_exceeded_behavior", "transforms", "models", "route", "provider")
 
-// talk is a request whose list of messages may go on from one that was seen.
+// conversation is a request whose list of messages may continue one that was seen.
 type conversation struct {
 	turns []byte
-	rest  digest // of everything else
+	rest  digest // of everything but the messages
 }
 
-// listed is the member that holds the list of messages.
+// listed returns the name of the member that holds the list of messages.
 func (e *Estimate) listed() string {
 	switch {
 	case e.outer == "generationConfig":
@@ -65,17 +63,18 @@ func (e *Estimate) listed() string {
 	return ""
 }
 
-// talk reads the request. It reports false where nothing can be learned from
-// other requests, or by them.
+// conversation reads the request. It returns false where nothing can be learned from
+// other requests, or for them.
 func (e *Estimate) conversation(d *digester, key *secret, p *Preset, c *Call, upstream string) (t conversation, ok bool) {
 	if p.Routes || p.Dialect == Cohere || p.Name == "ollama" || e.object == nil || e.remote || e.unsure || e.Rounds > 1 || len(e.turns) == 0 || e.turns[0] != '[' {
-		// Who answers may be another each time; or what is reported is less than
-		// what was read: Cohere's, and Ollama's, which leaves out the middle.
+		// The answer may come from another model each time; or the reported count is
+		// lower than what was read: Cohere's is, and Ollama's, which leaves out the
+		// middle.
 		return t, false
 	}
 	name := e.listed()
 	if slices.ContainsFunc(e.stored, func(s stored) bool { return s.kind == storedAnswer || s.kind == storedConversation }) {
-		return t, false // what goes before the list is another each time
+		return t, false // what precedes the list changes each time
 	}
 	t.turns = e.turns
 	d.begin(key)
@@ -109,10 +108,10 @@ func (e *Estimate) conversation(d *digester, key *secret, p *Preset, c *Call, up
 	return t, true
 }
 
-// onlyThoughts reports whether edits of a context take away thoughts alone. What
-// tools answered is taken away from a certain length on, and so may be there in
-// the longer of two requests and not in the shorter. (That there is nothing but
-// edits, contextEdits has seen to.)
+// onlyThoughts reports whether edits of a context remove nothing but thoughts. Tool
+// results are removed from a certain length on, so the longer of two requests may
+// keep one that the shorter one lost. (contextEdits has checked that there is nothing
+// but edits.)
 func onlyThoughts(value []byte) bool {
 	from, to, ok := memberOf(value, "edits")
 	if !ok {
@@ -132,14 +131,14 @@ func onlyThoughts(value []byte) bool {
 	return err == nil && thoughts
 }
 
-// The kinds of who speaks last.
+// Who speaks last in a conversation.
 const (
 	endsOther byte = iota
 	endsUser
 	endsTool
 )
 
-// speaker is who says an element of a list.
+// speaker returns who says an element of a list.
 func speaker(element []byte) byte {
 	if element[0] != '{' {
 		return endsOther
@@ -154,7 +153,7 @@ func speaker(element []byte) byte {
 			kind, _ = unquote(value)
 		}
 		return nil
-	}) // one that is not well formed is nobody known
+	}) // a malformed element has no known speaker
 	switch {
 	case role == "tool", role == "function", strings.HasSuffix(kind, "_output"):
 		return endsTool

@@ -8,11 +8,12 @@ import (
 	"strings"
 )
 
-// ErrNotMeterable is what the errors about requests wrap whose use cannot be
-// bounded before they are sent, or measured afterwards.
+// ErrNotMeterable is wrapped by the errors about requests whose use cannot be bounded
+// before they are sent, or measured afterwards.
 var ErrNotMeterable = errors.New("what this request uses cannot be bounded")
 
-// FieldError is about one member of a request, without which it might be judged.
+// FieldError reports the one member of a request that keeps the request from being
+// bounded.
 type FieldError struct {
 	Name string
 	err  error
@@ -21,8 +22,8 @@ type FieldError struct {
 func (e FieldError) Error() string { return e.err.Error() }
 func (e FieldError) Unwrap() error { return e.err }
 
-// UnknownFieldError is about a request with a member of which it is not known what
-// it costs. It wraps ErrNotMeterable.
+// UnknownFieldError reports a member of a request whose cost is not known. It wraps
+// ErrNotMeterable.
 type UnknownFieldError struct{ Name string }
 
 func (e UnknownFieldError) Error() string {
@@ -31,91 +32,93 @@ func (e UnknownFieldError) Error() string {
 
 func (UnknownFieldError) Unwrap() error { return ErrNotMeterable }
 
-// Estimate is the most that a request can use, as far as the request itself
-// tells. Vendors' models count at most one token a byte of text: measured on
-// OpenAI's vocabularies; a tenth and 16 are added for others.
+// Estimate is the most that a request can use, as far as the request itself shows.
+// Vendors' models count at most one token per byte of text: this was measured on
+// OpenAI's vocabularies, and a tenth and 16 tokens are added for others.
 type Estimate struct {
 	Model  string
 	Input  int64 // tokens of text and pictures
-	Window bool  // some of the input is bounded by the context window alone
-	// Flex says that the cheaper tier is asked for, Priority the dearer one, and
-	// Routed that the request chooses who answers, at whatever price.
+	Window bool  // part of the input is bounded only by the context window
+	// Flex says that the request asks for the cheaper tier, Priority that it asks for
+	// the dearer one, and Routed that it lets the provider choose who answers, at
+	// whatever price.
 	Flex, Priority, Routed bool
-	// Pictures says that it holds those, Media that it holds sound, films, files
-	// or what may be such.
+	// Pictures says that the request holds pictures, Media that it holds sound, films
+	// or files, or what may be one of those.
 	Pictures, Media bool
-	Stated          int64 // output tokens that one answer may have; -1: none stated
-	Thinking        int64 // output tokens set aside for thinking: an answer must have more
-	Predicted       int64 // tokens of a prediction, billed as output where an answer has none of them
-	Answers         int64 // answers asked for
+	Stated          int64 // the most output tokens of one answer; -1: the request does not say
+	Thinking        int64 // output tokens set aside for thinking; the bound of an answer must be higher
+	Predicted       int64 // tokens of a prediction, billed as output where the answer does not contain them
+	Answers         int64 // how many answers the request asks for
 	Stream          bool
-	// Cached says that parts of the input are written to a cache, CachedHour
-	// that they are kept for an hour.
+	// Cached says that parts of the input are written to a cache, CachedHour that
+	// they are kept for an hour.
 	Cached, CachedHour bool
-	// Rounds is how often the model may read its input for one answer: more than
-	// once where the provider looks for tools in between. It is 0 for once.
+	// Rounds is how often the model may read its input for one answer: more than once
+	// where the provider searches for tools in between. 0 means once.
 	Rounds int64
-	// Permille is what prices may be multiplied with, for a service tier or a
-	// region, and Asked what they are multiplied with when the answer does not
-	// say that it came from a region.
+	// Permille is the factor that may apply to prices, for a service tier or a
+	// region. Asked is the factor that applies when the answer does not name a
+	// region.
 	Permille, Asked int64
-	// Multiply is the part of both that the operator set.
+	// Multiply is the part of both factors that the operator set.
 	Multiply int64
-	// Unwritten says that what is stated does not stand where the server reads it,
+	// Unwritten says that the stated bound is not in the field that the server reads,
 	// so that it has to be written there.
 	Unwritten bool
 
 	object      rawObject       // the request
 	fields      []field         // its members
-	knownFields map[string]bool // members whose effect is known
+	knownFields map[string]bool // the members whose effect is known
 	turns       []byte          // its messages
-	reader      content         // that has read nothing yet
+	reader      content         // a walker set up for this request that has read nothing yet
 	text        int64           // bytes of text, at most
-	later       int64           // bytes of the definitions that are read when they are asked for
-	refs        int64           // how many are asked for
-	remote      bool            // some of the input stands elsewhere, and may change
-	placed      bool            // it says in which region it is to be served
+	later       int64           // bytes of the tool definitions that the model reads only on request
+	refs        int64           // how many of those the request refers to
+	remote      bool            // part of the input is stored elsewhere and may change
+	placed      bool            // the request names the region that is to serve it
 
-	stored    []stored // what it names of what is stored at the vendor, at the Responses API
-	sent      []sent   // what it holds, and names
-	unsure    bool     // what it names may be something else by now than it was
-	thoughts  int64    // tokens of its input that a vendor may leave out, at most
-	shortened bool     // the vendor may leave out anything
+	stored    []stored // what the request names that the vendor has stored (Responses API)
+	sent      []sent   // what the request holds under an id
+	unsure    bool     // what it names may have been replaced meanwhile
+	thoughts  int64    // the most input tokens that the vendor may leave out
+	shortened bool     // the vendor may leave out any part of the input
 
-	// Where the output is bounded.
-	outer        string // the object that field stands in; "": the request
-	field        string // "" where there is none
-	also         string // another field that bounds it as well
-	exclusive    bool   // the server reads no other field
-	both         bool   // the bound is to stand in field and in also
-	zero         bool   // a bound of 0 is one
-	endless      bool   // a field says that nothing bounds it
+	// These fields say where the output is bounded.
+	outer        string // the object that holds field; "": the request itself
+	field        string // "" if there is none
+	also         string // a second field that bounds the output as well
+	exclusive    bool   // the server reads no field but these
+	both         bool   // the bound is to be written to field and to also
+	zero         bool   // 0 is a valid bound
+	endless      bool   // a field says that the output is unbounded
 	statedBeside int64  // the largest bound in a field that the endpoint does not know; 0: none
 
-	// How long an answer can be where the request does not say so.
-	shared  bool  // the server refuses a bound that does not fit into the window behind the prompt
-	context int64 // tokens that Ollama is to keep, where the request says so
-	usual   int64 // where nobody says how long an answer can be
+	// These fields say how long an answer can be where the request does not.
+	shared  bool  // the server refuses a bound that does not fit in the window after the prompt
+	context int64 // the context in tokens that the request asks Ollama for
+	usual   int64 // the bound where neither request nor price table gives one
 
-	askUsage   bool // a stream reports usage only when asked, and was not
-	ownOptions bool // it has stream_options of its own
+	askUsage   bool // the stream would report usage only if asked, and the request does not ask
+	ownOptions bool // the request has stream_options of its own
 }
 
 const (
 	// imageTokens is more than any model counts for one picture.
 	imageTokens = 50_000
-	// toolsTokens is more than what vendors add to a request with tools.
+	// toolsTokens is more than vendors add to a request with tools.
 	toolsTokens = 2_048
-	// toolsetTokens is more than the definitions of a vendor's own family of tools:
-	// Anthropic's browser_toolset has 31 members.
+	// toolsetTokens is more than the definitions of a vendor's own family of tools
+	// count: Anthropic's browser_toolset has 31 members.
 	toolsetTokens = 16_384
 	maxAnswers    = 128
-	// searchRounds is one more than how often Anthropic's tools may run for one
-	// answer (platform.claude.com/docs/en/agents-and-tools/tool-use/server-tools).
+	// searchRounds is one more than the number of times Anthropic's tools may run for
+	// one answer
+	// (platform.claude.com/docs/en/agents-and-tools/tool-use/server-tools).
 	searchRounds = 11
 )
 
-// responses reports whether it is of OpenAI's Responses API.
+// responses reports whether the request is one of OpenAI's Responses API.
 func (e *Estimate) responses() bool { return e.field == "max_output_tokens" && e.outer == "" }
 
 func (e *Estimate) read(p *Preset, c *Call) error {
@@ -178,7 +181,8 @@ func (e *Estimate) read(p *Preset, c *Call) error {
 		return found.err
 	}
 	if e.Predicted > 0 && p.Name == "openai" && e.field == MaxCompletionTokens && e.also != "" && e.Stated < 0 {
-		// Not with a prediction: https://platform.openai.com/docs/guides/predicted-outputs
+		// max_completion_tokens is not supported with a prediction:
+		// https://platform.openai.com/docs/guides/predicted-outputs
 		e.field, e.also = e.also, e.field
 	}
 	switch {
@@ -194,12 +198,12 @@ func (e *Estimate) read(p *Preset, c *Call) error {
 	e.Pictures, e.Media = found.images > 0, found.window
 	e.remote, e.text = found.remote, found.length-found.encoded
 	if found.deferred {
-		// Nor are those read that nobody asks for.
+		// Definitions that nothing refers to are not read either.
 		e.text, e.later = max(e.text-(found.defined-found.added), 0), found.definedBytes
 	}
 	if found.searches {
-		// What was found in one round is read in the next, and each is billed
-		// (BetaUsage.iterations in @anthropic-ai/sdk 1.12.0).
+		// The model reads in the next round what one round found, and each round is
+		// billed (BetaUsage.iterations in @anthropic-ai/sdk 1.12.0).
 		e.Window, e.Rounds = true, searchRounds
 	}
 	e.refs, e.reader.defined = found.references, found.defined
@@ -218,7 +222,7 @@ func (e *Estimate) read(p *Preset, c *Call) error {
 func (e *Estimate) member(p *Preset, name string, value []byte, found *content) error {
 	word := ""
 	if value[0] == '"' {
-		word, _ = view(value) // one that is not well formed is no word known
+		word, _ = view(value) // a malformed string matches no known word
 	}
 	switch {
 	case walked[name]:
@@ -258,7 +262,7 @@ func (e *Estimate) member(p *Preset, name string, value []byte, found *content) 
 	case "thinking":
 		if value[0] == '{' {
 			if from, to, ok := memberOf(value, "budget_tokens"); ok {
-				e.Thinking, _ = strconv.ParseInt(string(value[from:to]), 10, 32) // the vendor refuses any other
+				e.Thinking, _ = strconv.ParseInt(string(value[from:to]), 10, 32) // the vendor refuses anything but a number
 			}
 		}
 	case "prompt":
@@ -279,7 +283,7 @@ func (e *Estimate) member(p *Preset, name string, value []byte, found *content) 
 		if err != nil {
 			return err
 		}
-		return e.multiplyAnswers(n) // both of n and best_of: more than needed, and safe
+		return e.multiplyAnswers(n) // multiplying by both n and best_of is more than needed, and safe
 	case "generationConfig", "generation_config":
 		if e.outer != "generationConfig" {
 			return notMeterable("%s is not known on this path", name)
@@ -308,7 +312,7 @@ func (e *Estimate) member(p *Preset, name string, value []byte, found *content) 
 			return notMeterable("it works on in the background")
 		}
 	case "enable_thinking":
-		if value[0] == 't' { // at Qwen's own API no bound holds for thoughts
+		if value[0] == 't' { // at Qwen's own API no bound applies to thinking
 			return notMeterable("how long it may think is not known; leave enable_thinking out, or say it in chat_template_kwargs")
 		}
 	case "plugins":
@@ -316,15 +320,16 @@ func (e *Estimate) member(p *Preset, name string, value []byte, found *content) 
 			return notMeterable("what a plugin costs is not known")
 		}
 	case "prompt_cache_options":
-		// What it writes is held as all that may be written; for longer, nobody
-		// knows at which price.
+		// The bound already assumes that everything is written to the cache; the
+		// price of a longer lifetime is not known.
 		return allowOnly(name, value, map[string]string{"mode": "", "ttl": "30m"})
 	case "diagnostics":
-		// Anthropic's compares the cache's contents, and says what is missing.
+		// Anthropic's diagnostics compare the cache's contents and report what is
+		// missing.
 		return allowOnly(name, value, map[string]string{"previous_message_id": ""})
 	case "min_tokens":
 		n, err := parseCount(name, value, math.MaxInt32)
-		e.Thinking = max(e.Thinking, n-1) // servers refuse a bound below it
+		e.Thinking = max(e.Thinking, n-1) // servers refuse a bound below min_tokens
 		return err
 	case "modalities":
 		if !bytes.Equal(bytes.Trim(value, jsonSpace), []byte(`["text"]`)) {
