@@ -39,11 +39,11 @@ var slots = []string{"Authorization", "Proxy-Authorization", "X-Api-Key", "Api-K
 // Slots lists the headers that may hold a key. Callers must not change the list.
 func Slots() []string { return slots }
 
-// VendorSlots lists those of them that are not HTTP's own: they hold a key and nothing
-// else, and no server or logger knows that. Nobody may change it.
+// VendorSlots lists those that are not HTTP's own: they hold only a key, and no server
+// or logger knows that. Callers must not change the list.
 func VendorSlots() []string { return slots[2:] }
 
-// Validate says what is wrong with the place of a credential.
+// Validate returns what is wrong with the place of a credential.
 func (a Auth) Validate() error {
 	switch a.In {
 	case InHeader:
