@@ -8,8 +8,8 @@ import (
 	"strings"
 )
 
-// Counting is a request to a vendor's free endpoint that tells how many tokens of
-// input another request has.
+// Counting is a request to a vendor's free endpoint that counts the input tokens of
+// another request.
 type Counting struct {
 	Path  string // in the vendor's own form, unescaped
 	Query string
@@ -21,19 +21,21 @@ type Counting struct {
 }
 
 const (
-	// countMargin and countExtra are what is added to a count: a part of it, and
-	// tokens. Anthropic calls its count an estimate, from which requests differ by
-	// a small amount (platform.claude.com/docs/en/build-with-claude/token-counting).
+	// countMargin and countExtra are added to a count: one part in countMargin of it,
+	// and countExtra tokens. Anthropic calls its count an estimate, from which
+	// requests differ by a small amount
+	// (platform.claude.com/docs/en/build-with-claude/token-counting).
 	countMargin = 20
 	countExtra  = 64
-	// sparseText is more bytes than there are to a token in any text that people or
-	// programs write: a long run of spaces has some 80, everything else below 20.
+	// maxBytesPerToken is more bytes than one token has in any text that people or
+	// programs write: a long run of spaces has some 80, everything else fewer than
+	// 20.
 	maxBytesPerToken = 64
 )
 
-// What the endpoints take of a request: all that a model is given to read, and
-// what changes how it is given. The rest, such as max_tokens and stream, they
-// refuse, or it costs no input.
+// These are the members that the endpoints take of a request: everything that a model
+// is given to read, and what changes how it is given. The endpoints refuse the rest,
+// such as max_tokens and stream, or it costs no input.
 var (
 	// https://platform.claude.com/docs/en/api/messages/count_tokens
 	anthropicCounted = set("model", "messages", "system", "tools", "tool_choice", "thinking", "output_config", "output_format")
@@ -43,11 +45,11 @@ var (
 	geminiCounted = set("contents", "systemInstruction", "system_instruction", "tools", "toolConfig", "tool_config", "generationConfig", "generation_config")
 )
 
-// Counting is how the input of a request that was estimated can be counted; nil
-// where its vendor has no endpoint for that, or what is counted may not be what is
-// sent: a picture at an address can be another one a moment later.
+// Counting returns the request that counts the input of an estimated one. It is nil
+// where the vendor has no endpoint for that, or where what is counted may not be what
+// is sent: the picture at an address can be another one a moment later.
 func (p *Preset) Counting(c *Call, e *Estimate) *Counting {
-	if e.object == nil || e.remote || e.Rounds > 1 || len(e.stored) > 0 { // what is stored there may be left out
+	if e.object == nil || e.remote || e.Rounds > 1 || len(e.stored) > 0 { // the vendor may leave out of its count what it has stored
 		return nil
 	}
 	q := &Counting{answer: "input_tokens", least: LeastInput(c, e)}
@@ -87,7 +89,7 @@ func (p *Preset) Counting(c *Call, e *Estimate) *Counting {
 			add([]byte(","))
 		}
 		first = false
-		add([]byte(`"` + name + `":`)) // none of them has anything to escape
+		add([]byte(`"` + name + `":`)) // none of these names needs escaping
 		add(value)
 		return nil
 	})
@@ -100,8 +102,9 @@ func (p *Preset) Counting(c *Call, e *Estimate) *Counting {
 	return q
 }
 
-// Bound reads the endpoint's answer, and returns what the request has at most; 0
-// where the count cannot be that of the request, and below 0 where there is none.
+// Bound reads the endpoint's answer, and returns the most that the request counts: 0
+// where the count cannot be that of the request, and a negative number where there is
+// no count.
 func (q *Counting) Bound(answer []byte) int64 {
 	o, err := parseObject(answer)
 	if err != nil {
@@ -121,11 +124,11 @@ func (q *Counting) Bound(answer []byte) int64 {
 	return n + (n+countMargin-1)/countMargin + countExtra
 }
 
-// LeastInput is below what any model counts for the input of a request that was
-// estimated, in tokens: who says that it has less than that does not speak of it.
+// LeastInput is below what any model counts, in tokens, for the input of a request
+// that was estimated. A lower count cannot be of that request.
 func LeastInput(c *Call, e *Estimate) int64 {
 	if e.Pictures || e.Media {
-		return 1 // those take many bytes and few tokens
+		return 1 // media has many bytes and few tokens
 	}
 	return max(1, (int64(len(c.Body))-e.later)/maxBytesPerToken)
 }

@@ -7,8 +7,8 @@ import (
 	"strings"
 )
 
-// Dialect is the shape in which an upstream reports errors and usage. The
-// empty Dialect is an API that nothing is known of.
+// Dialect is the form in which an upstream reports errors and usage. The empty
+// Dialect belongs to an API that nothing is known about.
 type Dialect string
 
 // The dialects.
@@ -21,19 +21,19 @@ const (
 	Mistral   Dialect = "mistral"
 )
 
-// Refusal is an error that a client of the dialect is told.
+// Refusal is an error as a client of the dialect receives it.
 type Refusal struct {
 	Code      string // till_…
 	Status    int    // HTTP
 	Message   string
 	RequestID string
-	// Field is the member of the request that it is about; empty: none.
+	// Field is the member of the request that the refusal is about; empty: none.
 	Field string
 }
 
-// codes gives each refusal code its HTTP status. 402 and 403 are what the
-// vendors' SDKs and agents do not retry; 429 only where a retry is right. See
-// Status for those that depend on the endpoint.
+// codes gives each refusal code its HTTP status. Vendors' SDKs and agents do not
+// retry 402 and 403; 429 is only for what a retry can cure. See Status for codes that
+// depend on the endpoint.
 var codes = map[string]int{
 	"till_bad_request":           http.StatusBadRequest,
 	"till_body_too_large":        http.StatusRequestEntityTooLarge,
@@ -66,17 +66,17 @@ var codes = map[string]int{
 	"till_upstream_unknown":      http.StatusServiceUnavailable,
 }
 
-// unfit are the codes about a request that another request could do without; the
-// key is fine.
+// unfit are the codes about one request, where another request would pass: nothing is
+// wrong with the key.
 var unfit = set("till_model_not_allowed", "till_price_unknown", "till_not_meterable")
 
 // Status returns the HTTP status of a code for a client of the endpoint at path,
 // which is canonical; 500 for a code that is not in the table.
 //
 // Clients of Messages and of Responses take 403 for a fault of the key: Claude Code
-// says that it failed to authenticate, and Codex asks five times more. There a
-// request that does not fit its key is answered with 400, at which Codex stops, and
-// Claude Code tries without its beta features before it shows why.
+// says that it failed to authenticate, and Codex asks five more times. On those paths
+// a request that does not fit its key is answered with 400, at which Codex stops, and
+// Claude Code retries without its beta features before it shows the reason.
 func Status(path, code string) int {
 	if unfit[code] && (speaksMessages(path) || speaksResponses(path)) {
 		return http.StatusBadRequest
@@ -87,10 +87,10 @@ func Status(path, code string) int {
 	return http.StatusInternalServerError
 }
 
-// Body is the body of an error answer in the dialect.
+// Body returns the body of an error answer in the dialect.
 func (d Dialect) Body(r Refusal) []byte { return marshal(d.shape(r)) }
 
-// The shapes keep the vendors' order of fields.
+// The structs keep the vendors' order of fields.
 type (
 	object   = map[string]any
 	openAIIn struct {
@@ -177,8 +177,8 @@ func param(r Refusal) *string {
 	return nil
 }
 
-// anthropicDetails are the words by which the SDKs know what happened. At those
-// about a thread their tool runner sends the whole conversation instead
+// anthropicDetails returns the words by which the SDKs recognize what happened. When
+// the error is about a thread, their tool runner sends the whole conversation instead
 // (lib/internal/threads/ThreadState of @anthropic-ai/sdk 1.12.0).
 func anthropicDetails(r Refusal) object {
 	if r.Code == "till_not_meterable" && r.Field == "thread" {
@@ -228,7 +228,8 @@ func anthropicType(status int) string {
 }
 
 // geminiStatus follows google.rpc.Code. RESOURCE_EXHAUSTED is for what passes by
-// itself: clients ask again. FAILED_PRECONDITION is for what somebody has to mend.
+// itself, because clients retry it. FAILED_PRECONDITION is for what somebody has to
+// fix.
 func geminiStatus(status int) string {
 	switch status {
 	case http.StatusPaymentRequired:
@@ -250,13 +251,13 @@ func geminiStatus(status int) string {
 	return "INVALID_ARGUMENT"
 }
 
-// Several vendors speak the protocols of others beside their own.
+// Several vendors speak the protocols of others in addition to their own.
 func speaksMessages(path string) bool  { return strings.HasSuffix(path, "/messages") }
 func speaksResponses(path string) bool { return strings.HasSuffix(path, "/responses") }
 
-// StreamError is what ends a server-sent event stream of the dialect so that
-// its clients report the message. path is canonical and tells apart the
-// protocols that one vendor speaks.
+// StreamError returns what ends a server-sent event stream of the dialect so that
+// clients report the message. path is canonical, and distinguishes the protocols that
+// one vendor speaks.
 func (d Dialect) StreamError(path string, r Refusal) []byte {
 	switch {
 	case d == Anthropic, speaksMessages(path):
@@ -270,7 +271,7 @@ func (d Dialect) StreamError(path string, r Refusal) []byte {
 			},
 		})
 	case d == Cohere:
-		// Its SDKs know no error event; this one they hand on.
+		// Cohere's SDKs know no error event; they pass this event on.
 		return event("message-end", object{"type": "message-end", "delta": object{"error": r.Message, "finish_reason": "ERROR", "code": r.Code}})
 	case d == Mistral:
 		return event("", OpenAI.shape(r))
@@ -279,10 +280,10 @@ func (d Dialect) StreamError(path string, r Refusal) []byte {
 	}
 }
 
-// StreamEnd is what follows a StreamError, in a piece of its own; nil: nothing. The
-// SDK of Google that Gemini CLI 0.61.0 has looks for errors in pieces of a stream
-// that are nothing else, and takes an event with one for an empty answer. Who reads
-// events passes over a line that is no field, and drops one that does not end
+// StreamEnd returns what follows a StreamError in a write of its own; nil: nothing.
+// The Google SDK in Gemini CLI 0.61.0 looks for errors only in chunks of a stream
+// that hold nothing else, and takes an event with an error for an empty answer.
+// Readers of events ignore a line that is no field, and drop one that does not end
 // (https://html.spec.whatwg.org/multipage/server-sent-events.html#event-stream-interpretation).
 func (d Dialect) StreamEnd(path string, r Refusal) []byte {
 	if d != Gemini || !strings.HasSuffix(path, ":streamGenerateContent") {
@@ -291,7 +292,7 @@ func (d Dialect) StreamEnd(path string, r Refusal) []byte {
 	return marshal(d.shape(r))
 }
 
-// LineError is what ends a stream of JSON lines.
+// LineError returns what ends a stream of JSON lines.
 func (d Dialect) LineError(r Refusal) []byte {
 	return append(marshal(object{"error": r.Message, "code": r.Code}), '\n')
 }
@@ -307,7 +308,7 @@ func event(name string, data any) []byte {
 	return b.Bytes()
 }
 
-// marshal cannot fail: every shape is made of strings and numbers.
+// marshal cannot fail: every value consists of strings and numbers.
 func marshal(v any) []byte {
 	var b bytes.Buffer
 	e := json.NewEncoder(&b)

@@ -12,75 +12,74 @@ import (
 	"unicode/utf8"
 )
 
-// A digest stands for a text that is not kept: half of a SHA-256 that begins
-// with a secret of this process. Clients choose what is hashed, so nobody may be
-// able to find two texts with one digest, which a 64-bit hash would not hold.
+// A digest stands for a text that is not kept: half of a SHA-256 that begins with a
+// secret of this process. Clients choose what is hashed, so it must be impossible to
+// find two texts with one digest; a 64-bit hash would not ensure that.
 type digest [16]byte
 
-// secret is what digests are made with.
+// secret holds the keys that digests are made with.
 type secret struct {
 	start [sha256.Size]byte
-	gcm   cipher.AEAD // nil where the process may not have it
+	gcm   cipher.AEAD // nil where FIPS 140 forbids it
 }
 
 func newSecret() *secret {
 	s := new(secret)
-	_, _ = rand.Read(s.start[:]) // it never fails
+	_, _ = rand.Read(s.start[:]) // Read never fails
 	var key [32]byte
 	_, _ = rand.Read(key[:])
 	if block, err := aes.NewCipher(key[:]); err == nil {
-		s.gcm, _ = cipher.NewGCM(block) // FIPS 140 alone refuses it, and is slower then
+		s.gcm, _ = cipher.NewGCM(block) // only FIPS 140 refuses it; hashing is slower then
 	}
 	return s
 }
 
-// The marks that stand before parts of what is hashed. UTF-8 has no such bytes, so
-// two different JSON values are never written alike.
+// These marks precede parts of what is hashed. UTF-8 has no such bytes, so two
+// different JSON values are never encoded alike.
 const (
 	markList byte = 0xfa + iota
 	markListEnd
 	markField
 )
 
-// digester hashes JSON values by what they say: however their strings are
-// escaped and whatever stands between them, the same is hashed, which is the
-// shortest form of the JSON, as most clients write it. Marks of a cache are left
-// out, because agents move them with every request.
+// digester hashes JSON values by their meaning: however strings are escaped and
+// whatever separates them, it hashes the shortest form of the JSON, which is how most
+// clients write it. Cache marks are left out, because agents move them with every
+// request.
 //
-// SHA-256 reads some 1.5 GB a second where processors help with it, and 0.4
-// elsewhere, of bodies that are to be judged at several. So it is given a tag of
-// each block and not the block. The tag is GMAC's under a secret key, always with
-// one nonce: nobody who does not know the key finds two blocks with one tag but by
-// chance, of one in 2^120, as long as the tags are never shown.
+// SHA-256 reads some 1.5 GB a second where processors support it, and 0.4 elsewhere,
+// and one body is hashed up to several prefixes. So SHA-256 is given a tag of each
+// block instead of the block. The tag is GMAC's under a secret key, always with the
+// same nonce: without the key, two blocks with one tag are found only by chance, with
+// odds of 1 in 2^120, as long as the tags are never shown.
 type digester struct {
 	secret *secret
-	state  [sha256.Size]byte // of all blocks before buf
+	state  [sha256.Size]byte // covers all blocks before buf
 	tag    [16]byte
-	buf    []byte // not hashed yet
-	left   int64  // tokens of what was left out, at most
-	// thinks says that there may be thoughts of a model, which vendors leave out
-	// of some requests and not of others.
+	buf    []byte // bytes that are not hashed yet
+	left   int64  // the most tokens that were left out
+	// thinks says that there may be thoughts of a model, which vendors leave out of
+	// some requests and not of others.
 	thinks bool
 
-	room [perKeyPrefixes]prefix // see Memory.Recall: some kilobytes that need not be cleared
+	room [perKeyPrefixes]prefix // scratch space for Memory.Recall: some kilobytes that need not be cleared
 }
 
 var spareDigesters = sync.Pool{New: func() any { return &digester{buf: make([]byte, 0, 4096)} }}
 
-// begin forgets what came before.
+// begin starts a new digest.
 func (d *digester) begin(s *secret) {
 	d.secret, d.state = s, s.start
 	d.buf = d.buf[:0]
 }
 
-// digest is that of all that came since begin.
+// digest returns the digest of everything since begin.
 func (d *digester) digest() digest {
 	sum := d.next(1)
 	return digest(sum[:len(digest{})])
 }
 
-// next is the state behind the block in buf, or another that is made in the same
-// way.
+// next returns the state after the block in buf, or a value derived in the same way.
 func (d *digester) next(kind byte) [sha256.Size]byte {
 	if d.secret.gcm != nil {
 		var nonce [12]byte
@@ -118,8 +117,8 @@ func (d *digester) mark(m byte) {
 	d.buf = append(d.buf, m)
 }
 
-// field hashes a word that no JSON value can be taken for, and its length: a header
-// or a query may hold any bytes, marks too.
+// field hashes a string and its length so that no JSON value can be mistaken for it:
+// a header or a query may hold any bytes, including marks.
 func (d *digester) field(s string) {
 	d.mark(markField)
 	var length [8]byte
@@ -128,7 +127,7 @@ func (d *digester) field(s string) {
 	d.put([]byte(s))
 }
 
-// known hashes a value that is a part of an outline's text.
+// outlined hashes a value that is a part of an outline's text.
 func (d *digester) outlined(value []byte, o *outline) {
 	if o.canonical(value) {
 		d.put(value)
@@ -137,10 +136,10 @@ func (d *digester) outlined(value []byte, o *outline) {
 	d.value(value)
 }
 
-// value hashes the value that valid JSON begins with, and returns its length.
+// value hashes the value at the beginning of valid JSON, and returns its length.
 func (d *digester) value(b []byte) (n int) {
 	depth := 0
-	comma, first := false, false // one is due, unless nothing stands before it
+	comma, first := false, false // a comma came; nothing came before in this object or list
 	for n < len(b) {
 		switch c := b[n]; c {
 		case ' ', '\t', '\r', '\n':
@@ -192,7 +191,7 @@ func (d *digester) value(b []byte) (n int) {
 }
 
 // string hashes a string as JSON writes it with the fewest escapes, which is how
-// nearly all are written. Half of a surrogate pair, which no UTF-8 can say, stays
+// nearly all are written. Half of a surrogate pair, which UTF-8 cannot express, stays
 // an escape.
 func (d *digester) string(b []byte) int {
 	from, i := 0, 1
@@ -215,8 +214,8 @@ func (d *digester) string(b []byte) int {
 	}
 }
 
-// mayThink reports whether a name or a word says that there are thoughts. It may
-// also be no such thing.
+// mayThink reports whether a name or a word suggests that there are thoughts. It may
+// be wrong.
 func mayThink(s []byte) bool {
 	switch string(s) {
 	case "thinking", "redacted_thinking", "reasoning", "reasoning_content", "reasoning_details", "thought", "thoughtSignature", "thought_signature":
@@ -225,15 +224,14 @@ func mayThink(s []byte) bool {
 	return false
 }
 
-// meansMore reports whether a digester has to look at a string that is written in
-// the shortest way.
+// meansMore reports whether a digester has to look at a string even though it is
+// written in the shortest form.
 func meansMore(s []byte) bool {
 	const longest = len("prompt_cache_breakpoint")
 	return len(s) <= longest && (mayThink(s) || string(s) == "cache_control" || string(s) == "prompt_cache_breakpoint")
 }
 
-// escaped hashes a character that was written as \u or with an escape that it
-// does not need.
+// escaped hashes a character that was written as \u or with a needless escape.
 func (d *digester) escaped(r rune, as []byte) {
 	var room [8]byte
 	short := ""
@@ -270,10 +268,10 @@ func (d *digester) escaped(r rune, as []byte) {
 	}
 }
 
-// cacheMark is the length of a member at the beginning of b that says no more
-// than that a cache may begin or end there, and 0 where there is none. It is left
-// out, and counted at its length, so deep as it stands: a template may print it for
-// all that is known.
+// cacheMark returns the length of a member at the beginning of b that says only that
+// a cache may begin or end there, and 0 where there is none. The mark is left out of
+// the digest and counted at its length, as deep as it stands, since a template might
+// print it.
 func (d *digester) cacheMark(b []byte, depth int) int {
 	n := 0
 	if c := b[1]; c != 'c' && c != 'p' {
@@ -289,11 +287,11 @@ func (d *digester) cacheMark(b []byte, depth int) int {
 	}
 	colon := n + len(b[n:]) - len(bytes.TrimLeft(b[n:], jsonSpace))
 	if colon == len(b) || b[colon] != ':' {
-		return 0 // a text that is called so
+		return 0 // a string with that name's text
 	}
 	from := n + spaces(b[n:])
-	// No more than that is looked at: marks may stand in marks, and each would be
-	// looked through to its end.
+	// Nothing beyond that is looked at: marks may be nested, and each would be
+	// searched to its end.
 	const longest = 64
 	size := skipValue(b[from:min(len(b), from+longest+1)])
 	value := b[from : from+size]
@@ -313,7 +311,8 @@ func (d *digester) cacheMark(b []byte, depth int) int {
 	return from + size
 }
 
-// leaveOut counts a value that is left out, and the name before it, at its longest.
+// leaveOut counts a value that is left out, and the name before it, at the longest
+// form.
 func (d *digester) leaveOut(name int64, value []byte, depth int) {
 	_, tokens := promptLength(value, asLines, nil)
 	lines := int64(1)
@@ -322,6 +321,6 @@ func (d *digester) leaveOut(name int64, value []byte, depth int) {
 			lines++
 		}
 	}
-	tokens += name + 8 + lines*int64(depth+1) // what stands around it
+	tokens += name + 8 + lines*int64(depth+1) // what surrounds it
 	d.left += tokens + tokens/10 + 1
 }

@@ -49,7 +49,7 @@ func (p *Preset) Estimate(c *Call) (*Estimate, error) {
 		return nil, nil
 	}
 	if e.Asked = e.Permille; p.Name == "anthropic" && !e.placed {
-		// The workspace's default may be a region, which the answer says.
+		// The workspace's default may be a region; the answer names it.
 		e.Permille = e.Permille * 11 / 10
 	}
 	p.uplift(e)
@@ -58,13 +58,13 @@ func (p *Preset) Estimate(c *Call) (*Estimate, error) {
 	return e, nil
 }
 
-// endpoint says how an answer of the endpoint is bounded, and whether it comes as a
-// stream.
+// endpoint sets how an answer of the endpoint is bounded, and returns whether it is
+// always a stream.
 func (e *Estimate) endpoint(p *Preset, path string) (streamed bool, err error) {
 	switch {
 	case p.Name == "ollama" && (path == "/api/chat" || path == "/api/generate"):
 		e.outer, e.field, e.knownFields = "options", "num_predict", ollamaKnown
-		e.Stream = true // unless it says otherwise
+		e.Stream = true // the default of Ollama's API
 	case p.Name == "ollama" && (path == "/api/embed" || path == "/api/embeddings"):
 		e.Stated, e.knownFields = 0, ollamaKnown
 	case strings.HasSuffix(path, "/chat/completions"), strings.HasSuffix(path, "/fim/completions"):
@@ -73,7 +73,7 @@ func (e *Estimate) endpoint(p *Preset, path string) (streamed bool, err error) {
 			e.also = "max_completion_tokens"
 		}
 		if p.Name == "openai" {
-			e.field, e.also = "max_completion_tokens", "max_tokens" // its reasoning models refuse the other
+			e.field, e.also = "max_completion_tokens", "max_tokens" // its reasoning models refuse max_tokens
 		}
 		e.outputField(p.OutputField)
 	case strings.HasSuffix(path, "/completions"):
@@ -100,7 +100,7 @@ func (e *Estimate) endpoint(p *Preset, path string) (streamed bool, err error) {
 	return streamed, nil
 }
 
-// outputField sets where the server reads how long an answer may be.
+// outputField sets the fields in which the server reads how long an answer may be.
 func (e *Estimate) outputField(name string) {
 	switch name {
 	case BothFields:
@@ -115,8 +115,8 @@ func namesModel(p *Preset, path string) bool {
 	return ok
 }
 
-// plainQuery allows the parameters of Google's APIs that change nothing of what
-// an answer says about its use. "fields" would leave parts of that out.
+// plainQuery allows the parameters of Google's APIs that do not change what an answer
+// says about its usage. "fields" would leave parts of that out.
 func plainQuery(raw string) error {
 	if raw == "" || raw == "alt=sse" {
 		return nil
@@ -136,16 +136,16 @@ func plainQuery(raw string) error {
 	return nil
 }
 
-// ollamaKnown are the members of requests of Ollama's own API. It bills nobody;
-// only tokens are counted. A "template" may repeat the prompt as often as it likes.
+// ollamaKnown are the members of requests of Ollama's own API. Ollama bills nobody,
+// so only tokens are counted. A "template" may repeat the prompt any number of times.
 var ollamaKnown = set("model", "messages", "prompt", "suffix", "system", "context", "images", "input", "tools",
 	"format", "options", "stream", "raw", "keep_alive", "think", "truncate", "dimensions", "logprobs", "top_logprobs")
 
-// loadsOnly reports whether Ollama only loads or unloads a model for a request:
-// it has no prompt, and no messages, and is answered at once.
+// loadsOnly reports whether a request only makes Ollama load or unload a model: it
+// has no prompt and no messages, and is answered at once.
 func loadsOnly(o rawObject) bool {
 	bare := true
-	_ = o.members(func(name string, value []byte) error { // of one that was read before
+	_ = o.members(func(name string, value []byte) error { // no error: the object was read before
 		switch name {
 		case "model", "stream", "keep_alive", "options", "think":
 		case "prompt", "messages":
@@ -159,7 +159,7 @@ func loadsOnly(o rawObject) bool {
 	return bare
 }
 
-// options reads those of Ollama, where 0 and less are no bound.
+// options reads Ollama's options, where 0 and less are no bound.
 func (e *Estimate) options(value []byte) error {
 	if value[0] != '{' {
 		return bodyError("options must be an object")

@@ -1,7 +1,7 @@
 package upstream
 
-// SpeaksError reports whether the body of an answer is an error in the words of
-// an API, and not of something before it.
+// SpeaksError reports whether the body of an answer is an error as an API writes it,
+// and not one of a proxy in front of the API.
 func SpeaksError(body []byte) bool {
 	o, err := parseObject(body)
 	if err != nil {
@@ -20,22 +20,23 @@ func SpeaksError(body []byte) bool {
 	return err == nil && speaks
 }
 
-// insured are the presets whose vendor bills nothing when an answer ends in an
-// error, whatever came before: https://openrouter.ai/docs/features/zero-completion-insurance
-// No other vendor says what it bills then.
+// insured are the presets whose vendor bills nothing for an answer that ends in an
+// error, whatever came before the error:
+// https://openrouter.ai/docs/features/zero-completion-insurance. No other vendor says
+// what it bills then.
 var insured = set("openrouter")
 
-// Failed reports whether an answer that began well told an error.
+// Failed reports whether an answer that began well contained an error.
 func (m *Meter) Failed() bool { return m.failed }
 
-// Forgiven reports whether an answer that began well (200) told an error, and
-// nothing is billed for it: by the vendor's rule; or because nothing was written
-// or reported before, so that it is the error that a status could have told.
+// Forgiven reports whether an answer that began well (200) contained an error, and
+// nothing is billed for it: by the vendor's rule, or because nothing was written or
+// reported before the error, so that a status could have reported it as well.
 func (m *Meter) Forgiven() bool {
 	switch {
 	case !m.failed:
 		return false
-	case m.insured && !m.Several: // of several answers others may be billed
+	case m.insured && !m.Several: // of several answers, the others may be billed
 		return !m.final || m.usage.Nanodollars == 0
 	}
 	return m.wrote == 0 && !m.embeds && m.usage == unreported

@@ -7,7 +7,7 @@ import (
 	"strings"
 )
 
-// known are the members of requests whose effect on use is known. What a
+// knownFields are the members of requests whose effect on usage is known. What a
 // vendor adds tomorrow may cost anything.
 var knownFields = set(
 	"model", "messages", "input", "contents", "system", "instructions", "systemInstruction", "system_instruction", "prompt", "suffix", "preamble", "message", "chat_history", "documents", "texts", "inputs", "content", "requests",
@@ -20,11 +20,11 @@ var knownFields = set(
 	"models", "route", "provider", "transforms", "usage", "chat_template_kwargs", "ignore_eos", "return_token_ids", "anthropic_version",
 	"client_metadata", "prompt_mode", "raw_prompting", "disable_tool_validation", "structured_outputs", "session_id", "user_id",
 	"context_length_exceeded_behavior", "prompt_truncate_len", "perf_metrics_in_response", "typical_p", "mirostat_target", "mirostat_lr",
-	// judged by their value
+	// These are allowed or refused by their value.
 	"prompt_cache_options", "diagnostics", "plugins", "deferred", "thread", "prediction", "serviceTier", "min_tokens", "trace",
-	// Fireworks, Qwen and GLM
+	// These belong to Fireworks, Qwen and GLM.
 	"reasoning_history", "raw_output", "echo_last", "prompt_cache_isolation_key", "prompt_cache_max_len", "enable_thinking", "tool_stream", "do_sample",
-	// vLLM and SGLang: how is sampled, and how the answer looks
+	// These belong to vLLM and SGLang: sampling, and the form of the answer.
 	"thinking_token_budget", "skip_special_tokens", "spaces_between_special_tokens", "include_stop_str_in_output", "stop_token_ids", "bad_words", "allowed_token_ids", "length_penalty",
 	"return_tokens_as_token_ids", "cache_salt", "request_id", "add_generation_prompt", "continue_final_message", "add_special_tokens", "truncate_prompt_tokens",
 	"guided_json", "guided_regex", "guided_choice", "guided_grammar", "guided_decoding_backend", "guided_whitespace_pattern", "regex", "ebnf", "separate_reasoning", "stream_reasoning", "no_stop_trim", "rid",
@@ -34,7 +34,7 @@ var knownFields = set(
 	"return_progress", "return_tokens", "parse_tool_calls", "reasoning_in_content", "thinking_forced_open", "t_max_predict_ms",
 )
 
-// walked are those that hold content, which may be more than its text.
+// walked are the members that hold content, which may be more than its text.
 var walked = set("messages", "input", "contents", "system", "instructions", "systemInstruction", "system_instruction", "documents", "inputs",
 	"chat_history", "message", "content", "parts", "requests", "tool_results")
 
@@ -46,8 +46,8 @@ func set(names ...string) map[string]bool {
 	return m
 }
 
-// only allows an object with members of those names, of one value where one is
-// given. Others may be priced otherwise.
+// allowOnly allows an object with members of those names only, each with the one
+// value that is given, if any. Other members may be priced differently.
 func allowOnly(field string, value []byte, allowed map[string]string) error {
 	if value[0] != '{' {
 		return notMeterable("what %s costs so is not known", field)
@@ -62,11 +62,11 @@ func allowOnly(field string, value []byte, allowed map[string]string) error {
 	})
 }
 
-// state notes how long an answer may be. Of several fields the largest counts,
-// and those that the endpoint does not know bound nothing: but what they allow
-// beyond the others counts, in case that it does. Nor does 0, which servers
-// take for none, or -1, which is none at llama.cpp and LM Studio; Anthropic's 0
-// fills a cache.
+// stateBound records how long an answer may be. Of several fields the largest counts.
+// A field that the endpoint does not know bounds nothing, but what it allows beyond
+// the others counts, in case the endpoint does read it. 0 is no bound, because
+// servers take it for none, and neither is -1, which is none at llama.cpp and LM
+// Studio; Anthropic's 0 fills a cache.
 func (e *Estimate) stateBound(name string, value []byte) error {
 	ours := e.field != "" && (name == e.field || name == e.also)
 	if ours && !e.zero && string(value) == "-1" {
@@ -90,9 +90,9 @@ func (e *Estimate) stateBound(name string, value []byte) error {
 	return nil
 }
 
-// predict reads what an answer is expected to be. What of it does not come true is
-// billed as output (CompletionUsage.completion_tokens_details of openai 6.49.0),
-// and may come on top of an answer that is as long as its bound.
+// predict reads what an answer is expected to be. The part that does not come true is
+// billed as output (CompletionUsage.completion_tokens_details of openai 6.49.0), and
+// may add to an answer that is as long as its bound.
 func (e *Estimate) predict(value []byte, found *content) error {
 	if err := allowOnly("prediction", value, map[string]string{"type": "content", "content": ""}); err != nil {
 		return err
@@ -115,7 +115,7 @@ func (e *Estimate) predict(value []byte, found *content) error {
 // bounds are the fields of all endpoints that state how long an answer may be.
 var bounds = []string{"max_tokens", "max_completion_tokens", "max_output_tokens"}
 
-// answers multiplies how many answers are asked for.
+// multiplyAnswers multiplies the number of answers that the request asks for.
 func (e *Estimate) multiplyAnswers(n int64) error {
 	if e.Answers *= max(n, 1); e.Answers > maxAnswers {
 		return notMeterable("it asks for more than %d answers", maxAnswers)
@@ -173,7 +173,7 @@ func prompts(list []byte) (n int64, err error) {
 	return n, err
 }
 
-// count reads a whole number. Languages that have only one kind of number write
+// parseCount reads a whole number. Languages with only one kind of number write
 // 100.0.
 func parseCount(name string, value []byte, most int64) (int64, error) {
 	if whole, rest, ok := bytes.Cut(value, []byte(".")); ok && len(bytes.Trim(rest, "0")) == 0 {

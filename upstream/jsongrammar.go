@@ -6,26 +6,25 @@ import (
 	"unicode/utf8"
 )
 
-// This is RFC 8259's grammar. encoding/json judges the same in a state machine
-// that is called for every byte, which was a third of what a large request cost.
+// This file checks RFC 8259's grammar. encoding/json does the same in a state machine
+// that is called for every byte, which was a third of the cost of a large request.
 
 const (
 	ones  = 0x0101010101010101
 	highs = 0x8080808080808080
 )
 
-// maxNesting is how deep objects and lists may stand in each other, as in
-// encoding/json.
+// maxNesting is how deep objects and lists may be nested, as in encoding/json.
 const maxNesting = 10_000
 
-// wellFormed reports whether b is one JSON text, and its strings UTF-8. Where it
-// is, o is its outline from then on; o may be nil.
+// wellFormed reports whether b is one JSON text with strings in UTF-8. If so, o
+// becomes its outline; o may be nil.
 func wellFormed(b []byte, o *outline) bool {
 	end := o.valueEnd(b, o.blanks(b, 0), 0)
 	return end > 0 && o.blanks(b, end) == len(b)
 }
 
-// blanks is where in b something stands, from i on.
+// blanks returns the index of the first byte at or after i that is not white space.
 func (o *outline) blanks(b []byte, i int) int {
 	if i >= len(b) || b[i] > ' ' {
 		return i
@@ -37,8 +36,8 @@ func (o *outline) blanks(b []byte, i int) int {
 	return i
 }
 
-// valueEnd is where the value ends that begins at i, or -1 where there is none
-// that is well formed.
+// valueEnd returns the end of the value that begins at i, or -1 if no well-formed
+// value does.
 func (o *outline) valueEnd(b []byte, i, depth int) int {
 	if i >= len(b) {
 		return -1
@@ -61,7 +60,7 @@ func (o *outline) valueEnd(b []byte, i, depth int) int {
 	return numberEnd(b, i)
 }
 
-// membersEnd is where the object or list ends that begins at i.
+// membersEnd returns the end of the object or list that begins at i.
 func (o *outline) membersEnd(b []byte, i, depth int) int {
 	object, last := b[i] == '{', b[i]+2 // in ASCII the brackets are two apart
 	i = o.blanks(b, i+1)
@@ -140,7 +139,7 @@ func numberEnd(b []byte, i int) int {
 	return i
 }
 
-// digitsEnd is where one digit or more end.
+// digitsEnd returns the end of a run of at least one digit, or -1.
 func digitsEnd(b []byte, i int) int {
 	from := i
 	for i < len(b) && b[i] >= '0' && b[i] <= '9' {
@@ -152,15 +151,15 @@ func digitsEnd(b []byte, i int) int {
 	return i
 }
 
-// stringEnd is where the string ends whose first character is at i. What it says
-// has tokens as stringLength counts them.
+// stringEnd returns the end of the string whose first character is at i. The outline
+// notes its tokens as stringLength counts them.
 func (o *outline) stringEnd(b []byte, i int) int {
 	from := i - 1
 	var growth growing
-	var more, printed int64 // by which what it says is longer than how it is written, and longer yet as JSON
+	var more, printed int64 // how much longer the content is than its written form, and how much longer again as JSON
 	odd := false
 	for {
-		// As special does, which is too long to be put here by the compiler.
+		// This loop repeats special, which the compiler does not inline.
 		for at := i; ; {
 			if at+8 > len(b) {
 				at = special(b, at)
@@ -191,7 +190,7 @@ func (o *outline) stringEnd(b []byte, i int) int {
 			}
 			switch escapes[b[i+1]] {
 			case shortEscape:
-				// Lines end and begin with several.
+				// Escapes often come in runs, at the ends and beginnings of lines.
 				first := i
 				for i += 2; i+1 < len(b) && b[i] == '\\' && escapes[b[i+1]] == shortEscape; {
 					i += 2
@@ -216,7 +215,8 @@ func (o *outline) stringEnd(b []byte, i int) int {
 		case c < ' ':
 			return -1
 		default:
-			// Nearly all are of two bytes, or of three, and stand beside others.
+			// Nearly all of these characters have two or three bytes, and come in
+			// runs.
 			for i < len(b) && b[i] >= utf8.RuneSelf {
 				r, n := rune(0), 0
 				switch c, rest := b[i], b[i:]; {
@@ -236,11 +236,11 @@ func (o *outline) stringEnd(b []byte, i int) int {
 	}
 }
 
-// What a character means behind a backslash.
+// The meaning of a character after a backslash.
 const (
 	noEscape       byte = iota
-	shortEscape         // there is no shorter way to write it
-	needlessEscape      // of what may stand for itself
+	shortEscape         // the escape is the shortest form
+	needlessEscape      // the character may stand for itself
 	hexEscape
 )
 
@@ -249,8 +249,8 @@ var escapes = [256]byte{
 	'/': needlessEscape, 'u': hexEscape,
 }
 
-// special is where in a string the first character is, from i on, that is no
-// plain one: a quote, a backslash, a control character, or one beyond ASCII.
+// special returns the index of the first special character in a string at or after i:
+// a quote, a backslash, a control character, or one beyond ASCII.
 func special(b []byte, i int) int {
 	for ; i+8 <= len(b); i += 8 {
 		if m := specials(binary.LittleEndian.Uint64(b[i:])); m != 0 {
@@ -263,9 +263,9 @@ func special(b []byte, i int) int {
 	return i
 }
 
-// specials has the high bit of the first special character of eight set, and is 0
-// where none is. Taking one from a byte below 0x80 sets its high bit if it was 0,
-// and what is borrowed by a byte makes only those behind it wrong.
+// specials sets the high bit of the first special character of eight, and is 0 if
+// there is none. Subtracting one from a byte below 0x80 sets its high bit if it was
+// 0, and a borrow can only make later bytes wrong.
 func specials(w uint64) uint64 {
 	return (w | ((w ^ ones*'"') - ones) | ((w ^ ones*'\\') - ones) | (w - ones*' ')) & highs
 }

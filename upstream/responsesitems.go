@@ -5,20 +5,20 @@ import (
 	"strings"
 )
 
-// stored is something that a Responses request names and does not hold, because
-// its vendor has it.
+// stored is something that a Responses request names without holding it, because its
+// vendor has it.
 type stored struct {
-	id   string // a part of the request's text; "": none that can be known
+	id   string // a part of the request's text; "" if it cannot be known
 	kind storedKind
-	at   int // which element of the input; of a member of the request nothing
+	at   int // index in the input; unused for a member of the request
 }
 
-// sent is an item of a Responses request that has a name, under which its vendor may
-// store it in place of what it had before.
+// sent is an item of a Responses request with an id, under which the vendor may store
+// it in place of what it had before.
 type sent struct {
 	id     string
-	tokens int64 // at most
-	media  bool  // pictures are in it, or what only a window bounds
+	tokens int64 // the most tokens
+	media  bool  // it holds pictures, or what only the context window bounds
 }
 
 type storedKind uint8
@@ -27,10 +27,10 @@ const (
 	storedThoughts     storedKind = iota // a reasoning item without its content
 	storedItem                           // any item, by an item_reference
 	storedAnswer                         // previous_response_id
-	storedConversation                   // to which anybody may add meanwhile
+	storedConversation                   // a conversation, to which anyone may add meanwhile
 )
 
-// goesOnFrom are the members of a Responses request that name what it goes on from.
+// continuedFrom are the members of a Responses request that name what it continues.
 var continuedFrom = map[string]storedKind{"previous_response_id": storedAnswer, "conversation": storedConversation}
 
 const (
@@ -41,7 +41,8 @@ const (
 	maxStoredID = 128
 )
 
-// String says what it is and where it stands. The id is the client's own text.
+// String returns what the stored thing is and where it is named. The id is the
+// client's own text.
 func (s stored) String() string {
 	switch s.kind {
 	case storedThoughts:
@@ -54,7 +55,7 @@ func (s stored) String() string {
 	return fmt.Sprintf("conversation %.64q", s.id)
 }
 
-// help is what a client can do so that the request holds it.
+// help returns what a client can do so that the request holds the thing itself.
 func (s stored) help() string {
 	switch s.kind {
 	case storedThoughts:
@@ -80,8 +81,8 @@ func (c *content) input(list []byte) int {
 	}
 }
 
-// item walks through the item that b begins with, and returns its length. Where it
-// names what is stored, that is not in the request.
+// item walks through the item at the beginning of b, and returns its length. An item
+// may name something stored that is not in the request.
 func (c *content) item(b []byte, at int) int {
 	if b[0] != '{' {
 		return c.walk(b, "", inItem, 1)
@@ -89,7 +90,7 @@ func (c *content) item(b []byte, at int) int {
 	n := c.outline.element(b)
 	var kind, id, other string
 	var typed, spoken, named, renamed, sealed, twice bool
-	untyped := true // unless every type is a word
+	untyped := true // whether the type is missing or null
 	err := rawObject(b[:n]).members(func(name string, value []byte) error {
 		word := ""
 		if value[0] == '"' {
@@ -118,13 +119,13 @@ func (c *content) item(b []byte, at int) int {
 		c.fail("a name in it is not well formed")
 		return n
 	}
-	// Whatever has another name is no reasoning.
+	// An item whose id has another prefix is not reasoning.
 	thoughts := storedThoughts
 	if named && (renamed || !strings.HasPrefix(id, "rs_")) {
 		thoughts = storedItem
 	}
 	if twice || renamed {
-		id, sealed = "", false // of two, nobody knows which is read
+		id, sealed = "", false // of two ids, it is not known which one the vendor reads
 	}
 	before, held, images := c.length, c.tokens(), c.images
 	switch {
@@ -133,7 +134,7 @@ func (c *content) item(b []byte, at int) int {
 			c.fail("input[%d] is a reference, and has a field %.64q", at, other)
 		}
 		c.addText(b[:n], c.layout)
-		c.encoded += c.length - before // no model reads the id
+		c.encoded += c.length - before // no model reads the id of a reference
 		c.names(stored{id, storedItem, at})
 		return n
 	case kind == "reasoning" && !sealed:
@@ -157,7 +158,7 @@ func (c *content) item(b []byte, at int) int {
 	return n
 }
 
-// member reads one of goesOnFrom.
+// member reads one of the members in continuedFrom.
 func (c *content) member(kind storedKind, value []byte) {
 	if value[0] == '{' { // a conversation may stand in an object
 		if from, to, ok := memberOf(value, "id"); ok {
@@ -171,10 +172,10 @@ func (c *content) member(kind storedKind, value []byte) {
 	c.names(stored{id, kind, 0})
 }
 
-// names notes what the request does not hold.
+// names records something that the request names without holding it.
 func (c *content) names(s stored) {
 	if len(s.id) > maxStoredID {
-		s.id = strings.ToValidUTF8(s.id[:64], "") + "…" // no vendor's, and only shown
+		s.id = strings.ToValidUTF8(s.id[:64], "") + "…" // too long for a vendor's id, and only shown
 	}
 	if len(c.stored) == maxStored {
 		c.window, c.remote = true, true

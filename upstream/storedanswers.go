@@ -8,118 +8,112 @@ import (
 	"time"
 )
 
-// A Responses request may name what its vendor has stored of earlier answers. How
-// many tokens that is at most was said by those answers, where they passed through
-// here: the parts of one have together no more than its output, and what goes on
-// from one has no more than its input and its output. So their ids are kept, for
-// the key that was given them and for no other, whose requests are bounded as if
-// they did not exist.
-//
-// A model's words are counted again as input, with what a template puts around
-// them; a margin is added for that. Input that a vendor left out (thoughts of
-// earlier turns) may be read again by the next request, so what may have been left
-// out is added to what an answer reported. Another model has another vocabulary, and
-// counts pictures in another way: an id holds for the model that it was learned of.
+// A Responses request may name what its vendor has stored of earlier answers. Those
+// answers said how many tokens that is at most, if they passed through here: the
+// parts of an answer have together no more than its output, and what continues an
+// answer has no more than its input and its output. So the ids of answers are kept
+// for the key that received them; requests of any other key are bounded as if the ids
+// did not exist.
 
-// Earlier is what a request names that its vendor has stored, as far as its key
-// has seen that, and what its answer will teach.
+// Earlier is what a request names that its vendor has stored, as far as its key has
+// seen it, and what the answer will teach.
 type Earlier struct {
-	Tokens int64 // of what the key has seen, at most
-	Unseen int64 // thoughts that it has not seen: each is a part of some model's answer
-	Window bool  // something may be anything
+	Tokens int64 // the most tokens of what the key has seen
+	Unseen int64 // how many thoughts the key has not seen; each is a part of some model's answer
+	Window bool  // only the context window bounds some of it
 
 	key         string
 	served      served
-	answered    uint64 // the model of the answers that it rests on; 0: of none, or several
-	mixed       bool   // of several
+	answered    uint64 // the model of the answers that the bound rests on; 0: none, or several
+	mixed       bool   // the answers are of several models
 	worst       stored
-	weight      int64 // of worst
+	weight      int64 // the tokens of worst
 	names       bool
-	teaches     bool  // ids of the answer mean something
-	continuable bool  // so does its own id
-	pictures    bool  // are in what a request has that goes on from the answer
-	media       bool  // so are sound, films or files, or may be
-	thoughts    int64 // that a vendor may have left out of the input, in tokens
-	least       int64 // tokens of input that are credible
+	teaches     bool  // the ids of the answer are worth keeping
+	continuable bool  // so is its own id
+	pictures    bool  // a request that continues the answer has pictures
+	media       bool  // it has, or may have, sound, films or files
+	thoughts    int64 // tokens that the vendor may have left out of the input
+	least       int64 // the fewest tokens of input that are credible
 }
 
-// Given are the ids that an answer has for itself and its items.
+// Given are the ids that an answer gives itself and its items.
 type Given struct {
 	response string
 	items    []string
-	opened   int  // items that began
-	named    int  // ids of items that were read
-	strange  bool // it holds what is not bounded by its output, or may
+	opened   int  // how many items began
+	named    int  // how many ids of items were read
+	strange  bool // it holds, or may hold, what its output does not bound
 }
 
-// Outcome is what an answer reported, and what it was held to.
+// Outcome is what an answer reported, and what was held for it.
 type Outcome struct {
 	Model  string
-	Input  int64 // tokens; below 0: not known
-	Output int64 // tokens, at most
+	Input  int64 // tokens; negative: not known
+	Output int64 // the most tokens
 	Held   int64 // tokens of input
-	Final  bool  // all of the answer came, and said what it used
+	Final  bool  // the whole answer came, and reported its usage
 }
 
-// answer is one that a key was given. Nothing of it changes.
+// answer is what is remembered of one answer that a key received. It is immutable.
 type answer struct {
 	ids      []string
 	served   served
-	model    uint64 // that answered
-	output   int64  // tokens of all its items together
-	context  int64  // tokens of what goes on from it; below 0: not known
+	model    uint64 // the model that answered
+	output   int64  // tokens of all items together
+	context  int64  // tokens of what continues it; negative: not known
 	thoughts int64  // see Earlier
 	pictures bool
 	media    bool
-	restated bool // its key has sent something under its name
+	restated bool // the key has sent something under this id
 	given    time.Time
 }
 
-// answers are those that a key was given. The oldest comes first.
+// keyAnswers are the answers that one key received, the oldest first.
 type keyAnswers struct {
 	key  string
 	byID map[string]*answer
 	all  []*answer
 }
 
-// answerMemory is a part of a Memory. Its mutex guards it.
+// answerMemory is the part of a Memory about answers. The Memory's mutex guards it.
 type answerMemory struct {
 	keys  map[string]*list.Element // of *answers, by the key's id
-	used  *list.List               // the one used last is in front
-	total int                      // ids of all keys
+	used  *list.List               // the most recently used one is in front
+	total int                      // how many ids all keys have
 }
 
 const (
-	// perKeyIDs is how many ids are kept of a key. A step of an agent gives some
-	// four, so that is its last 500 steps.
+	// perKeyIDs is how many ids are kept per key. A step of an agent produces some
+	// four, so these are the last 500 steps.
 	perKeyIDs = 2048
-	// maxIDs bounds those of all keys, which are some 200 bytes each: 26 MB.
+	// maxIDs bounds the ids of all keys. Each takes some 200 bytes: 26 MB.
 	maxIDs = 1 << 17
-	// maxGiven is how many ids of one answer are read.
+	// maxGiven is how many ids are read from one answer.
 	maxGiven = 256
-	// answerLifetime is how long they hold. Vendors keep answers for 30 days, but
-	// their names may lead to another model meanwhile.
+	// answerLifetime is how long ids are valid. Vendors keep answers for 30 days, but
+	// a model's name may lead to another model meanwhile.
 	answerLifetime = 24 * time.Hour
-	// itemMargin is more than what a template puts around an item, in tokens.
+	// itemMargin is more tokens than a template puts around an item.
 	itemMargin = 32
 )
 
-// ownItems are how ids of items begin that are a model's own words, and so bounded
-// by the output of their answer: reasoning, messages, and calls of tools that the
-// client runs. (The descriptions of the items in openai-openapi, and the ids in its
-// examples.) What a vendor's tools found is not among them.
+// ownItems are the prefixes of the ids of items that are a model's own words, and so
+// are bounded by the output of their answer: reasoning, messages, and calls of tools
+// that the client runs. (See the descriptions of the items in openai-openapi, and the
+// ids in its examples.) What a vendor's own tools found is not among them.
 var ownItems = []string{"rs_", "msg_", "fc_", "ctc_", "lsh_", "sh_", "apc_", "cu_"}
 
-// answerID is the key of an answer's own id, which no item's is.
+// answerID returns the map key of an answer's own id, which no item's id equals.
 func answerID(id string) string { return "\x00" + id }
 
-// Earlier looks for what a request names. It returns nil for requests that cannot
-// name anything. upstream is where it goes, and what is known of p.
+// Earlier looks up what a request names. It returns nil for requests that cannot name
+// anything. upstream is where the request goes, and p what is known about that.
 func (m *Memory) Earlier(key, upstream string, p *Preset, e *Estimate) *Earlier {
 	if !e.responses() {
 		return nil
 	}
-	own := p.OwnModels && !p.Routes // elsewhere it may be another's model, and another's template
+	own := p.OwnModels && !p.Routes // elsewhere the model and its template may be someone else's
 	r := &Earlier{key: key, served: served{upstream, e.Model}, names: len(e.stored) > 0, teaches: own, continuable: own && !e.shortened && !e.remote, thoughts: e.thoughts, least: max(e.text/credibleBytesPerToken, 1)}
 	m.restate(key, e.sent)
 	e.unsure = m.boundStored(r, e.stored, p)
@@ -128,15 +122,16 @@ func (m *Memory) Earlier(key, upstream string, p *Preset, e *Estimate) *Earlier 
 	return r
 }
 
-// find bounds what is stored. unsure says that some of it may be something else than
-// it was at an earlier request: items that the key was not given, or sent anew.
+// boundStored bounds what is stored. unsure says that some of it may have changed
+// since an earlier request: items that the key did not receive, or that it has sent
+// again.
 func (m *Memory) boundStored(r *Earlier, all []stored, p *Preset) (unsure bool) {
 	if len(all) == 0 {
 		return false
 	}
 	found := m.seenAnswers(r, all)
-	times := make(map[string]int, len(all)) // that an id stands in the request
-	counted := make(map[*answer]int)        // that an answer was counted
+	times := make(map[string]int, len(all)) // how often an id is in the request
+	counted := make(map[*answer]int)        // how often an answer was counted
 	for i, s := range all {
 		weight := int64(1) << 60
 		a := found[i]
@@ -172,13 +167,13 @@ func (m *Memory) boundStored(r *Earlier, all []stored, p *Preset) (unsure bool) 
 		}
 	}
 	if r.worst.id != "" {
-		r.worst.id = strings.Clone(r.worst.id) // the request's text is dropped
+		r.worst.id = strings.Clone(r.worst.id) // so that the request's text can be freed
 	}
 	return unsure
 }
 
-// restate notes what a key sends under names that it was given: from then on they may
-// stand for that.
+// restate records what a key sends under ids that it received: from now on they may
+// mean that.
 func (m *Memory) restate(key string, all []sent) {
 	if len(all) == 0 {
 		return
@@ -212,7 +207,8 @@ func (m *Memory) shorten(known *keyAnswers) {
 	}
 }
 
-// look finds the answers that a key was given; nil for what it has not seen.
+// seenAnswers returns the answers that the key received for each stored item; nil for
+// one that it has not seen.
 func (m *Memory) seenAnswers(r *Earlier, all []stored) []*answer {
 	found := make([]*answer, len(all))
 	now := m.now()
@@ -242,15 +238,15 @@ func (m *Memory) seenAnswers(r *Earlier, all []stored) []*answer {
 // Names reports whether the request names anything that is stored.
 func (r *Earlier) Names() bool { return r != nil && r.names }
 
-// Seen reports whether its bound rests on what answers said.
+// Seen reports whether the request's bound rests on what answers reported.
 func (r *Earlier) Seen() bool { return r != nil && r.Tokens > 0 }
 
-// Worst says what makes the request largest, and what helps.
+// Worst returns what makes the request largest, and what the client can do about it.
 func (r *Earlier) Worst() (what, help string) { return r.worst.String(), r.worst.help() }
 
-// Bound is how many tokens a request has at most that holds so many, with all that
-// it names; false where that is not known. price is that of its model, or nil, and
-// longest the longest answer of any model of its vendor, if that is known.
+// Bound returns the most tokens of a request that itself holds so many, with
+// everything that it names; false where that is not known. price is that of its
+// model, or nil, and longest the longest answer of any model of its vendor, or 0.
 func (r *Earlier) Bound(holds int64, price *Price, longest int64) (int64, bool) {
 	if !r.Names() {
 		return holds, true
@@ -273,9 +269,9 @@ func (r *Earlier) Bound(holds int64, price *Price, longest int64) (int64, bool) 
 	return add(holds, n), true
 }
 
-// Teach takes what an answer gave. It is to be called before its client can ask
-// for more, so as soon as the answer's last byte is known. What did not come to its
-// end teaches no more than that its items are not longer than it was allowed to be.
+// Teach learns from an answer. It must be called before the client can send its next
+// request, that is, as soon as the last byte of the answer is known. An answer that
+// was cut short teaches only that its items are not longer than it was allowed to be.
 func (m *Memory) Teach(r *Earlier, g *Given, o Outcome) {
 	now := m.now()
 	model := maphash.String(m.seed, o.Model)
@@ -285,7 +281,7 @@ func (m *Memory) Teach(r *Earlier, g *Given, o Outcome) {
 		m.excess(Excess{r.key, r.served.upstream, r.served.model, o.Input, o.Held})
 		return
 	case o.Final && r.Seen() && (r.mixed || r.answered != model):
-		m.distrust(r.key, r.served, now.Add(lifetime)) // several may answer, and count as they please
+		m.distrust(r.key, r.served, now.Add(lifetime)) // several models may answer, and each counts differently
 		return
 	case g == nil, !r.teaches, o.Output < 0, !o.Final && o.Model == "":
 		return
@@ -309,8 +305,8 @@ func (m *Memory) Teach(r *Earlier, g *Given, o Outcome) {
 	}
 }
 
-// note keeps an answer, in place of the oldest of the key that was used longest ago
-// if there are too many.
+// note keeps an answer. If there are too many, it replaces the oldest answer of the
+// least recently used key.
 func (m *Memory) note(key string, a *answer) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -321,7 +317,7 @@ func (m *Memory) note(key string, a *answer) {
 	}
 	m.answers.used.MoveToFront(at)
 	known := at.Value.(*keyAnswers)
-	var replaced []*answer // in part: no vendor gives an id twice, but servers of other people do
+	var replaced []*answer // answers that lose ids to this one: no vendor issues an id twice, but self-hosted servers do
 	for _, id := range a.ids {
 		old := known.byID[id]
 		if old != nil && old.served == a.served {
@@ -349,7 +345,7 @@ func (m *Memory) note(key string, a *answer) {
 	}
 }
 
-// dropOldest forgets an answer, and returns how many ids went with it.
+// dropOldest forgets the oldest answer, and returns how many ids went with it.
 func (k *keyAnswers) dropOldest() int {
 	before := len(k.byID)
 	for _, id := range k.all[0].ids {
@@ -362,7 +358,7 @@ func (k *keyAnswers) dropOldest() int {
 	return before - len(k.byID)
 }
 
-// forget drops those of these answers of which no id is left.
+// forget drops those of the answers that have no id left.
 func (k *keyAnswers) forget(some []*answer) {
 	for _, a := range some {
 		if i := slices.Index(k.all, a); i >= 0 && !slices.ContainsFunc(a.ids, func(id string) bool { return k.byID[id] == a }) {
@@ -371,7 +367,7 @@ func (k *keyAnswers) forget(some []*answer) {
 	}
 }
 
-// forgetAnswers drops all of a key. Callers hold m.mu.
+// forgetAnswers drops all answers of a key. Callers hold m.mu.
 func (m *Memory) forgetAnswers(key string) {
 	if at := m.answers.keys[key]; at != nil {
 		m.answers.total -= len(m.answers.used.Remove(at).(*keyAnswers).byID)
@@ -379,14 +375,14 @@ func (m *Memory) forgetAnswers(key string) {
 	}
 }
 
-// open notes that an item begins.
+// open records that an item begins.
 func (g *Given) open() {
 	if g != nil {
 		g.opened++
 	}
 }
 
-// name notes an id. A stream says those of items several times.
+// name records an id. A stream repeats the ids of items.
 func (g *Given) name(at place, id string) {
 	if g == nil {
 		return

@@ -5,11 +5,11 @@ import (
 	"io"
 )
 
-// Hide measures a stream of chat completions and takes out of it the one event
-// that the client did not ask for: it has no choices, and usage, and clients
-// that expect a choice break on it. Every other event passes as soon as it is
-// whole, and so does what turns out to be no stream of events. Nobody else
-// writes to the Meter.
+// Hide measures a stream of chat completions and removes the one event that the
+// client did not ask for: it has usage and no choices, and clients that expect a
+// choice break on it. Every other event passes as soon as it is complete, and so does
+// a body that turns out not to be a stream of events. Nothing but the returned reader
+// may write to the Meter.
 func (m *Meter) Hide(body io.ReadCloser) io.ReadCloser {
 	return &usageHider{ReadCloser: body, meter: m}
 }
@@ -17,13 +17,13 @@ func (m *Meter) Hide(body io.ReadCloser) io.ReadCloser {
 type usageHider struct {
 	io.ReadCloser
 	meter *Meter
-	in    []byte // read and not yet judged
-	out   []byte // judged and not yet passed on
-	err   error  // of reading
+	in    []byte // read, and not yet filtered
+	out   []byte // filtered, and not yet passed on
+	err   error  // the error of the last read
 }
 
-// maxHeldEvent bounds an event that is held until it is whole. A longer one
-// passes as it comes: that of usage is short.
+// maxHeldEvent bounds an event that is held until it is complete. A longer one passes
+// as it comes, because the event with usage is short.
 const maxHeldEvent = 1 << 20
 
 // Read implements io.Reader.
@@ -35,8 +35,8 @@ func (h *usageHider) Read(p []byte) (int, error) {
 		if 2*len(h.in) > len(p) {
 			n, err := h.read(p)
 			h.in, h.err = append(h.in, p[:n]...), err
-			// Without a line end nothing has become whole, and a long event
-			// that comes in small pieces is not searched again and again.
+			// Without a line end no event is complete, and a long event that comes in
+			// small pieces is not searched again and again.
 			if err != nil || len(h.in) > maxHeldEvent || !h.mayBeEvents() || bytes.ContainsAny(p[:n], "\r\n") {
 				h.filter()
 			}
@@ -52,7 +52,7 @@ func (h *usageHider) Read(p []byte) (int, error) {
 		if err == nil && (!h.mayBeEvents() || usageAt(b[:end]) < 0) {
 			h.in = append(h.in[:0], b[end:]...)
 			if end > 0 {
-				return end, nil // and none that is looked for
+				return end, nil // none of these events is the one to hide
 			}
 			continue
 		}
@@ -70,11 +70,10 @@ func (h *usageHider) read(p []byte) (int, error) {
 	return n, err
 }
 
-// filters reports whether what comes may be events.
+// mayBeEvents reports whether the body is, or may be, server-sent events.
 func (h *usageHider) mayBeEvents() bool { return h.meter.form == events || h.meter.form == notKnown }
 
-// lineEnd is what the lines of b end with, at last: \n, or \r where that alone
-// does.
+// lineEnd returns the last byte of each line end in b: \n, or \r if b has only those.
 func lineEnd(b []byte) byte {
 	if bytes.IndexByte(b, '\n') < 0 && bytes.IndexByte(b, '\r') >= 0 {
 		return '\r'
@@ -82,8 +81,8 @@ func lineEnd(b []byte) byte {
 	return '\n'
 }
 
-// wholeEvents is the length of the events in b that are whole. Within the
-// first so many bytes none ends.
+// wholeEvents returns the length of the complete events in b. No event ends within
+// the first begun bytes.
 func wholeEvents(b []byte, begun int) int {
 	end, from := lineEnd(b), max(begun-2, 0)
 	for i := len(b) - 1; i > from; i-- {
@@ -98,7 +97,7 @@ func wholeEvents(b []byte, begun int) int {
 	return 0
 }
 
-// judge moves whole events to what is passed on, but for the one.
+// filter moves complete events to out, except the one to hide.
 func (h *usageHider) filter() {
 	h.out = h.out[:0:cap(h.out)]
 	done := 0
@@ -113,7 +112,7 @@ func (h *usageHider) filter() {
 			h.out = append(h.out, event...)
 		}
 	}
-	// What ends without an event's end passes, as does what is too long.
+	// A body that ends within an event passes, and so does an event that is too long.
 	if h.err != nil || len(h.in) > maxHeldEvent || !h.mayBeEvents() {
 		h.out = append(h.out, h.in[done:]...)
 		done = len(h.in)
@@ -121,8 +120,8 @@ func (h *usageHider) filter() {
 	h.in = append(h.in[:0], h.in[done:]...)
 }
 
-// eventEnd is the length of the event that b begins with, with the empty line
-// that ends it; -1 while it is not whole.
+// eventEnd returns the length of the event at the beginning of b, with the empty line
+// that ends it; -1 while it is incomplete.
 func eventEnd(b []byte) int {
 	if lineEnd(b) == '\r' {
 		if i := bytes.Index(b, []byte("\r\r")); i >= 0 {
@@ -141,8 +140,8 @@ func eventEnd(b []byte) int {
 	return end
 }
 
-// isUsageEvent reports whether an event says what was used and nothing of an
-// answer: its choices are an empty list, null, or not there.
+// isUsageEvent reports whether an event reports usage and nothing of an answer: its
+// choices are an empty list, null, or missing.
 func isUsageEvent(event []byte) bool {
 	if usageAt(event) < 0 {
 		return false
@@ -166,8 +165,8 @@ func isUsageEvent(event []byte) bool {
 	return err == nil && empty && usage
 }
 
-// dataOf is the data of an event: what its lines of that name hold, which may
-// stand between others.
+// dataOf returns the data of an event: the contents of its data lines, which may be
+// mixed with others.
 func dataOf(event []byte) []byte {
 	event = bytes.TrimPrefix(event, []byte("\xef\xbb\xbf"))
 	var data []byte
@@ -194,9 +193,9 @@ func dataOf(event []byte) []byte {
 	return data
 }
 
-// usageAt is where in b a member may stand whose name ends in usage, and
-// whose value is an object, perhaps in the next line of data; -1: nowhere. OpenAI
-// says "usage":null in every event but one.
+// usageAt returns the index of a member in b whose name ends in usage, and whose
+// value is an object, perhaps in the next line of data; -1 if there is none. OpenAI
+// writes "usage":null in every event but one.
 func usageAt(b []byte) int {
 	from := 0
 	for {
