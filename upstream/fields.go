@@ -28,7 +28,7 @@ var knownFields = set(
 	"thinking_token_budget", "skip_special_tokens", "spaces_between_special_tokens", "include_stop_str_in_output", "stop_token_ids", "bad_words", "allowed_token_ids", "length_penalty",
 	"return_tokens_as_token_ids", "cache_salt", "request_id", "add_generation_prompt", "continue_final_message", "add_special_tokens", "truncate_prompt_tokens",
 	"guided_json", "guided_regex", "guided_choice", "guided_grammar", "guided_decoding_backend", "guided_whitespace_pattern", "regex", "ebnf", "separate_reasoning", "stream_reasoning", "no_stop_trim", "rid",
-	// llama.cpp
+	// These belong to llama.cpp.
 	"dynatemp_range", "dynatemp_exponent", "xtc_probability", "xtc_threshold", "repeat_penalty", "repeat_last_n", "dry_multiplier", "dry_base", "dry_allowed_length", "dry_penalty_last_n", "dry_sequence_breakers",
 	"mirostat", "mirostat_tau", "mirostat_eta", "top_n_sigma", "samplers", "min_keep", "n_keep", "n_probs", "post_sampling_probs", "grammar", "json_schema", "cache_prompt", "id_slot", "timings_per_token",
 	"return_progress", "return_tokens", "parse_tool_calls", "reasoning_in_content", "thinking_forced_open", "t_max_predict_ms",

@@ -2,34 +2,33 @@ package upstream
 
 import "bytes"
 
-// pattern is the line of data that an event stream had last. Most are like the
-// one before but for a few words, and then say nothing that it did not say: what a
-// Meter learns of a line is the same however often it comes, but for how much text
-// there is.
+// pattern is the last data line of an event stream. Most lines are like the one
+// before except for a few words, and then report nothing that it did not report: a
+// Meter learns the same from such a line, except for how much text there is.
 type pattern struct {
-	line     []byte // as it came, with its end
-	from, to int    // where in it that text stands; from is 0 where there is no pattern
+	line     []byte // the line with its line end
+	from, to int    // the position of the text in it; from is 0 if there is no pattern
 }
 
-// maxPattern bounds what is kept of a line.
+// maxPattern bounds the length of a line that is kept.
 const maxPattern = 1 << 10
 
-// learn takes a line that was read, and all that it holds of text, if that is one
-// string of so many characters.
+// learn takes a line that was read, and the text in it, if that is a single string of
+// so many characters.
 func (p *pattern) learn(line, said []byte, wrote int64) {
 	if len(said) == 0 || int64(len(said)) != wrote || len(line) > maxPattern {
 		return
 	}
 	p.line = append(p.line[:0], line...)
-	p.from = cap(line) - cap(said) // it is a part of it
+	p.from = cap(line) - cap(said) // said is a part of line
 	p.to = p.from + len(said)
 }
 
-// forget is for when another line was read.
+// forget drops the pattern because a different line was read.
 func (p *pattern) forget() { p.from = 0 }
 
-// match returns the length of the line that b begins with and of its text, if it
-// is like the last one; 0 where it is not.
+// match returns the length of the line at the beginning of b, and of its text, if it
+// is like the last one; 0 if it is not.
 func (p *pattern) match(b []byte) (n, said int) {
 	if p.from == 0 || !bytes.HasPrefix(b, p.line[:p.from]) {
 		return 0, 0

@@ -9,29 +9,28 @@ import (
 	"time"
 )
 
-// Memory remembers how many tokens the beginnings of conversations were. An
-// agent sends its whole conversation with every request, so most of a request
-// is one that was answered before, and its upstream has said what that counted:
-// what is new is all that has to be bounded by its bytes.
+// Memory remembers how many tokens the prefixes of conversations counted. An agent
+// sends its whole conversation with every request, so most of a request was answered
+// before, and its upstream reported what that counted: only what is new has to be
+// bounded by its bytes.
 //
-// That what a beginning counted holds for a longer request rests on this: all
-// else that a model reads is the same, byte for byte; every element of the list
-// is, in its order; and a vendor that leaves out thoughts of earlier turns, or
-// tools' answers, leaves out more as a conversation grows, and not less.
-// (Anthropic's and OpenAI's documents say so of thoughts, the templates of open
-// models look for the last question. Requests with edits that clear what tools
-// answered, and those that a server may shorten, are not remembered.) Where
-// nobody knows the template, a beginning is used only for a request that ends
-// with the same speaker: Mistral's older ones print the system prompt only when a
-// user speaks last. A longer beginning is never taken for less than a shorter
-// one of it, also where thoughts were left out meanwhile.
+// The count of a prefix applies to a longer request on these conditions: everything
+// else that a model reads is the same, byte for byte; every element of the prefix's
+// list is there, in the same order; and a vendor that leaves out thoughts of earlier
+// turns, or tool results, leaves out more as a conversation grows, and not less.
+// (Anthropic's and OpenAI's documentation says so of thoughts, and the templates of
+// open models look for the last question. Requests with edits that clear tool
+// results, and those that a server may shorten, are not remembered.) Where the
+// template is not known, a prefix is used only for a request that ends with the same
+// speaker: Mistral's older templates print the system prompt only when a user speaks
+// last. A longer prefix never counts less than a shorter one of it, even if thoughts
+// were left out meanwhile.
 //
-// It must come with a margin, because tokens merge over the boundary, and what
-// asks for the answer stands after the last element and not there any more.
+// The count needs a margin, because tokens merge across the boundary, and because the
+// words that ask for the answer move to the end of the longer request.
 //
-// What an upstream reports decides nothing but for the key that sent it. An
-// answer that counts more than was foretold ends the memory of its key, and of
-// that model, for good.
+// What an upstream reports affects only the key that sent the request. An answer that
+// counts more than its bound ends the memory of its key, and of that model, for good.
 type Memory struct {
 	excess func(Excess)
 	now    func() time.Time
@@ -40,15 +39,15 @@ type Memory struct {
 
 	mu         sync.Mutex
 	keys       map[string]*list.Element // of *past, by the key's id
-	used       *list.List               // the one used last is in front
-	total      int                      // beginnings of all keys
+	used       *list.List               // the most recently used one is in front
+	total      int                      // prefixes of all keys
 	answers    answerMemory
 	distrusted map[served]time.Time // until when
-	off        time.Time            // until when all is in doubt, because more is than can be kept
+	off        time.Time            // when the distrust of all models ends, after more were distrusted than can be kept
 }
 
-// Excess is an answer that reports more input than there can be, if what was
-// remembered of its conversation holds.
+// Excess is an answer that reports more input than is possible if the remembered
+// count of its conversation is right.
 type Excess struct {
 	Key, Upstream, Model string
 	Reported, Bound      int64 // tokens
@@ -56,47 +55,48 @@ type Excess struct {
 
 type served struct{ upstream, model string }
 
-// past is what is remembered for one key. The beginning used last comes last.
+// keyPrefixes are the prefixes of one key, the most recently used one last.
 type keyPrefixes struct {
 	key      string
 	prefixes []prefix
 }
 
-// beginning is a request that was answered.
+// prefix is a request that was answered.
 type prefix struct {
-	rest, all digest // of what is not its messages, and of those
+	rest, all digest // of everything but the messages, and of the messages
 	turns     int    // messages
-	tokens    int64  // that it counted, or a beginning of it
-	model     uint64 // that answered
+	tokens    int64  // what the request or a prefix of it counted, whichever is more
+	model     uint64 // the model that answered
 	learned   time.Time
 	ends      byte
 	continued bool // in another of them, which counts instead
 }
 
 const (
-	// perKey is how many beginnings a key may have, and perKeyOn how many of them
-	// may be such that go on in another. Of an agent and each of its helpers one
-	// counts, however many turns it has made; those before it are for who edits
-	// what was said, or goes another way from there.
+	// perKeyPrefixes is how many prefixes a key may have, and perKeyContinued how
+	// many of them may be continued in another. An agent and each of its helpers have
+	// one that counts, however many turns they have made; the earlier ones serve
+	// those who edit a message, or continue from there in another way.
 	perKeyPrefixes  = 64
 	perKeyContinued = perKeyPrefixes / 2
-	// maxBeginnings bounds all of them, which are some 100 bytes each, and as
-	// much again where every one is another key's: 16 MB.
+	// maxPrefixes bounds the prefixes of all keys. Each takes some 100 bytes, and as
+	// much again if every one is another key's: 16 MB.
 	maxPrefixes = 1 << 16
-	// lifetime is how long they hold. A name may lead to another model, a template
-	// may be mended, and the day is in some; the caches of vendors are cold by then.
+	// lifetime is how long counts are valid. A name may lead to another model, a
+	// template may be changed, and some print the date; the caches of vendors are
+	// cold by then.
 	lifetime      = time.Hour
 	maxDistrusted = 1024
-	// boundary is more than what tokens over the end of a beginning, the words
-	// that ask for an answer, and a date can add.
+	// boundary is more tokens than can be added by merging across the end of a
+	// prefix, by the words that ask for an answer, and by a date.
 	boundary = 128
-	// sparse is how many bytes of text a token may be on average, for a report to
-	// be remembered: one that leaves cached tokens out must not be.
+	// credibleBytesPerToken is the most bytes of text per token, on average, at which
+	// a count is remembered: one that leaves out cached tokens must not be.
 	credibleBytesPerToken = 16
 )
 
-// NewMemory returns an empty one. excess is told of answers that it cannot
-// explain, without any lock.
+// NewMemory returns an empty Memory. It calls excess for answers that it cannot
+// explain, without holding a lock.
 func NewMemory(excess func(Excess)) *Memory {
 	m := &Memory{secret: newSecret(), excess: excess, now: time.Now, seed: maphash.MakeSeed(), keys: make(map[string]*list.Element), used: list.New(), distrusted: make(map[served]time.Time)}
 	m.answers.keys, m.answers.used = make(map[string]*list.Element), list.New()
@@ -105,20 +105,20 @@ func NewMemory(excess func(Excess)) *Memory {
 
 // Recall is what is remembered of a request, and what its answer will teach.
 type Recall struct {
-	Input int64 // tokens, at most; below 0: nothing is known
+	Input int64 // the most tokens; negative: nothing is known
 
 	key         string
 	served      served
 	rest, all   digest
 	turns       int
 	ends        byte
-	from        prefix // that it goes on from, if Input is known
-	least, most int64  // tokens that are credible
+	from        prefix // the prefix that the request continues, if Input is known
+	least, most int64  // the range of credible counts
 	left        int64
 	thinks      bool
 }
 
-// Known is how many tokens of Input are of the beginning that is remembered.
+// Known returns how many tokens of Input belong to the remembered prefix.
 func (r *Recall) Known() int64 {
 	if r.Input < 0 {
 		return 0
@@ -126,9 +126,9 @@ func (r *Recall) Known() int64 {
 	return r.from.tokens
 }
 
-// Recall looks for the longest beginning of a request that is remembered for
-// the key. It returns nil for requests that nothing can be learned by. upstream
-// is where it goes, and what is known of p.
+// Recall looks up the longest remembered prefix of a request of the key. It returns
+// nil for requests that nothing can be learned from. upstream is where the request
+// goes, and p what is known about that.
 func (m *Memory) Recall(key, upstream string, p *Preset, c *Call, e *Estimate) *Recall {
 	d := spareDigesters.Get().(*digester)
 	defer spareDigesters.Put(d)
@@ -144,10 +144,10 @@ func (m *Memory) Recall(key, upstream string, p *Preset, c *Call, e *Estimate) *
 	if !ok {
 		return nil
 	}
-	var found [endsTool + 1]*prefix // by who speaks last
-	var after [endsTool + 1]int     // where what is new begins
+	var found [endsTool + 1]*prefix // by the last speaker
+	var after [endsTool + 1]int     // where the new elements begin
 	var last []byte
-	hashed := false // r.all is that of all turns so far
+	hashed := false // r.all is the digest of all turns so far
 	d.begin(m.secret)
 	at := 1
 	for {
@@ -198,7 +198,7 @@ func (m *Memory) Recall(key, upstream string, p *Preset, c *Call, e *Estimate) *
 	return r
 }
 
-// foretell bounds a request that goes on from a beginning.
+// boundContinuation bounds a request that continues a prefix.
 func (m *Memory) boundContinuation(r *Recall, p *Preset, e *Estimate, from *prefix, rest []byte) {
 	fresh := e.reader
 	i := 0
@@ -214,7 +214,7 @@ func (m *Memory) boundContinuation(r *Recall, p *Preset, e *Estimate, from *pref
 		}
 	}
 	if fresh.defined > e.reader.defined {
-		fresh.references = e.refs // those of before may be of what is defined here
+		fresh.references = e.refs // earlier references may be to tools defined here
 	}
 	fresh.defined = e.reader.defined
 	r.from = *from
@@ -226,8 +226,8 @@ func (m *Memory) boundContinuation(r *Recall, p *Preset, e *Estimate, from *pref
 	r.Input = add(from.tokens, add(stored.Tokens, fresh.tokens()+r.left+boundary))
 }
 
-// known are the beginnings that a request may go on from. It reports false where
-// memory is not to be trusted.
+// prefixesFor returns the prefixes that a request may continue. It returns false
+// where memory must not be trusted.
 func (m *Memory) prefixesFor(r *Recall, into []prefix) ([]prefix, bool) {
 	now := m.now()
 	m.mu.Lock()
@@ -248,7 +248,7 @@ func (m *Memory) prefixesFor(r *Recall, into []prefix) ([]prefix, bool) {
 	return into, true
 }
 
-// trusts reports whether what such a model counts is believed. Callers hold m.mu.
+// trusts reports whether the counts of a model are believed. Callers hold m.mu.
 func (m *Memory) trusts(by served, now time.Time) bool {
 	if now.Before(m.off) {
 		return false
@@ -262,9 +262,9 @@ func (m *Memory) trusts(by served, now time.Time) bool {
 	return true
 }
 
-// Learn takes what an answer reported of its input, cached or not, and the model
-// that it names. What is not final teaches nothing but that more was used than
-// was foretold.
+// Learn takes the input that an answer reported, cached or not, and the model that it
+// names. A report that is not final teaches nothing, except that more was used than
+// the bound.
 func (m *Memory) Learn(r *Recall, input int64, model string, final bool) {
 	now := m.now()
 	answered := maphash.String(m.seed, model)
@@ -277,14 +277,14 @@ func (m *Memory) Learn(r *Recall, input int64, model string, final bool) {
 	case !final:
 		return
 	case goesOn && answered != r.from.model:
-		m.distrust(r.key, r.served, now.Add(lifetime)) // several may answer, and count as they please
+		m.distrust(r.key, r.served, now.Add(lifetime)) // several models may answer, and each counts differently
 		return
 	case input < max(r.least, 1), input > r.most, r.ends == endsOther:
-		// It makes no sense, or it ends with words that the model is to go on with,
-		// which are closed in the next request.
+		// The count makes no sense, or the request ends with words that the model is
+		// to complete, which the next request closes.
 		return
 	case goesOn && input+r.left+boundary < r.from.tokens && !r.thinks:
-		m.distrust(r.key, r.served, now.Add(lifetime)) // longer, and less: something was left out
+		m.distrust(r.key, r.served, now.Add(lifetime)) // a longer request counted less: something was left out
 		return
 	}
 	b := prefix{rest: r.rest, all: r.all, turns: r.turns, tokens: input, model: answered, learned: now, ends: r.ends}
@@ -294,7 +294,7 @@ func (m *Memory) Learn(r *Recall, input int64, model string, final bool) {
 	m.keep(r, b)
 }
 
-// doubt forgets a key, and trusts no report of that model for some time.
+// distrust forgets a key, and ignores the reports of that model until a given time.
 func (m *Memory) distrust(key string, by served, until time.Time) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -317,14 +317,14 @@ func (m *Memory) distrust(key string, by served, until time.Time) {
 	}
 }
 
-// forget drops all of a key. Callers hold m.mu.
+// forget drops all prefixes of a key. Callers hold m.mu.
 func (m *Memory) forget(at *list.Element) {
 	p := m.used.Remove(at).(*keyPrefixes)
 	delete(m.keys, p.key)
 	m.total -= len(p.prefixes)
 }
 
-// refresh notes that a beginning was used.
+// refresh records that a prefix was used.
 func (m *Memory) refresh(r *Recall) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -339,8 +339,7 @@ func (m *Memory) refresh(r *Recall) {
 	}
 }
 
-// keep notes a beginning, in place of the one that was used longest ago if there
-// are too many.
+// keep adds a prefix. If there are too many, it replaces the least recently used one.
 func (m *Memory) keep(r *Recall, b prefix) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -371,13 +370,12 @@ func (m *Memory) keep(r *Recall, b prefix) {
 	}
 }
 
-// find is where a beginning stands; below 0 where it does not.
+// find returns the index of a prefix, or a negative number.
 func (p *keyPrefixes) find(b *prefix) int {
 	return slices.IndexFunc(p.prefixes, func(old prefix) bool { return old.rest == b.rest && old.all == b.all })
 }
 
-// shorten drops one beginning if there are too many, and returns how many it
-// dropped.
+// shorten drops one prefix if there are too many, and returns how many it dropped.
 func (p *keyPrefixes) shorten() int {
 	on, first := 0, 0
 	for i := range p.prefixes {

@@ -5,49 +5,49 @@ import (
 	"strings"
 )
 
-// Meter reads an answer's usage while the answer passes. It is given the bytes
-// as they come, keeps at most a part of them, and never holds them up.
+// Meter reads an answer's usage while the answer passes. It takes the bytes as they
+// come, keeps only a part of them, and never delays them.
 type Meter struct {
-	// Several says that more than one answer was asked for, so that the usage of
-	// one is not that of the request.
+	// Several says that the request asked for more than one answer, so that the usage
+	// of one is not that of the request.
 	Several bool
 
 	usage   Usage
 	final   bool   // what was reported is about the whole answer
-	ended   bool   // the stream said that it is over
-	failed  bool   // an error was said in the answer
-	embeds  bool   // it holds embeddings, which are no output
-	insured bool   // see there
-	stream  bool   // it may be more than one JSON text
-	model   string // that answered, as it says
-	tier    string // that the request was served in, as it says
-	geo     string // the region that it was served from, as it says
-	wrote   int64  // characters of text that a model wrote, roughly
-	given   *Given // ids that the answer has for what it holds; nil: nobody wants them
+	ended   bool   // the stream said that it is complete
+	failed  bool   // the answer contained an error
+	embeds  bool   // it holds embeddings, which are not output
+	insured bool   // see the table insured
+	stream  bool   // it may be several JSON texts
+	model   string // the model that answered, as the answer says
+	tier    string // the service tier, as the answer says
+	geo     string // the region that served the request, as the answer says
+	wrote   int64  // roughly how many characters a model wrote
+	given   *Given // the ids in the answer; nil: not wanted
 	pending textReport
 	scan    scan
 	form    form
 	line    line
 	last    pattern
 	said    []byte // text in the line that is being read
-	head    []byte // what is too short yet to tell what it is
+	head    []byte // bytes that are too few to recognize the form
 	room    [8]byte
-	cr      bool // a carriage return came last
-	done    int  // letters of [DONE] that came
+	cr      bool // the last byte was a carriage return
+	done    int  // how many letters of [DONE] have come
 }
 
-// told is what one JSON text said before it ended.
+// textReport is what one JSON text has reported before its end.
 type textReport struct {
-	whole    bool // usage that is about the whole answer
-	final    bool // and says what came out
-	response bool // the same, if this is the last event
+	whole    bool // usage of the whole answer
+	final    bool // which includes the output
+	response bool // usage of the whole answer, if this is the last event
 	last     bool // it is
-	ends     bool // it is, and holds no usage
+	ends     bool // this is the last event, and holds no usage
 	embeds   bool
 	failed   bool
 }
 
-// line says what a line of an event stream is.
+// line is the kind of a line in an event stream.
 type line uint8
 
 const (
@@ -56,36 +56,36 @@ const (
 	lineMeansNothing
 )
 
-// NewMeter returns a Meter for an answer: stream says that it may be several
-// JSON texts, one after the other. Whether they come as events is seen from
-// the first of its bytes, whatever its type says.
+// NewMeter returns a Meter for an answer; stream says that the answer may be several
+// JSON texts, one after the other. The first bytes show whether they come as events,
+// whatever the Content-Type says.
 func NewMeter(stream bool) *Meter { return &Meter{usage: unreported, stream: stream} }
 
-// Meter returns a Meter for an answer of such an upstream.
+// Meter returns a Meter for an answer of this preset's upstream.
 func (p *Preset) Meter(stream bool) *Meter {
 	m := NewMeter(stream)
 	m.insured = insured[p.Name]
 	return m
 }
 
-// WantIDs has the Meter note the ids of a Responses answer and its items.
+// WantIDs makes the Meter record the ids of a Responses answer and its items.
 func (m *Meter) WantIDs() { m.given = new(Given) }
 
-// IDs are those that were read so far; nil where nobody wanted them.
+// IDs returns the ids that were read so far; nil if WantIDs was not called.
 func (m *Meter) IDs() *Given { return m.given }
 
-// Whole reports whether what was read so far ends with the report of a whole
-// answer, so that nothing of interest can follow.
+// Whole reports whether what was read so far ends with the usage of the whole answer,
+// so that nothing of interest can follow.
 func (m *Meter) Whole() bool { return m.final && m.scan.depth == 0 && !m.scan.string }
 
-// maxTokenText is more characters than a token of any vocabulary stands for:
-// the longest of OpenAI's (o200k, cl100k) are 128 spaces, those of others are
-// shorter, and what a stream says twice (deltas, then the whole) is counted twice.
+// maxTokenText is more characters than a token of any vocabulary stands for: OpenAI's
+// longest (o200k, cl100k) are 128 spaces, those of others are shorter, and what a
+// stream repeats (deltas, then the whole) is counted twice.
 const maxTokenText = 256
 
-// Usage is what was reported so far, as far as it can be true. There is no
-// prompt of no tokens, and no text that none came out of: who reports such
-// things counts nothing, and that half is not known.
+// Usage returns what was reported so far, as far as it can be true. No prompt has no
+// tokens, and no text comes out of none: a vendor that reports such numbers does not
+// count, and that half of the usage is unknown.
 func (m *Meter) Usage() Usage {
 	u := m.usage
 	if u.Input < 1 {
@@ -97,49 +97,50 @@ func (m *Meter) Usage() Usage {
 	return u
 }
 
-// Final reports whether what was reported is about the whole answer, and not
-// what Anthropic says at its beginning.
+// Final reports whether the reported usage is that of the whole answer, and not what
+// Anthropic reports at its beginning.
 func (m *Meter) Final() bool { return m.final }
 
-// Model is the model that answered, as far as the answer says; what stands
-// beside its usage counts.
+// Model returns the model that answered, as far as the answer says; the name beside
+// the usage counts.
 func (m *Meter) Model() string { return m.model }
 
-// PricedModel is the same as prices are listed under: Gemini's resource names begin
-// with "models/".
+// PricedModel returns the name under which the model's prices are listed: Gemini's
+// resource names begin with "models/".
 func (m *Meter) PricedModel() string { return strings.TrimPrefix(m.model, "models/") }
 
-// Tier is the service tier that the answer says the request was served in, or
-// "".
+// Tier returns the service tier that the answer names, or "".
 func (m *Meter) Tier() string { return m.tier }
 
-// Region is where the answer says the request was served, or "" where it does
-// not, or was anywhere.
+// Region returns the region that the answer names, or "" if it names none, or a
+// global one.
 func (m *Meter) Region() string { return m.geo }
 
-// Over reports whether a stream said that it is over, whatever it said of its usage.
+// Over reports whether a stream said that it is complete, whether or not it reported
+// its usage.
 func (m *Meter) Over() bool { return m.ended }
 
-// Ended reports the same of one that said its usage before.
+// Ended reports whether a stream said that it is complete and reported its usage.
 func (m *Meter) Ended() bool { return m.ended && m.final }
 
-// lastEvents are those that end a stream and hold its usage.
+// lastEvents are the events that end a stream and hold its usage.
 var lastEvents = set("response.completed", "response.incomplete", "response.failed", "response.cancelled", "message-end", "stream-end")
 
-// form is how an answer is written, which its first bytes tell.
+// form is how an answer is written, which its first bytes show.
 type form uint8
 
 const (
 	notKnown form = iota
-	oneText       // a JSON text, and what follows it is of no interest
+	oneText       // one JSON text; what follows is of no interest
 	texts         // JSON texts, one after the other
 	events        // server-sent events
-	noForm        // nothing that is read
+	noForm        // a form that is not read
 )
 
-// answerForm tells what b begins, which is returned without what may stand before.
+// answerForm returns the form that b begins, and b without what may precede it.
 func answerForm(b []byte) (form, []byte) {
-	// DeepSeek sends empty lines while it works, some send a byte order mark.
+	// DeepSeek sends empty lines while it works, and some vendors send a byte order
+	// mark.
 	for len(b) > 0 && strings.IndexByte(" \t\r\n\xef\xbb\xbf", b[0]) >= 0 {
 		b = b[1:]
 	}
@@ -195,8 +196,8 @@ func (m *Meter) Write(b []byte) {
 	}
 }
 
-// Close is called at the end of the answer. One text of which the end is missing
-// said what it said; in any other case more may have been said in what is.
+// Close is called at the end of the answer. A report in a single text that lacks its
+// end is kept; in any other case the missing part may have reported more.
 func (m *Meter) Close() {
 	switch {
 	case m.scan.depth == 0:
@@ -207,8 +208,8 @@ func (m *Meter) Close() {
 	}
 }
 
-// readLine reads of an event stream what is left of a line, and returns what
-// follows. A line may end with \n, \r\n or \r.
+// readLine reads the rest of a line of an event stream, and returns what follows it.
+// A line may end with \n, \r\n or \r.
 func (m *Meter) readLine(b []byte) []byte {
 	if m.cr {
 		if m.cr = false; b[0] == '\n' {
@@ -240,8 +241,8 @@ func (m *Meter) readLine(b []byte) []byte {
 		return nil
 	}
 	if m.scan.string || m.scan.depth > 0 && m.line == lineBegins && len(m.head) == 0 {
-		// The event is over and its text is not. One text may stand in several
-		// lines of data, but no string.
+		// The event is over but its JSON text is not. A text may span several lines
+		// of data, but a string may not.
 		if m.scan.depth > 0 {
 			m.invalidate()
 		}
@@ -304,8 +305,8 @@ func (m *Meter) readPart(part []byte) {
 	}
 }
 
-// report takes a usage object, or Cohere's meta; good says that it was short
-// enough to be kept.
+// report takes a usage object, or Cohere's meta; good says that it was short enough
+// to be kept.
 func (m *Meter) report(at place, k answerKey, value []byte, good bool) {
 	o, err := parseObject(value)
 	if !good || err != nil {
@@ -345,7 +346,7 @@ func (m *Meter) report(at place, k answerKey, value []byte, good bool) {
 	}
 }
 
-// count takes one of Ollama's counts, which stand in the answer itself.
+// ollamaCount takes one of Ollama's counts, which are members of the answer itself.
 func (m *Meter) ollamaCount(k answerKey, number []byte) {
 	n, ok := wholeNumber(string(number))
 	if !ok {
@@ -362,14 +363,14 @@ func (m *Meter) ollamaCount(k answerKey, number []byte) {
 	m.pending.whole = true
 }
 
-// word takes a member of an answer, or of its usage, that is text, as it stands
+// word takes a member of an answer, or of its usage, that is a string, as written
 // between its quotes.
 func (m *Meter) word(at place, k answerKey, raw []byte) {
 	s := string(raw)
 	if bytes.IndexByte(raw, '\\') >= 0 {
 		var err error
 		if s, err = unquote(append(append([]byte{'"'}, raw...), '"')); err != nil {
-			return // one that is not well formed is none known
+			return // a malformed string matches no known word
 		}
 	}
 	switch k {
@@ -391,7 +392,7 @@ func (m *Meter) word(at place, k answerKey, raw []byte) {
 	}
 }
 
-// commit ends a JSON text.
+// commit applies the report of a JSON text that has ended.
 func (m *Meter) commit() {
 	e := m.pending
 	m.pending = textReport{}
@@ -404,8 +405,8 @@ func (m *Meter) commit() {
 	m.ended = m.ended || e.last || e.ends
 }
 
-// doubt says that something of the answer could not be read. What was reported
-// before is not about the whole of it, unless it is said again.
+// invalidate records that a part of the answer could not be read. The usage reported
+// so far is not that of the whole answer, unless it is reported again.
 func (m *Meter) invalidate() {
 	m.pending, m.final = textReport{}, false
 }

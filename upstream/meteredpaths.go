@@ -7,10 +7,9 @@ import (
 	"github.com/till-proxy/till/scope"
 )
 
-// Meters reports whether a request is for something that limits in tokens and
-// dollars are about, now or later: no operator can call that free. A path counts
-// in any case of letters, with parameters, and with a slash at its end, as servers
-// may read it.
+// Meters reports whether a request is for something that token and dollar limits
+// apply to, now or later, so that no operator can call it free. Paths are compared
+// without regard to case, parameters and a trailing slash, as servers may read them.
 func (p *Preset) Meters(method, path string) bool {
 	if p.Dialect == Unified || method == "GET" || method == "HEAD" || method == "OPTIONS" {
 		return false
@@ -21,7 +20,7 @@ func (p *Preset) Meters(method, path string) bool {
 	return p.asksModel(scope.WithoutParameters(path))
 }
 
-// asksModel reports whether a path is that of an endpoint whose use is metered.
+// asksModel reports whether a path is that of an endpoint with metered usage.
 func (p *Preset) asksModel(path string) bool {
 	path = strings.ToLower(strings.TrimSuffix(path, "/"))
 	if p.Dialect == Gemini {
@@ -35,7 +34,7 @@ func (p *Preset) asksModel(path string) bool {
 	return err == nil
 }
 
-// MeteredBy is a path with metered use that a rule matches; empty where there is
+// MeteredBy returns a path with metered usage that a rule matches; empty if there is
 // none.
 func (p *Preset) MeteredBy(rule scope.PathRule) string {
 	method := rule.Method
@@ -55,10 +54,10 @@ func (p *Preset) MeteredBy(rule scope.PathRule) string {
 	return ""
 }
 
-// geminiVerbs are those of its methods that use a model.
+// geminiVerbs are the methods of Gemini's API that use a model.
 var geminiVerbs = []string{":generateContent", ":streamGenerateContent", ":embedContent", ":batchEmbedContents"}
 
-// endings are how the paths of endpoints end whose use is metered; see endpoint.
+// endings are the endings of the paths with metered usage; see endpoint.
 var endings = []string{
 	"/chat/completions", "/fim/completions", "/completions", "/responses", "/messages", "/v1/messages", "/embeddings", "/openai/chat/completions", "/openai/embeddings",
 	"/chat", "/generate", "/embed", "/models/a:generateContent", "/models/a:streamGenerateContent", "/models/a:embedContent", "/models/a:batchEmbedContents",

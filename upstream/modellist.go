@@ -10,9 +10,8 @@ import (
 // errNoList says that an answer is not a list of models that can be filtered.
 var errNoList = errors.New("the answer is not a list of models")
 
-// FilterModels leaves in a vendor's list of models those that may be used, and
-// everything else as it is. The shapes are {"data":[…]}, {"models":[…]} and a
-// bare list.
+// FilterModels keeps those models of a vendor's list that may be used, and leaves
+// everything else as it is. A list has the form {"data":[…]}, {"models":[…]} or […].
 func FilterModels(body []byte, allowed func(model string) bool) ([]byte, error) {
 	body = bytes.Trim(body, jsonSpace)
 	if len(body) > 0 && body[0] == '[' && json.Valid(body) {
@@ -50,8 +49,8 @@ func FilterModels(body []byte, allowed func(model string) bool) ([]byte, error) 
 	return append(out, '}'), nil
 }
 
-// filterList appends a list without the models that are not allowed, and
-// without what cannot be told to be a model.
+// filterList appends a list without the models that are not allowed, and without
+// elements that cannot be recognized as models.
 func filterList(out, list []byte, allowed func(string) bool) ([]byte, error) {
 	out = append(out, '[')
 	first := true
@@ -70,8 +69,8 @@ func filterList(out, list []byte, allowed func(string) bool) ([]byte, error) {
 	return append(out, ']'), err
 }
 
-// listedModel is what a request would call an element of a list: its id, its
-// name (Gemini's and Cohere's lists have no id), or its model (Ollama's).
+// listedModel returns the name by which a request would choose an element of a list:
+// its id, its name (Gemini's and Cohere's lists have no id), or its model (Ollama's).
 func listedModel(element []byte) (string, error) {
 	switch element[0] {
 	case '"':

@@ -12,16 +12,16 @@ import (
 )
 
 const (
-	maxModels    = 64  // that one request may name
+	maxModels    = 64  // how many models one request may name
 	maxModelName = 256 // bytes
-	// maxModelDepth bounds how deep what names models may stand in such things: at
-	// each level the end of all that is below is looked for.
+	// maxModelDepth bounds how deep objects that name models may be nested: at each
+	// level the end of everything below it is searched.
 	maxModelDepth = 16
 )
 
-// Models lists every model that a request names, each once: in its path, in its
-// query and in its body, with fallbacks and the models of tools. named is false when
-// the request does not say which model is to answer. A body that two readers could
+// Models returns every model that a request names, each once: in its path, in its
+// query and in its body, including fallbacks and the models of tools. named is false
+// if the request does not say which model is to answer. A body that two readers could
 // read differently is an error that wraps ErrBody.
 func (p *Preset) Models(c *Call) (models []string, named bool, err error) {
 	f := modelFinder{preset: p}
@@ -48,8 +48,8 @@ func (p *Preset) Models(c *Call) (models []string, named bool, err error) {
 	return f.models, f.named, nil
 }
 
-// pathModel is the model in a path such as /v1beta/models/NAME:generateContent
-// or /v1/models/NAME, or in those of old clients and of Azure,
+// pathModel returns the model in a path such as /v1beta/models/NAME:generateContent
+// or /v1/models/NAME, or, as old clients and Azure write it,
 // /v1/engines/NAME/completions.
 func (p *Preset) pathModel(path string) (string, bool) {
 	for _, collection := range []string{"/engines/", "/deployments/"} {
@@ -82,7 +82,7 @@ type modelFinder struct {
 	depth  int
 }
 
-// within calls fn one level deeper.
+// nested calls fn one level deeper.
 func (f *modelFinder) nested(fn func() error) error {
 	if f.depth++; f.depth > maxModelDepth {
 		return bodyError("what names models in it is nested more than %d deep", maxModelDepth)
@@ -93,17 +93,17 @@ func (f *modelFinder) nested(fn func() error) error {
 
 func (f *modelFinder) add(model string) {
 	if f.preset.Dialect == Gemini {
-		model = strings.TrimPrefix(model, "models/") // both are Google's own writing
+		model = strings.TrimPrefix(model, "models/") // Google writes names with and without it
 	}
-	// One that is named twice is one: Gemini's batches name it in the path and in
-	// each of their requests.
+	// A model that is named twice is added once: Gemini's batches name it in the path
+	// and in each of their requests.
 	if len(f.models) <= maxModels && !slices.Contains(f.models, model) {
 		f.models = append(f.models, model)
 	}
 }
 
-// query finds models in the query. They do not count as naming one, because
-// most upstreams do not look there.
+// query finds models in the query. They do not count as named, because most upstreams
+// do not look there.
 func (f *modelFinder) query(raw string) error {
 	if !strings.Contains(strings.ToLower(raw), "model") && !strings.Contains(raw, "%") {
 		return nil
@@ -141,11 +141,11 @@ func (f *modelFinder) body(c *Call) error {
 	return bodyError("no model can be read from a body of type %.64q; send application/json", kind)
 }
 
-// inBodies are the fields that are looked into. Each may stand once, and no
-// other may look like it: of two, two readers take different ones.
+// inBodies are the fields that are looked at. Each may occur once, and no other may
+// look like it: of two such fields, two readers may take different ones.
 var inBodies = []string{"model", "models", "tools", "plugins", "preset", "requests", "generateContentRequest"}
 
-// inBodiesFolded leads from a field's folded name to how it is written.
+// inBodiesFolded maps a field's folded name to its spelling.
 var inBodiesFolded = func() map[string]string {
 	m := make(map[string]string)
 	for _, field := range inBodies {
@@ -194,7 +194,8 @@ func (f *modelFinder) field(name string, value []byte) error {
 	case name == "tools" || name == "plugins":
 		return f.each(value, f.tool)
 	case name == "preset":
-		// OpenRouter's stored settings, which may choose a model.
+		// A preset is OpenRouter's name for stored settings, which may choose a
+		// model.
 		if value[0] != 'n' {
 			return bodyError("a preset may choose another model; leave it out")
 		}
@@ -229,8 +230,8 @@ func (f *modelFinder) tool(o rawObject) error {
 	return o.members(func(name string, value []byte) error {
 		switch {
 		case sameField(name, "parameters") && value[0] == '{':
-			// Of a provider's own tool. In the JSON Schema of a function no
-			// member of that level is called after a model.
+			// These are parameters of a provider's own tool. In the JSON Schema of a
+			// function, no member at this level has a name with "model" in it.
 			return rawObject(value).members(func(name string, value []byte) error {
 				if !holdsModel(name) {
 					return nil
@@ -246,15 +247,15 @@ func (f *modelFinder) tool(o rawObject) error {
 	})
 }
 
-// holdsModel reports whether a field may name a model: model, models,
-// safety_model, fallback_models, and whatever will come.
+// holdsModel reports whether a field may name a model: model, models, safety_model,
+// fallback_models, and whatever is added later.
 func holdsModel(name string) bool { return foldsToModel(folded(name)) }
 
 func foldsToModel(fold string) bool {
 	return strings.Contains(fold, "model") || fold == "fallbacks"
 }
 
-// value adds a model, or a list of them, each as text or as an object with a
+// value adds a model, or each model of a list, given as text or as an object with a
 // model. Any other value names none.
 func (f *modelFinder) value(value []byte) error {
 	switch value[0] {
@@ -277,8 +278,8 @@ func (f *modelFinder) value(value []byte) error {
 	return nil
 }
 
-// form finds the model in a form with files, as audio and images are sent.
-// The form must be written so plainly that it can be read in one way only.
+// form finds the model in a form with files, which is how audio and images are sent.
+// The form must be so plain that there is only one way to read it.
 func (f *modelFinder) form(body []byte, boundary string) error {
 	if boundary == "" || len(boundary) > 70 || !bytes.HasPrefix(body, []byte("--"+boundary+"\r\n")) {
 		return bodyError("the form does not begin with its boundary")
@@ -291,8 +292,8 @@ func (f *modelFinder) form(body []byte, boundary string) error {
 	for parts := 0; ; parts++ {
 		part, err := r.NextRawPart()
 		if errors.Is(err, io.EOF) {
-			// Other readers are content with less than a whole line end
-			// before a boundary: there must be none but those seen here.
+			// Other readers accept less than a complete line end before a boundary,
+			// so there must be no boundaries but those seen here.
 			if bytes.Count(body, []byte("--"+boundary)) != parts+1 {
 				return bodyError("the form holds its boundary where none is due")
 			}
@@ -320,7 +321,7 @@ func (f *modelFinder) form(body []byte, boundary string) error {
 	}
 }
 
-// partName is the name of a form's field, when there is no doubt about it.
+// partName returns the name of a form's field if it is unambiguous.
 func partName(part *multipart.Part) (string, error) {
 	for header, values := range part.Header {
 		if len(values) != 1 || header != "Content-Disposition" && header != "Content-Type" {

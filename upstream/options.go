@@ -8,28 +8,28 @@ import (
 	"strings"
 )
 
-// Options are what an operator says about one upstream beside its preset. The
-// zero value says nothing.
+// Options are what an operator sets for one upstream in addition to its preset. The
+// zero value sets nothing.
 type Options struct {
-	// OutputField is where the server reads how long an answer of chat
-	// completions may be: MaxTokens, MaxCompletionTokens or BothFields. Empty:
-	// as the preset says.
+	// OutputField is the field in which the server reads how long an answer of chat
+	// completions may be: MaxTokens, MaxCompletionTokens or BothFields. Empty: as the
+	// preset says.
 	OutputField string
 	// InputExtra is what the server adds to each prompt, in tokens; nil: as the
 	// preset says.
 	InputExtra *int64
-	// Multiply is what every price is multiplied with, in permille; 0: 1000.
+	// Multiply is the factor for every price, in permille; 0: 1000.
 	Multiply int64
 	// AskUsage says whether streams are asked to report what they used; nil: as
 	// the preset says.
 	AskUsage *bool
-	// AllowFields are members of requests that cost nothing, as the operator says.
+	// AllowFields are members of requests that the operator declares to cost nothing.
 	AllowFields []string
-	// StripTools are tools that the provider would run, which are taken out of
+	// StripTools are tools that the provider would run, and that are removed from
 	// requests.
 	StripTools []string
-	// Hosts are the addresses of the upstream, by which regions are known that
-	// cost more.
+	// Hosts are the addresses of the upstream, from which its region, and so its
+	// prices, follow.
 	Hosts []string
 }
 
@@ -49,8 +49,8 @@ const maxInputExtra = 1_000_000
 // maxAllowFields bounds how many fields an operator may allow.
 const maxAllowFields = 64
 
-// With returns a copy of the preset to which the options apply, or what is wrong
-// with them. Nobody may change it.
+// With returns a copy of the preset with the options applied, or what is wrong with
+// them. Callers must not change the copy.
 func (p *Preset) With(o Options) (_ *Preset, err error) {
 	q := *p
 	if o.OutputField != "" {
@@ -64,7 +64,7 @@ func (p *Preset) With(o Options) (_ *Preset, err error) {
 			return nil, fmt.Errorf("input_extra must be from 0 to %d tokens, got %d", maxInputExtra, *o.InputExtra)
 		}
 		if q.InputExtra = *o.InputExtra; q.InputExtra == 0 {
-			q.InputExtra = -1 // none, and not the default
+			q.InputExtra = -1 // none, rather than the default
 		}
 	}
 	if q.multiply = cmp.Or(o.Multiply, 1000); q.multiply < 1 || q.multiply > maxMultiply {
@@ -100,8 +100,8 @@ func (p *Preset) With(o Options) (_ *Preset, err error) {
 // Allowable reports whether a field can be allowed, at any preset.
 func Allowable(name string) bool { return new(Preset).allowable(name) == nil }
 
-// allowable reports, by an error, why a field cannot be allowed: what till reads
-// itself it goes on reading.
+// allowable returns an error that says why a field cannot be allowed: till continues
+// to read the fields that it reads itself.
 func (p *Preset) allowable(name string) error {
 	if name == "" || len(name) > maxAllowName || !isToken(name) {
 		return fmt.Errorf("allow_field takes names of 1 to %d letters, digits, - and _, got %.80q", maxAllowName, name)
@@ -111,7 +111,7 @@ func (p *Preset) allowable(name string) error {
 		lists = append(lists, ollamaKnown)
 	}
 	if !otherBounds[name] && slices.ContainsFunc(lists, func(fields map[string]bool) bool { return fields[name] }) {
-		return nil // it is judged, allowed or not: a later version may know what an older one did not
+		return nil // a field that till knows keeps its rule, allowed or not: a later version may know a field that an older one did not
 	}
 	for _, fields := range lists {
 		for field := range fields {
@@ -123,20 +123,19 @@ func (p *Preset) allowable(name string) error {
 	return nil
 }
 
-// otherBounds are fields by which servers take how long or how many answers are in
-// place of those that till writes: llama.cpp, text-generation-inference.
+// otherBounds are fields in which servers read the length or the number of answers in
+// place of the fields that till writes: llama.cpp, text-generation-inference.
 var otherBounds = set("n_predict", "num_predict", "max_new_tokens", "n_cmpl")
 
-// maxAllowName bounds the names of fields that are allowed, or told of, in bytes.
+// maxAllowName bounds the names of fields that are allowed or reported, in bytes.
 const maxAllowName = 64
 
-// maxMultiply keeps products of prices within what is computed exactly.
+// maxMultiply keeps products of prices within the range of exact arithmetic.
 const maxMultiply = 10_000
 
-// ParseMultiply reads what prices are multiplied with, such as 1.1, in permille,
-// rounded up.
+// ParseMultiply reads the factor for prices, such as 1.1, in permille, rounded up.
 func ParseMultiply(s string) (permille int64, err error) {
-	// A rational number takes as much room as its exponent is large.
+	// A rational number takes memory in proportion to its exponent.
 	r, ok := new(big.Rat), len(s) <= 16 && !strings.ContainsAny(s, "eEpP/_xX")
 	if ok {
 		_, ok = r.SetString(s)
@@ -156,11 +155,11 @@ func errMultiply(got string) error {
 	return fmt.Errorf("multiply must be a number above 0 and at most %d, such as 1.1, got %s", maxMultiply/1000, got)
 }
 
-// Region is an address of a vendor at which some models cost more.
+// Region is a set of a vendor's addresses at which some models cost more.
 type Region struct {
 	Hosts    []string
 	Permille int64
-	// Spared matches the models that cost the same there; nil: none does.
+	// Spared reports whether a model costs the same there; nil: none does.
 	Spared func(model string) bool
 }
 
@@ -168,7 +167,7 @@ func (r *Region) holds(host string) bool {
 	return slices.ContainsFunc(r.Hosts, func(h string) bool { return strings.EqualFold(h, strings.TrimSuffix(host, ".")) })
 }
 
-// uplift multiplies a request's prices with what its region and its operator say.
+// uplift multiplies a request's prices by the factors of its region and its operator.
 func (p *Preset) uplift(e *Estimate) {
 	e.Multiply = cmp.Or(p.multiply, 1000)
 	permille := e.Multiply

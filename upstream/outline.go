@@ -2,19 +2,19 @@ package upstream
 
 import "slices"
 
-// outline says where in a request's JSON what stands, and how long its strings
-// are to a model. It is made while the text is checked, so that whoever walks
-// through it afterwards does not read its strings again. It is an aid: it may be
-// nil, and what it does not know is found out as without it.
+// outline records where the parts of a request's JSON are, and how many tokens its
+// strings are. It is made while the text is checked, so that later passes do not read
+// its strings again. It is an optimization: it may be nil, and what it does not
+// record is computed without it.
 type outline struct {
 	text       []byte
-	fields     []field   // the members of the object that it is; none where they are many
-	strings    []written // of the text's beginning, in order; none of the shortest
-	elements   []uint32  // where those of lists that are members end, in order
-	rewritten  []uint32  // where something stands that [digester] has to look at
-	overflowed bool      // in more places than that
-	next       int       // the string that is asked for next, most likely
-	after      int       // and the element
+	fields     []field   // the members of the text's object; incomplete if there are many
+	strings    []written // the strings from the beginning of the text, in order, except the shortest
+	elements   []uint32  // where the elements of the object's lists end, in order
+	rewritten  []uint32  // where the text has something that [digester] has to look at
+	overflowed bool      // there are more such places than are recorded
+	next       int       // the string that will most likely be looked up next
+	after      int       // the element that will most likely be looked up next
 }
 
 // field is a member of an object, with its name unescaped.
@@ -23,27 +23,27 @@ type field struct {
 	value []byte
 }
 
-// written is a string in a text.
+// written is a string in the text.
 type written struct {
 	from, length uint32 // with its quotes
-	tokens       uint32 // stringLength as text
-	printed      uint32 // that of its JSON is so much longer
+	tokens       uint32 // its stringLength as text
+	printed      uint32 // how much longer its stringLength as JSON is
 }
 
 const (
-	// maxOutlined is the longest text that an outline is made of, in bytes.
+	// maxOutlined is the longest text that an outline is made for, in bytes.
 	maxOutlined = 1 << 28
-	// An outline has no more than this of strings and elements, and takes no more
-	// than two bytes for each of the text's, with each kind.
+	// maxOutlineItems bounds the strings and the elements of an outline, each of
+	// which also take at most two bytes for each byte of the text.
 	maxOutlineItems = 1 << 15
-	// notedString is the shortest string that it has, with its quotes. Shorter ones,
-	// which most are, are counted again as fast as they are found.
+	// notedString is the shortest string that is recorded, including its quotes.
+	// Shorter ones, which most are, are counted as fast as they are found.
 	notedString     = 34
 	maxOutlineField = 64
 	maxRewritten    = 64
 )
 
-// newOutline returns that of a text which is to be checked, or nil.
+// newOutline returns an outline for a text that is about to be checked, or nil.
 func newOutline(b []byte) *outline {
 	if len(b) > maxOutlined {
 		return nil
@@ -57,7 +57,7 @@ func (o *outline) addField(name, value []byte) {
 	}
 	s, err := view(name)
 	if err != nil {
-		return // there is no such name: it was checked
+		return // cannot happen: the name was checked
 	}
 	o.fields = append(o.fields, field{s, value})
 }
@@ -71,7 +71,7 @@ func (o *outline) addElement(end int) {
 	}
 }
 
-// addOdd notes a place.
+// addRewritten records a place that [digester] has to look at.
 func (o *outline) addRewritten(at int) {
 	if o == nil || o.overflowed {
 		return
@@ -92,7 +92,8 @@ func (o *outline) addString(s []byte, from int, more, printed int64, odd bool) {
 	}
 }
 
-// at is where in the text b begins, which is a part of it; -1 where it is none.
+// at returns the index in the text at which b, a part of it, begins; -1 if b is not a
+// part of it.
 func (o *outline) at(b []byte) int {
 	at := cap(o.text) - cap(b)
 	if at < 0 || at >= len(o.text) || len(b) == 0 || &o.text[at] != &b[0] {
@@ -101,7 +102,7 @@ func (o *outline) at(b []byte) int {
 	return at
 }
 
-// find is the string that b begins with, or nil.
+// find returns the record of the string at the beginning of b, or nil.
 func (o *outline) find(b []byte) *written {
 	if o == nil {
 		return nil
@@ -113,7 +114,7 @@ func (o *outline) find(b []byte) *written {
 	i := o.next
 	if i >= len(o.strings) || o.strings[i].from != uint32(at) {
 		if (i >= len(o.strings) || o.strings[i].from > uint32(at)) && (i == 0 || o.strings[i-1].from < uint32(at)) {
-			return nil // it would stand between the two
+			return nil // it would be between the two
 		}
 		found := false
 		i, found = slices.BinarySearchFunc(o.strings, uint32(at), func(w written, at uint32) int { return int(w.from) - int(at) })
@@ -125,7 +126,7 @@ func (o *outline) find(b []byte) *written {
 	return &o.strings[i]
 }
 
-// element is the length of the element of a list that b begins with.
+// element returns the length of the list element at the beginning of b.
 func (o *outline) element(b []byte) int {
 	if o != nil {
 		if at := o.at(b); at >= 0 {
@@ -142,7 +143,7 @@ func (o *outline) element(b []byte) int {
 	return skipValue(b)
 }
 
-// plain reports whether a value is as a digester would write it.
+// canonical reports whether a value is written as a digester would write it.
 func (o *outline) canonical(value []byte) bool {
 	if o == nil || o.overflowed {
 		return false
@@ -155,5 +156,5 @@ func (o *outline) canonical(value []byte) bool {
 	return i == len(o.rewritten) || int(o.rewritten[i]) >= at+len(value)
 }
 
-// whole reports whether all members are known.
+// whole reports whether all members are recorded.
 func (o *outline) whole() bool { return o != nil && len(o.fields) < maxOutlineField }

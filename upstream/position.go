@@ -2,12 +2,12 @@ package upstream
 
 import "strings"
 
-// shape is the form of API that a request is written in. What may stand where is
-// a matter of it: a gateway speaks several, each at its own path.
+// shape is the kind of API that a request is written for. It decides what may occur
+// where: a gateway speaks several, each at its own path.
 type shape uint8
 
 const (
-	chatShape shape = iota // OpenAI's chat completions, and all who copy it
+	chatShape shape = iota // OpenAI's chat completions, and all that copy it
 	responsesShape
 	messagesShape // Anthropic's, wherever it is spoken
 	geminiShape
@@ -15,7 +15,7 @@ const (
 	cohereShape
 )
 
-// shape is that of the request.
+// shape returns the shape of the request.
 func (e *Estimate) shape(p *Preset, path string) shape {
 	switch {
 	case e.responses():
@@ -36,21 +36,21 @@ func (e *Estimate) shape(p *Preset, path string) shape {
 type position uint8
 
 const (
-	// unknown is anywhere that is not in these tables. A server may read anything
-	// there, so only what means the same everywhere may stand in it.
+	// unknown is any place that is not in these tables. A server may read anything
+	// there, so it may only hold what means the same everywhere.
 	unknown position = iota
-	inItem           // of messages, input or contents
-	inBlock          // of content or parts, and what such blocks hold
-	inCall           // of a message's tool_calls
-	inNote           // of annotations
+	inItem           // an element of messages, input or contents
+	inBlock          // an element of content or parts, and what such blocks hold
+	inCall           // an element of a message's tool_calls
+	inNote           // an element of annotations
 
-	// Of these nothing is walked through.
+	// Values at these positions are not walked through.
 	inMetadata   // bounded by its length, whatever it names
 	inTools      // definitions of tools
 	inDefinition // one of them
 )
 
-// top is where the elements of a request's member stand.
+// top returns the position of the elements of a request's member.
 func top(name string) position {
 	switch name {
 	case "messages", "input", "contents", "instructions", "systemInstruction", "system_instruction", "content", "requests":
@@ -61,24 +61,24 @@ func top(name string) position {
 	return unknown
 }
 
-// under is where the value of a member stands. The names are those that the
-// vendors' types have for what is sent and for what is answered, which clients
-// send back as it came: openai 6.49.0 (resources/responses and its beta,
+// position returns the position of a member's value. The names are those that the
+// vendors' types have for what is sent and for what is answered, which clients send
+// back as it came: openai 6.49.0 (resources/responses and its beta,
 // resources/chat/completions), @anthropic-ai/sdk 1.12.0 (resources/beta/messages),
 // @google/genai 2.32.0 (genai.d.ts), @mistralai/mistralai (models/components),
 // cohere-ai (api/types), groq-sdk (resources/chat/completions), and OpenRouter's
 // pages about reasoning tokens and PDF inputs.
 //
 // A name that is metadata at one vendor may be content at another, so each is
-// metadata only where its vendor has it.
+// metadata only for the vendor that uses it so.
 func (s shape) position(at position, name string) position {
 	switch at {
 	case inItem, inBlock:
 	case inCall:
 		return inCall
 	case inNote:
-		// OpenRouter parses a file once, and reads what it found in there from its
-		// annotation after that: pictures, too.
+		// OpenRouter parses a file once, and afterwards reads what it found, pictures
+		// included, from its annotation.
 		if name == "file" {
 			return inBlock
 		}
@@ -139,23 +139,23 @@ func (s shape) position(at position, name string) position {
 	return unknown
 }
 
-// bounding is what bounds content of a kind.
+// bounding is what bounds content of a type.
 type bounding uint8
 
 const (
-	refused     bounding = iota // nothing that is known
-	byLength                    // that of what it holds
-	byQuote                     // the same, and its address is text, which nobody opens
-	byPicture                   // what one picture may be
-	byWindow                    // the model's context
+	refused     bounding = iota // nothing is known to bound it
+	byLength                    // the length of what it holds
+	byQuote                     // the length; its address is text that nobody opens
+	byPicture                   // the size of one picture
+	byWindow                    // the model's context window
 	byReference                 // the tools that the request defines
 )
 
-// kind is what bounds content of that type at a position.
+// kind returns what bounds content of that type at a position.
 func (s shape) kind(at position, kind string) bounding {
 	switch kind {
-	// What is the same wherever it stands. Pictures, sound and files among them
-	// are bounded by the members that hold them.
+	// These mean the same everywhere. Pictures, sound and files among them are
+	// bounded by the members that hold them.
 	case "text", "input_text", "output_text", "summary_text", "reasoning_text", "refusal", "message",
 		"thinking", "redacted_thinking", "reasoning",
 		"tool_use", "tool_result", "function", "function_call", "function_call_output", "custom_tool_call", "custom_tool_call_output",
@@ -175,10 +175,10 @@ func (s shape) kind(at position, kind string) bounding {
 	case mistralShape:
 		switch {
 		case at != inBlock:
-		case kind == "reference", kind == "document_url": // whose address is seen to by its name
+		case kind == "reference", kind == "document_url": // its address is handled by the member's name
 			return byLength
 		case kind == "tool_reference":
-			return byQuote // which tool of Mistral's own a thought is about
+			return byQuote // names which of Mistral's own tools a thought is about
 		}
 	case responsesShape:
 		return responsesKind(at, kind)
@@ -188,10 +188,9 @@ func (s shape) kind(at position, kind string) bounding {
 	return refused
 }
 
-// responsesKind is what bounds an item of OpenAI's Responses API. What its
-// provider ran may be stored with more than the item shows, and an item that
-// makes it run something (compaction_trigger, mcp_approval_response) is in no
-// table.
+// responsesKind returns what bounds an item of OpenAI's Responses API. The vendor may
+// store more about what it ran than the item shows. An item that makes it run
+// something (compaction_trigger, mcp_approval_response) is in no table.
 func responsesKind(at position, kind string) bounding {
 	switch at {
 	case inBlock:
@@ -213,7 +212,7 @@ func responsesKind(at position, kind string) bounding {
 	return refused
 }
 
-// messagesKind is what bounds a block of Anthropic's Messages API.
+// messagesKind returns what bounds a block of Anthropic's Messages API.
 func messagesKind(at position, kind string) bounding {
 	if at != inBlock {
 		return refused
@@ -239,6 +238,5 @@ func messagesKind(at position, kind string) bounding {
 	return refused
 }
 
-// namesFile reports whether content of a kind names a stored file that is bounded
-// as it is.
+// namesFile reports whether content with that bounding may name a stored file.
 func (s shape) namesFile(b bounding) bool { return s == messagesShape && b == byWindow }
