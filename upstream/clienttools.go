@@ -2,12 +2,12 @@ package upstream
 
 import "strings"
 
-// ownTools are the types of tools that clients run, of OpenAI and of those that
+// ownTools are the types of tools that clients run, of OpenAI and of the vendors that
 // copy it.
 var ownTools = set("function", "custom", "local_shell", "apply_patch")
 
-// runsAtClient reports whether tools of a type are run by the client, or by
-// nobody, as those are that only say how others are found.
+// runsAtClient reports whether tools of a type are run by the client, or by nobody,
+// like those that only describe how others are found.
 func (s shape) runsAtClient(kind string) bool {
 	if kind == "" || ownTools[kind] {
 		return true
@@ -31,12 +31,12 @@ func (s shape) runsAtClient(kind string) bool {
 	return false
 }
 
-// tools allows those that the client runs itself.
+// tools allows the tools that the client runs itself.
 func (p *Preset) tools(value []byte, native bool, found *content) error {
 	return p.toolsIn(value, native, found, false)
 }
 
-// toolsIn is tools, of a list that may stand in a namespace.
+// toolsIn is tools for a list that may be in a namespace.
 func (p *Preset) toolsIn(value []byte, native bool, found *content, grouped bool) error {
 	if value[0] != '[' {
 		return bodyError("tools must be a list")
@@ -53,7 +53,7 @@ func (p *Preset) toolsIn(value []byte, native bool, found *content, grouped bool
 			case seen.add(name):
 				return bodyError("the field %.64q stands twice in a tool", name)
 			case name == "type" && value[0] == '"':
-				kind, _ = unquote(value) // one that is not well formed is no kind known
+				kind, _ = unquote(value) // a malformed string matches no known type
 			case name != "type" && sameField(name, "type"):
 				return bodyError("a tool has a field %.64q; write type", name)
 			case name == "cache_control" && value[0] == '{':
@@ -98,21 +98,21 @@ func (p *Preset) toolsIn(value []byte, native bool, found *content, grouped bool
 	})
 }
 
-// isToolSearch reports whether a tool looks at the provider for other tools of
-// the request: free, and what it finds stands there.
+// isToolSearch reports whether a tool makes the provider search among the other tools
+// of the request. This is free, and what it can find is in the request.
 func isToolSearch(kind string) bool {
 	kind = strings.TrimSuffix(kind, "_20251119")
 	return kind == "tool_search_tool_regex" || kind == "tool_search_tool_bm25"
 }
 
-// isLocal reports whether a shell's environment is the client's.
+// isLocal reports whether a shell runs in the client's environment.
 func isLocal(environment []byte) bool {
 	kind, err := typeOf(environment, "an environment")
 	return err == nil && kind == "local"
 }
 
-// typeOf reads the type of an object, named what; "" where it is not well formed, and
-// so none that is known, or where value is no object.
+// typeOf returns the type of an object, which errors call what; "" if the type is
+// malformed, and so unknown, or if value is not an object.
 func typeOf(value []byte, what string) (kind string, err error) {
 	if len(value) == 0 || value[0] != '{' {
 		return "", nil
@@ -130,8 +130,8 @@ func typeOf(value []byte, what string) (kind string, err error) {
 	return kind, err
 }
 
-// contextEdits allows those of Anthropic's context_management that only take
-// something away. Others let a model write a summary, which is billed.
+// contextEdits allows the edits of Anthropic's context_management that only remove
+// something. Others make a model write a summary, which is billed.
 func contextEdits(value []byte) error {
 	if value[0] != '{' {
 		return notMeterable("what context_management costs is not known")

@@ -1,11 +1,11 @@
-// Package upstream knows the vendors: where each API lives and where its
-// credential goes; which of its paths are free, asynchronous or administrative;
-// what a request can use at most, what an answer says that it used, and what
-// that costs; and what errors look like.
+// Package upstream knows the vendors: where each API lives and where its credential
+// goes; which of its paths are free, asynchronous or administrative; what a request
+// can use at most, what an answer says that it used, and what that costs; and what
+// errors look like.
 //
-// It knows no limit, no budget and no Caddy, and of a key only its id, under which
-// a Memory keeps what conversations counted. What it says about a vendor comes
-// from the vendor's documentation and from the source of its SDKs.
+// It knows no limit, no budget and no Caddy, and of a key only the id under which a
+// Memory keeps the counts of conversations. What it says about a vendor comes from
+// the vendor's documentation and from the source of its SDKs.
 package upstream
 
 import (
@@ -17,92 +17,92 @@ import (
 	"github.com/till-proxy/till/scope"
 )
 
-// Preset describes one API. The zero value of everything but Name describes
-// an API that nothing is known of: every path but upgrades is allowed.
+// Preset describes one API. With everything but Name zero, it describes an API that
+// nothing is known about: every path but upgrades is allowed.
 type Preset struct {
 	Name    string
 	Origin  string // scheme://host[:port] of the vendor
 	Dialect Dialect
 	Auth    Auth
 
-	// Prefix is the version prefix that the vendor's paths begin with. A
-	// path that begins with none of Versions and Roots gets it, because half of
-	// the clients leave it out. Empty: paths are sent as they come.
+	// Prefix is the version prefix that the vendor's paths begin with. A path that
+	// begins with none of Versions and Roots gets it, because half of the clients
+	// leave it out. Empty: paths are sent as they come.
 	Prefix string
-	// Versions are the other prefixes below which the vendor serves its paths,
-	// and Roots are where it serves what has no version.
+	// Versions are the other prefixes below which the vendor serves its paths, and
+	// Roots are those of paths without a version.
 	Versions, Roots []string
 
-	// Rules about paths are written without a version, and hold below each.
+	// Rules about paths are written without a version, and apply below each version.
 
 	// Free paths cost no activation: model lists and token counting.
 	Free scope.PathRules
-	// Unbilled paths are activations as any other, but their vendor takes nothing for
-	// them, and no model that could be chosen answers there.
+	// Unbilled paths cost an activation like any other, but the vendor bills nothing
+	// for them, and no model that a key could choose answers there.
 	Unbilled scope.PathRules
-	// Asynchronous paths do their work after the answer, where no limit
-	// holds: refused unless the upstream allows the path.
+	// Asynchronous paths do their work after the answer, where no limit applies:
+	// refused unless the upstream allows the path.
 	Asynchronous scope.PathRules
-	// Administrative paths mint credentials or administer the account:
-	// always refused.
+	// Administrative paths mint credentials or administer the account: always
+	// refused.
 	Administrative scope.PathRules
 
-	// AccountHeaders tell who the account belongs to, or choose it: dropped
-	// from requests and answers.
+	// AccountHeaders identify the account, or choose it: dropped from requests and
+	// answers.
 	AccountHeaders []string
 
-	// AsksForUsage says that streams of paths that end in "completions" report
-	// what was used only when they are asked to (stream_options.include_usage).
+	// AsksForUsage says that streams of paths that end in "completions" report their
+	// usage only if the request asks for it (stream_options.include_usage).
 	AsksForUsage bool
 	// OutputField is the one field by which the server bounds answers of chat
-	// completions, or BothFields for one of them of which it is not known which.
-	// Empty: as the vendor's document says.
+	// completions, or BothFields if it is one of the two and not known which. Empty:
+	// as the vendor documents it.
 	OutputField string
-	// Keyless says that the server takes requests without a credential, and reads
-	// none unless it was started with one.
+	// Keyless says that the server accepts requests without a credential, and ignores
+	// one unless it was started with one.
 	Keyless bool
 	// Regions are the vendor's addresses at which models cost more.
 	Regions []Region
-	// InputFirst says that a stream tells at its beginning what the input was, as
-	// it is billed: Anthropic in message_start
+	// InputFirst says that a stream reports the billed input at its beginning:
+	// Anthropic in message_start
 	// (platform.claude.com/docs/en/build-with-claude/streaming), Gemini in every
 	// chunk (ai.google.dev/api/generate-content, UsageMetadata).
 	InputFirst bool
 
-	// OwnModels says that the vendor serves models of its own, as it documents
-	// them. Elsewhere a chat template that nobody knows makes the prompt: it may
-	// print tools with indentation, and what tools answered as JSON.
+	// OwnModels says that the vendor serves models of its own, as it documents them.
+	// Elsewhere an unknown chat template makes the prompt: it may print tools with
+	// indentation, and tool results as JSON.
 	OwnModels bool
-	// InputExtra is how many tokens are added to a prompt that the request does
-	// not show: default system prompts, dates, markers. Below 0: none. Default:
-	// 128 where OwnModels is set, else 1,024.
+	// InputExtra is how many tokens are added to a prompt that the request does not
+	// show: default system prompts, dates, markers. Negative: none. Default: 128 if
+	// OwnModels is set, and 1,024 otherwise.
 	InputExtra int64
-	// Unshared says that prompt and answer do not share a model's window, or that
-	// a bound may be longer than what fits into it behind the prompt.
+	// Unshared says that prompt and answer do not share a model's window, or that the
+	// server accepts a bound longer than the room that the prompt leaves in it.
 	Unshared bool
 
-	// Routes says that it hands requests on to providers, another each time, which
-	// may count the same text in different ways.
+	// Routes says that the vendor passes requests on to changing providers, which may
+	// count the same text differently.
 	Routes bool
 
-	// KeyEnv are the environment variables that hold the vendor's key for
-	// its own SDKs; the first that is set counts.
+	// KeyEnv are the environment variables that hold the vendor's key for its own
+	// SDKs; the first that is set counts.
 	KeyEnv []string
 	// ClientEnv are the variables that point clients at another address.
 	ClientEnv []ClientVar
-	// ToolEnv are the variables that agent tools and frameworks read for this
-	// vendor beside ClientEnv.
+	// ToolEnv are further variables that agent tools and frameworks read for this
+	// vendor.
 	ToolEnv []ClientVar
-	// OtherEnv are more variables that a client must not have when it is to use
-	// this server alone: other credentials, and switches that send it elsewhere.
+	// OtherEnv are further variables that must be unset for a client that is to use
+	// only this server: other credentials, and switches that send it elsewhere.
 	OtherEnv []string
-	// InCode is where the vendor's SDKs take the address when no variable
-	// sets it: the name of a parameter.
+	// InCode is the name of the parameter by which the vendor's SDKs take the address
+	// when no variable sets it.
 	InCode string
 
 	administrative, asynchronous *scope.DenyList // arranged by init
 
-	// Of an upstream's own, by With.
+	// These belong to one upstream and are set by With.
 	multiply int64           // permille; 0: 1000
 	allowed  map[string]bool // members of requests that cost nothing
 	strips   []stripped      // tools that are taken out of requests
@@ -136,19 +136,20 @@ func Names() []string {
 	return names
 }
 
-// All returns the table. Nobody may change it.
+// All returns the table. Callers must not change it.
 func All() []*Preset { return presets }
 
-// Canonical returns the path as the vendor writes it: with its version
-// prefix, and that only once. It works on decoded and on escaped paths alike,
-// and returns the path itself when nothing is to change.
+// Canonical returns the path as the vendor writes it: with its version prefix exactly
+// once. It accepts decoded and escaped paths, and returns the path itself if nothing
+// has to change.
 func (p *Preset) Canonical(path string) string {
-	if p.Prefix == "" || path == "/" { // the root, where clients look whether a server is there
+	if p.Prefix == "" || path == "/" { // the root, which clients request to check for a server
 		return path
 	}
 	version := p.version(path)
 	if version == "" {
-		// Part of the prefix may be there: /v1/models for /openai/v1/models.
+		// The path may begin with a part of the prefix: /v1/models for
+		// /openai/v1/models.
 		for i := 1; i < len(p.Prefix); i++ {
 			if part := p.Prefix[i:]; part[0] == '/' && under(path, part) {
 				return p.Canonical(p.Prefix + path[len(part):])
@@ -156,7 +157,7 @@ func (p *Preset) Canonical(path string) string {
 		}
 		return p.Prefix + path
 	}
-	// Clients that add the version to an address that has it: /v1/v1/models.
+	// Some clients add the version to an address that already has it: /v1/v1/models.
 	for under(path[len(version):], version) {
 		path = path[len(version):]
 		version = p.version(path)
@@ -179,8 +180,8 @@ func (p *Preset) version(path string) string {
 	return ""
 }
 
-// Version is how many bytes at the beginning of a canonical path are its version,
-// which rules may leave out; 0: it has none, or several.
+// Version returns how many bytes at the beginning of a canonical path are its
+// version, which rules may leave out; 0 if it has none, or several.
 func (p *Preset) Version(path string) int {
 	n := len(p.version(path))
 	if n == 0 || len(path) == n || slices.Contains(p.Roots, path[:n]) || p.version(path[n:]) != "" {
@@ -189,9 +190,10 @@ func (p *Preset) Version(path string) int {
 	return n
 }
 
-// Base is an address's path, escaped, as it goes before canonical paths. They begin
-// with a version, so that is left out at the end of it: base URLs that people know end
-// there. What ends in another version is an error: nothing is below both.
+// Base returns an address's escaped path as it precedes canonical paths. Those begin
+// with a version, so a version at its end is left out: the base URLs that people know
+// end with one. A path that ends in another version is an error, because nothing is
+// served below both.
 func (p *Preset) Base(root string) (string, error) {
 	if p.Prefix == "" {
 		return root, nil
@@ -211,7 +213,7 @@ func (p *Preset) Base(root string) (string, error) {
 	return root, nil
 }
 
-// misplaced is what an address's path ends in that no version can follow.
+// misplaced returns the end of an address's path after which no version can come.
 func (p *Preset) misplaced(base string) string {
 	parent, last := base[:strings.LastIndexByte(base, '/')], base[strings.LastIndexByte(base, '/'):]
 	if isVersion(last[1:]) {
@@ -247,9 +249,9 @@ func under(path, prefix string) bool {
 	return strings.HasPrefix(path, prefix) && (len(path) == len(prefix) || path[len(prefix)] == '/')
 }
 
-// Denied reports whether a canonical, cleaned path is administrative, and
-// whether it is asynchronous. Letters of another case do not get past it, nor do
-// versions: all are taken off, known or not, once or several times.
+// Denied reports whether a canonical, cleaned path is administrative, and whether it
+// is asynchronous. Neither the case of letters nor versions circumvent it: all
+// versions are removed, known or not, however many.
 func (p *Preset) Denied(method, path string) (administrative, asynchronous bool) {
 	for {
 		administrative = administrative || p.administrative.Denies(method, path)
@@ -262,10 +264,11 @@ func (p *Preset) Denied(method, path string) (administrative, asynchronous bool)
 	}
 }
 
-// steps are the names that stand before an API's own paths, beside versions.
+// steps are the names, other than versions, that may precede an API's own paths.
 var steps = []string{"api", "openai", "anthropic", "inference", "compatibility", "beta", "upload", "download", "ws"}
 
-// isStep reports whether a segment leads to an API rather than names something in it.
+// isStep reports whether a segment leads to an API rather than naming something in
+// it.
 func isStep(segment string) bool {
 	segment, _, _ = strings.Cut(segment, ";")
 	return isVersion(segment) || slices.ContainsFunc(steps, func(step string) bool { return strings.EqualFold(segment, step) })

@@ -29,16 +29,16 @@ var bearer = Auth{In: InHeader, Name: "Authorization", Scheme: "Bearer"}
 
 var modelList = rules("GET /models", "HEAD /models")
 
-// asynchronous is what works on after the answer, by the names that OpenAI and
-// Anthropic gave it, and others copy.
+// asynchronous are the paths that continue their work after the answer, by the names
+// that OpenAI and Anthropic gave them and others copy.
 var asynchronous = below(
 	"/batches", "/batch", "/messages/batches", "/files", "/uploads", "/fine_tuning", "/fine-tunes", "/graders",
 	"/evals", "/assistants", "/threads", "/vector_stores", "/containers",
 	"/videos", "/realtime", "/skills", "/conversations",
 )
 
-// administrative are accounts, who belongs to them, and their credentials, by the
-// names that vendors give them; and what changes or destroys a model.
+// administrative are the paths of accounts, their members and their credentials, by
+// the names that vendors give them, and those that change or destroy a model.
 var administrative = join(below(
 	"/organization", "/organizations", "/admin", "/workspaces", "/users", "/invites", "/billing", "/webhooks", "/credentials",
 	"/api-keys", "/api-key", "/api_keys", "/service-accounts", "/service_accounts",
@@ -50,8 +50,8 @@ var presets = []*Preset{
 		// https://platform.openai.com/docs/api-reference
 		Name: "openai", Origin: "https://api.openai.com", Dialect: OpenAI, OwnModels: true, Unshared: true, Auth: bearer, Prefix: "/v1", AsksForUsage: true,
 		Free: join(modelList, rules("POST /responses/input_tokens")),
-		// https://platform.openai.com/docs/guides/moderation; what is stored is found
-		// by its id alone: lists of it would show what other keys have said.
+		// https://platform.openai.com/docs/guides/moderation; stored answers are
+		// found only by id, because lists would show what other keys have said.
 		Unbilled: rules("POST /moderations",
 			"GET /responses/*", "DELETE /responses/*", "POST /responses/*/cancel",
 			"GET /chat/completions/*", "DELETE /chat/completions/*"),
@@ -108,7 +108,7 @@ var presets = []*Preset{
 		// https://openrouter.ai/docs/api-reference
 		Name: "openrouter", Origin: "https://openrouter.ai", Dialect: OpenAI, Auth: bearer, Prefix: "/api/v1", Routes: true,
 		Free:           modelList,
-		Unbilled:       rules("GET /generation"), // what one request cost, by its id
+		Unbilled:       rules("GET /generation"), // the cost of one request, by its id
 		Administrative: below("/keys", "/key", "/auth", "/credits", "/activity", "/provisioning", "/guardrails"),
 		KeyEnv:         []string{"OPENROUTER_API_KEY"},
 		ClientEnv:      []ClientVar{{Name: "OPENAI_BASE_URL", Path: "/api/v1"}, {Name: "OPENAI_API_KEY", Key: true}, {Name: "OPENROUTER_API_KEY", Key: true}},
@@ -226,14 +226,14 @@ var presets = []*Preset{
 		"pause_generation", "continue_generation", "set_internal_state", "configure_logging"),
 }
 
-// local completes the preset of a server that people run themselves. Paths
-// outside of /v1 that it does not name are sent as paths below /v1, where there
-// is nothing; administrative ones are refused there in plain words.
+// local completes the preset of a server that people run themselves. A path outside
+// /v1 that the preset does not name is sent below /v1, where there is nothing;
+// administrative ones are refused by name.
 //
-// Such servers bound an answer by max_tokens. Some know max_completion_tokens as
-// well (vLLM, SGLang, llama.cpp since ggml-org/llama.cpp#19831), others drop it
-// in silence (abetlen/llama-cpp-python#1907, ikawrakow/ik_llama.cpp#2321,
-// huggingface/text-generation-inference#2844). Their templates add what no
+// Such servers bound an answer by max_tokens. Some know max_completion_tokens as well
+// (vLLM, SGLang, llama.cpp since ggml-org/llama.cpp#19831), others ignore it silently
+// (abetlen/llama-cpp-python#1907, ikawrakow/ik_llama.cpp#2321,
+// huggingface/text-generation-inference#2844). Their templates add text that no
 // request holds: some 100 tokens for "hello" (danny-avila/LibreChat#1543).
 func local(p Preset, administrative ...string) *Preset {
 	p.Dialect, p.Auth, p.Prefix = OpenAI, bearer, "/v1"
@@ -249,8 +249,8 @@ func local(p Preset, administrative ...string) *Preset {
 	return &p
 }
 
-// openAIBefore2026March are the models of before 5 March 2026, by name or dated
-// snapshot: data residency costs nothing for them.
+// openAIBefore2026March are the models from before 5 March 2026, by name or dated
+// snapshot, for which data residency costs nothing.
 var openAIBefore2026March = regexp.MustCompile(`^(gpt-3\.5-turbo|gpt-4(\.1|o|-turbo)?|chatgpt-4o-latest|o1|o3|o4-mini|gpt-5(\.1|\.2|\.3-codex)?|` +
 	`text-embedding-(3-large|3-small|ada-002)|davinci-002|babbage-002)(-|$)`)
 

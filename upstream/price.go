@@ -9,34 +9,34 @@ import (
 	"time"
 )
 
-// Price is what a model costs, in picodollars ($10^-12) a token: a dollar per
-// million tokens is 1,000,000 of them.
+// Price is what a model costs, in picodollars ($10^-12) per token: one dollar per
+// million tokens is 1,000,000 picodollars per token.
 type Price struct {
 	Provider string
 	Model    string
 	Rates
-	// Tiers apply to a whole request whose input is longer.
+	// Tiers apply to a whole request with a longer input.
 	Tiers []Tier
-	// Image and Media are what a token of input costs in requests that hold
-	// pictures, or sound, films and files, where that is more than for text; 0:
-	// it is not.
+	// Image and Media are the prices of a token of input in requests that hold
+	// pictures, or sound, films and files, if that is more than for text; otherwise
+	// 0.
 	Image, Media int64
-	// From and Until are when the price begins and ends to hold; zero: always.
+	// From and Until bound the time in which the price applies; zero: no bound.
 	From, Until time.Time
-	// OffPeak is when less is charged; nil: never.
+	// OffPeak is the discount outside of peak hours; nil: none.
 	OffPeak *OffPeak
-	// Context is the longest input, and MaxOutput the longest answer, in
-	// tokens; 0 where it is not known.
+	// Context is the longest input, and MaxOutput the longest answer, in tokens; 0 if
+	// not known.
 	Context, MaxOutput int64
 	AsOf               string // date, 2026-11-10
 	Source             string
 	Confidence         string // high, single-source or low; "" for an operator's own
 
-	alias *regexp.Regexp // dated snapshots of the model
-	other *Price         // of the same model, for other dates
+	alias *regexp.Regexp // matches dated snapshots of the model
+	other *Price         // the price of the same model for other dates
 }
 
-// at is the price that holds at a moment, or nil.
+// at returns the price that applies at a moment, or nil.
 func (p *Price) at(now time.Time) *Price {
 	for ; p != nil; p = p.other {
 		if !now.Before(p.From) && (p.Until.IsZero() || now.Before(p.Until)) {
@@ -46,20 +46,20 @@ func (p *Price) at(now time.Time) *Price {
 	return nil
 }
 
-// OffPeak is a price's discount by the time of day: what is not a peak is
-// cheaper. Requests are held at the full price.
+// OffPeak is a price's discount by the time of day: outside of peaks, requests cost
+// less. Requests are held at the full price.
 type OffPeak struct {
-	Permille  int64 // of the full price
+	Permille  int64 // the part of the full price that is charged
 	UTCOffset time.Duration
-	// Peaks are the hours of a working day, Monday to Friday, at the full price,
-	// from and to, since midnight there.
+	// Peaks are the hours of a working day, Monday to Friday, at the full price, as
+	// start and end since local midnight.
 	Peaks [][2]time.Duration
 }
 
-// clockDoubt is how far the vendor's clock and ours may be apart.
+// clockDoubt is how far the vendor's clock and ours may differ.
 const clockDoubt = 5 * time.Minute
 
-// full reports whether some moment between the two may be a peak.
+// full reports whether any moment between the two may be in a peak.
 func (o *OffPeak) full(began, ended time.Time) bool {
 	began, ended = began.UTC().Add(o.UTCOffset-clockDoubt), ended.UTC().Add(o.UTCOffset+clockDoubt)
 	for day := began.Truncate(24 * time.Hour); !day.After(ended); day = day.AddDate(0, 0, 1) {
@@ -75,8 +75,8 @@ func (o *OffPeak) full(began, ended time.Time) bool {
 	return false
 }
 
-// Discount is what costs are multiplied with for a request that ran from the
-// one moment to the other, in permille.
+// Discount returns the factor for the costs of a request that ran between two
+// moments, in permille.
 func (p *Price) Discount(began, ended time.Time) int64 {
 	if p.OffPeak == nil || p.OffPeak.full(began, ended) {
 		return 1000
@@ -84,8 +84,8 @@ func (p *Price) Discount(began, ended time.Time) int64 {
 	return p.OffPeak.Permille
 }
 
-// For is the price for a request, which may hold more than text. All its input
-// counts as what is dearest in it.
+// For returns the price for a request that may hold more than text. All of its input
+// is charged at the rate of its dearest part.
 func (p *Price) For(e *Estimate) *Price {
 	input := p.Input
 	if e.Pictures {
@@ -102,21 +102,21 @@ func (p *Price) For(e *Estimate) *Price {
 	return &dearer
 }
 
-// Rates are prices of tokens by kind. A rate of 0 is not set, and then the
-// input's applies.
+// Rates are prices of tokens by kind. A rate of 0 is not set, and the input's rate
+// applies.
 type Rates struct {
 	Input, Output           int64
 	CachedInput             int64
-	CacheWrite, CacheWrite1 int64 // for minutes, and for an hour
+	CacheWrite, CacheWrite1 int64 // kept for minutes, and for an hour
 }
 
-// Tier is what a request costs whose input is longer than Above tokens.
+// Tier is the price of a request whose input is longer than Above tokens.
 type Tier struct {
 	Above int64
 	Rates
 }
 
-// rates returns those for an input.
+// rates returns the rates for an input of that length.
 func (p *Price) rates(input int64) Rates {
 	r := p.Rates
 	for _, t := range p.Tiers {
@@ -128,8 +128,8 @@ func (p *Price) rates(input int64) Rates {
 			CacheWrite: max(r.CacheWrite, t.CacheWrite), CacheWrite1: max(r.CacheWrite1, t.CacheWrite1),
 		}
 	}
-	// Vendors price writing by the input's rate; what a tier or a row does not
-	// say follows from that.
+	// Vendors derive the price of cache writes from the input's rate, and so does
+	// this for a tier or a row that does not state it.
 	if p.Input > 0 && r.Input > p.Input {
 		r.CacheWrite = max(r.CacheWrite, scaled(p.CacheWrite, r.Input, p.Input))
 		r.CacheWrite1 = max(r.CacheWrite1, scaled(p.CacheWrite1, r.Input, p.Input))
@@ -140,7 +140,7 @@ func (p *Price) rates(input int64) Rates {
 	return r
 }
 
-// scaled is rate times to over from, rounded up.
+// scaled returns rate times to over from, rounded up.
 func scaled(rate, to, from int64) int64 {
 	if from <= 0 {
 		return rate
@@ -163,23 +163,23 @@ func (r Rates) orInput(rate int64) int64 {
 	return rate
 }
 
-// MaxCost bounds what a request costs in nano-dollars, with so many tokens of
-// input and of output in all, at the dearest rate that can apply.
+// MaxCost bounds the cost of a request in nano-dollars, with so many tokens of input
+// and of output in total, at the highest rates that can apply.
 func (p *Price) MaxCost(e *Estimate, input, output int64) int64 {
 	r := p.rates(input)
 	in := r.Input
-	if e.Cached || p.Provider != "anthropic" { // only Anthropic is told when to write
+	if e.Cached || p.Provider != "anthropic" { // only at Anthropic does the request say when to write
 		in = max(in, r.CacheWrite)
 	}
-	in = max(in, r.CachedInput) // an operator's may be dearer
+	in = max(in, r.CachedInput) // an operator's own rate may be higher
 	if e.CachedHour {
 		in = max(in, r.CacheWrite1)
 	}
 	return nanodollars(e.Permille, product{input, in}, product{output, r.Output})
 }
 
-// Permille is what prices are multiplied with for an answer: by where its vendor says
-// that it was served, and in which tier, and by when it ran.
+// Permille returns the factor for the prices of an answer: it depends on the region and
+// the tier that the vendor names, and on when the request ran.
 func (p *Price) Permille(e *Estimate, m *Meter, began, ended time.Time) int64 {
 	permille := e.Asked
 	if m.Region() != "" {
@@ -199,19 +199,20 @@ func (p *Price) Permille(e *Estimate, m *Meter, began, ended time.Time) int64 {
 			permille = permille * e.PriorityPermille() / 1000
 		}
 	case "default", "standard":
-		if e.Priority { // there was none to be had
+		if e.Priority { // no priority was available
 			permille = (permille*1000 + e.PriorityPermille() - 1) / e.PriorityPermille()
 		}
 	}
 	return permille
 }
 
-// saysCost are the providers that say what they took.
+// saysCost are the providers that report what they charged.
 var saysCost = []string{"openrouter", "xai"}
 
-// Cost is what was used costs, in nano-dollars. Where a provider that does so
-// says what it took, that counts; from any other it counts only if it is more. That
-// it took nothing for an answer counts only where the table says so, too.
+// Cost returns the cost of a usage in nano-dollars. If a provider in saysCost reports
+// a charge, that is the cost; the report of any other counts only if it is higher
+// than the table's. A charge of nothing for an answer counts only if the table
+// agrees.
 func (p *Price) Cost(u Usage, permille int64) int64 {
 	if slices.Contains(saysCost, p.Provider) && (u.Nanodollars > 0 || u.Nanodollars == 0 && u.Output == 0) {
 		return u.Nanodollars
@@ -219,9 +220,8 @@ func (p *Price) Cost(u Usage, permille int64) int64 {
 	return max(p.byTable(u, permille), u.Nanodollars)
 }
 
-// PriorityPermille is what prices of the model are multiplied with when it is
-// served with priority: twice the price, and GPT-5.5's 2.5 times
-// (https://openai.com/api-priority-processing).
+// PriorityPermille returns the factor for the model's prices when it is served with
+// priority: 2, and 2.5 for GPT-5.5 (https://openai.com/api-priority-processing).
 func (e *Estimate) PriorityPermille() int64 {
 	if strings.HasPrefix(e.Model, "gpt-5.5") {
 		return 2500
@@ -229,8 +229,8 @@ func (e *Estimate) PriorityPermille() int64 {
 	return 2000
 }
 
-// Reported is a report in which what the provider says that it took is multiplied
-// as the operator says.
+// Reported returns a usage in which the charge that the provider reports is
+// multiplied by the operator's factor.
 func (e *Estimate) Reported(u Usage) Usage {
 	if e.Multiply > 0 && e.Multiply != 1000 && u.Nanodollars > 0 {
 		u.Nanodollars = scaled(u.Nanodollars, e.Multiply, 1000)
@@ -254,7 +254,7 @@ func (p *Price) byTable(u Usage, permille int64) int64 {
 func clamp(n, most int64) int64 { return min(max(n, 0), max(most, 0)) }
 
 // Affords returns how many tokens of output a request can have for so many
-// nano-dollars; below 0 when its input alone costs more.
+// nano-dollars; negative if its input alone costs more.
 func (p *Price) Affords(e *Estimate, input, nano int64) int64 {
 	left := nano - p.MaxCost(e, input, 0)
 	rate := p.rates(input).Output
@@ -264,7 +264,7 @@ func (p *Price) Affords(e *Estimate, input, nano int64) int64 {
 	case rate == 0:
 		return math.MaxInt32
 	}
-	// Rounded down twice: what the result costs is never more than is there.
+	// Both steps round down, so the result never costs more than there is.
 	high, low := bits.Mul64(uint64(left), 1_000_000)
 	divisor := uint64(rate) * uint64(e.Permille)
 	if high >= divisor {
@@ -281,8 +281,8 @@ func (p *Price) Affords(e *Estimate, input, nano int64) int64 {
 // product is a number of tokens at a rate.
 type product struct{ tokens, rate int64 }
 
-// nanodollars sums products of picodollars, multiplied by permille, and rounds
-// up. What does not fit is the most there is.
+// nanodollars sums products of picodollars, multiplied by permille, and rounds up. It
+// saturates on overflow.
 func nanodollars(permille int64, products ...product) int64 {
 	var high, low uint64
 	for _, p := range products {
@@ -295,7 +295,7 @@ func nanodollars(permille int64, products ...product) int64 {
 		low, carry = bits.Add64(low, l, 0)
 		high += h + carry
 	}
-	const divisor = 1_000_000 // permille, and 1,000 picodollars
+	const divisor = 1_000_000 // permille times 1,000 picodollars
 	if high >= divisor {
 		return math.MaxInt64 / 4
 	}

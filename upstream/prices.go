@@ -16,10 +16,7 @@ import (
 	"time"
 )
 
-// The embedded table. It is made from collected figures by
-//
-//	go run ./upstream/genprices FIGURES.json > upstream/prices.json
-//
+// priceTable is made from collected figures by
 //go:embed prices.json
 var embedded []byte
 
@@ -336,10 +333,10 @@ func (p *Prices) All() []*Price {
 	return all
 }
 
-// Routed is the price at which a request is held whose provider chooses who
-// answers: the dearest that the table knows of the model, wherever it is served.
-// A row of low confidence is that of the cheapest route, while an operator's own
-// is what the operator says.
+// Routed returns the price at which a request is held if its provider chooses who
+// answers: the highest that the table has for the model, wherever it is served. A row
+// of low confidence has the price of the cheapest route, while an operator's own row
+// is what the operator wants.
 func (p *Prices) Routed(price *Price, now time.Time) *Price {
 	if price.Provider != "openrouter" || price.Confidence != "low" {
 		return price
@@ -361,8 +358,8 @@ func (p *Prices) Routed(price *Price, now time.Time) *Price {
 	return &dearest
 }
 
-// bareName is a model's name without who made it or serves it. Dots and hyphens
-// in versions are written either way.
+// bareName returns a model's name without its maker or host, with hyphens for the
+// dots in versions, which are written either way.
 func bareName(model string) string {
 	return strings.ReplaceAll(model[strings.LastIndexByte(model, '/')+1:], ".", "-")
 }

@@ -9,26 +9,26 @@ import (
 	"golang.org/x/text/unicode/norm"
 )
 
-// layout is how a prompt shows a JSON value.
+// layout is how a prompt prints a JSON value.
 type layout uint8
 
 const (
-	// asText shows strings as what they say.
+	// asText prints strings as their contents.
 	asText layout = iota
-	// asJSON prints them as JSON again, with the escapes that it needs.
+	// asJSON prints strings as JSON again, with the escapes that it needs.
 	asJSON
-	// asLines prints as JSON with every member on a line of its own, indented by
-	// four spaces a level, as the templates of Llama do with tools, and with
-	// what has a meaning in HTML escaped, as Go and minijinja do.
+	// asLines prints JSON with every member on a line of its own, indented by four
+	// spaces per level, as the templates of Llama print tools, and with the special
+	// characters of HTML escaped, as Go and minijinja do.
 	asLines
 )
 
-// contentForm is how prompts show what was said, and toolForm how they show tools.
+// contentForm returns how prompts print messages; toolForm, how they print tools.
 func (p *Preset) contentForm() layout {
 	if p.OwnModels && p.Dialect != Cohere && p.Dialect != Mistral {
 		return asText
 	}
-	return asJSON // Llama's templates print a tool's answer so, and Mistral's, and Cohere's documents
+	return asJSON // templates of Llama and Mistral print tool results so, and Cohere's print documents so
 }
 
 func (p *Preset) toolForm() layout {
@@ -38,26 +38,27 @@ func (p *Preset) toolForm() layout {
 	return asLines
 }
 
-// ServerInput is how many tokens are added to a prompt behind the request's back. The system
-// prompts that templates of open models begin with when the request has none are
-// up to some 700 tokens (Command A's), and 192 for Mistral Small 3 in vLLM's.
+// ServerInput returns how many tokens are added to a prompt that the request does not
+// show. The system prompts with which templates of open models begin if the request
+// has none have up to some 700 tokens (Command A's), and 192 for Mistral Small 3 in
+// vLLM.
 func (p *Preset) ServerInput() int64 {
 	switch {
 	case p.InputExtra != 0:
 		return max(p.InputExtra, 0)
 	case p.OwnModels:
-		return 128 // for all that is behind their address, should that be another's
+		return 128 // in case the address is that of another server
 	}
 	return 1024
 }
 
-// promptLength is at most how many tokens of text the value is that valid JSON
-// begins with, and the length of that value in b. It counts a token a byte, of
-// what a prompt holds and not of how the request is written: the string that an
-// escape stands for, no space between values, one after each comma and colon
-// (Python's json prints those), numbers as long as any language prints them, and
-// what Unicode's forms NFC and NFKC make longer. It is one pass, and allocates
-// nothing. Pictures and files are text to it: [content] takes them off.
+// promptLength returns the most tokens of text in the value at the beginning of valid
+// JSON, and the length of that value in b. It counts one token per byte of what a
+// prompt holds, which is not how the request is written: the character that an escape
+// stands for, no space between values, one after each comma and colon (Python's json
+// prints those), numbers at the greatest length at which any language prints them,
+// and the growth by Unicode's forms NFC and NFKC. It takes one pass, and allocates
+// nothing. It counts pictures and files as text: [content] deducts them.
 func promptLength(b []byte, f layout, o *outline) (n int, tokens int64) {
 	depth := int64(0)
 	for n < len(b) {
@@ -91,20 +92,21 @@ func promptLength(b []byte, f layout, o *outline) (n int, tokens int64) {
 	return n, tokens
 }
 
-// line is what a new line costs at a depth. Vocabularies of models that know
-// tools have a token for four spaces, whatever else they have; the last three may
-// be single ones.
+// line returns the tokens of a new line at a depth. Vocabularies of models that know
+// tools have a token for four spaces, whatever their other tokens; the last three
+// spaces may be single tokens.
 func (f layout) line(depth int64) int64 {
 	if f != asLines {
 		return 0
 	}
-	return max(depth, 0) + 4 // below 0 in what is no JSON
+	return max(depth, 0) + 4 // negative in invalid JSON
 }
 
-// longestNumber is how long 64-bit floating point numbers are printed, at most.
+// longestNumber is the greatest length at which 64-bit floating point numbers are
+// printed.
 const longestNumber = 24
 
-// literalLength is that of a number, true, false or null.
+// literalLength is promptLength of a number, true, false or null.
 func literalLength(b []byte) (n int, tokens int64) {
 	exponent := false
 	for n < len(b) {
@@ -126,7 +128,8 @@ func literalTokens(n int, exponent bool) int64 {
 	return int64(n)
 }
 
-// stringLength is promptLength of the string that b begins with, with its quotes.
+// stringLength is promptLength of the string at the beginning of b, including its
+// quotes.
 func stringLength(b []byte, f layout, o *outline) (n int, tokens int64) {
 	if f != asLines {
 		if n := shortEnd(b); n > 0 {
@@ -180,8 +183,8 @@ func stringLength(b []byte, f layout, o *outline) (n int, tokens int64) {
 	return n, tokens
 }
 
-// shortEnd is the length of the string that b begins with, where it is shorter than
-// [notedString] and every byte of it stands for itself; else 0.
+// shortEnd returns the length of the string at the beginning of b if it is shorter
+// than [notedString] and every byte of it stands for itself; otherwise 0.
 func shortEnd(b []byte) int {
 	for i := 1; i < notedString-1 && i+8 <= len(b); i += 8 {
 		if m := specials(binary.LittleEndian.Uint64(b[i:])); m != 0 {
@@ -194,11 +197,10 @@ func shortEnd(b []byte) int {
 	return 0
 }
 
-// plain reports whether none of eight bytes is a quote, a backslash, or not
-// ASCII.
+// plain reports whether eight bytes are ASCII without a quote or a backslash.
 func plain(w uint64) bool { return w&0x8080808080808080 == 0 && noMark(w) }
 
-// runeLength is how long a character is that stood as an escape.
+// runeLength returns the printed length of a character that was written as an escape.
 func (f layout) runeLength(r rune) int64 {
 	switch {
 	case f == asText || r >= utf8.RuneSelf:
@@ -211,8 +213,8 @@ func (f layout) runeLength(r rune) int64 {
 	return 1
 }
 
-// unescape reads the escape that b begins with. Half a surrogate pair is what
-// readers put for it.
+// unescape reads the escape at the beginning of b. Half of a surrogate pair becomes
+// what readers substitute for it.
 func unescape(b []byte) (r rune, n int) {
 	if len(b) < 2 {
 		return utf8.RuneError, len(b)
@@ -262,8 +264,8 @@ func hex(b []byte) (r rune, ok bool) {
 	return r, true
 }
 
-// reprinted is by how much the text in a string may grow that a template takes
-// for JSON, as the arguments of a call, and prints in its own way.
+// reprinted returns how much the text in a string may grow if a template reads it as
+// JSON, such as the arguments of a call, and prints it in its own way.
 func reprinted(b []byte) (more int64) {
 	for i, c := range b {
 		switch c {
@@ -278,13 +280,13 @@ func reprinted(b []byte) (more int64) {
 	return more
 }
 
-// growing is by how many bytes text becomes longer when a tokenizer brings it to
+// growing computes how many bytes longer text becomes when a tokenizer converts it to
 // Unicode's form NFC first, as those of Qwen and Cohere do, or to NFKC, as
-// sentencepiece's do unless told otherwise. Few characters do: a note of music
-// becomes three of four bytes, U+FDFA eighteen characters.
+// sentencepiece does by default. Few characters grow: a musical note becomes three
+// characters of four bytes, U+FDFA becomes eighteen characters.
 type growing struct {
 	pages  *[growthPages]*[256]byte
-	before bool // the last character may come apart when a mark follows
+	before bool // the last character may decompose if a mark follows
 }
 
 func (g *growing) of(r rune) int64 {
@@ -304,7 +306,7 @@ func (g *growing) of(r rune) int64 {
 	return g.special(class)
 }
 
-// special is for a character that grows, that is a mark, or that comes apart.
+// special handles a character that grows, that is a mark, or that decomposes.
 func (g *growing) special(class byte) int64 {
 	more := int64(class & growthMask)
 	if class&isMark == 0 {
@@ -316,17 +318,17 @@ func (g *growing) special(class byte) int64 {
 }
 
 const (
-	growthPages = 0x200 // of 256 characters; those above do not grow
+	growthPages = 0x200 // pages of 256 characters; characters above these do not grow
 	growthMask  = 0x3f
 	isMark      = 0x40
 	comesApart  = 0x80
-	// markGrowth is the most by which a letter with an accent grows when another
-	// mark comes between the two.
+	// markGrowth is the most by which an accented letter grows when another mark
+	// comes between the letter and its accent.
 	markGrowth = 3
 )
 
-// growthTable has a byte for each character of those pages that hold one which
-// grows, and none for the rest.
+// growthTable has a byte for each character of those pages that contain one that
+// grows.
 var growthTable = sync.OnceValue(func() *[growthPages]*[256]byte {
 	table := new([growthPages]*[256]byte)
 	for page := range table {
@@ -334,7 +336,7 @@ var growthTable = sync.OnceValue(func() *[growthPages]*[256]byte {
 		some := false
 		for i := range classes {
 			r := rune(page<<8 | i)
-			if r < utf8.RuneSelf || r >= 0xac00 && r <= 0xdfff { // Hangul joins again
+			if r < utf8.RuneSelf || r >= 0xac00 && r <= 0xdfff { // Hangul recombines
 				continue
 			}
 			s := string(r)

@@ -12,8 +12,8 @@ import (
 	"unsafe"
 )
 
-// rawObject is a valid JSON object, from its "{" to its "}". Its members are
-// walked in place: nothing is copied, and what no limit asks for is skipped.
+// rawObject is a valid JSON object, from its "{" to its "}". Its members are walked
+// in place: nothing is copied, and what no limit needs is skipped.
 type rawObject []byte
 
 var (
@@ -21,11 +21,11 @@ var (
 	errNotUTF8  = errors.New("the body is not UTF-8")
 )
 
-// parseObject checks that body is one JSON object in UTF-8 and nothing else,
-// as every reader of RFC 8259 would see it.
+// parseObject checks that body is exactly one JSON object in UTF-8, as every reader
+// of RFC 8259 would see it.
 func parseObject(body []byte) (rawObject, error) { return parseOutlined(body, nil) }
 
-// outlined is parseObject, and makes an outline, where one is wanted.
+// parseOutlined is parseObject, and fills an outline unless o is nil.
 func parseOutlined(body []byte, o *outline) (rawObject, error) {
 	if !wellFormed(body, o) {
 		if !utf8.Valid(body) {
@@ -42,9 +42,8 @@ func parseOutlined(body []byte, o *outline) (rawObject, error) {
 
 const jsonSpace = " \t\r\n"
 
-// members calls fn for each member, in order, with the name as it is after
-// unescaping, until fn returns an error. The name lies in the object itself:
-// who keeps it for longer than that must clone it.
+// members calls fn for each member, in order, with its unescaped name, until fn
+// returns an error. The name shares the object's memory: clone it to keep it longer.
 func (o rawObject) members(fn func(name string, value []byte) error) error {
 	b := o[1:]
 	for {
@@ -67,12 +66,12 @@ func (o rawObject) members(fn func(name string, value []byte) error) error {
 	}
 }
 
-// fields are its members.
+// fields returns the members of the object.
 func (o rawObject) fields() (all []field) {
 	_ = o.members(func(name string, value []byte) error {
 		all = append(all, field{name, value})
 		return nil
-	}) // a name that cannot be read is none that is looked for
+	}) // a name that cannot be read matches no field
 	return all
 }
 
@@ -92,7 +91,7 @@ func elements(array []byte, fn func(value []byte) error) error {
 	}
 }
 
-// skipValue returns the length of the value that valid JSON begins with.
+// skipValue returns the length of the value at the beginning of valid JSON.
 func skipValue(b []byte) int {
 	switch b[0] {
 	case '"':
@@ -136,7 +135,7 @@ func skipString(b []byte) int {
 	return len(b)
 }
 
-// toMark is how far away in a valid string its end or an escape is.
+// toMark returns the distance to the next quote or backslash in a valid string.
 func toMark(b []byte) int {
 	i := 0
 	for ; i+8 <= len(b); i += 8 {
@@ -153,14 +152,14 @@ func toMark(b []byte) int {
 // noMark reports whether none of eight bytes is a quote or a backslash.
 func noMark(w uint64) bool { return marks(w) == 0 }
 
-// marks has the highest bit of the first of eight bytes that is a quote or a
-// backslash; bits above that one mean nothing.
+// marks sets the high bit of the first of eight bytes that is a quote or a backslash;
+// the bits above that one mean nothing.
 func marks(w uint64) uint64 {
 	quote, slash := w^(ones*'"'), w^(ones*'\\')
 	return ((quote-ones)&^quote | (slash-ones)&^slash) & highs
 }
 
-// text decodes a valid JSON string.
+// unquote decodes a valid JSON string.
 func unquote(value []byte) (string, error) {
 	inner := value[1 : len(value)-1]
 	if bytes.IndexByte(inner, '\\') < 0 {
@@ -171,7 +170,7 @@ func unquote(value []byte) (string, error) {
 	return s, err
 }
 
-// view is text without a copy where nothing has to be unescaped.
+// view is unquote without a copy if nothing has to be unescaped.
 func view(value []byte) (string, error) {
 	if inner := value[1 : len(value)-1]; bytes.IndexByte(inner, '\\') < 0 {
 		return inPlace(inner), nil
@@ -179,12 +178,12 @@ func view(value []byte) (string, error) {
 	return unquote(value)
 }
 
-// inPlace is b as a string, for as long as nobody changes b.
+// inPlace returns b as a string, which is valid until b changes.
 func inPlace(b []byte) string { return unsafe.String(unsafe.SliceData(b), len(b)) }
 
-// folded is a name as every reader of JSON could take it: encoding/json does not
-// tell apart the case of letters (nor the letters that Unicode folds to them),
-// and protobuf's JSON leaves out underscores.
+// folded returns a name in the form in which any reader of JSON could match it:
+// encoding/json ignores the case of letters (and of the letters that Unicode folds to
+// them), and protobuf's JSON ignores underscores.
 func folded(name string) string {
 	if f, ok := foldedKnown[name]; ok {
 		return f
@@ -192,7 +191,7 @@ func folded(name string) string {
 	return fold(name)
 }
 
-// foldedKnown leads from the names that requests have to what they fold to.
+// foldedKnown maps the usual names in requests to their folded form.
 var foldedKnown = func() map[string]string {
 	m := make(map[string]string, len(knownFields))
 	for name := range knownFields {
@@ -216,20 +215,19 @@ func fold(name string) string {
 	return strings.ReplaceAll(strings.ToLower(name), "_", "")
 }
 
-// sameField reports whether two readers of JSON could take one name for the
-// other.
+// sameField reports whether some reader of JSON could take one name for the other.
 func sameField(a, b string) bool { return folded(a) == folded(b) }
 
-// fieldSet notes which names were seen, to find those that stand twice.
+// fieldSet records which names were seen, to find duplicates.
 type fieldSet struct {
 	few  []string
-	many map[string]bool // all, when they are no longer few
+	many map[string]bool // all names, once they are too many for few
 }
 
-// fewFields are compared one by one.
+// fewFields is how many names are compared one by one.
 const fewFields = 32
 
-// add reports whether the name, or one like it, was there before.
+// add records a name, and reports whether it, or one like it, was there before.
 func (s *fieldSet) add(name string) bool {
 	name = folded(name)
 	switch {

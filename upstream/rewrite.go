@@ -6,14 +6,14 @@ import (
 	"strconv"
 )
 
-// rewriting is an object of which members are changed or added.
+// rewriting is an object whose members are being changed or added.
 type rewriting struct {
 	rawObject
 	fields []field
-	more   []field // in place of members, or new
+	more   []field // members that replace others, or are new
 }
 
-// get is a member's value, or nil.
+// get returns a member's value, or nil.
 func (w *rewriting) get(name string) []byte {
 	for _, f := range w.fields {
 		if f.name == name {
@@ -25,8 +25,8 @@ func (w *rewriting) get(name string) []byte {
 
 func (w *rewriting) set(name string, value []byte) { w.more = append(w.more, field{name, value}) }
 
-// pieces are the object with what was set, and what is new in front. They lie in the
-// object but for what was set.
+// pieces returns the object with what was set, new members first. All but what was
+// set shares the object's memory.
 func (w *rewriting) pieces() [][]byte {
 	size := len("{")
 	for _, f := range w.more {
@@ -40,14 +40,14 @@ func (w *rewriting) pieces() [][]byte {
 		}
 	}
 	if len(w.fields) == 0 && len(head) > 1 {
-		head = head[:len(head)-1] // no comma behind the last
+		head = head[:len(head)-1] // no comma after the last member
 	}
 	all := [][]byte{head}
 	done := 1
 	for _, f := range w.fields {
 		for _, changed := range w.more {
 			if changed.name == f.name {
-				at := cap(w.rawObject) - cap(f.value) // it is a part of it
+				at := cap(w.rawObject) - cap(f.value) // the value is a part of the object
 				all = append(all, w.rawObject[done:at], changed.value)
 				done = at + len(f.value)
 			}
@@ -56,11 +56,11 @@ func (w *rewriting) pieces() [][]byte {
 	return append(all, w.rawObject[done:])
 }
 
-// Rewrite returns the request's body with what a limit needs, and everything
-// else as it was: answers bounded by output tokens, where that is not below 0,
-// and usage asked for in a stream that would not report it. It is called once. What
-// it returns is in pieces, which one after the other are the body: most of a large
-// one is where it was.
+// Rewrite returns the request's body with what a limit needs, and everything else as
+// it was: with answers bounded by output tokens, unless that is negative, and with
+// usage requested in a stream that would not report it. It may be called once. The
+// body is returned in pieces, to be sent one after the other, because most of a large
+// one is unchanged.
 func (e *Estimate) Rewrite(output int64) [][]byte {
 	w := rewriting{rawObject: e.object, fields: e.fields}
 	e.Forget()
@@ -95,8 +95,8 @@ func (e *Estimate) Rewrite(output int64) [][]byte {
 	return w.pieces()
 }
 
-// with is an object with one member changed or added; it is made where there is
-// none.
+// with returns an object with one member changed or added; if object is none, it
+// makes one.
 func with(object []byte, name string, value []byte) []byte {
 	if len(object) == 0 || object[0] != '{' {
 		object = []byte("{}")
@@ -106,11 +106,11 @@ func with(object []byte, name string, value []byte) []byte {
 	return slices.Concat(w.pieces()...)
 }
 
-// DontAsk leaves a stream as it is that would be asked for its usage.
+// DontAsk keeps Rewrite from requesting usage in a stream.
 func (e *Estimate) DontAsk() { e.askUsage = false }
 
-// Written names the fields that Rewrite adds to a request and its client did not
-// send: that of the output bound where none was stated, and the one that asks for
+// Written returns the names of the fields that Rewrite adds and the client did not
+// send: that of the output bound, if none was stated, and the one that requests
 // usage.
 func (e *Estimate) Written(bounded bool) (output, usage string) {
 	if bounded && e.Stated < 0 {
@@ -122,17 +122,17 @@ func (e *Estimate) Written(bounded bool) (output, usage string) {
 	return output, usage
 }
 
-// Forget drops the request's text, which otherwise stays in memory for as long as
-// the estimate is used.
+// Forget drops the request's text, which otherwise stays in memory for as long as the
+// estimate does.
 func (e *Estimate) Forget() {
 	e.object, e.fields, e.turns, e.stored, e.sent, e.reader = nil, nil, nil, nil, nil, content{}
 }
 
-// HidesUsage reports whether the stream will hold an event that the client did
-// not ask for; see [Meter.Hide].
+// HidesUsage reports whether the stream will hold an event that the client did not
+// request; see [Meter.Hide].
 func (e *Estimate) HidesUsage() bool { return e.askUsage }
 
-// memberOf finds the value of a member in a valid JSON object.
+// memberOf returns the position of a member's value in a valid JSON object.
 func memberOf(b []byte, want string) (from, to int, ok bool) {
 	i := 1
 	for {
