@@ -6,31 +6,30 @@ import (
 	"math/bits"
 )
 
-// scan walks through JSON texts as they come, in pieces of any size, and tells
-// a Meter what it wants to know of them: reports of use where vendors put them,
-// the words beside, and how much text there is that a model wrote. Of all that
-// it keeps single values, and those that are too long not at all. It does not
-// judge whether a text is well formed: some have NaN or half a letter in them,
-// beside a report that is good.
+// scan walks through JSON texts as they come, in pieces of any size, and reports to a
+// Meter what it wants to know: usage where vendors put it, the strings beside it, and
+// how much text a model wrote. It keeps only single values, and none that is too
+// long. It does not check whether a text is well formed: some contain NaN or half a
+// character beside a valid report.
 type scan struct {
 	depth   int
-	objects uint64    // what is open at a depth is an object, a bit each
-	places  [6]place  // of what is open, by depth
-	key     answerKey // of the member that is being read
-	expect  bool      // a key may begin
-	string  bool      // within a string
+	objects uint64    // a bit per depth: whether an object, rather than a list, is open there
+	places  [6]place  // the places that are open, by depth
+	key     answerKey // the key of the member that is being read
+	expect  bool      // a member's name may begin
+	string  bool      // inside a string
 	escaped bool      // after a backslash
 	text    bool      // the string is text that a model wrote
-	hex     int       // digits of an escape that follow, and count as no text
-	quiet   int       // the depth of what holds no text of a model; 0: nothing
+	hex     int       // how many digits of an escape follow, which are not text
+	quiet   int       // the depth of a value without text of a model; 0: none
 	catch   catch     // what is being kept
-	caught  int       // the depth of the object that is kept
-	long    bool      // it is too long
-	kept    []byte    // what came of it before; begins in room
+	caught  int       // the depth of the object that is being kept
+	long    bool      // the value is too long
+	kept    []byte    // the earlier pieces of the value; starts in room
 	room    [256]byte
 }
 
-// maxKey is longer than any name that means something, each letter escaped.
+// maxKey is longer than any name in answerKeyOf with each letter escaped.
 const maxKey = 128
 
 // place is where in a text something stands, as far as usage may be there.
@@ -38,13 +37,13 @@ type place uint8
 
 const (
 	nowhere      place = iota
-	aList              // the text itself, which is how Gemini streams without events
-	inOutputList       // where a Responses answer has its items
-	inOutputItem       // whose id is its name; nothing else of it is looked at
-	atTop              // the object that the text is, or an element of that list
+	aList              // the text itself is a list: Gemini's streams without events
+	inOutputList       // the list of a Responses answer's items
+	inOutputItem       // one of these items; only its id is read
+	atTop              // the object that is the text, or an element of aList
 	inMessage
 	inResponse
-	inOther // whose usage is about the whole answer
+	inOther // an object whose usage is that of the whole answer
 	inChoices
 	inChoice
 )
@@ -59,7 +58,7 @@ const (
 	anObject
 )
 
-// maxCaught bounds what is kept of one value. A usage object has some hundred
+// maxCaught bounds how much is kept of one value. A usage object has a few hundred
 // bytes.
 const maxCaught = 64 << 10
 
@@ -72,7 +71,7 @@ func (s *scan) place() place {
 
 func (s *scan) inObject() bool { return s.depth < 64 && s.objects>>s.depth&1 == 1 }
 
-// reset forgets a text that is not whole.
+// reset drops a text that is not complete.
 func (s *scan) reset() {
 	s.depth, s.quiet, s.hex = 0, 0, 0
 	s.expect, s.string, s.escaped, s.text = false, false, false, false
@@ -81,7 +80,7 @@ func (s *scan) reset() {
 
 func (s *scan) drop() { s.catch, s.long, s.kept = nothing, false, s.kept[:0] }
 
-// begin starts to keep something.
+// begin starts to keep a value.
 func (s *scan) begin(c catch) {
 	if s.kept == nil {
 		s.kept = s.room[:0]
@@ -89,14 +88,14 @@ func (s *scan) begin(c catch) {
 	s.catch, s.long, s.kept = c, false, s.kept[:0]
 }
 
-// keep adds to what is kept what is over before it is whole.
+// keep adds a piece that ends before the value does.
 func (s *scan) keep(b []byte) {
 	if s.long = s.long || len(s.kept)+len(b) > s.most(); !s.long {
 		s.kept = append(s.kept, b...)
 	}
 }
 
-// most is how much is kept of a value.
+// most returns how many bytes of a value are kept.
 func (s *scan) most() int {
 	switch s.catch {
 	case anObject:
@@ -107,8 +106,8 @@ func (s *scan) most() int {
 	return maxKey
 }
 
-// end returns what was kept with what came last of it, and false for what is
-// too long. It may lie in b, and is good until more is kept.
+// end returns the kept value including its last piece, and false if it was too long.
+// The value may share b's memory, and is valid until more is kept.
 func (s *scan) end(b []byte) ([]byte, bool) {
 	if len(s.kept) > 0 || s.long {
 		s.keep(b)
@@ -119,11 +118,11 @@ func (s *scan) end(b []byte) ([]byte, bool) {
 	return b, !long
 }
 
-// write reads on. It returns how much it read, which is all or as far as a text
-// ends, and whether one did.
+// write reads more. It returns how much it read, which is everything or up to the end
+// of a text, and whether a text ended.
 func (s *scan) write(b []byte, m *Meter) (int, bool) {
-	from := 0   // where what is being kept begins
-	quote := -1 // where the next one stands, as soon as it was looked for
+	from := 0   // where the value that is being kept begins
+	quote := -1 // where the next quote is, once it was searched for
 	for i := 0; i < len(b); {
 		if !s.string {
 			c := b[i]
@@ -131,7 +130,7 @@ func (s *scan) write(b []byte, m *Meter) (int, bool) {
 			switch c {
 			case '"':
 				if end := plainEnd(b, i); end >= 0 {
-					// Nearly all are whole, and short.
+					// Nearly all strings are complete and short.
 					if s.whole(b[i:end], m) {
 						from = end + 1
 					}
@@ -178,8 +177,8 @@ func (s *scan) write(b []byte, m *Meter) (int, bool) {
 			i++
 			continue
 		}
-		// Most strings are short; in others the end is looked for, and before it
-		// what is escaped.
+		// Most strings are short. In others, find the end first, and then the escapes
+		// before it.
 		stop := i
 		for near := min(len(b), i+16); stop < near && b[stop] != '"' && b[stop] != '\\'; {
 			stop++
@@ -226,7 +225,7 @@ func (s *scan) write(b []byte, m *Meter) (int, bool) {
 		case aWord:
 			word, ok := s.end(b[from:stop])
 			switch {
-			case s.key == keyError: // some write an empty one where there is none
+			case s.key == keyError: // some vendors write an empty error if there is none
 				m.pending.failed = m.pending.failed || !ok || len(word) > 0
 			case ok:
 				m.word(s.place(), s.key, word)
@@ -239,7 +238,7 @@ func (s *scan) write(b []byte, m *Meter) (int, bool) {
 	return len(b), false
 }
 
-// plainEnd is where the string ends whose first character is at i, and -1 where it
+// plainEnd returns the end of the string whose first character is at i, and -1 if it
 // has escapes or its end is not in b.
 func plainEnd(b []byte, i int) int {
 	for ; i+8 <= len(b); i += 8 {
@@ -258,8 +257,8 @@ func plainEnd(b []byte, i int) int {
 	return -1
 }
 
-// whole takes a string without escapes, as it stands between its quotes. It
-// reports whether it is the name of a count, which is kept from there on.
+// whole takes a string without escapes, as written between its quotes. It reports
+// whether the string is the name of a count, which is kept from there on.
 func (s *scan) whole(value []byte, m *Meter) bool {
 	switch {
 	case s.catch == anObject:
@@ -285,7 +284,7 @@ func (s *scan) whole(value []byte, m *Meter) bool {
 	return false
 }
 
-// counts begins to keep a number that counts tokens where its name was read.
+// counts starts to keep a number if the name of a token count was read.
 func (s *scan) counts() bool {
 	if (s.key == keyPromptCount || s.key == keyOutputCount) && s.place() == atTop {
 		s.begin(aNumber)
@@ -338,7 +337,7 @@ func (s *scan) push(c byte, m *Meter) {
 		s.depth++
 		return
 	}
-	s.drop() // where a number was expected
+	s.drop() // a number was expected
 	above, object := s.place(), c == '{'
 	here := nowhere
 	switch {
@@ -381,7 +380,7 @@ func (s *scan) push(c byte, m *Meter) {
 		}
 	case keyArguments, keyCall:
 		if s.quiet == 0 && object {
-			m.wrote++ // how much of it a model wrote is not looked at
+			m.wrote++ // the length of what a model wrote there is not measured
 		}
 	case keyEmbedding:
 		m.pending.embeds = true
@@ -423,7 +422,7 @@ func (s *scan) number(last []byte, m *Meter) {
 	}
 }
 
-// named is the key of a name between its quotes.
+// named returns the answerKey of a name, as written between its quotes.
 func named(name []byte) answerKey {
 	if bytes.IndexByte(name, '\\') >= 0 {
 		if s, err := unquote(append(append([]byte{'"'}, name...), '"')); err == nil {

@@ -42,7 +42,7 @@ type Memory struct {
 	used       *list.List               // the most recently used one is in front
 	total      int                      // prefixes of all keys
 	answers    answerMemory
-	distrusted map[served]time.Time // until when
+	distrusted map[served]time.Time // when the distrust ends
 	off        time.Time            // when the distrust of all models ends, after more were distrusted than can be kept
 }
 
@@ -64,12 +64,12 @@ type keyPrefixes struct {
 // prefix is a request that was answered.
 type prefix struct {
 	rest, all digest // of everything but the messages, and of the messages
-	turns     int    // messages
+	turns     int    // how many messages
 	tokens    int64  // what the request or a prefix of it counted, whichever is more
 	model     uint64 // the model that answered
 	learned   time.Time
 	ends      byte
-	continued bool // in another of them, which counts instead
+	continued bool // a longer prefix continues this one, and counts instead
 }
 
 const (

@@ -13,7 +13,7 @@ type Meter struct {
 	Several bool
 
 	usage   Usage
-	final   bool   // what was reported is about the whole answer
+	final   bool   // the reported usage is that of the whole answer
 	ended   bool   // the stream said that it is complete
 	failed  bool   // the answer contained an error
 	embeds  bool   // it holds embeddings, which are not output
@@ -41,7 +41,7 @@ type textReport struct {
 	whole    bool // usage of the whole answer
 	final    bool // which includes the output
 	response bool // usage of the whole answer, if this is the last event
-	last     bool // it is
+	last     bool // this is the last event
 	ends     bool // this is the last event, and holds no usage
 	embeds   bool
 	failed   bool

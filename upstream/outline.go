@@ -25,7 +25,7 @@ type field struct {
 
 // written is a string in the text.
 type written struct {
-	from, length uint32 // with its quotes
+	from, length uint32 // both include the quotes
 	tokens       uint32 // its stringLength as text
 	printed      uint32 // how much longer its stringLength as JSON is
 }

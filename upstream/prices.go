@@ -16,19 +16,22 @@ import (
 	"time"
 )
 
-// priceTable is made from collected figures by
+// The embedded table is made from collected figures by
+//
+//	go run ./upstream/genprices FIGURES.json > upstream/prices.json
+//
 //go:embed prices.json
 var embedded []byte
 
 // Prices is a table of prices.
 type Prices struct {
-	AsOf    string // of the table that is built in
+	AsOf    string // the date of the built-in table
 	byModel map[string]*Price
 	aliased []*Price
 }
 
-// priceFile is the form of a table as a file, schema till.prices/1. Amounts are
-// USD per million tokens.
+// priceFile is a table as a file, schema till.prices/1. Amounts are in USD per
+// million tokens.
 type priceFile struct {
 	Schema string      `json:"schema"`
 	AsOf   string      `json:"as_of,omitempty"`
@@ -38,7 +41,7 @@ type priceFile struct {
 type priceLine struct {
 	Provider    string   `json:"provider"`
 	ID          string   `json:"id"`
-	Alias       string   `json:"alias_regex,omitempty"` // of dated snapshots
+	Alias       string   `json:"alias_regex,omitempty"` // matches dated snapshots
 	Input       *float64 `json:"input"`
 	Output      *float64 `json:"output"`
 	CachedInput float64  `json:"cached_input,omitempty"`
@@ -75,26 +78,26 @@ const (
 	maxRate     = 1e5 // USD per million tokens
 )
 
-// BuiltInPrices returns the table that is built in. Nobody may change it.
+// BuiltInPrices returns the built-in table. Callers must not change it.
 var BuiltInPrices = sync.OnceValue(func() *Prices {
 	p := &Prices{byModel: make(map[string]*Price)}
 	asOf, err := p.read(bytes.NewReader(embedded))
 	if err != nil {
-		panic("the built-in prices: " + err.Error()) // a test reads them
+		panic("the built-in prices: " + err.Error()) // a test parses the table
 	}
 	p.AsOf = asOf
 	return p
 })
 
-// With returns the table with a file's models added or put in place of its own.
+// With returns the table with a file's models added, replacing models that it had.
 func (p *Prices) With(r io.Reader) (*Prices, error) {
 	more := p.clone()
 	_, err := more.read(r)
 	return more, err
 }
 
-// WithPrice returns the table with one model's price, in USD per million
-// tokens; cached and written are 0 where they are not set.
+// WithPrice returns the table with one model's price, in USD per million tokens;
+// cached and written are 0 if they are not set.
 func (p *Prices) WithPrice(provider, model string, input, output, cached, written float64) (*Prices, error) {
 	more := p.clone()
 	line := priceLine{Provider: provider, ID: model, Input: &input, Output: &output, CachedInput: cached, CacheWrite: written, Source: "price line of the configuration"}
@@ -109,9 +112,9 @@ func (p *Prices) WithPrice(provider, model string, input, output, cached, writte
 	return more, nil
 }
 
-// like takes over from an older price what a line of the configuration cannot
-// say, or does not: what writing to a cache, more than text and long inputs cost,
-// in the proportion that they had to the rates which it does say.
+// like takes from an older price what a configuration line cannot state, or does not:
+// the prices of cache writes, of more than text, and of long inputs, in the
+// proportion that they had to the rates that the line does state.
 func (p *Price) like(old *Price) {
 	if old == nil || old.Input == 0 {
 		if p.Provider == "anthropic" {
@@ -129,7 +132,7 @@ func (p *Price) like(old *Price) {
 			tier.Output = scaled(t.Output, p.Output, old.Output)
 		}
 		if said > 0 {
-			tier.CacheWrite, tier.CacheWrite1 = 0, 0 // rates scales what was said
+			tier.CacheWrite, tier.CacheWrite1 = 0, 0 // rates scales the stated price
 		}
 		p.Tiers = append(p.Tiers, tier)
 	}
@@ -173,8 +176,8 @@ func (p *Prices) read(r io.Reader) (asOf string, err error) {
 	return file.AsOf, nil
 }
 
-// add puts a price in place of what was there, but beside those that dates
-// says were added before: a file may have several for several times.
+// add replaces the price of a model, except those that dates says were added before:
+// a file may have several prices for different times.
 func (p *Prices) add(line priceLine, dates map[string]bool) error {
 	if line.Provider == "" || line.ID == "" {
 		return fmt.Errorf("provider and id must be set, got %q and %q", line.Provider, line.ID)
@@ -239,7 +242,7 @@ func (p *Prices) add(line priceLine, dates map[string]bool) error {
 	return nil
 }
 
-// dated reads when the price holds, and when less is charged.
+// dated reads when the price applies, and its discount.
 func (p *Price) dated(line *priceLine) (err error) {
 	if line.From != "" {
 		if p.From, err = time.Parse(time.DateOnly, line.From); err != nil {
@@ -290,9 +293,8 @@ func rates(input, output, cached, write, write1 float64) (r Rates, err error) {
 
 func priceKey(provider, model string) string { return provider + "/" + model }
 
-// Find returns the price that a model has at a moment, by its exact name, or by
-// that of a dated snapshot of it; never by a beginning, because gpt-5 is not
-// gpt-5-pro.
+// Find returns the price of a model at a moment, by its exact name or by that of a
+// dated snapshot of it; never by a prefix, because gpt-5 is not gpt-5-pro.
 func (p *Prices) Find(provider, model string, now time.Time) (*Price, bool) {
 	if price := p.byModel[priceKey(provider, model)]; price != nil {
 		price = price.at(now)
@@ -307,9 +309,8 @@ func (p *Prices) Find(provider, model string, now time.Time) (*Price, bool) {
 	return nil, false
 }
 
-// LongestOutput is how long an answer of any model of a provider can be, in tokens;
-// 0 where nobody knows. Answers share the window of a model of which no more is
-// known.
+// LongestOutput returns the most tokens of an answer of any model of a provider; 0 if
+// it is not known. If only a model's window is known, that bounds its answers.
 func (p *Prices) LongestOutput(provider string) (n int64) {
 	for _, price := range p.byModel {
 		for ; price != nil && price.Provider == provider; price = price.other {

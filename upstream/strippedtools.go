@@ -8,14 +8,13 @@ import (
 	"strings"
 )
 
-// stripped is the name of a tool that is taken out of requests, and what it folds
-// to.
+// stripped is the name of a tool that is removed from requests, and its folded form.
 type stripped struct{ name, folded string }
 
 // maxStripped bounds how many tools an operator may name.
 const maxStripped = 64
 
-// strips reads the names of tools that are taken out of requests.
+// strips parses the names of tools that are removed from requests.
 func strips(names []string) (all []stripped, err error) {
 	if len(names) > maxStripped {
 		return nil, fmt.Errorf("strip_tools takes at most %d names, got %d", maxStripped, len(names))
@@ -32,26 +31,26 @@ func strips(names []string) (all []stripped, err error) {
 	return all, nil
 }
 
-// searchFields are members of requests that ask for a search without a tool:
-// OpenAI's and OpenRouter's chat completions
+// searchFields are members of requests that request a search without a tool: OpenAI's
+// and OpenRouter's chat completions
 // (platform.openai.com/docs/api-reference/chat/create), and xAI's
 // (docs.x.ai/docs/guides/live-search).
 var searchFields = set(fold("web_search_options"), fold("search_parameters"))
 
-// maxToolDepth bounds how deep lists of tools may stand in each other.
+// maxToolDepth bounds how deep lists of tools may be nested.
 const maxToolDepth = 8
 
-// errInsists is about requests that are of no use without a tool.
+// errInsists is about requests that are useless without a removed tool.
 var errInsists = errors.New("its tool_choice insists on one that is; leave that out")
 
-// Strips reports whether tools are taken out of requests for a path.
+// Strips reports whether tools are removed from requests for a path.
 func (p *Preset) Strips(method, path string) bool {
 	return len(p.strips) > 0 && method == "POST" && p.asksModel(path)
 }
 
-// Strip takes out of a request the tools that its upstream is not to run, with what
-// is about them alone, and leaves every other byte as it is. It reports whether
-// there were any.
+// Strip removes from a request the tools that its upstream must not run, and the
+// members that concern only them, and leaves every other byte as it is. It reports
+// whether there were any.
 func (p *Preset) Strip(c *Call) (changed bool, err error) {
 	if len(c.Body) == 0 {
 		return false, nil
@@ -75,25 +74,25 @@ func (p *Preset) Strip(c *Call) (changed bool, err error) {
 	return true, nil
 }
 
-// stripping is what is being taken out of one request.
+// stripping is the removal of tools from one request.
 type stripping struct {
 	preset *Preset
-	native bool // in Gemini's own form
+	native bool // the request is in Gemini's own form
 	body   []byte
 	cuts   []span
-	taken  []string // the operator's names of what was taken out
-	called []string // what the requests call it
-	left   int      // tools that stay
+	taken  []string // the operator's names of the removed tools
+	called []string // the request's names for them
+	left   int      // how many tools stay
 	depth  int
 }
 
 // span is a part of the body.
 type span struct{ from, to int }
 
-// at is where a part of the body begins.
+// at returns where a part of the body begins.
 func (s *stripping) at(part []byte) int { return cap(s.body) - cap(part) }
 
-// rest is the body without what was cut out of it.
+// rest returns the body without the cuts.
 func (s *stripping) rest() []byte {
 	slices.SortFunc(s.cuts, func(a, b span) int { return cmp.Compare(a.from, b.from) })
 	out, done := make([]byte, 0, len(s.body)), 0
@@ -104,12 +103,12 @@ func (s *stripping) rest() []byte {
 	return append(out, s.body[done:]...)
 }
 
-// filter cuts parts of a list, or members of an object, out of the body, each with
-// the comma beside it. Where none would be left it cuts nothing, and reports that:
-// then the whole has to go.
+// filter cuts elements of a list, or members of an object, out of the body, each with
+// a comma beside it. If none would be left it cuts nothing and reports that, because
+// the whole list or object has to go.
 func (s *stripping) filter(whole []byte, drop func(name string, value []byte) (bool, error)) (emptied bool, err error) {
 	mark := len(s.cuts)
-	kept, cutting := -1, span{-1, -1} // the end of what was kept last; what is to be cut
+	kept, cutting := -1, span{-1, -1} // the end of the last kept element; the pending cut
 	b := whole[1:]
 	for {
 		b = b[spaces(b):]
@@ -159,9 +158,9 @@ func (s *stripping) filter(whole []byte, drop func(name string, value []byte) (b
 	return false, nil
 }
 
-// request takes tools out of a request, and then what speaks of them.
+// request removes tools from a request, and then the members that refer to them.
 func (s *stripping) request(o rawObject) error {
-	var gone []string // members that go as a whole
+	var gone []string // members to remove as a whole
 	var seen fieldSet
 	err := o.members(func(name string, value []byte) error {
 		drop := s.tool
@@ -212,7 +211,7 @@ func (s *stripping) request(o rawObject) error {
 		case name == "include" && value[0] == '[':
 			return s.filter(value, s.included)
 		case name == "parallel_tool_calls" || name == "toolConfig" || name == "tool_config":
-			return s.left == 0, nil // vendors refuse them without tools
+			return s.left == 0, nil // vendors refuse these members without tools
 		}
 		return false, nil
 	})
@@ -222,8 +221,8 @@ func (s *stripping) request(o rawObject) error {
 	return err
 }
 
-// word is the operator's name for a tool's type, if that is one to be taken out.
-// A type may have a date behind it.
+// word returns the operator's name for a type of tool, if that is to be removed. The
+// type may end in a date.
 func (s *stripping) word(kind string) string {
 	plain := fold(kind)
 	for _, w := range s.preset.strips {
@@ -235,7 +234,7 @@ func (s *stripping) word(kind string) string {
 	return ""
 }
 
-// description is what is looked at in a tool, or in what holds tools.
+// description is what matters of a tool, or of an object that holds tools.
 type description struct {
 	kind, name string
 	tools      []byte
@@ -269,7 +268,7 @@ func describe(o rawObject) (d description, err error) {
 	return d, err
 }
 
-// tool reports whether a tool is to go, and takes out those within it.
+// tool reports whether a tool is to be removed, and removes those nested in it.
 func (s *stripping) tool(_ string, tool []byte) (bool, error) {
 	if tool[0] != '{' {
 		return false, nil
@@ -289,7 +288,7 @@ func (s *stripping) tool(_ string, tool []byte) (bool, error) {
 	return s.nestedTools(d.tools)
 }
 
-// within takes out tools that stand in something else.
+// nestedTools removes tools from a nested list.
 func (s *stripping) nestedTools(tools []byte) (emptied bool, err error) {
 	if s.depth++; s.depth > maxToolDepth {
 		return false, bodyError("tools are nested more than %d deep", maxToolDepth)
@@ -298,7 +297,7 @@ func (s *stripping) nestedTools(tools []byte) (emptied bool, err error) {
 	return s.filter(tools, s.tool)
 }
 
-// item takes tools out of what may hold them in the input of the Responses API:
+// item removes tools from items of the Responses API's input that may hold them:
 // "additional_tools", "tool_search_output".
 func (s *stripping) item(_ string, item []byte) (bool, error) {
 	if item[0] != '{' {
@@ -311,7 +310,8 @@ func (s *stripping) item(_ string, item []byte) (bool, error) {
 	return s.nestedTools(d.tools)
 }
 
-// nativeTool takes members out of one of Gemini's tools, each of which is one.
+// nativeTool removes members from an entry of Gemini's tools, where each member is a
+// tool.
 func (s *stripping) nativeTool(_ string, tool []byte) (bool, error) {
 	if tool[0] != '{' {
 		return false, nil
@@ -325,7 +325,7 @@ func (s *stripping) nativeTool(_ string, tool []byte) (bool, error) {
 	})
 }
 
-// plugin reports whether one of OpenRouter's plugins is to go.
+// plugin reports whether one of OpenRouter's plugins is to be removed.
 func (s *stripping) plugin(_ string, plugin []byte) (gone bool, err error) {
 	if plugin[0] != '{' {
 		return false, nil
@@ -341,8 +341,9 @@ func (s *stripping) plugin(_ string, plugin []byte) (gone bool, err error) {
 	return gone, err
 }
 
-// choice reports whether a tool_choice goes with the tools, and refuses one that
-// insists on a tool which does: an answer without it is not what was asked for.
+// choice reports whether a tool_choice is to be removed with the tools, and refuses
+// one that insists on a removed tool: an answer without it is not what the client
+// asked for.
 func (s *stripping) choice(value []byte) (bool, error) {
 	d := description{}
 	var err error
@@ -371,8 +372,8 @@ func (s *stripping) choice(value []byte) (bool, error) {
 	return false, err
 }
 
-// included reports whether more of an answer is asked for that only a tool which
-// was taken out gives, as "web_search_call.results".
+// included reports whether an entry of include requests a part of the answer that
+// only a removed tool provides, such as "web_search_call.results".
 func (s *stripping) included(_ string, value []byte) (bool, error) {
 	if value[0] != '"' {
 		return false, nil

@@ -10,32 +10,32 @@ import (
 	"sync"
 )
 
-// Usage is what an upstream says that a request used, in tokens. Fields that
-// it did not report are -1, so that nothing is taken for zero.
+// Usage is what an upstream reports that a request used, in tokens. Fields that it
+// did not report are -1, so that nothing is mistaken for zero.
 type Usage struct {
 	Input        int64 // all input, cached and written to a cache included
 	CachedInput  int64 // of Input: read from a cache
 	CacheWrite   int64 // of Input: written to a cache
 	CacheWrite1h int64 // of CacheWrite: kept for an hour, which costs more
 	Output       int64 // all output, reasoning included
-	// Nanodollars is the cost, where the upstream reports one.
+	// Nanodollars is the cost, if the upstream reports one.
 	Nanodollars int64
 }
 
 // unreported is a Usage of which nothing is known.
 var unreported = Usage{-1, -1, -1, -1, -1, -1}
 
-// Unreported is what is known where nothing was said that can be true.
+// Unreported returns a Usage of which nothing is known.
 func Unreported() Usage { return unreported }
 
-// Known reports whether the upstream said how many tokens were used.
+// Known reports whether the upstream reported how many tokens were used.
 func (u Usage) Known() bool { return u.Input >= 0 && u.Output >= 0 }
 
-// Tokens is the sum that a token limit counts.
+// Tokens returns the sum that a token limit counts.
 func (u Usage) Tokens() int64 { return add(max(u.Input, 0), max(u.Output, 0)) }
 
-// merge keeps the most that was reported of each field: streams restate their
-// counts, and they only grow.
+// merge keeps the highest report of each field: streams repeat their counts, which
+// only grow.
 func (u *Usage) merge(v Usage) {
 	u.Input = max(u.Input, v.Input)
 	u.CachedInput = max(u.CachedInput, v.CachedInput)
@@ -45,7 +45,7 @@ func (u *Usage) merge(v Usage) {
 	u.Nanodollars = max(u.Nanodollars, v.Nanodollars)
 }
 
-// add is a+b for counts, without overflow.
+// add returns a+b for counts, saturating on overflow.
 func add(a, b int64) int64 {
 	if a > math.MaxInt64-b {
 		return math.MaxInt64
@@ -53,14 +53,14 @@ func add(a, b int64) int64 {
 	return a + b
 }
 
-// usageCounts are the numbers of a usage object before they mean something: a
-// field's name, with the names of the objects it stands in.
+// usageCounts are the uninterpreted numbers of a usage object, by the name of the
+// field with the names of the objects around it.
 type usageCounts map[string]int64
 
-// spareCounts are empty.
+// spareCounts are empty maps for reuse.
 var spareCounts = sync.Pool{New: func() any { return make(usageCounts, 16) }}
 
-// countedPaths are the numbers that are looked for, each leading to itself.
+// countedPaths are the fields that are looked for, each mapped to itself.
 var countedPaths = func() map[string]string {
 	m := make(map[string]string)
 	for _, fields := range [][]string{inputFields, outputFields, cachedFields, writtenFields, totalFields, thoughtFields, toolFields, otherFields} {
@@ -71,7 +71,8 @@ var countedPaths = func() map[string]string {
 	return m
 }()
 
-// What vendors call the parts of their usage; the first that is there counts.
+// These are the vendors' names for the parts of their usage; the first that is
+// present counts.
 var (
 	inputFields  = []string{"prompt_tokens", "input_tokens", "promptTokenCount", "total_input_tokens", "inputTokens", "prompt_eval_count"}
 	outputFields = []string{"completion_tokens", "output_tokens", "candidatesTokenCount", "total_output_tokens", "outputTokens", "eval_count"}
@@ -88,11 +89,11 @@ var (
 		"cost_details.upstream_inference_cost", "is_byok"}
 )
 
-// maxUsageDepth bounds how deep a usage object is looked into.
+// maxUsageDepth bounds how deep a usage object is searched.
 const maxUsageDepth = 3
 
-// count collects the numbers in a usage object. What is negative, not whole or
-// null is none. path leads to the object, and its memory is reused.
+// collect gathers the numbers in a usage object. Negative numbers, fractions and null
+// do not count. path leads to the object, and its memory is reused.
 func (c usageCounts) collect(path []byte, o rawObject, depth int) error {
 	return o.members(func(name string, value []byte) error {
 		if len(name) > maxFieldName {
@@ -126,14 +127,14 @@ func (c usageCounts) collect(path []byte, o rawObject, depth int) error {
 	})
 }
 
-// noNumber stands for a count that is none: below zero, beyond reason, a fraction
-// or words. Whoever writes that is not believed in the rest either, as who leaves
-// a count out is.
+// noNumber stands for an invalid count: negative, beyond reason, a fraction or words.
+// A vendor that writes such a count is not believed in the rest either, like one that
+// leaves a count out.
 const noNumber = "!"
 
 var errNoNumber = errors.New("a count is no number")
 
-// wholeNumber reads a count. Some write 100.0 (Cohere), 1e2 or "100".
+// wholeNumber reads a count. Some vendors write 100.0 (Cohere), 1e2 or "100".
 func wholeNumber(s string) (int64, bool) {
 	if n, err := strconv.ParseInt(s, 10, 64); err == nil {
 		return n, n >= 0 && s[0] != '-' && s[0] != '+'
@@ -158,8 +159,8 @@ func parseUSD(s string) (int64, bool) {
 	return int64(math.Ceil(f * 1e9)), true
 }
 
-// first returns the first of the fields that was reported and is not 0, or else
-// 0 if one was, or -1.
+// first returns the first of the fields that was reported and is not 0; otherwise 0
+// if one was reported, and -1 if none was.
 func (c usageCounts) first(names ...string) int64 {
 	found := int64(-1)
 	for _, name := range names {
@@ -170,9 +171,9 @@ func (c usageCounts) first(names ...string) int64 {
 	return found
 }
 
-// usageOf reads a usage object by what is in it, not by whose it is: the
-// vendors copy each other, and their copies differ. The error may be errNoNumber;
-// then what is returned is what else was said.
+// usageOf reads a usage object by its contents, whichever vendor it is from: the
+// vendors copy each other, and their copies differ. If the error is errNoNumber, the
+// returned Usage is what the rest of the object reports.
 func usageOf(o rawObject) (Usage, error) {
 	c := spareCounts.Get().(usageCounts)
 	defer func() {
@@ -184,7 +185,7 @@ func usageOf(o rawObject) (Usage, error) {
 		return unreported, err
 	}
 	if c.first("billed_units.input_tokens", "billed_units.output_tokens") >= 0 {
-		// Cohere; what it bills is less than what its model read.
+		// Cohere bills less than its model read.
 		u := unreported
 		u.Input, u.Output = max(c.first("billed_units.input_tokens"), 0), max(c.first("billed_units.output_tokens"), 0)
 		return u, c.sound()
@@ -202,7 +203,7 @@ func usageOf(o rawObject) (Usage, error) {
 			u.Input = add(u.Input, add(max(read, 0), max(written, 0)))
 		}
 	}
-	// Gemini counts thoughts and what its tools read beside the rest.
+	// Gemini counts thoughts and what its tools read separately.
 	if n := c.first(thoughtFields...); n > 0 {
 		u.Output = add(max(u.Output, 0), n)
 	}
@@ -212,19 +213,19 @@ func usageOf(o rawObject) (Usage, error) {
 	switch {
 	case total < 0:
 	case u.Input < 0 && u.Output < 0:
-		u.Input = total // embeddings, which have no more; of anything else the output is not known
+		u.Input = total // embeddings have no output; for anything else the output stays unknown
 	case u.Input >= 0 && u.Output < 0:
-		u.Output = max(total-u.Input, 0) // of embeddings none
+		u.Output = max(total-u.Input, 0) // 0 for embeddings
 	}
 	if u.Known() && total > u.Tokens() {
-		// Reasoning that is left out of the parts, as xAI does.
+		// xAI, for one, leaves reasoning out of the parts of its total.
 		u.Output = add(u.Output, total-u.Tokens())
 	}
 	u.Nanodollars = c.cost()
 	return u, c.sound()
 }
 
-// sound reports a count that is none.
+// sound returns errNoNumber if a count was invalid.
 func (c usageCounts) sound() error {
 	if c[noNumber] > 0 {
 		return errNoNumber
@@ -232,10 +233,11 @@ func (c usageCounts) sound() error {
 	return nil
 }
 
-// beside reports whether so many cached tokens, under Anthropic's names, stand
-// beside the input and not in it. Anthropic and Bedrock count them beside it.
-// Gateways copy the names into OpenAI's shape, where they are in it (LiteLLM); what
-// is more than the input cannot be. A total decides where it agrees with one.
+// beside reports whether so many cached tokens, under Anthropic's names, are counted
+// beside the input and not within it. Anthropic and Bedrock count them beside it.
+// Gateways copy the names into OpenAI's form, where they are within it (LiteLLM);
+// they cannot be if there are more of them than input. If a total agrees with one of
+// the two, it decides.
 func (c usageCounts) beside(u Usage, cached, total int64) bool {
 	parts := add(u.Input, max(u.Output, 0))
 	switch _, bedrock := c["inputTokens"]; {
@@ -244,30 +246,30 @@ func (c usageCounts) beside(u Usage, cached, total int64) bool {
 	case total == parts:
 		return false
 	}
-	return c["prompt_tokens"] != u.Input // which came under another name
+	return c["prompt_tokens"] != u.Input // the input came under another name
 }
 
-// cost is what the upstream says that the request cost: OpenRouter in dollars,
-// xAI in ticks of which a dollar has 10^10.
+// cost returns what the upstream says that the request cost: OpenRouter in dollars,
+// xAI in ticks of 10^-10 dollars.
 func (c usageCounts) cost() int64 {
 	if ticks, ok := c["cost_in_usd_ticks"]; ok {
 		return ticks/10 + min(ticks%10, 1)
 	}
 	cost, theirs := c.dollars("cost"), c.dollars("cost_details.upstream_inference_cost")
-	// With the owner's own key at the provider, OpenRouter's cost is its fee
-	// alone, and what the provider takes stands beside it, if it is known. (Where it
-	// is not said whose key it was, a fee is less than that.)
+	// If the account uses its own key at the provider, OpenRouter's cost is only its
+	// fee, and the provider's charge is reported separately, if it is known. (If the
+	// answer does not say whose key it was, the fee is lower than that charge.)
 	switch byok, said := c["is_byok"]; {
 	case said && byok == 0:
 	case said && theirs <= 0:
-		return -1 // the table knows
+		return -1 // use the price table
 	case said, theirs > 0 && cost < theirs:
 		return add(max(cost, 0), theirs)
 	}
 	return cost
 }
 
-// dollars is a field in dollars as nano-dollars, or -1.
+// dollars returns a field in dollars as nano-dollars, or -1.
 func (c usageCounts) dollars(field string) int64 {
 	if cost, ok := c["$"+field]; ok {
 		return cost

@@ -2,9 +2,9 @@
 //
 //	go run ./upstream/genprices FIGURES.json > upstream/prices.json
 //
-// It takes a file of the schema till.prices/1 with whatever else its collector
-// noted, keeps what till reads, and leaves out what cannot be right. What it
-// leaves out it says on standard error.
+// It reads a file of the schema till.prices/1 with any further notes of its
+// collector, keeps what till reads, and leaves out what cannot be right. It reports
+// what it leaves out on standard error.
 package main
 
 import (
@@ -69,19 +69,19 @@ func main() {
 
 func name(m map[string]any) string { return fmt.Sprint(m["provider"], "/", m["id"]) }
 
-// corrected are figures that collectors have wrong, each with who says so.
+// corrected are figures that collectors have wrong, each with its source.
 var corrected = map[string]map[string]any{
-	// fastgpt-plugin#297; OpenAI documents its siblings gpt-5.1- and
-	// gpt-5.2-chat-latest so.
+	// fastgpt-plugin#297; OpenAI documents the siblings gpt-5.1- and
+	// gpt-5.2-chat-latest with these figures.
 	"openai/gpt-5-chat-latest": {"context_window": 128_000, "max_output_tokens": 16_384},
-	// The model's card: a window of 256k, as its siblings have.
+	// The model's card states a window of 256k, as its siblings have.
 	"mistral/ministral-3b-2512": {"context_window": 262_144},
 }
 
 var fields = []string{"provider", "id", "alias_regex", "input", "output", "cached_input", "cache_write", "cache_write_1h",
 	"context_window", "max_output_tokens", "as_of", "source", "confidence"}
 
-// keep is a model as till reads it, or nil.
+// keep returns a model as till reads it, or nil.
 func keep(m map[string]any) map[string]any {
 	if mode := m["mode"]; mode != "chat" && mode != "embedding" {
 		log.Printf("%s: left out: %v is not billed by tokens of text alone", name(m), mode)

@@ -1,8 +1,7 @@
-// Package upstreamtest is a strict stand-in for the vendors' APIs, for tests:
-// it speaks the protocols of OpenAI, Anthropic, Gemini, Cohere and Mistral, and
-// OpenAI's at the paths of the vendors that copied it; it insists on the
-// right credential in the right slot, and records everything that it was
-// sent. It is never part of the product.
+// Package upstreamtest is a strict stand-in for the vendors' APIs, for tests: it
+// speaks the protocols of OpenAI, Anthropic, Gemini, Cohere and Mistral, and OpenAI's
+// at the paths of the vendors that copied it; it insists on the right credential in
+// the right header, and records every request. It is never part of the product.
 package upstreamtest
 
 import (
@@ -38,19 +37,20 @@ const (
 	Any Vendor = "any"
 )
 
-// What a test asks of one request, by headers that go through till untouched.
+// A test controls the answer to a request by these headers, which till passes on
+// untouched.
 const (
 	HeaderStatus = "X-Test-Status" // answer with this status
 	HeaderEvents = "X-Test-Events" // stream this many events
-	HeaderPause  = "X-Test-Pause"  // wait that long between events, such as 5ms
+	HeaderPause  = "X-Test-Pause"  // pause between events, such as 5ms
 	HeaderFail   = "X-Test-Fail"   // "before" or "after" the first byte, or "hang"
 	HeaderHold   = "X-Test-Hold"   // answer only when Release is called
 )
 
-// Request is what the server was sent.
+// Request is a request as the server received it.
 type Request struct {
 	Method string
-	Path   string // as it came, escaped
+	Path   string // escaped, as it was sent
 	Query  string
 	Host   string
 	Header http.Header
@@ -67,10 +67,10 @@ type Server struct {
 	last  atomic.Pointer[Request]
 
 	mu          sync.Mutex
-	credentials map[string]int64 // that are good, and how many requests came with each
+	credentials map[string]int64 // the valid credentials, with how many requests used each
 	violations  []string
 	release     chan struct{}
-	held        chan struct{} // one value for each request that began to hold
+	held        chan struct{} // gets a value for each request that is being held
 }
 
 // Start runs a stand-in on loopback until the test ends.
@@ -88,20 +88,20 @@ func Start(t interface {
 	return s
 }
 
-// Count is how many requests came, right or wrong.
+// Count returns how many requests came, valid or not.
 func (s *Server) Count() int64 { return s.count.Load() }
 
-// Last is the request that came last.
+// Last returns the latest request.
 func (s *Server) Last() *Request { return s.last.Load() }
 
-// Accept makes a credential good, beside those that are.
+// Accept adds a valid credential.
 func (s *Server) Accept(credential string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.credentials[credential] = 0
 }
 
-// Retire makes a credential bad, and returns how many requests came with it.
+// Retire makes a credential invalid, and returns how many requests used it.
 func (s *Server) Retire(credential string) int64 {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -110,14 +110,14 @@ func (s *Server) Retire(credential string) int64 {
 	return n
 }
 
-// Uses is how many requests came with a credential that is good.
+// Uses returns how many requests used a valid credential.
 func (s *Server) Uses(credential string) int64 {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.credentials[credential]
 }
 
-// shows reports whether a text holds a credential that is good.
+// shows reports whether a text contains a valid credential.
 func (s *Server) shows(text string) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -129,17 +129,17 @@ func (s *Server) shows(text string) bool {
 	return false
 }
 
-// SetLatency lets every answer wait.
+// SetLatency delays every answer.
 func (s *Server) SetLatency(d time.Duration) { s.latency.Store(int64(d)) }
 
-// Violations lists what was wrong with the requests that came.
+// Violations returns what was wrong with the requests.
 func (s *Server) Violations() []string {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return slices.Clone(s.violations)
 }
 
-// Held waits until a request asks to be held.
+// Held waits until a request is being held.
 func (s *Server) Held(ctx context.Context) error {
 	select {
 	case <-s.held:
@@ -149,7 +149,7 @@ func (s *Server) Held(ctx context.Context) error {
 	}
 }
 
-// Release lets go of everything that is held, now and later.
+// Release answers every held request, now and later.
 func (s *Server) Release() { close(s.release) }
 
 func (s *Server) violate(format string, args ...any) {
@@ -207,19 +207,19 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	s.answer(w, r, body)
 }
 
-// reset breaks the connection off.
+// reset breaks the connection.
 func reset(w http.ResponseWriter) {
 	conn, _, err := http.NewResponseController(w).Hijack()
 	if err != nil {
 		panic(http.ErrAbortHandler)
 	}
 	if tcp, ok := conn.(*net.TCPConn); ok {
-		_ = tcp.SetLinger(0) // a reset, not a clean end
+		_ = tcp.SetLinger(0) // sends a reset instead of closing cleanly
 	}
 	_ = conn.Close()
 }
 
-// slot is where a vendor expects its credential.
+// slot returns the header in which a vendor expects its credential.
 func (v Vendor) slot() string {
 	switch v {
 	case Anthropic:
@@ -230,7 +230,7 @@ func (v Vendor) slot() string {
 	return "Authorization"
 }
 
-// strangers must never reach a vendor.
+// strangers are headers that must never reach a vendor.
 var strangers = []string{
 	"X-Forwarded-For", "X-Forwarded-Host", "X-Forwarded-Proto", "Forwarded", "Via", "X-Real-Ip", "Cookie",
 	"X-Http-Method-Override", "X-Original-Url", "X-Rewrite-Url", "Proxy-Authorization",

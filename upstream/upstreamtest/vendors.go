@@ -9,7 +9,7 @@ import (
 	"time"
 )
 
-// answer is a right answer in the vendor's shape.
+// answer sends a valid answer in the vendor's form.
 func (s *Server) answer(w http.ResponseWriter, r *http.Request, body []byte) {
 	var ask struct {
 		Model   string `json:"model"`
@@ -27,7 +27,7 @@ func (s *Server) answer(w http.ResponseWriter, r *http.Request, body []byte) {
 	}
 	path := r.URL.Path
 	post := r.Method == http.MethodPost
-	// Where OpenAI's protocol begins, for those who speak it.
+	// Below this prefix the vendor speaks OpenAI's protocol.
 	spoken, speaksOpenAI := prefixes[s.vendor]
 	openAI, below := strings.CutPrefix(path, spoken)
 	speaksOpenAI = speaksOpenAI && below && post
@@ -40,7 +40,7 @@ func (s *Server) answer(w http.ResponseWriter, r *http.Request, body []byte) {
 			"choices": []object{{"index": 0, "delta": object{"content": ""}, "finish_reason": "stop"}},
 		}
 		usage := object{"prompt_tokens": 5, "completion_tokens": 2, "total_tokens": 7}
-		switch s.vendor { // that tell without being asked
+		switch s.vendor { // these report usage without being asked
 		case Mistral, "openrouter", "together":
 			last["usage"] = usage
 		case "groq":
@@ -98,15 +98,15 @@ func (s *Server) answer(w http.ResponseWriter, r *http.Request, body []byte) {
 
 type object = map[string]any
 
-// prefixes is where the paths of OpenAI's protocol begin.
+// prefixes are where the paths of OpenAI's protocol begin.
 var prefixes = map[Vendor]string{
 	OpenAI: "/v1", Mistral: "/v1", "openrouter": "/api/v1", "groq": "/openai/v1", "together": "/v1", "fireworks": "/inference/v1",
 	"perplexity": "", "deepseek": "/v1", "xai": "/v1", "ollama": "/v1",
 	"vllm": "/v1", "llamacpp": "/v1", "lmstudio": "/v1", "tgi": "/v1", "sglang": "/v1",
 }
 
-// response is an answer of OpenAI's Responses API, which tells what it used
-// when it is complete.
+// response is an answer of OpenAI's Responses API, which reports its usage once it is
+// complete.
 func response(model, status string) object {
 	var usage object
 	if status == "completed" {
@@ -186,7 +186,7 @@ func geminiChunk(text string) object {
 	}
 }
 
-// stream sends events; each tells in its text when it was sent, in Unix
+// stream sends events. The text of each is the time at which it was sent, in Unix
 // nanoseconds, so that a reader can measure the delay.
 func (s *Server) stream(w http.ResponseWriter, r *http.Request, chunk func(i int, text string) string, last string) {
 	events, pause := 3, time.Duration(0)
