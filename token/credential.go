@@ -8,7 +8,8 @@ import (
 	"unicode/utf8"
 )
 
-// CheckCredential says why a text can be nobody's API key. It repeats none of it.
+// CheckCredential returns an error if a text cannot be an API key. The error does not
+// quote the text.
 func CheckCredential(text string) error {
 	switch {
 	case text == "":
@@ -27,28 +28,29 @@ func CheckCredential(text string) error {
 	return nil
 }
 
-// unseen are characters that nobody sees, or takes for another: controls, format
-// characters, and spaces but the one of ASCII.
+// unseen reports whether a character is invisible or easily mistaken: controls,
+// format characters, and every space but the ASCII one.
 func unseen(r rune) bool {
 	return unicode.In(r, unicode.Cc, unicode.Cf, unicode.Zl, unicode.Zp) || r != ' ' && unicode.Is(unicode.Zs, r)
 }
 
 var keyString = regexp.MustCompile(`till_(sk|admin)_[0-9A-Za-z_.-]+`)
 
-// Scrub takes out of a text every key that was pasted where it does not belong.
+// Scrub replaces every key or admin token in a text by "[key]".
 func Scrub(text string) string { return keyString.ReplaceAllString(text, "[key]") }
 
-// HoldsKey reports whether somebody put a scoped key into a text.
+// HoldsKey reports whether a text contains a scoped key.
 func HoldsKey(text string) bool { return strings.Contains(text, KeyPrefix) }
 
-// named is a key as files of settings have it: OPENAI_API_KEY=sk-…, api_key: sk-….
+// named matches a key as files of settings have it: OPENAI_API_KEY=sk-…, api_key:
+// sk-….
 var named = regexp.MustCompile(`^(?i:export\s+|set\s+|setx\s+|\$env:)?([A-Z][A-Z0-9]*_[A-Z0-9_]*|(?i:[a-z0-9_."-]*(key|token|secret|password|credential|authorization)[a-z0-9_."-]*))\s*(=|:\s)\s*[^=\s]`)
 
-// schemes begin the value of a header, and no key.
+// schemes matches the beginning of a header's value, which no key has.
 var schemes = regexp.MustCompile(`^(?i:authorization\s*:|bearer\s|basic\s|token\s)`)
 
-// DoubtCredential says why a text is hardly an API key alone, though it could be a
-// password or a whole header. It repeats none of it.
+// DoubtCredential returns an error if a text is unlikely to be an API key alone,
+// though it could be a password or a whole header. The error does not quote the text.
 func DoubtCredential(text string) error {
 	first, _ := utf8.DecodeRuneInString(text)
 	last, _ := utf8.DecodeLastRuneInString(text)

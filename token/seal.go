@@ -18,11 +18,10 @@ import (
 //
 //	version (1) | seal key id (8) | nonce (12) | AES-256-GCM of the credential
 //
-// Its key is HKDF-SHA256 (RFC 5869) of the seal key with the record's salt.
-// Its additional data are version, seal key id, and everything in [Binding]:
-// a box opens for the key, the upstream and the addresses that it was made
-// for, and for nothing else. Without the salt, which only the record's store
-// has, it opens for nobody.
+// Its key is HKDF-SHA256 (RFC 5869) of the seal key with the record's salt. Its
+// additional data are the version, the seal key id, and everything in [Binding]: a
+// box opens only for the key, the upstream and the addresses that it was made for,
+// and only with the salt, which only the record's store has.
 const (
 	boxVersion   = 1
 	sealKeyIDLen = 8
@@ -36,16 +35,17 @@ const (
 	MaxCredential = 4 << 10
 )
 
-// Why a box does not open. Neither error says more, to nobody.
+// These are the reasons why a box does not open. Neither error says more.
 var (
-	// ErrBox says that the box is not the one that was made for this key,
-	// upstream and addresses under this salt, or was altered.
+	// ErrBox means that the box was altered, or is not the one that was made for this
+	// key, upstream and addresses under this salt.
 	ErrBox = errors.New("the sealed key's box does not open")
-	// ErrNoSealKey says that the seal key it was made with is not here.
+	// ErrNoSealKey means that the seal key with which the box was made is not
+	// configured.
 	ErrNoSealKey = errors.New("the seal key that this box was made with is not configured")
 )
 
-// SealKeyID names a seal key. It tells nothing of the key itself.
+// SealKeyID identifies a seal key. It reveals nothing of the key itself.
 type SealKeyID [sealKeyIDLen]byte
 
 // MarshalText writes lower-case hex.
@@ -60,13 +60,13 @@ func (id *SealKeyID) UnmarshalText(text []byte) error {
 	return err
 }
 
-// IsZero reports whether no seal key is named.
+// IsZero reports whether the id is unset.
 func (id SealKeyID) IsZero() bool { return id == SealKeyID{} }
 
-// String is the hex form.
+// String returns the hex form.
 func (id SealKeyID) String() string { return hex.EncodeToString(id[:]) }
 
-// ID names the seal key.
+// ID returns the id of the seal key.
 func (k SealKey) ID() SealKeyID {
 	sum := sha256.Sum256([]byte("till/seal-key-id/1\x00" + k.secret.Reveal()))
 	return SealKeyID(sum[:sealKeyIDLen])
@@ -81,9 +81,9 @@ func NewSalt() (Secret, error) {
 	return NewSecret(string(b[:])), nil
 }
 
-// Binding is what a box is good for.
+// Binding is what a box is valid for.
 type Binding struct {
-	Lookup   Lookup   // of the key that carries the box
+	Lookup   Lookup   // the key that carries the box
 	Upstream string   // the upstream's name
 	Origins  []string // its declared addresses, sorted
 }
@@ -112,7 +112,7 @@ func NewSealer(keys ...SealKey) (*Sealer, error) {
 	return s, nil
 }
 
-// IDs names the seal keys, of which the first seals.
+// IDs returns the ids of the seal keys, of which the first seals.
 func (s *Sealer) IDs() []SealKeyID { return slices.Clone(s.ids) }
 
 // Has reports whether boxes made with that seal key can be opened.
@@ -139,11 +139,10 @@ func (s *Sealer) Seal(salt Secret, b Binding, credential Secret) (Secret, SealKe
 	return NewSecret(base64.RawURLEncoding.EncodeToString(box)), s.ids[0], nil
 }
 
-// Open takes the credential out of a box that must have been made with the
-// seal key id. It returns ErrBox, or ErrNoSealKey when the box says that it
-// was made with that key and the key is not here.
+// Open decrypts the credential in a box made with the seal key id. It returns ErrBox,
+// or ErrNoSealKey if the box names that key and the key is not configured.
 func (s *Sealer) Open(box string, id SealKeyID, salt Secret, b Binding) (Secret, error) {
-	if !validBox(box) { // the decoder would pass over line ends
+	if !validBox(box) { // the decoder would skip line ends
 		return Secret{}, ErrBox
 	}
 	raw, err := base64.RawURLEncoding.Strict().DecodeString(box)
@@ -184,8 +183,8 @@ func boxCipher(key SealKey, salt Secret) (cipher.AEAD, error) {
 	return cipher.NewGCM(block)
 }
 
-// additional writes what a box is bound to. Each part is preceded by its
-// length, so that no two bindings are written alike.
+// additional returns what a box is bound to. Each part is preceded by its length, so
+// that no two bindings have the same form.
 func (b Binding) additional(header []byte) []byte {
 	data := slices.Clone(header)
 	for _, part := range append([]string{string(b.Lookup[:]), b.Upstream}, b.Origins...) {

@@ -53,10 +53,10 @@ func NewSealKey() (SealKey, error) {
 // maxSealKeyFile bounds the file of seal keys, in bytes.
 const maxSealKeyFile = 1 << 20
 
-// LoadOrCreateSealKeys reads the seal keys in the file at path, making file and
-// directory when they are missing: one key a line, of which the first seals;
-// what begins with # is for people. A file that others may read is refused.
-// Processes that start at once end up with the same key.
+// LoadOrCreateSealKeys reads the seal keys in the file at path, creating the file and
+// its directory if they are missing. The file has one key per line, of which the
+// first seals, and comments that begin with #. A file that others may read is
+// refused. Processes that start at the same time get the same key.
 func LoadOrCreateSealKeys(path string) ([]SealKey, error) {
 	keys, err := LoadSealKeys(path)
 	if !errors.Is(err, fs.ErrNotExist) {
@@ -66,14 +66,14 @@ func LoadOrCreateSealKeys(path string) ([]SealKey, error) {
 	if err != nil {
 		return nil, err
 	}
-	// The first of several writers wins.
+	// If several processes write, the first wins.
 	if err := writeSealKeys(path, []byte(key.line(time.Now())), os.Link); err != nil && !errors.Is(err, fs.ErrExist) {
 		return nil, fmt.Errorf("making the seal key: %w", err)
 	}
 	return LoadSealKeys(path)
 }
 
-// AddSealKey puts a seal key before those in the file at path.
+// AddSealKey inserts a seal key before those in the file at path.
 func AddSealKey(path string, key SealKey) error {
 	before, err := readSealKeys(path)
 	if err != nil {
@@ -85,13 +85,13 @@ func AddSealKey(path string, key SealKey) error {
 	return nil
 }
 
-// line is how a key stands in the file.
+// line returns the key's line in the file.
 func (k SealKey) line(now time.Time) string {
 	return fmt.Sprintf("# %s, made %s\n%s\n", k.ID(), now.UTC().Format(time.DateOnly),
 		base64.StdEncoding.EncodeToString([]byte(k.secret.Reveal())))
 }
 
-// LoadSealKeys reads the seal keys in the file at path, which must be there.
+// LoadSealKeys reads the seal keys in the file at path, which must exist.
 func LoadSealKeys(path string) ([]SealKey, error) {
 	b, err := readSealKeys(path)
 	if err != nil {
@@ -117,11 +117,11 @@ func LoadSealKeys(path string) ([]SealKey, error) {
 }
 
 func readSealKeys(path string) ([]byte, error) {
-	f, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NONBLOCK, 0) // to open a pipe is to wait
+	f, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NONBLOCK, 0) // opening a pipe would block
 	if err != nil {
 		return nil, fmt.Errorf("reading the seal key: %w", err)
 	}
-	defer f.Close() //nolint:errcheck // it was only read
+	defer f.Close() // olint:errcheck // the file was only read
 	info, err := f.Stat()
 	if err != nil {
 		return nil, fmt.Errorf("reading the seal key: %w", err)
@@ -139,8 +139,8 @@ func readSealKeys(path string) ([]byte, error) {
 	return b, nil
 }
 
-// writeSealKeys writes beside path and puts the file into place, so that nobody
-// ever reads half of one.
+// writeSealKeys writes a file beside path and then moves it into place, so that
+// nobody ever reads half a file.
 func writeSealKeys(path string, content []byte, put func(from, to string) error) error {
 	dir := filepath.Dir(path)
 	if err := os.MkdirAll(dir, 0o700); err != nil {
@@ -150,7 +150,7 @@ func writeSealKeys(path string, content []byte, put func(from, to string) error)
 	if err != nil {
 		return err
 	}
-	defer os.Remove(f.Name()) //nolint:errcheck // it is gone when it was put into place
+	defer os.Remove(f.Name()) // olint:errcheck // a file that was moved into place is gone
 	_, err = f.Write(content)
 	if err = errors.Join(err, f.Sync(), f.Close()); err != nil {
 		return err

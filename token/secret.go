@@ -13,15 +13,15 @@ import (
 	"log/slog"
 )
 
-// redacted is what every printed form of a Secret says.
+// redacted is every printed form of a Secret.
 const redacted = "[redacted]"
 
-// Secret holds a credential or a key's string. However it is printed, logged
-// or marshalled, alone or inside another value, it shows "[redacted]"; the
-// text comes out by Reveal only.
+// Secret holds a credential or a key's string. However it is printed, logged or
+// marshalled, alone or inside another value, it shows "[redacted]"; only Reveal
+// returns the text.
 type Secret struct {
-	// A function value is the one thing that fmt's and reflect's printers
-	// cannot look into: they print an address.
+	// A function value is the one thing that the printers of fmt and reflect cannot
+	// look into: they print an address.
 	reveal func() string
 }
 

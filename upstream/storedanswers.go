@@ -14,6 +14,12 @@ import (
 // answer has no more than its input and its output. So the ids of answers are kept
 // for the key that received them; requests of any other key are bounded as if the ids
 // did not exist.
+//
+// A model's words count again as input, together with what a template puts around
+// them; a margin is added for that. The next request may read again input that a
+// vendor left out (thoughts of earlier turns), so what may have been left out is added
+// to what an answer reported. Another model has another vocabulary and counts pictures
+// differently, so an id is valid only for the model that it was learned from.
 
 // Earlier is what a request names that its vendor has stored, as far as its key has
 // seen it, and what the answer will teach.

@@ -1,11 +1,11 @@
 package token
 
-// shortestWrap is the number of base64 characters that a key takes at least.
+// shortestWrap is the smallest number of base64 characters that can hold a key.
 const shortestWrap = (len(KeyPrefix) + randomLen + checksumLen) * 4 / 3
 
-// unwrap scans what stands in base64 in the text: each run of its characters,
-// over line ends too, from each of four beginnings, because what stands before
-// the base64 may look like it.
+// unwrap scans what the text holds in base64: each run of its characters, across line
+// ends too, from each of four offsets, because what precedes the base64 may look like
+// it.
 func (s *scanner) unwrap(text []byte, wraps, at int) {
 	var sextets, decoded []byte
 	for i := 0; i < len(text); {
@@ -27,7 +27,7 @@ func (s *scanner) unwrap(text []byte, wraps, at int) {
 	}
 }
 
-// decode scans what a run of sextets says, and returns its buffer.
+// decode scans the bytes that a run of sextets encodes, and returns its buffer.
 func (s *scanner) decode(buf, sextets []byte, wraps, at int) []byte {
 	for skip := 0; skip < 4 && len(sextets)-skip >= shortestWrap; skip++ {
 		buf = buf[:0]
@@ -49,9 +49,9 @@ func (s *scanner) decode(buf, sextets []byte, wraps, at int) []byte {
 	return buf
 }
 
-// run collects the base64 that begins at i, and says where it ends. With
-// asDiff, a line that begins with + or - does so because it is of a diff; diff
-// reports that there is such a line.
+// run collects the base64 that begins at i, and returns its end. With asDiff, a + or
+// - at the beginning of a line is that of a diff; diff reports whether there is such
+// a line.
 func run(to, text []byte, i int, asDiff bool) (sextets []byte, end int, diff bool) {
 	for i < len(text) {
 		if v := sextet(text[i]); v >= 0 {
@@ -88,7 +88,7 @@ func run(to, text []byte, i int, asDiff bool) (sextets []byte, end int, diff boo
 	return to, i, diff
 }
 
-// escaped is a character of base64 that is escaped in JSON or a URL; 0: none.
+// escaped returns a character of base64 that is escaped in JSON or a URL; 0: none.
 func escaped(text []byte, i int) (c byte, next int) {
 	switch {
 	case text[i] == '\\' && i+1 < len(text) && text[i+1] == '/':
@@ -101,8 +101,8 @@ func escaped(text []byte, i int) (c byte, next int) {
 	return 0, i
 }
 
-// lineEnd passes over the end of a line that goes on: as it is, escaped, or
-// after the = of quoted-printable. -1: there is none.
+// lineEnd skips the end of a continued line: plain, escaped, or after the = of
+// quoted-printable. -1: there is none.
 func lineEnd(text []byte, i int) int {
 	start := i
 	if text[i] == '=' {
@@ -130,7 +130,7 @@ func lineEnd(text []byte, i int) int {
 	return -1
 }
 
-// sextet is the value of a character of either base64 alphabet, or -1.
+// sextet returns the value of a character of either base64 alphabet, or -1.
 func sextet(c byte) int {
 	switch {
 	case c >= 'A' && c <= 'Z':

@@ -11,13 +11,13 @@ import (
 	"strings"
 )
 
-// A string is a prefix, 22 base62 characters that hold 128 random bits, and 6
-// base62 characters that hold the CRC-32 (IEEE) of all before them:
+// A key's string is a prefix, 22 base62 characters of 128 random bits, and 6 base62
+// characters of the CRC-32 (IEEE) of everything before them:
 //
 //	till_sk_ 7n42DGM5Tflk9n8mt7Fhc7 2xQ9Lk [. box of a sealed key]
 //
-// The checksum tells a mangled string from an unknown one without asking
-// anybody, also offline.
+// The checksum distinguishes a mangled string from an unknown one without a look-up,
+// even offline.
 const (
 	KeyPrefix   = "till_sk_"
 	AdminPrefix = "till_admin_"
@@ -25,23 +25,23 @@ const (
 	checksumLen = 6
 	alphabet    = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
 
-	// looseKeyPrefix is how a key may be dressed for tools that insist on it.
+	// looseKeyPrefix may precede a key for tools that require it.
 	looseKeyPrefix = "sk-"
 
 	// MaxBox bounds the box of a sealed key, in bytes of base64.
 	MaxBox = 8 << 10
 )
 
-// Why a string is no key. Neither error quotes the string.
+// These are the reasons why a string is not a key. Neither error quotes the string.
 var (
-	// ErrMalformed says that the length, the alphabet or the prefix is wrong.
+	// ErrMalformed means that the length, the alphabet or the prefix is wrong.
 	ErrMalformed = errors.New("malformed key")
-	// ErrChecksum says that the string was altered or cut.
+	// ErrChecksum means that the string was altered or truncated.
 	ErrChecksum = errors.New("the key's checksum does not match")
 )
 
-// Lookup is the SHA-256 of a string's first part: what the store keeps and
-// finds a key by. It is no secret.
+// Lookup is the SHA-256 of a string's first part, by which the store finds a key. It
+// is not secret.
 type Lookup [sha256.Size]byte
 
 // MarshalText writes lower-case hex.
@@ -58,7 +58,7 @@ func (l *Lookup) UnmarshalText(text []byte) error {
 	return nil
 }
 
-// String is the hex form.
+// String returns the hex form.
 func (l Lookup) String() string { return hex.EncodeToString(l[:]) }
 
 // Parsed is a well-formed key string.
@@ -68,10 +68,10 @@ type Parsed struct {
 	Box string
 }
 
-// MintKey makes the string of a new scoped key.
+// MintKey generates the string of a new scoped key.
 func MintKey() (Secret, Lookup, error) { return mint(KeyPrefix) }
 
-// MintAdmin makes the string of a new admin token.
+// MintAdmin generates the string of a new admin token.
 func MintAdmin() (Secret, Lookup, error) { return mint(AdminPrefix) }
 
 func mint(prefix string) (Secret, Lookup, error) {
@@ -104,9 +104,9 @@ func appendBase62(b []byte, hi, lo uint64, n int) []byte {
 	return b
 }
 
-// ParseKey reads the string of a scoped key, with or without "sk-" in front.
-// It judges the form only: whether the key exists is for the store to say. A
-// valid key without a box costs no allocation.
+// ParseKey parses the string of a scoped key, with or without "sk-" in front. It
+// checks only the form; the store knows whether the key exists. A valid key without a
+// box causes no allocation.
 func ParseKey(s string) (Parsed, error) {
 	s = strings.TrimPrefix(s, looseKeyPrefix)
 	first, box, sealed := strings.Cut(s, ".")
@@ -117,7 +117,7 @@ func ParseKey(s string) (Parsed, error) {
 	return Parsed{Lookup: lookup, Box: box}, err
 }
 
-// ParseAdmin reads the string of an admin token.
+// ParseAdmin parses the string of an admin token.
 func ParseAdmin(s string) (Lookup, error) { return parse(AdminPrefix, s) }
 
 func parse(prefix, s string) (Lookup, error) {
@@ -143,8 +143,8 @@ func parse(prefix, s string) (Lookup, error) {
 	return sha256.Sum256(buf[:copy(buf[:], s)]), nil
 }
 
-// checksum is CRC-32 (IEEE). Written out because hash/crc32 would move the
-// string to the heap, on every request.
+// checksum returns the CRC-32 (IEEE). It is written out because hash/crc32 would move
+// the string to the heap on every request.
 func checksum(s string) uint32 {
 	crc := ^uint32(0)
 	for i := range len(s) {
@@ -197,9 +197,8 @@ func validBox(box string) bool {
 	return true
 }
 
-// LooksLikeKey reports whether somebody meant s to be a scoped key, well
-// formed or not: then a mistake in it is worth an answer. Any other value is
-// foreign.
+// LooksLikeKey reports whether s is meant to be a scoped key, well formed or not, so
+// that a mistake in it deserves an answer. Any other value is foreign.
 func LooksLikeKey(s string) bool {
 	return strings.HasPrefix(strings.TrimPrefix(s, looseKeyPrefix), KeyPrefix)
 }

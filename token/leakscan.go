@@ -1,11 +1,11 @@
 package token
 
-// Leak is the string of a key or token that stands in a text.
+// Leak is the string of a key or token found in a text.
 type Leak struct {
 	Text   Secret // without the box of a sealed key
 	Lookup Lookup
 	Admin  bool // an admin token
-	Offset int  // where it begins, or what it is wrapped in
+	Offset int  // where it, or the base64 around it, begins
 }
 
 // Hint is so much of the string that its owner knows which one is meant.
@@ -18,23 +18,23 @@ func (l *Leak) Hint() string {
 }
 
 const (
-	// maxGap bounds what may stand between two characters of one string:
-	// a line's end and how the next one begins.
+	// maxGap bounds what may separate two characters of one string: the end of a line
+	// and the beginning of the next.
 	maxGap = 16
-	// maxNested bounds how often one character is escaped, in bytes.
+	// maxNested bounds the repeated escapes of one character, in bytes.
 	maxNested = 8
 	// maxWraps is how often a string may be wrapped in base64.
 	maxWraps = 3
-	// decodedPerByte bounds how much is decoded of what looks like base64.
+	// decodedPerByte bounds how many bytes of apparent base64 are decoded per byte of
+	// text.
 	decodedPerByte = 8
 )
 
-// Scan finds strings of keys and tokens whose checksum is right, in any order
-// and each as often as it stands there: plain, percent-encoded, with the
-// escapes of JSON, HTML or quoted-printable, in UTF-16, broken over lines with
-// the beginnings that diffs, mails and comments have, and wrapped in base64.
-// The checksum makes it safe to look that generously. It needs memory of about
-// the text's size.
+// Scan finds the strings of keys and tokens with a valid checksum, in any order, each
+// as often as it occurs: plain, percent-encoded, with the escapes of JSON, HTML or
+// quoted-printable, in UTF-16, broken over lines with the line prefixes of diffs,
+// mails and comments, and wrapped in base64. The checksum rules out false finds. Scan
+// needs about as much memory as the text.
 func Scan(text []byte, found func(Leak)) {
 	s := scanner{found: found, budget: decodedPerByte*len(text) + 1<<16}
 	s.scan(text, maxWraps, -1)
@@ -45,8 +45,8 @@ type scanner struct {
 	budget int // bytes that may still be decoded
 }
 
-// scan looks at a text that is wrapped so many times at most. at, unless -1,
-// is where it stands in the outermost one.
+// scan searches a text that may be wrapped so many more times. at, unless -1, is its
+// offset in the outermost text.
 func (s *scanner) scan(text []byte, wraps, at int) {
 	for i := 0; i < len(text); {
 		switch text[i] {
@@ -75,7 +75,7 @@ func (s *scanner) scan(text []byte, wraps, at int) {
 func matchString(text []byte, i int) (leak Leak, next int, ok bool) {
 	var buf [len(AdminPrefix) + randomLen + checksumLen]byte
 	n := 0
-	take := func(want string) bool { // one character, of those wanted if any
+	take := func(want string) bool { // takes one character, of those in want if that is not empty
 		c, after, ok := nextOf(text, i, n > 0)
 		if !ok || want != "" && c != want[0] || want == "" && digit(c) < 0 {
 			return false
@@ -114,9 +114,8 @@ func matchString(text []byte, i int) (leak Leak, next int, ok bool) {
 	return Leak{Text: NewSecret(string(buf[:n])), Lookup: lookup, Admin: prefix == AdminPrefix}, i, true
 }
 
-// nextOf returns the character that stands at i, in whichever escape, and
-// where the next one begins. With gap, what may break a string stands before
-// it.
+// nextOf returns the character at i, however it is escaped, and where the next one
+// begins. If gap is set, something that may break a string can precede it.
 func nextOf(text []byte, i int, gap bool) (c byte, next int, ok bool) {
 	for end := min(i+maxGap+1, len(text)); i < end; {
 		if c := text[i]; c == '_' || digit(c) >= 0 {
@@ -139,27 +138,27 @@ type meaning uint8
 
 const (
 	foreign   meaning = iota
-	character         // an escape of one
-	breaking          // may stand within a string that was broken
+	character         // an escaped character
+	breaking          // may interrupt a broken string
 )
 
-// unescape says what the bytes at i mean that are no characters of a string.
+// unescape interprets the bytes at i if they are not plain characters of a string.
 func unescape(text []byte, i int) (c byte, next int, what meaning) {
 	switch text[i] {
 	case '\r', '\n', ' ', '\t', '"', '\'', '`', '+', '-', '>', '|', '*', '#', 0:
 		return 0, i + 1, breaking
-	case '%': // %5F, and %255F when it was encoded twice
+	case '%': // %5F, or %255F if encoded twice
 		j := i + 1
 		for j+1 < len(text) && j < i+maxNested && text[j] == '2' && text[j+1] == '5' {
 			j += 2
 		}
 		return hexByte(text, j, 2, foreign)
-	case '=': // quoted-printable: =5F, and = at the end of a line that goes on
+	case '=': // quoted-printable: =5F, and = at the end of a continued line
 		if i+1 < len(text) && (text[i+1] == '\r' || text[i+1] == '\n') {
 			return 0, i + 1, breaking
 		}
 		return hexByte(text, i+1, 2, foreign)
-	case '\\': // \u005f, \x5f, \n; as often as it was escaped
+	case '\\': // \u005f, \x5f, \n; escaped any number of times
 		j := i + 1
 		for j < len(text) && j < i+maxNested && text[j] == '\\' {
 			j++
