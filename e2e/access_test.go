@@ -12,8 +12,8 @@ import (
 	"testing"
 )
 
-// TestARoleOrUpstreamThatIsGoneStopsItsKeysAndForgetsNothing takes them out of
-// the configuration and puts them back.
+// TestARoleOrUpstreamThatIsGoneStopsItsKeysAndForgetsNothing removes a role and an
+// upstream from the configuration and restores them.
 func TestARoleOrUpstreamThatIsGoneStopsItsKeysAndForgetsNothing(t *testing.T) {
 	t.Parallel()
 	role := "role ci {\n budget activations 3\n}"

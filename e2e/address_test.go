@@ -51,7 +51,7 @@ func paged(t *testing.T) (*httptest.Server, *atomic.Int64) {
 	return up, strangers
 }
 
-// TestA401SaysHowToSendAKey has all places where a key can be missing or wrong.
+// TestA401SaysHowToSendAKey tries every place where a key can be missing or wrong.
 func TestA401SaysHowToSendAKey(t *testing.T) {
 	t.Parallel()
 	s := newServer(t, options{upstream: "cors https://app.example.com"})
@@ -186,8 +186,8 @@ func TestARedirectCostsWhatItsRequestDoes(t *testing.T) {
 	}
 }
 
-// TestRedirectsOfAllSortsAreForwardedNTimes: whoever chooses where an upstream
-// redirects to, and may make keys below its own, gets no request for nothing.
+// TestRedirectsOfAllSortsAreForwardedNTimes: a client that chooses where an upstream
+// redirects to, and may create child keys, gets no request for free.
 func TestRedirectsOfAllSortsAreForwardedNTimes(t *testing.T) {
 	t.Parallel()
 	const n = 12
@@ -227,8 +227,8 @@ func TestRedirectsOfAllSortsAreForwardedNTimes(t *testing.T) {
 	}
 }
 
-// TestPagesOfOtherSitesDoNotUseWhatABrowserRemembers: it sends a key that a person
-// typed in with whatever a page of another site makes it send.
+// TestPagesOfOtherSitesDoNotUseWhatABrowserRemembers: a browser sends a key that a
+// person typed in with every request that a page of another site triggers.
 func TestPagesOfOtherSitesDoNotUseWhatABrowserRemembers(t *testing.T) {
 	t.Parallel()
 	s := newServer(t, options{upstream: "cors https://app.example.com"})

@@ -100,8 +100,8 @@ func copyDir(t *testing.T, from, to string) {
 	}
 }
 
-// TestTheAnchorIsNotMovedByAReload: the new one would be missed only at the next
-// start, and then every key be refused.
+// TestTheAnchorIsNotMovedByAReload. A moved anchor would be missed only at the next
+// start, when every key would be refused.
 func TestTheAnchorIsNotMovedByAReload(t *testing.T) {
 	t.Parallel()
 	s := newServer(t, options{})

@@ -61,8 +61,8 @@ func TestABackupOfARunningServerIsRestored(t *testing.T) {
 	}
 }
 
-// TestSealedKeysRestoredWithoutSaltsAreShownAsSuch, and can be mended: a backup has no
-// salts unless it is asked for them.
+// TestSealedKeysRestoredWithoutSaltsAreShownAsSuch, and can be repaired: a backup has
+// no salts unless they are requested.
 func TestSealedKeysRestoredWithoutSaltsAreShownAsSuch(t *testing.T) {
 	t.Parallel()
 	s, _ := sealedServer(t, "seal_key "+sealKeyA)

@@ -27,8 +27,8 @@ import (
 type console struct {
 	*server
 	base   string // its address
-	plan   object // what a flow is told besides
-	closed bool   // its store is, so that nobody can be given a token
+	plan   object // further input of a flow
+	closed bool   // its store is closed, so that no token can be issued
 }
 
 func consoleOptions(addr string) options {
@@ -173,8 +173,8 @@ func TestTheConsoleWorksWhileTheStoreIsClosed(t *testing.T) {
 	}
 }
 
-// TestTheConsoleBehindAProxy: whoever says that a request came over HTTPS is
-// believed only when Caddy was told to trust it.
+// TestTheConsoleBehindAProxy: a proxy's word that a request came over HTTPS counts
+// only if Caddy is configured to trust that proxy.
 func TestTheConsoleBehindAProxy(t *testing.T) {
 	t.Parallel()
 	c := newConsole(t)
@@ -236,7 +236,7 @@ func TestTheConsoleBehindAProxy(t *testing.T) {
 	}
 }
 
-// TestTheShippedFilterKeepsSessionsOutOfTheLogs: who reads an access log gets
+// TestTheShippedFilterKeepsSessionsOutOfTheLogs: a reader of an access log gets
 // neither half of what opens the console.
 func TestTheShippedFilterKeepsSessionsOutOfTheLogs(t *testing.T) {
 	t.Parallel()

@@ -104,9 +104,9 @@ func (s *server) drainKey(key, body string) string {
 	return ""
 }
 
-// TestAServerThatReadsAnotherFieldIsLearntAndMended: llama-cpp-python#1907,
-// ik_llama.cpp#2321, text-generation-inference#2844.
-func TestAServerThatReadsAnotherFieldIsLearntAndMended(t *testing.T) {
+// TestAServerThatReadsAnotherFieldIsLearnt is about llama-cpp-python#1907,
+// ik_llama.cpp#2321 and text-generation-inference#2844.
+func TestAServerThatReadsAnotherFieldIsLearnt(t *testing.T) {
 	t.Parallel()
 	l := newLocalServer(t, "max_tokens")
 	s := newServer(t, options{to: l.URL, upstream: "multiply 1"})
@@ -162,8 +162,8 @@ func TestAServerThatReadsAnotherFieldIsLearntAndMended(t *testing.T) {
 	}
 }
 
-// TestPresetsOfLocalServersHoldAtOnce, without a credential, whatever field the
-// client writes.
+// TestPresetsOfLocalServersHoldAtOnce sends requests without a credential, with each
+// field that a client may write.
 func TestPresetsOfLocalServersHoldAtOnce(t *testing.T) {
 	t.Parallel()
 	l := newLocalServer(t, "max_tokens")
@@ -190,8 +190,8 @@ func TestPresetsOfLocalServersHoldAtOnce(t *testing.T) {
 	}
 }
 
-// TestAServerThatAddsToPromptsIsLearnt: LibreChat#1543, and the default system
-// prompt in vLLM's template for Mistral Small 3.
+// TestAServerThatAddsToPromptsIsLearnt is about LibreChat#1543, and the default
+// system prompt in vLLM's template for Mistral Small 3.
 func TestAServerThatAddsToPromptsIsLearnt(t *testing.T) {
 	t.Parallel()
 	l := newLocalServer(t, "max_tokens")
@@ -221,8 +221,8 @@ func TestAServerThatAddsToPromptsIsLearnt(t *testing.T) {
 	}
 }
 
-// TestAServerThatKnowsNoStreamOptionsIsNotAskedAgain: new-api#418,
-// llxprt-code#114, dify-plugin-sdks#50.
+// TestAServerThatKnowsNoStreamOptionsIsNotAskedAgain is about new-api#418,
+// llxprt-code#114 and dify-plugin-sdks#50.
 func TestAServerThatKnowsNoStreamOptionsIsNotAskedAgain(t *testing.T) {
 	t.Parallel()
 	l := newLocalServer(t, "max_completion_tokens")
@@ -261,8 +261,8 @@ func TestAServerThatKnowsNoStreamOptionsIsNotAskedAgain(t *testing.T) {
 	}
 }
 
-// TestNobodyTalksAServerIntoAskingForNoUsage: all keys would pay the bound of each
-// stream from then on.
+// TestNobodyTalksAServerIntoAskingForNoUsage. Otherwise all keys would pay the full
+// bound of each stream from then on.
 func TestNobodyTalksAServerIntoAskingForNoUsage(t *testing.T) {
 	t.Parallel()
 	l := newLocalServer(t, "max_completion_tokens")
@@ -280,7 +280,8 @@ func TestNobodyTalksAServerIntoAskingForNoUsage(t *testing.T) {
 	}
 }
 
-// TestAnOperatorHearsWhichFieldsAreRefused, at most once an hour each.
+// TestAnOperatorHearsWhichFieldsAreRefused checks that each field is logged at most
+// once an hour.
 func TestAnOperatorHearsWhichFieldsAreRefused(t *testing.T) {
 	t.Parallel()
 	l := newLocalServer(t, "max_tokens")
@@ -312,8 +313,8 @@ func TestAnOperatorHearsWhichFieldsAreRefused(t *testing.T) {
 	}
 }
 
-// TestAnOperatorHearsThatAWrittenFieldIsRefused: openclaw#53006 and
-// OpenHands#9937 are vendors that refuse a bound which their client did not choose.
+// TestAnOperatorHearsThatAWrittenFieldIsRefused: openclaw#53006 and OpenHands#9937
+// are about vendors that refuse a bound which the client did not choose.
 func TestAnOperatorHearsThatAWrittenFieldIsRefused(t *testing.T) {
 	t.Parallel()
 	l := newLocalServer(t, "max_tokens")

@@ -233,8 +233,8 @@ func TestAReadOnlyStoreRefusesAndHeals(t *testing.T) {
 	}
 }
 
-// TestAStoreMovedAwayUnderARunningServerRefusesAndHeals: an operator has moved
-// the directory before stopping the server, as one does at night.
+// TestAStoreMovedAwayUnderARunningServerRefusesAndHeals: an operator moves the
+// directory before stopping the server.
 func TestAStoreMovedAwayUnderARunningServerRefusesAndHeals(t *testing.T) {
 	t.Parallel()
 	s := newServer(t, options{})

@@ -56,7 +56,7 @@ func (u *scripted) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	case <-r.Context().Done():
 		return
 	}
-	_, _ = io.WriteString(w, *u.rest.Load()) // to whoever is there
+	_, _ = io.WriteString(w, *u.rest.Load()) // to the client, if it is still there
 }
 
 // claudeStart is what a Messages stream begins with, its events padded as the
@@ -93,7 +93,7 @@ func leftServer(t *testing.T, u *scripted) *server {
 	return newServer(t, options{to: u.URL, more: more})
 }
 
-// draining is how many answers are read on without their client.
+// draining is how many answers are read to their end without their client.
 func (s *server) draining() string { return s.gauge("draining") }
 
 // gauge is one of till's metrics.
@@ -166,7 +166,7 @@ func (s *server) spent(id string) string {
 	return s.show(id)["used_spend_usd"].(string)
 }
 
-// TestWhoLeavesInMidAnswerPaysWhatTheVendorBills: agents leave as a habit, Codex
+// TestWhoLeavesInMidAnswerPaysWhatTheVendorBills. Agents leave as a habit: Codex
 // Desktop after its function call (one-switch#3), people with Esc.
 func TestWhoLeavesInMidAnswerPaysWhatTheVendorBills(t *testing.T) {
 	t.Parallel()
@@ -239,8 +239,8 @@ func (s *server) noneReads() {
 	})
 }
 
-// TestADrainHoldsItsPlaceAndEndsWithItsKey: until it is settled a request counts
-// as running, over a reload, and no longer than its key lives.
+// TestADrainHoldsItsPlaceAndEndsWithItsKey: until it is settled, a request counts as
+// running, across a reload, but not beyond the end of its key.
 func TestADrainHoldsItsPlaceAndEndsWithItsKey(t *testing.T) {
 	t.Parallel()
 	u := newScripted(t)
@@ -281,8 +281,8 @@ func TestADrainHoldsItsPlaceAndEndsWithItsKey(t *testing.T) {
 }
 
 // TestWheneverAClientLeavesItIsChargedWhatTheVendorBills leaves at every kind of
-// place in a stream, and compares with the vendor's own books: whole while answers
-// are read on, and else no less.
+// place in a stream, and compares with the vendor's own books. The charge is exact
+// while answers are drained, and is never too low.
 func TestWheneverAClientLeavesItIsChargedWhatTheVendorBills(t *testing.T) {
 	t.Parallel()
 	const words = 60

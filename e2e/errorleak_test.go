@@ -99,8 +99,8 @@ var errorEncodings = []struct {
 	{[]string{"compress"}, nil},
 }
 
-// TestNoErrorShowsTheCredentialInAnyEncoding sweeps over how an error may be
-// encoded, spelled, written and sent. Who cannot be searched is not passed on.
+// TestNoErrorShowsTheCredentialInAnyEncoding sweeps over how an error may be encoded,
+// spelled, written and sent. An error that cannot be searched is not passed on.
 func TestNoErrorShowsTheCredentialInAnyEncoding(t *testing.T) {
 	t.Parallel()
 	utf16le := func(s string) []byte {
@@ -201,7 +201,8 @@ func TestNoErrorShowsTheCredentialInAnyEncoding(t *testing.T) {
 	all.Wait()
 }
 
-// TestErrorsThatShowNothingPass in whichever encoding they came, decoded.
+// TestErrorsThatShowNothingPass checks that such errors arrive decoded, whatever
+// their encoding was.
 func TestErrorsThatShowNothingPass(t *testing.T) {
 	t.Parallel()
 	const text = `{"error":{"message":"The model \"sk-real\" does not exist.","type":"invalid_request_error"}}`
@@ -319,7 +320,7 @@ func TestAnErrorThatStreamsPassesAsItComes(t *testing.T) {
 	}
 }
 
-// TestALongErrorIsSearchedToItsEnd and one that answers an upgrade as well.
+// TestALongErrorIsSearchedToItsEnd also covers an error that answers an upgrade.
 func TestALongErrorIsSearchedToItsEnd(t *testing.T) {
 	t.Parallel()
 	const line = "Some words of an error that goes on for long.\n"

@@ -9,9 +9,9 @@ import (
 	"testing"
 )
 
-// TestCaddysEventsTellWhatBecomesOfKeys reads the events where Caddy itself
+// TestCaddysEventsReportWhatBecomesOfKeys reads the events where Caddy itself
 // writes them: in the debug log of its events app.
-func TestCaddysEventsTellWhatBecomesOfKeys(t *testing.T) {
+func TestCaddysEventsReportWhatBecomesOfKeys(t *testing.T) {
 	t.Parallel()
 	u := newMeteredUpstream(t)
 	s := spendServer(t, u)

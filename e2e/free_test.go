@@ -106,8 +106,8 @@ func (s *server) callTool(key string) (int, string) {
 	return res.StatusCode, res.Header.Get("Till-Refusal")
 }
 
-// TestWhatTheOperatorCallsFreeCostsNothing has an MCP client whose server closes
-// its stream, and that opens it again and again.
+// TestWhatTheOperatorCallsFreeCostsNothing has an MCP client that reopens its stream
+// each time the server closes it.
 func TestWhatTheOperatorCallsFreeCostsNothing(t *testing.T) {
 	t.Parallel()
 	m := newMCPServer(t)
@@ -163,7 +163,8 @@ func TestWhatTheOperatorCallsFreeCostsNothing(t *testing.T) {
 	}
 }
 
-// TestAFreePathOpensNoneThatIsMetered holds what a wide pattern cannot do.
+// TestAFreePathOpensNoneThatIsMetered checks that a wide pattern opens no metered
+// path.
 func TestAFreePathOpensNoneThatIsMetered(t *testing.T) {
 	t.Parallel()
 	s := newServer(t, options{upstream: "free POST /v1/tools/*\nfree GET /v1/files/*\nallow * /v1/*\nupgrades /v1/files/*"})
@@ -195,7 +196,7 @@ func TestAFreePathOpensNoneThatIsMetered(t *testing.T) {
 }
 
 // TestAnOpenEventStreamLeavesRoomForRequests is about max_concurrency 1, with which
-// an MCP client could else do nothing but listen.
+// an MCP client could otherwise only listen.
 func TestAnOpenEventStreamLeavesRoomForRequests(t *testing.T) {
 	t.Parallel()
 	m := newMCPServer(t)

@@ -16,9 +16,9 @@ import (
 	"github.com/till-proxy/till/upstream/upstreamtest"
 )
 
-// TestWhatIsCutBehindAGuardIsToldWhy, by whichever handler waits for its answer, for
-// every reason, over HTTP/1.1 and HTTP/2; and what had begun to be answered ends.
-func TestWhatIsCutBehindAGuardIsToldWhy(t *testing.T) {
+// TestWhatIsCutBehindAGuardGetsTheReason covers each kind of waiting handler and each
+// reason, over HTTP/1.1 and HTTP/2. A response that has begun ends.
+func TestWhatIsCutBehindAGuardGetsTheReason(t *testing.T) {
 	t.Parallel()
 	var waiting atomic.Int64
 	hangs := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {

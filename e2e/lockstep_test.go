@@ -15,10 +15,10 @@ import (
 	"github.com/till-proxy/till/upstream/upstreamtest"
 )
 
-// TestWhoAsksForOneThingAfterTheOtherIsNotRefused has clients that make one request at a
-// time, with keys that may run no more, and begin with the next as soon as they know the
-// end of an answer: alternating between a key and its child, whose requests count as its
-// own.
+// TestWhoAsksForOneThingAfterTheOtherIsNotRefused has clients that make one request
+// at a time with keys that allow no more, and send the next as soon as they see the
+// end of an answer. They alternate between a key and its child, whose requests count
+// towards the parent's.
 func TestWhoAsksForOneThingAfterTheOtherIsNotRefused(t *testing.T) {
 	t.Parallel()
 	const rounds = 50

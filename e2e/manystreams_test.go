@@ -10,8 +10,8 @@ import (
 	"time"
 )
 
-// TestRevokingAKeyEndsAllOfAThousandStreams counts those that hear why they end,
-// and that the answer says how many they were.
+// TestRevokingAKeyEndsAllOfAThousandStreams counts the streams that receive the
+// reason, and checks that the answer states how many ended.
 func TestRevokingAKeyEndsAllOfAThousandStreams(t *testing.T) {
 	const streams = 1000
 	t.Parallel()
@@ -32,7 +32,7 @@ func TestRevokingAKeyEndsAllOfAThousandStreams(t *testing.T) {
 				return
 			}
 			defer res.Body.Close()
-			// A stream that was broken off tells nothing, which is counted below.
+			// A stream that was broken off reports no reason, which is counted below.
 			b, _ := io.ReadAll(io.LimitReader(res.Body, 1<<20))
 			if strings.Contains(string(b), "till_key_revoked") {
 				told.Add(1)

@@ -6,7 +6,7 @@ import (
 	"strings"
 )
 
-// How the model of model_test.go says something in each dialect: with every field
+// How the model of scriptedmodel_test.go says something in each dialect: with every field
 // that the vendors' SDK types of 2026-11 have for it, null or empty where a vendor
 // says nothing.
 

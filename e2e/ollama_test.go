@@ -7,10 +7,10 @@ import (
 	"testing"
 )
 
-// TestAKeyForOllamaServesSeveralAtOnceAndOutlivesALeaver: where a request states no
-// num_predict only the model's context is held, so that neither a second request,
-// nor an answer that is left early, nor one that tells half of its counts
-// (ollama#2068, ollama#3427) takes all that a key has.
+// TestAKeyForOllamaServesSeveralAtOnceAndOutlivesALeaver: for a request without
+// num_predict only the model's context is held. So neither a second request, nor an
+// answer that the client leaves early, nor one that reports half of its counts
+// (ollama#2068, ollama#3427) takes everything that a key has.
 func TestAKeyForOllamaServesSeveralAtOnceAndOutlivesALeaver(t *testing.T) {
 	t.Parallel()
 	const (

@@ -41,9 +41,9 @@ func TestTheImageIsSmallAndUnprivileged(t *testing.T) {
 	}
 }
 
-// TestOneSetOfPathsAndNames: whoever follows a page finds what the unit, the image
-// and the other pages have made. A path or a unit that is not of the set is
-// somebody's slip, or has to be added here and everywhere.
+// TestOneSetOfPathsAndNames: the pages, the unit and the image use the same paths and
+// names. A path or a unit outside this set is a mistake, or has to be added here and
+// everywhere.
 func TestOneSetOfPathsAndNames(t *testing.T) {
 	t.Parallel()
 	known := []string{

@@ -57,10 +57,10 @@ func (p *pairs) wrong(d *driver, text string) {
 	}
 }
 
-// TestPairs lives lives: a key with some options, requests of some kind, and something
-// that happens meanwhile. In all of them together every pair of two such choices comes
-// together that can. An oracle which shares no code with till says what must become of
-// each request; the stand-in and the management API must have counted the same.
+// TestPairs runs lives: a key with some options, requests of some kind, and something
+// that happens meanwhile. Together they cover every possible pair of two such
+// choices. An oracle which shares no code with till says what must become of each
+// request; the stand-in and the management API must have counted the same.
 func TestPairs(t *testing.T) {
 	t.Parallel()
 	weighs(t, middleWeight)
@@ -136,7 +136,8 @@ func eventOf(l life) happening {
 	return happenings[slices.IndexFunc(happenings, func(e happening) bool { return l.is("event", e.name) })]
 }
 
-// live lets lives begin, one event come over all of them, and lives them to their end.
+// live starts lives, lets one event happen to all of them, and runs them to their
+// end.
 func (p *pairs) live(e happening, lives []*driver) {
 	if len(lives) == 0 {
 		return

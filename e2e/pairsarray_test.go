@@ -36,7 +36,7 @@ type array struct {
 	factors []factor
 	random  *rand.Rand
 	first   []int  // number of each factor's first level, among the levels of all
-	never   []pair // that fit into no row, although nobody forbids them
+	never   []pair // pairs that fit into no row, although no rule forbids them
 	wanted  int    // pairs that fit into a row
 	left    int    // of them, that no row has yet
 
@@ -231,7 +231,7 @@ func (a *array) String(p pair) string {
 	return strings.Join(words, " ")
 }
 
-// TestTheArrayHasEveryPair holds the generator to its word: it counts by itself.
+// TestTheArrayHasEveryPair checks the generator with a count of its own.
 func TestTheArrayHasEveryPair(t *testing.T) {
 	t.Parallel()
 	for seed := range uint64(5) {

@@ -84,7 +84,7 @@ func (d *driver) lastWords() {
 	}
 }
 
-// slowDown lowers the rate to one in an hour, and waits to be told so.
+// slowDown lowers the rate to one in an hour, and waits for the confirmation.
 func (d *driver) slowDown() {
 	if d.must("PATCH", "/keys/"+d.id, object{"rate": "1/h"}) == nil {
 		return

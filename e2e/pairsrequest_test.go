@@ -232,8 +232,8 @@ func (d *driver) show(r *http.Request, key string) {
 }
 
 // send makes a request and reads its answer to the end. What meets a socket that the
-// server closes after a reload is sent again: nobody has read it, and the upstream's
-// books would tell if somebody had.
+// server closes after a reload is sent again: it was never read, and the upstream's
+// books would show it if it had been.
 func (d *driver) send(a asking) (r reply) {
 	d.patiently(func() bool {
 		r = d.try(a)

@@ -16,7 +16,7 @@ import (
 	"github.com/till-proxy/till/upstream/upstreamtest"
 )
 
-// What a life's requests tell the stand-in, by headers that go through till.
+// By these headers, which go through till, a life's requests control the stand-in.
 const (
 	lifeHeader   = "X-Pairs-Life"   // whose request it is
 	statusHeader = "X-Pairs-Status" // answer with an error of this status

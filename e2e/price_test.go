@@ -54,8 +54,9 @@ func TestAPriceFileIsReadOnReloadAndALineOverridesIt(t *testing.T) {
 	}
 }
 
-// TestCountOnlyCountsTheTokensOfAModelWithoutAPrice as its answers report them, whatever
-// else the key is limited in; with a limit in dollars alone nothing bounds the request.
+// TestCountOnlyCountsTheTokensOfAModelWithoutAPrice counts the tokens that answers
+// report, whatever other limits the key has; with only a limit in dollars, nothing
+// bounds the request.
 func TestCountOnlyCountsTheTokensOfAModelWithoutAPrice(t *testing.T) {
 	t.Parallel()
 	bodies := make(chan string, 10)
@@ -125,8 +126,8 @@ func TestCountOnlyCountsTheTokensOfAModelWithoutAPrice(t *testing.T) {
 	s.clean()
 }
 
-// TestOllamasOwnAPIIsCountedInTokens, streamed as it does unless it is told not
-// to, and bounded in its own field.
+// TestOllamasOwnAPIIsCountedInTokens covers streamed answers, Ollama's default, and
+// others; both are bounded in Ollama's own field.
 func TestOllamasOwnAPIIsCountedInTokens(t *testing.T) {
 	t.Parallel()
 	bodies := make(chan string, 10)

@@ -225,8 +225,8 @@ func TestAClientThatExpectsContinueIsRefusedBeforeItSends(t *testing.T) {
 }
 
 // TestAGuardedHandlerMayLeaveABodyThatWasNotSent is about a client that waits for 100
-// Continue and gets an answer instead. It keeps its body, so the next thing that it said
-// on this connection would be taken for that.
+// Continue and gets an answer instead. It keeps its body, so whatever it sent next on
+// this connection would be mistaken for the body.
 func TestAGuardedHandlerMayLeaveABodyThatWasNotSent(t *testing.T) {
 	t.Parallel()
 	s := newServer(t, options{site: "route /guarded {\n\ttill guard\n\trespond ok\n}"})

@@ -45,7 +45,7 @@ func refusedKeys(s *server) []string {
 	return []string{spent, revoked, other, unknown.Reveal()}
 }
 
-// TestSDKsAskOnceWhateverTheRefusal and show its message.
+// TestSDKsAskOnceWhateverTheRefusal also checks that SDKs show the refusal's message.
 func TestSDKsAskOnceWhateverTheRefusal(t *testing.T) {
 	t.Parallel()
 	for client, vendor := range clients {
@@ -68,7 +68,7 @@ func TestSDKsAskOnceWhateverTheRefusal(t *testing.T) {
 				}
 				says := r.says
 				if client == "vercel-google" && r.why == "unknown" {
-					says = "Unauthorized" // it reads no shape but Google's, and nobody knows whose key it is
+					says = "Unauthorized" // the agent reads only Google's form, and a missing key has no vendor
 				}
 				failed := outcomes[i].Error
 				if failed == nil || !strings.Contains(failed.Message, says) || front.requests[i].status != want {
@@ -97,8 +97,8 @@ func agentVersion(t *testing.T, vendor upstreamtest.Vendor) string {
 	return agentNames[vendor] + " " + installed.Dependencies[name]
 }
 
-// TestAgentsStopAndShowWhyTheyAreRefused holds the table in docs/clients.md: how
-// often an agent asks, and what it says.
+// TestAgentsStopAndShowWhyTheyAreRefused checks the table in docs/clients.md: how
+// often an agent asks, and what it shows.
 func TestAgentsStopAndShowWhyTheyAreRefused(t *testing.T) {
 	t.Parallel()
 	page, err := os.ReadFile("../docs/clients.md")
@@ -156,8 +156,8 @@ func TestAgentsStopAndShowWhyTheyAreRefused(t *testing.T) {
 	}
 }
 
-// TestAgentsWhoseKeyIsRevokedWhileTheyAreAnswered ask again, in vain, and say why
-// they stop.
+// TestAgentsWhoseKeyIsRevokedWhileTheyAreAnswered checks that agents ask again, in
+// vain, and show why they stop.
 func TestAgentsWhoseKeyIsRevokedWhileTheyAreAnswered(t *testing.T) {
 	t.Parallel()
 	for vendor, most := range map[upstreamtest.Vendor]int{upstreamtest.Anthropic: 2, upstreamtest.OpenAI: 6} {
@@ -197,8 +197,8 @@ func TestAgentsWhoseKeyIsRevokedWhileTheyAreAnswered(t *testing.T) {
 	}
 }
 
-// TestAGuardedStreamEndsInTheWordsOfItsRefusal, and not in those of the status that
-// it began with.
+// TestAGuardedStreamEndsInTheWordsOfItsRefusal, not in those of the status with which
+// it began.
 func TestAGuardedStreamEndsInTheWordsOfItsRefusal(t *testing.T) {
 	t.Parallel()
 	service := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {

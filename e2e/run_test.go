@@ -295,9 +295,9 @@ func TestTheCommandOfARunCannotReadTheEnvironmentOfRun(t *testing.T) {
 	}
 }
 
-// TestTheCommandOfARunCannotTakeTheOrderOfItsWatcher: what the watcher has to
-// know to revoke the key comes through a pipe, which whoever may read the
-// watcher's memory may open, too.
+// TestTheCommandOfARunCannotTakeTheOrderOfItsWatcher: what the watcher has to know to
+// revoke the key comes through a pipe, which any process that may read the watcher's
+// memory may open as well.
 func TestTheCommandOfARunCannotTakeTheOrderOfItsWatcher(t *testing.T) {
 	t.Parallel()
 	s := newServer(t, options{})

@@ -54,8 +54,8 @@ func TestTheTerminalInterruptsTheCommandOfARunOnce(t *testing.T) {
 	}
 }
 
-// TestARunLeavesTheTerminalAsItWas: a shell mends the terminal after a command that
-// a signal ended. It sees run, which ends by itself.
+// TestARunLeavesTheTerminalAsItWas: a shell restores the terminal after a command
+// that a signal ended, but it sees only run, which exits by itself.
 func TestARunLeavesTheTerminalAsItWas(t *testing.T) {
 	t.Parallel()
 	s := newServer(t, options{})

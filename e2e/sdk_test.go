@@ -104,8 +104,8 @@ func counting(t *testing.T, s *server) (string, *atomic.Int64) {
 
 var vendors = []upstreamtest.Vendor{upstreamtest.OpenAI, upstreamtest.Anthropic, upstreamtest.Gemini}
 
-// clients are those of sdk/call.mjs: every preset with its vendor's SDK where
-// there is one, or else the one that the vendor tells its users to take.
+// clients are those of sdk/call.mjs: every preset with its vendor's SDK where there
+// is one, or otherwise the one that the vendor recommends.
 var clients = map[string]upstreamtest.Vendor{
 	"openai": upstreamtest.OpenAI, "anthropic": upstreamtest.Anthropic, "gemini": upstreamtest.Gemini,
 	"mistral": upstreamtest.Mistral, "cohere": upstreamtest.Cohere, "groq": "groq", "together": "together",

@@ -87,9 +87,10 @@ func (s sdkSource) endpoints(t *testing.T) []string {
 	return all
 }
 
-// TestNoEndpointOfAVendorsSDKIsLetThroughByAccident: what a key may call of all that
-// the SDKs know stands on a list that somebody read. It fails where an SDK has a new
-// endpoint that no preset refuses; decide there, and then add it to the list.
+// TestNoEndpointOfAVendorsSDKIsLetThroughByAccident: a reviewed list has every
+// endpoint of the SDKs that a key may call. The test fails if an SDK has a new
+// endpoint that no preset refuses; decide in the preset first, and then add it to the
+// list.
 func TestNoEndpointOfAVendorsSDKIsLetThroughByAccident(t *testing.T) {
 	t.Parallel()
 	needsSDKs(t)

@@ -50,7 +50,7 @@ func (s *secretSweep) found() []string {
 	return found
 }
 
-// answer keeps what a client was told.
+// answer keeps what a client received.
 func (s *secretSweep) answer(where string, res *http.Response) {
 	s.t.Helper()
 	var b bytes.Buffer
@@ -148,7 +148,7 @@ func (s *server) bare(method, path, body string) *http.Request {
 func TestNoSecretIsWrittenOrSaidAnywhere(t *testing.T) {
 	t.Parallel()
 	echo := echoing(t)
-	dead := nobody(t)
+	dead := refusingAddress(t)
 	// Gemini's slot is one that Caddy's logs do not redact.
 	gemini := upstreamtest.Start(t, upstreamtest.Gemini, realKey)
 	sealedTo := upstreamtest.Start(t, upstreamtest.Gemini, sealedReal)

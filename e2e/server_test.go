@@ -148,10 +148,10 @@ func (s *server) replace(old, new string) {
 	s.write(strings.Replace(string(b), old, new, 1))
 }
 
-// freePort is an address that nothing listens on, and that is given to no other
-// test. It is below those that systems give to connections by themselves (Linux:
-// net.ipv4.ip_local_port_range), so none takes it before its server does, or
-// while that is started anew.
+// freePort is an address that nothing listens on, and that is given to no other test.
+// It is below those that systems give to connections by themselves (Linux:
+// net.ipv4.ip_local_port_range), so none takes it before its server does, or while
+// the server restarts.
 func freePort(t *testing.T) string {
 	t.Helper()
 	for range 1000 {
@@ -275,7 +275,7 @@ func (s *server) end(signal syscall.Signal) {
 func (s *server) stop()  { s.end(syscall.SIGTERM) }
 func (s *server) kill9() { s.end(syscall.SIGKILL) }
 
-// reload loads the configuration anew, through the command line.
+// reload reloads the configuration through the command line.
 func (s *server) reload() {
 	s.t.Helper()
 	for range 100 {

@@ -98,7 +98,7 @@ func TestAGrantIsSettledExactlyOnce(t *testing.T) {
 
 func TestNothingIsTakenWhenNoUpstreamCanBeReached(t *testing.T) {
 	t.Parallel()
-	s := newServer(t, options{to: "http://" + nobody(t)})
+	s := newServer(t, options{to: "http://" + refusingAddress(t)})
 	id, key := s.mint(object{"max_activations": 2})
 	for range 5 {
 		res, body := s.must(s.request(context.Background(), key))

@@ -43,9 +43,9 @@ func answerOn(c net.Conn) (*http.Response, string, error) {
 // as it does where this machine is busy.
 func tooSlow(answer string) bool { return strings.Contains(answer, "too slowly") }
 
-// TestBodiesThatStopInTheMiddleTakeBoundedMemory has clients announce large
-// bodies that limits must read, and stop half way: some fit into the room for
-// such, and the others are told to come again.
+// TestBodiesThatStopInTheMiddleTakeBoundedMemory has clients announce large bodies
+// that limits must read, and stop half way: some fit into the memory reserved for
+// bodies, and the others are refused until later.
 func TestBodiesThatStopInTheMiddleTakeBoundedMemory(t *testing.T) {
 	t.Parallel()
 	weighs(t, heavyWeight)
@@ -126,7 +126,7 @@ func TestBodiesThatStopInTheMiddleTakeBoundedMemory(t *testing.T) {
 	tokens := 0.0
 	for _, c := range []*client{last, begin()} {
 		if c == nil {
-			continue // all were told that they pause for too long
+			continue // all were refused because they paused for too long
 		}
 		<-c.begun
 		_, _ = io.WriteString(c, c.rest) // the answer says whether it came

@@ -213,7 +213,7 @@ func (m memory) String() string {
 }
 
 // rss is the resident memory of the server: the least of some looks, because a
-// collector's garbage, and tables that are just written anew, come and go.
+// collector's garbage, and tables that are just being rewritten, come and go.
 func (s *soak) rss(looks int) memory {
 	s.t.Helper()
 	var seen []memory

@@ -121,9 +121,9 @@ const (
 	retryHeld = 20 * time.Millisecond // when others hold the rest of a budget
 )
 
-// spendAll lets clients ask until they are told that nothing is left, each at
-// least so many times, and returns how many answers they got. Where they are
-// told that others hold the rest, they try again a little later, as SDKs do.
+// spendAll lets clients ask until the refusal that nothing is left, each at least so
+// many times, and returns how many answers they got. If the refusal says that others
+// hold the rest, they try again a little later, as SDKs do.
 func (s *server) spendAll(key, body string, clients, each int, abort bool) int64 {
 	s.t.Helper()
 	end := time.Now().Add(6 * patience)
@@ -175,9 +175,9 @@ func (s *server) spendAll(key, body string, clients, each int, abort bool) int64
 	return answers.Load()
 }
 
-// TestACapWorth1000AnswersIsNeverPassedAndNearlyAllUsed sends three times as
-// many requests as a cap is worth, 100 at a time. Every run is of 1,000 answers
-// with `make torture`; else some are of fewer.
+// TestACapWorth1000AnswersIsNeverPassedAndNearlyAllUsed sends three times as many
+// requests as a cap is worth, 100 at a time. Every run is of 1,000 answers with `make
+// torture`; otherwise some have fewer.
 func TestACapWorth1000AnswersIsNeverPassedAndNearlyAllUsed(t *testing.T) {
 	t.Parallel()
 	const each = spendInput*inputRate + 100*outputRate

@@ -28,8 +28,8 @@ func (s *server) streaming(ctx context.Context, key string, n int, pause time.Du
 	return r
 }
 
-// TestStreamsArriveEventByEvent has an upstream that sends an event only when
-// the client has read the one before: whoever held one back would wait for ever.
+// TestStreamsArriveEventByEvent has an upstream that sends an event only when the
+// client has read the one before: a proxy that held one back would wait for ever.
 func TestStreamsArriveEventByEvent(t *testing.T) {
 	t.Parallel()
 	const events = 100

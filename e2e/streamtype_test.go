@@ -8,8 +8,8 @@ import (
 )
 
 // TestAStreamOfAnotherTypeIsMeasured: servers send events as text, as bytes, or
-// without a word of what they are (claude-code-router-next#45). They cost what they
-// say, and the event that only till asked for does not reach the client.
+// without a Content-Type (claude-code-router-next#45). They cost what they report,
+// and the event that only till asked for does not reach the client.
 func TestAStreamOfAnotherTypeIsMeasured(t *testing.T) {
 	t.Parallel()
 	u := newScripted(t)

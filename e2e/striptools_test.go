@@ -19,7 +19,7 @@ import (
 var searches = regexp.MustCompile(`"type": ?"web_search"`)
 
 // TestCodexSearchesByDefaultAndRunsOnDollars lets the real Codex run with its web
-// search on, as it is unless somebody turns it off: the upstream takes it out.
+// search on, as it is by default: the upstream takes it out.
 func TestCodexSearchesByDefaultAndRunsOnDollars(t *testing.T) {
 	t.Parallel()
 	weighs(t, middleWeight)

@@ -43,7 +43,7 @@ const (
 	fleetClients = 32
 )
 
-// numberHeader tells the upstream which key a request was made with.
+// numberHeader names the key of a request to the upstream.
 const numberHeader = "X-Test-Key-Number"
 
 // fleet is a server with many keys in use at once. Keys that have run out are

@@ -18,8 +18,8 @@ import (
 	"golang.org/x/net/http2"
 )
 
-// echoes is an upstream that takes upgrades to a protocol, and sends back what it is
-// told until its other side goes.
+// echoes is an upstream that takes upgrades to a protocol, and echoes what it
+// receives until the other side closes.
 func echoes(t *testing.T, protocol string, look func(*http.Request)) (to string) {
 	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if look != nil {
@@ -121,8 +121,8 @@ func TestAnUpgradeEndsWhenItsKeyExpires(t *testing.T) {
 	}
 }
 
-// TestAReloadLetsUpgradesGoOnForTheStreamCloseDelay, and they end with their key then,
-// too; without one the reload ends them.
+// TestAReloadLetsUpgradesGoOnForTheStreamCloseDelay also checks that they end with
+// their key meanwhile; without a delay the reload ends them.
 func TestAReloadLetsUpgradesGoOnForTheStreamCloseDelay(t *testing.T) {
 	t.Parallel()
 	to := echoes(t, "x", nil)

@@ -7,8 +7,8 @@ import (
 	"github.com/till-proxy/till/upstream/upstreamtest"
 )
 
-// TestRulesAndAddressesMayOrMayNotHaveTheVersion, in whatever a path stands: a key, a
-// change, a role, a child, an upstream's own list; and at an address that has it.
+// TestRulesAndAddressesMayOrMayNotHaveTheVersion covers every place of a path: a key,
+// a change, a role, a child, an upstream's own list; and an address with a version.
 func TestRulesAndAddressesMayOrMayNotHaveTheVersion(t *testing.T) {
 	t.Parallel()
 	up := upstreamtest.Start(t, upstreamtest.OpenAI, realKey)

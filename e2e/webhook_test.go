@@ -144,7 +144,7 @@ func (s *server) hooks() []object {
 	return list
 }
 
-func TestWebhooksAreToldWhatTheyWant(t *testing.T) {
+func TestWebhooksReceiveTheEventsTheyWant(t *testing.T) {
 	t.Parallel()
 	all, some := newInbox(t, hookKey), newInbox(t, "any other text")
 	s := newServer(t, options{more: hookLine(all.URL+"/till?token=private", hookSecret, "") + hookLine(some.URL, `"any other text"`, "key_revoked key_exhausted")})
@@ -187,7 +187,7 @@ func TestWebhooksAreToldWhatTheyWant(t *testing.T) {
 	}
 }
 
-func TestWhatAWebhookIsToldSurvivesKill9AndReload(t *testing.T) {
+func TestWebhookEventsSurviveKill9AndReload(t *testing.T) {
 	t.Parallel()
 	in := newInbox(t, hookKey)
 	in.answer.Store(http.StatusServiceUnavailable)

@@ -122,9 +122,9 @@ func chat(size int) []byte {
 	return []byte(`{"model":"m","max_completion_tokens":100,"messages":[` + strings.Repeat(message+",", size/len(message)) + message + "]}")
 }
 
-// BenchmarkJudging is all that is done with a request that goes on from one that
+// BenchmarkEstimateOfAContinuation is all that is done with a request that goes on from one that
 // is remembered.
-func BenchmarkJudging(b *testing.B) {
+func BenchmarkEstimateOfAContinuation(b *testing.B) {
 	for _, size := range []int{100, 2_000, 100_000} {
 		b.Run(strconv.Itoa(size), func(b *testing.B) {
 			m := newRemembering(b)

@@ -164,10 +164,10 @@ func quoted(s string, way int) string {
 	return b.String()
 }
 
-// TestNothingForetoldIsBelowTheTruth lets clients talk, and edit what they said,
+// TestNoContinuationIsBoundedBelowTheTruth lets clients talk, and edit what they said,
 // in every way: whatever the conversation's past, what is foretold of a request is
 // at least what a tokenizer counts.
-func TestNothingForetoldIsBelowTheTruth(t *testing.T) {
+func TestNoContinuationIsBoundedBelowTheTruth(t *testing.T) {
 	t.Parallel()
 	names := make([]string, 0, len(templates))
 	for name := range templates {

@@ -136,9 +136,9 @@ func TestWhatAVendorHasStoredIsNamedByAnyItem(t *testing.T) {
 	}
 }
 
-// TestAnItemThatIsSentAnewIsWhatWasSent: a vendor may store it under the name that
+// TestAnItemThatIsSentAgainIsWhatWasSent: a vendor may store it under the name that
 // it has, in place of what the name was given for.
-func TestAnItemThatIsSentAnewIsWhatWasSent(t *testing.T) {
+func TestAnItemThatIsSentAgainIsWhatWasSent(t *testing.T) {
 	t.Parallel()
 	price, _ := BuiltInPrices().Find("openai", "gpt-5.5", time.Now())
 	long := strings.Repeat("word ", 10_000)

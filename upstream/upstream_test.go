@@ -229,9 +229,9 @@ func TestEveryDialectCarriesCodeAndMessage(t *testing.T) {
 	}
 }
 
-// TestOldClientsOfGeminiAreToldOfTheEndOfAStream, by what stands behind the event,
+// TestOldClientsOfGeminiSeeTheErrorThatEndsAStream, by what stands behind the event,
 // where others read nothing.
-func TestOldClientsOfGeminiAreToldOfTheEndOfAStream(t *testing.T) {
+func TestOldClientsOfGeminiSeeTheErrorThatEndsAStream(t *testing.T) {
 	t.Parallel()
 	r := Refusal{Code: "till_key_revoked", Status: 403, Message: "key k was revoked"}
 	for _, d := range []Dialect{Unified, OpenAI, Anthropic, Gemini, Cohere, Mistral} {
@@ -246,10 +246,10 @@ func TestOldClientsOfGeminiAreToldOfTheEndOfAStream(t *testing.T) {
 	}
 }
 
-// TestClientsOfMessagesAndResponsesAreToldOfTheirRequest, by the status that they do
+// TestClientsOfMessagesAndResponsesGetTheStatusOfABadRequest, by the status that they do
 // not take for a fault of their key. The e2e test of what a key does not fit has
 // what they do with it.
-func TestClientsOfMessagesAndResponsesAreToldOfTheirRequest(t *testing.T) {
+func TestClientsOfMessagesAndResponsesGetTheStatusOfABadRequest(t *testing.T) {
 	t.Parallel()
 	for code, status := range codes {
 		for path, protocol := range map[string]bool{

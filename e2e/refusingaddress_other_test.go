@@ -4,7 +4,7 @@ package e2e
 
 import "testing"
 
-// nobody is an address that nobody listened on a moment ago.
+// refusingAddress returns an address that did not listen a moment ago.
 func nobody(t *testing.T) string {
 	t.Helper()
 	return freePort(t)

@@ -14,30 +14,30 @@ import (
 	"github.com/till-proxy/till/upstream/upstreamtest"
 )
 
-// answered is what a client in the background was told.
-type answered struct {
+// clientAnswer is what a client in the background received.
+type clientAnswer struct {
 	status int
 	code   string
 	retry  string
 }
 
 // send sends a request in the background.
-func (s *server) send(r *http.Request) <-chan answered {
-	out := make(chan answered, 1)
+func (s *server) send(r *http.Request) <-chan clientAnswer {
+	out := make(chan clientAnswer, 1)
 	go func() {
 		res, err := s.client.Do(r)
 		if err != nil {
-			out <- answered{}
+			out <- clientAnswer{}
 			return
 		}
 		res.Body.Close()
-		out <- answered{res.StatusCode, res.Header.Get("Till-Refusal"), res.Header.Get("Retry-After")}
+		out <- clientAnswer{res.StatusCode, res.Header.Get("Till-Refusal"), res.Header.Get("Retry-After")}
 	}()
 	return out
 }
 
-// TestWhatRequestsInFlightHoldIsWaitedFor: one that could be admitted once others
-// have settled is told neither that the key is spent nor to try again.
+// TestWhatRequestsInFlightHoldIsWaitedFor: a request that could be admitted once
+// others have settled is refused neither for good nor until later.
 func TestWhatRequestsInFlightHoldIsWaitedFor(t *testing.T) {
 	t.Parallel()
 	const whole = `{"model":"m","messages":[],"max_completion_tokens":700}`
@@ -48,23 +48,23 @@ func TestWhatRequestsInFlightHoldIsWaitedFor(t *testing.T) {
 		fields object
 		body   string
 		then   func(s *server, id string, release, leave func())
-		want   answered
+		want   clientAnswer
 	}{
-		{"fitted", object{"max_tokens": 1000}, open, settles, answered{status: 200}},
-		{"as a whole", object{"max_tokens": 1000, "fit": false}, whole, settles, answered{status: 200}},
-		{"in dollars", object{"max_spend_usd": "0.0015"}, open, settles, answered{status: 200}},
-		{"of a success that may fail", object{"max_activations": 1, "charge": "success"}, open, settles, answered{402, "till_activations_exhausted", ""}},
+		{"fitted", object{"max_tokens": 1000}, open, settles, clientAnswer{status: 200}},
+		{"as a whole", object{"max_tokens": 1000, "fit": false}, whole, settles, clientAnswer{status: 200}},
+		{"in dollars", object{"max_spend_usd": "0.0015"}, open, settles, clientAnswer{status: 200}},
+		{"of a success that may fail", object{"max_activations": 1, "charge": "success"}, open, settles, clientAnswer{402, "till_activations_exhausted", ""}},
 		{"until the key is revoked", object{"max_tokens": 1000}, open, func(s *server, id string, _, _ func()) {
 			if status, answer := s.api("POST", "/keys/"+id+"/revoke", object{}); status != 200 || answer["streams_cut"].(float64) != 1 {
 				s.t.Errorf("%d %v", status, answer)
 			}
-		}, answered{403, "till_key_revoked", ""}},
-		{"until the client leaves", object{"max_tokens": 1000}, open, func(_ *server, _ string, _, leave func()) { leave() }, answered{}},
+		}, clientAnswer{403, "till_key_revoked", ""}},
+		{"until the client leaves", object{"max_tokens": 1000}, open, func(_ *server, _ string, _, leave func()) { leave() }, clientAnswer{}},
 		{"until the server ends", object{"max_tokens": 1000}, open, func(s *server, _ string, _, _ func()) {
 			if err := s.cmd.Process.Signal(syscall.SIGTERM); err != nil {
 				s.t.Error(err)
 			}
-		}, answered{429, "till_budget_held", "1"}},
+		}, clientAnswer{429, "till_budget_held", "1"}},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			t.Parallel()
@@ -92,7 +92,7 @@ func TestWhatRequestsInFlightHoldIsWaitedFor(t *testing.T) {
 	}
 }
 
-// TestOnlySoManyRequestsWait: one more is told at once to try again.
+// TestOnlySoManyRequestsWait: one more is refused at once, until later.
 func TestOnlySoManyRequestsWait(t *testing.T) {
 	t.Parallel()
 	s := newServer(t, options{})
@@ -127,9 +127,9 @@ func TestOnlySoManyRequestsWait(t *testing.T) {
 	}
 }
 
-// TestTwoClientsSpendAKeyWithoutBeingToldToWait: each request may use all that is
+// TestTwoClientsSpendAKeyWithoutBeingRefused: each request may use all that is
 // left near the key's end, and uses little.
-func TestTwoClientsSpendAKeyWithoutBeingToldToWait(t *testing.T) {
+func TestTwoClientsSpendAKeyWithoutBeingRefused(t *testing.T) {
 	t.Parallel()
 	u := newMeteredUpstream(t)
 	u.latency, u.says = 2*time.Millisecond, `{"prompt_tokens":10,"completion_tokens":90,"total_tokens":100}`

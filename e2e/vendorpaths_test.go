@@ -78,9 +78,9 @@ func asks(t *testing.T, call, base, key string) (value any, failed *thrown) {
 	return answer.Value, answer.Error
 }
 
-// TestTheToolRunnerGoesOnWithoutAThread on a key with a limit in dollars, because
-// what a thread holds is not in the request. The SDK does so by itself when the
-// error's details say that the vendor cannot thread.
+// TestTheToolRunnerGoesOnWithoutAThread uses a key with a limit in dollars, because a
+// request does not hold its thread. The SDK goes on by itself if the error's details
+// say that the vendor cannot thread.
 func TestTheToolRunnerGoesOnWithoutAThread(t *testing.T) {
 	t.Parallel()
 	const usage = `"stop_sequence":null,"usage":{"input_tokens":60,"output_tokens":20}`
@@ -149,8 +149,9 @@ func TestTheSDKsEmbeddingsWorkOnLimitedKeys(t *testing.T) {
 	s.clean()
 }
 
-// TestWhatOpenAITakesNothingForWorksOnEveryKey, and is an activation as any other.
-// A model that a moderation names is one of those that a key is limited to.
+// TestWhatOpenAITakesNothingForWorksOnEveryKey also checks that it costs an
+// activation, and that the model of a moderation is one of those that a key is
+// limited to.
 func TestWhatOpenAITakesNothingForWorksOnEveryKey(t *testing.T) {
 	t.Parallel()
 	const response = `{"id":"resp_1","object":"response","status":"cancelled","model":"gpt-5-mini","output":[],"usage":{"input_tokens":5000000,"output_tokens":900000}}`
@@ -194,7 +195,7 @@ func TestWhatOpenAITakesNothingForWorksOnEveryKey(t *testing.T) {
 	s.clean()
 }
 
-// TestAPredictionThatDoesNotComeTrueIsPaidFor out of what was held.
+// TestAPredictionThatDoesNotComeTrueIsPaidFor from what was held.
 func TestAPredictionThatDoesNotComeTrueIsPaidFor(t *testing.T) {
 	t.Parallel()
 	const output = 40 // of which 9 are the answer, and 31 what was predicted in vain

@@ -16,10 +16,10 @@ import (
 	"time"
 )
 
-// model is a stand-in for the vendors whose model does what the prompt tells it:
-// it calls the client's own tools, some in a row or several at once, and ends
-// with a sentence. Its answers carry every field that the vendors' own types
-// call possible, because clients send back what they were given. It keeps books.
+// model is a stand-in for the vendors whose model follows the prompt: it calls the
+// client's own tools, some in a row or several at once, and ends with a sentence. Its
+// answers carry every field that the vendors' own types call possible, because
+// clients send back what they were given. It keeps books.
 type model struct {
 	*httptest.Server
 	streams chan struct{} // one value for each endless answer that began, while there is room
@@ -31,8 +31,8 @@ type model struct {
 	environment bool            // was printed
 }
 
-// What the model is told by the prompt: which errand, of which kind, how many
-// turns, and whether the last turn's answer never ends.
+// What the prompt asks of the model: which errand, of which kind, how many turns, and
+// whether the last turn's answer never ends.
 const assignmentForm = "[[errand=%s work=%s turns=%d endless=%t dir=%s]]"
 
 var assignmentText = regexp.MustCompile(`\[\[errand=([\w-]+) work=(\w+) turns=(\d+) endless=(true|false) dir=([\w/.-]+)\]\]`)

@@ -168,7 +168,7 @@ func TestAfterEveryMisfortuneTheNextRequestIsServed(t *testing.T) {
 	paths := map[string]string{"openai": "/v1/chat/completions", "anthropic": "/v1/messages", "gemini": "/v1beta/models/m:generateContent", "cohere": "/v2/chat"}
 	more := ""
 	for _, vendor := range vendors {
-		for name, to := range map[string]string{"silent": "http://" + silent, "rude": "http://" + rude, "reset": "http://" + reset, "dripping": "http://" + dripping, "plain": "https://" + rude, "nobody": "http://" + nobody(t)} {
+		for name, to := range map[string]string{"silent": "http://" + silent, "rude": "http://" + rude, "reset": "http://" + reset, "dripping": "http://" + dripping, "plain": "https://" + rude, "nobody": "http://" + refusingAddress(t)} {
 			more += "upstream " + name + "-" + vendor + " " + vendor + " {\n\tto " + to + "\n\tcredential {env.MOCK_KEY}\n\t" + quick[name] + "\n}\n"
 		}
 	}
@@ -209,8 +209,8 @@ func TestAfterEveryMisfortuneTheNextRequestIsServed(t *testing.T) {
 	}
 }
 
-// TestAClientThatBreaksOffInItsBodyIsSettled has bodies that break off, that
-// stop, and that are no chunks, where they pass through and where a limit has
+// TestAClientThatBreaksOffInItsBodyIsSettled sends bodies that break off, that stop,
+// and whose chunks are malformed, both where they pass through and where a limit has
 // to read them.
 func TestAClientThatBreaksOffInItsBodyIsSettled(t *testing.T) {
 	t.Parallel()

@@ -26,7 +26,7 @@ const shareVariable = "TILL_SHARE"
 // At its end one of two conversations waits while the other holds the rest.
 const (
 	mostLeft = 1.15 // of that cost
-	mostBusy = 0.02 // of the requests may be told to wait,
+	mostBusy = 0.02 // of the requests may be refused until later,
 	fewBusy  = 2    // or so many, where that is more
 )
 

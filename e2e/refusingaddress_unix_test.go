@@ -9,10 +9,10 @@ import (
 	"testing"
 )
 
-// nobody is an address at which connections are refused for as long as the test
-// runs: its port is taken, and nobody listens on it. A port that is only free may be
-// another process's a moment later.
-func nobody(t *testing.T) string {
+// refusingAddress returns an address at which connections are refused for as long as
+// the test runs: its port is taken, but does not listen. A free port may be another
+// process's a moment later.
+func refusingAddress(t *testing.T) string {
 	t.Helper()
 	fd, err := syscall.Socket(syscall.AF_INET, syscall.SOCK_STREAM, 0)
 	if err != nil {

@@ -10,7 +10,7 @@ import (
 )
 
 // TestACountGoesToTheUpstreamAlone: a proxy that a request passes before, such as
-// forward_auth, leaves in it whom it dialled.
+// forward_auth, leaves the address that it dialled in the request's context.
 func TestACountGoesToTheUpstreamAlone(t *testing.T) {
 	t.Parallel()
 	var shown, asked atomic.Int64

@@ -10,10 +10,10 @@ import (
 	"golang.org/x/sync/semaphore"
 )
 
-// Most tests wait most of the time, and some run side by side: as many as there
-// are places. Those that keep the processors or the memory busy by themselves
-// would only starve each other, so they have weights besides, and what runs at a
-// time weighs allWeights at most. Whoever waits for its turn is in nobody's way.
+// Most tests wait most of the time, and some run side by side: as many as there are
+// places. Those that keep the processors or the memory busy by themselves would only
+// starve each other, so they have weights besides, and what runs at a time weighs
+// allWeights at most. A test that waits for its turn is in no other's way.
 const (
 	allWeights   = 6
 	heavyWeight  = 3 // hundreds of connections, bodies of megabytes, or kills

@@ -184,10 +184,10 @@ func codexActs(d *director, asks *directed) []object {
 	return []object{thought, message}
 }
 
-// TestAgentsWorkAsTheyComeOnLimitedKeys: the agents' own programs, with the tools that
-// they have by themselves, deferred and in groups, on keys with limits in tokens
-// and dollars. Only Codex's search at the vendor is turned off.
-func TestAgentsWorkAsTheyComeOnLimitedKeys(t *testing.T) {
+// TestUnconfiguredAgentsWorkOnLimitedKeys runs the agents' own programs with their
+// default tools, deferred and in groups, on keys with limits in tokens and dollars.
+// Only Codex's search at the vendor is turned off.
+func TestUnconfiguredAgentsWorkOnLimitedKeys(t *testing.T) {
 	t.Parallel()
 	for _, test := range []struct {
 		vendor upstreamtest.Vendor

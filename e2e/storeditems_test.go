@@ -23,15 +23,15 @@ type keeper struct {
 	*httptest.Server
 	steps int
 
-	mu      sync.Mutex
-	items   map[string]object
-	context map[string][]object // what goes on from an answer
-	thought int64               // tokens of each reasoning item
-	n       int
-	nano    map[string]int64 // that it billed, by model
-	named   int              // items that were only named
-	anew    bool             // what is sent under an id is stored under it
-	errs    []string
+	mu       sync.Mutex
+	items    map[string]object
+	context  map[string][]object // what goes on from an answer
+	thought  int64               // tokens of each reasoning item
+	n        int
+	nano     map[string]int64 // that it billed, by model
+	named    int              // items that were only named
+	replaces bool             // an item that is sent under an id replaces what is stored there
+	errs     []string
 }
 
 // storedRates are prices in nano-dollars a token, of the vendor's pages as of
@@ -95,7 +95,7 @@ func (k *keeper) serve(w http.ResponseWriter, r *http.Request) {
 			}
 		}
 		context = append(context[:len(context):len(context)], item)
-		if id != "" && k.anew {
+		if id != "" && k.replaces {
 			k.items[id] = item
 		}
 	}
@@ -236,8 +236,8 @@ func said(answer object) string {
 	return message
 }
 
-// TestWhatAKeyHasNotSeenIsNamedInItsRefusal: after a restart nothing is known of what
-// was answered before it, and no key knows what another was given.
+// TestWhatAKeyHasNotSeenIsNamedInItsRefusal: after a restart nothing is known of
+// earlier answers, and no key knows the answers of another.
 func TestWhatAKeyHasNotSeenIsNamedInItsRefusal(t *testing.T) {
 	t.Parallel()
 	k := newKeeper(t, 1<<30)
@@ -330,12 +330,12 @@ func TestWhatAKeyHasNotSeenIsNamedInItsRefusal(t *testing.T) {
 	}
 }
 
-// TestADollarIsADollarWhereItemsAreStoredAnew sends a long text under the name of a
-// short answer, and then that name alone, when its key has less left than that costs.
-func TestADollarIsADollarWhereItemsAreStoredAnew(t *testing.T) {
+// TestADollarIsADollarWhereItemsAreReplaced sends a long text under the id of a short
+// answer, and then that id alone, when its key has less left than the text costs.
+func TestADollarIsADollarWhereItemsAreReplaced(t *testing.T) {
 	t.Parallel()
 	k := newKeeper(t, 0)
-	k.anew = true
+	k.replaces = true
 	s := newServer(t, options{to: k.URL})
 	_, key := s.mint(object{"max_spend_usd": "1.20", "fit": false})
 	asks := func(items ...any) (int, object) {

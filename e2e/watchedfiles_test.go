@@ -36,8 +36,8 @@ func (f *secretFile) moved(text string) {
 	f.must(os.Rename(f.path+".new", f.path))
 }
 
-// anew is what an editor does that keeps the former text.
-func (f *secretFile) anew(text string) {
+// rewrite changes the file as an editor does that keeps the former text.
+func (f *secretFile) rewrite(text string) {
 	f.must(os.Rename(f.path, f.path+"~"))
 	f.over(text)
 }
@@ -115,7 +115,7 @@ func TestRotatingAHeldCredentialUnderLoadFailsNoRequest(t *testing.T) {
 		before := sent.Load()
 		s.eventually("requests go on", func() bool { return sent.Load()-before >= n })
 	}
-	ways := []func(string){f.moved, f.over, f.anew, f.inParts, f.link, f.link, f.moved}
+	ways := []func(string){f.moved, f.over, f.rewrite, f.inParts, f.link, f.link, f.moved}
 	for i, write := range ways {
 		n := i + 1
 		s.upstream.Accept(credential(n))
@@ -217,7 +217,7 @@ func TestPricesAndSecretsOfWebhooksAndBoxesChangeWithTheirFiles(t *testing.T) {
 			return false
 		}
 	}
-	at("hook").moved(hookSecret) // before anything is told: the inbox knows no other
+	at("hook").moved(hookSecret) // before any event is sent: the inbox knows no other secret
 	s.eventually("the webhook's secret changed", changed("hook"))
 	id, sealed := s.mint(object{"upstream": "x", "upstream_key": sealedReal, "max_activations": 50})
 	s.eventually("the webhook was told", func() bool { return len(in.names(id)) == 1 })

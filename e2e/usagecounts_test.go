@@ -14,7 +14,7 @@ import (
 )
 
 // bookkeeper is an upstream that keeps books of its own, by the key that a request
-// came with, and reports what it is told to.
+// came with, and reports what the test asks for.
 type bookkeeper struct {
 	*httptest.Server
 	requests, tokens sync.Map // by number: *atomic.Int64
@@ -170,8 +170,8 @@ func (s *server) statusOf(r *http.Request) int {
 	return res.StatusCode
 }
 
-// TestAReportThatCannotBeTrueStandsInNoSum: neither in the key's, its role's nor that
-// of all.
+// TestAReportThatCannotBeTrueStandsInNoSum covers the sums of the key, of its role
+// and of all keys.
 func TestAReportThatCannotBeTrueStandsInNoSum(t *testing.T) {
 	t.Parallel()
 	s, _ := countingServer(t)
@@ -210,8 +210,8 @@ func TestAReportThatCannotBeTrueStandsInNoSum(t *testing.T) {
 	}
 }
 
-// TestAKeyIsIdleFromTheEndOfAStream that takes longer than the key may be idle; its
-// parent, too.
+// TestAKeyIsIdleFromTheEndOfAStream has a stream that takes longer than the key, or
+// its parent, may be idle.
 func TestAKeyIsIdleFromTheEndOfAStream(t *testing.T) {
 	t.Parallel()
 	const idle = 10 * time.Second

@@ -9,8 +9,8 @@ import (
 	"testing"
 )
 
-// TestWhatIsStoredCompressedArrivesSo for clients that say nothing of encodings:
-// length, ETag and checksums speak of the bytes that are stored.
+// TestWhatIsStoredCompressedArrivesSo is about clients that name no encodings:
+// length, ETag and checksums are those of the stored bytes.
 func TestWhatIsStoredCompressedArrivesSo(t *testing.T) {
 	t.Parallel()
 	stored := packed(t, bytes.Repeat([]byte("0123456789"), 6000), "gzip")

@@ -47,9 +47,9 @@ var refusedMembers = map[string]string{
 	"guardrails": "another model reads what is asked and answered",
 }
 
-// TestEveryMemberOfTheSDKsRequestsIsDecided: of what the vendors' SDKs can send
-// till knows what it costs, or it is refused for a reason. A new SDK whose types
-// have a member more is found here.
+// TestEveryMemberOfTheSDKsRequestsIsDecided: for each member that the vendors' SDKs
+// can send, till knows the cost or has a reason to refuse. The test fails if the
+// types of a new SDK have another member.
 func TestEveryMemberOfTheSDKsRequestsIsDecided(t *testing.T) {
 	t.Parallel()
 	needsSDKs(t)

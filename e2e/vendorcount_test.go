@@ -113,8 +113,8 @@ func (s *server) countedStatus(r *http.Request) int {
 	return res.StatusCode
 }
 
-// TestWhatTheBoundKeepsOutIsCountedByTheVendor: five of eight dollars of many a key
-// were never spent, because a byte is not a token.
+// TestWhatTheBoundKeepsOutIsCountedByTheVendor. Without that count, many a key never
+// spent five of its eight dollars, because a byte is not a token.
 func TestWhatTheBoundKeepsOutIsCountedByTheVendor(t *testing.T) {
 	t.Parallel()
 	v := newCountedVendor(t)
@@ -197,7 +197,7 @@ func TestWhatOthersHoldIsCountedFor(t *testing.T) {
 	second := s.send(s.countedRequest(key))
 	s.eventually("the second waits", func() bool { return s.gauge("waiting") == "1" })
 	close(v.gate)
-	for name, c := range map[string]<-chan answered{"the first": first, "the second": second} {
+	for name, c := range map[string]<-chan clientAnswer{"the first": first, "the second": second} {
 		if got := <-c; got.status != http.StatusOK {
 			t.Errorf("%s: %+v", name, got)
 		}
@@ -259,8 +259,8 @@ func TestACountThatFailsLeavesTheBound(t *testing.T) {
 	}
 }
 
-// TestOneCountOfAKeyRunsAtATime, and the others wait for it: being refused for good
-// would end an agent whose money is not spent.
+// TestOneCountOfAKeyRunsAtATime. The others wait for it, because a final refusal
+// would end an agent whose budget is not spent.
 func TestOneCountOfAKeyRunsAtATime(t *testing.T) {
 	t.Parallel()
 	v := newCountedVendor(t)
@@ -289,7 +289,8 @@ func TestOneCountOfAKeyRunsAtATime(t *testing.T) {
 	}
 }
 
-// TestNothingIsSentOnForWhoLeftWhileItWasCounted, or whose key ended.
+// TestNothingIsSentOnForWhoLeftWhileItWasCounted also covers a key that ended
+// meanwhile.
 func TestNothingIsSentOnForWhoLeftWhileItWasCounted(t *testing.T) {
 	t.Parallel()
 	v := newCountedVendor(t)
@@ -328,8 +329,8 @@ func TestNothingIsSentOnForWhoLeftWhileItWasCounted(t *testing.T) {
 	}
 }
 
-// TestACountThatAnAnswerBeliesIsNotAskedForAgain: a gateway may guess at its
-// endpoint for counting what the vendor behind it counts in another way.
+// TestACountThatAnAnswerBeliesIsNotAskedForAgain: a gateway's counting endpoint may
+// guess, while the vendor behind it counts differently.
 func TestACountThatAnAnswerBeliesIsNotAskedForAgain(t *testing.T) {
 	t.Parallel()
 	v := newCountedVendor(t)
