@@ -16,8 +16,8 @@ import (
 	"github.com/till-proxy/till/upstream"
 )
 
-// vocabulary is one of tokenizers/count.mjs, and an upstream whose models are
-// like those that use it.
+// vocabulary is a vocabulary of tokenizers/count.mjs, with an upstream whose models
+// use one like it.
 type vocabulary struct{ name, preset string }
 
 var vocabularies = []vocabulary{
@@ -26,18 +26,19 @@ var vocabularies = []vocabulary{
 }
 
 const (
-	promptBytes = 40_000 // of the first request: what agents begin with
-	turnBytes   = 900    // of each question that follows, and of each answer
+	promptBytes = 40_000 // of the first request: the size with which agents begin
+	turnBytes   = 900    // of each later question, and of each answer
 	lastTurn    = 10
-	// goalTurn is what a bound may be of the true count from the second turn on.
+	// goalTurn is the largest bound from the second turn on, relative to the true
+	// count.
 	goalTurn = 1.3
-	// What a chat template adds, about: to a message, and once.
+	// A chat template adds about so many tokens: per message, and once.
 	ofMessage, ofTemplate = 4, 3
 )
 
-// reportBounds prints how many times the true count of input tokens a request is
-// held to, for texts in all scripts. It fails where that is below the truth, and
-// with strict also where it misses the goal.
+// reportBounds prints the ratio of held to true input tokens, for texts in all
+// scripts. It fails if a bound is below the truth, and with strict also if it misses
+// the goal.
 func reportBounds(w io.Writer, strict bool) error {
 	counts, end, err := startCounting()
 	if err != nil {
@@ -109,7 +110,8 @@ func printBounds(w io.Writer, title string, rows [][]float64) {
 	fmt.Fprintln(w)
 }
 
-// talk is a conversation: questions and answers in turn, no two of them alike.
+// talk returns a conversation: alternating questions and answers, no two of them
+// alike.
 func talk(sentences []string, seed uint64) []string {
 	random := rand.New(rand.NewPCG(seed, 2026))
 	messages := make([]string, 2*lastTurn-1)
@@ -131,8 +133,8 @@ func talk(sentences []string, seed uint64) []string {
 	return messages
 }
 
-// boundsOf is the bound of each turn's request, in that of what it counts. The
-// turns before were answered, and said what they counted.
+// boundsOf returns the ratio of bound to true count for each turn's request, after
+// the turns before it were answered and reported their counts.
 func boundsOf(v vocabulary, messages []string, tokens []map[string]int64, escaped bool) ([]float64, error) {
 	preset, ok := upstream.Lookup(v.preset)
 	if !ok {
@@ -170,7 +172,7 @@ func boundsOf(v vocabulary, messages []string, tokens []map[string]int64, escape
 	return ratios, excess
 }
 
-// chatBody is a request in the preset's own form.
+// chatBody returns a request in the preset's own form.
 func chatBody(p *upstream.Preset, messages []string, escaped bool) []byte {
 	var b strings.Builder
 	open, end, roles := `{"model":"m","max_tokens":100,"messages":[`, "]}", [2]string{"user", "assistant"}
@@ -183,7 +185,7 @@ func chatBody(p *upstream.Preset, messages []string, escaped bool) []byte {
 		if i > 0 {
 			b.WriteByte(',')
 		}
-		text := `"` + m + `"` // nothing in it has to be escaped
+		text := `"` + m + `"` // nothing in it needs escaping
 		if escaped {
 			text = strconv.QuoteToASCII(m)
 		}
@@ -193,8 +195,8 @@ func chatBody(p *upstream.Preset, messages []string, escaped bool) []byte {
 	return []byte(b.String())
 }
 
-// startCounting runs the vocabularies. What it returns counts texts by all of
-// them.
+// startCounting runs the vocabularies. The function that it returns counts texts with
+// all of them.
 func startCounting() (counts func([]string) ([]map[string]int64, error), end func(), err error) {
 	const dir = "bench/tokenizers"
 	if _, err := os.Stat(dir + "/node_modules/gpt-tokenizer"); err != nil {

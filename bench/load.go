@@ -56,7 +56,7 @@ func (s *side) measure() error {
 	return s.measureStreams()
 }
 
-// measureSize is the CPU time of requests with a larger body.
+// measureSize measures the CPU time of requests with a larger body.
 func (s *side) measureSize(i int, body string) error {
 	before, err := s.cpuTime()
 	if err != nil {
@@ -74,11 +74,10 @@ func (s *side) measureSize(i int, body string) error {
 	return nil
 }
 
-// fastEvents is how many events each stream under load has.
+// fastEvents is the number of events in each stream under load.
 const fastEvents = 2000
 
-// measureStreams lets as many streams run as there are connections, as fast as
-// they go.
+// measureStreams runs one stream per connection, as fast as they go.
 func (s *side) measureStreams() error {
 	before, err := s.cpuTime()
 	if err != nil {
@@ -127,7 +126,7 @@ func (c *connection) drain(key string) error {
 	return err
 }
 
-// warmUp opens connections and fills caches; none of it is kept.
+// warmUp opens connections and fills caches; nothing of it is measured.
 func (s *side) warmUp() error {
 	for _, b := range sized {
 		if _, err := s.load(1, *length/8, *requests, b.text); err != nil {
@@ -138,8 +137,8 @@ func (s *side) warmUp() error {
 	return err
 }
 
-// load makes requests, as many as fit in the time on that many connections,
-// and returns how long each took, sorted.
+// load makes as many requests as fit in the time on that many connections, and
+// returns their sorted durations.
 func (s *side) load(connections int, length time.Duration, most int, body string) ([]time.Duration, error) {
 	deadline := time.Now().Add(length)
 	var made atomic.Int64
@@ -176,17 +175,17 @@ func (s *side) load(connections int, length time.Duration, most int, body string
 	return took, nil
 }
 
-// sized are larger bodies, of the sizes of a question and of an agent's turn.
+// sized are larger bodies, of the size of a question and of an agent's turn.
 var sized = [...]struct {
 	name string
-	goal float64 // CPU time, in that of stock Caddy
+	goal float64 // CPU time, relative to stock Caddy
 	text string
 }{
 	{"2 kB", 1.15, conversation(2_000)},
 	{"100 kB", 1.25, conversation(100_000)},
 }
 
-// conversation is a request of about so many bytes, in messages as they come:
+// conversation returns a request of about that many bytes, in realistic messages:
 // text with line ends, quotation marks and letters beyond ASCII.
 func conversation(size int) string {
 	const system = `{"role":"system","content":"Answer in one sentence."}`
@@ -204,7 +203,7 @@ func conversation(size int) string {
 	return b.String()
 }
 
-// connection is a client's. It writes requests by hand, because net/http's
+// connection is a client's connection. It writes requests by hand, because net/http's
 // client would cost about as much as what is measured.
 type connection struct {
 	net.Conn
@@ -259,7 +258,7 @@ func (c *connection) ask(key, body string) error {
 	return err
 }
 
-// streamDelay is the median time that an event of a stream is on its way.
+// streamDelay returns the median delay of a stream's events.
 func streamDelay(addr, key string) (time.Duration, error) {
 	c, err := dial(addr)
 	if err != nil {

@@ -72,14 +72,13 @@ func run() (err error) {
 	if *rounds < 1 || *parallel < 1 || *requests < 1 || *events < 2 || *length <= 0 {
 		return errors.New("-rounds, -parallel, -requests and -length must be positive, -events at least 2")
 	}
-	// An interrupt ends the run by the way of every error, so that no process
-	// stays behind.
+	// An interrupt ends the run like any error, so that no process stays behind.
 	interrupted := make(chan os.Signal, 1)
 	signal.Notify(interrupted, os.Interrupt, syscall.SIGTERM)
 
 	if *stores == "" {
-		// What is compared is CPU time. A disk that others keep busy makes a
-		// busy key wait for each of its blocks, and is measured with -dir.
+		// The benchmark compares CPU time. On a disk that other processes keep busy,
+		// a busy key waits for each of its blocks; measure that with -dir.
 		if info, err := os.Stat("/dev/shm"); err == nil && info.IsDir() {
 			*stores = "/dev/shm"
 		}
@@ -143,8 +142,8 @@ func run() (err error) {
 			}
 		}
 		fmt.Fprintf(os.Stderr, "round %d of %d\n", i+1, *rounds)
-		// Who comes first changes, so that neither always meets the other's
-		// warm caches.
+		// The order alternates, so that neither side always finds the other's warm
+		// caches.
 		sides[0], sides[1] = sides[1], sides[0]
 	}
 	commits, err := till.commits()

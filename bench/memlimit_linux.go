@@ -14,8 +14,8 @@ import (
 // limitMB is the memory of a small machine, in MB.
 const limitMB = 300
 
-// makeCgroup makes a control group that limits memory, by version 2 or 1 of the
-// kernel's interface. It takes root.
+// makeCgroup creates a control group that limits memory, by version 2 or 1 of the
+// kernel's interface. It needs root.
 func makeCgroup() (dir string, remove func() error, err error) {
 	name := fmt.Sprintf("till-bench-%d", os.Getpid())
 	var failed error
@@ -45,8 +45,8 @@ func makeCgroup() (dir string, remove func() error, err error) {
 	return "", nil, failed
 }
 
-// limitMemory puts this process into a control group, and tells Go of it as
-// Caddy does at its start.
+// limitMemory moves this process into a control group, and sets Go's memory limit
+// from it as Caddy does at its start.
 func limitMemory(cgroup string) error {
 	if err := os.WriteFile(filepath.Join(cgroup, "cgroup.procs"), []byte(strconv.Itoa(os.Getpid())), 0); err != nil {
 		return err
@@ -55,8 +55,8 @@ func limitMemory(cgroup string) error {
 	return nil
 }
 
-// dropCache lets the kernel forget what it has in memory of a directory's files,
-// so that whoever reads them next is charged for it.
+// dropCache removes a directory's files from the kernel's cache, so that the next
+// reader is charged for them.
 func dropCache(dir string) error {
 	entries, err := os.ReadDir(dir)
 	if err != nil {
@@ -67,7 +67,7 @@ func dropCache(dir string) error {
 		if err != nil {
 			return err
 		}
-		err = f.Sync() // only what is on the disk can be forgotten
+		err = f.Sync() // only pages that are on the disk can be dropped
 		if err == nil {
 			err = unix.Fadvise(int(f.Fd()), 0, 0, unix.FADV_DONTNEED)
 		}

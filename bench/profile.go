@@ -26,8 +26,8 @@ func (s *side) profile(dir string) error {
 	for name, load := range loads {
 		written := make(chan error, 1)
 		go func() { written <- s.fetchProfile(filepath.Join(dir, name+".pprof")) }()
-		// The profile needs whole seconds, which the load may have to be
-		// repeated for.
+		// The profile takes whole seconds, for which the load may have to be
+		// repeated.
 		for done := false; !done; {
 			if err := load(); err != nil {
 				<-written
@@ -76,7 +76,7 @@ type commits struct {
 	mean time.Duration
 }
 
-// commits reads it from the metrics.
+// commits reads both from the metrics.
 func (s *side) commits() (c commits, err error) {
 	res, err := http.Get("http://" + s.admin + "/metrics")
 	if err != nil {

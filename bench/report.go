@@ -31,11 +31,11 @@ func median[T cmp.Ordered](values []T) T {
 	return v[len(v)/2]
 }
 
-// What CPU time may be, in that of stock Caddy.
+// These are the goals for CPU time, relative to stock Caddy.
 const (
 	goal        = 1.20 // of a request
-	goalMetered = 1.30 // of a request whose use is measured
-	goalEvent   = 1.35 // of an event whose use is measured
+	goalMetered = 1.30 // of a request with measured usage
+	goalEvent   = 1.35 // of an event with measured usage
 )
 
 func report(w io.Writer, stock, till *side, direct []time.Duration, commits commits) error {

@@ -21,11 +21,11 @@ import (
 	"github.com/till-proxy/till/token"
 )
 
-// scale measures one node with many keys: the limiter on a real store, without
-// HTTP. Each phase is a process of its own, so that none sees what another left
+// scale measures one node with many keys: the limiter on a real store, without HTTP.
+// Each phase is a process of its own, so that none is affected by what another left
 // in memory.
 
-// measured is one thing that was measured, beside what it should be.
+// measured is one measurement, with its goal.
 type measured struct {
 	Name  string  `json:"name"`
 	Value float64 `json:"value"`
@@ -55,12 +55,12 @@ func number(v float64, unit string) string {
 	return fmt.Sprintf("%.2f %s", v, unit)
 }
 
-// estate is what the phases know of the keys: string i is made from i, so that
-// none has to be kept.
+// estate is what the phases know of the keys: string i is made from i, so that none
+// has to be stored.
 type estate struct {
 	dir    string
 	keys   int
-	cgroup string // of the phase that may have little memory; "": none can be made
+	cgroup string // of the phase with limited memory; "": it cannot be created
 }
 
 const (
@@ -107,7 +107,7 @@ func every(n, at int, fn func(i int) error) error {
 
 func ms(d time.Duration) float64 { return float64(d.Microseconds()) / 1000 }
 
-// rss is a line of /proc/self/status, in MB; 0 where there is none.
+// rss returns a value of /proc/self/status in MB; 0 if there is none.
 func rss(name string) float64 {
 	b, err := os.ReadFile("/proc/self/status")
 	if err != nil {
@@ -183,7 +183,7 @@ func runScale(out io.Writer, keys int) (err error) {
 	return nil
 }
 
-// runPhase is one of those processes.
+// runPhase runs one phase in its own process.
 func runPhase(out io.Writer, name string, e estate) error {
 	var figures []measured
 	phases := e.phases()
@@ -204,7 +204,7 @@ func runPhase(out io.Writer, name string, e estate) error {
 
 const scaleRow = "%-38s %-15s %-17s %s\n" // 80 columns
 
-// printFigures returns how many goals were missed.
+// printFigures prints the figures, and returns how many goals were missed.
 func printFigures(out io.Writer, figures []measured) (missed int) {
 	for _, f := range figures {
 		verdict := ""

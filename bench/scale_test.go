@@ -5,8 +5,8 @@ import (
 	"testing"
 )
 
-// TestScaleMeasuresEveryGoalOnASmallStore runs the phases up to those that wait
-// for the sweeper, and holds only what no busy machine can spoil.
+// TestScaleMeasuresEveryGoalOnASmallStore runs the phases up to those that wait for
+// the sweeper, and checks only what a busy machine cannot distort.
 func TestScaleMeasuresEveryGoalOnASmallStore(t *testing.T) {
 	t.Parallel()
 	e := estate{t.TempDir(), 300, ""}

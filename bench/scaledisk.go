@@ -11,7 +11,7 @@ func sum256(n uint64) [32]byte {
 	return sha256.Sum256(strconv.AppendUint(nil, n, 10))
 }
 
-// onDisk is what a file takes up: Badger's files are longer than what was
+// onDisk returns how much space a file takes: Badger's files are longer than what was
 // written to them.
 func onDisk(path string) (int64, error) {
 	info, err := os.Lstat(path)

@@ -17,7 +17,8 @@ import (
 	"github.com/till-proxy/till/token"
 )
 
-// mint makes all keys: most have a thousand owners, a tenth one alone.
+// mint creates all keys: most belong to a thousand owners, and a tenth have an owner
+// each.
 func (e estate) mint(say func(measured)) (err error) {
 	l, err := e.open()
 	if err != nil {
@@ -68,7 +69,7 @@ func (e estate) load(l *limiter.Limiter, say func(measured)) error {
 	}
 	say(measured{Name: "first answer after that", Value: ms(time.Since(opened)), Unit: "ms", Most: 100})
 
-	// Busy and slow keys, for as long as it takes to be in use.
+	// Busy and slow keys run for as long as the store is in use.
 	busy := min(e.keys, 20_000)
 	requests := 20 * busy
 	began := time.Now()
@@ -107,7 +108,7 @@ func (e estate) load(l *limiter.Limiter, say func(measured)) error {
 		}
 		m := measured{Name: "page of 50 by " + list.name, Value: ms(took), Unit: "ms", Most: 20}
 		if len(list.f.Labels) > 0 {
-			m.Most = 0 // no index leads there
+			m.Most = 0 // no index serves this query
 		}
 		say(m)
 	}
@@ -158,8 +159,8 @@ func (e estate) use(say func(measured)) (err error) {
 	return nil
 }
 
-// withLimit is use in a process that may have no more memory than a small
-// machine has, with nothing of the store in the kernel's cache.
+// withLimit runs use in a process that is limited to the memory of a small machine,
+// with nothing of the store in the kernel's cache.
 func (e estate) withLimit(say func(measured)) (err error) {
 	if e.cgroup == "" {
 		return nil
@@ -185,7 +186,8 @@ func (e estate) withLimit(say func(measured)) (err error) {
 	return l.Close()
 }
 
-// forget lets the sweeper forget the revoked tenth, and looks at the files.
+// forget waits until the sweeper has deleted the revoked tenth, and measures the
+// files.
 func (e estate) forget(say func(measured)) (err error) {
 	before, err := sizeOf(e.dir)
 	if err != nil {
@@ -212,7 +214,7 @@ func (e estate) forget(say func(measured)) (err error) {
 	return err
 }
 
-// turn lets the keys of one round come and go.
+// turn mints and revokes the keys of one round.
 func (e estate) turn(round int) (err error) {
 	l, err := e.open()
 	if err != nil {
@@ -238,7 +240,7 @@ func (e estate) turn(round int) (err error) {
 	if _, err := l.Await(context.Background(), limiter.Operator, j.Number); err != nil {
 		return err
 	}
-	ended := time.Now().Unix() // what is kept is told to the second
+	ended := time.Now().Unix() // retention has a resolution of one second
 	if err := until("the clock stands still", func() (bool, error) { return time.Now().Unix() > ended, nil }); err != nil {
 		return err
 	}
@@ -270,8 +272,8 @@ func until(otherwise string, fn func() (bool, error)) error {
 	}
 }
 
-// turnOver mints, revokes and forgets keys a few times over, in a store of its
-// own: what is gone must leave the files.
+// turnOver mints, revokes and deletes keys several times, in a store of its own:
+// deleted keys must leave the files.
 func (e estate) turnOver(say func(measured)) (err error) {
 	e.dir, e.keys = filepath.Join(e.dir, "turnover"), max(e.keys/20, 1)
 	if err := os.Mkdir(e.dir, 0o700); err != nil {
@@ -310,8 +312,7 @@ func request(l *limiter.Limiter, lookup token.Lookup) error {
 	return nil
 }
 
-// page asks for up to twenty pages in a row and returns how long one took, at the
-// median.
+// page requests up to twenty consecutive pages and returns the median time of one.
 func page(l *limiter.Limiter, f limiter.Filter) (time.Duration, error) {
 	f.Limit = 50
 	var took []time.Duration

@@ -1,7 +1,7 @@
 package main
 
-// scripts are ordinary texts of our own in fourteen scripts: a few sentences
-// each about what people talk about with a model.
+// scripts are ordinary texts of our own in fourteen scripts: a few sentences each on
+// subjects that people discuss with a model.
 var scripts = []struct {
 	name      string
 	sentences []string

@@ -16,8 +16,8 @@ import (
 	"time"
 )
 
-// side is one of the two that are compared: a Caddy process, and what was
-// measured of it, one value for each round.
+// side is one of the two Caddy processes that are compared, with its measurements,
+// one value for each round.
 type side struct {
 	name  string
 	addr  string
@@ -25,7 +25,7 @@ type side struct {
 	key   string
 	cmd   *exec.Cmd
 
-	requests []int           // that were made under load
+	requests []int           // how many requests were made under load
 	rate     []time.Duration // wall time per request under load
 	cpu      []time.Duration // CPU time per request, user and system
 	p50, p99 []time.Duration // latency under load
@@ -36,8 +36,8 @@ type side struct {
 	sized [len(sized)][]time.Duration // CPU time per request with a larger body
 }
 
-// startSide runs Caddy with the site's directives. Both sides open a store
-// and know the same upstream, so that they differ in nothing but the site.
+// startSide runs Caddy with the site's directives. Both sides open a store and know
+// the same upstream, so that they differ only in the site.
 func startSide(dir, name, to, site string) (*side, error) {
 	s := &side{name: name}
 	addr, err := freePort()
@@ -120,7 +120,7 @@ func mint(admin string) (string, error) {
 	return minted.ScopedKey, nil
 }
 
-// end stops a process of ours; how it ends changes nothing that was measured.
+// end stops a process of ours; its exit code does not affect what was measured.
 func end(cmd *exec.Cmd) {
 	_ = cmd.Process.Signal(syscall.SIGTERM)
 	_ = cmd.Wait()
@@ -134,9 +134,9 @@ func freePort() (string, error) {
 	return l.Addr().String(), l.Close()
 }
 
-// cpuTime is what the process has used so far. getrusage tells that of a
-// child only once it has ended, so it is read where Linux shows it: fields 14
-// and 15 of /proc/PID/stat, in ticks of 10 ms (proc_pid_stat(5)).
+// cpuTime returns the CPU time that the process has used so far. getrusage reports
+// that of a child only once it has ended, so it is read where Linux shows it: fields
+// 14 and 15 of /proc/PID/stat, in ticks of 10 ms (proc_pid_stat(5)).
 func (s *side) cpuTime() (time.Duration, error) {
 	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", s.cmd.Process.Pid))
 	if err != nil {

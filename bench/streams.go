@@ -16,14 +16,14 @@ import (
 	"time"
 )
 
-// holdHeader asks the upstream for a stream that sends one event and then
-// nothing, for as long as the client stays.
+// holdHeader requests a stream that sends one event and then nothing, for as long as
+// the client stays.
 const holdHeader = "X-Bench-Hold"
 
-// opening is how many streams are being opened at a time.
+// opening is how many streams are opened at a time.
 const opening = 64
 
-// restTime is how long open streams are left alone, to see that memory is flat.
+// restTime is how long open streams are left idle, to see that memory stays constant.
 const restTime = 5 * time.Second
 
 func hold(conn net.Conn, r *bufio.Reader) error {
@@ -38,7 +38,7 @@ func hold(conn net.Conn, r *bufio.Reader) error {
 	return err
 }
 
-// heldStreams is what n open streams cost one of the two.
+// heldStreams is what n open streams cost one of the two sides.
 type heldStreams struct {
 	idle, open, later int64 // resident memory, in bytes
 	streams           []*heldStream
@@ -52,12 +52,12 @@ type heldStream struct {
 func (h *heldStreams) close() {
 	for _, c := range h.streams {
 		if c != nil {
-			_ = c.Close() // its server may have closed it before
+			_ = c.Close() // the server may have closed it already
 		}
 	}
 }
 
-// resident is the process's memory, after a collection of its garbage.
+// resident returns the process's memory after a garbage collection.
 func (s *side) resident() (int64, error) {
 	res, err := http.Get("http://" + s.admin + "/debug/pprof/heap?gc=1")
 	if err != nil {
@@ -106,7 +106,7 @@ func (s *side) hold(n int) (h *heldStreams, err error) {
 	if h.open, err = s.resident(); err != nil {
 		return h, err
 	}
-	time.Sleep(restTime) // what is measured is the rest itself
+	time.Sleep(restTime) // the idle time itself is measured
 	h.later, err = s.resident()
 	return h, err
 }
@@ -127,8 +127,8 @@ func (s *side) holdOne() (*heldStream, error) {
 	return &heldStream{c, res.Body}, nil
 }
 
-// revoke ends the key and returns how many streams that cut, how long the call
-// took, and how long it was until all of them had ended.
+// revoke revokes the key and returns how many streams that cut, how long the call
+// took, and how long it took until all of them had ended.
 func (s *side) revoke(h *heldStreams) (cut int, answered, ended time.Duration, err error) {
 	list, err := http.Get("http://" + s.admin + "/till/keys?limit=1")
 	if err != nil {
@@ -141,7 +141,7 @@ func (s *side) revoke(h *heldStreams) (cut int, answered, ended time.Duration, e
 	}
 	var wg sync.WaitGroup
 	for _, c := range h.streams {
-		wg.Go(func() { _, _ = io.Copy(io.Discard, c.body) }) // however it ends
+		wg.Go(func() { _, _ = io.Copy(io.Discard, c.body) }) // how the stream ends does not matter
 	}
 	began := time.Now()
 	res, err := http.Post("http://"+s.admin+"/till/keys/"+page.Keys[0].ID+"/revoke", "application/json", strings.NewReader(`{}`))
@@ -156,7 +156,7 @@ func (s *side) revoke(h *heldStreams) (cut int, answered, ended time.Duration, e
 		return 0, 0, 0, fmt.Errorf("revoking: %s, %w", res.Status, err)
 	}
 	answered = time.Since(began)
-	half := time.AfterFunc(30*time.Second, h.close) // one that does not end must not hang the run
+	half := time.AfterFunc(30*time.Second, h.close) // a stream that does not end must not hang the run
 	wg.Wait()
 	ended = time.Since(began)
 	if !half.Stop() {
@@ -165,7 +165,7 @@ func (s *side) revoke(h *heldStreams) (cut int, answered, ended time.Duration, e
 	return answer.StreamsCut, answered, ended, nil
 }
 
-// reportStreams measures n open streams on both sides, and their end.
+// reportStreams measures n open streams on both sides, and how they end.
 func reportStreams(out io.Writer, n int, stock, till *side) error {
 	t := tabwriter.NewWriter(out, 0, 0, 2, ' ', tabwriter.AlignRight)
 	fmt.Fprintf(out, "%d streams open at a time.\n\n", n)

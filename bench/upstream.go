@@ -15,21 +15,21 @@ import (
 	"time"
 )
 
-// The upstream speaks just enough HTTP/1.1 by hand that its own cost hardly
-// takes the processor from the two that are measured.
+// The upstream speaks just enough HTTP/1.1 by hand that it takes little processor
+// time from the two sides.
 
-// answer is about what a short chat answer is. All are of one length.
+// answer is about as long as a short chat answer. All answers have the same length.
 func answer(prompt int64) string {
 	return fmt.Sprintf(`{"id":"chatcmpl-1","object":"chat.completion","created":1,"model":"m","choices":[{"index":0,"finish_reason":"stop","message":{"role":"assistant","content":"hello"}}],"usage":{"prompt_tokens":%7d,"completion_tokens":2,"total_tokens":%7d}}`, prompt, prompt+2)
 }
 
-// bytesAToken is about what a token of text has.
+// bytesAToken is about how many bytes of text a token has.
 const bytesAToken = 4
 
-// eventsHeader asks the upstream for a stream of that many events.
+// eventsHeader requests a stream of that many events.
 const eventsHeader = "X-Bench-Events"
 
-// fastHeader asks for one without pauses.
+// fastHeader requests a stream without pauses.
 const fastHeader = "X-Bench-Fast"
 
 // startUpstream runs the upstream as a process of its own.
@@ -44,7 +44,8 @@ func startUpstream() (string, *exec.Cmd, error) {
 	}
 	cmd := exec.Command(self, "-serve", addr)
 	cmd.Stderr = os.Stderr
-	// It ends when its standard input does, so also when this process dies.
+	// The upstream ends when its standard input does, and so also when this process
+	// dies.
 	if _, err := cmd.StdinPipe(); err != nil {
 		return "", nil, err
 	}
@@ -70,7 +71,7 @@ func serveUpstream(addr string) error {
 		return err
 	}
 	go func() {
-		_, _ = io.Copy(io.Discard, os.Stdin) // returns when the parent is gone, however it went
+		_, _ = io.Copy(io.Discard, os.Stdin) // returns when the parent is gone, for whatever reason
 		os.Exit(0)
 	}()
 	for {
@@ -87,7 +88,7 @@ func serveUpstream(addr string) error {
 	}
 }
 
-// plain is the answer to a request of so many bytes.
+// plain is the answer to a request of that many bytes.
 func plain(length int64) []byte {
 	text := answer(length/bytesAToken + 1)
 	return []byte("HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: " + strconv.Itoa(len(text)) + "\r\n\r\n" + text)
@@ -153,7 +154,7 @@ func serveConn(conn net.Conn) error {
 	}
 }
 
-// stream sends events that tell when they were sent.
+// stream sends events that contain the time at which they were sent.
 func stream(conn net.Conn, n int) error {
 	if _, err := io.WriteString(conn, "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n"); err != nil {
 		return err
@@ -171,7 +172,7 @@ func stream(conn net.Conn, n int) error {
 	return err
 }
 
-// fastStream sends events as a model does, without a pause, each on its own.
+// fastStream sends events without a pause, each by itself, as a model does.
 func fastStream(conn net.Conn, n int) error {
 	const head = "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n"
 	const event = `data: {"id":"chatcmpl-1","object":"chat.completion.chunk","created":1,"model":"m","choices":[{"index":0,"delta":{"content":" words"},"finish_reason":null}],"usage":null}` + "\n\n"
@@ -189,7 +190,7 @@ func fastStream(conn net.Conn, n int) error {
 	return err
 }
 
-// sentAt is when an event was sent, if the line is one.
+// sentAt returns when an event was sent, if the line is one.
 func sentAt(line string) (time.Time, bool) {
 	text, ok := strings.CutPrefix(line, "data: ")
 	if !ok {

@@ -91,13 +91,13 @@ func TestItsCommandIsEndedWithIt(t *testing.T) {
 	if !lines.Scan() || lines.Text() != "ended" {
 		t.Errorf("%q %v", lines.Text(), lines.Err())
 	}
-	_ = cmd.Wait() // its code says it
+	_ = cmd.Wait() // the exit code is checked below
 	if code := cmd.ProcessState.ExitCode(); code != 3 {
 		t.Errorf("exit code %d, want 3", code)
 	}
 }
 
-// TestItEndsWithItsParent: what it writes to tells when it has ended.
+// TestItEndsWithItsParent: the end of its output shows that it has ended.
 func TestItEndsWithItsParent(t *testing.T) {
 	t.Parallel()
 	cmd := burn(t, "-for", "2m", "1")
@@ -118,7 +118,7 @@ func TestItEndsWithItsParent(t *testing.T) {
 	if err := cmd.Process.Kill(); err != nil {
 		t.Fatal(err)
 	}
-	for lines.Scan() { // to its end, which is that of the last that may write there
+	for lines.Scan() { // until the last process that may write has ended
 		t.Errorf("it says %s", lines.Text())
 	}
 	if took := time.Since(began); took > time.Minute {

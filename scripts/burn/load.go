@@ -6,7 +6,7 @@ import (
 	"os"
 )
 
-// fileSize is all that the disk has to have.
+// fileSize is how much space the load needs on the disk.
 const fileSize = 64 << 20
 
 // compute keeps one thread busy.
@@ -15,13 +15,13 @@ func compute(ctx context.Context) {
 		for range 1 << 16 {
 			x = x*6364136223846793005 + 1442695040888963407
 		}
-		if x == 0 { // never, which the compiler does not know
+		if x == 0 { // never true, but the compiler does not know that
 			return
 		}
 	}
 }
 
-// scratch is a file that has no name any more, so that nobody has to remove it.
+// scratch returns an unlinked file, so that nothing has to be removed.
 func scratch(dir string) (*os.File, error) {
 	f, err := os.CreateTemp(dir, "till-burn")
 	if err != nil {

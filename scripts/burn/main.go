@@ -65,7 +65,7 @@ func run(args []string) (code int, err error) {
 	defer f.Close()
 
 	fmt.Fprintf(os.Stderr, "burn: %d threads and a disk, for %s at most\n", n, *duration)
-	runtime.GOMAXPROCS(n + 1) // or they would share the threads of as many cores as there are
+	runtime.GOMAXPROCS(n + 1) // otherwise they would share as many threads as there are cores
 	var all sync.WaitGroup
 	for range n {
 		all.Go(func() { compute(load) })
@@ -83,7 +83,7 @@ func run(args []string) (code int, err error) {
 	return code, err
 }
 
-// beside runs a command, which ends when the load is to end before.
+// beside runs a command, and stops it if the load ends first.
 func beside(stopped context.Context, command []string) (code int, err error) {
 	cmd := exec.Command(command[0], command[1:]...)
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, os.Stdout, os.Stderr
@@ -106,8 +106,7 @@ func beside(stopped context.Context, command []string) (code int, err error) {
 	return 0, err
 }
 
-// watchParent ends the load when whoever started it is gone: `go run` passes no
-// signal on.
+// watchParent ends the load when its parent is gone: `go run` passes no signal on.
 func watchParent(parent int, orphaned func()) {
 	for range time.Tick(time.Second) {
 		if os.Getppid() != parent {

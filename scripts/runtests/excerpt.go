@@ -12,11 +12,12 @@ import (
 )
 
 const (
-	// maxOutput is what is kept of one test's output: its end.
+	// maxOutput is how much of one test's output is kept: the end.
 	maxOutput = 8 << 20
-	// maxLines is what a person is shown of it.
+	// maxLines is how much of it is shown.
 	maxLines = 120
-	// maxStacks of those that hang, and maxFrames of each.
+	// maxStacks bounds the stacks that are shown of a hang, and maxFrames the frames
+	// of each.
 	maxStacks, maxFrames = 12, 8
 )
 
@@ -44,8 +45,8 @@ func (t *tail) String() string {
 // hang is how Go reports that -timeout has passed.
 const hang = "panic: test timed out after "
 
-// excerpt is what a person needs of what a test has written; the whole is in a file
-// that it names if there is more.
+// excerpt returns what a person needs of a test's output. If there is more, it names
+// a file with all of it.
 func excerpt(text, name string) (string, error) {
 	before, dump, hangs := strings.Cut(text, hang)
 	lines := strings.SplitAfter(strings.TrimSuffix(before, "\n"), "\n")
@@ -74,7 +75,7 @@ func excerpt(text, name string) (string, error) {
 
 var unfit = regexp.MustCompile(`[^\w.]+`)
 
-// keep writes a file that outlives the run.
+// keep writes a file that remains after the run.
 func keep(text, name string) (string, error) {
 	name = strings.Trim(unfit.ReplaceAllString(name, "-"), "-")
 	file := filepath.Join(dumps, name[:min(len(name), 150)]+".txt")
@@ -84,8 +85,8 @@ func keep(text, name string) (string, error) {
 	return file, nil
 }
 
-// stacks is the essence of a dump of goroutines: which tests were running, and where
-// those goroutines stand that a test of ours has called.
+// stacks summarizes a goroutine dump: which tests were running, and where the
+// goroutines are that a test of ours has started.
 func stacks(dump string) string {
 	parts := strings.Split(dump, "\n\n")
 	var b strings.Builder

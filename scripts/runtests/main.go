@@ -1,14 +1,14 @@
 //go:build unix
 
-// Runtests runs phases of `go test`, tells once a minute what is going on, shows
-// what fails as soon as it does, and ends with tables: what ran, what was skipped
-// and why, what failed, and what took longest. Whatever the tests leave behind,
-// processes, mounts, directories, is gone when it ends, however it ends.
+// Runtests runs phases of `go test`, reports progress once a minute, shows each
+// failure at once, and ends with tables: what ran, what was skipped and why, what
+// failed, and what took longest. It removes the processes, mounts and directories
+// that the tests leave behind, however it ends.
 //
 //	go run ./scripts/runtests +unit -race -timeout 5m ./... +big TILL_CI=1 -timeout 9m -run 'TestA|TestB' ./e2e
 //
-// Each phase is +NAME, then variables for its environment, then the arguments of
-// `go test`. It knows nothing of what is tested.
+// Each phase is +NAME, then variables for its environment, then the arguments of `go
+// test`. It knows nothing of what is tested.
 package main
 
 import (
@@ -22,7 +22,7 @@ import (
 	"time"
 )
 
-// dumps is where what is too long for a person's eyes is kept.
+// dumps is the directory for output that is too long to show.
 const dumps = "bin/tests"
 
 const (
@@ -32,13 +32,13 @@ const (
 )
 
 func main() {
-	parent := os.Getppid() // at once: it may be gone soon
+	parent := os.Getppid() // read at once: the parent may be gone soon
 	phases, err := parse(os.Args[1:])
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "runtests:", err)
 		os.Exit(exitUsage)
 	}
-	// A reader of the output that goes away is an interruption, too.
+	// A reader of the output that goes away counts as an interruption.
 	ctx, cancel := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP, syscall.SIGPIPE)
 	ctx, orphaned := context.WithCancel(ctx)
 	go watchParent(parent, orphaned)
@@ -50,8 +50,7 @@ func main() {
 	os.Exit(code)
 }
 
-// watchParent ends the run when whoever started it is gone: `go run` passes no
-// signal on.
+// watchParent ends the run when its parent is gone: `go run` passes no signal on.
 func watchParent(parent int, orphaned func()) {
 	for range time.Tick(time.Second) {
 		if os.Getppid() != parent {

@@ -11,10 +11,10 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// unmountBelow takes away every mount below a directory: tests that were ended have
-// not done so themselves.
+// unmountBelow unmounts everything below a directory: tests that were ended have not
+// done so themselves.
 func unmountBelow(dir string) error {
-	dir, err := filepath.EvalSymlinks(dir) // as the kernel tells it
+	dir, err := filepath.EvalSymlinks(dir) // as the kernel reports it
 	if err != nil {
 		return err
 	}
@@ -24,7 +24,7 @@ func unmountBelow(dir string) error {
 	}
 	var failed error
 	mounts := strings.Split(string(b), "\n")
-	slices.Reverse(mounts) // the last first: one may stand on another
+	slices.Reverse(mounts) // the last first, because mounts may be nested
 	for _, line := range mounts {
 		fields := strings.Fields(line)
 		if len(fields) > 4 && strings.HasPrefix(fields[4], dir+"/") {

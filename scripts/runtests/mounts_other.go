@@ -2,5 +2,5 @@
 
 package main
 
-// unmountBelow has nothing to do: tests mount on Linux alone.
+// unmountBelow has nothing to do: tests mount only on Linux.
 func unmountBelow(string) error { return nil }

@@ -55,7 +55,7 @@ func parse(args []string) ([]phase, error) {
 	return phases, nil
 }
 
-// patterns are the alternatives of -run, for telling which of them match nothing.
+// patterns are the alternatives of -run, to report which of them match nothing.
 func (p phase) patterns() []string {
 	for i, arg := range p.args {
 		text, ok := strings.CutPrefix(strings.TrimLeft(arg, "-"), "run=")
@@ -69,8 +69,8 @@ func (p phase) patterns() []string {
 	return nil
 }
 
-// run runs the phase to its end, or until ctx ends. What its tests left running
-// is ended.
+// run runs the phase to its end, or until ctx ends, and ends what its tests left
+// running.
 func (p phase) run(ctx context.Context, rec *record, procs *processes, r *room) error {
 	cmd := exec.Command("go", append([]string{"test", "-json"}, p.args...)...)
 	cmd.Env = slices.Concat(os.Environ(), r.env(), p.env)
@@ -92,7 +92,7 @@ func (p phase) run(ctx context.Context, rec *record, procs *processes, r *room) 
 	minute := time.NewTicker(time.Minute)
 	defer minute.Stop()
 	interrupted := ctx.Done()
-	var failed error // to end what was interrupted
+	var failed error // the error of ending what was interrupted
 	for going := true; going; {
 		select {
 		case line, ok := <-lines:
@@ -104,7 +104,7 @@ func (p phase) run(ctx context.Context, rec *record, procs *processes, r *room) 
 			rec.progress(time.Now())
 		case <-interrupted:
 			interrupted = nil
-			failed = procs.end() // which ends the lines, too
+			failed = procs.end() // which also ends the output
 		}
 	}
 	err = <-read
@@ -147,7 +147,7 @@ type event struct {
 func (rec *record) line(line []byte) {
 	var e event
 	if err := json.Unmarshal(line, &e); err != nil {
-		fmt.Fprintf(rec.out, "%s", line) // not meant for us
+		fmt.Fprintf(rec.out, "%s", line) // not an event
 		return
 	}
 	rec.add(e)

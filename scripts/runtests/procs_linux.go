@@ -17,8 +17,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// processes are all that descend from this one. Orphans among them fall to it, not
-// to init: so none of them gets out of sight, whatever session or group it joins.
+// processes are all descendants of this process. Orphans among them are reparented to
+// it instead of init, so that it sees all of them, whatever session or group they
+// join.
 type processes struct {
 	mu   sync.Mutex
 	mine int // the child that exec waits for
@@ -26,8 +27,8 @@ type processes struct {
 
 func newProcesses() *processes { return &processes{} }
 
-// adopt lets orphans fall to this process, and buries them when they end, as init
-// would: tests wait for processes to be gone.
+// adopt makes this process the parent of orphans, and reaps them when they end, as
+// init would: tests wait for processes to be gone.
 func (p *processes) adopt() error {
 	if err := unix.Prctl(unix.PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0); err != nil {
 		return fmt.Errorf("adopting orphans: %w", err)
@@ -47,7 +48,7 @@ func (p *processes) bury() {
 	defer p.mu.Unlock()
 	for _, d := range descendants() {
 		if d.dead && d.parent == os.Getpid() && d.pid != p.mine {
-			_, _ = syscall.Wait4(d.pid, nil, syscall.WNOHANG, nil) // at worst it stays dead until we end
+			_, _ = syscall.Wait4(d.pid, nil, syscall.WNOHANG, nil) // at worst it stays a zombie until we end
 		}
 	}
 }
@@ -68,7 +69,7 @@ func (p *processes) start(cmd *exec.Cmd) error {
 // end ends all of them.
 func (p *processes) end() error {
 	var failed error
-	for range 1000 { // those that were being born when the others were killed
+	for range 1000 { // a process may start while the others are killed
 		living := p.living()
 		if len(living) == 0 {
 			return nil
@@ -94,9 +95,9 @@ type process struct {
 	dead        bool
 }
 
-// descendants reads /proc: all below this process.
+// descendants reads all processes below this one from /proc.
 func descendants() []process {
-	stats, _ := filepath.Glob("/proc/[0-9]*/stat") // the pattern is right
+	stats, _ := filepath.Glob("/proc/[0-9]*/stat") // the pattern is valid
 	children := map[int][]process{}
 	for _, file := range stats {
 		b, err := os.ReadFile(file)

@@ -8,8 +8,8 @@ import (
 	"syscall"
 )
 
-// processes are those of the process group of the command that runs: other systems
-// than Linux let nobody adopt orphans.
+// processes are the process group of the running command: only Linux lets a process
+// adopt orphans.
 type processes struct{ group int }
 
 func newProcesses() *processes { return &processes{} }
@@ -32,7 +32,7 @@ func (p *processes) end() error {
 		return nil
 	}
 	if err := syscall.Kill(-p.group, syscall.SIGKILL); err != nil && !errors.Is(err, syscall.ESRCH) && !errors.Is(err, syscall.EPERM) {
-		return err // a group of the dead is not permitted
+		return err // signalling a group of zombies is not permitted
 	}
 	return nil
 }
@@ -42,5 +42,5 @@ type process struct {
 	name string
 }
 
-// living cannot be told here.
+// living is unknown on these systems.
 func (p *processes) living() []process { return nil }

@@ -12,17 +12,17 @@ import (
 	"time"
 )
 
-// record is what is known of a run. One goroutine has it.
+// record is what is known of a run. It belongs to one goroutine.
 type record struct {
 	out   io.Writer
 	began time.Time
 	phase string
-	says  bool // what tests of the phase say is shown though they pass
+	says  bool // the output of passing tests is shown as well
 
 	rows   []*row // in the order in which they began
 	done   []result
 	asked  []string        // alternatives of -run
-	heard  map[string]bool // those of them that match a test
+	heard  map[string]bool // the alternatives that match a test
 	failed int             // of all rows
 }
 
@@ -32,33 +32,33 @@ type row struct {
 	passed, failed, skipped int
 	elapsed                 time.Duration
 	ended, cached           bool
-	output                  tail             // the package's own
-	tests                   map[string]*test // that began and have not ended, and subtests of those
+	output                  tail             // the package's own output
+	tests                   map[string]*test // tests that run, and their subtests
 	names                   map[string]bool  // of tests that are no subtests
 }
 
-// test is one that runs.
+// test is a test that runs.
 type test struct {
 	name     string
 	top      *test
 	parent   *test
 	began    time.Time
-	waits    bool // for its turn among parallel tests
-	parallel bool // its time is not in its parent's
+	waits    bool // it waits for its turn among parallel tests
+	parallel bool // its time is not part of its parent's
 	subtests int
 	failures int // among its subtests
 	beside   time.Duration
-	waited   time.Duration // by its own word, for others to end
+	waited   time.Duration // how long it says it waited for others to end
 	output   tail
 	ended    bool
 }
 
-// result is a test that has ended, or did not.
+// result is a test that has ended, or was cut off.
 type result struct {
 	phase, pack, name, action string
 	took                      time.Duration // with parallel subtests, each of which is counted once
 	why                       string        // it was skipped
-	whole                     bool          // it is no subtest
+	whole                     bool          // it is not a subtest
 	counted                   bool
 }
 
@@ -89,7 +89,7 @@ func (rec *record) row(pack string) *row {
 
 func (rec *record) add(e event) {
 	switch e.Action {
-	case "build-output": // go vet's, too
+	case "build-output": // go vet's output as well
 		fmt.Fprint(rec.out, e.Output)
 		return
 	case "build-fail":
@@ -121,15 +121,15 @@ func (rec *record) add(e event) {
 	}
 }
 
-// queued is what a test says that had to let others go first.
+// queued matches the output of a test that had to wait for others.
 var queued = regexp.MustCompile(`: waited (\S+) for its turn\n?$`)
 
-// waitedFor leaves out of a test's time, and of the times that it is in, what it
-// spent in a queue.
+// waitedFor subtracts the time that a test spent in a queue from its own time and
+// from the times that include it.
 func (t *test) waitedFor(text string) {
 	d, err := time.ParseDuration(text)
 	if err != nil {
-		return // it says something else
+		return // the test logs something else
 	}
 	for ; t != nil; t = t.parent {
 		if t.waited += d; t.parallel {
@@ -156,8 +156,8 @@ func (r *row) start(e event) *test {
 	return t
 }
 
-// finish counts a test that has ended. One with subtests is those: it counts itself
-// only if it failed where none of them did.
+// finish counts a test that has ended. A test with subtests counts only if it failed
+// and none of them did.
 func (rec *record) finish(r *row, t *test, action string, took time.Duration) {
 	t.ended = true
 	took = max(0, took-t.waited)
@@ -201,10 +201,10 @@ func (rec *record) finish(r *row, t *test, action string, took time.Duration) {
 	}
 }
 
-// verdict is what an event says, too.
+// verdict matches output that repeats an event.
 var verdict = regexp.MustCompile(`^(=== |\s*--- (PASS|FAIL|SKIP): )`)
 
-// noise is what a package says of itself and the table says, too.
+// noise matches output of a package that the table repeats.
 var noise = regexp.MustCompile(`^(=== |PASS$|FAIL$|ok  \t|FAIL\t|exit status \d+$|\?   \t|testing: warning)`)
 
 func (rec *record) addPackage(r *row, e event) {
@@ -240,7 +240,7 @@ func (rec *record) addPackage(r *row, e event) {
 	}
 }
 
-// sorted has those that began first, first.
+// sorted returns the tests in the order in which they began.
 func sorted(tests map[string]*test) []*test {
 	return slices.SortedFunc(maps.Values(tests), func(a, b *test) int {
 		if c := a.began.Compare(b.began); c != 0 {
@@ -250,7 +250,7 @@ func sorted(tests map[string]*test) []*test {
 	})
 }
 
-// show shows how a test ended, and what it said.
+// show prints how a test ended, and its output.
 func (rec *record) show(r *row, how, name string, took time.Duration, text string) {
 	fmt.Fprintf(rec.out, "\n--- %s: %s %s (%s)\n", how, short(r.pack), name, seconds(took))
 	shown, err := excerpt(text, r.phase+" "+short(r.pack)+" "+name)
@@ -260,7 +260,7 @@ func (rec *record) show(r *row, how, name string, took time.Duration, text strin
 	fmt.Fprintln(rec.out, shown)
 }
 
-// progress says what is going on.
+// progress prints what is running.
 func (rec *record) progress(now time.Time) {
 	var passed, failed, done int
 	var longest *test
@@ -322,13 +322,13 @@ func (rec *record) end(p phase, ended error) {
 	}
 	for _, pattern := range p.patterns() {
 		rec.asked = append(rec.asked, pattern)
-		re, err := regexp.Compile(pattern) // go test has told if it is none
+		re, err := regexp.Compile(pattern) // go test has reported an invalid pattern
 		rec.heard[pattern] = rec.heard[pattern] || err == nil && slices.ContainsFunc(slices.Collect(maps.Keys(names)), re.MatchString)
 	}
 	rec.say("%s: %d passed, %d failed, %d skipped", p.name, passed, failed, skipped)
 }
 
-// leftOver ends what tests left running, and tells.
+// leftOver ends what tests left running, and reports it.
 func (rec *record) leftOver(procs *processes) error {
 	for _, d := range procs.living() {
 		rec.say("%s left a process running: %s", rec.phase, d.name)
@@ -338,7 +338,7 @@ func (rec *record) leftOver(procs *processes) error {
 
 var place = regexp.MustCompile(`^\s*[\w.-]+\.go:\d+: `)
 
-// reason is what a test said when it was skipped.
+// reason returns why a test was skipped, from its output.
 func reason(output string) string {
 	var said []string
 	for line := range strings.Lines(output) {

@@ -14,8 +14,8 @@ import (
 
 var noon = time.Date(2026, 1, 2, 12, 0, 0, 0, time.UTC)
 
-// told is a record that was told of events: "seconds action test elapsed".
-func told(out *bytes.Buffer, events ...string) *record {
+// recordOf returns a record after the given events: "seconds action test elapsed".
+func recordOf(out *bytes.Buffer, events ...string) *record {
 	rec := newRecord(out, noon)
 	rec.begin(phase{name: "unit"})
 	for _, text := range events {
@@ -34,7 +34,7 @@ func told(out *bytes.Buffer, events ...string) *record {
 func TestTheSlowestAreWholeTestsWithParallelSubtestsOnce(t *testing.T) {
 	t.Parallel()
 	var out bytes.Buffer
-	rec := told(&out,
+	rec := recordOf(&out,
 		"0 run TestA 0", "0 run TestA/x 0", "5 pass TestA/x 5", "5 run TestA/y/z 0", "8 pass TestA/y/z 3", "9 pass TestA 9",
 		"9 run TestB 0", "9 run TestB/x 0", "9 pause TestB/x 0", "9 run TestB/y 0", "9 pause TestB/y 0",
 		"10 cont TestB/x 0", "10 cont TestB/y 0", "17 pass TestB/x 7", "17 pass TestB/y 7", "17 pass TestB 1",
@@ -52,7 +52,7 @@ func TestTheSlowestAreWholeTestsWithParallelSubtestsOnce(t *testing.T) {
 func TestWaitingForATurnIsNotInATestsTime(t *testing.T) {
 	t.Parallel()
 	var out bytes.Buffer
-	rec := told(&out, "0 run TestA 0", "0 run TestB 0", "0 run TestB/x 0", "1 pause TestB/x 0", "1 cont TestB/x 0")
+	rec := recordOf(&out, "0 run TestA 0", "0 run TestB 0", "0 run TestB/x 0", "1 pause TestB/x 0", "1 cont TestB/x 0")
 	for _, name := range []string{"TestA", "TestB/x"} {
 		rec.add(event{Action: "output", Package: "example.com/a/module/pack", Test: name, Output: "    weight_test.go:62: waited 8.5s for its turn\n"})
 	}
@@ -69,7 +69,7 @@ func TestWaitingForATurnIsNotInATestsTime(t *testing.T) {
 func TestProgressTellsWhatRunsAndNotWhatWaits(t *testing.T) {
 	t.Parallel()
 	var out bytes.Buffer
-	rec := told(&out, "0 run TestA 0", "0 pause TestA 0", "1 run TestB 0", "1 run TestB/x 0", "30 run TestC 0", "50 cont TestA 0", "55 pass TestC 25")
+	rec := recordOf(&out, "0 run TestA 0", "0 pause TestA 0", "1 run TestB 0", "1 run TestB/x 0", "30 run TestC 0", "50 cont TestA 0", "55 pass TestC 25")
 	out.Reset()
 	rec.progress(noon.Add(91 * time.Second))
 	if got := out.String(); !strings.Contains(got, "unit: 1 passed, 0 failed, 0 packages done\n") || !strings.Contains(got, " 1:30 in TestB/x and 1 more\n") {
@@ -80,7 +80,7 @@ func TestProgressTellsWhatRunsAndNotWhatWaits(t *testing.T) {
 func TestWhatRanWhenItsPackageFailedHasFailed(t *testing.T) {
 	t.Parallel()
 	var out bytes.Buffer
-	rec := told(&out, "0 run TestA 0", "0 run TestA/x 0", "0 run TestB 0", "0 pause TestB 0", "9 fail - 9")
+	rec := recordOf(&out, "0 run TestA 0", "0 run TestA/x 0", "0 run TestB 0", "0 pause TestB 0", "9 fail - 9")
 	if r := rec.rows[0]; r.failed != 1 || !strings.Contains(out.String(), "--- FAIL: pack TestA/x (9.0 s)") {
 		t.Errorf("%d failed: %s", r.failed, out.String())
 	}
@@ -89,7 +89,7 @@ func TestWhatRanWhenItsPackageFailedHasFailed(t *testing.T) {
 func TestARepeatedTestCountsEachTime(t *testing.T) {
 	t.Parallel()
 	var out bytes.Buffer
-	rec := told(&out, "0 run TestA 0", "0 fail TestA 0", "0 run TestA 0", "0 pass TestA 0", "1 fail - 1")
+	rec := recordOf(&out, "0 run TestA 0", "0 fail TestA 0", "0 run TestA 0", "0 pass TestA 0", "1 fail - 1")
 	if r := rec.rows[0]; r.passed != 1 || r.failed != 1 {
 		t.Errorf("%d passed, %d failed", r.passed, r.failed)
 	}

@@ -12,13 +12,13 @@ import (
 	"unicode/utf8"
 )
 
-// width is that of a terminal that nobody has made wider.
+// width is that of a terminal of the default size.
 const width = 80
 
 // slowest is how many tests the report names.
 const slowest = 10
 
-// report tells at the end what was done.
+// report prints what was done.
 func (rec *record) report(interrupted bool, took time.Duration) {
 	var passed, failed, skipped int
 	fmt.Fprintf(rec.out, "\n%-10s %-28s %7s %7s %7s %8s\n", "phase", "package", "passed", "failed", "skipped", "seconds")
@@ -83,7 +83,7 @@ func (rec *record) list(title, action string) {
 	}
 }
 
-// listSlowest names whole tests only: no time is in it twice.
+// listSlowest names no subtests, so that no time counts twice.
 func (rec *record) listSlowest() {
 	tests := slices.DeleteFunc(slices.Clone(rec.done), func(res result) bool { return !res.whole || res.took < 10*time.Millisecond })
 	slices.SortStableFunc(tests, func(a, b result) int { return cmp.Compare(b.took, a.took) })
@@ -95,7 +95,7 @@ func (rec *record) listSlowest() {
 	}
 }
 
-// short is a package's path in its module, as far as that can be told.
+// short returns a package's path in its module, if that is known.
 func short(pack string) string {
 	parts := strings.Split(pack, "/")
 	if len(parts) <= 3 {
@@ -128,7 +128,7 @@ func wrap(text string, columns int) []string {
 	return lines
 }
 
-// clock is minutes and seconds.
+// clock formats minutes and seconds.
 func clock(d time.Duration) string {
 	s := int(d.Round(time.Second).Seconds())
 	return fmt.Sprintf("%2d:%02d", s/60, s%60)

@@ -12,13 +12,13 @@ import (
 	"strconv"
 )
 
-// memoryVariable tells tests which directory of theirs is in memory.
+// memoryVariable names to tests their directory in memory.
 const memoryVariable = "TILL_TEST_MEMORY"
 
 // sharedMemory is where Linux has files in memory.
 const sharedMemory = "/dev/shm"
 
-// room is where a run has its files: a directory on the disk, and one in memory.
+// room holds the files of a run: a directory on the disk, and one in memory.
 type room struct{ disk, memory string }
 
 func newRoom() (*room, error) {
@@ -35,9 +35,10 @@ func newRoom() (*room, error) {
 	return r, nil
 }
 
-// makeShort makes a directory with a name that is shorter than os.MkdirTemp's: a
-// socket's path may have 103 bytes, and tests name it after themselves. Others may
-// pass through it, and see nothing: some tests run commands as another user.
+// makeShort creates a directory with a shorter name than os.MkdirTemp's: a socket's
+// path may have 103 bytes, and tests put their names into it. Other users may
+// traverse the directory but not list it, because some tests run commands as another
+// user.
 func makeShort(parent string) (string, error) {
 	for {
 		dir := filepath.Join(parent, "till-"+strconv.FormatUint(uint64(rand.Uint32N(36*36*36*36)), 36))
@@ -72,7 +73,7 @@ func (r *room) remove() error {
 		}
 		failed = errors.Join(failed, filepath.WalkDir(dir, func(path string, d fs.DirEntry, _ error) error {
 			if d != nil && d.IsDir() {
-				return os.Chmod(path, 0o700) // a test took the right to write there
+				return os.Chmod(path, 0o700) // a test removed the permission to write there
 			}
 			return nil
 		}), os.RemoveAll(dir))

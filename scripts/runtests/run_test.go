@@ -33,7 +33,7 @@ func TestMain(m *testing.M) {
 type runner struct {
 	*exec.Cmd
 	t    *testing.T
-	tell string // where tests say what they have
+	tell string // where tests report what they have
 	temp string // what the program takes for the system's
 
 	mu  sync.Mutex
@@ -52,7 +52,7 @@ func newRunner(t *testing.T, args ...string) *runner {
 	if err != nil {
 		t.Fatal(err)
 	}
-	module := t.TempDir() // what is kept is kept there
+	module := t.TempDir() // kept files go there
 	if err := os.CopyFS(module, os.DirFS("testdata/module")); err != nil {
 		t.Fatal(err)
 	}
@@ -84,8 +84,8 @@ func (r *runner) ended(err error, code int) string {
 	return r.out.String()
 }
 
-// told waits until a test has told something.
-func (r *runner) told(name string) string {
+// reported waits until a test has reported something.
+func (r *runner) reported(name string) string {
 	r.t.Helper()
 	tick := time.NewTicker(10 * time.Millisecond)
 	defer tick.Stop()
@@ -96,7 +96,7 @@ func (r *runner) told(name string) string {
 		select {
 		case <-tick.C:
 		case <-deadline:
-			r.t.Fatalf("nothing told %s:\n%s", name, r.out.String())
+			r.t.Fatalf("nothing reported %s:\n%s", name, r.out.String())
 		}
 	}
 }
@@ -105,7 +105,7 @@ func (r *runner) told(name string) string {
 func (r *runner) nothingIsLeft() {
 	r.t.Helper()
 	for _, name := range []string{"disk", "memory"} {
-		dir := r.told(name)
+		dir := r.reported(name)
 		if dir == "" {
 			continue // no such memory on this system
 		}
@@ -113,7 +113,7 @@ func (r *runner) nothingIsLeft() {
 			r.t.Errorf("%s is still there: %v", dir, err)
 		}
 	}
-	pid, err := strconv.Atoi(r.told("pid"))
+	pid, err := strconv.Atoi(r.reported("pid"))
 	if err != nil {
 		r.t.Fatal(err)
 	}
@@ -122,7 +122,7 @@ func (r *runner) nothingIsLeft() {
 	}
 }
 
-// dead are processes that have ended, and whose end nobody has asked for.
+// dead are zombies: processes that have ended and were not reaped.
 func dead(pid int) bool {
 	b, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/stat")
 	return err != nil || strings.Contains(string(b), ") Z ")
@@ -217,7 +217,7 @@ func TestAnInterruptedRunLeavesNothing(t *testing.T) {
 			if err := r.Start(); err != nil {
 				t.Fatal(err)
 			}
-			r.told("pid")
+			r.reported("pid")
 			if err := r.Process.Signal(signal); err != nil {
 				t.Fatal(err)
 			}
@@ -239,10 +239,10 @@ func TestARunEndsWithItsParent(t *testing.T) {
 	if err := r.Start(); err != nil {
 		t.Fatal(err)
 	}
-	r.told("pid")
+	r.reported("pid")
 	if err := r.Process.Kill(); err != nil {
 		t.Fatal(err)
 	}
-	r.ended(r.Wait(), -1) // when the last that has its output has ended
+	r.ended(r.Wait(), -1) // when the last process with its output has ended
 	r.nothingIsLeft()
 }
