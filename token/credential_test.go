@@ -5,8 +5,8 @@ import (
 	"testing"
 )
 
-// TestWhatIsNoCredentialIsNamed: what people paste into files beside a key, or in
-// its place.
+// TestWhatIsNoCredentialIsNamed: it covers what people paste into files beside a key,
+// or instead of one.
 func TestWhatIsNoCredentialIsNamed(t *testing.T) {
 	t.Parallel()
 	const key = "sk-proj-4fT9xQ_abc-0123456789"

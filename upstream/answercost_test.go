@@ -11,10 +11,10 @@ import (
 // pricedAt is within a peak of DeepSeek's, when its full price holds.
 var pricedAt = time.Date(2026, 11, 25, 2, 0, 0, 0, time.UTC)
 
-// TestAnswersCostWhatTheyAreBilled reads answers of our own making in the shapes
-// that the vendors document, for every endpoint that is measured, and holds use
-// and cost to the token and the nano-dollar. The sums stand beside them, in
-// millionths of a dollar: tokens times dollars per million.
+// TestAnswersCostWhatTheyAreBilled reads answers of our own making in the shapes that
+// the vendors document, for every metered endpoint, and checks usage and cost to the
+// token and the nano-dollar. The sums are written beside them in millionths of a
+// dollar: tokens times dollars per million.
 func TestAnswersCostWhatTheyAreBilled(t *testing.T) {
 	t.Parallel()
 	const none = -1 // not reported
@@ -144,8 +144,8 @@ func TestAnswersCostWhatTheyAreBilled(t *testing.T) {
 	}
 }
 
-// TestAStreamThatWasCutIsNotMeasured: whatever is cut off a stream, nothing that
-// it said before its end is taken for the whole.
+// TestAStreamThatWasCutIsNotMeasured: wherever a stream is cut, nothing that it
+// reported before is taken for the whole.
 func TestAStreamThatWasCutIsNotMeasured(t *testing.T) {
 	t.Parallel()
 	for _, file := range []string{"openai/chat.sse", "openai/responses.sse", "anthropic/messages.sse", "cohere/chat.sse", "groq/chat.sse", "ollama/api-chat.ndjson"} {

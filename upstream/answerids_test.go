@@ -78,8 +78,8 @@ func TestAnAnswersIDsAreReadAsItPasses(t *testing.T) {
 	}
 }
 
-// TestAnAnswerIsWholeBeforeItsClientKnows: what comes after the report may be a line
-// end, and the client does not wait for that.
+// TestAnAnswerIsWholeBeforeItsClientKnows: only a line end may come after the report,
+// and the client does not wait for that.
 func TestAnAnswerIsWholeBeforeItsClientKnows(t *testing.T) {
 	t.Parallel()
 	for _, answer := range []string{givenAnswer, givenEvents} {
@@ -143,7 +143,7 @@ func FuzzAnswerIDs(f *testing.F) {
 		if !slices.Equal(whole.items, g.items) || whole.response != g.response || whole.strange != g.strange || whole.opened != g.opened {
 			t.Fatalf("in pieces %+v, at once %+v", g, whole)
 		}
-		// Of JSON of the form that is documented, just the ids in their places.
+		// JSON of the documented form must yield exactly the ids at their places.
 		var doc struct {
 			ID     *string `json:"id"`
 			Output []struct {

@@ -82,7 +82,7 @@ func BenchmarkHidingInAStream(b *testing.B) {
 	}
 }
 
-// BenchmarkMeterOfALongAnswer is an answer of 2 kB.
+// BenchmarkMeterOfALongAnswer measures an answer of 2 kB.
 func BenchmarkMeterOfALongAnswer(b *testing.B) {
 	answer := []byte(strings.Replace(plainAnswer, "hello", strings.Repeat("Some words, \\\"quoted\\\", of an answer.\\n", 50), 1))
 	answer = bytes.Replace(answer, []byte(`"completion_tokens":2,`), []byte(`"completion_tokens":500,`), 1)
@@ -97,7 +97,7 @@ func BenchmarkMeterOfALongAnswer(b *testing.B) {
 	}
 }
 
-// BenchmarkMeterOfAStream is one of 300 events, each by itself.
+// BenchmarkMeterOfAStream measures a stream of 300 separate events.
 func BenchmarkMeterOfAStream(b *testing.B) {
 	event := []byte(plainEvent)
 	last := []byte("data: {\"choices\":[],\"usage\":{\"prompt_tokens\":5,\"completion_tokens\":1200}}\n\ndata: [DONE]\n\n")
@@ -122,8 +122,8 @@ func chat(size int) []byte {
 	return []byte(`{"model":"m","max_completion_tokens":100,"messages":[` + strings.Repeat(message+",", size/len(message)) + message + "]}")
 }
 
-// BenchmarkEstimateOfAContinuation is all that is done with a request that goes on from one that
-// is remembered.
+// BenchmarkEstimateOfAContinuation measures everything that is done with a request
+// that continues a remembered one.
 func BenchmarkEstimateOfAContinuation(b *testing.B) {
 	for _, size := range []int{100, 2_000, 100_000} {
 		b.Run(strconv.Itoa(size), func(b *testing.B) {
@@ -148,7 +148,7 @@ func BenchmarkEstimateOfAContinuation(b *testing.B) {
 	}
 }
 
-// BenchmarkRewrite asks a stream for its usage, and bounds it.
+// BenchmarkRewrite requests a stream's usage, and bounds its output.
 func BenchmarkRewrite(b *testing.B) {
 	body := chat(100_000)
 	body[len(body)-1] = ','

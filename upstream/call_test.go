@@ -6,8 +6,8 @@ import (
 )
 
 // TestEveryRuleReadsTheSameBodies: the rule about models, the bound of what is used
-// and strip_tools agree on which bodies are JSON, so that a request which one key
-// may send is not refused another for the way in which it is written.
+// and strip_tools agree on which bodies are JSON, so that the way in which a request
+// is written is not accepted from one key and refused from another.
 func TestEveryRuleReadsTheSameBodies(t *testing.T) {
 	t.Parallel()
 	p, _ := Lookup("openai")

@@ -164,8 +164,8 @@ func quoted(s string, way int) string {
 	return b.String()
 }
 
-// TestNoContinuationIsBoundedBelowTheTruth lets clients talk, and edit what they said,
-// in every way: whatever the conversation's past, what is foretold of a request is
+// TestNoContinuationIsBoundedBelowTheTruth lets clients talk, and edit their
+// messages, in every way: whatever the conversation's past, the bound of a request is
 // at least what a tokenizer counts.
 func TestNoContinuationIsBoundedBelowTheTruth(t *testing.T) {
 	t.Parallel()
@@ -293,8 +293,8 @@ func TestNoContinuationIsBoundedBelowTheTruth(t *testing.T) {
 	}
 }
 
-// TestWhatFollowsAddsFewTokensToABeginning: the margin is several times of what
-// any two texts add where they meet.
+// TestWhatFollowsAddsFewTokensToABeginning: the margin is several times what any two
+// texts add where they meet.
 func TestWhatFollowsAddsFewTokensToABeginning(t *testing.T) {
 	t.Parallel()
 	worst := int64(0)
@@ -316,8 +316,8 @@ func TestWhatFollowsAddsFewTokensToABeginning(t *testing.T) {
 	}
 }
 
-// TestAnAgentsRequestsAreHeldNearWhatTheyCount prints and bounds how much is held
-// of a conversation with a system prompt, tools and answers of tools, by its turn.
+// TestAnAgentsRequestsAreHeldNearWhatTheyCount prints and checks how much is held for
+// each turn of a conversation with a system prompt, tools and tool results.
 func TestAnAgentsRequestsAreHeldNearWhatTheyCount(t *testing.T) {
 	t.Parallel()
 	const file = "func (u *use) charge(status int) (tokens, nano int64) {\n\tif status >= 400 {\n\t\treturn 0, 0 // nobody bills it\n\t}\n\treturn u.used(), u.cost()\n}\n\n// What a reader needs to know stands above, in whole sentences.\n"

@@ -5,8 +5,8 @@ import (
 	"testing"
 )
 
-// TestABeginningHoldsWhereAllElseIsTheSame but for fields that change nothing of
-// what is read.
+// TestABeginningHoldsWhereAllElseIsTheSame, except for fields that change nothing
+// that a model reads.
 func TestABeginningHoldsWhereAllElseIsTheSame(t *testing.T) {
 	t.Parallel()
 	const messages = `"messages":[{"role":"user","content":"hi"}]`

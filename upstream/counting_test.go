@@ -29,8 +29,8 @@ func counting(t *testing.T, vendor, path, query, body string) (*Counting, string
 	return q, string(b)
 }
 
-// TestACountIsAskedForInTheVendorsOwnForm: by the vendors' references of the
-// endpoints, which refuse what they do not know.
+// TestACountIsAskedForInTheVendorsOwnForm: the forms are those of the vendors'
+// references, and the endpoints refuse unknown members.
 func TestACountIsAskedForInTheVendorsOwnForm(t *testing.T) {
 	t.Parallel()
 	for _, test := range []struct{ vendor, path, query, body, asks, want string }{
@@ -82,8 +82,8 @@ func TestACountIsBelievedWhereItMakesSense(t *testing.T) {
 	}
 }
 
-// FuzzCounting: what is asked is one JSON object of members that the endpoint
-// takes, whatever the request is.
+// FuzzCountingchecks that the body is one JSON object of members that the endpoint
+// accepts, whatever the request is.
 func FuzzCounting(f *testing.F) {
 	f.Add(`{"model":"claude-sonnet-5-5","max_tokens":10,"messages":[{"role":"user","content":"hi"}]}`)
 	f.Add(`{"max_tokens":10 , "model" : "claude-sonnet-5-5" ,"system":null, "messages":[],"stream":true}`)

@@ -161,8 +161,8 @@ func oneValue(b []byte) ([]byte, error) {
 	return o[from:to], nil
 }
 
-// TestADigestIsOfAllThatCame, in pieces of any size, and of nothing else, also
-// where there is no GCM.
+// TestADigestIsOfAllThatCame checks that a digest covers exactly what was written, in
+// pieces of any size, with and without GCM.
 func TestADigestIsOfAllThatCame(t *testing.T) {
 	t.Parallel()
 	long := []byte(strings.Repeat("some words of a text, ", 600))

@@ -163,8 +163,8 @@ func TestWhatCannotBeBoundedIsSaid(t *testing.T) {
 	}
 }
 
-// TestTextThatGrowsIsCountedAsItIsRead: tokenizers that bring it to NFC first
-// read three characters for some.
+// TestTextThatGrowsIsCountedAsItIsRead: tokenizers that convert it to NFC first read
+// three characters for some.
 func TestTextThatGrowsIsCountedAsItIsRead(t *testing.T) {
 	t.Parallel()
 	chat := func(text string) string { return `{"model":"m","messages":[{"role":"user","content":"` + text + `"}]}` }
@@ -191,7 +191,7 @@ func TestApplicationsOwnDataIsText(t *testing.T) {
 	}
 }
 
-// TestAgentsAreMetered has requests as Claude Code and Codex send them.
+// TestAgentsAreMetered has requests of the form that Claude Code and Codex send.
 func TestAgentsAreMetered(t *testing.T) {
 	t.Parallel()
 	for _, test := range []struct {

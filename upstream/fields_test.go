@@ -6,10 +6,10 @@ import (
 	"testing"
 )
 
-// TestFieldsAreKnownByWhatTheyCost has fields of November 2026, as vendors'
-// descriptions and SDKs have them (openai-python 2026-08, anthropic-sdk-python
-// 2026-08, ai.google.dev, openrouter.ai/docs, docs.fireworks.ai, docs.vllm.ai,
-// llama.cpp's server).
+// TestFieldsAreKnownByWhatTheyCost has the fields of November 2026 from vendors'
+// documentation and SDKs (openai-python 2026-08, anthropic-sdk-python 2026-08,
+// ai.google.dev, openrouter.ai/docs, docs.fireworks.ai, docs.vllm.ai, llama.cpp's
+// server).
 func TestFieldsAreKnownByWhatTheyCost(t *testing.T) {
 	t.Parallel()
 	const openai, messages, gemini = "/v1/chat/completions", "/v1/messages", "/v1beta/models/m:generateContent"
@@ -90,11 +90,11 @@ func TestFieldsAreKnownByWhatTheyCost(t *testing.T) {
 	}
 }
 
-// TestAPredictionIsHeldAsOutput beside the answer, once for each answer: what of it
-// does not come true is billed as output
-// (completion_tokens_details.rejected_prediction_tokens of openai 6.49.0). Its
-// bound stands in max_tokens, because max_completion_tokens is refused beside a
-// prediction (platform.openai.com/docs/guides/predicted-outputs).
+// TestAPredictionIsHeldAsOutput in addition to the answer, once per answer: the part
+// that does not come true is billed as output
+// (completion_tokens_details.rejected_prediction_tokens of openai 6.49.0). The bound
+// is in max_tokens, because max_completion_tokens is refused with a prediction
+// (platform.openai.com/docs/guides/predicted-outputs).
 func TestAPredictionIsHeldAsOutput(t *testing.T) {
 	t.Parallel()
 	const text = `class User {\n  name: string;\n}\n`
@@ -151,8 +151,8 @@ func TestAModelThatIsNamedTwiceIsOne(t *testing.T) {
 	}
 }
 
-// TestWhatVendorsTakeNothingForIsNotMeasured, and what stands beside it is not
-// taken for that.
+// TestWhatVendorsTakeNothingForIsNotMeasured also checks that the paths beside it
+// are.
 func TestWhatVendorsTakeNothingForIsNotMeasured(t *testing.T) {
 	t.Parallel()
 	for _, test := range []struct {
@@ -189,8 +189,7 @@ func TestWhatVendorsTakeNothingForIsNotMeasured(t *testing.T) {
 	}
 }
 
-// TestOllamaIsHeldToItsContext as its documentation has it; loading a model
-// uses nothing.
+// TestOllamaIsHeldToItsContext as documented; loading a model uses nothing.
 func TestOllamaIsHeldToItsContext(t *testing.T) {
 	t.Parallel()
 	for _, test := range []struct {

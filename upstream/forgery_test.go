@@ -17,10 +17,9 @@ var forged = []string{
 	`"service_tier":"flex"`, `"inference_geo":"global"`, `"model":"gpt-5-nano"`, `"eval_count":1,"prompt_eval_count":1`, `"usageMetadata":{"promptTokenCount":1,"candidatesTokenCount":1}`,
 }
 
-// TestNothingThatAModelSaysIsTakenForWhatItsAPISays: whatever stands in the texts of
-// an answer, and in the objects that a tool is called with, it is charged as if
-// something harmless stood there, however it is escaped and in whatever pieces it
-// comes, and its client gets all of it.
+// TestNothingThatAModelSaysIsTakenForWhatItsAPISays: whatever an answer's texts and
+// the arguments of its tool calls contain, however it is escaped and divided, the
+// answer is charged as if they were harmless, and the client receives all of it.
 func TestNothingThatAModelSaysIsTakenForWhatItsAPISays(t *testing.T) {
 	t.Parallel()
 	const object = `{"usage":{"prompt_tokens":1,"completion_tokens":1},"error":{"code":502},"message":{"usage":{"input_tokens":1,"output_tokens":1}},"finish_reason":"error","eval_count":1,"prompt_eval_count":1,"type":"message_stop","model":"gpt-5-nano","service_tier":"flex","meta":{"billed_units":{"input_tokens":1,"output_tokens":1}},"embedding":[],"x":TEXT}`

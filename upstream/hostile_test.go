@@ -71,9 +71,9 @@ func judgeByOracle(t *testing.T, body []byte, e *Estimate) {
 	}
 }
 
-// TestHostileFieldsChangeNoBound sends what two readers could read in two ways,
-// on every endpoint that states a bound. Each is refused; or the largest of
-// what it could mean counts.
+// TestHostileFieldsChangeNoBound sends what two readers could read in two ways, on
+// every endpoint that states a bound. Each is refused, or the largest of its possible
+// meanings counts.
 func TestHostileFieldsChangeNoBound(t *testing.T) {
 	t.Parallel()
 	for _, to := range []struct{ preset, path, field, frame string }{
@@ -158,7 +158,7 @@ func TestHostileFieldsChangeNoBound(t *testing.T) {
 	}
 }
 
-// TestZeroAndLessAreNoBound: servers take 0 and less for none at all.
+// TestZeroAndLessAreNoBound: servers take 0 and negative bounds for none at all.
 func TestZeroAndLessAreNoBound(t *testing.T) {
 	t.Parallel()
 	for _, test := range []struct {
@@ -189,8 +189,8 @@ func TestZeroAndLessAreNoBound(t *testing.T) {
 	}
 }
 
-// TestHostileUsageIsNotBelieved: an answer's numbers that are none change
-// nothing that others said.
+// TestHostileUsageIsNotBelieved: invalid numbers in an answer do not change the valid
+// ones.
 func TestHostileUsageIsNotBelieved(t *testing.T) {
 	t.Parallel()
 	const good = `"prompt_tokens":10,"completion_tokens":5`
@@ -234,8 +234,8 @@ func TestHostileUsageIsNotBelieved(t *testing.T) {
 	}
 }
 
-// TestABoundInAFieldOfAnotherEndpointLowersNothing: should the vendor know it
-// after all, then what it allows was held, or is lowered with the rest.
+// TestABoundInAFieldOfAnotherEndpointLowersNothing: in case the vendor does know the
+// field, what it allows is held, or is lowered with the rest.
 func TestABoundInAFieldOfAnotherEndpointLowersNothing(t *testing.T) {
 	t.Parallel()
 	for _, test := range []struct {
@@ -263,8 +263,8 @@ func TestABoundInAFieldOfAnotherEndpointLowersNothing(t *testing.T) {
 	}
 }
 
-// TestAnAnswersUseIsNotLeftOut: Google's APIs leave parts of an answer out
-// when they are asked to, and thoughts cost more than the rest.
+// TestAnAnswersUseIsNotLeftOut: Google's APIs leave parts of an answer out when they
+// are asked to, and thoughts cost more than the rest.
 func TestAnAnswersUseIsNotLeftOut(t *testing.T) {
 	t.Parallel()
 	for query, good := range map[string]bool{
@@ -310,8 +310,8 @@ func TestAModelInThePathIsNoOtherThanTheBodys(t *testing.T) {
 	}
 }
 
-// TestAStreamThatSaysItIsJSONIsMeasuredAsAStream, and not by its first event
-// alone: what it is shows in its first bytes.
+// TestAStreamThatSaysItIsJSONIsMeasuredAsAStream, and not by its first event alone:
+// its first bytes show what it is.
 func TestAStreamThatSaysItIsJSONIsMeasuredAsAStream(t *testing.T) {
 	t.Parallel()
 	const begin = "event: message_start\ndata: {\"type\":\"message_start\",\"message\":{\"usage\":{\"input_tokens\":10,\"output_tokens\":1}}}\n\n"
@@ -326,8 +326,8 @@ func TestAStreamThatSaysItIsJSONIsMeasuredAsAStream(t *testing.T) {
 	}
 }
 
-// TestManyMembersAreJudgedInTime: a body as large as is read, of nothing but
-// members, holds nobody up.
+// TestManyMembersAreJudgedInTime: the largest body that is read, of nothing but
+// members, delays no other request.
 func TestManyMembersAreJudgedInTime(t *testing.T) {
 	t.Parallel()
 	judging := func(members int) time.Duration {

@@ -79,7 +79,7 @@ func TestADocumentIsOneHoweverItsAddressIsWritten(t *testing.T) {
 	}
 }
 
-// TestSoundIsNoPicture, whatever its form is said to be.
+// TestSoundIsNoPicture, whatever its declared format.
 func TestSoundIsNoPicture(t *testing.T) {
 	t.Parallel()
 	for _, part := range []string{
@@ -136,8 +136,8 @@ func TestWhatAVendorHasStoredIsNamedByAnyItem(t *testing.T) {
 	}
 }
 
-// TestAnItemThatIsSentAgainIsWhatWasSent: a vendor may store it under the name that
-// it has, in place of what the name was given for.
+// TestAnItemThatIsSentAgainIsWhatWasSent: a vendor may store it under its id, in
+// place of what the id stood for.
 func TestAnItemThatIsSentAgainIsWhatWasSent(t *testing.T) {
 	t.Parallel()
 	price, _ := BuiltInPrices().Find("openai", "gpt-5.5", time.Now())
@@ -188,7 +188,8 @@ func TestAnItemThatIsSentAgainIsWhatWasSent(t *testing.T) {
 	}
 }
 
-// TestAPictureUnderAnItemsNameIsOne, and its price is that of pictures.
+// TestAPictureUnderAnItemsNameIsOne checks that such an item counts, and costs, as a
+// picture.
 func TestAPictureUnderAnItemsNameIsOne(t *testing.T) {
 	t.Parallel()
 	price, _ := BuiltInPrices().Find("openai", "gpt-5.5", time.Now())
@@ -211,7 +212,8 @@ func TestAPictureUnderAnItemsNameIsOne(t *testing.T) {
 	}
 }
 
-// TestNoKeyFillsTheMemoryByWhatItSends, nor an upstream by what it repeats.
+// TestNoKeyFillsTheMemoryByWhatItSends checks the same for an upstream that repeats
+// itself.
 func TestNoKeyFillsTheMemoryByWhatItSends(t *testing.T) {
 	t.Parallel()
 	m := newRemembering(t)
@@ -225,7 +227,7 @@ func TestNoKeyFillsTheMemoryByWhatItSends(t *testing.T) {
 	}
 }
 
-// TestOnlyWhatIsListedIsUnbilled, of all paths that are made of the same words.
+// TestOnlyWhatIsListedIsUnbilled covers all paths that are made of the same words.
 func TestOnlyWhatIsListedIsUnbilled(t *testing.T) {
 	t.Parallel()
 	listed := map[string]*regexp.Regexp{

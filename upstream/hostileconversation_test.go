@@ -7,8 +7,8 @@ import (
 	"time"
 )
 
-// TestNestedMarksOfACacheAreLookedAtOnce: what a mark holds is at most a few words,
-// and to look for its end again at each of 10,000 levels, over megabytes, would take
+// TestNestedMarksOfACacheAreLookedAtOnce: a mark holds at most a few words, and
+// searching for its end again at each of 10,000 levels, over megabytes, would take
 // minutes.
 func TestNestedMarksOfACacheAreLookedAtOnce(t *testing.T) {
 	t.Parallel()
@@ -42,8 +42,8 @@ func TestNestedMarksOfACacheAreLookedAtOnce(t *testing.T) {
 	}
 }
 
-// TestNestedNamesOfModelsAreRefused: the end of each level is looked for, so many of
-// them would take minutes.
+// TestNestedNamesOfModelsAreRefused: the end of each level is searched, so many
+// levels would take minutes.
 func TestNestedNamesOfModelsAreRefused(t *testing.T) {
 	t.Parallel()
 	openAI, _ := Lookup("openai")
@@ -69,8 +69,8 @@ func TestNestedNamesOfModelsAreRefused(t *testing.T) {
 	}
 }
 
-// TestAHeaderIsTakenForNothingElse: what a header or a query holds may be any bytes,
-// and so what stands between two fields that are hashed.
+// TestAHeaderIsTakenForNothingElse: a header or a query may hold any bytes, including
+// those that separate two hashed fields.
 func TestAHeaderIsTakenForNothingElse(t *testing.T) {
 	t.Parallel()
 	anthropic, _ := Lookup("anthropic")

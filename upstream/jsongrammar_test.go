@@ -8,7 +8,7 @@ import (
 	"unicode/utf8"
 )
 
-// FuzzGrammar holds the reader of bodies against encoding/json.
+// FuzzGrammar compares the reader of bodies with encoding/json.
 func FuzzGrammar(f *testing.F) {
 	for _, text := range []string{
 		`{"a":[1,-2.5e+3,0,-0,"x\n\u00e9\ud800é\/",true,false,null,{}],"b":[]}`, ` [ ] `, "", " ", "1", `"`, `"\`, `"\u12`, `"\x"`, "\"\x1f\"", "\"\x7f\"", "\"a\tb\"", `[1,]`, `{"a":1,}`, `{,}`, `{"a" 1}`, `{1:2}`, `[1 2]`,
@@ -25,7 +25,7 @@ func FuzzGrammar(f *testing.F) {
 	})
 }
 
-// TestEveryByteIsJudgedAsByEncodingJSON, wherever in a word of eight it stands.
+// TestEveryByteIsJudgedAsByEncodingJSON, wherever it is in a word of eight.
 func TestEveryByteIsJudgedAsByEncodingJSON(t *testing.T) {
 	t.Parallel()
 	for before := range 17 {

@@ -30,7 +30,7 @@ var vendorRules = map[string]vendorRule{
 	"cohere":     {1, 1, true, "docs: the window is that of both"},
 }
 
-// accepts judges a bound for a prompt of so many tokens.
+// accepts checks a bound for a prompt of that many tokens.
 func (r vendorRule) accepts(p *Price, responses bool, prompt, bound int64) error {
 	least := r.least
 	if responses {
@@ -65,7 +65,7 @@ func endpointsOf(provider, model string) map[string][2]string {
 }
 
 // TestNoWrittenBoundIsRefused by the vendor, for any row of the table: with and
-// without a bound of the client's, for prompts of all lengths.
+// without a bound from the client, for prompts of all lengths.
 func TestNoWrittenBoundIsRefused(t *testing.T) {
 	t.Parallel()
 	for _, price := range BuiltInPrices().All() {
@@ -132,8 +132,7 @@ func TestNoWrittenBoundIsRefused(t *testing.T) {
 	}
 }
 
-// TestAnAnswersBoundWhereLittleIsKnown: a model without a row, and rows that say
-// half.
+// TestAnAnswersBoundWhereLittleIsKnown: a model without a row, and incomplete rows.
 func TestAnAnswersBoundWhereLittleIsKnown(t *testing.T) {
 	t.Parallel()
 	for _, test := range []struct {

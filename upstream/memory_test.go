@@ -150,7 +150,8 @@ func TestMemoryIsLostWhenAnAnswerBeliesIt(t *testing.T) {
 	}
 }
 
-// TestWhatIsInDoubtIsBounded, and what is in doubt for good is so whatever comes after.
+// TestWhatIsInDoubtIsBounded also checks that permanent distrust outlasts whatever
+// comes after.
 func TestWhatIsInDoubtIsBounded(t *testing.T) {
 	t.Parallel()
 	m := newRemembering(t)
@@ -193,7 +194,7 @@ func TestWhatIsInDoubtIsBounded(t *testing.T) {
 }
 
 // TestThoughtsThatAreLeftOutMayComeBack: what a conversation counted with them
-// stays what its longer ones count at least.
+// remains the least that its continuations count.
 func TestThoughtsThatAreLeftOutMayComeBack(t *testing.T) {
 	t.Parallel()
 	m := newRemembering(t)
@@ -212,8 +213,8 @@ func TestThoughtsThatAreLeftOutMayComeBack(t *testing.T) {
 	}
 }
 
-// TestWhoeverMakesThePromptUnknown is trusted less: old templates of Mistral print
-// the system prompt only where a user speaks last.
+// TestABeginningOfAnUnknownTemplateCountsForTheSameSpeaker: old templates of Mistral
+// print the system prompt only where a user speaks last.
 func TestABeginningOfAnUnknownTemplateCountsForTheSameSpeaker(t *testing.T) {
 	t.Parallel()
 	question := `{"role":"system","content":"` + long + `"},{"role":"user","content":"` + long + `"}`
@@ -257,7 +258,7 @@ func TestRoutedAndShortenedRequestsAreNotRemembered(t *testing.T) {
 }
 
 // TestALongConversationLeavesOthersInMemory: an agent waits while its helper makes
-// hundreds of turns, and its next request still goes on from what is known.
+// hundreds of turns, and its next request still continues a known prefix.
 func TestALongConversationLeavesOthersInMemory(t *testing.T) {
 	t.Parallel()
 	m := newRemembering(t)
@@ -291,7 +292,7 @@ func TestALongConversationLeavesOthersInMemory(t *testing.T) {
 	}
 }
 
-// TestWhoIsAskedForStaysInMemory while others come that nobody goes on from.
+// TestWhoIsAskedForStaysInMemory while prefixes come that no request continues.
 func TestWhoIsAskedForStaysInMemory(t *testing.T) {
 	t.Parallel()
 	m := newRemembering(t)
@@ -307,7 +308,7 @@ func TestWhoIsAskedForStaysInMemory(t *testing.T) {
 }
 
 // TestAgentsOfOneConversationGoTheirOwnWays from the same beginning, one after the
-// other, as helpers do that are given their agent's whole conversation.
+// other, like helpers that receive their agent's whole conversation.
 func TestAgentsOfOneConversationGoTheirOwnWays(t *testing.T) {
 	t.Parallel()
 	m := newRemembering(t)
@@ -326,7 +327,7 @@ func TestAgentsOfOneConversationGoTheirOwnWays(t *testing.T) {
 	}
 }
 
-// TestMemoryIsBounded is not parallel: it looks at the heap, which others use.
+// TestMemoryIsBounded is not parallel: it measures the heap, which other tests use.
 func TestMemoryIsBounded(t *testing.T) {
 	m := newRemembering(t)
 	for i := range 3 * perKeyPrefixes {

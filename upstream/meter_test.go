@@ -79,8 +79,8 @@ func TestUsageIsFoundWhereverAVendorPutsIt(t *testing.T) {
 	}
 }
 
-// FuzzMeter holds the piecewise reader against encoding/json on whole texts, and
-// what it says to the same however an answer is cut into pieces.
+// FuzzMeter compares the piecewise reader with encoding/json on whole texts, and
+// checks that its result does not depend on how an answer is divided.
 func FuzzMeter(f *testing.F) {
 	f.Add(`{"usage":{"prompt_tokens":10,"completion_tokens":5}}`, 1)
 	f.Add("{\"choices\":[{\"message\":{\"content\":\"x\"}}],\"usage\":{\"prompt_tokens\":10,\"completion_tokens\":5},\"x\":[{}]}", 5)
@@ -133,8 +133,8 @@ func FuzzMeter(f *testing.F) {
 	})
 }
 
-// TestLinesThatAreAlikeAreReadAsIfEachWereAlone, in any order: where they come by
-// single bytes, none is known to be like the one before.
+// TestLinesThatAreAlikeAreReadAsIfEachWereAlone, in any order: where they come byte
+// by byte, none is recognized as like the one before.
 func TestLinesThatAreAlikeAreReadAsIfEachWereAlone(t *testing.T) {
 	t.Parallel()
 	lines := []string{
@@ -203,8 +203,8 @@ func TestAMeterLearnsWhichModelAnsweredAndInWhichTier(t *testing.T) {
 	}
 }
 
-// TestNoReportOfNothingIsBelievedWhereTextPassed takes every answer in words
-// that there is and writes 0 for its counts.
+// TestNoReportOfNothingIsBelievedWhereTextPassed takes every answer with text and
+// writes 0 for its counts.
 func TestNoReportOfNothingIsBelievedWhereTextPassed(t *testing.T) {
 	t.Parallel()
 	counts := regexp.MustCompile(`(?i)("[a-z_]*(?:tokens?(?:count)?|eval_count)" ?: ?)[0-9.]+`)
@@ -227,7 +227,7 @@ func TestNoReportOfNothingIsBelievedWhereTextPassed(t *testing.T) {
 	}
 }
 
-// TestALongLineIsReadInLittleMemory of whatever kind it is.
+// TestALongLineIsReadInLittleMemory, whatever its kind.
 func TestALongLineIsReadInLittleMemory(t *testing.T) {
 	t.Parallel()
 	long := strings.Repeat("word ", 4<<10)

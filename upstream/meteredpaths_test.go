@@ -9,8 +9,8 @@ import (
 	"github.com/till-proxy/till/scope"
 )
 
-// TestWhatIsMeteredCannotBeFree holds that no rule for free paths lets a request
-// through that limits in tokens and dollars are about.
+// TestWhatIsMeteredCannotBeFree checks that no rule for free paths lets a metered
+// request through.
 func TestWhatIsMeteredCannotBeFree(t *testing.T) {
 	t.Parallel()
 	for _, test := range []struct{ preset, rule, metered string }{
@@ -51,8 +51,8 @@ func TestWhatIsMeteredCannotBeFree(t *testing.T) {
 	}
 }
 
-// TestEveryEndpointIsAmongTheEndings reads them from the source, so that one which
-// is added there is not forgotten.
+// TestEveryEndpointIsAmongTheEndings reads them from the source, so that an endpoint
+// which is added there is not forgotten.
 func TestEveryEndpointIsAmongTheEndings(t *testing.T) {
 	t.Parallel()
 	source, err := os.ReadFile("endpoint.go")

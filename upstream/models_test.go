@@ -217,8 +217,8 @@ func TestModelListsAreFiltered(t *testing.T) {
 	}
 }
 
-// FuzzModels holds the walker against encoding/json: whatever it makes of a
-// body, the models that encoding/json sees are among those that it names.
+// FuzzModels compares the walker with encoding/json: the models that encoding/json
+// sees are always among those that the walker finds.
 func FuzzModels(f *testing.F) {
 	for _, s := range []string{`{"model":"a"}`, `{"a":[1,{"b":"\"}"}],"model":"x\u0041"}`, `{"models":["a",{"model":"b"}]}`,
 		`{"tools":[{"model":"b"}],"model":"a"}`, `{"Model":"a"}`, ` {"model":null,"x":-1.5e3,"y":true} `, `{"model":"a","model":"b"}`, `{"mod`} {

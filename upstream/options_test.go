@@ -30,9 +30,9 @@ func chatCall(body string) *Call {
 	return &Call{Method: "POST", Path: "/v1/chat/completions", ContentType: "application/json", Body: []byte(body)}
 }
 
-// TestTheBoundStandsWhereTheServerReadsIt: llama-cpp-python#1907,
-// ik_llama.cpp#2321 and text-generation-inference#2844 are about servers that read
-// max_tokens alone and answer without end when the bound stands elsewhere.
+// TestTheBoundStandsWhereTheServerReadsIt: llama-cpp-python#1907, ik_llama.cpp#2321
+// and text-generation-inference#2844 are about servers that read only max_tokens and
+// answer without end when another field holds the bound.
 func TestTheBoundStandsWhereTheServerReadsIt(t *testing.T) {
 	t.Parallel()
 	for _, test := range []struct {
@@ -75,8 +75,8 @@ func TestTheBoundStandsWhereTheServerReadsIt(t *testing.T) {
 }
 
 // TestNoServerReadsMoreThanIsHeld sends requests with any of the fields to servers
-// that read one of them, or the one before the other: under the option that fits,
-// none reads a bound above the one that is held, or none.
+// that read one of them, or one in preference to the other: with the right option,
+// each reads a bound, and none above the one that is held.
 func TestNoServerReadsMoreThanIsHeld(t *testing.T) {
 	t.Parallel()
 	reads := func(body []byte, names ...string) (int64, bool) {
@@ -284,7 +284,7 @@ func TestAFactorForPricesIsReadInPermilleRoundedUp(t *testing.T) {
 	}
 }
 
-// TestAFactorCostsNeverLessThanItSays compares with rational numbers.
+// TestAFactorCostsNeverLessThanItSays compares it with rational arithmetic.
 func TestAFactorCostsNeverLessThanItSays(t *testing.T) {
 	t.Parallel()
 	rapid.Check(t, func(t *rapid.T) {
@@ -386,8 +386,8 @@ func TestOptionsThatAreWrongAreRefused(t *testing.T) {
 	}
 }
 
-// TestAFieldThatAnOperatorAllowsChangesNoBound, whatever stands in it: it is allowed
-// where its server does not read it, or reads nothing of what till does.
+// TestAFieldThatAnOperatorAllowsChangesNoBound, whatever it holds: operators allow
+// fields that the server ignores, or that do not affect what till reads.
 func TestAFieldThatAnOperatorAllowsChangesNoBound(t *testing.T) {
 	t.Parallel()
 	const bounds = `{"max_tokens":1,"max_completion_tokens":1,"max_output_tokens":1,"num_predict":1,"num_ctx":1,"n":1,"candidateCount":1,"budget_tokens":1,"include_usage":true}`

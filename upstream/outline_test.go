@@ -95,8 +95,9 @@ func outlinedBodies() []string {
 	}
 }
 
-// TestRunsAreCountedAsOneByOne: whatever stands beside whatever in a string, its check
-// counts the tokens that stringLength does, which reads one character after the other.
+// TestRunsAreCountedAsOneByOne: whatever the neighbouring characters in a string, the
+// check counts the same tokens as stringLength, which reads one character after the
+// other.
 func TestRunsAreCountedAsOneByOne(t *testing.T) {
 	t.Parallel()
 	pieces := []string{
@@ -117,7 +118,7 @@ func TestRunsAreCountedAsOneByOne(t *testing.T) {
 	}
 }
 
-// TestABodyOfManyItemsHasAnOutlineOfSome.
+// TestABodyOfManyItemsHasAnOutlineOfSome checks that an outline is bounded.
 func TestABodyOfManyItemsHasAnOutlineOfSome(t *testing.T) {
 	t.Parallel()
 	for _, item := range []string{`""`, `"words of a text"`, `{}`, `1`, `{"a":{"b":["c"]}}`} {

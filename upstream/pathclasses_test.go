@@ -68,8 +68,8 @@ func TestWhatIsDeniedIsDeniedBelowEveryVersion(t *testing.T) {
 	}
 }
 
-// TestWhatIsFreeIsFreeBelowEveryVersionOfItsAPI, and nothing else is: neither with
-// parameters, nor in another case, nor with more or less of a path.
+// TestWhatIsFreeIsFreeBelowEveryVersionOfItsAPI, and nothing else is: no path with
+// parameters, in another case, or longer or shorter.
 func TestWhatIsFreeIsFreeBelowEveryVersionOfItsAPI(t *testing.T) {
 	t.Parallel()
 	for _, p := range All() {
@@ -118,8 +118,8 @@ func class(p *Preset, method, path string) string {
 	return "plain"
 }
 
-// TestTheEndpointsOfTheVendorsSDKsAreOfTheirClass. The list holds all of them that
-// a key may call; that they are all is shown where the SDKs are installed.
+// TestTheEndpointsOfTheVendorsSDKsAreOfTheirClass. The list has all endpoints that a
+// key may call; a test where the SDKs are installed checks that it is complete.
 func TestTheEndpointsOfTheVendorsSDKsAreOfTheirClass(t *testing.T) {
 	t.Parallel()
 	f, err := os.Open("testdata/callable.txt")
@@ -146,7 +146,7 @@ func TestTheEndpointsOfTheVendorsSDKsAreOfTheirClass(t *testing.T) {
 	}
 }
 
-// TestWhatDestroysOrMintsIsRefused, in words of the vendors' own documents.
+// TestWhatDestroysOrMintsIsRefused, by the names in the vendors' own documentation.
 func TestWhatDestroysOrMintsIsRefused(t *testing.T) {
 	t.Parallel()
 	for _, line := range []string{
@@ -178,9 +178,9 @@ func TestWhatDestroysOrMintsIsRefused(t *testing.T) {
 	}
 }
 
-// TestAnAddressThatEndsInAVersionIsAskedForItOnce: every base URL, as people know
-// them, with every version that clients write before a path. What is sent has one
-// version, or the address is refused.
+// TestAnAddressThatEndsInAVersionIsAskedForItOnce: every base URL in use, with every
+// version that clients write before a path. The request that is sent has one version,
+// or the address is refused.
 func TestAnAddressThatEndsInAVersionIsAskedForItOnce(t *testing.T) {
 	t.Parallel()
 	for _, p := range All() {

@@ -33,7 +33,7 @@ func inFrame(t testing.TB, frame, part string) (*Estimate, error) {
 }
 
 // TestWhatAnAnswerHoldsMayBeSentBack: the parts have every field that the vendors'
-// types have for them, and stand where their clients put them.
+// types have for them, and are where their clients put them.
 func TestWhatAnAnswerHoldsMayBeSentBack(t *testing.T) {
 	t.Parallel()
 	const (
@@ -128,8 +128,8 @@ func TestWhatAnAnswerHoldsMayBeSentBack(t *testing.T) {
 	}
 }
 
-// TestNothingHidesBelowANameThatIsMadeUp, is written otherwise, or means something at
-// another vendor alone.
+// TestNothingHidesBelowANameThatIsMadeUp, is spelled differently, or has a meaning
+// only at another vendor.
 func TestNothingHidesBelowANameThatIsMadeUp(t *testing.T) {
 	t.Parallel()
 	const (
@@ -189,7 +189,7 @@ func TestNothingHidesBelowANameThatIsMadeUp(t *testing.T) {
 	}
 }
 
-// TestToolsThatTheClientRunsAreKnown, and none besides.
+// TestToolsThatTheClientRunsAreKnown, and no others.
 func TestToolsThatTheClientRunsAreKnown(t *testing.T) {
 	t.Parallel()
 	for _, test := range []struct {
@@ -248,8 +248,8 @@ func TestToolsThatTheClientRunsAreKnown(t *testing.T) {
 	}
 }
 
-// TestAReferenceIsHeldAsTheToolsThatItMayBe: each puts a definition into the
-// prompt, wherever it stands, and also where only what is new is bounded.
+// TestAReferenceIsHeldAsTheToolsThatItMayBe: each puts a definition into the prompt,
+// wherever it is, and also if only the new part is bounded.
 func TestAReferenceIsHeldAsTheToolsThatItMayBe(t *testing.T) {
 	t.Parallel()
 	tools := `[{"name":"search","input_schema":{}},{"name":"long","defer_loading":true,"description":"` + strings.Repeat("words of a tool ", 500) + `","input_schema":{}}]`
@@ -304,7 +304,7 @@ func TestAReferenceIsHeldAsTheToolsThatItMayBe(t *testing.T) {
 	}
 }
 
-// TestToolsThatNobodyAsksForAreNotMissed: a report without them is as it should be.
+// TestToolsThatNobodyAsksForAreNotMissed: a report without them is credible.
 func TestToolsThatNobodyAsksForAreNotMissed(t *testing.T) {
 	t.Parallel()
 	tools := func(deferred string) string {
@@ -375,8 +375,8 @@ func noted(value any, skip map[string]bool) (files, addresses int) {
 	return files, addresses
 }
 
-// TestWhateverStandsSomewhereIsSeen: made of the vendors' names and kinds in any
-// order and depth, and of names that are made up.
+// TestWhateverStandsSomewhereIsSeen, for the vendors' names and types in any order
+// and depth, and for invented names.
 func TestWhateverStandsSomewhereIsSeen(t *testing.T) {
 	t.Parallel()
 	skips := map[string]map[string]bool{

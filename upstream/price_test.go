@@ -129,8 +129,8 @@ func TestCostsAreRoundedUpAndTiersHoldForTheWholeRequest(t *testing.T) {
 	}
 }
 
-// TestNoCostIsAboveItsBound holds the arithmetic against that of big numbers,
-// and what was used within a bound against the bound.
+// TestNoCostIsAboveItsBound compares the arithmetic with that of big numbers, and the
+// cost of usage within a bound with the bound's.
 func TestNoCostIsAboveItsBound(t *testing.T) {
 	t.Parallel()
 	rapid.Check(t, func(rt *rapid.T) {
@@ -367,8 +367,8 @@ func TestWhoeverAnswersARoutedRequestIsHeldFor(t *testing.T) {
 	}
 }
 
-// TestAPriceFileThatIsWrongSaysWhere holds for what somebody writes by hand: the
-// error names the field as it stands in the file, and no type of this program.
+// TestAPriceFileThatIsWrongSaysWhere is about files that are written by hand: the
+// error names the field as it is in the file, and no type of this program.
 func TestAPriceFileThatIsWrongSaysWhere(t *testing.T) {
 	t.Parallel()
 	for file, want := range map[string]string{

@@ -104,8 +104,8 @@ func TestABoundDoesNotDependOnHowARequestIsWritten(t *testing.T) {
 	})
 }
 
-// TestPromptsAreCountedAsLanguagesPrintThem: none prints a value longer than it
-// is counted.
+// TestPromptsAreCountedAsLanguagesPrintThem: none prints a value longer than its
+// count.
 func TestPromptsAreCountedAsLanguagesPrintThem(t *testing.T) {
 	t.Parallel()
 	for _, s := range scripts[:22] {
@@ -176,7 +176,7 @@ func drawJSON(t *rapid.T, depth int) any {
 	return object
 }
 
-// TestTextThatGrowsIsCountedWithWhatItBecomes holds the table against the forms
+// TestTextThatGrowsIsCountedWithWhatItBecomes compares the table with the forms
 // themselves: every character, and letters with marks in any order.
 func TestTextThatGrowsIsCountedWithWhatItBecomes(t *testing.T) {
 	t.Parallel()
@@ -213,8 +213,8 @@ func TestTextThatGrowsIsCountedWithWhatItBecomes(t *testing.T) {
 	})
 }
 
-// TestAShortStringIsCountedAtOnce: every one that is short and plain is, because no
-// outline has it, and nothing else.
+// TestAShortStringIsCountedAtOnce: exactly the short and plain strings are, because
+// no outline records them.
 func TestAShortStringIsCountedAtOnce(t *testing.T) {
 	t.Parallel()
 	for size := range notedString + 10 {

@@ -84,7 +84,7 @@ func TestWhatAKeyWasGivenIsBoundedByWhatItsAnswerSaid(t *testing.T) {
 	}
 }
 
-// TestAnswersThatCannotBeTrustedTeachNoBoundOfWhatGoesOn, nor ones below what is true.
+// TestAnswersThatCannotBeTrustedTeachNoBoundOfWhatGoesOn, nor bounds below the truth.
 func TestAnswersThatCannotBeTrustedTeachNoBoundOfWhatGoesOn(t *testing.T) {
 	t.Parallel()
 	price, _ := BuiltInPrices().Find("openai", "gpt-5.5", time.Now())
@@ -147,8 +147,8 @@ func TestAnAnswerThatPassesTheBoundEndsTheMemory(t *testing.T) {
 	}
 }
 
-// TestAConversationIsRememberedWithWhatIsStored: what its answer counted holds for the
-// items that it named as well.
+// TestAConversationIsRememberedWithWhatIsStored: the count of its answer includes the
+// items that it named.
 func TestAConversationIsRememberedWithWhatIsStored(t *testing.T) {
 	t.Parallel()
 	m := newRemembering(t)
@@ -162,7 +162,7 @@ func TestAConversationIsRememberedWithWhatIsStored(t *testing.T) {
 	if first.Input >= 0 {
 		t.Fatalf("%d is known of what was never seen", first.Input)
 	}
-	m.Learn(first, 60_000, "m-1", true) // with what nobody here has seen
+	m.Learn(first, 60_000, "m-1", true) // including items that no key here has seen
 	for _, test := range []struct {
 		name, key, members string
 		least, most        int64 // -1: nothing is known

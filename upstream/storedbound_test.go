@@ -19,9 +19,10 @@ type aVendor struct {
 }
 
 // TestWhatIsStoredIsNeverBoundedBelowWhatItCounts lets two keys talk to a vendor in
-// every way that names what it stored: whole histories, with thoughts by their ids or
-// all by reference, on from any answer, and with ids of others and of nobody.
-// Answers may leave out thoughts, as vendors do, be cut short, or end early.
+// every way that names what it stored: whole histories with thoughts by id or
+// everything by reference, continuations of any answer, and ids of other keys and
+// invented ones. Answers may leave out thoughts, as vendors do, be cut short, or end
+// early.
 func TestWhatIsStoredIsNeverBoundedBelowWhatItCounts(t *testing.T) {
 	t.Parallel()
 	const window, longest = 1_000_000, 20_000
@@ -111,7 +112,7 @@ func TestWhatIsStoredIsNeverBoundedBelowWhatItCounts(t *testing.T) {
 				}
 				wide++
 			}
-			// The same with what others were given, and with what nobody was.
+			// The same with the ids of other keys, and with invented ones.
 			made := body
 			for id := range v.words {
 				if !strings.HasPrefix(id, "in_") && !slices.ContainsFunc(own[key], func(a string) bool { return slices.Contains(v.context[a], id) }) {

@@ -21,10 +21,11 @@ func stripper(t testing.TB, preset string, names ...string) *Preset {
 	return p
 }
 
-// TestToolsAreTakenOutAndNothingElse holds each form in which a provider's own tool
-// is asked for, to the byte. The forms are those of the vendors' API references:
-// platform.openai.com/docs/api-reference/responses/create, platform.claude.com/docs
-// (web search tool), ai.google.dev/api/caching#Tool, openrouter.ai/docs (plugins).
+// TestToolsAreTakenOutAndNothingElse checks, to the byte, each form in which a
+// request may have a provider's own tool. The forms are those of the vendors' API
+// references: platform.openai.com/docs/api-reference/responses/create,
+// platform.claude.com/docs (web search tool), ai.google.dev/api/caching#Tool,
+// openrouter.ai/docs (plugins).
 func TestToolsAreTakenOutAndNothingElse(t *testing.T) {
 	t.Parallel()
 	const refused = "refused: "

@@ -63,8 +63,8 @@ func chatml(messages []map[string]any) string {
 	return b.String() + "<|im_start|>assistant\n"
 }
 
-// TestABoundIsNeverBelowWhatATokenizerCounts of a conversation and its tools, in
-// any writing, at every vendor.
+// TestABoundIsNeverBelowWhatATokenizerCounts for a conversation and its tools,
+// however written, at every vendor.
 func TestABoundIsNeverBelowWhatATokenizerCounts(t *testing.T) {
 	t.Parallel()
 	rapid.Check(t, func(t *rapid.T) {
@@ -128,7 +128,7 @@ func printed(t *rapid.T, v any) string {
 }
 
 // TestDeepToolsAreHeldAsTemplatesPrintThem: Llama 3.1's prints them with an
-// indentation of four. The first two are the worst that was found before.
+// indentation of four. The first two are the worst cases that were found.
 func TestDeepToolsAreHeldAsTemplatesPrintThem(t *testing.T) {
 	t.Parallel()
 	nested := func(depth int) string { return strings.Repeat(`{"a":`, depth) + "1" + strings.Repeat("}", depth) }

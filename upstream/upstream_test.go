@@ -229,8 +229,8 @@ func TestEveryDialectCarriesCodeAndMessage(t *testing.T) {
 	}
 }
 
-// TestOldClientsOfGeminiSeeTheErrorThatEndsAStream, by what stands behind the event,
-// where others read nothing.
+// TestOldClientsOfGeminiSeeTheErrorThatEndsAStream in the bytes after the event,
+// where other clients read nothing.
 func TestOldClientsOfGeminiSeeTheErrorThatEndsAStream(t *testing.T) {
 	t.Parallel()
 	r := Refusal{Code: "till_key_revoked", Status: 403, Message: "key k was revoked"}
@@ -246,9 +246,8 @@ func TestOldClientsOfGeminiSeeTheErrorThatEndsAStream(t *testing.T) {
 	}
 }
 
-// TestClientsOfMessagesAndResponsesGetTheStatusOfABadRequest, by the status that they do
-// not take for a fault of their key. The e2e test of what a key does not fit has
-// what they do with it.
+// TestClientsOfMessagesAndResponsesGetTheStatusOfABadRequest, which they do not take
+// for a fault of their key. An end-to-end test covers what they do with it.
 func TestClientsOfMessagesAndResponsesGetTheStatusOfABadRequest(t *testing.T) {
 	t.Parallel()
 	for code, status := range codes {
