@@ -86,7 +86,7 @@ func keep(text, name string) (string, error) {
 }
 
 // stacks summarizes a goroutine dump: which tests were running, and where the
-// goroutines are that a test of ours has started.
+// goroutines are that one of our tests has called.
 func stacks(dump string) string {
 	parts := strings.Split(dump, "\n\n")
 	var b strings.Builder
