@@ -130,9 +130,6 @@ func (l *Limiter) ShrinkTo(most int) { l.shrink(most) }
 // Loaded is how many keys are in memory.
 func (l *Limiter) Loaded() int { return len(l.everyLive()) }
 
-// Picks reports whether a filter picks a key.
-func (f *Filter) Picks(v *View, now time.Time) bool { return f.picks(v, now) }
-
 const (
 	MaxLookedAt = maxLookedAt
 	MaxJobs     = maxJobs
