@@ -27,6 +27,7 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/till-proxy/till/admin"
+	"github.com/till-proxy/till/admin/wire"
 	_ "github.com/till-proxy/till/echo" // its handler
 	"github.com/till-proxy/till/admin/wire"
 	"github.com/till-proxy/till/limiter"
