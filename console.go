@@ -7,6 +7,7 @@ import (
 	"reflect"
 	"strings"
 	"sync"
+	"time"
 
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
@@ -160,12 +161,12 @@ func (a *App) ManagementAPI(caller limiter.Caller) http.Handler {
 }
 
 // SignInLink makes an address at which the caller signs in to the console, once.
-func (a *App) SignInLink(caller limiter.Caller) (admin.SignInLink, error) {
+func (a *App) SignInLink(caller limiter.Caller) (token.Secret, time.Time, error) {
 	if a.ConsoleURL == "" {
-		return admin.SignInLink{}, admin.ErrNoConsole
+		return token.Secret{}, time.Time{}, admin.ErrNoConsole
 	}
 	secret, expires := a.engine.sessions.Link(caller)
-	return admin.SignInLink{URL: token.NewSecret(a.ConsoleURL + "/till/#signin=" + secret.Reveal()), ExpiresAt: expires}, nil
+	return token.NewSecret(a.ConsoleURL + "/till/#signin=" + secret.Reveal()), expires, nil
 }
 
 // Interface guards

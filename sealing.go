@@ -135,20 +135,20 @@ func (a *App) sealKeysGone(ctx context.Context, before, next *token.Sealer) erro
 }
 
 // Seal puts an upstream's real key into a box for a new scoped key.
-func (a *App) Seal(upstreamName string, lookup token.Lookup, salt, secret token.Secret) (admin.Sealed, error) {
+func (a *App) Seal(upstreamName string, lookup token.Lookup, salt, secret token.Secret) (token.Secret, limiter.Box, error) {
 	t := a.targets[upstreamName]
 	if t == nil {
-		return admin.Sealed{}, fmt.Errorf("upstream %q is not configured", upstreamName)
+		return token.Secret{}, limiter.Box{}, fmt.Errorf("upstream %q is not configured", upstreamName)
 	}
 	if wrong, _ := t.judge(secret.Reveal()); wrong != nil {
-		return admin.Sealed{}, &limiter.InvalidError{Field: "upstream_key", Msg: wrong.Error()}
+		return token.Secret{}, limiter.Box{}, &limiter.InvalidError{Field: "upstream_key", Msg: wrong.Error()}
 	}
 	sealer, err := a.sealing.get()
 	if err != nil {
-		return admin.Sealed{}, err
+		return token.Secret{}, limiter.Box{}, err
 	}
 	box, id, err := sealer.Seal(salt, token.Binding{Lookup: lookup, Upstream: t.name, Origins: t.declared}, secret)
-	return admin.Sealed{Box: box, SealKey: id, Origins: t.declared}, err
+	return box, limiter.Box{SealKey: id, Origins: t.declared, Salt: salt}, err
 }
 
 // SealKeyIDs names the seal keys: the first seals, the others still open.

@@ -51,12 +51,12 @@ func (h *Handler) mintChild(w http.ResponseWriter, r *http.Request, l *limiter.L
 		if birth.Salt, err = token.NewSalt(); err != nil {
 			return h.refuseChild(w, r, by, err)
 		}
-		box, err := h.app.Seal(t.name, lookup, birth.Salt, by.real.secret)
+		box, made, err := h.app.Seal(t.name, lookup, birth.Salt, by.real.secret)
 		if err != nil {
 			return h.refuseChild(w, r, by, err)
 		}
-		spec.SealKey, spec.Origins, spec.Fingerprint = box.SealKey, box.Origins, l.Fingerprint(by.real.secret)
-		scopedKey += "." + box.Box.Reveal()
+		spec.SealKey, spec.Origins, spec.Fingerprint = made.SealKey, made.Origins, l.Fingerprint(by.real.secret)
+		scopedKey += "." + box.Reveal()
 	}
 	view, err := l.Delegate(r.Context(), by.k, ask, spec, birth)
 	if err != nil {

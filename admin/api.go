@@ -37,7 +37,7 @@ type Backend interface {
 	Fingerprints(of func(token.Secret) string) map[string]string
 	// Seal puts an upstream's real key into a box that only the scoped key
 	// with that lookup opens, and only while its record has the salt.
-	Seal(upstream string, lookup token.Lookup, salt, credential token.Secret) (Sealed, error)
+	Seal(upstream string, lookup token.Lookup, salt, credential token.Secret) (box token.Secret, sealed limiter.Box, err error)
 	// SealKeyIDs names the seal keys that the server has. The first seals.
 	SealKeyIDs() ([]token.SealKeyID, error)
 	// RotateSeal makes a new seal key, or says ErrSealKeyNamed.
@@ -50,8 +50,10 @@ type Backend interface {
 	// Lockdown is the switch that refuses every key, also while the store is
 	// closed.
 	Lockdown() *limiter.Lockdown
-	// SignInLink makes an address at which the caller signs in to the console.
-	SignInLink(limiter.Caller) (SignInLink, error)
+	// SignInLink makes an address at which the caller signs in to the console
+	// once, or says ErrNoConsole. The secret in it is in the fragment, which
+	// browsers send nowhere.
+	SignInLink(limiter.Caller) (address token.Secret, expires time.Time, err error)
 	// Delivery is how the deliveries to the webhook at that address go.
 	Delivery(url string) wire.Delivery
 	// Diagnose says what is amiss with the configuration and its files.
@@ -60,13 +62,6 @@ type Backend interface {
 	Files() []wire.File
 	// BaseURL is the public address of this server, or empty.
 	BaseURL() string
-}
-
-// Sealed is a box, and what it was made with.
-type Sealed struct {
-	Box     token.Secret
-	SealKey token.SealKeyID
-	Origins []string
 }
 
 // api serves the management API for one backend and one caller.

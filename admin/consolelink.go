@@ -3,19 +3,10 @@ package admin
 import (
 	"fmt"
 	"net/http"
-	"time"
 
 	"github.com/till-proxy/till/admin/wire"
 	"github.com/till-proxy/till/limiter"
-	"github.com/till-proxy/till/token"
 )
-
-// SignInLink is an address that signs in to the console once.
-type SignInLink struct {
-	// URL has the secret in its fragment, which browsers send nowhere.
-	URL       token.Secret
-	ExpiresAt time.Time
-}
 
 // ErrNoConsole says that no link can be made.
 var ErrNoConsole = &apiError{http.StatusConflict, "no_console",
@@ -28,10 +19,10 @@ func (a *api) consoleLink(w http.ResponseWriter, _ *http.Request) {
 		a.fail(w, fmt.Errorf("%w: only the operator makes links that sign in", limiter.ErrForbidden))
 		return
 	}
-	made, err := a.backend.SignInLink(a.caller)
+	address, expires, err := a.backend.SignInLink(a.caller)
 	if err != nil {
 		a.fail(w, err)
 		return
 	}
-	a.write(w, http.StatusCreated, wire.Link{URL: made.URL.Reveal(), ExpiresAt: made.ExpiresAt.UTC()})
+	a.write(w, http.StatusCreated, wire.Link{URL: address.Reveal(), ExpiresAt: expires.UTC()})
 }

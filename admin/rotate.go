@@ -21,15 +21,12 @@ func (a *api) issue(l *limiter.Limiter, upstream string, credential token.Secret
 	if err != nil {
 		return token.Secret{}, limiter.Issue{}, err
 	}
-	sealed, err := a.backend.Seal(upstream, lookup, salt, credential)
+	box, sealed, err := a.backend.Seal(upstream, lookup, salt, credential)
 	if err != nil {
 		return token.Secret{}, limiter.Issue{}, fmt.Errorf("sealing: %w", err)
 	}
-	return token.NewSecret(text.Reveal() + "." + sealed.Box.Reveal()),
-		limiter.Issue{
-			Lookup: lookup, Box: limiter.Box{SealKey: sealed.SealKey, Origins: sealed.Origins, Salt: salt},
-			Fingerprint: l.Fingerprint(credential),
-		}, nil
+	return token.NewSecret(text.Reveal() + "." + box.Reveal()),
+		limiter.Issue{Lookup: lookup, Box: sealed, Fingerprint: l.Fingerprint(credential)}, nil
 }
 
 func (a *api) rotate(l *limiter.Limiter, r *http.Request) (int, any, error) {

@@ -95,11 +95,11 @@ func (b backend) BaseURL() string                    { return b.w.base }
 func (b backend) Lockdown() *limiter.Lockdown        { return b.w.lockdown }
 
 // SignInLink stands for the console's, which the browser tests drive.
-func (b backend) SignInLink(limiter.Caller) (SignInLink, error) {
+func (b backend) SignInLink(limiter.Caller) (token.Secret, time.Time, error) {
 	if b.w.base == "" {
-		return SignInLink{}, ErrNoConsole
+		return token.Secret{}, time.Time{}, ErrNoConsole
 	}
-	return SignInLink{URL: token.NewSecret("http://127.0.0.1:8081/till/#signin=secret"), ExpiresAt: time.Now().Add(time.Minute)}, nil
+	return token.NewSecret("http://127.0.0.1:8081/till/#signin=secret"), time.Now().Add(time.Minute), nil
 }
 
 // Forfeit stands for the engine's, which the tests of the root drive.
@@ -136,18 +136,18 @@ func (b backend) RotateSeal(by limiter.Caller) error {
 }
 
 // Seal is the server's, with a seal key of its own.
-func (b backend) Seal(upstream string, lookup token.Lookup, salt, credential token.Secret) (Sealed, error) {
+func (b backend) Seal(upstream string, lookup token.Lookup, salt, credential token.Secret) (token.Secret, limiter.Box, error) {
 	key, err := token.ParseSealKey(strings.Repeat("5e", token.SealKeyLen))
 	if err != nil {
-		return Sealed{}, err
+		return token.Secret{}, limiter.Box{}, err
 	}
 	sealer, err := token.NewSealer(key)
 	if err != nil {
-		return Sealed{}, err
+		return token.Secret{}, limiter.Box{}, err
 	}
 	origins := []string{"https://api.openai.com"}
 	box, id, err := sealer.Seal(salt, token.Binding{Lookup: lookup, Upstream: upstream, Origins: origins}, credential)
-	return Sealed{Box: box, SealKey: id, Origins: origins}, err
+	return box, limiter.Box{SealKey: id, Origins: origins, Salt: salt}, err
 }
 
 // answer is what the API said.
