@@ -29,7 +29,6 @@ import (
 	"github.com/till-proxy/till/admin"
 	"github.com/till-proxy/till/admin/wire"
 	_ "github.com/till-proxy/till/echo" // its handler
-	"github.com/till-proxy/till/admin/wire"
 	"github.com/till-proxy/till/limiter"
 	"github.com/till-proxy/till/token"
 	"github.com/till-proxy/till/upstream"
