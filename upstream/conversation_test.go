@@ -52,8 +52,8 @@ func TestABeginningHoldsWhereAllElseIsTheSame(t *testing.T) {
 	}
 }
 
-// TestClaudeCodesOwnHeaderIsNoOtherConversation: it is another with every
-// request (claude-code#24168), and so are the marks of its cache.
+// TestClaudeCodesRequestsGoOn: the header in their system prompt changes with every request
+// (claude-code#24168), and so do the cache marks.
 func TestClaudeCodesRequestsGoOn(t *testing.T) {
 	t.Parallel()
 	m := newRemembering(t)

@@ -210,9 +210,9 @@ func TestADigestIsOfAllThatCame(t *testing.T) {
 	}
 }
 
-// TestMarksThatAreLeftOutAreHeldForAsLongAsTheyMayBe: what is not part of the
-// digest may be added to a beginning that is known, wherever and however often;
-// a template may print it all, with a line and its indentation for every member.
+// TestMarksThatAreLeftOutAreHeldForAsLongAsTheyMayBe: what is not part of the digest
+// may be added to a known prefix anywhere and any number of times, and a template may
+// print all of it, with an indented line for every member.
 func TestMarksThatAreLeftOutAreHeldForAsLongAsTheyMayBe(t *testing.T) {
 	t.Parallel()
 	growing := strings.Repeat("\ufdfa", 14) // three bytes each, and 33 in NFKC

@@ -6,8 +6,8 @@ import (
 	"strings"
 )
 
-// ProtocolSlot begins the subprotocol in which browsers, which can set no header on a
-// WebSocket, send a key to OpenAI's Realtime API.
+// ProtocolSlot begins the subprotocol by which browsers, which cannot set a header on
+// a WebSocket, send a key to OpenAI's Realtime API.
 const ProtocolSlot = "openai-insecure-api-key."
 
 var (
@@ -18,17 +18,17 @@ var (
 	}
 )
 
-// VersionHeaders lists the headers that say how the body of a request is to be read.
-// Nobody may change it.
+// VersionHeaders lists the headers that determine how the body of a request is read.
+// Callers must not change the list.
 func VersionHeaders() []string { return versionHeaders }
 
 // SourceHeaders lists the headers that name what a request copies from, or stands
 // for: those of OpenStack Swift, and of the stores of Amazon, Google and Microsoft.
-// Each has a form of its own. Nobody may change it.
+// Each has a form of its own. Callers must not change the list.
 func SourceHeaders() []string { return sourceHeaders }
 
-// Features are the headers of a request that may choose what else a model is given to
-// read, as anthropic-beta does.
+// Features returns the headers of a request that may select further input for a
+// model, as anthropic-beta does.
 func Features(h http.Header) string {
 	var all []string
 	for name, values := range h {
@@ -40,6 +40,6 @@ func Features(h http.Header) string {
 	return strings.Join(all, "\n")
 }
 
-// Unmask takes out of a request's header what would leave members out of the answer,
-// among them what was used. In a query it is an error; see plainQuery.
+// Unmask removes from a request's header what would leave members, including usage,
+// out of the answer. In a query this is an error; see plainQuery.
 func Unmask(h http.Header) { delete(h, "X-Goog-Fieldmask") }
