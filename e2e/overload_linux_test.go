@@ -398,7 +398,7 @@ func TestUpstreamsThatDoNotAnswerCostLittleAndEndWithTheirKey(t *testing.T) {
 	}
 	s.endsWith(2*slowClients, ids...)
 	for _, c := range conns {
-		// Each is told, and its connection is good for another request.
+		// Each gets a refusal, and its connection can be used for another request.
 		res, err := http.ReadResponse(bufio.NewReader(c), nil)
 		if err != nil {
 			t.Fatal(err)

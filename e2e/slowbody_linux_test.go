@@ -86,7 +86,8 @@ func TestBodiesThatStopInTheMiddleTakeBoundedMemory(t *testing.T) {
 		return c
 	}
 	// As many as it takes until one is refused. On a busy machine some that wait may
-	// be told meanwhile that they pause for too long, which makes room for others.
+	// be refused meanwhile because they pause for too long, which makes room for
+	// others.
 	const most = 64
 	var all []*client
 	for refused.Load() == 0 && len(all) < most {

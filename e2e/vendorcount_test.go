@@ -182,10 +182,8 @@ func TestWhatTheBoundKeepsOutIsCountedByTheVendor(t *testing.T) {
 	}
 }
 
-// TestACountThatFailsLeavesTheBound, and is not asked for again for a while.
-// TestWhatOthersHoldIsCountedFor: a request that could be admitted once they have
-// settled, if its input were known, is counted and waits, and is not told that the
-// key is spent.
+// TestWhatOthersHoldIsCountedFor: a request that could be admitted once the others have
+// settled, if its input were known, is counted and waits; it is not refused for good.
 func TestWhatOthersHoldIsCountedFor(t *testing.T) {
 	t.Parallel()
 	v := newCountedVendor(t)
@@ -211,6 +209,7 @@ func TestWhatOthersHoldIsCountedFor(t *testing.T) {
 	}
 }
 
+// TestACountThatFailsLeavesTheBound, and is not requested again for a while.
 func TestACountThatFailsLeavesTheBound(t *testing.T) {
 	t.Parallel()
 	for name, says := range map[string]func(w http.ResponseWriter, r *http.Request, n int){

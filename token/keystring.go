@@ -58,7 +58,6 @@ func (l *Lookup) UnmarshalText(text []byte) error {
 	return nil
 }
 
-// String returns the hex form.
 func (l Lookup) String() string { return hex.EncodeToString(l[:]) }
 
 // Parsed is a well-formed key string.

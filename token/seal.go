@@ -63,7 +63,6 @@ func (id *SealKeyID) UnmarshalText(text []byte) error {
 // IsZero reports whether the id is unset.
 func (id SealKeyID) IsZero() bool { return id == SealKeyID{} }
 
-// String returns the hex form.
 func (id SealKeyID) String() string { return hex.EncodeToString(id[:]) }
 
 // ID returns the id of the seal key.

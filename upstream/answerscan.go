@@ -80,7 +80,6 @@ func (s *scan) reset() {
 
 func (s *scan) drop() { s.catch, s.long, s.kept = nothing, false, s.kept[:0] }
 
-// begin starts to keep a value.
 func (s *scan) begin(c catch) {
 	if s.kept == nil {
 		s.kept = s.room[:0]

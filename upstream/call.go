@@ -21,7 +21,6 @@ type Call struct {
 	outline *outline  // of it
 }
 
-// object returns the body as one JSON object.
 func (c *Call) object() (rawObject, error) {
 	if c.parsed == nil {
 		outline := newOutline(c.Body)
@@ -34,7 +33,6 @@ func (c *Call) object() (rawObject, error) {
 	return c.parsed, nil
 }
 
-// fields returns the members of the body.
 func (c *Call) fields() []field {
 	if !c.outline.whole() {
 		return c.parsed.fields()

@@ -24,7 +24,6 @@ func (p *pattern) learn(line, said []byte, wrote int64) {
 	p.to = p.from + len(said)
 }
 
-// forget drops the pattern because a different line was read.
 func (p *pattern) forget() { p.from = 0 }
 
 // match returns the length of the line at the beginning of b, and of its text, if it

@@ -324,7 +324,6 @@ func (m *Memory) forget(at *list.Element) {
 	m.total -= len(p.prefixes)
 }
 
-// refresh records that a prefix was used.
 func (m *Memory) refresh(r *Recall) {
 	m.mu.Lock()
 	defer m.mu.Unlock()

@@ -66,7 +66,6 @@ func (o rawObject) members(fn func(name string, value []byte) error) error {
 	}
 }
 
-// fields returns the members of the object.
 func (o rawObject) fields() (all []field) {
 	_ = o.members(func(name string, value []byte) error {
 		all = append(all, field{name, value})

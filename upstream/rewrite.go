@@ -13,7 +13,6 @@ type rewriting struct {
 	more   []field // members that replace others, or are new
 }
 
-// get returns a member's value, or nil.
 func (w *rewriting) get(name string) []byte {
 	for _, f := range w.fields {
 		if f.name == name {

@@ -381,7 +381,6 @@ func (m *Memory) forgetAnswers(key string) {
 	}
 }
 
-// open records that an item begins.
 func (g *Given) open() {
 	if g != nil {
 		g.opened++

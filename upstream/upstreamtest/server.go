@@ -91,7 +91,6 @@ func Start(t interface {
 // Count returns how many requests came, valid or not.
 func (s *Server) Count() int64 { return s.count.Load() }
 
-// Last returns the latest request.
 func (s *Server) Last() *Request { return s.last.Load() }
 
 // Accept adds a valid credential.
@@ -129,7 +128,6 @@ func (s *Server) shows(text string) bool {
 	return false
 }
 
-// SetLatency delays every answer.
 func (s *Server) SetLatency(d time.Duration) { s.latency.Store(int64(d)) }
 
 // Violations returns what was wrong with the requests.
