@@ -196,7 +196,7 @@ func (p *Price) Permille(e *Estimate, m *Meter, began, ended time.Time) int64 {
 		}
 	case "priority":
 		if !e.Priority {
-			permille = permille * e.PriorityPermille() / 1000
+			permille = (permille*e.PriorityPermille() + 999) / 1000
 		}
 	case "default", "standard":
 		if e.Priority { // no priority was available
