@@ -191,16 +191,9 @@ func (k *Live) tooOften(ask *Ask, nanos int64) *Refusal {
 	return k.upward((*Live).tooMany, ask)
 }
 
-// Precheck judges what can be judged before the request's body is read. A request
-// that passes has taken nothing and must still be reserved.
-func (k *Live) Precheck(ask *Ask) *Refusal {
-	now := k.l.clock.Now()
-	k.mu.Lock()
-	defer k.mu.Unlock()
-	if k.gone {
-		return nil // Reserve finds out what became of it
-	}
-	k.lockOthers()
+// unread judges all of a request that is known before it is read. Callers hold the
+// key, those above it and its role.
+func (k *Live) unread(ask *Ask, now time.Time) *Refusal {
 	refusal := k.l.lockedDown(k.key)
 	if refusal == nil {
 		refusal = k.admissible(ask, now)
@@ -211,6 +204,21 @@ func (k *Live) Precheck(ask *Ask) *Refusal {
 	if refusal == nil {
 		refusal = k.tooOften(ask, now.UnixNano())
 	}
+	return refusal
+}
+
+// Precheck judges what can be judged before the request's body is read. A request
+// that passes has taken nothing and must still be reserved: by then the body may have
+// been waited for, and all of it is judged as it is at that moment.
+func (k *Live) Precheck(ask *Ask) *Refusal {
+	now := k.l.clock.Now()
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if k.gone {
+		return nil // Reserve finds out what became of it
+	}
+	k.lockOthers()
+	refusal := k.unread(ask, now)
 	k.unlockOthers()
 	if refusal == nil {
 		return nil

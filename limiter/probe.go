@@ -31,13 +31,13 @@ func (k *Live) MayProbe(ask *Ask) bool {
 	now := k.l.clock.Now()
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	if k.gone || k.l.lockedDown(k.key) != nil || k.l.unavailable() != nil {
+	if k.gone || k.l.unavailable() != nil {
 		return false
 	}
 	k.lockOthers()
 	defer k.unlockOthers()
-	if k.admissible(ask, now) != nil || k.moved(ask) || k.upward((*Live).inModels, ask) != nil || k.tooOften(ask, now.UnixNano()) != nil ||
-		!k.affords(ask, now) || k.pacing.free.wait(defaultFreeRate, now.UnixNano()) > 0 {
+	if k.unread(ask, now) != nil || k.moved(ask) || k.upward((*Live).inModels, ask) != nil || !k.affords(ask, now) ||
+		k.pacing.free.wait(defaultFreeRate, now.UnixNano()) > 0 {
 		return false
 	}
 	k.pacing.free.take(defaultFreeRate, now.UnixNano())
@@ -45,7 +45,7 @@ func (k *Live) MayProbe(ask *Ask) bool {
 }
 
 // affords reports whether what does not depend on the request's input is there: an
-// activation, and the role. Callers hold both.
+// activation of the key, and of its role. Callers hold both.
 func (k *Live) affords(ask *Ask, now time.Time) bool {
 	bound := ask.Bound
 	if k.key.Charge == ChargeSuccess {
@@ -58,5 +58,5 @@ func (k *Live) affords(ask *Ask, now time.Time) bool {
 		return true
 	}
 	v, _ := k.role.judge(&bound, false)
-	return !k.role.absent && (v <= wait || k.role.due(now))
+	return v <= wait || k.role.due(now)
 }
