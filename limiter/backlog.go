@@ -1,7 +1,6 @@
 package limiter
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"sync/atomic"
@@ -17,19 +16,12 @@ const (
 	// DefaultPatience bounds how long a request, or an administrative call, waits
 	// for the store.
 	DefaultPatience = 5 * time.Second
-	// maxWaiting bounds how many requests do.
-	maxWaiting = 10_000
 	// maxBacklog is how many changes may wait before an administrative call does
 	// not add its own.
 	maxBacklog = 16_384
-	// maxAside is how many may wait before the sweeper does not.
-	maxAside = 256
 )
 
-var (
-	errTooSlow = errors.New("the store did not answer in time")
-	errCrowded = errors.New("too many requests wait for the store")
-)
+var errTooSlow = errors.New("the store did not answer in time")
 
 // ErrBusy is wrapped by the answer to an administrative call when the store
 // has fallen behind. Nothing was done.
@@ -110,29 +102,3 @@ func (c *committer[B]) room(most int64, enough <-chan time.Time) bool {
 	}
 	return true
 }
-
-// crowded reports whether the sweeper would be in others' way.
-func (l *Limiter) crowded() bool { return l.committer.backlog.Load() >= maxAside }
-
-// await waits for a block, or a window, that was asked for.
-func (l *Limiter) await(ctx context.Context, r *refill) error {
-	defer l.dequeued()
-	if !l.enqueued() {
-		return errCrowded
-	}
-	patience := time.NewTimer(l.committer.patience)
-	defer patience.Stop()
-	select {
-	case <-r.done:
-		return r.err
-	case <-ctx.Done():
-		return ctx.Err()
-	case <-patience.C:
-		return errTooSlow
-	}
-}
-
-// enqueued counts a request that is about to wait for the store, and reports
-// whether it may. Whoever was counted calls dequeued.
-func (l *Limiter) enqueued() bool { return l.waiting.Add(1) <= maxWaiting }
-func (l *Limiter) dequeued()      { l.waiting.Add(-1) }

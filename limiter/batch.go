@@ -32,19 +32,9 @@ func offline(tx Tx, clock teller) *batch {
 	return b
 }
 
-// setAccount writes an account's record.
+// setAccount puts a record (nil: none) in place of what was there, and takes the
+// sums and the index along.
 func (b *batch) setAccount(id accountID, forRole bool, rec *accountRecord) error {
-	return b.moveAccount(id, forRole, rec)
-}
-
-// deleteAccount removes the account of a key.
-func (b *batch) deleteAccount(id accountID) error {
-	return b.moveAccount(id, false, nil)
-}
-
-// moveAccount puts a record (nil: none) in place of what was there, and takes
-// the sums and the index along.
-func (b *batch) moveAccount(id accountID, forRole bool, rec *accountRecord) error {
 	key := accountKey(id)
 	var counted Amounts
 	var after []byte

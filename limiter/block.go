@@ -1,5 +1,20 @@
 package limiter
 
+import (
+	"context"
+	"errors"
+	"time"
+)
+
+const (
+	// maxWaiting bounds how many requests wait for the store.
+	maxWaiting = 10_000
+	// maxAside is how many changes may wait before the sweeper does not add its own.
+	maxAside = 256
+)
+
+var errCrowded = errors.New("too many requests wait for the store")
+
 // parking is where a caller waits, for a block or for others to settle.
 type parking struct {
 	turn   *turn
@@ -66,6 +81,32 @@ func (l *Limiter) askBlock(a *account, k *Live) {
 		a.answer(err)
 	})
 }
+
+// await waits for a block, or a window, that was asked for.
+func (l *Limiter) await(ctx context.Context, r *refill) error {
+	defer l.dequeued()
+	if !l.enqueued() {
+		return errCrowded
+	}
+	patience := time.NewTimer(l.committer.patience)
+	defer patience.Stop()
+	select {
+	case <-r.done:
+		return r.err
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-patience.C:
+		return errTooSlow
+	}
+}
+
+// crowded reports whether the sweeper would be in others' way.
+func (l *Limiter) crowded() bool { return l.committer.backlog.Load() >= maxAside }
+
+// enqueued counts a request that is about to wait for the store, and reports
+// whether it may. Whoever was counted calls dequeued.
+func (l *Limiter) enqueued() bool { return l.waiting.Add(1) <= maxWaiting }
+func (l *Limiter) dequeued()      { l.waiting.Add(-1) }
 
 // readAccount reads an account's record; a role's is made on first use, and
 // its limit is what the configuration says.

@@ -2,8 +2,6 @@ package limiter
 
 import (
 	"encoding/binary"
-	"errors"
-	"fmt"
 	"sync/atomic"
 	"time"
 )
@@ -113,43 +111,6 @@ func (w *watch) set() time.Time {
 
 // teller tells the time that limits are judged by.
 type teller interface{ Now() time.Time }
-
-// Time is the time that limits are judged by.
-func (l *Limiter) Time() time.Time { return l.clock.Now() }
-
-// readClock begins to tell the time, from what the store has seen on.
-func (l *Limiter) readClock(wall Clock, after *Limiter) error {
-	if after != nil {
-		l.clock, l.forgetFrom = after.clock, after.forgetFrom
-		return nil
-	}
-	var mark time.Time
-	err := l.store.View(func(r Reader) error {
-		b, err := r.Get(metaClock)
-		switch {
-		case errors.Is(err, ErrNotFound):
-			return nil
-		case err != nil:
-			return err
-		case len(b) != 8:
-			return fmt.Errorf("clock: %w", errRecord)
-		}
-		mark = time.Unix(0, int64(binary.BigEndian.Uint64(b)))
-		return nil
-	})
-	if err != nil {
-		return fmt.Errorf("reading store: %w", err)
-	}
-	l.clock = newWatch(wall, mark)
-	if now := l.clock.Now(); !mark.IsZero() && now.Sub(mark) > agreeing {
-		l.forgetFrom = now.Add(agreeing)
-	}
-	if off := l.clock.doubt(); off != 0 {
-		l.log.Error("the clock is behind what the store has seen, so time stands there until it has caught up; if the clock is right, run: caddy till repair --clock",
-			"behind", (-off).String())
-	}
-	return nil
-}
 
 // clockMark lets the store know the time every now and then, so that it does not go
 // back over a restart.

@@ -11,7 +11,6 @@ package limiter
 
 import (
 	"cmp"
-	"context"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -154,7 +153,7 @@ type Limiter struct {
 
 // Open takes over a store: it recovers what the shadow counter remembers of a
 // crash, makes that durable under a new session, and only then serves.
-func Open(o Options) (*Limiter, error) {
+func Open(o Options) (_ *Limiter, err error) {
 	if o.Disk == nil {
 		o.Disk = Files{}
 	}
@@ -177,46 +176,54 @@ func Open(o Options) (*Limiter, error) {
 	for i := range l.lookups {
 		l.lookups[i].m = make(map[token.Lookup]*Live)
 	}
+	defer func() {
+		if err == nil {
+			return
+		}
+		if l.committer != nil {
+			l.committer.close()
+		}
+		err = errors.Join(err, l.closeAnchor(), l.shadow.close())
+	}()
 	if o.Shadow != "" {
-		s, err := openShadow(o.Disk, o.Shadow)
-		if err != nil {
+		if l.shadow, err = openShadow(o.Disk, o.Shadow); err != nil {
 			return nil, err
 		}
-		l.shadow = s
 	}
-	err := l.anchored(o.Disk, o.Anchor)
-	if err == nil && o.After != nil && !o.Repaired {
-		err = l.digest.succeeds(o.After.digest)
+	if err := l.openAnchor(o.Disk, o.Anchor); err != nil {
+		return nil, err
 	}
-	if err == nil {
-		err = l.readClock(o.Clock, o.After)
+	if o.After != nil && !o.Repaired {
+		if err := l.digest.succeeds(o.After.digest); err != nil {
+			return nil, err
+		}
 	}
-	var jobs []Job
-	if err == nil {
-		jobs, err = l.readBooks()
+	if err := l.readClock(o.Clock, o.After); err != nil {
+		return nil, err
 	}
+	jobs, err := l.readBooks()
 	if err != nil {
-		return nil, errors.Join(err, l.closeAnchor(), l.shadow.close())
+		return nil, err
 	}
-	l.outbox.posted, l.outbox.spread = o.Posted, l.spread
 	l.startCommitter(&o, jobs)
 	l.Retain(o.Retain)
-	if err = l.recover(o.Roles, o.After); err == nil {
-		err = l.readTokens()
+	if err := l.recover(o.Roles, o.After); err != nil {
+		return nil, err
 	}
-	if err == nil {
-		err = l.SetRoles(o.Roles)
+	if err := l.readTokens(); err != nil {
+		return nil, err
 	}
-	if err == nil {
-		l.recallJobs(jobs)
-		err = l.SetHooks(o.Hooks)
+	if err := l.SetRoles(o.Roles); err != nil {
+		return nil, err
 	}
-	if err == nil && o.After != nil {
-		err = l.inherit(o.After)
+	l.recallJobs(jobs)
+	if err := l.SetHooks(o.Hooks); err != nil {
+		return nil, err
 	}
-	if err != nil {
-		l.committer.close()
-		return nil, errors.Join(err, l.closeAnchor(), l.shadow.close())
+	if o.After != nil {
+		if err := l.inherit(o.After); err != nil {
+			return nil, err
+		}
 	}
 	if l.lockdown != nil {
 		l.lockdown.join(l)
@@ -230,34 +237,8 @@ func Open(o Options) (*Limiter, error) {
 	return l, nil
 }
 
-// RepairClock believes the machine's clock again, after it was set back or had
-// run ahead.
-func (l *Limiter) RepairClock(_ context.Context, by Caller) (time.Time, error) {
-	if err := l.authorise(by, Everything, nil); err != nil {
-		return time.Time{}, err
-	}
-	before := l.clock.Now()
-	now := l.clock.set()
-	l.log.Warn("the clock was repaired", "from", before, "to", now, "by", by.Name)
-	for _, k := range l.everyLive() {
-		k.mu.Lock()
-		l.realign(&k.account, k, now)
-		k.mu.Unlock()
-	}
-	for _, a := range l.everyRole() {
-		a.mu.Lock()
-		l.realign(a, nil, now)
-		a.mu.Unlock()
-	}
-	err := l.committer.do(func(b *batch) error {
-		b.mark.set(now)
-		return b.audit(by.entry(ActClockRepair, "", map[string]Delta{"time": {stamp(before), stamp(now)}}))
-	}, nil)
-	return now.UTC(), err
-}
-
-// anchored opens the anchor and compares the store with it.
-func (l *Limiter) anchored(disk Disk, path string) error {
+// openAnchor opens the anchor and compares the store with it.
+func (l *Limiter) openAnchor(disk Disk, path string) error {
 	if path == "" {
 		return nil
 	}
@@ -314,7 +295,9 @@ func (l *Limiter) readBooks() (jobs []Job, err error) {
 	return jobs, err
 }
 
+// startCommitter starts the committer with everything that takes part in commits.
 func (l *Limiter) startCommitter(o *Options, jobs []Job) {
+	l.outbox.posted, l.outbox.spread = o.Posted, l.spread
 	b := &batch{
 		clock: l.clock, mark: &clockMark{clock: l.clock}, log: &l.auditLog, onces: &l.onces, outbox: &l.outbox,
 		revocations: &revocations{doomed: l.doomedBy}, sums: &l.sums,

@@ -144,7 +144,7 @@ func (l *Limiter) erase(b *batch, by Caller, key *Key, used Amounts) error {
 	if err != nil {
 		return err
 	}
-	if err := b.deleteAccount(account); err != nil {
+	if err := b.setAccount(account, false, nil); err != nil {
 		return err
 	}
 	gone = append(gone, recordKey(key.ID))

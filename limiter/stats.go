@@ -1,0 +1,73 @@
+package limiter
+
+import (
+	"maps"
+	"time"
+)
+
+// Stats describes the limiter as a whole.
+type Stats struct {
+	// Keys counts keys by recorded status. An end that nobody has noticed
+	// yet is recorded within a minute.
+	Keys map[Status]int64
+	// Holds counts requests in flight.
+	Holds int64
+	// Forfeited counts activations that a crash made count as used since
+	// this start, at most: some of them were.
+	Forfeited int64
+	// Used is what all keys have used since the store was made, forgotten ones
+	// included, requests in flight not.
+	Used Amounts
+	// Forgotten is what forgotten keys had used: a part of Used.
+	Forgotten Amounts
+	// ClockOff is how far the machine's clock is from the time that limits are
+	// judged by, when it was set; 0 when it is believed.
+	ClockOff time.Duration
+	// Lockdown is the lockdown in force, or nil.
+	Lockdown *LockedDown
+}
+
+// Stats returns the sums as they stand.
+func (l *Limiter) Stats() Stats {
+	t := l.sums.known() // whose map is replaced, never changed
+	s := Stats{Keys: maps.Clone(t.Keys), Used: t.Counted, Forgotten: t.Forgotten}
+	s.Used.add(s.Forgotten)
+	for _, k := range l.everyActive() {
+		k.mu.Lock()
+		if !k.gone {
+			s.Used.add(k.spent)
+			s.Used.add(k.past)
+			s.Used = s.Used.minus(k.counted)
+		}
+		k.mu.Unlock()
+	}
+	s.ClockOff, s.Lockdown = l.clock.doubt(), l.lockdown.State()
+	s.Holds, s.Forfeited = l.holds.Load(), l.forfeited.Load()
+	return s
+}
+
+// recorded is the status that a record has by itself, without its account.
+func (k *Key) recorded() Status {
+	switch {
+	case k.EndedStatus != "":
+		return k.EndedStatus
+	case !k.SuspendedAt.IsZero():
+		return Suspended
+	default:
+		return Active
+	}
+}
+
+// count moves a key from one status to another in the sums; "" is nowhere.
+func (b *batch) count(from, to Status) {
+	if from == to {
+		return
+	}
+	t := b.sums.change(b.transaction)
+	if from != "" {
+		t.Keys[from]--
+	}
+	if to != "" {
+		t.Keys[to]++
+	}
+}

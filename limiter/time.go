@@ -1,0 +1,72 @@
+package limiter
+
+import (
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"time"
+)
+
+// Time is the time that limits are judged by.
+func (l *Limiter) Time() time.Time { return l.clock.Now() }
+
+// readClock begins to tell the time, from what the store has seen on.
+func (l *Limiter) readClock(wall Clock, after *Limiter) error {
+	if after != nil {
+		l.clock, l.forgetFrom = after.clock, after.forgetFrom
+		return nil
+	}
+	var mark time.Time
+	err := l.store.View(func(r Reader) error {
+		b, err := r.Get(metaClock)
+		switch {
+		case errors.Is(err, ErrNotFound):
+			return nil
+		case err != nil:
+			return err
+		case len(b) != 8:
+			return fmt.Errorf("clock: %w", errRecord)
+		}
+		mark = time.Unix(0, int64(binary.BigEndian.Uint64(b)))
+		return nil
+	})
+	if err != nil {
+		return fmt.Errorf("reading store: %w", err)
+	}
+	l.clock = newWatch(wall, mark)
+	if now := l.clock.Now(); !mark.IsZero() && now.Sub(mark) > agreeing {
+		l.forgetFrom = now.Add(agreeing)
+	}
+	if off := l.clock.doubt(); off != 0 {
+		l.log.Error("the clock is behind what the store has seen, so time stands there until it has caught up; if the clock is right, run: caddy till repair --clock",
+			"behind", (-off).String())
+	}
+	return nil
+}
+
+// RepairClock believes the machine's clock again, after it was set back or had
+// run ahead.
+func (l *Limiter) RepairClock(_ context.Context, by Caller) (time.Time, error) {
+	if err := l.authorise(by, Everything, nil); err != nil {
+		return time.Time{}, err
+	}
+	before := l.clock.Now()
+	now := l.clock.set()
+	l.log.Warn("the clock was repaired", "from", before, "to", now, "by", by.Name)
+	for _, k := range l.everyLive() {
+		k.mu.Lock()
+		l.realign(&k.account, k, now)
+		k.mu.Unlock()
+	}
+	for _, a := range l.everyRole() {
+		a.mu.Lock()
+		l.realign(a, nil, now)
+		a.mu.Unlock()
+	}
+	err := l.committer.do(func(b *batch) error {
+		b.mark.set(now)
+		return b.audit(by.entry(ActClockRepair, "", map[string]Delta{"time": {stamp(before), stamp(now)}}))
+	}, nil)
+	return now.UTC(), err
+}
