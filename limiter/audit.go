@@ -197,7 +197,8 @@ func (a *auditLog) finish(t *transaction) error {
 }
 
 func (a *auditLog) committed() {
-	if next := a.next; next != *a.head.Load() {
+	if a.next != *a.head.Load() {
+		next := a.next
 		a.head.Store(&next)
 	}
 }

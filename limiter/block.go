@@ -53,7 +53,7 @@ func (l *Limiter) askBlock(a *account, k *Live) {
 		if err != nil {
 			return err
 		}
-		if err := l.wentBack(a, &rec); err != nil {
+		if err := a.wentBack(&rec); err != nil {
 			return err
 		}
 		limit := rec.kept()
@@ -135,14 +135,12 @@ func readAccount(r Reader, a *account) (accountRecord, error) {
 
 // wentBack compares a record with what memory knows to be reserved. Only the
 // owner lowers that, so a record below it is older than what was acknowledged.
-func (l *Limiter) wentBack(a *account, rec *accountRecord) error {
+func (a *account) wentBack(rec *accountRecord) error {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	for i, limit := range rec.Limit {
 		if limit != NoLimit && a.limit[i] != NoLimit && rec.Lineage == a.lineage && rec.Reserved[i] < a.reserved[i] {
-			err := doubt("a budget of %d %s was reserved, and the store says %d", a.reserved[i], Kind(i), rec.Reserved[i])
-			l.committer.poison(err)
-			return err
+			return doubt("a budget of %d %s was reserved, and the store says %d", a.reserved[i], Kind(i), rec.Reserved[i])
 		}
 	}
 	return nil

@@ -66,7 +66,7 @@ func (s *sum) take(o sum) {
 	binary.BigEndian.PutUint64(s[8:], low)
 }
 
-// digest is the digest as of the last commit that anybody was told of, and of the
+// digest is the digest as of the last commit that was acknowledged, and of the
 // batch that is being written. The committer owns it, but for checked.
 type digest struct {
 	anchor  *anchor

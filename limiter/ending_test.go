@@ -56,9 +56,9 @@ func (m *mortal) together(first func(), then ...func()) {
 	synctest.Wait()
 }
 
-// TestEveryEndIsWrittenAuditedToldAndCutOnce goes through all ways in which a key
+// TestEveryEndIsWrittenAuditedReportedAndCutOnce goes through all ways in which a key
 // can end.
-func TestEveryEndIsWrittenAuditedToldAndCutOnce(t *testing.T) {
+func TestEveryEndIsWrittenAuditedReportedAndCutOnce(t *testing.T) {
 	t.Parallel()
 	never := func(*limiter.Key) {}
 	rename := func(k *limiter.Key) { k.Name = "renamed" }

@@ -133,5 +133,5 @@ func (l *Limiter) spread(e Event, observe bool) {
 // too.
 func (b *batch) tell(e Event) error {
 	e.At = b.clock.Now().UTC()
-	return b.outbox.report(b.transaction, told{e, true})
+	return b.outbox.report(b.transaction, report{e, true})
 }

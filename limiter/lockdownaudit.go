@@ -79,7 +79,7 @@ func (d *Lockdown) audit() {
 				changes["reason"] = Delta{nil, a.Reason}
 			}
 			e := Event{Name: lockdownEvents[a.Action], At: a.At.UTC(), By: a.By, Reason: a.Reason}
-			if err := b.outbox.report(b.transaction, told{e, false}); err != nil { // the observer knows
+			if err := b.outbox.report(b.transaction, report{e, false}); err != nil { // the observer knows
 				return err
 			}
 			if err := b.audit(&AuditEntry{Actor: a.By, From: a.From, Action: a.Action, Changes: changes}); err != nil {

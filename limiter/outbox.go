@@ -99,12 +99,12 @@ type outbox struct {
 	current atomic.Pointer[[]*hook]
 	last    uint64            // moment of the latest message
 	posted  func()            // is called when something was posted; may be nil
-	spread  func(Event, bool) // is told of events, and whether the observer is to be
+	spread  func(Event, bool) // reports an event, and to the observer if that is set
 
-	hooks []*hook // after this batch
-	next  uint64
-	posts []posted
-	told  []told
+	hooks  []*hook // after this batch
+	next   uint64
+	posts  []posted
+	events []report
 }
 
 // posted is one message of a batch that came or went, or one that was dropped,
@@ -115,41 +115,44 @@ type posted struct {
 	dropped int64
 }
 
-// told is an event that is reported once its batch is durable.
-type told struct {
+// report is an event that is reported once its batch is durable.
+type report struct {
 	Event
 	observe bool
 }
 
 func (o *outbox) begin() {
 	o.hooks, o.next = o.known(), o.last
-	clear(o.told)
-	o.posts, o.told = o.posts[:0], o.told[:0]
+	clear(o.events)
+	o.posts, o.events = o.posts[:0], o.events[:0]
 }
 
 func (o *outbox) finish(*transaction) error { return nil }
 
 func (o *outbox) committed() {
 	o.last = o.next
-	if hooks := o.hooks; !slices.Equal(hooks, o.known()) {
+	if !slices.Equal(o.hooks, o.known()) {
+		hooks := o.hooks
 		o.current.Store(&hooks)
 	}
+	came := false
 	for _, p := range o.posts {
 		p.hook.pending.Add(p.pending)
 		p.hook.dropped.Add(p.dropped)
+		came = came || p.pending > 0
 	}
-	if len(o.posts) > 0 && o.posted != nil {
+	if came && o.posted != nil {
 		o.posted()
 	}
-	for i := range o.told {
-		o.spread(o.told[i].Event, o.told[i].observe)
+	for i := range o.events {
+		o.spread(o.events[i].Event, o.events[i].observe)
 	}
 }
 
 // report has an event reported with this batch, and posts it.
-func (o *outbox) report(t *transaction, e told) error {
+func (o *outbox) report(t *transaction, e report) error {
 	t.touch()
-	o.told = append(o.told, e)
+	o.events = append(o.events, e)
 	return o.post(t, &e.Event)
 }
 

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -123,6 +124,25 @@ func TestTheMessageOfAnActNeedsNoSecondCommit(t *testing.T) {
 				t.Errorf("after a power cut %q wait", got)
 			}
 		})
+	}
+}
+
+func TestOnlyAMessageThatComesWakesWhoDelivers(t *testing.T) {
+	t.Parallel()
+	var woken atomic.Int64
+	w := newWorld(t)
+	w.hooks, w.posted = []limiter.Hook{{URL: hookURL}}, func() { woken.Add(1) }
+	w.restart()
+	w.mint(activations(1))
+	if n := woken.Load(); n != 1 {
+		t.Errorf("a message has woken it %d times", n)
+	}
+	_, messages := w.waiting()
+	if err := w.ForgetMessage(ctx, hookURL, messages[0]); err != nil {
+		t.Fatal(err)
+	}
+	if n := woken.Load(); n != 1 || w.pending() != 0 {
+		t.Errorf("one that was delivered has woken it, too: %d, and %d wait", n, w.pending())
 	}
 }
 

@@ -195,7 +195,7 @@ func (l *Limiter) save(a *account, k *Live, giveBack bool) {
 			return errors.Join(b.setAccount(a.id, a.forRole, &stored), writeHours(b, id, hours), writeSeen(b, id, seen))
 		}
 		stored.Epoch, stored.Past = rec.Epoch, rec.Past
-		if err := l.wentBack(a, &stored); err != nil {
+		if err := a.wentBack(&stored); err != nil {
 			return err
 		}
 		for i, n := range free {

@@ -43,9 +43,12 @@ func (l *Limiter) Trouble(ctx context.Context) error {
 	return nil
 }
 
-// complain tells the log of what could not be written, unless the committer has
-// told it why: there may be as many of these as there are requests.
+// complain logs what could not be written, unless the committer has said why: there
+// may be as many of these as there are requests. A store in doubt is refused.
 func (l *Limiter) complain(what string, err error, args ...any) {
+	if errors.Is(err, ErrDoubt) {
+		l.committer.poison(err)
+	}
 	if l.Failed() == nil && !errors.Is(err, ErrNoSpace) && !errors.Is(err, ErrClosed) {
 		l.log.Error(what, append(args, "error", err)...)
 	}

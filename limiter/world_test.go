@@ -70,6 +70,7 @@ type world struct {
 	files   limiter.Disk // nil: real ones
 	roles   map[string]limiter.Role
 	hooks   []limiter.Hook
+	posted  func()
 	observe limiter.Observer
 
 	lockdown *limiter.Lockdown // nil: none
@@ -178,7 +179,7 @@ func (w *world) reopenBadger() {
 
 func (w *world) open(s limiter.Store) {
 	w.t.Helper()
-	o := limiter.Options{Patience: patience, Store: s, Shadow: w.shadow, Anchor: w.anchor, Disk: w.beside(), Roles: w.roles, Hooks: w.hooks, Observe: w.observe, Lockdown: w.lockdown, TurnBytes: w.turnBytes, Exiting: w.exiting}
+	o := limiter.Options{Patience: patience, Store: s, Shadow: w.shadow, Anchor: w.anchor, Disk: w.beside(), Roles: w.roles, Hooks: w.hooks, Posted: w.posted, Observe: w.observe, Lockdown: w.lockdown, TurnBytes: w.turnBytes, Exiting: w.exiting}
 	if w.clock != nil { // nothing is measured
 		o.Clock, o.Store = w.clock, rehearsed{s}
 	}
