@@ -11,7 +11,7 @@ import (
 
 func TestABackupIsWrittenCheckedAndRestored(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t)
+	w := newCWorld(t)
 	w.mint(`{"upstream":"openai","max_activations":5,"name":"nightly"}`)
 	address := w.serve()
 	dir := t.TempDir()
@@ -75,7 +75,7 @@ func TestABackupIsWrittenCheckedAndRestored(t *testing.T) {
 // leaves the server with an empty one.
 func TestRestoreAsksWhereTheStoreIs(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t)
+	w := newCWorld(t)
 	w.mint(`{"upstream":"openai","max_activations":5}`)
 	dir := t.TempDir()
 	file, store, anchor := filepath.Join(dir, "till.bak"), filepath.Join(dir, "store"), filepath.Join(dir, "elsewhere")
@@ -115,7 +115,7 @@ func TestRestoreAsksWhereTheStoreIs(t *testing.T) {
 // TestADashIsAPipe, for every command that reads or writes a file.
 func TestADashIsAPipe(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t)
+	w := newCWorld(t)
 	w.mint(`{"upstream":"openai","max_activations":5}`)
 	address := w.serve()
 	dir := t.TempDir()

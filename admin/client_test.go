@@ -76,7 +76,7 @@ func TestTheTokenIsSentAndFollowsNoRedirect(t *testing.T) {
 
 func TestTheAddressIsFoundInTheEnvironmentThenAtTheSocketOfUp(t *testing.T) {
 	// Not parallel: it sets the environment.
-	w := newWorld(t)
+	w := newCWorld(t)
 	w.mint(`{"name":"here","upstream":"openai","max_activations":5}`)
 	t.Setenv("TILL_ADDRESS", w.serve())
 	if r := till(t, "list"); !strings.Contains(r.out, "here") {
@@ -104,7 +104,7 @@ func TestTheAddressIsFoundInTheEnvironmentThenAtTheSocketOfUp(t *testing.T) {
 // asks for none is told.
 func TestATokenThatIsNotUsedIsNoOperator(t *testing.T) {
 	// Not parallel: it sets the environment.
-	w := newWorld(t)
+	w := newCWorld(t)
 	t.Setenv("TILL_TOKEN", "till_admin_0123456789")
 	t.Setenv("TILL_ADDRESS", "")
 	t.Setenv("TILL_DATA", t.TempDir())

@@ -86,8 +86,8 @@ func curlLines(info wire.UpstreamInfo, base, key string) []string {
 	}
 	switch {
 	case s.body == "":
-	case len(s.body) > tableWidth-8:
-		// Too long for one line: broken where JSON does not mind.
+	case len(s.body) > 72:
+		// Too long for one line of a terminal: broken where JSON does not mind.
 		at := strings.Index(s.body, `,"messages"`) + 1
 		words = append(words, "-H 'Content-Type: application/json'", "-d '"+s.body[:at]+"\n    "+s.body[at:]+"'")
 	default:

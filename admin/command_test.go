@@ -15,7 +15,7 @@ import (
 
 func TestCreateShowsTheKeyAndHowToUseIt(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t)
+	w := newCWorld(t)
 	at := w.serve()
 	r := till(t, "create", "--address", at, "--name", "nightly", "--upstream", "openai", "--max-activations", "10k", "--rate", "60/m",
 		"--max-concurrency", "4", "--idle-timeout", "24h", "--first-use-within", "7d", "--charge", "success",
@@ -43,7 +43,7 @@ The key is shown this once. To use it:
 
 func TestCreateForAnUpstreamWithoutAPreset(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t)
+	w := newCWorld(t)
 	w.base = ""
 	r := till(t, "create", "--address", w.serve(), "--upstream", "github", "--expires-at", "2100-01-01T00:00:00Z")
 	fits(t, r.out)
@@ -63,7 +63,7 @@ https://YOUR-SERVER.
 
 func TestCreatePrintsTheKeyEvenIfNothingElseWorks(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t)
+	w := newCWorld(t)
 	front := httptest.NewServer(http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
 		if strings.HasSuffix(r.URL.Path, "/upstreams") {
 			http.Error(rw, "gone", http.StatusBadGateway)
@@ -80,7 +80,7 @@ func TestCreatePrintsTheKeyEvenIfNothingElseWorks(t *testing.T) {
 
 func TestExitCodes(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t)
+	w := newCWorld(t)
 	at := w.serve()
 	key := w.mint(`{"name":"one","upstream":"openai","max_activations":5}`)
 	w.mint(`{"name":"two","upstream":"openai","max_activations":5}`)
@@ -258,7 +258,7 @@ func TestWrapKeepsWordsWhole(t *testing.T) {
 
 func TestListFollowsPagesAndSaysWhenThereIsMore(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t)
+	w := newCWorld(t)
 	at := w.serve()
 	for i := range 12 {
 		w.mint(fmt.Sprintf(`{"name":"k%02d","upstream":"openai","max_activations":5}`, i))
@@ -280,7 +280,7 @@ func TestListFollowsPagesAndSaysWhenThereIsMore(t *testing.T) {
 
 func TestKeysAreNamedByIDOrName(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t)
+	w := newCWorld(t)
 	at := w.serve()
 	one := w.mint(`{"name":"ci","upstream":"openai","max_activations":5}`)
 	two := w.mint(`{"name":"ci-nightly","upstream":"openai","max_activations":5}`)
@@ -295,7 +295,7 @@ func TestKeysAreNamedByIDOrName(t *testing.T) {
 
 func TestActsPrintWhatBecameOfEachKey(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t)
+	w := newCWorld(t)
 	at := w.serve()
 	m := w.mint(`{"name":"ci","upstream":"openai","max_activations":5}`)
 	other := w.mint(`{"upstream":"openai","max_activations":5}`)
@@ -320,7 +320,7 @@ func TestActsPrintWhatBecameOfEachKey(t *testing.T) {
 
 func TestOneKeyThatFailsDoesNotStopTheOthers(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t)
+	w := newCWorld(t)
 	m := w.mint(`{"name":"ci","upstream":"openai","max_activations":5}`)
 	r := till(t, "revoke", "nope", "ci", "--json", "--address", w.serve())
 	var k wire.KeyObject
@@ -334,7 +334,7 @@ func TestOneKeyThatFailsDoesNotStopTheOthers(t *testing.T) {
 
 func TestStats(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t)
+	w := newCWorld(t)
 	w.mint(`{"upstream":"openai","max_activations":5}`)
 	equal(t, "stats", till(t, "stats", "--address", w.serve()).out, `Keys active                         1
 Activations used, by all keys ever  0

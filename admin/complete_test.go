@@ -34,7 +34,7 @@ func offered(t *testing.T, args ...string) (words []string, directive string) {
 
 func TestTheShellIsOfferedWhatFits(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t)
+	w := newCWorld(t)
 	at := w.serve()
 	w.mint(`{"name":"nightly","upstream":"openai","max_activations":5}`)
 	w.mint(`{"name":"nights-off","upstream":"github","max_activations":5}`)

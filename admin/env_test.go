@@ -13,7 +13,7 @@ import (
 
 func TestEnvPointsClientsHere(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t)
+	w := newCWorld(t)
 	w.upstreams = append(w.upstreams, wire.UpstreamInfo{Name: "claude", Preset: "anthropic", Dialect: "anthropic", Origins: []string{"https://api.anthropic.com"}, Held: true})
 	address := w.serve()
 	byName := w.mint(`{"name":"mine","upstream":"claude","max_activations":5}`)
@@ -42,7 +42,7 @@ func TestEnvPointsClientsHere(t *testing.T) {
 
 func TestEnvAsksTheServerWhichUpstreamAStringIsFor(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t)
+	w := newCWorld(t)
 	m := w.mint(`{"upstream":"openai","max_activations":5}`)
 	proxy := httptest.NewServer(http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
 		if r.URL.Path != "/till/self" || r.Header.Get("Authorization") != "Bearer "+m.ScopedKey {
@@ -68,19 +68,5 @@ func TestEnvAsksTheServerWhichUpstreamAStringIsFor(t *testing.T) {
 	w.base = ""
 	if r := till(t, "env", m.ScopedKey, "--address", address); r.code != 2 || !strings.Contains(r.err, "say --base-url") {
 		t.Errorf("exit %d: %s", r.code, r.err)
-	}
-}
-
-func TestWordsForTheShellAreQuoted(t *testing.T) {
-	t.Parallel()
-	for word, want := range map[string]string{
-		"http://127.0.0.1:8080/v1": "http://127.0.0.1:8080/v1",
-		"":                         "''",
-		"a b":                      "'a b'",
-		"$(reboot)":                "'$(reboot)'",
-		"it's":                     `'it'\''s'`,
-		"a&b;c":                    "'a&b;c'",
-	} {
-		equal(t, word, quote(word), want)
 	}
 }

@@ -34,7 +34,7 @@ func TestEveryCommandThatTakesAKeyIsInTheTable(t *testing.T) {
 	}
 }
 
-func (w *world) on(path, name, at string) ran {
+func (w *cworld) on(path, name, at string) ran {
 	return till(w.t, append(strings.Fields(strings.ReplaceAll(byName[path], "NAME", name)), "--address", at)...)
 }
 
@@ -43,7 +43,7 @@ func TestAWholeNameIsFoundAmongManyThatBeginLikeIt(t *testing.T) {
 	for path := range byName {
 		t.Run(path, func(t *testing.T) {
 			t.Parallel()
-			w := newWorld(t)
+			w := newCWorld(t)
 			at := w.serve()
 			k := w.mint(`{"name":"backup-job","upstream":"openai","max_activations":5}`)
 			for i := range 21 {
@@ -69,7 +69,7 @@ func TestADecoyEndsNoOtherKey(t *testing.T) {
 	for path := range byName {
 		t.Run(path, func(t *testing.T) {
 			t.Parallel()
-			w := newWorld(t)
+			w := newCWorld(t)
 			at := w.serve()
 			k := w.mint(`{"name":"agent7","upstream":"openai","max_activations":500,"delegate":true}`)
 			for i := range 21 {
@@ -105,7 +105,7 @@ func TestADecoyEndsNoOtherKey(t *testing.T) {
 }
 
 // childOf mints a child as the key's holder would, and returns its id.
-func (w *world) childOf(parent *wire.Minted, name string) string {
+func (w *cworld) childOf(parent *wire.Minted, name string) string {
 	w.t.Helper()
 	live := w.live(parent)
 	spec := live.Key().Child()
@@ -123,7 +123,7 @@ func (w *world) childOf(parent *wire.Minted, name string) string {
 
 func TestOfOneNameTheKeyThatLivesIsMeantAndSaid(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t)
+	w := newCWorld(t)
 	at := w.serve()
 	for range 21 { // as a job that mints one each night leaves them
 		k := w.mint(`{"name":"nightly","upstream":"openai","max_activations":5}`)
@@ -155,7 +155,7 @@ func TestOfOneNameTheKeyThatLivesIsMeantAndSaid(t *testing.T) {
 // TestAKeyNamedLikeAnIDIsNotFoundByIt names a key like one that is forgotten.
 func TestAKeyNamedLikeAnIDIsNotFoundByIt(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t)
+	w := newCWorld(t)
 	at := w.serve()
 	gone := w.mint(`{"upstream":"openai","max_activations":5}`)
 	decoy := w.mint(fmt.Sprintf(`{"name":%q,"upstream":"openai","max_activations":5}`, gone.ID))
@@ -176,7 +176,7 @@ func TestAKeyNamedLikeAnIDIsNotFoundByIt(t *testing.T) {
 // budget begins anew, or until a child leaves something.
 func TestADecoyOfAKeyThatComesBackEndsNoOtherKey(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t)
+	w := newCWorld(t)
 	at := w.serve()
 	daily := w.mint(`{"name":"daily","upstream":"openai","max_activations":1,"renews":"day"}`)
 	w.use(daily, 1)
@@ -201,7 +201,7 @@ func TestADecoyOfAKeyThatComesBackEndsNoOtherKey(t *testing.T) {
 // has it, and an id in small letters none.
 func TestAKeyNamedLikeTheBeginningOfAnIDIsNotFoundByIt(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t)
+	w := newCWorld(t)
 	at := w.serve()
 	k := w.mint(`{"upstream":"openai","max_activations":5}`)
 	short, small := k.ID[:20], "key_"+strings.ToLower(k.ID[4:])
@@ -222,7 +222,7 @@ func TestAKeyNamedLikeTheBeginningOfAnIDIsNotFoundByIt(t *testing.T) {
 
 func TestKeysAreListedByNameAndParent(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t)
+	w := newCWorld(t)
 	at := w.serve()
 	k := w.mint(`{"name":"agent7","upstream":"openai","max_activations":500,"delegate":true}`)
 	w.mint(`{"name":"Agent7","upstream":"openai","max_activations":5}`)
@@ -246,7 +246,7 @@ func TestKeysAreListedByNameAndParent(t *testing.T) {
 // that names none picked nothing in silence, and a list of two came on one line.
 func TestAFlagThatNamesAKeyIsAsStrictAsAnArgument(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t)
+	w := newCWorld(t)
 	at := w.serve()
 	parent := w.mint(`{"name":"crew","upstream":"openai","max_activations":50,"delegate":true}`)
 	w.mint(`{"name":"other","upstream":"openai","max_activations":5}`)
@@ -275,7 +275,7 @@ func TestAFlagThatNamesAKeyIsAsStrictAsAnArgument(t *testing.T) {
 
 func TestAListThatGoesOnSaysHowToSeeTheRest(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t)
+	w := newCWorld(t)
 	at := w.serve()
 	for range 21 {
 		w.mint(`{"name":"twin","upstream":"openai","max_activations":5}`)

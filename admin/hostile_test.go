@@ -8,10 +8,9 @@ import (
 	"net/http/httptest"
 	"os"
 	"path/filepath"
-	"reflect"
+	"strconv"
 	"strings"
 	"testing"
-	"time"
 	"unicode/utf8"
 
 	"github.com/till-proxy/till/admin/wire"
@@ -23,67 +22,102 @@ import (
 // and turns what follows around.
 const hostile = "a\x00\x07\x1b[2J\x1b]0;x\x07\b\nFAKE\r\tb\x7fc\u0085\u009b31m\u061c\u200b\u200e\u202e\u2028\u2029\u2066\u00ad\u3164\ufeff\U000e0041"
 
-// impostor is a server that answers every call with what the API's types hold,
-// and with hostile text wherever they hold text.
+// impostor is a server that answers every call with what openapi.json says, and
+// with hostile text wherever there is text.
 func impostor(t *testing.T) string {
 	t.Helper()
+	w := newCWorld(t)
+	var doc struct {
+		Paths      map[string]map[string]json.RawMessage
+		Components struct{ Schemas map[string]shape }
+	}
+	if err := json.Unmarshal([]byte(w.do("GET", "/openapi.json", "").body), &doc); err != nil {
+		t.Fatal(err)
+	}
 	mux := http.NewServeMux()
-	for pattern, op := range operations {
-		method, path, _ := strings.Cut(pattern, " ")
-		mux.HandleFunc(method+" "+wire.BasePath+path, func(w http.ResponseWriter, r *http.Request) {
-			w.Header().Set("Content-Type", "application/json")
-			w.WriteHeader(op.status)
-			if op.answer == nil {
-				_, _ = fmt.Fprintf(w, "{\"action\":\"\u009b\"}\n") // an export
-				return
+	for path, methods := range doc.Paths {
+		for method, raw := range methods {
+			if method == "parameters" {
+				continue
 			}
-			v := made(reflect.TypeOf(op.answer))
-			if name := r.URL.Query().Get("name"); path == "/keys" && method == "GET" && name == "two" {
-				all := v.(map[string]any)
-				all["keys"] = append(all["keys"].([]any), all["keys"].([]any)...)
+			var op struct {
+				Responses map[string]struct {
+					Content map[string]struct{ Schema shape }
+				}
 			}
-			if err := json.NewEncoder(w).Encode(v); err != nil {
-				t.Error(err)
+			if err := json.Unmarshal(raw, &op); err != nil {
+				t.Fatal(err)
 			}
-		})
+			for status, answer := range op.Responses {
+				code, err := strconv.Atoi(status)
+				if err != nil {
+					continue // what went wrong
+				}
+				mux.HandleFunc(strings.ToUpper(method)+" "+wire.BasePath+path, func(w http.ResponseWriter, r *http.Request) {
+					w.Header().Set("Content-Type", "application/json")
+					w.WriteHeader(code)
+					content, ok := answer.Content["application/json"]
+					if !ok {
+						_, _ = fmt.Fprintf(w, "{\"action\":\"\u009b\"}\n") // an export
+						return
+					}
+					v := content.Schema.value(doc.Components.Schemas)
+					if name := r.URL.Query().Get("name"); path == "/keys" && method == "get" && name == "two" {
+						all := v.(map[string]any)
+						all["keys"] = append(all["keys"].([]any), all["keys"].([]any)...)
+					}
+					if err := json.NewEncoder(w).Encode(v); err != nil {
+						t.Error(err)
+					}
+				})
+			}
+		}
 	}
 	s := httptest.NewServer(mux)
 	t.Cleanup(s.Close)
 	return s.URL
 }
 
-// made is a value of a type as JSON has it.
-func made(t reflect.Type) any {
-	for t.Kind() == reflect.Pointer {
-		t = t.Elem()
-	}
-	switch t {
-	case reflect.TypeFor[time.Time]():
+// shape is a schema of openapi.json.
+type shape struct {
+	Ref        string `json:"$ref"`
+	Type       any
+	Format     string
+	Items      *shape
+	Properties map[string]shape
+	More       any `json:"additionalProperties"`
+}
+
+// value is one that fits the schema.
+func (s shape) value(named map[string]shape) any {
+	switch {
+	case s.Ref != "":
+		return named[strings.TrimPrefix(s.Ref, "#/components/schemas/")].value(named)
+	case s.Format == "date-time":
 		return "2026-11-24T09:00:00Z"
-	case reflect.TypeFor[json.RawMessage]():
-		return map[string]any{"seq": 1, "time": "2026-11-24T09:00:00Z", "actor": hostile, "from": hostile, "action": hostile, "key": hostile, "changes": map[string]any{hostile: hostile}}
-	}
-	switch t.Kind() {
-	case reflect.Bool:
+	case s.Type == "boolean":
 		return true
-	case reflect.Slice:
-		return []any{made(t.Elem())}
-	case reflect.Map:
-		return map[string]any{hostile: made(t.Elem())}
-	case reflect.Struct:
+	case s.Type == "integer":
+		return 5
+	case s.Type == "array":
+		return []any{s.Items.value(named)}
+	case s.Type == "object" && s.More != nil && s.Properties == nil: // of texts or numbers
+		kind, _ := s.More.(map[string]any)
+		return map[string]any{hostile: shape{Type: kind["type"]}.value(named)}
+	case s.Type == "object" && s.Properties == nil: // an entry of the audit log
+		return map[string]any{"seq": 1, "time": "2026-11-24T09:00:00Z", "actor": hostile, "from": hostile, "action": hostile, "key": hostile, "changes": map[string]any{hostile: hostile}}
+	case s.Type == "object":
 		o := map[string]any{}
-		for _, f := range fieldsOf(t) {
-			switch f.name {
+		for name, p := range s.Properties {
+			switch name {
 			case "next": // or a list has no end
 			case "ok":
-				o[f.name] = false
+				o[name] = false
 			default:
-				o[f.name] = made(f.typ)
+				o[name] = p.value(named)
 			}
 		}
 		return o
-	case reflect.Int, reflect.Int64, reflect.Uint64, reflect.Float64:
-		return 5
 	}
 	return hostile
 }

@@ -9,7 +9,7 @@ import (
 
 func TestPricesAreShownByModelAndWhole(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t)
+	w := newCWorld(t)
 	all := get[wire.ListedPrices](t, w.do("GET", "/prices", ""))
 	if len(all.Prices) < 200 || all.AsOf == "" {
 		t.Errorf("%d prices, as of %q", len(all.Prices), all.AsOf)

@@ -7,7 +7,7 @@ import (
 
 func TestRepairSpendsOnlyWhenToldToAndOnlyAClosedStore(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t)
+	w := newCWorld(t)
 	address := w.serve()
 	if got := till(t, "repair", "--address", address); got.code != exitUsage || !strings.Contains(got.err, "--forfeit") {
 		t.Errorf("without --forfeit: %d, %q", got.code, got.err)

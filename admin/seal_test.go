@@ -10,7 +10,7 @@ import (
 )
 
 func TestSealKeysAreListedWithWhatNeedsThem(t *testing.T) {
-	w := newWorld(t)
+	w := newCWorld(t)
 	t.Setenv("TILL_ADDRESS", w.serve())
 	m := w.mint(`{"upstream":"openai","max_activations":5,"upstream_key":"sk-real-1"}`)
 	made := w.live(m).Key().SealKey // the backend of these tests always seals with this one
@@ -55,7 +55,7 @@ func TestSealKeysAreListedWithWhatNeedsThem(t *testing.T) {
 }
 
 func TestKeysAreFoundByTheRealKeyThatTheyDependOn(t *testing.T) {
-	w := newWorld(t)
+	w := newCWorld(t)
 	t.Setenv("TILL_ADDRESS", w.serve())
 	sealed := w.mint(`{"upstream":"spare","max_activations":5,"upstream_key":"sk-real-of-openai"}`)
 	w.mint(`{"upstream":"spare","max_activations":5,"upstream_key":"sk-real-another"}`)

@@ -3,7 +3,6 @@ package admin
 import (
 	"log/slog"
 	"net/http"
-	"net/http/httptest"
 	"strings"
 	"testing"
 
@@ -14,15 +13,15 @@ import (
 // as lets the calls that follow come from whoever has the token.
 func (w *world) as(token string) *world {
 	w.t.Helper()
-	next := *w
-	h := authenticated(backend{w}, func(*http.Request) string { return "192.0.2.1" }, slog.New(slog.DiscardHandler))
+	next := *w.World
+	h := authenticated(backend{w.World}, func(*http.Request) string { return "192.0.2.1" }, slog.New(slog.DiscardHandler))
 	next.handler = http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
 		if token != "" {
 			r.Header.Set("Authorization", "Bearer "+token)
 		}
 		h.ServeHTTP(rw, r)
 	})
-	return &next
+	return &world{&next}
 }
 
 // authenticated serves the management API to whoever shows an admin token, as the
@@ -54,14 +53,7 @@ func authenticated(b Backend, from func(*http.Request) string, log *slog.Logger)
 func newTeam(t *testing.T) *world {
 	t.Helper()
 	w := newWorld(t)
-	member := limiter.NewRole()
-	member.Permissions = []limiter.Permission{limiter.KeysCreate, limiter.KeysRead}
-	member.Max[limiter.Activations] = 100
-	member.Scope.Models = []string{"gpt-*"}
-	lead := member
-	lead.Permissions = append(lead.Permissions, limiter.TokensManage, limiter.KeysUpdate)
-	lead.Sees = limiter.SeesRole
-	if err := w.SetRoles(map[string]limiter.Role{"ci": limiter.NewRole(), "member": member, "lead": lead}); err != nil {
+	if err := w.SetRoles(team()); err != nil {
 		t.Fatal(err)
 	}
 	return w
@@ -136,57 +128,4 @@ func TestRolesAreShownAsConfigured(t *testing.T) {
 	equal(t, "roles", a.body, `{"roles":[{"name":"ci","permissions":[],"sees":"own"},`+
 		`{"name":"lead","permissions":["keys:create","keys:read","tokens:manage","keys:update"],"sees":"role","models":["gpt-*"],"max_activations":100},`+
 		`{"name":"member","permissions":["keys:create","keys:read"],"sees":"own","models":["gpt-*"],"max_activations":100}]}`+"\n")
-}
-
-func TestTokensOnTheCommandLine(t *testing.T) {
-	t.Setenv("TILL_ADDRESS", "")
-	w := newTeam(t)
-	address := w.serve()
-	made := till(t, "token", "create", "anna", "--role", "member", "--expires-in", "90d", "--address", address)
-	if made.code != 0 || !strings.HasPrefix(made.out, "till_admin_") {
-		t.Fatalf("%+v", made)
-	}
-	text, _, _ := strings.Cut(made.out, "\n")
-	list := till(t, "token", "list", "--address", address)
-	if list.code != 0 || !strings.Contains(list.out, "anna") || strings.Contains(list.out, text) {
-		t.Errorf("%+v", list)
-	}
-	fits(t, made.out+list.out)
-	if r := till(t, "token", "create", "anna", "--role", "member", "--address", address); r.code != 1 || !strings.Contains(r.err, "no other token has") {
-		t.Errorf("the same name twice: %+v", r)
-	}
-	if r := till(t, "token", "create", "--address", address); r.code != 2 {
-		t.Errorf("without a role: %+v", r)
-	}
-	if r := till(t, "token", "create", "max", "--role", "boss", "--address", address); r.code != 1 || !strings.Contains(r.err, "member") {
-		t.Errorf("a role that is not there: %+v", r)
-	}
-	// The same command line, over the API with a token.
-	site := httptest.NewServer(http.StripPrefix("/till/api", w.as("").handler))
-	t.Cleanup(site.Close)
-	t.Setenv("TILL_TOKEN", text)
-	if r := till(t, "create", "--upstream", "openai", "--max-activations", "5", "--address", site.URL+"/till/api"); r.code != 0 {
-		t.Errorf("minting with a token: %+v", r)
-	}
-	if r := till(t, "token", "list", "--address", site.URL+"/till/api"); r.code != 1 || !strings.Contains(r.err, "tokens:manage") {
-		t.Errorf("without tokens:manage: %+v", r)
-	}
-	t.Setenv("TILL_TOKEN", "")
-	if r := till(t, "token", "revoke", "anna", "--address", address); r.code != 0 || !strings.Contains(r.out, "revoked") {
-		t.Errorf("%+v", r)
-	}
-	if r := till(t, "token", "revoke", text, "--address", address); r.code != 2 || strings.Contains(r.err, text) {
-		t.Errorf("a string where a name belongs: %+v", r)
-	}
-}
-
-func TestATokenNamedLikeTheIDOfAnotherDoesNotTakeItsPlace(t *testing.T) {
-	t.Parallel()
-	w := newWorld(t)
-	address := w.serve()
-	leaked := w.token("leaked")
-	w.token(leaked.ID) // the newer of the two
-	if r := till(t, "token", "revoke", leaked.ID, "--address", address); r.code != 0 || !strings.Contains(r.out, "of leaked is revoked") {
-		t.Errorf("%+v", r)
-	}
 }

@@ -104,7 +104,7 @@ func TestTopSaysWhatIsWrong(t *testing.T) {
 }
 
 // topOn runs top on a terminal, and returns a function that waits for its end.
-func (w *world) topOn(s *screen, ctx context.Context, transport http.RoundTripper) func() error {
+func (w *cworld) topOn(s *screen, ctx context.Context, transport http.RoundTripper) func() error {
 	w.t.Helper()
 	c, err := newClient(w.serve())
 	if err != nil {
@@ -163,7 +163,7 @@ func TestTopIsLiveAndRestoresTheTerminal(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			w := newWorld(t)
+			w := newCWorld(t)
 			m := w.mint(`{"name":"nightly","upstream":"openai","max_activations":50}`)
 			s := newScreen(t, 80, 12)
 			before, err := term.GetState(int(s.tty.Fd()))
@@ -207,7 +207,7 @@ func TestTopIsLiveAndRestoresTheTerminal(t *testing.T) {
 
 func TestTopShowsThatTheServerIsAway(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t)
+	w := newCWorld(t)
 	w.mint(`{"name":"nightly","upstream":"openai","max_activations":50}`)
 	s := newScreen(t, 80, 12)
 	ctx, cancel := context.WithCancel(t.Context())
@@ -221,7 +221,7 @@ func TestTopShowsThatTheServerIsAway(t *testing.T) {
 
 func TestTopInAPipe(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t)
+	w := newCWorld(t)
 	m := w.mint(`{"name":"nightly","upstream":"openai","max_activations":50}`)
 	address := w.serve()
 	w.use(m, 5)

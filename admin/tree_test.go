@@ -95,7 +95,7 @@ func TestEveryCommandExitsAsDesigned(t *testing.T) {
 
 func TestCommandsPrintJSON(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t)
+	w := newCWorld(t)
 	at := w.serve()
 	for _, line := range []string{
 		"create --name one --upstream openai --max-activations 5",
