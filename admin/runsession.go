@@ -255,7 +255,7 @@ func (c *client) endRun(ctx context.Context, base string, k ending, reason strin
 	}
 	defer res.Body.Close() //nolint:errcheck // it was only read
 	u = new(used)
-	raw, failed := io.ReadAll(io.LimitReader(res.Body, maxBody))
+	raw, failed := io.ReadAll(io.LimitReader(res.Body, maxHolderAnswer))
 	if failed == nil {
 		failed = readable(raw, &u.KeyObject)
 	}
