@@ -28,6 +28,7 @@ import (
 
 	"github.com/till-proxy/till/admin"
 	"github.com/till-proxy/till/admin/wire"
+	_ "github.com/till-proxy/till/cli" // its commands
 	_ "github.com/till-proxy/till/echo" // its handler
 	"github.com/till-proxy/till/limiter"
 	"github.com/till-proxy/till/token"

@@ -1,6 +1,8 @@
 package till
 
 import (
+	"go/ast"
+	"go/parser"
 	"go/scanner"
 	"go/token"
 	"os"
@@ -8,6 +10,7 @@ import (
 	"path/filepath"
 	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -54,7 +57,7 @@ func TestTheWallsBetweenPackagesStand(t *testing.T) {
 		name   string
 		ours   []string // packages of ours that it may import
 		strict bool     // neither Caddy nor net/http nor zap
-		not    []string // what it must not import itself
+		not    []string // what it must not import either
 	}{
 		{"token", nil, true, nil},
 		{"scope", nil, true, nil},
@@ -64,7 +67,10 @@ func TestTheWallsBetweenPackagesStand(t *testing.T) {
 		{"echo", []string{"token", "scope", "upstream"}, false, nil},
 		{"admin/console", []string{"token", "scope", "limiter"}, false, nil},
 		{"admin/wire", []string{"token", "scope", "limiter"}, false, []string{"net/http", "github.com/spf13/cobra"}},
-		{"admin", []string{"token", "scope", "limiter", "upstream", "admin/wire"}, false, nil},
+		{"admin/prose", nil, true, nil},
+		{"admin/clients", []string{"token", "scope", "limiter", "upstream", "admin/wire"}, false, []string{"github.com/spf13/cobra"}},
+		{"admin", []string{"token", "scope", "limiter", "upstream", "admin/wire", "admin/clients", "admin/prose"}, false, []string{"github.com/spf13/cobra"}},
+		{"cli", []string{"token", "scope", "limiter", "upstream", "admin/wire", "admin/clients", "admin/prose"}, false, nil},
 	} {
 		out, err := exec.Command("go", "list", "-deps", "./"+test.name).Output()
 		if err != nil {
@@ -77,7 +83,8 @@ func TestTheWallsBetweenPackagesStand(t *testing.T) {
 				t.Errorf("%s imports the root", test.name)
 			case isOurs && ours != test.name && !slices.Contains(test.ours, ours):
 				t.Errorf("%s imports %s", test.name, ours)
-			case test.strict && (strings.HasPrefix(dep, "github.com/caddyserver/") || strings.HasPrefix(dep, "go.uber.org/zap")):
+			case dep != "net/http" && slices.Contains(test.not, dep), // which comes with Caddy
+				test.strict && (strings.HasPrefix(dep, "github.com/caddyserver/") || strings.HasPrefix(dep, "go.uber.org/zap")):
 				t.Errorf("%s imports %s", test.name, dep)
 			}
 		}
@@ -86,9 +93,62 @@ func TestTheWallsBetweenPackagesStand(t *testing.T) {
 			t.Fatal(err)
 		}
 		for dep := range strings.FieldsSeq(string(direct)) {
-			if test.strict && dep == "net/http" || slices.Contains(test.not, dep) {
+			if dep == "net/http" && (test.strict || slices.Contains(test.not, dep)) {
 				t.Errorf("%s imports %s", test.name, dep)
 			}
+		}
+	}
+}
+
+// TestTheCommandLineLeavesKeysToTheServer lists all that commands may use of the
+// limiter: a command that needs more of it is a call that the API lacks.
+func TestTheCommandLineLeavesKeysToTheServer(t *testing.T) {
+	t.Parallel()
+	allowed := strings.Fields(`
+		CheckBackup Restore Restored OpenBadger Files Operator ErrLocked
+		VerifyAudit AuditHash ParseAuditHash
+		ParseCount ParseUSD
+		Status Active Suspended Exhausted Expired Revoked ChargeForwarded ChargeSuccess
+		LeakState LeakRevoked LeakGraceEnded LeakDead LeakUnknown`)
+	paths, err := filepath.Glob("cli/*.go")
+	if err != nil {
+		t.Fatal(err)
+	}
+	used := make(map[string]bool)
+	for _, path := range paths {
+		if strings.HasSuffix(path, "_test.go") {
+			continue
+		}
+		files := token.NewFileSet()
+		file, err := parser.ParseFile(files, path, nil, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		ours := make(map[string]bool) // the names of the limiter's packages in this file
+		for _, spec := range file.Imports {
+			if at, _ := strconv.Unquote(spec.Path.Value); strings.HasPrefix(at+"/", "github.com/till-proxy/till/limiter/") {
+				if spec.Name != nil {
+					t.Errorf("%s gives %s another name", path, at)
+				}
+				ours[filepath.Base(at)] = true
+			}
+		}
+		ast.Inspect(file, func(n ast.Node) bool {
+			s, ok := n.(*ast.SelectorExpr)
+			if !ok {
+				return true
+			}
+			if of, ok := s.X.(*ast.Ident); ok && of.Obj == nil && ours[of.Name] {
+				if used[s.Sel.Name] = true; !slices.Contains(allowed, s.Sel.Name) {
+					t.Errorf("%s: a command uses %s.%s", files.Position(s.Pos()), of.Name, s.Sel.Name)
+				}
+			}
+			return true
+		})
+	}
+	for _, name := range allowed {
+		if !used[name] {
+			t.Errorf("no command uses %s any more: take it from the list", name)
 		}
 	}
 }

@@ -1,6 +1,5 @@
-// Package admin is how people manage keys: the management API, the Caddy
-// module that serves it on the admin endpoint, and the command line that
-// talks to it.
+// Package admin is how people manage keys: the management API, and the Caddy
+// module that serves it on the admin endpoint.
 //
 // It decides nothing about a request that carries a key; it asks the limiter
 // for every change, and knows of upstreams only what a Backend tells.

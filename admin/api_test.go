@@ -9,6 +9,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/till-proxy/till/admin/admintest"
 	"github.com/till-proxy/till/admin/wire"
 	"github.com/till-proxy/till/limiter"
 )
@@ -18,17 +19,17 @@ func TestListPicksAndPages(t *testing.T) {
 	w := newWorld(t)
 	var ids []string
 	for i := range 7 {
-		m := w.mint(fmt.Sprintf(`{"name":"batch-%d","upstream":"openai","max_activations":3,"labels":{"n":"%d"}}`, i, i))
+		m := w.NewKey(fmt.Sprintf(`{"name":"batch-%d","upstream":"openai","max_activations":3,"labels":{"n":"%d"}}`, i, i))
 		ids = append(ids, m.ID)
 	}
-	other := w.mint(`{"name":"Other","upstream":"github","max_activations":1,"owner":"ops","role":"ci"}`)
-	w.use(other, 1)
-	if a := w.do("POST", "/keys/"+ids[0]+"/suspend", ""); a.status != 200 {
-		t.Fatal(a.body)
+	other := w.NewKey(`{"name":"Other","upstream":"github","max_activations":1,"owner":"ops","role":"ci"}`)
+	w.Use(other, 1)
+	if a := w.Do("POST", "/keys/"+ids[0]+"/suspend", ""); a.Status != 200 {
+		t.Fatal(a.Body)
 	}
 	listing := func(query string) (found []string, next string) {
 		t.Helper()
-		page := get[wire.Listed](t, w.do("GET", "/keys?"+query, ""))
+		page := admintest.Get[wire.Listed](t, w.Do("GET", "/keys?"+query, ""))
 		for _, k := range page.Keys {
 			found = append(found, k.ID)
 		}
@@ -98,9 +99,9 @@ func TestListRefuses(t *testing.T) {
 	} {
 		t.Run(query, func(t *testing.T) {
 			t.Parallel()
-			a := w.do("GET", "/keys?"+query, "")
-			if code, got := a.fault(t); a.status != 400 || code != "invalid_request" || !strings.Contains(got, message) {
-				t.Errorf("answered %d %s %q, want %q", a.status, code, got, message)
+			a := w.Do("GET", "/keys?"+query, "")
+			if code, got := a.Fault(t); a.Status != 400 || code != "invalid_request" || !strings.Contains(got, message) {
+				t.Errorf("answered %d %s %q, want %q", a.Status, code, got, message)
 			}
 		})
 	}
@@ -130,12 +131,12 @@ func TestPatchChangesWhatItNames(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			before := w.mint(mint).KeyObject
-			after := get[wire.KeyObject](t, w.do("PATCH", "/keys/"+before.ID, test.patch))
+			before := w.NewKey(mint).KeyObject
+			after := admintest.Get[wire.KeyObject](t, w.Do("PATCH", "/keys/"+before.ID, test.patch))
 			if !test.want(before, &after) {
 				t.Errorf("after %s the key is %+v", test.patch, after)
 			}
-			shown := get[wire.KeyObject](t, w.do("GET", "/keys/"+before.ID, ""))
+			shown := admintest.Get[wire.KeyObject](t, w.Do("GET", "/keys/"+before.ID, ""))
 			if a, b := mustJSON(t, after), mustJSON(t, shown); a != b {
 				t.Errorf("the answer and the key differ:\n%s\n%s", a, b)
 			}
@@ -155,10 +156,10 @@ func mustJSON(t *testing.T, v any) string {
 func TestPatchRefuses(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
-	live := w.mint(`{"name":"live","upstream":"openai","max_activations":5}`)
-	dead := w.mint(`{"name":"dead","upstream":"openai","max_activations":5}`)
-	if a := w.do("POST", "/keys/"+dead.ID+"/revoke", ""); a.status != 200 {
-		t.Fatal(a.body)
+	live := w.NewKey(`{"name":"live","upstream":"openai","max_activations":5}`)
+	dead := w.NewKey(`{"name":"dead","upstream":"openai","max_activations":5}`)
+	if a := w.Do("POST", "/keys/"+dead.ID+"/revoke", ""); a.Status != 200 {
+		t.Fatal(a.Body)
 	}
 	for name, test := range map[string]struct {
 		id, patch, match string
@@ -180,18 +181,18 @@ func TestPatchRefuses(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			a := w.do("PATCH", "/keys/"+test.id, test.patch, "If-Match", test.match)
-			if code, message := a.fault(t); a.status != test.status || code != test.code || !strings.Contains(message, test.message) {
-				t.Errorf("answered %d %s %q, want %d %s %q", a.status, code, message, test.status, test.code, test.message)
+			a := w.Do("PATCH", "/keys/"+test.id, test.patch, "If-Match", test.match)
+			if code, message := a.Fault(t); a.Status != test.status || code != test.code || !strings.Contains(message, test.message) {
+				t.Errorf("answered %d %s %q, want %d %s %q", a.Status, code, message, test.status, test.code, test.message)
 			}
 		})
 	}
 	t.Cleanup(func() {
-		if k := get[wire.KeyObject](t, w.do("GET", "/keys/"+live.ID, "")); k.Version != 1 {
+		if k := admintest.Get[wire.KeyObject](t, w.Do("GET", "/keys/"+live.ID, "")); k.Version != 1 {
 			t.Errorf("a refused change left version %d", k.Version)
 		}
 	})
-	renamed := get[wire.KeyObject](t, w.do("PATCH", "/keys/"+dead.ID, `{"name":"late","labels":{"a":"b"}}`, "If-Match", `"2"`))
+	renamed := admintest.Get[wire.KeyObject](t, w.Do("PATCH", "/keys/"+dead.ID, `{"name":"late","labels":{"a":"b"}}`, "If-Match", `"2"`))
 	if renamed.Name != "late" || renamed.Labels["a"] != "b" {
 		t.Errorf("a dead key's name and labels did not change: %+v", renamed)
 	}
@@ -200,16 +201,16 @@ func TestPatchRefuses(t *testing.T) {
 func TestGrantRevivesWhatRanOut(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
-	m := w.mint(`{"upstream":"openai","max_activations":2}`)
-	w.use(m, 2)
-	if k := get[wire.KeyObject](t, w.do("GET", "/keys/"+m.ID, "")); k.Status != limiter.Exhausted {
+	m := w.NewKey(`{"upstream":"openai","max_activations":2}`)
+	w.Use(m, 2)
+	if k := admintest.Get[wire.KeyObject](t, w.Do("GET", "/keys/"+m.ID, "")); k.Status != limiter.Exhausted {
 		t.Fatalf("after 2 of 2 the key is %s", k.Status)
 	}
-	k := get[wire.KeyObject](t, w.do("POST", "/keys/"+m.ID+"/grant", `{"activations":3}`))
+	k := admintest.Get[wire.KeyObject](t, w.Do("POST", "/keys/"+m.ID+"/grant", `{"activations":3}`))
 	if k.Status != limiter.Active || *k.MaxActivations != 5 || *k.RemainingActivations != 3 || k.UsedActivations != 2 {
 		t.Errorf("after the grant: %+v", k)
 	}
-	w.use(m, 3)
+	w.Use(m, 3)
 	for body, message := range map[string]string{
 		`{}`:                     "set at least one of activations",
 		`{"activations":-1}`:     "activations must be",
@@ -220,9 +221,9 @@ func TestGrantRevivesWhatRanOut(t *testing.T) {
 		`{"expires_in":"later"}`: "expires_in: a duration",
 		`{"more":1}`:             `unknown field "more"`,
 	} {
-		a := w.do("POST", "/keys/"+m.ID+"/grant", body)
-		if code, got := a.fault(t); a.status != 400 || code != "invalid_request" || !strings.Contains(got, message) {
-			t.Errorf("%s answered %d %s %q, want %q", body, a.status, code, got, message)
+		a := w.Do("POST", "/keys/"+m.ID+"/grant", body)
+		if code, got := a.Fault(t); a.Status != 400 || code != "invalid_request" || !strings.Contains(got, message) {
+			t.Errorf("%s answered %d %s %q, want %q", body, a.Status, code, got, message)
 		}
 	}
 }
@@ -230,26 +231,26 @@ func TestGrantRevivesWhatRanOut(t *testing.T) {
 func TestRevokeIsForEverAndEndsWhatRuns(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
-	m := w.mint(`{"upstream":"openai","max_activations":5}`)
+	m := w.NewKey(`{"upstream":"openai","max_activations":5}`)
 	cutBy := make(chan *limiter.Refusal, 1)
 	g := new(limiter.Grant)
 	ask := &limiter.Ask{Bound: limiter.Amounts{limiter.Activations: 1}, Method: "POST", Path: "/v1/x",
 		OnCut: func(r *limiter.Refusal) { cutBy <- r }}
-	if refusal := w.live(m).Reserve(t.Context(), ask, g); refusal != nil {
+	if refusal := w.Live(m).Reserve(t.Context(), ask, g); refusal != nil {
 		t.Fatal(refusal)
 	}
 	conflict := func(method, path, code string) {
 		t.Helper()
-		a := w.do(method, "/keys/"+m.ID+path, `{"activations":1}`)
-		if got, _ := a.fault(t); a.status != http.StatusConflict || got != code {
-			t.Errorf("%s %s answered %d %s, want 409 %s", method, path, a.status, got, code)
+		a := w.Do(method, "/keys/"+m.ID+path, `{"activations":1}`)
+		if got, _ := a.Fault(t); a.Status != http.StatusConflict || got != code {
+			t.Errorf("%s %s answered %d %s, want 409 %s", method, path, a.Status, got, code)
 		}
 	}
 	conflict("DELETE", "", "key_alive")
-	k := get[struct {
+	k := admintest.Get[struct {
 		wire.KeyObject
 		StreamsCut *int `json:"streams_cut"`
-	}](t, w.do("POST", "/keys/"+m.ID+"/revoke", `{"reason":"the laptop was lost"}`))
+	}](t, w.Do("POST", "/keys/"+m.ID+"/revoke", `{"reason":"the laptop was lost"}`))
 	if k.Status != limiter.Revoked || k.EndedAt == nil || k.EndedReason != "the laptop was lost" || k.StreamsCut == nil || *k.StreamsCut != 1 {
 		t.Errorf("after the revocation: %+v", k)
 	}
@@ -260,41 +261,41 @@ func TestRevokeIsForEverAndEndsWhatRuns(t *testing.T) {
 	for _, path := range []string{"/grant", "/suspend", "/resume"} {
 		conflict("POST", path, "key_revoked")
 	}
-	again := get[wire.KeyObject](t, w.do("POST", "/keys/"+m.ID+"/revoke", ""))
+	again := admintest.Get[wire.KeyObject](t, w.Do("POST", "/keys/"+m.ID+"/revoke", ""))
 	if again.EndedReason != "the laptop was lost" {
 		t.Errorf("a second revocation changed the reason to %q", again.EndedReason)
 	}
-	if a := w.do("DELETE", "/keys/"+m.ID, ""); a.status != http.StatusNoContent || a.body != "" {
-		t.Errorf("forgetting answered %d %s", a.status, a.body)
+	if a := w.Do("DELETE", "/keys/"+m.ID, ""); a.Status != http.StatusNoContent || a.Body != "" {
+		t.Errorf("forgetting answered %d %s", a.Status, a.Body)
 	}
-	if a := w.do("GET", "/keys/"+m.ID, ""); a.status != 404 {
-		t.Errorf("the forgotten key answered %d", a.status)
+	if a := w.Do("GET", "/keys/"+m.ID, ""); a.Status != 404 {
+		t.Errorf("the forgotten key answered %d", a.Status)
 	}
-	if a := w.do("POST", "/keys/"+m.ID+"/revoke", `{"why":"x"}`); a.status != 400 {
-		t.Errorf("an unknown field in a revocation answered %d", a.status)
+	if a := w.Do("POST", "/keys/"+m.ID+"/revoke", `{"why":"x"}`); a.Status != 400 {
+		t.Errorf("an unknown field in a revocation answered %d", a.Status)
 	}
 }
 
 func TestSuspendAndResume(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
-	m := w.mint(`{"upstream":"openai","max_activations":5}`)
-	if k := get[wire.KeyObject](t, w.do("POST", "/keys/"+m.ID+"/suspend", "")); k.Status != limiter.Suspended || k.SuspendedBy != "operator" {
+	m := w.NewKey(`{"upstream":"openai","max_activations":5}`)
+	if k := admintest.Get[wire.KeyObject](t, w.Do("POST", "/keys/"+m.ID+"/suspend", "")); k.Status != limiter.Suspended || k.SuspendedBy != "operator" {
 		t.Errorf("suspended: %s by %q", k.Status, k.SuspendedBy)
 	}
-	if k := get[wire.KeyObject](t, w.do("POST", "/keys/"+m.ID+"/resume", "")); k.Status != limiter.Active || k.SuspendedBy != "" {
+	if k := admintest.Get[wire.KeyObject](t, w.Do("POST", "/keys/"+m.ID+"/resume", "")); k.Status != limiter.Active || k.SuspendedBy != "" {
 		t.Errorf("resumed: %s by %q", k.Status, k.SuspendedBy)
 	}
-	w.use(m, 1)
+	w.Use(m, 1)
 }
 
 func TestUsageCountsByHourAndDay(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
-	m := w.mint(`{"upstream":"openai","max_activations":5}`)
-	w.use(m, 3)
-	w.live(m).Count(limiter.CodePathNotAllowed)
-	h := get[limiter.History](t, w.do("GET", "/keys/"+m.ID+"/usage", ""))
+	m := w.NewKey(`{"upstream":"openai","max_activations":5}`)
+	w.Use(m, 3)
+	w.Live(m).Count(limiter.CodePathNotAllowed)
+	h := admintest.Get[limiter.History](t, w.Do("GET", "/keys/"+m.ID+"/usage", ""))
 	var used, refused int64
 	for _, b := range h.Hours {
 		used += b.Activations
@@ -303,27 +304,27 @@ func TestUsageCountsByHourAndDay(t *testing.T) {
 	if used != 3 || refused != 1 || len(h.Days) == 0 {
 		t.Errorf("the history is %+v", h)
 	}
-	if a := w.do("GET", "/keys/key_01M86CZR4HQ80C5C66DDK59VMG/usage", ""); a.status != 404 {
-		t.Errorf("an unknown key's usage answered %d", a.status)
+	if a := w.Do("GET", "/keys/key_01M86CZR4HQ80C5C66DDK59VMG/usage", ""); a.Status != 404 {
+		t.Errorf("an unknown key's usage answered %d", a.Status)
 	}
 }
 
 func TestUpstreamsAndStats(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
-	w.mint(`{"upstream":"openai","max_activations":5}`)
-	equal(t, "upstreams", steady(w.do("GET", "/upstreams", "").body), `{"base_url":"https://agents.example.com","upstreams":[`+
+	w.NewKey(`{"upstream":"openai","max_activations":5}`)
+	admintest.Equal(t, "upstreams", admintest.Steady(w.Do("GET", "/upstreams", "").Body), `{"base_url":"https://agents.example.com","upstreams":[`+
 		`{"name":"github","origins":["https://api.github.com"],"held":true,"credential_fingerprint":"FINGERPRINT"},`+
 		`{"name":"openai","preset":"openai","dialect":"openai","origins":["https://api.openai.com"],"held":true,"credential_fingerprint":"FINGERPRINT"},`+
 		`{"name":"spare","preset":"openai","dialect":"openai","origins":["https://api.openai.com"],"held":false}]}`+"\n")
-	equal(t, "stats", w.do("GET", "/stats", "").body,
+	admintest.Equal(t, "stats", w.Do("GET", "/stats", "").Body,
 		`{"clock_off_seconds":0,"forfeited_activations":0,"forgotten_activations":0,"holds":0,"keys":{"active":1},"lockdown":{"locked_down":false},"store_failure":"","used_activations":0,"used_spend_usd":"0.00","used_tokens":0}`+"\n")
 }
 
 func TestUnknownPathsAndMethods(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
-	secret := w.mint(`{"upstream":"openai","max_activations":5}`).ScopedKey
+	secret := w.NewKey(`{"upstream":"openai","max_activations":5}`).ScopedKey
 	for target, test := range map[string]struct {
 		status      int
 		code, allow string
@@ -338,15 +339,15 @@ func TestUnknownPathsAndMethods(t *testing.T) {
 		"GET /keys/" + secret + "/nothing": {404, "not_found", ""},
 		"POST /keys/" + secret + "/usage":  {405, "method_not_allowed", "GET"},
 	} {
-		t.Run(steady(target), func(t *testing.T) {
+		t.Run(admintest.Steady(target), func(t *testing.T) {
 			t.Parallel()
 			method, path, _ := strings.Cut(target, " ")
-			a := w.do(method, path, "")
-			if code, _ := a.fault(t); a.status != test.status || code != test.code || a.header.Get("Allow") != test.allow {
-				t.Errorf("answered %d %s, Allow %q", a.status, code, a.header.Get("Allow"))
+			a := w.Do(method, path, "")
+			if code, _ := a.Fault(t); a.Status != test.status || code != test.code || a.Header.Get("Allow") != test.allow {
+				t.Errorf("answered %d %s, Allow %q", a.Status, code, a.Header.Get("Allow"))
 			}
-			if strings.Contains(a.body, secret) {
-				t.Errorf("the key is repeated: %s", a.body)
+			if strings.Contains(a.Body, secret) {
+				t.Errorf("the key is repeated: %s", a.Body)
 			}
 		})
 	}
@@ -355,19 +356,19 @@ func TestUnknownPathsAndMethods(t *testing.T) {
 func TestAClosedStoreIsUnavailable(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
-	w.close()
-	a := w.do("GET", "/keys", "")
-	if code, message := a.fault(t); a.status != http.StatusServiceUnavailable || code != "store_unavailable" || !strings.Contains(message, "closed") {
-		t.Errorf("answered %d %s %q", a.status, code, message)
+	w.Shut()
+	a := w.Do("GET", "/keys", "")
+	if code, message := a.Fault(t); a.Status != http.StatusServiceUnavailable || code != "store_unavailable" || !strings.Contains(message, "closed") {
+		t.Errorf("answered %d %s %q", a.Status, code, message)
 	}
 }
 
 func TestHoldersSeeOnlyWhatConcernsThem(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
-	m := w.mint(`{"name":"n","upstream":"openai","max_activations":5,"owner":"SECRET-owner","purpose":"SECRET-purpose","role":"ci",
+	m := w.NewKey(`{"name":"n","upstream":"openai","max_activations":5,"owner":"SECRET-owner","purpose":"SECRET-purpose","role":"ci",
 		"labels":{"SECRET-label":"x"},"metadata":{"SECRET-meta":"x"},"rate":"5/s"}`)
-	w.use(m, 1)
+	w.Use(m, 1)
 	view, err := w.Get(t.Context(), limiter.Operator, m.ID)
 	if err != nil {
 		t.Fatal(err)

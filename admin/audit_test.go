@@ -4,48 +4,49 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/till-proxy/till/admin/admintest"
 	"github.com/till-proxy/till/admin/wire"
 )
 
 func TestTheAuditLogOverTheAPI(t *testing.T) {
 	t.Parallel()
 	w := newTeam(t)
-	k := w.mint(`{"upstream":"openai","max_activations":5,"name":"nightly"}`)
-	if a := w.do("PATCH", "/keys/"+k.ID, `{"max_activations":7}`); a.status != 200 {
-		t.Fatal(a.body)
+	k := w.NewKey(`{"upstream":"openai","max_activations":5,"name":"nightly"}`)
+	if a := w.Do("PATCH", "/keys/"+k.ID, `{"max_activations":7}`); a.Status != 200 {
+		t.Fatal(a.Body)
 	}
-	page := get[wire.ListedEntries](t, w.do("GET", "/audit?action=key.update&key="+k.ID, ""))
+	page := admintest.Get[wire.ListedEntries](t, w.Do("GET", "/audit?action=key.update&key="+k.ID, ""))
 	if len(page.Entries) != 1 || !strings.Contains(string(page.Entries[0]), `"changes":{"max_activations":{"after":7,"before":5}}`) {
 		t.Errorf("entries: %s", page.Entries)
 	}
-	first := get[wire.ListedEntries](t, w.do("GET", "/audit?limit=1&since=1h", ""))
-	second := get[wire.ListedEntries](t, w.do("GET", "/audit?limit=1&cursor="+first.Next, ""))
+	first := admintest.Get[wire.ListedEntries](t, w.Do("GET", "/audit?limit=1&since=1h", ""))
+	second := admintest.Get[wire.ListedEntries](t, w.Do("GET", "/audit?limit=1&cursor="+first.Next, ""))
 	if len(second.Entries) != 1 || !strings.Contains(string(second.Entries[0]), `"seq":2`) {
 		t.Errorf("the second page: %s", second.Entries)
 	}
-	export := w.do("GET", "/audit/export", "")
-	if export.status != 200 || strings.Count(export.body, "\n") != 2 {
-		t.Errorf("%d %s", export.status, export.body)
+	export := w.Do("GET", "/audit/export", "")
+	if export.Status != 200 || strings.Count(export.Body, "\n") != 2 {
+		t.Errorf("%d %s", export.Status, export.Body)
 	}
-	v := get[wire.Verdict](t, w.do("GET", "/audit/verify", ""))
-	if !v.OK || v.Entries != 2 || len(v.Head) != 64 || !strings.Contains(export.body, v.Head) {
+	v := admintest.Get[wire.Verdict](t, w.Do("GET", "/audit/verify", ""))
+	if !v.OK || v.Entries != 2 || len(v.Head) != 64 || !strings.Contains(export.Body, v.Head) {
 		t.Errorf("%+v", v)
 	}
 	for _, query := range []string{"since=yesterday", "sort=time", "limit=0", "limit=501", "who=me", "cursor=x", "key=a&key=b"} {
-		if a := w.do("GET", "/audit?"+query, ""); a.status != 400 {
-			t.Errorf("%s: %d %s", query, a.status, a.body)
+		if a := w.Do("GET", "/audit?"+query, ""); a.Status != 400 {
+			t.Errorf("%s: %d %s", query, a.Status, a.Body)
 		}
 	}
 	as := w.as(w.hire("anna", "member").Token)
 	for _, path := range []string{"/audit", "/audit/verify", "/audit/export"} {
-		if a := as.do("GET", path, ""); a.status != 403 || !strings.Contains(a.body, "audit:read") {
-			t.Errorf("%s without audit:read: %d %s", path, a.status, a.body)
+		if a := as.Do("GET", path, ""); a.Status != 403 || !strings.Contains(a.Body, "audit:read") {
+			t.Errorf("%s without audit:read: %d %s", path, a.Status, a.Body)
 		}
 	}
 	if err := w.Ping(t.Context()); err != nil { // they are written off the call's way
 		t.Fatal(err)
 	}
-	refusals := get[wire.ListedEntries](t, w.do("GET", "/audit?action=act.refused", ""))
+	refusals := admintest.Get[wire.ListedEntries](t, w.Do("GET", "/audit?action=act.refused", ""))
 	if len(refusals.Entries) != 1 || !strings.Contains(string(refusals.Entries[0]), `"actor":"anna"`) {
 		t.Errorf("the refused attempts: %s", refusals.Entries)
 	}

@@ -11,6 +11,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"github.com/till-proxy/till/admin/prose"
 )
 
 // maxBody bounds the body of a management call, in bytes.
@@ -86,7 +88,7 @@ func readOptionalBody(r *http.Request, into any) error {
 // readField decodes one field of an object into the struct's field of exactly
 // that name. encoding/json alone would also take other cases of letters.
 func readField(name string, value json.RawMessage, into any) error {
-	unknown := invalid("unknown field %q", cut(name, 64))
+	unknown := invalid("unknown field %q", prose.Cut(name, 64))
 	if strings.ContainsFunc(name, func(r rune) bool { return r != '_' && (r < 'a' || r > 'z') }) {
 		return unknown
 	}
@@ -158,7 +160,7 @@ func onceEach(body []byte) error {
 		if top := len(stack) - 1; top >= 0 && stack[top].names != nil && stack[top].name {
 			if name, ok := t.(string); ok {
 				if stack[top].names[name] {
-					return invalid("the field %q stands twice", cut(name, 64))
+					return invalid("the field %q stands twice", prose.Cut(name, 64))
 				}
 				stack[top].names[name] = true
 				stack[top].name = false

@@ -6,6 +6,7 @@ import (
 	"net/url"
 	"strconv"
 
+	"github.com/till-proxy/till/admin/prose"
 	"github.com/till-proxy/till/admin/wire"
 	"github.com/till-proxy/till/limiter"
 )
@@ -31,7 +32,7 @@ func (a *api) revokeMany(l *limiter.Limiter, r *http.Request) (int, any, error) 
 		case name == "sort" || name == "limit" || name == "cursor":
 			return 0, nil, invalid("filter: %s chooses no keys", name)
 		case value == "":
-			return 0, nil, invalid("filter: %s must not be empty", cut(name, 64))
+			return 0, nil, invalid("filter: %s must not be empty", prose.Cut(name, 64))
 		}
 		q.Set(name, value)
 	}
@@ -45,7 +46,7 @@ func (a *api) revokeMany(l *limiter.Limiter, r *http.Request) (int, any, error) 
 	for _, id := range body.Except {
 		// One that is misspelt would end.
 		if _, err := l.Get(r.Context(), a.caller, id); err != nil {
-			return 0, nil, invalid("except: %s: %v", cut(id, 64), err)
+			return 0, nil, invalid("except: %s: %v", prose.Cut(id, 64), err)
 		}
 	}
 	f.Except = body.Except

@@ -3,6 +3,8 @@ package admin
 import (
 	"net/http"
 
+	"github.com/till-proxy/till/admin/clients"
+	"github.com/till-proxy/till/admin/prose"
 	"github.com/till-proxy/till/limiter"
 )
 
@@ -13,9 +15,9 @@ func (a *api) clients(_ *limiter.Limiter, r *http.Request) (int, any, error) {
 	for _, info := range a.backend.UpstreamInfos() {
 		if info.Name == name {
 			return http.StatusOK, map[string]any{
-				"upstream": name, "base_url": a.backend.BaseURL(), "clients": clientTexts(info, a.backend.BaseURL(), blank),
+				"upstream": name, "base_url": a.backend.BaseURL(), "clients": clients.Of(info, a.backend.BaseURL(), clients.Blank),
 			}, nil
 		}
 	}
-	return 0, nil, &apiError{http.StatusNotFound, "not_found", "upstream " + cut(name, 64) + " is not configured"}
+	return 0, nil, &apiError{http.StatusNotFound, "not_found", "upstream " + prose.Cut(name, 64) + " is not configured"}
 }

@@ -6,6 +6,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/till-proxy/till/admin/admintest"
 	"github.com/till-proxy/till/admin/wire"
 	"github.com/till-proxy/till/limiter"
 )
@@ -22,8 +23,8 @@ func TestLifetimesAreCountedByTheClockOfTheLimiter(t *testing.T) {
 	t.Parallel()
 	clock := &ahead{now: time.Date(2051, 3, 1, 12, 0, 0, 0, time.UTC)}
 	w := newWorldAt(t, clock)
-	m := w.mint(`{"upstream":"openai","max_activations":5,"expires_in":"24h"}`)
-	key := get[wire.KeyObject](t, w.do("PATCH", "/keys/"+m.ID, `{"expires_in":"48h"}`))
+	m := w.NewKey(`{"upstream":"openai","max_activations":5,"expires_in":"24h"}`)
+	key := admintest.Get[wire.KeyObject](t, w.Do("PATCH", "/keys/"+m.ID, `{"expires_in":"48h"}`))
 	parent, err := w.Get(t.Context(), limiter.Operator, m.ID)
 	if err != nil {
 		t.Fatal(err)
@@ -33,7 +34,7 @@ func TestLifetimesAreCountedByTheClockOfTheLimiter(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	token := get[wire.TokenObject](t, w.do("POST", "/tokens", `{"name":"anna","role":"ci","expires_in":"1h"}`))
+	token := admintest.Get[wire.TokenObject](t, w.Do("POST", "/tokens", `{"name":"anna","role":"ci","expires_in":"1h"}`))
 	for what, test := range map[string]struct {
 		got  *time.Time
 		want time.Duration
@@ -49,11 +50,11 @@ func TestLifetimesAreCountedByTheClockOfTheLimiter(t *testing.T) {
 		t.Errorf("a new token is %s", token.Status)
 	}
 	clock.now = clock.now.Add(2 * time.Hour)
-	if all := get[wire.ListedTokens](t, w.do("GET", "/tokens", "")); all.Tokens[0].Status != limiter.Expired {
+	if all := admintest.Get[wire.ListedTokens](t, w.Do("GET", "/tokens", "")); all.Tokens[0].Status != limiter.Expired {
 		t.Errorf("an hour after its end, a token is %s", all.Tokens[0].Status)
 	}
-	lasting := get[wire.TokenObject](t, w.do("POST", "/tokens", `{"name":"bert","role":"ci"}`))
-	if d := get[wire.Diagnosis](t, w.do("GET", "/doctor", "")); finding(d, "endless_tokens") == nil || !strings.Contains(finding(d, "endless_tokens").Fix, lasting.ID) {
+	lasting := admintest.Get[wire.TokenObject](t, w.Do("POST", "/tokens", `{"name":"bert","role":"ci"}`))
+	if d := admintest.Get[wire.Diagnosis](t, w.Do("GET", "/doctor", "")); finding(d, "endless_tokens") == nil || !strings.Contains(finding(d, "endless_tokens").Fix, lasting.ID) {
 		t.Errorf("a token without an end is not found: %+v", d.Findings)
 	}
 }

@@ -5,16 +5,17 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/till-proxy/till/admin/admintest"
 	"github.com/till-proxy/till/admin/wire"
 )
 
 func TestWithoutAConsoleThereAreNoLinks(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
-	w.base = ""
-	a := w.do("POST", "/console/link", "")
-	if code, message := a.fault(t); a.status != http.StatusConflict || code != "no_console" || !strings.Contains(message, "console_url") {
-		t.Errorf("%d %s", a.status, a.body)
+	w.Base = ""
+	a := w.Do("POST", "/console/link", "")
+	if code, message := a.Fault(t); a.Status != http.StatusConflict || code != "no_console" || !strings.Contains(message, "console_url") {
+		t.Errorf("%d %s", a.Status, a.Body)
 	}
 }
 
@@ -26,11 +27,11 @@ func TestSpendIsAddedUpByUpstreamOwnerAndModel(t *testing.T) {
 		`{"upstream":"openai","max_activations":5,"owner":"b","models":["gpt-5-*"]}`,
 		`{"upstream":"github","max_activations":5,"owner":"a"}`,
 	} {
-		if a := w.do("POST", "/keys", body); a.status != 201 {
-			t.Fatal(a.body)
+		if a := w.Do("POST", "/keys", body); a.Status != 201 {
+			t.Fatal(a.Body)
 		}
 	}
-	s := get[wire.Spending](t, w.do("GET", "/spend", ""))
+	s := admintest.Get[wire.Spending](t, w.Do("GET", "/spend", ""))
 	counted := func(list []wire.UsedBy) string {
 		var all []string
 		for _, u := range list {
@@ -41,10 +42,10 @@ func TestSpendIsAddedUpByUpstreamOwnerAndModel(t *testing.T) {
 	if s.LookedAt != 3 || s.Next != "" {
 		t.Errorf("%+v", s)
 	}
-	equal(t, "by upstream", counted(s.Upstream), "+github 0.00, ++openai 0.00")
-	equal(t, "by owner", counted(s.Owner), "++a 0.00, +b 0.00")
-	equal(t, "by model", counted(s.Model), "++ 0.00, +gpt-5-mini 0.00")
-	if a := w.do("GET", "/spend?limit=5", ""); a.status != 400 {
-		t.Errorf("an unknown parameter: %d %s", a.status, a.body)
+	admintest.Equal(t, "by upstream", counted(s.Upstream), "+github 0.00, ++openai 0.00")
+	admintest.Equal(t, "by owner", counted(s.Owner), "++a 0.00, +b 0.00")
+	admintest.Equal(t, "by model", counted(s.Model), "++ 0.00, +gpt-5-mini 0.00")
+	if a := w.Do("GET", "/spend?limit=5", ""); a.Status != 400 {
+		t.Errorf("an unknown parameter: %d %s", a.Status, a.Body)
 	}
 }

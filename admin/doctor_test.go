@@ -12,14 +12,15 @@ import (
 	"testing"
 	"time"
 
+	"github.com/till-proxy/till/admin/admintest"
 	"github.com/till-proxy/till/admin/wire"
 	"github.com/till-proxy/till/limiter"
 )
 
 // found asks for a diagnosis.
 func (w *world) found() wire.Diagnosis {
-	w.t.Helper()
-	return get[wire.Diagnosis](w.t, w.do("GET", "/doctor", ""))
+	w.T.Helper()
+	return admintest.Get[wire.Diagnosis](w.T, w.Do("GET", "/doctor", ""))
 }
 
 func finding(d wire.Diagnosis, check string) *wire.Finding {
@@ -32,9 +33,9 @@ func finding(d wire.Diagnosis, check string) *wire.Finding {
 func TestDoctorFindsNothingAmissWithModestKeys(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
-	w.mint(`{"upstream":"openai","max_activations":5}`)
-	w.mint(`{"upstream":"openai","expires_in":"24h","models":["m"]}`)
-	w.mint(`{"upstream":"openai","max_activations":100000,"idle_timeout":"24h","pin_ip":true}`)
+	w.NewKey(`{"upstream":"openai","max_activations":5}`)
+	w.NewKey(`{"upstream":"openai","expires_in":"24h","models":["m"]}`)
+	w.NewKey(`{"upstream":"openai","max_activations":100000,"idle_timeout":"24h","pin_ip":true}`)
 	if d := w.found(); len(d.Findings) > 0 {
 		t.Errorf("it finds %+v", d.Findings)
 	}
@@ -57,8 +58,8 @@ func TestDoctorFindsKeysAndTokensThatMayTooMuch(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			w := newWorld(t)
-			if a := w.do("POST", test.path, test.body); a.status != http.StatusCreated {
-				t.Fatalf("%d: %s", a.status, a.body)
+			if a := w.Do("POST", test.path, test.body); a.Status != http.StatusCreated {
+				t.Fatalf("%d: %s", a.Status, a.Body)
 			}
 			d := w.found()
 			f := finding(d, test.check)
@@ -75,8 +76,8 @@ func TestDoctorFindsKeysAndTokensThatMayTooMuch(t *testing.T) {
 func TestDoctorListsFilesForTheOperatorAlone(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
-	w.files = []wire.File{{What: "the seal keys", Paths: []string{"/a", "/b"}}}
-	if d := w.found(); len(d.Files) != len(w.files) {
+	w.Files = []wire.File{{What: "the seal keys", Paths: []string{"/a", "/b"}}}
+	if d := w.found(); len(d.Files) != len(w.Files) {
 		t.Errorf("the operator is told of %+v", d.Files)
 	}
 	if d := w.as(w.hire("anna", "ci").Token).found(); len(d.Files) != 0 {
@@ -87,7 +88,7 @@ func TestDoctorListsFilesForTheOperatorAlone(t *testing.T) {
 func TestDoctorPutsNoNameIntoACommand(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
-	made := w.token("x; touch /tmp/ran")
+	made := w.NewToken("x; touch /tmp/ran")
 	d := w.found()
 	if f := finding(d, "endless_tokens"); f == nil || !strings.HasSuffix(f.Fix, "caddy till token revoke "+made.ID) {
 		t.Errorf("it finds %+v", d.Findings)
@@ -98,10 +99,10 @@ func TestDoctorCountsKeysAndNamesSome(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	for range 5 {
-		w.mint(`{"upstream":"openai","unlimited":true,"models":["m"]}`)
+		w.NewKey(`{"upstream":"openai","unlimited":true,"models":["m"]}`)
 	}
-	revoked := w.mint(`{"upstream":"openai","unlimited":true}`)
-	w.do("POST", "/keys/"+revoked.ID+"/revoke", "{}")
+	revoked := w.NewKey(`{"upstream":"openai","unlimited":true}`)
+	w.Do("POST", "/keys/"+revoked.ID+"/revoke", "{}")
 	f := finding(w.found(), "unlimited_keys")
 	if f == nil || !strings.HasPrefix(f.What, "5 keys have no limit") || strings.Count(f.What, "key_") != 3 || !strings.HasSuffix(f.What, " and 2 more") {
 		t.Errorf("it finds %+v", f)
@@ -133,7 +134,7 @@ func TestDoctorKnowsTheStateOfTheStore(t *testing.T) {
 		}
 	}
 	w := newWorld(t)
-	w.close()
+	w.Shut()
 	if d := w.found(); finding(d, "store") == nil || d.Errors != 1 {
 		t.Errorf("with a closed store: %+v", d)
 	}
@@ -142,15 +143,15 @@ func TestDoctorKnowsTheStateOfTheStore(t *testing.T) {
 func TestDoctorTellsOthersOnlyOfWhatTheySee(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
-	w.findings = []wire.Finding{{Check: "readable_file", Level: wire.LevelError, What: "a file", Fix: "chmod"}}
-	w.mint(`{"upstream":"openai","unlimited":true}`)
-	if _, _, err := w.lockdown.Set(limiter.Operator, "", time.Now()); err != nil {
+	w.Findings = []wire.Finding{{Check: "readable_file", Level: wire.LevelError, What: "a file", Fix: "chmod"}}
+	w.NewKey(`{"upstream":"openai","unlimited":true}`)
+	if _, _, err := w.Lockdown.Set(limiter.Operator, "", time.Now()); err != nil {
 		t.Fatal(err)
 	}
 	if d := w.found(); finding(d, "readable_file") == nil || finding(d, "lockdown") == nil || finding(d, "unlimited_keys") == nil {
 		t.Errorf("the operator is told %+v", d)
 	}
-	other := NewHandler(backend{w.World}, limiter.Caller{Name: "somebody", Role: "ci"}, slog.New(slog.DiscardHandler))
+	other := NewHandler(admintest.Backend{Of: w.World}, limiter.Caller{Name: "somebody", Role: "ci"}, slog.New(slog.DiscardHandler))
 	rec := httptest.NewRecorder()
 	other.ServeHTTP(rec, httptest.NewRequest("GET", "/doctor", nil))
 	var d wire.Diagnosis

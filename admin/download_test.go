@@ -42,7 +42,7 @@ func (s *slowReader) Write(b []byte) (int, error) {
 func TestAReaderWhoStopsDoesNotHoldTheStore(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
-	w.mint(`{"upstream":"openai","max_activations":5}`)
+	w.NewKey(`{"upstream":"openai","max_activations":5}`)
 	for _, path := range []string{"/backup", "/audit/export"} {
 		func() {
 			defer func() {
@@ -51,7 +51,7 @@ func TestAReaderWhoStopsDoesNotHoldTheStore(t *testing.T) {
 				}
 			}()
 			reader := &slowReader{ResponseRecorder: *httptest.NewRecorder()}
-			w.handler.ServeHTTP(reader, httptest.NewRequest("GET", path, nil))
+			w.Handler.ServeHTTP(reader, httptest.NewRequest("GET", path, nil))
 		}()
 	}
 }

@@ -8,6 +8,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/till-proxy/till/admin/admintest"
 	"github.com/till-proxy/till/admin/wire"
 	"github.com/till-proxy/till/limiter"
 )
@@ -17,8 +18,8 @@ import (
 func TestAFieldThatIsEmptyIsNotOneThatIsLeftOut(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
-	m := w.mint(`{"name":"one","upstream":"openai","max_activations":5,"models":["gpt-5-mini"],"owner":"ops"}`)
-	before := w.do("GET", "/keys", "").body
+	m := w.NewKey(`{"name":"one","upstream":"openai","max_activations":5,"models":["gpt-5-mini"],"owner":"ops"}`)
+	before := w.Do("GET", "/keys", "").Body
 	for pattern, op := range operations {
 		if op.body == nil {
 			continue
@@ -39,14 +40,14 @@ func TestAFieldThatIsEmptyIsNotOneThatIsLeftOut(t *testing.T) {
 				for name, value := range others {
 					parts = append(parts, fmt.Sprintf("%q:%s", name, value))
 				}
-				a := w.do(method, path, "{"+strings.Join(parts, ",")+"}")
-				if a.status != 400 || !strings.Contains(a.body, f.name) && empty != `[""]` {
-					t.Errorf("%s with %s: %s answered %d: %s", pattern, f.name, empty, a.status, a.body)
+				a := w.Do(method, path, "{"+strings.Join(parts, ",")+"}")
+				if a.Status != 400 || !strings.Contains(a.Body, f.name) && empty != `[""]` {
+					t.Errorf("%s with %s: %s answered %d: %s", pattern, f.name, empty, a.Status, a.Body)
 				}
 			}
 		}
 	}
-	if after := w.do("GET", "/keys", "").body; after != before {
+	if after := w.Do("GET", "/keys", "").Body; after != before {
 		t.Errorf("something was done:\n%s\n%s", before, after)
 	}
 }
@@ -56,8 +57,8 @@ func TestAFieldThatIsEmptyIsNotOneThatIsLeftOut(t *testing.T) {
 func TestAZeroIsNoRuleThatIsLeftOut(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
-	m := w.mint(`{"upstream":"openai","max_activations":5,"idle_timeout":"1h","first_use_within":"1h","max_concurrency":2,"expires_in":"1h"}`)
-	before := w.do("GET", "/keys/"+m.ID, "").body
+	m := w.NewKey(`{"upstream":"openai","max_activations":5,"idle_timeout":"1h","first_use_within":"1h","max_concurrency":2,"expires_in":"1h"}`)
+	before := w.Do("GET", "/keys/"+m.ID, "").Body
 	zeros := map[reflect.Type]string{reflect.TypeFor[*wire.Span](): `"0s"`, reflect.TypeFor[*time.Time](): `"0001-01-01T00:00:00Z"`, reflect.TypeFor[*int](): "0"}
 	tried := 0
 	for call, others := range map[string]string{
@@ -75,12 +76,12 @@ func TestAZeroIsNoRuleThatIsLeftOut(t *testing.T) {
 			}
 			tried++
 			name := body.Field(i).Tag.Get("json")
-			if a := w.do(method, path, fmt.Sprintf(`{%s,%q:%s}`, others, name, zero)); a.status != 400 || !strings.Contains(a.body, name+" must be more than 0") {
-				t.Errorf("%s with %s: %s answered %d: %s", call, name, zero, a.status, a.body)
+			if a := w.Do(method, path, fmt.Sprintf(`{%s,%q:%s}`, others, name, zero)); a.Status != 400 || !strings.Contains(a.Body, name+" must be more than 0") {
+				t.Errorf("%s with %s: %s answered %d: %s", call, name, zero, a.Status, a.Body)
 			}
 		}
 	}
-	if after := w.do("GET", "/keys/"+m.ID, "").body; after != before || tried != 12 {
+	if after := w.Do("GET", "/keys/"+m.ID, "").Body; after != before || tried != 12 {
 		t.Errorf("%d were tried, and of\n%s came\n%s", tried, before, after)
 	}
 }
@@ -104,12 +105,12 @@ func TestAFieldOfAChildThatIsEmptyIsNotOneThatIsLeftOut(t *testing.T) {
 func TestNullAndAbsentAreNoRule(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
-	m := w.mint(`{"upstream":"openai","max_activations":5,"models":null,"ips":null,"owner":null,"max_spend_usd":null}`)
+	m := w.NewKey(`{"upstream":"openai","max_activations":5,"models":null,"ips":null,"owner":null,"max_spend_usd":null}`)
 	if m.Models != nil || m.IPs != nil || m.MaxSpendUSD != "" {
 		t.Errorf("%+v", m)
 	}
-	w.do("PATCH", "/keys/"+m.ID, `{"models":["a"]}`)
-	if k := get[wire.KeyObject](t, w.do("PATCH", "/keys/"+m.ID, `{"models":null}`)); k.Models != nil {
+	w.Do("PATCH", "/keys/"+m.ID, `{"models":["a"]}`)
+	if k := admintest.Get[wire.KeyObject](t, w.Do("PATCH", "/keys/"+m.ID, `{"models":null}`)); k.Models != nil {
 		t.Errorf("the models are %v", k.Models)
 	}
 }
@@ -118,7 +119,7 @@ func TestNullAndAbsentAreNoRule(t *testing.T) {
 func TestAParameterThatIsEmptyIsNotOneThatIsLeftOut(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
-	m := w.mint(`{"upstream":"openai","max_activations":5}`)
+	m := w.NewKey(`{"upstream":"openai","max_activations":5}`)
 	for pattern, op := range operations {
 		method, path, _ := strings.Cut(pattern, " ")
 		path = strings.NewReplacer("{id}", m.ID).Replace(path)
@@ -128,17 +129,17 @@ func TestAParameterThatIsEmptyIsNotOneThatIsLeftOut(t *testing.T) {
 			if name == "cursor" {
 				want = 200
 			}
-			if a := w.do(method, path+"?"+name+"=", ""); a.status != want {
-				t.Errorf("%s?%s= answered %d, want %d: %s", pattern, name, a.status, want, a.body)
+			if a := w.Do(method, path+"?"+name+"=", ""); a.Status != want {
+				t.Errorf("%s?%s= answered %d, want %d: %s", pattern, name, a.Status, want, a.Body)
 			}
 			if pattern == "GET /keys" && want == 400 {
-				if a := w.do("POST", "/keys/revoke", fmt.Sprintf(`{"filter":{%q:""}}`, name)); a.status != 400 {
-					t.Errorf("revoking by an empty %s answered %d: %s", name, a.status, a.body)
+				if a := w.Do("POST", "/keys/revoke", fmt.Sprintf(`{"filter":{%q:""}}`, name)); a.Status != 400 {
+					t.Errorf("revoking by an empty %s answered %d: %s", name, a.Status, a.Body)
 				}
 			}
 		}
 	}
-	if k := get[wire.KeyObject](t, w.do("GET", "/keys/"+m.ID, "")); k.Status != limiter.Active {
+	if k := admintest.Get[wire.KeyObject](t, w.Do("GET", "/keys/"+m.ID, "")); k.Status != limiter.Active {
 		t.Errorf("the key is %s", k.Status)
 	}
 }

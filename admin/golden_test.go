@@ -3,6 +3,8 @@ package admin
 import (
 	"encoding/json"
 	"testing"
+
+	"github.com/till-proxy/till/admin/admintest"
 )
 
 // TestTheDescriptionOfTheAPIIsAsItWas holds what generated clients are made from.
@@ -12,5 +14,5 @@ func TestTheDescriptionOfTheAPIIsAsItWas(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	golden(t, "openapi.json", append(text, '\n'))
+	admintest.Golden(t, "openapi.json", append(text, '\n'))
 }

@@ -9,6 +9,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/till-proxy/till/admin/admintest"
 	"github.com/till-proxy/till/admin/wire"
 	"github.com/till-proxy/till/limiter"
 	"github.com/till-proxy/till/token"
@@ -17,21 +18,21 @@ import (
 func TestLeaksFindsAndRevokes(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
-	a, b := w.mint(`{"name":"a","upstream":"openai","max_activations":5}`), w.mint(`{"upstream":"openai","max_activations":5}`)
-	sealed := w.mint(`{"upstream":"openai","max_activations":5,"upstream_key":"sk-real-1"}`)
-	spared := w.mint(`{"upstream":"openai","max_activations":5}`)
+	a, b := w.NewKey(`{"name":"a","upstream":"openai","max_activations":5}`), w.NewKey(`{"upstream":"openai","max_activations":5}`)
+	sealed := w.NewKey(`{"upstream":"openai","max_activations":5,"upstream_key":"sk-real-1"}`)
+	spared := w.NewKey(`{"upstream":"openai","max_activations":5}`)
 	stranger, _, err := token.MintKey()
 	if err != nil {
 		t.Fatal(err)
 	}
 	text := "curl -u " + a.ScopedKey + ": …\nAuthorization: Basic " + base64.StdEncoding.EncodeToString([]byte(b.ScopedKey+":")) +
 		"\n" + strings.ReplaceAll(sealed.ScopedKey, "_", "%5F") + "\n" + a.ScopedKey + " " + stranger.Reveal()
-	answer := get[wire.LeaksAnswer](t, w.do("POST", "/leaks", mustJSON(t, object{"text": text, "dry_run": true})))
-	if answer.Found != 4 || len(answer.Revoked) != 0 || answer.Unknown != 1 || w.live(a).View().Status != limiter.Active {
+	answer := admintest.Get[wire.LeaksAnswer](t, w.Do("POST", "/leaks", mustJSON(t, object{"text": text, "dry_run": true})))
+	if answer.Found != 4 || len(answer.Revoked) != 0 || answer.Unknown != 1 || w.Live(a).View().Status != limiter.Active {
 		t.Errorf("a dry run: %+v", answer)
 	}
-	raw := w.do("POST", "/leaks", mustJSON(t, object{"text": text}))
-	answer = get[wire.LeaksAnswer](t, raw)
+	raw := w.Do("POST", "/leaks", mustJSON(t, object{"text": text}))
+	answer = admintest.Get[wire.LeaksAnswer](t, raw)
 	want := []string{a.ID, sealed.ID, b.ID}
 	if answer.Found != 4 || answer.Unknown != 1 || len(answer.Revoked) != 3 || len(answer.Matches) != 4 {
 		t.Errorf("%+v", answer)
@@ -44,22 +45,22 @@ func TestLeaksFindsAndRevokes(t *testing.T) {
 	if m := answer.Matches[0]; m.ID != a.ID || m.Name != "a" || m.State != limiter.LeakRevoked || m.Hint != a.ScopedKey[:12]+"..." {
 		t.Errorf("%+v", m)
 	}
-	if strings.Contains(raw.body, a.ScopedKey[:14]) {
+	if strings.Contains(raw.Body, a.ScopedKey[:14]) {
 		t.Error("the answer shows more of a key than its beginning")
 	}
 	for _, m := range []*wire.Minted{a, b, sealed} {
-		if w.live(m).View().Status != limiter.Revoked {
+		if w.Live(m).View().Status != limiter.Revoked {
 			t.Errorf("%s still works", m.ID)
 		}
 	}
-	if w.live(spared).View().Status != limiter.Active {
+	if w.Live(spared).View().Status != limiter.Active {
 		t.Error("another key was revoked")
 	}
-	again := get[wire.LeaksAnswer](t, w.do("POST", "/leaks", mustJSON(t, object{"text": text})))
+	again := admintest.Get[wire.LeaksAnswer](t, w.Do("POST", "/leaks", mustJSON(t, object{"text": text})))
 	if again.Found != 4 || len(again.Revoked) != 0 || again.Unknown != 1 {
 		t.Errorf("once more: %+v", again)
 	}
-	if empty := get[wire.LeaksAnswer](t, w.do("POST", "/leaks", `{"text":""}`)); empty.Found != 0 || empty.Revoked == nil {
+	if empty := admintest.Get[wire.LeaksAnswer](t, w.Do("POST", "/leaks", `{"text":""}`)); empty.Found != 0 || empty.Revoked == nil {
 		t.Errorf("%+v", empty)
 	}
 }
@@ -67,14 +68,14 @@ func TestLeaksFindsAndRevokes(t *testing.T) {
 func TestLeaksTakesEightMegabytes(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
-	m := w.mint(`{"upstream":"openai","max_activations":5}`)
+	m := w.NewKey(`{"upstream":"openai","max_activations":5}`)
 	text := strings.Repeat(".\n", (maxLeakText-len(m.ScopedKey)-1)/2) + " " + m.ScopedKey
-	if answer := get[wire.LeaksAnswer](t, w.do("POST", "/leaks", mustJSON(t, object{"text": text}))); len(answer.Revoked) != 1 {
+	if answer := admintest.Get[wire.LeaksAnswer](t, w.Do("POST", "/leaks", mustJSON(t, object{"text": text}))); len(answer.Revoked) != 1 {
 		t.Errorf("%+v", answer)
 	}
-	a := w.do("POST", "/leaks", mustJSON(t, object{"text": text + strings.Repeat(" ", 100)}))
-	if _, message := a.fault(t); a.status != http.StatusRequestEntityTooLarge || !strings.Contains(message, "overlap") {
-		t.Errorf("%d %s", a.status, message)
+	a := w.Do("POST", "/leaks", mustJSON(t, object{"text": text + strings.Repeat(" ", 100)}))
+	if _, message := a.Fault(t); a.Status != http.StatusRequestEntityTooLarge || !strings.Contains(message, "overlap") {
+		t.Errorf("%d %s", a.Status, message)
 	}
 }
 
@@ -83,7 +84,7 @@ type object = map[string]any
 func TestFewTextsAreSearchedForLeaksAtATime(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
-	k := w.mint(`{"upstream":"openai","max_activations":5}`)
+	k := w.NewKey(`{"upstream":"openai","max_activations":5}`)
 	body := `{"text":"` + k.ScopedKey + `"}`
 	for range cap(leakTurns) {
 		leakTurns <- struct{}{}
@@ -91,14 +92,14 @@ func TestFewTextsAreSearchedForLeaksAtATime(t *testing.T) {
 	gone, cancel := context.WithCancel(t.Context())
 	cancel()
 	rec := httptest.NewRecorder()
-	w.handler.ServeHTTP(rec, httptest.NewRequestWithContext(gone, "POST", "/leaks", strings.NewReader(body)))
+	w.Handler.ServeHTTP(rec, httptest.NewRequestWithContext(gone, "POST", "/leaks", strings.NewReader(body)))
 	for range cap(leakTurns) {
 		<-leakTurns
 	}
 	if rec.Code != http.StatusServiceUnavailable {
 		t.Errorf("one too many, whose client went away: %d %s", rec.Code, rec.Body)
 	}
-	if a := w.do("POST", "/leaks", body); a.status != http.StatusOK || !strings.Contains(a.body, k.ID) {
-		t.Errorf("after that: %d %s", a.status, a.body)
+	if a := w.Do("POST", "/leaks", body); a.Status != http.StatusOK || !strings.Contains(a.Body, k.ID) {
+		t.Errorf("after that: %d %s", a.Status, a.Body)
 	}
 }

@@ -6,6 +6,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/till-proxy/till/admin/admintest"
 	"github.com/till-proxy/till/admin/wire"
 	"github.com/till-proxy/till/limiter"
 )
@@ -13,14 +14,14 @@ import (
 func TestLockdownIsSetShownAndLiftedAlsoWhileTheStoreIsClosed(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
-	m := w.mint(`{"upstream":"openai","max_activations":5}`)
-	live := w.live(m)
+	m := w.NewKey(`{"upstream":"openai","max_activations":5}`)
+	live := w.Live(m)
 	g := new(limiter.Grant)
 	ask := &limiter.Ask{Bound: limiter.Amounts{limiter.Activations: 1}, Method: "POST", Path: "/v1/chat/completions"}
 	if refusal := live.Reserve(t.Context(), ask, g); refusal != nil {
 		t.Fatal(refusal)
 	}
-	s := get[wire.LockdownJSON](t, w.do("POST", "/lockdown", `{"reason":"drill"}`))
+	s := admintest.Get[wire.LockdownJSON](t, w.Do("POST", "/lockdown", `{"reason":"drill"}`))
 	if !s.LockedDown || s.StreamsCut == nil || *s.StreamsCut != 1 || s.Durable == nil || !*s.Durable || s.By != "operator" || s.Reason != "drill" || s.Since == nil {
 		t.Errorf("set: %+v", s)
 	}
@@ -28,30 +29,30 @@ func TestLockdownIsSetShownAndLiftedAlsoWhileTheStoreIsClosed(t *testing.T) {
 	if refusal := live.Reserve(t.Context(), ask, new(limiter.Grant)); refusal == nil || refusal.Code != limiter.CodeLockedDown {
 		t.Errorf("a request: %v", refusal)
 	}
-	stats := get[struct{ Lockdown wire.LockdownJSON }](t, w.do("GET", "/stats", ""))
+	stats := admintest.Get[struct{ Lockdown wire.LockdownJSON }](t, w.Do("GET", "/stats", ""))
 	if !stats.Lockdown.LockedDown || stats.Lockdown.Reason != "drill" {
 		t.Errorf("stats: %+v", stats)
 	}
-	if a := w.do("POST", "/lockdown", `{"reson":"x"}`); a.status != http.StatusBadRequest {
-		t.Errorf("a misspelt field: %d", a.status)
+	if a := w.Do("POST", "/lockdown", `{"reson":"x"}`); a.Status != http.StatusBadRequest {
+		t.Errorf("a misspelt field: %d", a.Status)
 	}
-	if a := w.do("POST", "/lockdown", `{"reason":"`+strings.Repeat("x", 600)+`"}`); a.status != http.StatusBadRequest {
-		t.Errorf("a reason that is too long: %d", a.status)
+	if a := w.Do("POST", "/lockdown", `{"reason":"`+strings.Repeat("x", 600)+`"}`); a.Status != http.StatusBadRequest {
+		t.Errorf("a reason that is too long: %d", a.Status)
 	}
-	w.close()
-	if s := get[wire.LockdownJSON](t, w.do("GET", "/lockdown", "")); !s.LockedDown {
+	w.Shut()
+	if s := admintest.Get[wire.LockdownJSON](t, w.Do("GET", "/lockdown", "")); !s.LockedDown {
 		t.Error("a closed store forgets it")
 	}
-	if a := w.do("GET", "/stats", ""); a.status != http.StatusServiceUnavailable || !strings.Contains(a.body, "a lockdown is in force") {
-		t.Errorf("stats of a closed store: %d %s", a.status, a.body)
+	if a := w.Do("GET", "/stats", ""); a.Status != http.StatusServiceUnavailable || !strings.Contains(a.Body, "a lockdown is in force") {
+		t.Errorf("stats of a closed store: %d %s", a.Status, a.Body)
 	}
-	if s := get[wire.LockdownJSON](t, w.do("DELETE", "/lockdown", "")); s.LockedDown {
+	if s := admintest.Get[wire.LockdownJSON](t, w.Do("DELETE", "/lockdown", "")); s.LockedDown {
 		t.Error("not lifted")
 	}
-	if s := get[wire.LockdownJSON](t, w.do("DELETE", "/lockdown", "")); s.LockedDown {
+	if s := admintest.Get[wire.LockdownJSON](t, w.Do("DELETE", "/lockdown", "")); s.LockedDown {
 		t.Error("lifting twice is no mistake")
 	}
-	if s := get[wire.LockdownJSON](t, w.do("POST", "/lockdown", "")); !s.LockedDown || *s.StreamsCut != 0 {
+	if s := admintest.Get[wire.LockdownJSON](t, w.Do("POST", "/lockdown", "")); !s.LockedDown || *s.StreamsCut != 0 {
 		t.Errorf("without a body, on a closed store: %+v", s)
 	}
 }
@@ -91,15 +92,15 @@ func TestTheReasonOfALockdownIsForThoseWhoSeeAll(t *testing.T) {
 			}
 		}
 	}
-	get[wire.LockdownJSON](t, w.do("POST", "/lockdown", `{"reason":"anna is a spy"}`))
+	admintest.Get[wire.LockdownJSON](t, w.Do("POST", "/lockdown", `{"reason":"anna is a spy"}`))
 	for name, as := range callers {
 		for _, path := range []string{"/lockdown", "/stats", "/doctor"} {
-			a := as.do("GET", path, "")
-			if a.status != http.StatusOK || strings.Contains(a.body, "spy") != (told[name] && path != "/doctor") || strings.Contains(a.body, `"operator"`) != strings.Contains(a.body, "spy") {
-				t.Errorf("who sees %s asks %s: %d %s", name, path, a.status, a.body)
+			a := as.Do("GET", path, "")
+			if a.Status != http.StatusOK || strings.Contains(a.Body, "spy") != (told[name] && path != "/doctor") || strings.Contains(a.Body, `"operator"`) != strings.Contains(a.Body, "spy") {
+				t.Errorf("who sees %s asks %s: %d %s", name, path, a.Status, a.Body)
 			}
-			if path == "/lockdown" && !strings.Contains(a.body, `"locked_down":true`) {
-				t.Errorf("who sees %s is not told at all: %s", name, a.body)
+			if path == "/lockdown" && !strings.Contains(a.Body, `"locked_down":true`) {
+				t.Errorf("who sees %s is not told at all: %s", name, a.Body)
 			}
 		}
 		if feed := feeds[name]; feed != nil {
@@ -109,11 +110,11 @@ func TestTheReasonOfALockdownIsForThoseWhoSeeAll(t *testing.T) {
 			}
 		}
 	}
-	w.closed = true // nothing is known of roles
-	defer func() { w.closed = false }()
+	w.Closed = true // nothing is known of roles
+	defer func() { w.Closed = false }()
 	for name, as := range callers {
-		if a := as.do("GET", "/lockdown", ""); strings.Contains(a.body, "spy") {
-			t.Errorf("of a closed store, who sees %s is told %s", name, a.body)
+		if a := as.Do("GET", "/lockdown", ""); strings.Contains(a.Body, "spy") {
+			t.Errorf("of a closed store, who sees %s is told %s", name, a.Body)
 		}
 	}
 }

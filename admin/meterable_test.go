@@ -6,6 +6,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/till-proxy/till/admin/admintest"
 	"github.com/till-proxy/till/admin/wire"
 	"github.com/till-proxy/till/limiter"
 )
@@ -46,13 +47,13 @@ func TestNoKeyIsMintedWhoseLimitsItsUpstreamCannotTell(t *testing.T) {
 			role string
 		}{"a member": {anna, ""}, "the operator": {w, `"role":"r",`}} {
 			for _, upstream := range []string{"github", "openai"} {
-				a := by.do("POST", "/keys", fmt.Sprintf(`{"upstream":%q,%s%s}`, upstream, by.role, test.mint))
+				a := by.Do("POST", "/keys", fmt.Sprintf(`{"upstream":%q,%s%s}`, upstream, by.role, test.mint))
 				if test.patch != "" {
-					a = by.do("PATCH", "/keys/"+get[wire.KeyObject](t, a).ID, "{"+test.patch+"}")
+					a = by.Do("PATCH", "/keys/"+admintest.Get[wire.KeyObject](t, a).ID, "{"+test.patch+"}")
 				}
 				refused := test.measured && upstream == "github"
-				if refused != (a.status == http.StatusBadRequest && strings.Contains(a.body, "with a preset, because")) || !refused && a.status/100 != 2 {
-					t.Errorf("%s at %s, by %s: %d %s", name, upstream, who, a.status, a.body)
+				if refused != (a.Status == http.StatusBadRequest && strings.Contains(a.Body, "with a preset, because")) || !refused && a.Status/100 != 2 {
+					t.Errorf("%s at %s, by %s: %d %s", name, upstream, who, a.Status, a.Body)
 				}
 			}
 		}
@@ -95,12 +96,12 @@ func TestWhatARuleNeedsMayComeFromACeiling(t *testing.T) {
 		if test.mint != "" {
 			body += "," + test.mint
 		}
-		a := by.do("POST", "/keys", "{"+body+"}")
+		a := by.Do("POST", "/keys", "{"+body+"}")
 		if test.patch != "" {
-			a = by.do("PATCH", "/keys/"+get[wire.KeyObject](t, a).ID, "{"+test.patch+"}")
+			a = by.Do("PATCH", "/keys/"+admintest.Get[wire.KeyObject](t, a).ID, "{"+test.patch+"}")
 		}
-		if (a.status/100 == 2) != (test.wants == "") || test.wants != "" && !strings.Contains(a.body, test.wants) {
-			t.Errorf("under %s: {%s}, then {%s}: %d %s", test.role, test.mint, test.patch, a.status, a.body)
+		if (a.Status/100 == 2) != (test.wants == "") || test.wants != "" && !strings.Contains(a.Body, test.wants) {
+			t.Errorf("under %s: {%s}, then {%s}: %d %s", test.role, test.mint, test.patch, a.Status, a.Body)
 		}
 	}
 }
@@ -131,16 +132,16 @@ func TestAMintThatNamesNoUpstreamIsForTheOnlyOne(t *testing.T) {
 		"gone":    "upstream must be one of: ",
 	} {
 		anna := w.as(w.hire("anna of "+role, role).Token)
-		for who, a := range map[string]answer{
-			"a member":     anna.do("POST", "/keys", `{"max_activations":1}`),
-			"the operator": w.do("POST", "/keys", `{"max_activations":1,"role":"`+role+`"}`),
+		for who, a := range map[string]admintest.Answer{
+			"a member":     anna.Do("POST", "/keys", `{"max_activations":1}`),
+			"the operator": w.Do("POST", "/keys", `{"max_activations":1,"role":"`+role+`"}`),
 		} {
-			if !strings.Contains(a.body, want) {
-				t.Errorf("%s of %s: %d %s", who, role, a.status, a.body)
+			if !strings.Contains(a.Body, want) {
+				t.Errorf("%s of %s: %d %s", who, role, a.Status, a.Body)
 			}
 		}
-		if a := anna.do("POST", "/keys", `{"max_activations":1,"upstream":"openai"}`); role == "one" && a.status != http.StatusForbidden {
-			t.Errorf("another one by name: %d %s", a.status, a.body)
+		if a := anna.Do("POST", "/keys", `{"max_activations":1,"upstream":"openai"}`); role == "one" && a.Status != http.StatusForbidden {
+			t.Errorf("another one by name: %d %s", a.Status, a.Body)
 		}
 	}
 }

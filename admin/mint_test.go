@@ -7,6 +7,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/till-proxy/till/admin/admintest"
 	"github.com/till-proxy/till/admin/wire"
 	"github.com/till-proxy/till/limiter"
 	"github.com/till-proxy/till/token"
@@ -15,33 +16,33 @@ import (
 func TestMintAnswersWithTheKeyObjectAndItsString(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
-	a := w.do("POST", "/keys", `{"name":"nightly","provider":"openai","max_activations":500,"expires_in":"1d",
+	a := w.Do("POST", "/keys", `{"name":"nightly","provider":"openai","max_activations":500,"expires_in":"1d",
 		"idle_timeout":"90m","first_use_within":"24h","rate":"60/m","max_concurrency":4,"paths":["/v1/chat/completions"],
 		"methods":["POST"],"ips":["10.0.0.0/8","192.0.2.7"],"pin_ip":true,"role":"ci","owner":"ops","purpose":"tests",
 		"labels":{"team":"search"},"metadata":{"ticket":"7"},"self_revoke":false,"charge":"success"}`)
-	if a.status != http.StatusCreated {
-		t.Fatalf("answered %d: %s", a.status, a.body)
+	if a.Status != http.StatusCreated {
+		t.Fatalf("answered %d: %s", a.Status, a.Body)
 	}
-	equal(t, "the answer", steady(a.body), `{"id":"key_ID","version":1,"name":"nightly","upstream":"openai","custody":"held","status":"active",`+
+	admintest.Equal(t, "the answer", admintest.Steady(a.Body), `{"id":"key_ID","version":1,"name":"nightly","upstream":"openai","custody":"held","status":"active",`+
 		`"max_activations":500,"expires_at":"TIME","idle_timeout":"1h30m","first_use_within":"24h","rate":"60/m","max_concurrency":4,"charge":"success",`+
 		`"paths":["/v1/chat/completions"],"methods":["POST"],"ips":["10.0.0.0/8","192.0.2.7"],"pin_ip":true,"self_revoke":false,`+
 		`"used_activations":0,"held_activations":0,"remaining_activations":500,`+
 		`"role":"ci","owner":"ops","purpose":"tests","labels":{"team":"search"},"metadata":{"ticket":"7"},`+
 		`"created_at":"TIME","created_by":"operator","scoped_key":"till_sk_STRING","base_url":"https://agents.example.com"}`+"\n")
-	if cc := a.header.Get("Cache-Control"); cc != "no-store" {
+	if cc := a.Header.Get("Cache-Control"); cc != "no-store" {
 		t.Errorf("Cache-Control is %q: the answer holds a secret", cc)
 	}
-	m := get[wire.Minted](t, a)
+	m := admintest.Get[wire.Minted](t, a)
 	if d := time.Until(*m.ExpiresAt); d < 24*time.Hour-time.Minute || d > 24*time.Hour {
 		t.Errorf("expires in %s, want 24h", d)
 	}
 	if _, err := token.ParseKey(m.ScopedKey); err != nil {
 		t.Errorf("the string: %v", err)
 	}
-	if again := w.do("GET", "/keys/"+m.ID, ""); strings.Contains(again.body, m.ScopedKey) || strings.Contains(again.body, "scoped_key") {
-		t.Errorf("the string is shown a second time: %s", again.body)
+	if again := w.Do("GET", "/keys/"+m.ID, ""); strings.Contains(again.Body, m.ScopedKey) || strings.Contains(again.Body, "scoped_key") {
+		t.Errorf("the string is shown a second time: %s", again.Body)
 	}
-	if k := w.live(&m); k.Key().ID != m.ID {
+	if k := w.Live(&m); k.Key().ID != m.ID {
 		t.Errorf("the string finds key %s, not %s", k.Key().ID, m.ID)
 	}
 }
@@ -49,8 +50,8 @@ func TestMintAnswersWithTheKeyObjectAndItsString(t *testing.T) {
 func TestMintLeavesOutWhatIsNotSet(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
-	a := w.do("POST", "/keys", `{"upstream":"github","unlimited":true,"name":null,"max_tokens":null,"rate":null}`)
-	equal(t, "the answer", steady(a.body), `{"id":"key_ID","version":1,"upstream":"github","custody":"held","status":"active","charge":"forwarded",`+
+	a := w.Do("POST", "/keys", `{"upstream":"github","unlimited":true,"name":null,"max_tokens":null,"rate":null}`)
+	admintest.Equal(t, "the answer", admintest.Steady(a.Body), `{"id":"key_ID","version":1,"upstream":"github","custody":"held","status":"active","charge":"forwarded",`+
 		`"self_revoke":true,"used_activations":0,"held_activations":0,"created_at":"TIME","created_by":"operator","scoped_key":"till_sk_STRING",`+
 		`"base_url":"https://agents.example.com"}`+"\n")
 }
@@ -58,8 +59,8 @@ func TestMintLeavesOutWhatIsNotSet(t *testing.T) {
 func TestMintNeedsNoUpstreamWhereThereIsOneWithACredential(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
-	w.upstreams = w.upstreams[1:]
-	if m := w.mint(`{"max_activations":0}`); m.Upstream != "openai" || m.MaxActivations == nil || *m.MaxActivations != 0 || m.Status != limiter.Exhausted {
+	w.Upstreams = w.Upstreams[1:]
+	if m := w.NewKey(`{"max_activations":0}`); m.Upstream != "openai" || m.MaxActivations == nil || *m.MaxActivations != 0 || m.Status != limiter.Exhausted {
 		t.Errorf("got %+v, want a canary for openai", m.KeyObject)
 	}
 }
@@ -111,14 +112,14 @@ func TestMintRefuses(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			a := w.do("POST", "/keys", test.body)
-			if code, message := a.fault(t); a.status != 400 || code != "invalid_request" || !strings.Contains(message, test.message) {
-				t.Errorf("answered %d %s %q, want 400 invalid_request with %q", a.status, code, message, test.message)
+			a := w.Do("POST", "/keys", test.body)
+			if code, message := a.Fault(t); a.Status != 400 || code != "invalid_request" || !strings.Contains(message, test.message) {
+				t.Errorf("answered %d %s %q, want 400 invalid_request with %q", a.Status, code, message, test.message)
 			}
 		})
 	}
 	t.Cleanup(func() {
-		if keys := get[wire.Listed](t, w.do("GET", "/keys", "")); len(keys.Keys) != 0 {
+		if keys := admintest.Get[wire.Listed](t, w.Do("GET", "/keys", "")); len(keys.Keys) != 0 {
 			t.Errorf("%d keys were minted all the same", len(keys.Keys))
 		}
 	})
@@ -127,17 +128,17 @@ func TestMintRefuses(t *testing.T) {
 func TestTokensAndDollarsAreMintedGrantedAndShown(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
-	m := w.mint(`{"upstream":"openai","max_tokens":1000000,"max_spend_usd":"5.00","max_request_spend_usd":0.25,"fit":false,"unknown_price":"count_only"}`)
-	k := get[wire.KeyObject](t, w.do("POST", "/keys/"+m.ID+"/grant", `{"tokens":500000,"spend_usd":"0.50"}`))
+	m := w.NewKey(`{"upstream":"openai","max_tokens":1000000,"max_spend_usd":"5.00","max_request_spend_usd":0.25,"fit":false,"unknown_price":"count_only"}`)
+	k := admintest.Get[wire.KeyObject](t, w.Do("POST", "/keys/"+m.ID+"/grant", `{"tokens":500000,"spend_usd":"0.50"}`))
 	if *k.MaxTokens != 1_500_000 || *k.RemainingTokens != 1_500_000 || *k.UsedTokens != 0 || k.MaxSpendUSD != "5.50" || k.RemainingSpendUSD != "5.50" ||
 		k.UsedSpendUSD != "0.00" || k.MaxRequestUSD != "0.25" || *k.Fit || k.UnknownPrice != "count_only" {
 		t.Errorf("minted and granted: %+v", k)
 	}
-	k = get[wire.KeyObject](t, w.do("PATCH", "/keys/"+m.ID, `{"max_spend_usd":null,"max_request_spend_usd":null,"fit":null}`))
+	k = admintest.Get[wire.KeyObject](t, w.Do("PATCH", "/keys/"+m.ID, `{"max_spend_usd":null,"max_request_spend_usd":null,"fit":null}`))
 	if k.MaxSpendUSD != "" || k.MaxRequestUSD != "" || !*k.Fit {
 		t.Errorf("after the dollars are gone: %+v", k)
 	}
-	if k := get[wire.KeyObject](t, w.do("PATCH", "/keys/"+m.ID, `{"max_spend_cents":250}`)); k.MaxSpendUSD != "2.50" {
+	if k := admintest.Get[wire.KeyObject](t, w.Do("PATCH", "/keys/"+m.ID, `{"max_spend_cents":250}`)); k.MaxSpendUSD != "2.50" {
 		t.Errorf("in cents: %+v", k)
 	}
 	for body, message := range map[string]string{
@@ -156,14 +157,14 @@ func TestTokensAndDollarsAreMintedGrantedAndShown(t *testing.T) {
 		`"expires_in":"1h","renews":"day"`:                "renews needs max_activations",
 		`"max_spend_usd":"5","upstream":"github"`:         "stands twice",
 	} {
-		a := w.do("POST", "/keys", `{"upstream":"openai",`+body+`}`)
-		if _, got := a.fault(t); a.status != 400 || !strings.Contains(got, message) {
-			t.Errorf("%s: %d %q, want %q", body, a.status, got, message)
+		a := w.Do("POST", "/keys", `{"upstream":"openai",`+body+`}`)
+		if _, got := a.Fault(t); a.Status != 400 || !strings.Contains(got, message) {
+			t.Errorf("%s: %d %q, want %q", body, a.Status, got, message)
 		}
 	}
-	a := w.do("POST", "/keys", `{"upstream":"github","max_spend_usd":"5"}`)
-	if _, got := a.fault(t); a.status != 400 || !strings.Contains(got, "max_spend_usd needs an upstream with a preset") {
-		t.Errorf("an upstream of which nothing is known: %d %q", a.status, got)
+	a := w.Do("POST", "/keys", `{"upstream":"github","max_spend_usd":"5"}`)
+	if _, got := a.Fault(t); a.Status != 400 || !strings.Contains(got, "max_spend_usd needs an upstream with a preset") {
+		t.Errorf("an upstream of which nothing is known: %d %q", a.Status, got)
 	}
 }
 
@@ -171,50 +172,50 @@ func TestASealedKeyBringsItsOwnCredential(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	const real = "sk-real-secret-0123456789"
-	a := w.do("POST", "/keys", `{"upstream":"spare","max_activations":1,"upstream_key":" `+real+`\n"}`)
-	m := get[wire.Minted](t, a)
+	a := w.Do("POST", "/keys", `{"upstream":"spare","max_activations":1,"upstream_key":" `+real+`\n"}`)
+	m := admintest.Get[wire.Minted](t, a)
 	first, box, sealed := strings.Cut(m.ScopedKey, ".")
-	if m.Custody != "sealed" || !sealed || len(first) != len(token.KeyPrefix)+28 || strings.Contains(a.body, real) {
-		t.Fatalf("minted %s", a.body)
+	if m.Custody != "sealed" || !sealed || len(first) != len(token.KeyPrefix)+28 || strings.Contains(a.Body, real) {
+		t.Fatalf("minted %s", a.Body)
 	}
 	opened, err := openBox(w, &m, box)
 	if err != nil || opened != real {
 		t.Errorf("the box holds %q, %v", opened, err)
 	}
 	for _, path := range []string{"/keys", "/keys/" + m.ID} {
-		if body := w.do("GET", path, "").body; strings.Contains(body, box) || strings.Contains(body, real) {
+		if body := w.Do("GET", path, "").Body; strings.Contains(body, box) || strings.Contains(body, real) {
 			t.Errorf("%s shows the box: %s", path, body)
 		}
 	}
-	get[wire.KeyObject](t, w.do("POST", "/keys/"+m.ID+"/revoke", ""))
+	admintest.Get[wire.KeyObject](t, w.Do("POST", "/keys/"+m.ID+"/revoke", ""))
 	if _, err := openBox(w, &m, box); err == nil {
 		t.Error("the box of a revoked key opens")
 	}
 	for name, value := range map[string]string{
 		"nothing": `""`, "a number": `7`, "two lines": `"` + real + `\nx"`, "a list": `["` + real + `"]`, "too much": `"` + strings.Repeat("x", 5000) + `"`,
 	} {
-		a := w.do("POST", "/keys", `{"upstream":"spare","max_activations":1,"upstream_key":`+value+`}`)
-		if _, message := a.fault(t); a.status != 400 || !strings.HasPrefix(message, "upstream_key") || strings.Contains(a.body, real) {
-			t.Errorf("%s: answered %d %s", name, a.status, a.body)
+		a := w.Do("POST", "/keys", `{"upstream":"spare","max_activations":1,"upstream_key":`+value+`}`)
+		if _, message := a.Fault(t); a.Status != 400 || !strings.HasPrefix(message, "upstream_key") || strings.Contains(a.Body, real) {
+			t.Errorf("%s: answered %d %s", name, a.Status, a.Body)
 		}
 	}
 }
 
 // openBox opens a key's box with what the store has of the key.
 func openBox(w *world, m *wire.Minted, box string) (string, error) {
-	w.t.Helper()
+	w.T.Helper()
 	key, err := token.ParseSealKey(strings.Repeat("5e", token.SealKeyLen))
 	if err != nil {
-		w.t.Fatal(err)
+		w.T.Fatal(err)
 	}
 	sealer, err := token.NewSealer(key)
 	if err != nil {
-		w.t.Fatal(err)
+		w.T.Fatal(err)
 	}
-	k := w.live(m)
+	k := w.Live(m)
 	parsed, err := token.ParseKey(m.ScopedKey)
 	if err != nil {
-		w.t.Fatal(err)
+		w.T.Fatal(err)
 	}
 	number, refusal := k.Number(k.Key(), parsed.Lookup)
 	if refusal != nil {
@@ -228,8 +229,8 @@ func openBox(w *world, m *wire.Minted, box string) (string, error) {
 func TestBodiesAreBounded(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
-	a := w.do("POST", "/keys", `{"purpose":"`+strings.Repeat("x", maxBody)+`"}`)
-	if code, _ := a.fault(t); a.status != http.StatusRequestEntityTooLarge || code != "body_too_large" {
-		t.Errorf("answered %d %s", a.status, code)
+	a := w.Do("POST", "/keys", `{"purpose":"`+strings.Repeat("x", maxBody)+`"}`)
+	if code, _ := a.Fault(t); a.Status != http.StatusRequestEntityTooLarge || code != "body_too_large" {
+		t.Errorf("answered %d %s", a.Status, code)
 	}
 }

@@ -6,6 +6,7 @@ import (
 	"sync"
 	"testing"
 
+	"github.com/till-proxy/till/admin/admintest"
 	"github.com/till-proxy/till/admin/wire"
 	"github.com/till-proxy/till/limiter"
 )
@@ -21,59 +22,59 @@ func TestACallUnderAnIdempotencyKeyIsDoneOnce(t *testing.T) {
 	t.Parallel()
 	w := newTeam(t)
 	mint := `{"upstream":"openai","max_activations":5}`
-	first := get[replayed](t, w.do("POST", "/keys", mint, "Idempotency-Key", "a"))
+	first := admintest.Get[replayed](t, w.Do("POST", "/keys", mint, "Idempotency-Key", "a"))
 	if first.ScopedKey == "" || first.Replayed {
 		t.Fatalf("the first: %+v", first)
 	}
-	again := w.do("POST", "/keys", mint, "Idempotency-Key", "a")
-	if r := get[replayed](t, again); again.status != 200 || r.ID != first.ID || !r.Replayed || r.ScopedKey != "" || strings.Contains(again.body, "till_sk_") {
-		t.Errorf("the replay: %d %s", again.status, again.body)
+	again := w.Do("POST", "/keys", mint, "Idempotency-Key", "a")
+	if r := admintest.Get[replayed](t, again); again.Status != 200 || r.ID != first.ID || !r.Replayed || r.ScopedKey != "" || strings.Contains(again.Body, "till_sk_") {
+		t.Errorf("the replay: %d %s", again.Status, again.Body)
 	}
-	for name, a := range map[string]answer{
-		"another body": w.do("POST", "/keys", `{"upstream":"openai","max_activations":6}`, "Idempotency-Key", "a"),
-		"another call": w.do("POST", "/keys/"+first.ID+"/suspend", "", "Idempotency-Key", "a"),
+	for name, a := range map[string]admintest.Answer{
+		"another body": w.Do("POST", "/keys", `{"upstream":"openai","max_activations":6}`, "Idempotency-Key", "a"),
+		"another call": w.Do("POST", "/keys/"+first.ID+"/suspend", "", "Idempotency-Key", "a"),
 	} {
-		if code, _ := a.fault(t); a.status != 422 || code != "idempotency_key_reused" {
-			t.Errorf("%s: %d %s", name, a.status, a.body)
+		if code, _ := a.Fault(t); a.Status != 422 || code != "idempotency_key_reused" {
+			t.Errorf("%s: %d %s", name, a.Status, a.Body)
 		}
 	}
 	grant := `{"activations":10}`
 	for i, want := range []bool{false, true, true} {
-		r := get[replayed](t, w.do("POST", "/keys/"+first.ID+"/grant", grant, "Idempotency-Key", "b"))
+		r := admintest.Get[replayed](t, w.Do("POST", "/keys/"+first.ID+"/grant", grant, "Idempotency-Key", "b"))
 		if *r.MaxActivations != 15 || r.Replayed != want {
 			t.Errorf("grant %d: %d activations, replayed %v", i, *r.MaxActivations, r.Replayed)
 		}
 	}
-	rotated := get[replayed](t, w.do("POST", "/keys/"+first.ID+"/rotate", `{}`, "Idempotency-Key", "c"))
-	if r := get[replayed](t, w.do("POST", "/keys/"+first.ID+"/rotate", `{}`, "Idempotency-Key", "c")); rotated.ScopedKey == "" || r.ScopedKey != "" || !r.Replayed {
+	rotated := admintest.Get[replayed](t, w.Do("POST", "/keys/"+first.ID+"/rotate", `{}`, "Idempotency-Key", "c"))
+	if r := admintest.Get[replayed](t, w.Do("POST", "/keys/"+first.ID+"/rotate", `{}`, "Idempotency-Key", "c")); rotated.ScopedKey == "" || r.ScopedKey != "" || !r.Replayed {
 		t.Errorf("rotate: %+v, then %+v", rotated, r)
 	}
-	token := get[replayed](t, w.do("POST", "/tokens", `{"name":"anna","role":"member"}`, "Idempotency-Key", "d"))
-	if r := get[replayed](t, w.do("POST", "/tokens", `{"name":"anna","role":"member"}`, "Idempotency-Key", "d")); token.Token == "" || r.Token != "" || !r.Replayed || r.ID != token.ID {
+	token := admintest.Get[replayed](t, w.Do("POST", "/tokens", `{"name":"anna","role":"member"}`, "Idempotency-Key", "d"))
+	if r := admintest.Get[replayed](t, w.Do("POST", "/tokens", `{"name":"anna","role":"member"}`, "Idempotency-Key", "d")); token.Token == "" || r.Token != "" || !r.Replayed || r.ID != token.ID {
 		t.Errorf("token: %+v, then %+v", token, r)
 	}
 	bulk := `{"filter":{"q":"nosuch"}}`
-	first2 := w.do("POST", "/keys/revoke", bulk, "Idempotency-Key", "e")
-	if a := w.do("POST", "/keys/revoke", bulk, "Idempotency-Key", "e"); first2.status != 200 || a.status != 200 || !strings.Contains(a.body, `"job":"1"`) || !strings.Contains(a.body, `"replayed":true`) {
-		t.Errorf("bulk revoke: %s, then %s", first2.body, a.body)
+	first2 := w.Do("POST", "/keys/revoke", bulk, "Idempotency-Key", "e")
+	if a := w.Do("POST", "/keys/revoke", bulk, "Idempotency-Key", "e"); first2.Status != 200 || a.Status != 200 || !strings.Contains(a.Body, `"job":"1"`) || !strings.Contains(a.Body, `"replayed":true`) {
+		t.Errorf("bulk revoke: %s, then %s", first2.Body, a.Body)
 	}
 	// Another caller's key is another key, and a refused call leaves none.
 	as := w.as(token.Token)
-	if a := as.do("POST", "/keys", `{"upstream":"openai","max_activations":101}`, "Idempotency-Key", "a"); a.status != 403 {
-		t.Errorf("above a ceiling: %d %s", a.status, a.body)
+	if a := as.Do("POST", "/keys", `{"upstream":"openai","max_activations":101}`, "Idempotency-Key", "a"); a.Status != 403 {
+		t.Errorf("above a ceiling: %d %s", a.Status, a.Body)
 	}
-	if r := get[replayed](t, as.do("POST", "/keys", mint, "Idempotency-Key", "a")); r.Replayed || r.ID == first.ID {
+	if r := admintest.Get[replayed](t, as.Do("POST", "/keys", mint, "Idempotency-Key", "a")); r.Replayed || r.ID == first.ID {
 		t.Errorf("another caller: %+v", r)
 	}
-	if r := get[replayed](t, as.do("POST", "/keys", mint, "Idempotency-Key", "a")); !r.Replayed {
+	if r := admintest.Get[replayed](t, as.Do("POST", "/keys", mint, "Idempotency-Key", "a")); !r.Replayed {
 		t.Errorf("its replay: %+v", r)
 	}
 	for _, key := range []string{"", " ", "ä", strings.Repeat("x", limiter.MaxOnceKey+1), "a b"} {
-		if a := w.do("POST", "/keys", mint, "Idempotency-Key", key); a.status != 400 {
-			t.Errorf("the key %q: %d %s", key, a.status, a.body)
+		if a := w.Do("POST", "/keys", mint, "Idempotency-Key", key); a.Status != 400 {
+			t.Errorf("the key %q: %d %s", key, a.Status, a.Body)
 		}
 	}
-	if list := get[wire.Listed](t, w.do("GET", "/keys", "")); len(list.Keys) != 2 {
+	if list := admintest.Get[wire.Listed](t, w.Do("GET", "/keys", "")); len(list.Keys) != 2 {
 		t.Errorf("%d keys, want 2", len(list.Keys))
 	}
 }
@@ -81,15 +82,15 @@ func TestACallUnderAnIdempotencyKeyIsDoneOnce(t *testing.T) {
 func TestCallsAtTheSameTimeUnderOneIdempotencyKeyAreDoneOnce(t *testing.T) {
 	t.Parallel()
 	w := newTeam(t)
-	k := w.mint(`{"upstream":"openai","max_activations":5}`)
+	k := w.NewKey(`{"upstream":"openai","max_activations":5}`)
 	for round := range 5 {
 		var wg sync.WaitGroup
 		var mu sync.Mutex
 		ids, secrets := map[string]bool{}, 0
 		for range 20 {
 			wg.Go(func() {
-				m := get[replayed](t, w.do("POST", "/keys", `{"upstream":"openai","max_activations":5}`, "Idempotency-Key", fmt.Sprint("mint", round)))
-				get[replayed](t, w.do("POST", "/keys/"+k.ID+"/grant", `{"activations":1}`, "Idempotency-Key", fmt.Sprint("grant", round)))
+				m := admintest.Get[replayed](t, w.Do("POST", "/keys", `{"upstream":"openai","max_activations":5}`, "Idempotency-Key", fmt.Sprint("mint", round)))
+				admintest.Get[replayed](t, w.Do("POST", "/keys/"+k.ID+"/grant", `{"activations":1}`, "Idempotency-Key", fmt.Sprint("grant", round)))
 				mu.Lock()
 				defer mu.Unlock()
 				ids[m.ID] = true
@@ -103,7 +104,7 @@ func TestCallsAtTheSameTimeUnderOneIdempotencyKeyAreDoneOnce(t *testing.T) {
 			t.Errorf("%d keys were minted and %d strings told, want 1 and 1", len(ids), secrets)
 		}
 	}
-	if v := get[wire.KeyObject](t, w.do("GET", "/keys/"+k.ID, "")); *v.MaxActivations != 10 {
+	if v := admintest.Get[wire.KeyObject](t, w.Do("GET", "/keys/"+k.ID, "")); *v.MaxActivations != 10 {
 		t.Errorf("%d activations after 5 grants of 1, want 10", *v.MaxActivations)
 	}
 }
@@ -111,14 +112,14 @@ func TestCallsAtTheSameTimeUnderOneIdempotencyKeyAreDoneOnce(t *testing.T) {
 func TestAChangeNamesTheVersionItIsBasedOn(t *testing.T) {
 	t.Parallel()
 	w := newTeam(t)
-	k := w.mint(`{"upstream":"openai","max_activations":5}`)
+	k := w.NewKey(`{"upstream":"openai","max_activations":5}`)
 	path := "/keys/" + k.ID
 	for _, test := range []struct {
 		match  string
 		status int
 	}{{`"1"`, 200}, {`"1"`, 412}, {"2", 200}, {"*", 200}, {`W/"4"`, 400}, {"x", 400}, {`"4"`, 200}} {
-		if a := w.do("PATCH", path, fmt.Sprintf(`{"name":%q}`, "n"+fmt.Sprint(test.status, test.match)), "If-Match", test.match); a.status != test.status {
-			t.Errorf("If-Match: %s: %d %s, want %d", test.match, a.status, a.body, test.status)
+		if a := w.Do("PATCH", path, fmt.Sprintf(`{"name":%q}`, "n"+fmt.Sprint(test.status, test.match)), "If-Match", test.match); a.Status != test.status {
+			t.Errorf("If-Match: %s: %d %s, want %d", test.match, a.Status, a.Body, test.status)
 		}
 	}
 }

@@ -11,6 +11,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/till-proxy/till/admin/admintest"
 	"github.com/till-proxy/till/admin/wire"
 )
 
@@ -107,19 +108,19 @@ func TestEveryFieldAndParameterIsDescribed(t *testing.T) {
 func TestEveryDescribedFieldAndParameterIsTaken(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
-	m := w.mint(`{"upstream":"openai","max_activations":5}`)
+	m := w.NewKey(`{"upstream":"openai","max_activations":5}`)
 	for pattern, op := range operations {
 		method, path, _ := strings.Cut(pattern, " ")
 		path = strings.NewReplacer("{id}", m.ID, "{name}", "openai").Replace(path)
 		for _, name := range op.query {
 			name = strings.ReplaceAll(name, "label.NAME", "label.team")
-			if a := w.do(method, path+"?"+name+"=1", ""); strings.Contains(a.body, "unknown") {
-				t.Errorf("%s?%s: %s", pattern, name, a.body)
+			if a := w.Do(method, path+"?"+name+"=1", ""); strings.Contains(a.Body, "unknown") {
+				t.Errorf("%s?%s: %s", pattern, name, a.Body)
 			}
 		}
 		if len(op.query) > 0 && pattern != "GET /prices" && pattern != "GET /backup" {
-			if a := w.do(method, path+"?nosuch=1", ""); a.status != http.StatusBadRequest {
-				t.Errorf("%s?nosuch: %d", pattern, a.status)
+			if a := w.Do(method, path+"?nosuch=1", ""); a.Status != http.StatusBadRequest {
+				t.Errorf("%s?nosuch: %d", pattern, a.Status)
 			}
 		}
 		if op.body == nil {
@@ -127,12 +128,12 @@ func TestEveryDescribedFieldAndParameterIsTaken(t *testing.T) {
 		}
 		for _, f := range fieldsOf(reflect.TypeOf(op.body)) {
 			// No field takes an object with this in it, so nothing is done.
-			if a := w.do(method, path, fmt.Sprintf(`{%q:{"x":[[]]}}`, f.name)); a.status < 400 || strings.Contains(a.body, "unknown field") {
-				t.Errorf("%s: %s: %d %s", pattern, f.name, a.status, a.body)
+			if a := w.Do(method, path, fmt.Sprintf(`{%q:{"x":[[]]}}`, f.name)); a.Status < 400 || strings.Contains(a.Body, "unknown field") {
+				t.Errorf("%s: %s: %d %s", pattern, f.name, a.Status, a.Body)
 			}
 		}
-		if a := w.do(method, path, `{"nosuch":1}`); !strings.Contains(a.body, "unknown field") {
-			t.Errorf("%s: an unknown field: %s", pattern, a.body)
+		if a := w.Do(method, path, `{"nosuch":1}`); !strings.Contains(a.Body, "unknown field") {
+			t.Errorf("%s: an unknown field: %s", pattern, a.Body)
 		}
 	}
 }
@@ -197,15 +198,15 @@ func matches(doc map[string]any, at string, s map[string]any, v any) (wrong []st
 func TestRealAnswersAreAsDescribed(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
-	doc := get[map[string]any](t, w.do("GET", "/openapi.json", ""))
-	full := w.mint(`{"name":"nightly","upstream":"openai","max_activations":500,"max_tokens":1000,"max_spend_usd":"5.00","expires_in":"1d",
+	doc := admintest.Get[map[string]any](t, w.Do("GET", "/openapi.json", ""))
+	full := w.NewKey(`{"name":"nightly","upstream":"openai","max_activations":500,"max_tokens":1000,"max_spend_usd":"5.00","expires_in":"1d",
 		"idle_timeout":"90m","first_use_within":"24h","rate":"60/m","max_concurrency":4,"paths":["/v1/chat/completions"],"renews":"day",
 		"models":["m"],"methods":["POST"],"ips":["192.0.2.7"],"pin_ip":true,"role":"ci","owner":"ops","purpose":"tests",
 		"labels":{"team":"search"},"metadata":{"ticket":"7"},"upstream_key":"sk-real-1"}`)
-	m := w.mint(`{"upstream":"openai","max_activations":5}`)
-	w.use(m, 2)
+	m := w.NewKey(`{"upstream":"openai","max_activations":5}`)
+	w.Use(m, 2)
 	w.hire("ann", "ci")
-	tok := get[wire.TokenObject](t, w.do("POST", "/tokens", `{"name":"bob","role":"ci"}`))
+	tok := admintest.Get[wire.TokenObject](t, w.Do("POST", "/tokens", `{"name":"bob","role":"ci"}`))
 	left := map[string]bool{} // not yet tried
 	for pattern := range operations {
 		left[pattern] = true
@@ -216,17 +217,17 @@ func TestRealAnswersAreAsDescribed(t *testing.T) {
 		if path == "" {
 			path = described
 		}
-		a := w.do(method, path, body)
+		a := w.Do(method, path, body)
 		op := doc["paths"].(map[string]any)[described].(map[string]any)[strings.ToLower(method)].(map[string]any)
-		done, ok := op["responses"].(map[string]any)[fmt.Sprint(a.status)].(map[string]any)
+		done, ok := op["responses"].(map[string]any)[fmt.Sprint(a.Status)].(map[string]any)
 		if !ok {
-			t.Errorf("%s answered %d, which is not described: %s", pattern, a.status, a.body)
+			t.Errorf("%s answered %d, which is not described: %s", pattern, a.Status, a.Body)
 			return
 		}
 		content, ok := done["content"].(map[string]any)
 		if !ok {
-			if a.body != "" {
-				t.Errorf("%s answered %s", pattern, a.body)
+			if a.Body != "" {
+				t.Errorf("%s answered %s", pattern, a.Body)
 			}
 			return
 		}
@@ -235,7 +236,7 @@ func TestRealAnswersAreAsDescribed(t *testing.T) {
 			return
 		}
 		var v any
-		if err := json.Unmarshal([]byte(a.body), &v); err != nil {
+		if err := json.Unmarshal([]byte(a.Body), &v); err != nil {
 			t.Fatal(pattern, err)
 		}
 		for _, wrong := range matches(doc, "", s["schema"].(map[string]any), v) {
@@ -280,7 +281,7 @@ func TestRealAnswersAreAsDescribed(t *testing.T) {
 	check("GET /lockdown", "", "")
 	check("DELETE /lockdown", "", "")
 	check("GET /seal", "", "")
-	w.sealKeys = append(w.sealKeys, w.live(w.mint(`{"upstream":"openai","max_activations":5,"upstream_key":"sk-real-3"}`)).Key().SealKey)
+	w.SealKeys = append(w.SealKeys, w.Live(w.NewKey(`{"upstream":"openai","max_activations":5,"upstream_key":"sk-real-3"}`)).Key().SealKey)
 	check("POST /seal/rotate", "", "")
 	check("POST /store/repair", "", `{"clock":true}`)
 	// The document itself is no object with fields; the others are no JSON, or
@@ -296,13 +297,13 @@ func TestRealAnswersAreAsDescribed(t *testing.T) {
 func TestTheDocumentIsSoundOpenAPI(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
-	a := w.do("GET", "/openapi.json", "")
-	doc := get[map[string]any](t, a)
-	if doc["openapi"] != "3.1.0" || a.header.Get("Content-Type") != "application/json" {
-		t.Errorf("%v, %s", doc["openapi"], a.header.Get("Content-Type"))
+	a := w.Do("GET", "/openapi.json", "")
+	doc := admintest.Get[map[string]any](t, a)
+	if doc["openapi"] != "3.1.0" || a.Header.Get("Content-Type") != "application/json" {
+		t.Errorf("%v, %s", doc["openapi"], a.Header.Get("Content-Type"))
 	}
 	components := doc["components"].(map[string]any)["schemas"].(map[string]any)
-	for _, ref := range regexp.MustCompile(`"#/components/schemas/(\w+)"`).FindAllStringSubmatch(a.body, -1) {
+	for _, ref := range regexp.MustCompile(`"#/components/schemas/(\w+)"`).FindAllStringSubmatch(a.Body, -1) {
 		if components[ref[1]] == nil {
 			t.Errorf("%s leads nowhere", ref[0])
 		}
@@ -321,7 +322,7 @@ func TestTheDocumentIsSoundOpenAPI(t *testing.T) {
 			ids[id] = true
 		}
 	}
-	if strings.Contains(a.body, "till_sk_") || strings.Contains(a.body, "Secret") {
+	if strings.Contains(a.Body, "till_sk_") || strings.Contains(a.Body, "Secret") {
 		t.Error("the document shows what is no business of callers")
 	}
 }

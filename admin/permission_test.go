@@ -126,7 +126,7 @@ func tryCalls(t *testing.T, has limiter.Permission, sees limiter.Sight) {
 		if strings.Contains(pattern, "/keys/{id}") {
 			body := `{"upstream":"openai","max_activations":5}`
 			targets = map[string]string{
-				"own": as.mint(body).ID, "role": w.as(colleague.Token).mint(body).ID, "foreign": w.mint(body).ID,
+				"own": as.NewKey(body).ID, "role": w.as(colleague.Token).NewKey(body).ID, "foreign": w.NewKey(body).ID,
 			}
 		}
 		use(narrow)
@@ -137,25 +137,25 @@ func tryCalls(t *testing.T, has limiter.Permission, sees limiter.Sight) {
 			}
 			method, path, _ := strings.Cut(pattern, " ")
 			path = strings.ReplaceAll(strings.ReplaceAll(path, "{id}", id), "{name}", "openai")
-			a := as.do(method, path, strings.ReplaceAll(call.body, "NEW", "made by "+by.ID))
+			a := as.Do(method, path, strings.ReplaceAll(call.body, "NEW", "made by "+by.ID))
 			hidden := whose == "foreign" && sees != limiter.SeesAll || whose == "role" && sees == limiter.SeesOwn
 			var fits bool
 			switch {
 			case call.permission != anyToken && call.permission != has:
-				fits = a.status == http.StatusForbidden
+				fits = a.Status == http.StatusForbidden
 			case hidden:
-				fits = a.status == http.StatusNotFound
+				fits = a.Status == http.StatusNotFound
 			case pattern == "DELETE /keys/{id}":
-				fits = a.status == http.StatusConflict // it lives
+				fits = a.Status == http.StatusConflict // it lives
 			case pattern == "GET /audit/export" && sees != limiter.SeesAll:
-				fits = a.status == http.StatusForbidden
+				fits = a.Status == http.StatusForbidden
 			case strings.HasPrefix(pattern, "GET /lockdown"), pattern == "GET /jobs/{id}", strings.HasPrefix(pattern, "POST /console"):
-				fits = a.status < 400 || a.status == http.StatusNotFound
+				fits = a.Status < 400 || a.Status == http.StatusNotFound
 			default:
-				fits = a.status/100 == 2
+				fits = a.Status/100 == 2
 			}
 			if !fits {
-				t.Errorf("%s on the %s one: %d %s", pattern, whose, a.status, a.body)
+				t.Errorf("%s on the %s one: %d %s", pattern, whose, a.Status, a.Body)
 			}
 		}
 	}
@@ -173,7 +173,7 @@ func TestEveryCallWithoutATokenIsRefused(t *testing.T) {
 				r.Header.Set("Authorization", authorization)
 			}
 			rec := httptest.NewRecorder()
-			w.as("").handler.ServeHTTP(rec, r)
+			w.as("").Handler.ServeHTTP(rec, r)
 			if rec.Code != http.StatusUnauthorized && rec.Code != http.StatusTooManyRequests {
 				t.Errorf("%s with %q: %d", pattern, authorization, rec.Code)
 			}

@@ -6,6 +6,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/till-proxy/till/admin/admintest"
 	"github.com/till-proxy/till/admin/wire"
 	"github.com/till-proxy/till/token"
 )
@@ -13,11 +14,11 @@ import (
 func TestRotateAnswersWithTheSameRecordAndANewString(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
-	m := w.mint(`{"name":"nightly","upstream":"openai","max_activations":500}`)
-	w.use(m, 3)
-	r := get[wire.Rotated](t, w.do("POST", "/keys/"+m.ID+"/rotate", `{"grace":"1h"}`))
+	m := w.NewKey(`{"name":"nightly","upstream":"openai","max_activations":500}`)
+	w.Use(m, 3)
+	r := admintest.Get[wire.Rotated](t, w.Do("POST", "/keys/"+m.ID+"/rotate", `{"grace":"1h"}`))
 	if r.ID != m.ID || *r.RemainingActivations != 497 || r.ScopedKey == m.ScopedKey || r.RotatedAt == nil ||
-		!r.GraceEndsAt.Equal(r.RotatedAt.Add(time.Hour)) || r.Version <= m.Version || r.BaseURL != w.base {
+		!r.GraceEndsAt.Equal(r.RotatedAt.Add(time.Hour)) || r.Version <= m.Version || r.BaseURL != w.Base {
 		t.Errorf("rotated %+v, string %t", r.KeyObject, r.ScopedKey == m.ScopedKey)
 	}
 	for i, text := range []string{m.ScopedKey, r.ScopedKey} {
@@ -31,12 +32,12 @@ func TestRotateAnswersWithTheSameRecordAndANewString(t *testing.T) {
 	}
 	// Nothing but the answer shows the string, and no list shows a hash.
 	for _, path := range []string{"/keys", "/keys/" + m.ID} {
-		body := w.do("GET", path, "").body
+		body := w.Do("GET", path, "").Body
 		if strings.Contains(body, "till_sk_") || strings.Contains(body, "lookup") || strings.Contains(body, "former") {
 			t.Errorf("%s: %s", path, body)
 		}
 	}
-	r = get[wire.Rotated](t, w.do("POST", "/keys/"+m.ID+"/rotate", ""))
+	r = admintest.Get[wire.Rotated](t, w.Do("POST", "/keys/"+m.ID+"/rotate", ""))
 	if !r.GraceEndsAt.Equal(*r.RotatedAt) {
 		t.Errorf("without a grace it ends at %s, rotated at %s", r.GraceEndsAt, r.RotatedAt)
 	}
@@ -45,11 +46,11 @@ func TestRotateAnswersWithTheSameRecordAndANewString(t *testing.T) {
 func TestRotateRefusesWhatCannotBe(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
-	held := w.mint(`{"upstream":"openai","max_activations":5}`)
-	sealed := w.mint(`{"upstream":"openai","max_activations":5,"upstream_key":"sk-real-1"}`)
-	dead := w.mint(`{"upstream":"openai","max_activations":5}`)
-	if a := w.do("POST", "/keys/"+dead.ID+"/revoke", ""); a.status != http.StatusOK {
-		t.Fatal(a.body)
+	held := w.NewKey(`{"upstream":"openai","max_activations":5}`)
+	sealed := w.NewKey(`{"upstream":"openai","max_activations":5,"upstream_key":"sk-real-1"}`)
+	dead := w.NewKey(`{"upstream":"openai","max_activations":5}`)
+	if a := w.Do("POST", "/keys/"+dead.ID+"/revoke", ""); a.Status != http.StatusOK {
+		t.Fatal(a.Body)
 	}
 	for _, test := range []struct {
 		id, body string
@@ -64,26 +65,26 @@ func TestRotateRefusesWhatCannotBe(t *testing.T) {
 		{held.ID, `{"gracie":"1h"}`, http.StatusBadRequest, "unknown field"},
 		{"key_01M86CD5XPYDCWAP07D6V89DTK", `{}`, http.StatusNotFound, "no such key"},
 	} {
-		a := w.do("POST", "/keys/"+test.id+"/rotate", test.body)
-		if _, message := a.fault(t); a.status != test.status || !strings.Contains(message, test.says) {
-			t.Errorf("%s: %d %s", test.body, a.status, message)
+		a := w.Do("POST", "/keys/"+test.id+"/rotate", test.body)
+		if _, message := a.Fault(t); a.Status != test.status || !strings.Contains(message, test.says) {
+			t.Errorf("%s: %d %s", test.body, a.Status, message)
 		}
 	}
-	if v := w.live(held).View(); v.Rotations != 0 {
+	if v := w.Live(held).View(); v.Rotations != 0 {
 		t.Error("a refused rotation was done")
 	}
-	w.upstreams = w.upstreams[:1] // openai is configured no more
-	a := w.do("POST", "/keys/"+sealed.ID+"/rotate", `{"upstream_key":"sk-real-2"}`)
-	if _, message := a.fault(t); a.status != http.StatusBadRequest || !strings.Contains(message, "not configured") {
-		t.Errorf("%d %s", a.status, message)
+	w.Upstreams = w.Upstreams[:1] // openai is configured no more
+	a := w.Do("POST", "/keys/"+sealed.ID+"/rotate", `{"upstream_key":"sk-real-2"}`)
+	if _, message := a.Fault(t); a.Status != http.StatusBadRequest || !strings.Contains(message, "not configured") {
+		t.Errorf("%d %s", a.Status, message)
 	}
 }
 
 func TestRotatingASealedKeyMakesItsBoxAnew(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
-	m := w.mint(`{"upstream":"openai","max_activations":5,"upstream_key":"sk-real-old"}`)
-	r := get[wire.Rotated](t, w.do("POST", "/keys/"+m.ID+"/rotate", `{"grace":"1h","upstream_key":"sk-real-new"}`))
+	m := w.NewKey(`{"upstream":"openai","max_activations":5,"upstream_key":"sk-real-old"}`)
+	r := admintest.Get[wire.Rotated](t, w.Do("POST", "/keys/"+m.ID+"/rotate", `{"grace":"1h","upstream_key":"sk-real-new"}`))
 	next := &wire.Minted{KeyObject: r.KeyObject, ScopedKey: r.ScopedKey}
 	_, oldBox, _ := strings.Cut(m.ScopedKey, ".")
 	_, newBox, _ := strings.Cut(r.ScopedKey, ".")

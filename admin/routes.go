@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/till-proxy/till/admin/prose"
 	"github.com/till-proxy/till/limiter"
 )
 
@@ -126,7 +127,7 @@ func notRouted(h http.Header, mux *http.ServeMux, r *http.Request) error {
 func filled(q url.Values) error {
 	for name, values := range q {
 		if name != "cursor" && slices.Contains(values, "") {
-			return invalid("%s must not be empty: leave it out for everything", cut(name, 64))
+			return invalid("%s must not be empty: leave it out for everything", prose.Cut(name, 64))
 		}
 	}
 	return nil

@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/till-proxy/till/admin/prose"
 	"github.com/till-proxy/till/admin/wire"
 	"github.com/till-proxy/till/limiter"
 )
@@ -19,7 +20,7 @@ func (a *api) spend(l *limiter.Limiter, r *http.Request) (int, any, error) {
 	f := limiter.Filter{Limit: 500}
 	for name, values := range r.URL.Query() {
 		if name != "cursor" || len(values) != 1 {
-			return 0, nil, invalid("spend takes cursor alone, once, got %q", cut(name, 64))
+			return 0, nil, invalid("spend takes cursor alone, once, got %q", prose.Cut(name, 64))
 		}
 		f.Cursor = values[0]
 	}

@@ -8,6 +8,8 @@ import (
 	"strings"
 	"time"
 
+	"github.com/till-proxy/till/admin/clients"
+	"github.com/till-proxy/till/admin/prose"
 	"github.com/till-proxy/till/admin/wire"
 	"github.com/till-proxy/till/limiter"
 	"github.com/till-proxy/till/scope"
@@ -32,7 +34,7 @@ func (a *api) stale(l *limiter.Limiter, r *http.Request) (int, any, error) {
 			}
 			limit = n
 		default:
-			return 0, nil, invalid("unknown filter %q; there are reason, limit, cursor", cut(name, 64))
+			return 0, nil, invalid("unknown filter %q; there are reason, limit, cursor", prose.Cut(name, 64))
 		}
 	}
 	page, err := l.Stale(r.Context(), a.caller, limiter.StaleReason(reason), limit, cursor)
@@ -55,11 +57,11 @@ func (a *api) stale(l *limiter.Limiter, r *http.Request) (int, any, error) {
 func mend(s *limiter.StaleKey, reason limiter.StaleReason, now time.Time) (detail, fix string) {
 	switch reason {
 	case limiter.StaleNeverUsed:
-		return "minted " + relative(s.CreatedAt, now) + " and never used", "caddy till revoke " + s.ID + " --reason unused"
+		return "minted " + prose.Relative(s.CreatedAt, now) + " and never used", "caddy till revoke " + s.ID + " --reason unused"
 	case limiter.StaleUnused:
-		return "last used " + relative(s.Since, now), "caddy till revoke " + s.ID + " --reason unused"
+		return "last used " + prose.Relative(s.Since, now), "caddy till revoke " + s.ID + " --reason unused"
 	case limiter.StaleExpiring:
-		return "ends " + relative(s.ExpiresAt, now) + ", at " + s.ExpiresAt.UTC().Format(time.RFC3339),
+		return "ends " + prose.Relative(s.ExpiresAt, now) + ", at " + s.ExpiresAt.UTC().Format(time.RFC3339),
 			"caddy till grant " + s.ID + " --expires-in " + lifetime(s.ExpiresAt.Sub(s.CreatedAt))
 	}
 	return narrow(s)
@@ -107,7 +109,7 @@ func narrow(s *limiter.StaleKey) (detail, fix string) {
 				used++
 			}
 		}
-		facts = append(facts, fmt.Sprintf("%d of %s", used, counted(int64(listed), "model")))
+		facts = append(facts, fmt.Sprintf("%d of %s", used, prose.Counted(int64(listed), "model")))
 		if used < listed && len(s.Seen.Models) <= maxNamedModels && !slices.ContainsFunc(s.Seen.Models, awkward) {
 			flags = append(flags, "--models "+strings.Join(s.Seen.Models, ","))
 		}
@@ -132,7 +134,9 @@ const maxNamedModels = 5
 
 // awkward reports whether a model's name, which a client chose, must not stand
 // in a command that people run.
-func awkward(model string) bool { return quote(model) != model || strings.HasPrefix(model, "-") }
+func awkward(model string) bool {
+	return clients.Quote(model) != model || strings.HasPrefix(model, "-")
+}
 
 // leastGrant is what is proposed at least.
 var leastGrant = [limiter.NumKinds]int64{limiter.Activations: 10, limiter.Tokens: 1000, limiter.Nanodollars: 1e8}

@@ -6,16 +6,17 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/till-proxy/till/admin/admintest"
 	"github.com/till-proxy/till/admin/wire"
 	"github.com/till-proxy/till/limiter"
 )
 
 // as lets the calls that follow come from whoever has the token.
 func (w *world) as(token string) *world {
-	w.t.Helper()
+	w.T.Helper()
 	next := *w.World
-	h := authenticated(backend{w.World}, func(*http.Request) string { return "192.0.2.1" }, slog.New(slog.DiscardHandler))
-	next.handler = http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
+	h := authenticated(admintest.Backend{Of: w.World}, func(*http.Request) string { return "192.0.2.1" }, slog.New(slog.DiscardHandler))
+	next.Handler = http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
 		if token != "" {
 			r.Header.Set("Authorization", "Bearer "+token)
 		}
@@ -53,15 +54,15 @@ func authenticated(b Backend, from func(*http.Request) string, log *slog.Logger)
 func newTeam(t *testing.T) *world {
 	t.Helper()
 	w := newWorld(t)
-	if err := w.SetRoles(team()); err != nil {
+	if err := w.SetRoles(admintest.Team()); err != nil {
 		t.Fatal(err)
 	}
 	return w
 }
 
 func (w *world) hire(name, role string) *wire.TokenObject {
-	w.t.Helper()
-	made := get[wire.TokenObject](w.t, w.do("POST", "/tokens", `{"name":"`+name+`","role":"`+role+`","expires_in":"90d"}`))
+	w.T.Helper()
+	made := admintest.Get[wire.TokenObject](w.T, w.Do("POST", "/tokens", `{"name":"`+name+`","role":"`+role+`","expires_in":"90d"}`))
 	return &made
 }
 
@@ -73,7 +74,7 @@ func TestATokenOpensTheAPIWithinItsRole(t *testing.T) {
 		t.Fatalf("made %+v", anna)
 	}
 	as := w.as(anna.Token)
-	k := as.mint(`{"upstream":"openai","name":"x"}`)
+	k := as.NewKey(`{"upstream":"openai","name":"x"}`)
 	if k.CreatedBy != "anna" || k.Role != "member" || k.MaxActivations == nil || *k.MaxActivations != 100 || len(k.Models) != 1 {
 		t.Errorf("what is left out takes the ceiling: got %+v", k.KeyObject)
 	}
@@ -87,45 +88,45 @@ func TestATokenOpensTheAPIWithinItsRole(t *testing.T) {
 		`{"upstream":"openai","max_activations":1,"models":["gpt-5","gpt*"]}`:  "models",
 		`{"upstream":"openai","unlimited":true,"max_activations":99999999999}`: "max_activations",
 	} {
-		a := as.do("POST", "/keys", body)
-		code, message := a.fault(t)
-		if a.status != 403 || code != "above_ceiling" && code != "forbidden" || !strings.Contains(message, strings.Fields(field)[0]) {
-			t.Errorf("%s: %d %s %s", body, a.status, code, message)
+		a := as.Do("POST", "/keys", body)
+		code, message := a.Fault(t)
+		if a.Status != 403 || code != "above_ceiling" && code != "forbidden" || !strings.Contains(message, strings.Fields(field)[0]) {
+			t.Errorf("%s: %d %s %s", body, a.Status, code, message)
 		}
 	}
-	if a := as.do("POST", "/keys/"+k.ID+"/revoke", ""); a.status != 403 {
-		t.Errorf("without keys:revoke: %d %s", a.status, a.body)
+	if a := as.Do("POST", "/keys/"+k.ID+"/revoke", ""); a.Status != 403 {
+		t.Errorf("without keys:revoke: %d %s", a.Status, a.Body)
 	}
-	foreign := w.mint(`{"upstream":"openai","max_activations":1}`)
-	if a := as.do("GET", "/keys/"+foreign.ID, ""); a.status != 404 {
-		t.Errorf("the key of another: %d %s", a.status, a.body)
+	foreign := w.NewKey(`{"upstream":"openai","max_activations":1}`)
+	if a := as.Do("GET", "/keys/"+foreign.ID, ""); a.Status != 404 {
+		t.Errorf("the key of another: %d %s", a.Status, a.Body)
 	}
-	if list := get[wire.Listed](t, as.do("GET", "/keys", "")); len(list.Keys) != 1 || list.Keys[0].ID != k.ID {
+	if list := admintest.Get[wire.Listed](t, as.Do("GET", "/keys", "")); len(list.Keys) != 1 || list.Keys[0].ID != k.ID {
 		t.Errorf("the list has %d keys", len(list.Keys))
 	}
-	if a := w.do("POST", "/tokens/"+anna.ID+"/revoke", ""); a.status != 200 {
-		t.Fatal(a.body)
+	if a := w.Do("POST", "/tokens/"+anna.ID+"/revoke", ""); a.Status != 200 {
+		t.Fatal(a.Body)
 	}
-	if a := as.do("GET", "/keys", ""); a.status != 401 || a.header.Get("WWW-Authenticate") == "" {
-		t.Errorf("with a revoked token: %d %s", a.status, a.body)
+	if a := as.Do("GET", "/keys", ""); a.Status != 401 || a.Header.Get("WWW-Authenticate") == "" {
+		t.Errorf("with a revoked token: %d %s", a.Status, a.Body)
 	}
-	if a := w.as("").do("GET", "/keys", ""); a.status != 401 {
-		t.Errorf("without a token: %d %s", a.status, a.body)
+	if a := w.as("").Do("GET", "/keys", ""); a.Status != 401 {
+		t.Errorf("without a token: %d %s", a.Status, a.Body)
 	}
-	var limited answer
+	var limited admintest.Answer
 	for range 30 {
-		limited = w.as("till_admin_x").do("GET", "/keys", "")
+		limited = w.as("till_admin_x").Do("GET", "/keys", "")
 	}
-	if limited.status != 429 || limited.header.Get("Retry-After") == "" {
-		t.Errorf("after 30 unknown tokens: %d %s", limited.status, limited.body)
+	if limited.Status != 429 || limited.Header.Get("Retry-After") == "" {
+		t.Errorf("after 30 unknown tokens: %d %s", limited.Status, limited.Body)
 	}
 }
 
 func TestRolesAreShownAsConfigured(t *testing.T) {
 	t.Parallel()
 	w := newTeam(t)
-	a := w.as(w.hire("anna", "member").Token).do("GET", "/roles", "")
-	equal(t, "roles", a.body, `{"roles":[{"name":"ci","permissions":[],"sees":"own"},`+
+	a := w.as(w.hire("anna", "member").Token).Do("GET", "/roles", "")
+	admintest.Equal(t, "roles", a.Body, `{"roles":[{"name":"ci","permissions":[],"sees":"own"},`+
 		`{"name":"lead","permissions":["keys:create","keys:read","tokens:manage","keys:update"],"sees":"role","models":["gpt-*"],"max_activations":100},`+
 		`{"name":"member","permissions":["keys:create","keys:read"],"sees":"own","models":["gpt-*"],"max_activations":100}]}`+"\n")
 }

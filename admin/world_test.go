@@ -4,11 +4,12 @@ import (
 	"log/slog"
 	"testing"
 
+	"github.com/till-proxy/till/admin/admintest"
 	"github.com/till-proxy/till/limiter"
 )
 
 // world is a management API over a limiter.
-type world struct{ *World }
+type world struct{ *admintest.World }
 
 func newWorld(t *testing.T) *world {
 	t.Helper()
@@ -18,8 +19,8 @@ func newWorld(t *testing.T) *world {
 // newWorldAt is a world with a clock of its own.
 func newWorldAt(t *testing.T, clock limiter.Clock) *world {
 	t.Helper()
-	w := &world{newBase(t, clock)}
-	w.noConsole, w.sealKeyNamed = ErrNoConsole, ErrSealKeyNamed
-	w.handler = NewHandler(backend{w.World}, limiter.Operator, slog.New(slog.DiscardHandler))
+	w := &world{admintest.New(t, clock)}
+	w.NoConsole, w.SealKeyNamed = ErrNoConsole, ErrSealKeyNamed
+	w.Handler = NewHandler(admintest.Backend{Of: w.World}, limiter.Operator, slog.New(slog.DiscardHandler))
 	return w
 }

@@ -11,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/till-proxy/till/admin/admintest"
 	"github.com/till-proxy/till/admin/wire"
 	"github.com/till-proxy/till/limiter"
 	"github.com/till-proxy/till/scope"
@@ -184,21 +185,21 @@ func TestKeysOfOnesOwnAreRotatedWithinOnesCeilings(t *testing.T) {
 	role.Budget.Limit[limiter.Activations] = 1000
 	w := newYieldWorld(t, map[string]limiter.Role{"maker": role})
 	as := w.as(w.hire("anna", "maker").Token)
-	id := as.mint(`{"upstream":"openai"}`).ID
-	rotate := func() answer { return as.do("POST", "/keys/"+id+"/rotate", `{"grace":"1m"}`) }
-	if a := rotate(); a.status != http.StatusOK {
-		t.Errorf("within the ceilings: %d %s", a.status, a.body)
+	id := as.NewKey(`{"upstream":"openai"}`).ID
+	rotate := func() admintest.Answer { return as.Do("POST", "/keys/"+id+"/rotate", `{"grace":"1m"}`) }
+	if a := rotate(); a.Status != http.StatusOK {
+		t.Errorf("within the ceilings: %d %s", a.Status, a.Body)
 	}
 	role.Max[limiter.Activations] = 49
 	if err := w.SetRoles(map[string]limiter.Role{"maker": role}); err != nil {
 		t.Fatal(err)
 	}
-	if a := rotate(); a.status != http.StatusForbidden || !strings.Contains(a.body, "max_activations may be 49 in all, got 50") {
-		t.Errorf("above a ceiling that was lowered: %d %s", a.status, a.body)
+	if a := rotate(); a.Status != http.StatusForbidden || !strings.Contains(a.Body, "max_activations may be 49 in all, got 50") {
+		t.Errorf("above a ceiling that was lowered: %d %s", a.Status, a.Body)
 	}
-	get[wire.KeyObject](t, as.do("PATCH", "/keys/"+id, `{"max_activations":49}`))
-	if a := rotate(); a.status != http.StatusOK {
-		t.Errorf("brought within it: %d %s", a.status, a.body)
+	admintest.Get[wire.KeyObject](t, as.Do("PATCH", "/keys/"+id, `{"max_activations":49}`))
+	if a := rotate(); a.Status != http.StatusOK {
+		t.Errorf("brought within it: %d %s", a.Status, a.Body)
 	}
 }
 
@@ -218,29 +219,29 @@ func newYieldWorld(t *testing.T, roles map[string]limiter.Role) *world {
 // tryYield makes a key, and a call on it. Unless that is done, the key stays as it
 // is and the answer names the rule.
 func (w *world) tryYield(by *world, pattern, mint, body string, status int, names string) {
-	w.t.Helper()
-	id := w.mint(mint).ID
+	w.T.Helper()
+	id := w.NewKey(mint).ID
 	if strings.HasSuffix(pattern, "/resume") { // by somebody who sees less than the caller
-		get[wire.KeyObject](w.t, w.as(w.hire("watch of "+id, "ci").Token).do("POST", "/keys/"+id+"/suspend", ""))
+		admintest.Get[wire.KeyObject](w.T, w.as(w.hire("watch of "+id, "ci").Token).Do("POST", "/keys/"+id+"/suspend", ""))
 	}
-	before := w.do("GET", "/keys/"+id, "").body
+	before := w.Do("GET", "/keys/"+id, "").Body
 	method, path, _ := strings.Cut(strings.ReplaceAll(pattern, "{id}", id), " ")
-	a := by.do(method, path, body)
-	if a.status != status && !(status == http.StatusOK && a.status/100 == 2) {
-		w.t.Errorf("%s %s on %.60s: %d %s", pattern, body, mint, a.status, a.body)
+	a := by.Do(method, path, body)
+	if a.Status != status && !(status == http.StatusOK && a.Status/100 == 2) {
+		w.T.Errorf("%s %s on %.60s: %d %s", pattern, body, mint, a.Status, a.Body)
 		return
 	}
-	if a.status/100 == 2 {
+	if a.Status/100 == 2 {
 		return
 	}
-	if code, message := a.fault(w.t); code != "above_ceiling" || !strings.Contains(message, names) &&
+	if code, message := a.Fault(w.T); code != "above_ceiling" || !strings.Contains(message, names) &&
 		!strings.Contains(message, "renews") && !strings.Contains(message, "unknown_price") { // which a ceiling refuses by themselves
-		w.t.Errorf("%s %s: %s %s", pattern, body, code, message)
+		w.T.Errorf("%s %s: %s %s", pattern, body, code, message)
 	}
-	if after := w.do("GET", "/keys/"+id, "").body; after != before {
-		w.t.Errorf("%s %s: the key was %s and is %s", pattern, body, before, after)
+	if after := w.Do("GET", "/keys/"+id, "").Body; after != before {
+		w.T.Errorf("%s %s: the key was %s and is %s", pattern, body, before, after)
 	}
-	if strings.Contains(a.body, "scoped_key") {
-		w.t.Errorf("%s %s: the refusal has a string", pattern, body)
+	if strings.Contains(a.Body, "scoped_key") {
+		w.T.Errorf("%s %s: the refusal has a string", pattern, body)
 	}
 }

@@ -61,7 +61,7 @@ func TestOneSetOfPathsAndNames(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	commands, err := filepath.Glob("../admin/*.go")
+	commands, err := filepath.Glob("../cli/*.go")
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -1,0 +1,331 @@
+// Package admintest is a store with a limiter and all that the management API asks
+// of a configuration, for the tests of the API and of its clients.
+//
+// It does not know the API itself: a test brings the handler.
+package admintest
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"flag"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/till-proxy/till/admin/wire"
+	"github.com/till-proxy/till/limiter"
+	"github.com/till-proxy/till/token"
+	"github.com/till-proxy/till/upstream"
+)
+
+// World is a limiter on a real Badger directory, with all that a management API
+// over it asks for.
+type World struct {
+	*limiter.Limiter
+	T         *testing.T
+	Handler   http.Handler
+	Upstreams []wire.UpstreamInfo
+	Base      string
+	Findings  []wire.Finding
+	Files     []wire.File
+	SealKeys  []token.SealKeyID
+	Closed    bool
+	Lockdown  *limiter.Lockdown
+	// What the backend says where there is no console, and where the configuration
+	// names the seal keys.
+	NoConsole, SealKeyNamed error
+}
+
+// New makes a world; its maker adds the handler of the API.
+func New(t *testing.T, clock limiter.Clock) *World {
+	t.Helper()
+	dir := t.TempDir()
+	store, err := limiter.OpenBadger(filepath.Join(dir, "store"), slog.New(slog.DiscardHandler))
+	if err != nil {
+		t.Fatal(err)
+	}
+	lockdown := limiter.NewLockdown(filepath.Join(dir, "lockdown"), nil, nil)
+	t.Cleanup(lockdown.Close)
+	l, err := limiter.Open(limiter.Options{Store: store, Clock: clock, Lockdown: lockdown, Roles: map[string]limiter.Role{"ci": limiter.NewRole()}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	w := &World{Limiter: l, T: t, Lockdown: lockdown, Base: "https://agents.example.com", Upstreams: []wire.UpstreamInfo{
+		{Name: "github", Origins: []string{"https://api.github.com"}, Held: true},
+		{Name: "openai", Preset: "openai", Dialect: "openai", Origins: []string{"https://api.openai.com"}, Held: true},
+		{Name: "spare", Preset: "openai", Dialect: "openai", Origins: []string{"https://api.openai.com"}},
+	}}
+	t.Cleanup(w.Shut)
+	return w
+}
+
+// Team are roles of three kinds.
+func Team() map[string]limiter.Role {
+	member := limiter.NewRole()
+	member.Permissions = []limiter.Permission{limiter.KeysCreate, limiter.KeysRead}
+	member.Max[limiter.Activations] = 100
+	member.Scope.Models = []string{"gpt-*"}
+	lead := member
+	lead.Permissions = append(lead.Permissions, limiter.TokensManage, limiter.KeysUpdate)
+	lead.Sees = limiter.SeesRole
+	return map[string]limiter.Role{"ci": limiter.NewRole(), "member": member, "lead": lead}
+}
+
+func (w *World) Shut() {
+	w.T.Helper()
+	if w.Closed {
+		return
+	}
+	w.Closed = true
+	if err := w.Close(); err != nil {
+		w.T.Error(err)
+	}
+}
+
+// Backend is the Backend of a world.
+type Backend struct{ Of *World }
+
+func (b Backend) Limiter() (*limiter.Limiter, error) {
+	if b.Of.Closed {
+		return nil, limiter.ErrClosed
+	}
+	return b.Of.Limiter, nil
+}
+
+func (b Backend) UpstreamInfos() []wire.UpstreamInfo { return b.Of.Upstreams }
+
+func (b Backend) Delivery(string) wire.Delivery { return wire.Delivery{} }
+
+func (b Backend) Diagnose() []wire.Finding { return b.Of.Findings }
+
+func (b Backend) Files() []wire.File { return b.Of.Files }
+
+func (b Backend) BaseURL() string { return b.Of.Base }
+
+func (b Backend) Lockdown() *limiter.Lockdown { return b.Of.Lockdown }
+
+// SignInLink stands for the console's, which the browser tests drive.
+func (b Backend) SignInLink(limiter.Caller) (token.Secret, time.Time, error) {
+	if b.Of.Base == "" {
+		return token.Secret{}, time.Time{}, b.Of.NoConsole
+	}
+	return token.NewSecret("http://127.0.0.1:8081/till/#signin=secret"), time.Now().Add(time.Minute), nil
+}
+
+// Forfeit stands for the engine's, which the tests of the root drive.
+func (b Backend) Forfeit(limiter.Caller) (limiter.Repaired, error) {
+	if !b.Of.Closed {
+		return limiter.Repaired{}, errors.New("the store is in order: there is nothing to repair")
+	}
+	b.Of.Closed = false
+	return limiter.Repaired{Keys: 3, Forfeited: 2, Suspended: 1}, nil
+}
+
+func (b Backend) PriceTable() *upstream.Prices { return upstream.BuiltInPrices() }
+
+// Fingerprints names the credentials of the upstreams that have one.
+func (b Backend) Fingerprints(of func(token.Secret) string) map[string]string {
+	named := make(map[string]string)
+	for _, u := range b.Of.Upstreams {
+		if u.Held {
+			named[u.Name] = of(token.NewSecret("sk-real-of-" + u.Name))
+		}
+	}
+	return named
+}
+
+// SealKeyIDs and RotateSeal stand for the server's.
+func (b Backend) SealKeyIDs() ([]token.SealKeyID, error) { return b.Of.SealKeys, nil }
+
+func (b Backend) RotateSeal(by limiter.Caller) error {
+	if b.Of.SealKeys == nil {
+		return b.Of.SealKeyNamed
+	}
+	next := token.SealKeyID{byte(len(b.Of.SealKeys) + 1)}
+	b.Of.SealKeys = append([]token.SealKeyID{next}, b.Of.SealKeys...)
+	return b.Of.SealRotated(by, next)
+}
+
+// Seal is the server's, with a seal key of its own.
+func (b Backend) Seal(upstream string, lookup token.Lookup, salt, credential token.Secret) (token.Secret, limiter.Box, error) {
+	key, err := token.ParseSealKey(strings.Repeat("5e", token.SealKeyLen))
+	if err != nil {
+		return token.Secret{}, limiter.Box{}, err
+	}
+	sealer, err := token.NewSealer(key)
+	if err != nil {
+		return token.Secret{}, limiter.Box{}, err
+	}
+	origins := []string{"https://api.openai.com"}
+	box, id, err := sealer.Seal(salt, token.Binding{Lookup: lookup, Upstream: upstream, Origins: origins}, credential)
+	return box, limiter.Box{SealKey: id, Origins: origins, Salt: salt}, err
+}
+
+// Answer is what the API said.
+type Answer struct {
+	Status int
+	Header http.Header
+	Body   string
+}
+
+func (w *World) Do(method, path, body string, header ...string) Answer {
+	w.T.Helper()
+	r := httptest.NewRequest(method, path, strings.NewReader(body))
+	for i := 0; i+1 < len(header); i += 2 {
+		r.Header.Set(header[i], header[i+1])
+	}
+	if path == "/events" { // which goes on for as long as somebody reads
+		gone, cancel := context.WithCancel(r.Context())
+		cancel()
+		r = r.WithContext(gone)
+	}
+	rec := httptest.NewRecorder()
+	w.Handler.ServeHTTP(rec, r)
+	return Answer{rec.Code, rec.Header(), rec.Body.String()}
+}
+
+// Get decodes a successful answer.
+func Get[T any](t *testing.T, a Answer) T {
+	t.Helper()
+	var v T
+	if a.Status/100 != 2 {
+		t.Fatalf("answered %d: %s", a.Status, a.Body)
+	}
+	if err := json.Unmarshal([]byte(a.Body), &v); err != nil {
+		t.Fatalf("%v: %s", err, a.Body)
+	}
+	return v
+}
+
+// Fault decodes an error.
+func (a Answer) Fault(t *testing.T) (code, message string) {
+	t.Helper()
+	var v struct {
+		Error struct{ Code, Message string }
+	}
+	if err := json.Unmarshal([]byte(a.Body), &v); err != nil || v.Error.Code == "" || v.Error.Message == "" {
+		t.Fatalf("no error object: %v: %s", err, a.Body)
+	}
+	return v.Error.Code, v.Error.Message
+}
+
+func (w *World) NewKey(body string) *wire.Minted {
+	w.T.Helper()
+	m := Get[wire.Minted](w.T, w.Do("POST", "/keys", body))
+	return &m
+}
+
+// NewToken makes an admin token of the role ci.
+func (w *World) NewToken(name string) *wire.TokenObject {
+	w.T.Helper()
+	made := Get[wire.TokenObject](w.T, w.Do("POST", "/tokens", fmt.Sprintf(`{"name":%q,"role":"ci"}`, name)))
+	return &made
+}
+
+// Live is the key as the data plane finds it.
+func (w *World) Live(m *wire.Minted) *limiter.Live {
+	w.T.Helper()
+	p, err := token.ParseKey(m.ScopedKey)
+	if err != nil {
+		w.T.Fatal(err)
+	}
+	k, refusal := w.Find(w.T.Context(), p.Lookup)
+	if refusal != nil {
+		w.T.Fatal(refusal)
+	}
+	return k
+}
+
+// Use admits n requests and settles them.
+func (w *World) Use(m *wire.Minted, n int) {
+	w.T.Helper()
+	for range n {
+		g := new(limiter.Grant)
+		ask := &limiter.Ask{Bound: limiter.Amounts{limiter.Activations: 1}, Method: "POST", Path: "/v1/chat/completions"}
+		if refusal := w.Live(m).Reserve(w.T.Context(), ask, g); refusal != nil {
+			w.T.Fatal(refusal)
+		}
+		g.Settle(limiter.Amounts{limiter.Activations: 1})
+	}
+}
+
+// Serve puts the API on a unix socket, as Caddy's admin endpoint does, and
+// returns its address.
+func (w *World) Serve() string {
+	w.T.Helper()
+	socket := filepath.Join(w.T.TempDir(), "s")
+	l, err := net.Listen("unix", socket)
+	if err != nil {
+		w.T.Fatal(err)
+	}
+	mux := http.NewServeMux()
+	mux.Handle(wire.BasePath+"/", http.StripPrefix(wire.BasePath, w.Handler))
+	s := &http.Server{Handler: mux}
+	go func() { _ = s.Serve(l) }()
+	w.T.Cleanup(func() {
+		if err := s.Close(); err != nil {
+			w.T.Error(err)
+		}
+	})
+	return "unix/" + socket
+}
+
+var (
+	IDPattern     = regexp.MustCompile(`key_[0-9A-HJKMNP-TV-Z]{26}`)
+	StringPattern = regexp.MustCompile(`till_sk_[0-9A-Za-z]{28}`)
+	SealedPattern = regexp.MustCompile(`till_sk_[0-9A-Za-z]{28}\.[0-9A-Za-z_-]+`)
+	namePattern   = regexp.MustCompile(`"credential_fingerprint":"[0-9a-f]{32}"`)
+	timePattern   = regexp.MustCompile(`20\d\d-\d\d-\d\dT[0-9:.]+Z`)
+)
+
+// Steady replaces what differs from run to run.
+func Steady(s string) string {
+	s = IDPattern.ReplaceAllString(s, "key_ID")
+	s = StringPattern.ReplaceAllString(s, "till_sk_STRING")
+	s = namePattern.ReplaceAllString(s, `"credential_fingerprint":"FINGERPRINT"`)
+	return timePattern.ReplaceAllString(s, "TIME")
+}
+
+func Equal(t *testing.T, what, got, want string) {
+	t.Helper()
+	if got != want {
+		t.Errorf("%s:\n--- got\n%s\n--- want\n%s", what, got, want)
+	}
+}
+
+var update = flag.Bool("update", false, "write openapi.json and help.txt as they are now, to be read before they are committed")
+
+// Golden compares with a file in testdata, which -update writes.
+func Golden(t *testing.T, name string, got []byte) {
+	t.Helper()
+	name = "testdata/" + name
+	if *update {
+		if err := os.WriteFile(name, got, 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	want, err := os.ReadFile(name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if bytes.Equal(got, want) {
+		return
+	}
+	is, was := bytes.Split(got, []byte("\n")), bytes.Split(want, []byte("\n"))
+	for i := range is {
+		if i == len(was) || !bytes.Equal(is[i], was[i]) {
+			t.Fatalf("%s: line %d is now\n%s\nIf that is meant, run: go test -update .", name, i+1, is[i])
+		}
+	}
+	t.Fatalf("%s: it ends after line %d now, and not after %d", name, len(is), len(was))
+}

@@ -1,0 +1,16 @@
+package prose
+
+import (
+	"testing"
+)
+
+func TestColumnsAreThoseOfATerminal(t *testing.T) {
+	t.Parallel()
+	for text, want := range map[string]int{
+		"": 0, "nightly": 7, "naïve": 5, "日本語": 6, "한글": 4, "ｆｕｌｌ": 8, "🚀 go": 5, "e\u0301": 1, "zero\u200bwidth": 9, "…": 1, "«»": 2, "кириллица": 9,
+	} {
+		if got := Wide(text); got != want {
+			t.Errorf("%q takes %d columns, want %d", text, got, want)
+		}
+	}
+}

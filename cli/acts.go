@@ -1,0 +1,211 @@
+package cli
+
+import (
+	"encoding/json"
+	"fmt"
+	"net/url"
+
+	"github.com/spf13/cobra"
+
+	"github.com/till-proxy/till/admin/prose"
+	"github.com/till-proxy/till/admin/wire"
+	"github.com/till-proxy/till/limiter"
+)
+
+// act is a command that does one thing to every key it is given.
+type act struct {
+	use, short, long, example string
+
+	method, path string // path follows that of the key
+	how          naming
+	done         string // what is printed before the id
+	body         func() (any, error)
+}
+
+func (a act) command(f *common) *cobra.Command {
+	return &cobra.Command{
+		Use: a.use + " KEY...", Short: a.short, Long: a.long, Example: a.example,
+		Args: takes(1, 0, "the keys, by id or name"),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			var body any
+			if a.body != nil {
+				var err error
+				if body, err = a.body(); err != nil {
+					return err
+				}
+			}
+			c, err := f.client()
+			if err != nil {
+				return err
+			}
+			return each(args, func(_ int, arg string) error { return a.on(cmd, f, c, arg, body) })
+		},
+	}
+}
+
+func (a act) on(cmd *cobra.Command, f *common, c *client, arg string, body any) error {
+	k, err := c.find(cmd.Context(), arg, a.how)
+	if err != nil {
+		return err
+	}
+	raw, err := c.raw(cmd.Context(), a.method, "/keys/"+url.PathEscape(k.ID)+a.path, body)
+	if err != nil {
+		return fmt.Errorf("%s: %w", printable(k.ID), err)
+	}
+	if len(raw) == 0 {
+		raw, err = json.Marshal(map[string]any{"id": k.ID, "forgotten": true})
+		if err != nil {
+			return err
+		}
+	}
+	if f.json {
+		return printJSON(cmd.OutOrStdout(), raw)
+	}
+	var after wire.RevokedKey
+	if err := readable(raw, &after); err != nil {
+		return err
+	}
+	line := a.done + " " + k.ID
+	if k.Name != "" {
+		line += " (" + prose.Cut(k.Name, 32) + ")"
+	}
+	if after.StreamsCut > 0 {
+		line += ", and ended " + prose.Counted(int64(after.StreamsCut), "running request")
+	}
+	if a.method == "POST" && after.Status != limiter.Revoked {
+		line += "\n  " + string(after.Status)
+		if after.RemainingActivations != nil {
+			line += fmt.Sprintf(", %d of %s left", *after.RemainingActivations, prose.Counted(*after.MaxActivations, "activation"))
+		}
+		if after.RemainingTokens != nil {
+			line += fmt.Sprintf(", %d of %s left", *after.RemainingTokens, prose.Counted(*after.MaxTokens, "token"))
+		}
+		if after.RemainingSpendUSD != "" {
+			line += ", $" + after.RemainingSpendUSD + " of $" + after.MaxSpendUSD + " left"
+		}
+		if after.ExpiresAt != nil {
+			line += ", until " + after.ExpiresAt.Format("2006-01-02 15:04 MST")
+		}
+	}
+	if after.SealedWithoutSalt {
+		line += "\n  " + withoutSalt(k.ID)
+	}
+	_, err = fmt.Fprintln(cmd.OutOrStdout(), line)
+	return err
+}
+
+func suspendCommand(f *common) *cobra.Command {
+	return act{
+		use: "suspend", short: "Stops keys until they are resumed",
+		long: `Stops keys at once, and what they have running, until they are resumed. Counts
+stay as they are.`,
+		example: "  caddy till suspend nightly",
+		method:  "POST", path: "/suspend", how: byPrefix, done: "Suspended",
+	}.command(f)
+}
+
+func resumeCommand(f *common) *cobra.Command {
+	return act{
+		use: "resume", short: "Ends a suspension",
+		long: `Lets suspended keys work again, with what they had left. A key that somebody
+else suspended is resumed by the operator, or by who has keys:update and a role
+that sees more than theirs; show says who it was.`,
+		example: "  caddy till resume nightly",
+		method:  "POST", path: "/resume", how: byPrefix, done: "Resumed",
+	}.command(f)
+}
+
+func revokeCommand(f *common) *cobra.Command {
+	var reason string
+	many := new(bulk)
+	cmd := act{
+		use: "revoke", short: "Ends keys for ever, and what they have running",
+		long: `Ends keys for ever: the next request is refused and running streams are cut.
+Their records stay for the books; remove them with forget. A key must be named
+by its id or its whole name, because this cannot be undone.
+
+With --all it ends every key that matches the flags, or really every key when
+there are none, but for those that --except names (a child of a key that ends
+ends with it all the same). All of them are refused at once. It says how many
+they are and asks first.`,
+		example: `  caddy till revoke nightly --reason "the contractor left"
+  caddy till revoke --all --owner ann --except nightly --dry-run
+  caddy till revoke --all --label team=search --unused-for 30d --yes`,
+		method: "POST", path: "/revoke", how: exactly, done: "Revoked",
+		body: func() (any, error) { return map[string]string{"reason": reason}, nil },
+	}.command(f)
+	cmd.Flags().StringVar(&reason, "reason", "", "why: holders of the key are told, too")
+	many.flags(cmd.Flags())
+	some := cmd.RunE
+	cmd.Args = func(_ *cobra.Command, given []string) error {
+		switch {
+		case many.all && len(given) > 0:
+			return usage("takes keys or --all, not both")
+		case !many.all && len(given) == 0:
+			return usage("name the keys, by id or name, or say --all and which")
+		}
+		return nil
+	}
+	cmd.RunE = func(cmd *cobra.Command, args []string) error {
+		if many.all {
+			return many.run(cmd, f, reason)
+		}
+		if given := many.given(cmd.Flags()); given != "" {
+			return usage("--%s belongs to --all", given)
+		}
+		return some(cmd, args)
+	}
+	return cmd
+}
+
+func forgetCommand(f *common) *cobra.Command {
+	return act{
+		use: "forget", short: "Removes the records of ended keys",
+		long: `Removes the records of keys that have ended. What they used stays in the
+totals. A live key must be revoked first.`,
+		example: "  caddy till forget key_01M86CD5XPYDCWAP07D6V89DTK",
+		method:  "DELETE", how: naming{of: ended, whole: true}, done: "Forgot",
+	}.command(f)
+}
+
+func grantCommand(f *common) *cobra.Command {
+	var activations, tokens, spendUSD, expiresIn string
+	cmd := act{
+		use: "grant", short: "Adds to the limits of keys, and revives exhausted and expired ones",
+		long: `Adds to what keys may use, and revives those that are exhausted or expired. A
+revoked key stays revoked.`,
+		example: "  caddy till grant nightly --activations 50 --expires-in 24h",
+		method:  "POST", path: "/grant", how: naming{of: grantable}, done: "Granted more to",
+		body: func() (any, error) {
+			b := make(map[string]any)
+			for field, text := range map[string]string{"activations": activations, "tokens": tokens} {
+				if text == "" {
+					continue
+				}
+				n, err := limiter.ParseCount(text)
+				if err != nil {
+					return nil, usage("--%s: %v", field, err)
+				}
+				b[field] = n
+			}
+			if spendUSD != "" {
+				if _, err := limiter.ParseUSD(spendUSD); err != nil {
+					return nil, usage("--spend-usd: %v", err)
+				}
+				b["spend_usd"] = spendUSD
+			}
+			if expiresIn != "" {
+				b["expires_in"] = expiresIn
+			}
+			if len(b) == 0 {
+				return nil, usage("say what to add: --activations, --tokens, --spend-usd or --expires-in")
+			}
+			return b, nil
+		},
+	}.command(f)
+	cmd.Flags().StringVar(&activations, "activations", "", "how many more: 50, 10k")
+	cmd.Flags().StringVar(&tokens, "tokens", "", "how many more: 50k, 1M")
+	cmd.Flags().StringVar(&spendUSD, "spend-usd", "", "how many dollars more: 5.00")
+	cmd.Flags().StringVar(&expiresIn, "expires-in", "", "how much longer: 24h, 7d")
+	return cmd
+}

@@ -1,0 +1,272 @@
+package cli
+
+import (
+	"bufio"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"net/url"
+	"os"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/till-proxy/till/admin/wire"
+	"github.com/till-proxy/till/limiter"
+)
+
+func auditCommand(f *common) *cobra.Command {
+	filters := map[string]*string{}
+	var limit int
+	cmd := &cobra.Command{
+		Use:   "audit",
+		Short: "Shows who did what, and verifies that nothing was changed since",
+		Long: `Shows the audit log: every administrative act, every end of a key, and refused
+attempts. Without --since these are the last ones. --json has what changed.
+
+Each entry holds the hash of the one before, so nothing can be changed, taken
+out or put in without being found. Who owns the store could write all of it
+anew: compare its head with the one that the server logs every hour.`,
+		Example: `  caddy till audit --since 24h
+  caddy till audit --key key_01M86CD5XPYDCWAP07D6V89DTK
+  caddy till audit --actor anna --json`,
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if limit < 1 {
+				return usage("--limit must be at least 1, got %d", limit)
+			}
+			q := url.Values{}
+			for name, value := range filters {
+				if mistaken(*value) {
+					return errKeyString
+				}
+				if *value != "" {
+					q.Set(name, *value)
+				}
+			}
+			c, err := f.client()
+			if err != nil {
+				return err
+			}
+			entries, more, err := c.entries(cmd.Context(), q, limit)
+			if err != nil {
+				return err
+			}
+			if f.json {
+				return printValue(cmd.OutOrStdout(), wire.ListedEntries{Entries: entries, Next: more})
+			}
+			if err := printEntries(cmd.OutOrStdout(), entries); err != nil {
+				return err
+			}
+			if more != "" {
+				fmt.Fprintf(cmd.ErrOrStderr(), "There are more; these are %d. Show more with: --limit %d\n", len(entries), 10*limit)
+			}
+			return nil
+		},
+	}
+	for name, help := range map[string]string{
+		"since":  "from this seq, time, or so long ago: 17, 2026-12-31T18:00:00Z, 24h",
+		"actor":  "by this caller: operator, a token's name, a key's id, till",
+		"action": "of this kind: key.create, key.revoke, token.create",
+		"key":    "about the key or token with this id",
+	} {
+		filters[name] = cmd.Flags().String(name, "", help)
+	}
+	cmd.Flags().IntVar(&limit, "limit", 50, "how many entries at most")
+	cmd.AddCommand(verifyCommand(f), exportCommand(f))
+	return cmd
+}
+
+// entries follows the pages until limit entries are there: the first ones since
+// some point, or without one the last.
+func (c *client) entries(ctx context.Context, q url.Values, limit int) (entries []json.RawMessage, more string, err error) {
+	entries = []json.RawMessage{}
+	newest := q.Get("since") == ""
+	if newest {
+		q.Set("sort", "-seq")
+	}
+	for {
+		q.Set("limit", strconv.Itoa(min(limit-len(entries), wire.MaxPage)))
+		var page wire.ListedEntries
+		if err := c.call(ctx, "GET", "/audit?"+q.Encode(), nil, &page); err != nil {
+			return nil, "", err
+		}
+		entries = append(entries, page.Entries...)
+		if page.Next == "" || len(entries) >= limit {
+			if newest {
+				slices.Reverse(entries)
+			}
+			return entries, page.Next, nil
+		}
+		q.Set("cursor", page.Next)
+	}
+}
+
+func printEntries(w io.Writer, entries []json.RawMessage) error {
+	if len(entries) == 0 {
+		_, err := fmt.Fprintln(w, "No entries.")
+		return err
+	}
+	rows := [][]string{{"SEQ", "ACTOR", "TIME", "ACTION", "KEY"}}
+	for _, line := range entries {
+		var e struct {
+			Seq                      int64
+			Time                     time.Time
+			Actor, From, Action, Key string
+		}
+		if err := readable(line, &e); err != nil {
+			return err
+		}
+		rows = append(rows, []string{strconv.FormatInt(e.Seq, 10), e.Actor, e.Time.UTC().Format("2006-01-02 15:04:05"), e.Action, orDash(e.Key)})
+	}
+	return printRows(w, rows)
+}
+
+func verifyCommand(f *common) *cobra.Command {
+	var head string
+	cmd := &cobra.Command{
+		Use:   "verify [FILE]",
+		Short: "Verifies the audit log, or an export of it",
+		Long: `Follows the chain of hashes, and names the first entry that is not what was
+written. With FILE (- for standard input) it reads an export and asks no server.
+With --head it also finds out that the end was cut off, or all of it written
+anew: take the head from the server's log, where it stands every hour.`,
+		Example: `  caddy till audit verify
+  caddy till audit export audit.jsonl
+  caddy till audit verify audit.jsonl --head 9f86d081884c7d65…`,
+		Args: takes(0, 1, "an export"),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			var noted *limiter.AuditHash
+			if head != "" {
+				h, err := limiter.ParseAuditHash(head)
+				if err != nil {
+					return usage("--head %v", err)
+				}
+				noted = &h
+			}
+			v, err := f.verify(cmd, args, noted)
+			if err != nil {
+				return err
+			}
+			if f.json {
+				err = printValue(cmd.OutOrStdout(), v)
+			} else if v.OK {
+				_, err = fmt.Fprintf(cmd.OutOrStdout(), "Entries: %d, and each is what was written.\nHead:    %s\n", v.Entries, v.Head)
+				if len(args) == 1 && noted == nil {
+					fmt.Fprintln(cmd.ErrOrStderr(), "Entries that were cut off at the end would not be missed: give --head for that.")
+				}
+			}
+			if err == nil && !v.OK {
+				err = fmt.Errorf("entry %d of the audit log is not what was written: %s", v.Seq, v.Why)
+			}
+			return err
+		},
+	}
+	cmd.Flags().StringVar(&head, "head", "", "hash of an entry that must be there")
+	return cmd
+}
+
+// verify reads an export, or asks the server; with a head also of its export,
+// because then the server need not be believed.
+func (f *common) verify(cmd *cobra.Command, args []string, head *limiter.AuditHash) (*wire.Verdict, error) {
+	var export io.ReadCloser
+	switch {
+	case len(args) == 1 && args[0] == "-":
+		export = io.NopCloser(cmd.InOrStdin())
+	case len(args) == 1:
+		file, err := os.Open(args[0])
+		if err != nil {
+			return nil, err
+		}
+		export = file
+	default:
+		c, err := f.client()
+		if err != nil {
+			return nil, err
+		}
+		if head == nil {
+			v := new(wire.Verdict)
+			return v, c.call(cmd.Context(), "GET", "/audit/verify", nil, v)
+		}
+		if export, err = c.open(cmd.Context(), "/audit/export"); err != nil {
+			return nil, err
+		}
+	}
+	v, err := wire.VerdictOf(limiter.VerifyAudit(export, head))
+	return v, errors.Join(err, export.Close())
+}
+
+func exportCommand(f *common) *cobra.Command {
+	return &cobra.Command{
+		Use:   "export [FILE]",
+		Short: "Writes the whole audit log, one entry a line",
+		Long: `Writes the whole audit log as JSON Lines to a new file, mode 0600, or (without
+one, or with -) to standard output. Verify it anywhere:
+caddy till audit verify FILE --head HASH.`,
+		Example: "  caddy till audit export audit.jsonl",
+		Args:    takes(0, 1, "the new file"),
+		RunE: func(cmd *cobra.Command, args []string) (err error) {
+			c, err := f.client()
+			if err != nil {
+				return err
+			}
+			export, err := c.open(cmd.Context(), "/audit/export")
+			if err != nil {
+				return err
+			}
+			defer func() { err = errors.Join(err, export.Close()) }()
+			to := cmd.OutOrStdout()
+			if _, ok := terminal(to); !ok {
+				to = bare(to) // byte for byte, or it could not be verified
+			}
+			if len(args) == 1 && args[0] == "-" {
+				args = nil
+			}
+			if len(args) == 1 {
+				file, err := os.OpenFile(args[0], os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
+				if errors.Is(err, fs.ErrExist) {
+					return fmt.Errorf("%s is there already: name another file", args[0])
+				}
+				if err != nil {
+					return err
+				}
+				defer func() { err = errors.Join(err, file.Close()) }()
+				to = file
+			}
+			out := bufio.NewWriter(to)
+			lines := &lineCounter{w: out}
+			if _, err := io.Copy(lines, export); err != nil {
+				return fmt.Errorf("the export broke off: %w", err)
+			}
+			if err := out.Flush(); err != nil {
+				return err
+			}
+			switch {
+			case len(args) == 0:
+				return nil
+			case f.json:
+				return printValue(cmd.OutOrStdout(), map[string]any{"file": args[0], "entries": lines.n})
+			}
+			_, err = fmt.Fprintf(cmd.OutOrStdout(), "%s holds %d entries.\n", args[0], lines.n)
+			return err
+		},
+	}
+}
+
+// lineCounter counts the lines that pass.
+type lineCounter struct {
+	w io.Writer
+	n int64
+}
+
+func (c *lineCounter) Write(p []byte) (int, error) {
+	n, err := c.w.Write(p)
+	c.n += int64(strings.Count(string(p[:n]), "\n"))
+	return n, err
+}

@@ -1,0 +1,296 @@
+package cli
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/caddyserver/caddy/v2"
+	caddycmd "github.com/caddyserver/caddy/v2/cmd"
+	"github.com/spf13/cobra"
+	"golang.org/x/term"
+
+	"github.com/till-proxy/till/admin/prose"
+	"github.com/till-proxy/till/limiter"
+)
+
+func backupCommand(f *common) *cobra.Command {
+	var withSeal bool
+	cmd := &cobra.Command{
+		Use:   "backup FILE",
+		Short: "Writes all keys and counts to a file, while the server runs",
+		Long: `Writes what the store holds at one moment to a new file, mode 0600, with a
+checksum, and checks it. It has no key strings and no credentials. With
+--with-seal it has the salts of sealed keys, without which their boxes open for
+nobody; keep the seal key in a place of its own.
+
+With - it goes to standard output, and the exit status alone says whether it is
+whole.`,
+		Example: `  caddy till backup till-$(date +%F).bak
+  caddy till backup - | ssh vault 'cat > till.bak'`,
+		Args: takes(1, 1, "the new file, or -"),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			c, err := f.client()
+			if err != nil {
+				return err
+			}
+			out, stream := cmd.OutOrStdout(), args[0] == "-"
+			if file, ok := fileOf(out); stream && ok && term.IsTerminal(int(file.Fd())) {
+				return usage("a backup is nothing to look at: name a file, or send it somewhere: caddy till backup - | …")
+			}
+			path := "/backup"
+			if withSeal {
+				path += "?seal=true"
+			}
+			p := showProgress(cmd.ErrOrStderr(), "Backing up", inBytes)
+			if stream {
+				err = c.pass(cmd.Context(), path, io.MultiWriter(bare(out), p))
+				p.end()
+				return err
+			}
+			n, keys, err := c.save(cmd.Context(), path, args[0], p)
+			p.end()
+			if err != nil {
+				return err
+			}
+			if f.json {
+				return printValue(out, map[string]any{"file": args[0], "bytes": n, "keys": keys})
+			}
+			_, err = fmt.Fprintf(out, "%s holds %s, in %d bytes, and is whole.\n", args[0], prose.Counted(keys, "key"), n)
+			return err
+		},
+	}
+	cmd.Flags().BoolVar(&withSeal, "with-seal", false, "with the salts of sealed keys")
+	return cmd
+}
+
+// pass hands an answer on as it comes, and fails unless it was a whole backup.
+func (c *client) pass(ctx context.Context, path string, to io.Writer) error {
+	res, err := c.open(ctx, path)
+	if err != nil {
+		return err
+	}
+	defer res.Close() //nolint:errcheck // it was only read
+	_, err = limiter.CheckBackup(io.TeeReader(res, to))
+	return err
+}
+
+// save writes an answer of any length to a new file, and lets it stand only
+// when it is a whole backup.
+func (c *client) save(ctx context.Context, path, file string, progress io.Writer) (n, keys int64, err error) {
+	if _, err := os.Lstat(file); !errors.Is(err, fs.ErrNotExist) {
+		return 0, 0, errors.Join(fmt.Errorf("%s is there already: name another file", file), err)
+	}
+	res, err := c.open(ctx, path)
+	if err != nil {
+		return 0, 0, err
+	}
+	defer res.Close() //nolint:errcheck // it was only read
+	partial := file + ".partial"
+	out, err := os.OpenFile(partial, os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o600)
+	if errors.Is(err, fs.ErrExist) {
+		return 0, 0, fmt.Errorf("%s is there already, of a backup that broke off or still runs: remove it, or name another file", partial)
+	}
+	if err != nil {
+		return 0, 0, err
+	}
+	defer func() {
+		if err = errors.Join(err, out.Close()); err == nil {
+			err = os.Rename(partial, file)
+		}
+		if err != nil {
+			err = errors.Join(err, os.Remove(partial))
+		}
+	}()
+	n, err = io.Copy(io.MultiWriter(out, progress), res)
+	if err != nil {
+		return n, 0, fmt.Errorf("reading the answer of %s: %w", c.where, err)
+	}
+	if _, err = out.Seek(0, io.SeekStart); err != nil {
+		return n, 0, err
+	}
+	if keys, err = limiter.CheckBackup(out); err != nil {
+		return n, 0, err
+	}
+	return n, keys, out.Sync()
+}
+
+// watched is a file whose reading is progress.
+type watched struct {
+	io.ReadSeeker
+	p *progress
+}
+
+func (f watched) Read(b []byte) (int, error) {
+	n, err := f.ReadSeeker.Read(b)
+	f.p.add(int64(n))
+	return n, err
+}
+
+func (f watched) Seek(offset int64, whence int) (int64, error) {
+	at, err := f.ReadSeeker.Seek(offset, whence)
+	f.p.set(at)
+	return at, err
+}
+
+// sealedAgain says what sealed keys need besides the store.
+func sealedAgain(done limiter.Restored) (text string) {
+	if done.Sealed > 0 {
+		text += prose.Counted(done.Sealed, "sealed key") + ": put the seal key of then (seal.key) back first.\n"
+	}
+	if done.Unsalted > 0 {
+		text += prose.Counted(done.Unsalted, "sealed key") + " without a salt (see backup --with-seal), so no string of theirs opens:\n" +
+			"  caddy till rotate KEY --upstream-key - < REAL-KEY\n"
+	}
+	return text
+}
+
+func restoreCommand(f *common) *cobra.Command {
+	var store, anchor, config, adapter string
+	var trust bool
+	cmd := &cobra.Command{
+		Use:   "restore FILE",
+		Short: "Makes a new store from a backup, while no server runs",
+		Long: `Makes a new store from a backup. The whole file is checked before anything is
+written, and the store must be empty: move the old one away, with its anchor.
+
+Keys that were alive in the backup come back suspended, because nobody knows
+what was used or revoked since: look at each and resume it, or revoke it. With
+--trust they work at once, and may forward again what they had forwarded since.
+
+Admin tokens are revoked, for the same reason: make new ones with caddy till
+token create. With --trust they work, also those that were revoked since.
+
+Where the store is, and its anchor, says the Caddyfile (--config), or --store
+and --anchor. With - the backup comes from standard input.`,
+		Example: `  caddy till restore till-2026-11-24.bak --config /etc/caddy/Caddyfile
+  caddy till restore till-2026-11-24.bak --store /var/lib/till`,
+		Args: takes(1, 1, "the backup, or -"),
+		RunE: func(cmd *cobra.Command, args []string) (err error) {
+			switch {
+			case (store == "") == (config == ""):
+				return usage("say where the store is to be: --config CADDYFILE, for the store and anchor that it names, or --store DIR")
+			case config != "" && anchor != "":
+				return usage("--anchor belongs to --store: with --config the Caddyfile names it")
+			case config != "":
+				if store, anchor, err = placesIn(config, adapter); err != nil {
+					return err
+				}
+			}
+			file, err := backupFile(args[0], cmd.InOrStdin())
+			if err != nil {
+				return err
+			}
+			defer file.Close() //nolint:errcheck // it is only read
+			log := slog.New(slog.DiscardHandler)
+			info, err := file.Stat()
+			if err != nil {
+				return err
+			}
+			p := showProgress(cmd.ErrOrStderr(), "Restoring", inBytes)
+			defer p.end()
+			p.of(info.Size())
+			backup := watched{file, p}
+			if _, err := limiter.CheckBackup(backup); err != nil {
+				return fmt.Errorf("%s: %w", args[0], err)
+			}
+			if _, err := backup.Seek(0, io.SeekStart); err != nil {
+				return err
+			}
+			if anchor == "" {
+				anchor = filepath.Join(store, "anchor")
+			}
+			s, err := limiter.OpenBadger(store, log)
+			if errors.Is(err, limiter.ErrLocked) {
+				return fmt.Errorf("%w: stop the server first", err)
+			}
+			if err != nil {
+				return err
+			}
+			defer func() { err = errors.Join(err, s.Close()) }()
+			done, err := limiter.Restore(s, limiter.Files{}, limiter.Operator, backup, anchor, time.Now(), trust, log)
+			p.end()
+			if err != nil {
+				return err
+			}
+			if f.json {
+				return printValue(cmd.OutOrStdout(), map[string]any{
+					"keys": done.Keys, "suspended": done.Suspended, "tokens_revoked": done.Tokens,
+					"sealed": done.Sealed, "sealed_without_salt": done.Unsalted, "store": store,
+				})
+			}
+			_, err = fmt.Fprintf(cmd.OutOrStdout(), "%s holds %s; %d that were alive are suspended: caddy till list --status suspended\n%s%s",
+				store, prose.Counted(done.Keys, "key"), done.Suspended, endedTokens(done.Tokens), sealedAgain(done))
+			return err
+		},
+	}
+	cmd.Flags().StringVar(&store, "store", "", "the store's directory")
+	cmd.Flags().StringVar(&config, "config", "", "take the store and the anchor from this configuration file")
+	cmd.Flags().StringVar(&adapter, "adapter", "", "its format, where the file's name does not say it")
+	cmd.Flags().StringVar(&anchor, "anchor", "", "the anchor, where it is not in the store's directory")
+	cmd.Flags().BoolVar(&trust, "trust", false, "let living keys work at once")
+	return cmd
+}
+
+// backupFile opens a backup. One from standard input is read into a file of its
+// own, because it is checked to its end before anything of it is used.
+func backupFile(name string, in io.Reader) (*os.File, error) {
+	if name != "-" {
+		return os.Open(name)
+	}
+	file, err := os.CreateTemp("", "till-backup-*")
+	if err != nil {
+		return nil, err
+	}
+	_, err = io.Copy(file, in)
+	if err = errors.Join(err, os.Remove(file.Name())); err == nil {
+		_, err = file.Seek(0, io.SeekStart)
+	}
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("standard input: %w", err), file.Close())
+	}
+	return file, nil
+}
+
+// placesIn reads where a configuration keeps its store and anchor. Nothing of it
+// is provisioned: its secrets may be readable by the server's user alone, and on
+// a new machine they may not be there yet.
+func placesIn(config, adapter string) (store, anchor string, err error) {
+	raw, _, _, err := caddycmd.LoadConfig(config, adapter)
+	if err != nil {
+		return "", "", err
+	}
+	var c struct {
+		Apps struct {
+			Till *struct {
+				Store  struct{ Path string }
+				Anchor string
+			}
+		}
+	}
+	if err := json.Unmarshal(raw, &c); err != nil {
+		return "", "", fmt.Errorf("%s: %w", config, err)
+	}
+	switch t := c.Apps.Till; {
+	case t == nil:
+		return "", "", fmt.Errorf("%s has no till app: add a till block to its global options", config)
+	case t.Store.Path == "":
+		return "", "", fmt.Errorf("%s names no store, so it is in the data directory of the user that the server runs as: say --store DIR", config)
+	default:
+		replacer := caddy.NewReplacer()
+		if store, err = replacer.ReplaceOrErr(t.Store.Path, true, true); err == nil {
+			anchor, err = replacer.ReplaceOrErr(t.Anchor, true, true)
+		}
+		if err != nil {
+			return "", "", fmt.Errorf("%s: %w: say --store DIR, and --anchor PATH where it is elsewhere", config, err)
+		}
+		return store, anchor, nil
+	}
+}

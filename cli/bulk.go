@@ -1,0 +1,217 @@
+package cli
+
+import (
+	"bufio"
+	"context"
+	"fmt"
+	"io"
+	"maps"
+	"net/url"
+	"os"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/dustin/go-humanize"
+	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
+	"golang.org/x/term"
+
+	"github.com/till-proxy/till/admin/prose"
+	"github.com/till-proxy/till/admin/wire"
+)
+
+// bulkFilters are the flags of revoke --all, and what they are called in the
+// API.
+var bulkFilters = map[string]string{
+	"status": "active, exhausted, expired or suspended", "upstream": "keys for this upstream",
+	"role": "keys of this role", "owner": "keys of this owner", "created-by": "keys minted by this caller",
+	"parent": "children of the key with this id or name", "name": "keys with exactly this name",
+	"unused-for": "keys unused for at least this long: 7d", "q": "beginning of an id or name",
+}
+
+// bulk is revoke --all.
+type bulk struct {
+	all, dryRun, yes bool
+	filters          map[string]*string
+	labels           map[string]string
+	except           []string
+}
+
+func (b *bulk) flags(f *pflag.FlagSet) {
+	b.filters = make(map[string]*string)
+	f.BoolVar(&b.all, "all", false, "revoke every key that matches these flags:")
+	for name, help := range bulkFilters {
+		b.filters[name] = f.String(name, "", "with --all: "+help)
+	}
+	f.StringToStringVar(&b.labels, "label", nil, "with --all: NAME=VALUE, repeatable")
+	f.StringSliceVar(&b.except, "except", nil, "with --all: not this key, by its id or whole name; repeatable")
+	f.BoolVar(&b.dryRun, "dry-run", false, "with --all: only say how many that are")
+	f.BoolVar(&b.yes, "yes", false, "with --all: do not ask first")
+}
+
+// given is one of the flags that was given, or empty.
+func (b *bulk) given(f *pflag.FlagSet) string {
+	for _, name := range append(slices.Sorted(maps.Keys(b.filters)), "label", "except", "dry-run", "yes") {
+		if f.Changed(name) {
+			return name
+		}
+	}
+	return ""
+}
+
+// filter is what the flags pick; empty for every key.
+func (b *bulk) filter() (map[string]string, error) {
+	picked := make(map[string]string)
+	for name, value := range b.filters {
+		if *value != "" {
+			picked[strings.ReplaceAll(name, "-", "_")] = *value
+		}
+	}
+	for name, value := range b.labels {
+		picked["label."+name] = value
+	}
+	if mistaken(picked["q"]) {
+		return nil, errKeyString
+	}
+	return picked, nil
+}
+
+func (b *bulk) run(cmd *cobra.Command, f *common, reason string) error {
+	filter, err := b.filter()
+	if err != nil {
+		return err
+	}
+	ask := map[string]any{"dry_run": true}
+	if len(filter) > 0 {
+		ask["filter"] = filter
+	} else {
+		ask["all"] = true
+	}
+	c, err := f.client()
+	if err != nil {
+		return err
+	}
+	ctx := cmd.Context()
+	if parent := filter["parent"]; parent != "" {
+		if filter["parent"], err = c.parent(ctx, parent); err != nil {
+			return err
+		}
+	}
+	var except []string
+	for _, name := range b.except {
+		k, err := c.find(ctx, name, exactly)
+		if err != nil {
+			return fmt.Errorf("--except: %w", err)
+		}
+		except = append(except, k.ID)
+	}
+	if except != nil {
+		ask["except"] = except
+	}
+	c.http.Timeout = 0 // many keys take their time
+	p := showProgress(cmd.ErrOrStderr(), "Counting", inKeys)
+	defer p.end()
+	var found wire.BulkJSON
+	raw, err := c.raw(ctx, "POST", "/keys/revoke", ask)
+	if err != nil {
+		return err
+	}
+	if err := readable(raw, &found); err != nil {
+		return err
+	}
+	p.end()
+	left := found.Matched - found.AlreadyRevoked
+	if b.dryRun || left == 0 {
+		if f.json {
+			return printJSON(cmd.OutOrStdout(), raw)
+		}
+		_, err := fmt.Fprintf(cmd.OutOrStdout(), "%s would be revoked%s.\n", keysOf(left), alreadyOf(found))
+		return err
+	}
+	if !b.yes {
+		if err := confirm(cmd.InOrStdin(), cmd.ErrOrStderr(), left); err != nil {
+			return err
+		}
+	}
+	ask = maps.Clone(ask)
+	delete(ask, "dry_run")
+	ask["reason"], ask["wait"] = reason, false
+	var now wire.BulkJSON
+	if raw, err = c.raw(ctx, "POST", "/keys/revoke", ask); err != nil {
+		return err
+	}
+	p = showProgress(cmd.ErrOrStderr(), "Revoking", inKeys)
+	defer p.end()
+	p.of(left)
+	for {
+		now = wire.BulkJSON{}
+		if err := readable(raw, &now); err != nil {
+			return err
+		}
+		p.set(now.Revoked)
+		if now.Done == nil || *now.Done {
+			break
+		}
+		if err := pause(ctx, 200*time.Millisecond); err != nil {
+			return fmt.Errorf("%w; the keys are refused already, and job %s goes on", err, now.Job)
+		}
+		if raw, err = c.raw(ctx, "GET", "/jobs/"+url.PathEscape(now.Job), nil); err != nil {
+			return fmt.Errorf("the keys are refused already, and job %s goes on: %w", now.Job, err)
+		}
+	}
+	p.end()
+	if f.json {
+		return printJSON(cmd.OutOrStdout(), raw)
+	}
+	_, err = fmt.Fprintf(cmd.OutOrStdout(), "Revoked %s%s, and ended %s.\n", keysOf(now.Revoked), alreadyOf(now), prose.Counted(int64(now.StreamsCut), "running request"))
+	return err
+}
+
+func keysOf(n int64) string {
+	if n == 1 {
+		return "1 key"
+	}
+	return humanize.Comma(n) + " keys"
+}
+
+func alreadyOf(b wire.BulkJSON) string {
+	if b.AlreadyRevoked == 0 {
+		return ""
+	}
+	return fmt.Sprintf(" (%s had been before)", humanize.Comma(b.AlreadyRevoked))
+}
+
+// pause waits, unless the context ends first.
+func pause(ctx context.Context, d time.Duration) error {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-t.C:
+		return nil
+	}
+}
+
+// confirm asks whoever sits at the terminal to type how many keys end.
+func confirm(in io.Reader, out io.Writer, n int64) error {
+	file, ok := in.(*os.File)
+	if !ok || !term.IsTerminal(int(file.Fd())) {
+		return usage("%s would be revoked for ever: say --yes, as nobody is there to be asked", keysOf(n))
+	}
+	return confirmed(file, out, n)
+}
+
+func confirmed(in io.Reader, out io.Writer, n int64) error {
+	fmt.Fprintf(out, "%s will be revoked for ever. Type the number to go on: ", keysOf(n))
+	line, err := bufio.NewReader(in).ReadString('\n')
+	if err != nil && line == "" {
+		return fmt.Errorf("nothing was revoked: %w", err)
+	}
+	if got := strings.ReplaceAll(strings.TrimSpace(line), ",", ""); got != strconv.FormatInt(n, 10) {
+		return fmt.Errorf("nothing was revoked: the number is %d", n)
+	}
+	return nil
+}

@@ -1,0 +1,241 @@
+package cli
+
+import (
+	"bytes"
+	"cmp"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/url"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/caddyserver/caddy/v2"
+
+	"github.com/till-proxy/till/admin/wire"
+)
+
+// client talks to the management API of a running server.
+type client struct {
+	http   *http.Client
+	base   string // the API's URL
+	origin string // for Caddy's admin endpoint, which may insist on one
+	where  string // the address as people write it
+	token  string
+	notes  io.Writer // for what people are told besides
+
+	verbatim bool // answers are printed as JSON, as they were written
+}
+
+// maxAnswer bounds what the client reads of an answer, in bytes.
+const maxAnswer = 64 << 20
+
+// dataDir is where `up` keeps everything.
+func dataDir(flag string) (string, error) {
+	dir := cmp.Or(flag, os.Getenv("TILL_DATA"), filepath.Join(caddy.AppDataDir(), "till"))
+	return filepath.Abs(dir)
+}
+
+const socketName = "admin.sock"
+
+// errTokenUnused keeps somebody who means to act as the holder of a token from
+// acting as the operator, whom the endpoints of this machine take everybody for.
+var errTokenUnused = usage("TILL_TOKEN is set, and TILL_ADDRESS is not: the endpoints on this machine ask for no token, and take whoever calls for the operator; set TILL_ADDRESS=https://HOST/till/api to act with the token, or unset TILL_TOKEN to act as the operator")
+
+// unasked is said where a token goes to an address that asks for none.
+const unasked = "TILL_TOKEN is not used at %s: whoever reaches Caddy's admin endpoint is the operator. With the token, it is: TILL_ADDRESS=https://HOST/till/api\n"
+
+// newClient connects to address: unix//path, host:port, or the whole URL of
+// the API. Without one it takes `up`'s socket if that lives, else Caddy's
+// admin endpoint.
+func newClient(address string) (*client, error) {
+	address = cmp.Or(address, os.Getenv("TILL_ADDRESS"))
+	if address == "" && os.Getenv("TILL_TOKEN") != "" {
+		return nil, errTokenUnused
+	}
+	if address == "" {
+		dir, err := dataDir("")
+		if err != nil {
+			return nil, err
+		}
+		socket := filepath.Join(dir, socketName)
+		if answers("unix", socket) {
+			address = "unix/" + socket
+		} else {
+			address = caddy.DefaultAdminListen
+		}
+	}
+	c := &client{where: address, token: os.Getenv("TILL_TOKEN"), notes: io.Discard, http: &http.Client{
+		Timeout: time.Minute,
+		// A redirect would take the token somewhere else.
+		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
+	}}
+	if path, ok := strings.CutPrefix(address, "unix/"); ok {
+		path, _, _ = strings.Cut(path, "|")
+		// Caddy wants a loopback host where it checks one.
+		c.base = "http://127.0.0.1" + wire.BasePath
+		c.http.Transport = &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+			var d net.Dialer
+			return d.DialContext(ctx, "unix", path)
+		}}
+		return c, nil
+	}
+	if !strings.Contains(address, "://") {
+		host, port, err := net.SplitHostPort(strings.TrimPrefix(address, "tcp/"))
+		if err != nil || port == "" {
+			return nil, usage("--address must be host:port, unix//path or a URL, got %q", address)
+		}
+		c.origin = "http://" + net.JoinHostPort(cmp.Or(host, "localhost"), port)
+		c.base = c.origin + wire.BasePath
+		return c, nil
+	}
+	u, err := url.Parse(address)
+	if err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Host == "" || u.User != nil || u.RawQuery != "" || u.Fragment != "" {
+		return nil, usage("--address must be host:port, unix//path or a URL of http or https without user and query")
+	}
+	c.base = strings.TrimSuffix(address, "/")
+	if strings.Trim(u.Path, "/") == "" {
+		c.base += wire.BasePath
+	}
+	return c, nil
+}
+
+// tokenless reports whether a token is sent where none is asked for: everywhere
+// but at the API of a site with till_console.
+func (c *client) tokenless() bool {
+	return c.token != "" && !strings.HasSuffix(strings.TrimRight(c.base, "/"), wire.BasePath+"/api")
+}
+
+// answers reports whether somebody accepts connections there.
+func answers(network, address string) bool {
+	conn, err := net.DialTimeout(network, address, time.Second)
+	if err != nil {
+		return false
+	}
+	_ = conn.Close()
+	return true
+}
+
+// refused is an answer of the API that is no success.
+type refused struct {
+	status  int
+	code    string
+	message string
+}
+
+func (e *refused) Error() string { return e.message }
+
+// call makes one call and decodes the answer into into, unless that is nil.
+func (c *client) call(ctx context.Context, method, path string, body, into any) error {
+	raw, err := c.raw(ctx, method, path, body)
+	if err != nil || into == nil {
+		return err
+	}
+	decode := readable
+	if c.verbatim {
+		decode = json.Unmarshal
+	}
+	if err := decode(raw, into); err != nil {
+		return fmt.Errorf("%s answered something that is no till answer: %w", c.where, err)
+	}
+	return nil
+}
+
+func (c *client) raw(ctx context.Context, method, path string, body any) ([]byte, error) {
+	res, err := c.do(ctx, method, path, body)
+	if err != nil {
+		return nil, err
+	}
+	defer res.Body.Close() //nolint:errcheck // it was only read
+	b, err := io.ReadAll(io.LimitReader(res.Body, maxAnswer+1))
+	if err != nil {
+		return nil, fmt.Errorf("reading the answer of %s: %w", c.where, err)
+	}
+	if len(b) > maxAnswer {
+		return nil, fmt.Errorf("%s answered more than %d MB: ask for less", c.where, maxAnswer>>20)
+	}
+	if res.StatusCode >= 200 && res.StatusCode < 300 {
+		return b, nil
+	}
+	return nil, c.refusal(res, b)
+}
+
+// refusal is an answer that is no success, as an error.
+func (c *client) refusal(res *http.Response, body []byte) error {
+	var answer struct {
+		Error struct{ Code, Message string }
+	}
+	if readable(body, &answer) != nil || answer.Error.Message == "" {
+		return fmt.Errorf("%s answered %s: is a Caddy with till running there?", c.where, printable(res.Status))
+	}
+	return &refused{res.StatusCode, answer.Error.Code, answer.Error.Message}
+}
+
+// patient is the client for calls that may take any time.
+func (c *client) patient() *client {
+	p, h := *c, *c.http
+	h.Timeout = 0
+	p.http = &h
+	return &p
+}
+
+// open begins a GET whose answer may be of any length and take any time.
+func (c *client) open(ctx context.Context, path string) (io.ReadCloser, error) {
+	res, err := c.patient().do(ctx, http.MethodGet, path, nil)
+	if err != nil || res.StatusCode == http.StatusOK {
+		if err != nil {
+			return nil, err
+		}
+		return res.Body, nil
+	}
+	defer res.Body.Close() //nolint:errcheck // it was only read
+	b, err := io.ReadAll(io.LimitReader(res.Body, maxAnswer))
+	if err != nil {
+		return nil, fmt.Errorf("reading the answer of %s: %w", c.where, err)
+	}
+	return nil, c.refusal(res, b)
+}
+
+// do sends a call. Whoever gets the answer closes its body.
+func (c *client) do(ctx context.Context, method, path string, body any) (*http.Response, error) {
+	var reader io.Reader
+	if body != nil {
+		b, err := json.Marshal(body)
+		if err != nil {
+			return nil, err
+		}
+		reader = bytes.NewReader(b)
+	}
+	r, err := http.NewRequestWithContext(ctx, method, c.base+path, reader)
+	if err != nil {
+		return nil, err
+	}
+	if body != nil {
+		r.Header.Set("Content-Type", "application/json")
+	}
+	if c.origin != "" {
+		r.Header.Set("Origin", c.origin)
+	}
+	if c.token != "" {
+		r.Header.Set("Authorization", "Bearer "+c.token)
+	}
+	res, err := c.http.Do(r)
+	if err != nil {
+		return nil, c.unreachable(err)
+	}
+	return res, nil
+}
+
+func (c *client) unreachable(err error) error {
+	var op *net.OpError
+	if errors.As(err, &op) {
+		return fmt.Errorf("no server answers at %s (%w); start one with `caddy till up` or `caddy run`, or name another with --address", c.where, op.Err)
+	}
+	return fmt.Errorf("calling %s: %w", c.where, err)
+}

@@ -1,0 +1,136 @@
+package cli
+
+import (
+	"fmt"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+func TestAddresses(t *testing.T) {
+	t.Parallel()
+	for address, want := range map[string]struct{ base, origin string }{
+		"unix//run/till.sock":               {"http://127.0.0.1/till", ""},
+		"unix//run/till.sock|0600":          {"http://127.0.0.1/till", ""},
+		"localhost:2019":                    {"http://localhost:2019/till", "http://localhost:2019"},
+		":2019":                             {"http://localhost:2019/till", "http://localhost:2019"},
+		"tcp/[::1]:2019":                    {"http://[::1]:2019/till", "http://[::1]:2019"},
+		"http://127.0.0.1:2019":             {"http://127.0.0.1:2019/till", ""},
+		"https://till.example.com/till/api": {"https://till.example.com/till/api", ""},
+	} {
+		c, err := newClient(address)
+		if err != nil || c.base != want.base || c.origin != want.origin {
+			t.Errorf("%s: %v, %+v", address, err, c)
+		}
+	}
+	for _, address := range []string{"localhost", "ftp://x", "https://user:secret@x", "https://x/?token=secret", "http://"} {
+		_, err := newClient(address)
+		if err == nil || strings.Contains(err.Error(), "secret") {
+			t.Errorf("%s: %v", address, err)
+		}
+	}
+}
+
+func TestUnreachableAndForeignServersAreExplained(t *testing.T) {
+	t.Parallel()
+	r := till(t, "list", "--address", "unix/"+filepath.Join(t.TempDir(), "none"))
+	if r.code != 1 || !strings.Contains(r.err, "no server answers at unix//") || !strings.Contains(r.err, "caddy till up") {
+		t.Errorf("exit %d: %s", r.code, r.err)
+	}
+	foreign := httptest.NewServer(http.NotFoundHandler())
+	defer foreign.Close()
+	r = till(t, "list", "--address", foreign.Listener.Addr().String())
+	if r.code != 1 || !strings.Contains(r.err, "404 Not Found: is a Caddy with till running there?") {
+		t.Errorf("exit %d: %s", r.code, r.err)
+	}
+	chatty := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, "<html>") }))
+	defer chatty.Close()
+	r = till(t, "list", "--address", chatty.URL)
+	if r.code != 1 || !strings.Contains(r.err, "no till answer") {
+		t.Errorf("exit %d: %s", r.code, r.err)
+	}
+}
+
+func TestTheTokenIsSentAndFollowsNoRedirect(t *testing.T) {
+	// Not parallel: it sets the environment.
+	t.Setenv("TILL_TOKEN", "till_admin_0123456789")
+	elsewhere := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+		t.Errorf("the redirect was followed, with %q", r.Header.Get("Authorization"))
+	}))
+	defer elsewhere.Close()
+	var got, origin string
+	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		got, origin = r.Header.Get("Authorization"), r.Header.Get("Origin")
+		http.Redirect(w, r, elsewhere.URL, http.StatusTemporaryRedirect)
+	}))
+	defer s.Close()
+	address := s.Listener.Addr().String()
+	r := till(t, "list", "--address", address)
+	if r.code != 1 || got != "Bearer till_admin_0123456789" || origin != "http://"+address {
+		t.Errorf("exit %d, token %q, origin %q: %s", r.code, got, origin, r.err)
+	}
+}
+
+func TestTheAddressIsFoundInTheEnvironmentThenAtTheSocketOfUp(t *testing.T) {
+	// Not parallel: it sets the environment.
+	w := newWorld(t)
+	w.NewKey(`{"name":"here","upstream":"openai","max_activations":5}`)
+	t.Setenv("TILL_ADDRESS", w.Serve())
+	if r := till(t, "list"); !strings.Contains(r.out, "here") {
+		t.Errorf("exit %d: %s%s", r.code, r.out, r.err)
+	}
+	t.Setenv("TILL_ADDRESS", "")
+	dir := t.TempDir()
+	t.Setenv("TILL_DATA", dir)
+	c, err := newClient("")
+	if err != nil || c.where != "localhost:2019" {
+		t.Errorf("without up's socket it is %s, %v", c.where, err)
+	}
+	l, err := net.Listen("unix", filepath.Join(dir, socketName))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	if c, err = newClient(""); err != nil || c.where != "unix/"+filepath.Join(dir, socketName) {
+		t.Errorf("with up's socket it is %s, %v", c.where, err)
+	}
+}
+
+// TestATokenThatIsNotUsedIsNoOperator holds that who has a token, and forgot to
+// say where, does nothing as the operator, and that who names an endpoint which
+// asks for none is told.
+func TestATokenThatIsNotUsedIsNoOperator(t *testing.T) {
+	// Not parallel: it sets the environment.
+	w := newWorld(t)
+	t.Setenv("TILL_TOKEN", "till_admin_0123456789")
+	t.Setenv("TILL_ADDRESS", "")
+	t.Setenv("TILL_DATA", t.TempDir())
+	for path, cmd := range tree() {
+		if path == "" || cmd.HasSubCommands() || path == "up" || path == "restore" || path == "leak" || path == "completion" {
+			continue
+		}
+		args := append(strings.Fields(path), needed[path]...)
+		if r := till(t, args...); r.code == 2 && strings.Contains(r.err, "name ") { // it wants an argument
+			args = append(args, "x")
+		}
+		want := 2
+		if path == runName {
+			want = exitRun
+		}
+		if r := till(t, args...); r.code != want || !strings.Contains(r.err, "set TILL_ADDRESS=") {
+			t.Errorf("%s: exit %d: %s%s", path, r.code, r.out, r.err)
+		}
+	}
+	at := w.Serve()
+	if r := till(t, "list", "--address", at); r.code != 0 || strings.Count(r.err, "TILL_TOKEN is not used at "+at) != 1 {
+		t.Errorf("exit %d: %s%s", r.code, r.out, r.err)
+	}
+	site := httptest.NewServer(http.StripPrefix("/till/api", w.Handler))
+	defer site.Close()
+	if r := till(t, "list", "--address", site.URL+"/till/api"); r.code != 0 || r.err != "" {
+		t.Errorf("exit %d: %s%s", r.code, r.out, r.err)
+	}
+}

@@ -1,0 +1,266 @@
+// Package cli is the command line, caddy till: the commands by which people manage
+// keys, and the client of the management API that they call.
+//
+// It decides nothing about keys. Of a server it knows what that answers, in the
+// types of package wire. Only restore opens a store by itself, while no server
+// runs, and audit verify judges an export without one.
+package cli
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"slices"
+	"strings"
+
+	caddycmd "github.com/caddyserver/caddy/v2/cmd"
+	"github.com/spf13/cobra"
+
+	"github.com/till-proxy/till/token"
+)
+
+func init() {
+	caddycmd.RegisterCommand(caddycmd.Command{
+		Name:  "till",
+		Usage: "<command>",
+		Short: "Turns one real API key into disposable ones with hard limits",
+		Long: `
+Mints and manages scoped keys: credentials that work like a real API key until
+a limit is reached.
+
+All commands but up talk to a running server: to the one that "till up"
+started, if it lives, else to Caddy's admin endpoint (localhost:2019). Name
+another with --address or TILL_ADDRESS; TILL_TOKEN is sent as a bearer token,
+and needs an address, because those two ask for none.
+Commands print JSON with --json. They exit with 0 when done, 1 when refused or
+failed, 2 when called wrongly.`,
+		CobraFunc: build,
+	})
+}
+
+// What commands exit with when they are not done.
+const (
+	exitFailed = 1 // refused or failed
+	exitUsage  = 2 // called wrongly
+)
+
+// statusError ends a command with a status of its own.
+type statusError struct {
+	code int
+	err  error // nil: nothing is to be said
+}
+
+func (e *statusError) Error() string {
+	if e.err == nil {
+		return fmt.Sprintf("exit status %d", e.code)
+	}
+	return e.err.Error()
+}
+
+func (e *statusError) Unwrap() error { return e.err }
+
+// usageError is a mistake in how a command was called.
+type usageError struct{ msg string }
+
+func (e *usageError) Error() string { return e.msg }
+
+// listError is one with a list below it, whose lines are ours.
+type listError struct {
+	error
+	list string
+}
+
+func (e *listError) Error() string { return e.error.Error() + ":\n" + e.list }
+func (e *listError) Unwrap() error { return e.error }
+
+// errorText is an error as it is printed: on a line of its own, and on more only
+// where it is several errors or has a list.
+func errorText(err error) string {
+	switch e := err.(type) {
+	case *listError:
+		return printable(e.error.Error()) + ":\n" + e.list
+	case *statusError:
+		if e.err != nil {
+			return errorText(e.err)
+		}
+	case interface{ Unwrap() []error }:
+		var texts, lines []string
+		for _, one := range e.Unwrap() {
+			texts, lines = append(texts, one.Error()), append(lines, errorText(one))
+		}
+		if err.Error() == strings.Join(texts, "\n") { // and none that says more
+			return strings.Join(lines, "\n")
+		}
+	}
+	var list *listError // within one that says more, such as which flag
+	if errors.As(err, &list) {
+		if head, ok := strings.CutSuffix(err.Error(), list.Error()); ok {
+			return printable(head) + errorText(list)
+		}
+	}
+	return printable(err.Error())
+}
+
+func usage(format string, args ...any) error { return &usageError{fmt.Sprintf(format, args...)} }
+
+// common are the flags of every command that talks to a server.
+type common struct {
+	address string
+	json    bool
+
+	notes io.Writer // standard error of the command that runs
+	told  bool      // that a token is not used
+}
+
+func (f *common) client() (*client, error) {
+	c, err := newClient(f.address)
+	if err == nil && f.notes != nil {
+		c.notes = f.notes
+	}
+	if err == nil {
+		c.verbatim = f.json
+		if c.tokenless() && !f.told {
+			f.told = true
+			fmt.Fprintf(c.notes, unasked, c.where)
+		}
+	}
+	return c, err
+}
+
+// build adds the subcommands.
+func build(root *cobra.Command) {
+	f := new(common)
+	root.Example = `  caddy till up
+  caddy till create --max-activations 500 --expires-in 24h
+  caddy till list
+  caddy till revoke nightly --reason "the contractor left"`
+	root.SilenceUsage, root.SilenceErrors = true, true
+	root.SetUsageTemplate(strings.ReplaceAll(root.UsageTemplate(), ".FlagUsages ", fmt.Sprintf(".FlagUsagesWrapped %d ", tableWidth)))
+	root.SuggestionsMinimumDistance = 2
+	root.Args = func(cmd *cobra.Command, args []string) error {
+		if len(args) == 0 {
+			return nil
+		}
+		hint := ""
+		if near := cmd.SuggestionsFor(args[0]); len(near) > 0 {
+			hint = "; did you mean " + strings.Join(near, " or ") + "?"
+		}
+		return exit(cmd, usage("there is no such command%s", hint))
+	}
+	root.RunE = func(cmd *cobra.Command, _ []string) error { return cmd.Help() }
+	// Commands without a function of their own for it take this one.
+	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error { return exit(cmd, usage("%v", err)) })
+	root.PersistentFlags().StringVar(&f.address, "address", "",
+		"address of the management API: host:port, unix//path or a URL")
+	root.PersistentFlags().BoolVar(&f.json, "json", false, "print JSON")
+	root.AddCommand(upCommand(f), createCommand(f), listCommand(f), showCommand(f),
+		suspendCommand(f), resumeCommand(f), revokeCommand(f), rotateCommand(f), grantCommand(f),
+		forgetCommand(f), envCommand(f), statsCommand(f), pricesCommand(f), repairCommand(f),
+		backupCommand(f), restoreCommand(f), sealCommand(f))
+	root.AddCommand(staleCommand(f), updateCommand(f), leakCommand(f))
+	root.AddCommand(lockdownCommand(f))
+	root.AddCommand(runCommand(f), watchCommand(), doctorCommand(f), topCommand(f))
+	root.AddCommand(tokenCommand(f), auditCommand(f))
+	root.AddCommand(consoleCommand(f))
+	f.complete(root)
+	fill(root)
+	f.prepare(root)
+}
+
+// prepare lets the subcommands of a command end as exit says, and theirs.
+func (f *common) prepare(parent *cobra.Command) {
+	for _, c := range parent.Commands() {
+		f.prepare(c)
+		run, args := c.RunE, c.Args
+		c.SilenceUsage, c.SilenceErrors = true, true
+		c.Args = func(cmd *cobra.Command, given []string) error {
+			err := args(cmd, given)
+			if i := slices.Index(given, ""); err == nil && (i == 0 || i > 0 && cmd.Name() != runName) { // what follows CMD is CMD's
+				err = errors.New("an argument must not be empty, as when a variable is not set")
+			}
+			if err != nil {
+				return exit(cmd, &usageError{err.Error()})
+			}
+			return nil
+		}
+		c.RunE = func(cmd *cobra.Command, args []string) error {
+			cmd.SetOut(&display{Writer: cmd.OutOrStdout()})
+			cmd.SetErr(&display{Writer: cmd.ErrOrStderr()})
+			f.notes = cmd.ErrOrStderr()
+			return exit(cmd, run(cmd, args))
+		}
+	}
+}
+
+// takes returns the rule for a command's arguments: from least to most of
+// them, most 0 for any number. Its errors do not quote them, because one may
+// be a key that was pasted in the wrong place.
+func takes(least, most int, what string) cobra.PositionalArgs {
+	return func(_ *cobra.Command, given []string) error {
+		switch {
+		case least == 0 && most == 0 && len(given) > 0:
+			return usage("takes no arguments, only flags")
+		case len(given) < least:
+			return usage("name %s", what)
+		case most > 0 && len(given) > most:
+			return usage("takes one argument: %s", what)
+		}
+		return nil
+	}
+}
+
+// exit turns an error into what Caddy's command runner exits with, after it
+// was printed here: Caddy's own form repeats it.
+func exit(cmd *cobra.Command, err error) error {
+	if err == nil {
+		return nil
+	}
+	var own *statusError
+	var wrong *usageError
+	isUsage := errors.As(err, &wrong)
+	code := exitFailed
+	switch {
+	case errors.As(err, &own):
+		code = own.code
+	case cmd.Name() == runName: // others are its command's
+		code = exitRun
+	case isUsage:
+		code = exitUsage
+	}
+	if own == nil || own.err != nil {
+		fmt.Fprintln(cmd.ErrOrStderr(), "Error:", token.Scrub(errorText(err)))
+	}
+	if isUsage {
+		fmt.Fprintf(cmd.ErrOrStderr(), "See: %s --help\n", cmd.CommandPath())
+	}
+	if code == exitFailed {
+		return err // Caddy exits with 1
+	}
+	// Caddy's runner has an error type of its own for other codes.
+	return caddycmd.WrapCommandFuncForCobra(func(caddycmd.Flags) (int, error) { return code, nil })(cmd, nil)
+}
+
+func printJSON(w io.Writer, raw []byte) error {
+	var v any
+	if err := json.Unmarshal(raw, &v); err != nil {
+		return err
+	}
+	return printValue(w, v)
+}
+
+func printValue(w io.Writer, v any) error { return encode(w, v, "  ") }
+
+// encode writes a value as JSON that a terminal may show.
+func encode(w io.Writer, v any, indent string) error {
+	var b bytes.Buffer
+	e := json.NewEncoder(&b)
+	e.SetEscapeHTML(false)
+	e.SetIndent("", indent)
+	if err := e.Encode(v); err != nil {
+		return err
+	}
+	_, err := w.Write(escapeJSON(b.Bytes()))
+	return err
+}

@@ -1,0 +1,224 @@
+package cli
+
+import (
+	"context"
+	"net/url"
+	"os"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
+
+	"github.com/till-proxy/till/admin/clients"
+	"github.com/till-proxy/till/admin/prose"
+	"github.com/till-proxy/till/limiter"
+	"github.com/till-proxy/till/upstream"
+)
+
+// completer offers words to a shell. What it does not know by itself it asks
+// the server, who has a short time to answer: people are waiting with a finger
+// on the Tab key.
+type completer struct{ *common }
+
+const (
+	completeWithin = time.Second
+	completeKeys   = 50
+)
+
+// offer is what is offered for a word that begins like that. A description may
+// follow a word after a tab.
+type offer func(ctx context.Context, begins string) []string
+
+// complete gives every command of the tree what it can complete.
+func (f *common) complete(parent *cobra.Command) {
+	c := completer{f}
+	arguments := map[string]offer{
+		"show": c.keys(""), "update": c.keys(""), "env": c.keys(""), "grant": c.keys(""), "rotate": c.keys(limiter.Active),
+		"revoke": c.keys(""), "suspend": c.keys(limiter.Active), "resume": c.keys(limiter.Suspended), "forget": c.ended,
+		"prices": models, "token revoke": c.tokens,
+	}
+	flags := map[string]offer{
+		"upstream": c.upstreams, "role": c.roles, "models": models,
+		"status":        words("active", "exhausted", "expired", "revoked", "suspended"),
+		"sort":          words("created", "-created", "last_used", "-last_used"),
+		"charge":        words(string(limiter.ChargeForwarded), string(limiter.ChargeSuccess)),
+		"renews":        words("day", "week", "month"),
+		"unknown-price": words("refuse", "count_only"),
+		"methods":       words("GET", "POST", "PUT", "PATCH", "DELETE"),
+		"expires-in":    words("1h", "8h", "24h", "7d", "30d"),
+		"unused-for":    words("1h", "24h", "7d", "30d"),
+		"idle-timeout":  words("1h", "24h", "7d"),
+		"rate":          words("10/s", "60/m", "500/h"),
+		"pass-env":      environmentNames,
+	}
+	files := []string{"config", "store", "anchor", "data"} // flags that name one
+	fileArgs := []string{"backup", "restore", "run", "leak", "audit verify", "audit export"}
+	var walk func(cmd *cobra.Command, path string)
+	walk = func(cmd *cobra.Command, path string) {
+		for _, sub := range cmd.Commands() {
+			walk(sub, strings.TrimSpace(path+" "+sub.Name()))
+		}
+		switch o, ok := arguments[path]; {
+		case cmd.ValidArgsFunction != nil || slices.Contains(fileArgs, path):
+		case ok:
+			cmd.ValidArgsFunction = c.function(o)
+		default:
+			cmd.ValidArgsFunction = cobra.NoFileCompletions
+		}
+		cmd.LocalFlags().VisitAll(func(flag *pflag.Flag) {
+			function := cobra.NoFileCompletions
+			switch o, ok := flags[flag.Name]; {
+			case slices.Contains(files, flag.Name):
+				return
+			case ok:
+				function = c.function(o)
+			}
+			// It fails for flags that are not there, and for those that have a
+			// function of their own, which stands.
+			_ = cmd.RegisterFlagCompletionFunc(flag.Name, function)
+		})
+	}
+	walk(parent, "")
+}
+
+// function is an offer in the form that cobra wants.
+func (c completer) function(o offer) cobra.CompletionFunc {
+	return func(cmd *cobra.Command, given []string, begins string) ([]string, cobra.ShellCompDirective) {
+		ctx := cmd.Context()
+		if ctx == nil {
+			ctx = context.Background()
+		}
+		ctx, cancel := context.WithTimeout(ctx, completeWithin)
+		defer cancel()
+		// Of a list only the last part is being written: openai,anth
+		done, part := "", begins
+		if i := strings.LastIndexByte(begins, ','); i >= 0 {
+			done, part = begins[:i+1], begins[i+1:]
+		}
+		var list []string
+		for _, w := range o(ctx, part) {
+			word, _, _ := strings.Cut(w, "\t")
+			// Bash runs what $(…) in an offered word says, at the Tab key.
+			if word == clients.Quote(word) && strings.HasPrefix(word, part) && !slices.Contains(given, word) {
+				list = append(list, done+w)
+			}
+		}
+		return list, cobra.ShellCompDirectiveNoFileComp
+	}
+}
+
+// words offers what is known.
+func words(list ...string) offer {
+	return func(context.Context, string) []string { return list }
+}
+
+// models offers those that have a built-in price.
+func models(context.Context, string) (list []string) {
+	for _, p := range upstream.BuiltInPrices().All() {
+		list = append(list, p.Model+"\t"+p.Provider)
+	}
+	return list
+}
+
+func environmentNames(context.Context, string) (list []string) {
+	for _, line := range os.Environ() {
+		name, _, _ := strings.Cut(line, "=")
+		list = append(list, name)
+	}
+	return list
+}
+
+// keys offers keys by name, or by id where the name is no plain word or an id is
+// being written.
+func (c completer) keys(status limiter.Status) offer {
+	return func(ctx context.Context, begins string) []string {
+		if mistaken(begins) {
+			return nil
+		}
+		query := url.Values{}
+		if status != "" {
+			query.Set("status", string(status))
+		}
+		if begins != "" {
+			query.Set("q", begins)
+		}
+		s, err := c.client()
+		if err != nil {
+			return nil // and so nothing can be offered
+		}
+		keys, _, err := s.all(ctx, query, completeKeys)
+		if err != nil {
+			return nil
+		}
+		named := make(map[string]int)
+		for _, k := range keys {
+			named[k.Name]++
+		}
+		var list []string
+		for _, k := range keys { // a name of two would be refused
+			if k.Name != "" && named[k.Name] == 1 && k.Name == clients.Quote(k.Name) && !strings.HasPrefix(begins, "key_") {
+				list = append(list, k.Name+"\t"+string(k.Status)+", for "+k.Upstream)
+				continue
+			}
+			list = append(list, k.ID+"\t"+strings.TrimSpace(string(k.Status)+", for "+k.Upstream+" "+prose.Cut(k.Name, 30)))
+		}
+		return list
+	}
+}
+
+// ended offers the keys that can be forgotten.
+func (c completer) ended(ctx context.Context, begins string) (list []string) {
+	for _, status := range []limiter.Status{limiter.Exhausted, limiter.Expired, limiter.Revoked} {
+		list = append(list, c.keys(status)(ctx, begins)...)
+	}
+	return list
+}
+
+func (c completer) upstreams(ctx context.Context, _ string) (list []string) {
+	s, err := c.client()
+	if err != nil {
+		return nil
+	}
+	all, err := s.configured(ctx)
+	if err != nil {
+		return nil
+	}
+	for _, u := range all.Upstreams {
+		list = append(list, u.Name+"\t"+strings.Join(u.Origins, " "))
+	}
+	return list
+}
+
+func (c completer) roles(ctx context.Context, _ string) (list []string) {
+	var answer struct{ Roles []struct{ Name string } }
+	if s, err := c.client(); err != nil || s.call(ctx, "GET", "/roles", nil, &answer) != nil {
+		return nil
+	}
+	for _, r := range answer.Roles {
+		list = append(list, r.Name)
+	}
+	return list
+}
+
+func (c completer) tokens(ctx context.Context, _ string) (list []string) {
+	s, err := c.client()
+	if err != nil {
+		return nil
+	}
+	all, err := s.tokens(ctx)
+	if err != nil {
+		return nil
+	}
+	for _, t := range all {
+		switch {
+		case t.Status != limiter.Active:
+		case t.Name == clients.Quote(t.Name):
+			list = append(list, t.Name+"\t"+t.Role)
+		default:
+			list = append(list, t.ID+"\t"+t.Role+" "+prose.Cut(t.Name, 30))
+		}
+	}
+	return list
+}

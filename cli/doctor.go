@@ -1,0 +1,173 @@
+package cli
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"net"
+	"net/url"
+	"strings"
+	"time"
+
+	"github.com/caddyserver/caddy/v2"
+	caddycmd "github.com/caddyserver/caddy/v2/cmd"
+	"github.com/spf13/cobra"
+
+	"github.com/till-proxy/till/admin/prose"
+	"github.com/till-proxy/till/admin/wire"
+)
+
+// clockSkew is how far two clocks may be apart before somebody is told.
+const clockSkew = 30 * time.Second
+
+func doctorCommand(f *common) *cobra.Command {
+	var config, adapter string
+	cmd := &cobra.Command{
+		Use:   "doctor",
+		Short: "Looks for what is amiss, and says how to mend it",
+		Long: `Looks for what a careful operator would change: secrets that others can read,
+keys without limits, an admin endpoint that agents can reach, a store in doubt
+and more, each with what mends it. With --config it looks at a configuration
+file instead of a running server.
+
+It exits with 1 when it finds an error, and with 0 when there are only warnings.`,
+		Example: `  caddy till doctor
+  caddy till doctor --config /etc/caddy/Caddyfile
+  caddy till doctor --json | jq -r '.findings[] | .check'`,
+		Args: takes(0, 0, ""),
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			var d wire.Diagnosis
+			var err error
+			if config != "" {
+				d, err = diagnoseFile(config, adapter)
+			} else {
+				d, err = f.diagnoseServer(cmd.Context())
+			}
+			if err != nil {
+				return err
+			}
+			if f.json {
+				err = printValue(cmd.OutOrStdout(), d)
+			} else {
+				err = printDiagnosis(cmd.OutOrStdout(), d)
+			}
+			if err == nil && d.Errors > 0 {
+				err = &statusError{code: exitFailed}
+			}
+			return err
+		},
+	}
+	cmd.Flags().StringVar(&config, "config", "", "look at this configuration file")
+	cmd.Flags().StringVar(&adapter, "adapter", "", "its format, where the file's name does not say it")
+	return cmd
+}
+
+// diagnoseServer asks the server, and adds what only its client can see.
+func (f *common) diagnoseServer(ctx context.Context) (wire.Diagnosis, error) {
+	c, err := f.client()
+	if err != nil {
+		return wire.Diagnosis{}, err
+	}
+	var answer wire.DoctorAnswer
+	before := time.Now()
+	if err := c.call(ctx, "GET", "/doctor", nil, &answer); err != nil {
+		return wire.Diagnosis{}, err
+	}
+	found := answer.Findings
+	// The server read its clock somewhere between question and answer.
+	ahead, behind := time.Until(answer.Now), before.Sub(answer.Now)
+	if off := max(ahead, behind); off > clockSkew {
+		found = append(found, wire.Finding{Check: "clock", Level: wire.LevelWarning,
+			What: fmt.Sprintf("the server's clock and the one here are %s apart", off.Round(time.Second)), Fix: "timedatectl set-ntp true, on the one that is wrong"})
+	}
+	if strings.HasPrefix(c.base, "http://") && c.token != "" && !loopbackURL(c.base) {
+		found = append(found, wire.Finding{Check: "plain_http", Level: wire.LevelError,
+			What: "TILL_TOKEN goes to " + c.where + " unencrypted", Fix: "reach it by https: TILL_ADDRESS=https://HOST/till/api, and give whoever could listen no working token: caddy till token revoke NAME"})
+	}
+	d := wire.NewDiagnosis(found)
+	d.Files = answer.Files
+	return d, nil
+}
+
+// diagnoseFile looks at a configuration as Caddy would load it. Nothing is
+// started and no store is opened.
+func diagnoseFile(path, adapter string) (wire.Diagnosis, error) {
+	raw, _, _, err := caddycmd.LoadConfig(path, adapter)
+	if err != nil {
+		return wire.Diagnosis{}, err
+	}
+	cfg := new(caddy.Config)
+	if err := caddy.StrictUnmarshalJSON(raw, cfg); err != nil {
+		return wire.Diagnosis{}, fmt.Errorf("%s: %w", path, err)
+	}
+	ctx, err := caddy.ProvisionContext(cfg)
+	if err != nil {
+		return wire.Diagnosis{}, fmt.Errorf("%s: %w", path, err)
+	}
+	app, err := ctx.AppIfConfigured("till")
+	backend, ok := app.(interface{ Diagnose() []wire.Finding })
+	if err != nil || !ok {
+		return wire.Diagnosis{}, fmt.Errorf("%s has no till app: add a till block to its global options", path)
+	}
+	return wire.NewDiagnosis(backend.Diagnose()), nil
+}
+
+// printDiagnosis shows findings in 80 columns; what is to be pasted stays whole.
+func printDiagnosis(w io.Writer, d wire.Diagnosis) error {
+	var b strings.Builder
+	for _, f := range d.Findings {
+		head := strings.ToUpper(string(f.Level))
+		for i, line := range wrap(strings.Fields(head+" "+f.Check+": "+f.What), " ", tableWidth-2) {
+			if i > 0 {
+				line = "  " + line
+			}
+			b.WriteString(line + "\n")
+		}
+		for i, line := range wrap(strings.Fields(f.Fix), " ", tableWidth-7) {
+			prefix := "  fix: "
+			if i > 0 {
+				prefix = "       "
+			}
+			b.WriteString(prefix + line + "\n")
+		}
+		b.WriteByte('\n')
+	}
+	for _, f := range d.Files {
+		said := f.What + " (" + strings.Join(f.Paths, ", ") + "): looked at " + clockTime(f.ReadAt) + ", "
+		switch {
+		case f.ReadAt.IsZero(): // the server has just started
+			said = strings.TrimSuffix(said, "looked at never, ") + "not looked at yet"
+		case f.Trouble != "":
+			said += "and what it holds now is not in force"
+		case f.ChangedAt == nil:
+			said += "as it was at the start"
+		default:
+			said += "changed " + clockTime(*f.ChangedAt)
+		}
+		b.WriteString(strings.Join(wrap(strings.Fields(said), " ", tableWidth-2), "\n  ") + "\n")
+	}
+	if len(d.Files) > 0 {
+		b.WriteByte('\n')
+	}
+	fmt.Fprintf(&b, "%s, %s\n", prose.Counted(int64(d.Errors), "error"), prose.Counted(int64(d.Warnings), "warning"))
+	_, err := io.WriteString(w, b.String())
+	return err
+}
+
+// clockTime is a time as people read it; the zero one has not come yet.
+func clockTime(at time.Time) string {
+	if at.IsZero() {
+		return "never"
+	}
+	return at.Local().Format("2006-01-02 15:04:05")
+}
+
+// loopbackURL reports whether a URL is on this machine.
+func loopbackURL(text string) bool {
+	u, err := url.Parse(text)
+	if err != nil {
+		return false
+	}
+	ip := net.ParseIP(u.Hostname())
+	return u.Hostname() == "localhost" || ip != nil && ip.IsLoopback()
+}

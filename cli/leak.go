@@ -1,0 +1,195 @@
+package cli
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"github.com/till-proxy/till/admin/prose"
+	"github.com/till-proxy/till/admin/wire"
+	"github.com/till-proxy/till/limiter"
+	"github.com/till-proxy/till/token"
+)
+
+// leakFinding is one place, as --json prints it.
+type leakFinding struct {
+	Place string `json:"place"`
+	wire.LeakMatch
+}
+
+type leakReport struct {
+	Found    int           `json:"found"`
+	Revoked  []string      `json:"revoked"`
+	Unknown  int           `json:"unknown"`
+	Findings []leakFinding `json:"findings"`
+	Files    int64         `json:"files"`
+	Skipped  int64         `json:"skipped"`
+	DryRun   bool          `json:"dry_run,omitempty"`
+}
+
+func leakCommand(f *common) *cobra.Command {
+	var dryRun, binary, offline bool
+	cmd := &cobra.Command{
+		Use:   "leak FILE|DIR|-...",
+		Short: "Finds keys and admin tokens in files, and revokes them",
+		Long: `Looks for the strings of keys and admin tokens in files, whole directories or
+standard input, and revokes what they belong to. They are also found
+percent-encoded, with escapes, in base64, in UTF-16, and broken over lines as in
+diffs and mails. Only the strings that were found are sent to the server, and
+only their beginnings are printed.
+
+Of a diff, the place is that in the file that it is about. A string that a
+rotation has replaced does not end its key; its grace is ended. What stands in
+no store here is unknown: mangled by chance it cannot be, the checksum is right.
+
+Directories are searched without following links, without .git/objects, and
+without files that are no text.`,
+		Example: `  caddy till leak notebook.ipynb
+  caddy till leak ~/src --dry-run
+  git log -p --all | caddy till leak -
+  pbpaste | caddy till leak - --json | jq .revoked`,
+		Args: takes(1, 0, "files or directories; - is standard input"),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			s := &search{binary: binary, progress: showProgress(cmd.ErrOrStderr(), "Searching", inBytes)}
+			defer s.progress.end()
+			var warnings []string
+			s.warn = func(format string, args ...any) { warnings = append(warnings, printable(fmt.Sprintf(format, args...))) }
+			for _, arg := range args {
+				if mistaken(arg) {
+					return usage("that is the string of a key or token, which other processes see in the arguments: give it on standard input, caddy till leak -")
+				}
+				if err := s.argument(arg, cmd.InOrStdin()); err != nil {
+					return fmt.Errorf("nothing was revoked: %w", err)
+				}
+			}
+			s.progress.end()
+			for _, w := range warnings {
+				fmt.Fprintln(cmd.ErrOrStderr(), w)
+			}
+			report, err := s.report(cmd.Context(), f, dryRun, offline)
+			if f.json {
+				err = errors.Join(printValue(cmd.OutOrStdout(), report), err)
+			} else {
+				err = errors.Join(report.print(cmd.OutOrStdout()), err)
+			}
+			if s.failed > 0 {
+				err = errors.Join(err, fmt.Errorf("%s could not be looked at", prose.Counted(s.failed, "file")))
+			}
+			return err
+		},
+	}
+	cmd.Flags().BoolVar(&dryRun, "dry-run", false, "say what would be revoked, and revoke nothing")
+	cmd.Flags().BoolVar(&offline, "offline", false, "find strings only, without asking a server whose they are")
+	cmd.Flags().BoolVar(&binary, "binary", false, "search files that are no text, too")
+	return cmd
+}
+
+func (s *search) argument(arg string, in io.Reader) error {
+	if arg == "-" {
+		return s.stream("-", in)
+	}
+	info, err := os.Stat(arg)
+	switch {
+	case err != nil:
+		return err
+	case info.IsDir():
+		return s.tree(arg)
+	}
+	return s.file(arg, true)
+}
+
+// leakBatch is how many strings one call carries.
+const leakBatch = 1000
+
+// report lets the server end what was found, and says what became of it.
+func (s *search) report(ctx context.Context, f *common, dryRun, offline bool) (*leakReport, error) {
+	r := &leakReport{Revoked: []string{}, Findings: []leakFinding{}, Files: s.files, Skipped: s.skipped, DryRun: dryRun}
+	var texts []token.Leak
+	became := make(map[token.Lookup]wire.LeakMatch)
+	for _, p := range s.places {
+		if _, known := became[p.leak.Lookup]; !known {
+			became[p.leak.Lookup] = wire.LeakMatch{Hint: p.leak.Hint()}
+			texts = append(texts, p.leak)
+		}
+	}
+	r.Found = len(texts)
+	var failed error
+	if len(texts) > 0 && !offline {
+		failed = r.ask(ctx, f, texts, dryRun, became)
+	}
+	for _, p := range s.places {
+		r.Findings = append(r.Findings, leakFinding{p.where, became[p.leak.Lookup]})
+	}
+	return r, failed
+}
+
+func (r *leakReport) ask(ctx context.Context, f *common, texts []token.Leak, dryRun bool, became map[token.Lookup]wire.LeakMatch) error {
+	c, err := f.client()
+	if err != nil {
+		return err
+	}
+	for len(texts) > 0 {
+		n := min(len(texts), leakBatch)
+		var lines strings.Builder
+		for _, l := range texts[:n] {
+			lines.WriteString(l.Text.Reveal() + " ~\n") // nothing may join two of them
+		}
+		var answer wire.LeaksAnswer
+		if err := c.call(ctx, "POST", "/leaks", wire.LeaksBody{Text: lines.String(), DryRun: dryRun}, &answer); err != nil {
+			return err
+		}
+		if len(answer.Matches) != n {
+			return fmt.Errorf("the server found %d of %s; is it of this version?", len(answer.Matches), prose.Counted(int64(n), "string"))
+		}
+		for i, match := range answer.Matches {
+			became[texts[i].Lookup] = match
+		}
+		r.Revoked = append(r.Revoked, answer.Revoked...)
+		r.Unknown += answer.Unknown
+		texts = texts[n:]
+	}
+	return nil
+}
+
+// states are what is printed of them.
+var states = map[limiter.LeakState]string{
+	limiter.LeakRevoked:    "revoked",
+	limiter.LeakGraceEnded: "rotated before; the old string was still in its grace, which is ended now",
+	limiter.LeakDead:       "works no more",
+	limiter.LeakUnknown:    "unknown here",
+	"":                     "not asked about",
+}
+
+func (r *leakReport) print(w io.Writer) error {
+	var b strings.Builder
+	for _, f := range r.Findings {
+		state := states[f.State]
+		if r.DryRun && (f.State == limiter.LeakRevoked || f.State == limiter.LeakGraceEnded) {
+			state = "works"
+		}
+		fmt.Fprintf(&b, "%s  %s", printable(f.Place), f.Hint)
+		if f.ID != "" {
+			fmt.Fprintf(&b, "  %s", f.ID)
+		}
+		if f.Name != "" {
+			fmt.Fprintf(&b, " (%s)", prose.Cut(f.Name, 32))
+		}
+		fmt.Fprintf(&b, "  %s\n", state)
+	}
+	fmt.Fprintf(&b, "%s in %s", cmp.Or(map[int]string{0: "No key was found"}[r.Found], "Found "+prose.Counted(int64(r.Found), "string")), prose.Counted(r.Files, "file"))
+	if r.Skipped > 0 {
+		fmt.Fprintf(&b, ", %s skipped", prose.Counted(r.Skipped, "binary file"))
+	}
+	if r.Found > 0 {
+		fmt.Fprintf(&b, "; %d revoked, %d unknown", len(r.Revoked), r.Unknown)
+	}
+	b.WriteString(".\n")
+	_, err := io.WriteString(w, b.String())
+	return err
+}

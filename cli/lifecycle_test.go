@@ -1,0 +1,372 @@
+package cli_test
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"io"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	caddycmd "github.com/caddyserver/caddy/v2/cmd"
+	_ "github.com/caddyserver/caddy/v2/modules/standard"
+
+	_ "github.com/till-proxy/till"
+	"github.com/till-proxy/till/admin"
+	"github.com/till-proxy/till/admin/wire"
+	"github.com/till-proxy/till/upstream"
+)
+
+// asCaddy makes this test binary a Caddy with till: Caddy is one per process,
+// and `up` is about a process.
+const asCaddy = "TILL_TEST_AS_CADDY"
+
+func TestMain(m *testing.M) {
+	// A run's watcher is this binary, too, and has no environment to be told in.
+	if os.Getenv(asCaddy) != "" || len(os.Args) > 1 && os.Args[1] == "till" {
+		caddycmd.Main()
+		os.Exit(0)
+	}
+	os.Exit(m.Run())
+}
+
+// patience bounds every wait; it decides nothing but how a hang is reported.
+const patience = 5 * time.Minute
+
+// machine is where commands run: a home of its own, and no provider's key.
+type machine struct {
+	t    *testing.T
+	data string
+	env  []string
+}
+
+func newMachine(t *testing.T) *machine {
+	t.Helper()
+	home := t.TempDir()
+	m := &machine{t: t, data: filepath.Join(home, "data")}
+	for _, pair := range os.Environ() {
+		name, _, _ := strings.Cut(pair, "=")
+		if !strings.HasPrefix(name, "TILL_") && !strings.HasPrefix(name, "XDG_") && !provider(name) {
+			m.env = append(m.env, pair)
+		}
+	}
+	m.env = append(m.env, asCaddy+"=1", "HOME="+home, "TILL_DATA="+m.data, "GORACE=halt_on_error=1")
+	return m
+}
+
+// provider reports whether a variable belongs to a provider's clients.
+func provider(name string) bool {
+	for _, p := range upstream.All() {
+		for _, n := range p.KeyEnv {
+			if n == name {
+				return true
+			}
+		}
+		for _, v := range p.ClientEnv {
+			if v.Name == name {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+func (m *machine) command(args ...string) *exec.Cmd {
+	cmd := exec.Command(os.Args[0], append([]string{"till"}, args...)...)
+	cmd.Env = m.env
+	return cmd
+}
+
+// till runs one command to its end.
+func (m *machine) till(args ...string) (out, errOut string, code int) {
+	m.t.Helper()
+	var o, e bytes.Buffer
+	cmd := m.command(args...)
+	cmd.Stdout, cmd.Stderr = &o, &e
+	err := cmd.Run()
+	var exit *exec.ExitError
+	if err != nil && !errors.As(err, &exit) {
+		m.t.Fatal(err)
+	}
+	return o.String(), e.String(), cmd.ProcessState.ExitCode()
+}
+
+// running is a process of `caddy till up`.
+type running struct {
+	t    *testing.T
+	cmd  *exec.Cmd
+	log  *lockedBuffer
+	said greeting
+}
+
+type greeting struct {
+	BaseURL   string              `json:"base_url"`
+	Address   string              `json:"address"`
+	Data      string              `json:"data"`
+	Upstreams []wire.UpstreamInfo `json:"upstreams"`
+	Console   *struct {
+		URL       string    `json:"url"`
+		ExpiresAt time.Time `json:"expires_at"`
+	} `json:"console"`
+	Key *struct {
+		ID, Name, Upstream string
+		ScopedKey          string `json:"scoped_key"`
+	} `json:"key"`
+}
+
+type lockedBuffer struct {
+	mu sync.Mutex
+	b  bytes.Buffer
+}
+
+func (l *lockedBuffer) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.b.Write(p)
+}
+
+func (l *lockedBuffer) String() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.b.String()
+}
+
+// up starts a server and reads its greeting.
+func (m *machine) up(env ...string) *running {
+	m.t.Helper()
+	r := &running{t: m.t, cmd: m.command("up", "--json", "--listen", "127.0.0.1:0", "--console", "127.0.0.1:0"), log: new(lockedBuffer)}
+	r.cmd.Env = append(r.cmd.Env, env...)
+	r.cmd.Stderr = r.log
+	out, err := r.cmd.StdoutPipe()
+	if err != nil {
+		m.t.Fatal(err)
+	}
+	if err := r.cmd.Start(); err != nil {
+		m.t.Fatal(err)
+	}
+	m.t.Cleanup(func() {
+		if r.cmd.ProcessState == nil {
+			_ = r.cmd.Process.Kill()
+			_ = r.cmd.Wait()
+		}
+	})
+	if err := json.NewDecoder(out).Decode(&r.said); err != nil {
+		m.t.Fatalf("up said nothing: %v: %s", err, r.log)
+	}
+	return r
+}
+
+// end sends a signal and returns the exit code.
+func (r *running) end(s syscall.Signal) int {
+	r.t.Helper()
+	if err := r.cmd.Process.Signal(s); err != nil {
+		r.t.Fatal(err)
+	}
+	timer := time.AfterFunc(patience, func() { _ = r.cmd.Process.Kill() })
+	defer timer.Stop()
+	err := r.cmd.Wait()
+	var exit *exec.ExitError
+	if err != nil && !errors.As(err, &exit) {
+		r.t.Error(err)
+	}
+	return r.cmd.ProcessState.ExitCode()
+}
+
+func (r *running) chat(key string) (int, string) {
+	r.t.Helper()
+	req, err := http.NewRequest("POST", r.said.BaseURL+"/v1/chat/completions", strings.NewReader(`{"model":"m","messages":[{"role":"user","content":"ping"}]}`))
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	req.Header.Set("Authorization", "Bearer "+key)
+	res, err := (&http.Client{Timeout: patience, Transport: &http.Transport{DisableKeepAlives: true}}).Do(req)
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	defer res.Body.Close()
+	body, err := io.ReadAll(res.Body)
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	return res.StatusCode, string(body)
+}
+
+// config is the configuration as Caddy's admin endpoint shows it.
+func (r *running) config() string {
+	r.t.Helper()
+	c := http.Client{Timeout: patience, Transport: &http.Transport{
+		DisableKeepAlives: true,
+		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+			return new(net.Dialer).DialContext(ctx, "unix", strings.TrimPrefix(r.said.Address, "unix/"))
+		},
+	}}
+	res, err := c.Get("http://127.0.0.1/config/")
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	defer res.Body.Close()
+	b, err := io.ReadAll(res.Body)
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	return string(b)
+}
+
+func TestUpServesAFirstKeyAndKeepsItsCount(t *testing.T) {
+	t.Parallel()
+	m := newMachine(t)
+	r := m.up()
+	key := r.said.Key
+	if key == nil || key.Name != "first" || key.Upstream != "echo" || r.said.Data != m.data {
+		t.Fatalf("the greeting is %+v", r.said)
+	}
+	for i := range 3 {
+		if status, body := r.chat(key.ScopedKey); status != 200 || !strings.Contains(body, `"ping"`) {
+			t.Fatalf("request %d: %d %s", i+1, status, body)
+		}
+	}
+	if out, errOut, code := m.till("show", "first"); code != 0 || !strings.Contains(out, "2 of 5") {
+		t.Errorf("exit %d: %s%s", code, out, errOut)
+	}
+	for _, name := range []string{".", "admin.sock", "echo.sock", "seal.key"} {
+		info, err := os.Stat(filepath.Join(m.data, name))
+		if err != nil {
+			t.Error(err)
+		} else if mode := info.Mode().Perm(); mode&0o077 != 0 {
+			t.Errorf("%s has mode %04o", name, mode)
+		}
+	}
+	if code := r.end(syscall.SIGINT); code != 0 {
+		t.Errorf("up ended with %d", code)
+	}
+	if got := r.log.String(); !strings.HasPrefix(got, "Stopping.") || strings.Count(got, "\n") != 1 {
+		t.Errorf("up logged more than that it stops: %s", got)
+	}
+	if left, err := filepath.Glob(filepath.Join(m.data, "*.sock")); err != nil || len(left) > 0 {
+		t.Errorf("sockets are left: %v %v", left, err)
+	}
+
+	// No second key while the first lives, and its count stands.
+	r = m.up()
+	if r.said.Key != nil {
+		t.Errorf("another first key was minted: %+v", r.said.Key)
+	}
+	for range 2 {
+		if status, body := r.chat(key.ScopedKey); status != 200 {
+			t.Errorf("after the restart: %d %s", status, body)
+		}
+	}
+	if status, body := r.chat(key.ScopedKey); status != http.StatusPaymentRequired || !strings.Contains(body, "till_activations_exhausted") {
+		t.Errorf("the sixth request: %d %s", status, body)
+	}
+	if out, errOut, code := m.till("list", "--status", "exhausted"); code != 0 || !strings.Contains(out, "5/5") {
+		t.Errorf("exit %d: %s%s", code, out, errOut)
+	}
+
+	// The first is dead now, so there is another; and a kill leaves a socket
+	// that is in nobody's way.
+	r.end(syscall.SIGKILL)
+	r = m.up()
+	if r.said.Key == nil || r.said.Key.ID == key.ID {
+		t.Errorf("the greeting is %+v", r.said)
+	}
+	if code := r.end(syscall.SIGTERM); code != 0 {
+		t.Errorf("up ended with %d: %s", code, r.log)
+	}
+}
+
+func TestUpServesWhatTheEnvironmentHasAKeyFor(t *testing.T) {
+	t.Parallel()
+	m := newMachine(t)
+	const real = "sk-ant-not-a-real-key"
+	r := m.up("ANTHROPIC_API_KEY=" + real)
+	if r.said.Key == nil || r.said.Key.Upstream != "anthropic" || len(r.said.Upstreams) != 1 || !r.said.Upstreams[0].Held {
+		t.Errorf("the greeting is %+v", r.said)
+	}
+	if text := r.config(); strings.Contains(text, real) || !strings.Contains(text, "{env.ANTHROPIC_API_KEY}") {
+		t.Errorf("the configuration holds the credential, or not its placeholder: %s", text)
+	}
+	out, errOut, code := m.till("env", r.said.Key.ScopedKey)
+	if want := "unset ANTHROPIC_API_KEY\nexport ANTHROPIC_BASE_URL=" + r.said.BaseURL + "\nexport ANTHROPIC_AUTH_TOKEN=" + r.said.Key.ScopedKey + "\n"; code != 0 || out != want {
+		t.Errorf("exit %d: %s%s", code, out, errOut)
+	}
+	if code := r.end(syscall.SIGTERM); code != 0 || strings.Contains(r.log.String(), real) {
+		t.Errorf("up ended with %d: %s", code, r.log)
+	}
+}
+
+func TestUpTwiceIsRefusedAndSaysWhatToDo(t *testing.T) {
+	t.Parallel()
+	m := newMachine(t)
+	r := m.up()
+	for name, test := range map[string]struct {
+		args     []string
+		messages []string
+	}{
+		"on the same data": {[]string{"--listen", "127.0.0.1:0"}, []string{"up already and serves " + r.said.BaseURL, "admin.sock"}},
+		"on the same port": {[]string{"--data", filepath.Join(m.data, "other"), "--listen", strings.TrimPrefix(r.said.BaseURL, "http://")}, []string{"in use", "--listen"}},
+	} {
+		_, errOut, code := m.till(append([]string{"up"}, test.args...)...)
+		for _, message := range test.messages {
+			if code != 1 || !strings.Contains(errOut, message) {
+				t.Errorf("%s: exit %d without %q: %s", name, code, message, errOut)
+			}
+		}
+	}
+	// A store that another kind of server has open.
+	if err := os.Remove(filepath.Join(m.data, "admin.sock")); err != nil {
+		t.Fatal(err)
+	}
+	_, errOut, code := m.till("up", "--listen", "127.0.0.1:0")
+	if code != 1 || !strings.Contains(errOut, "another process has the store in "+m.data+" open") || !strings.Contains(errOut, "--data") {
+		t.Errorf("on an open store: exit %d: %s", code, errOut)
+	}
+	if code := r.end(syscall.SIGTERM); code != 0 {
+		t.Errorf("up ended with %d: %s", code, r.log)
+	}
+}
+
+func TestUsageErrorsEndCaddyWithTwo(t *testing.T) {
+	t.Parallel()
+	m := newMachine(t)
+	for _, args := range [][]string{{"create"}, {"nope"}, {"up", "--nope"}, {"up", "--listen", "8080"}} {
+		if out, errOut, code := m.till(args...); code != 2 || out != "" || strings.Count(errOut, "Error:") != 1 {
+			t.Errorf("%v: exit %d: %s%s", args, code, out, errOut)
+		}
+	}
+}
+
+func TestTheConfigurationThatUpPrintsIsWellFormed(t *testing.T) {
+	t.Parallel()
+	m := newMachine(t)
+	out, errOut, code := m.till("up", "--print-config", "--data", "/srv/till")
+	if code != 0 {
+		t.Fatalf("exit %d: %s", code, errOut)
+	}
+	cmd := m.command()
+	cmd.Args = []string{os.Args[0], "fmt", "-"}
+	cmd.Stdin = strings.NewReader(out)
+	formatted, err := cmd.Output()
+	if err != nil || string(formatted) != out {
+		t.Errorf("%v: caddy fmt makes of\n%s\n%s", err, out, formatted)
+	}
+}
+
+func TestWithoutATillAppTheEndpointSaysSo(t *testing.T) {
+	t.Parallel()
+	rec := httptest.NewRecorder()
+	err := new(admin.AdminAPI).Routes()[0].Handler.ServeHTTP(rec, httptest.NewRequest("GET", "/till/keys", nil))
+	if err != nil || rec.Code != http.StatusServiceUnavailable || !strings.Contains(rec.Body.String(), `"not_configured"`) {
+		t.Errorf("answered %d %s, %v", rec.Code, rec.Body, err)
+	}
+}

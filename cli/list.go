@@ -1,0 +1,230 @@
+package cli
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"net/url"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/till-proxy/till/admin/prose"
+	"github.com/till-proxy/till/admin/wire"
+)
+
+func listCommand(f *common) *cobra.Command {
+	filters := map[string]*string{}
+	var labels map[string]string
+	var limit int
+	var upstreamKey string
+	cmd := &cobra.Command{
+		Use:     "list",
+		Aliases: []string{"ls"},
+		Short:   "Lists keys",
+		Long: `Lists keys, the newest first: used activations with the limit behind them, and
+when a key ends or has ended. The table fits 80 columns; --json has everything.`,
+		Example: `  caddy till list
+  caddy till list --status active --unused-for 7d
+  caddy till list --upstream-key - < leaked-key.txt
+  caddy till list --label team=search --json | jq -r '.keys[].id'`,
+		Args: takes(0, 0, ""),
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if limit < 0 {
+				return usage("--limit must be a count, or 0 for all, got %d", limit)
+			}
+			q := url.Values{}
+			for name, value := range filters {
+				if *value != "" {
+					q.Set(strings.ReplaceAll(name, "-", "_"), *value)
+				}
+			}
+			for name, value := range labels {
+				q.Set("label."+name, value)
+			}
+			if mistaken(q.Get("q")) {
+				return errKeyString
+			}
+			c, err := f.client()
+			if err != nil {
+				return err
+			}
+			if parent := q.Get("parent"); parent != "" {
+				if parent, err = c.parent(cmd.Context(), parent); err != nil {
+					return err
+				}
+				q.Set("parent", parent)
+			}
+			if upstreamKey != "" {
+				if err := c.dependsOn(cmd, q, upstreamKey); err != nil {
+					return err
+				}
+			}
+			picked := len(q) > 0 && (len(q) > 1 || !q.Has("sort"))
+			keys, more, err := c.all(cmd.Context(), q, limit)
+			if err != nil {
+				return err
+			}
+			if f.json {
+				return printValue(cmd.OutOrStdout(), wire.Listed{Keys: keys, Next: more})
+			}
+			if len(keys) == 0 && picked {
+				_, err := fmt.Fprintln(cmd.OutOrStdout(), "No key is like that; all are listed by: caddy till list")
+				return err
+			}
+			if err := printTable(cmd.OutOrStdout(), keys, time.Now()); err != nil {
+				return err
+			}
+			if n := withoutSalts(keys); n > 0 {
+				fmt.Fprintf(cmd.ErrOrStderr(), "%s without a salt, of which no string opens; see: caddy till doctor\n", prose.Counted(int64(n), "sealed key"))
+			}
+			if more != "" {
+				fmt.Fprintf(cmd.ErrOrStderr(), "There are more; these are %d. Show all with: --limit 0\n", len(keys))
+			}
+			return nil
+		},
+	}
+	for name, help := range map[string]string{
+		"status":     "active, exhausted, expired, revoked or suspended",
+		"upstream":   "keys for this upstream",
+		"role":       "keys of this role",
+		"owner":      "keys of this owner",
+		"created-by": "keys minted by this caller",
+		"parent":     "children of the key with this id or name",
+		"name":       "keys with exactly this name",
+		"unused-for": "keys unused for at least this long: 7d",
+		"q":          "beginning of an id or name",
+		"sort":       "created, last_used, or with - before it: the last first",
+	} {
+		filters[name] = cmd.Flags().String(name, "", help)
+	}
+	cmd.Flags().StringToStringVar(&labels, "label", nil, "NAME=VALUE, repeatable")
+	cmd.Flags().StringVar(&upstreamKey, "upstream-key", "", "keys that depend on this real key; - reads it from standard input")
+	cmd.Flags().IntVar(&limit, "limit", 100, "how many keys at most; 0: all")
+	return cmd
+}
+
+func withoutSalts(keys []*wire.KeyObject) (n int) {
+	for _, k := range keys {
+		if k.SealedWithoutSalt {
+			n++
+		}
+	}
+	return n
+}
+
+// all follows the pages until limit keys are there; 0 takes all. more is the
+// cursor of what follows.
+func (c *client) all(ctx context.Context, q url.Values, limit int) (keys []*wire.KeyObject, more string, err error) {
+	keys = []*wire.KeyObject{}
+	for {
+		size := wire.MaxPage
+		if limit > 0 {
+			size = min(limit-len(keys), wire.MaxPage)
+		}
+		q.Set("limit", strconv.Itoa(size))
+		var page wire.Listed
+		if err := c.call(ctx, "GET", "/keys?"+q.Encode(), nil, &page); err != nil {
+			return nil, "", err
+		}
+		keys = append(keys, page.Keys...)
+		if page.Next == "" || limit > 0 && len(keys) >= limit {
+			return keys, page.Next, nil
+		}
+		q.Set("cursor", page.Next)
+	}
+}
+
+const (
+	tableWidth = 80
+	nameColumn = 1
+)
+
+// printTable cuts the upstream, which is not always short. Ids stay whole, because they are there to be pasted.
+func printTable(w io.Writer, keys []*wire.KeyObject, now time.Time) error {
+	if len(keys) == 0 {
+		_, err := fmt.Fprintln(w, "No keys. Mint one with: caddy till create --max-activations 500")
+		return err
+	}
+	rows := [][]string{{"ID", "NAME", "FOR", "STATUS", "USED", "ENDS"}}
+	for _, k := range keys {
+		used := compact(k.UsedActivations)
+		if k.MaxActivations != nil {
+			used += "/" + compact(*k.MaxActivations)
+		}
+		ends := "-"
+		switch {
+		case k.EndedAt != nil:
+			ends = prose.Relative(*k.EndedAt, now)
+		case k.ExpiresAt != nil:
+			ends = prose.Relative(*k.ExpiresAt, now)
+		}
+		rows = append(rows, []string{k.ID, orDash(k.Name), prose.Cut(k.Upstream, 9), string(k.Status), used, ends})
+	}
+	return printRows(w, rows)
+}
+
+// printRows fits 80 columns: the second one, which has names, gives way.
+func printRows(w io.Writer, rows [][]string) error {
+	widths := make([]int, len(rows[0]))
+	total := len(widths) - 1
+	for i := range widths {
+		for _, row := range rows {
+			widths[i] = max(widths[i], prose.Wide(row[i]))
+		}
+		total += widths[i]
+	}
+	if over := total - tableWidth; over > 0 {
+		widths[nameColumn] = max(widths[nameColumn]-over, 4)
+	}
+	var b strings.Builder
+	for _, row := range rows {
+		row[nameColumn] = prose.Cut(row[nameColumn], widths[nameColumn])
+		for i, cell := range row {
+			b.WriteString(cell)
+			if i < len(row)-1 {
+				b.WriteString(strings.Repeat(" ", widths[i]-prose.Wide(cell)+1))
+			}
+		}
+		b.WriteByte('\n')
+	}
+	_, err := io.WriteString(w, b.String())
+	return err
+}
+
+func orDash(s string) string {
+	if s == "" {
+		return "-"
+	}
+	return s
+}
+
+// compact writes a count in at most four characters, up to a trillion. It
+// rounds down, so that what is used up is never shown before it is.
+func compact(n int64) string {
+	switch {
+	case n < 10_000:
+		return strconv.FormatInt(n, 10)
+	case n < 1_000_000:
+		return strconv.FormatInt(n/1_000, 10) + "k"
+	case n < 1_000_000_000:
+		return strconv.FormatInt(n/1_000_000, 10) + "M"
+	}
+	return strconv.FormatInt(n/1_000_000_000, 10) + "G"
+}
+
+// dependsOn asks for the keys that depend on a real key.
+func (c *client) dependsOn(cmd *cobra.Command, q url.Values, upstreamKey string) error {
+	body := make(map[string]any)
+	if err := upstreamKeyFlag(body, upstreamKey, cmd.InOrStdin(), "list"); err != nil {
+		return err
+	}
+	var named wire.Fingerprinted
+	if err := c.call(cmd.Context(), "POST", "/fingerprint", body, &named); err != nil {
+		return err
+	}
+	q.Set("credential_fingerprint", named.CredentialFingerprint)
+	return nil
+}

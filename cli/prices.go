@@ -1,0 +1,87 @@
+package cli
+
+import (
+	"fmt"
+	"io"
+	"net/url"
+	"strconv"
+	"strings"
+	"text/tabwriter"
+
+	"github.com/spf13/cobra"
+
+	"github.com/till-proxy/till/admin/prose"
+	"github.com/till-proxy/till/admin/wire"
+)
+
+func pricesCommand(f *common) *cobra.Command {
+	return &cobra.Command{
+		Use:   "prices [MODEL]",
+		Short: "Shows what limits in dollars count with",
+		Long: `Shows the prices that the server counts with, in US dollars per million tokens:
+the built-in ones, with those of its configuration in their place.`,
+		Example: `  caddy till prices
+  caddy till prices gpt-5-mini
+  caddy till prices openai/gpt-5-mini --json`,
+		Args: takes(0, 1, "the model, by its exact name"),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			c, err := f.client()
+			if err != nil {
+				return err
+			}
+			path := "/prices"
+			if len(args) == 1 {
+				path += "?" + url.Values{"model": args}.Encode()
+			}
+			var answer wire.ListedPrices
+			if err := c.call(cmd.Context(), "GET", path, nil, &answer); err != nil {
+				return err
+			}
+			if len(args) == 1 && len(answer.Prices) == 0 {
+				return fmt.Errorf("the price of %s is not known; add it to the configuration: price PRESET/%s INPUT OUTPUT", prose.Cut(args[0], 64), prose.Cut(args[0], 64))
+			}
+			if f.json {
+				return printValue(cmd.OutOrStdout(), answer)
+			}
+			t := tabwriter.NewWriter(cmd.OutOrStdout(), 0, 0, 2, ' ', 0)
+			fmt.Fprintln(t, "MODEL\tINPUT\tOUTPUT\tCACHED\tAS OF")
+			for _, p := range answer.Prices {
+				fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%s\n", prose.Cut(p.Provider+"/"+p.Model, 40), p.Input, p.Output, orDash(p.CachedInput), orDash(p.AsOf))
+				for _, tier := range p.Tiers {
+					fmt.Fprintf(t, "  over %s tokens of input\t%s\t%s\t\t\n", compact(tier.Above), tier.Input, tier.Output)
+				}
+			}
+			if err := t.Flush(); err != nil {
+				return err
+			}
+			if len(args) == 1 {
+				for _, p := range answer.Prices {
+					if err := printPrice(cmd.OutOrStdout(), &p); err != nil {
+						return err
+					}
+				}
+			}
+			_, err = fmt.Fprintf(cmd.OutOrStdout(), "\nUSD per million tokens. The built-in table is of %s.\n", answer.AsOf)
+			return err
+		},
+	}
+}
+
+// printPrice tells what else is known of a model, and how well.
+func printPrice(w io.Writer, p *wire.PriceObject) error {
+	var b strings.Builder
+	fmt.Fprintf(&b, "\n%s\n", prose.Cut(p.Provider+"/"+p.Model, 78))
+	line := func(name, value string) {
+		if value != "" && value != "0" {
+			fmt.Fprintf(&b, "  %-20s %s\n", name, prose.Cut(value, 56))
+		}
+	}
+	line("cache write", p.CacheWrite)
+	line("cache write, 1 hour", p.CacheWrite1h)
+	line("context window", strconv.FormatInt(p.Context, 10))
+	line("longest answer", strconv.FormatInt(p.MaxOutput, 10))
+	line("source", p.Source)
+	line("confidence", p.Confidence)
+	_, err := io.WriteString(w, b.String())
+	return err
+}

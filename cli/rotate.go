@@ -1,0 +1,92 @@
+package cli
+
+import (
+	"errors"
+	"fmt"
+	"net/url"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"github.com/till-proxy/till/admin/prose"
+	"github.com/till-proxy/till/admin/wire"
+)
+
+func rotateCommand(f *common) *cobra.Command {
+	var grace, upstreamKey string
+	cmd := &cobra.Command{
+		Use:   "rotate KEY",
+		Short: "Gives a key a new string, with the same limits and counts",
+		Long: `Gives a key a new string and prints it, this once. Id, limits, counts and rules
+stay. The string it had works for the grace, together with the new one, and no
+earlier string works longer than that. Without a grace it stops at once, and
+what it has running is cut.
+
+A sealed key carries the real key in its string, and the server has no copy:
+give it again with --upstream-key. For a key that uses the server's credential,
+change that one there: no key needs a new string.`,
+		Example: `  caddy till rotate nightly --grace 1h
+  caddy till rotate nightly
+  caddy till rotate nightly --json | jq -r .scoped_key
+  caddy till rotate sealed --upstream-key - < key.txt`,
+		Args: takes(1, 1, "the key, by id or name"),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			body := make(map[string]any)
+			if grace != "" {
+				body["grace"] = grace
+			}
+			if err := upstreamKeyFlag(body, upstreamKey, cmd.InOrStdin(), "rotate KEY"); err != nil {
+				return err
+			}
+			c, err := f.client()
+			if err != nil {
+				return err
+			}
+			k, err := c.find(cmd.Context(), args[0], exactly)
+			if err != nil {
+				return err
+			}
+			raw, err := c.raw(cmd.Context(), "POST", "/keys/"+url.PathEscape(k.ID)+"/rotate", body)
+			if err != nil {
+				return err
+			}
+			if f.json {
+				return printJSON(cmd.OutOrStdout(), raw)
+			}
+			var after wire.Rotated
+			if err := readable(raw, &after); err != nil {
+				return err
+			}
+			// The key is printed whatever happens: it is shown this once.
+			info, err := c.upstream(cmd.Context(), after.Upstream)
+			_, printed := fmt.Fprint(cmd.OutOrStdout(), former(&after))
+			return errors.Join(printMinted(cmd.OutOrStdout(), &after.Minted, info), printed, err)
+		},
+	}
+	cmd.Flags().StringVar(&grace, "grace", "", "how long the former string still works: 1h, 7d (default: it stops now)")
+	cmd.Flags().StringVar(&upstreamKey, "upstream-key", "", "of a sealed key: the upstream's own key; - reads it from standard\ninput, where other processes do not see it")
+	return cmd
+}
+
+// former says what becomes of the string that the key had.
+func former(r *wire.Rotated) string {
+	var b strings.Builder
+	b.WriteString("Rotated  the former string ")
+	if r.GraceEndsAt != nil && r.RotatedAt != nil && r.GraceEndsAt.After(*r.RotatedAt) {
+		fmt.Fprintf(&b, "works until %s", r.GraceEndsAt.Format("2006-01-02 15:04 MST"))
+	} else {
+		b.WriteString("works no more")
+	}
+	if r.StreamsCut > 0 {
+		fmt.Fprintf(&b, ",\n         and %s cut", were(int64(r.StreamsCut), "running request"))
+	}
+	b.WriteString("\n")
+	return b.String()
+}
+
+func were(n int64, what string) string {
+	if n == 1 {
+		return prose.Counted(n, what) + " was"
+	}
+	return prose.Counted(n, what) + " were"
+}

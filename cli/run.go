@@ -1,0 +1,160 @@
+package cli
+
+import (
+	"cmp"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"os/exec"
+	"os/signal"
+	"path/filepath"
+	"time"
+
+	"github.com/caddyserver/caddy/v2"
+	"github.com/spf13/cobra"
+
+	"github.com/till-proxy/till/admin/wire"
+	"github.com/till-proxy/till/token"
+)
+
+// What `run` exits with when it is not its command's own status, as shells and
+// env(1) have it.
+const (
+	exitRun           = 125 // till itself failed
+	exitNotExecutable = 126
+	exitNotFound      = 127
+	exitSignal        = 128 // and the signal's number
+)
+
+const runName = "run"
+
+// runLifetime is how long the key of a command lives, unless it is to be less.
+const runLifetime = 24 * time.Hour
+
+// runOptions is how `run` was asked to run a command.
+type runOptions struct {
+	*common
+	limits    limitFlags
+	upstreams []string
+	base      string
+	pass      []string
+}
+
+func runCommand(f *common) *cobra.Command {
+	o := &runOptions{common: f}
+	cmd := &cobra.Command{
+		Use:   runName + " [limits] -- CMD [ARG...]",
+		Short: "Runs a command with a key of its own, which ends with it",
+		Long: `Mints a key that lives 24 hours at most, and runs CMD with the variables that
+point the upstream's SDKs and agent tools at this server: OPENAI_API_KEY,
+ANTHROPIC_AUTH_TOKEN, GEMINI_API_KEY and so on, always TILL_KEY and
+TILL_BASE_URL. The real keys are taken out of its environment, those of every
+provider, with TILL_TOKEN. When CMD has ended, however it did, the key is
+revoked, and what it used is printed to standard error.
+
+The key is revoked also when run itself is killed; should all of this machine
+stop, it ends by its time limit. Each --upstream has a key of its own, with all
+of these limits.
+
+Signals go on to CMD, and its exit status is that of run; 128 and the signal
+when a signal ended it, 126 when it cannot be executed, 127 when it is not
+there, 125 when till itself failed.`,
+		Example: `  caddy till run --max-activations 200 -- claude -p "fix the tests"
+  caddy till run --max-spend-usd 5 --expires-in 2h -- node agent.mjs
+  caddy till run --upstream openai --upstream anthropic \
+      --max-tokens 1M -- python agent.py`,
+		Args: takes(1, 0, "the command to run: caddy till run --max-activations 200 -- CMD"),
+		RunE: func(cmd *cobra.Command, args []string) error { return o.run(cmd, args) },
+	}
+	s := cmd.Flags()
+	s.SetInterspersed(false) // what follows CMD is CMD's
+	s.StringSliceVar(&o.upstreams, "upstream", nil, "an upstream to mint a key for, repeatable (default: the only one)")
+	o.limits.add(cmd)
+	s.StringVar(&o.base, "base-url", "", "the address that CMD uses (default: the server's public_url)")
+	s.StringSliceVar(&o.pass, "pass-env", nil, "a variable that CMD sees although it holds a credential")
+	for _, name := range []string{"unlimited", "self-revoke"} {
+		s.Lookup(name).Hidden = true // of no use for a key that ends with its command
+	}
+	return cmd
+}
+
+func (o *runOptions) run(cmd *cobra.Command, args []string) error {
+	path, err := executable(args[0])
+	if err != nil {
+		return err
+	}
+	body, err := o.body(cmd, args[0])
+	if err != nil {
+		return err
+	}
+	if err := conceal(); err != nil {
+		return fmt.Errorf("keeping the real keys from the command: %w", err)
+	}
+	c, err := o.client()
+	if err != nil {
+		return err
+	}
+	s := &session{cmd: cmd, client: c, signals: make(chan os.Signal, 16), began: time.Now()}
+	signal.Notify(s.signals, relayed()...) // from here on, one has to end in revocation
+	defer signal.Stop(s.signals)
+
+	// Before there is a key, so that none is without a watcher.
+	if s.watch, err = startWatcher(); err != nil {
+		return fmt.Errorf("starting the process that revokes the key should this one be killed: %w", err)
+	}
+	status, err := 0, s.mint(o, body, args)
+	if err == nil {
+		status, err = s.execute(path)
+	}
+	err = errors.Join(err, s.finish(o.json, status))
+	var own *statusError
+	switch {
+	case errors.As(err, &own):
+		return err
+	case err != nil && status != 0: // the command's status says more
+		fmt.Fprintln(cmd.ErrOrStderr(), "Error:", token.Scrub(errorText(err)))
+		fallthrough
+	case status != 0:
+		return &statusError{code: status}
+	}
+	return err
+}
+
+// executable finds a command as a shell does.
+func executable(name string) (string, error) {
+	path, err := exec.LookPath(name)
+	switch {
+	case err == nil, errors.Is(err, exec.ErrDot): // whoever has "." in PATH wants it
+		return path, nil
+	case errors.Is(err, exec.ErrNotFound), errors.Is(err, fs.ErrNotExist):
+		return "", &statusError{exitNotFound, fmt.Errorf("%s: there is no such command", name)}
+	}
+	return "", &statusError{exitNotExecutable, fmt.Errorf("%s cannot be executed: %w", name, errors.Unwrap(err))}
+}
+
+// body is the mint that all keys have in common.
+func (o *runOptions) body(cmd *cobra.Command, command string) (map[string]any, error) {
+	if len(o.upstreams) > 1 && o.limits.upstreamKey != "" {
+		return nil, usage("--upstream-key is one upstream's key: name one --upstream")
+	}
+	switch {
+	case o.limits.expiresAt != "":
+		at, err := time.Parse(time.RFC3339, o.limits.expiresAt)
+		if err != nil {
+			return nil, usage("--expires-at must be a time such as 2026-12-31T18:00:00Z, got %q", o.limits.expiresAt)
+		}
+		if at.After(time.Now().Add(runLifetime)) {
+			return nil, usage("--expires-at must be within %s: a command's key lives that long at most", wire.Span(runLifetime))
+		}
+	case o.limits.expiresIn != "":
+		if d, err := caddy.ParseDuration(o.limits.expiresIn); err == nil && d > runLifetime {
+			return nil, usage("--expires-in must be %s at most, which is how long a command's key lives, got %s", wire.Span(runLifetime), o.limits.expiresIn)
+		}
+	default:
+		o.limits.expiresIn = wire.Span(runLifetime).String()
+	}
+	o.limits.name = cmp.Or(o.limits.name, "run "+filepath.Base(command))
+	o.limits.unlimited = false
+	return o.limits.body(cmd.InOrStdin())
+}

@@ -1,0 +1,160 @@
+package cli
+
+import (
+	"slices"
+	"strings"
+
+	"github.com/till-proxy/till/admin/clients"
+	"github.com/till-proxy/till/admin/wire"
+	"github.com/till-proxy/till/token"
+	"github.com/till-proxy/till/upstream"
+)
+
+// runKey is a key that `run` minted, and what it is for.
+type runKey struct {
+	*wire.Minted
+	info wire.UpstreamInfo
+}
+
+// ownVariables are those of this program: a command that is given a scoped key
+// has no business with the management API.
+var ownVariables = []string{"TILL_TOKEN", "TILL_ADDRESS", "TILL_DATA", "TILL_DATABASE_URL", echoVariable}
+
+// shortestSecret is how long a credential is at least, in bytes, for other
+// variables with the same text to be taken out, too.
+const shortestSecret = 16
+
+// runEnviron is the environment of a command that is to use these keys alone:
+// that of run with their variables, and without any credential of any preset or
+// configured upstream. notes say what somebody may wonder about. Variables in
+// pass stay as they are.
+func runEnviron(h *handover, keys []runKey, all []wire.UpstreamInfo, pass []string) (env, notes []string) {
+	set, notes := runVariables(h, keys)
+	out := withheld(all)
+	var secrets []string
+	for _, line := range h.environ {
+		name, value, _ := strings.Cut(line, "=")
+		value = strings.TrimSpace(value)
+		if out[name] && len(value) >= shortestSecret && !strings.Contains(value, "://") {
+			secrets = append(secrets, value)
+		}
+	}
+	for _, line := range h.environ {
+		name, value, _ := strings.Cut(line, "=")
+		switch {
+		case slices.ContainsFunc(set, func(v clients.Variable) bool { return v.Name == name }):
+		case slices.Contains(pass, name):
+			env = append(env, line)
+		case out[name], strings.Contains(value, token.AdminPrefix), namesSlot(name, value),
+			slices.ContainsFunc(secrets, func(s string) bool { return strings.Contains(value, s) }):
+		default:
+			env = append(env, line)
+		}
+	}
+	for _, v := range set {
+		env = append(env, v.Name+"="+v.Value)
+	}
+	return env, notes
+}
+
+// runVariables are the variables that point clients at this server. One that
+// several upstreams' clients read belongs to the upstream that comes first.
+func runVariables(h *handover, keys []runKey) (set []clients.Variable, notes []string) {
+	add := func(name, value string) bool {
+		if i := slices.IndexFunc(set, func(v clients.Variable) bool { return v.Name == name }); i >= 0 {
+			return set[i].Value == value
+		}
+		set = append(set, clients.Variable{Name: name, Value: value})
+		return true
+	}
+	for _, k := range keys {
+		add("TILL_BASE_URL", h.base)
+		add("TILL_KEY", k.ScopedKey)
+		own := keyVariable(k.info.Name)
+		add(own, k.ScopedKey)
+		p, ok := upstream.Lookup(k.info.Preset)
+		if !ok {
+			continue
+		}
+		var taken []string
+		for _, c := range slices.Concat(p.ClientEnv, p.ToolEnv) {
+			value := h.base + c.Path
+			if c.Key {
+				value = k.ScopedKey
+			}
+			if !slices.Contains(h.without, c.Name) && !add(c.Name, value) {
+				taken = append(taken, c.Name)
+			}
+		}
+		if len(taken) > 0 {
+			notes = append(notes, strings.Join(taken, ", ")+" can be for one upstream only, and "+k.info.Name+" comes later: its key is in "+own+".")
+		}
+		if p.InCode != "" {
+			notes = append(notes, "The SDKs of "+k.info.Name+" take the address in code: "+p.InCode+" = $TILL_BASE_URL.")
+		}
+	}
+	for _, v := range h.set {
+		add(v.Name, v.Value)
+	}
+	// OpenAI's Agents SDK sends traces, prompts and all, to the vendor's own address
+	// with the key that it finds here (@openai/agents-openai 0.20.0,
+	// openaiTracingExporter).
+	if slices.ContainsFunc(set, func(v clients.Variable) bool { return v.Name == "OPENAI_API_KEY" }) {
+		add("OPENAI_AGENTS_DISABLE_TRACING", "1")
+	}
+	return set, notes
+}
+
+// keyVariable holds the key for an upstream, whatever others there are.
+func keyVariable(name string) string { return "TILL_KEY_" + variableName(name) }
+
+// variableName makes a part of a variable's name.
+func variableName(s string) string {
+	return strings.Map(func(r rune) rune {
+		if r >= 'A' && r <= 'Z' || r >= '0' && r <= '9' {
+			return r
+		}
+		return '_'
+	}, strings.ToUpper(s))
+}
+
+// withheld are the variables that a command must not see: the credentials of
+// every preset, also of those that no key is for.
+func withheld(all []wire.UpstreamInfo) map[string]bool {
+	out := make(map[string]bool)
+	for _, name := range ownVariables {
+		out[name] = true
+	}
+	for _, p := range upstream.All() {
+		for _, name := range slices.Concat(p.KeyEnv, p.OtherEnv) {
+			out[name] = true
+		}
+		for _, c := range slices.Concat(p.ClientEnv, p.ToolEnv) {
+			if c.Key {
+				out[c.Name] = true
+			}
+		}
+	}
+	for _, u := range all {
+		if u.CredentialEnv != "" {
+			out[u.CredentialEnv] = true
+		}
+	}
+	return out
+}
+
+// namesSlot reports whether a variable makes an SDK send a credential of its
+// own, beside the scoped key or instead of it: OPENAI_CUSTOM_HEADERS and the
+// like.
+func namesSlot(name, value string) bool {
+	if !strings.HasSuffix(name, "_CUSTOM_HEADERS") {
+		return false
+	}
+	for line := range strings.Lines(value) {
+		header, _, _ := strings.Cut(line, ":")
+		if slices.ContainsFunc(upstream.Slots(), func(slot string) bool { return strings.EqualFold(slot, strings.TrimSpace(header)) }) {
+			return true
+		}
+	}
+	return false
+}

@@ -1,0 +1,351 @@
+package cli
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"net/url"
+	"os"
+	"os/exec"
+	"os/signal"
+	"slices"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/till-proxy/till/admin/prose"
+	"github.com/till-proxy/till/admin/wire"
+)
+
+// session is one command with its keys, from mint to revocation.
+type session struct {
+	cmd     *cobra.Command
+	client  *client
+	signals chan os.Signal
+	began   time.Time
+
+	keys  []runKey
+	over  *handover
+	base  string
+	args  []string
+	env   []string
+	watch *watcher
+}
+
+// mint mints the keys, tells the watcher of them, and makes arguments and
+// environment of the command. Keys may be there also with an error.
+func (s *session) mint(o *runOptions, body map[string]any, args []string) (err error) {
+	defer func() {
+		if len(s.keys) > 0 {
+			err = errors.Join(err, s.watch.order(s.client, s.base, s.keys))
+		}
+	}()
+	// A key whose mint is cut off is known to nobody, and ends by its time.
+	ctx, stop := signal.NotifyContext(s.cmd.Context(), relayed()...)
+	defer stop()
+	all, err := s.client.configured(ctx)
+	if err != nil {
+		return err
+	}
+	base := strings.TrimSuffix(cmp.Or(o.base, all.BaseURL), "/")
+	if base == "" {
+		return usage("the server does not know its address: say --base-url, or set public_url in its configuration")
+	}
+	s.base = base
+	// With several upstreams, which one a key without a name is for depends on the
+	// caller's role, and the server says it with the key.
+	chosen := len(o.upstreams) > 0 || len(all.Upstreams) <= 1
+	if chosen {
+		if err := s.hand(all, o, args); err != nil {
+			return err
+		}
+	}
+	names := o.upstreams
+	if len(names) == 0 {
+		names = []string{""}
+	}
+	for i, name := range names {
+		if slices.Contains(names[:i], name) {
+			return usage("upstream %s is named twice", name)
+		}
+		if name != "" {
+			body["upstream"] = name
+		}
+		m := new(wire.Minted)
+		if err := s.client.call(ctx, "POST", "/keys", body, m); err != nil {
+			return err
+		}
+		info, _ := all.named(m.Upstream)
+		s.keys = append(s.keys, runKey{m, info})
+	}
+	if !chosen {
+		if err := s.hand(all, o, args); err != nil {
+			return err
+		}
+	}
+	env, notes := runEnviron(s.over, s.keys, all.Upstreams, o.pass)
+	for _, note := range notes {
+		for i, line := range wrap(strings.Fields("till: "+note), " ", tableWidth-6) {
+			if i > 0 {
+				line = "      " + line
+			}
+			fmt.Fprintln(s.cmd.ErrOrStderr(), line)
+		}
+	}
+	s.args, s.env = slices.Concat(args[:1], s.over.before, args[1:]), env
+	return nil
+}
+
+// hand finds out how the command is told where to go.
+func (s *session) hand(all configured, o *runOptions, args []string) error {
+	s.over = &handover{args: args, base: s.base, environ: os.Environ()}
+	for _, name := range o.upstreams {
+		info, _ := all.named(name)
+		s.over.upstreams = append(s.over.upstreams, info)
+	}
+	switch {
+	case len(o.upstreams) > 0:
+	case len(all.Upstreams) == 1:
+		s.over.upstreams = all.Upstreams
+	case len(s.keys) > 0:
+		s.over.upstreams = append(s.over.upstreams, s.keys[0].info)
+	}
+	tell, ok := runTools[tool(args[0])]
+	if !ok {
+		return nil
+	}
+	var err error
+	if s.over.dir, err = os.MkdirTemp("", "till-run-"); err != nil {
+		return err
+	}
+	return tell(s.over)
+}
+
+// execute runs the command and returns its status. Beside it runs the watcher,
+// who revokes the keys when this process cannot.
+func (s *session) execute(path string) (status int, err error) {
+	select {
+	case signal := <-s.signals: // while the keys were minted
+		return exitSignal + signalNumber(signal), nil
+	default:
+	}
+	child := exec.Command(path, s.args[1:]...)
+	child.Args[0], child.Env = s.args[0], s.env
+	child.Stdin, child.Stdout, child.Stderr = s.cmd.InOrStdin(), bare(s.cmd.OutOrStdout()), bare(s.cmd.ErrOrStderr())
+	restore := keepTerminal()
+	if err := child.Start(); err != nil {
+		return 0, &statusError{exitNotExecutable, fmt.Errorf("%s cannot be executed: %w", s.args[0], err)}
+	}
+	ended, relaying := make(chan struct{}), make(chan struct{})
+	go func() {
+		defer close(relaying)
+		relay(s.signals, child.Process, ended)
+	}()
+	err = child.Wait()
+	close(ended)
+	<-relaying
+	var failed *exec.ExitError
+	if err != nil && !errors.As(err, &failed) {
+		return 0, fmt.Errorf("waiting for %s: %w", s.args[0], err)
+	}
+	if ws, ok := child.ProcessState.Sys().(syscall.WaitStatus); ok && ws.Signaled() {
+		restore()
+		return exitSignal + signalNumber(ws.Signal()), nil
+	}
+	return child.ProcessState.ExitCode(), nil
+}
+
+// relay passes signals on until the command has ended.
+func relay(signals <-chan os.Signal, to *os.Process, ended <-chan struct{}) {
+	for {
+		select {
+		case s := <-signals:
+			if fromTerminal(s) {
+				continue // the command has it, too
+			}
+			_ = to.Signal(s) // an error says that it has ended
+		case <-ended:
+			return
+		}
+	}
+}
+
+func signalNumber(s os.Signal) int {
+	if n, ok := s.(syscall.Signal); ok {
+		return int(n)
+	}
+	return 0
+}
+
+// used is what a command's key has used, once it is revoked.
+type used struct {
+	wire.KeyObject
+	StreamsCut int64 `json:"streams_cut"`
+}
+
+const (
+	// revokeWithin is how long `run` tries to revoke; its watcher goes on.
+	revokeWithin = 10 * time.Second
+	// settleWithin is how long it waits for what was running to be counted.
+	settleWithin = 2 * time.Second
+)
+
+// finish revokes the keys and says what was used.
+func (s *session) finish(asJSON bool, status int) (err error) {
+	if s.over != nil && s.over.dir != "" {
+		defer func() { err = errors.Join(err, os.RemoveAll(s.over.dir)) }()
+	}
+	if len(s.keys) == 0 {
+		s.watch.dismiss()
+		return nil
+	}
+	took := time.Since(s.began)
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(s.cmd.Context()), revokeWithin)
+	defer cancel()
+	p := showProgress(s.cmd.ErrOrStderr(), "Revoking", inKeys)
+	var failed error
+	report := make([]*used, 0, len(s.keys))
+	for _, k := range s.keys {
+		u, err := s.client.endRun(ctx, s.base, ending{k.ID, k.ScopedKey}, "its command has ended")
+		if err != nil {
+			failed = errors.Join(failed, fmt.Errorf("the key is not revoked: %w; until it ends, %s, this does it: caddy till revoke %s",
+				err, prose.Relative(*k.ExpiresAt, time.Now()), printable(k.ID)))
+			continue
+		}
+		report = append(report, u)
+	}
+	p.end()
+	if failed == nil {
+		s.watch.dismiss()
+	} // else it goes on trying
+	w := s.cmd.ErrOrStderr()
+	if asJSON {
+		return errors.Join(failed, encode(w, map[string]any{"status": status, "seconds": int64(took.Seconds()), "keys": report}, ""))
+	}
+	return errors.Join(failed, printUsed(w, report, took))
+}
+
+// ending is a key that is to end with its command.
+type ending struct {
+	ID  string `json:"id"`
+	Key string `json:"key"`
+}
+
+// endRun revokes a key: as who minted it, or, where the role may mint and not
+// revoke, as its holder.
+func (c *client) endRun(ctx context.Context, base string, k ending, reason string) (*used, error) {
+	u, err := c.revokeRun(ctx, k.ID, reason)
+	var no *refused
+	if !errors.As(err, &no) || no.status != http.StatusForbidden {
+		return u, err
+	}
+	r, failed := http.NewRequestWithContext(ctx, http.MethodDelete, base+"/till/self", nil)
+	if failed != nil {
+		return nil, errors.Join(err, failed)
+	}
+	r.Header.Set("Authorization", "Bearer "+k.Key)
+	h := http.Client{Timeout: holderTimeout, CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
+	res, failed := h.Do(r)
+	if failed != nil {
+		return nil, errors.Join(err, failed)
+	}
+	defer res.Body.Close() //nolint:errcheck // it was only read
+	u = new(used)
+	raw, failed := io.ReadAll(io.LimitReader(res.Body, maxHolderAnswer))
+	if failed == nil {
+		failed = readable(raw, &u.KeyObject)
+	}
+	if res.StatusCode != http.StatusOK || failed != nil || u.ID != k.ID {
+		return nil, errors.Join(err, fmt.Errorf("and its holder may not either: %s", printable(res.Status)))
+	}
+	return u, nil
+}
+
+// revokeRun revokes a key, and tries again while the server does not answer.
+func (c *client) revokeRun(ctx context.Context, id, reason string) (*used, error) {
+	u := &used{}
+	for pause := 100 * time.Millisecond; ; pause = min(2*pause, 5*time.Second) {
+		err := c.call(ctx, "POST", "/keys/"+url.PathEscape(id)+"/revoke", map[string]string{"reason": reason}, u)
+		var no *refused
+		switch {
+		case err == nil:
+			return u, c.settled(ctx, u)
+		case errors.As(err, &no) && no.code == "not_found": // and so nobody uses it
+			u.ID = id
+			return u, nil
+		case errors.As(err, &no) && no.status < 500:
+			return nil, err
+		}
+		select {
+		case <-ctx.Done():
+			return nil, err
+		case <-time.After(pause):
+		}
+	}
+}
+
+// settled looks again until nothing of a revoked key is in flight.
+func (c *client) settled(ctx context.Context, u *used) error {
+	ctx, cancel := context.WithTimeout(ctx, settleWithin)
+	defer cancel()
+	for u.HeldActivations > 0 {
+		select {
+		case <-ctx.Done():
+			return nil // it is counted at what it holds
+		case <-time.After(50 * time.Millisecond):
+		}
+		var k wire.KeyObject
+		if err := c.call(ctx, "GET", "/keys/"+url.PathEscape(u.ID), nil, &k); err != nil {
+			return nil // revoked it is, and this was only for the figures
+		}
+		u.KeyObject = k
+	}
+	return nil
+}
+
+// printUsed says what a command used, in 80 columns.
+func printUsed(w io.Writer, report []*used, took time.Duration) error {
+	for _, u := range report {
+		words := []string{"till:"}
+		if len(report) > 1 {
+			words = append(words, u.Upstream+":")
+		}
+		parts := []string{spent(u.UsedActivations, u.MaxActivations, "activation")}
+		if u.UsedTokens != nil {
+			parts = append(parts, spent(*u.UsedTokens, u.MaxTokens, "token"))
+		}
+		if u.UsedSpendUSD != "" {
+			money := "$" + u.UsedSpendUSD
+			if u.MaxSpendUSD != "" {
+				money += " of $" + u.MaxSpendUSD
+			}
+			parts = append(parts, money)
+		}
+		text := "used " + strings.Join(parts, ", ") + " in " + clock(took) + ";"
+		if u.StreamsCut > 0 {
+			text += " ended " + prose.Counted(u.StreamsCut, "running request") + ";"
+		}
+		words = append(words, strings.Fields(text+" revoked "+u.ID)...)
+		for i, line := range wrap(words, " ", tableWidth-6) {
+			if i > 0 {
+				line = "      " + line
+			}
+			if _, err := fmt.Fprintln(w, line); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+func spent(n int64, limit *int64, what string) string {
+	if limit == nil {
+		return prose.Counted(n, what)
+	}
+	return fmt.Sprintf("%d of %s", n, prose.Counted(*limit, what))
+}

@@ -1,0 +1,288 @@
+package cli
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"github.com/till-proxy/till/admin/clients"
+	"github.com/till-proxy/till/admin/wire"
+	"github.com/till-proxy/till/upstream"
+)
+
+// handover is how `run` tells a command where to go, on top of the variables
+// that the SDKs read. It is made before there is a key, and holds none.
+type handover struct {
+	args      []string // the command's own
+	base      string
+	upstreams []wire.UpstreamInfo // that it gets keys for, by order
+	environ   []string            // of run
+	dir       string              // for files that end with the command
+
+	set     []clients.Variable
+	without []string // variables that the SDKs read and this command must not see
+	before  []string // arguments to come before its own
+}
+
+// toolHandover tells one command. It fails where the command would go to the
+// vendor all the same, with a key that means nothing there.
+type toolHandover func(*handover) error
+
+// runTools are the commands that do not take all they need from the variables
+// that the SDKs read, or that need them to be fewer.
+var runTools = map[string]toolHandover{
+	// It asks people about this variable, and warns when it has both.
+	"claude": func(h *handover) error {
+		h.without = []string{"ANTHROPIC_API_KEY"}
+		return nil
+	},
+	"cline":    (*handover).cline,
+	"cn":       (*handover).cn,
+	"codex":    (*handover).codex,
+	"gemini":   (*handover).gemini,
+	"goose":    (*handover).goose,
+	"opencode": (*handover).opencode,
+	"pi":       (*handover).pi,
+	"qwen":     (*handover).qwen,
+}
+
+// tool is the name of a command, whatever its path.
+func tool(command string) string {
+	return strings.TrimSuffix(strings.TrimSuffix(filepath.Base(command), ".exe"), ".cmd")
+}
+
+// vendorNames is what a command calls the vendors, by preset.
+type vendorNames map[string]string
+
+// vendors are the upstreams that the command knows, each by its name for it. One
+// that comes second for the same name gets nothing, as with variables.
+func (h *handover) vendors(names vendorNames) (found []vendorAt, err error) {
+	for _, u := range h.upstreams {
+		p, ok := upstream.Lookup(u.Preset)
+		if !ok {
+			continue // no vendor of models
+		}
+		name, ok := names[u.Preset]
+		switch {
+		case !ok:
+			return nil, fmt.Errorf("%s is not run with a key of %s: `run` cannot point it at an upstream of the preset %s, and it would send the key to the vendor",
+				tool(h.args[0]), u.Name, u.Preset)
+		case !slices.ContainsFunc(found, func(v vendorAt) bool { return v.name == name }):
+			found = append(found, vendorAt{name, u, p})
+		}
+	}
+	return found, nil
+}
+
+type vendorAt struct {
+	name string
+	info wire.UpstreamInfo
+	*upstream.Preset
+}
+
+// has reports whether an argument of the command's own sets a flag.
+func (h *handover) has(flags ...string) bool {
+	return slices.ContainsFunc(h.args[1:], func(arg string) bool {
+		name, _, _ := strings.Cut(arg, "=")
+		return slices.Contains(flags, name)
+	})
+}
+
+func (h *handover) variable(name string) string {
+	for _, line := range slices.Backward(h.environ) {
+		if n, value, _ := strings.Cut(line, "="); n == name {
+			return value
+		}
+	}
+	return ""
+}
+
+// file writes a file that ends with the command.
+func (h *handover) file(name string, content any) (path string, err error) {
+	text, ok := content.(string)
+	if !ok {
+		b, err := json.MarshalIndent(content, "", "  ")
+		if err != nil {
+			return "", err
+		}
+		text = string(b) + "\n"
+	}
+	path = filepath.Join(h.dir, name)
+	return path, os.WriteFile(path, []byte(text), 0o600)
+}
+
+// codex gets the address by arguments: it takes it from no variable, and would go
+// to the vendor with whoever is signed in. The key stays in the environment.
+func (h *handover) codex() error {
+	i := slices.IndexFunc(h.upstreams, func(u wire.UpstreamInfo) bool { return u.Preset == "openai" })
+	if i >= 0 {
+		provider := fmt.Sprintf(`model_providers.till={name="till", base_url=%q, env_key=%q, wire_api="responses"}`,
+			h.base+"/v1", keyVariable(h.upstreams[i].Name))
+		h.before = []string{"-c", `model_provider="till"`, "-c", provider}
+	}
+	return nil
+}
+
+// opencode reads the addresses of all vendors from its configuration alone, which
+// a variable adds to. What is in that variable already stays.
+func (h *handover) opencode() error {
+	found, err := h.vendors(vendorNames{"openai": "openai", "anthropic": "anthropic", "gemini": "google"})
+	if err != nil || len(found) == 0 {
+		return err
+	}
+	const name = "OPENCODE_CONFIG_CONTENT"
+	config := map[string]any{}
+	if own := h.variable(name); own != "" {
+		if err := json.Unmarshal([]byte(own), &config); err != nil {
+			return fmt.Errorf("%s must be a JSON object, for the address to be added: %w", name, err)
+		}
+	}
+	for _, v := range found {
+		put(config, v.base(h.base), "provider", v.name, "options", "baseURL")
+	}
+	text, err := json.Marshal(config)
+	h.set = append(h.set, clients.Variable{Name: name, Value: string(text)})
+	return err
+}
+
+// base is the address of an SDK whose base URLs have the version.
+func (v vendorAt) base(base string) string { return base + v.Prefix }
+
+// put sets a member of nested objects.
+func put(in map[string]any, value any, path ...string) {
+	for _, name := range path[:len(path)-1] {
+		next, ok := in[name].(map[string]any)
+		if !ok {
+			next = map[string]any{}
+			in[name] = next
+		}
+		in = next
+	}
+	in[path[len(path)-1]] = value
+}
+
+// pi takes the addresses of the vendors that it knows from an extension.
+func (h *handover) pi() error {
+	found, err := h.vendors(vendorNames{"openai": "openai", "anthropic": "anthropic", "gemini": "google"})
+	if err != nil || len(found) == 0 {
+		return err
+	}
+	var code strings.Builder
+	code.WriteString("export default (pi) => {\n")
+	for _, v := range found {
+		base := v.base(h.base)
+		if v.name == "anthropic" {
+			base = h.base
+		}
+		fmt.Fprintf(&code, "  pi.registerProvider(%q, { baseUrl: %q });\n", v.name, base)
+	}
+	code.WriteString("};\n")
+	path, err := h.file("till.mjs", code.String())
+	h.before = []string{"-e", path}
+	return err
+}
+
+// cline takes the address from its settings of providers, and the key from the
+// vendor's variable.
+func (h *handover) cline() error {
+	found, err := h.vendors(vendorNames{"openai": "openai-compatible", "anthropic": "anthropic", "gemini": "gemini"})
+	if err != nil || len(found) == 0 {
+		return err
+	}
+	settings := map[string]any{"version": 1, "lastUsedProvider": found[0].name, "modes": map[string]any{}}
+	for _, v := range found {
+		put(settings, map[string]any{"provider": v.name, "baseUrl": v.base(h.base)}, "providers", v.name, "settings")
+		put(settings, "2026-01-01T00:00:00Z", "providers", v.name, "updatedAt")
+		put(settings, "manual", "providers", v.name, "tokenSource")
+	}
+	path, err := h.file("providers.json", settings)
+	h.set = append(h.set, clients.Variable{Name: "CLINE_PROVIDER_SETTINGS_PATH", Value: path})
+	return err
+}
+
+// cn takes the address from its configuration alone.
+func (h *handover) cn() error {
+	if h.has("--config") {
+		return nil
+	}
+	return errors.New("cn takes the address from its configuration alone, and would send the key to the vendor: " +
+		"run it with --config FILE, whose models have apiBase: " + h.base + "/v1 (docs/clients.md)")
+}
+
+// goose has variables of its own.
+func (h *handover) goose() error {
+	for _, v := range []struct{ preset, variable, provider string }{
+		{"openai", "OPENAI_HOST", "openai"}, {"anthropic", "ANTHROPIC_HOST", "anthropic"}, {"gemini", "GOOGLE_HOST", "google"},
+	} {
+		if slices.ContainsFunc(h.upstreams, func(u wire.UpstreamInfo) bool { return u.Preset == v.preset }) {
+			h.set = append(h.set, clients.Variable{Name: v.variable, Value: h.base})
+			if h.variable("GOOSE_PROVIDER") == "" && !slices.ContainsFunc(h.set, func(s clients.Variable) bool { return s.Name == "GOOSE_PROVIDER" }) {
+				h.set = append(h.set, clients.Variable{Name: "GOOSE_PROVIDER", Value: v.provider})
+			}
+		}
+	}
+	_, err := h.vendors(vendorNames{"openai": "openai", "anthropic": "anthropic", "gemini": "google"})
+	return err
+}
+
+// qwen signs people in at its vendor unless it is told whose API it is to use.
+func (h *handover) qwen() error {
+	found, err := h.vendors(vendorNames{"openai": "openai", "anthropic": "anthropic", "gemini": "gemini",
+		"openrouter": "openai", "fireworks": "openai", "perplexity": "openai", "deepseek": "openai", "xai": "openai", "ollama": "openai",
+		"vllm": "openai", "llamacpp": "openai", "lmstudio": "openai", "tgi": "openai", "sglang": "openai"})
+	if err == nil && len(found) > 0 && !h.has("--auth-type") {
+		h.before = []string{"--auth-type", found[0].name}
+	}
+	return err
+}
+
+// gemini picks a way to sign in that it then refuses, unless its settings say
+// that there is a key. It reads them in its home, so it gets one of its own: the
+// person's, by links, but for that line. Settings for all people could say it
+// too, but it trusts those only where they belong to root.
+func (h *handover) gemini() error {
+	if !slices.ContainsFunc(h.upstreams, func(u wire.UpstreamInfo) bool { return u.Preset == "gemini" }) {
+		return nil
+	}
+	home := h.variable("GEMINI_CLI_HOME")
+	if home == "" {
+		var err error
+		if home, err = os.UserHomeDir(); err != nil {
+			return err
+		}
+	}
+	const folder, file, keyed = ".gemini", "settings.json", "gemini-api-key"
+	own := filepath.Join(home, folder)
+	settings := map[string]any{}
+	text, err := os.ReadFile(filepath.Join(own, file))
+	if err == nil {
+		err = json.Unmarshal(text, &settings)
+	}
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("reading %s, in which security.auth.selectedType must be %q for gemini to use a key: %w", filepath.Join(own, file), keyed, err)
+	}
+	put(settings, keyed, "security", "auth", "selectedType")
+	if err := os.Mkdir(filepath.Join(h.dir, folder), 0o700); err != nil {
+		return err
+	}
+	entries, err := os.ReadDir(own)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	for _, e := range entries {
+		if e.Name() != file {
+			if err := os.Symlink(filepath.Join(own, e.Name()), filepath.Join(h.dir, folder, e.Name())); err != nil {
+				return err
+			}
+		}
+	}
+	if _, err = h.file(filepath.Join(folder, file), settings); err == nil {
+		h.set = append(h.set, clients.Variable{Name: "GEMINI_CLI_HOME", Value: h.dir})
+	}
+	return err
+}

@@ -1,0 +1,149 @@
+package cli
+
+import (
+	"bufio"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"os/signal"
+	"syscall"
+	"time"
+
+	"github.com/spf13/cobra"
+)
+
+// watcher is a process that revokes the keys of a `run` that was killed: it
+// holds the end of a pipe whose other end closes with that process, however it
+// dies. What it needs comes through that pipe, because the command could read its
+// environment and arguments.
+type watcher struct {
+	process *exec.Cmd
+	pipe    io.WriteCloser
+	ordered bool
+}
+
+// watchOrder is what a watcher is told.
+type watchOrder struct {
+	Address string   `json:"address"`
+	Token   string   `json:"token"`
+	Base    string   `json:"base"`
+	Keys    []ending `json:"keys"`
+}
+
+const (
+	watchName = "run-watch"
+	// concealed is what a watcher says once nobody can look into it.
+	concealed = "ready\n"
+	// dismissed is what a run writes that has revoked its keys itself.
+	dismissed = "done\n"
+	// watchFor is how long a watcher tries, should the server be away.
+	watchFor = 10 * time.Minute
+)
+
+// startWatcher starts a watcher and waits until it has concealed itself. Before,
+// every process of this user could open its end of the pipe (/proc/PID/fd), take
+// the order and leave the watcher without.
+func startWatcher() (*watcher, error) {
+	self, err := os.Executable()
+	if err != nil {
+		return nil, err
+	}
+	w := &watcher{process: exec.Command(self, "till", watchName)}
+	w.process.Env = []string{}
+	detach(w.process)
+	if w.pipe, err = w.process.StdinPipe(); err != nil {
+		return nil, err
+	}
+	said, err := w.process.StdoutPipe()
+	if err != nil {
+		return nil, err
+	}
+	if err := w.process.Start(); err != nil {
+		return nil, err
+	}
+	line, err := io.ReadAll(io.LimitReader(said, int64(len(concealed))))
+	if err == nil && string(line) != concealed {
+		err = fmt.Errorf("it ended, and said %q", line)
+	}
+	if err != nil {
+		w.dismiss()
+		return nil, err
+	}
+	return w, nil
+}
+
+// order tells a watcher which keys to revoke should its run be killed.
+func (w *watcher) order(c *client, base string, keys []runKey) error {
+	order := watchOrder{Address: c.where, Token: c.token, Base: base}
+	for _, k := range keys {
+		order.Keys = append(order.Keys, ending{k.ID, k.ScopedKey})
+	}
+	line, err := json.Marshal(order)
+	if err != nil {
+		return err
+	}
+	w.ordered = true
+	_, err = w.pipe.Write(append(line, '\n'))
+	return err
+}
+
+// dismiss ends a watcher that is not needed any more.
+func (w *watcher) dismiss() {
+	// It may have been killed: that is no failure, since the keys are revoked.
+	if w.ordered {
+		_, _ = io.WriteString(w.pipe, dismissed)
+	}
+	_ = w.pipe.Close()
+	_ = w.process.Wait()
+}
+
+// watchCommand is what the watcher's process runs.
+func watchCommand() *cobra.Command {
+	return &cobra.Command{
+		Use: watchName, Hidden: true, Args: takes(0, 0, ""),
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if err := conceal(); err != nil {
+				return err
+			}
+			quit := []os.Signal{os.Interrupt, syscall.SIGTERM, syscall.SIGHUP}
+			signal.Ignore(quit...)
+			if _, err := io.WriteString(cmd.OutOrStdout(), concealed); err != nil {
+				return err
+			}
+			in := bufio.NewReader(cmd.InOrStdin())
+			line, err := in.ReadBytes('\n')
+			switch {
+			case errors.Is(err, io.EOF) && len(line) == 0:
+				return nil // there is nothing to watch
+			case err != nil:
+				return fmt.Errorf("reading which keys to watch: %w", err)
+			}
+			var order watchOrder
+			if err := json.Unmarshal(line, &order); err != nil {
+				return err
+			}
+			c, err := newClient(order.Address)
+			if err != nil {
+				return err
+			}
+			c.token = order.Token
+			last, err := io.ReadAll(io.LimitReader(in, int64(len(dismissed))))
+			if err == nil && string(last) == dismissed {
+				return nil
+			}
+			signal.Reset(quit...)
+			ctx, cancel := context.WithTimeout(cmd.Context(), watchFor)
+			defer cancel()
+			var failed error
+			for _, k := range order.Keys {
+				_, err := c.endRun(ctx, order.Base, k, "run ended without revoking it")
+				failed = errors.Join(failed, err)
+			}
+			return failed
+		},
+	}
+}

@@ -1,0 +1,179 @@
+package cli
+
+import (
+	"context"
+	"fmt"
+	"net/url"
+	"slices"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/till-proxy/till/admin/prose"
+	"github.com/till-proxy/till/admin/wire"
+)
+
+func tokenCommand(f *common) *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "token",
+		Short: "Makes, lists and revokes admin tokens",
+		Long: `Admin tokens let people and machines manage keys within a role that the
+configuration declares, over a site with till_console. Give one per person or
+job, with an end.`,
+		Example: `  caddy till token create anna --role researcher --expires-in 90d
+  caddy till token list
+  caddy till token revoke anna`,
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
+	}
+	var name, role, expiresIn, expiresAt string
+	create := &cobra.Command{
+		Use:   "create [NAME] --role ROLE",
+		Short: "Makes an admin token and prints its string, this once",
+		Long: `Makes an admin token. Its string is printed this once; only its hash is kept.
+A role may be given whose rights and ceilings are within one's own; the role *
+may do everything, and only the operator gives it.`,
+		Example: "  caddy till token create anna --role researcher --expires-in 90d",
+		Args:    takes(0, 1, "the token, after the person or job it is for"),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if len(args) == 1 {
+				if name != "" && name != args[0] {
+					return usage("the name is given twice")
+				}
+				name = args[0]
+			}
+			if name == "" || role == "" {
+				return usage("say who the token is for, and which role it gives: NAME --role ROLE")
+			}
+			body := map[string]any{"name": name, "role": role}
+			for field, value := range map[string]string{"expires_in": expiresIn, "expires_at": expiresAt} {
+				if value != "" {
+					body[field] = value
+				}
+			}
+			return printAnswer(f, cmd, "POST", "/tokens", body, func(t *wire.TokenObject) string {
+				ends := "It never expires: revoke it when it is no longer needed.\n"
+				if t.ExpiresAt != nil {
+					ends = "It expires at " + t.ExpiresAt.Format(time.RFC3339) + ".\n"
+				}
+				return fmt.Sprintf("%s\n\nToken %s of %s, with the role %s.\nIt is not shown again. %sUse it with: TILL_ADDRESS=https://CONSOLE/till/api TILL_TOKEN=… caddy till list\n",
+					t.Token, t.ID, t.Name, t.Role, ends)
+			})
+		},
+	}
+	create.Flags().StringVar(&name, "name", "", "who the token is for")
+	create.Flags().StringVar(&role, "role", "", "the role that it gives")
+	create.Flags().StringVar(&expiresIn, "expires-in", "", "lifetime: 24h, 90d")
+	create.Flags().StringVar(&expiresAt, "expires-at", "", "end of life: 2026-12-31T18:00:00Z")
+	list := &cobra.Command{
+		Use:   "list",
+		Short: "Lists admin tokens",
+		Long: `Lists admin tokens with their roles, when they end and when they were used last.
+Their strings are known to nobody but their holders.`,
+		Example: "  caddy till token list",
+		Args:    takes(0, 0, ""),
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			c, err := f.client()
+			if err != nil {
+				return err
+			}
+			all, err := c.tokens(cmd.Context())
+			if err != nil {
+				return err
+			}
+			if f.json {
+				return printValue(cmd.OutOrStdout(), wire.ListedTokens{Tokens: all})
+			}
+			rows := [][]string{{"ID", "NAME", "ROLE", "STATUS", "LAST USED", "ENDS"}}
+			now := time.Now()
+			for _, t := range all {
+				used, ends := "never", "never"
+				if t.LastUsedAt != nil {
+					used = prose.Relative(*t.LastUsedAt, now)
+				}
+				if t.ExpiresAt != nil {
+					ends = prose.Relative(*t.ExpiresAt, now)
+				}
+				rows = append(rows, []string{t.ID, t.Name, t.Role, string(t.Status), used, ends})
+			}
+			if len(all) == 0 {
+				_, err := fmt.Fprintln(cmd.OutOrStdout(), "No admin tokens. Make one with: caddy till token create NAME --role ROLE")
+				return err
+			}
+			return printRows(cmd.OutOrStdout(), rows)
+		},
+	}
+	revoke := &cobra.Command{
+		Use:   "revoke TOKEN",
+		Short: "Ends an admin token for ever, by its id or name",
+		Long: `Ends an admin token for ever. The keys minted with it live on; see them with:
+caddy till list --created-by NAME`,
+		Example: "  caddy till token revoke anna",
+		Args:    takes(1, 1, "the token, by its id or name"),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if mistaken(args[0]) {
+				return errKeyString
+			}
+			c, err := f.client()
+			if err != nil {
+				return err
+			}
+			all, err := c.tokens(cmd.Context())
+			if err != nil {
+				return err
+			}
+			named := func(by func(*wire.TokenObject) string) int {
+				return slices.IndexFunc(all, func(t *wire.TokenObject) bool { return by(t) == args[0] })
+			}
+			i := named(func(t *wire.TokenObject) string { return t.ID })
+			if i < 0 { // only then, lest a token that is named like it takes its place
+				i = named(func(t *wire.TokenObject) string { return t.Name })
+			}
+			if i >= 0 {
+				return printAnswer(f, cmd, "POST", "/tokens/"+url.PathEscape(all[i].ID)+"/revoke", nil, func(t *wire.TokenObject) string {
+					return fmt.Sprintf("Token %s of %s is revoked.\n", t.ID, t.Name)
+				})
+			}
+			return fmt.Errorf("no token has the id or name %q; see: caddy till token list", args[0])
+		},
+	}
+	cmd.AddCommand(create, list, revoke)
+	return cmd
+}
+
+// tokens are all that the caller sees.
+func (c *client) tokens(ctx context.Context) ([]*wire.TokenObject, error) {
+	all := []*wire.TokenObject{}
+	for q := (url.Values{"limit": {fmt.Sprint(wire.MaxPage)}}); ; {
+		var page wire.ListedTokens
+		if err := c.call(ctx, "GET", "/tokens?"+q.Encode(), nil, &page); err != nil {
+			return nil, err
+		}
+		all = append(all, page.Tokens...)
+		if page.Next == "" {
+			return all, nil
+		}
+		q.Set("cursor", page.Next)
+	}
+}
+
+// printAnswer makes a call and prints its answer: as JSON, or as say puts it.
+func printAnswer[T any](f *common, cmd *cobra.Command, method, path string, body any, say func(*T) string) error {
+	c, err := f.client()
+	if err != nil {
+		return err
+	}
+	raw, err := c.raw(cmd.Context(), method, path, body)
+	if err != nil {
+		return err
+	}
+	if f.json {
+		return printJSON(cmd.OutOrStdout(), raw)
+	}
+	answer := new(T)
+	if err := readable(raw, answer); err != nil {
+		return err
+	}
+	_, err = fmt.Fprint(cmd.OutOrStdout(), say(answer))
+	return err
+}

@@ -1,0 +1,205 @@
+package cli
+
+import (
+	"cmp"
+	"fmt"
+	"net"
+	"net/url"
+	"path/filepath"
+	"slices"
+	"strings"
+	"text/template"
+
+	"github.com/caddyserver/caddy/v2"
+
+	"github.com/till-proxy/till/token"
+	"github.com/till-proxy/till/upstream"
+)
+
+// maxSocketPath is what a socket's address holds on macOS and the BSDs
+// (sun_path, less its closing zero); Linux holds four bytes more.
+const maxSocketPath = 103
+
+// gracePeriod is how long running requests get when the server stops.
+const gracePeriod = "10s"
+
+// upConfig is the Caddyfile that `up` runs. It logs errors of all, and
+// warnings of till alone: what Caddy warns of here is meant so (no TLS on
+// loopback, a management socket without a host name).
+var upConfig = template.Must(template.New("Caddyfile").Parse(`{
+	admin {{.Socket}}
+	persist_config off
+	auto_https off
+	grace_period {{.Grace}}
+{{- if .Storage}}
+	storage file_system {{.Storage}}
+{{- end}}
+{{- if .Verbose}}
+	log default {
+		level INFO
+	}
+{{- else}}
+	log default {
+		level ERROR
+		exclude {{.Loggers}}
+	}
+	log till {
+		level WARN
+		include {{.Loggers}}
+	}
+{{- end}}
+	till {
+		store badger {{.Data}}
+		seal_key_file {{.SealKey}}
+		public_url {{.Public}}
+{{- if .Console}}
+		console_url http://{{.Console}}
+{{- end}}
+{{- range .Upstreams}}
+		upstream {{.Name}} {{.Preset}} {
+{{- if .To}}
+			to {{.To}}
+{{- end}}
+			credential {env.{{.Variable}}}
+		}
+{{- end}}
+	}
+}
+
+http://:{{.Port}} {
+	bind {{.Host}}
+	till
+}
+{{- if .Console}}
+
+http://:{{.ConsolePort}} {
+	bind {{.ConsoleHost}}
+	till_console
+}
+{{- end}}
+{{- if .Echo}}
+
+http://localhost {
+	bind {{.Echo}}
+	till_echo
+}
+{{- end}}
+`))
+
+// upLoggers are the names under which till's modules log.
+const upLoggers = "till http.handlers.till http.handlers.till_console http.reverse_proxy.transport.till admin.api.till"
+
+type upUpstream struct{ Name, Preset, To, Variable string }
+
+// found lists the presets whose key is in the environment, in the presets'
+// order, and what is odd about that environment.
+func found(getenv func(string) string) (list []upUpstream, notes []string) {
+	for _, p := range upstream.All() {
+		for _, name := range p.KeyEnv {
+			value := strings.TrimSpace(getenv(name))
+			if value == "" {
+				continue
+			}
+			if token.LooksLikeKey(value) {
+				notes = append(notes, name+" holds a scoped key, not a real one, and is left out.")
+				continue
+			}
+			list = append(list, upUpstream{Name: p.Name, Preset: p.Name, Variable: name})
+			notes = append(notes, elsewhere(p, name, getenv)...)
+			break
+		}
+	}
+	return list, notes
+}
+
+// elsewhere tells of a client's variable that sends a preset's key to another
+// place than till will: perhaps the key is not that vendor's at all.
+func elsewhere(p *upstream.Preset, keyName string, getenv func(string) string) (notes []string) {
+	origin, err := url.Parse(p.Origin)
+	if err != nil {
+		return nil
+	}
+	family := func(name string) string { return name[:strings.IndexByte(name, '_')+1] }
+	for _, v := range p.ClientEnv {
+		theirs := slices.ContainsFunc(p.KeyEnv, func(name string) bool { return family(name) == family(v.Name) })
+		if v.Key || !theirs || getenv(v.Name) == "" {
+			continue
+		}
+		if u, err := url.Parse(getenv(v.Name)); err == nil && u.Host != "" && !strings.EqualFold(u.Host, origin.Host) {
+			notes = append(notes, fmt.Sprintf("%s points to %s, but %s is sent to %s. If it is for another place, say so with `to` in a Caddyfile of your own: --print-config.",
+				v.Name, u.Host, keyName, origin.Host))
+		}
+	}
+	return notes
+}
+
+// config is the Caddyfile for these options.
+func (o *upOptions) config(dir, listen, console string, upstreams []upUpstream) (string, error) {
+	host, port, err := net.SplitHostPort(listen)
+	if err != nil || port == "" || !plain(host) || !plain(port) {
+		return "", usage("--listen must be host:port, got %q", listen)
+	}
+	consoleHost, consolePort, err := consoleAt(console)
+	if err != nil {
+		return "", err
+	}
+	if !plain(dir) {
+		return "", usage("the data directory %q holds characters that a Caddyfile gives a meaning; name another with --data", dir)
+	}
+	socket := filepath.Join(dir, socketName)
+	if len(socket) > maxSocketPath {
+		return "", usage("the path of the management socket is too long (%d bytes, at most %d): %s; name a shorter directory with --data", len(socket), maxSocketPath, socket)
+	}
+	public := o.publicURL
+	if u, err := url.Parse(public); public != "" && (err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Host == "" || !plain(public)) {
+		return "", usage("--public-url must be an address such as https://agents.example.com, got %q", public)
+	}
+	if public == "" {
+		name := host
+		if ip := net.ParseIP(host); host == "" || ip != nil && ip.IsUnspecified() {
+			name = "localhost"
+		}
+		public = "http://" + net.JoinHostPort(name, port)
+	}
+	data := struct {
+		Socket, Grace, Storage, Loggers, Data, SealKey, Public, Port, Host, Echo string
+		Console, ConsoleHost, ConsolePort                                        string
+		Verbose                                                                  bool
+		Upstreams                                                                []upUpstream
+	}{
+		Socket: "unix/" + socket + "|0600", Grace: gracePeriod, Loggers: upLoggers, Verbose: o.verbose,
+		Data: dir, SealKey: filepath.Join(dir, "seal.key"), Public: public,
+		Port: port, Host: cmp.Or(host, "0.0.0.0"), Upstreams: upstreams,
+		Console: console, ConsoleHost: consoleHost, ConsolePort: consolePort,
+	}
+	if dir != filepath.Join(caddy.AppDataDir(), "till") {
+		// A directory of its own holds everything, Caddy's files too.
+		data.Storage = filepath.Join(dir, "caddy")
+	}
+	if len(upstreams) == 0 {
+		echo := filepath.Join(dir, "echo.sock")
+		data.Echo = "unix/" + echo + "|0600"
+		data.Upstreams = []upUpstream{{Name: "echo", Preset: "openai", To: "unix/" + echo, Variable: echoVariable}}
+	}
+	var b strings.Builder
+	err = upConfig.Execute(&b, data)
+	return b.String(), err
+}
+
+// consoleAt splits the console's address, which is empty when there is none.
+// People sign in over loopback only: this is plain HTTP.
+func consoleAt(address string) (host, port string, err error) {
+	if address == "" {
+		return "", "", nil
+	}
+	host, port, err = net.SplitHostPort(address)
+	if ip := net.ParseIP(host); err != nil || port == "" || !plain(port) || host != "localhost" && (ip == nil || !ip.IsLoopback()) {
+		return "", "", usage("--console must be an address of this machine alone, such as 127.0.0.1:8081, or off; got %q. To reach it from elsewhere serve till_console over HTTPS, see docs/console.md", address)
+	}
+	return host, port, nil
+}
+
+// plain reports whether a text is one word in a Caddyfile, and nothing else.
+func plain(s string) bool {
+	return !strings.ContainsAny(s, "\"`{}#\\|$<>") && !strings.ContainsFunc(s, func(r rune) bool { return r <= ' ' || r == 0x7f })
+}
