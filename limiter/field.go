@@ -30,8 +30,10 @@ type Field struct {
 	// OfParent says that the holder of a key does not choose it for a child.
 	OfParent bool
 
-	at   func(*Key) any // its address
-	none any            // what stands for "not set"; nil: the zero value
+	at func(*Key) any // its address
+	// valid judges what somebody chose, by itself or with other fields.
+	valid func(name string, k *Key) error
+	none  any // what stands for "not set"; nil: the zero value
 	// stays says that a field cannot be taken away.
 	stays bool
 	// fact is its value as the audit log shows it, nil where it is not set. The

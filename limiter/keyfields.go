@@ -13,9 +13,16 @@ import (
 
 // KeyFields are all fields of a key. Where several are wrong, errors name the first.
 var KeyFields = slices.Concat([]Field{
-	{Name: "name", Doc: "a name for people", Choice: Always, at: func(k *Key) any { return &k.Name }},
+	{Name: "name", Doc: "a name for people", Choice: Always, at: func(k *Key) any { return &k.Name },
+		valid: func(name string, k *Key) error { return validText(name, k.Name) }},
 	{Name: "upstream", Doc: "the API that the key is for; in a sum, by upstream", Choice: AtMint, Inherited: true, equal: true,
 		at: func(k *Key) any { return &k.Upstream },
+		valid: func(name string, k *Key) error {
+			if k.Upstream == "" {
+				return invalid(name, "must name a configured upstream")
+			}
+			return nil
+		},
 		hold: func(r *Role, _ bool, old, key *Key) string {
 			if old == nil && len(r.Upstreams) > 0 && !slices.Contains(r.Upstreams, key.Upstream) {
 				return fmt.Sprintf("must be one of %s, got %s", strings.Join(r.Upstreams, ", "), key.Upstream)
@@ -25,11 +32,16 @@ var KeyFields = slices.Concat([]Field{
 	{Name: "custody", Doc: "where the real key is: held by the server, or sealed into the key's string", Choice: AtMint, Inherited: true, equal: true,
 		at: func(k *Key) any { return &k.Custody }},
 	{Name: "role", Doc: "the role: ceilings and a shared budget", Choice: AtMint, Inherited: true, OfParent: true, equal: true,
-		at: func(k *Key) any { return &k.Role }},
-	{Name: "owner", Doc: "who answers for the key", Choice: WhileAlive, Inherited: true, OfParent: true, at: func(k *Key) any { return &k.Owner }},
-	{Name: "purpose", Doc: "what the key is for", Choice: WhileAlive, at: func(k *Key) any { return &k.Purpose }},
-	{Name: "labels", Doc: "pairs for people and filters", Choice: Always, at: func(k *Key) any { return &k.Labels }},
-	{Name: "metadata", Doc: "pairs for programs", Choice: WhileAlive, at: func(k *Key) any { return &k.Metadata }},
+		at:    func(k *Key) any { return &k.Role },
+		valid: func(name string, k *Key) error { return validText(name, k.Role) }},
+	{Name: "owner", Doc: "who answers for the key", Choice: WhileAlive, Inherited: true, OfParent: true, at: func(k *Key) any { return &k.Owner },
+		valid: func(name string, k *Key) error { return validText(name, k.Owner) }},
+	{Name: "purpose", Doc: "what the key is for", Choice: WhileAlive, at: func(k *Key) any { return &k.Purpose },
+		valid: func(name string, k *Key) error { return validText(name, k.Purpose) }},
+	{Name: "labels", Doc: "pairs for people and filters", Choice: Always, at: func(k *Key) any { return &k.Labels },
+		valid: func(name string, k *Key) error { return validPairs(name, k.Labels, maxLabels) }},
+	{Name: "metadata", Doc: "pairs for programs", Choice: WhileAlive, at: func(k *Key) any { return &k.Metadata },
+		valid: func(name string, k *Key) error { return validPairs(name, k.Metadata, maxMetadata) }},
 
 	limitField(Activations, "requests that may be admitted; 0 makes a canary"),
 	limitField(Tokens, "tokens of input and output that may be used"),
@@ -37,6 +49,19 @@ var KeyFields = slices.Concat([]Field{
 	{at: func(k *Key) any { return &k.Limit[Attempts] }, none: NoLimit}, // follows from activations
 	{Name: "charge", Doc: "which requests take an activation: forwarded (default) or success", Choice: WhileAlive, Inherited: true, OfParent: true, equal: true,
 		at: func(k *Key) any { return &k.Charge }, none: ChargeForwarded,
+		valid: func(name string, k *Key) error {
+			switch activations := k.Limit[Activations]; {
+			case k.Charge == ChargeForwarded:
+				return nil
+			case k.Charge != ChargeSuccess:
+				return invalid(name, `must be "forwarded" or "success", got %q`, k.Charge)
+			case activations == NoLimit:
+				return invalid(name, `"success" needs max_activations: it bounds how often may be tried`)
+			case activations > maxAmount/2:
+				return invalid(Activations.LimitField(), "must be at most %d with charge success", maxAmount/2)
+			}
+			return nil
+		},
 		widens: func(key, old *Key) bool { return key.Charge == ChargeSuccess && old.Charge != key.Charge }},
 	{Name: "fit", Doc: "lower the output bound of requests to what is left, instead of refusing them; default true", Choice: WhileAlive, Inherited: true, OfParent: true, equal: true,
 		at:     func(k *Key) any { return &k.Unfitted },
@@ -48,7 +73,19 @@ var KeyFields = slices.Concat([]Field{
 			return nil
 		}},
 	{Name: "renews", Doc: "when limits begin anew, by the calendar, UTC", Choice: WhileAlive, OfParent: true,
-		at:     func(k *Key) any { return &k.Renews },
+		at: func(k *Key) any { return &k.Renews },
+		valid: func(name string, k *Key) error {
+			if k.Renews == "" {
+				return nil
+			}
+			if _, err := ParseRenewal(string(k.Renews)); err != nil {
+				return invalid(name, "must be day, week or month, got %q", k.Renews)
+			}
+			if k.Limit == NoLimits() {
+				return invalid(name, "needs max_activations, max_tokens or max_spend_usd: they are what renews")
+			}
+			return nil
+		},
 		widens: func(key, old *Key) bool { return key.Renews != "" && key.Renews != old.Renews },
 		wider: func(c, _ *Key) string {
 			if c.Renews != "" {
@@ -79,6 +116,12 @@ var KeyFields = slices.Concat([]Field{
 			return ""
 		}},
 	{Name: "max_request_spend_usd", Doc: "what one request may cost at most, in USD", Choice: WhileAlive, Inherited: true,
+		valid: func(name string, k *Key) error {
+			if k.MaxRequestSpend < 0 || k.MaxRequestSpend > maxAmount {
+				return invalid(name, "must not be negative, got $%s", FormatUSD(k.MaxRequestSpend))
+			}
+			return nil
+		},
 		at: func(k *Key) any { return &k.MaxRequestSpend }, wider: atMost(func(k *Key) int64 { return k.MaxRequestSpend }, Nanodollars.Format),
 		fact: func(k *Key) any {
 			if k.MaxRequestSpend > 0 {
@@ -110,9 +153,11 @@ var KeyFields = slices.Concat([]Field{
 			return fmt.Sprintf("may be %s at the latest, and the key does not expire", stamp(as.ExpiresAt))
 		}},
 	{Name: "idle_timeout", Doc: "ends when unused for this long", Choice: WhileAlive, Inherited: true,
-		at: func(k *Key) any { return &k.IdleTimeout }, wider: atMost(func(k *Key) time.Duration { return k.IdleTimeout }, time.Duration.String)},
+		at: func(k *Key) any { return &k.IdleTimeout }, wider: atMost(func(k *Key) time.Duration { return k.IdleTimeout }, time.Duration.String),
+		valid: func(name string, k *Key) error { return notNegative(name, k.IdleTimeout) }},
 	{Name: "first_use_within", Doc: "ends unless first used within this time", Choice: WhileAlive, Inherited: true,
-		at: func(k *Key) any { return &k.FirstUseWithin }, wider: atMost(func(k *Key) time.Duration { return k.FirstUseWithin }, time.Duration.String)},
+		at: func(k *Key) any { return &k.FirstUseWithin }, wider: atMost(func(k *Key) time.Duration { return k.FirstUseWithin }, time.Duration.String),
+		valid: func(name string, k *Key) error { return notNegative(name, k.FirstUseWithin) }},
 	{Name: "rate", Doc: "requests per time: 60/m is a bucket of 60", Choice: WhileAlive, Inherited: true, at: func(k *Key) any { return &k.Rate },
 		wider: func(c, p *Key) string {
 			if !p.Rate.IsZero() && (c.Rate.IsZero() || c.Rate.N > p.Rate.N || c.Rate.faster(p.Rate)) {
@@ -121,7 +166,13 @@ var KeyFields = slices.Concat([]Field{
 			return ""
 		}},
 	{Name: "max_concurrency", Doc: "requests that may run at a time; at an upstream without a preset, as many event streams beside them", Choice: WhileAlive, Inherited: true,
-		at: func(k *Key) any { return &k.MaxConcurrency }, wider: atMost(func(k *Key) int { return k.MaxConcurrency }, strconv.Itoa)},
+		at: func(k *Key) any { return &k.MaxConcurrency }, wider: atMost(func(k *Key) int { return k.MaxConcurrency }, strconv.Itoa),
+		valid: func(name string, k *Key) error {
+			if k.MaxConcurrency < 0 || k.MaxConcurrency > maxConcurrency {
+				return invalid(name, "must be from 1 to %d, or 0 for no limit, got %d", maxConcurrency, k.MaxConcurrency)
+			}
+			return nil
+		}},
 	{Name: "self_revoke", Doc: "whether the holder may revoke the key; default true", Choice: WhileAlive, Inherited: true, stays: true,
 		at: func(k *Key) any { return &k.SelfRevoke }, wider: onlyIf(func(k *Key) bool { return k.SelfRevoke }),
 		fact: func(k *Key) any { return k.SelfRevoke }},
@@ -194,6 +245,12 @@ func limitField(kind Kind, doc string) Field {
 	return Field{
 		Name: kind.LimitField(), Doc: doc, Choice: WhileAlive,
 		at: func(k *Key) any { return &k.Limit[kind] }, none: NoLimit,
+		valid: func(name string, k *Key) error {
+			if limit := k.Limit[kind]; limit < NoLimit || limit > maxAmount {
+				return invalid(name, "must be from 0 to %d, got %d", maxAmount, limit)
+			}
+			return nil
+		},
 		fact: func(k *Key) any {
 			if k.Limit[kind] == NoLimit {
 				return nil

@@ -64,63 +64,15 @@ func keyAccount(id string) (accountID, error) {
 
 // Validate judges what an operator may choose, in a mint and in a change.
 func (k *Key) Validate() error {
-	for _, f := range []struct{ field, value string }{
-		{"name", k.Name}, {"owner", k.Owner}, {"purpose", k.Purpose}, {"role", k.Role},
-	} {
-		if err := validText(f.field, f.value); err != nil {
-			return err
+	for i := range KeyFields {
+		if f := &KeyFields[i]; f.valid != nil {
+			if err := f.valid(f.Name, k); err != nil {
+				return err
+			}
 		}
-	}
-	if k.Upstream == "" {
-		return invalid("upstream", "must name a configured upstream")
-	}
-	if err := validPairs("labels", k.Labels, maxLabels); err != nil {
-		return err
-	}
-	if err := validPairs("metadata", k.Metadata, maxMetadata); err != nil {
-		return err
 	}
 	if n := k.texts(); n > maxTexts {
 		return invalid("key:", "name, labels, metadata, models, paths and all other text together may be %d bytes, got %d", maxTexts, n)
-	}
-	for kind, limit := range k.Limit {
-		if field := kinds[kind].limit; limit < NoLimit || limit > maxAmount {
-			return invalid(field, "must be from 0 to %d, got %d", maxAmount, limit)
-		}
-	}
-	if k.Renews != "" {
-		if _, err := ParseRenewal(string(k.Renews)); err != nil {
-			return invalid("renews", "must be day, week or month, got %q", k.Renews)
-		}
-		if k.Limit == NoLimits() {
-			return invalid("renews", "needs max_activations, max_tokens or max_spend_usd: they are what renews")
-		}
-	}
-	if k.MaxRequestSpend < 0 || k.MaxRequestSpend > maxAmount {
-		return invalid("max_request_spend_usd", "must not be negative, got $%s", FormatUSD(k.MaxRequestSpend))
-	}
-	switch k.Charge {
-	case ChargeForwarded:
-	case ChargeSuccess:
-		if k.Limit[Activations] == NoLimit {
-			return invalid("charge", `"success" needs max_activations: it bounds how often may be tried`)
-		}
-		if k.Limit[Activations] > maxAmount/2 {
-			return invalid("max_activations", "must be at most %d with charge success", maxAmount/2)
-		}
-	default:
-		return invalid("charge", `must be "forwarded" or "success", got %q`, k.Charge)
-	}
-	for _, f := range []struct {
-		field string
-		d     time.Duration
-	}{{"idle_timeout", k.IdleTimeout}, {"first_use_within", k.FirstUseWithin}} {
-		if f.d < 0 {
-			return invalid(f.field, "must not be negative, got %s", f.d)
-		}
-	}
-	if k.MaxConcurrency < 0 || k.MaxConcurrency > maxConcurrency {
-		return invalid("max_concurrency", "must be from 1 to %d, or 0 for no limit, got %d", maxConcurrency, k.MaxConcurrency)
 	}
 	if err := k.Scope.Validate(); err != nil {
 		return &InvalidError{Field: "scope:", Msg: err.Error()}
@@ -154,6 +106,13 @@ func validText(field, s string) error {
 		if unicode.IsControl(r) || unicode.In(r, unicode.Bidi_Control, unicode.Zl, unicode.Zp) {
 			return invalid(field, "must not contain control characters")
 		}
+	}
+	return nil
+}
+
+func notNegative(field string, d time.Duration) error {
+	if d < 0 {
+		return invalid(field, "must not be negative, got %s", d)
 	}
 	return nil
 }
