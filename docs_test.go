@@ -12,6 +12,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/till-proxy/till/limiter"
 	"github.com/till-proxy/till/upstream"
 )
 
@@ -45,6 +46,29 @@ func TestOptionsAndPresetsAreDocumented(t *testing.T) {
 	for _, preset := range upstream.Names() {
 		if !regexp.MustCompile(`\b` + preset + `\b`).MatchString(all["docs/caddyfile.md"]) {
 			t.Errorf("docs/caddyfile.md lacks the preset %s", preset)
+		}
+	}
+}
+
+// TestFieldsAndFiltersOfKeysAreDocumented: each stands in a table of the page on keys.
+func TestFieldsAndFiltersOfKeysAreDocumented(t *testing.T) {
+	t.Parallel()
+	page := pages(t)["docs/keys-and-limits.md"]
+	for _, f := range limiter.KeyFields {
+		name := f.Name
+		if name == "custody" {
+			name = "upstream_key" // which decides it
+		}
+		if row := regexp.MustCompile("(?m)^\\| [^|]*`" + name + "`[^|]* \\|"); f.Choice != limiter.Noted && !row.MatchString(page) {
+			t.Errorf("docs/keys-and-limits.md lacks the field %s", name)
+		}
+	}
+	_, list, _ := strings.Cut(page, "\n| `GET /till/keys` | ")
+	list, _, _ = strings.Cut(list, "\n")
+	names := regexp.MustCompile(`[\w.]+`).FindAllString(list, -1)
+	for _, f := range limiter.FilterFields {
+		if !slices.Contains(names, strings.Replace(f.Name, "label.NAME", "label.x", 1)) {
+			t.Errorf("docs/keys-and-limits.md lacks the filter %s of GET /till/keys", f.Name)
 		}
 	}
 }
