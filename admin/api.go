@@ -221,54 +221,37 @@ func filterOf(q url.Values) (limiter.Filter, error) {
 			return f, invalid("%s may be given once", name)
 		}
 		value, err := values[0], error(nil)
-		switch name {
-		case "status":
-			f.Status = limiter.Status(value)
-		case "upstream":
-			f.Upstream = value
-		case "role":
-			f.Role = value
-		case "owner":
-			f.Owner = value
-		case "created_by":
-			f.CreatedBy = value
-		case "parent":
-			f.Parent = value
-		case "name":
-			f.Name = value
-		case "credential_fingerprint":
-			f.Fingerprint = value
-		case "q":
-			f.Query = value
-		case "sort":
-			f.Sort = value
-		case "cursor":
-			f.Cursor = value
-		case "unused_for":
+		switch label, labelled := strings.CutPrefix(name, "label."); {
+		case name == "unused_for":
 			f.UnusedFor, err = caddy.ParseDuration(value)
 			if err == nil && f.UnusedFor <= 0 {
 				err = errors.New("it must be more than 0")
 			}
-		case "limit":
+		case name == "limit":
 			f.Limit, err = strconv.Atoi(value)
 			if err == nil && f.Limit < 1 {
 				err = errors.New("it must be at least 1")
 			}
-		default:
-			label, ok := strings.CutPrefix(name, "label.")
-			if !ok || label == "" {
-				return f, invalid("unknown filter %q; there are status, upstream, role, owner, created_by, parent, name, label.NAME, unused_for, credential_fingerprint, q, sort, limit, cursor", name)
-			}
+		case labelled && label != "":
 			if f.Labels == nil {
 				f.Labels = make(map[string]string)
 			}
 			f.Labels[label] = value
+		case !f.Set(name, value):
+			return f, invalid("unknown filter %q; there are %s", name, strings.Join(filterNames(), ", "))
 		}
 		if err != nil {
 			return f, invalid("%s: %q: %v", name, value, err)
 		}
 	}
 	return f, nil
+}
+
+func filterNames() (names []string) {
+	for _, field := range limiter.FilterFields {
+		names = append(names, field.Name)
+	}
+	return names
 }
 
 func (a *api) show(l *limiter.Limiter, r *http.Request) (int, any, error) {

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"net/http"
 	"net/url"
+	"slices"
 	"strconv"
 
 	"github.com/till-proxy/till/admin/prose"
@@ -29,7 +30,7 @@ func (a *api) revokeMany(l *limiter.Limiter, r *http.Request) (int, any, error) 
 	q := url.Values{}
 	for name, value := range body.Filter {
 		switch {
-		case name == "sort" || name == "limit" || name == "cursor":
+		case slices.ContainsFunc(limiter.FilterFields, func(f limiter.FilterField) bool { return f.Orders && f.Name == name }):
 			return 0, nil, invalid("filter: %s chooses no keys", name)
 		case value == "":
 			return 0, nil, invalid("filter: %s must not be empty", prose.Cut(name, 64))
@@ -41,7 +42,7 @@ func (a *api) revokeMany(l *limiter.Limiter, r *http.Request) (int, any, error) 
 		return 0, nil, err
 	}
 	if body.All == (len(body.Filter) > 0) {
-		return 0, nil, invalid(`say which keys: "filter" with at least one of status, upstream, role, owner, created_by, parent, name, label.NAME, unused_for, q; or "all": true for every key`)
+		return 0, nil, invalid(`say which keys: "filter" with at least one of %s; or "all": true for every key`, limiter.BulkNames())
 	}
 	for _, id := range body.Except {
 		// One that is misspelt would end.

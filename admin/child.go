@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"errors"
 	"net/http"
+	"reflect"
 	"time"
 
 	"github.com/till-proxy/till/admin/wire"
@@ -36,13 +37,9 @@ func ReadChild(r *http.Request, parent *limiter.Key, dialect string, now time.Ti
 	if err := readBodyOf(r, &body, maxChildBody); err != nil {
 		return nil, false, err
 	}
-	for field, set := range map[string]bool{
-		"role": body.Role != nil, "owner": body.Owner != nil, "upstream_key": body.UpstreamKey != nil,
-		"charge": body.Charge != nil, "fit": body.Fit != nil, "unknown_price": body.UnknownPrice != nil,
-		"renews": body.Renews != nil,
-	} {
-		if set {
-			return nil, false, invalid("%s cannot be set on a child key: it is its parent's", field)
+	for _, name := range given(reflect.ValueOf(body)) {
+		if f := limiter.FieldNamed(name); name == "upstream_key" || f != nil && f.OfParent {
+			return nil, false, invalid("%s cannot be set on a child key: it is its parent's", name)
 		}
 	}
 	for field, name := range map[string]*string{"upstream": body.Upstream, "provider": body.Provider} {
@@ -56,6 +53,16 @@ func ReadChild(r *http.Request, parent *limiter.Key, dialect string, now time.Ti
 		return nil, false, err
 	}
 	return child, body.Unlimited, meterable(child, dialect)
+}
+
+// given are the names of what a body says.
+func given(body reflect.Value) (names []string) {
+	for _, f := range reflect.VisibleFields(body.Type()) {
+		if name, named := f.Tag.Lookup("json"); named && !body.FieldByIndex(f.Index).IsZero() {
+			names = append(names, name)
+		}
+	}
+	return names
 }
 
 // StatusOf is the HTTP status of an error that says what is wrong with a call;

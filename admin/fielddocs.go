@@ -1,7 +1,10 @@
 package admin
 
+import "github.com/till-proxy/till/limiter"
+
 // fieldDocs says what the fields of requests and answers mean, by their name:
-// a name means the same everywhere.
+// a name means the same everywhere. What is chosen for a key stands in
+// [limiter.KeyFields].
 var fieldDocs = map[string]string{
 	"above_input_tokens":     "input tokens from which these prices count",
 	"activations":            "requests that were or may be admitted",
@@ -16,7 +19,6 @@ var fieldDocs = map[string]string{
 	"cache_write_1h":         "the price of tokens cached for an hour, in USD per million",
 	"cached_input":           "tokens read from a cache, or their price in USD per million",
 	"changed_at":             "when another content of theirs came into force; absent: not since the configuration was loaded",
-	"charge":                 "which requests take an activation: forwarded (default) or success",
 	"check":                  "the kind of finding",
 	"checked_at":             "when they were last read",
 	"children":               "child keys of which something has not come back",
@@ -29,9 +31,7 @@ var fieldDocs = map[string]string{
 	"created_by":             "who made it",
 	"credential_env":         "the environment variable that the credential comes from",
 	"credential_fingerprint": "names a real key without showing it; in another store it is another one",
-	"custody":                "where the real key is: held by the server, or sealed into the key's string",
 	"days":                   "the last 90 days (UTC) that saw use, oldest first",
-	"delegate":               "the holder may mint child keys out of this one's limits",
 	"delegated_activations":  "activations that child keys have or used",
 	"delegated_spend_usd":    "dollars that child keys have or used",
 	"delegated_tokens":       "tokens that child keys have or used",
@@ -49,7 +49,6 @@ var fieldDocs = map[string]string{
 	"entries":                "entries of the audit log, or how many there are",
 	"errors":                 "findings that break a promise or show a secret",
 	"events":                 "the events that it is told; all where left out",
-	"expires_at":             "end of life, RFC 3339",
 	"expires_in":             "end of life, from now or from the present end: 90m, 24h, 7d",
 	"failed_attempts":        "attempts that failed, since the start",
 	"failing_since":          "since when attempts fail",
@@ -58,9 +57,7 @@ var fieldDocs = map[string]string{
 	"filter":                 "which keys: the query names of the list, but sort, limit and cursor",
 	"findings":               "what a careful operator would change, errors first",
 	"first":                  "the first entry that is left, where older ones were pruned",
-	"first_use_within":       "ends unless first used within this time",
 	"first_used_at":          "when the key was used first",
-	"fit":                    "lower the output bound of requests to what is left, instead of refusing them; default true",
 	"fix":                    "the command or the line of configuration that mends it",
 	"forfeit":                "count every remaining budget as spent, and open the store",
 	"forfeited":              "budgets that count as spent now",
@@ -79,15 +76,12 @@ var fieldDocs = map[string]string{
 	"holds":                  "requests that run now",
 	"hours":                  "the last 48 hours that saw use, oldest first",
 	"id":                     "the id: key_… or tok_…",
-	"idle_timeout":           "ends when unused for this long",
 	"input":                  "input tokens, or their price in USD per million",
-	"ips":                    "addresses or networks from which it may be used",
 	"job":                    "number of the job",
 	"jobs":                   "the jobs",
 	"key":                    "the key",
 	"keys":                   "keys, or how many there are",
 	"kinds":                  "the tokens by kind",
-	"labels":                 "pairs for people and filters",
 	"last_delivered_at":      "when a message was taken last",
 	"last_error":             "why the last attempt failed",
 	"last_ip":                "the address that used the key last",
@@ -100,19 +94,10 @@ var fieldDocs = map[string]string{
 	"looked_at":              "how many keys are in this part",
 	"matched":                "keys that the filter picks",
 	"matches":                "what was found, in the order of the text",
-	"max_activations":        "requests that may be admitted; 0 makes a canary",
-	"max_concurrency":        "requests that may run at a time; at an upstream without a preset, as many event streams beside them",
 	"max_lifetime":           "the longest life of a key",
 	"max_output_tokens":      "the longest output, in tokens",
-	"max_request_spend_usd":  "what one request may cost at most, in USD",
 	"max_spend_cents":        "max_spend_usd in cents",
-	"max_spend_usd":          "what may be spent, in USD: \"5.00\"",
-	"max_tokens":             "tokens of input and output that may be used",
-	"metadata":               "pairs for programs",
-	"methods":                "methods that may be used",
 	"model":                  "a model; empty: any",
-	"models":                 "models that may be used; a * at the end stands for the rest",
-	"name":                   "a name for people",
 	"nanodollars":            "spend in billionths of a dollar",
 	"next":                   "the cursor of the next page; left out at the end",
 	"not_taken":              "why their present content is not in force; absent: it is",
@@ -122,25 +107,19 @@ var fieldDocs = map[string]string{
 	"opens":                  "whether the server has the seal key",
 	"origins":                "the addresses that requests go to",
 	"output":                 "output tokens, reasoning included, or their price in USD per million",
-	"owner":                  "who answers for the key",
 	"parent":                 "the key that this one was carved out of",
 	"partial":                "the page is short because many keys were looked at: go on with next",
-	"paths":                  "paths that may be used; * stands for a segment, at the end for one or more",
 	"pending":                "messages that wait",
 	"permissions":            "what its holders may do",
-	"pin_ip":                 "binds the key to the first address that uses it, IPv6 by /64",
 	"preset":                 "the vendor whose API it is",
 	"prices":                 "prices in USD per million tokens",
 	"provider":               "in a mint: another name for upstream; of a price: the vendor",
-	"purpose":                "what the key is for",
-	"rate":                   "requests per time: 60/m is a bucket of 60",
 	"read_from":              "the files that hold it",
 	"reason":                 "why",
 	"refusals":               "refused requests, by code",
 	"remaining_activations":  "activations that are left",
 	"remaining_spend_usd":    "dollars that are left",
 	"remaining_tokens":       "tokens that are left",
-	"renews":                 "when limits begin anew, by the calendar, UTC",
 	"renews_at":              "when they next do",
 	"returned_activations":   "activations that went back to the parent",
 	"returned_at":            "when what was left went back to the parent",
@@ -148,7 +127,6 @@ var fieldDocs = map[string]string{
 	"returned_tokens":        "tokens that went back to the parent",
 	"revoked":                "keys that were ended: their ids, or how many",
 	"revoked_at":             "when it was revoked",
-	"role":                   "the role: ceilings and a shared budget",
 	"roles":                  "the roles",
 	"rotated_at":             "when the key got its present string",
 	"scoped_key":             "the key's string, told this once",
@@ -156,7 +134,6 @@ var fieldDocs = map[string]string{
 	"sealed_without_salt":    "no string of this sealed key opens, because a backup left the salt out: rotate it with its upstream_key",
 	"seals":                  "whether new sealed keys are sealed with it",
 	"sees":                   "which keys its holders see: own, role or all",
-	"self_revoke":            "whether the holder may revoke the key; default true",
 	"seq":                    "number of the first bad entry",
 	"since":                  "since when",
 	"source":                 "where the price stands",
@@ -176,10 +153,8 @@ var fieldDocs = map[string]string{
 	"tokens_by_kind":         "what was used in the key's whole life, renewals included",
 	"tokens_revoked":         "admin tokens that were revoked because it is not known which were before",
 	"unknown":                "strings that no key and no token here has",
-	"unknown_price":          "requests without a known price: refuse (default) or count_only",
 	"unlimited":              "must be said for a key that nothing ends by itself",
 	"unmeasured":             "tokens charged at the bound, because nobody said what was used",
-	"upstream":               "the API that the key is for; in a sum, by upstream",
 	"upstream_key":           "the upstream's own key, to be sealed into the scoped key or asked about; never kept",
 	"upstreams":              "the upstreams; of a role, those that keys may be for",
 	"url":                    "an address; a link to sign in has its secret in the fragment, and works once",
@@ -195,32 +170,29 @@ var fieldDocs = map[string]string{
 }
 
 // parameterDocs says what parameters mean, by their name; those of a path stand
-// in braces.
+// in braces, and what picks keys in [limiter.FilterFields].
 var parameterDocs = map[string]string{
 	"{id}":   "the id of the key, token or job",
 	"{name}": "the name of the upstream",
 
-	"If-Match":               "the version that the change is based on; another answers 412",
-	onceHeader:               "a replay by the same caller with the same body is not done again, and answers 200 with \"replayed\": true and no secret; another body answers 422",
-	"action":                 "entries of this action, such as key.revoke",
-	"actor":                  "entries of this actor",
-	"created_by":             "keys minted by this caller",
-	"credential_fingerprint": "keys that depend on this real key",
-	"cursor":                 "the next of the page before",
-	"key":                    "entries about this key or token",
-	"label.NAME":             "keys with this value of the label NAME; repeatable for other labels",
-	"limit":                  "how many at most; default 50, at most 500",
-	"name":                   "keys with exactly this name",
-	"parent":                 "children of the key with this id",
-	"model":                  "prices of this model alone",
-	"owner":                  "keys of this owner",
-	"q":                      "the beginning of an id or name",
-	"reason":                 "keys that are stale for this reason alone",
-	"role":                   "keys of this role",
-	"seal":                   "true: with the salts of sealed keys",
-	"since":                  "from this number on, this time, or so long ago",
-	"sort":                   "the order; - in front turns it",
-	"status":                 "active, exhausted, expired, revoked or suspended",
-	"unused_for":             "keys unused for at least this long",
-	"upstream":               "keys for this upstream",
+	"If-Match": "the version that the change is based on; another answers 412",
+	onceHeader: "a replay by the same caller with the same body is not done again, and answers 200 with \"replayed\": true and no secret; another body answers 422",
+	"action":   "entries of this action, such as key.revoke",
+	"actor":    "entries of this actor",
+	"key":      "entries about this key or token",
+	"model":    "prices of this model alone",
+	"reason":   "keys that are stale for this reason alone",
+	"seal":     "true: with the salts of sealed keys",
+	"since":    "from this number on, this time, or so long ago",
+}
+
+func init() {
+	for _, f := range limiter.KeyFields {
+		if f.Doc != "" {
+			fieldDocs[f.Name] = f.Doc
+		}
+	}
+	for _, f := range limiter.FilterFields {
+		parameterDocs[f.Name] = f.Doc
+	}
 }

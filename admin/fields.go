@@ -1,6 +1,7 @@
 package admin
 
 import (
+	"cmp"
 	"strings"
 	"time"
 
@@ -107,44 +108,19 @@ func apply(s *wire.Settable, k *limiter.Key, now time.Time) error {
 // default.
 type keyChange struct {
 	wire.ChangeBody
-	gone []func(*limiter.Key)
+	gone []*limiter.Field
 }
 
-// defaults take a field of a key away.
-var defaults = map[string]func(*limiter.Key){
-	"name":                  func(k *limiter.Key) { k.Name = "" },
-	"max_activations":       func(k *limiter.Key) { k.Limit[limiter.Activations] = limiter.NoLimit },
-	"max_tokens":            func(k *limiter.Key) { k.Limit[limiter.Tokens] = limiter.NoLimit },
-	"max_spend_usd":         func(k *limiter.Key) { k.Limit[limiter.Nanodollars] = limiter.NoLimit },
-	"max_spend_cents":       func(k *limiter.Key) { k.Limit[limiter.Nanodollars] = limiter.NoLimit },
-	"max_request_spend_usd": func(k *limiter.Key) { k.MaxRequestSpend = 0 },
-	"renews":                func(k *limiter.Key) { k.Renews = "" },
-	"fit":                   func(k *limiter.Key) { k.Unfitted = false },
-	"unknown_price":         func(k *limiter.Key) { k.CountOnly = false },
-	"expires_in":            func(k *limiter.Key) { k.ExpiresAt = time.Time{} },
-	"expires_at":            func(k *limiter.Key) { k.ExpiresAt = time.Time{} },
-	"idle_timeout":          func(k *limiter.Key) { k.IdleTimeout = 0 },
-	"first_use_within":      func(k *limiter.Key) { k.FirstUseWithin = 0 },
-	"rate":                  func(k *limiter.Key) { k.Rate = limiter.Rate{} },
-	"max_concurrency":       func(k *limiter.Key) { k.MaxConcurrency = 0 },
-	"models":                func(k *limiter.Key) { k.Scope.Models = nil },
-	"paths":                 func(k *limiter.Key) { k.Scope.Paths = nil },
-	"methods":               func(k *limiter.Key) { k.Scope.Methods = nil },
-	"ips":                   func(k *limiter.Key) { k.Scope.IPs = nil },
-	"pin_ip":                func(k *limiter.Key) { k.Scope.PinIP = false },
-	"owner":                 func(k *limiter.Key) { k.Owner = "" },
-	"purpose":               func(k *limiter.Key) { k.Purpose = "" },
-	"labels":                func(k *limiter.Key) { k.Labels = nil },
-	"metadata":              func(k *limiter.Key) { k.Metadata = nil },
-	"charge":                func(k *limiter.Key) { k.Charge = limiter.ChargeForwarded },
-}
+// otherNames are names of fields under which they are written in another form.
+var otherNames = map[string]string{"max_spend_cents": "max_spend_usd", "expires_in": "expires_at"}
 
-func (b *keyChange) unset(field string) bool {
-	take, ok := defaults[field]
-	if ok {
-		b.gone = append(b.gone, take)
+func (b *keyChange) unset(name string) bool {
+	f := limiter.FieldNamed(cmp.Or(otherNames[name], name))
+	if f == nil || !f.Clearable() {
+		return false
 	}
-	return ok
+	b.gone = append(b.gone, f)
+	return true
 }
 
 // change applies the body to a key. It may run more than once.
@@ -152,24 +128,18 @@ func (b *keyChange) change(k *limiter.Key, now time.Time) error {
 	if err := apply(&b.Settable, k, now); err != nil {
 		return err
 	}
-	for _, take := range b.gone {
-		take(k)
+	for _, f := range b.gone {
+		f.Clear(k)
 	}
 	return nil
 }
 
 // judge refuses a key that a change left without an end.
 func (b *keyChange) judge(old, k *limiter.Key) error {
-	if endless(k) && !endless(old) && !b.Unlimited {
+	if !k.Bounded() && old.Bounded() && !b.Unlimited {
 		return invalid(`this would leave a key that nothing ends by itself: keep max_activations, max_tokens, max_spend_usd or expires_at, or say "unlimited": true`)
 	}
 	return nil
-}
-
-// endless reports whether nothing ends the key by itself.
-func endless(k *limiter.Key) bool {
-	return k.Limit[limiter.Activations] == limiter.NoLimit && k.Limit[limiter.Tokens] == limiter.NoLimit &&
-		k.Limit[limiter.Nanodollars] == limiter.NoLimit && k.ExpiresAt.IsZero()
 }
 
 // keyOf is the key that a mint asks for. choices are the upstreams that it may be
@@ -202,9 +172,9 @@ func keyOf(b *wire.MintBody, upstreams, choices []wire.UpstreamInfo, now time.Ti
 
 // meterable refuses limits that could not be held at an upstream.
 func meterable(k *limiter.Key, dialect string) error {
-	for kind, field := range map[limiter.Kind]string{limiter.Tokens: "max_tokens", limiter.Nanodollars: "max_spend_usd"} {
-		if k.Limit[kind] != limiter.NoLimit && dialect == "" {
-			return invalid("%s needs an upstream with a preset, because nothing is known of how %s reports its use; limit max_activations", field, k.Upstream)
+	for _, kind := range limiter.LimitKinds {
+		if kind.Metered() && k.Limit[kind] != limiter.NoLimit && dialect == "" {
+			return invalid("%s needs an upstream with a preset, because nothing is known of how %s reports its use; limit max_activations", kind.LimitField(), k.Upstream)
 		}
 	}
 	return nil

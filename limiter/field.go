@@ -57,6 +57,16 @@ type Field struct {
 	lacks func(as *Key) string
 }
 
+// FieldNamed is the field of that name; nil: there is none.
+func FieldNamed(name string) *Field {
+	for i := range KeyFields {
+		if KeyFields[i].Name == name && name != "" {
+			return &KeyFields[i]
+		}
+	}
+	return nil
+}
+
 func (f *Field) value(k *Key) reflect.Value { return reflect.ValueOf(f.at(k)).Elem() }
 
 func (f *Field) copy(to, from *Key) { f.value(to).Set(f.value(from)) }
@@ -73,16 +83,15 @@ func (f *Field) set(k *Key) bool {
 	}
 }
 
-// Clear takes the field away, and reports whether that can be done.
-func (f *Field) Clear(k *Key) bool {
-	if f.Choice < WhileAlive || f.stays {
-		return false
-	}
+// Clearable reports whether a change may take the field away.
+func (f *Field) Clearable() bool { return f.Choice >= WhileAlive && !f.stays }
+
+// Clear takes the field away.
+func (f *Field) Clear(k *Key) {
 	f.value(k).SetZero()
 	if f.none != nil {
 		f.value(k).Set(reflect.ValueOf(f.none))
 	}
-	return true
 }
 
 // Fact is the value as the audit log shows it; nil where the field is not set.

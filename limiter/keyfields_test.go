@@ -238,8 +238,8 @@ func loose(f *limiter.Field, key *limiter.Key) {
 		v.SetString("other")
 	case v.Kind() == reflect.Bool:
 		v.SetBool(!v.Bool())
-	case !f.Clear(key):
-		panic(f.Name + " cannot be taken away")
+	default:
+		f.Clear(key)
 	}
 }
 

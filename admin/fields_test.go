@@ -1,0 +1,93 @@
+package admin
+
+import (
+	"cmp"
+	"fmt"
+	"maps"
+	"net/http"
+	"reflect"
+	"strings"
+	"testing"
+
+	"github.com/till-proxy/till/admin/wire"
+	"github.com/till-proxy/till/limiter"
+)
+
+func jsonNames(t reflect.Type) map[string]bool {
+	names := make(map[string]bool)
+	for _, f := range fieldsOf(t) {
+		names[f.name] = true
+	}
+	return names
+}
+
+// TestEveryFieldOfAKeyIsReadAndShown holds the table of fields against the requests
+// that set them and the object that shows them.
+func TestEveryFieldOfAKeyIsReadAndShown(t *testing.T) {
+	t.Parallel()
+	mint, change, shown := jsonNames(reflect.TypeFor[wire.MintBody]()), jsonNames(reflect.TypeFor[wire.ChangeBody]()), jsonNames(reflect.TypeFor[wire.KeyObject]())
+	mint["custody"] = mint["upstream_key"] // which decides it
+	for _, f := range limiter.KeyFields {
+		if f.Choice != limiter.Noted && (!mint[f.Name] || !shown[f.Name]) {
+			t.Errorf("%s: a mint takes it: %t, the key object shows it: %t", f.Name, mint[f.Name], shown[f.Name])
+		}
+		if f.Name != "" && change[f.Name] != (f.Choice >= limiter.WhileAlive) {
+			t.Errorf("%s: a change takes it: %t", f.Name, change[f.Name])
+		}
+	}
+	for name := range jsonNames(reflect.TypeFor[wire.Settable]()) {
+		if limiter.FieldNamed(cmp.Or(otherNames[name], name)) == nil {
+			t.Errorf("%s is no field of keys", name)
+		}
+	}
+}
+
+// TestAPatchOfAFieldChangesThatAlone, and null takes it away where that can be.
+func TestAPatchOfAFieldChangesThatAlone(t *testing.T) {
+	t.Parallel()
+	w := newYieldWorld(t, map[string]limiter.Role{})
+	samples := maps.Clone(widening)
+	for _, name := range neutral {
+		samples[name] = fmt.Sprintf(`{%q:"x"}`, name)
+	}
+	samples["fit"], samples["labels"], samples["metadata"] = `{"fit":false}`, `{"labels":{"a":"b"}}`, `{"metadata":{"a":"b"}}`
+	for name := range jsonNames(reflect.TypeFor[wire.Settable]()) {
+		field := limiter.FieldNamed(cmp.Or(otherNames[name], name))
+		mint := wideKey
+		if field.Name == "max_spend_usd" {
+			mint = strings.Replace(mint, `"max_request_spend_usd":"1",`, "", 1) // which needs it
+		}
+		id := w.mint(mint).ID
+		facts := func() map[string]any {
+			v, err := w.Get(t.Context(), limiter.Operator, id)
+			if err != nil {
+				t.Fatal(err)
+			}
+			facts := make(map[string]any)
+			for _, f := range limiter.KeyFields {
+				if f.Name != "" {
+					facts[f.Name] = f.Fact(&v.Key)
+				}
+			}
+			return facts
+		}
+		before := facts()
+		if a := w.do("PATCH", "/keys/"+id, samples[name]); a.status != http.StatusOK {
+			t.Errorf("%s: %d %s", samples[name], a.status, a.body)
+			continue
+		}
+		after := facts()
+		for other := range before {
+			if changed := !reflect.DeepEqual(before[other], after[other]); changed != (other == field.Name) {
+				t.Errorf("%s: %s changed: %t, from %v to %v", samples[name], other, changed, before[other], after[other])
+			}
+		}
+		a := w.do("PATCH", "/keys/"+id, fmt.Sprintf(`{%q:null}`, name))
+		if (a.status == http.StatusOK) != field.Clearable() {
+			t.Errorf("%s: null answers %d %s", name, a.status, a.body)
+		}
+		if now := facts()[field.Name]; field.Clearable() && now != nil && now != string(limiter.ChargeForwarded) {
+			t.Errorf("%s was taken away, and is %v", name, now)
+		}
+	}
+}
