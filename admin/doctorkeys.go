@@ -65,13 +65,13 @@ func keyFindings(ctx context.Context, l *limiter.Limiter, by limiter.Caller) ([]
 			}
 			many := k.Limit[limiter.Activations] == limiter.NoLimit || k.Limit[limiter.Activations] > broadFrom
 			switch {
-			case k.Limit == limiter.NoLimits() && k.ExpiresAt.IsZero():
+			case !k.Bounded():
 				endless.add(k.ID)
 			case k.ExpiresAt.IsZero() && k.IdleTimeout == 0 && (k.Renews != "" || many):
 				lasting.add(k.ID)
 			}
 			anything := len(k.Scope.Models)+len(k.Scope.Paths)+len(k.Scope.Methods)+len(k.Scope.IPs) == 0 && !k.Scope.PinIP
-			if anything && many && k.Limit[limiter.Tokens] == limiter.NoLimit && k.Limit[limiter.Nanodollars] == limiter.NoLimit {
+			if anything && many && !k.Limit.Metered() {
 				broad.add(k.ID)
 			}
 		}

@@ -94,8 +94,9 @@ func (a *api) choices(l *limiter.Limiter, role string) ([]wire.UpstreamInfo, err
 		return infos, nil
 	}
 	r := roles[at]
-	metered := r.Max[limiter.Tokens] > 0 || r.Max[limiter.Nanodollars] > 0 ||
-		r.Budget.Limit[limiter.Tokens] != limiter.NoLimit || r.Budget.Limit[limiter.Nanodollars] != limiter.NoLimit
+	metered := slices.ContainsFunc(limiter.LimitKinds[:], func(kind limiter.Kind) bool {
+		return kind.Metered() && (r.Max[kind] > 0 || r.Budget.Limit[kind] != limiter.NoLimit)
+	})
 	return slices.DeleteFunc(slices.Clone(infos), func(u wire.UpstreamInfo) bool {
 		return len(r.Upstreams) > 0 && !slices.Contains(r.Upstreams, u.Name) || metered && u.Dialect == ""
 	}), nil

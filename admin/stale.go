@@ -83,22 +83,14 @@ func narrow(s *limiter.StaleKey) (detail, fix string) {
 		windows := max(over.Granted/max(limit, 1), 1)
 		// Four times what was used is plenty, and still less than before.
 		wanted := roundUp(max(4*over.Used/windows, leastGrant[over.Kind]))
-		switch over.Kind {
-		case limiter.Activations:
-			facts = append(facts, fmt.Sprintf("%d granted, %d used", over.Granted, over.Used))
-			if wanted < limit {
-				flags = append(flags, "--max-activations "+strconv.FormatInt(wanted, 10))
-			}
-		case limiter.Tokens:
-			facts = append(facts, fmt.Sprintf("%d tokens granted, %d used", over.Granted, over.Used))
-			if wanted < limit {
-				flags = append(flags, "--max-tokens "+strconv.FormatInt(wanted, 10))
-			}
-		case limiter.Nanodollars:
-			facts = append(facts, fmt.Sprintf("$%s granted, $%s used", limiter.FormatUSD(over.Granted), limiter.FormatUSD(over.Used)))
-			if wanted < limit {
-				flags = append(flags, "--max-spend-usd "+limiter.FormatUSD(wanted))
-			}
+		noun := ""
+		if over.Kind == limiter.Tokens {
+			noun = " tokens"
+		}
+		facts = append(facts, fmt.Sprintf("%s%s granted, %s used", over.Kind.Format(over.Granted), noun, over.Kind.Format(over.Used)))
+		if wanted < limit {
+			flag := "--" + strings.ReplaceAll(over.Kind.LimitField(), "_", "-")
+			flags = append(flags, flag+" "+strings.TrimPrefix(over.Kind.Format(wanted), "$"))
 		}
 	}
 	if listed := len(s.Scope.Models); listed > 0 && !s.Seen.MoreModels && len(s.Seen.Models) > 0 {
