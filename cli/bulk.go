@@ -22,15 +22,6 @@ import (
 	"github.com/till-proxy/till/admin/wire"
 )
 
-// bulkFilters are the flags of revoke --all, and what they are called in the
-// API.
-var bulkFilters = map[string]string{
-	"status": "active, exhausted, expired or suspended", "upstream": "keys for this upstream",
-	"role": "keys of this role", "owner": "keys of this owner", "created-by": "keys minted by this caller",
-	"parent": "children of the key with this id or name", "name": "keys with exactly this name",
-	"unused-for": "keys unused for at least this long: 7d", "q": "beginning of an id or name",
-}
-
 // bulk is revoke --all.
 type bulk struct {
 	all, dryRun, yes bool
@@ -42,7 +33,10 @@ type bulk struct {
 func (b *bulk) flags(f *pflag.FlagSet) {
 	b.filters = make(map[string]*string)
 	f.BoolVar(&b.all, "all", false, "revoke every key that matches these flags:")
-	for name, help := range bulkFilters {
+	for name, help := range filterFlags {
+		if name == "status" {
+			help = "active, exhausted, expired or suspended"
+		}
 		b.filters[name] = f.String(name, "", "with --all: "+help)
 	}
 	f.StringToStringVar(&b.labels, "label", nil, "with --all: NAME=VALUE, repeatable")

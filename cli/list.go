@@ -15,6 +15,19 @@ import (
 	"github.com/till-proxy/till/admin/wire"
 )
 
+// filterFlags pick keys, under their names in the API with - for _.
+var filterFlags = map[string]string{
+	"status":     "active, exhausted, expired, revoked or suspended",
+	"upstream":   "keys for this upstream",
+	"role":       "keys of this role",
+	"owner":      "keys of this owner",
+	"created-by": "keys minted by this caller",
+	"parent":     "children of the key with this id or name",
+	"name":       "keys with exactly this name",
+	"unused-for": "keys unused for at least this long: 7d",
+	"q":          "beginning of an id or name",
+}
+
 func listCommand(f *common) *cobra.Command {
 	filters := map[string]*string{}
 	var labels map[string]string
@@ -86,20 +99,10 @@ when a key ends or has ended. The table fits 80 columns; --json has everything.`
 			return nil
 		},
 	}
-	for name, help := range map[string]string{
-		"status":     "active, exhausted, expired, revoked or suspended",
-		"upstream":   "keys for this upstream",
-		"role":       "keys of this role",
-		"owner":      "keys of this owner",
-		"created-by": "keys minted by this caller",
-		"parent":     "children of the key with this id or name",
-		"name":       "keys with exactly this name",
-		"unused-for": "keys unused for at least this long: 7d",
-		"q":          "beginning of an id or name",
-		"sort":       "created, last_used, or with - before it: the last first",
-	} {
+	for name, help := range filterFlags {
 		filters[name] = cmd.Flags().String(name, "", help)
 	}
+	filters["sort"] = cmd.Flags().String("sort", "", "created, last_used, or with - before it: the last first")
 	cmd.Flags().StringToStringVar(&labels, "label", nil, "NAME=VALUE, repeatable")
 	cmd.Flags().StringVar(&upstreamKey, "upstream-key", "", "keys that depend on this real key; - reads it from standard input")
 	cmd.Flags().IntVar(&limit, "limit", 100, "how many keys at most; 0: all")
