@@ -71,12 +71,16 @@ func TestAPatchOfAFieldChangesThatAlone(t *testing.T) {
 			}
 			return facts
 		}
-		before := facts()
+		shown := func() any { return get[map[string]any](t, w.do("GET", "/keys/"+id, ""))[field.Name] }
+		before, showed := facts(), shown()
 		if a := w.do("PATCH", "/keys/"+id, samples[name]); a.status != http.StatusOK {
 			t.Errorf("%s: %d %s", samples[name], a.status, a.body)
 			continue
 		}
 		after := facts()
+		if now := shown(); reflect.DeepEqual(now, showed) {
+			t.Errorf("%s: the key object shows %v before and after", samples[name], now)
+		}
 		for other := range before {
 			if changed := !reflect.DeepEqual(before[other], after[other]); changed != (other == field.Name) {
 				t.Errorf("%s: %s changed: %t, from %v to %v", samples[name], other, changed, before[other], after[other])
