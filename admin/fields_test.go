@@ -57,7 +57,7 @@ func TestAPatchOfAFieldChangesThatAlone(t *testing.T) {
 		if field.Name == "max_spend_usd" {
 			mint = strings.Replace(mint, `"max_request_spend_usd":"1",`, "", 1) // which needs it
 		}
-		id := w.mint(mint).ID
+		id := w.NewKey(mint).ID
 		facts := func() map[string]any {
 			v, err := w.Get(t.Context(), limiter.Operator, id)
 			if err != nil {
@@ -71,9 +71,9 @@ func TestAPatchOfAFieldChangesThatAlone(t *testing.T) {
 			}
 			return facts
 		}
-		shown := func() any { return get[map[string]any](t, w.do("GET", "/keys/"+id, ""))[field.Name] }
+		shown := func() any { return get[map[string]any](t, w.Do("GET", "/keys/"+id, ""))[field.Name] }
 		before, showed := facts(), shown()
-		if a := w.do("PATCH", "/keys/"+id, samples[name]); a.status != http.StatusOK {
+		if a := w.Do("PATCH", "/keys/"+id, samples[name]); a.status != http.StatusOK {
 			t.Errorf("%s: %d %s", samples[name], a.status, a.body)
 			continue
 		}
@@ -86,7 +86,7 @@ func TestAPatchOfAFieldChangesThatAlone(t *testing.T) {
 				t.Errorf("%s: %s changed: %t, from %v to %v", samples[name], other, changed, before[other], after[other])
 			}
 		}
-		a := w.do("PATCH", "/keys/"+id, fmt.Sprintf(`{%q:null}`, name))
+		a := w.Do("PATCH", "/keys/"+id, fmt.Sprintf(`{%q:null}`, name))
 		if (a.status == http.StatusOK) != field.Clearable() {
 			t.Errorf("%s: null answers %d %s", name, a.status, a.body)
 		}
