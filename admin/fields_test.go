@@ -9,6 +9,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/till-proxy/till/admin/admintest"
 	"github.com/till-proxy/till/admin/wire"
 	"github.com/till-proxy/till/limiter"
 )
@@ -71,10 +72,10 @@ func TestAPatchOfAFieldChangesThatAlone(t *testing.T) {
 			}
 			return facts
 		}
-		shown := func() any { return get[map[string]any](t, w.Do("GET", "/keys/"+id, ""))[field.Name] }
+		shown := func() any { return admintest.Get[map[string]any](t, w.Do("GET", "/keys/"+id, ""))[field.Name] }
 		before, showed := facts(), shown()
-		if a := w.Do("PATCH", "/keys/"+id, samples[name]); a.status != http.StatusOK {
-			t.Errorf("%s: %d %s", samples[name], a.status, a.body)
+		if a := w.Do("PATCH", "/keys/"+id, samples[name]); a.Status != http.StatusOK {
+			t.Errorf("%s: %d %s", samples[name], a.Status, a.Body)
 			continue
 		}
 		after := facts()
@@ -87,8 +88,8 @@ func TestAPatchOfAFieldChangesThatAlone(t *testing.T) {
 			}
 		}
 		a := w.Do("PATCH", "/keys/"+id, fmt.Sprintf(`{%q:null}`, name))
-		if (a.status == http.StatusOK) != field.Clearable() {
-			t.Errorf("%s: null answers %d %s", name, a.status, a.body)
+		if (a.Status == http.StatusOK) != field.Clearable() {
+			t.Errorf("%s: null answers %d %s", name, a.Status, a.Body)
 		}
 		if now := facts()[field.Name]; field.Clearable() && now != nil && now != string(limiter.ChargeForwarded) {
 			t.Errorf("%s was taken away, and is %v", name, now)
