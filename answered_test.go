@@ -17,6 +17,7 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/till-proxy/till/limiter"
+	"github.com/till-proxy/till/limiter/store"
 	"github.com/till-proxy/till/token"
 	"github.com/till-proxy/till/upstream"
 )
@@ -203,7 +204,7 @@ func TestThePlaceOfARequestIsFreeOnceItsClientKnowsTheEnd(t *testing.T) {
 func oneAtATime(t *testing.T, preset string) (*Handler, *limiter.Live, *exchange) {
 	t.Helper()
 	e := newEngine(filepath.Join(t.TempDir(), "store"), nil)
-	l, err := e.openLimiter(opening{open: limiter.OpenBadger, log: slog.New(slog.DiscardHandler)}, nil)
+	l, err := e.openLimiter(opening{open: store.OpenBadger, log: slog.New(slog.DiscardHandler)}, nil)
 	if err != nil {
 		t.Fatal(err)
 	}

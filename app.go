@@ -28,9 +28,10 @@ import (
 
 	"github.com/till-proxy/till/admin"
 	"github.com/till-proxy/till/admin/wire"
-	_ "github.com/till-proxy/till/cli" // its commands
+	_ "github.com/till-proxy/till/cli"  // its commands
 	_ "github.com/till-proxy/till/echo" // its handler
 	"github.com/till-proxy/till/limiter"
+	"github.com/till-proxy/till/limiter/store"
 	"github.com/till-proxy/till/token"
 	"github.com/till-proxy/till/upstream"
 	"github.com/till-proxy/till/webhook"
@@ -270,7 +271,7 @@ func (a *App) Start() error {
 // user or directory to run with, can let a store be opened.
 func misconfigured(err error) bool {
 	for _, wrong := range []error{
-		limiter.ErrLocked, limiter.ErrExposed, limiter.ErrFormat, fs.ErrPermission, syscall.ENOTDIR, errAnchorInUse,
+		store.ErrLocked, store.ErrExposed, store.ErrFormat, fs.ErrPermission, syscall.ENOTDIR, errAnchorInUse,
 	} {
 		if errors.Is(err, wrong) {
 			return true

@@ -16,7 +16,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 
-	"github.com/till-proxy/till/limiter"
+	"github.com/till-proxy/till/limiter/store"
 )
 
 // A limit in tokens or dollars holds as long as an upstream does what is written
@@ -86,7 +86,7 @@ func (c *contradiction) enough() int64 {
 // a restart forgets them.
 type contradictions struct {
 	path  string
-	disk  limiter.Disk
+	disk  store.Disk
 	log   *slog.Logger
 	count *prometheus.CounterVec // by upstream, option
 
@@ -106,7 +106,7 @@ const (
 )
 
 func newContradictions(dir string, count *prometheus.CounterVec, log *slog.Logger) *contradictions {
-	return &contradictions{path: filepath.Join(dir, "contradictions"), disk: limiter.Files{}, log: log, count: count, turn: make(chan struct{}, 1)}
+	return &contradictions{path: filepath.Join(dir, "contradictions"), disk: store.Files{}, log: log, count: count, turn: make(chan struct{}, 1)}
 }
 
 // unread stands against every upstream while the file cannot be read: one of them

@@ -14,6 +14,7 @@ import (
 
 	"github.com/till-proxy/till/admin/console"
 	"github.com/till-proxy/till/limiter"
+	"github.com/till-proxy/till/limiter/store"
 	"github.com/till-proxy/till/upstream"
 	"github.com/till-proxy/till/webhook"
 )
@@ -101,7 +102,7 @@ func releaseEngine(dir string) error {
 
 // opening is what a configuration says about how to open the store.
 type opening struct {
-	open   func(dir string, log *slog.Logger) (limiter.Store, error)
+	open   func(dir string, log *slog.Logger) (store.Store, error)
 	anchor string
 	log    *slog.Logger
 	roles  map[string]limiter.Role
@@ -176,7 +177,7 @@ func (e *engine) open(o opening, patience time.Duration) (*limiter.Limiter, erro
 	}
 	switch {
 	case e.closed:
-		return nil, limiter.ErrClosed
+		return nil, store.ErrClosed
 	case e.limiter != nil:
 		return e.limiter, nil
 	case err != nil:
@@ -205,7 +206,7 @@ func (e *engine) tryOpen(former *limiter.Limiter, o opening) {
 	defer close(e.opening)
 	defer func() { e.opening = nil }()
 	e.failed, e.nextTry = err, time.Now().Add(reopenAfter)
-	if errors.Is(err, limiter.ErrDoubt) || errors.Is(err, limiter.ErrDamaged) {
+	if errors.Is(err, limiter.ErrDoubt) || errors.Is(err, store.ErrDamaged) {
 		e.nextTry = time.Now().Add(doubtAfter)
 	}
 	switch {
@@ -235,7 +236,7 @@ func (e *engine) tryOpen(former *limiter.Limiter, o opening) {
 // another. Nobody else does so meanwhile, and no lock is held.
 func (e *engine) reopen(former *limiter.Limiter, o opening) (*limiter.Limiter, error) {
 	if former != nil {
-		if err := former.Close(); err != nil && !errors.Is(err, limiter.ErrClosed) {
+		if err := former.Close(); err != nil && !errors.Is(err, store.ErrClosed) {
 			o.log.Warn("closing the store that had failed", "error", err)
 		}
 		if _, err := os.Stat(e.dir); errors.Is(err, fs.ErrNotExist) {
@@ -282,21 +283,21 @@ func (e *engine) current() *limiter.Limiter {
 }
 
 func (e *engine) openLimiter(o opening, after *limiter.Limiter) (*limiter.Limiter, error) {
-	store, err := o.open(e.dir, o.log)
-	if errors.Is(err, limiter.ErrLocked) {
+	s, err := o.open(e.dir, o.log)
+	if errors.Is(err, store.ErrLocked) {
 		return nil, fmt.Errorf("%w; stop that process, or give this one a store of its own with: store badger PATH", err)
 	}
 	if err != nil {
 		return nil, err
 	}
 	l, err := limiter.Open(limiter.Options{
-		Store: store, Shadow: filepath.Join(e.dir, "shadow"), Anchor: o.anchorIn(e.dir), Logger: o.log,
+		Store: s, Shadow: filepath.Join(e.dir, "shadow"), Anchor: o.anchorIn(e.dir), Logger: o.log,
 		Roles: o.roles, Hooks: o.hooks, Posted: e.hooks.Wake, KeepAudit: o.keepAudit, Retain: o.retain,
 		StaleAfter: o.staleAfter, StaleRevoke: o.staleRevoke, Observe: observer{e.metrics, e.events},
 		After: after, Repaired: e.mended, Lockdown: e.lockdown, TurnBytes: maxWaiting, Exiting: caddy.Exiting,
 	})
 	if err != nil {
-		return nil, errors.Join(err, store.Close())
+		return nil, errors.Join(err, s.Close())
 	}
 	return l, nil
 }
@@ -314,7 +315,7 @@ func (e *engine) Destruct() error {
 	err := e.wait(closingTime)
 	if err == nil {
 		if e.limiter != nil {
-			if err = e.limiter.Close(); errors.Is(err, limiter.ErrClosed) {
+			if err = e.limiter.Close(); errors.Is(err, store.ErrClosed) {
 				err = nil // when its store had failed
 			}
 		}

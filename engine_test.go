@@ -10,7 +10,8 @@ import (
 	"time"
 
 	"github.com/till-proxy/till/limiter"
-	"github.com/till-proxy/till/limiter/storetest"
+	"github.com/till-proxy/till/limiter/store"
+	"github.com/till-proxy/till/limiter/store/storetest"
 	"github.com/till-proxy/till/token"
 )
 
@@ -24,7 +25,7 @@ func engineOn(t *testing.T, disk *storetest.Disk) (*engine, opening) {
 			t.Log(err)
 		}
 	})
-	return e, opening{log: slog.New(slog.DiscardHandler), open: func(string, *slog.Logger) (limiter.Store, error) { return disk.Open(), nil }}
+	return e, opening{log: slog.New(slog.DiscardHandler), open: func(string, *slog.Logger) (store.Store, error) { return disk.Open(), nil }}
 }
 
 // mintIn makes a key with n activations.
@@ -273,7 +274,7 @@ func TestNobodyWaitsLongForADiskThatDoesNotAnswer(t *testing.T) {
 	e, o := engineOn(t, disk)
 	hangs := make(chan struct{})
 	answers := o.open
-	o.open = func(dir string, log *slog.Logger) (limiter.Store, error) {
+	o.open = func(dir string, log *slog.Logger) (store.Store, error) {
 		<-hangs
 		return answers(dir, log)
 	}

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/till-proxy/till/limiter"
+	"github.com/till-proxy/till/limiter/store"
 )
 
 // errInOrder says that there is nothing to forfeit.
@@ -52,17 +53,17 @@ var errMended = errors.New("the store was mended and is not yet open")
 
 func (e *engine) mend(former *limiter.Limiter, by limiter.Caller, o opening, done *limiter.Repaired) error {
 	if former != nil {
-		if err := former.Close(); err != nil && !errors.Is(err, limiter.ErrClosed) {
+		if err := former.Close(); err != nil && !errors.Is(err, store.ErrClosed) {
 			o.log.Warn("closing the store that is in doubt", "error", err)
 		}
 	}
 	if err := e.claim(); err != nil {
 		return err
 	}
-	store, err := o.open(e.dir, o.log)
+	s, err := o.open(e.dir, o.log)
 	if err != nil {
 		return err
 	}
-	*done, err = limiter.Forfeit(store, limiter.Files{}, by, o.anchorIn(e.dir), o.roles, time.Now(), o.log)
-	return errors.Join(err, store.Close())
+	*done, err = limiter.Forfeit(s, store.Files{}, by, o.anchorIn(e.dir), o.roles, time.Now(), o.log)
+	return errors.Join(err, s.Close())
 }

@@ -13,6 +13,7 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/till-proxy/till/limiter"
+	"github.com/till-proxy/till/limiter/store"
 	"github.com/till-proxy/till/token"
 )
 
@@ -74,7 +75,7 @@ func TestWhateverHappensBelowSettlesOnce(t *testing.T) {
 			t.Parallel()
 			e := newEngine(filepath.Join(t.TempDir(), "store"), nil)
 			m := e.metrics
-			l, err := e.openLimiter(opening{open: limiter.OpenBadger, log: slog.New(slog.DiscardHandler)}, nil)
+			l, err := e.openLimiter(opening{open: store.OpenBadger, log: slog.New(slog.DiscardHandler)}, nil)
 			if err != nil {
 				t.Fatal(err)
 			}

@@ -16,7 +16,8 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/till-proxy/till/limiter"
-	"github.com/till-proxy/till/limiter/storetest"
+	"github.com/till-proxy/till/limiter/store"
+	"github.com/till-proxy/till/limiter/store/storetest"
 	"github.com/till-proxy/till/token"
 	"github.com/till-proxy/till/upstream"
 )
@@ -37,7 +38,7 @@ type memoryStorage struct{ disk *storetest.Disk }
 
 func (memoryStorage) Identity() string { return "memory" }
 
-func (s memoryStorage) OpenStore(string, *slog.Logger) (limiter.Store, error) {
+func (s memoryStorage) OpenStore(string, *slog.Logger) (store.Store, error) {
 	return s.disk.Open(), nil
 }
 

@@ -9,7 +9,7 @@ import (
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
 
-	"github.com/till-proxy/till/limiter"
+	"github.com/till-proxy/till/limiter/store"
 )
 
 func init() {
@@ -23,7 +23,7 @@ type Storage interface {
 	Identity() string
 	// OpenStore opens it. It is called at Start or on first use, never while
 	// a configuration is only validated.
-	OpenStore(identity string, log *slog.Logger) (limiter.Store, error)
+	OpenStore(identity string, log *slog.Logger) (store.Store, error)
 }
 
 // BadgerStore keeps keys and counts in an embedded Badger directory: the
@@ -65,8 +65,8 @@ func (s *BadgerStore) Provision(caddy.Context) error {
 func (s *BadgerStore) Identity() string { return s.Path }
 
 // OpenStore implements Storage.
-func (s *BadgerStore) OpenStore(dir string, log *slog.Logger) (limiter.Store, error) {
-	return limiter.OpenBadger(dir, log)
+func (s *BadgerStore) OpenStore(dir string, log *slog.Logger) (store.Store, error) {
+	return store.OpenBadger(dir, log)
 }
 
 // UnmarshalCaddyfile reads:

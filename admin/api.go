@@ -21,6 +21,7 @@ import (
 
 	"github.com/till-proxy/till/admin/wire"
 	"github.com/till-proxy/till/limiter"
+	"github.com/till-proxy/till/limiter/store"
 	"github.com/till-proxy/till/token"
 	"github.com/till-proxy/till/upstream"
 )
@@ -137,7 +138,7 @@ func (a *api) fail(w http.ResponseWriter, err error) {
 		known = &apiError{http.StatusUnprocessableEntity, "idempotency_key_reused", limiter.ErrReused.Error()}
 	case errors.Is(err, limiter.ErrForbidden):
 		known = &apiError{http.StatusForbidden, "forbidden", err.Error()}
-	case errors.Is(err, limiter.ErrNotFound):
+	case errors.Is(err, store.ErrNotFound):
 		known = &apiError{http.StatusNotFound, "not_found", "there is no such key"}
 	case errors.Is(err, limiter.ErrVersion):
 		known = &apiError{http.StatusPreconditionFailed, "version_mismatch", err.Error()}

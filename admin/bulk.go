@@ -10,6 +10,7 @@ import (
 	"github.com/till-proxy/till/admin/prose"
 	"github.com/till-proxy/till/admin/wire"
 	"github.com/till-proxy/till/limiter"
+	"github.com/till-proxy/till/limiter/store"
 )
 
 func jobJSON(j limiter.Job) wire.BulkJSON {
@@ -79,7 +80,7 @@ func (a *api) jobs(l *limiter.Limiter, _ *http.Request) (int, any, error) {
 
 func (a *api) job(l *limiter.Limiter, r *http.Request) (int, any, error) {
 	j, err := l.JobOf(a.caller, r.PathValue("id"))
-	if errors.Is(err, limiter.ErrNotFound) {
+	if errors.Is(err, store.ErrNotFound) {
 		err = &apiError{http.StatusNotFound, "not_found", "there is no such job"}
 	}
 	return http.StatusOK, jobJSON(j), err

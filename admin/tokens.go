@@ -7,6 +7,7 @@ import (
 
 	"github.com/till-proxy/till/admin/wire"
 	"github.com/till-proxy/till/limiter"
+	"github.com/till-proxy/till/limiter/store"
 	"github.com/till-proxy/till/token"
 )
 
@@ -74,7 +75,7 @@ func (a *api) listTokens(l *limiter.Limiter, r *http.Request) (int, any, error) 
 
 func (a *api) revokeToken(l *limiter.Limiter, r *http.Request) (int, any, error) {
 	t, err := l.RevokeToken(r.Context(), a.caller, r.PathValue("id"))
-	if errors.Is(err, limiter.ErrNotFound) {
+	if errors.Is(err, store.ErrNotFound) {
 		err = &apiError{http.StatusNotFound, "not_found", "there is no such token"}
 	}
 	if err != nil {

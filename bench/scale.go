@@ -18,6 +18,7 @@ import (
 	"time"
 
 	"github.com/till-proxy/till/limiter"
+	"github.com/till-proxy/till/limiter/store"
 	"github.com/till-proxy/till/token"
 )
 
@@ -73,7 +74,7 @@ func (e estate) lookup(i int) token.Lookup {
 }
 
 func (e estate) open() (*limiter.Limiter, error) {
-	store, err := limiter.OpenBadger(filepath.Join(e.dir, "store"), slog.New(slog.DiscardHandler))
+	store, err := store.OpenBadger(filepath.Join(e.dir, "store"), slog.New(slog.DiscardHandler))
 	if err != nil {
 		return nil, err
 	}

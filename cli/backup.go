@@ -19,6 +19,7 @@ import (
 
 	"github.com/till-proxy/till/admin/prose"
 	"github.com/till-proxy/till/limiter"
+	"github.com/till-proxy/till/limiter/store"
 )
 
 func backupCommand(f *common) *cobra.Command {
@@ -153,7 +154,7 @@ func sealedAgain(done limiter.Restored) (text string) {
 }
 
 func restoreCommand(f *common) *cobra.Command {
-	var store, anchor, config, adapter string
+	var dir, anchor, config, adapter string
 	var trust bool
 	cmd := &cobra.Command{
 		Use:   "restore FILE",
@@ -175,12 +176,12 @@ and --anchor. With - the backup comes from standard input.`,
 		Args: takes(1, 1, "the backup, or -"),
 		RunE: func(cmd *cobra.Command, args []string) (err error) {
 			switch {
-			case (store == "") == (config == ""):
+			case (dir == "") == (config == ""):
 				return usage("say where the store is to be: --config CADDYFILE, for the store and anchor that it names, or --store DIR")
 			case config != "" && anchor != "":
 				return usage("--anchor belongs to --store: with --config the Caddyfile names it")
 			case config != "":
-				if store, anchor, err = placesIn(config, adapter); err != nil {
+				if dir, anchor, err = placesIn(config, adapter); err != nil {
 					return err
 				}
 			}
@@ -205,17 +206,17 @@ and --anchor. With - the backup comes from standard input.`,
 				return err
 			}
 			if anchor == "" {
-				anchor = filepath.Join(store, "anchor")
+				anchor = filepath.Join(dir, "anchor")
 			}
-			s, err := limiter.OpenBadger(store, log)
-			if errors.Is(err, limiter.ErrLocked) {
+			s, err := store.OpenBadger(dir, log)
+			if errors.Is(err, store.ErrLocked) {
 				return fmt.Errorf("%w: stop the server first", err)
 			}
 			if err != nil {
 				return err
 			}
 			defer func() { err = errors.Join(err, s.Close()) }()
-			done, err := limiter.Restore(s, limiter.Files{}, limiter.Operator, backup, anchor, time.Now(), trust, log)
+			done, err := limiter.Restore(s, store.Files{}, limiter.Operator, backup, anchor, time.Now(), trust, log)
 			p.end()
 			if err != nil {
 				return err
@@ -223,15 +224,15 @@ and --anchor. With - the backup comes from standard input.`,
 			if f.json {
 				return printValue(cmd.OutOrStdout(), map[string]any{
 					"keys": done.Keys, "suspended": done.Suspended, "tokens_revoked": done.Tokens,
-					"sealed": done.Sealed, "sealed_without_salt": done.Unsalted, "store": store,
+					"sealed": done.Sealed, "sealed_without_salt": done.Unsalted, "store": dir,
 				})
 			}
 			_, err = fmt.Fprintf(cmd.OutOrStdout(), "%s holds %s; %d that were alive are suspended: caddy till list --status suspended\n%s%s",
-				store, prose.Counted(done.Keys, "key"), done.Suspended, endedTokens(done.Tokens), sealedAgain(done))
+				dir, prose.Counted(done.Keys, "key"), done.Suspended, endedTokens(done.Tokens), sealedAgain(done))
 			return err
 		},
 	}
-	cmd.Flags().StringVar(&store, "store", "", "the store's directory")
+	cmd.Flags().StringVar(&dir, "store", "", "the store's directory")
 	cmd.Flags().StringVar(&config, "config", "", "take the store and the anchor from this configuration file")
 	cmd.Flags().StringVar(&adapter, "adapter", "", "its format, where the file's name does not say it")
 	cmd.Flags().StringVar(&anchor, "anchor", "", "the anchor, where it is not in the store's directory")

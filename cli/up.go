@@ -18,7 +18,7 @@ import (
 	"github.com/caddyserver/caddy/v2/caddyconfig"
 	"github.com/spf13/cobra"
 
-	"github.com/till-proxy/till/limiter"
+	"github.com/till-proxy/till/limiter/store"
 	"github.com/till-proxy/till/token"
 )
 
@@ -133,7 +133,7 @@ func (o *upOptions) run(cmd *cobra.Command) error {
 	defer ignore()
 	if err := caddy.Load(adapted, true); err != nil {
 		// Caddy keeps the text of an app's error, and not the error.
-		if strings.Contains(err.Error(), limiter.ErrLocked.Error()) {
+		if strings.Contains(err.Error(), store.ErrLocked.Error()) {
 			return fmt.Errorf("another process has the store in %s open: stop it, or start this one with --data and another directory", dir)
 		}
 		return fmt.Errorf("starting: %w", err)

@@ -20,6 +20,7 @@ import (
 	"time"
 
 	"github.com/till-proxy/till/limiter"
+	"github.com/till-proxy/till/limiter/store"
 	"github.com/till-proxy/till/token"
 )
 
@@ -350,7 +351,7 @@ func TestTheListPaintsWithinASecond(t *testing.T) {
 // mintMany makes keys in a store that no server has open.
 func mintMany(t *testing.T, dir string, n int) {
 	t.Helper()
-	store, err := limiter.OpenBadger(dir, slog.New(slog.DiscardHandler))
+	store, err := store.OpenBadger(dir, slog.New(slog.DiscardHandler))
 	if err != nil {
 		t.Fatal(err)
 	}

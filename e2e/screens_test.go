@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/till-proxy/till/limiter"
+	"github.com/till-proxy/till/limiter/store"
 	"github.com/till-proxy/till/token"
 )
 
@@ -81,7 +82,7 @@ func (c *monthClock) set(at time.Time) {
 // runs a month within seconds, and returns their ids by name.
 func livedMonth(t *testing.T, dir string, names []string) map[string]string {
 	t.Helper()
-	store, err := limiter.OpenBadger(dir, slog.New(slog.DiscardHandler))
+	store, err := store.OpenBadger(dir, slog.New(slog.DiscardHandler))
 	if err != nil {
 		t.Fatal(err)
 	}

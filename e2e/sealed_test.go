@@ -10,7 +10,7 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/till-proxy/till/limiter"
+	"github.com/till-proxy/till/limiter/store"
 	"github.com/till-proxy/till/upstream/upstreamtest"
 )
 
@@ -170,7 +170,7 @@ func TestTheBoxOfARevokedKeyOpensForNobody(t *testing.T) {
 		t.Error("the salt is there after the key was revoked")
 	}
 	// A live record without its salt, as a backup brings it back.
-	s.inStore(func(tx limiter.Tx) error { return tx.Delete([]byte("s/" + id)) })
+	s.inStore(func(tx store.Tx) error { return tx.Delete([]byte("s/" + id)) })
 	s.start()
 	if status := s.show(id)["status"]; status != "active" {
 		t.Fatalf("the record did not come back: %v", status)
@@ -182,9 +182,9 @@ func TestTheBoxOfARevokedKeyOpensForNobody(t *testing.T) {
 }
 
 // inStore changes the store of a server that is stopped.
-func (s *server) inStore(fn func(limiter.Tx) error) {
+func (s *server) inStore(fn func(store.Tx) error) {
 	s.t.Helper()
-	store, err := limiter.OpenBadger(s.store(), slog.New(slog.DiscardHandler))
+	store, err := store.OpenBadger(s.store(), slog.New(slog.DiscardHandler))
 	if err != nil {
 		s.t.Fatal(err)
 	}
@@ -199,7 +199,7 @@ func (s *server) inStore(fn func(limiter.Tx) error) {
 // stored is a value in the store of a server that is stopped; nil if none.
 func (s *server) stored(key string) (value []byte) {
 	s.t.Helper()
-	s.inStore(func(tx limiter.Tx) error {
+	s.inStore(func(tx store.Tx) error {
 		b, err := tx.Get([]byte(key))
 		if err == nil {
 			value = append([]byte{}, b...)

@@ -15,7 +15,7 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/till-proxy/till/limiter"
+	"github.com/till-proxy/till/limiter/store"
 	"github.com/till-proxy/till/upstream/upstreamtest"
 )
 
@@ -312,7 +312,7 @@ func (s *secretSweep) files(from *server) {
 	if err != nil {
 		s.t.Error(err)
 	}
-	from.inStore(func(tx limiter.Tx) error {
+	from.inStore(func(tx store.Tx) error {
 		return tx.Scan(nil, nil, false, func(key, value []byte) (bool, error) {
 			s.keep("store", append(append(bytes.Clone(key), value...), '\n'))
 			return true, nil

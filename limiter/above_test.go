@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/till-proxy/till/limiter"
+	"github.com/till-proxy/till/limiter/store"
 	"github.com/till-proxy/till/scope"
 )
 
@@ -160,7 +161,7 @@ func TestWhoMintedAParentSeesItsChildrenAndTheirRoleBinds(t *testing.T) {
 		if _, err := w.Get(ctx, ann, k.id); err != nil {
 			t.Errorf("who minted the root: %v", err)
 		}
-		if _, err := w.Get(ctx, bob, k.id); !errors.Is(err, limiter.ErrNotFound) {
+		if _, err := w.Get(ctx, bob, k.id); !errors.Is(err, store.ErrNotFound) {
 			t.Errorf("another token of the role: %v", err)
 		}
 	}
@@ -191,7 +192,7 @@ func TestATreeSurvivesRestoreAndRepairInBalance(t *testing.T) {
 		t.Fatal(err)
 	}
 	w.movedAway()
-	if _, err := limiter.Restore(w.disk.Open(), limiter.Files{}, limiter.Operator, bytes.NewReader(backup.Bytes()), w.anchor, w.Now(), false, discard); err != nil {
+	if _, err := limiter.Restore(w.disk.Open(), store.Files{}, limiter.Operator, bytes.NewReader(backup.Bytes()), w.anchor, w.Now(), false, discard); err != nil {
 		t.Fatal(err)
 	}
 	w.shadow += "'"
@@ -220,7 +221,7 @@ func TestATreeSurvivesRestoreAndRepairInBalance(t *testing.T) {
 	if err := w.Close(); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := limiter.Forfeit(w.disk.Open(), limiter.Files{}, limiter.Operator, w.anchor, w.roles, w.Now(), discard); err != nil {
+	if _, err := limiter.Forfeit(w.disk.Open(), store.Files{}, limiter.Operator, w.anchor, w.roles, w.Now(), discard); err != nil {
 		t.Fatal(err)
 	}
 	w.open(w.disk.Open())

@@ -14,6 +14,7 @@ import (
 
 	"github.com/oklog/ulid/v2"
 
+	"github.com/till-proxy/till/limiter/store"
 	"github.com/till-proxy/till/token"
 )
 
@@ -125,7 +126,7 @@ func tokenNameKey(name string) []byte { return append([]byte(spaceTokens+"n/"), 
 // readTokens loads all tokens.
 func (l *Limiter) readTokens() error {
 	l.tokens.byLookup, l.tokens.byID = make(map[token.Lookup]*liveToken), make(map[string]*liveToken)
-	return l.store.View(func(r Reader) error {
+	return l.store.View(func(r store.Reader) error {
 		return r.Scan(tokenKey(""), nil, false, func(key, value []byte) (bool, error) {
 			rec := new(AdminToken)
 			if err := json.Unmarshal(value, rec); err != nil {
@@ -219,7 +220,7 @@ func (l *Limiter) CreateToken(_ context.Context, by Caller, spec TokenSpec) (Adm
 		}
 		if _, err := b.Get(tokenNameKey(rec.Name)); err == nil {
 			return invalid("name", "must be one that no other token has, got %q", rec.Name)
-		} else if !errors.Is(err, ErrNotFound) {
+		} else if !errors.Is(err, store.ErrNotFound) {
 			return err
 		}
 		return errors.Join(b.Set(tokenNameKey(rec.Name), []byte(rec.ID)), writeToken(b, rec),
@@ -308,7 +309,7 @@ func (l *Limiter) RevokeToken(_ context.Context, by Caller, id string) (AdminTok
 	}
 	seen, ok := l.tokens.get(id)
 	if !ok || !l.seesToken(by, &seen) {
-		return AdminToken{}, ErrNotFound
+		return AdminToken{}, store.ErrNotFound
 	}
 	if by.Role != OperatorRole && seen.ID != by.Token && seen.Token != by.Token {
 		if err := l.within(seen.Role, by.Role); err != nil {
@@ -357,7 +358,7 @@ func (t *AdminToken) facts(now time.Time) map[string]any {
 	return f
 }
 
-func readToken(r Reader, id string) (*AdminToken, error) {
+func readToken(r store.Reader, id string) (*AdminToken, error) {
 	v, err := r.Get(tokenKey(id))
 	if err != nil {
 		return nil, err
@@ -369,7 +370,7 @@ func readToken(r Reader, id string) (*AdminToken, error) {
 	return rec, nil
 }
 
-func writeToken(tx Tx, rec *AdminToken) error {
+func writeToken(tx store.Tx, rec *AdminToken) error {
 	v, err := json.Marshal(rec)
 	if err != nil {
 		return err
@@ -394,7 +395,7 @@ func (l *Limiter) saveTokens() error {
 		saved = saved[:0]
 		for _, t := range changed {
 			rec, err := readToken(b, t.ID)
-			if errors.Is(err, ErrNotFound) {
+			if errors.Is(err, store.ErrNotFound) {
 				continue
 			}
 			if err != nil {

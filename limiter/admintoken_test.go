@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/till-proxy/till/limiter"
+	"github.com/till-proxy/till/limiter/store"
 	"github.com/till-proxy/till/token"
 )
 
@@ -177,7 +178,7 @@ func TestTokensAreSeenAndRevokedOnlyWithinOnesSight(t *testing.T) {
 		t.Errorf("lena, who sees her role, sees %+v, %v", list, err)
 	}
 	for _, id := range []string{auditor.Token, boss.Token, "tok_nosuch"} {
-		if _, err := w.RevokeToken(ctx, lena, id); !errors.Is(err, limiter.ErrNotFound) {
+		if _, err := w.RevokeToken(ctx, lena, id); !errors.Is(err, store.ErrNotFound) {
 			t.Errorf("lena revokes %s: %v, want ErrNotFound", id, err)
 		}
 	}

@@ -7,6 +7,8 @@ import (
 	"fmt"
 	"hash/crc32"
 	"io/fs"
+
+	"github.com/till-proxy/till/limiter/store"
 )
 
 // The anchor is a small file that knows the last commit which anybody was told
@@ -20,8 +22,8 @@ import (
 //	1024  the same                           the odd ones
 type anchor struct {
 	path   string
-	disk   Disk
-	file   File
+	disk   store.Disk
+	file   store.File
 	secret [32]byte
 	store  [16]byte
 	seq    uint64
@@ -50,7 +52,7 @@ func unsealed(b []byte) ([]byte, bool) {
 // openAnchor opens the anchor at path. Where there is none, a new one is made
 // when fresh says so; else one that belongs to no store, so that nothing agrees
 // with it.
-func openAnchor(disk Disk, path string, fresh bool) (*anchor, error) {
+func openAnchor(disk store.Disk, path string, fresh bool) (*anchor, error) {
 	a := &anchor{path: path, disk: disk}
 	b, err := disk.ReadFile(path)
 	switch {

@@ -8,7 +8,8 @@ import (
 	"time"
 
 	"github.com/till-proxy/till/limiter"
-	"github.com/till-proxy/till/limiter/storetest"
+	"github.com/till-proxy/till/limiter/store"
+	"github.com/till-proxy/till/limiter/store/storetest"
 )
 
 // reopen tries to open what the world has on its disk.
@@ -75,7 +76,7 @@ func TestAStoreThatDoesNotAgreeWithItsAnchorStaysClosed(t *testing.T) {
 // lose takes the first record under a prefix from the disk.
 func (w *world) lose(prefix string) {
 	w.t.Helper()
-	err := w.disk.Open().Update(func(tx limiter.Tx) error {
+	err := w.disk.Open().Update(func(tx store.Tx) error {
 		var gone []byte
 		if err := tx.Scan([]byte(prefix), nil, false, func(key, _ []byte) (bool, error) { gone = key; return false, nil }); err != nil {
 			return err
@@ -140,7 +141,7 @@ func TestABudgetThatWentBackClosesTheStoreAtItsFirstUse(t *testing.T) {
 		before := make(map[string][]byte)
 		scan := func(fn func(key, value []byte)) {
 			t.Helper()
-			err := w.disk.Open().View(func(r limiter.Reader) error {
+			err := w.disk.Open().View(func(r store.Reader) error {
 				return r.Scan([]byte(prefix), nil, false, func(key, value []byte) (bool, error) { fn(key, value); return true, nil })
 			})
 			if err != nil {
@@ -164,7 +165,7 @@ func TestABudgetThatWentBackClosesTheStoreAtItsFirstUse(t *testing.T) {
 		scan(func(key, value []byte) {
 			if old := before[string(key)]; old != nil && string(old) != string(value) {
 				changed++
-				if err := w.disk.Open().Update(func(tx limiter.Tx) error { return tx.Set(key, old) }); err != nil {
+				if err := w.disk.Open().Update(func(tx store.Tx) error { return tx.Set(key, old) }); err != nil {
 					t.Fatal(err)
 				}
 			}
@@ -221,7 +222,7 @@ func TestForfeitingSpendsWhatMayHaveBeenSpent(t *testing.T) {
 	for cut := 1; ; cut++ { // off at every commit, and run again
 		reached := cut%2 == 1
 		w.disk.FailAt(cut, reached)
-		done, err := limiter.Forfeit(w.disk.Open(), limiter.Files{}, limiter.Operator, w.anchor, w.roles, w.clock.time(), discard)
+		done, err := limiter.Forfeit(w.disk.Open(), store.Files{}, limiter.Operator, w.anchor, w.roles, w.clock.time(), discard)
 		w.disk.Heal()
 		if err == nil {
 			if done.Keys != 5 || done.Suspended > 3 {
@@ -323,7 +324,7 @@ func TestWhatLivesAgainWithoutAKeyClosesTheStore(t *testing.T) {
 			}
 			records := func() map[string]string {
 				all := make(map[string]string)
-				err := w.disk.Open().View(func(r limiter.Reader) error {
+				err := w.disk.Open().View(func(r store.Reader) error {
 					return r.Scan([]byte(prefix), nil, false, func(key, value []byte) (bool, error) {
 						all[string(key)] = string(value)
 						return true, nil
@@ -355,7 +356,7 @@ func TestWhatLivesAgainWithoutAKeyClosesTheStore(t *testing.T) {
 					continue
 				}
 				changed++
-				err := w.disk.Open().Update(func(tx limiter.Tx) error {
+				err := w.disk.Open().Update(func(tx store.Tx) error {
 					switch {
 					case goes == "away" || !was:
 						return tx.Delete([]byte(key))

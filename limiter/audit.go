@@ -8,6 +8,8 @@ import (
 	"fmt"
 	"sync/atomic"
 	"time"
+
+	"github.com/till-proxy/till/limiter/store"
 )
 
 // The audit log is a chain: each entry holds the hash of the one before, and
@@ -141,9 +143,9 @@ func auditKey(seq uint64) []byte {
 }
 
 // readChain reads where the audit log ends, and that its last entry is there.
-func readChain(r Reader) (chain, error) {
+func readChain(r store.Reader) (chain, error) {
 	b, err := r.Get(metaAudit)
-	if errors.Is(err, ErrNotFound) {
+	if errors.Is(err, store.ErrNotFound) {
 		return chain{}, nil
 	}
 	if err != nil {

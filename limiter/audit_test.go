@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/till-proxy/till/limiter"
+	"github.com/till-proxy/till/limiter/store"
 	"github.com/till-proxy/till/token"
 )
 
@@ -176,7 +177,7 @@ func TestALostEndOfTheAuditLogIsFoundOutOnOpening(t *testing.T) {
 				t.Fatal(err)
 			}
 			s := w.disk.Open()
-			err := s.Update(func(tx limiter.Tx) error {
+			err := s.Update(func(tx store.Tx) error {
 				var last []byte
 				err := tx.Scan([]byte(remove), nil, true, func(key, _ []byte) (bool, error) {
 					last = bytes.Clone(key)
@@ -191,7 +192,7 @@ func TestALostEndOfTheAuditLogIsFoundOutOnOpening(t *testing.T) {
 			if !errors.Is(err, limiter.ErrDoubt) {
 				t.Fatalf("opened: %v, want ErrDoubt", err)
 			}
-			if _, err := limiter.Forfeit(s, limiter.Files{}, limiter.Operator, w.anchor, w.roles, w.clock.time(), discard); err != nil {
+			if _, err := limiter.Forfeit(s, store.Files{}, limiter.Operator, w.anchor, w.roles, w.clock.time(), discard); err != nil {
 				t.Fatal(err)
 			}
 			w.open(s)

@@ -2,6 +2,8 @@ package limiter
 
 import (
 	"time"
+
+	"github.com/till-proxy/till/limiter/store"
 )
 
 // How the audit log is kept. Who owns the store could write all of it anew; the
@@ -70,7 +72,7 @@ func (l *Limiter) pruneAudit() error {
 
 // prunable reports whether the oldest entry is from before a time.
 func (l *Limiter) prunable(before time.Time) (due bool, err error) {
-	err = l.store.View(func(r Reader) error {
+	err = l.store.View(func(r store.Reader) error {
 		return r.Scan([]byte(spaceAudit), nil, false, func(_, line []byte) (bool, error) {
 			e, err := parseEntry(line)
 			due = err == nil && e.time().Before(before)

@@ -8,6 +8,8 @@ import (
 	"fmt"
 	"strings"
 	"time"
+
+	"github.com/till-proxy/till/limiter/store"
 )
 
 // AuditFilter picks entries of the audit log. Empty fields pick all.
@@ -60,7 +62,7 @@ func (l *Limiter) Audit(ctx context.Context, by Caller, f AuditFilter) (AuditPag
 	}
 	looked := 0
 	var last uint64
-	err := l.store.View(func(r Reader) error {
+	err := l.store.View(func(r store.Reader) error {
 		after, err := f.start(r)
 		if err != nil {
 			return err
@@ -98,7 +100,7 @@ func (l *Limiter) Audit(ctx context.Context, by Caller, f AuditFilter) (AuditPag
 }
 
 // start is the entry after which a page begins.
-func (f *AuditFilter) start(r Reader) ([]byte, error) {
+func (f *AuditFilter) start(r store.Reader) ([]byte, error) {
 	if f.forward > 0 {
 		return auditKey(f.forward), nil
 	}
@@ -121,7 +123,7 @@ func (f *AuditFilter) start(r Reader) ([]byte, error) {
 
 // firstSince finds the first entry of a time or later. Times rise with the
 // numbers, but where a clock was repaired.
-func firstSince(r Reader, t time.Time) (uint64, error) {
+func firstSince(r store.Reader, t time.Time) (uint64, error) {
 	head, err := readChain(r)
 	if err != nil {
 		return 0, err
@@ -169,7 +171,7 @@ func (f *AuditFilter) picks(e *entryLine) bool {
 // auditSight decides which entries a caller sees, on one state of the store.
 type auditSight struct {
 	l    *Limiter
-	r    Reader
+	r    store.Reader
 	by   Caller
 	keys map[string]bool
 }
@@ -192,7 +194,7 @@ func (s *auditSight) sees(e *entryLine) (bool, error) {
 		return seen, nil
 	}
 	b, err := s.r.Get(recordKey(id))
-	if errors.Is(err, ErrNotFound) { // forgotten
+	if errors.Is(err, store.ErrNotFound) { // forgotten
 		s.keys[id] = false
 		return false, nil
 	}
@@ -224,7 +226,7 @@ func (l *Limiter) ExportAudit(ctx context.Context, by Caller, write func(line []
 	if !l.seesAll(by) {
 		return fmt.Errorf("%w: an export is the whole log, so it takes a role that sees all", ErrForbidden)
 	}
-	return l.store.View(func(r Reader) error {
+	return l.store.View(func(r store.Reader) error {
 		return r.Scan([]byte(spaceAudit), nil, false, func(_, line []byte) (bool, error) {
 			if err := ctx.Err(); err != nil {
 				return false, err

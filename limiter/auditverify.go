@@ -6,6 +6,8 @@ import (
 	"errors"
 	"fmt"
 	"io"
+
+	"github.com/till-proxy/till/limiter/store"
 )
 
 // Verified is an audit log that is whole.
@@ -133,9 +135,9 @@ func (l *Limiter) AuditVerify(ctx context.Context, by Caller) (Verified, error) 
 		return Verified{}, err
 	}
 	var v verifier
-	err := l.store.View(func(r Reader) error {
+	err := l.store.View(func(r store.Reader) error {
 		b, err := r.Get(metaAudit)
-		if errors.Is(err, ErrNotFound) {
+		if errors.Is(err, store.ErrNotFound) {
 			return nil
 		}
 		if err != nil {

@@ -13,6 +13,8 @@ import (
 	"io/fs"
 	"log/slog"
 	"time"
+
+	"github.com/till-proxy/till/limiter/store"
 )
 
 // A backup is every record of one moment, and a checksum over all of it:
@@ -53,7 +55,7 @@ func (l *Limiter) Backup(ctx context.Context, by Caller, w io.Writer, withSalts 
 		return 0, err
 	}
 	var records uint64
-	err = l.store.View(func(r Reader) error {
+	err = l.store.View(func(r store.Reader) error {
 		return r.Scan(nil, nil, false, func(key, value []byte) (bool, error) {
 			if err := ctx.Err(); err != nil {
 				return false, err
@@ -189,19 +191,19 @@ type Restored struct {
 // an anchor for it. The whole backup is checked before anything is written. Keys
 // that were alive in it are suspended, and admin tokens revoked, unless trust says
 // otherwise: what was used or revoked since the backup is not known.
-func Restore(s Store, disk Disk, by Caller, backup io.ReadSeeker, anchorPath string, now time.Time, trust bool, log *slog.Logger) (Restored, error) {
+func Restore(s store.Store, disk store.Disk, by Caller, backup io.ReadSeeker, anchorPath string, now time.Time, trust bool, log *slog.Logger) (Restored, error) {
 	if err := onlyOperator(by); err != nil {
 		return Restored{}, err
 	}
-	format := storeFormat
+	format := store.Format
 	err := eachRecord(backup, func(key, value []byte) error {
-		if bytes.Equal(key, metaFormat) {
+		if bytes.Equal(key, store.FormatKey) {
 			format = string(value)
 		}
 		return nil
 	})
-	if err == nil && format != storeFormat {
-		err = otherFormat([]byte(format))
+	if err == nil && format != store.Format {
+		err = store.OtherFormat([]byte(format))
 	}
 	if err != nil {
 		return Restored{}, err
@@ -209,7 +211,7 @@ func Restore(s Store, disk Disk, by Caller, backup io.ReadSeeker, anchorPath str
 	if _, err := backup.Seek(0, io.SeekStart); err != nil {
 		return Restored{}, err
 	}
-	err = s.View(func(r Reader) error {
+	err = s.View(func(r store.Reader) error {
 		return r.Scan(nil, nil, false, func([]byte, []byte) (bool, error) {
 			return false, errors.New("the store is not empty: move it away first, with its anchor")
 		})
@@ -223,13 +225,13 @@ func Restore(s Store, disk Disk, by Caller, backup io.ReadSeeker, anchorPath str
 	case !errors.Is(err, fs.ErrNotExist):
 		return Restored{}, fmt.Errorf("looking for an anchor: %w", err)
 	}
-	if err := s.Update(func(tx Tx) error { return tx.Set(metaCommit, (&commitRecord{}).encode()) }); err != nil {
+	if err := s.Update(func(tx store.Tx) error { return tx.Set(metaCommit, (&commitRecord{}).encode()) }); err != nil {
 		return Restored{}, err // in doubt, until all of it is there
 	}
 	var keys, values [][]byte
 	size := 0
 	flush := func() error {
-		err := s.Update(func(tx Tx) error {
+		err := s.Update(func(tx store.Tx) error {
 			for i, key := range keys {
 				if err := tx.Set(key, values[i]); err != nil {
 					return err

@@ -1,6 +1,10 @@
 package limiter
 
-import "errors"
+import (
+	"errors"
+
+	"github.com/till-proxy/till/limiter/store"
+)
 
 // batch is the transaction that several changes are written in, with everything
 // that is kept in step with them.
@@ -23,7 +27,7 @@ func (b *batch) participants() []participant {
 }
 
 // offline is a batch in a store that no Limiter has open.
-func offline(tx Tx, clock teller) *batch {
+func offline(tx store.Tx, clock teller) *batch {
 	b := &batch{
 		transaction: &transaction{Tx: tx}, clock: clock, log: new(auditLog), revocations: new(revocations),
 		sums: &sums{durable: tally{Keys: make(map[Status]int64)}},
@@ -43,7 +47,7 @@ func (b *batch) setAccount(id accountID, forRole bool, rec *accountRecord) error
 	}
 	var former *accountRecord
 	before, err := b.Get(key)
-	if err != nil && !errors.Is(err, ErrNotFound) {
+	if err != nil && !errors.Is(err, store.ErrNotFound) {
 		return err
 	}
 	change := counted

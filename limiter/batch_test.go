@@ -10,19 +10,20 @@ import (
 	"time"
 
 	"github.com/till-proxy/till/limiter"
-	"github.com/till-proxy/till/limiter/storetest"
+	"github.com/till-proxy/till/limiter/store"
+	"github.com/till-proxy/till/limiter/store/storetest"
 )
 
 // rehearsed is a store that runs every transaction twice, and keeps what the second
 // run did: as one that has to begin again after a conflict, or a batch of which one
 // change failed. So whatever a change does besides its transaction shows in any test.
-type rehearsed struct{ limiter.Store }
+type rehearsed struct{ store.Store }
 
 var errRehearsed = errors.New("only a rehearsal")
 
 // Update implements limiter.Store.
-func (s rehearsed) Update(fn func(limiter.Tx) error) error {
-	err := s.Store.Update(func(tx limiter.Tx) error { return errors.Join(fn(tx), errRehearsed) })
+func (s rehearsed) Update(fn func(store.Tx) error) error {
+	err := s.Store.Update(func(tx store.Tx) error { return errors.Join(fn(tx), errRehearsed) })
 	if !errors.Is(err, errRehearsed) {
 		return err
 	}
@@ -31,18 +32,18 @@ func (s rehearsed) Update(fn func(limiter.Tx) error) error {
 
 // rolled is a store that can run every transaction and keep nothing of it.
 type rolled struct {
-	limiter.Store
+	store.Store
 	back bool
 }
 
 // Update implements limiter.Store.
-func (s *rolled) Update(fn func(limiter.Tx) error) error {
+func (s *rolled) Update(fn func(store.Tx) error) error {
 	if !s.back {
 		return s.Store.Update(fn)
 	}
-	err := s.Store.Update(func(tx limiter.Tx) error { return errors.Join(fn(tx), errRehearsed) })
+	err := s.Store.Update(func(tx store.Tx) error { return errors.Join(fn(tx), errRehearsed) })
 	if errors.Is(err, errRehearsed) {
-		return limiter.ErrNoSpace // nothing was written
+		return store.ErrNoSpace // nothing was written
 	}
 	return err
 }
@@ -178,10 +179,10 @@ func TestATransactionThatIsRolledBackChangesNothingInMemory(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			disk := storetest.NewDisk()
-			store := &rolled{Store: disk.Open()}
+			rolling := &rolled{Store: disk.Open()}
 			w := &world{t: t, clock: newClock(), disk: disk, shadow: "shadow", anchor: "anchor", files: disk.Files()}
 			w.hooks = []limiter.Hook{{URL: hookURL}}
-			w.open(store)
+			w.open(rolling)
 			t.Cleanup(w.Abandon)
 			k := w.mint(delegating(activations(100), func(k *limiter.Key) { k.Limit[limiter.Tokens] = limiter.NoLimit }))
 			g, refusal := k.ask(bound(limiter.Tokens, 7))
@@ -193,14 +194,14 @@ func TestATransactionThatIsRolledBackChangesNothingInMemory(t *testing.T) {
 				t.Fatal(err)
 			}
 			before := w.memory(t, k.id)
-			store.back = true
-			if err := act(w, k); !errors.Is(err, limiter.ErrNoSpace) {
+			rolling.back = true
+			if err := act(w, k); !errors.Is(err, store.ErrNoSpace) {
 				t.Errorf("it was kept: %v", err)
 			}
 			if after := w.memory(t, k.id); !slices.Equal(before, after) {
 				t.Errorf("before: %q\nafter:  %q", before, after)
 			}
-			store.back = false
+			rolling.back = false
 			if err := act(w, k); err != nil {
 				t.Error(err)
 			}

@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"time"
+
+	"github.com/till-proxy/till/limiter/store"
 )
 
 const (
@@ -110,7 +112,7 @@ func (l *Limiter) dequeued()      { l.waiting.Add(-1) }
 
 // readAccount reads an account's record; a role's is made on first use, and
 // its limit is what the configuration says.
-func readAccount(r Reader, a *account) (accountRecord, error) {
+func readAccount(r store.Reader, a *account) (accountRecord, error) {
 	b, err := r.Get(accountKey(a.id))
 	if a.forRole {
 		rec := accountRecord{}
@@ -119,7 +121,7 @@ func readAccount(r Reader, a *account) (accountRecord, error) {
 			if rec, err = decodeAccount(b); err != nil {
 				return rec, err
 			}
-		case err != ErrNotFound:
+		case err != store.ErrNotFound:
 			return rec, err
 		}
 		a.mu.Lock()

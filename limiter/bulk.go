@@ -6,6 +6,8 @@ import (
 	"errors"
 	"fmt"
 	"time"
+
+	"github.com/till-proxy/till/limiter/store"
 )
 
 // bounded lets a filter pick only what the caller sees, also while it runs on
@@ -121,7 +123,7 @@ func (l *Limiter) recordJob(j *job) error {
 				continue
 			}
 			key, _, err := l.endIn(b, &s, d.key.ID)
-			if err != nil && !errors.Is(err, ErrNotFound) {
+			if err != nil && !errors.Is(err, store.ErrNotFound) {
 				return err
 			}
 			if key != nil {
@@ -187,7 +189,7 @@ func (l *Limiter) lookUp(j *job, cursor string) found {
 	f.Cursor = cursor
 	p := found{cursor: cursor}
 	bytes := 0
-	p.err = l.store.View(func(r Reader) (err error) {
+	p.err = l.store.View(func(r store.Reader) (err error) {
 		p.next, err = l.scan(context.Background(), r, Operator, &f, bulkLooked, func(id string) (bool, error) {
 			k := l.loaded(id)
 			var key *Key
@@ -247,7 +249,7 @@ func (l *Limiter) lookUp(j *job, cursor string) found {
 
 // scan calls fn with the keys that a filter's index leads to, until it returns
 // false or most were looked at, and returns where to go on; empty at the end.
-func (l *Limiter) scan(ctx context.Context, r Reader, by Caller, f *Filter, most int, fn func(id string) (bool, error)) (next string, err error) {
+func (l *Limiter) scan(ctx context.Context, r store.Reader, by Caller, f *Filter, most int, fn func(id string) (bool, error)) (next string, err error) {
 	q, err := l.query(r, by, f, l.clock.Now())
 	if err != nil {
 		return "", err
@@ -288,7 +290,7 @@ func (l *Limiter) CountMatches(ctx context.Context, by Caller, f Filter) (matche
 	}
 	f.Thorough = true
 	for {
-		err := l.store.View(func(r Reader) (err error) {
+		err := l.store.View(func(r store.Reader) (err error) {
 			f.Cursor, err = l.walk(ctx, r, Operator, &f, maxLookedAt, func(v View) bool {
 				matched++
 				if v.Status != Revoked {
@@ -325,7 +327,7 @@ func (l *Limiter) Await(ctx context.Context, by Caller, number int64) (Job, erro
 		case <-ctx.Done():
 			return j.snapshot(), nil
 		case <-l.jobsStopped:
-			return j.snapshot(), ErrClosed
+			return j.snapshot(), store.ErrClosed
 		}
 	}
 	return l.JobOf(by, fmt.Sprint(number))

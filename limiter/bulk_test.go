@@ -12,6 +12,7 @@ import (
 	"pgregory.net/rapid"
 
 	"github.com/till-proxy/till/limiter"
+	"github.com/till-proxy/till/limiter/store"
 )
 
 // await is the job at its end.
@@ -163,7 +164,7 @@ func TestRevokeManyOnAFullDiskHoldsAndIsDurableLater(t *testing.T) {
 	k, other := w.mint(owned("ann", 500)), w.mint(owned("bob", 500))
 	k.use()
 	w.disk.Fill()
-	if _, err := w.RevokeMany(limiter.Operator, limiter.Filter{Owner: "ann"}, false, ""); !errors.Is(err, limiter.ErrNoSpace) {
+	if _, err := w.RevokeMany(limiter.Operator, limiter.Filter{Owner: "ann"}, false, ""); !errors.Is(err, store.ErrNoSpace) {
 		t.Fatalf("on a full disk: %v", err)
 	}
 	if code := k.use(); code != limiter.CodeKeyRevoked {

@@ -4,6 +4,8 @@ import (
 	"errors"
 	"slices"
 	"time"
+
+	"github.com/till-proxy/till/limiter/store"
 )
 
 // A job that ends keys goes on in steps, each a commit of its own, so that it never
@@ -64,7 +66,7 @@ func (l *Limiter) jobsLoop() {
 		if err == nil {
 			continue
 		}
-		if errors.Is(err, ErrClosed) {
+		if errors.Is(err, store.ErrClosed) {
 			return
 		}
 		j := jobs[0]
@@ -116,7 +118,7 @@ func (l *Limiter) step(j *job) error {
 		for _, id := range ids {
 			key, since, err := l.endIn(b, &s, id)
 			switch {
-			case err != nil && !errors.Is(err, ErrNotFound):
+			case err != nil && !errors.Is(err, store.ErrNotFound):
 				return err
 			case key != nil:
 				ended = append(ended, key)

@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+
+	"github.com/till-proxy/till/limiter/store"
 )
 
 // Permission is a right that a role gives its callers.
@@ -126,7 +128,7 @@ func (l *Limiter) authorise(by Caller, p Permission, key *Key) error {
 		return l.noted(by, l.forbidden(by, p))
 	}
 	if key != nil && !l.Sees(by, key) {
-		return l.noted(by, &attemptError{ErrNotFound, string(p) + " on a key out of sight"})
+		return l.noted(by, &attemptError{store.ErrNotFound, string(p) + " on a key out of sight"})
 	}
 	return nil
 }

@@ -9,6 +9,7 @@ import (
 	"pgregory.net/rapid"
 
 	"github.com/till-proxy/till/limiter"
+	"github.com/till-proxy/till/limiter/store"
 	"github.com/till-proxy/till/scope"
 	"github.com/till-proxy/till/token"
 )
@@ -73,7 +74,7 @@ func TestNothingRaisesAKeyAboveACeiling(t *testing.T) {
 			var wrong *limiter.InvalidError
 			var above *limiter.CeilingError
 			if err != nil && !errors.As(err, &wrong) && !errors.As(err, &above) && !errors.Is(err, limiter.ErrForbidden) &&
-				!errors.Is(err, limiter.ErrDead) && !errors.Is(err, limiter.ErrNotFound) {
+				!errors.Is(err, limiter.ErrDead) && !errors.Is(err, store.ErrNotFound) {
 				rt.Fatal(err)
 			}
 		}

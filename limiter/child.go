@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"net/netip"
 	"time"
+
+	"github.com/till-proxy/till/limiter/store"
 )
 
 // A holder whose key may delegate mints children of it. A child has a budget of
@@ -28,7 +30,7 @@ const (
 func (k *Key) attached() bool { return k.Parent != "" && k.ReturnedAt.IsZero() }
 
 // checkAncestry refuses records that do not lead up to a key without parent.
-func checkAncestry(r Reader, key *Key) error {
+func checkAncestry(r store.Reader, key *Key) error {
 	for k := key; k.Parent != ""; {
 		b, err := r.Get(recordKey(k.Parent))
 		if err != nil {
@@ -47,7 +49,7 @@ func checkAncestry(r Reader, key *Key) error {
 }
 
 // childrenOf lists the children of a key whose rest has not come back.
-func childrenOf(r Reader, id string) (ids []string, err error) {
+func childrenOf(r store.Reader, id string) (ids []string, err error) {
 	prefix := childPrefix(id)
 	err = r.Scan(prefix, nil, false, func(key, _ []byte) (bool, error) {
 		ids = append(ids, string(key[len(prefix):]))
@@ -56,7 +58,7 @@ func childrenOf(r Reader, id string) (ids []string, err error) {
 	return ids, err
 }
 
-func countChildren(r Reader, id string) (int, error) {
+func countChildren(r store.Reader, id string) (int, error) {
 	ids, err := childrenOf(r, id)
 	return len(ids), err
 }

@@ -6,6 +6,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"github.com/till-proxy/till/limiter/store"
 )
 
 // change is one thing to be made durable. apply runs on the committer, inside
@@ -42,9 +44,6 @@ type guard interface {
 	seal() error
 }
 
-// ErrClosed is returned for changes submitted to a limiter that was closed.
-var ErrClosed = errors.New("the store is closed")
-
 // committer writes all waiting changes in one durable transaction, over and
 // over: the grouping that Badger itself does not do. One goroutine owns it. What
 // the changes are about it does not know: they get a B, which holds the
@@ -73,7 +72,7 @@ type committer[B any] struct {
 
 // commitOptions is what a committer works with.
 type commitOptions[B any] struct {
-	store        Store
+	store        store.Store
 	batch        func(t *transaction) B
 	participants []participant // in the order in which they finish
 	guard        guard         // nil: none
@@ -103,7 +102,7 @@ func (c *committer[B]) enqueue(ch change[B]) {
 	if c.closed {
 		c.mu.Unlock()
 		// done may take the locks that the caller holds.
-		go ch.done(ErrClosed)
+		go ch.done(store.ErrClosed)
 		return
 	}
 	c.queue = append(c.queue, ch)
@@ -171,7 +170,7 @@ func (c *committer[B]) commit(changes []change[B]) int {
 	for errors.Is(err, errHalfWritten) { // once more, without the change that failed
 		taken = 0
 		c.transaction.reset(nil) // a store may fail before it has begun
-		err = c.store.Update(func(tx Tx) error {
+		err = c.store.Update(func(tx store.Tx) error {
 			c.transaction.reset(tx)
 			for _, p := range c.participants {
 				p.begin()
@@ -208,9 +207,9 @@ func (c *committer[B]) commit(changes []change[B]) int {
 	if err == nil && wrote && c.guard != nil {
 		err = c.guard.seal()
 	}
-	c.wasFull.Store(errors.Is(err, ErrNoSpace))
+	c.wasFull.Store(errors.Is(err, store.ErrNoSpace))
 	switch {
-	case errors.Is(err, ErrNoSpace):
+	case errors.Is(err, store.ErrNoSpace):
 		c.full(err)
 		taken = len(changes)
 	case err != nil:
@@ -220,7 +219,7 @@ func (c *committer[B]) commit(changes []change[B]) int {
 			p.committed()
 		}
 	}
-	if wrote && c.observe != nil && !errors.Is(err, ErrNoSpace) {
+	if wrote && c.observe != nil && !errors.Is(err, store.ErrNoSpace) {
 		c.observe(time.Since(start), taken)
 	}
 	for i := range taken {

@@ -12,15 +12,16 @@ import (
 	"pgregory.net/rapid"
 
 	"github.com/till-proxy/till/limiter"
-	"github.com/till-proxy/till/limiter/storetest"
+	"github.com/till-proxy/till/limiter/store"
+	"github.com/till-proxy/till/limiter/store/storetest"
 )
 
 var errInjected = storetest.ErrInjected
 
 func TestBadgerPassesTheConformanceSuite(t *testing.T) {
 	t.Parallel()
-	storetest.Run(t, func(dir string) (limiter.Store, error) {
-		return limiter.OpenBadger(filepath.Join(dir, "badger"), discard)
+	storetest.Run(t, func(dir string) (store.Store, error) {
+		return store.OpenBadger(filepath.Join(dir, "badger"), discard)
 	})
 }
 
@@ -28,7 +29,7 @@ func TestTheSimulatedDiskPassesTheConformanceSuite(t *testing.T) {
 	t.Parallel()
 	var mu sync.Mutex
 	disks := map[string]*storetest.Disk{}
-	storetest.Run(t, func(dir string) (limiter.Store, error) {
+	storetest.Run(t, func(dir string) (store.Store, error) {
 		mu.Lock()
 		defer mu.Unlock()
 		if disks[dir] == nil {

@@ -18,6 +18,7 @@ import (
 	"time"
 
 	"github.com/till-proxy/till/limiter"
+	"github.com/till-proxy/till/limiter/store"
 	"github.com/till-proxy/till/token"
 )
 
@@ -157,7 +158,7 @@ func template(t *testing.T, killed bool) (image, []damaged) {
 	t.Helper()
 	dir := filepath.Join(memoryDir(t), "store")
 	open := func() *limiter.Limiter {
-		s, err := limiter.OpenBadger(dir, discard)
+		s, err := store.OpenBadger(dir, discard)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -232,7 +233,7 @@ func TestDamageHelper(t *testing.T) {
 }
 
 func admitted(dir string, lookups []string) string {
-	s, err := limiter.OpenBadger(dir, discard)
+	s, err := store.OpenBadger(dir, discard)
 	if err != nil {
 		return "closed"
 	}

@@ -8,6 +8,8 @@ import (
 	"math/bits"
 	"slices"
 	"sync/atomic"
+
+	"github.com/till-proxy/till/limiter/store"
 )
 
 // The digest says what every account's record must be, so that a store which
@@ -34,7 +36,7 @@ func isRooted(key []byte) bool {
 }
 
 // sumRooted is what these records add to the root.
-func (d *digest) sumRooted(r Reader) (all sum, err error) {
+func (d *digest) sumRooted(r store.Reader) (all sum, err error) {
 	for _, space := range rooted {
 		err = errors.Join(err, r.Scan([]byte(space), nil, false, func(key, value []byte) (bool, error) {
 			all.add(d.hash(key, value))
@@ -95,7 +97,7 @@ func (d *digest) wrote(t *transaction, key, value []byte, deleted bool) error {
 	}
 	before, err := t.Get(key)
 	there := err == nil
-	if err != nil && !errors.Is(err, ErrNotFound) {
+	if err != nil && !errors.Is(err, store.ErrNotFound) {
 		return err
 	}
 	s := &d.rooted
@@ -198,14 +200,14 @@ func doubt(format string, args ...any) error {
 }
 
 // verify compares the store with its anchor, and loads the digest's sums.
-func (d *digest) verify(r Reader, a *anchor) error {
+func (d *digest) verify(r store.Reader, a *anchor) error {
 	b, err := r.Get(metaCommit)
 	switch {
-	case errors.Is(err, ErrNotFound):
+	case errors.Is(err, store.ErrNotFound):
 		if a.seq > 0 {
 			return doubt("it is empty, and its anchor %s knows of %d commits", a.path, a.seq)
 		}
-		if _, err := r.Get(metaFormat); !errors.Is(err, ErrNotFound) {
+		if _, err := r.Get(store.FormatKey); !errors.Is(err, store.ErrNotFound) {
 			return doubt("it does not say at which commit it is (%v)", err)
 		}
 		return nil
@@ -268,7 +270,7 @@ func (d *digest) succeeds(former *digest) error {
 
 // check compares what the store says of an account with the digest, at least when
 // its bucket is read first. A store that disagrees is refused.
-func (l *Limiter) check(r Reader, id accountID) error {
+func (l *Limiter) check(r store.Reader, id accountID) error {
 	if l.digest == nil {
 		return nil
 	}
@@ -280,7 +282,7 @@ func (l *Limiter) check(r Reader, id accountID) error {
 }
 
 // check compares a bucket's records with its sum, once.
-func (d *digest) check(r Reader, id accountID) error {
+func (d *digest) check(r store.Reader, id accountID) error {
 	bucket := bucketOf(id)
 	if d.checked[bucket].Load() {
 		return nil
@@ -298,7 +300,7 @@ func (d *digest) check(r Reader, id accountID) error {
 	switch {
 	case err == nil && len(b) == len(want):
 		want = sum(b)
-	case !errors.Is(err, ErrNotFound):
+	case !errors.Is(err, store.ErrNotFound):
 		return errors.Join(doubt("the sum of bucket %d cannot be read", bucket), err)
 	}
 	if found != want {

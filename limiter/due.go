@@ -5,6 +5,8 @@ import (
 	"errors"
 	"reflect"
 	"time"
+
+	"github.com/till-proxy/till/limiter/store"
 )
 
 // One commit of the sweeper looks at so many keys.
@@ -15,7 +17,7 @@ func (l *Limiter) sweepDue() {
 	var after []byte
 	for !l.stopping() {
 		var found []dueEntry
-		err := l.store.View(func(r Reader) (err error) {
+		err := l.store.View(func(r store.Reader) (err error) {
 			found, err = l.dueBy(r, after, l.clock.Now(), sweepKeys)
 			return err
 		})
@@ -29,14 +31,14 @@ func (l *Limiter) sweepDue() {
 		after = found[len(found)-1].key
 		rest, err := l.endDue(found)
 		if err != nil {
-			if !errors.Is(err, ErrClosed) {
+			if !errors.Is(err, store.ErrClosed) {
 				l.log.Error("ending keys whose time is over failed", "error", err)
 			}
 			return
 		}
 		for _, id := range rest {
 			err := l.endIfDue(id)
-			if err != nil && !errors.Is(err, ErrClosed) && !errors.Is(err, ErrNotFound) {
+			if err != nil && !errors.Is(err, store.ErrClosed) && !errors.Is(err, store.ErrNotFound) {
 				l.log.Error("ending a key whose time is over failed", "key_id", id, "error", err)
 			}
 		}
@@ -60,7 +62,7 @@ func (l *Limiter) endDue(found []dueEntry) (rest []string, err error) {
 		rest, ended = nil, nil
 		for _, due := range found {
 			old, acct, err := readKey(b, due.id)
-			if errors.Is(err, ErrNotFound) {
+			if errors.Is(err, store.ErrNotFound) {
 				if err := b.Delete(due.key); err != nil {
 					return err
 				}
@@ -107,7 +109,7 @@ func (l *Limiter) known(id string) bool {
 }
 
 // doomsStored reports whether a job will end a key that is not in memory.
-func (l *Limiter) doomsStored(r Reader, key *Key) bool {
+func (l *Limiter) doomsStored(r store.Reader, key *Key) bool {
 	for _, j := range l.runningJobs() {
 		hit := j.matches(key, func(at time.Time) View {
 			v, err := l.viewStored(r, key, at)

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/till-proxy/till/limiter"
+	"github.com/till-proxy/till/limiter/store"
 )
 
 // endings are the actions and events of which one key has one each.
@@ -107,7 +108,7 @@ func TestEveryEndIsWrittenAuditedReportedAndCutOnce(t *testing.T) {
 			name: "revoke on a full disk", runs: true,
 			end: func(t *testing.T, m *mortal) {
 				m.w.disk.Fill()
-				if _, _, err := m.w.Revoke(ctx, limiter.Operator, m.id, ""); !errors.Is(err, limiter.ErrNoSpace) {
+				if _, _, err := m.w.Revoke(ctx, limiter.Operator, m.id, ""); !errors.Is(err, store.ErrNoSpace) {
 					t.Error(err)
 				}
 				m.w.disk.Heal()
@@ -264,7 +265,7 @@ func TestEveryEndIsWrittenAuditedReportedAndCutOnce(t *testing.T) {
 			name: "leak on a full disk", runs: true,
 			end: func(t *testing.T, m *mortal) {
 				m.w.disk.Fill()
-				if _, err := m.w.Leak(ctx, limiter.Operator, m.lookup, false, false); !errors.Is(err, limiter.ErrNoSpace) {
+				if _, err := m.w.Leak(ctx, limiter.Operator, m.lookup, false, false); !errors.Is(err, store.ErrNoSpace) {
 					t.Error(err)
 				}
 				m.w.disk.Heal()

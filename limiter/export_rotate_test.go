@@ -1,8 +1,10 @@
 package limiter
 
+import "github.com/till-proxy/till/limiter/store"
+
 // Entries counts what the store has of a key's lookups and salts.
 func (l *Limiter) Entries(id string) (lookups, salts int, err error) {
-	err = l.store.View(func(r Reader) error {
+	err = l.store.View(func(r store.Reader) error {
 		err := r.Scan([]byte(spaceLookups), nil, false, func(_, value []byte) (bool, error) {
 			if string(value) == id {
 				lookups++

@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"time"
+
+	"github.com/till-proxy/till/limiter/store"
 )
 
 // What tests drive by hand instead of waiting for the sweeper's clock.
@@ -16,7 +18,7 @@ func (l *Limiter) SweepIdle()   { l.sweepIdle() }
 func (l *Limiter) SweepEnded()  { l.sweepEnded() }
 
 // FreeSpace is what may still be written in a directory, in bytes.
-func FreeSpace(dir string) (int64, error) { return freeSpace(dir) }
+func FreeSpace(dir string) (int64, error) { return store.FreeSpace(dir) }
 
 // GivesSlot reports whether the shadow has a slot to give.
 func (l *Limiter) GivesSlot() bool {
@@ -49,7 +51,7 @@ func (k *Live) Limiter() *Limiter { return k.l }
 // CheckIndexes holds every index entry against the records: none is missing,
 // none too many.
 func (l *Limiter) CheckIndexes() error {
-	return l.store.View(func(r Reader) error {
+	return l.store.View(func(r store.Reader) error {
 		want := make(map[string]bool)
 		err := r.Scan([]byte(spaceKeys), nil, false, func(at, value []byte) (bool, error) {
 			key, err := decodeKey(value)
@@ -96,7 +98,7 @@ func (l *Limiter) Left(id string) (left []string, err error) {
 	if err != nil {
 		return nil, err
 	}
-	err = l.store.View(func(r Reader) error {
+	err = l.store.View(func(r store.Reader) error {
 		return r.Scan(nil, nil, false, func(key, value []byte) (bool, error) {
 			audit := bytes.HasPrefix(key, []byte(spaceAudit))
 			if !audit && (bytes.Contains(key, []byte(id)) || bytes.Contains(value, []byte(id)) || bytes.Equal(key, accountKey(account))) {
@@ -111,7 +113,7 @@ func (l *Limiter) Left(id string) (left []string, err error) {
 // Due counts the keys whose time is over and that were not looked at.
 func (l *Limiter) Due() int {
 	var found []dueEntry
-	err := l.store.View(func(r Reader) (err error) {
+	err := l.store.View(func(r store.Reader) (err error) {
 		found, err = l.dueBy(r, nil, l.clock.Now(), 1<<20)
 		return err
 	})
@@ -154,7 +156,7 @@ func (l *Limiter) Reserved(id string) (memory, stored Amounts, err error) {
 	k.mu.Lock()
 	memory = k.reserved
 	k.mu.Unlock()
-	err = l.store.View(func(r Reader) error {
+	err = l.store.View(func(r store.Reader) error {
 		_, acct, err := readKey(r, id)
 		stored = acct.Reserved
 		return err
@@ -189,7 +191,7 @@ func TimeAfter(start time.Time, elapsed, set time.Duration) time.Time {
 
 // AuditLines are the entries of the audit log as they are stored.
 func (l *Limiter) AuditLines() (lines []string, err error) {
-	err = l.store.View(func(r Reader) error {
+	err = l.store.View(func(r store.Reader) error {
 		return r.Scan([]byte(spaceAudit), nil, false, func(_, line []byte) (bool, error) {
 			lines = append(lines, string(line))
 			return true, nil
@@ -219,7 +221,7 @@ type Book struct {
 // Books reads all keys at one moment.
 func (l *Limiter) Books() (map[string]*Book, error) {
 	books := make(map[string]*Book)
-	err := l.store.View(func(r Reader) error {
+	err := l.store.View(func(r store.Reader) error {
 		return r.Scan([]byte(spaceKeys), nil, false, func(at, _ []byte) (bool, error) {
 			id := string(at[len(spaceKeys):])
 			key, acct, err := readKey(r, id)
@@ -239,7 +241,7 @@ func (l *Limiter) PruneOnces() error { return l.pruneOnces() }
 // Onces counts the calls under idempotency keys that the store knows, and
 // compares that with what the committer thinks.
 func (l *Limiter) Onces() (n int, err error) {
-	err = l.store.View(func(r Reader) error {
+	err = l.store.View(func(r store.Reader) error {
 		n, err = countOnces(r)
 		return err
 	})
@@ -261,9 +263,6 @@ func DecodeMessage(key, value []byte) (Message, error) {
 	m, _, err := message(key, value)
 	return m, err
 }
-
-// SetPatience sets how long closing a Badger store waits.
-func SetPatience(s Store, d time.Duration) { s.(*badgerStore).patience = d }
 
 // SetPatience sets how long the callers of a lockdown wait for its disk.
 func (d *Lockdown) SetPatience(p time.Duration) { d.patience = p }

@@ -7,6 +7,8 @@ import (
 	"fmt"
 	"sync"
 	"time"
+
+	"github.com/till-proxy/till/limiter/store"
 )
 
 // feedBuffer bounds the events that wait for one reader of a feed, maxFeeds the
@@ -61,7 +63,7 @@ func (l *Limiter) Subscribe(by Caller) (*Feed, error) {
 	defer l.feeds.mu.Unlock()
 	switch {
 	case l.closed.Load():
-		return nil, ErrClosed
+		return nil, store.ErrClosed
 	case len(l.feeds.all) >= maxFeeds, by.Token != "" && l.feeds.of(by.Token) >= maxFeedsOf:
 		return nil, ErrFeeds
 	}

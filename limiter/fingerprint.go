@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 
+	"github.com/till-proxy/till/limiter/store"
 	"github.com/till-proxy/till/token"
 )
 
@@ -39,7 +40,7 @@ func (l *Limiter) CredentialFingerprint(by Caller, credential token.Secret) (str
 
 // makeFingerprintKey makes the secret of a new store.
 func makeFingerprintKey(b *batch) error {
-	if _, err := b.Get(metaSecret); !errors.Is(err, ErrNotFound) {
+	if _, err := b.Get(metaSecret); !errors.Is(err, store.ErrNotFound) {
 		return err
 	}
 	var key [fingerprintKeyLen]byte
@@ -49,7 +50,7 @@ func makeFingerprintKey(b *batch) error {
 	return b.Set(metaSecret, key[:])
 }
 
-func readFingerprintKey(r Reader) (token.Secret, error) {
+func readFingerprintKey(r store.Reader) (token.Secret, error) {
 	b, err := r.Get(metaSecret)
 	if err == nil && len(b) != fingerprintKeyLen {
 		err = errRecord

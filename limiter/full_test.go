@@ -10,7 +10,8 @@ import (
 	"time"
 
 	"github.com/till-proxy/till/limiter"
-	"github.com/till-proxy/till/limiter/storetest"
+	"github.com/till-proxy/till/limiter/store"
+	"github.com/till-proxy/till/limiter/store/storetest"
 )
 
 func TestAFullDiskRefusesAndForfeitsNothing(t *testing.T) {
@@ -31,13 +32,13 @@ func TestAFullDiskRefusesAndForfeitsNothing(t *testing.T) {
 		}
 	}
 	_, refusal := fresh.ask()
-	if err := w.Trouble(ctx); !errors.Is(err, limiter.ErrNoSpace) {
+	if err := w.Trouble(ctx); !errors.Is(err, store.ErrNoSpace) {
 		t.Errorf("the state of the store: %v", err)
 	}
 	if refusal == nil || refusal.Code != limiter.CodeStoreUnavailable || !strings.Contains(refusal.Message, "disk is full") || refusal.RetryAfter <= 0 {
 		t.Errorf("a key without a block: %v", refusal)
 	}
-	if _, _, err := w.Revoke(ctx, limiter.Operator, fresh.id, ""); !errors.Is(err, limiter.ErrNoSpace) {
+	if _, _, err := w.Revoke(ctx, limiter.Operator, fresh.id, ""); !errors.Is(err, store.ErrNoSpace) {
 		t.Errorf("revoking: %v", err)
 	}
 	if code := fresh.use(); code != limiter.CodeKeyRevoked {

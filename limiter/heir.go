@@ -5,6 +5,8 @@ import (
 	"errors"
 	"maps"
 	"slices"
+
+	"github.com/till-proxy/till/limiter/store"
 )
 
 // A store that failed is closed and opened again, by another Limiter. What the
@@ -40,7 +42,7 @@ func (l *Limiter) inherit(former *Limiter) error {
 			continue
 		}
 		heir, err := l.load(id)
-		if errors.Is(err, ErrNotFound) {
+		if errors.Is(err, store.ErrNotFound) {
 			continue // what minted it was not acknowledged
 		}
 		if err != nil {

@@ -8,7 +8,7 @@ import (
 	"time"
 
 	"github.com/till-proxy/till/limiter"
-	"github.com/till-proxy/till/limiter/storetest"
+	"github.com/till-proxy/till/limiter/store/storetest"
 )
 
 // fail lets the next commit fail, and everything after it.

@@ -9,6 +9,8 @@ import (
 	"maps"
 	"slices"
 	"time"
+
+	"github.com/till-proxy/till/limiter/store"
 )
 
 // Bucket is what a key did in one hour or one day. Statistics ride on other
@@ -111,7 +113,7 @@ func (h *history) rest(booked Amounts) []Bucket {
 }
 
 // writeHours adds buckets to those in the store.
-func writeHours(tx Tx, id string, hours []Bucket) error {
+func writeHours(tx store.Tx, id string, hours []Bucket) error {
 	for i := range hours {
 		key := hourKey(id, hours[i].Start.Unix())
 		sum := Bucket{Start: hours[i].Start}
@@ -121,7 +123,7 @@ func writeHours(tx Tx, id string, hours []Bucket) error {
 			if err := json.Unmarshal(b, &sum); err != nil {
 				return fmt.Errorf("history of %s: %w: %w", id, errRecord, err)
 			}
-		case !errors.Is(err, ErrNotFound):
+		case !errors.Is(err, store.ErrNotFound):
 			return err
 		default:
 			if err := forgetHours(tx, id, hours[i].Start); err != nil {
@@ -142,7 +144,7 @@ func writeHours(tx Tx, id string, hours []Bucket) error {
 
 // forgetHours removes what no report shows any more of a key, when the first hour
 // of a day is written.
-func forgetHours(tx Tx, id string, now time.Time) error {
+func forgetHours(tx store.Tx, id string, now time.Time) error {
 	today := now.Truncate(24 * time.Hour)
 	first := true
 	var old [][]byte
@@ -200,7 +202,7 @@ func (l *Limiter) Usage(_ context.Context, by Caller, id string) (History, error
 		sums[pending[i].Start.Unix()] = &pending[i]
 	}
 	oldest := now.Add(-historyDays * 24 * time.Hour).Unix()
-	err = l.store.View(func(r Reader) error {
+	err = l.store.View(func(r store.Reader) error {
 		prefix := hourPrefix(id)
 		return r.Scan(prefix, hourKey(id, oldest), false, func(key, value []byte) (bool, error) {
 			var b Bucket

@@ -9,6 +9,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"github.com/till-proxy/till/limiter/store"
 )
 
 // A job is an act on many keys that takes some seconds: it ends all that match a
@@ -100,7 +102,7 @@ func jobKey(number int64) []byte {
 	return binary.BigEndian.AppendUint64([]byte(spaceJobs), uint64(max(number, 0)))
 }
 
-func readJobs(r Reader) (jobs []Job, err error) {
+func readJobs(r store.Reader) (jobs []Job, err error) {
 	err = r.Scan([]byte(spaceJobs), nil, false, func(key, value []byte) (bool, error) {
 		var j Job
 		if err := json.Unmarshal(value, &j); err != nil || len(key) != len(jobKey(0)) || string(key) != string(jobKey(j.Number)) {
@@ -141,7 +143,7 @@ func (l *Limiter) Jobs(by Caller) ([]Job, error) {
 		return nil, err
 	}
 	var stored []Job
-	err := l.store.View(func(r Reader) (err error) {
+	err := l.store.View(func(r store.Reader) (err error) {
 		stored, err = readJobs(r)
 		return err
 	})
@@ -178,7 +180,7 @@ func (l *Limiter) JobOf(by Caller, number string) (Job, error) {
 			return jobs[i], nil
 		}
 	}
-	return Job{}, ErrNotFound
+	return Job{}, store.ErrNotFound
 }
 
 func (l *Limiter) runningJobs() []*job {

@@ -10,6 +10,8 @@ import (
 	"unicode"
 
 	"github.com/oklog/ulid/v2"
+
+	"github.com/till-proxy/till/limiter/store"
 )
 
 // What the administrative calls answer. A key that does not exist is
@@ -53,11 +55,11 @@ const (
 // keyAccount is the account of a key: the 16 bytes of its ULID.
 func keyAccount(id string) (accountID, error) {
 	if len(id) != len(idPrefix)+ulid.EncodedSize || id[:len(idPrefix)] != idPrefix {
-		return accountID{}, ErrNotFound
+		return accountID{}, store.ErrNotFound
 	}
 	u, err := ulid.ParseStrict(id[len(idPrefix):])
 	if err != nil || u.String() != id[len(idPrefix):] {
-		return accountID{}, ErrNotFound
+		return accountID{}, store.ErrNotFound
 	}
 	return accountID(u), nil
 }
@@ -196,7 +198,7 @@ func unixAfter(at time.Time) int64 {
 }
 
 // readKey reads a key and its account.
-func readKey(r Reader, id string) (*Key, accountRecord, error) {
+func readKey(r store.Reader, id string) (*Key, accountRecord, error) {
 	var acct accountRecord
 	account, err := keyAccount(id)
 	if err != nil {

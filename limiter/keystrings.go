@@ -8,6 +8,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/till-proxy/till/limiter/store"
 	"github.com/till-proxy/till/token"
 )
 
@@ -205,11 +206,11 @@ func (s salts) keep(key *Key) {
 }
 
 // readSalts reads the salts of a sealed key.
-func readSalts(r Reader, key *Key) (salts, error) {
+func readSalts(r store.Reader, key *Key) (salts, error) {
 	var all salts
 	for _, at := range key.saltKeys() {
 		salt, err := r.Get(at)
-		if errors.Is(err, ErrNotFound) {
+		if errors.Is(err, store.ErrNotFound) {
 			continue
 		}
 		if err != nil {

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 
+	"github.com/till-proxy/till/limiter/store"
 	"github.com/till-proxy/till/token"
 )
 
@@ -107,7 +108,7 @@ func (l *Limiter) leakedToken(by Caller, lookup token.Lookup, dryRun bool) (Leak
 		return done, nil
 	}
 	err := l.endToken(by, ActTokenLeak, rec.ID)
-	if errors.Is(err, ErrNotFound) { // pruned meanwhile
+	if errors.Is(err, store.ErrNotFound) { // pruned meanwhile
 		return Leaked{State: LeakUnknown}, nil
 	}
 	if err == nil {

@@ -19,13 +19,14 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/till-proxy/till/limiter/store"
 	"github.com/till-proxy/till/token"
 )
 
 // Options configures a Limiter.
 type Options struct {
 	// Store keeps everything. The Limiter closes it.
-	Store Store
+	Store store.Store
 	// Shadow is the path of the shadow counter's file. Without one, a crash
 	// costs each busy key what is left of its block. Default: none.
 	Shadow string
@@ -33,7 +34,7 @@ type Options struct {
 	// which lost some is found out. Default: none.
 	Anchor string
 	// Disk holds these two files. Default: Files.
-	Disk Disk
+	Disk store.Disk
 	// Clock tells the time. Default: SystemClock.
 	Clock Clock
 	// After is the limiter of this store that has failed and was closed. What it
@@ -91,7 +92,7 @@ const lookupShards = 64
 // Limiter admits requests. It is safe for concurrent use. There must be one
 // per store.
 type Limiter struct {
-	store     Store
+	store     store.Store
 	committer *committer[*batch]
 	digest    *digest // nil without an anchor
 	shadow    *shadow
@@ -155,7 +156,7 @@ type Limiter struct {
 // crash, makes that durable under a new session, and only then serves.
 func Open(o Options) (_ *Limiter, err error) {
 	if o.Disk == nil {
-		o.Disk = Files{}
+		o.Disk = store.Files{}
 	}
 	if o.Clock == nil {
 		o.Clock = SystemClock{}
@@ -238,15 +239,15 @@ func Open(o Options) (_ *Limiter, err error) {
 }
 
 // openAnchor opens the anchor and compares the store with it.
-func (l *Limiter) openAnchor(disk Disk, path string) error {
+func (l *Limiter) openAnchor(disk store.Disk, path string) error {
 	if path == "" {
 		return nil
 	}
 	l.digest = &digest{changed: make(map[uint16]sum)}
 	d := l.digest
-	err := l.store.View(func(r Reader) error {
-		_, err := r.Get(metaFormat)
-		if err != nil && !errors.Is(err, ErrNotFound) {
+	err := l.store.View(func(r store.Reader) error {
+		_, err := r.Get(store.FormatKey)
+		if err != nil && !errors.Is(err, store.ErrNotFound) {
 			return err
 		}
 		if d.anchor, err = openAnchor(disk, path, err != nil); err != nil {
@@ -272,7 +273,7 @@ func (l *Limiter) closeAnchor() error {
 
 // readBooks reads what every commit is kept in step with, and the jobs.
 func (l *Limiter) readBooks() (jobs []Job, err error) {
-	err = l.store.View(func(r Reader) error {
+	err = l.store.View(func(r store.Reader) error {
 		head, err := readChain(r)
 		if err != nil {
 			return err
@@ -281,7 +282,7 @@ func (l *Limiter) readBooks() (jobs []Job, err error) {
 		if l.onces.known, err = countOnces(r); err != nil {
 			return err
 		}
-		if err := checkFormat(r); err != nil {
+		if err := store.CheckFormat(r); err != nil {
 			return fmt.Errorf("reading store: %w", err)
 		}
 		if l.sums.durable, err = readTally(r); err != nil {
@@ -325,7 +326,7 @@ func (l *Limiter) startCommitter(o *Options, jobs []Job) {
 // closes the store. Requests still in flight count as used up to their bound.
 func (l *Limiter) Close() error {
 	if l.closed.Swap(true) {
-		return ErrClosed
+		return store.ErrClosed
 	}
 	l.EndFeeds()
 	close(l.stop)

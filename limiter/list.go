@@ -4,6 +4,8 @@ import (
 	"context"
 	"fmt"
 	"time"
+
+	"github.com/till-proxy/till/limiter/store"
 )
 
 // Page is one page of a list.
@@ -39,7 +41,7 @@ func (l *Limiter) List(ctx context.Context, by Caller, f Filter) (Page, error) {
 		f.Limit = defaultPage
 	}
 	page.Keys = make([]View, 0, f.Limit)
-	err := l.store.View(func(r Reader) (err error) {
+	err := l.store.View(func(r store.Reader) (err error) {
 		page.Next, err = l.walk(ctx, r, by, &f, maxLookedAt, func(v View) bool {
 			page.Keys = append(page.Keys, v)
 			return len(page.Keys) < f.Limit
@@ -55,7 +57,7 @@ func (l *Limiter) List(ctx context.Context, by Caller, f Filter) (Page, error) {
 
 // viewOf is the view of a key being listed: from memory when it is there,
 // else from the store, without taking it into memory.
-func (l *Limiter) viewOf(r Reader, id string, record []byte, now time.Time) (View, error) {
+func (l *Limiter) viewOf(r store.Reader, id string, record []byte, now time.Time) (View, error) {
 	l.liveMu.Lock()
 	e := l.live[id]
 	l.liveMu.Unlock()
@@ -98,7 +100,7 @@ func (l *Limiter) viewOf(r Reader, id string, record []byte, now time.Time) (Vie
 }
 
 // viewStored is the view of a key that is not in memory.
-func (l *Limiter) viewStored(r Reader, key *Key, now time.Time) (View, error) {
+func (l *Limiter) viewStored(r store.Reader, key *Key, now time.Time) (View, error) {
 	account, err := keyAccount(key.ID)
 	if err != nil {
 		return View{}, err

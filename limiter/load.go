@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 
+	"github.com/till-proxy/till/limiter/store"
 	"github.com/till-proxy/till/token"
 )
 
@@ -40,7 +41,7 @@ func (l *Limiter) findStored(_ context.Context, lookup token.Lookup) (*Live, *Re
 	}
 	var k *Live
 	var id string
-	err := l.store.View(func(r Reader) error {
+	err := l.store.View(func(r store.Reader) error {
 		b, err := r.Get(lookupKey(lookup))
 		id = string(b)
 		return err
@@ -49,7 +50,7 @@ func (l *Limiter) findStored(_ context.Context, lookup token.Lookup) (*Live, *Re
 		k, err = l.load(id)
 	}
 	switch {
-	case errors.Is(err, ErrNotFound):
+	case errors.Is(err, store.ErrNotFound):
 		return nil, unknownKey()
 	case err != nil:
 		l.log.Error("reading a key failed", "error", err)
@@ -97,7 +98,7 @@ func (l *Limiter) load(id string) (*Live, error) {
 
 func (l *Limiter) read(id string) (*Live, error) {
 	k := &Live{l: l}
-	err := l.store.View(func(r Reader) error {
+	err := l.store.View(func(r store.Reader) error {
 		account, err := keyAccount(id)
 		if err != nil {
 			return err

@@ -11,6 +11,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"github.com/till-proxy/till/limiter/store"
 )
 
 // Lockdown is the switch that refuses every key of a store at once. It is no
@@ -208,13 +210,13 @@ func (d *Lockdown) write(s *LockedDown) error {
 		return err
 	}
 	next := d.path + ".new"
-	if err := writeSynced(next, b); err != nil {
+	if err := store.WriteSynced(next, b); err != nil {
 		return errors.Join(err, removeIfThere(next))
 	}
 	if err := os.Rename(next, d.path); err != nil {
 		return err
 	}
-	if err := syncDir(filepath.Dir(d.path)); err != nil {
+	if err := store.SyncDir(filepath.Dir(d.path)); err != nil {
 		return err
 	}
 	durable := *s
@@ -283,7 +285,7 @@ func (d *Lockdown) lift(by Caller, call int64) error {
 	if err := errors.Join(removeIfThere(d.path), removeIfThere(d.path+".new")); err != nil {
 		return fmt.Errorf("the lockdown stays in force: %w", err)
 	}
-	if err := syncDir(filepath.Dir(d.path)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+	if err := store.SyncDir(filepath.Dir(d.path)); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return fmt.Errorf("the lockdown stays in force: %w", err)
 	}
 	d.endRetry()

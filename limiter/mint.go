@@ -7,6 +7,7 @@ import (
 
 	"github.com/oklog/ulid/v2"
 
+	"github.com/till-proxy/till/limiter/store"
 	"github.com/till-proxy/till/token"
 )
 
@@ -119,7 +120,7 @@ func (l *Limiter) meterable(key *Key, unmetered bool) error {
 
 // writeNew writes a new key with what leads to it, and says so in the audit log.
 func writeNew(b *batch, by Caller, key *Key, acct *accountRecord, birth Birth) error {
-	if _, err := b.Get(lookupKey(birth.Lookup)); !errors.Is(err, ErrNotFound) {
+	if _, err := b.Get(lookupKey(birth.Lookup)); !errors.Is(err, store.ErrNotFound) {
 		return errors.Join(errors.New("this key string is taken"), err)
 	}
 	if !birth.Salt.IsZero() {

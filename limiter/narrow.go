@@ -1,5 +1,7 @@
 package limiter
 
+import "github.com/till-proxy/till/limiter/store"
+
 // within says in which field a child would be wider than its parent. Of a child
 // that changes, with what it was before in old, only what changes is judged.
 func (k *Key) within(old, parent *Key) error {
@@ -17,7 +19,7 @@ func (k *Key) within(old, parent *Key) error {
 
 // keepsFamily says what a change must not do to a child, or to a key that has
 // children.
-func (k *Key) keepsFamily(r Reader, old *Key) error {
+func (k *Key) keepsFamily(r store.Reader, old *Key) error {
 	if k.attached() {
 		parent, _, err := readKey(r, k.Parent)
 		if err != nil {

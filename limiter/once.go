@@ -9,6 +9,8 @@ import (
 	"fmt"
 	"strings"
 	"time"
+
+	"github.com/till-proxy/till/limiter/store"
 )
 
 // A caller who does not know whether a call was done may send it again under
@@ -93,9 +95,9 @@ func onceTimeKey(at time.Time, id [sha256.Size]byte) []byte {
 }
 
 // readOnce returns the record of a call that is still known.
-func readOnce(r Reader, o *Once, now time.Time) (rec onceRecord, known bool, err error) {
+func readOnce(r store.Reader, o *Once, now time.Time) (rec onceRecord, known bool, err error) {
 	b, err := r.Get(onceKey(o.id))
-	if errors.Is(err, ErrNotFound) {
+	if errors.Is(err, store.ErrNotFound) {
 		return rec, false, nil
 	}
 	if err == nil {
@@ -172,7 +174,7 @@ func (l *Limiter) Replay(_ context.Context, by Caller) (Replay, bool, error) {
 	}
 	var rec onceRecord
 	var known bool
-	err := l.store.View(func(r Reader) (err error) {
+	err := l.store.View(func(r store.Reader) (err error) {
 		rec, known, err = readOnce(r, by.once, l.clock.Now())
 		return err
 	})
@@ -192,14 +194,14 @@ func (l *Limiter) Replay(_ context.Context, by Caller) (Replay, bool, error) {
 			return Replay{}, true, err
 		}
 		if !l.Sees(by, k.Key()) {
-			return Replay{}, true, ErrNotFound
+			return Replay{}, true, store.ErrNotFound
 		}
 		v := k.View()
 		return Replay{Key: &v}, true, nil
 	case strings.HasPrefix(rec.about, tokenIDPrefix):
 		t, ok := l.tokens.get(rec.about)
 		if !ok || !l.seesToken(by, &t) {
-			return Replay{}, true, ErrNotFound
+			return Replay{}, true, store.ErrNotFound
 		}
 		return Replay{Token: &t}, true, nil
 	}
@@ -207,7 +209,7 @@ func (l *Limiter) Replay(_ context.Context, by Caller) (Replay, bool, error) {
 }
 
 // countOnces counts the calls that are known.
-func countOnces(r Reader) (n int, err error) {
+func countOnces(r store.Reader) (n int, err error) {
 	err = r.Scan([]byte(spaceOnce+"t/"), nil, false, func(_, _ []byte) (bool, error) {
 		n++
 		return true, nil
@@ -221,7 +223,7 @@ func (l *Limiter) pruneOnces() error {
 	before := l.clock.Now().Add(-keepOnce)
 	for {
 		var old [][]byte
-		err := l.store.View(func(r Reader) error {
+		err := l.store.View(func(r store.Reader) error {
 			return r.Scan([]byte(spaceOnce+"t/"), nil, false, func(key, _ []byte) (bool, error) {
 				at := key[len(spaceOnce)+2:]
 				if len(at) != 8+sha256.Size || int64(binary.BigEndian.Uint64(at)) > before.UnixNano() {
@@ -236,7 +238,7 @@ func (l *Limiter) pruneOnces() error {
 		}
 		err = l.committer.do(func(b *batch) error {
 			for _, key := range old {
-				if _, err := b.Get(key); errors.Is(err, ErrNotFound) {
+				if _, err := b.Get(key); errors.Is(err, store.ErrNotFound) {
 					continue // taken again meanwhile
 				} else if err != nil {
 					return err

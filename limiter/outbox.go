@@ -12,6 +12,8 @@ import (
 	"slices"
 	"sync/atomic"
 	"time"
+
+	"github.com/till-proxy/till/limiter/store"
 )
 
 // The outbox holds what a webhook is still to be told. A message is written in
@@ -239,7 +241,7 @@ func (l *Limiter) SetHooks(hooks []Hook) error {
 	}
 	if len(before) == 0 && len(now) == 0 {
 		var any bool
-		if err := l.store.View(func(r Reader) error {
+		if err := l.store.View(func(r store.Reader) error {
 			return r.Scan([]byte(spaceOutbox), nil, false, func(_, _ []byte) (bool, error) {
 				any = true
 				return false, nil
@@ -306,7 +308,7 @@ func (l *Limiter) ListHooks(_ context.Context, by Caller) ([]HookState, error) {
 // now, oldest first, and in which time the next one is; 0 when none waits.
 func (l *Limiter) DueMessages(_ context.Context, url string, most int) (due []Message, next time.Duration, err error) {
 	now := l.clock.Now()
-	err = l.store.View(func(r Reader) error {
+	err = l.store.View(func(r store.Reader) error {
 		return r.Scan(outboxPrefix(hookIDOf(url)), nil, false, func(key, value []byte) (bool, error) {
 			m, rec, err := message(key, slices.Clone(value))
 			if err != nil {
@@ -331,7 +333,7 @@ func (l *Limiter) DueMessages(_ context.Context, url string, most int) (due []Me
 // ForgetMessage removes a message that was delivered, or given up.
 func (l *Limiter) ForgetMessage(_ context.Context, url string, m Message) error {
 	return l.committer.do(func(b *batch) error {
-		if _, err := b.Get(m.key); errors.Is(err, ErrNotFound) {
+		if _, err := b.Get(m.key); errors.Is(err, store.ErrNotFound) {
 			return nil
 		} else if err != nil {
 			return err
@@ -348,7 +350,7 @@ func (l *Limiter) PostponeMessage(_ context.Context, m Message, wait time.Durati
 	next := l.clock.Now().Add(wait)
 	return l.committer.do(func(b *batch) error {
 		value, err := b.Get(m.key)
-		if errors.Is(err, ErrNotFound) {
+		if errors.Is(err, store.ErrNotFound) {
 			return nil // its webhook is gone
 		}
 		if err != nil {

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/till-proxy/till/limiter"
+	"github.com/till-proxy/till/limiter/store"
 )
 
 // TestUseBeyondReasonEndsAKeyAndGivesNothingBack: what an upstream says may be
@@ -85,7 +86,7 @@ func TestAnOverdraftThatTheFullDiskDidNotTakeIsNotForgotten(t *testing.T) {
 		}
 		w.disk.Fill()
 		g.Settle(limiter.Amounts{limiter.Activations: 1, limiter.Tokens: 700})
-		if err := w.Ping(ctx); !errors.Is(err, limiter.ErrNoSpace) {
+		if err := w.Ping(ctx); !errors.Is(err, store.ErrNoSpace) {
 			t.Fatal(err)
 		}
 		w.disk.Heal()

@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/till-proxy/till/limiter"
+	"github.com/till-proxy/till/limiter/store"
 	keys "github.com/till-proxy/till/token"
 )
 
@@ -55,7 +56,7 @@ var acts = map[string]act{
 	"List": {limiter.KeysRead, true, nil, func(w *world, by limiter.Caller, id string) error {
 		page, err := w.List(ctx, by, limiter.Filter{Query: id})
 		if err == nil && len(page.Keys) == 0 {
-			return limiter.ErrNotFound
+			return store.ErrNotFound
 		}
 		return err
 	}},
@@ -95,14 +96,14 @@ var acts = map[string]act{
 		}
 		done, err := w.Await(ctx, by, j.Number)
 		if err == nil && done.Matched == 0 {
-			return limiter.ErrNotFound
+			return store.ErrNotFound
 		}
 		return err
 	}},
 	"CountMatches": {limiter.KeysRevoke, true, nil, func(w *world, by limiter.Caller, id string) error {
 		matched, _, err := w.CountMatches(ctx, by, limiter.Filter{Query: id})
 		if err == nil && matched == 0 {
-			return limiter.ErrNotFound
+			return store.ErrNotFound
 		}
 		return err
 	}},
@@ -112,11 +113,11 @@ var acts = map[string]act{
 	}},
 	"JobOf": {limiter.KeysRevoke, false, nil, func(w *world, by limiter.Caller, _ string) error {
 		_, err := w.JobOf(by, "99")
-		return unless(err, limiter.ErrNotFound)
+		return unless(err, store.ErrNotFound)
 	}},
 	"Await": {limiter.KeysRevoke, false, nil, func(w *world, by limiter.Caller, _ string) error {
 		_, err := w.Await(ctx, by, 99)
-		return unless(err, limiter.ErrNotFound)
+		return unless(err, store.ErrNotFound)
 	}},
 	"Leak": {limiter.KeysRevoke, false, nil, func(w *world, by limiter.Caller, _ string) error {
 		_, err := w.Leak(ctx, by, lookup(), false, false)
@@ -141,7 +142,7 @@ var acts = map[string]act{
 	"Audit": {limiter.AuditRead, true, nil, func(w *world, by limiter.Caller, id string) error {
 		page, err := w.Audit(ctx, by, limiter.AuditFilter{Key: id})
 		if err == nil && len(page.Entries) == 0 {
-			return limiter.ErrNotFound
+			return store.ErrNotFound
 		}
 		return err
 	}},
@@ -166,7 +167,7 @@ var acts = map[string]act{
 	}},
 	"RevokeToken": {limiter.TokensManage, false, nil, func(w *world, by limiter.Caller, _ string) error {
 		_, err := w.RevokeToken(ctx, by, by.Token)
-		if by.Token == "" && errors.Is(err, limiter.ErrNotFound) {
+		if by.Token == "" && errors.Is(err, store.ErrNotFound) {
 			return nil // the operator has none
 		}
 		return err
@@ -329,7 +330,7 @@ func TestEveryPermissionOnEveryActAndKey(t *testing.T) {
 						case has != act.permission:
 							want = limiter.ErrForbidden
 						case act.onKey && !seen[whose]:
-							want = limiter.ErrNotFound
+							want = store.ErrNotFound
 						}
 						if !errors.Is(err, want) || want == nil && err != nil {
 							t.Errorf("%s on the %s key: %v, want %v", name, whose, err, want)
@@ -357,11 +358,11 @@ func TestAClosedStoreObeysOnlyTheOperator(t *testing.T) {
 	for _, by := range []limiter.Caller{{}, {Name: "operator"}, {Name: "anna", Role: "lead", Token: "tok_1"}, limiter.Holder(&limiter.Key{ID: "key_1"}, "")} {
 		for name, do := range map[string]func() error{
 			"Forfeit": func() error {
-				_, err := limiter.Forfeit(w.disk.Open(), limiter.Files{}, by, w.anchor, w.roles, time.Now(), discard)
+				_, err := limiter.Forfeit(w.disk.Open(), store.Files{}, by, w.anchor, w.roles, time.Now(), discard)
 				return err
 			},
 			"Restore": func() error {
-				_, err := limiter.Restore(w.disk.Open(), limiter.Files{}, by, bytes.NewReader(nil), w.anchor, time.Now(), false, discard)
+				_, err := limiter.Restore(w.disk.Open(), store.Files{}, by, bytes.NewReader(nil), w.anchor, time.Now(), false, discard)
 				return err
 			},
 		} {
@@ -382,7 +383,7 @@ func TestTheHolderOfAKeyMayOnlyLookAndRevoke(t *testing.T) {
 	holder := limiter.Holder(&v.Key, "192.0.2.1")
 	for name, act := range acts {
 		if act.onKey {
-			if err := act.do(w, holder, other.id); !errors.Is(err, limiter.ErrForbidden) && !errors.Is(err, limiter.ErrNotFound) {
+			if err := act.do(w, holder, other.id); !errors.Is(err, limiter.ErrForbidden) && !errors.Is(err, store.ErrNotFound) {
 				t.Errorf("%s on another key: %v", name, err)
 			}
 		}

@@ -7,6 +7,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"github.com/till-proxy/till/limiter/store"
 )
 
 // A query is the cheapest way to the keys that a filter picks: one or several
@@ -33,7 +35,7 @@ type source struct {
 const sourceChunk = 256
 
 // peek returns the next entry, without the prefix; nil at the end.
-func (s *source) peek(r Reader, reverse bool) ([]byte, error) {
+func (s *source) peek(r store.Reader, reverse bool) ([]byte, error) {
 	if len(s.buffer) == 0 && !s.ended {
 		if err := s.fill(r, reverse); err != nil {
 			return nil, err
@@ -45,7 +47,7 @@ func (s *source) peek(r Reader, reverse bool) ([]byte, error) {
 	return s.buffer[0], nil
 }
 
-func (s *source) fill(r Reader, reverse bool) error {
+func (s *source) fill(r store.Reader, reverse bool) error {
 	if s.prefix == nil {
 		s.ended = true
 		for _, id := range s.fixed {
@@ -74,7 +76,7 @@ func (s *source) fill(r Reader, reverse bool) error {
 
 // next returns the key of the next entry, and the cursor that goes on behind
 // it. No id is returned twice in a row.
-func (q *query) next(r Reader) (id string, cursor []byte, err error) {
+func (q *query) next(r store.Reader) (id string, cursor []byte, err error) {
 	for _, s := range q.sources {
 		at, err := s.peek(r, q.reverse)
 		if err != nil {
@@ -121,7 +123,7 @@ const maxNamed = 10_000
 
 // named lists the keys whose id or name begins with a text, unless they are
 // too many.
-func named(r Reader, text string) (ids []string, whole bool, err error) {
+func named(r store.Reader, text string) (ids []string, whole bool, err error) {
 	for _, prefix := range [][]byte{recordKey(text), append(indexSpace(byName), strings.ToLower(text)...)} {
 		err := r.Scan(prefix, nil, false, func(key, _ []byte) (bool, error) {
 			ids = append(ids, idOf(key))
@@ -135,7 +137,7 @@ func named(r Reader, text string) (ids []string, whole bool, err error) {
 }
 
 // query plans how to find what the filter picks, of what the caller sees.
-func (l *Limiter) query(r Reader, by Caller, f *Filter, now time.Time) (*query, error) {
+func (l *Limiter) query(r store.Reader, by Caller, f *Filter, now time.Time) (*query, error) {
 	value := func(kind byte, value string) *source { return &source{prefix: indexPrefix(kind, value)} }
 	q := &query{reverse: f.Sort == "" || strings.HasPrefix(f.Sort, "-")}
 	idle := f.UnusedFor > 0 && f.Sort == "" && f.indexed() == 0
@@ -244,7 +246,7 @@ func (l *Limiter) seenSources(by Caller) []*source {
 // walk calls fn for each key that the filter picks and the caller sees, until
 // fn returns false or most keys were looked at. It returns where to go on;
 // empty at the end.
-func (l *Limiter) walk(ctx context.Context, r Reader, by Caller, f *Filter, most int, fn func(View) bool) (next string, err error) {
+func (l *Limiter) walk(ctx context.Context, r store.Reader, by Caller, f *Filter, most int, fn func(View) bool) (next string, err error) {
 	now := l.clock.Now()
 	return l.scan(ctx, r, by, f, most, func(id string) (bool, error) {
 		record, err := r.Get(recordKey(id))

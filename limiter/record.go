@@ -50,7 +50,6 @@ const (
 )
 
 var (
-	metaFormat  = []byte("m/format")
 	metaSession = []byte("m/session")
 	metaTally   = []byte("m/tally")
 	metaCommit  = []byte("m/commit")
@@ -58,9 +57,6 @@ var (
 	metaSecret  = []byte("m/secret")
 	metaAudit   = []byte("m/audit")
 )
-
-// storeFormat is the layout above. A store of another format is not opened.
-const storeFormat = "till/8"
 
 // accountID names a budget: a key's ULID, or a hash of a role's name.
 type accountID [16]byte

@@ -8,20 +8,22 @@ import (
 	"time"
 
 	"github.com/oklog/ulid/v2"
+
+	"github.com/till-proxy/till/limiter/store"
 )
 
 // recover turns what the shadow counter remembers into records, and begins a
 // new session. It may be cut off at any point and run again.
 func (l *Limiter) recover(roles map[string]Role, after *Limiter) error {
-	boot := bootID()
+	boot := store.BootID()
 	var last, next session
 	var remembered []remembered
-	err := l.store.View(func(r Reader) error {
+	err := l.store.View(func(r store.Reader) error {
 		b, err := r.Get(metaSession)
 		if err == nil && len(b) == sessionLen && l.shadow != nil {
 			last = session(b)
 			remembered = l.shadow.recall(last, boot)
-		} else if err != nil && !errors.Is(err, ErrNotFound) {
+		} else if err != nil && !errors.Is(err, store.ErrNotFound) {
 			return err
 		}
 		return nil
@@ -46,7 +48,7 @@ func (l *Limiter) recover(roles map[string]Role, after *Limiter) error {
 		return fmt.Errorf("beginning session: %w", err)
 	}
 	err = l.committer.doPatiently(func(b *batch) error {
-		if err := b.Set(metaFormat, []byte(storeFormat)); err != nil {
+		if err := b.Set(store.FormatKey, []byte(store.Format)); err != nil {
 			return err
 		}
 		return errors.Join(b.Set(metaSession, next[:]), makeFingerprintKey(b))
@@ -57,7 +59,7 @@ func (l *Limiter) recover(roles map[string]Role, after *Limiter) error {
 	if l.shadow != nil {
 		l.shadow.begin(next, boot)
 	}
-	return l.store.View(func(r Reader) error {
+	return l.store.View(func(r store.Reader) error {
 		l.fingerprintKey, err = readFingerprintKey(r)
 		return err
 	})
@@ -73,10 +75,10 @@ func recoverAccounts(b *batch, accounts []remembered, roles map[accountID]bool, 
 		v, err := b.Get(accountKey(seen.id))
 		if err == nil {
 			rec, err = decodeAccount(v)
-		} else if errors.Is(err, ErrNotFound) && roles[seen.id] {
+		} else if errors.Is(err, store.ErrNotFound) && roles[seen.id] {
 			err = nil
 		}
-		if errors.Is(err, ErrNotFound) {
+		if errors.Is(err, store.ErrNotFound) {
 			continue
 		}
 		if err != nil {
@@ -84,7 +86,7 @@ func recoverAccounts(b *batch, accounts []remembered, roles map[accountID]bool, 
 		}
 		id := idPrefix + ulid.ULID(seen.id).String()
 		_, err = b.Get(recordKey(id))
-		if err != nil && !errors.Is(err, ErrNotFound) {
+		if err != nil && !errors.Is(err, store.ErrNotFound) {
 			return err
 		}
 		forRole := err != nil

@@ -10,6 +10,8 @@ import (
 	"time"
 
 	"github.com/oklog/ulid/v2"
+
+	"github.com/till-proxy/till/limiter/store"
 )
 
 // Repaired is what Forfeit did.
@@ -32,7 +34,7 @@ const (
 // revoked. Then the anchor is written anew. That goes for the budgets of roles, too, also where the
 // store has lost every trace of their use. It may be cut off at any point and run
 // again. Nobody else may have the store open.
-func Forfeit(s Store, disk Disk, by Caller, anchorPath string, roles map[string]Role, now time.Time, log *slog.Logger) (Repaired, error) {
+func Forfeit(s store.Store, disk store.Disk, by Caller, anchorPath string, roles map[string]Role, now time.Time, log *slog.Logger) (Repaired, error) {
 	if err := onlyOperator(by); err != nil {
 		return Repaired{}, err
 	}
@@ -47,8 +49,8 @@ func Forfeit(s Store, disk Disk, by Caller, anchorPath string, roles map[string]
 
 // rebuild makes sums, digest and anchor of a store anew from its records.
 type rebuild struct {
-	store   Store
-	disk    Disk
+	store   store.Store
+	disk    store.Disk
 	now     time.Time
 	by      Caller
 	action  string // for the audit log
@@ -70,7 +72,7 @@ func (r *rebuild) run(anchorPath string) (err error) {
 	}
 	defer func() { err = errors.Join(err, a.close()) }()
 	r.digest.secret = a.secret
-	err = r.store.View(func(tx Reader) error {
+	err = r.store.View(func(tx store.Reader) error {
 		r.sums, err = readTally(tx)
 		return err
 	})
@@ -81,13 +83,13 @@ func (r *rebuild) run(anchorPath string) (err error) {
 
 	// Until the last commit, which has the new sums, the store stays in doubt:
 	// its commit record is that of another anchor.
-	err = r.store.Update(func(tx Tx) error { return tx.Set(metaCommit, (&commitRecord{}).encode()) })
+	err = r.store.Update(func(tx store.Tx) error { return tx.Set(metaCommit, (&commitRecord{}).encode()) })
 	if err != nil {
 		return err
 	}
 	for _, space := range []struct {
 		prefix string
-		each   func(tx Tx, key, value []byte) error
+		each   func(tx store.Tx, key, value []byte) error
 	}{{spaceIndexes, wipe}, {spaceAccounts, r.account}, {spaceKeys, r.key}, {string(tokenKey("")), r.token}} {
 		if err := r.each(space.prefix, space.each); err != nil {
 			return fmt.Errorf("rebuilding the store: %w", err)
@@ -101,7 +103,7 @@ func (r *rebuild) run(anchorPath string) (err error) {
 		d.root.add(d.bucketRoot(uint16(bucket), s))
 	}
 	var root sum
-	err = r.store.Update(func(tx Tx) error {
+	err = r.store.Update(func(tx store.Tx) error {
 		b := offline(tx, stopped(r.now))
 		*b.sums.change(b.transaction) = r.sums
 		if err := errors.Join(r.audit(b), b.log.finish(b.transaction), b.sums.finish(b.transaction)); err != nil {
@@ -182,10 +184,10 @@ type stopped time.Time
 func (s stopped) Now() time.Time { return time.Time(s) }
 
 // each calls fn for the records of a space, some in each transaction.
-func (r *rebuild) each(space string, fn func(tx Tx, key, value []byte) error) error {
+func (r *rebuild) each(space string, fn func(tx store.Tx, key, value []byte) error) error {
 	var after []byte
 	for more := true; more; {
-		err := r.store.Update(func(tx Tx) error {
+		err := r.store.Update(func(tx store.Tx) error {
 			keys, values, err := pageOf(tx, space, after)
 			if err != nil {
 				return err
@@ -206,9 +208,9 @@ func (r *rebuild) each(space string, fn func(tx Tx, key, value []byte) error) er
 	return nil
 }
 
-func wipe(tx Tx, key, _ []byte) error { return tx.Delete(key) }
+func wipe(tx store.Tx, key, _ []byte) error { return tx.Delete(key) }
 
-func setOrDelete(tx Tx, key []byte, s sum) error {
+func setOrDelete(tx store.Tx, key []byte, s sum) error {
 	if s == (sum{}) {
 		return tx.Delete(key)
 	}
@@ -216,7 +218,7 @@ func setOrDelete(tx Tx, key []byte, s sum) error {
 }
 
 // pageOf reads some records of a space. No more come after an empty page.
-func pageOf(r Reader, space string, after []byte) (keys, values [][]byte, err error) {
+func pageOf(r store.Reader, space string, after []byte) (keys, values [][]byte, err error) {
 	size := 0
 	err = r.Scan([]byte(space), after, false, func(key, value []byte) (bool, error) {
 		keys, values = append(keys, key), append(values, value)
@@ -226,7 +228,7 @@ func pageOf(r Reader, space string, after []byte) (keys, values [][]byte, err er
 	return keys, values, err
 }
 
-func (r *rebuild) account(tx Tx, at, value []byte) error {
+func (r *rebuild) account(tx store.Tx, at, value []byte) error {
 	id, ok := accountOf(at)
 	rec, err := decodeAccount(value)
 	if err != nil || !ok {
@@ -241,7 +243,7 @@ func (r *rebuild) account(tx Tx, at, value []byte) error {
 	}
 	r.digest.buckets[bucketOf(id)].add(r.digest.hash(at, v))
 	_, err = tx.Get(recordKey(idPrefix + ulid.ULID(id).String()))
-	if errors.Is(err, ErrNotFound) {
+	if errors.Is(err, store.ErrNotFound) {
 		return nil // a role's
 	}
 	r.sums.Counted.add(rec.counted())
@@ -250,7 +252,7 @@ func (r *rebuild) account(tx Tx, at, value []byte) error {
 
 // forfeitRoles spends the budgets of the roles that are configured: a limit may
 // be newer than the record, and there may be none.
-func (r *rebuild) forfeitRoles(tx Tx) error {
+func (r *rebuild) forfeitRoles(tx store.Tx) error {
 	for name, role := range r.roles {
 		id := roleAccount(name)
 		at := accountKey(id)
@@ -261,7 +263,7 @@ func (r *rebuild) forfeitRoles(tx Tx) error {
 				return fmt.Errorf("role %s: %w", name, err)
 			}
 			r.digest.buckets[bucketOf(id)].take(r.digest.hash(at, before))
-		} else if !errors.Is(err, ErrNotFound) {
+		} else if !errors.Is(err, store.ErrNotFound) {
 			return err
 		}
 		rec.Limit = role.Budget.Limit
@@ -298,7 +300,7 @@ func accountOf(key []byte) (id accountID, ok bool) {
 
 // token revokes an admin token that lives, where its revocation may have been
 // lost: whoever has left would otherwise be back, and could resume keys.
-func (r *rebuild) token(tx Tx, at, value []byte) error {
+func (r *rebuild) token(tx store.Tx, at, value []byte) error {
 	if !r.suspend && !r.forfeit {
 		return nil
 	}
@@ -314,7 +316,7 @@ func (r *rebuild) token(tx Tx, at, value []byte) error {
 	return writeToken(tx, rec)
 }
 
-func (r *rebuild) key(tx Tx, at, value []byte) error {
+func (r *rebuild) key(tx store.Tx, at, value []byte) error {
 	old, err := decodeKey(value)
 	if err != nil {
 		return fmt.Errorf("key %s: %w", at, err)
@@ -329,7 +331,7 @@ func (r *rebuild) key(tx Tx, at, value []byte) error {
 		switch _, err := tx.Get(saltKey(key.ID)); {
 		case err == nil:
 			r.sealed++
-		case errors.Is(err, ErrNotFound):
+		case errors.Is(err, store.ErrNotFound):
 			r.unsalted++
 		default:
 			return err
@@ -338,7 +340,7 @@ func (r *rebuild) key(tx Tx, at, value []byte) error {
 	var rec accountRecord
 	before, err := tx.Get(accountKey(id))
 	switch {
-	case errors.Is(err, ErrNotFound): // lost: nothing is left of it
+	case errors.Is(err, store.ErrNotFound): // lost: nothing is left of it
 		rec = accountRecord{Lineage: 1}
 		rec.forfeit(key.Limit)
 		r.done.Forfeited++

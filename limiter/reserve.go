@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"time"
+
+	"github.com/till-proxy/till/limiter/store"
 )
 
 // defaultFreeRate bounds what costs no activation.
@@ -24,7 +26,7 @@ func (k *Live) Reserve(ctx context.Context, ask *Ask, g *Grant) *Refusal {
 			t.leave()
 			t = nil
 			fresh, err := k.l.load(k.key.ID)
-			if errors.Is(err, ErrNotFound) { // forgotten meanwhile
+			if errors.Is(err, store.ErrNotFound) { // forgotten meanwhile
 				k.mu.Lock()
 				k.l.uncache(k)
 				k.mu.Unlock()
@@ -49,7 +51,7 @@ func (k *Live) Reserve(ctx context.Context, ask *Ask, g *Grant) *Refusal {
 			parked.at.unpark(&parked.bound)
 			parked.at.mu.Unlock()
 			switch {
-			case errors.Is(err, ErrNoSpace):
+			case errors.Is(err, store.ErrNoSpace):
 				return storeRefusal("the server's disk is full")
 			case errors.Is(err, errCrowded):
 				return storeRefusal("too many requests wait for the server's disk")

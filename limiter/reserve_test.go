@@ -9,7 +9,7 @@ import (
 	"time"
 
 	"github.com/till-proxy/till/limiter"
-	"github.com/till-proxy/till/limiter/storetest"
+	"github.com/till-proxy/till/limiter/store/storetest"
 )
 
 var discard = slog.New(slog.DiscardHandler)

@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"slices"
+
+	"github.com/till-proxy/till/limiter/store"
 )
 
 // windUp finishes the end of a key: its children end with it, if it was revoked
@@ -21,7 +23,7 @@ func (l *Limiter) windUp(ctx context.Context, by Caller, id string) error {
 	}
 	if key.Delegate {
 		var children []string
-		err := l.store.View(func(r Reader) error {
+		err := l.store.View(func(r store.Reader) error {
 			children, err = childrenOf(r, id)
 			return err
 		})
@@ -158,7 +160,7 @@ type elder struct {
 }
 
 // above reads the keys above a child, nearest first.
-func (k *Live) above(r Reader, key *Key) ([]elder, error) {
+func (k *Live) above(r store.Reader, key *Key) ([]elder, error) {
 	var all []elder
 	for a := k.parent; a != nil; a = a.parent {
 		var h elder

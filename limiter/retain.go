@@ -6,6 +6,8 @@ import (
 	"errors"
 	"slices"
 	"time"
+
+	"github.com/till-proxy/till/limiter/store"
 )
 
 // DefaultRetain is how long an ended key stays listed.
@@ -50,7 +52,7 @@ func (l *Limiter) sweepEnded() {
 	for !l.stopping() {
 		before := l.clock.Now().Add(-time.Duration(l.retain.Load()))
 		var ids []string
-		err := l.store.View(func(r Reader) error {
+		err := l.store.View(func(r store.Reader) error {
 			space := indexSpace(byEnd)
 			return r.Scan(space, after, false, func(key, _ []byte) (bool, error) {
 				if len(key) != len(space)+8+idLen || int64(binary.BigEndian.Uint64(key[len(space):])) > before.Unix() {
@@ -74,7 +76,7 @@ func (l *Limiter) sweepEnded() {
 			}
 		}
 		if err != nil {
-			if !errors.Is(err, ErrClosed) {
+			if !errors.Is(err, store.ErrClosed) {
 				l.log.Error("forgetting ended keys failed", "error", err)
 			}
 			return
@@ -85,7 +87,7 @@ func (l *Limiter) sweepEnded() {
 // forgetOne forgets a key that is in memory.
 func (l *Limiter) forgetOne(id string) error {
 	err := l.Forget(context.Background(), itself, id)
-	if errors.Is(err, ErrNotFound) || errors.Is(err, ErrAlive) || errors.Is(err, ErrFamily) {
+	if errors.Is(err, store.ErrNotFound) || errors.Is(err, ErrAlive) || errors.Is(err, ErrFamily) {
 		return nil // it has gone, or lives again, or has to wait
 	}
 	return err
@@ -100,7 +102,7 @@ func (l *Limiter) forgetEnded(ids []string, before time.Time) (rest []string, er
 		for _, id := range ids {
 			key, acct, err := readKey(b, id)
 			switch {
-			case errors.Is(err, ErrNotFound):
+			case errors.Is(err, store.ErrNotFound):
 				continue
 			case err != nil:
 				return err

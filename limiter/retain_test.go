@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/till-proxy/till/limiter"
+	"github.com/till-proxy/till/limiter/store"
 )
 
 const day = 24 * time.Hour
@@ -46,7 +47,7 @@ func TestEndedKeysAreForgottenAfterRetainAndSumsAndAuditStay(t *testing.T) {
 	w.clock.advance(2 * time.Hour)
 	w.SweepEnded()
 	for i, k := range dead {
-		if _, err := w.Get(ctx, limiter.Operator, k.id); !errors.Is(err, limiter.ErrNotFound) {
+		if _, err := w.Get(ctx, limiter.Operator, k.id); !errors.Is(err, store.ErrNotFound) {
 			t.Fatalf("key %d after retain: %v", i, err)
 		}
 		if code := k.use(); code != limiter.CodeKeyInvalid {
@@ -81,7 +82,7 @@ func TestEndedKeysAreForgottenAfterRetainAndSumsAndAuditStay(t *testing.T) {
 	}
 	w.clock.advance(2 * time.Hour)
 	w.SweepEnded()
-	if _, err := w.Get(ctx, limiter.Operator, revived.id); !errors.Is(err, limiter.ErrNotFound) {
+	if _, err := w.Get(ctx, limiter.Operator, revived.id); !errors.Is(err, store.ErrNotFound) {
 		t.Errorf("with a shorter retain: %v", err)
 	}
 }
@@ -105,7 +106,7 @@ func TestWhileTheClockIsInDoubtNothingIsForgotten(t *testing.T) {
 	}
 	w.clock.advance(day + time.Second)
 	w.SweepEnded()
-	if _, err := w.Get(ctx, limiter.Operator, k.id); !errors.Is(err, limiter.ErrNotFound) {
+	if _, err := w.Get(ctx, limiter.Operator, k.id); !errors.Is(err, store.ErrNotFound) {
 		t.Errorf("a day later: %v", err)
 	}
 }
@@ -238,7 +239,7 @@ func TestForgottenKeysLeaveTheirTotals(t *testing.T) {
 	if r := held.Reserve(ctx, &limiter.Ask{Method: "GET", Path: "/"}, new(limiter.Grant)); r == nil || r.Code != limiter.CodeKeyInvalid {
 		t.Errorf("a forgotten key that was found before: %v", r)
 	}
-	if _, err := w.Get(ctx, limiter.Operator, k.id); !errors.Is(err, limiter.ErrNotFound) {
+	if _, err := w.Get(ctx, limiter.Operator, k.id); !errors.Is(err, store.ErrNotFound) {
 		t.Errorf("Get: %v", err)
 	}
 	w.SweepActive()

@@ -8,6 +8,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/till-proxy/till/limiter/store"
 	"github.com/till-proxy/till/scope"
 )
 
@@ -103,7 +104,7 @@ func (l *Limiter) role(name string) (*account, error) {
 	}
 	rec := accountRecord{}
 	id := roleAccount(name)
-	err := l.store.View(func(r Reader) error {
+	err := l.store.View(func(r store.Reader) error {
 		if err := l.check(r, id); err != nil {
 			return err
 		}
@@ -113,7 +114,7 @@ func (l *Limiter) role(name string) (*account, error) {
 		}
 		return err
 	})
-	if err != nil && !errors.Is(err, ErrNotFound) {
+	if err != nil && !errors.Is(err, store.ErrNotFound) {
 		return nil, fmt.Errorf("reading the budget of role %s: %w", name, err)
 	}
 	l.rolesMu.Lock()

@@ -6,6 +6,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/till-proxy/till/limiter/store"
 	"github.com/till-proxy/till/token"
 )
 
@@ -89,7 +90,7 @@ func (l *Limiter) Rotate(_ context.Context, by Caller, id string, next Issue, gr
 		if sealed == next.Box.Salt.IsZero() || sealed == next.Box.SealKey.IsZero() {
 			return invalid("upstream_key", "belongs to the rotation of a sealed key, and of no other")
 		}
-		if _, err := b.Get(lookupKey(next.Lookup)); !errors.Is(err, ErrNotFound) {
+		if _, err := b.Get(lookupKey(next.Lookup)); !errors.Is(err, store.ErrNotFound) {
 			return errors.Join(errors.New("this key string is taken"), err)
 		}
 		now := l.clock.Now().UTC()
@@ -102,7 +103,7 @@ func (l *Limiter) Rotate(_ context.Context, by Caller, id string, next Issue, gr
 				switch {
 				case err == nil:
 					err = b.Set(formerSaltKey(id, last.Number), slices.Clone(salt))
-				case errors.Is(err, ErrNotFound): // a copy of a store, without salts
+				case errors.Is(err, store.ErrNotFound): // a copy of a store, without salts
 					err = nil
 				}
 				if err != nil {

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/till-proxy/till/limiter/store"
 	"github.com/till-proxy/till/token"
 )
 
@@ -41,7 +42,7 @@ func (l *Limiter) SealUses(ctx context.Context, by Caller) (map[token.SealKeyID]
 	}
 	now := l.clock.Now()
 	uses := make(map[token.SealKeyID]SealUse)
-	err := l.store.View(func(r Reader) error {
+	err := l.store.View(func(r store.Reader) error {
 		return r.Scan([]byte(spaceKeys), nil, false, func(at, value []byte) (bool, error) {
 			if err := ctx.Err(); err != nil {
 				return false, err

@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
+
+	"github.com/till-proxy/till/limiter/store"
 )
 
 const (
@@ -100,10 +102,10 @@ func (s *Seen) add(o *Seen) {
 // it goes with them.
 func seenKey(id string) []byte { return hourKey(id, 0) }
 
-func readSeen(r Reader, id string) (*Seen, error) {
+func readSeen(r store.Reader, id string) (*Seen, error) {
 	s := new(Seen)
 	b, err := r.Get(seenKey(id))
-	if errors.Is(err, ErrNotFound) {
+	if errors.Is(err, store.ErrNotFound) {
 		return s, nil
 	}
 	if err == nil {
@@ -116,7 +118,7 @@ func readSeen(r Reader, id string) (*Seen, error) {
 }
 
 // writeSeen adds to what is in the store.
-func writeSeen(tx Tx, id string, seen *Seen) error {
+func writeSeen(tx store.Tx, id string, seen *Seen) error {
 	if seen == nil {
 		return nil
 	}
@@ -133,7 +135,7 @@ func writeSeen(tx Tx, id string, seen *Seen) error {
 }
 
 // seenOf is all that is known of a key, in the store and in memory.
-func (l *Limiter) seenOf(r Reader, id string) (*Seen, error) {
+func (l *Limiter) seenOf(r store.Reader, id string) (*Seen, error) {
 	all, err := readSeen(r, id)
 	if err != nil {
 		return nil, err

@@ -6,6 +6,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"unsafe"
+
+	"github.com/till-proxy/till/limiter/store"
 )
 
 // The shadow counter is a memory-mapped file that says, for every account in
@@ -28,7 +30,7 @@ import (
 // earlier one: a key that ends when it is idle must not live longer for that.
 type shadow struct {
 	mem    []byte
-	mapped Mapping
+	mapped store.Mapping
 
 	mu   sync.Mutex
 	free []int32 // slots nobody has
@@ -36,13 +38,12 @@ type shadow struct {
 }
 
 const (
-	shadowMagic   = "tillshd3"
-	shadowHeader  = 64
-	shadowSlot    = 112
-	shadowSlots   = 32 << 10
-	shadowSize    = shadowHeader + shadowSlot*shadowSlots
-	sessionLen    = 16
-	shadowBootLen = 36
+	shadowMagic  = "tillshd3"
+	shadowHeader = 64
+	shadowSlot   = 112
+	shadowSlots  = 32 << 10
+	shadowSize   = shadowHeader + shadowSlot*shadowSlots
+	sessionLen   = 16
 
 	slotFirst    = 24
 	slotLast     = 32
@@ -64,7 +65,7 @@ type slot struct {
 
 // openShadow maps the file at path, making it when it is missing or of
 // another size. A disk that gives less room gives fewer slots.
-func openShadow(disk Disk, path string) (*shadow, error) {
+func openShadow(disk store.Disk, path string) (*shadow, error) {
 	m, err := disk.Map(path, shadowSize)
 	if err != nil {
 		return nil, fmt.Errorf("opening shadow counter: %w", err)
@@ -85,7 +86,7 @@ type remembered struct {
 func (s *shadow) recall(last session, boot string) []remembered {
 	header := s.mem[:shadowHeader]
 	if string(header[:8]) != shadowMagic || session(header[8:24]) != last ||
-		boot == "" || string(header[24:24+shadowBootLen]) != boot {
+		boot == "" || string(header[24:24+store.BootIDLen]) != boot {
 		return nil
 	}
 	var found []remembered
@@ -113,7 +114,7 @@ func (s *shadow) begin(now session, boot string) {
 		s.free[i] = int32(len(s.free) - 1 - i)
 	}
 	copy(s.mem[8:24], now[:])
-	copy(s.mem[24:24+shadowBootLen], boot)
+	copy(s.mem[24:24+store.BootIDLen], boot)
 	copy(s.mem, shadowMagic)
 }
 

@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"github.com/till-proxy/till/limiter"
+	"github.com/till-proxy/till/limiter/store"
 	"github.com/till-proxy/till/token"
 )
 
@@ -211,7 +212,7 @@ func (s *simulation) grant(b *book) {
 		return func() {
 			if err == nil {
 				b.least[limiter.Activations] += n
-			} else if errors.Is(err, limiter.ErrRevoked) || errors.Is(err, limiter.ErrNoSpace) {
+			} else if errors.Is(err, limiter.ErrRevoked) || errors.Is(err, store.ErrNoSpace) {
 				b.limit[limiter.Activations] -= n // it is not
 			}
 			s.say("granted %d to %s: %v", n, b.id, err)

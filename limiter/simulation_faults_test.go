@@ -6,7 +6,8 @@ import (
 	"time"
 
 	"github.com/till-proxy/till/limiter"
-	"github.com/till-proxy/till/limiter/storetest"
+	"github.com/till-proxy/till/limiter/store"
+	"github.com/till-proxy/till/limiter/store/storetest"
 )
 
 // What goes wrong in a simulation: stops, kills, power cuts, faults, full disks,
@@ -241,7 +242,7 @@ func (s *simulation) full() {
 
 // commitOf is the number of the last commit on a disk.
 func commitOf(s *simulation, d *storetest.Disk) (seq uint64) {
-	err := d.Open().View(func(r limiter.Reader) error {
+	err := d.Open().View(func(r store.Reader) error {
 		b, err := r.Get([]byte("m/commit"))
 		if err == nil {
 			seq = binary.BigEndian.Uint64(b)

@@ -4,6 +4,8 @@ import (
 	"context"
 	"fmt"
 	"time"
+
+	"github.com/till-proxy/till/limiter/store"
 )
 
 // StaleReason says why a key should be looked at.
@@ -72,7 +74,7 @@ func (l *Limiter) Stale(ctx context.Context, by Caller, reason StaleReason, limi
 	}
 	now := l.clock.Now()
 	after := l.staleAfter()
-	err := l.store.View(func(r Reader) error {
+	err := l.store.View(func(r store.Reader) error {
 		var failed error
 		next, err := l.walk(ctx, r, by, &Filter{Status: Active, Cursor: cursor}, maxLookedAt, func(v View) bool {
 			s := StaleKey{View: v}

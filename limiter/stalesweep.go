@@ -7,6 +7,8 @@ import (
 	"fmt"
 	"sync"
 	"time"
+
+	"github.com/till-proxy/till/limiter/store"
 )
 
 // ActKeyStale is that a key was told to be stale, in the audit log.
@@ -72,7 +74,7 @@ func (l *Limiter) sweepStale() {
 	}
 	l.stale.mu.Unlock()
 	s := staleSweep{l: l, now: now, after: after, revoke: revoke, warning: min(staleWarning, after/2), resume: from}
-	if err := s.run(from); err != nil && !errors.Is(err, ErrClosed) {
+	if err := s.run(from); err != nil && !errors.Is(err, store.ErrClosed) {
 		l.log.Error("looking for stale keys failed", "error", err)
 		return
 	}
@@ -101,7 +103,7 @@ func (s *staleSweep) run(from []byte) error {
 	}
 	newest := uint64(max(s.now.Add(-told).Unix()/60, 0))
 	var entries [][]byte
-	err := s.l.store.View(func(r Reader) error {
+	err := s.l.store.View(func(r store.Reader) error {
 		return r.Scan(indexSpace(byLastUse), from, false, func(key, _ []byte) (bool, error) {
 			at := key[len(indexSpace(byLastUse)):]
 			if len(at) < 8 || binary.BigEndian.Uint64(at) > newest {
@@ -133,7 +135,7 @@ func (s *staleSweep) run(from []byte) error {
 // look judges one key, and reports whether it must be looked at again.
 func (s *staleSweep) look(id string) (again bool, err error) {
 	var v View
-	err = s.l.store.View(func(r Reader) error {
+	err = s.l.store.View(func(r store.Reader) error {
 		record, err := r.Get(recordKey(id))
 		if err != nil {
 			return err
@@ -141,7 +143,7 @@ func (s *staleSweep) look(id string) (again bool, err error) {
 		v, err = s.l.viewOf(r, id, record, s.now)
 		return err
 	})
-	if errors.Is(err, ErrNotFound) {
+	if errors.Is(err, store.ErrNotFound) {
 		return false, nil // forgotten meanwhile
 	}
 	if err != nil {

@@ -4,6 +4,8 @@ import (
 	"encoding/binary"
 	"slices"
 	"time"
+
+	"github.com/till-proxy/till/limiter/store"
 )
 
 // The index by status knows what is recorded, and a status is derived: a key
@@ -21,7 +23,7 @@ import (
 // maxDue bounds how many due keys a list by status looks at.
 const maxDue = 1000
 
-func (l *Limiter) statusSources(r Reader, status Status, now time.Time) ([]*source, error) {
+func (l *Limiter) statusSources(r store.Reader, status Status, now time.Time) ([]*source, error) {
 	sources := []*source{{prefix: indexPrefix(byStatus, string(status))}}
 	if status != Active && status != Exhausted {
 		sources = append(sources, &source{prefix: indexPrefix(byParent, "")})
@@ -67,7 +69,7 @@ type dueEntry struct {
 
 // dueBy lists the keys whose time is over, as far as the time index knows, from
 // behind the entry after on.
-func (l *Limiter) dueBy(r Reader, after []byte, now time.Time, most int) (found []dueEntry, err error) {
+func (l *Limiter) dueBy(r store.Reader, after []byte, now time.Time, most int) (found []dueEntry, err error) {
 	unix := uint64(max(now.Unix(), 0))
 	err = r.Scan([]byte(spaceDue), after, false, func(key, _ []byte) (bool, error) {
 		b := key[len(spaceDue):]

@@ -7,6 +7,7 @@ import (
 	"testing"
 
 	"github.com/till-proxy/till/limiter"
+	"github.com/till-proxy/till/limiter/store"
 )
 
 // crew are callers of every kind, and a key that all of them see: anna minted it.
@@ -120,10 +121,10 @@ func TestAStopThatIsNotDurableYetIsLiftedByNoOneElse(t *testing.T) {
 	t.Parallel()
 	c := newCrew(t, newWorld(t))
 	c.disk.Fill()
-	if _, err := c.Suspend(ctx, limiter.Operator, c.id); !errors.Is(err, limiter.ErrNoSpace) {
+	if _, err := c.Suspend(ctx, limiter.Operator, c.id); !errors.Is(err, store.ErrNoSpace) {
 		t.Fatalf("on a full disk: %v", err)
 	}
-	if _, err := c.Suspend(ctx, c.callers["anna"], c.id); !errors.Is(err, limiter.ErrNoSpace) {
+	if _, err := c.Suspend(ctx, c.callers["anna"], c.id); !errors.Is(err, store.ErrNoSpace) {
 		t.Fatalf("once more, by anna: %v", err)
 	}
 	c.disk.Heal()
@@ -149,7 +150,7 @@ func TestOfTwoStopsByEqualsTheFirstStands(t *testing.T) {
 	c := newCrew(t, newWorld(t))
 	c.disk.Fill()
 	for _, by := range []string{"lena", "luis"} {
-		if _, err := c.Suspend(ctx, c.callers[by], c.id); !errors.Is(err, limiter.ErrNoSpace) {
+		if _, err := c.Suspend(ctx, c.callers[by], c.id); !errors.Is(err, store.ErrNoSpace) {
 			t.Fatalf("on a full disk, by %s: %v", by, err)
 		}
 	}

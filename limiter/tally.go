@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"maps"
 	"sync"
+
+	"github.com/till-proxy/till/limiter/store"
 )
 
 // tally holds sums over all keys, kept in step with the records by the same
@@ -64,11 +66,11 @@ func (s *sums) known() tally {
 	return s.durable
 }
 
-func readTally(r Reader) (tally, error) {
+func readTally(r store.Reader) (tally, error) {
 	t := tally{Keys: make(map[Status]int64)}
 	v, err := r.Get(metaTally)
 	switch {
-	case errors.Is(err, ErrNotFound):
+	case errors.Is(err, store.ErrNotFound):
 		return t, nil
 	case err != nil:
 		return t, err

@@ -6,6 +6,8 @@ import (
 	"errors"
 	"fmt"
 	"time"
+
+	"github.com/till-proxy/till/limiter/store"
 )
 
 // Time is the time that limits are judged by.
@@ -18,10 +20,10 @@ func (l *Limiter) readClock(wall Clock, after *Limiter) error {
 		return nil
 	}
 	var mark time.Time
-	err := l.store.View(func(r Reader) error {
+	err := l.store.View(func(r store.Reader) error {
 		b, err := r.Get(metaClock)
 		switch {
-		case errors.Is(err, ErrNotFound):
+		case errors.Is(err, store.ErrNotFound):
 			return nil
 		case err != nil:
 			return err

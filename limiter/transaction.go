@@ -1,6 +1,10 @@
 package limiter
 
-import "bytes"
+import (
+	"bytes"
+
+	"github.com/till-proxy/till/limiter/store"
+)
 
 // Batches are cut well below half of what one Badger transaction takes with a
 // 16 MB memtable (about 2.5 MB and 26,000 entries).
@@ -12,13 +16,13 @@ const (
 // transaction is one that the committer writes several changes in. It knows how
 // large it has grown.
 type transaction struct {
-	Tx
+	store.Tx
 	guard          guard // nil: none
 	entries, bytes int
 	readKey, read  []byte // what was read last: who writes it has just read it
 }
 
-func (t *transaction) reset(tx Tx) { *t = transaction{Tx: tx, guard: t.guard} }
+func (t *transaction) reset(tx store.Tx) { *t = transaction{Tx: tx, guard: t.guard} }
 
 func (t *transaction) full() bool { return t.bytes >= maxBatchBytes || t.entries >= maxBatchEntries }
 
@@ -69,4 +73,4 @@ func (t *transaction) write(key, value []byte, deleted bool) error {
 }
 
 // Interface guards
-var _ Tx = (*transaction)(nil)
+var _ store.Tx = (*transaction)(nil)

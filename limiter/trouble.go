@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"time"
+
+	"github.com/till-proxy/till/limiter/store"
 )
 
 // unavailable is the refusal of a limiter that cannot answer, or nil.
@@ -49,7 +51,7 @@ func (l *Limiter) complain(what string, err error, args ...any) {
 	if errors.Is(err, ErrDoubt) {
 		l.committer.poison(err)
 	}
-	if l.Failed() == nil && !errors.Is(err, ErrNoSpace) && !errors.Is(err, ErrClosed) {
+	if l.Failed() == nil && !errors.Is(err, store.ErrNoSpace) && !errors.Is(err, store.ErrClosed) {
 		l.log.Error(what, append(args, "error", err)...)
 	}
 }
@@ -60,7 +62,7 @@ func (l *Limiter) StillFailed(err error) { l.committer.failed.Store(&err) }
 // Ping waits until the store has answered, and returns what is wrong with it.
 func (l *Limiter) Ping(context.Context) error {
 	if l.closed.Load() {
-		return ErrClosed
+		return store.ErrClosed
 	}
 	return l.committer.do(func(*batch) error { return nil }, nil)
 }

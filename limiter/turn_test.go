@@ -14,7 +14,7 @@ import (
 	"time"
 
 	"github.com/till-proxy/till/limiter"
-	"github.com/till-proxy/till/limiter/storetest"
+	"github.com/till-proxy/till/limiter/store/storetest"
 )
 
 // tokens makes a key of so many.

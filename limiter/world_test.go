@@ -13,7 +13,8 @@ import (
 	"time"
 
 	"github.com/till-proxy/till/limiter"
-	"github.com/till-proxy/till/limiter/storetest"
+	"github.com/till-proxy/till/limiter/store"
+	"github.com/till-proxy/till/limiter/store/storetest"
 	"github.com/till-proxy/till/token"
 )
 
@@ -67,7 +68,7 @@ type world struct {
 	dir     string
 	shadow  string
 	anchor  string
-	files   limiter.Disk // nil: real ones
+	files   store.Disk // nil: real ones
 	roles   map[string]limiter.Role
 	hooks   []limiter.Hook
 	posted  func()
@@ -121,22 +122,22 @@ func memoryDir(t testing.TB) string {
 
 // fewSlots are real files, with room for a thousand slots of the shadow: a start
 // reads and clears all of them, which takes long under the race detector.
-type fewSlots struct{ limiter.Files }
+type fewSlots struct{ store.Files }
 
-func (d fewSlots) Map(path string, size int) (limiter.Mapping, error) {
+func (d fewSlots) Map(path string, size int) (store.Mapping, error) {
 	return d.Files.Map(path, min(size, 128<<10))
 }
 
 // beside is the disk of the files beside the store. Beside a real one they are as
 // large as they ever are.
-func (w *world) beside() limiter.Disk {
+func (w *world) beside() store.Disk {
 	switch {
 	case w.files != nil:
 		return w.files
 	case w.disk != nil:
 		return fewSlots{}
 	}
-	return limiter.Files{}
+	return store.Files{}
 }
 
 // newBadgerWorld opens a limiter on a real Badger directory.
@@ -169,15 +170,15 @@ func newBadgerWorldWithSystemClock(t testing.TB) *world {
 
 func (w *world) reopenBadger() {
 	w.t.Helper()
-	s, err := limiter.OpenBadger(filepath.Join(w.dir, "badger"), discard)
+	s, err := store.OpenBadger(filepath.Join(w.dir, "badger"), discard)
 	if err != nil {
 		w.t.Fatal(err)
 	}
-	limiter.SetPatience(s, patience)
+	s.(*store.Badger).ClosePatience = patience
 	w.open(s)
 }
 
-func (w *world) open(s limiter.Store) {
+func (w *world) open(s store.Store) {
 	w.t.Helper()
 	o := limiter.Options{Patience: patience, Store: s, Shadow: w.shadow, Anchor: w.anchor, Disk: w.beside(), Roles: w.roles, Hooks: w.hooks, Posted: w.posted, Observe: w.observe, Lockdown: w.lockdown, TurnBytes: w.turnBytes, Exiting: w.exiting}
 	if w.clock != nil { // nothing is measured

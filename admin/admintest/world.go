@@ -24,6 +24,7 @@ import (
 
 	"github.com/till-proxy/till/admin/wire"
 	"github.com/till-proxy/till/limiter"
+	"github.com/till-proxy/till/limiter/store"
 	"github.com/till-proxy/till/token"
 	"github.com/till-proxy/till/upstream"
 )
@@ -50,7 +51,7 @@ type World struct {
 func New(t *testing.T, clock limiter.Clock) *World {
 	t.Helper()
 	dir := t.TempDir()
-	store, err := limiter.OpenBadger(filepath.Join(dir, "store"), slog.New(slog.DiscardHandler))
+	store, err := store.OpenBadger(filepath.Join(dir, "store"), slog.New(slog.DiscardHandler))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -97,7 +98,7 @@ type Backend struct{ Of *World }
 
 func (b Backend) Limiter() (*limiter.Limiter, error) {
 	if b.Of.Closed {
-		return nil, limiter.ErrClosed
+		return nil, store.ErrClosed
 	}
 	return b.Of.Limiter, nil
 }

@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"github.com/till-proxy/till/limiter"
+	"github.com/till-proxy/till/limiter/store"
 	"github.com/till-proxy/till/token"
 )
 
@@ -47,7 +48,7 @@ func (d *desk) advance(by time.Duration) {
 
 func newDesk(t *testing.T) *desk {
 	t.Helper()
-	store, err := limiter.OpenBadger(filepath.Join(t.TempDir(), "store"), slog.New(slog.DiscardHandler))
+	store, err := store.OpenBadger(filepath.Join(t.TempDir(), "store"), slog.New(slog.DiscardHandler))
 	if err != nil {
 		t.Fatal(err)
 	}

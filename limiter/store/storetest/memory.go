@@ -8,7 +8,7 @@ import (
 	"strings"
 	"sync"
 
-	"github.com/till-proxy/till/limiter"
+	"github.com/till-proxy/till/limiter/store"
 )
 
 // ErrInjected is what a Disk answers when it was told to fail.
@@ -87,17 +87,17 @@ func (d *Disk) Snapshot() *Disk {
 }
 
 // Open returns a store on the disk.
-func (d *Disk) Open() limiter.Store { return &memory{disk: d} }
+func (d *Disk) Open() store.Store { return &memory{disk: d} }
 
 type memory struct{ disk *Disk }
 
-func (m *memory) Update(fn func(limiter.Tx) error) error {
+func (m *memory) Update(fn func(store.Tx) error) error {
 	d := m.disk
 	d.mu.Lock()
 	data, before, n, full := maps.Clone(d.data), d.beforeAny, d.commits+1, d.full
 	d.mu.Unlock()
 	if full {
-		return limiter.ErrNoSpace
+		return store.ErrNoSpace
 	}
 	tx := &memoryTx{data: data}
 	if err := fn(tx); err != nil {
@@ -125,7 +125,7 @@ func (m *memory) Update(fn func(limiter.Tx) error) error {
 	return nil
 }
 
-func (m *memory) View(fn func(limiter.Reader) error) error {
+func (m *memory) View(fn func(store.Reader) error) error {
 	m.disk.mu.Lock()
 	data := m.disk.data
 	m.disk.mu.Unlock()
@@ -139,7 +139,7 @@ type memoryTx struct{ data map[string][]byte }
 func (t *memoryTx) Get(key []byte) ([]byte, error) {
 	v, ok := t.data[string(key)]
 	if !ok {
-		return nil, limiter.ErrNotFound
+		return nil, store.ErrNotFound
 	}
 	return bytes.Clone(v), nil
 }

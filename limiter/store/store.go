@@ -1,4 +1,10 @@
-package limiter
+// Package store is what the limiter needs from disks: a transactional, ordered
+// space of keys and values, which Badger keeps, and the files beside it.
+//
+// It knows nothing of what is kept: no key, no limit, no commit. Who writes, how
+// changes are grouped and what is believed after a crash is decided above it.
+// Every implementation of Store passes limiter/store/storetest.
+package store
 
 import (
 	"errors"
@@ -7,7 +13,7 @@ import (
 
 // Store is a transactional, ordered space of keys and values: all that the
 // limiter needs from a disk. Its contract is small so that it can be
-// simulated, and every implementation must pass limiter/storetest.
+// simulated, and every implementation must pass storetest.
 //
 // The limiter calls Update from one goroutine only; View and Scan may run
 // beside it and see either all of an Update or nothing.
@@ -64,24 +70,34 @@ var ErrExposed = errors.New("others may read or change the store")
 // read.
 var ErrDamaged = errors.New("the store's files are damaged")
 
+// ErrClosed is returned once the store was closed.
+var ErrClosed = errors.New("the store is closed")
+
+// Format is the layout of what the limiter keeps in a store; see record.go. A
+// store of another format is not opened.
+const Format = "till/8"
+
+// FormatKey is the key under which a store says its format.
+var FormatKey = []byte("m/format")
+
 // ErrFormat is wrapped by the error of opening a store that another version of
 // till has written.
 var ErrFormat = errors.New("the store has another format")
 
-func otherFormat(format []byte) error {
-	return fmt.Errorf("%w: %q, and this version of till reads %q: use the version that wrote it", ErrFormat, format, storeFormat)
+func OtherFormat(format []byte) error {
+	return fmt.Errorf("%w: %q, and this version of till reads %q: use the version that wrote it", ErrFormat, format, Format)
 }
 
-// checkFormat refuses a store that another version of till has written.
-func checkFormat(r Reader) error {
-	format, err := r.Get(metaFormat)
+// CheckFormat refuses a store that another version of till has written.
+func CheckFormat(r Reader) error {
+	format, err := r.Get(FormatKey)
 	switch {
 	case errors.Is(err, ErrNotFound):
 		return nil
 	case err != nil:
 		return err
-	case string(format) != storeFormat:
-		return otherFormat(format)
+	case string(format) != Format:
+		return OtherFormat(format)
 	}
 	return nil
 }

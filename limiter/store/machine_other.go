@@ -1,6 +1,6 @@
 //go:build !unix
 
-package limiter
+package store
 
 import (
 	"errors"
@@ -14,11 +14,11 @@ func mapFile(*os.File, int) ([]byte, error) {
 
 func unmapFile([]byte) error { return nil }
 
-// freeSpace is not known here.
-func freeSpace(string) (int64, error) { return math.MaxInt64, nil }
+// FreeSpace is not known here.
+func FreeSpace(string) (int64, error) { return math.MaxInt64, nil }
 
 // ownerOf is not known here.
 func ownerOf(os.FileInfo) int { return -1 }
 
-// bootID is empty: without one no shadow is believed.
-func bootID() string { return "" }
+// BootID is empty: without one no shadow is believed.
+func BootID() string { return "" }

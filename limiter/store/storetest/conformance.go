@@ -11,15 +11,15 @@ import (
 	"slices"
 	"testing"
 
-	"github.com/till-proxy/till/limiter"
+	"github.com/till-proxy/till/limiter/store"
 )
 
 // Run checks one kind of store. open opens the store in a directory, making
 // it when it is new; it is called again on the same directory after Close.
-func Run(t *testing.T, open func(dir string) (limiter.Store, error)) {
+func Run(t *testing.T, open func(dir string) (store.Store, error)) {
 	tests := []struct {
 		name string
-		test func(t *testing.T, s limiter.Store)
+		test func(t *testing.T, s store.Store)
 	}{
 		{"AMissingKeyIsNotFound", missingKey},
 		{"ATransactionSeesItsOwnWrites", ownWrites},
@@ -55,7 +55,7 @@ func Run(t *testing.T, open func(dir string) (limiter.Store, error)) {
 		s := must(open(t.TempDir()))(t)
 		defer func() { check(t, s.Close()) }()
 		value := bytes.Repeat([]byte("v"), 100)
-		check(t, s.Update(func(tx limiter.Tx) error {
+		check(t, s.Update(func(tx store.Tx) error {
 			for i := range 8192 {
 				if err := tx.Set(fmt.Appendf(nil, "k/%05d", i), value); err != nil {
 					return err
@@ -69,33 +69,33 @@ func Run(t *testing.T, open func(dir string) (limiter.Store, error)) {
 	})
 }
 
-func missingKey(t *testing.T, s limiter.Store) {
-	check(t, s.View(func(r limiter.Reader) error {
-		if _, err := r.Get([]byte("k/none")); !errors.Is(err, limiter.ErrNotFound) {
+func missingKey(t *testing.T, s store.Store) {
+	check(t, s.View(func(r store.Reader) error {
+		if _, err := r.Get([]byte("k/none")); !errors.Is(err, store.ErrNotFound) {
 			t.Errorf("Get of a missing key: %v, want ErrNotFound", err)
 		}
 		return nil
 	}))
 	put(t, s, "k/1", "")
 	want(t, s, "k/1", "")
-	check(t, s.Update(func(tx limiter.Tx) error { return tx.Delete([]byte("k/1")) }))
-	check(t, s.View(func(r limiter.Reader) error {
-		if _, err := r.Get([]byte("k/1")); !errors.Is(err, limiter.ErrNotFound) {
+	check(t, s.Update(func(tx store.Tx) error { return tx.Delete([]byte("k/1")) }))
+	check(t, s.View(func(r store.Reader) error {
+		if _, err := r.Get([]byte("k/1")); !errors.Is(err, store.ErrNotFound) {
 			t.Errorf("Get of a deleted key: %v, want ErrNotFound", err)
 		}
 		return nil
 	}))
 }
 
-func ownWrites(t *testing.T, s limiter.Store) {
+func ownWrites(t *testing.T, s store.Store) {
 	put(t, s, "k/old", "1")
-	check(t, s.Update(func(tx limiter.Tx) error {
+	check(t, s.Update(func(tx store.Tx) error {
 		check(t, tx.Set([]byte("k/new"), []byte("2")))
 		check(t, tx.Delete([]byte("k/old")))
 		if b, err := tx.Get([]byte("k/new")); err != nil || string(b) != "2" {
 			t.Errorf("a write is not seen: %q, %v", b, err)
 		}
-		if _, err := tx.Get([]byte("k/old")); !errors.Is(err, limiter.ErrNotFound) {
+		if _, err := tx.Get([]byte("k/old")); !errors.Is(err, store.ErrNotFound) {
 			t.Errorf("a deletion is not seen: %v", err)
 		}
 		var keys []string
@@ -110,10 +110,10 @@ func ownWrites(t *testing.T, s limiter.Store) {
 	}))
 }
 
-func failedTransaction(t *testing.T, s limiter.Store) {
+func failedTransaction(t *testing.T, s store.Store) {
 	put(t, s, "k/1", "before")
 	boom := errors.New("boom")
-	err := s.Update(func(tx limiter.Tx) error {
+	err := s.Update(func(tx store.Tx) error {
 		check(t, tx.Set([]byte("k/1"), []byte("after")))
 		check(t, tx.Set([]byte("k/2"), []byte("after")))
 		return boom
@@ -126,9 +126,9 @@ func failedTransaction(t *testing.T, s limiter.Store) {
 	}
 }
 
-func snapshot(t *testing.T, s limiter.Store) {
+func snapshot(t *testing.T, s store.Store) {
 	put(t, s, "k/1", "before")
-	check(t, s.View(func(r limiter.Reader) error {
+	check(t, s.View(func(r store.Reader) error {
 		put(t, s, "k/1", "after")
 		if b, err := r.Get([]byte("k/1")); err != nil || string(b) != "before" {
 			t.Errorf("a snapshot changed: %q, %v", b, err)
@@ -140,7 +140,7 @@ func snapshot(t *testing.T, s limiter.Store) {
 
 var scanned = []string{"a/9", "k/", "k/1", "k/10", "k/2", "k/~", "l/1"}
 
-func scanOrder(t *testing.T, s limiter.Store) {
+func scanOrder(t *testing.T, s store.Store) {
 	for _, k := range scanned {
 		put(t, s, k, "")
 	}
@@ -158,7 +158,7 @@ func scanOrder(t *testing.T, s limiter.Store) {
 	}
 }
 
-func scanResumes(t *testing.T, s limiter.Store) {
+func scanResumes(t *testing.T, s store.Store) {
 	for _, k := range scanned {
 		put(t, s, k, "")
 	}
@@ -179,7 +179,7 @@ func scanResumes(t *testing.T, s limiter.Store) {
 	}
 }
 
-func scanStops(t *testing.T, s limiter.Store) {
+func scanStops(t *testing.T, s store.Store) {
 	for _, k := range scanned {
 		put(t, s, k, "")
 	}
@@ -187,7 +187,7 @@ func scanStops(t *testing.T, s limiter.Store) {
 		t.Errorf("a scan told to stop after 2 went on: %q", got)
 	}
 	boom := errors.New("boom")
-	err := s.View(func(r limiter.Reader) error {
+	err := s.View(func(r store.Reader) error {
 		return r.Scan([]byte("k/"), nil, false, func(_, _ []byte) (bool, error) { return true, boom })
 	})
 	if !errors.Is(err, boom) {
@@ -195,10 +195,10 @@ func scanStops(t *testing.T, s limiter.Store) {
 	}
 }
 
-func valuesStay(t *testing.T, s limiter.Store) {
+func valuesStay(t *testing.T, s store.Store) {
 	put(t, s, "k/1", "one")
 	put(t, s, "k/2", "two")
-	check(t, s.View(func(r limiter.Reader) error {
+	check(t, s.View(func(r store.Reader) error {
 		one, err := r.Get([]byte("k/1"))
 		check(t, err)
 		_, err = r.Get([]byte("k/2"))
@@ -210,14 +210,14 @@ func valuesStay(t *testing.T, s limiter.Store) {
 	}))
 }
 
-func put(t *testing.T, s limiter.Store, key, value string) {
+func put(t *testing.T, s store.Store, key, value string) {
 	t.Helper()
-	check(t, s.Update(func(tx limiter.Tx) error { return tx.Set([]byte(key), []byte(value)) }))
+	check(t, s.Update(func(tx store.Tx) error { return tx.Set([]byte(key), []byte(value)) }))
 }
 
-func want(t *testing.T, s limiter.Store, key, value string) {
+func want(t *testing.T, s store.Store, key, value string) {
 	t.Helper()
-	check(t, s.View(func(r limiter.Reader) error {
+	check(t, s.View(func(r store.Reader) error {
 		b, err := r.Get([]byte(key))
 		if err != nil || string(b) != value {
 			t.Errorf("%s = %q, %v; want %q", key, b, err, value)
@@ -226,10 +226,10 @@ func want(t *testing.T, s limiter.Store, key, value string) {
 	}))
 }
 
-func scan(t *testing.T, s limiter.Store, prefix string, after []byte, reverse bool, limit int) []string {
+func scan(t *testing.T, s store.Store, prefix string, after []byte, reverse bool, limit int) []string {
 	t.Helper()
 	var found []string
-	check(t, s.View(func(r limiter.Reader) error {
+	check(t, s.View(func(r store.Reader) error {
 		return r.Scan([]byte(prefix), after, reverse, func(k, v []byte) (bool, error) {
 			found = append(found, string(k)+"="+string(v))
 			return len(found) != limit, nil

@@ -1,4 +1,4 @@
-package limiter
+package store
 
 import (
 	"bytes"
@@ -17,8 +17,8 @@ import (
 	"github.com/dgraph-io/badger/v4/options"
 )
 
-// badgerStore is the Store of one server: an embedded Badger directory.
-type badgerStore struct {
+// Badger is the Store of one server: an embedded Badger directory.
+type Badger struct {
 	db  *badger.DB
 	dir string
 
@@ -26,9 +26,10 @@ type badgerStore struct {
 	lookedAt time.Time
 
 	// views lets Close wait for readers: their snapshots are mapped files.
-	views    sync.RWMutex
-	closed   atomic.Bool
-	patience time.Duration // of Close
+	views  sync.RWMutex
+	closed atomic.Bool
+	// ClosePatience is how long Close waits for the disk. Default: 10 s.
+	ClosePatience time.Duration
 }
 
 // closePatience bounds how long Close waits. Badger waits for a disk that does
@@ -65,7 +66,7 @@ func OpenBadger(dir string, log *slog.Logger) (Store, error) {
 	if err := private(dir); err != nil {
 		return nil, fmt.Errorf("opening store: %w", err)
 	}
-	s := &badgerStore{dir: dir, patience: closePatience}
+	s := &Badger{dir: dir, ClosePatience: closePatience}
 	if err := s.enoughSpace(); err != nil {
 		return nil, fmt.Errorf("opening store: %w", err)
 	}
@@ -179,8 +180,8 @@ func private(path string) error {
 	return nil
 }
 
-func (s *badgerStore) enoughSpace() error {
-	free, err := freeSpace(s.dir)
+func (s *Badger) enoughSpace() error {
+	free, err := FreeSpace(s.dir)
 	if err != nil {
 		return fmt.Errorf("asking for the free space of %s: %w", s.dir, err)
 	}
@@ -211,14 +212,14 @@ func tableBytes(dir string) (sum int64) {
 	return sum
 }
 
-func (s *badgerStore) Update(fn func(Tx) error) error {
+func (s *Badger) Update(fn func(Tx) error) error {
 	if err := s.enoughSpace(); err != nil {
 		return err
 	}
 	return s.db.Update(func(txn *badger.Txn) error { return fn(badgerTx{txn}) })
 }
 
-func (s *badgerStore) View(fn func(Reader) error) error {
+func (s *Badger) View(fn func(Reader) error) error {
 	if s.closed.Load() { // before the lock, too: nobody waits with Close
 		return ErrClosed
 	}
@@ -230,7 +231,7 @@ func (s *badgerStore) View(fn func(Reader) error) error {
 	return s.db.View(func(txn *badger.Txn) error { return fn(badgerTx{txn}) })
 }
 
-func (s *badgerStore) Close() error {
+func (s *Badger) Close() error {
 	s.closed.Store(true)
 	closings.Store(s.dir, nil)
 	done := make(chan error, 1)
@@ -247,7 +248,7 @@ func (s *badgerStore) Close() error {
 			return fmt.Errorf("closing store: %w", err)
 		}
 		return nil
-	case <-time.After(s.patience):
+	case <-time.After(s.ClosePatience):
 		return fmt.Errorf("closing store %s: its disk does not answer; what was acknowledged is on it", s.dir)
 	}
 }
@@ -317,7 +318,7 @@ func line(format string, args []any) string {
 
 // Interface guards
 var (
-	_ Store         = (*badgerStore)(nil)
+	_ Store         = (*Badger)(nil)
 	_ Tx            = badgerTx{}
 	_ badger.Logger = badgerLogger{}
 )

@@ -1,4 +1,4 @@
-package limiter
+package store
 
 import (
 	"errors"
@@ -61,18 +61,18 @@ func (Files) Replace(path string, content []byte) error {
 		return err
 	}
 	next := path + ".new"
-	if err := writeSynced(next, content); err != nil {
+	if err := WriteSynced(next, content); err != nil {
 		return err
 	}
 	if err := os.Rename(next, path); err != nil {
 		return err
 	}
-	return syncDir(dir)
+	return SyncDir(dir)
 }
 
-// writeSynced makes a new file, in place of one that was left there and never
+// WriteSynced makes a new file, in place of one that was left there and never
 // through a link that was put there.
-func writeSynced(path string, b []byte) error {
+func WriteSynced(path string, b []byte) error {
 	if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
@@ -84,7 +84,7 @@ func writeSynced(path string, b []byte) error {
 	return errors.Join(err, f.Sync(), f.Close())
 }
 
-func syncDir(dir string) error {
+func SyncDir(dir string) error {
 	d, err := os.Open(dir)
 	if err != nil {
 		return err

@@ -1,6 +1,6 @@
 //go:build unix
 
-package limiter
+package store
 
 import (
 	"os"
@@ -14,8 +14,8 @@ func mapFile(f *os.File, size int) ([]byte, error) {
 
 func unmapFile(mem []byte) error { return syscall.Munmap(mem) }
 
-// freeSpace is what this user may still write, in bytes.
-func freeSpace(dir string) (int64, error) {
+// FreeSpace is what this user may still write, in bytes.
+func FreeSpace(dir string) (int64, error) {
 	var s syscall.Statfs_t
 	if err := syscall.Statfs(dir, &s); err != nil {
 		return 0, err
@@ -31,14 +31,17 @@ func ownerOf(info os.FileInfo) int {
 	return -1
 }
 
-// bootID names this boot of the machine; empty where the system does not
+// BootIDLen is the length of the name of a boot.
+const BootIDLen = 36
+
+// BootID names this boot of the machine; empty where the system does not
 // tell, and then no shadow is believed.
-func bootID() string {
+func BootID() string {
 	id, err := os.ReadFile("/proc/sys/kernel/random/boot_id")
 	if err != nil {
 		return ""
 	}
-	if s := strings.TrimSpace(string(id)); len(s) == shadowBootLen {
+	if s := strings.TrimSpace(string(id)); len(s) == BootIDLen {
 		return s
 	}
 	return ""

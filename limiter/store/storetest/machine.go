@@ -5,7 +5,7 @@ import (
 	"fmt"
 	"io/fs"
 
-	"github.com/till-proxy/till/limiter"
+	"github.com/till-proxy/till/limiter/store"
 )
 
 // Step is one thing that a limiter does to its disk, where a fault can come.
@@ -93,7 +93,7 @@ func (d *Disk) TakeData(from *Disk) {
 }
 
 // Files returns the files beside the store.
-func (d *Disk) Files() limiter.Disk { return files{d} }
+func (d *Disk) Files() store.Disk { return files{d} }
 
 type files struct{ *Disk }
 
@@ -123,7 +123,7 @@ func (d files) Replace(path string, b []byte) error {
 }
 
 // Open implements limiter.Disk.
-func (d files) Open(path string) (limiter.File, error) {
+func (d files) Open(path string) (store.File, error) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if err, _ := d.step(OpenFile); err != nil {
@@ -142,7 +142,7 @@ func (d files) Open(path string) (limiter.File, error) {
 const mostMapped = 128 << 10
 
 // Map implements limiter.Disk.
-func (d files) Map(path string, size int) (limiter.Mapping, error) {
+func (d files) Map(path string, size int) (store.Mapping, error) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if err, _ := d.step(Map); err != nil {
@@ -194,7 +194,7 @@ func (m mapped) Close() error  { return nil }
 
 // Interface guards
 var (
-	_ limiter.Disk    = files{}
-	_ limiter.File    = (*file)(nil)
-	_ limiter.Mapping = mapped(nil)
+	_ store.Disk    = files{}
+	_ store.File    = (*file)(nil)
+	_ store.Mapping = mapped(nil)
 )

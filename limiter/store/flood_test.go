@@ -1,4 +1,4 @@
-package limiter
+package store
 
 import (
 	"crypto/sha256"
@@ -16,14 +16,14 @@ func TestAFloodOfUnknownKeysReadsNoDisk(t *testing.T) {
 	const keys, unknown = 20_000, 20_000
 	lookup := func(i uint64) []byte {
 		sum := sha256.Sum256(binary.BigEndian.AppendUint64(nil, i))
-		return append([]byte(spaceLookups), sum[:]...)
+		return append([]byte("l/"), sum[:]...)
 	}
-	open := func() *badgerStore {
+	open := func() *Badger {
 		s, err := OpenBadger(dir, slog.New(slog.DiscardHandler))
 		if err != nil {
 			t.Fatal(err)
 		}
-		return s.(*badgerStore)
+		return s.(*Badger)
 	}
 	s := open()
 	for from := uint64(0); from < keys; from += 1000 {
