@@ -12,7 +12,6 @@ import (
 	"log/slog"
 	"net/http"
 	"net/url"
-	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -105,16 +104,21 @@ func (a *api) handle(call func(*limiter.Limiter, *http.Request) (int, any, error
 }
 
 func (a *api) write(w http.ResponseWriter, status int, answer any) {
-	h := w.Header()
-	h.Set("Content-Type", "application/json")
-	h.Set("Cache-Control", "no-store")
-	h.Set("X-Content-Type-Options", "nosniff")
+	announce(w, "application/json")
 	w.WriteHeader(status)
 	e := json.NewEncoder(w)
 	e.SetEscapeHTML(false)
 	if err := e.Encode(answer); err != nil {
 		a.log.Debug("answering a management call", "error", err)
 	}
+}
+
+// announce says what an answer is, and that no cache keeps it.
+func announce(w http.ResponseWriter, contentType string) {
+	h := w.Header()
+	h.Set("Content-Type", contentType)
+	h.Set("Cache-Control", "no-store")
+	h.Set("X-Content-Type-Options", "nosniff")
 }
 
 func (a *api) fail(w http.ResponseWriter, err error) {
@@ -341,13 +345,4 @@ func (a *api) revoke(l *limiter.Limiter, r *http.Request) (int, any, error) {
 		return 0, nil, err
 	}
 	return http.StatusOK, wire.RevokedKey{KeyObject: KeyJSON(view), StreamsCut: cut}, nil
-}
-
-func (a *api) upstreams(l *limiter.Limiter, _ *http.Request) (int, any, error) {
-	infos := slices.Clone(a.backend.UpstreamInfos())
-	named := a.backend.Fingerprints(l.Fingerprint)
-	for i := range infos {
-		infos[i].CredentialFingerprint = named[infos[i].Name]
-	}
-	return http.StatusOK, wire.UpstreamsAnswer{BaseURL: a.backend.BaseURL(), Upstreams: infos}, nil
 }

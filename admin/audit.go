@@ -1,7 +1,6 @@
 package admin
 
 import (
-	"bufio"
 	"encoding/json"
 	"net/http"
 	"net/url"
@@ -89,48 +88,4 @@ func (a *api) verifyAudit(l *limiter.Limiter, r *http.Request) (int, any, error)
 		return 0, nil, err
 	}
 	return http.StatusOK, answer, nil
-}
-
-// exportAudit streams the whole log, one entry a line. One that breaks off ends
-// the connection, so nobody takes it for a whole one.
-func (a *api) exportAudit(w http.ResponseWriter, r *http.Request) {
-	l, err := a.backend.Limiter()
-	if err != nil {
-		a.fail(w, &apiError{http.StatusServiceUnavailable, "store_unavailable", err.Error()})
-		return
-	}
-	reader := newDownload(w)
-	out := bufio.NewWriterSize(reader, 64<<10)
-	begun := false
-	err = l.ExportAudit(r.Context(), a.caller, func(line []byte) error {
-		if !begun {
-			begun = true
-			jsonLines(w.Header())
-		}
-		if _, err := out.Write(line); err != nil {
-			return err
-		}
-		return out.WriteByte('\n')
-	})
-	if err == nil {
-		err = out.Flush()
-	}
-	if err == nil {
-		err = reader.end()
-	}
-	switch {
-	case err != nil && !begun:
-		a.fail(w, err)
-	case err != nil:
-		a.log.Error("an export of the audit log broke off", "by", a.caller.Name, "error", err)
-		panic(http.ErrAbortHandler)
-	case !begun:
-		jsonLines(w.Header())
-	}
-}
-
-func jsonLines(h http.Header) {
-	h.Set("Content-Type", "application/jsonl")
-	h.Set("Cache-Control", "no-store")
-	h.Set("X-Content-Type-Options", "nosniff")
 }

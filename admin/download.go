@@ -1,9 +1,12 @@
 package admin
 
 import (
+	"bufio"
 	"errors"
 	"net/http"
 	"time"
+
+	"github.com/till-proxy/till/limiter"
 )
 
 // download writes an answer of any length that is read from the store as of one
@@ -47,4 +50,76 @@ func (d *download) until(due time.Time) error {
 		return err
 	}
 	return nil
+}
+
+// backup streams a backup to the caller. One that breaks off has no checksum,
+// so nobody takes it for a whole one.
+func (a *api) backup(w http.ResponseWriter, r *http.Request) {
+	withSalts := false
+	switch seal := r.URL.Query().Get("seal"); seal {
+	case "", "false":
+	case "true":
+		withSalts = true
+	default:
+		a.fail(w, invalid("seal must be true or false, got %q", seal))
+		return
+	}
+	l, err := a.backend.Limiter()
+	if err != nil {
+		a.fail(w, &apiError{http.StatusServiceUnavailable, "store_unavailable", err.Error()})
+		return
+	}
+	announce(w, "application/octet-stream")
+	out := newDownload(w)
+	keys, err := l.Backup(r.Context(), a.caller, out, withSalts)
+	if errors.Is(err, limiter.ErrForbidden) { // nothing was written
+		a.fail(w, err)
+		return
+	}
+	if err == nil {
+		err = out.end()
+	}
+	if err != nil {
+		a.log.Error("a backup broke off", "by", a.caller.Name, "error", err)
+		panic(http.ErrAbortHandler)
+	}
+	a.log.Info("a backup was taken", "by", a.caller.Name, "keys", keys, "with_salts", withSalts)
+}
+
+// exportAudit streams the whole log, one entry a line. One that breaks off ends
+// the connection, so nobody takes it for a whole one.
+func (a *api) exportAudit(w http.ResponseWriter, r *http.Request) {
+	l, err := a.backend.Limiter()
+	if err != nil {
+		a.fail(w, &apiError{http.StatusServiceUnavailable, "store_unavailable", err.Error()})
+		return
+	}
+	reader := newDownload(w)
+	out := bufio.NewWriterSize(reader, 64<<10)
+	begun := false
+	err = l.ExportAudit(r.Context(), a.caller, func(line []byte) error {
+		if !begun {
+			begun = true
+			announce(w, "application/jsonl")
+		}
+		if _, err := out.Write(line); err != nil {
+			return err
+		}
+		return out.WriteByte('\n')
+	})
+	if err == nil {
+		err = out.Flush()
+	}
+	if err == nil {
+		err = reader.end()
+	}
+	switch {
+	case err != nil && !begun:
+		a.fail(w, err)
+	case err != nil:
+		a.log.Error("an export of the audit log broke off", "by", a.caller.Name, "error", err)
+		panic(http.ErrAbortHandler)
+	case !begun:
+		announce(w, "application/jsonl")
+	}
 }

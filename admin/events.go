@@ -35,11 +35,8 @@ func (a *api) events(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	defer feed.Close()
-	h := w.Header()
-	h.Set("Content-Type", "text/event-stream")
-	h.Set("Cache-Control", "no-store")
-	h.Set("X-Content-Type-Options", "nosniff")
-	h.Set("X-Accel-Buffering", "no")
+	announce(w, "text/event-stream")
+	w.Header().Set("X-Accel-Buffering", "no")
 	w.WriteHeader(http.StatusOK)
 	out := http.NewResponseController(w)
 	send := func(format string, args ...any) error {

@@ -67,17 +67,6 @@ func ceiling(n int64) *int64 {
 	return &n
 }
 
-// metered reports whether an upstream tells what requests use. Of one that is
-// not configured now nothing is known.
-func (a *api) metered(name string) bool {
-	for _, u := range a.backend.UpstreamInfos() {
-		if u.Name == name {
-			return u.Dialect != ""
-		}
-	}
-	return false
-}
-
 // choices are the upstreams that the caller may mint keys of a role for: a mint
 // that names none is for the only one.
 func (a *api) choices(l *limiter.Limiter, role string) ([]wire.UpstreamInfo, error) {

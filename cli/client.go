@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"github.com/caddyserver/caddy/v2"
+	"github.com/spf13/cobra"
 
 	"github.com/till-proxy/till/admin/wire"
 )
@@ -164,6 +165,20 @@ func (c *client) raw(ctx context.Context, method, path string, body any) ([]byte
 		return b, nil
 	}
 	return nil, c.refusal(res, b)
+}
+
+// ask makes a call for a command that prints its answer. With --json that is
+// printed here, and there is no answer to return.
+func ask[T any](cmd *cobra.Command, c *client, method, path string, body any) (*T, error) {
+	raw, err := c.raw(cmd.Context(), method, path, body)
+	if err != nil {
+		return nil, err
+	}
+	if c.verbatim {
+		return nil, printJSON(cmd.OutOrStdout(), raw)
+	}
+	answer := new(T)
+	return answer, readable(raw, answer)
 }
 
 // refusal is an answer that is no success, as an error.

@@ -182,20 +182,13 @@ and --expires-at must be set, unless --unlimited is said. Counts are written
 			if err != nil {
 				return err
 			}
-			raw, err := c.raw(cmd.Context(), "POST", "/keys", body)
-			if err != nil {
-				return err
-			}
-			if f.json {
-				return printJSON(cmd.OutOrStdout(), raw)
-			}
-			var m wire.Minted
-			if err := readable(raw, &m); err != nil {
+			m, err := ask[wire.Minted](cmd, c, "POST", "/keys", body)
+			if err != nil || m == nil {
 				return err
 			}
 			// The key is printed whatever happens: it is shown this once.
 			info, err := c.upstream(cmd.Context(), m.Upstream)
-			return errors.Join(printMinted(cmd.OutOrStdout(), &m, info), err)
+			return errors.Join(printMinted(cmd.OutOrStdout(), m, info), err)
 		},
 	}
 	cmd.Flags().StringVar(&limits.upstream, "upstream", "", "the upstream that the key is for (default: the only one)")

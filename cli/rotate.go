@@ -46,20 +46,13 @@ change that one there: no key needs a new string.`,
 			if err != nil {
 				return err
 			}
-			raw, err := c.raw(cmd.Context(), "POST", "/keys/"+url.PathEscape(k.ID)+"/rotate", body)
-			if err != nil {
-				return err
-			}
-			if f.json {
-				return printJSON(cmd.OutOrStdout(), raw)
-			}
-			var after wire.Rotated
-			if err := readable(raw, &after); err != nil {
+			after, err := ask[wire.Rotated](cmd, c, "POST", "/keys/"+url.PathEscape(k.ID)+"/rotate", body)
+			if err != nil || after == nil {
 				return err
 			}
 			// The key is printed whatever happens: it is shown this once.
 			info, err := c.upstream(cmd.Context(), after.Upstream)
-			_, printed := fmt.Fprint(cmd.OutOrStdout(), former(&after))
+			_, printed := fmt.Fprint(cmd.OutOrStdout(), former(after))
 			return errors.Join(printMinted(cmd.OutOrStdout(), &after.Minted, info), printed, err)
 		},
 	}

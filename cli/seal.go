@@ -17,15 +17,8 @@ func sealCommand(f *common) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			raw, err := c.raw(cmd.Context(), method, path, nil)
-			if err != nil {
-				return err
-			}
-			if f.json {
-				return printJSON(cmd.OutOrStdout(), raw)
-			}
-			var answer wire.SealKeysAnswer
-			if err := readable(raw, &answer); err != nil {
+			answer, err := ask[wire.SealKeysAnswer](cmd, c, method, path, nil)
+			if err != nil || answer == nil {
 				return err
 			}
 			return printSealKeys(cmd, answer.SealKeys)

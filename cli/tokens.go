@@ -51,14 +51,21 @@ may do everything, and only the operator gives it.`,
 					body[field] = value
 				}
 			}
-			return printAnswer(f, cmd, "POST", "/tokens", body, func(t *wire.TokenObject) string {
-				ends := "It never expires: revoke it when it is no longer needed.\n"
-				if t.ExpiresAt != nil {
-					ends = "It expires at " + t.ExpiresAt.Format(time.RFC3339) + ".\n"
-				}
-				return fmt.Sprintf("%s\n\nToken %s of %s, with the role %s.\nIt is not shown again. %sUse it with: TILL_ADDRESS=https://CONSOLE/till/api TILL_TOKEN=… caddy till list\n",
-					t.Token, t.ID, t.Name, t.Role, ends)
-			})
+			c, err := f.client()
+			if err != nil {
+				return err
+			}
+			t, err := ask[wire.TokenObject](cmd, c, "POST", "/tokens", body)
+			if err != nil || t == nil {
+				return err
+			}
+			ends := "It never expires: revoke it when it is no longer needed.\n"
+			if t.ExpiresAt != nil {
+				ends = "It expires at " + t.ExpiresAt.Format(time.RFC3339) + ".\n"
+			}
+			_, err = fmt.Fprintf(cmd.OutOrStdout(), "%s\n\nToken %s of %s, with the role %s.\nIt is not shown again. %sUse it with: TILL_ADDRESS=https://CONSOLE/till/api TILL_TOKEN=… caddy till list\n",
+				t.Token, t.ID, t.Name, t.Role, ends)
+			return err
 		},
 	}
 	create.Flags().StringVar(&name, "name", "", "who the token is for")
@@ -129,12 +136,15 @@ caddy till list --created-by NAME`,
 			if i < 0 { // only then, lest a token that is named like it takes its place
 				i = named(func(t *wire.TokenObject) string { return t.Name })
 			}
-			if i >= 0 {
-				return printAnswer(f, cmd, "POST", "/tokens/"+url.PathEscape(all[i].ID)+"/revoke", nil, func(t *wire.TokenObject) string {
-					return fmt.Sprintf("Token %s of %s is revoked.\n", t.ID, t.Name)
-				})
+			if i < 0 {
+				return fmt.Errorf("no token has the id or name %q; see: caddy till token list", args[0])
 			}
-			return fmt.Errorf("no token has the id or name %q; see: caddy till token list", args[0])
+			t, err := ask[wire.TokenObject](cmd, c, "POST", "/tokens/"+url.PathEscape(all[i].ID)+"/revoke", nil)
+			if err != nil || t == nil {
+				return err
+			}
+			_, err = fmt.Fprintf(cmd.OutOrStdout(), "Token %s of %s is revoked.\n", t.ID, t.Name)
+			return err
 		},
 	}
 	cmd.AddCommand(create, list, revoke)
@@ -155,25 +165,4 @@ func (c *client) tokens(ctx context.Context) ([]*wire.TokenObject, error) {
 		}
 		q.Set("cursor", page.Next)
 	}
-}
-
-// printAnswer makes a call and prints its answer: as JSON, or as say puts it.
-func printAnswer[T any](f *common, cmd *cobra.Command, method, path string, body any, say func(*T) string) error {
-	c, err := f.client()
-	if err != nil {
-		return err
-	}
-	raw, err := c.raw(cmd.Context(), method, path, body)
-	if err != nil {
-		return err
-	}
-	if f.json {
-		return printJSON(cmd.OutOrStdout(), raw)
-	}
-	answer := new(T)
-	if err := readable(raw, answer); err != nil {
-		return err
-	}
-	_, err = fmt.Fprint(cmd.OutOrStdout(), say(answer))
-	return err
 }

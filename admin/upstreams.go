@@ -1,0 +1,175 @@
+package admin
+
+import (
+	"errors"
+	"maps"
+	"net/http"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/till-proxy/till/admin/clients"
+	"github.com/till-proxy/till/admin/prose"
+	"github.com/till-proxy/till/admin/wire"
+	"github.com/till-proxy/till/limiter"
+	"github.com/till-proxy/till/token"
+	"github.com/till-proxy/till/upstream"
+)
+
+// clients tells the lines for each client of an upstream, with a blank where
+// the key's string belongs.
+func (a *api) clients(_ *limiter.Limiter, r *http.Request) (int, any, error) {
+	name := r.PathValue("name")
+	for _, info := range a.backend.UpstreamInfos() {
+		if info.Name == name {
+			return http.StatusOK, map[string]any{
+				"upstream": name, "base_url": a.backend.BaseURL(), "clients": clients.Of(info, a.backend.BaseURL(), clients.Blank),
+			}, nil
+		}
+	}
+	return 0, nil, &apiError{http.StatusNotFound, "not_found", "upstream " + prose.Cut(name, 64) + " is not configured"}
+}
+
+// perMillion writes picodollars a token as dollars per million tokens.
+func perMillion(pico int64) string { return limiter.FormatUSD(pico * 1000) }
+
+func orNone(pico int64) string {
+	if pico == 0 {
+		return ""
+	}
+	return perMillion(pico)
+}
+
+func priceJSON(p *upstream.Price) wire.PriceObject {
+	o := wire.PriceObject{
+		Provider: p.Provider, Model: p.Model, Input: perMillion(p.Input), Output: perMillion(p.Output),
+		CachedInput: orNone(p.CachedInput), CacheWrite: orNone(p.CacheWrite), CacheWrite1h: orNone(p.CacheWrite1),
+		Context: p.Context, MaxOutput: p.MaxOutput, AsOf: p.AsOf, Source: p.Source, Confidence: p.Confidence,
+	}
+	for _, t := range p.Tiers {
+		o.Tiers = append(o.Tiers, wire.TierPrice{Above: t.Above, Input: perMillion(t.Input), Output: perMillion(t.Output)})
+	}
+	return o
+}
+
+// prices answers with the table. ?model= names a model, with its provider and a
+// slash before it or without; what a request of that name would cost is meant,
+// so dated snapshots are found, too.
+func (a *api) prices(_ *limiter.Limiter, r *http.Request) (int, any, error) {
+	table := a.backend.PriceTable()
+	answer := wire.ListedPrices{AsOf: table.AsOf, Prices: []wire.PriceObject{}}
+	model := r.URL.Query().Get("model")
+	if model == "" {
+		for _, p := range table.All() {
+			answer.Prices = append(answer.Prices, priceJSON(p))
+		}
+		return http.StatusOK, answer, nil
+	}
+	for _, provider := range upstream.Names() {
+		name, named := strings.CutPrefix(model, provider+"/")
+		if !named {
+			name = model
+		}
+		if p, ok := table.Find(provider, name, time.Now()); ok {
+			answer.Prices = append(answer.Prices, priceJSON(p))
+		}
+	}
+	return http.StatusOK, answer, nil
+}
+
+// fingerprint names a real key, so that the keys that depend on it can be
+// listed. The real key itself must not stand in a list's query.
+func (a *api) fingerprint(l *limiter.Limiter, r *http.Request) (int, any, error) {
+	var body wire.FingerprintBody
+	if err := readBody(r, &body); err != nil {
+		return 0, nil, err
+	}
+	if body.UpstreamKey.IsZero() {
+		return 0, nil, invalid("upstream_key must be the real key that is asked about")
+	}
+	name, err := l.CredentialFingerprint(a.caller, body.UpstreamKey.Secret)
+	if err != nil {
+		return 0, nil, err
+	}
+	return http.StatusOK, wire.Fingerprinted{CredentialFingerprint: name, Upstreams: a.holders(l, name)}, nil
+}
+
+// holders are the upstreams whose held credential has the fingerprint.
+func (a *api) holders(l *limiter.Limiter, fingerprint string) []string {
+	names := []string{}
+	named := a.backend.Fingerprints(l.Fingerprint)
+	for _, upstream := range slices.Sorted(maps.Keys(named)) {
+		if named[upstream] == fingerprint {
+			names = append(names, upstream)
+		}
+	}
+	return names
+}
+
+// ErrSealKeyNamed says that the configuration names the seal keys, so they are
+// the operator's.
+var ErrSealKeyNamed = errors.New("the configuration names the seal keys, so the server makes none: make one (openssl rand -base64 32 > FILE, mode 0600), put `seal_key {file.FILE}` before the others, and reload")
+
+func (a *api) sealKeys(l *limiter.Limiter, r *http.Request) (int, any, error) {
+	uses, err := l.SealUses(r.Context(), a.caller)
+	if err != nil {
+		return 0, nil, err
+	}
+	ids, err := a.backend.SealKeyIDs()
+	if err != nil {
+		return 0, nil, err
+	}
+	answer := wire.SealKeysAnswer{SealKeys: []wire.SealKeyObject{}}
+	add := func(id token.SealKeyID, seals, opens bool) {
+		use := uses[id]
+		answer.SealKeys = append(answer.SealKeys, wire.SealKeyObject{ID: id.String(), Seals: seals, Opens: opens, LiveKeys: use.Live, EndedKeys: use.Ended})
+		delete(uses, id)
+	}
+	for i, id := range ids {
+		add(id, i == 0, true)
+	}
+	missing := make(map[string]token.SealKeyID, len(uses))
+	for id := range uses {
+		missing[id.String()] = id
+	}
+	for _, id := range slices.Sorted(maps.Keys(missing)) {
+		add(missing[id], false, false)
+	}
+	return http.StatusOK, answer, nil
+}
+
+func (a *api) rotateSeal(l *limiter.Limiter, r *http.Request) (int, any, error) {
+	if err := readOptionalBody(r, &struct{}{}); err != nil {
+		return 0, nil, err
+	}
+	if err := l.Authorise(a.caller, limiter.Everything); err != nil {
+		return 0, nil, err
+	}
+	switch err := a.backend.RotateSeal(a.caller); {
+	case errors.Is(err, ErrSealKeyNamed):
+		return 0, nil, &apiError{http.StatusConflict, "seal_key_configured", err.Error()}
+	case err != nil:
+		return 0, nil, err
+	}
+	return a.sealKeys(l, r)
+}
+
+func (a *api) upstreams(l *limiter.Limiter, _ *http.Request) (int, any, error) {
+	infos := slices.Clone(a.backend.UpstreamInfos())
+	named := a.backend.Fingerprints(l.Fingerprint)
+	for i := range infos {
+		infos[i].CredentialFingerprint = named[infos[i].Name]
+	}
+	return http.StatusOK, wire.UpstreamsAnswer{BaseURL: a.backend.BaseURL(), Upstreams: infos}, nil
+}
+
+// metered reports whether an upstream tells what requests use. Of one that is
+// not configured now nothing is known.
+func (a *api) metered(name string) bool {
+	for _, u := range a.backend.UpstreamInfos() {
+		if u.Name == name {
+			return u.Dialect != ""
+		}
+	}
+	return false
+}

@@ -1,0 +1,210 @@
+package cli
+
+import (
+	"fmt"
+	"maps"
+	"slices"
+	"text/tabwriter"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/till-proxy/till/admin/prose"
+	"github.com/till-proxy/till/admin/wire"
+)
+
+func statsCommand(f *common) *cobra.Command {
+	return &cobra.Command{
+		Use:   "stats",
+		Short: "Shows the sums over all keys and the state of the store",
+		Long: `Shows how many keys there are by status, how many requests run now, and whether
+the store is in order.`,
+		Example: "  caddy till stats --json | jq .holds",
+		Args:    takes(0, 0, ""),
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			c, err := f.client()
+			if err != nil {
+				return err
+			}
+			s, err := ask[wire.StatsAnswer](cmd, c, "GET", "/stats", nil)
+			if err != nil || s == nil {
+				return err
+			}
+			t := tabwriter.NewWriter(cmd.OutOrStdout(), 0, 0, 2, ' ', 0)
+			for _, status := range slices.Sorted(maps.Keys(s.Keys)) {
+				fmt.Fprintf(t, "Keys %s\t%d\n", status, s.Keys[status])
+			}
+			fmt.Fprintf(t, "Activations used, by all keys ever\t%d\nTokens\t%d\nSpend\t$%s\n", s.UsedActivations, s.UsedTokens, s.UsedSpendUSD)
+			fmt.Fprintf(t, "Requests in flight\t%d\nForfeited by crashes, at most\t%d\n", s.Holds, s.ForfeitedActivations)
+			store := "in order"
+			if s.StoreFailure != "" {
+				store = "failed: " + s.StoreFailure
+			}
+			fmt.Fprintf(t, "Store\t%s\n", store)
+			if s.Lockdown.LockedDown {
+				fmt.Fprintf(t, "Lockdown\tevery key is refused; lift it with: caddy till lockdown --lift\n")
+			}
+			if s.ClockOffSeconds != 0 {
+				fmt.Fprintf(t, "Clock\tset by %s; if it is right now: caddy till repair --clock\n", time.Duration(s.ClockOffSeconds)*time.Second)
+			}
+			return t.Flush()
+		},
+	}
+}
+
+func lockdownCommand(f *common) *cobra.Command {
+	var reason string
+	var lift, status bool
+	cmd := &cobra.Command{
+		Use:   "lockdown",
+		Short: "Refuses every key at once, until it is lifted",
+		Long: `Refuses every key at once and cuts what runs. No key is changed: --lift lets
+them all work again as before. It works while the store is closed, in doubt or
+full, and survives a restart. Holders of keys are told the reason.`,
+		Example: `  caddy till lockdown --reason "a key of ours is public"
+  caddy till lockdown --status
+  caddy till lockdown --lift`,
+		Args: takes(0, 0, ""),
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if lift && status || reason != "" && (lift || status) {
+				return usage("--reason, --lift and --status exclude each other")
+			}
+			c, err := f.client()
+			if err != nil {
+				return err
+			}
+			method, body := "POST", any(map[string]string{"reason": reason})
+			switch {
+			case lift:
+				method, body = "DELETE", nil
+			case status:
+				method, body = "GET", nil
+			}
+			raw, err := c.raw(cmd.Context(), method, "/lockdown", body)
+			if err != nil {
+				return err
+			}
+			var s wire.LockdownJSON
+			if err := readable(raw, &s); err != nil {
+				return err
+			}
+			if s.Durable != nil && !*s.Durable {
+				fmt.Fprintln(cmd.ErrOrStderr(), "Warning: not yet durable, so a restart would end it; the server's log says why.")
+			}
+			if f.json {
+				return printJSON(cmd.OutOrStdout(), raw)
+			}
+			_, err = fmt.Fprint(cmd.OutOrStdout(), lockdownText(&s))
+			return err
+		},
+	}
+	cmd.Flags().StringVar(&reason, "reason", "", "why: holders of keys are told, too")
+	cmd.Flags().BoolVar(&lift, "lift", false, "let keys work again")
+	cmd.Flags().BoolVar(&status, "status", false, "only say whether there is a lockdown")
+	return cmd
+}
+
+func lockdownText(s *wire.LockdownJSON) string {
+	if !s.LockedDown {
+		return "Keys work: there is no lockdown.\n"
+	}
+	text := "Every key is refused"
+	if s.Since != nil {
+		text += " since " + s.Since.Format("2006-01-02 15:04:05 MST")
+	}
+	if s.By != "" {
+		text += ", by " + s.By
+	}
+	text += ".\n"
+	if s.Reason != "" {
+		text += "  Reason: " + s.Reason + "\n"
+	}
+	if s.StreamsCut != nil {
+		text += "  Ended: " + prose.Counted(int64(*s.StreamsCut), "running request") + "\n"
+	}
+	return text + "Lift it with: caddy till lockdown --lift\n"
+}
+
+func repairCommand(f *common) *cobra.Command {
+	var forfeit, clock bool
+	cmd := &cobra.Command{
+		Use:   "repair --forfeit | --clock",
+		Short: "Opens a store in doubt, or believes the clock again",
+		Long: `A store that is older than what it had acknowledged (a restored backup, a
+damaged disk, a lost anchor) stays closed, and every key is refused. First look
+whether the newest store and its anchor can be put in place. If not, this counts
+the remaining budget of every key as spent, suspends keys that only time limits
+or whose budget renews, revokes every admin token, and opens the store. Then
+grant what you want to allow again: caddy till grant KEY --activations 100,
+caddy till resume KEY, caddy till token create.
+
+When the machine's clock was set back, or had run ahead, time stands or goes on
+as before, so that no expired key lives again; stats say so. When the clock is
+right now, --clock believes it again.`,
+		Example: "  caddy till stats\n  caddy till repair --forfeit",
+		Args:    takes(0, 0, ""),
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if forfeit == clock {
+				return usage("say what to repair: --forfeit, which spends every remaining budget, or --clock")
+			}
+			c, err := f.client()
+			if err != nil {
+				return err
+			}
+			p := showProgress(cmd.ErrOrStderr(), "Repairing", inKeys)
+			raw, err := c.patient().raw(cmd.Context(), "POST", "/store/repair", map[string]bool{"forfeit": forfeit, "clock": clock})
+			p.end()
+			if err != nil {
+				return err
+			}
+			if f.json {
+				return printJSON(cmd.OutOrStdout(), raw)
+			}
+			var done wire.RepairedAnswer
+			if err := readable(raw, &done); err != nil {
+				return err
+			}
+			if clock {
+				_, err = fmt.Fprintf(cmd.OutOrStdout(), "It is %s.\n", done.Now.Format(time.RFC3339))
+				return err
+			}
+			_, err = fmt.Fprintf(cmd.OutOrStdout(), "The store is open. Of %d keys, %d budgets count as spent and %d keys are suspended.\n%s",
+				done.Keys, done.Forfeited, done.Suspended, endedTokens(done.Tokens))
+			return err
+		},
+	}
+	cmd.Flags().BoolVar(&clock, "clock", false, "believe the machine's clock again")
+	cmd.Flags().BoolVar(&forfeit, "forfeit", false, "count every remaining budget as spent")
+	return cmd
+}
+
+// endedTokens says how many admin tokens were revoked, and what to do about it.
+func endedTokens(n int64) string {
+	if n == 0 {
+		return ""
+	}
+	return "Revoked " + prose.Counted(n, "admin token") + ", as it is not known which were revoked before: caddy till token create\n"
+}
+
+func consoleCommand(f *common) *cobra.Command {
+	return &cobra.Command{
+		Use:   "console",
+		Short: "Prints a link that signs in to the dashboard",
+		Long: `Prints a link that opens the dashboard, signed in with your own rights. It works
+once, for ten minutes. Who has no such rights signs in with an admin token.`,
+		Example: "  caddy till console",
+		Args:    takes(0, 0, ""),
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			c, err := f.client()
+			if err != nil {
+				return err
+			}
+			made, err := ask[wire.Link](cmd, c, "POST", "/console/link", nil)
+			if err != nil || made == nil {
+				return err
+			}
+			_, err = fmt.Fprintf(cmd.OutOrStdout(), "Open the dashboard, once, within ten minutes:\n\n  %s\n", made.URL)
+			return err
+		},
+	}
+}
