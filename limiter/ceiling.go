@@ -46,8 +46,7 @@ func (l *Limiter) ceilings(by Caller, old, key *Key) error {
 }
 
 func (r *Role) hold(name string, operator bool, old, key *Key) error {
-	for i := range KeyFields {
-		f := &KeyFields[i]
+	for _, f := range KeyFields {
 		if f.hold == nil {
 			continue
 		}

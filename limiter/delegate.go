@@ -46,8 +46,8 @@ var errWindow = errors.New("a new window has begun")
 // as the parent has it, but for the limits, which have to be said.
 func (k *Key) Child() *Key {
 	child, parent := &Key{Limit: NoLimits()}, k.clone()
-	for i := range KeyFields {
-		if f := &KeyFields[i]; f.Inherited {
+	for _, f := range KeyFields {
+		if f.Inherited {
 			f.copy(child, parent)
 		}
 	}

@@ -157,8 +157,8 @@ func (f *Field) beyond(child, parent *Key) string {
 
 // choose copies the fields that are chosen at such times.
 func (k *Key) choose(from *Key, at Choice) {
-	for i := range KeyFields {
-		if f := &KeyFields[i]; f.Choice == at {
+	for _, f := range KeyFields {
+		if f.Choice == at {
 			f.copy(k, from)
 		}
 	}

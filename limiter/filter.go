@@ -97,8 +97,8 @@ func BulkNames() string {
 
 // Set gives a field its value, and reports whether there is such a field, in text.
 func (f *Filter) Set(name, value string) bool {
-	for i := range FilterFields {
-		if field := &FilterFields[i]; field.Name == name && field.at != nil {
+	for _, field := range FilterFields {
+		if field.Name == name && field.at != nil {
 			*field.at(f) = value
 			return true
 		}
@@ -122,8 +122,8 @@ func (f *Filter) validate() error {
 
 // empty reports whether a filter picks every key.
 func (f *Filter) empty() bool {
-	for i := range FilterFields {
-		if field := &FilterFields[i]; field.at != nil && !field.Orders && field.Name != "q" && *field.at(f) != "" {
+	for _, field := range FilterFields {
+		if field.at != nil && !field.Orders && field.Name != "q" && *field.at(f) != "" {
 			return false
 		}
 	}

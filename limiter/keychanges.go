@@ -11,8 +11,7 @@ import (
 // secret. What is not set is left out.
 func (k *Key) facts() map[string]any {
 	facts := make(map[string]any, 16)
-	for i := range KeyFields {
-		f := &KeyFields[i]
+	for _, f := range KeyFields {
 		if f.Name == "" {
 			continue
 		}

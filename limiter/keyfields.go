@@ -18,16 +18,11 @@ var KeyFields = slices.Concat([]Field{
 	{Name: "upstream", Doc: "the API that the key is for; in a sum, by upstream", Choice: AtMint, Inherited: true, equal: true,
 		at: func(k *Key) any { return &k.Upstream },
 		valid: func(name string, k *Key) error {
-			if k.Upstream == "" {
-				return invalid(name, "must name a configured upstream")
-			}
-			return nil
+			return invalidIf(k.Upstream == "", name, "must name a configured upstream")
 		},
 		hold: func(r *Role, _ bool, old, key *Key) string {
-			if old == nil && len(r.Upstreams) > 0 && !slices.Contains(r.Upstreams, key.Upstream) {
-				return fmt.Sprintf("must be one of %s, got %s", strings.Join(r.Upstreams, ", "), key.Upstream)
-			}
-			return ""
+			return when(old == nil && len(r.Upstreams) > 0 && !slices.Contains(r.Upstreams, key.Upstream),
+				"must be one of %s, got %s", strings.Join(r.Upstreams, ", "), key.Upstream)
 		}},
 	{Name: "custody", Doc: "where the real key is: held by the server, or sealed into the key's string", Choice: AtMint, Inherited: true, equal: true,
 		at: func(k *Key) any { return &k.Custody }},
@@ -66,12 +61,7 @@ var KeyFields = slices.Concat([]Field{
 	{Name: "fit", Doc: "lower the output bound of requests to what is left, instead of refusing them; default true", Choice: WhileAlive, Inherited: true, OfParent: true, equal: true,
 		at:     func(k *Key) any { return &k.Unfitted },
 		widens: func(_, _ *Key) bool { return false }, // no wider either way
-		fact: func(k *Key) any {
-			if k.Unfitted {
-				return false
-			}
-			return nil
-		}},
+		fact:   func(k *Key) any { return shown(k.Unfitted, false) }},
 	{Name: "renews", Doc: "when limits begin anew, by the calendar, UTC", Choice: WhileAlive, OfParent: true,
 		at: func(k *Key) any { return &k.Renews },
 		valid: func(name string, k *Key) error {
@@ -81,61 +71,37 @@ var KeyFields = slices.Concat([]Field{
 			if _, err := ParseRenewal(string(k.Renews)); err != nil {
 				return invalid(name, "must be day, week or month, got %q", k.Renews)
 			}
-			if k.Limit == NoLimits() {
-				return invalid(name, "needs max_activations, max_tokens or max_spend_usd: they are what renews")
-			}
-			return nil
+			return invalidIf(k.Limit == NoLimits(), name, "needs max_activations, max_tokens or max_spend_usd: they are what renews")
 		},
 		widens: func(key, old *Key) bool { return key.Renews != "" && key.Renews != old.Renews },
 		wider: func(c, _ *Key) string {
-			if c.Renews != "" {
-				return "cannot be set on a child key: its budget was carved out of its parent's once"
-			}
-			return ""
+			return when(c.Renews != "", "cannot be set on a child key: its budget was carved out of its parent's once")
 		},
 		hold: func(r *Role, _ bool, old, key *Key) string {
-			if r.Max != (Amounts{}) && key.Renews != "" && (old == nil || old.Renews != key.Renews) {
-				return "must be left out, because a budget that begins anew has no total"
-			}
-			return ""
+			return when(r.Max != (Amounts{}) && key.Renews != "" && (old == nil || old.Renews != key.Renews),
+				"must be left out, because a budget that begins anew has no total")
 		}},
 	{Name: "unknown_price", Doc: "requests without a known price: refuse (default) or count_only", Choice: WhileAlive, Inherited: true, OfParent: true, equal: true,
 		at:     func(k *Key) any { return &k.CountOnly },
 		widens: func(key, old *Key) bool { return key.CountOnly && !old.CountOnly },
-		fact: func(k *Key) any {
-			if k.CountOnly {
-				return "count_only"
-			}
-			return nil
-		},
+		fact:   func(k *Key) any { return shown(k.CountOnly, "count_only") },
 		hold: func(r *Role, operator bool, old, key *Key) string {
 			counted := r.Max[Nanodollars] != 0 || r.Budget.Limit[Nanodollars] != NoLimit
-			if counted && key.CountOnly && !operator && (old == nil || !old.CountOnly) {
-				return "must be refuse, because count_only lets requests pass that cost an unknown amount"
-			}
-			return ""
+			return when(counted && key.CountOnly && !operator && (old == nil || !old.CountOnly),
+				"must be refuse, because count_only lets requests pass that cost an unknown amount")
 		}},
 	{Name: "max_request_spend_usd", Doc: "what one request may cost at most, in USD", Choice: WhileAlive, Inherited: true,
 		valid: func(name string, k *Key) error {
-			if k.MaxRequestSpend < 0 || k.MaxRequestSpend > maxAmount {
-				return invalid(name, "must not be negative, got $%s", FormatUSD(k.MaxRequestSpend))
-			}
-			return nil
+			return invalidIf(k.MaxRequestSpend < 0 || k.MaxRequestSpend > maxAmount,
+				name, "must not be negative, got $%s", FormatUSD(k.MaxRequestSpend))
 		},
 		at: func(k *Key) any { return &k.MaxRequestSpend }, wider: atMost(func(k *Key) int64 { return k.MaxRequestSpend }, Nanodollars.Format),
-		fact: func(k *Key) any {
-			if k.MaxRequestSpend > 0 {
-				return FormatUSD(k.MaxRequestSpend)
-			}
-			return nil
-		}},
+		fact: func(k *Key) any { return shown(k.MaxRequestSpend > 0, FormatUSD(k.MaxRequestSpend)) }},
 
 	{Name: "expires_at", Doc: "end of life, RFC 3339", Choice: WhileAlive, Inherited: true, at: func(k *Key) any { return &k.ExpiresAt },
 		wider: func(c, p *Key) string {
-			if !p.ExpiresAt.IsZero() && (c.ExpiresAt.IsZero() || c.ExpiresAt.After(p.ExpiresAt)) {
-				return fmt.Sprintf("must be at most %s, when its parent key expires", stamp(p.ExpiresAt))
-			}
-			return ""
+			return when(!p.ExpiresAt.IsZero() && (c.ExpiresAt.IsZero() || c.ExpiresAt.After(p.ExpiresAt)),
+				"must be at most %s, when its parent key expires", stamp(p.ExpiresAt))
 		},
 		hold: func(r *Role, _ bool, old, key *Key) string {
 			if r.MaxLifetime <= 0 || old != nil && key.ExpiresAt.Equal(old.ExpiresAt) {
@@ -154,24 +120,24 @@ var KeyFields = slices.Concat([]Field{
 		}},
 	{Name: "idle_timeout", Doc: "ends when unused for this long", Choice: WhileAlive, Inherited: true,
 		at: func(k *Key) any { return &k.IdleTimeout }, wider: atMost(func(k *Key) time.Duration { return k.IdleTimeout }, time.Duration.String),
-		valid: func(name string, k *Key) error { return notNegative(name, k.IdleTimeout) }},
+		valid: func(name string, k *Key) error {
+			return invalidIf(k.IdleTimeout < 0, name, "must not be negative, got %s", k.IdleTimeout)
+		}},
 	{Name: "first_use_within", Doc: "ends unless first used within this time", Choice: WhileAlive, Inherited: true,
 		at: func(k *Key) any { return &k.FirstUseWithin }, wider: atMost(func(k *Key) time.Duration { return k.FirstUseWithin }, time.Duration.String),
-		valid: func(name string, k *Key) error { return notNegative(name, k.FirstUseWithin) }},
+		valid: func(name string, k *Key) error {
+			return invalidIf(k.FirstUseWithin < 0, name, "must not be negative, got %s", k.FirstUseWithin)
+		}},
 	{Name: "rate", Doc: "requests per time: 60/m is a bucket of 60", Choice: WhileAlive, Inherited: true, at: func(k *Key) any { return &k.Rate },
 		wider: func(c, p *Key) string {
-			if !p.Rate.IsZero() && (c.Rate.IsZero() || c.Rate.N > p.Rate.N || c.Rate.faster(p.Rate)) {
-				return fmt.Sprintf("must be at most %s, as of its parent key, in number and in speed", p.Rate)
-			}
-			return ""
+			return when(!p.Rate.IsZero() && (c.Rate.IsZero() || c.Rate.N > p.Rate.N || c.Rate.faster(p.Rate)),
+				"must be at most %s, as of its parent key, in number and in speed", p.Rate)
 		}},
 	{Name: "max_concurrency", Doc: "requests that may run at a time; at an upstream without a preset, as many event streams beside them", Choice: WhileAlive, Inherited: true,
 		at: func(k *Key) any { return &k.MaxConcurrency }, wider: atMost(func(k *Key) int { return k.MaxConcurrency }, strconv.Itoa),
 		valid: func(name string, k *Key) error {
-			if k.MaxConcurrency < 0 || k.MaxConcurrency > maxConcurrency {
-				return invalid(name, "must be from 1 to %d, or 0 for no limit, got %d", maxConcurrency, k.MaxConcurrency)
-			}
-			return nil
+			return invalidIf(k.MaxConcurrency < 0 || k.MaxConcurrency > maxConcurrency,
+				name, "must be from 1 to %d, or 0 for no limit, got %d", maxConcurrency, k.MaxConcurrency)
 		}},
 	{Name: "self_revoke", Doc: "whether the holder may revoke the key; default true", Choice: WhileAlive, Inherited: true, stays: true,
 		at: func(k *Key) any { return &k.SelfRevoke }, wider: onlyIf(func(k *Key) bool { return k.SelfRevoke }),
@@ -181,10 +147,7 @@ var KeyFields = slices.Concat([]Field{
 	{Name: "pin_ip", Doc: "binds the key to the first address that uses it, IPv6 by /64", Choice: WhileAlive, Inherited: true,
 		at: func(k *Key) any { return &k.Scope.PinIP },
 		wider: func(c, p *Key) string {
-			if p.Scope.PinIP && !c.Scope.PinIP {
-				return "must be true, as of its parent key"
-			}
-			return ""
+			return when(p.Scope.PinIP && !c.Scope.PinIP, "must be true, as of its parent key")
 		}},
 	scopeField("models", "models that may be used; a * at the end stands for the rest", func(s *scope.Scope) *[]string { return &s.Models }),
 	scopeField("paths", "paths that may be used; * stands for a segment, at the end for one or more", func(s *scope.Scope) *[]string { return &s.Paths }),
@@ -195,48 +158,45 @@ var KeyFields = slices.Concat([]Field{
 	{Name: "status", at: func(k *Key) any { return &k.EndedStatus }, fact: func(k *Key) any { return string(k.recorded()) }},
 	{Name: "ended_reason", at: func(k *Key) any { return &k.EndedReason }},
 	{Name: "suspended_by", at: func(k *Key) any { return &k.SuspendedBy }, fact: func(k *Key) any {
-		if k.SuspendedAt.IsZero() {
-			return nil
-		}
-		return plain(k.SuspendedBy.Title())
+		return shown(!k.SuspendedAt.IsZero(), scrub(k.SuspendedBy.Title()))
 	}},
 	{Name: "stale_told_at", at: func(k *Key) any { return &k.StaleToldAt }},
-	{Name: "rotations", at: func(k *Key) any { return &k.Rotations }, fact: func(k *Key) any {
-		if len(k.Former) == 0 {
-			return nil
-		}
-		return k.Rotations
-	}},
+	{Name: "rotations", at: func(k *Key) any { return &k.Rotations }, fact: func(k *Key) any { return shown(len(k.Former) > 0, k.Rotations) }},
 	{Name: "grace_ends_at", at: func(k *Key) any { return &k.Former }, fact: func(k *Key) any {
 		if n := len(k.Former); n > 0 {
 			return stamp(k.Former[n-1].Until)
 		}
 		return nil
 	}},
-}, serverFields)
+}, unnamed(func(k *Key) []any {
+	return []any{
+		&k.ID, &k.Lookup, &k.Version, &k.Depth, &k.Carved, &k.CarvedNow, &k.CarvedIn, &k.ReturnedAt, &k.SealKey, &k.Origins, &k.Fingerprint,
+		&k.RotatedAt, &k.CreatedAt, &k.CreatedBy, &k.Token, &k.SuspendedAt, &k.RevivedAt, &k.EndedAt, &k.Judged, &k.Due,
+	}
+}))
 
-// serverFields are shown to nobody.
-var serverFields = []Field{
-	{at: func(k *Key) any { return &k.ID }},
-	{at: func(k *Key) any { return &k.Lookup }},
-	{at: func(k *Key) any { return &k.Version }},
-	{at: func(k *Key) any { return &k.Depth }},
-	{at: func(k *Key) any { return &k.Carved }},
-	{at: func(k *Key) any { return &k.CarvedNow }},
-	{at: func(k *Key) any { return &k.CarvedIn }},
-	{at: func(k *Key) any { return &k.ReturnedAt }},
-	{at: func(k *Key) any { return &k.SealKey }},
-	{at: func(k *Key) any { return &k.Origins }},
-	{at: func(k *Key) any { return &k.Fingerprint }},
-	{at: func(k *Key) any { return &k.RotatedAt }},
-	{at: func(k *Key) any { return &k.CreatedAt }},
-	{at: func(k *Key) any { return &k.CreatedBy }},
-	{at: func(k *Key) any { return &k.Token }},
-	{at: func(k *Key) any { return &k.SuspendedAt }},
-	{at: func(k *Key) any { return &k.RevivedAt }},
-	{at: func(k *Key) any { return &k.EndedAt }},
-	{at: func(k *Key) any { return &k.Judged }},
-	{at: func(k *Key) any { return &k.Due }},
+// unnamed are rows of fields that nobody chooses or is shown.
+func unnamed(at func(*Key) []any) (rows []Field) {
+	for i := range at(new(Key)) {
+		rows = append(rows, Field{at: func(k *Key) any { return at(k)[i] }})
+	}
+	return rows
+}
+
+// when is a demand that is broken; empty: it is not.
+func when(broken bool, format string, args ...any) string {
+	if broken {
+		return fmt.Sprintf(format, args...)
+	}
+	return ""
+}
+
+// shown is a value that stands in the audit log if it is set.
+func shown(set bool, value any) any {
+	if set {
+		return value
+	}
+	return nil
 }
 
 // limitField is the limit of a kind. What a child may have at most is not compared,
@@ -246,22 +206,12 @@ func limitField(kind Kind, doc string) Field {
 		Name: kind.LimitField(), Doc: doc, Choice: WhileAlive,
 		at: func(k *Key) any { return &k.Limit[kind] }, none: NoLimit,
 		valid: func(name string, k *Key) error {
-			if limit := k.Limit[kind]; limit < NoLimit || limit > maxAmount {
-				return invalid(name, "must be from 0 to %d, got %d", maxAmount, limit)
-			}
-			return nil
+			limit := k.Limit[kind]
+			return invalidIf(limit < NoLimit || limit > maxAmount, name, "must be from 0 to %d, got %d", maxAmount, limit)
 		},
-		fact: func(k *Key) any {
-			if k.Limit[kind] == NoLimit {
-				return nil
-			}
-			return kind.value(k.Limit[kind])
-		},
+		fact: func(k *Key) any { return shown(k.Limit[kind] != NoLimit, kind.value(k.Limit[kind])) },
 		wider: func(c, p *Key) string {
-			if p.Limit[kind] != NoLimit && c.Limit[kind] == NoLimit {
-				return fmt.Sprintf("must be set: parent key %s is limited in it", p.ID)
-			}
-			return ""
+			return when(p.Limit[kind] != NoLimit && c.Limit[kind] == NoLimit, "must be set: parent key %s is limited in it", p.ID)
 		},
 		widens: func(key, old *Key) bool { return exceeds(key.Limit[kind], old.Limit[kind]) },
 		hold: func(r *Role, _ bool, old, key *Key) string {
@@ -307,10 +257,8 @@ func scopeField[T comparable](name, doc string, at func(*scope.Scope) *[]T) Fiel
 			if old != nil && slices.Equal(*list, *at(&old.Scope)) {
 				return ""
 			}
-			if field, rule := beyond(key.Scope, r.Scope); field != "" {
-				return fmt.Sprintf("must be within what the role allows, got %q", rule)
-			}
-			return ""
+			field, rule := beyond(key.Scope, r.Scope)
+			return when(field != "", "must be within what the role allows, got %q", rule)
 		},
 		lacks: func(*Key) string { return "must be within what the role allows, and the key allows all" },
 	}
@@ -326,10 +274,5 @@ func atMost[T ~int | ~int64](of func(*Key) T, print func(T) string) func(child, 
 }
 
 func onlyIf(of func(*Key) bool) func(child, parent *Key) string {
-	return func(c, p *Key) string {
-		if of(c) && !of(p) {
-			return "must be false, as of its parent key"
-		}
-		return ""
-	}
+	return func(c, p *Key) string { return when(of(c) && !of(p), "must be false, as of its parent key") }
 }

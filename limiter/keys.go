@@ -42,6 +42,13 @@ func invalid(field, format string, args ...any) error {
 	return &InvalidError{Field: field, Msg: fmt.Sprintf(format, args...)}
 }
 
+func invalidIf(wrong bool, field, format string, args ...any) error {
+	if wrong {
+		return invalid(field, format, args...)
+	}
+	return nil
+}
+
 const (
 	idPrefix       = "key_"
 	maxText        = 512 // bytes of a name, owner, purpose, reason, label
@@ -66,8 +73,8 @@ func keyAccount(id string) (accountID, error) {
 
 // Validate judges what an operator may choose, in a mint and in a change.
 func (k *Key) Validate() error {
-	for i := range KeyFields {
-		if f := &KeyFields[i]; f.valid != nil {
+	for _, f := range KeyFields {
+		if f.valid != nil {
 			if err := f.valid(f.Name, k); err != nil {
 				return err
 			}
@@ -108,13 +115,6 @@ func validText(field, s string) error {
 		if unicode.IsControl(r) || unicode.In(r, unicode.Bidi_Control, unicode.Zl, unicode.Zp) {
 			return invalid(field, "must not contain control characters")
 		}
-	}
-	return nil
-}
-
-func notNegative(field string, d time.Duration) error {
-	if d < 0 {
-		return invalid(field, "must not be negative, got %s", d)
 	}
 	return nil
 }

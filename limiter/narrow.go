@@ -5,8 +5,7 @@ import "github.com/till-proxy/till/limiter/store"
 // within says in which field a child would be wider than its parent. Of a child
 // that changes, with what it was before in old, only what changes is judged.
 func (k *Key) within(old, parent *Key) error {
-	for i := range KeyFields {
-		f := &KeyFields[i]
+	for _, f := range KeyFields {
 		if old != nil && f.beyond(k, old) == "" {
 			continue // no wider than it was
 		}

@@ -30,8 +30,7 @@ func (l *Limiter) couldMint(by Caller, key *Key) error {
 // lacks says which ceiling a mint would have given a key that has none there.
 // as is what that mint would have made of it.
 func (r *Role) lacks(name string, key, as *Key) error {
-	for i := range KeyFields {
-		f := &KeyFields[i]
+	for _, f := range KeyFields {
 		if f.lacks != nil && !f.set(key) && f.set(as) {
 			return &CeilingError{Field: f.Name, Role: name, Msg: f.lacks(as)}
 		}
@@ -62,8 +61,7 @@ func (l *Limiter) counts(r *Role, name string, key *Key) error {
 
 // widens reports whether a change lets a key do more than it could.
 func (k *Key) widens(old *Key) bool {
-	for i := range KeyFields {
-		f := &KeyFields[i]
+	for _, f := range KeyFields {
 		if f.widens != nil && f.widens(k, old) || f.widens == nil && f.beyond(k, old) != "" {
 			return true
 		}
