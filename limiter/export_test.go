@@ -288,7 +288,6 @@ func (f *Filter) Picks(v *View, now time.Time) bool { return f.picks(v, now) }
 // What tests of the table of fields ask of keys.
 
 func (f *Field) Address(k *Key) any          { return f.at(k) }
-func (f *Field) IsSet(k *Key) bool           { return f.set(k) }
 func (k *Key) Clone() *Key                   { return k.clone() }
 func (k *Key) Facts() map[string]any         { return k.facts() }
 func (k *Key) Within(old, parent *Key) error { return k.within(old, parent) }

@@ -71,18 +71,6 @@ func (f *Field) value(k *Key) reflect.Value { return reflect.ValueOf(f.at(k)).El
 
 func (f *Field) copy(to, from *Key) { f.value(to).Set(f.value(from)) }
 
-// set reports whether the field says anything.
-func (f *Field) set(k *Key) bool {
-	switch v := f.value(k); {
-	case f.none != nil:
-		return v.Interface() != f.none
-	case v.Kind() == reflect.Slice:
-		return v.Len() > 0
-	default:
-		return !v.IsZero()
-	}
-}
-
 // Clearable reports whether a change may take the field away.
 func (f *Field) Clearable() bool { return f.Choice >= WhileAlive && !f.stays }
 
@@ -105,40 +93,29 @@ func (f *Field) Fact(k *Key) any {
 // plain is a value for the audit log, without key strings that somebody wrote
 // where they do not belong; nil of a zero.
 func plain(value any) any {
-	switch v := value.(type) {
+	v := reflect.ValueOf(value)
+	if v.IsZero() || (v.Kind() == reflect.Slice || v.Kind() == reflect.Map) && v.Len() == 0 {
+		return nil
+	}
+	switch value := value.(type) {
 	case time.Time:
-		if v.IsZero() {
-			return nil
-		}
-		return stamp(v)
+		return stamp(value)
 	case map[string]string:
-		if len(v) == 0 {
-			return nil
-		}
-		clean := make(map[string]any, len(v))
-		for name, text := range v {
+		clean := make(map[string]any, len(value))
+		for name, text := range value {
 			clean[scrub(name)] = scrub(text)
 		}
 		return clean
-	case []string:
-		if len(v) == 0 {
-			return nil
-		}
-		return v
 	case []netip.Prefix:
-		var texts []string
-		for _, p := range v {
-			texts = append(texts, p.String())
+		texts := make([]string, len(value))
+		for i, p := range value {
+			texts[i] = p.String()
 		}
-		return plain(texts)
+		return texts
+	case fmt.Stringer:
+		return plain(value.String())
 	}
-	v := reflect.ValueOf(value)
-	switch text, ok := value.(fmt.Stringer); {
-	case v.IsZero():
-		return nil
-	case ok:
-		return plain(text.String())
-	case v.Kind() == reflect.String:
+	if v.Kind() == reflect.String {
 		return scrub(v.String())
 	}
 	return value

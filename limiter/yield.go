@@ -31,7 +31,7 @@ func (l *Limiter) couldMint(by Caller, key *Key) error {
 // as is what that mint would have made of it.
 func (r *Role) lacks(name string, key, as *Key) error {
 	for _, f := range KeyFields {
-		if f.lacks != nil && !f.set(key) && f.set(as) {
+		if f.lacks != nil && f.Fact(key) == nil && f.Fact(as) != nil {
 			return &CeilingError{Field: f.Name, Role: name, Msg: f.lacks(as)}
 		}
 	}
