@@ -351,7 +351,7 @@ func (l *Limiter) endToken(by Caller, action, id string) error {
 
 // facts are what the audit log says of a token.
 func (t *AdminToken) facts(now time.Time) map[string]any {
-	f := map[string]any{"name": scrub(t.Name), "role": t.Role, "status": string(t.Status(now))}
+	f := map[string]any{"name": token.Scrub(t.Name), "role": t.Role, "status": string(t.Status(now))}
 	if !t.ExpiresAt.IsZero() {
 		f["expires_at"] = stamp(t.ExpiresAt)
 	}

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/till-proxy/till/limiter/store"
+	"github.com/till-proxy/till/token"
 )
 
 // bounded lets a filter pick only what the caller sees, also while it runs on
@@ -49,7 +50,7 @@ func (l *Limiter) RevokeMany(by Caller, f Filter, all bool, reason string) (Job,
 	if err != nil {
 		return Job{}, err
 	}
-	if reason = scrub(reason); reason == "" {
+	if reason = token.Scrub(reason); reason == "" {
 		reason = "revoked by " + by.Name
 	}
 	j := newJob(Job{

@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"reflect"
 	"time"
+
+	"github.com/till-proxy/till/token"
 )
 
 // edit runs fn on a copy of a key's record and its account, inside the
@@ -260,7 +262,7 @@ func (l *Limiter) Revoke(ctx context.Context, by Caller, id, reason string) (Vie
 	if err := validText("reason", reason); err != nil {
 		return View{}, 0, err
 	}
-	if reason = scrub(reason); reason == "" {
+	if reason = token.Scrub(reason); reason == "" {
 		reason = "revoked by " + by.Name
 	}
 	k, err := l.reach(by, KeysRevoke, id)

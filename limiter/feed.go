@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/till-proxy/till/limiter/store"
+	"github.com/till-proxy/till/token"
 )
 
 // feedBuffer bounds the events that wait for one reader of a feed, maxFeeds the
@@ -205,7 +206,7 @@ func (e *Event) payload() ([]byte, error) {
 // Data are the particulars of the event, also for handlers of Caddy's events.
 func (e *Event) Data() map[string]any {
 	data := map[string]any{"time": e.At.UTC().Format(time.RFC3339Nano)}
-	text := func(name, value string) { data[name] = scrub(value) }
+	text := func(name, value string) { data[name] = token.Scrub(value) }
 	if k := e.Key; k != nil {
 		data["key_id"], data["upstream"], data["role"] = k.ID, k.Upstream, k.Role
 		text("key_name", k.Name)

@@ -5,6 +5,8 @@ import (
 	"net/netip"
 	"reflect"
 	"time"
+
+	"github.com/till-proxy/till/token"
 )
 
 // Choice says when somebody chooses a field of a key.
@@ -103,7 +105,7 @@ func plain(value any) any {
 	case map[string]string:
 		clean := make(map[string]any, len(value))
 		for name, text := range value {
-			clean[scrub(name)] = scrub(text)
+			clean[token.Scrub(name)] = token.Scrub(text)
 		}
 		return clean
 	case []netip.Prefix:
@@ -116,7 +118,7 @@ func plain(value any) any {
 		return plain(value.String())
 	}
 	if v.Kind() == reflect.String {
-		return scrub(v.String())
+		return token.Scrub(v.String())
 	}
 	return value
 }

@@ -2,8 +2,6 @@ package limiter
 
 import (
 	"reflect"
-	"regexp"
-	"strings"
 )
 
 // facts are what the audit log says of a key, under the names of the
@@ -48,14 +46,4 @@ func deltas(before, after map[string]any) map[string]Delta {
 		}
 	}
 	return d
-}
-
-var secretString = regexp.MustCompile(`till_(sk|admin)_[0-9A-Za-z_.-]+`)
-
-// scrub takes out key strings that somebody wrote where they do not belong.
-func scrub(s string) string {
-	if !strings.Contains(s, "till_") {
-		return s
-	}
-	return secretString.ReplaceAllString(s, "[key]")
 }

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/till-proxy/till/scope"
+	"github.com/till-proxy/till/token"
 )
 
 // KeyFields are all fields of a key. Where several are wrong, errors name the first.
@@ -158,7 +159,7 @@ var KeyFields = slices.Concat([]Field{
 	{Name: "status", at: func(k *Key) any { return &k.EndedStatus }, fact: func(k *Key) any { return string(k.recorded()) }},
 	{Name: "ended_reason", at: func(k *Key) any { return &k.EndedReason }},
 	{Name: "suspended_by", at: func(k *Key) any { return &k.SuspendedBy }, fact: func(k *Key) any {
-		return shown(!k.SuspendedAt.IsZero(), scrub(k.SuspendedBy.Title()))
+		return shown(!k.SuspendedAt.IsZero(), token.Scrub(k.SuspendedBy.Title()))
 	}},
 	{Name: "stale_told_at", at: func(k *Key) any { return &k.StaleToldAt }},
 	{Name: "rotations", at: func(k *Key) any { return &k.Rotations }, fact: func(k *Key) any { return shown(len(k.Former) > 0, k.Rotations) }},

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/till-proxy/till/limiter/store"
+	"github.com/till-proxy/till/token"
 )
 
 // Lockdown is the switch that refuses every key of a store at once. It is no
@@ -152,7 +153,7 @@ func (d *Lockdown) Set(by Caller, reason string, now time.Time) (LockedDown, int
 	if err := validText("reason", reason); err != nil {
 		return LockedDown{}, 0, err
 	}
-	reason = scrub(reason) // holders of keys are told
+	reason = token.Scrub(reason) // holders of keys are told
 	// First of all it holds; the file may take its time.
 	call := d.calls.Add(1)
 	d.latest.Store(call)

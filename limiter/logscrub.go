@@ -4,6 +4,8 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+
+	"github.com/till-proxy/till/token"
 )
 
 // Scrubbed is a logger whose lines hold no key: names and reasons are chosen by
@@ -19,7 +21,7 @@ type scrubber struct{ slog.Handler }
 
 // Handle implements slog.Handler.
 func (s scrubber) Handle(ctx context.Context, r slog.Record) error {
-	clean := slog.NewRecord(r.Time, r.Level, scrub(r.Message), r.PC)
+	clean := slog.NewRecord(r.Time, r.Level, token.Scrub(r.Message), r.PC)
 	r.Attrs(func(a slog.Attr) bool {
 		clean.AddAttrs(scrubAttr(a))
 		return true
@@ -44,10 +46,10 @@ func (s scrubber) WithGroup(name string) slog.Handler { return scrubber{s.Handle
 func scrubAttr(a slog.Attr) slog.Attr {
 	switch v := a.Value.Resolve(); v.Kind() {
 	case slog.KindString:
-		a.Value = slog.StringValue(scrub(v.String()))
+		a.Value = slog.StringValue(token.Scrub(v.String()))
 	case slog.KindAny:
-		if text := fmt.Sprint(v.Any()); scrub(text) != text {
-			a.Value = slog.StringValue(scrub(text))
+		if text := fmt.Sprint(v.Any()); token.Scrub(text) != text {
+			a.Value = slog.StringValue(token.Scrub(text))
 		}
 	case slog.KindGroup:
 		group := make([]slog.Attr, 0, len(v.Group()))
