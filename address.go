@@ -26,12 +26,12 @@ type front struct {
 // this server are believed as Caddy believes them, and where they are not told of,
 // public_url says whether they speak HTTPS.
 func (x *exchange) front() *front {
-	if x.seenAt != nil {
-		return x.seenAt
+	if x.foundFront != nil {
+		return x.foundFront
 	}
 	f := new(front)
-	x.seenAt = f
-	r := x.seen
+	x.foundFront = f
+	r := x.request
 	if r == nil {
 		return f
 	}
@@ -81,8 +81,8 @@ func (f *front) scheme() string {
 
 func (f *front) origin() string { return f.scheme() + "://" + f.host }
 
-// is reports whether an absolute address is one of this server's.
-func (f *front) is(u *url.URL) bool {
+// matches reports whether an absolute address is one of this server's.
+func (f *front) matches(u *url.URL) bool {
 	return f.host != "" && (authority(u.Scheme, u.Host) == authority(f.scheme(), f.host) || strings.EqualFold(u.Host, f.host))
 }
 
@@ -98,8 +98,8 @@ func authority(scheme, host string) string {
 		port = ""
 	}
 	name = strings.TrimSuffix(name, ".")
-	if within, ok := strings.CutPrefix(name, "["); ok {
-		if addr, err := netip.ParseAddr(strings.TrimSuffix(within, "]")); err == nil {
+	if literal, ok := strings.CutPrefix(name, "["); ok {
+		if addr, err := netip.ParseAddr(strings.TrimSuffix(literal, "]")); err == nil {
 			name = "[" + addr.String() + "]"
 		}
 	} else if ascii, err := idna.Lookup.ToASCII(name); err == nil {
@@ -111,10 +111,10 @@ func authority(scheme, host string) string {
 	return name
 }
 
-// is reports whether an absolute address is one of the upstream's origins. One of
+// matches reports whether an absolute address is one of the upstream's origins. One of
 // the other scheme at its usual port is one too: whoever followed it would come to
 // the same server, with a key that is not for it.
-func (t *target) is(u *url.URL) bool {
+func (t *target) matches(u *url.URL) bool {
 	for _, o := range t.origins {
 		if authority(u.Scheme, u.Host) == authority(o.scheme, o.host) || o.network == "tcp" && authority(u.Scheme, u.Host) == authority(o.scheme, o.address) {
 			return true
@@ -123,9 +123,9 @@ func (t *target) is(u *url.URL) bool {
 	return false
 }
 
-// within is a path of the upstream, escaped, as it is below the address in the
+// belowBase is a path of the upstream, escaped, as it is below the address in the
 // configuration. It reports false for what no request can reach there.
-func (t *target) within(escaped string) (string, bool) {
+func (t *target) belowBase(escaped string) (string, bool) {
 	if escaped == "" {
 		escaped = "/"
 	}
@@ -138,7 +138,7 @@ func (t *target) within(escaped string) (string, bool) {
 
 // ownPath reports whether an escaped path is one that this server answers itself.
 func ownPath(escaped string) bool {
-	path, err := url.PathUnescape(arrived(escaped))
+	path, err := url.PathUnescape(normalizePath(escaped))
 	return err != nil || path == "/till" || strings.HasPrefix(path, "/till/")
 }
 
@@ -172,10 +172,10 @@ func parseAddress(text string) (*url.URL, error) {
 	return u, nil
 }
 
-// local is where the client finds an address that the upstream gave in its answer
+// clientAddress is where the client finds an address that the upstream gave in its answer
 // to out. It comes as a path, or, with whole, as an absolute address where it was
 // one.
-func (t *target) local(address string, whole bool, out *http.Request, x *exchange) (string, error) {
+func (t *target) clientAddress(address string, whole bool, out *http.Request, x *exchange) (string, error) {
 	to, err := parseAddress(address)
 	if err != nil {
 		return "", err
@@ -183,10 +183,10 @@ func (t *target) local(address string, whole bool, out *http.Request, x *exchang
 	whole = whole && to.Host != ""
 	here := url.URL{Scheme: t.origins[0].scheme, Host: out.Host, Path: out.URL.Path, RawPath: out.URL.RawPath, RawQuery: out.URL.RawQuery}
 	fragmentOnly := address != "" && address[0] == '#'
-	if to = here.ResolveReference(to); !t.is(to) {
+	if to = here.ResolveReference(to); !t.matches(to) {
 		return "", errElsewhere
 	}
-	path, ok := t.within(to.EscapedPath())
+	path, ok := t.belowBase(to.EscapedPath())
 	if !ok || to.User != nil {
 		return "", errOutside
 	}
@@ -242,12 +242,12 @@ func (t *target) translate(h http.Header, out *http.Request, x *exchange) {
 				}
 				continue
 			}
-			told, ok := t.translated(name, value, out, x)
-			if kept == nil && (!ok || told != value) {
+			translated, ok := t.translated(name, value, out, x)
+			if kept == nil && (!ok || translated != value) {
 				kept = append(make([]string, 0, len(values)), values[:i]...)
 			}
 			if kept != nil && ok {
-				kept = append(kept, told)
+				kept = append(kept, translated)
 			}
 		}
 		switch {
@@ -263,17 +263,17 @@ func (t *target) translate(h http.Header, out *http.Request, x *exchange) {
 // translated is one value of a header as the client is told it.
 func (t *target) translated(name, value string, out *http.Request, x *exchange) (string, bool) {
 	one := func(address string) (string, bool) {
-		told, err := t.local(address, true, out, x)
+		translated, err := t.clientAddress(address, true, out, x)
 		if errors.Is(err, errElsewhere) {
 			return address, true
 		}
-		return told, err == nil
+		return translated, err == nil
 	}
 	switch name {
 	case "Link":
 		return eachLink(value, one)
 	case "Access-Control-Allow-Origin", "Timing-Allow-Origin":
-		if u, err := parseAddress(value); err == nil && t.is(u) && x.front().host != "" {
+		if u, err := parseAddress(value); err == nil && t.matches(u) && x.front().host != "" {
 			return x.front().origin(), true
 		}
 		return value, true
@@ -282,8 +282,8 @@ func (t *target) translated(name, value string, out *http.Request, x *exchange) 
 		if parts == nil {
 			return value, true // a time alone
 		}
-		told, ok := one(parts[3])
-		return parts[1] + parts[2] + told + parts[4], ok
+		translated, ok := one(parts[3])
+		return parts[1] + parts[2] + translated + parts[4], ok
 	}
 	return one(value)
 }
@@ -318,11 +318,11 @@ func eachLink(value string, replace func(string) (string, bool)) (string, bool) 
 			if end = strings.IndexByte(value, '>'); end < 0 {
 				return "", false
 			}
-			told, ok := replace(value[1:end])
-			if !ok || strings.ContainsAny(told, "<>\"") {
+			replaced, ok := replace(value[1:end])
+			if !ok || strings.ContainsAny(replaced, "<>\"") {
 				return "", false
 			}
-			b.WriteString("<" + told + ">")
+			b.WriteString("<" + replaced + ">")
 		} else {
 			if end = quotedEnd(value); end < 0 {
 				return "", false

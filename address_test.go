@@ -22,8 +22,8 @@ func asked(t *testing.T, u *Upstream, r *http.Request) (*exchange, *http.Request
 	if err != nil {
 		t.Fatal(err)
 	}
-	x := &exchange{target: to, seen: r}
-	escaped := arrived(r.URL.EscapedPath())
+	x := &exchange{target: to, request: r}
+	escaped := normalizePath(r.URL.EscapedPath())
 	path, err := url.PathUnescape(escaped)
 	if err != nil {
 		t.Fatal(err)
@@ -132,12 +132,12 @@ func TestAServerIsKnownHoweverItsAddressIsSpelled(t *testing.T) {
 				t.Fatal(err)
 			}
 			for _, address := range same {
-				if u, err := parseAddress(address + "/x"); err != nil || !to.is(u) {
+				if u, err := parseAddress(address + "/x"); err != nil || !to.matches(u) {
 					t.Errorf("%s is not known as %s: %v", address, configured, err)
 				}
 			}
 			for _, other := range []string{"https://api.example.org", "https://api.example.com:8444", "https://bucher.example", "http://[::2]:8080", "http://[::1]:8081", "https://[2001:db8::b]"} {
-				if u, err := parseAddress(other); err != nil || to.is(u) {
+				if u, err := parseAddress(other); err != nil || to.matches(u) {
 					t.Errorf("%s is taken for %s: %v", other, configured, err)
 				}
 			}
@@ -232,7 +232,7 @@ func FuzzAnswerAddresses(f *testing.F) {
 			return // net/http passes none
 		}
 		value = strings.Trim(value, " \t") // as net/http does
-		x := &exchange{target: to, seen: httptest.NewRequest("GET", "http://till.test/a/b", nil)}
+		x := &exchange{target: to, request: httptest.NewRequest("GET", "http://till.test/a/b", nil)}
 		out := &http.Request{Method: "GET", Host: "up.example.com", URL: mustURL("/base/a/b")}
 		res := &http.Response{StatusCode: 302, Header: http.Header{"Location": {value}}}
 		if to.relocate(res, out, x, &limiter.Key{}) == nil && value != "" {

@@ -16,7 +16,7 @@ const rereads = 16
 func (h *Handler) admit(w http.ResponseWriter, r *http.Request, x *exchange, key *limiter.Key, k *limiter.Live, ask *limiter.Ask, expects bool) (refusal *limiter.Refusal) {
 	asked := *ask
 	for range rereads {
-		*ask, x.use, x.models = asked, nil, nil
+		*ask, x.usage, x.models = asked, nil, nil
 		ask.Terms = k.Terms()
 		if refusal = h.readAsk(w, r, x, key, k, ask); refusal != nil {
 			return refusal

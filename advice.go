@@ -19,52 +19,52 @@ type advice struct {
 	log *slog.Logger
 	now func() time.Time
 
-	mu   sync.Mutex
-	said map[string]time.Time // by what was said
+	mu       sync.Mutex
+	loggedAt map[string]time.Time // by what was said
 }
 
 const (
-	adviceAfter = time.Hour
+	adviceInterval = time.Hour
 	// maxAdvice bounds what is remembered of that, and maxFields what of it clients
 	// choose, the names of fields. More is not said within the hour.
-	maxAdvice = 512
-	maxFields = maxAdvice / 2
+	maxAdvice      = 512
+	maxFieldAdvice = maxAdvice / 2
 )
 
 func newAdvice(log *slog.Logger) *advice {
-	return &advice{log: log, now: time.Now, said: make(map[string]time.Time)}
+	return &advice{log: log, now: time.Now, loggedAt: make(map[string]time.Time)}
 }
 
-// due reports whether something is to be said now, which is not where as much as
+// shouldLog reports whether something is to be said now, which is not where as much as
 // most is remembered.
-func (a *advice) due(what string, most int) bool {
+func (a *advice) shouldLog(what string, most int) bool {
 	if a == nil {
 		return false
 	}
 	now := a.now()
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	if at, ok := a.said[what]; ok && now.Sub(at) < adviceAfter {
+	if at, ok := a.loggedAt[what]; ok && now.Sub(at) < adviceInterval {
 		return false
 	}
-	if len(a.said) >= most {
-		for what, at := range a.said {
-			if now.Sub(at) >= adviceAfter {
-				delete(a.said, what)
+	if len(a.loggedAt) >= most {
+		for what, at := range a.loggedAt {
+			if now.Sub(at) >= adviceInterval {
+				delete(a.loggedAt, what)
 			}
 		}
-		if len(a.said) >= most {
+		if len(a.loggedAt) >= most {
 			return false
 		}
 	}
-	a.said[what] = now
+	a.loggedAt[what] = now
 	return true
 }
 
 // unknownField tells of a field for which a request was refused. Its name is the
 // client's.
 func (a *advice) unknownField(t *target, name string) {
-	if !a.due(fmt.Sprintf("field %s %.64q", t.name, name), maxFields) {
+	if !a.shouldLog(fmt.Sprintf("field %s %.64q", t.name, name), maxFieldAdvice) {
 		return
 	}
 	mend := "it cannot be allowed: its name is none that a configuration can hold"
@@ -78,14 +78,14 @@ func (a *advice) unknownField(t *target, name string) {
 // refusedField tells of an error of the upstream that names a field which till
 // wrote into the request, and its client did not.
 func (a *advice) refusedField(t *target, keyID, field, mend string, status int) {
-	if a.due("refused "+t.name+" "+field, maxAdvice) {
+	if a.shouldLog("refused "+t.name+" "+field, maxAdvice) {
 		a.log.Warn("the upstream refused a request, naming a field that till wrote and the client did not send",
 			"upstream", t.name, "key_id", keyID, "field", field, "status", status, "mend", mend)
 	}
 }
 
-// mendOutput says how requests with a bound in this field come to be accepted.
-func mendOutput(field string) string {
+// outputFix says how requests with a bound in this field come to be accepted.
+func outputFix(field string) string {
 	row := "state the model's context_window and max_output_tokens in a prices file, or let clients send " + field
 	switch field {
 	case upstream.MaxTokens:
@@ -96,25 +96,25 @@ func mendOutput(field string) string {
 	return row
 }
 
-// refusedBy judges an error of the upstream: whether it names a field that till
+// learnFromError judges an error of the upstream: whether it names a field that till
 // wrote. A server that does not know the question for usage is not asked again, if
 // it never answered it, and the name is not one that it may repeat after its client:
 // whoever makes a server say that would else have all streams charged at their bound.
-func (x *exchange) refusedBy(res *http.Response, text []byte) {
+func (x *exchange) learnFromError(res *http.Response, text []byte) {
 	if res.StatusCode != http.StatusBadRequest && res.StatusCode != http.StatusUnprocessableEntity {
 		return
 	}
 	t, a, key := x.target, x.target.advice, x.grant.Key().ID
-	output, usage := x.use.estimate.Written(x.use.output >= 0)
+	output, usage := x.usage.estimate.Written(x.usage.output >= 0)
 	if output != "" && bytes.Contains(text, []byte(output)) {
-		a.refusedField(t, key, output, mendOutput(output), res.StatusCode)
+		a.refusedField(t, key, output, outputFix(output), res.StatusCode)
 	}
 	if usage == "" || !bytes.Contains(text, []byte(usage)) {
 		return
 	}
 	mend := "ask_usage off: streams are then charged at their bound"
-	if !t.answersUsage.Load() && t.settings[askUsageOption] == "" && !x.use.quotes {
-		if _, x.unasked = t.learnt.learn(t, contradiction{Option: askUsageOption, KeyID: key}); x.unasked {
+	if !t.answersUsage.Load() && t.settings[askUsageOption] == "" && !x.usage.quotes {
+		if _, x.stoppedAsking = t.contradictions.add(t, contradiction{Option: askUsageOption, KeyID: key}); x.stoppedAsking {
 			mend = "none is needed: streams of this upstream are not asked from now on, and charged at their bound; ask_usage off says the same, ask_usage on asks again"
 		}
 	}

@@ -30,7 +30,7 @@ func TestAdviceIsGivenOnceAnHourAndIsBounded(t *testing.T) {
 	if n := said(); n != 3 {
 		t.Errorf("at first it is said %d times, want 3", n)
 	}
-	now = now.Add(adviceAfter - time.Second)
+	now = now.Add(adviceInterval - time.Second)
 	if a.unknownField(mine, "min_tokens"); said() != 0 {
 		t.Error("it is said again within the hour")
 	}
@@ -41,15 +41,15 @@ func TestAdviceIsGivenOnceAnHourAndIsBounded(t *testing.T) {
 	for i := range 10 * maxAdvice {
 		a.unknownField(mine, fmt.Sprint("field", i))
 	}
-	if n := said(); n > maxAdvice || len(a.said) > maxAdvice {
-		t.Errorf("%d lines, %d remembered", n, len(a.said))
+	if n := said(); n > maxAdvice || len(a.loggedAt) > maxAdvice {
+		t.Errorf("%d lines, %d remembered", n, len(a.loggedAt))
 	}
 	if a.refusedField(other, "key_x", "max_tokens", "mend", 400); said() != 1 {
 		t.Error("names that clients made up keep out what no client chooses")
 	}
-	now = now.Add(adviceAfter)
-	if a.unknownField(mine, "later"); said() != 1 || len(a.said) != 1 {
-		t.Errorf("an hour later %d are remembered", len(a.said))
+	now = now.Add(adviceInterval)
+	if a.unknownField(mine, "later"); said() != 1 || len(a.loggedAt) != 1 {
+		t.Errorf("an hour later %d are remembered", len(a.loggedAt))
 	}
 }
 
@@ -75,7 +75,7 @@ func TestEachFieldThatTillWritesHasAMend(t *testing.T) {
 		"max_tokens": "output_field max_completion_tokens", "max_completion_tokens": "output_field max_tokens",
 		"max_output_tokens": "prices file", "num_predict": "prices file", "maxOutputTokens": "prices file",
 	} {
-		if got := mendOutput(field); !strings.Contains(got, want) || !strings.Contains(got, field) {
+		if got := outputFix(field); !strings.Contains(got, want) || !strings.Contains(got, field) {
 			t.Errorf("%s: %s", field, got)
 		}
 	}

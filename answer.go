@@ -19,33 +19,33 @@ import (
 // through the reverse proxy like any other.
 func (x *exchange) answer(r *http.Request, refusal *limiter.Refusal) *http.Response {
 	d := x.target.preset.Dialect
-	told := x.refusal(refusal)
-	body := d.Body(told)
+	answer := x.refusal(refusal)
+	body := d.Body(answer)
 	x.grant.Answered() // of the upstream nothing more is asked
-	x.announce(x.client.Header())
+	x.setRemainingHeaders(x.client.Header())
 	header := make(http.Header, 10)
-	refusalHeader(header, refusal.Code, told.Status, refusal.RetryAfter, x.id())
+	refusalHeader(header, refusal.Code, answer.Status, refusal.RetryAfter, x.id())
 	header["Content-Length"] = []string{strconv.Itoa(len(body))}
 	return &http.Response{
-		StatusCode: told.Status, Status: strconv.Itoa(told.Status) + " " + http.StatusText(told.Status),
+		StatusCode: answer.Status, Status: strconv.Itoa(answer.Status) + " " + http.StatusText(answer.Status),
 		Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1,
 		Header: header, Body: io.NopCloser(bytes.NewReader(body)), ContentLength: int64(len(body)), Request: r,
 	}
 }
 
-// admit judges an upstream's answer before the client sees any of it, and
+// admitAnswer judges an upstream's answer before the client sees any of it, and
 // watches over its body. cancel ends the round trip and is called when the
 // body is closed.
-func (t *Transport) admit(res *http.Response, out *http.Request, x *exchange, cancel context.CancelFunc) *http.Response {
-	came := res
+func (t *Transport) admitAnswer(res *http.Response, out *http.Request, x *exchange, cancel context.CancelFunc) *http.Response {
+	original := res
 	if res.StatusCode >= 300 {
 		// It may be read to its end before any of it is passed on, and in another
 		// goroutine, where net/http writes the trailer. The client's is another one.
 		res = new(http.Response)
-		*res = *came
-		res.Trailer = maps.Clone(came.Trailer)
+		*res = *original
+		res.Trailer = maps.Clone(original.Trailer)
 	}
-	if refusal := t.judge(res, out, x); refusal != nil {
+	if refusal := t.checkAnswer(res, out, x); refusal != nil {
 		_ = res.Body.Close() // nobody will read it
 		cancel()
 		return x.answer(out, refusal)
@@ -57,8 +57,8 @@ func (t *Transport) admit(res *http.Response, out *http.Request, x *exchange, ca
 			return x.answer(out, refusal)
 		}
 	}
-	x.announce(x.client.Header())
-	x.expose(res.Header)
+	x.setRemainingHeaders(x.client.Header())
+	x.exposeHeaders(res.Header)
 	t.cleanHeader(res.Header)
 	t.target.translate(res.Header, out, x)
 	for name := range res.Trailer { // announced ones; cleanTrailer sees the rest
@@ -67,21 +67,21 @@ func (t *Transport) admit(res *http.Response, out *http.Request, x *exchange, ca
 		}
 	}
 	if res.StatusCode == http.StatusSwitchingProtocols {
-		x.follow(res)
+		x.trackTunnel(res)
 		return res
 	}
 	kind := kindOf(res.Header)
-	if x.use != nil {
-		if res.StatusCode < 300 && x.use.estimate.HidesUsage() {
+	if x.usage != nil {
+		if res.StatusCode < 300 && x.usage.estimate.HidesUsage() {
 			t.target.answersUsage.Store(true)
 		}
-		x.use.measure(res, x.target.preset, kind != opaque)
+		x.usage.meterAnswer(res, x.target.preset, kind != opaque)
 	}
-	b := &answerBody{ReadCloser: res.Body, x: x, res: res, came: came, cancel: cancel}
+	b := &answerBody{ReadCloser: res.Body, x: x, res: res, original: original, cancel: cancel}
 	if res.ContentLength < 0 {
 		b.kind = kind
 	}
-	b.watch(out)
+	b.watchEnd(out)
 	res.Body = b
 	return res
 }
@@ -110,29 +110,29 @@ func streams(contentType string) bodyKind {
 	return opaque
 }
 
-// judge returns why an answer must not reach the client, or nil.
-func (t *Transport) judge(res *http.Response, out *http.Request, x *exchange) *limiter.Refusal {
+// checkAnswer returns why an answer must not reach the client, or nil.
+func (t *Transport) checkAnswer(res *http.Response, out *http.Request, x *exchange) *limiter.Refusal {
 	key := x.grant.Key()
 	switch {
 	case res.StatusCode == http.StatusUnauthorized:
-		return about(key, limiter.CodeUpstreamAuthFailed,
+		return keyRefusal(key, limiter.CodeUpstreamAuthFailed,
 			"is fine, but upstream %s refused the server's own credential; whoever runs this server must mend it", t.target.name)
 	case res.StatusCode == http.StatusSwitchingProtocols && !x.upgrade:
-		return about(key, limiter.CodeUpstreamFailed, "got an upgrade from upstream %s that was not asked for", t.target.name)
-	case x.real.shownInHeader(res.Header):
-		return about(key, limiter.CodeUpstreamFailed, "got an answer from upstream %s that is not passed on: it shows the credential", t.target.name)
+		return keyRefusal(key, limiter.CodeUpstreamFailed, "got an upgrade from upstream %s that was not asked for", t.target.name)
+	case x.credential.shownInHeader(res.Header):
+		return keyRefusal(key, limiter.CodeUpstreamFailed, "got an answer from upstream %s that is not passed on: it shows the credential", t.target.name)
 	}
 	if refusal := t.target.relocate(res, out, x, key); refusal != nil {
 		return refusal
 	}
 	if res.StatusCode >= 300 {
-		return x.search(res)
+		return x.searchCredential(res)
 	}
 	return nil
 }
 
-// follow registers an upgraded connection, so that it ends with its key.
-func (x *exchange) follow(res *http.Response) {
+// trackTunnel registers an upgraded connection, so that it ends with its key.
+func (x *exchange) trackTunnel(res *http.Response) {
 	tunnel := res.Body
 	if both, ok := tunnel.(io.ReadWriteCloser); ok { // else the reverse proxy refuses it
 		res.Body = &upgradedBody{both, x}
@@ -159,14 +159,14 @@ const (
 // shows the credential is dropped.
 type answerBody struct {
 	io.ReadCloser
-	x      *exchange
-	res    *http.Response // as it goes on
-	came   *http.Response // as it came: the same, or with a trailer of its own
-	cancel context.CancelFunc
-	kind   bodyKind
-	over   bool    // there is nothing more to read
-	last   [2]byte // the last bytes that were passed on
-	tail   io.Reader
+	x        *exchange
+	res      *http.Response // as it goes on
+	original *http.Response // as it came: the same, or with a trailer of its own
+	cancel   context.CancelFunc
+	kind     bodyKind
+	ended    bool    // there is nothing more to read
+	last     [2]byte // the last bytes that were passed on
+	tail     io.Reader
 
 	left  int64           // bytes to come; below 0: nobody says how many
 	meter *upstream.Meter // looks for the end of a stream; nil: nothing depends on that
@@ -179,15 +179,15 @@ func (b *answerBody) Read(p []byte) (int, error) {
 		return b.tail.Read(p)
 	}
 	if cut := b.x.grant.Cut(); cut != nil {
-		return b.end(cut, p)
+		return b.endEarly(cut, p)
 	}
 	n, err := b.ReadCloser.Read(p)
 	b.noteEnd(err)
-	if err != io.EOF && b.x.drain.left() && b.x.grant.Cut() == nil {
+	if err != io.EOF && b.x.drain.clientGone() && b.x.grant.Cut() == nil {
 		b.readOn(p)
 		return 0, context.Canceled
 	}
-	b.pass(p[:n], err)
+	b.passed(p[:n], err)
 	switch {
 	case n >= 2:
 		b.last = [2]byte(p[n-2 : n])
@@ -200,7 +200,7 @@ func (b *answerBody) Read(p []byte) (int, error) {
 		b.cleanTrailer()
 	case n == 0:
 		if cut := b.x.grant.Cut(); cut != nil {
-			return b.end(cut, p)
+			return b.endEarly(cut, p)
 		}
 	default:
 		if b.x.grant.Cut() != nil {
@@ -208,25 +208,25 @@ func (b *answerBody) Read(p []byte) (int, error) {
 		}
 	}
 	if err != nil && err != io.EOF {
-		err = b.x.real.scrub(err)
+		err = b.x.credential.scrub(err)
 	}
 	return n, err
 }
 
-// end begins the closing words.
-func (b *answerBody) end(cut *limiter.Refusal, p []byte) (int, error) {
+// endEarly begins the closing words.
+func (b *answerBody) endEarly(cut *limiter.Refusal, p []byte) (int, error) {
 	dialect := b.x.target.preset.Dialect
-	told := b.x.refusal(cut)
+	answer := b.x.refusal(cut)
 	switch b.kind {
 	case eventStream:
-		words := dialect.StreamError(b.x.path, told)
+		words := dialect.StreamError(b.x.path, answer)
 		if b.last != [2]byte{} && b.last != [2]byte{'\n', '\n'} {
 			words = append([]byte("\n\n"), words...)
 		}
 		// Each is read, and so sent, by itself.
-		b.tail = io.MultiReader(bytes.NewReader(words), bytes.NewReader(dialect.StreamEnd(b.x.path, told)))
+		b.tail = io.MultiReader(bytes.NewReader(words), bytes.NewReader(dialect.StreamEnd(b.x.path, answer)))
 	case jsonLines:
-		words := dialect.LineError(told)
+		words := dialect.LineError(answer)
 		if b.last[1] != 0 && b.last[1] != '\n' {
 			words = append([]byte("\n"), words...)
 		}
@@ -239,11 +239,11 @@ func (b *answerBody) end(cut *limiter.Refusal, p []byte) (int, error) {
 
 // cleanTrailer is called at the end of the answer, where its trailer is there.
 func (b *answerBody) cleanTrailer() {
-	for name, values := range b.came.Trailer {
+	for name, values := range b.original.Trailer {
 		switch {
-		case strings.HasPrefix(name, "Till-") || b.x.real.shownInHeader(http.Header{name: values}):
+		case strings.HasPrefix(name, "Till-") || b.x.credential.shownInHeader(http.Header{name: values}):
 			delete(b.res.Trailer, name)
-		case b.res != b.came:
+		case b.res != b.original:
 			if b.res.Trailer == nil {
 				b.res.Trailer = make(http.Header)
 			}
@@ -253,7 +253,7 @@ func (b *answerBody) cleanTrailer() {
 }
 
 func (b *answerBody) Close() error {
-	if b.x.drain != nil && !b.over {
+	if b.x.drain != nil && !b.ended {
 		b.readOn(make([]byte, drainBuffer)) // the client is gone, or reads no more
 	}
 	err := b.ReadCloser.Close()

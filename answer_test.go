@@ -30,7 +30,7 @@ func (*trailing) Close() error { return nil }
 
 func TestATrailerComesAtTheEndAndClean(t *testing.T) {
 	t.Parallel()
-	x := &exchange{target: &target{preset: &upstream.Preset{}}, real: newCredential(token.NewSecret("sk-real-0123456789"))}
+	x := &exchange{target: &target{preset: &upstream.Preset{}}, credential: newCredential(token.NewSecret("sk-real-0123456789"))}
 	for _, own := range []bool{false, true} {
 		came := &http.Response{Trailer: http.Header{"X-Sum": nil, "X-Echo": nil}}
 		res := came
@@ -38,7 +38,7 @@ func TestATrailerComesAtTheEndAndClean(t *testing.T) {
 			res = &http.Response{Trailer: http.Header{"X-Sum": nil, "X-Echo": nil}}
 		}
 		body := &trailing{strings.NewReader("text"), came, http.Header{"X-Sum": {"1"}, "X-Echo": {"sk-real-0123456789"}, "X-Late": {"2"}, "Till-Key": {"3"}}}
-		b := &answerBody{ReadCloser: body, x: x, res: res, came: came, cancel: func() {}}
+		b := &answerBody{ReadCloser: body, x: x, res: res, original: came, cancel: func() {}}
 		p := make([]byte, 8)
 		if _, err := b.Read(p); err != nil || len(res.Trailer["X-Sum"]) > 0 {
 			t.Fatalf("before the end: %v, %v", err, res.Trailer)

@@ -17,8 +17,8 @@ func bodiless(method string, status int) bool {
 	return method == http.MethodHead || status == http.StatusNoContent || status == http.StatusNotModified
 }
 
-// watch prepares for what pass looks at.
-func (b *answerBody) watch(out *http.Request) {
+// watchEnd prepares for what pass looks at.
+func (b *answerBody) watchEnd(out *http.Request) {
 	if !b.x.grant.Counts() {
 		return
 	}
@@ -28,22 +28,22 @@ func (b *answerBody) watch(out *http.Request) {
 	switch {
 	case b.left == 0:
 		b.x.grant.Answered()
-	case b.x.use != nil:
-		b.meter = b.x.use.meter
+	case b.x.usage != nil:
+		b.meter = b.x.usage.meter
 	case b.kind != opaque:
 		b.meter = b.x.target.preset.Meter(true)
 	}
 }
 
-// pass notes what goes on to the client.
-func (b *answerBody) pass(p []byte, err error) {
+// passed notes what goes on to the client.
+func (b *answerBody) passed(p []byte, err error) {
 	if !b.x.grant.Counts() {
 		return
 	}
 	if b.left > 0 {
 		b.left = max(b.left-int64(len(p)), 0)
 	}
-	if b.meter != nil && b.x.use == nil {
+	if b.meter != nil && b.x.usage == nil {
 		b.meter.Write(p)
 	}
 	if err == io.EOF || b.left == 0 || b.meter != nil && b.meter.Over() {

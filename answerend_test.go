@@ -73,7 +73,7 @@ func TestThePlaceOfARequestIsFreeOnceItsClientKnowsTheEnd(t *testing.T) {
 	t.Parallel()
 	const (
 		chat      = "data: {\"choices\":[{\"delta\":{\"content\":\"data: [DONE]\"}}]}\n\n"
-		usage     = "data: {\"choices\":[],\"usage\":{\"prompt_tokens\":9,\"completion_tokens\":2,\"total_tokens\":11}}\n\n"
+		report    = "data: {\"choices\":[],\"usage\":{\"prompt_tokens\":9,\"completion_tokens\":2,\"total_tokens\":11}}\n\n"
 		done      = "data: [DONE]\n\n"
 		messages  = "event: message_delta\ndata: {\"type\":\"message_delta\",\"usage\":{\"output_tokens\":2}}\n\nevent: message_stop\ndata: {\"type\":\"message_stop\"}\n"
 		responses = "event: response.created\ndata: {\"type\":\"response.created\"}\n\nevent: response.completed\ndata: {\"type\":\"response.completed\",\"response\":{\"usage\":{\"input_tokens\":9,\"output_tokens\":2}}}\n"
@@ -121,10 +121,10 @@ func TestThePlaceOfARequestIsFreeOnceItsClientKnowsTheEnd(t *testing.T) {
 		"empty":                         {answer: sized(200, ""), over: atOnce},
 		"of no known length":            {answer: stream("text/plain", text), may: after(text)},
 		"events without an end":         {answer: stream(sse, "data: 1\n\ndata: 2\n\n"), may: after("2\n")},
-		"chat":                          {preset: "openai", answer: stream(sse, chat+usage+done), over: after("}\n\ndata: [DONE]")},
+		"chat":                          {preset: "openai", answer: stream(sse, chat+report+done), over: after("}\n\ndata: [DONE]")},
 		"chat that says no usage":       {preset: "openai", answer: stream(sse, chat+done), over: after("}\n\ndata: [DONE]")},
 		"chat at a generic API":         {answer: stream(sse, chat+done), over: after("}\n\ndata: [DONE]")},
-		"metered chat":                  {preset: "openai", answer: stream(sse, chat+usage+done), meters: true, over: after("}\n\ndata: [DONE]")},
+		"metered chat":                  {preset: "openai", answer: stream(sse, chat+report+done), meters: true, over: after("}\n\ndata: [DONE]")},
 		"messages":                      {preset: "anthropic", answer: stream(sse, messages), over: after("message_stop\"}\n")},
 		"responses":                     {preset: "openai", answer: stream(sse, responses), over: after("}}}\n")},
 		"lines":                         {preset: "ollama", answer: stream("application/x-ndjson", "{\"done\":false}\n{\"done\":true,\"eval_count\":2,\"prompt_eval_count\":9}\n"), over: after("9}\n")},
@@ -143,7 +143,7 @@ func TestThePlaceOfARequestIsFreeOnceItsClientKnowsTheEnd(t *testing.T) {
 			service := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { test.answer(w) }))
 			t.Cleanup(service.Close)
 			if test.meters {
-				x.use = &use{estimate: &upstream.Estimate{Answers: 1, Permille: 1000, Asked: 1000, Stream: strings.Contains(name, "chat")}, input: 1000, natural: 100, output: -1}
+				x.usage = &usage{estimate: &upstream.Estimate{Answers: 1, Permille: 1000, Asked: 1000, Stream: strings.Contains(name, "chat")}, input: 1000, natural: 100, output: -1}
 			}
 			next := func(w http.ResponseWriter, r *http.Request) error {
 				if test.answer == nil {
@@ -159,7 +159,7 @@ func TestThePlaceOfARequestIsFreeOnceItsClientKnowsTheEnd(t *testing.T) {
 					return err
 				}
 				if !test.guard {
-					res = (&Transport{target: x.target}).admit(res, out, x, func() {})
+					res = (&Transport{target: x.target}).admitAnswer(res, out, x, func() {})
 				}
 				for name, values := range res.Header {
 					w.Header()[name] = values
@@ -204,7 +204,7 @@ func TestThePlaceOfARequestIsFreeOnceItsClientKnowsTheEnd(t *testing.T) {
 func oneAtATime(t *testing.T, preset string) (*Handler, *limiter.Live, *exchange) {
 	t.Helper()
 	e := newEngine(filepath.Join(t.TempDir(), "store"), nil)
-	l, err := e.openLimiter(opening{open: store.OpenBadger, log: slog.New(slog.DiscardHandler)}, nil)
+	l, err := e.openLimiter(storeOptions{open: store.OpenBadger, log: slog.New(slog.DiscardHandler)}, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -217,7 +217,7 @@ func oneAtATime(t *testing.T, preset string) (*Handler, *limiter.Live, *exchange
 	if err != nil {
 		t.Fatal(err)
 	}
-	to.admitted, to.spent = e.metrics.counter("mock"), e.metrics.use("mock")
+	to.admitted, to.spent = e.metrics.activationsOf("mock"), e.metrics.usageOf("mock")
 	spec := &limiter.Key{Upstream: "mock", Custody: "held", Limit: limiter.NoLimits(), MaxConcurrency: 1}
 	spec.Limit[limiter.Activations] = 100_000
 	_, lookup, err := token.MintKey()
@@ -231,7 +231,7 @@ func oneAtATime(t *testing.T, preset string) (*Handler, *limiter.Live, *exchange
 	if refusal != nil {
 		t.Fatal(refusal)
 	}
-	x := &exchange{target: to, real: newCredential(token.NewSecret("sk-real-0123456789")), came: t.Context(), location: location{path: "/", out: "/"}}
+	x := &exchange{target: to, credential: newCredential(token.NewSecret("sk-real-0123456789")), clientCtx: t.Context(), location: location{path: "/", out: "/"}}
 	ask := limiter.Ask{Bound: limiter.Amounts{limiter.Activations: 1}, Method: "GET", Path: "/", OnCut: x.stop}
 	if refusal := k.Reserve(t.Context(), &ask, &x.grant); refusal != nil {
 		t.Fatal(refusal)
@@ -247,7 +247,7 @@ func TestThePlaceOfAnUpgradedConnectionIsFreeOnceItsUpstreamHasEnded(t *testing.
 	c := &lockstep{t: t, k: k, may: func(string) bool { return false }}
 	here, there := net.Pipe()
 	res := &http.Response{StatusCode: http.StatusSwitchingProtocols, Body: here}
-	x.follow(res)
+	x.trackTunnel(res)
 	go func() {
 		_, _ = io.WriteString(there, "hello") // its reader says what it misses
 		_ = there.Close()

@@ -137,7 +137,7 @@ type App struct {
 	sink      *eventSink
 	hooks     []*webhook.Endpoint
 	sites     *sites
-	sources   []*source
+	sources   []*fileSource
 	ctx       caddy.Context
 
 	stopWatching func() // nil while files are not looked at
@@ -232,8 +232,8 @@ func (a *App) Provision(ctx caddy.Context) error {
 			return fmt.Errorf("upstream %s: %w", name, err)
 		}
 		t.publicOrigin = publicOrigin
-		t.admitted, t.spent = a.engine.metrics.counter(name), a.engine.metrics.use(name)
-		t.learnt, t.advice = a.engine.learnt, a.engine.advice
+		t.admitted, t.spent = a.engine.metrics.activationsOf(name), a.engine.metrics.usageOf(name)
+		t.contradictions, t.advice = a.engine.contradictions, a.engine.advice
 		a.targets[name] = t
 	}
 	if err := a.provisionWebhooks(); err != nil {
@@ -303,18 +303,18 @@ func (a *App) Cleanup() error {
 // Limiter returns the limiter, opening the store when this is its first use.
 // Caddy starts apps in no particular order, so a request may come before
 // Start.
-func (a *App) Limiter() (*limiter.Limiter, error) { return a.limiterWithin(openingTime) }
+func (a *App) Limiter() (*limiter.Limiter, error) { return a.awaitLimiter(openingTime) }
 
-func (a *App) limiterWithin(patience time.Duration) (*limiter.Limiter, error) {
-	l, err := a.engine.open(a.opening(), patience)
+func (a *App) awaitLimiter(patience time.Duration) (*limiter.Limiter, error) {
+	l, err := a.engine.open(a.storeOptions(), patience)
 	if err != nil {
 		return nil, fmt.Errorf("till: %w", err)
 	}
 	return l, nil
 }
 
-func (a *App) opening() opening {
-	return opening{open: a.storage.OpenStore, anchor: a.Anchor, log: a.engine.log.logger(), roles: a.roles, hooks: a.limiterHooks(),
+func (a *App) storeOptions() storeOptions {
+	return storeOptions{open: a.storage.OpenStore, anchor: a.Anchor, log: a.engine.log.logger(), roles: a.roles, hooks: a.limiterHooks(),
 		keepAudit: time.Duration(a.AuditRetain), retain: time.Duration(a.Retain),
 		staleAfter: time.Duration(a.StaleAfter), staleRevoke: a.StaleRevoke}
 }
@@ -322,7 +322,7 @@ func (a *App) opening() opening {
 // Forfeit mends a store that does not agree with its anchor; see
 // [limiter.Forfeit].
 func (a *App) Forfeit(by limiter.Caller) (limiter.Repaired, error) {
-	return a.engine.forfeit(by, a.opening())
+	return a.engine.forfeit(by, a.storeOptions())
 }
 
 // Lockdown is the switch that refuses every key.

@@ -37,10 +37,10 @@ const (
 	firstBuffer = 64 << 10
 )
 
-// spareFirsts are for the beginnings of bodies that are longer, or whose length is
+// spareBuffers are for the beginnings of bodies that are longer, or whose length is
 // not known. They are copied from as soon as more is there, so that nothing but
 // hold ever sees one.
-var spareFirsts = sync.Pool{New: func() any { return new([firstBuffer]byte) }}
+var spareBuffers = sync.Pool{New: func() any { return new([firstBuffer]byte) }}
 
 // The bytes of all bodies that are in memory, over all configurations of this
 // process: those of their beginnings, and all others.
@@ -49,22 +49,22 @@ var (
 	buffered   = semaphore.NewWeighted(maxBuffered - firstRoom)
 )
 
-// heldBody is a request's body in memory.
-type heldBody struct {
+// bufferedBody is a request's body in memory.
+type bufferedBody struct {
 	bytes.Reader
-	all         []byte       // what is read from it; nil once it was sent
+	content     []byte       // what is read from it; nil once it was sent
 	first, more atomic.Int64 // set aside in beginnings and buffered
 }
 
 // Close gives the room back. It may be called more than once.
-func (b *heldBody) Close() error {
+func (b *bufferedBody) Close() error {
 	beginnings.Release(b.first.Swap(0))
 	buffered.Release(b.more.Swap(0))
 	return nil
 }
 
 // keeps is how much of the room for all it has.
-func (b *heldBody) keeps() int64 {
+func (b *bufferedBody) keeps() int64 {
 	if b == nil {
 		return 0
 	}
@@ -72,15 +72,15 @@ func (b *heldBody) keeps() int64 {
 }
 
 // takesRoom reports whether there is any to give back.
-func (b *heldBody) takesRoom() bool { return b != nil && b.first.Load() > 0 }
+func (b *bufferedBody) takesRoom() bool { return b != nil && b.first.Load() > 0 }
 
 var (
 	errBodyTooLarge = errors.New("the body is too large")
 	errNoRoom       = errors.New("too many bodies are in memory")
 )
 
-// setAside takes room, and waits for it a little.
-func setAside(ctx context.Context, room *semaphore.Weighted, n int64, taken *atomic.Int64) error {
+// reserveMemory takes room, and waits for it a little.
+func reserveMemory(ctx context.Context, room *semaphore.Weighted, n int64, taken *atomic.Int64) error {
 	if !room.TryAcquire(n) {
 		ctx, cancel := context.WithTimeout(ctx, bufferedWait)
 		defer cancel()
@@ -92,26 +92,26 @@ func setAside(ctx context.Context, room *semaphore.Weighted, n int64, taken *ato
 	return nil
 }
 
-// hold reads a body of at most limit bytes into memory, where it can be judged
+// readBody reads a body of at most limit bytes into memory, where it can be judged
 // and then sent as it is. It must come at the pace.
-func hold(r *http.Request, limit int64, p *pace) (*heldBody, []byte, error) {
+func readBody(r *http.Request, limit int64, p *pace) (*bufferedBody, []byte, error) {
 	if r.ContentLength > limit {
 		return nil, nil, errBodyTooLarge
 	}
-	b := new(heldBody)
+	b := new(bufferedBody)
 	size := int64(firstBuffer)
 	if r.ContentLength >= 0 {
 		size = min(size, r.ContentLength+1) // one more, to see the end
 	}
-	if err := setAside(r.Context(), beginnings, size, &b.first); err != nil {
+	if err := reserveMemory(r.Context(), beginnings, size, &b.first); err != nil {
 		return nil, nil, err
 	}
 	var buf []byte
 	if size < firstBuffer {
 		buf = make([]byte, 0, size)
 	} else {
-		spare := spareFirsts.Get().(*[firstBuffer]byte)
-		defer spareFirsts.Put(spare)
+		spare := spareBuffers.Get().(*[firstBuffer]byte)
+		defer spareBuffers.Put(spare)
 		buf = spare[:0]
 	}
 	for {
@@ -137,7 +137,7 @@ func hold(r *http.Request, limit int64, p *pace) (*heldBody, []byte, error) {
 		if r.ContentLength >= 0 {
 			more = min(more, r.ContentLength+1-int64(cap(buf)))
 		}
-		if err := setAside(r.Context(), buffered, max(more, 1), &b.more); err != nil {
+		if err := reserveMemory(r.Context(), buffered, max(more, 1), &b.more); err != nil {
 			return nil, nil, errors.Join(err, b.Close())
 		}
 		grown := make([]byte, cap(buf)+int(max(more, 1)))
@@ -165,17 +165,17 @@ func (h *Handler) readAsk(w http.ResponseWriter, r *http.Request, x *exchange, k
 	if refusal := k.Precheck(ask); refusal != nil {
 		return refusal
 	}
-	call, refusal := h.call(w, r, x, key)
+	call, refusal := h.readCall(w, r, x, key)
 	if refusal == nil && strips {
 		refusal = x.strip(r, key, call)
 	}
 	if refusal == nil && models {
-		if refusal = judgeModels(x, key, call, ask); refusal == nil {
+		if refusal = checkModels(x, key, call, ask); refusal == nil {
 			refusal = k.AdmitsModels(ask)
 		}
 	}
 	if refusal == nil && spends {
-		refusal = h.judgeUse(r, x, key, k, call, ask)
+		refusal = h.boundUsage(r, x, key, k, call, ask)
 	}
 	if refusal != nil {
 		return k.Refuse(ask, refusal)
@@ -183,26 +183,26 @@ func (h *Handler) readAsk(w http.ResponseWriter, r *http.Request, x *exchange, k
 	return nil
 }
 
-// call reads a request as its upstream will.
-func (h *Handler) call(w http.ResponseWriter, r *http.Request, x *exchange, key *limiter.Key) (*upstream.Call, *limiter.Refusal) {
+// readCall reads a request as its upstream will.
+func (h *Handler) readCall(w http.ResponseWriter, r *http.Request, x *exchange, key *limiter.Key) (*upstream.Call, *limiter.Refusal) {
 	call := &upstream.Call{
 		Method: r.Method, Path: x.path, Query: r.URL.RawQuery,
 		ContentType: r.Header.Get("Content-Type"), Encoding: r.Header.Get("Content-Encoding"),
-		Features: x.target.place + upstream.Features(r.Header),
+		Features: x.target.addresses + upstream.Features(r.Header),
 	}
 	if len(r.Header["Content-Type"]) > 1 || len(r.Header["Content-Encoding"]) > 1 {
-		return nil, about(key, limiter.CodeBadRequest, "sent two headers that say what its body is")
+		return nil, keyRefusal(key, limiter.CodeBadRequest, "sent two headers that say what its body is")
 	}
 	if x.upgrade || r.Body == nil || r.Body == http.NoBody || r.ContentLength == 0 {
 		return call, nil
 	}
 	if x.body != nil && r.ContentLength <= h.app.maxBody { // it was read before
-		call.Body = x.body.all
+		call.Body = x.body.content
 		return call, nil
 	}
-	body, read, err := hold(r, h.app.maxBody, newPace(w, r))
+	body, read, err := readBody(r, h.app.maxBody, newPace(w, r))
 	if err != nil {
-		return nil, h.unread(key, err)
+		return nil, h.bodyRefusal(key, err)
 	}
 	x.body, call.Body = body, read
 	x.send(r, read)
@@ -214,7 +214,7 @@ func (h *Handler) call(w http.ResponseWriter, r *http.Request, x *exchange, key 
 func (x *exchange) strip(r *http.Request, key *limiter.Key, call *upstream.Call) *limiter.Refusal {
 	changed, err := x.target.preset.Strip(call)
 	if err != nil {
-		return about(key, limiter.CodeBadRequest, "is for upstream %s, which takes some tools out of requests: %s", x.target.name, err)
+		return keyRefusal(key, limiter.CodeBadRequest, "is for upstream %s, which takes some tools out of requests: %s", x.target.name, err)
 	}
 	if changed {
 		x.send(r, call.Body)
@@ -222,8 +222,8 @@ func (x *exchange) strip(r *http.Request, key *limiter.Key, call *upstream.Call)
 	return nil
 }
 
-// unread says why a body could not be read.
-func (h *Handler) unread(key *limiter.Key, err error) *limiter.Refusal {
+// bodyRefusal says why a body could not be read.
+func (h *Handler) bodyRefusal(key *limiter.Key, err error) *limiter.Refusal {
 	var serverLimit *http.MaxBytesError
 	switch {
 	case errors.Is(err, errNoRoom):
@@ -231,13 +231,13 @@ func (h *Handler) unread(key *limiter.Key, err error) *limiter.Refusal {
 		refusal.Message = "too many requests with large bodies are being judged; try again"
 		return refusal
 	case errors.As(err, &serverLimit):
-		return about(key, limiter.CodeBodyTooLarge, "sent more than the %d bytes allowed here", serverLimit.Limit)
+		return keyRefusal(key, limiter.CodeBodyTooLarge, "sent more than the %d bytes allowed here", serverLimit.Limit)
 	case errors.Is(err, os.ErrDeadlineExceeded):
-		return about(key, limiter.CodeBadRequest, "sent its body too slowly: one that limits must read may pause for %s, and must come with %d bytes a second", bodyPause, bodyPace)
+		return keyRefusal(key, limiter.CodeBadRequest, "sent its body too slowly: one that limits must read may pause for %s, and must come with %d bytes a second", bodyPause, bodyPace)
 	case errors.Is(err, errBodyTooLarge):
-		return about(key, limiter.CodeBodyTooLarge, "has limits for which bodies are read, and those may be %d bytes long", h.app.maxBody)
+		return keyRefusal(key, limiter.CodeBodyTooLarge, "has limits for which bodies are read, and those may be %d bytes long", h.app.maxBody)
 	}
-	return about(key, limiter.CodeBadRequest, "sent a body that broke off")
+	return keyRefusal(key, limiter.CodeBadRequest, "sent a body that broke off")
 }
 
 // smallBody bounds what is read of a body that no limit asks for, in bytes: as
@@ -256,16 +256,16 @@ func (h *Handler) readSmall(r *http.Request, x *exchange, key *limiter.Key, k *l
 	}
 	b := make([]byte, r.ContentLength)
 	if _, err := io.ReadFull(r.Body, b); err != nil {
-		return k.Refuse(ask, h.unread(key, err))
+		return k.Refuse(ask, h.bodyRefusal(key, err))
 	}
-	x.body = new(heldBody)
+	x.body = new(bufferedBody)
 	x.send(r, b)
 	return nil
 }
 
 // whole is the body as net/http knows it to be in memory; nil when it is not,
 // or was read from.
-func (b *heldBody) whole(length int64) io.ReadCloser {
+func (b *bufferedBody) whole(length int64) io.ReadCloser {
 	if b == nil || length <= 0 || int64(b.Len()) != length {
 		return nil
 	}
@@ -276,7 +276,7 @@ func (b *heldBody) whole(length int64) io.ReadCloser {
 // of the one that came.
 func (x *exchange) send(r *http.Request, b []byte) {
 	x.body.Reset(b)
-	x.body.all = b
+	x.body.content = b
 	r.Body, r.ContentLength, r.TransferEncoding = x.body, int64(len(b)), nil
 	if len(b) == 0 {
 		r.Body = http.NoBody
@@ -289,7 +289,7 @@ func (x *exchange) splice(r *http.Request, pieces [][]byte) {
 	for _, b := range pieces {
 		size += len(b)
 	}
-	if size < joined {
+	if size < minSpliced {
 		x.send(r, slices.Concat(pieces...))
 		return
 	}
@@ -297,9 +297,9 @@ func (x *exchange) splice(r *http.Request, pieces [][]byte) {
 	r.Body, r.ContentLength = &splicedBody{pieces, x.body}, int64(size)
 }
 
-// joined is the shortest body that is sent in pieces, in bytes. Over HTTP/1 that is
+// minSpliced is the shortest body that is sent in pieces, in bytes. Over HTTP/1 that is
 // one more write, because net/http does not know that it is in memory.
-const joined = 64 << 10
+const minSpliced = 64 << 10
 
 // splicedBody is a body in pieces. Only its Read knows them, so that nobody can read
 // one and take it for all.
@@ -323,18 +323,18 @@ func (b *splicedBody) Read(p []byte) (n int, err error) {
 	return n, nil
 }
 
-// sent lets go of a body that has left: its answer may take much longer than it
+// bodySent lets go of a body that has left: its answer may take much longer than it
 // did, and nothing is ever sent twice.
-func (x *exchange) sent(how httptrace.WroteRequestInfo) {
+func (x *exchange) bodySent(how httptrace.WroteRequestInfo) {
 	if how.Err == nil {
 		x.body.Reset(nil)
-		x.body.all = nil
+		x.body.content = nil
 		_ = x.body.Close() // it has nothing to report
 	}
 }
 
-// letGo gives back what the body takes, however its request ended.
-func (x *exchange) letGo() {
+// releaseBody gives back what the body takes, however its request ended.
+func (x *exchange) releaseBody() {
 	if x.body != nil {
 		_ = x.body.Close() // it has nothing to report
 	}
@@ -353,18 +353,18 @@ func (b *passingBody) Read(p []byte) (int, error) {
 		b.left -= int64(n)
 	}
 	if err == io.EOF || b.left == 0 {
-		b.x.passed.Store(true)
+		b.x.bodyRead.Store(true)
 	}
 	return n, err
 }
 
-func judgeModels(x *exchange, key *limiter.Key, call *upstream.Call, ask *limiter.Ask) *limiter.Refusal {
+func checkModels(x *exchange, key *limiter.Key, call *upstream.Call, ask *limiter.Ask) *limiter.Refusal {
 	if x.upgrade {
-		return about(key, limiter.CodeModelNotAllowed, "is limited to some models, which cannot be judged on an upgraded connection")
+		return keyRefusal(key, limiter.CodeModelNotAllowed, "is limited to some models, which cannot be judged on an upgraded connection")
 	}
 	models, named, err := x.target.preset.Models(call)
 	if err != nil {
-		return about(key, limiter.CodeBadRequest, "is limited to some models: %s", err)
+		return keyRefusal(key, limiter.CodeBadRequest, "is limited to some models: %s", err)
 	}
 	ask.Models, ask.Named = models, named
 	ask.Listing = len(models) == 0 && x.target.preset.IsUnbilled(call.Method, call.Path)

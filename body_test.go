@@ -28,7 +28,7 @@ func TestABodyIsHeldAsItCame(t *testing.T) {
 				if announced {
 					r.ContentLength = int64(size)
 				}
-				b, got, err := hold(r, limit, nil)
+				b, got, err := readBody(r, limit, nil)
 				if err != nil {
 					t.Fatalf("%d bytes %s, announced %v: %v", size, name, announced, err)
 				}
@@ -56,7 +56,7 @@ func BenchmarkHold(b *testing.B) {
 	b.ReportAllocs()
 	for b.Loop() {
 		r.Body = io.NopCloser(bytes.NewReader(body))
-		held, _, err := hold(r, 1<<20, nil)
+		held, _, err := readBody(r, 1<<20, nil)
 		if err != nil || held.Close() != nil {
 			b.Fatal(err)
 		}
@@ -77,7 +77,7 @@ func TestASplicedBodyIsItsPieces(t *testing.T) {
 	server.StartTLS()
 	t.Cleanup(server.Close)
 	random := rand.New(rand.NewPCG(1, 2))
-	for _, size := range []int{1, 100, joined - 1, joined, joined + 1, 5 * joined} {
+	for _, size := range []int{1, 100, minSpliced - 1, minSpliced, minSpliced + 1, 5 * minSpliced} {
 		for _, count := range []int{1, 2, 3, 7} {
 			want := bytes.Repeat([]byte("0123456789abcdef!"), size/17+1)[:size]
 			spliced := func() *http.Request {
@@ -87,7 +87,7 @@ func TestASplicedBodyIsItsPieces(t *testing.T) {
 					n := random.IntN(len(rest) + 1)
 					pieces, rest = append(pieces, rest[:n:n]), rest[n:]
 				}
-				x, r := &exchange{body: new(heldBody)}, httptest.NewRequest("POST", server.URL, nil)
+				x, r := &exchange{body: new(bufferedBody)}, httptest.NewRequest("POST", server.URL, nil)
 				x.splice(r, append(pieces, rest))
 				if r.ContentLength != int64(size) {
 					t.Errorf("%d bytes in %d pieces: a length of %d", size, count, r.ContentLength)

@@ -179,7 +179,7 @@ func parseGlobal(d *caddyfile.Dispenser, existing any) (any, error) {
 			app.Roles[name] = role
 			if upstreams != nil { // which may be declared below
 				later = append(later, func() error {
-					if err := role.known(slices.Sorted(maps.Keys(app.Upstreams))); err != nil {
+					if err := role.checkUpstreams(slices.Sorted(maps.Keys(app.Upstreams))); err != nil {
 						return upstreams.Errf("role %s: %v", name, err)
 					}
 					return nil
@@ -264,14 +264,14 @@ func parseDirective(h httpcaddyfile.Helper) ([]httpcaddyfile.ConfigValue, error)
 		return nil, err
 	}
 	h.Next() // till
-	if err := alone(h, keysRole); err != nil {
+	if err := checkOneRole(h, keysRole); err != nil {
 		return nil, err
 	}
 	args := h.RemainingArgs()
 	if h.NextBlock(0) {
 		return nil, h.Errf("till takes no block here, got %q: upstreams are declared in the global options", h.Val())
 	}
-	app, err := declared(h)
+	app, err := globalBlock(h)
 	if err != nil {
 		return nil, err
 	}
@@ -281,21 +281,21 @@ func parseDirective(h httpcaddyfile.Helper) ([]httpcaddyfile.ConfigValue, error)
 			return nil, h.Err("till guard takes nothing else: it guards the handlers that follow, for keys of every upstream")
 		}
 		handler.Guard = true
-		if err := reached(h, matcher, written{role: keysRole, guard: true}); err != nil {
+		if err := recordLine(h, matcher, siteLine{role: keysRole, guard: true}); err != nil {
 			return nil, err
 		}
 		return route(h, matcher, handlerJSON(handler, "till")), nil
 	}
 	for i, name := range args {
 		if app.Upstreams[name] == nil {
-			return nil, h.Errf("upstream %q is not declared in the global till block; there are: %s", name, names(app))
+			return nil, h.Errf("upstream %q is not declared in the global till block; there are: %s", name, upstreamNames(app))
 		}
 		if slices.Contains(args[:i], name) {
 			return nil, h.Errf("upstream %s is named twice", name)
 		}
 	}
 	handler.Upstreams = args
-	if err := reached(h, matcher, written{role: keysRole, upstreams: args}); err != nil {
+	if err := recordLine(h, matcher, siteLine{role: keysRole, upstreams: args}); err != nil {
 		return nil, err
 	}
 	if len(args) == 0 {
@@ -336,8 +336,8 @@ func route(h httpcaddyfile.Helper, matcher caddy.ModuleMap, handlers ...json.Raw
 	return []httpcaddyfile.ConfigValue{{Class: "route", Value: r}}
 }
 
-// declared is the global till block, as far as it was read.
-func declared(h httpcaddyfile.Helper) (*App, error) {
+// globalBlock is the global till block, as far as it was read.
+func globalBlock(h httpcaddyfile.Helper) (*App, error) {
 	option, ok := h.Option("till").(httpcaddyfile.App)
 	if !ok {
 		return nil, h.Err("there is no global till block: begin the Caddyfile with { till { upstream openai { credential {env.OPENAI_API_KEY} } } }")
@@ -349,7 +349,7 @@ func declared(h httpcaddyfile.Helper) (*App, error) {
 	return app, nil
 }
 
-func names(app *App) string {
+func upstreamNames(app *App) string {
 	if len(app.Upstreams) == 0 {
 		return "none"
 	}

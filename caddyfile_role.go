@@ -84,7 +84,7 @@ func (r *Role) option(d *caddyfile.Dispenser, option string, args []string) erro
 		return d.Errf("%s takes one value", option)
 	}
 	if list != nil {
-		if err := meant(option, args); err != nil {
+		if err := checkList(option, args); err != nil {
 			return d.WrapErr(err)
 		}
 	}

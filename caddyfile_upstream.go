@@ -89,7 +89,7 @@ func parseUpstream(d *caddyfile.Dispenser) (string, *Upstream, error) {
 			return "", nil, d.Err("dynamic addresses cannot be checked before the credential is sent; name them with to")
 		case slices.Contains(proxyOptions, option):
 			segment := d.NextSegment()
-			if err := judgeOption(caddyfile.NewDispenser(segment), option, u); err != nil {
+			if err := checkProxyOption(caddyfile.NewDispenser(segment), option, u); err != nil {
 				return "", nil, err
 			}
 			proxy = append(proxy, segment...)
@@ -182,7 +182,7 @@ func (u *Upstream) parseOption(d *caddyfile.Dispenser, option string) error {
 		if len(args) < 2 || args[0] != "pass" {
 			return d.Errf("redirects takes pass and the hosts that redirects may lead to, such as: redirects pass codeload.github.com *.githubusercontent.com; got %q", strings.Join(args, " "))
 		}
-		if _, err := parsePassed(args[1:]); err != nil {
+		if _, err := parseRedirectHosts(args[1:]); err != nil {
 			return d.WrapErr(err)
 		}
 		u.RedirectsPass = append(u.RedirectsPass, args[1:]...)
@@ -191,21 +191,21 @@ func (u *Upstream) parseOption(d *caddyfile.Dispenser, option string) error {
 			return d.Err("allow_field takes names of fields of requests, such as: allow_field my_extension")
 		}
 		u.AllowFields = append(u.AllowFields, args...)
-		return u.judgeOptions(d)
+		return u.checkOptions(d)
 	case "strip_tools":
 		if len(args) == 0 {
 			return d.Err("strip_tools takes names of tools that the provider runs, such as: strip_tools web_search")
 		}
 		u.StripTools = append(u.StripTools, args...)
-		return u.judgeOptions(d)
+		return u.checkOptions(d)
 	default:
-		return u.parseOnce(d, option, args)
+		return u.parseSingle(d, option, args)
 	}
 	return nil
 }
 
-// judgeOptions says what is wrong with the options so far at the line of the last.
-func (u *Upstream) judgeOptions(d *caddyfile.Dispenser) error {
+// checkOptions says what is wrong with the options so far at the line of the last.
+func (u *Upstream) checkOptions(d *caddyfile.Dispenser) error {
 	options, err := u.options()
 	if err == nil {
 		_, err = new(upstream.Preset).With(options)
@@ -216,8 +216,8 @@ func (u *Upstream) judgeOptions(d *caddyfile.Dispenser) error {
 	return nil
 }
 
-// parseOnce reads the options that take one value and stand once.
-func (u *Upstream) parseOnce(d *caddyfile.Dispenser, option string, args []string) error {
+// parseSingle reads the options that take one value and stand once.
+func (u *Upstream) parseSingle(d *caddyfile.Dispenser, option string, args []string) error {
 	example, seen := "", false
 	switch option {
 	case "output_field":
@@ -262,7 +262,7 @@ func (u *Upstream) parseOnce(d *caddyfile.Dispenser, option string, args []strin
 		u.Drain = new(caddy.Duration)
 		*u.Drain = caddy.Duration(wait)
 	}
-	return u.judgeOptions(d)
+	return u.checkOptions(d)
 }
 
 func parseAuth(args []string) (upstream.Auth, bool) {
@@ -283,8 +283,8 @@ func parseAuth(args []string) (upstream.Auth, bool) {
 	return upstream.Auth{}, false
 }
 
-// judgeOption checks what reverse_proxy itself would accept.
-func judgeOption(d *caddyfile.Dispenser, option string, u *Upstream) error {
+// checkProxyOption checks what reverse_proxy itself would accept.
+func checkProxyOption(d *caddyfile.Dispenser, option string, u *Upstream) error {
 	d.Next()
 	args := d.RemainingArgs()
 	switch option {

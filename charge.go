@@ -9,17 +9,17 @@ import (
 )
 
 // charge is what a request that was dispatched is charged.
-func (u *use) charge(status int) (tokens, nano int64, kinds limiter.TokenKinds) {
+func (u *usage) charge(status int) (tokens, nano int64, kinds limiter.TokenKinds) {
 	tokens, nano, measured := u.used(status)
-	u.learn(status, measured)
-	u.teach(status)
+	u.learnInput(status, measured)
+	u.rememberAnswer(status)
 	var seen upstream.Usage
-	switch input, ok := u.reported(); {
+	switch input, ok := u.inputReported(); {
 	case measured:
-		seen = u.seen()
+		seen = u.reportedUsage()
 		kinds.Output = max(seen.Output, 0)
 	case ok && tokens > 0:
-		seen = u.seen()
+		seen = u.reportedUsage()
 		kinds.Unmeasured = tokens - input
 	default:
 		return tokens, nano, limiter.TokenKinds{Unmeasured: tokens}
@@ -32,56 +32,56 @@ func (u *use) charge(status int) (tokens, nano int64, kinds limiter.TokenKinds) 
 	return tokens, nano, kinds
 }
 
-// learn lets the memory of conversations see what the answer reported.
-func (u *use) learn(status int, measured bool) {
-	if u.recall == nil || u.meter == nil || u.seen().Input < 0 {
+// learnInput lets the memory of conversations see what the answer reported.
+func (u *usage) learnInput(status int, measured bool) {
+	if u.recall == nil || u.meter == nil || u.reportedUsage().Input < 0 {
 		return
 	}
 	// What failed may not have been read to its end.
-	u.memory.Learn(u.recall, u.seen().Input, u.meter.Model(), measured && status < 300 && !u.meter.Failed())
+	u.memory.Learn(u.recall, u.reportedUsage().Input, u.meter.Model(), measured && status < 300 && !u.meter.Failed())
 }
 
-// teach lets the memory see what the answer gave its key, and what it reported. That
+// rememberAnswer lets the memory see what the answer gave its key, and what it reported. That
 // has to be before the client has all of it: it may ask for more at once.
-func (u *use) teach(status int) {
-	if u.earlier == nil || u.meter == nil || u.taught || status >= 300 {
+func (u *usage) rememberAnswer(status int) {
+	if u.earlier == nil || u.meter == nil || u.remembered || status >= 300 {
 		return
 	}
-	u.taught = true
-	seen := u.seen()
+	u.remembered = true
+	seen := u.reportedUsage()
 	o := upstream.Outcome{Model: u.meter.Model(), Input: seen.Input, Output: max(u.allowed(), seen.Output), Held: u.widest}
-	if seen.Known() && u.meter.Final() && (u.whole || u.meter.Whole()) && !u.meter.Failed() {
+	if seen.Known() && u.meter.Final() && (u.readToEnd || u.meter.Whole()) && !u.meter.Failed() {
 		o.Output, o.Final = seen.Output, true
 	}
 	u.memory.Teach(u.earlier, u.meter.IDs(), o)
 }
 
 // used is what was used, and whether that was measured.
-func (u *use) used(status int) (tokens, nano int64, measured bool) {
+func (u *usage) used(status int) (tokens, nano int64, measured bool) {
 	var seen upstream.Usage
 	final := false
 	if u.meter != nil {
-		seen, final = u.seen(), u.meter.Final()
+		seen, final = u.reportedUsage(), u.meter.Final()
 	} else {
 		seen.Input = -1 // no answer, or none that was passed on
 	}
-	refused := status >= 400 && status < 500 || status >= 500 && u.own
+	refused := status >= 400 && status < 500 || status >= 500 && u.ownError
 	switch {
 	case refused && !seen.Known(), u.meter != nil && u.meter.Forgiven():
 		return 0, 0, false
-	case seen.Known() && final && (u.whole || refused || u.meter.Ended()):
+	case seen.Known() && final && (u.readToEnd || refused || u.meter.Ended()):
 		tokens = seen.Tokens()
 		if u.priced {
 			nano = u.cost(seen)
 		}
 		return tokens, nano, true
-	case final && (u.whole || u.meter.Ended()) && (seen.Input >= 0 || seen.Output >= 0):
-		tokens, nano = u.half(seen)
+	case final && (u.readToEnd || u.meter.Ended()) && (seen.Input >= 0 || seen.Output >= 0):
+		tokens, nano = u.chargePartial(seen)
 		return tokens, nano, false
 	}
 	// What is not known is charged at the bound, and never below what was
 	// seen.
-	if _, ok := u.reported(); ok {
+	if _, ok := u.inputReported(); ok {
 		seen.Output, seen.Nanodollars = max(seen.Output, u.outputs(u.allowed())), -1
 		if u.priced {
 			nano = u.cost(seen) // a region is said with the input
@@ -99,9 +99,9 @@ func (u *use) used(status int) (tokens, nano int64, measured bool) {
 	return tokens, nano, false
 }
 
-// half is what was used where only one half of a report can be true: of the
+// chargePartial is what was used where only one half of a report can be true: of the
 // other all that was held.
-func (u *use) half(seen upstream.Usage) (tokens, nano int64) {
+func (u *usage) chargePartial(seen upstream.Usage) (tokens, nano int64) {
 	all := seen
 	if all.Input < 0 {
 		all.Input = u.input
@@ -109,9 +109,9 @@ func (u *use) half(seen upstream.Usage) (tokens, nano int64) {
 		all.Output = u.outputs(u.allowed())
 	}
 	if u.priced {
-		said := u.estimate.Reported(all).Nanodollars
+		reported := u.estimate.Reported(all).Nanodollars
 		all.Nanodollars = -1
-		nano = max(u.cost(all), said)
+		nano = max(u.cost(all), reported)
 		if seen.Input < 0 {
 			nano = max(nano, u.price.MaxCost(u.estimate, all.Input, all.Output))
 		}
@@ -119,19 +119,19 @@ func (u *use) half(seen upstream.Usage) (tokens, nano int64) {
 	return all.Tokens(), nano
 }
 
-// reported is the input of an answer that said what that is, once and for all,
+// inputReported is the input of an answer that said what that is, once and for all,
 // before it was over.
-func (u *use) reported() (input int64, ok bool) {
+func (u *usage) inputReported() (input int64, ok bool) {
 	if u.meter == nil || !u.inputFirst {
 		return 0, false
 	}
-	input = u.seen().Input
+	input = u.reportedUsage().Input
 	return input, input >= max(u.leastInput, 1)
 }
 
 // cost is what was used costs, at the price that the hold was made with, or at
 // that of the model which answered if that is dearer: names point elsewhere.
-func (u *use) cost(seen upstream.Usage) int64 {
+func (u *usage) cost(seen upstream.Usage) int64 {
 	seen = u.estimate.Reported(seen)
 	permille := u.price.Permille(u.estimate, u.meter, u.began, u.now())
 	nano := u.price.Cost(seen, permille)
@@ -145,9 +145,9 @@ func (u *use) cost(seen upstream.Usage) int64 {
 	return nano
 }
 
-// measure watches over an answer's body. That a stream was asked for says more of
+// meterAnswer watches over an answer's body. That a stream was asked for says more of
 // it than its type does, and its first bytes say the rest.
-func (u *use) measure(res *http.Response, preset *upstream.Preset, stream bool) {
+func (u *usage) meterAnswer(res *http.Response, preset *upstream.Preset, stream bool) {
 	u.meter, u.inputFirst = preset.Meter(stream || u.estimate.Stream), preset.InputFirst
 	u.meter.Several = u.estimate.Answers > 1
 	if u.earlier != nil {
@@ -168,7 +168,7 @@ func (u *use) measure(res *http.Response, preset *upstream.Preset, stream bool) 
 // meteredBody shows what passes to the meter.
 type meteredBody struct {
 	io.ReadCloser
-	u      *use
+	u      *usage
 	status int
 	seen   bool // the meter has seen it before
 }
@@ -178,12 +178,12 @@ func (b *meteredBody) Read(p []byte) (int, error) {
 	if !b.seen {
 		b.u.meter.Write(p[:n])
 	}
-	if err == io.EOF && !b.u.whole {
+	if err == io.EOF && !b.u.readToEnd {
 		b.u.meter.Close()
-		b.u.whole = true
+		b.u.readToEnd = true
 	}
 	if b.u.meter.Whole() {
-		b.u.teach(b.status)
+		b.u.rememberAnswer(b.status)
 	}
 	return n, err
 }

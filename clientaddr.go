@@ -14,10 +14,10 @@ import (
 // pin_ip of keys, ips of roles, and the limit of sign-ins at the console.
 var errForgeable = errors.New("trusted_proxies without trusted_proxies_strict believes the first address in X-Forwarded-For, which any client can write, so ips and pin_ip would hold nobody back: add trusted_proxies_strict beside it, in the global options under servers")
 
-// believable refuses a server whose clients can choose the address that they seem
+// checkTrustedProxies refuses a server whose clients can choose the address that they seem
 // to come from. Keys are minted while it runs, so there is no telling that none will
 // have a rule about addresses.
-func believable(ctx caddy.Context) error {
+func checkTrustedProxies(ctx caddy.Context) error {
 	server, ok := ctx.Value(caddyhttp.ServerCtxKey).(*caddyhttp.Server)
 	if !ok || server.TrustedProxiesStrict > 0 {
 		return nil

@@ -20,13 +20,13 @@ type configuration interface {
 func (e *engine) enter(c configuration) error {
 	err := c.putInForce()
 	e.mu.Lock()
-	before := e.last()
+	before := e.inForce()
 	if err == nil {
 		e.running = append(e.running, c)
 	}
 	e.mu.Unlock()
 	if err != nil {
-		e.putBack(before)
+		e.restore(before)
 	}
 	return err
 }
@@ -35,29 +35,29 @@ func (e *engine) enter(c configuration) error {
 // never came to run and the one before goes on.
 func (e *engine) leave(c configuration) {
 	e.mu.Lock()
-	was := e.last() == c
+	was := e.inForce() == c
 	e.running = slices.DeleteFunc(e.running, func(other configuration) bool { return other == c })
-	before := e.last()
+	before := e.inForce()
 	e.mu.Unlock()
 	switch {
 	case !was:
 	case before == nil:
 		e.events.sink.Store(nil)
 	default:
-		e.putBack(before)
+		e.restore(before)
 	}
 }
 
-// last is the configuration in force, or nil. Callers hold the engine.
-func (e *engine) last() configuration {
+// inForce is the configuration in force, or nil. Callers hold the engine.
+func (e *engine) inForce() configuration {
 	if n := len(e.running); n > 0 {
 		return e.running[n-1]
 	}
 	return nil
 }
 
-// putBack puts a configuration into force that was before, if there was one.
-func (e *engine) putBack(before configuration) {
+// restore puts a configuration into force that was before, if there was one.
+func (e *engine) restore(before configuration) {
 	if before == nil {
 		return
 	}
@@ -69,9 +69,9 @@ func (e *engine) putBack(before configuration) {
 // putInForce implements configuration.
 func (a *App) putInForce() error {
 	a.engine.log.follow(a.slogger)
-	l, err := a.limiterWithin(startingTime)
+	l, err := a.awaitLimiter(startingTime)
 	if err == nil {
-		err = a.engine.keepsAnchor(a.opening())
+		err = a.engine.checkAnchor(a.storeOptions())
 	}
 	if err == nil {
 		l.KeepAudit(time.Duration(a.AuditRetain))

@@ -49,10 +49,10 @@ func (c *Console) Provision(ctx caddy.Context) error {
 	if err := app.sites.claim(ctx, consoleRole); err != nil {
 		return err
 	}
-	if err := believable(ctx); err != nil {
+	if err := checkTrustedProxies(ctx); err != nil {
 		return err
 	}
-	if err := reachable(ctx, consoleRole); err != nil {
+	if err := checkReached(ctx, consoleRole); err != nil {
 		return err
 	}
 	c.handler = &console.Handler{Backend: app, Sessions: app.engine.sessions, Log: limiter.Scrubbed(ctx.Slogger()), Client: consoleClient}
@@ -92,10 +92,10 @@ func parseConsole(h httpcaddyfile.Helper) ([]httpcaddyfile.ConfigValue, error) {
 	if len(h.RemainingArgs()) > 0 || h.NextBlock(0) {
 		return nil, h.Err("till_console takes no options: who may do what is said by roles, in the global till block")
 	}
-	if err := alone(h, consoleRole); err != nil {
+	if err := checkOneRole(h, consoleRole); err != nil {
 		return nil, err
 	}
-	if err := reached(h, matcher, written{role: consoleRole}); err != nil {
+	if err := recordLine(h, matcher, siteLine{role: consoleRole}); err != nil {
 		return nil, err
 	}
 	return h.NewRoute(matcher, new(Console)), nil
@@ -111,10 +111,10 @@ const (
 
 var errOneSite = errors.New("till and till_console stand on one site: give the console a site of its own, such as till.example.com, so that no client of a key ever reaches it")
 
-// alone refuses a site block with both directives, where it can say the line.
+// checkOneRole refuses a site block with both directives, where it can say the line.
 // Caddy offers no way to ask what else a site has, so this looks: should a
 // later Caddy have other fields, sites.claim still refuses when it loads.
-func alone(h httpcaddyfile.Helper, role siteRole) error {
+func checkOneRole(h httpcaddyfile.Helper, role siteRole) error {
 	other := map[siteRole]siteRole{keysRole: consoleRole, consoleRole: keysRole}[role]
 	block := reflect.ValueOf(h).FieldByName("parentBlock")
 	if !block.IsValid() || block.Type() != reflect.TypeFor[caddyfile.ServerBlock]() {

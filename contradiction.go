@@ -47,9 +47,9 @@ const (
 	askUsageOption    = "ask_usage"
 )
 
-// stands reports whether it is about an upstream as it is configured: the option
+// applies reports whether it is about an upstream as it is configured: the option
 // is not set, or as it was.
-func (c *contradiction) stands(t *target, option string) bool {
+func (c *contradiction) applies(t *target, option string) bool {
 	if c.Option != option || c.Upstream != t.name || !slices.ContainsFunc(c.Addresses, func(a string) bool { return slices.Contains(t.declared, a) }) {
 		return false
 	}
@@ -64,19 +64,19 @@ func (c *contradiction) stands(t *target, option string) bool {
 
 // String says it to whoever asks with a key.
 func (c *contradiction) String() string {
-	if c == unread {
+	if c == unreadableFile {
 		return "what upstreams contradicted before cannot be read here: whoever runs this server must look into its log"
 	}
 	if c.Option == inputExtraOption {
 		return fmt.Sprintf("upstream %s counted an input of %d tokens where %d were held: whoever runs this server must set input_extra %d for it",
-			c.Upstream, c.Seen, c.Held, c.enough())
+			c.Upstream, c.Seen, c.Held, c.sufficientExtra())
 	}
 	return fmt.Sprintf("upstream %s answered with %d tokens where %d were allowed: whoever runs this server must set output_field for it",
 		c.Upstream, c.Seen, c.Held)
 }
 
-// enough is an input_extra that would have been enough, and something for others.
-func (c *contradiction) enough() int64 {
+// sufficientExtra is an input_extra that would have been enough, and something for others.
+func (c *contradiction) sufficientExtra() int64 {
 	extra, _ := strconv.ParseInt(c.Setting, 10, 64) // none: 0
 	return (extra+c.Seen-c.Held)/100*100 + 200
 }
@@ -88,7 +88,7 @@ type contradictions struct {
 	path  string
 	disk  store.Disk
 	log   *slog.Logger
-	count *prometheus.CounterVec // by upstream, option
+	total *prometheus.CounterVec // by upstream, option
 
 	list atomic.Pointer[[]contradiction] // nil until the file was read
 	mu   sync.Mutex                      // guards changes of list
@@ -105,17 +105,17 @@ const (
 	maxContradictionsFile = 1 << 20
 )
 
-func newContradictions(dir string, count *prometheus.CounterVec, log *slog.Logger) *contradictions {
-	return &contradictions{path: filepath.Join(dir, "contradictions"), disk: store.Files{}, log: log, count: count, turn: make(chan struct{}, 1)}
+func newContradictions(dir string, total *prometheus.CounterVec, log *slog.Logger) *contradictions {
+	return &contradictions{path: filepath.Join(dir, "contradictions"), disk: store.Files{}, log: log, total: total, turn: make(chan struct{}, 1)}
 }
 
-// unread stands against every upstream while the file cannot be read: one of them
+// unreadableFile stands against every upstream while the file cannot be read: one of them
 // may be in it.
-var unread = new(contradiction)
+var unreadableFile = new(contradiction)
 
-// recall reads the file, unless that was done, and returns what is known; nil while
+// load reads the file, unless that was done, and returns what is known; nil while
 // that is nothing.
-func (c *contradictions) recall() *[]contradiction {
+func (c *contradictions) load() *[]contradiction {
 	if list := c.list.Load(); list != nil {
 		return list
 	}
@@ -136,7 +136,7 @@ func (c *contradictions) recall() *[]contradiction {
 		err = json.Unmarshal(b, &list)
 	}
 	if err != nil {
-		c.nextTry = time.Now().Add(doubtAfter)
+		c.nextTry = time.Now().Add(reopenDamagedAfter)
 		c.log.Error("what upstreams contradicted before cannot be read, so keys with a limit in tokens or dollars are refused; put the file back, or remove it", "file", c.path, "error", err)
 		return nil
 	}
@@ -144,27 +144,27 @@ func (c *contradictions) recall() *[]contradiction {
 	return &list
 }
 
-// of returns what stands against an upstream as it is configured, or nil.
-func (c *contradictions) of(t *target, option string) *contradiction {
+// find returns what stands against an upstream as it is configured, or nil.
+func (c *contradictions) find(t *target, option string) *contradiction {
 	if c == nil {
 		return nil
 	}
-	list := c.recall()
+	list := c.load()
 	if list == nil {
-		return unread
+		return unreadableFile
 	}
 	for i := range *list {
-		if (*list)[i].stands(t, option) {
+		if (*list)[i].applies(t, option) {
 			return &(*list)[i]
 		}
 	}
 	return nil
 }
 
-// learn remembers what an answer of an upstream showed, unless it is known, and
+// add remembers what an answer of an upstream showed, unless it is known, and
 // returns it whole, and whether it was news.
-func (c *contradictions) learn(t *target, seen contradiction) (contradiction, bool) {
-	if c == nil || c.of(t, seen.Option) != nil {
+func (c *contradictions) add(t *target, seen contradiction) (contradiction, bool) {
+	if c == nil || c.find(t, seen.Option) != nil {
 		return seen, false
 	}
 	seen.Upstream, seen.Addresses, seen.Setting, seen.At = t.name, t.declared, t.settings[seen.Option], time.Now().UTC()
@@ -172,7 +172,7 @@ func (c *contradictions) learn(t *target, seen contradiction) (contradiction, bo
 		seen.Setting = strconv.FormatInt(t.preset.ServerInput(), 10)
 	}
 	c.mu.Lock()
-	if c.of(t, seen.Option) != nil {
+	if c.find(t, seen.Option) != nil {
 		c.mu.Unlock()
 		return seen, false
 	}
@@ -180,12 +180,12 @@ func (c *contradictions) learn(t *target, seen contradiction) (contradiction, bo
 	list := append(slices.Clone(old[max(0, len(old)+1-maxContradictions):]), seen)
 	c.list.Store(&list)
 	c.mu.Unlock()
-	c.count.WithLabelValues(t.name, seen.Option).Inc()
+	c.total.WithLabelValues(t.name, seen.Option).Inc()
 	return seen, true
 }
 
-// keep makes what was learnt outlive a restart.
-func (c *contradictions) keep() {
+// save makes what was learnt outlive a restart.
+func (c *contradictions) save() {
 	c.turn <- struct{}{}
 	defer func() { <-c.turn }()
 	b, err := json.Marshal(c.list.Load())
@@ -206,11 +206,11 @@ const endMarks = 16
 
 // contradicts returns what an answer that came to its end shows, if it does. Half of
 // a report is enough.
-func (u *use) contradicts(status int) (c contradiction, ok bool) {
-	if u.meter == nil || status >= 300 || u.unheld {
+func (u *usage) contradicts(status int) (c contradiction, ok bool) {
+	if u.meter == nil || status >= 300 || u.unbounded {
 		return c, false
 	}
-	output, seen := u.allowed(), u.seen()
+	output, seen := u.allowed(), u.reportedUsage()
 	longest, widest := u.outputs(output), max(u.input, u.estimate.Input)
 	switch {
 	case output > 0 && seen.Output > longest+endMarks*u.estimate.Answers:
@@ -220,32 +220,32 @@ func (u *use) contradicts(status int) (c contradiction, ok bool) {
 	default:
 		return c, false
 	}
-	return c, u.meter.Final() && (u.whole || u.meter.Ended())
+	return c, u.meter.Final() && (u.readToEnd || u.meter.Ended())
 }
 
-// contradicted learns from an answer, after it was charged.
-func (x *exchange) contradicted() {
-	if x.use == nil || x.target.learnt == nil {
+// recordContradiction learns from an answer, after it was charged.
+func (x *exchange) recordContradiction() {
+	if x.usage == nil || x.target.contradictions == nil {
 		return
 	}
-	if x.unasked {
-		x.target.learnt.keep()
+	if x.stoppedAsking {
+		x.target.contradictions.save()
 	}
-	c, ok := x.use.contradicts(int(x.status.Load()))
+	c, ok := x.usage.contradicts(int(x.status.Load()))
 	if !ok {
 		return
 	}
 	c.KeyID = x.grant.Key().ID
-	l := x.target.learnt
-	if c, ok = l.learn(x.target, c); !ok {
+	l := x.target.contradictions
+	if c, ok = l.add(x.target, c); !ok {
 		return
 	}
-	mend := fmt.Sprintf("set input_extra %d for this upstream", c.enough())
+	mend := fmt.Sprintf("set input_extra %d for this upstream", c.sufficientExtra())
 	if c.Option == outputFieldOption {
 		mend = "set output_field for this upstream to the field that the server reads: max_tokens, max_completion_tokens or both"
 	}
 	l.log.Error("an answer passed what was held for it: keys with a limit in tokens or dollars are refused at this upstream until that is mended",
-		"upstream", x.target.name, "key_id", c.KeyID, "model", fmt.Sprintf("%.64q", x.use.estimate.Model),
+		"upstream", x.target.name, "key_id", c.KeyID, "model", fmt.Sprintf("%.64q", x.usage.estimate.Model),
 		"option", c.Option, "held_tokens", c.Held, "reported_tokens", c.Seen, "mend", mend)
-	l.keep()
+	l.save()
 }

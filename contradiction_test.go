@@ -37,7 +37,7 @@ func localTarget(t *testing.T, c *contradictions, u Upstream) *target {
 	if err != nil {
 		t.Fatal(err)
 	}
-	target.learnt = c
+	target.contradictions = c
 	return target
 }
 
@@ -69,10 +69,10 @@ func TestWhatWasLearntStandsUntilTheOptionIsSet(t *testing.T) {
 		{"usage, it is to be asked for", askUsageOption, Upstream{}, Upstream{AskUsage: "on"}, false},
 	} {
 		c, _ := newLearnt(t, t.TempDir())
-		if _, news := c.learn(localTarget(t, c, test.then), contradiction{Option: test.option, Held: 100, Seen: 900}); !news {
+		if _, news := c.add(localTarget(t, c, test.then), contradiction{Option: test.option, Held: 100, Seen: 900}); !news {
 			t.Errorf("%s: it is no news", test.name)
 		}
-		if got := c.of(localTarget(t, c, test.now), test.option); (got != nil) != test.stands {
+		if got := c.find(localTarget(t, c, test.now), test.option); (got != nil) != test.stands {
 			t.Errorf("%s: %v", test.name, got)
 		}
 	}
@@ -83,10 +83,10 @@ func TestWhatWasLearntIsKeptInAFile(t *testing.T) {
 	dir := t.TempDir()
 	c, _ := newLearnt(t, dir)
 	mine := localTarget(t, c, Upstream{})
-	c.learn(mine, contradiction{Option: outputFieldOption, Held: 1911, Seen: 40_000, KeyID: "key_x"})
-	c.keep()
+	c.add(mine, contradiction{Option: outputFieldOption, Held: 1911, Seen: 40_000, KeyID: "key_x"})
+	c.save()
 	again, log := newLearnt(t, dir)
-	if got := again.of(mine, outputFieldOption); got == nil || got.Seen != 40_000 || got.KeyID != "key_x" || got.At.IsZero() || log.Len() > 0 {
+	if got := again.find(mine, outputFieldOption); got == nil || got.Seen != 40_000 || got.KeyID != "key_x" || got.At.IsZero() || log.Len() > 0 {
 		t.Errorf("%+v %s", got, log)
 	}
 	// A file that cannot be read may hold what stands against any upstream.
@@ -107,27 +107,27 @@ func TestWhatWasLearntIsKeptInAFile(t *testing.T) {
 		}
 		broken, log := newLearnt(t, dir)
 		for range 3 {
-			got := broken.of(other, outputFieldOption)
+			got := broken.find(other, outputFieldOption)
 			if got == nil || !strings.Contains(got.String(), "look into its log") || strings.Count(log.String(), "cannot be read") != 1 {
 				t.Errorf("%s: %v; %s", name, got, log)
 			}
 		}
-		if _, news := broken.learn(other, contradiction{Option: askUsageOption}); news {
+		if _, news := broken.add(other, contradiction{Option: askUsageOption}); news {
 			t.Errorf("%s: something is learnt, which would replace the file", name)
 		}
 		if err := errors.Join(os.WriteFile(path, whole, 0o600), os.Chmod(path, 0o600)); err != nil {
 			t.Fatal(err)
 		}
 		broken.nextTry = time.Time{}
-		if broken.of(other, outputFieldOption) != nil || broken.of(mine, outputFieldOption) == nil {
+		if broken.find(other, outputFieldOption) != nil || broken.find(mine, outputFieldOption) == nil {
 			t.Errorf("%s: it was put back", name)
 		}
 	}
 	// A store's directory that was moved away is not made anew.
 	gone := filepath.Join(dir, "gone")
 	c, log = newLearnt(t, gone)
-	c.learn(mine, contradiction{Option: outputFieldOption})
-	c.keep()
+	c.add(mine, contradiction{Option: outputFieldOption})
+	c.save()
 	if _, err := os.Stat(gone); !errors.Is(err, os.ErrNotExist) || !strings.Contains(log.String(), "a restart will forget it") {
 		t.Errorf("%v: %s", err, log)
 	}
@@ -141,14 +141,14 @@ func TestWhatIsLearntIsBoundedAndCountedOnce(t *testing.T) {
 	var all sync.WaitGroup
 	for range 16 {
 		all.Go(func() {
-			if _, isNews := c.learn(mine, contradiction{Option: outputFieldOption}); isNews {
+			if _, isNews := c.add(mine, contradiction{Option: outputFieldOption}); isNews {
 				news.Add(1)
 			}
 		})
 	}
 	all.Wait()
 	registry := prometheus.NewRegistry()
-	if err := registry.Register(c.count); err != nil {
+	if err := registry.Register(c.total); err != nil {
 		t.Fatal(err)
 	}
 	families, err := registry.Gather()
@@ -161,7 +161,7 @@ func TestWhatIsLearntIsBoundedAndCountedOnce(t *testing.T) {
 	for i := range 2 * maxContradictions {
 		other := localTarget(t, c, Upstream{})
 		other.name = fmt.Sprint("other", i)
-		c.learn(other, contradiction{Option: outputFieldOption})
+		c.add(other, contradiction{Option: outputFieldOption})
 	}
 	if n := len(*c.list.Load()); n != maxContradictions {
 		t.Errorf("%d are kept", n)
@@ -172,7 +172,7 @@ func TestWhatIsLearntIsBoundedAndCountedOnce(t *testing.T) {
 // count in another way.
 func TestWhatAnAnswerContradicts(t *testing.T) {
 	t.Parallel()
-	usage := func(input, output int64) string {
+	reported := func(input, output int64) string {
 		return fmt.Sprintf(`{"choices":[{"message":{"content":"x"}}],"usage":{"prompt_tokens":%d,"completion_tokens":%d,"total_tokens":%d}}`, input, output, input+output)
 	}
 	for _, test := range []struct {
@@ -182,21 +182,21 @@ func TestWhatAnAnswerContradicts(t *testing.T) {
 		want                     string
 		held                     int64
 	}{
-		{"as it was bounded", usage(50, 100), 200, 1, 100, -1, "", 0},
-		{"the end is counted", usage(50, 101), 200, 1, 100, -1, "", 0},
-		{"more than was stated", usage(50, 117), 200, 1, 100, -1, outputFieldOption, 100},
-		{"more than was written", usage(50, 80), 200, 1, 100, 50, outputFieldOption, 50},
-		{"several answers", usage(50, 330), 200, 3, 100, -1, "", 0},
-		{"more than several answers", usage(50, 349), 200, 3, 100, -1, outputFieldOption, 300},
-		{"more input", usage(101, 100), 200, 1, 100, -1, inputExtraOption, 100},
-		{"half a report", usage(0, 400), 200, 1, 100, -1, outputFieldOption, 100},
+		{"as it was bounded", reported(50, 100), 200, 1, 100, -1, "", 0},
+		{"the end is counted", reported(50, 101), 200, 1, 100, -1, "", 0},
+		{"more than was stated", reported(50, 117), 200, 1, 100, -1, outputFieldOption, 100},
+		{"more than was written", reported(50, 80), 200, 1, 100, 50, outputFieldOption, 50},
+		{"several answers", reported(50, 330), 200, 3, 100, -1, "", 0},
+		{"more than several answers", reported(50, 349), 200, 3, 100, -1, outputFieldOption, 300},
+		{"more input", reported(101, 100), 200, 1, 100, -1, inputExtraOption, 100},
+		{"half a report", reported(0, 400), 200, 1, 100, -1, outputFieldOption, 100},
 		{"more input, and no end", `data: {"choices":[]}`, 200, 1, 100, -1, "", 0},
-		{"an error", usage(101, 400), 400, 1, 100, -1, "", 0},
-		{"no answer is bounded", usage(50, 20), 200, 1, 0, -1, "", 0},
+		{"an error", reported(101, 400), 400, 1, 100, -1, "", 0},
+		{"no answer is bounded", reported(50, 20), 200, 1, 0, -1, "", 0},
 		{"nothing is said", `{"choices":[]}`, 200, 1, 100, -1, "", 0},
 	} {
-		u := &use{estimate: &upstream.Estimate{Answers: test.answers, Input: 90, Permille: 1000, Asked: 1000}, input: 100,
-			natural: test.natural, output: test.output, now: time.Now, meter: upstream.NewMeter(false), whole: true}
+		u := &usage{estimate: &upstream.Estimate{Answers: test.answers, Input: 90, Permille: 1000, Asked: 1000}, input: 100,
+			natural: test.natural, output: test.output, now: time.Now, meter: upstream.NewMeter(false), readToEnd: true}
 		u.meter.Write([]byte(test.answer))
 		u.meter.Close()
 		if c, ok := u.contradicts(test.status); c.Option != test.want || ok != (test.want != "") || c.Held != test.held {
@@ -234,8 +234,8 @@ func TestARegionsPriceIsHeldAndCharged(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		u := &use{estimate: e, price: price, priced: true, prices: upstream.BuiltInPrices(), provider: "openai", began: now,
-			input: 1000, natural: 100, output: -1, now: func() time.Time { return now }, meter: target.preset.Meter(false), whole: true}
+		u := &usage{estimate: e, price: price, priced: true, prices: upstream.BuiltInPrices(), provider: "openai", began: now,
+			input: 1000, natural: 100, output: -1, now: func() time.Time { return now }, meter: target.preset.Meter(false), readToEnd: true}
 		u.meter.Write([]byte(`{"model":"gpt-6-sol","choices":[{"message":{"content":"x"}}],"usage":{"prompt_tokens":1000,"completion_tokens":100,"total_tokens":1100}}`))
 		u.meter.Close()
 		_, charged, measured := u.used(200)

@@ -31,13 +31,13 @@ func TestAConversationIsLearnedFromMeasuredAnswers(t *testing.T) {
 		{"nothing reported", "data: {}\n\n", 200, true, false},
 	} {
 		memory := upstream.NewMemory(func(x upstream.Excess) { t.Errorf("%s: %+v", test.name, x) })
-		ask := func() *use {
+		ask := func() *usage {
 			call := &upstream.Call{Method: "POST", Path: "/v1/messages", ContentType: "application/json", Body: body}
 			e, err := preset.Estimate(call)
 			if err != nil {
 				t.Fatal(err)
 			}
-			return &use{estimate: e, input: e.Input, natural: 100, output: -1, memory: memory, recall: memory.Recall("key", "u", preset, call, e), meter: preset.Meter(true), whole: test.whole}
+			return &usage{estimate: e, input: e.Input, natural: 100, output: -1, memory: memory, recall: memory.Recall("key", "u", preset, call, e), meter: preset.Meter(true), readToEnd: test.whole}
 		}
 		u := ask()
 		u.meter.Write([]byte(test.stream))

@@ -45,8 +45,8 @@ func (c corsOrigins) allows(origin string) string {
 	return ""
 }
 
-// exposed are the headers that scripts may read.
-const exposed = "Till-Key, Till-Activations-Remaining, Till-Tokens-Remaining, Till-Spend-Remaining, Till-Expires, " +
+// exposedHeaders are the headers that scripts may read.
+const exposedHeaders = "Till-Key, Till-Activations-Remaining, Till-Tokens-Remaining, Till-Spend-Remaining, Till-Expires, " +
 	"Till-Output-Limit, Till-Refusal, Retry-After, X-Should-Retry, X-Request-Id, Request-Id, Etag, Link, Mcp-Session-Id"
 
 // preflightAge is how long browsers remember the answer to a preflight, in
@@ -57,7 +57,7 @@ const preflightAge = "600"
 // it is known which upstream the key is for; "": none. It answers preflights itself,
 // which carry no key and cost nothing, and then reports true.
 func (h *Handler) cors(w http.ResponseWriter, r *http.Request) (allowed string, preflight bool) {
-	if len(h.crossing) == 0 {
+	if len(h.corsTargets) == 0 {
 		return "", false
 	}
 	header := w.Header()
@@ -66,7 +66,7 @@ func (h *Handler) cors(w http.ResponseWriter, r *http.Request) (allowed string, 
 	if origin == "" || len(r.Header["Origin"]) != 1 {
 		return "", false
 	}
-	for _, t := range h.crossing {
+	for _, t := range h.corsTargets {
 		if allowed = t.cors.allows(origin); allowed != "" {
 			break
 		}
@@ -88,22 +88,22 @@ func (h *Handler) cors(w http.ResponseWriter, r *http.Request) (allowed string, 
 	return allowed, true
 }
 
-// share lets scripts of the allowed origin read the answer, refusals too, unless the
+// allowOrigin lets scripts of the allowed origin read the answer, refusals too, unless the
 // upstream of the key allows it no origin; nil: it is not known.
-func share(w http.ResponseWriter, r *http.Request, allowed string, t *target) {
+func allowOrigin(w http.ResponseWriter, r *http.Request, allowed string, t *target) {
 	if allowed == "" || t != nil && t.cors.allows(r.Header.Get("Origin")) == "" {
 		return
 	}
 	w.Header()["Access-Control-Allow-Origin"] = []string{allowed}
-	w.Header()["Access-Control-Expose-Headers"] = []string{exposed}
+	w.Header()["Access-Control-Expose-Headers"] = []string{exposedHeaders}
 }
 
 // maxExposed bounds the names that an upstream adds to those.
 const maxExposed = 64
 
-// expose lets scripts that may read an answer read what the upstream lets them
+// exposeHeaders lets scripts that may read an answer read what the upstream lets them
 // read of it, beside what till does.
-func (x *exchange) expose(upstream http.Header) {
+func (x *exchange) exposeHeaders(upstream http.Header) {
 	own := x.client.Header()
 	const list = "Access-Control-Expose-Headers"
 	if len(own[list]) == 0 || len(upstream[list]) == 0 {

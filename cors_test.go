@@ -19,22 +19,22 @@ func TestWhatScriptsMayReadIsWhatBothSay(t *testing.T) {
 		own, upstream []string
 		want          string
 	}{
-		"nothing of the upstream":          {[]string{exposed}, nil, exposed},
+		"nothing of the upstream":          {[]string{exposedHeaders}, nil, exposedHeaders},
 		"an origin that is not allowed":    {nil, []string{"X-A"}, ""},
-		"names":                            {[]string{exposed}, []string{"Mcp-Session-Id, X-Total-Count"}, exposed + ", X-Total-Count"},
-		"names that are known":             {[]string{exposed}, []string{"etag,TILL-KEY", " link "}, exposed},
-		"several lines, and twice":         {[]string{exposed}, []string{"X-A,x-a", "", "X-B , X-A"}, exposed + ", X-A, X-B"},
-		"all":                              {[]string{exposed}, []string{"*"}, exposed + ", *"},
-		"what are no names":                {[]string{exposed}, []string{"X-A\r\nX-B: c", "X C", "(x)", `"y"`}, exposed},
-		"more than a header should hold":   {[]string{exposed}, []string{strings.Repeat("x", 5000)}, exposed},
-		"more names than a list should be": {[]string{exposed}, []string{strings.Join(many, ",")}, exposed + ", " + strings.Join(many[:maxExposed], ", ")},
+		"names":                            {[]string{exposedHeaders}, []string{"Mcp-Session-Id, X-Total-Count"}, exposedHeaders + ", X-Total-Count"},
+		"names that are known":             {[]string{exposedHeaders}, []string{"etag,TILL-KEY", " link "}, exposedHeaders},
+		"several lines, and twice":         {[]string{exposedHeaders}, []string{"X-A,x-a", "", "X-B , X-A"}, exposedHeaders + ", X-A, X-B"},
+		"all":                              {[]string{exposedHeaders}, []string{"*"}, exposedHeaders + ", *"},
+		"what are no names":                {[]string{exposedHeaders}, []string{"X-A\r\nX-B: c", "X C", "(x)", `"y"`}, exposedHeaders},
+		"more than a header should hold":   {[]string{exposedHeaders}, []string{strings.Repeat("x", 5000)}, exposedHeaders},
+		"more names than a list should be": {[]string{exposedHeaders}, []string{strings.Join(many, ",")}, exposedHeaders + ", " + strings.Join(many[:maxExposed], ", ")},
 	} {
 		w := httptest.NewRecorder()
 		if test.own != nil {
 			w.Header()[list] = test.own
 		}
 		x := &exchange{client: w}
-		x.expose(http.Header{list: test.upstream})
+		x.exposeHeaders(http.Header{list: test.upstream})
 		if got := strings.Join(w.Header()[list], " | "); got != test.want {
 			t.Errorf("%s: %q, want %q", name, got, test.want)
 		}

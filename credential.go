@@ -22,22 +22,22 @@ import (
 func (a *App) provisionCredential(t *target, text string) error {
 	if text == "" {
 		if t.preset.Keyless {
-			t.hold(token.NewSecret(noCredential))
+			t.setHeld(token.NewSecret(noCredential))
 		}
 		return nil
 	}
-	return a.follow("the credential of upstream "+t.name, []string{text}, func(_ context.Context, values []string) (bool, error) {
+	return a.followFiles("the credential of upstream "+t.name, []string{text}, func(_ context.Context, values []string) (bool, error) {
 		value := strings.TrimSpace(values[0])
-		if wrong, _ := t.judge(value); wrong != nil {
+		if wrong, _ := t.checkCredential(value); wrong != nil {
 			return false, fmt.Errorf("credential %w", wrong)
 		}
-		return t.hold(token.NewSecret(value)), nil
+		return t.setHeld(token.NewSecret(value)), nil
 	})
 }
 
-// hold puts a credential into force for requests that begin from now on. Those that
+// setHeld puts a credential into force for requests that begin from now on. Those that
 // run go on with theirs; while they do, the answers to both are searched for both.
-func (t *target) hold(secret token.Secret) (changed bool) {
+func (t *target) setHeld(secret token.Secret) (changed bool) {
 	former := t.held.Load()
 	if former != nil && former.secret.Reveal() == secret.Reveal() {
 		return false
@@ -52,14 +52,14 @@ func (t *target) hold(secret token.Secret) (changed bool) {
 	return true
 }
 
-// judge says why a text cannot be this upstream's credential, or why it may not be.
-func (t *target) judge(text string) (wrong, doubtful error) {
+// checkCredential says why a text cannot be this upstream's credential, or why it may not be.
+func (t *target) checkCredential(text string) (wrong, doubtful error) {
 	if err := token.CheckCredential(text); err != nil {
 		return err, nil
 	}
 	if token.HoldsKey(text) {
 		err := errors.New("is a scoped key of till, not the upstream's own key")
-		if t.vendors {
+		if t.presetAddress {
 			return err, nil
 		}
 		return nil, err // of another till, perhaps
@@ -82,7 +82,7 @@ func (a *App) doubtful() iter.Seq2[string, error] {
 			if held == nil {
 				continue
 			}
-			if _, err := a.targets[name].judge(held.secret.Reveal()); err != nil && !yield("the credential of upstream "+name, err) {
+			if _, err := a.targets[name].checkCredential(held.secret.Reveal()); err != nil && !yield("the credential of upstream "+name, err) {
 				return
 			}
 		}

@@ -11,15 +11,15 @@ import (
 	"github.com/till-proxy/till/upstream"
 )
 
-// destine judges where a request copies or moves something to: the Destination of
+// checkDestination judges where a request copies or moves something to: the Destination of
 // WebDAV (RFC 4918, section 10.3). It is a second path of the request, and so the
 // same rules hold for it; it is sent on as the upstream's own address. What keys say of
 // it is for the limiter, which is told in ask. Behind a guard only that holds, as for
 // the other path.
-func (t *target) destine(x *exchange, r *http.Request, key *limiter.Key, guard bool, ask *limiter.Ask) *limiter.Refusal {
+func (t *target) checkDestination(x *exchange, r *http.Request, key *limiter.Key, guard bool, ask *limiter.Ask) *limiter.Refusal {
 	unjudged := func(what string) *limiter.Refusal {
 		if len(t.allow) > 0 && !guard {
-			return about(key, limiter.CodePathNotAllowed, "may not use %s: it names another path, and upstream %s allows only some", what, t.name)
+			return keyRefusal(key, limiter.CodePathNotAllowed, "may not use %s: it names another path, and upstream %s allows only some", what, t.name)
 		}
 		ask.Elsewhere = what
 		return nil
@@ -34,7 +34,7 @@ func (t *target) destine(x *exchange, r *http.Request, key *limiter.Key, guard b
 	}
 	for _, value := range r.Header["If"] {
 		if holdsKey(eachTag(value, func(tag string) string { return x.atUpstream(tag, "") })) {
-			return about(key, limiter.CodeBadRequest, "sent a key in an If header, which goes to the upstream; send it where the API's own key would go")
+			return keyRefusal(key, limiter.CodeBadRequest, "sent a key in an If header, which goes to the upstream; send it where the API's own key would go")
 		}
 	}
 	values, ok := r.Header["Destination"]
@@ -42,7 +42,7 @@ func (t *target) destine(x *exchange, r *http.Request, key *limiter.Key, guard b
 		return nil
 	}
 	bad := func(why string) *limiter.Refusal {
-		return about(key, limiter.CodeBadRequest, "asked for a destination that is refused: %s", why)
+		return keyRefusal(key, limiter.CodeBadRequest, "asked for a destination that is refused: %s", why)
 	}
 	if len(values) != 1 {
 		return bad("there are several")
@@ -50,7 +50,7 @@ func (t *target) destine(x *exchange, r *http.Request, key *limiter.Key, guard b
 	u, err := parseAddress(values[0])
 	escaped, ours := "", false
 	if err == nil {
-		escaped, ours = x.own(u)
+		escaped, ours = x.localPath(u)
 	}
 	switch {
 	case ours && strings.Contains(u.RawQuery, " "):
@@ -62,7 +62,7 @@ func (t *target) destine(x *exchange, r *http.Request, key *limiter.Key, guard b
 		return unjudged("a destination that is no address of this server")
 	}
 	if !guard {
-		escaped = arrived(escaped)
+		escaped = normalizePath(escaped)
 	}
 	path, err := scope.CleanPath(escaped)
 	if err != nil {
@@ -97,26 +97,26 @@ func holdsKey(text string) bool {
 	return strings.Contains(text, token.KeyPrefix) || strings.ContainsAny(text, escapes) && strings.Contains(string(unescaped(nil, text)), token.KeyPrefix)
 }
 
-// own is the path, escaped and as a client would ask for it, of an address that a
+// localPath is the path, escaped and as a client would ask for it, of an address that a
 // request names. It reports false for those of other servers. In one of this server
 // may stand the key, as it does in the address that some clients were given.
-func (x *exchange) own(u *url.URL) (string, bool) {
+func (x *exchange) localPath(u *url.URL) (string, bool) {
 	escaped := u.EscapedPath()
 	switch {
 	case u.Host == "":
 		if u.User != nil || !strings.HasPrefix(escaped, "/") {
 			return "", false
 		}
-	case x.target.is(u) && !x.front().is(u):
+	case x.target.matches(u) && !x.front().matches(u):
 		if u.User != nil {
 			return "", false
 		}
-		path, ok := x.target.within(escaped)
+		path, ok := x.target.belowBase(escaped)
 		if ok && x.proxied != "" {
 			path = x.proxied + path
 		}
 		return path, ok
-	case !x.front().is(u):
+	case !x.front().matches(u):
 		return "", false
 	}
 	if rest, ok := strings.CutPrefix(escaped, x.front().prefix); ok {
@@ -128,9 +128,9 @@ func (x *exchange) own(u *url.URL) (string, bool) {
 	return escaped, true
 }
 
-// outward writes the addresses in a request's header as the upstream's own, where
+// rewriteAddresses writes the addresses in a request's header as the upstream's own, where
 // they name this server.
-func (x *exchange) outward(h http.Header, o origin) {
+func (x *exchange) rewriteAddresses(h http.Header, o origin) {
 	if x.destination == "" && len(h["If"]) == 0 && len(h["Referer"]) == 0 && len(h["Origin"]) == 0 {
 		return
 	}
@@ -139,21 +139,21 @@ func (x *exchange) outward(h http.Header, o origin) {
 		h["Destination"] = []string{upstream + x.destination}
 	}
 	if values, ok := h["If"]; ok { // RFC 4918, section 10.4
-		told := make([]string, 0, len(values))
+		rewritten := make([]string, 0, len(values))
 		for _, value := range values {
-			told = append(told, eachTag(value, func(tag string) string { return x.atUpstream(tag, upstream) }))
+			rewritten = append(rewritten, eachTag(value, func(tag string) string { return x.atUpstream(tag, upstream) }))
 		}
-		h["If"] = told
+		h["If"] = rewritten
 	}
 	if values := h["Referer"]; len(values) > 0 {
-		if told := x.atUpstream(values[0], upstream); len(values) > 1 || holdsKey(told) {
+		if rewritten := x.atUpstream(values[0], upstream); len(values) > 1 || holdsKey(rewritten) {
 			delete(h, "Referer") // pages whose address holds a key
-		} else if told != values[0] {
-			h["Referer"] = []string{told}
+		} else if rewritten != values[0] {
+			h["Referer"] = []string{rewritten}
 		}
 	}
 	if values := h["Origin"]; len(values) == 1 && values[0] != "null" {
-		if u, err := parseAddress(values[0]); err == nil && u.Host != "" && x.front().is(u) {
+		if u, err := parseAddress(values[0]); err == nil && u.Host != "" && x.front().matches(u) {
 			h["Origin"] = []string{upstream}
 		}
 	}
@@ -163,14 +163,14 @@ func (x *exchange) outward(h http.Header, o origin) {
 // they are: nothing is decided by them.
 func (x *exchange) atUpstream(address, upstream string) string {
 	u, err := parseAddress(address)
-	if err != nil || u.Host != "" && !x.front().is(u) {
+	if err != nil || u.Host != "" && !x.front().matches(u) {
 		return address
 	}
-	escaped, ok := x.own(u)
+	escaped, ok := x.localPath(u)
 	if !ok {
 		return address
 	}
-	escaped = arrived(escaped)
+	escaped = normalizePath(escaped)
 	path, err := scope.CleanPath(escaped)
 	if err != nil {
 		return address

@@ -14,7 +14,7 @@ import (
 // judged is why a key may not send the request, as far as its headers name paths.
 func judged(x *exchange, r *http.Request, key *limiter.Key, guard bool) *limiter.Refusal {
 	ask := limiter.Ask{Path: "/a/x"}
-	if refusal := x.target.destine(x, r, key, guard, &ask); refusal != nil {
+	if refusal := x.target.checkDestination(x, r, key, guard, &ask); refusal != nil {
 		return refusal
 	}
 	return key.AllowsPaths(&ask)
@@ -69,7 +69,7 @@ func TestADestinationIsJudgedAsThePathIs(t *testing.T) {
 		x, _ := asked(t, test.u, r)
 		refusal := judged(x, r, test.key, false)
 		h := r.Header.Clone()
-		x.outward(h, x.target.origins[0])
+		x.rewriteAddresses(h, x.target.origins[0])
 		switch {
 		case test.code == "" && refusal != nil:
 			t.Errorf("%s to %s: %v", test.target, test.destination, refusal)
@@ -135,7 +135,7 @@ func TestAKeyInAnIfHeaderGoesNowhere(t *testing.T) {
 		if got := codeOf(judged(x, r, &limiter.Key{ID: "key_1"}, false)); got != want {
 			t.Errorf("%s: %q, want %q", value, got, want)
 		}
-		x.outward(r.Header, x.target.origins[0])
+		x.rewriteAddresses(r.Header, x.target.origins[0])
 		if got := strings.Join(r.Header["If"], " "); want == "" && holdsKey(got) {
 			t.Errorf("%s goes out as %s", value, got)
 		}
@@ -193,7 +193,7 @@ func TestAddressesOfThisServerGoOutAsTheUpstreams(t *testing.T) {
 		r := httptest.NewRequest("MOVE", "http://till.test/a", nil)
 		x, _ := asked(t, &Upstream{To: []string{"https://up.example.com/base"}}, r)
 		h := http.Header{test.name: {test.value}}
-		x.outward(h, x.target.origins[0])
+		x.rewriteAddresses(h, x.target.origins[0])
 		if got := strings.Join(h[test.name], "|"); got != test.want {
 			t.Errorf("%s: %s goes out as %s, want %s", test.name, test.value, got, test.want)
 		}
@@ -214,11 +214,11 @@ func FuzzRequestAddresses(f *testing.F) {
 	f.Fuzz(func(t *testing.T, destination, tags string) {
 		r := httptest.NewRequest("MOVE", "http://till.test/a/x", nil)
 		r.Header["Destination"], r.Header["If"] = []string{destination}, []string{tags}
-		x := &exchange{target: to, seen: r}
+		x := &exchange{target: to, request: r}
 		if refusal := judged(x, r, &limiter.Key{Scope: scope.Scope{Paths: []string{"/a/*"}}}, false); refusal != nil {
 			return
 		}
-		x.outward(r.Header, to.origins[0])
+		x.rewriteAddresses(r.Header, to.origins[0])
 		sent := r.Header.Get("Destination")
 		path, ok := strings.CutPrefix(sent, "http://up.example.com/base/")
 		path, _, _ = strings.Cut(path, "?")

@@ -113,7 +113,7 @@ func (a *App) diagnoseServers(d *diagnosis) {
 			continue
 		}
 		for _, address := range s.Listen {
-			if local(address) {
+			if isLocalListener(address) {
 				continue
 			}
 			const fix = "name the site by its host (agents.example.com { till }), or serve loopback only: bind 127.0.0.1"
@@ -174,15 +174,15 @@ func (a *App) diagnoseAdmin(d *diagnosis) {
 		if mode, ok := modeOf(path); ok && mode&0o066 != 0 {
 			d.error("admin_endpoint", "chmod 600 "+path+", and "+fix, "the admin endpoint %s has mode %04o, so that others on this machine are the operator", path, mode)
 		}
-	case !local(listen):
+	case !isLocalListener(listen):
 		d.error("admin_endpoint", fix, "the admin endpoint is on %s: whoever reaches it over the network is the operator", listen)
 	default:
 		d.warn("admin_endpoint", fix, "the admin endpoint is on %s: every user of this machine, and so every agent on it, is the operator", listen)
 	}
 }
 
-// local reports whether a listener can only be reached from this machine.
-func local(address string) bool {
+// isLocalListener reports whether a listener can only be reached from this machine.
+func isLocalListener(address string) bool {
 	na, err := caddy.ParseNetworkAddress(address)
 	if err != nil {
 		return false

@@ -86,7 +86,7 @@ func (a *App) diagnoseFiles(d *diagnosis) {
 	if mode, ok := modeOf(store.Path); ok && mode&0o077 != 0 {
 		d.error("readable_file", "chmod 700 "+store.Path, "the store's directory %s has mode %04o: others can open it", store.Path, mode)
 	}
-	o := a.opening()
+	o := a.storeOptions()
 	anchor := o.anchorIn(store.Path)
 	secret(anchor, "the anchor")
 	if same, known := sameVolume(existing(store.Path), existing(filepath.Dir(anchor))); known && same {

@@ -24,17 +24,17 @@ const (
 
 // drains are the answers that are being read on, over all configurations of this
 // process.
-var drains = places{of: make(map[string]int)}
+var drains = drainSlots{of: make(map[string]int)}
 
-// places are taken by requests of keys.
-type places struct {
+// drainSlots are taken by requests of keys.
+type drainSlots struct {
 	mu  sync.Mutex
 	all int
 	of  map[string]int // by the ids of keys that have any
 }
 
 // take reports whether there was a place.
-func (p *places) take(key string) bool {
+func (p *drainSlots) take(key string) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.all >= maxDrains || p.of[key] >= maxDrainsOfKey {
@@ -45,7 +45,7 @@ func (p *places) take(key string) bool {
 	return true
 }
 
-func (p *places) give(key string) {
+func (p *drainSlots) give(key string) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.all--
@@ -54,25 +54,25 @@ func (p *places) give(key string) {
 	}
 }
 
-func (p *places) taken() int {
+func (p *drainSlots) taken() int {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	return p.all
 }
 
-// drainLook is how long one goes on before it is noticed that the process is to
+// drainCheck is how long one goes on before it is noticed that the process is to
 // end.
-const drainLook = 200 * time.Millisecond
+const drainCheck = 200 * time.Millisecond
 
 // drain lets a request outlive its client: what an answer used stands at its end,
 // and who does not wait for that would pay for all that the answer could have
 // been. Nothing of what is read on goes anywhere but to the meter.
 type drain struct {
-	x      *exchange
-	client context.Context
-	end    context.CancelFunc // of the round trip
-	unhook func() bool
-	said   atomic.Bool // the answer has said all about its use
+	x        *exchange
+	client   context.Context
+	cancel   context.CancelFunc // of the round trip
+	unhook   func() bool
+	complete atomic.Bool // the answer has said all about its use
 
 	mu     sync.Mutex
 	timer  *time.Timer // runs since the client went away
@@ -84,7 +84,7 @@ type drain struct {
 // client's, or as much later as the upstream's drain allows where that may tell
 // what was used. cancel ends it at once, and must be called.
 func (x *exchange) outlive(client context.Context) (ctx context.Context, cancel context.CancelFunc) {
-	if x.use == nil || x.target.drain <= 0 {
+	if x.usage == nil || x.target.drain <= 0 {
 		return context.WithCancel(client)
 	}
 	ctx = context.WithoutCancel(client)
@@ -94,7 +94,7 @@ func (x *exchange) outlive(client context.Context) (ctx context.Context, cancel 
 	} else {
 		ctx, end = context.WithCancel(ctx)
 	}
-	d := &drain{x: x, client: client, end: end}
+	d := &drain{x: x, client: client, cancel: end}
 	x.drain = d
 	d.unhook = context.AfterFunc(client, func() { d.begin() })
 	return ctx, d.close
@@ -112,26 +112,26 @@ func (d *drain) begin() bool {
 		return true
 	case errors.Is(d.client.Err(), context.DeadlineExceeded):
 		return false // ctx has the same
-	case d.said.Load(), !d.x.dispatched.Load(), d.x.grant.Cut() != nil, caddy.Exiting(), !drains.take(d.x.use.key):
-		d.end()
+	case d.complete.Load(), !d.x.dispatched.Load(), d.x.grant.Cut() != nil, caddy.Exiting(), !drains.take(d.x.usage.key):
+		d.cancel()
 		return false
 	}
 	d.until = time.Now().Add(d.x.target.drain)
-	d.timer = time.AfterFunc(min(d.x.target.drain, drainLook), d.look)
+	d.timer = time.AfterFunc(min(d.x.target.drain, drainCheck), d.check)
 	return true
 }
 
-// look ends the round trip when its time is over, or nobody may wait for it.
-func (d *drain) look() {
+// check ends the round trip when its time is over, or nobody may wait for it.
+func (d *drain) check() {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	left := time.Until(d.until)
 	switch {
 	case d.closed:
 	case left <= 0, caddy.Exiting():
-		d.end()
+		d.cancel()
 	default:
-		d.timer.Reset(min(left, drainLook))
+		d.timer.Reset(min(left, drainCheck))
 	}
 }
 
@@ -142,30 +142,30 @@ func (d *drain) close() {
 	d.mu.Lock()
 	if !d.closed && d.timer != nil {
 		d.timer.Stop()
-		drains.give(d.x.use.key)
+		drains.give(d.x.usage.key)
 	}
 	d.closed = true
 	d.mu.Unlock()
-	d.end()
+	d.cancel()
 }
 
-// left reports whether the client is gone.
-func (d *drain) left() bool { return d != nil && d.client.Err() != nil }
+// clientGone reports whether the client is gone.
+func (d *drain) clientGone() bool { return d != nil && d.client.Err() != nil }
 
 // readOn reads until the answer has said all about its use, or its time is over.
 func (b *answerBody) readOn(p []byte) {
-	for most := maxDrained; !b.over && most > 0 && !b.x.drain.said.Load() && b.x.drain.begin(); {
+	for most := maxDrained; !b.ended && most > 0 && !b.x.drain.complete.Load() && b.x.drain.begin(); {
 		n, err := b.ReadCloser.Read(p)
 		b.noteEnd(err)
 		most -= n
 	}
-	b.over = true
+	b.ended = true
 }
 
 // noteEnd notes after each read whether there is anything to wait for.
 func (b *answerBody) noteEnd(err error) {
-	b.over = err != nil
-	if d := b.x.drain; d != nil && !d.said.Load() && b.x.use.meter.Ended() {
-		d.said.Store(true)
+	b.ended = err != nil
+	if d := b.x.drain; d != nil && !d.complete.Load() && b.x.usage.meter.Ended() {
+		d.complete.Store(true)
 	}
 }

@@ -26,7 +26,7 @@ type leaver struct {
 func newLeaver(t *testing.T, client context.Context, drain time.Duration) *leaver {
 	t.Helper()
 	client, leave := context.WithCancel(client)
-	x := &exchange{target: &target{preset: &upstream.Preset{}, drain: drain}, real: newCredential(token.NewSecret("sk-real-0123456789")), use: &use{
+	x := &exchange{target: &target{preset: &upstream.Preset{}, drain: drain}, credential: newCredential(token.NewSecret("sk-real-0123456789")), usage: &usage{
 		estimate: &upstream.Estimate{Answers: 1, Permille: 1000, Asked: 1000}, input: 1000, natural: 100, output: -1,
 	}}
 	x.dispatched.Store(true)
@@ -45,9 +45,9 @@ func (l *leaver) over() bool {
 
 // body is an answer of which each line comes after so long.
 func (l *leaver) body(stream string, every time.Duration) *answerBody {
-	l.x.use.meter = upstream.NewMeter(true)
+	l.x.usage.meter = upstream.NewMeter(true)
 	lines := &slowLines{ctx: l.ctx, every: every, lines: strings.SplitAfter(stream, "\n")}
-	return &answerBody{ReadCloser: &meteredBody{ReadCloser: lines, u: l.x.use}, x: l.x, cancel: l.cancel}
+	return &answerBody{ReadCloser: &meteredBody{ReadCloser: lines, u: l.x.usage}, x: l.x, cancel: l.cancel}
 }
 
 // slowLines gives one line at a time, and ends with its request.
@@ -104,7 +104,7 @@ func TestARequestEndsWithItsClient(t *testing.T) {
 		drain time.Duration
 		but   func(x *exchange)
 	}{
-		{"that has no limit in tokens or dollars", time.Second, func(x *exchange) { x.use = nil }},
+		{"that has no limit in tokens or dollars", time.Second, func(x *exchange) { x.usage = nil }},
 		{"with drain 0", 0, nil},
 		{"that never left", time.Second, func(x *exchange) { x.dispatched.Store(false) }},
 	} {
@@ -184,7 +184,7 @@ func TestOnlySoManyAreReadOnAtATime(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				leaver := func(key string) *leaver {
 					l := newLeaver(t, context.Background(), time.Second)
-					l.x.use.key = key
+					l.x.usage.key = key
 					l.leave()
 					return l
 				}
@@ -271,7 +271,7 @@ func TestALeaverPaysWhatTheAnswerSaysInTime(t *testing.T) {
 					if took := time.Since(began) - test.leaves; took > test.takes {
 						t.Errorf("it ended %s after the client left, want at most %s", took, test.takes)
 					}
-					if tokens, _, _ := l.x.use.used(200); tokens != test.want {
+					if tokens, _, _ := l.x.usage.used(200); tokens != test.want {
 						t.Errorf("charged %d tokens, want %d", tokens, test.want)
 					}
 					if !l.over() {
@@ -288,9 +288,9 @@ func TestAnEndlessAnswerIsNotReadOnForEver(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		l := newLeaver(t, context.Background(), time.Hour)
-		l.x.use.meter = upstream.NewMeter(true)
+		l.x.usage.meter = upstream.NewMeter(true)
 		endless := &endlessBody{}
-		body := &answerBody{ReadCloser: &meteredBody{ReadCloser: endless, u: l.x.use}, x: l.x, cancel: l.cancel}
+		body := &answerBody{ReadCloser: &meteredBody{ReadCloser: endless, u: l.x.usage}, x: l.x, cancel: l.cancel}
 		l.leave()
 		if err := body.Close(); err != nil {
 			t.Error(err)

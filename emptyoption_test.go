@@ -48,9 +48,9 @@ func TestAListThatIsEmptyIsNoCeiling(t *testing.T) {
 			if err := json.Unmarshal(fmt.Appendf(nil, `{%q:%s}`, field, list), r); err != nil {
 				t.Fatal(err)
 			}
-			_, err := r.settle()
+			_, err := r.resolve()
 			if err == nil {
-				err = r.known(nil)
+				err = r.checkUpstreams(nil)
 			}
 			if err == nil {
 				t.Errorf("%s %s: it is taken", field, list)

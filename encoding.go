@@ -131,10 +131,10 @@ func openZstandard(r *bufio.Reader) (io.Reader, error) {
 	return zstd.NewReader(r, zstd.WithDecoderConcurrency(1), zstd.WithDecoderLowmem(true), zstd.WithDecoderMaxWindow(maxWindow))
 }
 
-// acceptable is what an upstream is told that its answers may be encoded with: of
+// acceptEncoding is what an upstream is told that its answers may be encoded with: of
 // what the client accepts that in which an error can be searched for the
 // credential. It is gzip, or none.
-func acceptable(accepted []string) string {
+func acceptEncoding(accepted []string) string {
 	gzip, other, plain := -1, -1, -1 // weights; -1: not named
 	for _, line := range accepted {
 		for item := range strings.SplitSeq(line, ",") {

@@ -245,7 +245,7 @@ func TestUpstreamsAreAskedForWhatCanBeSearched(t *testing.T) {
 		"compress;q=0.5, gzip;q=1.0":         "gzip", // RFC 9110, section 12.5.3
 		"gzip;q=1.0, identity; q=0.5, *;q=0": "gzip",
 	} {
-		if got := acceptable(strings.Split(line, " | ")); got != want {
+		if got := acceptEncoding(strings.Split(line, " | ")); got != want {
 			t.Errorf("%.60q: %s, want %s", line, got, want)
 		}
 	}

@@ -28,38 +28,38 @@ var engines = caddy.NewUsagePool()
 // configuration is only being validated. One whose store has failed is closed
 // and opened again, until that works.
 type engine struct {
-	dir      string // identity of the store
-	log      *sharedLog
-	metrics  *metrics
-	events   *events
-	hooks    *webhook.Deliveries
-	lockdown *limiter.Lockdown
-	sessions *console.Sessions // those who are signed in to the console
-	learnt   *contradictions
-	advice   *advice
-	memory   *upstream.Memory // what conversations counted, as long as the process lives
+	dir            string // identity of the store
+	log            *sharedLog
+	metrics        *metrics
+	events         *events
+	hooks          *webhook.Deliveries
+	lockdown       *limiter.Lockdown
+	sessions       *console.Sessions // those who are signed in to the console
+	contradictions *contradictions
+	advice         *advice
+	memory         *upstream.Memory // what conversations counted, as long as the process lives
 
-	mu      sync.Mutex
-	limiter *limiter.Limiter // the one that works, or the last that did
-	anchor  string           // that it has open
-	failed  error            // why it could not be opened; tried again at nextTry
-	opening chan struct{}    // closed when who is opening it is done; nil: nobody
-	mended  bool             // a repair has come since limiter was closed
-	nextTry time.Time
-	said    string // what the log was told of that last, at saidAt
-	saidAt  time.Time
-	claimed bool // in openings
-	telling bool // the events are being delivered
-	closed  bool
-	running []configuration // those that have started; the last is in force
+	mu          sync.Mutex
+	limiter     *limiter.Limiter // the one that works, or the last that did
+	anchor      string           // that it has open
+	failed      error            // why it could not be opened; tried again at nextTry
+	opening     chan struct{}    // closed when who is opening it is done; nil: nobody
+	repaired    bool             // a repair has come since limiter was closed
+	nextTry     time.Time
+	loggedError string // what the log was told of that last, at saidAt
+	loggedAt    time.Time
+	claimed     bool // in openings
+	delivering  bool // the events are being delivered
+	closed      bool
+	running     []configuration // those that have started; the last is in force
 }
 
 const (
 	// reopenAfter is the time between two tries to open a store, doubtAfter when
 	// it does not agree with its anchor, or is damaged: somebody may put another
 	// one in place.
-	reopenAfter = time.Second
-	doubtAfter  = 10 * time.Second
+	reopenAfter        = time.Second
+	reopenDamagedAfter = 10 * time.Second
 
 	// openingTime bounds how long a request waits for a store that somebody else
 	// is opening.
@@ -82,15 +82,15 @@ func acquireEngine(dir string, log *slog.Logger) (*engine, error) {
 func newEngine(dir string, log *slog.Logger) *engine {
 	e := &engine{dir: dir, log: newSharedLog(log), metrics: newMetrics(), events: newEvents(), sessions: console.NewSessions(nil)}
 	e.hooks = webhook.New(e.current)
-	e.learnt, e.advice = newContradictions(dir, e.metrics.contradictions, e.log.logger()), newAdvice(e.log.logger())
-	e.memory = upstream.NewMemory(e.unforetold)
+	e.contradictions, e.advice = newContradictions(dir, e.metrics.contradictions, e.log.logger()), newAdvice(e.log.logger())
+	e.memory = upstream.NewMemory(e.reportExcess)
 	e.lockdown = limiter.NewLockdown(filepath.Join(dir, "lockdown"), observer{e.metrics, e.events}, e.log.logger())
 	return e
 }
 
-// unforetold says that an answer counted more than what was remembered of its
+// reportExcess says that an answer counted more than what was remembered of its
 // conversation allows.
-func (e *engine) unforetold(x upstream.Excess) {
+func (e *engine) reportExcess(x upstream.Excess) {
 	e.log.logger().Error("an answer reports more input than its conversation can have, by what was remembered of it; requests for this model are held by their length from now on",
 		"key_id", x.Key, "upstream", x.Upstream, "model", fmt.Sprintf("%.64q", x.Model), "reported_tokens", x.Reported, "bound_tokens", x.Bound)
 }
@@ -100,8 +100,8 @@ func releaseEngine(dir string) error {
 	return err
 }
 
-// opening is what a configuration says about how to open the store.
-type opening struct {
+// storeOptions is what a configuration says about how to open the store.
+type storeOptions struct {
 	open   func(dir string, log *slog.Logger) (store.Store, error)
 	anchor string
 	log    *slog.Logger
@@ -116,7 +116,7 @@ type opening struct {
 	staleRevoke bool
 }
 
-func (o *opening) anchorIn(dir string) string {
+func (o *storeOptions) anchorIn(dir string) string {
 	if o.anchor != "" {
 		return o.anchor
 	}
@@ -148,8 +148,8 @@ func (e *engine) wait(patience time.Duration) error {
 	return nil
 }
 
-// why is what is wrong with the store, or nil.
-func (e *engine) why() error {
+// failure is what is wrong with the store, or nil.
+func (e *engine) failure() error {
 	if e.failed == nil && e.limiter != nil {
 		return e.limiter.Failed()
 	}
@@ -162,14 +162,14 @@ func (e *engine) why() error {
 // out again, later. While it cannot be opened, the last limiter is returned, if
 // there was one: it refuses everything, and what it is told to stop it stops in
 // memory.
-func (e *engine) open(o opening, patience time.Duration) (*limiter.Limiter, error) {
+func (e *engine) open(o storeOptions, patience time.Duration) (*limiter.Limiter, error) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	err := e.wait(patience)
-	if err == nil && e.toOpen() {
+	if err == nil && e.shouldOpen() {
 		e.opening = make(chan struct{})
-		if !e.telling { // also of what happens while the store is closed
-			e.telling = true
+		if !e.delivering { // also of what happens while the store is closed
+			e.delivering = true
 			go e.events.run()
 		}
 		go e.tryOpen(e.limiter, o) // a disk that hangs must not hold who asks
@@ -186,9 +186,9 @@ func (e *engine) open(o opening, patience time.Duration) (*limiter.Limiter, erro
 	return nil, e.failed
 }
 
-// toOpen reports whether the store is to be opened now. Callers hold e.mu.
-func (e *engine) toOpen() bool {
-	failed := e.why()
+// shouldOpen reports whether the store is to be opened now. Callers hold e.mu.
+func (e *engine) shouldOpen() bool {
+	failed := e.failure()
 	opened := e.limiter != nil && e.failed == nil
 	switch {
 	case e.closed, opened && failed == nil, opened && errors.Is(failed, limiter.ErrDoubt):
@@ -198,7 +198,7 @@ func (e *engine) toOpen() bool {
 }
 
 // tryOpen is the opening that open begins. It ends when the disk has answered.
-func (e *engine) tryOpen(former *limiter.Limiter, o opening) {
+func (e *engine) tryOpen(former *limiter.Limiter, o storeOptions) {
 	next, err := e.reopen(former, o)
 
 	e.mu.Lock()
@@ -207,34 +207,34 @@ func (e *engine) tryOpen(former *limiter.Limiter, o opening) {
 	defer func() { e.opening = nil }()
 	e.failed, e.nextTry = err, time.Now().Add(reopenAfter)
 	if errors.Is(err, limiter.ErrDoubt) || errors.Is(err, store.ErrDamaged) {
-		e.nextTry = time.Now().Add(doubtAfter)
+		e.nextTry = time.Now().Add(reopenDamagedAfter)
 	}
 	switch {
 	case err != nil:
-		if text := err.Error(); text != e.said || time.Since(e.saidAt) >= time.Minute {
-			e.said, e.saidAt = text, time.Now()
+		if text := err.Error(); text != e.loggedError || time.Since(e.loggedAt) >= time.Minute {
+			e.loggedError, e.loggedAt = text, time.Now()
 			o.log.Error("the store cannot be opened, so every key is refused; it is tried again", "error", err)
 		}
 		if former != nil {
 			former.StillFailed(err)
 		}
 		if e.closed { // nobody waited for it
-			e.yield()
+			e.release()
 		}
 	case e.closed:
 		if err := next.Close(); err != nil {
 			o.log.Warn("closing a store that was opened too late", "error", err)
 		}
-		e.yield()
+		e.release()
 	default:
-		e.limiter, e.mended, e.anchor = next, false, o.anchorIn(e.dir)
-		e.metrics.follow(next)
+		e.limiter, e.repaired, e.anchor = next, false, o.anchorIn(e.dir)
+		e.metrics.setLimiter(next)
 	}
 }
 
 // reopen closes the limiter whose store has failed, if there is one, and opens
 // another. Nobody else does so meanwhile, and no lock is held.
-func (e *engine) reopen(former *limiter.Limiter, o opening) (*limiter.Limiter, error) {
+func (e *engine) reopen(former *limiter.Limiter, o storeOptions) (*limiter.Limiter, error) {
 	if former != nil {
 		if err := former.Close(); err != nil && !errors.Is(err, store.ErrClosed) {
 			o.log.Warn("closing the store that had failed", "error", err)
@@ -258,9 +258,9 @@ func (e *engine) reopen(former *limiter.Limiter, o opening) (*limiter.Limiter, e
 // is written to.
 var errAnchorInUse = errors.New("the anchor cannot be moved while the server runs")
 
-// keepsAnchor reports, by an error, whether a configuration would have another
+// checkAnchor reports, by an error, whether a configuration would have another
 // anchor than the store that works has: it would find none at the next start.
-func (e *engine) keepsAnchor(o opening) error {
+func (e *engine) checkAnchor(o storeOptions) error {
 	if e.current() == nil {
 		return nil
 	}
@@ -282,7 +282,7 @@ func (e *engine) current() *limiter.Limiter {
 	return e.limiter
 }
 
-func (e *engine) openLimiter(o opening, after *limiter.Limiter) (*limiter.Limiter, error) {
+func (e *engine) openLimiter(o storeOptions, after *limiter.Limiter) (*limiter.Limiter, error) {
 	s, err := o.open(e.dir, o.log)
 	if errors.Is(err, store.ErrLocked) {
 		return nil, fmt.Errorf("%w; stop that process, or give this one a store of its own with: store badger PATH", err)
@@ -294,7 +294,7 @@ func (e *engine) openLimiter(o opening, after *limiter.Limiter) (*limiter.Limite
 		Store: s, Shadow: filepath.Join(e.dir, "shadow"), Anchor: o.anchorIn(e.dir), Logger: o.log,
 		Roles: o.roles, Hooks: o.hooks, Posted: e.hooks.Wake, KeepAudit: o.keepAudit, Retain: o.retain,
 		StaleAfter: o.staleAfter, StaleRevoke: o.staleRevoke, Observe: observer{e.metrics, e.events},
-		After: after, Repaired: e.mended, Lockdown: e.lockdown, TurnBytes: maxWaiting, Exiting: caddy.Exiting,
+		After: after, Repaired: e.repaired, Lockdown: e.lockdown, TurnBytes: maxWaiting, Exiting: caddy.Exiting,
 	})
 	if err != nil {
 		return nil, errors.Join(err, s.Close())
@@ -319,10 +319,10 @@ func (e *engine) Destruct() error {
 				err = nil // when its store had failed
 			}
 		}
-		e.yield()
+		e.release()
 	} // else who is opening it closes it
 	e.lockdown.Close()
-	if e.telling {
+	if e.delivering {
 		close(e.events.stop)
 		<-e.events.stopped
 	}

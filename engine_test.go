@@ -16,7 +16,7 @@ import (
 )
 
 // engineOn is an engine over a simulated disk.
-func engineOn(t *testing.T, disk *storetest.Disk) (*engine, opening) {
+func engineOn(t *testing.T, disk *storetest.Disk) (*engine, storeOptions) {
 	t.Helper()
 	dir := t.TempDir()
 	e := newEngine(dir, nil)
@@ -25,7 +25,7 @@ func engineOn(t *testing.T, disk *storetest.Disk) (*engine, opening) {
 			t.Log(err)
 		}
 	})
-	return e, opening{log: slog.New(slog.DiscardHandler), open: func(string, *slog.Logger) (store.Store, error) { return disk.Open(), nil }}
+	return e, storeOptions{log: slog.New(slog.DiscardHandler), open: func(string, *slog.Logger) (store.Store, error) { return disk.Open(), nil }}
 }
 
 // mintIn makes a key with n activations.
@@ -150,7 +150,7 @@ func TestAStoreInDoubtIsOpenedOnlyByARepair(t *testing.T) {
 }
 
 // retry lets the engine try again, as if the time between two tries had passed.
-func (e *engine) retry(o opening) (*limiter.Limiter, error) {
+func (e *engine) retry(o storeOptions) (*limiter.Limiter, error) {
 	e.mu.Lock()
 	e.nextTry = time.Time{}
 	e.mu.Unlock()

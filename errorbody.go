@@ -29,14 +29,14 @@ const (
 
 var errShown = errors.New("the upstream's answer shows the credential, so no more of it is passed on")
 
-// search looks for the credential in the body of an answer that is no success, and
+// searchCredential looks for the credential in the body of an answer that is no success, and
 // returns why it must not reach the client, or nil. Where it is long, or slow, it
 // is searched as it passes, and broken off where the credential would begin. What
 // was searched is what is passed on: encodings are taken off.
-func (x *exchange) search(res *http.Response) *limiter.Refusal {
+func (x *exchange) searchCredential(res *http.Response) *limiter.Refusal {
 	key := x.grant.Key()
 	refused := func(why string) *limiter.Refusal {
-		return about(key, limiter.CodeUpstreamFailed, "got an error from upstream %s %s", x.target.name, why)
+		return keyRefusal(key, limiter.CodeUpstreamFailed, "got an error from upstream %s %s", x.target.name, why)
 	}
 	if res.Body == http.NoBody || res.ContentLength == 0 {
 		return nil
@@ -47,19 +47,19 @@ func (x *exchange) search(res *http.Response) *limiter.Refusal {
 		wait = streamTime
 	}
 	encoded := len(encodings(res.Header)) > 0
-	if !decode(res, maxDecoded) && x.real.searchable() {
+	if !decode(res, maxDecoded) && x.credential.searchable() {
 		return refused("that is not passed on: it is compressed in a way in which it cannot be searched for the credential")
 	}
-	if !spellASCII(res.Header["Content-Type"]) && x.real.searchable() {
+	if !allSpellASCII(res.Header["Content-Type"]) && x.credential.searchable() {
 		return refused("that is not passed on: it is written in a character set in which it cannot be searched for the credential")
 	}
 	body := res.Body
 	text, rest, err := readHead(body, maxErrorBody, wait)
-	if x.use != nil && res.StatusCode >= 400 {
-		x.use.own = upstream.SpeaksError(text)
-		x.refusedBy(res, text)
+	if x.usage != nil && res.StatusCode >= 400 {
+		x.usage.ownError = upstream.SpeaksError(text)
+		x.learnFromError(res, text)
 	}
-	s := newSearch(x.real)
+	s := newSearch(x.credential)
 	switch {
 	case s.finds(text) || err == io.EOF && s.ends():
 		return refused("that is not passed on: it shows the credential")
@@ -103,9 +103,9 @@ func spellsASCII(contentType string) bool {
 	return name == ""
 }
 
-// spellASCII reports the same of all that an answer says of its type: clients differ
+// allSpellASCII reports the same of all that an answer says of its type: clients differ
 // in which of several they believe.
-func spellASCII(contentTypes []string) bool {
+func allSpellASCII(contentTypes []string) bool {
 	return !slices.ContainsFunc(contentTypes, func(text string) bool { return !spellsASCII(text) })
 }
 
@@ -116,17 +116,17 @@ type piece struct {
 	panicked any
 }
 
-// read reads from a body for somebody who may not wait for it. A decoder that
+// readPiece reads from a body for somebody who may not wait for it. A decoder that
 // panics on what an upstream sent must not take the process with it: whoever takes
 // the piece panics, where a server recovers.
-func read(body io.Reader, b []byte) (p piece) {
+func readPiece(body io.Reader, b []byte) (p piece) {
 	defer func() { p.panicked = recover() }()
 	n, err := body.Read(b)
 	return piece{b: b[:n], err: err}
 }
 
-// taken is a piece in the goroutine that it is for.
-func (p piece) taken() piece {
+// orPanic is a piece in the goroutine that it is for.
+func (p piece) orPanic() piece {
 	if p.panicked != nil {
 		panic(p.panicked)
 	}
@@ -142,30 +142,30 @@ func readHead(body io.Reader, most int, wait time.Duration) (head []byte, rest i
 	for len(head) < most {
 		next := make(chan piece, 1) // whoever reads never waits for us, and ends with the body
 		b := make([]byte, min(most-len(head), 8<<10))
-		go func() { next <- read(body, b) }()
+		go func() { next <- readPiece(body, b) }()
 		select {
 		case p := <-next:
-			head = append(head, p.taken().b...)
+			head = append(head, p.orPanic().b...)
 			if p.err != nil {
 				return head, nil, p.err
 			}
 		case <-timer.C:
-			return head, &late{body: body, next: next}, nil
+			return head, &pendingBody{body: body, next: next}, nil
 		}
 	}
 	return head, body, nil
 }
 
-// late is a body of which a read is under way.
-type late struct {
+// pendingBody is a body of which a read is under way.
+type pendingBody struct {
 	body io.Reader
 	next chan piece // nil when it was taken
 	left piece      // of it
 }
 
-func (l *late) Read(p []byte) (int, error) {
+func (l *pendingBody) Read(p []byte) (int, error) {
 	if l.next != nil {
-		l.left = (<-l.next).taken()
+		l.left = (<-l.next).orPanic()
 		l.next = nil
 	}
 	if len(l.left.b) > 0 {

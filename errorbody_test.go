@@ -117,12 +117,12 @@ func TestErrorsInForeignCharacterSetsAreKnown(t *testing.T) {
 		"text/plain; charset=utf-8; charset=x":  false,
 	} {
 		for _, lines := range [][]string{{contentType}, {"text/html; charset=utf-8", contentType}, {contentType, "text/html"}} {
-			if got := spellASCII(lines); got != want {
+			if got := allSpellASCII(lines); got != want {
 				t.Errorf("%q: %t", lines, got)
 			}
 		}
 	}
-	if !spellASCII(nil) {
+	if !allSpellASCII(nil) {
 		t.Error("what says nothing is refused")
 	}
 }

@@ -21,31 +21,31 @@ import (
 // Caddy's variables or placeholders could be printed by a configuration.
 type exchange struct {
 	location
-	grant       limiter.Grant
-	target      *target
-	real        *credential             // nil while guarding with a held key
-	destination string                  // as out, of a request that copies or moves; "": none
-	requestID   string                  // see id
-	body        *heldBody               // nil unless a limit had to read it
-	models      func(model string) bool // filters a list of models; nil: as it is
-	use         *use                    // nil unless tokens or dollars are limited
-	seen        *http.Request           // as the handler got it
-	seenAt      *front                  // see front
-	said        said
-	unasked     bool // it taught that streams are not to be asked for usage
+	grant         limiter.Grant
+	target        *target
+	credential    *credential             // nil while guarding with a held key
+	destination   string                  // as out, of a request that copies or moves; "": none
+	requestID     string                  // see id
+	body          *bufferedBody           // nil unless a limit had to read it
+	models        func(model string) bool // filters a list of models; nil: as it is
+	usage         *usage                  // nil unless tokens or dollars are limited
+	request       *http.Request           // as the handler got it
+	foundFront    *front                  // see front
+	headers       headerValues
+	stoppedAsking bool // it taught that streams are not to be asked for usage
 
 	// Facts, written by the transport (or the guard) and read by the handler.
 	dispatched atomic.Bool  // a byte may have left for the upstream
-	streams    bool         // the body goes on as it comes, over HTTP/1
-	passed     atomic.Bool  // and was read as a whole
+	unbuffered bool         // the body goes on as it comes, over HTTP/1
+	bodyRead   atomic.Bool  // and was read as a whole
 	status     atomic.Int32 // of the upstream's answer; 0: none came
 
-	mu     sync.Mutex
-	cancel context.CancelFunc  // ends the round trip
-	tunnel io.Closer           // an upgraded connection
-	client http.ResponseWriter // while the handler runs
-	came   context.Context     // of the request that it answers
-	last   *time.Timer         // of a client whose request was cut
+	mu           sync.Mutex
+	cancel       context.CancelFunc  // ends the round trip
+	tunnel       io.Closer           // an upgraded connection
+	client       http.ResponseWriter // while the handler runs
+	clientCtx    context.Context     // of the request that it answers
+	abandonTimer *time.Timer         // of a client whose request was cut
 
 	drain *drain // nil: the request ends with its client
 	trace httptrace.ClientTrace
@@ -58,16 +58,16 @@ func exchangeOf(ctx context.Context) *exchange {
 	return x
 }
 
-// lastWords bounds how long a client whose request was cut may take to read why,
+// cutGrace bounds how long a client whose request was cut may take to read why,
 // or to send what is left of it.
-const lastWords = 5 * time.Second
+const cutGrace = 5 * time.Second
 
 // stop ends what runs. It is the grant's OnCut.
 func (x *exchange) stop(*limiter.Refusal) {
 	x.mu.Lock()
 	cancel, tunnel := x.cancel, x.tunnel
 	if x.client != nil {
-		x.last = time.AfterFunc(lastWords, x.abandon)
+		x.abandonTimer = time.AfterFunc(cutGrace, x.abandon)
 	}
 	x.mu.Unlock()
 	if cancel != nil {
@@ -90,7 +90,7 @@ func (x *exchange) abandon() {
 	past := time.Unix(1, 0)
 	client := http.NewResponseController(x.client)
 	write := client
-	if _, idle := caddyhttp.IdleTimeoutsFromContext(x.came); idle != nil {
+	if _, idle := caddyhttp.IdleTimeoutsFromContext(x.clientCtx); idle != nil {
 		write = idle.Ctrl // the writer around it may only be used by the handler
 	}
 	// Reads come last, because whoever waited in one writes the answer then, and
@@ -98,29 +98,29 @@ func (x *exchange) abandon() {
 	// waited for.
 	_ = write.SetWriteDeadline(past)
 	_ = client.SetReadDeadline(past)
-	x.last.Reset(lastWords)
+	x.abandonTimer.Reset(cutGrace)
 }
 
-// hangUp ends the client's connection with the answer, unless its body was read as
+// closeUnlessRead ends the client's connection with the answer, unless its body was read as
 // a whole. What is left of a body that the transport closed, and that did not come
 // to its end in time, would be taken for the next request: net/http looks for that
 // only in bodies that nobody wraps, as Caddy does.
-func (x *exchange) hangUp() {
-	if x.streams && !x.passed.Load() {
+func (x *exchange) closeUnlessRead() {
+	if x.unbuffered && !x.bodyRead.Load() {
 		x.client.Header()["Connection"] = []string{"close"}
 	}
 }
 
-// leave says that the handler ends, and that its writer is nobody's from now on.
-func (x *exchange) leave() {
+// handlerDone says that the handler ends, and that its writer is nobody's from now on.
+func (x *exchange) handlerDone() {
 	x.mu.Lock()
 	defer x.mu.Unlock()
-	if x.last != nil && x.last.Stop() {
+	if x.abandonTimer != nil && x.abandonTimer.Stop() {
 		// net/http reads what is left of a body before it sends a short answer, and
 		// sends what it has kept of the answer after the handler.
-		at := time.Now().Add(lastWords)
+		at := time.Now().Add(cutGrace)
 		_ = http.NewResponseController(x.client).SetReadDeadline(at)
-		if _, idle := caddyhttp.IdleTimeoutsFromContext(x.came); idle != nil {
+		if _, idle := caddyhttp.IdleTimeoutsFromContext(x.clientCtx); idle != nil {
 			_ = idle.Ctrl.SetWriteDeadline(at) // the next request's first write moves it
 		}
 	}
@@ -137,7 +137,9 @@ func (x *exchange) begin(cancel context.CancelFunc) bool {
 }
 
 // refusal is how a client of this exchange is told no.
-func (x *exchange) refusal(r *limiter.Refusal) upstream.Refusal { return told(r, x.path, x.id()) }
+func (x *exchange) refusal(r *limiter.Refusal) upstream.Refusal {
+	return clientRefusal(r, x.path, x.id())
+}
 
 // id names the request to its client and in logs; it is made when the first
 // of them needs it.
@@ -159,16 +161,16 @@ func (x *exchange) settle() {
 	if x.grant.Key().Charge == limiter.ChargeSuccess && !x.succeeded() {
 		used[limiter.Activations] = 0
 	}
-	if x.use != nil {
+	if x.usage != nil {
 		var kinds limiter.TokenKinds
-		used[limiter.Tokens], used[limiter.Nanodollars], kinds = x.use.charge(int(x.status.Load()))
-		x.target.spent.count(&kinds, used[limiter.Nanodollars])
+		used[limiter.Tokens], used[limiter.Nanodollars], kinds = x.usage.charge(int(x.status.Load()))
+		x.target.spent.add(&kinds, used[limiter.Nanodollars])
 		x.grant.Measured(kinds)
-		x.miscounted()
-		x.unbelieved()
+		x.checkCount()
+		x.reportImplausible()
 	}
 	x.grant.Settle(used)
-	x.contradicted()
+	x.recordContradiction()
 	if used[limiter.Activations] > 0 {
 		x.target.admitted.Inc()
 	}

@@ -19,26 +19,26 @@ import (
 	"github.com/till-proxy/till/admin/wire"
 )
 
-// source is something of a configuration that files hold: a secret, or prices. Its
+// fileSource is something of a configuration that files hold: a secret, or prices. Its
 // files are read when the configuration is loaded, and looked at while it runs.
-type source struct {
-	what  string // such as "the credential of upstream openai"
-	paths []string
-	most  int64 // bytes of a file
-	fixed bool  // a file is none that can be read twice, such as a pipe
+type fileSource struct {
+	what     string // such as "the credential of upstream openai"
+	paths    []string
+	maxSize  int64 // bytes of a file
+	readOnce bool  // a file is none that can be read twice, such as a pipe
 
 	// take judges what the files hold and puts it into force, or says why not and
 	// leaves everything as it was. changed is false where it was in force already.
-	take func(context.Context, contents) (changed bool, err error)
+	apply func(context.Context, contents) (changed bool, err error)
 
-	mu      sync.Mutex
-	inForce digest    // of the files as they were when they were taken
-	seen    digest    // at the last look
-	refused digest    // that take did not want
-	retry   time.Time // when it is asked again about the same
-	readAt  time.Time
-	changed time.Time // when something else came into force; zero: not since the start
-	trouble error     // why the files, as they are now, are not in force
+	mu       sync.Mutex
+	inForce  digest    // of the files as they were when they were taken
+	lastSeen digest    // at the last look
+	refused  digest    // that take did not want
+	retry    time.Time // when it is asked again about the same
+	readAt   time.Time
+	changed  time.Time // when something else came into force; zero: not since the start
+	trouble  error     // why the files, as they are now, are not in force
 }
 
 // maxSecretFile bounds a file that holds a secret, in bytes.
@@ -59,7 +59,7 @@ type contents map[string]struct {
 type digest [sha256.Size]byte
 
 // read reads all files. It may take as long as their disks want.
-func (s *source) read() (contents, digest) {
+func (s *fileSource) read() (contents, digest) {
 	files, sum := make(contents, len(s.paths)), sha256.New()
 	for _, path := range s.paths {
 		if _, ok := files[path]; ok {
@@ -73,19 +73,19 @@ func (s *source) read() (contents, digest) {
 	return files, digest(sum.Sum(nil))
 }
 
-func (s *source) readFile(path string) (string, error) {
+func (s *fileSource) readFile(path string) (string, error) {
 	info, err := os.Stat(path)
 	switch {
 	case err != nil:
 		return "", err
 	case info.IsDir():
 		return "", fmt.Errorf("%s is a directory", path)
-	case s.fixed && !info.Mode().IsRegular():
+	case s.readOnce && !info.Mode().IsRegular():
 	case !info.Mode().IsRegular():
 		return "", fmt.Errorf("%s is not a regular file", path)
 	}
 	flags := os.O_RDONLY
-	if !s.fixed { // what has become a pipe since would be waited for, and with it all files
+	if !s.readOnce { // what has become a pipe since would be waited for, and with it all files
 		flags |= syscall.O_NONBLOCK
 	}
 	f, err := os.OpenFile(path, flags, 0)
@@ -96,15 +96,15 @@ func (s *source) readFile(path string) (string, error) {
 	if info, err = f.Stat(); err != nil {
 		return "", err
 	}
-	if !s.fixed && !info.Mode().IsRegular() {
+	if !s.readOnce && !info.Mode().IsRegular() {
 		return "", fmt.Errorf("%s is not a regular file", path)
 	}
-	b, err := io.ReadAll(io.LimitReader(f, s.most+1))
+	b, err := io.ReadAll(io.LimitReader(f, s.maxSize+1))
 	switch {
 	case err != nil:
 		return "", err
-	case int64(len(b)) > s.most:
-		return "", fmt.Errorf("%s is longer than %d bytes", path, s.most)
+	case int64(len(b)) > s.maxSize:
+		return "", fmt.Errorf("%s is longer than %d bytes", path, s.maxSize)
 	}
 	return string(b), nil
 }
@@ -113,28 +113,28 @@ func (s *source) readFile(path string) (string, error) {
 func (c contents) of(path string) (string, error) { return c[path].text, c[path].err }
 
 // load takes the files for the first time.
-func (s *source) load(ctx context.Context) error {
-	s.fixed = slices.ContainsFunc(s.paths, func(path string) bool {
+func (s *fileSource) load(ctx context.Context) error {
+	s.readOnce = slices.ContainsFunc(s.paths, func(path string) bool {
 		info, err := os.Stat(path)
 		return err == nil && !info.Mode().IsRegular() && !info.IsDir()
 	})
 	files, sum := s.read()
-	if _, err := s.take(ctx, files); err != nil {
+	if _, err := s.apply(ctx, files); err != nil {
 		return err
 	}
 	s.inForce, s.readAt = sum, time.Now()
 	return nil
 }
 
-// look takes the files where they changed. What is being written is given time: a
+// check takes the files where they changed. What is being written is given time: a
 // change is judged when the next look finds it as the one before left it.
-func (s *source) look(ctx context.Context, log *zap.Logger) {
+func (s *fileSource) check(ctx context.Context, log *zap.Logger) {
 	files, sum := s.read()
 	now := time.Now()
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	settled := sum == s.seen
-	s.seen, s.readAt = sum, now
+	settled := sum == s.lastSeen
+	s.lastSeen, s.readAt = sum, now
 	log = log.With(zap.String("what", s.what), zap.Strings("files", s.paths))
 	switch {
 	case sum == s.inForce:
@@ -147,7 +147,7 @@ func (s *source) look(ctx context.Context, log *zap.Logger) {
 		return
 	}
 	s.mu.Unlock() // it may read the store
-	changed, err := s.take(ctx, files)
+	changed, err := s.apply(ctx, files)
 	s.mu.Lock()
 	if err != nil {
 		if ctx.Err() == nil && (sum != s.refused || s.trouble == nil || s.trouble.Error() != err.Error()) {
@@ -164,7 +164,7 @@ func (s *source) look(ctx context.Context, log *zap.Logger) {
 }
 
 // state is what may be told of a source.
-func (s *source) state() wire.File {
+func (s *fileSource) state() wire.File {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	f := wire.File{What: s.what, Paths: s.paths, ReadAt: s.readAt.UTC()}
@@ -208,11 +208,11 @@ func (c contents) resolve(text string) (string, error) {
 	return value, nil
 }
 
-// follow resolves texts of the configuration, takes them, and goes on to do so
+// followFiles resolves texts of the configuration, takes them, and goes on to do so
 // while their files change.
-func (a *App) follow(what string, texts []string, take func(context.Context, []string) (changed bool, err error)) error {
-	s := &source{what: what, paths: filesIn(texts...), most: maxSecretFile}
-	s.take = func(ctx context.Context, files contents) (bool, error) {
+func (a *App) followFiles(what string, texts []string, take func(context.Context, []string) (changed bool, err error)) error {
+	s := &fileSource{what: what, paths: filesIn(texts...), maxSize: maxSecretFile}
+	s.apply = func(ctx context.Context, files contents) (bool, error) {
 		values := make([]string, len(texts))
 		for i, text := range texts {
 			var err error
@@ -222,15 +222,15 @@ func (a *App) follow(what string, texts []string, take func(context.Context, []s
 		}
 		return take(ctx, values)
 	}
-	return a.add(s)
+	return a.addSource(s)
 }
 
-// add loads a source, and has its files looked at.
-func (a *App) add(s *source) error {
+// addSource loads a source, and has its files looked at.
+func (a *App) addSource(s *fileSource) error {
 	if err := s.load(a.ctx); err != nil {
 		return err
 	}
-	if len(s.paths) > 0 && !s.fixed {
+	if len(s.paths) > 0 && !s.readOnce {
 		a.sources = append(a.sources, s)
 	}
 	return nil

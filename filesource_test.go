@@ -69,7 +69,7 @@ func (a *fileApp) path(name string) string { return filepath.Join(a.dir, name) }
 // look is what happens once a second.
 func (a *fileApp) look() {
 	for _, s := range a.sources {
-		s.look(a.t.Context(), zap.NewNop())
+		s.check(a.t.Context(), zap.NewNop())
 	}
 }
 
@@ -319,10 +319,10 @@ func TestWhatIsBeingWrittenIsNotTaken(t *testing.T) {
 // TestAPipeIsReadOnce: to read it again would wait for another writer.
 func TestAPipeIsReadOnce(t *testing.T) {
 	a := newFileApp(t)
-	s := &source{what: "x", paths: []string{os.DevNull}, most: 10}
-	s.take = func(context.Context, contents) (bool, error) { return true, nil }
+	s := &fileSource{what: "x", paths: []string{os.DevNull}, maxSize: 10}
+	s.apply = func(context.Context, contents) (bool, error) { return true, nil }
 	n := len(a.sources)
-	if err := a.add(s); err != nil || len(a.sources) != n {
+	if err := a.addSource(s); err != nil || len(a.sources) != n {
 		t.Errorf("%v; it is looked at", err)
 	}
 }
@@ -332,12 +332,12 @@ func TestAPipeIsReadOnce(t *testing.T) {
 func TestAnAnswerIsSearchedForBothCredentialsAfterARotation(t *testing.T) {
 	t.Parallel()
 	to := new(target)
-	to.hold(token.NewSecret("sk-first-0123456789"))
+	to.setHeld(token.NewSecret("sk-first-0123456789"))
 	running := to.held.Load()
-	if to.hold(token.NewSecret("sk-first-0123456789")) {
+	if to.setHeld(token.NewSecret("sk-first-0123456789")) {
 		t.Error("the same is called a change")
 	}
-	if !to.hold(token.NewSecret("sk-next-9876543210")) {
+	if !to.setHeld(token.NewSecret("sk-next-9876543210")) {
 		t.Error("another is called none")
 	}
 	for name, c := range map[string]*credential{"running": running, "new": to.held.Load()} {

@@ -41,8 +41,8 @@ func TestAFileThatBecomesAPipeKeepsNobodyWaiting(t *testing.T) {
 		looked := make(chan struct{})
 		go func() {
 			defer close(looked)
-			s.look(t.Context(), zap.NewNop())
-			s.look(t.Context(), zap.NewNop())
+			s.check(t.Context(), zap.NewNop())
+			s.check(t.Context(), zap.NewNop())
 		}()
 		select {
 		case <-looked:
@@ -69,7 +69,7 @@ func TestAFileThatBecomesAPipeWhileItIsLookedAtKeepsNobodyWaiting(t *testing.T) 
 		t.Fatal(err)
 	}
 	symlink(t, at("file"), at("key"))
-	s := &source{paths: []string{at("key")}, most: maxSecretFile}
+	s := &fileSource{paths: []string{at("key")}, maxSize: maxSecretFile}
 	stop, stopped := make(chan struct{}), make(chan struct{})
 	go func() {
 		defer close(stopped)

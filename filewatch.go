@@ -7,11 +7,11 @@ import (
 	"github.com/till-proxy/till/admin/wire"
 )
 
-// lookEvery is how often files are looked at. They are read, and not asked for
+// checkInterval is how often files are looked at. They are read, and not asked for
 // their dates: that is the same for files that are written over, moved into place,
 // or reached by links that are turned, on every file system; and they are few and
 // small.
-const lookEvery = time.Second
+const checkInterval = time.Second
 
 // stopTime is how long a look may go on when the app stops. What takes longer is a
 // disk that does not answer, and the look takes nothing any more.
@@ -33,7 +33,7 @@ func (a *App) watch() {
 	}
 	go func() {
 		defer close(done)
-		ticker := time.NewTicker(lookEvery)
+		ticker := time.NewTicker(checkInterval)
 		defer ticker.Stop()
 		for {
 			select {
@@ -42,7 +42,7 @@ func (a *App) watch() {
 			case <-ticker.C:
 			}
 			for _, s := range a.sources {
-				s.look(ctx, a.logger)
+				s.check(ctx, a.logger)
 			}
 		}
 	}()
@@ -57,8 +57,8 @@ func (a *App) Files() []wire.File {
 	return files
 }
 
-// lookLate is how long ago the last look may be.
-const lookLate = time.Minute
+// checkOverdue is how long ago the last look may be.
+const checkOverdue = time.Minute
 
 // diagnoseSources finds files whose present content is not in force.
 func (a *App) diagnoseSources(d *diagnosis) {
@@ -70,7 +70,7 @@ func (a *App) diagnoseSources(d *diagnosis) {
 		case f.Trouble != "":
 			d.error("file_not_taken", "write it whole and move it into place: mv "+f.Paths[0]+".new "+f.Paths[0],
 				"a change of %s is not taken: %s; what was read before stays in force until the server ends, and then it does not start", f.What, f.Trouble)
-		case !f.ReadAt.IsZero() && time.Since(f.ReadAt) > lookLate:
+		case !f.ReadAt.IsZero() && time.Since(f.ReadAt) > checkOverdue:
 			d.error("file_not_taken", "look after the disk that it is on", "%s could not be read since %s, so no change of it is seen", f.What, f.ReadAt.Format(time.RFC3339))
 		}
 	}

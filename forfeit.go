@@ -13,7 +13,7 @@ import (
 var errInOrder = errors.New("the store is in order: there is nothing to repair")
 
 // forfeit closes a store that is in doubt, mends it, and opens it.
-func (e *engine) forfeit(by limiter.Caller, o opening) (limiter.Repaired, error) {
+func (e *engine) forfeit(by limiter.Caller, o storeOptions) (limiter.Repaired, error) {
 	var done limiter.Repaired
 	if by.Role != limiter.OperatorRole { // judged before the store is closed for it
 		return done, fmt.Errorf("%w: only the operator repairs the store", limiter.ErrForbidden)
@@ -23,23 +23,23 @@ func (e *engine) forfeit(by limiter.Caller, o opening) (limiter.Repaired, error)
 	}
 	e.mu.Lock()
 	_ = e.wait(0) // without patience there is no error
-	former, err := e.limiter, e.why()
+	former, err := e.limiter, e.failure()
 	if !errors.Is(err, limiter.ErrDoubt) {
 		e.mu.Unlock()
 		return done, errors.Join(errInOrder, err)
 	}
-	mended := make(chan struct{})
-	e.opening = mended
+	repaired := make(chan struct{})
+	e.opening = repaired
 	e.mu.Unlock()
 
-	err = e.mend(former, by, o, &done)
+	err = e.repair(former, by, o, &done)
 
 	e.mu.Lock()
 	e.failed, e.nextTry, e.opening = err, time.Time{}, nil
 	if err == nil {
-		e.failed, e.mended = errMended, true
+		e.failed, e.repaired = errRepaired, true
 	}
-	close(mended)
+	close(repaired)
 	e.mu.Unlock()
 	if err != nil {
 		return done, err
@@ -48,10 +48,10 @@ func (e *engine) forfeit(by limiter.Caller, o opening) (limiter.Repaired, error)
 	return done, err
 }
 
-// errMended says that a store has to be opened again.
-var errMended = errors.New("the store was mended and is not yet open")
+// errRepaired says that a store has to be opened again.
+var errRepaired = errors.New("the store was mended and is not yet open")
 
-func (e *engine) mend(former *limiter.Limiter, by limiter.Caller, o opening, done *limiter.Repaired) error {
+func (e *engine) repair(former *limiter.Limiter, by limiter.Caller, o storeOptions, done *limiter.Repaired) error {
 	if former != nil {
 		if err := former.Close(); err != nil && !errors.Is(err, store.ErrClosed) {
 			o.log.Warn("closing the store that is in doubt", "error", err)

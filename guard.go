@@ -16,12 +16,12 @@ import (
 // guard runs the handlers that follow. What they do with the request cannot
 // be seen, so it counts as dispatched from here on.
 func (h *Handler) guard(w http.ResponseWriter, r *http.Request, x *exchange, next caddyhttp.Handler) error {
-	leaveUnread(w, r) // as the handler may
+	closeIfUnread(w, r) // as the handler may
 	ctx, cancel := context.WithCancel(r.Context())
 	defer cancel()
 	if !x.begin(cancel) {
-		x.announce(w.Header())
-		return h.say(w, r, x.target, x.path, x.grant.Cut(), 0)
+		x.setRemainingHeaders(w.Header())
+		return h.answerRefusal(w, r, x.target, x.path, x.grant.Cut(), 0)
 	}
 	x.dispatched.Store(true)
 	gw := &guardWriter{ResponseWriterWrapper: &caddyhttp.ResponseWriterWrapper{ResponseWriter: w}, x: x, before: maps.Clone(w.Header()), method: r.Method}
@@ -49,7 +49,7 @@ func (h *Handler) guard(w http.ResponseWriter, r *http.Request, x *exchange, nex
 		return nil
 	}
 	if err == nil && x.grant.Cut() == nil {
-		x.announce(w.Header())
+		x.setRemainingHeaders(w.Header())
 		return nil
 	}
 	status := statusOf(err)
@@ -66,7 +66,7 @@ func (h *Handler) instead(gw *guardWriter, x *exchange, err error, status int) e
 		clear(gw.Header())
 		maps.Copy(gw.Header(), gw.before)
 	}
-	return h.failed(gw.ResponseWriter, x, err, status)
+	return h.answerError(gw.ResponseWriter, x, err, status)
 }
 
 // endStream ends an event stream that was cut with an error event. It reports
@@ -77,8 +77,8 @@ func (h *Handler) endStream(w http.ResponseWriter, gw *guardWriter, x *exchange)
 	if cut == nil || gw.status == 0 || err != nil || kind != "text/event-stream" || w.Header().Get("Content-Length") != "" {
 		return false
 	}
-	dialect, told := x.target.preset.Dialect, x.refusal(cut)
-	for _, words := range [][]byte{append([]byte("\n\n"), dialect.StreamError(x.path, told)...), dialect.StreamEnd(x.path, told)} {
+	dialect, answer := x.target.preset.Dialect, x.refusal(cut)
+	for _, words := range [][]byte{append([]byte("\n\n"), dialect.StreamError(x.path, answer)...), dialect.StreamEnd(x.path, answer)} {
 		if _, err := w.Write(words); err != nil || http.NewResponseController(w).Flush() != nil {
 			return false
 		}
@@ -168,7 +168,7 @@ func (w *guardWriter) begins(status int) bool {
 	if w.status == 0 && w.x.grant.Cut() == nil {
 		w.status = status
 		w.x.status.Store(int32(status))
-		w.x.announce(w.Header())
+		w.x.setRemainingHeaders(w.Header())
 		w.left = -1
 		if w.x.grant.Counts() {
 			w.watch(status)

@@ -82,7 +82,7 @@ func TestWhatAGuardedHandlerSaysAfterTheCutIsTheRefusal(t *testing.T) {
 			s := newSite(t, nil)
 			k := s.mint(func(k *limiter.Key) { k.Upstream = "raw" })
 			w := httptest.NewRecorder()
-			x := &exchange{target: s.h.app.targets["raw"], client: w, came: t.Context()}
+			x := &exchange{target: s.h.app.targets["raw"], client: w, clientCtx: t.Context()}
 			ask := limiter.Ask{Bound: limiter.Amounts{limiter.Activations: 1}, Method: "GET", Path: "/", OnCut: x.stop}
 			if refusal := s.live(k).Reserve(t.Context(), &ask, &x.grant); refusal != nil {
 				t.Fatal(refusal)

@@ -67,8 +67,8 @@ func TestNoAnswerCostsMoreThanItsHoldNorLessThanItIsBilled(t *testing.T) {
 		if err != nil {
 			return // a model that searches
 		}
-		u := &use{estimate: e, price: prices.Routed(price, now).For(e), priced: true, prices: prices, provider: provider, began: now, now: func() time.Time { return now },
-			input: rapid.Int64Range(1, 1_000_000).Draw(t, "held input"), natural: rapid.Int64Range(1, 200_000).Draw(t, "held output"), output: -1, meter: preset.Meter(false), whole: true}
+		u := &usage{estimate: e, price: prices.Routed(price, now).For(e), priced: true, prices: prices, provider: provider, began: now, now: func() time.Time { return now },
+			input: rapid.Int64Range(1, 1_000_000).Draw(t, "held input"), natural: rapid.Int64Range(1, 200_000).Draw(t, "held output"), output: -1, meter: preset.Meter(false), readToEnd: true}
 
 		in, out := rapid.Int64Range(1, u.input).Draw(t, "input"), rapid.Int64Range(1, u.natural).Draw(t, "output")
 		cached := rapid.Int64Range(0, in).Draw(t, "read")
@@ -154,7 +154,7 @@ func TestWhatARequestIsFittedToIsLeft(t *testing.T) {
 		e := &upstream.Estimate{Model: row.Model, Answers: rapid.Int64Range(1, 5).Draw(t, "answers"), Permille: rapid.SampledFrom([]int64{1000, 1, 1155, 2500, 27_500}).Draw(t, "permille"),
 			Stated: rapid.SampledFrom([]int64{-1, -1, 0, 1, 200, 5000}).Draw(t, "stated"), Thinking: rapid.SampledFrom([]int64{0, 0, 1024, 9000}).Draw(t, "thinking"), Cached: rapid.Bool().Draw(t, "cached")}
 		e.Asked = e.Permille
-		u := &use{estimate: e, price: row, priced: rapid.Bool().Draw(t, "dollars"), prices: prices, began: now, now: func() time.Time { return now }, mayFit: rapid.Bool().Draw(t, "fit"),
+		u := &usage{estimate: e, price: row, priced: rapid.Bool().Draw(t, "dollars"), prices: prices, began: now, now: func() time.Time { return now }, mayFit: rapid.Bool().Draw(t, "fit"),
 			input: rapid.Int64Range(1, 1_000_000).Draw(t, "input"), output: -1}
 		u.natural, _ = e.Longest(row, u.input)
 		left := limiter.Amounts{limiter.Tokens: rapid.Int64Range(0, 2_000_000).Draw(t, "tokens"), limiter.Nanodollars: rapid.Int64Range(0, 5_000_000_000).Draw(t, "nano-dollars")}
@@ -172,10 +172,10 @@ func TestWhatARequestIsFittedToIsLeft(t *testing.T) {
 		if b := u.bound(written); b != held {
 			t.Fatalf("%d may be answered, which is %v, and %v is held", written, b, held)
 		}
-		if !within(held, left) && written > u.least() && u.fits() {
+		if !fitsInto(held, left) && written > u.least() && u.fits() {
 			t.Fatalf("%v is held of %v, for %d tokens", held, left, written)
 		}
-		if longer := written + 1; within(held, left) && longer <= u.natural && within(u.bound(longer+1), left) {
+		if longer := written + 1; fitsInto(held, left) && longer <= u.natural && fitsInto(u.bound(longer+1), left) {
 			t.Fatalf("%d are given of %v, and %d would do", written, left, longer)
 		}
 	})

@@ -77,19 +77,19 @@ func newMetrics() *metrics {
 	return m
 }
 
-// useMetrics are the counters of one upstream's use.
-type useMetrics struct {
+// usageMetrics are the counters of one upstream's use.
+type usageMetrics struct {
 	input, cached, written, output, unmeasured, dollars prometheus.Counter
 }
 
-// use returns the counters of an upstream's tokens and dollars.
-func (m *metrics) use(upstream string) *useMetrics {
+// usageOf returns the counters of an upstream's tokens and dollars.
+func (m *metrics) usageOf(upstream string) *usageMetrics {
 	kind := func(kind string) prometheus.Counter { return m.tokens.WithLabelValues(upstream, kind) }
-	return &useMetrics{kind("input"), kind("cached_input"), kind("cache_write"), kind("output"), kind("unmeasured"), m.spend.WithLabelValues(upstream)}
+	return &usageMetrics{kind("input"), kind("cached_input"), kind("cache_write"), kind("output"), kind("unmeasured"), m.spend.WithLabelValues(upstream)}
 }
 
-// count adds what a request was charged.
-func (m *useMetrics) count(kinds *limiter.TokenKinds, nano int64) {
+// add adds what a request was charged.
+func (m *usageMetrics) add(kinds *limiter.TokenKinds, nano int64) {
 	for _, c := range [...]struct {
 		counter prometheus.Counter
 		n       float64
@@ -114,14 +114,14 @@ func (m *metrics) register(r *prometheus.Registry) error {
 	return nil
 }
 
-func (m *metrics) follow(l *limiter.Limiter) { m.limiter.Store(l) }
+func (m *metrics) setLimiter(l *limiter.Limiter) { m.limiter.Store(l) }
 
 // Committed is told of each commit; see [limiter.Observer].
 func (m *metrics) Committed(took time.Duration, _ int) { m.commits.Observe(took.Seconds()) }
 
-// counter returns the counter of an upstream's activations, so that counting
+// activationsOf returns the counter of an upstream's activations, so that counting
 // costs no look-up per request.
-func (m *metrics) counter(upstream string) prometheus.Counter {
+func (m *metrics) activationsOf(upstream string) prometheus.Counter {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	c := m.admitted[upstream]
@@ -132,7 +132,7 @@ func (m *metrics) counter(upstream string) prometheus.Counter {
 	return c
 }
 
-func (m *metrics) refused(upstream string, code limiter.Code) {
+func (m *metrics) countRefusal(upstream string, code limiter.Code) {
 	m.refusals.WithLabelValues(upstream, string(code)).Inc()
 }
 

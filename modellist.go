@@ -14,9 +14,9 @@ import (
 // is below 1 MB.
 const maxModelList = 8 << 20
 
-// askForWholeList lets an upstream answer with a list that can be read: not
+// requestFullList lets an upstream answer with a list that can be read: not
 // compressed, not in part, and not with "unchanged since then".
-func askForWholeList(h http.Header) {
+func requestFullList(h http.Header) {
 	h["Accept-Encoding"] = []string{"identity"}
 	for _, name := range []string{"If-None-Match", "If-Modified-Since", "If-Match", "If-Unmodified-Since", "If-Range", "Range"} {
 		delete(h, name)
@@ -27,7 +27,7 @@ func askForWholeList(h http.Header) {
 func filterModels(res *http.Response, x *exchange) *limiter.Refusal {
 	key := x.grant.Key()
 	unread := func(why string) *limiter.Refusal {
-		return about(key, limiter.CodeUpstreamFailed, "got a list of models from upstream %s that cannot be reduced to the key's: %s", key.Upstream, why)
+		return keyRefusal(key, limiter.CodeUpstreamFailed, "got a list of models from upstream %s that cannot be reduced to the key's: %s", key.Upstream, why)
 	}
 	if !decode(res, maxModelList+1) {
 		return unread("it is compressed in a way that is not known here")

@@ -50,10 +50,10 @@ type Handler struct {
 	// Default: false.
 	Guard bool `json:"guard,omitempty"`
 
-	app      *App
-	crossing []*target // of those served here, the ones with cors
-	metrics  *metrics
-	logger   *zap.Logger
+	app         *App
+	corsTargets []*target // of those served here, the ones with cors
+	metrics     *metrics
+	logger      *zap.Logger
 }
 
 // CaddyModule returns the Caddy module information.
@@ -70,13 +70,13 @@ func (h *Handler) Provision(ctx caddy.Context) error {
 	if err := app.sites.claim(ctx, keysRole); err != nil {
 		return err
 	}
-	if err := believable(ctx); err != nil {
+	if err := checkTrustedProxies(ctx); err != nil {
 		return err
 	}
-	if err := reachable(ctx, keysRole); err != nil {
+	if err := checkReached(ctx, keysRole); err != nil {
 		return err
 	}
-	if err := meant("upstreams", h.Upstreams); err != nil {
+	if err := checkList("upstreams", h.Upstreams); err != nil {
 		return err
 	}
 	for _, name := range h.Upstreams {
@@ -86,7 +86,7 @@ func (h *Handler) Provision(ctx caddy.Context) error {
 	}
 	for _, name := range slices.Sorted(maps.Keys(app.targets)) {
 		if t := app.targets[name]; len(t.cors) > 0 && !h.Guard && (len(h.Upstreams) == 0 || slices.Contains(h.Upstreams, name)) {
-			h.crossing = append(h.crossing, t)
+			h.corsTargets = append(h.corsTargets, t)
 		}
 	}
 	h.app, h.metrics, h.logger = app, app.engine.metrics, ctx.Logger()
@@ -103,8 +103,8 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 	if preflight {
 		return nil
 	}
-	stayOnHTTP1(r)
-	expects := waits(r)
+	dropHTTP2Upgrade(r)
+	expects := expectsContinue(r)
 	if expects {
 		// Go's server would read the body before an answer that comes first. Where the
 		// writer cannot do it, a refusal comes after the body.
@@ -112,16 +112,16 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 	}
 	escaped := r.URL.EscapedPath()
 	if !h.Guard { // what follows a guard sees the path as it came
-		escaped = arrived(escaped)
+		escaped = normalizePath(escaped)
 	}
 	path, pathErr := scope.CleanPath(escaped)
 	l, by, refusal := h.find(w, r, origin)
 	key, k, t := by.key, by.k, by.target
-	share(w, r, origin, t)
+	allowOrigin(w, r, origin, t)
 	if refusal != nil {
 		return h.refuse(w, r, nil, path, refusal, 0)
 	}
-	x := &exchange{target: t, real: by.real, location: location{path: path, out: escaped}, client: w, came: r.Context(), seen: r}
+	x := &exchange{target: t, credential: by.credential, location: location{path: path, out: escaped}, client: w, clientCtx: r.Context(), request: r}
 	own := pathErr == nil && (strings.HasPrefix(path, "/till/") || path == "/till")
 	ask := limiter.Ask{Bound: limiter.Amounts{limiter.Activations: 1}, String: by.number, Addr: clientAddr(r), OnCut: x.stop}
 	switch {
@@ -129,31 +129,31 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 		// What a holder is told of a key does not depend on where its requests may go.
 		return h.serveSelf(w, r, l, &by)
 	case t == nil:
-		refusal = about(key, limiter.CodeUpstreamUnknown, "is for upstream %s, which is not configured here", key.Upstream)
+		refusal = keyRefusal(key, limiter.CodeUpstreamUnknown, "is for upstream %s, which is not configured here", key.Upstream)
 	case len(h.Upstreams) > 0 && !slices.Contains(h.Upstreams, t.name):
-		refusal = about(key, limiter.CodeWrongUpstream, "is for upstream %s, which is not served at this address", t.name)
+		refusal = keyRefusal(key, limiter.CodeWrongUpstream, "is for upstream %s, which is not served at this address", t.name)
 	case strings.EqualFold(r.Method, http.MethodTrace) || strings.EqualFold(r.Method, http.MethodConnect) && !upgrades(r):
-		refusal = about(key, limiter.CodeMethodNotAllowed, "may not use method %s: it is never forwarded", r.Method)
+		refusal = keyRefusal(key, limiter.CodeMethodNotAllowed, "may not use method %s: it is never forwarded", r.Method)
 	case pathErr != nil:
-		refusal = about(key, limiter.CodeBadRequest, "asked for a path that is refused: %s", pathErr)
+		refusal = keyRefusal(key, limiter.CodeBadRequest, "asked for a path that is refused: %s", pathErr)
 	case own:
 		return h.serveSelf(w, r, l, &by)
 	case h.Guard:
 		if upgrades(r) {
-			refusal = about(key, limiter.CodeUpgradeNotAllowed, "may not upgrade the connection here")
+			refusal = keyRefusal(key, limiter.CodeUpgradeNotAllowed, "may not upgrade the connection here")
 		} else {
-			refusal = t.destine(x, r, key, true, &ask)
+			refusal = t.checkDestination(x, r, key, true, &ask)
 		}
 	case key.Custody == limiter.CustodySealed && !slices.Equal(by.box.Origins, t.declared):
-		refusal = about(key, limiter.CodeUpstreamChanged, "was sealed for upstream %s at another address than the one configured now; it has to be rotated with its upstream_key, or minted anew", t.name)
+		refusal = keyRefusal(key, limiter.CodeUpstreamChanged, "was sealed for upstream %s at another address than the one configured now; it has to be rotated with its upstream_key, or minted anew", t.name)
 	case key.Custody != limiter.CustodySealed && t.held.Load() == nil:
-		refusal = about(key, limiter.CodeUpstreamUnknown, "is for upstream %s, which has no credential here any more", t.name)
+		refusal = keyRefusal(key, limiter.CodeUpstreamUnknown, "is for upstream %s, which has no credential here any more", t.name)
 	default:
-		x.real = cmp.Or(by.real, t.held.Load())
+		x.credential = cmp.Or(by.credential, t.held.Load())
 		var to location
 		if to, refusal = t.route(r, key, path, escaped); refusal == nil {
 			x.location = to
-			refusal = t.destine(x, r, key, false, &ask)
+			refusal = t.checkDestination(x, r, key, false, &ask)
 		}
 	}
 	if refusal != nil {
@@ -165,14 +165,14 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 	if x.upgrade {
 		ask.Method = http.MethodGet // also where it came as an extended CONNECT
 	}
-	defer x.letGo()
+	defer x.releaseBody()
 	if refusal := h.admit(w, r, x, key, k, &ask, expects); refusal != nil {
 		return h.refuse(w, r, t, x.path, refusal, 0)
 	}
 	// Unless it is settled: something may panic before it is passed on.
 	defer x.grant.Cancel()
 	x.rewrite(r)
-	x.introduce(w.Header(), r)
+	x.setKeyHeaders(w.Header(), r)
 	h.metrics.overhead.Observe((time.Since(start) - x.grant.Waited()).Seconds())
 	return h.forward(w, r, x, next)
 }
@@ -180,7 +180,7 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 // find finds the key that a request came with.
 func (h *Handler) find(w http.ResponseWriter, r *http.Request, origin string) (l *limiter.Limiter, by holder, refusal *limiter.Refusal) {
 	if origin == "" && len(w.Header()["Access-Control-Allow-Origin"]) == 0 {
-		if refusal = notAmbient(r); refusal != nil {
+		if refusal = refuseAmbient(r); refusal != nil {
 			return nil, by, refusal
 		}
 	}
@@ -206,7 +206,7 @@ func (h *Handler) find(w http.ResponseWriter, r *http.Request, origin string) (l
 	if by.key.Custody == limiter.CustodySealed {
 		by.box = by.k.Box(by.key, by.number)
 	}
-	if by.real, refusal = h.credentialOf(by.k, by.key, parsed, by.box); refusal == nil {
+	if by.credential, refusal = h.credentialOf(by.k, by.key, parsed, by.box); refusal == nil {
 		by.target = h.app.targets[by.key.Upstream]
 	}
 	return l, by, refusal
@@ -216,8 +216,8 @@ func (h *Handler) find(w http.ResponseWriter, r *http.Request, origin string) (l
 // below panics, as reverse_proxy does to abort an answer.
 func (h *Handler) forward(w http.ResponseWriter, r *http.Request, x *exchange, next caddyhttp.Handler) error {
 	defer x.settle()
-	defer x.leave()
-	x.streams = r.ProtoMajor == 1 && r.ContentLength != 0 && x.body == nil && !x.upgrade
+	defer x.handlerDone()
+	x.unbuffered = r.ProtoMajor == 1 && r.ContentLength != 0 && x.body == nil && !x.upgrade
 	ctx := context.WithValue(r.Context(), exchangeKey{}, x)
 	if h.Guard {
 		return h.guard(w, r.WithContext(ctx), x, next)
@@ -228,22 +228,22 @@ func (h *Handler) forward(w http.ResponseWriter, r *http.Request, x *exchange, n
 	}
 	// The error does not leave this handler: Caddy's server would log it
 	// with the request as it came, keys included.
-	return h.failed(w, x, err, http.StatusBadGateway)
+	return h.answerError(w, x, err, http.StatusBadGateway)
 }
 
-// failed turns an error from below into a refusal. fallback is the status of
+// answerError turns an error from below into a refusal. fallback is the status of
 // an error that names none of its own.
-func (h *Handler) failed(w http.ResponseWriter, x *exchange, err error, fallback int) error {
+func (h *Handler) answerError(w http.ResponseWriter, x *exchange, err error, fallback int) error {
 	x.grant.Answered()
-	x.hangUp()
+	x.closeUnlessRead()
 	if cut := x.grant.Cut(); cut != nil {
-		x.announce(w.Header())
-		return h.say(w, x.seen, x.target, x.path, cut, 0)
+		x.setRemainingHeaders(w.Header())
+		return h.answerRefusal(w, x.request, x.target, x.path, cut, 0)
 	}
 	key := x.grant.Key()
 	var tooLarge *http.MaxBytesError
 	if errors.As(err, &tooLarge) {
-		return h.say(w, x.seen, x.target, x.path, about(key, limiter.CodeBodyTooLarge, "sent more than the %d bytes allowed here", tooLarge.Limit), 0)
+		return h.answerRefusal(w, x.request, x.target, x.path, keyRefusal(key, limiter.CodeBodyTooLarge, "sent more than the %d bytes allowed here", tooLarge.Limit), 0)
 	}
 	status, what := fallback, "could not be reached"
 	var timeout net.Error
@@ -255,7 +255,7 @@ func (h *Handler) failed(w http.ResponseWriter, x *exchange, err error, fallback
 	}
 	h.logger.Error("upstream failed", zap.String("key_id", key.ID), zap.String("upstream", x.target.name),
 		zap.String("code", string(limiter.CodeUpstreamFailed)), zap.String("request_id", x.id()), zap.Error(err))
-	return h.say(w, x.seen, x.target, x.path, &limiter.Refusal{
+	return h.answerRefusal(w, x.request, x.target, x.path, &limiter.Refusal{
 		Code: limiter.CodeUpstreamFailed, KeyID: key.ID, KeyName: key.Name, Upstream: key.Upstream,
 		Message: "upstream " + x.target.name + " " + what,
 	}, status)
@@ -272,27 +272,27 @@ func statusOf(err error) int {
 // refuse answers a request that was not admitted. It ends the connection if its body
 // may still be waited for.
 func (h *Handler) refuse(w http.ResponseWriter, r *http.Request, t *target, path string, refusal *limiter.Refusal, status int) error {
-	leaveUnread(w, r)
-	return h.say(w, r, t, path, refusal, status)
+	closeIfUnread(w, r)
+	return h.answerRefusal(w, r, t, path, refusal, status)
 }
 
-// say answers with a refusal in the dialect of the key's upstream. status 0 takes
+// answerRefusal answers with a refusal in the dialect of the key's upstream. status 0 takes
 // that of the code at the path.
-func (h *Handler) say(w http.ResponseWriter, r *http.Request, t *target, path string, refusal *limiter.Refusal, status int) error {
+func (h *Handler) answerRefusal(w http.ResponseWriter, r *http.Request, t *target, path string, refusal *limiter.Refusal, status int) error {
 	dialect, name := upstream.Unified, ""
 	if t != nil {
 		dialect, name = t.preset.Dialect, t.name
 	}
-	h.metrics.refused(name, refusal.Code)
+	h.metrics.countRefusal(name, refusal.Code)
 	requestID := newRequestID()
 	if c := h.logger.Check(zap.DebugLevel, "refused"); c != nil {
 		c.Write(zap.String("key_id", refusal.KeyID), zap.String("upstream", name), zap.String("code", string(refusal.Code)), zap.String("request_id", requestID))
 	}
-	said := told(refusal, path, requestID)
+	answer := clientRefusal(refusal, path, requestID)
 	if status != 0 {
-		said.Status = status
+		answer.Status = status
 	}
-	if err := writeRefusal(w, r, dialect, refusal, said); err != nil {
+	if err := writeRefusal(w, r, dialect, refusal, answer); err != nil {
 		// The client is gone; there is nobody left to tell.
 		h.logger.Debug("writing a refusal", zap.Error(err))
 	}

@@ -7,12 +7,12 @@ import (
 	"time"
 )
 
-// openings knows which stores this process has open. The pool forgets an
+// openStores knows which stores this process has open. The pool forgets an
 // engine before its Destruct has ended, so a successor may come too early:
 // it waits here until the store is closed.
-var openings = &claims{held: make(map[string]chan struct{})}
+var openStores = &storeClaims{held: make(map[string]chan struct{})}
 
-type claims struct {
+type storeClaims struct {
 	mu   sync.Mutex
 	held map[string]chan struct{} // closed when given back
 }
@@ -20,7 +20,7 @@ type claims struct {
 // closingTime bounds the wait for a store that is being closed.
 const closingTime = 30 * time.Second
 
-func (c *claims) claim(dir string) error {
+func (c *storeClaims) claim(dir string) error {
 	ctx, cancel := context.WithTimeout(context.Background(), closingTime)
 	defer cancel()
 	for {
@@ -40,7 +40,7 @@ func (c *claims) claim(dir string) error {
 	}
 }
 
-func (c *claims) yield(dir string) {
+func (c *storeClaims) release(dir string) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if busy := c.held[dir]; busy != nil {
@@ -55,15 +55,15 @@ func (e *engine) claim() error {
 	if e.claimed {
 		return nil
 	}
-	err := openings.claim(e.dir)
+	err := openStores.claim(e.dir)
 	e.claimed = err == nil
 	return err
 }
 
-// yield lets another engine of this process open the store. Callers hold e.mu.
-func (e *engine) yield() {
+// release lets another engine of this process open the store. Callers hold e.mu.
+func (e *engine) release() {
 	if e.claimed {
 		e.claimed = false
-		openings.yield(e.dir)
+		openStores.release(e.dir)
 	}
 }

@@ -70,7 +70,7 @@ func TestABodyMustComeAtAPace(t *testing.T) {
 				kept := make(chan error, 1)
 				l := &pipe{make(chan net.Conn), make(chan struct{})}
 				s := &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-					b, _, err := hold(r, 2<<20, newPace(w, r))
+					b, _, err := readBody(r, 2<<20, newPace(w, r))
 					read <- err
 					if err != nil {
 						return
@@ -109,7 +109,7 @@ func TestABodyMustComeAtAPace(t *testing.T) {
 				if !errors.Is(err, os.ErrDeadlineExceeded) {
 					t.Fatalf("%v, want a deadline that was exceeded", err)
 				}
-				refusal := (&Handler{app: &App{}}).unread(&limiter.Key{}, err)
+				refusal := (&Handler{app: &App{}}).bodyRefusal(&limiter.Key{}, err)
 				if refusal.Code != limiter.CodeBadRequest || !strings.Contains(refusal.Message, "too slowly") {
 					t.Errorf("refused with %v", refusal)
 				}

@@ -26,7 +26,7 @@ func TestPlaceholdersAreFilledInAsCaddyDoes(t *testing.T) {
 		"{file.plain}{file.DIR/none}": "DIR/none", "{env.TILL_TEST_NONE}": "env.TILL_TEST_NONE} is empty; name a file, {file./path}", "{nonsense}": "{nonsense}; name a file, {file./path}",
 	} {
 		text, blames = strings.ReplaceAll(text, "DIR", dir), strings.ReplaceAll(blames, "DIR", dir)
-		s := &source{paths: filesIn(text), most: maxSecretFile}
+		s := &fileSource{paths: filesIn(text), maxSize: maxSecretFile}
 		files, _ := s.read()
 		got, err := files.resolve(text)
 		if (err != nil) != (blames != "") || err != nil && !strings.Contains(err.Error(), blames) {

@@ -20,37 +20,37 @@ const (
 	// A table may be older than its vendor's models are: twice what it says of tokens
 	// is believed, and ten times of a cost that is reported, but so much in any case,
 	// as for searches that are billed beside the tokens.
-	believedTokens = 2
-	believedCosts  = 10
-	believedCost   = 10_000_000_000 // nano-dollars
+	plausibleTokenFactor = 2
+	plausibleCostFactor  = 10
+	plausibleCost        = 10_000_000_000 // nano-dollars
 )
 
-// seen is what the answer reported, as far as that can be true.
-func (u *use) seen() upstream.Usage {
+// reportedUsage is what the answer reported, as far as that can be true.
+func (u *usage) reportedUsage() upstream.Usage {
 	seen := u.meter.Usage()
-	if !u.believes(seen) {
+	if !u.plausible(seen) {
 		return upstream.Unreported()
 	}
 	return seen
 }
 
-// believes reports whether the model that was asked for can have used so much, or the
+// plausible reports whether the model that was asked for can have used so much, or the
 // one that answered.
-func (u *use) believes(seen upstream.Usage) bool {
-	return u.possible(seen, u.price) || u.meter.PricedModel() != u.estimate.Model && u.possible(seen, u.answering())
+func (u *usage) plausible(seen upstream.Usage) bool {
+	return u.plausibleFor(seen, u.price) || u.meter.PricedModel() != u.estimate.Model && u.plausibleFor(seen, u.answeringPrice())
 }
 
-func (u *use) possible(seen upstream.Usage, price *upstream.Price) bool {
-	input, output := u.mostOf(price)
+func (u *usage) plausibleFor(seen upstream.Usage, price *upstream.Price) bool {
+	input, output := u.plausibleMost(price)
 	if seen.Input > input || seen.Output > output {
 		return false
 	}
-	return !u.priced || price == nil || seen.Nanodollars <= believedCost ||
-		seen.Nanodollars/believedCosts <= price.MaxCost(u.estimate, input, output)
+	return !u.priced || price == nil || seen.Nanodollars <= plausibleCost ||
+		seen.Nanodollars/plausibleCostFactor <= price.MaxCost(u.estimate, input, output)
 }
 
-// mostOf is what is believed of a request to a model in tokens of input and of output.
-func (u *use) mostOf(price *upstream.Price) (input, output int64) {
+// plausibleMost is what is believed of a request to a model in tokens of input and of output.
+func (u *usage) plausibleMost(price *upstream.Price) (input, output int64) {
 	window, longest := int64(mostTokens), int64(mostTokens)
 	if price != nil {
 		const most = 1 << 40 // an operator's table may say anything
@@ -59,11 +59,11 @@ func (u *use) mostOf(price *upstream.Price) (input, output int64) {
 	}
 	input = max(window, u.input, u.widest, u.estimate.Input)
 	output = (max(longest, u.natural) + u.estimate.Predicted) * max(u.estimate.Answers, 1)
-	return believedTokens * input, believedTokens * output
+	return plausibleTokenFactor * input, plausibleTokenFactor * output
 }
 
-// answering is the price of the model that the answer names, or nil.
-func (u *use) answering() *upstream.Price {
+// answeringPrice is the price of the model that the answer names, or nil.
+func (u *usage) answeringPrice() *upstream.Price {
 	if u.prices == nil {
 		return nil
 	}
@@ -74,19 +74,19 @@ func (u *use) answering() *upstream.Price {
 	return price.For(u.estimate)
 }
 
-// unbelieved says, at most once an hour, that an upstream reports what cannot be.
-func (x *exchange) unbelieved() {
-	u := x.use
+// reportImplausible says, at most once an hour, that an upstream reports what cannot be.
+func (x *exchange) reportImplausible() {
+	u := x.usage
 	if u.meter == nil {
 		return
 	}
-	said := u.meter.Usage()
-	if u.believes(said) || !x.target.advice.due("beyond belief "+x.target.name, maxAdvice) {
+	reported := u.meter.Usage()
+	if u.plausible(reported) || !x.target.advice.shouldLog("beyond belief "+x.target.name, maxAdvice) {
 		return
 	}
-	input, output := u.mostOf(u.price)
+	input, output := u.plausibleMost(u.price)
 	x.target.advice.log.Error("an upstream reported more than its model can use: nothing of that report is believed, and the request is charged at its bound",
 		"upstream", x.target.name, "key_id", u.key, "model", fmt.Sprintf("%.64q", u.estimate.Model),
-		"reported_input", said.Input, "reported_output", said.Output, "reported_usd", limiter.FormatUSD(max(said.Nanodollars, 0)),
+		"reported_input", reported.Input, "reported_output", reported.Output, "reported_usd", limiter.FormatUSD(max(reported.Nanodollars, 0)),
 		"believed_input", input, "believed_output", output, "mend", "if that is right, state the model's context_window and max_output_tokens in a prices file")
 }

@@ -118,7 +118,7 @@ func TestNoReportIsBookedThatCannotBeTrue(t *testing.T) {
 			shapes["stream"] = r.stream
 		}
 		for shape, form := range shapes {
-			charged := func(usage string) (tokens, nano int64, kinds limiter.TokenKinds, u *use) {
+			charged := func(usage string) (tokens, nano int64, kinds limiter.TokenKinds, u *usage) {
 				t.Helper()
 				if strings.Contains(form, `"report":0,%s`) {
 					usage = usage[1:] // its counts stand in the answer itself
@@ -136,7 +136,7 @@ func TestNoReportIsBookedThatCannotBeTrue(t *testing.T) {
 				for _, number := range absurd {
 					tokens, nano, kinds, u := charged(r.with(t, field, number))
 					most := u.bound(u.allowed())
-					if tokens < 10 || tokens > most[limiter.Tokens] || nano < 0 || nano > max(most[limiter.Nanodollars], believedCost) || kinds.Sum() != tokens {
+					if tokens < 10 || tokens > most[limiter.Tokens] || nano < 0 || nano > max(most[limiter.Nanodollars], plausibleCost) || kinds.Sum() != tokens {
 						t.Errorf("%s, %s, %s of %s: charged %d tokens and %d nano-dollars, %+v; held %d and %d",
 							name, shape, field, number, tokens, nano, kinds, most[limiter.Tokens], most[limiter.Nanodollars])
 					}
@@ -177,14 +177,14 @@ func TestWhatAModelCanDoIsBelieved(t *testing.T) {
 		"one token too many of it":       {nil, *one, 100, 2*mostTokens + 1, 1, -1, false},
 		"a price without a window":       {&upstream.Price{Rates: upstream.Rates{Input: 1, Output: 1}}, *one, 100, 2 * mostTokens, 1, -1, true},
 		"a window beyond all numbers":    {&upstream.Price{Context: math.MaxInt64, MaxOutput: math.MaxInt64}, *one, 100, 1 << 40, 1 << 40, -1, true},
-		"what a search may cost":         {&upstream.Price{Context: 1000, MaxOutput: 1000}, *one, 100, 1, 1, believedCost, true},
-		"more, of a model that is free":  {&upstream.Price{Context: 1000, MaxOutput: 1000}, *one, 100, 1, 1, believedCost + 1, false},
-		"more, of a model that is dear":  {known, *one, 100, 1, 1, believedCost + 1, true},
+		"what a search may cost":         {&upstream.Price{Context: 1000, MaxOutput: 1000}, *one, 100, 1, 1, plausibleCost, true},
+		"more, of a model that is free":  {&upstream.Price{Context: 1000, MaxOutput: 1000}, *one, 100, 1, 1, plausibleCost + 1, false},
+		"more, of a model that is dear":  {known, *one, 100, 1, 1, plausibleCost + 1, true},
 		"more than any model could cost": {known, *one, 100, 1, 1, 1e15, false},
 	} {
-		u := &use{estimate: &test.estimate, price: test.price, priced: test.price != nil, prices: upstream.BuiltInPrices(), input: 100, widest: test.widest, natural: 100, output: -1,
+		u := &usage{estimate: &test.estimate, price: test.price, priced: test.price != nil, prices: upstream.BuiltInPrices(), input: 100, widest: test.widest, natural: 100, output: -1,
 			began: now, meter: upstream.NewMeter(false)}
-		got := u.believes(upstream.Usage{Input: test.input, Output: test.output, CachedInput: -1, CacheWrite: -1, CacheWrite1h: -1, Nanodollars: test.nano})
+		got := u.plausible(upstream.Usage{Input: test.input, Output: test.output, CachedInput: -1, CacheWrite: -1, CacheWrite1h: -1, Nanodollars: test.nano})
 		if got != test.believed {
 			t.Errorf("%s: %t", name, got)
 		}
@@ -202,8 +202,8 @@ func TestAnUpstreamThatReportsWhatCannotBeIsToldOf(t *testing.T) {
 		a := answered{preset: "openai", answer: fmt.Sprintf(`{"choices":[{"message":{"content":"x"}}],"usage":{"prompt_tokens":10,"completion_tokens":%d}}`, int64(math.MaxInt64))}
 		u, preset := a.use(t)
 		a.reads(t, u, preset, http.Header{}, 1000)
-		x := &exchange{target: mine, use: u}
-		x.unbelieved()
+		x := &exchange{target: mine, usage: u}
+		x.reportImplausible()
 	}
 	if n := strings.Count(log.String(), "level=ERROR"); n != 1 || !strings.Contains(log.String(), "reported_output=9223372036854775807") || !strings.Contains(log.String(), "max_output_tokens") {
 		t.Errorf("said %d times: %s", n, log)

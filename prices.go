@@ -40,14 +40,14 @@ func (a *App) loadPrices() error {
 		return fmt.Errorf(`unknown_price must be "refuse" or "count_only", got %q`, a.UnknownPrice)
 	}
 	if a.PricesFile == "" {
-		return a.takePrices(upstream.BuiltInPrices())
+		return a.applyPrices(upstream.BuiltInPrices())
 	}
 	var err error
 	if a.PricesFile, err = caddy.NewReplacer().ReplaceOrErr(a.PricesFile, true, true); err != nil {
 		return fmt.Errorf("prices: %w", err)
 	}
-	return a.add(&source{what: "the file of prices", paths: []string{a.PricesFile}, most: upstream.MaxPrices,
-		take: func(_ context.Context, files contents) (bool, error) {
+	return a.addSource(&fileSource{what: "the file of prices", paths: []string{a.PricesFile}, maxSize: upstream.MaxPrices,
+		apply: func(_ context.Context, files contents) (bool, error) {
 			text, err := files.of(a.PricesFile)
 			if err != nil {
 				return false, fmt.Errorf("prices: %w", err)
@@ -56,13 +56,13 @@ func (a *App) loadPrices() error {
 			if err != nil {
 				return false, fmt.Errorf("prices: %s: %w", a.PricesFile, err)
 			}
-			return true, a.takePrices(prices)
+			return true, a.applyPrices(prices)
 		}})
 }
 
-// takePrices adds the prices of the configuration, and puts all into force for
+// applyPrices adds the prices of the configuration, and puts all into force for
 // requests that begin from now on.
-func (a *App) takePrices(prices *upstream.Prices) error {
+func (a *App) applyPrices(prices *upstream.Prices) error {
 	for i, p := range a.Prices {
 		provider, model, err := splitModel(p.Model)
 		if err != nil {

@@ -11,12 +11,12 @@ import (
 	"github.com/till-proxy/till/limiter"
 )
 
-// passedHosts are the servers that redirects may lead to: hosts, perhaps with a
+// redirectHosts are the servers that redirects may lead to: hosts, perhaps with a
 // port, and *.example.com for one label before example.com.
-type passedHosts []string
+type redirectHosts []string
 
-func parsePassed(list []string) (passedHosts, error) {
-	var all passedHosts
+func parseRedirectHosts(list []string) (redirectHosts, error) {
+	var all redirectHosts
 	for _, text := range list {
 		host := strings.ToLower(text)
 		bare := strings.TrimPrefix(host, "*.")
@@ -32,9 +32,9 @@ func parsePassed(list []string) (passedHosts, error) {
 	return all, nil
 }
 
-// pass reports whether a redirect may lead to an address. A host with other letters
+// allows reports whether a redirect may lead to an address. A host with other letters
 // than hosts are made of is none: what some clients make of U+FF0F is a slash.
-func (p passedHosts) pass(u *url.URL) bool {
+func (p redirectHosts) allows(u *url.URL) bool {
 	host := plainHost(u)
 	_, parent, _ := strings.Cut(host, ".")
 	return slices.ContainsFunc(p, func(passed string) bool {
@@ -55,7 +55,7 @@ func (t *target) relocate(res *http.Response, out *http.Request, x *exchange, ke
 	redirects := res.StatusCode >= 300 && res.StatusCode < 400
 	// What was made (201, 202) is told as it came, for clients that take it for an
 	// absolute address; whoever follows a redirect reads a path too.
-	told, err := t.local(location, !redirects, out, x)
+	translated, err := t.clientAddress(location, !redirects, out, x)
 	if len(locations) > 1 {
 		err = errUnclear
 	}
@@ -67,7 +67,7 @@ func (t *target) relocate(res *http.Response, out *http.Request, x *exchange, ke
 	}
 	switch {
 	case err == nil:
-		res.Header["Location"] = []string{told}
+		res.Header["Location"] = []string{translated}
 		return nil
 	case !redirects && errors.Is(err, errElsewhere):
 		return nil
@@ -76,7 +76,7 @@ func (t *target) relocate(res *http.Response, out *http.Request, x *exchange, ke
 		return nil
 	}
 	refuse := func(format string, args ...any) *limiter.Refusal {
-		return about(key, limiter.CodeUpstreamFailed, "was redirected by upstream "+t.name+" "+format, args...)
+		return keyRefusal(key, limiter.CodeUpstreamFailed, "was redirected by upstream "+t.name+" "+format, args...)
 	}
 	to, parseErr := parseAddress(location)
 	switch {
@@ -94,7 +94,7 @@ func (t *target) relocate(res *http.Response, out *http.Request, x *exchange, ke
 		return nil // an upstream that was told by which address it is reached
 	}
 	secure := to.Scheme == "https" || t.origins[0].scheme == "http"
-	if to.User == nil && secure && t.passed.pass(to) {
+	if to.User == nil && secure && t.redirectHosts.allows(to) {
 		return nil
 	}
 	host := plainHost(to)

@@ -37,14 +37,14 @@ func refusalHeader(h http.Header, code limiter.Code, status int, retryAfter time
 // browser would ask people, so pages of other origins get none.
 func challenge(h http.Header, r *http.Request, status int) {
 	_, decided := h["Www-Authenticate"]
-	if status == http.StatusUnauthorized && len(h["Access-Control-Allow-Origin"]) == 0 && !decided && !elsewhere(r) {
+	if status == http.StatusUnauthorized && len(h["Access-Control-Allow-Origin"]) == 0 && !decided && !fromOtherSite(r) {
 		h["Www-Authenticate"] = []string{`Basic realm="till", Bearer`}
 	}
 }
 
-// elsewhere reports whether a page of another origin made a browser send a request
+// fromOtherSite reports whether a page of another origin made a browser send a request
 // (https://www.w3.org/TR/fetch-metadata/), other than by a link to follow.
-func elsewhere(r *http.Request) bool {
+func fromOtherSite(r *http.Request) bool {
 	switch r.Header.Get("Sec-Fetch-Site") {
 	case "cross-site", "same-site":
 		return r.Header.Get("Sec-Fetch-Mode") != "navigate" || r.Method != http.MethodGet && r.Method != http.MethodHead
@@ -52,11 +52,11 @@ func elsewhere(r *http.Request) bool {
 	return false
 }
 
-// notAmbient refuses what a browser adds by itself: a key that a person typed in when
+// refuseAmbient refuses what a browser adds by itself: a key that a person typed in when
 // asked for one goes with whatever pages of other sites load from here and post. Those
 // whose origin cors names may send keys, and others cannot set the header themselves.
-func notAmbient(r *http.Request) *limiter.Refusal {
-	if !elsewhere(r) {
+func refuseAmbient(r *http.Request) *limiter.Refusal {
+	if !fromOtherSite(r) {
 		return nil
 	}
 	for _, value := range r.Header["Authorization"] {
@@ -67,37 +67,37 @@ func notAmbient(r *http.Request) *limiter.Refusal {
 	return nil
 }
 
-// waits reports whether a client waits for "100 Continue" before it sends its body
+// expectsContinue reports whether a client waits for "100 Continue" before it sends its body
 // (RFC 9110, section 10.1.1).
-func waits(r *http.Request) bool { return r.ProtoMajor == 1 && len(r.Header["Expect"]) > 0 }
+func expectsContinue(r *http.Request) bool { return r.ProtoMajor == 1 && len(r.Header["Expect"]) > 0 }
 
-// leaveUnread ends the connection with an answer to a client that waits for "100
+// closeIfUnread ends the connection with an answer to a client that waits for "100
 // Continue": what it says next would be taken for its body. Go's server sees to that by
 // itself, but Caddy wraps the body and so hides that nobody asked for it.
-func leaveUnread(w http.ResponseWriter, r *http.Request) {
-	if waits(r) && http.NewResponseController(w).EnableFullDuplex() == nil {
+func closeIfUnread(w http.ResponseWriter, r *http.Request) {
+	if expectsContinue(r) && http.NewResponseController(w).EnableFullDuplex() == nil {
 		w.Header()["Connection"] = []string{"close"}
 	}
 }
 
-// told is a refusal as a client of the endpoint at path hears of it.
-func told(r *limiter.Refusal, path, requestID string) upstream.Refusal {
+// clientRefusal is a refusal as a client of the endpoint at path hears of it.
+func clientRefusal(r *limiter.Refusal, path, requestID string) upstream.Refusal {
 	return upstream.Refusal{
 		Code: string(r.Code), Status: upstream.Status(path, string(r.Code)), Message: r.Message, RequestID: requestID, Field: r.Field,
 	}
 }
 
 // writeRefusal answers with a refusal, said in the dialect.
-func writeRefusal(w http.ResponseWriter, r *http.Request, d upstream.Dialect, refusal *limiter.Refusal, said upstream.Refusal) error {
-	body := d.Body(said)
+func writeRefusal(w http.ResponseWriter, r *http.Request, d upstream.Dialect, refusal *limiter.Refusal, answer upstream.Refusal) error {
+	body := d.Body(answer)
 	h := w.Header()
 	for _, stale := range []string{"Content-Encoding", "Content-Length", "Etag", "Last-Modified", "Trailer", "Transfer-Encoding"} {
 		delete(h, stale)
 	}
-	refusalHeader(h, refusal.Code, said.Status, refusal.RetryAfter, said.RequestID)
-	challenge(h, r, said.Status)
+	refusalHeader(h, refusal.Code, answer.Status, refusal.RetryAfter, answer.RequestID)
+	challenge(h, r, answer.Status)
 	h["Content-Length"] = []string{strconv.Itoa(len(body))}
-	w.WriteHeader(said.Status)
+	w.WriteHeader(answer.Status)
 	_, err := w.Write(body)
 	return err
 }

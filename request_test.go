@@ -36,7 +36,7 @@ func BenchmarkRequest(b *testing.B) {
 				x := exchangeOf(r.Context())
 				x.dispatched.Store(true)
 				x.status.Store(http.StatusNotFound)
-				x.announce(w.Header())
+				x.setRemainingHeaders(w.Header())
 				w.WriteHeader(http.StatusNotFound)
 				return nil
 			})

@@ -97,10 +97,10 @@ func (a *App) provisionRoles() error {
 		role := limiter.NewRole()
 		if r := a.Roles[name]; r != nil {
 			var err error
-			if role, err = r.settle(); err != nil {
+			if role, err = r.resolve(); err != nil {
 				return fmt.Errorf("role %s: %w", name, err)
 			}
-			if err := r.known(slices.Sorted(maps.Keys(a.Upstreams))); err != nil {
+			if err := r.checkUpstreams(slices.Sorted(maps.Keys(a.Upstreams))); err != nil {
 				return fmt.Errorf("role %s: %w", name, err)
 			}
 		}
@@ -109,8 +109,8 @@ func (a *App) provisionRoles() error {
 	return nil
 }
 
-// known checks that the role's upstreams are declared.
-func (r *Role) known(upstreams []string) error {
+// checkUpstreams checks that the role's upstreams are declared.
+func (r *Role) checkUpstreams(upstreams []string) error {
 	for _, name := range r.Upstreams {
 		if !slices.Contains(upstreams, name) {
 			declared := strings.Join(upstreams, ", ")
@@ -123,10 +123,10 @@ func (r *Role) known(upstreams []string) error {
 	return nil
 }
 
-// settle is the role as the limiter takes it.
-func (r *Role) settle() (limiter.Role, error) {
+// resolve is the role as the limiter takes it.
+func (r *Role) resolve() (limiter.Role, error) {
 	role := limiter.NewRole()
-	if err := r.lists(); err != nil {
+	if err := r.checkLists(); err != nil {
 		return role, err
 	}
 	for _, text := range r.Permissions {
@@ -181,21 +181,21 @@ func (r *Role) settle() (limiter.Role, error) {
 	return role, nil
 }
 
-// lists checks that the role's lists hold something, and that as it is meant: an
+// checkLists checks that the role's lists hold something, and that as it is meant: an
 // empty one would be no ceiling, and no placeholder is replaced in them.
-func (r *Role) lists() error {
+func (r *Role) checkLists() error {
 	for name, list := range map[string][]string{
 		"permissions": r.Permissions, "upstreams": r.Upstreams, "models": r.Models, "methods": r.Methods, "paths": r.Paths, "ips": r.IPs,
 	} {
-		if err := meant(name, list); err != nil {
+		if err := checkList(name, list); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-// meant checks a list of rules, which nil leaves out.
-func meant(name string, list []string) error {
+// checkList checks a list of rules, which nil leaves out.
+func checkList(name string, list []string) error {
 	if list != nil && len(list) == 0 {
 		return fmt.Errorf("%s must not be empty; leave it out for no such rule", name)
 	}

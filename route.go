@@ -14,8 +14,8 @@ import (
 	"github.com/till-proxy/till/scope"
 )
 
-// about is a refusal of a request that came with key.
-func about(key *limiter.Key, code limiter.Code, format string, args ...any) *limiter.Refusal {
+// keyRefusal is a refusal of a request that came with key.
+func keyRefusal(key *limiter.Key, code limiter.Code, format string, args ...any) *limiter.Refusal {
 	who := "key " + key.ID
 	if key.Name != "" {
 		who += " (" + key.Name + ")"
@@ -35,9 +35,9 @@ func storeClosed() *limiter.Refusal {
 
 const proxyPrefix = "/proxy/"
 
-// arrived is the path of a request as it is judged and sent on. Clients that join
+// normalizePath is the path of a request as it is judged and sent on. Clients that join
 // the address of a server and a path with a slash too many mean one.
-func arrived(escaped string) string {
+func normalizePath(escaped string) string {
 	escaped = scope.OneSlash(escaped)
 	if rest, ok := strings.CutPrefix(escaped, proxyPrefix); ok {
 		if name, tail, ok := strings.Cut(rest, "/"); ok && strings.HasPrefix(tail, "/") {
@@ -70,7 +70,7 @@ func (t *target) route(r *http.Request, key *limiter.Key, path, escaped string) 
 		method = http.MethodGet // RFC 8441: what would be a GET in HTTP/1.1
 	}
 	if http2, _ := upgradesTo(r); http2 { // on which whatever follows would be forwarded unseen
-		return to, about(key, limiter.CodeUpgradeNotAllowed, "may not upgrade the connection to HTTP/2")
+		return to, keyRefusal(key, limiter.CodeUpgradeNotAllowed, "may not upgrade the connection to HTTP/2")
 	}
 	return to, t.permit(method, to.path, to.upgrade, key)
 }
@@ -80,12 +80,12 @@ func (t *target) locate(key *limiter.Key, path, escaped string) (to location, re
 	if rest, ok := strings.CutPrefix(path, proxyPrefix); ok {
 		name, _, _ := strings.Cut(rest, "/")
 		if name != t.name {
-			return to, about(key, limiter.CodeWrongUpstream, "is for upstream %s, not for %s", t.name, name)
+			return to, keyRefusal(key, limiter.CodeWrongUpstream, "is for upstream %s, not for %s", t.name, name)
 		}
 		to.proxied = proxyPrefix + name
 		rest, ok := strings.CutPrefix(escaped, to.proxied)
 		if !ok {
-			return to, about(key, limiter.CodeBadRequest, "asked for an upstream by an escaped name: write %s", to.proxied)
+			return to, keyRefusal(key, limiter.CodeBadRequest, "asked for an upstream by an escaped name: write %s", to.proxied)
 		}
 		path, escaped = path[len(to.proxied):], rest
 		if path == "" {
@@ -98,7 +98,7 @@ func (t *target) locate(key *limiter.Key, path, escaped string) (to location, re
 	if path != escaped {
 		to.out = t.preset.Canonical(escaped)
 		if sent, err := url.PathUnescape(to.out); err != nil || sent != to.path {
-			return to, about(key, limiter.CodeBadRequest, "asked for a path whose version is escaped: write it as it is")
+			return to, keyRefusal(key, limiter.CodeBadRequest, "asked for a path whose version is escaped: write it as it is")
 		}
 	}
 	if to.out == "/" {
@@ -115,13 +115,13 @@ func (t *target) permit(method, path string, upgrade bool, key *limiter.Key) *li
 	version := t.preset.Version(path)
 	switch {
 	case upgrade && !t.upgrades.Match(method, path, version):
-		return about(key, limiter.CodeUpgradeNotAllowed, "may not upgrade the connection on path %s: upstream %s does not allow it", path, t.name)
+		return keyRefusal(key, limiter.CodeUpgradeNotAllowed, "may not upgrade the connection on path %s: upstream %s does not allow it", path, t.name)
 	case administrative:
-		return about(key, limiter.CodePathNotAllowed, "may not use path %s: it administers the account", path)
+		return keyRefusal(key, limiter.CodePathNotAllowed, "may not use path %s: it administers the account", path)
 	case len(t.allow) > 0 && !t.allow.Match(method, path, version) && !(upgrade && t.upgrades.Match(method, path, version)):
-		return about(key, limiter.CodePathNotAllowed, "may not use %s %s: upstream %s does not allow it", method, path, t.name)
+		return keyRefusal(key, limiter.CodePathNotAllowed, "may not use %s %s: upstream %s does not allow it", method, path, t.name)
 	case asynchronous && len(t.allow) == 0 && !upgrade:
-		return about(key, limiter.CodePathNotAllowed, "may not use path %s: it works on after the answer, where no limit holds; upstream %s would have to allow it", path, t.name)
+		return keyRefusal(key, limiter.CodePathNotAllowed, "may not use path %s: it works on after the answer, where no limit holds; upstream %s would have to allow it", path, t.name)
 	}
 	return nil
 }
@@ -174,11 +174,11 @@ func upgradesTo(r *http.Request) (http2, other bool) {
 	return http2, other
 }
 
-// stayOnHTTP1 takes out of a request the wish to go on in HTTP/2 on the same
+// dropHTTP2Upgrade takes out of a request the wish to go on in HTTP/2 on the same
 // connection, which a server may ignore and RFC 9113, section 3.1, has given up:
 // Java's client has it on every request without TLS. Who names another protocol
 // beside it wants an upgrade, and who forgets Connection is not understood.
-func stayOnHTTP1(r *http.Request) {
+func dropHTTP2Upgrade(r *http.Request) {
 	if http2, other := upgradesTo(r); !http2 || other || r.Method == http.MethodConnect || !httpguts.HeaderValuesContainsToken(r.Header["Connection"], "upgrade") {
 		return
 	}

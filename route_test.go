@@ -31,7 +31,7 @@ func routed(t *testing.T, u *Upstream, name, method, target string, header ...st
 	for i := 0; i+1 < len(header); i += 2 {
 		r.Header.Set(header[i], header[i+1])
 	}
-	escaped := arrived(r.URL.EscapedPath())
+	escaped := normalizePath(r.URL.EscapedPath())
 	path, err := scope.CleanPath(escaped)
 	if err != nil {
 		return nil, &limiter.Refusal{Code: limiter.CodeBadRequest}
@@ -176,7 +176,7 @@ func TestTheWishForHTTP2IsIgnored(t *testing.T) {
 	} {
 		r := httptest.NewRequest("POST", "/v1/x", nil)
 		r.Header = test.came.Clone()
-		stayOnHTTP1(r)
+		dropHTTP2Upgrade(r)
 		want := test.want
 		if want == nil {
 			want = test.came

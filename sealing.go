@@ -59,7 +59,7 @@ func (a *App) provisionSealing() error {
 	case a.sealing.named && a.SealKeyFile != "":
 		return errors.New("seal_keys and seal_key_file exclude each other: the server makes the keys in the file itself")
 	case a.sealing.named:
-		return a.follow("the seal keys", a.SealKeys, func(ctx context.Context, texts []string) (bool, error) {
+		return a.followFiles("the seal keys", a.SealKeys, func(ctx context.Context, texts []string) (bool, error) {
 			var keys []token.SealKey
 			for i, text := range texts {
 				key, err := token.ParseSealKey(text)
@@ -68,18 +68,18 @@ func (a *App) provisionSealing() error {
 				}
 				keys = append(keys, key)
 			}
-			return a.takeSealKeys(ctx, keys)
+			return a.applySealKeys(ctx, keys)
 		})
 	}
 	// It is made when it is first needed, so there is nothing to load yet.
-	a.sources = append(a.sources, &source{what: "the file of seal keys", paths: []string{a.sealing.file}, most: maxSealKeyFile,
-		take: func(ctx context.Context, _ contents) (bool, error) {
+	a.sources = append(a.sources, &fileSource{what: "the file of seal keys", paths: []string{a.sealing.file}, maxSize: maxSealKeyFile,
+		apply: func(ctx context.Context, _ contents) (bool, error) {
 			// Nor is another made where it went away: keys are sealed with the one in force.
 			keys, err := token.LoadSealKeys(a.sealing.file)
 			if err != nil {
 				return false, err
 			}
-			return a.takeSealKeys(ctx, keys)
+			return a.applySealKeys(ctx, keys)
 		}})
 	return nil
 }
@@ -87,9 +87,9 @@ func (a *App) provisionSealing() error {
 // maxSealKeyFile bounds the file of seal keys, in bytes.
 const maxSealKeyFile = 1 << 20
 
-// takeSealKeys puts seal keys into force. It leaves those that are where one of them
+// applySealKeys puts seal keys into force. It leaves those that are where one of them
 // is gone and still needed: it could not be had again.
-func (a *App) takeSealKeys(ctx context.Context, keys []token.SealKey) (changed bool, err error) {
+func (a *App) applySealKeys(ctx context.Context, keys []token.SealKey) (changed bool, err error) {
 	next, err := token.NewSealer(keys...)
 	if err != nil {
 		return false, fmt.Errorf("seal_key: %w", err)
@@ -140,7 +140,7 @@ func (a *App) Seal(upstreamName string, lookup token.Lookup, salt, secret token.
 	if t == nil {
 		return token.Secret{}, limiter.Box{}, fmt.Errorf("upstream %q is not configured", upstreamName)
 	}
-	if wrong, _ := t.judge(secret.Reveal()); wrong != nil {
+	if wrong, _ := t.checkCredential(secret.Reveal()); wrong != nil {
 		return token.Secret{}, limiter.Box{}, &limiter.InvalidError{Field: "upstream_key", Msg: wrong.Error()}
 	}
 	sealer, err := a.sealing.get()
@@ -186,7 +186,7 @@ func (a *App) RotateSeal(by limiter.Caller) error {
 	if err != nil {
 		return err
 	}
-	if _, err := a.takeSealKeys(a.ctx, present); err != nil { // what was edited away would be gone for good
+	if _, err := a.applySealKeys(a.ctx, present); err != nil { // what was edited away would be gone for good
 		return err
 	}
 	if err := l.SealRotated(by, key.ID()); err != nil {
@@ -198,6 +198,6 @@ func (a *App) RotateSeal(by limiter.Caller) error {
 	if present, err = token.LoadSealKeys(a.sealing.file); err != nil {
 		return err
 	}
-	_, err = a.takeSealKeys(a.ctx, present)
+	_, err = a.applySealKeys(a.ctx, present)
 	return err
 }

@@ -12,12 +12,12 @@ import (
 
 // holder is who asks about the key they hold, with what their request showed.
 type holder struct {
-	k      *limiter.Live
-	key    *limiter.Key
-	target *target
-	real   *credential // of a sealed key that was not revoked
-	box    limiter.Box
-	number int64 // of the key's string
+	k          *limiter.Live
+	key        *limiter.Key
+	target     *target
+	credential *credential // of a sealed key that was not revoked
+	box        limiter.Box
+	number     int64 // of the key's string
 }
 
 // serveSelf answers a key's holder about the key, dead or alive: GET shows
@@ -33,17 +33,17 @@ func (h *Handler) serveSelf(w http.ResponseWriter, r *http.Request, l *limiter.L
 	key := k.Key()
 	if r.URL.Path == childrenPath {
 		w.Header().Set("Allow", "POST")
-		return h.refuse(w, r, t, selfPath, about(key, limiter.CodeMethodNotAllowed, "may use POST on %s, not %s", childrenPath, r.Method), http.StatusMethodNotAllowed)
+		return h.refuse(w, r, t, selfPath, keyRefusal(key, limiter.CodeMethodNotAllowed, "may use POST on %s, not %s", childrenPath, r.Method), http.StatusMethodNotAllowed)
 	}
 	if r.URL.Path != selfPath {
-		return h.refuse(w, r, t, selfPath, about(key, limiter.CodePathNotAllowed, "asked for %s, which is not there: till answers on %s", r.URL.Path, selfPath), http.StatusNotFound)
+		return h.refuse(w, r, t, selfPath, keyRefusal(key, limiter.CodePathNotAllowed, "asked for %s, which is not there: till answers on %s", r.URL.Path, selfPath), http.StatusNotFound)
 	}
 	view := k.View()
 	switch r.Method {
 	case http.MethodGet, http.MethodHead:
 	case http.MethodDelete:
 		if !view.SelfRevoke {
-			return h.refuse(w, r, t, selfPath, about(key, limiter.CodeMethodNotAllowed, "may not be revoked by its holder"), 0)
+			return h.refuse(w, r, t, selfPath, keyRefusal(key, limiter.CodeMethodNotAllowed, "may not be revoked by its holder"), 0)
 		}
 		var err error
 		if view, _, err = l.Revoke(r.Context(), limiter.Holder(key, clientAddr(r).String()), key.ID, "revoked by its holder"); err != nil {
@@ -52,7 +52,7 @@ func (h *Handler) serveSelf(w http.ResponseWriter, r *http.Request, l *limiter.L
 		}
 	default:
 		w.Header().Set("Allow", "GET, HEAD, DELETE")
-		return h.refuse(w, r, t, selfPath, about(key, limiter.CodeMethodNotAllowed, "may use GET and DELETE on %s, not %s", selfPath, r.Method), http.StatusMethodNotAllowed)
+		return h.refuse(w, r, t, selfPath, keyRefusal(key, limiter.CodeMethodNotAllowed, "may use GET and DELETE on %s, not %s", selfPath, r.Method), http.StatusMethodNotAllowed)
 	}
 	return h.answerHolder(w, r, key, http.StatusOK, admin.HolderJSON(view))
 }
@@ -62,7 +62,7 @@ func (h *Handler) answerHolder(w http.ResponseWriter, r *http.Request, key *limi
 	if err != nil {
 		return err
 	}
-	leaveUnread(w, r)
+	closeIfUnread(w, r)
 	header := w.Header()
 	header.Set("Content-Type", "application/json")
 	header.Set("Cache-Control", "no-store")

@@ -26,13 +26,13 @@ func (h *Handler) mintChild(w http.ResponseWriter, r *http.Request, l *limiter.L
 	refusal := by.k.Precheck(ask)
 	switch {
 	case refusal != nil:
-	case sealed && by.real == nil:
+	case sealed && by.credential == nil:
 		refusal = storeClosed() // revoked just now
 	case sealed && !slices.Equal(by.box.Origins, t.declared):
 		// Sealed anew it would be bound to the address that is configured now.
-		refusal = about(key, limiter.CodeUpstreamChanged, "was sealed for upstream %s at another address than the one configured now, and so may not mint child keys", t.name)
+		refusal = keyRefusal(key, limiter.CodeUpstreamChanged, "was sealed for upstream %s at another address than the one configured now, and so may not mint child keys", t.name)
 	case !sealed && t.held.Load() == nil && !h.Guard:
-		refusal = about(key, limiter.CodeUpstreamUnknown, "is for upstream %s, which has no credential here any more", t.name)
+		refusal = keyRefusal(key, limiter.CodeUpstreamUnknown, "is for upstream %s, which has no credential here any more", t.name)
 	}
 	if refusal != nil {
 		return h.refuse(w, r, t, childrenPath, refusal, 0)
@@ -51,11 +51,11 @@ func (h *Handler) mintChild(w http.ResponseWriter, r *http.Request, l *limiter.L
 		if birth.Salt, err = token.NewSalt(); err != nil {
 			return h.refuseChild(w, r, by, err)
 		}
-		box, made, err := h.app.Seal(t.name, lookup, birth.Salt, by.real.secret)
+		box, made, err := h.app.Seal(t.name, lookup, birth.Salt, by.credential.secret)
 		if err != nil {
 			return h.refuseChild(w, r, by, err)
 		}
-		spec.SealKey, spec.Origins, spec.Fingerprint = made.SealKey, made.Origins, l.Fingerprint(by.real.secret)
+		spec.SealKey, spec.Origins, spec.Fingerprint = made.SealKey, made.Origins, l.Fingerprint(by.credential.secret)
 		scopedKey += "." + box.Reveal()
 	}
 	view, err := l.Delegate(r.Context(), by.k, ask, spec, birth)
@@ -74,21 +74,21 @@ func (h *Handler) refuseChild(w http.ResponseWriter, r *http.Request, by *holder
 	switch {
 	case errors.As(err, &refusal):
 	case errors.As(err, &short):
-		refusal = about(key, limiter.CodeBudgetTooSmall, "could not mint a child key: %s", short)
+		refusal = keyRefusal(key, limiter.CodeBudgetTooSmall, "could not mint a child key: %s", short)
 		if short.Held {
-			refusal = about(key, limiter.CodeBudgetHeld, "could not mint a child key: %s", short)
+			refusal = keyRefusal(key, limiter.CodeBudgetHeld, "could not mint a child key: %s", short)
 		}
 	case errors.Is(err, limiter.ErrNoDelegate), errors.Is(err, limiter.ErrDepth):
-		refusal = about(key, limiter.CodeMethodNotAllowed, "could not mint a child key: %s", err)
+		refusal = keyRefusal(key, limiter.CodeMethodNotAllowed, "could not mint a child key: %s", err)
 	case errors.Is(err, limiter.ErrChildren):
-		refusal = about(key, limiter.CodeConcurrency, "could not mint a child key: %s", err)
+		refusal = keyRefusal(key, limiter.CodeConcurrency, "could not mint a child key: %s", err)
 		refusal.RetryAfter = 10 * time.Second
 	case errors.Is(err, limiter.ErrParentEnded):
-		refusal = about(key, limiter.CodeKeySuspended, "could not mint a child key: %s", err)
+		refusal = keyRefusal(key, limiter.CodeKeySuspended, "could not mint a child key: %s", err)
 	case status == http.StatusRequestEntityTooLarge:
-		refusal = about(key, limiter.CodeBodyTooLarge, "could not mint a child key: %s", err)
+		refusal = keyRefusal(key, limiter.CodeBodyTooLarge, "could not mint a child key: %s", err)
 	case status != 0:
-		refusal = about(key, limiter.CodeBadRequest, "could not mint a child key: %s", err)
+		refusal = keyRefusal(key, limiter.CodeBadRequest, "could not mint a child key: %s", err)
 	default:
 		h.logger.Error("minting a child key", zap.String("key_id", key.ID), zap.Error(err))
 		refusal, status = storeClosed(), 0

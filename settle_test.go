@@ -75,7 +75,7 @@ func TestWhateverHappensBelowSettlesOnce(t *testing.T) {
 			t.Parallel()
 			e := newEngine(filepath.Join(t.TempDir(), "store"), nil)
 			m := e.metrics
-			l, err := e.openLimiter(opening{open: store.OpenBadger, log: slog.New(slog.DiscardHandler)}, nil)
+			l, err := e.openLimiter(storeOptions{open: store.OpenBadger, log: slog.New(slog.DiscardHandler)}, nil)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -89,7 +89,7 @@ func TestWhateverHappensBelowSettlesOnce(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			to.admitted = m.counter("mock")
+			to.admitted = m.activationsOf("mock")
 			spec := &limiter.Key{Upstream: "mock", Custody: "held", Limit: limiter.NoLimits(), Charge: test.charge}
 			spec.Limit[limiter.Activations] = 5
 			_, lookup, err := token.MintKey()

@@ -63,10 +63,10 @@ func newSite(t testing.TB, roles map[string]limiter.Role) *site {
 			t.Fatal(err)
 		}
 		to.held.Store(newCredential(token.NewSecret("sk-real")))
-		to.admitted, to.spent, to.learnt, to.advice = e.metrics.counter(name), e.metrics.use(name), e.learnt, e.advice
+		to.admitted, to.spent, to.contradictions, to.advice = e.metrics.activationsOf(name), e.metrics.usageOf(name), e.contradictions, e.advice
 		app.targets[name] = to
 	}
-	l, err := app.limiterWithin(time.Minute)
+	l, err := app.awaitLimiter(time.Minute)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -13,7 +13,7 @@ import (
 )
 
 // responsesUse is a request at OpenAI's Responses API, judged but not sent.
-func responsesUse(t *testing.T, memory *upstream.Memory, key, members string) *use {
+func responsesUse(t *testing.T, memory *upstream.Memory, key, members string) *usage {
 	t.Helper()
 	preset, ok := upstream.Lookup("openai")
 	if !ok {
@@ -23,7 +23,7 @@ func responsesUse(t *testing.T, memory *upstream.Memory, key, members string) *u
 	if err != nil {
 		t.Fatal(err)
 	}
-	u := &use{estimate: e, natural: 2000, output: -1, memory: memory, earlier: memory.Earlier(key, "u", preset, e), mayFit: true}
+	u := &usage{estimate: e, natural: 2000, output: -1, memory: memory, earlier: memory.Earlier(key, "u", preset, e), mayFit: true}
 	price, ok := upstream.BuiltInPrices().Find("openai", "gpt-5.5", time.Now())
 	if !ok {
 		t.Fatal("no price")
@@ -61,12 +61,12 @@ func TestWhatAnAnswerGaveIsKnownBeforeItsClientHasIt(t *testing.T) {
 		memory := upstream.NewMemory(func(x upstream.Excess) { t.Errorf("%s: %+v", test.name, x) })
 		u := responsesUse(t, memory, "k", `"input":"hi"`)
 		res := &http.Response{StatusCode: test.status, Header: http.Header{}, Body: io.NopCloser(iotest.OneByteReader(strings.NewReader(test.body)))}
-		u.measure(res, preset, test.body == events)
+		u.meterAnswer(res, preset, test.body == events)
 		if _, err := io.ReadFull(res.Body, make([]byte, test.read)); err != nil {
 			t.Fatal(err)
 		}
-		if test.goesOn != u.taught {
-			t.Errorf("%s: is it known before the client can ask again? %v", test.name, u.taught)
+		if test.goesOn != u.remembered {
+			t.Errorf("%s: is it known before the client can ask again? %v", test.name, u.remembered)
 		}
 		u.charge(test.status)
 		again := responsesUse(t, memory, "k", `"input":[{"type":"reasoning","id":"rs_1"}]`)
@@ -88,7 +88,7 @@ func TestARefusalSaysWhatMakesTheRequestLarge(t *testing.T) {
 	u.meter.WantIDs()
 	u.meter.Write([]byte(`{"id":"resp_1","model":"gpt-5.5-1","output":[{"id":"rs_1"}],"usage":{"input_tokens":30,"output_tokens":1500}}`))
 	u.charge(200)
-	if !u.taught {
+	if !u.remembered {
 		t.Fatal("nothing was learned")
 	}
 	for _, test := range []struct {
@@ -108,8 +108,8 @@ func TestARefusalSaysWhatMakesTheRequestLarge(t *testing.T) {
 		if help := u.help(); (help == "") != (test.want == "") || !strings.Contains(help, test.want) {
 			t.Errorf("%s: %q", test.name, help)
 		}
-		u.priced, u.most = true, 1
-		if refusal := u.boundOnce(&limiter.Key{ID: "k"}); refusal == nil || strings.Contains(refusal.Message, limiter.LowerMaxTokens) != (test.want == "") {
+		u.priced, u.maxSpend = true, 1
+		if refusal := u.boundToRequestSpend(&limiter.Key{ID: "k"}); refusal == nil || strings.Contains(refusal.Message, limiter.LowerMaxTokens) != (test.want == "") {
 			t.Errorf("%s: %+v", test.name, refusal)
 		}
 	}

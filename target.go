@@ -142,35 +142,35 @@ type Upstream struct {
 
 // target is an Upstream ready for use.
 type target struct {
-	name         string
-	presetName   string
-	preset       *upstream.Preset
-	auth         upstream.Auth
-	held         atomic.Pointer[credential] // nil: sealed keys only
-	vendors      bool                       // its address is the preset's own
-	origins      []origin
-	base         string   // path that goes before every request's own
-	root         string   // path of requests for "/": base as it was written
-	declared     []string // origins with base, sorted: what boxes are bound to
-	place        string   // all of them
-	allow        scope.PathRules
-	free         scope.PathRules // as the operator says, beside the preset's
-	upgrades     scope.PathRules
-	cookies      bool
-	cors         corsOrigins
-	passed       passedHosts   // where redirects may lead
-	publicOrigin string        // of public_url
-	drain        time.Duration // that an answer is read on without its client
-	countExact   bool          // the vendor may be asked what an input counts
-	counting     counting
-	stays        map[string]bool // headers of requests that are never sent on
-	admitted     prometheus.Counter
-	spent        *useMetrics
+	name          string
+	presetName    string
+	preset        *upstream.Preset
+	auth          upstream.Auth
+	held          atomic.Pointer[credential] // nil: sealed keys only
+	presetAddress bool                       // its address is the preset's own
+	origins       []origin
+	base          string   // path that goes before every request's own
+	root          string   // path of requests for "/": base as it was written
+	declared      []string // origins with base, sorted: what boxes are bound to
+	addresses     string   // all of them
+	allow         scope.PathRules
+	free          scope.PathRules // as the operator says, beside the preset's
+	upgrades      scope.PathRules
+	cookies       bool
+	cors          corsOrigins
+	redirectHosts redirectHosts // where redirects may lead
+	publicOrigin  string        // of public_url
+	drain         time.Duration // that an answer is read on without its client
+	countExact    bool          // the vendor may be asked what an input counts
+	vendorCount   vendorCount
+	withheld      map[string]bool // headers of requests that are never sent on
+	admitted      prometheus.Counter
+	spent         *usageMetrics
 
-	settings     map[string]string // of options that an upstream may contradict; "": not set
-	learnt       *contradictions   // of the store
-	advice       *advice           // likewise
-	answersUsage atomic.Bool       // a stream that was asked for its usage was accepted
+	settings       map[string]string // of options that an upstream may contradict; "": not set
+	contradictions *contradictions   // of the store
+	advice         *advice           // likewise
+	answersUsage   atomic.Bool       // a stream that was asked for its usage was accepted
 }
 
 var validName = regexp.MustCompile(`^[a-z0-9][a-z0-9_-]{0,62}$`)
@@ -187,7 +187,7 @@ func (u *Upstream) resolve(name string) (*target, error) {
 		if option == "to" && len(list) > 0 {
 			continue // it has words of its own for placeholders
 		}
-		if err := meant(option, list); err != nil {
+		if err := checkList(option, list); err != nil {
 			return nil, err
 		}
 	}
@@ -210,7 +210,7 @@ func (u *Upstream) resolve(name string) (*target, error) {
 			return nil, fmt.Errorf("an address is needed: write `upstream %s https://api.example.com { … }`, or name a preset: %s",
 				name, strings.Join(upstream.Names(), ", "))
 		}
-		to, t.vendors = []string{t.preset.Origin}, true
+		to, t.presetAddress = []string{t.preset.Origin}, true
 	}
 	for i, address := range to {
 		o, root, err := parseOrigin(address)
@@ -252,7 +252,7 @@ func (u *Upstream) resolve(name string) (*target, error) {
 	}
 	slices.Sort(t.declared)
 	t.declared = slices.Compact(t.declared)
-	t.place = strings.Join(t.declared, " ")
+	t.addresses = strings.Join(t.declared, " ")
 	return t, nil
 }
 
@@ -329,18 +329,18 @@ func (u *Upstream) provision(name string) (*target, error) {
 	if t.cors, err = parseCORS(u.CORS); err != nil {
 		return nil, err
 	}
-	if t.passed, err = parsePassed(u.RedirectsPass); err != nil {
+	if t.redirectHosts, err = parseRedirectHosts(u.RedirectsPass); err != nil {
 		return nil, err
 	}
-	t.stays = make(map[string]bool)
+	t.withheld = make(map[string]bool)
 	for _, names := range [][]string{upstream.Slots(), neverSent, t.preset.AccountHeaders} {
 		for _, name := range names {
-			t.stays[name] = true
+			t.withheld[name] = true
 		}
 	}
-	t.stays["Cookie"] = !t.cookies
+	t.withheld["Cookie"] = !t.cookies
 	if t.auth.In == upstream.InHeader {
-		t.stays[http.CanonicalHeaderKey(t.auth.Name)] = true
+		t.withheld[http.CanonicalHeaderKey(t.auth.Name)] = true
 	}
 	return t, nil
 }

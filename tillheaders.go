@@ -10,21 +10,21 @@ import (
 	"github.com/till-proxy/till/limiter"
 )
 
-// said is the memory for the values of till's own headers, which come one to a header.
-type said [6]string
+// headerValues is the memory for the values of till's own headers, which come one to a header.
+type headerValues [6]string
 
 // set makes the value in a place of the memory that of a header.
-func (s *said) set(h http.Header, place int, name, value string) {
+func (s *headerValues) set(h http.Header, place int, name, value string) {
 	s[place] = value
 	h[name] = s[place : place+1 : place+1]
 }
 
-// introduce says whose request was admitted, to its client and to the handlers below.
-func (x *exchange) introduce(h http.Header, r *http.Request) {
+// setKeyHeaders says whose request was admitted, to its client and to the handlers below.
+func (x *exchange) setKeyHeaders(h http.Header, r *http.Request) {
 	key := x.grant.Key()
-	x.said.set(h, 0, "Till-Key", key.ID)
+	x.headers.set(h, 0, "Till-Key", key.ID)
 	if !key.ExpiresAt.IsZero() {
-		x.said.set(h, 1, "Till-Expires", key.ExpiresAt.UTC().Format(time.RFC3339))
+		x.headers.set(h, 1, "Till-Expires", key.ExpiresAt.UTC().Format(time.RFC3339))
 	}
 	repl := r.Context().Value(caddy.ReplacerCtxKey).(*caddy.Replacer)
 	repl.Map(func(name string) (any, bool) {
@@ -45,20 +45,20 @@ func (x *exchange) introduce(h http.Header, r *http.Request) {
 	})
 }
 
-// announce tells the client what is left. That is true once the request has an answer:
+// setRemainingHeaders tells the client what is left. That is true once the request has an answer:
 // what was taken for one that fails before may come back.
-func (x *exchange) announce(h http.Header) {
+func (x *exchange) setRemainingHeaders(h http.Header) {
 	left := x.grant.Remaining()
 	if n := left[limiter.Activations]; n != limiter.NoLimit {
-		x.said.set(h, 2, "Till-Activations-Remaining", strconv.FormatInt(n, 10))
+		x.headers.set(h, 2, "Till-Activations-Remaining", strconv.FormatInt(n, 10))
 	}
 	if n := left[limiter.Tokens]; n != limiter.NoLimit {
-		x.said.set(h, 3, "Till-Tokens-Remaining", strconv.FormatInt(n, 10))
+		x.headers.set(h, 3, "Till-Tokens-Remaining", strconv.FormatInt(n, 10))
 	}
 	if n := left[limiter.Nanodollars]; n != limiter.NoLimit {
-		x.said.set(h, 4, "Till-Spend-Remaining", limiter.FormatUSD(n))
+		x.headers.set(h, 4, "Till-Spend-Remaining", limiter.FormatUSD(n))
 	}
-	if n := x.use.lowered(); n >= 0 {
-		x.said.set(h, 5, "Till-Output-Limit", strconv.FormatInt(n, 10))
+	if n := x.usage.lowered(); n >= 0 {
+		x.headers.set(h, 5, "Till-Output-Limit", strconv.FormatInt(n, 10))
 	}
 }

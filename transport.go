@@ -73,7 +73,7 @@ func (t *Transport) Provision(ctx caddy.Context) error {
 	if err := t.HTTPTransport.Provision(ctx); err != nil {
 		return err
 	}
-	t.target.counting.reached(t, settings)
+	t.target.vendorCount.addTransport(t, settings)
 	return nil
 }
 
@@ -101,7 +101,7 @@ func (t *Transport) RoundTrip(r *http.Request) (*http.Response, error) {
 	o, ok := t.origin(r, x)
 	if !ok {
 		key := x.grant.Key()
-		return x.answer(r, about(key, limiter.CodeUpstreamChanged, "was not sent on: the address is not one of upstream %s", key.Upstream)), nil
+		return x.answer(r, keyRefusal(key, limiter.CodeUpstreamChanged, "was not sent on: the address is not one of upstream %s", key.Upstream)), nil
 	}
 	ctx, cancel := x.outlive(r.Context())
 	if !x.begin(cancel) {
@@ -113,15 +113,15 @@ func (t *Transport) RoundTrip(r *http.Request) (*http.Response, error) {
 	if err != nil {
 		cancel()
 		if cut := x.grant.Cut(); cut != nil {
-			x.hangUp()
+			x.closeUnlessRead()
 			return x.answer(r, cut), nil
 		}
-		return nil, x.real.scrub(err)
+		return nil, x.credential.scrub(err)
 	}
 	x.status.Store(int32(res.StatusCode))
-	x.hangUp()
-	res = t.admit(res, out, x, cancel)
-	if x.drain.left() {
+	x.closeUnlessRead()
+	res = t.admitAnswer(res, out, x, cancel)
+	if x.drain.clientGone() {
 		_ = res.Body.Close() // after it was read on; nobody is told anything
 		return nil, context.Canceled
 	}
@@ -132,7 +132,7 @@ func (t *Transport) RoundTrip(r *http.Request) (*http.Response, error) {
 // its addresses is being dialled.
 func (t *Transport) origin(r *http.Request, x *exchange) (origin, bool) {
 	info, ok := reverseproxy.GetDialInfo(r.Context())
-	if !ok || x.target != t.target || x.real == nil {
+	if !ok || x.target != t.target || x.credential == nil {
 		return origin{}, false
 	}
 	scheme := "http"
@@ -171,38 +171,38 @@ func (t *Transport) outgoing(r *http.Request, x *exchange, o origin, ctx context
 		x.dispatched.Store(true)
 	}}
 	if x.body.takesRoom() {
-		x.trace.WroteRequest = x.sent
+		x.trace.WroteRequest = x.bodySent
 	}
 	out := r.WithContext(&outgoingContext{Context: ctx, trace: &x.trace})
 	leaving := 2 // what is added below
 	for name := range r.Header {
-		if !t.target.stays[name] {
+		if !t.target.withheld[name] {
 			leaving++
 		}
 	}
 	out.Header = make(http.Header, leaving) // a map of at most eight is one allocation
 	for name, values := range r.Header {
-		if !t.target.stays[name] {
+		if !t.target.withheld[name] {
 			out.Header[name] = values
 		}
 	}
 	if encodings := out.Header["Accept-Encoding"]; len(encodings) > 0 {
-		out.Header["Accept-Encoding"] = []string{acceptable(encodings)}
+		out.Header["Accept-Encoding"] = []string{acceptEncoding(encodings)}
 	}
 	if x.models != nil {
-		askForWholeList(out.Header)
+		requestFullList(out.Header)
 	}
-	if x.use != nil {
+	if x.usage != nil {
 		out.Header["Accept-Encoding"] = []string{"identity"} // the answer is read
-		if !x.use.unheld {
+		if !x.usage.unbounded {
 			upstream.Unmask(out.Header)
 		}
 	}
-	x.outward(out.Header, o)
+	x.rewriteAddresses(out.Header, o)
 	if body := x.body.whole(out.ContentLength); body != nil {
 		out.Body = body // the room that it takes is given back by sent, or the handler
 	}
-	if x.streams {
+	if x.unbuffered {
 		out.Body = &passingBody{out.Body, x, out.ContentLength}
 	}
 	out.Trailer = nil
@@ -216,7 +216,7 @@ func (t *Transport) outgoing(r *http.Request, x *exchange, o origin, ctx context
 		}
 	}
 	out.URL = &u
-	t.target.auth.Apply(out.Header, out.URL, x.real.secret)
+	t.target.auth.Apply(out.Header, out.URL, x.credential.secret)
 	sendOnce(out)
 	return out
 }

@@ -12,8 +12,8 @@ import (
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 )
 
-// written is one till or till_console of a block of a Caddyfile.
-type written struct {
+// siteLine is one till or till_console of a block of a Caddyfile.
+type siteLine struct {
 	role      siteRole
 	matcher   string // as JSON; "": none
 	guard     bool
@@ -25,9 +25,9 @@ type written struct {
 // block is one pair of braces, of one site.
 type block struct{ site, state uintptr }
 
-// reached refuses a line of a block to which no request with a key comes: an earlier
+// recordLine refuses a line of a block to which no request with a key comes: an earlier
 // one answers all of them, or has taken the key out.
-func reached(h httpcaddyfile.Helper, matcher caddy.ModuleMap, line written) error {
+func recordLine(h httpcaddyfile.Helper, matcher caddy.ModuleMap, line siteLine) error {
 	if len(matcher) > 0 {
 		text, err := json.Marshal(matcher)
 		if err != nil {
@@ -41,9 +41,9 @@ func reached(h httpcaddyfile.Helper, matcher caddy.ModuleMap, line written) erro
 		here.site = site.Pointer() // sites share the state outside of their blocks
 	}
 	const name = "till.written"
-	all, _ := h.State[name].(map[block][]written)
+	all, _ := h.State[name].(map[block][]siteLine)
 	if all == nil {
-		all = make(map[block][]written)
+		all = make(map[block][]siteLine)
 		h.State[name] = all
 	}
 	for _, other := range all[here] {
@@ -56,7 +56,7 @@ func reached(h httpcaddyfile.Helper, matcher caddy.ModuleMap, line written) erro
 }
 
 // beside says why one of two lines of a block would be of no use.
-func (l written) beside(other written) error {
+func (l siteLine) beside(other siteLine) error {
 	same := l.matcher == other.matcher
 	switch {
 	case l.role != other.role:
@@ -78,10 +78,10 @@ func (l written) beside(other written) error {
 
 var errUnreached = errors.New("of two handlers in one list of routes the second sees no request with a key, because the first takes every request: name all upstreams in one handler, or give both matchers that exclude each other")
 
-// reachable refuses the same where a configuration was not written as a Caddyfile, or
+// checkReached refuses the same where a configuration was not written as a Caddyfile, or
 // is sorted otherwise. It is asked when the first handler of a list of routes is made
 // ready: all others are as they were written then.
-func reachable(ctx caddy.Context, role siteRole) error {
+func checkReached(ctx caddy.Context, role siteRole) error {
 	lineage := ctx.Modules()
 	if len(lineage) < 2 {
 		return nil

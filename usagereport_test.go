@@ -36,7 +36,7 @@ const (
 	heldOut = 100
 )
 
-func (a *answered) use(t *testing.T) (*use, *upstream.Preset) {
+func (a *answered) use(t *testing.T) (*usage, *upstream.Preset) {
 	t.Helper()
 	preset, ok := upstream.Lookup(a.preset)
 	if !ok {
@@ -61,7 +61,7 @@ func (a *answered) use(t *testing.T) (*use, *upstream.Preset) {
 		t.Fatalf("%s: %v", a.name, err)
 	}
 	now := time.Date(2026, 11, 25, 12, 0, 0, 0, time.UTC)
-	u := &use{estimate: e, prices: upstream.BuiltInPrices(), provider: a.preset, began: now, now: func() time.Time { return now },
+	u := &usage{estimate: e, prices: upstream.BuiltInPrices(), provider: a.preset, began: now, now: func() time.Time { return now },
 		input: heldIn, natural: heldOut, output: -1}
 	if e.Stated == 0 {
 		u.natural = 0
@@ -71,14 +71,14 @@ func (a *answered) use(t *testing.T) (*use, *upstream.Preset) {
 }
 
 // reads lets a client read the answer in pieces, and returns what it got.
-func (a *answered) reads(t *testing.T, u *use, preset *upstream.Preset, header http.Header, n int) string {
+func (a *answered) reads(t *testing.T, u *usage, preset *upstream.Preset, header http.Header, n int) string {
 	t.Helper()
 	answer := io.Reader(strings.NewReader(a.answer))
 	if a.left {
 		answer = io.MultiReader(answer, iotest.ErrReader(io.ErrUnexpectedEOF))
 	}
 	res := &http.Response{StatusCode: 200, Header: header, Body: io.NopCloser(answer), ContentLength: -1}
-	u.measure(res, preset, false)
+	u.meterAnswer(res, preset, false)
 	var got bytes.Buffer
 	piece := make([]byte, n)
 	for {
@@ -288,7 +288,7 @@ func TestAnAnswerThatIsPackedThoughNobodyAskedIsMeasured(t *testing.T) {
 	cut := answered{preset: "openai", stream: true, answer: packed.String()[:packed.Len()-9]}
 	u, preset := cut.use(t)
 	cut.reads(t, u, preset, http.Header{"Content-Encoding": {"gzip"}}, 1000)
-	if u.whole {
+	if u.readToEnd {
 		t.Error("what was cut off is taken for whole")
 	}
 }

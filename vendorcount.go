@@ -36,22 +36,22 @@ const (
 	plenty = 16_384
 )
 
-// counting is what an upstream's targets know about asking the vendor how many
+// vendorCount is what an upstream's targets know about asking the vendor how many
 // tokens an input has.
-type counting struct {
+type vendorCount struct {
 	transport atomic.Pointer[Transport] // by which all requests go; nil: there is none such
 	running   sync.Map                  // by the ids of keys of which one is being counted: a channel that is closed then
 
-	wrong atomic.Bool // an answer had more input than was counted: nothing is asked any more
+	unreliable atomic.Bool // an answer had more input than was counted: nothing is asked any more
 
 	mu     sync.Mutex
 	paused map[string]time.Time // by the ids of keys: until when nothing is asked for them
 	ways   map[string]bool      // the settings of transports
 }
 
-// reached notes a transport of the upstream, and its settings. Where they differ,
+// addTransport notes a transport of the upstream, and its settings. Where they differ,
 // nothing is counted: the credential would go by a way that its request does not.
-func (c *counting) reached(t *Transport, settings []byte) {
+func (c *vendorCount) addTransport(t *Transport, settings []byte) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.ways == nil {
@@ -63,9 +63,9 @@ func (c *counting) reached(t *Transport, settings []byte) {
 	c.transport.Store(t)
 }
 
-// pausing reports whether nothing is to be asked for a key.
-func (c *counting) pausing(id string, now time.Time) bool {
-	if c.wrong.Load() {
+// isPaused reports whether nothing is to be asked for a key.
+func (c *vendorCount) isPaused(id string, now time.Time) bool {
+	if c.unreliable.Load() {
 		return true
 	}
 	c.mu.Lock()
@@ -80,7 +80,7 @@ func (c *counting) pausing(id string, now time.Time) bool {
 
 // pause stops the asking for a key for a while, and reports whether it was not
 // stopped.
-func (c *counting) pause(id string, until time.Time) bool {
+func (c *vendorCount) pause(id string, until time.Time) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	known := !c.paused[id].IsZero()
@@ -93,7 +93,7 @@ func (c *counting) pause(id string, until time.Time) bool {
 
 // turn waits until nobody else counts for the key, and returns what ends the turn;
 // nil where that takes too long.
-func (c *counting) turn(ctx context.Context, id string) (done func()) {
+func (c *vendorCount) turn(ctx context.Context, id string) (done func()) {
 	ctx, cancel := context.WithTimeout(ctx, countTime)
 	defer cancel()
 	mine := make(chan struct{})
@@ -118,11 +118,11 @@ func (c *counting) turn(ctx context.Context, id string) (done func()) {
 // request would have to be refused or cut short for what may be the bound's
 // exaggeration alone; and with the credential of the request, by the same
 // transport, at the same address. It reports whether the vendor said so.
-func (h *Handler) countInput(r *http.Request, x *exchange, key *limiter.Key, k *limiter.Live, call *upstream.Call, ask *limiter.Ask, u *use) (counted bool) {
-	c := &x.target.counting
+func (h *Handler) countInput(r *http.Request, x *exchange, key *limiter.Key, k *limiter.Live, call *upstream.Call, ask *limiter.Ask, u *usage) (counted bool) {
+	c := &x.target.vendorCount
 	t := c.transport.Load()
 	now := u.now()
-	if !x.target.countExact || t == nil || !t.mayCount() || x.real == nil || c.pausing(key.ID, now) {
+	if !x.target.countExact || t == nil || !t.mayCount() || x.credential == nil || c.isPaused(key.ID, now) {
 		return false
 	}
 	if left, later := k.Left(); !u.worthCounting(left) && !u.worthCounting(later) { // it may wait for that
@@ -137,10 +137,10 @@ func (h *Handler) countInput(r *http.Request, x *exchange, key *limiter.Key, k *
 		return false
 	}
 	defer done()
-	if c.pausing(key.ID, u.now()) || !k.MayProbe(ask) {
+	if c.isPaused(key.ID, u.now()) || !k.MayProbe(ask) {
 		return false
 	}
-	answer, status, err := t.count(r, x, q)
+	answer, status, err := t.askCount(r, x, q)
 	n := q.Bound(answer)
 	switch {
 	case err == nil && status == http.StatusOK && n > 0:
@@ -158,32 +158,32 @@ func (h *Handler) countInput(r *http.Request, x *exchange, key *limiter.Key, k *
 	}
 	if c.pause(key.ID, now.Add(pause)) {
 		h.logger.Warn("the vendor's endpoint for counting tokens did not count, so this key's inputs are bounded by their length for a while; count_exact off does not ask it",
-			zap.String("upstream", x.target.name), zap.String("key_id", key.ID), zap.Int("status", status), zap.Duration("for", pause), zap.Error(x.real.scrub(err)))
+			zap.String("upstream", x.target.name), zap.String("key_id", key.ID), zap.Int("status", status), zap.Duration("for", pause), zap.Error(x.credential.scrub(err)))
 	}
 	return false
 }
 
-// miscounted stops the asking when an answer has more input than what was counted
+// checkCount stops the asking when an answer has more input than what was counted
 // allows: a gateway's endpoint may only guess. It is told of every answer.
-func (x *exchange) miscounted() {
-	u := x.use
-	if u == nil || u.counted == 0 || u.meter == nil || u.seen().Input <= u.counted {
+func (x *exchange) checkCount() {
+	u := x.usage
+	if u == nil || u.counted == 0 || u.meter == nil || u.reportedUsage().Input <= u.counted {
 		return
 	}
-	c := &x.target.counting
-	if c.wrong.Swap(true) || x.target.learnt == nil {
+	c := &x.target.vendorCount
+	if c.unreliable.Swap(true) || x.target.contradictions == nil {
 		return
 	}
-	x.target.learnt.log.Error("an answer has more input than the vendor's endpoint for counting tokens had counted: inputs are bounded by their length until a configuration is loaded; count_exact off does not ask it",
-		"upstream", x.target.name, "key_id", x.grant.Key().ID, "counted_tokens", u.counted, "reported_tokens", u.seen().Input)
+	x.target.contradictions.log.Error("an answer has more input than the vendor's endpoint for counting tokens had counted: inputs are bounded by their length until a configuration is loaded; count_exact off does not ask it",
+		"upstream", x.target.name, "key_id", x.grant.Key().ID, "counted_tokens", u.counted, "reported_tokens", u.reportedUsage().Input)
 }
 
 // worthCounting reports whether the request gets less than it asks for out of what
 // is left, and might get notably more if its input were counted. Of a conversation
 // that goes on most is known.
-func (u *use) worthCounting(left limiter.Amounts) bool {
-	if u.most > 0 && u.priced {
-		left[limiter.Nanodollars] = min(left[limiter.Nanodollars], u.most)
+func (u *usage) worthCounting(left limiter.Amounts) bool {
+	if u.maxSpend > 0 && u.priced {
+		left[limiter.Nanodollars] = min(left[limiter.Nanodollars], u.maxSpend)
 	}
 	longest := u.longest(left)
 	if longest >= min(u.natural, plenty) {
@@ -200,8 +200,8 @@ func (u *use) worthCounting(left limiter.Amounts) bool {
 
 // longest is how long an answer may be out of what is left; below 0 where there
 // can be none.
-func (u *use) longest(left limiter.Amounts) int64 {
-	if within(u.bound(u.natural), left) {
+func (u *usage) longest(left limiter.Amounts) int64 {
+	if fitsInto(u.bound(u.natural), left) {
 		return u.natural
 	}
 	if n, ok := u.fitted(left); ok {
@@ -217,9 +217,9 @@ func (t *Transport) mayCount() bool {
 	return o.network != "unix" && (o.scheme == "https") == t.TLSEnabled() && !(t.TLSEnabled() && strings.Contains(t.TLS.ServerName, "{"))
 }
 
-// count sends one question. It is no activation, and the answer's text goes
+// askCount sends one question. It is no activation, and the answer's text goes
 // nowhere.
-func (t *Transport) count(r *http.Request, x *exchange, q *upstream.Counting) (answer []byte, status int, err error) {
+func (t *Transport) askCount(r *http.Request, x *exchange, q *upstream.Counting) (answer []byte, status int, err error) {
 	o := t.target.origins[0]
 	ctx, cancel := context.WithTimeout(r.Context(), countTime)
 	defer cancel()
@@ -227,7 +227,7 @@ func (t *Transport) count(r *http.Request, x *exchange, q *upstream.Counting) (a
 		"Content-Type": {"application/json"}, "Accept": {"application/json"}, "Accept-Encoding": {"identity"}, "User-Agent": {r.UserAgent()},
 	}
 	for _, name := range upstream.VersionHeaders() {
-		if values := r.Header[name]; len(values) > 0 && !t.target.stays[name] {
+		if values := r.Header[name]; len(values) > 0 && !t.target.withheld[name] {
 			header[name] = values
 		}
 	}
@@ -240,7 +240,7 @@ func (t *Transport) count(r *http.Request, x *exchange, q *upstream.Counting) (a
 		Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1,
 		Header: header, Body: io.NopCloser(q.Body), ContentLength: q.Size,
 	}).WithContext(ctx)
-	t.target.auth.Apply(out.Header, out.URL, x.real.secret)
+	t.target.auth.Apply(out.Header, out.URL, x.credential.secret)
 	res, err := t.HTTPTransport.RoundTrip(out)
 	if err != nil {
 		return nil, 0, err

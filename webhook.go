@@ -46,7 +46,7 @@ func (a *App) provisionWebhooks() error {
 	for i, w := range a.Webhooks {
 		h, err := w.provision()
 		if err == nil {
-			err = a.follow(fmt.Sprintf("the secret of webhook %d", i+1), w.Secrets, func(_ context.Context, texts []string) (bool, error) { return h.SetSecrets(texts) })
+			err = a.followFiles(fmt.Sprintf("the secret of webhook %d", i+1), w.Secrets, func(_ context.Context, texts []string) (bool, error) { return h.SetSecrets(texts) })
 		}
 		if err != nil {
 			return fmt.Errorf("webhook %d: %w", i+1, err)

@@ -12,22 +12,22 @@ import (
 	"github.com/till-proxy/till/upstream"
 )
 
-// use is a request of a key with a limit in tokens or dollars: what it can use
+// usage is a request of a key with a limit in tokens or dollars: what it can use
 // at most, which is held before it is forwarded, and what it did use.
-type use struct {
-	key      string // its id
-	estimate *upstream.Estimate
-	price    *upstream.Price // nil where it is not known, and need not be
-	prices   *upstream.Prices
-	provider string
-	began    time.Time
-	now      func() time.Time
-	priced   bool  // dollars are counted
-	unheld   bool  // nothing is held, and what is not reported is not known
-	mayFit   bool  // the output bound may be lowered
-	input    int64 // tokens, at most
-	natural  int64 // output tokens of one answer that the request or its model allows
-	most     int64 // nano-dollars that the key gives to one request
+type usage struct {
+	key       string // its id
+	estimate  *upstream.Estimate
+	price     *upstream.Price // nil where it is not known, and need not be
+	prices    *upstream.Prices
+	provider  string
+	began     time.Time
+	now       func() time.Time
+	priced    bool  // dollars are counted
+	unbounded bool  // nothing is held, and what is not reported is not known
+	mayFit    bool  // the output bound may be lowered
+	input     int64 // tokens, at most
+	natural   int64 // output tokens of one answer that the request or its model allows
+	maxSpend  int64 // nano-dollars that the key gives to one request
 
 	asked  int64 // output tokens of one answer before anything was lowered
 	output int64 // what one answer is bounded by; -1: left as it came
@@ -35,14 +35,14 @@ type use struct {
 	memory *upstream.Memory // of conversations
 	recall *upstream.Recall // what it knows of this one; nil: nothing to learn
 
-	earlier *upstream.Earlier // what the request names that its vendor has stored
-	stored  int64             // what the input is at most with that, in tokens
-	widest  int64             // the same, with all that only a window bounds
-	taught  bool              // the memory saw the answer
+	earlier    *upstream.Earlier // what the request names that its vendor has stored
+	stored     int64             // what the input is at most with that, in tokens
+	widest     int64             // the same, with all that only a window bounds
+	remembered bool              // the memory saw the answer
 
-	meter *upstream.Meter
-	whole bool // the answer was read to its end
-	own   bool // the answer is an error in the upstream's own words
+	meter     *upstream.Meter
+	readToEnd bool // the answer was read to its end
+	ownError  bool // the answer is an error in the upstream's own words
 
 	quotes bool // the request names what only till would, so an error may repeat it
 
@@ -54,7 +54,7 @@ type use struct {
 
 // lowered is the output bound of an answer that has less than was asked for;
 // -1 where it has all.
-func (u *use) lowered() int64 {
+func (u *usage) lowered() int64 {
 	if u == nil || u.output < 0 || u.output >= u.asked {
 		return -1
 	}
@@ -62,7 +62,7 @@ func (u *use) lowered() int64 {
 }
 
 // allowed is how long one answer may be, as the request was sent on.
-func (u *use) allowed() int64 {
+func (u *usage) allowed() int64 {
 	if u.output >= 0 {
 		return u.output
 	}
@@ -73,16 +73,16 @@ func (u *use) allowed() int64 {
 // for less, in tokens.
 const fitFloor = 256
 
-// maxFieldTold bounds the names of fields that a refusal says, in bytes.
-const maxFieldTold = 64
+// maxFieldName bounds the names of fields that a refusal says, in bytes.
+const maxFieldName = 64
 
-// judgeUse finds out what a request can use at most, and lets the limiter hold
+// boundUsage finds out what a request can use at most, and lets the limiter hold
 // that.
-func (h *Handler) judgeUse(r *http.Request, x *exchange, key *limiter.Key, k *limiter.Live, call *upstream.Call, ask *limiter.Ask) *limiter.Refusal {
+func (h *Handler) boundUsage(r *http.Request, x *exchange, key *limiter.Key, k *limiter.Live, call *upstream.Call, ask *limiter.Ask) *limiter.Refusal {
 	terms := &ask.Terms
 	tokens, dollars := terms.Tokens, terms.Dollars
 	unbounded := func(why string) *limiter.Refusal {
-		return about(key, limiter.CodeNotMeterable, "has a limit in tokens or dollars, and %s", why)
+		return keyRefusal(key, limiter.CodeNotMeterable, "has a limit in tokens or dollars, and %s", why)
 	}
 	switch {
 	case h.Guard:
@@ -97,24 +97,24 @@ func (h *Handler) judgeUse(r *http.Request, x *exchange, key *limiter.Key, k *li
 			x.target.advice.unknownField(x.target, field.Name)
 		}
 		refusal := unbounded(err.Error() + "; leave that out, or use a key that is limited in activations")
-		if field := (upstream.FieldError{}); errors.As(err, &field) && len(field.Name) <= maxFieldTold {
+		if field := (upstream.FieldError{}); errors.As(err, &field) && len(field.Name) <= maxFieldName {
 			refusal.Field = field.Name
 		}
 		return refusal
 	case err != nil:
-		return about(key, limiter.CodeBadRequest, "has a limit in tokens or dollars: %s", err)
+		return keyRefusal(key, limiter.CodeBadRequest, "has a limit in tokens or dollars: %s", err)
 	case e == nil:
 		return nil // it uses none
 	}
 	for _, option := range [...]string{outputFieldOption, inputExtraOption} {
-		if c := x.target.learnt.of(x.target, option); c != nil {
+		if c := x.target.contradictions.find(x.target, option); c != nil {
 			return unbounded(c.String())
 		}
 	}
-	if e.HidesUsage() && x.target.learnt.of(x.target, askUsageOption) != nil {
+	if e.HidesUsage() && x.target.contradictions.find(x.target, askUsageOption) != nil {
 		e.DontAsk()
 	}
-	u := &use{key: key.ID, estimate: e, mayFit: !terms.Unfitted, input: e.Input, output: -1, most: terms.MaxRequestSpend}
+	u := &usage{key: key.ID, estimate: e, mayFit: !terms.Unfitted, input: e.Input, output: -1, maxSpend: terms.MaxRequestSpend}
 	u.leastInput = upstream.LeastInput(call, e)
 	if _, asked := e.Written(false); asked != "" && !x.target.answersUsage.Load() {
 		u.quotes = quotes(r, call.Body, asked)
@@ -129,11 +129,11 @@ func (h *Handler) judgeUse(r *http.Request, x *exchange, key *limiter.Key, k *li
 		price = u.prices.Routed(price, u.began).For(e)
 		u.price, u.priced = price, dollars
 	case dollars && !terms.CountOnly && !h.app.countOnly:
-		return about(key, limiter.CodePriceUnknown, "has a limit in dollars, and the price of %s/%s is not known; add it with: price %s/%s INPUT OUTPUT", provider, e.Model, provider, e.Model)
+		return keyRefusal(key, limiter.CodePriceUnknown, "has a limit in dollars, and the price of %s/%s is not known; add it with: price %s/%s INPUT OUTPUT", provider, e.Model, provider, e.Model)
 	case !tokens:
 		// Dollars cannot be counted, and nobody minds. Nothing bounds the request, and
 		// what its answer reports is counted.
-		x.use = &use{key: key.ID, estimate: e, prices: u.prices, provider: provider, began: u.began, now: u.now, output: -1, quotes: u.quotes, unheld: true}
+		x.usage = &usage{key: key.ID, estimate: e, prices: u.prices, provider: provider, began: u.began, now: u.now, output: -1, quotes: u.quotes, unbounded: true}
 		return nil
 	}
 	if e.Routed && dollars {
@@ -145,7 +145,7 @@ func (h *Handler) judgeUse(r *http.Request, x *exchange, key *limiter.Key, k *li
 	}
 	if u.stored, known = u.earlier.Bound(e.Input, u.price, longest); !known {
 		what, help := u.earlier.Worst()
-		return about(key, limiter.CodeNotMeterable, "has a limit in tokens or dollars, and %s is stored at the vendor, where only the context window bounds it, which is not known of %s; %s", what, e.Model, help)
+		return keyRefusal(key, limiter.CodeNotMeterable, "has a limit in tokens or dollars, and %s is stored at the vendor, where only the context window bounds it, which is not known of %s; %s", what, e.Model, help)
 	}
 	u.input = u.stored
 	if e.Window {
@@ -166,25 +166,25 @@ func (h *Handler) judgeUse(r *http.Request, x *exchange, key *limiter.Key, k *li
 		u.natural, _ = e.Longest(u.price, u.input) // more fits behind what is shorter
 	}
 	u.asked = u.natural
-	if u.most > 0 && u.priced {
-		if refusal := u.boundOnce(key); refusal != nil {
+	if u.maxSpend > 0 && u.priced {
+		if refusal := u.boundToRequestSpend(key); refusal != nil {
 			return refusal
 		}
 	}
-	x.use, ask.Fit, ask.Help = u, u.fit, u.help()
+	x.usage, ask.Fit, ask.Help = u, u.fit, u.help()
 	return nil
 }
 
-// boundOnce applies the limit of a single request.
-func (u *use) boundOnce(key *limiter.Key) *limiter.Refusal {
-	if u.bound(u.natural)[limiter.Nanodollars] <= u.most {
+// boundToRequestSpend applies the limit of a single request.
+func (u *usage) boundToRequestSpend(key *limiter.Key) *limiter.Refusal {
+	if u.bound(u.natural)[limiter.Nanodollars] <= u.maxSpend {
 		return nil
 	}
-	left := limiter.Amounts{limiter.Tokens: math.MaxInt64 / 4, limiter.Nanodollars: u.most}
+	left := limiter.Amounts{limiter.Tokens: math.MaxInt64 / 4, limiter.Nanodollars: u.maxSpend}
 	n, ok := u.fitted(left)
 	if !ok {
-		return about(key, limiter.CodeBudgetTooSmall, "may spend $%s on one request, and this one may cost up to $%s; %s",
-			limiter.FormatUSD(u.most), limiter.FormatUSD(u.bound(u.natural)[limiter.Nanodollars]), cmp.Or(u.help(), limiter.LowerMaxTokens))
+		return keyRefusal(key, limiter.CodeBudgetTooSmall, "may spend $%s on one request, and this one may cost up to $%s; %s",
+			limiter.FormatUSD(u.maxSpend), limiter.FormatUSD(u.bound(u.natural)[limiter.Nanodollars]), cmp.Or(u.help(), limiter.LowerMaxTokens))
 	}
 	u.natural, u.output = n, n
 	return nil
@@ -192,11 +192,11 @@ func (u *use) boundOnce(key *limiter.Key) *limiter.Refusal {
 
 // outputs is what is billed as output at most where each answer has at most so many
 // tokens.
-func (u *use) outputs(each int64) int64 { return (each + u.estimate.Predicted) * u.estimate.Answers }
+func (u *usage) outputs(each int64) int64 { return (each + u.estimate.Predicted) * u.estimate.Answers }
 
 // help says what a client can do where the request is too large, if that is for
 // what is not text in it; else "".
-func (u *use) help() string {
+func (u *usage) help() string {
 	more := u.input - u.estimate.Input
 	switch {
 	case more <= u.estimate.Input, !u.fits() && more <= u.natural:
@@ -209,7 +209,7 @@ func (u *use) help() string {
 }
 
 // bound is what a request uses whose answers have at most so many tokens each.
-func (u *use) bound(output int64) limiter.Amounts {
+func (u *usage) bound(output int64) limiter.Amounts {
 	all := u.outputs(output)
 	b := limiter.Amounts{limiter.Tokens: u.input + all}
 	if u.priced {
@@ -218,20 +218,20 @@ func (u *use) bound(output int64) limiter.Amounts {
 	return b
 }
 
-func within(b, left limiter.Amounts) bool {
+func fitsInto(b, left limiter.Amounts) bool {
 	return b[limiter.Tokens] <= left[limiter.Tokens] && b[limiter.Nanodollars] <= left[limiter.Nanodollars]
 }
 
 // fit is the limiter's question what the request is to be held to. Where it
 // cannot be fitted into what is left, the answer is the least that it could be
 // fitted to: requests in flight may give back enough for that.
-func (u *use) fit(left limiter.Amounts) limiter.Amounts {
+func (u *usage) fit(left limiter.Amounts) limiter.Amounts {
 	u.output = -1
 	if u.estimate.Stated < 0 || u.natural < u.estimate.Stated || u.estimate.Unwritten {
 		u.output = u.natural // nobody else bounds it
 	}
 	b := u.bound(u.natural)
-	if within(b, left) || !u.fits() {
+	if fitsInto(b, left) || !u.fits() {
 		return b
 	}
 	n, ok := u.fitted(left)
@@ -245,10 +245,10 @@ func (u *use) fit(left limiter.Amounts) limiter.Amounts {
 }
 
 // fits reports whether the output may be lowered, and there is any.
-func (u *use) fits() bool { return u.mayFit && u.estimate.Stated != 0 }
+func (u *usage) fits() bool { return u.mayFit && u.estimate.Stated != 0 }
 
 // least is the shortest answer that the request is fitted to.
-func (u *use) least() int64 {
+func (u *usage) least() int64 {
 	least := int64(fitFloor)
 	if u.estimate.Stated > 0 {
 		least = min(least, u.estimate.Stated)
@@ -261,7 +261,7 @@ func (u *use) least() int64 {
 
 // fitted is the longest answer that what is left allows, if that is worth
 // anything.
-func (u *use) fitted(left limiter.Amounts) (int64, bool) {
+func (u *usage) fitted(left limiter.Amounts) (int64, bool) {
 	if !u.fits() {
 		return 0, false
 	}
@@ -275,7 +275,7 @@ func (u *use) fitted(left limiter.Amounts) (int64, bool) {
 
 // rewrite writes the bound that is held into the request.
 func (x *exchange) rewrite(r *http.Request) {
-	u := x.use
+	u := x.usage
 	if u == nil {
 		return
 	}

@@ -15,35 +15,35 @@ func TestAnAnswerIsChargedAtTheDearerOfTheModelsAskedForAndAnswering(t *testing.
 	t.Parallel()
 	prices := upstream.BuiltInPrices()
 	now := time.Date(2026, 11, 24, 12, 0, 0, 0, time.UTC)
-	const usage = `"usage":{"prompt_tokens":1000,"completion_tokens":100,"total_tokens":1100}}`
+	const report = `"usage":{"prompt_tokens":1000,"completion_tokens":100,"total_tokens":1100}}`
 	const mini, full = 1000*250 + 100*2000, 1000*1250 + 100*10000
 	for _, test := range []struct {
 		name, asked, answer string
 		permille            int64
 		want                int64
 	}{
-		{"the same", "gpt-5-mini", `{"model":"gpt-5-mini",` + usage, 1000, mini},
-		{"a snapshot", "gpt-5-mini", `{"model":"gpt-5-mini-2025-08-07",` + usage, 1000, mini},
-		{"a dearer one", "gpt-5-mini", `{"model":"gpt-5",` + usage, 1000, full},
-		{"a cheaper one", "gpt-5", `{"model":"gpt-5-mini",` + usage, 1000, full},
-		{"an unknown one", "gpt-5-mini", `{"model":"gpt-9",` + usage, 1000, mini},
-		{"none", "gpt-5-mini", `{` + usage, 1000, mini},
-		{"flex, as the answer says", "gpt-5-mini", `{"service_tier":"flex",` + usage, 1000, mini / 2},
-		{"flex was asked for and not given", "gpt-5-mini", `{"service_tier":"default",` + usage, 1000, mini},
-		{"cheaper, as the answer says, though nobody asked", "gpt-5-mini", `{"service_tier":"flex",` + usage, 1000, mini},
-		{"what the client sent comes back", "gpt-5-mini", `{"metadata":{"service_tier":"flex","model":"gpt-5-nano"},` + usage, 1000, mini},
-		{"what the client sent comes back last", "gpt-5-mini", strings.TrimSuffix(`{"model":"gpt-5",`+usage, "}") + `,"metadata":{"service_tier":"flex","model":"gpt-5-nano"}}`, 1000, full},
-		{"priority was not asked for and given", "gpt-5-mini", `{"service_tier":"priority",` + usage, 1000, 2 * mini},
-		{"priority", "gpt-5-mini", `{"service_tier":"priority",` + usage, 2000, 2 * mini},
-		{"priority was asked for and not given", "gpt-5-mini", `{"service_tier":"default",` + usage, 2000, mini},
+		{"the same", "gpt-5-mini", `{"model":"gpt-5-mini",` + report, 1000, mini},
+		{"a snapshot", "gpt-5-mini", `{"model":"gpt-5-mini-2025-08-07",` + report, 1000, mini},
+		{"a dearer one", "gpt-5-mini", `{"model":"gpt-5",` + report, 1000, full},
+		{"a cheaper one", "gpt-5", `{"model":"gpt-5-mini",` + report, 1000, full},
+		{"an unknown one", "gpt-5-mini", `{"model":"gpt-9",` + report, 1000, mini},
+		{"none", "gpt-5-mini", `{` + report, 1000, mini},
+		{"flex, as the answer says", "gpt-5-mini", `{"service_tier":"flex",` + report, 1000, mini / 2},
+		{"flex was asked for and not given", "gpt-5-mini", `{"service_tier":"default",` + report, 1000, mini},
+		{"cheaper, as the answer says, though nobody asked", "gpt-5-mini", `{"service_tier":"flex",` + report, 1000, mini},
+		{"what the client sent comes back", "gpt-5-mini", `{"metadata":{"service_tier":"flex","model":"gpt-5-nano"},` + report, 1000, mini},
+		{"what the client sent comes back last", "gpt-5-mini", strings.TrimSuffix(`{"model":"gpt-5",`+report, "}") + `,"metadata":{"service_tier":"flex","model":"gpt-5-nano"}}`, 1000, full},
+		{"priority was not asked for and given", "gpt-5-mini", `{"service_tier":"priority",` + report, 1000, 2 * mini},
+		{"priority", "gpt-5-mini", `{"service_tier":"priority",` + report, 2000, 2 * mini},
+		{"priority was asked for and not given", "gpt-5-mini", `{"service_tier":"default",` + report, 2000, mini},
 	} {
 		price, ok := prices.Find("openai", test.asked, now)
 		if !ok {
 			t.Fatal(test.asked)
 		}
-		u := &use{
+		u := &usage{
 			estimate: &upstream.Estimate{Model: test.asked, Permille: test.permille, Asked: test.permille, Flex: strings.HasPrefix(test.name, "flex"), Priority: test.permille == 2000}, price: price, priced: true, prices: prices,
-			provider: "openai", began: now, now: func() time.Time { return now }, meter: upstream.NewMeter(false), whole: true,
+			provider: "openai", began: now, now: func() time.Time { return now }, meter: upstream.NewMeter(false), readToEnd: true,
 		}
 		u.meter.Write([]byte(test.answer))
 		u.meter.Close()
@@ -83,8 +83,8 @@ func TestARegionIsHeldForAndChargedWhenTheAnswerSaysSo(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		u := &use{estimate: e, price: price, priced: true, prices: upstream.BuiltInPrices(), provider: "anthropic", began: now,
-			now: func() time.Time { return now }, input: 1000, meter: preset.Meter(false), whole: true}
+		u := &usage{estimate: e, price: price, priced: true, prices: upstream.BuiltInPrices(), provider: "anthropic", began: now,
+			now: func() time.Time { return now }, input: 1000, meter: preset.Meter(false), readToEnd: true}
 		u.meter.Write([]byte(`{"model":"claude-sonnet-5-5","usage":{` + test.says + `"input_tokens":1000,"output_tokens":100}}`))
 		u.meter.Close()
 		if _, nano, _ := u.used(200); nano != plain*test.charged/1000 {
@@ -100,7 +100,7 @@ func TestARegionIsHeldForAndChargedWhenTheAnswerSaysSo(t *testing.T) {
 // not agree with each other.
 func TestKindsOfTokensAddUpToWhatIsCharged(t *testing.T) {
 	t.Parallel()
-	for _, usage := range []string{
+	for _, report := range []string{
 		`{"prompt_tokens":10,"completion_tokens":5}`,
 		`{"prompt_tokens":10,"completion_tokens":5,"prompt_tokens_details":{"cached_tokens":7,"cache_write_tokens":2}}`,
 		`{"prompt_tokens":10,"completion_tokens":5,"prompt_tokens_details":{"cached_tokens":700,"cache_write_tokens":200}}`,
@@ -108,12 +108,12 @@ func TestKindsOfTokensAddUpToWhatIsCharged(t *testing.T) {
 		`{"input_tokens":1,"cache_read_input_tokens":3,"cache_creation_input_tokens":6,"output_tokens":5}`,
 		`{}`,
 	} {
-		u := &use{estimate: &upstream.Estimate{Answers: 1, Permille: 1000, Asked: 1000}, input: 10, natural: 100, output: -1, meter: upstream.NewMeter(false), whole: true}
-		u.meter.Write([]byte(`{"usage":` + usage + `}`))
+		u := &usage{estimate: &upstream.Estimate{Answers: 1, Permille: 1000, Asked: 1000}, input: 10, natural: 100, output: -1, meter: upstream.NewMeter(false), readToEnd: true}
+		u.meter.Write([]byte(`{"usage":` + report + `}`))
 		u.meter.Close()
 		tokens, _, k := u.charge(200)
 		if sum := k.Input + k.CachedInput + k.CacheWrite + k.Output + k.Unmeasured; sum != tokens || tokens == 0 {
-			t.Errorf("%s: kinds %+v add up to %d, charged are %d", usage, k, sum, tokens)
+			t.Errorf("%s: kinds %+v add up to %d, charged are %d", report, k, sum, tokens)
 		}
 	}
 }
@@ -124,7 +124,7 @@ func TestAnAnswerIsNotFittedBelowItsThoughts(t *testing.T) {
 	for _, test := range []struct{ stated, thinking, left, want int64 }{
 		{8000, 0, 1000, 1000}, {8000, 4000, 5000, 5000}, {8000, 4000, 4001, 4001}, {8000, 4000, 4000, -1}, {200, 0, 200, 200}, {8000, 9000, 1000, 1000},
 	} {
-		u := &use{estimate: &upstream.Estimate{Answers: 1, Permille: 1000, Stated: test.stated, Thinking: test.thinking}, mayFit: true, natural: test.stated}
+		u := &usage{estimate: &upstream.Estimate{Answers: 1, Permille: 1000, Stated: test.stated, Thinking: test.thinking}, mayFit: true, natural: test.stated}
 		n, ok := u.fitted(limiter.Amounts{limiter.Tokens: test.left})
 		if !ok {
 			n = -1
@@ -148,7 +148,7 @@ func TestAStreamThatIsMadeShorterStatesNoLength(t *testing.T) {
 		t.Fatal(err)
 	}
 	res := &http.Response{StatusCode: 200, ContentLength: 5, Header: http.Header{"Content-Length": {"5"}}, Body: http.NoBody}
-	(&use{estimate: e}).measure(res, preset, true)
+	(&usage{estimate: e}).meterAnswer(res, preset, true)
 	if res.ContentLength >= 0 || res.Header.Get("Content-Length") != "" {
 		t.Errorf("it says that it is %d bytes long, %v", res.ContentLength, res.Header)
 	}
@@ -158,18 +158,18 @@ func TestAStreamThatIsMadeShorterStatesNoLength(t *testing.T) {
 // the end of the connection.
 func TestWhoHangsUpAfterTheLastEventPaysWhatWasUsed(t *testing.T) {
 	t.Parallel()
-	const usage = "data: {\"choices\":[],\"usage\":{\"prompt_tokens\":10,\"completion_tokens\":5}}\n\n"
+	const report = "data: {\"choices\":[],\"usage\":{\"prompt_tokens\":10,\"completion_tokens\":5}}\n\n"
 	for _, test := range []struct {
 		name, stream string
 		want         int64
 	}{
-		{"after the last event", usage + "data: [DONE]\n\n", 15},
-		{"before it", usage, 1100},
+		{"after the last event", report + "data: [DONE]\n\n", 15},
+		{"before it", report, 1100},
 		{"with words that look like it", "data: {\"choices\":[{\"delta\":{\"content\":\"data: [DONE]\"}}]}\n\n", 1100},
 		{"after the last event, and nothing was reported", "data: [DONE]\n\n", 1100},
 	} {
 		for _, hidden := range []bool{false, true} {
-			u := &use{estimate: &upstream.Estimate{Answers: 1, Permille: 1000, Asked: 1000}, input: 1000, natural: 100, output: -1, meter: upstream.NewMeter(true)}
+			u := &usage{estimate: &upstream.Estimate{Answers: 1, Permille: 1000, Asked: 1000}, input: 1000, natural: 100, output: -1, meter: upstream.NewMeter(true)}
 			if hidden {
 				b := make([]byte, len(test.stream))
 				stream := u.meter.Hide(io.NopCloser(strings.NewReader(test.stream)))
@@ -231,10 +231,10 @@ func TestInputThatWasReportedIsExact(t *testing.T) {
 		if test.preset == "anthropic" {
 			e.Permille = 1100
 		}
-		u := &use{estimate: e, price: price, priced: true, prices: upstream.BuiltInPrices(), provider: test.preset, began: now,
+		u := &usage{estimate: e, price: price, priced: true, prices: upstream.BuiltInPrices(), provider: test.preset, began: now,
 			now: func() time.Time { return now }, input: 200_000, natural: 32_000, output: -1, leastInput: 100}
 		res := &http.Response{StatusCode: 200, Header: http.Header{}, Body: io.NopCloser(strings.NewReader(test.stream + "data: {}\n\n"))}
-		u.measure(res, preset, true)
+		u.meterAnswer(res, preset, true)
 		if _, err := io.CopyN(io.Discard, res.Body, int64(len(test.stream))); err != nil {
 			t.Fatal(err)
 		}
@@ -266,7 +266,7 @@ func TestAnAnswerThatBreaksOffCostsTheBoundOfWhatAnswered(t *testing.T) {
 		{"with priority, of a dearer one", `"model":"gpt-5","service_tier":"priority"`, 2 * full},
 		{"with a running count, most of it cached", `"model":"gpt-5-mini","usage":{"prompt_tokens":900,"prompt_tokens_details":{"cached_tokens":900},"completion_tokens":2}`, mini},
 	} {
-		u := &use{estimate: &upstream.Estimate{Model: "gpt-5-mini", Answers: 1, Permille: 1000, Asked: 1000}, price: price, priced: true, prices: prices,
+		u := &usage{estimate: &upstream.Estimate{Model: "gpt-5-mini", Answers: 1, Permille: 1000, Asked: 1000}, price: price, priced: true, prices: prices,
 			provider: "openai", began: now, now: func() time.Time { return now }, input: 1000, natural: 100, output: -1, meter: upstream.NewMeter(true)}
 		u.meter.Write([]byte("data: {" + test.begins + `,"choices":[{"delta":{"content":"Some"}}]}` + "\n\n"))
 		if tokens, nano, measured := u.used(200); tokens != 1100 || nano != test.want || measured {
