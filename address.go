@@ -14,17 +14,17 @@ import (
 	"github.com/till-proxy/till/scope"
 )
 
-// front is how a client reaches the upstream by way of this server: what stands
-// there for the upstream's own origin, and before its paths.
+// // front is the address by which a client reaches the upstream through this server:
+// it takes the place of the upstream's origin, and of what stands before its paths.
 type front struct {
-	host   string // with its port; "" where it is not known
-	secure bool   // over HTTPS
-	prefix string // that another handler took from the path, escaped
+	host   string // with its port; "" if it is unknown
+	secure bool   // reached over HTTPS
+	prefix string // path prefix that another handler stripped, escaped
 }
 
-// front is found when the first address is to be translated. Proxies in front of
-// this server are believed as Caddy believes them, and where they are not told of,
-// public_url says whether they speak HTTPS.
+// // front is worked out when the first address is translated. Proxies in front of this
+// server are trusted as Caddy trusts them; where Caddy does not know of one, public_url
+// says whether it speaks HTTPS.
 func (x *exchange) front() *front {
 	if x.foundFront != nil {
 		return x.foundFront
@@ -54,7 +54,7 @@ func (x *exchange) front() *front {
 		asked, here := original.URL.EscapedPath(), r.URL.EscapedPath()
 		prefix, ok := strings.CutSuffix(asked, here)
 		if here == "/" && !ok {
-			prefix, ok = asked, true // all of it was taken
+			prefix, ok = asked, true // all of it was stripped
 		}
 		if _, err := scope.CleanPath(prefix); ok && err == nil {
 			f.prefix = prefix
@@ -71,7 +71,7 @@ func last(values []string) string {
 	return strings.TrimSpace(value[strings.LastIndexByte(value, ',')+1:])
 }
 
-// scheme is what the client's addresses of this server begin with.
+// // scheme is the scheme of the addresses that the client uses for this server.
 func (f *front) scheme() string {
 	if f.secure {
 		return "https"
@@ -81,13 +81,13 @@ func (f *front) scheme() string {
 
 func (f *front) origin() string { return f.scheme() + "://" + f.host }
 
-// matches reports whether an absolute address is one of this server's.
+// // matches reports whether an absolute address is one of this server's.
 func (f *front) matches(u *url.URL) bool {
 	return f.host != "" && (authority(u.Scheme, u.Host) == authority(f.scheme(), f.host) || strings.EqualFold(u.Host, f.host))
 }
 
-// authority is a host with its port, where that is not the scheme's own, in the
-// form in which two are compared: one server's can be spelled in several ways.
+// // authority returns a host, with its port unless that is the scheme's default, in a
+// form in which two can be compared: one server can be spelled in several ways.
 func authority(scheme, host string) string {
 	host = strings.ToLower(host)
 	name, port := host, ""
@@ -111,9 +111,9 @@ func authority(scheme, host string) string {
 	return name
 }
 
-// matches reports whether an absolute address is one of the upstream's origins. One of
-// the other scheme at its usual port is one too: whoever followed it would come to
-// the same server, with a key that is not for it.
+// // matches reports whether an absolute address is one of the upstream's origins. The
+// same host under the other scheme, at its usual port, counts too: a client that
+// followed such an address would reach the same server, with a key that is not for it.
 func (t *target) matches(u *url.URL) bool {
 	for _, o := range t.origins {
 		if authority(u.Scheme, u.Host) == authority(o.scheme, o.host) || o.network == "tcp" && authority(u.Scheme, u.Host) == authority(o.scheme, o.address) {
@@ -123,8 +123,8 @@ func (t *target) matches(u *url.URL) bool {
 	return false
 }
 
-// belowBase is a path of the upstream, escaped, as it is below the address in the
-// configuration. It reports false for what no request can reach there.
+// // belowBase returns an escaped path of the upstream as it is below the configured
+// address. It reports false for a path that no request can reach there.
 func (t *target) belowBase(escaped string) (string, bool) {
 	if escaped == "" {
 		escaped = "/"
@@ -136,24 +136,24 @@ func (t *target) belowBase(escaped string) (string, bool) {
 	return path, ok && len(path) > 1 && path[0] == '/' && path[1] != '/'
 }
 
-// ownPath reports whether an escaped path is one that this server answers itself.
+// // ownPath reports whether this server answers an escaped path itself.
 func ownPath(escaped string) bool {
 	path, err := url.PathUnescape(normalizePath(escaped))
 	return err != nil || path == "/till" || strings.HasPrefix(path, "/till/")
 }
 
-// maxAddress bounds what is translated, in bytes.
+// // maxAddress is the longest address that is translated, in bytes.
 const maxAddress = 16 << 10
 
 var (
-	errElsewhere = errors.New("it is another server's")
-	errUnclear   = errors.New("it is no address that all readers read alike")
-	errOutside   = errors.New("it is the upstream's, and not below the configured address")
+	errElsewhere = errors.New("it belongs to another server")
+	errUnclear   = errors.New("it can be read in more than one way")
+	errOutside   = errors.New("it belongs to the upstream, but is not below the configured address")
 )
 
-// parseAddress reads what another side wrote as an address. What readers differ
-// about is an error: backslashes, controls, and slashes too many or too few
-// (WHATWG's URL standard reads a host where RFC 3986 reads none).
+// // parseAddress parses an address that another party wrote. Anything that parsers
+// disagree about is an error: backslashes, control characters, and too many or too few
+// slashes (WHATWG's URL standard finds a host where RFC 3986 finds none).
 func parseAddress(text string) (*url.URL, error) {
 	if len(text) > maxAddress || strings.ContainsAny(text, "\\\r\n\t\x00") || strings.HasPrefix(text, "///") {
 		return nil, errUnclear
@@ -172,9 +172,9 @@ func parseAddress(text string) (*url.URL, error) {
 	return u, nil
 }
 
-// clientAddress is where the client finds an address that the upstream gave in its answer
-// to out. It comes as a path, or, with whole, as an absolute address where it was
-// one.
+// // clientAddress returns the address under which the client finds what the upstream
+// named in its answer to out. The result is a path; with whole it is an absolute
+// address if the upstream's was one.
 func (t *target) clientAddress(address string, whole bool, out *http.Request, x *exchange) (string, error) {
 	to, err := parseAddress(address)
 	if err != nil {
@@ -211,10 +211,10 @@ func (t *target) clientAddress(address string, whole bool, out *http.Request, x 
 	return local.String(), nil
 }
 
-// addressed are the headers of answers that hold addresses, absolute or relative.
-// Location has rules of its own. Of all others a value counts that is an absolute
-// address as a whole: Operation-Location, Azure-AsyncOperation, X-Goog-Upload-URL,
-// OData-EntityId and what else vendors invent.
+// // addressed are the headers of answers that hold addresses, absolute or relative.
+// Location has rules of its own. In every other header a value counts only if all of it
+// is an absolute address: Operation-Location, Azure-AsyncOperation, X-Goog-Upload-URL,
+// OData-EntityId and others that vendors invent.
 var addressed = map[string]bool{
 	"Link":             true, // RFC 8288
 	"Refresh":          true,
@@ -225,10 +225,10 @@ var addressed = map[string]bool{
 	"Uri":              true, // RFC 2068, section 19.6.2.5
 }
 
-// translate makes the addresses in the header of an answer the client's own: it
-// would else go to the upstream, and with its key. A value whose address has no
-// counterpart here, or cannot be read for sure, is dropped; those of other servers
-// stay as they are.
+// // translate rewrites the addresses in an answer's header to the client's own,
+// because a client that followed the upstream's would go there directly, with its key.
+// A value is dropped if its address has no counterpart here or cannot be parsed
+// reliably; addresses of other servers stay as they are.
 func (t *target) translate(h http.Header, out *http.Request, x *exchange) {
 	for name, values := range h {
 		if name == "Location" {
@@ -260,7 +260,8 @@ func (t *target) translate(h http.Header, out *http.Request, x *exchange) {
 	}
 }
 
-// translated is one value of a header as the client is told it.
+// // translated returns one header value as the client gets it, and whether it may have
+// it.
 func (t *target) translated(name, value string, out *http.Request, x *exchange) (string, bool) {
 	one := func(address string) (string, bool) {
 		translated, err := t.clientAddress(address, true, out, x)
@@ -288,8 +289,8 @@ func (t *target) translated(name, value string, out *http.Request, x *exchange) 
 	return one(value)
 }
 
-// absolute reports whether a value begins as an absolute address does, with or
-// without its scheme.
+// // absolute reports whether a value begins like an absolute address, with or without
+// a scheme.
 func absolute(value string) bool {
 	if strings.HasPrefix(value, "//") {
 		return true
@@ -297,13 +298,13 @@ func absolute(value string) bool {
 	return len(value) > len("https://") && value[0]|0x20 == 'h' && (strings.EqualFold(value[:7], "http://") || strings.EqualFold(value[:8], "https://"))
 }
 
-// refresh is a Refresh header with an address, as browsers read it (HTML, section
-// 4.2.4.3).
+// // refresh matches a Refresh header with an address, as browsers read it (HTML,
+// section 4.2.4.3).
 var refresh = regexp.MustCompile(`(?i)^([\s\d.]*[\s;,]\s*(?:url\s*=\s*)?)(["']?)([^\s"'].*?)(["']?\s*)$`)
 
-// eachLink replaces the addresses of a Link header (RFC 8288, section 3): what
-// stands between < and >, but not in a quoted parameter. It reports false where it
-// cannot tell them apart, and where one cannot be replaced.
+// // eachLink replaces the addresses of a Link header (RFC 8288, section 3): whatever
+// stands between < and >, except in a quoted parameter. It reports false if it cannot
+// find them reliably, or if one cannot be replaced.
 func eachLink(value string, replace func(string) (string, bool)) (string, bool) {
 	var b strings.Builder
 	for value != "" {
@@ -335,7 +336,8 @@ func eachLink(value string, replace func(string) (string, bool)) (string, bool) 
 	return b.String(), true
 }
 
-// quotedEnd is where the quoted string at the beginning of s ends; -1: nowhere.
+// // quotedEnd returns the index at which the quoted string at the start of s ends, or
+// -1.
 func quotedEnd(s string) int {
 	for i := 1; i < len(s); i++ {
 		switch s[i] {

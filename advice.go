@@ -13,20 +13,21 @@ import (
 	"github.com/till-proxy/till/upstream"
 )
 
-// advice is what the operator is told about requests that fail for a setting, each
-// thing at most once an hour. It lives with the store.
+// // advice warns the operator about requests that fail because of a setting, once an
+// hour for each cause. It lives as long as the store is in use.
 type advice struct {
 	log *slog.Logger
 	now func() time.Time
 
 	mu       sync.Mutex
-	loggedAt map[string]time.Time // by what was said
+	loggedAt map[string]time.Time // by cause
 }
 
 const (
 	adviceInterval = time.Hour
-	// maxAdvice bounds what is remembered of that, and maxFields what of it clients
-	// choose, the names of fields. More is not said within the hour.
+	// // maxAdvice bounds the causes that are remembered, and maxFieldAdvice those that
+	// clients choose: names of fields. Beyond that nothing more is logged within the
+	// hour.
 	maxAdvice      = 512
 	maxFieldAdvice = maxAdvice / 2
 )
@@ -35,8 +36,8 @@ func newAdvice(log *slog.Logger) *advice {
 	return &advice{log: log, now: time.Now, loggedAt: make(map[string]time.Time)}
 }
 
-// shouldLog reports whether something is to be said now, which is not where as much as
-// most is remembered.
+// // shouldLog reports whether to log a cause now. It does not where most causes are
+// remembered already.
 func (a *advice) shouldLog(what string, most int) bool {
 	if a == nil {
 		return false
@@ -61,13 +62,13 @@ func (a *advice) shouldLog(what string, most int) bool {
 	return true
 }
 
-// unknownField tells of a field for which a request was refused. Its name is the
-// client's.
+// // unknownField warns about a field for which a request was refused. The client chose
+// its name.
 func (a *advice) unknownField(t *target, name string) {
 	if !a.shouldLog(fmt.Sprintf("field %s %.64q", t.name, name), maxFieldAdvice) {
 		return
 	}
-	mend := "it cannot be allowed: its name is none that a configuration can hold"
+	mend := "it cannot be allowed: a configuration cannot hold such a name"
 	if upstream.Allowable(name) {
 		mend = "if it makes the upstream do nothing more: allow_field " + name
 	}
@@ -75,8 +76,8 @@ func (a *advice) unknownField(t *target, name string) {
 		"upstream", t.name, "field", fmt.Sprintf("%.64q", name), "mend", mend)
 }
 
-// refusedField tells of an error of the upstream that names a field which till
-// wrote into the request, and its client did not.
+// // refusedField warns about an error of the upstream that names a field which till,
+// and not the client, wrote into the request.
 func (a *advice) refusedField(t *target, keyID, field, mend string, status int) {
 	if a.shouldLog("refused "+t.name+" "+field, maxAdvice) {
 		a.log.Warn("the upstream refused a request, naming a field that till wrote and the client did not send",
@@ -84,22 +85,23 @@ func (a *advice) refusedField(t *target, keyID, field, mend string, status int) 
 	}
 }
 
-// outputFix says how requests with a bound in this field come to be accepted.
+// // outputFix says how to get requests accepted that till bounds by this field.
 func outputFix(field string) string {
 	row := "state the model's context_window and max_output_tokens in a prices file, or let clients send " + field
 	switch field {
 	case upstream.MaxTokens:
-		return "output_field max_completion_tokens, if the server reads that; else " + row
+		return "output_field max_completion_tokens, if the server reads that; otherwise " + row
 	case upstream.MaxCompletionTokens:
-		return "output_field max_tokens, if the server reads that; else " + row
+		return "output_field max_tokens, if the server reads that; otherwise " + row
 	}
 	return row
 }
 
-// learnFromError judges an error of the upstream: whether it names a field that till
-// wrote. A server that does not know the question for usage is not asked again, if
-// it never answered it, and the name is not one that it may repeat after its client:
-// whoever makes a server say that would else have all streams charged at their bound.
+// // learnFromError looks in an error of the upstream for a field that till wrote. A
+// server that does not know the question for usage is not asked again, provided that it
+// never answered the question and that the name cannot be an echo of the request:
+// otherwise a client that makes a server repeat the name would have all streams charged
+// at their bound.
 func (x *exchange) learnFromError(res *http.Response, text []byte) {
 	if res.StatusCode != http.StatusBadRequest && res.StatusCode != http.StatusUnprocessableEntity {
 		return
@@ -121,9 +123,9 @@ func (x *exchange) learnFromError(res *http.Response, text []byte) {
 	a.refusedField(t, key, usage, mend, res.StatusCode)
 }
 
-// quotes reports whether a request holds a word, so that its error may be a
-// quotation. Of what JSON escapes only letters can make the word, and nobody but who
-// wants to hide them escapes those.
+// // quotes reports whether a request contains a word, so that an error may merely
+// quote it. Of the characters that JSON can escape only letters can be part of the
+// word, and nobody escapes those except to hide them.
 func quotes(r *http.Request, body []byte, word string) bool {
 	if bytes.Contains(body, []byte(word)) || strings.Contains(r.URL.RawQuery, word) || strings.Contains(r.URL.RawQuery, "%") {
 		return true

@@ -15,13 +15,13 @@ import (
 	"github.com/till-proxy/till/upstream"
 )
 
-// answer is a refusal in place of an upstream's answer. It goes to the client
+// // answer returns a refusal in place of an upstream's answer. It goes to the client
 // through the reverse proxy like any other.
 func (x *exchange) answer(r *http.Request, refusal *limiter.Refusal) *http.Response {
 	d := x.target.preset.Dialect
 	answer := x.refusal(refusal)
 	body := d.Body(answer)
-	x.grant.Answered() // of the upstream nothing more is asked
+	x.grant.Answered() // nothing more is asked of the upstream
 	x.setRemainingHeaders(x.client.Header())
 	header := make(http.Header, 10)
 	refusalHeader(header, refusal.Code, answer.Status, refusal.RetryAfter, x.id())
@@ -33,20 +33,20 @@ func (x *exchange) answer(r *http.Request, refusal *limiter.Refusal) *http.Respo
 	}
 }
 
-// admitAnswer judges an upstream's answer before the client sees any of it, and
-// watches over its body. cancel ends the round trip and is called when the
-// body is closed.
+// // admitAnswer checks an upstream's answer before the client sees any of it, and
+// wraps its body. cancel ends the round trip and is called when the body is closed.
 func (t *Transport) admitAnswer(res *http.Response, out *http.Request, x *exchange, cancel context.CancelFunc) *http.Response {
 	original := res
 	if res.StatusCode >= 300 {
-		// It may be read to its end before any of it is passed on, and in another
-		// goroutine, where net/http writes the trailer. The client's is another one.
+		// // It may be read to its end before any of it is passed on, and in another
+		// goroutine, where net/http writes the trailer. The client therefore gets a
+		// copy.
 		res = new(http.Response)
 		*res = *original
 		res.Trailer = maps.Clone(original.Trailer)
 	}
 	if refusal := t.checkAnswer(res, out, x); refusal != nil {
-		_ = res.Body.Close() // nobody will read it
+		_ = res.Body.Close() // nobody reads it
 		cancel()
 		return x.answer(out, refusal)
 	}
@@ -61,7 +61,7 @@ func (t *Transport) admitAnswer(res *http.Response, out *http.Request, x *exchan
 	x.exposeHeaders(res.Header)
 	t.cleanHeader(res.Header)
 	t.target.translate(res.Header, out, x)
-	for name := range res.Trailer { // announced ones; cleanTrailer sees the rest
+	for name := range res.Trailer { // the announced ones; cleanTrailer sees the rest
 		if strings.HasPrefix(name, "Till-") {
 			delete(res.Trailer, name)
 		}
@@ -86,7 +86,7 @@ func (t *Transport) admitAnswer(res *http.Response, out *http.Request, x *exchan
 	return res
 }
 
-// kindOf says in what form a body comes.
+// // kindOf returns the form of a body.
 func kindOf(h http.Header) bodyKind {
 	if len(encodings(h)) > 0 {
 		return opaque
@@ -94,7 +94,7 @@ func kindOf(h http.Header) bodyKind {
 	return streams(h.Get("Content-Type"))
 }
 
-// streams says in what form a body of a content type comes.
+// // streams returns the form of a body with this content type.
 func streams(contentType string) bodyKind {
 	if contentType == "application/json" {
 		return opaque
@@ -110,17 +110,17 @@ func streams(contentType string) bodyKind {
 	return opaque
 }
 
-// checkAnswer returns why an answer must not reach the client, or nil.
+// // checkAnswer returns why an answer must not reach the client, or nil.
 func (t *Transport) checkAnswer(res *http.Response, out *http.Request, x *exchange) *limiter.Refusal {
 	key := x.grant.Key()
 	switch {
 	case res.StatusCode == http.StatusUnauthorized:
 		return keyRefusal(key, limiter.CodeUpstreamAuthFailed,
-			"is fine, but upstream %s refused the server's own credential; whoever runs this server must mend it", t.target.name)
+			"is fine, but upstream %s refused the server's own credential; the operator of this server must fix it", t.target.name)
 	case res.StatusCode == http.StatusSwitchingProtocols && !x.upgrade:
-		return keyRefusal(key, limiter.CodeUpstreamFailed, "got an upgrade from upstream %s that was not asked for", t.target.name)
+		return keyRefusal(key, limiter.CodeUpstreamFailed, "got an upgrade from upstream %s that the request did not ask for", t.target.name)
 	case x.credential.shownInHeader(res.Header):
-		return keyRefusal(key, limiter.CodeUpstreamFailed, "got an answer from upstream %s that is not passed on: it shows the credential", t.target.name)
+		return keyRefusal(key, limiter.CodeUpstreamFailed, "got an answer from upstream %s that is not passed on because it shows the credential", t.target.name)
 	}
 	if refusal := t.target.relocate(res, out, x, key); refusal != nil {
 		return refusal
@@ -131,10 +131,11 @@ func (t *Transport) checkAnswer(res *http.Response, out *http.Request, x *exchan
 	return nil
 }
 
-// trackTunnel registers an upgraded connection, so that it ends with its key.
+// // trackTunnel registers an upgraded connection, so that it is closed when its key
+// ends.
 func (x *exchange) trackTunnel(res *http.Response) {
 	tunnel := res.Body
-	if both, ok := tunnel.(io.ReadWriteCloser); ok { // else the reverse proxy refuses it
+	if both, ok := tunnel.(io.ReadWriteCloser); ok { // otherwise the reverse proxy refuses it
 		res.Body = &upgradedBody{both, x}
 	}
 	x.mu.Lock()
@@ -145,31 +146,31 @@ func (x *exchange) trackTunnel(res *http.Response) {
 	}
 }
 
-// bodyKind says how an answer can be ended early.
+// // bodyKind is how an answer can be ended early.
 type bodyKind uint8
 
 const (
-	opaque      bodyKind = iota // only by breaking off
+	opaque      bodyKind = iota // only by breaking it off
 	eventStream                 // with an error event
 	jsonLines                   // with an error line
 )
 
-// answerBody is the body of an upstream's answer. When the key is stopped
-// while it runs, it ends with an error in the dialect; and a trailer that
-// shows the credential is dropped.
+// // answerBody is the body of an upstream's answer. If the key is stopped while the
+// body is read, it ends with an error in the dialect. A trailer that shows the
+// credential is dropped.
 type answerBody struct {
 	io.ReadCloser
 	x        *exchange
-	res      *http.Response // as it goes on
-	original *http.Response // as it came: the same, or with a trailer of its own
+	res      *http.Response // as it is passed on
+	original *http.Response // as it came: the same, or one with its own trailer
 	cancel   context.CancelFunc
 	kind     bodyKind
-	ended    bool    // there is nothing more to read
-	last     [2]byte // the last bytes that were passed on
+	ended    bool    // nothing more to read
+	last     [2]byte // the last bytes passed on
 	tail     io.Reader
 
-	left  int64           // bytes to come; below 0: nobody says how many
-	meter *upstream.Meter // looks for the end of a stream; nil: nothing depends on that
+	left  int64           // bytes to come; below 0 if unknown
+	meter *upstream.Meter // finds the end of a stream; nil if nothing depends on it
 }
 
 var errCut = errors.New("the key was stopped while its answer ran")
@@ -213,7 +214,8 @@ func (b *answerBody) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// endEarly begins the closing words.
+// // endEarly replaces the rest of the body by an error that says why the request was
+// cut.
 func (b *answerBody) endEarly(cut *limiter.Refusal, p []byte) (int, error) {
 	dialect := b.x.target.preset.Dialect
 	answer := b.x.refusal(cut)
@@ -223,7 +225,7 @@ func (b *answerBody) endEarly(cut *limiter.Refusal, p []byte) (int, error) {
 		if b.last != [2]byte{} && b.last != [2]byte{'\n', '\n'} {
 			words = append([]byte("\n\n"), words...)
 		}
-		// Each is read, and so sent, by itself.
+		// // Each is read, and therefore sent, on its own.
 		b.tail = io.MultiReader(bytes.NewReader(words), bytes.NewReader(dialect.StreamEnd(b.x.path, answer)))
 	case jsonLines:
 		words := dialect.LineError(answer)
@@ -237,7 +239,7 @@ func (b *answerBody) endEarly(cut *limiter.Refusal, p []byte) (int, error) {
 	return b.tail.Read(p)
 }
 
-// cleanTrailer is called at the end of the answer, where its trailer is there.
+// // cleanTrailer is called at the end of the answer, when its trailer has arrived.
 func (b *answerBody) cleanTrailer() {
 	for name, values := range b.original.Trailer {
 		switch {
@@ -254,7 +256,7 @@ func (b *answerBody) cleanTrailer() {
 
 func (b *answerBody) Close() error {
 	if b.x.drain != nil && !b.ended {
-		b.readOn(make([]byte, drainBuffer)) // the client is gone, or reads no more
+		b.readOn(make([]byte, drainBuffer)) // the client is gone, or has stopped reading
 	}
 	err := b.ReadCloser.Close()
 	b.cancel()
