@@ -20,50 +20,51 @@ import (
 )
 
 const (
-	// defaultMaxBody bounds a body that must be read, in bytes.
+	// // defaultMaxBody is the longest body that is read, in bytes, unless max_body
+	// says otherwise.
 	defaultMaxBody = 32_000_000
-	// maxBuffered bounds all such bodies in this process together, in bytes.
+	// // maxBuffered bounds all such bodies of this process together, in bytes.
 	maxBuffered = 256 << 20
-	// firstRoom is the part of it that is for the beginnings of bodies, so that
-	// many that are large do not keep out those that are all beginning.
+	// // firstRoom is the part of it that is reserved for the beginnings of bodies, so
+	// that many large bodies do not keep out new ones.
 	firstRoom = 64 << 20
-	// maxWaiting bounds those of requests that wait for others of their key: a
-	// quarter of it, of the beginnings by how many may wait.
+	// // maxWaiting bounds the bodies of requests that wait for others of their key, in
+	// bytes: a quarter of the rest. Their beginnings are bounded by how many may wait.
 	maxWaiting = (maxBuffered - firstRoom) / 4
-	// bufferedWait bounds how long a request waits for room among them.
+	// // bufferedWait is how long a request waits for room.
 	bufferedWait = 5 * time.Second
-	// firstBuffer is what is set aside at first, in bytes: a client that announces
-	// much and sends nothing must not take the room of others.
+	// // firstBuffer is what a body is given at first, in bytes: a client that
+	// announces much and sends nothing must not take the room of others.
 	firstBuffer = 64 << 10
 )
 
-// spareBuffers are for the beginnings of bodies that are longer, or whose length is
-// not known. They are copied from as soon as more is there, so that nothing but
-// hold ever sees one.
+// // spareBuffers hold the beginnings of bodies that are longer, or of unknown length.
+// They are copied from as soon as more has arrived, so that only readBody ever sees
+// one.
 var spareBuffers = sync.Pool{New: func() any { return new([firstBuffer]byte) }}
 
-// The bytes of all bodies that are in memory, over all configurations of this
-// process: those of their beginnings, and all others.
+// // The bytes of all bodies in memory, over all configurations of this process: those
+// of their beginnings, and all others.
 var (
 	beginnings = semaphore.NewWeighted(firstRoom)
 	buffered   = semaphore.NewWeighted(maxBuffered - firstRoom)
 )
 
-// bufferedBody is a request's body in memory.
+// // bufferedBody is a request's body in memory.
 type bufferedBody struct {
 	bytes.Reader
-	content     []byte       // what is read from it; nil once it was sent
-	first, more atomic.Int64 // set aside in beginnings and buffered
+	content     []byte       // what Read gives; nil once it was sent
+	first, more atomic.Int64 // reserved in beginnings and in buffered
 }
 
-// Close gives the room back. It may be called more than once.
+// // Close releases the body's memory. It may be called more than once.
 func (b *bufferedBody) Close() error {
 	beginnings.Release(b.first.Swap(0))
 	buffered.Release(b.more.Swap(0))
 	return nil
 }
 
-// keeps is how much of the room for all it has.
+// // keeps is how many bytes the body has reserved in buffered.
 func (b *bufferedBody) keeps() int64 {
 	if b == nil {
 		return 0
@@ -71,7 +72,7 @@ func (b *bufferedBody) keeps() int64 {
 	return b.more.Load()
 }
 
-// takesRoom reports whether there is any to give back.
+// // takesRoom reports whether the body has reserved any memory.
 func (b *bufferedBody) takesRoom() bool { return b != nil && b.first.Load() > 0 }
 
 var (
@@ -79,7 +80,7 @@ var (
 	errNoRoom       = errors.New("too many bodies are in memory")
 )
 
-// reserveMemory takes room, and waits for it a little.
+// // reserveMemory reserves n bytes of room, and waits a little for them.
 func reserveMemory(ctx context.Context, room *semaphore.Weighted, n int64, taken *atomic.Int64) error {
 	if !room.TryAcquire(n) {
 		ctx, cancel := context.WithTimeout(ctx, bufferedWait)
@@ -92,8 +93,8 @@ func reserveMemory(ctx context.Context, room *semaphore.Weighted, n int64, taken
 	return nil
 }
 
-// readBody reads a body of at most limit bytes into memory, where it can be judged
-// and then sent as it is. It must come at the pace.
+// // readBody reads a body of at most limit bytes into memory, where it can be examined
+// and then sent as it is. The body must arrive at the pace p.
 func readBody(r *http.Request, limit int64, p *pace) (*bufferedBody, []byte, error) {
 	if r.ContentLength > limit {
 		return nil, nil, errBodyTooLarge
@@ -101,7 +102,7 @@ func readBody(r *http.Request, limit int64, p *pace) (*bufferedBody, []byte, err
 	b := new(bufferedBody)
 	size := int64(firstBuffer)
 	if r.ContentLength >= 0 {
-		size = min(size, r.ContentLength+1) // one more, to see the end
+		size = min(size, r.ContentLength+1) // one more byte, to see the end
 	}
 	if err := reserveMemory(r.Context(), beginnings, size, &b.first); err != nil {
 		return nil, nil, err
@@ -141,14 +142,14 @@ func readBody(r *http.Request, limit int64, p *pace) (*bufferedBody, []byte, err
 			return nil, nil, errors.Join(err, b.Close())
 		}
 		grown := make([]byte, cap(buf)+int(max(more, 1)))
-		copy(grown, buf) // so written, what is copied to is not cleared before
+		copy(grown, buf) // written like this, the compiler does not clear what is copied over
 		buf = grown[:len(buf)]
 	}
 }
 
-// readAsk reads of a request what the key's limits are about: the models that
-// it names, and what it can use at most; and the tools that its upstream takes out.
-// No other request is read. The body is in memory from then on.
+// // readAsk reads from a request what the key's limits depend on: the models that it
+// names and what it can use at most. It also takes out the tools that the upstream
+// strips. Other requests are not read. A body that was read stays in memory.
 func (h *Handler) readAsk(w http.ResponseWriter, r *http.Request, x *exchange, key *limiter.Key, k *limiter.Live, ask *limiter.Ask) *limiter.Refusal {
 	models := ask.Terms.Models
 	spends := (ask.Terms.Tokens || ask.Terms.Dollars) && !ask.Free
@@ -183,7 +184,7 @@ func (h *Handler) readAsk(w http.ResponseWriter, r *http.Request, x *exchange, k
 	return nil
 }
 
-// readCall reads a request as its upstream will.
+// // readCall reads a request as its upstream will read it.
 func (h *Handler) readCall(w http.ResponseWriter, r *http.Request, x *exchange, key *limiter.Key) (*upstream.Call, *limiter.Refusal) {
 	call := &upstream.Call{
 		Method: r.Method, Path: x.path, Query: r.URL.RawQuery,
@@ -191,12 +192,12 @@ func (h *Handler) readCall(w http.ResponseWriter, r *http.Request, x *exchange, 
 		Features: x.target.addresses + upstream.Features(r.Header),
 	}
 	if len(r.Header["Content-Type"]) > 1 || len(r.Header["Content-Encoding"]) > 1 {
-		return nil, keyRefusal(key, limiter.CodeBadRequest, "sent two headers that say what its body is")
+		return nil, keyRefusal(key, limiter.CodeBadRequest, "sent two headers that describe its body")
 	}
 	if x.upgrade || r.Body == nil || r.Body == http.NoBody || r.ContentLength == 0 {
 		return call, nil
 	}
-	if x.body != nil && r.ContentLength <= h.app.maxBody { // it was read before
+	if x.body != nil && r.ContentLength <= h.app.maxBody { // already read
 		call.Body = x.body.content
 		return call, nil
 	}
@@ -209,8 +210,8 @@ func (h *Handler) readCall(w http.ResponseWriter, r *http.Request, x *exchange, 
 	return call, nil
 }
 
-// strip takes tools out of a request that its upstream is not to run. What is judged
-// afterwards, and sent, is what is left.
+// // strip takes out of a request the tools that its upstream must not run. What is
+// left is examined and sent.
 func (x *exchange) strip(r *http.Request, key *limiter.Key, call *upstream.Call) *limiter.Refusal {
 	changed, err := x.target.preset.Strip(call)
 	if err != nil {
@@ -222,13 +223,13 @@ func (x *exchange) strip(r *http.Request, key *limiter.Key, call *upstream.Call)
 	return nil
 }
 
-// bodyRefusal says why a body could not be read.
+// // bodyRefusal returns the refusal of a body that could not be read.
 func (h *Handler) bodyRefusal(key *limiter.Key, err error) *limiter.Refusal {
 	var serverLimit *http.MaxBytesError
 	switch {
 	case errors.Is(err, errNoRoom):
 		refusal := storeClosed()
-		refusal.Message = "too many requests with large bodies are being judged; try again"
+		refusal.Message = "too many requests with large bodies are in memory; try again"
 		return refusal
 	case errors.As(err, &serverLimit):
 		return keyRefusal(key, limiter.CodeBodyTooLarge, "sent more than the %d bytes allowed here", serverLimit.Limit)
@@ -240,19 +241,19 @@ func (h *Handler) bodyRefusal(key *limiter.Key, err error) *limiter.Refusal {
 	return keyRefusal(key, limiter.CodeBadRequest, "sent a body that broke off")
 }
 
-// smallBody bounds what is read of a body that no limit asks for, in bytes: as
-// much as comes with the header in one piece.
+// // smallBody is the longest body, in bytes, that is read although no limit asks for
+// it: as much as usually arrives in one piece with the header.
 const smallBody = 4 << 10
 
-// readSmall takes a small body into memory. net/http writes a body that it
-// knows to be there together with the header, in one piece, and any other in
-// one of its own: that is half of the writes to the upstream.
+// // readSmall reads a small body into memory. net/http writes a body that it knows to
+// be in memory in one piece with the header, and any other body separately: this halves
+// the number of writes to the upstream.
 func (h *Handler) readSmall(r *http.Request, x *exchange, key *limiter.Key, k *limiter.Live, ask *limiter.Ask) *limiter.Refusal {
 	if x.body != nil || x.upgrade || h.Guard || r.ContentLength <= 0 || r.ContentLength > smallBody {
 		return nil
 	}
 	if refusal := k.Precheck(ask); refusal != nil {
-		return refusal // before who has nothing left is waited for
+		return refusal // not worth waiting for its body
 	}
 	b := make([]byte, r.ContentLength)
 	if _, err := io.ReadFull(r.Body, b); err != nil {
@@ -263,8 +264,8 @@ func (h *Handler) readSmall(r *http.Request, x *exchange, key *limiter.Key, k *l
 	return nil
 }
 
-// whole is the body as net/http knows it to be in memory; nil when it is not,
-// or was read from.
+// // whole returns the body in a form that net/http knows to be in memory, or nil if it
+// is not in memory or has been read from.
 func (b *bufferedBody) whole(length int64) io.ReadCloser {
 	if b == nil || length <= 0 || int64(b.Len()) != length {
 		return nil
@@ -272,8 +273,8 @@ func (b *bufferedBody) whole(length int64) io.ReadCloser {
 	return io.NopCloser(&b.Reader)
 }
 
-// send makes b the body that goes out. The room that the body takes stays that
-// of the one that came.
+// // send makes b the body that goes out. The reserved memory stays that of the
+// original body.
 func (x *exchange) send(r *http.Request, b []byte) {
 	x.body.Reset(b)
 	x.body.content = b
@@ -283,7 +284,7 @@ func (x *exchange) send(r *http.Request, b []byte) {
 	}
 }
 
-// splice makes pieces the body that goes out. A large one is not copied together.
+// // splice makes pieces the body that goes out, without copying a large one together.
 func (x *exchange) splice(r *http.Request, pieces [][]byte) {
 	size := 0
 	for _, b := range pieces {
@@ -297,12 +298,12 @@ func (x *exchange) splice(r *http.Request, pieces [][]byte) {
 	r.Body, r.ContentLength = &splicedBody{pieces, x.body}, int64(size)
 }
 
-// minSpliced is the shortest body that is sent in pieces, in bytes. Over HTTP/1 that is
-// one more write, because net/http does not know that it is in memory.
+// // minSpliced is the shortest body that is sent in pieces, in bytes. Over HTTP/1 that
+// costs one more write, because net/http does not know that the body is in memory.
 const minSpliced = 64 << 10
 
-// splicedBody is a body in pieces. Only its Read knows them, so that nobody can read
-// one and take it for all.
+// // splicedBody is a body in pieces. Only its Read sees them, so that nobody can take
+// one piece for the whole.
 type splicedBody struct {
 	left [][]byte
 	io.Closer
@@ -315,7 +316,7 @@ func (b *splicedBody) Read(p []byte) (n int, err error) {
 		if b.left[0] = b.left[0][m:]; len(b.left[0]) > 0 {
 			return n, nil
 		}
-		b.left[0], b.left = nil, b.left[1:] // it has left, and need not stay in memory
+		b.left[0], b.left = nil, b.left[1:] // sent, and no longer needed
 	}
 	if n == 0 && len(p) > 0 {
 		return 0, io.EOF
@@ -323,8 +324,8 @@ func (b *splicedBody) Read(p []byte) (n int, err error) {
 	return n, nil
 }
 
-// bodySent lets go of a body that has left: its answer may take much longer than it
-// did, and nothing is ever sent twice.
+// // bodySent drops a body that has been sent: the answer may take much longer, and
+// nothing is ever sent twice.
 func (x *exchange) bodySent(how httptrace.WroteRequestInfo) {
 	if how.Err == nil {
 		x.body.Reset(nil)
@@ -333,18 +334,19 @@ func (x *exchange) bodySent(how httptrace.WroteRequestInfo) {
 	}
 }
 
-// releaseBody gives back what the body takes, however its request ended.
+// // releaseBody releases the body's memory, however its request ended.
 func (x *exchange) releaseBody() {
 	if x.body != nil {
 		_ = x.body.Close() // it has nothing to report
 	}
 }
 
-// passingBody notes when a body that goes on as it comes was read as a whole.
+// // passingBody notes when a body that is passed on unbuffered has been read
+// completely.
 type passingBody struct {
 	io.ReadCloser
 	x    *exchange
-	left int64 // below 0: its length is not known
+	left int64 // below 0 if unknown
 }
 
 func (b *passingBody) Read(p []byte) (int, error) {
@@ -360,7 +362,7 @@ func (b *passingBody) Read(p []byte) (int, error) {
 
 func checkModels(x *exchange, key *limiter.Key, call *upstream.Call, ask *limiter.Ask) *limiter.Refusal {
 	if x.upgrade {
-		return keyRefusal(key, limiter.CodeModelNotAllowed, "is limited to some models, which cannot be judged on an upgraded connection")
+		return keyRefusal(key, limiter.CodeModelNotAllowed, "is limited to some models, which cannot be checked on an upgraded connection")
 	}
 	models, named, err := x.target.preset.Models(call)
 	if err != nil {

@@ -16,9 +16,8 @@ import (
 	"github.com/till-proxy/till/upstream"
 )
 
-// proxyOptions are the subdirectives of reverse_proxy that an upstream may
-// use. What is left out could send a request elsewhere or twice, or change
-// what was judged.
+// // proxyOptions are the subdirectives of reverse_proxy that an upstream may use. The
+// others could send a request to another place or twice, or change what was checked.
 var proxyOptions = []string{
 	"lb_policy", "lb_retries", "lb_try_duration", "lb_try_interval",
 	"health_uri", "health_port", "health_interval", "health_timeout", "health_status", "health_body",
@@ -204,7 +203,8 @@ func (u *Upstream) parseOption(d *caddyfile.Dispenser, option string) error {
 	return nil
 }
 
-// checkOptions says what is wrong with the options so far at the line of the last.
+// // checkOptions reports, at the line of the last option, what is wrong with the
+// options so far.
 func (u *Upstream) checkOptions(d *caddyfile.Dispenser) error {
 	options, err := u.options()
 	if err == nil {
@@ -216,7 +216,7 @@ func (u *Upstream) checkOptions(d *caddyfile.Dispenser) error {
 	return nil
 }
 
-// parseSingle reads the options that take one value and stand once.
+// // parseSingle parses the options that take one value and may be given once.
 func (u *Upstream) parseSingle(d *caddyfile.Dispenser, option string, args []string) error {
 	example, seen := "", false
 	switch option {
@@ -283,7 +283,7 @@ func parseAuth(args []string) (upstream.Auth, bool) {
 	return upstream.Auth{}, false
 }
 
-// checkProxyOption checks what reverse_proxy itself would accept.
+// // checkProxyOption refuses what reverse_proxy itself would accept.
 func checkProxyOption(d *caddyfile.Dispenser, option string, u *Upstream) error {
 	d.Next()
 	args := d.RemainingArgs()
@@ -310,7 +310,7 @@ func checkProxyOption(d *caddyfile.Dispenser, option string, u *Upstream) error 
 	return nil
 }
 
-// parseProxy lets reverse_proxy read its own options.
+// // parseProxy has reverse_proxy parse its own options.
 func (u *Upstream) parseProxy(d *caddyfile.Dispenser, tokens []caddyfile.Token) error {
 	if len(tokens) == 0 {
 		return nil

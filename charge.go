@@ -8,7 +8,7 @@ import (
 	"github.com/till-proxy/till/upstream"
 )
 
-// charge is what a request that was dispatched is charged.
+// // charge returns what a request that was dispatched is charged.
 func (u *usage) charge(status int) (tokens, nano int64, kinds limiter.TokenKinds) {
 	tokens, nano, measured := u.used(status)
 	u.learnInput(status, measured)
@@ -24,7 +24,7 @@ func (u *usage) charge(status int) (tokens, nano int64, kinds limiter.TokenKinds
 	default:
 		return tokens, nano, limiter.TokenKinds{Unmeasured: tokens}
 	}
-	// Together they are what is charged, whatever an upstream says.
+	// // The kinds add up to what is charged, whatever an upstream says.
 	input := max(seen.Input, 0)
 	kinds.CachedInput = min(max(seen.CachedInput, 0), input)
 	kinds.CacheWrite = min(max(seen.CacheWrite, 0), input-kinds.CachedInput)
@@ -32,17 +32,18 @@ func (u *usage) charge(status int) (tokens, nano int64, kinds limiter.TokenKinds
 	return tokens, nano, kinds
 }
 
-// learnInput lets the memory of conversations see what the answer reported.
+// // learnInput gives the memory of conversations the input that the answer reported.
 func (u *usage) learnInput(status int, measured bool) {
 	if u.recall == nil || u.meter == nil || u.reportedUsage().Input < 0 {
 		return
 	}
-	// What failed may not have been read to its end.
+	// // An upstream may not have read all of a request that failed.
 	u.memory.Learn(u.recall, u.reportedUsage().Input, u.meter.Model(), measured && status < 300 && !u.meter.Failed())
 }
 
-// rememberAnswer lets the memory see what the answer gave its key, and what it reported. That
-// has to be before the client has all of it: it may ask for more at once.
+// // rememberAnswer gives the memory the ids in the answer, and what it reported. This
+// has to happen before the client has the whole answer, because it may send them back
+// at once.
 func (u *usage) rememberAnswer(status int) {
 	if u.earlier == nil || u.meter == nil || u.remembered || status >= 300 {
 		return
@@ -56,14 +57,14 @@ func (u *usage) rememberAnswer(status int) {
 	u.memory.Teach(u.earlier, u.meter.IDs(), o)
 }
 
-// used is what was used, and whether that was measured.
+// // used returns what was used, and whether that was measured.
 func (u *usage) used(status int) (tokens, nano int64, measured bool) {
 	var seen upstream.Usage
 	final := false
 	if u.meter != nil {
 		seen, final = u.reportedUsage(), u.meter.Final()
 	} else {
-		seen.Input = -1 // no answer, or none that was passed on
+		seen.Input = -1 // there was no answer, or it was not passed on
 	}
 	refused := status >= 400 && status < 500 || status >= 500 && u.ownError
 	switch {
@@ -79,19 +80,18 @@ func (u *usage) used(status int) (tokens, nano int64, measured bool) {
 		tokens, nano = u.chargePartial(seen)
 		return tokens, nano, false
 	}
-	// What is not known is charged at the bound, and never below what was
-	// seen.
+	// // What is not known is charged at its bound, and never below what was reported.
 	if _, ok := u.inputReported(); ok {
 		seen.Output, seen.Nanodollars = max(seen.Output, u.outputs(u.allowed())), -1
 		if u.priced {
-			nano = u.cost(seen) // a region is said with the input
+			nano = u.cost(seen) // the region is reported with the input
 		}
 		return seen.Tokens(), nano, false
 	}
 	b := u.bound(u.allowed())
 	tokens, nano = max(b[limiter.Tokens], seen.Tokens()), b[limiter.Nanodollars]
 	if u.priced && u.meter != nil {
-		all := seen // of what is dearer than what was asked for, if the answer said so
+		all := seen // of a dearer tier than was asked for, if the answer named one
 		all.Input, all.Output = max(seen.Input, u.input), max(seen.Output, u.outputs(u.allowed()))
 		all.CachedInput = -1
 		nano = max(nano, u.cost(all))
@@ -99,8 +99,8 @@ func (u *usage) used(status int) (tokens, nano int64, measured bool) {
 	return tokens, nano, false
 }
 
-// chargePartial is what was used where only one half of a report can be true: of the
-// other all that was held.
+// // chargePartial returns what was used if only one half of a report can be true: the
+// other half is charged at what was held.
 func (u *usage) chargePartial(seen upstream.Usage) (tokens, nano int64) {
 	all := seen
 	if all.Input < 0 {
@@ -119,8 +119,8 @@ func (u *usage) chargePartial(seen upstream.Usage) (tokens, nano int64) {
 	return all.Tokens(), nano
 }
 
-// inputReported is the input of an answer that said what that is, once and for all,
-// before it was over.
+// // inputReported returns the input of an answer that states it, finally, at its
+// beginning.
 func (u *usage) inputReported() (input int64, ok bool) {
 	if u.meter == nil || !u.inputFirst {
 		return 0, false
@@ -129,8 +129,8 @@ func (u *usage) inputReported() (input int64, ok bool) {
 	return input, input >= max(u.leastInput, 1)
 }
 
-// cost is what was used costs, at the price that the hold was made with, or at
-// that of the model which answered if that is dearer: names point elsewhere.
+// // cost prices what was used at the price that was held, or at that of the model
+// which answered if that is dearer: a model's name can be an alias.
 func (u *usage) cost(seen upstream.Usage) int64 {
 	seen = u.estimate.Reported(seen)
 	permille := u.price.Permille(u.estimate, u.meter, u.began, u.now())
@@ -145,8 +145,8 @@ func (u *usage) cost(seen upstream.Usage) int64 {
 	return nano
 }
 
-// meterAnswer watches over an answer's body. That a stream was asked for says more of
-// it than its type does, and its first bytes say the rest.
+// // meterAnswer passes an answer's body through a meter. A request for a stream says
+// more about the body than its content type does, and the first bytes say the rest.
 func (u *usage) meterAnswer(res *http.Response, preset *upstream.Preset, stream bool) {
 	u.meter, u.inputFirst = preset.Meter(stream || u.estimate.Stream), preset.InputFirst
 	u.meter.Several = u.estimate.Answers > 1
@@ -154,7 +154,7 @@ func (u *usage) meterAnswer(res *http.Response, preset *upstream.Preset, stream 
 		u.meter.WantIDs()
 	}
 	if res.StatusCode < 300 {
-		decode(res, unlimited) // what an answer in other encodings used is not known
+		decode(res, unlimited) // the use of an answer in another encoding stays unknown
 	}
 	body := &meteredBody{ReadCloser: res.Body, u: u, status: res.StatusCode}
 	if u.estimate.HidesUsage() && res.StatusCode < 300 {
@@ -165,12 +165,12 @@ func (u *usage) meterAnswer(res *http.Response, preset *upstream.Preset, stream 
 	res.Body = body
 }
 
-// meteredBody shows what passes to the meter.
+// // meteredBody passes what is read from it to the meter.
 type meteredBody struct {
 	io.ReadCloser
 	u      *usage
 	status int
-	seen   bool // the meter has seen it before
+	seen   bool // the body comes from the meter
 }
 
 func (b *meteredBody) Read(p []byte) (int, error) {

@@ -26,11 +26,11 @@ func init() {
 	httpcaddyfile.RegisterDirectiveOrder("till_console", httpcaddyfile.Before, "respond")
 }
 
-// Console is where people manage keys: a dashboard at `/till/`, and the
-// management API under `/till/api/`, for whoever has an admin token.
+// // Console is where people manage keys: a dashboard at `/till/`, and the management
+// API under `/till/api/`, for holders of admin tokens.
 //
-// It belongs on a site of its own, never on one where keys are served, and
-// that site should be HTTPS: people sign in over HTTPS, or on loopback.
+// // It belongs on a site of its own, never on one where keys are served, and that site
+// should be HTTPS: sign-in works over HTTPS or on loopback only.
 type Console struct {
 	handler *console.Handler
 }
@@ -68,8 +68,8 @@ func (c *Console) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 	return nil
 }
 
-// consoleClient says where a request came from, and whether it came over
-// HTTPS: to Caddy, or to a proxy that Caddy was told to trust.
+// // consoleClient returns a request's client address, and whether it came over HTTPS:
+// to Caddy, or to a proxy that Caddy trusts.
 func consoleClient(r *http.Request) (netip.Addr, bool) {
 	trusted, _ := caddyhttp.GetVar(r.Context(), caddyhttp.TrustedProxyVarKey).(bool)
 	return clientAddr(r), r.TLS != nil || trusted && strings.EqualFold(last(r.Header["X-Forwarded-Proto"]), "https")
@@ -111,9 +111,9 @@ const (
 
 var errOneSite = errors.New("till and till_console stand on one site: give the console a site of its own, such as till.example.com, so that no client of a key ever reaches it")
 
-// checkOneRole refuses a site block with both directives, where it can say the line.
-// Caddy offers no way to ask what else a site has, so this looks: should a
-// later Caddy have other fields, sites.claim still refuses when it loads.
+// // checkOneRole refuses a site block with both directives, and names the line. Caddy
+// does not reveal what else a site has, so this looks for itself: if a later Caddy has
+// other fields, sites.claim still refuses when the configuration is loaded.
 func checkOneRole(h httpcaddyfile.Helper, role siteRole) error {
 	other := map[siteRole]siteRole{keysRole: consoleRole, consoleRole: keysRole}[role]
 	block := reflect.ValueOf(h).FieldByName("parentBlock")
@@ -129,19 +129,19 @@ func checkOneRole(h httpcaddyfile.Helper, role siteRole) error {
 	return nil
 }
 
-// sites refuses the same where a configuration was not written as a Caddyfile,
-// or has the two in blocks of their own.
+// // sites refuses a site with both handlers where the configuration is not a
+// Caddyfile, or where the two are in blocks of their own.
 type sites struct {
 	mu   sync.Mutex
 	role map[caddy.Module]siteRole
 }
 
-// claim notes what the site of a handler is for. A site's routes are one
-// subroute of the server, so that is the module below the http app.
+// // claim notes what a handler's site is for. A site's routes are one subroute of the
+// server, which is the module below the http app.
 func (s *sites) claim(ctx caddy.Context, role siteRole) error {
 	lineage := ctx.Modules()
 	if len(lineage) < 3 {
-		return nil // a handler of the server itself, on all its sites
+		return nil // a handler of the server itself, for all its sites
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -160,7 +160,7 @@ func (a *App) ManagementAPI(caller limiter.Caller) http.Handler {
 	return admin.NewHandler(a, caller, a.slogger)
 }
 
-// SignInLink makes an address at which the caller signs in to the console, once.
+// // SignInLink returns an address at which the caller can sign in to the console once.
 func (a *App) SignInLink(caller limiter.Caller) (token.Secret, time.Time, error) {
 	if a.ConsoleURL == "" {
 		return token.Secret{}, time.Time{}, admin.ErrNoConsole

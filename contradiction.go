@@ -19,19 +19,21 @@ import (
 	"github.com/till-proxy/till/limiter/store"
 )
 
-// A limit in tokens or dollars holds as long as an upstream does what is written
-// into its requests, and adds no more to them than is held. An answer that shows
-// otherwise is charged in full and remembered: from then on such keys are refused
-// there, until the operator has set the option that mends it.
+// // A limit in tokens or dollars holds only as long as an upstream does what is
+// written into its requests, and adds no more to them than is held. An answer that
+// shows the contrary is charged in full and recorded as a contradiction: from then on
+// keys with such a limit are refused at that upstream, until the operator has set the
+// option that fixes it.
 //
-// What an answer says is believed: an upstream has the credential, and one that
-// lies about its use can end every key already by saying that it used much.
+// // Answers are trusted in this: an upstream has the credential anyway, and by
+// reporting false use it could end every key already.
 
-// contradiction is what one answer showed.
+// // contradiction is what one answer showed.
 type contradiction struct {
 	Upstream  string   `json:"upstream"`
 	Addresses []string `json:"addresses"`
-	// Option is the one that mends it, and Setting what it was set to; empty: not.
+	// // Option is the option that fixes it, and Setting its value then; empty if it
+	// was not set.
 	Option  string    `json:"option"`
 	Setting string    `json:"setting,omitempty"`
 	Held    int64     `json:"held,omitempty"` // tokens
@@ -40,68 +42,68 @@ type contradiction struct {
 	At      time.Time `json:"at"`
 }
 
-// The options by which an operator mends what an upstream contradicts.
+// // The options with which an operator resolves a contradiction.
 const (
 	outputFieldOption = "output_field"
 	inputExtraOption  = "input_extra"
 	askUsageOption    = "ask_usage"
 )
 
-// applies reports whether it is about an upstream as it is configured: the option
-// is not set, or as it was.
+// // applies reports whether the contradiction concerns an upstream as it is configured
+// now: the option is not set, or has the same value as then.
 func (c *contradiction) applies(t *target, option string) bool {
 	if c.Option != option || c.Upstream != t.name || !slices.ContainsFunc(c.Addresses, func(a string) bool { return slices.Contains(t.declared, a) }) {
 		return false
 	}
 	set := t.settings[option]
 	if option == inputExtraOption && set != "" {
-		now, _ := strconv.ParseInt(set, 10, 64) // what a configuration said that was accepted
+		now, _ := strconv.ParseInt(set, 10, 64) // valid: the configuration was accepted
 		then, err := strconv.ParseInt(c.Setting, 10, 64)
 		return err == nil && now <= then
 	}
 	return set == "" || set == c.Setting
 }
 
-// String says it to whoever asks with a key.
+// // String explains the contradiction to a client.
 func (c *contradiction) String() string {
 	if c == unreadableFile {
-		return "what upstreams contradicted before cannot be read here: whoever runs this server must look into its log"
+		return "the record of what upstreams contradicted cannot be read: the operator of this server must look into its log"
 	}
 	if c.Option == inputExtraOption {
-		return fmt.Sprintf("upstream %s counted an input of %d tokens where %d were held: whoever runs this server must set input_extra %d for it",
+		return fmt.Sprintf("upstream %s counted an input of %d tokens where %d were held: the operator of this server must set input_extra %d for it",
 			c.Upstream, c.Seen, c.Held, c.sufficientExtra())
 	}
-	return fmt.Sprintf("upstream %s answered with %d tokens where %d were allowed: whoever runs this server must set output_field for it",
+	return fmt.Sprintf("upstream %s answered with %d tokens where %d were allowed: the operator of this server must set output_field for it",
 		c.Upstream, c.Seen, c.Held)
 }
 
-// sufficientExtra is an input_extra that would have been enough, and something for others.
+// // sufficientExtra returns an input_extra that would have been enough, with some room
+// for other requests.
 func (c *contradiction) sufficientExtra() int64 {
-	extra, _ := strconv.ParseInt(c.Setting, 10, 64) // none: 0
+	extra, _ := strconv.ParseInt(c.Setting, 10, 64) // 0 if there is none
 	return (extra+c.Seen-c.Held)/100*100 + 200
 }
 
-// contradictions are what the upstreams of one store were seen to contradict.
-// They live with the store, and in a file beside it, so that neither a reload nor
-// a restart forgets them.
+// // contradictions are those of the upstreams of one store. They are kept in a file
+// beside it, so that neither a reload nor a restart forgets them.
 type contradictions struct {
 	path  string
 	disk  store.Disk
 	log   *slog.Logger
 	total *prometheus.CounterVec // by upstream, option
 
-	list atomic.Pointer[[]contradiction] // nil until the file was read
+	list atomic.Pointer[[]contradiction] // nil until the file has been read
 	mu   sync.Mutex                      // guards changes of list
-	turn chan struct{}                   // held by whoever writes the file
+	turn chan struct{}                   // held while the file is written
 
 	reading sync.Mutex
-	nextTry time.Time // to read it, guarded by reading
+	nextTry time.Time // at reading the file; guarded by reading
 }
 
 const (
-	// maxContradictions bounds those that are kept: the oldest goes.
+	// // maxContradictions is how many are kept; the oldest is dropped.
 	maxContradictions = 256
-	// maxContradictionsFile bounds what is read of the file, in bytes.
+	// // maxContradictionsFile is the longest file that is read, in bytes.
 	maxContradictionsFile = 1 << 20
 )
 
@@ -109,12 +111,12 @@ func newContradictions(dir string, total *prometheus.CounterVec, log *slog.Logge
 	return &contradictions{path: filepath.Join(dir, "contradictions"), disk: store.Files{}, log: log, total: total, turn: make(chan struct{}, 1)}
 }
 
-// unreadableFile stands against every upstream while the file cannot be read: one of them
-// may be in it.
+// // unreadableFile applies to every upstream while the file cannot be read, because
+// any of them may be in it.
 var unreadableFile = new(contradiction)
 
-// load reads the file, unless that was done, and returns what is known; nil while
-// that is nothing.
+// // load reads the file unless that was done already, and returns the contradictions,
+// or nil if they cannot be read.
 func (c *contradictions) load() *[]contradiction {
 	if list := c.list.Load(); list != nil {
 		return list
@@ -144,7 +146,8 @@ func (c *contradictions) load() *[]contradiction {
 	return &list
 }
 
-// find returns what stands against an upstream as it is configured, or nil.
+// // find returns the contradiction that applies to an upstream as it is configured, or
+// nil.
 func (c *contradictions) find(t *target, option string) *contradiction {
 	if c == nil {
 		return nil
@@ -161,8 +164,8 @@ func (c *contradictions) find(t *target, option string) *contradiction {
 	return nil
 }
 
-// add remembers what an answer of an upstream showed, unless it is known, and
-// returns it whole, and whether it was news.
+// // add records what an answer of an upstream showed, unless it is known already. It
+// returns the complete record, and whether it is new.
 func (c *contradictions) add(t *target, seen contradiction) (contradiction, bool) {
 	if c == nil || c.find(t, seen.Option) != nil {
 		return seen, false
@@ -184,28 +187,28 @@ func (c *contradictions) add(t *target, seen contradiction) (contradiction, bool
 	return seen, true
 }
 
-// save makes what was learnt outlive a restart.
+// // save writes the contradictions to the file.
 func (c *contradictions) save() {
 	c.turn <- struct{}{}
 	defer func() { <-c.turn }()
 	b, err := json.Marshal(c.list.Load())
 	if err == nil {
-		_, err = os.Stat(filepath.Dir(c.path)) // one that was moved away is not made anew
+		_, err = os.Stat(filepath.Dir(c.path)) // a directory that was moved away is not recreated
 	}
 	if err == nil {
 		err = c.disk.Replace(c.path, b)
 	}
 	if err != nil {
-		c.log.Error("what an upstream contradicted cannot be written down; a restart will forget it", "file", c.path, "error", err)
+		c.log.Error("what an upstream contradicted cannot be saved; a restart will forget it", "file", c.path, "error", err)
 	}
 }
 
-// endMarks are tokens by which servers pass a bound that they do read, an answer:
-// they count the token that ends it, or the one that they looked ahead.
+// // endMarks is by how many tokens for each answer a server that obeys a bound may
+// exceed it: some count the token that ends the answer, or one that they looked ahead.
 const endMarks = 16
 
-// contradicts returns what an answer that came to its end shows, if it does. Half of
-// a report is enough.
+// // contradicts returns what a complete answer shows, if it contradicts anything. Half
+// of a report is enough.
 func (u *usage) contradicts(status int) (c contradiction, ok bool) {
 	if u.meter == nil || status >= 300 || u.unbounded {
 		return c, false
@@ -215,7 +218,7 @@ func (u *usage) contradicts(status int) (c contradiction, ok bool) {
 	switch {
 	case output > 0 && seen.Output > longest+endMarks*u.estimate.Answers:
 		c = contradiction{Option: outputFieldOption, Held: longest, Seen: seen.Output}
-	case seen.Input > widest && !u.earlier.Seen(): // else what was remembered is wrong
+	case seen.Input > widest && !u.earlier.Seen(): // otherwise what was remembered is wrong
 		c = contradiction{Option: inputExtraOption, Held: widest, Seen: seen.Input}
 	default:
 		return c, false
@@ -223,7 +226,8 @@ func (u *usage) contradicts(status int) (c contradiction, ok bool) {
 	return c, u.meter.Final() && (u.readToEnd || u.meter.Ended())
 }
 
-// recordContradiction learns from an answer, after it was charged.
+// // recordContradiction checks an answer after it was charged, and records what it
+// contradicts.
 func (x *exchange) recordContradiction() {
 	if x.usage == nil || x.target.contradictions == nil {
 		return

@@ -8,13 +8,12 @@ import (
 	"strings"
 )
 
-// corsOrigins are the origins of the web pages that may use an upstream's keys
-// from a browser (https://fetch.spec.whatwg.org/#http-cors-protocol). Keys
-// travel in headers, so credentials, which are cookies there, are never
-// allowed.
+// // corsOrigins are the origins of the web pages that may use an upstream's keys from
+// a browser (https://fetch.spec.whatwg.org/#http-cors-protocol). Keys travel in
+// headers, so credentials, which in that protocol are cookies, are never allowed.
 type corsOrigins []string
 
-// parseCORS reads "*" or origins such as https://app.example.com.
+// // parseCORS parses "*" or origins such as https://app.example.com.
 func parseCORS(list []string) (corsOrigins, error) {
 	var all corsOrigins
 	for _, text := range list {
@@ -32,7 +31,7 @@ func parseCORS(list []string) (corsOrigins, error) {
 	return all, nil
 }
 
-// allows returns what Access-Control-Allow-Origin has to say, or "".
+// // allows returns the value of Access-Control-Allow-Origin for an origin, or "".
 func (c corsOrigins) allows(origin string) string {
 	switch {
 	case len(c) == 0:
@@ -45,7 +44,7 @@ func (c corsOrigins) allows(origin string) string {
 	return ""
 }
 
-// exposedHeaders are the headers that scripts may read.
+// // exposedHeaders are the headers of answers that scripts may read.
 const exposedHeaders = "Till-Key, Till-Activations-Remaining, Till-Tokens-Remaining, Till-Spend-Remaining, Till-Expires, " +
 	"Till-Output-Limit, Till-Refusal, Retry-After, X-Should-Retry, X-Request-Id, Request-Id, Etag, Link, Mcp-Session-Id"
 
@@ -53,9 +52,9 @@ const exposedHeaders = "Till-Key, Till-Activations-Remaining, Till-Tokens-Remain
 // seconds.
 const preflightAge = "600"
 
-// cors says which origin's scripts may read the answer, as far as that is known before
-// it is known which upstream the key is for; "": none. It answers preflights itself,
-// which carry no key and cost nothing, and then reports true.
+// // cors returns the origin whose scripts may read the answer, or "", as far as that
+// is known before the key's upstream is. It answers preflights itself, since they carry
+// no key and cost nothing, and reports true for them.
 func (h *Handler) cors(w http.ResponseWriter, r *http.Request) (allowed string, preflight bool) {
 	if len(h.corsTargets) == 0 {
 		return "", false
@@ -88,8 +87,9 @@ func (h *Handler) cors(w http.ResponseWriter, r *http.Request) (allowed string, 
 	return allowed, true
 }
 
-// allowOrigin lets scripts of the allowed origin read the answer, refusals too, unless the
-// upstream of the key allows it no origin; nil: it is not known.
+// // allowOrigin lets scripts of the allowed origin read the answer, including
+// refusals, unless the key's upstream does not allow that origin. t is nil while the
+// upstream is unknown.
 func allowOrigin(w http.ResponseWriter, r *http.Request, allowed string, t *target) {
 	if allowed == "" || t != nil && t.cors.allows(r.Header.Get("Origin")) == "" {
 		return
@@ -98,11 +98,11 @@ func allowOrigin(w http.ResponseWriter, r *http.Request, allowed string, t *targ
 	w.Header()["Access-Control-Expose-Headers"] = []string{exposedHeaders}
 }
 
-// maxExposed bounds the names that an upstream adds to those.
+// // maxExposed is how many names an upstream may add to exposedHeaders.
 const maxExposed = 64
 
-// exposeHeaders lets scripts that may read an answer read what the upstream lets them
-// read of it, beside what till does.
+// // exposeHeaders adds the headers that the upstream exposes to scripts to those that
+// till exposes.
 func (x *exchange) exposeHeaders(upstream http.Header) {
 	own := x.client.Header()
 	const list = "Access-Control-Expose-Headers"
@@ -126,8 +126,8 @@ func (x *exchange) exposeHeaders(upstream http.Header) {
 	own[list] = []string{strings.Join(names, ", ")}
 }
 
-// isFieldNames reports whether s is a list of tokens, fit to be repeated in a
-// header.
+// // isFieldNames reports whether s is a list of tokens that can safely be repeated in
+// a header.
 func isFieldNames(s string) bool {
 	return len(s) <= 2048 && !strings.ContainsFunc(s, func(r rune) bool {
 		return r <= ' ' && r != ' ' || r >= 0x7f || strings.ContainsRune(`()<>@;:\"/[]?={}`, r)

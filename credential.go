@@ -17,8 +17,7 @@ import (
 	"github.com/till-proxy/till/upstream"
 )
 
-// provisionCredential makes ready what requests of keys with held custody go out
-// with.
+// // provisionCredential loads the credential for requests of keys with held custody.
 func (a *App) provisionCredential(t *target, text string) error {
 	if text == "" {
 		if t.preset.Keyless {
@@ -35,8 +34,8 @@ func (a *App) provisionCredential(t *target, text string) error {
 	})
 }
 
-// setHeld puts a credential into force for requests that begin from now on. Those that
-// run go on with theirs; while they do, the answers to both are searched for both.
+// // setHeld puts a credential into force for requests that begin from now on. Requests
+// in flight keep the previous one; meanwhile answers to both are searched for both.
 func (t *target) setHeld(secret token.Secret) (changed bool) {
 	former := t.held.Load()
 	if former != nil && former.secret.Reveal() == secret.Reveal() {
@@ -52,7 +51,8 @@ func (t *target) setHeld(secret token.Secret) (changed bool) {
 	return true
 }
 
-// checkCredential says why a text cannot be this upstream's credential, or why it may not be.
+// // checkCredential returns why a text cannot be this upstream's credential, or why
+// that is doubtful.
 func (t *target) checkCredential(text string) (wrong, doubtful error) {
 	if err := token.CheckCredential(text); err != nil {
 		return err, nil
@@ -62,19 +62,20 @@ func (t *target) checkCredential(text string) (wrong, doubtful error) {
 		if t.presetAddress {
 			return err, nil
 		}
-		return nil, err // of another till, perhaps
+		return nil, err // perhaps of another till server
 	}
 	err := token.DoubtCredential(text)
 	switch {
 	case err == nil || t.auth.In == upstream.InHeader && t.auth.Scheme == "" && http.CanonicalHeaderKey(t.auth.Name) == "Authorization":
-		return nil, nil // a whole header may be meant
+		return nil, nil // the value of a whole header may be meant
 	case t.auth == t.preset.Auth || strings.EqualFold(t.auth.Scheme, "Bearer"):
 		return err, nil
 	}
 	return nil, err
 }
 
-// doubtful lists the secrets that may not be what was meant, by what they are.
+// // doubtful lists the secrets that may not be what the operator meant, by what they
+// are for.
 func (a *App) doubtful() iter.Seq2[string, error] {
 	return func(yield func(string, error) bool) {
 		for _, name := range slices.Sorted(maps.Keys(a.targets)) {

@@ -13,10 +13,10 @@ import (
 	"github.com/till-proxy/till/token"
 )
 
-// credential is the real key that a request goes out with.
+// // credential is the real key that a request goes out with.
 type credential struct {
 	secret token.Secret
-	forms  atomic.Pointer[[]token.Secret] // how it, and what it took over from, can look in an answer that repeats it
+	forms  atomic.Pointer[[]token.Secret] // how it and its predecessor can look in an answer that repeats them
 }
 
 func newCredential(secret token.Secret) *credential {
@@ -25,19 +25,19 @@ func newCredential(secret token.Secret) *credential {
 	return c
 }
 
-// noCredential goes to servers that read none.
+// // noCredential is sent to servers that do not read a credential.
 const noCredential = "none"
 
-// literal reports whether the credential stands in the configuration itself.
+// // literal reports whether the configuration itself contains the credential.
 func (u *Upstream) literal() bool {
 	return literal(u.Credential)
 }
 
-// envPlaceholder is a credential that is one environment variable.
+// // envPlaceholder matches a credential that is one environment variable.
 var envPlaceholder = regexp.MustCompile(`^\{env\.([^{}]+)\}$`)
 
-// credentialEnv names the environment variable that the credential comes from,
-// if it is one.
+// // credentialEnv returns the environment variable that the credential comes from, or
+// "".
 func (u *Upstream) credentialEnv() string {
 	if m := envPlaceholder.FindStringSubmatch(u.Credential); m != nil {
 		return m[1]
@@ -45,12 +45,12 @@ func (u *Upstream) credentialEnv() string {
 	return ""
 }
 
-// scrubbed stands for an error of net/http whose text repeats what a broken
-// upstream sent, and so the credential: errors are logged.
+// // scrubbed replaces an error of net/http that quotes what a broken upstream sent,
+// and with it the credential: errors are logged.
 type scrubbed struct{ timeout bool }
 
 func (scrubbed) Error() string {
-	return "the upstream's answer is no HTTP, and its text is not repeated"
+	return "the upstream's answer is not valid HTTP; its text is left out because it holds the credential"
 }
 func (s scrubbed) Timeout() bool { return s.timeout }
 func (scrubbed) Temporary() bool { return false }
@@ -64,18 +64,18 @@ func (c *credential) scrub(err error) error {
 	return scrubbed{timeout: errors.As(err, &network) && network.Timeout()}
 }
 
-// unsealed is a sealed key's credential as its [limiter.Live] keeps it. It is
-// good for one string under one configuration only.
+// // unsealed is a sealed key's credential as its [limiter.Live] keeps it. It is valid
+// for one key string under one configuration only.
 type unsealed struct {
 	*credential
 	hash   [sha256.Size]byte // of the key's whole string
 	sealer *token.Sealer
 }
 
-// credentialOf returns what requests with a key go out with, or why the key is
-// not what it should be. A sealed key is authenticated by its box before
-// anything else is said or done. Of a held key, and of a revoked one, whose
-// box opens for nobody any more, there is none to return.
+// // credentialOf returns the credential for requests with a key, or why the key is
+// invalid. A sealed key is authenticated by its box before anything else happens. There
+// is no credential to return for a held key, nor for a revoked one, whose box is never
+// opened again.
 func (h *Handler) credentialOf(k *limiter.Live, key *limiter.Key, parsed token.Parsed, box limiter.Box) (*credential, *limiter.Refusal) {
 	garbled := &limiter.Refusal{Code: limiter.CodeKeyInvalid, Message: "the key is not known here in this form: check that it was copied whole and alone"}
 	switch {
@@ -113,8 +113,8 @@ func (h *Handler) credentialOf(k *limiter.Live, key *limiter.Key, parsed token.P
 	return u.credential, nil
 }
 
-// wholeHash stands for a key's whole string: the lookup is the hash of what
-// stands before the box.
+// // wholeHash is the hash of a key's whole string: the lookup is the hash of the part
+// before the box.
 func wholeHash(p token.Parsed) [sha256.Size]byte {
 	var buf [sha256.Size + 1024]byte
 	b := append(append(buf[:0], p.Lookup[:]...), p.Box...)
