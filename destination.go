@@ -11,23 +11,24 @@ import (
 	"github.com/till-proxy/till/upstream"
 )
 
-// checkDestination judges where a request copies or moves something to: the Destination of
-// WebDAV (RFC 4918, section 10.3). It is a second path of the request, and so the
-// same rules hold for it; it is sent on as the upstream's own address. What keys say of
-// it is for the limiter, which is told in ask. Behind a guard only that holds, as for
-// the other path.
+// // checkDestination checks where a request copies or moves something to: the
+// Destination of WebDAV (RFC 4918, section 10.3). It is a second path of the request,
+// so the same rules apply to it, and it is sent on as the upstream's own address. The
+// limiter checks the key's rules for it, from what this writes into ask. Behind a guard
+// only the key's rules apply, as they do for the request's path.
 func (t *target) checkDestination(x *exchange, r *http.Request, key *limiter.Key, guard bool, ask *limiter.Ask) *limiter.Refusal {
-	unjudged := func(what string) *limiter.Refusal {
+	uncheckable := func(what string) *limiter.Refusal {
 		if len(t.allow) > 0 && !guard {
 			return keyRefusal(key, limiter.CodePathNotAllowed, "may not use %s: it names another path, and upstream %s allows only some", what, t.name)
 		}
 		ask.Elsewhere = what
 		return nil
 	}
-	// Each has a form of its own, so they are not judged, but refused where paths are.
+	// // Each of these has a format of its own. They are not parsed, but refused where
+	// paths are restricted.
 	for _, name := range upstream.SourceHeaders() {
 		if len(r.Header[name]) > 0 {
-			if refusal := unjudged("the header " + name); refusal != nil {
+			if refusal := uncheckable("the header " + name); refusal != nil {
 				return refusal
 			}
 		}
@@ -57,9 +58,9 @@ func (t *target) checkDestination(x *exchange, r *http.Request, key *limiter.Key
 		return bad("a space in it is not escaped")
 	case ours:
 	case holdsKey(values[0]):
-		return bad("it holds a key, and is no address of this server")
+		return bad("it holds a key, and is not an address of this server")
 	default:
-		return unjudged("a destination that is no address of this server")
+		return uncheckable("a destination that is not an address of this server")
 	}
 	if !guard {
 		escaped = normalizePath(escaped)
@@ -97,9 +98,9 @@ func holdsKey(text string) bool {
 	return strings.Contains(text, token.KeyPrefix) || strings.ContainsAny(text, escapes) && strings.Contains(string(unescaped(nil, text)), token.KeyPrefix)
 }
 
-// localPath is the path, escaped and as a client would ask for it, of an address that a
-// request names. It reports false for those of other servers. In one of this server
-// may stand the key, as it does in the address that some clients were given.
+// // localPath returns the escaped path, as a client would ask for it, of an address in
+// a request. It reports false for addresses of other servers. An address of this server
+// may contain the key, as those do that some clients were given.
 func (x *exchange) localPath(u *url.URL) (string, bool) {
 	escaped := u.EscapedPath()
 	switch {
@@ -128,8 +129,8 @@ func (x *exchange) localPath(u *url.URL) (string, bool) {
 	return escaped, true
 }
 
-// rewriteAddresses writes the addresses in a request's header as the upstream's own, where
-// they name this server.
+// // rewriteAddresses turns the addresses of this server in a request's header into the
+// upstream's own.
 func (x *exchange) rewriteAddresses(h http.Header, o origin) {
 	if x.destination == "" && len(h["If"]) == 0 && len(h["Referer"]) == 0 && len(h["Origin"]) == 0 {
 		return
@@ -147,7 +148,7 @@ func (x *exchange) rewriteAddresses(h http.Header, o origin) {
 	}
 	if values := h["Referer"]; len(values) > 0 {
 		if rewritten := x.atUpstream(values[0], upstream); len(values) > 1 || holdsKey(rewritten) {
-			delete(h, "Referer") // pages whose address holds a key
+			delete(h, "Referer") // a page whose address holds a key
 		} else if rewritten != values[0] {
 			h["Referer"] = []string{rewritten}
 		}
@@ -159,8 +160,8 @@ func (x *exchange) rewriteAddresses(h http.Header, o origin) {
 	}
 }
 
-// atUpstream is the upstream's own address for one of this server's. Others stay as
-// they are: nothing is decided by them.
+// // atUpstream returns the upstream's own address for one of this server's. Others
+// stay as they are, because nothing is decided by them.
 func (x *exchange) atUpstream(address, upstream string) string {
 	u, err := parseAddress(address)
 	if err != nil || u.Host != "" && !x.front().matches(u) {
@@ -188,8 +189,8 @@ func (x *exchange) atUpstream(address, upstream string) string {
 	return upstream + there.out
 }
 
-// eachTag replaces the resource tags of an If header. What stands in parentheses
-// are state tokens and entity tags, which name no place.
+// // eachTag replaces the resource tags of an If header. In parentheses stand state
+// tokens and entity tags, which are not addresses.
 func eachTag(value string, replace func(string) string) string {
 	var b strings.Builder
 	depth := 0

@@ -11,29 +11,29 @@ import (
 )
 
 const (
-	// maxDrains bounds how many answers of clients that went away are read on in
-	// this process, and maxDrainsOfKey how many of those are one key's: whoever leaves
-	// often must not take the places of others.
+	// // maxDrains is how many answers of clients that went away may be read on in this
+	// process, and maxDrainsOfKey how many of them may belong to one key: a client that
+	// often leaves must not take the places of others.
 	maxDrains      = 512
 	maxDrainsOfKey = 128
-	// maxDrained bounds what is read of one, in bytes.
+	// // maxDrained is how much of one answer is read on, in bytes.
 	maxDrained = 16 << 20
-	// drainBuffer is what is read of one at a time, in bytes.
+	// // drainBuffer is how much is read at a time, in bytes.
 	drainBuffer = 8 << 10
 )
 
-// drains are the answers that are being read on, over all configurations of this
+// // drains counts the answers that are being read on, over all configurations of this
 // process.
 var drains = drainSlots{of: make(map[string]int)}
 
-// drainSlots are taken by requests of keys.
+// // drainSlots are places that requests take while they drain.
 type drainSlots struct {
 	mu  sync.Mutex
 	all int
-	of  map[string]int // by the ids of keys that have any
+	of  map[string]int // by key id; keys with at least one
 }
 
-// take reports whether there was a place.
+// // take takes a place for a key, and reports whether there was one.
 func (p *drainSlots) take(key string) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -60,29 +60,28 @@ func (p *drainSlots) taken() int {
 	return p.all
 }
 
-// drainCheck is how long one goes on before it is noticed that the process is to
-// end.
+// // drainCheck is how often a drain checks whether the process is to end.
 const drainCheck = 200 * time.Millisecond
 
-// drain lets a request outlive its client: what an answer used stands at its end,
-// and who does not wait for that would pay for all that the answer could have
-// been. Nothing of what is read on goes anywhere but to the meter.
+// // drain lets a request outlive its client. What an answer used is reported at its
+// end, and a client that does not wait for it would otherwise pay for everything that
+// the answer could have used. What is read on goes to the meter and nowhere else.
 type drain struct {
 	x        *exchange
 	client   context.Context
-	cancel   context.CancelFunc // of the round trip
+	cancel   context.CancelFunc // ends the round trip
 	unhook   func() bool
-	complete atomic.Bool // the answer has said all about its use
+	complete atomic.Bool // the answer has reported all of its use
 
 	mu     sync.Mutex
-	timer  *time.Timer // runs since the client went away
+	timer  *time.Timer // running since the client went away
 	until  time.Time
 	closed bool
 }
 
-// outlive returns the context of the request that leaves. It ends with the
-// client's, or as much later as the upstream's drain allows where that may tell
-// what was used. cancel ends it at once, and must be called.
+// // outlive returns the context of the request to the upstream. It ends with the
+// client's, or, if the rest of the answer may report its use, as much later as the
+// upstream's drain allows. cancel ends it at once, and must be called.
 func (x *exchange) outlive(client context.Context) (ctx context.Context, cancel context.CancelFunc) {
 	if x.usage == nil || x.target.drain <= 0 {
 		return context.WithCancel(client)
@@ -90,7 +89,7 @@ func (x *exchange) outlive(client context.Context) (ctx context.Context, cancel 
 	ctx = context.WithoutCancel(client)
 	var end context.CancelFunc
 	if deadline, ok := client.Deadline(); ok {
-		ctx, end = context.WithDeadline(ctx, deadline) // it is not the client's, and stays
+		ctx, end = context.WithDeadline(ctx, deadline) // the deadline is not the client's own, so it applies
 	} else {
 		ctx, end = context.WithCancel(ctx)
 	}
@@ -100,8 +99,8 @@ func (x *exchange) outlive(client context.Context) (ctx context.Context, cancel 
 	return ctx, d.close
 }
 
-// begin starts the time that is left, unless it runs already, and reports whether
-// there is any. A request that never left has used nothing, and ends.
+// // begin starts the drain unless it is running already, and reports whether there is
+// time left. A request that was never sent has used nothing and ends.
 func (d *drain) begin() bool {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -121,7 +120,7 @@ func (d *drain) begin() bool {
 	return true
 }
 
-// check ends the round trip when its time is over, or nobody may wait for it.
+// // check ends the round trip when the time is over, or when the process is to end.
 func (d *drain) check() {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -135,7 +134,7 @@ func (d *drain) check() {
 	}
 }
 
-// close ends the round trip and gives the place back. It may be called more than
+// // close ends the round trip and gives the place back. It may be called more than
 // once.
 func (d *drain) close() {
 	d.unhook()
@@ -149,10 +148,10 @@ func (d *drain) close() {
 	d.cancel()
 }
 
-// clientGone reports whether the client is gone.
+// // clientGone reports whether the client has gone.
 func (d *drain) clientGone() bool { return d != nil && d.client.Err() != nil }
 
-// readOn reads until the answer has said all about its use, or its time is over.
+// // readOn reads until the answer has reported all of its use, or the time is over.
 func (b *answerBody) readOn(p []byte) {
 	for most := maxDrained; !b.ended && most > 0 && !b.x.drain.complete.Load() && b.x.drain.begin(); {
 		n, err := b.ReadCloser.Read(p)
@@ -162,7 +161,7 @@ func (b *answerBody) readOn(p []byte) {
 	b.ended = true
 }
 
-// noteEnd notes after each read whether there is anything to wait for.
+// // noteEnd notes after each read whether there is anything left to wait for.
 func (b *answerBody) noteEnd(err error) {
 	b.ended = err != nil
 	if d := b.x.drain; d != nil && !d.complete.Load() && b.x.usage.meter.Ended() {

@@ -15,23 +15,23 @@ import (
 )
 
 const (
-	// maxEncodings is how many encodings an answer may be in, one over the other.
+	// // maxEncodings is how many encodings may be applied to an answer.
 	maxEncodings = 3
-	// maxBetween bounds what may lie between two of them, in bytes.
+	// // maxBetween bounds what may come out of each but the last decoder, in bytes.
 	maxBetween = 64 << 20
-	// maxWindow is the most memory that an answer in zstd may ask for, in bytes:
-	// RFC 9659, section 3.
+	// // maxWindow is the most memory that an answer in zstd may ask for, in bytes: RFC
+	// 9659, section 3.
 	maxWindow = 8 << 20
 )
 
 var errTooLong = errors.New("the answer is too long when it is decoded")
 
-// representation are the headers that speak of the very bytes of an answer, and
-// are wrong once those are others.
+// // representation are the headers that describe the exact bytes of an answer, and are
+// wrong once those change.
 var representation = []string{"Etag", "Last-Modified", "Content-Md5", "Digest", "Content-Digest", "Repr-Digest"}
 
-// encodings lists the encodings of an answer in the order in which they were
-// applied (RFC 9110, section 8.4), without those that change nothing.
+// // encodings lists the encodings of an answer in the order in which they were applied
+// (RFC 9110, section 8.4), without those that change nothing.
 func encodings(h http.Header) []string {
 	var all []string
 	for _, line := range h["Content-Encoding"] {
@@ -44,9 +44,9 @@ func encodings(h http.Header) []string {
 	return all
 }
 
-// decode takes the encodings off an answer's body. It is decoded as it is read, and
-// never held as a whole. most bounds what may come out, in bytes. An answer in
-// encodings that are not known here is left as it is, and false returned.
+// // decode removes the encodings of an answer's body. The body is decoded while it is
+// read and never held as a whole. most is how many bytes may come out. decode returns
+// false and changes nothing if an encoding is unknown.
 func decode(res *http.Response, most int64) bool {
 	names := encodings(res.Header)
 	if len(names) > maxEncodings {
@@ -86,22 +86,22 @@ func decode(res *http.Response, most int64) bool {
 	return true
 }
 
-// unlimited is for answers that may be of any length.
+// // unlimited is the bound of answers that may have any length.
 const unlimited = math.MaxInt64
 
-// decoder takes off one encoding.
+// // decoder removes one encoding.
 type decoder struct {
 	from io.Reader
 	open func(*bufio.Reader) (io.Reader, error)
-	left int64     // bytes that may come out yet
-	out  io.Reader // nil until the first byte is wanted
+	left int64     // bytes that may still come out
+	out  io.Reader // nil until the first read
 }
 
 func (d *decoder) Read(p []byte) (int, error) {
 	if d.out == nil {
 		in := bufio.NewReader(d.from)
 		if _, err := in.Peek(1); err != nil {
-			return 0, err // io.EOF: nothing came, which is in no encoding and no error
+			return 0, err // io.EOF: an empty body, which is valid in every encoding
 		}
 		out, err := d.open(in)
 		if err != nil {
@@ -117,8 +117,8 @@ func (d *decoder) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// openDeflate reads the zlib format, which "deflate" means by RFC 9110, section
-// 8.4.1.2, or the compressed data alone, which some servers send.
+// // openDeflate reads the zlib format, which "deflate" means by RFC 9110, section
+// 8.4.1.2, or bare compressed data, which some servers send.
 func openDeflate(r *bufio.Reader) (io.Reader, error) {
 	if head, err := r.Peek(2); err == nil && head[0]&0x0f == 8 && (int(head[0])<<8|int(head[1]))%31 == 0 {
 		return zlib.NewReader(r)
@@ -126,16 +126,17 @@ func openDeflate(r *bufio.Reader) (io.Reader, error) {
 	return flate.NewReader(r), nil
 }
 
-// openZstandard makes a decoder that has no goroutine, and so nothing to close.
+// // openZstandard returns a decoder that has no goroutine and therefore needs no
+// closing.
 func openZstandard(r *bufio.Reader) (io.Reader, error) {
 	return zstd.NewReader(r, zstd.WithDecoderConcurrency(1), zstd.WithDecoderLowmem(true), zstd.WithDecoderMaxWindow(maxWindow))
 }
 
-// acceptEncoding is what an upstream is told that its answers may be encoded with: of
-// what the client accepts that in which an error can be searched for the
-// credential. It is gzip, or none.
+// // acceptEncoding returns the Accept-Encoding that is sent to an upstream: gzip if
+// the client accepts it, so that errors can be searched for the credential, or
+// identity.
 func acceptEncoding(accepted []string) string {
-	gzip, other, plain := -1, -1, -1 // weights; -1: not named
+	gzip, other, plain := -1, -1, -1 // weights; -1 if not named
 	for _, line := range accepted {
 		for item := range strings.SplitSeq(line, ",") {
 			name, weight := weighted(item)
@@ -158,8 +159,8 @@ func acceptEncoding(accepted []string) string {
 	return "identity"
 }
 
-// weighted reads one item of Accept-Encoding: RFC 9110, section 12.4.2. The weight
-// is in thousandths; one that cannot be read is 0.
+// // weighted parses one item of Accept-Encoding: RFC 9110, section 12.4.2. The weight
+// is in thousandths; 0 stands for one that is invalid.
 func weighted(item string) (name string, weight int) {
 	name, parameter, has := strings.Cut(item, ";")
 	name = strings.ToLower(strings.Trim(name, " \t"))
@@ -178,7 +179,7 @@ func weighted(item string) (name string, weight int) {
 		weight = weight*10 + int(digit-'0')
 	}
 	if whole == "1" {
-		weight = 1000 // and no more, whatever follows
+		weight = 1000 // the maximum, whatever follows
 	}
 	return name, weight
 }

@@ -19,14 +19,14 @@ import (
 	"github.com/till-proxy/till/webhook"
 )
 
-// engines holds one engine per store for as long as any configuration uses
-// it, so that counts, holds and metrics live on over a reload. The key is the
-// store's absolute path alone: every other setting may change with a reload.
+// // engines holds one engine for each store as long as any configuration uses it, so
+// that counts, holds and metrics survive a reload. The key is the store's absolute path
+// only, because every other setting may change with a reload.
 var engines = caddy.NewUsagePool()
 
-// engine is a limiter that is opened when it is first needed: not while a
-// configuration is only being validated. One whose store has failed is closed
-// and opened again, until that works.
+// // engine is a limiter that is opened when it is first needed, and not while a
+// configuration is only being validated. If its store fails, it is closed and opened
+// again until that succeeds.
 type engine struct {
 	dir            string // identity of the store
 	log            *sharedLog
@@ -34,41 +34,40 @@ type engine struct {
 	events         *events
 	hooks          *webhook.Deliveries
 	lockdown       *limiter.Lockdown
-	sessions       *console.Sessions // those who are signed in to the console
+	sessions       *console.Sessions // the console's sign-ins
 	contradictions *contradictions
 	advice         *advice
-	memory         *upstream.Memory // what conversations counted, as long as the process lives
+	memory         *upstream.Memory // what conversations were measured to have used
 
 	mu          sync.Mutex
-	limiter     *limiter.Limiter // the one that works, or the last that did
-	anchor      string           // that it has open
-	failed      error            // why it could not be opened; tried again at nextTry
-	opening     chan struct{}    // closed when who is opening it is done; nil: nobody
-	repaired    bool             // a repair has come since limiter was closed
+	limiter     *limiter.Limiter // the working one, or the last that worked
+	anchor      string           // path of the anchor that it has open
+	failed      error            // why it could not be opened; the next attempt is at nextTry
+	opening     chan struct{}    // closed at the end of the attempt in progress; nil if there is none
+	repaired    bool             // the store was repaired since limiter was closed
 	nextTry     time.Time
-	loggedError string // what the log was told of that last, at saidAt
+	loggedError string // the error that was logged last, at loggedAt
 	loggedAt    time.Time
 	claimed     bool // in openings
-	delivering  bool // the events are being delivered
+	delivering  bool // events.run has been started
 	closed      bool
-	running     []configuration // those that have started; the last is in force
+	running     []configuration // those that have started; the last one is in force
 }
 
 const (
-	// reopenAfter is the time between two tries to open a store, doubtAfter when
-	// it does not agree with its anchor, or is damaged: somebody may put another
-	// one in place.
+	// // reopenAfter is the time between two attempts to open a store, and
+	// reopenDamagedAfter if the store does not match its anchor or is damaged: the
+	// operator may put another one in its place.
 	reopenAfter        = time.Second
 	reopenDamagedAfter = 10 * time.Second
 
-	// openingTime bounds how long a request waits for a store that somebody else
-	// is opening.
+	// // openingTime is how long a request waits for a store that is being opened.
 	openingTime = 2 * time.Second
-	// startingTime bounds how long the start of a configuration waits for it.
+	// // startingTime is how long the start of a configuration waits for it.
 	startingTime = time.Minute
 )
 
-// acquireEngine returns the engine of a store; release gives it back.
+// // acquireEngine returns the engine of a store; releaseEngine gives it back.
 func acquireEngine(dir string, log *slog.Logger) (*engine, error) {
 	v, _, err := engines.LoadOrNew(dir, func() (caddy.Destructor, error) {
 		return newEngine(dir, log), nil
@@ -88,10 +87,10 @@ func newEngine(dir string, log *slog.Logger) *engine {
 	return e
 }
 
-// reportExcess says that an answer counted more than what was remembered of its
+// // reportExcess logs that an answer reported more input than the memory of its
 // conversation allows.
 func (e *engine) reportExcess(x upstream.Excess) {
-	e.log.logger().Error("an answer reports more input than its conversation can have, by what was remembered of it; requests for this model are held by their length from now on",
+	e.log.logger().Error("an answer reports more input than its conversation can have, judging by its earlier answers; from now on requests for this model are held by their length",
 		"key_id", x.Key, "upstream", x.Upstream, "model", fmt.Sprintf("%.64q", x.Model), "reported_tokens", x.Reported, "bound_tokens", x.Bound)
 }
 
@@ -100,18 +99,18 @@ func releaseEngine(dir string) error {
 	return err
 }
 
-// storeOptions is what a configuration says about how to open the store.
+// // storeOptions are a configuration's settings for opening the store.
 type storeOptions struct {
 	open   func(dir string, log *slog.Logger) (store.Store, error)
 	anchor string
 	log    *slog.Logger
 	roles  map[string]limiter.Role
 	hooks  []limiter.Hook
-	// keepAudit is how long entries of the audit log are kept; 0: for ever.
+	// // keepAudit is how long entries of the audit log are kept; 0 means for ever.
 	keepAudit time.Duration
 	// retain is how long ended keys stay listed.
 	retain time.Duration
-	// staleAfter and staleRevoke are those of the configuration.
+	// // staleAfter and staleRevoke are described at App.
 	staleAfter  time.Duration
 	staleRevoke bool
 }
@@ -125,8 +124,9 @@ func (o *storeOptions) anchorIn(dir string) string {
 
 var errOpening = errors.New("the store is still being opened, or closed: its disk may not answer")
 
-// wait waits until nobody is opening the store, for at most so long; 0 is for
-// ever. The caller holds e.mu, also afterwards.
+// // wait waits until no attempt to open the store is in progress, at most as long as
+// patience; 0 means for ever. The caller holds e.mu, which is also held when wait
+// returns.
 func (e *engine) wait(patience time.Duration) error {
 	var over <-chan time.Time
 	if patience > 0 {
@@ -148,7 +148,7 @@ func (e *engine) wait(patience time.Duration) error {
 	return nil
 }
 
-// failure is what is wrong with the store, or nil.
+// // failure returns what is wrong with the store, or nil. The caller holds e.mu.
 func (e *engine) failure() error {
 	if e.failed == nil && e.limiter != nil {
 		return e.limiter.Failed()
@@ -156,23 +156,23 @@ func (e *engine) failure() error {
 	return e.failed
 }
 
-// open returns the limiter, opening the store the first time, and again after
-// it failed, and waits for that so long; 0 is for ever. One that found out while
-// it ran that its store is in doubt is not opened again: it would only find that
-// out again, later. While it cannot be opened, the last limiter is returned, if
-// there was one: it refuses everything, and what it is told to stop it stops in
-// memory.
+// // open returns the limiter. It opens the store at the first call, and again after it
+// failed, and waits for that at most as long as patience; 0 means for ever. A store
+// that was found to be in doubt while it was open is not opened again: the same would
+// be found again, only later. While the store cannot be opened, open returns the last
+// limiter, if there was one. That limiter refuses every request, and still stops keys
+// in memory.
 func (e *engine) open(o storeOptions, patience time.Duration) (*limiter.Limiter, error) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	err := e.wait(patience)
 	if err == nil && e.shouldOpen() {
 		e.opening = make(chan struct{})
-		if !e.delivering { // also of what happens while the store is closed
+		if !e.delivering { // also delivers what happens while the store is closed
 			e.delivering = true
 			go e.events.run()
 		}
-		go e.tryOpen(e.limiter, o) // a disk that hangs must not hold who asks
+		go e.tryOpen(e.limiter, o) // a disk that hangs must not block the caller
 		err = e.wait(patience)
 	}
 	switch {
@@ -186,7 +186,7 @@ func (e *engine) open(o storeOptions, patience time.Duration) (*limiter.Limiter,
 	return nil, e.failed
 }
 
-// shouldOpen reports whether the store is to be opened now. Callers hold e.mu.
+// // shouldOpen reports whether to open the store now. The caller holds e.mu.
 func (e *engine) shouldOpen() bool {
 	failed := e.failure()
 	opened := e.limiter != nil && e.failed == nil
@@ -197,7 +197,7 @@ func (e *engine) shouldOpen() bool {
 	return failed == nil || !time.Now().Before(e.nextTry)
 }
 
-// tryOpen is the opening that open begins. It ends when the disk has answered.
+// // tryOpen is the attempt that open begins. It returns when the disk has answered.
 func (e *engine) tryOpen(former *limiter.Limiter, o storeOptions) {
 	next, err := e.reopen(former, o)
 
@@ -218,7 +218,7 @@ func (e *engine) tryOpen(former *limiter.Limiter, o storeOptions) {
 		if former != nil {
 			former.StillFailed(err)
 		}
-		if e.closed { // nobody waited for it
+		if e.closed { // Destruct did not wait for it
 			e.release()
 		}
 	case e.closed:
@@ -232,8 +232,8 @@ func (e *engine) tryOpen(former *limiter.Limiter, o storeOptions) {
 	}
 }
 
-// reopen closes the limiter whose store has failed, if there is one, and opens
-// another. Nobody else does so meanwhile, and no lock is held.
+// // reopen closes the limiter whose store has failed, if there is one, and opens
+// another. No lock is held, and only one call runs at a time.
 func (e *engine) reopen(former *limiter.Limiter, o storeOptions) (*limiter.Limiter, error) {
 	if former != nil {
 		if err := former.Close(); err != nil && !errors.Is(err, store.ErrClosed) {
@@ -254,12 +254,12 @@ func (e *engine) reopen(former *limiter.Limiter, o storeOptions) (*limiter.Limit
 	return l, err
 }
 
-// errAnchorInUse says that a configuration names another anchor than the one that
-// is written to.
+// // errAnchorInUse means that a configuration names another anchor than the one in
+// use.
 var errAnchorInUse = errors.New("the anchor cannot be moved while the server runs")
 
-// checkAnchor reports, by an error, whether a configuration would have another
-// anchor than the store that works has: it would find none at the next start.
+// // checkAnchor returns an error if a configuration names another anchor than the open
+// store has: at the next start there would be none.
 func (e *engine) checkAnchor(o storeOptions) error {
 	if e.current() == nil {
 		return nil
@@ -272,7 +272,7 @@ func (e *engine) checkAnchor(o storeOptions) error {
 	return nil
 }
 
-// current is the limiter that works, or nil.
+// // current returns the limiter if it works, or nil.
 func (e *engine) current() *limiter.Limiter {
 	e.mu.Lock()
 	defer e.mu.Unlock()
@@ -302,10 +302,10 @@ func (e *engine) openLimiter(o storeOptions, after *limiter.Limiter) (*limiter.L
 	return l, nil
 }
 
-// Destruct closes the store; the pool calls it when no configuration uses the
-// engine any more.
+// // Destruct closes the store. The pool calls it when no configuration uses the engine
+// any more.
 func (e *engine) Destruct() error {
-	e.hooks.Stop() // before the lock: its goroutines ask for the limiter
+	e.hooks.Stop() // before taking the lock, because its goroutines ask for the limiter
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	if e.closed {
@@ -316,11 +316,11 @@ func (e *engine) Destruct() error {
 	if err == nil {
 		if e.limiter != nil {
 			if err = e.limiter.Close(); errors.Is(err, store.ErrClosed) {
-				err = nil // when its store had failed
+				err = nil // its store had failed
 			}
 		}
 		e.release()
-	} // else who is opening it closes it
+	} // otherwise tryOpen closes it
 	e.lockdown.Close()
 	if e.delivering {
 		close(e.events.stop)

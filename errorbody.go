@@ -16,23 +16,24 @@ import (
 )
 
 const (
-	// maxErrorBody is how much of an error is read before any of it is passed on, in
+	// // maxErrorBody is how much of an error is read before any of it is passed on, in
 	// bytes.
 	maxErrorBody = 64 << 10
-	// errorTime and streamTime are how long it may take until that much is there, or
-	// all. What takes longer is passed on as it comes.
+	// // errorTime and streamTime are how long that may take, for a plain body and for
+	// a stream. A slower body is passed on as it arrives.
 	errorTime  = 5 * time.Second
 	streamTime = 100 * time.Millisecond
-	// maxDecoded bounds an error that was encoded, in bytes.
+	// // maxDecoded is the longest error that is decoded, in bytes.
 	maxDecoded = 16 << 20
 )
 
 var errShown = errors.New("the upstream's answer shows the credential, so no more of it is passed on")
 
-// searchCredential looks for the credential in the body of an answer that is no success, and
-// returns why it must not reach the client, or nil. Where it is long, or slow, it
-// is searched as it passes, and broken off where the credential would begin. What
-// was searched is what is passed on: encodings are taken off.
+// // searchCredential searches the body of an unsuccessful answer for the credential,
+// and returns why it must not reach the client, or nil. A body that is long or slow is
+// searched while it is passed on, and broken off where the credential would begin.
+// Since the text that was searched is the text that is passed on, encodings are
+// removed.
 func (x *exchange) searchCredential(res *http.Response) *limiter.Refusal {
 	key := x.grant.Key()
 	refused := func(why string) *limiter.Refusal {
@@ -80,9 +81,9 @@ func (x *exchange) searchCredential(res *http.Response) *limiter.Refusal {
 	return nil
 }
 
-// spellsASCII reports whether a content type's character set writes what is in
-// ASCII as ASCII, if with zeros between: all that are in use on the web do (see
-// https://encoding.spec.whatwg.org/#names-and-labels), UTF-7 and EBCDIC do not.
+// // spellsASCII reports whether a content type's character set writes ASCII characters
+// as ASCII, perhaps with zeros in between. All that are in use on the web do (see
+// https://encoding.spec.whatwg.org/#names-and-labels); UTF-7 and EBCDIC do not.
 func spellsASCII(contentType string) bool {
 	if !strings.Contains(strings.ToLower(contentType), "charset") {
 		return true
@@ -103,29 +104,29 @@ func spellsASCII(contentType string) bool {
 	return name == ""
 }
 
-// allSpellASCII reports the same of all that an answer says of its type: clients differ
-// in which of several they believe.
+// // allSpellASCII reports whether that is true of every content type that an answer
+// states: clients differ in which of several they use.
 func allSpellASCII(contentTypes []string) bool {
 	return !slices.ContainsFunc(contentTypes, func(text string) bool { return !spellsASCII(text) })
 }
 
-// piece is what one read gave.
+// // piece is the result of one read.
 type piece struct {
 	b        []byte
 	err      error
 	panicked any
 }
 
-// readPiece reads from a body for somebody who may not wait for it. A decoder that
-// panics on what an upstream sent must not take the process with it: whoever takes
-// the piece panics, where a server recovers.
+// // readPiece reads from a body in a goroutine whose starter may not wait for it. If a
+// decoder panics on what an upstream sent, the panic is kept for the receiver of the
+// piece, in whose goroutine a server recovers; otherwise it would end the process.
 func readPiece(body io.Reader, b []byte) (p piece) {
 	defer func() { p.panicked = recover() }()
 	n, err := body.Read(b)
 	return piece{b: b[:n], err: err}
 }
 
-// orPanic is a piece in the goroutine that it is for.
+// // orPanic returns the piece, or panics as its read did.
 func (p piece) orPanic() piece {
 	if p.panicked != nil {
 		panic(p.panicked)
@@ -133,14 +134,14 @@ func (p piece) orPanic() piece {
 	return p
 }
 
-// readHead reads the beginning of a body: so much of it at most, and so long. rest
-// is what follows; it may be read until the body is closed. err is nil where
-// there is more, io.EOF where head is all.
+// // readHead reads the beginning of a body: at most so many bytes, for at most so
+// long. rest is what follows; it may be read until the body is closed. err is nil if
+// there is more, and io.EOF if head is everything.
 func readHead(body io.Reader, most int, wait time.Duration) (head []byte, rest io.Reader, err error) {
 	timer := time.NewTimer(wait)
 	defer timer.Stop()
 	for len(head) < most {
-		next := make(chan piece, 1) // whoever reads never waits for us, and ends with the body
+		next := make(chan piece, 1) // buffered, so that the reader ends with the body even if nobody receives
 		b := make([]byte, min(most-len(head), 8<<10))
 		go func() { next <- readPiece(body, b) }()
 		select {
@@ -156,11 +157,11 @@ func readHead(body io.Reader, most int, wait time.Duration) (head []byte, rest i
 	return head, body, nil
 }
 
-// pendingBody is a body of which a read is under way.
+// // pendingBody is a body of which a read is in progress.
 type pendingBody struct {
 	body io.Reader
-	next chan piece // nil when it was taken
-	left piece      // of it
+	next chan piece // nil once it was received
+	left piece      // the unread rest of it
 }
 
 func (l *pendingBody) Read(p []byte) (int, error) {
