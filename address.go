@@ -14,7 +14,7 @@ import (
 	"github.com/till-proxy/till/scope"
 )
 
-// // front is the address by which a client reaches the upstream through this server:
+// front is the address by which a client reaches the upstream through this server:
 // it takes the place of the upstream's origin, and of what stands before its paths.
 type front struct {
 	host   string // with its port; "" if it is unknown
@@ -22,7 +22,7 @@ type front struct {
 	prefix string // path prefix that another handler stripped, escaped
 }
 
-// // front is worked out when the first address is translated. Proxies in front of this
+// front is worked out when the first address is translated. Proxies in front of this
 // server are trusted as Caddy trusts them; where Caddy does not know of one, public_url
 // says whether it speaks HTTPS.
 func (x *exchange) front() *front {
@@ -71,7 +71,7 @@ func last(values []string) string {
 	return strings.TrimSpace(value[strings.LastIndexByte(value, ',')+1:])
 }
 
-// // scheme is the scheme of the addresses that the client uses for this server.
+// scheme is the scheme of the addresses that the client uses for this server.
 func (f *front) scheme() string {
 	if f.secure {
 		return "https"
@@ -81,12 +81,12 @@ func (f *front) scheme() string {
 
 func (f *front) origin() string { return f.scheme() + "://" + f.host }
 
-// // matches reports whether an absolute address is one of this server's.
+// matches reports whether an absolute address is one of this server's.
 func (f *front) matches(u *url.URL) bool {
 	return f.host != "" && (authority(u.Scheme, u.Host) == authority(f.scheme(), f.host) || strings.EqualFold(u.Host, f.host))
 }
 
-// // authority returns a host, with its port unless that is the scheme's default, in a
+// authority returns a host, with its port unless that is the scheme's default, in a
 // form in which two can be compared: one server can be spelled in several ways.
 func authority(scheme, host string) string {
 	host = strings.ToLower(host)
@@ -111,7 +111,7 @@ func authority(scheme, host string) string {
 	return name
 }
 
-// // matches reports whether an absolute address is one of the upstream's origins. The
+// matches reports whether an absolute address is one of the upstream's origins. The
 // same host under the other scheme, at its usual port, counts too: a client that
 // followed such an address would reach the same server, with a key that is not for it.
 func (t *target) matches(u *url.URL) bool {
@@ -123,7 +123,7 @@ func (t *target) matches(u *url.URL) bool {
 	return false
 }
 
-// // belowBase returns an escaped path of the upstream as it is below the configured
+// belowBase returns an escaped path of the upstream as it is below the configured
 // address. It reports false for a path that no request can reach there.
 func (t *target) belowBase(escaped string) (string, bool) {
 	if escaped == "" {
@@ -136,13 +136,13 @@ func (t *target) belowBase(escaped string) (string, bool) {
 	return path, ok && len(path) > 1 && path[0] == '/' && path[1] != '/'
 }
 
-// // ownPath reports whether this server answers an escaped path itself.
+// ownPath reports whether this server answers an escaped path itself.
 func ownPath(escaped string) bool {
 	path, err := url.PathUnescape(normalizePath(escaped))
 	return err != nil || path == "/till" || strings.HasPrefix(path, "/till/")
 }
 
-// // maxAddress is the longest address that is translated, in bytes.
+// maxAddress is the longest address that is translated, in bytes.
 const maxAddress = 16 << 10
 
 var (
@@ -151,7 +151,7 @@ var (
 	errOutside   = errors.New("it belongs to the upstream, but is not below the configured address")
 )
 
-// // parseAddress parses an address that another party wrote. Anything that parsers
+// parseAddress parses an address that another party wrote. Anything that parsers
 // disagree about is an error: backslashes, control characters, and too many or too few
 // slashes (WHATWG's URL standard finds a host where RFC 3986 finds none).
 func parseAddress(text string) (*url.URL, error) {
@@ -172,7 +172,7 @@ func parseAddress(text string) (*url.URL, error) {
 	return u, nil
 }
 
-// // clientAddress returns the address under which the client finds what the upstream
+// clientAddress returns the address under which the client finds what the upstream
 // named in its answer to out. The result is a path; with whole it is an absolute
 // address if the upstream's was one.
 func (t *target) clientAddress(address string, whole bool, out *http.Request, x *exchange) (string, error) {
@@ -211,7 +211,7 @@ func (t *target) clientAddress(address string, whole bool, out *http.Request, x 
 	return local.String(), nil
 }
 
-// // addressed are the headers of answers that hold addresses, absolute or relative.
+// addressed are the headers of answers that hold addresses, absolute or relative.
 // Location has rules of its own. In every other header a value counts only if all of it
 // is an absolute address: Operation-Location, Azure-AsyncOperation, X-Goog-Upload-URL,
 // OData-EntityId and others that vendors invent.
@@ -225,7 +225,7 @@ var addressed = map[string]bool{
 	"Uri":              true, // RFC 2068, section 19.6.2.5
 }
 
-// // translate rewrites the addresses in an answer's header to the client's own,
+// translate rewrites the addresses in an answer's header to the client's own,
 // because a client that followed the upstream's would go there directly, with its key.
 // A value is dropped if its address has no counterpart here or cannot be parsed
 // reliably; addresses of other servers stay as they are.
@@ -260,7 +260,7 @@ func (t *target) translate(h http.Header, out *http.Request, x *exchange) {
 	}
 }
 
-// // translated returns one header value as the client gets it, and whether it may have
+// translated returns one header value as the client gets it, and whether it may have
 // it.
 func (t *target) translated(name, value string, out *http.Request, x *exchange) (string, bool) {
 	one := func(address string) (string, bool) {
@@ -289,7 +289,7 @@ func (t *target) translated(name, value string, out *http.Request, x *exchange) 
 	return one(value)
 }
 
-// // absolute reports whether a value begins like an absolute address, with or without
+// absolute reports whether a value begins like an absolute address, with or without
 // a scheme.
 func absolute(value string) bool {
 	if strings.HasPrefix(value, "//") {
@@ -298,11 +298,11 @@ func absolute(value string) bool {
 	return len(value) > len("https://") && value[0]|0x20 == 'h' && (strings.EqualFold(value[:7], "http://") || strings.EqualFold(value[:8], "https://"))
 }
 
-// // refresh matches a Refresh header with an address, as browsers read it (HTML,
+// refresh matches a Refresh header with an address, as browsers read it (HTML,
 // section 4.2.4.3).
 var refresh = regexp.MustCompile(`(?i)^([\s\d.]*[\s;,]\s*(?:url\s*=\s*)?)(["']?)([^\s"'].*?)(["']?\s*)$`)
 
-// // eachLink replaces the addresses of a Link header (RFC 8288, section 3): whatever
+// eachLink replaces the addresses of a Link header (RFC 8288, section 3): whatever
 // stands between < and >, except in a quoted parameter. It reports false if it cannot
 // find them reliably, or if one cannot be replaced.
 func eachLink(value string, replace func(string) (string, bool)) (string, bool) {
@@ -336,7 +336,7 @@ func eachLink(value string, replace func(string) (string, bool)) (string, bool) 
 	return b.String(), true
 }
 
-// // quotedEnd returns the index at which the quoted string at the start of s ends, or
+// quotedEnd returns the index at which the quoted string at the start of s ends, or
 // -1.
 func quotedEnd(s string) int {
 	for i := 1; i < len(s); i++ {

@@ -6,11 +6,11 @@ import (
 	"github.com/till-proxy/till/limiter"
 )
 
-// // rereads bounds how often a request is read again because its key changed in the
+// rereads bounds how often a request is read again because its key changed in the
 // meantime.
 const rereads = 16
 
-// // admit reads from a request what its key's limits depend on, and reserves it. If
+// admit reads from a request what its key's limits depend on, and reserves it. If
 // the key, an ancestor or its role's budget changed in between, the request is read
 // again under the new terms: its body is in memory, or was not touched.
 func (h *Handler) admit(w http.ResponseWriter, r *http.Request, x *exchange, key *limiter.Key, k *limiter.Live, ask *limiter.Ask, expects bool) (refusal *limiter.Refusal) {

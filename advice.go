@@ -13,7 +13,7 @@ import (
 	"github.com/till-proxy/till/upstream"
 )
 
-// // advice warns the operator about requests that fail because of a setting, once an
+// advice warns the operator about requests that fail because of a setting, once an
 // hour for each cause. It lives as long as the store is in use.
 type advice struct {
 	log *slog.Logger
@@ -25,7 +25,7 @@ type advice struct {
 
 const (
 	adviceInterval = time.Hour
-	// // maxAdvice bounds the causes that are remembered, and maxFieldAdvice those that
+	// maxAdvice bounds the causes that are remembered, and maxFieldAdvice those that
 	// clients choose: names of fields. Beyond that nothing more is logged within the
 	// hour.
 	maxAdvice      = 512
@@ -36,7 +36,7 @@ func newAdvice(log *slog.Logger) *advice {
 	return &advice{log: log, now: time.Now, loggedAt: make(map[string]time.Time)}
 }
 
-// // shouldLog reports whether to log a cause now. It does not where most causes are
+// shouldLog reports whether to log a cause now. It does not where most causes are
 // remembered already.
 func (a *advice) shouldLog(what string, most int) bool {
 	if a == nil {
@@ -62,7 +62,7 @@ func (a *advice) shouldLog(what string, most int) bool {
 	return true
 }
 
-// // unknownField warns about a field for which a request was refused. The client chose
+// unknownField warns about a field for which a request was refused. The client chose
 // its name.
 func (a *advice) unknownField(t *target, name string) {
 	if !a.shouldLog(fmt.Sprintf("field %s %.64q", t.name, name), maxFieldAdvice) {
@@ -76,7 +76,7 @@ func (a *advice) unknownField(t *target, name string) {
 		"upstream", t.name, "field", fmt.Sprintf("%.64q", name), "mend", mend)
 }
 
-// // refusedField warns about an error of the upstream that names a field which till,
+// refusedField warns about an error of the upstream that names a field which till,
 // and not the client, wrote into the request.
 func (a *advice) refusedField(t *target, keyID, field, mend string, status int) {
 	if a.shouldLog("refused "+t.name+" "+field, maxAdvice) {
@@ -85,7 +85,7 @@ func (a *advice) refusedField(t *target, keyID, field, mend string, status int) 
 	}
 }
 
-// // outputFix says how to get requests accepted that till bounds by this field.
+// outputFix says how to get requests accepted that till bounds by this field.
 func outputFix(field string) string {
 	row := "state the model's context_window and max_output_tokens in a prices file, or let clients send " + field
 	switch field {
@@ -97,7 +97,7 @@ func outputFix(field string) string {
 	return row
 }
 
-// // learnFromError looks in an error of the upstream for a field that till wrote. A
+// learnFromError looks in an error of the upstream for a field that till wrote. A
 // server that does not know the question for usage is not asked again, provided that it
 // never answered the question and that the name cannot be an echo of the request:
 // otherwise a client that makes a server repeat the name would have all streams charged
@@ -123,7 +123,7 @@ func (x *exchange) learnFromError(res *http.Response, text []byte) {
 	a.refusedField(t, key, usage, mend, res.StatusCode)
 }
 
-// // quotes reports whether a request contains a word, so that an error may merely
+// quotes reports whether a request contains a word, so that an error may merely
 // quote it. Of the characters that JSON can escape only letters can be part of the
 // word, and nobody escapes those except to hide them.
 func quotes(r *http.Request, body []byte, word string) bool {

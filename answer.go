@@ -15,7 +15,7 @@ import (
 	"github.com/till-proxy/till/upstream"
 )
 
-// // answer returns a refusal in place of an upstream's answer. It goes to the client
+// answer returns a refusal in place of an upstream's answer. It goes to the client
 // through the reverse proxy like any other.
 func (x *exchange) answer(r *http.Request, refusal *limiter.Refusal) *http.Response {
 	d := x.target.preset.Dialect
@@ -33,12 +33,12 @@ func (x *exchange) answer(r *http.Request, refusal *limiter.Refusal) *http.Respo
 	}
 }
 
-// // admitAnswer checks an upstream's answer before the client sees any of it, and
+// admitAnswer checks an upstream's answer before the client sees any of it, and
 // wraps its body. cancel ends the round trip and is called when the body is closed.
 func (t *Transport) admitAnswer(res *http.Response, out *http.Request, x *exchange, cancel context.CancelFunc) *http.Response {
 	original := res
 	if res.StatusCode >= 300 {
-		// // It may be read to its end before any of it is passed on, and in another
+		// It may be read to its end before any of it is passed on, and in another
 		// goroutine, where net/http writes the trailer. The client therefore gets a
 		// copy.
 		res = new(http.Response)
@@ -86,7 +86,7 @@ func (t *Transport) admitAnswer(res *http.Response, out *http.Request, x *exchan
 	return res
 }
 
-// // kindOf returns the form of a body.
+// kindOf returns the form of a body.
 func kindOf(h http.Header) bodyKind {
 	if len(encodings(h)) > 0 {
 		return opaque
@@ -94,7 +94,7 @@ func kindOf(h http.Header) bodyKind {
 	return streams(h.Get("Content-Type"))
 }
 
-// // streams returns the form of a body with this content type.
+// streams returns the form of a body with this content type.
 func streams(contentType string) bodyKind {
 	if contentType == "application/json" {
 		return opaque
@@ -110,7 +110,7 @@ func streams(contentType string) bodyKind {
 	return opaque
 }
 
-// // checkAnswer returns why an answer must not reach the client, or nil.
+// checkAnswer returns why an answer must not reach the client, or nil.
 func (t *Transport) checkAnswer(res *http.Response, out *http.Request, x *exchange) *limiter.Refusal {
 	key := x.grant.Key()
 	switch {
@@ -131,7 +131,7 @@ func (t *Transport) checkAnswer(res *http.Response, out *http.Request, x *exchan
 	return nil
 }
 
-// // trackTunnel registers an upgraded connection, so that it is closed when its key
+// trackTunnel registers an upgraded connection, so that it is closed when its key
 // ends.
 func (x *exchange) trackTunnel(res *http.Response) {
 	tunnel := res.Body
@@ -146,7 +146,7 @@ func (x *exchange) trackTunnel(res *http.Response) {
 	}
 }
 
-// // bodyKind is how an answer can be ended early.
+// bodyKind is how an answer can be ended early.
 type bodyKind uint8
 
 const (
@@ -155,7 +155,7 @@ const (
 	jsonLines                   // with an error line
 )
 
-// // answerBody is the body of an upstream's answer. If the key is stopped while the
+// answerBody is the body of an upstream's answer. If the key is stopped while the
 // body is read, it ends with an error in the dialect. A trailer that shows the
 // credential is dropped.
 type answerBody struct {
@@ -214,7 +214,7 @@ func (b *answerBody) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// // endEarly replaces the rest of the body by an error that says why the request was
+// endEarly replaces the rest of the body by an error that says why the request was
 // cut.
 func (b *answerBody) endEarly(cut *limiter.Refusal, p []byte) (int, error) {
 	dialect := b.x.target.preset.Dialect
@@ -225,7 +225,7 @@ func (b *answerBody) endEarly(cut *limiter.Refusal, p []byte) (int, error) {
 		if b.last != [2]byte{} && b.last != [2]byte{'\n', '\n'} {
 			words = append([]byte("\n\n"), words...)
 		}
-		// // Each is read, and therefore sent, on its own.
+		// Each is read, and therefore sent, on its own.
 		b.tail = io.MultiReader(bytes.NewReader(words), bytes.NewReader(dialect.StreamEnd(b.x.path, answer)))
 	case jsonLines:
 		words := dialect.LineError(answer)
@@ -239,7 +239,7 @@ func (b *answerBody) endEarly(cut *limiter.Refusal, p []byte) (int, error) {
 	return b.tail.Read(p)
 }
 
-// // cleanTrailer is called at the end of the answer, when its trailer has arrived.
+// cleanTrailer is called at the end of the answer, when its trailer has arrived.
 func (b *answerBody) cleanTrailer() {
 	for name, values := range b.original.Trailer {
 		switch {

@@ -6,18 +6,18 @@ import (
 	"net/http"
 )
 
-// // A client can know the end of its answer before the handler that wrote it returns:
+// A client can know the end of its answer before the handler that wrote it returns:
 // by its length, by the last event of a stream, by the end of an upgraded connection.
 // The request stops counting against its key's max_concurrency just before that goes
 // out (see [limiter.Grant.Answered]), whatever it is charged afterwards. A request that
 // its client breaks off counts until nothing more is asked of the upstream.
 
-// // bodiless reports whether an answer ends with its header.
+// bodiless reports whether an answer ends with its header.
 func bodiless(method string, status int) bool {
 	return method == http.MethodHead || status == http.StatusNoContent || status == http.StatusNotModified
 }
 
-// // watchEnd prepares passed to find the end of the answer.
+// watchEnd prepares passed to find the end of the answer.
 func (b *answerBody) watchEnd(out *http.Request) {
 	if !b.x.grant.Counts() {
 		return
@@ -35,7 +35,7 @@ func (b *answerBody) watchEnd(out *http.Request) {
 	}
 }
 
-// // passed notes what goes on to the client.
+// passed notes what goes on to the client.
 func (b *answerBody) passed(p []byte, err error) {
 	if !b.x.grant.Counts() {
 		return
@@ -65,7 +65,7 @@ func (b *upgradedBody) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// // CloseWrite closes one direction only.
+// CloseWrite closes one direction only.
 func (b *upgradedBody) CloseWrite() error {
 	if half, ok := b.ReadWriteCloser.(interface{ CloseWrite() error }); ok {
 		return half.CloseWrite()

@@ -41,20 +41,20 @@ func init() {
 	caddy.RegisterModule(App{})
 }
 
-// // App is the till app: the store with its keys, the upstreams, and the roles.
+// App is the till app: the store with its keys, the upstreams, and the roles.
 // Handlers and transports of the http app look it up by its name.
 type App struct {
-	// // Where keys and counts are kept: a module of the namespace till.stores.
+	// Where keys and counts are kept: a module of the namespace till.stores.
 	// Default: `{"module": "badger"}` in Caddy's data directory.
 	StoreRaw json.RawMessage `json:"store,omitempty" caddy:"namespace=till.stores inline_key=module"`
 
-	// // The file that records the last commit. A store that has lost commits does not
+	// The file that records the last commit. A store that has lost commits does not
 	// match it and stays closed. On another volume it also detects that the store's
 	// volume was rolled back as a whole. To move it, stop the server and move the file.
 	// Default: "anchor" in the store's directory.
 	Anchor string `json:"anchor,omitempty"`
 
-	// // The server's own keys for sealed custody: 32 bytes each, in base64 or hex. The
+	// The server's own keys for sealed custody: 32 bytes each, in base64 or hex. The
 	// first seals, the others still open. Use `{file.*}`, which is watched: a changed
 	// file takes effect within seconds, unless it lacks a key that existing boxes need;
 	// or `{env.*}`. A literal would be visible in the configuration that the admin
@@ -62,22 +62,22 @@ type App struct {
 	// data directory, with mode 0600.
 	SealKeys []string `json:"seal_keys,omitempty"`
 
-	// // The file of the seal keys that the server makes itself: the first at the first
+	// The file of the seal keys that the server makes itself: the first at the first
 	// start, more by `caddy till seal rotate`. It cannot be combined with seal_keys.
 	// Default: "till/seal.key" in Caddy's data directory.
 	SealKeyFile string `json:"seal_key_file,omitempty"`
 
-	// // The address at which clients reach this server, such as
+	// The address at which clients reach this server, such as
 	// "https://agents.example.com". It is printed with new keys; nothing else depends
 	// on it. Default: none.
 	PublicURL string `json:"public_url,omitempty"`
 
-	// // The address of the site with `till_console`, such as
+	// The address of the site with `till_console`, such as
 	// "https://till.example.com". Sign-in links are made with it; nothing else depends
 	// on it. Default: none.
 	ConsoleURL string `json:"console_url,omitempty"`
 
-	// // The longest body, in bytes, that is accepted where a limit has to read it:
+	// The longest body, in bytes, that is accepted where a limit has to read it:
 	// from keys that list models, or that have a limit in tokens or dollars. It is kept
 	// in memory until it has been sent; all such bodies together may take 256 MB. A
 	// body that pauses for 30 seconds, or that arrives at less than 16 kB a second, is
@@ -85,43 +85,43 @@ type App struct {
 	// Default: 32 MB.
 	MaxBody int64 `json:"max_body,omitempty"`
 
-	// // A file of prices that add to the built-in ones and replace them, in the schema
+	// A file of prices that add to the built-in ones and replace them, in the schema
 	// till.prices/1. A changed file takes effect within seconds. Default: none.
 	PricesFile string `json:"prices,omitempty"`
 
-	// // How long ended keys stay listed, at least a minute. After that they are
+	// How long ended keys stay listed, at least a minute. After that they are
 	// forgotten: record, salts and history are deleted, sums and the audit log stay.
 	// Default: 90 days.
 	Retain caddy.Duration `json:"retain,omitempty"`
 
-	// // How long entries of the audit log are kept, at least a day. The rest can still
+	// How long entries of the audit log are kept, at least a day. The rest can still
 	// be verified after older entries are gone. Default: for ever.
 	AuditRetain caddy.Duration `json:"audit_retain,omitempty"`
 
-	// // After how long without use a key is reported as stale, at least a second: in
+	// After how long without use a key is reported as stale, at least a second: in
 	// the report, and by the event key_stale. Default: 30 days.
 	StaleAfter caddy.Duration `json:"stale_after,omitempty"`
 
-	// // Revoke stale keys, a day after they were reported, or half of stale_after if
+	// Revoke stale keys, a day after they were reported, or half of stale_after if
 	// that is shorter. Default: false.
 	StaleRevoke bool `json:"stale_revoke,omitempty"`
 
-	// // Prices of single models, which override all others. Default: none.
+	// Prices of single models, which override all others. Default: none.
 	Prices []ModelPrice `json:"price,omitempty"`
 
-	// // What happens to requests of keys with a limit in dollars whose price is not
+	// What happens to requests of keys with a limit in dollars whose price is not
 	// known: "refuse" refuses them, and "count_only" lets them pass without counting
 	// dollars. Default: refuse.
 	UnknownPrice string `json:"unknown_price,omitempty"`
 
-	// // Addresses that are notified of what happens to keys; see Webhook. Default:
+	// Addresses that are notified of what happens to keys; see Webhook. Default:
 	// none.
 	Webhooks []*Webhook `json:"webhooks,omitempty"`
 
 	// The APIs that keys can be minted for, by name.
 	Upstreams map[string]*Upstream `json:"upstreams,omitempty"`
 
-	// // The roles of the people and programs that manage keys, by name: what they may
+	// The roles of the people and programs that manage keys, by name: what they may
 	// do, and the ceilings of the keys minted under them. Default: none.
 	Roles map[string]*Role `json:"roles,omitempty"`
 
@@ -144,10 +144,10 @@ type App struct {
 	stopWatching func() // nil while no files are watched
 }
 
-// // minRetain keeps a typing error from making ended keys vanish at once.
+// minRetain keeps a typing error from making ended keys vanish at once.
 const minRetain = time.Minute
 
-// // minAuditRetain keeps a typing error from emptying the audit log.
+// minAuditRetain keeps a typing error from emptying the audit log.
 const minAuditRetain = 24 * time.Hour
 
 // CaddyModule returns the Caddy module information.
@@ -155,7 +155,7 @@ func (App) CaddyModule() caddy.ModuleInfo {
 	return caddy.ModuleInfo{ID: "till", New: func() caddy.Module { return new(App) }}
 }
 
-// // Provision checks the configuration and resolves credentials. It does not open the
+// Provision checks the configuration and resolves credentials. It does not open the
 // store, so that a configuration can be validated while a server runs.
 func (a *App) Provision(ctx caddy.Context) error {
 	a.ctx, a.logger, a.slogger, a.sites, a.prices = ctx, ctx.Logger(), limiter.Scrubbed(ctx.Slogger()), new(sites), new(atomic.Pointer[upstream.Prices])
@@ -243,7 +243,7 @@ func (a *App) Provision(ctx caddy.Context) error {
 	return a.provisionRoles()
 }
 
-// // Start opens the store and puts this configuration's roles into force.
+// Start opens the store and puts this configuration's roles into force.
 func (a *App) Start() error {
 	if _, err := a.sealing.get(); err != nil {
 		return err
@@ -268,7 +268,7 @@ func (a *App) Start() error {
 	return nil
 }
 
-// // misconfigured reports whether the store can only be opened with another
+// misconfigured reports whether the store can only be opened with another
 // configuration, or as another user or in another directory.
 func misconfigured(err error) bool {
 	for _, wrong := range []error{
@@ -281,7 +281,7 @@ func misconfigured(err error) bool {
 	return false
 }
 
-// // Stop leaves the store open, because the next configuration may use it.
+// Stop leaves the store open, because the next configuration may use it.
 func (a *App) Stop() error {
 	if a.stopWatching != nil {
 		a.stopWatching()
@@ -293,7 +293,7 @@ func (a *App) Stop() error {
 	return nil
 }
 
-// // Cleanup releases the engine. It also runs if Provision failed half-way.
+// Cleanup releases the engine. It also runs if Provision failed half-way.
 func (a *App) Cleanup() error {
 	if a.engine == nil {
 		return nil
@@ -301,7 +301,7 @@ func (a *App) Cleanup() error {
 	return releaseEngine(a.storage.Identity())
 }
 
-// // Limiter returns the limiter, and opens the store if this is its first use. Caddy
+// Limiter returns the limiter, and opens the store if this is its first use. Caddy
 // starts apps in no particular order, so a request may arrive before Start.
 func (a *App) Limiter() (*limiter.Limiter, error) { return a.awaitLimiter(openingTime) }
 
@@ -319,7 +319,7 @@ func (a *App) storeOptions() storeOptions {
 		staleAfter: time.Duration(a.StaleAfter), staleRevoke: a.StaleRevoke}
 }
 
-// // Forfeit repairs a store that does not match its anchor; see [limiter.Forfeit].
+// Forfeit repairs a store that does not match its anchor; see [limiter.Forfeit].
 func (a *App) Forfeit(by limiter.Caller) (limiter.Repaired, error) {
 	return a.engine.forfeit(by, a.storeOptions())
 }
@@ -347,7 +347,7 @@ func (a *App) UpstreamInfos() []wire.UpstreamInfo {
 	return infos
 }
 
-// // Fingerprints returns the fingerprints of the held credentials, by upstream.
+// Fingerprints returns the fingerprints of the held credentials, by upstream.
 func (a *App) Fingerprints(of func(token.Secret) string) map[string]string {
 	named := make(map[string]string)
 	for name, t := range a.targets {
@@ -361,7 +361,7 @@ func (a *App) Fingerprints(of func(token.Secret) string) map[string]string {
 // BaseURL is the configured public_url.
 func (a *App) BaseURL() string { return a.PublicURL }
 
-// // appOf returns the app in a handler's or a transport's Provision.
+// appOf returns the app in a handler's or a transport's Provision.
 func appOf(ctx caddy.Context) (*App, error) {
 	v, err := ctx.AppIfConfigured("till")
 	if errors.Is(err, caddy.ErrNotConfigured) {

@@ -20,51 +20,51 @@ import (
 )
 
 const (
-	// // defaultMaxBody is the longest body that is read, in bytes, unless max_body
+	// defaultMaxBody is the longest body that is read, in bytes, unless max_body
 	// says otherwise.
 	defaultMaxBody = 32_000_000
-	// // maxBuffered bounds all such bodies of this process together, in bytes.
+	// maxBuffered bounds all such bodies of this process together, in bytes.
 	maxBuffered = 256 << 20
-	// // firstRoom is the part of it that is reserved for the beginnings of bodies, so
+	// firstRoom is the part of it that is reserved for the beginnings of bodies, so
 	// that many large bodies do not keep out new ones.
 	firstRoom = 64 << 20
-	// // maxWaiting bounds the bodies of requests that wait for others of their key, in
+	// maxWaiting bounds the bodies of requests that wait for others of their key, in
 	// bytes: a quarter of the rest. Their beginnings are bounded by how many may wait.
 	maxWaiting = (maxBuffered - firstRoom) / 4
-	// // bufferedWait is how long a request waits for room.
+	// bufferedWait is how long a request waits for room.
 	bufferedWait = 5 * time.Second
-	// // firstBuffer is what a body is given at first, in bytes: a client that
+	// firstBuffer is what a body is given at first, in bytes: a client that
 	// announces much and sends nothing must not take the room of others.
 	firstBuffer = 64 << 10
 )
 
-// // spareBuffers hold the beginnings of bodies that are longer, or of unknown length.
+// spareBuffers hold the beginnings of bodies that are longer, or of unknown length.
 // They are copied from as soon as more has arrived, so that only readBody ever sees
 // one.
 var spareBuffers = sync.Pool{New: func() any { return new([firstBuffer]byte) }}
 
-// // The bytes of all bodies in memory, over all configurations of this process: those
+// The bytes of all bodies in memory, over all configurations of this process: those
 // of their beginnings, and all others.
 var (
 	beginnings = semaphore.NewWeighted(firstRoom)
 	buffered   = semaphore.NewWeighted(maxBuffered - firstRoom)
 )
 
-// // bufferedBody is a request's body in memory.
+// bufferedBody is a request's body in memory.
 type bufferedBody struct {
 	bytes.Reader
 	content     []byte       // what Read gives; nil once it was sent
 	first, more atomic.Int64 // reserved in beginnings and in buffered
 }
 
-// // Close releases the body's memory. It may be called more than once.
+// Close releases the body's memory. It may be called more than once.
 func (b *bufferedBody) Close() error {
 	beginnings.Release(b.first.Swap(0))
 	buffered.Release(b.more.Swap(0))
 	return nil
 }
 
-// // keeps is how many bytes the body has reserved in buffered.
+// keeps is how many bytes the body has reserved in buffered.
 func (b *bufferedBody) keeps() int64 {
 	if b == nil {
 		return 0
@@ -72,7 +72,7 @@ func (b *bufferedBody) keeps() int64 {
 	return b.more.Load()
 }
 
-// // takesRoom reports whether the body has reserved any memory.
+// takesRoom reports whether the body has reserved any memory.
 func (b *bufferedBody) takesRoom() bool { return b != nil && b.first.Load() > 0 }
 
 var (
@@ -80,7 +80,7 @@ var (
 	errNoRoom       = errors.New("too many bodies are in memory")
 )
 
-// // reserveMemory reserves n bytes of room, and waits a little for them.
+// reserveMemory reserves n bytes of room, and waits a little for them.
 func reserveMemory(ctx context.Context, room *semaphore.Weighted, n int64, taken *atomic.Int64) error {
 	if !room.TryAcquire(n) {
 		ctx, cancel := context.WithTimeout(ctx, bufferedWait)
@@ -93,7 +93,7 @@ func reserveMemory(ctx context.Context, room *semaphore.Weighted, n int64, taken
 	return nil
 }
 
-// // readBody reads a body of at most limit bytes into memory, where it can be examined
+// readBody reads a body of at most limit bytes into memory, where it can be examined
 // and then sent as it is. The body must arrive at the pace p.
 func readBody(r *http.Request, limit int64, p *pace) (*bufferedBody, []byte, error) {
 	if r.ContentLength > limit {
@@ -147,7 +147,7 @@ func readBody(r *http.Request, limit int64, p *pace) (*bufferedBody, []byte, err
 	}
 }
 
-// // readAsk reads from a request what the key's limits depend on: the models that it
+// readAsk reads from a request what the key's limits depend on: the models that it
 // names and what it can use at most. It also takes out the tools that the upstream
 // strips. Other requests are not read. A body that was read stays in memory.
 func (h *Handler) readAsk(w http.ResponseWriter, r *http.Request, x *exchange, key *limiter.Key, k *limiter.Live, ask *limiter.Ask) *limiter.Refusal {
@@ -184,7 +184,7 @@ func (h *Handler) readAsk(w http.ResponseWriter, r *http.Request, x *exchange, k
 	return nil
 }
 
-// // readCall reads a request as its upstream will read it.
+// readCall reads a request as its upstream will read it.
 func (h *Handler) readCall(w http.ResponseWriter, r *http.Request, x *exchange, key *limiter.Key) (*upstream.Call, *limiter.Refusal) {
 	call := &upstream.Call{
 		Method: r.Method, Path: x.path, Query: r.URL.RawQuery,
@@ -210,7 +210,7 @@ func (h *Handler) readCall(w http.ResponseWriter, r *http.Request, x *exchange, 
 	return call, nil
 }
 
-// // strip takes out of a request the tools that its upstream must not run. What is
+// strip takes out of a request the tools that its upstream must not run. What is
 // left is examined and sent.
 func (x *exchange) strip(r *http.Request, key *limiter.Key, call *upstream.Call) *limiter.Refusal {
 	changed, err := x.target.preset.Strip(call)
@@ -223,7 +223,7 @@ func (x *exchange) strip(r *http.Request, key *limiter.Key, call *upstream.Call)
 	return nil
 }
 
-// // bodyRefusal returns the refusal of a body that could not be read.
+// bodyRefusal returns the refusal of a body that could not be read.
 func (h *Handler) bodyRefusal(key *limiter.Key, err error) *limiter.Refusal {
 	var serverLimit *http.MaxBytesError
 	switch {
@@ -241,11 +241,11 @@ func (h *Handler) bodyRefusal(key *limiter.Key, err error) *limiter.Refusal {
 	return keyRefusal(key, limiter.CodeBadRequest, "sent a body that broke off")
 }
 
-// // smallBody is the longest body, in bytes, that is read although no limit asks for
+// smallBody is the longest body, in bytes, that is read although no limit asks for
 // it: as much as usually arrives in one piece with the header.
 const smallBody = 4 << 10
 
-// // readSmall reads a small body into memory. net/http writes a body that it knows to
+// readSmall reads a small body into memory. net/http writes a body that it knows to
 // be in memory in one piece with the header, and any other body separately: this halves
 // the number of writes to the upstream.
 func (h *Handler) readSmall(r *http.Request, x *exchange, key *limiter.Key, k *limiter.Live, ask *limiter.Ask) *limiter.Refusal {
@@ -264,7 +264,7 @@ func (h *Handler) readSmall(r *http.Request, x *exchange, key *limiter.Key, k *l
 	return nil
 }
 
-// // whole returns the body in a form that net/http knows to be in memory, or nil if it
+// whole returns the body in a form that net/http knows to be in memory, or nil if it
 // is not in memory or has been read from.
 func (b *bufferedBody) whole(length int64) io.ReadCloser {
 	if b == nil || length <= 0 || int64(b.Len()) != length {
@@ -273,7 +273,7 @@ func (b *bufferedBody) whole(length int64) io.ReadCloser {
 	return io.NopCloser(&b.Reader)
 }
 
-// // send makes b the body that goes out. The reserved memory stays that of the
+// send makes b the body that goes out. The reserved memory stays that of the
 // original body.
 func (x *exchange) send(r *http.Request, b []byte) {
 	x.body.Reset(b)
@@ -284,7 +284,7 @@ func (x *exchange) send(r *http.Request, b []byte) {
 	}
 }
 
-// // splice makes pieces the body that goes out, without copying a large one together.
+// splice makes pieces the body that goes out, without copying a large one together.
 func (x *exchange) splice(r *http.Request, pieces [][]byte) {
 	size := 0
 	for _, b := range pieces {
@@ -298,11 +298,11 @@ func (x *exchange) splice(r *http.Request, pieces [][]byte) {
 	r.Body, r.ContentLength = &splicedBody{pieces, x.body}, int64(size)
 }
 
-// // minSpliced is the shortest body that is sent in pieces, in bytes. Over HTTP/1 that
+// minSpliced is the shortest body that is sent in pieces, in bytes. Over HTTP/1 that
 // costs one more write, because net/http does not know that the body is in memory.
 const minSpliced = 64 << 10
 
-// // splicedBody is a body in pieces. Only its Read sees them, so that nobody can take
+// splicedBody is a body in pieces. Only its Read sees them, so that nobody can take
 // one piece for the whole.
 type splicedBody struct {
 	left [][]byte
@@ -324,7 +324,7 @@ func (b *splicedBody) Read(p []byte) (n int, err error) {
 	return n, nil
 }
 
-// // bodySent drops a body that has been sent: the answer may take much longer, and
+// bodySent drops a body that has been sent: the answer may take much longer, and
 // nothing is ever sent twice.
 func (x *exchange) bodySent(how httptrace.WroteRequestInfo) {
 	if how.Err == nil {
@@ -334,14 +334,14 @@ func (x *exchange) bodySent(how httptrace.WroteRequestInfo) {
 	}
 }
 
-// // releaseBody releases the body's memory, however its request ended.
+// releaseBody releases the body's memory, however its request ended.
 func (x *exchange) releaseBody() {
 	if x.body != nil {
 		_ = x.body.Close() // it has nothing to report
 	}
 }
 
-// // passingBody notes when a body that is passed on unbuffered has been read
+// passingBody notes when a body that is passed on unbuffered has been read
 // completely.
 type passingBody struct {
 	io.ReadCloser

@@ -11,7 +11,7 @@ import (
 	"github.com/till-proxy/till/scope"
 )
 
-// // roleOptions are the options of a role's block.
+// roleOptions are the options of a role's block.
 const roleOptions = "permissions, sees, upstreams, models, methods, paths, ips, max_activations, max_tokens, max_spend, max_lifetime, budget"
 
 // parseRole reads a role:
@@ -66,7 +66,7 @@ func parseRole(d *caddyfile.Dispenser) (name string, role *Role, upstreams *cadd
 	return name, role, upstreams, nil
 }
 
-// // option parses one line of a role's block.
+// option parses one line of a role's block.
 func (r *Role) option(d *caddyfile.Dispenser, option string, args []string) error {
 	lists := map[string]*[]string{
 		"permissions": &r.Permissions, "upstreams": &r.Upstreams, "models": &r.Models,
@@ -134,7 +134,7 @@ func (r *Role) option(d *caddyfile.Dispenser, option string, args []string) erro
 	return nil
 }
 
-// // parseBudget parses pairs of a kind and an amount:
+// parseBudget parses pairs of a kind and an amount:
 //
 //	budget activations 10000 tokens 5M spend $200 renews month
 func parseBudget(d *caddyfile.Dispenser) (*RoleBudget, error) {

@@ -16,7 +16,7 @@ import (
 	"github.com/till-proxy/till/upstream"
 )
 
-// // proxyOptions are the subdirectives of reverse_proxy that an upstream may use. The
+// proxyOptions are the subdirectives of reverse_proxy that an upstream may use. The
 // others could send a request to another place or twice, or change what was checked.
 var proxyOptions = []string{
 	"lb_policy", "lb_retries", "lb_try_duration", "lb_try_interval",
@@ -203,7 +203,7 @@ func (u *Upstream) parseOption(d *caddyfile.Dispenser, option string) error {
 	return nil
 }
 
-// // checkOptions reports, at the line of the last option, what is wrong with the
+// checkOptions reports, at the line of the last option, what is wrong with the
 // options so far.
 func (u *Upstream) checkOptions(d *caddyfile.Dispenser) error {
 	options, err := u.options()
@@ -216,7 +216,7 @@ func (u *Upstream) checkOptions(d *caddyfile.Dispenser) error {
 	return nil
 }
 
-// // parseSingle parses the options that take one value and may be given once.
+// parseSingle parses the options that take one value and may be given once.
 func (u *Upstream) parseSingle(d *caddyfile.Dispenser, option string, args []string) error {
 	example, seen := "", false
 	switch option {
@@ -283,7 +283,7 @@ func parseAuth(args []string) (upstream.Auth, bool) {
 	return upstream.Auth{}, false
 }
 
-// // checkProxyOption refuses what reverse_proxy itself would accept.
+// checkProxyOption refuses what reverse_proxy itself would accept.
 func checkProxyOption(d *caddyfile.Dispenser, option string, u *Upstream) error {
 	d.Next()
 	args := d.RemainingArgs()
@@ -310,7 +310,7 @@ func checkProxyOption(d *caddyfile.Dispenser, option string, u *Upstream) error 
 	return nil
 }
 
-// // parseProxy has reverse_proxy parse its own options.
+// parseProxy has reverse_proxy parse its own options.
 func (u *Upstream) parseProxy(d *caddyfile.Dispenser, tokens []caddyfile.Token) error {
 	if len(tokens) == 0 {
 		return nil

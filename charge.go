@@ -8,7 +8,7 @@ import (
 	"github.com/till-proxy/till/upstream"
 )
 
-// // charge returns what a request that was dispatched is charged.
+// charge returns what a request that was dispatched is charged.
 func (u *usage) charge(status int) (tokens, nano int64, kinds limiter.TokenKinds) {
 	tokens, nano, measured := u.used(status)
 	u.learnInput(status, measured)
@@ -24,7 +24,7 @@ func (u *usage) charge(status int) (tokens, nano int64, kinds limiter.TokenKinds
 	default:
 		return tokens, nano, limiter.TokenKinds{Unmeasured: tokens}
 	}
-	// // The kinds add up to what is charged, whatever an upstream says.
+	// The kinds add up to what is charged, whatever an upstream says.
 	input := max(seen.Input, 0)
 	kinds.CachedInput = min(max(seen.CachedInput, 0), input)
 	kinds.CacheWrite = min(max(seen.CacheWrite, 0), input-kinds.CachedInput)
@@ -32,16 +32,16 @@ func (u *usage) charge(status int) (tokens, nano int64, kinds limiter.TokenKinds
 	return tokens, nano, kinds
 }
 
-// // learnInput gives the memory of conversations the input that the answer reported.
+// learnInput gives the memory of conversations the input that the answer reported.
 func (u *usage) learnInput(status int, measured bool) {
 	if u.recall == nil || u.meter == nil || u.reportedUsage().Input < 0 {
 		return
 	}
-	// // An upstream may not have read all of a request that failed.
+	// An upstream may not have read all of a request that failed.
 	u.memory.Learn(u.recall, u.reportedUsage().Input, u.meter.Model(), measured && status < 300 && !u.meter.Failed())
 }
 
-// // rememberAnswer gives the memory the ids in the answer, and what it reported. This
+// rememberAnswer gives the memory the ids in the answer, and what it reported. This
 // has to happen before the client has the whole answer, because it may send them back
 // at once.
 func (u *usage) rememberAnswer(status int) {
@@ -57,7 +57,7 @@ func (u *usage) rememberAnswer(status int) {
 	u.memory.Teach(u.earlier, u.meter.IDs(), o)
 }
 
-// // used returns what was used, and whether that was measured.
+// used returns what was used, and whether that was measured.
 func (u *usage) used(status int) (tokens, nano int64, measured bool) {
 	var seen upstream.Usage
 	final := false
@@ -80,7 +80,7 @@ func (u *usage) used(status int) (tokens, nano int64, measured bool) {
 		tokens, nano = u.chargePartial(seen)
 		return tokens, nano, false
 	}
-	// // What is not known is charged at its bound, and never below what was reported.
+	// What is not known is charged at its bound, and never below what was reported.
 	if _, ok := u.inputReported(); ok {
 		seen.Output, seen.Nanodollars = max(seen.Output, u.outputs(u.allowed())), -1
 		if u.priced {
@@ -99,7 +99,7 @@ func (u *usage) used(status int) (tokens, nano int64, measured bool) {
 	return tokens, nano, false
 }
 
-// // chargePartial returns what was used if only one half of a report can be true: the
+// chargePartial returns what was used if only one half of a report can be true: the
 // other half is charged at what was held.
 func (u *usage) chargePartial(seen upstream.Usage) (tokens, nano int64) {
 	all := seen
@@ -119,7 +119,7 @@ func (u *usage) chargePartial(seen upstream.Usage) (tokens, nano int64) {
 	return all.Tokens(), nano
 }
 
-// // inputReported returns the input of an answer that states it, finally, at its
+// inputReported returns the input of an answer that states it, finally, at its
 // beginning.
 func (u *usage) inputReported() (input int64, ok bool) {
 	if u.meter == nil || !u.inputFirst {
@@ -129,7 +129,7 @@ func (u *usage) inputReported() (input int64, ok bool) {
 	return input, input >= max(u.leastInput, 1)
 }
 
-// // cost prices what was used at the price that was held, or at that of the model
+// cost prices what was used at the price that was held, or at that of the model
 // which answered if that is dearer: a model's name can be an alias.
 func (u *usage) cost(seen upstream.Usage) int64 {
 	seen = u.estimate.Reported(seen)
@@ -145,7 +145,7 @@ func (u *usage) cost(seen upstream.Usage) int64 {
 	return nano
 }
 
-// // meterAnswer passes an answer's body through a meter. A request for a stream says
+// meterAnswer passes an answer's body through a meter. A request for a stream says
 // more about the body than its content type does, and the first bytes say the rest.
 func (u *usage) meterAnswer(res *http.Response, preset *upstream.Preset, stream bool) {
 	u.meter, u.inputFirst = preset.Meter(stream || u.estimate.Stream), preset.InputFirst
@@ -165,7 +165,7 @@ func (u *usage) meterAnswer(res *http.Response, preset *upstream.Preset, stream 
 	res.Body = body
 }
 
-// // meteredBody passes what is read from it to the meter.
+// meteredBody passes what is read from it to the meter.
 type meteredBody struct {
 	io.ReadCloser
 	u      *usage

@@ -26,10 +26,10 @@ func init() {
 	httpcaddyfile.RegisterDirectiveOrder("till_console", httpcaddyfile.Before, "respond")
 }
 
-// // Console is where people manage keys: a dashboard at `/till/`, and the management
+// Console is where people manage keys: a dashboard at `/till/`, and the management
 // API under `/till/api/`, for holders of admin tokens.
 //
-// // It belongs on a site of its own, never on one where keys are served, and that site
+// It belongs on a site of its own, never on one where keys are served, and that site
 // should be HTTPS: sign-in works over HTTPS or on loopback only.
 type Console struct {
 	handler *console.Handler
@@ -68,7 +68,7 @@ func (c *Console) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 	return nil
 }
 
-// // consoleClient returns a request's client address, and whether it came over HTTPS:
+// consoleClient returns a request's client address, and whether it came over HTTPS:
 // to Caddy, or to a proxy that Caddy trusts.
 func consoleClient(r *http.Request) (netip.Addr, bool) {
 	trusted, _ := caddyhttp.GetVar(r.Context(), caddyhttp.TrustedProxyVarKey).(bool)
@@ -111,7 +111,7 @@ const (
 
 var errOneSite = errors.New("till and till_console stand on one site: give the console a site of its own, such as till.example.com, so that no client of a key ever reaches it")
 
-// // checkOneRole refuses a site block with both directives, and names the line. Caddy
+// checkOneRole refuses a site block with both directives, and names the line. Caddy
 // does not reveal what else a site has, so this looks for itself: if a later Caddy has
 // other fields, sites.claim still refuses when the configuration is loaded.
 func checkOneRole(h httpcaddyfile.Helper, role siteRole) error {
@@ -129,14 +129,14 @@ func checkOneRole(h httpcaddyfile.Helper, role siteRole) error {
 	return nil
 }
 
-// // sites refuses a site with both handlers where the configuration is not a
+// sites refuses a site with both handlers where the configuration is not a
 // Caddyfile, or where the two are in blocks of their own.
 type sites struct {
 	mu   sync.Mutex
 	role map[caddy.Module]siteRole
 }
 
-// // claim notes what a handler's site is for. A site's routes are one subroute of the
+// claim notes what a handler's site is for. A site's routes are one subroute of the
 // server, which is the module below the http app.
 func (s *sites) claim(ctx caddy.Context, role siteRole) error {
 	lineage := ctx.Modules()
@@ -160,7 +160,7 @@ func (a *App) ManagementAPI(caller limiter.Caller) http.Handler {
 	return admin.NewHandler(a, caller, a.slogger)
 }
 
-// // SignInLink returns an address at which the caller can sign in to the console once.
+// SignInLink returns an address at which the caller can sign in to the console once.
 func (a *App) SignInLink(caller limiter.Caller) (token.Secret, time.Time, error) {
 	if a.ConsoleURL == "" {
 		return token.Secret{}, time.Time{}, admin.ErrNoConsole

@@ -19,20 +19,20 @@ import (
 	"github.com/till-proxy/till/limiter/store"
 )
 
-// // A limit in tokens or dollars holds only as long as an upstream does what is
+// A limit in tokens or dollars holds only as long as an upstream does what is
 // written into its requests, and adds no more to them than is held. An answer that
 // shows the contrary is charged in full and recorded as a contradiction: from then on
 // keys with such a limit are refused at that upstream, until the operator has set the
 // option that fixes it.
 //
-// // Answers are trusted in this: an upstream has the credential anyway, and by
+// Answers are trusted in this: an upstream has the credential anyway, and by
 // reporting false use it could end every key already.
 
-// // contradiction is what one answer showed.
+// contradiction is what one answer showed.
 type contradiction struct {
 	Upstream  string   `json:"upstream"`
 	Addresses []string `json:"addresses"`
-	// // Option is the option that fixes it, and Setting its value then; empty if it
+	// Option is the option that fixes it, and Setting its value then; empty if it
 	// was not set.
 	Option  string    `json:"option"`
 	Setting string    `json:"setting,omitempty"`
@@ -42,14 +42,14 @@ type contradiction struct {
 	At      time.Time `json:"at"`
 }
 
-// // The options with which an operator resolves a contradiction.
+// The options with which an operator resolves a contradiction.
 const (
 	outputFieldOption = "output_field"
 	inputExtraOption  = "input_extra"
 	askUsageOption    = "ask_usage"
 )
 
-// // applies reports whether the contradiction concerns an upstream as it is configured
+// applies reports whether the contradiction concerns an upstream as it is configured
 // now: the option is not set, or has the same value as then.
 func (c *contradiction) applies(t *target, option string) bool {
 	if c.Option != option || c.Upstream != t.name || !slices.ContainsFunc(c.Addresses, func(a string) bool { return slices.Contains(t.declared, a) }) {
@@ -64,7 +64,7 @@ func (c *contradiction) applies(t *target, option string) bool {
 	return set == "" || set == c.Setting
 }
 
-// // String explains the contradiction to a client.
+// String explains the contradiction to a client.
 func (c *contradiction) String() string {
 	if c == unreadableFile {
 		return "the record of what upstreams contradicted cannot be read: the operator of this server must look into its log"
@@ -77,14 +77,14 @@ func (c *contradiction) String() string {
 		c.Upstream, c.Seen, c.Held)
 }
 
-// // sufficientExtra returns an input_extra that would have been enough, with some room
+// sufficientExtra returns an input_extra that would have been enough, with some room
 // for other requests.
 func (c *contradiction) sufficientExtra() int64 {
 	extra, _ := strconv.ParseInt(c.Setting, 10, 64) // 0 if there is none
 	return (extra+c.Seen-c.Held)/100*100 + 200
 }
 
-// // contradictions are those of the upstreams of one store. They are kept in a file
+// contradictions are those of the upstreams of one store. They are kept in a file
 // beside it, so that neither a reload nor a restart forgets them.
 type contradictions struct {
 	path  string
@@ -101,9 +101,9 @@ type contradictions struct {
 }
 
 const (
-	// // maxContradictions is how many are kept; the oldest is dropped.
+	// maxContradictions is how many are kept; the oldest is dropped.
 	maxContradictions = 256
-	// // maxContradictionsFile is the longest file that is read, in bytes.
+	// maxContradictionsFile is the longest file that is read, in bytes.
 	maxContradictionsFile = 1 << 20
 )
 
@@ -111,11 +111,11 @@ func newContradictions(dir string, total *prometheus.CounterVec, log *slog.Logge
 	return &contradictions{path: filepath.Join(dir, "contradictions"), disk: store.Files{}, log: log, total: total, turn: make(chan struct{}, 1)}
 }
 
-// // unreadableFile applies to every upstream while the file cannot be read, because
+// unreadableFile applies to every upstream while the file cannot be read, because
 // any of them may be in it.
 var unreadableFile = new(contradiction)
 
-// // load reads the file unless that was done already, and returns the contradictions,
+// load reads the file unless that was done already, and returns the contradictions,
 // or nil if they cannot be read.
 func (c *contradictions) load() *[]contradiction {
 	if list := c.list.Load(); list != nil {
@@ -146,7 +146,7 @@ func (c *contradictions) load() *[]contradiction {
 	return &list
 }
 
-// // find returns the contradiction that applies to an upstream as it is configured, or
+// find returns the contradiction that applies to an upstream as it is configured, or
 // nil.
 func (c *contradictions) find(t *target, option string) *contradiction {
 	if c == nil {
@@ -164,7 +164,7 @@ func (c *contradictions) find(t *target, option string) *contradiction {
 	return nil
 }
 
-// // add records what an answer of an upstream showed, unless it is known already. It
+// add records what an answer of an upstream showed, unless it is known already. It
 // returns the complete record, and whether it is new.
 func (c *contradictions) add(t *target, seen contradiction) (contradiction, bool) {
 	if c == nil || c.find(t, seen.Option) != nil {
@@ -187,7 +187,7 @@ func (c *contradictions) add(t *target, seen contradiction) (contradiction, bool
 	return seen, true
 }
 
-// // save writes the contradictions to the file.
+// save writes the contradictions to the file.
 func (c *contradictions) save() {
 	c.turn <- struct{}{}
 	defer func() { <-c.turn }()
@@ -203,11 +203,11 @@ func (c *contradictions) save() {
 	}
 }
 
-// // endMarks is by how many tokens for each answer a server that obeys a bound may
+// endMarks is by how many tokens for each answer a server that obeys a bound may
 // exceed it: some count the token that ends the answer, or one that they looked ahead.
 const endMarks = 16
 
-// // contradicts returns what a complete answer shows, if it contradicts anything. Half
+// contradicts returns what a complete answer shows, if it contradicts anything. Half
 // of a report is enough.
 func (u *usage) contradicts(status int) (c contradiction, ok bool) {
 	if u.meter == nil || status >= 300 || u.unbounded {
@@ -226,7 +226,7 @@ func (u *usage) contradicts(status int) (c contradiction, ok bool) {
 	return c, u.meter.Final() && (u.readToEnd || u.meter.Ended())
 }
 
-// // recordContradiction checks an answer after it was charged, and records what it
+// recordContradiction checks an answer after it was charged, and records what it
 // contradicts.
 func (x *exchange) recordContradiction() {
 	if x.usage == nil || x.target.contradictions == nil {

@@ -8,12 +8,12 @@ import (
 	"strings"
 )
 
-// // corsOrigins are the origins of the web pages that may use an upstream's keys from
+// corsOrigins are the origins of the web pages that may use an upstream's keys from
 // a browser (https://fetch.spec.whatwg.org/#http-cors-protocol). Keys travel in
 // headers, so credentials, which in that protocol are cookies, are never allowed.
 type corsOrigins []string
 
-// // parseCORS parses "*" or origins such as https://app.example.com.
+// parseCORS parses "*" or origins such as https://app.example.com.
 func parseCORS(list []string) (corsOrigins, error) {
 	var all corsOrigins
 	for _, text := range list {
@@ -31,7 +31,7 @@ func parseCORS(list []string) (corsOrigins, error) {
 	return all, nil
 }
 
-// // allows returns the value of Access-Control-Allow-Origin for an origin, or "".
+// allows returns the value of Access-Control-Allow-Origin for an origin, or "".
 func (c corsOrigins) allows(origin string) string {
 	switch {
 	case len(c) == 0:
@@ -44,7 +44,7 @@ func (c corsOrigins) allows(origin string) string {
 	return ""
 }
 
-// // exposedHeaders are the headers of answers that scripts may read.
+// exposedHeaders are the headers of answers that scripts may read.
 const exposedHeaders = "Till-Key, Till-Activations-Remaining, Till-Tokens-Remaining, Till-Spend-Remaining, Till-Expires, " +
 	"Till-Output-Limit, Till-Refusal, Retry-After, X-Should-Retry, X-Request-Id, Request-Id, Etag, Link, Mcp-Session-Id"
 
@@ -52,7 +52,7 @@ const exposedHeaders = "Till-Key, Till-Activations-Remaining, Till-Tokens-Remain
 // seconds.
 const preflightAge = "600"
 
-// // cors returns the origin whose scripts may read the answer, or "", as far as that
+// cors returns the origin whose scripts may read the answer, or "", as far as that
 // is known before the key's upstream is. It answers preflights itself, since they carry
 // no key and cost nothing, and reports true for them.
 func (h *Handler) cors(w http.ResponseWriter, r *http.Request) (allowed string, preflight bool) {
@@ -87,7 +87,7 @@ func (h *Handler) cors(w http.ResponseWriter, r *http.Request) (allowed string, 
 	return allowed, true
 }
 
-// // allowOrigin lets scripts of the allowed origin read the answer, including
+// allowOrigin lets scripts of the allowed origin read the answer, including
 // refusals, unless the key's upstream does not allow that origin. t is nil while the
 // upstream is unknown.
 func allowOrigin(w http.ResponseWriter, r *http.Request, allowed string, t *target) {
@@ -98,10 +98,10 @@ func allowOrigin(w http.ResponseWriter, r *http.Request, allowed string, t *targ
 	w.Header()["Access-Control-Expose-Headers"] = []string{exposedHeaders}
 }
 
-// // maxExposed is how many names an upstream may add to exposedHeaders.
+// maxExposed is how many names an upstream may add to exposedHeaders.
 const maxExposed = 64
 
-// // exposeHeaders adds the headers that the upstream exposes to scripts to those that
+// exposeHeaders adds the headers that the upstream exposes to scripts to those that
 // till exposes.
 func (x *exchange) exposeHeaders(upstream http.Header) {
 	own := x.client.Header()
@@ -126,7 +126,7 @@ func (x *exchange) exposeHeaders(upstream http.Header) {
 	own[list] = []string{strings.Join(names, ", ")}
 }
 
-// // isFieldNames reports whether s is a list of tokens that can safely be repeated in
+// isFieldNames reports whether s is a list of tokens that can safely be repeated in
 // a header.
 func isFieldNames(s string) bool {
 	return len(s) <= 2048 && !strings.ContainsFunc(s, func(r rune) bool {

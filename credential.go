@@ -17,7 +17,7 @@ import (
 	"github.com/till-proxy/till/upstream"
 )
 
-// // provisionCredential loads the credential for requests of keys with held custody.
+// provisionCredential loads the credential for requests of keys with held custody.
 func (a *App) provisionCredential(t *target, text string) error {
 	if text == "" {
 		if t.preset.Keyless {
@@ -34,7 +34,7 @@ func (a *App) provisionCredential(t *target, text string) error {
 	})
 }
 
-// // setHeld puts a credential into force for requests that begin from now on. Requests
+// setHeld puts a credential into force for requests that begin from now on. Requests
 // in flight keep the previous one; meanwhile answers to both are searched for both.
 func (t *target) setHeld(secret token.Secret) (changed bool) {
 	former := t.held.Load()
@@ -51,7 +51,7 @@ func (t *target) setHeld(secret token.Secret) (changed bool) {
 	return true
 }
 
-// // checkCredential returns why a text cannot be this upstream's credential, or why
+// checkCredential returns why a text cannot be this upstream's credential, or why
 // that is doubtful.
 func (t *target) checkCredential(text string) (wrong, doubtful error) {
 	if err := token.CheckCredential(text); err != nil {
@@ -74,7 +74,7 @@ func (t *target) checkCredential(text string) (wrong, doubtful error) {
 	return nil, err
 }
 
-// // doubtful lists the secrets that may not be what the operator meant, by what they
+// doubtful lists the secrets that may not be what the operator meant, by what they
 // are for.
 func (a *App) doubtful() iter.Seq2[string, error] {
 	return func(yield func(string, error) bool) {

@@ -13,7 +13,7 @@ import (
 	"github.com/till-proxy/till/token"
 )
 
-// // credential is the real key that a request goes out with.
+// credential is the real key that a request goes out with.
 type credential struct {
 	secret token.Secret
 	forms  atomic.Pointer[[]token.Secret] // how it and its predecessor can look in an answer that repeats them
@@ -25,18 +25,18 @@ func newCredential(secret token.Secret) *credential {
 	return c
 }
 
-// // noCredential is sent to servers that do not read a credential.
+// noCredential is sent to servers that do not read a credential.
 const noCredential = "none"
 
-// // literal reports whether the configuration itself contains the credential.
+// literal reports whether the configuration itself contains the credential.
 func (u *Upstream) literal() bool {
 	return literal(u.Credential)
 }
 
-// // envPlaceholder matches a credential that is one environment variable.
+// envPlaceholder matches a credential that is one environment variable.
 var envPlaceholder = regexp.MustCompile(`^\{env\.([^{}]+)\}$`)
 
-// // credentialEnv returns the environment variable that the credential comes from, or
+// credentialEnv returns the environment variable that the credential comes from, or
 // "".
 func (u *Upstream) credentialEnv() string {
 	if m := envPlaceholder.FindStringSubmatch(u.Credential); m != nil {
@@ -45,7 +45,7 @@ func (u *Upstream) credentialEnv() string {
 	return ""
 }
 
-// // scrubbed replaces an error of net/http that quotes what a broken upstream sent,
+// scrubbed replaces an error of net/http that quotes what a broken upstream sent,
 // and with it the credential: errors are logged.
 type scrubbed struct{ timeout bool }
 
@@ -64,7 +64,7 @@ func (c *credential) scrub(err error) error {
 	return scrubbed{timeout: errors.As(err, &network) && network.Timeout()}
 }
 
-// // unsealed is a sealed key's credential as its [limiter.Live] keeps it. It is valid
+// unsealed is a sealed key's credential as its [limiter.Live] keeps it. It is valid
 // for one key string under one configuration only.
 type unsealed struct {
 	*credential
@@ -72,7 +72,7 @@ type unsealed struct {
 	sealer *token.Sealer
 }
 
-// // credentialOf returns the credential for requests with a key, or why the key is
+// credentialOf returns the credential for requests with a key, or why the key is
 // invalid. A sealed key is authenticated by its box before anything else happens. There
 // is no credential to return for a held key, nor for a revoked one, whose box is never
 // opened again.
@@ -113,7 +113,7 @@ func (h *Handler) credentialOf(k *limiter.Live, key *limiter.Key, parsed token.P
 	return u.credential, nil
 }
 
-// // wholeHash is the hash of a key's whole string: the lookup is the hash of the part
+// wholeHash is the hash of a key's whole string: the lookup is the hash of the part
 // before the box.
 func wholeHash(p token.Parsed) [sha256.Size]byte {
 	var buf [sha256.Size + 1024]byte

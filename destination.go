@@ -11,7 +11,7 @@ import (
 	"github.com/till-proxy/till/upstream"
 )
 
-// // checkDestination checks where a request copies or moves something to: the
+// checkDestination checks where a request copies or moves something to: the
 // Destination of WebDAV (RFC 4918, section 10.3). It is a second path of the request,
 // so the same rules apply to it, and it is sent on as the upstream's own address. The
 // limiter checks the key's rules for it, from what this writes into ask. Behind a guard
@@ -24,7 +24,7 @@ func (t *target) checkDestination(x *exchange, r *http.Request, key *limiter.Key
 		ask.Elsewhere = what
 		return nil
 	}
-	// // Each of these has a format of its own. They are not parsed, but refused where
+	// Each of these has a format of its own. They are not parsed, but refused where
 	// paths are restricted.
 	for _, name := range upstream.SourceHeaders() {
 		if len(r.Header[name]) > 0 {
@@ -98,7 +98,7 @@ func holdsKey(text string) bool {
 	return strings.Contains(text, token.KeyPrefix) || strings.ContainsAny(text, escapes) && strings.Contains(string(unescaped(nil, text)), token.KeyPrefix)
 }
 
-// // localPath returns the escaped path, as a client would ask for it, of an address in
+// localPath returns the escaped path, as a client would ask for it, of an address in
 // a request. It reports false for addresses of other servers. An address of this server
 // may contain the key, as those do that some clients were given.
 func (x *exchange) localPath(u *url.URL) (string, bool) {
@@ -129,7 +129,7 @@ func (x *exchange) localPath(u *url.URL) (string, bool) {
 	return escaped, true
 }
 
-// // rewriteAddresses turns the addresses of this server in a request's header into the
+// rewriteAddresses turns the addresses of this server in a request's header into the
 // upstream's own.
 func (x *exchange) rewriteAddresses(h http.Header, o origin) {
 	if x.destination == "" && len(h["If"]) == 0 && len(h["Referer"]) == 0 && len(h["Origin"]) == 0 {
@@ -160,7 +160,7 @@ func (x *exchange) rewriteAddresses(h http.Header, o origin) {
 	}
 }
 
-// // atUpstream returns the upstream's own address for one of this server's. Others
+// atUpstream returns the upstream's own address for one of this server's. Others
 // stay as they are, because nothing is decided by them.
 func (x *exchange) atUpstream(address, upstream string) string {
 	u, err := parseAddress(address)
@@ -189,7 +189,7 @@ func (x *exchange) atUpstream(address, upstream string) string {
 	return upstream + there.out
 }
 
-// // eachTag replaces the resource tags of an If header. In parentheses stand state
+// eachTag replaces the resource tags of an If header. In parentheses stand state
 // tokens and entity tags, which are not addresses.
 func eachTag(value string, replace func(string) string) string {
 	var b strings.Builder

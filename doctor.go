@@ -17,7 +17,7 @@ import (
 	"github.com/till-proxy/till/limiter"
 )
 
-// // diagnosis collects the faults of a configuration and its files.
+// diagnosis collects the faults of a configuration and its files.
 type diagnosis struct{ findings []wire.Finding }
 
 func (d *diagnosis) error(check, fix, what string, args ...any) {
@@ -28,7 +28,7 @@ func (d *diagnosis) warn(check, fix, what string, args ...any) {
 	d.findings = append(d.findings, wire.Finding{Check: check, Level: wire.LevelWarning, What: fmt.Sprintf(what, args...), Fix: fix})
 }
 
-// // Diagnose returns the faults of the configuration and its files. It does not open
+// Diagnose returns the faults of the configuration and its files. It does not open
 // the store, so that it can examine a configuration that is not running.
 func (a *App) Diagnose() []wire.Finding {
 	d := new(diagnosis)
@@ -44,7 +44,7 @@ func (a *App) Diagnose() []wire.Finding {
 	return d.findings
 }
 
-// // diagnoseSecrets finds secrets that are written into the configuration, and
+// diagnoseSecrets finds secrets that are written into the configuration, and
 // credentials that are sent unencrypted.
 func (a *App) diagnoseSecrets(d *diagnosis) {
 	for _, h := range a.Webhooks {
@@ -74,7 +74,7 @@ func (a *App) diagnoseSecrets(d *diagnosis) {
 	}
 }
 
-// // diagnoseRoles finds roles under which keys of any size can be minted.
+// diagnoseRoles finds roles under which keys of any size can be minted.
 func (a *App) diagnoseRoles(d *diagnosis) {
 	for _, name := range slices.Sorted(maps.Keys(a.Roles)) {
 		r := a.Roles[name]
@@ -88,7 +88,7 @@ func (a *App) diagnoseRoles(d *diagnosis) {
 	}
 }
 
-// // diagnoseServers finds places where keys and admin tokens travel unencrypted, and
+// diagnoseServers finds places where keys and admin tokens travel unencrypted, and
 // logs that would hold them.
 func (a *App) diagnoseServers(d *diagnosis) {
 	public, _ := url.Parse(a.PublicURL) // checked by Provision
@@ -129,7 +129,7 @@ func (a *App) diagnoseServers(d *diagnosis) {
 	}
 }
 
-// // served returns what of till the routes of a server contain, as the start of a
+// served returns what of till the routes of a server contain, as the start of a
 // sentence, or "".
 func served(routes caddyhttp.RouteList) string {
 	for _, r := range routes {
@@ -151,7 +151,7 @@ func served(routes caddyhttp.RouteList) string {
 	return ""
 }
 
-// // diagnoseAdmin finds an admin endpoint that others than the operator can reach: it
+// diagnoseAdmin finds an admin endpoint that others than the operator can reach: it
 // lets its clients do everything.
 func (a *App) diagnoseAdmin(d *diagnosis) {
 	const fix = "in the global options: admin unix//run/caddy/admin.sock|0600"
@@ -190,7 +190,7 @@ func isLocalListener(address string) bool {
 	return na.IsUnixNetwork() || na.IsFdNetwork() || isLoopback(na.Host)
 }
 
-// // isLoopback reports whether a host, with or without a port, is this machine.
+// isLoopback reports whether a host, with or without a port, is this machine.
 func isLoopback(host string) bool {
 	if h, _, err := net.SplitHostPort(host); err == nil {
 		host = h

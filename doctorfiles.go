@@ -10,10 +10,10 @@ import (
 	"strings"
 )
 
-// // filePlaceholder matches a placeholder for the content of a file.
+// filePlaceholder matches a placeholder for the content of a file.
 var filePlaceholder = regexp.MustCompile(`\{file\.([^{}]+)\}`)
 
-// // filesIn lists the files that texts of the configuration name.
+// filesIn lists the files that texts of the configuration name.
 func filesIn(texts ...string) (paths []string) {
 	for _, text := range texts {
 		for _, m := range filePlaceholder.FindAllStringSubmatch(text, -1) {
@@ -23,12 +23,12 @@ func filesIn(texts ...string) (paths []string) {
 	return paths
 }
 
-// // literal reports whether the configuration itself contains a secret.
+// literal reports whether the configuration itself contains a secret.
 func literal(text string) bool {
 	return text != "" && !strings.Contains(text, "{env.") && !strings.Contains(text, "{file.")
 }
 
-// // modeOf returns a file's permissions, and false if they cannot be read.
+// modeOf returns a file's permissions, and false if they cannot be read.
 func modeOf(path string) (fs.FileMode, bool) {
 	info, err := os.Stat(path)
 	if err != nil {
@@ -37,7 +37,7 @@ func modeOf(path string) (fs.FileMode, bool) {
 	return info.Mode().Perm(), true
 }
 
-// // diagnoseFiles finds files that others can read, and files in places that defeat
+// diagnoseFiles finds files that others can read, and files in places that defeat
 // their purpose.
 func (a *App) diagnoseFiles(d *diagnosis) {
 	replaceable := func(path, what string) {
@@ -46,7 +46,7 @@ func (a *App) diagnoseFiles(d *diagnosis) {
 		if err != nil {
 			return // a missing file is reported elsewhere
 		}
-		// // In a sticky directory, such as /tmp, nobody can move the files of others.
+		// In a sticky directory, such as /tmp, nobody can move the files of others.
 		if mode := info.Mode(); mode.Perm()&0o002 != 0 && mode&fs.ModeSticky == 0 {
 			d.error("writable_file", "chmod o-w "+dir, "%s, where %s is, has mode %04o: others can remove or replace it", dir, what, mode.Perm())
 		}
@@ -101,7 +101,7 @@ func (a *App) diagnoseFiles(d *diagnosis) {
 	}
 }
 
-// // sealFiles lists the files with seal keys.
+// sealFiles lists the files with seal keys.
 func (a *App) sealFiles() []string {
 	if !a.sealing.named {
 		return []string{a.sealing.file}
@@ -109,7 +109,7 @@ func (a *App) sealFiles() []string {
 	return filesIn(a.SealKeys...)
 }
 
-// // beside reports whether a file is in a directory or next to it.
+// beside reports whether a file is in a directory or next to it.
 func beside(file, dir string) bool {
 	parent := filepath.Dir(file)
 	if real, err := filepath.EvalSymlinks(parent); err == nil {
@@ -122,7 +122,7 @@ func beside(file, dir string) bool {
 	return err == nil && rel != ".." && !strings.HasPrefix(rel, ".."+string(filepath.Separator))
 }
 
-// // existing returns the nearest ancestor of a path that exists, or the path itself.
+// existing returns the nearest ancestor of a path that exists, or the path itself.
 func existing(path string) string {
 	for {
 		if _, err := os.Stat(path); err == nil || path == filepath.Dir(path) {

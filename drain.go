@@ -11,29 +11,29 @@ import (
 )
 
 const (
-	// // maxDrains is how many answers of clients that went away may be read on in this
+	// maxDrains is how many answers of clients that went away may be read on in this
 	// process, and maxDrainsOfKey how many of them may belong to one key: a client that
 	// often leaves must not take the places of others.
 	maxDrains      = 512
 	maxDrainsOfKey = 128
-	// // maxDrained is how much of one answer is read on, in bytes.
+	// maxDrained is how much of one answer is read on, in bytes.
 	maxDrained = 16 << 20
-	// // drainBuffer is how much is read at a time, in bytes.
+	// drainBuffer is how much is read at a time, in bytes.
 	drainBuffer = 8 << 10
 )
 
-// // drains counts the answers that are being read on, over all configurations of this
+// drains counts the answers that are being read on, over all configurations of this
 // process.
 var drains = drainSlots{of: make(map[string]int)}
 
-// // drainSlots are places that requests take while they drain.
+// drainSlots are places that requests take while they drain.
 type drainSlots struct {
 	mu  sync.Mutex
 	all int
 	of  map[string]int // by key id; keys with at least one
 }
 
-// // take takes a place for a key, and reports whether there was one.
+// take takes a place for a key, and reports whether there was one.
 func (p *drainSlots) take(key string) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -60,10 +60,10 @@ func (p *drainSlots) taken() int {
 	return p.all
 }
 
-// // drainCheck is how often a drain checks whether the process is to end.
+// drainCheck is how often a drain checks whether the process is to end.
 const drainCheck = 200 * time.Millisecond
 
-// // drain lets a request outlive its client. What an answer used is reported at its
+// drain lets a request outlive its client. What an answer used is reported at its
 // end, and a client that does not wait for it would otherwise pay for everything that
 // the answer could have used. What is read on goes to the meter and nowhere else.
 type drain struct {
@@ -79,7 +79,7 @@ type drain struct {
 	closed bool
 }
 
-// // outlive returns the context of the request to the upstream. It ends with the
+// outlive returns the context of the request to the upstream. It ends with the
 // client's, or, if the rest of the answer may report its use, as much later as the
 // upstream's drain allows. cancel ends it at once, and must be called.
 func (x *exchange) outlive(client context.Context) (ctx context.Context, cancel context.CancelFunc) {
@@ -99,7 +99,7 @@ func (x *exchange) outlive(client context.Context) (ctx context.Context, cancel 
 	return ctx, d.close
 }
 
-// // begin starts the drain unless it is running already, and reports whether there is
+// begin starts the drain unless it is running already, and reports whether there is
 // time left. A request that was never sent has used nothing and ends.
 func (d *drain) begin() bool {
 	d.mu.Lock()
@@ -120,7 +120,7 @@ func (d *drain) begin() bool {
 	return true
 }
 
-// // check ends the round trip when the time is over, or when the process is to end.
+// check ends the round trip when the time is over, or when the process is to end.
 func (d *drain) check() {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -134,7 +134,7 @@ func (d *drain) check() {
 	}
 }
 
-// // close ends the round trip and gives the place back. It may be called more than
+// close ends the round trip and gives the place back. It may be called more than
 // once.
 func (d *drain) close() {
 	d.unhook()
@@ -148,10 +148,10 @@ func (d *drain) close() {
 	d.cancel()
 }
 
-// // clientGone reports whether the client has gone.
+// clientGone reports whether the client has gone.
 func (d *drain) clientGone() bool { return d != nil && d.client.Err() != nil }
 
-// // readOn reads until the answer has reported all of its use, or the time is over.
+// readOn reads until the answer has reported all of its use, or the time is over.
 func (b *answerBody) readOn(p []byte) {
 	for most := maxDrained; !b.ended && most > 0 && !b.x.drain.complete.Load() && b.x.drain.begin(); {
 		n, err := b.ReadCloser.Read(p)
@@ -161,7 +161,7 @@ func (b *answerBody) readOn(p []byte) {
 	b.ended = true
 }
 
-// // noteEnd notes after each read whether there is anything left to wait for.
+// noteEnd notes after each read whether there is anything left to wait for.
 func (b *answerBody) noteEnd(err error) {
 	b.ended = err != nil
 	if d := b.x.drain; d != nil && !d.complete.Load() && b.x.usage.meter.Ended() {

@@ -15,22 +15,22 @@ import (
 )
 
 const (
-	// // maxEncodings is how many encodings may be applied to an answer.
+	// maxEncodings is how many encodings may be applied to an answer.
 	maxEncodings = 3
-	// // maxBetween bounds what may come out of each but the last decoder, in bytes.
+	// maxBetween bounds what may come out of each but the last decoder, in bytes.
 	maxBetween = 64 << 20
-	// // maxWindow is the most memory that an answer in zstd may ask for, in bytes: RFC
+	// maxWindow is the most memory that an answer in zstd may ask for, in bytes: RFC
 	// 9659, section 3.
 	maxWindow = 8 << 20
 )
 
 var errTooLong = errors.New("the answer is too long when it is decoded")
 
-// // representation are the headers that describe the exact bytes of an answer, and are
+// representation are the headers that describe the exact bytes of an answer, and are
 // wrong once those change.
 var representation = []string{"Etag", "Last-Modified", "Content-Md5", "Digest", "Content-Digest", "Repr-Digest"}
 
-// // encodings lists the encodings of an answer in the order in which they were applied
+// encodings lists the encodings of an answer in the order in which they were applied
 // (RFC 9110, section 8.4), without those that change nothing.
 func encodings(h http.Header) []string {
 	var all []string
@@ -44,7 +44,7 @@ func encodings(h http.Header) []string {
 	return all
 }
 
-// // decode removes the encodings of an answer's body. The body is decoded while it is
+// decode removes the encodings of an answer's body. The body is decoded while it is
 // read and never held as a whole. most is how many bytes may come out. decode returns
 // false and changes nothing if an encoding is unknown.
 func decode(res *http.Response, most int64) bool {
@@ -86,10 +86,10 @@ func decode(res *http.Response, most int64) bool {
 	return true
 }
 
-// // unlimited is the bound of answers that may have any length.
+// unlimited is the bound of answers that may have any length.
 const unlimited = math.MaxInt64
 
-// // decoder removes one encoding.
+// decoder removes one encoding.
 type decoder struct {
 	from io.Reader
 	open func(*bufio.Reader) (io.Reader, error)
@@ -117,7 +117,7 @@ func (d *decoder) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// // openDeflate reads the zlib format, which "deflate" means by RFC 9110, section
+// openDeflate reads the zlib format, which "deflate" means by RFC 9110, section
 // 8.4.1.2, or bare compressed data, which some servers send.
 func openDeflate(r *bufio.Reader) (io.Reader, error) {
 	if head, err := r.Peek(2); err == nil && head[0]&0x0f == 8 && (int(head[0])<<8|int(head[1]))%31 == 0 {
@@ -126,13 +126,13 @@ func openDeflate(r *bufio.Reader) (io.Reader, error) {
 	return flate.NewReader(r), nil
 }
 
-// // openZstandard returns a decoder that has no goroutine and therefore needs no
+// openZstandard returns a decoder that has no goroutine and therefore needs no
 // closing.
 func openZstandard(r *bufio.Reader) (io.Reader, error) {
 	return zstd.NewReader(r, zstd.WithDecoderConcurrency(1), zstd.WithDecoderLowmem(true), zstd.WithDecoderMaxWindow(maxWindow))
 }
 
-// // acceptEncoding returns the Accept-Encoding that is sent to an upstream: gzip if
+// acceptEncoding returns the Accept-Encoding that is sent to an upstream: gzip if
 // the client accepts it, so that errors can be searched for the credential, or
 // identity.
 func acceptEncoding(accepted []string) string {
@@ -159,7 +159,7 @@ func acceptEncoding(accepted []string) string {
 	return "identity"
 }
 
-// // weighted parses one item of Accept-Encoding: RFC 9110, section 12.4.2. The weight
+// weighted parses one item of Accept-Encoding: RFC 9110, section 12.4.2. The weight
 // is in thousandths; 0 stands for one that is invalid.
 func weighted(item string) (name string, weight int) {
 	name, parameter, has := strings.Cut(item, ";")

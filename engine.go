@@ -19,12 +19,12 @@ import (
 	"github.com/till-proxy/till/webhook"
 )
 
-// // engines holds one engine for each store as long as any configuration uses it, so
+// engines holds one engine for each store as long as any configuration uses it, so
 // that counts, holds and metrics survive a reload. The key is the store's absolute path
 // only, because every other setting may change with a reload.
 var engines = caddy.NewUsagePool()
 
-// // engine is a limiter that is opened when it is first needed, and not while a
+// engine is a limiter that is opened when it is first needed, and not while a
 // configuration is only being validated. If its store fails, it is closed and opened
 // again until that succeeds.
 type engine struct {
@@ -55,19 +55,19 @@ type engine struct {
 }
 
 const (
-	// // reopenAfter is the time between two attempts to open a store, and
+	// reopenAfter is the time between two attempts to open a store, and
 	// reopenDamagedAfter if the store does not match its anchor or is damaged: the
 	// operator may put another one in its place.
 	reopenAfter        = time.Second
 	reopenDamagedAfter = 10 * time.Second
 
-	// // openingTime is how long a request waits for a store that is being opened.
+	// openingTime is how long a request waits for a store that is being opened.
 	openingTime = 2 * time.Second
-	// // startingTime is how long the start of a configuration waits for it.
+	// startingTime is how long the start of a configuration waits for it.
 	startingTime = time.Minute
 )
 
-// // acquireEngine returns the engine of a store; releaseEngine gives it back.
+// acquireEngine returns the engine of a store; releaseEngine gives it back.
 func acquireEngine(dir string, log *slog.Logger) (*engine, error) {
 	v, _, err := engines.LoadOrNew(dir, func() (caddy.Destructor, error) {
 		return newEngine(dir, log), nil
@@ -87,7 +87,7 @@ func newEngine(dir string, log *slog.Logger) *engine {
 	return e
 }
 
-// // reportExcess logs that an answer reported more input than the memory of its
+// reportExcess logs that an answer reported more input than the memory of its
 // conversation allows.
 func (e *engine) reportExcess(x upstream.Excess) {
 	e.log.logger().Error("an answer reports more input than its conversation can have, judging by its earlier answers; from now on requests for this model are held by their length",
@@ -99,18 +99,18 @@ func releaseEngine(dir string) error {
 	return err
 }
 
-// // storeOptions are a configuration's settings for opening the store.
+// storeOptions are a configuration's settings for opening the store.
 type storeOptions struct {
 	open   func(dir string, log *slog.Logger) (store.Store, error)
 	anchor string
 	log    *slog.Logger
 	roles  map[string]limiter.Role
 	hooks  []limiter.Hook
-	// // keepAudit is how long entries of the audit log are kept; 0 means for ever.
+	// keepAudit is how long entries of the audit log are kept; 0 means for ever.
 	keepAudit time.Duration
 	// retain is how long ended keys stay listed.
 	retain time.Duration
-	// // staleAfter and staleRevoke are described at App.
+	// staleAfter and staleRevoke are described at App.
 	staleAfter  time.Duration
 	staleRevoke bool
 }
@@ -124,7 +124,7 @@ func (o *storeOptions) anchorIn(dir string) string {
 
 var errOpening = errors.New("the store is still being opened, or closed: its disk may not answer")
 
-// // wait waits until no attempt to open the store is in progress, at most as long as
+// wait waits until no attempt to open the store is in progress, at most as long as
 // patience; 0 means for ever. The caller holds e.mu, which is also held when wait
 // returns.
 func (e *engine) wait(patience time.Duration) error {
@@ -148,7 +148,7 @@ func (e *engine) wait(patience time.Duration) error {
 	return nil
 }
 
-// // failure returns what is wrong with the store, or nil. The caller holds e.mu.
+// failure returns what is wrong with the store, or nil. The caller holds e.mu.
 func (e *engine) failure() error {
 	if e.failed == nil && e.limiter != nil {
 		return e.limiter.Failed()
@@ -156,7 +156,7 @@ func (e *engine) failure() error {
 	return e.failed
 }
 
-// // open returns the limiter. It opens the store at the first call, and again after it
+// open returns the limiter. It opens the store at the first call, and again after it
 // failed, and waits for that at most as long as patience; 0 means for ever. A store
 // that was found to be in doubt while it was open is not opened again: the same would
 // be found again, only later. While the store cannot be opened, open returns the last
@@ -186,7 +186,7 @@ func (e *engine) open(o storeOptions, patience time.Duration) (*limiter.Limiter,
 	return nil, e.failed
 }
 
-// // shouldOpen reports whether to open the store now. The caller holds e.mu.
+// shouldOpen reports whether to open the store now. The caller holds e.mu.
 func (e *engine) shouldOpen() bool {
 	failed := e.failure()
 	opened := e.limiter != nil && e.failed == nil
@@ -197,7 +197,7 @@ func (e *engine) shouldOpen() bool {
 	return failed == nil || !time.Now().Before(e.nextTry)
 }
 
-// // tryOpen is the attempt that open begins. It returns when the disk has answered.
+// tryOpen is the attempt that open begins. It returns when the disk has answered.
 func (e *engine) tryOpen(former *limiter.Limiter, o storeOptions) {
 	next, err := e.reopen(former, o)
 
@@ -232,7 +232,7 @@ func (e *engine) tryOpen(former *limiter.Limiter, o storeOptions) {
 	}
 }
 
-// // reopen closes the limiter whose store has failed, if there is one, and opens
+// reopen closes the limiter whose store has failed, if there is one, and opens
 // another. No lock is held, and only one call runs at a time.
 func (e *engine) reopen(former *limiter.Limiter, o storeOptions) (*limiter.Limiter, error) {
 	if former != nil {
@@ -254,11 +254,11 @@ func (e *engine) reopen(former *limiter.Limiter, o storeOptions) (*limiter.Limit
 	return l, err
 }
 
-// // errAnchorInUse means that a configuration names another anchor than the one in
+// errAnchorInUse means that a configuration names another anchor than the one in
 // use.
 var errAnchorInUse = errors.New("the anchor cannot be moved while the server runs")
 
-// // checkAnchor returns an error if a configuration names another anchor than the open
+// checkAnchor returns an error if a configuration names another anchor than the open
 // store has: at the next start there would be none.
 func (e *engine) checkAnchor(o storeOptions) error {
 	if e.current() == nil {
@@ -272,7 +272,7 @@ func (e *engine) checkAnchor(o storeOptions) error {
 	return nil
 }
 
-// // current returns the limiter if it works, or nil.
+// current returns the limiter if it works, or nil.
 func (e *engine) current() *limiter.Limiter {
 	e.mu.Lock()
 	defer e.mu.Unlock()
@@ -302,7 +302,7 @@ func (e *engine) openLimiter(o storeOptions, after *limiter.Limiter) (*limiter.L
 	return l, nil
 }
 
-// // Destruct closes the store. The pool calls it when no configuration uses the engine
+// Destruct closes the store. The pool calls it when no configuration uses the engine
 // any more.
 func (e *engine) Destruct() error {
 	e.hooks.Stop() // before taking the lock, because its goroutines ask for the limiter

@@ -16,20 +16,20 @@ import (
 )
 
 const (
-	// // maxErrorBody is how much of an error is read before any of it is passed on, in
+	// maxErrorBody is how much of an error is read before any of it is passed on, in
 	// bytes.
 	maxErrorBody = 64 << 10
-	// // errorTime and streamTime are how long that may take, for a plain body and for
+	// errorTime and streamTime are how long that may take, for a plain body and for
 	// a stream. A slower body is passed on as it arrives.
 	errorTime  = 5 * time.Second
 	streamTime = 100 * time.Millisecond
-	// // maxDecoded is the longest error that is decoded, in bytes.
+	// maxDecoded is the longest error that is decoded, in bytes.
 	maxDecoded = 16 << 20
 )
 
 var errShown = errors.New("the upstream's answer shows the credential, so no more of it is passed on")
 
-// // searchCredential searches the body of an unsuccessful answer for the credential,
+// searchCredential searches the body of an unsuccessful answer for the credential,
 // and returns why it must not reach the client, or nil. A body that is long or slow is
 // searched while it is passed on, and broken off where the credential would begin.
 // Since the text that was searched is the text that is passed on, encodings are
@@ -81,7 +81,7 @@ func (x *exchange) searchCredential(res *http.Response) *limiter.Refusal {
 	return nil
 }
 
-// // spellsASCII reports whether a content type's character set writes ASCII characters
+// spellsASCII reports whether a content type's character set writes ASCII characters
 // as ASCII, perhaps with zeros in between. All that are in use on the web do (see
 // https://encoding.spec.whatwg.org/#names-and-labels); UTF-7 and EBCDIC do not.
 func spellsASCII(contentType string) bool {
@@ -104,20 +104,20 @@ func spellsASCII(contentType string) bool {
 	return name == ""
 }
 
-// // allSpellASCII reports whether that is true of every content type that an answer
+// allSpellASCII reports whether that is true of every content type that an answer
 // states: clients differ in which of several they use.
 func allSpellASCII(contentTypes []string) bool {
 	return !slices.ContainsFunc(contentTypes, func(text string) bool { return !spellsASCII(text) })
 }
 
-// // piece is the result of one read.
+// piece is the result of one read.
 type piece struct {
 	b        []byte
 	err      error
 	panicked any
 }
 
-// // readPiece reads from a body in a goroutine whose starter may not wait for it. If a
+// readPiece reads from a body in a goroutine whose starter may not wait for it. If a
 // decoder panics on what an upstream sent, the panic is kept for the receiver of the
 // piece, in whose goroutine a server recovers; otherwise it would end the process.
 func readPiece(body io.Reader, b []byte) (p piece) {
@@ -126,7 +126,7 @@ func readPiece(body io.Reader, b []byte) (p piece) {
 	return piece{b: b[:n], err: err}
 }
 
-// // orPanic returns the piece, or panics as its read did.
+// orPanic returns the piece, or panics as its read did.
 func (p piece) orPanic() piece {
 	if p.panicked != nil {
 		panic(p.panicked)
@@ -134,7 +134,7 @@ func (p piece) orPanic() piece {
 	return p
 }
 
-// // readHead reads the beginning of a body: at most so many bytes, for at most so
+// readHead reads the beginning of a body: at most so many bytes, for at most so
 // long. rest is what follows; it may be read until the body is closed. err is nil if
 // there is more, and io.EOF if head is everything.
 func readHead(body io.Reader, most int, wait time.Duration) (head []byte, rest io.Reader, err error) {
@@ -157,7 +157,7 @@ func readHead(body io.Reader, most int, wait time.Duration) (head []byte, rest i
 	return head, body, nil
 }
 
-// // pendingBody is a body of which a read is in progress.
+// pendingBody is a body of which a read is in progress.
 type pendingBody struct {
 	body io.Reader
 	next chan piece // nil once it was received

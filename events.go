@@ -12,11 +12,11 @@ import (
 	"github.com/till-proxy/till/limiter"
 )
 
-// // maxEvents is how many events may wait to be delivered. More are dropped, and the
+// maxEvents is how many events may wait to be delivered. More are dropped, and the
 // log says how many: no request ever waits for an event's handler.
 const maxEvents = 4096
 
-// // events delivers what happens to keys to Caddy's events app, in order and outside
+// events delivers what happens to keys to Caddy's events app, in order and outside
 // of requests. It lives as long as the store is in use; events go to the handlers of
 // the configuration that started last.
 type events struct {
@@ -27,7 +27,7 @@ type events struct {
 	sink    atomic.Pointer[eventSink]
 }
 
-// // eventSink is where one configuration receives its events.
+// eventSink is where one configuration receives its events.
 type eventSink struct {
 	ctx caddy.Context
 	app *caddyevents.App
@@ -38,7 +38,7 @@ func newEvents() *events {
 	return &events{queue: make(chan limiter.Event, maxEvents), stop: make(chan struct{}), stopped: make(chan struct{})}
 }
 
-// // add queues an event. It never blocks.
+// add queues an event. It never blocks.
 func (e *events) add(ev limiter.Event) {
 	select {
 	case e.queue <- ev:
@@ -47,7 +47,7 @@ func (e *events) add(ev limiter.Event) {
 	}
 }
 
-// // run delivers events until stop is closed.
+// run delivers events until stop is closed.
 func (e *events) run() {
 	defer close(e.stopped)
 	for {
@@ -69,7 +69,7 @@ func (e *events) run() {
 	}
 }
 
-// // findEvents finds the app that receives events once this configuration has started.
+// findEvents finds the app that receives events once this configuration has started.
 func (a *App) findEvents() error {
 	v, err := a.ctx.App("events")
 	if err != nil {
@@ -79,7 +79,7 @@ func (a *App) findEvents() error {
 	return nil
 }
 
-// // observer is what the limiter reports to.
+// observer is what the limiter reports to.
 type observer struct {
 	*metrics
 	events *events
@@ -88,7 +88,7 @@ type observer struct {
 // Happened implements limiter.Observer.
 func (o observer) Happened(e limiter.Event) { o.events.add(e) }
 
-// // Delivery returns the state of the deliveries to a webhook.
+// Delivery returns the state of the deliveries to a webhook.
 func (a *App) Delivery(address string) wire.Delivery {
 	return wire.Delivery(a.engine.hooks.State(address))
 }

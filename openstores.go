@@ -7,7 +7,7 @@ import (
 	"time"
 )
 
-// // openStores knows which stores are open in this process. The pool forgets an engine
+// openStores knows which stores are open in this process. The pool forgets an engine
 // before its Destruct has returned, so a successor may arrive too early: it waits here
 // until the store is closed.
 var openStores = &storeClaims{held: make(map[string]chan struct{})}
@@ -17,7 +17,7 @@ type storeClaims struct {
 	held map[string]chan struct{} // closed when released
 }
 
-// // closingTime is how long to wait for a store that is being closed.
+// closingTime is how long to wait for a store that is being closed.
 const closingTime = 30 * time.Second
 
 func (c *storeClaims) claim(dir string) error {
@@ -49,7 +49,7 @@ func (c *storeClaims) release(dir string) {
 	}
 }
 
-// // claim waits until no other engine of this process has the store open, and takes
+// claim waits until no other engine of this process has the store open, and takes
 // it. It is called by whatever opens the store.
 func (e *engine) claim() error {
 	if e.claimed {
@@ -60,7 +60,7 @@ func (e *engine) claim() error {
 	return err
 }
 
-// // release lets another engine of this process open the store. The caller holds e.mu.
+// release lets another engine of this process open the store. The caller holds e.mu.
 func (e *engine) release() {
 	if e.claimed {
 		e.claimed = false
