@@ -5,14 +5,14 @@ import (
 	"time"
 )
 
-// What a configuration says about a store that is open already (roles, webhooks,
-// how long what is kept) is put into force when the configuration starts, and the
-// last word counts. A configuration that fails to start leaves the one before
-// running, so what that said is put into force again.
+// The settings of a configuration that concern an open store (roles, webhooks, how long
+// things are kept) are put into force when the configuration starts; those of the last
+// start apply. A configuration that fails to start leaves the previous one running, so
+// its settings are put into force again.
 
-// configuration is one as the engine knows it.
+// configuration is a configuration as the engine sees it.
 type configuration interface {
-	// putInForce has the store, its events and webhooks do as it says.
+	// putInForce applies its settings to the store, its events and webhooks.
 	putInForce() error
 }
 
@@ -31,8 +31,8 @@ func (e *engine) enter(c configuration) error {
 	return err
 }
 
-// leave takes a configuration out of force: the next one has taken over, or it
-// never came to run and the one before goes on.
+// leave takes a configuration out of force: the next one has taken over, or it never
+// ran and the previous one goes on.
 func (e *engine) leave(c configuration) {
 	e.mu.Lock()
 	was := e.inForce() == c
@@ -48,7 +48,7 @@ func (e *engine) leave(c configuration) {
 	}
 }
 
-// inForce is the configuration in force, or nil. Callers hold the engine.
+// inForce returns the configuration in force, or nil. The caller holds e.mu.
 func (e *engine) inForce() configuration {
 	if n := len(e.running); n > 0 {
 		return e.running[n-1]
@@ -56,13 +56,13 @@ func (e *engine) inForce() configuration {
 	return nil
 }
 
-// restore puts a configuration into force that was before, if there was one.
+// restore puts the previous configuration into force, if there was one.
 func (e *engine) restore(before configuration) {
 	if before == nil {
 		return
 	}
 	if err := before.putInForce(); err != nil {
-		e.log.logger().Error("the configuration before could not be put into force again: reload it", "error", err)
+		e.log.logger().Error("the previous configuration could not be put into force again: reload it", "error", err)
 	}
 }
 
@@ -88,8 +88,9 @@ func (a *App) putInForce() error {
 	a.engine.events.sink.Store(a.sink)
 	a.engine.hooks.Set(a.hooks, a.slogger)
 	if err != nil {
-		// A full or failing disk, or one in doubt: the rest of Caddy goes on, the
-		// management API answers, and the store is opened once it can be.
+		// The disk is full or failing, or the store is in doubt: the rest of Caddy goes
+		// on, the management API answers, and the store is opened once that is
+		// possible.
 		a.slogger.Error("the store stays closed: every key is refused", "error", err)
 	}
 	return nil

@@ -48,7 +48,7 @@ type engine struct {
 	nextTry     time.Time
 	loggedError string // the error that was logged last, at loggedAt
 	loggedAt    time.Time
-	claimed     bool // in openings
+	claimed     bool // in openStores
 	delivering  bool // events.run has been started
 	closed      bool
 	running     []configuration // those that have started; the last one is in force

@@ -15,39 +15,39 @@ import (
 	"github.com/till-proxy/till/upstream"
 )
 
-// exchange is one admitted request on its way through the handlers: its
-// grant, where it may go, and the facts that decide what it is charged. It
-// travels as a context value of an unexported type, because anything in
-// Caddy's variables or placeholders could be printed by a configuration.
+// exchange is one admitted request on its way through the handlers: its grant, where it
+// may go, and the facts that decide what it is charged. It travels as a context value
+// of an unexported type, because a configuration could print anything in Caddy's
+// variables or placeholders.
 type exchange struct {
 	location
 	grant         limiter.Grant
 	target        *target
-	credential    *credential             // nil while guarding with a held key
-	destination   string                  // as out, of a request that copies or moves; "": none
+	credential    *credential             // nil behind a guard with a held key
+	destination   string                  // like out, for a request that copies or moves; "" if there is none
 	requestID     string                  // see id
-	body          *bufferedBody           // nil unless a limit had to read it
-	models        func(model string) bool // filters a list of models; nil: as it is
+	body          *bufferedBody           // nil unless the body was read into memory
+	models        func(model string) bool // filters a list of models; nil to leave it as it is
 	usage         *usage                  // nil unless tokens or dollars are limited
-	request       *http.Request           // as the handler got it
+	request       *http.Request           // as the handler received it
 	foundFront    *front                  // see front
 	headers       headerValues
-	stoppedAsking bool // it taught that streams are not to be asked for usage
+	stoppedAsking bool // it showed that streams must not be asked for usage
 
 	// Facts, written by the transport (or the guard) and read by the handler.
 	dispatched atomic.Bool  // a byte may have left for the upstream
-	unbuffered bool         // the body goes on as it comes, over HTTP/1
-	bodyRead   atomic.Bool  // and was read as a whole
-	status     atomic.Int32 // of the upstream's answer; 0: none came
+	unbuffered bool         // the body is passed on as it arrives, over HTTP/1
+	bodyRead   atomic.Bool  // the unbuffered body was read completely
+	status     atomic.Int32 // of the upstream's answer; 0 if there was none
 
 	mu           sync.Mutex
 	cancel       context.CancelFunc  // ends the round trip
 	tunnel       io.Closer           // an upgraded connection
 	client       http.ResponseWriter // while the handler runs
-	clientCtx    context.Context     // of the request that it answers
-	abandonTimer *time.Timer         // of a client whose request was cut
+	clientCtx    context.Context     // of the client's request
+	abandonTimer *time.Timer         // runs abandon once the request was cut
 
-	drain *drain // nil: the request ends with its client
+	drain *drain // nil if the request ends with its client
 	trace httptrace.ClientTrace
 }
 
@@ -58,11 +58,11 @@ func exchangeOf(ctx context.Context) *exchange {
 	return x
 }
 
-// cutGrace bounds how long a client whose request was cut may take to read why,
-// or to send what is left of it.
+// cutGrace is how long a client whose request was cut may take to read the reason, or
+// to send the rest of its body.
 const cutGrace = 5 * time.Second
 
-// stop ends what runs. It is the grant's OnCut.
+// stop ends the request in progress. It is the grant's OnCut.
 func (x *exchange) stop(*limiter.Refusal) {
 	x.mu.Lock()
 	cancel, tunnel := x.cancel, x.tunnel
@@ -74,13 +74,13 @@ func (x *exchange) stop(*limiter.Refusal) {
 		cancel()
 	}
 	if tunnel != nil {
-		_ = tunnel.Close() // its copiers report what they meet
+		_ = tunnel.Close() // the goroutines that copy report the error
 	}
 }
 
-// abandon fails what the handler reads from its client or writes to it. A client
-// that reads nothing, or sends half of a body and waits, would else keep it for
-// as long as Caddy's own timeouts let it, which begin anew with each write.
+// abandon makes the handler's reads from its client and writes to it fail. Otherwise a
+// client that reads nothing, or that sends half of a body and waits, would keep the
+// handler for as long as Caddy's own timeouts allow, which start again with each write.
 func (x *exchange) abandon() {
 	x.mu.Lock()
 	defer x.mu.Unlock()
@@ -91,33 +91,33 @@ func (x *exchange) abandon() {
 	client := http.NewResponseController(x.client)
 	write := client
 	if _, idle := caddyhttp.IdleTimeoutsFromContext(x.clientCtx); idle != nil {
-		write = idle.Ctrl // the writer around it may only be used by the handler
+		write = idle.Ctrl // only the handler may use the writer around it
 	}
-	// Reads come last, because whoever waited in one writes the answer then, and
-	// Caddy gives that a time of its own. Where there are no deadlines the client is
-	// waited for.
+	// Reads come last, because a handler that was waiting in one then writes the
+	// answer, and Caddy gives that write a new deadline. If the connection has no
+	// deadlines, the client is waited for.
 	_ = write.SetWriteDeadline(past)
 	_ = client.SetReadDeadline(past)
 	x.abandonTimer.Reset(cutGrace)
 }
 
-// closeUnlessRead ends the client's connection with the answer, unless its body was read as
-// a whole. What is left of a body that the transport closed, and that did not come
-// to its end in time, would be taken for the next request: net/http looks for that
-// only in bodies that nobody wraps, as Caddy does.
+// closeUnlessRead closes the client's connection after the answer, unless the body was
+// read completely. The rest of a body that the transport closed, and that did not end
+// in time, would be taken for the next request: net/http prevents that only for bodies
+// that nobody wraps, and Caddy wraps them.
 func (x *exchange) closeUnlessRead() {
 	if x.unbuffered && !x.bodyRead.Load() {
 		x.client.Header()["Connection"] = []string{"close"}
 	}
 }
 
-// handlerDone says that the handler ends, and that its writer is nobody's from now on.
+// handlerDone is called when the handler ends; nobody may use its writer any more.
 func (x *exchange) handlerDone() {
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	if x.abandonTimer != nil && x.abandonTimer.Stop() {
-		// net/http reads what is left of a body before it sends a short answer, and
-		// sends what it has kept of the answer after the handler.
+		// net/http reads the rest of a body before it sends a short answer, and sends
+		// what it has buffered of the answer after the handler.
 		at := time.Now().Add(cutGrace)
 		_ = http.NewResponseController(x.client).SetReadDeadline(at)
 		if _, idle := caddyhttp.IdleTimeoutsFromContext(x.clientCtx); idle != nil {
@@ -127,8 +127,8 @@ func (x *exchange) handlerDone() {
 	x.client = nil
 }
 
-// begin registers what stop has to end. It reports false when the request was
-// cut before.
+// begin registers what stop has to cancel. It reports false if the request was cut
+// before.
 func (x *exchange) begin(cancel context.CancelFunc) bool {
 	x.mu.Lock()
 	x.cancel = cancel
@@ -136,13 +136,13 @@ func (x *exchange) begin(cancel context.CancelFunc) bool {
 	return x.grant.Cut() == nil
 }
 
-// refusal is how a client of this exchange is told no.
+// refusal returns a refusal as the client of this exchange sees it.
 func (x *exchange) refusal(r *limiter.Refusal) upstream.Refusal {
 	return clientRefusal(r, x.path, x.id())
 }
 
-// id names the request to its client and in logs; it is made when the first
-// of them needs it.
+// id identifies the request to its client and in logs. It is made when it is first
+// needed.
 func (x *exchange) id() string {
 	if x.requestID == "" {
 		x.requestID = newRequestID()
@@ -150,8 +150,8 @@ func (x *exchange) id() string {
 	return x.requestID
 }
 
-// settle ends the grant from the facts. It is called exactly once, by the
-// handler, whatever happened below.
+// settle ends the grant according to the facts. The handler calls it exactly once,
+// whatever happened below.
 func (x *exchange) settle() {
 	if !x.dispatched.Load() {
 		x.grant.Cancel()
@@ -176,8 +176,7 @@ func (x *exchange) settle() {
 	}
 }
 
-// succeeded reports whether the answer counts as a success: 2xx and 304, and
-// an upgrade.
+// succeeded reports whether the answer counts as a success: 2xx, 304, or an upgrade.
 func (x *exchange) succeeded() bool {
 	s := x.status.Load()
 	return s >= 200 && s < 300 || s == http.StatusNotModified || s == http.StatusSwitchingProtocols

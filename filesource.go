@@ -19,33 +19,33 @@ import (
 	"github.com/till-proxy/till/admin/wire"
 )
 
-// fileSource is something of a configuration that files hold: a secret, or prices. Its
-// files are read when the configuration is loaded, and looked at while it runs.
+// fileSource is a part of the configuration that is kept in files: a secret, or prices.
+// Its files are read when the configuration is loaded, and watched while it runs.
 type fileSource struct {
 	what     string // such as "the credential of upstream openai"
 	paths    []string
-	maxSize  int64 // bytes of a file
-	readOnce bool  // a file is none that can be read twice, such as a pipe
+	maxSize  int64 // bytes of one file
+	readOnce bool  // a file cannot be read twice, such as a pipe
 
-	// take judges what the files hold and puts it into force, or says why not and
-	// leaves everything as it was. changed is false where it was in force already.
+	// apply validates what the files hold and puts it into force, or returns an error
+	// and leaves everything as it was. changed is false if it was in force already.
 	apply func(context.Context, contents) (changed bool, err error)
 
 	mu       sync.Mutex
-	inForce  digest    // of the files as they were when they were taken
-	lastSeen digest    // at the last look
-	refused  digest    // that take did not want
-	retry    time.Time // when it is asked again about the same
+	inForce  digest    // of the files as they were applied
+	lastSeen digest    // at the last check
+	refused  digest    // that apply rejected
+	retry    time.Time // when to apply the same contents again
 	readAt   time.Time
-	changed  time.Time // when something else came into force; zero: not since the start
-	trouble  error     // why the files, as they are now, are not in force
+	changed  time.Time // when the value in force last changed; zero if not since the start
+	trouble  error     // why the current files are not in force
 }
 
-// maxSecretFile bounds a file that holds a secret, in bytes.
+// maxSecretFile is the longest file with a secret, in bytes.
 const maxSecretFile = 64 << 10
 
-// retryAfter is how soon what was refused is judged once more, though no file
-// changed: it may have been for something else, such as a store that was closed.
+// retryAfter is how soon rejected contents are tried again although no file changed:
+// the reason may have been something else, such as a closed store.
 const retryAfter = 30 * time.Second
 
 // contents is what the files of a source held at one moment, by path.
@@ -54,11 +54,11 @@ type contents map[string]struct {
 	err  error
 }
 
-// digest stands for contents, so that no more copies of a secret are kept than
-// are needed.
+// digest identifies contents, so that no more copies of a secret are kept than are
+// needed.
 type digest [sha256.Size]byte
 
-// read reads all files. It may take as long as their disks want.
+// read reads all files. It takes as long as their disks need.
 func (s *fileSource) read() (contents, digest) {
 	files, sum := make(contents, len(s.paths)), sha256.New()
 	for _, path := range s.paths {
@@ -85,14 +85,14 @@ func (s *fileSource) readFile(path string) (string, error) {
 		return "", fmt.Errorf("%s is not a regular file", path)
 	}
 	flags := os.O_RDONLY
-	if !s.readOnce { // what has become a pipe since would be waited for, and with it all files
+	if !s.readOnce { // a file that has become a pipe must not block the others
 		flags |= syscall.O_NONBLOCK
 	}
 	f, err := os.OpenFile(path, flags, 0)
 	if err != nil {
 		return "", err
 	}
-	defer f.Close() //nolint:errcheck // it was only read
+	defer f.Close() //nolint:errcheck // it was opened for reading
 	if info, err = f.Stat(); err != nil {
 		return "", err
 	}
@@ -109,10 +109,10 @@ func (s *fileSource) readFile(path string) (string, error) {
 	return string(b), nil
 }
 
-// of is what a file held.
+// of returns what a file held.
 func (c contents) of(path string) (string, error) { return c[path].text, c[path].err }
 
-// load takes the files for the first time.
+// load reads and applies the files for the first time.
 func (s *fileSource) load(ctx context.Context) error {
 	s.readOnce = slices.ContainsFunc(s.paths, func(path string) bool {
 		info, err := os.Stat(path)
@@ -126,8 +126,8 @@ func (s *fileSource) load(ctx context.Context) error {
 	return nil
 }
 
-// check takes the files where they changed. What is being written is given time: a
-// change is judged when the next look finds it as the one before left it.
+// check applies the files if they changed. To give a writer time to finish, a change is
+// applied only when the next check finds the files the same.
 func (s *fileSource) check(ctx context.Context, log *zap.Logger) {
 	files, sum := s.read()
 	now := time.Now()
@@ -140,13 +140,13 @@ func (s *fileSource) check(ctx context.Context, log *zap.Logger) {
 	case sum == s.inForce:
 		if s.trouble != nil {
 			s.refused, s.trouble = digest{}, nil
-			log.Info("a file is again as it was, and in force")
+			log.Info("a file is as it was before, and in force again")
 		}
 		return
 	case !settled, sum == s.refused && now.Before(s.retry), ctx.Err() != nil:
 		return
 	}
-	s.mu.Unlock() // it may read the store
+	s.mu.Unlock() // apply may read the store
 	changed, err := s.apply(ctx, files)
 	s.mu.Lock()
 	if err != nil {
@@ -163,7 +163,7 @@ func (s *fileSource) check(ctx context.Context, log *zap.Logger) {
 	}
 }
 
-// state is what may be told of a source.
+// state returns what may be shown of a source.
 func (s *fileSource) state() wire.File {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -178,11 +178,11 @@ func (s *fileSource) state() wire.File {
 	return f
 }
 
-// fileKey is how a placeholder of a file begins.
+// fileKey is the prefix of a placeholder for a file.
 const fileKey = "file."
 
-// resolve fills in the placeholders of a text of the configuration as Caddy does,
-// but with files as they were read here: whole, and at one moment.
+// resolve replaces the placeholders of a text of the configuration as Caddy does, but
+// with files as they were read here: whole, and all at one moment.
 func (c contents) resolve(text string) (string, error) {
 	var failed error
 	others, repl := caddy.NewReplacer().WithoutFile(), caddy.NewEmptyReplacer()
@@ -208,8 +208,8 @@ func (c contents) resolve(text string) (string, error) {
 	return value, nil
 }
 
-// followFiles resolves texts of the configuration, takes them, and goes on to do so
-// while their files change.
+// followFiles resolves texts of the configuration and applies them, and does so again
+// whenever their files change.
 func (a *App) followFiles(what string, texts []string, take func(context.Context, []string) (changed bool, err error)) error {
 	s := &fileSource{what: what, paths: filesIn(texts...), maxSize: maxSecretFile}
 	s.apply = func(ctx context.Context, files contents) (bool, error) {
@@ -225,7 +225,7 @@ func (a *App) followFiles(what string, texts []string, take func(context.Context
 	return a.addSource(s)
 }
 
-// addSource loads a source, and has its files looked at.
+// addSource loads a source, and has its files watched.
 func (a *App) addSource(s *fileSource) error {
 	if err := s.load(a.ctx); err != nil {
 		return err

@@ -7,17 +7,16 @@ import (
 	"github.com/till-proxy/till/admin/wire"
 )
 
-// checkInterval is how often files are looked at. They are read, and not asked for
-// their dates: that is the same for files that are written over, moved into place,
-// or reached by links that are turned, on every file system; and they are few and
-// small.
+// checkInterval is how often files are checked. Their contents are read, and not their
+// dates: that works for files that are overwritten, moved into place, or reached by
+// links that are switched, on every file system; and the files are few and small.
 const checkInterval = time.Second
 
-// stopTime is how long a look may go on when the app stops. What takes longer is a
-// disk that does not answer, and the look takes nothing any more.
+// stopTime is how long a check may go on after the app stops. A check that takes longer
+// is waiting for a disk that does not answer, and applies nothing any more.
 const stopTime = 2 * time.Second
 
-// watch looks at the files of the configuration until stopWatching is called.
+// watch checks the files of the configuration until stopWatching is called.
 func (a *App) watch() {
 	if len(a.sources) == 0 {
 		return
@@ -48,7 +47,7 @@ func (a *App) watch() {
 	}()
 }
 
-// Files are those that the configuration names and that are looked at.
+// Files lists the watched files of the configuration.
 func (a *App) Files() []wire.File {
 	var files []wire.File
 	for _, s := range a.sources {
@@ -57,10 +56,10 @@ func (a *App) Files() []wire.File {
 	return files
 }
 
-// checkOverdue is how long ago the last look may be.
+// checkOverdue is the age of the last check at which it is reported.
 const checkOverdue = time.Minute
 
-// diagnoseSources finds files whose present content is not in force.
+// diagnoseSources finds files whose current content is not in force.
 func (a *App) diagnoseSources(d *diagnosis) {
 	for what, err := range a.doubtful() {
 		d.warn("doubtful_secret", "write the secret alone into its file, or leave it if it is meant so", "%s %s", what, err)

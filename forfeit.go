@@ -9,20 +9,20 @@ import (
 	"github.com/till-proxy/till/limiter/store"
 )
 
-// errInOrder says that there is nothing to forfeit.
+// errInOrder means that there is nothing to forfeit.
 var errInOrder = errors.New("the store is in order: there is nothing to repair")
 
-// forfeit closes a store that is in doubt, mends it, and opens it.
+// forfeit closes a store that is in doubt, repairs it, and opens it.
 func (e *engine) forfeit(by limiter.Caller, o storeOptions) (limiter.Repaired, error) {
 	var done limiter.Repaired
-	if by.Role != limiter.OperatorRole { // judged before the store is closed for it
+	if by.Role != limiter.OperatorRole { // checked before the store is closed
 		return done, fmt.Errorf("%w: only the operator repairs the store", limiter.ErrForbidden)
 	}
 	if _, err := e.open(o, 0); err != nil && !errors.Is(err, limiter.ErrDoubt) {
 		return done, err
 	}
 	e.mu.Lock()
-	_ = e.wait(0) // without patience there is no error
+	_ = e.wait(0) // without a time limit there is no error
 	former, err := e.limiter, e.failure()
 	if !errors.Is(err, limiter.ErrDoubt) {
 		e.mu.Unlock()
@@ -48,8 +48,8 @@ func (e *engine) forfeit(by limiter.Caller, o storeOptions) (limiter.Repaired, e
 	return done, err
 }
 
-// errRepaired says that a store has to be opened again.
-var errRepaired = errors.New("the store was mended and is not yet open")
+// errRepaired means that the store must be opened again.
+var errRepaired = errors.New("the store was repaired and is not open yet")
 
 func (e *engine) repair(former *limiter.Limiter, by limiter.Caller, o storeOptions, done *limiter.Repaired) error {
 	if former != nil {

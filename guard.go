@@ -13,10 +13,10 @@ import (
 	"go.uber.org/zap"
 )
 
-// guard runs the handlers that follow. What they do with the request cannot
-// be seen, so it counts as dispatched from here on.
+// guard runs the handlers that follow. What they do with the request cannot be
+// observed, so the request counts as dispatched from here on.
 func (h *Handler) guard(w http.ResponseWriter, r *http.Request, x *exchange, next caddyhttp.Handler) error {
-	closeIfUnread(w, r) // as the handler may
+	closeIfUnread(w, r) // the handler may leave it unread
 	ctx, cancel := context.WithCancel(r.Context())
 	defer cancel()
 	if !x.begin(cancel) {
@@ -35,7 +35,7 @@ func (h *Handler) guard(w http.ResponseWriter, r *http.Request, x *exchange, nex
 		case !ok || !errors.Is(err, http.ErrAbortHandler):
 			panic(v)
 		case gw.status == 0 && x.grant.Cut() != nil:
-			_ = h.instead(gw, x, nil, 0) // it has nothing to report
+			_ = h.instead(gw, x, nil, 0) // it always returns nil
 		case !h.endStream(w, gw, x):
 			panic(v)
 		}
@@ -59,8 +59,8 @@ func (h *Handler) guard(w http.ResponseWriter, r *http.Request, x *exchange, nex
 	return h.instead(gw, x, err, status)
 }
 
-// instead answers where a guarded handler began no answer. What one that was cut has
-// made of the header was meant for that.
+// instead answers if a guarded handler has begun no answer. Headers that it set after
+// the request was cut are discarded, because they were meant for its own answer.
 func (h *Handler) instead(gw *guardWriter, x *exchange, err error, status int) error {
 	if x.grant.Cut() != nil {
 		clear(gw.Header())
@@ -69,8 +69,8 @@ func (h *Handler) instead(gw *guardWriter, x *exchange, err error, status int) e
 	return h.answerError(gw.ResponseWriter, x, err, status)
 }
 
-// endStream ends an event stream that was cut with an error event. It reports
-// whether it did.
+// endStream ends an event stream that was cut with an error event. It reports whether
+// it did.
 func (h *Handler) endStream(w http.ResponseWriter, gw *guardWriter, x *exchange) bool {
 	cut := x.grant.Cut()
 	kind, _, err := mime.ParseMediaType(w.Header().Get("Content-Type"))
@@ -86,16 +86,16 @@ func (h *Handler) endStream(w http.ResponseWriter, gw *guardWriter, x *exchange)
 	return true
 }
 
-// guardWriter sees which status a guarded handler answers with. Once the request was
-// cut it lets no answer begin: handlers that notice that their context ended have
-// words of their own for it, reverse_proxy a bare 499.
+// guardWriter records the status of a guarded handler's answer. Once the request was
+// cut it lets no answer begin: handlers that notice the end of their context answer in
+// their own way, reverse_proxy with a bare 499.
 type guardWriter struct {
 	*caddyhttp.ResponseWriterWrapper
 	x      *exchange
-	before http.Header // of the answer, as the handler found it
+	before http.Header // of the answer, before the handler ran
 	method string      // of the request
 	status int
-	left   int64 // bytes to come; below 0: nobody says how many
+	left   int64 // bytes to come; below 0 if unknown
 }
 
 func (w *guardWriter) WriteHeader(status int) {
@@ -113,7 +113,7 @@ func (w *guardWriter) Write(b []byte) (int, error) {
 	return w.ResponseWriterWrapper.Write(b)
 }
 
-// ReadFrom is here because the embedded one would go past Write.
+// ReadFrom exists because the embedded one would bypass Write.
 func (w *guardWriter) ReadFrom(r io.Reader) (int64, error) {
 	if !w.begins(http.StatusOK) {
 		return 0, errCut
@@ -122,7 +122,7 @@ func (w *guardWriter) ReadFrom(r io.Reader) (int64, error) {
 		w.pass(w.left)
 		return w.ResponseWriterWrapper.ReadFrom(r)
 	}
-	// The last byte goes out by itself, behind what has to be done before it.
+	// The last byte is sent separately, after what has to happen before it.
 	n, err := w.ResponseWriterWrapper.ReadFrom(io.LimitReader(r, w.left-1))
 	if w.pass(n); err != nil || w.left > 1 {
 		return n, err
@@ -132,7 +132,7 @@ func (w *guardWriter) ReadFrom(r io.Reader) (int64, error) {
 	return n + last, err
 }
 
-// watch finds out with which byte the answer is over.
+// watch finds out which byte is the last of the answer.
 func (w *guardWriter) watch(status int) {
 	if length, err := strconv.ParseInt(w.Header().Get("Content-Length"), 10, 64); err == nil {
 		w.left = length
@@ -143,8 +143,8 @@ func (w *guardWriter) watch(status int) {
 	w.pass(0)
 }
 
-// pass notes that so many bytes of the answer go on. With the last of them its client
-// may begin with the next request.
+// pass notes that n bytes of the answer go on. After the last of them the client may
+// send its next request.
 func (w *guardWriter) pass(n int64) {
 	if w.left < 0 {
 		return
@@ -154,7 +154,7 @@ func (w *guardWriter) pass(n int64) {
 	}
 }
 
-// FlushError is here because a flush sends the header, too.
+// FlushError exists because a flush sends the header, too.
 func (w *guardWriter) FlushError() error {
 	if !w.begins(http.StatusOK) {
 		return errCut
@@ -162,8 +162,8 @@ func (w *guardWriter) FlushError() error {
 	return http.NewResponseController(w.ResponseWriter).Flush()
 }
 
-// begins notes the status of an answer that goes on, or begins. It reports false for
-// one that must not begin any more.
+// begins notes the status of an answer that begins. It reports false for an answer that
+// must not begin any more.
 func (w *guardWriter) begins(status int) bool {
 	if w.status == 0 && w.x.grant.Cut() == nil {
 		w.status = status

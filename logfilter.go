@@ -9,8 +9,8 @@ import (
 	"github.com/till-proxy/till/upstream"
 )
 
-// warnUnfilteredLogs says which loggers would write scoped keys. Caddy's redact
-// Authorization and cookies, and nothing else; and a request is copied for its logs
+// warnUnfilteredLogs logs which loggers would write scoped keys. Caddy's own redact
+// Authorization and cookies, and nothing more; and a request is copied for its logs
 // before any handler runs, so only a filter on the logger helps.
 func (a *App) warnUnfilteredLogs() {
 	for _, what := range a.loggedKeys() {
@@ -18,7 +18,7 @@ func (a *App) warnUnfilteredLogs() {
 	}
 }
 
-// loggedKeys says which logs would hold scoped keys, and how not.
+// loggedKeys describes the logs that would hold scoped keys, and how to prevent it.
 func (a *App) loggedKeys() (found []string) {
 	app, err := a.ctx.AppIfConfigured("http")
 	if err != nil {
@@ -46,9 +46,8 @@ func (a *App) loggedKeys() (found []string) {
 	return found
 }
 
-// configOf is Caddy's configuration behind a context: Caddy gives modules no way
-// to ask for what is not theirs. It is not valid where Caddy's fields are other
-// than expected.
+// configOf returns Caddy's configuration behind a context, which modules cannot ask for
+// otherwise. The value is invalid if Caddy's fields differ from what is expected.
 func configOf(ctx any) reflect.Value {
 	cfg := reflect.Indirect(reflect.Indirect(reflect.ValueOf(ctx)).FieldByName("cfg"))
 	if !cfg.IsValid() || cfg.Kind() != reflect.Struct {
@@ -57,9 +56,8 @@ func configOf(ctx any) reflect.Value {
 	return cfg
 }
 
-// unfilteredLogs lists the loggers that take access logs and do not filter
-// all slots. Where it cannot tell, it answers with the default logger, to be on
-// the safe side.
+// unfilteredLogs lists the loggers that take access logs and do not filter all slots.
+// If it cannot find out, it returns the default logger, to be on the safe side.
 func unfilteredLogs(ctx any) []string {
 	unknown := []string{"default"}
 	cfg := configOf(ctx)
@@ -95,8 +93,7 @@ func unfilteredLogs(ctx any) []string {
 	return open
 }
 
-// filtersSlots reports whether a logger's encoder is a filter that deals with
-// every slot.
+// filtersSlots reports whether a logger's encoder is a filter that covers every slot.
 func filtersSlots(encoder reflect.Value) bool {
 	if encoder.Kind() != reflect.Struct {
 		return false
@@ -113,7 +110,7 @@ func filtersSlots(encoder reflect.Value) bool {
 		return false
 	}
 	if filtered["request>headers"] {
-		return true // all headers are dealt with
+		return true // all headers are covered
 	}
 	for _, slot := range upstream.VendorSlots() {
 		if !filtered["request>headers>"+slot] {

@@ -11,9 +11,9 @@ import (
 	"github.com/till-proxy/till/limiter"
 )
 
-// metrics are the collectors of one store. They live with it, not with a
-// configuration, so that a reload resets nothing. There is never a label per
-// key.
+// metrics are the collectors of one store. They live as long as the store is in use,
+// and not only as long as one configuration, so that a reload resets nothing. There is
+// never a label per key.
 type metrics struct {
 	activations *prometheus.CounterVec // by upstream
 	refusals    *prometheus.CounterVec // by upstream, code
@@ -21,8 +21,8 @@ type metrics struct {
 	overhead    prometheus.Histogram   // seconds
 	tokens      *prometheus.CounterVec // by upstream, kind
 	spend       *prometheus.CounterVec // dollars, by upstream
-	// contradictions are answers that passed what was held, and refusals of what
-	// was written, by upstream and the option that mends it.
+	// contradictions are answers that passed what was held, and refusals of what till
+	// wrote, by upstream and by the option that fixes it.
 	contradictions *prometheus.CounterVec
 	collectors     []prometheus.Collector
 	limiter        atomic.Pointer[limiter.Limiter]
@@ -77,7 +77,7 @@ func newMetrics() *metrics {
 	return m
 }
 
-// usageMetrics are the counters of one upstream's use.
+// usageMetrics are the counters of tokens and dollars of one upstream.
 type usageMetrics struct {
 	input, cached, written, output, unmeasured, dollars prometheus.Counter
 }
@@ -116,11 +116,11 @@ func (m *metrics) register(r *prometheus.Registry) error {
 
 func (m *metrics) setLimiter(l *limiter.Limiter) { m.limiter.Store(l) }
 
-// Committed is told of each commit; see [limiter.Observer].
+// Committed observes a commit; see [limiter.Observer].
 func (m *metrics) Committed(took time.Duration, _ int) { m.commits.Observe(took.Seconds()) }
 
 // activationsOf returns the counter of an upstream's activations, so that counting
-// costs no look-up per request.
+// needs no lookup for each request.
 func (m *metrics) activationsOf(upstream string) prometheus.Counter {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -136,7 +136,7 @@ func (m *metrics) countRefusal(upstream string, code limiter.Code) {
 	m.refusals.WithLabelValues(upstream, string(code)).Inc()
 }
 
-// limiterCollector asks the limiter when it is scraped.
+// limiterCollector reads the limiter's state when metrics are scraped.
 type limiterCollector struct {
 	m                               *metrics
 	holds, waiting, keys, forfeited *prometheus.Desc

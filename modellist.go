@@ -10,12 +10,12 @@ import (
 	"github.com/till-proxy/till/upstream"
 )
 
-// maxModelList bounds a vendor's list of models, in bytes. The longest today
-// is below 1 MB.
+// maxModelList is the longest list of models that is read, in bytes. The longest of any
+// vendor today is below 1 MB.
 const maxModelList = 8 << 20
 
-// requestFullList lets an upstream answer with a list that can be read: not
-// compressed, not in part, and not with "unchanged since then".
+// requestFullList makes an upstream answer with a list that can be read: not
+// compressed, complete, and never with "not modified".
 func requestFullList(h http.Header) {
 	h["Accept-Encoding"] = []string{"identity"}
 	for _, name := range []string{"If-None-Match", "If-Modified-Since", "If-Match", "If-Unmodified-Since", "If-Range", "Range"} {
@@ -23,14 +23,14 @@ func requestFullList(h http.Header) {
 	}
 }
 
-// filterModels leaves in a list of models those that the key may use.
+// filterModels removes from a list of models those that the key may not use.
 func filterModels(res *http.Response, x *exchange) *limiter.Refusal {
 	key := x.grant.Key()
 	unread := func(why string) *limiter.Refusal {
 		return keyRefusal(key, limiter.CodeUpstreamFailed, "got a list of models from upstream %s that cannot be reduced to the key's: %s", key.Upstream, why)
 	}
 	if !decode(res, maxModelList+1) {
-		return unread("it is compressed in a way that is not known here")
+		return unread("it is compressed in a way that till does not know")
 	}
 	body, err := io.ReadAll(io.LimitReader(res.Body, maxModelList+1))
 	switch {

@@ -45,13 +45,12 @@ type Handler struct {
 	// The upstreams served here. A key of any other is refused. Default: all.
 	Upstreams []string `json:"upstreams,omitempty"`
 
-	// Only guard the handlers that follow: nothing is proxied, and the
-	// upstream's rules about paths do not apply, those of the key do.
-	// Default: false.
+	// Only guard the handlers that follow: nothing is proxied, and the key's rules
+	// about paths apply, but not the upstream's. Default: false.
 	Guard bool `json:"guard,omitempty"`
 
 	app         *App
-	corsTargets []*target // of those served here, the ones with cors
+	corsTargets []*target // those served here that have cors
 	metrics     *metrics
 	logger      *zap.Logger
 }
@@ -106,12 +105,12 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 	dropHTTP2Upgrade(r)
 	expects := expectsContinue(r)
 	if expects {
-		// Go's server would read the body before an answer that comes first. Where the
-		// writer cannot do it, a refusal comes after the body.
+		// Go's server would read the body before an answer that is sent first. If the
+		// writer cannot prevent that, a refusal follows the body.
 		_ = http.NewResponseController(w).EnableFullDuplex()
 	}
 	escaped := r.URL.EscapedPath()
-	if !h.Guard { // what follows a guard sees the path as it came
+	if !h.Guard { // the handlers behind a guard see the path as it came
 		escaped = normalizePath(escaped)
 	}
 	path, pathErr := scope.CleanPath(escaped)
@@ -126,7 +125,7 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 	ask := limiter.Ask{Bound: limiter.Amounts{limiter.Activations: 1}, String: by.number, Addr: clientAddr(r), OnCut: x.stop}
 	switch {
 	case own && path != childrenPath && !strings.EqualFold(r.Method, http.MethodTrace) && !strings.EqualFold(r.Method, http.MethodConnect):
-		// What a holder is told of a key does not depend on where its requests may go.
+		// A holder may ask about a key wherever its requests may go.
 		return h.serveSelf(w, r, l, &by)
 	case t == nil:
 		refusal = keyRefusal(key, limiter.CodeUpstreamUnknown, "is for upstream %s, which is not configured here", key.Upstream)
@@ -145,7 +144,7 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 			refusal = t.checkDestination(x, r, key, true, &ask)
 		}
 	case key.Custody == limiter.CustodySealed && !slices.Equal(by.box.Origins, t.declared):
-		refusal = keyRefusal(key, limiter.CodeUpstreamChanged, "was sealed for upstream %s at another address than the one configured now; it has to be rotated with its upstream_key, or minted anew", t.name)
+		refusal = keyRefusal(key, limiter.CodeUpstreamChanged, "was sealed for upstream %s at another address than the one configured now; it has to be rotated with its upstream_key, or replaced by a new key", t.name)
 	case key.Custody != limiter.CustodySealed && t.held.Load() == nil:
 		refusal = keyRefusal(key, limiter.CodeUpstreamUnknown, "is for upstream %s, which has no credential here any more", t.name)
 	default:
@@ -163,13 +162,13 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 	ask.Free, ask.Listens = !h.Guard && t.costsNothing(x, r.Method), !h.Guard && t.listens(x, r)
 	ask.Method, ask.Path, ask.Version = r.Method, x.path, x.version
 	if x.upgrade {
-		ask.Method = http.MethodGet // also where it came as an extended CONNECT
+		ask.Method = http.MethodGet // even if it came as an extended CONNECT
 	}
 	defer x.releaseBody()
 	if refusal := h.admit(w, r, x, key, k, &ask, expects); refusal != nil {
 		return h.refuse(w, r, t, x.path, refusal, 0)
 	}
-	// Unless it is settled: something may panic before it is passed on.
+	// This has no effect once the grant is settled. Something may panic before that.
 	defer x.grant.Cancel()
 	x.rewrite(r)
 	x.setKeyHeaders(w.Header(), r)
@@ -177,7 +176,7 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 	return h.forward(w, r, x, next)
 }
 
-// find finds the key that a request came with.
+// find looks up the key that a request came with.
 func (h *Handler) find(w http.ResponseWriter, r *http.Request, origin string) (l *limiter.Limiter, by holder, refusal *limiter.Refusal) {
 	if origin == "" && len(w.Header()["Access-Control-Allow-Origin"]) == 0 {
 		if refusal = refuseAmbient(r); refusal != nil {
@@ -193,7 +192,7 @@ func (h *Handler) find(w http.ResponseWriter, r *http.Request, origin string) (l
 		if locked := h.app.engine.lockdown.Refusal(nil); locked != nil {
 			return nil, by, locked
 		}
-		h.logger.Debug("the store is not open", zap.Error(err)) // the engine has said so
+		h.logger.Debug("the store is not open", zap.Error(err)) // the engine has logged why
 		return nil, by, storeClosed()
 	}
 	if by.k, refusal = l.Find(r.Context(), parsed.Lookup); refusal != nil {
@@ -212,8 +211,8 @@ func (h *Handler) find(w http.ResponseWriter, r *http.Request, origin string) (l
 	return l, by, refusal
 }
 
-// forward passes an admitted request on and settles it, also when a handler
-// below panics, as reverse_proxy does to abort an answer.
+// forward passes an admitted request on and settles it, even if a handler below panics,
+// as reverse_proxy does to abort an answer.
 func (h *Handler) forward(w http.ResponseWriter, r *http.Request, x *exchange, next caddyhttp.Handler) error {
 	defer x.settle()
 	defer x.handlerDone()
@@ -226,13 +225,13 @@ func (h *Handler) forward(w http.ResponseWriter, r *http.Request, x *exchange, n
 	if err == nil {
 		return nil
 	}
-	// The error does not leave this handler: Caddy's server would log it
-	// with the request as it came, keys included.
+	// The error must not leave this handler: Caddy's server would log it with the
+	// original request, keys included.
 	return h.answerError(w, x, err, http.StatusBadGateway)
 }
 
-// answerError turns an error from below into a refusal. fallback is the status of
-// an error that names none of its own.
+// answerError answers with a refusal for an error from a handler below. fallback is the
+// status if the error has none of its own.
 func (h *Handler) answerError(w http.ResponseWriter, x *exchange, err error, fallback int) error {
 	x.grant.Answered()
 	x.closeUnlessRead()
@@ -269,15 +268,15 @@ func statusOf(err error) int {
 	return 0
 }
 
-// refuse answers a request that was not admitted. It ends the connection if its body
-// may still be waited for.
+// refuse answers a request that was not admitted. It closes the connection if the body
+// of the request may still follow.
 func (h *Handler) refuse(w http.ResponseWriter, r *http.Request, t *target, path string, refusal *limiter.Refusal, status int) error {
 	closeIfUnread(w, r)
 	return h.answerRefusal(w, r, t, path, refusal, status)
 }
 
-// answerRefusal answers with a refusal in the dialect of the key's upstream. status 0 takes
-// that of the code at the path.
+// answerRefusal answers with a refusal in the dialect of the key's upstream. If status
+// is 0, the code and the path determine it.
 func (h *Handler) answerRefusal(w http.ResponseWriter, r *http.Request, t *target, path string, refusal *limiter.Refusal, status int) error {
 	dialect, name := upstream.Unified, ""
 	if t != nil {
@@ -293,7 +292,7 @@ func (h *Handler) answerRefusal(w http.ResponseWriter, r *http.Request, t *targe
 		answer.Status = status
 	}
 	if err := writeRefusal(w, r, dialect, refusal, answer); err != nil {
-		// The client is gone; there is nobody left to tell.
+		// The client is gone.
 		h.logger.Debug("writing a refusal", zap.Error(err))
 	}
 	return nil

@@ -9,7 +9,7 @@ import (
 	"github.com/till-proxy/till/scope"
 )
 
-// origin is one place that the credential may be sent to.
+// origin is one address that the credential may be sent to.
 type origin struct {
 	scheme  string // http or https
 	network string // tcp or unix
@@ -33,7 +33,7 @@ func (o origin) hostname() string {
 	return host
 }
 
-// dial is the address as reverse_proxy takes it.
+// dial is the address in reverse_proxy's form.
 func (o origin) dial() string {
 	if o.network == "unix" {
 		return "unix/" + o.address
@@ -41,7 +41,7 @@ func (o origin) dial() string {
 	return o.address
 }
 
-// parseOrigin reads an address: http(s)://host[:port][/path] or unix//path. root is
+// parseOrigin parses an address: http(s)://host[:port][/path] or unix//path. root is
 // its path.
 func parseOrigin(s string) (o origin, root string, err error) {
 	if strings.ContainsAny(s, "{}") {

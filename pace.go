@@ -5,18 +5,18 @@ import (
 	"time"
 )
 
-// How slowly a body may come that takes room in memory until it is whole.
+// How slowly a body may arrive that takes up memory until it is complete.
 const (
-	// bodyPause is the longest pause in it.
+	// bodyPause is the longest pause within it.
 	bodyPause = 30 * time.Second
-	// bodyPace is how much of it must come, in bytes a second, pauses aside: what
-	// the slowest of mobile connections carry.
+	// bodyPace is how much of it must arrive, in bytes a second, pauses excluded: what
+	// the slowest mobile connections carry.
 	bodyPace = 16 << 10
 )
 
-// pace ends a body that comes too slowly: its next read fails, with a deadline
-// that was exceeded. Without it a few clients that stop in the middle of large
-// bodies would keep the room of all.
+// pace ends a body that arrives too slowly: its next read fails because a deadline was
+// exceeded. Without it, a few clients that stop in the middle of large bodies would
+// keep the memory of all.
 type pace struct {
 	client     *http.ResponseController
 	pause      time.Duration
@@ -24,7 +24,7 @@ type pace struct {
 	began, set time.Time
 }
 
-// newPace is nil, and does nothing, where the operator says how long a request
+// newPace returns nil, which does nothing, if the operator has set how long a request
 // may take (timeouts, in the servers option): that deadline stays.
 func newPace(w http.ResponseWriter, r *http.Request) *pace {
 	if s, ok := r.Context().Value(http.ServerContextKey).(*http.Server); ok && s.ReadTimeout > 0 {
@@ -33,7 +33,7 @@ func newPace(w http.ResponseWriter, r *http.Request) *pace {
 	return &pace{client: http.NewResponseController(w), pause: bodyPause, rate: bodyPace}
 }
 
-// next is called before every read, of what follows n bytes.
+// next is called before each read, after n bytes were read.
 func (p *pace) next(n int) {
 	if p == nil {
 		return
@@ -50,11 +50,11 @@ func (p *pace) next(n int) {
 	if whole := p.began.Add(p.pause + time.Duration(int64(n)/p.rate)*time.Second); whole.Before(at) {
 		at = whole
 	}
-	_ = p.client.SetReadDeadline(at) // where there are none, the client is waited for
+	_ = p.client.SetReadDeadline(at) // without support for deadlines, the client is waited for
 }
 
-// end takes the deadline back: the body is whole, and the answer may take as
-// long as it likes.
+// end removes the deadline: the body is complete, and the answer may take as long as it
+// likes.
 func (p *pace) end() {
 	if p != nil {
 		_ = p.client.SetReadDeadline(time.Time{})

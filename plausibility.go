@@ -8,24 +8,25 @@ import (
 	"github.com/till-proxy/till/upstream"
 )
 
-// A report may hold any number. One that passes what was held is believed as long as
-// the model can have done that: the key pays it, and the upstream is learnt. What no
-// model can do is a mistake or a lie, and would stand for ever in the sums and in a
-// role's budget. Then nothing of the report is believed, as if there were none, and
-// the request is charged at its bound.
+// A report can contain any number. One that exceeds what was held is accepted as long
+// as the model can have used that much: the key pays for it, and the contradiction is
+// recorded. What no model can use is a mistake or a lie, and would stay in the sums and
+// in a role's budget for ever. Then the whole report is ignored, and the request is
+// charged at its bound as if there were none.
 const (
-	// mostTokens is what a request may use of input, and an answer have of output,
-	// where neither the price table nor an operator's says how much that can be.
+	// mostTokens is how many tokens a request may use as input, and an answer have as
+	// output, if no price table says how many there can be.
 	mostTokens = 8 << 20
-	// A table may be older than its vendor's models are: twice what it says of tokens
-	// is believed, and ten times of a cost that is reported, but so much in any case,
-	// as for searches that are billed beside the tokens.
+	// A price table may be older than its vendor's models: twice its number of tokens
+	// is accepted, and ten times the cost if a cost is reported, but at least
+	// plausibleCost in any case, for instance for searches that are billed beside the
+	// tokens.
 	plausibleTokenFactor = 2
 	plausibleCostFactor  = 10
 	plausibleCost        = 10_000_000_000 // nano-dollars
 )
 
-// reportedUsage is what the answer reported, as far as that can be true.
+// reportedUsage is the use that the answer reported, if that is plausible.
 func (u *usage) reportedUsage() upstream.Usage {
 	seen := u.meter.Usage()
 	if !u.plausible(seen) {
@@ -34,8 +35,8 @@ func (u *usage) reportedUsage() upstream.Usage {
 	return seen
 }
 
-// plausible reports whether the model that was asked for can have used so much, or the
-// one that answered.
+// plausible reports whether the model that was asked for, or the one that answered, can
+// have used so much.
 func (u *usage) plausible(seen upstream.Usage) bool {
 	return u.plausibleFor(seen, u.price) || u.meter.PricedModel() != u.estimate.Model && u.plausibleFor(seen, u.answeringPrice())
 }
@@ -49,7 +50,8 @@ func (u *usage) plausibleFor(seen upstream.Usage, price *upstream.Price) bool {
 		seen.Nanodollars/plausibleCostFactor <= price.MaxCost(u.estimate, input, output)
 }
 
-// plausibleMost is what is believed of a request to a model in tokens of input and of output.
+// plausibleMost returns the most tokens of input and of output that a request to a
+// model can plausibly use.
 func (u *usage) plausibleMost(price *upstream.Price) (input, output int64) {
 	window, longest := int64(mostTokens), int64(mostTokens)
 	if price != nil {
@@ -74,7 +76,8 @@ func (u *usage) answeringPrice() *upstream.Price {
 	return price.For(u.estimate)
 }
 
-// reportImplausible says, at most once an hour, that an upstream reports what cannot be.
+// reportImplausible logs, at most once an hour, that an upstream reports what cannot be
+// true.
 func (x *exchange) reportImplausible() {
 	u := x.usage
 	if u.meter == nil {

@@ -25,12 +25,13 @@ type ModelPrice struct {
 	// USD per million tokens of input from a cache. Default: that of input.
 	CachedInput float64 `json:"cached_input,omitempty"`
 	// USD per million tokens of input that is written to a cache. Default: in the
-	// proportion to input that the table has for the model; else that of input.
+	// proportion to input that the table has for the model, or that of input if it has
+	// none.
 	CacheWrite float64 `json:"cache_write,omitempty"`
 }
 
-// loadPrices puts together the built-in prices, those of the file, and those of
-// the configuration; the last word counts.
+// loadPrices combines the built-in prices, those of the file, and those of the
+// configuration; the later ones override the earlier ones.
 func (a *App) loadPrices() error {
 	switch a.UnknownPrice {
 	case "", "refuse":
@@ -60,7 +61,7 @@ func (a *App) loadPrices() error {
 		}})
 }
 
-// applyPrices adds the prices of the configuration, and puts all into force for
+// applyPrices adds the prices of the configuration, and puts all of them into force for
 // requests that begin from now on.
 func (a *App) applyPrices(prices *upstream.Prices) error {
 	for i, p := range a.Prices {
@@ -79,7 +80,7 @@ func (a *App) applyPrices(prices *upstream.Prices) error {
 	return nil
 }
 
-// splitModel reads PRESET/MODEL.
+// splitModel parses PRESET/MODEL.
 func splitModel(s string) (provider, model string, err error) {
 	provider, model, ok := strings.Cut(s, "/")
 	if !ok || model == "" || !slices.Contains(upstream.Names(), provider) {
@@ -88,22 +89,22 @@ func splitModel(s string) (provider, model string, err error) {
 	return provider, model, nil
 }
 
-// pricesAge is the age from which the built-in prices are reported.
+// pricesAge is the age from which the built-in prices are reported as old.
 const pricesAge = 45 * 24 * time.Hour
 
-// oldPrices reports whether the built-in prices may not be true any more.
+// oldPrices reports whether the built-in prices may be out of date.
 func (a *App) oldPrices(now time.Time) (asOf string, old bool) {
 	asOf = a.prices.Load().AsOf
 	at, err := time.Parse(time.DateOnly, asOf)
 	return asOf, err != nil || now.Sub(at) >= pricesAge
 }
 
-// warnOldPrices says so at start.
+// warnOldPrices logs that at the start.
 func (a *App) warnOldPrices(now time.Time) {
 	if asOf, old := a.oldPrices(now); old {
 		a.logger.Warn("the built-in prices are old: update till, or name a file of your own with: prices PATH", zap.String("as_of", asOf))
 	}
 }
 
-// PriceTable is what limits in dollars count with.
+// PriceTable returns the prices that limits in dollars count with.
 func (a *App) PriceTable() *upstream.Prices { return a.prices.Load() }
