@@ -10,19 +10,19 @@ import (
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 )
 
-// errForgeable is why a server is not one for rules about addresses: ips and
-// pin_ip of keys, ips of roles, and the limit of sign-ins at the console.
+// errForgeable is why a server cannot enforce rules about addresses: ips and pin_ip of
+// keys, ips of roles, and the limit of sign-ins at the console.
 var errForgeable = errors.New("trusted_proxies without trusted_proxies_strict believes the first address in X-Forwarded-For, which any client can write, so ips and pin_ip would hold nobody back: add trusted_proxies_strict beside it, in the global options under servers")
 
-// checkTrustedProxies refuses a server whose clients can choose the address that they seem
-// to come from. Keys are minted while it runs, so there is no telling that none will
-// have a rule about addresses.
+// checkTrustedProxies refuses a server whose clients can choose the address that they
+// seem to come from. Keys are minted while it runs, so any of them may later have a
+// rule about addresses.
 func checkTrustedProxies(ctx caddy.Context) error {
 	server, ok := ctx.Value(caddyhttp.ServerCtxKey).(*caddyhttp.Server)
 	if !ok || server.TrustedProxiesStrict > 0 {
 		return nil
 	}
-	// Caddy has taken the option over into a field of its own by now.
+	// Caddy has moved the option into an unexported field by now.
 	source := reflect.ValueOf(server).Elem().FieldByName("trustedProxies")
 	if server.TrustedProxiesUnix || server.TrustedProxiesRaw != nil || source.IsValid() && !source.IsZero() {
 		return errForgeable
@@ -30,8 +30,8 @@ func checkTrustedProxies(ctx caddy.Context) error {
 	return nil
 }
 
-// clientAddr is the client's address as Caddy knows it, trusted proxies
-// considered. It is invalid when there is none, as on a unix socket.
+// clientAddr returns the client's address as Caddy knows it, with trusted proxies taken
+// into account. It is invalid if there is none, as on a unix socket.
 func clientAddr(r *http.Request) netip.Addr {
 	text, _ := caddyhttp.GetVar(r.Context(), caddyhttp.ClientIPVarKey).(string)
 	if addr, err := netip.ParseAddr(text); err == nil {

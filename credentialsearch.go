@@ -12,11 +12,11 @@ import (
 	"github.com/till-proxy/till/token"
 )
 
-// needle is one form of a credential while it is searched for.
+// needle is one form of a credential, prepared for the search.
 type needle struct {
 	text  token.Secret
 	first byte
-	fail  []int // by how much of it was found: how much of it that ends with (Knuth, Morris, Pratt)
+	fail  []int // the failure function of Knuth, Morris and Pratt
 }
 
 func newNeedle(form token.Secret) needle {
@@ -29,7 +29,7 @@ func newNeedle(form token.Secret) needle {
 	return n
 }
 
-// next is how many bytes of the needle a text ends with after c, where it ended with
+// next returns how many bytes of the needle a text ends with after c, if it ended with
 // found of them before.
 func (n *needle) next(found int, c byte) int {
 	if found == 0 && c != n.first {
@@ -45,14 +45,14 @@ func (n *needle) next(found int, c byte) int {
 	return found
 }
 
-// minSearched is the length, in bytes, from which a credential is searched for
-// in answers: a shorter one, such as the "ollama" that local servers are given,
-// is no secret and stands in many a text.
+// minSearched is the length, in bytes, from which a credential is searched for in
+// answers: a shorter one, such as the "ollama" that local servers are given, is not
+// secret and occurs in many texts.
 const minSearched = 8
 
-// forms lists how a credential can look in an answer that repeats it, once the
-// text's own escapes are taken off: as it is, as it was written in a query, and in
-// base64, alone or within something longer, such as HTTP Basic.
+// forms lists how a credential can look in an answer that repeats it, once the text's
+// own escapes are removed: as it is, as it is written in a query, and in base64, alone
+// or within something longer, such as HTTP Basic.
 func forms(credential string) []token.Secret {
 	if len(credential) < minSearched {
 		return nil
@@ -60,14 +60,14 @@ func forms(credential string) []token.Secret {
 	texts := []string{credential, string(unescaped(nil, credential)), url.QueryEscape(credential), url.PathEscape(credential)}
 	for before := range 3 {
 		b := append(make([]byte, before), credential...)
-		// What depends on the credential alone, and not on what stands around it.
+		// Only what depends on the credential alone, and not on its surroundings.
 		first, last := (before*8+5)/6, len(b)*8/6
 		texts = append(texts, base64.RawStdEncoding.EncodeToString(b)[first:last], base64.RawURLEncoding.EncodeToString(b)[first:last])
 	}
 	slices.Sort(texts)
 	var all []token.Secret
 	for _, text := range slices.Compact(texts) {
-		if len(text) >= minSearched { // without its escapes it may be shorter
+		if len(text) >= minSearched { // it may be shorter without its escapes
 			all = append(all, token.NewSecret(text))
 		}
 	}
@@ -77,10 +77,11 @@ func forms(credential string) []token.Secret {
 // searchable reports whether the credential is searched for at all.
 func (c *credential) searchable() bool { return len(*c.forms.Load()) > 0 }
 
-// escapes are the bytes that an escape may begin with.
+// escapes are the bytes that an escape can begin with.
 const escapes = `\%&`
 
-// shownIn reports whether a text holds the credential, in any form and escape.
+// shownIn reports whether a text contains the credential, in any form and with any
+// escapes.
 func (c *credential) shownIn(text string) bool {
 	if len(text) < minSearched {
 		return false
@@ -98,35 +99,36 @@ func (c *credential) shownIn(text string) bool {
 	return s.finds([]byte(text)) || s.ends()
 }
 
-// mixed is how many kinds of escapes may lie one over the other, as in an error in
-// JSON that stands in a query. How often each is repeated is maxNested.
+// mixed is how many kinds of escapes may be nested, as in an error in JSON that stands
+// in a query. maxNested is how often each may be repeated.
 const mixed = 2
 
-// search looks for a credential in a text that comes in pieces.
+// search looks for a credential in a text that arrives in pieces.
 type search struct {
 	needles []needle
-	begin   [256]bool // the bytes with which a needle or an escape begins
+	begin   [256]bool // the bytes that a needle or an escape can begin with
 
-	held   []byte // the end of the text so far, which may be the beginning of the credential
+	held   []byte // the end of the text so far, which may be the start of the credential
 	passed int    // bytes of the text before that
 
-	zeros  int // how many came last
+	zeros  int // how many zeros came last
 	levels [mixed + 1]level
 }
 
-// level is the text, without zeros, from which so many kinds of escapes were taken.
+// level is the text, without zeros, from which as many kinds of escapes were removed as
+// its index says.
 type level struct {
 	trail
-	text []byte // whose escapes cannot be judged before more comes
-	at   []int  // where its bytes stand
+	text []byte // the start of an escape that is not complete yet
+	at   []int  // the positions of its bytes in the original
 }
 
 // trail is how much of each needle a text ends with.
 type trail struct {
 	found  []int
-	length int   // bytes that were taken
-	last   []int // a ring of where the last of them stand
-	begun  bool  // it ends with some of a needle
+	length int   // bytes of the text so far
+	last   []int // a ring of the positions of the last ones in the original
+	begun  bool  // it ends with a part of a needle
 }
 
 func newSearch(c *credential) *search {
@@ -147,14 +149,14 @@ func newSearch(c *credential) *search {
 	return s
 }
 
-// finds takes the next piece and reports whether the credential was found in it, or
-// in it and what came before.
+// finds takes the next piece, and reports whether the credential is in it or in it and
+// the text before.
 func (s *search) finds(piece []byte) bool {
 	next := s.passed + len(s.held)
 	s.held = append(s.held, piece...)
 	for i, c := range piece {
 		if c == 0 && s.zeros < 3 {
-			s.zeros++ // of UTF-16 or UTF-32; that many are no character's
+			s.zeros++ // part of UTF-16 or UTF-32, where no character has more of them
 			continue
 		}
 		s.zeros = 0
@@ -168,7 +170,7 @@ func (s *search) finds(piece []byte) bool {
 	return false
 }
 
-// idle reports whether nothing of the text so far can be a part of a needle.
+// idle reports whether no part of the text so far can belong to a needle.
 func (s *search) idle() bool {
 	for i := range s.levels {
 		if s.levels[i].begun || len(s.levels[i].text) > 0 {
@@ -178,7 +180,7 @@ func (s *search) idle() bool {
 	return true
 }
 
-// ends reports the same as finds when the text is over.
+// ends reports the same as finds, at the end of the text.
 func (s *search) ends() bool {
 	for i := range mixed {
 		if s.unescapes(i, true) {
@@ -188,8 +190,8 @@ func (s *search) ends() bool {
 	return false
 }
 
-// takes gives a level its next byte, and what that is without its escapes to the
-// levels above.
+// takes gives a level its next byte, and the levels above what that is without its
+// escapes.
 func (s *search) takes(i int, c byte, at int) bool {
 	l := &s.levels[i]
 	switch {
@@ -221,7 +223,7 @@ func (s *search) unescapes(i int, last bool) bool {
 	return false
 }
 
-// take reports whether the text ends with a needle now.
+// take adds a byte, and reports whether the text now ends with a needle.
 func (t *trail) take(needles []needle, c byte, at int) bool {
 	t.last[t.length%len(t.last)] = at
 	t.length++
@@ -236,7 +238,7 @@ func (t *trail) take(needles []needle, c byte, at int) bool {
 	return false
 }
 
-// harmless is how many bytes of what is held are no part of the credential,
+// harmless returns how many of the held bytes cannot be part of the credential,
 // whatever follows.
 func (s *search) harmless() int {
 	end := s.passed + len(s.held)
@@ -254,7 +256,7 @@ func (s *search) harmless() int {
 	return end - s.passed
 }
 
-// pass gives away the first n bytes of what is held.
+// pass moves the first n of the held bytes into p.
 func (s *search) pass(p []byte, n int) int {
 	n = copy(p, s.held[:n])
 	s.held = s.held[:copy(s.held, s.held[n:])]
@@ -262,15 +264,15 @@ func (s *search) pass(p []byte, n int) int {
 	return n
 }
 
-// maxNested is how often one character may be escaped. What is longer is nobody's
-// escape, and must not let a search hold back ever more.
+// maxNested is how often one character may be escaped. Nobody escapes more often, and a
+// longer escape must not make a search hold back more and more.
 const maxNested = 16
 
-// unescape takes off the escapes of the one character that text begins with, as
-// often as it was escaped (a gateway quotes an error within its own), appends what
-// it is, if it is anything, and returns how many bytes of the text it takes; 0 if
-// that cannot be said before more of the text is there. They are those of JSON and
-// JavaScript, of URLs and of HTML.
+// unescape removes all escapes of the one character that text begins with (a gateway
+// quotes an error within its own, and so escapes it again). It appends the character,
+// if there is one, and returns how many bytes of the text it takes, or 0 if that
+// depends on more text. The escapes are those of JSON and JavaScript, of URLs and of
+// HTML.
 func unescape(dst, text []byte, last bool) (plain []byte, n int) {
 	switch text[0] {
 	case '\\':
@@ -314,8 +316,8 @@ func unescape(dst, text []byte, last bool) (plain []byte, n int) {
 	return append(dst, text[0]), 1
 }
 
-// maxEntity is how long the name of a character in HTML may be, in bytes. The
-// longest of those in ASCII has ten.
+// maxEntity is how long the name of a character in HTML may be, in bytes. The longest
+// of those in ASCII has ten.
 const maxEntity = 12
 
 // entity reads a character reference of HTML.
@@ -338,7 +340,7 @@ func entity(dst, text []byte, last bool) (plain []byte, n int) {
 	return append(dst, '&'), n
 }
 
-// ended is n when the text is over, and 0 when more is to come.
+// ended returns n at the end of the text, and 0 if more follows.
 func ended(n int, last bool) int {
 	if last {
 		return n
@@ -346,8 +348,8 @@ func ended(n int, last bool) int {
 	return 0
 }
 
-// repeated is how many bytes a word takes at the beginning of a text, which may
-// stand there so many times.
+// repeated returns how many bytes the repetitions of a word take up at the beginning of
+// a text, up to the given number of times.
 func repeated(text []byte, word string, times int) (n int) {
 	for ; times > 0 && len(text) >= n+len(word) && string(text[n:n+len(word)]) == word; times-- {
 		n += len(word)
@@ -355,7 +357,7 @@ func repeated(text []byte, word string, times int) (n int) {
 	return n
 }
 
-// hexadecimal reads digits, and returns how many there were.
+// hexadecimal reads up to so many digits, and returns how many there were.
 func hexadecimal(text []byte, digits int) (v rune, read int) {
 	for read < digits && read < len(text) {
 		c := text[read]
@@ -373,7 +375,7 @@ func hexadecimal(text []byte, digits int) (v rune, read int) {
 	return v, read
 }
 
-// unescaped takes the escapes off a whole text.
+// unescaped removes the escapes of a whole text.
 func unescaped(dst []byte, text string) []byte {
 	for rest := []byte(text); len(rest) > 0; {
 		plain, n := unescape(dst, rest, true)
@@ -382,14 +384,14 @@ func unescaped(dst []byte, text string) []byte {
 	return dst
 }
 
-// searched passes a body on while it is searched, and holds back only what may be
-// the beginning of the credential.
+// searched passes a body on while it is searched, and holds back only what may be the
+// start of the credential.
 type searched struct {
 	io.Closer
-	rest   io.Reader // what was not searched yet
+	rest   io.Reader // not searched yet
 	search *search
-	free   int   // bytes of what the search holds that may pass
-	err    error // what comes after them
+	free   int   // held bytes that may pass
+	err    error // to return after them
 }
 
 func (b *searched) Read(p []byte) (int, error) {
@@ -398,7 +400,7 @@ func (b *searched) Read(p []byte) (int, error) {
 		b.err = err
 		switch {
 		case b.search.finds(p[:n]) || err == io.EOF && b.search.ends():
-			b.err = errShown // and what is held stays here
+			b.err = errShown // the held bytes are never passed on
 		case err == io.EOF:
 			b.free = len(b.search.held)
 		default:

@@ -11,7 +11,7 @@ import (
 	"github.com/till-proxy/till/limiter"
 )
 
-// redirectHosts are the servers that redirects may lead to: hosts, perhaps with a
+// redirectHosts are the servers that redirects may lead to: hosts, with or without a
 // port, and *.example.com for one label before example.com.
 type redirectHosts []string
 
@@ -32,8 +32,8 @@ func parseRedirectHosts(list []string) (redirectHosts, error) {
 	return all, nil
 }
 
-// allows reports whether a redirect may lead to an address. A host with other letters
-// than hosts are made of is none: what some clients make of U+FF0F is a slash.
+// allows reports whether a redirect may lead to an address. A host that contains other
+// characters than host names do is refused: some clients read U+FF0F as a slash.
 func (p redirectHosts) allows(u *url.URL) bool {
 	host := plainHost(u)
 	_, parent, _ := strings.Cut(host, ".")
@@ -45,7 +45,7 @@ func (p redirectHosts) allows(u *url.URL) bool {
 	})
 }
 
-// relocate judges the Location of an answer, and writes it as the client's own.
+// relocate checks the Location of an answer, and rewrites it as the client's own.
 func (t *target) relocate(res *http.Response, out *http.Request, x *exchange, key *limiter.Key) *limiter.Refusal {
 	locations := res.Header["Location"]
 	if len(locations) == 0 || len(locations) == 1 && locations[0] == "" {
@@ -53,14 +53,14 @@ func (t *target) relocate(res *http.Response, out *http.Request, x *exchange, ke
 	}
 	location := locations[0]
 	redirects := res.StatusCode >= 300 && res.StatusCode < 400
-	// What was made (201, 202) is told as it came, for clients that take it for an
-	// absolute address; whoever follows a redirect reads a path too.
+	// The address of a new resource (201, 202) stays an absolute one, for clients that
+	// expect that; in a redirect clients accept a path, too.
 	translated, err := t.clientAddress(location, !redirects, out, x)
 	if len(locations) > 1 {
 		err = errUnclear
 	}
 	if err == nil && redirects && t.origins[0].scheme == "http" {
-		// It would come back to this server, and be asked over http once more.
+		// The client would come back to this server, and be redirected again from http.
 		if u, _ := parseAddress(location); u != nil && u.Scheme == "https" {
 			err = errOutside
 		}
@@ -81,17 +81,17 @@ func (t *target) relocate(res *http.Response, out *http.Request, x *exchange, ke
 	to, parseErr := parseAddress(location)
 	switch {
 	case errors.Is(err, errUnclear) || parseErr != nil:
-		return refuse("to something that is no address of a web server, which is not followed")
+		return refuse("to something that is not the address of a web server, which is not followed")
 	case errors.Is(err, errOutside):
-		return refuse("to a place of its own that is not below the address in the configuration: whoever runs this server may change that to %s", t.plain(to, out))
+		return refuse("to an address of its own that is not below the configured one: the operator of this server may change that to %s", t.plain(to, out))
 	case to.Scheme == "" && to.Host != "":
 		to.Scheme = t.origins[0].scheme
 	}
 	if to.User == nil && strings.EqualFold(to.Scheme+"://"+to.Host, t.publicOrigin) {
-		if ownPath(to.EscapedPath()) { // where a DELETE revokes the key
+		if ownPath(to.EscapedPath()) { // a DELETE there would revoke the key
 			return refuse("to what this server answers itself, which is not followed")
 		}
-		return nil // an upstream that was told by which address it is reached
+		return nil // the upstream knows the address by which it is reached
 	}
 	secure := to.Scheme == "https" || t.origins[0].scheme == "http"
 	if to.User == nil && secure && t.redirectHosts.allows(to) {
@@ -104,11 +104,11 @@ func (t *target) relocate(res *http.Response, out *http.Request, x *exchange, ke
 	case !secure:
 		return refuse("to %s without TLS, which is not followed", host)
 	}
-	return refuse("to %s, another server, which is not followed; whoever runs this server lets such redirects pass with: redirects pass %s", host, host)
+	return refuse("to %s, another server, which is not followed; the operator of this server lets such redirects pass with: redirects pass %s", host, host)
 }
 
-// plainHost is the host of an address that somebody else wrote, fit for a message;
-// "" where it holds anything but what hosts are made of.
+// plainHost returns the host of an address that another party wrote, fit for a message,
+// or "" if it contains any character that host names do not.
 func plainHost(u *url.URL) string {
 	host := authority(u.Scheme, u.Host)
 	if len(host) > 255 || strings.ContainsFunc(u.Host, func(r rune) bool {
@@ -119,8 +119,8 @@ func plainHost(u *url.URL) string {
 	return host
 }
 
-// plain is the address at the upstream that a redirect named, without what it asks
-// there, fit for a message.
+// plain returns the address at the upstream that a redirect named, without its query,
+// fit for a message.
 func (t *target) plain(u *url.URL, out *http.Request) string {
 	here := url.URL{Scheme: t.origins[0].scheme, Host: out.Host, Path: out.URL.Path, RawPath: out.URL.RawPath}
 	u = here.ResolveReference(u)

@@ -14,25 +14,25 @@ import (
 	"github.com/till-proxy/till/scope"
 )
 
-// Role says what the holders of its admin tokens may do, and how far keys that
-// are minted under it may go, whoever mints them. A ceiling binds the total of a
-// key, also after a change or a grant; what a mint leaves out takes the ceiling.
+// Role defines what the holders of its admin tokens may do, and how far keys that are
+// minted under it may go, whoever mints them. A ceiling bounds the total of a key, also
+// after a change or a grant; a limit that a mint leaves out is set to the ceiling.
 type Role struct {
-	// What holders of the role's tokens may do: some of `keys:create`,
-	// `keys:read`, `keys:update`, `keys:revoke`, `keys:rotate`, `audit:read` and
-	// `tokens:manage`. Default: nothing.
+	// What holders of the role's tokens may do: any of `keys:create`, `keys:read`,
+	// `keys:update`, `keys:revoke`, `keys:rotate`, `audit:read` and `tokens:manage`.
+	// Default: nothing.
 	Permissions []string `json:"permissions,omitempty"`
 
-	// Which keys they see; others do not exist for them: "own", which are those
-	// minted with the same token and those below them, "role", also all others of
-	// the role, or "all". Default: own.
+	// Which keys they see; others do not exist for them: "own" means those minted with
+	// the same token and their descendants, "role" also all others of the role, "all"
+	// every key. Default: own.
 	Sees string `json:"sees,omitempty"`
 
 	// The upstreams that keys may be for, by name. Default: all.
 	Upstreams []string `json:"upstreams,omitempty"`
 
-	// The models that keys may use: names, or beginnings that end with `*`. A key
-	// that names none gets these. Default: all.
+	// The models that keys may use: names, or prefixes that end with `*`. A key that
+	// names none gets these. Default: all.
 	Models []string `json:"models,omitempty"`
 
 	// The HTTP methods that keys may use, in capitals. A key that names none gets
@@ -51,21 +51,21 @@ type Role struct {
 	// number.
 	MaxActivations int64 `json:"max_activations,omitempty"`
 
-	// How many tokens of input and output a key may use in all. Keys for
-	// upstreams without a preset cannot be minted under it, because nothing is
-	// known of how those report their use. Default: any number.
+	// How many tokens of input and output a key may use in all. Keys for upstreams
+	// without a preset cannot be minted under it, because till does not know how those
+	// report their use. Default: any number.
 	MaxTokens int64 `json:"max_tokens,omitempty"`
 
 	// How many US dollars a key may spend in all, as text: "5.00". Keys for
 	// upstreams without a preset cannot be minted under it. Default: any amount.
 	MaxSpendUSD string `json:"max_spend_usd,omitempty"`
 
-	// How long a key may live after it was made, grants included. A key without
-	// an end gets this one. Default: for ever.
+	// How long a key may live after it was minted, grants included. A key that is
+	// minted without an end gets this one. Default: for ever.
 	MaxLifetime caddy.Duration `json:"max_lifetime,omitempty"`
 
-	// The budget that all keys of the role share. Use counts, not minting.
-	// What was used stays while the role is not configured. Default: none.
+	// The budget that all keys of the role share. It is spent by use, not by minting.
+	// What was used is kept while the role is not configured. Default: none.
 	Budget *RoleBudget `json:"budget,omitempty"`
 }
 
@@ -82,12 +82,12 @@ type RoleBudget struct {
 	// amount.
 	SpendUSD string `json:"spend_usd,omitempty"`
 
-	// When all of it begins anew, in UTC: "day", "week" (on Mondays) or
-	// "month". Default: never.
+	// When the budget starts again, in UTC: "day", "week" (on Mondays) or "month".
+	// Default: never.
 	Renews string `json:"renews,omitempty"`
 }
 
-// provisionRoles checks the roles and takes them over.
+// provisionRoles validates the roles and resolves them.
 func (a *App) provisionRoles() error {
 	a.roles = make(map[string]limiter.Role, len(a.Roles))
 	for _, name := range slices.Sorted(maps.Keys(a.Roles)) {
@@ -123,7 +123,7 @@ func (r *Role) checkUpstreams(upstreams []string) error {
 	return nil
 }
 
-// resolve is the role as the limiter takes it.
+// resolve returns the role in the limiter's form.
 func (r *Role) resolve() (limiter.Role, error) {
 	role := limiter.NewRole()
 	if err := r.checkLists(); err != nil {
@@ -181,8 +181,8 @@ func (r *Role) resolve() (limiter.Role, error) {
 	return role, nil
 }
 
-// checkLists checks that the role's lists hold something, and that as it is meant: an
-// empty one would be no ceiling, and no placeholder is replaced in them.
+// checkLists checks that the role's lists are not empty, because an empty list would be
+// no ceiling, and that they hold no placeholders, because none are replaced in them.
 func (r *Role) checkLists() error {
 	for name, list := range map[string][]string{
 		"permissions": r.Permissions, "upstreams": r.Upstreams, "models": r.Models, "methods": r.Methods, "paths": r.Paths, "ips": r.IPs,
@@ -194,7 +194,7 @@ func (r *Role) checkLists() error {
 	return nil
 }
 
-// checkList checks a list of rules, which nil leaves out.
+// checkList checks a list of rules; nil means that it was left out.
 func checkList(name string, list []string) error {
 	if list != nil && len(list) == 0 {
 		return fmt.Errorf("%s must not be empty; leave it out for no such rule", name)
@@ -224,7 +224,7 @@ func permission(text string) (limiter.Permission, error) {
 	return "", fmt.Errorf("unknown permission %q; there are: %s", text, strings.Join(names, " "))
 }
 
-// limit is the budget as the limiter takes it.
+// limit returns the budget in the limiter's form.
 func (b *RoleBudget) limit() (limiter.Amounts, error) {
 	limit := limiter.NoLimits()
 	if b.Activations < 0 || b.Tokens < 0 {

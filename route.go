@@ -14,7 +14,7 @@ import (
 	"github.com/till-proxy/till/scope"
 )
 
-// keyRefusal is a refusal of a request that came with key.
+// keyRefusal returns a refusal of a request that came with key.
 func keyRefusal(key *limiter.Key, code limiter.Code, format string, args ...any) *limiter.Refusal {
 	who := "key " + key.ID
 	if key.Name != "" {
@@ -35,8 +35,9 @@ func storeClosed() *limiter.Refusal {
 
 const proxyPrefix = "/proxy/"
 
-// normalizePath is the path of a request as it is judged and sent on. Clients that join
-// the address of a server and a path with a slash too many mean one.
+// normalizePath returns the path of a request as it is checked and sent on. Clients
+// that join the address of a server and a path with one slash too many mean a single
+// slash.
 func normalizePath(escaped string) string {
 	escaped = scope.OneSlash(escaped)
 	if rest, ok := strings.CutPrefix(escaped, proxyPrefix); ok {
@@ -50,15 +51,15 @@ func normalizePath(escaped string) string {
 // location is where a request goes at its upstream.
 type location struct {
 	path    string // canonical and decoded
-	version int    // how many bytes of path are a version that rules may leave out
+	version int    // length of the version that path begins with, which rules may leave out
 	out     string // as sent, escaped
-	proxied string // "/proxy/<upstream>" when the client wrote that
+	proxied string // "/proxy/<upstream>" if the client wrote that
 	upgrade bool
 }
 
-// route decides where a request goes and whether the upstream allows it at
-// all; what the key allows is judged by the limiter. What is matched is what
-// is sent, byte for byte.
+// route decides where a request goes and whether the upstream allows it at all; the
+// limiter decides what the key allows. The path that is matched is the path that is
+// sent, byte for byte.
 func (t *target) route(r *http.Request, key *limiter.Key, path, escaped string) (location, *limiter.Refusal) {
 	to, refusal := t.locate(key, path, escaped)
 	if refusal != nil {
@@ -69,13 +70,13 @@ func (t *target) route(r *http.Request, key *limiter.Key, path, escaped string) 
 	if to.upgrade && method == http.MethodConnect {
 		method = http.MethodGet // RFC 8441: what would be a GET in HTTP/1.1
 	}
-	if http2, _ := upgradesTo(r); http2 { // on which whatever follows would be forwarded unseen
+	if http2, _ := upgradesTo(r); http2 { // where further requests would be forwarded unchecked
 		return to, keyRefusal(key, limiter.CodeUpgradeNotAllowed, "may not upgrade the connection to HTTP/2")
 	}
 	return to, t.permit(method, to.path, to.upgrade, key)
 }
 
-// locate finds what a path of this server is at the upstream.
+// locate returns what a path of this server is at the upstream.
 func (t *target) locate(key *limiter.Key, path, escaped string) (to location, refusal *limiter.Refusal) {
 	if rest, ok := strings.CutPrefix(path, proxyPrefix); ok {
 		name, _, _ := strings.Cut(rest, "/")
@@ -102,14 +103,14 @@ func (t *target) locate(key *limiter.Key, path, escaped string) (to location, re
 		}
 	}
 	if to.out == "/" {
-		to.out = t.root // the address itself, as the configuration writes it
+		to.out = t.root // the address as it is written in the configuration
 	} else {
 		to.out = t.base + to.out
 	}
 	return to, nil
 }
 
-// permit judges by the upstream's own rules.
+// permit applies the upstream's own rules.
 func (t *target) permit(method, path string, upgrade bool, key *limiter.Key) *limiter.Refusal {
 	administrative, asynchronous := t.preset.Denied(method, path)
 	version := t.preset.Version(path)
@@ -126,9 +127,9 @@ func (t *target) permit(method, path string, upgrade bool, key *limiter.Key) *li
 	return nil
 }
 
-// costsNothing reports whether a request is free: by the preset, or because the
-// operator says so. What is metered never is, however wide a pattern is, and no
-// upgraded connection.
+// costsNothing reports whether a request is free, because of the preset or of the
+// operator's rules. What is metered never is, however wide a pattern is, and no
+// upgraded connection is.
 func (t *target) costsNothing(x *exchange, method string) bool {
 	if t.preset.IsFree(method, x.path) {
 		return true
@@ -136,10 +137,10 @@ func (t *target) costsNothing(x *exchange, method string) bool {
 	return len(t.free) > 0 && !x.upgrade && t.free.Match(method, x.path, x.version) && !t.preset.Meters(method, x.path)
 }
 
-// listens reports whether a request only opens a stream of events, as MCP's clients
-// do (modelcontextprotocol.io/specification/2025-06-18/basic/transports) and
-// EventSource in browsers. At the vendors of models such a request may be an answer
-// that goes on, so there it counts as any other.
+// listens reports whether a request only opens a stream of events, as MCP's clients do
+// (modelcontextprotocol.io/specification/2025-06-18/basic/transports) and EventSource
+// in browsers. At a vendor of models such a request may resume an answer, so there it
+// counts like any other.
 func (t *target) listens(x *exchange, r *http.Request) bool {
 	return t.presetName == "" && r.Method == http.MethodGet && !x.upgrade && r.ContentLength == 0 &&
 		slices.ContainsFunc(r.Header["Accept"], func(line string) bool {
@@ -147,8 +148,8 @@ func (t *target) listens(x *exchange, r *http.Request) bool {
 		})
 }
 
-// upgrades reports whether the request wants another protocol on its
-// connection: RFC 9110, section 7.8, and extended CONNECT, RFC 8441.
+// upgrades reports whether the request asks for another protocol on its connection: RFC
+// 9110, section 7.8, and extended CONNECT, RFC 8441.
 func upgrades(r *http.Request) bool {
 	if r.Method == http.MethodConnect {
 		return r.Header.Get(":protocol") != "" || r.ProtoMajor == 3 && r.Proto != "HTTP/3.0"
@@ -156,8 +157,8 @@ func upgrades(r *http.Request) bool {
 	return httpguts.HeaderValuesContainsToken(r.Header["Connection"], "upgrade") || len(r.Header["Upgrade"]) > 0
 }
 
-// upgradesTo says what the request wants its connection to become: HTTP/2, or
-// something else.
+// upgradesTo reports what the request wants to upgrade its connection to: HTTP/2, or
+// something other.
 func upgradesTo(r *http.Request) (http2, other bool) {
 	for _, line := range r.Header["Upgrade"] {
 		for name := range strings.SplitSeq(line, ",") {
@@ -174,10 +175,10 @@ func upgradesTo(r *http.Request) (http2, other bool) {
 	return http2, other
 }
 
-// dropHTTP2Upgrade takes out of a request the wish to go on in HTTP/2 on the same
-// connection, which a server may ignore and RFC 9113, section 3.1, has given up:
-// Java's client has it on every request without TLS. Who names another protocol
-// beside it wants an upgrade, and who forgets Connection is not understood.
+// dropHTTP2Upgrade removes a request's offer to go on in HTTP/2 on the same connection,
+// which a server may ignore and which RFC 9113, section 3.1, has deprecated: Java's
+// client makes it with every request without TLS. A client that names another protocol
+// beside it wants an upgrade, and without a Connection header the offer is invalid.
 func dropHTTP2Upgrade(r *http.Request) {
 	if http2, other := upgradesTo(r); !http2 || other || r.Method == http.MethodConnect || !httpguts.HeaderValuesContainsToken(r.Header["Connection"], "upgrade") {
 		return

@@ -15,11 +15,12 @@ import (
 	"github.com/till-proxy/till/token"
 )
 
-// sealing is a configuration's seal keys, read when they are first needed and
-// not while a configuration is only being validated: the file may be made.
+// sealing holds a configuration's seal keys. They are read when they are first needed
+// and not while a configuration is only being validated, because reading may create the
+// file.
 type sealing struct {
-	file  string // where they are, unless
-	named bool   // the configuration names them
+	file  string // where they are, unless named is set
+	named bool   // the configuration itself names the keys
 
 	mu     sync.Mutex
 	sealer *token.Sealer
@@ -34,7 +35,7 @@ func (s *sealing) get() (*token.Sealer, error) {
 	return s.read()
 }
 
-// read reads the file of seal keys. Callers hold s.
+// read reads the file of seal keys. The caller holds s.mu.
 func (s *sealing) read() (*token.Sealer, error) {
 	keys, err := token.LoadOrCreateSealKeys(s.file)
 	if err != nil {
@@ -48,7 +49,7 @@ func (s *sealing) read() (*token.Sealer, error) {
 	return sealer, nil
 }
 
-// provisionSealing finds where the seal keys are, and takes those that the
+// provisionSealing finds out where the seal keys are, and loads those that the
 // configuration names.
 func (a *App) provisionSealing() error {
 	a.sealing = &sealing{file: a.SealKeyFile, named: len(a.SealKeys) > 0}
@@ -71,10 +72,11 @@ func (a *App) provisionSealing() error {
 			return a.applySealKeys(ctx, keys)
 		})
 	}
-	// It is made when it is first needed, so there is nothing to load yet.
+	// The file is created when it is first needed, so there is nothing to load yet.
 	a.sources = append(a.sources, &fileSource{what: "the file of seal keys", paths: []string{a.sealing.file}, maxSize: maxSealKeyFile,
 		apply: func(ctx context.Context, _ contents) (bool, error) {
-			// Nor is another made where it went away: keys are sealed with the one in force.
+			// If the file is gone, no other is created: keys are sealed with the one in
+			// force.
 			keys, err := token.LoadSealKeys(a.sealing.file)
 			if err != nil {
 				return false, err
@@ -84,11 +86,12 @@ func (a *App) provisionSealing() error {
 	return nil
 }
 
-// maxSealKeyFile bounds the file of seal keys, in bytes.
+// maxSealKeyFile is the longest file of seal keys, in bytes.
 const maxSealKeyFile = 1 << 20
 
-// applySealKeys puts seal keys into force. It leaves those that are where one of them
-// is gone and still needed: it could not be had again.
+// applySealKeys puts seal keys into force. If one of the present keys is missing and
+// still needed, it keeps the present ones, because the missing key could not be
+// recovered.
 func (a *App) applySealKeys(ctx context.Context, keys []token.SealKey) (changed bool, err error) {
 	next, err := token.NewSealer(keys...)
 	if err != nil {
@@ -106,13 +109,13 @@ func (a *App) applySealKeys(ctx context.Context, keys []token.SealKey) (changed 
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.sealer != before || before != nil && slices.Equal(before.IDs(), next.IDs()) {
-		return false, nil // a rotation has taken its own, or nothing is new
+		return false, nil // a rotation was faster, or nothing has changed
 	}
 	s.sealer = next
 	return true, nil
 }
 
-// sealKeysGone says which seal keys would be missing.
+// sealKeysGone returns an error if a missing seal key is still needed.
 func (a *App) sealKeysGone(ctx context.Context, before, next *token.Sealer) error {
 	gone := slices.DeleteFunc(before.IDs(), next.Has)
 	if len(gone) == 0 {
@@ -151,7 +154,7 @@ func (a *App) Seal(upstreamName string, lookup token.Lookup, salt, secret token.
 	return box, limiter.Box{SealKey: id, Origins: t.declared, Salt: salt}, err
 }
 
-// SealKeyIDs names the seal keys: the first seals, the others still open.
+// SealKeyIDs returns the ids of the seal keys: the first seals, the others still open.
 func (a *App) SealKeyIDs() ([]token.SealKeyID, error) {
 	sealer, err := a.sealing.get()
 	if err != nil {
@@ -160,11 +163,11 @@ func (a *App) SealKeyIDs() ([]token.SealKeyID, error) {
 	return sealer.IDs(), nil
 }
 
-// sealFile lets one rotation at a time write the file of seal keys.
+// sealFile is held while a rotation writes the file of seal keys.
 var sealFile sync.Mutex
 
-// RotateSeal makes a new seal key, which seals from here on. Those before it
-// still open. The log of the store knows of it before the file does.
+// RotateSeal makes a new seal key, which seals from now on. The previous ones still
+// open. The audit log records the new key before the file contains it.
 func (a *App) RotateSeal(by limiter.Caller) error {
 	l, err := a.Limiter()
 	if err != nil {
@@ -173,7 +176,7 @@ func (a *App) RotateSeal(by limiter.Caller) error {
 	if a.sealing.named {
 		return admin.ErrSealKeyNamed
 	}
-	if _, err := a.sealing.get(); err != nil { // also where there is no file yet
+	if _, err := a.sealing.get(); err != nil { // creates the file if there is none
 		return err
 	}
 	key, err := token.NewSealKey()
@@ -186,7 +189,7 @@ func (a *App) RotateSeal(by limiter.Caller) error {
 	if err != nil {
 		return err
 	}
-	if _, err := a.applySealKeys(a.ctx, present); err != nil { // what was edited away would be gone for good
+	if _, err := a.applySealKeys(a.ctx, present); err != nil { // a key that was deleted from the file would be lost for good
 		return err
 	}
 	if err := l.SealRotated(by, key.ID()); err != nil {

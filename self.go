@@ -10,18 +10,19 @@ import (
 	"github.com/till-proxy/till/limiter"
 )
 
-// holder is who asks about the key they hold, with what their request showed.
+// holder is the sender of a request with a key, and what the request has proved about
+// the key.
 type holder struct {
 	k          *limiter.Live
 	key        *limiter.Key
 	target     *target
-	credential *credential // of a sealed key that was not revoked
+	credential *credential // of a sealed key that is not revoked
 	box        limiter.Box
 	number     int64 // of the key's string
 }
 
-// serveSelf answers a key's holder about the key, dead or alive: GET shows
-// limits and what is left, DELETE revokes it.
+// serveSelf answers a holder about the key, active or not: GET shows its limits and
+// what is left, DELETE revokes it.
 func (h *Handler) serveSelf(w http.ResponseWriter, r *http.Request, l *limiter.Limiter, by *holder) error {
 	k, t := by.k, by.target
 	if r.URL.Path == childrenPath && r.Method == http.MethodPost {
@@ -36,7 +37,7 @@ func (h *Handler) serveSelf(w http.ResponseWriter, r *http.Request, l *limiter.L
 		return h.refuse(w, r, t, selfPath, keyRefusal(key, limiter.CodeMethodNotAllowed, "may use POST on %s, not %s", childrenPath, r.Method), http.StatusMethodNotAllowed)
 	}
 	if r.URL.Path != selfPath {
-		return h.refuse(w, r, t, selfPath, keyRefusal(key, limiter.CodePathNotAllowed, "asked for %s, which is not there: till answers on %s", r.URL.Path, selfPath), http.StatusNotFound)
+		return h.refuse(w, r, t, selfPath, keyRefusal(key, limiter.CodePathNotAllowed, "asked for %s, which does not exist: till answers on %s", r.URL.Path, selfPath), http.StatusNotFound)
 	}
 	view := k.View()
 	switch r.Method {

@@ -13,12 +13,12 @@ import (
 	"github.com/till-proxy/till/token"
 )
 
-// childrenPath is where a key's holder mints child keys.
+// childrenPath is where the holder of a key mints child keys.
 const childrenPath = selfPath + "/keys"
 
-// mintChild mints a child key for the holder of its parent. The real key that
-// is sealed into the parent's string, which is at hand now and never else, is
-// sealed into the child's, too, with a salt of its own.
+// mintChild mints a child key for the holder of its parent. The real key that is sealed
+// into the parent's string, which is available only now, is also sealed into the
+// child's, with a salt of its own.
 func (h *Handler) mintChild(w http.ResponseWriter, r *http.Request, l *limiter.Limiter, by *holder) error {
 	key, t := by.key, by.target
 	sealed := key.Custody == limiter.CustodySealed
@@ -27,9 +27,9 @@ func (h *Handler) mintChild(w http.ResponseWriter, r *http.Request, l *limiter.L
 	switch {
 	case refusal != nil:
 	case sealed && by.credential == nil:
-		refusal = storeClosed() // revoked just now
+		refusal = storeClosed() // revoked a moment ago
 	case sealed && !slices.Equal(by.box.Origins, t.declared):
-		// Sealed anew it would be bound to the address that is configured now.
+		// A new box would be bound to the address that is configured now.
 		refusal = keyRefusal(key, limiter.CodeUpstreamChanged, "was sealed for upstream %s at another address than the one configured now, and so may not mint child keys", t.name)
 	case !sealed && t.held.Load() == nil && !h.Guard:
 		refusal = keyRefusal(key, limiter.CodeUpstreamUnknown, "is for upstream %s, which has no credential here any more", t.name)
@@ -65,7 +65,7 @@ func (h *Handler) mintChild(w http.ResponseWriter, r *http.Request, l *limiter.L
 	return h.answerHolder(w, r, key, http.StatusCreated, admin.ChildJSON(view, scopedKey, h.app.BaseURL()))
 }
 
-// refuseChild says why no child was minted.
+// refuseChild answers why no child was minted.
 func (h *Handler) refuseChild(w http.ResponseWriter, r *http.Request, by *holder, err error) error {
 	key := by.key
 	var refusal *limiter.Refusal

@@ -6,9 +6,9 @@ import (
 	"sync/atomic"
 )
 
-// sharedLog is the logger of what lives longer than one configuration: it writes
-// to the logger of the configuration that started last. The one before may write
-// to a file that is closed by then.
+// sharedLog is the logger of what outlives a configuration. It writes to the logger of
+// the configuration that started last, because the previous one's file may be closed by
+// then.
 type sharedLog struct {
 	to atomic.Pointer[slog.Handler]
 }
@@ -22,7 +22,7 @@ func newSharedLog(first *slog.Logger) *sharedLog {
 	return s
 }
 
-// follow lets everything that is logged from now on go to another logger.
+// follow sends everything that is logged from now on to another logger.
 func (s *sharedLog) follow(l *slog.Logger) {
 	h := l.Handler()
 	s.to.Store(&h)
@@ -40,10 +40,10 @@ func (s *sharedLog) Enabled(ctx context.Context, level slog.Level) bool {
 // Handle implements slog.Handler.
 func (s *sharedLog) Handle(ctx context.Context, r slog.Record) error { return s.now().Handle(ctx, r) }
 
-// WithAttrs implements slog.Handler. What it returns stays with today's logger.
+// WithAttrs implements slog.Handler. The result keeps the current logger.
 func (s *sharedLog) WithAttrs(attrs []slog.Attr) slog.Handler { return s.now().WithAttrs(attrs) }
 
-// WithGroup implements slog.Handler. What it returns stays with today's logger.
+// WithGroup implements slog.Handler. The result keeps the current logger.
 func (s *sharedLog) WithGroup(name string) slog.Handler { return s.now().WithGroup(name) }
 
 // Interface guard

@@ -15,11 +15,11 @@ import (
 
 const protocolHeader = "Sec-Websocket-Protocol"
 
-// maxCredential bounds what is looked at in one slot, in bytes.
+// maxCredential is how much of one slot is examined, in bytes.
 const maxCredential = len("sk-") + len(token.KeyPrefix) + 64 + token.MaxBox
 
-// finder collects the scoped keys in a request. A request may carry its key
-// in any slot, and in several, but only one key.
+// finder collects the scoped keys in a request. A request may carry its key in any
+// slot, and in several, but only one key.
 type finder struct {
 	key       string // as it came, without "sk-"
 	different bool
@@ -39,9 +39,9 @@ func (f *finder) see(value string) {
 	}
 }
 
-// takeKey finds the scoped key in any slot and takes every slot out of the
-// request, so that nothing below ever sees a key or a foreign credential.
-// Only query parameters and subprotocols that are no key stay.
+// takeKey finds the scoped key in any slot and removes every slot from the request, so
+// that no later handler sees a key or a foreign credential. Query parameters and
+// subprotocols stay unless they hold a key.
 func takeKey(r *http.Request) (token.Parsed, *limiter.Refusal) {
 	var f finder
 	several := len(r.Header["Authorization"]) > 1
@@ -96,7 +96,7 @@ func takeKey(r *http.Request) (token.Parsed, *limiter.Refusal) {
 	return parsed, nil
 }
 
-// seeBasic looks at user and password of HTTP Basic (RFC 7617).
+// seeBasic looks at the user and the password of HTTP Basic (RFC 7617).
 func (f *finder) seeBasic(encoded string) {
 	if len(encoded) > 2*maxCredential {
 		return
@@ -110,8 +110,8 @@ func (f *finder) seeBasic(encoded string) {
 	f.see(password)
 }
 
-// takeQuery takes keys out of the query, also out of the request line that
-// later handlers may look at.
+// takeQuery removes keys from the query, and from the request line that later handlers
+// may look at.
 func takeQuery(r *http.Request, f *finder) {
 	kept := upstream.DropQuery(r.URL.RawQuery, func(name, value string) bool {
 		if !token.LooksLikeKey(value) {
@@ -127,7 +127,7 @@ func takeQuery(r *http.Request, f *finder) {
 	}
 	r.URL.RawQuery = kept
 	r.RequestURI = r.URL.RequestURI()
-	// Caddy keeps the request as it came, for placeholders such as
+	// Caddy keeps the original request for placeholders such as
 	// {http.request.orig_uri}, which read it through this very r.
 	if original, ok := r.Context().Value(caddyhttp.OriginalRequestCtxKey).(http.Request); ok && original.URL != nil {
 		u := *original.URL

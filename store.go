@@ -26,12 +26,12 @@ type Storage interface {
 	OpenStore(identity string, log *slog.Logger) (store.Store, error)
 }
 
-// BadgerStore keeps keys and counts in an embedded Badger directory: the
-// store of a single server.
+// BadgerStore keeps keys and counts in an embedded Badger directory: the store of a
+// single server.
 type BadgerStore struct {
-	// The directory. It is made with mode 0700 when it is missing, must not
-	// be readable by others, and can be open in one process only.
-	// Default: "till" in Caddy's data directory.
+	// The directory. It is created with mode 0700 if it is missing, must not be
+	// readable by others, and can be open in one process only. Default: "till" in
+	// Caddy's data directory.
 	Path string `json:"path,omitempty"`
 }
 
@@ -52,7 +52,7 @@ func (s *BadgerStore) Provision(caddy.Context) error {
 	if s.Path, err = filepath.Abs(path); err != nil {
 		return fmt.Errorf("store badger: path: %w", err)
 	}
-	// One directory has one name, whichever link leads to it.
+	// A directory has one identity, whichever link leads to it.
 	if real, err := filepath.EvalSymlinks(s.Path); err == nil {
 		s.Path = real
 	} else if parent, err := filepath.EvalSymlinks(filepath.Dir(s.Path)); err == nil {

@@ -10,16 +10,18 @@ import (
 	"github.com/till-proxy/till/limiter"
 )
 
-// headerValues is the memory for the values of till's own headers, which come one to a header.
+// headerValues holds the values of till's own headers, one for each header, in one
+// allocation.
 type headerValues [6]string
 
-// set makes the value in a place of the memory that of a header.
+// set sets a header to the value at a place of the memory.
 func (s *headerValues) set(h http.Header, place int, name, value string) {
 	s[place] = value
 	h[name] = s[place : place+1 : place+1]
 }
 
-// setKeyHeaders says whose request was admitted, to its client and to the handlers below.
+// setKeyHeaders identifies the key of an admitted request to the client and to the
+// handlers below.
 func (x *exchange) setKeyHeaders(h http.Header, r *http.Request) {
 	key := x.grant.Key()
 	x.headers.set(h, 0, "Till-Key", key.ID)
@@ -45,8 +47,8 @@ func (x *exchange) setKeyHeaders(h http.Header, r *http.Request) {
 	})
 }
 
-// setRemainingHeaders tells the client what is left. That is true once the request has an answer:
-// what was taken for one that fails before may come back.
+// setRemainingHeaders tells the client what is left. That is known only once there is
+// an answer: what was reserved for a request that fails earlier may be refunded.
 func (x *exchange) setRemainingHeaders(h http.Header) {
 	left := x.grant.Remaining()
 	if n := left[limiter.Activations]; n != limiter.NoLimit {

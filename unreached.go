@@ -12,21 +12,21 @@ import (
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 )
 
-// siteLine is one till or till_console of a block of a Caddyfile.
+// siteLine is one till or till_console in a block of a Caddyfile.
 type siteLine struct {
 	role      siteRole
-	matcher   string // as JSON; "": none
+	matcher   string // as JSON; "" if there is none
 	guard     bool
 	upstreams []string
 	at        string         // its file and line
-	block     map[string]any // the block's own state, kept so that its address stays its name
+	block     map[string]any // the block's own state, kept so that its address stays unique
 }
 
-// block is one pair of braces, of one site.
+// block is one pair of braces of one site.
 type block struct{ site, state uintptr }
 
-// recordLine refuses a line of a block to which no request with a key comes: an earlier
-// one answers all of them, or has taken the key out.
+// recordLine refuses a line of a block that no request with a key reaches, because an
+// earlier one answers all of them or has taken the key out.
 func recordLine(h httpcaddyfile.Helper, matcher caddy.ModuleMap, line siteLine) error {
 	if len(matcher) > 0 {
 		text, err := json.Marshal(matcher)
@@ -38,7 +38,7 @@ func recordLine(h httpcaddyfile.Helper, matcher caddy.ModuleMap, line siteLine) 
 	line.at, line.block = fmt.Sprintf("%s:%d", h.File(), h.Line()), h.BlockState
 	here := block{state: reflect.ValueOf(h.BlockState).Pointer()}
 	if site := reflect.ValueOf(h).FieldByName("parentBlock").FieldByName("Segments"); site.IsValid() {
-		here.site = site.Pointer() // sites share the state outside of their blocks
+		here.site = site.Pointer() // sites share the state of what is outside of their blocks
 	}
 	const name = "till.written"
 	all, _ := h.State[name].(map[block][]siteLine)
@@ -55,7 +55,7 @@ func recordLine(h httpcaddyfile.Helper, matcher caddy.ModuleMap, line siteLine) 
 	return nil
 }
 
-// beside says why one of two lines of a block would be of no use.
+// beside returns why one of two lines of a block would be useless.
 func (l siteLine) beside(other siteLine) error {
 	same := l.matcher == other.matcher
 	switch {
@@ -78,9 +78,9 @@ func (l siteLine) beside(other siteLine) error {
 
 var errUnreached = errors.New("of two handlers in one list of routes the second sees no request with a key, because the first takes every request: name all upstreams in one handler, or give both matchers that exclude each other")
 
-// checkReached refuses the same where a configuration was not written as a Caddyfile, or
-// is sorted otherwise. It is asked when the first handler of a list of routes is made
-// ready: all others are as they were written then.
+// checkReached refuses the same if the configuration is not a Caddyfile, or is ordered
+// differently. It is called when the first handler of a list of routes is provisioned;
+// the others are still in their original form then.
 func checkReached(ctx caddy.Context, role siteRole) error {
 	lineage := ctx.Modules()
 	if len(lineage) < 2 {
@@ -96,7 +96,7 @@ func checkReached(ctx caddy.Context, role siteRole) error {
 		}
 	}
 	for _, routes := range lists {
-		all := false // requests that get here were taken before
+		all := false // an earlier handler takes every request
 		for i := range routes {
 			matched := len(routes[i].MatcherSets)+len(routes[i].MatcherSetsRaw) > 0
 			for _, raw := range routes[i].HandlersRaw {
