@@ -21,49 +21,49 @@ import (
 
 // Upstream is one API that keys can be minted for.
 type Upstream struct {
-	// The preset whose address, credential slot, dialect and paths apply:
-	// openai, anthropic, gemini, openrouter, mistral, groq, together,
-	// fireworks, perplexity, deepseek, xai, cohere or ollama; and for servers
-	// that people run themselves vllm, llamacpp, lmstudio, tgi or sglang.
-	// Default: the preset named as the upstream is, if there is one; else none.
+	// The preset whose address, credential slot, dialect and paths apply: openai,
+	// anthropic, gemini, openrouter, mistral, groq, together, fireworks, perplexity,
+	// deepseek, xai, cohere or ollama; and for servers that people run themselves vllm,
+	// llamacpp, lmstudio, tgi or sglang. Default: the preset with the upstream's name,
+	// or none.
 	Preset string `json:"preset,omitempty"`
 
-	// The addresses of the API: scheme and host, optionally a path that goes
-	// before every request's own, or "unix//path". A request for "/" goes to
-	// that path as it is written, with or without a slash at its end. Several
-	// share the load and must be the same API. No placeholders of requests.
-	// Default: the preset's address.
+	// The addresses of the API: scheme and host, optionally a path that goes before the
+	// path of every request, or "unix//path". A request for "/" goes to that path as it
+	// is written, with or without a slash at its end. Several addresses share the load
+	// and must be the same API. Placeholders of requests are not allowed. Default: the
+	// preset's address.
 	To []string `json:"to,omitempty"`
 
-	// The real key: held custody. Use `{file.*}`, which is followed: a changed
-	// file is in force within seconds, or `{env.*}`; a literal stands in the
-	// configuration that the admin endpoint shows. Default: none, and then
-	// only sealed keys can be minted, which bring their own; but the presets
-	// vllm, llamacpp, lmstudio, tgi and sglang send the word "none", which a
-	// server that was started without a key does not read.
+	// The real key: held custody. Use `{file.*}`, which is watched: a changed file
+	// takes effect within seconds, or `{env.*}`; a literal would be visible in the
+	// configuration that the admin endpoint shows. Default: none, and then only sealed
+	// keys can be minted, which bring their own; but the presets vllm, llamacpp,
+	// lmstudio, tgi and sglang send the word "none", which a server that was started
+	// without a key does not read.
 	Credential string `json:"credential,omitempty"`
 
-	// Where the API expects its credential. Default: the preset's place, or
+	// Where the API expects its credential. Default: as the preset says, or
 	// `Authorization: Bearer`.
 	Auth *upstream.Auth `json:"auth,omitempty"`
 
-	// What may be called, each "METHOD /pattern", where METHOD may be "*". In
-	// a pattern "*" stands for one segment, and at the end for one or more.
-	// Paths are in the API's own form. Default: everything that the preset
-	// does not know as asynchronous or administrative.
+	// What may be called, each "METHOD /pattern", where METHOD may be "*". In a pattern
+	// "*" stands for one segment, and at the end for one or more. Paths are written in
+	// the API's own form. Default: everything that the preset does not know to be
+	// asynchronous or administrative.
 	Allow []string `json:"allow,omitempty"`
 
 	// Requests that cost nothing, written as in allow: no activation, no tokens, no
-	// dollars. They need a live key, and are as many as its rate allows, or 60 a
-	// minute where it has none. Whatever they make the upstream do is unlimited
-	// beyond that, so name only what does nothing, such as the event stream of an
-	// MCP server. Paths whose use is metered at the preset are refused here, and
-	// upgrades are never free. It allows nothing that allow does not. Default: what
-	// the preset knows to be free, model lists and token counting, which stay so.
+	// dollars. They need an active key, and are limited by its rate, or to 60 a minute
+	// if it has none. Whatever else they make the upstream do is unlimited, so name
+	// only requests that do nothing, such as the event stream of an MCP server. Paths
+	// whose use is metered at the preset are refused here, and upgrades are never free.
+	// This option allows nothing that allow does not. Default: what the preset knows to
+	// be free, model lists and token counting, which stay free.
 	Free []string `json:"free,omitempty"`
 
-	// The path patterns on which protocol upgrades (WebSocket) are let
-	// through. Default: none.
+	// The path patterns on which protocol upgrades (WebSocket) are allowed. Default:
+	// none.
 	Upgrades []string `json:"upgrades,omitempty"`
 
 	// Set to "pass" to let cookies through in both directions. Default: they
@@ -71,72 +71,71 @@ type Upstream struct {
 	Cookies string `json:"cookies,omitempty"`
 
 	// The servers that redirects of the upstream may lead the client to, such as
-	// "codeload.github.com", or "*.githubusercontent.com" for one name before the
-	// dot; over https, and over http only where the upstream itself is http. They
-	// are passed on unchanged. Name only servers that may see what clients send
-	// along: some send their key to wherever a redirect leads. Default: none, and
-	// such redirects are refused.
+	// "codeload.github.com", or "*.githubusercontent.com" for one name before the dot;
+	// over https, and over http only if the upstream itself is http. Such redirects are
+	// passed on unchanged. Name only servers that may see what clients send along: some
+	// send their key to wherever a redirect leads. Default: none, and such redirects
+	// are refused.
 	RedirectsPass []string `json:"redirects_pass,omitempty"`
 
-	// The origins of web pages that may use keys of this upstream from a
-	// browser, such as "https://app.example.com", or "*" for any. Preflights
-	// of theirs are answered without a key, and scripts may read Till-*.
-	// Default: none.
+	// The origins of web pages that may use keys of this upstream from a browser, such
+	// as "https://app.example.com", or "*" for any. Their preflights are answered
+	// without a key, and their scripts may read Till-*. Default: none.
 	CORS []string `json:"cors,omitempty"`
 
-	// Where the server reads how long an answer of chat completions may be:
-	// "max_tokens", "max_completion_tokens", or "both", which writes both. A limit
-	// in tokens or dollars holds only where the server reads the field. Setting it
-	// ends the refusal of limited keys after an answer that passed its bound.
-	// Default: the preset's: max_completion_tokens for openai, else max_tokens.
+	// The field from which the server reads how long an answer of chat completions may
+	// be: "max_tokens", "max_completion_tokens", or "both", which writes both. A limit
+	// in tokens or dollars holds only if the server reads the field. Setting this ends
+	// the refusal of limited keys after an answer that exceeded its bound. Default: the
+	// preset's: max_completion_tokens for openai, max_tokens for all others.
 	OutputField string `json:"output_field,omitempty"`
 
-	// Tokens that the server adds to each prompt: its template, and the system
-	// prompt in it. They are held for each request. Setting it ends the refusal of
-	// limited keys after an answer that reported more input than was held; too
-	// little makes limits untrue until such an answer. At most 1,000,000. Default:
-	// 128 for openai, anthropic, gemini and deepseek, else 1,024.
+	// Tokens that the server adds to each prompt: its template, and the system prompt
+	// in it. They are held for each request. Setting this ends the refusal of limited
+	// keys after an answer that reported more input than was held; with too low a value
+	// limits do not hold until such an answer. At most 1,000,000. Default: 128 for
+	// openai, anthropic, gemini and deepseek, 1,024 for all others.
 	InputExtra *int64 `json:"input_extra,omitempty"`
 
-	// What every price of this upstream is multiplied with, above 0 and at most
-	// 10, to three digits, rounded up: for a region, a reseller, taxes. It applies
-	// to what is held and what is charged. Default: 1.
+	// The factor for every price of this upstream, above 0 and at most 10, to three
+	// digits, rounded up: for a region, a reseller, taxes. It applies to what is held
+	// and what is charged. Default: 1.
 	Multiply json.Number `json:"multiply,omitempty"`
 
-	// Whether streams of chat completions of limited keys are asked to report what
-	// they used (stream_options.include_usage), "on" or "off". Without a report the
-	// whole bound is charged. Default: as the preset's vendor needs it, until the
-	// upstream refuses the field with a 400 or 422.
+	// Whether streams of chat completions of limited keys are asked to report what they
+	// used (stream_options.include_usage), "on" or "off". Without a report the whole
+	// bound is charged. Default: as the preset's vendor needs it, until the upstream
+	// refuses the field with a 400 or 422.
 	AskUsage string `json:"ask_usage,omitempty"`
 
-	// Fields of requests, at their top level, that limited keys may send though
-	// till does not know what they cost: they are priced as nothing. A field that
-	// makes the upstream do more than answer makes limits untrue. Default: none.
+	// Fields of requests, at their top level, that limited keys may send although till
+	// does not know their cost: they are counted as free. A field that makes the
+	// upstream do more than answer breaks limits. Default: none.
 	AllowFields []string `json:"allow_field,omitempty"`
 
 	// Tools that the provider would run, such as "web_search" or "code_interpreter",
-	// which are taken out of every request that asks a model, of all keys; the
-	// request goes on without them. A name is the tool's type, without the date that
-	// may stand behind it, or at Gemini its field; at OpenRouter a plugin's id, too.
-	// A request that insists on such a tool is refused. Bodies are read for that, as
-	// for limited keys, up to max_body. Needs a preset. Default: none, and limited
-	// keys are refused such tools.
+	// which are taken out of every request to a model, of all keys; the request goes on
+	// without them. A name is the tool's type, without the date that may follow it, or
+	// at Gemini its field; at OpenRouter also a plugin's id. A request that insists on
+	// such a tool is refused. Bodies are read for that, as for limited keys, up to
+	// max_body. Needs a preset. Default: none, and limited keys are refused such tools.
 	StripTools []string `json:"strip_tools,omitempty"`
 
-	// How long the answer to a limited key is read on after its client went away,
-	// to learn what it used, as a duration; at most 1m, and 0 for not at all. Without
-	// it whoever leaves early pays the whole bound. Default: 5s.
+	// How long the answer to a limited key is read on after its client went away, to
+	// learn what it used, as a duration; at most 1m, and 0 for not at all. Without it a
+	// client that leaves early pays the whole bound. Default: 5s.
 	Drain *caddy.Duration `json:"drain,omitempty"`
 
-	// Whether the vendor's free counting endpoint may be asked how many tokens an
-	// input has, where its bound does not fit into what is left, "on" or "off". The
-	// vendor is then sent the input of requests that may be refused afterwards.
-	// Default: on, at the presets openai, anthropic and gemini; others have none.
+	// Whether the vendor's free counting endpoint may be asked how many tokens an input
+	// has, if the bound of the request does not fit into what is left, "on" or "off".
+	// The vendor is then sent the input of requests that may be refused afterwards.
+	// Default: on, at the presets openai, anthropic and gemini; others have no such
+	// endpoint.
 	CountExact string `json:"count_exact,omitempty"`
 
-	// Options for the reverse_proxy handlers that the Caddyfile's `till`
-	// directive makes for this upstream: it copies them. In JSON, write them
-	// on the reverse_proxy handler itself. Default: none.
+	// Options for the reverse_proxy handlers that the Caddyfile's `till` directive
+	// makes for this upstream: it copies them. In JSON, write them on the reverse_proxy
+	// handler itself. Default: none.
 	Proxy json.RawMessage `json:"proxy,omitempty"`
 }
 
@@ -146,36 +145,36 @@ type target struct {
 	presetName    string
 	preset        *upstream.Preset
 	auth          upstream.Auth
-	held          atomic.Pointer[credential] // nil: sealed keys only
-	presetAddress bool                       // its address is the preset's own
+	held          atomic.Pointer[credential] // nil if there are sealed keys only
+	presetAddress bool                       // the address is the preset's own
 	origins       []origin
-	base          string   // path that goes before every request's own
+	base          string   // path that goes before the path of every request
 	root          string   // path of requests for "/": base as it was written
 	declared      []string // origins with base, sorted: what boxes are bound to
-	addresses     string   // all of them
+	addresses     string   // the declared ones, joined
 	allow         scope.PathRules
-	free          scope.PathRules // as the operator says, beside the preset's
+	free          scope.PathRules // those of the operator, besides the preset's
 	upgrades      scope.PathRules
 	cookies       bool
 	cors          corsOrigins
-	redirectHosts redirectHosts // where redirects may lead
-	publicOrigin  string        // of public_url
-	drain         time.Duration // that an answer is read on without its client
-	countExact    bool          // the vendor may be asked what an input counts
+	redirectHosts redirectHosts // those that redirects may lead to
+	publicOrigin  string        // the origin of public_url
+	drain         time.Duration // how long an answer is read on without its client
+	countExact    bool          // the vendor may be asked how many tokens an input has
 	vendorCount   vendorCount
 	withheld      map[string]bool // headers of requests that are never sent on
 	admitted      prometheus.Counter
 	spent         *usageMetrics
 
-	settings       map[string]string // of options that an upstream may contradict; "": not set
+	settings       map[string]string // of options that an upstream may contradict; "" if not set
 	contradictions *contradictions   // of the store
 	advice         *advice           // likewise
-	answersUsage   atomic.Bool       // a stream that was asked for its usage was accepted
+	answersUsage   atomic.Bool       // the upstream accepted a stream that was asked for its usage
 }
 
 var validName = regexp.MustCompile(`^[a-z0-9][a-z0-9_-]{0,62}$`)
 
-// resolve finds preset and addresses, which the Caddyfile needs too.
+// resolve finds the preset and the addresses, which the Caddyfile needs, too.
 func (u *Upstream) resolve(name string) (*target, error) {
 	if !validName.MatchString(name) {
 		return nil, fmt.Errorf("a name must be 1 to 63 of a-z, 0-9, - and _, and begin with a letter or digit, got %q", name)
@@ -185,7 +184,7 @@ func (u *Upstream) resolve(name string) (*target, error) {
 		"allow_field": u.AllowFields, "strip_tools": u.StripTools,
 	} {
 		if option == "to" && len(list) > 0 {
-			continue // it has words of its own for placeholders
+			continue // parseOrigin has its own message for placeholders
 		}
 		if err := checkList(option, list); err != nil {
 			return nil, err
@@ -256,14 +255,14 @@ func (u *Upstream) resolve(name string) (*target, error) {
 	return t, nil
 }
 
-// defaultDrain and maxDrain are how long an answer is read on after its client
-// went away.
+// defaultDrain and maxDrain are how long an answer is read on after its client went
+// away.
 const (
 	defaultDrain = 5 * time.Second
 	maxDrain     = time.Minute
 )
 
-// options are what the configuration says beside the preset.
+// options are the settings that change the preset.
 func (u *Upstream) options() (o upstream.Options, err error) {
 	o = upstream.Options{OutputField: u.OutputField, InputExtra: u.InputExtra, AllowFields: u.AllowFields, StripTools: u.StripTools}
 	if u.Multiply != "" {
@@ -286,7 +285,7 @@ func (u *Upstream) options() (o upstream.Options, err error) {
 	return o, nil
 }
 
-// provision makes everything ready that a request needs.
+// provision prepares everything that a request needs.
 func (u *Upstream) provision(name string) (*target, error) {
 	if u == nil {
 		return nil, errors.New("must not be null")
@@ -345,7 +344,7 @@ func (u *Upstream) provision(name string) (*target, error) {
 	return t, nil
 }
 
-// pathRules reads an option that is a list of "METHOD /pattern".
+// pathRules parses an option that is a list of "METHOD /pattern".
 func pathRules(option string, lines []string) (rules scope.PathRules, err error) {
 	for _, line := range lines {
 		method, pattern, found := strings.Cut(line, " ")

@@ -24,11 +24,11 @@ func init() {
 	caddy.RegisterModule(Transport{})
 }
 
-// Transport is the reverse proxy's HTTP transport with one addition: it
-// writes the upstream's real credential on the request that goes out, and
-// nowhere else. It sends only what the till handler has admitted, only to the
-// upstream that the key is for, and never twice. Compression is off unless it is
-// set, so that what is stored compressed arrives as it is stored.
+// Transport is the reverse proxy's HTTP transport with one addition: it writes the
+// upstream's real credential on the request that goes out, and nowhere else. It sends
+// only what the till handler has admitted, only to the upstream that the key is for,
+// and never twice. Compression is off unless it is set, so that what is stored
+// compressed arrives as it is stored.
 type Transport struct {
 	reverseproxy.HTTPTransport
 
@@ -56,11 +56,11 @@ func (t *Transport) Provision(ctx caddy.Context) error {
 		return fmt.Errorf("upstream %q is not configured", t.Upstream)
 	}
 	if t.ProxyProtocol != "" {
-		return errors.New("proxy_protocol would tell the upstream its client's address; remove it")
+		return errors.New("proxy_protocol would show the upstream its client's address; remove it")
 	}
 	if t.Compression == nil {
-		// net/http would ask for gzip where the client did not, and decode also what
-		// is stored so.
+		// net/http would ask for gzip even if the client did not, and would decode what
+		// is stored that way.
 		t.Compression = new(bool)
 	}
 	if t.MaxResponseHeaderSize == 0 {
@@ -77,20 +77,20 @@ func (t *Transport) Provision(ctx caddy.Context) error {
 	return nil
 }
 
-// maxAnswerHead bounds the header of an answer, in bytes, unless the operator says
-// how long it may be (max_response_header_size). It is searched for the
-// credential, and no vendor's is longer than a few kilobytes.
+// maxAnswerHead is the longest header of an answer, in bytes, unless the operator sets
+// another (max_response_header_size). It is searched for the credential, and no
+// vendor's is longer than a few kilobytes.
 const maxAnswerHead = 256 << 10
 
 var errDispatched = errors.New("the request was already sent once; till never sends one twice")
 
-// RoundTrip implements http.RoundTripper. It is called once per attempt.
+// RoundTrip implements http.RoundTripper. It is called once for each attempt.
 func (t *Transport) RoundTrip(r *http.Request) (*http.Response, error) {
 	x := exchangeOf(r.Context())
 	if x == nil {
 		if r.Context().Value(caddyhttp.VarsCtxKey) == nil {
-			// No client's request: the reverse proxy's own health check. It
-			// goes out without the credential.
+			// This is not a client's request but the reverse proxy's own health check.
+			// It goes out without the credential.
 			return t.HTTPTransport.RoundTrip(r)
 		}
 		return nil, errors.New("a reverse_proxy with the till transport must follow a till handler")
@@ -122,14 +122,14 @@ func (t *Transport) RoundTrip(r *http.Request) (*http.Response, error) {
 	x.closeUnlessRead()
 	res = t.admitAnswer(res, out, x, cancel)
 	if x.drain.clientGone() {
-		_ = res.Body.Close() // after it was read on; nobody is told anything
+		_ = res.Body.Close() // it was read on, and nobody receives it
 		return nil, context.Canceled
 	}
 	return res, nil
 }
 
-// origin checks that the request is for this upstream, and returns which of
-// its addresses is being dialled.
+// origin checks that the request is for this upstream, and returns which of its
+// addresses is being dialled.
 func (t *Transport) origin(r *http.Request, x *exchange) (origin, bool) {
 	info, ok := reverseproxy.GetDialInfo(r.Context())
 	if !ok || x.target != t.target || x.credential == nil {
@@ -151,8 +151,8 @@ func (t *Transport) origin(r *http.Request, x *exchange) (origin, bool) {
 	return origin{}, false
 }
 
-// neverSent are the headers that stay here: they tell who the client is, or
-// try to make the upstream see another request than the one that was judged.
+// neverSent are the headers that are not sent on: they reveal the client, or try to
+// make the upstream see another request than the one that was checked.
 var neverSent = []string{
 	"X-Forwarded-For", "X-Forwarded-Proto", "X-Forwarded-Host", "X-Forwarded-Port", "X-Forwarded-Server",
 	"X-Forwarded-Prefix", "X-Forwarded-Uri", "X-Forwarded-Method", "X-Forwarded-Ssl", "X-Forwarded-Scheme",
@@ -162,25 +162,25 @@ var neverSent = []string{
 	"X-Original-Uri", "X-Original-Host", "X-Host", "Early-Data", "Trailer", "Http2-Settings",
 }
 
-// outgoing makes the request that leaves. It is a copy: what the reverse proxy
-// logs must never hold the credential. Values of headers are shared with the
-// original and only ever replaced.
+// outgoing returns the request to the upstream. It is a copy, because what the reverse
+// proxy logs must never hold the credential. Header values are shared with the original
+// and are only ever replaced.
 func (t *Transport) outgoing(r *http.Request, x *exchange, o origin, ctx context.Context) *http.Request {
 	x.trace = httptrace.ClientTrace{GotConn: func(httptrace.GotConnInfo) {
-		// From here on a byte may leave: doubt is spent.
+		// From here on a byte may have been sent, so the request counts as dispatched.
 		x.dispatched.Store(true)
 	}}
 	if x.body.takesRoom() {
 		x.trace.WroteRequest = x.bodySent
 	}
 	out := r.WithContext(&outgoingContext{Context: ctx, trace: &x.trace})
-	leaving := 2 // what is added below
+	leaving := 2 // those that are added below
 	for name := range r.Header {
 		if !t.target.withheld[name] {
 			leaving++
 		}
 	}
-	out.Header = make(http.Header, leaving) // a map of at most eight is one allocation
+	out.Header = make(http.Header, leaving) // a map of at most eight entries is one allocation
 	for name, values := range r.Header {
 		if !t.target.withheld[name] {
 			out.Header[name] = values
@@ -200,7 +200,7 @@ func (t *Transport) outgoing(r *http.Request, x *exchange, o origin, ctx context
 	}
 	x.rewriteAddresses(out.Header, o)
 	if body := x.body.whole(out.ContentLength); body != nil {
-		out.Body = body // the room that it takes is given back by sent, or the handler
+		out.Body = body // bodySent or the handler releases its memory
 	}
 	if x.unbuffered {
 		out.Body = &passingBody{out.Body, x, out.ContentLength}
@@ -210,7 +210,7 @@ func (t *Transport) outgoing(r *http.Request, x *exchange, o origin, ctx context
 	u := *r.URL
 	u.Path, u.RawPath, u.Opaque = x.out, "", ""
 	if strings.IndexByte(x.out, '%') >= 0 {
-		// It was checked when it was routed; see route.
+		// locate has checked it.
 		if path, err := url.PathUnescape(x.out); err == nil {
 			u.Path, u.RawPath = path, x.out
 		}
@@ -221,24 +221,23 @@ func (t *Transport) outgoing(r *http.Request, x *exchange, o origin, ctx context
 	return out
 }
 
-// sendOnce keeps net/http from sending a request again by itself when a
-// reused connection breaks: it does that for what it thinks is idempotent and
-// has no body (see Request.isReplayable there), and an upstream would count
-// two.
+// sendOnce keeps net/http from repeating a request by itself when a reused connection
+// breaks. It does that with requests that it considers idempotent and that have no body
+// (see Request.isReplayable there), and an upstream would count two.
 func sendOnce(out *http.Request) {
 	if out.Body != nil && out.Body != http.NoBody {
 		return
 	}
 	switch out.Method {
 	case http.MethodGet, http.MethodHead, http.MethodOptions, http.MethodTrace:
-		// A body that is there, and empty. The transport reads it before it
-		// decides how to send, and sends none.
+		// A body that exists but is empty. The transport reads it before it decides how
+		// to send the request, and sends none.
 		out.Body, out.ContentLength = emptyBody{}, -1
 	default:
 		for _, name := range []string{"Idempotency-Key", "X-Idempotency-Key"} {
 			if values, ok := out.Header[name]; ok {
 				delete(out.Header, name)
-				// The same field to every server, in letters that net/http
+				// The same field to every server, but spelled in a way that net/http
 				// does not look for.
 				out.Header[strings.ToLower(name)] = values //nolint:canonicalheader // see above
 			}
@@ -252,9 +251,9 @@ type emptyBody struct{}
 func (emptyBody) Read([]byte) (int, error) { return 0, io.EOF }
 func (emptyBody) Close() error             { return nil }
 
-// outgoingContext replaces the reverse proxy's connection trace by ours.
-// Composing the two would cost reflection on every request; and the proxy's
-// own passes 1xx answers to the client, which till does not.
+// outgoingContext replaces the reverse proxy's connection trace with ours. Composing
+// the two would cost reflection on every request; and the proxy's own passes 1xx
+// answers to the client, which till does not.
 type outgoingContext struct {
 	context.Context
 	trace *httptrace.ClientTrace
@@ -268,19 +267,18 @@ func (c *outgoingContext) Value(key any) any {
 	return v
 }
 
-// cookieHeaders are dropped from answers unless the upstream passes cookies.
+// cookieHeaders are dropped from answers unless cookies pass.
 var cookieHeaders = []string{"Set-Cookie", "Set-Cookie2"}
 
-// siteHeaders are dropped from answers: they say something of a whole site, for
-// longer than the answer, and the site is this server's. Browsers send reports
-// with the address of each request, and so with a key in its query, to where the
-// reporting ones say.
+// siteHeaders are dropped from answers: they make statements about a whole site, which
+// outlast the answer, and the site is this server's. With the reporting ones browsers
+// would send the address of each request, and so a key in its query, to another server.
 var siteHeaders = []string{
 	"Report-To", "Reporting-Endpoints", "Nel", "Expect-Ct", "Public-Key-Pins", "Public-Key-Pins-Report-Only",
 	"Alt-Svc", "Strict-Transport-Security", "Clear-Site-Data",
 }
 
-// cleanHeader takes out of an answer's header what is not the client's.
+// cleanHeader removes from an answer's header what must not reach the client.
 func (t *Transport) cleanHeader(h http.Header) {
 	for name := range h {
 		if strings.HasPrefix(name, "Till-") {
@@ -295,7 +293,7 @@ func (t *Transport) cleanHeader(h http.Header) {
 	if len(t.target.cors) > 0 {
 		for name := range h {
 			if strings.HasPrefix(name, "Access-Control-") {
-				delete(h, name) // till says it itself
+				delete(h, name) // till sets them itself
 			}
 		}
 	}
@@ -306,7 +304,7 @@ func (t *Transport) cleanHeader(h http.Header) {
 	}
 }
 
-// shownInHeader reports whether any value holds the credential.
+// shownInHeader reports whether any value contains the credential.
 func (c *credential) shownInHeader(h http.Header) bool {
 	for _, values := range h {
 		if slices.ContainsFunc(values, c.shownIn) {

@@ -12,48 +12,48 @@ import (
 	"github.com/till-proxy/till/upstream"
 )
 
-// usage is a request of a key with a limit in tokens or dollars: what it can use
-// at most, which is held before it is forwarded, and what it did use.
+// usage is what a request of a key with a limit in tokens or dollars can use at most,
+// which is held before it is forwarded, and what it did use.
 type usage struct {
 	key       string // its id
 	estimate  *upstream.Estimate
-	price     *upstream.Price // nil where it is not known, and need not be
+	price     *upstream.Price // nil if it is unknown and not needed
 	prices    *upstream.Prices
 	provider  string
 	began     time.Time
 	now       func() time.Time
 	priced    bool  // dollars are counted
-	unbounded bool  // nothing is held, and what is not reported is not known
+	unbounded bool  // nothing is held, so what is not reported stays unknown
 	mayFit    bool  // the output bound may be lowered
 	input     int64 // tokens, at most
 	natural   int64 // output tokens of one answer that the request or its model allows
-	maxSpend  int64 // nano-dollars that the key gives to one request
+	maxSpend  int64 // nano-dollars that the key may spend on one request
 
-	asked  int64 // output tokens of one answer before anything was lowered
-	output int64 // what one answer is bounded by; -1: left as it came
+	asked  int64 // output tokens of one answer before it was lowered
+	output int64 // the bound that is written for one answer; -1 if none is
 
 	memory *upstream.Memory // of conversations
-	recall *upstream.Recall // what it knows of this one; nil: nothing to learn
+	recall *upstream.Recall // what it knows of this one; nil if there is nothing to learn
 
-	earlier    *upstream.Earlier // what the request names that its vendor has stored
-	stored     int64             // what the input is at most with that, in tokens
-	widest     int64             // the same, with all that only a window bounds
-	remembered bool              // the memory saw the answer
+	earlier    *upstream.Earlier // what the vendor has stored that the request refers to
+	stored     int64             // the most tokens that the input has with it
+	widest     int64             // the same, with everything that only the context window bounds
+	remembered bool              // the memory has the answer
 
 	meter     *upstream.Meter
 	readToEnd bool // the answer was read to its end
-	ownError  bool // the answer is an error in the upstream's own words
+	ownError  bool // the answer is an error of the upstream itself
 
-	quotes bool // the request names what only till would, so an error may repeat it
+	quotes bool // the request contains the name of a field that till writes, so an error may repeat it
 
-	counted int64 // what the input is at most by the vendor's count; 0: it was not asked
+	counted int64 // the most tokens of the input by the vendor's count; 0 if it was not asked
 
-	inputFirst bool  // answers say at their beginning what the input was
-	leastInput int64 // which cannot be less than that
+	inputFirst bool  // answers state their input at their beginning
+	leastInput int64 // the least input that is credible
 }
 
-// lowered is the output bound of an answer that has less than was asked for;
-// -1 where it has all.
+// lowered returns the output bound of an answer that gets less than was asked for, or
+// -1.
 func (u *usage) lowered() int64 {
 	if u == nil || u.output < 0 || u.output >= u.asked {
 		return -1
@@ -61,7 +61,7 @@ func (u *usage) lowered() int64 {
 	return u.output
 }
 
-// allowed is how long one answer may be, as the request was sent on.
+// allowed is how long one answer may be in the request as it was sent on.
 func (u *usage) allowed() int64 {
 	if u.output >= 0 {
 		return u.output
@@ -69,15 +69,14 @@ func (u *usage) allowed() int64 {
 	return u.natural
 }
 
-// fitFloor is the least output that a request is fitted to, unless it asked
-// for less, in tokens.
+// fitFloor is the least output, in tokens, that a request is fitted to, unless it asked
+// for less.
 const fitFloor = 256
 
-// maxFieldName bounds the names of fields that a refusal says, in bytes.
+// maxFieldName is the longest name of a field that a refusal repeats, in bytes.
 const maxFieldName = 64
 
-// boundUsage finds out what a request can use at most, and lets the limiter hold
-// that.
+// boundUsage finds out what a request can use at most, for the limiter to hold.
 func (h *Handler) boundUsage(r *http.Request, x *exchange, key *limiter.Key, k *limiter.Live, call *upstream.Call, ask *limiter.Ask) *limiter.Refusal {
 	terms := &ask.Terms
 	tokens, dollars := terms.Tokens, terms.Dollars
@@ -131,8 +130,8 @@ func (h *Handler) boundUsage(r *http.Request, x *exchange, key *limiter.Key, k *
 	case dollars && !terms.CountOnly && !h.app.countOnly:
 		return keyRefusal(key, limiter.CodePriceUnknown, "has a limit in dollars, and the price of %s/%s is not known; add it with: price %s/%s INPUT OUTPUT", provider, e.Model, provider, e.Model)
 	case !tokens:
-		// Dollars cannot be counted, and nobody minds. Nothing bounds the request, and
-		// what its answer reports is counted.
+		// The key does not count dollars without a price. Nothing bounds the request,
+		// and what its answer reports is counted.
 		x.usage = &usage{key: key.ID, estimate: e, prices: u.prices, provider: provider, began: u.began, now: u.now, output: -1, quotes: u.quotes, unbounded: true}
 		return nil
 	}
@@ -141,7 +140,7 @@ func (h *Handler) boundUsage(r *http.Request, x *exchange, key *limiter.Key, k *
 	}
 	longest := int64(0)
 	if u.earlier.Names() {
-		longest = u.prices.LongestOutput(provider) // looks through the whole table
+		longest = u.prices.LongestOutput(provider) // searches the whole table
 	}
 	if u.stored, known = u.earlier.Bound(e.Input, u.price, longest); !known {
 		what, help := u.earlier.Worst()
@@ -163,7 +162,7 @@ func (h *Handler) boundUsage(r *http.Request, x *exchange, key *limiter.Key, k *
 		return unbounded("how long an answer of " + e.Model + " can be is not known; state max_tokens")
 	}
 	if h.countInput(r, x, key, k, call, ask, u) {
-		u.natural, _ = e.Longest(u.price, u.input) // more fits behind what is shorter
+		u.natural, _ = e.Longest(u.price, u.input) // a shorter input leaves more room for output
 	}
 	u.asked = u.natural
 	if u.maxSpend > 0 && u.priced {
@@ -190,12 +189,12 @@ func (u *usage) boundToRequestSpend(key *limiter.Key) *limiter.Refusal {
 	return nil
 }
 
-// outputs is what is billed as output at most where each answer has at most so many
+// outputs returns what is billed as output at most if each answer has at most so many
 // tokens.
 func (u *usage) outputs(each int64) int64 { return (each + u.estimate.Predicted) * u.estimate.Answers }
 
-// help says what a client can do where the request is too large, if that is for
-// what is not text in it; else "".
+// help returns what a client can do about a request that is too large because of what
+// in it is not text, or "".
 func (u *usage) help() string {
 	more := u.input - u.estimate.Input
 	switch {
@@ -208,7 +207,7 @@ func (u *usage) help() string {
 	return "most of that is for a file, film or sound, or for what stands at an address, which counts as the model's whole context window; send it as text"
 }
 
-// bound is what a request uses whose answers have at most so many tokens each.
+// bound returns what a request uses at most if each answer has at most so many tokens.
 func (u *usage) bound(output int64) limiter.Amounts {
 	all := u.outputs(output)
 	b := limiter.Amounts{limiter.Tokens: u.input + all}
@@ -222,13 +221,13 @@ func fitsInto(b, left limiter.Amounts) bool {
 	return b[limiter.Tokens] <= left[limiter.Tokens] && b[limiter.Nanodollars] <= left[limiter.Nanodollars]
 }
 
-// fit is the limiter's question what the request is to be held to. Where it
-// cannot be fitted into what is left, the answer is the least that it could be
-// fitted to: requests in flight may give back enough for that.
+// fit is called by the limiter, and returns what the request is to be held to. If it
+// cannot be fitted into what is left, that is the least that it could be fitted to:
+// requests in flight may give back enough for it.
 func (u *usage) fit(left limiter.Amounts) limiter.Amounts {
 	u.output = -1
 	if u.estimate.Stated < 0 || u.natural < u.estimate.Stated || u.estimate.Unwritten {
-		u.output = u.natural // nobody else bounds it
+		u.output = u.natural // nothing else bounds it
 	}
 	b := u.bound(u.natural)
 	if fitsInto(b, left) || !u.fits() {
@@ -244,7 +243,7 @@ func (u *usage) fit(left limiter.Amounts) limiter.Amounts {
 	return b
 }
 
-// fits reports whether the output may be lowered, and there is any.
+// fits reports whether there is an output and it may be lowered.
 func (u *usage) fits() bool { return u.mayFit && u.estimate.Stated != 0 }
 
 // least is the shortest answer that the request is fitted to.
@@ -254,13 +253,13 @@ func (u *usage) least() int64 {
 		least = min(least, u.estimate.Stated)
 	}
 	if u.estimate.Thinking >= u.natural {
-		return least // refused by the vendor in any case
+		return least // the vendor refuses it in any case
 	}
 	return max(least, u.estimate.Thinking+1)
 }
 
-// fitted is the longest answer that what is left allows, if that is worth
-// anything.
+// fitted returns the longest answer that what is left allows, and whether that is long
+// enough.
 func (u *usage) fitted(left limiter.Amounts) (int64, bool) {
 	if !u.fits() {
 		return 0, false

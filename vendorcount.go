@@ -17,40 +17,41 @@ import (
 )
 
 const (
-	// countTime bounds how long a request waits until its input was counted, and
-	// before that for others of its key.
+	// countTime is how long a request waits for the count of its input, and before that
+	// for other counts of its key.
 	countTime = 3 * time.Second
-	// maxCountAnswer bounds what is read of an answer to that, in bytes.
+	// maxCountAnswer is how much of the answer is read, in bytes.
 	maxCountAnswer = 64 << 10
 	// countPause is how long an upstream that failed to count for a key is not asked
-	// for it, countAbsent the same of one that does not seem to know how.
+	// for that key, and countAbsent the same for one that seems to have no such
+	// endpoint.
 	countPause  = time.Minute
 	countAbsent = time.Hour
-	// pausedKeys are so many that the upstream is asked for nobody: of one alone it
-	// may be its requests that cannot be counted.
+	// pausedKeys is how many paused keys pause the upstream for all: if it is one key
+	// alone, its requests may be impossible to count.
 	pausedKeys = 8
-	// textPerToken is how many of the tokens of its bound a token of text usually
-	// stands for.
+	// textPerToken is how many tokens of the bound one token of text usually accounts
+	// for.
 	textPerToken = 4
-	// plenty is an answer that nobody is cut short by, in tokens.
+	// plenty is the length of an answer, in tokens, that is enough for any client.
 	plenty = 16_384
 )
 
-// vendorCount is what an upstream's targets know about asking the vendor how many
-// tokens an input has.
+// vendorCount is what till knows about asking an upstream's vendor how many tokens an
+// input has.
 type vendorCount struct {
-	transport atomic.Pointer[Transport] // by which all requests go; nil: there is none such
-	running   sync.Map                  // by the ids of keys of which one is being counted: a channel that is closed then
+	transport atomic.Pointer[Transport] // the one that all requests take; nil if there are several
+	running   sync.Map                  // by the ids of keys with a count in progress: a channel that is closed at its end
 
-	unreliable atomic.Bool // an answer had more input than was counted: nothing is asked any more
+	unreliable atomic.Bool // an answer had more input than was counted: the vendor is not asked any more
 
 	mu     sync.Mutex
-	paused map[string]time.Time // by the ids of keys: until when nothing is asked for them
-	ways   map[string]bool      // the settings of transports
+	paused map[string]time.Time // by key id: until when the vendor is not asked
+	ways   map[string]bool      // the settings of the transports
 }
 
-// addTransport notes a transport of the upstream, and its settings. Where they differ,
-// nothing is counted: the credential would go by a way that its request does not.
+// addTransport adds a transport of the upstream with its settings. If settings differ,
+// nothing is counted, because the credential would take another way than its request.
 func (c *vendorCount) addTransport(t *Transport, settings []byte) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -63,7 +64,7 @@ func (c *vendorCount) addTransport(t *Transport, settings []byte) {
 	c.transport.Store(t)
 }
 
-// isPaused reports whether nothing is to be asked for a key.
+// isPaused reports whether the vendor must not be asked for a key.
 func (c *vendorCount) isPaused(id string, now time.Time) bool {
 	if c.unreliable.Load() {
 		return true
@@ -78,8 +79,8 @@ func (c *vendorCount) isPaused(id string, now time.Time) bool {
 	return !c.paused[id].IsZero() || len(c.paused) >= pausedKeys
 }
 
-// pause stops the asking for a key for a while, and reports whether it was not
-// stopped.
+// pause stops asking for a key for a while, and reports whether it was not paused
+// already.
 func (c *vendorCount) pause(id string, until time.Time) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -91,8 +92,8 @@ func (c *vendorCount) pause(id string, until time.Time) bool {
 	return !known
 }
 
-// turn waits until nobody else counts for the key, and returns what ends the turn;
-// nil where that takes too long.
+// turn waits until no other count for the key is in progress, and returns a function
+// that ends the turn; nil if that takes too long.
 func (c *vendorCount) turn(ctx context.Context, id string) (done func()) {
 	ctx, cancel := context.WithTimeout(ctx, countTime)
 	defer cancel()
@@ -113,11 +114,11 @@ func (c *vendorCount) turn(ctx context.Context, id string) (done func()) {
 	}
 }
 
-// countInput asks the vendor for what only it knows: how many tokens the input
-// has, of which otherwise only the length in bytes is known. It is asked where the
-// request would have to be refused or cut short for what may be the bound's
-// exaggeration alone; and with the credential of the request, by the same
-// transport, at the same address. It reports whether the vendor said so.
+// countInput asks the vendor how many tokens the input has, of which till knows only
+// the length in bytes. It asks if the request would have to be refused or shortened,
+// perhaps only because the bound is too cautious. It uses the credential of the
+// request, by the same transport, at the same address. It reports whether the vendor
+// gave a number.
 func (h *Handler) countInput(r *http.Request, x *exchange, key *limiter.Key, k *limiter.Live, call *upstream.Call, ask *limiter.Ask, u *usage) (counted bool) {
 	c := &x.target.vendorCount
 	t := c.transport.Load()
@@ -125,7 +126,7 @@ func (h *Handler) countInput(r *http.Request, x *exchange, key *limiter.Key, k *
 	if !x.target.countExact || t == nil || !t.mayCount() || x.credential == nil || c.isPaused(key.ID, now) {
 		return false
 	}
-	if left, later := k.Left(); !u.worthCounting(left) && !u.worthCounting(later) { // it may wait for that
+	if left, later := k.Left(); !u.worthCounting(left) && !u.worthCounting(later) { // it may wait for later
 		return false
 	}
 	q := x.target.preset.Counting(call, u.estimate)
@@ -149,8 +150,8 @@ func (h *Handler) countInput(r *http.Request, x *exchange, key *limiter.Key, k *
 		return true
 	case err == nil && status == http.StatusOK && n == 0, r.Context().Err() != nil,
 		status == http.StatusBadRequest, status == http.StatusRequestEntityTooLarge, status == http.StatusUnprocessableEntity,
-		status == http.StatusNotFound && u.price == nil: // it may be the model that is not found
-		return false // it is about this request, and no reason not to ask about others
+		status == http.StatusNotFound && u.price == nil: // perhaps the model was not found
+		return false // this concerns one request, and is no reason not to ask about others
 	}
 	pause := countPause
 	if status == http.StatusNotFound || status == http.StatusMethodNotAllowed {
@@ -163,8 +164,8 @@ func (h *Handler) countInput(r *http.Request, x *exchange, key *limiter.Key, k *
 	return false
 }
 
-// checkCount stops the asking when an answer has more input than what was counted
-// allows: a gateway's endpoint may only guess. It is told of every answer.
+// checkCount stops asking if an answer has more input than the count allows: a
+// gateway's endpoint may only guess. It is called for every answer.
 func (x *exchange) checkCount() {
 	u := x.usage
 	if u == nil || u.counted == 0 || u.meter == nil || u.reportedUsage().Input <= u.counted {
@@ -178,9 +179,9 @@ func (x *exchange) checkCount() {
 		"upstream", x.target.name, "key_id", x.grant.Key().ID, "counted_tokens", u.counted, "reported_tokens", u.reportedUsage().Input)
 }
 
-// worthCounting reports whether the request gets less than it asks for out of what
-// is left, and might get notably more if its input were counted. Of a conversation
-// that goes on most is known.
+// worthCounting reports whether the request gets less than it asks for out of what is
+// left, and might get notably more if its input were counted. Most of a conversation
+// that goes on is known.
 func (u *usage) worthCounting(left limiter.Amounts) bool {
 	if u.maxSpend > 0 && u.priced {
 		left[limiter.Nanodollars] = min(left[limiter.Nanodollars], u.maxSpend)
@@ -198,8 +199,8 @@ func (u *usage) worthCounting(left limiter.Amounts) bool {
 	return guessed.longest(left) > longest+longest/4
 }
 
-// longest is how long an answer may be out of what is left; below 0 where there
-// can be none.
+// longest returns how long an answer may be out of what is left, or -1 if there can be
+// none.
 func (u *usage) longest(left limiter.Amounts) int64 {
 	if fitsInto(u.bound(u.natural), left) {
 		return u.natural
@@ -210,15 +211,15 @@ func (u *usage) longest(left limiter.Amounts) int64 {
 	return -1
 }
 
-// mayCount reports whether the upstream can be reached without the reverse proxy,
-// which alone knows how to dial a socket and what its placeholders stand for.
+// mayCount reports whether the upstream can be reached without the reverse proxy, which
+// alone can dial a socket and resolve placeholders.
 func (t *Transport) mayCount() bool {
 	o := t.target.origins[0]
 	return o.network != "unix" && (o.scheme == "https") == t.TLSEnabled() && !(t.TLSEnabled() && strings.Contains(t.TLS.ServerName, "{"))
 }
 
-// askCount sends one question. It is no activation, and the answer's text goes
-// nowhere.
+// askCount sends one question. It is no activation, and the text of the answer is not
+// passed on.
 func (t *Transport) askCount(r *http.Request, x *exchange, q *upstream.Counting) (answer []byte, status int, err error) {
 	o := t.target.origins[0]
 	ctx, cancel := context.WithTimeout(r.Context(), countTime)

@@ -15,28 +15,28 @@ import (
 	"github.com/till-proxy/till/webhook"
 )
 
-// Webhook is an address that is told what becomes of keys. Each message is
-// signed as Standard Webhooks are, https://www.standardwebhooks.com, and kept in
-// the store until it was taken.
+// Webhook is an address that is notified of what happens to keys. Each message is
+// signed as in Standard Webhooks, https://www.standardwebhooks.com, and kept in the
+// store until it has been delivered.
 type Webhook struct {
 	// The address, https; http on loopback only. Placeholders `{env.*}` and
 	// `{file.*}` are resolved when the configuration is loaded.
 	URL string `json:"url"`
 
-	// The secrets that messages are signed with, one signature each, so that one
-	// can be replaced: "whsec_" and base64, or any other text, whose bytes are
-	// taken as they are. Use `{file.*}`, which is followed: a changed file is in
-	// force within seconds, or `{env.*}`; a literal stands in the configuration
-	// that the admin endpoint shows. At least one is needed.
+	// The secrets that messages are signed with, one signature each, so that one can be
+	// replaced: "whsec_" and base64, or any other text, whose bytes are used as they
+	// are. Use `{file.*}`, which is watched: a changed file takes effect within
+	// seconds, or `{env.*}`; a literal would be visible in the configuration that the
+	// admin endpoint shows. At least one is required.
 	Secrets []string `json:"secrets"`
 
-	// The events that are told: key_created, key_threshold, key_exhausted,
-	// key_expired, key_revoked, key_suspended, key_stale, key_leaked,
-	// key_after_death, token_created, lockdown, lockdown_lifted. Default: all.
+	// The events that are sent: key_created, key_threshold, key_exhausted, key_expired,
+	// key_revoked, key_suspended, key_stale, key_leaked, key_after_death,
+	// token_created, lockdown, lockdown_lifted. Default: all.
 	Events []string `json:"events,omitempty"`
 }
 
-// maxWebhooks bounds the webhooks of a configuration: each has a goroutine.
+// maxWebhooks is how many webhooks a configuration may have: each has a goroutine.
 const maxWebhooks = 32
 
 func (a *App) provisionWebhooks() error {
@@ -83,14 +83,14 @@ func (w *Webhook) provision() (*webhook.Endpoint, error) {
 	return h, nil
 }
 
-// literal reports whether a secret stands in the configuration itself.
+// literal reports whether the configuration itself contains a secret.
 func (w *Webhook) literal() bool {
 	return slices.ContainsFunc(w.Secrets, func(s string) bool {
 		return !strings.Contains(s, "{env.") && !strings.Contains(s, "{file.")
 	})
 }
 
-// minHookSecret is the length in bytes below which a secret could be guessed.
+// minHookSecret is the length in bytes below which a secret can be guessed.
 const minHookSecret = 16
 
 func (a *App) warnLiteralHooks() {
@@ -107,7 +107,7 @@ func (a *App) warnLiteralHooks() {
 	}
 }
 
-// limiterHooks are the webhooks as the limiter's outbox takes them.
+// limiterHooks returns the webhooks in the form of the limiter's outbox.
 func (a *App) limiterHooks() []limiter.Hook {
 	hooks := make([]limiter.Hook, len(a.hooks))
 	for i, h := range a.hooks {

@@ -1,9 +1,9 @@
-// Package echo is an upstream to try till with: an offline API in OpenAI's shape, as
-// the Caddy handler `till_echo`. `caddy till up` serves it when it finds no provider's
+// Package echo is an upstream for trying till out: an offline API in OpenAI's shape, as
+// the Caddy handler `till_echo`. `caddy till up` serves it if it finds no provider's
 // key.
 //
-// It knows how such an API answers and reports its use, and nothing of keys, limits
-// or the handler that asks it: to that it is an upstream like any other.
+// It knows how such an API answers and reports its use, and nothing of keys, limits or
+// the handler that calls it: for that handler it is an upstream like any other.
 package echo
 
 import (
@@ -34,12 +34,12 @@ func init() {
 	httpcaddyfile.RegisterDirectiveOrder("till_echo", httpcaddyfile.Before, "respond")
 }
 
-// Handler is an offline API in OpenAI's shape: it answers a chat with what was
-// said last. `caddy till up` serves it when it finds no provider's key, so
-// that limits can be tried without one. It needs no credential.
+// Handler is an offline API in OpenAI's shape: it answers a chat with the last message.
+// `caddy till up` serves it if it finds no provider's key, so that limits can be tried
+// without one. It needs no credential.
 //
-// It answers `POST /v1/chat/completions` (also streamed), `POST
-// /v1/responses` and `GET /v1/models`.
+// It answers `POST /v1/chat/completions` (also as a stream), `POST /v1/responses` and
+// `GET /v1/models`.
 type Handler struct{}
 
 // CaddyModule returns the Caddy module information.
@@ -72,7 +72,7 @@ type message struct {
 	Content json.RawMessage `json:"content"`
 }
 
-// text is a message's text: a string, or the text parts of a list.
+// text returns a message's text: a string, or the text parts of a list.
 func (m message) text() string {
 	var s string
 	if json.Unmarshal(m.Content, &s) == nil {
@@ -123,17 +123,17 @@ func chat(w http.ResponseWriter, r *http.Request) error {
 	if err := read(r, &ask); err != nil {
 		return refuse(w, http.StatusBadRequest, "the body must be JSON in the shape of a chat: "+err.Error())
 	}
-	said, err := lastUser(ask.Messages)
+	text, err := lastUser(ask.Messages)
 	if err != nil {
 		return refuse(w, http.StatusBadRequest, err.Error())
 	}
-	usage := map[string]any{"prompt_tokens": len(said), "completion_tokens": len(said), "total_tokens": 2 * len(said)}
+	usage := map[string]any{"prompt_tokens": len(text), "completion_tokens": len(text), "total_tokens": 2 * len(text)}
 	answer := map[string]any{
 		"id": "chatcmpl-echo", "created": time.Now().Unix(), "model": model,
 		"object": "chat.completion", "usage": usage,
 		"choices": []any{map[string]any{
 			"index": 0, "finish_reason": "stop",
-			"message": map[string]any{"role": "assistant", "content": said},
+			"message": map[string]any{"role": "assistant", "content": text},
 		}},
 	}
 	if !ask.Stream {
@@ -150,7 +150,7 @@ func chat(w http.ResponseWriter, r *http.Request) error {
 	if err := chunk(map[string]any{"role": "assistant", "content": ""}, nil); err != nil {
 		return err
 	}
-	for word := range strings.FieldsSeq(said) {
+	for word := range strings.FieldsSeq(text) {
 		if err := chunk(map[string]any{"content": word + " "}, nil); err != nil {
 			return err
 		}
@@ -179,14 +179,14 @@ func respond(w http.ResponseWriter, r *http.Request) error {
 	if ask.Stream {
 		return refuse(w, http.StatusBadRequest, "the echo upstream does not stream responses; use /v1/chat/completions")
 	}
-	var said string
-	if json.Unmarshal(ask.Input, &said) != nil {
+	var text string
+	if json.Unmarshal(ask.Input, &text) != nil {
 		var messages []message
 		if json.Unmarshal(ask.Input, &messages) != nil {
 			return refuse(w, http.StatusBadRequest, "input must be a text or a list of messages")
 		}
 		var err error
-		if said, err = lastUser(messages); err != nil {
+		if text, err = lastUser(messages); err != nil {
 			return refuse(w, http.StatusBadRequest, err.Error())
 		}
 	}
@@ -194,9 +194,9 @@ func respond(w http.ResponseWriter, r *http.Request) error {
 		"id": "resp_echo", "object": "response", "created_at": time.Now().Unix(), "status": "completed", "model": model,
 		"output": []any{map[string]any{
 			"id": "msg_echo", "type": "message", "role": "assistant", "status": "completed",
-			"content": []any{map[string]any{"type": "output_text", "text": said, "annotations": []any{}}},
+			"content": []any{map[string]any{"type": "output_text", "text": text, "annotations": []any{}}},
 		}},
-		"usage": map[string]any{"input_tokens": len(said), "output_tokens": len(said), "total_tokens": 2 * len(said)},
+		"usage": map[string]any{"input_tokens": len(text), "output_tokens": len(text), "total_tokens": 2 * len(text)},
 	})
 }
 

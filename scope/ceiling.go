@@ -6,20 +6,20 @@ import (
 	"strings"
 )
 
-// Beyond names the first field in which s allows something that the ceiling
-// does not, and the rule that does; empty when there is none. A list that is
-// empty allows everything.
+// Beyond returns the first field in which s allows something that the ceiling does not,
+// and the rule that does; both are empty if there is none. An empty list allows
+// everything.
 func (s Scope) Beyond(ceiling Scope) (field, rule string) {
 	for _, l := range []struct {
-		field         string
-		rules, within []string
-		covers        func(wide, narrow string) bool
+		field          string
+		rules, ceiling []string
+		covers         func(wide, narrow string) bool
 	}{
 		{"models", s.Models, ceiling.Models, coversModel},
 		{"paths", s.Paths, ceiling.Paths, coversPath},
 		{"methods", s.Methods, ceiling.Methods, equal},
 	} {
-		if rule, ok := beyond(l.rules, l.within, l.covers); ok {
+		if rule, ok := beyond(l.rules, l.ceiling, l.covers); ok {
 			return l.field, rule
 		}
 	}
@@ -32,8 +32,8 @@ func (s Scope) Beyond(ceiling Scope) (field, rule string) {
 	return "", ""
 }
 
-// beyond finds a rule that none of the ceiling's covers. The zero rule stands
-// for a list that allows everything.
+// beyond finds a rule that none of the ceiling's rules covers. The zero rule stands for
+// a list that allows everything.
 func beyond[T any](rules, ceiling []T, covers func(wide, narrow T) bool) (rule T, found bool) {
 	if len(ceiling) == 0 {
 		return rule, false
@@ -58,8 +58,8 @@ func coversNetwork(wide, narrow netip.Prefix) bool {
 	return wide.IsValid() && narrow.IsValid() && wide.Bits() <= narrow.Bits() && wide.Contains(narrow.Addr())
 }
 
-// coversPath reports whether every path that the narrow pattern allows is allowed
-// by the wide one. It says no where that would be hard to tell.
+// coversPath reports whether the wide pattern allows every path that the narrow one
+// does. It reports false where that would be hard to find out.
 func coversPath(wide, narrow string) bool {
 	// Only a pattern that begins with a name may leave out the version.
 	if first, _ := heads(wide); strings.Contains(first, "*") && wide != "/*" {

@@ -5,17 +5,17 @@ import (
 	"unicode/utf8"
 )
 
-// DenyList is a list of deny rules, arranged by how they begin, so that a
-// request's path is compared with the few rules that could match it. It
-// answers exactly as PathRules.MatchFold does. A path with
-// parameters is judged without them, too. A nil list denies nothing.
+// DenyList is a list of deny rules, indexed by their beginnings, so that a request's
+// path is compared with only the few rules that could match it. It answers exactly as
+// PathRules.MatchFold does, and also tests a path without its parameters. A nil list
+// denies nothing.
 type DenyList struct {
 	all    PathRules
-	byHead map[string]PathRules // by the first one or two segments, in small letters
+	byHead map[string]PathRules // by the first one or two segments, in lower case
 	open   PathRules            // rules that begin with a wildcard
 }
 
-// NewDenyList arranges rules.
+// NewDenyList indexes rules.
 func NewDenyList(rules PathRules) *DenyList {
 	l := &DenyList{all: rules, byHead: make(map[string]PathRules)}
 	for _, r := range rules {
@@ -55,7 +55,7 @@ func (l *DenyList) Denies(method, path string) bool {
 		l.open.MatchFold(method, path)
 }
 
-// WithoutParameters is a path as servers see it that drop what follows a
+// WithoutParameters returns a path as it is for servers that drop what follows a
 // semicolon in a segment (RFC 3986, section 3.3).
 func WithoutParameters(path string) string {
 	if strings.IndexByte(path, ';') < 0 {
@@ -68,7 +68,7 @@ func WithoutParameters(path string) string {
 	return strings.Join(segments, "/")
 }
 
-// heads are the first segment of a path, and its first two; the same when
+// heads returns the first segment of a path, and its first two; both are the same if
 // there is only one.
 func heads(path string) (first, second string) {
 	i := strings.IndexByte(path[min(1, len(path)):], '/')

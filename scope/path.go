@@ -7,11 +7,11 @@ import (
 	"unicode/utf8"
 )
 
-// CleanPath judges the path of a request as it came (net/url's EscapedPath)
-// and returns it decoded, for matching. What was matched is what is sent, so
-// anything that two servers could read in two ways is an error: "." and ".."
-// segments in any encoding, empty segments, backslashes, controls, encoded
-// slashes, double encoding, invalid UTF-8. One slash at the end is fine.
+// CleanPath checks the path of a request as it came (net/url's EscapedPath) and returns
+// it decoded, for matching. What was matched is what is sent, so anything that two
+// servers could read differently is an error: "." and ".." segments in any encoding,
+// empty segments, backslashes, control characters, encoded slashes, double encoding,
+// invalid UTF-8. One slash at the end is allowed.
 //
 // A path without escapes costs no allocation.
 func CleanPath(escaped string) (string, error) {
@@ -20,14 +20,14 @@ func CleanPath(escaped string) (string, error) {
 	}
 	path := escaped
 	if strings.IndexByte(escaped, '%') >= 0 {
-		if err := judgeEscapes(escaped); err != nil {
+		if err := checkEscapes(escaped); err != nil {
 			return "", err
 		}
 		decoded, err := url.PathUnescape(escaped)
 		if err != nil {
 			return "", fmt.Errorf("%w: a %%-escape is not valid", ErrPath)
 		}
-		// Encoded twice, in whichever way: %252e, %25%32%65.
+		// Encoded twice, in any form: %252e, %25%32%65.
 		for i := range len(decoded) - 2 {
 			if decoded[i] == '%' && isHex(decoded[i+1]) && isHex(decoded[i+2]) {
 				return "", fmt.Errorf("%w: it is encoded twice", ErrPath)
@@ -56,11 +56,11 @@ func CleanPath(escaped string) (string, error) {
 			}
 		}
 	}
-	return path, judgeSegments(path)
+	return path, checkSegments(path)
 }
 
-// OneSlash is a path with one slash at its beginning where there were several, as
-// clients make them that join an address which ends with a slash and a path which
+// OneSlash returns a path with one slash at its beginning if there were several, which
+// clients produce when they join an address that ends with a slash and a path that
 // begins with one.
 func OneSlash(escaped string) string {
 	if rest := strings.TrimLeft(escaped, "/"); len(rest)+1 < len(escaped) {
@@ -69,8 +69,8 @@ func OneSlash(escaped string) string {
 	return escaped
 }
 
-// judgeEscapes refuses escapes that hide structure.
-func judgeEscapes(s string) error {
+// checkEscapes refuses escapes that hide structure.
+func checkEscapes(s string) error {
 	for i := 0; i < len(s); i++ {
 		if s[i] != '%' {
 			continue
@@ -90,8 +90,8 @@ func isHex(c byte) bool {
 	return c >= '0' && c <= '9' || c >= 'a' && c <= 'f' || c >= 'A' && c <= 'F'
 }
 
-// judgeSegments refuses segments that some server would resolve.
-func judgeSegments(path string) error {
+// checkSegments refuses segments that some server would resolve.
+func checkSegments(path string) error {
 	rest := path[1:]
 	for rest != "" {
 		segment, after, more := strings.Cut(rest, "/")

@@ -11,7 +11,7 @@ type PathRule struct {
 	Pattern string
 }
 
-// PathRules is such a list.
+// PathRules is an allow or deny list.
 type PathRules []PathRule
 
 // ParsePathRule checks a rule. A pattern is compared segment by segment. In a
@@ -61,22 +61,22 @@ func MustPathRules(rules ...string) PathRules {
 	return list
 }
 
-// Match reports whether a rule allows a cleaned path, whose first version bytes are
-// the version of its API: letters count as written, and so does a slash at the end.
+// Match reports whether a rule allows a cleaned path, whose first version bytes are the
+// version of its API. Case matters, and so does a slash at the end.
 func (r PathRule) Match(method, path string, version int) bool {
 	return (r.Method == "*" || r.Method == method) && allows(r.Pattern, path, version)
 }
 
-// allows compares a path with a pattern that allows. Some servers drop parameters,
-// what follows a semicolon in a segment (RFC 3986, section 3.3), so a path that has
-// them must match as it is and as it is there.
+// allows reports whether a pattern allows a path. Some servers drop parameters, which
+// follow a semicolon in a segment (RFC 3986, section 3.3), so a path that has them must
+// match both with and without them.
 func allows(pattern, path string, version int) bool {
 	return matchBelow(pattern, path, version) &&
 		(strings.IndexByte(path, ';') < 0 || matchBelow(WithoutParameters(pattern), WithoutParameters(path), version))
 }
 
-// matchBelow compares a path as it is, and without its version with a pattern that
-// leaves it out. A pattern that begins with a wildcard means the version by that.
+// matchBelow compares a path as it is, and without its version if the pattern leaves
+// that out. A pattern that begins with a wildcard includes the version in it.
 func matchBelow(pattern, path string, version int) bool {
 	if matchPath(pattern, path, equal) {
 		return true
@@ -88,8 +88,8 @@ func matchBelow(pattern, path string, version int) bool {
 	return strings.IndexByte(first, '*') < 0 && matchPath(pattern, path[version:], equal)
 }
 
-// MatchFold reports whether a rule denies a cleaned path: in any case of
-// letters, and with or without a slash at the end.
+// MatchFold reports whether a rule denies a cleaned path: case is ignored, and so is a
+// slash at the end.
 func (r PathRule) MatchFold(method, path string) bool {
 	if r.Method != "*" && !strings.EqualFold(r.Method, method) {
 		return false
@@ -122,7 +122,7 @@ func (rs PathRules) MatchFold(method, path string) bool {
 
 func equal(a, b string) bool { return a == b }
 
-// matchPath walks pattern and path together, segment by segment.
+// matchPath compares pattern and path segment by segment.
 func matchPath(pattern, path string, same func(a, b string) bool) bool {
 	if pattern == "" || path == "" || pattern[0] != '/' || path[0] != '/' {
 		return false
@@ -150,8 +150,7 @@ func matchSegment(want, got string, same func(a, b string) bool) bool {
 		return same(want, got)
 	}
 	if tail == "" {
-		// Compared rune by rune, because letters of another case can have
-		// another length.
+		// Compared rune by rune, because a letter's other case can have another length.
 		return hasPrefix(got, head, same) && (want != "*" || got != "")
 	}
 	return hasPrefix(got, head, same) && hasSuffix(got[min(len(head), len(got)):], tail, same)

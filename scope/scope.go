@@ -1,6 +1,6 @@
-// Package scope says what a request may look like: cleaned paths, and rules
-// over paths, methods, models and addresses. It is used wherever something is
-// allowed or denied, so that one reading of a path holds everywhere.
+// Package scope defines what a request may look like: cleaned paths, and rules over
+// paths, methods, models and addresses. It is used wherever something is allowed or
+// denied, so that a path is read in the same way everywhere.
 //
 // It knows no key, no upstream and no budget, and imports nothing of ours.
 package scope
@@ -17,7 +17,7 @@ import (
 
 // Scope limits what a key may be used for. An empty list allows everything.
 type Scope struct {
-	// Models are names, or beginnings that end with "*".
+	// Models are names, or prefixes that end with "*".
 	Models []string `json:"models,omitempty"`
 	// Paths are patterns by segment; see [ParsePathRule].
 	Paths []string `json:"paths,omitempty"`
@@ -39,7 +39,7 @@ func (s Scope) IsZero() bool {
 	return len(s.Models)+len(s.Paths)+len(s.Methods)+len(s.IPs) == 0 && !s.PinIP
 }
 
-// Clone returns a copy that shares nothing.
+// Clone returns a copy that shares no memory.
 func (s Scope) Clone() Scope {
 	s.Models = slices.Clone(s.Models)
 	s.Paths = slices.Clone(s.Paths)
@@ -48,7 +48,7 @@ func (s Scope) Clone() Scope {
 	return s
 }
 
-// Validate says which rule cannot be used, and why.
+// Validate returns an error that names the first rule that cannot be used.
 func (s Scope) Validate() error {
 	for _, l := range []struct {
 		field string
@@ -105,7 +105,7 @@ func validMethod(m string) bool {
 	return m != "" && len(m) <= 32
 }
 
-// ParseIP reads an address or a network. Host bits must be zero.
+// ParseIP parses an address or a network. Host bits must be zero.
 func ParseIP(s string) (netip.Prefix, error) {
 	if addr, err := netip.ParseAddr(s); err == nil && addr.Zone() == "" {
 		addr = addr.Unmap()
@@ -141,8 +141,8 @@ func (s *Scope) AllowsMethod(method string) bool {
 	return len(s.Methods) == 0 || slices.Contains(s.Methods, method)
 }
 
-// AllowsPath reports whether a cleaned path is in scope, whose first version bytes
-// are the version of its API, which rules may leave out.
+// AllowsPath reports whether a cleaned path is in scope. Its first version bytes are
+// the version of its API, which rules may leave out.
 func (s *Scope) AllowsPath(path string, version int) bool {
 	if len(s.Paths) == 0 {
 		return true
@@ -155,8 +155,8 @@ func (s *Scope) AllowsPath(path string, version int) bool {
 	return false
 }
 
-// AllowsAddr reports whether a client's address is in scope. One that is not
-// known is in no network.
+// AllowsAddr reports whether a client's address is in scope. An unknown address is in
+// no network.
 func (s *Scope) AllowsAddr(addr netip.Addr) bool {
 	if len(s.IPs) == 0 {
 		return true
@@ -170,5 +170,5 @@ func (s *Scope) AllowsAddr(addr netip.Addr) bool {
 	return false
 }
 
-// ErrPath is what CleanPath's errors wrap.
+// ErrPath is wrapped by the errors of CleanPath.
 var ErrPath = errors.New("the path cannot be judged safely")

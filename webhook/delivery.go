@@ -1,10 +1,10 @@
-// Package webhook delivers what becomes of keys to the addresses that are to be told:
-// signed as Standard Webhooks are (https://www.standardwebhooks.com), one message at
-// a time to each, and tried again for some days.
+// Package webhook delivers events about keys to webhooks: signed as in Standard
+// Webhooks (https://www.standardwebhooks.com), one message at a time to each, and
+// retried for some days.
 //
-// It knows addresses, secrets and how deliveries go. Which events there are and which
-// messages wait is known to the limiter, whose outbox keeps them until they were taken;
-// what a configuration says of webhooks is read in the root.
+// It knows addresses, secrets and the state of deliveries. Which events exist and which
+// messages wait is known to the limiter, whose outbox keeps them until they are
+// delivered; the root reads the configuration of webhooks.
 package webhook
 
 import (
@@ -26,19 +26,19 @@ import (
 )
 
 const (
-	deliveryTime   = 15 * time.Second // of one attempt, in all
+	deliveryTime   = 15 * time.Second // of one attempt, in total
 	deliveryBatch  = 50
-	maxAnswer      = 64 << 10 // bytes of an answer that are read, so that its connection can be used again
+	maxAnswer      = 64 << 10 // bytes of an answer that are read, so that its connection can be reused
 	lookAgain      = time.Minute
 	lookAgainStore = time.Second
 
-	// firstRetry is the wait after a failure. It doubles with the next ones, up to
-	// longestRetry, and a message that is older than giveUp is given up.
+	// firstRetry is the wait after the first failure. It doubles with each further one,
+	// up to longestRetry, and a message older than giveUp is given up.
 	firstRetry, longestRetry, giveUp = 2 * time.Second, time.Hour, 3 * 24 * time.Hour
 )
 
-// retryAfter is the wait after so many failures, with a jitter, so that receivers
-// that come back are not met by everybody at once.
+// retryAfter returns the wait after so many failures, with jitter, so that a receiver
+// that comes back is not flooded.
 func retryAfter(failures int) time.Duration {
 	wait := longestRetry
 	if failures < 30 {
@@ -54,20 +54,20 @@ type State struct {
 	LastError                     string
 }
 
-// Deliveries sends what is in the outbox to the webhooks. It lives with the
-// store, and which webhooks there are is said by the configuration that started
-// last. There is one goroutine a webhook, and so one message on its way to each.
+// Deliveries sends the messages in the outbox to the webhooks. It lives as long as the
+// store is in use; the webhooks are those of the configuration that started last. Each
+// has one goroutine, and therefore one message in transit.
 type Deliveries struct {
 	limiter func() *limiter.Limiter
 
 	mu      sync.Mutex
 	senders map[string]*sender // by address; replaced, never changed
 	stopped bool
-	all     atomic.Pointer[map[string]*sender] // the same, for who must not wait
+	all     atomic.Pointer[map[string]*sender] // the same, to read without the lock
 }
 
-// New delivers nothing until Set names endpoints. current returns the limiter that
-// works now, or nil.
+// New returns Deliveries that deliver nothing until Set names endpoints. current
+// returns the limiter if it works, or nil.
 func New(current func() *limiter.Limiter) *Deliveries {
 	return &Deliveries{limiter: current}
 }
@@ -88,7 +88,7 @@ type sender struct {
 	state    State
 }
 
-// Set takes over the webhooks of a configuration.
+// Set replaces the webhooks by those of another configuration.
 func (d *Deliveries) Set(hooks []*Endpoint, log *slog.Logger) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -120,7 +120,7 @@ func (d *Deliveries) Set(hooks []*Endpoint, log *slog.Logger) {
 	d.all.Store(&next)
 }
 
-// Stop ends all of them.
+// Stop ends all deliveries.
 func (d *Deliveries) Stop() {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -133,7 +133,7 @@ func (d *Deliveries) Stop() {
 	}
 }
 
-// Wake lets all look into the outbox. It does not block.
+// Wake makes all senders look into the outbox. It does not block.
 func (d *Deliveries) Wake() {
 	if all := d.all.Load(); all != nil {
 		for _, s := range *all {
@@ -142,7 +142,7 @@ func (d *Deliveries) Wake() {
 	}
 }
 
-// State is how the deliveries to an address go.
+// State returns how the deliveries to an address went.
 func (d *Deliveries) State(address string) State {
 	var s *sender
 	if all := d.all.Load(); all != nil {
@@ -179,7 +179,7 @@ func (s *sender) run(ctx context.Context) {
 	}
 }
 
-// round delivers what is due and returns when to look again, at the latest.
+// round delivers what is due and returns when to look again at the latest.
 func (s *sender) round(ctx context.Context) time.Duration {
 	s.mu.Lock()
 	hook, pause := s.hook, time.Until(s.pause)
@@ -193,7 +193,7 @@ func (s *sender) round(ctx context.Context) time.Duration {
 	}
 	due, next, err := l.DueMessages(ctx, hook.URL, deliveryBatch)
 	if err != nil {
-		s.log.Error("reading what webhooks are to be told", "error", err)
+		s.log.Error("reading the messages for webhooks", "error", err)
 		return lookAgain
 	}
 	for _, m := range due {
@@ -212,14 +212,14 @@ func (s *sender) round(ctx context.Context) time.Duration {
 				return 0
 			}
 			if err := l.PostponeMessage(ctx, m, retryAfter(m.Attempts)); err != nil {
-				s.log.Error("noting that a webhook was not told", "error", err)
+				s.log.Error("recording that a message to a webhook failed", "error", err)
 			}
 			return s.failed(err)
 		}
 		s.delivered()
 		if err := l.ForgetMessage(ctx, hook.URL, m); err != nil {
-			// It will be told once more, with the same id.
-			s.log.Error("noting that a webhook was told", "message", m.ID, "error", err)
+			// The message will be sent once more, with the same id.
+			s.log.Error("recording that a message to a webhook was delivered", "message", m.ID, "error", err)
 			return lookAgainStore
 		}
 	}
@@ -263,8 +263,8 @@ func (s *sender) deliver(ctx context.Context, hook *Endpoint, m *limiter.Message
 	return fmt.Errorf("it answered %d", res.StatusCode)
 }
 
-// withoutAddress takes the address out of an error of net/http: its query may
-// hold a token.
+// withoutAddress removes the address from an error of net/http: its query may hold a
+// token.
 func withoutAddress(err error) error {
 	var at *url.Error
 	if errors.As(err, &at) {
@@ -278,7 +278,7 @@ func (s *sender) delivered() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.failures > 0 {
-		s.log.Info("a webhook takes what it is told again", "host", s.host())
+		s.log.Info("a webhook accepts messages again", "host", s.host())
 	}
 	s.failures, s.pause = 0, time.Time{}
 	s.state.Delivered++
@@ -291,7 +291,7 @@ func (s *sender) failed(err error) time.Duration {
 	defer s.mu.Unlock()
 	if s.failures == 0 {
 		s.state.FailingSince = &now
-		s.log.Warn("a webhook could not be told what happened; it is tried again for some days", "host", s.host(), "error", err)
+		s.log.Warn("a message could not be delivered to a webhook; it is tried again for some days", "host", s.host(), "error", err)
 	}
 	wait := retryAfter(s.failures)
 	s.failures++
@@ -305,10 +305,10 @@ func (s *sender) gaveUp(m limiter.Message) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.state.GivenUp++
-	s.log.Error("a webhook was not told what happened, and that is given up", "host", s.host(), "event", string(m.Event), "message", m.ID, "attempts", m.Attempts)
+	s.log.Error("a message could not be delivered to a webhook, and was given up", "host", s.host(), "event", string(m.Event), "message", m.ID, "attempts", m.Attempts)
 }
 
-// host is what logs say of the address. Callers hold the sender.
+// host is the part of the address that may be logged. The caller holds s.mu.
 func (s *sender) host() string {
 	u, err := url.Parse(s.hook.URL)
 	if err != nil {

@@ -20,20 +20,20 @@ import (
 	"github.com/till-proxy/till/token"
 )
 
-// Endpoint is an address that messages go to, and what they are signed with.
+// Endpoint is an address that messages go to, and the secrets that sign them.
 type Endpoint struct {
 	URL    string
-	Events []limiter.EventName // that it is sent; none: all
+	Events []limiter.EventName // to send; all if empty
 
 	plain   bool // http
 	secrets atomic.Pointer[[]token.Secret]
 }
 
-// secretPrefix begins a secret that is written in base64.
+// secretPrefix is the prefix of a secret in base64.
 const secretPrefix = "whsec_"
 
-// NewEndpoint checks an address: secrets and particulars travel encrypted only. Its
-// errors do not repeat the address, which may hold a token.
+// NewEndpoint checks an address: details of keys may only travel encrypted. Its errors
+// do not repeat the address, which may hold a token.
 func NewEndpoint(address string) (*Endpoint, error) {
 	u, err := url.Parse(address)
 	if err != nil || u.Hostname() == "" || u.Scheme != "https" && u.Scheme != "http" {
@@ -50,7 +50,7 @@ func NewEndpoint(address string) (*Endpoint, error) {
 	return &Endpoint{URL: address, plain: u.Scheme == "http"}, nil
 }
 
-// SetSecrets has messages signed with these secrets from now on.
+// SetSecrets sets the secrets that messages are signed with from now on.
 func (e *Endpoint) SetSecrets(texts []string) (changed bool, err error) {
 	next := make([]token.Secret, len(texts))
 	for i, text := range texts {
@@ -65,10 +65,10 @@ func (e *Endpoint) SetSecrets(texts []string) (changed bool, err error) {
 	return true, nil
 }
 
-// Secrets are those that messages are signed with.
+// Secrets returns the secrets that messages are signed with.
 func (e *Endpoint) Secrets() []token.Secret { return *e.secrets.Load() }
 
-// parseSecret reads a secret. Its errors do not repeat it.
+// parseSecret parses a secret. Its errors do not repeat it.
 func parseSecret(text string) (token.Secret, error) {
 	value := strings.TrimSpace(text)
 	if err := token.CheckCredential(value); err != nil {
@@ -87,7 +87,7 @@ func parseSecret(text string) (token.Secret, error) {
 	return token.NewSecret(value), nil
 }
 
-// sign is the Webhook-Signature of a message: one for each secret.
+// sign returns the Webhook-Signature of a message: one for each secret.
 func (e *Endpoint) sign(id, stamp string, payload []byte) string {
 	var all []string
 	for _, secret := range e.Secrets() {
@@ -99,8 +99,8 @@ func (e *Endpoint) sign(id, stamp string, payload []byte) string {
 	return strings.Join(all, " ")
 }
 
-// client is one for this endpoint: it follows no redirects, its times are bounded, and
-// over plain HTTP it reaches no other machine than this one.
+// client returns a client for this endpoint: it follows no redirects, has timeouts, and
+// over plain HTTP it reaches no machine but this one.
 func (e *Endpoint) client() *http.Client {
 	dialer := &net.Dialer{Timeout: 5 * time.Second}
 	transport := &http.Transport{
@@ -112,7 +112,7 @@ func (e *Endpoint) client() *http.Client {
 		transport.Proxy = nil
 		dialer.Control = func(_, address string, _ syscall.RawConn) error {
 			if at, err := netip.ParseAddrPort(address); err != nil || !at.Addr().Unmap().IsLoopback() {
-				return errors.New("it is not on loopback, and its address is not https")
+				return errors.New("its address is neither https nor on loopback")
 			}
 			return nil
 		}
