@@ -2,9 +2,7 @@ package admin
 
 import (
 	"net/http"
-	"net/url"
 	"slices"
-	"strconv"
 
 	"github.com/till-proxy/till/admin/wire"
 	"github.com/till-proxy/till/limiter"
@@ -89,27 +87,4 @@ func (a *api) choices(l *limiter.Limiter, role string) ([]wire.UpstreamInfo, err
 	return slices.DeleteFunc(slices.Clone(infos), func(u wire.UpstreamInfo) bool {
 		return len(r.Upstreams) > 0 && !slices.Contains(r.Upstreams, u.Name) || metered && u.Dialect == ""
 	}), nil
-}
-
-// defaultPage is the size of a page that does not say one.
-const defaultPage = 50
-
-// pageOf reads limit and cursor of a list that has no filters.
-func pageOf(q url.Values) (size int, cursor string, err error) {
-	size = defaultPage
-	for name, values := range q {
-		switch {
-		case len(values) != 1:
-			return 0, "", invalid("%s may be given once", name)
-		case name == "cursor":
-			cursor = values[0]
-		case name == "limit":
-			if size, err = strconv.Atoi(values[0]); err != nil || size < 1 || size > wire.MaxPage {
-				return 0, "", invalid("limit must be from 1 to %d, got %q", wire.MaxPage, values[0])
-			}
-		default:
-			return 0, "", invalid("unknown parameter %q; there are limit, cursor", name)
-		}
-	}
-	return size, cursor, nil
 }

@@ -3,6 +3,8 @@ package admin
 import (
 	"errors"
 	"net/http"
+	"net/url"
+	"strconv"
 	"time"
 
 	"github.com/till-proxy/till/admin/wire"
@@ -71,6 +73,29 @@ func (a *api) listTokens(l *limiter.Limiter, r *http.Request) (int, any, error) 
 		answer.Tokens = append(answer.Tokens, tokenJSON(t, l.Time()))
 	}
 	return http.StatusOK, answer, nil
+}
+
+// defaultPage is the size of a page that does not say one.
+const defaultPage = 50
+
+// pageOf reads limit and cursor of a list that has no filters.
+func pageOf(q url.Values) (size int, cursor string, err error) {
+	size = defaultPage
+	for name, values := range q {
+		switch {
+		case len(values) != 1:
+			return 0, "", invalid("%s may be given once", name)
+		case name == "cursor":
+			cursor = values[0]
+		case name == "limit":
+			if size, err = strconv.Atoi(values[0]); err != nil || size < 1 || size > wire.MaxPage {
+				return 0, "", invalid("limit must be from 1 to %d, got %q", wire.MaxPage, values[0])
+			}
+		default:
+			return 0, "", invalid("unknown parameter %q; there are limit, cursor", name)
+		}
+	}
+	return size, cursor, nil
 }
 
 func (a *api) revokeToken(l *limiter.Limiter, r *http.Request) (int, any, error) {

@@ -1,0 +1,188 @@
+package admin
+
+import (
+	"errors"
+	"net/http"
+	"net/url"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/caddyserver/caddy/v2"
+
+	"github.com/till-proxy/till/admin/wire"
+	"github.com/till-proxy/till/limiter"
+)
+
+func (a *api) mint(l *limiter.Limiter, r *http.Request) (int, any, error) {
+	var body wire.MintBody
+	if err := readBody(r, &body); err != nil {
+		return 0, nil, err
+	}
+	choices, err := a.choices(l, body.Role)
+	if err != nil {
+		return 0, nil, err
+	}
+	spec, err := keyOf(&body, a.backend.UpstreamInfos(), choices, l.Time())
+	if err != nil {
+		return 0, nil, err
+	}
+	scopedKey, issue, err := a.issue(l, spec.Upstream, body.UpstreamKey.Secret)
+	if err != nil {
+		return 0, nil, err
+	}
+	birth := limiter.Birth{Lookup: issue.Lookup, Salt: issue.Box.Salt, Unlimited: body.Unlimited, Unmetered: !a.metered(spec.Upstream)}
+	spec.SealKey, spec.Origins, spec.Fingerprint = issue.Box.SealKey, issue.Box.Origins, issue.Fingerprint
+	view, err := l.Mint(r.Context(), a.caller, spec, birth)
+	if err != nil {
+		return 0, nil, err
+	}
+	return http.StatusCreated, &wire.Minted{KeyObject: KeyJSON(view), ScopedKey: scopedKey.Reveal(), BaseURL: a.backend.BaseURL()}, nil
+}
+
+func (a *api) list(l *limiter.Limiter, r *http.Request) (int, any, error) {
+	f, err := filterOf(r.URL.Query())
+	if err != nil {
+		return 0, nil, err
+	}
+	if f.Fingerprint != "" {
+		f.Holders = a.holders(l, f.Fingerprint)
+	}
+	page, err := l.List(r.Context(), a.caller, f)
+	if err != nil {
+		return 0, nil, err
+	}
+	answer := wire.Listed{Keys: make([]*wire.KeyObject, 0, len(page.Keys)), Next: page.Next, Partial: page.Partial}
+	for _, v := range page.Keys {
+		answer.Keys = append(answer.Keys, KeyJSON(v))
+	}
+	return http.StatusOK, answer, nil
+}
+
+func filterOf(q url.Values) (limiter.Filter, error) {
+	var f limiter.Filter
+	for name, values := range q {
+		if len(values) != 1 {
+			return f, invalid("%s may be given once", name)
+		}
+		value, err := values[0], error(nil)
+		switch label, labelled := strings.CutPrefix(name, "label."); {
+		case name == "unused_for":
+			f.UnusedFor, err = caddy.ParseDuration(value)
+			if err == nil && f.UnusedFor <= 0 {
+				err = errors.New("it must be more than 0")
+			}
+		case name == "limit":
+			f.Limit, err = strconv.Atoi(value)
+			if err == nil && f.Limit < 1 {
+				err = errors.New("it must be at least 1")
+			}
+		case labelled && label != "":
+			if f.Labels == nil {
+				f.Labels = make(map[string]string)
+			}
+			f.Labels[label] = value
+		case !f.Set(name, value):
+			return f, invalid("unknown filter %q; there are %s", name, strings.Join(filterNames(), ", "))
+		}
+		if err != nil {
+			return f, invalid("%s: %q: %v", name, value, err)
+		}
+	}
+	return f, nil
+}
+
+func filterNames() (names []string) {
+	for _, field := range limiter.FilterFields {
+		names = append(names, field.Name)
+	}
+	return names
+}
+
+func (a *api) show(l *limiter.Limiter, r *http.Request) (int, any, error) {
+	return key(l.Get(r.Context(), a.caller, r.PathValue("id")))
+}
+
+// key answers with one key.
+func key(view limiter.View, err error) (int, any, error) {
+	if err != nil {
+		return 0, nil, err
+	}
+	return http.StatusOK, KeyJSON(view), nil
+}
+
+func (a *api) change(l *limiter.Limiter, r *http.Request) (int, any, error) {
+	version, err := ifMatch(r)
+	if err != nil {
+		return 0, nil, err
+	}
+	var body keyChange
+	if err := readBody(r, &body); err != nil {
+		return 0, nil, err
+	}
+	return key(l.Change(r.Context(), a.caller, r.PathValue("id"), version, func(k *limiter.Key) error {
+		if err := body.change(k, l.Time()); err != nil {
+			return err
+		}
+		for _, u := range a.backend.UpstreamInfos() {
+			if u.Name == k.Upstream {
+				return meterable(k, u.Dialect)
+			}
+		}
+		return nil // its upstream is not configured now, and nothing is forwarded
+	}, body.judge))
+}
+
+// ifMatch reads the version that a change is based on; 0 when none is named.
+func ifMatch(r *http.Request) (int64, error) {
+	text := r.Header.Get("If-Match")
+	if text == "" || text == "*" {
+		return 0, nil
+	}
+	n, err := strconv.ParseInt(strings.Trim(text, `"`), 10, 64)
+	if err != nil || n < 1 {
+		return 0, invalid("If-Match must be the key's version, got %q", text)
+	}
+	return n, nil
+}
+
+func (a *api) forget(l *limiter.Limiter, r *http.Request) (int, any, error) {
+	if err := l.Forget(r.Context(), a.caller, r.PathValue("id")); err != nil {
+		return 0, nil, err
+	}
+	return http.StatusNoContent, nil, nil
+}
+
+func (a *api) usage(l *limiter.Limiter, r *http.Request) (int, any, error) {
+	h, err := l.Usage(r.Context(), a.caller, r.PathValue("id"))
+	return http.StatusOK, h, err
+}
+
+func (a *api) grant(l *limiter.Limiter, r *http.Request) (int, any, error) {
+	var body wire.GrantBody
+	if err := readBody(r, &body); err != nil {
+		return 0, nil, err
+	}
+	more := limiter.More{Activations: body.Activations, Tokens: body.Tokens, Nanodollars: int64(body.SpendUSD), Lifetime: time.Duration(body.ExpiresIn)}
+	return key(l.GrantMore(r.Context(), a.caller, r.PathValue("id"), more))
+}
+
+func (a *api) suspend(l *limiter.Limiter, r *http.Request) (int, any, error) {
+	return key(l.Suspend(r.Context(), a.caller, r.PathValue("id")))
+}
+
+func (a *api) resume(l *limiter.Limiter, r *http.Request) (int, any, error) {
+	return key(l.Resume(r.Context(), a.caller, r.PathValue("id")))
+}
+
+func (a *api) revoke(l *limiter.Limiter, r *http.Request) (int, any, error) {
+	var body wire.RevokeBody
+	if err := readOptionalBody(r, &body); err != nil {
+		return 0, nil, err
+	}
+	view, cut, err := l.Revoke(r.Context(), a.caller, r.PathValue("id"), body.Reason)
+	if err != nil {
+		return 0, nil, err
+	}
+	return http.StatusOK, wire.RevokedKey{KeyObject: KeyJSON(view), StreamsCut: cut}, nil
+}
