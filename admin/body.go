@@ -31,7 +31,7 @@ func readBodyOf(r *http.Request, into any, limit int64) error {
 	if err != nil {
 		return err
 	}
-	if err := onceEach(body); err != nil {
+	if err := checkNamesUnique(body); err != nil {
 		return err
 	}
 	var fields map[string]json.RawMessage
@@ -92,7 +92,7 @@ func readField(name string, value json.RawMessage, into any) error {
 	if strings.ContainsFunc(name, func(r rune) bool { return r != '_' && (r < 'a' || r > 'z') }) {
 		return unknown
 	}
-	if err := givenField(name, value); err != nil {
+	if err := checkFilled(name, value); err != nil {
 		return invalid("%s %v", name, err)
 	}
 	d := json.NewDecoder(strings.NewReader(`{"` + name + `":` + string(value) + `}`))
@@ -140,9 +140,9 @@ func malformed(err error) error {
 	return invalid("the body must be a JSON object: %s", strings.TrimPrefix(err.Error(), "json: "))
 }
 
-// onceEach refuses what is not exactly one JSON object with each name once:
+// checkNamesUnique refuses what is not exactly one JSON object with each name once:
 // of two values for one name, two readers take different ones.
-func onceEach(body []byte) error {
+func checkNamesUnique(body []byte) error {
 	d := json.NewDecoder(bytes.NewReader(body))
 	type level struct {
 		names map[string]bool // nil in a list
@@ -193,26 +193,26 @@ func onceEach(body []byte) error {
 // rule that somebody meant. So what is given holds something; what is to have
 // no rule is left out, or null.
 
-// blankable are the fields of bodies that may be empty, because no rule hangs on
+// mayBeEmpty are the fields of bodies that may be empty, because no rule hangs on
 // them.
-var blankable = map[string]string{
+var mayBeEmpty = map[string]string{
 	"reason": "a note; programs send that of a form as it was left",
 	"text":   "what is searched for keys may hold nothing",
 	"filter": "revoking many says itself that it needs a filter or all",
 }
 
-var errBlankField = errors.New("must not be empty: leave it out, or say null, for none")
+var errEmptyField = errors.New("must not be empty: leave it out, or say null, for none")
 
-// givenField refuses a field of a body that is there and holds nothing.
-func givenField(name string, value json.RawMessage) error {
-	if _, ok := blankable[name]; !ok && hollow(value) {
-		return errBlankField
+// checkFilled refuses a field of a body that is there and holds nothing.
+func checkFilled(name string, value json.RawMessage) error {
+	if _, ok := mayBeEmpty[name]; !ok && isEmpty(value) {
+		return errEmptyField
 	}
 	return nil
 }
 
-// hollow reports whether a JSON value is an empty text, list or object.
-func hollow(value json.RawMessage) bool {
+// isEmpty reports whether a JSON value is an empty text, list or object.
+func isEmpty(value json.RawMessage) bool {
 	value = bytes.TrimSpace(value)
 	if len(value) < 2 {
 		return false

@@ -37,7 +37,7 @@ func ReadChild(r *http.Request, parent *limiter.Key, dialect string, now time.Ti
 	if err := readBodyOf(r, &body, maxChildBody); err != nil {
 		return nil, false, err
 	}
-	for _, name := range given(reflect.ValueOf(body)) {
+	for _, name := range fieldsGiven(reflect.ValueOf(body)) {
 		if f := limiter.FieldNamed(name); name == "upstream_key" || f != nil && f.OfParent {
 			return nil, false, invalid("%s cannot be set on a child key: it is its parent's", name)
 		}
@@ -55,8 +55,8 @@ func ReadChild(r *http.Request, parent *limiter.Key, dialect string, now time.Ti
 	return child, body.Unlimited, meterable(child, dialect)
 }
 
-// given are the names of what a body says.
-func given(body reflect.Value) (names []string) {
+// fieldsGiven are the names of what a body says.
+func fieldsGiven(body reflect.Value) (names []string) {
 	for _, f := range reflect.VisibleFields(body.Type()) {
 		if name, named := f.Tag.Lookup("json"); named && !body.FieldByIndex(f.Index).IsZero() {
 			names = append(names, name)

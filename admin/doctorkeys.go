@@ -39,8 +39,8 @@ func (g *group) names() string {
 	return s
 }
 
-// have is "1 key has" or "3 keys have".
-func have(n int, one, several string) string {
+// keysThat is "1 key has" or "3 keys have".
+func keysThat(n int, one, several string) string {
 	if n == 1 {
 		return "1 key " + one
 	}
@@ -87,22 +87,22 @@ func keyFindings(ctx context.Context, l *limiter.Limiter, by limiter.Caller) ([]
 	var all []wire.Finding
 	if unsalted.n > 0 {
 		all = append(all, wire.Finding{Check: "sealed_without_salt", Level: wire.LevelError,
-			What: have(unsalted.n, "is sealed and has no salt", "are sealed and have no salts") + ", so no string of it opens (a backup without --with-seal was restored): " + unsalted.names(),
+			What: keysThat(unsalted.n, "is sealed and has no salt", "are sealed and have no salts") + ", so no string of it opens (a backup without --with-seal was restored): " + unsalted.names(),
 			Fix:  "caddy till rotate " + unsalted.ids[0] + " --upstream-key - < REAL-KEY"})
 	}
 	if endless.n > 0 {
 		all = append(all, wire.Finding{Check: "unlimited_keys", Level: wire.LevelError,
-			What: have(endless.n, "has", "have") + " no limit at all, neither of use nor of time: " + endless.names(),
+			What: keysThat(endless.n, "has", "have") + " no limit at all, neither of use nor of time: " + endless.names(),
 			Fix:  "caddy till update " + endless.ids[0] + " --max-activations 500 --expires-in 24h"})
 	}
 	if lasting.n > 0 {
 		all = append(all, wire.Finding{Check: "endless_keys", Level: wire.LevelWarning,
-			What: have(lasting.n, "never expires", "never expire") + ", and can be used for long: " + lasting.names(),
+			What: keysThat(lasting.n, "never expires", "never expire") + ", and can be used for long: " + lasting.names(),
 			Fix:  "caddy till update " + lasting.ids[0] + " --expires-in 30d, or --idle-timeout 7d"})
 	}
 	if broad.n > 0 {
 		all = append(all, wire.Finding{Check: "broad_keys", Level: wire.LevelWarning,
-			What: have(broad.n, "may", "may") + " use every model and path of its upstream, from everywhere, more than 1000 times: " + broad.names(),
+			What: keysThat(broad.n, "may", "may") + " use every model and path of its upstream, from everywhere, more than 1000 times: " + broad.names(),
 			Fix:  "caddy till update " + broad.ids[0] + " --models gpt-5-mini --paths /v1/responses --ips 10.0.0.0/8"})
 	}
 	return all, nil

@@ -27,7 +27,7 @@ func TestAFieldThatIsEmptyIsNotOneThatIsLeftOut(t *testing.T) {
 		method, path, _ := strings.Cut(pattern, " ")
 		path = strings.NewReplacer("{id}", m.ID, "{name}", "openai").Replace(path)
 		for _, f := range fieldsOf(reflect.TypeOf(op.body)) {
-			if _, ok := blankable[f.name]; ok {
+			if _, ok := mayBeEmpty[f.name]; ok {
 				continue
 			}
 			for _, empty := range []string{`""`, `" "`, "[]", "[ ]", "{}", `[""]`} {

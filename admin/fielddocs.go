@@ -175,15 +175,15 @@ var parameterDocs = map[string]string{
 	"{id}":   "the id of the key, token or job",
 	"{name}": "the name of the upstream",
 
-	"If-Match": "the version that the change is based on; another answers 412",
-	onceHeader: "a replay by the same caller with the same body is not done again, and answers 200 with \"replayed\": true and no secret; another body answers 422",
-	"action":   "entries of this action, such as key.revoke",
-	"actor":    "entries of this actor",
-	"key":      "entries about this key or token",
-	"model":    "prices of this model alone",
-	"reason":   "keys that are stale for this reason alone",
-	"seal":     "true: with the salts of sealed keys",
-	"since":    "from this number on, this time, or so long ago",
+	"If-Match":        "the version that the change is based on; another answers 412",
+	idempotencyHeader: "a replay by the same caller with the same body is not done again, and answers 200 with \"replayed\": true and no secret; another body answers 422",
+	"action":          "entries of this action, such as key.revoke",
+	"actor":           "entries of this actor",
+	"key":             "entries about this key or token",
+	"model":           "prices of this model alone",
+	"reason":          "keys that are stale for this reason alone",
+	"seal":            "true: with the salts of sealed keys",
+	"since":           "from this number on, this time, or so long ago",
 }
 
 func init() {

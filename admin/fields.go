@@ -134,8 +134,8 @@ func (b *keyChange) change(k *limiter.Key, now time.Time) error {
 	return nil
 }
 
-// judge refuses a key that a change left without an end.
-func (b *keyChange) judge(old, k *limiter.Key) error {
+// checkBounded refuses a key that a change left without an end.
+func (b *keyChange) checkBounded(old, k *limiter.Key) error {
 	if !k.Bounded() && old.Bounded() && !b.Unlimited {
 		return invalid(`this would leave a key that nothing ends by itself: keep max_activations, max_tokens, max_spend_usd or expires_at, or say "unlimited": true`)
 	}

@@ -10,22 +10,22 @@ import (
 	"github.com/till-proxy/till/limiter"
 )
 
-// onceHeader lets a POST be sent again without being done again: the answer to a
+// idempotencyHeader lets a POST be sent again without being done again: the answer to a
 // replay has "replayed": true and no secret.
-const onceHeader = "Idempotency-Key"
+const idempotencyHeader = "Idempotency-Key"
 
-// harmless are calls that may be done again as they are; the header is not looked
+// repeatable are calls that may be done again as they are; the header is not looked
 // at.
-var harmless = map[string]bool{"POST /leaks": true, "POST /fingerprint": true}
+var repeatable = map[string]bool{"POST /leaks": true, "POST /fingerprint": true}
 
-// handleOnce is handle for calls that may come under an idempotency key.
-func (a *api) handleOnce(pattern string, plain http.Handler) http.Handler {
+// handleIdempotent is handle for calls that may come under an idempotency key.
+func (a *api) handleIdempotent(pattern string, plain http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if len(r.Header.Values(onceHeader)) == 0 {
+		if len(r.Header.Values(idempotencyHeader)) == 0 {
 			plain.ServeHTTP(w, r)
 			return
 		}
-		b, err := a.asOnce(r)
+		b, err := a.withIdempotencyKey(r)
 		if err != nil {
 			a.fail(w, err)
 			return
@@ -39,12 +39,12 @@ func (a *api) handleOnce(pattern string, plain http.Handler) http.Handler {
 	})
 }
 
-// asOnce is the API for a caller whose call is to be done once. Two calls are
+// withIdempotencyKey is the API for a caller whose call is to be done once. Two calls are
 // the same when path and body are.
-func (a *api) asOnce(r *http.Request) (*api, error) {
-	keys := r.Header.Values(onceHeader)
+func (a *api) withIdempotencyKey(r *http.Request) (*api, error) {
+	keys := r.Header.Values(idempotencyHeader)
 	if len(keys) != 1 || !visible(keys[0]) {
-		return nil, invalid("%s must stand once and be 1 to %d visible ASCII characters", onceHeader, limiter.MaxOnceKey)
+		return nil, invalid("%s must stand once and be 1 to %d visible ASCII characters", idempotencyHeader, limiter.MaxOnceKey)
 	}
 	body, err := wholeBody(r, maxBody)
 	if err != nil {

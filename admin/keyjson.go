@@ -26,13 +26,13 @@ func KeyJSON(v limiter.View) *wire.KeyObject {
 func HolderJSON(v limiter.View) *wire.KeyObject {
 	k := &wire.KeyObject{
 		ID: v.ID, Name: v.Name, Upstream: v.Upstream, Status: v.Status,
-		ExpiresAt: moment(v.ExpiresAt), IdleTimeout: wire.Span(v.IdleTimeout).String(), FirstUseWithin: wire.Span(v.FirstUseWithin).String(),
+		ExpiresAt: optionalTime(v.ExpiresAt), IdleTimeout: wire.Span(v.IdleTimeout).String(), FirstUseWithin: wire.Span(v.FirstUseWithin).String(),
 		Rate: v.Rate.String(), MaxConcurrency: v.MaxConcurrency, Charge: v.Charge,
 		Models: v.Scope.Models, Paths: v.Scope.Paths, Methods: v.Scope.Methods, PinIP: v.Scope.PinIP,
 		SelfRevoke:      v.SelfRevoke,
 		UsedActivations: v.Used[limiter.Activations], HeldActivations: v.Held[limiter.Activations],
-		CreatedAt: v.CreatedAt.UTC(), FirstUsedAt: moment(v.FirstUsedAt), LastUsedAt: moment(v.LastUsedAt),
-		EndedAt: moment(v.EndedAt), EndedReason: v.EndedReason,
+		CreatedAt: v.CreatedAt.UTC(), FirstUsedAt: optionalTime(v.FirstUsedAt), LastUsedAt: optionalTime(v.LastUsedAt),
+		EndedAt: optionalTime(v.EndedAt), EndedReason: v.EndedReason,
 	}
 	if limit := v.Limit[limiter.Activations]; limit != limiter.NoLimit {
 		left := v.Remaining[limiter.Activations]
@@ -56,7 +56,7 @@ func HolderJSON(v limiter.View) *wire.KeyObject {
 	if v.Kinds != (limiter.TokenKinds{}) {
 		k.TokensByKind = &v.Kinds
 	}
-	k.Renews, k.RenewsAt = string(v.Renews), moment(v.RenewsAt)
+	k.Renews, k.RenewsAt = string(v.Renews), optionalTime(v.RenewsAt)
 	if v.MaxRequestSpend > 0 {
 		k.MaxRequestUSD = limiter.FormatUSD(v.MaxRequestSpend)
 	}
@@ -64,7 +64,7 @@ func HolderJSON(v limiter.View) *wire.KeyObject {
 		fit := !v.Unfitted
 		k.Fit = &fit
 	}
-	k.Delegate, k.Parent, k.Children, k.ReturnedAt = v.Delegate, v.Parent, v.Children, moment(v.ReturnedAt)
+	k.Delegate, k.Parent, k.Children, k.ReturnedAt = v.Delegate, v.Parent, v.Children, optionalTime(v.ReturnedAt)
 	k.DelegatedActivations, k.ReturnedActivations = v.Delegated[limiter.Activations], v.Returned[limiter.Activations]
 	k.DelegatedTokens, k.ReturnedTokens = v.Delegated[limiter.Tokens], v.Returned[limiter.Tokens]
 	if n := v.Delegated[limiter.Nanodollars]; n > 0 {
@@ -73,9 +73,9 @@ func HolderJSON(v limiter.View) *wire.KeyObject {
 	if n := v.Returned[limiter.Nanodollars]; n > 0 {
 		k.ReturnedSpendUSD = limiter.FormatUSD(n)
 	}
-	k.RotatedAt = moment(v.RotatedAt)
+	k.RotatedAt = optionalTime(v.RotatedAt)
 	if n := len(v.Former); n > 0 {
-		k.GraceEndsAt = moment(v.Former[n-1].Until)
+		k.GraceEndsAt = optionalTime(v.Former[n-1].Until)
 	}
 	for _, p := range v.Scope.IPs {
 		if p.IsSingleIP() {
@@ -87,7 +87,7 @@ func HolderJSON(v limiter.View) *wire.KeyObject {
 	return k
 }
 
-func moment(t time.Time) *time.Time {
+func optionalTime(t time.Time) *time.Time {
 	if t.IsZero() {
 		return nil
 	}

@@ -100,11 +100,11 @@ func filterNames() (names []string) {
 }
 
 func (a *api) show(l *limiter.Limiter, r *http.Request) (int, any, error) {
-	return key(l.Get(r.Context(), a.caller, r.PathValue("id")))
+	return keyAnswer(l.Get(r.Context(), a.caller, r.PathValue("id")))
 }
 
-// key answers with one key.
-func key(view limiter.View, err error) (int, any, error) {
+// keyAnswer answers with one key.
+func keyAnswer(view limiter.View, err error) (int, any, error) {
 	if err != nil {
 		return 0, nil, err
 	}
@@ -120,7 +120,7 @@ func (a *api) change(l *limiter.Limiter, r *http.Request) (int, any, error) {
 	if err := readBody(r, &body); err != nil {
 		return 0, nil, err
 	}
-	return key(l.Change(r.Context(), a.caller, r.PathValue("id"), version, func(k *limiter.Key) error {
+	return keyAnswer(l.Change(r.Context(), a.caller, r.PathValue("id"), version, func(k *limiter.Key) error {
 		if err := body.change(k, l.Time()); err != nil {
 			return err
 		}
@@ -130,7 +130,7 @@ func (a *api) change(l *limiter.Limiter, r *http.Request) (int, any, error) {
 			}
 		}
 		return nil // its upstream is not configured now, and nothing is forwarded
-	}, body.judge))
+	}, body.checkBounded))
 }
 
 // ifMatch reads the version that a change is based on; 0 when none is named.
@@ -164,15 +164,15 @@ func (a *api) grant(l *limiter.Limiter, r *http.Request) (int, any, error) {
 		return 0, nil, err
 	}
 	more := limiter.More{Activations: body.Activations, Tokens: body.Tokens, Nanodollars: int64(body.SpendUSD), Lifetime: time.Duration(body.ExpiresIn)}
-	return key(l.GrantMore(r.Context(), a.caller, r.PathValue("id"), more))
+	return keyAnswer(l.GrantMore(r.Context(), a.caller, r.PathValue("id"), more))
 }
 
 func (a *api) suspend(l *limiter.Limiter, r *http.Request) (int, any, error) {
-	return key(l.Suspend(r.Context(), a.caller, r.PathValue("id")))
+	return keyAnswer(l.Suspend(r.Context(), a.caller, r.PathValue("id")))
 }
 
 func (a *api) resume(l *limiter.Limiter, r *http.Request) (int, any, error) {
-	return key(l.Resume(r.Context(), a.caller, r.PathValue("id")))
+	return keyAnswer(l.Resume(r.Context(), a.caller, r.PathValue("id")))
 }
 
 func (a *api) revoke(l *limiter.Limiter, r *http.Request) (int, any, error) {

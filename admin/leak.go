@@ -16,14 +16,14 @@ const (
 	// JSON that it comes in, where line ends take two.
 	maxLeakText = 8 << 20
 	maxLeakBody = 2*maxLeakText + maxBody
-	// leakers is how many strings are ended at a time, so that the store
+	// leakWorkers is how many strings are ended at a time, so that the store
 	// writes several together.
-	leakers = 16
+	leakWorkers = 16
 )
 
-// leakTurns bounds how many texts are searched at a time in this process: each
+// leakSlots bounds how many texts are searched at a time in this process: each
 // takes many times its size of memory. Whoever sends slowly holds none.
-var leakTurns = make(chan struct{}, 2)
+var leakSlots = make(chan struct{}, 2)
 
 // distinct are the strings in a text, each once, in its order.
 func distinct(text []byte) []token.Leak {
@@ -47,8 +47,8 @@ func (a *api) leaks(l *limiter.Limiter, r *http.Request) (int, any, error) {
 		return 0, nil, err
 	}
 	select {
-	case leakTurns <- struct{}{}:
-		defer func() { <-leakTurns }()
+	case leakSlots <- struct{}{}:
+		defer func() { <-leakSlots }()
 	case <-r.Context().Done():
 		return 0, nil, r.Context().Err()
 	}
@@ -87,7 +87,7 @@ func endLeaked(ctx context.Context, l *limiter.Limiter, by limiter.Caller, found
 	errs := make([]error, len(found))
 	var group sync.WaitGroup
 	next := make(chan int)
-	for range min(leakers, len(found)) {
+	for range min(leakWorkers, len(found)) {
 		group.Go(func() {
 			for i := range next {
 				done[i], errs[i] = l.Leak(ctx, by, found[i].Lookup, found[i].Admin, dryRun)

@@ -86,15 +86,15 @@ func TestFewTextsAreSearchedForLeaksAtATime(t *testing.T) {
 	w := newWorld(t)
 	k := w.NewKey(`{"upstream":"openai","max_activations":5}`)
 	body := `{"text":"` + k.ScopedKey + `"}`
-	for range cap(leakTurns) {
-		leakTurns <- struct{}{}
+	for range cap(leakSlots) {
+		leakSlots <- struct{}{}
 	}
 	gone, cancel := context.WithCancel(t.Context())
 	cancel()
 	rec := httptest.NewRecorder()
 	w.Handler.ServeHTTP(rec, httptest.NewRequestWithContext(gone, "POST", "/leaks", strings.NewReader(body)))
-	for range cap(leakTurns) {
-		<-leakTurns
+	for range cap(leakSlots) {
+		<-leakSlots
 	}
 	if rec.Code != http.StatusServiceUnavailable {
 		t.Errorf("one too many, whose client went away: %d %s", rec.Code, rec.Body)

@@ -115,7 +115,7 @@ func (g *schemas) operation(pattern string, op *operation) schema {
 	}
 	headers := op.headers
 	if op.replays {
-		headers = append([]string{onceHeader}, headers...)
+		headers = append([]string{idempotencyHeader}, headers...)
 	}
 	for _, name := range headers {
 		params = append(params, schema{"name": name, "in": "header", "schema": schema{"type": "string"}, "description": parameterDocs[name]})

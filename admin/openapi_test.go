@@ -60,7 +60,7 @@ func TestEveryRouteIsDescribedAsItIs(t *testing.T) {
 		}
 	}
 	for _, r := range a.routes() {
-		if once := strings.HasPrefix(r.pattern, "POST ") && !harmless[r.pattern]; once != operations[r.pattern].replays {
+		if once := strings.HasPrefix(r.pattern, "POST ") && !repeatable[r.pattern]; once != operations[r.pattern].replays {
 			t.Errorf("%s: an Idempotency-Key is looked at: %t", r.pattern, once)
 		}
 	}
@@ -87,7 +87,7 @@ func TestEveryFieldAndParameterIsDescribed(t *testing.T) {
 	for pattern, op := range operations {
 		headers := op.headers
 		if op.replays {
-			headers = append(slices.Clone(headers), onceHeader)
+			headers = append(slices.Clone(headers), idempotencyHeader)
 		}
 		for _, name := range slices.Concat(op.query, headers, braces.FindAllString(pattern, -1)) {
 			used[name] = true

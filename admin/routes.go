@@ -82,8 +82,8 @@ func NewHandler(b Backend, caller limiter.Caller, log *slog.Logger) http.Handler
 	mux := http.NewServeMux()
 	for _, r := range a.routes() {
 		handler := a.handle(r.call)
-		if strings.HasPrefix(r.pattern, "POST ") && !harmless[r.pattern] {
-			handler = a.handleOnce(r.pattern, handler)
+		if strings.HasPrefix(r.pattern, "POST ") && !repeatable[r.pattern] {
+			handler = a.handleIdempotent(r.pattern, handler)
 		}
 		mux.Handle(r.pattern, handler)
 	}
@@ -96,7 +96,7 @@ func NewHandler(b Backend, caller limiter.Caller, log *slog.Logger) http.Handler
 			a.fail(w, notRouted(w.Header(), mux, r))
 			return
 		}
-		if err := filled(r.URL.Query()); err != nil {
+		if err := checkParameters(r.URL.Query()); err != nil {
 			a.fail(w, err)
 			return
 		}
@@ -121,10 +121,10 @@ func notRouted(h http.Header, mux *http.ServeMux, r *http.Request) error {
 	return &apiError{http.StatusNotFound, "not_found", "there is nothing at " + r.URL.Path}
 }
 
-// filled refuses parameters that are empty: whoever lists by a variable that is
+// checkParameters refuses parameters that are empty: whoever lists by a variable that is
 // not set would take everything for what was asked. The first page's cursor
 // may be.
-func filled(q url.Values) error {
+func checkParameters(q url.Values) error {
 	for name, values := range q {
 		if name != "cursor" && slices.Contains(values, "") {
 			return invalid("%s must not be empty: leave it out for everything", prose.Cut(name, 64))

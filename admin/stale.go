@@ -46,15 +46,15 @@ func (a *api) stale(l *limiter.Limiter, r *http.Request) (int, any, error) {
 	for i := range page.Keys {
 		s := &page.Keys[i]
 		for _, reason := range s.Reasons {
-			detail, fix := mend(s, reason, now)
+			detail, fix := advise(s, reason, now)
 			answer.Keys = append(answer.Keys, wire.StaleEntry{Key: KeyJSON(s.View), Reason: reason, Detail: detail, Fix: fix})
 		}
 	}
 	return http.StatusOK, answer, nil
 }
 
-// mend says what is wrong with a key, and the command that mends it.
-func mend(s *limiter.StaleKey, reason limiter.StaleReason, now time.Time) (detail, fix string) {
+// advise says what is wrong with a key, and the command that mends it.
+func advise(s *limiter.StaleKey, reason limiter.StaleReason, now time.Time) (detail, fix string) {
 	switch reason {
 	case limiter.StaleNeverUsed:
 		return "minted " + prose.Relative(s.CreatedAt, now) + " and never used", "caddy till revoke " + s.ID + " --reason unused"
@@ -64,7 +64,7 @@ func mend(s *limiter.StaleKey, reason limiter.StaleReason, now time.Time) (detai
 		return "ends " + prose.Relative(s.ExpiresAt, now) + ", at " + s.ExpiresAt.UTC().Format(time.RFC3339),
 			"caddy till grant " + s.ID + " --expires-in " + lifetime(s.ExpiresAt.Sub(s.CreatedAt))
 	}
-	return narrow(s)
+	return adviseNarrower(s)
 }
 
 // lifetime writes a duration as the command line takes it.
@@ -75,8 +75,8 @@ func lifetime(d time.Duration) string {
 	return wire.Span(max(d.Round(time.Minute), time.Minute)).String()
 }
 
-// narrow says how much of a key is not needed, and how to grant what is.
-func narrow(s *limiter.StaleKey) (detail, fix string) {
+// adviseNarrower says how much of a key is not needed, and how to grant what is.
+func adviseNarrower(s *limiter.StaleKey) (detail, fix string) {
 	var facts, flags []string
 	for _, over := range s.Over {
 		limit := s.Limit[over.Kind]

@@ -59,7 +59,7 @@ func TestWhatMendsAStaleKeyIsSaidInFull(t *testing.T) {
 	} {
 		s := base()
 		test.make(s)
-		if detail, fix := mend(s, test.reason, now); detail != test.detail || fix != test.fix {
+		if detail, fix := advise(s, test.reason, now); detail != test.detail || fix != test.fix {
 			t.Errorf("%s:\n%s\n%s\nwant\n%s\n%s", test.name, detail, fix, test.detail, test.fix)
 		}
 	}

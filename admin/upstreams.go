@@ -33,7 +33,7 @@ func (a *api) clients(_ *limiter.Limiter, r *http.Request) (int, any, error) {
 // perMillion writes picodollars a token as dollars per million tokens.
 func perMillion(pico int64) string { return limiter.FormatUSD(pico * 1000) }
 
-func orNone(pico int64) string {
+func perMillionOrEmpty(pico int64) string {
 	if pico == 0 {
 		return ""
 	}
@@ -43,7 +43,7 @@ func orNone(pico int64) string {
 func priceJSON(p *upstream.Price) wire.PriceObject {
 	o := wire.PriceObject{
 		Provider: p.Provider, Model: p.Model, Input: perMillion(p.Input), Output: perMillion(p.Output),
-		CachedInput: orNone(p.CachedInput), CacheWrite: orNone(p.CacheWrite), CacheWrite1h: orNone(p.CacheWrite1),
+		CachedInput: perMillionOrEmpty(p.CachedInput), CacheWrite: perMillionOrEmpty(p.CacheWrite), CacheWrite1h: perMillionOrEmpty(p.CacheWrite1),
 		Context: p.Context, MaxOutput: p.MaxOutput, AsOf: p.AsOf, Source: p.Source, Confidence: p.Confidence,
 	}
 	for _, t := range p.Tiers {

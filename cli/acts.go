@@ -23,10 +23,10 @@ type act struct {
 	body         func() (any, error)
 }
 
-func (a act) command(f *common) *cobra.Command {
+func (a act) command(f *globalFlags) *cobra.Command {
 	return &cobra.Command{
 		Use: a.use + " KEY...", Short: a.short, Long: a.long, Example: a.example,
-		Args: takes(1, 0, "the keys, by id or name"),
+		Args: argCount(1, 0, "the keys, by id or name"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			var body any
 			if a.body != nil {
@@ -44,7 +44,7 @@ func (a act) command(f *common) *cobra.Command {
 	}
 }
 
-func (a act) on(cmd *cobra.Command, f *common, c *client, arg string, body any) error {
+func (a act) on(cmd *cobra.Command, f *globalFlags, c *client, arg string, body any) error {
 	k, err := c.find(cmd.Context(), arg, a.how)
 	if err != nil {
 		return err
@@ -63,7 +63,7 @@ func (a act) on(cmd *cobra.Command, f *common, c *client, arg string, body any) 
 		return printJSON(cmd.OutOrStdout(), raw)
 	}
 	var after wire.RevokedKey
-	if err := readable(raw, &after); err != nil {
+	if err := decodePrintable(raw, &after); err != nil {
 		return err
 	}
 	line := a.done + " " + k.ID
@@ -95,7 +95,7 @@ func (a act) on(cmd *cobra.Command, f *common, c *client, arg string, body any) 
 	return err
 }
 
-func suspendCommand(f *common) *cobra.Command {
+func suspendCommand(f *globalFlags) *cobra.Command {
 	return act{
 		use: "suspend", short: "Stops keys until they are resumed",
 		long: `Stops keys at once, and what they have running, until they are resumed. Counts
@@ -105,7 +105,7 @@ stay as they are.`,
 	}.command(f)
 }
 
-func resumeCommand(f *common) *cobra.Command {
+func resumeCommand(f *globalFlags) *cobra.Command {
 	return act{
 		use: "resume", short: "Ends a suspension",
 		long: `Lets suspended keys work again, with what they had left. A key that somebody
@@ -116,7 +116,7 @@ that sees more than theirs; show says who it was.`,
 	}.command(f)
 }
 
-func revokeCommand(f *common) *cobra.Command {
+func revokeCommand(f *globalFlags) *cobra.Command {
 	var reason string
 	many := new(bulk)
 	cmd := act{
@@ -159,7 +159,7 @@ they are and asks first.`,
 	return cmd
 }
 
-func forgetCommand(f *common) *cobra.Command {
+func forgetCommand(f *globalFlags) *cobra.Command {
 	return act{
 		use: "forget", short: "Removes the records of ended keys",
 		long: `Removes the records of keys that have ended. What they used stays in the
@@ -169,7 +169,7 @@ totals. A live key must be revoked first.`,
 	}.command(f)
 }
 
-func grantCommand(f *common) *cobra.Command {
+func grantCommand(f *globalFlags) *cobra.Command {
 	var activations, tokens, spendUSD, expiresIn string
 	cmd := act{
 		use: "grant", short: "Adds to the limits of keys, and revives exhausted and expired ones",
@@ -213,7 +213,7 @@ revoked key stays revoked.`,
 
 // updateCommand changes what a key may do: any flag of create that a living
 // key can take.
-func updateCommand(f *common) *cobra.Command {
+func updateCommand(f *globalFlags) *cobra.Command {
 	limits := new(limitFlags)
 	var unset []string
 	cmd := &cobra.Command{
@@ -225,7 +225,7 @@ and labels change.`,
 		Example: `  caddy till update nightly --max-activations 50 --models gpt-5-mini
   caddy till update nightly --expires-in 7d --owner ops
   caddy till update nightly --unset rate,ips`,
-		Args: takes(1, 1, "the key, by id or name"),
+		Args: argCount(1, 1, "the key, by id or name"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			body, err := limits.fields(cmd.InOrStdin())
 			if err != nil {
@@ -254,7 +254,7 @@ and labels change.`,
 			if err != nil {
 				return err
 			}
-			after, err := ask[wire.KeyObject](cmd, c, "PATCH", "/keys/"+url.PathEscape(k.ID), body)
+			after, err := callAndPrint[wire.KeyObject](cmd, c, "PATCH", "/keys/"+url.PathEscape(k.ID), body)
 			if err != nil || after == nil {
 				return err
 			}

@@ -21,7 +21,7 @@ import (
 	"github.com/till-proxy/till/limiter"
 )
 
-func auditCommand(f *common) *cobra.Command {
+func auditCommand(f *globalFlags) *cobra.Command {
 	filters := map[string]*string{}
 	var limit int
 	cmd := &cobra.Command{
@@ -43,7 +43,7 @@ anew: compare its head with the one that the server logs every hour.`,
 			}
 			q := url.Values{}
 			for name, value := range filters {
-				if mistaken(*value) {
+				if isSecret(*value) {
 					return errKeyString
 				}
 				if *value != "" {
@@ -120,7 +120,7 @@ func printEntries(w io.Writer, entries []json.RawMessage) error {
 			Time                     time.Time
 			Actor, From, Action, Key string
 		}
-		if err := readable(line, &e); err != nil {
+		if err := decodePrintable(line, &e); err != nil {
 			return err
 		}
 		rows = append(rows, []string{strconv.FormatInt(e.Seq, 10), e.Actor, e.Time.UTC().Format("2006-01-02 15:04:05"), e.Action, orDash(e.Key)})
@@ -128,7 +128,7 @@ func printEntries(w io.Writer, entries []json.RawMessage) error {
 	return printRows(w, rows)
 }
 
-func verifyCommand(f *common) *cobra.Command {
+func verifyCommand(f *globalFlags) *cobra.Command {
 	var head string
 	cmd := &cobra.Command{
 		Use:   "verify [FILE]",
@@ -140,7 +140,7 @@ anew: take the head from the server's log, where it stands every hour.`,
 		Example: `  caddy till audit verify
   caddy till audit export audit.jsonl
   caddy till audit verify audit.jsonl --head 9f86d081884c7d65…`,
-		Args: takes(0, 1, "an export"),
+		Args: argCount(0, 1, "an export"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			var noted *limiter.AuditHash
 			if head != "" {
@@ -174,7 +174,7 @@ anew: take the head from the server's log, where it stands every hour.`,
 
 // verify reads an export, or asks the server; with a head also of its export,
 // because then the server need not be believed.
-func (f *common) verify(cmd *cobra.Command, args []string, head *limiter.AuditHash) (*wire.Verdict, error) {
+func (f *globalFlags) verify(cmd *cobra.Command, args []string, head *limiter.AuditHash) (*wire.Verdict, error) {
 	var export io.ReadCloser
 	switch {
 	case len(args) == 1 && args[0] == "-":
@@ -202,7 +202,7 @@ func (f *common) verify(cmd *cobra.Command, args []string, head *limiter.AuditHa
 	return v, errors.Join(err, export.Close())
 }
 
-func exportCommand(f *common) *cobra.Command {
+func exportCommand(f *globalFlags) *cobra.Command {
 	return &cobra.Command{
 		Use:   "export [FILE]",
 		Short: "Writes the whole audit log, one entry a line",
@@ -210,7 +210,7 @@ func exportCommand(f *common) *cobra.Command {
 one, or with -) to standard output. Verify it anywhere:
 caddy till audit verify FILE --head HASH.`,
 		Example: "  caddy till audit export audit.jsonl",
-		Args:    takes(0, 1, "the new file"),
+		Args:    argCount(0, 1, "the new file"),
 		RunE: func(cmd *cobra.Command, args []string) (err error) {
 			c, err := f.client()
 			if err != nil {
@@ -223,7 +223,7 @@ caddy till audit verify FILE --head HASH.`,
 			defer func() { err = errors.Join(err, export.Close()) }()
 			to := cmd.OutOrStdout()
 			if _, ok := terminal(to); !ok {
-				to = bare(to) // byte for byte, or it could not be verified
+				to = underlying(to) // byte for byte, or it could not be verified
 			}
 			if len(args) == 1 && args[0] == "-" {
 				args = nil

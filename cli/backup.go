@@ -22,7 +22,7 @@ import (
 	"github.com/till-proxy/till/limiter/store"
 )
 
-func backupCommand(f *common) *cobra.Command {
+func backupCommand(f *globalFlags) *cobra.Command {
 	var withSeal bool
 	cmd := &cobra.Command{
 		Use:   "backup FILE",
@@ -36,7 +36,7 @@ With - it goes to standard output, and the exit status alone says whether it is
 whole.`,
 		Example: `  caddy till backup till-$(date +%F).bak
   caddy till backup - | ssh vault 'cat > till.bak'`,
-		Args: takes(1, 1, "the new file, or -"),
+		Args: argCount(1, 1, "the new file, or -"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			c, err := f.client()
 			if err != nil {
@@ -52,7 +52,7 @@ whole.`,
 			}
 			p := showProgress(cmd.ErrOrStderr(), "Backing up", inBytes)
 			if stream {
-				err = c.pass(cmd.Context(), path, io.MultiWriter(bare(out), p))
+				err = c.pass(cmd.Context(), path, io.MultiWriter(underlying(out), p))
 				p.end()
 				return err
 			}
@@ -123,26 +123,26 @@ func (c *client) save(ctx context.Context, path, file string, progress io.Writer
 	return n, keys, out.Sync()
 }
 
-// watched is a file whose reading is progress.
-type watched struct {
+// progressReader is a file whose reading is progress.
+type progressReader struct {
 	io.ReadSeeker
 	p *progress
 }
 
-func (f watched) Read(b []byte) (int, error) {
+func (f progressReader) Read(b []byte) (int, error) {
 	n, err := f.ReadSeeker.Read(b)
 	f.p.add(int64(n))
 	return n, err
 }
 
-func (f watched) Seek(offset int64, whence int) (int64, error) {
+func (f progressReader) Seek(offset int64, whence int) (int64, error) {
 	at, err := f.ReadSeeker.Seek(offset, whence)
 	f.p.set(at)
 	return at, err
 }
 
-// sealedAgain says what sealed keys need besides the store.
-func sealedAgain(done limiter.Restored) (text string) {
+// sealedKeysNote says what sealed keys need besides the store.
+func sealedKeysNote(done limiter.Restored) (text string) {
 	if done.Sealed > 0 {
 		text += prose.Counted(done.Sealed, "sealed key") + ": put the seal key of then (seal.key) back first.\n"
 	}
@@ -153,7 +153,7 @@ func sealedAgain(done limiter.Restored) (text string) {
 	return text
 }
 
-func restoreCommand(f *common) *cobra.Command {
+func restoreCommand(f *globalFlags) *cobra.Command {
 	var dir, anchor, config, adapter string
 	var trust bool
 	cmd := &cobra.Command{
@@ -173,7 +173,7 @@ Where the store is, and its anchor, says the Caddyfile (--config), or --store
 and --anchor. With - the backup comes from standard input.`,
 		Example: `  caddy till restore till-2026-11-24.bak --config /etc/caddy/Caddyfile
   caddy till restore till-2026-11-24.bak --store /var/lib/till`,
-		Args: takes(1, 1, "the backup, or -"),
+		Args: argCount(1, 1, "the backup, or -"),
 		RunE: func(cmd *cobra.Command, args []string) (err error) {
 			switch {
 			case (dir == "") == (config == ""):
@@ -198,7 +198,7 @@ and --anchor. With - the backup comes from standard input.`,
 			p := showProgress(cmd.ErrOrStderr(), "Restoring", inBytes)
 			defer p.end()
 			p.of(info.Size())
-			backup := watched{file, p}
+			backup := progressReader{file, p}
 			if _, err := limiter.CheckBackup(backup); err != nil {
 				return fmt.Errorf("%s: %w", args[0], err)
 			}
@@ -228,7 +228,7 @@ and --anchor. With - the backup comes from standard input.`,
 				})
 			}
 			_, err = fmt.Fprintf(cmd.OutOrStdout(), "%s holds %s; %d that were alive are suspended: caddy till list --status suspended\n%s%s",
-				dir, prose.Counted(done.Keys, "key"), done.Suspended, endedTokens(done.Tokens), sealedAgain(done))
+				dir, prose.Counted(done.Keys, "key"), done.Suspended, revokedTokensNote(done.Tokens), sealedKeysNote(done))
 			return err
 		},
 	}

@@ -66,13 +66,13 @@ func (b *bulk) filter() (map[string]string, error) {
 	for name, value := range b.labels {
 		picked["label."+name] = value
 	}
-	if mistaken(picked["q"]) {
+	if isSecret(picked["q"]) {
 		return nil, errKeyString
 	}
 	return picked, nil
 }
 
-func (b *bulk) run(cmd *cobra.Command, f *common, reason string) error {
+func (b *bulk) run(cmd *cobra.Command, f *globalFlags, reason string) error {
 	filter, err := b.filter()
 	if err != nil {
 		return err
@@ -112,7 +112,7 @@ func (b *bulk) run(cmd *cobra.Command, f *common, reason string) error {
 	if err != nil {
 		return err
 	}
-	if err := readable(raw, &found); err != nil {
+	if err := decodePrintable(raw, &found); err != nil {
 		return err
 	}
 	p.end()
@@ -141,7 +141,7 @@ func (b *bulk) run(cmd *cobra.Command, f *common, reason string) error {
 	p.of(left)
 	for {
 		now = wire.BulkJSON{}
-		if err := readable(raw, &now); err != nil {
+		if err := decodePrintable(raw, &now); err != nil {
 			return err
 		}
 		p.set(now.Revoked)

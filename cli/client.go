@@ -49,8 +49,8 @@ const socketName = "admin.sock"
 // acting as the operator, whom the endpoints of this machine take everybody for.
 var errTokenUnused = usage("TILL_TOKEN is set, and TILL_ADDRESS is not: the endpoints on this machine ask for no token, and take whoever calls for the operator; set TILL_ADDRESS=https://HOST/till/api to act with the token, or unset TILL_TOKEN to act as the operator")
 
-// unasked is said where a token goes to an address that asks for none.
-const unasked = "TILL_TOKEN is not used at %s: whoever reaches Caddy's admin endpoint is the operator. With the token, it is: TILL_ADDRESS=https://HOST/till/api\n"
+// tokenUnused is said where a token goes to an address that asks for none.
+const tokenUnused = "TILL_TOKEN is not used at %s: whoever reaches Caddy's admin endpoint is the operator. With the token, it is: TILL_ADDRESS=https://HOST/till/api\n"
 
 // newClient connects to address: unix//path, host:port, or the whole URL of
 // the API. Without one it takes `up`'s socket if that lives, else Caddy's
@@ -66,7 +66,7 @@ func newClient(address string) (*client, error) {
 			return nil, err
 		}
 		socket := filepath.Join(dir, socketName)
-		if answers("unix", socket) {
+		if listening("unix", socket) {
 			address = "unix/" + socket
 		} else {
 			address = caddy.DefaultAdminListen
@@ -113,8 +113,8 @@ func (c *client) tokenless() bool {
 	return c.token != "" && !strings.HasSuffix(strings.TrimRight(c.base, "/"), wire.BasePath+"/api")
 }
 
-// answers reports whether somebody accepts connections there.
-func answers(network, address string) bool {
+// listening reports whether somebody accepts connections there.
+func listening(network, address string) bool {
 	conn, err := net.DialTimeout(network, address, time.Second)
 	if err != nil {
 		return false
@@ -123,14 +123,14 @@ func answers(network, address string) bool {
 	return true
 }
 
-// refused is an answer of the API that is no success.
-type refused struct {
+// apiError is an answer of the API that is no success.
+type apiError struct {
 	status  int
 	code    string
 	message string
 }
 
-func (e *refused) Error() string { return e.message }
+func (e *apiError) Error() string { return e.message }
 
 // call makes one call and decodes the answer into into, unless that is nil.
 func (c *client) call(ctx context.Context, method, path string, body, into any) error {
@@ -138,7 +138,7 @@ func (c *client) call(ctx context.Context, method, path string, body, into any) 
 	if err != nil || into == nil {
 		return err
 	}
-	decode := readable
+	decode := decodePrintable
 	if c.verbatim {
 		decode = json.Unmarshal
 	}
@@ -167,9 +167,9 @@ func (c *client) raw(ctx context.Context, method, path string, body any) ([]byte
 	return nil, c.refusal(res, b)
 }
 
-// ask makes a call for a command that prints its answer. With --json that is
+// callAndPrint makes a call for a command that prints its answer. With --json that is
 // printed here, and there is no answer to return.
-func ask[T any](cmd *cobra.Command, c *client, method, path string, body any) (*T, error) {
+func callAndPrint[T any](cmd *cobra.Command, c *client, method, path string, body any) (*T, error) {
 	raw, err := c.raw(cmd.Context(), method, path, body)
 	if err != nil {
 		return nil, err
@@ -178,7 +178,7 @@ func ask[T any](cmd *cobra.Command, c *client, method, path string, body any) (*
 		return nil, printJSON(cmd.OutOrStdout(), raw)
 	}
 	answer := new(T)
-	return answer, readable(raw, answer)
+	return answer, decodePrintable(raw, answer)
 }
 
 // refusal is an answer that is no success, as an error.
@@ -186,10 +186,10 @@ func (c *client) refusal(res *http.Response, body []byte) error {
 	var answer struct {
 		Error struct{ Code, Message string }
 	}
-	if readable(body, &answer) != nil || answer.Error.Message == "" {
+	if decodePrintable(body, &answer) != nil || answer.Error.Message == "" {
 		return fmt.Errorf("%s answered %s: is a Caddy with till running there?", c.where, printable(res.Status))
 	}
-	return &refused{res.StatusCode, answer.Error.Code, answer.Error.Message}
+	return &apiError{res.StatusCode, answer.Error.Code, answer.Error.Message}
 }
 
 // patient is the client for calls that may take any time.

@@ -107,25 +107,25 @@ func errorText(err error) string {
 
 func usage(format string, args ...any) error { return &usageError{fmt.Sprintf(format, args...)} }
 
-// common are the flags of every command that talks to a server.
-type common struct {
+// globalFlags are the flags of every command that talks to a server.
+type globalFlags struct {
 	address string
 	json    bool
 
-	notes io.Writer // standard error of the command that runs
-	told  bool      // that a token is not used
+	notes     io.Writer // standard error of the command that runs
+	noteGiven bool      // that a token is not used
 }
 
-func (f *common) client() (*client, error) {
+func (f *globalFlags) client() (*client, error) {
 	c, err := newClient(f.address)
 	if err == nil && f.notes != nil {
 		c.notes = f.notes
 	}
 	if err == nil {
 		c.verbatim = f.json
-		if c.tokenless() && !f.told {
-			f.told = true
-			fmt.Fprintf(c.notes, unasked, c.where)
+		if c.tokenless() && !f.noteGiven {
+			f.noteGiven = true
+			fmt.Fprintf(c.notes, tokenUnused, c.where)
 		}
 	}
 	return c, err
@@ -133,7 +133,7 @@ func (f *common) client() (*client, error) {
 
 // build adds the subcommands.
 func build(root *cobra.Command) {
-	f := new(common)
+	f := new(globalFlags)
 	root.Example = `  caddy till up
   caddy till create --max-activations 500 --expires-in 24h
   caddy till list
@@ -167,12 +167,12 @@ func build(root *cobra.Command) {
 	root.AddCommand(tokenCommand(f), auditCommand(f))
 	root.AddCommand(consoleCommand(f))
 	f.complete(root)
-	fill(root)
+	refuseEmptyFlags(root)
 	f.prepare(root)
 }
 
 // prepare lets the subcommands of a command end as exit says, and theirs.
-func (f *common) prepare(parent *cobra.Command) {
+func (f *globalFlags) prepare(parent *cobra.Command) {
 	for _, c := range parent.Commands() {
 		f.prepare(c)
 		run, args := c.RunE, c.Args
@@ -196,10 +196,10 @@ func (f *common) prepare(parent *cobra.Command) {
 	}
 }
 
-// takes returns the rule for a command's arguments: from least to most of
+// argCount returns the rule for a command's arguments: from least to most of
 // them, most 0 for any number. Its errors do not quote them, because one may
 // be a key that was pasted in the wrong place.
-func takes(least, most int, what string) cobra.PositionalArgs {
+func argCount(least, most int, what string) cobra.PositionalArgs {
 	return func(_ *cobra.Command, given []string) error {
 		switch {
 		case least == 0 && most == 0 && len(given) > 0:
@@ -267,12 +267,12 @@ func encode(w io.Writer, v any, indent string) error {
 	return err
 }
 
-// filledFlag is a flag that must not be given with nothing in it, nor with an
+// nonEmptyFlag is a flag that must not be given with nothing in it, nor with an
 // entry of a list that is empty.
-type filledFlag struct{ pflag.Value }
+type nonEmptyFlag struct{ pflag.Value }
 
 // Set implements pflag.Value.
-func (f filledFlag) Set(text string) error {
+func (f nonEmptyFlag) Set(text string) error {
 	entries := []string{text}
 	if f.Type() != "string" && text != "" {
 		list, err := csv.NewReader(strings.NewReader(text)).Read()
@@ -294,20 +294,20 @@ func (f filledFlag) Set(text string) error {
 	return f.Value.Set(text)
 }
 
-// fill lets every flag of a command refuse to be empty.
-func fill(cmd *cobra.Command) {
+// refuseEmptyFlags lets every flag of a command refuse to be empty.
+func refuseEmptyFlags(cmd *cobra.Command) {
 	wrap := func(flag *pflag.Flag) {
 		switch flag.Value.Type() {
 		case "stringSlice", "stringToString":
 			flag.DefValue = "" // help knows the types of such flags, and not this one
 			fallthrough
 		case "string":
-			flag.Value = filledFlag{flag.Value}
+			flag.Value = nonEmptyFlag{flag.Value}
 		}
 	}
 	cmd.PersistentFlags().VisitAll(wrap)
 	cmd.LocalNonPersistentFlags().VisitAll(wrap)
 	for _, sub := range cmd.Commands() {
-		fill(sub)
+		refuseEmptyFlags(sub)
 	}
 }

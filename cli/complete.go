@@ -20,7 +20,7 @@ import (
 // completer offers words to a shell. What it does not know by itself it asks
 // the server, who has a short time to answer: people are waiting with a finger
 // on the Tab key.
-type completer struct{ *common }
+type completer struct{ *globalFlags }
 
 const (
 	completeWithin = time.Second
@@ -32,7 +32,7 @@ const (
 type offer func(ctx context.Context, begins string) []string
 
 // complete gives every command of the tree what it can complete.
-func (f *common) complete(parent *cobra.Command) {
+func (f *globalFlags) complete(parent *cobra.Command) {
 	c := completer{f}
 	arguments := map[string]offer{
 		"show": c.keys(""), "update": c.keys(""), "env": c.keys(""), "grant": c.keys(""), "rotate": c.keys(limiter.Active),
@@ -134,7 +134,7 @@ func environmentNames(context.Context, string) (list []string) {
 // being written.
 func (c completer) keys(status limiter.Status) offer {
 	return func(ctx context.Context, begins string) []string {
-		if mistaken(begins) {
+		if isSecret(begins) {
 			return nil
 		}
 		query := url.Values{}

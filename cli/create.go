@@ -156,7 +156,7 @@ func upstreamKeyFlag(body map[string]any, value string, in io.Reader, command st
 	return nil
 }
 
-func createCommand(f *common) *cobra.Command {
+func createCommand(f *globalFlags) *cobra.Command {
 	limits := new(limitFlags)
 	cmd := &cobra.Command{
 		Use:     "create [limits]",
@@ -172,7 +172,7 @@ and --expires-at must be set, unless --unlimited is said. Counts are written
   caddy till create --max-spend-usd 5 --models gpt-5-mini,gpt-5-nano
   caddy till create --expires-in 8h --json | jq -r .scoped_key
   caddy till create --max-activations 50 --upstream-key - < key.txt`,
-		Args: takes(0, 0, ""),
+		Args: argCount(0, 0, ""),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			body, err := limits.body(cmd.InOrStdin())
 			if err != nil {
@@ -182,7 +182,7 @@ and --expires-at must be set, unless --unlimited is said. Counts are written
 			if err != nil {
 				return err
 			}
-			m, err := ask[wire.Minted](cmd, c, "POST", "/keys", body)
+			m, err := callAndPrint[wire.Minted](cmd, c, "POST", "/keys", body)
 			if err != nil || m == nil {
 				return err
 			}

@@ -27,10 +27,10 @@ func deceptive(r rune) bool {
 }
 
 // printable is a foreign text as it may be printed within a line.
-func printable(s string) string { return spell(s, "") }
+func printable(s string) string { return escape(s, "") }
 
-// spell makes what deceives visible, but for what is in keep.
-func spell(s, keep string) string {
+// escape makes what deceives visible, but for what is in keep.
+func escape(s, keep string) string {
 	if strings.IndexFunc(s, func(r rune) bool { return r == utf8.RuneError || deceptive(r) }) < 0 {
 		return s
 	}
@@ -73,34 +73,34 @@ func escapeJSON(text []byte) []byte {
 	return b.Bytes()
 }
 
-// readable decodes an answer for a text that people read.
-func readable(raw []byte, into any) error {
+// decodePrintable decodes an answer for a text that people read.
+func decodePrintable(raw []byte, into any) error {
 	var v any
 	d := json.NewDecoder(bytes.NewReader(raw))
 	d.UseNumber()
 	if err := d.Decode(&v); err != nil {
 		return err
 	}
-	safe, err := json.Marshal(showAll(v))
+	safe, err := json.Marshal(printableJSON(v))
 	if err != nil {
 		return err
 	}
 	return json.Unmarshal(safe, into)
 }
 
-// showAll makes every text of a JSON value visible, and every name.
-func showAll(v any) any {
+// printableJSON makes every text of a JSON value visible, and every name.
+func printableJSON(v any) any {
 	switch v := v.(type) {
 	case string:
 		return printable(v)
 	case []any:
 		for i := range v {
-			v[i] = showAll(v[i])
+			v[i] = printableJSON(v[i])
 		}
 	case map[string]any:
 		safe := make(map[string]any, len(v))
 		for name, inner := range v {
-			safe[printable(name)] = showAll(inner)
+			safe[printable(name)] = printableJSON(inner)
 		}
 		return safe
 	}
@@ -111,31 +111,31 @@ func showAll(v any) any {
 // since foreign text has none by then.
 type display struct {
 	io.Writer
-	rest []byte // of a character that is not whole yet
+	rest []byte // of a character that is not complete yet
 }
 
 // Write implements io.Writer.
 func (s *display) Write(p []byte) (int, error) {
 	text := append(s.rest, p...)
-	whole := len(text)
+	complete := len(text)
 	for i := 1; i < utf8.UTFMax && i <= len(text); i++ {
 		if last := text[len(text)-i:]; utf8.RuneStart(last[0]) {
 			if !utf8.FullRune(last) {
-				whole -= i
+				complete -= i
 			}
 			break
 		}
 	}
-	s.rest = bytes.Clone(text[whole:])
-	if _, err := io.WriteString(s.Writer, spell(string(text[:whole]), "\n\t")); err != nil {
+	s.rest = bytes.Clone(text[complete:])
+	if _, err := io.WriteString(s.Writer, escape(string(text[:complete]), "\n\t")); err != nil {
 		return 0, err
 	}
 	return len(p), nil
 }
 
-// bare is what a command's output is written to: for what is passed on as it is,
+// underlying is what a command's output is written to: for what is passed on as it is,
 // and for those who draw.
-func bare(w io.Writer) io.Writer {
+func underlying(w io.Writer) io.Writer {
 	if s, ok := w.(*display); ok {
 		return s.Writer
 	}
@@ -144,6 +144,6 @@ func bare(w io.Writer) io.Writer {
 
 // fileOf is the file behind a command's output, if there is one.
 func fileOf(w io.Writer) (*os.File, bool) {
-	file, ok := bare(w).(*os.File)
+	file, ok := underlying(w).(*os.File)
 	return file, ok
 }

@@ -20,7 +20,7 @@ import (
 // clockSkew is how far two clocks may be apart before somebody is told.
 const clockSkew = 30 * time.Second
 
-func doctorCommand(f *common) *cobra.Command {
+func doctorCommand(f *globalFlags) *cobra.Command {
 	var config, adapter string
 	cmd := &cobra.Command{
 		Use:   "doctor",
@@ -34,7 +34,7 @@ It exits with 1 when it finds an error, and with 0 when there are only warnings.
 		Example: `  caddy till doctor
   caddy till doctor --config /etc/caddy/Caddyfile
   caddy till doctor --json | jq -r '.findings[] | .check'`,
-		Args: takes(0, 0, ""),
+		Args: argCount(0, 0, ""),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			var d wire.Diagnosis
 			var err error
@@ -63,7 +63,7 @@ It exits with 1 when it finds an error, and with 0 when there are only warnings.
 }
 
 // diagnoseServer asks the server, and adds what only its client can see.
-func (f *common) diagnoseServer(ctx context.Context) (wire.Diagnosis, error) {
+func (f *globalFlags) diagnoseServer(ctx context.Context) (wire.Diagnosis, error) {
 	c, err := f.client()
 	if err != nil {
 		return wire.Diagnosis{}, err

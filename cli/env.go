@@ -50,7 +50,7 @@ func (c *client) upstream(ctx context.Context, name string) (wire.UpstreamInfo, 
 	return info, err
 }
 
-func envCommand(f *common) *cobra.Command {
+func envCommand(f *globalFlags) *cobra.Command {
 	var name, base string
 	cmd := &cobra.Command{
 		Use:   "env KEY",
@@ -60,7 +60,7 @@ KEY is the key's string, or its id or name: then the string is left as a blank
 to fill in, because the server does not have it.`,
 		Example: `  eval "$(caddy till env till_sk_...)"
   caddy till env nightly --base-url https://agents.example.com`,
-		Args: takes(1, 1, "the key, by its string, id or name"),
+		Args: argCount(1, 1, "the key, by its string, id or name"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			key := clients.Blank
 			if token.LooksLikeKey(args[0]) {
@@ -160,7 +160,7 @@ func askHolder(ctx context.Context, base, key string) (string, error) {
 		return "", err
 	}
 	var k wire.KeyObject
-	if err := readable(raw, &k); err != nil || k.Upstream == "" {
+	if err := decodePrintable(raw, &k); err != nil || k.Upstream == "" {
 		return "", fmt.Errorf("it answered something that is no till answer")
 	}
 	return k.Upstream, nil

@@ -43,8 +43,8 @@ const candidatesShown = 20
 // not repeat the string.
 var errKeyString = usage("that is the string of a key or token, which belongs in no argument here: name the key by its id or name, see caddy till list")
 
-// mistaken reports whether an argument is a secret in the wrong place.
-func mistaken(text string) bool {
+// isSecret reports whether an argument is a secret in the wrong place.
+func isSecret(text string) bool {
 	return token.LooksLikeKey(text) || strings.HasPrefix(text, token.AdminPrefix)
 }
 
@@ -59,13 +59,13 @@ var wholeID = regexp.MustCompile(`^(?i)key_[0-9A-HJKMNP-TV-Z]{26}$`)
 // Names are chosen by many, holders of keys too, so the server is asked for
 // exactly the name, and two keys that have it are an error.
 func (c *client) find(ctx context.Context, text string, how naming) (*wire.KeyObject, error) {
-	if mistaken(text) {
+	if isSecret(text) {
 		return nil, errKeyString
 	}
 	if strings.HasPrefix(text, "key_") {
 		var k wire.KeyObject
 		err := c.call(ctx, "GET", "/keys/"+url.PathEscape(text), nil, &k)
-		var no *refused
+		var no *apiError
 		switch {
 		case err == nil:
 			return &k, nil
@@ -110,7 +110,7 @@ func (c *client) named(ctx context.Context, name string, how naming) (*wire.KeyO
 		return keys[0], nil
 	}
 	var fit []*wire.KeyObject
-	others, alive := "", either(how.of)
+	others, alive := "", orList(how.of)
 	for _, status := range how.of { // the list may be long, of keys that have ended
 		some, rest, err := c.all(ctx, url.Values{"name": {name}, "status": {string(status)}}, candidatesShown)
 		if err != nil {
@@ -138,7 +138,7 @@ func (c *client) named(ctx context.Context, name string, how naming) (*wire.KeyO
 	return keys[0], nil
 }
 
-func either(of []limiter.Status) string {
+func orList(of []limiter.Status) string {
 	var words []string
 	for _, status := range of {
 		words = append(words, string(status))

@@ -33,7 +33,7 @@ type leakReport struct {
 	DryRun   bool          `json:"dry_run,omitempty"`
 }
 
-func leakCommand(f *common) *cobra.Command {
+func leakCommand(f *globalFlags) *cobra.Command {
 	var dryRun, binary, offline bool
 	cmd := &cobra.Command{
 		Use:   "leak FILE|DIR|-...",
@@ -54,14 +54,14 @@ without files that are no text.`,
   caddy till leak ~/src --dry-run
   git log -p --all | caddy till leak -
   pbpaste | caddy till leak - --json | jq .revoked`,
-		Args: takes(1, 0, "files or directories; - is standard input"),
+		Args: argCount(1, 0, "files or directories; - is standard input"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			s := &search{binary: binary, progress: showProgress(cmd.ErrOrStderr(), "Searching", inBytes)}
 			defer s.progress.end()
 			var warnings []string
 			s.warn = func(format string, args ...any) { warnings = append(warnings, printable(fmt.Sprintf(format, args...))) }
 			for _, arg := range args {
-				if mistaken(arg) {
+				if isSecret(arg) {
 					return usage("that is the string of a key or token, which other processes see in the arguments: give it on standard input, caddy till leak -")
 				}
 				if err := s.argument(arg, cmd.InOrStdin()); err != nil {
@@ -107,29 +107,29 @@ func (s *search) argument(arg string, in io.Reader) error {
 // leakBatch is how many strings one call carries.
 const leakBatch = 1000
 
-// report lets the server end what was found, and says what became of it.
-func (s *search) report(ctx context.Context, f *common, dryRun, offline bool) (*leakReport, error) {
+// report lets the server end what was found, and says what results of it.
+func (s *search) report(ctx context.Context, f *globalFlags, dryRun, offline bool) (*leakReport, error) {
 	r := &leakReport{Revoked: []string{}, Findings: []leakFinding{}, Files: s.files, Skipped: s.skipped, DryRun: dryRun}
 	var texts []token.Leak
-	became := make(map[token.Lookup]wire.LeakMatch)
+	results := make(map[token.Lookup]wire.LeakMatch)
 	for _, p := range s.places {
-		if _, known := became[p.leak.Lookup]; !known {
-			became[p.leak.Lookup] = wire.LeakMatch{Hint: p.leak.Hint()}
+		if _, known := results[p.leak.Lookup]; !known {
+			results[p.leak.Lookup] = wire.LeakMatch{Hint: p.leak.Hint()}
 			texts = append(texts, p.leak)
 		}
 	}
 	r.Found = len(texts)
 	var failed error
 	if len(texts) > 0 && !offline {
-		failed = r.ask(ctx, f, texts, dryRun, became)
+		failed = r.ask(ctx, f, texts, dryRun, results)
 	}
 	for _, p := range s.places {
-		r.Findings = append(r.Findings, leakFinding{p.where, became[p.leak.Lookup]})
+		r.Findings = append(r.Findings, leakFinding{p.where, results[p.leak.Lookup]})
 	}
 	return r, failed
 }
 
-func (r *leakReport) ask(ctx context.Context, f *common, texts []token.Leak, dryRun bool, became map[token.Lookup]wire.LeakMatch) error {
+func (r *leakReport) ask(ctx context.Context, f *globalFlags, texts []token.Leak, dryRun bool, results map[token.Lookup]wire.LeakMatch) error {
 	c, err := f.client()
 	if err != nil {
 		return err
@@ -148,7 +148,7 @@ func (r *leakReport) ask(ctx context.Context, f *common, texts []token.Leak, dry
 			return fmt.Errorf("the server found %d of %s; is it of this version?", len(answer.Matches), prose.Counted(int64(n), "string"))
 		}
 		for i, match := range answer.Matches {
-			became[texts[i].Lookup] = match
+			results[texts[i].Lookup] = match
 		}
 		r.Revoked = append(r.Revoked, answer.Revoked...)
 		r.Unknown += answer.Unknown

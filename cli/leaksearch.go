@@ -122,7 +122,7 @@ func (s *search) stream(name string, r io.Reader) error {
 		s.chunk = make([]byte, leakChunk)
 	}
 	at := &tracker{name: name}
-	told := make(map[string]bool)
+	seen := make(map[string]bool)
 	have, last := 0, false
 	for !last {
 		n, err := io.ReadFull(r, s.chunk[have:])
@@ -151,8 +151,8 @@ func (s *search) stream(name string, r io.Reader) error {
 		for _, l := range found {
 			passed = at.pass(text, passed, l.Offset)
 			where := at.where(text, passed)
-			if key := where + "\x00" + l.Lookup.String(); !told[key] {
-				told[key] = true
+			if key := where + "\x00" + l.Lookup.String(); !seen[key] {
+				seen[key] = true
 				s.places = append(s.places, place{l, where})
 			}
 		}
@@ -243,18 +243,18 @@ func (t *tracker) hunk(text string) {
 	if len(fields) < 4 || fields[0] != "@@" || fields[3] != "@@" || t.oldPath == "" && t.newPath == "" {
 		return
 	}
-	old, oldLeft, ok := span2(fields[1], "-")
+	old, oldLeft, ok := hunkRange(fields[1], "-")
 	if !ok {
 		return
 	}
-	next, newLeft, ok := span2(fields[2], "+")
+	next, newLeft, ok := hunkRange(fields[2], "+")
 	if !ok {
 		return
 	}
 	t.oldLine, t.oldLeft, t.newLine, t.newLeft = old-1, oldLeft, next-1, newLeft
 }
 
-func span2(field, sign string) (first, count int, ok bool) {
+func hunkRange(field, sign string) (first, count int, ok bool) {
 	field, ok = strings.CutPrefix(field, sign)
 	if !ok {
 		return 0, 0, false

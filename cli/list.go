@@ -28,7 +28,7 @@ var filterFlags = map[string]string{
 	"q":          "beginning of an id or name",
 }
 
-func listCommand(f *common) *cobra.Command {
+func listCommand(f *globalFlags) *cobra.Command {
 	filters := map[string]*string{}
 	var labels map[string]string
 	var limit int
@@ -43,7 +43,7 @@ when a key ends or has ended. The table fits 80 columns; --json has everything.`
   caddy till list --status active --unused-for 7d
   caddy till list --upstream-key - < leaked-key.txt
   caddy till list --label team=search --json | jq -r '.keys[].id'`,
-		Args: takes(0, 0, ""),
+		Args: argCount(0, 0, ""),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if limit < 0 {
 				return usage("--limit must be a count, or 0 for all, got %d", limit)
@@ -57,7 +57,7 @@ when a key ends or has ended. The table fits 80 columns; --json has everything.`
 			for name, value := range labels {
 				q.Set("label."+name, value)
 			}
-			if mistaken(q.Get("q")) {
+			if isSecret(q.Get("q")) {
 				return errKeyString
 			}
 			c, err := f.client()

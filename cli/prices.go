@@ -14,7 +14,7 @@ import (
 	"github.com/till-proxy/till/admin/wire"
 )
 
-func pricesCommand(f *common) *cobra.Command {
+func pricesCommand(f *globalFlags) *cobra.Command {
 	return &cobra.Command{
 		Use:   "prices [MODEL]",
 		Short: "Shows what limits in dollars count with",
@@ -23,7 +23,7 @@ the built-in ones, with those of its configuration in their place.`,
 		Example: `  caddy till prices
   caddy till prices gpt-5-mini
   caddy till prices openai/gpt-5-mini --json`,
-		Args: takes(0, 1, "the model, by its exact name"),
+		Args: argCount(0, 1, "the model, by its exact name"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			c, err := f.client()
 			if err != nil {

@@ -12,7 +12,7 @@ import (
 	"github.com/till-proxy/till/admin/wire"
 )
 
-func rotateCommand(f *common) *cobra.Command {
+func rotateCommand(f *globalFlags) *cobra.Command {
 	var grace, upstreamKey string
 	cmd := &cobra.Command{
 		Use:   "rotate KEY",
@@ -29,7 +29,7 @@ change that one there: no key needs a new string.`,
   caddy till rotate nightly
   caddy till rotate nightly --json | jq -r .scoped_key
   caddy till rotate sealed --upstream-key - < key.txt`,
-		Args: takes(1, 1, "the key, by id or name"),
+		Args: argCount(1, 1, "the key, by id or name"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			body := make(map[string]any)
 			if grace != "" {
@@ -46,7 +46,7 @@ change that one there: no key needs a new string.`,
 			if err != nil {
 				return err
 			}
-			after, err := ask[wire.Rotated](cmd, c, "POST", "/keys/"+url.PathEscape(k.ID)+"/rotate", body)
+			after, err := callAndPrint[wire.Rotated](cmd, c, "POST", "/keys/"+url.PathEscape(k.ID)+"/rotate", body)
 			if err != nil || after == nil {
 				return err
 			}

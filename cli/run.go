@@ -34,15 +34,15 @@ const runLifetime = 24 * time.Hour
 
 // runOptions is how `run` was asked to run a command.
 type runOptions struct {
-	*common
+	*globalFlags
 	limits    limitFlags
 	upstreams []string
 	base      string
 	pass      []string
 }
 
-func runCommand(f *common) *cobra.Command {
-	o := &runOptions{common: f}
+func runCommand(f *globalFlags) *cobra.Command {
+	o := &runOptions{globalFlags: f}
 	cmd := &cobra.Command{
 		Use:   runName + " [limits] -- CMD [ARG...]",
 		Short: "Runs a command with a key of its own, which ends with it",
@@ -64,7 +64,7 @@ there, 125 when till itself failed.`,
   caddy till run --max-spend-usd 5 --expires-in 2h -- node agent.mjs
   caddy till run --upstream openai --upstream anthropic \
       --max-tokens 1M -- python agent.py`,
-		Args: takes(1, 0, "the command to run: caddy till run --max-activations 200 -- CMD"),
+		Args: argCount(1, 0, "the command to run: caddy till run --max-activations 200 -- CMD"),
 		RunE: func(cmd *cobra.Command, args []string) error { return o.run(cmd, args) },
 	}
 	s := cmd.Flags()

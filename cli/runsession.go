@@ -61,7 +61,7 @@ func (s *session) mint(o *runOptions, body map[string]any, args []string) (err e
 	// caller's role, and the server says it with the key.
 	chosen := len(o.upstreams) > 0 || len(all.Upstreams) <= 1
 	if chosen {
-		if err := s.hand(all, o, args); err != nil {
+		if err := s.handOver(all, o, args); err != nil {
 			return err
 		}
 	}
@@ -84,7 +84,7 @@ func (s *session) mint(o *runOptions, body map[string]any, args []string) (err e
 		s.keys = append(s.keys, runKey{m, info})
 	}
 	if !chosen {
-		if err := s.hand(all, o, args); err != nil {
+		if err := s.handOver(all, o, args); err != nil {
 			return err
 		}
 	}
@@ -101,8 +101,8 @@ func (s *session) mint(o *runOptions, body map[string]any, args []string) (err e
 	return nil
 }
 
-// hand finds out how the command is told where to go.
-func (s *session) hand(all configured, o *runOptions, args []string) error {
+// handOver finds out how the command is told where to go.
+func (s *session) handOver(all configured, o *runOptions, args []string) error {
 	s.over = &handover{args: args, base: s.base, environ: os.Environ()}
 	for _, name := range o.upstreams {
 		info, _ := all.named(name)
@@ -115,7 +115,7 @@ func (s *session) hand(all configured, o *runOptions, args []string) error {
 	case len(s.keys) > 0:
 		s.over.upstreams = append(s.over.upstreams, s.keys[0].info)
 	}
-	tell, ok := runTools[tool(args[0])]
+	configure, ok := runTools[tool(args[0])]
 	if !ok {
 		return nil
 	}
@@ -123,7 +123,7 @@ func (s *session) hand(all configured, o *runOptions, args []string) error {
 	if s.over.dir, err = os.MkdirTemp("", "till-run-"); err != nil {
 		return err
 	}
-	return tell(s.over)
+	return configure(s.over)
 }
 
 // execute runs the command and returns its status. Beside it runs the watcher,
@@ -136,7 +136,7 @@ func (s *session) execute(path string) (status int, err error) {
 	}
 	child := exec.Command(path, s.args[1:]...)
 	child.Args[0], child.Env = s.args[0], s.env
-	child.Stdin, child.Stdout, child.Stderr = s.cmd.InOrStdin(), bare(s.cmd.OutOrStdout()), bare(s.cmd.ErrOrStderr())
+	child.Stdin, child.Stdout, child.Stderr = s.cmd.InOrStdin(), underlying(s.cmd.OutOrStdout()), underlying(s.cmd.ErrOrStderr())
 	restore := keepTerminal()
 	if err := child.Start(); err != nil {
 		return 0, &statusError{exitNotExecutable, fmt.Errorf("%s cannot be executed: %w", s.args[0], err)}
@@ -240,7 +240,7 @@ type ending struct {
 // revoke, as its holder.
 func (c *client) endRun(ctx context.Context, base string, k ending, reason string) (*used, error) {
 	u, err := c.revokeRun(ctx, k.ID, reason)
-	var no *refused
+	var no *apiError
 	if !errors.As(err, &no) || no.status != http.StatusForbidden {
 		return u, err
 	}
@@ -258,7 +258,7 @@ func (c *client) endRun(ctx context.Context, base string, k ending, reason strin
 	u = new(used)
 	raw, failed := io.ReadAll(io.LimitReader(res.Body, maxHolderAnswer))
 	if failed == nil {
-		failed = readable(raw, &u.KeyObject)
+		failed = decodePrintable(raw, &u.KeyObject)
 	}
 	if res.StatusCode != http.StatusOK || failed != nil || u.ID != k.ID {
 		return nil, errors.Join(err, fmt.Errorf("and its holder may not either: %s", printable(res.Status)))
@@ -271,10 +271,10 @@ func (c *client) revokeRun(ctx context.Context, id, reason string) (*used, error
 	u := &used{}
 	for pause := 100 * time.Millisecond; ; pause = min(2*pause, 5*time.Second) {
 		err := c.call(ctx, "POST", "/keys/"+url.PathEscape(id)+"/revoke", map[string]string{"reason": reason}, u)
-		var no *refused
+		var no *apiError
 		switch {
 		case err == nil:
-			return u, c.settled(ctx, u)
+			return u, c.awaitSettled(ctx, u)
 		case errors.As(err, &no) && no.code == "not_found": // and so nobody uses it
 			u.ID = id
 			return u, nil
@@ -289,8 +289,8 @@ func (c *client) revokeRun(ctx context.Context, id, reason string) (*used, error
 	}
 }
 
-// settled looks again until nothing of a revoked key is in flight.
-func (c *client) settled(ctx context.Context, u *used) error {
+// awaitSettled looks again until nothing of a revoked key is in flight.
+func (c *client) awaitSettled(ctx context.Context, u *used) error {
 	ctx, cancel := context.WithTimeout(ctx, settleWithin)
 	defer cancel()
 	for u.HeldActivations > 0 {

@@ -104,7 +104,7 @@ func (w *watcher) dismiss() {
 // watchCommand is what the watcher's process runs.
 func watchCommand() *cobra.Command {
 	return &cobra.Command{
-		Use: watchName, Hidden: true, Args: takes(0, 0, ""),
+		Use: watchName, Hidden: true, Args: argCount(0, 0, ""),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if err := conceal(); err != nil {
 				return err

@@ -10,14 +10,14 @@ import (
 	"github.com/till-proxy/till/admin/wire"
 )
 
-func sealCommand(f *common) *cobra.Command {
+func sealCommand(f *globalFlags) *cobra.Command {
 	run := func(method, path string) func(*cobra.Command, []string) error {
 		return func(cmd *cobra.Command, _ []string) error {
 			c, err := f.client()
 			if err != nil {
 				return err
 			}
-			answer, err := ask[wire.SealKeysAnswer](cmd, c, method, path, nil)
+			answer, err := callAndPrint[wire.SealKeysAnswer](cmd, c, method, path, nil)
 			if err != nil || answer == nil {
 				return err
 			}
@@ -31,7 +31,7 @@ func sealCommand(f *common) *cobra.Command {
 seal key. This lists the seal keys, and how many keys need each: one that no key
 needs any more can go.`,
 		Example: "  caddy till seal\n  caddy till seal rotate",
-		Args:    takes(0, 0, ""),
+		Args:    argCount(0, 0, ""),
 		RunE:    run("GET", "/seal"),
 	}
 	cmd.AddCommand(&cobra.Command{
@@ -45,7 +45,7 @@ default till/seal.key in Caddy's data directory): that takes effect by itself.
 Where the configuration names the seal keys, make the new one by hand: see
 docs/runbooks.md.`,
 		Example: "  caddy till seal rotate",
-		Args:    takes(0, 0, ""),
+		Args:    argCount(0, 0, ""),
 		RunE:    run("POST", "/seal/rotate"),
 	})
 	return cmd

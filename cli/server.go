@@ -13,20 +13,20 @@ import (
 	"github.com/till-proxy/till/admin/wire"
 )
 
-func statsCommand(f *common) *cobra.Command {
+func statsCommand(f *globalFlags) *cobra.Command {
 	return &cobra.Command{
 		Use:   "stats",
 		Short: "Shows the sums over all keys and the state of the store",
 		Long: `Shows how many keys there are by status, how many requests run now, and whether
 the store is in order.`,
 		Example: "  caddy till stats --json | jq .holds",
-		Args:    takes(0, 0, ""),
+		Args:    argCount(0, 0, ""),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			c, err := f.client()
 			if err != nil {
 				return err
 			}
-			s, err := ask[wire.StatsAnswer](cmd, c, "GET", "/stats", nil)
+			s, err := callAndPrint[wire.StatsAnswer](cmd, c, "GET", "/stats", nil)
 			if err != nil || s == nil {
 				return err
 			}
@@ -52,7 +52,7 @@ the store is in order.`,
 	}
 }
 
-func lockdownCommand(f *common) *cobra.Command {
+func lockdownCommand(f *globalFlags) *cobra.Command {
 	var reason string
 	var lift, status bool
 	cmd := &cobra.Command{
@@ -64,7 +64,7 @@ full, and survives a restart. Holders of keys are told the reason.`,
 		Example: `  caddy till lockdown --reason "a key of ours is public"
   caddy till lockdown --status
   caddy till lockdown --lift`,
-		Args: takes(0, 0, ""),
+		Args: argCount(0, 0, ""),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if lift && status || reason != "" && (lift || status) {
 				return usage("--reason, --lift and --status exclude each other")
@@ -85,7 +85,7 @@ full, and survives a restart. Holders of keys are told the reason.`,
 				return err
 			}
 			var s wire.LockdownJSON
-			if err := readable(raw, &s); err != nil {
+			if err := decodePrintable(raw, &s); err != nil {
 				return err
 			}
 			if s.Durable != nil && !*s.Durable {
@@ -125,7 +125,7 @@ func lockdownText(s *wire.LockdownJSON) string {
 	return text + "Lift it with: caddy till lockdown --lift\n"
 }
 
-func repairCommand(f *common) *cobra.Command {
+func repairCommand(f *globalFlags) *cobra.Command {
 	var forfeit, clock bool
 	cmd := &cobra.Command{
 		Use:   "repair --forfeit | --clock",
@@ -142,7 +142,7 @@ When the machine's clock was set back, or had run ahead, time stands or goes on
 as before, so that no expired key lives again; stats say so. When the clock is
 right now, --clock believes it again.`,
 		Example: "  caddy till stats\n  caddy till repair --forfeit",
-		Args:    takes(0, 0, ""),
+		Args:    argCount(0, 0, ""),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if forfeit == clock {
 				return usage("say what to repair: --forfeit, which spends every remaining budget, or --clock")
@@ -161,7 +161,7 @@ right now, --clock believes it again.`,
 				return printJSON(cmd.OutOrStdout(), raw)
 			}
 			var done wire.RepairedAnswer
-			if err := readable(raw, &done); err != nil {
+			if err := decodePrintable(raw, &done); err != nil {
 				return err
 			}
 			if clock {
@@ -169,7 +169,7 @@ right now, --clock believes it again.`,
 				return err
 			}
 			_, err = fmt.Fprintf(cmd.OutOrStdout(), "The store is open. Of %d keys, %d budgets count as spent and %d keys are suspended.\n%s",
-				done.Keys, done.Forfeited, done.Suspended, endedTokens(done.Tokens))
+				done.Keys, done.Forfeited, done.Suspended, revokedTokensNote(done.Tokens))
 			return err
 		},
 	}
@@ -178,28 +178,28 @@ right now, --clock believes it again.`,
 	return cmd
 }
 
-// endedTokens says how many admin tokens were revoked, and what to do about it.
-func endedTokens(n int64) string {
+// revokedTokensNote says how many admin tokens were revoked, and what to do about it.
+func revokedTokensNote(n int64) string {
 	if n == 0 {
 		return ""
 	}
 	return "Revoked " + prose.Counted(n, "admin token") + ", as it is not known which were revoked before: caddy till token create\n"
 }
 
-func consoleCommand(f *common) *cobra.Command {
+func consoleCommand(f *globalFlags) *cobra.Command {
 	return &cobra.Command{
 		Use:   "console",
 		Short: "Prints a link that signs in to the dashboard",
 		Long: `Prints a link that opens the dashboard, signed in with your own rights. It works
 once, for ten minutes. Who has no such rights signs in with an admin token.`,
 		Example: "  caddy till console",
-		Args:    takes(0, 0, ""),
+		Args:    argCount(0, 0, ""),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			c, err := f.client()
 			if err != nil {
 				return err
 			}
-			made, err := ask[wire.Link](cmd, c, "POST", "/console/link", nil)
+			made, err := callAndPrint[wire.Link](cmd, c, "POST", "/console/link", nil)
 			if err != nil || made == nil {
 				return err
 			}

@@ -16,14 +16,14 @@ import (
 	"github.com/till-proxy/till/limiter"
 )
 
-func showCommand(f *common) *cobra.Command {
+func showCommand(f *globalFlags) *cobra.Command {
 	return &cobra.Command{
 		Use:   "show KEY...",
 		Short: "Shows keys, by id or name",
 		Long:  `Shows all there is to know about keys, and how much of each is left.`,
 		Example: `  caddy till show nightly
   caddy till show nightly --json | jq .remaining_activations`,
-		Args: takes(1, 0, "the keys to show, by id or name"),
+		Args: argCount(1, 0, "the keys to show, by id or name"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			c, err := f.client()
 			if err != nil {

@@ -12,7 +12,7 @@ import (
 	"github.com/till-proxy/till/admin/wire"
 )
 
-func staleCommand(f *common) *cobra.Command {
+func staleCommand(f *globalFlags) *cobra.Command {
 	var reason string
 	var limit int
 	cmd := &cobra.Command{
@@ -25,7 +25,7 @@ days), or that end soon (expiring). Under each stands the command that mends it.
 		Example: `  caddy till stale
   caddy till stale --reason over_granted
   caddy till stale --json | jq -r '.keys[].fix'`,
-		Args: takes(0, 0, ""),
+		Args: argCount(0, 0, ""),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if limit < 0 {
 				return usage("--limit must be a count, or 0 for all, got %d", limit)

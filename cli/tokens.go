@@ -13,7 +13,7 @@ import (
 	"github.com/till-proxy/till/admin/wire"
 )
 
-func tokenCommand(f *common) *cobra.Command {
+func tokenCommand(f *globalFlags) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "token",
 		Short: "Makes, lists and revokes admin tokens",
@@ -34,7 +34,7 @@ job, with an end.`,
 A role may be given whose rights and ceilings are within one's own; the role *
 may do everything, and only the operator gives it.`,
 		Example: "  caddy till token create anna --role researcher --expires-in 90d",
-		Args:    takes(0, 1, "the token, after the person or job it is for"),
+		Args:    argCount(0, 1, "the token, after the person or job it is for"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if len(args) == 1 {
 				if name != "" && name != args[0] {
@@ -55,7 +55,7 @@ may do everything, and only the operator gives it.`,
 			if err != nil {
 				return err
 			}
-			t, err := ask[wire.TokenObject](cmd, c, "POST", "/tokens", body)
+			t, err := callAndPrint[wire.TokenObject](cmd, c, "POST", "/tokens", body)
 			if err != nil || t == nil {
 				return err
 			}
@@ -78,7 +78,7 @@ may do everything, and only the operator gives it.`,
 		Long: `Lists admin tokens with their roles, when they end and when they were used last.
 Their strings are known to nobody but their holders.`,
 		Example: "  caddy till token list",
-		Args:    takes(0, 0, ""),
+		Args:    argCount(0, 0, ""),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			c, err := f.client()
 			if err != nil {
@@ -116,9 +116,9 @@ Their strings are known to nobody but their holders.`,
 		Long: `Ends an admin token for ever. The keys minted with it live on; see them with:
 caddy till list --created-by NAME`,
 		Example: "  caddy till token revoke anna",
-		Args:    takes(1, 1, "the token, by its id or name"),
+		Args:    argCount(1, 1, "the token, by its id or name"),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			if mistaken(args[0]) {
+			if isSecret(args[0]) {
 				return errKeyString
 			}
 			c, err := f.client()
@@ -139,7 +139,7 @@ caddy till list --created-by NAME`,
 			if i < 0 {
 				return fmt.Errorf("no token has the id or name %q; see: caddy till token list", args[0])
 			}
-			t, err := ask[wire.TokenObject](cmd, c, "POST", "/tokens/"+url.PathEscape(all[i].ID)+"/revoke", nil)
+			t, err := callAndPrint[wire.TokenObject](cmd, c, "POST", "/tokens/"+url.PathEscape(all[i].ID)+"/revoke", nil)
 			if err != nil || t == nil {
 				return err
 			}

@@ -20,15 +20,15 @@ const (
 	topKeysAsked = 100
 	// topUsageEvery and topUsageOf bound what counting refusals costs the server.
 	topUsageEvery = 5 * time.Second
-	topUsageOf    = 20
-	// topLooks is how often it looks whether the terminal has another size.
-	topLooks = 200 * time.Millisecond
+	topUsageKeys  = 20
+	// topResizeEvery is how often it looks whether the terminal has another size.
+	topResizeEvery = 200 * time.Millisecond
 
 	enterScreen = "\x1b[?1049h\x1b[?25l" // the other screen, without a cursor
 	leaveScreen = "\x1b[?25h\x1b[?1049l"
 )
 
-func topCommand(f *common) *cobra.Command {
+func topCommand(f *globalFlags) *cobra.Command {
 	var interval time.Duration
 	var count int
 	cmd := &cobra.Command{
@@ -42,7 +42,7 @@ With --json it prints a line of JSON at each interval. Where standard output is
 no terminal it prints once.`,
 		Example: `  caddy till top
   caddy till top --json --count 1 | jq .stats.holds`,
-		Args: takes(0, 0, ""),
+		Args: argCount(0, 0, ""),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if interval < 100*time.Millisecond || count < 0 {
 				return usage("--interval must be at least 100ms and --count at least 0, got %s and %d", interval, count)
@@ -138,7 +138,7 @@ func (s *sampler) ask(ctx context.Context, ended bool) (*snapshot, error) {
 func (s *sampler) countRefusals(ctx context.Context, now *snapshot) {
 	if now.Time.Sub(s.counted) >= topUsageEvery {
 		s.counted, s.refused = now.Time, make(map[string]int64)
-		for _, k := range now.Keys[:min(len(now.Keys), topUsageOf)] {
+		for _, k := range now.Keys[:min(len(now.Keys), topUsageKeys)] {
 			var history struct {
 				Hours []struct {
 					Start    time.Time
@@ -211,7 +211,7 @@ func (s *sampler) show(ctx context.Context, screen, input *os.File, interval tim
 	}
 	defer func() { _, _ = io.WriteString(screen, leaveScreen) }()
 
-	look, size := time.NewTicker(interval), time.NewTicker(topLooks)
+	look, size := time.NewTicker(interval), time.NewTicker(topResizeEvery)
 	defer look.Stop()
 	defer size.Stop()
 	v := &topView{colour: os.Getenv("NO_COLOR") == ""}

@@ -119,10 +119,10 @@ type topView struct {
 }
 
 const (
-	inverse = "\x1b[7m"
-	red     = "\x1b[31m"
-	plain0  = "\x1b[0m"
-	topHead = 4 // lines above the first key
+	inverse     = "\x1b[7m"
+	red         = "\x1b[31m"
+	resetColour = "\x1b[0m"
+	topHead     = 4 // lines above the first key
 
 	idColumns = 31 // an id and a space
 	topKeys   = "q quit  s sort  a ended keys too  ↑↓ scroll"
@@ -137,7 +137,7 @@ func (v *topView) lines(s *snapshot) []string {
 		fit(text, v.columns),
 	}
 	if !well && v.colour {
-		lines[2] = red + lines[2] + plain0
+		lines[2] = red + lines[2] + resetColour
 	}
 	name, id := max(v.columns-62, 8), ""
 	ids := name > idColumns+8 // there is room for both
@@ -146,7 +146,7 @@ func (v *topView) lines(s *snapshot) []string {
 	}
 	head := fit(fmt.Sprintf("%s%-*s %-9s %6s %4s %-25s %7s %5s", id, name, "NAME", "FOR", "REQ/S", "RUN", "LEFT", "REFUSED", "LAST"), v.columns)
 	if v.colour {
-		head = inverse + head + plain0
+		head = inverse + head + resetColour
 	}
 	lines = append(lines, head)
 

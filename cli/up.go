@@ -24,7 +24,7 @@ import (
 
 // upOptions is how `up` was asked to run.
 type upOptions struct {
-	*common
+	*globalFlags
 	listen    string
 	console   string
 	data      string
@@ -40,8 +40,8 @@ const echoVariable = "TILL_ECHO_CREDENTIAL"
 // defaultConsole is where the dashboard is, unless that is taken.
 const defaultConsole = "127.0.0.1:8081"
 
-func upCommand(f *common) *cobra.Command {
-	o := &upOptions{common: f}
+func upCommand(f *globalFlags) *cobra.Command {
+	o := &upOptions{globalFlags: f}
 	cmd := &cobra.Command{
 		Use:   "up",
 		Short: "Starts a server with everything it needs",
@@ -59,7 +59,7 @@ It runs until it is interrupted. Keys and counts stay in the data directory.`,
 		Example: `  OPENAI_API_KEY=sk-... caddy till up
   caddy till up --listen 127.0.0.1:9000 --data ~/.till
   caddy till up --print-config > Caddyfile`,
-		Args: takes(0, 0, ""),
+		Args: argCount(0, 0, ""),
 		RunE: func(cmd *cobra.Command, _ []string) error { return o.run(cmd) },
 	}
 	cmd.Flags().StringVar(&o.listen, "listen", "127.0.0.1:8080", "address to serve keys on")
@@ -79,7 +79,7 @@ func (o *upOptions) run(cmd *cobra.Command) error {
 	if err != nil {
 		return err
 	}
-	upstreams, notes := found(os.Getenv)
+	upstreams, notes := foundUpstreams(os.Getenv)
 	if o.console == "off" {
 		o.console = ""
 	}
@@ -92,19 +92,19 @@ func (o *upOptions) run(cmd *cobra.Command) error {
 		return err
 	}
 	socket := filepath.Join(dir, socketName)
-	if answers("unix", socket) {
+	if listening("unix", socket) {
 		return upAlready(cmd.Context(), socket)
 	}
-	listen, err := free("listen", o.listen)
+	listen, err := freeAddress("listen", o.listen)
 	if err != nil {
 		return err
 	}
 	if o.console != "" {
-		console, err := free("console", o.console)
+		console, err := freeAddress("console", o.console)
 		if err != nil && !cmd.Flags().Changed("console") {
 			// Whoever asked for nothing in particular gets another port.
 			notes = append(notes, defaultConsole+" is taken, so the dashboard has another port.")
-			console, err = free("console", "127.0.0.1:0")
+			console, err = freeAddress("console", "127.0.0.1:0")
 		}
 		if err != nil {
 			return err
@@ -177,9 +177,9 @@ func upAlready(ctx context.Context, socket string) error {
 	return fmt.Errorf("till is up already%s (its management socket is %s): use it, stop it, or start another with --data and --listen", where, socket)
 }
 
-// free finds out whether the address can be listened on, and which port that
+// freeAddress finds out whether the address can be listened on, and which port that
 // is when any will do. Caddy itself would share the port with whoever has it.
-func free(flag, address string) (string, error) {
+func freeAddress(flag, address string) (string, error) {
 	l, err := net.Listen("tcp", address)
 	if err != nil {
 		return "", fmt.Errorf("%s cannot be served (%w); name another address with --%s", address, err, flag)

@@ -37,7 +37,7 @@ func TestUpFindsProvidersInTheEnvironment(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			list, notes := found(getenv(test.env))
+			list, notes := foundUpstreams(getenv(test.env))
 			var got []string
 			for _, u := range list {
 				got = append(got, u.Name+" "+u.Variable)

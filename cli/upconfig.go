@@ -91,9 +91,9 @@ const upLoggers = "till http.handlers.till http.handlers.till_console http.rever
 
 type upUpstream struct{ Name, Preset, To, Variable string }
 
-// found lists the presets whose key is in the environment, in the presets'
+// foundUpstreams lists the presets whose key is in the environment, in the presets'
 // order, and what is odd about that environment.
-func found(getenv func(string) string) (list []upUpstream, notes []string) {
+func foundUpstreams(getenv func(string) string) (list []upUpstream, notes []string) {
 	for _, p := range upstream.All() {
 		for _, name := range p.KeyEnv {
 			value := strings.TrimSpace(getenv(name))
@@ -136,14 +136,14 @@ func elsewhere(p *upstream.Preset, keyName string, getenv func(string) string) (
 // config is the Caddyfile for these options.
 func (o *upOptions) config(dir, listen, console string, upstreams []upUpstream) (string, error) {
 	host, port, err := net.SplitHostPort(listen)
-	if err != nil || port == "" || !plain(host) || !plain(port) {
+	if err != nil || port == "" || !isWord(host) || !isWord(port) {
 		return "", usage("--listen must be host:port, got %q", listen)
 	}
 	consoleHost, consolePort, err := consoleAt(console)
 	if err != nil {
 		return "", err
 	}
-	if !plain(dir) {
+	if !isWord(dir) {
 		return "", usage("the data directory %q holds characters that a Caddyfile gives a meaning; name another with --data", dir)
 	}
 	socket := filepath.Join(dir, socketName)
@@ -151,7 +151,7 @@ func (o *upOptions) config(dir, listen, console string, upstreams []upUpstream) 
 		return "", usage("the path of the management socket is too long (%d bytes, at most %d): %s; name a shorter directory with --data", len(socket), maxSocketPath, socket)
 	}
 	public := o.publicURL
-	if u, err := url.Parse(public); public != "" && (err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Host == "" || !plain(public)) {
+	if u, err := url.Parse(public); public != "" && (err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Host == "" || !isWord(public)) {
 		return "", usage("--public-url must be an address such as https://agents.example.com, got %q", public)
 	}
 	if public == "" {
@@ -193,13 +193,13 @@ func consoleAt(address string) (host, port string, err error) {
 		return "", "", nil
 	}
 	host, port, err = net.SplitHostPort(address)
-	if ip := net.ParseIP(host); err != nil || port == "" || !plain(port) || host != "localhost" && (ip == nil || !ip.IsLoopback()) {
+	if ip := net.ParseIP(host); err != nil || port == "" || !isWord(port) || host != "localhost" && (ip == nil || !ip.IsLoopback()) {
 		return "", "", usage("--console must be an address of this machine alone, such as 127.0.0.1:8081, or off; got %q. To reach it from elsewhere serve till_console over HTTPS, see docs/console.md", address)
 	}
 	return host, port, nil
 }
 
-// plain reports whether a text is one word in a Caddyfile, and nothing else.
-func plain(s string) bool {
+// isWord reports whether a text is one word in a Caddyfile, and nothing else.
+func isWord(s string) bool {
 	return !strings.ContainsAny(s, "\"`{}#\\|$<>") && !strings.ContainsFunc(s, func(r rune) bool { return r <= ' ' || r == 0x7f })
 }

@@ -174,28 +174,28 @@ func (h *Handler) whileSignedIn(r *http.Request, s *session) (context.Context, c
 	return ctx, cancel
 }
 
-// refusal is why a call goes no further.
-type refusal struct {
+// apiError is why a call goes no further.
+type apiError struct {
 	status  int
 	code    string
 	message string
 }
 
-func (e *refusal) Error() string { return e.message }
+func (e *apiError) Error() string { return e.message }
 
 // refuse answers with what is wrong.
 func (h *Handler) refuse(w http.ResponseWriter, err error) {
-	var known *refusal
+	var known *apiError
 	switch {
 	case errors.As(err, &known):
 	case errors.Is(err, limiter.ErrToken):
-		known = &refusal{http.StatusUnauthorized, "unauthorized", limiter.ErrToken.Error()}
+		known = &apiError{http.StatusUnauthorized, "unauthorized", limiter.ErrToken.Error()}
 	case errors.Is(err, limiter.ErrAttempts):
 		w.Header().Set("Retry-After", "60")
-		known = &refusal{http.StatusTooManyRequests, "too_many_attempts", limiter.ErrAttempts.Error()}
+		known = &apiError{http.StatusTooManyRequests, "too_many_attempts", limiter.ErrAttempts.Error()}
 	default:
 		h.Log.Error("the console cannot tell who calls", "error", err)
-		known = &refusal{http.StatusServiceUnavailable, "store_unavailable", "the store cannot tell who this is; the server's log says why"}
+		known = &apiError{http.StatusServiceUnavailable, "store_unavailable", "the store cannot tell who this is; the server's log says why"}
 	}
 	if known.status == http.StatusUnauthorized {
 		w.Header().Set("WWW-Authenticate", `Bearer realm="till"`)

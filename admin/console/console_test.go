@@ -93,8 +93,8 @@ func (b backend) ManagementAPI(caller limiter.Caller) http.Handler {
 	})
 }
 
-// hire makes an admin token.
-func (d *desk) hire(name, role string) (text string, id string) {
+// newToken makes an admin token.
+func (d *desk) newToken(name, role string) (text string, id string) {
 	d.t.Helper()
 	secret, lookup, err := token.MintAdmin()
 	if err != nil {
@@ -176,7 +176,7 @@ func (d *desk) status(want int, what string, res *http.Response) {
 func TestABearerTokenIsServedWithItsOwnCallerAndNoCredentialGoesOn(t *testing.T) {
 	t.Parallel()
 	d := newDesk(t)
-	text, id := d.hire("anna", "reader")
+	text, id := d.newToken("anna", "reader")
 	res := d.do("GET", "/till/api/keys/x", "", "Authorization", "bearer "+text, "Sec-Fetch-Site", "cross-site", "Origin", "https://elsewhere.example", "Host", "till.example.com")
 	if got := read(t, res); got != `{"caller":"anna","credentials":0,"from":"203.0.113.7","path":"/keys/x"}`+"\n" {
 		t.Error(got)
@@ -208,7 +208,7 @@ func TestABearerTokenIsServedWithItsOwnCallerAndNoCredentialGoesOn(t *testing.T)
 func TestASessionNeedsItsCookieAndItsProofFromItsOwnOrigin(t *testing.T) {
 	t.Parallel()
 	d := newDesk(t)
-	text, _ := d.hire("anna", "reader")
+	text, _ := d.newToken("anna", "reader")
 	session := d.signIn(`{"token":"` + text + `"}`)
 	if got := read(t, d.do("POST", "/till/api/keys", "{}", session...)); !strings.Contains(got, `"caller":"anna","credentials":0,"from":"203.0.113.7"`) {
 		t.Fatal(got)
@@ -249,7 +249,7 @@ func TestASessionNeedsItsCookieAndItsProofFromItsOwnOrigin(t *testing.T) {
 func TestSessionsEndWithTimeTokenAndRoom(t *testing.T) {
 	t.Parallel()
 	d := newDesk(t)
-	text, id := d.hire("anna", "reader")
+	text, id := d.newToken("anna", "reader")
 	sign := `{"token":"` + text + `"}`
 	idle, busy := d.signIn(sign), d.signIn(sign)
 	for range 23 {
@@ -337,7 +337,7 @@ func TestALinkSignsInOnceAndForTenMinutes(t *testing.T) {
 func TestSigningInIsRefusedFromElsewhereAndInPlainText(t *testing.T) {
 	t.Parallel()
 	d := newDesk(t)
-	text, _ := d.hire("anna", "reader")
+	text, _ := d.newToken("anna", "reader")
 	sign := `{"token":"` + text + `"}`
 	for name, test := range map[string]struct {
 		status int
@@ -386,7 +386,7 @@ func TestSigningInIsLimitedPerAddress(t *testing.T) {
 func TestEveryAnswerIsHardenedAndNoSecretIsLogged(t *testing.T) {
 	t.Parallel()
 	d := newDesk(t)
-	text, _ := d.hire("anna", "reader")
+	text, _ := d.newToken("anna", "reader")
 	session := d.signIn(`{"token":"` + text + `"}`)
 	for _, path := range []string{"/", "/till", "/till/", "/till/assets/app.js", "/till/assets/nothing.js", "/till/assets/../console.go", "/till/elsewhere", sessionPath, "/till/api/keys", "/till/api/"} {
 		h := d.do("GET", path, "", session...).Header

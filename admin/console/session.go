@@ -102,8 +102,8 @@ func (s *Sessions) Link(caller limiter.Caller) (token.Secret, time.Time) {
 	return secret, expires
 }
 
-// follow uses a link up.
-func (s *Sessions) follow(secret string) (limiter.Caller, error) {
+// redeem uses a link up.
+func (s *Sessions) redeem(secret string) (limiter.Caller, error) {
 	sum := hash(sha256.Sum256([]byte(secret)))
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -127,7 +127,7 @@ func (s *Sessions) begin(caller limiter.Caller) (_ *session, id, proof token.Sec
 	var stalest, own *session // of all, and of the same caller
 	owned := 0
 	for _, o := range s.all {
-		if s.over(o, now) {
+		if s.expired(o, now) {
 			s.drop(o)
 			continue
 		}
@@ -160,7 +160,7 @@ func (s *Sessions) find(id, proof string) (*session, bool) {
 	if found == nil || subtle.ConstantTimeCompare(found.proof[:], shown[:]) != 1 {
 		return nil, false
 	}
-	if s.over(found, now) {
+	if s.expired(found, now) {
 		s.drop(found)
 		return nil, false
 	}
@@ -168,7 +168,7 @@ func (s *Sessions) find(id, proof string) (*session, bool) {
 	return found, true
 }
 
-func (*Sessions) over(o *session, now time.Time) bool {
+func (*Sessions) expired(o *session, now time.Time) bool {
 	return !now.Before(o.expires) || now.Sub(o.used) >= idleTime
 }
 

@@ -27,13 +27,13 @@ const (
 )
 
 var (
-	errSignedOut = &refusal{http.StatusUnauthorized, "unauthorized",
+	errSignedOut = &apiError{http.StatusUnauthorized, "unauthorized",
 		"sign in, or send Authorization: Bearer with an admin token"}
-	errLink = &refusal{http.StatusUnauthorized, "link_used",
+	errLink = &apiError{http.StatusUnauthorized, "link_used",
 		fmt.Sprintf("this link does not work any more: it works once, for %d minutes. Sign in with an admin token, or get another link with: caddy till console", int(linkTime.Minutes()))}
-	errForeign = &refusal{http.StatusForbidden, "foreign_origin",
+	errForeign = &apiError{http.StatusForbidden, "foreign_origin",
 		"this call came from another site's page"}
-	errPlain = &refusal{http.StatusForbidden, "not_encrypted",
+	errPlain = &apiError{http.StatusForbidden, "not_encrypted",
 		"sign in over HTTPS, or on this machine at 127.0.0.1 or localhost: over plain HTTP others could read along"}
 )
 
@@ -103,11 +103,11 @@ func (h *Handler) about(s *session, caller limiter.Caller) whoami {
 // signIn begins a session for whoever shows an admin token or a link.
 func (h *Handler) signIn(w http.ResponseWriter, r *http.Request) error {
 	_, encrypted := h.Client(r)
-	if err := safe(r, encrypted); err != nil {
+	if err := checkOrigin(r, encrypted); err != nil {
 		return err
 	}
 	if kind, _, err := mime.ParseMediaType(r.Header.Get("Content-Type")); err != nil || kind != "application/json" {
-		return &refusal{http.StatusUnsupportedMediaType, "invalid_request", "the body must be application/json"}
+		return &apiError{http.StatusUnsupportedMediaType, "invalid_request", "the body must be application/json"}
 	}
 	body, err := io.ReadAll(io.LimitReader(r.Body, maxSignIn+1))
 	var shown struct {
@@ -115,11 +115,11 @@ func (h *Handler) signIn(w http.ResponseWriter, r *http.Request) error {
 		Link  string `json:"link"`
 	}
 	if err != nil || len(body) > maxSignIn || json.Unmarshal(body, &shown) != nil || (shown.Token == "") == (shown.Link == "") {
-		return &refusal{http.StatusBadRequest, "invalid_request", `the body must be {"token":"…"} or {"link":"…"}`}
+		return &apiError{http.StatusBadRequest, "invalid_request", `the body must be {"token":"…"} or {"link":"…"}`}
 	}
 	var caller limiter.Caller
 	if shown.Link != "" {
-		if caller, err = h.Sessions.follow(shown.Link); err == nil {
+		if caller, err = h.Sessions.redeem(shown.Link); err == nil {
 			caller, err = h.standing(r, caller)
 		}
 	} else {
@@ -145,7 +145,7 @@ func (h *Handler) signedIn(r *http.Request) (*session, limiter.Caller, error) {
 	_, encrypted := h.Client(r)
 	// A browser that is not allowed to see the answer is not even told
 	// whether there is a session.
-	if err := safe(r, encrypted); err != nil {
+	if err := checkOrigin(r, encrypted); err != nil {
 		return nil, none, err
 	}
 	cookie, err := r.Cookie(cookieFor(encrypted).Name)
@@ -172,11 +172,11 @@ func cookieFor(encrypted bool) *http.Cookie {
 	return c
 }
 
-// safe refuses what a browser does for another site's page, and names that
+// checkOrigin refuses what a browser does for another site's page, and names that
 // another site may have pointed at this machine (DNS rebinding): over HTTPS the
 // certificate settles which name this is, on loopback the name has to be
 // loopback's own.
-func safe(r *http.Request, encrypted bool) error {
+func checkOrigin(r *http.Request, encrypted bool) error {
 	if !encrypted && !loopback(r.Host) {
 		return errPlain
 	}
