@@ -1,8 +1,8 @@
-// Package admin is how people manage keys: the management API, and the Caddy
+// Package admin is the management API, by which people manage keys, and the Caddy
 // module that serves it on the admin endpoint.
 //
-// It decides nothing about a request that carries a key; it asks the limiter
-// for every change, and knows of upstreams only what a Backend tells.
+// It decides nothing about a request that carries a key. It asks the limiter for
+// every change, and knows of upstreams only what a Backend reports.
 package admin
 
 import (
@@ -20,41 +20,43 @@ import (
 	"github.com/till-proxy/till/upstream"
 )
 
-// Backend is the running configuration, as far as managing keys needs it.
+// Backend is the part of the running configuration that managing keys needs.
 type Backend interface {
-	// Limiter returns the limiter, opening the store if need be.
+	// Limiter returns the limiter. It opens the store if it is closed.
 	Limiter() (*limiter.Limiter, error)
 	// UpstreamInfos lists the configured upstreams, by name.
 	UpstreamInfos() []wire.UpstreamInfo
-	// Fingerprints names the credentials that the server has, by upstream, as
-	// the function does.
+	// Fingerprints maps each upstream whose credential the server has to the
+	// fingerprint that the function makes of that credential.
 	Fingerprints(of func(token.Secret) string) map[string]string
-	// Seal puts an upstream's real key into a box that only the scoped key
-	// with that lookup opens, and only while its record has the salt.
+	// Seal puts an upstream's real key into a box. Only the scoped key with that
+	// lookup opens the box, and only while the key's record has the salt.
 	Seal(upstream string, lookup token.Lookup, salt, credential token.Secret) (box token.Secret, sealed limiter.Box, err error)
-	// SealKeyIDs names the seal keys that the server has. The first seals.
+	// SealKeyIDs lists the ids of the seal keys that the server has. New boxes are
+	// sealed with the first.
 	SealKeyIDs() ([]token.SealKeyID, error)
-	// RotateSeal makes a new seal key, or says ErrSealKeyNamed.
+	// RotateSeal makes a new seal key, or returns ErrSealKeyNamed.
 	RotateSeal(by limiter.Caller) error
-	// PriceTable is what limits in dollars count with.
+	// PriceTable returns the prices by which limits in dollars are counted.
 	PriceTable() *upstream.Prices
-	// Forfeit mends a store that does not agree with its anchor, by counting
-	// every remaining budget as spent.
+	// Forfeit opens a store that does not agree with its anchor, by counting every
+	// remaining budget as spent.
 	Forfeit(by limiter.Caller) (limiter.Repaired, error)
-	// Lockdown is the switch that refuses every key, also while the store is
+	// Lockdown returns the switch that refuses every key, even while the store is
 	// closed.
 	Lockdown() *limiter.Lockdown
-	// SignInLink makes an address at which the caller signs in to the console
-	// once, or says ErrNoConsole. The secret in it is in the fragment, which
-	// browsers send nowhere.
+	// SignInLink makes an address at which the caller signs in to the console once,
+	// or returns ErrNoConsole. Its secret is in the fragment, which browsers do not
+	// send.
 	SignInLink(limiter.Caller) (address token.Secret, expires time.Time, err error)
-	// Delivery is how the deliveries to the webhook at that address go.
+	// Delivery reports how deliveries to the webhook at that address are going.
 	Delivery(url string) wire.Delivery
-	// Diagnose says what is amiss with the configuration and its files.
+	// Diagnose returns what is wrong with the configuration and its files.
 	Diagnose() []wire.Finding
-	// Files are those of the configuration that are looked at while it runs.
+	// Files lists the files of the configuration that are checked while the server
+	// runs.
 	Files() []wire.File
-	// BaseURL is the public address of this server, or empty.
+	// BaseURL returns the public address of this server, or an empty string.
 	BaseURL() string
 }
 
@@ -65,7 +67,7 @@ type api struct {
 	log     *slog.Logger
 }
 
-// apiError is an answer that is no success.
+// apiError is an error with the status and code that the API answers with.
 type apiError struct {
 	status  int
 	code    string
@@ -108,7 +110,8 @@ func (a *api) write(w http.ResponseWriter, status int, answer any) {
 	}
 }
 
-// announce says what an answer is, and that no cache keeps it.
+// announce sets the headers of an answer: its media type, and that no cache may
+// keep it.
 func announce(w http.ResponseWriter, contentType string) {
 	h := w.Header()
 	h.Set("Content-Type", contentType)

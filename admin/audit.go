@@ -64,8 +64,8 @@ func auditFilterOf(q url.Values, now time.Time) (f limiter.AuditFilter, err erro
 	return f, nil
 }
 
-// since reads the first entry of a list: its number, its time, or how long ago
-// that is.
+// since reads where a list begins: at the number of an entry, at a time, or a
+// duration ago.
 func since(f *limiter.AuditFilter, value string, now time.Time) error {
 	if n, err := strconv.ParseUint(value, 10, 64); err == nil {
 		f.From = n

@@ -18,14 +18,14 @@ import (
 // maxBody bounds the body of a management call, in bytes.
 const maxBody = 1 << 20
 
-// readBody reads one JSON object into a struct, field by field, so that every
-// mistake is told with the field's name. A field that is not known is an
-// error: a limit that was misspelt must not be taken for one that holds.
+// readBody reads one JSON object into a struct, field by field, so that every error
+// names its field. An unknown field is an error: a caller must not believe that a
+// misspelt limit holds.
 //
-// A field that is null is left out, unless into is an unsetter.
+// A field that is null counts as left out, unless into is an unsetter.
 func readBody(r *http.Request, into any) error { return readBodyOf(r, into, maxBody) }
 
-// readBodyOf is readBody for bodies of another length.
+// readBodyOf is readBody with another bound on the length of the body.
 func readBodyOf(r *http.Request, into any, limit int64) error {
 	body, err := wholeBody(r, limit)
 	if err != nil {
@@ -52,7 +52,7 @@ func readBodyOf(r *http.Request, into any, limit int64) error {
 	return nil
 }
 
-// wholeBody reads the body as it is, and lets it be read again.
+// wholeBody reads the entire body, and leaves it to be read again.
 func wholeBody(r *http.Request, limit int64) ([]byte, error) {
 	body, err := io.ReadAll(http.MaxBytesReader(nil, r.Body, limit))
 	var tooLarge *http.MaxBytesError
@@ -66,13 +66,13 @@ func wholeBody(r *http.Request, limit int64) ([]byte, error) {
 	return body, nil
 }
 
-// unsetter is a body in which null takes a field away.
+// unsetter is a body in which null removes a field.
 type unsetter interface {
-	// unset notes that the field is to go, or reports that it cannot.
+	// unset marks the field for removal, or reports that it cannot be removed.
 	unset(field string) bool
 }
 
-// readOptionalBody is readBody for calls that work without one.
+// readOptionalBody is readBody for calls that may have no body.
 func readOptionalBody(r *http.Request, into any) error {
 	body, err := io.ReadAll(io.LimitReader(r.Body, maxBody+1))
 	if err != nil {
@@ -85,8 +85,8 @@ func readOptionalBody(r *http.Request, into any) error {
 	return readBody(r, into)
 }
 
-// readField decodes one field of an object into the struct's field of exactly
-// that name. encoding/json alone would also take other cases of letters.
+// readField decodes one field of an object into the struct's field of exactly that
+// name. encoding/json by itself ignores the case of letters.
 func readField(name string, value json.RawMessage, into any) error {
 	unknown := invalid("unknown field %q", prose.Cut(name, 64))
 	if strings.ContainsFunc(name, func(r rune) bool { return r != '_' && (r < 'a' || r > 'z') }) {
@@ -113,7 +113,7 @@ func readField(name string, value json.RawMessage, into any) error {
 	return invalid("%s: %s", name, strings.TrimPrefix(strings.TrimPrefix(err.Error(), "json: "), name+" "))
 }
 
-// kindName says what a Go type wants to be written as.
+// kindName says which JSON a Go type is written as, for an error message.
 func kindName(goType string, value json.RawMessage) string {
 	verb := "be "
 	if len(value) > 0 && (value[0] == '[' || value[0] == '{') {
@@ -132,7 +132,7 @@ func kindName(goType string, value json.RawMessage) string {
 	return verb + "text"
 }
 
-// malformed says what is wrong with a body that is no JSON object.
+// malformed is the error for a body that is not a JSON object.
 func malformed(err error) error {
 	if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
 		return invalid("the body must be a whole JSON object")
@@ -140,8 +140,8 @@ func malformed(err error) error {
 	return invalid("the body must be a JSON object: %s", strings.TrimPrefix(err.Error(), "json: "))
 }
 
-// checkNamesUnique refuses what is not exactly one JSON object with each name once:
-// of two values for one name, two readers take different ones.
+// checkNamesUnique refuses everything but a single JSON object that has each name
+// once: of two values for one name, different parsers take different ones.
 func checkNamesUnique(body []byte) error {
 	d := json.NewDecoder(bytes.NewReader(body))
 	type level struct {
@@ -188,22 +188,22 @@ func checkNamesUnique(body []byte) error {
 	}
 }
 
-// Empty is not none: `--models "$MODELS"` with a variable that nobody set, or a
-// list that a program found nothing for, would otherwise be a key without the
-// rule that somebody meant. So what is given holds something; what is to have
-// no rule is left out, or null.
+// An empty value is refused, and does not mean "none": with `--models "$MODELS"`,
+// where the variable is not set, or with a list for which a program found nothing,
+// a key would be minted without the rule that somebody meant it to have. A caller
+// who wants no rule leaves the field out, or sends null.
 
-// mayBeEmpty are the fields of bodies that may be empty, because no rule hangs on
-// them.
+// mayBeEmpty lists the fields of bodies that may be empty because they are not
+// rules, each with the reason.
 var mayBeEmpty = map[string]string{
-	"reason": "a note; programs send that of a form as it was left",
-	"text":   "what is searched for keys may hold nothing",
-	"filter": "revoking many says itself that it needs a filter or all",
+	"reason": "a note; programs send the field of a form as it was left",
+	"text":   "a text that is searched for keys may be empty",
+	"filter": "a bulk revocation has its own error for a body with neither filter nor all",
 }
 
 var errEmptyField = errors.New("must not be empty: leave it out, or say null, for none")
 
-// checkFilled refuses a field of a body that is there and holds nothing.
+// checkFilled refuses a field of a body that is present but empty.
 func checkFilled(name string, value json.RawMessage) error {
 	if _, ok := mayBeEmpty[name]; !ok && isEmpty(value) {
 		return errEmptyField

@@ -22,7 +22,7 @@ func jobJSON(j limiter.Job) wire.BulkJSON {
 }
 
 // revokeMany ends all keys that match a filter. It answers when that is done,
-// unless it is told not to wait.
+// unless the body asks it not to wait.
 func (a *api) revokeMany(l *limiter.Limiter, r *http.Request) (int, any, error) {
 	body := wire.RevokeManyBody{Wait: true}
 	if err := readBody(r, &body); err != nil {
@@ -46,7 +46,7 @@ func (a *api) revokeMany(l *limiter.Limiter, r *http.Request) (int, any, error) 
 		return 0, nil, invalid(`say which keys: "filter" with at least one of %s; or "all": true for every key`, limiter.BulkNames())
 	}
 	for _, id := range body.Except {
-		// One that is misspelt would end.
+		// A key whose id is misspelt here would be revoked.
 		if _, err := l.Get(r.Context(), a.caller, id); err != nil {
 			return 0, nil, invalid("except: %s: %v", prose.Cut(id, 64), err)
 		}

@@ -11,11 +11,11 @@ import (
 	"github.com/till-proxy/till/limiter"
 )
 
-// maxChildBody bounds the body of a holder's mint, in bytes: many times what a
-// key may hold.
+// maxChildBody bounds the body of a holder's mint, in bytes. It is many times the
+// size of what a key may hold.
 const maxChildBody = 128 << 10
 
-// childBody is the mint of a child key by its parent's holder.
+// childBody is the body with which the holder of a key mints a child key.
 type childBody struct {
 	wire.Settable
 	Upstream  *string `json:"upstream"`
@@ -23,15 +23,15 @@ type childBody struct {
 	Unlimited bool    `json:"unlimited"`
 	Delegate  bool    `json:"delegate"`
 
-	// Not the holder's to choose; here so that the error says so. None is
-	// repeated: one is a credential.
+	// The holder cannot choose these. They are here so that the error can say so;
+	// it quotes neither, because one is a credential.
 	Role        json.RawMessage `json:"role"`
 	UpstreamKey json.RawMessage `json:"upstream_key"`
 }
 
-// ReadChild reads the mint of a child of a key, now. What is left out is as the
-// parent has it, but for the limits, which have to be said. Of an error,
-// StatusOf is the status.
+// ReadChild reads the body with which a child of a key is minted. Fields that are
+// left out are as in the parent, except for the limits, which must be given.
+// StatusOf gives the HTTP status of an error.
 func ReadChild(r *http.Request, parent *limiter.Key, dialect string, now time.Time) (child *limiter.Key, unlimited bool, err error) {
 	var body childBody
 	if err := readBodyOf(r, &body, maxChildBody); err != nil {
@@ -55,7 +55,7 @@ func ReadChild(r *http.Request, parent *limiter.Key, dialect string, now time.Ti
 	return child, body.Unlimited, meterable(child, dialect)
 }
 
-// fieldsGiven are the names of what a body says.
+// fieldsGiven lists the names of the fields that a body sets.
 func fieldsGiven(body reflect.Value) (names []string) {
 	for _, f := range reflect.VisibleFields(body.Type()) {
 		if name, named := f.Tag.Lookup("json"); named && !body.FieldByIndex(f.Index).IsZero() {
@@ -65,8 +65,8 @@ func fieldsGiven(body reflect.Value) (names []string) {
 	return names
 }
 
-// StatusOf is the HTTP status of an error that says what is wrong with a call;
-// 0 of any other error.
+// StatusOf is the HTTP status of an error about a mistake in a call, and 0 for any
+// other error.
 func StatusOf(err error) int {
 	var known *apiError
 	var wrong *limiter.InvalidError
@@ -80,8 +80,8 @@ func StatusOf(err error) int {
 	return 0
 }
 
-// ChildJSON is the answer to the mint of a child: the key object as its
-// parent's holder made it, and, this once, its string.
+// ChildJSON is the answer to the mint of a child: the key object as the parent's
+// holder set it, and the child's string, which is shown only this once.
 func ChildJSON(v limiter.View, scopedKey, baseURL string) any {
 	k := HolderJSON(v)
 	k.Version, k.Custody, k.CreatedBy = v.Version, v.Custody, v.CreatedBy

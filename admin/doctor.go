@@ -12,8 +12,8 @@ import (
 	"github.com/till-proxy/till/token"
 )
 
-// doctor answers with what is amiss, also while the store is closed. Everybody
-// with a token may ask: the operator is told about the server, others about the
+// doctor answers with what is wrong, even while the store is closed. Everybody with
+// a token may ask: the operator gets findings about the server, others about the
 // keys and tokens that they see.
 func (a *api) doctor(w http.ResponseWriter, r *http.Request) {
 	var findings []wire.Finding
@@ -47,7 +47,7 @@ func (a *api) doctor(w http.ResponseWriter, r *http.Request) {
 	a.write(w, http.StatusOK, answer)
 }
 
-// storeFindings are about the store as it runs.
+// storeFindings returns findings about the running store.
 func (a *api) storeFindings(ctx context.Context) []wire.Finding {
 	l, err := a.backend.Limiter()
 	var off time.Duration

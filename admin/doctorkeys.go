@@ -10,16 +10,17 @@ import (
 )
 
 const (
-	// keysExamined bounds what a diagnosis costs: the newest living keys.
+	// keysExamined bounds what a diagnosis costs: only this many living keys are
+	// examined, the newest first.
 	keysExamined = 10_000
-	// keysNamed is how many keys a finding names.
+	// keysNamed is how many keys a finding names at most.
 	keysNamed = 3
-	// broadFrom is the number of activations from which a key for everything
-	// that its upstream has is called broad.
+	// broadFrom is the number of activations above which a key for everything that
+	// its upstream offers is called broad.
 	broadFrom = 1000
 )
 
-// group is the keys that have something in common.
+// group counts keys that share a problem, and keeps the ids of the first ones.
 type group struct {
 	n   int
 	ids []string
@@ -39,7 +40,7 @@ func (g *group) names() string {
 	return s
 }
 
-// keysThat is "1 key has" or "3 keys have".
+// keysThat makes the subject and verb of a finding: "1 key has" or "3 keys have".
 func keysThat(n int, one, several string) string {
 	if n == 1 {
 		return "1 key " + one
@@ -47,7 +48,7 @@ func keysThat(n int, one, several string) string {
 	return fmt.Sprintf("%d keys %s", n, several)
 }
 
-// keyFindings are about the living keys that the caller sees.
+// keyFindings returns findings about the living keys that the caller sees.
 func keyFindings(ctx context.Context, l *limiter.Limiter, by limiter.Caller) ([]wire.Finding, error) {
 	var endless, lasting, broad, unsalted group
 	f := limiter.Filter{Status: limiter.Active, Limit: wire.MaxPage}
@@ -81,7 +82,7 @@ func keyFindings(ctx context.Context, l *limiter.Limiter, by limiter.Caller) ([]
 			break
 		}
 		if page.Next == "" {
-			f.Status = limiter.Suspended // as what was restored
+			f.Status = limiter.Suspended // as restored keys are
 		}
 	}
 	var all []wire.Finding
@@ -108,7 +109,7 @@ func keyFindings(ctx context.Context, l *limiter.Limiter, by limiter.Caller) ([]
 	return all, nil
 }
 
-// tokenFindings are about the admin tokens that the caller sees.
+// tokenFindings returns findings about the admin tokens that the caller sees.
 func tokenFindings(ctx context.Context, l *limiter.Limiter, by limiter.Caller) ([]wire.Finding, error) {
 	tokens, err := l.ListTokens(ctx, by)
 	if err != nil {

@@ -9,10 +9,10 @@ import (
 	"github.com/till-proxy/till/limiter"
 )
 
-// download writes an answer of any length that is read from the store as of one
-// moment. While that goes on the store can neither be closed, as it must be to
-// open again after a failure, nor forget what is newer; so a reader who stops or
-// is slower than downloadSpeed is dropped.
+// download writes an answer of any length from a snapshot of the store. While it
+// runs, the store can neither be closed, which reopening it after a failure
+// requires, nor drop the versions that were written since. Therefore a reader that
+// stops, or is slower than downloadSpeed, is disconnected.
 type download struct {
 	http.ResponseWriter
 	deadline *http.ResponseController
@@ -21,9 +21,9 @@ type download struct {
 }
 
 const (
-	// downloadPatience is how long a reader may lag behind.
+	// downloadPatience is how far a reader may fall behind downloadSpeed.
 	downloadPatience = 30 * time.Second
-	// downloadSpeed is what is expected of a reader, in bytes a second.
+	// downloadSpeed is how fast a reader must read, in bytes per second.
 	downloadSpeed = 128 << 10
 )
 
@@ -42,7 +42,7 @@ func (d *download) Write(b []byte) (int, error) {
 	return n, err
 }
 
-// end lets the connection be used for another call.
+// end removes the deadline, so that the connection can serve another call.
 func (d *download) end() error { return d.until(time.Time{}) }
 
 func (d *download) until(due time.Time) error {
@@ -52,8 +52,8 @@ func (d *download) until(due time.Time) error {
 	return nil
 }
 
-// backup streams a backup to the caller. One that breaks off has no checksum,
-// so nobody takes it for a whole one.
+// backup streams a backup to the caller. A backup that breaks off lacks its
+// checksum, so it cannot be mistaken for a complete one.
 func (a *api) backup(w http.ResponseWriter, r *http.Request) {
 	withSalts := false
 	switch seal := r.URL.Query().Get("seal"); seal {
@@ -86,8 +86,9 @@ func (a *api) backup(w http.ResponseWriter, r *http.Request) {
 	a.log.Info("a backup was taken", "by", a.caller.Name, "keys", keys, "with_salts", withSalts)
 }
 
-// exportAudit streams the whole log, one entry a line. One that breaks off ends
-// the connection, so nobody takes it for a whole one.
+// exportAudit streams the entire log, one entry per line. If the export breaks off,
+// it aborts the connection, so that the part cannot be mistaken for the complete
+// log.
 func (a *api) exportAudit(w http.ResponseWriter, r *http.Request) {
 	l, err := a.backend.Limiter()
 	if err != nil {

@@ -10,15 +10,15 @@ import (
 )
 
 const (
-	// feedBeat lies between two signs of life on a feed without events, at which
-	// the caller's right is judged again.
+	// feedBeat is the time between two signs of life on a feed without events. At
+	// each of them the caller's permission is checked again.
 	feedBeat = 5 * time.Second
-	// feedPatience bounds how long a reader may take to take an event.
+	// feedPatience bounds how long a reader may take to receive an event.
 	feedPatience = 10 * time.Second
 )
 
-// events answers with what happens from now on to the keys that the caller
-// sees, as server-sent events.
+// events streams, as server-sent events, what happens from now on to the keys that
+// the caller sees.
 func (a *api) events(w http.ResponseWriter, r *http.Request) {
 	l, err := a.backend.Limiter()
 	if err != nil {
@@ -40,7 +40,7 @@ func (a *api) events(w http.ResponseWriter, r *http.Request) {
 	w.WriteHeader(http.StatusOK)
 	out := http.NewResponseController(w)
 	send := func(format string, args ...any) error {
-		// Where the writer has no deadlines, a slow reader is dropped by the feed.
+		// If the writer has no deadlines, the feed itself drops a slow reader.
 		if err := out.SetWriteDeadline(time.Now().Add(feedPatience)); err != nil && !errors.Is(err, http.ErrNotSupported) {
 			return err
 		}
@@ -65,7 +65,7 @@ func (a *api) events(w http.ResponseWriter, r *http.Request) {
 		}
 	}
 	if r.Context().Err() != nil {
-		return // nobody is there any more
+		return // the reader has gone
 	}
 	a.log.Debug("a feed of events has ended", "by", a.caller.Name, "reason", err)
 	if end := send("event: end\ndata: {\"reason\":%q}\n\n", err.Error()); end != nil {

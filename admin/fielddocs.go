@@ -2,8 +2,8 @@ package admin
 
 import "github.com/till-proxy/till/limiter"
 
-// fieldDocs says what the fields of requests and answers mean, by their name:
-// a name means the same everywhere. What is chosen for a key stands in
+// fieldDocs explains the fields of requests and answers. A name means the same
+// everywhere. The fields that are set on a key are explained in
 // [limiter.KeyFields].
 var fieldDocs = map[string]string{
 	"above_input_tokens":     "input tokens from which these prices count",
@@ -169,8 +169,8 @@ var fieldDocs = map[string]string{
 	"why":                    "what is wrong with the entry",
 }
 
-// parameterDocs says what parameters mean, by their name; those of a path stand
-// in braces, and what picks keys in [limiter.FilterFields].
+// parameterDocs explains the parameters. The names of those in a path are in
+// braces. The filters of keys are explained in [limiter.FilterFields].
 var parameterDocs = map[string]string{
 	"{id}":   "the id of the key, token or job",
 	"{name}": "the name of the upstream",

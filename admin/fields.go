@@ -16,11 +16,11 @@ func set[T any](to *T, from *T) {
 	}
 }
 
-// noZero refuses a zero where it would be no rule: a program that never set its
-// field sends one as well.
+// noZero is the error for a zero where it would mean that there is no rule: a
+// program that never set the field sends a zero, too.
 const noZero = "must be more than 0: leave it out, or say null, for none"
 
-// apply sets on a key what is given; expires_in begins now.
+// apply sets the given fields on a key. expires_in counts from now.
 func apply(s *wire.Settable, k *limiter.Key, now time.Time) error {
 	set(&k.Name, s.Name)
 	set(&k.Limit[limiter.Activations], s.MaxActivations)
@@ -104,14 +104,14 @@ func apply(s *wire.Settable, k *limiter.Key, now time.Time) error {
 	return nil
 }
 
-// keyChange is a PATCH as it is read: a field that is null goes back to its
-// default.
+// keyChange is the body of a PATCH: a field that is null goes back to its default.
 type keyChange struct {
 	wire.ChangeBody
 	gone []*limiter.Field
 }
 
-// otherNames are names of fields under which they are written in another form.
+// otherNames maps the second names of fields, which take another form of the value,
+// to their first names.
 var otherNames = map[string]string{"max_spend_cents": "max_spend_usd", "expires_in": "expires_at"}
 
 func (b *keyChange) unset(name string) bool {
@@ -123,7 +123,7 @@ func (b *keyChange) unset(name string) bool {
 	return true
 }
 
-// change applies the body to a key. It may run more than once.
+// change applies the body to a key. It may be called more than once.
 func (b *keyChange) change(k *limiter.Key, now time.Time) error {
 	if err := apply(&b.Settable, k, now); err != nil {
 		return err
@@ -134,7 +134,7 @@ func (b *keyChange) change(k *limiter.Key, now time.Time) error {
 	return nil
 }
 
-// checkBounded refuses a key that a change left without an end.
+// checkBounded refuses a change that would leave a key without any bound.
 func (b *keyChange) checkBounded(old, k *limiter.Key) error {
 	if !k.Bounded() && old.Bounded() && !b.Unlimited {
 		return invalid(`this would leave a key that nothing ends by itself: keep max_activations, max_tokens, max_spend_usd or expires_at, or say "unlimited": true`)
@@ -142,8 +142,8 @@ func (b *keyChange) checkBounded(old, k *limiter.Key) error {
 	return nil
 }
 
-// keyOf is the key that a mint asks for. choices are the upstreams that it may be
-// for where it names none.
+// keyOf makes the key that a mint asks for. choices are the upstreams that it may
+// be for if it names none.
 func keyOf(b *wire.MintBody, upstreams, choices []wire.UpstreamInfo, now time.Time) (*limiter.Key, error) {
 	name := b.Upstream
 	if name == "" {
@@ -170,7 +170,7 @@ func keyOf(b *wire.MintBody, upstreams, choices []wire.UpstreamInfo, now time.Ti
 	return k, meterable(k, u.Dialect)
 }
 
-// meterable refuses limits that could not be held at an upstream.
+// meterable refuses limits that could not be enforced at an upstream.
 func meterable(k *limiter.Key, dialect string) error {
 	for _, kind := range limiter.LimitKinds {
 		if kind.Metered() && k.Limit[kind] != limiter.NoLimit && dialect == "" {
@@ -180,8 +180,8 @@ func meterable(k *limiter.Key, dialect string) error {
 	return nil
 }
 
-// pickUpstream finds the upstream that a key is for: the one named, or the only
-// one of the choices that a key can be minted for.
+// pickUpstream finds the upstream that a key is for: the named one, or the only one
+// of the choices for which a key can be minted.
 func pickUpstream(name string, upstreams, choices []wire.UpstreamInfo, sealed bool) (wire.UpstreamInfo, error) {
 	var names, may []string
 	var fit []wire.UpstreamInfo
@@ -207,7 +207,7 @@ func pickUpstream(name string, upstreams, choices []wire.UpstreamInfo, sealed bo
 		return wire.UpstreamInfo{}, invalid("upstream %q is not configured; there are: %s", name, strings.Join(names, ", "))
 	case len(fit) == 1:
 		return fit[0], nil
-	case len(may) == 0: // of those that the role names, none is configured
+	case len(may) == 0: // none of those that the role names is configured
 		may = names
 	}
 	return wire.UpstreamInfo{}, invalid("upstream must be one of: %s", strings.Join(may, ", "))

@@ -10,15 +10,14 @@ import (
 	"github.com/till-proxy/till/limiter"
 )
 
-// idempotencyHeader lets a POST be sent again without being done again: the answer to a
-// replay has "replayed": true and no secret.
+// idempotencyHeader lets a POST be sent again without being carried out again: the
+// answer to a replay has "replayed": true and no secret.
 const idempotencyHeader = "Idempotency-Key"
 
-// repeatable are calls that may be done again as they are; the header is not looked
-// at.
+// repeatable lists the calls that can safely be made twice; they ignore the header.
 var repeatable = map[string]bool{"POST /leaks": true, "POST /fingerprint": true}
 
-// handleIdempotent is handle for calls that may come under an idempotency key.
+// handleIdempotent is handle for calls that may have an idempotency key.
 func (a *api) handleIdempotent(pattern string, plain http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if len(r.Header.Values(idempotencyHeader)) == 0 {
@@ -39,8 +38,8 @@ func (a *api) handleIdempotent(pattern string, plain http.Handler) http.Handler 
 	})
 }
 
-// withIdempotencyKey is the API for a caller whose call is to be done once. Two calls are
-// the same when path and body are.
+// withIdempotencyKey is the API for a caller whose call is to be carried out once.
+// Two calls are the same if their paths and bodies are.
 func (a *api) withIdempotencyKey(r *http.Request) (*api, error) {
 	keys := r.Header.Values(idempotencyHeader)
 	if len(keys) != 1 || !visible(keys[0]) {
@@ -67,8 +66,7 @@ func visible(key string) bool {
 	return key != "" && len(key) <= limiter.MaxOnceKey
 }
 
-// once makes a call unless that was done before, also by another that runs at
-// the same time.
+// once makes a call unless it was made before, or is being made at the same time.
 func (a *api) once(call func(*limiter.Limiter, *http.Request) (int, any, error)) func(*limiter.Limiter, *http.Request) (int, any, error) {
 	return func(l *limiter.Limiter, r *http.Request) (int, any, error) {
 		done, replayed, err := l.Replay(r.Context(), a.caller)

@@ -15,14 +15,14 @@ func KeyJSON(v limiter.View) *wire.KeyObject {
 	k.Labels, k.Metadata = v.Labels, v.Metadata
 	k.CreatedBy, k.LastIP = v.CreatedBy, v.LastAddr
 	k.CredentialFingerprint, k.SealedWithoutSalt = v.Fingerprint, v.Unsalted
-	if v.Status == limiter.Suspended && !(v.SuspendedAt.IsZero() && v.SuspendedBy == limiter.Stopper{}) { // and not a key above it alone
+	if v.Status == limiter.Suspended && !(v.SuspendedAt.IsZero() && v.SuspendedBy == limiter.Stopper{}) { // not if only an ancestor is suspended
 		k.SuspendedBy = v.SuspendedBy.Title()
 	}
 	return k
 }
 
-// HolderJSON is the key object for whoever holds the key: without what was
-// noted about it for others.
+// HolderJSON is the key object for the holder of the key, without what others noted
+// about the key.
 func HolderJSON(v limiter.View) *wire.KeyObject {
 	k := &wire.KeyObject{
 		ID: v.ID, Name: v.Name, Upstream: v.Upstream, Status: v.Status,

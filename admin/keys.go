@@ -103,7 +103,7 @@ func (a *api) show(l *limiter.Limiter, r *http.Request) (int, any, error) {
 	return keyAnswer(l.Get(r.Context(), a.caller, r.PathValue("id")))
 }
 
-// keyAnswer answers with one key.
+// keyAnswer is the answer that shows one key.
 func keyAnswer(view limiter.View, err error) (int, any, error) {
 	if err != nil {
 		return 0, nil, err
@@ -129,11 +129,11 @@ func (a *api) change(l *limiter.Limiter, r *http.Request) (int, any, error) {
 				return meterable(k, u.Dialect)
 			}
 		}
-		return nil // its upstream is not configured now, and nothing is forwarded
+		return nil // its upstream is not configured now, so nothing is forwarded
 	}, body.checkBounded))
 }
 
-// ifMatch reads the version that a change is based on; 0 when none is named.
+// ifMatch reads the version that a change is based on; 0 if the call names none.
 func ifMatch(r *http.Request) (int64, error) {
 	text := r.Header.Get("If-Match")
 	if text == "" || text == "*" {

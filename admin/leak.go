@@ -12,20 +12,21 @@ import (
 )
 
 const (
-	// maxLeakText bounds the text of one call, in bytes, and maxLeakBody the
-	// JSON that it comes in, where line ends take two.
+	// maxLeakText bounds the text of one call, in bytes, and maxLeakBody the JSON
+	// around it, in which a newline takes two bytes.
 	maxLeakText = 8 << 20
 	maxLeakBody = 2*maxLeakText + maxBody
-	// leakWorkers is how many strings are ended at a time, so that the store
+	// leakWorkers is how many strings are revoked at a time, so that the store
 	// writes several together.
 	leakWorkers = 16
 )
 
-// leakSlots bounds how many texts are searched at a time in this process: each
-// takes many times its size of memory. Whoever sends slowly holds none.
+// leakSlots bounds how many texts are searched at a time in this process, because
+// each takes many times its size in memory. A caller holds a slot only after its
+// body was read, so a slow sender holds none.
 var leakSlots = make(chan struct{}, 2)
 
-// distinct are the strings in a text, each once, in its order.
+// distinct returns the strings in a text, each once, in the order of the text.
 func distinct(text []byte) []token.Leak {
 	var all []token.Leak
 	seen := make(map[token.Lookup]bool)
@@ -80,8 +81,8 @@ func (a *api) leaks(l *limiter.Limiter, r *http.Request) (int, any, error) {
 	return http.StatusOK, answer, nil
 }
 
-// endLeaked ends what the strings belong to. It does as many as it can, and
-// returns the first error.
+// endLeaked revokes what the strings belong to. It goes on after an error, and
+// returns the first one.
 func endLeaked(ctx context.Context, l *limiter.Limiter, by limiter.Caller, found []token.Leak, dryRun bool) ([]limiter.Leaked, error) {
 	done := make([]limiter.Leaked, len(found))
 	errs := make([]error, len(found))

@@ -16,8 +16,8 @@ func init() {
 	caddy.RegisterModule(AdminAPI{})
 }
 
-// AdminAPI serves till's management API on Caddy's admin endpoint, under
-// /till/. Whoever reaches that endpoint is the operator.
+// AdminAPI serves till's management API on Caddy's admin endpoint, under /till/.
+// Everybody who reaches that endpoint is the operator.
 type AdminAPI struct {
 	log *slog.Logger
 }
@@ -27,8 +27,8 @@ func (AdminAPI) CaddyModule() caddy.ModuleInfo {
 	return caddy.ModuleInfo{ID: "admin.api.till", New: func() caddy.Module { return new(AdminAPI) }}
 }
 
-// Provision takes a logger, and nothing else: after a reload that failed,
-// admin modules stay bound to the configuration that failed.
+// Provision takes a logger and nothing more: after a failed reload, admin modules
+// stay bound to the configuration that failed.
 func (a *AdminAPI) Provision(ctx caddy.Context) error {
 	a.log = limiter.Scrubbed(ctx.Slogger())
 	return nil
@@ -54,7 +54,7 @@ func (a *AdminAPI) serve(w http.ResponseWriter, r *http.Request) error {
 	return nil
 }
 
-// peer is the address that a call came from. On a unix socket there is none.
+// peer is the address that a call came from. A unix socket has none.
 func peer(r *http.Request) string {
 	if addr, err := netip.ParseAddrPort(r.RemoteAddr); err == nil {
 		return addr.Addr().Unmap().String()

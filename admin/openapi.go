@@ -15,32 +15,32 @@ import (
 	"github.com/till-proxy/till/limiter"
 )
 
-// The management API describes itself as OpenAPI 3.1: the calls stand in
-// operations, the schemas are made from the Go types that are read and written,
-// and what fields mean stands in fieldDocs. Tests hold all three against the
-// routes and against real answers.
+// The management API describes itself as OpenAPI 3.1: operations lists the calls,
+// the schemas are made from the Go types that are read and written, and fieldDocs
+// explains the fields. Tests compare all three with the routes and with real
+// answers.
 
-// operation describes one route. Whoever adds a route adds its operation.
+// operation describes one route. Each route needs one.
 type operation struct {
 	summary    string
 	permission limiter.Permission // anyCaller, or what the caller's role needs
 	query      []string           // names in parameterDocs
 	headers    []string
 	body       any  // a value of the type that is read; nil: none
-	optional   bool // the body may be left out
+	optional   bool // the call may have no body
 	status     int
 	answer     any    // a value of the type that is written; nil: nothing, or content
-	content    string // the media type of an answer that is no JSON
+	content    string // the media type of an answer that is not JSON
 	replays    bool   // takes an Idempotency-Key
 	closed     bool   // works while the store is closed
 }
 
-// anyCaller is the permission of calls that every admin token may make.
+// anyCaller is the permission for calls that every admin token may make.
 const anyCaller limiter.Permission = ""
 
 type schema = map[string]any
 
-// openAPI is the document, made once.
+// openAPI returns the document, which is built only once.
 var openAPI = sync.OnceValue(func() schema {
 	g := &schemas{components: schema{}}
 	paths := schema{}
@@ -143,7 +143,7 @@ func (g *schemas) operation(pattern string, op *operation) schema {
 	return o
 }
 
-// operationID is a name for generated clients: getKeysId, postKeysIdRotate.
+// operationID is the name of a call in generated clients: getKeysId, postKeysIdRotate.
 func operationID(pattern string) string {
 	method, path, _ := strings.Cut(pattern, " ")
 	id := strings.ToLower(method)
@@ -153,10 +153,10 @@ func operationID(pattern string) string {
 	return id
 }
 
-// schemas makes schemas from types. Named ones are components.
+// schemas makes schemas from types. Named types become components.
 type schemas struct{ components schema }
 
-// enums are the values of text types that have few.
+// enums lists the values of text types that have only a few.
 var enums = map[reflect.Type][]any{
 	reflect.TypeFor[limiter.Status]():      {limiter.Active, limiter.Exhausted, limiter.Expired, limiter.Revoked, limiter.Suspended},
 	reflect.TypeFor[limiter.Charge]():      {limiter.ChargeForwarded, limiter.ChargeSuccess},
@@ -167,18 +167,20 @@ var enums = map[reflect.Type][]any{
 	reflect.TypeFor[wire.Level]():          {wire.LevelError, wire.LevelWarning},
 }
 
-// texts are types that are written as text, with the form that it has.
+// texts lists the types that are written as text, with the schema of that text.
 var texts = map[reflect.Type]schema{
 	reflect.TypeFor[time.Time]():    {"type": "string", "format": "date-time"},
 	reflect.TypeFor[wire.Span]():    {"type": "string", "examples": []string{"90s", "24h", "7d"}},
 	reflect.TypeFor[wire.Dollars](): {"type": []string{"string", "number"}, "examples": []string{"5.00"}},
 	reflect.TypeFor[wire.RealKey](): {"type": "string", "writeOnly": true},
 	reflect.TypeFor[limiter.Rate](): {"type": "string", "examples": []string{"60/m", "10/s"}},
-	// An audit entry as it was written: its hash is over exactly this form.
+	// An audit entry exactly as it was written, because its hash covers exactly
+	// these bytes.
 	reflect.TypeFor[json.RawMessage](): {"type": "object", "description": "an audit entry: seq, time, actor, from, action, key, changes, prev, hash"},
 }
 
-// of is the schema of a type; request says that it is read and not written.
+// of returns the schema of a type; request is true for types that are read and not
+// written.
 func (g *schemas) of(t reflect.Type, request bool) schema {
 	for t.Kind() == reflect.Pointer {
 		t = t.Elem()
@@ -206,7 +208,7 @@ func (g *schemas) of(t reflect.Type, request bool) schema {
 		}
 		name := strings.ToUpper(t.Name()[:1]) + t.Name()[1:]
 		if _, made := g.components[name]; !made {
-			g.components[name] = schema{} // where a type holds itself
+			g.components[name] = schema{} // for types that contain themselves
 			g.components[name] = g.object(t, request)
 		}
 		return schema{"$ref": "#/components/schemas/" + name}
@@ -246,14 +248,15 @@ func withDescription(s schema, text string) schema {
 	return described
 }
 
-// jsonField is a field of an object as it is written.
+// jsonField is a field of a JSON object.
 type jsonField struct {
 	name     string
 	typ      reflect.Type
 	optional bool
 }
 
-// fieldsOf lists them, with those of embedded structs in their place.
+// fieldsOf lists the JSON fields of a struct, with those of embedded structs in
+// their place.
 func fieldsOf(t reflect.Type) (fields []jsonField) {
 	for i := range t.NumField() {
 		f := t.Field(i)

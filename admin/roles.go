@@ -65,8 +65,8 @@ func ceiling(n int64) *int64 {
 	return &n
 }
 
-// choices are the upstreams that the caller may mint keys of a role for: a mint
-// that names none is for the only one.
+// choices lists the upstreams for which the caller may mint keys of a role. If
+// there is only one, a mint need not name it.
 func (a *api) choices(l *limiter.Limiter, role string) ([]wire.UpstreamInfo, error) {
 	if a.caller.Role != limiter.OperatorRole {
 		role = a.caller.Role

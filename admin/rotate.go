@@ -10,8 +10,8 @@ import (
 	"github.com/till-proxy/till/token"
 )
 
-// issue makes a new string for a key of an upstream, and seals the real key
-// into it if there is one.
+// issue makes a new string for a key of an upstream, and seals the real key into it
+// if one is given.
 func (a *api) issue(l *limiter.Limiter, upstream string, credential token.Secret) (token.Secret, limiter.Issue, error) {
 	text, lookup, err := token.MintKey()
 	if err != nil || credential.IsZero() {

@@ -18,7 +18,7 @@ type route struct {
 	call    func(*limiter.Limiter, *http.Request) (int, any, error)
 }
 
-// routes are the calls that need an open store and answer with JSON.
+// routes lists the calls that need an open store and answer with JSON.
 func (a *api) routes() []route {
 	return []route{
 		{"POST /keys", a.mint},
@@ -57,8 +57,8 @@ func (a *api) routes() []route {
 	}
 }
 
-// ownRoutes are those that answer in their own way, or while the store is
-// closed.
+// ownRoutes lists the calls that do not answer with JSON, or that work while the
+// store is closed.
 func (a *api) ownRoutes() map[string]http.HandlerFunc {
 	return map[string]http.HandlerFunc{
 		"POST /store/repair": a.repair,
@@ -75,8 +75,8 @@ func (a *api) ownRoutes() map[string]http.HandlerFunc {
 	}
 }
 
-// NewHandler returns the management API for one caller. Paths begin at "/", so
-// whoever mounts it strips its own prefix.
+// NewHandler returns the management API for one caller. Its paths begin at "/":
+// strip the prefix under which it is mounted.
 func NewHandler(b Backend, caller limiter.Caller, log *slog.Logger) http.Handler {
 	a := &api{backend: b, caller: caller, log: log}
 	mux := http.NewServeMux()
@@ -104,7 +104,8 @@ func NewHandler(b Backend, caller limiter.Caller, log *slog.Logger) http.Handler
 	})
 }
 
-// notRouted tells an unknown path from a known one with another method.
+// notRouted is the error for an unknown path, or for a known path with a method
+// that it does not have.
 func notRouted(h http.Header, mux *http.ServeMux, r *http.Request) error {
 	var offered []string
 	for _, method := range []string{"GET", "POST", "PATCH", "DELETE"} {
@@ -121,9 +122,9 @@ func notRouted(h http.Header, mux *http.ServeMux, r *http.Request) error {
 	return &apiError{http.StatusNotFound, "not_found", "there is nothing at " + r.URL.Path}
 }
 
-// checkParameters refuses parameters that are empty: whoever lists by a variable that is
-// not set would take everything for what was asked. The first page's cursor
-// may be.
+// checkParameters refuses empty parameters: a script that filters by a variable
+// which is not set would get everything. Only the cursor may be empty, for the
+// first page.
 func checkParameters(q url.Values) error {
 	for name, values := range q {
 		if name != "cursor" && slices.Contains(values, "") {

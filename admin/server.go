@@ -12,7 +12,7 @@ import (
 	"github.com/till-proxy/till/token"
 )
 
-// stats answers also while the store is closed, and then says why.
+// stats answers even while the store is closed, and then says why it is closed.
 func (a *api) stats(w http.ResponseWriter, r *http.Request) {
 	lockdown := a.lockdownSeen()
 	l, err := a.backend.Limiter()
@@ -83,8 +83,8 @@ func (a *api) showLockdown(w http.ResponseWriter, _ *http.Request) {
 	a.write(w, http.StatusOK, a.lockdownSeen())
 }
 
-// lockdownSeen is what the caller is told of the lockdown that is in force. While
-// the store is closed, nothing is known of roles.
+// lockdownSeen returns what the caller may see of the lockdown in force. While the
+// store is closed, the roles are not known.
 func (a *api) lockdownSeen() wire.LockdownJSON {
 	o := lockdownOf(a.backend.Lockdown().State())
 	if a.caller.Role == limiter.OperatorRole {
@@ -96,8 +96,8 @@ func (a *api) lockdownSeen() wire.LockdownJSON {
 	return o
 }
 
-// repair mends a store that does not agree with its anchor, or believes the
-// machine's clock again.
+// repair opens a store that does not agree with its anchor, or makes the limiter
+// trust the machine's clock again.
 func (a *api) repair(w http.ResponseWriter, r *http.Request) {
 	var ask wire.RepairBody
 	if err := readBody(r, &ask); err != nil {
@@ -128,12 +128,12 @@ func (a *api) repair(w http.ResponseWriter, r *http.Request) {
 	a.write(w, http.StatusOK, map[string]any{"keys": done.Keys, "forfeited": done.Forfeited, "suspended": done.Suspended, "tokens_revoked": done.Tokens})
 }
 
-// ErrNoConsole says that no link can be made.
+// ErrNoConsole is returned if no link can be made because there is no console.
 var ErrNoConsole = &apiError{http.StatusConflict, "no_console",
 	"the server does not know the console's address: serve till_console on a site of its own, and set console_url in the global till block"}
 
-// consoleLink makes a link that signs in as its caller, who is the operator:
-// also while the store is closed.
+// consoleLink makes a link that signs in as its caller, who must be the operator.
+// It works even while the store is closed.
 func (a *api) consoleLink(w http.ResponseWriter, _ *http.Request) {
 	if a.caller.Role != limiter.OperatorRole {
 		a.fail(w, fmt.Errorf("%w: only the operator makes links that sign in", limiter.ErrForbidden))

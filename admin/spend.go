@@ -11,8 +11,8 @@ import (
 	"github.com/till-proxy/till/limiter"
 )
 
-// spendPart is how many pages of keys one call adds up: enough to get on, and
-// little enough that no call takes long.
+// spendPart is how many pages of keys one call adds up: enough to make progress,
+// and few enough that no call takes long.
 const spendPart = 10
 
 // spend adds up the keys that the caller sees.
@@ -47,7 +47,7 @@ func (a *api) spend(l *limiter.Limiter, r *http.Request) (int, any, error) {
 	return http.StatusOK, s, nil
 }
 
-// sum is what keys have used so far, before it is written.
+// sum is what keys have used so far, with the dollars still as a number.
 type sum struct {
 	wire.UsedBy
 	nanodollars int64
@@ -65,7 +65,7 @@ func add(to map[string]*sum, name string, v *limiter.View) {
 	s.nanodollars += v.Used[limiter.Nanodollars] + v.Past[limiter.Nanodollars]
 }
 
-// onlyModel is the one model that a key may use, if there is one.
+// onlyModel is the one model that a key may use, or empty if it may use several.
 func onlyModel(models []string) string {
 	if len(models) != 1 || strings.Contains(models[0], "*") {
 		return ""

@@ -53,7 +53,7 @@ func (a *api) stale(l *limiter.Limiter, r *http.Request) (int, any, error) {
 	return http.StatusOK, answer, nil
 }
 
-// advise says what is wrong with a key, and the command that mends it.
+// advise says what is wrong with a key, and which command fixes it.
 func advise(s *limiter.StaleKey, reason limiter.StaleReason, now time.Time) (detail, fix string) {
 	switch reason {
 	case limiter.StaleNeverUsed:
@@ -75,13 +75,15 @@ func lifetime(d time.Duration) string {
 	return wire.Span(max(d.Round(time.Minute), time.Minute)).String()
 }
 
-// adviseNarrower says how much of a key is not needed, and how to grant what is.
+// adviseNarrower says how much of a key's limits and models is used, and which
+// command narrows the key to that.
 func adviseNarrower(s *limiter.StaleKey) (detail, fix string) {
 	var facts, flags []string
 	for _, over := range s.Over {
 		limit := s.Limit[over.Kind]
 		windows := max(over.Granted/max(limit, 1), 1)
-		// Four times what was used is plenty, and still less than before.
+		// Four times what was used is plenty, and the command is proposed only if
+		// it is less than the present limit.
 		wanted := roundUp(max(4*over.Used/windows, leastGrant[over.Kind]))
 		noun := ""
 		if over.Kind == limiter.Tokens {
@@ -121,19 +123,19 @@ func adviseNarrower(s *limiter.StaleKey) (detail, fix string) {
 	return detail, "caddy till update " + s.ID + " " + strings.Join(flags, " ")
 }
 
-// maxNamedModels is how many models a proposed command names at most.
+// maxNamedModels bounds how many models a proposed command names.
 const maxNamedModels = 5
 
-// awkward reports whether a model's name, which a client chose, must not stand
-// in a command that people run.
+// awkward reports whether the name of a model, which a client chose, must not be
+// put into a command that people run.
 func awkward(model string) bool {
 	return clients.Quote(model) != model || strings.HasPrefix(model, "-")
 }
 
-// leastGrant is what is proposed at least.
+// leastGrant is the smallest limit that is proposed.
 var leastGrant = [limiter.NumKinds]int64{limiter.Activations: 10, limiter.Tokens: 1000, limiter.Nanodollars: 1e8}
 
-// roundUp makes a number of one digit that is 1, 2 or 5.
+// roundUp rounds up to 1, 2 or 5 times a power of ten.
 func roundUp(n int64) int64 {
 	for unit := int64(1); ; unit *= 10 {
 		for _, digit := range []int64{1, 2, 5} {

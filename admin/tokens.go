@@ -62,7 +62,7 @@ func (a *api) listTokens(l *limiter.Limiter, r *http.Request) (int, any, error) 
 		return 0, nil, err
 	}
 	answer := wire.ListedTokens{Tokens: []*wire.TokenObject{}}
-	for _, t := range all { // the newest first
+	for _, t := range all { // newest first
 		if after != "" && t.ID >= after {
 			continue
 		}
@@ -75,10 +75,10 @@ func (a *api) listTokens(l *limiter.Limiter, r *http.Request) (int, any, error) 
 	return http.StatusOK, answer, nil
 }
 
-// defaultPage is the size of a page that does not say one.
+// defaultPage is the size of a page if the call names none.
 const defaultPage = 50
 
-// pageOf reads limit and cursor of a list that has no filters.
+// pageOf reads the limit and cursor of a list without filters.
 func pageOf(q url.Values) (size int, cursor string, err error) {
 	size = defaultPage
 	for name, values := range q {

@@ -16,8 +16,8 @@ import (
 	"github.com/till-proxy/till/upstream"
 )
 
-// clients tells the lines for each client of an upstream, with a blank where
-// the key's string belongs.
+// clients answers with the lines that configure each client of an upstream, with a
+// placeholder for the key's string.
 func (a *api) clients(_ *limiter.Limiter, r *http.Request) (int, any, error) {
 	name := r.PathValue("name")
 	for _, info := range a.backend.UpstreamInfos() {
@@ -30,7 +30,7 @@ func (a *api) clients(_ *limiter.Limiter, r *http.Request) (int, any, error) {
 	return 0, nil, &apiError{http.StatusNotFound, "not_found", "upstream " + prose.Cut(name, 64) + " is not configured"}
 }
 
-// perMillion writes picodollars a token as dollars per million tokens.
+// perMillion writes picodollars per token as dollars per million tokens.
 func perMillion(pico int64) string { return limiter.FormatUSD(pico * 1000) }
 
 func perMillionOrEmpty(pico int64) string {
@@ -52,9 +52,9 @@ func priceJSON(p *upstream.Price) wire.PriceObject {
 	return o
 }
 
-// prices answers with the table. ?model= names a model, with its provider and a
-// slash before it or without; what a request of that name would cost is meant,
-// so dated snapshots are found, too.
+// prices answers with the price table. ?model= names a model, with or without its
+// provider and a slash before it. It finds the price that a request for that name
+// would have, so it also finds dated snapshots.
 func (a *api) prices(_ *limiter.Limiter, r *http.Request) (int, any, error) {
 	table := a.backend.PriceTable()
 	answer := wire.ListedPrices{AsOf: table.AsOf, Prices: []wire.PriceObject{}}
@@ -77,8 +77,9 @@ func (a *api) prices(_ *limiter.Limiter, r *http.Request) (int, any, error) {
 	return http.StatusOK, answer, nil
 }
 
-// fingerprint names a real key, so that the keys that depend on it can be
-// listed. The real key itself must not stand in a list's query.
+// fingerprint answers with the fingerprint of a real key, by which the keys that
+// depend on it can be listed. The real key itself must not be part of a list's
+// query.
 func (a *api) fingerprint(l *limiter.Limiter, r *http.Request) (int, any, error) {
 	var body wire.FingerprintBody
 	if err := readBody(r, &body); err != nil {
@@ -94,7 +95,7 @@ func (a *api) fingerprint(l *limiter.Limiter, r *http.Request) (int, any, error)
 	return http.StatusOK, wire.Fingerprinted{CredentialFingerprint: name, Upstreams: a.holders(l, name)}, nil
 }
 
-// holders are the upstreams whose held credential has the fingerprint.
+// holders lists the upstreams whose held credential has the fingerprint.
 func (a *api) holders(l *limiter.Limiter, fingerprint string) []string {
 	names := []string{}
 	named := a.backend.Fingerprints(l.Fingerprint)
@@ -106,8 +107,8 @@ func (a *api) holders(l *limiter.Limiter, fingerprint string) []string {
 	return names
 }
 
-// ErrSealKeyNamed says that the configuration names the seal keys, so they are
-// the operator's.
+// ErrSealKeyNamed is returned if the configuration names the seal keys, so that
+// only the operator can change them.
 var ErrSealKeyNamed = errors.New("the configuration names the seal keys, so the server makes none: make one (openssl rand -base64 32 > FILE, mode 0600), put `seal_key {file.FILE}` before the others, and reload")
 
 func (a *api) sealKeys(l *limiter.Limiter, r *http.Request) (int, any, error) {
@@ -163,8 +164,8 @@ func (a *api) upstreams(l *limiter.Limiter, _ *http.Request) (int, any, error) {
 	return http.StatusOK, wire.UpstreamsAnswer{BaseURL: a.backend.BaseURL(), Upstreams: infos}, nil
 }
 
-// metered reports whether an upstream tells what requests use. Of one that is
-// not configured now nothing is known.
+// metered reports whether an upstream reports what its requests use. It is false
+// for an upstream that is not configured now.
 func (a *api) metered(name string) bool {
 	for _, u := range a.backend.UpstreamInfos() {
 		if u.Name == name {

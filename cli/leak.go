@@ -107,7 +107,7 @@ func (s *search) argument(arg string, in io.Reader) error {
 // leakBatch is how many strings one call carries.
 const leakBatch = 1000
 
-// report lets the server end what was found, and says what results of it.
+// report lets the server end what was found, and reports what it did with each string.
 func (s *search) report(ctx context.Context, f *globalFlags, dryRun, offline bool) (*leakReport, error) {
 	r := &leakReport{Revoked: []string{}, Findings: []leakFinding{}, Files: s.files, Skipped: s.skipped, DryRun: dryRun}
 	var texts []token.Leak
