@@ -1,7 +1,7 @@
-// Package admintest is a store with a limiter and all that the management API asks
-// of a configuration, for the tests of the API and of its clients.
+// Package admintest has a limiter on a real store, and a Backend for the management
+// API, for the tests of the API and of its clients.
 //
-// It does not know the API itself: a test brings the handler.
+// It does not know the API itself: each test sets the handler.
 package admintest
 
 import (
@@ -29,8 +29,8 @@ import (
 	"github.com/till-proxy/till/upstream"
 )
 
-// World is a limiter on a real Badger directory, with all that a management API
-// over it asks for.
+// World is a limiter on a real Badger directory, with everything that a management
+// API needs from a configuration.
 type World struct {
 	*limiter.Limiter
 	T         *testing.T
@@ -42,12 +42,12 @@ type World struct {
 	SealKeys  []token.SealKeyID
 	Closed    bool
 	Lockdown  *limiter.Lockdown
-	// What the backend says where there is no console, and where the configuration
-	// names the seal keys.
+	// These are the errors that the backend returns if there is no console, and if
+	// the configuration names the seal keys.
 	NoConsole, SealKeyNamed error
 }
 
-// New makes a world; its maker adds the handler of the API.
+// New makes a world. The caller sets its Handler.
 func New(t *testing.T, clock limiter.Clock) *World {
 	t.Helper()
 	dir := t.TempDir()
@@ -70,7 +70,7 @@ func New(t *testing.T, clock limiter.Clock) *World {
 	return w
 }
 
-// Team are roles of three kinds.
+// Team returns three different roles.
 func Team() map[string]limiter.Role {
 	member := limiter.NewRole()
 	member.Permissions = []limiter.Permission{limiter.KeysCreate, limiter.KeysRead}
@@ -115,7 +115,7 @@ func (b Backend) BaseURL() string { return b.Of.Base }
 
 func (b Backend) Lockdown() *limiter.Lockdown { return b.Of.Lockdown }
 
-// SignInLink stands for the console's, which the browser tests drive.
+// SignInLink stands in for the console's, which the browser tests use.
 func (b Backend) SignInLink(limiter.Caller) (token.Secret, time.Time, error) {
 	if b.Of.Base == "" {
 		return token.Secret{}, time.Time{}, b.Of.NoConsole
@@ -123,7 +123,7 @@ func (b Backend) SignInLink(limiter.Caller) (token.Secret, time.Time, error) {
 	return token.NewSecret("http://127.0.0.1:8081/till/#signin=secret"), time.Now().Add(time.Minute), nil
 }
 
-// Forfeit stands for the engine's, which the tests of the root drive.
+// Forfeit stands in for the engine's, which the tests of the root use.
 func (b Backend) Forfeit(limiter.Caller) (limiter.Repaired, error) {
 	if !b.Of.Closed {
 		return limiter.Repaired{}, errors.New("the store is in order: there is nothing to repair")
@@ -134,7 +134,7 @@ func (b Backend) Forfeit(limiter.Caller) (limiter.Repaired, error) {
 
 func (b Backend) PriceTable() *upstream.Prices { return upstream.BuiltInPrices() }
 
-// Fingerprints names the credentials of the upstreams that have one.
+// Fingerprints returns the fingerprints of the upstreams that have a credential.
 func (b Backend) Fingerprints(of func(token.Secret) string) map[string]string {
 	named := make(map[string]string)
 	for _, u := range b.Of.Upstreams {
@@ -145,7 +145,7 @@ func (b Backend) Fingerprints(of func(token.Secret) string) map[string]string {
 	return named
 }
 
-// SealKeyIDs and RotateSeal stand for the server's.
+// SealKeyIDs and RotateSeal stand in for the server's.
 func (b Backend) SealKeyIDs() ([]token.SealKeyID, error) { return b.Of.SealKeys, nil }
 
 func (b Backend) RotateSeal(by limiter.Caller) error {
@@ -157,7 +157,7 @@ func (b Backend) RotateSeal(by limiter.Caller) error {
 	return b.Of.SealRotated(by, next)
 }
 
-// Seal is the server's, with a seal key of its own.
+// Seal works like the server's, with a fixed seal key.
 func (b Backend) Seal(upstream string, lookup token.Lookup, salt, credential token.Secret) (token.Secret, limiter.Box, error) {
 	key, err := token.ParseSealKey(strings.Repeat("5e", token.SealKeyLen))
 	if err != nil {
@@ -172,7 +172,7 @@ func (b Backend) Seal(upstream string, lookup token.Lookup, salt, credential tok
 	return box, limiter.Box{SealKey: id, Origins: origins, Salt: salt}, err
 }
 
-// Answer is what the API said.
+// Answer is an answer of the API.
 type Answer struct {
 	Status int
 	Header http.Header
@@ -185,7 +185,7 @@ func (w *World) Do(method, path, body string, header ...string) Answer {
 	for i := 0; i+1 < len(header); i += 2 {
 		r.Header.Set(header[i], header[i+1])
 	}
-	if path == "/events" { // which goes on for as long as somebody reads
+	if path == "/events" { // the feed lasts for as long as somebody reads
 		gone, cancel := context.WithCancel(r.Context())
 		cancel()
 		r = r.WithContext(gone)
@@ -233,7 +233,7 @@ func (w *World) NewToken(name string) *wire.TokenObject {
 	return &made
 }
 
-// Live is the key as the data plane finds it.
+// Live returns the key as the data plane finds it.
 func (w *World) Live(m *wire.Minted) *limiter.Live {
 	w.T.Helper()
 	p, err := token.ParseKey(m.ScopedKey)
@@ -260,7 +260,7 @@ func (w *World) Use(m *wire.Minted, n int) {
 	}
 }
 
-// Serve puts the API on a unix socket, as Caddy's admin endpoint does, and
+// Serve serves the API on a unix socket, as Caddy's admin endpoint does, and
 // returns its address.
 func (w *World) Serve() string {
 	w.T.Helper()
@@ -289,7 +289,7 @@ var (
 	timePattern   = regexp.MustCompile(`20\d\d-\d\d-\d\dT[0-9:.]+Z`)
 )
 
-// Steady replaces what differs from run to run.
+// Steady replaces the parts of a text that differ from run to run.
 func Steady(s string) string {
 	s = IDPattern.ReplaceAllString(s, "key_ID")
 	s = StringPattern.ReplaceAllString(s, "till_sk_STRING")
@@ -306,7 +306,7 @@ func Equal(t *testing.T, what, got, want string) {
 
 var update = flag.Bool("update", false, "write openapi.json and help.txt as they are now, to be read before they are committed")
 
-// Golden compares with a file in testdata, which -update writes.
+// Golden compares with a file in testdata. The flag -update writes the file.
 func Golden(t *testing.T, name string, got []byte) {
 	t.Helper()
 	name = "testdata/" + name

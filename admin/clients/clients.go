@@ -1,9 +1,9 @@
 // Package clients says how the clients of an upstream are pointed at this server:
-// by which variables, by which lines of code or configuration, and with which
-// request to try it.
+// which environment variables, lines of code or configuration they need, and which
+// request tries it out.
 //
-// It knows the presets of package upstream, and neither a server nor a store: who
-// asks brings the address and the string of a key, or a blank in its place.
+// It knows the presets of package upstream, but neither a server nor a store: the
+// caller passes in the address, and the string of a key or a placeholder for it.
 package clients
 
 import (
@@ -13,16 +13,16 @@ import (
 	"github.com/till-proxy/till/upstream"
 )
 
-// inVercel are the functions of the Vercel AI SDK that take an address.
+// inVercel lists the functions of the Vercel AI SDK that take an address, by preset.
 var inVercel = map[string]string{"openai": "createOpenAI", "anthropic": "createAnthropic", "gemini": "createGoogleGenerativeAI"}
 
-// inCode are SDKs that take the address in code.
+// inCode lists the SDKs that take the address in code, by preset.
 var inCode = map[string]wire.ClientText{
 	"mistral": {Name: "Mistral SDK", Lines: []string{`new Mistral({ apiKey, serverURL: "BASE" });`}},
 	"cohere":  {Name: "Cohere SDK", Lines: []string{`new CohereClientV2({ token: apiKey, environment: "BASE" });`}},
 }
 
-// Of are the clients of an upstream, what most people need first.
+// Of lists the clients of an upstream. What most people need comes first.
 func Of(info wire.UpstreamInfo, base, key string) []wire.ClientText {
 	v := Environment(info, base, key)
 	base = v.BaseURL
@@ -58,7 +58,7 @@ func Of(info wire.UpstreamInfo, base, key string) []wire.ClientText {
 	return append(all, wire.ClientText{Name: "curl", Lines: Curl(info, base, key)})
 }
 
-// sample is a request that works as pasted.
+// sample is a request that works when it is pasted into a shell.
 type sample struct {
 	path    string
 	slot    string
@@ -66,8 +66,8 @@ type sample struct {
 	body    string
 }
 
-// samples are the requests to try a preset with; any other is asked for its
-// models.
+// samples lists the requests that try out a preset. For other presets the sample
+// lists the models.
 var samples = map[string]sample{
 	"openai": {path: "/v1/chat/completions", slot: "Authorization: Bearer ",
 		body: `{"model":"gpt-6-luna","messages":[{"role":"user","content":"Hi"}]}`},
@@ -77,7 +77,7 @@ var samples = map[string]sample{
 		body: `{"contents":[{"parts":[{"text":"Hi"}]}]}`},
 }
 
-// Curl is a request for a shell.
+// Curl returns the lines of a shell command that makes a sample request.
 func Curl(info wire.UpstreamInfo, base, key string) []string {
 	s, ok := samples[info.Preset]
 	if !ok {
@@ -93,7 +93,8 @@ func Curl(info wire.UpstreamInfo, base, key string) []string {
 	switch {
 	case s.body == "":
 	case len(s.body) > 72:
-		// Too long for one line of a terminal: broken where JSON does not mind.
+		// The body is too long for one line of a terminal. It is broken where JSON
+		// allows it.
 		at := strings.Index(s.body, `,"messages"`) + 1
 		words = append(words, "-H 'Content-Type: application/json'", "-d '"+s.body[:at]+"\n    "+s.body[at:]+"'")
 	default:

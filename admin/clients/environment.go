@@ -10,22 +10,22 @@ import (
 )
 
 const (
-	// Blank stands where a key's string is to be filled in: the server does
-	// not have it.
+	// Blank is the placeholder for a key's string, which the server does not have.
 	Blank = "till_sk_..."
-	// BlankURL stands where the server's address is to be filled in.
+	// BlankURL is the placeholder for the server's address.
 	BlankURL = "https://YOUR-SERVER"
 )
 
-// Variables are what points an upstream's clients at this server.
+// Variables are the environment variables that point an upstream's clients at this
+// server.
 type Variables struct {
 	Upstream string     `json:"upstream"`
 	BaseURL  string     `json:"base_url"`
 	Set      []Variable `json:"set"`
-	// Unset are the variables that would make clients use the real key.
+	// Unset lists the variables that would make clients use the real key.
 	Unset []string `json:"unset,omitempty"`
-	// InCode is the SDKs' parameter that takes the address, where no variable
-	// does.
+	// InCode is the parameter by which the SDKs take the address, if no variable
+	// does that.
 	InCode string `json:"in_code,omitempty"`
 }
 
@@ -34,7 +34,7 @@ type Variable struct {
 	Value string `json:"value"`
 }
 
-// Environment is the environment for an upstream's clients.
+// Environment returns the variables for an upstream's clients.
 func Environment(info wire.UpstreamInfo, base, key string) Variables {
 	base = cmp.Or(base, BlankURL)
 	v := Variables{Upstream: info.Name, BaseURL: base}
@@ -59,8 +59,8 @@ func Environment(info wire.UpstreamInfo, base, key string) Variables {
 	return v
 }
 
-// Lines is the environment for a POSIX shell. They set variables and do
-// nothing else, because they are there to be evaluated.
+// Lines writes the variables for a POSIX shell. The lines only set variables,
+// because people evaluate them.
 func (v Variables) Lines() []string {
 	var lines []string
 	for _, name := range v.Unset {
@@ -75,7 +75,7 @@ func (v Variables) Lines() []string {
 	return lines
 }
 
-// Quote makes a word for a POSIX shell.
+// Quote writes a text as one word of a POSIX shell.
 func Quote(s string) string {
 	plain := !strings.ContainsFunc(s, func(r rune) bool {
 		return !strings.ContainsRune("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_-./:", r)

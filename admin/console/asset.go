@@ -12,7 +12,7 @@ import (
 //go:embed files
 var files embed.FS
 
-// asset is one file of the dashboard. They are the same for everybody, and
+// asset is one file of the dashboard. The files are the same for everybody, and
 // hold no secret.
 type asset struct {
 	content []byte
@@ -27,7 +27,7 @@ var kinds = map[string]string{
 	".svg":  "image/svg+xml",
 }
 
-// assets are the files by their name.
+// assets maps the names of the files to the files.
 var assets = func() map[string]asset {
 	all := make(map[string]asset)
 	entries, err := files.ReadDir("files")
@@ -45,8 +45,8 @@ var assets = func() map[string]asset {
 	return all
 }()
 
-// serveAsset serves a file. Browsers may keep it, and ask each time whether it
-// is still the same.
+// serveAsset serves a file. Browsers may cache it, but must ask each time whether
+// it has changed.
 func serveAsset(w http.ResponseWriter, r *http.Request, name string) {
 	a, ok := assets[name]
 	switch {

@@ -7,7 +7,7 @@ import (
 	"testing"
 )
 
-// maxWeight is what the dashboard may weigh in all, uncompressed.
+// maxWeight bounds the total size of the dashboard in bytes, uncompressed.
 const maxWeight = 150_000
 
 func TestTheDashboardWeighsLittle(t *testing.T) {

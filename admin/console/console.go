@@ -1,10 +1,10 @@
-// Package console is the dashboard: its files, who is signed in to it, and
-// what a browser may do with that. Whoever shows an admin token, or a one-time
-// link, gets a session; a call with a session or with a token itself goes to
-// the management API as that caller.
+// Package console is the dashboard: its files, the sessions of those who are signed
+// in, and what a browser may do with a session. An admin token or a one-time link
+// opens a session. A call with a session, or with a token itself, goes to the
+// management API as that caller.
 //
-// It knows nothing of keys, limits and upstreams: what may be done is decided by
-// the limiter, and the management API is handed to it.
+// It knows nothing of keys, limits and upstreams: the limiter decides what a caller
+// may do, and the management API is passed in.
 package console
 
 import (
@@ -20,11 +20,12 @@ import (
 	"github.com/till-proxy/till/limiter"
 )
 
-// Backend is the running configuration, as far as the console needs it.
+// Backend is the part of the running configuration that the console needs.
 type Backend interface {
-	// Limiter tells who is allowed in, and what the role of a caller is.
+	// Limiter returns the limiter, which knows who may sign in, and the role of
+	// each caller.
 	Limiter() (*limiter.Limiter, error)
-	// ManagementAPI is the management API for one caller, with paths from "/".
+	// ManagementAPI returns the management API for one caller. Its paths begin at "/".
 	ManagementAPI(limiter.Caller) http.Handler
 }
 
@@ -34,12 +35,12 @@ type Handler struct {
 	Backend  Backend
 	Sessions *Sessions
 	Log      *slog.Logger
-	// Client says where a request came from, and whether it came encrypted,
-	// proxies considered that Caddy was told to trust.
+	// Client returns where a request came from, and whether it came encrypted. It
+	// takes into account the proxies that Caddy is configured to trust.
 	Client func(*http.Request) (from netip.Addr, encrypted bool)
 }
 
-// What begins with these is served.
+// These are the paths that are served.
 const (
 	home        = "/till/"
 	apiPath     = "/till/api"
@@ -66,8 +67,8 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-// harden sets the headers of every answer. There is no inline script or style,
-// nothing from elsewhere, no frame around it, and no copy of it anywhere.
+// harden sets the security headers of every answer: no inline scripts or styles,
+// nothing from other origins, no framing, and no caching.
 func harden(header http.Header) {
 	header.Set("Content-Security-Policy", "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; "+
 		"base-uri 'none'; form-action 'none'; frame-ancestors 'none'; require-trusted-types-for 'script'; trusted-types 'none'")
@@ -79,8 +80,9 @@ func harden(header http.Header) {
 	header.Set("Cache-Control", "no-store")
 }
 
-// api passes a call on as its caller: by the token it carries, or else by the
-// session. A token is no cookie, so no other site can make a browser send it.
+// api passes a call on as its caller, who is known by the token in the call or,
+// without a token, by the session. A token is not a cookie, so no other site can
+// make a browser send it.
 func (h *Handler) api(w http.ResponseWriter, r *http.Request) {
 	var caller limiter.Caller
 	var err error
@@ -98,7 +100,7 @@ func (h *Handler) api(w http.ResponseWriter, r *http.Request) {
 		h.refuse(w, err)
 		return
 	}
-	// No handler below needs them, so none can pass them on.
+	// No handler below needs these headers; without them, none can pass them on.
 	r = r.Clone(r.Context())
 	for _, name := range []string{"Authorization", "Cookie", proofHeader} {
 		r.Header.Del(name)
@@ -106,8 +108,8 @@ func (h *Handler) api(w http.ResponseWriter, r *http.Request) {
 	http.StripPrefix(apiPath, h.Backend.ManagementAPI(caller)).ServeHTTP(w, r)
 }
 
-// bearer is the token in an Authorization header, of which there must be one.
-// Anything else is what no token is.
+// bearer returns the token in an Authorization header, of which there must be
+// exactly one. For anything else it returns an empty string, which is no token.
 func bearer(values []string) string {
 	scheme, text, _ := strings.Cut(values[0], " ")
 	if len(values) != 1 || !strings.EqualFold(scheme, "Bearer") {
@@ -116,7 +118,7 @@ func bearer(values []string) string {
 	return strings.TrimSpace(text)
 }
 
-// callerOf is who an admin token stands for.
+// callerOf returns the caller to whom an admin token belongs.
 func (h *Handler) callerOf(r *http.Request, shown string) (limiter.Caller, error) {
 	l, err := h.Backend.Limiter()
 	if err != nil {
@@ -125,8 +127,8 @@ func (h *Handler) callerOf(r *http.Request, shown string) (limiter.Caller, error
 	return l.Authenticate(r.Context(), shown, h.from(r))
 }
 
-// standing is a caller as it is now. The operator needs no store for that, so
-// that it can mend one that is closed.
+// standing returns a caller with the rights that it has now. For the operator this
+// needs no store, so that the operator can repair a closed one.
 func (h *Handler) standing(r *http.Request, caller limiter.Caller) (limiter.Caller, error) {
 	caller = caller.At(h.from(r))
 	if caller == limiter.Operator.At(caller.From) {
@@ -147,7 +149,7 @@ func (h *Handler) from(r *http.Request) string {
 	return from.Unmap().String()
 }
 
-// recheck is how often a call that lasts asks whether its caller may go on.
+// recheck is how often a long call checks whether its caller may go on.
 const recheck = 10 * time.Second
 
 // whileSignedIn ends a call, such as a stream of events, with its session or
@@ -174,7 +176,7 @@ func (h *Handler) whileSignedIn(r *http.Request, s *session) (context.Context, c
 	return ctx, cancel
 }
 
-// apiError is why a call goes no further.
+// apiError is an error with the status and code that the console answers with.
 type apiError struct {
 	status  int
 	code    string
@@ -183,7 +185,7 @@ type apiError struct {
 
 func (e *apiError) Error() string { return e.message }
 
-// refuse answers with what is wrong.
+// refuse answers with an error.
 func (h *Handler) refuse(w http.ResponseWriter, err error) {
 	var known *apiError
 	switch {
@@ -203,7 +205,7 @@ func (h *Handler) refuse(w http.ResponseWriter, err error) {
 	fail(w, known.status, known.code, known.message)
 }
 
-// fail answers in the shape of the management API.
+// fail writes an error in the form that the management API uses.
 func fail(w http.ResponseWriter, status int, code, message string) {
 	write(w, status, map[string]any{"error": map[string]string{"code": code, "message": message}})
 }
@@ -211,6 +213,6 @@ func fail(w http.ResponseWriter, status int, code, message string) {
 func write(w http.ResponseWriter, status int, answer any) {
 	w.Header().Set("Content-Type", "application/json")
 	w.WriteHeader(status)
-	// An error here says that the client is gone.
+	// An error here means that the client is gone.
 	_ = json.NewEncoder(w).Encode(answer)
 }

@@ -20,8 +20,8 @@ import (
 	"github.com/till-proxy/till/token"
 )
 
-// desk is a console over a limiter on a real Badger directory. Its management
-// API answers who the caller is.
+// desk is a console over a limiter on a real Badger directory. Its management API
+// answers with the caller.
 type desk struct {
 	*limiter.Limiter
 	t         *testing.T
@@ -109,8 +109,8 @@ func (d *desk) newToken(name, role string) (text string, id string) {
 
 const here = "127.0.0.1:8081"
 
-// do makes a request as a browser on the console's own page does; header is
-// name, value, name, …; an empty value takes one out.
+// do makes a request as a browser on the console's own page does. header alternates
+// names and values; an empty value removes the header.
 func (d *desk) do(method, path, body string, header ...string) *http.Response {
 	d.t.Helper()
 	r := httptest.NewRequest(method, "http://"+here+path, strings.NewReader(body))
@@ -134,7 +134,7 @@ func (d *desk) do(method, path, body string, header ...string) *http.Response {
 	return rec.Result()
 }
 
-// signIn returns the headers of the session that it begins.
+// signIn begins a session and returns its headers.
 func (d *desk) signIn(body string) []string {
 	d.t.Helper()
 	res := d.do("POST", sessionPath, body)

@@ -13,19 +13,19 @@ import (
 )
 
 const (
-	// idleTime ends a session that nobody uses. An open page that shows live
-	// figures uses it while it can be seen.
+	// idleTime is how long a session may be unused before it ends. An open page
+	// with live figures uses its session while the page is visible.
 	idleTime = time.Hour
-	// sessionTime ends every session.
+	// sessionTime is how long a session lasts at most.
 	sessionTime = 12 * time.Hour
 	// linkTime is how long a one-time link works.
 	linkTime = 10 * time.Minute
 
-	// The tables are bounded; the session that was used longest ago makes
-	// room, and so does the oldest link.
+	// The tables are bounded: the least recently used session makes room for a new
+	// one, and the oldest link for a new link.
 	maxSessions = 1024
-	// maxSessionsOf bounds those of one token, so that signing in over and over
-	// ends nobody else's session.
+	// maxSessionsOf bounds the sessions of one token, so that signing in again and
+	// again ends nobody else's session.
 	maxSessionsOf = 64
 	maxLinks      = 64
 )
@@ -33,8 +33,8 @@ const (
 // hash is what is kept of a secret.
 type hash [sha256.Size]byte
 
-// newSecret makes 192 random bits and their hash: nothing to guess, and a link
-// that fits a line.
+// newSecret makes 192 random bits and their hash. That is too much to guess, and
+// short enough for a link that fits on a line.
 func newSecret() (token.Secret, hash) {
 	var b [24]byte
 	rand.Read(b[:]) //nolint:errcheck // it never fails; see its documentation
@@ -42,27 +42,27 @@ func newSecret() (token.Secret, hash) {
 	return token.NewSecret(text), sha256.Sum256([]byte(text))
 }
 
-// session is a browser that somebody has signed in with. Its id travels in a
-// cookie and its proof in a header. The id alone opens nothing: browsers send a
-// host's cookies to every port of it, so another server on this machine sees
-// it; only pages of this very origin can read the proof.
+// session is a browser in which somebody has signed in. Its id travels in a cookie
+// and its proof in a header. The id alone opens nothing: browsers send a host's
+// cookies to every port of the host, so another server on this machine sees it.
+// Only pages of this very origin can read the proof.
 type session struct {
 	id      hash
 	proof   hash
 	caller  limiter.Caller
 	expires time.Time
 	used    time.Time     // guarded by Sessions.mu
-	ended   chan struct{} // closed at its end
+	ended   chan struct{} // closed when the session ends
 }
 
-// link is a way to sign in once.
+// link is a one-time link that signs in.
 type link struct {
 	caller  limiter.Caller
 	expires time.Time
 }
 
-// Sessions are those who are signed in. They live in memory, over a reload of
-// the configuration, and end with the process.
+// Sessions is the table of sessions and links. It is kept in memory: it survives a
+// reload of the configuration, and ends with the process.
 type Sessions struct {
 	now func() time.Time
 
@@ -71,7 +71,7 @@ type Sessions struct {
 	links map[hash]link
 }
 
-// NewSessions returns an empty table. now is the clock; nil is the system's.
+// NewSessions returns an empty table. now is the clock; nil means the system's.
 func NewSessions(now func() time.Time) *Sessions {
 	if now == nil {
 		now = time.Now
@@ -102,7 +102,7 @@ func (s *Sessions) Link(caller limiter.Caller) (token.Secret, time.Time) {
 	return secret, expires
 }
 
-// redeem uses a link up.
+// redeem uses up a link and returns its caller.
 func (s *Sessions) redeem(secret string) (limiter.Caller, error) {
 	sum := hash(sha256.Sum256([]byte(secret)))
 	s.mu.Lock()
@@ -124,7 +124,7 @@ func (s *Sessions) begin(caller limiter.Caller) (_ *session, id, proof token.Sec
 	defer s.mu.Unlock()
 	now := s.now()
 	n.used, n.expires = now, now.Add(sessionTime)
-	var stalest, own *session // of all, and of the same caller
+	var stalest, own *session // the least recently used session of all, and of this caller
 	owned := 0
 	for _, o := range s.all {
 		if s.expired(o, now) {
@@ -151,7 +151,7 @@ func (s *Sessions) begin(caller limiter.Caller) (_ *session, id, proof token.Sec
 	return n, id, proof
 }
 
-// find returns the session of a cookie and a proof, and counts it as used.
+// find returns the session with this id and proof, and marks it as used.
 func (s *Sessions) find(id, proof string) (*session, bool) {
 	sum, shown := hash(sha256.Sum256([]byte(id))), sha256.Sum256([]byte(proof))
 	s.mu.Lock()
@@ -172,14 +172,14 @@ func (*Sessions) expired(o *session, now time.Time) bool {
 	return !now.Before(o.expires) || now.Sub(o.used) >= idleTime
 }
 
-// end signs a session out.
+// end ends a session.
 func (s *Sessions) end(o *session) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.drop(o)
 }
 
-// drop forgets a session. Callers hold mu.
+// drop removes a session from the table. Callers hold mu.
 func (s *Sessions) drop(o *session) {
 	if s.all[o.id] == o {
 		delete(s.all, o.id)

@@ -16,11 +16,12 @@ import (
 )
 
 const (
-	// The cookie's prefix makes browsers refuse it without Secure, with a
-	// Domain, or from plain HTTP. On loopback there is no HTTPS.
+	// The prefix of the cookie's name makes browsers refuse the cookie without
+	// Secure, with a Domain, or over plain HTTP. On loopback there is no HTTPS, so
+	// the cookie has no prefix there.
 	cookieName      = "__Host-till"
 	plainCookieName = "till"
-	// proofHeader carries a session's second half.
+	// proofHeader carries the proof of a session.
 	proofHeader = "Till-Proof"
 
 	maxSignIn = 4 << 10 // bytes
@@ -37,7 +38,7 @@ var (
 		"sign in over HTTPS, or on this machine at 127.0.0.1 or localhost: over plain HTTP others could read along"}
 )
 
-// session serves who is signed in: GET asks, POST signs in, DELETE signs out.
+// session serves the caller's session: GET shows it, POST signs in, DELETE signs out.
 func (h *Handler) session(w http.ResponseWriter, r *http.Request) {
 	switch r.Method {
 	case http.MethodPost:
@@ -47,7 +48,7 @@ func (h *Handler) session(w http.ResponseWriter, r *http.Request) {
 	case http.MethodGet:
 		s, caller, err := h.signedIn(r)
 		if errors.Is(err, errSignedOut) {
-			w.WriteHeader(http.StatusNoContent) // it is no mistake to ask
+			w.WriteHeader(http.StatusNoContent) // asking without a session is not an error
 			return
 		}
 		if err != nil {
@@ -73,13 +74,13 @@ func (h *Handler) session(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-// whoami is what the dashboard knows of who uses it.
+// whoami is what the dashboard knows about its user.
 type whoami struct {
 	Name        string               `json:"name"`
 	Role        string               `json:"role"`
 	Permissions []limiter.Permission `json:"permissions"`
 	ExpiresAt   time.Time            `json:"expires_at"`
-	// Proof is told once, to the page that signed in.
+	// Proof is sent only once, to the page that signed in.
 	Proof string `json:"proof,omitempty"`
 }
 
@@ -89,7 +90,7 @@ func (h *Handler) about(s *session, caller limiter.Caller) whoami {
 		who.Permissions = append(who.Permissions, limiter.Everything)
 		return who
 	}
-	// With a store that is closed nothing is permitted, and the page says why.
+	// While the store is closed nothing is permitted, and the page says why.
 	if l, err := h.Backend.Limiter(); err == nil {
 		for _, p := range limiter.Permissions {
 			if l.Allows(caller, p) {
@@ -100,7 +101,7 @@ func (h *Handler) about(s *session, caller limiter.Caller) whoami {
 	return who
 }
 
-// signIn begins a session for whoever shows an admin token or a link.
+// signIn begins a session for a caller who presents an admin token or a link.
 func (h *Handler) signIn(w http.ResponseWriter, r *http.Request) error {
 	_, encrypted := h.Client(r)
 	if err := checkOrigin(r, encrypted); err != nil {
@@ -138,13 +139,13 @@ func (h *Handler) signIn(w http.ResponseWriter, r *http.Request) error {
 	return nil
 }
 
-// signedIn finds the session of a request that may use it, and its caller with
-// the rights of now.
+// signedIn finds the session of a request that may use it, and its caller with the
+// rights that it has now.
 func (h *Handler) signedIn(r *http.Request) (*session, limiter.Caller, error) {
 	var none limiter.Caller
 	_, encrypted := h.Client(r)
-	// A browser that is not allowed to see the answer is not even told
-	// whether there is a session.
+	// A browser that may not see the answer does not even learn whether there is a
+	// session.
 	if err := checkOrigin(r, encrypted); err != nil {
 		return nil, none, err
 	}
@@ -172,10 +173,10 @@ func cookieFor(encrypted bool) *http.Cookie {
 	return c
 }
 
-// checkOrigin refuses what a browser does for another site's page, and names that
-// another site may have pointed at this machine (DNS rebinding): over HTTPS the
-// certificate settles which name this is, on loopback the name has to be
-// loopback's own.
+// checkOrigin refuses calls that a browser makes for another site's page. It also
+// refuses host names that another site may have pointed at this machine (DNS
+// rebinding): over HTTPS the certificate proves the name, and on loopback the name
+// must be one of loopback's own.
 func checkOrigin(r *http.Request, encrypted bool) error {
 	if !encrypted && !loopback(r.Host) {
 		return errPlain

@@ -1,7 +1,7 @@
-// Package prose writes counts, distances in time and names that others chose for
-// people who read them in a line of text.
+// Package prose formats counts, times and foreign names for a line of text that
+// people read.
 //
-// It knows how wide a terminal shows a text, and nothing of keys.
+// It knows how wide a text is on a terminal. It knows nothing of keys.
 package prose
 
 import (
@@ -13,10 +13,10 @@ import (
 	"golang.org/x/text/width"
 )
 
-// Wide is how much room a text takes on a terminal, where many characters of
-// East Asia and most pictures take two places, and marks that go over another
-// character none. Names are chosen by others: one that is wider than it counts
-// would push a table, or the whole screen of top, out of its lines.
+// Wide is how many columns a text takes on a terminal. Many characters of East Asia
+// and most emoji take two, and combining marks take none. Others choose the names:
+// a name that is wider than its number of characters would push a table, or the
+// entire screen of top, out of line.
 func Wide(s string) (n int) {
 	for _, r := range s {
 		n += columnsOfRune(r)
@@ -26,7 +26,7 @@ func Wide(s string) (n int) {
 
 func columnsOfRune(r rune) int {
 	switch {
-	case r < 0x300: // the most, and none of them is wide
+	case r < 0x300: // most characters, none of which is wide
 		return 1
 	case unicode.In(r, unicode.Mn, unicode.Me, unicode.Cf):
 		return 0
@@ -38,12 +38,12 @@ func columnsOfRune(r rune) int {
 	return 1
 }
 
-// Cut shortens a text to n columns.
+// Cut shortens a text to at most n columns.
 func Cut(s string, n int) string {
 	if Wide(s) <= n {
 		return s
 	}
-	room := n - 1 // for the mark of what is missing
+	room := n - 1 // for the ellipsis
 	for i, r := range s {
 		if room -= columnsOfRune(r); room < 0 {
 			return s[:i] + "…"
@@ -59,7 +59,7 @@ func Counted(n int64, what string) string {
 	return fmt.Sprintf("%d %ss", n, what)
 }
 
-// Relative writes a moment as a distance: "in 3h", "2d ago".
+// Relative writes a time relative to now: "in 3h", "2d ago".
 func Relative(t, now time.Time) string {
 	d := t.Sub(now)
 	past := d < 0

@@ -8,8 +8,8 @@ import (
 	"github.com/till-proxy/till/limiter"
 )
 
-// RoleObject is a role as the management API shows it. What is left out is not
-// limited.
+// RoleObject is a role as the management API shows it. Limits that are left out do
+// not exist.
 type RoleObject struct {
 	Name           string               `json:"name"`
 	Permissions    []limiter.Permission `json:"permissions"`
@@ -48,11 +48,11 @@ type TokenObject struct {
 	ExpiresAt  *time.Time     `json:"expires_at,omitempty"`
 	LastUsedAt *time.Time     `json:"last_used_at,omitempty"`
 	RevokedAt  *time.Time     `json:"revoked_at,omitempty"`
-	// Token is the string, told once.
+	// Token is the token's string, which is only in the answer that creates it.
 	Token string `json:"token,omitempty"`
 }
 
-// ListedTokens is a page of admin tokens, the newest first.
+// ListedTokens is a page of admin tokens, newest first.
 type ListedTokens struct {
 	Tokens []*TokenObject `json:"tokens"`
 	Next   string         `json:"next,omitempty"`
@@ -70,7 +70,7 @@ type ListedEntries struct {
 	Partial bool              `json:"partial,omitempty"`
 }
 
-// Verdict is what became of verifying an audit log.
+// Verdict is the result of verifying an audit log.
 type Verdict struct {
 	OK      bool   `json:"ok"`
 	Entries int64  `json:"entries"`
@@ -80,7 +80,8 @@ type Verdict struct {
 	Why     string `json:"why,omitempty"`
 }
 
-// VerdictOf turns what verifying found into an answer. Other errors stay.
+// VerdictOf turns the result of a verification into an answer. A broken chain is a
+// verdict; any other error is returned.
 func VerdictOf(v limiter.Verified, err error) (*Verdict, error) {
 	var broken *limiter.BrokenError
 	switch {

@@ -6,18 +6,18 @@ import (
 	"github.com/till-proxy/till/limiter"
 )
 
-// FingerprintBody is a real key to be named.
+// FingerprintBody asks for the fingerprint of a real key.
 type FingerprintBody struct {
 	UpstreamKey RealKey `json:"upstream_key"`
 }
 
-// LeaksBody is a text to search for the strings of keys and tokens.
+// LeaksBody is a text to be searched for the strings of keys and tokens.
 type LeaksBody struct {
 	Text   string `json:"text"`
 	DryRun bool   `json:"dry_run"`
 }
 
-// RotateBody gives a key another string.
+// RotateBody gives a key a new string.
 type RotateBody struct {
 	Grace       Span    `json:"grace"`
 	UpstreamKey RealKey `json:"upstream_key"`
@@ -53,14 +53,14 @@ type Settable struct {
 	Charge         *limiter.Charge    `json:"charge"`
 }
 
-// ChangeBody is a PATCH. A field that is null goes back to its default: no
-// such limit, rule or note.
+// ChangeBody is the body of a PATCH. A field that is null goes back to its default,
+// which is to have no such limit, rule or note.
 type ChangeBody struct {
 	Settable
 	Unlimited bool `json:"unlimited"`
 }
 
-// MintBody is the mint of a key.
+// MintBody mints a key.
 type MintBody struct {
 	Settable
 	Upstream    string  `json:"upstream"`
@@ -102,7 +102,7 @@ type RevokeManyBody struct {
 	Wait   bool              `json:"wait"`
 }
 
-// RepairBody says what to repair: one of the two.
+// RepairBody says what to repair. Exactly one of the two must be true.
 type RepairBody struct {
 	Forfeit bool `json:"forfeit"`
 	Clock   bool `json:"clock"`

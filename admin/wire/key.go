@@ -6,13 +6,13 @@ import (
 	"github.com/till-proxy/till/limiter"
 )
 
-// Rotated is a key object with its next string, this once.
+// Rotated is a key object with its new string, which is shown only this once.
 type Rotated struct {
 	Minted
 	StreamsCut int `json:"streams_cut"`
 }
 
-// Minted is a key object and, this once, its string.
+// Minted is a key object with its string, which is shown only this once.
 type Minted struct {
 	*KeyObject
 	ScopedKey string `json:"scoped_key"`
@@ -62,7 +62,8 @@ type KeyObject struct {
 	HeldActivations      int64  `json:"held_activations"`
 	RemainingActivations *int64 `json:"remaining_activations,omitempty"`
 
-	// Of tokens and dollars, where the key or its role is limited in them.
+	// What was used of tokens and dollars is shown if the key or its role is
+	// limited in them.
 	UsedTokens      *int64 `json:"used_tokens,omitempty"`
 	HeldTokens      *int64 `json:"held_tokens,omitempty"`
 	RemainingTokens *int64 `json:"remaining_tokens,omitempty"`
@@ -76,13 +77,14 @@ type KeyObject struct {
 
 	// CredentialFingerprint names the real key in a sealed key's box.
 	CredentialFingerprint string `json:"credential_fingerprint,omitempty"`
-	// SealedWithoutSalt says that no string of the key opens, because a backup left
-	// the salts out: it has to be rotated with its upstream_key.
+	// SealedWithoutSalt is true if no string of the key opens its box, because a
+	// backup left the salts out. The key has to be rotated, with its upstream_key.
 	SealedWithoutSalt bool `json:"sealed_without_salt,omitempty"`
 
-	// Parent is the key that this one is a child of. Children are its own
-	// whose rest has not come back; delegated is what they have or used, and
-	// returned what this one gave back to its parent when it had ended.
+	// Parent is the id of the key that this one is a child of. Children counts its
+	// own children that have not yet returned what they had left. Delegated amounts
+	// are what those children have or have used; returned amounts are what this key
+	// gave back to its parent after it had ended.
 	Parent               string     `json:"parent,omitempty"`
 	Children             int        `json:"children,omitempty"`
 	DelegatedActivations int64      `json:"delegated_activations,omitempty"`
@@ -99,8 +101,8 @@ type KeyObject struct {
 	Labels   map[string]string `json:"labels,omitempty"`
 	Metadata map[string]string `json:"metadata,omitempty"`
 
-	// RotatedAt is when the key got its present string, GraceEndsAt until when
-	// the one before it works or worked.
+	// RotatedAt is when the key got its present string. GraceEndsAt is until when
+	// the string before it works or worked.
 	RotatedAt   *time.Time `json:"rotated_at,omitempty"`
 	GraceEndsAt *time.Time `json:"grace_ends_at,omitempty"`
 
@@ -114,7 +116,7 @@ type KeyObject struct {
 	EndedReason string     `json:"ended_reason,omitempty"`
 }
 
-// RevokedKey is a key that has ended, and how much it had running.
+// RevokedKey is a revoked key, with the number of its running requests that were ended.
 type RevokedKey struct {
 	*KeyObject
 	StreamsCut int `json:"streams_cut"`

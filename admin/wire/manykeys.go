@@ -6,11 +6,11 @@ import (
 	"github.com/till-proxy/till/limiter"
 )
 
-// BulkJSON is a job as callers see it.
+// BulkJSON is a job that revokes many keys, as callers see it.
 type BulkJSON struct {
 	Matched int64 `json:"matched"`
 	Revoked int64 `json:"revoked"`
-	// AlreadyRevoked are those of matched that had been revoked before.
+	// AlreadyRevoked counts the matched keys that had been revoked before.
 	AlreadyRevoked int64 `json:"already_revoked"`
 	StreamsCut     int   `json:"streams_cut"`
 	DryRun         bool  `json:"dry_run,omitempty"`
@@ -20,21 +20,21 @@ type BulkJSON struct {
 	At     *time.Time `json:"at,omitempty"`
 	By     string     `json:"by,omitempty"`
 	Reason string     `json:"reason,omitempty"`
-	// Failure is why it does not go on now.
+	// Failure is why the job does not make progress now.
 	Failure string `json:"failure,omitempty"`
 }
 
-// LeaksAnswer says what was found in a text, and what became of it.
+// LeaksAnswer lists what was found in a text, and what was done about it.
 type LeaksAnswer struct {
 	// Found counts the strings of keys and tokens in the text, each once.
 	Found int `json:"found"`
-	// Revoked are the ids of those that were ended, as far as the caller sees
-	// them.
+	// Revoked lists the ids of the keys and tokens that were revoked, if the caller
+	// sees them.
 	Revoked []string `json:"revoked"`
-	// Unknown counts those that no key and no token here has.
+	// Unknown counts the strings that belong to no key and no token here.
 	Unknown int  `json:"unknown"`
 	DryRun  bool `json:"dry_run,omitempty"`
-	// Matches are all of them, in the order of the text.
+	// Matches lists all the strings, in the order of the text.
 	Matches []LeakMatch `json:"matches"`
 }
 
@@ -51,7 +51,7 @@ type StaleEntry struct {
 	Key    *KeyObject          `json:"key"`
 	Reason limiter.StaleReason `json:"reason"`
 	Detail string              `json:"detail"`
-	// Fix is the command that mends it.
+	// Fix is the command that fixes it.
 	Fix string `json:"fix"`
 }
 
@@ -62,12 +62,13 @@ type StaleAnswer struct {
 	Partial bool         `json:"partial,omitempty"`
 }
 
-// Spending is what one part of the keys has used, by upstream, owner and model.
-// Whoever wants the whole asks again with next, and adds the parts up.
+// Spending is what one part of the keys has used, by upstream, owner and model. For
+// all keys, ask again with next, and add the parts up.
 type Spending struct {
 	Upstream []UsedBy `json:"upstream"`
 	Owner    []UsedBy `json:"owner"`
-	// Model is known for keys that may use only one. Empty: any.
+	// Model groups the keys that may use only one model. The others are under the
+	// empty name.
 	Model    []UsedBy `json:"model"`
 	LookedAt int      `json:"looked_at"`
 	Next     string   `json:"next,omitempty"`

@@ -14,18 +14,19 @@ type Link struct {
 	ExpiresAt time.Time `json:"expires_at"`
 }
 
-// LockdownJSON is what callers see of a lockdown.
+// LockdownJSON is a lockdown as callers see it.
 type LockdownJSON struct {
 	LockedDown bool       `json:"locked_down"`
 	Since      *time.Time `json:"since,omitempty"`
 	By         string     `json:"by,omitempty"`
 	Reason     string     `json:"reason,omitempty"`
-	// Durable is false while only memory knows of it, and a restart would end it.
+	// Durable is false while the lockdown is only in memory, so that a restart
+	// would end it.
 	Durable    *bool `json:"durable,omitempty"`
 	StreamsCut *int  `json:"streams_cut,omitempty"`
 }
 
-// Delivery is how the deliveries to a webhook went since the server started.
+// Delivery reports how the deliveries to a webhook have gone since the server started.
 type Delivery struct {
 	Delivered       int64      `json:"delivered"`
 	Failed          int64      `json:"failed_attempts"`
@@ -63,7 +64,7 @@ type StatsAnswer struct {
 	Lockdown             LockdownJSON     `json:"lockdown"`
 }
 
-// RepairedAnswer says what was forfeited, or which time is believed now.
+// RepairedAnswer says what was forfeited, or which time the limiter goes by now.
 type RepairedAnswer struct {
 	Keys      int64      `json:"keys,omitempty"`
 	Forfeited int64      `json:"forfeited,omitempty"`
@@ -72,11 +73,11 @@ type RepairedAnswer struct {
 	Now       *time.Time `json:"now,omitempty"`
 }
 
-// Level says how bad a finding is.
+// Level is the severity of a finding.
 type Level string
 
-// The levels. An error is a promise that does not hold, or a secret that others
-// can read; a warning is a risk that may have been taken knowingly.
+// An error is a promise that does not hold, or a secret that others can read. A
+// warning is a risk that may have been taken knowingly.
 const (
 	LevelError   Level = "error"
 	LevelWarning Level = "warning"
@@ -87,24 +88,24 @@ type Finding struct {
 	// Check names the kind of finding; see the table in docs/command-line.md.
 	Check string `json:"check"`
 	Level Level  `json:"level"`
-	// What says what is wrong, with figures and names; no secret.
+	// What says what is wrong, with figures and names. It holds no secret.
 	What string `json:"what"`
-	// Fix is a command or a line of configuration that mends it.
+	// Fix is a command or a line of configuration that fixes it.
 	Fix string `json:"fix"`
 }
 
-// File is what of a configuration stands in files, which are looked at while the
-// server runs: a secret, or prices.
+// File is a part of the configuration that is kept in files, such as a secret or
+// prices. The files are checked while the server runs.
 type File struct {
-	// What they hold, such as "the credential of upstream openai".
+	// What is what the files hold, such as "the credential of upstream openai".
 	What  string   `json:"subject"`
 	Paths []string `json:"read_from"`
-	// ReadAt is when it was last looked at.
+	// ReadAt is when the files were last read.
 	ReadAt time.Time `json:"checked_at"`
-	// ChangedAt is when something else than before came into force; nil: not
-	// since this configuration was loaded.
+	// ChangedAt is when different content came into force; nil if that has not
+	// happened since this configuration was loaded.
 	ChangedAt *time.Time `json:"changed_at,omitempty"`
-	// Trouble is why the files as they are now are not in force; empty: they are.
+	// Trouble is why the present content of the files is not in force; empty if it is.
 	Trouble string `json:"not_taken,omitempty"`
 }
 
@@ -116,7 +117,7 @@ type Diagnosis struct {
 	Warnings int       `json:"warnings"`
 }
 
-// NewDiagnosis puts errors first, and the kinds together.
+// NewDiagnosis sorts findings: errors first, and findings of the same kind together.
 func NewDiagnosis(findings []Finding) Diagnosis {
 	d := Diagnosis{Findings: append([]Finding{}, findings...)}
 	slices.SortStableFunc(d.Findings, func(a, b Finding) int {

@@ -1,9 +1,9 @@
 package wire
 
-// Fingerprinted names a real key.
+// Fingerprinted is the fingerprint of a real key.
 type Fingerprinted struct {
 	CredentialFingerprint string `json:"credential_fingerprint"`
-	// Upstreams are those whose held credential it is.
+	// Upstreams lists the upstreams whose held credential it is.
 	Upstreams []string `json:"upstreams"`
 }
 
@@ -25,56 +25,57 @@ type PriceObject struct {
 	Confidence   string      `json:"confidence,omitempty"`
 }
 
-// TierPrice is a price of requests with a long input.
+// TierPrice is the price of requests with a long input.
 type TierPrice struct {
 	Above  int64  `json:"above_input_tokens"`
 	Input  string `json:"input"`
 	Output string `json:"output"`
 }
 
-// ListedPrices is the table, or those of its models that a name finds.
+// ListedPrices is the price table, or the models in it that a name finds.
 type ListedPrices struct {
 	AsOf   string        `json:"as_of"` // of the built-in table
 	Prices []PriceObject `json:"prices"`
 }
 
-// SealKeyObject is a seal key as the management API shows it: never the key.
+// SealKeyObject is a seal key as the management API shows it. It never holds the
+// key itself.
 type SealKeyObject struct {
 	ID string `json:"id"`
-	// Seals says that new sealed keys are sealed with it.
+	// Seals is true for the seal key with which new sealed keys are sealed.
 	Seals bool `json:"seals"`
-	// Opens says that the server has it.
+	// Opens is true if the server has the seal key.
 	Opens bool `json:"opens"`
-	// LiveKeys count the keys that need it, EndedKeys the exhausted and expired
-	// ones that would need it again after a grant.
+	// LiveKeys counts the keys that need it. EndedKeys counts the exhausted and
+	// expired keys that would need it again after a grant.
 	LiveKeys  int64 `json:"live_keys"`
 	EndedKeys int64 `json:"ended_keys"`
 }
 
-// SealKeysAnswer lists the seal keys, the one that seals first.
+// SealKeysAnswer lists the seal keys. The first is the one that seals.
 type SealKeysAnswer struct {
 	SealKeys []SealKeyObject `json:"seal_keys"`
 }
 
-// UpstreamInfo is what may be told of a configured upstream.
+// UpstreamInfo is what callers may see of a configured upstream.
 type UpstreamInfo struct {
 	Name    string   `json:"name"`
 	Preset  string   `json:"preset,omitempty"`
 	Dialect string   `json:"dialect,omitempty"`
 	Origins []string `json:"origins"`
-	// Held says that the server has a credential, so that keys with held
-	// custody can be minted.
+	// Held is true if the server has a credential, so that keys with held custody
+	// can be minted.
 	Held bool `json:"held"`
-	// CredentialFingerprint names that credential; see
+	// CredentialFingerprint is the fingerprint of that credential; see
 	// [limiter.Limiter.Fingerprint].
 	CredentialFingerprint string `json:"credential_fingerprint,omitempty"`
-	// CredentialEnv is the environment variable that the server has the
-	// credential from: `run` takes it out of its command's environment.
+	// CredentialEnv is the environment variable from which the server takes the
+	// credential: `run` removes it from its command's environment.
 	CredentialEnv string `json:"credential_env,omitempty"`
 }
 
-// ClientText is what one client of an upstream needs to use a scoped key: the
-// lines of docs/clients.md.
+// ClientText has the lines that one client of an upstream needs to use a scoped
+// key; they are those of docs/clients.md.
 type ClientText struct {
 	Name  string   `json:"name"`
 	Note  string   `json:"note,omitempty"`
@@ -87,7 +88,7 @@ type UpstreamsAnswer struct {
 	Upstreams []UpstreamInfo `json:"upstreams"`
 }
 
-// ClientsAnswer is how the clients of an upstream are pointed at this server.
+// ClientsAnswer says how the clients of an upstream are pointed at this server.
 type ClientsAnswer struct {
 	Upstream string       `json:"upstream"`
 	BaseURL  string       `json:"base_url"`

@@ -1,9 +1,8 @@
-// Package wire is what goes over the management API: the requests and answers as
-// JSON has them, and the forms of durations, amounts and real keys in it.
+// Package wire has the types of what is sent over the management API: the JSON of
+// requests and answers, and how durations, amounts and real keys are written in it.
 //
-// The server answers with these types and the command line reads them. It knows
-// neither how a key comes to be what its object shows, nor how calls are made or
-// served.
+// The server answers with these types, and the command line reads them. The package
+// knows neither how the limiter manages keys, nor how calls are made or served.
 package wire
 
 import (
@@ -18,10 +17,10 @@ import (
 	"github.com/till-proxy/till/token"
 )
 
-// MaxPage is the largest page that the API gives.
+// MaxPage is the largest number of entries in a page of a list.
 const MaxPage = 500
 
-// BasePath is where the API is on Caddy's admin endpoint.
+// BasePath is the path of the API on Caddy's admin endpoint.
 const BasePath = "/till"
 
 // Span is a duration as people write it: "24h", "7d".
@@ -36,8 +35,8 @@ func (s *Span) UnmarshalText(text []byte) error {
 	return nil
 }
 
-// Dollars is an amount as the API writes it: text with decimals, such as "5.00".
-// Numbers are taken, too.
+// Dollars is an amount that the API writes as text with decimals, such as "5.00".
+// It also reads numbers.
 type Dollars int64
 
 func (d *Dollars) UnmarshalJSON(b []byte) error {
@@ -46,7 +45,8 @@ func (d *Dollars) UnmarshalJSON(b []byte) error {
 	return err
 }
 
-// RealKey is an upstream's own key, to be sealed. Its errors do not quote it.
+// RealKey is an upstream's own key, which is to be sealed. Errors about it do not
+// quote it.
 type RealKey struct{ token.Secret }
 
 func (k *RealKey) UnmarshalText(text []byte) error {
@@ -64,8 +64,8 @@ func (k *RealKey) UnmarshalText(text []byte) error {
 	return nil
 }
 
-// String writes a duration without empty parts: "24h", not "24h0m0s", and none
-// of nothing.
+// String writes a duration without empty parts: "24h", not "24h0m0s", and an empty
+// string for 0.
 func (s Span) String() string {
 	if s == 0 {
 		return ""
