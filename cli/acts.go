@@ -13,11 +13,11 @@ import (
 	"github.com/till-proxy/till/limiter"
 )
 
-// act is a command that does one thing to every key it is given.
+// act is a command that does one thing to each of the keys that it is given.
 type act struct {
 	use, short, long, example string
 
-	method, path string // path follows that of the key
+	method, path string // path is appended to the path of the key
 	how          naming
 	done         string // what is printed before the id
 	body         func() (any, error)
@@ -211,8 +211,8 @@ revoked key stays revoked.`,
 	return cmd
 }
 
-// updateCommand changes what a key may do: any flag of create that a living
-// key can take.
+// updateCommand takes the flags of create, except for those that are fixed when a
+// key is minted.
 func updateCommand(f *globalFlags) *cobra.Command {
 	limits := new(limitFlags)
 	var unset []string
@@ -264,7 +264,7 @@ and labels change.`,
 	}
 	limits.add(cmd)
 	cmd.Flags().StringSliceVar(&unset, "unset", nil, "take away: the names of flags, such as rate,models,expires-at")
-	for _, name := range []string{"upstream", "upstream-key", "role", "delegate"} { // a key is born with them
+	for _, name := range []string{"upstream", "upstream-key", "role", "delegate"} { // these are fixed when a key is minted
 		if flag := cmd.Flags().Lookup(name); flag != nil {
 			flag.Hidden = true
 		}

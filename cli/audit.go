@@ -83,8 +83,8 @@ anew: compare its head with the one that the server logs every hour.`,
 	return cmd
 }
 
-// entries follows the pages until limit entries are there: the first ones since
-// some point, or without one the last.
+// entries follows the pages until it has limit entries: the first ones after
+// "since", or the last ones if that is not set.
 func (c *client) entries(ctx context.Context, q url.Values, limit int) (entries []json.RawMessage, more string, err error) {
 	entries = []json.RawMessage{}
 	newest := q.Get("since") == ""
@@ -172,8 +172,8 @@ anew: take the head from the server's log, where it stands every hour.`,
 	return cmd
 }
 
-// verify reads an export, or asks the server; with a head also of its export,
-// because then the server need not be believed.
+// verify reads an export, or asks the server. If a head is given it verifies an
+// export of the server itself, because then the server need not be trusted.
 func (f *globalFlags) verify(cmd *cobra.Command, args []string, head *limiter.AuditHash) (*wire.Verdict, error) {
 	var export io.ReadCloser
 	switch {
@@ -223,7 +223,7 @@ caddy till audit verify FILE --head HASH.`,
 			defer func() { err = errors.Join(err, export.Close()) }()
 			to := cmd.OutOrStdout()
 			if _, ok := terminal(to); !ok {
-				to = underlying(to) // byte for byte, or it could not be verified
+				to = underlying(to) // unescaped, because it is verified byte for byte
 			}
 			if len(args) == 1 && args[0] == "-" {
 				args = nil
@@ -259,7 +259,7 @@ caddy till audit verify FILE --head HASH.`,
 	}
 }
 
-// lineCounter counts the lines that pass.
+// lineCounter counts the lines that are written through it.
 type lineCounter struct {
 	w io.Writer
 	n int64

@@ -72,7 +72,7 @@ whole.`,
 	return cmd
 }
 
-// pass hands an answer on as it comes, and fails unless it was a whole backup.
+// pass copies an answer as it arrives, and fails unless it was a complete backup.
 func (c *client) pass(ctx context.Context, path string, to io.Writer) error {
 	res, err := c.open(ctx, path)
 	if err != nil {
@@ -83,8 +83,8 @@ func (c *client) pass(ctx context.Context, path string, to io.Writer) error {
 	return err
 }
 
-// save writes an answer of any length to a new file, and lets it stand only
-// when it is a whole backup.
+// save writes an answer of any length to a new file, and keeps the file only if it
+// is a complete backup.
 func (c *client) save(ctx context.Context, path, file string, progress io.Writer) (n, keys int64, err error) {
 	if _, err := os.Lstat(file); !errors.Is(err, fs.ErrNotExist) {
 		return 0, 0, errors.Join(fmt.Errorf("%s is there already: name another file", file), err)
@@ -123,7 +123,7 @@ func (c *client) save(ctx context.Context, path, file string, progress io.Writer
 	return n, keys, out.Sync()
 }
 
-// progressReader is a file whose reading is progress.
+// progressReader is a file that shows as progress how far it was read.
 type progressReader struct {
 	io.ReadSeeker
 	p *progress
@@ -141,7 +141,7 @@ func (f progressReader) Seek(offset int64, whence int) (int64, error) {
 	return at, err
 }
 
-// sealedKeysNote says what sealed keys need besides the store.
+// sealedKeysNote says what sealed keys need in addition to the store.
 func sealedKeysNote(done limiter.Restored) (text string) {
 	if done.Sealed > 0 {
 		text += prose.Counted(done.Sealed, "sealed key") + ": put the seal key of then (seal.key) back first.\n"
@@ -240,8 +240,8 @@ and --anchor. With - the backup comes from standard input.`,
 	return cmd
 }
 
-// backupFile opens a backup. One from standard input is read into a file of its
-// own, because it is checked to its end before anything of it is used.
+// backupFile opens a backup. Standard input is first copied into a temporary file,
+// because the entire backup is checked before any of it is used.
 func backupFile(name string, in io.Reader) (*os.File, error) {
 	if name != "-" {
 		return os.Open(name)
@@ -260,9 +260,9 @@ func backupFile(name string, in io.Reader) (*os.File, error) {
 	return file, nil
 }
 
-// placesIn reads where a configuration keeps its store and anchor. Nothing of it
-// is provisioned: its secrets may be readable by the server's user alone, and on
-// a new machine they may not be there yet.
+// placesIn reads where a configuration keeps its store and anchor. It provisions
+// nothing, because the secrets of the configuration may be readable only by the
+// server's user, or may not exist yet on a new machine.
 func placesIn(config, adapter string) (store, anchor string, err error) {
 	raw, _, _, err := caddycmd.LoadConfig(config, adapter)
 	if err != nil {

@@ -45,7 +45,7 @@ func (b *bulk) flags(f *pflag.FlagSet) {
 	f.BoolVar(&b.yes, "yes", false, "with --all: do not ask first")
 }
 
-// given is one of the flags that was given, or empty.
+// given returns the name of a flag that was given, or an empty string.
 func (b *bulk) given(f *pflag.FlagSet) string {
 	for _, name := range append(slices.Sorted(maps.Keys(b.filters)), "label", "except", "dry-run", "yes") {
 		if f.Changed(name) {
@@ -55,7 +55,7 @@ func (b *bulk) given(f *pflag.FlagSet) string {
 	return ""
 }
 
-// filter is what the flags pick; empty for every key.
+// filter returns the filter that the flags make; an empty one stands for every key.
 func (b *bulk) filter() (map[string]string, error) {
 	picked := make(map[string]string)
 	for name, value := range b.filters {
@@ -104,7 +104,7 @@ func (b *bulk) run(cmd *cobra.Command, f *globalFlags, reason string) error {
 	if except != nil {
 		ask["except"] = except
 	}
-	c.http.Timeout = 0 // many keys take their time
+	c.http.Timeout = 0 // counting and revoking many keys takes long
 	p := showProgress(cmd.ErrOrStderr(), "Counting", inKeys)
 	defer p.end()
 	var found wire.BulkJSON
@@ -177,7 +177,7 @@ func alreadyOf(b wire.BulkJSON) string {
 	return fmt.Sprintf(" (%s had been before)", humanize.Comma(b.AlreadyRevoked))
 }
 
-// pause waits, unless the context ends first.
+// pause waits for d, or until the context ends.
 func pause(ctx context.Context, d time.Duration) error {
 	t := time.NewTimer(d)
 	defer t.Stop()
@@ -189,7 +189,7 @@ func pause(ctx context.Context, d time.Duration) error {
 	}
 }
 
-// confirm asks whoever sits at the terminal to type how many keys end.
+// confirm asks the user at the terminal to type how many keys are to be revoked.
 func confirm(in io.Reader, out io.Writer, n int64) error {
 	file, ok := in.(*os.File)
 	if !ok || !term.IsTerminal(int(file.Fd())) {

@@ -26,10 +26,10 @@ import (
 type client struct {
 	http   *http.Client
 	base   string // the API's URL
-	origin string // for Caddy's admin endpoint, which may insist on one
+	origin string // for Caddy's admin endpoint, which may require one
 	where  string // the address as people write it
 	token  string
-	notes  io.Writer // for what people are told besides
+	notes  io.Writer // where notes for people are written
 
 	verbatim bool // answers are printed as JSON, as they were written
 }
@@ -37,7 +37,7 @@ type client struct {
 // maxAnswer bounds what the client reads of an answer, in bytes.
 const maxAnswer = 64 << 20
 
-// dataDir is where `up` keeps everything.
+// dataDir returns the directory in which `up` keeps everything.
 func dataDir(flag string) (string, error) {
 	dir := cmp.Or(flag, os.Getenv("TILL_DATA"), filepath.Join(caddy.AppDataDir(), "till"))
 	return filepath.Abs(dir)
@@ -45,16 +45,17 @@ func dataDir(flag string) (string, error) {
 
 const socketName = "admin.sock"
 
-// errTokenUnused keeps somebody who means to act as the holder of a token from
-// acting as the operator, whom the endpoints of this machine take everybody for.
+// errTokenUnused keeps a user who means to act as the holder of a token from acting
+// as the operator: the endpoints of this machine take every caller for the
+// operator.
 var errTokenUnused = usage("TILL_TOKEN is set, and TILL_ADDRESS is not: the endpoints on this machine ask for no token, and take whoever calls for the operator; set TILL_ADDRESS=https://HOST/till/api to act with the token, or unset TILL_TOKEN to act as the operator")
 
-// tokenUnused is said where a token goes to an address that asks for none.
+// tokenUnused is printed if a token is set for an address that does not ask for one.
 const tokenUnused = "TILL_TOKEN is not used at %s: whoever reaches Caddy's admin endpoint is the operator. With the token, it is: TILL_ADDRESS=https://HOST/till/api\n"
 
-// newClient connects to address: unix//path, host:port, or the whole URL of
-// the API. Without one it takes `up`'s socket if that lives, else Caddy's
-// admin endpoint.
+// newClient makes a client for address: unix//path, host:port, or the full URL of
+// the API. Without an address it takes the socket of `up` if a server listens
+// there, and Caddy's admin endpoint if not.
 func newClient(address string) (*client, error) {
 	address = cmp.Or(address, os.Getenv("TILL_ADDRESS"))
 	if address == "" && os.Getenv("TILL_TOKEN") != "" {
@@ -74,12 +75,12 @@ func newClient(address string) (*client, error) {
 	}
 	c := &client{where: address, token: os.Getenv("TILL_TOKEN"), notes: io.Discard, http: &http.Client{
 		Timeout: time.Minute,
-		// A redirect would take the token somewhere else.
+		// Following a redirect would send the token to another server.
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 	}}
 	if path, ok := strings.CutPrefix(address, "unix/"); ok {
 		path, _, _ = strings.Cut(path, "|")
-		// Caddy wants a loopback host where it checks one.
+		// Caddy requires a loopback host if it checks the host at all.
 		c.base = "http://127.0.0.1" + wire.BasePath
 		c.http.Transport = &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
 			var d net.Dialer
@@ -107,13 +108,13 @@ func newClient(address string) (*client, error) {
 	return c, nil
 }
 
-// tokenless reports whether a token is sent where none is asked for: everywhere
-// but at the API of a site with till_console.
+// tokenless reports whether a token is set for an address that does not ask for
+// one: only the API of a site with till_console does.
 func (c *client) tokenless() bool {
 	return c.token != "" && !strings.HasSuffix(strings.TrimRight(c.base, "/"), wire.BasePath+"/api")
 }
 
-// listening reports whether somebody accepts connections there.
+// listening reports whether a server accepts connections at an address.
 func listening(network, address string) bool {
 	conn, err := net.DialTimeout(network, address, time.Second)
 	if err != nil {
@@ -123,7 +124,7 @@ func listening(network, address string) bool {
 	return true
 }
 
-// apiError is an answer of the API that is no success.
+// apiError is an error that the API answered with.
 type apiError struct {
 	status  int
 	code    string
@@ -132,7 +133,7 @@ type apiError struct {
 
 func (e *apiError) Error() string { return e.message }
 
-// call makes one call and decodes the answer into into, unless that is nil.
+// call makes one call, and decodes the answer into into unless that is nil.
 func (c *client) call(ctx context.Context, method, path string, body, into any) error {
 	raw, err := c.raw(ctx, method, path, body)
 	if err != nil || into == nil {
@@ -167,8 +168,8 @@ func (c *client) raw(ctx context.Context, method, path string, body any) ([]byte
 	return nil, c.refusal(res, b)
 }
 
-// callAndPrint makes a call for a command that prints its answer. With --json that is
-// printed here, and there is no answer to return.
+// callAndPrint makes a call for a command that prints the answer. With --json it
+// prints the answer itself, and returns nil.
 func callAndPrint[T any](cmd *cobra.Command, c *client, method, path string, body any) (*T, error) {
 	raw, err := c.raw(cmd.Context(), method, path, body)
 	if err != nil {
@@ -181,7 +182,7 @@ func callAndPrint[T any](cmd *cobra.Command, c *client, method, path string, bod
 	return answer, decodePrintable(raw, answer)
 }
 
-// refusal is an answer that is no success, as an error.
+// refusal turns an answer that reports no success into an error.
 func (c *client) refusal(res *http.Response, body []byte) error {
 	var answer struct {
 		Error struct{ Code, Message string }
@@ -192,7 +193,7 @@ func (c *client) refusal(res *http.Response, body []byte) error {
 	return &apiError{res.StatusCode, answer.Error.Code, answer.Error.Message}
 }
 
-// patient is the client for calls that may take any time.
+// patient returns a client without a timeout.
 func (c *client) patient() *client {
 	p, h := *c, *c.http
 	h.Timeout = 0
@@ -200,7 +201,7 @@ func (c *client) patient() *client {
 	return &p
 }
 
-// open begins a GET whose answer may be of any length and take any time.
+// open makes a GET whose answer may have any length and take any time.
 func (c *client) open(ctx context.Context, path string) (io.ReadCloser, error) {
 	res, err := c.patient().do(ctx, http.MethodGet, path, nil)
 	if err != nil || res.StatusCode == http.StatusOK {
@@ -217,7 +218,7 @@ func (c *client) open(ctx context.Context, path string) (io.ReadCloser, error) {
 	return nil, c.refusal(res, b)
 }
 
-// do sends a call. Whoever gets the answer closes its body.
+// do sends a call. The caller closes the body of the answer.
 func (c *client) do(ctx context.Context, method, path string, body any) (*http.Response, error) {
 	var reader io.Reader
 	if body != nil {

@@ -1,9 +1,9 @@
-// Package cli is the command line, caddy till: the commands by which people manage
-// keys, and the client of the management API that they call.
+// Package cli is the command line, caddy till: the commands with which people
+// manage keys, and the client of the management API that the commands use.
 //
-// It decides nothing about keys. Of a server it knows what that answers, in the
-// types of package wire. Only restore opens a store by itself, while no server
-// runs, and audit verify judges an export without one.
+// It decides nothing about keys. It knows a server only by its answers, in the
+// types of package wire. Only restore opens a store itself, while no server runs,
+// and only audit verify checks an export without a server.
 package cli
 
 import (
@@ -42,16 +42,16 @@ failed, 2 when called wrongly.`,
 	})
 }
 
-// What commands exit with when they are not done.
+// These are the exit codes of commands that fail.
 const (
 	exitFailed = 1 // refused or failed
 	exitUsage  = 2 // called wrongly
 )
 
-// statusError ends a command with a status of its own.
+// statusError ends a command with its own exit status.
 type statusError struct {
 	code int
-	err  error // nil: nothing is to be said
+	err  error // nil: nothing is printed
 }
 
 func (e *statusError) Error() string {
@@ -63,12 +63,13 @@ func (e *statusError) Error() string {
 
 func (e *statusError) Unwrap() error { return e.err }
 
-// usageError is a mistake in how a command was called.
+// usageError is a mistake in the way a command was called.
 type usageError struct{ msg string }
 
 func (e *usageError) Error() string { return e.msg }
 
-// listError is one with a list below it, whose lines are ours.
+// listError is an error that is printed with a list below it. The lines of the list
+// are safe to print.
 type listError struct {
 	error
 	list string
@@ -77,8 +78,8 @@ type listError struct {
 func (e *listError) Error() string { return e.error.Error() + ":\n" + e.list }
 func (e *listError) Unwrap() error { return e.error }
 
-// errorText is an error as it is printed: on a line of its own, and on more only
-// where it is several errors or has a list.
+// errorText is an error as it is printed: on one line, and on several only if it
+// joins several errors or has a list.
 func errorText(err error) string {
 	switch e := err.(type) {
 	case *listError:
@@ -92,11 +93,11 @@ func errorText(err error) string {
 		for _, one := range e.Unwrap() {
 			texts, lines = append(texts, one.Error()), append(lines, errorText(one))
 		}
-		if err.Error() == strings.Join(texts, "\n") { // and none that says more
+		if err.Error() == strings.Join(texts, "\n") { // and nothing was wrapped around them
 			return strings.Join(lines, "\n")
 		}
 	}
-	var list *listError // within one that says more, such as which flag
+	var list *listError // wrapped in an error that adds something, such as the flag
 	if errors.As(err, &list) {
 		if head, ok := strings.CutSuffix(err.Error(), list.Error()); ok {
 			return printable(head) + errorText(list)
@@ -107,13 +108,13 @@ func errorText(err error) string {
 
 func usage(format string, args ...any) error { return &usageError{fmt.Sprintf(format, args...)} }
 
-// globalFlags are the flags of every command that talks to a server.
+// globalFlags are the flags of every command that calls a server.
 type globalFlags struct {
 	address string
 	json    bool
 
-	notes     io.Writer // standard error of the command that runs
-	noteGiven bool      // that a token is not used
+	notes     io.Writer // standard error of the running command
+	noteGiven bool      // tokenUnused was printed
 }
 
 func (f *globalFlags) client() (*client, error) {
@@ -152,7 +153,7 @@ func build(root *cobra.Command) {
 		return exit(cmd, usage("there is no such command%s", hint))
 	}
 	root.RunE = func(cmd *cobra.Command, _ []string) error { return cmd.Help() }
-	// Commands without a function of their own for it take this one.
+	// Subcommands inherit this function.
 	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error { return exit(cmd, usage("%v", err)) })
 	root.PersistentFlags().StringVar(&f.address, "address", "",
 		"address of the management API: host:port, unix//path or a URL")
@@ -171,7 +172,7 @@ func build(root *cobra.Command) {
 	f.prepare(root)
 }
 
-// prepare lets the subcommands of a command end as exit says, and theirs.
+// prepare makes all commands below parent end by way of exit.
 func (f *globalFlags) prepare(parent *cobra.Command) {
 	for _, c := range parent.Commands() {
 		f.prepare(c)
@@ -179,7 +180,7 @@ func (f *globalFlags) prepare(parent *cobra.Command) {
 		c.SilenceUsage, c.SilenceErrors = true, true
 		c.Args = func(cmd *cobra.Command, given []string) error {
 			err := args(cmd, given)
-			if i := slices.Index(given, ""); err == nil && (i == 0 || i > 0 && cmd.Name() != runName) { // what follows CMD is CMD's
+			if i := slices.Index(given, ""); err == nil && (i == 0 || i > 0 && cmd.Name() != runName) { // the arguments after CMD belong to CMD
 				err = errors.New("an argument must not be empty, as when a variable is not set")
 			}
 			if err != nil {
@@ -196,9 +197,9 @@ func (f *globalFlags) prepare(parent *cobra.Command) {
 	}
 }
 
-// argCount returns the rule for a command's arguments: from least to most of
-// them, most 0 for any number. Its errors do not quote them, because one may
-// be a key that was pasted in the wrong place.
+// argCount returns the rule for a command's arguments: at least least and at most
+// most of them, or any number if most is 0. Its errors do not quote the arguments,
+// because one may be a key that was pasted in the wrong place.
 func argCount(least, most int, what string) cobra.PositionalArgs {
 	return func(_ *cobra.Command, given []string) error {
 		switch {
@@ -213,8 +214,8 @@ func argCount(least, most int, what string) cobra.PositionalArgs {
 	}
 }
 
-// exit turns an error into what Caddy's command runner exits with, after it
-// was printed here: Caddy's own form repeats it.
+// exit prints an error, and turns it into one from which Caddy's command runner
+// takes the exit code. It is printed here because Caddy would print it twice.
 func exit(cmd *cobra.Command, err error) error {
 	if err == nil {
 		return nil
@@ -226,7 +227,7 @@ func exit(cmd *cobra.Command, err error) error {
 	switch {
 	case errors.As(err, &own):
 		code = own.code
-	case cmd.Name() == runName: // others are its command's
+	case cmd.Name() == runName: // other codes are those of the command that it runs
 		code = exitRun
 	case isUsage:
 		code = exitUsage
@@ -240,7 +241,7 @@ func exit(cmd *cobra.Command, err error) error {
 	if code == exitFailed {
 		return err // Caddy exits with 1
 	}
-	// Caddy's runner has an error type of its own for other codes.
+	// For other codes Caddy's runner has its own error type, which is not exported.
 	return caddycmd.WrapCommandFuncForCobra(func(caddycmd.Flags) (int, error) { return code, nil })(cmd, nil)
 }
 
@@ -254,7 +255,7 @@ func printJSON(w io.Writer, raw []byte) error {
 
 func printValue(w io.Writer, v any) error { return encode(w, v, "  ") }
 
-// encode writes a value as JSON that a terminal may show.
+// encode writes a value as JSON that is safe for a terminal.
 func encode(w io.Writer, v any, indent string) error {
 	var b bytes.Buffer
 	e := json.NewEncoder(&b)
@@ -267,8 +268,7 @@ func encode(w io.Writer, v any, indent string) error {
 	return err
 }
 
-// nonEmptyFlag is a flag that must not be given with nothing in it, nor with an
-// entry of a list that is empty.
+// nonEmptyFlag is a flag whose value must not be empty; neither may an entry of a list.
 type nonEmptyFlag struct{ pflag.Value }
 
 // Set implements pflag.Value.
@@ -277,7 +277,7 @@ func (f nonEmptyFlag) Set(text string) error {
 	if f.Type() != "string" && text != "" {
 		list, err := csv.NewReader(strings.NewReader(text)).Read()
 		if err != nil {
-			return f.Value.Set(text) // which says what is wrong with it
+			return f.Value.Set(text) // its error says what is wrong
 		}
 		entries = list
 	}
@@ -294,12 +294,12 @@ func (f nonEmptyFlag) Set(text string) error {
 	return f.Value.Set(text)
 }
 
-// refuseEmptyFlags lets every flag of a command refuse to be empty.
+// refuseEmptyFlags makes every flag of a command and of its subcommands a nonEmptyFlag.
 func refuseEmptyFlags(cmd *cobra.Command) {
 	wrap := func(flag *pflag.Flag) {
 		switch flag.Value.Type() {
 		case "stringSlice", "stringToString":
-			flag.DefValue = "" // help knows the types of such flags, and not this one
+			flag.DefValue = "" // the help recognises an empty default only in the types that it knows
 			fallthrough
 		case "string":
 			flag.Value = nonEmptyFlag{flag.Value}

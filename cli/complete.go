@@ -17,9 +17,8 @@ import (
 	"github.com/till-proxy/till/upstream"
 )
 
-// completer offers words to a shell. What it does not know by itself it asks
-// the server, who has a short time to answer: people are waiting with a finger
-// on the Tab key.
+// completer offers words to a shell. It asks the server for what it does not know,
+// and gives it only a short time to answer, because somebody has just pressed Tab.
 type completer struct{ *globalFlags }
 
 const (
@@ -27,11 +26,11 @@ const (
 	completeKeys   = 50
 )
 
-// offer is what is offered for a word that begins like that. A description may
+// offer returns the words that are offered for a beginning. A description may
 // follow a word after a tab.
 type offer func(ctx context.Context, begins string) []string
 
-// complete gives every command of the tree what it can complete.
+// complete sets the completions of every command in the tree.
 func (f *globalFlags) complete(parent *cobra.Command) {
 	c := completer{f}
 	arguments := map[string]offer{
@@ -53,7 +52,7 @@ func (f *globalFlags) complete(parent *cobra.Command) {
 		"rate":          words("10/s", "60/m", "500/h"),
 		"pass-env":      environmentNames,
 	}
-	files := []string{"config", "store", "anchor", "data"} // flags that name one
+	files := []string{"config", "store", "anchor", "data"} // flags that name a file
 	fileArgs := []string{"backup", "restore", "run", "leak", "audit verify", "audit export"}
 	var walk func(cmd *cobra.Command, path string)
 	walk = func(cmd *cobra.Command, path string) {
@@ -75,15 +74,15 @@ func (f *globalFlags) complete(parent *cobra.Command) {
 			case ok:
 				function = c.function(o)
 			}
-			// It fails for flags that are not there, and for those that have a
-			// function of their own, which stands.
+			// It fails for flags that do not exist, and for flags that have a
+			// function already, which they keep.
 			_ = cmd.RegisterFlagCompletionFunc(flag.Name, function)
 		})
 	}
 	walk(parent, "")
 }
 
-// function is an offer in the form that cobra wants.
+// function turns an offer into the form that cobra expects.
 func (c completer) function(o offer) cobra.CompletionFunc {
 	return func(cmd *cobra.Command, given []string, begins string) ([]string, cobra.ShellCompDirective) {
 		ctx := cmd.Context()
@@ -92,7 +91,7 @@ func (c completer) function(o offer) cobra.CompletionFunc {
 		}
 		ctx, cancel := context.WithTimeout(ctx, completeWithin)
 		defer cancel()
-		// Of a list only the last part is being written: openai,anth
+		// In a list, only the last part is being completed: openai,anth
 		done, part := "", begins
 		if i := strings.LastIndexByte(begins, ','); i >= 0 {
 			done, part = begins[:i+1], begins[i+1:]
@@ -100,7 +99,7 @@ func (c completer) function(o offer) cobra.CompletionFunc {
 		var list []string
 		for _, w := range o(ctx, part) {
 			word, _, _ := strings.Cut(w, "\t")
-			// Bash runs what $(…) in an offered word says, at the Tab key.
+			// Bash runs a $(…) in an offered word as soon as Tab is pressed.
 			if word == clients.Quote(word) && strings.HasPrefix(word, part) && !slices.Contains(given, word) {
 				list = append(list, done+w)
 			}
@@ -109,12 +108,12 @@ func (c completer) function(o offer) cobra.CompletionFunc {
 	}
 }
 
-// words offers what is known.
+// words offers a fixed list.
 func words(list ...string) offer {
 	return func(context.Context, string) []string { return list }
 }
 
-// models offers those that have a built-in price.
+// models offers the models that have a built-in price.
 func models(context.Context, string) (list []string) {
 	for _, p := range upstream.BuiltInPrices().All() {
 		list = append(list, p.Model+"\t"+p.Provider)
@@ -130,8 +129,8 @@ func environmentNames(context.Context, string) (list []string) {
 	return list
 }
 
-// keys offers keys by name, or by id where the name is no plain word or an id is
-// being written.
+// keys offers keys by name. It offers the id instead if the name is not a plain
+// word, or if an id is being typed.
 func (c completer) keys(status limiter.Status) offer {
 	return func(ctx context.Context, begins string) []string {
 		if isSecret(begins) {
@@ -146,7 +145,7 @@ func (c completer) keys(status limiter.Status) offer {
 		}
 		s, err := c.client()
 		if err != nil {
-			return nil // and so nothing can be offered
+			return nil // nothing can be offered
 		}
 		keys, _, err := s.all(ctx, query, completeKeys)
 		if err != nil {
@@ -157,7 +156,7 @@ func (c completer) keys(status limiter.Status) offer {
 			named[k.Name]++
 		}
 		var list []string
-		for _, k := range keys { // a name of two would be refused
+		for _, k := range keys { // a name that two keys have would be refused
 			if k.Name != "" && named[k.Name] == 1 && k.Name == clients.Quote(k.Name) && !strings.HasPrefix(begins, "key_") {
 				list = append(list, k.Name+"\t"+string(k.Status)+", for "+k.Upstream)
 				continue

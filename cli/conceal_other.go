@@ -2,5 +2,6 @@
 
 package cli
 
-// conceal is not offered here: see docs/security.md on agents that run as you.
+// conceal does nothing on this system; see docs/security.md about agents that run
+// as you.
 func conceal() error { return nil }

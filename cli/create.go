@@ -15,7 +15,7 @@ import (
 	"github.com/till-proxy/till/token"
 )
 
-// limitFlags are a mint's fields as flags.
+// limitFlags has the fields of a mint as flags.
 type limitFlags struct {
 	name, upstream, role, owner, purpose, charge               string
 	upstreamKey                                                string
@@ -29,10 +29,10 @@ type limitFlags struct {
 	labels, metadata                                           map[string]string
 	pinIP, selfRevoke, unlimited, delegate                     bool
 
-	given func(flag string) bool // whether it was, also with a 0
+	given func(flag string) bool // reports whether the flag was given, even as 0
 }
 
-// add offers all fields but the upstream.
+// add adds the flags for all fields except the upstream.
 func (f *limitFlags) add(cmd *cobra.Command) {
 	s := cmd.Flags()
 	f.given = s.Changed
@@ -68,7 +68,7 @@ func (f *limitFlags) add(cmd *cobra.Command) {
 	s.BoolVar(&f.unlimited, "unlimited", false, "allow a key that nothing ends by itself")
 }
 
-// body is the mint as JSON; only what was set.
+// body returns the body of a mint, with the fields that were set.
 func (f *limitFlags) body(in io.Reader) (map[string]any, error) {
 	if f.maxActivations == "" && f.maxTokens == "" && f.maxSpend == "" && !f.given("max-spend-cents") && f.expiresIn == "" && f.expiresAt == "" && !f.unlimited {
 		return nil, usage("set at least one limit: --max-activations, --max-tokens, --max-spend-usd or --expires-in (or say --unlimited)")
@@ -76,7 +76,7 @@ func (f *limitFlags) body(in io.Reader) (map[string]any, error) {
 	return f.fields(in)
 }
 
-// fields are those that were set.
+// fields returns the fields that were set.
 func (f *limitFlags) fields(in io.Reader) (map[string]any, error) {
 	b := make(map[string]any)
 	for field, value := range map[string]string{
@@ -137,8 +137,8 @@ func (f *limitFlags) fields(in io.Reader) (map[string]any, error) {
 	return b, nil
 }
 
-// upstreamKeyFlag puts the value of --upstream-key into a body; "-" reads it
-// from in.
+// upstreamKeyFlag puts the value of --upstream-key into a body. If it is "-", the
+// value is read from in.
 func upstreamKeyFlag(body map[string]any, value string, in io.Reader, command string) error {
 	if value == "-" {
 		text, err := io.ReadAll(io.LimitReader(in, token.MaxCredential+2))
@@ -186,7 +186,8 @@ and --expires-at must be set, unless --unlimited is said. Counts are written
 			if err != nil || m == nil {
 				return err
 			}
-			// The key is printed whatever happens: it is shown this once.
+			// The key is printed even after an error, because it is shown only this
+			// once.
 			info, err := c.upstream(cmd.Context(), m.Upstream)
 			return errors.Join(printMinted(cmd.OutOrStdout(), m, info), err)
 		},

@@ -12,24 +12,25 @@ import (
 	"unicode/utf8"
 )
 
-// What is printed was chosen by others: names, models, paths, reasons, the names
-// of files, what a server answers. A terminal obeys what some characters say, and
-// people believe what others make of a line. Those are shown as \u001b, and never
-// written. It happens at two places that no command can leave out: answers are
-// read with it, so that a line end in a name makes no line and widths are right,
-// and what a command writes passes through a display.
+// Much of what is printed was chosen by others: names, models, paths, reasons, file
+// names, the answers of a server. Some characters control a terminal, and others
+// make a line look like something that it is not. Such characters are never printed
+// as they are, but as escapes such as \u001b. This is done in two places that no
+// command can bypass: when an answer is decoded, so that a newline in a name does
+// not begin a line and widths are right, and when a command writes, which it does
+// through a display.
 
-// deceptive are characters that move, colour or hide what is around them:
-// controls of one byte and of two, and marks of direction, of the line's end and
-// without a width.
+// deceptive reports whether a character can move, colour or hide what is around it:
+// control characters of one or two bytes, direction marks, line separators, and
+// characters without a width.
 func deceptive(r rune) bool {
 	return r < ' ' || r == 0x7f || r > 0x7f && unicode.In(r, unicode.Cc, unicode.Cf, unicode.Zl, unicode.Zp, unicode.Cs, unicode.Other_Default_Ignorable_Code_Point)
 }
 
-// printable is a foreign text as it may be printed within a line.
+// printable returns a foreign text in a form that is safe to print within a line.
 func printable(s string) string { return escape(s, "") }
 
-// escape makes what deceives visible, but for what is in keep.
+// escape writes deceptive characters as escapes, except for those in keep.
 func escape(s, keep string) string {
 	if strings.IndexFunc(s, func(r rune) bool { return r == utf8.RuneError || deceptive(r) }) < 0 {
 		return s
@@ -52,8 +53,8 @@ func escape(s, keep string) string {
 	return b.String()
 }
 
-// escapeJSON writes what deceives in JSON as escapes, which mean the same. What
-// it may not change is outside of texts: the line ends and spaces between.
+// escapeJSON writes deceptive characters in JSON as escapes, which have the same
+// meaning. It leaves the newlines and tabs between the texts.
 func escapeJSON(text []byte) []byte {
 	if bytes.IndexFunc(text, func(r rune) bool { return r != '\n' && deceptive(r) }) < 0 {
 		return text
@@ -73,7 +74,7 @@ func escapeJSON(text []byte) []byte {
 	return b.Bytes()
 }
 
-// decodePrintable decodes an answer for a text that people read.
+// decodePrintable decodes an answer that is printed for people.
 func decodePrintable(raw []byte, into any) error {
 	var v any
 	d := json.NewDecoder(bytes.NewReader(raw))
@@ -88,7 +89,7 @@ func decodePrintable(raw []byte, into any) error {
 	return json.Unmarshal(safe, into)
 }
 
-// printableJSON makes every text of a JSON value visible, and every name.
+// printableJSON makes every text and every name in a JSON value printable.
 func printableJSON(v any) any {
 	switch v := v.(type) {
 	case string:
@@ -107,11 +108,11 @@ func printableJSON(v any) any {
 	return v
 }
 
-// display is where a command writes for people. Line ends and tabs are its own,
-// since foreign text has none by then.
+// display is the output of a command for people. Newlines and tabs are the
+// command's own, because foreign text has none left by then.
 type display struct {
 	io.Writer
-	rest []byte // of a character that is not complete yet
+	rest []byte // the first bytes of an incomplete character
 }
 
 // Write implements io.Writer.
@@ -133,8 +134,7 @@ func (s *display) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
-// underlying is what a command's output is written to: for what is passed on as it is,
-// and for those who draw.
+// underlying returns the writer below a display, for output that must not be escaped.
 func underlying(w io.Writer) io.Writer {
 	if s, ok := w.(*display); ok {
 		return s.Writer
@@ -142,7 +142,7 @@ func underlying(w io.Writer) io.Writer {
 	return w
 }
 
-// fileOf is the file behind a command's output, if there is one.
+// fileOf returns the file to which a command's output goes, if it goes to a file.
 func fileOf(w io.Writer) (*os.File, bool) {
 	file, ok := underlying(w).(*os.File)
 	return file, ok

@@ -17,7 +17,7 @@ import (
 	"github.com/till-proxy/till/admin/wire"
 )
 
-// clockSkew is how far two clocks may be apart before somebody is told.
+// clockSkew is how far two clocks may be apart before that is a finding.
 const clockSkew = 30 * time.Second
 
 func doctorCommand(f *globalFlags) *cobra.Command {
@@ -62,7 +62,7 @@ It exits with 1 when it finds an error, and with 0 when there are only warnings.
 	return cmd
 }
 
-// diagnoseServer asks the server, and adds what only its client can see.
+// diagnoseServer asks the server, and adds the findings that only a client can have.
 func (f *globalFlags) diagnoseServer(ctx context.Context) (wire.Diagnosis, error) {
 	c, err := f.client()
 	if err != nil {
@@ -74,7 +74,7 @@ func (f *globalFlags) diagnoseServer(ctx context.Context) (wire.Diagnosis, error
 		return wire.Diagnosis{}, err
 	}
 	found := answer.Findings
-	// The server read its clock somewhere between question and answer.
+	// The server read its clock at some time between the request and the answer.
 	ahead, behind := time.Until(answer.Now), before.Sub(answer.Now)
 	if off := max(ahead, behind); off > clockSkew {
 		found = append(found, wire.Finding{Check: "clock", Level: wire.LevelWarning,
@@ -89,8 +89,8 @@ func (f *globalFlags) diagnoseServer(ctx context.Context) (wire.Diagnosis, error
 	return d, nil
 }
 
-// diagnoseFile looks at a configuration as Caddy would load it. Nothing is
-// started and no store is opened.
+// diagnoseFile examines a configuration as Caddy would load it. It starts nothing
+// and opens no store.
 func diagnoseFile(path, adapter string) (wire.Diagnosis, error) {
 	raw, _, _, err := caddycmd.LoadConfig(path, adapter)
 	if err != nil {
@@ -112,7 +112,8 @@ func diagnoseFile(path, adapter string) (wire.Diagnosis, error) {
 	return wire.NewDiagnosis(backend.Diagnose()), nil
 }
 
-// printDiagnosis shows findings in 80 columns; what is to be pasted stays whole.
+// printDiagnosis prints findings in 80 columns, but breaks no word, because
+// commands are to be pasted.
 func printDiagnosis(w io.Writer, d wire.Diagnosis) error {
 	var b strings.Builder
 	for _, f := range d.Findings {
@@ -135,7 +136,7 @@ func printDiagnosis(w io.Writer, d wire.Diagnosis) error {
 	for _, f := range d.Files {
 		said := f.What + " (" + strings.Join(f.Paths, ", ") + "): looked at " + clockTime(f.ReadAt) + ", "
 		switch {
-		case f.ReadAt.IsZero(): // the server has just started
+		case f.ReadAt.IsZero(): // the server has only just started
 			said = strings.TrimSuffix(said, "looked at never, ") + "not looked at yet"
 		case f.Trouble != "":
 			said += "and what it holds now is not in force"
@@ -154,7 +155,7 @@ func printDiagnosis(w io.Writer, d wire.Diagnosis) error {
 	return err
 }
 
-// clockTime is a time as people read it; the zero one has not come yet.
+// clockTime writes a time for people; the zero time is "never".
 func clockTime(at time.Time) string {
 	if at.IsZero() {
 		return "never"
@@ -162,7 +163,7 @@ func clockTime(at time.Time) string {
 	return at.Local().Format("2006-01-02 15:04:05")
 }
 
-// loopbackURL reports whether a URL is on this machine.
+// loopbackURL reports whether the host of a URL is this machine.
 func loopbackURL(text string) bool {
 	u, err := url.Parse(text)
 	if err != nil {

@@ -17,7 +17,7 @@ import (
 	"github.com/till-proxy/till/token"
 )
 
-// configured are the upstreams of the server, and its base URL.
+// configured is the upstreams of the server, and its base URL.
 type configured wire.UpstreamsAnswer
 
 func (c *client) configured(ctx context.Context) (configured, error) {
@@ -26,8 +26,8 @@ func (c *client) configured(ctx context.Context) (configured, error) {
 	return all, err
 }
 
-// named returns the upstream with that name; only with its name when it has
-// left the configuration.
+// named returns the upstream with that name. If it is no longer configured, only
+// its name is set.
 func (all configured) named(name string) (wire.UpstreamInfo, bool) {
 	i := slices.IndexFunc(all.Upstreams, func(u wire.UpstreamInfo) bool { return u.Name == name })
 	if i < 0 {
@@ -101,9 +101,9 @@ to fill in, because the server does not have it.`,
 	return cmd
 }
 
-// upstreamOf finds which upstream a key is for: as the flag says, else as the
-// key's record says. For a string the holder's own address is asked, since
-// the management API finds no key by its string.
+// upstreamOf finds the upstream that a key is for, from the flag or from the key's
+// record. For a string it asks the address that holders use, because the management
+// API finds no key by its string.
 func (c *client) upstreamOf(ctx context.Context, all configured, base, key, arg, flag string) (wire.UpstreamInfo, error) {
 	name := flag
 	switch {
@@ -130,14 +130,14 @@ func (c *client) upstreamOf(ctx context.Context, all configured, base, key, arg,
 }
 
 const (
-	// holderTimeout bounds the question to the data plane.
+	// holderTimeout bounds a request to the data plane.
 	holderTimeout = 5 * time.Second
-	// maxHolderAnswer bounds what is read of its answer, in bytes.
+	// maxHolderAnswer bounds how much of its answer is read, in bytes.
 	maxHolderAnswer = 1 << 20
 )
 
-// askHolder asks the server, as the key's holder would, which upstream the
-// key is for.
+// askHolder asks the server, as the holder of the key would, which upstream the key
+// is for.
 func askHolder(ctx context.Context, base, key string) (string, error) {
 	ctx, cancel := context.WithTimeout(ctx, holderTimeout)
 	defer cancel()

@@ -17,19 +17,20 @@ import (
 	"github.com/till-proxy/till/token"
 )
 
-// naming is how a command's keys may be named.
+// naming is the way in which a command takes the names of keys.
 type naming struct {
-	// whole asks for an id or a whole name: for what cannot be undone.
+	// whole requires a full id or name, for commands that cannot be undone.
 	whole bool
-	// of are the statuses of the keys that the command is for. A name is that of
-	// the only one of them; others with the name are taken where there is none.
+	// of lists the statuses of the keys that the command is for. If several keys
+	// have a name, it stands for the only one in these statuses; if none is, keys
+	// in other statuses are considered.
 	of []limiter.Status
 }
 
 var (
 	living = []limiter.Status{limiter.Active, limiter.Suspended}
 	ended  = []limiter.Status{limiter.Exhausted, limiter.Expired, limiter.Revoked}
-	// grantable keys are also those that a grant revives.
+	// grantable includes the keys that a grant revives.
 	grantable = append([]limiter.Status{limiter.Exhausted, limiter.Expired}, living...)
 
 	byPrefix = naming{of: living}
@@ -39,25 +40,26 @@ var (
 // candidatesShown bounds how many keys an error lists.
 const candidatesShown = 20
 
-// errKeyString is the answer to a key's string where an id belongs. It does
-// not repeat the string.
+// errKeyString is the error for a key's string in the place of an id. It does not
+// repeat the string.
 var errKeyString = usage("that is the string of a key or token, which belongs in no argument here: name the key by its id or name, see caddy till list")
 
-// isSecret reports whether an argument is a secret in the wrong place.
+// isSecret reports whether an argument looks like the string of a key or an admin
+// token.
 func isSecret(text string) bool {
 	return token.LooksLikeKey(text) || strings.HasPrefix(text, token.AdminPrefix)
 }
 
-// wholeID is an id that nothing is missing of, in any case of letters. It is never
-// taken for a name, or a key that is called like another's id would be found once
-// that is forgotten.
+// wholeID matches a complete id, in upper or lower case. Such a text is never taken
+// for a name: if it were, a key that is named like the id of another key would be
+// found once the other is forgotten.
 var wholeID = regexp.MustCompile(`^(?i)key_[0-9A-HJKMNP-TV-Z]{26}$`)
 
-// find returns the key with that id or name, or, unless a whole one is asked
-// for, the only one whose id or name begins like that.
+// find returns the key with that id or name. Unless how.whole is set, it also finds
+// the only key whose id or name begins with the text.
 //
-// Names are chosen by many, holders of keys too, so the server is asked for
-// exactly the name, and two keys that have it are an error.
+// Many people choose names, even the holders of keys. So the server is asked for
+// exactly that name, and it is an error if two keys have it.
 func (c *client) find(ctx context.Context, text string, how naming) (*wire.KeyObject, error) {
 	if isSecret(text) {
 		return nil, errKeyString
@@ -100,7 +102,7 @@ func (c *client) find(ctx context.Context, text string, how naming) (*wire.KeyOb
 	return keys[0], nil
 }
 
-// named returns the key with exactly that name, nil without one.
+// named returns the key with exactly that name, or nil.
 func (c *client) named(ctx context.Context, name string, how naming) (*wire.KeyObject, error) {
 	keys, more, err := c.all(ctx, url.Values{"name": {name}}, candidatesShown)
 	switch {
@@ -111,7 +113,7 @@ func (c *client) named(ctx context.Context, name string, how naming) (*wire.KeyO
 	}
 	var fit []*wire.KeyObject
 	others, alive := "", orList(how.of)
-	for _, status := range how.of { // the list may be long, of keys that have ended
+	for _, status := range how.of { // the list may be long, of ended keys
 		some, rest, err := c.all(ctx, url.Values{"name": {name}, "status": {string(status)}}, candidatesShown)
 		if err != nil {
 			return nil, err
@@ -119,8 +121,8 @@ func (c *client) named(ctx context.Context, name string, how naming) (*wire.KeyO
 		fit, others = append(fit, some...), cmp.Or(others, rest)
 	}
 	if !slices.Contains(how.of, limiter.Exhausted) {
-		// Some of those come back by themselves: when their budget begins anew, or a
-		// child of theirs ends.
+		// Some exhausted keys come back by themselves: when their budget renews, or
+		// when a child of theirs ends.
 		spent, _, err := c.all(ctx, url.Values{"name": {name}, "status": {string(limiter.Exhausted)}}, 0)
 		if err != nil {
 			return nil, err
@@ -146,8 +148,8 @@ func orList(of []limiter.Status) string {
 	return strings.Join(words, " or ")
 }
 
-// parent is the id of the key that --parent names. A whole id is taken as it is:
-// children outlive the record of a parent.
+// parent returns the id of the key that --parent names. A complete id is not looked
+// up, because children outlive the record of a parent.
 func (c *client) parent(ctx context.Context, text string) (string, error) {
 	if wholeID.MatchString(text) {
 		return text, nil
@@ -159,8 +161,9 @@ func (c *client) parent(ctx context.Context, text string) (string, error) {
 	return k.ID, nil
 }
 
-// candidates lists keys with what tells them apart: ids, which nobody chooses,
-// first, and names, which anybody does, last. flag is that of list which shows all.
+// candidates lists keys with what distinguishes them: first the ids, which nobody
+// can choose, and last the names, which anybody can. flag is the flag with which
+// list shows all of them.
 func candidates(keys []*wire.KeyObject, more, flag string) string {
 	var lines []string
 	for _, k := range keys[:min(len(keys), candidatesShown)] {
@@ -176,7 +179,7 @@ func candidates(keys []*wire.KeyObject, more, flag string) string {
 	return strings.Join(lines, "\n")
 }
 
-// each does something for every argument, also when it fails for some.
+// each calls do for every argument, even after an error, and joins the errors.
 func each(args []string, do func(i int, arg string) error) error {
 	var failed error
 	for i, arg := range args {
