@@ -16,21 +16,21 @@ import (
 	"github.com/till-proxy/till/admin/wire"
 )
 
-// greeting is what `up` says when the server runs.
+// greeting is what `up` prints once the server runs.
 type greeting struct {
 	BaseURL   string              `json:"base_url"`
 	Address   string              `json:"address"` // of the management API
 	Data      string              `json:"data"`
 	Upstreams []wire.UpstreamInfo `json:"upstreams"`
-	// Console is a link that signs in to the dashboard, once.
+	// Console is a one-time link that signs in to the dashboard.
 	Console *wire.Link `json:"console,omitempty"`
-	// Key is the first key, when there was no live one.
+	// Key is the first key. It is only minted if there is no live key.
 	Key   *wire.Minted `json:"key,omitempty"`
 	Notes []string     `json:"notes,omitempty"`
 }
 
-// greet mints the first key, when none of the upstreams has a live one, and a
-// link to the dashboard, when there is one.
+// greet mints the first key, if none of the upstreams has a live key, and makes a
+// link to the dashboard, if there is one.
 func greet(ctx context.Context, socket, dir string, console bool, upstreams []upUpstream) (*greeting, error) {
 	c, err := newClient("unix/" + socket)
 	if err != nil {
@@ -118,7 +118,7 @@ func (g *greeting) printKey(b *strings.Builder, all configured) {
 	}
 }
 
-// command is a command of this program for this server, to paste.
+// command returns a command line for this server, ready to paste.
 func (g *greeting) command(name string, flags ...string) string {
 	words := append([]string{program() + " till " + name}, flags...)
 	if g.Data != filepath.Join(caddy.AppDataDir(), "till") {
@@ -127,7 +127,7 @@ func (g *greeting) command(name string, flags ...string) string {
 	return strings.Join(wrap(words, " ", tableWidth-6), " \\\n    ")
 }
 
-// program is how this process was started.
+// program returns how this program is called on a command line.
 func program() string {
 	path, err := os.Executable()
 	switch {

@@ -17,7 +17,7 @@ import (
 	"github.com/till-proxy/till/token"
 )
 
-// leakFinding is one place, as --json prints it.
+// leakFinding is one place where a string was found, as --json prints it.
 type leakFinding struct {
 	Place string `json:"place"`
 	wire.LeakMatch
@@ -104,10 +104,10 @@ func (s *search) argument(arg string, in io.Reader) error {
 	return s.file(arg, true)
 }
 
-// leakBatch is how many strings one call carries.
+// leakBatch is how many strings are sent in one call.
 const leakBatch = 1000
 
-// report lets the server end what was found, and reports what it did with each string.
+// report has the server revoke what was found, and reports what became of each string.
 func (s *search) report(ctx context.Context, f *globalFlags, dryRun, offline bool) (*leakReport, error) {
 	r := &leakReport{Revoked: []string{}, Findings: []leakFinding{}, Files: s.files, Skipped: s.skipped, DryRun: dryRun}
 	var texts []token.Leak
@@ -138,7 +138,7 @@ func (r *leakReport) ask(ctx context.Context, f *globalFlags, texts []token.Leak
 		n := min(len(texts), leakBatch)
 		var lines strings.Builder
 		for _, l := range texts[:n] {
-			lines.WriteString(l.Text.Reveal() + " ~\n") // nothing may join two of them
+			lines.WriteString(l.Text.Reveal() + " ~\n") // so that two strings are never read as one
 		}
 		var answer wire.LeaksAnswer
 		if err := c.call(ctx, "POST", "/leaks", wire.LeaksBody{Text: lines.String(), DryRun: dryRun}, &answer); err != nil {
@@ -157,7 +157,7 @@ func (r *leakReport) ask(ctx context.Context, f *globalFlags, texts []token.Leak
 	return nil
 }
 
-// states are what is printed of them.
+// states are the texts that are printed for the states.
 var states = map[limiter.LeakState]string{
 	limiter.LeakRevoked:    "revoked",
 	limiter.LeakGraceEnded: "rotated before; the old string was still in its grace, which is ended now",

@@ -16,18 +16,18 @@ import (
 )
 
 const (
-	// leakChunk is how much of a file is in memory, and leakOverlap how much of
-	// it is looked at again with what follows.
+	// leakChunk is how much of a file is held in memory, and leakOverlap how much
+	// of that is searched again together with what follows.
 	leakChunk   = 4 << 20
 	leakOverlap = 64 << 10
-	// maxLeakFile bounds the files of a directory, in bytes. One that is named
-	// itself may have any length.
+	// maxLeakFile bounds the files of a directory, in bytes. A file that is an
+	// argument itself may have any length.
 	maxLeakFile = 1 << 30
-	// sniffed is how much of a file says whether it is text.
+	// sniffed is how much of a file is read to find out whether it is text.
 	sniffed = 8 << 10
 )
 
-// place is where a string stands.
+// place is where a string was found.
 type place struct {
 	leak  token.Leak
 	where string // path:line, or commit:path:line
@@ -35,19 +35,18 @@ type place struct {
 
 // search looks for strings in files and directories.
 type search struct {
-	binary   bool // look into what is no text, too
+	binary   bool // search binary files, too
 	progress *progress
 	warn     func(format string, args ...any)
 
 	places  []place
-	files   int64 // that were looked at
+	files   int64 // that were searched
 	skipped int64 // binary ones
 	failed  int64 // that could not be read
 	chunk   []byte
 }
 
-// tree looks into every regular file below a directory. Links are not
-// followed.
+// tree searches every regular file below a directory. It follows no links.
 func (s *search) tree(root string) error {
 	return filepath.WalkDir(root, func(path string, d fs.DirEntry, err error) error {
 		switch {
@@ -57,7 +56,7 @@ func (s *search) tree(root string) error {
 			s.fail(path, err)
 			return nil
 		case d.IsDir() && d.Name() == "objects" && filepath.Base(filepath.Dir(path)) == ".git":
-			return filepath.SkipDir // compressed: see the command's help for history
+			return filepath.SkipDir // they are compressed; the command's help says how to search the history
 		case !d.Type().IsRegular():
 			return nil
 		}
@@ -84,8 +83,8 @@ func (s *search) fail(path string, err error) {
 	s.warn("%s: not looked at: %v", path, err)
 }
 
-// file looks into one file; named says that it is an argument itself, so it is
-// looked into whatever it holds.
+// file searches one file. named is true for a file that is an argument itself,
+// which is searched even if it is binary.
 func (s *search) file(path string, named bool) error {
 	f, err := os.Open(path)
 	if err != nil {
@@ -109,13 +108,13 @@ func (s *search) file(path string, named bool) error {
 	return s.stream(path, f)
 }
 
-// isText reports whether the beginning of a file is that of a text: without
-// zero bytes, unless it says that it is UTF-16.
+// isText reports whether a file that begins with head is text: it has no zero
+// bytes, or a byte order mark of UTF-16.
 func isText(head []byte) bool {
 	return bytes.HasPrefix(head, []byte("\xff\xfe")) || bytes.HasPrefix(head, []byte("\xfe\xff")) || bytes.IndexByte(head, 0) < 0
 }
 
-// stream looks into what comes from a reader, of any length.
+// stream searches what a reader returns, which may have any length.
 func (s *search) stream(name string, r io.Reader) error {
 	s.files++
 	if s.chunk == nil {
@@ -133,7 +132,7 @@ func (s *search) stream(name string, r io.Reader) error {
 		}
 		s.progress.add(int64(n))
 		text := s.chunk[:have]
-		settled := have // what begins before it is not seen again
+		settled := have // strings that begin before this offset are not found again
 		if !last {
 			settled = have - leakOverlap
 			if i := bytes.LastIndexByte(text[:settled], '\n'); i >= 0 && settled-i < leakOverlap {
@@ -163,8 +162,8 @@ func (s *search) stream(name string, r io.Reader) error {
 	return nil
 }
 
-// tracker knows where in a file a place is; of a diff, where in the file that
-// the diff is about.
+// tracker follows the lines of a text, to know where a place is. In a diff, that is
+// the place in the file that the diff is about.
 type tracker struct {
 	name   string
 	line   int // lines that were passed
@@ -172,19 +171,19 @@ type tracker struct {
 
 	commit           string
 	oldPath, newPath string
-	oldLine, newLine int // the last ones, in a hunk
-	oldLeft, newLeft int // lines that the hunk still has
+	oldLine, newLine int // the last lines that were read in a hunk
+	oldLeft, newLeft int // lines that are left in the hunk
 }
 
-// pass goes on from one offset to the beginning of the line that another is
-// in, and returns that.
+// pass reads the lines from one offset up to the line that holds another, and
+// returns the offset at which that line begins.
 func (t *tracker) pass(text []byte, from, to int) int {
 	for {
 		i := bytes.IndexByte(text[from:], '\n')
 		if i < 0 || from+i >= to {
 			return from
 		}
-		if !t.partly { // else its beginning was seen before
+		if !t.partly { // otherwise only its end is in this chunk
 			t.read(text[from : from+i])
 		}
 		t.partly = false
@@ -193,13 +192,13 @@ func (t *tracker) pass(text []byte, from, to int) int {
 	}
 }
 
-// read takes note of a line that ends.
+// read follows what a complete line says about the place.
 func (t *tracker) read(line []byte) {
 	if t.oldLeft > 0 || t.newLeft > 0 {
 		t.inHunk(line)
 		return
 	}
-	const longest = 4 << 10 // of what diffs say about themselves
+	const longest = 4 << 10 // of the header lines of a diff
 	if len(line) == 0 || len(line) > longest {
 		return
 	}
@@ -285,7 +284,7 @@ func (t *tracker) inHunk(line []byte) {
 	}
 }
 
-// where is the place of a line that begins at an offset.
+// where returns the place of the line that begins at an offset.
 func (t *tracker) where(text []byte, begin int) string {
 	commit := ""
 	if t.commit != "" {

@@ -15,7 +15,8 @@ import (
 	"github.com/till-proxy/till/admin/wire"
 )
 
-// filterFlags pick keys, under their names in the API with - for _.
+// filterFlags are the flags that pick keys. They are named like the filters of the
+// API, with - in place of _.
 var filterFlags = map[string]string{
 	"status":     "active, exhausted, expired, revoked or suspended",
 	"upstream":   "keys for this upstream",
@@ -118,8 +119,8 @@ func withoutSalts(keys []*wire.KeyObject) (n int) {
 	return n
 }
 
-// all follows the pages until limit keys are there; 0 takes all. more is the
-// cursor of what follows.
+// all follows the pages until it has limit keys; 0 stands for all of them. more is
+// the cursor of the next page.
 func (c *client) all(ctx context.Context, q url.Values, limit int) (keys []*wire.KeyObject, more string, err error) {
 	keys = []*wire.KeyObject{}
 	for {
@@ -145,7 +146,8 @@ const (
 	nameColumn = 1
 )
 
-// printTable cuts the upstream, which is not always short. Ids stay whole, because they are there to be pasted.
+// printTable prints a table of keys. It shortens long names of upstreams, but no
+// ids, because people paste them.
 func printTable(w io.Writer, keys []*wire.KeyObject, now time.Time) error {
 	if len(keys) == 0 {
 		_, err := fmt.Fprintln(w, "No keys. Mint one with: caddy till create --max-activations 500")
@@ -169,7 +171,8 @@ func printTable(w io.Writer, keys []*wire.KeyObject, now time.Time) error {
 	return printRows(w, rows)
 }
 
-// printRows fits 80 columns: the second one, which has names, gives way.
+// printRows prints a table that fits into 80 columns. If it is too wide, the second
+// column, which has the names, is shortened.
 func printRows(w io.Writer, rows [][]string) error {
 	widths := make([]int, len(rows[0]))
 	total := len(widths) - 1
@@ -204,8 +207,8 @@ func orDash(s string) string {
 	return s
 }
 
-// compact writes a count in at most four characters, up to a trillion. It
-// rounds down, so that what is used up is never shown before it is.
+// compact writes a count of less than a trillion in at most four characters. It
+// rounds down, so that a limit never looks used up before it is.
 func compact(n int64) string {
 	switch {
 	case n < 10_000:
@@ -218,7 +221,7 @@ func compact(n int64) string {
 	return strconv.FormatInt(n/1_000_000_000, 10) + "G"
 }
 
-// dependsOn asks for the keys that depend on a real key.
+// dependsOn adds a filter for the keys that depend on a real key.
 func (c *client) dependsOn(cmd *cobra.Command, q url.Values, upstreamKey string) error {
 	body := make(map[string]any)
 	if err := upstreamKeyFlag(body, upstreamKey, cmd.InOrStdin(), "list"); err != nil {

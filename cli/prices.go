@@ -67,7 +67,7 @@ the built-in ones, with those of its configuration in their place.`,
 	}
 }
 
-// printPrice tells what else is known of a model, and how well.
+// printPrice prints the details of a price that are not in the table.
 func printPrice(w io.Writer, p *wire.PriceObject) error {
 	var b strings.Builder
 	fmt.Fprintf(&b, "\n%s\n", prose.Cut(p.Provider+"/"+p.Model, 78))

@@ -20,8 +20,8 @@ const (
 	inKeys  unit = "keys"
 )
 
-// progress shows how far long work has come, on one line of a terminal that
-// goes away with the work. In a pipe, and on a terminal that cannot redraw a
+// progress shows the progress of long work on one line of a terminal, which it
+// removes when the work is done. In a pipe, and on a terminal that cannot redraw a
 // line, it prints nothing. Its methods may be called from several goroutines.
 //
 //	p := showProgress(cmd.ErrOrStderr(), "Revoking", inKeys)
@@ -32,7 +32,7 @@ type progress struct {
 	what string
 	unit unit
 
-	done, total atomic.Int64 // total 0: not known
+	done, total atomic.Int64 // a total of 0 is not known
 
 	w             io.Writer // nil: silent
 	columns       func() int
@@ -42,12 +42,12 @@ type progress struct {
 
 const (
 	progressEvery = 100 * time.Millisecond
-	// progressAfter spares short work the flicker.
+	// progressAfter keeps short work from flickering.
 	progressAfter = 300 * time.Millisecond
 	clearLine     = "\r\x1b[K"
 )
 
-// showProgress begins to show work on w; whoever begins it calls end.
+// showProgress begins to show work on w. The caller must call end.
 func showProgress(w io.Writer, what string, u unit) *progress {
 	p := &progress{what: what, unit: u, began: time.Now()}
 	file, ok := terminal(w)
@@ -61,8 +61,7 @@ func showProgress(w io.Writer, what string, u unit) *progress {
 	return p
 }
 
-// terminal returns the file behind w when it is a terminal that can redraw a
-// line.
+// terminal returns the file behind w if it is a terminal that can redraw a line.
 func terminal(w io.Writer) (*os.File, bool) {
 	file, ok := fileOf(w)
 	if !ok || !term.IsTerminal(int(file.Fd())) || os.Getenv("TERM") == "dumb" {
@@ -71,7 +70,7 @@ func terminal(w io.Writer) (*os.File, bool) {
 	return file, true
 }
 
-// columnsOf is how wide a terminal is now.
+// columnsOf returns the present width of a terminal.
 func columnsOf(file *os.File) int {
 	if width, _, err := term.GetSize(int(file.Fd())); err == nil && width > 0 {
 		return width
@@ -79,22 +78,22 @@ func columnsOf(file *os.File) int {
 	return tableWidth
 }
 
-// of says how much there is to do in all.
+// of sets how much there is to do in total.
 func (p *progress) of(total int64) { p.total.Store(total) }
 
-// set says how much is done.
+// set sets how much is done.
 func (p *progress) set(done int64) { p.done.Store(done) }
 
-// add says that n more are done.
+// add adds n to what is done.
 func (p *progress) add(n int64) { p.done.Add(n) }
 
-// Write counts bytes that pass, as one of several writers.
+// Write counts bytes, as one of the writers of an io.MultiWriter.
 func (p *progress) Write(b []byte) (int, error) {
 	p.add(int64(len(b)))
 	return len(b), nil
 }
 
-// end takes the line away. It may be called more than once, by one goroutine.
+// end removes the line. It may be called more than once, but only by one goroutine.
 func (p *progress) end() {
 	if p.w == nil {
 		return
@@ -116,7 +115,7 @@ func (p *progress) run() {
 			if passed < progressAfter {
 				continue
 			}
-			// A terminal that went away is no reason to stop the work.
+			// A terminal that has gone is no reason to stop the work.
 			_, _ = io.WriteString(p.w, clearLine+p.line(passed, p.columns()-1))
 			shown = true
 		case <-p.stop:
@@ -128,8 +127,8 @@ func (p *progress) run() {
 	}
 }
 
-// line is what is shown: with a bar and the time left where the total is
-// known. What does not fit is left out, from the end.
+// line returns the line that is shown, with a bar and the time left if the total is
+// known. Parts at its end that do not fit are left out.
 func (p *progress) line(passed time.Duration, columns int) string {
 	done, total := p.done.Load(), p.total.Load()
 	parts := []string{p.what}
@@ -173,16 +172,16 @@ func (p *progress) noun() string {
 	return " " + string(p.unit)
 }
 
-// meter draws how much of a whole is done, full only when all is.
+// meter draws a bar of how much is done. It is full only if everything is.
 func meter(done, total int64, width int) string {
 	filled := int(float64(width) * float64(done) / float64(total))
 	return "[" + strings.Repeat("#", filled) + strings.Repeat(".", width-filled) + "]"
 }
 
-// percent rounds down, so that 100 is all.
+// percent rounds down, so that 100 means everything.
 func percent(done, total int64) int64 { return int64(float64(done) / float64(total) * 100) }
 
-// clock writes a duration as short as a line needs it: 4s, 2m10s, 3h05m.
+// clock writes a duration in a short form: 4s, 2m10s, 3h05m.
 func clock(d time.Duration) string {
 	d = d.Round(time.Second)
 	switch {

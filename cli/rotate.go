@@ -50,7 +50,8 @@ change that one there: no key needs a new string.`,
 			if err != nil || after == nil {
 				return err
 			}
-			// The key is printed whatever happens: it is shown this once.
+			// The key is printed even after an error, because it is shown only this
+			// once.
 			info, err := c.upstream(cmd.Context(), after.Upstream)
 			_, printed := fmt.Fprint(cmd.OutOrStdout(), former(after))
 			return errors.Join(printMinted(cmd.OutOrStdout(), &after.Minted, info), printed, err)
@@ -61,7 +62,7 @@ change that one there: no key needs a new string.`,
 	return cmd
 }
 
-// former says what becomes of the string that the key had.
+// former says what becomes of the string that the key had before.
 func former(r *wire.Rotated) string {
 	var b strings.Builder
 	b.WriteString("Rotated  the former string ")

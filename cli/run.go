@@ -18,21 +18,21 @@ import (
 	"github.com/till-proxy/till/token"
 )
 
-// What `run` exits with when it is not its command's own status, as shells and
-// env(1) have it.
+// These are the exit codes of `run` itself, in addition to those of its command.
+// They are those of shells and env(1).
 const (
 	exitRun           = 125 // till itself failed
 	exitNotExecutable = 126
 	exitNotFound      = 127
-	exitSignal        = 128 // and the signal's number
+	exitSignal        = 128 // plus the signal's number
 )
 
 const runName = "run"
 
-// runLifetime is how long the key of a command lives, unless it is to be less.
+// runLifetime is how long the key of a command lives at most, and by default.
 const runLifetime = 24 * time.Hour
 
-// runOptions is how `run` was asked to run a command.
+// runOptions are the flags of `run`.
 type runOptions struct {
 	*globalFlags
 	limits    limitFlags
@@ -68,13 +68,13 @@ there, 125 when till itself failed.`,
 		RunE: func(cmd *cobra.Command, args []string) error { return o.run(cmd, args) },
 	}
 	s := cmd.Flags()
-	s.SetInterspersed(false) // what follows CMD is CMD's
+	s.SetInterspersed(false) // the arguments after CMD belong to CMD
 	s.StringSliceVar(&o.upstreams, "upstream", nil, "an upstream to mint a key for, repeatable (default: the only one)")
 	o.limits.add(cmd)
 	s.StringVar(&o.base, "base-url", "", "the address that CMD uses (default: the server's public_url)")
 	s.StringSliceVar(&o.pass, "pass-env", nil, "a variable that CMD sees although it holds a credential")
 	for _, name := range []string{"unlimited", "self-revoke"} {
-		s.Lookup(name).Hidden = true // of no use for a key that ends with its command
+		s.Lookup(name).Hidden = true // they make no sense for a key that ends with its command
 	}
 	return cmd
 }
@@ -96,10 +96,10 @@ func (o *runOptions) run(cmd *cobra.Command, args []string) error {
 		return err
 	}
 	s := &session{cmd: cmd, client: c, signals: make(chan os.Signal, 16), began: time.Now()}
-	signal.Notify(s.signals, relayed()...) // from here on, one has to end in revocation
+	signal.Notify(s.signals, relayed()...) // from here on, a signal must end in revocation
 	defer signal.Stop(s.signals)
 
-	// Before there is a key, so that none is without a watcher.
+	// The watcher starts before a key is minted, so that no key is without a watcher.
 	if s.watch, err = startWatcher(); err != nil {
 		return fmt.Errorf("starting the process that revokes the key should this one be killed: %w", err)
 	}
@@ -112,7 +112,7 @@ func (o *runOptions) run(cmd *cobra.Command, args []string) error {
 	switch {
 	case errors.As(err, &own):
 		return err
-	case err != nil && status != 0: // the command's status says more
+	case err != nil && status != 0: // the command's status matters more
 		fmt.Fprintln(cmd.ErrOrStderr(), "Error:", token.Scrub(errorText(err)))
 		fallthrough
 	case status != 0:
@@ -121,11 +121,11 @@ func (o *runOptions) run(cmd *cobra.Command, args []string) error {
 	return err
 }
 
-// executable finds a command as a shell does.
+// executable finds a command in the same way as a shell.
 func executable(name string) (string, error) {
 	path, err := exec.LookPath(name)
 	switch {
-	case err == nil, errors.Is(err, exec.ErrDot): // whoever has "." in PATH wants it
+	case err == nil, errors.Is(err, exec.ErrDot): // "." in PATH is intended
 		return path, nil
 	case errors.Is(err, exec.ErrNotFound), errors.Is(err, fs.ErrNotExist):
 		return "", &statusError{exitNotFound, fmt.Errorf("%s: there is no such command", name)}
@@ -133,7 +133,7 @@ func executable(name string) (string, error) {
 	return "", &statusError{exitNotExecutable, fmt.Errorf("%s cannot be executed: %w", name, errors.Unwrap(err))}
 }
 
-// body is the mint that all keys have in common.
+// body returns the body with which all keys are minted.
 func (o *runOptions) body(cmd *cobra.Command, command string) (map[string]any, error) {
 	if len(o.upstreams) > 1 && o.limits.upstreamKey != "" {
 		return nil, usage("--upstream-key is one upstream's key: name one --upstream")

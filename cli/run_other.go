@@ -7,13 +7,13 @@ import (
 	"os/exec"
 )
 
-// relayed is what `run` passes on: here only an interruption, which its command
-// has had from the terminal.
+// relayed lists the signals that `run` handles. On this system that is only the
+// interrupt, which the terminal sends to the command, too.
 func relayed() []os.Signal { return []os.Signal{os.Interrupt} }
 
 func fromTerminal(os.Signal) bool { return true }
 
 func detach(*exec.Cmd) {}
 
-// keepTerminal leaves the terminal to the shell.
+// keepTerminal does nothing on this system: the shell restores the terminal.
 func keepTerminal() (restore func()) { return func() {} }

@@ -13,31 +13,31 @@ import (
 	"golang.org/x/term"
 )
 
-// relayed are the signals that `run` passes on to its command, but for those
-// that whoever started it wants ignored. What stops and continues a job goes to
-// all of its processes by itself.
+// relayed lists the signals that `run` passes on to its command, except for those
+// that its parent set to be ignored. Signals that stop and continue a job reach all
+// of its processes anyway.
 func relayed() []os.Signal {
 	all := []os.Signal{syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP, syscall.SIGQUIT, syscall.SIGUSR1, syscall.SIGUSR2}
 	return slices.DeleteFunc(all, signal.Ignored)
 }
 
-// foreground opens the terminal that this process is in the foreground of; nil
-// when there is none.
+// foreground opens the terminal in whose foreground this process runs. It returns
+// nil if there is none.
 func foreground() *os.File {
 	tty, err := os.Open("/dev/tty")
 	if err != nil {
 		return nil
 	}
 	if group, err := unix.IoctlGetInt(int(tty.Fd()), unix.TIOCGPGRP); err != nil || group != unix.Getpgrp() {
-		_ = tty.Close() // it was only asked
+		_ = tty.Close() // it was only queried
 		return nil
 	}
 	return tty
 }
 
-// fromTerminal reports whether a terminal sent the signal, to every process in
-// the foreground: then the command has it already, and many take a second one
-// to be impatience.
+// fromTerminal reports whether a terminal sent the signal to every process in the
+// foreground. Then the command has received it already, and many commands take a
+// second one for impatience.
 func fromTerminal(s os.Signal) bool {
 	if s != syscall.SIGINT && s != syscall.SIGQUIT {
 		return false
@@ -46,30 +46,31 @@ func fromTerminal(s os.Signal) bool {
 	if tty == nil {
 		return false
 	}
-	_ = tty.Close() // it was only asked
+	_ = tty.Close() // it was only queried
 	return true
 }
 
-// keepTerminal returns what sets the terminal as it is now. Shells do that after
-// a command that a signal ended, which could not; but what they see is run, which
-// ends by itself.
+// keepTerminal returns a function that restores the present state of the terminal.
+// A shell restores it after a command that was ended by a signal and could not do
+// so itself; but the shell only sees `run`, which exits normally.
 func keepTerminal() (restore func()) {
 	tty := foreground()
 	if tty == nil {
 		return func() {}
 	}
-	defer tty.Close() //nolint:errcheck // it was only asked
+	defer tty.Close() //nolint:errcheck // it was only queried
 	state, err := term.GetState(int(tty.Fd()))
 	if err != nil {
 		return func() {}
 	}
 	return func() {
-		if tty := foreground(); tty != nil { // whoever is not would be stopped
-			_ = term.Restore(int(tty.Fd()), state) // what failed is said on it
+		if tty := foreground(); tty != nil { // a process in the background would be stopped
+			_ = term.Restore(int(tty.Fd()), state) // an error could only be printed on this very terminal
 			_ = tty.Close()
 		}
 	}
 }
 
-// detach keeps a process out of the reach of the terminal's signals.
+// detach starts a process in its own session, which the signals of the terminal do
+// not reach.
 func detach(cmd *exec.Cmd) { cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true} }

@@ -10,24 +10,24 @@ import (
 	"github.com/till-proxy/till/upstream"
 )
 
-// runKey is a key that `run` minted, and what it is for.
+// runKey is a key that `run` minted, and the upstream that it is for.
 type runKey struct {
 	*wire.Minted
 	info wire.UpstreamInfo
 }
 
-// ownVariables are those of this program: a command that is given a scoped key
+// ownVariables are the variables of this program. A command that gets a scoped key
 // has no business with the management API.
 var ownVariables = []string{"TILL_TOKEN", "TILL_ADDRESS", "TILL_DATA", "TILL_DATABASE_URL", echoVariable}
 
-// shortestSecret is how long a credential is at least, in bytes, for other
-// variables with the same text to be taken out, too.
+// shortestSecret is the length in bytes from which a credential is long enough that
+// other variables which contain it are removed, too.
 const shortestSecret = 16
 
-// runEnviron is the environment of a command that is to use these keys alone:
-// that of run with their variables, and without any credential of any preset or
-// configured upstream. notes say what somebody may wonder about. Variables in
-// pass stay as they are.
+// runEnviron returns the environment of a command that is to use only these keys:
+// the environment of run with the variables for the keys, and without the
+// credentials of any preset or configured upstream. The variables named in pass
+// stay as they are. notes explain what may surprise people.
 func runEnviron(h *handover, keys []runKey, all []wire.UpstreamInfo, pass []string) (env, notes []string) {
 	set, notes := runVariables(h, keys)
 	out := withheld(all)
@@ -57,8 +57,9 @@ func runEnviron(h *handover, keys []runKey, all []wire.UpstreamInfo, pass []stri
 	return env, notes
 }
 
-// runVariables are the variables that point clients at this server. One that
-// several upstreams' clients read belongs to the upstream that comes first.
+// runVariables returns the variables that point clients at this server. A variable
+// that the clients of several upstreams read is set for the first of these
+// upstreams.
 func runVariables(h *handover, keys []runKey) (set []clients.Variable, notes []string) {
 	add := func(name, value string) bool {
 		if i := slices.IndexFunc(set, func(v clients.Variable) bool { return v.Name == name }); i >= 0 {
@@ -105,10 +106,10 @@ func runVariables(h *handover, keys []runKey) (set []clients.Variable, notes []s
 	return set, notes
 }
 
-// keyVariable holds the key for an upstream, whatever others there are.
+// keyVariable is the name of the variable that always holds the key for this upstream.
 func keyVariable(name string) string { return "TILL_KEY_" + variableName(name) }
 
-// variableName makes a part of a variable's name.
+// variableName turns a text into a part of a variable's name.
 func variableName(s string) string {
 	return strings.Map(func(r rune) rune {
 		if r >= 'A' && r <= 'Z' || r >= '0' && r <= '9' {
@@ -118,8 +119,8 @@ func variableName(s string) string {
 	}, strings.ToUpper(s))
 }
 
-// withheld are the variables that a command must not see: the credentials of
-// every preset, also of those that no key is for.
+// withheld returns the variables that a command must not see: the credentials of
+// every preset, even of those for which it gets no key.
 func withheld(all []wire.UpstreamInfo) map[string]bool {
 	out := make(map[string]bool)
 	for _, name := range ownVariables {
@@ -143,9 +144,8 @@ func withheld(all []wire.UpstreamInfo) map[string]bool {
 	return out
 }
 
-// namesSlot reports whether a variable makes an SDK send a credential of its
-// own, beside the scoped key or instead of it: OPENAI_CUSTOM_HEADERS and the
-// like.
+// namesSlot reports whether a variable, such as OPENAI_CUSTOM_HEADERS, makes an SDK
+// send another credential beside the scoped key or in place of it.
 func namesSlot(name, value string) bool {
 	if !strings.HasSuffix(name, "_CUSTOM_HEADERS") {
 		return false

@@ -22,7 +22,7 @@ import (
 	"github.com/till-proxy/till/admin/wire"
 )
 
-// session is one command with its keys, from mint to revocation.
+// session is one command with its keys, from their mint to their revocation.
 type session struct {
 	cmd     *cobra.Command
 	client  *client
@@ -37,15 +37,16 @@ type session struct {
 	watch *watcher
 }
 
-// mint mints the keys, tells the watcher of them, and makes arguments and
-// environment of the command. Keys may be there also with an error.
+// mint mints the keys, hands them to the watcher, and makes the arguments and the
+// environment of the command. There may be keys even if it returns an error.
 func (s *session) mint(o *runOptions, body map[string]any, args []string) (err error) {
 	defer func() {
 		if len(s.keys) > 0 {
 			err = errors.Join(err, s.watch.order(s.client, s.base, s.keys))
 		}
 	}()
-	// A key whose mint is cut off is known to nobody, and ends by its time.
+	// If a mint is interrupted, nobody knows its key, and the key ends with its
+	// lifetime.
 	ctx, stop := signal.NotifyContext(s.cmd.Context(), relayed()...)
 	defer stop()
 	all, err := s.client.configured(ctx)
@@ -57,8 +58,8 @@ func (s *session) mint(o *runOptions, body map[string]any, args []string) (err e
 		return usage("the server does not know its address: say --base-url, or set public_url in its configuration")
 	}
 	s.base = base
-	// With several upstreams, which one a key without a name is for depends on the
-	// caller's role, and the server says it with the key.
+	// If there are several upstreams and none is named, the caller's role decides
+	// which one a key is for, and only the answer to the mint says which.
 	chosen := len(o.upstreams) > 0 || len(all.Upstreams) <= 1
 	if chosen {
 		if err := s.handOver(all, o, args); err != nil {
@@ -101,7 +102,7 @@ func (s *session) mint(o *runOptions, body map[string]any, args []string) (err e
 	return nil
 }
 
-// handOver finds out how the command is told where to go.
+// handOver finds out how the command has to be pointed at this server.
 func (s *session) handOver(all configured, o *runOptions, args []string) error {
 	s.over = &handover{args: args, base: s.base, environ: os.Environ()}
 	for _, name := range o.upstreams {
@@ -126,11 +127,11 @@ func (s *session) handOver(all configured, o *runOptions, args []string) error {
 	return configure(s.over)
 }
 
-// execute runs the command and returns its status. Beside it runs the watcher,
-// who revokes the keys when this process cannot.
+// execute runs the command and returns its status. The watcher runs at the same
+// time, and revokes the keys if this process cannot.
 func (s *session) execute(path string) (status int, err error) {
 	select {
-	case signal := <-s.signals: // while the keys were minted
+	case signal := <-s.signals: // it came while the keys were minted
 		return exitSignal + signalNumber(signal), nil
 	default:
 	}
@@ -160,15 +161,15 @@ func (s *session) execute(path string) (status int, err error) {
 	return child.ProcessState.ExitCode(), nil
 }
 
-// relay passes signals on until the command has ended.
+// relay passes signals on to the command until it has ended.
 func relay(signals <-chan os.Signal, to *os.Process, ended <-chan struct{}) {
 	for {
 		select {
 		case s := <-signals:
 			if fromTerminal(s) {
-				continue // the command has it, too
+				continue // the command has received it, too
 			}
-			_ = to.Signal(s) // an error says that it has ended
+			_ = to.Signal(s) // an error means that it has ended
 		case <-ended:
 			return
 		}
@@ -182,20 +183,21 @@ func signalNumber(s os.Signal) int {
 	return 0
 }
 
-// used is what a command's key has used, once it is revoked.
+// used is a key of the command after its revocation, with what it has used.
 type used struct {
 	wire.KeyObject
 	StreamsCut int64 `json:"streams_cut"`
 }
 
 const (
-	// revokeWithin is how long `run` tries to revoke; its watcher goes on.
+	// revokeWithin is how long `run` tries to revoke the keys. After that its
+	// watcher goes on.
 	revokeWithin = 10 * time.Second
-	// settleWithin is how long it waits for what was running to be counted.
+	// settleWithin is how long it waits until running requests are counted.
 	settleWithin = 2 * time.Second
 )
 
-// finish revokes the keys and says what was used.
+// finish revokes the keys and prints what was used.
 func (s *session) finish(asJSON bool, status int) (err error) {
 	if s.over != nil && s.over.dir != "" {
 		defer func() { err = errors.Join(err, os.RemoveAll(s.over.dir)) }()
@@ -222,7 +224,7 @@ func (s *session) finish(asJSON bool, status int) (err error) {
 	p.end()
 	if failed == nil {
 		s.watch.dismiss()
-	} // else it goes on trying
+	} // otherwise the watcher goes on trying
 	w := s.cmd.ErrOrStderr()
 	if asJSON {
 		return errors.Join(failed, encode(w, map[string]any{"status": status, "seconds": int64(took.Seconds()), "keys": report}, ""))
@@ -230,14 +232,14 @@ func (s *session) finish(asJSON bool, status int) (err error) {
 	return errors.Join(failed, printUsed(w, report, took))
 }
 
-// ending is a key that is to end with its command.
+// ending is a key that must end with its command.
 type ending struct {
 	ID  string `json:"id"`
 	Key string `json:"key"`
 }
 
-// endRun revokes a key: as who minted it, or, where the role may mint and not
-// revoke, as its holder.
+// endRun revokes a key as the caller who minted it or, if the caller's role may
+// mint but not revoke, as the holder of the key.
 func (c *client) endRun(ctx context.Context, base string, k ending, reason string) (*used, error) {
 	u, err := c.revokeRun(ctx, k.ID, reason)
 	var no *apiError
@@ -266,7 +268,7 @@ func (c *client) endRun(ctx context.Context, base string, k ending, reason strin
 	return u, nil
 }
 
-// revokeRun revokes a key, and tries again while the server does not answer.
+// revokeRun revokes a key. It tries again while the server does not answer.
 func (c *client) revokeRun(ctx context.Context, id, reason string) (*used, error) {
 	u := &used{}
 	for pause := 100 * time.Millisecond; ; pause = min(2*pause, 5*time.Second) {
@@ -275,7 +277,7 @@ func (c *client) revokeRun(ctx context.Context, id, reason string) (*used, error
 		switch {
 		case err == nil:
 			return u, c.awaitSettled(ctx, u)
-		case errors.As(err, &no) && no.code == "not_found": // and so nobody uses it
+		case errors.As(err, &no) && no.code == "not_found": // so nobody can use it
 			u.ID = id
 			return u, nil
 		case errors.As(err, &no) && no.status < 500:
@@ -289,26 +291,26 @@ func (c *client) revokeRun(ctx context.Context, id, reason string) (*used, error
 	}
 }
 
-// awaitSettled looks again until nothing of a revoked key is in flight.
+// awaitSettled polls a revoked key until it has no request in flight.
 func (c *client) awaitSettled(ctx context.Context, u *used) error {
 	ctx, cancel := context.WithTimeout(ctx, settleWithin)
 	defer cancel()
 	for u.HeldActivations > 0 {
 		select {
 		case <-ctx.Done():
-			return nil // it is counted at what it holds
+			return nil // it is counted at what its requests hold
 		case <-time.After(50 * time.Millisecond):
 		}
 		var k wire.KeyObject
 		if err := c.call(ctx, "GET", "/keys/"+url.PathEscape(u.ID), nil, &k); err != nil {
-			return nil // revoked it is, and this was only for the figures
+			return nil // the key is revoked, and only the figures are missing
 		}
 		u.KeyObject = k
 	}
 	return nil
 }
 
-// printUsed says what a command used, in 80 columns.
+// printUsed prints what a command used, in 80 columns.
 func printUsed(w io.Writer, report []*used, took time.Duration) error {
 	for _, u := range report {
 		words := []string{"till:"}

@@ -15,28 +15,29 @@ import (
 	"github.com/till-proxy/till/upstream"
 )
 
-// handover is how `run` tells a command where to go, on top of the variables
-// that the SDKs read. It is made before there is a key, and holds none.
+// handover is how `run` points a command at this server, in addition to the
+// variables that the SDKs read. It may be made before a key is minted, and holds
+// none.
 type handover struct {
 	args      []string // the command's own
 	base      string
-	upstreams []wire.UpstreamInfo // that it gets keys for, by order
-	environ   []string            // of run
-	dir       string              // for files that end with the command
+	upstreams []wire.UpstreamInfo // for which it gets keys, in this order
+	environ   []string            // the environment of run
+	dir       string              // for files that are removed when the command ends
 
 	set     []clients.Variable
 	without []string // variables that the SDKs read and this command must not see
-	before  []string // arguments to come before its own
+	before  []string // arguments that precede its own
 }
 
-// toolHandover tells one command. It fails where the command would go to the
-// vendor all the same, with a key that means nothing there.
+// toolHandover sets up one command. It fails if the command would still call the
+// vendor, with a key that is not valid there.
 type toolHandover func(*handover) error
 
-// runTools are the commands that do not take all they need from the variables
-// that the SDKs read, or that need them to be fewer.
+// runTools lists the commands for which the variables that the SDKs read are not
+// enough, or are too many.
 var runTools = map[string]toolHandover{
-	// It asks people about this variable, and warns when it has both.
+	// claude asks people about this variable, and warns if both are set.
 	"claude": func(h *handover) error {
 		h.without = []string{"ANTHROPIC_API_KEY"}
 		return nil
@@ -51,21 +52,21 @@ var runTools = map[string]toolHandover{
 	"qwen":     (*handover).qwen,
 }
 
-// tool is the name of a command, whatever its path.
+// tool returns the name of a command without its path.
 func tool(command string) string {
 	return strings.TrimSuffix(strings.TrimSuffix(filepath.Base(command), ".exe"), ".cmd")
 }
 
-// vendorNames is what a command calls the vendors, by preset.
+// vendorNames maps presets to the names that a command has for their vendors.
 type vendorNames map[string]string
 
-// vendors are the upstreams that the command knows, each by its name for it. One
-// that comes second for the same name gets nothing, as with variables.
+// vendors returns the upstreams with the command's names for them. Of several
+// upstreams with the same name only the first counts, as with variables.
 func (h *handover) vendors(names vendorNames) (found []vendorAt, err error) {
 	for _, u := range h.upstreams {
 		p, ok := upstream.Lookup(u.Preset)
 		if !ok {
-			continue // no vendor of models
+			continue // it is not a vendor of models
 		}
 		name, ok := names[u.Preset]
 		switch {
@@ -85,7 +86,7 @@ type vendorAt struct {
 	*upstream.Preset
 }
 
-// has reports whether an argument of the command's own sets a flag.
+// has reports whether the command's own arguments set one of the flags.
 func (h *handover) has(flags ...string) bool {
 	return slices.ContainsFunc(h.args[1:], func(arg string) bool {
 		name, _, _ := strings.Cut(arg, "=")
@@ -102,7 +103,7 @@ func (h *handover) variable(name string) string {
 	return ""
 }
 
-// file writes a file that ends with the command.
+// file writes a file that is removed when the command ends.
 func (h *handover) file(name string, content any) (path string, err error) {
 	text, ok := content.(string)
 	if !ok {
@@ -116,8 +117,8 @@ func (h *handover) file(name string, content any) (path string, err error) {
 	return path, os.WriteFile(path, []byte(text), 0o600)
 }
 
-// codex gets the address by arguments: it takes it from no variable, and would go
-// to the vendor with whoever is signed in. The key stays in the environment.
+// codex gets the address by arguments. It reads it from no variable, and would call
+// the vendor as the user who is signed in. The key stays in the environment.
 func (h *handover) codex() error {
 	i := slices.IndexFunc(h.upstreams, func(u wire.UpstreamInfo) bool { return u.Preset == "openai" })
 	if i >= 0 {
@@ -128,8 +129,8 @@ func (h *handover) codex() error {
 	return nil
 }
 
-// opencode reads the addresses of all vendors from its configuration alone, which
-// a variable adds to. What is in that variable already stays.
+// opencode reads the addresses of vendors only from its configuration, to which a
+// variable can add. What is already in that variable is kept.
 func (h *handover) opencode() error {
 	found, err := h.vendors(vendorNames{"openai": "openai", "anthropic": "anthropic", "gemini": "google"})
 	if err != nil || len(found) == 0 {
@@ -150,10 +151,10 @@ func (h *handover) opencode() error {
 	return err
 }
 
-// base is the address of an SDK whose base URLs have the version.
+// base returns the address for an SDK whose base URL includes the version.
 func (v vendorAt) base(base string) string { return base + v.Prefix }
 
-// put sets a member of nested objects.
+// put sets a member in nested objects.
 func put(in map[string]any, value any, path ...string) {
 	for _, name := range path[:len(path)-1] {
 		next, ok := in[name].(map[string]any)
@@ -166,7 +167,7 @@ func put(in map[string]any, value any, path ...string) {
 	in[path[len(path)-1]] = value
 }
 
-// pi takes the addresses of the vendors that it knows from an extension.
+// pi reads the addresses of its vendors from an extension.
 func (h *handover) pi() error {
 	found, err := h.vendors(vendorNames{"openai": "openai", "anthropic": "anthropic", "gemini": "google"})
 	if err != nil || len(found) == 0 {
@@ -187,8 +188,8 @@ func (h *handover) pi() error {
 	return err
 }
 
-// cline takes the address from its settings of providers, and the key from the
-// vendor's variable.
+// cline reads the address from its provider settings, and the key from the vendor's
+// variable.
 func (h *handover) cline() error {
 	found, err := h.vendors(vendorNames{"openai": "openai-compatible", "anthropic": "anthropic", "gemini": "gemini"})
 	if err != nil || len(found) == 0 {
@@ -205,7 +206,7 @@ func (h *handover) cline() error {
 	return err
 }
 
-// cn takes the address from its configuration alone.
+// cn reads the address only from its configuration.
 func (h *handover) cn() error {
 	if h.has("--config") {
 		return nil
@@ -214,7 +215,7 @@ func (h *handover) cn() error {
 		"run it with --config FILE, whose models have apiBase: " + h.base + "/v1 (docs/clients.md)")
 }
 
-// goose has variables of its own.
+// goose has its own variables.
 func (h *handover) goose() error {
 	for _, v := range []struct{ preset, variable, provider string }{
 		{"openai", "OPENAI_HOST", "openai"}, {"anthropic", "ANTHROPIC_HOST", "anthropic"}, {"gemini", "GOOGLE_HOST", "google"},
@@ -230,7 +231,7 @@ func (h *handover) goose() error {
 	return err
 }
 
-// qwen signs people in at its vendor unless it is told whose API it is to use.
+// qwen signs people in at its vendor unless an argument names the API to use.
 func (h *handover) qwen() error {
 	found, err := h.vendors(vendorNames{"openai": "openai", "anthropic": "anthropic", "gemini": "gemini",
 		"openrouter": "openai", "fireworks": "openai", "perplexity": "openai", "deepseek": "openai", "xai": "openai", "ollama": "openai",
@@ -241,10 +242,11 @@ func (h *handover) qwen() error {
 	return err
 }
 
-// gemini picks a way to sign in that it then refuses, unless its settings say
-// that there is a key. It reads them in its home, so it gets one of its own: the
-// person's, by links, but for that line. Settings for all people could say it
-// too, but it trusts those only where they belong to root.
+// gemini picks a way to sign in that it then refuses, unless its settings say that
+// there is a key. It reads the settings from its home directory, so it gets a
+// directory of links to the files in the user's own, with a copy of the settings
+// that has this line. System-wide settings could have it, too, but gemini trusts
+// those only if they belong to root.
 func (h *handover) gemini() error {
 	if !slices.ContainsFunc(h.upstreams, func(u wire.UpstreamInfo) bool { return u.Preset == "gemini" }) {
 		return nil

@@ -16,17 +16,17 @@ import (
 	"github.com/spf13/cobra"
 )
 
-// watcher is a process that revokes the keys of a `run` that was killed: it
-// holds the end of a pipe whose other end closes with that process, however it
-// dies. What it needs comes through that pipe, because the command could read its
-// environment and arguments.
+// watcher is a process that revokes the keys of a `run` that was killed. It reads
+// from a pipe whose other end closes when that process ends, for whatever reason.
+// Everything that it needs comes through the pipe, because the command could read
+// its environment and arguments.
 type watcher struct {
 	process *exec.Cmd
 	pipe    io.WriteCloser
 	ordered bool
 }
 
-// watchOrder is what a watcher is told.
+// watchOrder is what `run` sends to its watcher.
 type watchOrder struct {
 	Address string   `json:"address"`
 	Token   string   `json:"token"`
@@ -36,17 +36,17 @@ type watchOrder struct {
 
 const (
 	watchName = "run-watch"
-	// concealed is what a watcher says once nobody can look into it.
+	// concealed is what a watcher writes once other processes can no longer inspect it.
 	concealed = "ready\n"
-	// dismissed is what a run writes that has revoked its keys itself.
+	// dismissed is what `run` writes after it has revoked its keys itself.
 	dismissed = "done\n"
-	// watchFor is how long a watcher tries, should the server be away.
+	// watchFor is how long a watcher tries to reach the server.
 	watchFor = 10 * time.Minute
 )
 
-// startWatcher starts a watcher and waits until it has concealed itself. Before,
-// every process of this user could open its end of the pipe (/proc/PID/fd), take
-// the order and leave the watcher without.
+// startWatcher starts a watcher and waits until it has concealed itself. Until
+// then, every process of this user could open its end of the pipe (/proc/PID/fd)
+// and take the order, which the watcher would then miss.
 func startWatcher() (*watcher, error) {
 	self, err := os.Executable()
 	if err != nil {
@@ -76,7 +76,7 @@ func startWatcher() (*watcher, error) {
 	return w, nil
 }
 
-// order tells a watcher which keys to revoke should its run be killed.
+// order sends the watcher the keys that it must revoke if `run` is killed.
 func (w *watcher) order(c *client, base string, keys []runKey) error {
 	order := watchOrder{Address: c.where, Token: c.token, Base: base}
 	for _, k := range keys {
@@ -91,9 +91,10 @@ func (w *watcher) order(c *client, base string, keys []runKey) error {
 	return err
 }
 
-// dismiss ends a watcher that is not needed any more.
+// dismiss ends a watcher that is no longer needed.
 func (w *watcher) dismiss() {
-	// It may have been killed: that is no failure, since the keys are revoked.
+	// The watcher may have been killed. That does not matter, because the keys are
+	// revoked.
 	if w.ordered {
 		_, _ = io.WriteString(w.pipe, dismissed)
 	}
@@ -101,7 +102,7 @@ func (w *watcher) dismiss() {
 	_ = w.process.Wait()
 }
 
-// watchCommand is what the watcher's process runs.
+// watchCommand is the command that the watcher's process runs.
 func watchCommand() *cobra.Command {
 	return &cobra.Command{
 		Use: watchName, Hidden: true, Args: argCount(0, 0, ""),

@@ -178,7 +178,7 @@ right now, --clock believes it again.`,
 	return cmd
 }
 
-// revokedTokensNote says how many admin tokens were revoked, and what to do about it.
+// revokedTokensNote says how many admin tokens were revoked, and how to replace them.
 func revokedTokensNote(n int64) string {
 	if n == 0 {
 		return ""

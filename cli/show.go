@@ -46,7 +46,7 @@ func showCommand(f *globalFlags) *cobra.Command {
 	}
 }
 
-// printSheet shows everything about a key in 80 columns.
+// printSheet prints everything about a key, in 80 columns.
 func printSheet(w io.Writer, k *wire.KeyObject, now time.Time) error {
 	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
 	row := func(name, separator string, values ...string) {
@@ -137,13 +137,13 @@ func printSheet(w io.Writer, k *wire.KeyObject, now time.Time) error {
 	return t.Flush()
 }
 
-// withoutSalt says of a sealed key why no string of it opens, and what mends that.
+// withoutSalt says why no string of a sealed key opens, and how to fix that.
 func withoutSalt(id string) string {
 	return "its salt is missing, so no string of it opens; write: caddy till rotate " + id + " --upstream-key - < REAL-KEY"
 }
 
-// bar draws what is left of a limit. A bar is full only while nothing was
-// used, and empty only when nothing is left.
+// bar draws what is left of a limit. It is full only if nothing was used, and empty
+// only if nothing is left.
 func bar(left, limit int64) string {
 	const width = 24
 	filled := int(float64(width) * float64(left) / float64(limit))
@@ -153,8 +153,8 @@ func bar(left, limit int64) string {
 	return fmt.Sprintf("[%s%s] %d of %d", strings.Repeat("#", filled), strings.Repeat(".", width-filled), left, limit)
 }
 
-// wrap joins values to lines of at most width characters; a longer value has
-// a line of its own. Empty values are left out.
+// wrap joins values into lines of at most width characters. A longer value gets a
+// line of its own. Empty values are left out.
 func wrap(values []string, separator string, width int) []string {
 	var lines []string
 	for _, v := range values {
@@ -173,7 +173,7 @@ func wrap(values []string, separator string, width int) []string {
 	return lines
 }
 
-// limitsOf says what limits a key.
+// limitsOf describes the limits of a key.
 func limitsOf(k *wire.KeyObject) []string {
 	var parts []string
 	if k.MaxActivations != nil {
@@ -212,7 +212,7 @@ func limitsOf(k *wire.KeyObject) []string {
 	return parts
 }
 
-// amountsOf says what was given away, of each kind that something was.
+// amountsOf describes amounts, without the kinds that are zero.
 func amountsOf(activations, tokens int64, spendUSD string) []string {
 	var parts []string
 	if activations > 0 {

@@ -133,7 +133,7 @@ caddy till list --created-by NAME`,
 				return slices.IndexFunc(all, func(t *wire.TokenObject) bool { return by(t) == args[0] })
 			}
 			i := named(func(t *wire.TokenObject) string { return t.ID })
-			if i < 0 { // only then, lest a token that is named like it takes its place
+			if i < 0 { // ids come first, so that a token named like the id cannot take its place
 				i = named(func(t *wire.TokenObject) string { return t.Name })
 			}
 			if i < 0 {
@@ -151,7 +151,7 @@ caddy till list --created-by NAME`,
 	return cmd
 }
 
-// tokens are all that the caller sees.
+// tokens returns all admin tokens that the caller sees.
 func (c *client) tokens(ctx context.Context) ([]*wire.TokenObject, error) {
 	all := []*wire.TokenObject{}
 	for q := (url.Values{"limit": {fmt.Sprint(wire.MaxPage)}}); ; {

@@ -16,15 +16,16 @@ import (
 )
 
 const (
-	// topKeysAsked is how many keys `top` knows of, those used last.
+	// topKeysAsked is how many keys `top` asks for: those that were used last.
 	topKeysAsked = 100
-	// topUsageEvery and topUsageOf bound what counting refusals costs the server.
+	// topUsageEvery and topUsageKeys bound what counting refusals costs the server.
 	topUsageEvery = 5 * time.Second
 	topUsageKeys  = 20
-	// topResizeEvery is how often it looks whether the terminal has another size.
+	// topResizeEvery is how often it checks whether the size of the terminal has
+	// changed.
 	topResizeEvery = 200 * time.Millisecond
 
-	enterScreen = "\x1b[?1049h\x1b[?25l" // the other screen, without a cursor
+	enterScreen = "\x1b[?1049h\x1b[?25l" // the alternate screen, without a cursor
 	leaveScreen = "\x1b[?25h\x1b[?1049l"
 )
 
@@ -77,7 +78,7 @@ no terminal it prints once.`,
 	return cmd
 }
 
-// sampler asks the server, and remembers enough to tell rates.
+// sampler takes snapshots of the server, and remembers enough to compute rates.
 type sampler struct {
 	client  *client
 	last    *snapshot
@@ -87,8 +88,8 @@ type sampler struct {
 	counted time.Time
 }
 
-// look takes a snapshot. Once it has one, a server that does not answer is a
-// snapshot, too.
+// look takes a snapshot. If the server does not answer, it returns the last
+// snapshot again, with the failure.
 func (s *sampler) look(ctx context.Context, ended bool) (*snapshot, error) {
 	now, err := s.ask(ctx, ended)
 	if err != nil && s.last != nil && ctx.Err() == nil {
@@ -133,8 +134,8 @@ func (s *sampler) ask(ctx context.Context, ended bool) (*snapshot, error) {
 	return now, nil
 }
 
-// countRefusals asks for the history of the keys that were used last, now and
-// then. It is an extra: where it may not be read, there is none.
+// countRefusals asks, from time to time, for the history of the keys that were used
+// last. If the caller may not read it, refusals are not shown.
 func (s *sampler) countRefusals(ctx context.Context, now *snapshot) {
 	if now.Time.Sub(s.counted) >= topUsageEvery {
 		s.counted, s.refused = now.Time, make(map[string]int64)
@@ -169,7 +170,7 @@ func (s *sampler) print(ctx context.Context, w io.Writer, interval time.Duration
 	for n := 1; ; n++ {
 		now, err := s.look(ctx, false)
 		if ctx.Err() != nil {
-			return nil // interrupted, as it is to end
+			return nil // an interrupt is how it is meant to end
 		}
 		if err != nil {
 			return err
@@ -188,12 +189,11 @@ func (s *sampler) print(ctx context.Context, w io.Writer, interval time.Duration
 	}
 }
 
-// show draws on a terminal until somebody quits. However it ends, the terminal
-// is as it was.
+// show draws on a terminal until the user quits. It always restores the terminal.
 func (s *sampler) show(ctx context.Context, screen, input *os.File, interval time.Duration) (err error) {
 	now, err := s.look(ctx, false)
 	if err != nil {
-		return err // while there is a screen to say it on
+		return err // before the screen changes, so that the error stays visible
 	}
 	keys := make(chan string)
 	done := make(chan struct{})
@@ -203,7 +203,7 @@ func (s *sampler) show(ctx context.Context, screen, input *os.File, interval tim
 		if err != nil {
 			return fmt.Errorf("preparing the terminal: %w", err)
 		}
-		defer func() { _ = term.Restore(int(input.Fd()), before) }() // what failed is said on it
+		defer func() { _ = term.Restore(int(input.Fd()), before) }() // an error could only be printed on this very terminal
 		go readKeys(input, keys, done)
 	}
 	if _, err := io.WriteString(screen, enterScreen); err != nil {
@@ -254,13 +254,13 @@ func (s *sampler) show(ctx context.Context, screen, input *os.File, interval tim
 	}
 }
 
-// draw puts lines over those of before.
+// draw writes lines over the previous ones.
 func draw(w io.Writer, lines []string) error {
 	_, err := io.WriteString(w, "\x1b[H"+strings.Join(lines, "\x1b[K\r\n")+"\x1b[K\x1b[J")
 	return err
 }
 
-// press does what a key asks for; false: quit.
+// press handles a pressed key. It returns false to quit.
 func (v *topView) press(key string) bool {
 	switch key {
 	case "q", "Q", "\x03", "\x04":
@@ -277,8 +277,8 @@ func (v *topView) press(key string) bool {
 	return true
 }
 
-// readKeys passes on what is typed. A read of a terminal cannot be called off:
-// the one that waits when top quits ends with the process.
+// readKeys passes on what is typed. A read from a terminal cannot be cancelled: the
+// read that is waiting when top quits ends with the process.
 func readKeys(input *os.File, keys chan<- string, done <-chan struct{}) {
 	b := make([]byte, 16)
 	for {
@@ -288,7 +288,7 @@ func readKeys(input *os.File, keys chan<- string, done <-chan struct{}) {
 		}
 		for rest := string(b[:n]); rest != ""; {
 			key := rest[:1]
-			if key == "\x1b" { // an arrow
+			if key == "\x1b" { // an arrow key
 				key = rest[:min(len(rest), 3)]
 			}
 			rest = rest[len(key):]

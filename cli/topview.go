@@ -16,11 +16,11 @@ import (
 type topKey struct {
 	*wire.KeyObject
 	PerSecond float64 `json:"per_second"`
-	// Refused counts its refusals of this hour and the one before.
+	// Refused counts its refusals in this hour and the one before.
 	Refused int64 `json:"refused"`
 
-	left float64 // the smallest part that is left of any limit; 1: none limits it
-	what string  // and how much that is
+	left float64 // the smallest part that is left of any limit; 1 if it has no limit
+	what string  // how much that is
 }
 
 // snapshot is what `top` shows at one moment.
@@ -28,7 +28,7 @@ type snapshot struct {
 	Time  time.Time `json:"time"`
 	Stats topStats  `json:"stats"`
 	Keys  []*topKey `json:"keys"`
-	// Failure says why there is no answer; then the rest is that of before.
+	// Failure says why there is no answer. The rest is then that of the last snapshot.
 	Failure string `json:"failure,omitempty"`
 }
 
@@ -44,7 +44,8 @@ type topStats struct {
 	Lockdown     wire.LockdownJSON        `json:"lockdown"`
 }
 
-// health says in a word or two how the store is, and whether that is well.
+// health describes the state of the server in a few words, and reports whether it
+// is good.
 func (s *snapshot) health() (text string, well bool) {
 	switch {
 	case s.Failure != "":
@@ -108,10 +109,10 @@ func lastUsed(k *topKey) time.Time {
 	return *k.LastUsedAt
 }
 
-// topView is how a snapshot is looked at.
+// topView is how a snapshot is shown.
 type topView struct {
 	order   int // in topOrders
-	skip    int // rows above the first
+	skip    int // rows that are scrolled away above the first
 	ended   bool
 	columns int
 	rows    int
@@ -140,7 +141,7 @@ func (v *topView) lines(s *snapshot) []string {
 		lines[2] = red + lines[2] + resetColour
 	}
 	name, id := max(v.columns-62, 8), ""
-	ids := name > idColumns+8 // there is room for both
+	ids := name > idColumns+8 // there is room for names and ids
 	if ids {
 		name, id = name-idColumns, fmt.Sprintf("%-*s", idColumns, "ID")
 	}
@@ -163,7 +164,7 @@ func (v *topView) lines(s *snapshot) []string {
 		switch {
 		case ids:
 			label, id = k.Name, pad(k.ID, idColumns)
-		case named[k.Name] > 1: // anybody may have chosen it
+		case named[k.Name] > 1: // anybody can have chosen the same name
 			label = k.ID
 		}
 		lines = append(lines, fit(id+k.row(label, name, s.Time), v.columns))
@@ -197,7 +198,7 @@ func (k *topKey) row(label string, name int, now time.Time) string {
 	return fmt.Sprintf("%s %s %6s %4s %s %7s %5s", pad(label, name), pad(k.Upstream, 9), rate, compact(k.HeldActivations), pad(left, 25), compact(k.Refused), last)
 }
 
-// meterLeft draws what is left in ten characters, empty only when nothing is.
+// meterLeft draws what is left in ten characters. It is empty only if nothing is left.
 func meterLeft(part float64) string {
 	const width = 8
 	filled := min(int(part*width), width)
@@ -221,7 +222,7 @@ func counts(keys map[limiter.Status]int64) string {
 	return strings.Join(parts, ", ")
 }
 
-// fit makes a text safe for a terminal, and no wider than it is.
+// fit makes a text safe for a terminal, and no wider than columns.
 func fit(s string, columns int) string {
 	if columns < 1 {
 		return ""

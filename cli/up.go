@@ -22,7 +22,7 @@ import (
 	"github.com/till-proxy/till/token"
 )
 
-// upOptions is how `up` was asked to run.
+// upOptions are the flags of `up`.
 type upOptions struct {
 	*globalFlags
 	listen    string
@@ -33,11 +33,11 @@ type upOptions struct {
 	verbose   bool
 }
 
-// echoVariable holds what the built-in echo upstream takes for a credential.
-// `up` sets it for its own process; it opens nothing.
+// echoVariable holds the credential of the built-in echo upstream. `up` sets it for
+// its own process; it gives access to nothing.
 const echoVariable = "TILL_ECHO_CREDENTIAL"
 
-// defaultConsole is where the dashboard is, unless that is taken.
+// defaultConsole is the address of the dashboard, unless that is taken.
 const defaultConsole = "127.0.0.1:8081"
 
 func upCommand(f *globalFlags) *cobra.Command {
@@ -102,7 +102,7 @@ func (o *upOptions) run(cmd *cobra.Command) error {
 	if o.console != "" {
 		console, err := freeAddress("console", o.console)
 		if err != nil && !cmd.Flags().Changed("console") {
-			// Whoever asked for nothing in particular gets another port.
+			// If no address was asked for, another port will do.
 			notes = append(notes, defaultConsole+" is taken, so the dashboard has another port.")
 			console, err = freeAddress("console", "127.0.0.1:0")
 		}
@@ -132,7 +132,7 @@ func (o *upOptions) run(cmd *cobra.Command) error {
 	stop, ignore := interrupted(cmd.Context())
 	defer ignore()
 	if err := caddy.Load(adapted, true); err != nil {
-		// Caddy keeps the text of an app's error, and not the error.
+		// Caddy keeps only the text of an app's error, not the error itself.
 		if strings.Contains(err.Error(), store.ErrLocked.Error()) {
 			return fmt.Errorf("another process has the store in %s open: stop it, or start this one with --data and another directory", dir)
 		}
@@ -149,15 +149,16 @@ func (o *upOptions) run(cmd *cobra.Command) error {
 		fmt.Fprintf(cmd.ErrOrStderr(), "Stopping. Running requests get %s; interrupt again to end them at once.\n", gracePeriod)
 	}
 	err = errors.Join(err, caddy.Stop())
-	// Caddy leaves its management endpoint open until the process has ended.
+	// Caddy keeps its admin endpoint open until the process ends.
 	if gone := os.Remove(socket); gone != nil && !errors.Is(gone, fs.ErrNotExist) {
 		err = errors.Join(err, gone)
 	}
 	return err
 }
 
-// interrupted returns a context that ends with ctx or when the process is
-// told to stop. A terminal that closes counts, unless nohup says otherwise.
+// interrupted returns a context that ends with ctx, or when a signal asks the
+// process to stop. A closing terminal counts as one, unless nohup makes the process
+// ignore it.
 func interrupted(ctx context.Context) (context.Context, context.CancelFunc) {
 	signals := []os.Signal{os.Interrupt, syscall.SIGTERM}
 	if !signal.Ignored(syscall.SIGHUP) {
@@ -166,7 +167,7 @@ func interrupted(ctx context.Context) (context.Context, context.CancelFunc) {
 	return signal.NotifyContext(ctx, signals...)
 }
 
-// upAlready says which server has the data directory.
+// upAlready is the error that says which server uses the data directory.
 func upAlready(ctx context.Context, socket string) error {
 	where := ""
 	if c, err := newClient("unix/" + socket); err == nil {
@@ -177,8 +178,8 @@ func upAlready(ctx context.Context, socket string) error {
 	return fmt.Errorf("till is up already%s (its management socket is %s): use it, stop it, or start another with --data and --listen", where, socket)
 }
 
-// freeAddress finds out whether the address can be listened on, and which port that
-// is when any will do. Caddy itself would share the port with whoever has it.
+// freeAddress checks that an address can be listened on, and finds a port if its
+// port is 0. Caddy itself would share a port that another process listens on.
 func freeAddress(flag, address string) (string, error) {
 	l, err := net.Listen("tcp", address)
 	if err != nil {

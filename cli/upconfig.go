@@ -16,16 +16,16 @@ import (
 	"github.com/till-proxy/till/upstream"
 )
 
-// maxSocketPath is what a socket's address holds on macOS and the BSDs
-// (sun_path, less its closing zero); Linux holds four bytes more.
+// maxSocketPath is the length of a socket's path on macOS and the BSDs (sun_path
+// without its closing zero). Linux allows four bytes more.
 const maxSocketPath = 103
 
-// gracePeriod is how long running requests get when the server stops.
+// gracePeriod is how long running requests may go on when the server stops.
 const gracePeriod = "10s"
 
-// upConfig is the Caddyfile that `up` runs. It logs errors of all, and
-// warnings of till alone: what Caddy warns of here is meant so (no TLS on
-// loopback, a management socket without a host name).
+// upConfig is the Caddyfile that `up` runs. It logs all errors, but only till's
+// warnings: what Caddy warns about here is intended (no TLS on loopback, an admin
+// socket without a host name).
 var upConfig = template.Must(template.New("Caddyfile").Parse(`{
 	admin {{.Socket}}
 	persist_config off
@@ -91,8 +91,8 @@ const upLoggers = "till http.handlers.till http.handlers.till_console http.rever
 
 type upUpstream struct{ Name, Preset, To, Variable string }
 
-// foundUpstreams lists the presets whose key is in the environment, in the presets'
-// order, and what is odd about that environment.
+// foundUpstreams lists the presets whose key is in the environment, in the order of
+// the presets. notes say what is odd about that environment.
 func foundUpstreams(getenv func(string) string) (list []upUpstream, notes []string) {
 	for _, p := range upstream.All() {
 		for _, name := range p.KeyEnv {
@@ -112,8 +112,8 @@ func foundUpstreams(getenv func(string) string) (list []upUpstream, notes []stri
 	return list, notes
 }
 
-// elsewhere tells of a client's variable that sends a preset's key to another
-// place than till will: perhaps the key is not that vendor's at all.
+// elsewhere notes if a client's variable points to another host than the one to
+// which till sends the preset's key: perhaps the key is not from that vendor.
 func elsewhere(p *upstream.Preset, keyName string, getenv func(string) string) (notes []string) {
 	origin, err := url.Parse(p.Origin)
 	if err != nil {
@@ -133,7 +133,7 @@ func elsewhere(p *upstream.Preset, keyName string, getenv func(string) string) (
 	return notes
 }
 
-// config is the Caddyfile for these options.
+// config returns the Caddyfile for these options.
 func (o *upOptions) config(dir, listen, console string, upstreams []upUpstream) (string, error) {
 	host, port, err := net.SplitHostPort(listen)
 	if err != nil || port == "" || !isWord(host) || !isWord(port) {
@@ -173,7 +173,7 @@ func (o *upOptions) config(dir, listen, console string, upstreams []upUpstream) 
 		Console: console, ConsoleHost: consoleHost, ConsolePort: consolePort,
 	}
 	if dir != filepath.Join(caddy.AppDataDir(), "till") {
-		// A directory of its own holds everything, Caddy's files too.
+		// A data directory that was chosen holds everything, even Caddy's files.
 		data.Storage = filepath.Join(dir, "caddy")
 	}
 	if len(upstreams) == 0 {
@@ -186,8 +186,8 @@ func (o *upOptions) config(dir, listen, console string, upstreams []upUpstream) 
 	return b.String(), err
 }
 
-// consoleAt splits the console's address, which is empty when there is none.
-// People sign in over loopback only: this is plain HTTP.
+// consoleAt splits the address of the console, which is empty if there is none. It
+// must be on loopback, because people sign in over plain HTTP.
 func consoleAt(address string) (host, port string, err error) {
 	if address == "" {
 		return "", "", nil
@@ -199,7 +199,8 @@ func consoleAt(address string) (host, port string, err error) {
 	return host, port, nil
 }
 
-// isWord reports whether a text is one word in a Caddyfile, and nothing else.
+// isWord reports whether a text is a single word in a Caddyfile, without a special
+// meaning.
 func isWord(s string) bool {
 	return !strings.ContainsAny(s, "\"`{}#\\|$<>") && !strings.ContainsFunc(s, func(r rune) bool { return r <= ' ' || r == 0x7f })
 }
