@@ -12,7 +12,7 @@ import (
 
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 
-	"github.com/till-proxy/till/limiter"
+	"github.com/till-proxy/till/limiter/record"
 )
 
 // asked is an exchange whose client sent r, and the request that went out for it.
@@ -28,7 +28,7 @@ func asked(t *testing.T, u *Upstream, r *http.Request) (*exchange, *http.Request
 	if err != nil {
 		t.Fatal(err)
 	}
-	there, refusal := to.locate(&limiter.Key{ID: "key_1"}, path, escaped)
+	there, refusal := to.locate(&record.Key{ID: "key_1"}, path, escaped)
 	if refusal != nil {
 		t.Fatal(refusal)
 	}
@@ -235,7 +235,7 @@ func FuzzAnswerAddresses(f *testing.F) {
 		x := &exchange{target: to, request: httptest.NewRequest("GET", "http://till.test/a/b", nil)}
 		out := &http.Request{Method: "GET", Host: "up.example.com", URL: mustURL("/base/a/b")}
 		res := &http.Response{StatusCode: 302, Header: http.Header{"Location": {value}}}
-		if to.relocate(res, out, x, &limiter.Key{}) == nil && value != "" {
+		if to.relocate(res, out, x, &record.Key{}) == nil && value != "" {
 			told := res.Header.Get("Location")
 			if !strings.HasPrefix(told, "/") && !strings.HasPrefix(told, "#") || strings.HasPrefix(told, "//") || strings.Contains(told, "\\") {
 				t.Fatalf("Location: %q becomes %q", value, told)

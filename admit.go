@@ -4,6 +4,7 @@ import (
 	"net/http"
 
 	"github.com/till-proxy/till/limiter"
+	"github.com/till-proxy/till/limiter/record"
 )
 
 // rereads bounds how often a request is read again because its key changed in the
@@ -13,7 +14,7 @@ const rereads = 16
 // admit reads from a request what its key's limits depend on, and reserves it. If
 // the key, an ancestor or its role's budget changed in between, the request is read
 // again under the new terms: its body is in memory, or was not touched.
-func (h *Handler) admit(w http.ResponseWriter, r *http.Request, x *exchange, key *limiter.Key, k *limiter.Live, ask *limiter.Ask, expects bool) (refusal *limiter.Refusal) {
+func (h *Handler) admit(w http.ResponseWriter, r *http.Request, x *exchange, key *record.Key, k *limiter.Live, ask *limiter.Ask, expects bool) (refusal *record.Refusal) {
 	asked := *ask
 	for range rereads {
 		*ask, x.usage, x.models = asked, nil, nil

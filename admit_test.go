@@ -14,13 +14,14 @@ import (
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 
 	"github.com/till-proxy/till/limiter"
+	"github.com/till-proxy/till/limiter/record"
 )
 
 // TestNothingIsKeptOfARequestThatEnded: no room of its body, which is in memory while
 // it is judged, and nothing of its key, in whatever way it ended.
 func TestNothingIsKeptOfARequestThatEnded(t *testing.T) {
 	s := newSite(t, nil)
-	fields := func(k *limiter.Key) { k.Scope.Models, k.MaxConcurrency = []string{"gpt-5-mini"}, 1 }
+	fields := func(k *record.Key) { k.Scope.Models, k.MaxConcurrency = []string{"gpt-5-mini"}, 1 }
 	k := s.mint(fields)
 	good := `{"model":"gpt-5-mini","messages":"` + strings.Repeat("x", 2*firstBuffer) + `"}`
 	ends := map[string]struct {
@@ -82,7 +83,7 @@ func TestNothingIsKeptOfARequestThatEnded(t *testing.T) {
 		} else {
 			t.Fatalf("%s: it keeps room for bodies", name)
 		}
-		if v, st := s.view(k), s.Stats(); v.InFlight != 0 || v.Held != (limiter.Amounts{}) || st.Holds != 0 || s.Turns() != 0 {
+		if v, st := s.view(k), s.Stats(); v.InFlight != 0 || v.Held != (record.Amounts{}) || st.Holds != 0 || s.Turns() != 0 {
 			t.Fatalf("%s: %d in flight, %v held, %d and %d in all", name, v.InFlight, v.Held, st.Holds, s.Turns())
 		}
 	}
@@ -102,11 +103,11 @@ type restless struct {
 }
 
 func (b restless) Read(p []byte) (int, error) {
-	b.s.change(b.k, func(k *limiter.Key) {
-		if k.Limit[limiter.Tokens] == limiter.NoLimit {
-			k.Limit[limiter.Tokens] = 1 << 40
+	b.s.change(b.k, func(k *record.Key) {
+		if k.Limit[record.Tokens] == record.NoLimit {
+			k.Limit[record.Tokens] = 1 << 40
 		} else {
-			k.Limit[limiter.Tokens] = limiter.NoLimit
+			k.Limit[record.Tokens] = record.NoLimit
 		}
 	})
 	return b.Reader.Read(p)

@@ -11,13 +11,13 @@ import (
 	"strconv"
 	"strings"
 
-	"github.com/till-proxy/till/limiter"
+	"github.com/till-proxy/till/limiter/record"
 	"github.com/till-proxy/till/upstream"
 )
 
 // answer returns a refusal in place of an upstream's answer. It goes to the client
 // through the reverse proxy like any other.
-func (x *exchange) answer(r *http.Request, refusal *limiter.Refusal) *http.Response {
+func (x *exchange) answer(r *http.Request, refusal *record.Refusal) *http.Response {
 	d := x.target.preset.Dialect
 	answer := x.refusal(refusal)
 	body := d.Body(answer)
@@ -111,16 +111,16 @@ func streams(contentType string) bodyKind {
 }
 
 // checkAnswer returns why an answer must not reach the client, or nil.
-func (t *Transport) checkAnswer(res *http.Response, out *http.Request, x *exchange) *limiter.Refusal {
+func (t *Transport) checkAnswer(res *http.Response, out *http.Request, x *exchange) *record.Refusal {
 	key := x.grant.Key()
 	switch {
 	case res.StatusCode == http.StatusUnauthorized:
-		return keyRefusal(key, limiter.CodeUpstreamAuthFailed,
+		return keyRefusal(key, record.CodeUpstreamAuthFailed,
 			"is fine, but upstream %s refused the server's own credential; the operator of this server must fix it", t.target.name)
 	case res.StatusCode == http.StatusSwitchingProtocols && !x.upgrade:
-		return keyRefusal(key, limiter.CodeUpstreamFailed, "got an upgrade from upstream %s that the request did not ask for", t.target.name)
+		return keyRefusal(key, record.CodeUpstreamFailed, "got an upgrade from upstream %s that the request did not ask for", t.target.name)
 	case x.credential.shownInHeader(res.Header):
-		return keyRefusal(key, limiter.CodeUpstreamFailed, "got an answer from upstream %s that is not passed on because it shows the credential", t.target.name)
+		return keyRefusal(key, record.CodeUpstreamFailed, "got an answer from upstream %s that is not passed on because it shows the credential", t.target.name)
 	}
 	if refusal := t.target.relocate(res, out, x, key); refusal != nil {
 		return refusal
@@ -216,7 +216,7 @@ func (b *answerBody) Read(p []byte) (int, error) {
 
 // endEarly replaces the rest of the body by an error that says why the request was
 // cut.
-func (b *answerBody) endEarly(cut *limiter.Refusal, p []byte) (int, error) {
+func (b *answerBody) endEarly(cut *record.Refusal, p []byte) (int, error) {
 	dialect := b.x.target.preset.Dialect
 	answer := b.x.refusal(cut)
 	switch b.kind {

@@ -17,6 +17,7 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/till-proxy/till/limiter"
+	"github.com/till-proxy/till/limiter/record"
 	"github.com/till-proxy/till/limiter/store"
 	"github.com/till-proxy/till/token"
 	"github.com/till-proxy/till/upstream"
@@ -39,7 +40,7 @@ type lockstep struct {
 // there.
 func (c *lockstep) look(over bool) {
 	var g limiter.Grant
-	ask := limiter.Ask{Bound: limiter.Amounts{limiter.Activations: 1}, Method: "GET", Path: "/"}
+	ask := limiter.Ask{Bound: record.Amounts{record.Activations: 1}, Method: "GET", Path: "/"}
 	refusal := c.k.Reserve(context.Background(), &ask, &g)
 	switch {
 	case over && refusal != nil:
@@ -218,8 +219,8 @@ func oneAtATime(t *testing.T, preset string) (*Handler, *limiter.Live, *exchange
 		t.Fatal(err)
 	}
 	to.admitted, to.spent = e.metrics.activationsOf("mock"), e.metrics.usageOf("mock")
-	spec := &limiter.Key{Upstream: "mock", Custody: "held", Limit: limiter.NoLimits(), MaxConcurrency: 1}
-	spec.Limit[limiter.Activations] = 100_000
+	spec := &record.Key{Upstream: "mock", Custody: "held", Limit: record.NoLimits(), MaxConcurrency: 1}
+	spec.Limit[record.Activations] = 100_000
 	_, lookup, err := token.MintKey()
 	if err != nil {
 		t.Fatal(err)
@@ -232,7 +233,7 @@ func oneAtATime(t *testing.T, preset string) (*Handler, *limiter.Live, *exchange
 		t.Fatal(refusal)
 	}
 	x := &exchange{target: to, credential: newCredential(token.NewSecret("sk-real-0123456789")), clientCtx: t.Context(), location: location{path: "/", out: "/"}}
-	ask := limiter.Ask{Bound: limiter.Amounts{limiter.Activations: 1}, Method: "GET", Path: "/", OnCut: x.stop}
+	ask := limiter.Ask{Bound: record.Amounts{record.Activations: 1}, Method: "GET", Path: "/", OnCut: x.stop}
 	if refusal := k.Reserve(t.Context(), &ask, &x.grant); refusal != nil {
 		t.Fatal(refusal)
 	}

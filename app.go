@@ -31,6 +31,7 @@ import (
 	_ "github.com/till-proxy/till/cli"  // registers the commands
 	_ "github.com/till-proxy/till/echo" // registers the handler
 	"github.com/till-proxy/till/limiter"
+	"github.com/till-proxy/till/limiter/record"
 	"github.com/till-proxy/till/limiter/store"
 	"github.com/till-proxy/till/token"
 	"github.com/till-proxy/till/upstream"
@@ -132,7 +133,7 @@ type App struct {
 	storage   Storage
 	engine    *engine
 	targets   map[string]*target
-	roles     map[string]limiter.Role
+	roles     map[string]record.Role
 	logger    *zap.Logger
 	slogger   *slog.Logger
 	sink      *eventSink

@@ -16,6 +16,7 @@ import (
 	"golang.org/x/sync/semaphore"
 
 	"github.com/till-proxy/till/limiter"
+	"github.com/till-proxy/till/limiter/record"
 	"github.com/till-proxy/till/upstream"
 )
 
@@ -150,7 +151,7 @@ func readBody(r *http.Request, limit int64, p *pace) (*bufferedBody, []byte, err
 // readAsk reads from a request what the key's limits depend on: the models that it
 // names and what it can use at most. It also takes out the tools that the upstream
 // strips. Other requests are not read. A body that was read stays in memory.
-func (h *Handler) readAsk(w http.ResponseWriter, r *http.Request, x *exchange, key *limiter.Key, k *limiter.Live, ask *limiter.Ask) *limiter.Refusal {
+func (h *Handler) readAsk(w http.ResponseWriter, r *http.Request, x *exchange, key *record.Key, k *limiter.Live, ask *limiter.Ask) *record.Refusal {
 	models := ask.Terms.Models
 	spends := (ask.Terms.Tokens || ask.Terms.Dollars) && !ask.Free
 	if ask.Free && (r.Method == http.MethodGet || r.Method == http.MethodHead) && x.target.preset.IsFree(r.Method, x.path) {
@@ -185,14 +186,14 @@ func (h *Handler) readAsk(w http.ResponseWriter, r *http.Request, x *exchange, k
 }
 
 // readCall reads a request as its upstream will read it.
-func (h *Handler) readCall(w http.ResponseWriter, r *http.Request, x *exchange, key *limiter.Key) (*upstream.Call, *limiter.Refusal) {
+func (h *Handler) readCall(w http.ResponseWriter, r *http.Request, x *exchange, key *record.Key) (*upstream.Call, *record.Refusal) {
 	call := &upstream.Call{
 		Method: r.Method, Path: x.path, Query: r.URL.RawQuery,
 		ContentType: r.Header.Get("Content-Type"), Encoding: r.Header.Get("Content-Encoding"),
 		Features: x.target.addresses + upstream.Features(r.Header),
 	}
 	if len(r.Header["Content-Type"]) > 1 || len(r.Header["Content-Encoding"]) > 1 {
-		return nil, keyRefusal(key, limiter.CodeBadRequest, "sent two headers that describe its body")
+		return nil, keyRefusal(key, record.CodeBadRequest, "sent two headers that describe its body")
 	}
 	if x.upgrade || r.Body == nil || r.Body == http.NoBody || r.ContentLength == 0 {
 		return call, nil
@@ -212,10 +213,10 @@ func (h *Handler) readCall(w http.ResponseWriter, r *http.Request, x *exchange, 
 
 // strip takes out of a request the tools that its upstream must not run. What is
 // left is examined and sent.
-func (x *exchange) strip(r *http.Request, key *limiter.Key, call *upstream.Call) *limiter.Refusal {
+func (x *exchange) strip(r *http.Request, key *record.Key, call *upstream.Call) *record.Refusal {
 	changed, err := x.target.preset.Strip(call)
 	if err != nil {
-		return keyRefusal(key, limiter.CodeBadRequest, "is for upstream %s, which takes some tools out of requests: %s", x.target.name, err)
+		return keyRefusal(key, record.CodeBadRequest, "is for upstream %s, which takes some tools out of requests: %s", x.target.name, err)
 	}
 	if changed {
 		x.send(r, call.Body)
@@ -224,7 +225,7 @@ func (x *exchange) strip(r *http.Request, key *limiter.Key, call *upstream.Call)
 }
 
 // bodyRefusal returns the refusal of a body that could not be read.
-func (h *Handler) bodyRefusal(key *limiter.Key, err error) *limiter.Refusal {
+func (h *Handler) bodyRefusal(key *record.Key, err error) *record.Refusal {
 	var serverLimit *http.MaxBytesError
 	switch {
 	case errors.Is(err, errNoRoom):
@@ -232,13 +233,13 @@ func (h *Handler) bodyRefusal(key *limiter.Key, err error) *limiter.Refusal {
 		refusal.Message = "too many requests with large bodies are in memory; try again"
 		return refusal
 	case errors.As(err, &serverLimit):
-		return keyRefusal(key, limiter.CodeBodyTooLarge, "sent more than the %d bytes allowed here", serverLimit.Limit)
+		return keyRefusal(key, record.CodeBodyTooLarge, "sent more than the %d bytes allowed here", serverLimit.Limit)
 	case errors.Is(err, os.ErrDeadlineExceeded):
-		return keyRefusal(key, limiter.CodeBadRequest, "sent its body too slowly: one that limits must read may pause for %s, and must come with %d bytes a second", bodyPause, bodyPace)
+		return keyRefusal(key, record.CodeBadRequest, "sent its body too slowly: one that limits must read may pause for %s, and must come with %d bytes a second", bodyPause, bodyPace)
 	case errors.Is(err, errBodyTooLarge):
-		return keyRefusal(key, limiter.CodeBodyTooLarge, "has limits for which bodies are read, and those may be %d bytes long", h.app.maxBody)
+		return keyRefusal(key, record.CodeBodyTooLarge, "has limits for which bodies are read, and those may be %d bytes long", h.app.maxBody)
 	}
-	return keyRefusal(key, limiter.CodeBadRequest, "sent a body that broke off")
+	return keyRefusal(key, record.CodeBadRequest, "sent a body that broke off")
 }
 
 // smallBody is the longest body, in bytes, that is read although no limit asks for
@@ -248,7 +249,7 @@ const smallBody = 4 << 10
 // readSmall reads a small body into memory. net/http writes a body that it knows to
 // be in memory in one piece with the header, and any other body separately: this halves
 // the number of writes to the upstream.
-func (h *Handler) readSmall(r *http.Request, x *exchange, key *limiter.Key, k *limiter.Live, ask *limiter.Ask) *limiter.Refusal {
+func (h *Handler) readSmall(r *http.Request, x *exchange, key *record.Key, k *limiter.Live, ask *limiter.Ask) *record.Refusal {
 	if x.body != nil || x.upgrade || h.Guard || r.ContentLength <= 0 || r.ContentLength > smallBody {
 		return nil
 	}
@@ -360,13 +361,13 @@ func (b *passingBody) Read(p []byte) (int, error) {
 	return n, err
 }
 
-func checkModels(x *exchange, key *limiter.Key, call *upstream.Call, ask *limiter.Ask) *limiter.Refusal {
+func checkModels(x *exchange, key *record.Key, call *upstream.Call, ask *limiter.Ask) *record.Refusal {
 	if x.upgrade {
-		return keyRefusal(key, limiter.CodeModelNotAllowed, "is limited to some models, which cannot be checked on an upgraded connection")
+		return keyRefusal(key, record.CodeModelNotAllowed, "is limited to some models, which cannot be checked on an upgraded connection")
 	}
 	models, named, err := x.target.preset.Models(call)
 	if err != nil {
-		return keyRefusal(key, limiter.CodeBadRequest, "is limited to some models: %s", err)
+		return keyRefusal(key, record.CodeBadRequest, "is limited to some models: %s", err)
 	}
 	ask.Models, ask.Named = models, named
 	ask.Listing = len(models) == 0 && x.target.preset.IsUnbilled(call.Method, call.Path)

@@ -7,7 +7,7 @@ import (
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
 
-	"github.com/till-proxy/till/limiter"
+	"github.com/till-proxy/till/limiter/record"
 	"github.com/till-proxy/till/scope"
 )
 
@@ -106,11 +106,11 @@ func (r *Role) option(d *caddyfile.Dispenser, option string, args []string) erro
 			}
 		}
 	case "sees":
-		if r.Sees = args[0]; r.Sees != string(limiter.SeesOwn) && r.Sees != string(limiter.SeesRole) && r.Sees != string(limiter.SeesAll) {
+		if r.Sees = args[0]; r.Sees != string(record.SeesOwn) && r.Sees != string(record.SeesRole) && r.Sees != string(record.SeesAll) {
 			return d.Errf("sees must be own, role or all, got %q", r.Sees)
 		}
 	case "max_activations", "max_tokens":
-		n, err := limiter.ParseCount(args[0])
+		n, err := record.ParseCount(args[0])
 		if err != nil || n < 1 {
 			return d.Errf("%s must be a positive count such as 500, 10k or 1M, got %q", option, args[0])
 		}
@@ -120,7 +120,7 @@ func (r *Role) option(d *caddyfile.Dispenser, option string, args []string) erro
 			r.MaxActivations = n
 		}
 	case "max_spend":
-		if n, err := limiter.ParseUSD(args[0]); err != nil || n < 1 {
+		if n, err := record.ParseUSD(args[0]); err != nil || n < 1 {
 			return d.Errf("max_spend must be an amount of dollars such as $5 or 0.25, got %q", args[0])
 		}
 		r.MaxSpendUSD = strings.TrimPrefix(args[0], "$")
@@ -146,17 +146,17 @@ func parseBudget(d *caddyfile.Dispenser) (*RoleBudget, error) {
 		kind, amount := args[i], args[i+1]
 		switch {
 		case kind == "renews" && b.Renews == "":
-			if _, err := limiter.ParseRenewal(amount); err != nil {
+			if _, err := record.ParseRenewal(amount); err != nil {
 				return nil, d.Errf("budget renews: %v", err)
 			}
 			b.Renews = amount
 		case kind == "spend" && b.SpendUSD == "":
-			if n, err := limiter.ParseUSD(amount); err != nil || n < 1 {
+			if n, err := record.ParseUSD(amount); err != nil || n < 1 {
 				return nil, d.Errf("budget spend must be an amount of dollars such as $200 or 0.50, got %q", amount)
 			}
 			b.SpendUSD = strings.TrimPrefix(amount, "$")
 		case kind == "activations" && b.Activations == 0 || kind == "tokens" && b.Tokens == 0:
-			n, err := limiter.ParseCount(amount)
+			n, err := record.ParseCount(amount)
 			if err != nil || n < 1 {
 				return nil, d.Errf("budget %s must be a positive count such as 500, 10k or 1M, got %q", kind, amount)
 			}

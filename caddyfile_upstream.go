@@ -11,7 +11,7 @@ import (
 	"github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp/reverseproxy"
 
-	"github.com/till-proxy/till/limiter"
+	"github.com/till-proxy/till/limiter/record"
 	"github.com/till-proxy/till/scope"
 	"github.com/till-proxy/till/upstream"
 )
@@ -240,7 +240,7 @@ func (u *Upstream) parseSingle(d *caddyfile.Dispenser, option string, args []str
 	case "output_field":
 		u.OutputField = value
 	case "input_extra":
-		n, err := limiter.ParseCount(value)
+		n, err := record.ParseCount(value)
 		if err != nil {
 			return d.Errf("input_extra takes %s, got %q", example, value)
 		}

@@ -4,12 +4,12 @@ import (
 	"io"
 	"net/http"
 
-	"github.com/till-proxy/till/limiter"
+	"github.com/till-proxy/till/limiter/record"
 	"github.com/till-proxy/till/upstream"
 )
 
 // charge returns what a request that was dispatched is charged.
-func (u *usage) charge(status int) (tokens, nano int64, kinds limiter.TokenKinds) {
+func (u *usage) charge(status int) (tokens, nano int64, kinds record.TokenKinds) {
 	tokens, nano, measured := u.used(status)
 	u.learnInput(status, measured)
 	u.rememberAnswer(status)
@@ -22,7 +22,7 @@ func (u *usage) charge(status int) (tokens, nano int64, kinds limiter.TokenKinds
 		seen = u.reportedUsage()
 		kinds.Unmeasured = tokens - input
 	default:
-		return tokens, nano, limiter.TokenKinds{Unmeasured: tokens}
+		return tokens, nano, record.TokenKinds{Unmeasured: tokens}
 	}
 	// The kinds add up to what is charged, whatever an upstream says.
 	input := max(seen.Input, 0)
@@ -89,7 +89,7 @@ func (u *usage) used(status int) (tokens, nano int64, measured bool) {
 		return seen.Tokens(), nano, false
 	}
 	b := u.bound(u.allowed())
-	tokens, nano = max(b[limiter.Tokens], seen.Tokens()), b[limiter.Nanodollars]
+	tokens, nano = max(b[record.Tokens], seen.Tokens()), b[record.Nanodollars]
 	if u.priced && u.meter != nil {
 		all := seen // of a dearer tier than was asked for, if the answer named one
 		all.Input, all.Output = max(seen.Input, u.input), max(seen.Output, u.outputs(u.allowed()))

@@ -9,7 +9,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/till-proxy/till/limiter"
+	"github.com/till-proxy/till/limiter/record"
 )
 
 // offspring mints a child as its parent's holder does: of each kind that the parent
@@ -18,11 +18,11 @@ func (s *site) offspring(t *testing.T, parent minted) minted {
 	t.Helper()
 	body := map[string]any{"delegate": true, "unlimited": true}
 	left := s.view(parent).Remaining
-	for kind, field := range map[limiter.Kind]string{limiter.Activations: "max_activations", limiter.Tokens: "max_tokens", limiter.Nanodollars: "max_spend_usd"} {
-		if n := left[kind] / 2; left[kind] != limiter.NoLimit {
+	for kind, field := range map[record.Kind]string{record.Activations: "max_activations", record.Tokens: "max_tokens", record.Nanodollars: "max_spend_usd"} {
+		if n := left[kind] / 2; left[kind] != record.NoLimit {
 			body[field] = n
-			if kind == limiter.Nanodollars {
-				body[field] = limiter.FormatUSD(n)
+			if kind == record.Nanodollars {
+				body[field] = record.FormatUSD(n)
 			}
 		}
 	}
@@ -66,58 +66,58 @@ func TestAParentWithAnyOneRuleHasChildrenThatWork(t *testing.T) {
 	read := []asks{plain, streamed, list} // where the body has to be metered
 	type rule struct {
 		field  string // of a key that it is about
-		set    func(*limiter.Key)
+		set    func(*record.Key)
 		passes []asks
 		no     *asks
-		code   limiter.Code
+		code   record.Code
 		spent  bool // only when what it has is used up
 	}
 	no := func(a asks) *asks { return &a }
 	rules := map[string]rule{
-		"nothing":     {set: func(*limiter.Key) {}, passes: everything},
-		"activations": {field: "max_activations", set: limit(limiter.Activations, 48), passes: everything, no: no(plain), code: limiter.CodeActivationsExhausted, spent: true},
-		"tokens":      {field: "max_tokens", set: limit(limiter.Tokens, 80_000), passes: read, no: no(asks{method: "POST", path: "/v1/images/generations", body: `{"model":"x","prompt":"y"}`}), code: limiter.CodeNotMeterable},
-		"dollars":     {field: "max_spend_usd", set: limit(limiter.Nanodollars, 5_000_000_000), passes: read, no: no(chat("made-up")), code: limiter.CodePriceUnknown},
-		"no activations but an end": {field: "expires_at", set: func(k *limiter.Key) {
-			k.Limit[limiter.Activations], k.ExpiresAt = limiter.NoLimit, time.Now().Add(time.Hour)
+		"nothing":     {set: func(*record.Key) {}, passes: everything},
+		"activations": {field: "max_activations", set: limit(record.Activations, 48), passes: everything, no: no(plain), code: record.CodeActivationsExhausted, spent: true},
+		"tokens":      {field: "max_tokens", set: limit(record.Tokens, 80_000), passes: read, no: no(asks{method: "POST", path: "/v1/images/generations", body: `{"model":"x","prompt":"y"}`}), code: record.CodeNotMeterable},
+		"dollars":     {field: "max_spend_usd", set: limit(record.Nanodollars, 5_000_000_000), passes: read, no: no(chat("made-up")), code: record.CodePriceUnknown},
+		"no activations but an end": {field: "expires_at", set: func(k *record.Key) {
+			k.Limit[record.Activations], k.ExpiresAt = record.NoLimit, time.Now().Add(time.Hour)
 		}, passes: everything},
-		"unlimited": {set: limit(limiter.Activations, limiter.NoLimit), passes: everything},
-		"charge":    {field: "charge", set: func(k *limiter.Key) { k.Charge = limiter.ChargeSuccess }, passes: everything},
-		"charge, at its end": {field: "charge", set: func(k *limiter.Key) { k.Charge, k.Limit[limiter.Activations] = limiter.ChargeSuccess, 48 }, passes: []asks{plain},
-			no: no(plain), code: limiter.CodeActivationsExhausted, spent: true},
-		"renewal": {field: "renews", set: func(k *limiter.Key) { k.Renews = limiter.Daily }, passes: everything},
-		"dollars a request": {field: "max_request_spend_usd", set: func(k *limiter.Key) { k.Limit[limiter.Nanodollars], k.MaxRequestSpend = 5_000_000_000, 1_000_000 },
-			passes: read, no: no(chat("gpt-5")), code: limiter.CodeBudgetTooSmall},
-		"no fit": {field: "fit", set: func(k *limiter.Key) { k.Limit[limiter.Tokens], k.Unfitted = 80_000, true },
-			passes: read, no: no(long(100_000)), code: limiter.CodeBudgetTooSmall},
-		"fit":            {set: limit(limiter.Tokens, 80_000), passes: []asks{long(100_000)}},
-		"unknown prices": {field: "unknown_price", set: func(k *limiter.Key) { k.Limit[limiter.Nanodollars], k.CountOnly = 5_000_000_000, true }, passes: append(read, chat("made-up"))},
-		"idle":           {field: "idle_timeout", set: func(k *limiter.Key) { k.IdleTimeout = time.Hour }, passes: everything},
-		"first use":      {field: "first_use_within", set: func(k *limiter.Key) { k.FirstUseWithin = time.Hour }, passes: everything},
-		"rate": {field: "rate", set: func(k *limiter.Key) { k.Rate = limiter.Rate{N: 20, Per: time.Hour} }, passes: everything,
-			no: no(plain), code: limiter.CodeRateLimited, spent: true},
-		"concurrency": {field: "max_concurrency", set: func(k *limiter.Key) { k.MaxConcurrency = 1 }, passes: everything},
-		"not its own to revoke": {field: "self_revoke", set: func(k *limiter.Key) { k.SelfRevoke = false }, passes: everything,
-			no: no(asks{method: "DELETE", path: "/till/self"}), code: limiter.CodeMethodNotAllowed},
-		"models": {field: "models", set: models("gpt-5-mini"), passes: []asks{plain, streamed, form, list}, no: no(chat("gpt-5")), code: limiter.CodeModelNotAllowed},
+		"unlimited": {set: limit(record.Activations, record.NoLimit), passes: everything},
+		"charge":    {field: "charge", set: func(k *record.Key) { k.Charge = record.ChargeSuccess }, passes: everything},
+		"charge, at its end": {field: "charge", set: func(k *record.Key) { k.Charge, k.Limit[record.Activations] = record.ChargeSuccess, 48 }, passes: []asks{plain},
+			no: no(plain), code: record.CodeActivationsExhausted, spent: true},
+		"renewal": {field: "renews", set: func(k *record.Key) { k.Renews = record.Daily }, passes: everything},
+		"dollars a request": {field: "max_request_spend_usd", set: func(k *record.Key) { k.Limit[record.Nanodollars], k.MaxRequestSpend = 5_000_000_000, 1_000_000 },
+			passes: read, no: no(chat("gpt-5")), code: record.CodeBudgetTooSmall},
+		"no fit": {field: "fit", set: func(k *record.Key) { k.Limit[record.Tokens], k.Unfitted = 80_000, true },
+			passes: read, no: no(long(100_000)), code: record.CodeBudgetTooSmall},
+		"fit":            {set: limit(record.Tokens, 80_000), passes: []asks{long(100_000)}},
+		"unknown prices": {field: "unknown_price", set: func(k *record.Key) { k.Limit[record.Nanodollars], k.CountOnly = 5_000_000_000, true }, passes: append(read, chat("made-up"))},
+		"idle":           {field: "idle_timeout", set: func(k *record.Key) { k.IdleTimeout = time.Hour }, passes: everything},
+		"first use":      {field: "first_use_within", set: func(k *record.Key) { k.FirstUseWithin = time.Hour }, passes: everything},
+		"rate": {field: "rate", set: func(k *record.Key) { k.Rate = record.Rate{N: 20, Per: time.Hour} }, passes: everything,
+			no: no(plain), code: record.CodeRateLimited, spent: true},
+		"concurrency": {field: "max_concurrency", set: func(k *record.Key) { k.MaxConcurrency = 1 }, passes: everything},
+		"not its own to revoke": {field: "self_revoke", set: func(k *record.Key) { k.SelfRevoke = false }, passes: everything,
+			no: no(asks{method: "DELETE", path: "/till/self"}), code: record.CodeMethodNotAllowed},
+		"models": {field: "models", set: models("gpt-5-mini"), passes: []asks{plain, streamed, form, list}, no: no(chat("gpt-5")), code: record.CodeModelNotAllowed},
 		"models, and none named": {field: "models", set: models("gpt-5-mini"), passes: []asks{plain},
-			no: no(asks{method: "POST", path: "/v1/chat/completions", body: `{"messages":[]}`}), code: limiter.CodeModelNotAllowed},
-		"models, over a socket": {field: "models", set: models("gpt-5-mini"), passes: []asks{plain}, no: no(socket), code: limiter.CodeModelNotAllowed},
-		"models and dollars": {field: "models", set: func(k *limiter.Key) {
-			k.Scope.Models, k.Limit[limiter.Nanodollars] = []string{"gpt-5-mini"}, 5_000_000_000
+			no: no(asks{method: "POST", path: "/v1/chat/completions", body: `{"messages":[]}`}), code: record.CodeModelNotAllowed},
+		"models, over a socket": {field: "models", set: models("gpt-5-mini"), passes: []asks{plain}, no: no(socket), code: record.CodeModelNotAllowed},
+		"models and dollars": {field: "models", set: func(k *record.Key) {
+			k.Scope.Models, k.Limit[record.Nanodollars] = []string{"gpt-5-mini"}, 5_000_000_000
 		},
-			passes: read, no: no(chat("made-up")), code: limiter.CodeModelNotAllowed},
-		"paths":   {field: "paths", set: func(k *limiter.Key) { k.Scope.Paths = []string{"/v1/chat/*", "/v1/models"} }, passes: []asks{plain, streamed, list}, no: no(form), code: limiter.CodePathNotAllowed},
-		"methods": {field: "methods", set: func(k *limiter.Key) { k.Scope.Methods = []string{"GET"} }, passes: []asks{list, socket}, no: no(plain), code: limiter.CodeMethodNotAllowed},
-		"networks": {field: "ips", set: func(k *limiter.Key) { k.Scope.IPs = []netip.Prefix{netip.MustParsePrefix("192.0.2.0/24")} }, passes: everything,
-			no: no(from(plain, "10.0.0.1")), code: limiter.CodeIPNotAllowed},
-		"pin":              {field: "pin_ip", set: func(k *limiter.Key) { k.Scope.PinIP = true }, passes: everything, no: no(from(plain, "10.0.0.1")), code: limiter.CodeIPNotAllowed},
-		"a role":           {field: "role", set: func(k *limiter.Key) { k.Role = "plain" }, passes: everything},
-		"a role's models":  {field: "role", set: func(k *limiter.Key) { k.Role = "models" }, passes: []asks{plain, streamed, form, list}, no: no(chat("gpt-5")), code: limiter.CodeModelNotAllowed},
-		"a role's paths":   {field: "role", set: func(k *limiter.Key) { k.Role = "paths" }, passes: []asks{plain, streamed, list}, no: no(form), code: limiter.CodePathNotAllowed},
-		"a role's most":    {field: "role", set: func(k *limiter.Key) { k.Role = "most" }, passes: read, no: no(chat("made-up")), code: limiter.CodePriceUnknown},
-		"a role's budget":  {field: "role", set: func(k *limiter.Key) { k.Role = "budget" }, passes: read, no: no(chat("made-up")), code: limiter.CodePriceUnknown},
-		"another upstream": {field: "upstream", set: func(k *limiter.Key) { k.Upstream = "raw" }, passes: []asks{{method: "POST", path: "/any", body: "x"}, {method: "GET", path: "/any"}}},
+			passes: read, no: no(chat("made-up")), code: record.CodeModelNotAllowed},
+		"paths":   {field: "paths", set: func(k *record.Key) { k.Scope.Paths = []string{"/v1/chat/*", "/v1/models"} }, passes: []asks{plain, streamed, list}, no: no(form), code: record.CodePathNotAllowed},
+		"methods": {field: "methods", set: func(k *record.Key) { k.Scope.Methods = []string{"GET"} }, passes: []asks{list, socket}, no: no(plain), code: record.CodeMethodNotAllowed},
+		"networks": {field: "ips", set: func(k *record.Key) { k.Scope.IPs = []netip.Prefix{netip.MustParsePrefix("192.0.2.0/24")} }, passes: everything,
+			no: no(from(plain, "10.0.0.1")), code: record.CodeIPNotAllowed},
+		"pin":              {field: "pin_ip", set: func(k *record.Key) { k.Scope.PinIP = true }, passes: everything, no: no(from(plain, "10.0.0.1")), code: record.CodeIPNotAllowed},
+		"a role":           {field: "role", set: func(k *record.Key) { k.Role = "plain" }, passes: everything},
+		"a role's models":  {field: "role", set: func(k *record.Key) { k.Role = "models" }, passes: []asks{plain, streamed, form, list}, no: no(chat("gpt-5")), code: record.CodeModelNotAllowed},
+		"a role's paths":   {field: "role", set: func(k *record.Key) { k.Role = "paths" }, passes: []asks{plain, streamed, list}, no: no(form), code: record.CodePathNotAllowed},
+		"a role's most":    {field: "role", set: func(k *record.Key) { k.Role = "most" }, passes: read, no: no(chat("made-up")), code: record.CodePriceUnknown},
+		"a role's budget":  {field: "role", set: func(k *record.Key) { k.Role = "budget" }, passes: read, no: no(chat("made-up")), code: record.CodePriceUnknown},
+		"another upstream": {field: "upstream", set: func(k *record.Key) { k.Upstream = "raw" }, passes: []asks{{method: "POST", path: "/any", body: "x"}, {method: "GET", path: "/any"}}},
 	}
 	covered := []string{"custody", "delegate", "name", "owner", "purpose", "labels", "metadata"} // sealed ones: in e2e; the rest is for people
 	for _, r := range rules {
@@ -128,18 +128,18 @@ func TestAParentWithAnyOneRuleHasChildrenThatWork(t *testing.T) {
 	for name, rule := range rules {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			roles := map[string]limiter.Role{}
+			roles := map[string]record.Role{}
 			for _, name := range []string{"plain", "models", "paths", "most", "budget"} {
-				role := limiter.NewRole()
+				role := record.NewRole()
 				switch name {
 				case "models":
 					role.Scope.Models = []string{"gpt-5-mini"}
 				case "paths":
 					role.Scope.Paths = []string{"/v1/chat/*", "/v1/models"}
 				case "most":
-					role.Max[limiter.Activations], role.Max[limiter.Nanodollars] = 1000, 5_000_000_000
+					role.Max[record.Activations], role.Max[record.Nanodollars] = 1000, 5_000_000_000
 				case "budget":
-					role.Budget.Limit[limiter.Activations], role.Budget.Limit[limiter.Nanodollars] = 1000, 5_000_000_000
+					role.Budget.Limit[record.Activations], role.Budget.Limit[record.Nanodollars] = 1000, 5_000_000_000
 				}
 				roles[name] = role
 			}
@@ -167,12 +167,12 @@ func TestAParentWithAnyOneRuleHasChildrenThatWork(t *testing.T) {
 					}
 					break
 				}
-				if rule.code == limiter.CodeRateLimited {
+				if rule.code == record.CodeRateLimited {
 					break // of all of them together
 				}
 			}
 			for i, k := range keys {
-				if v := s.view(k); v.Held != (limiter.Amounts{}) {
+				if v := s.view(k); v.Held != (record.Amounts{}) {
 					t.Errorf("%d below the top: %v are held", i, v.Held)
 				}
 			}
@@ -183,8 +183,8 @@ func TestAParentWithAnyOneRuleHasChildrenThatWork(t *testing.T) {
 // coversEveryField holds a test against the fields of keys that somebody may choose.
 func coversEveryField(t *testing.T, covered []string) {
 	t.Helper()
-	for _, f := range limiter.KeyFields {
-		if f.Choice != limiter.Noted && !slices.Contains(covered, f.Name) {
+	for _, f := range record.KeyFields {
+		if f.Choice != record.Noted && !slices.Contains(covered, f.Name) {
 			t.Errorf("field %s of keys is in no rule of this test", f.Name)
 		}
 	}

@@ -16,7 +16,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 
-	"github.com/till-proxy/till/limiter"
+	"github.com/till-proxy/till/limiter/record"
 	"github.com/till-proxy/till/upstream"
 )
 
@@ -242,7 +242,7 @@ func TestARegionsPriceIsHeldAndCharged(t *testing.T) {
 		if want := (plain*test.permille + 999) / 1000; charged != want || !measured {
 			t.Errorf("%s %s: charged %d, want %d", test.to, test.multiply, charged, want)
 		}
-		if held := u.bound(100)[limiter.Nanodollars]; held < charged {
+		if held := u.bound(100)[record.Nanodollars]; held < charged {
 			t.Errorf("%s %s: held %d, charged %d", test.to, test.multiply, held, charged)
 		}
 	}

@@ -10,6 +10,7 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/till-proxy/till/limiter"
+	"github.com/till-proxy/till/limiter/record"
 	"github.com/till-proxy/till/token"
 )
 
@@ -76,14 +77,14 @@ type unsealed struct {
 // invalid. A sealed key is authenticated by its box before anything else happens. There
 // is no credential to return for a held key, nor for a revoked one, whose box is never
 // opened again.
-func (h *Handler) credentialOf(k *limiter.Live, key *limiter.Key, parsed token.Parsed, box limiter.Box) (*credential, *limiter.Refusal) {
-	garbled := &limiter.Refusal{Code: limiter.CodeKeyInvalid, Message: "the key is not known here in this form: check that it was copied whole and alone"}
+func (h *Handler) credentialOf(k *limiter.Live, key *record.Key, parsed token.Parsed, box record.Box) (*credential, *record.Refusal) {
+	garbled := &record.Refusal{Code: record.CodeKeyInvalid, Message: "the key is not known here in this form: check that it was copied whole and alone"}
 	switch {
-	case key.Custody != limiter.CustodySealed && parsed.Box == "":
+	case key.Custody != record.CustodySealed && parsed.Box == "":
 		return nil, nil
-	case key.Custody != limiter.CustodySealed:
+	case key.Custody != record.CustodySealed:
 		return nil, garbled
-	case key.EndedStatus == limiter.Revoked:
+	case key.EndedStatus == record.Revoked:
 		return nil, nil
 	case parsed.Box == "":
 		return nil, garbled
@@ -105,7 +106,7 @@ func (h *Handler) credentialOf(k *limiter.Live, key *limiter.Key, parsed token.P
 			zap.String("key_id", key.ID), zap.Stringer("seal_key_id", box.SealKey))
 		return nil, storeClosed()
 	case err != nil:
-		k.Count(limiter.CodeKeyInvalid)
+		k.Count(record.CodeKeyInvalid)
 		return nil, garbled
 	}
 	u := &unsealed{newCredential(secret), hash, sealer}

@@ -6,6 +6,7 @@ import (
 	"strings"
 
 	"github.com/till-proxy/till/limiter"
+	"github.com/till-proxy/till/limiter/record"
 	"github.com/till-proxy/till/scope"
 	"github.com/till-proxy/till/token"
 	"github.com/till-proxy/till/upstream"
@@ -16,10 +17,10 @@ import (
 // so the same rules apply to it, and it is sent on as the upstream's own address. The
 // limiter checks the key's rules for it, from what this writes into ask. Behind a guard
 // only the key's rules apply, as they do for the request's path.
-func (t *target) checkDestination(x *exchange, r *http.Request, key *limiter.Key, guard bool, ask *limiter.Ask) *limiter.Refusal {
-	uncheckable := func(what string) *limiter.Refusal {
+func (t *target) checkDestination(x *exchange, r *http.Request, key *record.Key, guard bool, ask *limiter.Ask) *record.Refusal {
+	uncheckable := func(what string) *record.Refusal {
 		if len(t.allow) > 0 && !guard {
-			return keyRefusal(key, limiter.CodePathNotAllowed, "may not use %s: it names another path, and upstream %s allows only some", what, t.name)
+			return keyRefusal(key, record.CodePathNotAllowed, "may not use %s: it names another path, and upstream %s allows only some", what, t.name)
 		}
 		ask.Elsewhere = what
 		return nil
@@ -35,15 +36,15 @@ func (t *target) checkDestination(x *exchange, r *http.Request, key *limiter.Key
 	}
 	for _, value := range r.Header["If"] {
 		if holdsKey(eachTag(value, func(tag string) string { return x.atUpstream(tag, "") })) {
-			return keyRefusal(key, limiter.CodeBadRequest, "sent a key in an If header, which goes to the upstream; send it where the API's own key would go")
+			return keyRefusal(key, record.CodeBadRequest, "sent a key in an If header, which goes to the upstream; send it where the API's own key would go")
 		}
 	}
 	values, ok := r.Header["Destination"]
 	if !ok {
 		return nil
 	}
-	bad := func(why string) *limiter.Refusal {
-		return keyRefusal(key, limiter.CodeBadRequest, "asked for a destination that is refused: %s", why)
+	bad := func(why string) *record.Refusal {
+		return keyRefusal(key, record.CodeBadRequest, "asked for a destination that is refused: %s", why)
 	}
 	if len(values) != 1 {
 		return bad("there are several")
@@ -71,7 +72,7 @@ func (t *target) checkDestination(x *exchange, r *http.Request, key *limiter.Key
 	}
 	there := location{path: path}
 	if !guard {
-		var refusal *limiter.Refusal
+		var refusal *record.Refusal
 		if there, refusal = t.locate(key, path, escaped); refusal == nil {
 			refusal = t.permit(r.Method, there.path, false, key)
 		}
@@ -176,7 +177,7 @@ func (x *exchange) atUpstream(address, upstream string) string {
 	if err != nil {
 		return address
 	}
-	there, refusal := x.target.locate(&limiter.Key{}, path, escaped)
+	there, refusal := x.target.locate(&record.Key{}, path, escaped)
 	if refusal != nil {
 		return address
 	}

@@ -7,32 +7,33 @@ import (
 	"testing"
 
 	"github.com/till-proxy/till/limiter"
+	"github.com/till-proxy/till/limiter/record"
 	"github.com/till-proxy/till/scope"
 	"github.com/till-proxy/till/upstream"
 )
 
 // judged is why a key may not send the request, as far as its headers name paths.
-func judged(x *exchange, r *http.Request, key *limiter.Key, guard bool) *limiter.Refusal {
+func judged(x *exchange, r *http.Request, key *record.Key, guard bool) *record.Refusal {
 	ask := limiter.Ask{Path: "/a/x"}
 	if refusal := x.target.checkDestination(x, r, key, guard, &ask); refusal != nil {
 		return refusal
 	}
-	return key.AllowsPaths(&ask)
+	return limiter.AllowsPaths(key, &ask)
 }
 
 func TestADestinationIsJudgedAsThePathIs(t *testing.T) {
 	t.Parallel()
 	dav := &Upstream{To: []string{"http://dav.example.com/files"}}
 	some := &Upstream{To: []string{"http://dav.example.com"}, Allow: []string{"MOVE /a/*", "GET /b/*"}}
-	anything := &limiter.Key{ID: "key_1"}
-	below := &limiter.Key{ID: "key_1", Scope: scope.Scope{Paths: []string{"/a/*"}}}
+	anything := &record.Key{ID: "key_1"}
+	below := &record.Key{ID: "key_1", Scope: scope.Scope{Paths: []string{"/a/*"}}}
 	for _, test := range []struct {
 		u           *Upstream
-		key         *limiter.Key
+		key         *record.Key
 		target      string
 		destination string
 		out         string // as sent
-		code        limiter.Code
+		code        record.Code
 	}{
 		{dav, anything, "/a/x", "http://till.test/a/y", "http://dav.example.com/files/a/y", ""},
 		{dav, anything, "/a/x", "/a/y", "http://dav.example.com/files/a/y", ""},
@@ -42,27 +43,27 @@ func TestADestinationIsJudgedAsThePathIs(t *testing.T) {
 		{dav, anything, "/a/x", "http://dav.example.com/files/a/y", "http://dav.example.com/files/a/y", ""},
 		// What was given as https://KEY@till.test, as clients of WebDAV write it.
 		{dav, below, "/a/x", "http://u:" + scopedKey + "@till.test/a/y", "http://dav.example.com/files/a/y", ""},
-		{dav, below, "/a/x", "http://u:" + scopedKey + "@till.test/b/y", "", limiter.CodePathNotAllowed},
-		{dav, anything, "/a/x", "http://" + scopedKey + "@dav.example.com/files/a/y", "", limiter.CodeBadRequest},
-		{dav, anything, "/a/x", "http://" + scopedKey + "@other.example.com/a/y", "", limiter.CodeBadRequest},
-		{dav, anything, "/a/x", "//" + scopedKey + "@/a/y", "", limiter.CodeBadRequest},
-		{dav, anything, "/a/x", "http://till.test/a/y?key=" + scopedKey, "", limiter.CodeBadRequest},
-		{dav, anything, "/a/x", "http://till.test/a/y?key=" + strings.ReplaceAll(scopedKey, "_", "%5F"), "", limiter.CodeBadRequest},
-		{dav, anything, "/a/x", "http://other.example.com/a/" + scopedKey, "", limiter.CodeBadRequest},
+		{dav, below, "/a/x", "http://u:" + scopedKey + "@till.test/b/y", "", record.CodePathNotAllowed},
+		{dav, anything, "/a/x", "http://" + scopedKey + "@dav.example.com/files/a/y", "", record.CodeBadRequest},
+		{dav, anything, "/a/x", "http://" + scopedKey + "@other.example.com/a/y", "", record.CodeBadRequest},
+		{dav, anything, "/a/x", "//" + scopedKey + "@/a/y", "", record.CodeBadRequest},
+		{dav, anything, "/a/x", "http://till.test/a/y?key=" + scopedKey, "", record.CodeBadRequest},
+		{dav, anything, "/a/x", "http://till.test/a/y?key=" + strings.ReplaceAll(scopedKey, "_", "%5F"), "", record.CodeBadRequest},
+		{dav, anything, "/a/x", "http://other.example.com/a/" + scopedKey, "", record.CodeBadRequest},
 		{dav, anything, "/a/x", "http://other.example.com/a/y", "http://other.example.com/a/y", ""},
-		{dav, anything, "/a/x", "http://till.test/proxy/other/a/y", "", limiter.CodeWrongUpstream},
-		{dav, anything, "/a/x", "http://till.test/a/../y", "", limiter.CodeBadRequest},
-		{dav, anything, "/a/x", "/a/%2e%2e/y", "", limiter.CodeBadRequest},
+		{dav, anything, "/a/x", "http://till.test/proxy/other/a/y", "", record.CodeWrongUpstream},
+		{dav, anything, "/a/x", "http://till.test/a/../y", "", record.CodeBadRequest},
+		{dav, anything, "/a/x", "/a/%2e%2e/y", "", record.CodeBadRequest},
 		{dav, below, "/a/x", "http://till.test/a/y", "http://dav.example.com/files/a/y", ""},
-		{dav, below, "/a/x", "http://till.test/b/y", "", limiter.CodePathNotAllowed},
-		{dav, below, "/a/x", "/b/y", "", limiter.CodePathNotAllowed},
-		{dav, below, "/a/x", "http://dav.example.com/files/b/y", "", limiter.CodePathNotAllowed},
-		{dav, below, "/a/x", "http://dav.example.com/elsewhere", "", limiter.CodePathNotAllowed},
-		{dav, below, "/a/x", "http://alias.example.com/files/b/y", "", limiter.CodePathNotAllowed},
-		{dav, below, "/a/x", "b/y", "", limiter.CodePathNotAllowed},
-		{dav, below, "/a/x", "http:\\\\dav.example.com/files/b/y", "", limiter.CodePathNotAllowed},
+		{dav, below, "/a/x", "http://till.test/b/y", "", record.CodePathNotAllowed},
+		{dav, below, "/a/x", "/b/y", "", record.CodePathNotAllowed},
+		{dav, below, "/a/x", "http://dav.example.com/files/b/y", "", record.CodePathNotAllowed},
+		{dav, below, "/a/x", "http://dav.example.com/elsewhere", "", record.CodePathNotAllowed},
+		{dav, below, "/a/x", "http://alias.example.com/files/b/y", "", record.CodePathNotAllowed},
+		{dav, below, "/a/x", "b/y", "", record.CodePathNotAllowed},
+		{dav, below, "/a/x", "http:\\\\dav.example.com/files/b/y", "", record.CodePathNotAllowed},
 		{some, anything, "/a/x", "http://till.test/a/y", "http://dav.example.com/a/y", ""},
-		{some, anything, "/a/x", "http://till.test/b/y", "", limiter.CodePathNotAllowed},
+		{some, anything, "/a/x", "http://till.test/b/y", "", record.CodePathNotAllowed},
 	} {
 		r := httptest.NewRequest("MOVE", "http://till.test"+test.target, nil)
 		r.Header.Set("Destination", test.destination)
@@ -88,16 +89,16 @@ func TestASecondPathInAnotherHeaderIsRefusedWherePathsAre(t *testing.T) {
 	t.Parallel()
 	some := &Upstream{To: []string{"http://store.example.com"}, Allow: []string{"PUT /a/*"}}
 	all := &Upstream{To: []string{"http://store.example.com"}}
-	below := &limiter.Key{ID: "key_1", Scope: scope.Scope{Paths: []string{"/a/*"}}}
-	anything := &limiter.Key{ID: "key_1"}
+	below := &record.Key{ID: "key_1", Scope: scope.Scope{Paths: []string{"/a/*"}}}
+	anything := &record.Key{ID: "key_1"}
 	for _, name := range upstream.SourceHeaders() {
 		for _, test := range []struct {
 			u     *Upstream
-			key   *limiter.Key
+			key   *record.Key
 			guard bool
-			want  limiter.Code
+			want  record.Code
 		}{
-			{some, anything, false, limiter.CodePathNotAllowed}, {all, below, false, limiter.CodePathNotAllowed}, {all, below, true, limiter.CodePathNotAllowed},
+			{some, anything, false, record.CodePathNotAllowed}, {all, below, false, record.CodePathNotAllowed}, {all, below, true, record.CodePathNotAllowed},
 			{all, anything, false, ""}, {some, anything, true, ""}, // of a guard the upstream's rules are not
 		} {
 			r := httptest.NewRequest("PUT", "http://till.test/a/x", nil)
@@ -111,7 +112,7 @@ func TestASecondPathInAnotherHeaderIsRefusedWherePathsAre(t *testing.T) {
 	}
 }
 
-func codeOf(r *limiter.Refusal) limiter.Code {
+func codeOf(r *record.Refusal) record.Code {
 	if r == nil {
 		return ""
 	}
@@ -120,19 +121,19 @@ func codeOf(r *limiter.Refusal) limiter.Code {
 
 func TestAKeyInAnIfHeaderGoesNowhere(t *testing.T) {
 	t.Parallel()
-	for value, want := range map[string]limiter.Code{
+	for value, want := range map[string]record.Code{
 		"<http://u:" + scopedKey + "@till.test/a> (<urn:uuid:1>)":         "", // it is taken out
-		"<http://u:" + scopedKey + "@other.example.com/a> (<urn:uuid:1>)": limiter.CodeBadRequest,
-		"<http://till.test/a?key=" + scopedKey + "> (<urn:uuid:1>)":       limiter.CodeBadRequest,
-		"(<" + scopedKey + ">)":                   limiter.CodeBadRequest,
+		"<http://u:" + scopedKey + "@other.example.com/a> (<urn:uuid:1>)": record.CodeBadRequest,
+		"<http://till.test/a?key=" + scopedKey + "> (<urn:uuid:1>)":       record.CodeBadRequest,
+		"(<" + scopedKey + ">)":                   record.CodeBadRequest,
 		"<http://till.test/a":                     "",
-		"<http://u:" + scopedKey + "@till.test/a": limiter.CodeBadRequest,
-		"<http://u:" + strings.ReplaceAll(scopedKey, "_", "%5f") + "@other.example.com/a> (<urn:a>)": limiter.CodeBadRequest,
+		"<http://u:" + scopedKey + "@till.test/a": record.CodeBadRequest,
+		"<http://u:" + strings.ReplaceAll(scopedKey, "_", "%5f") + "@other.example.com/a> (<urn:a>)": record.CodeBadRequest,
 	} {
 		r := httptest.NewRequest("PUT", "http://till.test/a", nil)
 		r.Header["If"] = []string{"(<urn:uuid:2>)", value}
 		x, _ := asked(t, &Upstream{To: []string{"http://dav.example.com"}}, r)
-		if got := codeOf(judged(x, r, &limiter.Key{ID: "key_1"}, false)); got != want {
+		if got := codeOf(judged(x, r, &record.Key{ID: "key_1"}, false)); got != want {
 			t.Errorf("%s: %q, want %q", value, got, want)
 		}
 		x.rewriteAddresses(r.Header, x.target.origins[0])
@@ -147,7 +148,7 @@ func TestWhatFollowsAGuardSeesNoKeyInADestination(t *testing.T) {
 	r := httptest.NewRequest("MOVE", "http://till.test/a", nil)
 	r.Header.Set("Destination", "http://u:"+scopedKey+"@till.test/a/b%20c")
 	x, _ := asked(t, &Upstream{To: []string{"http://dav.example.com"}}, r)
-	if refusal := judged(x, r, &limiter.Key{ID: "key_1"}, true); refusal != nil || r.Header.Get("Destination") != "http://till.test/a/b%20c" {
+	if refusal := judged(x, r, &record.Key{ID: "key_1"}, true); refusal != nil || r.Header.Get("Destination") != "http://till.test/a/b%20c" {
 		t.Errorf("%v, %s", refusal, r.Header.Get("Destination"))
 	}
 }
@@ -160,7 +161,7 @@ func TestAGuardJudgesADestinationByTheKey(t *testing.T) {
 		r := httptest.NewRequest("MOVE", "http://till.test/a/x", nil)
 		r.Header.Set("Destination", destination)
 		x, _ := asked(t, &Upstream{To: []string{"http://other.example.com"}}, r)
-		refusal := judged(x, r, &limiter.Key{Scope: scope.Scope{Paths: []string{"/a/*"}}}, true)
+		refusal := judged(x, r, &record.Key{Scope: scope.Scope{Paths: []string{"/a/*"}}}, true)
 		if (refusal == nil) != want {
 			t.Errorf("%s: %v", destination, refusal)
 		}
@@ -215,7 +216,7 @@ func FuzzRequestAddresses(f *testing.F) {
 		r := httptest.NewRequest("MOVE", "http://till.test/a/x", nil)
 		r.Header["Destination"], r.Header["If"] = []string{destination}, []string{tags}
 		x := &exchange{target: to, request: r}
-		if refusal := judged(x, r, &limiter.Key{Scope: scope.Scope{Paths: []string{"/a/*"}}}, false); refusal != nil {
+		if refusal := judged(x, r, &record.Key{Scope: scope.Scope{Paths: []string{"/a/*"}}}, false); refusal != nil {
 			return
 		}
 		x.rewriteAddresses(r.Header, to.origins[0])

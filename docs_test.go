@@ -13,6 +13,7 @@ import (
 	"testing"
 
 	"github.com/till-proxy/till/limiter"
+	"github.com/till-proxy/till/limiter/record"
 	"github.com/till-proxy/till/upstream"
 )
 
@@ -54,12 +55,12 @@ func TestOptionsAndPresetsAreDocumented(t *testing.T) {
 func TestFieldsAndFiltersOfKeysAreDocumented(t *testing.T) {
 	t.Parallel()
 	page := pages(t)["docs/keys-and-limits.md"]
-	for _, f := range limiter.KeyFields {
+	for _, f := range record.KeyFields {
 		name := f.Name
 		if name == "custody" {
 			name = "upstream_key" // which decides it
 		}
-		if row := regexp.MustCompile("(?m)^\\| [^|]*`" + name + "`[^|]* \\|"); f.Choice != limiter.Noted && !row.MatchString(page) {
+		if row := regexp.MustCompile("(?m)^\\| [^|]*`" + name + "`[^|]* \\|"); f.Choice != record.Noted && !row.MatchString(page) {
 			t.Errorf("docs/keys-and-limits.md lacks the field %s", name)
 		}
 	}
@@ -90,7 +91,7 @@ func namesIn(t *testing.T, path, pattern string) (names []string) {
 // has what clients get, do not know each other.
 func TestEveryRefusalCodeHasAStatus(t *testing.T) {
 	t.Parallel()
-	codes := namesIn(t, "limiter/refusal.go", `Code = "(till_\w+)"`)
+	codes := namesIn(t, "limiter/record/refusal.go", `Code = "(till_\w+)"`)
 	rows := namesIn(t, "upstream/dialect.go", `"(till_\w+)": +http\.Status`)
 	if len(codes) == 0 {
 		t.Error("no code was found")
@@ -102,7 +103,7 @@ func TestEveryRefusalCodeHasAStatus(t *testing.T) {
 	}
 	for _, code := range rows {
 		if !slices.Contains(codes, code) {
-			t.Errorf("%s has a status in upstream/dialect.go, and is no code in limiter/refusal.go", code)
+			t.Errorf("%s has a status in upstream/dialect.go, and is no code in limiter/record/refusal.go", code)
 		}
 	}
 }
@@ -123,7 +124,7 @@ func TestTheTableOfStatusesIsTrue(t *testing.T) {
 			told[c] = m[1]
 		}
 	}
-	codes := namesIn(t, "limiter/refusal.go", `Code = "(till_\w+)"`)
+	codes := namesIn(t, "limiter/record/refusal.go", `Code = "(till_\w+)"`)
 	if len(codes) != len(told) || len(told) == 0 {
 		t.Errorf("%d codes are in the table, want %d", len(told), len(codes))
 	}

@@ -14,7 +14,7 @@ import (
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 
 	"github.com/till-proxy/till/admin/wire"
-	"github.com/till-proxy/till/limiter"
+	"github.com/till-proxy/till/limiter/record"
 )
 
 // diagnosis collects the faults of a configuration and its files.
@@ -78,7 +78,7 @@ func (a *App) diagnoseSecrets(d *diagnosis) {
 func (a *App) diagnoseRoles(d *diagnosis) {
 	for _, name := range slices.Sorted(maps.Keys(a.Roles)) {
 		r := a.Roles[name]
-		if r == nil || !slices.Contains(r.Permissions, string(limiter.KeysCreate)) && !slices.Contains(r.Permissions, string(limiter.KeysUpdate)) {
+		if r == nil || !slices.Contains(r.Permissions, string(record.KeysCreate)) && !slices.Contains(r.Permissions, string(record.KeysUpdate)) {
 			continue
 		}
 		if r.MaxActivations == 0 && r.MaxTokens == 0 && r.MaxSpendUSD == "" && r.MaxLifetime == 0 && r.Budget == nil {

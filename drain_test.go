@@ -10,7 +10,7 @@ import (
 	"testing/synctest"
 	"time"
 
-	"github.com/till-proxy/till/limiter"
+	"github.com/till-proxy/till/limiter/record"
 	"github.com/till-proxy/till/token"
 	"github.com/till-proxy/till/upstream"
 )
@@ -139,7 +139,7 @@ func TestADrainEndsAtOnceWhenItsKeyIsStopped(t *testing.T) {
 		body := l.body("data: {}\n", time.Minute)
 		l.leave()
 		began := time.Now()
-		time.AfterFunc(time.Second, func() { l.x.stop(&limiter.Refusal{}) })
+		time.AfterFunc(time.Second, func() { l.x.stop(&record.Refusal{}) })
 		if err := body.Close(); err != nil {
 			t.Error(err)
 		}

@@ -14,6 +14,7 @@ import (
 
 	"github.com/till-proxy/till/admin/console"
 	"github.com/till-proxy/till/limiter"
+	"github.com/till-proxy/till/limiter/record"
 	"github.com/till-proxy/till/limiter/store"
 	"github.com/till-proxy/till/upstream"
 	"github.com/till-proxy/till/webhook"
@@ -104,7 +105,7 @@ type storeOptions struct {
 	open   func(dir string, log *slog.Logger) (store.Store, error)
 	anchor string
 	log    *slog.Logger
-	roles  map[string]limiter.Role
+	roles  map[string]record.Role
 	hooks  []limiter.Hook
 	// keepAudit is how long entries of the audit log are kept; 0 means for ever.
 	keepAudit time.Duration
@@ -191,7 +192,7 @@ func (e *engine) shouldOpen() bool {
 	failed := e.failure()
 	opened := e.limiter != nil && e.failed == nil
 	switch {
-	case e.closed, opened && failed == nil, opened && errors.Is(failed, limiter.ErrDoubt):
+	case e.closed, opened && failed == nil, opened && errors.Is(failed, store.ErrDoubt):
 		return false
 	}
 	return failed == nil || !time.Now().Before(e.nextTry)
@@ -206,7 +207,7 @@ func (e *engine) tryOpen(former *limiter.Limiter, o storeOptions) {
 	defer close(e.opening)
 	defer func() { e.opening = nil }()
 	e.failed, e.nextTry = err, time.Now().Add(reopenAfter)
-	if errors.Is(err, limiter.ErrDoubt) || errors.Is(err, store.ErrDamaged) {
+	if errors.Is(err, store.ErrDoubt) || errors.Is(err, store.ErrDamaged) {
 		e.nextTry = time.Now().Add(reopenDamagedAfter)
 	}
 	switch {

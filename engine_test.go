@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/till-proxy/till/limiter"
+	"github.com/till-proxy/till/limiter/record"
 	"github.com/till-proxy/till/limiter/store"
 	"github.com/till-proxy/till/limiter/store/storetest"
 	"github.com/till-proxy/till/token"
@@ -35,8 +36,8 @@ func mintIn(t *testing.T, l *limiter.Limiter, n int64) token.Lookup {
 	if err != nil {
 		t.Fatal(err)
 	}
-	spec := &limiter.Key{Upstream: "openai", Custody: limiter.CustodyHeld, Limit: limiter.NoLimits()}
-	spec.Limit[limiter.Activations] = n
+	spec := &record.Key{Upstream: "openai", Custody: record.CustodyHeld, Limit: record.NoLimits()}
+	spec.Limit[record.Activations] = n
 	if _, err := l.Mint(t.Context(), limiter.Operator, spec, limiter.Birth{Lookup: lookup}); err != nil {
 		t.Fatal(err)
 	}
@@ -44,17 +45,17 @@ func mintIn(t *testing.T, l *limiter.Limiter, n int64) token.Lookup {
 }
 
 // useIn forwards one request, or says why not.
-func useIn(t *testing.T, l *limiter.Limiter, lookup token.Lookup) limiter.Code {
+func useIn(t *testing.T, l *limiter.Limiter, lookup token.Lookup) record.Code {
 	t.Helper()
 	k, refusal := l.Find(t.Context(), lookup)
 	if refusal != nil {
 		return refusal.Code
 	}
 	var g limiter.Grant
-	if refusal := k.Reserve(t.Context(), &limiter.Ask{Bound: limiter.Amounts{limiter.Activations: 1}, Method: "POST", Path: "/v1/x"}, &g); refusal != nil {
+	if refusal := k.Reserve(t.Context(), &limiter.Ask{Bound: record.Amounts{record.Activations: 1}, Method: "POST", Path: "/v1/x"}, &g); refusal != nil {
 		return refusal.Code
 	}
-	g.Settle(limiter.Amounts{limiter.Activations: 1})
+	g.Settle(record.Amounts{record.Activations: 1})
 	return ""
 }
 
@@ -98,7 +99,7 @@ func TestAFailedStoreIsOpenedAgainOnceItWorks(t *testing.T) {
 	for useIn(t, l, lookup) == "" {
 		forwarded++
 	}
-	if code := useIn(t, l, lookup); code != limiter.CodeActivationsExhausted || forwarded > 100 || forwarded < 36 {
+	if code := useIn(t, l, lookup); code != record.CodeActivationsExhausted || forwarded > 100 || forwarded < 36 {
 		t.Errorf("%d forwarded of 100, then %q", forwarded, code)
 	}
 }
@@ -132,7 +133,7 @@ func TestAStoreInDoubtIsOpenedOnlyByARepair(t *testing.T) {
 		t.Fatal(err)
 	}
 	for range 2 {
-		if _, err := next.open(o, 0); !errors.Is(err, limiter.ErrDoubt) {
+		if _, err := next.open(o, 0); !errors.Is(err, store.ErrDoubt) {
 			t.Fatalf("without its anchor: %v", err)
 		}
 	}
@@ -144,7 +145,7 @@ func TestAStoreInDoubtIsOpenedOnlyByARepair(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if code := useIn(t, l, lookup); code != limiter.CodeActivationsExhausted {
+	if code := useIn(t, l, lookup); code != record.CodeActivationsExhausted {
 		t.Errorf("after the repair: %q", code)
 	}
 }
@@ -171,7 +172,7 @@ func TestARevocationWhileTheStoreCannotBeOpenedHoldsAndCutsWhatRuns(t *testing.T
 		t.Fatal(refusal)
 	}
 	var running limiter.Grant
-	ask := &limiter.Ask{Bound: limiter.Amounts{limiter.Activations: 1}, Method: "POST", Path: "/v1/x"}
+	ask := &limiter.Ask{Bound: record.Amounts{record.Activations: 1}, Method: "POST", Path: "/v1/x"}
 	if refusal := k.Reserve(t.Context(), ask, &running); refusal != nil {
 		t.Fatal(refusal)
 	}
@@ -192,9 +193,9 @@ func TestARevocationWhileTheStoreCannotBeOpenedHoldsAndCutsWhatRuns(t *testing.T
 	if l, err = e.retry(o); err != nil || l.Failed() != nil {
 		t.Fatalf("a store that works again: %v", err)
 	}
-	running.Settle(limiter.Amounts{limiter.Activations: 1})
+	running.Settle(record.Amounts{record.Activations: 1})
 	view, err := l.Get(t.Context(), limiter.Operator, k.Key().ID)
-	if err != nil || view.Status != limiter.Revoked || view.InFlight != 0 || view.Used[limiter.Activations] != 1 {
+	if err != nil || view.Status != record.Revoked || view.InFlight != 0 || view.Used[record.Activations] != 1 {
 		t.Errorf("afterwards: %s, %d in flight, %v used, %v", view.Status, view.InFlight, view.Used, err)
 	}
 }
@@ -217,10 +218,10 @@ func TestAStoreWhoseAnchorComesBackOpensByItself(t *testing.T) {
 	if err := os.Rename(anchor, anchor+".away"); err != nil { // its volume is gone
 		t.Fatal(err)
 	}
-	if l, err = e.retry(o); err != nil || !errors.Is(l.Failed(), limiter.ErrDoubt) {
+	if l, err = e.retry(o); err != nil || !errors.Is(l.Failed(), store.ErrDoubt) {
 		t.Fatalf("without its anchor: %v", err)
 	}
-	if code := useIn(t, l, lookup); code != limiter.CodeStoreUnavailable {
+	if code := useIn(t, l, lookup); code != record.CodeStoreUnavailable {
 		t.Errorf("without its anchor: %q", code)
 	}
 	if err := os.Rename(anchor+".away", anchor); err != nil {

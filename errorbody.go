@@ -11,7 +11,7 @@ import (
 	"strings"
 	"time"
 
-	"github.com/till-proxy/till/limiter"
+	"github.com/till-proxy/till/limiter/record"
 	"github.com/till-proxy/till/upstream"
 )
 
@@ -34,10 +34,10 @@ var errShown = errors.New("the upstream's answer shows the credential, so no mor
 // searched while it is passed on, and broken off where the credential would begin.
 // Since the text that was searched is the text that is passed on, encodings are
 // removed.
-func (x *exchange) searchCredential(res *http.Response) *limiter.Refusal {
+func (x *exchange) searchCredential(res *http.Response) *record.Refusal {
 	key := x.grant.Key()
-	refused := func(why string) *limiter.Refusal {
-		return keyRefusal(key, limiter.CodeUpstreamFailed, "got an error from upstream %s %s", x.target.name, why)
+	refused := func(why string) *record.Refusal {
+		return keyRefusal(key, record.CodeUpstreamFailed, "got an error from upstream %s %s", x.target.name, why)
 	}
 	if res.Body == http.NoBody || res.ContentLength == 0 {
 		return nil

@@ -12,6 +12,7 @@ import (
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 
 	"github.com/till-proxy/till/limiter"
+	"github.com/till-proxy/till/limiter/record"
 	"github.com/till-proxy/till/upstream"
 )
 
@@ -63,7 +64,7 @@ func exchangeOf(ctx context.Context) *exchange {
 const cutGrace = 5 * time.Second
 
 // stop ends the request in progress. It is the grant's OnCut.
-func (x *exchange) stop(*limiter.Refusal) {
+func (x *exchange) stop(*record.Refusal) {
 	x.mu.Lock()
 	cancel, tunnel := x.cancel, x.tunnel
 	if x.client != nil {
@@ -137,7 +138,7 @@ func (x *exchange) begin(cancel context.CancelFunc) bool {
 }
 
 // refusal returns a refusal as the client of this exchange sees it.
-func (x *exchange) refusal(r *limiter.Refusal) upstream.Refusal {
+func (x *exchange) refusal(r *record.Refusal) upstream.Refusal {
 	return clientRefusal(r, x.path, x.id())
 }
 
@@ -157,21 +158,21 @@ func (x *exchange) settle() {
 		x.grant.Cancel()
 		return
 	}
-	used := limiter.Amounts{limiter.Activations: 1}
-	if x.grant.Key().Charge == limiter.ChargeSuccess && !x.succeeded() {
-		used[limiter.Activations] = 0
+	used := record.Amounts{record.Activations: 1}
+	if x.grant.Key().Charge == record.ChargeSuccess && !x.succeeded() {
+		used[record.Activations] = 0
 	}
 	if x.usage != nil {
-		var kinds limiter.TokenKinds
-		used[limiter.Tokens], used[limiter.Nanodollars], kinds = x.usage.charge(int(x.status.Load()))
-		x.target.spent.add(&kinds, used[limiter.Nanodollars])
+		var kinds record.TokenKinds
+		used[record.Tokens], used[record.Nanodollars], kinds = x.usage.charge(int(x.status.Load()))
+		x.target.spent.add(&kinds, used[record.Nanodollars])
 		x.grant.Measured(kinds)
 		x.checkCount()
 		x.reportImplausible()
 	}
 	x.grant.Settle(used)
 	x.recordContradiction()
-	if used[limiter.Activations] > 0 {
+	if used[record.Activations] > 0 {
 		x.target.admitted.Inc()
 	}
 }

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/till-proxy/till/limiter"
+	"github.com/till-proxy/till/limiter/record"
 	"github.com/till-proxy/till/limiter/store"
 )
 
@@ -15,16 +16,16 @@ var errInOrder = errors.New("the store is in order: there is nothing to repair")
 // forfeit closes a store that is in doubt, repairs it, and opens it.
 func (e *engine) forfeit(by limiter.Caller, o storeOptions) (limiter.Repaired, error) {
 	var done limiter.Repaired
-	if by.Role != limiter.OperatorRole { // checked before the store is closed
+	if by.Role != record.OperatorRole { // checked before the store is closed
 		return done, fmt.Errorf("%w: only the operator repairs the store", limiter.ErrForbidden)
 	}
-	if _, err := e.open(o, 0); err != nil && !errors.Is(err, limiter.ErrDoubt) {
+	if _, err := e.open(o, 0); err != nil && !errors.Is(err, store.ErrDoubt) {
 		return done, err
 	}
 	e.mu.Lock()
 	_ = e.wait(0) // without a time limit there is no error
 	former, err := e.limiter, e.failure()
-	if !errors.Is(err, limiter.ErrDoubt) {
+	if !errors.Is(err, store.ErrDoubt) {
 		e.mu.Unlock()
 		return done, errors.Join(errInOrder, err)
 	}

@@ -13,6 +13,7 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/till-proxy/till/limiter"
+	"github.com/till-proxy/till/limiter/record"
 )
 
 // TestWhatAGuardedHandlerSaysAfterTheCutIsTheRefusal, whatever it writes when its
@@ -80,10 +81,10 @@ func TestWhatAGuardedHandlerSaysAfterTheCutIsTheRefusal(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			s := newSite(t, nil)
-			k := s.mint(func(k *limiter.Key) { k.Upstream = "raw" })
+			k := s.mint(func(k *record.Key) { k.Upstream = "raw" })
 			w := httptest.NewRecorder()
 			x := &exchange{target: s.h.app.targets["raw"], client: w, clientCtx: t.Context()}
-			ask := limiter.Ask{Bound: limiter.Amounts{limiter.Activations: 1}, Method: "GET", Path: "/", OnCut: x.stop}
+			ask := limiter.Ask{Bound: record.Amounts{record.Activations: 1}, Method: "GET", Path: "/", OnCut: x.stop}
 			if refusal := s.live(k).Reserve(t.Context(), &ask, &x.grant); refusal != nil {
 				t.Fatal(refusal)
 			}

@@ -9,7 +9,7 @@ import (
 
 	"pgregory.net/rapid"
 
-	"github.com/till-proxy/till/limiter"
+	"github.com/till-proxy/till/limiter/record"
 	"github.com/till-proxy/till/upstream"
 )
 
@@ -106,11 +106,11 @@ func TestNoAnswerCostsMoreThanItsHoldNorLessThanItIsBilled(t *testing.T) {
 		u.meter.Close()
 		tokens, nano, measured := u.used(200)
 		held := u.bound(u.natural)
-		if !measured || tokens != in+out || tokens > held[limiter.Tokens] {
-			t.Fatalf("measured %v, %d tokens of %d held", measured, tokens, held[limiter.Tokens])
+		if !measured || tokens != in+out || tokens > held[record.Tokens] {
+			t.Fatalf("measured %v, %d tokens of %d held", measured, tokens, held[record.Tokens])
 		}
-		if nano > held[limiter.Nanodollars] && !unasked {
-			t.Errorf("charged %d, held %d", nano, held[limiter.Nanodollars])
+		if nano > held[record.Nanodollars] && !unasked {
+			t.Errorf("charged %d, held %d", nano, held[record.Nanodollars])
 		}
 
 		r := u.price.Rates
@@ -157,9 +157,9 @@ func TestWhatARequestIsFittedToIsLeft(t *testing.T) {
 		u := &usage{estimate: e, price: row, priced: rapid.Bool().Draw(t, "dollars"), prices: prices, began: now, now: func() time.Time { return now }, mayFit: rapid.Bool().Draw(t, "fit"),
 			input: rapid.Int64Range(1, 1_000_000).Draw(t, "input"), output: -1}
 		u.natural, _ = e.Longest(row, u.input)
-		left := limiter.Amounts{limiter.Tokens: rapid.Int64Range(0, 2_000_000).Draw(t, "tokens"), limiter.Nanodollars: rapid.Int64Range(0, 5_000_000_000).Draw(t, "nano-dollars")}
+		left := record.Amounts{record.Tokens: rapid.Int64Range(0, 2_000_000).Draw(t, "tokens"), record.Nanodollars: rapid.Int64Range(0, 5_000_000_000).Draw(t, "nano-dollars")}
 		if !u.priced {
-			left[limiter.Nanodollars] = 0
+			left[record.Nanodollars] = 0
 		}
 		held := u.fit(left)
 		written := u.output

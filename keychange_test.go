@@ -10,17 +10,18 @@ import (
 	"time"
 
 	"github.com/till-proxy/till/limiter"
+	"github.com/till-proxy/till/limiter/record"
 	"github.com/till-proxy/till/token"
 )
 
 // child mints a child with half of what its parent may have left.
-func (s *site) child(parent minted, fields ...func(*limiter.Key)) minted {
+func (s *site) child(parent minted, fields ...func(*record.Key)) minted {
 	s.t.Helper()
 	live := s.live(parent)
 	spec := live.Key().Child()
 	spec.Delegate = true
 	for kind, left := range live.View().Remaining {
-		if left != limiter.NoLimit && limiter.Kind(kind) != limiter.Attempts {
+		if left != record.NoLimit && record.Kind(kind) != record.Attempts {
 			spec.Limit[kind] = left / 2
 		}
 	}
@@ -38,12 +39,12 @@ func (s *site) child(parent minted, fields ...func(*limiter.Key)) minted {
 	return minted{view.ID, text.Reveal()}
 }
 
-func limit(kind limiter.Kind, n int64) func(*limiter.Key) {
-	return func(k *limiter.Key) { k.Limit[kind] = n }
+func limit(kind record.Kind, n int64) func(*record.Key) {
+	return func(k *record.Key) { k.Limit[kind] = n }
 }
 
-func models(names ...string) func(*limiter.Key) {
-	return func(k *limiter.Key) { k.Scope.Models = names }
+func models(names ...string) func(*record.Key) {
+	return func(k *record.Key) { k.Scope.Models = names }
 }
 
 // TestAKeyThatChangesWhileARequestIsReadIsJudgedAsItIsThen changes a key, one above
@@ -54,50 +55,50 @@ func TestAKeyThatChangesWhileARequestIsReadIsJudgedAsItIsThen(t *testing.T) {
 	t.Parallel()
 	type change struct {
 		name  string
-		is    func(*limiter.Key) // before; nil: plain
-		fn    func(*limiter.Key)
-		role  func(*limiter.Role)
+		is    func(*record.Key) // before; nil: plain
+		fn    func(*record.Key)
+		role  func(*record.Role)
 		model string // default: gpt-5-mini
-		want  limiter.Code
+		want  record.Code
 		above bool // may be a parent's, too
 	}
 	changes := []change{
-		{name: "nothing", fn: func(*limiter.Key) {}, above: true},
+		{name: "nothing", fn: func(*record.Key) {}, above: true},
 		{name: "models with it", fn: models("gpt-5*"), above: true},
-		{name: "models without it", fn: models("gpt-4o"), want: limiter.CodeModelNotAllowed, above: true},
+		{name: "models without it", fn: models("gpt-4o"), want: record.CodeModelNotAllowed, above: true},
 		{name: "other models with it", is: models("gpt-5*"), fn: models("gpt-5-mini"), above: true},
-		{name: "other models without it", is: models("gpt-5*"), fn: models("gpt-5"), want: limiter.CodeModelNotAllowed, above: true},
+		{name: "other models without it", is: models("gpt-5*"), fn: models("gpt-5"), want: record.CodeModelNotAllowed, above: true},
 		{name: "any model", is: models("gpt-5*"), fn: models(), above: true},
-		{name: "tokens", fn: limit(limiter.Tokens, 100_000)},
-		{name: "too few tokens", fn: limit(limiter.Tokens, 20), want: limiter.CodeBudgetTooSmall},
-		{name: "no tokens", is: limit(limiter.Tokens, 100_000), fn: limit(limiter.Tokens, limiter.NoLimit)},
-		{name: "dollars", fn: limit(limiter.Nanodollars, 5_000_000_000)},
-		{name: "too few dollars", fn: limit(limiter.Nanodollars, 1000), want: limiter.CodeBudgetTooSmall},
-		{name: "dollars, of no known price", fn: limit(limiter.Nanodollars, 5_000_000_000), model: "made-up", want: limiter.CodePriceUnknown},
-		{name: "unknown prices are refused", is: func(k *limiter.Key) { k.Limit[limiter.Nanodollars], k.CountOnly = 5_000_000_000, true },
-			fn: func(k *limiter.Key) { k.CountOnly = false }, model: "made-up", want: limiter.CodePriceUnknown, above: true},
-		{name: "unknown prices pass", is: func(k *limiter.Key) { k.Limit[limiter.Nanodollars] = 5_000_000_000 },
-			fn: func(k *limiter.Key) { k.CountOnly = true }, above: true},
-		{name: "no fit, of what fits", is: limit(limiter.Tokens, 100_000), fn: func(k *limiter.Key) { k.Unfitted = true }, above: true},
-		{name: "a request may cost that", is: limit(limiter.Nanodollars, 5_000_000_000), fn: func(k *limiter.Key) { k.MaxRequestSpend = 2_000_000_000 }, above: true},
-		{name: "a request may not cost that", is: limit(limiter.Nanodollars, 5_000_000_000), fn: func(k *limiter.Key) { k.MaxRequestSpend = 1000 }, want: limiter.CodeBudgetTooSmall, above: true},
-		{name: "charge", fn: func(k *limiter.Key) { k.Charge = limiter.ChargeSuccess }},
-		{name: "a method of it", fn: func(k *limiter.Key) { k.Scope.Methods = []string{"POST"} }, above: true},
-		{name: "another method", fn: func(k *limiter.Key) { k.Scope.Methods = []string{"GET"} }, want: limiter.CodeMethodNotAllowed, above: true},
-		{name: "a path of it", fn: func(k *limiter.Key) { k.Scope.Paths = []string{"/v1/chat/*"} }, above: true},
-		{name: "another path", fn: func(k *limiter.Key) { k.Scope.Paths = []string{"/v1/embeddings"} }, want: limiter.CodePathNotAllowed, above: true},
-		{name: "its network", fn: func(k *limiter.Key) { k.Scope.IPs = []netip.Prefix{netip.MustParsePrefix("192.0.2.0/24")} }, above: true},
-		{name: "another network", fn: func(k *limiter.Key) { k.Scope.IPs = []netip.Prefix{netip.MustParsePrefix("10.0.0.0/8")} }, want: limiter.CodeIPNotAllowed, above: true},
-		{name: "a rate", fn: func(k *limiter.Key) { k.Rate = limiter.Rate{N: 10, Per: time.Hour} }, above: true},
-		{name: "concurrency", fn: func(k *limiter.Key) { k.MaxConcurrency = 1 }, above: true},
-		{name: "fewer activations", fn: limit(limiter.Activations, 10)},
-		{name: "no activations", fn: limit(limiter.Activations, 0), want: limiter.CodeActivationsExhausted},
-		{name: "a name and an owner", fn: func(k *limiter.Key) { k.Name, k.Owner = "x", "y" }, above: true},
-		{name: "the role gets tokens", role: func(r *limiter.Role) { r.Budget.Limit[limiter.Tokens] = 100_000 }},
-		{name: "the role gets too few tokens", role: func(r *limiter.Role) { r.Budget.Limit[limiter.Tokens] = 20 }, want: limiter.CodeBudgetTooSmall},
-		{name: "the role gets dollars, of no known price", role: func(r *limiter.Role) { r.Budget.Limit[limiter.Nanodollars] = 5_000_000_000 }, model: "made-up", want: limiter.CodePriceUnknown},
-		{name: "the role gets ceilings, which are of mints", role: func(r *limiter.Role) { r.Scope.Models, r.Max[limiter.Tokens] = []string{"gpt-4o"}, 5 }},
-		{name: "the role goes", role: func(*limiter.Role) {}, want: limiter.CodeStoreUnavailable},
+		{name: "tokens", fn: limit(record.Tokens, 100_000)},
+		{name: "too few tokens", fn: limit(record.Tokens, 20), want: record.CodeBudgetTooSmall},
+		{name: "no tokens", is: limit(record.Tokens, 100_000), fn: limit(record.Tokens, record.NoLimit)},
+		{name: "dollars", fn: limit(record.Nanodollars, 5_000_000_000)},
+		{name: "too few dollars", fn: limit(record.Nanodollars, 1000), want: record.CodeBudgetTooSmall},
+		{name: "dollars, of no known price", fn: limit(record.Nanodollars, 5_000_000_000), model: "made-up", want: record.CodePriceUnknown},
+		{name: "unknown prices are refused", is: func(k *record.Key) { k.Limit[record.Nanodollars], k.CountOnly = 5_000_000_000, true },
+			fn: func(k *record.Key) { k.CountOnly = false }, model: "made-up", want: record.CodePriceUnknown, above: true},
+		{name: "unknown prices pass", is: func(k *record.Key) { k.Limit[record.Nanodollars] = 5_000_000_000 },
+			fn: func(k *record.Key) { k.CountOnly = true }, above: true},
+		{name: "no fit, of what fits", is: limit(record.Tokens, 100_000), fn: func(k *record.Key) { k.Unfitted = true }, above: true},
+		{name: "a request may cost that", is: limit(record.Nanodollars, 5_000_000_000), fn: func(k *record.Key) { k.MaxRequestSpend = 2_000_000_000 }, above: true},
+		{name: "a request may not cost that", is: limit(record.Nanodollars, 5_000_000_000), fn: func(k *record.Key) { k.MaxRequestSpend = 1000 }, want: record.CodeBudgetTooSmall, above: true},
+		{name: "charge", fn: func(k *record.Key) { k.Charge = record.ChargeSuccess }},
+		{name: "a method of it", fn: func(k *record.Key) { k.Scope.Methods = []string{"POST"} }, above: true},
+		{name: "another method", fn: func(k *record.Key) { k.Scope.Methods = []string{"GET"} }, want: record.CodeMethodNotAllowed, above: true},
+		{name: "a path of it", fn: func(k *record.Key) { k.Scope.Paths = []string{"/v1/chat/*"} }, above: true},
+		{name: "another path", fn: func(k *record.Key) { k.Scope.Paths = []string{"/v1/embeddings"} }, want: record.CodePathNotAllowed, above: true},
+		{name: "its network", fn: func(k *record.Key) { k.Scope.IPs = []netip.Prefix{netip.MustParsePrefix("192.0.2.0/24")} }, above: true},
+		{name: "another network", fn: func(k *record.Key) { k.Scope.IPs = []netip.Prefix{netip.MustParsePrefix("10.0.0.0/8")} }, want: record.CodeIPNotAllowed, above: true},
+		{name: "a rate", fn: func(k *record.Key) { k.Rate = record.Rate{N: 10, Per: time.Hour} }, above: true},
+		{name: "concurrency", fn: func(k *record.Key) { k.MaxConcurrency = 1 }, above: true},
+		{name: "fewer activations", fn: limit(record.Activations, 10)},
+		{name: "no activations", fn: limit(record.Activations, 0), want: record.CodeActivationsExhausted},
+		{name: "a name and an owner", fn: func(k *record.Key) { k.Name, k.Owner = "x", "y" }, above: true},
+		{name: "the role gets tokens", role: func(r *record.Role) { r.Budget.Limit[record.Tokens] = 100_000 }},
+		{name: "the role gets too few tokens", role: func(r *record.Role) { r.Budget.Limit[record.Tokens] = 20 }, want: record.CodeBudgetTooSmall},
+		{name: "the role gets dollars, of no known price", role: func(r *record.Role) { r.Budget.Limit[record.Nanodollars] = 5_000_000_000 }, model: "made-up", want: record.CodePriceUnknown},
+		{name: "the role gets ceilings, which are of mints", role: func(r *record.Role) { r.Scope.Models, r.Max[record.Tokens] = []string{"gpt-4o"}, 5 }},
+		{name: "the role goes", role: func(*record.Role) {}, want: record.CodeStoreUnavailable},
 	}
 	for _, test := range changes {
 		for depth := range 3 { // of the key that asks, below the one that changes
@@ -106,13 +107,13 @@ func TestAKeyThatChangesWhileARequestIsReadIsJudgedAsItIsThen(t *testing.T) {
 			}
 			t.Run(test.name+[...]string{"", ", a parent's", ", a grandparent's"}[depth], func(t *testing.T) {
 				t.Parallel()
-				role := limiter.NewRole()
-				s := newSite(t, map[string]limiter.Role{"crew": role})
+				role := record.NewRole()
+				s := newSite(t, map[string]record.Role{"crew": role})
 				is := test.is
 				if is == nil {
-					is = func(*limiter.Key) {}
+					is = func(*record.Key) {}
 				}
-				top := s.mint(is, func(k *limiter.Key) {
+				top := s.mint(is, func(k *record.Key) {
 					if test.role != nil {
 						k.Role = "crew"
 					}
@@ -131,7 +132,7 @@ func TestAKeyThatChangesWhileARequestIsReadIsJudgedAsItIsThen(t *testing.T) {
 						return
 					}
 					test.role(&role)
-					roles := map[string]limiter.Role{"crew": role}
+					roles := map[string]record.Role{"crew": role}
 					if test.name == "the role goes" {
 						roles = nil
 					}
@@ -139,16 +140,16 @@ func TestAKeyThatChangesWhileARequestIsReadIsJudgedAsItIsThen(t *testing.T) {
 						t.Error(err)
 					}
 				}
-				before := s.view(k).Used[limiter.Activations]
+				before := s.view(k).Used[record.Activations]
 				_, code, says := s.serve(k, a)
 				if code != test.want {
 					t.Errorf("answered %s, want %s: %s", code, test.want, says)
 				}
 				n := s.forwarded.Load()
-				if v := s.view(k); v.Used[limiter.Activations] != before+n || v.Held != (limiter.Amounts{}) || (n == 1) != (test.want == "") {
-					t.Errorf("forwarded %d, used %d, held %v", n, v.Used[limiter.Activations]-before, v.Held)
+				if v := s.view(k); v.Used[record.Activations] != before+n || v.Held != (record.Amounts{}) || (n == 1) != (test.want == "") {
+					t.Errorf("forwarded %d, used %d, held %v", n, v.Used[record.Activations]-before, v.Held)
 				}
-				if v := s.view(k); test.want == "" && (v.Limit[limiter.Tokens] != limiter.NoLimit || test.name == "the role gets tokens") && v.Used[limiter.Tokens] == 0 {
+				if v := s.view(k); test.want == "" && (v.Limit[record.Tokens] != record.NoLimit || test.name == "the role gets tokens") && v.Used[record.Tokens] == 0 {
 					t.Error("no tokens were charged")
 				}
 				// And any later one is judged alike.
@@ -166,12 +167,12 @@ func TestAKeyThatChangesWhileARequestIsReadIsJudgedAsItIsThen(t *testing.T) {
 func TestNoRequestIsRefusedForAChangeThatAllowsIt(t *testing.T) {
 	t.Parallel()
 	s := newSite(t, nil)
-	top := s.mint(limit(limiter.Activations, 5000))
+	top := s.mint(limit(record.Activations, 5000))
 	keys := []minted{top, s.child(top)}
 	var sending, changing sync.WaitGroup
 	var done atomic.Bool
 	changing.Go(func() {
-		states := []func(*limiter.Key){models("gpt-5*"), models(), models("gpt-5-mini", "gpt-4o"), models()}
+		states := []func(*record.Key){models("gpt-5*"), models(), models("gpt-5-mini", "gpt-4o"), models()}
 		for i := 0; !done.Load(); i++ {
 			s.change(top, states[i%len(states)])
 		}

@@ -9,6 +9,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/till-proxy/till/limiter"
+	"github.com/till-proxy/till/limiter/record"
 )
 
 // metrics are the collectors of one store. They live as long as the store is in use,
@@ -89,7 +90,7 @@ func (m *metrics) usageOf(upstream string) *usageMetrics {
 }
 
 // add adds what a request was charged.
-func (m *usageMetrics) add(kinds *limiter.TokenKinds, nano int64) {
+func (m *usageMetrics) add(kinds *record.TokenKinds, nano int64) {
 	for _, c := range [...]struct {
 		counter prometheus.Counter
 		n       float64
@@ -132,7 +133,7 @@ func (m *metrics) activationsOf(upstream string) prometheus.Counter {
 	return c
 }
 
-func (m *metrics) countRefusal(upstream string, code limiter.Code) {
+func (m *metrics) countRefusal(upstream string, code record.Code) {
 	m.refusals.WithLabelValues(upstream, string(code)).Inc()
 }
 
@@ -158,7 +159,7 @@ func (c *limiterCollector) Collect(ch chan<- prometheus.Metric) {
 	ch <- prometheus.MustNewConstMetric(c.holds, prometheus.GaugeValue, float64(s.Holds))
 	ch <- prometheus.MustNewConstMetric(c.waiting, prometheus.GaugeValue, float64(l.Turns()))
 	ch <- prometheus.MustNewConstMetric(c.forfeited, prometheus.CounterValue, float64(s.Forfeited))
-	for _, status := range []limiter.Status{limiter.Active, limiter.Exhausted, limiter.Expired, limiter.Revoked, limiter.Suspended} {
+	for _, status := range []record.Status{record.Active, record.Exhausted, record.Expired, record.Revoked, record.Suspended} {
 		ch <- prometheus.MustNewConstMetric(c.keys, prometheus.GaugeValue, float64(s.Keys[status]), string(status))
 	}
 }

@@ -6,7 +6,7 @@ import (
 	"net/http"
 	"strconv"
 
-	"github.com/till-proxy/till/limiter"
+	"github.com/till-proxy/till/limiter/record"
 	"github.com/till-proxy/till/upstream"
 )
 
@@ -24,10 +24,10 @@ func requestFullList(h http.Header) {
 }
 
 // filterModels removes from a list of models those that the key may not use.
-func filterModels(res *http.Response, x *exchange) *limiter.Refusal {
+func filterModels(res *http.Response, x *exchange) *record.Refusal {
 	key := x.grant.Key()
-	unread := func(why string) *limiter.Refusal {
-		return keyRefusal(key, limiter.CodeUpstreamFailed, "got a list of models from upstream %s that cannot be reduced to the key's: %s", key.Upstream, why)
+	unread := func(why string) *record.Refusal {
+		return keyRefusal(key, record.CodeUpstreamFailed, "got a list of models from upstream %s that cannot be reduced to the key's: %s", key.Upstream, why)
 	}
 	if !decode(res, maxModelList+1) {
 		return unread("it is compressed in a way that till does not know")

@@ -17,6 +17,7 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/till-proxy/till/limiter"
+	"github.com/till-proxy/till/limiter/record"
 	"github.com/till-proxy/till/scope"
 	"github.com/till-proxy/till/upstream"
 )
@@ -122,31 +123,31 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 	}
 	x := &exchange{target: t, credential: by.credential, location: location{path: path, out: escaped}, client: w, clientCtx: r.Context(), request: r}
 	own := pathErr == nil && (strings.HasPrefix(path, "/till/") || path == "/till")
-	ask := limiter.Ask{Bound: limiter.Amounts{limiter.Activations: 1}, String: by.number, Addr: clientAddr(r), OnCut: x.stop}
+	ask := limiter.Ask{Bound: record.Amounts{record.Activations: 1}, String: by.number, Addr: clientAddr(r), OnCut: x.stop}
 	switch {
 	case own && path != childrenPath && !strings.EqualFold(r.Method, http.MethodTrace) && !strings.EqualFold(r.Method, http.MethodConnect):
 		// A holder may ask about a key wherever its requests may go.
 		return h.serveSelf(w, r, l, &by)
 	case t == nil:
-		refusal = keyRefusal(key, limiter.CodeUpstreamUnknown, "is for upstream %s, which is not configured here", key.Upstream)
+		refusal = keyRefusal(key, record.CodeUpstreamUnknown, "is for upstream %s, which is not configured here", key.Upstream)
 	case len(h.Upstreams) > 0 && !slices.Contains(h.Upstreams, t.name):
-		refusal = keyRefusal(key, limiter.CodeWrongUpstream, "is for upstream %s, which is not served at this address", t.name)
+		refusal = keyRefusal(key, record.CodeWrongUpstream, "is for upstream %s, which is not served at this address", t.name)
 	case strings.EqualFold(r.Method, http.MethodTrace) || strings.EqualFold(r.Method, http.MethodConnect) && !upgrades(r):
-		refusal = keyRefusal(key, limiter.CodeMethodNotAllowed, "may not use method %s: it is never forwarded", r.Method)
+		refusal = keyRefusal(key, record.CodeMethodNotAllowed, "may not use method %s: it is never forwarded", r.Method)
 	case pathErr != nil:
-		refusal = keyRefusal(key, limiter.CodeBadRequest, "asked for a path that is refused: %s", pathErr)
+		refusal = keyRefusal(key, record.CodeBadRequest, "asked for a path that is refused: %s", pathErr)
 	case own:
 		return h.serveSelf(w, r, l, &by)
 	case h.Guard:
 		if upgrades(r) {
-			refusal = keyRefusal(key, limiter.CodeUpgradeNotAllowed, "may not upgrade the connection here")
+			refusal = keyRefusal(key, record.CodeUpgradeNotAllowed, "may not upgrade the connection here")
 		} else {
 			refusal = t.checkDestination(x, r, key, true, &ask)
 		}
-	case key.Custody == limiter.CustodySealed && !slices.Equal(by.box.Origins, t.declared):
-		refusal = keyRefusal(key, limiter.CodeUpstreamChanged, "was sealed for upstream %s at another address than the one configured now; it has to be rotated with its upstream_key, or replaced by a new key", t.name)
-	case key.Custody != limiter.CustodySealed && t.held.Load() == nil:
-		refusal = keyRefusal(key, limiter.CodeUpstreamUnknown, "is for upstream %s, which has no credential here any more", t.name)
+	case key.Custody == record.CustodySealed && !slices.Equal(by.box.Origins, t.declared):
+		refusal = keyRefusal(key, record.CodeUpstreamChanged, "was sealed for upstream %s at another address than the one configured now; it has to be rotated with its upstream_key, or replaced by a new key", t.name)
+	case key.Custody != record.CustodySealed && t.held.Load() == nil:
+		refusal = keyRefusal(key, record.CodeUpstreamUnknown, "is for upstream %s, which has no credential here any more", t.name)
 	default:
 		x.credential = cmp.Or(by.credential, t.held.Load())
 		var to location
@@ -177,7 +178,7 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 }
 
 // find looks up the key that a request came with.
-func (h *Handler) find(w http.ResponseWriter, r *http.Request, origin string) (l *limiter.Limiter, by holder, refusal *limiter.Refusal) {
+func (h *Handler) find(w http.ResponseWriter, r *http.Request, origin string) (l *limiter.Limiter, by holder, refusal *record.Refusal) {
 	if origin == "" && len(w.Header()["Access-Control-Allow-Origin"]) == 0 {
 		if refusal = refuseAmbient(r); refusal != nil {
 			return nil, by, refusal
@@ -202,7 +203,7 @@ func (h *Handler) find(w http.ResponseWriter, r *http.Request, origin string) (l
 	if by.number, refusal = by.k.Number(by.key, parsed.Lookup); refusal != nil {
 		return nil, by, refusal
 	}
-	if by.key.Custody == limiter.CustodySealed {
+	if by.key.Custody == record.CustodySealed {
 		by.box = by.k.Box(by.key, by.number)
 	}
 	if by.credential, refusal = h.credentialOf(by.k, by.key, parsed, by.box); refusal == nil {
@@ -242,7 +243,7 @@ func (h *Handler) answerError(w http.ResponseWriter, x *exchange, err error, fal
 	key := x.grant.Key()
 	var tooLarge *http.MaxBytesError
 	if errors.As(err, &tooLarge) {
-		return h.answerRefusal(w, x.request, x.target, x.path, keyRefusal(key, limiter.CodeBodyTooLarge, "sent more than the %d bytes allowed here", tooLarge.Limit), 0)
+		return h.answerRefusal(w, x.request, x.target, x.path, keyRefusal(key, record.CodeBodyTooLarge, "sent more than the %d bytes allowed here", tooLarge.Limit), 0)
 	}
 	status, what := fallback, "could not be reached"
 	var timeout net.Error
@@ -253,9 +254,9 @@ func (h *Handler) answerError(w http.ResponseWriter, x *exchange, err error, fal
 		what = "broke off before it answered"
 	}
 	h.logger.Error("upstream failed", zap.String("key_id", key.ID), zap.String("upstream", x.target.name),
-		zap.String("code", string(limiter.CodeUpstreamFailed)), zap.String("request_id", x.id()), zap.Error(err))
-	return h.answerRefusal(w, x.request, x.target, x.path, &limiter.Refusal{
-		Code: limiter.CodeUpstreamFailed, KeyID: key.ID, KeyName: key.Name, Upstream: key.Upstream,
+		zap.String("code", string(record.CodeUpstreamFailed)), zap.String("request_id", x.id()), zap.Error(err))
+	return h.answerRefusal(w, x.request, x.target, x.path, &record.Refusal{
+		Code: record.CodeUpstreamFailed, KeyID: key.ID, KeyName: key.Name, Upstream: key.Upstream,
 		Message: "upstream " + x.target.name + " " + what,
 	}, status)
 }
@@ -270,14 +271,14 @@ func statusOf(err error) int {
 
 // refuse answers a request that was not admitted. It closes the connection if the body
 // of the request may still follow.
-func (h *Handler) refuse(w http.ResponseWriter, r *http.Request, t *target, path string, refusal *limiter.Refusal, status int) error {
+func (h *Handler) refuse(w http.ResponseWriter, r *http.Request, t *target, path string, refusal *record.Refusal, status int) error {
 	closeIfUnread(w, r)
 	return h.answerRefusal(w, r, t, path, refusal, status)
 }
 
 // answerRefusal answers with a refusal in the dialect of the key's upstream. If status
 // is 0, the code and the path determine it.
-func (h *Handler) answerRefusal(w http.ResponseWriter, r *http.Request, t *target, path string, refusal *limiter.Refusal, status int) error {
+func (h *Handler) answerRefusal(w http.ResponseWriter, r *http.Request, t *target, path string, refusal *record.Refusal, status int) error {
 	dialect, name := upstream.Unified, ""
 	if t != nil {
 		dialect, name = t.preset.Dialect, t.name

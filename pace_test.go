@@ -14,7 +14,7 @@ import (
 	"testing/synctest"
 	"time"
 
-	"github.com/till-proxy/till/limiter"
+	"github.com/till-proxy/till/limiter/record"
 )
 
 // pipe is a listener with one connection, which needs no system: a test in a
@@ -109,8 +109,8 @@ func TestABodyMustComeAtAPace(t *testing.T) {
 				if !errors.Is(err, os.ErrDeadlineExceeded) {
 					t.Fatalf("%v, want a deadline that was exceeded", err)
 				}
-				refusal := (&Handler{app: &App{}}).bodyRefusal(&limiter.Key{}, err)
-				if refusal.Code != limiter.CodeBadRequest || !strings.Contains(refusal.Message, "too slowly") {
+				refusal := (&Handler{app: &App{}}).bodyRefusal(&record.Key{}, err)
+				if refusal.Code != record.CodeBadRequest || !strings.Contains(refusal.Message, "too slowly") {
 					t.Errorf("refused with %v", refusal)
 				}
 			})

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/till-proxy/till/limiter"
+	"github.com/till-proxy/till/limiter/record"
 )
 
 // TestAChangeOfAParentReachesItsChildrenAsThePageSays changes each field of a key that
@@ -30,59 +31,59 @@ func TestAChangeOfAParentReachesItsChildrenAsThePageSays(t *testing.T) {
 	)
 	tests := map[string]struct {
 		fate fate
-		set  func(*limiter.Key)
-		code limiter.Code // of a request of a child, afterwards
-		by   asks         // default: a chat
+		set  func(*record.Key)
+		code record.Code // of a request of a child, afterwards
+		by   asks        // default: a chat
 	}{
-		"name":            {fate: own, set: func(k *limiter.Key) { k.Name = "x" }},
-		"owner":           {fate: own, set: func(k *limiter.Key) { k.Owner = "x" }},
-		"purpose":         {fate: own, set: func(k *limiter.Key) { k.Purpose = "x" }},
-		"labels":          {fate: own, set: func(k *limiter.Key) { k.Labels = map[string]string{"a": "b"} }},
-		"metadata":        {fate: own, set: func(k *limiter.Key) { k.Metadata = map[string]string{"a": "b"} }},
-		"max_activations": {fate: own, set: limit(limiter.Activations, 800)},
-		"max_tokens":      {fate: own, set: limit(limiter.Tokens, 70_000)},
-		"max_spend_usd":   {fate: own, set: limit(limiter.Nanodollars, 4_000_000_000)},
-		"renews":          {fate: own, set: func(k *limiter.Key) { k.Renews = limiter.Daily }},
+		"name":            {fate: own, set: func(k *record.Key) { k.Name = "x" }},
+		"owner":           {fate: own, set: func(k *record.Key) { k.Owner = "x" }},
+		"purpose":         {fate: own, set: func(k *record.Key) { k.Purpose = "x" }},
+		"labels":          {fate: own, set: func(k *record.Key) { k.Labels = map[string]string{"a": "b"} }},
+		"metadata":        {fate: own, set: func(k *record.Key) { k.Metadata = map[string]string{"a": "b"} }},
+		"max_activations": {fate: own, set: limit(record.Activations, 800)},
+		"max_tokens":      {fate: own, set: limit(record.Tokens, 70_000)},
+		"max_spend_usd":   {fate: own, set: limit(record.Nanodollars, 4_000_000_000)},
+		"renews":          {fate: own, set: func(k *record.Key) { k.Renews = record.Daily }},
 
-		"charge": {fate: refused, set: func(k *limiter.Key) { k.Charge = limiter.ChargeSuccess }},
+		"charge": {fate: refused, set: func(k *record.Key) { k.Charge = record.ChargeSuccess }},
 
-		"fit": {fate: derived, set: func(k *limiter.Key) { k.Unfitted = true }, code: limiter.CodeBudgetTooSmall,
+		"fit": {fate: derived, set: func(k *record.Key) { k.Unfitted = true }, code: record.CodeBudgetTooSmall,
 			by: asks{method: "POST", path: "/v1/chat/completions", body: `{"model":"gpt-5-mini","messages":[],"max_tokens":100000}`}},
-		"unknown_price": {fate: derived, set: func(k *limiter.Key) { k.CountOnly = true }, by: chat("made-up")},
-		"self_revoke":   {fate: derived, set: func(k *limiter.Key) { k.SelfRevoke = false }, code: limiter.CodeMethodNotAllowed, by: asks{method: "DELETE", path: "/till/self"}},
+		"unknown_price": {fate: derived, set: func(k *record.Key) { k.CountOnly = true }, by: chat("made-up")},
+		"self_revoke":   {fate: derived, set: func(k *record.Key) { k.SelfRevoke = false }, code: record.CodeMethodNotAllowed, by: asks{method: "DELETE", path: "/till/self"}},
 
-		"max_request_spend_usd": {fate: asked, set: func(k *limiter.Key) { k.MaxRequestSpend = 1000 }, code: limiter.CodeBudgetTooSmall},
-		"rate":                  {fate: asked, set: func(k *limiter.Key) { k.Rate = limiter.Rate{N: 1, Per: 24 * time.Hour} }},
-		"max_concurrency":       {fate: asked, set: func(k *limiter.Key) { k.MaxConcurrency = 1 }},
-		"expires_at":            {fate: asked, set: func(k *limiter.Key) { k.ExpiresAt = time.Now().Add(time.Hour) }},
-		"idle_timeout":          {fate: asked, set: func(k *limiter.Key) { k.IdleTimeout = time.Nanosecond }, code: limiter.CodeKeyIdle},
-		"first_use_within":      {fate: asked, set: func(k *limiter.Key) { k.FirstUseWithin = time.Nanosecond }}, // a mint is a use
-		"models":                {fate: asked, set: models("gpt-4o"), code: limiter.CodeModelNotAllowed},
-		"paths":                 {fate: asked, set: func(k *limiter.Key) { k.Scope.Paths = []string{"/v1/embeddings"} }, code: limiter.CodePathNotAllowed},
-		"methods":               {fate: asked, set: func(k *limiter.Key) { k.Scope.Methods = []string{"GET"} }, code: limiter.CodeMethodNotAllowed},
-		"ips":                   {fate: asked, set: func(k *limiter.Key) { k.Scope.IPs = []netip.Prefix{netip.MustParsePrefix("10.0.0.0/8")} }, code: limiter.CodeIPNotAllowed},
-		"pin_ip":                {fate: asked, set: func(k *limiter.Key) { k.Scope.PinIP = true }},
+		"max_request_spend_usd": {fate: asked, set: func(k *record.Key) { k.MaxRequestSpend = 1000 }, code: record.CodeBudgetTooSmall},
+		"rate":                  {fate: asked, set: func(k *record.Key) { k.Rate = record.Rate{N: 1, Per: 24 * time.Hour} }},
+		"max_concurrency":       {fate: asked, set: func(k *record.Key) { k.MaxConcurrency = 1 }},
+		"expires_at":            {fate: asked, set: func(k *record.Key) { k.ExpiresAt = time.Now().Add(time.Hour) }},
+		"idle_timeout":          {fate: asked, set: func(k *record.Key) { k.IdleTimeout = time.Nanosecond }, code: record.CodeKeyIdle},
+		"first_use_within":      {fate: asked, set: func(k *record.Key) { k.FirstUseWithin = time.Nanosecond }}, // a mint is a use
+		"models":                {fate: asked, set: models("gpt-4o"), code: record.CodeModelNotAllowed},
+		"paths":                 {fate: asked, set: func(k *record.Key) { k.Scope.Paths = []string{"/v1/embeddings"} }, code: record.CodePathNotAllowed},
+		"methods":               {fate: asked, set: func(k *record.Key) { k.Scope.Methods = []string{"GET"} }, code: record.CodeMethodNotAllowed},
+		"ips":                   {fate: asked, set: func(k *record.Key) { k.Scope.IPs = []netip.Prefix{netip.MustParsePrefix("10.0.0.0/8")} }, code: record.CodeIPNotAllowed},
+		"pin_ip":                {fate: asked, set: func(k *record.Key) { k.Scope.PinIP = true }},
 
-		"upstream": {set: func(k *limiter.Key) { k.Upstream = "raw" }},
-		"custody":  {set: func(k *limiter.Key) { k.Custody = limiter.CustodySealed }},
-		"role":     {set: func(k *limiter.Key) { k.Role = "other" }},
-		"delegate": {set: func(k *limiter.Key) { k.Delegate = false }},
+		"upstream": {set: func(k *record.Key) { k.Upstream = "raw" }},
+		"custody":  {set: func(k *record.Key) { k.Custody = record.CustodySealed }},
+		"role":     {set: func(k *record.Key) { k.Role = "other" }},
+		"delegate": {set: func(k *record.Key) { k.Delegate = false }},
 	}
 	coversEveryField(t, slices.Collect(maps.Keys(tests)))
 	for field, test := range tests {
 		t.Run(field, func(t *testing.T) {
 			t.Parallel()
 			s := newSite(t, nil)
-			top := s.mint(limit(limiter.Tokens, 80_000), limit(limiter.Nanodollars, 5_000_000_000))
+			top := s.mint(limit(record.Tokens, 80_000), limit(record.Nanodollars, 5_000_000_000))
 			child := s.offspring(t, top)
 			below := s.offspring(t, child)
 			of := func(k minted) any {
 				key := s.view(k).Key
-				at := slices.IndexFunc(limiter.KeyFields, func(f limiter.Field) bool { return f.Name == field })
-				return limiter.KeyFields[at].Fact(&key)
+				at := slices.IndexFunc(record.KeyFields, func(f record.Field) bool { return f.Name == field })
+				return record.KeyFields[at].Fact(&key)
 			}
 			before := map[minted]any{top: of(top), child: of(child), below: of(below)}
-			_, err := s.Change(context.Background(), limiter.Operator, top.id, 0, func(k *limiter.Key) error {
+			_, err := s.Change(context.Background(), limiter.Operator, top.id, 0, func(k *record.Key) error {
 				test.set(k)
 				return nil
 			})
@@ -108,7 +109,7 @@ func TestAChangeOfAParentReachesItsChildrenAsThePageSays(t *testing.T) {
 				if a.path == "" {
 					a = chat("gpt-5-mini")
 				}
-				if _, code, says := s.serve(k, a); code != test.code && !(field == "rate" && code == limiter.CodeRateLimited) {
+				if _, code, says := s.serve(k, a); code != test.code && !(field == "rate" && code == record.CodeRateLimited) {
 					t.Errorf("a request is answered with %q, want %q: %s", code, test.code, says)
 				}
 			}
@@ -121,7 +122,7 @@ func TestAChangeOfAParentReachesItsChildrenAsThePageSays(t *testing.T) {
 func TestAParentNarrowedToPathsBindsTheDestinationsOfItsChildren(t *testing.T) {
 	t.Parallel()
 	s := newSite(t, nil)
-	top := s.mint(func(k *limiter.Key) { k.Upstream = "raw" })
+	top := s.mint(func(k *record.Key) { k.Upstream = "raw" })
 	child := s.offspring(t, top)
 	move := asks{method: "MOVE", path: "/a/x", header: http.Header{"Destination": {"/b/y"}}}
 	copies := asks{method: "PUT", path: "/a/x", body: "x", header: http.Header{"X-Copy-From": {"/b/y"}, "Content-Type": {"text/plain"}}}
@@ -130,9 +131,9 @@ func TestAParentNarrowedToPathsBindsTheDestinationsOfItsChildren(t *testing.T) {
 			t.Errorf("%s of a key without paths: %s", a.method, says)
 		}
 	}
-	s.change(top, func(k *limiter.Key) { k.Scope.Paths = []string{"/a/*"} })
+	s.change(top, func(k *record.Key) { k.Scope.Paths = []string{"/a/*"} })
 	for _, a := range []asks{move, copies} {
-		if _, code, says := s.serve(child, a); code != limiter.CodePathNotAllowed {
+		if _, code, says := s.serve(child, a); code != record.CodePathNotAllowed {
 			t.Errorf("%s below a key that is limited to other paths: %q %s", a.method, code, says)
 		}
 	}

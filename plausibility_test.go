@@ -11,7 +11,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/till-proxy/till/limiter"
+	"github.com/till-proxy/till/limiter/record"
 	"github.com/till-proxy/till/upstream"
 )
 
@@ -118,7 +118,7 @@ func TestNoReportIsBookedThatCannotBeTrue(t *testing.T) {
 			shapes["stream"] = r.stream
 		}
 		for shape, form := range shapes {
-			charged := func(usage string) (tokens, nano int64, kinds limiter.TokenKinds, u *usage) {
+			charged := func(usage string) (tokens, nano int64, kinds record.TokenKinds, u *usage) {
 				t.Helper()
 				if strings.Contains(form, `"report":0,%s`) {
 					usage = usage[1:] // its counts stand in the answer itself
@@ -136,9 +136,9 @@ func TestNoReportIsBookedThatCannotBeTrue(t *testing.T) {
 				for _, number := range absurd {
 					tokens, nano, kinds, u := charged(r.with(t, field, number))
 					most := u.bound(u.allowed())
-					if tokens < 10 || tokens > most[limiter.Tokens] || nano < 0 || nano > max(most[limiter.Nanodollars], plausibleCost) || kinds.Sum() != tokens {
+					if tokens < 10 || tokens > most[record.Tokens] || nano < 0 || nano > max(most[record.Nanodollars], plausibleCost) || kinds.Sum() != tokens {
 						t.Errorf("%s, %s, %s of %s: charged %d tokens and %d nano-dollars, %+v; held %d and %d",
-							name, shape, field, number, tokens, nano, kinds, most[limiter.Tokens], most[limiter.Nanodollars])
+							name, shape, field, number, tokens, nano, kinds, most[record.Tokens], most[record.Nanodollars])
 					}
 					if c, ok := u.contradicts(200); ok && c.Seen > 1<<30 {
 						t.Errorf("%s, %s, %s of %s: it is learnt: %+v", name, shape, field, number, c)

@@ -8,7 +8,7 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/till-proxy/till/limiter"
+	"github.com/till-proxy/till/limiter/record"
 )
 
 // redirectHosts are the servers that redirects may lead to: hosts, with or without a
@@ -46,7 +46,7 @@ func (p redirectHosts) allows(u *url.URL) bool {
 }
 
 // relocate checks the Location of an answer, and rewrites it as the client's own.
-func (t *target) relocate(res *http.Response, out *http.Request, x *exchange, key *limiter.Key) *limiter.Refusal {
+func (t *target) relocate(res *http.Response, out *http.Request, x *exchange, key *record.Key) *record.Refusal {
 	locations := res.Header["Location"]
 	if len(locations) == 0 || len(locations) == 1 && locations[0] == "" {
 		return nil
@@ -75,8 +75,8 @@ func (t *target) relocate(res *http.Response, out *http.Request, x *exchange, ke
 		delete(res.Header, "Location")
 		return nil
 	}
-	refuse := func(format string, args ...any) *limiter.Refusal {
-		return keyRefusal(key, limiter.CodeUpstreamFailed, "was redirected by upstream "+t.name+" "+format, args...)
+	refuse := func(format string, args ...any) *record.Refusal {
+		return keyRefusal(key, record.CodeUpstreamFailed, "was redirected by upstream "+t.name+" "+format, args...)
 	}
 	to, parseErr := parseAddress(location)
 	switch {

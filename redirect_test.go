@@ -6,7 +6,7 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/till-proxy/till/limiter"
+	"github.com/till-proxy/till/limiter/record"
 )
 
 func TestRedirectsLeadWithinOrWhereTheyMay(t *testing.T) {
@@ -83,7 +83,7 @@ func TestRedirectsLeadWithinOrWhereTheyMay(t *testing.T) {
 		x, out := asked(t, test.u, httptest.NewRequest("GET", "http://till.test"+test.target, nil))
 		x.target.publicOrigin = "https://agents.example.com"
 		res := &http.Response{StatusCode: test.status, Header: http.Header{"Location": {test.location}}}
-		refusal := x.target.relocate(res, out, x, &limiter.Key{ID: "key_1"})
+		refusal := x.target.relocate(res, out, x, &record.Key{ID: "key_1"})
 		switch {
 		case test.message == "" && refusal != nil:
 			t.Errorf("%.100q is refused: %s", test.location, refusal.Message)

@@ -8,7 +8,7 @@ import (
 	"strings"
 	"time"
 
-	"github.com/till-proxy/till/limiter"
+	"github.com/till-proxy/till/limiter/record"
 	"github.com/till-proxy/till/upstream"
 )
 
@@ -17,7 +17,7 @@ func newRequestID() string { return "req_" + rand.Text() }
 
 // refusalHeader sets the header of a refusal. SDKs give up at once if it says not to
 // retry, and it says when to retry only if a retry can help.
-func refusalHeader(h http.Header, code limiter.Code, status int, retryAfter time.Duration, requestID string) {
+func refusalHeader(h http.Header, code record.Code, status int, retryAfter time.Duration, requestID string) {
 	h["Content-Type"] = []string{"application/json"}
 	h["Cache-Control"] = []string{"no-store"}
 	h["X-Content-Type-Options"] = []string{"nosniff"}
@@ -57,13 +57,13 @@ func fromOtherSite(r *http.Request) bool {
 // typed in is also sent with whatever pages of other sites load from here and post.
 // Pages whose origin cors names may send keys, and others cannot set the header
 // themselves.
-func refuseAmbient(r *http.Request) *limiter.Refusal {
+func refuseAmbient(r *http.Request) *record.Refusal {
 	if !fromOtherSite(r) {
 		return nil
 	}
 	for _, value := range r.Header["Authorization"] {
 		if scheme, _, _ := strings.Cut(value, " "); strings.EqualFold(scheme, "Basic") {
-			return &limiter.Refusal{Code: limiter.CodeBadRequest, Message: "a page of another site sent this with a key that the browser remembers; the operator of this server lets pages of an origin use keys with cors"}
+			return &record.Refusal{Code: record.CodeBadRequest, Message: "a page of another site sent this with a key that the browser remembers; the operator of this server lets pages of an origin use keys with cors"}
 		}
 	}
 	return nil
@@ -83,14 +83,14 @@ func closeIfUnread(w http.ResponseWriter, r *http.Request) {
 }
 
 // clientRefusal returns a refusal as a client of the endpoint at path sees it.
-func clientRefusal(r *limiter.Refusal, path, requestID string) upstream.Refusal {
+func clientRefusal(r *record.Refusal, path, requestID string) upstream.Refusal {
 	return upstream.Refusal{
 		Code: string(r.Code), Status: upstream.Status(path, string(r.Code)), Message: r.Message, RequestID: requestID, Field: r.Field,
 	}
 }
 
 // writeRefusal answers with a refusal in the dialect.
-func writeRefusal(w http.ResponseWriter, r *http.Request, d upstream.Dialect, refusal *limiter.Refusal, answer upstream.Refusal) error {
+func writeRefusal(w http.ResponseWriter, r *http.Request, d upstream.Dialect, refusal *record.Refusal, answer upstream.Refusal) error {
 	body := d.Body(answer)
 	h := w.Header()
 	for _, stale := range []string{"Content-Encoding", "Content-Length", "Etag", "Last-Modified", "Trailer", "Transfer-Encoding"} {

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/till-proxy/till/limiter"
+	"github.com/till-proxy/till/limiter/record"
 )
 
 // wished is a request that reasons to refuse it add up in.
@@ -36,63 +37,63 @@ func (w wished) asks() asks {
 type reason struct {
 	place int    // in the list of docs/keys-and-limits.md
 	name  string // as there
-	code  limiter.Code
-	mint  func(*limiter.Key)
+	code  record.Code
+	mint  func(*record.Key)
 	early func(t *testing.T, s *site, on, by minted) // while the key still works
-	set   func(*limiter.Key)
+	set   func(*record.Key)
 	act   func(t *testing.T, s *site, on minted)
 	wish  func(*wished)
 	above bool // may be a parent's reason
 }
 
-func atMost(k *limiter.Key, kind limiter.Kind, n int64) {
-	if k.Limit[kind] == limiter.NoLimit || k.Limit[kind] > n {
+func atMost(k *record.Key, kind record.Kind, n int64) {
+	if k.Limit[kind] == record.NoLimit || k.Limit[kind] > n {
 		k.Limit[kind] = n
 	}
 }
 
 var reasons = []reason{
-	{place: 1, name: "a lockdown", code: limiter.CodeLockedDown, act: func(t *testing.T, s *site, _ minted) {
+	{place: 1, name: "a lockdown", code: record.CodeLockedDown, act: func(t *testing.T, s *site, _ minted) {
 		if _, _, err := s.h.app.Lockdown().Set(limiter.Operator, "test", time.Now()); err != nil {
 			t.Fatal(err)
 		}
 	}},
-	{place: 2, name: "revoked", code: limiter.CodeKeyRevoked, above: true, act: func(t *testing.T, s *site, on minted) {
+	{place: 2, name: "revoked", code: record.CodeKeyRevoked, above: true, act: func(t *testing.T, s *site, on minted) {
 		if _, _, err := s.Revoke(context.Background(), limiter.Operator, on.id, ""); err != nil {
 			t.Fatal(err)
 		}
 	}},
-	{place: 2, name: "suspended", code: limiter.CodeKeySuspended, above: true, act: func(t *testing.T, s *site, on minted) {
+	{place: 2, name: "suspended", code: record.CodeKeySuspended, above: true, act: func(t *testing.T, s *site, on minted) {
 		if _, err := s.Suspend(context.Background(), limiter.Operator, on.id); err != nil {
 			t.Fatal(err)
 		}
 	}},
-	{place: 2, name: "expired", code: limiter.CodeKeyExpired, above: true, set: func(k *limiter.Key) { k.ExpiresAt = time.Now().Add(time.Second) },
+	{place: 2, name: "expired", code: record.CodeKeyExpired, above: true, set: func(k *record.Key) { k.ExpiresAt = time.Now().Add(time.Second) },
 		act: func(t *testing.T, s *site, on minted) {
 			for at := s.view(on).ExpiresAt; !time.Now().After(at); {
 				time.Sleep(time.Millisecond) // between two looks
 			}
 		}},
-	{place: 3, name: "its address", code: limiter.CodeIPNotAllowed, above: true, set: func(k *limiter.Key) {
+	{place: 3, name: "its address", code: record.CodeIPNotAllowed, above: true, set: func(k *record.Key) {
 		k.Scope.IPs = []netip.Prefix{netip.MustParsePrefix("10.0.0.0/8")}
 	}},
-	{place: 4, name: "an upstream that is not there", code: limiter.CodeUpstreamUnknown, mint: func(k *limiter.Key) { k.Upstream = "gone" }},
-	{place: 4, name: "what the upstream allows", code: limiter.CodePathNotAllowed, wish: func(w *wished) { w.path = "/v1/organization/users" }},
-	{place: 5, name: "its methods", code: limiter.CodeMethodNotAllowed, above: true, set: func(k *limiter.Key) { k.Scope.Methods = []string{"GET"} }},
-	{place: 6, name: "its paths", code: limiter.CodePathNotAllowed, above: true, set: func(k *limiter.Key) { k.Scope.Paths = []string{"/v1/embeddings"} }},
-	{place: 7, name: "its role", code: limiter.CodeStoreUnavailable, act: func(t *testing.T, s *site, _ minted) {
+	{place: 4, name: "an upstream that is not there", code: record.CodeUpstreamUnknown, mint: func(k *record.Key) { k.Upstream = "gone" }},
+	{place: 4, name: "what the upstream allows", code: record.CodePathNotAllowed, wish: func(w *wished) { w.path = "/v1/organization/users" }},
+	{place: 5, name: "its methods", code: record.CodeMethodNotAllowed, above: true, set: func(k *record.Key) { k.Scope.Methods = []string{"GET"} }},
+	{place: 6, name: "its paths", code: record.CodePathNotAllowed, above: true, set: func(k *record.Key) { k.Scope.Paths = []string{"/v1/embeddings"} }},
+	{place: 7, name: "its role", code: record.CodeStoreUnavailable, act: func(t *testing.T, s *site, _ minted) {
 		if err := s.SetRoles(nil); err != nil {
 			t.Fatal(err)
 		}
 	}},
-	{place: 8, name: "nothing left", code: limiter.CodeActivationsExhausted, set: func(k *limiter.Key) { k.Limit[limiter.Activations] = 0 }},
-	{place: 9, name: "its rate", code: limiter.CodeRateLimited, above: true, early: func(t *testing.T, s *site, on, by minted) {
-		s.change(on, func(k *limiter.Key) { k.Rate = limiter.Rate{N: 1, Per: 24 * time.Hour} })
-		if _, code, says := s.serve(by, chat("gpt-5-mini")); code != "" && code != limiter.CodeUpstreamUnknown {
+	{place: 8, name: "nothing left", code: record.CodeActivationsExhausted, set: func(k *record.Key) { k.Limit[record.Activations] = 0 }},
+	{place: 9, name: "its rate", code: record.CodeRateLimited, above: true, early: func(t *testing.T, s *site, on, by minted) {
+		s.change(on, func(k *record.Key) { k.Rate = record.Rate{N: 1, Per: 24 * time.Hour} })
+		if _, code, says := s.serve(by, chat("gpt-5-mini")); code != "" && code != record.CodeUpstreamUnknown {
 			t.Fatal(says)
 		}
 	}},
-	{place: 10, name: "its concurrency", code: limiter.CodeConcurrency, above: true, early: func(t *testing.T, s *site, _, by minted) {
+	{place: 10, name: "its concurrency", code: record.CodeConcurrency, above: true, early: func(t *testing.T, s *site, _, by minted) {
 		started, end := make(chan struct{}), make(chan struct{})
 		var others atomic.Bool
 		s.inside = func(*http.Request) {
@@ -110,12 +111,12 @@ var reasons = []reason{
 		})
 		<-started
 		t.Cleanup(func() { close(end); running.Wait() })
-	}, set: func(k *limiter.Key) { k.MaxConcurrency = 1 }},
-	{place: 11, name: "its body", code: limiter.CodeBadRequest, set: func(k *limiter.Key) { atMost(k, limiter.Tokens, 50_000) }, wish: func(w *wished) { w.twice = true }},
-	{place: 12, name: "its models", code: limiter.CodeModelNotAllowed, above: true, set: models("gpt-4o")},
-	{place: 13, name: "what it uses", code: limiter.CodeNotMeterable, set: func(k *limiter.Key) { atMost(k, limiter.Tokens, 50_000) }, wish: func(w *wished) { w.search = true }},
-	{place: 14, name: "its price", code: limiter.CodePriceUnknown, set: func(k *limiter.Key) { atMost(k, limiter.Nanodollars, 5_000_000_000) }, wish: func(w *wished) { w.model = "made-up" }},
-	{place: 15, name: "too little left", code: limiter.CodeBudgetTooSmall, set: func(k *limiter.Key) { atMost(k, limiter.Nanodollars, 1000) }},
+	}, set: func(k *record.Key) { k.MaxConcurrency = 1 }},
+	{place: 11, name: "its body", code: record.CodeBadRequest, set: func(k *record.Key) { atMost(k, record.Tokens, 50_000) }, wish: func(w *wished) { w.twice = true }},
+	{place: 12, name: "its models", code: record.CodeModelNotAllowed, above: true, set: models("gpt-4o")},
+	{place: 13, name: "what it uses", code: record.CodeNotMeterable, set: func(k *record.Key) { atMost(k, record.Tokens, 50_000) }, wish: func(w *wished) { w.search = true }},
+	{place: 14, name: "its price", code: record.CodePriceUnknown, set: func(k *record.Key) { atMost(k, record.Nanodollars, 5_000_000_000) }, wish: func(w *wished) { w.model = "made-up" }},
+	{place: 15, name: "too little left", code: record.CodeBudgetTooSmall, set: func(k *record.Key) { atMost(k, record.Nanodollars, 1000) }},
 }
 
 // TestOfTwoReasonsTheEarlierIsNamed lets every two reasons to refuse a request hold at
@@ -137,8 +138,8 @@ func TestOfTwoReasonsTheEarlierIsNamed(t *testing.T) {
 				}
 				t.Run(fmt.Sprintf("%s before %s, %s", a.name, b.name, where.name), func(t *testing.T) {
 					t.Parallel()
-					s := newSite(t, map[string]limiter.Role{"crew": limiter.NewRole()})
-					top := s.mint(func(k *limiter.Key) {
+					s := newSite(t, map[string]record.Role{"crew": record.NewRole()})
+					top := s.mint(func(k *record.Key) {
 						k.Role = "crew"
 						for _, r := range []reason{a, b} {
 							if r.mint != nil {
@@ -170,7 +171,7 @@ func TestOfTwoReasonsTheEarlierIsNamed(t *testing.T) {
 						}
 					}
 					for _, one := range []minted{top, k} {
-						s.change(one, func(k *limiter.Key) {
+						s.change(one, func(k *record.Key) {
 							for _, r := range both {
 								if r.on == one && r.set != nil {
 									r.set(k)

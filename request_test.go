@@ -11,14 +11,14 @@ import (
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 
-	"github.com/till-proxy/till/limiter"
+	"github.com/till-proxy/till/limiter/record"
 )
 
 // BenchmarkRequest is what the handler adds to a request, its upstream left out.
 func BenchmarkRequest(b *testing.B) {
 	s := newSite(b, nil)
-	many := func(k *limiter.Key) { k.Limit[limiter.Activations] = 1 << 40 }
-	tokens := s.mint(many, func(k *limiter.Key) { k.Limit[limiter.Tokens] = 1 << 40 })
+	many := func(k *record.Key) { k.Limit[record.Activations] = 1 << 40 }
+	tokens := s.mint(many, func(k *record.Key) { k.Limit[record.Tokens] = 1 << 40 })
 	for name, request := range map[string]struct {
 		key    minted
 		header http.Header

@@ -10,7 +10,7 @@ import (
 
 	"github.com/caddyserver/caddy/v2"
 
-	"github.com/till-proxy/till/limiter"
+	"github.com/till-proxy/till/limiter/record"
 	"github.com/till-proxy/till/scope"
 )
 
@@ -89,12 +89,12 @@ type RoleBudget struct {
 
 // provisionRoles validates the roles and resolves them.
 func (a *App) provisionRoles() error {
-	a.roles = make(map[string]limiter.Role, len(a.Roles))
+	a.roles = make(map[string]record.Role, len(a.Roles))
 	for _, name := range slices.Sorted(maps.Keys(a.Roles)) {
 		if !validName.MatchString(name) {
 			return fmt.Errorf("role %q: a role's name must be 1 to 63 of a-z, 0-9, - and _, and begin with a letter or digit", name)
 		}
-		role := limiter.NewRole()
+		role := record.NewRole()
 		if r := a.Roles[name]; r != nil {
 			var err error
 			if role, err = r.resolve(); err != nil {
@@ -124,8 +124,8 @@ func (r *Role) checkUpstreams(upstreams []string) error {
 }
 
 // resolve returns the role in the limiter's form.
-func (r *Role) resolve() (limiter.Role, error) {
-	role := limiter.NewRole()
+func (r *Role) resolve() (record.Role, error) {
+	role := record.NewRole()
 	if err := r.checkLists(); err != nil {
 		return role, err
 	}
@@ -136,10 +136,10 @@ func (r *Role) resolve() (limiter.Role, error) {
 		}
 		role.Permissions = append(role.Permissions, p)
 	}
-	switch role.Sees = limiter.Sight(r.Sees); role.Sees {
+	switch role.Sees = record.Sight(r.Sees); role.Sees {
 	case "":
-		role.Sees = limiter.SeesOwn
-	case limiter.SeesOwn, limiter.SeesRole, limiter.SeesAll:
+		role.Sees = record.SeesOwn
+	case record.SeesOwn, record.SeesRole, record.SeesAll:
 	default:
 		return role, fmt.Errorf("sees must be own, role or all, got %q", r.Sees)
 	}
@@ -158,14 +158,14 @@ func (r *Role) resolve() (limiter.Role, error) {
 	if r.MaxActivations < 0 || r.MaxTokens < 0 || r.MaxLifetime < 0 {
 		return role, errors.New("max_activations, max_tokens and max_lifetime must not be negative")
 	}
-	role.Max[limiter.Activations], role.Max[limiter.Tokens] = r.MaxActivations, r.MaxTokens
+	role.Max[record.Activations], role.Max[record.Tokens] = r.MaxActivations, r.MaxTokens
 	role.MaxLifetime = time.Duration(r.MaxLifetime)
 	if r.MaxSpendUSD != "" {
-		nano, err := limiter.ParseUSD(r.MaxSpendUSD)
+		nano, err := record.ParseUSD(r.MaxSpendUSD)
 		if err != nil || nano < 1 {
 			return role, fmt.Errorf("max_spend_usd must be an amount of dollars such as 5.00, got %q", r.MaxSpendUSD)
 		}
-		role.Max[limiter.Nanodollars] = nano
+		role.Max[record.Nanodollars] = nano
 	}
 	if r.Budget != nil {
 		var err error
@@ -173,7 +173,7 @@ func (r *Role) resolve() (limiter.Role, error) {
 			return role, fmt.Errorf("budget: %w", err)
 		}
 		if r.Budget.Renews != "" {
-			if role.Budget.Renews, err = limiter.ParseRenewal(r.Budget.Renews); err != nil {
+			if role.Budget.Renews, err = record.ParseRenewal(r.Budget.Renews); err != nil {
 				return role, fmt.Errorf("budget: %w", err)
 			}
 		}
@@ -210,40 +210,40 @@ func checkList(name string, list []string) error {
 	return nil
 }
 
-func permission(text string) (limiter.Permission, error) {
+func permission(text string) (record.Permission, error) {
 	var names []string
-	for _, p := range limiter.Permissions {
+	for _, p := range record.Permissions {
 		if string(p) == text {
 			return p, nil
 		}
 		names = append(names, string(p))
 	}
-	if text == string(limiter.Everything) {
+	if text == string(record.Everything) {
 		return "", fmt.Errorf("the permission * is the built-in operator's: give a token the role * instead; there are: %s", strings.Join(names, " "))
 	}
 	return "", fmt.Errorf("unknown permission %q; there are: %s", text, strings.Join(names, " "))
 }
 
 // limit returns the budget in the limiter's form.
-func (b *RoleBudget) limit() (limiter.Amounts, error) {
-	limit := limiter.NoLimits()
+func (b *RoleBudget) limit() (record.Amounts, error) {
+	limit := record.NoLimits()
 	if b.Activations < 0 || b.Tokens < 0 {
 		return limit, fmt.Errorf("activations and tokens must be positive, got %d and %d", b.Activations, b.Tokens)
 	}
 	if b.Activations > 0 {
-		limit[limiter.Activations] = b.Activations
+		limit[record.Activations] = b.Activations
 	}
 	if b.Tokens > 0 {
-		limit[limiter.Tokens] = b.Tokens
+		limit[record.Tokens] = b.Tokens
 	}
 	if b.SpendUSD != "" {
-		nano, err := limiter.ParseUSD(b.SpendUSD)
+		nano, err := record.ParseUSD(b.SpendUSD)
 		if err != nil {
 			return limit, fmt.Errorf("spend_usd: %w", err)
 		}
-		limit[limiter.Nanodollars] = nano
+		limit[record.Nanodollars] = nano
 	}
-	if limit == limiter.NoLimits() {
+	if limit == record.NoLimits() {
 		return limit, errors.New("set at least one of activations, tokens, spend_usd")
 	}
 	return limit, nil

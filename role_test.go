@@ -6,7 +6,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/till-proxy/till/limiter"
+	"github.com/till-proxy/till/limiter/record"
 )
 
 func TestARoleInJSONMeansWhatItSays(t *testing.T) {
@@ -21,9 +21,9 @@ func TestARoleInJSONMeansWhatItSays(t *testing.T) {
 		t.Fatal(err)
 	}
 	r := app.roles["researcher"]
-	want := limiter.Amounts{limiter.Activations: 500, limiter.Nanodollars: 5e9}
-	if r.Max != want || r.MaxLifetime != 24*time.Hour || r.Sees != limiter.SeesOwn || r.Budget.Limit[limiter.Nanodollars] != 200e9 ||
-		r.Budget.Renews != limiter.Monthly || len(r.Scope.IPs) != 1 {
+	want := record.Amounts{record.Activations: 500, record.Nanodollars: 5e9}
+	if r.Max != want || r.MaxLifetime != 24*time.Hour || r.Sees != record.SeesOwn || r.Budget.Limit[record.Nanodollars] != 200e9 ||
+		r.Budget.Renews != record.Monthly || len(r.Scope.IPs) != 1 {
 		t.Errorf("the role became %+v", r)
 	}
 }

@@ -10,25 +10,25 @@ import (
 
 	"golang.org/x/net/http/httpguts"
 
-	"github.com/till-proxy/till/limiter"
+	"github.com/till-proxy/till/limiter/record"
 	"github.com/till-proxy/till/scope"
 )
 
 // keyRefusal returns a refusal of a request that came with key.
-func keyRefusal(key *limiter.Key, code limiter.Code, format string, args ...any) *limiter.Refusal {
+func keyRefusal(key *record.Key, code record.Code, format string, args ...any) *record.Refusal {
 	who := "key " + key.ID
 	if key.Name != "" {
 		who += " (" + key.Name + ")"
 	}
-	return &limiter.Refusal{
+	return &record.Refusal{
 		Code: code, KeyID: key.ID, KeyName: key.Name, Upstream: key.Upstream,
 		Message: who + " " + fmt.Sprintf(format, args...),
 	}
 }
 
-func storeClosed() *limiter.Refusal {
-	return &limiter.Refusal{
-		Code: limiter.CodeStoreUnavailable, RetryAfter: 2 * time.Second,
+func storeClosed() *record.Refusal {
+	return &record.Refusal{
+		Code: record.CodeStoreUnavailable, RetryAfter: 2 * time.Second,
 		Message: "the key could not be checked, so the request was not forwarded",
 	}
 }
@@ -60,7 +60,7 @@ type location struct {
 // route decides where a request goes and whether the upstream allows it at all; the
 // limiter decides what the key allows. The path that is matched is the path that is
 // sent, byte for byte.
-func (t *target) route(r *http.Request, key *limiter.Key, path, escaped string) (location, *limiter.Refusal) {
+func (t *target) route(r *http.Request, key *record.Key, path, escaped string) (location, *record.Refusal) {
 	to, refusal := t.locate(key, path, escaped)
 	if refusal != nil {
 		return to, refusal
@@ -71,22 +71,22 @@ func (t *target) route(r *http.Request, key *limiter.Key, path, escaped string) 
 		method = http.MethodGet // RFC 8441: what would be a GET in HTTP/1.1
 	}
 	if http2, _ := upgradesTo(r); http2 { // where further requests would be forwarded unchecked
-		return to, keyRefusal(key, limiter.CodeUpgradeNotAllowed, "may not upgrade the connection to HTTP/2")
+		return to, keyRefusal(key, record.CodeUpgradeNotAllowed, "may not upgrade the connection to HTTP/2")
 	}
 	return to, t.permit(method, to.path, to.upgrade, key)
 }
 
 // locate returns what a path of this server is at the upstream.
-func (t *target) locate(key *limiter.Key, path, escaped string) (to location, refusal *limiter.Refusal) {
+func (t *target) locate(key *record.Key, path, escaped string) (to location, refusal *record.Refusal) {
 	if rest, ok := strings.CutPrefix(path, proxyPrefix); ok {
 		name, _, _ := strings.Cut(rest, "/")
 		if name != t.name {
-			return to, keyRefusal(key, limiter.CodeWrongUpstream, "is for upstream %s, not for %s", t.name, name)
+			return to, keyRefusal(key, record.CodeWrongUpstream, "is for upstream %s, not for %s", t.name, name)
 		}
 		to.proxied = proxyPrefix + name
 		rest, ok := strings.CutPrefix(escaped, to.proxied)
 		if !ok {
-			return to, keyRefusal(key, limiter.CodeBadRequest, "asked for an upstream by an escaped name: write %s", to.proxied)
+			return to, keyRefusal(key, record.CodeBadRequest, "asked for an upstream by an escaped name: write %s", to.proxied)
 		}
 		path, escaped = path[len(to.proxied):], rest
 		if path == "" {
@@ -99,7 +99,7 @@ func (t *target) locate(key *limiter.Key, path, escaped string) (to location, re
 	if path != escaped {
 		to.out = t.preset.Canonical(escaped)
 		if sent, err := url.PathUnescape(to.out); err != nil || sent != to.path {
-			return to, keyRefusal(key, limiter.CodeBadRequest, "asked for a path whose version is escaped: write it as it is")
+			return to, keyRefusal(key, record.CodeBadRequest, "asked for a path whose version is escaped: write it as it is")
 		}
 	}
 	if to.out == "/" {
@@ -111,18 +111,18 @@ func (t *target) locate(key *limiter.Key, path, escaped string) (to location, re
 }
 
 // permit applies the upstream's own rules.
-func (t *target) permit(method, path string, upgrade bool, key *limiter.Key) *limiter.Refusal {
+func (t *target) permit(method, path string, upgrade bool, key *record.Key) *record.Refusal {
 	administrative, asynchronous := t.preset.Denied(method, path)
 	version := t.preset.Version(path)
 	switch {
 	case upgrade && !t.upgrades.Match(method, path, version):
-		return keyRefusal(key, limiter.CodeUpgradeNotAllowed, "may not upgrade the connection on path %s: upstream %s does not allow it", path, t.name)
+		return keyRefusal(key, record.CodeUpgradeNotAllowed, "may not upgrade the connection on path %s: upstream %s does not allow it", path, t.name)
 	case administrative:
-		return keyRefusal(key, limiter.CodePathNotAllowed, "may not use path %s: it administers the account", path)
+		return keyRefusal(key, record.CodePathNotAllowed, "may not use path %s: it administers the account", path)
 	case len(t.allow) > 0 && !t.allow.Match(method, path, version) && !(upgrade && t.upgrades.Match(method, path, version)):
-		return keyRefusal(key, limiter.CodePathNotAllowed, "may not use %s %s: upstream %s does not allow it", method, path, t.name)
+		return keyRefusal(key, record.CodePathNotAllowed, "may not use %s %s: upstream %s does not allow it", method, path, t.name)
 	case asynchronous && len(t.allow) == 0 && !upgrade:
-		return keyRefusal(key, limiter.CodePathNotAllowed, "may not use path %s: it works on after the answer, where no limit holds; upstream %s would have to allow it", path, t.name)
+		return keyRefusal(key, record.CodePathNotAllowed, "may not use path %s: it works on after the answer, where no limit holds; upstream %s would have to allow it", path, t.name)
 	}
 	return nil
 }

@@ -8,7 +8,7 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/till-proxy/till/limiter"
+	"github.com/till-proxy/till/limiter/record"
 	"github.com/till-proxy/till/scope"
 )
 
@@ -21,7 +21,7 @@ func mustURL(s string) *url.URL {
 }
 
 // routed is what a target does with a request.
-func routed(t *testing.T, u *Upstream, name, method, target string, header ...string) (*exchange, *limiter.Refusal) {
+func routed(t *testing.T, u *Upstream, name, method, target string, header ...string) (*exchange, *record.Refusal) {
 	t.Helper()
 	to, err := u.provision(name)
 	if err != nil {
@@ -34,9 +34,9 @@ func routed(t *testing.T, u *Upstream, name, method, target string, header ...st
 	escaped := normalizePath(r.URL.EscapedPath())
 	path, err := scope.CleanPath(escaped)
 	if err != nil {
-		return nil, &limiter.Refusal{Code: limiter.CodeBadRequest}
+		return nil, &record.Refusal{Code: record.CodeBadRequest}
 	}
-	there, refusal := to.route(r, &limiter.Key{ID: "key_1", Upstream: name}, path, escaped)
+	there, refusal := to.route(r, &record.Key{ID: "key_1", Upstream: name}, path, escaped)
 	return &exchange{location: there, target: to}, refusal
 }
 
@@ -55,7 +55,7 @@ func TestRequestsGoWhereTheyWereMatched(t *testing.T) {
 		method, target string
 		header         []string
 		out            string // as sent; "" when refused
-		code           limiter.Code
+		code           record.Code
 	}{
 		{u: openai, name: "openai", method: "POST", target: "/v1/chat/completions", out: "/v1/chat/completions"},
 		{u: openai, name: "openai", method: "POST", target: "/chat/completions", out: "/v1/chat/completions"},
@@ -73,29 +73,29 @@ func TestRequestsGoWhereTheyWereMatched(t *testing.T) {
 		{u: openai, name: "openai", method: "POST", target: "http://till.test//v1/chat/completions", out: "/v1/chat/completions"},
 		{u: openai, name: "openai", method: "POST", target: "/proxy/openai//v1/chat/completions", out: "/v1/chat/completions"},
 		{u: live, name: "gemini", method: "GET", target: "http://till.test//ws/google.ai.generativelanguage.v1beta.GenerativeService.BidiGenerateContent", header: []string{"Connection", "Upgrade", "Upgrade", "websocket"}, out: "/ws/google.ai.generativelanguage.v1beta.GenerativeService.BidiGenerateContent"},
-		{u: openai, name: "openai", method: "GET", target: "http://till.test//v1/organization/users", code: limiter.CodePathNotAllowed},
-		{u: openai, name: "openai", method: "GET", target: "http://till.test//../v1/models", code: limiter.CodeBadRequest},
-		{u: openai, name: "openai", method: "GET", target: "/v1//models", code: limiter.CodeBadRequest},
+		{u: openai, name: "openai", method: "GET", target: "http://till.test//v1/organization/users", code: record.CodePathNotAllowed},
+		{u: openai, name: "openai", method: "GET", target: "http://till.test//../v1/models", code: record.CodeBadRequest},
+		{u: openai, name: "openai", method: "GET", target: "/v1//models", code: record.CodeBadRequest},
 		{u: github, name: "github", method: "GET", target: "/repos/o/r", out: "/repos/o/r"},
 		{u: github, name: "github", method: "GET", target: "/proxy/github/repos/o/r", out: "/repos/o/r"},
 		{u: batches, name: "b", method: "POST", target: "/v1/batches", out: "/v1/batches"},
 		{u: github, name: "github", method: "GET", target: "/ws/x", header: []string{"Connection", "Upgrade", "Upgrade", "websocket"}, out: "/ws/x"},
 
-		{u: openai, name: "openai", method: "POST", target: "/proxy/anthropic/v1/messages", code: limiter.CodeWrongUpstream},
-		{u: openai, name: "openai", method: "POST", target: "/proxy/%6fpenai/v1/x", code: limiter.CodeBadRequest},
-		{u: openai, name: "openai", method: "GET", target: "/%761/models", code: limiter.CodeBadRequest},
-		{u: openai, name: "openai", method: "POST", target: "/v1/batches", code: limiter.CodePathNotAllowed},
-		{u: openai, name: "openai", method: "POST", target: "/proxy/openai/batches/", code: limiter.CodePathNotAllowed},
-		{u: openai, name: "openai", method: "GET", target: "/v1/organization/users", code: limiter.CodePathNotAllowed},
-		{u: batches, name: "b", method: "POST", target: "/v1/organization/admin_api_keys", code: limiter.CodePathNotAllowed},
-		{u: batches, name: "b", method: "GET", target: "/v1/batches", code: limiter.CodePathNotAllowed},
-		{u: github, name: "github", method: "POST", target: "/repos/o/r", code: limiter.CodePathNotAllowed},
-		{u: github, name: "github", method: "GET", target: "/user", code: limiter.CodePathNotAllowed},
-		{u: openai, name: "openai", method: "GET", target: "/v1/realtime", header: []string{"Connection", "keep-alive, Upgrade", "Upgrade", "websocket"}, code: limiter.CodeUpgradeNotAllowed},
-		{u: openai, name: "openai", method: "GET", target: "/v1/x", header: []string{"Upgrade", "tcp"}, code: limiter.CodeUpgradeNotAllowed},
-		{u: github, name: "github", method: "GET", target: "/ws/x", header: []string{"Connection", "Upgrade", "Upgrade", "h2c, websocket"}, code: limiter.CodeUpgradeNotAllowed},
-		{u: github, name: "github", method: "GET", target: "/ws/x", header: []string{"Connection", "Upgrade", "Upgrade", "HTTP/2.0, websocket"}, code: limiter.CodeUpgradeNotAllowed},
-		{u: openai, name: "openai", method: "POST", target: "/v1/../v1/batches", code: limiter.CodeBadRequest},
+		{u: openai, name: "openai", method: "POST", target: "/proxy/anthropic/v1/messages", code: record.CodeWrongUpstream},
+		{u: openai, name: "openai", method: "POST", target: "/proxy/%6fpenai/v1/x", code: record.CodeBadRequest},
+		{u: openai, name: "openai", method: "GET", target: "/%761/models", code: record.CodeBadRequest},
+		{u: openai, name: "openai", method: "POST", target: "/v1/batches", code: record.CodePathNotAllowed},
+		{u: openai, name: "openai", method: "POST", target: "/proxy/openai/batches/", code: record.CodePathNotAllowed},
+		{u: openai, name: "openai", method: "GET", target: "/v1/organization/users", code: record.CodePathNotAllowed},
+		{u: batches, name: "b", method: "POST", target: "/v1/organization/admin_api_keys", code: record.CodePathNotAllowed},
+		{u: batches, name: "b", method: "GET", target: "/v1/batches", code: record.CodePathNotAllowed},
+		{u: github, name: "github", method: "POST", target: "/repos/o/r", code: record.CodePathNotAllowed},
+		{u: github, name: "github", method: "GET", target: "/user", code: record.CodePathNotAllowed},
+		{u: openai, name: "openai", method: "GET", target: "/v1/realtime", header: []string{"Connection", "keep-alive, Upgrade", "Upgrade", "websocket"}, code: record.CodeUpgradeNotAllowed},
+		{u: openai, name: "openai", method: "GET", target: "/v1/x", header: []string{"Upgrade", "tcp"}, code: record.CodeUpgradeNotAllowed},
+		{u: github, name: "github", method: "GET", target: "/ws/x", header: []string{"Connection", "Upgrade", "Upgrade", "h2c, websocket"}, code: record.CodeUpgradeNotAllowed},
+		{u: github, name: "github", method: "GET", target: "/ws/x", header: []string{"Connection", "Upgrade", "Upgrade", "HTTP/2.0, websocket"}, code: record.CodeUpgradeNotAllowed},
+		{u: openai, name: "openai", method: "POST", target: "/v1/../v1/batches", code: record.CodeBadRequest},
 	} {
 		x, refusal := routed(t, test.u, test.name, test.method, test.target, test.header...)
 		switch {

@@ -12,6 +12,7 @@ import (
 
 	"github.com/till-proxy/till/admin"
 	"github.com/till-proxy/till/limiter"
+	"github.com/till-proxy/till/limiter/record"
 	"github.com/till-proxy/till/token"
 )
 
@@ -138,20 +139,20 @@ func (a *App) sealKeysGone(ctx context.Context, before, next *token.Sealer) erro
 }
 
 // Seal puts an upstream's real key into a box for a new scoped key.
-func (a *App) Seal(upstreamName string, lookup token.Lookup, salt, secret token.Secret) (token.Secret, limiter.Box, error) {
+func (a *App) Seal(upstreamName string, lookup token.Lookup, salt, secret token.Secret) (token.Secret, record.Box, error) {
 	t := a.targets[upstreamName]
 	if t == nil {
-		return token.Secret{}, limiter.Box{}, fmt.Errorf("upstream %q is not configured", upstreamName)
+		return token.Secret{}, record.Box{}, fmt.Errorf("upstream %q is not configured", upstreamName)
 	}
 	if wrong, _ := t.checkCredential(secret.Reveal()); wrong != nil {
-		return token.Secret{}, limiter.Box{}, &limiter.InvalidError{Field: "upstream_key", Msg: wrong.Error()}
+		return token.Secret{}, record.Box{}, &record.InvalidError{Field: "upstream_key", Msg: wrong.Error()}
 	}
 	sealer, err := a.sealing.get()
 	if err != nil {
-		return token.Secret{}, limiter.Box{}, err
+		return token.Secret{}, record.Box{}, err
 	}
 	box, id, err := sealer.Seal(salt, token.Binding{Lookup: lookup, Upstream: t.name, Origins: t.declared}, secret)
-	return box, limiter.Box{SealKey: id, Origins: t.declared, Salt: salt}, err
+	return box, record.Box{SealKey: id, Origins: t.declared, Salt: salt}, err
 }
 
 // SealKeyIDs returns the ids of the seal keys: the first seals, the others still open.

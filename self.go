@@ -8,16 +8,17 @@ import (
 
 	"github.com/till-proxy/till/admin"
 	"github.com/till-proxy/till/limiter"
+	"github.com/till-proxy/till/limiter/record"
 )
 
 // holder is the sender of a request with a key, and what the request has proved about
 // the key.
 type holder struct {
 	k          *limiter.Live
-	key        *limiter.Key
+	key        *record.Key
 	target     *target
 	credential *credential // of a sealed key that is not revoked
-	box        limiter.Box
+	box        record.Box
 	number     int64 // of the key's string
 }
 
@@ -34,17 +35,17 @@ func (h *Handler) serveSelf(w http.ResponseWriter, r *http.Request, l *limiter.L
 	key := k.Key()
 	if r.URL.Path == childrenPath {
 		w.Header().Set("Allow", "POST")
-		return h.refuse(w, r, t, selfPath, keyRefusal(key, limiter.CodeMethodNotAllowed, "may use POST on %s, not %s", childrenPath, r.Method), http.StatusMethodNotAllowed)
+		return h.refuse(w, r, t, selfPath, keyRefusal(key, record.CodeMethodNotAllowed, "may use POST on %s, not %s", childrenPath, r.Method), http.StatusMethodNotAllowed)
 	}
 	if r.URL.Path != selfPath {
-		return h.refuse(w, r, t, selfPath, keyRefusal(key, limiter.CodePathNotAllowed, "asked for %s, which does not exist: till answers on %s", r.URL.Path, selfPath), http.StatusNotFound)
+		return h.refuse(w, r, t, selfPath, keyRefusal(key, record.CodePathNotAllowed, "asked for %s, which does not exist: till answers on %s", r.URL.Path, selfPath), http.StatusNotFound)
 	}
 	view := k.View()
 	switch r.Method {
 	case http.MethodGet, http.MethodHead:
 	case http.MethodDelete:
 		if !view.SelfRevoke {
-			return h.refuse(w, r, t, selfPath, keyRefusal(key, limiter.CodeMethodNotAllowed, "may not be revoked by its holder"), 0)
+			return h.refuse(w, r, t, selfPath, keyRefusal(key, record.CodeMethodNotAllowed, "may not be revoked by its holder"), 0)
 		}
 		var err error
 		if view, _, err = l.Revoke(r.Context(), limiter.Holder(key, clientAddr(r).String()), key.ID, "revoked by its holder"); err != nil {
@@ -53,12 +54,12 @@ func (h *Handler) serveSelf(w http.ResponseWriter, r *http.Request, l *limiter.L
 		}
 	default:
 		w.Header().Set("Allow", "GET, HEAD, DELETE")
-		return h.refuse(w, r, t, selfPath, keyRefusal(key, limiter.CodeMethodNotAllowed, "may use GET and DELETE on %s, not %s", selfPath, r.Method), http.StatusMethodNotAllowed)
+		return h.refuse(w, r, t, selfPath, keyRefusal(key, record.CodeMethodNotAllowed, "may use GET and DELETE on %s, not %s", selfPath, r.Method), http.StatusMethodNotAllowed)
 	}
 	return h.answerHolder(w, r, key, http.StatusOK, admin.HolderJSON(view))
 }
 
-func (h *Handler) answerHolder(w http.ResponseWriter, r *http.Request, key *limiter.Key, status int, answer any) error {
+func (h *Handler) answerHolder(w http.ResponseWriter, r *http.Request, key *record.Key, status int, answer any) error {
 	body, err := json.Marshal(answer)
 	if err != nil {
 		return err

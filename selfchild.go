@@ -10,6 +10,7 @@ import (
 
 	"github.com/till-proxy/till/admin"
 	"github.com/till-proxy/till/limiter"
+	"github.com/till-proxy/till/limiter/record"
 	"github.com/till-proxy/till/token"
 )
 
@@ -21,7 +22,7 @@ const childrenPath = selfPath + "/keys"
 // child's, with a salt of its own.
 func (h *Handler) mintChild(w http.ResponseWriter, r *http.Request, l *limiter.Limiter, by *holder) error {
 	key, t := by.key, by.target
-	sealed := key.Custody == limiter.CustodySealed
+	sealed := key.Custody == record.CustodySealed
 	ask := &limiter.Ask{Own: true, Addr: clientAddr(r), Method: r.Method, Path: r.URL.Path, String: by.number}
 	refusal := by.k.Precheck(ask)
 	switch {
@@ -30,9 +31,9 @@ func (h *Handler) mintChild(w http.ResponseWriter, r *http.Request, l *limiter.L
 		refusal = storeClosed() // revoked a moment ago
 	case sealed && !slices.Equal(by.box.Origins, t.declared):
 		// A new box would be bound to the address that is configured now.
-		refusal = keyRefusal(key, limiter.CodeUpstreamChanged, "was sealed for upstream %s at another address than the one configured now, and so may not mint child keys", t.name)
+		refusal = keyRefusal(key, record.CodeUpstreamChanged, "was sealed for upstream %s at another address than the one configured now, and so may not mint child keys", t.name)
 	case !sealed && t.held.Load() == nil && !h.Guard:
-		refusal = keyRefusal(key, limiter.CodeUpstreamUnknown, "is for upstream %s, which has no credential here any more", t.name)
+		refusal = keyRefusal(key, record.CodeUpstreamUnknown, "is for upstream %s, which has no credential here any more", t.name)
 	}
 	if refusal != nil {
 		return h.refuse(w, r, t, childrenPath, refusal, 0)
@@ -68,27 +69,27 @@ func (h *Handler) mintChild(w http.ResponseWriter, r *http.Request, l *limiter.L
 // refuseChild answers why no child was minted.
 func (h *Handler) refuseChild(w http.ResponseWriter, r *http.Request, by *holder, err error) error {
 	key := by.key
-	var refusal *limiter.Refusal
+	var refusal *record.Refusal
 	var short *limiter.ShortError
 	status := admin.StatusOf(err)
 	switch {
 	case errors.As(err, &refusal):
 	case errors.As(err, &short):
-		refusal = keyRefusal(key, limiter.CodeBudgetTooSmall, "could not mint a child key: %s", short)
+		refusal = keyRefusal(key, record.CodeBudgetTooSmall, "could not mint a child key: %s", short)
 		if short.Held {
-			refusal = keyRefusal(key, limiter.CodeBudgetHeld, "could not mint a child key: %s", short)
+			refusal = keyRefusal(key, record.CodeBudgetHeld, "could not mint a child key: %s", short)
 		}
-	case errors.Is(err, limiter.ErrNoDelegate), errors.Is(err, limiter.ErrDepth):
-		refusal = keyRefusal(key, limiter.CodeMethodNotAllowed, "could not mint a child key: %s", err)
+	case errors.Is(err, record.ErrNoDelegate), errors.Is(err, record.ErrDepth):
+		refusal = keyRefusal(key, record.CodeMethodNotAllowed, "could not mint a child key: %s", err)
 	case errors.Is(err, limiter.ErrChildren):
-		refusal = keyRefusal(key, limiter.CodeConcurrency, "could not mint a child key: %s", err)
+		refusal = keyRefusal(key, record.CodeConcurrency, "could not mint a child key: %s", err)
 		refusal.RetryAfter = 10 * time.Second
 	case errors.Is(err, limiter.ErrParentEnded):
-		refusal = keyRefusal(key, limiter.CodeKeySuspended, "could not mint a child key: %s", err)
+		refusal = keyRefusal(key, record.CodeKeySuspended, "could not mint a child key: %s", err)
 	case status == http.StatusRequestEntityTooLarge:
-		refusal = keyRefusal(key, limiter.CodeBodyTooLarge, "could not mint a child key: %s", err)
+		refusal = keyRefusal(key, record.CodeBodyTooLarge, "could not mint a child key: %s", err)
 	case status != 0:
-		refusal = keyRefusal(key, limiter.CodeBadRequest, "could not mint a child key: %s", err)
+		refusal = keyRefusal(key, record.CodeBadRequest, "could not mint a child key: %s", err)
 	default:
 		h.logger.Error("minting a child key", zap.String("key_id", key.ID), zap.Error(err))
 		refusal, status = storeClosed(), 0

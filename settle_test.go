@@ -13,6 +13,7 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/till-proxy/till/limiter"
+	"github.com/till-proxy/till/limiter/record"
 	"github.com/till-proxy/till/limiter/store"
 	"github.com/till-proxy/till/token"
 )
@@ -55,7 +56,7 @@ func TestWhateverHappensBelowSettlesOnce(t *testing.T) {
 		name   string
 		next   next
 		guard  bool
-		charge limiter.Charge
+		charge record.Charge
 		used   int64
 		status int
 		panics bool
@@ -65,8 +66,8 @@ func TestWhateverHappensBelowSettlesOnce(t *testing.T) {
 		{name: "fails after the dispatch", next: failsLate, used: 1, status: 502},
 		{name: "panics", next: panics, used: 0, panics: true},
 		{name: "aborts in mid-answer", next: aborts, used: 1, status: 200, panics: true},
-		{name: "fails upstream, charged by success", next: refusesLate, charge: limiter.ChargeSuccess, used: 0, status: 500},
-		{name: "answers, charged by success", next: answers, charge: limiter.ChargeSuccess, used: 1, status: 200},
+		{name: "fails upstream, charged by success", next: refusesLate, charge: record.ChargeSuccess, used: 0, status: 500},
+		{name: "answers, charged by success", next: answers, charge: record.ChargeSuccess, used: 1, status: 200},
 		{name: "guard answers", next: answers, guard: true, used: 1, status: 200},
 		{name: "guard fails", next: fails, guard: true, used: 1, status: 502},
 		{name: "guard panics", next: panics, guard: true, used: 1, panics: true},
@@ -90,8 +91,8 @@ func TestWhateverHappensBelowSettlesOnce(t *testing.T) {
 				t.Fatal(err)
 			}
 			to.admitted = m.activationsOf("mock")
-			spec := &limiter.Key{Upstream: "mock", Custody: "held", Limit: limiter.NoLimits(), Charge: test.charge}
-			spec.Limit[limiter.Activations] = 5
+			spec := &record.Key{Upstream: "mock", Custody: "held", Limit: record.NoLimits(), Charge: test.charge}
+			spec.Limit[record.Activations] = 5
 			_, lookup, err := token.MintKey()
 			if err != nil {
 				t.Fatal(err)
@@ -105,7 +106,7 @@ func TestWhateverHappensBelowSettlesOnce(t *testing.T) {
 				t.Fatal(refusal)
 			}
 			x := &exchange{target: to}
-			ask := limiter.Ask{Bound: limiter.Amounts{limiter.Activations: 1}, Method: "GET", Path: "/", OnCut: x.stop}
+			ask := limiter.Ask{Bound: record.Amounts{record.Activations: 1}, Method: "GET", Path: "/", OnCut: x.stop}
 			if refusal := k.Reserve(context.Background(), &ask, &x.grant); refusal != nil {
 				t.Fatal(refusal)
 			}
@@ -126,7 +127,7 @@ func TestWhateverHappensBelowSettlesOnce(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			if view.Used[limiter.Activations] != test.used || view.Held != (limiter.Amounts{}) || view.InFlight != 0 {
+			if view.Used[record.Activations] != test.used || view.Held != (record.Amounts{}) || view.InFlight != 0 {
 				t.Errorf("used %d, held %v, in flight %d; want used %d", view.Used[0], view.Held, view.InFlight, test.used)
 			}
 			if test.status != 0 && w.Code != test.status {

@@ -16,6 +16,7 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/till-proxy/till/limiter"
+	"github.com/till-proxy/till/limiter/record"
 	"github.com/till-proxy/till/limiter/store"
 	"github.com/till-proxy/till/limiter/store/storetest"
 	"github.com/till-proxy/till/token"
@@ -44,7 +45,7 @@ func (s memoryStorage) OpenStore(string, *slog.Logger) (store.Store, error) {
 
 // newSite serves the upstreams openai, which denies what administers the account,
 // and raw, of which nothing is known.
-func newSite(t testing.TB, roles map[string]limiter.Role) *site {
+func newSite(t testing.TB, roles map[string]record.Role) *site {
 	t.Helper()
 	e := newEngine(t.TempDir(), nil)
 	t.Cleanup(func() {
@@ -76,10 +77,10 @@ func newSite(t testing.TB, roles map[string]limiter.Role) *site {
 // minted is a key of a site.
 type minted struct{ id, text string }
 
-func (s *site) mint(fields ...func(*limiter.Key)) minted {
+func (s *site) mint(fields ...func(*record.Key)) minted {
 	s.t.Helper()
-	spec := &limiter.Key{Upstream: "openai", Custody: limiter.CustodyHeld, Limit: limiter.NoLimits(), SelfRevoke: true, Delegate: true}
-	spec.Limit[limiter.Activations] = 1000
+	spec := &record.Key{Upstream: "openai", Custody: record.CustodyHeld, Limit: record.NoLimits(), SelfRevoke: true, Delegate: true}
+	spec.Limit[record.Activations] = 1000
 	for _, fn := range fields {
 		fn(spec)
 	}
@@ -109,9 +110,9 @@ func (s *site) live(k minted) *limiter.Live {
 }
 
 // change is a PATCH by the operator.
-func (s *site) change(k minted, fn func(*limiter.Key)) {
+func (s *site) change(k minted, fn func(*record.Key)) {
 	s.t.Helper()
-	_, err := s.Change(context.Background(), limiter.Operator, k.id, 0, func(key *limiter.Key) error {
+	_, err := s.Change(context.Background(), limiter.Operator, k.id, 0, func(key *record.Key) error {
 		fn(key)
 		return nil
 	})
@@ -167,7 +168,7 @@ func (b *twoHalves) Read(p []byte) (int, error) {
 
 // serve sends a request with a key, and returns the status and what it was refused
 // with.
-func (s *site) serve(k minted, a asks) (int, limiter.Code, string) {
+func (s *site) serve(k minted, a asks) (int, record.Code, string) {
 	var body io.Reader = strings.NewReader(a.body)
 	if a.halfway != nil {
 		body = halves(a.body, a.halfway)
@@ -191,7 +192,7 @@ func (s *site) serve(k minted, a asks) (int, limiter.Code, string) {
 	if err := s.h.ServeHTTP(w, r, caddyhttp.HandlerFunc(s.answer)); err != nil {
 		s.t.Errorf("%s %s: an error left the handler: %v", a.method, a.path, err)
 	}
-	return w.Code, limiter.Code(w.Header().Get("Till-Refusal")), w.Body.String()
+	return w.Code, record.Code(w.Header().Get("Till-Refusal")), w.Body.String()
 }
 
 // answer stands for the proxy and its upstream.

@@ -8,7 +8,7 @@ import (
 
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 
-	"github.com/till-proxy/till/limiter"
+	"github.com/till-proxy/till/limiter/record"
 	"github.com/till-proxy/till/token"
 	"github.com/till-proxy/till/upstream"
 )
@@ -42,7 +42,7 @@ func (f *finder) see(value string) {
 // takeKey finds the scoped key in any slot and removes every slot from the request, so
 // that no later handler sees a key or a foreign credential. Query parameters and
 // subprotocols stay unless they hold a key.
-func takeKey(r *http.Request) (token.Parsed, *limiter.Refusal) {
+func takeKey(r *http.Request) (token.Parsed, *record.Refusal) {
 	var f finder
 	several := len(r.Header["Authorization"]) > 1
 	for _, value := range r.Header["Authorization"] {
@@ -79,19 +79,19 @@ func takeKey(r *http.Request) (token.Parsed, *limiter.Refusal) {
 
 	switch {
 	case several:
-		return token.Parsed{}, &limiter.Refusal{Code: limiter.CodeKeyInvalid, Message: "the request carries two Authorization headers; send one"}
+		return token.Parsed{}, &record.Refusal{Code: record.CodeKeyInvalid, Message: "the request carries two Authorization headers; send one"}
 	case f.different:
-		return token.Parsed{}, &limiter.Refusal{Code: limiter.CodeKeyInvalid, Message: "the request carries two different keys; send one"}
+		return token.Parsed{}, &record.Refusal{Code: record.CodeKeyInvalid, Message: "the request carries two different keys; send one"}
 	case f.key == "" && foreign:
-		return token.Parsed{}, &limiter.Refusal{Code: limiter.CodeKeyMissing, Message: "the credential in this request is not a till key: those begin with till_sk_"}
+		return token.Parsed{}, &record.Refusal{Code: record.CodeKeyMissing, Message: "the credential in this request is not a till key: those begin with till_sk_"}
 	case f.key == "":
-		return token.Parsed{}, &limiter.Refusal{Code: limiter.CodeKeyMissing, Message: "the request carries no key: send the scoped key where the API's own key would go"}
+		return token.Parsed{}, &record.Refusal{Code: record.CodeKeyMissing, Message: "the request carries no key: send the scoped key where the API's own key would go"}
 	case len(f.key) > maxCredential:
-		return token.Parsed{}, &limiter.Refusal{Code: limiter.CodeKeyInvalid, Message: "the key is too long: check that it was copied alone"}
+		return token.Parsed{}, &record.Refusal{Code: record.CodeKeyInvalid, Message: "the key is too long: check that it was copied alone"}
 	}
 	parsed, err := token.ParseKey(f.key)
 	if err != nil {
-		return parsed, &limiter.Refusal{Code: limiter.CodeKeyInvalid, Message: "the key is not well formed: check that it was copied whole"}
+		return parsed, &record.Refusal{Code: record.CodeKeyInvalid, Message: "the key is not well formed: check that it was copied whole"}
 	}
 	return parsed, nil
 }

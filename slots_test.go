@@ -7,7 +7,7 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/till-proxy/till/limiter"
+	"github.com/till-proxy/till/limiter/record"
 	"github.com/till-proxy/till/token"
 )
 
@@ -29,8 +29,8 @@ func TestTheKeyIsFoundInEverySlotAndTakenOut(t *testing.T) {
 		name   string
 		header []string // name, value, …
 		query  string
-		code   limiter.Code // "" when the key is found
-		left   string       // of the query
+		code   record.Code // "" when the key is found
+		left   string      // of the query
 	}{
 		{name: "bearer", header: []string{"Authorization", "Bearer " + k}},
 		{name: "bearer in small letters", header: []string{"Authorization", "bearer " + k}},
@@ -49,16 +49,16 @@ func TestTheKeyIsFoundInEverySlotAndTakenOut(t *testing.T) {
 		{name: "the same in two slots", header: []string{"Authorization", "Bearer " + k, "X-Api-Key", "sk-" + k}},
 		{name: "a foreign value beside it", header: []string{"Authorization", "Bearer " + k, "X-Api-Key", "sk-ant-other"}},
 
-		{name: "none", code: limiter.CodeKeyMissing},
-		{name: "a foreign credential", header: []string{"Authorization", "Bearer sk-proj-123"}, code: limiter.CodeKeyMissing},
-		{name: "a foreign key parameter", query: "key=AIza123", left: "key=AIza123", code: limiter.CodeKeyMissing},
-		{name: "two different keys", header: []string{"Authorization", "Bearer " + k, "X-Api-Key", o}, code: limiter.CodeKeyInvalid},
-		{name: "two keys in header and query", header: []string{"Authorization", "Bearer " + k}, query: "key=" + o, code: limiter.CodeKeyInvalid},
-		{name: "two Authorization headers", header: []string{"Authorization", "Bearer " + k, "Authorization", "Bearer " + k}, code: limiter.CodeKeyInvalid},
-		{name: "cut short", header: []string{"Authorization", "Bearer " + k[:20]}, code: limiter.CodeKeyInvalid},
-		{name: "one letter changed", header: []string{"X-Api-Key", k[:len(k)-1] + "!"}, code: limiter.CodeKeyInvalid},
-		{name: "an admin token", header: []string{"Authorization", "Bearer " + token.AdminPrefix + k[8:]}, code: limiter.CodeKeyMissing},
-		{name: "far too long", header: []string{"X-Api-Key", k + "." + strings.Repeat("a", 100_000)}, code: limiter.CodeKeyInvalid},
+		{name: "none", code: record.CodeKeyMissing},
+		{name: "a foreign credential", header: []string{"Authorization", "Bearer sk-proj-123"}, code: record.CodeKeyMissing},
+		{name: "a foreign key parameter", query: "key=AIza123", left: "key=AIza123", code: record.CodeKeyMissing},
+		{name: "two different keys", header: []string{"Authorization", "Bearer " + k, "X-Api-Key", o}, code: record.CodeKeyInvalid},
+		{name: "two keys in header and query", header: []string{"Authorization", "Bearer " + k}, query: "key=" + o, code: record.CodeKeyInvalid},
+		{name: "two Authorization headers", header: []string{"Authorization", "Bearer " + k, "Authorization", "Bearer " + k}, code: record.CodeKeyInvalid},
+		{name: "cut short", header: []string{"Authorization", "Bearer " + k[:20]}, code: record.CodeKeyInvalid},
+		{name: "one letter changed", header: []string{"X-Api-Key", k[:len(k)-1] + "!"}, code: record.CodeKeyInvalid},
+		{name: "an admin token", header: []string{"Authorization", "Bearer " + token.AdminPrefix + k[8:]}, code: record.CodeKeyMissing},
+		{name: "far too long", header: []string{"X-Api-Key", k + "." + strings.Repeat("a", 100_000)}, code: record.CodeKeyInvalid},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			t.Parallel()

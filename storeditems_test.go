@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/till-proxy/till/limiter"
+	"github.com/till-proxy/till/limiter/record"
 	"github.com/till-proxy/till/upstream"
 )
 
@@ -109,7 +110,7 @@ func TestARefusalSaysWhatMakesTheRequestLarge(t *testing.T) {
 			t.Errorf("%s: %q", test.name, help)
 		}
 		u.priced, u.maxSpend = true, 1
-		if refusal := u.boundToRequestSpend(&limiter.Key{ID: "k"}); refusal == nil || strings.Contains(refusal.Message, limiter.LowerMaxTokens) != (test.want == "") {
+		if refusal := u.boundToRequestSpend(&record.Key{ID: "k"}); refusal == nil || strings.Contains(refusal.Message, limiter.LowerMaxTokens) != (test.want == "") {
 			t.Errorf("%s: %+v", test.name, refusal)
 		}
 	}

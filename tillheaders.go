@@ -7,7 +7,7 @@ import (
 
 	"github.com/caddyserver/caddy/v2"
 
-	"github.com/till-proxy/till/limiter"
+	"github.com/till-proxy/till/limiter/record"
 )
 
 // headerValues holds the values of till's own headers, one for each header, in one
@@ -38,7 +38,7 @@ func (x *exchange) setKeyHeaders(h http.Header, r *http.Request) {
 		case "http.till.upstream":
 			return key.Upstream, true
 		case "http.till.activations_remaining":
-			if n := x.grant.Remaining()[limiter.Activations]; n != limiter.NoLimit {
+			if n := x.grant.Remaining()[record.Activations]; n != record.NoLimit {
 				return strconv.FormatInt(n, 10), true
 			}
 			return "", true
@@ -51,14 +51,14 @@ func (x *exchange) setKeyHeaders(h http.Header, r *http.Request) {
 // an answer: what was reserved for a request that fails earlier may be refunded.
 func (x *exchange) setRemainingHeaders(h http.Header) {
 	left := x.grant.Remaining()
-	if n := left[limiter.Activations]; n != limiter.NoLimit {
+	if n := left[record.Activations]; n != record.NoLimit {
 		x.headers.set(h, 2, "Till-Activations-Remaining", strconv.FormatInt(n, 10))
 	}
-	if n := left[limiter.Tokens]; n != limiter.NoLimit {
+	if n := left[record.Tokens]; n != record.NoLimit {
 		x.headers.set(h, 3, "Till-Tokens-Remaining", strconv.FormatInt(n, 10))
 	}
-	if n := left[limiter.Nanodollars]; n != limiter.NoLimit {
-		x.headers.set(h, 4, "Till-Spend-Remaining", limiter.FormatUSD(n))
+	if n := left[record.Nanodollars]; n != record.NoLimit {
+		x.headers.set(h, 4, "Till-Spend-Remaining", record.FormatUSD(n))
 	}
 	if n := x.usage.lowered(); n >= 0 {
 		x.headers.set(h, 5, "Till-Output-Limit", strconv.FormatInt(n, 10))

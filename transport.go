@@ -16,7 +16,7 @@ import (
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp/reverseproxy"
 
-	"github.com/till-proxy/till/limiter"
+	"github.com/till-proxy/till/limiter/record"
 	"github.com/till-proxy/till/upstream"
 )
 
@@ -101,7 +101,7 @@ func (t *Transport) RoundTrip(r *http.Request) (*http.Response, error) {
 	o, ok := t.origin(r, x)
 	if !ok {
 		key := x.grant.Key()
-		return x.answer(r, keyRefusal(key, limiter.CodeUpstreamChanged, "was not sent on: the address is not one of upstream %s", key.Upstream)), nil
+		return x.answer(r, keyRefusal(key, record.CodeUpstreamChanged, "was not sent on: the address is not one of upstream %s", key.Upstream)), nil
 	}
 	ctx, cancel := x.outlive(r.Context())
 	if !x.begin(cancel) {

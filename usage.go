@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/till-proxy/till/limiter"
+	"github.com/till-proxy/till/limiter/record"
 	"github.com/till-proxy/till/upstream"
 )
 
@@ -77,11 +78,11 @@ const fitFloor = 256
 const maxFieldName = 64
 
 // boundUsage finds out what a request can use at most, for the limiter to hold.
-func (h *Handler) boundUsage(r *http.Request, x *exchange, key *limiter.Key, k *limiter.Live, call *upstream.Call, ask *limiter.Ask) *limiter.Refusal {
+func (h *Handler) boundUsage(r *http.Request, x *exchange, key *record.Key, k *limiter.Live, call *upstream.Call, ask *limiter.Ask) *record.Refusal {
 	terms := &ask.Terms
 	tokens, dollars := terms.Tokens, terms.Dollars
-	unbounded := func(why string) *limiter.Refusal {
-		return keyRefusal(key, limiter.CodeNotMeterable, "has a limit in tokens or dollars, and %s", why)
+	unbounded := func(why string) *record.Refusal {
+		return keyRefusal(key, record.CodeNotMeterable, "has a limit in tokens or dollars, and %s", why)
 	}
 	switch {
 	case h.Guard:
@@ -101,7 +102,7 @@ func (h *Handler) boundUsage(r *http.Request, x *exchange, key *limiter.Key, k *
 		}
 		return refusal
 	case err != nil:
-		return keyRefusal(key, limiter.CodeBadRequest, "has a limit in tokens or dollars: %s", err)
+		return keyRefusal(key, record.CodeBadRequest, "has a limit in tokens or dollars: %s", err)
 	case e == nil:
 		return nil // it uses none
 	}
@@ -128,7 +129,7 @@ func (h *Handler) boundUsage(r *http.Request, x *exchange, key *limiter.Key, k *
 		price = u.prices.Routed(price, u.began).For(e)
 		u.price, u.priced = price, dollars
 	case dollars && !terms.CountOnly && !h.app.countOnly:
-		return keyRefusal(key, limiter.CodePriceUnknown, "has a limit in dollars, and the price of %s/%s is not known; add it with: price %s/%s INPUT OUTPUT", provider, e.Model, provider, e.Model)
+		return keyRefusal(key, record.CodePriceUnknown, "has a limit in dollars, and the price of %s/%s is not known; add it with: price %s/%s INPUT OUTPUT", provider, e.Model, provider, e.Model)
 	case !tokens:
 		// The key does not count dollars without a price. Nothing bounds the request,
 		// and what its answer reports is counted.
@@ -144,7 +145,7 @@ func (h *Handler) boundUsage(r *http.Request, x *exchange, key *limiter.Key, k *
 	}
 	if u.stored, known = u.earlier.Bound(e.Input, u.price, longest); !known {
 		what, help := u.earlier.Worst()
-		return keyRefusal(key, limiter.CodeNotMeterable, "has a limit in tokens or dollars, and %s is stored at the vendor, where only the context window bounds it, which is not known of %s; %s", what, e.Model, help)
+		return keyRefusal(key, record.CodeNotMeterable, "has a limit in tokens or dollars, and %s is stored at the vendor, where only the context window bounds it, which is not known of %s; %s", what, e.Model, help)
 	}
 	u.input = u.stored
 	if e.Window {
@@ -175,15 +176,15 @@ func (h *Handler) boundUsage(r *http.Request, x *exchange, key *limiter.Key, k *
 }
 
 // boundToRequestSpend applies the limit of a single request.
-func (u *usage) boundToRequestSpend(key *limiter.Key) *limiter.Refusal {
-	if u.bound(u.natural)[limiter.Nanodollars] <= u.maxSpend {
+func (u *usage) boundToRequestSpend(key *record.Key) *record.Refusal {
+	if u.bound(u.natural)[record.Nanodollars] <= u.maxSpend {
 		return nil
 	}
-	left := limiter.Amounts{limiter.Tokens: math.MaxInt64 / 4, limiter.Nanodollars: u.maxSpend}
+	left := record.Amounts{record.Tokens: math.MaxInt64 / 4, record.Nanodollars: u.maxSpend}
 	n, ok := u.fitted(left)
 	if !ok {
-		return keyRefusal(key, limiter.CodeBudgetTooSmall, "may spend $%s on one request, and this one may cost up to $%s; %s",
-			limiter.FormatUSD(u.maxSpend), limiter.FormatUSD(u.bound(u.natural)[limiter.Nanodollars]), cmp.Or(u.help(), limiter.LowerMaxTokens))
+		return keyRefusal(key, record.CodeBudgetTooSmall, "may spend $%s on one request, and this one may cost up to $%s; %s",
+			record.FormatUSD(u.maxSpend), record.FormatUSD(u.bound(u.natural)[record.Nanodollars]), cmp.Or(u.help(), limiter.LowerMaxTokens))
 	}
 	u.natural, u.output = n, n
 	return nil
@@ -208,23 +209,23 @@ func (u *usage) help() string {
 }
 
 // bound returns what a request uses at most if each answer has at most so many tokens.
-func (u *usage) bound(output int64) limiter.Amounts {
+func (u *usage) bound(output int64) record.Amounts {
 	all := u.outputs(output)
-	b := limiter.Amounts{limiter.Tokens: u.input + all}
+	b := record.Amounts{record.Tokens: u.input + all}
 	if u.priced {
-		b[limiter.Nanodollars] = u.price.MaxCost(u.estimate, u.input, all)
+		b[record.Nanodollars] = u.price.MaxCost(u.estimate, u.input, all)
 	}
 	return b
 }
 
-func fitsInto(b, left limiter.Amounts) bool {
-	return b[limiter.Tokens] <= left[limiter.Tokens] && b[limiter.Nanodollars] <= left[limiter.Nanodollars]
+func fitsInto(b, left record.Amounts) bool {
+	return b[record.Tokens] <= left[record.Tokens] && b[record.Nanodollars] <= left[record.Nanodollars]
 }
 
 // fit is called by the limiter, and returns what the request is to be held to. If it
 // cannot be fitted into what is left, that is the least that it could be fitted to:
 // requests in flight may give back enough for it.
-func (u *usage) fit(left limiter.Amounts) limiter.Amounts {
+func (u *usage) fit(left record.Amounts) record.Amounts {
 	u.output = -1
 	if u.estimate.Stated < 0 || u.natural < u.estimate.Stated || u.estimate.Unwritten {
 		u.output = u.natural // nothing else bounds it
@@ -260,13 +261,13 @@ func (u *usage) least() int64 {
 
 // fitted returns the longest answer that what is left allows, and whether that is long
 // enough.
-func (u *usage) fitted(left limiter.Amounts) (int64, bool) {
+func (u *usage) fitted(left record.Amounts) (int64, bool) {
 	if !u.fits() {
 		return 0, false
 	}
-	all := left[limiter.Tokens] - u.input
+	all := left[record.Tokens] - u.input
 	if u.priced {
-		all = min(all, u.price.Affords(u.estimate, u.input, left[limiter.Nanodollars]))
+		all = min(all, u.price.Affords(u.estimate, u.input, left[record.Nanodollars]))
 	}
 	n := min(all/u.estimate.Answers-u.estimate.Predicted, u.natural)
 	return n, all > 0 && n >= u.least()

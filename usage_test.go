@@ -7,7 +7,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/till-proxy/till/limiter"
+	"github.com/till-proxy/till/limiter/record"
 	"github.com/till-proxy/till/upstream"
 )
 
@@ -90,7 +90,7 @@ func TestARegionIsHeldForAndChargedWhenTheAnswerSaysSo(t *testing.T) {
 		if _, nano, _ := u.used(200); nano != plain*test.charged/1000 {
 			t.Errorf("%s: charged %d, want %d permille of %d", test.name, nano, test.charged, plain)
 		}
-		if held := u.bound(100)[limiter.Nanodollars]; held != plain*test.held/1000 {
+		if held := u.bound(100)[record.Nanodollars]; held != plain*test.held/1000 {
 			t.Errorf("%s: held %d, want %d permille of %d", test.name, held, test.held, plain)
 		}
 	}
@@ -125,7 +125,7 @@ func TestAnAnswerIsNotFittedBelowItsThoughts(t *testing.T) {
 		{8000, 0, 1000, 1000}, {8000, 4000, 5000, 5000}, {8000, 4000, 4001, 4001}, {8000, 4000, 4000, -1}, {200, 0, 200, 200}, {8000, 9000, 1000, 1000},
 	} {
 		u := &usage{estimate: &upstream.Estimate{Answers: 1, Permille: 1000, Stated: test.stated, Thinking: test.thinking}, mayFit: true, natural: test.stated}
-		n, ok := u.fitted(limiter.Amounts{limiter.Tokens: test.left})
+		n, ok := u.fitted(record.Amounts{record.Tokens: test.left})
 		if !ok {
 			n = -1
 		}
@@ -201,26 +201,26 @@ func TestInputThatWasReportedIsExact(t *testing.T) {
 	for _, test := range []struct {
 		name, preset, model, stream string
 		tokens, nano                int64
-		kinds                       limiter.TokenKinds
+		kinds                       record.TokenKinds
 	}{
 		{"Anthropic, most of it cached", "anthropic", "claude-sonnet-5-5", strings.Replace(start, "INPUT", cached, 1),
-			132_502, 2*2_000 + 500*2_500 + 100_000*100 + output, limiter.TokenKinds{Input: 2, CacheWrite: 500, CachedInput: 100_000, Unmeasured: 32_000}},
+			132_502, 2*2_000 + 500*2_500 + 100_000*100 + output, record.TokenKinds{Input: 2, CacheWrite: 500, CachedInput: 100_000, Unmeasured: 32_000}},
 		{"Anthropic, in a region", "anthropic", "claude-sonnet-5-5", strings.Replace(start, "INPUT", `"inference_geo":"us","input_tokens":50000`, 1),
-			82_000, (50_000*2_000 + output) * 11 / 10, limiter.TokenKinds{Input: 50_000, Unmeasured: 32_000}},
+			82_000, (50_000*2_000 + output) * 11 / 10, record.TokenKinds{Input: 50_000, Unmeasured: 32_000}},
 		{"Anthropic, of another model that is dearer", "anthropic", "claude-sonnet-5-5", strings.Replace(strings.Replace(start, "INPUT", `"input_tokens":50000`, 1), "sonnet-5-5", "opus-5-5", 1),
-			82_000, 50_000*4_000 + 2*output, limiter.TokenKinds{Input: 50_000, Unmeasured: 32_000}},
+			82_000, 50_000*4_000 + 2*output, record.TokenKinds{Input: 50_000, Unmeasured: 32_000}},
 		{"Anthropic's shape, with zeros that are mended later", "anthropic", "claude-sonnet-5-5", strings.Replace(start, "INPUT", `"input_tokens":0`, 1),
-			232_000, bound + output*11/10, limiter.TokenKinds{Unmeasured: 232_000}},
+			232_000, bound + output*11/10, record.TokenKinds{Unmeasured: 232_000}},
 		{"Anthropic's shape, with what cannot be", "anthropic", "claude-sonnet-5-5", strings.Replace(start, "INPUT", `"input_tokens":99`, 1),
-			232_000, bound + output*11/10, limiter.TokenKinds{Unmeasured: 232_000}},
+			232_000, bound + output*11/10, record.TokenKinds{Unmeasured: 232_000}},
 		{"Anthropic, more than its bound", "anthropic", "claude-sonnet-5-5", strings.Replace(start, "INPUT", `"input_tokens":300000`, 1),
-			332_000, 300_000*2_000 + output, limiter.TokenKinds{Input: 300_000, Unmeasured: 32_000}},
+			332_000, 300_000*2_000 + output, record.TokenKinds{Input: 300_000, Unmeasured: 32_000}},
 		{"Anthropic, before it said anything", "anthropic", "claude-sonnet-5-5", "event: ping\ndata: {\"type\":\"ping\"}\n\n",
-			232_000, bound + output*11/10, limiter.TokenKinds{Unmeasured: 232_000}},
+			232_000, bound + output*11/10, record.TokenKinds{Unmeasured: 232_000}},
 		{"Gemini", "gemini", "gemini-2.5-flash", `data: {"candidates":[],"usageMetadata":{"promptTokenCount":15000,"cachedContentTokenCount":14000,"totalTokenCount":15000}}` + "\n\n",
-			47_000, 1000*300 + 14_000*30 + 32_000*2_500, limiter.TokenKinds{Input: 1000, CachedInput: 14_000, Unmeasured: 32_000}},
+			47_000, 1000*300 + 14_000*30 + 32_000*2_500, record.TokenKinds{Input: 1000, CachedInput: 14_000, Unmeasured: 32_000}},
 		{"a gateway that may only guess", "openai", "gpt-6-sol", `data: {"choices":[],"usage":{"prompt_tokens":15000}}` + "\n\n",
-			232_000, 200_000*2_500 + output, limiter.TokenKinds{Unmeasured: 232_000}},
+			232_000, 200_000*2_500 + output, record.TokenKinds{Unmeasured: 232_000}},
 	} {
 		preset, ok := upstream.Lookup(test.preset)
 		price, known := upstream.BuiltInPrices().Find(test.preset, test.model, now)

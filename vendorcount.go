@@ -13,6 +13,7 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/till-proxy/till/limiter"
+	"github.com/till-proxy/till/limiter/record"
 	"github.com/till-proxy/till/upstream"
 )
 
@@ -119,7 +120,7 @@ func (c *vendorCount) turn(ctx context.Context, id string) (done func()) {
 // perhaps only because the bound is too cautious. It uses the credential of the
 // request, by the same transport, at the same address. It reports whether the vendor
 // gave a number.
-func (h *Handler) countInput(r *http.Request, x *exchange, key *limiter.Key, k *limiter.Live, call *upstream.Call, ask *limiter.Ask, u *usage) (counted bool) {
+func (h *Handler) countInput(r *http.Request, x *exchange, key *record.Key, k *limiter.Live, call *upstream.Call, ask *limiter.Ask, u *usage) (counted bool) {
 	c := &x.target.vendorCount
 	t := c.transport.Load()
 	now := u.now()
@@ -182,9 +183,9 @@ func (x *exchange) checkCount() {
 // worthCounting reports whether the request gets less than it asks for out of what is
 // left, and might get notably more if its input were counted. Most of a conversation
 // that goes on is known.
-func (u *usage) worthCounting(left limiter.Amounts) bool {
+func (u *usage) worthCounting(left record.Amounts) bool {
 	if u.maxSpend > 0 && u.priced {
-		left[limiter.Nanodollars] = min(left[limiter.Nanodollars], u.maxSpend)
+		left[record.Nanodollars] = min(left[record.Nanodollars], u.maxSpend)
 	}
 	longest := u.longest(left)
 	if longest >= min(u.natural, plenty) {
@@ -201,7 +202,7 @@ func (u *usage) worthCounting(left limiter.Amounts) bool {
 
 // longest returns how long an answer may be out of what is left, or -1 if there can be
 // none.
-func (u *usage) longest(left limiter.Amounts) int64 {
+func (u *usage) longest(left record.Amounts) int64 {
 	if fitsInto(u.bound(u.natural), left) {
 		return u.natural
 	}

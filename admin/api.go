@@ -15,6 +15,7 @@ import (
 
 	"github.com/till-proxy/till/admin/wire"
 	"github.com/till-proxy/till/limiter"
+	"github.com/till-proxy/till/limiter/record"
 	"github.com/till-proxy/till/limiter/store"
 	"github.com/till-proxy/till/token"
 	"github.com/till-proxy/till/upstream"
@@ -31,7 +32,7 @@ type Backend interface {
 	Fingerprints(of func(token.Secret) string) map[string]string
 	// Seal puts an upstream's real key into a box. Only the scoped key with that
 	// lookup opens the box, and only while the key's record has the salt.
-	Seal(upstream string, lookup token.Lookup, salt, credential token.Secret) (box token.Secret, sealed limiter.Box, err error)
+	Seal(upstream string, lookup token.Lookup, salt, credential token.Secret) (box token.Secret, sealed record.Box, err error)
 	// SealKeyIDs lists the ids of the seal keys that the server has. New boxes are
 	// sealed with the first.
 	SealKeyIDs() ([]token.SealKeyID, error)
@@ -121,8 +122,8 @@ func announce(w http.ResponseWriter, contentType string) {
 
 func (a *api) fail(w http.ResponseWriter, err error) {
 	var known *apiError
-	var wrong *limiter.InvalidError
-	var above *limiter.CeilingError
+	var wrong *record.InvalidError
+	var above *record.CeilingError
 	var short *limiter.ShortError
 	switch {
 	case errors.As(err, &known):

@@ -12,6 +12,7 @@ import (
 	"github.com/till-proxy/till/admin/admintest"
 	"github.com/till-proxy/till/admin/wire"
 	"github.com/till-proxy/till/limiter"
+	"github.com/till-proxy/till/limiter/record"
 )
 
 func TestListPicksAndPages(t *testing.T) {
@@ -203,11 +204,11 @@ func TestGrantRevivesWhatRanOut(t *testing.T) {
 	w := newWorld(t)
 	m := w.NewKey(`{"upstream":"openai","max_activations":2}`)
 	w.Use(m, 2)
-	if k := admintest.Get[wire.KeyObject](t, w.Do("GET", "/keys/"+m.ID, "")); k.Status != limiter.Exhausted {
+	if k := admintest.Get[wire.KeyObject](t, w.Do("GET", "/keys/"+m.ID, "")); k.Status != record.Exhausted {
 		t.Fatalf("after 2 of 2 the key is %s", k.Status)
 	}
 	k := admintest.Get[wire.KeyObject](t, w.Do("POST", "/keys/"+m.ID+"/grant", `{"activations":3}`))
-	if k.Status != limiter.Active || *k.MaxActivations != 5 || *k.RemainingActivations != 3 || k.UsedActivations != 2 {
+	if k.Status != record.Active || *k.MaxActivations != 5 || *k.RemainingActivations != 3 || k.UsedActivations != 2 {
 		t.Errorf("after the grant: %+v", k)
 	}
 	w.Use(m, 3)
@@ -232,10 +233,10 @@ func TestRevokeIsForEverAndEndsWhatRuns(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	m := w.NewKey(`{"upstream":"openai","max_activations":5}`)
-	cutBy := make(chan *limiter.Refusal, 1)
+	cutBy := make(chan *record.Refusal, 1)
 	g := new(limiter.Grant)
-	ask := &limiter.Ask{Bound: limiter.Amounts{limiter.Activations: 1}, Method: "POST", Path: "/v1/x",
-		OnCut: func(r *limiter.Refusal) { cutBy <- r }}
+	ask := &limiter.Ask{Bound: record.Amounts{record.Activations: 1}, Method: "POST", Path: "/v1/x",
+		OnCut: func(r *record.Refusal) { cutBy <- r }}
 	if refusal := w.Live(m).Reserve(t.Context(), ask, g); refusal != nil {
 		t.Fatal(refusal)
 	}
@@ -251,13 +252,13 @@ func TestRevokeIsForEverAndEndsWhatRuns(t *testing.T) {
 		wire.KeyObject
 		StreamsCut *int `json:"streams_cut"`
 	}](t, w.Do("POST", "/keys/"+m.ID+"/revoke", `{"reason":"the laptop was lost"}`))
-	if k.Status != limiter.Revoked || k.EndedAt == nil || k.EndedReason != "the laptop was lost" || k.StreamsCut == nil || *k.StreamsCut != 1 {
+	if k.Status != record.Revoked || k.EndedAt == nil || k.EndedReason != "the laptop was lost" || k.StreamsCut == nil || *k.StreamsCut != 1 {
 		t.Errorf("after the revocation: %+v", k)
 	}
-	if r := <-cutBy; r.Code != limiter.CodeKeyRevoked {
+	if r := <-cutBy; r.Code != record.CodeKeyRevoked {
 		t.Errorf("the running request was cut with %s", r.Code)
 	}
-	g.Settle(limiter.Amounts{limiter.Activations: 1})
+	g.Settle(record.Amounts{record.Activations: 1})
 	for _, path := range []string{"/grant", "/suspend", "/resume"} {
 		conflict("POST", path, "key_revoked")
 	}
@@ -280,10 +281,10 @@ func TestSuspendAndResume(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	m := w.NewKey(`{"upstream":"openai","max_activations":5}`)
-	if k := admintest.Get[wire.KeyObject](t, w.Do("POST", "/keys/"+m.ID+"/suspend", "")); k.Status != limiter.Suspended || k.SuspendedBy != "operator" {
+	if k := admintest.Get[wire.KeyObject](t, w.Do("POST", "/keys/"+m.ID+"/suspend", "")); k.Status != record.Suspended || k.SuspendedBy != "operator" {
 		t.Errorf("suspended: %s by %q", k.Status, k.SuspendedBy)
 	}
-	if k := admintest.Get[wire.KeyObject](t, w.Do("POST", "/keys/"+m.ID+"/resume", "")); k.Status != limiter.Active || k.SuspendedBy != "" {
+	if k := admintest.Get[wire.KeyObject](t, w.Do("POST", "/keys/"+m.ID+"/resume", "")); k.Status != record.Active || k.SuspendedBy != "" {
 		t.Errorf("resumed: %s by %q", k.Status, k.SuspendedBy)
 	}
 	w.Use(m, 1)
@@ -294,12 +295,12 @@ func TestUsageCountsByHourAndDay(t *testing.T) {
 	w := newWorld(t)
 	m := w.NewKey(`{"upstream":"openai","max_activations":5}`)
 	w.Use(m, 3)
-	w.Live(m).Count(limiter.CodePathNotAllowed)
+	w.Live(m).Count(record.CodePathNotAllowed)
 	h := admintest.Get[limiter.History](t, w.Do("GET", "/keys/"+m.ID+"/usage", ""))
 	var used, refused int64
 	for _, b := range h.Hours {
 		used += b.Activations
-		refused += b.Refusals[limiter.CodePathNotAllowed]
+		refused += b.Refusals[record.CodePathNotAllowed]
 	}
 	if used != 3 || refused != 1 || len(h.Days) == 0 {
 		t.Errorf("the history is %+v", h)

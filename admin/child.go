@@ -9,6 +9,7 @@ import (
 
 	"github.com/till-proxy/till/admin/wire"
 	"github.com/till-proxy/till/limiter"
+	"github.com/till-proxy/till/limiter/record"
 )
 
 // maxChildBody bounds the body of a holder's mint, in bytes. It is many times the
@@ -32,13 +33,13 @@ type childBody struct {
 // ReadChild reads the body with which a child of a key is minted. Fields that are
 // left out are as in the parent, except for the limits, which must be given.
 // StatusOf gives the HTTP status of an error.
-func ReadChild(r *http.Request, parent *limiter.Key, dialect string, now time.Time) (child *limiter.Key, unlimited bool, err error) {
+func ReadChild(r *http.Request, parent *record.Key, dialect string, now time.Time) (child *record.Key, unlimited bool, err error) {
 	var body childBody
 	if err := readBodyOf(r, &body, maxChildBody); err != nil {
 		return nil, false, err
 	}
 	for _, name := range fieldsGiven(reflect.ValueOf(body)) {
-		if f := limiter.FieldNamed(name); name == "upstream_key" || f != nil && f.OfParent {
+		if f := record.FieldNamed(name); name == "upstream_key" || f != nil && f.OfParent {
 			return nil, false, invalid("%s cannot be set on a child key: it is its parent's", name)
 		}
 	}
@@ -69,8 +70,8 @@ func fieldsGiven(body reflect.Value) (names []string) {
 // other error.
 func StatusOf(err error) int {
 	var known *apiError
-	var wrong *limiter.InvalidError
-	var above *limiter.CeilingError
+	var wrong *record.InvalidError
+	var above *record.CeilingError
 	switch {
 	case errors.As(err, &known):
 		return known.status

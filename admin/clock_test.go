@@ -9,6 +9,7 @@ import (
 	"github.com/till-proxy/till/admin/admintest"
 	"github.com/till-proxy/till/admin/wire"
 	"github.com/till-proxy/till/limiter"
+	"github.com/till-proxy/till/limiter/record"
 )
 
 // ahead is a clock that shows another year than the machine's, and stands still
@@ -46,11 +47,11 @@ func TestLifetimesAreCountedByTheClockOfTheLimiter(t *testing.T) {
 			t.Errorf("%s ends at %v, want %v", what, test.got, want)
 		}
 	}
-	if token.Status != limiter.Active {
+	if token.Status != record.Active {
 		t.Errorf("a new token is %s", token.Status)
 	}
 	clock.now = clock.now.Add(2 * time.Hour)
-	if all := admintest.Get[wire.ListedTokens](t, w.Do("GET", "/tokens", "")); all.Tokens[0].Status != limiter.Expired {
+	if all := admintest.Get[wire.ListedTokens](t, w.Do("GET", "/tokens", "")); all.Tokens[0].Status != record.Expired {
 		t.Errorf("an hour after its end, a token is %s", all.Tokens[0].Status)
 	}
 	lasting := admintest.Get[wire.TokenObject](t, w.Do("POST", "/tokens", `{"name":"bert","role":"ci"}`))

@@ -9,6 +9,8 @@ import (
 
 	"github.com/till-proxy/till/admin/wire"
 	"github.com/till-proxy/till/limiter"
+	"github.com/till-proxy/till/limiter/record"
+	"github.com/till-proxy/till/limiter/store"
 	"github.com/till-proxy/till/token"
 )
 
@@ -19,7 +21,7 @@ func (a *api) doctor(w http.ResponseWriter, r *http.Request) {
 	var findings []wire.Finding
 	var files []wire.File
 	l, err := a.backend.Limiter()
-	if a.caller.Role == limiter.OperatorRole {
+	if a.caller.Role == record.OperatorRole {
 		findings = append(findings, a.backend.Diagnose()...)
 		findings = append(findings, a.storeFindings(r.Context())...)
 		files = a.backend.Files()
@@ -28,8 +30,8 @@ func (a *api) doctor(w http.ResponseWriter, r *http.Request) {
 		}
 	}
 	if err == nil && l.Failed() == nil {
-		for permission, look := range map[limiter.Permission]func(context.Context, *limiter.Limiter, limiter.Caller) ([]wire.Finding, error){
-			limiter.KeysRead: keyFindings, limiter.TokensManage: tokenFindings,
+		for permission, look := range map[record.Permission]func(context.Context, *limiter.Limiter, limiter.Caller) ([]wire.Finding, error){
+			record.KeysRead: keyFindings, record.TokensManage: tokenFindings,
 		} {
 			if !l.Allows(a.caller, permission) {
 				continue
@@ -59,7 +61,7 @@ func (a *api) storeFindings(ctx context.Context) []wire.Finding {
 
 func stateFindings(failed error, clockOff time.Duration) []wire.Finding {
 	switch {
-	case errors.Is(failed, limiter.ErrDoubt):
+	case errors.Is(failed, store.ErrDoubt):
 		return []wire.Finding{{Check: "store", Level: wire.LevelError, What: "the store is in doubt, and every key is refused: " + token.Scrub(failed.Error()),
 			Fix: "put the newest store and its anchor in place and restart; or count every budget as spent: caddy till repair --forfeit"}}
 	case failed != nil:

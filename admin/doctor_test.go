@@ -15,6 +15,7 @@ import (
 	"github.com/till-proxy/till/admin/admintest"
 	"github.com/till-proxy/till/admin/wire"
 	"github.com/till-proxy/till/limiter"
+	"github.com/till-proxy/till/limiter/store"
 )
 
 // found asks for a diagnosis.
@@ -118,7 +119,7 @@ func TestDoctorKnowsTheStateOfTheStore(t *testing.T) {
 		fix    string
 	}{
 		"in order":  {nil, 0, "", ""},
-		"in doubt":  {fmt.Errorf("opening: %w", limiter.ErrDoubt), 0, "store", "repair --forfeit"},
+		"in doubt":  {fmt.Errorf("opening: %w", store.ErrDoubt), 0, "store", "repair --forfeit"},
 		"failed":    {errors.New("the disk is full"), 0, "store", "mend the cause"},
 		"clock set": {nil, -time.Hour, "clock", "repair --clock"},
 	} {

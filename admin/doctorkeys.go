@@ -7,6 +7,7 @@ import (
 
 	"github.com/till-proxy/till/admin/wire"
 	"github.com/till-proxy/till/limiter"
+	"github.com/till-proxy/till/limiter/record"
 )
 
 const (
@@ -51,7 +52,7 @@ func keysThat(n int, one, several string) string {
 // keyFindings returns findings about the living keys that the caller sees.
 func keyFindings(ctx context.Context, l *limiter.Limiter, by limiter.Caller) ([]wire.Finding, error) {
 	var endless, lasting, broad, unsalted group
-	f := limiter.Filter{Status: limiter.Active, Limit: wire.MaxPage}
+	f := limiter.Filter{Status: record.Active, Limit: wire.MaxPage}
 	for examined := 0; examined < keysExamined; {
 		page, err := l.List(ctx, by, f)
 		if err != nil {
@@ -61,10 +62,10 @@ func keyFindings(ctx context.Context, l *limiter.Limiter, by limiter.Caller) ([]
 			if k.Unsalted {
 				unsalted.add(k.ID)
 			}
-			if k.Status == limiter.Suspended {
+			if k.Status == record.Suspended {
 				continue
 			}
-			many := k.Limit[limiter.Activations] == limiter.NoLimit || k.Limit[limiter.Activations] > broadFrom
+			many := k.Limit[record.Activations] == record.NoLimit || k.Limit[record.Activations] > broadFrom
 			switch {
 			case !k.Bounded():
 				endless.add(k.ID)
@@ -78,11 +79,11 @@ func keyFindings(ctx context.Context, l *limiter.Limiter, by limiter.Caller) ([]
 		}
 		examined += len(page.Keys) + 1
 		f.Cursor = page.Next
-		if page.Next == "" && f.Status == limiter.Suspended {
+		if page.Next == "" && f.Status == record.Suspended {
 			break
 		}
 		if page.Next == "" {
-			f.Status = limiter.Suspended // as restored keys are
+			f.Status = record.Suspended // as restored keys are
 		}
 	}
 	var all []wire.Finding
@@ -117,7 +118,7 @@ func tokenFindings(ctx context.Context, l *limiter.Limiter, by limiter.Caller) (
 	}
 	var names, ids []string
 	for _, t := range tokens {
-		if t.Status(l.Time()) == limiter.Active && t.ExpiresAt.IsZero() {
+		if t.Status(l.Time()) == record.Active && t.ExpiresAt.IsZero() {
 			names, ids = append(names, t.Name), append(ids, t.ID)
 		}
 	}

@@ -10,7 +10,7 @@ import (
 
 	"github.com/till-proxy/till/admin/admintest"
 	"github.com/till-proxy/till/admin/wire"
-	"github.com/till-proxy/till/limiter"
+	"github.com/till-proxy/till/limiter/record"
 )
 
 // TestAFieldThatIsEmptyIsNotOneThatIsLeftOut sends every field of every body
@@ -88,7 +88,7 @@ func TestAZeroIsNoRuleThatIsLeftOut(t *testing.T) {
 
 func TestAFieldOfAChildThatIsEmptyIsNotOneThatIsLeftOut(t *testing.T) {
 	t.Parallel()
-	parent := &limiter.Key{ID: "key_1", Upstream: "openai", Limit: limiter.NoLimits(), Delegate: true}
+	parent := &record.Key{ID: "key_1", Upstream: "openai", Limit: record.NoLimits(), Delegate: true}
 	for _, f := range fieldsOf(reflect.TypeFor[childBody]()) {
 		for _, empty := range []string{`""`, "[]", "{}"} {
 			r := httptest.NewRequest("POST", "/till/self/keys", strings.NewReader(fmt.Sprintf(`{"unlimited":true,%q:%s}`, f.name, empty)))
@@ -139,7 +139,7 @@ func TestAParameterThatIsEmptyIsNotOneThatIsLeftOut(t *testing.T) {
 			}
 		}
 	}
-	if k := admintest.Get[wire.KeyObject](t, w.Do("GET", "/keys/"+m.ID, "")); k.Status != limiter.Active {
+	if k := admintest.Get[wire.KeyObject](t, w.Do("GET", "/keys/"+m.ID, "")); k.Status != record.Active {
 		t.Errorf("the key is %s", k.Status)
 	}
 }

@@ -1,6 +1,9 @@
 package admin
 
-import "github.com/till-proxy/till/limiter"
+import (
+	"github.com/till-proxy/till/limiter"
+	"github.com/till-proxy/till/limiter/record"
+)
 
 // fieldDocs explains the fields of requests and answers. A name means the same
 // everywhere. The fields that are set on a key are explained in
@@ -187,7 +190,7 @@ var parameterDocs = map[string]string{
 }
 
 func init() {
-	for _, f := range limiter.KeyFields {
+	for _, f := range record.KeyFields {
 		if f.Doc != "" {
 			fieldDocs[f.Name] = f.Doc
 		}

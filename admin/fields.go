@@ -6,7 +6,7 @@ import (
 	"time"
 
 	"github.com/till-proxy/till/admin/wire"
-	"github.com/till-proxy/till/limiter"
+	"github.com/till-proxy/till/limiter/record"
 	"github.com/till-proxy/till/scope"
 )
 
@@ -21,13 +21,13 @@ func set[T any](to *T, from *T) {
 const noZero = "must be more than 0: leave it out, or say null, for none"
 
 // apply sets the given fields on a key. expires_in counts from now.
-func apply(s *wire.Settable, k *limiter.Key, now time.Time) error {
+func apply(s *wire.Settable, k *record.Key, now time.Time) error {
 	set(&k.Name, s.Name)
-	set(&k.Limit[limiter.Activations], s.MaxActivations)
+	set(&k.Limit[record.Activations], s.MaxActivations)
 	if s.MaxActivations != nil && *s.MaxActivations < 0 {
 		return invalid("max_activations must not be negative, got %d", *s.MaxActivations)
 	}
-	set(&k.Limit[limiter.Tokens], s.MaxTokens)
+	set(&k.Limit[record.Tokens], s.MaxTokens)
 	if s.MaxTokens != nil && *s.MaxTokens < 0 {
 		return invalid("max_tokens must not be negative, got %d", *s.MaxTokens)
 	}
@@ -35,12 +35,12 @@ func apply(s *wire.Settable, k *limiter.Key, now time.Time) error {
 		if *s.MaxSpendCents < 0 || *s.MaxSpendCents > 1e11 {
 			return invalid("max_spend_cents must be from 0 to 100000000000, got %d", *s.MaxSpendCents)
 		}
-		k.Limit[limiter.Nanodollars] = *s.MaxSpendCents * 1e7
-		if s.MaxSpendUSD != nil && int64(*s.MaxSpendUSD) != k.Limit[limiter.Nanodollars] {
+		k.Limit[record.Nanodollars] = *s.MaxSpendCents * 1e7
+		if s.MaxSpendUSD != nil && int64(*s.MaxSpendUSD) != k.Limit[record.Nanodollars] {
 			return invalid("max_spend_usd and max_spend_cents say two different amounts; set one")
 		}
 	}
-	set((*wire.Dollars)(&k.Limit[limiter.Nanodollars]), s.MaxSpendUSD)
+	set((*wire.Dollars)(&k.Limit[record.Nanodollars]), s.MaxSpendUSD)
 	set((*wire.Dollars)(&k.MaxRequestSpend), s.MaxRequestUSD)
 	if s.MaxRequestUSD != nil && *s.MaxRequestUSD == 0 {
 		return invalid("max_request_spend_usd must be more than 0")
@@ -107,7 +107,7 @@ func apply(s *wire.Settable, k *limiter.Key, now time.Time) error {
 // keyChange is the body of a PATCH: a field that is null goes back to its default.
 type keyChange struct {
 	wire.ChangeBody
-	gone []*limiter.Field
+	gone []*record.Field
 }
 
 // otherNames maps the second names of fields, which take another form of the value,
@@ -115,7 +115,7 @@ type keyChange struct {
 var otherNames = map[string]string{"max_spend_cents": "max_spend_usd", "expires_in": "expires_at"}
 
 func (b *keyChange) unset(name string) bool {
-	f := limiter.FieldNamed(cmp.Or(otherNames[name], name))
+	f := record.FieldNamed(cmp.Or(otherNames[name], name))
 	if f == nil || !f.Clearable() {
 		return false
 	}
@@ -124,7 +124,7 @@ func (b *keyChange) unset(name string) bool {
 }
 
 // change applies the body to a key. It may be called more than once.
-func (b *keyChange) change(k *limiter.Key, now time.Time) error {
+func (b *keyChange) change(k *record.Key, now time.Time) error {
 	if err := apply(&b.Settable, k, now); err != nil {
 		return err
 	}
@@ -135,7 +135,7 @@ func (b *keyChange) change(k *limiter.Key, now time.Time) error {
 }
 
 // checkBounded refuses a change that would leave a key without any bound.
-func (b *keyChange) checkBounded(old, k *limiter.Key) error {
+func (b *keyChange) checkBounded(old, k *record.Key) error {
 	if !k.Bounded() && old.Bounded() && !b.Unlimited {
 		return invalid(`this would leave a key that nothing ends by itself: keep max_activations, max_tokens, max_spend_usd or expires_at, or say "unlimited": true`)
 	}
@@ -144,7 +144,7 @@ func (b *keyChange) checkBounded(old, k *limiter.Key) error {
 
 // keyOf makes the key that a mint asks for. choices are the upstreams that it may
 // be for if it names none.
-func keyOf(b *wire.MintBody, upstreams, choices []wire.UpstreamInfo, now time.Time) (*limiter.Key, error) {
+func keyOf(b *wire.MintBody, upstreams, choices []wire.UpstreamInfo, now time.Time) (*record.Key, error) {
 	name := b.Upstream
 	if name == "" {
 		name = b.Provider
@@ -156,13 +156,13 @@ func keyOf(b *wire.MintBody, upstreams, choices []wire.UpstreamInfo, now time.Ti
 	if err != nil {
 		return nil, err
 	}
-	custody := limiter.CustodyHeld
+	custody := record.CustodyHeld
 	if sealed {
-		custody = limiter.CustodySealed
+		custody = record.CustodySealed
 	}
-	k := &limiter.Key{
-		Upstream: u.Name, Custody: custody, Role: b.Role, Limit: limiter.NoLimits(), SelfRevoke: true,
-		Charge: limiter.ChargeForwarded, Delegate: b.Delegate,
+	k := &record.Key{
+		Upstream: u.Name, Custody: custody, Role: b.Role, Limit: record.NoLimits(), SelfRevoke: true,
+		Charge: record.ChargeForwarded, Delegate: b.Delegate,
 	}
 	if err := apply(&b.Settable, k, now); err != nil {
 		return nil, err
@@ -171,9 +171,9 @@ func keyOf(b *wire.MintBody, upstreams, choices []wire.UpstreamInfo, now time.Ti
 }
 
 // meterable refuses limits that could not be enforced at an upstream.
-func meterable(k *limiter.Key, dialect string) error {
-	for _, kind := range limiter.LimitKinds {
-		if kind.Metered() && k.Limit[kind] != limiter.NoLimit && dialect == "" {
+func meterable(k *record.Key, dialect string) error {
+	for _, kind := range record.LimitKinds {
+		if kind.Metered() && k.Limit[kind] != record.NoLimit && dialect == "" {
 			return invalid("%s needs an upstream with a preset, because nothing is known of how %s reports its use; limit max_activations", kind.LimitField(), k.Upstream)
 		}
 	}

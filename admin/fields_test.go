@@ -12,6 +12,7 @@ import (
 	"github.com/till-proxy/till/admin/admintest"
 	"github.com/till-proxy/till/admin/wire"
 	"github.com/till-proxy/till/limiter"
+	"github.com/till-proxy/till/limiter/record"
 )
 
 func jsonNames(t reflect.Type) map[string]bool {
@@ -28,16 +29,16 @@ func TestEveryFieldOfAKeyIsReadAndShown(t *testing.T) {
 	t.Parallel()
 	mint, change, shown := jsonNames(reflect.TypeFor[wire.MintBody]()), jsonNames(reflect.TypeFor[wire.ChangeBody]()), jsonNames(reflect.TypeFor[wire.KeyObject]())
 	mint["custody"] = mint["upstream_key"] // which decides it
-	for _, f := range limiter.KeyFields {
-		if f.Choice != limiter.Noted && (!mint[f.Name] || !shown[f.Name]) {
+	for _, f := range record.KeyFields {
+		if f.Choice != record.Noted && (!mint[f.Name] || !shown[f.Name]) {
 			t.Errorf("%s: a mint takes it: %t, the key object shows it: %t", f.Name, mint[f.Name], shown[f.Name])
 		}
-		if f.Name != "" && change[f.Name] != (f.Choice >= limiter.WhileAlive) {
+		if f.Name != "" && change[f.Name] != (f.Choice >= record.WhileAlive) {
 			t.Errorf("%s: a change takes it: %t", f.Name, change[f.Name])
 		}
 	}
 	for name := range jsonNames(reflect.TypeFor[wire.Settable]()) {
-		if limiter.FieldNamed(cmp.Or(otherNames[name], name)) == nil {
+		if record.FieldNamed(cmp.Or(otherNames[name], name)) == nil {
 			t.Errorf("%s is no field of keys", name)
 		}
 	}
@@ -46,14 +47,14 @@ func TestEveryFieldOfAKeyIsReadAndShown(t *testing.T) {
 // TestAPatchOfAFieldChangesThatAlone, and null takes it away where that can be.
 func TestAPatchOfAFieldChangesThatAlone(t *testing.T) {
 	t.Parallel()
-	w := newYieldWorld(t, map[string]limiter.Role{})
+	w := newYieldWorld(t, map[string]record.Role{})
 	samples := maps.Clone(widening)
 	for _, name := range neutral {
 		samples[name] = fmt.Sprintf(`{%q:"x"}`, name)
 	}
 	samples["fit"], samples["labels"], samples["metadata"] = `{"fit":false}`, `{"labels":{"a":"b"}}`, `{"metadata":{"a":"b"}}`
 	for name := range jsonNames(reflect.TypeFor[wire.Settable]()) {
-		field := limiter.FieldNamed(cmp.Or(otherNames[name], name))
+		field := record.FieldNamed(cmp.Or(otherNames[name], name))
 		mint := wideKey
 		if field.Name == "max_spend_usd" {
 			mint = strings.Replace(mint, `"max_request_spend_usd":"1",`, "", 1) // which needs it
@@ -65,7 +66,7 @@ func TestAPatchOfAFieldChangesThatAlone(t *testing.T) {
 				t.Fatal(err)
 			}
 			facts := make(map[string]any)
-			for _, f := range limiter.KeyFields {
+			for _, f := range record.KeyFields {
 				if f.Name != "" {
 					facts[f.Name] = f.Fact(&v.Key)
 				}
@@ -91,7 +92,7 @@ func TestAPatchOfAFieldChangesThatAlone(t *testing.T) {
 		if (a.Status == http.StatusOK) != field.Clearable() {
 			t.Errorf("%s: null answers %d %s", name, a.Status, a.Body)
 		}
-		if now := facts()[field.Name]; field.Clearable() && now != nil && now != string(limiter.ChargeForwarded) {
+		if now := facts()[field.Name]; field.Clearable() && now != nil && now != string(record.ChargeForwarded) {
 			t.Errorf("%s was taken away, and is %v", name, now)
 		}
 	}

@@ -5,6 +5,7 @@ import (
 
 	"github.com/till-proxy/till/admin/wire"
 	"github.com/till-proxy/till/limiter"
+	"github.com/till-proxy/till/limiter/record"
 )
 
 // KeyJSON is the key object for those who manage keys.
@@ -15,7 +16,7 @@ func KeyJSON(v limiter.View) *wire.KeyObject {
 	k.Labels, k.Metadata = v.Labels, v.Metadata
 	k.CreatedBy, k.LastIP = v.CreatedBy, v.LastAddr
 	k.CredentialFingerprint, k.SealedWithoutSalt = v.Fingerprint, v.Unsalted
-	if v.Status == limiter.Suspended && !(v.SuspendedAt.IsZero() && v.SuspendedBy == limiter.Stopper{}) { // not if only an ancestor is suspended
+	if v.Status == record.Suspended && !(v.SuspendedAt.IsZero() && v.SuspendedBy == record.Stopper{}) { // not if only an ancestor is suspended
 		k.SuspendedBy = v.SuspendedBy.Title()
 	}
 	return k
@@ -30,48 +31,48 @@ func HolderJSON(v limiter.View) *wire.KeyObject {
 		Rate: v.Rate.String(), MaxConcurrency: v.MaxConcurrency, Charge: v.Charge,
 		Models: v.Scope.Models, Paths: v.Scope.Paths, Methods: v.Scope.Methods, PinIP: v.Scope.PinIP,
 		SelfRevoke:      v.SelfRevoke,
-		UsedActivations: v.Used[limiter.Activations], HeldActivations: v.Held[limiter.Activations],
+		UsedActivations: v.Used[record.Activations], HeldActivations: v.Held[record.Activations],
 		CreatedAt: v.CreatedAt.UTC(), FirstUsedAt: optionalTime(v.FirstUsedAt), LastUsedAt: optionalTime(v.LastUsedAt),
 		EndedAt: optionalTime(v.EndedAt), EndedReason: v.EndedReason,
 	}
-	if limit := v.Limit[limiter.Activations]; limit != limiter.NoLimit {
-		left := v.Remaining[limiter.Activations]
+	if limit := v.Limit[record.Activations]; limit != record.NoLimit {
+		left := v.Remaining[record.Activations]
 		k.MaxActivations, k.RemainingActivations = &limit, &left
 	}
-	if limit, used := v.Limit[limiter.Tokens], v.Used[limiter.Tokens]; limit != limiter.NoLimit || used > 0 {
-		held := v.Held[limiter.Tokens]
+	if limit, used := v.Limit[record.Tokens], v.Used[record.Tokens]; limit != record.NoLimit || used > 0 {
+		held := v.Held[record.Tokens]
 		k.UsedTokens, k.HeldTokens = &used, &held
-		if limit != limiter.NoLimit {
-			left := v.Remaining[limiter.Tokens]
+		if limit != record.NoLimit {
+			left := v.Remaining[record.Tokens]
 			k.MaxTokens, k.RemainingTokens = &limit, &left
 		}
 	}
-	if limit, used := v.Limit[limiter.Nanodollars], v.Used[limiter.Nanodollars]; limit != limiter.NoLimit || used > 0 {
-		k.UsedSpendUSD, k.HeldSpendUSD = limiter.FormatUSD(used), limiter.FormatUSD(v.Held[limiter.Nanodollars])
-		if limit != limiter.NoLimit {
-			k.MaxSpendUSD, k.RemainingSpendUSD = limiter.FormatUSD(limit), limiter.FormatUSD(v.Remaining[limiter.Nanodollars])
+	if limit, used := v.Limit[record.Nanodollars], v.Used[record.Nanodollars]; limit != record.NoLimit || used > 0 {
+		k.UsedSpendUSD, k.HeldSpendUSD = record.FormatUSD(used), record.FormatUSD(v.Held[record.Nanodollars])
+		if limit != record.NoLimit {
+			k.MaxSpendUSD, k.RemainingSpendUSD = record.FormatUSD(limit), record.FormatUSD(v.Remaining[record.Nanodollars])
 			k.UnknownPrice = map[bool]string{false: "refuse", true: "count_only"}[v.CountOnly]
 		}
 	}
-	if v.Kinds != (limiter.TokenKinds{}) {
+	if v.Kinds != (record.TokenKinds{}) {
 		k.TokensByKind = &v.Kinds
 	}
 	k.Renews, k.RenewsAt = string(v.Renews), optionalTime(v.RenewsAt)
 	if v.MaxRequestSpend > 0 {
-		k.MaxRequestUSD = limiter.FormatUSD(v.MaxRequestSpend)
+		k.MaxRequestUSD = record.FormatUSD(v.MaxRequestSpend)
 	}
 	if k.MaxTokens != nil || k.MaxSpendUSD != "" {
 		fit := !v.Unfitted
 		k.Fit = &fit
 	}
 	k.Delegate, k.Parent, k.Children, k.ReturnedAt = v.Delegate, v.Parent, v.Children, optionalTime(v.ReturnedAt)
-	k.DelegatedActivations, k.ReturnedActivations = v.Delegated[limiter.Activations], v.Returned[limiter.Activations]
-	k.DelegatedTokens, k.ReturnedTokens = v.Delegated[limiter.Tokens], v.Returned[limiter.Tokens]
-	if n := v.Delegated[limiter.Nanodollars]; n > 0 {
-		k.DelegatedSpendUSD = limiter.FormatUSD(n)
+	k.DelegatedActivations, k.ReturnedActivations = v.Delegated[record.Activations], v.Returned[record.Activations]
+	k.DelegatedTokens, k.ReturnedTokens = v.Delegated[record.Tokens], v.Returned[record.Tokens]
+	if n := v.Delegated[record.Nanodollars]; n > 0 {
+		k.DelegatedSpendUSD = record.FormatUSD(n)
 	}
-	if n := v.Returned[limiter.Nanodollars]; n > 0 {
-		k.ReturnedSpendUSD = limiter.FormatUSD(n)
+	if n := v.Returned[record.Nanodollars]; n > 0 {
+		k.ReturnedSpendUSD = record.FormatUSD(n)
 	}
 	k.RotatedAt = optionalTime(v.RotatedAt)
 	if n := len(v.Former); n > 0 {

@@ -12,6 +12,7 @@ import (
 
 	"github.com/till-proxy/till/admin/wire"
 	"github.com/till-proxy/till/limiter"
+	"github.com/till-proxy/till/limiter/record"
 )
 
 func (a *api) mint(l *limiter.Limiter, r *http.Request) (int, any, error) {
@@ -120,7 +121,7 @@ func (a *api) change(l *limiter.Limiter, r *http.Request) (int, any, error) {
 	if err := readBody(r, &body); err != nil {
 		return 0, nil, err
 	}
-	return keyAnswer(l.Change(r.Context(), a.caller, r.PathValue("id"), version, func(k *limiter.Key) error {
+	return keyAnswer(l.Change(r.Context(), a.caller, r.PathValue("id"), version, func(k *record.Key) error {
 		if err := body.change(k, l.Time()); err != nil {
 			return err
 		}

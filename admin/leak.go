@@ -8,6 +8,7 @@ import (
 
 	"github.com/till-proxy/till/admin/wire"
 	"github.com/till-proxy/till/limiter"
+	"github.com/till-proxy/till/limiter/record"
 	"github.com/till-proxy/till/token"
 )
 
@@ -40,7 +41,7 @@ func distinct(text []byte) []token.Leak {
 }
 
 func (a *api) leaks(l *limiter.Limiter, r *http.Request) (int, any, error) {
-	if !l.Allows(a.caller, limiter.KeysRevoke) { // before 8 MB are read
+	if !l.Allows(a.caller, record.KeysRevoke) { // before 8 MB are read
 		_, err := l.Leak(r.Context(), a.caller, token.Lookup{}, false, true)
 		return 0, nil, err
 	}

@@ -12,6 +12,7 @@ import (
 	"github.com/till-proxy/till/admin/admintest"
 	"github.com/till-proxy/till/admin/wire"
 	"github.com/till-proxy/till/limiter"
+	"github.com/till-proxy/till/limiter/record"
 	"github.com/till-proxy/till/token"
 )
 
@@ -28,7 +29,7 @@ func TestLeaksFindsAndRevokes(t *testing.T) {
 	text := "curl -u " + a.ScopedKey + ": …\nAuthorization: Basic " + base64.StdEncoding.EncodeToString([]byte(b.ScopedKey+":")) +
 		"\n" + strings.ReplaceAll(sealed.ScopedKey, "_", "%5F") + "\n" + a.ScopedKey + " " + stranger.Reveal()
 	answer := admintest.Get[wire.LeaksAnswer](t, w.Do("POST", "/leaks", mustJSON(t, object{"text": text, "dry_run": true})))
-	if answer.Found != 4 || len(answer.Revoked) != 0 || answer.Unknown != 1 || w.Live(a).View().Status != limiter.Active {
+	if answer.Found != 4 || len(answer.Revoked) != 0 || answer.Unknown != 1 || w.Live(a).View().Status != record.Active {
 		t.Errorf("a dry run: %+v", answer)
 	}
 	raw := w.Do("POST", "/leaks", mustJSON(t, object{"text": text}))
@@ -49,11 +50,11 @@ func TestLeaksFindsAndRevokes(t *testing.T) {
 		t.Error("the answer shows more of a key than its beginning")
 	}
 	for _, m := range []*wire.Minted{a, b, sealed} {
-		if w.Live(m).View().Status != limiter.Revoked {
+		if w.Live(m).View().Status != record.Revoked {
 			t.Errorf("%s still works", m.ID)
 		}
 	}
-	if w.Live(spared).View().Status != limiter.Active {
+	if w.Live(spared).View().Status != record.Active {
 		t.Error("another key was revoked")
 	}
 	again := admintest.Get[wire.LeaksAnswer](t, w.Do("POST", "/leaks", mustJSON(t, object{"text": text})))

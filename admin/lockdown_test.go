@@ -9,6 +9,7 @@ import (
 	"github.com/till-proxy/till/admin/admintest"
 	"github.com/till-proxy/till/admin/wire"
 	"github.com/till-proxy/till/limiter"
+	"github.com/till-proxy/till/limiter/record"
 )
 
 func TestLockdownIsSetShownAndLiftedAlsoWhileTheStoreIsClosed(t *testing.T) {
@@ -17,7 +18,7 @@ func TestLockdownIsSetShownAndLiftedAlsoWhileTheStoreIsClosed(t *testing.T) {
 	m := w.NewKey(`{"upstream":"openai","max_activations":5}`)
 	live := w.Live(m)
 	g := new(limiter.Grant)
-	ask := &limiter.Ask{Bound: limiter.Amounts{limiter.Activations: 1}, Method: "POST", Path: "/v1/chat/completions"}
+	ask := &limiter.Ask{Bound: record.Amounts{record.Activations: 1}, Method: "POST", Path: "/v1/chat/completions"}
 	if refusal := live.Reserve(t.Context(), ask, g); refusal != nil {
 		t.Fatal(refusal)
 	}
@@ -26,7 +27,7 @@ func TestLockdownIsSetShownAndLiftedAlsoWhileTheStoreIsClosed(t *testing.T) {
 		t.Errorf("set: %+v", s)
 	}
 	g.Cancel()
-	if refusal := live.Reserve(t.Context(), ask, new(limiter.Grant)); refusal == nil || refusal.Code != limiter.CodeLockedDown {
+	if refusal := live.Reserve(t.Context(), ask, new(limiter.Grant)); refusal == nil || refusal.Code != record.CodeLockedDown {
 		t.Errorf("a request: %v", refusal)
 	}
 	stats := admintest.Get[struct{ Lockdown wire.LockdownJSON }](t, w.Do("GET", "/stats", ""))
@@ -62,16 +63,16 @@ func TestLockdownIsSetShownAndLiftedAlsoWhileTheStoreIsClosed(t *testing.T) {
 func TestTheReasonOfALockdownIsForThoseWhoSeeAll(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
-	roles := make(map[string]limiter.Role)
+	roles := make(map[string]record.Role)
 	told := map[string]bool{"all keys": true, "all acts": true, "all, to mint": false, "own": false, "role": false}
-	for name, sees := range map[string]limiter.Sight{"all keys": limiter.SeesAll, "all acts": limiter.SeesAll, "all, to mint": limiter.SeesAll, "own": limiter.SeesOwn, "role": limiter.SeesRole} {
-		r := limiter.NewRole()
-		r.Sees, r.Permissions = sees, []limiter.Permission{limiter.KeysRead}
+	for name, sees := range map[string]record.Sight{"all keys": record.SeesAll, "all acts": record.SeesAll, "all, to mint": record.SeesAll, "own": record.SeesOwn, "role": record.SeesRole} {
+		r := record.NewRole()
+		r.Sees, r.Permissions = sees, []record.Permission{record.KeysRead}
 		switch name {
 		case "all acts":
-			r.Permissions = []limiter.Permission{limiter.AuditRead}
+			r.Permissions = []record.Permission{record.AuditRead}
 		case "all, to mint":
-			r.Permissions = []limiter.Permission{limiter.KeysCreate}
+			r.Permissions = []record.Permission{record.KeysCreate}
 		}
 		roles[name] = r
 	}
@@ -86,7 +87,7 @@ func TestTheReasonOfALockdownIsForThoseWhoSeeAll(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if w.Allows(by, limiter.KeysRead) {
+		if w.Allows(by, record.KeysRead) {
 			if feeds[name], err = w.Subscribe(by); err != nil {
 				t.Fatal(err)
 			}

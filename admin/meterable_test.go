@@ -8,37 +8,37 @@ import (
 
 	"github.com/till-proxy/till/admin/admintest"
 	"github.com/till-proxy/till/admin/wire"
-	"github.com/till-proxy/till/limiter"
+	"github.com/till-proxy/till/limiter/record"
 )
 
 // TestNoKeyIsMintedWhoseLimitsItsUpstreamCannotTell multiplies everything that makes
 // a key's use be measured by an upstream that tells it, and one that does not.
 func TestNoKeyIsMintedWhoseLimitsItsUpstreamCannotTell(t *testing.T) {
 	t.Parallel()
-	plain := func(*limiter.Role) {}
+	plain := func(*record.Role) {}
 	for name, test := range map[string]struct {
-		role        func(*limiter.Role)
+		role        func(*record.Role)
 		mint, patch string
 		measured    bool
 	}{
 		"activations":            {role: plain, mint: `"max_activations":1`},
-		"a budget of requests":   {role: func(r *limiter.Role) { r.Budget.Limit[limiter.Activations] = 5 }, mint: `"max_activations":1`},
+		"a budget of requests":   {role: func(r *record.Role) { r.Budget.Limit[record.Activations] = 5 }, mint: `"max_activations":1`},
 		"tokens":                 {role: plain, mint: `"max_tokens":1000`, measured: true},
 		"dollars":                {role: plain, mint: `"max_spend_usd":"1"`, measured: true},
 		"cents":                  {role: plain, mint: `"max_spend_cents":1`, measured: true},
 		"a bound of one request": {role: plain, mint: `"max_spend_usd":"1","max_request_spend_usd":"0.1"`, measured: true},
-		"a ceiling in tokens":    {role: func(r *limiter.Role) { r.Max[limiter.Tokens] = 5 }, mint: `"max_activations":1`, measured: true},
-		"a ceiling in dollars":   {role: func(r *limiter.Role) { r.Max[limiter.Nanodollars] = 5 }, mint: `"max_activations":1`, measured: true},
-		"a budget in tokens":     {role: func(r *limiter.Role) { r.Budget.Limit[limiter.Tokens] = 5 }, mint: `"max_activations":1`, measured: true},
-		"a budget in dollars":    {role: func(r *limiter.Role) { r.Budget.Limit[limiter.Nanodollars] = 5 }, mint: `"max_activations":1`, measured: true},
+		"a ceiling in tokens":    {role: func(r *record.Role) { r.Max[record.Tokens] = 5 }, mint: `"max_activations":1`, measured: true},
+		"a ceiling in dollars":   {role: func(r *record.Role) { r.Max[record.Nanodollars] = 5 }, mint: `"max_activations":1`, measured: true},
+		"a budget in tokens":     {role: func(r *record.Role) { r.Budget.Limit[record.Tokens] = 5 }, mint: `"max_activations":1`, measured: true},
+		"a budget in dollars":    {role: func(r *record.Role) { r.Budget.Limit[record.Nanodollars] = 5 }, mint: `"max_activations":1`, measured: true},
 		"tokens, later":          {role: plain, mint: `"max_activations":1`, patch: `"max_tokens":1000`, measured: true},
 		"dollars, later":         {role: plain, mint: `"max_activations":1`, patch: `"max_spend_usd":"1"`, measured: true},
 	} {
-		role := limiter.NewRole()
-		role.Permissions, role.Sees = limiter.Permissions, limiter.SeesAll
+		role := record.NewRole()
+		role.Permissions, role.Sees = record.Permissions, record.SeesAll
 		test.role(&role)
 		w := newWorld(t)
-		if err := w.SetRoles(map[string]limiter.Role{"r": role}); err != nil {
+		if err := w.SetRoles(map[string]record.Role{"r": role}); err != nil {
 			t.Fatal(err)
 		}
 		anna := w.as(w.hire("anna", "r").Token)
@@ -64,13 +64,13 @@ func TestNoKeyIsMintedWhoseLimitsItsUpstreamCannotTell(t *testing.T) {
 // which the key's role fills in.
 func TestWhatARuleNeedsMayComeFromACeiling(t *testing.T) {
 	t.Parallel()
-	full := limiter.NewRole()
-	full.Permissions, full.Sees = limiter.Permissions, limiter.SeesAll
+	full := record.NewRole()
+	full.Permissions, full.Sees = record.Permissions, record.SeesAll
 	capped, shared := full, full
-	capped.Max[limiter.Activations], capped.Max[limiter.Nanodollars] = 100, 5e9
-	shared.Budget.Limit[limiter.Nanodollars] = 5e9
+	capped.Max[record.Activations], capped.Max[record.Nanodollars] = 100, 5e9
+	shared.Budget.Limit[record.Nanodollars] = 5e9
 	w := newWorld(t)
-	if err := w.SetRoles(map[string]limiter.Role{"none": full, "capped": capped, "shared": shared}); err != nil {
+	if err := w.SetRoles(map[string]record.Role{"none": full, "capped": capped, "shared": shared}); err != nil {
 		t.Fatal(err)
 	}
 	for i, test := range []struct {
@@ -110,16 +110,16 @@ func TestWhatARuleNeedsMayComeFromACeiling(t *testing.T) {
 // have.
 func TestAMintThatNamesNoUpstreamIsForTheOnlyOne(t *testing.T) {
 	t.Parallel()
-	all := limiter.NewRole()
-	all.Permissions = limiter.Permissions
+	all := record.NewRole()
+	all.Permissions = record.Permissions
 	one, two, metered, spare, gone := all, all, all, all, all
 	one.Upstreams = []string{"github"}
 	two.Upstreams = []string{"github", "openai"}
-	metered.Max[limiter.Nanodollars] = 5e9
+	metered.Max[record.Nanodollars] = 5e9
 	spare.Upstreams = []string{"spare", "openai"}
 	gone.Upstreams = []string{"elsewhere"}
 	w := newWorld(t)
-	roles := map[string]limiter.Role{"all": all, "one": one, "two": two, "metered": metered, "spare": spare, "gone": gone}
+	roles := map[string]record.Role{"all": all, "one": one, "two": two, "metered": metered, "spare": spare, "gone": gone}
 	if err := w.SetRoles(roles); err != nil {
 		t.Fatal(err)
 	}

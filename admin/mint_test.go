@@ -9,7 +9,7 @@ import (
 
 	"github.com/till-proxy/till/admin/admintest"
 	"github.com/till-proxy/till/admin/wire"
-	"github.com/till-proxy/till/limiter"
+	"github.com/till-proxy/till/limiter/record"
 	"github.com/till-proxy/till/token"
 )
 
@@ -60,7 +60,7 @@ func TestMintNeedsNoUpstreamWhereThereIsOneWithACredential(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	w.Upstreams = w.Upstreams[1:]
-	if m := w.NewKey(`{"max_activations":0}`); m.Upstream != "openai" || m.MaxActivations == nil || *m.MaxActivations != 0 || m.Status != limiter.Exhausted {
+	if m := w.NewKey(`{"max_activations":0}`); m.Upstream != "openai" || m.MaxActivations == nil || *m.MaxActivations != 0 || m.Status != record.Exhausted {
 		t.Errorf("got %+v, want a canary for openai", m.KeyObject)
 	}
 }

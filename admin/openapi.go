@@ -13,6 +13,7 @@ import (
 
 	"github.com/till-proxy/till/admin/wire"
 	"github.com/till-proxy/till/limiter"
+	"github.com/till-proxy/till/limiter/record"
 )
 
 // The management API describes itself as OpenAPI 3.1: operations lists the calls,
@@ -23,8 +24,8 @@ import (
 // operation describes one route. Each route needs one.
 type operation struct {
 	summary    string
-	permission limiter.Permission // anyCaller, or what the caller's role needs
-	query      []string           // names in parameterDocs
+	permission record.Permission // anyCaller, or what the caller's role needs
+	query      []string          // names in parameterDocs
 	headers    []string
 	body       any  // a value of the type that is read; nil: none
 	optional   bool // the call may have no body
@@ -36,7 +37,7 @@ type operation struct {
 }
 
 // anyCaller is the permission for calls that every admin token may make.
-const anyCaller limiter.Permission = ""
+const anyCaller record.Permission = ""
 
 type schema = map[string]any
 
@@ -158,10 +159,10 @@ type schemas struct{ components schema }
 
 // enums lists the values of text types that have only a few.
 var enums = map[reflect.Type][]any{
-	reflect.TypeFor[limiter.Status]():      {limiter.Active, limiter.Exhausted, limiter.Expired, limiter.Revoked, limiter.Suspended},
-	reflect.TypeFor[limiter.Charge]():      {limiter.ChargeForwarded, limiter.ChargeSuccess},
-	reflect.TypeFor[limiter.Renewal]():     {limiter.Daily, limiter.Weekly, limiter.Monthly},
-	reflect.TypeFor[limiter.Sight]():       {limiter.SeesOwn, limiter.SeesRole, limiter.SeesAll},
+	reflect.TypeFor[record.Status]():       {record.Active, record.Exhausted, record.Expired, record.Revoked, record.Suspended},
+	reflect.TypeFor[record.Charge]():       {record.ChargeForwarded, record.ChargeSuccess},
+	reflect.TypeFor[record.Renewal]():      {record.Daily, record.Weekly, record.Monthly},
+	reflect.TypeFor[record.Sight]():        {record.SeesOwn, record.SeesRole, record.SeesAll},
 	reflect.TypeFor[limiter.LeakState]():   {limiter.LeakRevoked, limiter.LeakGraceEnded, limiter.LeakDead, limiter.LeakUnknown},
 	reflect.TypeFor[limiter.StaleReason](): {limiter.StaleUnused, limiter.StaleNeverUsed, limiter.StaleOverGranted, limiter.StaleExpiring},
 	reflect.TypeFor[wire.Level]():          {wire.LevelError, wire.LevelWarning},
@@ -173,7 +174,7 @@ var texts = map[reflect.Type]schema{
 	reflect.TypeFor[wire.Span]():    {"type": "string", "examples": []string{"90s", "24h", "7d"}},
 	reflect.TypeFor[wire.Dollars](): {"type": []string{"string", "number"}, "examples": []string{"5.00"}},
 	reflect.TypeFor[wire.RealKey](): {"type": "string", "writeOnly": true},
-	reflect.TypeFor[limiter.Rate](): {"type": "string", "examples": []string{"60/m", "10/s"}},
+	reflect.TypeFor[record.Rate]():  {"type": "string", "examples": []string{"60/m", "10/s"}},
 	// An audit entry exactly as it was written, because its hash covers exactly
 	// these bytes.
 	reflect.TypeFor[json.RawMessage](): {"type": "object", "description": "an audit entry: seq, time, actor, from, action, key, changes, prev, hash"},

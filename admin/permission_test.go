@@ -7,43 +7,43 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/till-proxy/till/limiter"
+	"github.com/till-proxy/till/limiter/record"
 )
 
 // any is a row's permission where every admin token will do.
-const anyToken limiter.Permission = ""
+const anyToken record.Permission = ""
 
 // calls has every route of the management API, with the permission it takes. A
 // path with {id} is about one key, or one token where it says so.
 var calls = map[string]struct {
-	permission limiter.Permission
+	permission record.Permission
 	body       string
 }{
-	"POST /keys":               {limiter.KeysCreate, `{"upstream":"openai","max_activations":1}`},
-	"GET /keys":                {limiter.KeysRead, ""},
-	"GET /keys/{id}":           {limiter.KeysRead, ""},
-	"GET /keys/{id}/usage":     {limiter.KeysRead, ""},
-	"PATCH /keys/{id}":         {limiter.KeysUpdate, `{"name":"new"}`},
-	"DELETE /keys/{id}":        {limiter.KeysUpdate, ""},
-	"POST /keys/{id}/grant":    {limiter.KeysUpdate, `{"activations":1}`},
-	"POST /keys/{id}/suspend":  {limiter.KeysRevoke, ""},
-	"POST /keys/{id}/resume":   {limiter.KeysRevoke, ""},
-	"POST /keys/{id}/revoke":   {limiter.KeysRevoke, ""},
-	"POST /keys/{id}/rotate":   {limiter.KeysRotate, ""},
-	"POST /leaks":              {limiter.KeysRevoke, `{"text":"x"}`},
-	"POST /keys/revoke":        {limiter.KeysRevoke, `{"filter":{"q":"nosuch"}}`},
-	"GET /jobs":                {limiter.KeysRevoke, ""},
-	"GET /jobs/{id}":           {limiter.KeysRevoke, ""},
-	"GET /stale":               {limiter.KeysRead, ""},
-	"POST /fingerprint":        {limiter.KeysRead, `{"upstream_key":"sk-real"}`},
-	"GET /spend":               {limiter.KeysRead, ""},
-	"GET /events":              {limiter.KeysRead, ""},
-	"GET /audit":               {limiter.AuditRead, ""},
-	"GET /audit/verify":        {limiter.AuditRead, ""},
-	"GET /audit/export":        {limiter.AuditRead, ""},
-	"POST /tokens":             {limiter.TokensManage, `{"name":"NEW","role":"r"}`},
-	"GET /tokens":              {limiter.TokensManage, ""},
-	"POST /tokens/{id}/revoke": {limiter.TokensManage, ""},
+	"POST /keys":               {record.KeysCreate, `{"upstream":"openai","max_activations":1}`},
+	"GET /keys":                {record.KeysRead, ""},
+	"GET /keys/{id}":           {record.KeysRead, ""},
+	"GET /keys/{id}/usage":     {record.KeysRead, ""},
+	"PATCH /keys/{id}":         {record.KeysUpdate, `{"name":"new"}`},
+	"DELETE /keys/{id}":        {record.KeysUpdate, ""},
+	"POST /keys/{id}/grant":    {record.KeysUpdate, `{"activations":1}`},
+	"POST /keys/{id}/suspend":  {record.KeysRevoke, ""},
+	"POST /keys/{id}/resume":   {record.KeysRevoke, ""},
+	"POST /keys/{id}/revoke":   {record.KeysRevoke, ""},
+	"POST /keys/{id}/rotate":   {record.KeysRotate, ""},
+	"POST /leaks":              {record.KeysRevoke, `{"text":"x"}`},
+	"POST /keys/revoke":        {record.KeysRevoke, `{"filter":{"q":"nosuch"}}`},
+	"GET /jobs":                {record.KeysRevoke, ""},
+	"GET /jobs/{id}":           {record.KeysRevoke, ""},
+	"GET /stale":               {record.KeysRead, ""},
+	"POST /fingerprint":        {record.KeysRead, `{"upstream_key":"sk-real"}`},
+	"GET /spend":               {record.KeysRead, ""},
+	"GET /events":              {record.KeysRead, ""},
+	"GET /audit":               {record.AuditRead, ""},
+	"GET /audit/verify":        {record.AuditRead, ""},
+	"GET /audit/export":        {record.AuditRead, ""},
+	"POST /tokens":             {record.TokensManage, `{"name":"NEW","role":"r"}`},
+	"GET /tokens":              {record.TokensManage, ""},
+	"POST /tokens/{id}/revoke": {record.TokensManage, ""},
 
 	"GET /roles":                    {anyToken, ""},
 	"GET /upstreams":                {anyToken, ""},
@@ -54,14 +54,14 @@ var calls = map[string]struct {
 	"GET /openapi.json":             {anyToken, ""},
 	"GET /doctor":                   {anyToken, ""},
 
-	"POST /lockdown":     {limiter.Everything, `{"reason":"x"}`},
-	"DELETE /lockdown":   {limiter.Everything, ""},
-	"GET /backup":        {limiter.Everything, ""},
-	"POST /store/repair": {limiter.Everything, `{"clock":true}`},
-	"GET /seal":          {limiter.Everything, ""},
-	"GET /webhooks":      {limiter.Everything, ""},
-	"POST /seal/rotate":  {limiter.Everything, ""},
-	"POST /console/link": {limiter.Everything, ""},
+	"POST /lockdown":     {record.Everything, `{"reason":"x"}`},
+	"DELETE /lockdown":   {record.Everything, ""},
+	"GET /backup":        {record.Everything, ""},
+	"POST /store/repair": {record.Everything, `{"clock":true}`},
+	"GET /seal":          {record.Everything, ""},
+	"GET /webhooks":      {record.Everything, ""},
+	"POST /seal/rotate":  {record.Everything, ""},
+	"POST /console/link": {record.Everything, ""},
 }
 
 // patterns are the routes that the handler really has.
@@ -93,8 +93,8 @@ func TestNoCallWithoutARow(t *testing.T) {
 // every call on an own key, one of the role and one of neither.
 func TestEveryPermissionOnEveryCallAndKey(t *testing.T) {
 	t.Parallel()
-	for _, sees := range []limiter.Sight{limiter.SeesOwn, limiter.SeesRole, limiter.SeesAll} {
-		for _, has := range append([]limiter.Permission{"none"}, limiter.Permissions...) {
+	for _, sees := range []record.Sight{record.SeesOwn, record.SeesRole, record.SeesAll} {
+		for _, has := range append([]record.Permission{"none"}, record.Permissions...) {
 			t.Run(fmt.Sprintf("%s sees %s", has, sees), func(t *testing.T) {
 				t.Parallel()
 				tryCalls(t, has, sees)
@@ -103,14 +103,14 @@ func TestEveryPermissionOnEveryCallAndKey(t *testing.T) {
 	}
 }
 
-func tryCalls(t *testing.T, has limiter.Permission, sees limiter.Sight) {
+func tryCalls(t *testing.T, has record.Permission, sees record.Sight) {
 	w := newWorld(t)
-	full := limiter.NewRole()
-	full.Permissions, full.Sees = limiter.Permissions, sees
+	full := record.NewRole()
+	full.Permissions, full.Sees = record.Permissions, sees
 	narrow := full
-	narrow.Permissions = []limiter.Permission{has}
-	use := func(r limiter.Role) {
-		if err := w.SetRoles(map[string]limiter.Role{"r": r}); err != nil {
+	narrow.Permissions = []record.Permission{has}
+	use := func(r record.Role) {
+		if err := w.SetRoles(map[string]record.Role{"r": r}); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -138,7 +138,7 @@ func tryCalls(t *testing.T, has limiter.Permission, sees limiter.Sight) {
 			method, path, _ := strings.Cut(pattern, " ")
 			path = strings.ReplaceAll(strings.ReplaceAll(path, "{id}", id), "{name}", "openai")
 			a := as.Do(method, path, strings.ReplaceAll(call.body, "NEW", "made by "+by.ID))
-			hidden := whose == "foreign" && sees != limiter.SeesAll || whose == "role" && sees == limiter.SeesOwn
+			hidden := whose == "foreign" && sees != record.SeesAll || whose == "role" && sees == record.SeesOwn
 			var fits bool
 			switch {
 			case call.permission != anyToken && call.permission != has:
@@ -147,7 +147,7 @@ func tryCalls(t *testing.T, has limiter.Permission, sees limiter.Sight) {
 				fits = a.Status == http.StatusNotFound
 			case pattern == "DELETE /keys/{id}":
 				fits = a.Status == http.StatusConflict // it lives
-			case pattern == "GET /audit/export" && sees != limiter.SeesAll:
+			case pattern == "GET /audit/export" && sees != record.SeesAll:
 				fits = a.Status == http.StatusForbidden
 			case strings.HasPrefix(pattern, "GET /lockdown"), pattern == "GET /jobs/{id}", strings.HasPrefix(pattern, "POST /console"):
 				fits = a.Status < 400 || a.Status == http.StatusNotFound

@@ -6,6 +6,7 @@ import (
 
 	"github.com/till-proxy/till/admin/wire"
 	"github.com/till-proxy/till/limiter"
+	"github.com/till-proxy/till/limiter/record"
 )
 
 func (a *api) roles(l *limiter.Limiter, _ *http.Request) (int, any, error) {
@@ -24,35 +25,35 @@ func roleJSON(r limiter.RoleView) *wire.RoleObject {
 	o := &wire.RoleObject{
 		Name: r.Name, Permissions: r.Permissions, Sees: r.Sees, Upstreams: r.Upstreams,
 		Models: r.Scope.Models, Methods: r.Scope.Methods, Paths: r.Scope.Paths,
-		MaxActivations: ceiling(r.Max[limiter.Activations]), MaxTokens: ceiling(r.Max[limiter.Tokens]),
+		MaxActivations: ceiling(r.Max[record.Activations]), MaxTokens: ceiling(r.Max[record.Tokens]),
 		MaxLifetime: wire.Span(r.MaxLifetime).String(),
 	}
 	if o.Permissions == nil {
-		o.Permissions = []limiter.Permission{}
+		o.Permissions = []record.Permission{}
 	}
 	if o.Sees == "" {
-		o.Sees = limiter.SeesOwn
+		o.Sees = record.SeesOwn
 	}
 	for _, p := range r.Scope.IPs {
 		o.IPs = append(o.IPs, p.String())
 	}
-	if n := r.Max[limiter.Nanodollars]; n > 0 {
-		o.MaxSpendUSD = limiter.FormatUSD(n)
+	if n := r.Max[record.Nanodollars]; n > 0 {
+		o.MaxSpendUSD = record.FormatUSD(n)
 	}
-	if limit := r.Budget.Limit; limit != limiter.NoLimits() {
+	if limit := r.Budget.Limit; limit != record.NoLimits() {
 		o.Budget = &wire.BudgetObject{
-			Activations: amount(limit[limiter.Activations]), Tokens: amount(limit[limiter.Tokens]), Renews: string(r.Budget.Renews),
-			UsedActivations: r.Used[limiter.Activations], UsedTokens: r.Used[limiter.Tokens], UsedSpendUSD: limiter.FormatUSD(r.Used[limiter.Nanodollars]),
+			Activations: amount(limit[record.Activations]), Tokens: amount(limit[record.Tokens]), Renews: string(r.Budget.Renews),
+			UsedActivations: r.Used[record.Activations], UsedTokens: r.Used[record.Tokens], UsedSpendUSD: record.FormatUSD(r.Used[record.Nanodollars]),
 		}
-		if n := limit[limiter.Nanodollars]; n != limiter.NoLimit {
-			o.Budget.SpendUSD = limiter.FormatUSD(n)
+		if n := limit[record.Nanodollars]; n != record.NoLimit {
+			o.Budget.SpendUSD = record.FormatUSD(n)
 		}
 	}
 	return o
 }
 
 func amount(n int64) *int64 {
-	if n == limiter.NoLimit {
+	if n == record.NoLimit {
 		return nil
 	}
 	return &n
@@ -68,7 +69,7 @@ func ceiling(n int64) *int64 {
 // choices lists the upstreams for which the caller may mint keys of a role. If
 // there is only one, a mint need not name it.
 func (a *api) choices(l *limiter.Limiter, role string) ([]wire.UpstreamInfo, error) {
-	if a.caller.Role != limiter.OperatorRole {
+	if a.caller.Role != record.OperatorRole {
 		role = a.caller.Role
 	}
 	infos := a.backend.UpstreamInfos()
@@ -81,8 +82,8 @@ func (a *api) choices(l *limiter.Limiter, role string) ([]wire.UpstreamInfo, err
 		return infos, nil
 	}
 	r := roles[at]
-	metered := slices.ContainsFunc(limiter.LimitKinds[:], func(kind limiter.Kind) bool {
-		return kind.Metered() && (r.Max[kind] > 0 || r.Budget.Limit[kind] != limiter.NoLimit)
+	metered := slices.ContainsFunc(record.LimitKinds[:], func(kind record.Kind) bool {
+		return kind.Metered() && (r.Max[kind] > 0 || r.Budget.Limit[kind] != record.NoLimit)
 	})
 	return slices.DeleteFunc(slices.Clone(infos), func(u wire.UpstreamInfo) bool {
 		return len(r.Upstreams) > 0 && !slices.Contains(r.Upstreams, u.Name) || metered && u.Dialect == ""

@@ -7,26 +7,27 @@ import (
 
 	"github.com/till-proxy/till/admin/wire"
 	"github.com/till-proxy/till/limiter"
+	"github.com/till-proxy/till/limiter/record"
 	"github.com/till-proxy/till/token"
 )
 
 // issue makes a new string for a key of an upstream, and seals the real key into it
 // if one is given.
-func (a *api) issue(l *limiter.Limiter, upstream string, credential token.Secret) (token.Secret, limiter.Issue, error) {
+func (a *api) issue(l *limiter.Limiter, upstream string, credential token.Secret) (token.Secret, record.Issue, error) {
 	text, lookup, err := token.MintKey()
 	if err != nil || credential.IsZero() {
-		return text, limiter.Issue{Lookup: lookup}, err
+		return text, record.Issue{Lookup: lookup}, err
 	}
 	salt, err := token.NewSalt()
 	if err != nil {
-		return token.Secret{}, limiter.Issue{}, err
+		return token.Secret{}, record.Issue{}, err
 	}
 	box, sealed, err := a.backend.Seal(upstream, lookup, salt, credential)
 	if err != nil {
-		return token.Secret{}, limiter.Issue{}, fmt.Errorf("sealing: %w", err)
+		return token.Secret{}, record.Issue{}, fmt.Errorf("sealing: %w", err)
 	}
 	return token.NewSecret(text.Reveal() + "." + box.Reveal()),
-		limiter.Issue{Lookup: lookup, Box: sealed, Fingerprint: l.Fingerprint(credential)}, nil
+		record.Issue{Lookup: lookup, Box: sealed, Fingerprint: l.Fingerprint(credential)}, nil
 }
 
 func (a *api) rotate(l *limiter.Limiter, r *http.Request) (int, any, error) {
@@ -41,9 +42,9 @@ func (a *api) rotate(l *limiter.Limiter, r *http.Request) (int, any, error) {
 	}
 	given := !body.UpstreamKey.IsZero()
 	switch {
-	case before.Custody == limiter.CustodySealed && !given:
+	case before.Custody == record.CustodySealed && !given:
 		return 0, nil, invalid("upstream_key must be sent once more to rotate %s: its real key is sealed into its string, and the server has no copy", id)
-	case before.Custody != limiter.CustodySealed && given:
+	case before.Custody != record.CustodySealed && given:
 		return 0, nil, invalid("upstream_key cannot be set: %s uses the credential that upstream %s has in the configuration; change that one there", id, before.Upstream)
 	}
 	if given {

@@ -9,6 +9,7 @@ import (
 
 	"github.com/till-proxy/till/admin/wire"
 	"github.com/till-proxy/till/limiter"
+	"github.com/till-proxy/till/limiter/record"
 	"github.com/till-proxy/till/token"
 )
 
@@ -35,9 +36,9 @@ func (a *api) stats(w http.ResponseWriter, r *http.Request) {
 	}
 	a.write(w, http.StatusOK, map[string]any{
 		"keys": s.Keys, "holds": s.Holds, "forfeited_activations": s.Forfeited,
-		"used_activations": s.Used[limiter.Activations], "used_tokens": s.Used[limiter.Tokens],
-		"used_spend_usd":        limiter.FormatUSD(s.Used[limiter.Nanodollars]),
-		"forgotten_activations": s.Forgotten[limiter.Activations], "store_failure": trouble,
+		"used_activations": s.Used[record.Activations], "used_tokens": s.Used[record.Tokens],
+		"used_spend_usd":        record.FormatUSD(s.Used[record.Nanodollars]),
+		"forgotten_activations": s.Forgotten[record.Activations], "store_failure": trouble,
 		"clock_off_seconds": int64(s.ClockOff.Seconds()), "lockdown": lockdown,
 	})
 }
@@ -87,7 +88,7 @@ func (a *api) showLockdown(w http.ResponseWriter, _ *http.Request) {
 // store is closed, the roles are not known.
 func (a *api) lockdownSeen() wire.LockdownJSON {
 	o := lockdownOf(a.backend.Lockdown().State())
-	if a.caller.Role == limiter.OperatorRole {
+	if a.caller.Role == record.OperatorRole {
 		return o
 	}
 	if l, err := a.backend.Limiter(); err != nil || !l.SeesReason(a.caller) {
@@ -135,7 +136,7 @@ var ErrNoConsole = &apiError{http.StatusConflict, "no_console",
 // consoleLink makes a link that signs in as its caller, who must be the operator.
 // It works even while the store is closed.
 func (a *api) consoleLink(w http.ResponseWriter, _ *http.Request) {
-	if a.caller.Role != limiter.OperatorRole {
+	if a.caller.Role != record.OperatorRole {
 		a.fail(w, fmt.Errorf("%w: only the operator makes links that sign in", limiter.ErrForbidden))
 		return
 	}

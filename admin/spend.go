@@ -9,6 +9,7 @@ import (
 	"github.com/till-proxy/till/admin/prose"
 	"github.com/till-proxy/till/admin/wire"
 	"github.com/till-proxy/till/limiter"
+	"github.com/till-proxy/till/limiter/record"
 )
 
 // spendPart is how many pages of keys one call adds up: enough to make progress,
@@ -60,9 +61,9 @@ func add(to map[string]*sum, name string, v *limiter.View) {
 		to[name] = s
 	}
 	s.Keys++
-	s.Activations += v.Used[limiter.Activations] + v.Past[limiter.Activations]
-	s.Tokens += v.Used[limiter.Tokens] + v.Past[limiter.Tokens]
-	s.nanodollars += v.Used[limiter.Nanodollars] + v.Past[limiter.Nanodollars]
+	s.Activations += v.Used[record.Activations] + v.Past[record.Activations]
+	s.Tokens += v.Used[record.Tokens] + v.Past[record.Tokens]
+	s.nanodollars += v.Used[record.Nanodollars] + v.Past[record.Nanodollars]
 }
 
 // onlyModel is the one model that a key may use, or empty if it may use several.
@@ -77,7 +78,7 @@ func sums(of map[string]*sum) []wire.UsedBy {
 	list := make([]wire.UsedBy, 0, len(of))
 	for _, name := range slices.Sorted(maps.Keys(of)) {
 		s := of[name]
-		s.SpendUSD = limiter.FormatUSD(s.nanodollars)
+		s.SpendUSD = record.FormatUSD(s.nanodollars)
 		list = append(list, s.UsedBy)
 	}
 	return list

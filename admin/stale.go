@@ -12,6 +12,7 @@ import (
 	"github.com/till-proxy/till/admin/prose"
 	"github.com/till-proxy/till/admin/wire"
 	"github.com/till-proxy/till/limiter"
+	"github.com/till-proxy/till/limiter/record"
 	"github.com/till-proxy/till/scope"
 )
 
@@ -86,7 +87,7 @@ func adviseNarrower(s *limiter.StaleKey) (detail, fix string) {
 		// it is less than the present limit.
 		wanted := roundUp(max(4*over.Used/windows, leastGrant[over.Kind]))
 		noun := ""
-		if over.Kind == limiter.Tokens {
+		if over.Kind == record.Tokens {
 			noun = " tokens"
 		}
 		facts = append(facts, fmt.Sprintf("%s%s granted, %s used", over.Kind.Format(over.Granted), noun, over.Kind.Format(over.Used)))
@@ -133,7 +134,7 @@ func awkward(model string) bool {
 }
 
 // leastGrant is the smallest limit that is proposed.
-var leastGrant = [limiter.NumKinds]int64{limiter.Activations: 10, limiter.Tokens: 1000, limiter.Nanodollars: 1e8}
+var leastGrant = [record.NumKinds]int64{record.Activations: 10, record.Tokens: 1000, record.Nanodollars: 1e8}
 
 // roundUp rounds up to 1, 2 or 5 times a power of ten.
 func roundUp(n int64) int64 {

@@ -8,7 +8,7 @@ import (
 
 	"github.com/till-proxy/till/admin/admintest"
 	"github.com/till-proxy/till/admin/wire"
-	"github.com/till-proxy/till/limiter"
+	"github.com/till-proxy/till/limiter/record"
 )
 
 // as lets the calls that follow come from whoever has the token.
@@ -70,7 +70,7 @@ func TestATokenOpensTheAPIWithinItsRole(t *testing.T) {
 	t.Parallel()
 	w := newTeam(t)
 	anna := w.hire("anna", "member")
-	if !strings.HasPrefix(anna.Token, "till_admin_") || anna.Status != limiter.Active || anna.ExpiresAt == nil {
+	if !strings.HasPrefix(anna.Token, "till_admin_") || anna.Status != record.Active || anna.ExpiresAt == nil {
 		t.Fatalf("made %+v", anna)
 	}
 	as := w.as(anna.Token)

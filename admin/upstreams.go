@@ -12,6 +12,7 @@ import (
 	"github.com/till-proxy/till/admin/prose"
 	"github.com/till-proxy/till/admin/wire"
 	"github.com/till-proxy/till/limiter"
+	"github.com/till-proxy/till/limiter/record"
 	"github.com/till-proxy/till/token"
 	"github.com/till-proxy/till/upstream"
 )
@@ -31,7 +32,7 @@ func (a *api) clients(_ *limiter.Limiter, r *http.Request) (int, any, error) {
 }
 
 // perMillion writes picodollars per token as dollars per million tokens.
-func perMillion(pico int64) string { return limiter.FormatUSD(pico * 1000) }
+func perMillion(pico int64) string { return record.FormatUSD(pico * 1000) }
 
 func perMillionOrEmpty(pico int64) string {
 	if pico == 0 {
@@ -143,7 +144,7 @@ func (a *api) rotateSeal(l *limiter.Limiter, r *http.Request) (int, any, error) 
 	if err := readOptionalBody(r, &struct{}{}); err != nil {
 		return 0, nil, err
 	}
-	if err := l.Authorise(a.caller, limiter.Everything); err != nil {
+	if err := l.Authorise(a.caller, record.Everything); err != nil {
 		return 0, nil, err
 	}
 	switch err := a.backend.RotateSeal(a.caller); {

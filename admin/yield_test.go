@@ -13,7 +13,7 @@ import (
 
 	"github.com/till-proxy/till/admin/admintest"
 	"github.com/till-proxy/till/admin/wire"
-	"github.com/till-proxy/till/limiter"
+	"github.com/till-proxy/till/limiter/record"
 	"github.com/till-proxy/till/scope"
 )
 
@@ -77,24 +77,24 @@ var harmlessCalls = map[string]string{
 
 // narrower are roles that may do everything, and see all, each with one ceiling
 // that the keys above are beyond.
-func narrower() map[string]limiter.Role {
-	at := func(set func(*limiter.Role)) limiter.Role {
-		r := limiter.NewRole()
-		r.Permissions, r.Sees = limiter.Permissions, limiter.SeesAll
+func narrower() map[string]record.Role {
+	at := func(set func(*record.Role)) record.Role {
+		r := record.NewRole()
+		r.Permissions, r.Sees = record.Permissions, record.SeesAll
 		set(&r)
 		return r
 	}
-	return map[string]limiter.Role{
-		"upstream":        at(func(r *limiter.Role) { r.Upstreams = []string{"github"} }),
-		"max_activations": at(func(r *limiter.Role) { r.Max[limiter.Activations] = 10 }),
-		"max_tokens":      at(func(r *limiter.Role) { r.Max[limiter.Tokens] = 10_000 }),
-		"max_spend_usd":   at(func(r *limiter.Role) { r.Max[limiter.Nanodollars] = 10e9 }),
-		"expires_at":      at(func(r *limiter.Role) { r.MaxLifetime = time.Hour }),
-		"models":          at(func(r *limiter.Role) { r.Scope.Models = []string{"gpt-5-nano"} }),
-		"paths":           at(func(r *limiter.Role) { r.Scope.Paths = []string{"/v1/messages"} }),
-		"methods":         at(func(r *limiter.Role) { r.Scope.Methods = []string{"PUT"} }),
-		"ips":             at(func(r *limiter.Role) { r.Scope.IPs = []netip.Prefix{netip.MustParsePrefix("192.0.2.0/24")} }),
-		"budget":          at(func(r *limiter.Role) { r.Budget.Limit[limiter.Activations] = 1000 }),
+	return map[string]record.Role{
+		"upstream":        at(func(r *record.Role) { r.Upstreams = []string{"github"} }),
+		"max_activations": at(func(r *record.Role) { r.Max[record.Activations] = 10 }),
+		"max_tokens":      at(func(r *record.Role) { r.Max[record.Tokens] = 10_000 }),
+		"max_spend_usd":   at(func(r *record.Role) { r.Max[record.Nanodollars] = 10e9 }),
+		"expires_at":      at(func(r *record.Role) { r.MaxLifetime = time.Hour }),
+		"models":          at(func(r *record.Role) { r.Scope.Models = []string{"gpt-5-nano"} }),
+		"paths":           at(func(r *record.Role) { r.Scope.Paths = []string{"/v1/messages"} }),
+		"methods":         at(func(r *record.Role) { r.Scope.Methods = []string{"PUT"} }),
+		"ips":             at(func(r *record.Role) { r.Scope.IPs = []netip.Prefix{netip.MustParsePrefix("192.0.2.0/24")} }),
+		"budget":          at(func(r *record.Role) { r.Budget.Limit[record.Activations] = 1000 }),
 	}
 }
 
@@ -105,7 +105,7 @@ func TestEveryCallThatChangesSomethingIsJudgedOrGivesNothing(t *testing.T) {
 		if _, harmless := harmlessCalls[pattern]; judged == harmless && !strings.HasPrefix(pattern, "GET ") {
 			t.Errorf("%s must be in one of yields and harmlessCalls: does it give its caller a working key?", pattern)
 		}
-		if harmless, ok := harmlessCalls[pattern]; ok && harmless == "the operator's alone" && calls[pattern].permission != limiter.Everything {
+		if harmless, ok := harmlessCalls[pattern]; ok && harmless == "the operator's alone" && calls[pattern].permission != record.Everything {
 			t.Errorf("%s takes %s", pattern, calls[pattern].permission)
 		}
 	}
@@ -125,7 +125,7 @@ func TestNobodyIsGivenAKeyThatTheyCouldNotMint(t *testing.T) {
 	for field, role := range narrower() {
 		t.Run(field, func(t *testing.T) {
 			t.Parallel()
-			w := newYieldWorld(t, map[string]limiter.Role{"narrow": role})
+			w := newYieldWorld(t, map[string]record.Role{"narrow": role})
 			by := w.as(w.hire("narrow one", "narrow").Token)
 			for pattern, bodies := range yields {
 				for mint, bodies := range map[string][]string{wideKey: bodies.wide, bareKey: bodies.bare} {
@@ -148,15 +148,15 @@ func TestNobodyIsGivenAKeyThatTheyCouldNotMint(t *testing.T) {
 // within, everything goes.
 func TestWhoCouldMintAKeyIsGivenIt(t *testing.T) {
 	t.Parallel()
-	exact, open := limiter.NewRole(), limiter.NewRole()
-	open.Permissions, open.Sees = limiter.Permissions, limiter.SeesAll
-	exact.Permissions, exact.Sees = limiter.Permissions, limiter.SeesAll
+	exact, open := record.NewRole(), record.NewRole()
+	open.Permissions, open.Sees = record.Permissions, record.SeesAll
+	exact.Permissions, exact.Sees = record.Permissions, record.SeesAll
 	exact.Upstreams, exact.MaxLifetime = []string{"openai"}, 20*time.Hour
-	exact.Max = limiter.Amounts{limiter.Activations: 20, limiter.Tokens: 20_000, limiter.Nanodollars: 20e9}
+	exact.Max = record.Amounts{record.Activations: 20, record.Tokens: 20_000, record.Nanodollars: 20e9}
 	exact.Scope = scope.Scope{
 		Models: []string{"gpt-5-*"}, Paths: []string{"/v1/*"}, Methods: []string{"POST"}, IPs: []netip.Prefix{netip.MustParsePrefix("10.0.0.0/8")},
 	}
-	w := newYieldWorld(t, map[string]limiter.Role{"open": open, "exact": exact})
+	w := newYieldWorld(t, map[string]record.Role{"open": open, "exact": exact})
 	as := w.as(w.hire("open one", "open").Token)
 	for pattern, bodies := range yields {
 		for mint, bodies := range map[string][]string{wideKey: bodies.wide, bareKey: bodies.bare} {
@@ -179,19 +179,19 @@ func TestWhoCouldMintAKeyIsGivenIt(t *testing.T) {
 // keys, also when a ceiling was lowered since.
 func TestKeysOfOnesOwnAreRotatedWithinOnesCeilings(t *testing.T) {
 	t.Parallel()
-	role := limiter.NewRole()
-	role.Permissions = limiter.Permissions
-	role.Max[limiter.Activations], role.MaxLifetime = 50, time.Hour
-	role.Budget.Limit[limiter.Activations] = 1000
-	w := newYieldWorld(t, map[string]limiter.Role{"maker": role})
+	role := record.NewRole()
+	role.Permissions = record.Permissions
+	role.Max[record.Activations], role.MaxLifetime = 50, time.Hour
+	role.Budget.Limit[record.Activations] = 1000
+	w := newYieldWorld(t, map[string]record.Role{"maker": role})
 	as := w.as(w.hire("anna", "maker").Token)
 	id := as.NewKey(`{"upstream":"openai"}`).ID
 	rotate := func() admintest.Answer { return as.Do("POST", "/keys/"+id+"/rotate", `{"grace":"1m"}`) }
 	if a := rotate(); a.Status != http.StatusOK {
 		t.Errorf("within the ceilings: %d %s", a.Status, a.Body)
 	}
-	role.Max[limiter.Activations] = 49
-	if err := w.SetRoles(map[string]limiter.Role{"maker": role}); err != nil {
+	role.Max[record.Activations] = 49
+	if err := w.SetRoles(map[string]record.Role{"maker": role}); err != nil {
 		t.Fatal(err)
 	}
 	if a := rotate(); a.Status != http.StatusForbidden || !strings.Contains(a.Body, "max_activations may be 49 in all, got 50") {
@@ -203,11 +203,11 @@ func TestKeysOfOnesOwnAreRotatedWithinOnesCeilings(t *testing.T) {
 	}
 }
 
-func newYieldWorld(t *testing.T, roles map[string]limiter.Role) *world {
+func newYieldWorld(t *testing.T, roles map[string]record.Role) *world {
 	t.Helper()
 	w := newWorld(t)
-	ci := limiter.NewRole()
-	ci.Permissions, ci.Sees = []limiter.Permission{limiter.KeysRevoke}, limiter.SeesRole
+	ci := record.NewRole()
+	ci.Permissions, ci.Sees = []record.Permission{record.KeysRevoke}, record.SeesRole
 	roles["ci"] = ci
 	if err := w.SetRoles(roles); err != nil {
 		t.Fatal(err)

@@ -18,6 +18,7 @@ import (
 	"time"
 
 	"github.com/till-proxy/till/limiter"
+	"github.com/till-proxy/till/limiter/record"
 	"github.com/till-proxy/till/limiter/store"
 	"github.com/till-proxy/till/token"
 )
@@ -81,7 +82,7 @@ func (e estate) open() (*limiter.Limiter, error) {
 	return limiter.Open(limiter.Options{
 		Store: store, Shadow: filepath.Join(e.dir, "store", "shadow"), Anchor: filepath.Join(e.dir, "store", "anchor"),
 		Logger: slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelError})),
-		Roles:  map[string]limiter.Role{"ci": limiter.NewRole()},
+		Roles:  map[string]record.Role{"ci": record.NewRole()},
 	})
 }
 

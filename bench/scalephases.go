@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/till-proxy/till/limiter"
+	"github.com/till-proxy/till/limiter/record"
 	"github.com/till-proxy/till/token"
 )
 
@@ -26,14 +27,14 @@ func (e estate) mint(say func(measured)) (err error) {
 	}
 	began := time.Now()
 	err = every(e.keys, callers, func(i int) error {
-		spec := &limiter.Key{
-			Name: fmt.Sprintf("run %d", i), Upstream: "openai", Custody: limiter.CustodyHeld, Role: "ci",
-			Owner: fmt.Sprintf("owner-%d", i%owners), Limit: limiter.NoLimits(), Labels: map[string]string{"n": strconv.Itoa(i % 7)},
+		spec := &record.Key{
+			Name: fmt.Sprintf("run %d", i), Upstream: "openai", Custody: record.CustodyHeld, Role: "ci",
+			Owner: fmt.Sprintf("owner-%d", i%owners), Limit: record.NoLimits(), Labels: map[string]string{"n": strconv.Itoa(i % 7)},
 		}
 		if i%10 == 0 {
 			spec.Owner = "many"
 		}
-		spec.Limit[limiter.Activations] = 500
+		spec.Limit[record.Activations] = 500
 		spec.ExpiresAt = began.Add(90 * 24 * time.Hour)
 		_, err := l.Mint(context.Background(), limiter.Operator, spec, limiter.Birth{Lookup: e.lookup(i)})
 		return err
@@ -93,8 +94,8 @@ func (e estate) load(l *limiter.Limiter, say func(measured)) error {
 		{"owner", limiter.Filter{Owner: "owner-7"}},
 		{"owner of a tenth", limiter.Filter{Owner: "many"}},
 		{"role", limiter.Filter{Role: "ci"}},
-		{"status", limiter.Filter{Status: limiter.Active}},
-		{"status, none", limiter.Filter{Status: limiter.Expired}},
+		{"status", limiter.Filter{Status: record.Active}},
+		{"status, none", limiter.Filter{Status: record.Expired}},
 		{"upstream", limiter.Filter{Upstream: "openai"}},
 		{"created_by", limiter.Filter{CreatedBy: "operator"}},
 		{"last use", limiter.Filter{Sort: "-last_used"}},
@@ -197,7 +198,7 @@ func (e estate) forget(say func(measured)) (err error) {
 	if err != nil {
 		return err
 	}
-	dead := l.Stats().Keys[limiter.Revoked]
+	dead := l.Stats().Keys[record.Revoked]
 	l.Retain(time.Nanosecond)
 	began := time.Now()
 	if err := forgotten(l); err != nil {
@@ -222,11 +223,11 @@ func (e estate) turn(round int) (err error) {
 	}
 	defer func() { err = errors.Join(err, l.Close()) }()
 	err = every(e.keys, callers, func(i int) error {
-		spec := &limiter.Key{
-			Name: fmt.Sprintf("run %d", i), Upstream: "openai", Custody: limiter.CustodyHeld, Owner: fmt.Sprintf("owner-%d", i%owners),
-			Limit: limiter.NoLimits(),
+		spec := &record.Key{
+			Name: fmt.Sprintf("run %d", i), Upstream: "openai", Custody: record.CustodyHeld, Owner: fmt.Sprintf("owner-%d", i%owners),
+			Limit: record.NoLimits(),
 		}
-		spec.Limit[limiter.Activations] = 500
+		spec.Limit[record.Activations] = 500
 		_, err := l.Mint(context.Background(), limiter.Operator, spec, limiter.Birth{Lookup: e.lookup(round*e.keys + i)})
 		return err
 	})
@@ -257,7 +258,7 @@ func (e estate) turn(round int) (err error) {
 
 // forgotten waits until no revoked key is listed.
 func forgotten(l *limiter.Limiter) error {
-	return until("ended keys are not forgotten", func() (bool, error) { return l.Stats().Keys[limiter.Revoked] == 0, nil })
+	return until("ended keys are not forgotten", func() (bool, error) { return l.Stats().Keys[record.Revoked] == 0, nil })
 }
 
 func until(otherwise string, fn func() (bool, error)) error {
@@ -304,11 +305,11 @@ func request(l *limiter.Limiter, lookup token.Lookup) error {
 		return refusal
 	}
 	g := new(limiter.Grant)
-	ask := limiter.Ask{Bound: limiter.Amounts{limiter.Activations: 1}, Method: "POST", Path: "/v1/chat/completions"}
+	ask := limiter.Ask{Bound: record.Amounts{record.Activations: 1}, Method: "POST", Path: "/v1/chat/completions"}
 	if refusal := k.Reserve(context.Background(), &ask, g); refusal != nil {
 		return refusal
 	}
-	g.Settle(limiter.Amounts{limiter.Activations: 1})
+	g.Settle(record.Amounts{record.Activations: 1})
 	return nil
 }
 

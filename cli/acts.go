@@ -10,7 +10,7 @@ import (
 
 	"github.com/till-proxy/till/admin/prose"
 	"github.com/till-proxy/till/admin/wire"
-	"github.com/till-proxy/till/limiter"
+	"github.com/till-proxy/till/limiter/record"
 )
 
 // act is a command that does one thing to each of the keys that it is given.
@@ -73,7 +73,7 @@ func (a act) on(cmd *cobra.Command, f *globalFlags, c *client, arg string, body 
 	if after.StreamsCut > 0 {
 		line += ", and ended " + prose.Counted(int64(after.StreamsCut), "running request")
 	}
-	if a.method == "POST" && after.Status != limiter.Revoked {
+	if a.method == "POST" && after.Status != record.Revoked {
 		line += "\n  " + string(after.Status)
 		if after.RemainingActivations != nil {
 			line += fmt.Sprintf(", %d of %s left", *after.RemainingActivations, prose.Counted(*after.MaxActivations, "activation"))
@@ -183,14 +183,14 @@ revoked key stays revoked.`,
 				if text == "" {
 					continue
 				}
-				n, err := limiter.ParseCount(text)
+				n, err := record.ParseCount(text)
 				if err != nil {
 					return nil, usage("--%s: %v", field, err)
 				}
 				b[field] = n
 			}
 			if spendUSD != "" {
-				if _, err := limiter.ParseUSD(spendUSD); err != nil {
+				if _, err := record.ParseUSD(spendUSD); err != nil {
 					return nil, usage("--spend-usd: %v", err)
 				}
 				b["spend_usd"] = spendUSD

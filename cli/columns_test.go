@@ -7,7 +7,7 @@ import (
 
 	"github.com/till-proxy/till/admin/prose"
 	"github.com/till-proxy/till/admin/wire"
-	"github.com/till-proxy/till/limiter"
+	"github.com/till-proxy/till/limiter/record"
 )
 
 func TestNoNamePushesATableOutOfItsLines(t *testing.T) {
@@ -16,7 +16,7 @@ func TestNoNamePushesATableOutOfItsLines(t *testing.T) {
 	var keys []*wire.KeyObject
 	s := &snapshot{Time: now}
 	for _, name := range names {
-		k := &wire.KeyObject{ID: "key_01M86CZR4HQ80C5C66DDK59VMG", Name: name, Upstream: "mock", Status: limiter.Active, MaxActivations: count(500), RemainingActivations: count(500)}
+		k := &wire.KeyObject{ID: "key_01M86CZR4HQ80C5C66DDK59VMG", Name: name, Upstream: "mock", Status: record.Active, MaxActivations: count(500), RemainingActivations: count(500)}
 		row := &topKey{KeyObject: k}
 		row.tightest(now)
 		keys, s.Keys = append(keys, k), append(s.Keys, row)

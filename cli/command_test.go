@@ -11,7 +11,7 @@ import (
 
 	"github.com/till-proxy/till/admin/admintest"
 	"github.com/till-proxy/till/admin/wire"
-	"github.com/till-proxy/till/limiter"
+	"github.com/till-proxy/till/limiter/record"
 )
 
 func TestCreateShowsTheKeyAndHowToUseIt(t *testing.T) {
@@ -36,7 +36,7 @@ The key is shown this once. To use it:
   export OPENAI_API_KEY=till_sk_STRING
 `)
 	k := admintest.Get[wire.Listed](t, w.Do("GET", "/keys", "")).Keys[0]
-	if k.Name != "nightly" || k.Charge != limiter.ChargeSuccess || len(k.Paths) != 2 || k.Methods[0] != "POST" || k.IPs[0] != "10.0.0.0/8" ||
+	if k.Name != "nightly" || k.Charge != record.ChargeSuccess || len(k.Paths) != 2 || k.Methods[0] != "POST" || k.IPs[0] != "10.0.0.0/8" ||
 		!k.PinIP || k.SelfRevoke || k.Role != "ci" || k.Owner != "ops" || k.Purpose != "tests" || k.Labels["team"] != "search" || k.Metadata["ticket"] != "7" {
 		t.Errorf("the key is %+v", k)
 	}
@@ -162,8 +162,8 @@ func TestTheTableFitsWhateverIsInIt(t *testing.T) {
 	t.Parallel()
 	const id = "key_01M86CZR4HQ80C5C66DDK59VMG"
 	keys := []*wire.KeyObject{
-		{ID: id, Name: "nightly", Upstream: "openai", Status: limiter.Active, UsedActivations: 12, MaxActivations: count(500), ExpiresAt: at(5 * time.Hour)},
-		{ID: id, Upstream: "gh", Status: limiter.Revoked, UsedActivations: 0, EndedAt: at(-3 * 24 * time.Hour), ExpiresAt: at(time.Hour)},
+		{ID: id, Name: "nightly", Upstream: "openai", Status: record.Active, UsedActivations: 12, MaxActivations: count(500), ExpiresAt: at(5 * time.Hour)},
+		{ID: id, Upstream: "gh", Status: record.Revoked, UsedActivations: 0, EndedAt: at(-3 * 24 * time.Hour), ExpiresAt: at(time.Hour)},
 	}
 	var b strings.Builder
 	if err := printTable(&b, keys, now); err != nil {
@@ -173,7 +173,7 @@ func TestTheTableFitsWhateverIsInIt(t *testing.T) {
 key_01M86CZR4HQ80C5C66DDK59VMG nightly openai active  12/500 in 5h
 key_01M86CZR4HQ80C5C66DDK59VMG -       gh     revoked 0      3d ago
 `)
-	keys = append(keys, &wire.KeyObject{ID: id, Name: "a name that somebody found clear enough", Upstream: "an-upstream-of-63-letters", Status: limiter.Suspended,
+	keys = append(keys, &wire.KeyObject{ID: id, Name: "a name that somebody found clear enough", Upstream: "an-upstream-of-63-letters", Status: record.Suspended,
 		UsedActivations: 999_999, MaxActivations: count(123_456_789), EndedAt: at(-400 * 24 * time.Hour)})
 	b.Reset()
 	if err := printTable(&b, keys, now); err != nil {
@@ -195,9 +195,9 @@ key_01M86CZR4HQ80C5C66DDK59VMG a name th… an-upstr… suspended 999k/123M 400d
 func TestTheSheetShowsWhatIsLeft(t *testing.T) {
 	t.Parallel()
 	k := &wire.KeyObject{
-		ID: "key_01M86CZR4HQ80C5C66DDK59VMG", Name: "nightly", Upstream: "openai", Custody: "held", Status: limiter.Active,
+		ID: "key_01M86CZR4HQ80C5C66DDK59VMG", Name: "nightly", Upstream: "openai", Custody: "held", Status: record.Active,
 		MaxActivations: count(500), RemainingActivations: count(287), UsedActivations: 211, HeldActivations: 2,
-		ExpiresAt: at(5 * time.Hour), Rate: "60/m", MaxConcurrency: 4, IdleTimeout: "24h", FirstUseWithin: "1h", Charge: limiter.ChargeSuccess,
+		ExpiresAt: at(5 * time.Hour), Rate: "60/m", MaxConcurrency: 4, IdleTimeout: "24h", FirstUseWithin: "1h", Charge: record.ChargeSuccess,
 		Paths:   []string{"/v1/chat/completions", "/v1/responses", "/v1/embeddings", "/v1/models"},
 		Methods: []string{"GET", "POST"}, IPs: []string{"10.0.0.0/8"}, PinIP: true, Role: "ci", Owner: "ops", Purpose: "the nightly tests",
 		Labels: map[string]string{"team": "search", "env": "ci"}, Metadata: map[string]string{"ticket": "7"},
@@ -325,7 +325,7 @@ func TestOneKeyThatFailsDoesNotStopTheOthers(t *testing.T) {
 	m := w.NewKey(`{"name":"ci","upstream":"openai","max_activations":5}`)
 	r := till(t, "revoke", "nope", "ci", "--json", "--address", w.Serve())
 	var k wire.KeyObject
-	if err := json.Unmarshal([]byte(r.out), &k); err != nil || k.ID != m.ID || k.Status != limiter.Revoked {
+	if err := json.Unmarshal([]byte(r.out), &k); err != nil || k.ID != m.ID || k.Status != record.Revoked {
 		t.Errorf("%v: %s", err, r.out)
 	}
 	if r.code != 1 || !strings.Contains(r.err, `"nope"`) {

@@ -13,7 +13,7 @@ import (
 
 	"github.com/till-proxy/till/admin/clients"
 	"github.com/till-proxy/till/admin/prose"
-	"github.com/till-proxy/till/limiter"
+	"github.com/till-proxy/till/limiter/record"
 	"github.com/till-proxy/till/upstream"
 )
 
@@ -34,15 +34,15 @@ type offer func(ctx context.Context, begins string) []string
 func (f *globalFlags) complete(parent *cobra.Command) {
 	c := completer{f}
 	arguments := map[string]offer{
-		"show": c.keys(""), "update": c.keys(""), "env": c.keys(""), "grant": c.keys(""), "rotate": c.keys(limiter.Active),
-		"revoke": c.keys(""), "suspend": c.keys(limiter.Active), "resume": c.keys(limiter.Suspended), "forget": c.ended,
+		"show": c.keys(""), "update": c.keys(""), "env": c.keys(""), "grant": c.keys(""), "rotate": c.keys(record.Active),
+		"revoke": c.keys(""), "suspend": c.keys(record.Active), "resume": c.keys(record.Suspended), "forget": c.ended,
 		"prices": models, "token revoke": c.tokens,
 	}
 	flags := map[string]offer{
 		"upstream": c.upstreams, "role": c.roles, "models": models,
 		"status":        words("active", "exhausted", "expired", "revoked", "suspended"),
 		"sort":          words("created", "-created", "last_used", "-last_used"),
-		"charge":        words(string(limiter.ChargeForwarded), string(limiter.ChargeSuccess)),
+		"charge":        words(string(record.ChargeForwarded), string(record.ChargeSuccess)),
 		"renews":        words("day", "week", "month"),
 		"unknown-price": words("refuse", "count_only"),
 		"methods":       words("GET", "POST", "PUT", "PATCH", "DELETE"),
@@ -131,7 +131,7 @@ func environmentNames(context.Context, string) (list []string) {
 
 // keys offers keys by name. It offers the id instead if the name is not a plain
 // word, or if an id is being typed.
-func (c completer) keys(status limiter.Status) offer {
+func (c completer) keys(status record.Status) offer {
 	return func(ctx context.Context, begins string) []string {
 		if isSecret(begins) {
 			return nil
@@ -169,7 +169,7 @@ func (c completer) keys(status limiter.Status) offer {
 
 // ended offers the keys that can be forgotten.
 func (c completer) ended(ctx context.Context, begins string) (list []string) {
-	for _, status := range []limiter.Status{limiter.Exhausted, limiter.Expired, limiter.Revoked} {
+	for _, status := range []record.Status{record.Exhausted, record.Expired, record.Revoked} {
 		list = append(list, c.keys(status)(ctx, begins)...)
 	}
 	return list
@@ -212,7 +212,7 @@ func (c completer) tokens(ctx context.Context, _ string) (list []string) {
 	}
 	for _, t := range all {
 		switch {
-		case t.Status != limiter.Active:
+		case t.Status != record.Active:
 		case t.Name == clients.Quote(t.Name):
 			list = append(list, t.Name+"\t"+t.Role)
 		default:

@@ -11,7 +11,7 @@ import (
 
 	"github.com/till-proxy/till/admin/clients"
 	"github.com/till-proxy/till/admin/wire"
-	"github.com/till-proxy/till/limiter"
+	"github.com/till-proxy/till/limiter/record"
 	"github.com/till-proxy/till/token"
 )
 
@@ -93,14 +93,14 @@ func (f *limitFlags) fields(in io.Reader) (map[string]any, error) {
 		if text == "" {
 			continue
 		}
-		n, err := limiter.ParseCount(text)
+		n, err := record.ParseCount(text)
 		if err != nil {
 			return nil, usage("--%s: %v", flag, err)
 		}
 		b[strings.ReplaceAll(flag, "-", "_")] = n
 	}
 	for flag, text := range map[string]string{"max-spend-usd": f.maxSpend, "max-request-spend-usd": f.maxRequestSpend} {
-		if _, err := limiter.ParseUSD(text); text != "" && err != nil {
+		if _, err := record.ParseUSD(text); text != "" && err != nil {
 			return nil, usage("--%s: %v", flag, err)
 		}
 	}

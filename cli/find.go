@@ -13,7 +13,7 @@ import (
 
 	"github.com/till-proxy/till/admin/prose"
 	"github.com/till-proxy/till/admin/wire"
-	"github.com/till-proxy/till/limiter"
+	"github.com/till-proxy/till/limiter/record"
 	"github.com/till-proxy/till/token"
 )
 
@@ -24,14 +24,14 @@ type naming struct {
 	// of lists the statuses of the keys that the command is for. If several keys
 	// have a name, it stands for the only one in these statuses; if none is, keys
 	// in other statuses are considered.
-	of []limiter.Status
+	of []record.Status
 }
 
 var (
-	living = []limiter.Status{limiter.Active, limiter.Suspended}
-	ended  = []limiter.Status{limiter.Exhausted, limiter.Expired, limiter.Revoked}
+	living = []record.Status{record.Active, record.Suspended}
+	ended  = []record.Status{record.Exhausted, record.Expired, record.Revoked}
 	// grantable includes the keys that a grant revives.
-	grantable = append([]limiter.Status{limiter.Exhausted, limiter.Expired}, living...)
+	grantable = append([]record.Status{record.Exhausted, record.Expired}, living...)
 
 	byPrefix = naming{of: living}
 	exactly  = naming{of: living, whole: true}
@@ -120,10 +120,10 @@ func (c *client) named(ctx context.Context, name string, how naming) (*wire.KeyO
 		}
 		fit, others = append(fit, some...), cmp.Or(others, rest)
 	}
-	if !slices.Contains(how.of, limiter.Exhausted) {
+	if !slices.Contains(how.of, record.Exhausted) {
 		// Some exhausted keys come back by themselves: when their budget renews, or
 		// when a child of theirs ends.
-		spent, _, err := c.all(ctx, url.Values{"name": {name}, "status": {string(limiter.Exhausted)}}, 0)
+		spent, _, err := c.all(ctx, url.Values{"name": {name}, "status": {string(record.Exhausted)}}, 0)
 		if err != nil {
 			return nil, err
 		}
@@ -140,7 +140,7 @@ func (c *client) named(ctx context.Context, name string, how naming) (*wire.KeyO
 	return keys[0], nil
 }
 
-func orList(of []limiter.Status) string {
+func orList(of []record.Status) string {
 	var words []string
 	for _, status := range of {
 		words = append(words, string(status))

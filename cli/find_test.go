@@ -10,6 +10,7 @@ import (
 	"github.com/till-proxy/till/admin/admintest"
 	"github.com/till-proxy/till/admin/wire"
 	"github.com/till-proxy/till/limiter"
+	"github.com/till-proxy/till/limiter/record"
 	"github.com/till-proxy/till/token"
 )
 
@@ -105,12 +106,12 @@ func TestADecoyEndsNoOtherKey(t *testing.T) {
 	}
 }
 
-// childOf mints a child as the key's holder would, and returns its id.
+// ChildOf mints a child as the key's holder would, and returns its id.
 func (w *world) childOf(parent *wire.Minted, name string) string {
 	w.T.Helper()
 	live := w.Live(parent)
 	spec := live.Key().Child()
-	spec.Name, spec.Limit[limiter.Activations] = name, 1
+	spec.Name, spec.Limit[record.Activations] = name, 1
 	_, lookup, err := token.MintKey()
 	if err != nil {
 		w.T.Fatal(err)
@@ -168,7 +169,7 @@ func TestAKeyNamedLikeAnIDIsNotFoundByIt(t *testing.T) {
 	if r := till(t, "revoke", gone.ID, "--address", at); r.code != 1 || !strings.Contains(r.err, "no key has the id") {
 		t.Errorf("exit %d: %s%s", r.code, r.out, r.err)
 	}
-	if k := admintest.Get[wire.KeyObject](t, w.Do("GET", "/keys/"+decoy.ID, "")); k.Status != limiter.Active {
+	if k := admintest.Get[wire.KeyObject](t, w.Do("GET", "/keys/"+decoy.ID, "")); k.Status != record.Active {
 		t.Errorf("the key of that name is %s", k.Status)
 	}
 }
@@ -186,7 +187,7 @@ func TestADecoyOfAKeyThatComesBackEndsNoOtherKey(t *testing.T) {
 	w.childOf(agent, "agent7.1")
 	w.childOf(agent, "agent7") // each takes one, and one more for the request
 	for name, k := range map[string]*wire.Minted{"daily": daily, "agent7": agent} {
-		if now := admintest.Get[wire.KeyObject](t, w.Do("GET", "/keys/"+k.ID, "")); now.Status != limiter.Exhausted {
+		if now := admintest.Get[wire.KeyObject](t, w.Do("GET", "/keys/"+k.ID, "")); now.Status != record.Exhausted {
 			t.Errorf("%s is %s", name, now.Status)
 		}
 		for _, words := range []string{"revoke " + name, "suspend " + name, "rotate " + name, "revoke --all --yes --owner nobody --except " + name} {

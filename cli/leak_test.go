@@ -11,7 +11,7 @@ import (
 	"testing"
 
 	"github.com/till-proxy/till/admin/admintest"
-	"github.com/till-proxy/till/limiter"
+	"github.com/till-proxy/till/limiter/record"
 	"github.com/till-proxy/till/token"
 )
 
@@ -42,7 +42,7 @@ func TestLeakCommandSearchesDirectories(t *testing.T) {
 	plain := func(r ran) string { return strings.ReplaceAll(r.out, dir, "DIR") }
 
 	r := till(t, "leak", dir, "--dry-run")
-	if r.code != 0 || !strings.Contains(plain(r), "DIR/a.env:3  "+m.ScopedKey[:12]+"...  "+m.ID+" (nightly)  works\n") || w.Live(m).View().Status != limiter.Active {
+	if r.code != 0 || !strings.Contains(plain(r), "DIR/a.env:3  "+m.ScopedKey[:12]+"...  "+m.ID+" (nightly)  works\n") || w.Live(m).View().Status != record.Active {
 		t.Errorf("%+v", r)
 	}
 	r = till(t, "leak", dir)
@@ -58,7 +58,7 @@ func TestLeakCommandSearchesDirectories(t *testing.T) {
 	if strings.Contains(r.out+r.err, m.ScopedKey) || strings.Contains(r.out+r.err, other.ScopedKey) {
 		t.Error("a whole key is printed")
 	}
-	if w.Live(m).View().Status != limiter.Revoked || w.Live(other).View().Status != limiter.Revoked {
+	if w.Live(m).View().Status != record.Revoked || w.Live(other).View().Status != record.Revoked {
 		t.Error("they still work")
 	}
 	if r = till(t, "leak", filepath.Join(dir, "c.bin")); !strings.Contains(r.out, "works no more") {

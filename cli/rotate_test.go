@@ -6,7 +6,7 @@ import (
 
 	"github.com/till-proxy/till/admin/admintest"
 	"github.com/till-proxy/till/admin/wire"
-	"github.com/till-proxy/till/limiter"
+	"github.com/till-proxy/till/limiter/record"
 )
 
 func TestRotateCommand(t *testing.T) {
@@ -39,7 +39,7 @@ func TestRotateCommand(t *testing.T) {
 		t.Errorf("%+v", r)
 	}
 	fits(t, r.out)
-	if w.Live(&wire.Minted{ScopedKey: text}).View().Status != limiter.Active {
+	if w.Live(&wire.Minted{ScopedKey: text}).View().Status != record.Active {
 		t.Error("the key is not alive any more")
 	}
 }

@@ -13,7 +13,7 @@ import (
 
 	"github.com/till-proxy/till/admin/prose"
 	"github.com/till-proxy/till/admin/wire"
-	"github.com/till-proxy/till/limiter"
+	"github.com/till-proxy/till/limiter/record"
 )
 
 func showCommand(f *globalFlags) *cobra.Command {
@@ -108,7 +108,7 @@ func printSheet(w io.Writer, k *wire.KeyObject, now time.Time) error {
 	row("Returned", ", ", amountsOf(k.ReturnedActivations, k.ReturnedTokens, k.ReturnedSpendUSD)...)
 	row("Renews", "", when(k.RenewsAt))
 	row("Expires", "", when(k.ExpiresAt))
-	if k.Charge == limiter.ChargeSuccess {
+	if k.Charge == record.ChargeSuccess {
 		row("Charged", "", "successes only, within twice the attempts")
 	}
 	row("Models", " ", k.Models...)

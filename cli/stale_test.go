@@ -9,6 +9,7 @@ import (
 	"github.com/till-proxy/till/admin/admintest"
 	"github.com/till-proxy/till/admin/wire"
 	"github.com/till-proxy/till/limiter"
+	"github.com/till-proxy/till/limiter/record"
 )
 
 func TestStaleListsEachKeyOncePerReason(t *testing.T) {
@@ -70,7 +71,7 @@ func TestUpdateChangesWhatIsNamed(t *testing.T) {
 	w.Use(m, 3)
 	r := till(t, "update", "nightly", "--max-activations", "50", "--models", "gpt-5-mini", "--unset", "rate", "--fit=false")
 	k := w.Live(m).View()
-	if r.code != 0 || k.Limit[limiter.Activations] != 50 || k.Remaining[limiter.Activations] != 47 || !k.Rate.IsZero() || k.Owner != "ops" || len(k.Scope.Models) != 1 || !k.Unfitted {
+	if r.code != 0 || k.Limit[record.Activations] != 50 || k.Remaining[record.Activations] != 47 || !k.Rate.IsZero() || k.Owner != "ops" || len(k.Scope.Models) != 1 || !k.Unfitted {
 		t.Errorf("%+v, %+v", r, k)
 	}
 	if !strings.HasPrefix(r.out, "Updated "+m.ID+"\n") {

@@ -14,18 +14,18 @@ import (
 
 	"github.com/till-proxy/till/admin/admintest"
 	"github.com/till-proxy/till/admin/wire"
-	"github.com/till-proxy/till/limiter"
+	"github.com/till-proxy/till/limiter/record"
 )
 
 func topSnapshot() *snapshot {
 	keys := []*wire.KeyObject{
-		{ID: "key_01M86CZR4HQ80C5C66DDK59VMG", Name: "nightly", Upstream: "openai", Status: limiter.Active, CreatedAt: *at(-time.Hour), LastUsedAt: at(-2 * time.Second),
+		{ID: "key_01M86CZR4HQ80C5C66DDK59VMG", Name: "nightly", Upstream: "openai", Status: record.Active, CreatedAt: *at(-time.Hour), LastUsedAt: at(-2 * time.Second),
 			MaxActivations: count(500), RemainingActivations: count(287), UsedActivations: 211, HeldActivations: 2, ExpiresAt: at(5 * time.Hour)},
-		{ID: "key_01M86CZR4HQ80C5C66DDK59VMH", Name: "a name that somebody found clear\x1b[2J", Upstream: "an-upstream-of-63-letters", Status: limiter.Active, CreatedAt: *at(-time.Hour), LastUsedAt: at(-3 * time.Hour),
+		{ID: "key_01M86CZR4HQ80C5C66DDK59VMH", Name: "a name that somebody found clear\x1b[2J", Upstream: "an-upstream-of-63-letters", Status: record.Active, CreatedAt: *at(-time.Hour), LastUsedAt: at(-3 * time.Hour),
 			MaxTokens: count(1_000_000), RemainingTokens: count(0), MaxSpendUSD: "5.00", RemainingSpendUSD: "4.255"},
-		{ID: "key_01M86CZR4HQ80C5C66DDK59VMJ", Upstream: "gh", Status: limiter.Revoked, CreatedAt: *at(-time.Hour)},
+		{ID: "key_01M86CZR4HQ80C5C66DDK59VMJ", Upstream: "gh", Status: record.Revoked, CreatedAt: *at(-time.Hour)},
 	}
-	s := &snapshot{Time: now, Stats: topStats{Keys: map[limiter.Status]int64{limiter.Active: 2, limiter.Revoked: 1}, Holds: 2, Used: 12345, Tokens: 67890, Spend: "0.75"}}
+	s := &snapshot{Time: now, Stats: topStats{Keys: map[record.Status]int64{record.Active: 2, record.Revoked: 1}, Holds: 2, Used: 12345, Tokens: 67890, Spend: "0.75"}}
 	for i, k := range keys {
 		row := &topKey{KeyObject: k, PerSecond: float64(i) * 1.25, Refused: int64(10 * (2 - i))}
 		row.tightest(now)
@@ -238,7 +238,7 @@ func TestTopInAPipe(t *testing.T) {
 	}
 	for _, line := range lines {
 		var s snapshot
-		if err := json.Unmarshal([]byte(line), &s); err != nil || len(s.Keys) != 1 || s.Keys[0].UsedActivations != 5 || s.Stats.Keys[limiter.Active] != 1 {
+		if err := json.Unmarshal([]byte(line), &s); err != nil || len(s.Keys) != 1 || s.Keys[0].UsedActivations != 5 || s.Stats.Keys[record.Active] != 1 {
 			t.Errorf("%v: %s", err, line)
 		}
 	}

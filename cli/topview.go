@@ -9,7 +9,7 @@ import (
 
 	"github.com/till-proxy/till/admin/prose"
 	"github.com/till-proxy/till/admin/wire"
-	"github.com/till-proxy/till/limiter"
+	"github.com/till-proxy/till/limiter/record"
 )
 
 // topKey is a key as `top` shows it.
@@ -34,14 +34,14 @@ type snapshot struct {
 
 // topStats are the sums that `top` shows.
 type topStats struct {
-	Keys         map[limiter.Status]int64 `json:"keys"`
-	Holds        int64                    `json:"holds"`
-	Used         int64                    `json:"used_activations"`
-	Tokens       int64                    `json:"used_tokens"`
-	Spend        string                   `json:"used_spend_usd"`
-	StoreFailure string                   `json:"store_failure"`
-	ClockOff     int64                    `json:"clock_off_seconds"`
-	Lockdown     wire.LockdownJSON        `json:"lockdown"`
+	Keys         map[record.Status]int64 `json:"keys"`
+	Holds        int64                   `json:"holds"`
+	Used         int64                   `json:"used_activations"`
+	Tokens       int64                   `json:"used_tokens"`
+	Spend        string                  `json:"used_spend_usd"`
+	StoreFailure string                  `json:"store_failure"`
+	ClockOff     int64                   `json:"clock_off_seconds"`
+	Lockdown     wire.LockdownJSON       `json:"lockdown"`
 }
 
 // health describes the state of the server in a few words, and reports whether it
@@ -78,8 +78,8 @@ func (k *topKey) tightest(now time.Time) {
 	if k.MaxTokens != nil && k.RemainingTokens != nil {
 		consider(*k.RemainingTokens, *k.MaxTokens, compact(*k.RemainingTokens)+" tok")
 	}
-	if limit, err := limiter.ParseUSD(k.MaxSpendUSD); k.MaxSpendUSD != "" && err == nil {
-		if left, err := limiter.ParseUSD(k.RemainingSpendUSD); err == nil {
+	if limit, err := record.ParseUSD(k.MaxSpendUSD); k.MaxSpendUSD != "" && err == nil {
+		if left, err := record.ParseUSD(k.RemainingSpendUSD); err == nil {
 			consider(left, limit, fmt.Sprintf("$%d.%02d", left/1e9, left%1e9/1e7))
 		}
 	}
@@ -180,7 +180,7 @@ func (v *topView) lines(s *snapshot) []string {
 }
 
 func (k *topKey) row(label string, name int, now time.Time) string {
-	if k.Status != limiter.Active {
+	if k.Status != record.Active {
 		label = string(k.Status) + " " + label
 	}
 	left := "-"
@@ -209,9 +209,9 @@ func meterLeft(part float64) string {
 }
 
 // counts is "12 active, 3 revoked", in the order of a key's life.
-func counts(keys map[limiter.Status]int64) string {
+func counts(keys map[record.Status]int64) string {
 	var parts []string
-	for _, status := range []limiter.Status{limiter.Active, limiter.Suspended, limiter.Exhausted, limiter.Expired, limiter.Revoked} {
+	for _, status := range []record.Status{record.Active, record.Suspended, record.Exhausted, record.Expired, record.Revoked} {
 		if n := keys[status]; n > 0 {
 			parts = append(parts, fmt.Sprintf("%s %s", compact(n), status))
 		}

@@ -20,6 +20,7 @@ import (
 	"time"
 
 	"github.com/till-proxy/till/limiter"
+	"github.com/till-proxy/till/limiter/record"
 	"github.com/till-proxy/till/limiter/store"
 	"github.com/till-proxy/till/token"
 )
@@ -369,8 +370,8 @@ func mintMany(t *testing.T, dir string, n int) {
 					t.Error(err)
 					return
 				}
-				k := &limiter.Key{Name: fmt.Sprintf("agent-%06d", i), Upstream: "mock", Custody: limiter.CustodyHeld, Owner: fmt.Sprintf("team-%d", i%100), Limit: limiter.NoLimits()}
-				k.Limit[limiter.Activations] = 500
+				k := &record.Key{Name: fmt.Sprintf("agent-%06d", i), Upstream: "mock", Custody: record.CustodyHeld, Owner: fmt.Sprintf("team-%d", i%100), Limit: record.NoLimits()}
+				k.Limit[record.Activations] = 500
 				for {
 					_, err = l.Mint(t.Context(), limiter.Operator, k, limiter.Birth{Lookup: lookup})
 					if !errors.Is(err, limiter.ErrBusy) { // nothing was done: a disk that others keep busy

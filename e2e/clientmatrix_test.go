@@ -16,7 +16,7 @@ import (
 
 	"golang.org/x/sync/semaphore"
 
-	"github.com/till-proxy/till/limiter"
+	"github.com/till-proxy/till/limiter/record"
 	"github.com/till-proxy/till/upstream"
 	"github.com/till-proxy/till/upstream/upstreamtest"
 )
@@ -212,7 +212,7 @@ func (w *matrixRow) run(t *testing.T, limit, work, flags, ends string, endless b
 		check(int64(tokens) == books.input+books.output, "the vendor counts %d tokens, till %v", books.input+books.output, tokens)
 	}
 	if spend, ok := k["used_spend_usd"].(string); ok && limit == "dollars" {
-		nano, err := limiter.ParseUSD(spend)
+		nano, err := record.ParseUSD(spend)
 		check(err == nil && nano == books.nano, "the vendor bills %d nano-dollars, till %d (%v)", books.nano, nano, err)
 	}
 	for _, host := range w.land.hosts() {

@@ -11,7 +11,7 @@ import (
 	"sync/atomic"
 	"testing"
 
-	"github.com/till-proxy/till/limiter"
+	"github.com/till-proxy/till/limiter/record"
 )
 
 // scripted answers every request in two pieces, and gives the second when the
@@ -219,7 +219,7 @@ func TestWhoLeavesInMidAnswerPaysWhatTheVendorBills(t *testing.T) {
 			<-u.ended
 			spent := s.spent(id)
 			t.Logf("%s, %s: held %s, charged $%s", test.name, protocol, held, spent)
-			if want := limiter.FormatUSD(test.want); test.want > 0 && spent != want {
+			if want := record.FormatUSD(test.want); test.want > 0 && spent != want {
 				t.Errorf("%s, %s: charged $%s, want $%s", test.name, protocol, spent, want)
 			} else if test.want == 0 && !strings.HasPrefix(spent, "1.") {
 				t.Errorf("%s, %s: charged $%s, want the bound", test.name, protocol, spent)
@@ -258,7 +258,7 @@ func TestADrainHoldsItsPlaceAndEndsWithItsKey(t *testing.T) {
 	}
 	u.goOn <- struct{}{}
 	<-u.ended
-	if spent := s.spent(id); spent != limiter.FormatUSD(1000*2_000+14_000*200+300*10_000) {
+	if spent := s.spent(id); spent != record.FormatUSD(1000*2_000+14_000*200+300*10_000) {
 		t.Errorf("over a reload: charged $%s", spent)
 	}
 

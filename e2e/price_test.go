@@ -10,7 +10,7 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/till-proxy/till/limiter"
+	"github.com/till-proxy/till/limiter/record"
 )
 
 // TestAPriceFileIsReadOnReloadAndALineOverridesIt: a model without a price is
@@ -44,11 +44,11 @@ func TestAPriceFileIsReadOnReloadAndALineOverridesIt(t *testing.T) {
 	for _, rate := range []float64{2, 4} {
 		write("tuned", rate)
 		s.reload()
-		want := limiter.FormatUSD(10*1000 + 100*int64(rate)*1000)
+		want := record.FormatUSD(10*1000 + 100*int64(rate)*1000)
 		if used, code := cost("tuned"); used != want || code != "" {
 			t.Errorf("at $%g: $%s %s, want $%s", rate, used, code, want)
 		}
-		if used, code := cost("fixed"); used != limiter.FormatUSD(10*1000+100*2000) || code != "" {
+		if used, code := cost("fixed"); used != record.FormatUSD(10*1000+100*2000) || code != "" {
 			t.Errorf("a line: $%s %s", used, code)
 		}
 	}

@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/till-proxy/till/limiter"
+	"github.com/till-proxy/till/limiter/record"
 	"github.com/till-proxy/till/limiter/store"
 	"github.com/till-proxy/till/token"
 )
@@ -101,19 +102,19 @@ func livedMonth(t *testing.T, dir string, names []string) map[string]string {
 		dollars               int64
 		models                []string
 		an                    float64 // requests in a busy hour
-		refused               map[limiter.Code]float64
+		refused               map[record.Code]float64
 	}{
 		{name: "release-notes", owner: "docs", upstream: "github", age: 33 * day, lasts: 90 * day, activations: 300},
 		{name: "evals-batch", owner: "research", upstream: "openai", age: 21 * day, lasts: 45 * day, activations: 20000, dollars: 120, models: []string{"gpt-5-mini"}, an: 34},
 		{name: "support-triage", owner: "support", upstream: "anthropic", age: 18 * day, lasts: 30 * day, activations: 8000, tokens: 20_000_000, dollars: 60, models: []string{"claude-haiku-4-5"}, an: 21,
-			refused: map[limiter.Code]float64{limiter.CodeRateLimited: 2.1, limiter.CodeModelNotAllowed: .4, limiter.CodeConcurrency: .6}},
+			refused: map[record.Code]float64{record.CodeRateLimited: 2.1, record.CodeModelNotAllowed: .4, record.CodeConcurrency: .6}},
 		{name: "summer-demo", owner: "sales", upstream: "openai", age: 16 * day, lasts: 20 * day, activations: 100, an: .2},
 		{name: "contractor-maria", owner: "design", upstream: "openai", age: 12 * day, lasts: 30 * day, activations: 2000, dollars: 25, an: 4},
 		{name: "docs-writer", owner: "docs", upstream: "anthropic", age: 9 * day, lasts: 14 * day, activations: 1500, dollars: 20, an: 6},
 		{name: "issue-import", owner: "data", upstream: "github", age: 5 * day, activations: 240, an: 30},
 		{name: "ci-smoke", owner: "platform", upstream: "openai", age: 3 * day, lasts: 7 * day, tokens: 2_000_000, an: 9},
 		{name: "nightly-review", owner: "platform", upstream: "anthropic", age: 13 * time.Hour, lasts: 24 * time.Hour, activations: 500, tokens: 1_000_000, dollars: 5, models: []string{"claude-haiku-4-5"}, an: 33,
-			refused: map[limiter.Code]float64{limiter.CodeRateLimited: 1}},
+			refused: map[record.Code]float64{record.CodeRateLimited: 1}},
 	}
 	random := rand.New(rand.NewPCG(7, 7)) // the same pictures each time
 	ids, keys := map[string]string{}, map[string]*limiter.Live{}
@@ -133,9 +134,9 @@ func livedMonth(t *testing.T, dir string, names []string) map[string]string {
 				if err != nil {
 					t.Fatal(err)
 				}
-				spec := &limiter.Key{Name: k.name, Owner: k.owner, Upstream: k.upstream, Custody: limiter.CustodyHeld, Limit: limiter.NoLimits(), SelfRevoke: true}
+				spec := &record.Key{Name: k.name, Owner: k.owner, Upstream: k.upstream, Custody: record.CustodyHeld, Limit: record.NoLimits(), SelfRevoke: true}
 				spec.Scope.Models = k.models
-				for kind, n := range map[limiter.Kind]int64{limiter.Activations: k.activations, limiter.Tokens: k.tokens, limiter.Nanodollars: k.dollars * 1e9} {
+				for kind, n := range map[record.Kind]int64{record.Activations: k.activations, record.Tokens: k.tokens, record.Nanodollars: k.dollars * 1e9} {
 					if n > 0 {
 						spec.Limit[kind] = n
 					}
@@ -172,13 +173,13 @@ func livedMonth(t *testing.T, dir string, names []string) map[string]string {
 
 // use makes one request of a key; a dead one refuses it.
 func use(k *limiter.Live, random *rand.Rand, metered bool, models []string) {
-	var used limiter.Amounts
-	used[limiter.Activations] = 1
-	kinds := limiter.TokenKinds{}
+	var used record.Amounts
+	used[record.Activations] = 1
+	kinds := record.TokenKinds{}
 	if metered {
 		kinds.Input, kinds.Output = 400+random.Int64N(900), 80+random.Int64N(500)
-		used[limiter.Tokens] = kinds.Input + kinds.Output
-		used[limiter.Nanodollars] = kinds.Input*1000 + kinds.Output*5000
+		used[record.Tokens] = kinds.Input + kinds.Output
+		used[record.Nanodollars] = kinds.Input*1000 + kinds.Output*5000
 	}
 	ask := limiter.Ask{Bound: used, Addr: netip.MustParseAddr("10.4.1.20"), Method: "POST", Path: "/v1/messages", Models: slices.Clone(models), Named: len(models) > 0}
 	var g limiter.Grant

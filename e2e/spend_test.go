@@ -14,7 +14,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/till-proxy/till/limiter"
+	"github.com/till-proxy/till/limiter/record"
 )
 
 // till counts in whole numbers, and so does this: dollars per million tokens
@@ -209,7 +209,7 @@ func TestACapWorth1000AnswersIsNeverPassedAndNearlyAllUsed(t *testing.T) {
 			if test.stream {
 				body = strings.Replace(body, `{"model"`, `{"stream":true,"stream_options":{"include_usage":true},"model"`, 1)
 			}
-			fields := object{"max_spend_usd": limiter.FormatUSD(worth * each), "fit": false}
+			fields := object{"max_spend_usd": record.FormatUSD(worth * each), "fit": false}
 			if test.tokens {
 				fields = object{"max_tokens": worth * (spendInput + 100), "fit": false}
 			}
@@ -217,16 +217,16 @@ func TestACapWorth1000AnswersIsNeverPassedAndNearlyAllUsed(t *testing.T) {
 			answers := s.spendAll(key, body, 100, int(3*worth/100), false)
 			s.used(id)
 			if u.nano.Load() > worth*each || u.tokens.Load() > worth*(spendInput+100) || answers != u.answers.Load() {
-				t.Errorf("%d answers of %d, $%s of $%s", answers, worth, limiter.FormatUSD(u.nano.Load()), limiter.FormatUSD(worth*each))
+				t.Errorf("%d answers of %d, $%s of $%s", answers, worth, record.FormatUSD(u.nano.Load()), record.FormatUSD(worth*each))
 			}
 			if 100*answers < 99*worth {
 				t.Errorf("%d answers, want at least 99 %% of %d", answers, worth)
 			}
 			k := s.show(id)
-			if test.tokens && int64(k["used_tokens"].(float64)) != u.tokens.Load() || !test.tokens && k["used_spend_usd"] != limiter.FormatUSD(u.nano.Load()) {
-				t.Errorf("the books say %v tokens, $%v; the upstream %d and $%s", k["used_tokens"], k["used_spend_usd"], u.tokens.Load(), limiter.FormatUSD(u.nano.Load()))
+			if test.tokens && int64(k["used_tokens"].(float64)) != u.tokens.Load() || !test.tokens && k["used_spend_usd"] != record.FormatUSD(u.nano.Load()) {
+				t.Errorf("the books say %v tokens, $%v; the upstream %d and $%s", k["used_tokens"], k["used_spend_usd"], u.tokens.Load(), record.FormatUSD(u.nano.Load()))
 			}
-			t.Logf("%d answers of %d, %d tokens, $%s of $%s", answers, worth, u.tokens.Load(), limiter.FormatUSD(u.nano.Load()), limiter.FormatUSD(worth*each))
+			t.Logf("%d answers of %d, %d tokens, $%s of $%s", answers, worth, u.tokens.Load(), record.FormatUSD(u.nano.Load()), record.FormatUSD(worth*each))
 		})
 	}
 }
@@ -258,12 +258,12 @@ func TestNothingThatGoesWrongPassesACap(t *testing.T) {
 				answers := s.spendAll(key, body, 20, 0, true)
 				s.used(id)
 				if spent := u.nano.Load(); spent > 100_000_000 {
-					t.Errorf("$%s of $0.10 after %d answers", limiter.FormatUSD(spent), answers)
+					t.Errorf("$%s of $0.10 after %d answers", record.FormatUSD(spent), answers)
 				}
 				if answers == 0 {
 					t.Error("no answer at all")
 				}
-				t.Logf("%d answers, $%s of $0.10", u.answers.Load(), limiter.FormatUSD(u.nano.Load()))
+				t.Logf("%d answers, $%s of $0.10", u.answers.Load(), record.FormatUSD(u.nano.Load()))
 			})
 		}
 	}
@@ -281,9 +281,9 @@ func TestADollarWithSlowAnswersIsADollar(t *testing.T) {
 	answers := s.spendAll(key, body, 30, 0, false)
 	s.used(id)
 	if spent := u.nano.Load(); spent > 1_000_000_000 || answers != 4 {
-		t.Errorf("%d answers, $%s of $1", answers, limiter.FormatUSD(spent))
+		t.Errorf("%d answers, $%s of $1", answers, record.FormatUSD(spent))
 	}
-	t.Logf("%d answers, $%s of $1", answers, limiter.FormatUSD(u.nano.Load()))
+	t.Logf("%d answers, $%s of $1", answers, record.FormatUSD(u.nano.Load()))
 }
 
 // TestACapHoldsOverKill9 kills the server twice on the way, or twenty times with
@@ -311,7 +311,7 @@ func TestACapHoldsOverKill9(t *testing.T) {
 			if test.stream {
 				body = strings.Replace(body, `{"model"`, `{"stream":true,"model"`, 1)
 			}
-			fields := object{"max_spend_usd": limiter.FormatUSD(worth * each), "fit": false}
+			fields := object{"max_spend_usd": record.FormatUSD(worth * each), "fit": false}
 			if test.tokens {
 				fields = object{"max_tokens": worth * (spendInput + 100), "fit": false}
 			}
@@ -350,10 +350,10 @@ func TestACapHoldsOverKill9(t *testing.T) {
 			s.spendAll(key, body, 20, 0, true)
 			s.used(id)
 			if spent := u.nano.Load(); spent > worth*each || u.tokens.Load() > worth*(spendInput+100) {
-				t.Errorf("%d tokens, $%s of $%s", u.tokens.Load(), limiter.FormatUSD(spent), limiter.FormatUSD(worth*each))
+				t.Errorf("%d tokens, $%s of $%s", u.tokens.Load(), record.FormatUSD(spent), record.FormatUSD(worth*each))
 			}
 			t.Logf("%d answers of %d, %d of them after the kills; $%s of $%s", u.answers.Load(), worth, u.answers.Load()-killed,
-				limiter.FormatUSD(u.nano.Load()), limiter.FormatUSD(worth*each))
+				record.FormatUSD(u.nano.Load()), record.FormatUSD(worth*each))
 		})
 	}
 }
@@ -371,8 +371,8 @@ func TestAnUpstreamThatSendsMoreThanAskedKillsTheKey(t *testing.T) {
 	if status, code := s.sendBody(key, spendBody); status != http.StatusPaymentRequired || code != "till_spend_exhausted" {
 		t.Errorf("then: %d %s", status, code)
 	}
-	if used := s.show(id)["used_spend_usd"]; used != limiter.FormatUSD(u.nano.Load()) {
-		t.Errorf("the books say $%v, the bill is $%s", used, limiter.FormatUSD(u.nano.Load()))
+	if used := s.show(id)["used_spend_usd"]; used != record.FormatUSD(u.nano.Load()) {
+		t.Errorf("the books say $%v, the bill is $%s", used, record.FormatUSD(u.nano.Load()))
 	}
 }
 

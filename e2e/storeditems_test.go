@@ -11,7 +11,7 @@ import (
 	"sync"
 	"testing"
 
-	"github.com/till-proxy/till/limiter"
+	"github.com/till-proxy/till/limiter/record"
 )
 
 // keeper is a stand-in for OpenAI's Responses API that stores what it answers, as
@@ -199,7 +199,7 @@ func TestLoopsThatLeaveThoughtsAtTheVendorRunOnSmallKeys(t *testing.T) {
 					t.Errorf("%s: %q, %v", runs[2*i], o.Text, o.Error)
 				}
 				// Both loops with a model are alike.
-				if used, billed := s.show(ids[i])["used_spend_usd"], limiter.FormatUSD(k.nano[runs[2*i]]/2); used != billed {
+				if used, billed := s.show(ids[i])["used_spend_usd"], record.FormatUSD(k.nano[runs[2*i]]/2); used != billed {
 					t.Errorf("%s: the books say $%v, the vendor $%s", runs[2*i], used, billed)
 				}
 			}

@@ -4,7 +4,7 @@ import (
 	"net/http"
 	"testing"
 
-	"github.com/till-proxy/till/limiter"
+	"github.com/till-proxy/till/limiter/record"
 )
 
 // TestAStreamOfAnotherTypeIsMeasured: servers send events as text, as bytes, or
@@ -25,7 +25,7 @@ func TestAStreamOfAnotherTypeIsMeasured(t *testing.T) {
 		if want := chatWord + "data: [DONE]\n\n"; res.StatusCode != http.StatusOK || got != want {
 			t.Errorf("%q: %d, and the client gets %q", kind, res.StatusCode, got)
 		}
-		if spent, want := s.spent(id), limiter.FormatUSD(1000*2_000+14_000*200+300*10_000); spent != want {
+		if spent, want := s.spent(id), record.FormatUSD(1000*2_000+14_000*200+300*10_000); spent != want {
 			t.Errorf("%q: charged $%s, want $%s", kind, spent, want)
 		}
 	}

@@ -13,7 +13,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/till-proxy/till/limiter"
+	"github.com/till-proxy/till/limiter/record"
 	"github.com/till-proxy/till/upstream/upstreamtest"
 )
 
@@ -51,7 +51,7 @@ func (c *cell) rest() int64 { return c.cap - c.bill }
 func (c *cell) ratio() float64 { return float64(c.rest()) / float64(c.needs) }
 
 func (c *cell) String() string {
-	return fmt.Sprintf("%-11s %7d %4s %6d %5d %5d %8.1f %% %9.1f %% %9s %9s %7.2f  %s", c.agent, c.context, "$"+limiter.FormatUSD(c.cap), c.requests, c.busy, c.left,
+	return fmt.Sprintf("%-11s %7d %4s %6d %5d %5d %8.1f %% %9.1f %% %9s %9s %7.2f  %s", c.agent, c.context, "$"+record.FormatUSD(c.cap), c.requests, c.busy, c.left,
 		100*float64(c.bill)/float64(c.cap), 100*float64(c.charged)/float64(c.cap), cents(c.rest()), cents(c.needs), c.ratio(), c.why)
 }
 
@@ -63,10 +63,10 @@ const cellHead = "agent       context  key requests  429  left    spent     char
 func (c *cell) check(t *testing.T, strict bool) {
 	t.Helper()
 	if c.bill > c.cap {
-		t.Errorf("%s\nthe vendor's bill is $%s", c, limiter.FormatUSD(c.bill))
+		t.Errorf("%s\nthe vendor's bill is $%s", c, record.FormatUSD(c.bill))
 	}
 	if c.charged < c.bill || c.left == 0 && c.charged != c.bill {
-		t.Errorf("%s\nthe vendor bills $%s, till charged $%s", c, limiter.FormatUSD(c.bill), limiter.FormatUSD(c.charged))
+		t.Errorf("%s\nthe vendor bills $%s, till charged $%s", c, record.FormatUSD(c.bill), record.FormatUSD(c.charged))
 	}
 	if !strict {
 		return
@@ -83,7 +83,7 @@ func (c *cell) check(t *testing.T, strict bool) {
 func (c *cell) settle(s *server, b *biller, id string, refused []byte) {
 	s.t.Helper()
 	s.used(id)
-	nano, err := limiter.ParseUSD(s.show(id)["used_spend_usd"].(string))
+	nano, err := record.ParseUSD(s.show(id)["used_spend_usd"].(string))
 	if err != nil {
 		s.t.Fatal(err)
 	}

@@ -11,7 +11,7 @@ import (
 	"sync/atomic"
 	"testing"
 
-	"github.com/till-proxy/till/limiter"
+	"github.com/till-proxy/till/limiter/record"
 )
 
 // countedVendor is an API of Anthropic's shape that counts a token for four bytes
@@ -148,8 +148,8 @@ func TestWhatTheBoundKeepsOutIsCountedByTheVendor(t *testing.T) {
 		}
 		n := s.used(id)
 		k := s.show(id)
-		if spent, _ := k["used_spend_usd"].(string); test.status == 200 && test.fields["max_spend_usd"] != nil && (spent != limiter.FormatUSD(countedCost) || n != 1) {
-			t.Errorf("%s: charged $%s and %d activations, want $%s and 1", test.name, spent, n, limiter.FormatUSD(countedCost))
+		if spent, _ := k["used_spend_usd"].(string); test.status == 200 && test.fields["max_spend_usd"] != nil && (spent != record.FormatUSD(countedCost) || n != 1) {
+			t.Errorf("%s: charged $%s and %d activations, want $%s and 1", test.name, spent, n, record.FormatUSD(countedCost))
 		}
 	}
 	sent := *v.header.Load()
@@ -172,7 +172,7 @@ func TestWhatTheBoundKeepsOutIsCountedByTheVendor(t *testing.T) {
 		answers++
 	}
 	s.used(id)
-	t.Logf("$0.30 gave %d answers of $%s", answers, limiter.FormatUSD(countedCost))
+	t.Logf("$0.30 gave %d answers of $%s", answers, record.FormatUSD(countedCost))
 	if want := int64(0.30*1e9) / countedCost; answers < want-1 || answers > want {
 		t.Errorf("%d answers, want %d or one less", answers, want)
 	}
@@ -204,7 +204,7 @@ func TestWhatOthersHoldIsCountedFor(t *testing.T) {
 		t.Errorf("counted %d times, want 2", n)
 	}
 	s.used(id)
-	if want := limiter.FormatUSD(2 * countedCost); s.show(id)["used_spend_usd"] != want {
+	if want := record.FormatUSD(2 * countedCost); s.show(id)["used_spend_usd"] != want {
 		t.Errorf("$%s is charged, want $%s", s.show(id)["used_spend_usd"], want)
 	}
 }

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/till-proxy/till/limiter"
+	"github.com/till-proxy/till/limiter/record"
 	"github.com/till-proxy/till/limiter/store"
 	"github.com/till-proxy/till/scope"
 )
@@ -18,8 +19,8 @@ import (
 func TestTheKeysAboveLimitRateAndConcurrency(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
-	p := w.mint(delegating(activations(1000), func(k *limiter.Key) {
-		k.Rate = limiter.Rate{N: 10, Per: time.Minute}
+	p := w.mint(delegating(activations(1000), func(k *record.Key) {
+		k.Rate = record.Rate{N: 10, Per: time.Minute}
 		k.MaxConcurrency = 2
 	}))
 	a, b := p.mustChild(activations(100)), p.mustChild(activations(100)) // two of ten
@@ -32,12 +33,12 @@ func TestTheKeysAboveLimitRateAndConcurrency(t *testing.T) {
 		t.Fatal(refusal)
 	}
 	for _, k := range []*key{p, a, b} {
-		if code := k.use(); code != limiter.CodeConcurrency {
+		if code := k.use(); code != record.CodeConcurrency {
 			t.Errorf("a third at a time: %q", code)
 		}
 	}
-	one.Settle(limiter.Amounts{1})
-	two.Settle(limiter.Amounts{1})
+	one.Settle(record.Amounts{1})
+	two.Settle(record.Amounts{1})
 	for range 3 {
 		if code := a.use(); code != "" {
 			t.Fatal(code)
@@ -47,7 +48,7 @@ func TestTheKeysAboveLimitRateAndConcurrency(t *testing.T) {
 		}
 	}
 	for _, k := range []*key{p, a, b} {
-		if code := k.use(); code != limiter.CodeRateLimited {
+		if code := k.use(); code != record.CodeRateLimited {
 			t.Errorf("the eleventh in a minute: %q", code)
 		}
 	}
@@ -64,7 +65,7 @@ func TestAKeyAboveThatIsNarrowedLaterBindsItsChildren(t *testing.T) {
 	if code := c.use(models("big")); code != "" {
 		t.Fatal(code)
 	}
-	_, err := w.Change(ctx, limiter.Operator, p.id, 0, func(k *limiter.Key) error {
+	_, err := w.Change(ctx, limiter.Operator, p.id, 0, func(k *record.Key) error {
 		k.Scope = scope.Scope{Models: []string{"small*"}, IPs: []netip.Prefix{netip.MustParsePrefix("192.0.2.0/24")}}
 		return nil
 	})
@@ -80,11 +81,11 @@ func TestAKeyAboveThatIsNarrowedLaterBindsItsChildren(t *testing.T) {
 	}
 	for _, ask := range []struct {
 		model, addr string
-		want        limiter.Code
+		want        record.Code
 	}{
 		{"small-1", "192.0.2.9", ""},
-		{"big", "192.0.2.9", limiter.CodeModelNotAllowed},
-		{"small-1", "198.51.100.1", limiter.CodeIPNotAllowed},
+		{"big", "192.0.2.9", record.CodeModelNotAllowed},
+		{"small-1", "198.51.100.1", record.CodeIPNotAllowed},
 	} {
 		if code := c.use(models(ask.model), from(ask.addr)); code != ask.want {
 			t.Errorf("%s from %s: %q, want %q", ask.model, ask.addr, code, ask.want)
@@ -113,7 +114,7 @@ func TestAtMostAHundredChildrenLiveAtATime(t *testing.T) {
 	if _, _, err := w.Revoke(ctx, limiter.Operator, p.id, ""); err != nil {
 		t.Fatal(err)
 	}
-	if v := last.view(); v.Status != limiter.Revoked || p.view().Children != 0 {
+	if v := last.view(); v.Status != record.Revoked || p.view().Children != 0 {
 		t.Errorf("after the revocation: %s, %d children", v.Status, p.view().Children)
 	}
 }
@@ -121,7 +122,7 @@ func TestAtMostAHundredChildrenLiveAtATime(t *testing.T) {
 func TestACarveCountsInTheWindowInWhichItWasMade(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
-	p := w.mint(delegating(activations(100), func(k *limiter.Key) { k.Renews = limiter.Daily }))
+	p := w.mint(delegating(activations(100), func(k *record.Key) { k.Renews = record.Daily }))
 	old := p.mustChild(activations(60))
 	if got := p.left(); got != 39 {
 		t.Errorf("%d left today, want 39", got)
@@ -145,16 +146,16 @@ func TestACarveCountsInTheWindowInWhichItWasMade(t *testing.T) {
 func TestWhoMintedAParentSeesItsChildrenAndTheirRoleBinds(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
-	role := limiter.NewRole()
-	role.Permissions = []limiter.Permission{limiter.KeysCreate, limiter.KeysRead}
-	role.Budget.Limit[limiter.Activations] = 7
-	w.roles = map[string]limiter.Role{"crew": role}
+	role := record.NewRole()
+	role.Permissions = []record.Permission{record.KeysCreate, record.KeysRead}
+	role.Budget.Limit[record.Activations] = 7
+	w.roles = map[string]record.Role{"crew": role}
 	if err := w.SetRoles(w.roles); err != nil {
 		t.Fatal(err)
 	}
 	ann := limiter.Caller{Name: "ann", Token: "tok_ann", Role: "crew"}
 	bob := limiter.Caller{Name: "bob", Token: "tok_bob", Role: "crew"}
-	p := w.mintBy(ann, delegating(activations(100), func(k *limiter.Key) { k.Role = "crew" }))
+	p := w.mintBy(ann, delegating(activations(100), func(k *record.Key) { k.Role = "crew" }))
 	c := p.mustChild(delegating(activations(50)))
 	leaf := c.mustChild(activations(20))
 	for _, k := range []*key{p, c, leaf} {
@@ -199,7 +200,7 @@ func TestATreeSurvivesRestoreAndRepairInBalance(t *testing.T) {
 	w.open(w.disk.Open())
 	w.balance(t)
 	for _, k := range []*key{root, p, c} {
-		if code := k.use(); code != limiter.CodeKeySuspended {
+		if code := k.use(); code != record.CodeKeySuspended {
 			t.Errorf("a key of a backup: %q", code)
 		}
 		if _, err := w.Resume(ctx, limiter.Operator, k.id); err != nil {
@@ -239,10 +240,10 @@ func TestATreeSurvivesRestoreAndRepairInBalance(t *testing.T) {
 func TestWhereAMintCostsNothingOnlySoManyAMinuteAreMade(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
-	root := w.mint(func(k *limiter.Key) { k.Delegate, k.ExpiresAt = true, w.clock.time().Add(time.Hour) })
+	root := w.mint(func(k *record.Key) { k.Delegate, k.ExpiresAt = true, w.clock.time().Add(time.Hour) })
 	below := []*key{root, root.mustChild(delegating()), root.mustChild(delegating(activations(100)))}
 	made := 2
-	var refusal *limiter.Refusal
+	var refusal *record.Refusal
 	for i := 0; refusal == nil && made < 200; i++ {
 		c, err := below[i%len(below)].child(activations(1))
 		if errors.As(err, &refusal) {
@@ -256,7 +257,7 @@ func TestWhereAMintCostsNothingOnlySoManyAMinuteAreMade(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if made != 60 || refusal == nil || refusal.Code != limiter.CodeRateLimited || refusal.RetryAfter <= 0 {
+	if made != 60 || refusal == nil || refusal.Code != record.CodeRateLimited || refusal.RetryAfter <= 0 {
 		t.Errorf("%d minted, then %v", made, refusal)
 	}
 	w.clock.advance(time.Second)
@@ -277,22 +278,22 @@ func TestTheTextOfAKeyIsBounded(t *testing.T) {
 	for i := range 33 {
 		large[strconv.Itoa(i)] = strings.Repeat("x", 512)
 	}
-	full := func(k *limiter.Key) { k.Metadata = large }
-	spec := &limiter.Key{Upstream: "openai", Custody: limiter.CustodyHeld, Limit: limiter.NoLimits(), Metadata: large}
-	var wrong *limiter.InvalidError
+	full := func(k *record.Key) { k.Metadata = large }
+	spec := &record.Key{Upstream: "openai", Custody: record.CustodyHeld, Limit: record.NoLimits(), Metadata: large}
+	var wrong *record.InvalidError
 	if _, err := w.tryMint(limiter.Operator, spec); !errors.As(err, &wrong) || !strings.Contains(err.Error(), "16384 bytes") {
 		t.Errorf("a mint: %v", err)
 	}
 	k := w.mint(delegating(activations(10)))
-	if _, err := k.child(func(c *limiter.Key) { activations(1)(c); full(c) }); !errors.As(err, &wrong) {
+	if _, err := k.child(func(c *record.Key) { activations(1)(c); full(c) }); !errors.As(err, &wrong) {
 		t.Errorf("a holder's mint: %v", err)
 	}
-	if _, err := w.Change(ctx, limiter.Operator, k.id, 0, func(k *limiter.Key) error { full(k); return nil }); !errors.As(err, &wrong) {
+	if _, err := w.Change(ctx, limiter.Operator, k.id, 0, func(k *record.Key) error { full(k); return nil }); !errors.As(err, &wrong) {
 		t.Errorf("a change: %v", err)
 	}
 	delete(large, "32")
 	delete(large, "31")
-	if _, err := k.child(func(c *limiter.Key) { activations(1)(c); full(c) }); err != nil {
+	if _, err := k.child(func(c *record.Key) { activations(1)(c); full(c) }); err != nil {
 		t.Errorf("as much as there may be: %v", err)
 	}
 }

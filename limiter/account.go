@@ -3,6 +3,8 @@ package limiter
 import (
 	"sync"
 	"time"
+
+	"github.com/till-proxy/till/limiter/record"
 )
 
 // account is one budget in memory: a key's, or the one that all keys of a
@@ -19,34 +21,34 @@ import (
 type account struct {
 	mu sync.Mutex // guards everything below, and what embeds the account
 
-	id      accountID
+	id      record.AccountID
 	forRole bool // its limit is what the configuration says
 	absent  bool // its role is not in the configuration
-	limit   Amounts
-	given   Amounts // of its record's limit: to children, or back to a parent
-	back    Amounts // of this, to a parent
+	limit   record.Amounts
+	given   record.Amounts // of its record's limit: to children, or back to a parent
+	back    record.Amounts // of this, to a parent
 	lineage uint64
-	renews  Renewal
-	epoch   int64   // the window that everything below is about; see renew
-	past    Amounts // used in windows before
-	counted Amounts // of this, the durable sum over all keys holds so much
-	booked  Amounts // of this, so much stood in the history when it was read
-	kinds   TokenKinds
+	renews  record.Renewal
+	epoch   int64          // the window that everything below is about; see renew
+	past    record.Amounts // used in windows before
+	counted record.Amounts // of this, the durable sum over all keys holds so much
+	booked  record.Amounts // of this, so much stood in the history when it was read
+	kinds   record.TokenKinds
 
-	reserved Amounts // durable; requests are served from it
-	spent    Amounts // settled
-	held     Amounts // bounds of the requests in flight
+	reserved record.Amounts // durable; requests are served from it
+	spent    record.Amounts // settled
+	held     record.Amounts // bounds of the requests in flight
 
 	slot *slot // nil when there is no block
 
 	asked   bool    // a block is on its way
 	refill  *refill // what parked callers wait for; nil when nobody does
 	parked  int
-	waiting Amounts // bounds of the parked callers
-	pending int     // saves on their way
+	waiting record.Amounts // bounds of the parked callers
+	pending int            // saves on their way
 	pace    pace
-	late    int     // blocks until they are asked for as late as usual again
-	mean    Amounts // recent mean bound, for kinds counted in more than ones
+	late    int            // blocks until they are asked for as late as usual again
+	mean    record.Amounts // recent mean bound, for kinds counted in more than ones
 
 	line   []*turn // of requests that wait for what others hold
 	passed int     // admitted while the first of them waited
@@ -67,12 +69,12 @@ type refill struct {
 
 // restore takes over what the store says. Everything reserved counts as
 // spent: what was not has been given back, or recovered from the shadow.
-func (a *account) restore(r *accountRecord) {
-	a.limit, a.lineage = r.kept(), r.Lineage
+func (a *account) restore(r *record.Account) {
+	a.limit, a.lineage = r.Kept(), r.Lineage
 	a.given, a.back = r.Given, r.Returned
 	a.epoch, a.past, a.booked = r.Epoch, r.Past, r.Booked
 	a.reserved, a.spent = r.Reserved, r.Reserved
-	a.counted, a.kinds = r.counted(), r.Kinds
+	a.counted, a.kinds = r.Counted(), r.Kinds
 	a.first, a.firstDurable = r.First, r.First != 0
 	a.last, a.pin, a.addr = r.Last, r.Pin, r.Addr
 }
@@ -91,11 +93,11 @@ const (
 // judge says whether the bound can be debited, and which kind decides.
 // strict is set when an activation in flight can no longer come back, so that
 // a key is spent as soon as its last activation was admitted.
-func (a *account) judge(bound *Amounts, strict bool) (verdict, Kind) {
-	answer, which := fits, Kind(0)
+func (a *account) judge(bound *record.Amounts, strict bool) (verdict, record.Kind) {
+	answer, which := fits, record.Kind(0)
 	for i := range bound {
-		k, limit := Kind(i), a.limit[i]
-		if limit == NoLimit {
+		k, limit := record.Kind(i), a.limit[i]
+		if limit == record.NoLimit {
 			continue
 		}
 		b := bound[i]
@@ -110,7 +112,7 @@ func (a *account) judge(bound *Amounts, strict bool) (verdict, Kind) {
 			continue
 		}
 		final := left + a.held[i] // what would be left if everything came back
-		if strict && (k == Activations || k == Attempts) {
+		if strict && (k == record.Activations || k == record.Attempts) {
 			final = left
 		}
 		switch {
@@ -126,13 +128,13 @@ func (a *account) judge(bound *Amounts, strict bool) (verdict, Kind) {
 }
 
 // debit holds the bound. The caller has judged that it fits.
-func (a *account) debit(bound *Amounts, now int64) {
+func (a *account) debit(bound *record.Amounts, now int64) {
 	for i, b := range bound {
 		if b == 0 {
 			continue
 		}
 		a.held[i] += b
-		a.slot.set(Kind(i), a.spent[i]+a.held[i])
+		a.slot.set(record.Kind(i), a.spent[i]+a.held[i])
 		if a.mean[i] == 0 {
 			a.mean[i] = b
 		} else {
@@ -154,11 +156,11 @@ func (a *account) used(now int64) {
 const maxUse = 1 << 50
 
 // more adds what was used, up to what an account can hold.
-func more(a, b int64) int64 { return min(a+b, maxAmount) }
+func more(a, b int64) int64 { return min(a+b, record.MaxAmount) }
 
 // settle ends a hold of an epoch: the bound is released, what was used is
 // spent. In another window than that of the hold neither is there any more.
-func (a *account) settle(epoch int64, bound, used *Amounts) {
+func (a *account) settle(epoch int64, bound, used *record.Amounts) {
 	if epoch != a.epoch {
 		for i, n := range used {
 			a.past[i] = more(a.past[i], n)
@@ -171,7 +173,7 @@ func (a *account) settle(epoch int64, bound, used *Amounts) {
 		}
 		a.held[i] -= bound[i]
 		a.spent[i] = more(a.spent[i], used[i])
-		a.slot.set(Kind(i), a.spent[i]+a.held[i])
+		a.slot.set(record.Kind(i), a.spent[i]+a.held[i])
 	}
 	a.call(0)
 }
@@ -179,7 +181,7 @@ func (a *account) settle(epoch int64, bound, used *Amounts) {
 // overdrawn reports whether more was used than is durably reserved.
 func (a *account) overdrawn() bool {
 	for i, limit := range a.limit {
-		if limit != NoLimit && a.spent[i]+a.held[i] > a.reserved[i] {
+		if limit != record.NoLimit && a.spent[i]+a.held[i] > a.reserved[i] {
 			return true
 		}
 	}
@@ -188,9 +190,9 @@ func (a *account) overdrawn() bool {
 
 // cover lets a record reserve all that was taken, and returns by how much that
 // raised it.
-func (a *account) cover(rec *accountRecord) (raised Amounts) {
+func (a *account) cover(rec *record.Account) (raised record.Amounts) {
 	for i, limit := range a.limit {
-		if n := a.spent[i] + a.held[i] - rec.Reserved[i]; limit != NoLimit && rec.Limit[i] != NoLimit && n > 0 {
+		if n := a.spent[i] + a.held[i] - rec.Reserved[i]; limit != record.NoLimit && rec.Limit[i] != record.NoLimit && n > 0 {
 			rec.Reserved[i] += n
 			raised[i] = n
 		}
@@ -211,16 +213,16 @@ func (a *account) unsettled() bool {
 // blocks ahead, so that a power cut takes nothing from it.
 func (a *account) wantsAhead() bool {
 	for i, limit := range a.limit {
-		if limit == NoLimit || a.held[i]+a.spent[i] == 0 {
+		if limit == record.NoLimit || a.held[i]+a.spent[i] == 0 {
 			continue
 		}
 		free := limit - a.reserved[i]
-		ahead := a.ahead(Kind(i), free)
+		ahead := a.ahead(record.Kind(i), free)
 		least := ahead / 3
 		if a.late > 0 {
 			least = ahead
 		}
-		if free > 0 && ahead > a.unit(Kind(i)) && a.reserved[i]-a.spent[i]-a.held[i] < least {
+		if free > 0 && ahead > a.unit(record.Kind(i)) && a.reserved[i]-a.spent[i]-a.held[i] < least {
 			return true
 		}
 	}
@@ -228,8 +230,8 @@ func (a *account) wantsAhead() bool {
 }
 
 // unit is what one request takes of a kind.
-func (a *account) unit(k Kind) int64 {
-	if k == Activations || k == Attempts {
+func (a *account) unit(k record.Kind) int64 {
+	if k == record.Activations || k == record.Attempts {
 		return 1
 	}
 	return max(a.mean[k], 1)
@@ -248,7 +250,7 @@ const (
 // ahead is how much to reserve beyond what callers wait for: what the key is
 // likely to use in the next 20 ms, and never more than a sixteenth of what
 // may still be reserved.
-func (a *account) ahead(k Kind, free int64) int64 {
+func (a *account) ahead(k record.Kind, free int64) int64 {
 	unit := a.unit(k)
 	most := int64(maxAhead)
 	if a.late > 0 {
@@ -260,9 +262,9 @@ func (a *account) ahead(k Kind, free int64) int64 {
 
 // want is how much of a kind the next block should hold, given what the
 // durable record still allows.
-func (a *account) want(k Kind, limit, reserved int64) int64 {
+func (a *account) want(k record.Kind, limit, reserved int64) int64 {
 	over := a.spent[k] + a.held[k] - a.reserved[k] // an overdraft, or minus what is unused
-	if limit == NoLimit {
+	if limit == record.NoLimit {
 		return 0
 	}
 	free := limit - reserved
@@ -278,11 +280,11 @@ func (a *account) want(k Kind, limit, reserved int64) int64 {
 }
 
 // unused is what is reserved and neither spent nor held.
-func (a *account) unused() (Amounts, bool) {
-	var free Amounts
+func (a *account) unused() (record.Amounts, bool) {
+	var free record.Amounts
 	any := false
 	for i, limit := range a.limit {
-		if limit == NoLimit {
+		if limit == record.NoLimit {
 			continue
 		}
 		if n := a.reserved[i] - a.spent[i] - a.held[i]; n > 0 {
@@ -293,10 +295,10 @@ func (a *account) unused() (Amounts, bool) {
 }
 
 // remaining is what is left of each limit once everything held is spent.
-func (a *account) remaining() Amounts {
-	left := NoLimits()
+func (a *account) remaining() record.Amounts {
+	left := record.NoLimits()
 	for i, limit := range a.limit {
-		if limit != NoLimit {
+		if limit != record.NoLimit {
 			left[i] = max(limit-a.spent[i]-a.held[i], 0)
 		}
 	}
@@ -307,7 +309,7 @@ func (a *account) remaining() Amounts {
 // because nothing is limited.
 func (a *account) recorded() bool {
 	for i, limit := range a.limit {
-		if limit == NoLimit && a.reserved[i] != a.spent[i]+a.held[i] {
+		if limit == record.NoLimit && a.reserved[i] != a.spent[i]+a.held[i] {
 			return false
 		}
 	}
@@ -315,15 +317,15 @@ func (a *account) recorded() bool {
 }
 
 // taken is used + held: what the shadow must show.
-func (a *account) taken() Amounts {
-	var t Amounts
+func (a *account) taken() record.Amounts {
+	var t record.Amounts
 	for i := range t {
 		t[i] = a.spent[i] + a.held[i]
 	}
 	return t
 }
 
-func (a *account) park(bound *Amounts) *refill {
+func (a *account) park(bound *record.Amounts) *refill {
 	if a.refill == nil {
 		a.refill = &refill{done: make(chan struct{})}
 	}
@@ -335,7 +337,7 @@ func (a *account) park(bound *Amounts) *refill {
 	return a.refill
 }
 
-func (a *account) unpark(bound *Amounts) {
+func (a *account) unpark(bound *record.Amounts) {
 	a.parked--
 	for i, b := range bound {
 		a.waiting[i] -= b

@@ -14,6 +14,7 @@ import (
 
 	"github.com/oklog/ulid/v2"
 
+	"github.com/till-proxy/till/limiter/record"
 	"github.com/till-proxy/till/limiter/store"
 	"github.com/till-proxy/till/token"
 )
@@ -36,14 +37,14 @@ type AdminToken struct {
 }
 
 // Status is active, expired or revoked.
-func (t *AdminToken) Status(now time.Time) Status {
+func (t *AdminToken) Status(now time.Time) record.Status {
 	switch {
 	case !t.RevokedAt.IsZero():
-		return Revoked
+		return record.Revoked
 	case !t.ExpiresAt.IsZero() && !now.Before(t.ExpiresAt):
-		return Expired
+		return record.Expired
 	}
-	return Active
+	return record.Active
 }
 
 const (
@@ -106,7 +107,7 @@ func (t *tokens) all() []AdminToken {
 
 func (l *liveToken) now() AdminToken {
 	rec := *l.rec
-	rec.LastUsedAt = fromNanos(l.used.Load())
+	rec.LastUsedAt = record.FromNanos(l.used.Load())
 	return rec
 }
 
@@ -120,8 +121,8 @@ func (t *tokens) get(id string) (AdminToken, bool) {
 	return live.now(), true
 }
 
-func tokenKey(id string) []byte       { return append([]byte(spaceTokens+"i/"), id...) }
-func tokenNameKey(name string) []byte { return append([]byte(spaceTokens+"n/"), name...) }
+func tokenKey(id string) []byte       { return append([]byte(record.SpaceTokens+"i/"), id...) }
+func tokenNameKey(name string) []byte { return append([]byte(record.SpaceTokens+"n/"), name...) }
 
 // readTokens loads all tokens.
 func (l *Limiter) readTokens() error {
@@ -130,7 +131,7 @@ func (l *Limiter) readTokens() error {
 		return r.Scan(tokenKey(""), nil, false, func(key, value []byte) (bool, error) {
 			rec := new(AdminToken)
 			if err := json.Unmarshal(value, rec); err != nil {
-				return false, fmt.Errorf("admin token %s: %w: %w", key, errRecord, err)
+				return false, fmt.Errorf("admin token %s: %w: %w", key, record.ErrRecord, err)
 			}
 			l.tokens.put(rec)
 			return true, nil
@@ -151,7 +152,7 @@ func (l *Limiter) Authenticate(_ context.Context, text, from string) (Caller, er
 			rec = live.rec
 		}
 		l.tokens.mu.RUnlock()
-		if rec != nil && rec.Status(now) == Active {
+		if rec != nil && rec.Status(now) == record.Active {
 			live.used.Store(now.UnixNano())
 			return Caller{Name: rec.Name, Token: rec.ID, Role: rec.Role, From: from}, nil
 		}
@@ -182,7 +183,7 @@ type TokenSpec struct {
 // CreateToken makes an admin token. Its role must be within the caller's own,
 // and it ends no later than the caller's own token.
 func (l *Limiter) CreateToken(_ context.Context, by Caller, spec TokenSpec) (AdminToken, error) {
-	if err := l.authorise(by, TokensManage, nil); err != nil {
+	if err := l.authorise(by, record.TokensManage, nil); err != nil {
 		return AdminToken{}, err
 	}
 	now := l.clock.Now().UTC()
@@ -203,14 +204,14 @@ func (l *Limiter) CreateToken(_ context.Context, by Caller, spec TokenSpec) (Adm
 	var old []AdminToken
 	all := l.tokens.all()
 	for _, t := range all {
-		if ended := latest(t.RevokedAt, t.ExpiresAt); t.Status(now) != Active && now.Sub(ended) > keepTokens {
+		if ended := latest(t.RevokedAt, t.ExpiresAt); t.Status(now) != record.Active && now.Sub(ended) > keepTokens {
 			old = append(old, t)
 		} else if t.Name != rec.Name && skeleton(t.Name) == skeleton(rec.Name) {
-			return AdminToken{}, invalid("name", "must not look like that of another token, got %+q", rec.Name)
+			return AdminToken{}, record.Invalid("name", "must not look like that of another token, got %+q", rec.Name)
 		}
 	}
 	if len(all)-len(old) >= maxTokens {
-		return AdminToken{}, invalid("tokens:", "there are %d, and no more are kept: ended ones make room after 90 days", maxTokens)
+		return AdminToken{}, record.Invalid("tokens:", "there are %d, and no more are kept: ended ones make room after 90 days", maxTokens)
 	}
 	err = l.committer.do(func(b *batch) error {
 		for _, t := range old {
@@ -219,13 +220,13 @@ func (l *Limiter) CreateToken(_ context.Context, by Caller, spec TokenSpec) (Adm
 			}
 		}
 		if _, err := b.Get(tokenNameKey(rec.Name)); err == nil {
-			return invalid("name", "must be one that no other token has, got %q", rec.Name)
+			return record.Invalid("name", "must be one that no other token has, got %q", rec.Name)
 		} else if !errors.Is(err, store.ErrNotFound) {
 			return err
 		}
 		return errors.Join(b.Set(tokenNameKey(rec.Name), []byte(rec.ID)), writeToken(b, rec),
 			b.tell(Event{Name: TokenCreated, Token: rec, By: by.Name}),
-			b.audit(by.entry(ActTokenCreate, rec.ID, deltas(nil, rec.facts(now)))))
+			b.audit(by.entry(ActTokenCreate, rec.ID, record.Deltas(nil, rec.facts(now)))))
 	}, func() {
 		for i := range old {
 			l.tokens.drop(&old[i])
@@ -253,15 +254,15 @@ func (l *Limiter) tokenSpec(by Caller, spec *TokenSpec, now time.Time) error {
 	}
 	switch {
 	case spec.Role == "":
-		return invalid("role", "must name a configured role")
-	case spec.Role == OperatorRole && by.Role != OperatorRole:
-		return fmt.Errorf("%w: only the operator gives the role %q", ErrForbidden, OperatorRole)
-	case spec.Role != OperatorRole && l.policy(spec.Role) == nil:
-		return invalid("role", "must name a configured role, got %q; there are: %s", spec.Role, l.roleNames())
+		return record.Invalid("role", "must name a configured role")
+	case spec.Role == record.OperatorRole && by.Role != record.OperatorRole:
+		return fmt.Errorf("%w: only the operator gives the role %q", ErrForbidden, record.OperatorRole)
+	case spec.Role != record.OperatorRole && l.policy(spec.Role) == nil:
+		return record.Invalid("role", "must name a configured role, got %q; there are: %s", spec.Role, l.roleNames())
 	case !spec.ExpiresAt.IsZero() && !spec.ExpiresAt.After(now):
-		return invalid("expires_at", "must be in the future, got %s", stamp(spec.ExpiresAt))
+		return record.Invalid("expires_at", "must be in the future, got %s", record.Stamp(spec.ExpiresAt))
 	}
-	if by.Role == OperatorRole {
+	if by.Role == record.OperatorRole {
 		return nil
 	}
 	if err := l.within(spec.Role, by.Role); err != nil {
@@ -269,7 +270,7 @@ func (l *Limiter) tokenSpec(by Caller, spec *TokenSpec, now time.Time) error {
 	}
 	if own, ok := l.tokens.get(by.Token); ok && !own.ExpiresAt.IsZero() {
 		if spec.ExpiresAt.After(own.ExpiresAt) {
-			return invalid("expires_at", "must not be later than that of your own token, %s", stamp(own.ExpiresAt))
+			return record.Invalid("expires_at", "must not be later than that of your own token, %s", record.Stamp(own.ExpiresAt))
 		}
 		if spec.ExpiresAt.IsZero() {
 			spec.ExpiresAt = own.ExpiresAt
@@ -280,7 +281,7 @@ func (l *Limiter) tokenSpec(by Caller, spec *TokenSpec, now time.Time) error {
 
 // ListTokens returns the tokens that the caller sees, the newest first.
 func (l *Limiter) ListTokens(_ context.Context, by Caller) ([]AdminToken, error) {
-	if err := l.authorise(by, TokensManage, nil); err != nil {
+	if err := l.authorise(by, record.TokensManage, nil); err != nil {
 		return nil, err
 	}
 	all := l.tokens.all()
@@ -292,26 +293,26 @@ func (l *Limiter) ListTokens(_ context.Context, by Caller) ([]AdminToken, error)
 func (l *Limiter) seesToken(by Caller, t *AdminToken) bool {
 	role := l.policy(by.Role)
 	switch {
-	case by.Role == OperatorRole:
+	case by.Role == record.OperatorRole:
 		return true
 	case role == nil || by.Token == "":
 		return false
 	case t.ID == by.Token || t.Token == by.Token:
 		return true
 	}
-	return role.Sees == SeesAll || role.Sees == SeesRole && t.Role == by.Role
+	return role.Sees == record.SeesAll || role.Sees == record.SeesRole && t.Role == by.Role
 }
 
 // RevokeToken ends an admin token for ever. Revoking twice changes nothing.
 func (l *Limiter) RevokeToken(_ context.Context, by Caller, id string) (AdminToken, error) {
-	if err := l.authorise(by, TokensManage, nil); err != nil {
+	if err := l.authorise(by, record.TokensManage, nil); err != nil {
 		return AdminToken{}, err
 	}
 	seen, ok := l.tokens.get(id)
 	if !ok || !l.seesToken(by, &seen) {
 		return AdminToken{}, store.ErrNotFound
 	}
-	if by.Role != OperatorRole && seen.ID != by.Token && seen.Token != by.Token {
+	if by.Role != record.OperatorRole && seen.ID != by.Token && seen.Token != by.Token {
 		if err := l.within(seen.Role, by.Role); err != nil {
 			return AdminToken{}, err
 		}
@@ -341,7 +342,7 @@ func (l *Limiter) endToken(by Caller, action, id string) error {
 		if action == ActTokenLeak {
 			err = b.tell(Event{Name: KeyLeaked, Token: rec, By: by.Name})
 		}
-		return errors.Join(err, writeToken(b, rec), b.audit(by.entry(action, id, deltas(before.facts(now), after.facts(now)))))
+		return errors.Join(err, writeToken(b, rec), b.audit(by.entry(action, id, record.Deltas(before.facts(now), after.facts(now)))))
 	}, func() { l.tokens.put(rec) })
 	if err == nil {
 		l.log.Info("admin token revoked", "token_id", id, "name", rec.Name, "by", by.Name)
@@ -353,7 +354,7 @@ func (l *Limiter) endToken(by Caller, action, id string) error {
 func (t *AdminToken) facts(now time.Time) map[string]any {
 	f := map[string]any{"name": token.Scrub(t.Name), "role": t.Role, "status": string(t.Status(now))}
 	if !t.ExpiresAt.IsZero() {
-		f["expires_at"] = stamp(t.ExpiresAt)
+		f["expires_at"] = record.Stamp(t.ExpiresAt)
 	}
 	return f
 }
@@ -365,7 +366,7 @@ func readToken(r store.Reader, id string) (*AdminToken, error) {
 	}
 	rec := new(AdminToken)
 	if err := json.Unmarshal(v, rec); err != nil {
-		return nil, fmt.Errorf("admin token %s: %w: %w", id, errRecord, err)
+		return nil, fmt.Errorf("admin token %s: %w: %w", id, record.ErrRecord, err)
 	}
 	return rec, nil
 }

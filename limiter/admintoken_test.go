@@ -8,22 +8,23 @@ import (
 	"time"
 
 	"github.com/till-proxy/till/limiter"
+	"github.com/till-proxy/till/limiter/record"
 	"github.com/till-proxy/till/limiter/store"
 	"github.com/till-proxy/till/token"
 )
 
 // roles are some of a team's.
-func teamRoles() map[string]limiter.Role {
-	lead, member, auditor, wide := limiter.NewRole(), limiter.NewRole(), limiter.NewRole(), limiter.NewRole()
-	lead.Permissions = []limiter.Permission{limiter.KeysCreate, limiter.KeysRead, limiter.KeysUpdate, limiter.KeysRevoke, limiter.TokensManage}
-	lead.Sees = limiter.SeesRole
-	lead.Max = limiter.Amounts{limiter.Activations: 500}
+func teamRoles() map[string]record.Role {
+	lead, member, auditor, wide := record.NewRole(), record.NewRole(), record.NewRole(), record.NewRole()
+	lead.Permissions = []record.Permission{record.KeysCreate, record.KeysRead, record.KeysUpdate, record.KeysRevoke, record.TokensManage}
+	lead.Sees = record.SeesRole
+	lead.Max = record.Amounts{record.Activations: 500}
 	member = lead
-	member.Permissions, member.Sees = []limiter.Permission{limiter.KeysCreate, limiter.KeysRead}, limiter.SeesOwn
-	member.Max[limiter.Activations] = 100
-	auditor.Permissions, auditor.Sees = []limiter.Permission{limiter.AuditRead, limiter.KeysRead}, limiter.SeesAll
+	member.Permissions, member.Sees = []record.Permission{record.KeysCreate, record.KeysRead}, record.SeesOwn
+	member.Max[record.Activations] = 100
+	auditor.Permissions, auditor.Sees = []record.Permission{record.AuditRead, record.KeysRead}, record.SeesAll
 	wide.Permissions = member.Permissions
-	return map[string]limiter.Role{"lead": lead, "member": member, "auditor": auditor, "wide": wide}
+	return map[string]record.Role{"lead": lead, "member": member, "auditor": auditor, "wide": wide}
 }
 
 func newTeam(t *testing.T) *world {
@@ -133,7 +134,7 @@ func TestNobodyGivesMoreThanTheyHave(t *testing.T) {
 			t.Errorf("%s gives %s: %v, want %v", test.by.Name, test.role, err, test.want)
 		}
 	}
-	var wrong *limiter.InvalidError
+	var wrong *record.InvalidError
 	for _, spec := range []limiter.TokenSpec{
 		{Name: "", Role: "lead"}, {Name: "operator", Role: "lead"}, {Name: "lena", Role: "lead"}, {Name: "key_x", Role: "lead"},
 		{Name: "new", Role: ""}, {Name: "new", Role: "nosuch"}, {Name: "new", Role: "lead", ExpiresAt: w.clock.time()},
@@ -159,7 +160,7 @@ func TestATokenEndsNoLaterThanTheOneItWasMadeWith(t *testing.T) {
 	if err != nil || !second.ExpiresAt.Equal(ends) {
 		t.Errorf("it ends at %s, %v, want %s", second.ExpiresAt, err, ends)
 	}
-	var wrong *limiter.InvalidError
+	var wrong *record.InvalidError
 	spec := limiter.TokenSpec{Lookup: token.Lookup{3}, Name: "later", Role: "member", ExpiresAt: ends.Add(1)}
 	if _, err := w.CreateToken(ctx, lena, spec); !errors.As(err, &wrong) {
 		t.Errorf("a later end: %v", err)
@@ -255,7 +256,7 @@ func TestNoTokenIsNamedLikeSomebodyElseInTheAuditLog(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		var wrong *limiter.InvalidError
+		var wrong *record.InvalidError
 		if _, err := w.CreateToken(ctx, lead, limiter.TokenSpec{Lookup: lookup, Name: name, Role: "lead"}); !errors.As(err, &wrong) {
 			t.Errorf("a token named %q: %v, want that it is refused", name, err)
 		}
@@ -306,9 +307,9 @@ func TestNamesHoldNothingThatSteersATerminal(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		spec := &limiter.Key{Name: name, Upstream: "mock", Custody: limiter.CustodyHeld, Limit: limiter.NoLimits()}
-		spec.Limit[limiter.Activations] = 1
-		var wrong *limiter.InvalidError
+		spec := &record.Key{Name: name, Upstream: "mock", Custody: record.CustodyHeld, Limit: record.NoLimits()}
+		spec.Limit[record.Activations] = 1
+		var wrong *record.InvalidError
 		if _, err := w.Mint(ctx, limiter.Operator, spec, limiter.Birth{Lookup: lookup}); !errors.As(err, &wrong) {
 			t.Errorf("a key named %q: %v, want that it is refused", name, err)
 		}

@@ -7,12 +7,13 @@ import (
 	"time"
 
 	"github.com/till-proxy/till/limiter"
+	"github.com/till-proxy/till/limiter/record"
 )
 
 func TestRateIsATokenBucket(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
-	k := w.mint(func(k *limiter.Key) { k.Rate = limiter.Rate{N: 60, Per: time.Minute} })
+	k := w.mint(func(k *record.Key) { k.Rate = record.Rate{N: 60, Per: time.Minute} })
 	burst := func() (n int) {
 		for k.use() == "" {
 			n++
@@ -23,7 +24,7 @@ func TestRateIsATokenBucket(t *testing.T) {
 		t.Errorf("a full bucket let %d through, want 60", n)
 	}
 	_, refusal := k.ask()
-	if refusal.Code != limiter.CodeRateLimited || refusal.RetryAfter <= 0 || refusal.RetryAfter > time.Second {
+	if refusal.Code != record.CodeRateLimited || refusal.RetryAfter <= 0 || refusal.RetryAfter > time.Second {
 		t.Errorf("refusal %v, retry after %s", refusal, refusal.RetryAfter)
 	}
 	w.clock.advance(10 * time.Second)
@@ -39,7 +40,7 @@ func TestRateIsATokenBucket(t *testing.T) {
 func TestConcurrencyCountsWhatRuns(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
-	k := w.mint(func(k *limiter.Key) { k.MaxConcurrency = 3 })
+	k := w.mint(func(k *record.Key) { k.MaxConcurrency = 3 })
 	var running []*limiter.Grant
 	for range 3 {
 		g, refusal := k.ask()
@@ -48,10 +49,10 @@ func TestConcurrencyCountsWhatRuns(t *testing.T) {
 		}
 		running = append(running, g)
 	}
-	if code := k.use(); code != limiter.CodeConcurrency {
+	if code := k.use(); code != record.CodeConcurrency {
 		t.Fatalf("a fourth: %q", code)
 	}
-	running[1].Settle(limiter.Amounts{limiter.Activations: 1})
+	running[1].Settle(record.Amounts{record.Activations: 1})
 	if code := k.use(); code != "" {
 		t.Fatalf("after one ended: %s", code)
 	}
@@ -60,7 +61,7 @@ func TestConcurrencyCountsWhatRuns(t *testing.T) {
 func TestEventStreamsHavePlacesOfTheirOwnAndAsMany(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
-	p := w.mint(delegating(activations(1000), func(k *limiter.Key) { k.MaxConcurrency = 2 }))
+	p := w.mint(delegating(activations(1000), func(k *record.Key) { k.MaxConcurrency = 2 }))
 	c := p.mustChild(activations(100))
 	var running []*limiter.Grant
 	for _, k := range []*key{p, c} {
@@ -72,7 +73,7 @@ func TestEventStreamsHavePlacesOfTheirOwnAndAsMany(t *testing.T) {
 			running = append(running, g)
 		}
 	}
-	full := func(when string, streams, requests limiter.Code) {
+	full := func(when string, streams, requests record.Code) {
 		t.Helper()
 		for _, k := range []*key{p, c} {
 			if code := k.use(listens); code != streams {
@@ -83,16 +84,16 @@ func TestEventStreamsHavePlacesOfTheirOwnAndAsMany(t *testing.T) {
 			}
 		}
 	}
-	full("two of each", limiter.CodeConcurrency, limiter.CodeConcurrency)
+	full("two of each", record.CodeConcurrency, record.CodeConcurrency)
 	w.fail(true)
 	w.heal(nil)
-	full("in the store that was opened again", limiter.CodeConcurrency, limiter.CodeConcurrency)
+	full("in the store that was opened again", record.CodeConcurrency, record.CodeConcurrency)
 	if v := p.view(); v.InFlight != 2 {
 		t.Errorf("%d in flight, want 2", v.InFlight)
 	}
-	running[0].Settle(limiter.Amounts{1})
-	full("a stream of the parent ended", "", limiter.CodeConcurrency)
-	running[3].Settle(limiter.Amounts{1})
+	running[0].Settle(record.Amounts{1})
+	full("a stream of the parent ended", "", record.CodeConcurrency)
+	running[3].Settle(record.Amounts{1})
 	full("and a request of the child", "", "")
 	live, refusal := w.Find(ctx, p.lookup)
 	if refusal != nil {
@@ -118,16 +119,16 @@ func TestAKeyEndsThoughAFreeStreamOfItIsOpen(t *testing.T) {
 	if refusal != nil {
 		t.Fatal(refusal)
 	}
-	k.drain(limiter.CodeActivationsExhausted)
+	k.drain(record.CodeActivationsExhausted)
 	if err := w.Ping(ctx); err != nil { // what was on its way to the store is there
 		t.Fatal(err)
 	}
 	if v := k.view(); v.EndedAt.IsZero() {
 		t.Error("it has not ended")
 	}
-	stream.Settle(limiter.Amounts{1})
-	if v := k.view(); v.Used[limiter.Activations] != 2 || v.InFlight != 0 {
-		t.Errorf("%d used, %d in flight", v.Used[limiter.Activations], v.InFlight)
+	stream.Settle(record.Amounts{1})
+	if v := k.view(); v.Used[record.Activations] != 2 || v.InFlight != 0 {
+		t.Errorf("%d used, %d in flight", v.Used[record.Activations], v.InFlight)
 	}
 	w.agree(t)
 }
@@ -141,14 +142,14 @@ func TestFreeRequestsTakeNoActivationButNeedALiveKey(t *testing.T) {
 			t.Fatalf("free request %d: %s", i, code)
 		}
 	}
-	if code := k.use(free); code != limiter.CodeRateLimited {
+	if code := k.use(free); code != record.CodeRateLimited {
 		t.Errorf("the 61st in a minute: %q", code)
 	}
-	if n := k.drain(limiter.CodeActivationsExhausted); n != 2 {
+	if n := k.drain(record.CodeActivationsExhausted); n != 2 {
 		t.Errorf("%d activations were left, want 2", n)
 	}
 	w.clock.advance(time.Hour)
-	if code := k.use(free); code != limiter.CodeActivationsExhausted {
+	if code := k.use(free); code != record.CodeActivationsExhausted {
 		t.Errorf("a free request of a dead key: %q", code)
 	}
 }
@@ -160,7 +161,7 @@ func TestPinIPBindsToTheFirstAddress(t *testing.T) {
 		{"2001:db8:1:2::1", "2001:db8:1:2:ffff::9", "2001:db8:1:3::1"},
 	} {
 		w := newWorld(t)
-		k := w.mint(func(k *limiter.Key) { k.Scope.PinIP = true; k.Limit[limiter.Activations] = 100 })
+		k := w.mint(func(k *record.Key) { k.Scope.PinIP = true; k.Limit[record.Activations] = 100 })
 		if code := k.use(from(test.first)); code != "" {
 			t.Fatal(code)
 		}
@@ -168,11 +169,11 @@ func TestPinIPBindsToTheFirstAddress(t *testing.T) {
 		if code := k.use(from(test.same)); code != "" {
 			t.Errorf("%s after %s: %s", test.same, test.first, code)
 		}
-		if code := k.use(from(test.other)); code != limiter.CodeIPNotAllowed {
+		if code := k.use(from(test.other)); code != record.CodeIPNotAllowed {
 			t.Errorf("%s after %s: %q", test.other, test.first, code)
 		}
 		live, _ := w.Find(ctx, k.lookup)
-		if r := live.Touch(netip.MustParseAddr(test.other)); r == nil || r.Code != limiter.CodeIPNotAllowed {
+		if r := live.Touch(netip.MustParseAddr(test.other)); r == nil || r.Code != record.CodeIPNotAllowed {
 			t.Errorf("asking about the key from %s: %v", test.other, r)
 		}
 	}
@@ -181,24 +182,24 @@ func TestPinIPBindsToTheFirstAddress(t *testing.T) {
 func TestScopeRefusesByName(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
-	k := w.mint(func(k *limiter.Key) {
+	k := w.mint(func(k *record.Key) {
 		k.Scope.Methods = []string{"POST"}
 		k.Scope.Paths = []string{"/v1/chat/completions"}
 		k.Scope.IPs = []netip.Prefix{netip.MustParsePrefix("192.0.2.0/24")}
 		k.Scope.Models = []string{"gpt-5-mini", "claude-*"}
-		k.Limit[limiter.Activations] = 1
+		k.Limit[record.Activations] = 1
 	})
 	for _, test := range []struct {
 		name string
 		opt  func(*limiter.Ask)
-		want limiter.Code
+		want record.Code
 	}{
-		{"method", func(a *limiter.Ask) { a.Method = "GET" }, limiter.CodeMethodNotAllowed},
-		{"path", func(a *limiter.Ask) { a.Path = "/v1/models" }, limiter.CodePathNotAllowed},
-		{"address", from("198.51.100.1"), limiter.CodeIPNotAllowed},
-		{"model", func(a *limiter.Ask) { a.Models, a.Named = []string{"gpt-5-mini", "gpt-5"}, true }, limiter.CodeModelNotAllowed},
-		{"no model", func(*limiter.Ask) {}, limiter.CodeModelNotAllowed},
-		{"a fallback alone", func(a *limiter.Ask) { a.Models = []string{"gpt-5-mini"} }, limiter.CodeModelNotAllowed},
+		{"method", func(a *limiter.Ask) { a.Method = "GET" }, record.CodeMethodNotAllowed},
+		{"path", func(a *limiter.Ask) { a.Path = "/v1/models" }, record.CodePathNotAllowed},
+		{"address", from("198.51.100.1"), record.CodeIPNotAllowed},
+		{"model", func(a *limiter.Ask) { a.Models, a.Named = []string{"gpt-5-mini", "gpt-5"}, true }, record.CodeModelNotAllowed},
+		{"no model", func(*limiter.Ask) {}, record.CodeModelNotAllowed},
+		{"a fallback alone", func(a *limiter.Ask) { a.Models = []string{"gpt-5-mini"} }, record.CodeModelNotAllowed},
 		{"all right", func(a *limiter.Ask) { a.Models, a.Named = []string{"claude-haiku-5"}, true }, ""},
 	} {
 		if code := k.use(test.opt); code != test.want {
@@ -211,7 +212,7 @@ func TestACanaryIsNeverAdmitted(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	k := w.mint(activations(0))
-	if code := k.use(); code != limiter.CodeActivationsExhausted {
+	if code := k.use(); code != record.CodeActivationsExhausted {
 		t.Errorf("%q", code)
 	}
 }
@@ -221,10 +222,10 @@ func TestACanaryIsNeverAdmitted(t *testing.T) {
 func TestARateOutlivesTheKeysStayInMemory(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
-	k := w.mint(func(k *limiter.Key) {
-		k.Limit[limiter.Activations], k.Rate = 1000, limiter.Rate{N: 24, Per: 24 * time.Hour}
+	k := w.mint(func(k *record.Key) {
+		k.Limit[record.Activations], k.Rate = 1000, record.Rate{N: 24, Per: 24 * time.Hour}
 	})
-	if n := k.drain(limiter.CodeRateLimited); n != 24 {
+	if n := k.drain(record.CodeRateLimited); n != 24 {
 		t.Fatalf("%d at once of a rate of 24 a day", n)
 	}
 	forget := func() {
@@ -243,14 +244,14 @@ func TestARateOutlivesTheKeysStayInMemory(t *testing.T) {
 	}
 	for range 3 {
 		forget() // an hour later
-		if n := k.drain(limiter.CodeRateLimited); n != 1 {
+		if n := k.drain(record.CodeRateLimited); n != 1 {
 			t.Errorf("%d in an hour, want 1", n)
 		}
 	}
 	forget()
 	w.fail(false) // and another limiter comes
 	w.heal(nil)
-	if n := k.drain(limiter.CodeRateLimited); n != 1 {
+	if n := k.drain(record.CodeRateLimited); n != 1 {
 		t.Errorf("%d in the hour in which the store was opened again, want 1", n)
 	}
 	w.clock.advance(24 * time.Hour)
@@ -258,7 +259,7 @@ func TestARateOutlivesTheKeysStayInMemory(t *testing.T) {
 	if n := w.Paced(); n != 0 {
 		t.Errorf("%d rates are kept that are full again", n)
 	}
-	if n := k.drain(limiter.CodeRateLimited); n != 24 {
+	if n := k.drain(record.CodeRateLimited); n != 24 {
 		t.Errorf("%d a day later, want 24", n)
 	}
 }

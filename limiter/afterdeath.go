@@ -3,6 +3,8 @@ package limiter
 import (
 	"net/netip"
 	"time"
+
+	"github.com/till-proxy/till/limiter/record"
 )
 
 // tellDeadEvery is how often the use of one dead key is told of.
@@ -14,7 +16,7 @@ type afterDeath struct {
 	n    int64 // not yet told of
 	told int64 // unix nanoseconds; 0: never
 	addr netip.Addr
-	code Code
+	code record.Code
 }
 
 // recent reports whether a use was told of so lately that the next is not.
@@ -22,16 +24,16 @@ func (d *afterDeath) recent(nanos int64) bool { return d.told != 0 && nanos-d.to
 
 // usedDead notes a refusal that may be of a dead key. The first is told of at
 // once, those within the hour after it together. Callers hold the key.
-func (k *Live) usedDead(now time.Time, r *Refusal, addr netip.Addr) {
+func (k *Live) usedDead(now time.Time, r *record.Refusal, addr netip.Addr) {
 	switch r.Code {
-	case CodeKeyRevoked, CodeKeyExpired, CodeKeyIdle, CodeActivationsExhausted, CodeTokensExhausted, CodeSpendExhausted:
+	case record.CodeKeyRevoked, record.CodeKeyExpired, record.CodeKeyIdle, record.CodeActivationsExhausted, record.CodeTokensExhausted, record.CodeSpendExhausted:
 	default:
 		return
 	}
 	// The budget of a role may be used up, and the key alive. A string that a
 	// rotation replaced is as dead as a key.
-	if status, _ := k.status(now); status == Active || status == Suspended {
-		if r.Code != CodeKeyRevoked {
+	if status, _ := k.status(now); status == record.Active || status == record.Suspended {
+		if r.Code != record.CodeKeyRevoked {
 			return
 		}
 	}
@@ -58,10 +60,6 @@ func (k *Live) tellDead(now time.Time) {
 	k.l.log.Warn("a key that works no more was used", "key_id", k.key.ID, "code", string(d.code), "uses", d.n, "from", e.From, "canary", canary)
 	d.n, d.told = 0, now.UnixNano()
 }
-
-// Canary reports whether the key was made to be refused, so that whoever uses
-// it gives himself away.
-func (k *Key) Canary() bool { return k.Limit[Activations] == 0 }
 
 // sweepDead tells of uses that were held back. Callers hold the key.
 func (k *Live) sweepDead(now time.Time) {

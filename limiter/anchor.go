@@ -59,15 +59,15 @@ func openAnchor(disk store.Disk, path string, fresh bool) (*anchor, error) {
 	case errors.Is(err, fs.ErrNotExist) && fresh:
 		return a, a.make()
 	case errors.Is(err, fs.ErrNotExist):
-		return a, doubt("its anchor %s is missing", path)
+		return a, store.Doubt("its anchor %s is missing", path)
 	case err != nil:
 		return a, fmt.Errorf("opening the anchor: %w", err)
 	case len(b) != anchorSize || string(b[:8]) != anchorMagic:
-		return a, doubt("%s is no anchor", path)
+		return a, store.Doubt("%s is no anchor", path)
 	}
 	header, ok := unsealed(b[:anchorHeader])
 	if !ok {
-		return a, doubt("its anchor %s is damaged", path)
+		return a, store.Doubt("its anchor %s is damaged", path)
 	}
 	copy(a.secret[:], header[8:])
 	copy(a.store[:], header[40:])
@@ -79,7 +79,7 @@ func openAnchor(disk store.Disk, path string, fresh bool) (*anchor, error) {
 		}
 	}
 	if !valid {
-		return a, doubt("its anchor %s is damaged", path)
+		return a, store.Doubt("its anchor %s is damaged", path)
 	}
 	if a.file, err = disk.Open(path); err != nil {
 		return a, fmt.Errorf("opening the anchor: %w", err)

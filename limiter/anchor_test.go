@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/till-proxy/till/limiter"
+	"github.com/till-proxy/till/limiter/record"
 	"github.com/till-proxy/till/limiter/store"
 	"github.com/till-proxy/till/limiter/store/storetest"
 )
@@ -67,7 +68,7 @@ func TestAStoreThatDoesNotAgreeWithItsAnchorStaysClosed(t *testing.T) {
 		}
 		damage(w, old, oldAnchor)
 		err := w.reopen()
-		if !errors.Is(err, limiter.ErrDoubt) || !strings.Contains(err.Error(), "caddy till repair --forfeit") {
+		if !errors.Is(err, store.ErrDoubt) || !strings.Contains(err.Error(), "caddy till repair --forfeit") {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
@@ -116,7 +117,7 @@ func TestOneTornSlotOfTheAnchorIsNoDamage(t *testing.T) {
 		if err := w.reopen(); err == nil {
 			opened++
 			w.Abandon()
-		} else if !errors.Is(err, limiter.ErrDoubt) {
+		} else if !errors.Is(err, store.ErrDoubt) {
 			t.Error(err)
 		}
 		w.disk = disk
@@ -176,13 +177,13 @@ func TestABudgetThatWentBackClosesTheStoreAtItsFirstUse(t *testing.T) {
 		if err := w.reopen(); err != nil {
 			t.Fatalf("%s: opening reads no record: %v", what, err)
 		}
-		if code := k.use(); code != limiter.CodeStoreUnavailable {
+		if code := k.use(); code != record.CodeStoreUnavailable {
 			t.Errorf("%s: a revoked key whose budget went back: %q", what, code)
 		}
-		if code := other.use(); code != limiter.CodeStoreUnavailable {
+		if code := other.use(); code != record.CodeStoreUnavailable {
 			t.Errorf("%s: another key: %q", what, code)
 		}
-		if err := w.Trouble(ctx); !errors.Is(err, limiter.ErrDoubt) || !strings.Contains(err.Error(), "repair --forfeit") {
+		if err := w.Trouble(ctx); !errors.Is(err, store.ErrDoubt) || !strings.Contains(err.Error(), "repair --forfeit") {
 			t.Errorf("%s: the store says %v", what, err)
 		}
 		w.Abandon()
@@ -192,14 +193,14 @@ func TestABudgetThatWentBackClosesTheStoreAtItsFirstUse(t *testing.T) {
 func TestForfeitingSpendsWhatMayHaveBeenSpent(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
-	w.roles = map[string]limiter.Role{"ci": {Budget: limiter.RoleBudget{Limit: limiter.Amounts{50, limiter.NoLimit, limiter.NoLimit, limiter.NoLimit}}}}
+	w.roles = map[string]record.Role{"ci": {Budget: record.RoleBudget{Limit: record.Amounts{50, record.NoLimit, record.NoLimit, record.NoLimit}}}}
 	if err := w.SetRoles(w.roles); err != nil {
 		t.Fatal(err)
 	}
 	counted := w.mint(activations(100))
-	timed := w.mint(func(k *limiter.Key) { k.ExpiresAt = w.clock.time().Add(1e12) })
-	daily := w.mint(renewing(10, limiter.Daily))
-	shared := w.mint(func(k *limiter.Key) { k.Role = "ci" })
+	timed := w.mint(func(k *record.Key) { k.ExpiresAt = w.clock.time().Add(1e12) })
+	daily := w.mint(renewing(10, record.Daily))
+	shared := w.mint(func(k *record.Key) { k.Role = "ci" })
 	revoked := w.mint(activations(100))
 	if _, _, err := w.Revoke(ctx, limiter.Operator, revoked.id, ""); err != nil {
 		t.Fatal(err)
@@ -216,7 +217,7 @@ func TestForfeitingSpendsWhatMayHaveBeenSpent(t *testing.T) {
 		t.Fatal(err)
 	}
 	w.disk = old
-	if err := w.reopen(); !errors.Is(err, limiter.ErrDoubt) {
+	if err := w.reopen(); !errors.Is(err, store.ErrDoubt) {
 		t.Fatalf("an older store: %v", err)
 	}
 	for cut := 1; ; cut++ { // off at every commit, and run again
@@ -237,7 +238,7 @@ func TestForfeitingSpendsWhatMayHaveBeenSpent(t *testing.T) {
 			}
 			break
 		}
-		if !errors.Is(err, limiter.ErrDoubt) {
+		if !errors.Is(err, store.ErrDoubt) {
 			t.Fatalf("after a repair that was cut off at commit %d: %v", cut, err)
 		}
 	}
@@ -245,12 +246,12 @@ func TestForfeitingSpendsWhatMayHaveBeenSpent(t *testing.T) {
 		t.Fatal(err)
 	}
 	w.agree(t)
-	if w.Stats().Used[limiter.Activations] < 203 {
+	if w.Stats().Used[record.Activations] < 203 {
 		t.Errorf("all keys used %v", w.Stats().Used)
 	}
-	for k, want := range map[*key]limiter.Code{
-		counted: limiter.CodeActivationsExhausted, timed: limiter.CodeKeySuspended, daily: limiter.CodeKeySuspended,
-		shared: limiter.CodeKeySuspended, revoked: limiter.CodeKeyRevoked,
+	for k, want := range map[*key]record.Code{
+		counted: record.CodeActivationsExhausted, timed: record.CodeKeySuspended, daily: record.CodeKeySuspended,
+		shared: record.CodeKeySuspended, revoked: record.CodeKeyRevoked,
 	} {
 		if code := k.use(); code != want {
 			t.Errorf("%s: %q, want %q", k.id, code, want)
@@ -259,13 +260,13 @@ func TestForfeitingSpendsWhatMayHaveBeenSpent(t *testing.T) {
 	if _, err := w.Resume(ctx, limiter.Operator, shared.id); err != nil {
 		t.Fatal(err)
 	}
-	if code := shared.use(); code != limiter.CodeActivationsExhausted {
+	if code := shared.use(); code != record.CodeActivationsExhausted {
 		t.Errorf("the role's budget after a repair: %q", code)
 	}
 	if _, err := w.GrantMore(ctx, limiter.Operator, counted.id, limiter.More{Activations: 3}); err != nil {
 		t.Fatal(err)
 	}
-	if n := counted.drain(limiter.CodeActivationsExhausted); n != 3 {
+	if n := counted.drain(record.CodeActivationsExhausted); n != 3 {
 		t.Errorf("%d after a grant of 3", n)
 	}
 	w.agree(t)
@@ -305,7 +306,7 @@ func TestAnyNumberOfCrashesBetweenACommitAndItsAnchorLosesNothing(t *testing.T) 
 	if err := w.reopen(); err != nil {
 		t.Fatalf("after crashes in a row: %v", err)
 	}
-	if n := k.drain(limiter.CodeActivationsExhausted); n > 99 {
+	if n := k.drain(record.CodeActivationsExhausted); n > 99 {
 		t.Errorf("%d more than one of 100", n)
 	}
 }
@@ -372,7 +373,7 @@ func TestWhatLivesAgainWithoutAKeyClosesTheStore(t *testing.T) {
 			if changed == 0 {
 				t.Fatalf("%s: nothing goes %s", prefix, goes)
 			}
-			if err := w.reopen(); !errors.Is(err, limiter.ErrDoubt) {
+			if err := w.reopen(); !errors.Is(err, store.ErrDoubt) {
 				t.Errorf("%s goes %s: %v", prefix, goes, err)
 			}
 		}

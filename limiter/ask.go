@@ -1,16 +1,20 @@
 package limiter
 
-import "net/netip"
+import (
+	"net/netip"
+
+	"github.com/till-proxy/till/limiter/record"
+)
 
 // Ask is one request, as far as limits and scope are concerned.
 type Ask struct {
 	// Bound is the most that the request can use of each kind. A kind left
 	// at zero is not debited.
-	Bound Amounts
+	Bound record.Amounts
 	// Fit, if not nil, names the bound in tokens and nano-dollars once it is
 	// known what is left of each: it may lower what the request can use. It
 	// is called under locks, perhaps more than once, and must only compute.
-	Fit func(left Amounts) Amounts
+	Fit func(left record.Amounts) record.Amounts
 	// Help is what helps where the bound is more than is left. Default: a lower
 	// max_tokens.
 	Help string
@@ -55,5 +59,5 @@ type Ask struct {
 
 	// OnCut is called at most once, from another goroutine, when the key is
 	// stopped while the request runs. It must not block.
-	OnCut func(*Refusal)
+	OnCut func(*record.Refusal)
 }

@@ -4,6 +4,8 @@ import (
 	"errors"
 	"sync"
 	"time"
+
+	"github.com/till-proxy/till/limiter/record"
 )
 
 // attempts tells the audit log of what was refused to somebody: the first time
@@ -49,7 +51,7 @@ func (e *attemptError) Unwrap() error { return e.error }
 // is judged inside a transaction is noted after it, because that may run again.
 func (l *Limiter) noted(by Caller, err error) error {
 	var refused *attemptError
-	var above *CeilingError
+	var above *record.CeilingError
 	switch {
 	case errors.As(err, &refused):
 		l.attempts.note(l, by, ActRefused, refused.what)
@@ -124,9 +126,9 @@ func (a *attempts) sweep(l *Limiter, now time.Time) {
 }
 
 func (l *Limiter) tellAttempts(by Caller, at attempt, n int64) {
-	changes := map[string]Delta{"attempts": {nil, n}}
+	changes := map[string]record.Delta{"attempts": {Before: nil, After: n}}
 	if at.what != "" {
-		changes["refused"] = Delta{nil, at.what}
+		changes["refused"] = record.Delta{Before: nil, After: at.what}
 	}
 	by.once = nil // what was refused was not done
 	entry := by.entry(at.action, "", changes)

@@ -9,6 +9,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/till-proxy/till/limiter/record"
 	"github.com/till-proxy/till/limiter/store"
 )
 
@@ -30,16 +31,10 @@ type AuditEntry struct {
 	Key    string // id of the key or token that it was done to; may be empty
 	// Changes are the fields that changed, by the names of the management
 	// API, without secrets.
-	Changes    map[string]Delta
+	Changes    map[string]record.Delta
 	Prev, Hash AuditHash
 
 	once *Once // the call that the entry is of
-}
-
-// Delta is what a field was and what it is now. Nil: it was or is not set. A
-// value is text, a whole number, true or false, or a list or map of them.
-type Delta struct {
-	Before, After any
 }
 
 // AuditHash is the SHA-256 over an entry's canonical form without its hash.
@@ -70,7 +65,7 @@ const (
 )
 
 // entry is an act of the caller, for [batch.audit].
-func (c Caller) entry(action, key string, changes map[string]Delta) *AuditEntry {
+func (c Caller) entry(action, key string, changes map[string]record.Delta) *AuditEntry {
 	return &AuditEntry{Actor: c.Name, From: c.From, Action: action, Key: key, Changes: changes, once: c.once}
 }
 
@@ -126,25 +121,25 @@ func (c *chain) encode() []byte {
 
 func decodeChain(b []byte) (c chain, err error) {
 	if len(b) != chainLen {
-		return c, fmt.Errorf("audit log: %w", errRecord)
+		return c, fmt.Errorf("audit log: %w", record.ErrRecord)
 	}
 	c.seq = binary.BigEndian.Uint64(b)
 	copy(c.hash[:], b[8:])
 	c.gone = binary.BigEndian.Uint64(b[8+sha256.Size:])
 	copy(c.goneHash[:], b[16+sha256.Size:])
 	if c.gone > c.seq {
-		return c, fmt.Errorf("audit log: %w", errRecord)
+		return c, fmt.Errorf("audit log: %w", record.ErrRecord)
 	}
 	return c, nil
 }
 
 func auditKey(seq uint64) []byte {
-	return binary.BigEndian.AppendUint64([]byte(spaceAudit), seq)
+	return binary.BigEndian.AppendUint64([]byte(record.SpaceAudit), seq)
 }
 
 // readChain reads where the audit log ends, and that its last entry is there.
 func readChain(r store.Reader) (chain, error) {
-	b, err := r.Get(metaAudit)
+	b, err := r.Get(record.MetaAudit)
 	if errors.Is(err, store.ErrNotFound) {
 		return chain{}, nil
 	}
@@ -157,10 +152,10 @@ func readChain(r store.Reader) (chain, error) {
 	}
 	line, err := r.Get(auditKey(c.seq))
 	if err != nil {
-		return c, doubt("entry %d of the audit log, its last, cannot be read (%v)", c.seq, err)
+		return c, store.Doubt("entry %d of the audit log, its last, cannot be read (%v)", c.seq, err)
 	}
 	if e, err := parseEntry(line); err != nil || e.hash != c.hash {
-		return c, doubt("entry %d of the audit log, its last, is not the one that was committed", c.seq)
+		return c, store.Doubt("entry %d of the audit log, its last, is not the one that was committed", c.seq)
 	}
 	return c, nil
 }
@@ -195,7 +190,7 @@ func (a *auditLog) finish(t *transaction) error {
 	if a.next == *a.head.Load() {
 		return nil
 	}
-	return t.Set(metaAudit, a.next.encode())
+	return t.Set(record.MetaAudit, a.next.encode())
 }
 
 func (a *auditLog) committed() {

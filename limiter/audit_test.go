@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/till-proxy/till/limiter"
+	"github.com/till-proxy/till/limiter/record"
 	"github.com/till-proxy/till/limiter/store"
 	"github.com/till-proxy/till/token"
 )
@@ -43,10 +44,10 @@ func TestEveryActAndEveryEndIsInTheAuditLogOnce(t *testing.T) {
 	w := newWorld(t)
 	k := w.mint(activations(2))
 	by := limiter.Operator.At("192.0.2.7")
-	if _, err := w.Change(ctx, by, k.id, 0, func(key *limiter.Key) error { key.Name = "nightly"; return nil }); err != nil {
+	if _, err := w.Change(ctx, by, k.id, 0, func(key *record.Key) error { key.Name = "nightly"; return nil }); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := w.Change(ctx, by, k.id, 0, func(key *limiter.Key) error { return nil }); err != nil {
+	if _, err := w.Change(ctx, by, k.id, 0, func(key *record.Key) error { return nil }); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := w.Suspend(ctx, by, k.id); err != nil {
@@ -55,7 +56,7 @@ func TestEveryActAndEveryEndIsInTheAuditLogOnce(t *testing.T) {
 	if _, err := w.Resume(ctx, by, k.id); err != nil {
 		t.Fatal(err)
 	}
-	k.drain(limiter.CodeActivationsExhausted)
+	k.drain(record.CodeActivationsExhausted)
 	if err := w.Ping(ctx); err != nil {
 		t.Fatal(err)
 	}
@@ -88,7 +89,7 @@ func TestEveryActAndEveryEndIsInTheAuditLogOnce(t *testing.T) {
 			t.Errorf("the entry of the revocation has no %s: %s", part, revoked)
 		}
 	}
-	expiring := w.mint(func(key *limiter.Key) { key.ExpiresAt = w.clock.time().Add(time.Hour) })
+	expiring := w.mint(func(key *record.Key) { key.ExpiresAt = w.clock.time().Add(time.Hour) })
 	w.clock.advance(2 * time.Hour)
 	w.SweepDue()
 	w.SweepDue()
@@ -107,7 +108,7 @@ func TestTheAuditLogHasNoSecret(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	k := w.mint(func(key *limiter.Key) {
+	k := w.mint(func(key *record.Key) {
 		key.Name, key.Metadata = "x "+secret.Reveal(), map[string]string{"note": secret.Reveal()}
 	})
 	log := strings.Join(w.auditLines(), "\n")
@@ -122,7 +123,7 @@ func TestEveryTamperedByteOfAnExportIsFound(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	for range 3 {
-		k := w.mint(func(key *limiter.Key) { key.Name = "naïve \"quoted\" <&> 名" })
+		k := w.mint(func(key *record.Key) { key.Name = "naïve \"quoted\" <&> 名" })
 		if _, _, err := w.Revoke(ctx, limiter.Operator, k.id, ""); err != nil {
 			t.Fatal(err)
 		}
@@ -189,7 +190,7 @@ func TestALostEndOfTheAuditLogIsFoundOutOnOpening(t *testing.T) {
 				t.Fatal(err)
 			}
 			_, err = limiter.Open(limiter.Options{Patience: patience, Store: s, Disk: w.beside(), Shadow: w.shadow, Anchor: w.anchor, Clock: w.clock})
-			if !errors.Is(err, limiter.ErrDoubt) {
+			if !errors.Is(err, store.ErrDoubt) {
 				t.Fatalf("opened: %v, want ErrDoubt", err)
 			}
 			if _, err := limiter.Forfeit(s, store.Files{}, limiter.Operator, w.anchor, w.roles, w.clock.time(), discard); err != nil {
@@ -210,7 +211,7 @@ func TestALostEndOfTheAuditLogIsFoundOutOnOpening(t *testing.T) {
 func FuzzVerifyAudit(f *testing.F) {
 	w := newWorld(f)
 	w.mint(activations(1))
-	w.mint(func(k *limiter.Key) { k.Name = "naïve \"<&>\"" })
+	w.mint(func(k *record.Key) { k.Name = "naïve \"<&>\"" })
 	good := strings.Join(w.auditLines(), "\n") + "\n"
 	f.Add([]byte(good))
 	f.Add([]byte(good[:len(good)-1]))

@@ -3,6 +3,7 @@ package limiter
 import (
 	"time"
 
+	"github.com/till-proxy/till/limiter/record"
 	"github.com/till-proxy/till/limiter/store"
 )
 
@@ -73,7 +74,7 @@ func (l *Limiter) pruneAudit() error {
 // prunable reports whether the oldest entry is from before a time.
 func (l *Limiter) prunable(before time.Time) (due bool, err error) {
 	err = l.store.View(func(r store.Reader) error {
-		return r.Scan([]byte(spaceAudit), nil, false, func(_, line []byte) (bool, error) {
+		return r.Scan([]byte(record.SpaceAudit), nil, false, func(_, line []byte) (bool, error) {
 			e, err := parseEntry(line)
 			due = err == nil && e.time().Before(before)
 			return false, err
@@ -87,7 +88,7 @@ func (l *Limiter) prunable(before time.Time) (due bool, err error) {
 func (b *batch) pruneAudit(before time.Time) (n int, err error) {
 	to := b.log.next
 	var gone [][]byte
-	err = b.Scan([]byte(spaceAudit), nil, false, func(key, line []byte) (bool, error) {
+	err = b.Scan([]byte(record.SpaceAudit), nil, false, func(key, line []byte) (bool, error) {
 		e, err := parseEntry(line)
 		if err != nil || e.seq >= b.log.next.seq || !e.time().Before(before) {
 			return false, err
@@ -105,7 +106,7 @@ func (b *batch) pruneAudit(before time.Time) (n int, err error) {
 		}
 	}
 	b.log.next.gone, b.log.next.goneHash = to.gone, to.goneHash
-	return len(gone), b.audit(itself.entry(ActAuditPrune, "", map[string]Delta{
-		"through": {nil, pruneMark(to.gone, to.goneHash)}, "entries": {nil, len(gone)},
+	return len(gone), b.audit(itself.entry(ActAuditPrune, "", map[string]record.Delta{
+		"through": {Before: nil, After: pruneMark(to.gone, to.goneHash)}, "entries": {Before: nil, After: len(gone)},
 	}))
 }

@@ -9,6 +9,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/till-proxy/till/limiter/record"
 	"github.com/till-proxy/till/limiter/store"
 )
 
@@ -37,7 +38,7 @@ type AuditPage struct {
 
 func (f *AuditFilter) check() error {
 	if f.Limit < 0 || f.Limit > maxPage {
-		return invalid("limit", "must be from 1 to %d, got %d", maxPage, f.Limit)
+		return record.Invalid("limit", "must be from 1 to %d, got %d", maxPage, f.Limit)
 	}
 	if f.Limit == 0 {
 		f.Limit = defaultPage
@@ -45,7 +46,7 @@ func (f *AuditFilter) check() error {
 	if f.Cursor != "" {
 		b, err := base64.RawURLEncoding.DecodeString(f.Cursor)
 		if err != nil || len(b) != 8 {
-			return invalid("cursor", "must be the next of an earlier page")
+			return record.Invalid("cursor", "must be the next of an earlier page")
 		}
 		f.forward = binary.BigEndian.Uint64(b)
 	}
@@ -57,7 +58,7 @@ func (f *AuditFilter) check() error {
 // it did itself.
 func (l *Limiter) Audit(ctx context.Context, by Caller, f AuditFilter) (AuditPage, error) {
 	page := AuditPage{Entries: [][]byte{}}
-	if err := errors.Join(l.authorise(by, AuditRead, nil), f.check()); err != nil {
+	if err := errors.Join(l.authorise(by, record.AuditRead, nil), f.check()); err != nil {
 		return page, err
 	}
 	looked := 0
@@ -68,7 +69,7 @@ func (l *Limiter) Audit(ctx context.Context, by Caller, f AuditFilter) (AuditPag
 			return err
 		}
 		sight := auditSight{l: l, r: r, by: by, keys: make(map[string]bool)}
-		return r.Scan([]byte(spaceAudit), after, f.Newest, func(_, line []byte) (bool, error) {
+		return r.Scan([]byte(record.SpaceAudit), after, f.Newest, func(_, line []byte) (bool, error) {
 			if err := ctx.Err(); err != nil {
 				return false, err
 			}
@@ -80,7 +81,7 @@ func (l *Limiter) Audit(ctx context.Context, by Caller, f AuditFilter) (AuditPag
 			looked++
 			e, err := parseEntry(line)
 			if err != nil {
-				return false, fmt.Errorf("after entry %d: %w: %w; see: caddy till audit verify", last, errRecord, err)
+				return false, fmt.Errorf("after entry %d: %w: %w; see: caddy till audit verify", last, record.ErrRecord, err)
 			}
 			last = e.seq
 			if !f.picks(&e) {
@@ -187,13 +188,13 @@ func (s *auditSight) sees(e *entryLine) (bool, error) {
 	case strings.HasPrefix(id, tokenIDPrefix):
 		t, ok := s.l.tokens.get(id)
 		return ok && s.l.seesToken(s.by, &t), nil
-	case !strings.HasPrefix(id, idPrefix):
+	case !strings.HasPrefix(id, record.IDPrefix):
 		return false, nil
 	}
 	if seen, known := s.keys[id]; known {
 		return seen, nil
 	}
-	b, err := s.r.Get(recordKey(id))
+	b, err := s.r.Get(record.RecordKey(id))
 	if errors.Is(err, store.ErrNotFound) { // forgotten
 		s.keys[id] = false
 		return false, nil
@@ -201,7 +202,7 @@ func (s *auditSight) sees(e *entryLine) (bool, error) {
 	if err != nil {
 		return false, err
 	}
-	key, err := decodeKey(b)
+	key, err := record.DecodeKey(b)
 	if err != nil {
 		return false, err
 	}
@@ -210,24 +211,24 @@ func (s *auditSight) sees(e *entryLine) (bool, error) {
 }
 
 func (l *Limiter) seesAll(by Caller) bool {
-	if by.Role == OperatorRole {
+	if by.Role == record.OperatorRole {
 		return true
 	}
 	role := l.policy(by.Role)
-	return role != nil && role.Sees == SeesAll
+	return role != nil && role.Sees == record.SeesAll
 }
 
 // ExportAudit calls write for each entry of the whole log, as of one moment. It
 // takes a role that sees all.
 func (l *Limiter) ExportAudit(ctx context.Context, by Caller, write func(line []byte) error) error {
-	if err := l.authorise(by, AuditRead, nil); err != nil {
+	if err := l.authorise(by, record.AuditRead, nil); err != nil {
 		return err
 	}
 	if !l.seesAll(by) {
 		return fmt.Errorf("%w: an export is the whole log, so it takes a role that sees all", ErrForbidden)
 	}
 	return l.store.View(func(r store.Reader) error {
-		return r.Scan([]byte(spaceAudit), nil, false, func(_, line []byte) (bool, error) {
+		return r.Scan([]byte(record.SpaceAudit), nil, false, func(_, line []byte) (bool, error) {
 			if err := ctx.Err(); err != nil {
 				return false, err
 			}

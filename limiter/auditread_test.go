@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/till-proxy/till/limiter"
+	"github.com/till-proxy/till/limiter/record"
 )
 
 // read follows the pages of a list.
@@ -39,7 +40,7 @@ func TestTheAuditLogIsListedByActorActionKeyAndTime(t *testing.T) {
 	k := w.mint(activations(5))                         // 2
 	w.clock.advance(time.Hour)
 	later := w.clock.time()
-	mine, err := w.Mint(ctx, lena, &limiter.Key{Upstream: "openai", Custody: "held", Limit: limiter.NoLimits()}, limiter.Birth{Lookup: [32]byte{7}}) // 3
+	mine, err := w.Mint(ctx, lena, &record.Key{Upstream: "openai", Custody: "held", Limit: record.NoLimits()}, limiter.Birth{Lookup: [32]byte{7}}) // 3
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -67,7 +68,7 @@ func TestTheAuditLogIsListedByActorActionKeyAndTime(t *testing.T) {
 			}
 		}
 	}
-	var wrong *limiter.InvalidError
+	var wrong *record.InvalidError
 	for _, f := range []limiter.AuditFilter{{Limit: 501}, {Limit: -1}, {Cursor: "x"}} {
 		if _, err := w.Audit(ctx, limiter.Operator, f); !errors.As(err, &wrong) {
 			t.Errorf("%+v: %v", f, err)
@@ -78,17 +79,17 @@ func TestTheAuditLogIsListedByActorActionKeyAndTime(t *testing.T) {
 func TestTheAuditLogIsShownWithinOnesSight(t *testing.T) {
 	t.Parallel()
 	w := newTeam(t)
-	reader := limiter.NewRole()
-	reader.Permissions = []limiter.Permission{limiter.AuditRead, limiter.KeysCreate}
+	reader := record.NewRole()
+	reader.Permissions = []record.Permission{record.AuditRead, record.KeysCreate}
 	w.roles["reader"] = reader
 	if err := w.SetRoles(w.roles); err != nil {
 		t.Fatal(err)
 	}
-	_, rita := w.hire(limiter.Operator, "rita", "reader")                                                                                                     // 1: about her own token
-	_, ada := w.hire(limiter.Operator, "ada", "auditor")                                                                                                      // 2
-	_, lena := w.hire(limiter.Operator, "lena", "lead")                                                                                                       // 3
-	foreign := w.mint(activations(1))                                                                                                                         // 4
-	_, err := w.Mint(ctx, rita, &limiter.Key{Upstream: "openai", Custody: "held", Limit: limiter.Amounts{1, -1, -1, -1}}, limiter.Birth{Lookup: [32]byte{7}}) // 5
+	_, rita := w.hire(limiter.Operator, "rita", "reader")                                                                                                   // 1: about her own token
+	_, ada := w.hire(limiter.Operator, "ada", "auditor")                                                                                                    // 2
+	_, lena := w.hire(limiter.Operator, "lena", "lead")                                                                                                     // 3
+	foreign := w.mint(activations(1))                                                                                                                       // 4
+	_, err := w.Mint(ctx, rita, &record.Key{Upstream: "openai", Custody: "held", Limit: record.Amounts{1, -1, -1, -1}}, limiter.Birth{Lookup: [32]byte{7}}) // 5
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 
+	"github.com/till-proxy/till/limiter/record"
 	"github.com/till-proxy/till/limiter/store"
 )
 
@@ -131,12 +132,12 @@ func ParseAuditHash(text string) (AuditHash, error) { return parseHash(text) }
 
 // AuditVerify follows the whole audit log, and that it ends where it should.
 func (l *Limiter) AuditVerify(ctx context.Context, by Caller) (Verified, error) {
-	if err := l.authorise(by, AuditRead, nil); err != nil {
+	if err := l.authorise(by, record.AuditRead, nil); err != nil {
 		return Verified{}, err
 	}
 	var v verifier
 	err := l.store.View(func(r store.Reader) error {
-		b, err := r.Get(metaAudit)
+		b, err := r.Get(record.MetaAudit)
 		if errors.Is(err, store.ErrNotFound) {
 			return nil
 		}
@@ -148,7 +149,7 @@ func (l *Limiter) AuditVerify(ctx context.Context, by Caller) (Verified, error) 
 			return err
 		}
 		v.next, v.done.First, v.done.Head, v.pruned = head.gone+1, head.gone+1, head.goneHash, true
-		err = r.Scan([]byte(spaceAudit), nil, false, func(_, line []byte) (bool, error) {
+		err = r.Scan([]byte(record.SpaceAudit), nil, false, func(_, line []byte) (bool, error) {
 			if err := ctx.Err(); err != nil {
 				return false, err
 			}

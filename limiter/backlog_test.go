@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/till-proxy/till/limiter"
+	"github.com/till-proxy/till/limiter/record"
 )
 
 // hang lets no commit through until the returned function is called.
@@ -45,7 +46,7 @@ func TestAnAdministrativeCallOnAStoreThatHangsEndsAndIsNotDoneLater(t *testing.T
 		if err := w.Ping(ctx); err != nil {
 			t.Fatal(err)
 		}
-		if n := k.drain(limiter.CodeActivationsExhausted); n != 5 {
+		if n := k.drain(record.CodeActivationsExhausted); n != 5 {
 			t.Errorf("%d forwarded, want 5: the grant was said not to be done", n)
 		}
 		w.Abandon()
@@ -68,7 +69,7 @@ func TestACallThatTheStoreHasBegunSaysThatItsOutcomeIsNotKnown(t *testing.T) {
 		if err := w.Ping(ctx); err != nil {
 			t.Fatal(err)
 		}
-		if n := k.drain(limiter.CodeActivationsExhausted); n != 12 {
+		if n := k.drain(record.CodeActivationsExhausted); n != 12 {
 			t.Errorf("%d forwarded, want 12: it was done after all", n)
 		}
 		w.Abandon()
@@ -97,7 +98,7 @@ func TestOnlySoManyRequestsWaitForTheStore(t *testing.T) {
 			message := ""
 			if refusal != nil {
 				message = refusal.Message
-				if refusal.Code != limiter.CodeStoreUnavailable || refusal.RetryAfter <= 0 {
+				if refusal.Code != record.CodeStoreUnavailable || refusal.RetryAfter <= 0 {
 					t.Errorf("%+v", refusal)
 				}
 				refused <- struct{}{}
@@ -134,7 +135,7 @@ func TestOnlySoManyRequestsWaitForTheStore(t *testing.T) {
 func TestKeysThatWereNotUsedLatelyMakeRoom(t *testing.T) {
 	t.Parallel()
 	w := newBadgerWorld(t)
-	keys := w.MintMany(200, func(_ int, k *limiter.Key) { activations(5)(k) })
+	keys := w.MintMany(200, func(_ int, k *record.Key) { activations(5)(k) })
 	for _, k := range keys {
 		k.use()
 	}
@@ -159,9 +160,9 @@ func TestKeysThatWereNotUsedLatelyMakeRoom(t *testing.T) {
 			t.Error("a key in use is not in memory")
 		}
 	}
-	running.Settle(limiter.Amounts{limiter.Activations: 1})
+	running.Settle(record.Amounts{record.Activations: 1})
 	for i, k := range keys[2:] {
-		if n := k.drain(limiter.CodeActivationsExhausted); n != 4 {
+		if n := k.drain(record.CodeActivationsExhausted); n != 4 {
 			t.Fatalf("key %d: %d forwarded after it was out of memory, want 4", i, n)
 		}
 	}

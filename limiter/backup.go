@@ -14,6 +14,7 @@ import (
 	"log/slog"
 	"time"
 
+	"github.com/till-proxy/till/limiter/record"
 	"github.com/till-proxy/till/limiter/store"
 )
 
@@ -37,14 +38,14 @@ var ErrBackup = errors.New("this is no whole backup")
 // keys are in it. What was used before is in it; what is reserved at that moment
 // counts as spent.
 func (l *Limiter) Backup(ctx context.Context, by Caller, w io.Writer, withSalts bool) (keys int64, err error) {
-	if err := l.authorise(by, Everything, nil); err != nil {
+	if err := l.authorise(by, record.Everything, nil); err != nil {
 		return 0, err
 	}
 	if err := l.saveAll(); err != nil {
 		return 0, fmt.Errorf("saving what keys used: %w", err)
 	}
 	err = l.committer.do(func(b *batch) error {
-		return b.audit(by.entry(ActStoreBackup, "", map[string]Delta{"with_seal": {nil, withSalts}}))
+		return b.audit(by.entry(ActStoreBackup, "", map[string]record.Delta{"with_seal": {Before: nil, After: withSalts}}))
 	}, nil)
 	if err != nil {
 		return 0, fmt.Errorf("writing the audit log: %w", err)
@@ -64,7 +65,7 @@ func (l *Limiter) Backup(ctx context.Context, by Caller, w io.Writer, withSalts 
 				return true, nil
 			}
 			records++
-			if bytes.HasPrefix(key, []byte(spaceKeys)) {
+			if bytes.HasPrefix(key, []byte(record.SpaceKeys)) {
 				keys++
 			}
 			head := binary.AppendUvarint(nil, uint64(len(key)))
@@ -93,9 +94,9 @@ func (l *Limiter) Backup(ctx context.Context, by Caller, w io.Writer, withSalts 
 
 func inBackup(key []byte, withSalts bool) bool {
 	switch {
-	case bytes.Equal(key, metaCommit), bytes.Equal(key, metaSession), bytes.HasPrefix(key, []byte(spaceBuckets)), bytes.HasPrefix(key, []byte(spaceIndexes)):
+	case bytes.Equal(key, record.MetaCommit), bytes.Equal(key, record.MetaSession), bytes.HasPrefix(key, []byte(record.SpaceBuckets)), bytes.HasPrefix(key, []byte(spaceIndexes)):
 		return false
-	case bytes.HasPrefix(key, []byte(spaceSalts)):
+	case bytes.HasPrefix(key, []byte(record.SpaceSalts)):
 		return withSalts
 	}
 	return true
@@ -170,7 +171,7 @@ func (b *backupReader) next() (key, value []byte, err error) {
 // error that wraps ErrBackup when it is not whole.
 func CheckBackup(r io.Reader) (keys int64, err error) {
 	err = eachRecord(r, func(key, _ []byte) error {
-		if bytes.HasPrefix(key, []byte(spaceKeys)) {
+		if bytes.HasPrefix(key, []byte(record.SpaceKeys)) {
 			keys++
 		}
 		return nil
@@ -225,7 +226,7 @@ func Restore(s store.Store, disk store.Disk, by Caller, backup io.ReadSeeker, an
 	case !errors.Is(err, fs.ErrNotExist):
 		return Restored{}, fmt.Errorf("looking for an anchor: %w", err)
 	}
-	if err := s.Update(func(tx store.Tx) error { return tx.Set(metaCommit, (&commitRecord{}).encode()) }); err != nil {
+	if err := s.Update(func(tx store.Tx) error { return tx.Set(record.MetaCommit, (&commitRecord{}).encode()) }); err != nil {
 		return Restored{}, err // in doubt, until all of it is there
 	}
 	var keys, values [][]byte

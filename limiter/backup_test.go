@@ -9,6 +9,7 @@ import (
 	"testing"
 
 	"github.com/till-proxy/till/limiter"
+	"github.com/till-proxy/till/limiter/record"
 	"github.com/till-proxy/till/limiter/store"
 	"github.com/till-proxy/till/limiter/store/storetest"
 	"github.com/till-proxy/till/token"
@@ -77,7 +78,7 @@ func TestABackupIsTakenWhileRequestsRunAndComesBackSuspended(t *testing.T) {
 		t.Errorf("restored: %+v", done)
 	}
 	next.agree(t)
-	for old, want := range map[*key]limiter.Code{k: limiter.CodeKeySuspended, dead: limiter.CodeActivationsExhausted, gone: limiter.CodeKeyRevoked} {
+	for old, want := range map[*key]record.Code{k: record.CodeKeySuspended, dead: record.CodeActivationsExhausted, gone: record.CodeKeyRevoked} {
 		if code := (&key{next, old.id, old.lookup}).use(); code != want {
 			t.Errorf("%s: %q, want %q", old.id, code, want)
 		}
@@ -85,7 +86,7 @@ func TestABackupIsTakenWhileRequestsRunAndComesBackSuspended(t *testing.T) {
 	if _, err := next.Resume(ctx, limiter.Operator, k.id); err != nil {
 		t.Fatal(err)
 	}
-	if n := (&key{next, k.id, k.lookup}).drain(limiter.CodeActivationsExhausted); n > 90 || n < 20 {
+	if n := (&key{next, k.id, k.lookup}).drain(record.CodeActivationsExhausted); n > 90 || n < 20 {
 		t.Errorf("%d left after the backup saw 10 used and one running", n)
 	}
 	next.agree(t)
@@ -105,7 +106,7 @@ func TestABackupHoldsSaltsOnlyWhenAsked(t *testing.T) {
 		t.Fatal(err)
 	}
 	const salt = "salt-salt-salt-salt-salt-salt-00"
-	spec := &limiter.Key{Upstream: "openai", Custody: limiter.CustodySealed, Limit: limiter.NoLimits(), SealKey: token.SealKeyID{1}}
+	spec := &record.Key{Upstream: "openai", Custody: record.CustodySealed, Limit: record.NoLimits(), SealKey: token.SealKeyID{1}}
 	if _, err := w.Mint(ctx, limiter.Operator, spec, limiter.Birth{Lookup: lookup, Salt: token.NewSecret(salt), Unlimited: true}); err != nil {
 		t.Fatal(err)
 	}
@@ -163,7 +164,7 @@ func TestARestoreLeavesTheAnchorOfAnotherStoreAlone(t *testing.T) {
 		t.Error("the anchor has changed")
 	}
 	w.restart()
-	if n := k.drain(limiter.CodeActivationsExhausted); n != 10 {
+	if n := k.drain(record.CodeActivationsExhausted); n != 10 {
 		t.Errorf("%d of 10 forwarded afterwards", n)
 	}
 }
@@ -192,11 +193,11 @@ func TestARestoreThatWasCutOffIsInDoubt(t *testing.T) {
 		}
 		if err := next.reopen(); err == nil {
 			next.agree(t)
-			if n := next.Stats().Keys[limiter.Suspended]; n != 3 {
+			if n := next.Stats().Keys[record.Suspended]; n != 3 {
 				t.Errorf("cut off at commit %d, and open with %d keys suspended", cut, n)
 			}
 			next.Abandon()
-		} else if !errors.Is(err, limiter.ErrDoubt) {
+		} else if !errors.Is(err, store.ErrDoubt) {
 			t.Errorf("cut off at commit %d: %v", cut, err)
 		}
 	}
@@ -237,7 +238,7 @@ func TestATokenThatWasRevokedDoesNotComeBackWithAnOlderStore(t *testing.T) {
 		t.Fatal(err)
 	}
 	w.disk = old
-	if err := w.reopen(); !errors.Is(err, limiter.ErrDoubt) {
+	if err := w.reopen(); !errors.Is(err, store.ErrDoubt) {
 		t.Fatalf("an older store: %v", err)
 	}
 	repaired, err := limiter.Forfeit(w.disk.Open(), store.Files{}, limiter.Operator, w.anchor, w.roles, w.clock.time(), discard)

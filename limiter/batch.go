@@ -3,6 +3,7 @@ package limiter
 import (
 	"errors"
 
+	"github.com/till-proxy/till/limiter/record"
 	"github.com/till-proxy/till/limiter/store"
 )
 
@@ -30,7 +31,7 @@ func (b *batch) participants() []participant {
 func offline(tx store.Tx, clock teller) *batch {
 	b := &batch{
 		transaction: &transaction{Tx: tx}, clock: clock, log: new(auditLog), revocations: new(revocations),
-		sums: &sums{durable: tally{Keys: make(map[Status]int64)}},
+		sums: &sums{durable: tally{Keys: make(map[record.Status]int64)}},
 	}
 	b.log.head.Store(new(chain))
 	return b
@@ -38,25 +39,25 @@ func offline(tx store.Tx, clock teller) *batch {
 
 // setAccount puts a record (nil: none) in place of what was there, and takes the
 // sums and the index along.
-func (b *batch) setAccount(id accountID, forRole bool, rec *accountRecord) error {
-	key := accountKey(id)
-	var counted Amounts
+func (b *batch) setAccount(id record.AccountID, forRole bool, rec *record.Account) error {
+	key := record.AccountKey(id)
+	var counted record.Amounts
 	var after []byte
 	if rec != nil {
-		counted, after = rec.counted(), rec.encode()
+		counted, after = rec.Counted(), rec.Encode()
 	}
-	var former *accountRecord
+	var former *record.Account
 	before, err := b.Get(key)
 	if err != nil && !errors.Is(err, store.ErrNotFound) {
 		return err
 	}
 	change := counted
 	if before != nil {
-		old, err := decodeAccount(before)
+		old, err := record.DecodeAccount(before)
 		if err != nil {
 			return err
 		}
-		change = change.minus(old.counted())
+		change = change.Minus(old.Counted())
 		former = &old
 	}
 	if !forRole {
@@ -64,8 +65,8 @@ func (b *batch) setAccount(id accountID, forRole bool, rec *accountRecord) error
 			return err
 		}
 	}
-	if !forRole && change != (Amounts{}) {
-		b.sums.change(b.transaction).Counted.add(change)
+	if !forRole && change != (record.Amounts{}) {
+		b.sums.change(b.transaction).Counted.Add(change)
 	}
 	if after == nil {
 		return b.Delete(key)

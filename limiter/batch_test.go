@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/till-proxy/till/limiter"
+	"github.com/till-proxy/till/limiter/record"
 	"github.com/till-proxy/till/limiter/store"
 	"github.com/till-proxy/till/limiter/store/storetest"
 )
@@ -55,11 +56,11 @@ func TestWhatIsRefusedInsideATransactionIsOneAttempt(t *testing.T) {
 		what string
 	}{
 		"mint": {func(w *world, by limiter.Caller, _ *key) error {
-			_, err := w.tryMint(by, &limiter.Key{Upstream: "openai", Custody: limiter.CustodyHeld, Limit: limiter.Amounts{20, -1, -1, -1}})
+			_, err := w.tryMint(by, &record.Key{Upstream: "openai", Custody: record.CustodyHeld, Limit: record.Amounts{20, -1, -1, -1}})
 			return err
 		}, "max_activations above the ceiling of role maker"},
 		"change": {func(w *world, by limiter.Caller, k *key) error {
-			_, err := w.Change(ctx, by, k.id, 0, func(k *limiter.Key) error { k.Limit[limiter.Activations] = 20; return nil })
+			_, err := w.Change(ctx, by, k.id, 0, func(k *record.Key) error { k.Limit[record.Activations] = 20; return nil })
 			return err
 		}, "max_activations above the ceiling of role maker"},
 		"grant": {func(w *world, by limiter.Caller, k *key) error {
@@ -68,11 +69,11 @@ func TestWhatIsRefusedInsideATransactionIsOneAttempt(t *testing.T) {
 		}, "max_activations above the ceiling of role maker"},
 		"rotate": {func(w *world, by limiter.Caller, k *key) error {
 			role := w.roles["maker"]
-			role.Max[limiter.Activations] = 3
-			if err := w.SetRoles(map[string]limiter.Role{"maker": role}); err != nil {
+			role.Max[record.Activations] = 3
+			if err := w.SetRoles(map[string]record.Role{"maker": role}); err != nil {
 				return err
 			}
-			_, _, err := w.Rotate(ctx, by, k.id, limiter.Issue{Lookup: lookup()}, 0)
+			_, _, err := w.Rotate(ctx, by, k.id, record.Issue{Lookup: lookup()}, 0)
 			return err
 		}, "max_activations above the ceiling of role maker"},
 		"resume": {func(w *world, by limiter.Caller, k *key) error {
@@ -86,16 +87,16 @@ func TestWhatIsRefusedInsideATransactionIsOneAttempt(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			w := newWorld(t)
-			role := limiter.NewRole()
-			role.Permissions = []limiter.Permission{limiter.KeysCreate, limiter.KeysUpdate, limiter.KeysRotate, limiter.KeysRevoke}
-			role.Max[limiter.Activations] = 10
-			w.roles = map[string]limiter.Role{"maker": role}
+			role := record.NewRole()
+			role.Permissions = []record.Permission{record.KeysCreate, record.KeysUpdate, record.KeysRotate, record.KeysRevoke}
+			role.Max[record.Activations] = 10
+			w.roles = map[string]record.Role{"maker": role}
 			if err := w.SetRoles(w.roles); err != nil {
 				t.Fatal(err)
 			}
 			_, maker := w.hire(limiter.Operator, "anna", "maker")
 			k := w.mintBy(maker, activations(5))
-			var above *limiter.CeilingError
+			var above *record.CeilingError
 			if err := test.act(w, maker, k); !errors.As(err, &above) && !errors.Is(err, limiter.ErrForbidden) {
 				t.Fatalf("it was not refused: %v", err)
 			}
@@ -149,12 +150,12 @@ func TestATransactionThatIsRolledBackChangesNothingInMemory(t *testing.T) {
 		"hooks":    func(w *world, _ *key) error { return w.SetHooks([]limiter.Hook{{URL: "https://b.example.com"}}) },
 		"no hooks": func(w *world, _ *key) error { return w.SetHooks(nil) },
 		"mint": func(w *world, _ *key) error {
-			_, err := w.tryMint(limiter.Operator.Once("it", [32]byte{1}), &limiter.Key{Upstream: "openai", Custody: limiter.CustodyHeld, Limit: limiter.NoLimits()})
+			_, err := w.tryMint(limiter.Operator.Once("it", [32]byte{1}), &record.Key{Upstream: "openai", Custody: record.CustodyHeld, Limit: record.NoLimits()})
 			return err
 		},
 		"change": func(w *world, k *key) error {
-			_, err := w.Change(ctx, limiter.Operator, k.id, 0, func(k *limiter.Key) error {
-				k.Name, k.Limit[limiter.Activations], k.Renews = "b", limiter.NoLimit, ""
+			_, err := w.Change(ctx, limiter.Operator, k.id, 0, func(k *record.Key) error {
+				k.Name, k.Limit[record.Activations], k.Renews = "b", record.NoLimit, ""
 				return nil
 			})
 			return err
@@ -164,7 +165,7 @@ func TestATransactionThatIsRolledBackChangesNothingInMemory(t *testing.T) {
 			return err
 		},
 		"a token": func(w *world, _ *key) error {
-			_, err := w.CreateToken(ctx, limiter.Operator, limiter.TokenSpec{Lookup: lookup(), Name: "ci", Role: limiter.OperatorRole})
+			_, err := w.CreateToken(ctx, limiter.Operator, limiter.TokenSpec{Lookup: lookup(), Name: "ci", Role: record.OperatorRole})
 			return err
 		},
 		"a message": func(w *world, _ *key) error {
@@ -184,12 +185,12 @@ func TestATransactionThatIsRolledBackChangesNothingInMemory(t *testing.T) {
 			w.hooks = []limiter.Hook{{URL: hookURL}}
 			w.open(rolling)
 			t.Cleanup(w.Abandon)
-			k := w.mint(delegating(activations(100), func(k *limiter.Key) { k.Limit[limiter.Tokens] = limiter.NoLimit }))
-			g, refusal := k.ask(bound(limiter.Tokens, 7))
+			k := w.mint(delegating(activations(100), func(k *record.Key) { k.Limit[record.Tokens] = record.NoLimit }))
+			g, refusal := k.ask(bound(record.Tokens, 7))
 			if refusal != nil {
 				t.Fatal(refusal)
 			}
-			g.Settle(limiter.Amounts{limiter.Activations: 1, limiter.Tokens: 7})
+			g.Settle(record.Amounts{record.Activations: 1, record.Tokens: 7})
 			if err := w.Ping(ctx); err != nil {
 				t.Fatal(err)
 			}

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/till-proxy/till/limiter"
+	"github.com/till-proxy/till/limiter/record"
 )
 
 // warm is a key whose block has just arrived, on a real store and clock.
@@ -33,7 +34,7 @@ func warm(b *testing.B) *limiter.Live {
 func BenchmarkReserveSettle(b *testing.B) {
 	live := warm(b)
 	ask := limiter.Ask{
-		Bound:  limiter.Amounts{limiter.Activations: 1},
+		Bound:  record.Amounts{record.Activations: 1},
 		Method: "POST", Path: "/v1/chat/completions", Addr: netip.MustParseAddr("192.0.2.1"),
 	}
 	grants := make([]limiter.Grant, b.N)
@@ -46,7 +47,7 @@ func BenchmarkReserveSettle(b *testing.B) {
 			b.Fatal(r)
 		}
 		took[i] = time.Since(start)
-		grants[i].Settle(limiter.Amounts{limiter.Activations: 1})
+		grants[i].Settle(record.Amounts{record.Activations: 1})
 	}
 	b.StopTimer()
 	slices.Sort(took)
@@ -58,13 +59,13 @@ func BenchmarkReserveSettle(b *testing.B) {
 // never waited for, so the mean is what both halves cost.
 func BenchmarkWithoutLimit(b *testing.B) {
 	w := newBadgerWorldWithSystemClock(b)
-	k := w.mint(func(*limiter.Key) {})
+	k := w.mint(func(*record.Key) {})
 	live, refusal := w.Find(ctx, k.lookup)
 	if refusal != nil {
 		b.Fatal(refusal)
 	}
 	ask := limiter.Ask{
-		Bound:  limiter.Amounts{limiter.Activations: 1},
+		Bound:  record.Amounts{record.Activations: 1},
 		Method: "POST", Path: "/v1/chat/completions", Addr: netip.MustParseAddr("192.0.2.1"),
 	}
 	grants := make([]limiter.Grant, b.N)
@@ -74,7 +75,7 @@ func BenchmarkWithoutLimit(b *testing.B) {
 		if r := live.Reserve(context.Background(), &ask, &grants[i]); r != nil {
 			b.Fatal(r)
 		}
-		grants[i].Settle(limiter.Amounts{limiter.Activations: 1})
+		grants[i].Settle(record.Amounts{record.Activations: 1})
 	}
 }
 
@@ -94,10 +95,10 @@ func BenchmarkFind(b *testing.B) {
 func BenchmarkDeadKey(b *testing.B) {
 	w := newBadgerWorldWithSystemClock(b)
 	k := w.mint(activations(1))
-	k.drain(limiter.CodeActivationsExhausted)
+	k.drain(record.CodeActivationsExhausted)
 	b.ReportAllocs()
 	for b.Loop() {
-		if code := k.use(); code != limiter.CodeActivationsExhausted {
+		if code := k.use(); code != record.CodeActivationsExhausted {
 			b.Fatal(code)
 		}
 	}

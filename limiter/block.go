@@ -5,6 +5,7 @@ import (
 	"errors"
 	"time"
 
+	"github.com/till-proxy/till/limiter/record"
 	"github.com/till-proxy/till/limiter/store"
 )
 
@@ -22,16 +23,16 @@ type parking struct {
 	turn   *turn
 	refill *refill
 	at     *account
-	bound  Amounts
+	bound  record.Amounts
 }
 
 // park0 registers a caller that waits for an account's next window.
 func (k *Live) park0(a *account) parking {
-	return parking{refill: a.park(&Amounts{}), at: a}
+	return parking{refill: a.park(&record.Amounts{}), at: a}
 }
 
 // park registers a caller that needs a block and asks for one.
-func (l *Limiter) park(a *account, k *Live, ask *Ask, bound *Amounts, now int64) parking {
+func (l *Limiter) park(a *account, k *Live, ask *Ask, bound *record.Amounts, now int64) parking {
 	if k != nil {
 		k.claim(ask, now)
 		l.markActive(k)
@@ -49,7 +50,7 @@ func (l *Limiter) askBlock(a *account, k *Live) {
 	}
 	a.asked = true
 	l.shadow.shade(a)
-	var wrote struct{ granted, counted, unlimited Amounts }
+	var wrote struct{ granted, counted, unlimited record.Amounts }
 	l.committer.submit(func(b *batch) error {
 		rec, err := readAccount(b, a)
 		if err != nil {
@@ -58,22 +59,22 @@ func (l *Limiter) askBlock(a *account, k *Live) {
 		if err := a.wentBack(&rec); err != nil {
 			return err
 		}
-		limit := rec.kept()
+		limit := rec.Kept()
 		a.mu.Lock()
 		for i := range limit {
-			wrote.granted[i] = a.want(Kind(i), limit[i], rec.Reserved[i])
+			wrote.granted[i] = a.want(record.Kind(i), limit[i], rec.Reserved[i])
 		}
-		rec.Reserved.add(wrote.granted)
+		rec.Reserved.Add(wrote.granted)
 		a.note(&rec)
 		wrote.unlimited = a.noteUnlimited(&rec)
 		a.mu.Unlock()
-		wrote.counted = rec.counted()
+		wrote.counted = rec.Counted()
 		return b.setAccount(a.id, a.forRole, &rec)
 	}, func(err error) {
 		a.mu.Lock()
 		defer a.mu.Unlock()
 		if err == nil {
-			a.reserved.add(wrote.granted)
+			a.reserved.Add(wrote.granted)
 			a.noted(wrote.unlimited)
 			a.counted = wrote.counted
 			a.firstDurable = a.firstDurable || a.first != 0
@@ -112,13 +113,13 @@ func (l *Limiter) dequeued()      { l.waiting.Add(-1) }
 
 // readAccount reads an account's record; a role's is made on first use, and
 // its limit is what the configuration says.
-func readAccount(r store.Reader, a *account) (accountRecord, error) {
-	b, err := r.Get(accountKey(a.id))
+func readAccount(r store.Reader, a *account) (record.Account, error) {
+	b, err := r.Get(record.AccountKey(a.id))
 	if a.forRole {
-		rec := accountRecord{}
+		rec := record.Account{}
 		switch {
 		case err == nil:
-			if rec, err = decodeAccount(b); err != nil {
+			if rec, err = record.DecodeAccount(b); err != nil {
 				return rec, err
 			}
 		case err != store.ErrNotFound:
@@ -130,19 +131,19 @@ func readAccount(r store.Reader, a *account) (accountRecord, error) {
 		return rec, nil
 	}
 	if err != nil {
-		return accountRecord{}, err
+		return record.Account{}, err
 	}
-	return decodeAccount(b)
+	return record.DecodeAccount(b)
 }
 
 // wentBack compares a record with what memory knows to be reserved. Only the
 // owner lowers that, so a record below it is older than what was acknowledged.
-func (a *account) wentBack(rec *accountRecord) error {
+func (a *account) wentBack(rec *record.Account) error {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	for i, limit := range rec.Limit {
-		if limit != NoLimit && a.limit[i] != NoLimit && rec.Lineage == a.lineage && rec.Reserved[i] < a.reserved[i] {
-			return doubt("a budget of %d %s was reserved, and the store says %d", a.reserved[i], Kind(i), rec.Reserved[i])
+		if limit != record.NoLimit && a.limit[i] != record.NoLimit && rec.Lineage == a.lineage && rec.Reserved[i] < a.reserved[i] {
+			return store.Doubt("a budget of %d %s was reserved, and the store says %d", a.reserved[i], record.Kind(i), rec.Reserved[i])
 		}
 	}
 	return nil
@@ -151,10 +152,10 @@ func (a *account) wentBack(rec *accountRecord) error {
 // noteUnlimited puts what was used and is held where nothing is reserved because
 // nothing is limited, for when a limit is set later. Memory follows once what it
 // returns is durable. Callers hold the account.
-func (a *account) noteUnlimited(rec *accountRecord) Amounts {
-	noted := NoLimits()
+func (a *account) noteUnlimited(rec *record.Account) record.Amounts {
+	noted := record.NoLimits()
 	for i, limit := range rec.Limit {
-		if limit == NoLimit && rec.Lineage == a.lineage {
+		if limit == record.NoLimit && rec.Lineage == a.lineage {
 			noted[i] = a.spent[i] + a.held[i]
 			rec.Reserved[i] = noted[i]
 		}
@@ -162,16 +163,16 @@ func (a *account) noteUnlimited(rec *accountRecord) Amounts {
 	return noted
 }
 
-func (a *account) noted(unlimited Amounts) {
+func (a *account) noted(unlimited record.Amounts) {
 	for i, n := range unlimited {
-		if n != NoLimit {
+		if n != record.NoLimit {
 			a.reserved[i] = n
 		}
 	}
 }
 
 // note puts into a record what rides along with any commit of the account.
-func (a *account) note(rec *accountRecord) {
+func (a *account) note(rec *record.Account) {
 	rec.Settled = a.spent
 	rec.First, rec.Last, rec.Pin, rec.Addr = a.first, a.last, a.pin, a.addr
 	rec.Past, rec.Kinds = a.past, a.kinds

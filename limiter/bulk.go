@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/till-proxy/till/limiter/record"
 	"github.com/till-proxy/till/limiter/store"
 	"github.com/till-proxy/till/token"
 )
@@ -15,16 +16,16 @@ import (
 // without the caller.
 func (l *Limiter) bounded(by Caller, f Filter) (Filter, error) {
 	f.Sort, f.Cursor, f.Limit = "created", "", 0
-	if by.Role == OperatorRole {
+	if by.Role == record.OperatorRole {
 		return f, nil
 	}
 	role := l.policy(by.Role)
 	if role == nil || by.Token == "" {
-		return f, l.noted(by, l.forbidden(by, KeysRevoke))
+		return f, l.noted(by, l.forbidden(by, record.KeysRevoke))
 	}
 	switch role.Sees {
-	case SeesAll:
-	case SeesRole:
+	case record.SeesAll:
+	case record.SeesRole:
 		f.Within = &Within{Token: by.Token, Role: by.Role}
 	default:
 		f.Within = &Within{Token: by.Token}
@@ -37,14 +38,14 @@ func (l *Limiter) bounded(by Caller, f Filter) (Filter, error) {
 // they end durably is a job, see [Limiter.Await]. A filter that picks all keys
 // must be meant: all says so.
 func (l *Limiter) RevokeMany(by Caller, f Filter, all bool, reason string) (Job, error) {
-	if err := l.authorise(by, KeysRevoke, nil); err != nil {
+	if err := l.authorise(by, record.KeysRevoke, nil); err != nil {
 		return Job{}, err
 	}
-	if err := errors.Join(f.validate(), validText("reason", reason)); err != nil {
+	if err := errors.Join(f.validate(), record.ValidText("reason", reason)); err != nil {
 		return Job{}, err
 	}
 	if f.empty() && !all {
-		return Job{}, invalid("filter", `picks every key: name at least one of %s, or say "all": true`, BulkNames())
+		return Job{}, record.Invalid("filter", `picks every key: name at least one of %s, or say "all": true`, BulkNames())
 	}
 	f, err := l.bounded(by, f)
 	if err != nil {
@@ -88,7 +89,7 @@ func (l *Limiter) doomAll(j *job) {
 	for _, k := range l.everyLive() {
 		k.mu.Lock()
 		hit := k.doom(jobs) != nil
-		var refusal *Refusal
+		var refusal *record.Refusal
 		if hit {
 			refusal = k.stopped(now)
 			all = append(all, doomed{k, k.key})
@@ -107,7 +108,7 @@ func (l *Limiter) doomAll(j *job) {
 // doomed and has changed since, before the record came, ends along with it.
 func (l *Limiter) recordJob(j *job) error {
 	var number int64
-	var ended []*Key
+	var ended []*record.Key
 	err := l.committer.do(func(b *batch) error {
 		ended = nil
 		number = b.revocations.number(b.transaction)
@@ -118,7 +119,7 @@ func (l *Limiter) recordJob(j *job) error {
 		j.mu.Unlock()
 		for _, d := range judged {
 			d.k.mu.Lock()
-			changed := d.k.key != d.key && d.k.key.EndedStatus != Revoked && !d.k.gone
+			changed := d.k.key != d.key && d.k.key.EndedStatus != record.Revoked && !d.k.gone
 			d.k.mu.Unlock()
 			if !changed {
 				continue
@@ -193,17 +194,17 @@ func (l *Limiter) lookUp(j *job, cursor string) found {
 	p.err = l.store.View(func(r store.Reader) (err error) {
 		p.next, err = l.scan(context.Background(), r, Operator, &f, bulkLooked, func(id string) (bool, error) {
 			k := l.loaded(id)
-			var key *Key
-			var record []byte
+			var key *record.Key
+			var value []byte
 			if k == nil {
 				var err error
-				if record, err = r.Get(recordKey(id)); err != nil {
+				if value, err = r.Get(record.RecordKey(id)); err != nil {
 					return false, err
 				}
-				if key, err = decodeKey(record); err != nil {
+				if key, err = record.DecodeKey(value); err != nil {
 					return false, fmt.Errorf("key %s: %w", id, err)
 				}
-				if key.attached() { // whether it matches depends on others
+				if key.Attached() { // whether it matches depends on others
 					if k, err = l.load(id); err != nil {
 						return false, err
 					}
@@ -211,7 +212,7 @@ func (l *Limiter) lookUp(j *job, cursor string) found {
 			}
 			if k != nil {
 				k.mu.Lock()
-				hit, revoked := k.doomed == j, k.key.EndedStatus == Revoked
+				hit, revoked := k.doomed == j, k.key.EndedStatus == record.Revoked
 				judged := k.key.Judged >= j.number.Load()
 				k.mu.Unlock()
 				switch {
@@ -235,11 +236,11 @@ func (l *Limiter) lookUp(j *job, cursor string) found {
 			switch {
 			case failed != nil:
 				return false, failed
-			case hit && key.EndedStatus == Revoked:
+			case hit && key.EndedStatus == record.Revoked:
 				p.already++
 			case hit:
 				p.ids = append(p.ids, id)
-				bytes += len(record)
+				bytes += len(value)
 			}
 			return len(p.ids) < bulkKeys && bytes < bulkBytes, nil
 		})
@@ -280,7 +281,7 @@ func (l *Limiter) scan(ctx context.Context, r store.Reader, by Caller, f *Filter
 // CountMatches says how many keys RevokeMany would find, and how many of them
 // it would end.
 func (l *Limiter) CountMatches(ctx context.Context, by Caller, f Filter) (matched, revocable int64, err error) {
-	if err := l.authorise(by, KeysRevoke, nil); err != nil {
+	if err := l.authorise(by, record.KeysRevoke, nil); err != nil {
 		return 0, 0, err
 	}
 	if err := f.validate(); err != nil {
@@ -294,7 +295,7 @@ func (l *Limiter) CountMatches(ctx context.Context, by Caller, f Filter) (matche
 		err := l.store.View(func(r store.Reader) (err error) {
 			f.Cursor, err = l.walk(ctx, r, Operator, &f, maxLookedAt, func(v View) bool {
 				matched++
-				if v.Status != Revoked {
+				if v.Status != record.Revoked {
 					revocable++
 				}
 				return true

@@ -12,6 +12,7 @@ import (
 	"pgregory.net/rapid"
 
 	"github.com/till-proxy/till/limiter"
+	"github.com/till-proxy/till/limiter/record"
 	"github.com/till-proxy/till/limiter/store"
 )
 
@@ -26,8 +27,8 @@ func (w *world) await(t interface{ Fatalf(string, ...any) }, j limiter.Job) limi
 	return done
 }
 
-func owned(name string, n int64) func(*limiter.Key) {
-	return func(k *limiter.Key) { k.Owner, k.Limit[limiter.Activations] = name, n }
+func owned(name string, n int64) func(*record.Key) {
+	return func(k *record.Key) { k.Owner, k.Limit[record.Activations] = name, n }
 }
 
 func TestRevokeManyRefusesAtOnceWhatMatchesAndNothingElse(t *testing.T) {
@@ -79,11 +80,11 @@ func TestRevokeManyRefusesAtOnceWhatMatchesAndNothingElse(t *testing.T) {
 		t.Errorf("%d cut", j.Cut)
 	}
 	for i, k := range ann {
-		if code := k.use(); code != limiter.CodeKeyRevoked {
+		if code := k.use(); code != record.CodeKeyRevoked {
 			t.Fatalf("key %d of ann, before its end is durable: %q", i, code)
 		}
 	}
-	page, err := w.List(ctx, limiter.Operator, limiter.Filter{Owner: "ann", Status: limiter.Active})
+	page, err := w.List(ctx, limiter.Operator, limiter.Filter{Owner: "ann", Status: record.Active})
 	if err != nil || len(page.Keys) != 0 {
 		t.Errorf("%d of ann's keys are listed as active, %v", len(page.Keys), err)
 	}
@@ -102,7 +103,7 @@ func TestRevokeManyRefusesAtOnceWhatMatchesAndNothingElse(t *testing.T) {
 	w.agree(t)
 	w.restart()
 	for _, k := range ann {
-		if v := k.view(); v.Status != limiter.Revoked || v.EndedReason != "ann left" && k != ann[7] {
+		if v := k.view(); v.Status != record.Revoked || v.EndedReason != "ann left" && k != ann[7] {
 			t.Fatalf("after a restart: %s, %q", v.Status, v.EndedReason)
 		}
 	}
@@ -121,19 +122,19 @@ func TestRevokeManyRefusesAtOnceWhatMatchesAndNothingElse(t *testing.T) {
 func TestRevokeManyNeedsAFilterAndAPermission(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
-	team := limiter.NewRole()
-	team.Permissions = []limiter.Permission{limiter.KeysRevoke, limiter.KeysRead}
-	w.roles = map[string]limiter.Role{"team": team, "ci": limiter.NewRole()}
+	team := record.NewRole()
+	team.Permissions = []record.Permission{record.KeysRevoke, record.KeysRead}
+	w.roles = map[string]record.Role{"team": team, "ci": record.NewRole()}
 	w.restart()
 	k := w.mint(activations(5))
-	var invalid *limiter.InvalidError
+	var invalid *record.InvalidError
 	for _, f := range []limiter.Filter{{}, {Query: "key_"}, {Sort: "created"}} {
 		if _, err := w.RevokeMany(limiter.Operator, f, false, ""); !errors.As(err, &invalid) || !strings.Contains(err.Error(), `"all": true`) {
 			t.Errorf("%+v: %v", f, err)
 		}
 	}
 	for _, by := range []limiter.Caller{
-		{Name: "x", Role: "ci", Token: "t"}, {Name: "y", Role: "gone", Token: "t"}, limiter.Holder(&limiter.Key{ID: k.id}, ""),
+		{Name: "x", Role: "ci", Token: "t"}, {Name: "y", Role: "gone", Token: "t"}, limiter.Holder(&record.Key{ID: k.id}, ""),
 	} {
 		if _, err := w.RevokeMany(by, limiter.Filter{Upstream: "openai"}, false, ""); !errors.Is(err, limiter.ErrForbidden) {
 			t.Errorf("by %s: %v", by.Name, err)
@@ -167,7 +168,7 @@ func TestRevokeManyOnAFullDiskHoldsAndIsDurableLater(t *testing.T) {
 	if _, err := w.RevokeMany(limiter.Operator, limiter.Filter{Owner: "ann"}, false, ""); !errors.Is(err, store.ErrNoSpace) {
 		t.Fatalf("on a full disk: %v", err)
 	}
-	if code := k.use(); code != limiter.CodeKeyRevoked {
+	if code := k.use(); code != record.CodeKeyRevoked {
 		t.Errorf("refused with %q", code)
 	}
 	w.disk.Heal()
@@ -176,7 +177,7 @@ func TestRevokeManyOnAFullDiskHoldsAndIsDurableLater(t *testing.T) {
 		t.Errorf("%+v", done)
 	}
 	w.kill(true)
-	if v := k.view(); v.Status != limiter.Revoked {
+	if v := k.view(); v.Status != record.Revoked {
 		t.Errorf("status %s", v.Status)
 	}
 	if code := other.use(); code != "" {
@@ -227,7 +228,7 @@ func TestNoCrashLetsADoomedKeyLiveOrAnotherDie(t *testing.T) {
 		move := func() {
 			k := rapid.SampledFrom(keys).Draw(rt, "moved")
 			to := rapid.SampledFrom([]string{"ann", "bob"}).Draw(rt, "to")
-			_, err := w.Change(ctx, limiter.Operator, k.id, 0, func(k *limiter.Key) error { k.Owner = to; return nil })
+			_, err := w.Change(ctx, limiter.Operator, k.id, 0, func(k *record.Key) error { k.Owner = to; return nil })
 			if err == nil {
 				owners[k] = to
 			} else if !errors.Is(err, limiter.ErrDead) && !errors.Is(err, errInjected) {
@@ -256,10 +257,10 @@ func TestNoCrashLetsADoomedKeyLiveOrAnotherDie(t *testing.T) {
 		check := func(when string) {
 			for k, dead := range doomed {
 				code := k.use()
-				if dead && code != limiter.CodeKeyRevoked && code != limiter.CodeStoreUnavailable {
+				if dead && code != record.CodeKeyRevoked && code != record.CodeStoreUnavailable {
 					rt.Fatalf("%s: a doomed key: %q", when, code)
 				}
-				if !dead && code == limiter.CodeKeyRevoked {
+				if !dead && code == record.CodeKeyRevoked {
 					rt.Fatalf("%s: another key is revoked", when)
 				}
 			}
@@ -267,7 +268,7 @@ func TestNoCrashLetsADoomedKeyLiveOrAnotherDie(t *testing.T) {
 		check("at once")
 		for range rapid.IntRange(0, 3).Draw(rt, "moves after") {
 			if rapid.Bool().Draw(rt, "mint") {
-				spec := &limiter.Key{Upstream: "openai", Owner: "ann", Custody: "held", Limit: limiter.NoLimits()}
+				spec := &record.Key{Upstream: "openai", Owner: "ann", Custody: "held", Limit: record.NoLimits()}
 				if k, err := w.tryMint(limiter.Operator, spec); err == nil {
 					keys, doomed[k], owners[k] = append(keys, k), false, "ann"
 				}

@@ -5,6 +5,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/till-proxy/till/limiter/record"
 	"github.com/till-proxy/till/limiter/store"
 )
 
@@ -22,16 +23,16 @@ const (
 // endIn revokes a key in a batch. It returns nil when the key was revoked before,
 // and since says that this was after the job's record came: by a change, which
 // ends what the job has doomed.
-func (l *Limiter) endIn(b *batch, s *Job, id string) (key *Key, since bool, err error) {
-	old, acct, err := readKey(b, id)
-	if err != nil || old.EndedStatus == Revoked {
+func (l *Limiter) endIn(b *batch, s *Job, id string) (key *record.Key, since bool, err error) {
+	old, acct, err := record.ReadKey(b, id)
+	if err != nil || old.EndedStatus == record.Revoked {
 		return nil, err == nil && old.Judged >= s.Number, err
 	}
-	key = old.clone()
+	key = old.Clone()
 	return key, false, b.endKey(old, key, &acct, s.ending(l.clock.Now()))
 }
 
-func (l *Limiter) followEnded(j *job, ended []*Key) {
+func (l *Limiter) followEnded(j *job, ended []*record.Key) {
 	for _, key := range ended {
 		l.follow(key, func(k *Live) { k.doomed = nil })
 	}
@@ -108,7 +109,7 @@ func (l *Limiter) step(j *job) error {
 			ids = append(ids, rest...)
 		}
 	}
-	var ended []*Key
+	var ended []*record.Key
 	var after Job
 	err = l.committer.doPatiently(func(b *batch) error {
 		ended, after = nil, s
@@ -163,9 +164,9 @@ func (l *Limiter) stillDoomed(j *job, but []string) (ids []string, elsewhere int
 		k.mu.Lock()
 		switch {
 		case k.doomed != j || k.gone || slices.Contains(but, k.key.ID):
-		case k.halt == CodeKeyRevoked:
+		case k.halt == record.CodeKeyRevoked:
 			ids = append(ids, k.key.ID)
-		case k.key.EndedStatus == Revoked && k.key.Judged >= j.number.Load():
+		case k.key.EndedStatus == record.Revoked && k.key.Judged >= j.number.Load():
 			elsewhere++
 		}
 		k.mu.Unlock()

@@ -6,43 +6,9 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/till-proxy/till/limiter/record"
 	"github.com/till-proxy/till/limiter/store"
 )
-
-// Permission is a right that a role gives its callers.
-type Permission string
-
-// The permissions. Everything is the operator's alone and no role has it.
-const (
-	KeysCreate   Permission = "keys:create"
-	KeysRead     Permission = "keys:read"
-	KeysUpdate   Permission = "keys:update"
-	KeysRevoke   Permission = "keys:revoke"
-	KeysRotate   Permission = "keys:rotate"
-	AuditRead    Permission = "audit:read"
-	TokensManage Permission = "tokens:manage"
-	Everything   Permission = "*"
-)
-
-// Permissions are those that a role may be given.
-var Permissions = []Permission{KeysCreate, KeysRead, KeysUpdate, KeysRevoke, KeysRotate, AuditRead, TokensManage}
-
-// Sight says which keys a role's callers see. To all other keys the answer is
-// that they do not exist.
-type Sight string
-
-// The sights.
-const (
-	// SeesOwn are the keys minted with the caller's token, and those below them.
-	SeesOwn Sight = "own"
-	// SeesRole are the keys of the caller's role, and its own.
-	SeesRole Sight = "role"
-	SeesAll  Sight = "all"
-)
-
-// OperatorRole is the role of the operator, who may do everything. No other
-// role can have this name.
-const OperatorRole = "*"
 
 // Caller is who asks for an administrative act. Every such act of this package
 // takes one and is authorised here, whichever door it came through.
@@ -65,9 +31,9 @@ type Caller struct {
 
 var (
 	// Operator is the caller behind Caddy's admin endpoint or till's own socket.
-	Operator = Caller{Name: "operator", Role: OperatorRole}
+	Operator = Caller{Name: record.OperatorName, Role: record.OperatorRole}
 	// itself is the caller of what happens by the rules of a key.
-	itself = Caller{Name: "till", Role: OperatorRole}
+	itself = Caller{Name: "till", Role: record.OperatorRole}
 )
 
 // At returns the caller as it came from an address.
@@ -77,7 +43,7 @@ func (c Caller) At(address string) Caller {
 }
 
 // Holder is the caller who holds a key's string.
-func Holder(key *Key, from string) Caller {
+func Holder(key *record.Key, from string) Caller {
 	return Caller{Name: key.ID, From: from, holder: key.ID}
 }
 
@@ -86,20 +52,20 @@ func Holder(key *Key, from string) Caller {
 var ErrForbidden = errors.New("not permitted")
 
 // Allows reports whether the caller has a permission at all.
-func (l *Limiter) Allows(by Caller, p Permission) bool {
-	if by.Role == OperatorRole {
+func (l *Limiter) Allows(by Caller, p record.Permission) bool {
+	if by.Role == record.OperatorRole {
 		return true
 	}
 	if by.holder != "" {
-		return p == KeysRead || p == KeysRevoke
+		return p == record.KeysRead || p == record.KeysRevoke
 	}
 	role := l.policy(by.Role)
-	return role != nil && p != Everything && slices.Contains(role.Permissions, p)
+	return role != nil && p != record.Everything && slices.Contains(role.Permissions, p)
 }
 
 // Sees reports whether a key exists as far as the caller is told.
-func (l *Limiter) Sees(by Caller, key *Key) bool {
-	if by.Role == OperatorRole {
+func (l *Limiter) Sees(by Caller, key *record.Key) bool {
+	if by.Role == record.OperatorRole {
 		return true
 	}
 	if by.holder != "" {
@@ -111,9 +77,9 @@ func (l *Limiter) Sees(by Caller, key *Key) bool {
 	}
 	own := by.Token != "" && key.Token == by.Token
 	switch role.Sees {
-	case SeesAll:
+	case record.SeesAll:
 		return true
-	case SeesRole:
+	case record.SeesRole:
 		return own || key.Role == by.Role
 	default:
 		return own
@@ -123,7 +89,7 @@ func (l *Limiter) Sees(by Caller, key *Key) bool {
 // authorise decides whether a caller may do something, and to that key (nil:
 // to none in particular). The permission is judged first, so that who lacks it
 // does not learn which keys exist.
-func (l *Limiter) authorise(by Caller, p Permission, key *Key) error {
+func (l *Limiter) authorise(by Caller, p record.Permission, key *record.Key) error {
 	if !l.Allows(by, p) {
 		return l.noted(by, l.forbidden(by, p))
 	}
@@ -134,20 +100,20 @@ func (l *Limiter) authorise(by Caller, p Permission, key *Key) error {
 }
 
 // forbidden is the answer to a caller without a permission.
-func (l *Limiter) forbidden(by Caller, p Permission) error {
+func (l *Limiter) forbidden(by Caller, p record.Permission) error {
 	why := onlyOperator(by)
 	switch role := l.policy(by.Role); {
 	case by.holder != "":
 		why = fmt.Errorf("%w: the holder of a key may look at it and revoke it", ErrForbidden)
 	case by.Role == "" || role == nil:
 		why = fmt.Errorf("%w: the role %q of %s is not configured now", ErrForbidden, by.Role, by.Name)
-	case p != Everything:
+	case p != record.Everything:
 		why = fmt.Errorf("%w: %s needs the permission %s; its role %s has: %s", ErrForbidden, by.Name, p, by.Role, listed(role.Permissions))
 	}
 	return &attemptError{why, string(p)}
 }
 
-func listed(permissions []Permission) string {
+func listed(permissions []record.Permission) string {
 	if len(permissions) == 0 {
 		return "none"
 	}
@@ -160,19 +126,19 @@ func listed(permissions []Permission) string {
 
 // Authorise decides whether a caller may do something that is done outside this
 // package. What is refused is told to the audit log.
-func (l *Limiter) Authorise(by Caller, p Permission) error { return l.authorise(by, p, nil) }
+func (l *Limiter) Authorise(by Caller, p record.Permission) error { return l.authorise(by, p, nil) }
 
 // onlyOperator lets pass only the operator: what is done to a closed store, which
 // knows of no role.
 func onlyOperator(by Caller) error {
-	if by.Role != OperatorRole {
+	if by.Role != record.OperatorRole {
 		return fmt.Errorf("%w: only the operator may do this", ErrForbidden)
 	}
 	return nil
 }
 
 // reach returns a key that the caller may do something to.
-func (l *Limiter) reach(by Caller, p Permission, id string) (*Live, error) {
+func (l *Limiter) reach(by Caller, p record.Permission, id string) (*Live, error) {
 	if err := l.authorise(by, p, nil); err != nil {
 		return nil, err
 	}
@@ -183,7 +149,7 @@ func (l *Limiter) reach(by Caller, p Permission, id string) (*Live, error) {
 	if err := l.authorise(by, p, k.Key()); err != nil {
 		return nil, err
 	}
-	if by.holder != "" && p == KeysRevoke && !k.View().SelfRevoke {
+	if by.holder != "" && p == record.KeysRevoke && !k.View().SelfRevoke {
 		return nil, fmt.Errorf("%w: the key may not be revoked by its holder", ErrForbidden)
 	}
 	return k, nil

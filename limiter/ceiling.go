@@ -5,23 +5,9 @@ import (
 	"maps"
 	"slices"
 	"strings"
-	"time"
+
+	"github.com/till-proxy/till/limiter/record"
 )
-
-// CeilingError says which ceiling of a role something would exceed.
-type CeilingError struct {
-	Field string // as in the management API
-	Role  string
-	Msg   string
-}
-
-func (e *CeilingError) Error() string {
-	return fmt.Sprintf("%s %s: that is the ceiling of role %s", e.Field, e.Msg, e.Role)
-}
-
-// lifetimeSlack is by how much a lifetime may be longer than the ceiling and is
-// shortened silently: the caller's clock is not this one.
-const lifetimeSlack = time.Minute
 
 // ceilings holds a key under the ceilings of its own role, and under those of
 // the caller's: what it leaves out becomes the ceiling, and what goes beyond
@@ -29,29 +15,17 @@ const lifetimeSlack = time.Minute
 // what is not changed may stay as it is, also where a ceiling was lowered
 // since. Every act that makes a key or changes what it may do calls this; one that
 // hands out or widens a key that there is calls couldMint, too.
-func (l *Limiter) ceilings(by Caller, old, key *Key) error {
+func (l *Limiter) ceilings(by Caller, old, key *record.Key) error {
 	for i, name := range []string{key.Role, by.Role} {
-		if name == "" || name == OperatorRole || i > 0 && name == key.Role {
+		if name == "" || name == record.OperatorRole || i > 0 && name == key.Role {
 			continue
 		}
 		role := l.policy(name)
 		if role == nil {
 			continue // its keys are refused, and its callers may do nothing
 		}
-		if err := role.hold(name, by.Role == OperatorRole, old, key); err != nil {
+		if err := role.Hold(name, by.Role == record.OperatorRole, old, key); err != nil {
 			return err
-		}
-	}
-	return nil
-}
-
-func (r *Role) hold(name string, operator bool, old, key *Key) error {
-	for _, f := range KeyFields {
-		if f.hold == nil {
-			continue
-		}
-		if msg := f.hold(r, operator, old, key); msg != "" {
-			return &CeilingError{Field: f.Name, Role: name, Msg: msg}
 		}
 	}
 	return nil
@@ -72,8 +46,8 @@ func (l *Limiter) within(given, own string) error {
 			return beyond("the permission %s", p)
 		}
 	}
-	if theirs.Sees == SeesAll && mine.Sees != SeesAll ||
-		theirs.Sees == SeesRole && mine.Sees != SeesAll && (mine.Sees != SeesRole || given != own) {
+	if theirs.Sees == record.SeesAll && mine.Sees != record.SeesAll ||
+		theirs.Sees == record.SeesRole && mine.Sees != record.SeesAll && (mine.Sees != record.SeesRole || given != own) {
 		return beyond("sees %s", theirs.Sees)
 	}
 	if len(mine.Upstreams) > 0 {
@@ -86,15 +60,15 @@ func (l *Limiter) within(given, own string) error {
 			}
 		}
 	}
-	for _, kind := range LimitKinds {
+	for _, kind := range record.LimitKinds {
 		if most := mine.Max[kind]; most > 0 && (theirs.Max[kind] == 0 || theirs.Max[kind] > most) {
-			return beyond("a ceiling of %s", kinds[kind].limit)
+			return beyond("a ceiling of %s", kind.LimitField())
 		}
-		if exceeds(theirs.Budget.Limit[kind], mine.Budget.Limit[kind]) {
+		if record.Exceeds(theirs.Budget.Limit[kind], mine.Budget.Limit[kind]) {
 			return beyond("a budget of %s", kind)
 		}
 	}
-	if given != own && theirs.Budget.Renews != "" && theirs.Budget.Renews != mine.Budget.Renews && mine.Budget.Limit != NoLimits() {
+	if given != own && theirs.Budget.Renews != "" && theirs.Budget.Renews != mine.Budget.Renews && mine.Budget.Limit != record.NoLimits() {
 		return beyond("a budget that renews by the %s", theirs.Budget.Renews)
 	}
 	if mine.MaxLifetime > 0 && (theirs.MaxLifetime == 0 || theirs.MaxLifetime > mine.MaxLifetime) {
@@ -105,9 +79,6 @@ func (l *Limiter) within(given, own string) error {
 	}
 	return nil
 }
-
-// exceeds compares two limits, of which NoLimit is the highest.
-func exceeds(a, b int64) bool { return b != NoLimit && (a == NoLimit || a > b) }
 
 func (l *Limiter) roleNames() string {
 	l.rolesMu.Lock()

@@ -9,16 +9,17 @@ import (
 	"pgregory.net/rapid"
 
 	"github.com/till-proxy/till/limiter"
+	"github.com/till-proxy/till/limiter/record"
 	"github.com/till-proxy/till/limiter/store"
 	"github.com/till-proxy/till/scope"
 	"github.com/till-proxy/till/token"
 )
 
 // capped is a role with every ceiling, and every permission over keys.
-func capped() limiter.Role {
-	r := limiter.NewRole()
-	r.Permissions = []limiter.Permission{limiter.KeysCreate, limiter.KeysRead, limiter.KeysUpdate, limiter.KeysRevoke, limiter.KeysRotate}
-	r.Max = limiter.Amounts{limiter.Activations: 500, limiter.Tokens: 1e6, limiter.Nanodollars: 5e9}
+func capped() record.Role {
+	r := record.NewRole()
+	r.Permissions = []record.Permission{record.KeysCreate, record.KeysRead, record.KeysUpdate, record.KeysRevoke, record.KeysRotate}
+	r.Max = record.Amounts{record.Activations: 500, record.Tokens: 1e6, record.Nanodollars: 5e9}
 	r.MaxLifetime = 24 * time.Hour
 	r.Upstreams = []string{"openai", "anthropic"}
 	r.Scope = scope.Scope{
@@ -36,9 +37,9 @@ func TestNothingRaisesAKeyAboveACeiling(t *testing.T) {
 		w := newWorld(t)
 		defer w.Abandon()
 		role := capped()
-		wide := limiter.NewRole() // may do the same, without ceilings of its own
-		wide.Permissions, wide.Sees = role.Permissions, limiter.SeesAll
-		w.roles = map[string]limiter.Role{"capped": role, "wide": wide}
+		wide := record.NewRole() // may do the same, without ceilings of its own
+		wide.Permissions, wide.Sees = role.Permissions, record.SeesAll
+		w.roles = map[string]record.Role{"capped": role, "wide": wide}
 		if err := w.SetRoles(w.roles); err != nil {
 			rt.Fatal(err)
 		}
@@ -53,11 +54,11 @@ func TestNothingRaisesAKeyAboveACeiling(t *testing.T) {
 			}
 			return rapid.SliceOfN(rapid.SampledFrom(from), 1, 2).Draw(rt, name)
 		}
-		alter := func(rt *rapid.T, k *limiter.Key) {
-			k.Limit = limiter.Amounts{amount.Draw(rt, "activations"), amount.Draw(rt, "tokens"), amount.Draw(rt, "spend"), -1}
-			k.Renews = rapid.SampledFrom([]limiter.Renewal{"", "", limiter.Daily}).Draw(rt, "renews")
+		alter := func(rt *rapid.T, k *record.Key) {
+			k.Limit = record.Amounts{amount.Draw(rt, "activations"), amount.Draw(rt, "tokens"), amount.Draw(rt, "spend"), -1}
+			k.Renews = rapid.SampledFrom([]record.Renewal{"", "", record.Daily}).Draw(rt, "renews")
 			k.CountOnly = rapid.IntRange(0, 3).Draw(rt, "count only") == 0
-			k.Charge = rapid.SampledFrom([]limiter.Charge{limiter.ChargeForwarded, limiter.ChargeSuccess}).Draw(rt, "charge")
+			k.Charge = rapid.SampledFrom([]record.Charge{record.ChargeForwarded, record.ChargeSuccess}).Draw(rt, "charge")
 			k.ExpiresAt = time.Time{}
 			if h := rapid.IntRange(0, 30).Draw(rt, "hours"); h > 0 {
 				k.ExpiresAt = w.clock.time().Add(time.Duration(h) * time.Hour)
@@ -71,8 +72,8 @@ func TestNothingRaisesAKeyAboveACeiling(t *testing.T) {
 			}
 		}
 		expected := func(rt *rapid.T, err error) {
-			var wrong *limiter.InvalidError
-			var above *limiter.CeilingError
+			var wrong *record.InvalidError
+			var above *record.CeilingError
 			if err != nil && !errors.As(err, &wrong) && !errors.As(err, &above) && !errors.Is(err, limiter.ErrForbidden) &&
 				!errors.Is(err, limiter.ErrDead) && !errors.Is(err, store.ErrNotFound) {
 				rt.Fatal(err)
@@ -107,7 +108,7 @@ func TestNothingRaisesAKeyAboveACeiling(t *testing.T) {
 				by, id := pick(rt)
 				next := spec()
 				alter(rt, next)
-				_, err := w.Change(ctx, by, id, 0, func(k *limiter.Key) error {
+				_, err := w.Change(ctx, by, id, 0, func(k *record.Key) error {
 					k.Limit, k.Renews, k.CountOnly, k.Charge, k.ExpiresAt, k.Scope = next.Limit, next.Renews, next.CountOnly, next.Charge, next.ExpiresAt, next.Scope
 					k.Role, k.Upstream, k.Token, k.CreatedAt = "wide", "github", "", w.clock.time().Add(time.Hour)
 					return nil
@@ -125,7 +126,7 @@ func TestNothingRaisesAKeyAboveACeiling(t *testing.T) {
 			"rotate": func(rt *rapid.T) {
 				by, id := pick(rt)
 				text := lookup()
-				_, _, err := w.Rotate(ctx, by, id, limiter.Issue{Lookup: text}, 0)
+				_, _, err := w.Rotate(ctx, by, id, record.Issue{Lookup: text}, 0)
 				expected(rt, err)
 				if err == nil {
 					lookups[id] = text
@@ -159,8 +160,8 @@ func TestNothingRaisesAKeyAboveACeiling(t *testing.T) {
 						rt.Fatal(err)
 					}
 					for kind, most := range role.Max {
-						if n := v.Limit[kind]; most > 0 && (n == limiter.NoLimit || n > most) {
-							rt.Fatalf("%s of %d, above %d", limiter.Kind(kind), n, most)
+						if n := v.Limit[kind]; most > 0 && (n == record.NoLimit || n > most) {
+							rt.Fatalf("%s of %d, above %d", record.Kind(kind), n, most)
 						}
 					}
 					if v.ExpiresAt.IsZero() || v.ExpiresAt.Sub(v.CreatedAt) > role.MaxLifetime {
@@ -181,22 +182,22 @@ func TestNothingRaisesAKeyAboveACeiling(t *testing.T) {
 func TestWhatAMintLeavesOutTakesTheCeiling(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
-	w.roles = map[string]limiter.Role{"capped": capped()}
+	w.roles = map[string]record.Role{"capped": capped()}
 	if err := w.SetRoles(w.roles); err != nil {
 		t.Fatal(err)
 	}
 	_, by := w.hire(limiter.Operator, "anna", "capped")
-	v, err := w.Mint(ctx, by, &limiter.Key{Upstream: "openai", Custody: "held", Limit: limiter.NoLimits()}, limiter.Birth{Lookup: lookup()})
+	v, err := w.Mint(ctx, by, &record.Key{Upstream: "openai", Custody: "held", Limit: record.NoLimits()}, limiter.Birth{Lookup: lookup()})
 	if err != nil {
 		t.Fatal(err)
 	}
 	r := capped()
-	if v.Limit != (limiter.Amounts{500, 1e6, 5e9, -1}) || !v.ExpiresAt.Equal(v.CreatedAt.Add(r.MaxLifetime)) ||
+	if v.Limit != (record.Amounts{500, 1e6, 5e9, -1}) || !v.ExpiresAt.Equal(v.CreatedAt.Add(r.MaxLifetime)) ||
 		len(v.Scope.Models) != 2 || len(v.Scope.Paths) != 2 || len(v.Scope.Methods) != 1 || len(v.Scope.IPs) != 1 || v.Role != "capped" {
 		t.Errorf("minted %+v", v.Key)
 	}
-	var wrong *limiter.InvalidError
-	_, err = w.Mint(ctx, by, &limiter.Key{Upstream: "openai", Custody: "held", Limit: limiter.NoLimits()}, limiter.Birth{Lookup: lookup(), Unmetered: true})
+	var wrong *record.InvalidError
+	_, err = w.Mint(ctx, by, &record.Key{Upstream: "openai", Custody: "held", Limit: record.NoLimits()}, limiter.Birth{Lookup: lookup(), Unmetered: true})
 	if !errors.As(err, &wrong) {
 		t.Errorf("at an upstream that does not tell its use: %v", err)
 	}
@@ -207,24 +208,24 @@ func TestACeilingThatWasLoweredLeavesWhatDoesNotChange(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	role := capped()
-	if err := w.SetRoles(map[string]limiter.Role{"capped": role}); err != nil {
+	if err := w.SetRoles(map[string]record.Role{"capped": role}); err != nil {
 		t.Fatal(err)
 	}
 	_, by := w.hire(limiter.Operator, "anna", "capped")
-	v, err := w.Mint(ctx, by, &limiter.Key{Upstream: "openai", Custody: "held", Limit: limiter.NoLimits()}, limiter.Birth{Lookup: lookup()})
+	v, err := w.Mint(ctx, by, &record.Key{Upstream: "openai", Custody: "held", Limit: record.NoLimits()}, limiter.Birth{Lookup: lookup()})
 	if err != nil {
 		t.Fatal(err)
 	}
-	role.Max[limiter.Activations], role.Scope.Models = 100, []string{"gpt-5-mini"}
-	if err := w.SetRoles(map[string]limiter.Role{"capped": role}); err != nil {
+	role.Max[record.Activations], role.Scope.Models = 100, []string{"gpt-5-mini"}
+	if err := w.SetRoles(map[string]record.Role{"capped": role}); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := w.Change(ctx, by, v.ID, 0, func(k *limiter.Key) error { k.Name = "renamed"; return nil }); err != nil {
+	if _, err := w.Change(ctx, by, v.ID, 0, func(k *record.Key) error { k.Name = "renamed"; return nil }); err != nil {
 		t.Errorf("a name: %v", err)
 	}
-	var above *limiter.CeilingError
+	var above *record.CeilingError
 	for n, refused := range map[int64]bool{400: true, 101: true, 100: false} {
-		_, err := w.Change(ctx, by, v.ID, 0, func(k *limiter.Key) error { k.Limit[limiter.Activations] = n; return nil })
+		_, err := w.Change(ctx, by, v.ID, 0, func(k *record.Key) error { k.Limit[record.Activations] = n; return nil })
 		if errors.As(err, &above) != refused {
 			t.Errorf("%d activations: %v", n, err)
 		}

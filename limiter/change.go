@@ -6,6 +6,7 @@ import (
 	"reflect"
 	"time"
 
+	"github.com/till-proxy/till/limiter/record"
 	"github.com/till-proxy/till/token"
 )
 
@@ -13,19 +14,19 @@ import (
 // committer, and writes both, with an entry in the audit log when that changed
 // the record. fn says what changes; it must not have other effects. after runs
 // on the key in memory once that is durable.
-func (l *Limiter) edit(by Caller, action, id string, fn func(key *Key, acct *accountRecord) error, after func(k *Live)) error {
-	return l.editIn(by, action, id, func(_ *batch, key *Key, acct *accountRecord) error { return fn(key, acct) }, after)
+func (l *Limiter) edit(by Caller, action, id string, fn func(key *record.Key, acct *record.Account) error, after func(k *Live)) error {
+	return l.editIn(by, action, id, func(_ *batch, key *record.Key, acct *record.Account) error { return fn(key, acct) }, after)
 }
 
 // editIn is edit for who needs the transaction, too.
-func (l *Limiter) editIn(by Caller, action, id string, fn func(b *batch, key *Key, acct *accountRecord) error, after func(k *Live)) error {
-	var key *Key
+func (l *Limiter) editIn(by Caller, action, id string, fn func(b *batch, key *record.Key, acct *record.Account) error, after func(k *Live)) error {
+	var key *record.Key
 	return l.committer.do(func(b *batch) error {
-		old, acct, err := readKey(b, id)
+		old, acct, err := record.ReadKey(b, id)
 		if err != nil {
 			return err
 		}
-		key = old.clone()
+		key = old.Clone()
 		if err := fn(b, key, &acct); err != nil {
 			return err
 		}
@@ -34,7 +35,7 @@ func (l *Limiter) editIn(by Caller, action, id string, fn func(b *batch, key *Ke
 			return writeKey(b, old, key, &acct, nil)
 		}
 		key.Version++
-		return writeKey(b, old, key, &acct, by.entry(action, id, changes(old, key)))
+		return writeKey(b, old, key, &acct, by.entry(action, id, record.Changes(old, key)))
 	}, func() { l.follow(key, after) })
 }
 
@@ -43,34 +44,34 @@ func (l *Limiter) editIn(by Caller, action, id string, fn func(b *batch, key *Ke
 // name and labels change; else ErrDead. ifVersion, unless 0, must be the
 // key's version; else ErrVersion. judge looks at what comes of it, with what
 // ceilings have filled in, and may refuse that.
-func (l *Limiter) Change(_ context.Context, by Caller, id string, ifVersion int64, fn func(*Key) error, judge ...func(old, key *Key) error) (View, error) {
-	k, err := l.reach(by, KeysUpdate, id)
+func (l *Limiter) Change(_ context.Context, by Caller, id string, ifVersion int64, fn func(*record.Key) error, judge ...func(old, key *record.Key) error) (View, error) {
+	k, err := l.reach(by, record.KeysUpdate, id)
 	if err != nil {
 		return View{}, err
 	}
 	var epoch int64
-	var taken Amounts
-	var turned [NumKinds]bool
-	err = l.editIn(by, ActKeyUpdate, id, func(b *batch, key *Key, acct *accountRecord) error {
+	var taken record.Amounts
+	var turned [record.NumKinds]bool
+	err = l.editIn(by, ActKeyUpdate, id, func(b *batch, key *record.Key, acct *record.Account) error {
 		if ifVersion != 0 && ifVersion != key.Version {
 			return fmt.Errorf("%w: it is at version %d, not %d", ErrVersion, key.Version, ifVersion)
 		}
 		epoch = 0 // it may be run again
 		old := *key
-		changed := key.clone()
+		changed := key.Clone()
 		if err := fn(changed); err != nil {
 			return err
 		}
-		key.choose(changed, Always)
+		key.Choose(changed, record.Always)
 		settled := *key
-		key.choose(changed, WhileAlive)
+		key.Choose(changed, record.WhileAlive)
 		if err := l.ceilings(by, &old, key); err != nil {
 			return err
 		}
 		if err := key.Validate(); err != nil {
 			return err
 		}
-		if key.MaxRequestSpend != old.MaxRequestSpend || key.Limit[Nanodollars] != old.Limit[Nanodollars] {
+		if key.MaxRequestSpend != old.MaxRequestSpend || key.Limit[record.Nanodollars] != old.Limit[record.Nanodollars] {
 			if err := l.meterable(key, false); err != nil {
 				return err
 			}
@@ -80,27 +81,27 @@ func (l *Limiter) Change(_ context.Context, by Caller, id string, ifVersion int6
 				return err
 			}
 		}
-		if key.widens(&old) {
+		if key.Widens(&old) {
 			if err := l.couldMint(by, key); err != nil {
 				return err
 			}
 		}
-		key.attempts()
-		if err := key.keepsFamily(b, &old); err != nil {
+		key.LimitAttempts()
+		if err := key.KeepsFamily(b, &old); err != nil {
 			return err
 		}
 		if key.Renews != old.Renews {
 			// The first renewal is the next one: what was used stays used.
-			acct.Epoch = max(acct.Epoch, key.Renews.epoch(l.clock.Now()))
+			acct.Epoch = max(acct.Epoch, key.Renews.Epoch(l.clock.Now()))
 			epoch = acct.Epoch
 		}
 		status, _ := k.derive(&old)
-		live := status == Active || status == Suspended || status == Exhausted && old.Renews != ""
+		live := status == record.Active || status == record.Suspended || status == record.Exhausted && old.Renews != ""
 		if !live && !reflect.DeepEqual(*key, settled) {
 			return ErrDead
 		}
 		if !key.ExpiresAt.Equal(old.ExpiresAt) && !key.ExpiresAt.IsZero() && !key.ExpiresAt.After(l.clock.Now()) {
-			return invalid("expires_at", "must be in the future, got %s; to end the key, revoke it", stamp(key.ExpiresAt))
+			return record.Invalid("expires_at", "must be in the future, got %s; to end the key, revoke it", record.Stamp(key.ExpiresAt))
 		}
 		taken, turned = k.turn(&old.Limit, &key.Limit, acct)
 		return nil
@@ -123,12 +124,12 @@ func (l *Limiter) Change(_ context.Context, by Caller, id string, ifVersion int6
 
 // turn lets a record say what is used and held of each kind that gets a limit,
 // or whose limit is taken: without one nothing is reserved. Memory follows.
-func (k *Live) turn(old, limit *Amounts, rec *accountRecord) (taken Amounts, turned [NumKinds]bool) {
+func (k *Live) turn(old, limit *record.Amounts, rec *record.Account) (taken record.Amounts, turned [record.NumKinds]bool) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	taken = k.taken()
 	for i := range limit {
-		if (old[i] == NoLimit) != (limit[i] == NoLimit) && !k.gone && k.lineage == rec.Lineage {
+		if (old[i] == record.NoLimit) != (limit[i] == record.NoLimit) && !k.gone && k.lineage == rec.Lineage {
 			rec.Reserved[i], turned[i] = taken[i], true
 		}
 	}
@@ -136,12 +137,12 @@ func (k *Live) turn(old, limit *Amounts, rec *accountRecord) (taken Amounts, tur
 }
 
 // derive is the status of the key as if its record were key.
-func (k *Live) derive(key *Key) (Status, Code) {
+func (k *Live) derive(key *record.Key) (record.Status, record.Code) {
 	now := k.l.clock.Now()
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	current, limit, renews := k.key, k.limit, k.renews
-	k.key, k.limit, k.renews = key, kept(key.Limit, k.given), key.Renews
+	k.key, k.limit, k.renews = key, record.Kept(key.Limit, k.given), key.Renews
 	defer func() { k.key, k.limit, k.renews = current, limit, renews }()
 	return k.status(now)
 }
@@ -158,26 +159,26 @@ type More struct {
 // GrantMore raises the limits of a key, and revives it when it was exhausted
 // or had expired. A revoked key stays revoked: ErrRevoked.
 func (l *Limiter) GrantMore(ctx context.Context, by Caller, id string, more More) (View, error) {
-	add := Amounts{Activations: more.Activations, Tokens: more.Tokens, Nanodollars: more.Nanodollars}
-	if add == (Amounts{}) && more.Lifetime == 0 {
-		return View{}, invalid("grant:", "set at least one of activations, tokens, spend_usd, expires_in")
+	add := record.Amounts{record.Activations: more.Activations, record.Tokens: more.Tokens, record.Nanodollars: more.Nanodollars}
+	if add == (record.Amounts{}) && more.Lifetime == 0 {
+		return View{}, record.Invalid("grant:", "set at least one of activations, tokens, spend_usd, expires_in")
 	}
 	for kind, n := range add {
-		if n < 0 || n > maxAmount {
-			return View{}, invalid(kinds[kind].unit, "must be from 1 to %d, got %d", maxAmount, n)
+		if n < 0 || n > record.MaxAmount {
+			return View{}, record.Invalid(record.Kind(kind).Unit(), "must be from 1 to %d, got %d", record.MaxAmount, n)
 		}
 	}
 	if more.Lifetime < 0 {
-		return View{}, invalid("expires_in", "must not be negative, got %s", more.Lifetime)
+		return View{}, record.Invalid("expires_in", "must not be negative, got %s", more.Lifetime)
 	}
-	k, err := l.reach(by, KeysUpdate, id)
+	k, err := l.reach(by, record.KeysUpdate, id)
 	if err != nil {
 		return View{}, err
 	}
 	if k.Key().Parent != "" {
 		err = l.grantChild(ctx, by, k, add, more.Lifetime)
 	} else {
-		err = l.edit(by, ActKeyGrant, id, func(key *Key, acct *accountRecord) error {
+		err = l.edit(by, ActKeyGrant, id, func(key *record.Key, acct *record.Account) error {
 			return l.grow(by, k, key, acct, add, more.Lifetime)
 		}, func(k *Live) { k.ending = false })
 	}
@@ -191,33 +192,33 @@ func (l *Limiter) GrantMore(ctx context.Context, by Caller, id string, more More
 // Suspend stops a key until it is resumed, and cuts what it has running. It
 // holds in memory at once; the error says when it could not be made durable.
 func (l *Limiter) Suspend(_ context.Context, by Caller, id string) (View, error) {
-	k, err := l.reach(by, KeysRevoke, id)
+	k, err := l.reach(by, record.KeysRevoke, id)
 	if err != nil {
 		return View{}, err
 	}
 	stop := l.stopper(by)
 	k.mu.Lock()
-	if k.halt == CodeKeySuspended && !stop.above(k.haltBy) {
+	if k.halt == record.CodeKeySuspended && !stop.Above(k.haltBy) {
 		stop = k.haltBy // the first one's stands, as in the record
 	}
 	k.haltBy = stop
 	k.mu.Unlock()
-	_, err = l.halt(by, k, CodeKeySuspended, func(b *batch, old, key *Key, acct *accountRecord, at time.Time) error {
+	_, err = l.halt(by, k, record.CodeKeySuspended, func(b *batch, old, key *record.Key, acct *record.Account, at time.Time) error {
 		switch {
-		case old.EndedStatus == Revoked:
+		case old.EndedStatus == record.Revoked:
 			return ErrRevoked
 		case old.SuspendedAt.IsZero():
 			key.SuspendedAt, key.SuspendedBy = at, stop
-			if err := b.tell(Event{Name: KeySuspended, Key: key, Code: CodeKeySuspended, By: by.Name}); err != nil {
+			if err := b.tell(Event{Name: KeySuspended, Key: key, Code: record.CodeKeySuspended, By: by.Name}); err != nil {
 				return err
 			}
-		case stop.above(old.SuspendedBy):
+		case stop.Above(old.SuspendedBy):
 			key.SuspendedBy = stop // whom the first one cannot overrule
 		default:
 			return nil
 		}
 		key.Version++
-		return writeKey(b, old, key, acct, by.entry(ActKeySuspend, id, changes(old, key)))
+		return writeKey(b, old, key, acct, by.entry(ActKeySuspend, id, record.Changes(old, key)))
 	})
 	if err != nil {
 		return View{}, err
@@ -228,23 +229,23 @@ func (l *Limiter) Suspend(_ context.Context, by Caller, id string) (View, error)
 // Resume ends a suspension, if it is the caller's to end; see mayLift. A key that
 // was not suspended stays as it is.
 func (l *Limiter) Resume(_ context.Context, by Caller, id string) (View, error) {
-	k, err := l.reach(by, KeysRevoke, id)
+	k, err := l.reach(by, record.KeysRevoke, id)
 	if err != nil {
 		return View{}, err
 	}
 	var halted bool
-	var stop Stopper
-	err = l.edit(by, ActKeyResume, id, func(key *Key, _ *accountRecord) (err error) {
-		if key.EndedStatus == Revoked {
+	var stop record.Stopper
+	err = l.edit(by, ActKeyResume, id, func(key *record.Key, _ *record.Account) (err error) {
+		if key.EndedStatus == record.Revoked {
 			return ErrRevoked
 		}
 		if halted, stop, err = l.mayResume(by, k, key); err != nil {
 			return err
 		}
-		key.SuspendedAt, key.SuspendedBy = time.Time{}, Stopper{}
+		key.SuspendedAt, key.SuspendedBy = time.Time{}, record.Stopper{}
 		return nil
 	}, func(k *Live) {
-		if halted && k.halt == CodeKeySuspended && k.haltBy == stop { // not one imposed since
+		if halted && k.halt == record.CodeKeySuspended && k.haltBy == stop { // not one imposed since
 			k.halt, k.unsaved = "", nil
 		}
 	})
@@ -259,17 +260,17 @@ func (l *Limiter) Resume(_ context.Context, by Caller, id string) (View, error) 
 // many requests those were. It holds in memory at once; the error says when
 // it could not be made durable. Revoking twice changes nothing.
 func (l *Limiter) Revoke(ctx context.Context, by Caller, id, reason string) (View, int, error) {
-	if err := validText("reason", reason); err != nil {
+	if err := record.ValidText("reason", reason); err != nil {
 		return View{}, 0, err
 	}
 	if reason = token.Scrub(reason); reason == "" {
 		reason = "revoked by " + by.Name
 	}
-	k, err := l.reach(by, KeysRevoke, id)
+	k, err := l.reach(by, record.KeysRevoke, id)
 	if err != nil {
 		return View{}, 0, err
 	}
-	cut, err := l.halt(by, k, CodeKeyRevoked, revoking(by, ActKeyRevoke, reason))
+	cut, err := l.halt(by, k, record.CodeKeyRevoked, revoking(by, ActKeyRevoke, reason))
 	if err != nil {
 		return View{}, cut, err
 	}
@@ -280,33 +281,33 @@ func (l *Limiter) Revoke(ctx context.Context, by Caller, id, reason string) (Vie
 
 // Forget removes the record of an ended key. What it used stays in the tally.
 func (l *Limiter) Forget(ctx context.Context, by Caller, id string) error {
-	k, err := l.reach(by, KeysUpdate, id)
+	k, err := l.reach(by, record.KeysUpdate, id)
 	if err != nil {
 		return err
 	}
 	view := k.View()
-	begins := view.Status == Exhausted && view.Renews != "" // anew, by itself
-	if view.Status == Active || view.Status == Suspended || begins || view.InFlight > 0 {
+	begins := view.Status == record.Exhausted && view.Renews != "" // anew, by itself
+	if view.Status == record.Active || view.Status == record.Suspended || begins || view.InFlight > 0 {
 		return ErrAlive
 	}
 	l.windUpNow(ctx, by, id)
 	k.mu.Lock()
 	before := k.halt
-	k.halt = CodeKeyRevoked // nothing may begin while it goes
+	k.halt = record.CodeKeyRevoked // nothing may begin while it goes
 	k.mu.Unlock()
 	err = l.committer.do(func(b *batch) error {
-		key, _, err := readKey(b, id)
+		key, _, err := record.ReadKey(b, id)
 		if err != nil {
 			return err
 		}
-		switch n, err := countChildren(b, id); {
+		switch n, err := record.CountChildren(b, id); {
 		case err != nil:
 			return err
-		case n > 0 || key.attached():
+		case n > 0 || key.Attached():
 			return ErrFamily
 		}
 		used := view.Used
-		used.add(view.Past)
+		used.Add(view.Past)
 		return l.erase(b, by, key, used)
 	}, func() { l.drop(k) })
 	if err != nil {

@@ -6,7 +6,7 @@ import (
 	"net/netip"
 	"time"
 
-	"github.com/till-proxy/till/limiter/store"
+	"github.com/till-proxy/till/limiter/record"
 )
 
 // A holder whose key may delegate mints children of it. A child has a budget of
@@ -20,48 +20,9 @@ import (
 // above them, stop while one is suspended, and outlive its exhaustion. What a
 // child leaves when it ends goes back; see rest.go.
 const (
-	// maxDepth bounds how many keys stand above a child.
-	maxDepth = 4
 	// maxChildren bounds the children of one key whose rest has not come back.
 	maxChildren = 100
 )
-
-// attached reports whether the key is a child that others stand above.
-func (k *Key) attached() bool { return k.Parent != "" && k.ReturnedAt.IsZero() }
-
-// checkAncestry refuses records that do not lead up to a key without parent.
-func checkAncestry(r store.Reader, key *Key) error {
-	for k := key; k.Parent != ""; {
-		b, err := r.Get(recordKey(k.Parent))
-		if err != nil {
-			return fmt.Errorf("key %s: its parent %s: %w: %w", k.ID, k.Parent, errRecord, err)
-		}
-		above, err := decodeKey(b)
-		if err != nil {
-			return fmt.Errorf("key %s: %w", k.Parent, err)
-		}
-		if k.Depth < 1 || k.Depth > maxDepth || above.Depth != k.Depth-1 {
-			return fmt.Errorf("key %s: %w: it is %d below its root, and its parent %d", k.ID, errRecord, k.Depth, above.Depth)
-		}
-		k = above
-	}
-	return nil
-}
-
-// childrenOf lists the children of a key whose rest has not come back.
-func childrenOf(r store.Reader, id string) (ids []string, err error) {
-	prefix := childPrefix(id)
-	err = r.Scan(prefix, nil, false, func(key, _ []byte) (bool, error) {
-		ids = append(ids, string(key[len(prefix):]))
-		return true, nil
-	})
-	return ids, err
-}
-
-func countChildren(r store.Reader, id string) (int, error) {
-	ids, err := childrenOf(r, id)
-	return len(ids), err
-}
 
 // attach puts a child that is being read below its parent, which stays in
 // memory for as long as the child does.
@@ -139,66 +100,59 @@ func (k *Live) endedBelow(nanos int64) {
 
 // fromAbove derives what the keys above make of a child: nothing while they all
 // live, exhausted or not. Callers hold the key, and none above.
-func (k *Live) fromAbove(now time.Time) (Status, *Refusal) {
+func (k *Live) fromAbove(now time.Time) (record.Status, *record.Refusal) {
 	for a := k.parent; a != nil; a = a.parent {
 		a.mu.Lock()
 		status, code := a.status(now)
-		var refusal *Refusal
+		var refusal *record.Refusal
 		switch status {
-		case Revoked, Suspended:
+		case record.Revoked, record.Suspended:
 			refusal = a.stopped(now)
-		case Expired:
+		case record.Expired:
 			refusal = a.timeRefusal(code)
 		}
 		a.mu.Unlock()
 		if refusal != nil {
-			return status, k.key.below(refusal)
+			return status, k.key.Below(refusal)
 		}
 	}
 	return "", nil
 }
 
-// below is a refusal of a key above, said to the holder of this one.
-func (k *Key) below(r *Refusal) *Refusal {
-	mine := k.refuse(r.Code, "is a child key: %s", r.Message)
-	mine.RetryAfter = r.RetryAfter
-	return mine
-}
-
 // endedCode is what requests with a key are refused with whose end is final.
-func (k *Live) endedCode() Code {
-	reason := Code(k.key.EndedReason)
-	for _, kind := range kinds {
-		if reason == kind.exhausted {
+func (k *Live) endedCode() record.Code {
+	reason := record.Code(k.key.EndedReason)
+	for kind := range record.Kind(record.NumKinds) {
+		if reason == kind.Exhausted() {
 			return reason
 		}
 	}
-	if reason == CodeKeyIdle {
+	if reason == record.CodeKeyIdle {
 		return reason
 	}
-	return CodeKeyExpired
+	return record.CodeKeyExpired
 }
 
 // over is the refusal of a key whose end is final.
-func (k *Live) over(now time.Time) *Refusal {
+func (k *Live) over(now time.Time) *record.Refusal {
 	code := k.endedCode()
-	for kind := range kinds {
-		if code == kinds[kind].exhausted && k.key.Limit[kind] != NoLimit {
-			return k.key.refuse(code, "has used all %s", amount(Kind(kind), k.key.Limit[kind]))
+	for kind := range record.Kind(record.NumKinds) {
+		if code == kind.Exhausted() && k.key.Limit[kind] != record.NoLimit {
+			return k.key.Refuse(code, "has used all %s", record.FormatAmount(record.Kind(kind), k.key.Limit[kind]))
 		}
 	}
 	if up := k.timeUp(now); up != "" {
 		return k.timeRefusal(up)
 	}
-	if code == Code(k.key.EndedReason) {
+	if code == record.Code(k.key.EndedReason) {
 		return k.timeRefusal(code)
 	}
-	return k.key.refuse(code, "has ended: %s", k.key.EndedReason)
+	return k.key.Refuse(code, "has ended: %s", k.key.EndedReason)
 }
 
 // admitsAddr judges a client's address, by the keys above, too. Callers hold
 // the key.
-func (k *Live) admitsAddr(addr netip.Addr) *Refusal {
+func (k *Live) admitsAddr(addr netip.Addr) *record.Refusal {
 	admits := k.key.Scope.AllowsAddr(addr) && k.pinAllows(addr)
 	for a := k.parent; a != nil && admits; a = a.parent {
 		a.mu.Lock()
@@ -206,7 +160,7 @@ func (k *Live) admitsAddr(addr netip.Addr) *Refusal {
 		a.mu.Unlock()
 	}
 	if !admits {
-		return k.key.refuse(CodeIPNotAllowed, "may not be used from %s", addr)
+		return k.key.Refuse(record.CodeIPNotAllowed, "may not be used from %s", addr)
 	}
 	return nil
 }
@@ -246,7 +200,7 @@ func (l *Limiter) giveBack(ctx context.Context, k *Live) (quiet bool, err error)
 
 // givenTo lets memory take over what an account has given away. It runs on the
 // committer.
-func (l *Limiter) givenTo(id string, acct *accountRecord, children int) {
+func (l *Limiter) givenTo(id string, acct *record.Account, children int) {
 	k := l.inMemory(id)
 	if k == nil {
 		return
@@ -254,7 +208,7 @@ func (l *Limiter) givenTo(id string, acct *accountRecord, children int) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	k.given, k.back = acct.Given, acct.Returned
-	k.limit = kept(k.key.Limit, k.given)
+	k.limit = record.Kept(k.key.Limit, k.given)
 	k.children += children
 	k.setMarks()
 	k.callAll()

@@ -10,11 +10,12 @@ import (
 	"time"
 
 	"github.com/till-proxy/till/limiter"
+	"github.com/till-proxy/till/limiter/record"
 	"github.com/till-proxy/till/token"
 )
 
 // child mints a child of the key; fn says what is special about it.
-func (k *key) child(fn func(*limiter.Key)) (*key, error) {
+func (k *key) child(fn func(*record.Key)) (*key, error) {
 	k.w.t.Helper()
 	live, refusal := k.w.Find(ctx, k.lookup)
 	if refusal != nil {
@@ -33,7 +34,7 @@ func (k *key) child(fn func(*limiter.Key)) (*key, error) {
 	return &key{w: k.w, id: view.ID, lookup: lookup}, nil
 }
 
-func (k *key) mustChild(fn func(*limiter.Key)) *key {
+func (k *key) mustChild(fn func(*record.Key)) *key {
 	k.w.t.Helper()
 	c, err := k.child(fn)
 	if err != nil {
@@ -42,8 +43,8 @@ func (k *key) mustChild(fn func(*limiter.Key)) *key {
 	return c
 }
 
-func delegating(fns ...func(*limiter.Key)) func(*limiter.Key) {
-	return func(k *limiter.Key) {
+func delegating(fns ...func(*record.Key)) func(*record.Key) {
+	return func(k *record.Key) {
 		k.Delegate = true
 		for _, fn := range fns {
 			fn(k)
@@ -52,7 +53,7 @@ func delegating(fns ...func(*limiter.Key)) func(*limiter.Key) {
 }
 
 // left is what the key has left of activations.
-func (k *key) left() int64 { return k.view().Remaining[limiter.Activations] }
+func (k *key) left() int64 { return k.view().Remaining[record.Activations] }
 
 // settle lets the sweeper do what is due.
 func (w *world) settle() {
@@ -85,10 +86,10 @@ func TestAChildIsCarvedOutOfItsParent(t *testing.T) {
 	if got := p.left(); got != 59 {
 		t.Errorf("a refused mint took something: %d left", got)
 	}
-	if n := c.drain(limiter.CodeActivationsExhausted); n != 40 {
+	if n := c.drain(record.CodeActivationsExhausted); n != 40 {
 		t.Errorf("the child forwarded %d, want 40", n)
 	}
-	if n := p.drain(limiter.CodeActivationsExhausted); n != 59 {
+	if n := p.drain(record.CodeActivationsExhausted); n != 59 {
 		t.Errorf("the parent forwarded %d, want 59", n)
 	}
 	w.agree(t)
@@ -108,7 +109,7 @@ func TestATreeOfKeysForwardsExactlyN(t *testing.T) {
 			mints++
 		}
 	}
-	if _, err := keys[len(keys)-1].child(activations(1)); !errors.Is(err, limiter.ErrDepth) {
+	if _, err := keys[len(keys)-1].child(activations(1)); !errors.Is(err, record.ErrDepth) {
 		t.Errorf("a fifth generation: %v", err)
 	}
 	var forwarded atomic.Int64
@@ -124,7 +125,7 @@ func TestATreeOfKeysForwardsExactlyN(t *testing.T) {
 	}
 	all.Wait()
 	for _, k := range keys {
-		forwarded.Add(k.drain(limiter.CodeActivationsExhausted))
+		forwarded.Add(k.drain(record.CodeActivationsExhausted))
 	}
 	if got := forwarded.Load() + mints; got != n {
 		t.Errorf("forwarded %d and minted %d, want %d in all", forwarded.Load(), mints, n)
@@ -146,8 +147,8 @@ func TestWhatAChildLeavesGoesBackWhenItEnds(t *testing.T) {
 			t.Parallel()
 			w := newWorld(t)
 			p := w.mint(delegating(activations(100)))
-			c := p.mustChild(func(k *limiter.Key) {
-				k.Limit[limiter.Activations] = 50
+			c := p.mustChild(func(k *record.Key) {
+				k.Limit[record.Activations] = 50
 				k.ExpiresAt = w.Now().Add(time.Hour)
 			})
 			for range 10 {
@@ -170,7 +171,7 @@ func TestWhatAChildLeavesGoesBackWhenItEnds(t *testing.T) {
 			if err := w.Forget(ctx, limiter.Operator, c.id); err != nil {
 				t.Errorf("forgetting it: %v", err)
 			}
-			if n := p.drain(limiter.CodeActivationsExhausted); n != 89 {
+			if n := p.drain(record.CodeActivationsExhausted); n != 89 {
 				t.Errorf("the parent forwarded %d, want 89", n)
 			}
 			w.agree(t)
@@ -183,11 +184,11 @@ func TestAnExhaustedParentLivesAgainByWhatItsChildLeaves(t *testing.T) {
 	w := newWorld(t)
 	p := w.mint(delegating(activations(11)))
 	c := p.mustChild(activations(10))
-	if code := p.use(); code != limiter.CodeActivationsExhausted {
+	if code := p.use(); code != record.CodeActivationsExhausted {
 		t.Fatalf("the parent: %q", code)
 	}
 	w.settle()
-	if v := p.view(); v.Status != limiter.Exhausted || !v.EndedAt.IsZero() {
+	if v := p.view(); v.Status != record.Exhausted || !v.EndedAt.IsZero() {
 		t.Errorf("the parent is %s since %s; its end must not be final while a child could leave something", v.Status, v.EndedAt)
 	}
 	if code := c.use(); code != "" {
@@ -196,11 +197,11 @@ func TestAnExhaustedParentLivesAgainByWhatItsChildLeaves(t *testing.T) {
 	if _, _, err := w.Revoke(ctx, limiter.Operator, c.id, ""); err != nil {
 		t.Fatal(err)
 	}
-	if n := p.drain(limiter.CodeActivationsExhausted); n != 9 {
+	if n := p.drain(record.CodeActivationsExhausted); n != 9 {
 		t.Errorf("the parent forwarded %d more, want 9", n)
 	}
 	w.settle()
-	if v := p.view(); v.EndedStatus != limiter.Exhausted {
+	if v := p.view(); v.EndedStatus != record.Exhausted {
 		t.Errorf("the parent's end is %q once nothing can come back", v.EndedStatus)
 	}
 }
@@ -216,7 +217,7 @@ func TestChildrenEndWithTheirParentAndTheirRestSkipsTheDead(t *testing.T) {
 		leaf.use()
 	}
 	cut := make(chan struct{}, 1)
-	g, refusal := leaf.ask(func(a *limiter.Ask) { a.OnCut = func(*limiter.Refusal) { cut <- struct{}{} } })
+	g, refusal := leaf.ask(func(a *limiter.Ask) { a.OnCut = func(*record.Refusal) { cut <- struct{}{} } })
 	if refusal != nil {
 		t.Fatal(refusal)
 	}
@@ -225,17 +226,17 @@ func TestChildrenEndWithTheirParentAndTheirRestSkipsTheDead(t *testing.T) {
 		t.Errorf("revoking cut %d streams, %v; want 1", n, err)
 	}
 	<-cut
-	if code := leaf.use(); code != limiter.CodeKeyRevoked {
+	if code := leaf.use(); code != record.CodeKeyRevoked {
 		t.Errorf("the leaf: %q", code)
 	}
-	g.Settle(limiter.Amounts{1})
+	g.Settle(record.Amounts{1})
 	w.settle()
 	// Used below mid: two mints, and eight by the leaf.
 	if got, want := root.left(), int64(1000-1-2-8); got != want {
 		t.Errorf("the root has %d left, want %d", got, want)
 	}
 	for _, k := range []*key{mid, low, leaf} {
-		if v := k.view(); v.EndedStatus != limiter.Revoked || v.ReturnedAt.IsZero() {
+		if v := k.view(); v.EndedStatus != record.Revoked || v.ReturnedAt.IsZero() {
 			t.Errorf("%s: %s, returned at %s", k.id, v.EndedStatus, v.ReturnedAt)
 		}
 	}
@@ -261,8 +262,8 @@ func TestASuspendedParentStopsItsChildrenWhileItLasts(t *testing.T) {
 	if g.Cut() == nil || g.Cut().KeyID != leaf.id {
 		t.Errorf("what the leaf runs was cut with %v", g.Cut())
 	}
-	g.Settle(limiter.Amounts{1})
-	if code := leaf.use(); code != limiter.CodeKeySuspended || leaf.view().Status != limiter.Suspended {
+	g.Settle(record.Amounts{1})
+	if code := leaf.use(); code != record.CodeKeySuspended || leaf.view().Status != record.Suspended {
 		t.Errorf("the leaf: %q, %s", code, leaf.view().Status)
 	}
 	if _, err := c.child(activations(1)); err == nil {
@@ -280,8 +281,8 @@ func TestAnExpiredParentEndsItsChildren(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	root := w.mint(delegating(activations(100)))
-	p := root.mustChild(delegating(func(k *limiter.Key) {
-		k.Limit[limiter.Activations] = 50
+	p := root.mustChild(delegating(func(k *record.Key) {
+		k.Limit[record.Activations] = 50
 		k.ExpiresAt = w.Now().Add(time.Hour)
 	}))
 	c := p.mustChild(activations(20))
@@ -289,7 +290,7 @@ func TestAnExpiredParentEndsItsChildren(t *testing.T) {
 		t.Errorf("the child expires at %s, not with its parent", got)
 	}
 	// An operator shortens the parent's life afterwards.
-	_, err := w.Change(ctx, limiter.Operator, p.id, 0, func(k *limiter.Key) error {
+	_, err := w.Change(ctx, limiter.Operator, p.id, 0, func(k *record.Key) error {
 		k.ExpiresAt = w.Now().Add(time.Minute)
 		return nil
 	})
@@ -301,16 +302,16 @@ func TestAnExpiredParentEndsItsChildren(t *testing.T) {
 		t.Fatal(refusal)
 	}
 	w.clock.advance(2 * time.Minute)
-	if code := c.use(); code != limiter.CodeKeyExpired {
+	if code := c.use(); code != record.CodeKeyExpired {
 		t.Errorf("the child of an expired key: %q", code)
 	}
 	w.SweepActive()
-	if cut := g.Cut(); cut == nil || cut.Code != limiter.CodeKeyExpired {
+	if cut := g.Cut(); cut == nil || cut.Code != record.CodeKeyExpired {
 		t.Errorf("what it runs was cut with %v", cut)
 	}
-	g.Settle(limiter.Amounts{1})
+	g.Settle(record.Amounts{1})
 	w.settle()
-	if v := c.view(); v.EndedStatus != limiter.Expired || v.ReturnedAt.IsZero() {
+	if v := c.view(); v.EndedStatus != record.Expired || v.ReturnedAt.IsZero() {
 		t.Errorf("the child ended %q, returned at %s", v.EndedStatus, v.ReturnedAt)
 	}
 	if got, want := root.left(), int64(100-1-1-1); got != want {
@@ -330,7 +331,7 @@ func TestAKilledRevocationIsFinishedAfterwards(t *testing.T) {
 	dead := false
 	w.disk.BeforeCommit(func(int) {
 		books, err := w.Books()
-		if err == nil && books[p.id].Key.EndedStatus == limiter.Revoked {
+		if err == nil && books[p.id].Key.EndedStatus == record.Revoked {
 			once.Do(func() { dead = true; w.disk.FailAt(1, false) })
 		}
 	})
@@ -341,14 +342,14 @@ func TestAKilledRevocationIsFinishedAfterwards(t *testing.T) {
 	w.disk.Heal()
 	w.kill(false)
 	root.w, p.w, c.w = w, w, w
-	if code := c.use(); code != limiter.CodeKeyRevoked {
+	if code := c.use(); code != record.CodeKeyRevoked {
 		t.Errorf("the child after the crash: %q", code)
 	}
 	w.settle()
 	if got, want := root.left(), int64(100-1-1-1); got != want {
 		t.Errorf("the root has %d left, want %d", got, want)
 	}
-	if v := c.view(); v.EndedStatus != limiter.Revoked || v.ReturnedAt.IsZero() {
+	if v := c.view(); v.EndedStatus != record.Revoked || v.ReturnedAt.IsZero() {
 		t.Errorf("the child ended %q, returned at %s", v.EndedStatus, v.ReturnedAt)
 	}
 }
@@ -368,20 +369,20 @@ func TestAGrantToAChildComesOutOfItsParent(t *testing.T) {
 	if _, err := w.GrantMore(ctx, limiter.Operator, c.id, limiter.More{Activations: 60}); !errors.As(err, &short) {
 		t.Errorf("more than the parent has: %v", err)
 	}
-	raise := func(k *limiter.Key) error { k.Limit[limiter.Activations]++; return nil }
-	var invalid *limiter.InvalidError
+	raise := func(k *record.Key) error { k.Limit[record.Activations]++; return nil }
+	var invalid *record.InvalidError
 	if _, err := w.Change(ctx, limiter.Operator, c.id, 0, raise); !errors.As(err, &invalid) {
 		t.Errorf("a change that raises it: %v", err)
 	}
-	limitTokens := func(k *limiter.Key) error { k.Limit[limiter.Tokens] = 1000; return nil }
+	limitTokens := func(k *record.Key) error { k.Limit[record.Tokens] = 1000; return nil }
 	if _, err := w.Change(ctx, limiter.Operator, p.id, 0, limitTokens); !errors.As(err, &invalid) {
 		t.Errorf("a limit on the parent that would not bind its child: %v", err)
 	}
-	lower := func(k *limiter.Key) error { k.Limit[limiter.Activations] = 5; return nil }
+	lower := func(k *record.Key) error { k.Limit[record.Activations] = 5; return nil }
 	if _, err := w.Change(ctx, limiter.Operator, c.id, 0, lower); err != nil {
 		t.Error(err)
 	}
-	if n := c.drain(limiter.CodeActivationsExhausted); n != 5 {
+	if n := c.drain(record.CodeActivationsExhausted); n != 5 {
 		t.Errorf("the child forwarded %d after it was lowered to 5", n)
 	}
 	w.settle()

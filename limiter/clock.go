@@ -4,6 +4,8 @@ import (
 	"encoding/binary"
 	"sync/atomic"
 	"time"
+
+	"github.com/till-proxy/till/limiter/record"
 )
 
 // Clock tells the time to everything that judges expiry, idleness and rates.
@@ -134,7 +136,7 @@ func (m *clockMark) finish(t *transaction) error {
 	if m.next.IsZero() {
 		return nil
 	}
-	return t.Set(metaClock, binary.BigEndian.AppendUint64(nil, uint64(m.next.UnixNano())))
+	return t.Set(record.MetaClock, binary.BigEndian.AppendUint64(nil, uint64(m.next.UnixNano())))
 }
 
 func (m *clockMark) committed() {

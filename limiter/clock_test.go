@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"github.com/till-proxy/till/limiter"
+	"github.com/till-proxy/till/limiter/record"
 )
 
 func TestTimeNeverGoesBackAndFollowsNoClockThatWasSet(t *testing.T) {
@@ -35,21 +36,21 @@ func TestAClockThatWasSetBackRevivesNoExpiredKey(t *testing.T) {
 	t.Parallel()
 	for _, back := range []time.Duration{time.Second, time.Minute, time.Hour, 24 * time.Hour, 10 * 365 * 24 * time.Hour} {
 		w := newWorld(t)
-		k := w.mint(func(k *limiter.Key) { k.ExpiresAt = w.clock.time().Add(time.Hour) })
+		k := w.mint(func(k *record.Key) { k.ExpiresAt = w.clock.time().Add(time.Hour) })
 		if code := k.use(); code != "" {
 			t.Fatal(code)
 		}
 		w.clock.advance(time.Hour)
-		if code := k.use(); code != limiter.CodeKeyExpired {
+		if code := k.use(); code != record.CodeKeyExpired {
 			t.Fatal(code)
 		}
 		w.mint(activations(1)) // a commit, which tells the store the time
 		w.clock.set(-back)
-		if code := k.use(); code != limiter.CodeKeyExpired {
+		if code := k.use(); code != record.CodeKeyExpired {
 			t.Errorf("set back by %s while it runs: %q", back, code)
 		}
 		w.restart()
-		if code := k.use(); code != limiter.CodeKeyExpired {
+		if code := k.use(); code != record.CodeKeyExpired {
 			t.Errorf("set back by %s and started again: %q", back, code)
 		}
 		if off := w.Stats().ClockOff; back > 5*time.Minute != (off != 0) {
@@ -66,7 +67,7 @@ func TestRepairingTheClockBelievesItAgain(t *testing.T) {
 	w.mint(activations(1))
 	w.clock.set(-10 * 365 * 24 * time.Hour)
 	w.restart()
-	spec := func(k *limiter.Key) { k.ExpiresAt = w.Now().Add(time.Hour) }
+	spec := func(k *record.Key) { k.ExpiresAt = w.Now().Add(time.Hour) }
 	if off := w.Stats().ClockOff; off == 0 {
 		t.Fatal("nobody says that the clock is off")
 	}
@@ -85,7 +86,7 @@ func TestRepairingTheClockBelievesItAgain(t *testing.T) {
 		t.Error(code)
 	}
 	w.clock.advance(time.Hour)
-	if code := k.use(); code != limiter.CodeKeyExpired {
+	if code := k.use(); code != record.CodeKeyExpired {
 		t.Errorf("an hour later: %q", code)
 	}
 }
@@ -94,7 +95,7 @@ func TestAClockThatWasBehindAtTheStartIsBelievedOnceItHasCaughtUp(t *testing.T) 
 	t.Parallel()
 	const off = 30 * 24 * time.Hour // without power, and without a battery for the clock
 	w := newWorld(t)
-	k := w.mint(func(k *limiter.Key) { k.ExpiresAt = w.clock.time().Add(off) })
+	k := w.mint(func(k *record.Key) { k.ExpiresAt = w.clock.time().Add(off) })
 	k.use()
 	was := w.clock.time()
 	w.clock.set(-10 * 365 * 24 * time.Hour)
@@ -106,7 +107,7 @@ func TestAClockThatWasBehindAtTheStartIsBelievedOnceItHasCaughtUp(t *testing.T) 
 		t.Error(code)
 	}
 	w.clock.set(10*365*24*time.Hour + off + time.Minute) // the network told the time
-	if code := k.use(); code != limiter.CodeKeyExpired {
+	if code := k.use(); code != record.CodeKeyExpired {
 		t.Errorf("a key that expired while the power was off: %q", code)
 	}
 	if off := w.Stats().ClockOff; off != 0 {
@@ -120,12 +121,12 @@ func TestABudgetThatRenewedInAWrongYearRenewsAgainOnceTheClockIsRepaired(t *test
 	t.Parallel()
 	for _, restarted := range []bool{false, true} {
 		w := newWorld(t)
-		w.roles = map[string]limiter.Role{"ci": {Budget: limiter.RoleBudget{Limit: limiter.Amounts{5, -1, -1, -1}, Renews: limiter.Daily}}}
+		w.roles = map[string]record.Role{"ci": {Budget: record.RoleBudget{Limit: record.Amounts{5, -1, -1, -1}, Renews: record.Daily}}}
 		if err := w.SetRoles(w.roles); err != nil {
 			t.Fatal(err)
 		}
-		own := w.mint(renewing(5, limiter.Daily))
-		shared := w.mint(func(k *limiter.Key) { k.Role = "ci" })
+		own := w.mint(renewing(5, record.Daily))
+		shared := w.mint(func(k *record.Key) { k.Role = "ci" })
 		keys := []*key{own, shared}
 		for _, k := range keys {
 			k.use()
@@ -134,7 +135,7 @@ func TestABudgetThatRenewedInAWrongYearRenewsAgainOnceTheClockIsRepaired(t *test
 		w.clock.set(wrong)
 		w.restart()
 		for _, k := range keys {
-			k.drain(limiter.CodeActivationsExhausted)
+			k.drain(record.CodeActivationsExhausted)
 		}
 		w.clock.set(-wrong)
 		if restarted {
@@ -158,7 +159,7 @@ func TestABudgetThatRenewedInAWrongYearRenewsAgainOnceTheClockIsRepaired(t *test
 				if day == 0 {
 					want = 0
 				}
-				if n := k.drain(limiter.CodeActivationsExhausted); n != want {
+				if n := k.drain(record.CodeActivationsExhausted); n != want {
 					t.Errorf("restarted %v: %d on day %d after the repair, want %d", restarted, n, day, want)
 				}
 			}
@@ -173,12 +174,12 @@ func TestABudgetThatRenewedInAWrongYearRenewsAgainOnceTheClockIsRepaired(t *test
 func TestAKillAndAClockSetBackRenewNothingTwice(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
-	k := w.mint(renewing(5, limiter.Daily))
-	k.drain(limiter.CodeActivationsExhausted)
+	k := w.mint(renewing(5, record.Daily))
+	k.drain(record.CodeActivationsExhausted)
 	w.clock.advance(15*time.Hour - time.Second) // the last second of the day
 	w.mint(activations(1))                      // tells the store the time
 	w.clock.advance(time.Second)
-	k.drain(limiter.CodeActivationsExhausted)
+	k.drain(record.CodeActivationsExhausted)
 	w.clock.set(-time.Minute)
 	w.kill(true)
 	for range 100 {
@@ -192,22 +193,22 @@ func TestAKillAndAClockSetBackRenewNothingTwice(t *testing.T) {
 func TestARoleThatIsGivenARenewalUnderLoadStrandsNothing(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
-	roles := func(r limiter.Renewal) map[string]limiter.Role {
-		return map[string]limiter.Role{"ci": {Budget: limiter.RoleBudget{Limit: limiter.Amounts{5, -1, -1, -1}, Renews: r}}}
+	roles := func(r record.Renewal) map[string]record.Role {
+		return map[string]record.Role{"ci": {Budget: record.RoleBudget{Limit: record.Amounts{5, -1, -1, -1}, Renews: r}}}
 	}
 	if err := w.SetRoles(roles("")); err != nil {
 		t.Fatal(err)
 	}
-	k := w.mint(func(k *limiter.Key) { k.Role = "ci" })
+	k := w.mint(func(k *record.Key) { k.Role = "ci" })
 	running, refusal := k.ask()
 	if refusal != nil {
 		t.Fatal(refusal)
 	}
-	if err := w.SetRoles(roles(limiter.Daily)); err != nil {
+	if err := w.SetRoles(roles(record.Daily)); err != nil {
 		t.Fatal(err)
 	}
-	running.Settle(limiter.Amounts{limiter.Activations: 1})
-	if n := k.drain(limiter.CodeActivationsExhausted); n != 4 { // and not: held for ever
+	running.Settle(record.Amounts{record.Activations: 1})
+	if n := k.drain(record.CodeActivationsExhausted); n != 4 { // and not: held for ever
 		t.Errorf("%d more after one of 5", n)
 	}
 }

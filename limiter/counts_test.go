@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/till-proxy/till/limiter"
+	"github.com/till-proxy/till/limiter/record"
 )
 
 var from192 = netip.MustParseAddr("192.0.2.1")
@@ -16,45 +17,45 @@ var from192 = netip.MustParseAddr("192.0.2.1")
 // counted are keys of every sort there is, as far as counting is concerned, by what
 // limits them.
 func counted(w *world) map[string]func() *key {
-	mint := func(fns ...func(*limiter.Key)) func() *key {
+	mint := func(fns ...func(*record.Key)) func() *key {
 		return func() *key {
-			return w.mint(func(k *limiter.Key) {
+			return w.mint(func(k *record.Key) {
 				for _, fn := range fns {
 					fn(k)
 				}
 			})
 		}
 	}
-	limit := func(kind limiter.Kind, n int64) func(*limiter.Key) {
-		return func(k *limiter.Key) { k.Limit[kind] = n }
+	limit := func(kind record.Kind, n int64) func(*record.Key) {
+		return func(k *record.Key) { k.Limit[kind] = n }
 	}
-	child := func(parent, own func(*limiter.Key)) func() *key {
+	child := func(parent, own func(*record.Key)) func() *key {
 		return func() *key { return w.mint(delegating(parent)).mustChild(own) }
 	}
-	none := func(*limiter.Key) {}
+	none := func(*record.Key) {}
 	return map[string]func() *key{
 		"nothing":               mint(none),
-		"expiry":                mint(func(k *limiter.Key) { k.ExpiresAt = w.clock.time().Add(time.Hour) }),
+		"expiry":                mint(func(k *record.Key) { k.ExpiresAt = w.clock.time().Add(time.Hour) }),
 		"idleness":              mint(idleFor(time.Hour)),
-		"its first use":         mint(func(k *limiter.Key) { k.FirstUseWithin = time.Hour }),
-		"rate":                  mint(func(k *limiter.Key) { k.Rate = limiter.Rate{N: 1000, Per: time.Second} }),
-		"concurrency":           mint(func(k *limiter.Key) { k.MaxConcurrency = 1000 }),
-		"an address":            mint(func(k *limiter.Key) { k.Scope.PinIP = true }),
-		"activations":           mint(limit(limiter.Activations, 1000)),
-		"tokens":                mint(limit(limiter.Tokens, 1_000_000)),
-		"dollars":               mint(limit(limiter.Nanodollars, 1_000_000)),
-		"successes":             mint(limit(limiter.Activations, 1000), func(k *limiter.Key) { k.Charge = limiter.ChargeSuccess }),
-		"the day":               mint(limit(limiter.Activations, 1000), func(k *limiter.Key) { k.Renews = limiter.Daily }),
-		"a role's budget":       mint(func(k *limiter.Key) { k.Role = "budget" }),
-		"a role without budget": mint(func(k *limiter.Key) { k.Role = "free" }),
+		"its first use":         mint(func(k *record.Key) { k.FirstUseWithin = time.Hour }),
+		"rate":                  mint(func(k *record.Key) { k.Rate = record.Rate{N: 1000, Per: time.Second} }),
+		"concurrency":           mint(func(k *record.Key) { k.MaxConcurrency = 1000 }),
+		"an address":            mint(func(k *record.Key) { k.Scope.PinIP = true }),
+		"activations":           mint(limit(record.Activations, 1000)),
+		"tokens":                mint(limit(record.Tokens, 1_000_000)),
+		"dollars":               mint(limit(record.Nanodollars, 1_000_000)),
+		"successes":             mint(limit(record.Activations, 1000), func(k *record.Key) { k.Charge = record.ChargeSuccess }),
+		"the day":               mint(limit(record.Activations, 1000), func(k *record.Key) { k.Renews = record.Daily }),
+		"a role's budget":       mint(func(k *record.Key) { k.Role = "budget" }),
+		"a role without budget": mint(func(k *record.Key) { k.Role = "free" }),
 		"nothing, a child":      child(none, none),
-		"activations, a child":  child(limit(limiter.Activations, 1000), limit(limiter.Activations, 500)),
+		"activations, a child":  child(limit(record.Activations, 1000), limit(record.Activations, 500)),
 	}
 }
 
-var countedRoles = map[string]limiter.Role{
-	"budget": {Budget: limiter.RoleBudget{Limit: limiter.Amounts{1000, -1, -1, -1}}},
-	"free":   limiter.NewRole(),
+var countedRoles = map[string]record.Role{
+	"budget": {Budget: record.RoleBudget{Limit: record.Amounts{1000, -1, -1, -1}}},
+	"free":   record.NewRole(),
 }
 
 // countedWorld is a world in which keys of every sort can be minted.
@@ -70,11 +71,11 @@ func countedWorld(t *testing.T) *world {
 
 // each is what a test asked for: each request uses a number of each kind that no other
 // does, and holds as much more.
-func each(n int64) limiter.Amounts { return limiter.Amounts{1, 11 + n, 101 + n, 0} }
+func each(n int64) record.Amounts { return record.Amounts{1, 11 + n, 101 + n, 0} }
 
 // counts is all that anybody is shown of what a key did.
 type counts struct {
-	key, hours limiter.Amounts
+	key, hours record.Amounts
 	kinds      int64 // tokens, all kinds together
 	never      bool  // it is said not to have been used
 	last       time.Time
@@ -91,11 +92,11 @@ func (w *world) counts(k *key) counts {
 	for i := range c.key {
 		c.key[i] = v.Used[i] + v.Past[i]
 	}
-	c.key[limiter.Attempts] = 0 // shown nowhere
+	c.key[record.Attempts] = 0 // shown nowhere
 	for _, hour := range u.Hours {
-		c.hours[limiter.Activations] += hour.Activations
-		c.hours[limiter.Tokens] += hour.Tokens
-		c.hours[limiter.Nanodollars] += hour.Nanodollars
+		c.hours[record.Activations] += hour.Activations
+		c.hours[record.Tokens] += hour.Tokens
+		c.hours[record.Nanodollars] += hour.Nanodollars
 		if hour.Kinds.Sum() != hour.Tokens {
 			w.t.Errorf("an hour has %d tokens, and by kind %+v", hour.Tokens, hour.Kinds)
 		}
@@ -150,9 +151,9 @@ func TestEveryCountSurvives(t *testing.T) {
 					k.w = w
 					k.shows(want, last)
 					s := w.Stats().Used
-					for i := range want[:limiter.Attempts] {
+					for i := range want[:record.Attempts] {
 						if got := s[i] - before[i]; got != want[i] {
-							t.Errorf("the sum over all keys says %d %s, want %d", got, limiter.Kind(i), want[i])
+							t.Errorf("the sum over all keys says %d %s, want %d", got, record.Kind(i), want[i])
 						}
 					}
 					views, err := w.Roles()
@@ -189,7 +190,7 @@ func failedAtASave(w *world, reached bool) *world {
 	return w
 }
 
-func plus(a, b limiter.Amounts) limiter.Amounts {
+func plus(a, b record.Amounts) record.Amounts {
 	for i := range a {
 		a[i] += b[i]
 	}
@@ -197,7 +198,7 @@ func plus(a, b limiter.Amounts) limiter.Amounts {
 }
 
 // usedSome makes n requests and returns what they used.
-func (k *key) usedSome(n int64) (all limiter.Amounts) {
+func (k *key) usedSome(n int64) (all record.Amounts) {
 	k.w.t.Helper()
 	for i := range n {
 		k.w.clock.advance(time.Millisecond)
@@ -206,7 +207,7 @@ func (k *key) usedSome(n int64) (all limiter.Amounts) {
 			k.w.t.Fatal(refusal)
 		}
 		used := each(i)
-		g.Measured(limiter.TokenKinds{Input: used[limiter.Tokens] - 1, Output: 1})
+		g.Measured(record.TokenKinds{Input: used[record.Tokens] - 1, Output: 1})
 		g.Settle(used)
 		all = plus(all, used)
 	}
@@ -214,7 +215,7 @@ func (k *key) usedSome(n int64) (all limiter.Amounts) {
 }
 
 // shows holds all that is shown of the key against what it used.
-func (k *key) shows(want limiter.Amounts, last time.Time) {
+func (k *key) shows(want record.Amounts, last time.Time) {
 	k.w.t.Helper()
 	c := k.w.counts(k)
 	if c.key != want {
@@ -223,8 +224,8 @@ func (k *key) shows(want limiter.Amounts, last time.Time) {
 	if c.hours != want {
 		k.w.t.Errorf("its history says %v, want %v", c.hours, want)
 	}
-	if c.kinds != want[limiter.Tokens] {
-		k.w.t.Errorf("its tokens by kind are %d, want %d", c.kinds, want[limiter.Tokens])
+	if c.kinds != want[record.Tokens] {
+		k.w.t.Errorf("its tokens by kind are %d, want %d", c.kinds, want[record.Tokens])
 	}
 	if c.never || c.last.Before(last) {
 		k.w.t.Errorf("it was never used: %t; last at %s, want %s", c.never, c.last, last)
@@ -289,7 +290,7 @@ func TestTheHistoryOfAWindowThatIsOverSurvivesAKill(t *testing.T) {
 		want, last := k.usedSome(7), w.clock.time()
 		page := w.file(w.shadow)
 		w.clock.advance(24 * time.Hour)
-		if _, refusal := k.ask(func(a *limiter.Ask) { a.Bound = limiter.Amounts{5000} }); refusal == nil {
+		if _, refusal := k.ask(func(a *limiter.Ask) { a.Bound = record.Amounts{5000} }); refusal == nil {
 			t.Fatal("5000 of 1000 were admitted")
 		}
 		if just {
@@ -343,9 +344,9 @@ func TestABackupHoldsEveryCount(t *testing.T) {
 					return
 				}
 				v := k.view()
-				for i, n := range want[:limiter.Attempts] {
-					if v.Limit[i] == limiter.NoLimit && v.Used[i] != n+each(100)[i]*int64(inFlight) || v.Used[i] < n {
-						t.Errorf("%d %s used, want %d and %d in flight", v.Used[i], limiter.Kind(i), n, inFlight)
+				for i, n := range want[:record.Attempts] {
+					if v.Limit[i] == record.NoLimit && v.Used[i] != n+each(100)[i]*int64(inFlight) || v.Used[i] < n {
+						t.Errorf("%d %s used, want %d and %d in flight", v.Used[i], record.Kind(i), n, inFlight)
 					}
 				}
 				next.agree(t)

@@ -12,6 +12,7 @@ import (
 	"pgregory.net/rapid"
 
 	"github.com/till-proxy/till/limiter"
+	"github.com/till-proxy/till/limiter/record"
 	"github.com/till-proxy/till/limiter/store"
 	"github.com/till-proxy/till/limiter/store/storetest"
 )
@@ -63,7 +64,7 @@ func TestKillLosesOnlyWhatIsInFlight(t *testing.T) {
 				}
 			}
 			w.kill(false)
-			rest := k.drain(limiter.CodeActivationsExhausted)
+			rest := k.drain(record.CodeActivationsExhausted)
 			if got, want := forwarded+rest, int64(limit-inFlight); got != want {
 				t.Errorf("forwarded %d before and %d after the kill, want %d in all", forwarded, rest, want)
 			}
@@ -83,7 +84,7 @@ func TestPowerCutForfeitsAtMostTwoBlocks(t *testing.T) {
 		w.clock.advance(50 * time.Microsecond)
 	}
 	w.kill(true)
-	rest := k.drain(limiter.CodeActivationsExhausted)
+	rest := k.drain(record.CodeActivationsExhausted)
 	if total := 2000 + rest; total > limit || total < limit-128 {
 		t.Errorf("forwarded %d of %d over a power cut, want at least %d", total, limit, limit-128)
 	}
@@ -120,7 +121,7 @@ func TestShadowOfAnotherSessionIsNotBelieved(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	rest := k.drain(limiter.CodeActivationsExhausted)
+	rest := k.drain(record.CodeActivationsExhausted)
 	if stored[0]+rest > 100 || rest > 90 {
 		t.Errorf("reserved %d, and %d more forwarded: what the old state had reserved must count as spent", stored[0], rest)
 	}
@@ -144,7 +145,7 @@ func TestAFailingCommitRefusesEverything(t *testing.T) {
 				t.Fatal("admitted on a disk that fails")
 			}
 		}
-		if code := k.use(); code != limiter.CodeStoreUnavailable {
+		if code := k.use(); code != record.CodeStoreUnavailable {
 			t.Errorf("another key after the failure: %q", code)
 		}
 		if w.Trouble(ctx) == nil {
@@ -152,10 +153,10 @@ func TestAFailingCommitRefusesEverything(t *testing.T) {
 		}
 		w.disk.Heal()
 		w.kill(false)
-		if n := k.drain(limiter.CodeActivationsExhausted); n > 99 {
+		if n := k.drain(record.CodeActivationsExhausted); n > 99 {
 			t.Errorf("%d left, want at most 99", n)
 		}
-		if n := other.drain(limiter.CodeActivationsExhausted); n != 100 {
+		if n := other.drain(record.CodeActivationsExhausted); n != 100 {
 			t.Errorf("%d left of a key that nothing was forwarded for, want 100", n)
 		}
 	}
@@ -214,7 +215,7 @@ func TestNoScheduleForwardsMoreThanTheLimit(t *testing.T) {
 					if rapid.IntRange(0, 3).Draw(rt, "dispatched") == 0 {
 						g.Cancel()
 					} else {
-						g.Settle(limiter.Amounts{limiter.Activations: 1})
+						g.Settle(record.Amounts{record.Activations: 1})
 						b.forwarded++
 					}
 				}
@@ -303,14 +304,14 @@ func TestNoSlotOfTheShadowIsGivenOnceItIsClosed(t *testing.T) {
 }
 
 func FuzzAccountRecord(f *testing.F) {
-	f.Add(limiter.EncodeAccount(limiter.AccountRecord{Limit: limiter.NoLimits(), Pin: "192.0.2.1"}))
+	f.Add(limiter.EncodeAccount(record.Account{Limit: record.NoLimits(), Pin: "192.0.2.1"}))
 	f.Add([]byte{1, 0, 0})
 	f.Fuzz(func(t *testing.T, b []byte) {
-		rec, err := limiter.DecodeAccount(b)
+		rec, err := record.DecodeAccount(b)
 		if err != nil {
 			return
 		}
-		again, err := limiter.DecodeAccount(limiter.EncodeAccount(rec))
+		again, err := record.DecodeAccount(limiter.EncodeAccount(rec))
 		if err != nil || again != rec {
 			t.Errorf("%+v came back as %+v, %v", rec, again, err)
 		}
@@ -320,7 +321,7 @@ func FuzzAccountRecord(f *testing.F) {
 func FuzzKeyRecord(f *testing.F) {
 	f.Add([]byte(`{"id":"key_1","limit":[1,-1,-1,-1]}`))
 	f.Fuzz(func(t *testing.T, b []byte) {
-		if key, err := limiter.DecodeKey(b); err == nil && key == nil {
+		if key, err := record.DecodeKey(b); err == nil && key == nil {
 			t.Error("neither a key nor an error")
 		}
 	})

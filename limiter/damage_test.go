@@ -18,6 +18,7 @@ import (
 	"time"
 
 	"github.com/till-proxy/till/limiter"
+	"github.com/till-proxy/till/limiter/record"
 	"github.com/till-proxy/till/limiter/store"
 	"github.com/till-proxy/till/token"
 )
@@ -256,11 +257,11 @@ func admitted(dir string, lookups []string) string {
 				break
 			}
 			var g limiter.Grant
-			ask := &limiter.Ask{Bound: limiter.Amounts{limiter.Activations: 1}, Method: "POST", Path: "/"}
+			ask := &limiter.Ask{Bound: record.Amounts{record.Activations: 1}, Method: "POST", Path: "/"}
 			if k.Reserve(ctx, ask, &g) != nil {
 				break
 			}
-			g.Settle(limiter.Amounts{limiter.Activations: 1})
+			g.Settle(record.Amounts{record.Activations: 1})
 			n++
 		}
 		counts = append(counts, strconv.Itoa(n))
@@ -412,7 +413,7 @@ func FuzzAnchor(f *testing.F) {
 		}
 		next := &world{t: t, Limiter: l}
 		defer l.Abandon()
-		if n := (&key{next, k.id, k.lookup}).drain(limiter.CodeActivationsExhausted); n > 60 {
+		if n := (&key{next, k.id, k.lookup}).drain(record.CodeActivationsExhausted); n > 60 {
 			t.Errorf("%d left of a key that had 60", n)
 		}
 	})

@@ -5,14 +5,12 @@ import (
 	"errors"
 	"fmt"
 	"time"
+
+	"github.com/till-proxy/till/limiter/record"
 )
 
 // What minting a child can answer besides what any mint does.
 var (
-	// ErrNoDelegate says that the key was minted without the right.
-	ErrNoDelegate = errors.New(`the key may not mint child keys: it was minted without "delegate"`)
-	// ErrDepth says that there are too many keys above.
-	ErrDepth = fmt.Errorf("the key may not mint child keys: there are %d keys above it, and no more are allowed", maxDepth)
 	// ErrChildren says that the key has too many children.
 	ErrChildren = fmt.Errorf("the key has %d child keys, and no more are allowed: revoke one, and try again within a minute", maxChildren)
 	// ErrParentEnded says that the parent is suspended or has ended.
@@ -24,7 +22,7 @@ var (
 // ShortError says that a parent has less left than a child is to get.
 type ShortError struct {
 	Parent     string
-	Kind       Kind
+	Kind       record.Kind
 	Want, Left int64
 	// Held says that requests in flight hold what is missing.
 	Held bool
@@ -32,7 +30,7 @@ type ShortError struct {
 
 func (e *ShortError) Error() string {
 	s := fmt.Sprintf("%s: %s asked for, and parent key %s has %s left to give",
-		kinds[e.Kind].limit, amount(e.Kind, e.Want), e.Parent, amount(e.Kind, e.Left))
+		e.Kind.LimitField(), record.FormatAmount(e.Kind, e.Want), e.Parent, record.FormatAmount(e.Kind, e.Left))
 	if e.Held {
 		s += "; requests in flight hold the rest"
 	}
@@ -42,27 +40,15 @@ func (e *ShortError) Error() string {
 // errWindow says that the parent's budget has to renew first.
 var errWindow = errors.New("a new window has begun")
 
-// Child starts the record of a child: everything that a mint may leave out is
-// as the parent has it, but for the limits, which have to be said.
-func (k *Key) Child() *Key {
-	child, parent := &Key{Limit: NoLimits()}, k.clone()
-	for _, f := range KeyFields {
-		if f.Inherited {
-			f.copy(child, parent)
-		}
-	}
-	return child
-}
-
 // Delegate mints a child of a key for its holder. What the child may use is
 // taken from what the parent has left, in the same transaction, and the mint
 // itself is a use of the parent: ask is the request for it. An error that is a
 // *Refusal says that the parent may not be used.
-func (l *Limiter) Delegate(ctx context.Context, parent *Live, ask *Ask, spec *Key, birth Birth) (View, error) {
+func (l *Limiter) Delegate(ctx context.Context, parent *Live, ask *Ask, spec *record.Key, birth Birth) (View, error) {
 	pkey := parent.Key()
 	by := Holder(pkey, ask.Addr.String())
 	by.Token = pkey.Token // who minted the parent sees its children
-	if err := spec.clone().childOf(pkey); err != nil {
+	if err := spec.Clone().ChildOf(pkey); err != nil {
 		return View{}, err
 	}
 	born, err := l.newborn(by, itself, spec, birth)
@@ -73,18 +59,18 @@ func (l *Limiter) Delegate(ctx context.Context, parent *Live, ask *Ask, spec *Ke
 		return View{}, refusal
 	}
 	var g Grant
-	ask.Own, ask.Bound = true, Amounts{Activations: 1}
+	ask.Own, ask.Bound = true, record.Amounts{record.Activations: 1}
 	if refusal := parent.Reserve(ctx, ask, &g); refusal != nil {
 		return View{}, refusal
 	}
 	defer g.Cancel() // unless it was settled
-	var key *Key
-	err = l.carving(ctx, pkey.ID, g.bound, func(b *batch, pkey *Key, pacct *accountRecord) error {
-		key = born.clone()
-		if err := key.childOf(pkey); err != nil {
+	var key *record.Key
+	err = l.carving(ctx, pkey.ID, g.bound, func(b *batch, pkey *record.Key, pacct *record.Account) error {
+		key = born.Clone()
+		if err := key.ChildOf(pkey); err != nil {
 			return err
 		}
-		switch n, err := countChildren(b, pkey.ID); {
+		switch n, err := record.CountChildren(b, pkey.ID); {
 		case err != nil:
 			return err
 		case n >= maxChildren:
@@ -93,15 +79,15 @@ func (l *Limiter) Delegate(ctx context.Context, parent *Live, ask *Ask, spec *Ke
 		if err := carve(pkey, pacct, key, key.Limit); err != nil {
 			return err
 		}
-		if err := b.Set(childKey(pkey.ID, key.ID), nil); err != nil {
+		if err := b.Set(record.ChildKey(pkey.ID, key.ID), nil); err != nil {
 			return err
 		}
-		return writeNew(b, by, key, &accountRecord{Limit: key.Limit, Lineage: 1}, birth)
+		return writeNew(b, by, key, &record.Account{Limit: key.Limit, Lineage: 1}, birth)
 	}, 1, nil)
 	if err != nil {
 		return View{}, err
 	}
-	g.Settle(Amounts{Activations: 1})
+	g.Settle(record.Amounts{record.Activations: 1})
 	l.log.Info("child key minted", "key_id", key.ID, "name", key.Name, "parent", pkey.ID)
 	return l.viewNow(key.ID)
 }
@@ -109,10 +95,10 @@ func (l *Limiter) Delegate(ctx context.Context, parent *Live, ask *Ask, spec *Ke
 // mintRate bounds how many children are minted below a key without a limit in
 // activations, where a mint costs nothing: all keys below it share this. Each
 // leaves a record and an entry of the audit log.
-var mintRate = Rate{N: 60, Per: time.Minute}
+var mintRate = record.Rate{N: 60, Per: time.Minute}
 
 // mayMint takes a mint from the topmost key's rate.
-func (k *Live) mayMint() *Refusal {
+func (k *Live) mayMint() *record.Refusal {
 	key, top := k.Key(), k
 	for top.parent != nil {
 		top = top.parent
@@ -120,42 +106,29 @@ func (k *Live) mayMint() *Refusal {
 	now := k.l.clock.Now().UnixNano()
 	top.mu.Lock()
 	defer top.mu.Unlock()
-	if top.key.Limit[Activations] != NoLimit {
+	if top.key.Limit[record.Activations] != record.NoLimit {
 		return nil
 	}
 	if d := top.pacing.mints.wait(mintRate, now); d > 0 {
-		return key.refuse(CodeRateLimited, "may mint %s child keys, with all keys below the same one; try again in %s", mintRate, roundUp(d)).after(d)
+		return key.Refuse(record.CodeRateLimited, "may mint %s child keys, with all keys below the same one; try again in %s", mintRate, roundUp(d)).After(d)
 	}
 	top.pacing.mints.take(mintRate, now)
 	return nil
 }
 
-// childOf makes a new key a child, if the parent may have one and it is within
-// what the parent is.
-func (k *Key) childOf(parent *Key) error {
-	switch {
-	case !parent.Delegate:
-		return ErrNoDelegate
-	case parent.Depth >= maxDepth:
-		return ErrDepth
-	}
-	k.Parent, k.Depth = parent.ID, parent.Depth+1
-	return k.within(nil, parent)
-}
-
 // carve takes a child's grant out of its parent's budget. What the parent has
 // reserved is not there to give: a request may have used it.
-func carve(pkey *Key, pacct *accountRecord, key *Key, grant Amounts) error {
-	left := pacct.kept()
+func carve(pkey *record.Key, pacct *record.Account, key *record.Key, grant record.Amounts) error {
+	left := pacct.Kept()
 	if key.CarvedIn != pacct.Epoch {
-		key.CarvedIn, key.CarvedNow = pacct.Epoch, Amounts{}
+		key.CarvedIn, key.CarvedNow = pacct.Epoch, record.Amounts{}
 	}
 	for kind, n := range grant {
-		if pkey.Limit[kind] == NoLimit || n == NoLimit {
+		if pkey.Limit[kind] == record.NoLimit || n == record.NoLimit {
 			continue
 		}
 		if free := left[kind] - pacct.Reserved[kind]; n > free {
-			return &ShortError{Parent: pkey.ID, Kind: Kind(kind), Want: n, Left: max(free, 0)}
+			return &ShortError{Parent: pkey.ID, Kind: record.Kind(kind), Want: n, Left: max(free, 0)}
 		}
 		pacct.Given[kind] += n
 		key.Carved[kind] += n
@@ -168,7 +141,7 @@ func carve(pkey *Key, pacct *accountRecord, key *Key, grant Amounts) error {
 // Whatever of the parent's budget is reserved and unused is given back before,
 // because nothing that memory may hand out can be given away. own is what the
 // caller itself holds of the parent.
-func (l *Limiter) carving(ctx context.Context, id string, own Amounts, fn func(b *batch, key *Key, acct *accountRecord) error, children int, done func()) error {
+func (l *Limiter) carving(ctx context.Context, id string, own record.Amounts, fn func(b *batch, key *record.Key, acct *record.Account) error, children int, done func()) error {
 	var err error
 	for range 8 {
 		var parent *Live
@@ -181,14 +154,14 @@ func (l *Limiter) carving(ctx context.Context, id string, own Amounts, fn func(b
 		if _, err := l.giveBack(ctx, parent); err != nil {
 			return err
 		}
-		var acct accountRecord
+		var acct record.Account
 		err = l.committer.do(func(b *batch) error {
-			var key *Key
+			var key *record.Key
 			var err error
-			if key, acct, err = readKey(b, id); err != nil {
+			if key, acct, err = record.ReadKey(b, id); err != nil {
 				return err
 			}
-			if key.Renews != "" && key.Renews.epoch(l.clock.Now()) > acct.Epoch {
+			if key.Renews != "" && key.Renews.Epoch(l.clock.Now()) > acct.Epoch {
 				return errWindow
 			}
 			if !parent.alive(key) {
@@ -197,7 +170,7 @@ func (l *Limiter) carving(ctx context.Context, id string, own Amounts, fn func(b
 			if err := fn(b, key, &acct); err != nil {
 				return err
 			}
-			account, err := keyAccount(id)
+			account, err := record.KeyAccount(id)
 			if err != nil {
 				return err
 			}
@@ -228,8 +201,8 @@ func (l *Limiter) carving(ctx context.Context, id string, own Amounts, fn func(b
 
 // alive reports whether a key with that record may have children: it has not
 // ended, exhaustion aside, nor has any above it.
-func (k *Live) alive(key *Key) bool {
-	if status, _ := k.derive(key); status != Active && status != Exhausted {
+func (k *Live) alive(key *record.Key) bool {
+	if status, _ := k.derive(key); status != record.Active && status != record.Exhausted {
 		return false
 	}
 	k.mu.Lock()
@@ -259,26 +232,26 @@ func (l *Limiter) renewed(ctx context.Context, k *Live) error {
 
 // grantChild is a grant to a child: it comes out of its parent's budget, and
 // out of nothing else.
-func (l *Limiter) grantChild(ctx context.Context, by Caller, k *Live, add Amounts, lifetime time.Duration) error {
+func (l *Limiter) grantChild(ctx context.Context, by Caller, k *Live, add record.Amounts, lifetime time.Duration) error {
 	before := k.Key()
-	var key *Key
-	return l.carving(ctx, before.Parent, Amounts{}, func(b *batch, pkey *Key, pacct *accountRecord) error {
-		old, acct, err := readKey(b, before.ID)
+	var key *record.Key
+	return l.carving(ctx, before.Parent, record.Amounts{}, func(b *batch, pkey *record.Key, pacct *record.Account) error {
+		old, acct, err := record.ReadKey(b, before.ID)
 		if err != nil {
 			return err
 		}
-		key = old.clone()
+		key = old.Clone()
 		if err := l.grow(by, k, key, &acct, add, lifetime); err != nil {
 			return err
 		}
 		key.Version++
-		if err := key.within(old, pkey); err != nil {
+		if err := key.Within(old, pkey); err != nil {
 			return err
 		}
-		if err := carve(pkey, pacct, key, key.Limit.minus(old.Limit)); err != nil {
+		if err := carve(pkey, pacct, key, key.Limit.Minus(old.Limit)); err != nil {
 			return err
 		}
 		acct.Limit = key.Limit
-		return writeKey(b, old, key, &acct, by.entry(ActKeyGrant, key.ID, changes(old, key)))
+		return writeKey(b, old, key, &acct, by.entry(ActKeyGrant, key.ID, record.Changes(old, key)))
 	}, 0, func() { l.follow(key, func(k *Live) { k.ending = false }) })
 }

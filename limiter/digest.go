@@ -9,6 +9,7 @@ import (
 	"slices"
 	"sync/atomic"
 
+	"github.com/till-proxy/till/limiter/record"
 	"github.com/till-proxy/till/limiter/store"
 )
 
@@ -24,12 +25,10 @@ import (
 // The hashes are keyed with a secret that only the anchor has. They find
 // damage, and not somebody who may write both.
 
-const numBuckets = 16384
-
 // rooted are the records that stand in the root themselves: admin tokens, lest a
 // revoked one comes back; jobs, lest keys do that one was to end; the time that
 // was seen; and the audit log's head.
-var rooted = []string{spaceTokens, spaceJobs, string(metaClock), string(metaAudit)}
+var rooted = []string{record.SpaceTokens, spaceJobs, string(record.MetaClock), string(record.MetaAudit)}
 
 func isRooted(key []byte) bool {
 	return slices.ContainsFunc(rooted, func(space string) bool { return len(key) >= len(space) && string(key[:len(space)]) == space })
@@ -44,11 +43,6 @@ func (d *digest) sumRooted(r store.Reader) (all sum, err error) {
 		}))
 	}
 	return all, err
-}
-
-// bucketOf an account: its id ends in random bits, of a ULID or of a hash.
-func bucketOf(id accountID) uint16 {
-	return binary.BigEndian.Uint16(id[14:]) % numBuckets
 }
 
 // sum is added and taken from modulo 2^128, in any order.
@@ -76,8 +70,8 @@ type digest struct {
 	store   [16]byte // which store it is of
 	seq     uint64
 	root    sum
-	buckets [numBuckets]sum
-	checked [numBuckets]atomic.Bool
+	buckets [record.NumBuckets]sum
+	checked [record.NumBuckets]atomic.Bool
 
 	changed map[uint16]sum // buckets
 	rooted  sum            // what the records in the root itself change of it
@@ -91,7 +85,7 @@ func (d *digest) begin() {
 
 // wrote takes the sums along when a record is written that they are of, or deleted.
 func (d *digest) wrote(t *transaction, key, value []byte, deleted bool) error {
-	id, ok := accountOf(key)
+	id, ok := record.AccountOf(key)
 	if !ok && !isRooted(key) {
 		return nil
 	}
@@ -102,12 +96,12 @@ func (d *digest) wrote(t *transaction, key, value []byte, deleted bool) error {
 	}
 	s := &d.rooted
 	if ok {
-		bucket, known := d.changed[bucketOf(id)]
+		bucket, known := d.changed[record.BucketOf(id)]
 		if !known {
-			bucket = d.buckets[bucketOf(id)]
+			bucket = d.buckets[record.BucketOf(id)]
 		}
 		s = &bucket
-		defer func() { d.changed[bucketOf(id)] = bucket }()
+		defer func() { d.changed[record.BucketOf(id)] = bucket }()
 	}
 	if there {
 		s.take(d.hash(key, before))
@@ -124,12 +118,12 @@ func (d *digest) finish(t *transaction) error {
 	for bucket, s := range d.changed {
 		d.next.take(d.bucketRoot(bucket, d.buckets[bucket]))
 		d.next.add(d.bucketRoot(bucket, s))
-		if err := t.Set(bucketKey(bucket), s[:]); err != nil {
+		if err := t.Set(record.BucketKey(bucket), s[:]); err != nil {
 			return err
 		}
 	}
 	c := commitRecord{seq: d.seq + 1, root: d.next, previous: d.root, store: d.store}
-	return t.Set(metaCommit, c.encode())
+	return t.Set(record.MetaCommit, c.encode())
 }
 
 // seal makes a commit known to the anchor, before anybody hears of it.
@@ -161,7 +155,7 @@ func (d *digest) bucketRoot(bucket uint16, s sum) sum {
 	if s == (sum{}) {
 		return sum{}
 	}
-	return d.hash(bucketKey(bucket), s[:])
+	return d.hash(record.BucketKey(bucket), s[:])
 }
 
 // commitRecord stands in the store since its first commit.
@@ -181,7 +175,7 @@ func (c *commitRecord) encode() []byte {
 
 func decodeCommit(b []byte) (c commitRecord, err error) {
 	if len(b) != commitRecordLen {
-		return c, fmt.Errorf("commit: %w", errRecord)
+		return c, fmt.Errorf("commit: %w", record.ErrRecord)
 	}
 	c.seq = binary.BigEndian.Uint64(b)
 	copy(c.root[:], b[8:])
@@ -190,25 +184,16 @@ func decodeCommit(b []byte) (c commitRecord, err error) {
 	return c, nil
 }
 
-// ErrDoubt is wrapped by the errors about a store that may have lost something.
-// It stays closed until an operator decides.
-var ErrDoubt = errors.New("the store may be older than what it had acknowledged")
-
-func doubt(format string, args ...any) error {
-	return fmt.Errorf("%w: %s; put the newest store and its anchor in place, or count every remaining budget as spent with: caddy till repair --forfeit",
-		ErrDoubt, fmt.Sprintf(format, args...))
-}
-
 // verify compares the store with its anchor, and loads the digest's sums.
 func (d *digest) verify(r store.Reader, a *anchor) error {
-	b, err := r.Get(metaCommit)
+	b, err := r.Get(record.MetaCommit)
 	switch {
 	case errors.Is(err, store.ErrNotFound):
 		if a.seq > 0 {
-			return doubt("it is empty, and its anchor %s knows of %d commits", a.path, a.seq)
+			return store.Doubt("it is empty, and its anchor %s knows of %d commits", a.path, a.seq)
 		}
 		if _, err := r.Get(store.FormatKey); !errors.Is(err, store.ErrNotFound) {
-			return doubt("it does not say at which commit it is (%v)", err)
+			return store.Doubt("it does not say at which commit it is (%v)", err)
 		}
 		return nil
 	case err != nil:
@@ -216,18 +201,18 @@ func (d *digest) verify(r store.Reader, a *anchor) error {
 	}
 	c, err := decodeCommit(b)
 	if err != nil {
-		return doubt("%v", err)
+		return store.Doubt("%v", err)
 	}
 	if c.store != a.store {
-		return doubt("its anchor %s is missing or is that of another store", a.path)
+		return store.Doubt("its anchor %s is missing or is that of another store", a.path)
 	}
-	err = r.Scan([]byte(spaceBuckets), nil, false, func(key, value []byte) (bool, error) {
-		if len(key) != len(spaceBuckets)+2 || len(value) != len(sum{}) {
-			return false, doubt("a bucket's sum is not well formed")
+	err = r.Scan([]byte(record.SpaceBuckets), nil, false, func(key, value []byte) (bool, error) {
+		if len(key) != len(record.SpaceBuckets)+2 || len(value) != len(sum{}) {
+			return false, store.Doubt("a bucket's sum is not well formed")
 		}
-		bucket := binary.BigEndian.Uint16(key[len(spaceBuckets):])
-		if bucket >= numBuckets {
-			return false, doubt("a bucket is numbered %d", bucket)
+		bucket := binary.BigEndian.Uint16(key[len(record.SpaceBuckets):])
+		if bucket >= record.NumBuckets {
+			return false, store.Doubt("a bucket is numbered %d", bucket)
 		}
 		d.buckets[bucket] = sum(value)
 		d.root.add(d.bucketRoot(bucket, sum(value)))
@@ -243,13 +228,13 @@ func (d *digest) verify(r store.Reader, a *anchor) error {
 	d.root.add(all)
 	switch {
 	case d.root != c.root:
-		return doubt("its sums do not agree with commit %d", c.seq)
+		return store.Doubt("its sums do not agree with commit %d", c.seq)
 	case c.seq < a.seq:
-		return doubt("it is at commit %d, and its anchor %s at %d", c.seq, a.path, a.seq)
+		return store.Doubt("it is at commit %d, and its anchor %s at %d", c.seq, a.path, a.seq)
 	case c.seq > a.seq+1:
-		return doubt("its anchor %s is at commit %d, and the store at %d", a.path, a.seq, c.seq)
+		return store.Doubt("its anchor %s is at commit %d, and the store at %d", a.path, a.seq, c.seq)
 	case c.seq == a.seq && c.root != a.root, c.seq == a.seq+1 && c.previous != a.root:
-		return doubt("commit %d is not the one that its anchor %s knows", c.seq, a.path)
+		return store.Doubt("commit %d is not the one that its anchor %s knows", c.seq, a.path)
 	}
 	d.seq = c.seq
 	return nil
@@ -261,34 +246,34 @@ func (d *digest) succeeds(former *digest) error {
 	switch {
 	case d == nil || former == nil:
 	case d.store != former.store:
-		return doubt("it is another one than this server had open")
+		return store.Doubt("it is another one than this server had open")
 	case d.seq < former.seq || d.seq == former.seq && d.root != former.root:
-		return doubt("it is at commit %d, and this server knows of commit %d", d.seq, former.seq)
+		return store.Doubt("it is at commit %d, and this server knows of commit %d", d.seq, former.seq)
 	}
 	return nil
 }
 
 // check compares what the store says of an account with the digest, at least when
 // its bucket is read first. A store that disagrees is refused.
-func (l *Limiter) check(r store.Reader, id accountID) error {
+func (l *Limiter) check(r store.Reader, id record.AccountID) error {
 	if l.digest == nil {
 		return nil
 	}
 	err := l.digest.check(r, id)
-	if errors.Is(err, ErrDoubt) {
+	if errors.Is(err, store.ErrDoubt) {
 		l.committer.poison(err)
 	}
 	return err
 }
 
 // check compares a bucket's records with its sum, once.
-func (d *digest) check(r store.Reader, id accountID) error {
-	bucket := bucketOf(id)
+func (d *digest) check(r store.Reader, id record.AccountID) error {
+	bucket := record.BucketOf(id)
 	if d.checked[bucket].Load() {
 		return nil
 	}
 	var found, want sum
-	prefix := accountKey(id)[:len(spaceAccounts)+2]
+	prefix := record.AccountKey(id)[:len(record.SpaceAccounts)+2]
 	err := r.Scan(prefix, nil, false, func(key, value []byte) (bool, error) {
 		found.add(d.hash(key, value))
 		return true, nil
@@ -296,15 +281,15 @@ func (d *digest) check(r store.Reader, id accountID) error {
 	if err != nil {
 		return err
 	}
-	b, err := r.Get(bucketKey(bucket)) // of the same moment as the records
+	b, err := r.Get(record.BucketKey(bucket)) // of the same moment as the records
 	switch {
 	case err == nil && len(b) == len(want):
 		want = sum(b)
 	case !errors.Is(err, store.ErrNotFound):
-		return errors.Join(doubt("the sum of bucket %d cannot be read", bucket), err)
+		return errors.Join(store.Doubt("the sum of bucket %d cannot be read", bucket), err)
 	}
 	if found != want {
-		return doubt("the budgets in bucket %d are not those that were committed", bucket)
+		return store.Doubt("the budgets in bucket %d are not those that were committed", bucket)
 	}
 	d.checked[bucket].Store(true)
 	return nil

@@ -6,6 +6,7 @@ import (
 	"reflect"
 	"time"
 
+	"github.com/till-proxy/till/limiter/record"
 	"github.com/till-proxy/till/limiter/store"
 )
 
@@ -57,11 +58,11 @@ func (l *Limiter) stopping() bool {
 // endDue records, in one commit, the ends of those keys that are not in memory
 // and stand alone, and returns the others.
 func (l *Limiter) endDue(found []dueEntry) (rest []string, err error) {
-	var ended []*Key
+	var ended []*record.Key
 	err = l.committer.doPatiently(func(b *batch) error {
 		rest, ended = nil, nil
 		for _, due := range found {
-			old, acct, err := readKey(b, due.id)
+			old, acct, err := record.ReadKey(b, due.id)
 			if errors.Is(err, store.ErrNotFound) {
 				if err := b.Delete(due.key); err != nil {
 					return err
@@ -71,20 +72,20 @@ func (l *Limiter) endDue(found []dueEntry) (rest []string, err error) {
 			if err != nil {
 				return err
 			}
-			if old.attached() || old.Delegate || len(old.Former) > 0 || l.known(due.id) {
+			if old.Attached() || old.Delegate || len(old.Former) > 0 || l.known(due.id) {
 				rest = append(rest, due.id)
 				continue
 			}
 			if l.doomsStored(b, old) {
 				continue // the job ends it
 			}
-			key := old.clone()
+			key := old.Clone()
 			k := &Live{l: l, key: key}
 			k.restore(&acct)
 			now := l.clock.Now()
-			if status, code := k.status(now); status == Expired && old.EndedStatus == "" {
+			if status, code := k.status(now); status == record.Expired && old.EndedStatus == "" {
 				ended = append(ended, key)
-				err = b.endKey(old, key, &acct, ownEnd(Expired, code, now))
+				err = b.endKey(old, key, &acct, ownEnd(record.Expired, code, now))
 			} else {
 				err = writeKey(b, old, key, &acct, nil)
 			}
@@ -109,7 +110,7 @@ func (l *Limiter) known(id string) bool {
 }
 
 // doomsStored reports whether a job will end a key that is not in memory.
-func (l *Limiter) doomsStored(r store.Reader, key *Key) bool {
+func (l *Limiter) doomsStored(r store.Reader, key *record.Key) bool {
 	for _, j := range l.runningJobs() {
 		hit := j.matches(key, func(at time.Time) View {
 			v, err := l.viewStored(r, key, at)
@@ -136,9 +137,9 @@ func (l *Limiter) endIfDue(id string) error {
 	k.mu.Lock()
 	code := k.timeUp(now)
 	used := k.first != 0
-	last := fromNanos(k.last)
+	last := record.FromNanos(k.last)
 	running := k.inflight+k.turns > 0
-	var over *Refusal
+	var over *record.Refusal
 	if code != "" {
 		over = k.timeRefusal(code)
 	}
@@ -146,9 +147,9 @@ func (l *Limiter) endIfDue(id string) error {
 	if over != nil && running {
 		k.cut(over)
 	}
-	var key *Key
+	var key *record.Key
 	err = l.committer.do(func(b *batch) error {
-		old, acct, err := readKey(b, id)
+		old, acct, err := record.ReadKey(b, id)
 		if err != nil {
 			return err
 		}
@@ -156,12 +157,12 @@ func (l *Limiter) endIfDue(id string) error {
 			acct.First = max(last.UnixNano(), 1)
 		}
 		acct.Last = max(acct.Last, nanosOf(last))
-		key = old.clone()
-		if key.sweepFormer(now); !reflect.DeepEqual(key, old) {
+		key = old.Clone()
+		if key.SweepFormer(now); !reflect.DeepEqual(key, old) {
 			key.Version++ // a salt went
 		}
-		if status, now := k.derive(key); status == Expired && now == code && old.EndedStatus == "" {
-			return b.endKey(old, key, &acct, ownEnd(Expired, code, l.clock.Now()))
+		if status, now := k.derive(key); status == record.Expired && now == code && old.EndedStatus == "" {
+			return b.endKey(old, key, &acct, ownEnd(record.Expired, code, l.clock.Now()))
 		}
 		return writeKey(b, old, key, &acct, nil)
 	}, func() { l.follow(key, nil) })

@@ -1,32 +1,36 @@
 package limiter
 
-import "time"
+import (
+	"time"
+
+	"github.com/till-proxy/till/limiter/record"
+)
 
 // ending is how a key ends: for good when it is revoked, until more is granted
 // otherwise.
 type ending struct {
 	by     Caller
 	action string // in the audit log
-	status Status
-	code   Code // of the event
+	status record.Status
+	code   record.Code // of the event
 	reason string
 	at     time.Time
 }
 
-var endEvents = map[Status]EventName{Exhausted: KeyExhausted, Expired: KeyExpired, Revoked: KeyRevoked}
+var endEvents = map[record.Status]EventName{record.Exhausted: KeyExhausted, record.Expired: KeyExpired, record.Revoked: KeyRevoked}
 
-var endActions = map[Status]string{Exhausted: ActKeyExhausted, Expired: ActKeyExpired}
+var endActions = map[record.Status]string{record.Exhausted: ActKeyExhausted, record.Expired: ActKeyExpired}
 
 // ownEnd is how a key ends by its own rules.
-func ownEnd(status Status, code Code, at time.Time) ending {
+func ownEnd(status record.Status, code record.Code, at time.Time) ending {
 	return ending{by: itself, action: endActions[status], status: status, code: code, reason: string(code), at: at}
 }
 
 // endKey writes a key that ends in place of old, with whatever else was changed
 // of it. The record, the audit log and the events agree because every end is
 // written here. What runs is cut in memory before, where the end is decided.
-func (b *batch) endKey(old, key *Key, acct *accountRecord, e ending) error {
-	if e.status != Revoked {
+func (b *batch) endKey(old, key *record.Key, acct *record.Account, e ending) error {
+	if e.status != record.Revoked {
 		if j := b.revocations.pending(key); j != nil {
 			e = j.ending(e.at)
 		}
@@ -34,11 +38,11 @@ func (b *batch) endKey(old, key *Key, acct *accountRecord, e ending) error {
 	key.Version = old.Version + 1
 	key.EndedAt, key.EndedStatus, key.EndedReason = e.at.UTC(), e.status, e.reason
 	event := Event{Name: endEvents[e.status], Key: key, Code: e.code}
-	if e.status == Revoked {
-		key.SuspendedAt, key.SuspendedBy = time.Time{}, Stopper{}
+	if e.status == record.Revoked {
+		key.SuspendedAt, key.SuspendedBy = time.Time{}, record.Stopper{}
 		event.By = e.by.Name
 	}
-	if err := writeKey(b, old, key, acct, e.by.entry(e.action, key.ID, changes(old, key))); err != nil {
+	if err := writeKey(b, old, key, acct, e.by.entry(e.action, key.ID, record.Changes(old, key))); err != nil {
 		return err
 	}
 	if err := b.tell(event); err != nil || e.action != ActKeyLeak {
@@ -50,25 +54,25 @@ func (b *batch) endKey(old, key *Key, acct *accountRecord, e ending) error {
 // endByItself records that a key has run out or its time is over. Callers hold
 // the key. The record is judged again inside the committer, because a grant may
 // have come first.
-func (l *Limiter) endByItself(k *Live, status Status, code Code) {
+func (l *Limiter) endByItself(k *Live, status record.Status, code record.Code) {
 	id := k.key.ID
-	var key *Key
+	var key *record.Key
 	l.committer.submit(func(b *batch) error {
 		key = nil
-		old, acct, err := readKey(b, id)
+		old, acct, err := record.ReadKey(b, id)
 		if err != nil || old.EndedStatus != "" {
 			return err
 		}
 		if now, _ := k.derive(old); now != status {
 			return nil
 		}
-		if status == Exhausted && old.Delegate {
+		if status == record.Exhausted && old.Delegate {
 			// What its children leave comes back, and then it lives again.
-			if n, err := countChildren(b, id); err != nil || n > 0 {
+			if n, err := record.CountChildren(b, id); err != nil || n > 0 {
 				return err
 			}
 		}
-		key = old.clone()
+		key = old.Clone()
 		return b.endKey(old, key, &acct, ownEnd(status, code, l.clock.Now()))
 	}, func(err error) {
 		if err == nil && key != nil {
@@ -85,10 +89,10 @@ func (l *Limiter) endByItself(k *Live, status Status, code Code) {
 
 // revoking is what a revocation does to a record.
 func revoking(by Caller, action, reason string) writeStop {
-	return func(b *batch, old, key *Key, acct *accountRecord, at time.Time) error {
-		if old.EndedStatus == Revoked {
+	return func(b *batch, old, key *record.Key, acct *record.Account, at time.Time) error {
+		if old.EndedStatus == record.Revoked {
 			return nil
 		}
-		return b.endKey(old, key, acct, ending{by: by, action: action, status: Revoked, code: CodeKeyRevoked, reason: reason, at: at})
+		return b.endKey(old, key, acct, ending{by: by, action: action, status: record.Revoked, code: record.CodeKeyRevoked, reason: reason, at: at})
 	}
 }

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/till-proxy/till/limiter"
+	"github.com/till-proxy/till/limiter/record"
 	"github.com/till-proxy/till/limiter/store"
 )
 
@@ -27,8 +28,8 @@ type mortal struct {
 	running *limiter.Grant
 }
 
-func (m *mortal) change(t *testing.T, fn func(*limiter.Key)) {
-	if _, err := m.w.Change(ctx, limiter.Operator, m.id, 0, func(k *limiter.Key) error { fn(k); return nil }); err != nil {
+func (m *mortal) change(t *testing.T, fn func(*record.Key)) {
+	if _, err := m.w.Change(ctx, limiter.Operator, m.id, 0, func(k *record.Key) error { fn(k); return nil }); err != nil {
 		t.Error(err)
 	}
 }
@@ -61,23 +62,23 @@ func (m *mortal) together(first func(), then ...func()) {
 // can end.
 func TestEveryEndIsWrittenAuditedReportedAndCutOnce(t *testing.T) {
 	t.Parallel()
-	never := func(*limiter.Key) {}
-	rename := func(k *limiter.Key) { k.Name = "renamed" }
+	never := func(*record.Key) {}
+	rename := func(k *record.Key) { k.Name = "renamed" }
 	pass := func(d time.Duration) func(*testing.T, *mortal) {
 		return func(_ *testing.T, m *mortal) { m.w.clock.advance(d) }
 	}
 	ways := []struct {
 		name   string
-		spec   func(*limiter.Key)
-		parent func(*limiter.Key) // nil: none
+		spec   func(*record.Key)
+		parent func(*record.Key) // nil: none
 		runs   bool
 		stored bool // it is not in memory
 		end    func(t *testing.T, m *mortal)
 
 		action, by string
 		event      limiter.EventName
-		code       limiter.Code
-		status     limiter.Status
+		code       record.Code
+		status     record.Status
 		also       limiter.EventName
 		reason     string
 	}{
@@ -189,13 +190,13 @@ func TestEveryEndIsWrittenAuditedReportedAndCutOnce(t *testing.T) {
 		},
 		{
 			name: "with its parent that expires", runs: true,
-			parent: delegating(func(k *limiter.Key) { k.ExpiresAt = newClock().now.Add(time.Hour) }), end: pass(2 * time.Hour),
-			action: limiter.ActKeyExpired, event: limiter.KeyExpired, code: limiter.CodeKeyExpired, status: limiter.Expired,
+			parent: delegating(func(k *record.Key) { k.ExpiresAt = newClock().now.Add(time.Hour) }), end: pass(2 * time.Hour),
+			action: limiter.ActKeyExpired, event: limiter.KeyExpired, code: record.CodeKeyExpired, status: record.Expired,
 			reason: "its parent key PARENT has expired",
 		},
 		{
 			name: "with its parent that expires, in bulk", runs: true,
-			parent: delegating(func(k *limiter.Key) { k.ExpiresAt = newClock().now.Add(time.Hour) }),
+			parent: delegating(func(k *record.Key) { k.ExpiresAt = newClock().now.Add(time.Hour) }),
 			end: func(t *testing.T, m *mortal) {
 				m.w.clock.advance(2 * time.Hour)
 				m.together(func() { m.w.mint(never) }, m.w.SweepDue, func() { m.revokeAnns(t) })
@@ -204,53 +205,53 @@ func TestEveryEndIsWrittenAuditedReportedAndCutOnce(t *testing.T) {
 		},
 		{
 			name: "expiry while it runs", runs: true,
-			spec: func(k *limiter.Key) { k.ExpiresAt = newClock().now.Add(time.Hour) }, end: pass(2 * time.Hour),
-			action: limiter.ActKeyExpired, event: limiter.KeyExpired, code: limiter.CodeKeyExpired, status: limiter.Expired,
-			reason: string(limiter.CodeKeyExpired),
+			spec: func(k *record.Key) { k.ExpiresAt = newClock().now.Add(time.Hour) }, end: pass(2 * time.Hour),
+			action: limiter.ActKeyExpired, event: limiter.KeyExpired, code: record.CodeKeyExpired, status: record.Expired,
+			reason: string(record.CodeKeyExpired),
 		},
 		{
 			name: "expiry, not in memory", stored: true,
-			spec: func(k *limiter.Key) { k.ExpiresAt = newClock().now.Add(time.Hour) }, end: pass(2 * time.Hour),
-			action: limiter.ActKeyExpired, event: limiter.KeyExpired, code: limiter.CodeKeyExpired, status: limiter.Expired,
-			reason: string(limiter.CodeKeyExpired),
+			spec: func(k *record.Key) { k.ExpiresAt = newClock().now.Add(time.Hour) }, end: pass(2 * time.Hour),
+			action: limiter.ActKeyExpired, event: limiter.KeyExpired, code: record.CodeKeyExpired, status: record.Expired,
+			reason: string(record.CodeKeyExpired),
 		},
 		{
 			name: "expiry that the sweeper of due keys sees first", runs: true,
-			spec: func(k *limiter.Key) { k.ExpiresAt = newClock().now.Add(time.Hour) },
+			spec: func(k *record.Key) { k.ExpiresAt = newClock().now.Add(time.Hour) },
 			end: func(_ *testing.T, m *mortal) {
 				m.w.clock.advance(2 * time.Hour)
 				m.w.SweepDue()
 			},
-			action: limiter.ActKeyExpired, event: limiter.KeyExpired, code: limiter.CodeKeyExpired, status: limiter.Expired,
-			reason: string(limiter.CodeKeyExpired),
+			action: limiter.ActKeyExpired, event: limiter.KeyExpired, code: record.CodeKeyExpired, status: record.Expired,
+			reason: string(record.CodeKeyExpired),
 		},
 		{
-			name: "not used for long", spec: func(k *limiter.Key) { k.IdleTimeout = time.Hour },
+			name: "not used for long", spec: func(k *record.Key) { k.IdleTimeout = time.Hour },
 			end: func(_ *testing.T, m *mortal) {
 				m.use()
 				m.w.clock.advance(2 * time.Hour)
 			},
-			action: limiter.ActKeyExpired, event: limiter.KeyExpired, code: limiter.CodeKeyIdle, status: limiter.Expired,
-			reason: string(limiter.CodeKeyIdle),
+			action: limiter.ActKeyExpired, event: limiter.KeyExpired, code: record.CodeKeyIdle, status: record.Expired,
+			reason: string(record.CodeKeyIdle),
 		},
 		{
 			name: "not used for long, not in memory", stored: true,
-			spec: func(k *limiter.Key) { k.IdleTimeout = time.Hour }, end: pass(2 * time.Hour),
-			action: limiter.ActKeyExpired, event: limiter.KeyExpired, code: limiter.CodeKeyIdle, status: limiter.Expired,
-			reason: string(limiter.CodeKeyIdle),
+			spec: func(k *record.Key) { k.IdleTimeout = time.Hour }, end: pass(2 * time.Hour),
+			action: limiter.ActKeyExpired, event: limiter.KeyExpired, code: record.CodeKeyIdle, status: record.Expired,
+			reason: string(record.CodeKeyIdle),
 		},
 		{
-			name: "never used", spec: func(k *limiter.Key) { k.FirstUseWithin = time.Hour }, end: pass(2 * time.Hour),
-			action: limiter.ActKeyExpired, event: limiter.KeyExpired, code: limiter.CodeKeyExpired, status: limiter.Expired,
-			reason: string(limiter.CodeKeyExpired),
+			name: "never used", spec: func(k *record.Key) { k.FirstUseWithin = time.Hour }, end: pass(2 * time.Hour),
+			action: limiter.ActKeyExpired, event: limiter.KeyExpired, code: record.CodeKeyExpired, status: record.Expired,
+			reason: string(record.CodeKeyExpired),
 		},
 		{
 			name: "exhaustion", spec: activations(2),
 			end: func(_ *testing.T, m *mortal) {
-				m.drain(limiter.CodeActivationsExhausted)
+				m.drain(record.CodeActivationsExhausted)
 			},
-			action: limiter.ActKeyExhausted, event: limiter.KeyExhausted, code: limiter.CodeActivationsExhausted,
-			status: limiter.Exhausted, reason: string(limiter.CodeActivationsExhausted), also: limiter.KeyThreshold,
+			action: limiter.ActKeyExhausted, event: limiter.KeyExhausted, code: record.CodeActivationsExhausted,
+			status: record.Exhausted, reason: string(record.CodeActivationsExhausted), also: limiter.KeyThreshold,
 		},
 		{
 			name: "leak", runs: true,
@@ -297,7 +298,7 @@ func TestEveryEndIsWrittenAuditedReportedAndCutOnce(t *testing.T) {
 				w.restart()
 				m := &mortal{w: w}
 				w.mint(activations(5))
-				spec := func(k *limiter.Key) {
+				spec := func(k *record.Key) {
 					k.Owner = "ann"
 					if way.spec != nil {
 						way.spec(k)
@@ -310,7 +311,7 @@ func TestEveryEndIsWrittenAuditedReportedAndCutOnce(t *testing.T) {
 					m.key = w.mint(spec)
 				}
 				if way.runs {
-					var refusal *limiter.Refusal
+					var refusal *record.Refusal
 					if m.running, refusal = m.ask(); refusal != nil {
 						t.Fatal(refusal)
 					}
@@ -326,7 +327,7 @@ func TestEveryEndIsWrittenAuditedReportedAndCutOnce(t *testing.T) {
 					if m.running.Cut() == nil {
 						t.Error("what runs was not cut")
 					}
-					m.running.Settle(limiter.Amounts{limiter.Activations: 1})
+					m.running.Settle(record.Amounts{record.Activations: 1})
 				}
 				w.settle()
 				m.judge(t, heard, way.action, limiter.Event{Name: way.event, By: way.by, Code: way.code}, way.also, way.status, way.reason)
@@ -336,10 +337,10 @@ func TestEveryEndIsWrittenAuditedReportedAndCutOnce(t *testing.T) {
 }
 
 // judge holds what is known of a key's end in all places against each other.
-func (m *mortal) judge(t *testing.T, heard *listener, action string, want limiter.Event, also limiter.EventName, status limiter.Status, reason string) {
+func (m *mortal) judge(t *testing.T, heard *listener, action string, want limiter.Event, also limiter.EventName, status record.Status, reason string) {
 	t.Helper()
 	if want.Code == "" {
-		want.Code, status = limiter.CodeKeyRevoked, limiter.Revoked
+		want.Code, status = record.CodeKeyRevoked, record.Revoked
 	}
 	if want.By == "its id" {
 		want.By = m.id
@@ -391,7 +392,7 @@ func (m *mortal) judge(t *testing.T, heard *listener, action string, want limite
 	if err != nil {
 		t.Fatal(err)
 	}
-	counted := map[limiter.Status]int64{}
+	counted := map[record.Status]int64{}
 	for i := range page.Keys {
 		counted[page.Keys[i].Status]++
 	}

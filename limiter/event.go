@@ -3,6 +3,8 @@ package limiter
 import (
 	"math"
 	"time"
+
+	"github.com/till-proxy/till/limiter/record"
 )
 
 // Event is something that became of a key. Events tell operators what happens;
@@ -10,12 +12,12 @@ import (
 type Event struct {
 	Name EventName
 	At   time.Time
-	Key  *Key   // nil where it is about no key
-	By   string // who did it; empty where nobody did
+	Key  *record.Key // nil where it is about no key
+	By   string      // who did it; empty where nobody did
 	// Token is that of TokenCreated.
 	Token *AdminToken
 	// Code is why a key ended.
-	Code Code
+	Code record.Code
 	// Count is how often a dead key was used, From where from last, and Canary
 	// says that it never worked; of KeyAfterDeath.
 	Count  int64
@@ -28,7 +30,7 @@ type Event struct {
 	Reason string
 
 	// Of KeyThreshold: so many percent of a limit are used.
-	Kind        Kind
+	Kind        record.Kind
 	Percent     int
 	Used, Limit int64
 }
@@ -74,7 +76,7 @@ func share(limit, percent int64) int64 {
 // setMarks works out at which use the next threshold of each limit is crossed.
 // Those below what is used now count as told.
 func (k *Live) setMarks() {
-	for _, kind := range LimitKinds {
+	for _, kind := range record.LimitKinds {
 		k.marks[kind] = math.MaxInt64
 		for _, percent := range thresholds {
 			if at := share(k.limit[kind], percent); k.limit[kind] > 0 && at > k.spent[kind] {
@@ -88,7 +90,7 @@ func (k *Live) setMarks() {
 // tellThresholds reports the limits that were used up to a threshold since the
 // last time. Callers hold the key.
 func (k *Live) tellThresholds() {
-	for _, kind := range LimitKinds {
+	for _, kind := range record.LimitKinds {
 		if k.spent[kind] < k.marks[kind] {
 			continue
 		}

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/till-proxy/till/limiter"
+	"github.com/till-proxy/till/limiter/record"
 )
 
 // watcher notes what happens.
@@ -42,16 +43,16 @@ func TestThresholdsAreToldOnce(t *testing.T) {
 	seen := &watcher{}
 	w.observe = seen
 	w.restart()
-	k := w.mint(func(k *limiter.Key) {
-		k.Limit[limiter.Activations], k.Limit[limiter.Tokens] = 10, 1001
+	k := w.mint(func(k *record.Key) {
+		k.Limit[record.Activations], k.Limit[record.Tokens] = 10, 1001
 	})
 	use := func(tokens int64) []string {
 		t.Helper()
-		g, refusal := k.ask(bound(limiter.Tokens, tokens))
+		g, refusal := k.ask(bound(record.Tokens, tokens))
 		if refusal != nil {
 			t.Fatal(refusal)
 		}
-		g.Settle(limiter.Amounts{limiter.Activations: 1, limiter.Tokens: tokens})
+		g.Settle(record.Amounts{record.Activations: 1, record.Tokens: tokens})
 		if err := w.Ping(ctx); err != nil {
 			t.Fatal(err)
 		}

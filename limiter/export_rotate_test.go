@@ -1,11 +1,14 @@
 package limiter
 
-import "github.com/till-proxy/till/limiter/store"
+import (
+	"github.com/till-proxy/till/limiter/record"
+	"github.com/till-proxy/till/limiter/store"
+)
 
 // Entries counts what the store has of a key's lookups and salts.
 func (l *Limiter) Entries(id string) (lookups, salts int, err error) {
 	err = l.store.View(func(r store.Reader) error {
-		err := r.Scan([]byte(spaceLookups), nil, false, func(_, value []byte) (bool, error) {
+		err := r.Scan([]byte(record.SpaceLookups), nil, false, func(_, value []byte) (bool, error) {
 			if string(value) == id {
 				lookups++
 			}
@@ -14,7 +17,7 @@ func (l *Limiter) Entries(id string) (lookups, salts int, err error) {
 		if err != nil {
 			return err
 		}
-		return r.Scan(saltKey(id), nil, false, func(_, _ []byte) (bool, error) {
+		return r.Scan(record.SaltKey(id), nil, false, func(_, _ []byte) (bool, error) {
 			salts++
 			return true, nil
 		})

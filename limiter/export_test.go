@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/till-proxy/till/limiter/record"
 	"github.com/till-proxy/till/limiter/store"
 )
 
@@ -22,7 +23,7 @@ func FreeSpace(dir string) (int64, error) { return store.FreeSpace(dir) }
 
 // GivesSlot reports whether the shadow has a slot to give.
 func (l *Limiter) GivesSlot() bool {
-	sl := l.shadow.take(&account{id: accountID{1}})
+	sl := l.shadow.take(&account{id: record.AccountID{1}})
 	l.shadow.release(sl)
 	return sl != nil
 }
@@ -53,24 +54,24 @@ func (k *Live) Limiter() *Limiter { return k.l }
 func (l *Limiter) CheckIndexes() error {
 	return l.store.View(func(r store.Reader) error {
 		want := make(map[string]bool)
-		err := r.Scan([]byte(spaceKeys), nil, false, func(at, value []byte) (bool, error) {
-			key, err := decodeKey(value)
+		err := r.Scan([]byte(record.SpaceKeys), nil, false, func(at, value []byte) (bool, error) {
+			key, err := record.DecodeKey(value)
 			if err != nil {
 				return false, err
 			}
-			id, err := keyAccount(key.ID)
+			id, err := record.KeyAccount(key.ID)
 			if err != nil {
 				return false, err
 			}
-			b, err := r.Get(accountKey(id))
+			b, err := r.Get(record.AccountKey(id))
 			if err != nil {
 				return false, err
 			}
-			acct, err := decodeAccount(b)
+			acct, err := record.DecodeAccount(b)
 			if err != nil {
 				return false, err
 			}
-			for _, entry := range append(key.indexKeys(), lastUseKey(id, acct.Last)) {
+			for _, entry := range append(indexKeys(key), lastUseKey(id, acct.Last)) {
 				want[string(entry)] = true
 			}
 			return true, nil
@@ -94,14 +95,14 @@ func (l *Limiter) CheckIndexes() error {
 
 // Left are the keys of the store, but for the audit log, that still name a key.
 func (l *Limiter) Left(id string) (left []string, err error) {
-	account, err := keyAccount(id)
+	account, err := record.KeyAccount(id)
 	if err != nil {
 		return nil, err
 	}
 	err = l.store.View(func(r store.Reader) error {
 		return r.Scan(nil, nil, false, func(key, value []byte) (bool, error) {
-			audit := bytes.HasPrefix(key, []byte(spaceAudit))
-			if !audit && (bytes.Contains(key, []byte(id)) || bytes.Contains(value, []byte(id)) || bytes.Equal(key, accountKey(account))) {
+			audit := bytes.HasPrefix(key, []byte(record.SpaceAudit))
+			if !audit && (bytes.Contains(key, []byte(id)) || bytes.Contains(value, []byte(id)) || bytes.Equal(key, record.AccountKey(account))) {
 				left = append(left, string(key))
 			}
 			return true, nil
@@ -148,7 +149,7 @@ func (l *Limiter) InMemory(id string) bool {
 
 // Reserved returns what is durably reserved on a key's account, by memory
 // and by the store.
-func (l *Limiter) Reserved(id string) (memory, stored Amounts, err error) {
+func (l *Limiter) Reserved(id string) (memory, stored record.Amounts, err error) {
 	k, err := l.load(id)
 	if err != nil {
 		return memory, stored, err
@@ -157,7 +158,7 @@ func (l *Limiter) Reserved(id string) (memory, stored Amounts, err error) {
 	memory = k.reserved
 	k.mu.Unlock()
 	err = l.store.View(func(r store.Reader) error {
-		_, acct, err := readKey(r, id)
+		_, acct, err := record.ReadKey(r, id)
 		stored = acct.Reserved
 		return err
 	})
@@ -174,12 +175,8 @@ func (d *Lockdown) WriteAgain() {
 }
 
 var (
-	EncodeAccount = func(r AccountRecord) []byte { return r.encode() }
-	DecodeAccount = decodeAccount
-	DecodeKey     = decodeKey
+	EncodeAccount = func(r record.Account) []byte { return r.Encode() }
 )
-
-type AccountRecord = accountRecord
 
 // TimeAfter is the time that a watch tells so long after its start, when the
 // wall clock was set by that much meanwhile.
@@ -192,7 +189,7 @@ func TimeAfter(start time.Time, elapsed, set time.Duration) time.Time {
 // AuditLines are the entries of the audit log as they are stored.
 func (l *Limiter) AuditLines() (lines []string, err error) {
 	err = l.store.View(func(r store.Reader) error {
-		return r.Scan([]byte(spaceAudit), nil, false, func(_, line []byte) (bool, error) {
+		return r.Scan([]byte(record.SpaceAudit), nil, false, func(_, line []byte) (bool, error) {
 			lines = append(lines, string(line))
 			return true, nil
 		})
@@ -212,8 +209,8 @@ func (l *Limiter) PruneAudit() error { return l.pruneAudit() }
 
 // Book is what the store says of one key.
 type Book struct {
-	Key                       *Key
-	Given, Returned, Reserved Amounts
+	Key                       *record.Key
+	Given, Returned, Reserved record.Amounts
 	Epoch                     int64
 	Children                  []string // whose rest has not come back
 }
@@ -222,13 +219,13 @@ type Book struct {
 func (l *Limiter) Books() (map[string]*Book, error) {
 	books := make(map[string]*Book)
 	err := l.store.View(func(r store.Reader) error {
-		return r.Scan([]byte(spaceKeys), nil, false, func(at, _ []byte) (bool, error) {
-			id := string(at[len(spaceKeys):])
-			key, acct, err := readKey(r, id)
+		return r.Scan([]byte(record.SpaceKeys), nil, false, func(at, _ []byte) (bool, error) {
+			id := string(at[len(record.SpaceKeys):])
+			key, acct, err := record.ReadKey(r, id)
 			if err != nil {
 				return false, err
 			}
-			children, err := childrenOf(r, id)
+			children, err := record.ChildrenOf(r, id)
 			books[id] = &Book{key, acct.Given, acct.Returned, acct.Reserved, acct.Epoch, children}
 			return true, err
 		})
@@ -276,22 +273,14 @@ func (l *Limiter) Paced() int {
 
 // ForgetStopper makes a key's record one from before it said who suspended it.
 func (l *Limiter) ForgetStopper(id string) error {
-	return l.edit(itself, ActKeySuspend, id, func(key *Key, _ *accountRecord) error {
-		key.SuspendedBy = Stopper{}
+	return l.edit(itself, ActKeySuspend, id, func(key *record.Key, _ *record.Account) error {
+		key.SuspendedBy = record.Stopper{}
 		return nil
 	}, nil)
 }
 
 // Picks reports whether a filter picks a key, whatever index leads to it.
 func (f *Filter) Picks(v *View, now time.Time) bool { return f.picks(v, now) }
-
-// What tests of the table of fields ask of keys.
-
-func (f *Field) Address(k *Key) any          { return f.at(k) }
-func (k *Key) Clone() *Key                   { return k.clone() }
-func (k *Key) Facts() map[string]any         { return k.facts() }
-func (k *Key) Within(old, parent *Key) error { return k.within(old, parent) }
-func (k *Key) Widens(old *Key) bool          { return k.widens(old) }
 
 // Save writes what memory knows of every key.
 func (l *Limiter) Save() error { return l.saveAll() }

@@ -8,6 +8,7 @@ import (
 	"testing"
 
 	"github.com/till-proxy/till/limiter"
+	"github.com/till-proxy/till/limiter/record"
 	"github.com/till-proxy/till/limiter/store"
 )
 
@@ -70,7 +71,7 @@ func TestAStoreWhoseDirectoryIsMovedAwayRefusesAndEndsNoProcess(t *testing.T) {
 	if err := os.Rename(dir, dir+".old"); err != nil {
 		t.Fatal(err)
 	}
-	if code := k.use(); code != limiter.CodeStoreUnavailable {
+	if code := k.use(); code != record.CodeStoreUnavailable {
 		t.Errorf("a request that needs a block: %q", code)
 	}
 	if err := w.Ping(ctx); err == nil || w.Failed() == nil {
@@ -83,7 +84,7 @@ func TestAStoreWhoseDirectoryIsMovedAwayRefusesAndEndsNoProcess(t *testing.T) {
 		t.Error("a failed store closes as if nothing had happened")
 	}
 	w.reopenBadger()
-	if n := k.drain(limiter.CodeActivationsExhausted); n != 10 {
+	if n := k.drain(record.CodeActivationsExhausted); n != 10 {
 		t.Errorf("%d of 10 afterwards", n)
 	}
 }

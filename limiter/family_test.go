@@ -8,6 +8,7 @@ import (
 	"pgregory.net/rapid"
 
 	"github.com/till-proxy/till/limiter"
+	"github.com/till-proxy/till/limiter/record"
 )
 
 // balance holds the store's books together: of each key, what its children have
@@ -33,7 +34,7 @@ func (w *world) balance(t interface{ Fatalf(string, ...any) }) {
 		}
 		for kind, limit := range b.Key.Limit {
 			limit = max(limit, b.Key.Carved[kind]) // a change may have lowered a child's
-			if limit != limiter.NoLimit && b.Reserved[kind]+b.Given[kind] > limit {
+			if limit != record.NoLimit && b.Reserved[kind]+b.Given[kind] > limit {
 				t.Fatalf("key %s has reserved %v and given %v of %v", id, b.Reserved, b.Given, b.Key.Limit)
 			}
 		}
@@ -64,9 +65,9 @@ func TestTheBooksOfATreeBalance(t *testing.T) {
 		defer func() { w.Abandon() }()
 		n := rapid.Int64Range(1, 300).Draw(rt, "limit")
 		renews := rapid.IntRange(0, 3).Draw(rt, "renews") == 0
-		root := &member{key: w.mint(delegating(activations(n), func(k *limiter.Key) {
+		root := &member{key: w.mint(delegating(activations(n), func(k *record.Key) {
 			if renews {
-				k.Renews = limiter.Daily
+				k.Renews = record.Daily
 			}
 		}))}
 		keys := []*member{root}
@@ -95,7 +96,7 @@ func TestTheBooksOfATreeBalance(t *testing.T) {
 					g := k.running[0]
 					k.running = k.running[1:]
 					if rapid.Bool().Draw(rt, "dispatched") {
-						g.Settle(limiter.Amounts{1})
+						g.Settle(record.Amounts{1})
 						forwarded++
 					} else {
 						g.Cancel()
@@ -104,8 +105,8 @@ func TestTheBooksOfATreeBalance(t *testing.T) {
 			},
 			"mint": func(rt *rapid.T) {
 				p := pick(rt)
-				c, err := p.child(func(k *limiter.Key) {
-					k.Limit[limiter.Activations] = rapid.Int64Range(0, 100).Draw(rt, "grant")
+				c, err := p.child(func(k *record.Key) {
+					k.Limit[record.Activations] = rapid.Int64Range(0, 100).Draw(rt, "grant")
 					k.Delegate = true
 					if rapid.Bool().Draw(rt, "expires") {
 						k.ExpiresAt = w.Now().Add(time.Duration(rapid.IntRange(1, 3000).Draw(rt, "seconds")) * time.Second)
@@ -132,7 +133,7 @@ func TestTheBooksOfATreeBalance(t *testing.T) {
 				if k == root {
 					return
 				}
-				_, err := w.Change(ctx, limiter.Operator, k.id, 0, func(key *limiter.Key) error {
+				_, err := w.Change(ctx, limiter.Operator, k.id, 0, func(key *record.Key) error {
 					v, err := w.Get(ctx, limiter.Operator, k.id)
 					if err != nil {
 						return err
@@ -194,7 +195,7 @@ func TestTheBooksOfATreeBalance(t *testing.T) {
 					_, _, err := w.Revoke(ctx, limiter.Operator, k.id, "")
 					_ = err // it may have failed or not
 				case 1:
-					c, err := k.child(func(k *limiter.Key) { k.Limit[limiter.Activations] = 3 })
+					c, err := k.child(func(k *record.Key) { k.Limit[record.Activations] = 3 })
 					if err == nil {
 						forwarded++
 						keys = append(keys, &member{key: c})
@@ -234,7 +235,7 @@ func TestTheBooksOfATreeBalance(t *testing.T) {
 		// was left in keys that nobody lives above.
 		for _, k := range keys {
 			for _, g := range k.running {
-				g.Settle(limiter.Amounts{1})
+				g.Settle(record.Amounts{1})
 				forwarded++
 			}
 			k.running = nil
@@ -246,7 +247,7 @@ func TestTheBooksOfATreeBalance(t *testing.T) {
 		}
 		w.settle()
 		w.balance(rt)
-		if root.view().Status == limiter.Revoked {
+		if root.view().Status == record.Revoked {
 			return
 		}
 		for root.use() == "" {

@@ -8,6 +8,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/till-proxy/till/limiter/record"
 	"github.com/till-proxy/till/limiter/store"
 	"github.com/till-proxy/till/token"
 )
@@ -56,7 +57,7 @@ func (f *feeds) of(token string) (n int) {
 
 // Subscribe lets a caller read what happens to the keys that it sees.
 func (l *Limiter) Subscribe(by Caller) (*Feed, error) {
-	if err := l.authorise(by, KeysRead, nil); err != nil {
+	if err := l.authorise(by, record.KeysRead, nil); err != nil {
 		return nil, err
 	}
 	f := &Feed{l: l, by: by, events: make(chan Event, feedBuffer)}
@@ -85,14 +86,14 @@ func (f *Feed) Next(ctx context.Context, patience time.Duration) (*Event, error)
 		case <-ctx.Done():
 			return nil, ctx.Err()
 		case <-wait.C:
-			return nil, f.l.stillMay(f.by, KeysRead)
+			return nil, f.l.stillMay(f.by, record.KeysRead)
 		case e, open := <-f.events:
 			if !open {
 				f.mu.Lock()
 				defer f.mu.Unlock()
 				return nil, f.err
 			}
-			if err := f.l.stillMay(f.by, KeysRead); err != nil {
+			if err := f.l.stillMay(f.by, record.KeysRead); err != nil {
 				return nil, err
 			}
 			if f.l.seesEvent(f.by, &e) {
@@ -150,11 +151,11 @@ func (l *Limiter) publish(e Event) {
 }
 
 // stillMay judges a caller again, whose token may have ended meanwhile.
-func (l *Limiter) stillMay(by Caller, p Permission) error {
+func (l *Limiter) stillMay(by Caller, p record.Permission) error {
 	if by.Token != "" {
 		l.tokens.mu.RLock()
 		live := l.tokens.byID[by.Token]
-		active := live != nil && live.rec.Status(l.clock.Now()) == Active
+		active := live != nil && live.rec.Status(l.clock.Now()) == record.Active
 		l.tokens.mu.RUnlock()
 		if !active {
 			return ErrToken
@@ -170,7 +171,7 @@ func (l *Limiter) seesEvent(by Caller, e *Event) bool {
 	case e.Key != nil:
 		return l.Sees(by, e.Key)
 	case e.Token != nil:
-		return l.Allows(by, TokensManage) && l.seesToken(by, e.Token)
+		return l.Allows(by, record.TokensManage) && l.seesToken(by, e.Token)
 	}
 	return true
 }
@@ -179,11 +180,11 @@ func (l *Limiter) seesEvent(by Caller, e *Event) bool {
 // who see every key or every act. All others are told that there is one, and
 // holders of keys the reason, with each refusal.
 func (l *Limiter) SeesReason(by Caller) bool {
-	if by.Role == OperatorRole {
+	if by.Role == record.OperatorRole {
 		return true
 	}
 	role := l.policy(by.Role)
-	return role != nil && role.Sees == SeesAll && (l.Allows(by, KeysRead) || l.Allows(by, AuditRead))
+	return role != nil && role.Sees == record.SeesAll && (l.Allows(by, record.KeysRead) || l.Allows(by, record.AuditRead))
 }
 
 // JSON is the event as webhooks and feeds tell it. There is never a secret in
@@ -232,9 +233,9 @@ func (e *Event) Data() map[string]any {
 		}
 	}
 	if e.Name == KeyStale {
-		data["unused_since"] = stamp(e.Since)
+		data["unused_since"] = record.Stamp(e.Since)
 		if !e.EndsAt.IsZero() {
-			data["revoked_at"] = stamp(e.EndsAt)
+			data["revoked_at"] = record.Stamp(e.EndsAt)
 		}
 	}
 	if e.Name == KeyAfterDeath {
@@ -242,7 +243,7 @@ func (e *Event) Data() map[string]any {
 	}
 	if e.Name == KeyThreshold {
 		data["percent"] = e.Percent
-		data["limit_of"], data["used"], data["limit"] = kinds[e.Kind].unit, e.Kind.value(e.Used), e.Kind.value(e.Limit)
+		data["limit_of"], data["used"], data["limit"] = e.Kind.Unit(), e.Kind.Value(e.Used), e.Kind.Value(e.Limit)
 	}
 	return data
 }

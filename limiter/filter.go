@@ -4,11 +4,13 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"github.com/till-proxy/till/limiter/record"
 )
 
 // Filter picks keys for a list. Empty fields pick all.
 type Filter struct {
-	Status    Status
+	Status    record.Status
 	Upstream  string
 	Role      string
 	Owner     string
@@ -110,12 +112,12 @@ func (f *Filter) validate() error {
 	switch f.Sort {
 	case "", "-created", "created", "last_used", "-last_used":
 	default:
-		return invalid("sort", `must be "created", "-created", "last_used" or "-last_used", got %q`, f.Sort)
+		return record.Invalid("sort", `must be "created", "-created", "last_used" or "-last_used", got %q`, f.Sort)
 	}
 	switch f.Status {
-	case "", Active, Exhausted, Expired, Revoked, Suspended:
+	case "", record.Active, record.Exhausted, record.Expired, record.Revoked, record.Suspended:
 	default:
-		return invalid("status", "must be active, exhausted, expired, revoked or suspended, got %q", f.Status)
+		return record.Invalid("status", "must be active, exhausted, expired, revoked or suspended, got %q", f.Status)
 	}
 	return nil
 }
@@ -156,7 +158,7 @@ func (f *Filter) picks(v *View, now time.Time) bool {
 		}
 	}
 	if f.Fingerprint != "" && !v.dependsOn(f.Fingerprint) &&
-		!(v.Custody != CustodySealed && v.EndedStatus != Revoked && slices.Contains(f.Holders, v.Upstream)) {
+		!(v.Custody != record.CustodySealed && v.EndedStatus != record.Revoked && slices.Contains(f.Holders, v.Upstream)) {
 		return false
 	}
 	since := v.LastUsedAt

@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 
+	"github.com/till-proxy/till/limiter/record"
 	"github.com/till-proxy/till/limiter/store"
 	"github.com/till-proxy/till/token"
 )
@@ -32,7 +33,7 @@ func (l *Limiter) Fingerprint(credential token.Secret) string {
 // CredentialFingerprint is [Limiter.Fingerprint] for who asks which keys
 // depend on a real key.
 func (l *Limiter) CredentialFingerprint(by Caller, credential token.Secret) (string, error) {
-	if err := l.authorise(by, KeysRead, nil); err != nil {
+	if err := l.authorise(by, record.KeysRead, nil); err != nil {
 		return "", err
 	}
 	return l.Fingerprint(credential), nil
@@ -40,20 +41,20 @@ func (l *Limiter) CredentialFingerprint(by Caller, credential token.Secret) (str
 
 // makeFingerprintKey makes the secret of a new store.
 func makeFingerprintKey(b *batch) error {
-	if _, err := b.Get(metaSecret); !errors.Is(err, store.ErrNotFound) {
+	if _, err := b.Get(record.MetaSecret); !errors.Is(err, store.ErrNotFound) {
 		return err
 	}
 	var key [fingerprintKeyLen]byte
 	if _, err := rand.Read(key[:]); err != nil {
 		return fmt.Errorf("reading random bytes: %w", err)
 	}
-	return b.Set(metaSecret, key[:])
+	return b.Set(record.MetaSecret, key[:])
 }
 
 func readFingerprintKey(r store.Reader) (token.Secret, error) {
-	b, err := r.Get(metaSecret)
+	b, err := r.Get(record.MetaSecret)
 	if err == nil && len(b) != fingerprintKeyLen {
-		err = errRecord
+		err = record.ErrRecord
 	}
 	if err != nil {
 		return token.Secret{}, fmt.Errorf("the secret of fingerprints: %w", err)
@@ -64,7 +65,7 @@ func readFingerprintKey(r store.Reader) (token.Secret, error) {
 // dependsOn reports whether a box of the key that still opens holds the
 // credential.
 func (v *View) dependsOn(fingerprint string) bool {
-	if v.EndedStatus == Revoked {
+	if v.EndedStatus == record.Revoked {
 		return false
 	}
 	for i := range v.Former {

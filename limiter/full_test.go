@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/till-proxy/till/limiter"
+	"github.com/till-proxy/till/limiter/record"
 	"github.com/till-proxy/till/limiter/store"
 	"github.com/till-proxy/till/limiter/store/storetest"
 )
@@ -35,13 +36,13 @@ func TestAFullDiskRefusesAndForfeitsNothing(t *testing.T) {
 	if err := w.Trouble(ctx); !errors.Is(err, store.ErrNoSpace) {
 		t.Errorf("the state of the store: %v", err)
 	}
-	if refusal == nil || refusal.Code != limiter.CodeStoreUnavailable || !strings.Contains(refusal.Message, "disk is full") || refusal.RetryAfter <= 0 {
+	if refusal == nil || refusal.Code != record.CodeStoreUnavailable || !strings.Contains(refusal.Message, "disk is full") || refusal.RetryAfter <= 0 {
 		t.Errorf("a key without a block: %v", refusal)
 	}
 	if _, _, err := w.Revoke(ctx, limiter.Operator, fresh.id, ""); !errors.Is(err, store.ErrNoSpace) {
 		t.Errorf("revoking: %v", err)
 	}
-	if code := fresh.use(); code != limiter.CodeKeyRevoked {
+	if code := fresh.use(); code != record.CodeKeyRevoked {
 		t.Errorf("after a revocation that is not yet durable: %q", code)
 	}
 	for range 3 { // giving back fails, too
@@ -55,7 +56,7 @@ func TestAFullDiskRefusesAndForfeitsNothing(t *testing.T) {
 	if err := w.Trouble(ctx); err != nil {
 		t.Errorf("with space again, and nobody has asked for any: %v", err)
 	}
-	if forwarded += k.drain(limiter.CodeActivationsExhausted); forwarded != 100 {
+	if forwarded += k.drain(record.CodeActivationsExhausted); forwarded != 100 {
 		t.Errorf("%d forwarded of 100", forwarded)
 	}
 	w.agree(t)
@@ -70,11 +71,11 @@ func TestARequestWaitsForASlowStoreOnlySoLong(t *testing.T) {
 		w.disk.BeforeCommit(func(int) { <-hold })
 		began := time.Now()
 		_, refusal := k.ask()
-		if waited := time.Since(began); refusal == nil || refusal.Code != limiter.CodeStoreUnavailable || refusal.RetryAfter <= 0 || waited != patience {
+		if waited := time.Since(began); refusal == nil || refusal.Code != record.CodeStoreUnavailable || refusal.RetryAfter <= 0 || waited != patience {
 			t.Errorf("after %s: %v", waited, refusal)
 		}
 		close(hold)
-		if n := k.drain(limiter.CodeActivationsExhausted); n != 10 {
+		if n := k.drain(record.CodeActivationsExhausted); n != 10 {
 			t.Errorf("%d of 10 afterwards", n)
 		}
 		w.Abandon()

@@ -5,6 +5,8 @@ import (
 	"slices"
 	"sync/atomic"
 	"time"
+
+	"github.com/till-proxy/till/limiter/record"
 )
 
 // Grant is an admitted request. Whoever holds it must call Settle or Cancel
@@ -12,53 +14,53 @@ import (
 // that admitting costs no allocation; a Grant must not be copied or reused.
 type Grant struct {
 	k         atomic.Pointer[Live] // changes when its store is opened again
-	key       *Key
+	key       *record.Key
 	role      *account
-	bound     Amounts
+	bound     record.Amounts
 	epoch     int64 // of the key's account
 	roleEpoch int64
 	number    int64 // of the string that the request came with
-	remaining Amounts
+	remaining record.Amounts
 	free      bool
 	listens   bool
 	counted   bool // some limit counts the places that requests take
 	placed    bool // it has one
 	began     int64
 	waited    time.Duration
-	kinds     TokenKinds
-	onCut     func(*Refusal)
-	cut       atomic.Pointer[Refusal]
+	kinds     record.TokenKinds
+	onCut     func(*record.Refusal)
+	cut       atomic.Pointer[record.Refusal]
 	done      atomic.Bool
 
 	prev, next *Grant
 }
 
 // Key returns the record that the request was admitted under.
-func (g *Grant) Key() *Key { return g.key }
+func (g *Grant) Key() *record.Key { return g.key }
 
 // Remaining returns what was left of each limit after this hold; NoLimit
 // where there is none.
-func (g *Grant) Remaining() Amounts { return g.remaining }
+func (g *Grant) Remaining() record.Amounts { return g.remaining }
 
 // Waited returns how long the request waited for others to settle.
 func (g *Grant) Waited() time.Duration { return g.waited }
 
 // Cut returns why the request must end, or nil while it may go on.
-func (g *Grant) Cut() *Refusal { return g.cut.Load() }
+func (g *Grant) Cut() *record.Refusal { return g.cut.Load() }
 
 // Settle ends the request with what it used. Kinds it was not asked for may
 // be given too; more than the bound is debited all the same.
-func (g *Grant) Settle(used Amounts) {
-	if g.bound[Attempts] > 0 {
-		used[Attempts] = g.bound[Attempts]
+func (g *Grant) Settle(used record.Amounts) {
+	if g.bound[record.Attempts] > 0 {
+		used[record.Attempts] = g.bound[record.Attempts]
 	}
 	g.finish(used)
 }
 
 // Measured says what kinds of tokens the request used, for reports. It must be
 // called before Settle.
-func (g *Grant) Measured(kinds TokenKinds) {
-	for _, n := range kinds.all() {
+func (g *Grant) Measured(kinds record.TokenKinds) {
+	for _, n := range kinds.All() {
 		*n = min(*n, maxUse)
 	}
 	g.kinds = kinds
@@ -66,14 +68,14 @@ func (g *Grant) Measured(kinds TokenKinds) {
 
 // Cancel ends a request that never reached the upstream: everything goes
 // back.
-func (g *Grant) Cancel() { g.finish(Amounts{}) }
+func (g *Grant) Cancel() { g.finish(record.Amounts{}) }
 
-func (g *Grant) finish(used Amounts) {
+func (g *Grant) finish(used record.Amounts) {
 	if g.done.Swap(true) {
 		return
 	}
 	if g.free {
-		used = Amounts{}
+		used = record.Amounts{}
 	}
 	for i, n := range used {
 		used[i] = min(n, maxUse)
@@ -86,7 +88,7 @@ func (g *Grant) finish(used Amounts) {
 	k.settle(g.epoch, &g.bound, &used)
 	if !g.free {
 		k.tellThresholds()
-		k.kinds.add(g.kinds)
+		k.kinds.Add(g.kinds)
 		k.history.used(g.began, &used, &g.kinds)
 	}
 	if k.overdrawn() {
@@ -126,17 +128,17 @@ func (k *Live) endIfSpent() {
 	if k.inflight > k.free {
 		return
 	}
-	if v, kind := k.judge(&Amounts{}, k.strict()); v == spent {
+	if v, kind := k.judge(&record.Amounts{}, k.strict()); v == spent {
 		k.runOut(kind)
 	}
 }
 
 // runOut records the end of a key that has nothing left, when nothing in flight
 // can give back and no child. Callers hold the key.
-func (k *Live) runOut(kind Kind) {
+func (k *Live) runOut(kind record.Kind) {
 	if k.inflight == k.free && k.children == 0 && !k.ending && k.key.EndedStatus == "" && k.halt == "" && k.renews == "" {
 		k.ending = true
-		k.l.endByItself(k, Exhausted, kinds[kind].exhausted)
+		k.l.endByItself(k, record.Exhausted, kind.Exhausted())
 	}
 }
 
@@ -172,21 +174,21 @@ func (k *Live) unlink(g *Grant) {
 
 // cut ends every running request of the key and of its children, and returns
 // how many there were. Callers must not hold the key.
-func (k *Live) cut(r *Refusal) int {
+func (k *Live) cut(r *record.Refusal) int {
 	n := k.cutWhere(r, func(*Grant) bool { return true })
 	k.mu.Lock()
 	kids := slices.Collect(maps.Values(k.kids))
 	k.mu.Unlock()
 	for _, kid := range kids {
-		n += kid.cut(kid.Key().below(r))
+		n += kid.cut(kid.Key().Below(r))
 	}
 	return n
 }
 
 // cutWhere ends those that are picked.
-func (k *Live) cutWhere(r *Refusal, picked func(*Grant) bool) int {
+func (k *Live) cutWhere(r *record.Refusal, picked func(*Grant) bool) int {
 	k.mu.Lock()
-	var ends []func(*Refusal)
+	var ends []func(*record.Refusal)
 	n := 0
 	for g := k.grants; g != nil; g = g.next {
 		if !picked(g) || !g.cut.CompareAndSwap(nil, r) {

@@ -3,14 +3,16 @@ package limiter
 import (
 	"cmp"
 	"time"
+
+	"github.com/till-proxy/till/limiter/record"
 )
 
 // grow puts a grant into a key's record, and revives it when it had run out.
-func (l *Limiter) grow(by Caller, k *Live, key *Key, acct *accountRecord, add Amounts, lifetime time.Duration) error {
-	old := key.clone()
+func (l *Limiter) grow(by Caller, k *Live, key *record.Key, acct *record.Account, add record.Amounts, lifetime time.Duration) error {
+	old := key.Clone()
 	status, code := k.derive(key)
 	switch {
-	case status == Revoked:
+	case status == record.Revoked:
 		return ErrRevoked
 	case !key.ReturnedAt.IsZero():
 		return ErrReturned
@@ -18,22 +20,22 @@ func (l *Limiter) grow(by Caller, k *Live, key *Key, acct *accountRecord, add Am
 	for kind, n := range add {
 		switch {
 		case n == 0:
-		case key.Limit[kind] == NoLimit:
-			return invalid(kinds[kind].unit, "cannot be added: the key has no such limit")
-		case key.Limit[kind] > maxAmount-n:
-			return invalid(kinds[kind].unit, "would raise the limit beyond %d", maxAmount)
+		case key.Limit[kind] == record.NoLimit:
+			return record.Invalid(record.Kind(kind).Unit(), "cannot be added: the key has no such limit")
+		case key.Limit[kind] > record.MaxAmount-n:
+			return record.Invalid(record.Kind(kind).Unit(), "would raise the limit beyond %d", record.MaxAmount)
 		default:
 			key.Limit[kind] += n
 		}
 	}
-	key.attempts()
+	key.LimitAttempts()
 	now := l.clock.Now().UTC()
 	if lifetime > 0 {
 		switch {
-		case code == CodeKeyIdle || code == CodeKeyExpired && (key.ExpiresAt.IsZero() || now.Before(key.ExpiresAt)):
+		case code == record.CodeKeyIdle || code == record.CodeKeyExpired && (key.ExpiresAt.IsZero() || now.Before(key.ExpiresAt)):
 			// Idle, or never used in time: reviving starts that time anew.
 		case key.ExpiresAt.IsZero():
-			return invalid("expires_in", "cannot be added: the key does not expire")
+			return record.Invalid("expires_in", "cannot be added: the key does not expire")
 		}
 		if !key.ExpiresAt.IsZero() {
 			from := key.ExpiresAt
@@ -43,7 +45,7 @@ func (l *Limiter) grow(by Caller, k *Live, key *Key, acct *accountRecord, add Am
 			key.ExpiresAt = from.Add(lifetime)
 		}
 	}
-	if status == Exhausted || status == Expired {
+	if status == record.Exhausted || status == record.Expired {
 		key.RevivedAt = now
 		if key.FirstUseWithin > 0 && acct.First == 0 {
 			key.FirstUseWithin = now.Sub(key.CreatedAt) + key.FirstUseWithin

@@ -6,6 +6,7 @@ import (
 	"maps"
 	"slices"
 
+	"github.com/till-proxy/till/limiter/record"
 	"github.com/till-proxy/till/limiter/store"
 )
 
@@ -50,7 +51,7 @@ func (l *Limiter) inherit(former *Limiter) error {
 		}
 		from, to = append(from, k), append(to, heir)
 	}
-	formerRoles := make(map[accountID]*account)
+	formerRoles := make(map[record.AccountID]*account)
 	for _, a := range former.everyRole() {
 		formerRoles[a.id] = a
 	}
@@ -62,7 +63,7 @@ func (l *Limiter) inherit(former *Limiter) error {
 	}
 	// A store that was in doubt may have misled that memory: of that nothing is
 	// believed but what runs, and what was stopped.
-	believed := !errors.Is(former.Failed(), ErrDoubt)
+	believed := !errors.Is(former.Failed(), store.ErrDoubt)
 	moved := make(map[*account]*account)
 	for _, a := range roles {
 		old := formerRoles[a.id]
@@ -112,7 +113,7 @@ func (a *account) inherit(old *account, believed bool, s *shadow) {
 		return
 	}
 	a.spent, a.held, a.past, a.kinds = old.spent, old.held, old.past, old.kinds
-	if a.unsettled() || a.held != (Amounts{}) || !a.recorded() {
+	if a.unsettled() || a.held != (record.Amounts{}) || !a.recorded() {
 		s.shade(a)
 	}
 }
@@ -139,7 +140,7 @@ func (k *Live) inherit(old *Live, believed bool, roles map[*account]*account) {
 		a.below.Add(int64(k.inflight))
 		was.below.Add(-int64(k.inflight))
 	}
-	old.grants, old.inflight, old.free, old.held = nil, 0, 0, Amounts{}
+	old.grants, old.inflight, old.free, old.held = nil, 0, 0, record.Amounts{}
 
 	k.halt, k.haltBy, k.unsaved = old.halt, old.haltBy, old.unsaved
 	if old.doomed == nil {
@@ -148,7 +149,7 @@ func (k *Live) inherit(old *Live, believed bool, roles map[*account]*account) {
 	k.history.putBack(old.history.rest(k.booked))
 	k.pacing = old.pacing
 	k.lastAddr = old.lastAddr
-	if k.halt != CodeKeyRevoked && k.key.EndedStatus != Revoked {
+	if k.halt != record.CodeKeyRevoked && k.key.EndedStatus != record.Revoked {
 		k.kept.Store(old.kept.Load())
 	}
 	k.setMarks()

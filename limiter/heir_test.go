@@ -8,6 +8,8 @@ import (
 	"time"
 
 	"github.com/till-proxy/till/limiter"
+	"github.com/till-proxy/till/limiter/record"
+	"github.com/till-proxy/till/limiter/store"
 	"github.com/till-proxy/till/limiter/store/storetest"
 )
 
@@ -44,49 +46,49 @@ func TestRequestsThatRunWhileTheStoreIsOpenedAgainSettleExactly(t *testing.T) {
 	t.Parallel()
 	for _, reached := range []bool{false, true} {
 		w := newWorld(t)
-		w.roles = map[string]limiter.Role{"ci": {Budget: limiter.RoleBudget{Limit: limiter.Amounts{1000, 100_000, -1, -1}}}}
+		w.roles = map[string]record.Role{"ci": {Budget: record.RoleBudget{Limit: record.Amounts{1000, 100_000, -1, -1}}}}
 		if err := w.SetRoles(w.roles); err != nil {
 			t.Fatal(err)
 		}
-		k := w.mint(func(k *limiter.Key) {
-			k.Limit = limiter.Amounts{100, 10_000, -1, -1}
+		k := w.mint(func(k *record.Key) {
+			k.Limit = record.Amounts{100, 10_000, -1, -1}
 			k.Role = "ci"
 			k.MaxConcurrency = 5
 		})
 		for range 20 {
-			k.use(bound(limiter.Tokens, 10))
+			k.use(bound(record.Tokens, 10))
 		}
 		var running []*limiter.Grant
 		for range 5 {
-			g, refusal := k.ask(bound(limiter.Tokens, 1000))
+			g, refusal := k.ask(bound(record.Tokens, 1000))
 			if refusal != nil {
 				t.Fatal(refusal)
 			}
 			running = append(running, g)
 		}
-		settle := func(i int) { running[i].Settle(limiter.Amounts{limiter.Activations: 1, limiter.Tokens: 10}) }
+		settle := func(i int) { running[i].Settle(record.Amounts{record.Activations: 1, record.Tokens: 10}) }
 		w.fail(reached)
 		settle(0)
 		w.heal(func() { settle(1) })
 		settle(2)
-		if v := k.view(); v.InFlight != 2 || v.Held[limiter.Tokens] != 2000 || v.Used[limiter.Tokens] != 30 {
+		if v := k.view(); v.InFlight != 2 || v.Held[record.Tokens] != 2000 || v.Used[record.Tokens] != 30 {
 			t.Errorf("two run: %d in flight, %v held, %v used", v.InFlight, v.Held, v.Used)
 		}
 		running[3].Cancel()
 		settle(4)
 		settle(4)
-		if v := k.view(); v.InFlight != 0 || v.Held != (limiter.Amounts{}) || v.Used[limiter.Tokens] != 40 || v.Used[limiter.Activations] != 24 {
+		if v := k.view(); v.InFlight != 0 || v.Held != (record.Amounts{}) || v.Used[record.Tokens] != 40 || v.Used[record.Activations] != 24 {
 			t.Errorf("none runs: %d in flight, %v held, %v used", v.InFlight, v.Held, v.Used)
 		}
 		if n := w.Stats().Holds; n != 0 {
 			t.Errorf("%d requests in flight in all", n)
 		}
 		w.agree(t)
-		if n := k.drain(limiter.CodeActivationsExhausted); n != 76 {
+		if n := k.drain(record.CodeActivationsExhausted); n != 76 {
 			t.Errorf("%d more after 24 of 100", n)
 		}
-		other := w.mint(func(k *limiter.Key) { k.Role = "ci" })
-		if n := other.drain(limiter.CodeActivationsExhausted); n != 900 {
+		other := w.mint(func(k *record.Key) { k.Role = "ci" })
+		if n := other.drain(record.CodeActivationsExhausted); n != 900 {
 			t.Errorf("%d more of the role's 1000 after 100", n)
 		}
 		w.agree(t)
@@ -99,9 +101,9 @@ func TestWhatWasStoppedWhileTheStoreFailedStaysStopped(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	revoked, suspended, running := w.mint(activations(100)), w.mint(activations(100)), w.mint(activations(100))
-	var cuts []limiter.Code
+	var cuts []record.Code
 	hold := func(k *key) *limiter.Grant {
-		g, refusal := k.ask(func(a *limiter.Ask) { a.OnCut = func(r *limiter.Refusal) { cuts = append(cuts, r.Code) } })
+		g, refusal := k.ask(func(a *limiter.Ask) { a.OnCut = func(r *record.Refusal) { cuts = append(cuts, r.Code) } })
 		if refusal != nil {
 			t.Fatal(refusal)
 		}
@@ -121,7 +123,7 @@ func TestWhatWasStoppedWhileTheStoreFailedStaysStopped(t *testing.T) {
 		}
 	})
 	for range 2 {
-		for k, want := range map[*key]limiter.Code{revoked: limiter.CodeKeyRevoked, suspended: limiter.CodeKeySuspended} {
+		for k, want := range map[*key]record.Code{revoked: record.CodeKeyRevoked, suspended: record.CodeKeySuspended} {
 			if code := k.use(); code != want {
 				t.Errorf("%q, want %q", code, want)
 			}
@@ -155,7 +157,7 @@ func TestWhatWasStoppedOnAFullDiskBecomesDurableOnceThereIsSpace(t *testing.T) {
 	w.disk.Heal()
 	w.SweepDue()
 	w.kill(true)
-	if code := k.use(); code != limiter.CodeKeyRevoked {
+	if code := k.use(); code != record.CodeKeyRevoked {
 		t.Errorf("after a power cut: %q", code)
 	}
 }
@@ -195,7 +197,7 @@ func TestAnOlderStorePutInPlaceOfOneThatFailedStaysClosed(t *testing.T) {
 		},
 	} {
 		place()
-		if _, err := limiter.Open(o); !errors.Is(err, limiter.ErrDoubt) || !strings.Contains(err.Error(), "this server") {
+		if _, err := limiter.Open(o); !errors.Is(err, store.ErrDoubt) || !strings.Contains(err.Error(), "this server") {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
@@ -207,7 +209,7 @@ func TestAnOlderStorePutInPlaceOfOneThatFailedStaysClosed(t *testing.T) {
 		t.Fatal("the one that failed: ", err)
 	}
 	w.Limiter = l
-	if n := k.drain(limiter.CodeActivationsExhausted); n != 49 {
+	if n := k.drain(record.CodeActivationsExhausted); n != 49 {
 		t.Errorf("%d of the 49 that are left", n)
 	}
 }

@@ -10,37 +10,38 @@ import (
 	"slices"
 	"time"
 
+	"github.com/till-proxy/till/limiter/record"
 	"github.com/till-proxy/till/limiter/store"
 )
 
 // Bucket is what a key did in one hour or one day. Statistics ride on other
 // commits and may lose some seconds in a crash; budgets never do.
 type Bucket struct {
-	Start       time.Time      `json:"start"`
-	Activations int64          `json:"activations"`
-	Tokens      int64          `json:"tokens,omitempty"`
-	Nanodollars int64          `json:"nanodollars,omitempty"`
-	Kinds       TokenKinds     `json:"kinds,omitzero"` // of Tokens
-	Refusals    map[Code]int64 `json:"refusals,omitempty"`
+	Start       time.Time             `json:"start"`
+	Activations int64                 `json:"activations"`
+	Tokens      int64                 `json:"tokens,omitempty"`
+	Nanodollars int64                 `json:"nanodollars,omitempty"`
+	Kinds       record.TokenKinds     `json:"kinds,omitzero"` // of Tokens
+	Refusals    map[record.Code]int64 `json:"refusals,omitempty"`
 }
 
 func (b *Bucket) add(o *Bucket) {
 	b.Activations += o.Activations
 	b.Tokens += o.Tokens
 	b.Nanodollars += o.Nanodollars
-	b.Kinds.add(o.Kinds)
+	b.Kinds.Add(o.Kinds)
 	if len(o.Refusals) > 0 && b.Refusals == nil {
-		b.Refusals = make(map[Code]int64, len(o.Refusals))
+		b.Refusals = make(map[record.Code]int64, len(o.Refusals))
 	}
 	for code, n := range o.Refusals {
 		b.Refusals[code] += n
 	}
 }
 
-func (b *Bucket) book(used *Amounts) {
-	b.Activations += used[Activations]
-	b.Tokens += used[Tokens]
-	b.Nanodollars += used[Nanodollars]
+func (b *Bucket) book(used *record.Amounts) {
+	b.Activations += used[record.Activations]
+	b.Tokens += used[record.Tokens]
+	b.Nanodollars += used[record.Nanodollars]
 }
 
 // history holds the hours that are not yet in the store; nearly always one.
@@ -54,7 +55,7 @@ type history struct {
 // booking is a save of hours, and what its record says then is booked.
 type booking struct {
 	hours  []Bucket
-	booked Amounts
+	booked record.Amounts
 }
 
 func (h *history) dirty() bool { return len(h.hours) > 0 }
@@ -72,16 +73,16 @@ func (h *history) hour(nanos int64) *Bucket {
 	return &h.hours[len(h.hours)-1]
 }
 
-func (h *history) used(nanos int64, used *Amounts, kinds *TokenKinds) {
+func (h *history) used(nanos int64, used *record.Amounts, kinds *record.TokenKinds) {
 	b := h.hour(nanos)
 	b.book(used)
-	b.Kinds.add(*kinds)
+	b.Kinds.Add(*kinds)
 }
 
-func (h *history) refused(now time.Time, code Code) {
+func (h *history) refused(now time.Time, code record.Code) {
 	b := h.hour(now.UnixNano())
 	if b.Refusals == nil {
-		b.Refusals = make(map[Code]int64)
+		b.Refusals = make(map[record.Code]int64)
 	}
 	b.Refusals[code]++
 }
@@ -102,9 +103,9 @@ func (h *history) putBack(hours []Bucket) {
 
 // rest empties the history, for a store in which so much stands of what was used.
 // A save of refusals alone leaves no mark there, and counts as one that reached it.
-func (h *history) rest(booked Amounts) []Bucket {
+func (h *history) rest(booked record.Amounts) []Bucket {
 	for _, b := range h.unsure {
-		if missing := b.booked.minus(booked); slices.Max(missing[:]) > 0 {
+		if missing := b.booked.Minus(booked); slices.Max(missing[:]) > 0 {
 			h.putBack(b.hours)
 		}
 	}
@@ -115,13 +116,13 @@ func (h *history) rest(booked Amounts) []Bucket {
 // writeHours adds buckets to those in the store.
 func writeHours(tx store.Tx, id string, hours []Bucket) error {
 	for i := range hours {
-		key := hourKey(id, hours[i].Start.Unix())
+		key := record.HourKey(id, hours[i].Start.Unix())
 		sum := Bucket{Start: hours[i].Start}
 		b, err := tx.Get(key)
 		switch {
 		case err == nil:
 			if err := json.Unmarshal(b, &sum); err != nil {
-				return fmt.Errorf("history of %s: %w: %w", id, errRecord, err)
+				return fmt.Errorf("history of %s: %w: %w", id, record.ErrRecord, err)
 			}
 		case !errors.Is(err, store.ErrNotFound):
 			return err
@@ -148,9 +149,9 @@ func forgetHours(tx store.Tx, id string, now time.Time) error {
 	today := now.Truncate(24 * time.Hour)
 	first := true
 	var old [][]byte
-	err := tx.Scan(hourPrefix(id), nil, true, func(key, _ []byte) (bool, error) {
-		if len(key) != len(hourPrefix(id))+8 {
-			return false, fmt.Errorf("history of %s: %w", id, errRecord)
+	err := tx.Scan(record.HourPrefix(id), nil, true, func(key, _ []byte) (bool, error) {
+		if len(key) != len(record.HourPrefix(id))+8 {
+			return false, fmt.Errorf("history of %s: %w", id, record.ErrRecord)
 		}
 		hour := int64(binary.BigEndian.Uint64(key[len(key)-8:]))
 		if len(old) == 0 && hour >= today.Unix() && hour < now.Unix() {
@@ -186,7 +187,7 @@ const (
 
 // Usage returns the history of a key.
 func (l *Limiter) Usage(_ context.Context, by Caller, id string) (History, error) {
-	k, err := l.reach(by, KeysRead, id)
+	k, err := l.reach(by, record.KeysRead, id)
 	if err != nil {
 		return History{}, err
 	}
@@ -203,14 +204,14 @@ func (l *Limiter) Usage(_ context.Context, by Caller, id string) (History, error
 	}
 	oldest := now.Add(-historyDays * 24 * time.Hour).Unix()
 	err = l.store.View(func(r store.Reader) error {
-		prefix := hourPrefix(id)
-		return r.Scan(prefix, hourKey(id, oldest), false, func(key, value []byte) (bool, error) {
+		prefix := record.HourPrefix(id)
+		return r.Scan(prefix, record.HourKey(id, oldest), false, func(key, value []byte) (bool, error) {
 			var b Bucket
 			if len(key) != len(prefix)+8 {
-				return false, fmt.Errorf("history of %s: %w", id, errRecord)
+				return false, fmt.Errorf("history of %s: %w", id, record.ErrRecord)
 			}
 			if err := json.Unmarshal(value, &b); err != nil {
-				return false, fmt.Errorf("history of %s: %w: %w", id, errRecord, err)
+				return false, fmt.Errorf("history of %s: %w: %w", id, record.ErrRecord, err)
 			}
 			hour := int64(binary.BigEndian.Uint64(key[len(prefix):]))
 			if sums[hour] == nil {

@@ -7,13 +7,14 @@ import (
 	"time"
 
 	"github.com/till-proxy/till/limiter"
+	"github.com/till-proxy/till/limiter/record"
 )
 
 // A key is in use for as long as a request of it runs, and of a child. Whatever asks
 // when it was used last is told the end of the last request, and not its beginning.
 
-func idleFor(d time.Duration) func(*limiter.Key) {
-	return func(k *limiter.Key) { k.IdleTimeout = d }
+func idleFor(d time.Duration) func(*record.Key) {
+	return func(k *record.Key) { k.IdleTimeout = d }
 }
 
 // TestIdlenessCountsFromTheEndOfTheLastRequest has one request of twelve minutes with
@@ -26,10 +27,10 @@ func TestIdlenessCountsFromTheEndOfTheLastRequest(t *testing.T) {
 		"a request":         func(*limiter.Ask) {},
 		"one that is free":  free,
 		"one that listens":  listens,
-		"one with no tally": func(a *limiter.Ask) { a.Bound = limiter.Amounts{} },
+		"one with no tally": func(a *limiter.Ask) { a.Bound = record.Amounts{} },
 	}
 	ends := map[string]func(g *limiter.Grant){
-		"settled":   func(g *limiter.Grant) { g.Settle(limiter.Amounts{limiter.Activations: 1}) },
+		"settled":   func(g *limiter.Grant) { g.Settle(record.Amounts{record.Activations: 1}) },
 		"cancelled": func(g *limiter.Grant) { g.Cancel() },
 	}
 	afterwards := map[string]func(w *world){
@@ -58,14 +59,14 @@ func TestIdlenessCountsFromTheEndOfTheLastRequest(t *testing.T) {
 						}
 						w.clock.advance(idle - time.Second)
 						w.settle()
-						if v := asked.view(); v.Status != limiter.Active {
+						if v := asked.view(); v.Status != record.Active {
 							t.Fatalf("%s after the request had ended: %s, %s", idle-time.Second, v.Status, v.EndedReason)
 						}
 						w.clock.advance(time.Second)
-						if v := asked.view(); v.Status != limiter.Expired {
+						if v := asked.view(); v.Status != record.Expired {
 							t.Errorf("%s after the request had ended: %s", idle, v.Status)
 						}
-						if code := k.use(); code != limiter.CodeKeyIdle {
+						if code := k.use(); code != record.CodeKeyIdle {
 							t.Errorf("%s after the request had ended: %q", idle, code)
 						}
 					})
@@ -77,9 +78,9 @@ func TestIdlenessCountsFromTheEndOfTheLastRequest(t *testing.T) {
 
 // tree mints a key, or one with a child, or with a child that has one; who of them is
 // special is returned, and who is used.
-func tree(w *world, who string, special func(*limiter.Key)) (asked, used *key) {
+func tree(w *world, who string, special func(*record.Key)) (asked, used *key) {
 	w.t.Helper()
-	none := func(*limiter.Key) {}
+	none := func(*record.Key) {}
 	switch who {
 	case "its parent":
 		asked = w.mint(delegating(special))
@@ -126,11 +127,11 @@ func TestAKeyThatWasInUseWhenTheServerEndedIsIdleFromThen(t *testing.T) {
 				passes(w, 12*time.Minute)
 				event(w)
 				w.clock.advance(10*time.Minute - known - time.Second)
-				if v := asked.view(); v.Status != limiter.Active {
+				if v := asked.view(); v.Status != record.Active {
 					t.Fatalf("nearly ten minutes after: %s, used last at %s", v.Status, v.LastUsedAt)
 				}
 				w.clock.advance(known + time.Second)
-				if v := asked.view(); v.Status != limiter.Expired {
+				if v := asked.view(); v.Status != record.Expired {
 					t.Errorf("ten minutes after: %s, used last at %s", v.Status, v.LastUsedAt)
 				}
 			})
@@ -146,7 +147,7 @@ func TestWhatIsInUseIsNotUnused(t *testing.T) {
 		t.Run(who, func(t *testing.T) {
 			t.Parallel()
 			w := newWorld(t)
-			asked, k := tree(w, who, func(*limiter.Key) {})
+			asked, k := tree(w, who, func(*record.Key) {})
 			g, refusal := k.ask()
 			if refusal != nil {
 				t.Fatal(refusal)
@@ -161,10 +162,10 @@ func TestWhatIsInUseIsNotUnused(t *testing.T) {
 			}
 			w.SetStale(10*time.Minute, true)
 			w.SweepStale()
-			if v := asked.view(); !v.StaleToldAt.IsZero() || v.Status != limiter.Active {
+			if v := asked.view(); !v.StaleToldAt.IsZero() || v.Status != record.Active {
 				t.Errorf("told to be stale at %s, %s", v.StaleToldAt, v.Status)
 			}
-			g.Settle(limiter.Amounts{limiter.Activations: 1})
+			g.Settle(record.Amounts{record.Activations: 1})
 			w.clock.advance(9 * time.Minute)
 			if page, err := w.List(ctx, limiter.Operator, unused); err != nil || len(page.Keys) > 0 {
 				t.Errorf("nine minutes after it: %d keys, %v", len(page.Keys), err)
@@ -177,9 +178,9 @@ func TestWhatIsInUseIsNotUnused(t *testing.T) {
 func TestWhatUsesNothingIsNoUse(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
-	k := w.mint(func(k *limiter.Key) { k.IdleTimeout, k.Scope.Methods = 10*time.Minute, []string{"POST"} })
+	k := w.mint(func(k *record.Key) { k.IdleTimeout, k.Scope.Methods = 10*time.Minute, []string{"POST"} })
 	w.clock.advance(9 * time.Minute)
-	if code := k.use(func(a *limiter.Ask) { a.Method = "GET" }); code != limiter.CodeMethodNotAllowed {
+	if code := k.use(func(a *limiter.Ask) { a.Method = "GET" }); code != record.CodeMethodNotAllowed {
 		t.Fatal(code)
 	}
 	live, refusal := w.Find(ctx, k.lookup)
@@ -190,7 +191,7 @@ func TestWhatUsesNothingIsNoUse(t *testing.T) {
 		t.Fatal(refusal)
 	}
 	w.clock.advance(time.Minute)
-	if code := k.use(); code != limiter.CodeKeyIdle {
+	if code := k.use(); code != record.CodeKeyIdle {
 		t.Errorf("ten minutes after it was made: %q", code)
 	}
 }
@@ -201,23 +202,23 @@ func TestWhoWaitsIsNotIdle(t *testing.T) {
 	t.Parallel()
 	for _, depth := range []int{0, 1, 2} {
 		w := newWorld(t)
-		w.roles = map[string]limiter.Role{"ci": {Budget: limiter.RoleBudget{Limit: limiter.Amounts{-1, 100, -1, -1}}}}
+		w.roles = map[string]record.Role{"ci": {Budget: record.RoleBudget{Limit: record.Amounts{-1, 100, -1, -1}}}}
 		if err := w.SetRoles(w.roles); err != nil {
 			t.Fatal(err)
 		}
-		other := w.mint(func(k *limiter.Key) { k.Role = "ci" })
-		k := w.mint(delegating(func(k *limiter.Key) { k.Role, k.IdleTimeout = "ci", 10*time.Second }))
+		other := w.mint(func(k *record.Key) { k.Role = "ci" })
+		k := w.mint(delegating(func(k *record.Key) { k.Role, k.IdleTimeout = "ci", 10*time.Second }))
 		top := k
 		for range depth {
 			k = k.mustChild(delegating())
 		}
-		holds, refusal := other.ask(bound(limiter.Tokens, 100))
+		holds, refusal := other.ask(bound(record.Tokens, 100))
 		if refusal != nil {
 			t.Fatal(refusal)
 		}
 		w.clock.advance(9 * time.Second)
-		answered := make(chan limiter.Code)
-		go func() { answered <- k.use(bound(limiter.Tokens, 100), func(a *limiter.Ask) { a.Waits = true }) }()
+		answered := make(chan record.Code)
+		go func() { answered <- k.use(bound(record.Tokens, 100), func(a *limiter.Ask) { a.Waits = true }) }()
 		for w.Turns() == 0 {
 			runtime.Gosched()
 		}
@@ -225,7 +226,7 @@ func TestWhoWaitsIsNotIdle(t *testing.T) {
 		w.SweepActive()
 		w.SweepDue()
 		for _, k := range []*key{k, top} {
-			if s := k.view().Status; s != limiter.Active {
+			if s := k.view().Status; s != record.Active {
 				t.Errorf("%d above, while it waits: %s", depth, s)
 			}
 		}
@@ -234,7 +235,7 @@ func TestWhoWaitsIsNotIdle(t *testing.T) {
 			t.Errorf("%d above, its turn: %s", depth, code)
 		}
 		w.clock.advance(10 * time.Second)
-		if s := top.view().Status; s != limiter.Expired {
+		if s := top.view().Status; s != record.Expired {
 			t.Errorf("%d above, when nobody waits or uses it: %s", depth, s)
 		}
 	}

@@ -6,6 +6,8 @@ import (
 	"strings"
 
 	"github.com/oklog/ulid/v2"
+
+	"github.com/till-proxy/till/limiter/record"
 )
 
 // Indexes are entries of the store without a value, written in the transaction
@@ -37,7 +39,7 @@ const (
 )
 
 // idLen is the length of a key's id.
-const idLen = len(idPrefix) + ulid.EncodedSize
+const idLen = len(record.IDPrefix) + ulid.EncodedSize
 
 func indexSpace(kind byte) []byte { return append([]byte(spaceIndexes), kind) }
 
@@ -55,14 +57,14 @@ func indexTime(kind byte, at int64, id string) []byte {
 func idOf(entry []byte) string { return string(entry[max(len(entry)-idLen, 0):]) }
 
 // indexKeys are the index entries of a record.
-func (k *Key) indexKeys() [][]byte {
+func indexKeys(k *record.Key) [][]byte {
 	keys := make([][]byte, 0, 8)
 	add := func(kind byte, value string) {
 		if value != "" {
 			keys = append(keys, append(indexPrefix(kind, value), k.ID...))
 		}
 	}
-	add(byStatus, string(k.recorded()))
+	add(byStatus, string(k.Recorded()))
 	add(byUpstream, k.Upstream)
 	add(byOwner, k.Owner)
 	add(byRole, k.Role)
@@ -70,7 +72,7 @@ func (k *Key) indexKeys() [][]byte {
 	add(byToken, k.Token)
 	add(byName, strings.ToLower(k.Name))
 	add(byRenewal, string(k.Renews))
-	if k.attached() {
+	if k.Attached() {
 		keys = append(keys, append(indexPrefix(byParent, ""), k.ID...))
 	}
 	add(byFingerprint, k.Fingerprint)
@@ -85,26 +87,26 @@ func (k *Key) indexKeys() [][]byte {
 
 // lastUseKey is the index entry of an account. A key that was never used
 // stands where it was minted.
-func lastUseKey(id accountID, last int64) []byte {
+func lastUseKey(id record.AccountID, last int64) []byte {
 	const perMinute = int64(60)
 	minted := int64(ulid.ULID(id).Time()) / 1000
-	return indexTime(byLastUse, max(last/1e9, minted)/perMinute, idPrefix+ulid.ULID(id).String())
+	return indexTime(byLastUse, max(last/1e9, minted)/perMinute, record.IDPrefix+ulid.ULID(id).String())
 }
 
 // index writes what has changed from old to key; either may be nil.
-func (b *batch) index(old, key *Key) error {
+func (b *batch) index(old, key *record.Key) error {
 	var before, after [][]byte
 	if old != nil && !b.reindex {
-		before = old.indexKeys()
+		before = indexKeys(old)
 	}
 	if key != nil {
-		after = key.indexKeys()
+		after = indexKeys(key)
 	}
 	return b.moveIndexes(before, after)
 }
 
 // indexUse does the same for an account; nil where there is none.
-func (b *batch) indexUse(id accountID, old, rec *accountRecord) error {
+func (b *batch) indexUse(id record.AccountID, old, rec *record.Account) error {
 	var before, after [][]byte
 	if old != nil && !b.reindex {
 		before = [][]byte{lastUseKey(id, old.Last)}

@@ -10,6 +10,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/till-proxy/till/limiter/record"
 	"github.com/till-proxy/till/limiter/store"
 )
 
@@ -81,7 +82,7 @@ type job struct {
 // doomed is a key that was judged to match, and the record that was judged.
 type doomed struct {
 	k   *Live
-	key *Key
+	key *record.Key
 }
 
 func newJob(s Job) *job {
@@ -106,7 +107,7 @@ func readJobs(r store.Reader) (jobs []Job, err error) {
 	err = r.Scan([]byte(spaceJobs), nil, false, func(key, value []byte) (bool, error) {
 		var j Job
 		if err := json.Unmarshal(value, &j); err != nil || len(key) != len(jobKey(0)) || string(key) != string(jobKey(j.Number)) {
-			return false, errors.Join(fmt.Errorf("job %x: %w", key, errRecord), err)
+			return false, errors.Join(fmt.Errorf("job %x: %w", key, record.ErrRecord), err)
 		}
 		jobs = append(jobs, j)
 		return true, nil
@@ -139,7 +140,7 @@ func (l *Limiter) recallJobs(jobs []Job) {
 // Jobs lists the jobs that run and the last that did, as far as the caller has
 // to do with them; the newest first.
 func (l *Limiter) Jobs(by Caller) ([]Job, error) {
-	if err := l.authorise(by, KeysRevoke, nil); err != nil {
+	if err := l.authorise(by, record.KeysRevoke, nil); err != nil {
 		return nil, err
 	}
 	var stored []Job
@@ -161,7 +162,7 @@ func (l *Limiter) Jobs(by Caller) ([]Job, error) {
 		if now, ok := running[j.Number]; ok {
 			j = now
 		}
-		if by.Role == OperatorRole || by.Token != "" && by.Token == j.Token {
+		if by.Role == record.OperatorRole || by.Token != "" && by.Token == j.Token {
 			jobs = append(jobs, j)
 		}
 	}
@@ -192,12 +193,12 @@ func (l *Limiter) runningJobs() []*job {
 // doom stops a key that matches a job, and returns which. Callers hold the key.
 func (k *Live) doom(jobs []*job) *job {
 	for _, j := range jobs {
-		if k.gone || k.doomed != nil && k.halt == CodeKeyRevoked || !j.matches(k.key, func(at time.Time) View { return k.view(at) }) {
+		if k.gone || k.doomed != nil && k.halt == record.CodeKeyRevoked || !j.matches(k.key, func(at time.Time) View { return k.view(at) }) {
 			continue
 		}
 		k.doomed = j
-		if k.key.EndedStatus != Revoked {
-			k.halt = CodeKeyRevoked
+		if k.key.EndedStatus != record.Revoked {
+			k.halt = record.CodeKeyRevoked
 			k.kept.Store(nil)
 			return j
 		}
@@ -207,7 +208,7 @@ func (k *Live) doom(jobs []*job) *job {
 
 // matches reports whether a key matched at the moment of the call. What the job
 // asks must not change while it runs.
-func (j *job) matches(key *Key, view func(at time.Time) View) bool {
+func (j *job) matches(key *record.Key, view func(at time.Time) View) bool {
 	if n := j.number.Load(); n != 0 && key.Judged >= n {
 		return false // it was judged before it was written
 	}
@@ -219,7 +220,7 @@ func (j *job) matches(key *Key, view func(at time.Time) View) bool {
 func (j *Job) ending(at time.Time) ending {
 	return ending{
 		by: Caller{Name: j.By, From: j.From, Token: j.Token}, action: ActKeyRevoke,
-		status: Revoked, code: CodeKeyRevoked, reason: j.Reason, at: at,
+		status: record.Revoked, code: record.CodeKeyRevoked, reason: j.Reason, at: at,
 	}
 }
 
@@ -241,8 +242,8 @@ func (r *revocations) number(t *transaction) int64 {
 }
 
 // pending is the job that is to end a key, or nil.
-func (r *revocations) pending(key *Key) *Job {
-	if r.doomed == nil || key.EndedStatus == Revoked {
+func (r *revocations) pending(key *record.Key) *Job {
+	if r.doomed == nil || key.EndedStatus == record.Revoked {
 		return nil
 	}
 	j := r.doomed(key.ID)
@@ -261,7 +262,7 @@ func (l *Limiter) doomedBy(id string) *job {
 	}
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	if k.halt != CodeKeyRevoked {
+	if k.halt != record.CodeKeyRevoked {
 		return nil
 	}
 	return k.doomed

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/till-proxy/till/limiter"
+	"github.com/till-proxy/till/limiter/record"
 	"github.com/till-proxy/till/scope"
 )
 
@@ -23,8 +24,8 @@ func fill(v reflect.Value, n int) {
 	case *netip.Prefix:
 		*at = netip.PrefixFrom(netip.AddrFrom4([4]byte{10, byte(n), 0, 0}), 16)
 		return
-	case *limiter.Rate:
-		*at = limiter.Rate{N: int64(n), Per: time.Minute}
+	case *record.Rate:
+		*at = record.Rate{N: int64(n), Per: time.Minute}
 		return
 	}
 	switch v.Kind() {
@@ -55,20 +56,20 @@ func fill(v reflect.Value, n int) {
 }
 
 // filled is a key with something in every field.
-func filled(n int) *limiter.Key {
-	key := new(limiter.Key)
+func filled(n int) *record.Key {
+	key := new(record.Key)
 	fill(reflect.ValueOf(key).Elem(), n)
 	return key
 }
 
 // of is a field of a key, which can be set.
-func of(f *limiter.Field, key *limiter.Key) reflect.Value {
+func of(f *record.Field, key *record.Key) reflect.Value {
 	return reflect.ValueOf(f.Address(key)).Elem()
 }
 
-func fieldNames(picked func(f *limiter.Field) bool) (names []string) {
-	for i := range limiter.KeyFields {
-		if f := &limiter.KeyFields[i]; picked(f) {
+func fieldNames(picked func(f *record.Field) bool) (names []string) {
+	for i := range record.KeyFields {
+		if f := &record.KeyFields[i]; picked(f) {
 			names = append(names, f.Name)
 		}
 	}
@@ -77,10 +78,10 @@ func fieldNames(picked func(f *limiter.Field) bool) (names []string) {
 
 func TestEveryFieldOfAKeyHasOneRow(t *testing.T) {
 	t.Parallel()
-	key := new(limiter.Key)
+	key := new(record.Key)
 	rows := make(map[any]int) // by address
-	for i := range limiter.KeyFields {
-		rows[limiter.KeyFields[i].Address(key)]++
+	for i := range record.KeyFields {
+		rows[record.KeyFields[i].Address(key)]++
 	}
 	var covered int
 	var look func(path string, v reflect.Value)
@@ -105,15 +106,15 @@ func TestEveryFieldOfAKeyHasOneRow(t *testing.T) {
 		}
 	}
 	look("Key", reflect.ValueOf(key).Elem())
-	if covered != len(limiter.KeyFields) {
-		t.Errorf("%d rows are about fields of a key, of %d", covered, len(limiter.KeyFields))
+	if covered != len(record.KeyFields) {
+		t.Errorf("%d rows are about fields of a key, of %d", covered, len(record.KeyFields))
 	}
-	names := fieldNames(func(f *limiter.Field) bool { return f.Name != "" })
+	names := fieldNames(func(f *record.Field) bool { return f.Name != "" })
 	if slices.Sort(names); len(slices.Compact(slices.Clone(names))) != len(names) {
 		t.Errorf("a name stands twice in %s", names)
 	}
-	for _, f := range limiter.KeyFields {
-		if chosen := f.Choice != limiter.Noted; chosen != (f.Doc != "") || chosen && f.Name == "" {
+	for _, f := range record.KeyFields {
+		if chosen := f.Choice != record.Noted; chosen != (f.Doc != "") || chosen && f.Name == "" {
 			t.Errorf("%q: what is chosen has a name and is described, and nothing besides", f.Name)
 		}
 	}
@@ -131,7 +132,7 @@ func TestTheAuditLogShowsEveryFieldInItsForm(t *testing.T) {
 	if string(facts) != want {
 		t.Errorf("the facts of a key are\n%s, want\n%s", facts, want)
 	}
-	bare, err := json.Marshal((&limiter.Key{Limit: limiter.NoLimits()}).Facts())
+	bare, err := json.Marshal((&record.Key{Limit: record.NoLimits()}).Facts())
 	if err != nil || string(bare) != `{"self_revoke":false,"status":"active"}` {
 		t.Errorf("of a key with nothing set: %s, %v", bare, err)
 	}
@@ -144,8 +145,8 @@ func TestACopyOfAKeySharesNothing(t *testing.T) {
 	if !reflect.DeepEqual(key, copied) {
 		t.Fatalf("%+v, want %+v", copied, key)
 	}
-	for i := range limiter.KeyFields {
-		f := &limiter.KeyFields[i]
+	for i := range record.KeyFields {
+		f := &record.KeyFields[i]
 		switch a, b := of(f, key), of(f, copied); a.Kind() {
 		case reflect.Map, reflect.Slice:
 			if a.Pointer() == b.Pointer() {
@@ -161,14 +162,14 @@ func TestAChangeOfAFieldChangesThatAlone(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	valid := map[string]any{
-		"charge": limiter.ChargeSuccess, "renews": limiter.Daily, "expires_at": w.clock.time().Add(time.Hour).UTC(),
+		"charge": record.ChargeSuccess, "renews": record.Daily, "expires_at": w.clock.time().Add(time.Hour).UTC(),
 		"max_concurrency": 2, "paths": []string{"/v1/models"}, "methods": []string{"GET"},
 	}
-	for i := range limiter.KeyFields {
-		f := &limiter.KeyFields[i]
-		k := w.mint(func(key *limiter.Key) { key.Limit = limiter.Amounts{500, 500, 500, limiter.NoLimit} })
+	for i := range record.KeyFields {
+		f := &record.KeyFields[i]
+		k := w.mint(func(key *record.Key) { key.Limit = record.Amounts{500, 500, 500, record.NoLimit} })
 		before := k.view().Key
-		_, err := w.Change(ctx, limiter.Operator, k.id, 0, func(key *limiter.Key) error {
+		_, err := w.Change(ctx, limiter.Operator, k.id, 0, func(key *record.Key) error {
 			v := of(f, key)
 			if v.Kind() == reflect.Bool {
 				v.SetBool(!v.Bool())
@@ -182,10 +183,10 @@ func TestAChangeOfAFieldChangesThatAlone(t *testing.T) {
 			continue
 		}
 		after := k.view().Key
-		for j := range limiter.KeyFields {
-			g := &limiter.KeyFields[j]
+		for j := range record.KeyFields {
+			g := &record.KeyFields[j]
 			changed := !reflect.DeepEqual(of(g, &before).Interface(), of(g, &after).Interface())
-			if want := i == j && f.Choice >= limiter.WhileAlive; g.Name != "" && changed != want {
+			if want := i == j && f.Choice >= record.WhileAlive; g.Name != "" && changed != want {
 				t.Errorf("a change of %q: %s changed: %t, want %t", f.Name, g.Name, changed, want)
 			}
 		}
@@ -202,7 +203,7 @@ func TestAChangeOfAFieldChangesThatAlone(t *testing.T) {
 			}
 		}
 		var want []string
-		if f.Choice >= limiter.WhileAlive {
+		if f.Choice >= record.WhileAlive {
 			want = []string{f.Name}
 		}
 		if !slices.Equal(names, want) {
@@ -215,12 +216,12 @@ func TestAChangeOfAFieldChangesThatAlone(t *testing.T) {
 var decidesNothing = []string{"name", "owner", "purpose", "labels", "metadata"}
 
 // strict is a key with a rule in every field, and loose takes that of one field away.
-func strict() *limiter.Key {
-	return &limiter.Key{
+func strict() *record.Key {
+	return &record.Key{
 		ID: "key_parent", Upstream: "openai", Custody: "held", Role: "ci",
-		Limit: limiter.Amounts{500, 500, 500, limiter.NoLimit}, Charge: limiter.ChargeForwarded, MaxRequestSpend: 5,
+		Limit: record.Amounts{500, 500, 500, record.NoLimit}, Charge: record.ChargeForwarded, MaxRequestSpend: 5,
 		ExpiresAt: time.Date(2027, 1, 1, 0, 0, 0, 0, time.UTC), IdleTimeout: time.Hour, FirstUseWithin: time.Hour,
-		Rate: limiter.Rate{N: 10, Per: time.Minute}, MaxConcurrency: 2,
+		Rate: record.Rate{N: 10, Per: time.Minute}, MaxConcurrency: 2,
 		Scope: scope.Scope{
 			Models: []string{"gpt-5-mini"}, Paths: []string{"/v1/models"}, Methods: []string{"GET"},
 			IPs: []netip.Prefix{netip.MustParsePrefix("10.0.0.0/8")}, PinIP: true,
@@ -228,12 +229,12 @@ func strict() *limiter.Key {
 	}
 }
 
-func loose(f *limiter.Field, key *limiter.Key) {
+func loose(f *record.Field, key *record.Key) {
 	switch v := of(f, key); {
 	case f.Name == "renews":
-		key.Renews = limiter.Daily
+		key.Renews = record.Daily
 	case f.Name == "charge":
-		key.Charge = limiter.ChargeSuccess
+		key.Charge = record.ChargeSuccess
 	case f.Name == "upstream", f.Name == "custody", f.Name == "role":
 		v.SetString("other")
 	case v.Kind() == reflect.Bool:
@@ -248,9 +249,9 @@ func loose(f *limiter.Field, key *limiter.Key) {
 func TestNoFieldOfAChildIsWiderThanItsParents(t *testing.T) {
 	t.Parallel()
 	parent := strict()
-	for i := range limiter.KeyFields {
-		f := &limiter.KeyFields[i]
-		if f.Choice == limiter.Noted {
+	for i := range record.KeyFields {
+		f := &record.KeyFields[i]
+		if f.Choice == record.Noted {
 			continue
 		}
 		child := parent.Child()
@@ -261,8 +262,8 @@ func TestNoFieldOfAChildIsWiderThanItsParents(t *testing.T) {
 		before := child.Clone()
 		loose(f, child)
 		free := slices.Contains(decidesNothing, f.Name)
-		for name, old := range map[string]*limiter.Key{"minted": nil, "changed": before} {
-			var wrong *limiter.InvalidError
+		for name, old := range map[string]*record.Key{"minted": nil, "changed": before} {
+			var wrong *record.InvalidError
 			if err := child.Within(old, parent); free && err != nil || !free && (!errors.As(err, &wrong) || wrong.Field != f.Name) {
 				t.Errorf("%s, %s: %v", f.Name, name, err)
 			}
@@ -294,20 +295,20 @@ func TestAChangeOfOneListLeavesTheOthersOfAChild(t *testing.T) {
 
 func TestAChildBeginsAsItsParentIsButForWhatIsItsOwn(t *testing.T) {
 	t.Parallel()
-	parent, bare := filled(1), &limiter.Key{Limit: limiter.NoLimits()}
+	parent, bare := filled(1), &record.Key{Limit: record.NoLimits()}
 	child := parent.Child()
-	for i := range limiter.KeyFields {
-		f := &limiter.KeyFields[i]
+	for i := range record.KeyFields {
+		f := &record.KeyFields[i]
 		same := reflect.DeepEqual(of(f, parent).Interface(), of(f, child).Interface())
 		if same != f.Inherited || !f.Inherited && !reflect.DeepEqual(f.Fact(child), f.Fact(bare)) {
 			t.Errorf("%q of a new child: %v", f.Name, of(f, child))
 		}
-		if f.Inherited && f.Choice == limiter.Noted {
+		if f.Inherited && f.Choice == record.Noted {
 			t.Errorf("%q is inherited, and nobody chooses it", f.Name)
 		}
 	}
 	want := []string{"name", "purpose", "labels", "metadata", "max_activations", "max_tokens", "max_spend_usd", "renews", "delegate"}
-	if own := fieldNames(func(f *limiter.Field) bool { return f.Choice != limiter.Noted && !f.Inherited }); !slices.Equal(own, want) {
+	if own := fieldNames(func(f *record.Field) bool { return f.Choice != record.Noted && !f.Inherited }); !slices.Equal(own, want) {
 		t.Errorf("a child's own are %q, want %q", own, want)
 	}
 }

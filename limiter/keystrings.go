@@ -8,18 +8,19 @@ import (
 	"slices"
 	"time"
 
+	"github.com/till-proxy/till/limiter/record"
 	"github.com/till-proxy/till/limiter/store"
 	"github.com/till-proxy/till/token"
 )
 
 // Number says which of the key's strings a lookup is of, or why that string
 // works no more.
-func (k *Live) Number(key *Key, lookup token.Lookup) (int64, *Refusal) {
+func (k *Live) Number(key *record.Key, lookup token.Lookup) (int64, *record.Refusal) {
 	if lookup == key.Lookup {
 		return key.Rotations, nil
 	}
 	number, refusal := k.numberOf(key, lookup)
-	if refusal != nil && refusal.Code == CodeKeyRevoked {
+	if refusal != nil && refusal.Code == record.CodeKeyRevoked {
 		now := k.l.clock.Now()
 		k.mu.Lock()
 		k.history.refused(now, refusal.Code)
@@ -29,62 +30,40 @@ func (k *Live) Number(key *Key, lookup token.Lookup) (int64, *Refusal) {
 	return number, refusal
 }
 
-func (k *Live) numberOf(key *Key, lookup token.Lookup) (int64, *Refusal) {
+func (k *Live) numberOf(key *record.Key, lookup token.Lookup) (int64, *record.Refusal) {
 	if lookup == key.Lookup {
 		return key.Rotations, nil
 	}
 	for i := range key.Former {
 		if f := &key.Former[i]; f.Lookup == lookup {
 			switch {
-			case key.EndedStatus == Revoked: // that is the reason, then
+			case key.EndedStatus == record.Revoked: // that is the reason, then
 				return key.Rotations, nil
-			case f.works(k.l.clock.Now()):
+			case f.Works(k.l.clock.Now()):
 				return f.Number, nil
 			}
-			return 0, key.replaced(f.Until)
+			return 0, key.Replaced(f.Until)
 		}
 	}
-	return 0, unknownKey()
+	return 0, record.UnknownKey()
 }
 
 // Box returns what opens the box of one of the key's strings. There is no salt
 // once the key was revoked or the string's grace has ended, and none in a copy
 // of a store that left the salts out.
-func (k *Live) Box(key *Key, number int64) Box {
-	b := Box{SealKey: key.SealKey, Origins: key.Origins}
+func (k *Live) Box(key *record.Key, number int64) record.Box {
+	b := record.Box{SealKey: key.SealKey, Origins: key.Origins}
 	if number != key.Rotations {
-		i := slices.IndexFunc(key.Former, func(f Former) bool { return f.Number == number })
+		i := slices.IndexFunc(key.Former, func(f record.Former) bool { return f.Number == number })
 		if i < 0 {
-			return Box{}
+			return record.Box{}
 		}
-		b = Box{SealKey: key.Former[i].SealKey, Origins: key.Former[i].Origins}
+		b = record.Box{SealKey: key.Former[i].SealKey, Origins: key.Former[i].Origins}
 	}
 	k.mu.Lock()
 	b.Salt = k.salts.of(number)
 	k.mu.Unlock()
 	return b
-}
-
-// outdated is the refusal of a string that a rotation has replaced, or nil
-// while it works.
-func (k *Key) outdated(number int64, now time.Time) *Refusal {
-	if number == k.Rotations {
-		return nil
-	}
-	until := k.RotatedAt
-	for i := range k.Former {
-		if f := &k.Former[i]; f.Number == number {
-			if f.works(now) {
-				return nil
-			}
-			until = f.Until
-		}
-	}
-	return k.replaced(until)
-}
-
-func (k *Key) replaced(since time.Time) *Refusal {
-	return k.refuse(CodeKeyRevoked, "was rotated: this string of it does not work since %s; use the one that replaced it", stamp(since))
 }
 
 // cutReplaced ends running requests that came with a string that works no
@@ -95,77 +74,37 @@ func (k *Live) cutReplaced(now time.Time) int {
 	k.mu.Unlock()
 	n := 0
 	for i := range key.Former {
-		if f := &key.Former[i]; !f.works(now) {
-			n += k.cutWhere(key.replaced(f.Until), func(g *Grant) bool { return g.number == f.Number })
+		if f := &key.Former[i]; !f.Works(now) {
+			n += k.cutWhere(key.Replaced(f.Until), func(g *Grant) bool { return g.number == f.Number })
 		}
 	}
 	return n
 }
 
-// graceEnds is when the sweeper looks for a box whose salt has to go.
-func (k *Key) graceEnds() (at time.Time) {
-	for i := range k.Former {
-		if f := &k.Former[i]; !f.SealKey.IsZero() && (at.IsZero() || f.Until.Before(at)) {
-			at = f.Until
-		}
-	}
-	return at
-}
-
-// sweepFormer forgets what opened the boxes of strings whose grace is over.
-func (k *Key) sweepFormer(now time.Time) {
-	for i := range k.Former {
-		k.Former[i].limit(k.Former[i].Until, now)
-	}
-}
-
-// lookups are the hashes of all strings by which the key is found.
-func (k *Key) lookups() []token.Lookup {
-	all := []token.Lookup{k.Lookup}
-	for i := range k.Former {
-		all = append(all, k.Former[i].Lookup)
-	}
-	return all
-}
-
-// saltKeys are the places of the salts that the key has or may have.
-func (k *Key) saltKeys() [][]byte {
-	if k.Custody != CustodySealed {
-		return nil
-	}
-	all := [][]byte{saltKey(k.ID)}
-	for i := range k.Former {
-		if f := &k.Former[i]; !f.SealKey.IsZero() {
-			all = append(all, formerSaltKey(k.ID, f.Number))
-		}
-	}
-	return all
-}
-
 // writeStrings keeps lookups and salts in step with the key's record. old is
 // nil for a new one.
-func writeStrings(b *batch, old, key *Key) error {
+func writeStrings(b *batch, old, key *record.Key) error {
 	if old == nil {
-		return b.Set(lookupKey(key.Lookup), []byte(key.ID))
+		return b.Set(record.LookupKey(key.Lookup), []byte(key.ID))
 	}
 	if key.Lookup != old.Lookup {
-		if err := b.Set(lookupKey(key.Lookup), []byte(key.ID)); err != nil {
+		if err := b.Set(record.LookupKey(key.Lookup), []byte(key.ID)); err != nil {
 			return err
 		}
 	}
-	known := key.lookups()
-	for _, lookup := range old.lookups() {
+	known := key.Lookups()
+	for _, lookup := range old.Lookups() {
 		if !slices.Contains(known, lookup) {
-			if err := b.Delete(lookupKey(lookup)); err != nil {
+			if err := b.Delete(record.LookupKey(lookup)); err != nil {
 				return err
 			}
 		}
 	}
 	var kept [][]byte
-	if key.EndedStatus != Revoked { // without its salt a box opens for nobody, ever
-		kept = key.saltKeys()
+	if key.EndedStatus != record.Revoked { // without its salt a box opens for nobody, ever
+		kept = key.SaltKeys()
 	}
-	for _, at := range old.saltKeys() {
+	for _, at := range old.SaltKeys() {
 		if !slices.ContainsFunc(kept, func(b []byte) bool { return string(b) == string(at) }) {
 			if err := b.Delete(at); err != nil {
 				return err
@@ -191,14 +130,14 @@ func (s *salts) add(number int64, salt token.Secret) {
 // unsalted reports whether the box of a sealed key's string opens for nobody, though
 // the key was not revoked. Callers hold the key.
 func (k *Live) unsalted() bool {
-	revoked := k.halt == CodeKeyRevoked || k.key.EndedStatus == Revoked
-	return k.key.Custody == CustodySealed && !revoked && k.salts.of(k.key.Rotations).IsZero()
+	revoked := k.halt == record.CodeKeyRevoked || k.key.EndedStatus == record.Revoked
+	return k.key.Custody == record.CustodySealed && !revoked && k.salts.of(k.key.Rotations).IsZero()
 }
 
 // keep drops the salts of boxes that the record knows no more.
-func (s salts) keep(key *Key) {
+func (s salts) keep(key *record.Key) {
 	for number := range s {
-		boxed := slices.ContainsFunc(key.Former, func(f Former) bool { return f.Number == number && !f.SealKey.IsZero() })
+		boxed := slices.ContainsFunc(key.Former, func(f record.Former) bool { return f.Number == number && !f.SealKey.IsZero() })
 		if number != key.Rotations && !boxed {
 			delete(s, number)
 		}
@@ -206,9 +145,9 @@ func (s salts) keep(key *Key) {
 }
 
 // readSalts reads the salts of a sealed key.
-func readSalts(r store.Reader, key *Key) (salts, error) {
+func readSalts(r store.Reader, key *record.Key) (salts, error) {
 	var all salts
-	for _, at := range key.saltKeys() {
+	for _, at := range key.SaltKeys() {
 		salt, err := r.Get(at)
 		if errors.Is(err, store.ErrNotFound) {
 			continue
@@ -217,7 +156,7 @@ func readSalts(r store.Reader, key *Key) (salts, error) {
 			return nil, fmt.Errorf("the salt of key %s: %w", key.ID, err)
 		}
 		number := key.Rotations
-		if rest := at[len(saltKey(key.ID)):]; len(rest) > 0 {
+		if rest := at[len(record.SaltKey(key.ID)):]; len(rest) > 0 {
 			number = int64(binary.BigEndian.Uint64(rest[1:]))
 		}
 		all.add(number, token.NewSecret(string(salt)))

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 
+	"github.com/till-proxy/till/limiter/record"
 	"github.com/till-proxy/till/limiter/store"
 	"github.com/till-proxy/till/token"
 )
@@ -41,7 +42,7 @@ type Leaked struct {
 // the string is all that using it takes. Which key it was is told to those who
 // see it. A dry run ends nothing.
 func (l *Limiter) Leak(ctx context.Context, by Caller, lookup token.Lookup, admin, dryRun bool) (Leaked, error) {
-	if err := l.authorise(by, KeysRevoke, nil); err != nil {
+	if err := l.authorise(by, record.KeysRevoke, nil); err != nil {
 		return Leaked{}, err
 	}
 	if admin {
@@ -49,7 +50,7 @@ func (l *Limiter) Leak(ctx context.Context, by Caller, lookup token.Lookup, admi
 	}
 	k, refusal := l.Find(ctx, lookup)
 	switch {
-	case refusal != nil && refusal.Code == CodeKeyInvalid:
+	case refusal != nil && refusal.Code == record.CodeKeyInvalid:
 		return Leaked{State: LeakUnknown}, nil
 	case refusal != nil:
 		return Leaked{}, fmt.Errorf("looking for a key: %s", refusal.Message)
@@ -62,7 +63,7 @@ func (l *Limiter) Leak(ctx context.Context, by Caller, lookup token.Lookup, admi
 	var err error
 	number, refusal := k.numberOf(key, lookup)
 	switch status, _ := k.derive(key); {
-	case refusal != nil || status == Revoked:
+	case refusal != nil || status == record.Revoked:
 		done.State = LeakDead
 	case number != key.Rotations:
 		done.State = LeakGraceEnded
@@ -77,7 +78,7 @@ func (l *Limiter) Leak(ctx context.Context, by Caller, lookup token.Lookup, admi
 
 func (l *Limiter) revokeLeaked(ctx context.Context, k *Live, by Caller) error {
 	id := k.Key().ID
-	if _, err := l.halt(by, k, CodeKeyRevoked, revoking(by, ActKeyLeak, "its string was found in the open by "+by.Name)); err != nil {
+	if _, err := l.halt(by, k, record.CodeKeyRevoked, revoking(by, ActKeyLeak, "its string was found in the open by "+by.Name)); err != nil {
 		return err
 	}
 	l.windUpNow(ctx, by, id)

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/till-proxy/till/limiter"
+	"github.com/till-proxy/till/limiter/record"
 	"github.com/till-proxy/till/token"
 )
 
@@ -70,14 +71,14 @@ func TestALeakedKeyIsRevokedWhateverItsStatus(t *testing.T) {
 	if refusal != nil {
 		t.Fatal(refusal)
 	}
-	if done, err := w.Leak(ctx, limiter.Operator, live.lookup, false, true); err != nil || done.State != limiter.LeakRevoked || live.view().Status != limiter.Active {
+	if done, err := w.Leak(ctx, limiter.Operator, live.lookup, false, true); err != nil || done.State != limiter.LeakRevoked || live.view().Status != record.Active {
 		t.Errorf("a dry run: %+v, %v, %s", done, err, live.view().Status)
 	}
 	for _, k := range []*key{live, suspended, exhausted} {
 		if done := w.leak(limiter.Operator, k.lookup, false); done.State != limiter.LeakRevoked || done.ID != k.id {
 			t.Errorf("%+v", done)
 		}
-		if v := k.view(); v.Status != limiter.Revoked || v.EndedReason != "its string was found in the open by operator" {
+		if v := k.view(); v.Status != record.Revoked || v.EndedReason != "its string was found in the open by operator" {
 			t.Errorf("%s, %s", v.Status, v.EndedReason)
 		}
 		if done := w.leak(limiter.Operator, k.lookup, false); done.State != limiter.LeakDead {
@@ -87,7 +88,7 @@ func TestALeakedKeyIsRevokedWhateverItsStatus(t *testing.T) {
 	if g.Cut() == nil {
 		t.Error("what ran was not cut")
 	}
-	g.Settle(limiter.Amounts{limiter.Activations: 1})
+	g.Settle(record.Amounts{record.Activations: 1})
 	if done := w.leak(limiter.Operator, revoked.lookup, false); done.State != limiter.LeakDead || revoked.view().EndedReason != "before" {
 		t.Errorf("%+v", done)
 	}
@@ -108,7 +109,7 @@ func TestALeakedFormerStringEndsItsGraceAndNotTheKey(t *testing.T) {
 	if done := w.leak(limiter.Operator, first.lookup, false); done.State != limiter.LeakGraceEnded || done.ID != first.id {
 		t.Errorf("%+v", done)
 	}
-	first.expect("the leaked string", limiter.CodeKeyRevoked)
+	first.expect("the leaked string", record.CodeKeyRevoked)
 	second.expect("another in its grace", "")
 	third.expect("the present one", "")
 	if done := w.leak(limiter.Operator, first.lookup, false); done.State != limiter.LeakDead {
@@ -117,7 +118,7 @@ func TestALeakedFormerStringEndsItsGraceAndNotTheKey(t *testing.T) {
 	if done := w.leak(limiter.Operator, third.lookup, false); done.State != limiter.LeakRevoked {
 		t.Errorf("%+v", done)
 	}
-	second.expect("with the key revoked", limiter.CodeKeyRevoked)
+	second.expect("with the key revoked", record.CodeKeyRevoked)
 	if n := len(heard.take(limiter.KeyLeaked)); n != 1 {
 		t.Errorf("%d events", n)
 	}
@@ -126,21 +127,21 @@ func TestALeakedFormerStringEndsItsGraceAndNotTheKey(t *testing.T) {
 func TestALeakedKeyIsShownOnlyToWhoSeesIt(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
-	roles := map[string]limiter.Role{
-		"scanner": {Permissions: []limiter.Permission{limiter.KeysRevoke}, Sees: limiter.SeesOwn},
-		"reader":  {Permissions: []limiter.Permission{limiter.KeysRead}, Sees: limiter.SeesAll},
+	roles := map[string]record.Role{
+		"scanner": {Permissions: []record.Permission{record.KeysRevoke}, Sees: record.SeesOwn},
+		"reader":  {Permissions: []record.Permission{record.KeysRead}, Sees: record.SeesAll},
 	}
 	if err := w.SetRoles(roles); err != nil {
 		t.Fatal(err)
 	}
 	scanner := limiter.Caller{Name: "ci", Token: "tok_1", Role: "scanner"}
 	k := w.mint(activations(5))
-	if done := w.leak(scanner, k.lookup, false); done != (limiter.Leaked{State: limiter.LeakRevoked}) || k.view().Status != limiter.Revoked {
+	if done := w.leak(scanner, k.lookup, false); done != (limiter.Leaked{State: limiter.LeakRevoked}) || k.view().Status != record.Revoked {
 		t.Errorf("%+v, %s", done, k.view().Status)
 	}
 	for _, by := range []limiter.Caller{{Name: "r", Role: "reader"}, {Name: "nobody"}} {
 		other := w.mint(activations(5))
-		if _, err := w.Leak(ctx, by, other.lookup, false, false); !errors.Is(err, limiter.ErrForbidden) || other.view().Status != limiter.Active {
+		if _, err := w.Leak(ctx, by, other.lookup, false, false); !errors.Is(err, limiter.ErrForbidden) || other.view().Status != record.Active {
 			t.Errorf("%s: %v", by.Name, err)
 		}
 	}
@@ -153,7 +154,7 @@ func TestALeakedAdminTokenIsRevoked(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	rec, err := w.CreateToken(ctx, limiter.Operator, limiter.TokenSpec{Lookup: lookup, Name: "ci", Role: limiter.OperatorRole})
+	rec, err := w.CreateToken(ctx, limiter.Operator, limiter.TokenSpec{Lookup: lookup, Name: "ci", Role: record.OperatorRole})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -188,12 +189,12 @@ func TestTheUseOfADeadKeyIsToldOnceAnHour(t *testing.T) {
 	for _, test := range []struct {
 		name   string
 		key    *key
-		code   limiter.Code
+		code   record.Code
 		canary bool
 	}{
-		{"revoked", revoked, limiter.CodeKeyRevoked, false},
-		{"a canary", canary, limiter.CodeActivationsExhausted, true},
-		{"exhausted", exhausted, limiter.CodeActivationsExhausted, false},
+		{"revoked", revoked, record.CodeKeyRevoked, false},
+		{"a canary", canary, record.CodeActivationsExhausted, true},
+		{"exhausted", exhausted, record.CodeActivationsExhausted, false},
 	} {
 		told := func(what string, count int64) {
 			t.Helper()
@@ -243,14 +244,14 @@ func TestTheUseOfADeadKeyIsToldOnceAnHour(t *testing.T) {
 func TestLiveKeysAndUsedUpRolesAreNotToldAsDead(t *testing.T) {
 	t.Parallel()
 	w, heard := newHeardWorld(t)
-	limit := limiter.NoLimits()
-	limit[limiter.Activations] = 1
-	if err := w.SetRoles(map[string]limiter.Role{"r": {Budget: limiter.RoleBudget{Limit: limit}}}); err != nil {
+	limit := record.NoLimits()
+	limit[record.Activations] = 1
+	if err := w.SetRoles(map[string]record.Role{"r": {Budget: record.RoleBudget{Limit: limit}}}); err != nil {
 		t.Fatal(err)
 	}
-	k := w.mint(func(k *limiter.Key) { activations(5)(k); k.Role = "r" })
+	k := w.mint(func(k *record.Key) { activations(5)(k); k.Role = "r" })
 	k.use()
-	if code := k.use(); code != limiter.CodeActivationsExhausted {
+	if code := k.use(); code != record.CodeActivationsExhausted {
 		t.Fatalf("the role is not used up: %q", code)
 	}
 	s := w.mint(activations(5))
@@ -262,7 +263,7 @@ func TestLiveKeysAndUsedUpRolesAreNotToldAsDead(t *testing.T) {
 		t.Errorf("%+v", events)
 	}
 	next := s.rotate(0)
-	s.expect("a string that was replaced", limiter.CodeKeyRevoked)
+	s.expect("a string that was replaced", record.CodeKeyRevoked)
 	if events := heard.take(limiter.KeyAfterDeath); len(events) != 1 || events[0].Key.ID != next.id {
 		t.Errorf("a replaced string: %+v", events)
 	}

@@ -19,6 +19,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/till-proxy/till/limiter/record"
 	"github.com/till-proxy/till/limiter/store"
 	"github.com/till-proxy/till/token"
 )
@@ -46,7 +47,7 @@ type Options struct {
 	// Logger receives what an operator should know. Default: discarded.
 	Logger *slog.Logger
 	// Roles are the configured roles, by name. Default: none.
-	Roles map[string]Role
+	Roles map[string]record.Role
 	// KeepAudit is how long entries of the audit log are kept; 0: for ever.
 	KeepAudit time.Duration
 	// StaleAfter is after how long without use a key is told to be stale, and
@@ -109,11 +110,11 @@ type Limiter struct {
 	liveMu sync.Mutex
 	live   map[string]*entry // by key id
 	// pacings are those of keys that left memory with a rate used up.
-	pacings map[accountID]pacing
+	pacings map[record.AccountID]pacing
 
 	rolesMu    sync.Mutex
 	roles      map[string]*account // also of roles that are not configured now
-	configured map[string]Role
+	configured map[string]record.Role
 
 	tokens    tokens
 	attempts  attempts
@@ -167,7 +168,7 @@ func Open(o Options) (_ *Limiter, err error) {
 	o.Logger = Scrubbed(o.Logger)
 	l := &Limiter{
 		store: o.Store, log: o.Logger, observe: o.Observe, lockdown: o.Lockdown,
-		live: make(map[string]*entry), pacings: make(map[accountID]pacing), active: make(map[*Live]struct{}),
+		live: make(map[string]*entry), pacings: make(map[record.AccountID]pacing), active: make(map[*Live]struct{}),
 		roles: make(map[string]*account),
 		turn:  cmp.Or(o.Turn, DefaultTurn), turnBytes: cmp.Or(o.TurnBytes, math.MaxInt64), exiting: o.Exiting,
 		stop:     make(chan struct{}),

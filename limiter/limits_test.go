@@ -6,13 +6,14 @@ import (
 	"time"
 
 	"github.com/till-proxy/till/limiter"
+	"github.com/till-proxy/till/limiter/record"
 )
 
 // limitTo changes what a key may use.
 func (k *key) limitTo(n int64) {
 	k.w.t.Helper()
-	_, err := k.w.Change(ctx, limiter.Operator, k.id, 0, func(key *limiter.Key) error {
-		key.Limit[limiter.Activations] = n
+	_, err := k.w.Change(ctx, limiter.Operator, k.id, 0, func(key *record.Key) error {
+		key.Limit[record.Activations] = n
 		return nil
 	})
 	if err != nil {
@@ -49,16 +50,16 @@ func TestALimitTakenAndSetAgainStrandsNothing(t *testing.T) {
 			k.use()
 			w.clock.advance(time.Millisecond / 10)
 		}
-		k.limitTo(limiter.NoLimit)
+		k.limitTo(record.NoLimit)
 		between(w, k)
-		used := k.view().Used[limiter.Activations]
+		used := k.view().Used[record.Activations]
 		k.limitTo(4000)
-		if n := k.drain(limiter.CodeActivationsExhausted); used+n != 4000 {
+		if n := k.drain(record.CodeActivationsExhausted); used+n != 4000 {
 			t.Errorf("%s: %d used before and %d after, want 4000 in all", name, used, n)
 		}
 		w.agree(t)
 		w.restart()
-		if got := k.view().Used[limiter.Activations]; got != 4000 {
+		if got := k.view().Used[record.Activations]; got != 4000 {
 			t.Errorf("%s: %d used after a restart", name, got)
 		}
 	}
@@ -68,7 +69,7 @@ func TestWhatWasUsedWithoutALimitCountsOnceOneIsSetAlsoAfterAKill(t *testing.T) 
 	t.Parallel()
 	for _, power := range []bool{false, true} {
 		w := newWorld(t)
-		k := w.mint(activations(limiter.NoLimit))
+		k := w.mint(activations(record.NoLimit))
 		for range 95 {
 			k.use()
 		}
@@ -78,8 +79,8 @@ func TestWhatWasUsedWithoutALimitCountsOnceOneIsSetAlsoAfterAKill(t *testing.T) 
 		}
 		k.limitTo(100)
 		w.kill(power)
-		running.Settle(limiter.Amounts{limiter.Activations: 1})
-		if n := k.drain(limiter.CodeActivationsExhausted); n != 4 {
+		running.Settle(record.Amounts{record.Activations: 1})
+		if n := k.drain(record.CodeActivationsExhausted); n != 4 {
 			t.Errorf("power %v: %d more after 96 of 100", power, n)
 		}
 	}
@@ -98,17 +99,17 @@ func TestAKeyWhoseEndWasNotRecordedEndsAtItsNextRefusal(t *testing.T) {
 		t.Fatal(refusal)
 	}
 	w.kill(false)
-	g.Settle(limiter.Amounts{limiter.Activations: 1})
+	g.Settle(record.Amounts{record.Activations: 1})
 	seen.take()
 	for range 3 {
-		if code := k.use(); code != limiter.CodeActivationsExhausted {
+		if code := k.use(); code != record.CodeActivationsExhausted {
 			t.Fatal(code)
 		}
 	}
 	if err := w.Ping(ctx); err != nil {
 		t.Fatal(err)
 	}
-	if n := w.Stats().Keys[limiter.Exhausted]; n != 1 {
+	if n := w.Stats().Keys[record.Exhausted]; n != 1 {
 		t.Errorf("%d keys are recorded as exhausted", n)
 	}
 	// A use of the key counts as one after its death, too.
@@ -122,8 +123,8 @@ func TestAKeyWhoseEndWasNotRecordedEndsAtItsNextRefusal(t *testing.T) {
 func TestARolesBudgetComesAndGoesWithReloadsUnderLoad(t *testing.T) {
 	t.Parallel()
 	w := newMachine(t)
-	roles := func(limit int64) map[string]limiter.Role {
-		return map[string]limiter.Role{"ci": {Budget: limiter.RoleBudget{Limit: limiter.Amounts{limit, -1, -1, -1}}}}
+	roles := func(limit int64) map[string]record.Role {
+		return map[string]record.Role{"ci": {Budget: record.RoleBudget{Limit: record.Amounts{limit, -1, -1, -1}}}}
 	}
 	used := int64(0)
 	use := func(k *key, times int) {
@@ -138,10 +139,10 @@ func TestARolesBudgetComesAndGoesWithReloadsUnderLoad(t *testing.T) {
 	if err := w.SetRoles(roles(100_000)); err != nil {
 		t.Fatal(err)
 	}
-	k := w.mint(func(k *limiter.Key) { k.Role = "ci" })
+	k := w.mint(func(k *record.Key) { k.Role = "ci" })
 	for round := range 8 {
 		use(k, 2500)
-		if err := w.SetRoles(roles(limiter.NoLimit)); err != nil {
+		if err := w.SetRoles(roles(record.NoLimit)); err != nil {
 			t.Fatal(err)
 		}
 		use(k, 20)
@@ -162,7 +163,7 @@ func TestARolesBudgetComesAndGoesWithReloadsUnderLoad(t *testing.T) {
 	if err := w.Failed(); err != nil {
 		t.Fatal(err)
 	}
-	if n := k.drain(limiter.CodeActivationsExhausted); used+n != 100_000 {
+	if n := k.drain(record.CodeActivationsExhausted); used+n != 100_000 {
 		t.Errorf("%d used before and %d after, want 100,000 in all", used, n)
 	}
 }

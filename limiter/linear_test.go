@@ -11,6 +11,7 @@ import (
 	"github.com/anishathalye/porcupine"
 
 	"github.com/till-proxy/till/limiter"
+	"github.com/till-proxy/till/limiter/record"
 )
 
 // call is one call of a history: reserve, cancel, settle, grant, revoke, expire.
@@ -30,20 +31,20 @@ func oneByOne(limit int64) porcupine.Model {
 	return porcupine.Model{
 		Init: func() any { return budget{limit: limit} },
 		Step: func(state, input, output any) (bool, any) {
-			b, in, out := state.(budget), input.(call), output.(limiter.Code)
+			b, in, out := state.(budget), input.(call), output.(record.Code)
 			switch in.what {
 			case "reserve":
-				if out == limiter.CodeStoreUnavailable {
+				if out == record.CodeStoreUnavailable {
 					return true, b // a machine that stood still for seconds; nothing was taken
 				}
-				want := limiter.Code("")
+				want := record.Code("")
 				switch {
 				case b.revoked:
-					want = limiter.CodeKeyRevoked
+					want = record.CodeKeyRevoked
 				case b.expired:
-					want = limiter.CodeKeyExpired
+					want = record.CodeKeyExpired
 				case b.taken >= b.limit:
-					want = limiter.CodeActivationsExhausted
+					want = record.CodeActivationsExhausted
 				default:
 					b.taken++
 				}
@@ -52,7 +53,7 @@ func oneByOne(limit int64) porcupine.Model {
 				b.taken--
 			case "settle":
 			case "grant":
-				if b.revoked != (out == limiter.CodeKeyRevoked) {
+				if b.revoked != (out == record.CodeKeyRevoked) {
 					return false, b
 				}
 				if !b.revoked {
@@ -80,13 +81,13 @@ func TestHistoriesAreLinearizable(t *testing.T) {
 		random := rand.New(rand.NewPCG(seed, 3))
 		w := newWorld(t)
 		limit := 1 + random.Int64N(30)
-		k := w.mint(func(k *limiter.Key) {
-			k.Limit[limiter.Activations], k.ExpiresAt = limit, w.clock.time().Add(time.Hour)
+		k := w.mint(func(k *record.Key) {
+			k.Limit[record.Activations], k.ExpiresAt = limit, w.clock.time().Add(time.Hour)
 		})
 		var clock atomic.Int64
 		var mu sync.Mutex
 		var history []porcupine.Operation
-		note := func(client int, what call, do func() limiter.Code) limiter.Code {
+		note := func(client int, what call, do func() record.Code) record.Code {
 			began := clock.Add(1)
 			out := do()
 			mu.Lock()
@@ -100,8 +101,8 @@ func TestHistoriesAreLinearizable(t *testing.T) {
 			wg.Go(func() {
 				for range 4 + own.IntN(8) {
 					var g *limiter.Grant
-					code := note(client, call{what: "reserve"}, func() limiter.Code {
-						var refusal *limiter.Refusal
+					code := note(client, call{what: "reserve"}, func() record.Code {
+						var refusal *record.Refusal
 						if g, refusal = k.ask(); refusal != nil {
 							return refusal.Code
 						}
@@ -111,9 +112,9 @@ func TestHistoriesAreLinearizable(t *testing.T) {
 						continue
 					}
 					if own.IntN(3) == 0 {
-						note(client, call{what: "cancel"}, func() limiter.Code { g.Cancel(); return "" })
+						note(client, call{what: "cancel"}, func() record.Code { g.Cancel(); return "" })
 					} else {
-						note(client, call{what: "settle"}, func() limiter.Code { g.Settle(limiter.Amounts{limiter.Activations: 1}); return "" })
+						note(client, call{what: "settle"}, func() record.Code { g.Settle(record.Amounts{record.Activations: 1}); return "" })
 					}
 				}
 			})
@@ -123,10 +124,10 @@ func TestHistoriesAreLinearizable(t *testing.T) {
 		wg.Go(func() {
 			for i := range grants {
 				more := 1 + int64(i)*3
-				note(5, call{what: "grant", n: more}, func() limiter.Code {
+				note(5, call{what: "grant", n: more}, func() record.Code {
 					_, err := w.GrantMore(ctx, limiter.Operator, k.id, limiter.More{Activations: more})
 					if errors.Is(err, limiter.ErrRevoked) {
-						return limiter.CodeKeyRevoked
+						return record.CodeKeyRevoked
 					}
 					if err != nil {
 						t.Error(err)
@@ -136,20 +137,20 @@ func TestHistoriesAreLinearizable(t *testing.T) {
 			}
 			switch last {
 			case 0:
-				note(5, call{what: "revoke"}, func() limiter.Code {
+				note(5, call{what: "revoke"}, func() record.Code {
 					if _, _, err := w.Revoke(ctx, limiter.Operator, k.id, ""); err != nil {
 						t.Error(err)
 					}
 					return ""
 				})
-				note(5, call{what: "grant", n: 5}, func() limiter.Code {
+				note(5, call{what: "grant", n: 5}, func() record.Code {
 					if _, err := w.GrantMore(ctx, limiter.Operator, k.id, limiter.More{Activations: 5}); errors.Is(err, limiter.ErrRevoked) {
-						return limiter.CodeKeyRevoked
+						return record.CodeKeyRevoked
 					}
 					return ""
 				})
 			case 1:
-				note(5, call{what: "expire"}, func() limiter.Code { w.clock.advance(time.Hour); return "" })
+				note(5, call{what: "expire"}, func() record.Code { w.clock.advance(time.Hour); return "" })
 			}
 		})
 		wg.Wait()

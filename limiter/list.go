@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/till-proxy/till/limiter/record"
 	"github.com/till-proxy/till/limiter/store"
 )
 
@@ -28,14 +29,14 @@ const (
 // List returns a page of the keys that the caller sees.
 func (l *Limiter) List(ctx context.Context, by Caller, f Filter) (Page, error) {
 	var page Page
-	if err := l.authorise(by, KeysRead, nil); err != nil {
+	if err := l.authorise(by, record.KeysRead, nil); err != nil {
 		return page, err
 	}
 	if err := f.validate(); err != nil {
 		return page, err
 	}
 	if f.Limit < 0 || f.Limit > maxPage {
-		return page, invalid("limit", "must be from 1 to %d, got %d", maxPage, f.Limit)
+		return page, record.Invalid("limit", "must be from 1 to %d, got %d", maxPage, f.Limit)
 	}
 	if f.Limit == 0 {
 		f.Limit = defaultPage
@@ -57,7 +58,7 @@ func (l *Limiter) List(ctx context.Context, by Caller, f Filter) (Page, error) {
 
 // viewOf is the view of a key being listed: from memory when it is there,
 // else from the store, without taking it into memory.
-func (l *Limiter) viewOf(r store.Reader, id string, record []byte, now time.Time) (View, error) {
+func (l *Limiter) viewOf(r store.Reader, id string, value []byte, now time.Time) (View, error) {
 	l.liveMu.Lock()
 	e := l.live[id]
 	l.liveMu.Unlock()
@@ -70,11 +71,11 @@ func (l *Limiter) viewOf(r store.Reader, id string, record []byte, now time.Time
 		default:
 		}
 	}
-	key, err := decodeKey(record)
+	key, err := record.DecodeKey(value)
 	if err != nil {
 		return View{}, fmt.Errorf("key %s: %w", id, err)
 	}
-	if key.attached() { // its status depends on others
+	if key.Attached() { // its status depends on others
 		k, err := l.load(id)
 		if err != nil {
 			return View{}, err
@@ -86,41 +87,41 @@ func (l *Limiter) viewOf(r store.Reader, id string, record []byte, now time.Time
 		return v, err
 	}
 	for _, j := range l.runningJobs() {
-		if v.Status != Revoked && j.matches(key, func(at time.Time) View {
+		if v.Status != record.Revoked && j.matches(key, func(at time.Time) View {
 			v, err := l.viewStored(r, key, at)
 			if err != nil {
 				l.log.Error("reading a key failed", "error", err)
 			}
 			return v
 		}) {
-			v.Status = Revoked // the job has not come to it yet
+			v.Status = record.Revoked // the job has not come to it yet
 		}
 	}
 	return v, nil
 }
 
 // viewStored is the view of a key that is not in memory.
-func (l *Limiter) viewStored(r store.Reader, key *Key, now time.Time) (View, error) {
-	account, err := keyAccount(key.ID)
+func (l *Limiter) viewStored(r store.Reader, key *record.Key, now time.Time) (View, error) {
+	account, err := record.KeyAccount(key.ID)
 	if err != nil {
 		return View{}, err
 	}
-	b, err := r.Get(accountKey(account))
+	b, err := r.Get(record.AccountKey(account))
 	if err != nil {
 		return View{}, fmt.Errorf("key %s: its account: %w", key.ID, err)
 	}
-	acct, err := decodeAccount(b)
+	acct, err := record.DecodeAccount(b)
 	if err != nil {
 		return View{}, fmt.Errorf("key %s: %w", key.ID, err)
 	}
 	k := &Live{l: l, key: key}
 	k.restore(&acct)
 	if key.Delegate {
-		if k.children, err = countChildren(r, key.ID); err != nil {
+		if k.children, err = record.CountChildren(r, key.ID); err != nil {
 			return View{}, err
 		}
 	}
-	if key.Custody == CustodySealed {
+	if key.Custody == record.CustodySealed {
 		if k.salts, err = readSalts(r, key); err != nil {
 			return View{}, err
 		}

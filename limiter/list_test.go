@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/till-proxy/till/limiter"
+	"github.com/till-proxy/till/limiter/record"
 )
 
 // everyPage follows a list to its end, and holds that no key comes twice.
@@ -52,22 +53,22 @@ func TestEveryFilterFindsWhatASearchOfAllKeysFinds(t *testing.T) {
 	const seed = 7
 	rng := rand.New(rand.NewPCG(seed, seed))
 	w := newWorld(t)
-	researcher := limiter.NewRole()
-	researcher.Permissions, researcher.Sees = []limiter.Permission{limiter.KeysCreate, limiter.KeysRead}, limiter.SeesRole
-	w.roles = map[string]limiter.Role{"ci": limiter.NewRole(), "research": researcher}
+	researcher := record.NewRole()
+	researcher.Permissions, researcher.Sees = []record.Permission{record.KeysCreate, record.KeysRead}, record.SeesRole
+	w.roles = map[string]record.Role{"ci": record.NewRole(), "research": researcher}
 	w.restart()
 	pick := func(of ...string) string { return of[rng.IntN(len(of))] }
 	var keys []*key
 	for i := range 120 {
 		w.clock.advance(time.Duration(rng.IntN(5000)) * time.Millisecond)
-		k := w.mint(func(k *limiter.Key) {
+		k := w.mint(func(k *record.Key) {
 			k.Name = pick("", "Nightly", "nightly build", "night", "Ω-run", "key_01") + pick("", fmt.Sprint(i))
 			k.Owner, k.Role, k.Upstream = pick("", "ann", "an", "bob"), pick("", "ci", "research"), pick("openai", "openai2", "github")
 			k.Labels = map[string]string{"team": pick("a", "b")}
-			k.Limit[limiter.Activations] = int64(1 + rng.IntN(2))
+			k.Limit[record.Activations] = int64(1 + rng.IntN(2))
 			switch rng.IntN(5) {
 			case 0:
-				k.Renews = limiter.Daily
+				k.Renews = record.Daily
 			case 1:
 				k.ExpiresAt = w.clock.time().Add(10 * time.Minute)
 			case 2:
@@ -77,9 +78,9 @@ func TestEveryFilterFindsWhatASearchOfAllKeysFinds(t *testing.T) {
 		keys = append(keys, k)
 	}
 	for range 3 {
-		parent := w.mint(delegating(activations(100), func(k *limiter.Key) { k.Name = "Nightly" }))
+		parent := w.mint(delegating(activations(100), func(k *record.Key) { k.Name = "Nightly" }))
 		for range 4 {
-			parent.mustChild(func(k *limiter.Key) { k.Name, k.Limit[limiter.Activations] = pick("Nightly", "night"), 2 })
+			parent.mustChild(func(k *record.Key) { k.Name, k.Limit[record.Activations] = pick("Nightly", "night"), 2 })
 		}
 	}
 	compare := func(when string) {
@@ -96,7 +97,7 @@ func TestEveryFilterFindsWhatASearchOfAllKeysFinds(t *testing.T) {
 			for range 1 + rng.IntN(2) {
 				switch rng.IntN(10) {
 				case 0:
-					f.Status = limiter.Status(pick("active", "exhausted", "expired", "revoked", "suspended"))
+					f.Status = record.Status(pick("active", "exhausted", "expired", "revoked", "suspended"))
 				case 1:
 					f.Upstream = pick("openai", "github", "none")
 				case 2:
@@ -189,7 +190,7 @@ func TestEveryFilterFindsWhatASearchOfAllKeysFinds(t *testing.T) {
 			k.use()
 		case 4:
 			k.use()
-			_, err := w.Change(ctx, limiter.Operator, k.id, 0, func(k *limiter.Key) error {
+			_, err := w.Change(ctx, limiter.Operator, k.id, 0, func(k *record.Key) error {
 				k.Name, k.Labels = "changed "+k.Name, map[string]string{"team": "a"}
 				return nil
 			})
@@ -219,9 +220,9 @@ func TestEveryFilterFindsWhatASearchOfAllKeysFinds(t *testing.T) {
 func TestOtherFiltersPageWithPartial(t *testing.T) {
 	t.Parallel()
 	w := newBadgerWorld(t)
-	w.mint(func(k *limiter.Key) { k.Labels = map[string]string{"team": "first"} })
+	w.mint(func(k *record.Key) { k.Labels = map[string]string{"team": "first"} })
 	w.clock.advance(time.Minute)
-	w.MintMany(limiter.MaxLookedAt+10, func(int, *limiter.Key) {})
+	w.MintMany(limiter.MaxLookedAt+10, func(int, *record.Key) {})
 	f := limiter.Filter{Labels: map[string]string{"team": "first"}}
 	page, err := w.List(ctx, limiter.Operator, f)
 	if err != nil || len(page.Keys) != 0 || !page.Partial || page.Next == "" {
@@ -239,8 +240,8 @@ func TestOtherFiltersPageWithPartial(t *testing.T) {
 func TestAnEndThatIsRecordedStaysWhateverTheTime(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
-	k := w.mint(func(k *limiter.Key) {
-		k.Limit[limiter.Activations], k.ExpiresAt = 5, w.clock.time().Add(time.Hour)
+	k := w.mint(func(k *record.Key) {
+		k.Limit[record.Activations], k.ExpiresAt = 5, w.clock.time().Add(time.Hour)
 	})
 	w.clock.advance(2 * time.Hour)
 	w.SweepDue()
@@ -248,18 +249,18 @@ func TestAnEndThatIsRecordedStaysWhateverTheTime(t *testing.T) {
 	if _, err := w.RepairClock(ctx, limiter.Operator); err != nil {
 		t.Fatal(err)
 	}
-	if code := k.use(); code != limiter.CodeKeyExpired || k.view().Status != limiter.Expired {
+	if code := k.use(); code != record.CodeKeyExpired || k.view().Status != record.Expired {
 		t.Errorf("refused with %q, status %s", code, k.view().Status)
 	}
-	spent := w.mint(func(k *limiter.Key) {
-		k.Limit[limiter.Activations], k.ExpiresAt = 1, w.clock.time().Add(time.Hour)
+	spent := w.mint(func(k *record.Key) {
+		k.Limit[record.Activations], k.ExpiresAt = 1, w.clock.time().Add(time.Hour)
 	})
-	spent.drain(limiter.CodeActivationsExhausted)
+	spent.drain(record.CodeActivationsExhausted)
 	if err := w.Ping(ctx); err != nil {
 		t.Fatal(err)
 	}
 	w.clock.advance(2 * time.Hour)
-	if s := spent.view().Status; s != limiter.Exhausted {
+	if s := spent.view().Status; s != record.Exhausted {
 		t.Errorf("an exhausted key became %s", s)
 	}
 }

@@ -4,6 +4,8 @@ import (
 	"net/netip"
 	"sync/atomic"
 	"time"
+
+	"github.com/till-proxy/till/limiter/record"
 )
 
 // Live is a key in memory: its record, its account, and the requests it has
@@ -13,8 +15,8 @@ type Live struct {
 	account // the key's own budget; its mutex guards all of Live
 
 	l    *Limiter
-	key  *Key     // replaced, never changed
-	role *account // the role's shared budget, or nil
+	key  *record.Key // replaced, never changed
+	role *account    // the role's shared budget, or nil
 
 	parent   *Live            // of a child key; nil once its rest went back
 	kids     map[string]*Live // children in memory, by id
@@ -25,9 +27,9 @@ type Live struct {
 
 	// halt is set while a revocation or suspension holds in memory, which is
 	// before it is durable; unsaved tries again to make it so.
-	halt    Code
-	haltBy  Stopper // of a suspension
-	doomed  *job    // that it matched, and that will end it
+	halt    record.Code
+	haltBy  record.Stopper // of a suspension
+	doomed  *job           // that it matched, and that will end it
 	unsaved func(*Limiter) error
 	kept    atomic.Pointer[any] // see Keep
 	// salts are those of a sealed key's boxes, until it is revoked.
@@ -42,7 +44,7 @@ type Live struct {
 	turns    int    // requests that wait for others to settle
 	grants   *Grant // requests in flight, linked
 
-	marks [NumKinds]int64 // see setMarks
+	marks [record.NumKinds]int64 // see setMarks
 
 	pacing   pacing
 	history  history
@@ -51,7 +53,7 @@ type Live struct {
 }
 
 // Key returns the record as it stands now.
-func (k *Live) Key() *Key {
+func (k *Live) Key() *record.Key {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	return k.key
@@ -62,7 +64,7 @@ func (k *Live) Key() *Key {
 func (k *Live) Keep(v any) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	if !k.gone && k.halt != CodeKeyRevoked && k.key.EndedStatus != Revoked {
+	if !k.gone && k.halt != record.CodeKeyRevoked && k.key.EndedStatus != record.Revoked {
 		k.kept.Store(&v)
 	}
 }
@@ -87,22 +89,22 @@ func (k *Live) view(now time.Time) View {
 	v := View{
 		Key: *k.key, Used: k.spent, Held: k.held, Remaining: k.remaining(),
 		InFlight: k.inflight, LastAddr: k.addr, Past: k.past, Kinds: k.kinds,
-		FirstUsedAt: fromNanos(k.first), LastUsedAt: k.lastUsed(now),
-		Delegated: k.given.minus(k.back), Returned: k.back, Children: k.children,
+		FirstUsedAt: record.FromNanos(k.first), LastUsedAt: k.lastUsed(now),
+		Delegated: k.given.Minus(k.back), Returned: k.back, Children: k.children,
 		Unsalted: k.unsalted(),
 	}
 	if k.due(now) {
 		for i, n := range v.Used {
 			v.Past[i] += n
 		}
-		v.Used, v.Held, v.Remaining, v.Delegated = Amounts{}, Amounts{}, k.key.Limit, Amounts{}
+		v.Used, v.Held, v.Remaining, v.Delegated = record.Amounts{}, record.Amounts{}, k.key.Limit, record.Amounts{}
 	}
-	if k.halt == CodeKeySuspended {
+	if k.halt == record.CodeKeySuspended {
 		v.SuspendedBy = k.haltBy
 	}
 	v.RenewsAt = k.renews.Next(now)
 	v.Status, _ = k.status(now)
-	if v.Status == Active || v.Status == Exhausted {
+	if v.Status == record.Active || v.Status == record.Exhausted {
 		if status, _ := k.fromAbove(now); status != "" {
 			v.Status = status
 		}
@@ -111,47 +113,40 @@ func (k *Live) view(now time.Time) View {
 	return v
 }
 
-func fromNanos(n int64) time.Time {
-	if n == 0 {
-		return time.Time{}
-	}
-	return time.Unix(0, n).UTC()
-}
-
 // status derives what the key is now, and the code that a request would be
 // refused with. Nothing left counts as exhausted even before it is final.
-func (k *Live) status(now time.Time) (Status, Code) {
+func (k *Live) status(now time.Time) (record.Status, record.Code) {
 	switch {
-	case k.halt == CodeKeyRevoked || k.key.EndedStatus == Revoked:
-		return Revoked, CodeKeyRevoked
-	case k.halt == CodeKeySuspended || !k.key.SuspendedAt.IsZero():
-		return Suspended, CodeKeySuspended
+	case k.halt == record.CodeKeyRevoked || k.key.EndedStatus == record.Revoked:
+		return record.Revoked, record.CodeKeyRevoked
+	case k.halt == record.CodeKeySuspended || !k.key.SuspendedAt.IsZero():
+		return record.Suspended, record.CodeKeySuspended
 	}
 	if ended := k.key.EndedStatus; ended != "" {
 		return ended, k.endedCode() // until more is granted, whatever the time
 	}
 	if code := k.timeUp(now); code != "" {
-		return Expired, code
+		return record.Expired, code
 	}
 	if k.due(now) {
-		return Active, "" // what was used is of the past
+		return record.Active, "" // what was used is of the past
 	}
-	if v, kind := k.judge(&Amounts{}, k.strict()); v == spent {
-		return Exhausted, kinds[kind].exhausted
+	if v, kind := k.judge(&record.Amounts{}, k.strict()); v == spent {
+		return record.Exhausted, kind.Exhausted()
 	}
-	return Active, ""
+	return record.Active, ""
 }
 
 // timeUp says by which rule the key's time is over, or "".
-func (k *Live) timeUp(now time.Time) Code {
+func (k *Live) timeUp(now time.Time) record.Code {
 	key := k.key
 	switch {
 	case !key.ExpiresAt.IsZero() && !now.Before(key.ExpiresAt):
-		return CodeKeyExpired
+		return record.CodeKeyExpired
 	case key.FirstUseWithin > 0 && k.first == 0 && now.Sub(key.CreatedAt) >= key.FirstUseWithin:
-		return CodeKeyExpired
+		return record.CodeKeyExpired
 	case key.IdleTimeout > 0 && now.Sub(k.idleSince(now)) >= key.IdleTimeout:
-		return CodeKeyIdle
+		return record.CodeKeyIdle
 	}
 	return ""
 }
@@ -164,7 +159,7 @@ func (k *Live) lastUsed(now time.Time) time.Time {
 	if k.inUse() {
 		return now
 	}
-	return fromNanos(k.last)
+	return record.FromNanos(k.last)
 }
 
 // idleSince is when the key was last used, or made, or revived: now, while a request
@@ -184,11 +179,11 @@ func (k *Live) idleSince(now time.Time) time.Time {
 
 // strict reports whether an admitted activation can not come back by the
 // answer's outcome. See [account.judge].
-func (k *Live) strict() bool { return k.key.Charge != ChargeSuccess }
+func (k *Live) strict() bool { return k.key.Charge != record.ChargeSuccess }
 
 // Count adds a refusal that was decided outside the limiter to the key's
 // history.
-func (k *Live) Count(code Code) {
+func (k *Live) Count(code record.Code) {
 	now := k.l.clock.Now()
 	k.mu.Lock()
 	k.history.refused(now, code)
@@ -197,7 +192,7 @@ func (k *Live) Count(code Code) {
 
 // Touch admits a question about the key itself. It works for dead keys and
 // takes nothing, but honours the key's addresses and 60 questions a minute.
-func (k *Live) Touch(addr netip.Addr) *Refusal {
+func (k *Live) Touch(addr netip.Addr) *record.Refusal {
 	now := k.l.clock.Now()
 	k.mu.Lock()
 	defer k.mu.Unlock()
@@ -205,7 +200,7 @@ func (k *Live) Touch(addr netip.Addr) *Refusal {
 		return refusal
 	}
 	if d := k.pacing.self.wait(defaultFreeRate, now.UnixNano()); d > 0 {
-		return k.key.refuse(CodeRateLimited, "was asked about more than %s", defaultFreeRate).after(d)
+		return k.key.Refuse(record.CodeRateLimited, "was asked about more than %s", defaultFreeRate).After(d)
 	}
 	k.pacing.self.take(defaultFreeRate, now.UnixNano())
 	return nil

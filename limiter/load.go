@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 
+	"github.com/till-proxy/till/limiter/record"
 	"github.com/till-proxy/till/limiter/store"
 	"github.com/till-proxy/till/token"
 )
@@ -18,7 +19,7 @@ type entry struct {
 
 // Find returns the key with the lookup hash. Keys that were used lately are
 // found in memory; for any other the store is asked once.
-func (l *Limiter) Find(ctx context.Context, lookup token.Lookup) (*Live, *Refusal) {
+func (l *Limiter) Find(ctx context.Context, lookup token.Lookup) (*Live, *record.Refusal) {
 	shard := &l.lookups[lookup[0]%lookupShards]
 	shard.mu.RLock()
 	k := shard.m[lookup]
@@ -32,7 +33,7 @@ func (l *Limiter) Find(ctx context.Context, lookup token.Lookup) (*Live, *Refusa
 // findStored asks the store. It is apart so that the way above keeps the hash
 // off the heap. A flood of unknown keys costs no disk: Badger's filters, in
 // memory, answer for nearly all of them.
-func (l *Limiter) findStored(_ context.Context, lookup token.Lookup) (*Live, *Refusal) {
+func (l *Limiter) findStored(_ context.Context, lookup token.Lookup) (*Live, *record.Refusal) {
 	if r := l.unavailable(); r != nil {
 		if locked := l.lockedDown(nil); locked != nil {
 			r = locked
@@ -42,7 +43,7 @@ func (l *Limiter) findStored(_ context.Context, lookup token.Lookup) (*Live, *Re
 	var k *Live
 	var id string
 	err := l.store.View(func(r store.Reader) error {
-		b, err := r.Get(lookupKey(lookup))
+		b, err := r.Get(record.LookupKey(lookup))
 		id = string(b)
 		return err
 	})
@@ -51,7 +52,7 @@ func (l *Limiter) findStored(_ context.Context, lookup token.Lookup) (*Live, *Re
 	}
 	switch {
 	case errors.Is(err, store.ErrNotFound):
-		return nil, unknownKey()
+		return nil, record.UnknownKey()
 	case err != nil:
 		l.log.Error("reading a key failed", "error", err)
 		return nil, storeRefusal("its record could not be read")
@@ -99,15 +100,15 @@ func (l *Limiter) load(id string) (*Live, error) {
 func (l *Limiter) read(id string) (*Live, error) {
 	k := &Live{l: l}
 	err := l.store.View(func(r store.Reader) error {
-		account, err := keyAccount(id)
+		account, err := record.KeyAccount(id)
 		if err != nil {
 			return err
 		}
 		if err := l.check(r, account); err != nil {
 			return err
 		}
-		key, acct, err := readKey(r, id)
-		if errors.Is(err, ErrDoubt) {
+		key, acct, err := record.ReadKey(r, id)
+		if errors.Is(err, store.ErrDoubt) {
 			l.committer.poison(err)
 		}
 		if err != nil {
@@ -115,24 +116,24 @@ func (l *Limiter) read(id string) (*Live, error) {
 		}
 		k.key, k.id = key, account
 		k.restore(&acct)
-		k.limit, k.renews = kept(key.Limit, acct.Given), key.Renews
-		if key.attached() {
-			if err := checkAncestry(r, key); err != nil {
+		k.limit, k.renews = record.Kept(key.Limit, acct.Given), key.Renews
+		if key.Attached() {
+			if err := record.CheckAncestry(r, key); err != nil {
 				return err
 			}
 		}
 		if key.Delegate {
-			if k.children, err = countChildren(r, id); err != nil {
+			if k.children, err = record.CountChildren(r, id); err != nil {
 				return err
 			}
 		}
-		if key.Custody == CustodySealed {
+		if key.Custody == record.CustodySealed {
 			if k.salts, err = readSalts(r, key); err != nil {
 				return err
 			}
 		}
 		for i := range acct.Reserved {
-			if i == int(Activations) && acct.Limit[i] != NoLimit {
+			if i == int(record.Activations) && acct.Limit[i] != record.NoLimit {
 				l.forfeited.Add(max(acct.Reserved[i]-acct.Settled[i], 0))
 			}
 		}
@@ -152,7 +153,7 @@ func (l *Limiter) read(id string) (*Live, error) {
 			return nil, err
 		}
 	}
-	if k.key.attached() {
+	if k.key.Attached() {
 		if err := l.attach(k); err != nil {
 			return nil, err
 		}
@@ -180,7 +181,7 @@ func (l *Limiter) inMemory(id string) *Live {
 
 // follow lets memory take over a record that was just committed. It runs on
 // the committer, so records arrive in order.
-func (l *Limiter) follow(key *Key, also func(k *Live)) {
+func (l *Limiter) follow(key *record.Key, also func(k *Live)) {
 	k := l.inMemory(key.ID)
 	if k == nil {
 		return
@@ -189,13 +190,13 @@ func (l *Limiter) follow(key *Key, also func(k *Live)) {
 	defer k.mu.Unlock()
 	if key.Version > k.key.Version {
 		l.uncacheFormer(k, key)
-		k.key, k.limit, k.renews = key, kept(key.Limit, k.given), key.Renews
+		k.key, k.limit, k.renews = key, record.Kept(key.Limit, k.given), key.Renews
 		k.setMarks()
 		k.salts.keep(key)
-		if key.EndedStatus == Revoked {
+		if key.EndedStatus == record.Revoked {
 			k.salts = nil
 			k.kept.Store(nil)
-			if k.halt == CodeKeyRevoked {
+			if k.halt == record.CodeKeyRevoked {
 				k.halt, k.unsaved = "", nil // the record says it from here on
 			}
 		}
@@ -234,7 +235,7 @@ func (l *Limiter) evict(id string) bool {
 	l.uncache(k)
 	k.detach()
 	if d := l.digest; d != nil {
-		d.checked[bucketOf(k.account.id)].Store(false) // memory knew; now the store must be right
+		d.checked[record.BucketOf(k.account.id)].Store(false) // memory knew; now the store must be right
 	}
 	return true
 }

@@ -12,6 +12,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/till-proxy/till/limiter/record"
 	"github.com/till-proxy/till/limiter/store"
 	"github.com/till-proxy/till/token"
 )
@@ -122,7 +123,7 @@ func (d *Lockdown) recall() {
 	}
 	s := &LockedDown{Durable: true}
 	if err == nil && len(b) > maxLockdownFile {
-		err = fmt.Errorf("%w: %d bytes", errRecord, len(b))
+		err = fmt.Errorf("%w: %d bytes", record.ErrRecord, len(b))
 	}
 	if err == nil {
 		err = json.Unmarshal(b, s)
@@ -150,7 +151,7 @@ func (d *Lockdown) Set(by Caller, reason string, now time.Time) (LockedDown, int
 	if err := onlyOperator(by); err != nil {
 		return LockedDown{}, 0, err
 	}
-	if err := validText("reason", reason); err != nil {
+	if err := record.ValidText("reason", reason); err != nil {
 		return LockedDown{}, 0, err
 	}
 	reason = token.Scrub(reason) // holders of keys are told
@@ -349,17 +350,17 @@ func (d *Lockdown) cut() (n int) {
 
 // Refusal is what a request is told while a lockdown is in force; nil while
 // there is none. key may be nil, where it is not known.
-func (d *Lockdown) Refusal(key *Key) *Refusal {
+func (d *Lockdown) Refusal(key *record.Key) *record.Refusal {
 	s := d.State()
 	if s == nil {
 		return nil
 	}
-	r := &Refusal{Code: CodeLockedDown, Message: "no key may be used now: every key is refused"}
+	r := &record.Refusal{Code: record.CodeLockedDown, Message: "no key may be used now: every key is refused"}
 	if key != nil {
-		r = key.refuse(CodeLockedDown, "may not be used now: every key is refused")
+		r = key.Refuse(record.CodeLockedDown, "may not be used now: every key is refused")
 	}
 	if !s.Since.IsZero() {
-		r.Message += " since " + stamp(s.Since)
+		r.Message += " since " + record.Stamp(s.Since)
 	}
 	if s.Reason != "" {
 		r.Message += ": " + s.Reason
@@ -368,7 +369,7 @@ func (d *Lockdown) Refusal(key *Key) *Refusal {
 }
 
 // lockedDown is the refusal of a key while a lockdown is in force.
-func (l *Limiter) lockedDown(key *Key) *Refusal {
+func (l *Limiter) lockedDown(key *record.Key) *record.Refusal {
 	if l.lockdown == nil {
 		return nil
 	}

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/till-proxy/till/limiter"
+	"github.com/till-proxy/till/limiter/record"
 	"github.com/till-proxy/till/token"
 )
 
@@ -49,21 +50,21 @@ func (w *world) lock(t *testing.T, reason string) (limiter.LockedDown, int) {
 func TestLockdownRefusesEveryKeyAtOnceAndSurvivesARestart(t *testing.T) {
 	t.Parallel()
 	w := newLockedWorld(t)
-	k, unlimited := w.mint(activations(3)), w.mint(func(*limiter.Key) {})
-	var told limiter.Code
-	running, refusal := k.ask(func(a *limiter.Ask) { a.OnCut = func(r *limiter.Refusal) { told = r.Code } })
+	k, unlimited := w.mint(activations(3)), w.mint(func(*record.Key) {})
+	var told record.Code
+	running, refusal := k.ask(func(a *limiter.Ask) { a.OnCut = func(r *record.Refusal) { told = r.Code } })
 	if refusal != nil {
 		t.Fatal(refusal)
 	}
 	s, cut := w.lock(t, "drill")
-	if cut != 1 || told != limiter.CodeLockedDown || running.Cut() == nil || !s.Durable || s.By != "operator" {
+	if cut != 1 || told != record.CodeLockedDown || running.Cut() == nil || !s.Durable || s.By != "operator" {
 		t.Errorf("%d cut, told %q, state %+v", cut, told, s)
 	}
-	running.Settle(limiter.Amounts{limiter.Activations: 1})
+	running.Settle(record.Amounts{record.Activations: 1})
 	for _, k := range []*key{k, unlimited} {
 		for _, opts := range [][]func(*limiter.Ask){nil, {free}} {
 			_, refusal := k.ask(opts...)
-			if refusal == nil || refusal.Code != limiter.CodeLockedDown || !strings.Contains(refusal.Message, "drill") || refusal.KeyID != k.id {
+			if refusal == nil || refusal.Code != record.CodeLockedDown || !strings.Contains(refusal.Message, "drill") || refusal.KeyID != k.id {
 				t.Errorf("refusal: %+v", refusal)
 			}
 		}
@@ -80,7 +81,7 @@ func TestLockdownRefusesEveryKeyAtOnceAndSurvivesARestart(t *testing.T) {
 	}
 
 	w.recall()
-	if code := k.use(); code != limiter.CodeLockedDown {
+	if code := k.use(); code != record.CodeLockedDown {
 		t.Errorf("after a restart: %q", code)
 	}
 	since := s.Since
@@ -91,7 +92,7 @@ func TestLockdownRefusesEveryKeyAtOnceAndSurvivesARestart(t *testing.T) {
 	if err := w.lockdown.Lift(limiter.Operator); err != nil {
 		t.Fatal(err)
 	}
-	if n := k.drain(limiter.CodeActivationsExhausted); n != 2 {
+	if n := k.drain(record.CodeActivationsExhausted); n != 2 {
 		t.Errorf("%d left, want 2: a lockdown takes nothing", n)
 	}
 	w.recall()
@@ -118,7 +119,7 @@ func TestLockdownHoldsWhileTheStoreFails(t *testing.T) {
 	if _, cut := w.lock(t, ""); cut != 1 || running.Cut() == nil {
 		t.Errorf("%d cut", cut)
 	}
-	if code := k.use(); code != limiter.CodeLockedDown {
+	if code := k.use(); code != record.CodeLockedDown {
 		t.Errorf("refused with %q", code)
 	}
 	// Another Limiter takes over; what the first one runs is cut all the same.
@@ -218,7 +219,7 @@ func FuzzLockdownFile(f *testing.F) {
 		}
 		d := newLockdown(path)
 		d.Recall()
-		if r := d.Refusal(nil); r == nil || r.Code != limiter.CodeLockedDown {
+		if r := d.Refusal(nil); r == nil || r.Code != record.CodeLockedDown {
 			t.Error("keys work")
 		}
 		if err := d.Lift(limiter.Operator); err != nil || d.Refusal(nil) != nil {

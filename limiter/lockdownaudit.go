@@ -7,6 +7,8 @@ import (
 	"io/fs"
 	"os"
 	"time"
+
+	"github.com/till-proxy/till/limiter/record"
 )
 
 // What was done to a lockdown belongs into the audit log, which is in the
@@ -74,9 +76,9 @@ func (d *Lockdown) audit() {
 	}
 	err := l.committer.do(func(b *batch) error {
 		for _, a := range d.acts {
-			changes := map[string]Delta{"at": {nil, a.At.UTC().Format(time.RFC3339Nano)}}
+			changes := map[string]record.Delta{"at": {Before: nil, After: a.At.UTC().Format(time.RFC3339Nano)}}
 			if a.Reason != "" {
-				changes["reason"] = Delta{nil, a.Reason}
+				changes["reason"] = record.Delta{Before: nil, After: a.Reason}
 			}
 			e := Event{Name: lockdownEvents[a.Action], At: a.At.UTC(), By: a.By, Reason: a.Reason}
 			if err := b.outbox.report(b.transaction, report{e, false}); err != nil { // the observer knows

@@ -8,6 +8,7 @@ import (
 	"testing"
 
 	"github.com/till-proxy/till/limiter"
+	"github.com/till-proxy/till/limiter/record"
 	"github.com/till-proxy/till/token"
 )
 
@@ -33,10 +34,10 @@ func TestTheLogHoldsNoKeyThatSomebodyPasted(t *testing.T) {
 		t.Fatal(err)
 	}
 	pasted := "till_admin_" + strings.TrimPrefix(text.Reveal(), "till_sk_")
-	anna := limiter.Caller{Name: pasted, Role: limiter.OperatorRole}
-	k := w.mintBy(anna, func(k *limiter.Key) { delegating(activations(50))(k); k.Name = "nightly " + text.Reveal() })
-	k.mustChild(func(k *limiter.Key) { k.Name, k.Limit[limiter.Activations] = text.Reveal(), 1 })
-	if _, err := w.CreateToken(ctx, anna, limiter.TokenSpec{Lookup: lookup, Name: text.Reveal(), Role: limiter.OperatorRole}); err != nil {
+	anna := limiter.Caller{Name: pasted, Role: record.OperatorRole}
+	k := w.mintBy(anna, func(k *record.Key) { delegating(activations(50))(k); k.Name = "nightly " + text.Reveal() })
+	k.mustChild(func(k *record.Key) { k.Name, k.Limit[record.Activations] = text.Reveal(), 1 })
+	if _, err := w.CreateToken(ctx, anna, limiter.TokenSpec{Lookup: lookup, Name: text.Reveal(), Role: record.OperatorRole}); err != nil {
 		t.Fatal(err)
 	}
 	if _, _, err := w.Revoke(ctx, anna, k.id, text.Reveal()); err != nil {

@@ -10,6 +10,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/till-proxy/till/limiter/record"
 	"github.com/till-proxy/till/limiter/store"
 )
 
@@ -54,7 +55,7 @@ func (c Caller) Once(key string, call [sha256.Size]byte) Caller {
 		who = c.Token
 	}
 	c.once = &Once{id: sha256.Sum256(fmt.Appendf(nil, "%d:%s%s", len(who), who, key)), call: call, most: maxOnce}
-	if c.Role != OperatorRole {
+	if c.Role != record.OperatorRole {
 		c.once.most -= keptOnce
 	}
 	rand.Read(c.once.try[:]) // never fails
@@ -78,7 +79,7 @@ func (r *onceRecord) encode() []byte {
 
 func decodeOnce(b []byte) (r onceRecord, err error) {
 	if len(b) < onceHead {
-		return r, fmt.Errorf("idempotency key: %w", errRecord)
+		return r, fmt.Errorf("idempotency key: %w", record.ErrRecord)
 	}
 	r.at = time.Unix(0, int64(binary.BigEndian.Uint64(b)))
 	copy(r.call[:], b[8:])
@@ -87,10 +88,10 @@ func decodeOnce(b []byte) (r onceRecord, err error) {
 	return r, nil
 }
 
-func onceKey(id [sha256.Size]byte) []byte { return append([]byte(spaceOnce+"k/"), id[:]...) }
+func onceKey(id [sha256.Size]byte) []byte { return append([]byte(record.SpaceOnce+"k/"), id[:]...) }
 
 func onceTimeKey(at time.Time, id [sha256.Size]byte) []byte {
-	b := binary.BigEndian.AppendUint64([]byte(spaceOnce+"t/"), uint64(at.UnixNano()))
+	b := binary.BigEndian.AppendUint64([]byte(record.SpaceOnce+"t/"), uint64(at.UnixNano()))
 	return append(b, id[:]...)
 }
 
@@ -129,7 +130,7 @@ func (b *batch) once(o *Once, about string) error {
 		return ErrReplayed
 	case rec.at.IsZero():
 		if b.onces.next >= o.most {
-			return invalid("Idempotency-Key", "%s", errOnceFull)
+			return record.Invalid("Idempotency-Key", "%s", errOnceFull)
 		}
 		b.onces.next++
 	default: // it was over, and takes its own place
@@ -148,7 +149,7 @@ func (b *batch) onceIfFree(o *Once, about string) error {
 		return nil
 	}
 	err := b.once(o, about)
-	var full *InvalidError
+	var full *record.InvalidError
 	if errors.Is(err, ErrReplayed) || errors.Is(err, ErrReused) || errors.As(err, &full) {
 		return nil
 	}
@@ -188,7 +189,7 @@ func (l *Limiter) Replay(_ context.Context, by Caller) (Replay, bool, error) {
 	case job:
 		j, err := l.JobOf(by, number)
 		return Replay{Job: &j}, true, err
-	case strings.HasPrefix(rec.about, idPrefix):
+	case strings.HasPrefix(rec.about, record.IDPrefix):
 		k, err := l.load(rec.about)
 		if err != nil {
 			return Replay{}, true, err
@@ -210,7 +211,7 @@ func (l *Limiter) Replay(_ context.Context, by Caller) (Replay, bool, error) {
 
 // countOnces counts the calls that are known.
 func countOnces(r store.Reader) (n int, err error) {
-	err = r.Scan([]byte(spaceOnce+"t/"), nil, false, func(_, _ []byte) (bool, error) {
+	err = r.Scan([]byte(record.SpaceOnce+"t/"), nil, false, func(_, _ []byte) (bool, error) {
 		n++
 		return true, nil
 	})
@@ -224,8 +225,8 @@ func (l *Limiter) pruneOnces() error {
 	for {
 		var old [][]byte
 		err := l.store.View(func(r store.Reader) error {
-			return r.Scan([]byte(spaceOnce+"t/"), nil, false, func(key, _ []byte) (bool, error) {
-				at := key[len(spaceOnce)+2:]
+			return r.Scan([]byte(record.SpaceOnce+"t/"), nil, false, func(key, _ []byte) (bool, error) {
+				at := key[len(record.SpaceOnce)+2:]
 				if len(at) != 8+sha256.Size || int64(binary.BigEndian.Uint64(at)) > before.UnixNano() {
 					return false, nil
 				}

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/till-proxy/till/limiter"
+	"github.com/till-proxy/till/limiter/record"
 	"github.com/till-proxy/till/token"
 )
 
@@ -36,7 +37,7 @@ func TestACallIsDoneOnceOverKillsAndIsForgottenAfterADay(t *testing.T) {
 		}
 		w.kill(i%2 == 0)
 	}
-	if n := k.view().Limit[limiter.Activations]; n != 11 {
+	if n := k.view().Limit[record.Activations]; n != 11 {
 		t.Errorf("%d activations after one grant of 1, want 11", n)
 	}
 	w.clock.advance(24 * time.Hour)
@@ -82,15 +83,15 @@ func TestNobodyShutsTheOperatorOutOfIdempotencyKeys(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		spec := &limiter.Key{Upstream: "openai", Custody: limiter.CustodyHeld, Limit: limiter.NoLimits()}
-		spec.Limit[limiter.Activations] = 1
+		spec := &record.Key{Upstream: "openai", Custody: record.CustodyHeld, Limit: record.NoLimits()}
+		spec.Limit[record.Activations] = 1
 		_, err = w.Mint(ctx, by, spec, limiter.Birth{Lookup: lookup})
 		return err
 	}
 	if err := w.FillOnces(90_000); err != nil {
 		t.Fatal(err)
 	}
-	var full *limiter.InvalidError
+	var full *record.InvalidError
 	if err := mint(anna.Once("a", [32]byte{1})); !errors.As(err, &full) || full.Field != "Idempotency-Key" {
 		t.Errorf("a team's call, with as many known as it may fill: %v", err)
 	}

@@ -1,6 +1,10 @@
 package limiter
 
-import "time"
+import (
+	"time"
+
+	"github.com/till-proxy/till/limiter/record"
+)
 
 // The order in which a request is judged, of which the first rule that says no is
 // the one that the client hears of: the first that whoever mends it has to mend.
@@ -16,7 +20,7 @@ import "time"
 //
 // Each rule is asked of the key and then of those above it, nearest first, before
 // the next one is.
-var order = [...]func(*Live, *Ask) *Refusal{(*Live).inAddress, (*Live).inMethod, (*Live).inPath}
+var order = [...]func(*Live, *Ask) *record.Refusal{(*Live).inAddress, (*Live).inMethod, (*Live).inPath}
 
 // lockOthers locks what a request of the key is judged by besides it: the keys
 // above, nearest first, and then its role. One order, so no deadlock. Callers hold
@@ -37,7 +41,7 @@ func (k *Live) unlockOthers() {
 
 // upward is the first refusal of the key and of those above it, nearest first.
 // Callers hold all of them.
-func (k *Live) upward(rule func(*Live, *Ask) *Refusal, ask *Ask) *Refusal {
+func (k *Live) upward(rule func(*Live, *Ask) *record.Refusal, ask *Ask) *record.Refusal {
 	for a := k; a != nil; a = a.parent {
 		if refusal := rule(a, ask); refusal != nil {
 			return k.said(a, refusal)
@@ -48,16 +52,16 @@ func (k *Live) upward(rule func(*Live, *Ask) *Refusal, ask *Ask) *Refusal {
 
 // said is a refusal of the key or of one above it, as the holder of the key hears
 // it.
-func (k *Live) said(a *Live, refusal *Refusal) *Refusal {
+func (k *Live) said(a *Live, refusal *record.Refusal) *record.Refusal {
 	if a == k {
 		return refusal
 	}
-	return k.key.below(refusal)
+	return k.key.Below(refusal)
 }
 
 // admissible judges what can be judged before a request is read, budgets and pace
 // aside. Callers hold the key and those above it.
-func (k *Live) admissible(ask *Ask, now time.Time) *Refusal {
+func (k *Live) admissible(ask *Ask, now time.Time) *record.Refusal {
 	refusal := k.standing(ask, now)
 	for i := 0; refusal == nil && i < len(order); i++ {
 		refusal = k.upward(order[i], ask)
@@ -67,12 +71,12 @@ func (k *Live) admissible(ask *Ask, now time.Time) *Refusal {
 
 // standing judges status: of the key, of the string that the request came with,
 // and of the keys above. Budgets aside.
-func (k *Live) standing(ask *Ask, now time.Time) *Refusal {
+func (k *Live) standing(ask *Ask, now time.Time) *record.Refusal {
 	key := k.key
-	if k.halt != "" || !key.SuspendedAt.IsZero() || key.EndedStatus == Revoked {
+	if k.halt != "" || !key.SuspendedAt.IsZero() || key.EndedStatus == record.Revoked {
 		return k.stopped(now)
 	}
-	if refusal := key.outdated(ask.String, now); refusal != nil {
+	if refusal := key.Outdated(ask.String, now); refusal != nil {
 		return refusal
 	}
 	for a := k; a != nil; a = a.parent {
@@ -84,12 +88,12 @@ func (k *Live) standing(ask *Ask, now time.Time) *Refusal {
 }
 
 // stands judges the status of one key alone.
-func (k *Live) stands(now time.Time) *Refusal {
+func (k *Live) stands(now time.Time) *record.Refusal {
 	key := k.key
 	switch {
-	case k.halt != "" || !key.SuspendedAt.IsZero() || key.EndedStatus == Revoked:
+	case k.halt != "" || !key.SuspendedAt.IsZero() || key.EndedStatus == record.Revoked:
 		return k.stopped(now)
-	case key.EndedStatus == Expired || !key.ReturnedAt.IsZero():
+	case key.EndedStatus == record.Expired || !key.ReturnedAt.IsZero():
 		return k.over(now) // also if the clock was set back since
 	}
 	if code := k.timeUp(now); code != "" {
@@ -98,42 +102,42 @@ func (k *Live) stands(now time.Time) *Refusal {
 	return nil
 }
 
-func (k *Live) inAddress(ask *Ask) *Refusal {
+func (k *Live) inAddress(ask *Ask) *record.Refusal {
 	if k.key.Scope.AllowsAddr(ask.Addr) && k.pinAllows(ask.Addr) {
 		return nil
 	}
-	return k.key.refuse(CodeIPNotAllowed, "may not be used from %s", ask.Addr)
+	return k.key.Refuse(record.CodeIPNotAllowed, "may not be used from %s", ask.Addr)
 }
 
-func (k *Live) inMethod(ask *Ask) *Refusal {
+func (k *Live) inMethod(ask *Ask) *record.Refusal {
 	s := &k.key.Scope
 	if ask.Own || s.AllowsMethod(ask.Method) {
 		return nil
 	}
-	return k.key.refuse(CodeMethodNotAllowed, "may not use method %s; it is limited to %s", ask.Method, list(s.Methods))
+	return k.key.Refuse(record.CodeMethodNotAllowed, "may not use method %s; it is limited to %s", ask.Method, list(s.Methods))
 }
 
-func (k *Live) inPath(ask *Ask) *Refusal { return k.key.AllowsPaths(ask) }
+func (k *Live) inPath(ask *Ask) *record.Refusal { return AllowsPaths(k.key, ask) }
 
 // AllowsPaths judges every path that a request names.
-func (k *Key) AllowsPaths(ask *Ask) *Refusal {
+func AllowsPaths(k *record.Key, ask *Ask) *record.Refusal {
 	s := &k.Scope
 	switch {
 	case ask.Own || len(s.Paths) == 0:
 		return nil
 	case !s.AllowsPath(ask.Path, ask.Version):
-		return k.refuse(CodePathNotAllowed, "may not use path %s; it is limited to %s", ask.Path, list(s.Paths))
+		return k.Refuse(record.CodePathNotAllowed, "may not use path %s; it is limited to %s", ask.Path, list(s.Paths))
 	case ask.Elsewhere != "":
-		return k.refuse(CodePathNotAllowed, "may not use %s: it names another path, and only some are allowed", ask.Elsewhere)
+		return k.Refuse(record.CodePathNotAllowed, "may not use %s: it names another path, and only some are allowed", ask.Elsewhere)
 	case ask.Destination != "" && !s.AllowsPath(ask.Destination, ask.DestinationVersion):
-		return k.refuse(CodePathNotAllowed, "may not use path %s as a destination; it is limited to %s", ask.Destination, list(s.Paths))
+		return k.Refuse(record.CodePathNotAllowed, "may not use path %s as a destination; it is limited to %s", ask.Destination, list(s.Paths))
 	}
 	return nil
 }
 
 // leftover judges whether there is anything to take from, of the key and of its
 // role. Callers hold both.
-func (k *Live) leftover(ask *Ask, now time.Time) *Refusal {
+func (k *Live) leftover(ask *Ask, now time.Time) *record.Refusal {
 	role := k.role
 	if role != nil && role.absent {
 		return storeRefusal("role " + k.key.Role + " of key " + k.key.ID + " is not configured here any more")
@@ -142,13 +146,13 @@ func (k *Live) leftover(ask *Ask, now time.Time) *Refusal {
 		return nil
 	}
 	if !k.due(now) {
-		if v, kind := k.judge(&Amounts{}, k.strict()); v == spent {
+		if v, kind := k.judge(&record.Amounts{}, k.strict()); v == spent {
 			k.runOut(kind) // a crash may have come before that was recorded
-			return k.outOf(v, kind, &Amounts{}, "")
+			return k.outOf(v, kind, &record.Amounts{}, "")
 		}
 	}
 	if role != nil && !role.due(now) {
-		if v, kind := role.judge(&Amounts{}, false); v == spent {
+		if v, kind := role.judge(&record.Amounts{}, false); v == spent {
 			return k.outOfRole(role, v, kind)
 		}
 	}
@@ -156,25 +160,25 @@ func (k *Live) leftover(ask *Ask, now time.Time) *Refusal {
 }
 
 // inModels judges the models of a request that was read.
-func (k *Live) inModels(ask *Ask) *Refusal {
+func (k *Live) inModels(ask *Ask) *record.Refusal {
 	s := &k.key.Scope
 	if len(s.Models) == 0 || ask.Listing || ask.Own {
 		return nil
 	}
 	for _, model := range ask.Models {
 		if !s.AllowsModel(model) {
-			return k.key.refuse(CodeModelNotAllowed, "may not use model %s; it is limited to %s", model, list(s.Models))
+			return k.key.Refuse(record.CodeModelNotAllowed, "may not use model %s; it is limited to %s", model, list(s.Models))
 		}
 	}
 	if !ask.Named {
-		return k.key.refuse(CodeModelNotAllowed, "is limited to %s, and the request names no model", list(s.Models))
+		return k.key.Refuse(record.CodeModelNotAllowed, "is limited to %s, and the request names no model", list(s.Models))
 	}
 	return nil
 }
 
 // tooOften judges rate and concurrency, of the keys above, too: they count what
 // is below them.
-func (k *Live) tooOften(ask *Ask, nanos int64) *Refusal {
+func (k *Live) tooOften(ask *Ask, nanos int64) *record.Refusal {
 	for a := k; a != nil; a = a.parent {
 		rate, tokens, words := a.key.Rate, &a.pacing.rate, "and its children may make %s requests; try again in %s"
 		if a == k {
@@ -185,7 +189,7 @@ func (k *Live) tooOften(ask *Ask, nanos int64) *Refusal {
 			continue
 		}
 		if d := tokens.wait(rate, nanos); d > 0 {
-			return k.said(a, a.key.refuse(CodeRateLimited, words, rate, roundUp(d)).after(d))
+			return k.said(a, a.key.Refuse(record.CodeRateLimited, words, rate, roundUp(d)).After(d))
 		}
 	}
 	return k.upward((*Live).tooMany, ask)
@@ -193,7 +197,7 @@ func (k *Live) tooOften(ask *Ask, nanos int64) *Refusal {
 
 // unread judges all of a request that is known before it is read. Callers hold the
 // key, those above it and its role.
-func (k *Live) unread(ask *Ask, now time.Time) *Refusal {
+func (k *Live) unread(ask *Ask, now time.Time) *record.Refusal {
 	refusal := k.l.lockedDown(k.key)
 	if refusal == nil {
 		refusal = k.admissible(ask, now)
@@ -210,7 +214,7 @@ func (k *Live) unread(ask *Ask, now time.Time) *Refusal {
 // Precheck judges what can be judged before the request's body is read. A request
 // that passes has taken nothing and must still be reserved: by then the body may have
 // been waited for, and all of it is judged as it is at that moment.
-func (k *Live) Precheck(ask *Ask) *Refusal {
+func (k *Live) Precheck(ask *Ask) *record.Refusal {
 	now := k.l.clock.Now()
 	k.mu.Lock()
 	defer k.mu.Unlock()
@@ -229,7 +233,7 @@ func (k *Live) Precheck(ask *Ask) *Refusal {
 
 // AdmitsModels judges the models of a request that was read, before what it may
 // cost is asked.
-func (k *Live) AdmitsModels(ask *Ask) *Refusal {
+func (k *Live) AdmitsModels(ask *Ask) *record.Refusal {
 	if k = k.present(); k == nil {
 		return nil
 	}
@@ -241,7 +245,7 @@ func (k *Live) AdmitsModels(ask *Ask) *Refusal {
 
 // Refuse takes note of a refusal that was decided elsewhere, and returns it, or
 // what comes before it: a key that is dead says so whatever it is used for.
-func (k *Live) Refuse(ask *Ask, refusal *Refusal) *Refusal {
+func (k *Live) Refuse(ask *Ask, refusal *record.Refusal) *record.Refusal {
 	now := k.l.clock.Now()
 	if k = k.present(); k == nil {
 		return refusal

@@ -13,6 +13,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/till-proxy/till/limiter/record"
 	"github.com/till-proxy/till/limiter/store"
 )
 
@@ -75,20 +76,20 @@ type postRecord struct {
 	Next     int64           `json:"next,omitempty"` // Unix nanoseconds of the next attempt
 }
 
-const postKeyLen = len(spaceOutbox) + 8 + 16
+const postKeyLen = len(record.SpaceOutbox) + 8 + 16
 
-func outboxPrefix(id hookID) []byte { return append([]byte(spaceOutbox), id[:]...) }
+func outboxPrefix(id hookID) []byte { return append([]byte(record.SpaceOutbox), id[:]...) }
 
 // message is what a record of the outbox says.
 func message(key, value []byte) (Message, postRecord, error) {
 	var rec postRecord
 	if len(key) != postKeyLen {
-		return Message{}, rec, fmt.Errorf("outbox: %w", errRecord)
+		return Message{}, rec, fmt.Errorf("outbox: %w", record.ErrRecord)
 	}
 	if err := json.Unmarshal(value, &rec); err != nil {
-		return Message{}, rec, fmt.Errorf("outbox: %w: %w", errRecord, err)
+		return Message{}, rec, fmt.Errorf("outbox: %w: %w", record.ErrRecord, err)
 	}
-	event := key[len(spaceOutbox)+8:]
+	event := key[len(record.SpaceOutbox)+8:]
 	return Message{
 		ID: "msg_" + hex.EncodeToString(event), Event: rec.Event, Payload: rec.Payload, Attempts: rec.Attempts,
 		At: time.Unix(0, int64(binary.BigEndian.Uint64(event))), key: slices.Clone(key),
@@ -242,7 +243,7 @@ func (l *Limiter) SetHooks(hooks []Hook) error {
 	if len(before) == 0 && len(now) == 0 {
 		var any bool
 		if err := l.store.View(func(r store.Reader) error {
-			return r.Scan([]byte(spaceOutbox), nil, false, func(_, _ []byte) (bool, error) {
+			return r.Scan([]byte(record.SpaceOutbox), nil, false, func(_, _ []byte) (bool, error) {
 				any = true
 				return false, nil
 			})
@@ -258,9 +259,9 @@ func (l *Limiter) SetHooks(hooks []Hook) error {
 				h.pending.Store(0)
 			}
 			var gone [][]byte
-			err := b.Scan([]byte(spaceOutbox), nil, false, func(key, _ []byte) (bool, error) {
+			err := b.Scan([]byte(record.SpaceOutbox), nil, false, func(key, _ []byte) (bool, error) {
 				if len(key) == postKeyLen {
-					if h := known[hookID(key[len(spaceOutbox):])]; h != nil {
+					if h := known[hookID(key[len(record.SpaceOutbox):])]; h != nil {
 						h.pending.Add(1)
 						return true, nil
 					}
@@ -293,7 +294,7 @@ type HookState struct {
 
 // ListHooks lists the webhooks for the operator.
 func (l *Limiter) ListHooks(_ context.Context, by Caller) ([]HookState, error) {
-	if err := l.authorise(by, Everything, nil); err != nil {
+	if err := l.authorise(by, record.Everything, nil); err != nil {
 		return nil, err
 	}
 	hooks := l.outbox.known()

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/till-proxy/till/limiter"
+	"github.com/till-proxy/till/limiter/record"
 	"github.com/till-proxy/till/token"
 )
 
@@ -78,7 +79,7 @@ func TestAMessageIsWrittenWithTheActThatItTellsOf(t *testing.T) {
 		w.disk.Heal()
 		w.kill(true)
 		after, _ := w.waiting()
-		revoked := k.view().Status == limiter.Revoked
+		revoked := k.view().Status == record.Revoked
 		if told := slices.Contains(after, "key_revoked "+k.id); told != revoked || !revoked && len(after) != len(before) {
 			t.Errorf("reached %t: revoked %t, told %t", reached, revoked, told)
 		}
@@ -101,7 +102,7 @@ func TestTheMessageOfAnActNeedsNoSecondCommit(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			if _, err = w.CreateToken(ctx, limiter.Operator, limiter.TokenSpec{Lookup: lookup, Name: "ci", Role: limiter.OperatorRole}); err != nil {
+			if _, err = w.CreateToken(ctx, limiter.Operator, limiter.TokenSpec{Lookup: lookup, Name: "ci", Role: record.OperatorRole}); err != nil {
 				t.Fatal(err)
 			}
 			w.disk.FailAt(2, false)
@@ -115,7 +116,7 @@ func TestTheMessageOfAnActNeedsNoSecondCommit(t *testing.T) {
 			w.hook(name)
 			k := w.mint(activations(1))
 			id := act(t, w, k)
-			if _, err := w.tryMint(limiter.Operator, &limiter.Key{Upstream: "openai", Custody: limiter.CustodyHeld}); err == nil {
+			if _, err := w.tryMint(limiter.Operator, &record.Key{Upstream: "openai", Custody: record.CustodyHeld}); err == nil {
 				t.Fatal("a second commit has not failed")
 			}
 			w.disk.Heal()
@@ -232,8 +233,8 @@ func TestNoMessageHoldsAKeysString(t *testing.T) {
 	w := newWorld(t)
 	w.hook()
 	leaked := "till_sk_0123456789012345678901234567"
-	w.mint(func(k *limiter.Key) {
-		k.Limit[limiter.Activations] = 1
+	w.mint(func(k *record.Key) {
+		k.Limit[record.Activations] = 1
 		k.Name, k.Owner, k.Purpose = "of "+leaked, leaked, leaked
 	})
 	_, messages := w.waiting()
@@ -245,9 +246,9 @@ func TestNoMessageHoldsAKeysString(t *testing.T) {
 func TestAFeedShowsWhatItsReaderSees(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
-	role := limiter.NewRole()
-	role.Permissions = []limiter.Permission{limiter.KeysCreate, limiter.KeysRead}
-	w.roles = map[string]limiter.Role{"crew": role}
+	role := record.NewRole()
+	role.Permissions = []record.Permission{record.KeysCreate, record.KeysRead}
+	w.roles = map[string]record.Role{"crew": role}
 	if err := w.SetRoles(w.roles); err != nil {
 		t.Fatal(err)
 	}
@@ -274,13 +275,13 @@ func TestAFeedShowsWhatItsReaderSees(t *testing.T) {
 	if e, err := feed.Next(ctx, time.Nanosecond); !errors.Is(err, limiter.ErrToken) {
 		t.Errorf("after its token was revoked: %+v %v", e, err)
 	}
-	role.Permissions = []limiter.Permission{limiter.KeysCreate}
+	role.Permissions = []record.Permission{record.KeysCreate}
 	other, err := w.Subscribe(bob)
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer other.Close()
-	if err := w.SetRoles(map[string]limiter.Role{"crew": role}); err != nil {
+	if err := w.SetRoles(map[string]record.Role{"crew": role}); err != nil {
 		t.Fatal(err)
 	}
 	w.mintBy(bob, activations(1))

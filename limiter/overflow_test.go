@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/till-proxy/till/limiter"
+	"github.com/till-proxy/till/limiter/record"
 	"github.com/till-proxy/till/limiter/store"
 )
 
@@ -15,8 +16,8 @@ import (
 func TestUseBeyondReasonEndsAKeyAndGivesNothingBack(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
-	k := w.mint(func(k *limiter.Key) { k.Limit[limiter.Tokens] = 1000 })
-	bound := func(a *limiter.Ask) { a.Bound[limiter.Tokens] = 10 }
+	k := w.mint(func(k *record.Key) { k.Limit[record.Tokens] = 1000 })
+	bound := func(a *limiter.Ask) { a.Bound[record.Tokens] = 10 }
 	var grants []*limiter.Grant
 	for range 20 {
 		g, refusal := k.ask(bound)
@@ -26,15 +27,15 @@ func TestUseBeyondReasonEndsAKeyAndGivesNothingBack(t *testing.T) {
 		grants = append(grants, g)
 	}
 	for i, g := range grants {
-		g.Measured(limiter.TokenKinds{Output: math.MaxInt64})
-		g.Settle(limiter.Amounts{limiter.Activations: 1, limiter.Tokens: math.MaxInt64, limiter.Nanodollars: math.MaxInt64})
-		if code := k.use(bound); code != limiter.CodeTokensExhausted && code != limiter.CodeBudgetHeld {
+		g.Measured(record.TokenKinds{Output: math.MaxInt64})
+		g.Settle(record.Amounts{record.Activations: 1, record.Tokens: math.MaxInt64, record.Nanodollars: math.MaxInt64})
+		if code := k.use(bound); code != record.CodeTokensExhausted && code != record.CodeBudgetHeld {
 			t.Fatalf("after %d answers of more than there is: %q", i+1, code)
 		}
 	}
 	// What is more than was reserved is on its way to the disk when the crash comes.
 	w.kill(false)
-	if code := k.use(bound); code != limiter.CodeTokensExhausted {
+	if code := k.use(bound); code != record.CodeTokensExhausted {
 		t.Errorf("after a crash: %q", code)
 	}
 }
@@ -75,30 +76,30 @@ func TestAnOverdraftThatTheFullDiskDidNotTakeIsNotForgotten(t *testing.T) {
 		},
 	} {
 		w := newWorld(t)
-		w.roles = map[string]limiter.Role{"ci": {Budget: limiter.RoleBudget{Limit: limiter.Amounts{-1, 1000, -1, -1}}}}
+		w.roles = map[string]record.Role{"ci": {Budget: record.RoleBudget{Limit: record.Amounts{-1, 1000, -1, -1}}}}
 		if err := w.SetRoles(w.roles); err != nil {
 			t.Fatal(err)
 		}
-		k := w.mint(func(k *limiter.Key) { k.Limit[limiter.Tokens], k.Role = 1000, "ci" })
-		g, refusal := k.ask(bound(limiter.Tokens, 10))
+		k := w.mint(func(k *record.Key) { k.Limit[record.Tokens], k.Role = 1000, "ci" })
+		g, refusal := k.ask(bound(record.Tokens, 10))
 		if refusal != nil {
 			t.Fatal(refusal)
 		}
 		w.disk.Fill()
-		g.Settle(limiter.Amounts{limiter.Activations: 1, limiter.Tokens: 700})
+		g.Settle(record.Amounts{record.Activations: 1, record.Tokens: 700})
 		if err := w.Ping(ctx); !errors.Is(err, store.ErrNoSpace) {
 			t.Fatal(err)
 		}
 		w.disk.Heal()
 		then(w)
-		if used := k.view().Used[limiter.Tokens]; used != 700 {
+		if used := k.view().Used[record.Tokens]; used != 700 {
 			t.Errorf("%s: %d tokens used of the key, want 700", name, used)
 		}
 		roles, err := w.Limiter.Roles()
 		if err != nil {
 			t.Fatal(err)
 		}
-		if used := roles[0].Used[limiter.Tokens]; used != 700 {
+		if used := roles[0].Used[record.Tokens]; used != 700 {
 			t.Errorf("%s: %d tokens used of the role, want 700", name, used)
 		}
 		w.agree(t)

@@ -14,13 +14,14 @@ import (
 	"time"
 
 	"github.com/till-proxy/till/limiter"
+	"github.com/till-proxy/till/limiter/record"
 	"github.com/till-proxy/till/limiter/store"
 	keys "github.com/till-proxy/till/token"
 )
 
 // act is an administrative method and the permission that it takes.
 type act struct {
-	permission limiter.Permission
+	permission record.Permission
 	onKey      bool // it is about one key, which must be seen
 	prepare    func(w *world, id string)
 	do         func(w *world, by limiter.Caller, id string) error
@@ -34,62 +35,62 @@ func lookup() keys.Lookup {
 	return l
 }
 
-func spec() *limiter.Key {
-	return &limiter.Key{Upstream: "openai", Custody: "held", Limit: limiter.Amounts{5, -1, -1, -1}, SelfRevoke: true}
+func spec() *record.Key {
+	return &record.Key{Upstream: "openai", Custody: "held", Limit: record.Amounts{5, -1, -1, -1}, SelfRevoke: true}
 }
 
 // acts has every method and function of the package that takes a Caller and
 // does something for it.
 var acts = map[string]act{
-	"Mint": {limiter.KeysCreate, false, nil, func(w *world, by limiter.Caller, _ string) error {
+	"Mint": {record.KeysCreate, false, nil, func(w *world, by limiter.Caller, _ string) error {
 		_, err := w.Mint(ctx, by, spec(), limiter.Birth{Lookup: lookup()})
 		return err
 	}},
-	"Get": {limiter.KeysRead, true, nil, func(w *world, by limiter.Caller, id string) error {
+	"Get": {record.KeysRead, true, nil, func(w *world, by limiter.Caller, id string) error {
 		_, err := w.Get(ctx, by, id)
 		return err
 	}},
-	"Usage": {limiter.KeysRead, true, nil, func(w *world, by limiter.Caller, id string) error {
+	"Usage": {record.KeysRead, true, nil, func(w *world, by limiter.Caller, id string) error {
 		_, err := w.Usage(ctx, by, id)
 		return err
 	}},
-	"List": {limiter.KeysRead, true, nil, func(w *world, by limiter.Caller, id string) error {
+	"List": {record.KeysRead, true, nil, func(w *world, by limiter.Caller, id string) error {
 		page, err := w.List(ctx, by, limiter.Filter{Query: id})
 		if err == nil && len(page.Keys) == 0 {
 			return store.ErrNotFound
 		}
 		return err
 	}},
-	"CredentialFingerprint": {limiter.KeysRead, false, nil, func(w *world, by limiter.Caller, _ string) error {
+	"CredentialFingerprint": {record.KeysRead, false, nil, func(w *world, by limiter.Caller, _ string) error {
 		_, err := w.CredentialFingerprint(by, keys.NewSecret("sk-real"))
 		return err
 	}},
-	"Change": {limiter.KeysUpdate, true, nil, func(w *world, by limiter.Caller, id string) error {
-		_, err := w.Change(ctx, by, id, 0, func(k *limiter.Key) error { k.Name = "new"; return nil })
+	"Change": {record.KeysUpdate, true, nil, func(w *world, by limiter.Caller, id string) error {
+		_, err := w.Change(ctx, by, id, 0, func(k *record.Key) error { k.Name = "new"; return nil })
 		return err
 	}},
-	"GrantMore": {limiter.KeysUpdate, true, nil, func(w *world, by limiter.Caller, id string) error {
+	"GrantMore": {record.KeysUpdate, true, nil, func(w *world, by limiter.Caller, id string) error {
 		_, err := w.GrantMore(ctx, by, id, limiter.More{Activations: 1})
 		return err
 	}},
-	"Forget": {limiter.KeysUpdate, true, func(w *world, id string) {
+	"Forget": {record.KeysUpdate, true, func(w *world, id string) {
 		if _, _, err := w.Revoke(ctx, limiter.Operator, id, ""); err != nil {
 			w.t.Fatal(err)
 		}
 	}, func(w *world, by limiter.Caller, id string) error { return w.Forget(ctx, by, id) }},
-	"Suspend": {limiter.KeysRevoke, true, nil, func(w *world, by limiter.Caller, id string) error {
+	"Suspend": {record.KeysRevoke, true, nil, func(w *world, by limiter.Caller, id string) error {
 		_, err := w.Suspend(ctx, by, id)
 		return err
 	}},
-	"Resume": {limiter.KeysRevoke, true, nil, func(w *world, by limiter.Caller, id string) error {
+	"Resume": {record.KeysRevoke, true, nil, func(w *world, by limiter.Caller, id string) error {
 		_, err := w.Resume(ctx, by, id)
 		return err
 	}},
-	"Revoke": {limiter.KeysRevoke, true, nil, func(w *world, by limiter.Caller, id string) error {
+	"Revoke": {record.KeysRevoke, true, nil, func(w *world, by limiter.Caller, id string) error {
 		_, _, err := w.Revoke(ctx, by, id, "")
 		return err
 	}},
-	"RevokeMany": {limiter.KeysRevoke, true, nil, func(w *world, by limiter.Caller, id string) error {
+	"RevokeMany": {record.KeysRevoke, true, nil, func(w *world, by limiter.Caller, id string) error {
 		j, err := w.RevokeMany(by, limiter.Filter{Query: id}, false, "")
 		if err != nil {
 			return err
@@ -100,101 +101,101 @@ var acts = map[string]act{
 		}
 		return err
 	}},
-	"CountMatches": {limiter.KeysRevoke, true, nil, func(w *world, by limiter.Caller, id string) error {
+	"CountMatches": {record.KeysRevoke, true, nil, func(w *world, by limiter.Caller, id string) error {
 		matched, _, err := w.CountMatches(ctx, by, limiter.Filter{Query: id})
 		if err == nil && matched == 0 {
 			return store.ErrNotFound
 		}
 		return err
 	}},
-	"Jobs": {limiter.KeysRevoke, false, nil, func(w *world, by limiter.Caller, _ string) error {
+	"Jobs": {record.KeysRevoke, false, nil, func(w *world, by limiter.Caller, _ string) error {
 		_, err := w.Jobs(by)
 		return err
 	}},
-	"JobOf": {limiter.KeysRevoke, false, nil, func(w *world, by limiter.Caller, _ string) error {
+	"JobOf": {record.KeysRevoke, false, nil, func(w *world, by limiter.Caller, _ string) error {
 		_, err := w.JobOf(by, "99")
 		return unless(err, store.ErrNotFound)
 	}},
-	"Await": {limiter.KeysRevoke, false, nil, func(w *world, by limiter.Caller, _ string) error {
+	"Await": {record.KeysRevoke, false, nil, func(w *world, by limiter.Caller, _ string) error {
 		_, err := w.Await(ctx, by, 99)
 		return unless(err, store.ErrNotFound)
 	}},
-	"Leak": {limiter.KeysRevoke, false, nil, func(w *world, by limiter.Caller, _ string) error {
+	"Leak": {record.KeysRevoke, false, nil, func(w *world, by limiter.Caller, _ string) error {
 		_, err := w.Leak(ctx, by, lookup(), false, false)
 		return err
 	}},
-	"Stale": {limiter.KeysRead, false, nil, func(w *world, by limiter.Caller, _ string) error {
+	"Stale": {record.KeysRead, false, nil, func(w *world, by limiter.Caller, _ string) error {
 		_, err := w.Stale(ctx, by, "", 0, "")
 		return err
 	}},
-	"EndGrace": {limiter.KeysRevoke, true, nil, func(w *world, by limiter.Caller, id string) error {
+	"EndGrace": {record.KeysRevoke, true, nil, func(w *world, by limiter.Caller, id string) error {
 		_, err := w.EndGrace(ctx, by, id, lookup())
 		return err
 	}},
-	"Rotate": {limiter.KeysRotate, true, nil, func(w *world, by limiter.Caller, id string) error {
-		_, _, err := w.Rotate(ctx, by, id, limiter.Issue{Lookup: lookup()}, 0)
+	"Rotate": {record.KeysRotate, true, nil, func(w *world, by limiter.Caller, id string) error {
+		_, _, err := w.Rotate(ctx, by, id, record.Issue{Lookup: lookup()}, 0)
 		return err
 	}},
-	"Rotating": {limiter.KeysRotate, true, nil, func(w *world, by limiter.Caller, id string) error {
+	"Rotating": {record.KeysRotate, true, nil, func(w *world, by limiter.Caller, id string) error {
 		_, err := w.Rotating(by, id)
 		return err
 	}},
-	"Audit": {limiter.AuditRead, true, nil, func(w *world, by limiter.Caller, id string) error {
+	"Audit": {record.AuditRead, true, nil, func(w *world, by limiter.Caller, id string) error {
 		page, err := w.Audit(ctx, by, limiter.AuditFilter{Key: id})
 		if err == nil && len(page.Entries) == 0 {
 			return store.ErrNotFound
 		}
 		return err
 	}},
-	"AuditVerify": {limiter.AuditRead, false, nil, func(w *world, by limiter.Caller, _ string) error {
+	"AuditVerify": {record.AuditRead, false, nil, func(w *world, by limiter.Caller, _ string) error {
 		_, err := w.AuditVerify(ctx, by)
 		return err
 	}},
-	"ExportAudit": {limiter.AuditRead, false, nil, func(w *world, by limiter.Caller, _ string) error {
+	"ExportAudit": {record.AuditRead, false, nil, func(w *world, by limiter.Caller, _ string) error {
 		err := w.ExportAudit(ctx, by, func([]byte) error { return nil })
-		if err != nil && w.Allows(by, limiter.AuditRead) && strings.Contains(err.Error(), "sees all") {
+		if err != nil && w.Allows(by, record.AuditRead) && strings.Contains(err.Error(), "sees all") {
 			return nil // see TestTheAuditLogIsShownWithinOnesSight
 		}
 		return err
 	}},
-	"CreateToken": {limiter.TokensManage, false, nil, func(w *world, by limiter.Caller, _ string) error {
+	"CreateToken": {record.TokensManage, false, nil, func(w *world, by limiter.Caller, _ string) error {
 		_, err := w.CreateToken(ctx, by, limiter.TokenSpec{Lookup: lookup(), Name: lookup().String(), Role: by.Role})
 		return err
 	}},
-	"ListTokens": {limiter.TokensManage, false, nil, func(w *world, by limiter.Caller, _ string) error {
+	"ListTokens": {record.TokensManage, false, nil, func(w *world, by limiter.Caller, _ string) error {
 		_, err := w.ListTokens(ctx, by)
 		return err
 	}},
-	"RevokeToken": {limiter.TokensManage, false, nil, func(w *world, by limiter.Caller, _ string) error {
+	"RevokeToken": {record.TokensManage, false, nil, func(w *world, by limiter.Caller, _ string) error {
 		_, err := w.RevokeToken(ctx, by, by.Token)
 		if by.Token == "" && errors.Is(err, store.ErrNotFound) {
 			return nil // the operator has none
 		}
 		return err
 	}},
-	"Subscribe": {limiter.KeysRead, false, nil, func(w *world, by limiter.Caller, _ string) error {
+	"Subscribe": {record.KeysRead, false, nil, func(w *world, by limiter.Caller, _ string) error {
 		feed, err := w.Subscribe(by)
 		if err == nil {
 			feed.Close()
 		}
 		return err
 	}},
-	"ListHooks": {limiter.Everything, false, nil, func(w *world, by limiter.Caller, _ string) error {
+	"ListHooks": {record.Everything, false, nil, func(w *world, by limiter.Caller, _ string) error {
 		_, err := w.ListHooks(ctx, by)
 		return err
 	}},
-	"RepairClock": {limiter.Everything, false, nil, func(w *world, by limiter.Caller, _ string) error {
+	"RepairClock": {record.Everything, false, nil, func(w *world, by limiter.Caller, _ string) error {
 		_, err := w.RepairClock(ctx, by)
 		return err
 	}},
-	"Backup": {limiter.Everything, false, nil, func(w *world, by limiter.Caller, _ string) error {
+	"Backup": {record.Everything, false, nil, func(w *world, by limiter.Caller, _ string) error {
 		_, err := w.Backup(ctx, by, new(bytes.Buffer), false)
 		return err
 	}},
-	"SealRotated": {limiter.Everything, false, nil, func(w *world, by limiter.Caller, _ string) error {
+	"SealRotated": {record.Everything, false, nil, func(w *world, by limiter.Caller, _ string) error {
 		return w.SealRotated(by, keys.SealKeyID{1})
 	}},
-	"SealUses": {limiter.Everything, false, nil, func(w *world, by limiter.Caller, _ string) error {
+	"SealUses": {record.Everything, false, nil, func(w *world, by limiter.Caller, _ string) error {
 		_, err := w.SealUses(ctx, by)
 		return err
 	}},
@@ -285,21 +286,21 @@ func methodOf(f *ast.FuncDecl) string {
 // sight, and tries every act on an own key, one of the role and one of neither.
 func TestEveryPermissionOnEveryActAndKey(t *testing.T) {
 	t.Parallel()
-	given := append([]limiter.Permission{""}, limiter.Permissions...)
-	for _, sees := range []limiter.Sight{limiter.SeesOwn, limiter.SeesRole, limiter.SeesAll} {
+	given := append([]record.Permission{""}, record.Permissions...)
+	for _, sees := range []record.Sight{record.SeesOwn, record.SeesRole, record.SeesAll} {
 		for _, has := range given {
 			t.Run(fmt.Sprintf("%s sees %s", has, sees), func(t *testing.T) {
 				t.Parallel()
 				w := newWorld(t)
-				full := limiter.NewRole()
-				full.Permissions, full.Sees = limiter.Permissions, sees
+				full := record.NewRole()
+				full.Permissions, full.Sees = record.Permissions, sees
 				narrow := full
 				narrow.Permissions = nil
 				if has != "" {
-					narrow.Permissions = []limiter.Permission{has}
+					narrow.Permissions = []record.Permission{has}
 				}
-				use := func(r limiter.Role) {
-					if err := w.SetRoles(map[string]limiter.Role{"r": r}); err != nil {
+				use := func(r record.Role) {
+					if err := w.SetRoles(map[string]record.Role{"r": r}); err != nil {
 						t.Fatal(err)
 					}
 				}
@@ -317,7 +318,7 @@ func TestEveryPermissionOnEveryActAndKey(t *testing.T) {
 						minted[whose] = v.ID
 					}
 					seen := map[string]bool{
-						"own": true, "role": sees != limiter.SeesOwn, "foreign": sees == limiter.SeesAll,
+						"own": true, "role": sees != record.SeesOwn, "foreign": sees == record.SeesAll,
 					}
 					for whose, id := range minted {
 						if act.prepare != nil {
@@ -355,7 +356,7 @@ func TestEveryPermissionOnEveryActAndKey(t *testing.T) {
 func TestAClosedStoreObeysOnlyTheOperator(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
-	for _, by := range []limiter.Caller{{}, {Name: "operator"}, {Name: "anna", Role: "lead", Token: "tok_1"}, limiter.Holder(&limiter.Key{ID: "key_1"}, "")} {
+	for _, by := range []limiter.Caller{{}, {Name: "operator"}, {Name: "anna", Role: "lead", Token: "tok_1"}, limiter.Holder(&record.Key{ID: "key_1"}, "")} {
 		for name, do := range map[string]func() error{
 			"Forfeit": func() error {
 				_, err := limiter.Forfeit(w.disk.Open(), store.Files{}, by, w.anchor, w.roles, time.Now(), discard)
@@ -378,7 +379,7 @@ func TestTheHolderOfAKeyMayOnlyLookAndRevoke(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	mine, other := w.mint(activations(1)), w.mint(activations(1))
-	kept := w.mint(func(k *limiter.Key) { k.Limit[0], k.SelfRevoke = 1, false })
+	kept := w.mint(func(k *record.Key) { k.Limit[0], k.SelfRevoke = 1, false })
 	v := mine.view()
 	holder := limiter.Holder(&v.Key, "192.0.2.1")
 	for name, act := range acts {
@@ -387,7 +388,7 @@ func TestTheHolderOfAKeyMayOnlyLookAndRevoke(t *testing.T) {
 				t.Errorf("%s on another key: %v", name, err)
 			}
 		}
-		if act.permission != limiter.KeysRead && act.permission != limiter.KeysRevoke {
+		if act.permission != record.KeysRead && act.permission != record.KeysRevoke {
 			if err := act.do(w, holder, mine.id); !errors.Is(err, limiter.ErrForbidden) {
 				t.Errorf("%s: %v, want ErrForbidden", name, err)
 			}

@@ -3,6 +3,8 @@ package limiter
 import (
 	"sync/atomic"
 	"time"
+
+	"github.com/till-proxy/till/limiter/record"
 )
 
 // places are those that requests take under MaxConcurrency, of a key and of all below
@@ -21,14 +23,14 @@ func (p *places) of(streams bool) *atomic.Int64 {
 }
 
 // tooMany judges the concurrency of one key. What its children run counts, too.
-func (k *Live) tooMany(ask *Ask) *Refusal {
+func (k *Live) tooMany(ask *Ask) *record.Refusal {
 	words := "may run %d requests at a time, and %d are running"
 	if ask.Listens {
 		words = "may keep %d event streams open at a time, and %d are open"
 	}
 	taken := int(k.places.of(ask.Listens).Load())
 	if limit := k.key.MaxConcurrency; limit > 0 && taken >= limit {
-		return k.key.refuse(CodeConcurrency, words, limit, taken).after(time.Second)
+		return k.key.Refuse(record.CodeConcurrency, words, limit, taken).After(time.Second)
 	}
 	return nil
 }

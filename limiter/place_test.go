@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/till-proxy/till/limiter"
+	"github.com/till-proxy/till/limiter/record"
 )
 
 // TestAPlaceIsTakenUntilTheAnswerIsOver does at random what can happen to requests of
@@ -26,7 +27,7 @@ func TestAPlaceIsTakenUntilTheAnswerIsOver(t *testing.T) {
 			t.Parallel()
 			random := rand.New(rand.NewPCG(seed, 0))
 			w := newWorld(t)
-			some := func(k *limiter.Key) { k.MaxConcurrency, k.IdleTimeout = places, time.Minute }
+			some := func(k *record.Key) { k.MaxConcurrency, k.IdleTimeout = places, time.Minute }
 			keys := []*key{w.mint(delegating(activations(10_000), some))}
 			keys = append(keys, keys[0].mustChild(delegating(activations(5000))))
 			keys = append(keys, keys[1].mustChild(activations(1000)))
@@ -43,14 +44,14 @@ func TestAPlaceIsTakenUntilTheAnswerIsOver(t *testing.T) {
 				act := random.IntN(12)
 				if act < 5 || len(running) == 0 {
 					r := &request{of: random.IntN(len(keys)), streams: random.IntN(2) == 0}
-					var want limiter.Code
+					var want record.Code
 					for above := range r.of + 1 {
 						if taken(above, r.streams) >= places {
-							want = limiter.CodeConcurrency
+							want = record.CodeConcurrency
 						}
 					}
 					g, refusal := keys[r.of].ask(func(a *limiter.Ask) { a.Listens = r.streams })
-					got := limiter.Code("")
+					got := record.Code("")
 					if refusal != nil {
 						got = refusal.Code
 					}
@@ -74,7 +75,7 @@ func TestAPlaceIsTakenUntilTheAnswerIsOver(t *testing.T) {
 					if act == 9 {
 						r.Cancel()
 					} else {
-						r.Settle(limiter.Amounts{limiter.Activations: 1})
+						r.Settle(record.Amounts{record.Activations: 1})
 					}
 					r.Answered() // too late to change anything
 					running = append(running[:i], running[i+1:]...)

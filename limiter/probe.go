@@ -1,11 +1,15 @@
 package limiter
 
-import "time"
+import (
+	"time"
+
+	"github.com/till-proxy/till/limiter/record"
+)
 
 // Left is what no request holds, of the key's and of its role's budget, and what
 // would be left if all of them gave back. It is known for a moment only: nothing is
 // taken.
-func (k *Live) Left() (now, later Amounts) {
+func (k *Live) Left() (now, later record.Amounts) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	if k.role != nil {
@@ -14,9 +18,9 @@ func (k *Live) Left() (now, later Amounts) {
 	}
 	now = k.left(k.role)
 	for i := range later {
-		later[i] = maxAmount
+		later[i] = record.MaxAmount
 		for _, a := range []*account{&k.account, k.role} {
-			if a != nil && a.limit[i] != NoLimit {
+			if a != nil && a.limit[i] != record.NoLimit {
 				later[i] = min(later[i], max(a.limit[i]-a.spent[i], 0))
 			}
 		}
@@ -48,8 +52,8 @@ func (k *Live) MayProbe(ask *Ask) bool {
 // activation of the key, and of its role. Callers hold both.
 func (k *Live) affords(ask *Ask, now time.Time) bool {
 	bound := ask.Bound
-	if k.key.Charge == ChargeSuccess {
-		bound[Attempts] = bound[Activations]
+	if k.key.Charge == record.ChargeSuccess {
+		bound[record.Attempts] = bound[record.Activations]
 	}
 	if v, _ := k.judge(&bound, k.strict()); v > wait && !k.due(now) {
 		return false

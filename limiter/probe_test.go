@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/till-proxy/till/limiter"
+	"github.com/till-proxy/till/limiter/record"
 )
 
 // TestAProbeIsMadeOnlyForWhatCouldBeAdmittedAndNotTooOften: it takes nothing of
@@ -13,9 +14,9 @@ import (
 func TestAProbeIsMadeOnlyForWhatCouldBeAdmittedAndNotTooOften(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
-	k := w.mint(func(k *limiter.Key) {
-		k.Limit[limiter.Tokens] = 1000
-		k.Rate = limiter.Rate{N: 2, Per: time.Minute}
+	k := w.mint(func(k *record.Key) {
+		k.Limit[record.Tokens] = 1000
+		k.Rate = record.Rate{N: 2, Per: time.Minute}
 		k.MaxConcurrency = 1
 		k.Scope.Models = []string{"m"}
 	})
@@ -44,7 +45,7 @@ func TestAProbeIsMadeOnlyForWhatCouldBeAdmittedAndNotTooOften(t *testing.T) {
 		t.Error("a 61st within a minute")
 	}
 	w.clock.advance(2 * time.Second)
-	g, refusal := k.ask(model, bound(limiter.Tokens, 400))
+	g, refusal := k.ask(model, bound(record.Tokens, 400))
 	if refusal != nil {
 		t.Fatal(refusal)
 	}
@@ -55,12 +56,12 @@ func TestAProbeIsMadeOnlyForWhatCouldBeAdmittedAndNotTooOften(t *testing.T) {
 	if refusal != nil {
 		t.Fatal(refusal)
 	}
-	if left, later := live.Left(); left[limiter.Tokens] != 600 || later[limiter.Tokens] != 1000 {
-		t.Errorf("left are %d tokens, and later %d, want 600 and 1000", left[limiter.Tokens], later[limiter.Tokens])
+	if left, later := live.Left(); left[record.Tokens] != 600 || later[record.Tokens] != 1000 {
+		t.Errorf("left are %d tokens, and later %d, want 600 and 1000", left[record.Tokens], later[record.Tokens])
 	}
-	g.Settle(limiter.Amounts{limiter.Activations: 1, limiter.Tokens: 100})
-	if left, later := live.Left(); left[limiter.Tokens] != 900 || later != left {
-		t.Errorf("left are %d tokens, and later %d, want 900 both", left[limiter.Tokens], later[limiter.Tokens])
+	g.Settle(record.Amounts{record.Activations: 1, record.Tokens: 100})
+	if left, later := live.Left(); left[record.Tokens] != 900 || later != left {
+		t.Errorf("left are %d tokens, and later %d, want 900 both", left[record.Tokens], later[record.Tokens])
 	}
 	if !probe() {
 		t.Error("two seconds later another was not allowed")
@@ -82,9 +83,9 @@ func TestAProbeIsMadeOnlyForWhatCouldBeAdmittedAndNotTooOften(t *testing.T) {
 func TestNothingIsAskedForARequestThatItsBudgetsRefuseWhateverItHolds(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
-	role := limiter.NewRole()
-	role.Budget.Limit[limiter.Activations] = 1
-	w.roles = map[string]limiter.Role{"ci": role}
+	role := record.NewRole()
+	role.Budget.Limit[record.Activations] = 1
+	w.roles = map[string]record.Role{"ci": role}
 	if err := w.SetRoles(w.roles); err != nil {
 		t.Fatal(err)
 	}
@@ -94,15 +95,15 @@ func TestNothingIsAskedForARequestThatItsBudgetsRefuseWhateverItHolds(t *testing
 		if refusal != nil {
 			t.Fatal(refusal)
 		}
-		return live.MayProbe(&limiter.Ask{Bound: limiter.Amounts{limiter.Activations: 1}, Method: "POST", Path: "/v1/messages"})
+		return live.MayProbe(&limiter.Ask{Bound: record.Amounts{record.Activations: 1}, Method: "POST", Path: "/v1/messages"})
 	}
 	canary := w.mint(activations(0))
-	byTokens := w.mint(func(k *limiter.Key) { k.Limit[limiter.Tokens] = 0 })
-	onSuccess := w.mint(func(k *limiter.Key) {
-		k.Limit[limiter.Activations], k.Charge = 0, limiter.ChargeSuccess
+	byTokens := w.mint(func(k *record.Key) { k.Limit[record.Tokens] = 0 })
+	onSuccess := w.mint(func(k *record.Key) {
+		k.Limit[record.Activations], k.Charge = 0, record.ChargeSuccess
 	})
 	last := w.mint(activations(1))
-	shared := w.mint(func(k *limiter.Key) { k.Role = "ci" })
+	shared := w.mint(func(k *record.Key) { k.Role = "ci" })
 	for name, test := range map[string]struct {
 		key *key
 		may bool

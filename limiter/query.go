@@ -8,6 +8,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/till-proxy/till/limiter/record"
 	"github.com/till-proxy/till/limiter/store"
 )
 
@@ -106,10 +107,10 @@ func (q *query) start(cursor string) error {
 	}
 	b, err := base64.RawURLEncoding.DecodeString(cursor)
 	if err == nil {
-		_, err = keyAccount(idOf(b))
+		_, err = record.KeyAccount(idOf(b))
 	}
 	if err != nil {
-		return invalid("cursor", "must be the next of an earlier page of the same list")
+		return record.Invalid("cursor", "must be the next of an earlier page of the same list")
 	}
 	for _, s := range q.sources {
 		s.after = append(bytes.Clone(s.prefix), b...)
@@ -124,7 +125,7 @@ const maxNamed = 10_000
 // named lists the keys whose id or name begins with a text, unless they are
 // too many.
 func named(r store.Reader, text string) (ids []string, whole bool, err error) {
-	for _, prefix := range [][]byte{recordKey(text), append(indexSpace(byName), strings.ToLower(text)...)} {
+	for _, prefix := range [][]byte{record.RecordKey(text), append(indexSpace(byName), strings.ToLower(text)...)} {
 		err := r.Scan(prefix, nil, false, func(key, _ []byte) (bool, error) {
 			ids = append(ids, idOf(key))
 			return len(ids) <= maxNamed, nil
@@ -192,13 +193,13 @@ func (l *Limiter) query(r store.Reader, by Caller, f *Filter, now time.Time) (*q
 		q.sources = seen
 	}
 	if len(q.sources) == 0 {
-		q.sources = []*source{{prefix: []byte(spaceKeys)}}
+		q.sources = []*source{{prefix: []byte(record.SpaceKeys)}}
 	}
 	return q, nil
 }
 
 // named reports whether the query is more than the beginning of every id.
-func (f *Filter) named() bool { return f.Query != "" && !strings.HasPrefix(idPrefix, f.Query) }
+func (f *Filter) named() bool { return f.Query != "" && !strings.HasPrefix(record.IDPrefix, f.Query) }
 
 // indexed is the index that leads to the fewest keys, as far as one can tell; 0
 // where none does.
@@ -216,11 +217,11 @@ func (f *Filter) indexed() byte {
 		return byCreator
 	case f.Role != "":
 		return byRole
-	case f.Status == Suspended || f.Status == Revoked || !f.Thorough && (f.Status == Expired || f.Status == Exhausted):
+	case f.Status == record.Suspended || f.Status == record.Revoked || !f.Thorough && (f.Status == record.Expired || f.Status == record.Exhausted):
 		return byStatus
 	case f.Upstream != "":
 		return byUpstream
-	case f.Status == Active:
+	case f.Status == record.Active:
 		return byStatus
 	}
 	return 0
@@ -229,15 +230,15 @@ func (f *Filter) indexed() byte {
 // seenSources lead to the keys that a caller sees who does not see all; nil
 // for others.
 func (l *Limiter) seenSources(by Caller) []*source {
-	if by.Role == OperatorRole || by.Token == "" {
+	if by.Role == record.OperatorRole || by.Token == "" {
 		return nil
 	}
 	role := l.policy(by.Role)
-	if role == nil || role.Sees == SeesAll {
+	if role == nil || role.Sees == record.SeesAll {
 		return nil
 	}
 	sources := []*source{{prefix: indexPrefix(byToken, by.Token)}}
-	if role.Sees == SeesRole {
+	if role.Sees == record.SeesRole {
 		sources = append(sources, &source{prefix: indexPrefix(byRole, by.Role)})
 	}
 	return sources
@@ -249,7 +250,7 @@ func (l *Limiter) seenSources(by Caller) []*source {
 func (l *Limiter) walk(ctx context.Context, r store.Reader, by Caller, f *Filter, most int, fn func(View) bool) (next string, err error) {
 	now := l.clock.Now()
 	return l.scan(ctx, r, by, f, most, func(id string) (bool, error) {
-		record, err := r.Get(recordKey(id))
+		record, err := r.Get(record.RecordKey(id))
 		if err != nil {
 			return false, err
 		}

@@ -9,17 +9,18 @@ import (
 
 	"github.com/oklog/ulid/v2"
 
+	"github.com/till-proxy/till/limiter/record"
 	"github.com/till-proxy/till/limiter/store"
 )
 
 // recover turns what the shadow counter remembers into records, and begins a
 // new session. It may be cut off at any point and run again.
-func (l *Limiter) recover(roles map[string]Role, after *Limiter) error {
+func (l *Limiter) recover(roles map[string]record.Role, after *Limiter) error {
 	boot := store.BootID()
 	var last, next session
 	var remembered []remembered
 	err := l.store.View(func(r store.Reader) error {
-		b, err := r.Get(metaSession)
+		b, err := r.Get(record.MetaSession)
 		if err == nil && len(b) == sessionLen && l.shadow != nil {
 			last = session(b)
 			remembered = l.shadow.recall(last, boot)
@@ -31,9 +32,9 @@ func (l *Limiter) recover(roles map[string]Role, after *Limiter) error {
 	if err != nil {
 		return fmt.Errorf("reading store: %w", err)
 	}
-	known := make(map[accountID]bool, len(roles))
+	known := make(map[record.AccountID]bool, len(roles))
 	for name := range roles {
-		known[roleAccount(name)] = true
+		known[record.RoleAccount(name)] = true
 	}
 	now := l.clock.Now().UnixNano()
 	const perTransaction = 1024
@@ -51,7 +52,7 @@ func (l *Limiter) recover(roles map[string]Role, after *Limiter) error {
 		if err := b.Set(store.FormatKey, []byte(store.Format)); err != nil {
 			return err
 		}
-		return errors.Join(b.Set(metaSession, next[:]), makeFingerprintKey(b))
+		return errors.Join(b.Set(record.MetaSession, next[:]), makeFingerprintKey(b))
 	}, nil)
 	if err != nil {
 		return fmt.Errorf("beginning session: %w", err)
@@ -68,13 +69,13 @@ func (l *Limiter) recover(roles map[string]Role, after *Limiter) error {
 // recoverAccounts takes over into the records what the shadow saw. Anything that
 // does not add up is left alone, and so counts as spent. inherited says that what
 // else memory knew, such as the history, is not lost.
-func recoverAccounts(b *batch, accounts []remembered, roles map[accountID]bool, now int64, inherited bool) error {
+func recoverAccounts(b *batch, accounts []remembered, roles map[record.AccountID]bool, now int64, inherited bool) error {
 	for i := range accounts {
 		seen := &accounts[i]
-		rec := accountRecord{Lineage: seen.lineage} // of a role that was used for the first time
-		v, err := b.Get(accountKey(seen.id))
+		rec := record.Account{Lineage: seen.lineage} // of a role that was used for the first time
+		v, err := b.Get(record.AccountKey(seen.id))
 		if err == nil {
-			rec, err = decodeAccount(v)
+			rec, err = record.DecodeAccount(v)
 		} else if errors.Is(err, store.ErrNotFound) && roles[seen.id] {
 			err = nil
 		}
@@ -84,14 +85,14 @@ func recoverAccounts(b *batch, accounts []remembered, roles map[accountID]bool, 
 		if err != nil {
 			return err
 		}
-		id := idPrefix + ulid.ULID(seen.id).String()
-		_, err = b.Get(recordKey(id))
+		id := record.IDPrefix + ulid.ULID(seen.id).String()
+		_, err = b.Get(record.RecordKey(id))
 		if err != nil && !errors.Is(err, store.ErrNotFound) {
 			return err
 		}
 		forRole := err != nil
 		if rec.Lineage == seen.lineage { // else a renewal had come between the two
-			rec.recover(seen, now)
+			recoverAccount(&rec, seen, now)
 		}
 		if !forRole && !inherited {
 			if err := recoverHistory(b, id, &rec, now); err != nil {
@@ -105,10 +106,10 @@ func recoverAccounts(b *batch, accounts []remembered, roles map[accountID]bool, 
 	return nil
 }
 
-// recover takes over what the shadow saw of an account.
-func (r *accountRecord) recover(seen *remembered, now int64) {
+// recoverAccount takes over what the shadow saw of an account.
+func recoverAccount(r *record.Account, seen *remembered, now int64) {
 	for k, used := range seen.used {
-		if used >= 0 && used <= maxAmount {
+		if used >= 0 && used <= record.MaxAmount {
 			r.Reserved[k] = used // more: an overdraft, or what has no limit, that was not yet recorded
 		}
 		r.Settled[k] = r.Reserved[k]
@@ -124,20 +125,20 @@ func (r *accountRecord) recover(seen *remembered, now int64) {
 
 // recoverHistory adds what is missing in a key's history to the hour of its last
 // use. Of what kinds its tokens were is not known any more.
-func recoverHistory(b *batch, id string, r *accountRecord, now int64) error {
-	used := r.counted()
+func recoverHistory(b *batch, id string, r *record.Account, now int64) error {
+	used := r.Counted()
 	missing := used
 	for k := range missing {
 		missing[k] = max(used[k]-r.Booked[k], 0)
 	}
 	r.Booked = used
-	r.Kinds.Unmeasured += max(used[Tokens]-r.Kinds.Sum(), 0)
-	if missing == (Amounts{}) {
+	r.Kinds.Unmeasured += max(used[record.Tokens]-r.Kinds.Sum(), 0)
+	if missing == (record.Amounts{}) {
 		return nil
 	}
 	hour := Bucket{
 		Start: time.Unix(0, cmp.Or(r.Last, now)).UTC().Truncate(time.Hour),
-		Kinds: TokenKinds{Unmeasured: missing[Tokens]},
+		Kinds: record.TokenKinds{Unmeasured: missing[record.Tokens]},
 	}
 	hour.book(&missing)
 	return writeHours(b, id, []Bucket{hour})

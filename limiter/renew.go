@@ -1,72 +1,21 @@
 package limiter
 
 import (
-	"fmt"
 	"time"
+
+	"github.com/till-proxy/till/limiter/record"
 )
-
-// Renewal says when a budget begins anew, by the calendar in UTC. Empty: never.
-type Renewal string
-
-// The renewals.
-const (
-	Daily   Renewal = "day"
-	Weekly  Renewal = "week" // on Mondays
-	Monthly Renewal = "month"
-)
-
-// ParseRenewal reads a renewal.
-func ParseRenewal(s string) (Renewal, error) {
-	switch r := Renewal(s); r {
-	case Daily, Weekly, Monthly:
-		return r, nil
-	}
-	return "", fmt.Errorf("a budget renews each day, week or month, got %q", s)
-}
-
-// window is the time between two renewals: its first moment, and the next
-// window's.
-func (r Renewal) window(now time.Time) (start, next time.Time) {
-	y, m, d := now.UTC().Date()
-	day := time.Date(y, m, d, 0, 0, 0, 0, time.UTC)
-	switch r {
-	case Daily:
-		return day, day.AddDate(0, 0, 1)
-	case Weekly:
-		monday := day.AddDate(0, 0, -(int(day.Weekday())+6)%7)
-		return monday, monday.AddDate(0, 0, 7)
-	case Monthly:
-		first := time.Date(y, m, 1, 0, 0, 0, 0, time.UTC)
-		return first, first.AddDate(0, 1, 0)
-	}
-	return time.Time{}, time.Time{}
-}
-
-// Next is when the budget begins anew; zero when it does not.
-func (r Renewal) Next(now time.Time) time.Time {
-	_, next := r.window(now)
-	return next
-}
-
-// epoch numbers the window of a moment: the Unix time of its first.
-func (r Renewal) epoch(now time.Time) int64 {
-	if r == "" {
-		return 0
-	}
-	start, _ := r.window(now)
-	return start.Unix()
-}
 
 // due reports whether a new window has begun that the account is not in. A
 // clock that goes back begins none.
 func (a *account) due(now time.Time) bool {
-	return a.renews != "" && a.renews.epoch(now) > a.epoch
+	return a.renews != "" && a.renews.Epoch(now) > a.epoch
 }
 
 // astray reports whether the account is in a window that has not begun yet: the
 // clock had run ahead, and was repaired.
 func (a *account) astray(now time.Time) bool {
-	return a.renews != "" && a.renews.epoch(now) < a.epoch
+	return a.renews != "" && a.renews.Epoch(now) < a.epoch
 }
 
 // realign takes an account that is astray back into the present window, with
@@ -77,7 +26,7 @@ func (l *Limiter) realign(a *account, k *Live, now time.Time) {
 		return
 	}
 	a.asked = true
-	from, epoch := a.epoch, a.renews.epoch(now)
+	from, epoch := a.epoch, a.renews.Epoch(now)
 	l.committer.submit(func(b *batch) error {
 		rec, err := readAccount(b, a)
 		if err != nil || rec.Epoch != from {
@@ -103,8 +52,8 @@ func (l *Limiter) realign(a *account, k *Live, now time.Time) {
 func (a *account) moveTo(k *Live, epoch int64) {
 	a.epoch = epoch
 	if k == nil {
-		a.spent.add(a.held)
-		a.held = Amounts{}
+		a.spent.Add(a.held)
+		a.held = record.Amounts{}
 		return
 	}
 	for g := k.grants; g != nil; g = g.next {
@@ -123,9 +72,9 @@ func (l *Limiter) renew(a *account, k *Live, now time.Time) {
 		return // after what is on its way, the caller asks again
 	}
 	a.asked = true
-	epoch := a.renews.epoch(now)
+	epoch := a.renews.Epoch(now)
 	var lineage uint64
-	var counted Amounts
+	var counted record.Amounts
 	l.committer.submit(func(b *batch) error {
 		rec, err := readAccount(b, a)
 		if err != nil {
@@ -137,12 +86,12 @@ func (l *Limiter) renew(a *account, k *Live, now time.Time) {
 		}
 		rec.First, rec.Last, rec.Pin, rec.Addr = a.first, a.last, a.pin, a.addr
 		a.mu.Unlock()
-		rec.Reserved, rec.Settled, rec.Epoch = Amounts{}, Amounts{}, epoch
-		rec.Given = Amounts{} // it was carved out of the old window
-		rec.Lineage++         // what the shadow remembers is about the old window
-		b.mark.set(now)       // else a clock set back after a crash would begin it again
+		rec.Reserved, rec.Settled, rec.Epoch = record.Amounts{}, record.Amounts{}, epoch
+		rec.Given = record.Amounts{} // it was carved out of the old window
+		rec.Lineage++                // what the shadow remembers is about the old window
+		b.mark.set(now)              // else a clock set back after a crash would begin it again
 		lineage = rec.Lineage
-		counted = rec.counted()
+		counted = rec.Counted()
 		return b.setAccount(a.id, a.forRole, &rec)
 	}, func(err error) {
 		a.mu.Lock()
@@ -156,13 +105,13 @@ func (l *Limiter) renew(a *account, k *Live, now time.Time) {
 			a.past[i] = more(a.past[i], a.spent[i])
 		}
 		a.epoch, a.lineage, a.counted = epoch, lineage, counted
-		a.reserved, a.spent, a.held = Amounts{}, Amounts{}, Amounts{}
+		a.reserved, a.spent, a.held = record.Amounts{}, record.Amounts{}, record.Amounts{}
 		l.shadow.release(a.slot)
 		a.slot = nil
 		if k != nil {
 			l.shadow.shade(a) // its history of the old window may not be saved
 			l.markActive(k)
-			k.given, k.limit = Amounts{}, k.key.Limit
+			k.given, k.limit = record.Amounts{}, k.key.Limit
 			k.setMarks()
 		}
 		a.answer(nil)
@@ -172,9 +121,9 @@ func (l *Limiter) renew(a *account, k *Live, now time.Time) {
 
 // setRenewal takes over what a role's configuration says. A role that has never
 // renewed begins with the present window, and what was used stays used.
-func (a *account) setRenewal(r Renewal, now time.Time) {
+func (a *account) setRenewal(r record.Renewal, now time.Time) {
 	a.renews = r
-	if epoch := r.epoch(now); a.epoch == 0 && epoch != 0 {
+	if epoch := r.Epoch(now); a.epoch == 0 && epoch != 0 {
 		a.moveTo(nil, epoch)
 	}
 }

@@ -7,26 +7,27 @@ import (
 	"pgregory.net/rapid"
 
 	"github.com/till-proxy/till/limiter"
+	"github.com/till-proxy/till/limiter/record"
 )
 
-func renewing(n int64, r limiter.Renewal) func(*limiter.Key) {
-	return func(k *limiter.Key) { k.Limit[limiter.Activations], k.Renews = n, r }
+func renewing(n int64, r record.Renewal) func(*record.Key) {
+	return func(k *record.Key) { k.Limit[record.Activations], k.Renews = n, r }
 }
 
 func TestWindowsFollowTheCalendar(t *testing.T) {
 	t.Parallel()
 	for _, test := range []struct {
-		renews    limiter.Renewal
+		renews    record.Renewal
 		now, next string
 	}{
-		{limiter.Daily, "2026-11-24T10:00:00Z", "2026-11-25T00:00:00Z"},
-		{limiter.Daily, "2026-11-24T23:59:59+05:00", "2026-11-25T00:00:00Z"},
-		{limiter.Daily, "2026-12-31T00:00:00Z", "2027-01-01T00:00:00Z"},
-		{limiter.Weekly, "2026-11-24T10:00:00Z", "2026-11-30T00:00:00Z"},
-		{limiter.Weekly, "2026-11-29T23:00:00Z", "2026-11-30T00:00:00Z"},
-		{limiter.Weekly, "2026-11-30T00:00:00Z", "2026-12-07T00:00:00Z"},
-		{limiter.Monthly, "2026-11-24T10:00:00Z", "2026-12-01T00:00:00Z"},
-		{limiter.Monthly, "2028-01-31T10:00:00Z", "2028-02-01T00:00:00Z"},
+		{record.Daily, "2026-11-24T10:00:00Z", "2026-11-25T00:00:00Z"},
+		{record.Daily, "2026-11-24T23:59:59+05:00", "2026-11-25T00:00:00Z"},
+		{record.Daily, "2026-12-31T00:00:00Z", "2027-01-01T00:00:00Z"},
+		{record.Weekly, "2026-11-24T10:00:00Z", "2026-11-30T00:00:00Z"},
+		{record.Weekly, "2026-11-29T23:00:00Z", "2026-11-30T00:00:00Z"},
+		{record.Weekly, "2026-11-30T00:00:00Z", "2026-12-07T00:00:00Z"},
+		{record.Monthly, "2026-11-24T10:00:00Z", "2026-12-01T00:00:00Z"},
+		{record.Monthly, "2028-01-31T10:00:00Z", "2028-02-01T00:00:00Z"},
 	} {
 		now, err := time.Parse(time.RFC3339, test.now)
 		if err != nil {
@@ -36,7 +37,7 @@ func TestWindowsFollowTheCalendar(t *testing.T) {
 			t.Errorf("%s at %s renews at %s, want %s", test.renews, test.now, got, test.next)
 		}
 	}
-	if got := limiter.Renewal("").Next(time.Now()); !got.IsZero() {
+	if got := record.Renewal("").Next(time.Now()); !got.IsZero() {
 		t.Errorf("what does not renew renews at %s", got)
 	}
 }
@@ -44,22 +45,22 @@ func TestWindowsFollowTheCalendar(t *testing.T) {
 func TestARenewingKeyHasItsLimitInEveryWindow(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
-	k := w.mint(renewing(5, limiter.Daily))
+	k := w.mint(renewing(5, record.Daily))
 	for day := range 4 {
 		for range 5 {
 			if code := k.use(); code != "" {
 				t.Fatalf("day %d: %s", day, code)
 			}
 		}
-		if code := k.use(); code != limiter.CodeActivationsExhausted {
+		if code := k.use(); code != record.CodeActivationsExhausted {
 			t.Errorf("day %d: the sixth: %q", day, code)
 		}
 		v := k.view()
-		if v.Status != limiter.Exhausted || v.Used[0] != 5 || v.Past[0] != int64(5*day) || v.RenewsAt.Hour() != 0 {
+		if v.Status != record.Exhausted || v.Used[0] != 5 || v.Past[0] != int64(5*day) || v.RenewsAt.Hour() != 0 {
 			t.Errorf("day %d: %s, used %d and %d before, renews at %s", day, v.Status, v.Used[0], v.Past[0], v.RenewsAt)
 		}
 		w.clock.advance(24 * time.Hour)
-		if v := k.view(); v.Status != limiter.Active || v.Remaining[0] != 5 || v.Used[0] != 0 || v.Past[0] != int64(5*day+5) {
+		if v := k.view(); v.Status != record.Active || v.Remaining[0] != 5 || v.Used[0] != 0 || v.Past[0] != int64(5*day+5) {
 			t.Errorf("after day %d: %s, %d left, used %d and %d before", day, v.Status, v.Remaining[0], v.Used[0], v.Past[0])
 		}
 		if day == 1 {
@@ -71,7 +72,7 @@ func TestARenewingKeyHasItsLimitInEveryWindow(t *testing.T) {
 func TestALateSettleIsOfItsOwnWindow(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
-	k := w.mint(renewing(5, limiter.Daily))
+	k := w.mint(renewing(5, record.Daily))
 	var late []*limiter.Grant
 	for range 5 {
 		g, refusal := k.ask()
@@ -88,12 +89,12 @@ func TestALateSettleIsOfItsOwnWindow(t *testing.T) {
 	}
 	late[0].Cancel()
 	for _, g := range late[1:] {
-		g.Settle(limiter.Amounts{limiter.Activations: 1})
+		g.Settle(record.Amounts{record.Activations: 1})
 	}
 	if v := k.view(); v.Used[0] != 3 || v.Held[0] != 0 || v.Remaining[0] != 2 || v.Past[0] != 4 {
 		t.Errorf("used %d, held %d, %d left, %d before; want 3, 0, 2, 4", v.Used[0], v.Held[0], v.Remaining[0], v.Past[0])
 	}
-	if n := k.drain(limiter.CodeActivationsExhausted); n != 2 {
+	if n := k.drain(record.CodeActivationsExhausted); n != 2 {
 		t.Errorf("%d more, want 2", n)
 	}
 }
@@ -101,16 +102,16 @@ func TestALateSettleIsOfItsOwnWindow(t *testing.T) {
 func TestAClockThatGoesBackRenewsNothing(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
-	k := w.mint(renewing(5, limiter.Daily))
+	k := w.mint(renewing(5, record.Daily))
 	w.clock.advance(24 * time.Hour)
-	k.drain(limiter.CodeActivationsExhausted)
+	k.drain(record.CodeActivationsExhausted)
 	for range 3 {
 		w.clock.set(-24 * time.Hour)
-		if code := k.use(); code != limiter.CodeActivationsExhausted {
+		if code := k.use(); code != record.CodeActivationsExhausted {
 			t.Errorf("the day before, again: %q", code)
 		}
 		w.clock.set(24 * time.Hour)
-		if code := k.use(); code != limiter.CodeActivationsExhausted {
+		if code := k.use(); code != record.CodeActivationsExhausted {
 			t.Errorf("the same day, again: %q", code)
 		}
 	}
@@ -123,22 +124,22 @@ func TestRenewalIsSetAndTakenWithoutAGift(t *testing.T) {
 	for range 4 {
 		k.use()
 	}
-	change := func(r limiter.Renewal) {
+	change := func(r record.Renewal) {
 		t.Helper()
-		if _, err := w.Change(ctx, limiter.Operator, k.id, 0, func(key *limiter.Key) error { key.Renews = r; return nil }); err != nil {
+		if _, err := w.Change(ctx, limiter.Operator, k.id, 0, func(key *record.Key) error { key.Renews = r; return nil }); err != nil {
 			t.Fatal(err)
 		}
 	}
-	change(limiter.Monthly)
-	if n := k.drain(limiter.CodeActivationsExhausted); n != 1 {
+	change(record.Monthly)
+	if n := k.drain(record.CodeActivationsExhausted); n != 1 {
 		t.Errorf("%d more in the month that it was set in, want 1", n)
 	}
-	change(limiter.Daily)
+	change(record.Daily)
 	if code := k.use(); code == "" {
 		t.Error("another renewal refills at once")
 	}
 	w.clock.advance(24 * time.Hour)
-	if n := k.drain(limiter.CodeActivationsExhausted); n != 5 {
+	if n := k.drain(record.CodeActivationsExhausted); n != 5 {
 		t.Errorf("%d on the next day, want 5", n)
 	}
 }
@@ -146,13 +147,13 @@ func TestRenewalIsSetAndTakenWithoutAGift(t *testing.T) {
 func TestARolesBudgetRenews(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
-	roles := map[string]limiter.Role{"ci": {Budget: limiter.RoleBudget{Limit: limiter.Amounts{4, -1, -1, -1}, Renews: limiter.Weekly}}}
+	roles := map[string]record.Role{"ci": {Budget: record.RoleBudget{Limit: record.Amounts{4, -1, -1, -1}, Renews: record.Weekly}}}
 	w.roles = roles
 	if err := w.SetRoles(roles); err != nil {
 		t.Fatal(err)
 	}
-	a := w.mint(func(k *limiter.Key) { k.Role = "ci"; k.Limit[limiter.Activations] = 1000 })
-	b := w.mint(func(k *limiter.Key) { k.Role = "ci"; k.Limit[limiter.Activations] = 1000 })
+	a := w.mint(func(k *record.Key) { k.Role = "ci"; k.Limit[record.Activations] = 1000 })
+	b := w.mint(func(k *record.Key) { k.Role = "ci"; k.Limit[record.Activations] = 1000 })
 	for week := range 3 {
 		for i := range 4 {
 			k := a
@@ -163,12 +164,12 @@ func TestARolesBudgetRenews(t *testing.T) {
 				t.Fatalf("week %d: %s", week, code)
 			}
 		}
-		if code := a.use(); code != limiter.CodeActivationsExhausted {
+		if code := a.use(); code != record.CodeActivationsExhausted {
 			t.Errorf("week %d: the fifth: %q", week, code)
 		}
 		if week == 1 {
 			w.restart()
-			if code := a.use(); code != limiter.CodeActivationsExhausted {
+			if code := a.use(); code != record.CodeActivationsExhausted {
 				t.Errorf("week %d, after a restart: %q", week, code)
 			}
 		}
@@ -184,7 +185,7 @@ func TestNoWindowForwardsMoreThanTheLimit(t *testing.T) {
 		w := newMachine(t)
 		defer w.Abandon()
 		limit := rapid.Int64Range(1, 60).Draw(rt, "limit")
-		k := w.mint(renewing(limit, limiter.Daily))
+		k := w.mint(renewing(limit, record.Daily))
 		latest := w.clock.time() // a window begins when it is first asked for, and none before it
 		forwarded := make(map[string]int64)
 		window := func() string {
@@ -220,7 +221,7 @@ func TestNoWindowForwardsMoreThanTheLimit(t *testing.T) {
 						g.Cancel()
 						forwarded[g.window]--
 					} else {
-						g.Settle(limiter.Amounts{limiter.Activations: 1})
+						g.Settle(record.Amounts{record.Activations: 1})
 					}
 				}
 			},

@@ -2,7 +2,6 @@ package limiter
 
 import (
 	"bytes"
-	"encoding/binary"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -11,6 +10,7 @@ import (
 
 	"github.com/oklog/ulid/v2"
 
+	"github.com/till-proxy/till/limiter/record"
 	"github.com/till-proxy/till/limiter/store"
 )
 
@@ -34,7 +34,7 @@ const (
 // revoked. Then the anchor is written anew. That goes for the budgets of roles, too, also where the
 // store has lost every trace of their use. It may be cut off at any point and run
 // again. Nobody else may have the store open.
-func Forfeit(s store.Store, disk store.Disk, by Caller, anchorPath string, roles map[string]Role, now time.Time, log *slog.Logger) (Repaired, error) {
+func Forfeit(s store.Store, disk store.Disk, by Caller, anchorPath string, roles map[string]record.Role, now time.Time, log *slog.Logger) (Repaired, error) {
 	if err := onlyOperator(by); err != nil {
 		return Repaired{}, err
 	}
@@ -56,7 +56,7 @@ type rebuild struct {
 	action  string // for the audit log
 	forfeit bool   // what is left of budgets counts as spent
 	suspend bool   // every living key
-	roles   map[string]Role
+	roles   map[string]record.Role
 
 	digest digest
 	sums   tally
@@ -79,18 +79,18 @@ func (r *rebuild) run(anchorPath string) (err error) {
 	if err != nil {
 		return err
 	}
-	r.sums.Keys, r.sums.Counted = make(map[Status]int64), Amounts{}
+	r.sums.Keys, r.sums.Counted = make(map[record.Status]int64), record.Amounts{}
 
 	// Until the last commit, which has the new sums, the store stays in doubt:
 	// its commit record is that of another anchor.
-	err = r.store.Update(func(tx store.Tx) error { return tx.Set(metaCommit, (&commitRecord{}).encode()) })
+	err = r.store.Update(func(tx store.Tx) error { return tx.Set(record.MetaCommit, (&commitRecord{}).encode()) })
 	if err != nil {
 		return err
 	}
 	for _, space := range []struct {
 		prefix string
 		each   func(tx store.Tx, key, value []byte) error
-	}{{spaceIndexes, wipe}, {spaceAccounts, r.account}, {spaceKeys, r.key}, {string(tokenKey("")), r.token}} {
+	}{{spaceIndexes, wipe}, {record.SpaceAccounts, r.account}, {record.SpaceKeys, r.key}, {string(tokenKey("")), r.token}} {
 		if err := r.each(space.prefix, space.each); err != nil {
 			return fmt.Errorf("rebuilding the store: %w", err)
 		}
@@ -116,14 +116,14 @@ func (r *rebuild) run(anchorPath string) (err error) {
 		root = d.root
 		root.add(own)
 		for bucket := range d.buckets {
-			if err := setOrDelete(tx, bucketKey(uint16(bucket)), d.buckets[bucket]); err != nil {
+			if err := setOrDelete(tx, record.BucketKey(uint16(bucket)), d.buckets[bucket]); err != nil {
 				return err
 			}
 		}
-		if err := tx.Delete(metaSession); err != nil { // no shadow is believed
+		if err := tx.Delete(record.MetaSession); err != nil { // no shadow is believed
 			return err
 		}
-		return tx.Set(metaCommit, (&commitRecord{seq: 1, root: root, store: a.store}).encode())
+		return tx.Set(record.MetaCommit, (&commitRecord{seq: 1, root: root, store: a.store}).encode())
 	})
 	if err != nil {
 		return err
@@ -135,16 +135,16 @@ func (r *rebuild) run(anchorPath string) (err error) {
 // audit continues the audit log from the last entry that is there, and says so
 // when that is not the one that should be.
 func (r *rebuild) audit(b *batch) error {
-	changes := map[string]Delta{
-		"keys": {nil, r.done.Keys}, "forfeited": {nil, r.done.Forfeited}, "suspended": {nil, r.done.Suspended},
-		"tokens_revoked": {nil, r.done.Tokens},
+	changes := map[string]record.Delta{
+		"keys": {Before: nil, After: r.done.Keys}, "forfeited": {Before: nil, After: r.done.Forfeited}, "suspended": {Before: nil, After: r.done.Suspended},
+		"tokens_revoked": {Before: nil, After: r.done.Tokens},
 	}
 	known, err := readChain(b)
-	if err != nil && !errors.Is(err, ErrDoubt) && !errors.Is(err, errRecord) {
+	if err != nil && !errors.Is(err, store.ErrDoubt) && !errors.Is(err, record.ErrRecord) {
 		return err
 	}
 	b.log.next = chain{gone: known.gone, goneHash: known.goneHash}
-	err = b.Scan([]byte(spaceAudit), nil, false, func(_, line []byte) (bool, error) {
+	err = b.Scan([]byte(record.SpaceAudit), nil, false, func(_, line []byte) (bool, error) {
 		e, err := parseEntry(line)
 		if err == nil {
 			b.log.next.gone, b.log.next.goneHash = e.seq-1, e.prev
@@ -156,7 +156,7 @@ func (r *rebuild) audit(b *batch) error {
 	}
 	b.log.next.seq, b.log.next.hash = b.log.next.gone, b.log.next.goneHash
 	var damaged [][]byte // at the end, so nothing follows them
-	err = b.Scan([]byte(spaceAudit), nil, true, func(key, line []byte) (bool, error) {
+	err = b.Scan([]byte(record.SpaceAudit), nil, true, func(key, line []byte) (bool, error) {
 		e, err := parseEntry(line)
 		if err != nil || !bytes.Equal(key, auditKey(e.seq)) {
 			damaged = append(damaged, key)
@@ -172,8 +172,8 @@ func (r *rebuild) audit(b *batch) error {
 		return err
 	}
 	if b.log.next != known {
-		changes["audit_head"] = Delta{
-			fmt.Sprintf("%d %s", known.seq, known.hash), fmt.Sprintf("%d %s", b.log.next.seq, b.log.next.hash)}
+		changes["audit_head"] = record.Delta{
+			Before: fmt.Sprintf("%d %s", known.seq, known.hash), After: fmt.Sprintf("%d %s", b.log.next.seq, b.log.next.hash)}
 	}
 	return b.audit(r.by.entry(r.action, "", changes))
 }
@@ -229,24 +229,24 @@ func pageOf(r store.Reader, space string, after []byte) (keys, values [][]byte, 
 }
 
 func (r *rebuild) account(tx store.Tx, at, value []byte) error {
-	id, ok := accountOf(at)
-	rec, err := decodeAccount(value)
+	id, ok := record.AccountOf(at)
+	rec, err := record.DecodeAccount(value)
 	if err != nil || !ok {
-		return fmt.Errorf("account %x: %w", at, errors.Join(errRecord, err))
+		return fmt.Errorf("account %x: %w", at, errors.Join(record.ErrRecord, err))
 	}
-	if r.forfeit && rec.forfeit(rec.kept()) {
+	if r.forfeit && rec.Forfeit(rec.Kept()) {
 		r.done.Forfeited++
 	}
-	v := rec.encode()
+	v := rec.Encode()
 	if err := tx.Set(at, v); err != nil {
 		return err
 	}
-	r.digest.buckets[bucketOf(id)].add(r.digest.hash(at, v))
-	_, err = tx.Get(recordKey(idPrefix + ulid.ULID(id).String()))
+	r.digest.buckets[record.BucketOf(id)].add(r.digest.hash(at, v))
+	_, err = tx.Get(record.RecordKey(record.IDPrefix + ulid.ULID(id).String()))
 	if errors.Is(err, store.ErrNotFound) {
 		return nil // a role's
 	}
-	r.sums.Counted.add(rec.counted())
+	r.sums.Counted.Add(rec.Counted())
 	return err
 }
 
@@ -254,48 +254,29 @@ func (r *rebuild) account(tx store.Tx, at, value []byte) error {
 // be newer than the record, and there may be none.
 func (r *rebuild) forfeitRoles(tx store.Tx) error {
 	for name, role := range r.roles {
-		id := roleAccount(name)
-		at := accountKey(id)
-		var rec accountRecord
+		id := record.RoleAccount(name)
+		at := record.AccountKey(id)
+		var rec record.Account
 		before, err := tx.Get(at)
 		if err == nil {
-			if rec, err = decodeAccount(before); err != nil {
+			if rec, err = record.DecodeAccount(before); err != nil {
 				return fmt.Errorf("role %s: %w", name, err)
 			}
-			r.digest.buckets[bucketOf(id)].take(r.digest.hash(at, before))
+			r.digest.buckets[record.BucketOf(id)].take(r.digest.hash(at, before))
 		} else if !errors.Is(err, store.ErrNotFound) {
 			return err
 		}
 		rec.Limit = role.Budget.Limit
-		if rec.forfeit(rec.Limit) {
+		if rec.Forfeit(rec.Limit) {
 			r.done.Forfeited++
 		}
-		v := rec.encode()
+		v := rec.Encode()
 		if err := tx.Set(at, v); err != nil {
 			return err
 		}
-		r.digest.buckets[bucketOf(id)].add(r.digest.hash(at, v))
+		r.digest.buckets[record.BucketOf(id)].add(r.digest.hash(at, v))
 	}
 	return nil
-}
-
-// forfeit lets everything up to the limit count as spent, and reports whether
-// that changed anything.
-func (r *accountRecord) forfeit(limit Amounts) (changed bool) {
-	for k, n := range limit {
-		if n != NoLimit && r.Reserved[k] < n {
-			r.Reserved[k], changed = n, true
-		}
-	}
-	return changed
-}
-
-func accountOf(key []byte) (id accountID, ok bool) {
-	if len(key) != len(spaceAccounts)+2+len(id) {
-		return id, false
-	}
-	copy(id[:], key[len(spaceAccounts)+2:])
-	return id, binary.BigEndian.Uint16(key[len(spaceAccounts):]) == bucketOf(id)
 }
 
 // token revokes an admin token that lives, where its revocation may have been
@@ -306,9 +287,9 @@ func (r *rebuild) token(tx store.Tx, at, value []byte) error {
 	}
 	rec := new(AdminToken)
 	if err := json.Unmarshal(value, rec); err != nil {
-		return fmt.Errorf("admin token %s: %w: %w", at, errRecord, err)
+		return fmt.Errorf("admin token %s: %w: %w", at, record.ErrRecord, err)
 	}
-	if rec.Status(r.now) != Active {
+	if rec.Status(r.now) != record.Active {
 		return nil
 	}
 	rec.RevokedAt = r.now.UTC()
@@ -317,18 +298,18 @@ func (r *rebuild) token(tx store.Tx, at, value []byte) error {
 }
 
 func (r *rebuild) key(tx store.Tx, at, value []byte) error {
-	old, err := decodeKey(value)
+	old, err := record.DecodeKey(value)
 	if err != nil {
 		return fmt.Errorf("key %s: %w", at, err)
 	}
-	key := old.clone()
-	id, err := keyAccount(key.ID)
+	key := old.Clone()
+	id, err := record.KeyAccount(key.ID)
 	if err != nil {
-		return fmt.Errorf("key %s: %w", at, errors.Join(errRecord, err))
+		return fmt.Errorf("key %s: %w", at, errors.Join(record.ErrRecord, err))
 	}
 	r.done.Keys++
-	if key.Custody == CustodySealed && key.EndedStatus != Revoked {
-		switch _, err := tx.Get(saltKey(key.ID)); {
+	if key.Custody == record.CustodySealed && key.EndedStatus != record.Revoked {
+		switch _, err := tx.Get(record.SaltKey(key.ID)); {
 		case err == nil:
 			r.sealed++
 		case errors.Is(err, store.ErrNotFound):
@@ -337,33 +318,33 @@ func (r *rebuild) key(tx store.Tx, at, value []byte) error {
 			return err
 		}
 	}
-	var rec accountRecord
-	before, err := tx.Get(accountKey(id))
+	var rec record.Account
+	before, err := tx.Get(record.AccountKey(id))
 	switch {
 	case errors.Is(err, store.ErrNotFound): // lost: nothing is left of it
-		rec = accountRecord{Lineage: 1}
-		rec.forfeit(key.Limit)
+		rec = record.Account{Lineage: 1}
+		rec.Forfeit(key.Limit)
 		r.done.Forfeited++
 	case err != nil:
 		return err
 	default:
-		if rec, err = decodeAccount(before); err != nil {
+		if rec, err = record.DecodeAccount(before); err != nil {
 			return fmt.Errorf("key %s: %w", at, err)
 		}
-		r.digest.buckets[bucketOf(id)].take(r.digest.hash(accountKey(id), before))
-		r.sums.Counted = r.sums.Counted.minus(rec.counted())
+		r.digest.buckets[record.BucketOf(id)].take(r.digest.hash(record.AccountKey(id), before))
+		r.sums.Counted = r.sums.Counted.Minus(rec.Counted())
 	}
 	if r.forfeit {
-		rec.forfeit(kept(key.Limit, rec.Given))
+		rec.Forfeit(record.Kept(key.Limit, rec.Given))
 	}
-	r.sums.Counted.add(rec.counted())
+	r.sums.Counted.Add(rec.Counted())
 	// A budget that renews, or none, would let a key live again whose
 	// revocation was lost.
-	unstopped := r.forfeit && (key.Limit == NoLimits() || key.Renews != "")
+	unstopped := r.forfeit && (key.Limit == record.NoLimits() || key.Renews != "")
 	if (r.suspend || unstopped) && key.EndedStatus == "" {
 		// Also of a key that somebody else had suspended: what was used since is
 		// in doubt, and that is the operator's to decide.
-		key.SuspendedBy = Stopper{Name: itself.Name}
+		key.SuspendedBy = record.Stopper{Name: itself.Name}
 		if key.SuspendedAt.IsZero() {
 			key.SuspendedAt = r.now.UTC()
 			r.done.Suspended++
@@ -371,8 +352,8 @@ func (r *rebuild) key(tx store.Tx, at, value []byte) error {
 	}
 	key.Version = max(key.Version, rec.Version) + 1
 	rec.Limit = key.Limit
-	if key.attached() {
-		if err := tx.Set(childKey(key.Parent, key.ID), nil); err != nil {
+	if key.Attached() {
+		if err := tx.Set(record.ChildKey(key.Parent, key.ID), nil); err != nil {
 			return err
 		}
 	}
@@ -381,7 +362,7 @@ func (r *rebuild) key(tx store.Tx, at, value []byte) error {
 	if err := writeKey(b, old, key, &rec, nil); err != nil {
 		return err
 	}
-	r.digest.buckets[bucketOf(id)].add(r.digest.hash(accountKey(id), rec.encode()))
-	r.sums.Keys[key.recorded()]++
+	r.digest.buckets[record.BucketOf(id)].add(r.digest.hash(record.AccountKey(id), rec.Encode()))
+	r.sums.Keys[key.Recorded()]++
 	return nil
 }

@@ -5,18 +5,19 @@ import (
 	"errors"
 	"time"
 
+	"github.com/till-proxy/till/limiter/record"
 	"github.com/till-proxy/till/limiter/store"
 )
 
 // defaultFreeRate bounds what costs no activation.
-var defaultFreeRate = Rate{N: 60, Per: time.Minute}
+var defaultFreeRate = record.Rate{N: 60, Per: time.Minute}
 
 // Reserve asks for a request to be admitted: status, scope, rate, concurrency
 // and every budget in one atomic step. It returns nil and fills g, or it
 // returns why not, and then nothing was taken. On a busy key it touches
 // memory only; otherwise it waits for one group commit, or for others to settle
 // if ask says so.
-func (k *Live) Reserve(ctx context.Context, ask *Ask, g *Grant) *Refusal {
+func (k *Live) Reserve(ctx context.Context, ask *Ask, g *Grant) *record.Refusal {
 	var t *turn
 	defer func() { t.leave() }()
 	for {
@@ -30,7 +31,7 @@ func (k *Live) Reserve(ctx context.Context, ask *Ask, g *Grant) *Refusal {
 				k.mu.Lock()
 				k.l.uncache(k)
 				k.mu.Unlock()
-				return unknownKey()
+				return record.UnknownKey()
 			}
 			if err != nil {
 				return storeRefusal("its record could not be read")
@@ -72,7 +73,7 @@ func (k *Live) Reserve(ctx context.Context, ask *Ask, g *Grant) *Refusal {
 }
 
 // tryReserve judges a request once. t is its turn if it waits.
-func (k *Live) tryReserve(ask *Ask, g *Grant, t *turn) (refusal *Refusal, p parking, again bool) {
+func (k *Live) tryReserve(ask *Ask, g *Grant, t *turn) (refusal *record.Refusal, p parking, again bool) {
 	now := k.l.clock.Now()
 	nanos := now.UnixNano()
 	k.mu.Lock()
@@ -113,16 +114,16 @@ func (k *Live) tryReserve(ask *Ask, g *Grant, t *turn) (refusal *Refusal, p park
 		return k.refused(now, refusal), p, false
 	}
 
-	bound := Amounts{}
+	bound := record.Amounts{}
 	if !ask.Free {
 		bound = ask.Bound
-		if k.key.Charge == ChargeSuccess {
-			bound[Attempts] = bound[Activations]
+		if k.key.Charge == record.ChargeSuccess {
+			bound[record.Attempts] = bound[record.Activations]
 		}
 	}
 	if ask.Fit != nil && !ask.Free {
 		fitted := ask.Fit(k.left(role))
-		bound[Tokens], bound[Nanodollars] = fitted[Tokens], fitted[Nanodollars]
+		bound[record.Tokens], bound[record.Nanodollars] = fitted[record.Tokens], fitted[record.Nanodollars]
 	}
 	own, kind := k.judge(&bound, k.strict())
 	if own > heldUp {
@@ -131,7 +132,7 @@ func (k *Live) tryReserve(ask *Ask, g *Grant, t *turn) (refusal *Refusal, p park
 		}
 		return k.refused(now, k.outOf(own, kind, &bound, ask.Help)), p, false
 	}
-	shared, sharedKind := fits, Kind(0)
+	shared, sharedKind := fits, record.Kind(0)
 	if role != nil && !ask.Free {
 		if shared, sharedKind = role.judge(&bound, false); shared > heldUp {
 			return k.refused(now, k.outOfRole(role, shared, sharedKind)), p, false
@@ -215,12 +216,12 @@ func (k *Live) tryReserve(ask *Ask, g *Grant, t *turn) (refusal *Refusal, p park
 
 // left is what no request holds, of the key's and of its role's budget. Callers
 // hold both.
-func (k *Live) left(role *account) Amounts {
-	var left Amounts
+func (k *Live) left(role *account) record.Amounts {
+	var left record.Amounts
 	for i := range left {
-		left[i] = maxAmount
+		left[i] = record.MaxAmount
 		for _, a := range []*account{&k.account, role} {
-			if a != nil && a.limit[i] != NoLimit { // its window is the present one
+			if a != nil && a.limit[i] != record.NoLimit { // its window is the present one
 				left[i] = min(left[i], max(a.limit[i]-a.spent[i]-a.held[i], 0))
 			}
 		}
@@ -229,7 +230,7 @@ func (k *Live) left(role *account) Amounts {
 }
 
 // pacer is the bucket that a request takes from.
-func (k *Live) pacer(ask *Ask) (Rate, *bucket) {
+func (k *Live) pacer(ask *Ask) (record.Rate, *bucket) {
 	if ask.Free && k.key.Rate.IsZero() {
 		return defaultFreeRate, &k.pacing.free
 	}
@@ -238,7 +239,7 @@ func (k *Live) pacer(ask *Ask) (Rate, *bucket) {
 
 // refused counts a refusal. What an attacker can trigger stays in memory and
 // is written at most once an hour.
-func (k *Live) refused(now time.Time, r *Refusal) *Refusal {
+func (k *Live) refused(now time.Time, r *record.Refusal) *record.Refusal {
 	k.history.refused(now, r.Code)
 	return r
 }

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/till-proxy/till/limiter"
+	"github.com/till-proxy/till/limiter/record"
 	"github.com/till-proxy/till/limiter/store/storetest"
 )
 
@@ -26,7 +27,7 @@ func TestKeyWith1000ActivationsForwardsExactly1000(t *testing.T) {
 				switch code := k.use(); code {
 				case "":
 					admitted.Add(1)
-				case limiter.CodeActivationsExhausted:
+				case record.CodeActivationsExhausted:
 					refused.Add(1)
 				default:
 					t.Errorf("refused with %s", code)
@@ -38,7 +39,7 @@ func TestKeyWith1000ActivationsForwardsExactly1000(t *testing.T) {
 	if admitted.Load() != 1000 || refused.Load() != 2000 {
 		t.Fatalf("admitted %d and refused %d of 3000, want 1000 and 2000", admitted.Load(), refused.Load())
 	}
-	if v := k.view(); v.Used[limiter.Activations] != 1000 || v.Held[limiter.Activations] != 0 || v.Status != limiter.Exhausted {
+	if v := k.view(); v.Used[record.Activations] != 1000 || v.Held[record.Activations] != 0 || v.Status != record.Exhausted {
 		t.Errorf("used %d, held %d, status %s", v.Used[0], v.Held[0], v.Status)
 	}
 }
@@ -87,7 +88,7 @@ func TestManyKeysUnderLoadEachForwardExactlyTheirLimit(t *testing.T) {
 	}
 	wg.Wait()
 	for n := range all {
-		got := admitted[n].Load() + all[n].drain(limiter.CodeActivationsExhausted)
+		got := admitted[n].Load() + all[n].drain(record.CodeActivationsExhausted)
 		if got != limit {
 			t.Errorf("key %d forwarded %d, want %d", n, got, limit)
 		}
@@ -105,9 +106,9 @@ func TestWhatIsCancelledIsNotUsedUp(t *testing.T) {
 		}
 		g.Cancel()
 		g.Cancel()
-		g.Settle(limiter.Amounts{limiter.Activations: 1}) // too late: nothing
+		g.Settle(record.Amounts{record.Activations: 1}) // too late: nothing
 	}
-	if n := k.drain(limiter.CodeActivationsExhausted); n != 10 {
+	if n := k.drain(record.CodeActivationsExhausted); n != 10 {
 		t.Errorf("after 50 cancelled requests the key forwarded %d, want 10", n)
 	}
 }
@@ -121,7 +122,7 @@ func TestSettlingTwiceCountsOnce(t *testing.T) {
 		t.Fatal(refusal)
 	}
 	for range 3 {
-		g.Settle(limiter.Amounts{limiter.Activations: 1})
+		g.Settle(record.Amounts{record.Activations: 1})
 	}
 	if v := k.view(); v.Used[0] != 1 || v.Held[0] != 0 || v.Remaining[0] != 2 || v.InFlight != 0 {
 		t.Errorf("used %d held %d remaining %d in flight %d", v.Used[0], v.Held[0], v.Remaining[0], v.InFlight)
@@ -136,7 +137,7 @@ func TestLastActivationInFlightLeavesNothingForOthers(t *testing.T) {
 	if refusal != nil {
 		t.Fatal(refusal)
 	}
-	if code := k.use(); code != limiter.CodeActivationsExhausted {
+	if code := k.use(); code != record.CodeActivationsExhausted {
 		t.Errorf("second request: %q, want the terminal refusal", code)
 	}
 	if v := k.view(); !v.EndedAt.IsZero() {
@@ -151,39 +152,39 @@ func TestLastActivationInFlightLeavesNothingForOthers(t *testing.T) {
 func TestChargeSuccessGivesFailuresBackWithinTwiceTheAttempts(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
-	k := w.mint(func(k *limiter.Key) {
-		k.Limit[limiter.Activations] = 4
-		k.Charge = limiter.ChargeSuccess
+	k := w.mint(func(k *record.Key) {
+		k.Limit[record.Activations] = 4
+		k.Charge = record.ChargeSuccess
 	})
 	attempts := 0
 	for {
 		g, refusal := k.ask()
 		if refusal != nil {
-			if refusal.Code != limiter.CodeActivationsExhausted {
+			if refusal.Code != record.CodeActivationsExhausted {
 				t.Fatalf("refused with %s", refusal.Code)
 			}
 			break
 		}
 		attempts++
-		g.Settle(limiter.Amounts{}) // dispatched, and failed
+		g.Settle(record.Amounts{}) // dispatched, and failed
 	}
 	if attempts != 8 {
 		t.Errorf("%d failing attempts went out, want 2 × 4", attempts)
 	}
 
-	k = w.mint(func(k *limiter.Key) {
-		k.Limit[limiter.Activations] = 1
-		k.Charge = limiter.ChargeSuccess
+	k = w.mint(func(k *record.Key) {
+		k.Limit[record.Activations] = 1
+		k.Charge = record.ChargeSuccess
 	})
 	g, refusal := k.ask()
 	if refusal != nil {
 		t.Fatal(refusal)
 	}
-	if code := k.use(); code != limiter.CodeBudgetHeld {
-		t.Errorf("while the only activation may come back: %q, want %s", code, limiter.CodeBudgetHeld)
+	if code := k.use(); code != record.CodeBudgetHeld {
+		t.Errorf("while the only activation may come back: %q, want %s", code, record.CodeBudgetHeld)
 	}
-	g.Settle(limiter.Amounts{limiter.Activations: 1})
-	if code := k.use(); code != limiter.CodeActivationsExhausted {
+	g.Settle(record.Amounts{record.Activations: 1})
+	if code := k.use(); code != record.CodeActivationsExhausted {
 		t.Errorf("after it was used: %q", code)
 	}
 }
@@ -191,52 +192,52 @@ func TestChargeSuccessGivesFailuresBackWithinTwiceTheAttempts(t *testing.T) {
 func TestTokensAreHeldBeforeAndSettledAfter(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
-	k := w.mint(func(k *limiter.Key) { k.Limit[limiter.Tokens] = 1000 })
-	first, refusal := k.ask(bound(limiter.Tokens, 600))
+	k := w.mint(func(k *record.Key) { k.Limit[record.Tokens] = 1000 })
+	first, refusal := k.ask(bound(record.Tokens, 600))
 	if refusal != nil {
 		t.Fatal(refusal)
 	}
 	for _, test := range []struct {
 		bound int64
-		want  limiter.Code
+		want  record.Code
 	}{
-		{600, limiter.CodeBudgetHeld},      // fits if the first gives back
-		{1001, limiter.CodeBudgetTooSmall}, // never fits
+		{600, record.CodeBudgetHeld},      // fits if the first gives back
+		{1001, record.CodeBudgetTooSmall}, // never fits
 	} {
-		if code := k.use(bound(limiter.Tokens, test.bound)); code != test.want {
+		if code := k.use(bound(record.Tokens, test.bound)); code != test.want {
 			t.Errorf("a bound of %d while 600 are held: %q, want %s", test.bound, code, test.want)
 		}
 	}
-	first.Settle(limiter.Amounts{limiter.Activations: 1, limiter.Tokens: 100})
-	second, refusal := k.ask(bound(limiter.Tokens, 900))
+	first.Settle(record.Amounts{record.Activations: 1, record.Tokens: 100})
+	second, refusal := k.ask(bound(record.Tokens, 900))
 	if refusal != nil {
 		t.Fatal("what the first gave back is not there: ", refusal)
 	}
-	second.Settle(limiter.Amounts{limiter.Activations: 1, limiter.Tokens: 950}) // more than its bound
-	if v := k.view(); v.Used[limiter.Tokens] != 1050 || v.Remaining[limiter.Tokens] != 0 || v.Status != limiter.Exhausted {
+	second.Settle(record.Amounts{record.Activations: 1, record.Tokens: 950}) // more than its bound
+	if v := k.view(); v.Used[record.Tokens] != 1050 || v.Remaining[record.Tokens] != 0 || v.Status != record.Exhausted {
 		t.Errorf("after an overdraft: used %d, remaining %d, %s", v.Used[1], v.Remaining[1], v.Status)
 	}
-	if code := k.use(bound(limiter.Tokens, 1)); code != limiter.CodeTokensExhausted {
+	if code := k.use(bound(record.Tokens, 1)); code != record.CodeTokensExhausted {
 		t.Errorf("after an overdraft: %q", code)
 	}
 	if err := w.Ping(context.Background()); err != nil {
 		t.Fatal(err)
 	}
-	if _, stored, err := w.Reserved(k.id); err != nil || stored[limiter.Tokens] < 1050 {
-		t.Errorf("the overdraft is not durable: reserved %d, %v", stored[limiter.Tokens], err)
+	if _, stored, err := w.Reserved(k.id); err != nil || stored[record.Tokens] < 1050 {
+		t.Errorf("the overdraft is not durable: reserved %d, %v", stored[record.Tokens], err)
 	}
 }
 
 func TestKeysOfARoleShareItsBudget(t *testing.T) {
 	t.Parallel()
 	w := &world{t: t, clock: newClock(), disk: storetest.NewDisk(), shadow: t.TempDir() + "/shadow"}
-	w.roles = map[string]limiter.Role{"research": {Budget: limiter.RoleBudget{Limit: limiter.Amounts{100, limiter.NoLimit, limiter.NoLimit, limiter.NoLimit}}}}
+	w.roles = map[string]record.Role{"research": {Budget: record.RoleBudget{Limit: record.Amounts{100, record.NoLimit, record.NoLimit, record.NoLimit}}}}
 	w.open(w.disk.Open())
 	t.Cleanup(func() { w.Abandon() })
 	var keys []*key
 	for range 4 {
-		keys = append(keys, w.mint(func(k *limiter.Key) {
-			k.Limit[limiter.Activations] = 60
+		keys = append(keys, w.mint(func(k *record.Key) {
+			k.Limit[record.Activations] = 60
 			k.Role = "research"
 		}))
 	}
@@ -248,7 +249,7 @@ func TestKeysOfARoleShareItsBudget(t *testing.T) {
 				switch code := keys[i%4].use(); code {
 				case "":
 					total.Add(1)
-				case limiter.CodeActivationsExhausted, limiter.CodeBudgetHeld:
+				case record.CodeActivationsExhausted, record.CodeBudgetHeld:
 				default:
 					t.Errorf("refused with %s", code)
 				}
@@ -261,19 +262,19 @@ func TestKeysOfARoleShareItsBudget(t *testing.T) {
 	}
 	var used int64
 	for _, k := range keys {
-		used += k.view().Used[limiter.Activations]
+		used += k.view().Used[record.Activations]
 	}
 	if used != 100 {
 		t.Errorf("the keys count %d, want 100: a refused request must take from no budget", used)
 	}
 	w.restart()
-	if code := keys[0].use(); code != limiter.CodeActivationsExhausted {
+	if code := keys[0].use(); code != record.CodeActivationsExhausted {
 		t.Errorf("after a restart the spent role answers %q", code)
 	}
 	if err := w.SetRoles(nil); err != nil {
 		t.Fatal(err)
 	}
-	if code := keys[0].use(); code != limiter.CodeStoreUnavailable {
+	if code := keys[0].use(); code != record.CodeStoreUnavailable {
 		t.Errorf("a key whose role vanished answers %q, want 503", code)
 	}
 }
@@ -281,19 +282,19 @@ func TestKeysOfARoleShareItsBudget(t *testing.T) {
 func TestARefusedRequestTakesNothing(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
-	k := w.mint(func(k *limiter.Key) {
-		k.Limit[limiter.Activations] = 100
-		k.Limit[limiter.Tokens] = 50
+	k := w.mint(func(k *record.Key) {
+		k.Limit[record.Activations] = 100
+		k.Limit[record.Tokens] = 50
 		k.MaxConcurrency = 2
-		k.Rate = limiter.Rate{N: 5, Per: time.Minute}
+		k.Rate = record.Rate{N: 5, Per: time.Minute}
 	})
-	g, refusal := k.ask(bound(limiter.Tokens, 10))
+	g, refusal := k.ask(bound(record.Tokens, 10))
 	if refusal != nil {
 		t.Fatal(refusal)
 	}
 	before := k.view()
 	for _, opts := range [][]func(*limiter.Ask){
-		{bound(limiter.Tokens, 41)}, {bound(limiter.Tokens, 51)}, {bound(limiter.Activations, 101)},
+		{bound(record.Tokens, 41)}, {bound(record.Tokens, 51)}, {bound(record.Activations, 101)},
 	} {
 		if code := k.use(opts...); code == "" {
 			t.Error("admitted beyond a limit")
@@ -303,14 +304,14 @@ func TestARefusedRequestTakesNothing(t *testing.T) {
 	if before.Used != after.Used || before.Held != after.Held {
 		t.Errorf("refusals changed %v/%v to %v/%v", before.Used, before.Held, after.Used, after.Held)
 	}
-	g.Settle(limiter.Amounts{limiter.Activations: 1, limiter.Tokens: 10})
+	g.Settle(record.Amounts{record.Activations: 1, record.Tokens: 10})
 	// The rate has 4 of 5 left: refusals did not count against it.
 	for i := range 4 {
-		if code := k.use(bound(limiter.Tokens, 1)); code != "" {
+		if code := k.use(bound(record.Tokens, 1)); code != "" {
 			t.Fatalf("request %d: %s", i, code)
 		}
 	}
-	if code := k.use(bound(limiter.Tokens, 1)); code != limiter.CodeRateLimited {
+	if code := k.use(bound(record.Tokens, 1)); code != record.CodeRateLimited {
 		t.Errorf("beyond the rate: %q", code)
 	}
 }
@@ -351,7 +352,7 @@ func TestSlowKeyForfeitsNothingAtAPowerCut(t *testing.T) {
 		w.clock.advance(time.Second)
 	}
 	w.kill(true)
-	if n := k.drain(limiter.CodeActivationsExhausted); n != 6 {
+	if n := k.drain(record.CodeActivationsExhausted); n != 6 {
 		t.Errorf("after 4 slow requests and a power cut %d were left, want 6", n)
 	}
 }
@@ -368,9 +369,9 @@ func TestAClientThatGivesUpWaitingTakesNothing(t *testing.T) {
 	var once sync.Once
 	w.disk.BeforeCommit(func(int) { once.Do(func() { close(reached); <-release }) })
 	ctx, cancel := context.WithCancel(context.Background())
-	answer := make(chan *limiter.Refusal)
+	answer := make(chan *record.Refusal)
 	go func() {
-		ask := limiter.Ask{Bound: limiter.Amounts{limiter.Activations: 1}, Method: "POST", Path: "/"}
+		ask := limiter.Ask{Bound: record.Amounts{record.Activations: 1}, Method: "POST", Path: "/"}
 		answer <- live.Reserve(ctx, &ask, new(limiter.Grant))
 	}()
 	<-reached
@@ -379,14 +380,14 @@ func TestAClientThatGivesUpWaitingTakesNothing(t *testing.T) {
 		t.Fatal("admitted a client that was gone")
 	}
 	close(release)
-	if n := k.drain(limiter.CodeActivationsExhausted); n != 1 {
+	if n := k.drain(record.CodeActivationsExhausted); n != 1 {
 		t.Errorf("%d left, want 1", n)
 	}
 }
 
 func TestAWarmReserveDoesNotAllocate(t *testing.T) {
 	w := newWorld(t)
-	k := w.mint(func(k *limiter.Key) { k.MaxConcurrency = 10; k.Rate = limiter.Rate{N: 1_000_000, Per: time.Second} })
+	k := w.mint(func(k *record.Key) { k.MaxConcurrency = 10; k.Rate = record.Rate{N: 1_000_000, Per: time.Second} })
 	if code := k.use(); code != "" {
 		t.Fatal(code)
 	}
@@ -394,7 +395,7 @@ func TestAWarmReserveDoesNotAllocate(t *testing.T) {
 	if refusal != nil {
 		t.Fatal(refusal)
 	}
-	ask := limiter.Ask{Bound: limiter.Amounts{limiter.Activations: 1}, Method: "POST", Path: "/"}
+	ask := limiter.Ask{Bound: record.Amounts{record.Activations: 1}, Method: "POST", Path: "/"}
 	grants := make([]limiter.Grant, 1001)
 	n := 0
 	allocs := testing.AllocsPerRun(1000, func() {
@@ -404,7 +405,7 @@ func TestAWarmReserveDoesNotAllocate(t *testing.T) {
 		if r := live.Reserve(context.Background(), &ask, &grants[n]); r != nil {
 			t.Fatal(r)
 		}
-		grants[n].Settle(limiter.Amounts{limiter.Activations: 1})
+		grants[n].Settle(record.Amounts{record.Activations: 1})
 		n++
 	})
 	if allocs != 0 {

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"slices"
 
+	"github.com/till-proxy/till/limiter/record"
 	"github.com/till-proxy/till/limiter/store"
 )
 
@@ -24,14 +25,14 @@ func (l *Limiter) windUp(ctx context.Context, by Caller, id string) error {
 	if key.Delegate {
 		var children []string
 		err := l.store.View(func(r store.Reader) error {
-			children, err = childrenOf(r, id)
+			children, err = record.ChildrenOf(r, id)
 			return err
 		})
 		if err != nil {
 			return err
 		}
 		for _, child := range children {
-			if key.EndedStatus != Exhausted {
+			if key.EndedStatus != record.Exhausted {
 				err = l.endWith(by, child, key)
 			}
 			if err == nil {
@@ -42,10 +43,10 @@ func (l *Limiter) windUp(ctx context.Context, by Caller, id string) error {
 			}
 		}
 	}
-	if key.attached() {
+	if key.Attached() {
 		err = l.returnRest(ctx, k)
 	} else if key.Due != 0 {
-		err = l.edit(by, ActKeyRevoke, id, func(*Key, *accountRecord) error { return nil }, nil) // what is due is judged again
+		err = l.edit(by, ActKeyRevoke, id, func(*record.Key, *record.Account) error { return nil }, nil) // what is due is judged again
 	}
 	return err
 }
@@ -58,26 +59,26 @@ func (l *Limiter) windUpNow(ctx context.Context, by Caller, id string) {
 }
 
 // endWith ends a child whose parent was revoked or has expired.
-func (l *Limiter) endWith(by Caller, id string, parent *Key) error {
+func (l *Limiter) endWith(by Caller, id string, parent *record.Key) error {
 	k, err := l.load(id)
 	if err != nil {
 		return err
 	}
-	if parent.EndedStatus == Revoked {
-		_, err := l.halt(by, k, CodeKeyRevoked, revoking(by, ActKeyRevoke, "its parent key "+parent.ID+" was revoked"))
+	if parent.EndedStatus == record.Revoked {
+		_, err := l.halt(by, k, record.CodeKeyRevoked, revoking(by, ActKeyRevoke, "its parent key "+parent.ID+" was revoked"))
 		return err
 	}
-	end := ownEnd(Expired, CodeKeyExpired, l.clock.Now())
+	end := ownEnd(record.Expired, record.CodeKeyExpired, l.clock.Now())
 	end.by, end.reason = by, "its parent key "+parent.ID+" has expired"
-	k.cut(k.Key().refuse(end.code, "has ended: %s", end.reason))
-	var key *Key
+	k.cut(k.Key().Refuse(end.code, "has ended: %s", end.reason))
+	var key *record.Key
 	return l.committer.do(func(b *batch) error {
-		old, acct, err := readKey(b, id)
+		old, acct, err := record.ReadKey(b, id)
 		key = old
 		if err != nil || old.EndedStatus != "" {
 			return err
 		}
-		key = old.clone()
+		key = old.Clone()
 		return b.endKey(old, key, &acct, end)
 	}, func() { l.follow(key, nil) })
 }
@@ -102,24 +103,24 @@ func (l *Limiter) returnRest(ctx context.Context, k *Live) error {
 	}
 	id := k.Key().ID
 	var changed []elder
-	var key *Key
-	var acct accountRecord
+	var key *record.Key
+	var acct record.Account
 	return l.committer.doPatiently(func(b *batch) error {
 		changed, key = nil, nil
-		old, rec, err := readKey(b, id)
+		old, rec, err := record.ReadKey(b, id)
 		if err != nil {
 			return err
 		}
-		if acct = rec; old.EndedStatus == "" || !old.attached() {
+		if acct = rec; old.EndedStatus == "" || !old.Attached() {
 			return nil // it lives again, or it is done
 		}
-		switch children, err := countChildren(b, id); {
+		switch children, err := record.CountChildren(b, id); {
 		case err != nil:
 			return err
 		case children > 0:
 			return errInFlight // of a child, or it waits for one
 		}
-		key = old.clone()
+		key = old.Clone()
 		key.ReturnedAt = l.clock.Now().UTC()
 		key.Version++
 		above, err := k.above(b, key)
@@ -133,7 +134,7 @@ func (l *Limiter) returnRest(ctx context.Context, k *Live) error {
 				return err
 			}
 		}
-		if err := b.Delete(childKey(key.Parent, id)); err != nil {
+		if err := b.Delete(record.ChildKey(key.Parent, id)); err != nil {
 			return err
 		}
 		return writeKey(b, old, key, &acct, itself.entry(ActKeyReturn, id, returned(&acct, changed)))
@@ -152,28 +153,28 @@ func (l *Limiter) returnRest(ctx context.Context, k *Live) error {
 
 // elder is a key above one that returns its rest, with its account as it is then.
 type elder struct {
-	key     *Key
-	account accountID
-	acct    accountRecord
+	key     *record.Key
+	account record.AccountID
+	acct    record.Account
 	lives   bool // a request could use what it gets
 	revives bool // a grant could let it live
 }
 
 // above reads the keys above a child, nearest first.
-func (k *Live) above(r store.Reader, key *Key) ([]elder, error) {
+func (k *Live) above(r store.Reader, key *record.Key) ([]elder, error) {
 	var all []elder
 	for a := k.parent; a != nil; a = a.parent {
 		var h elder
 		var err error
-		if h.key, h.acct, err = readKey(r, key.Parent); err != nil {
+		if h.key, h.acct, err = record.ReadKey(r, key.Parent); err != nil {
 			return nil, err
 		}
-		if h.account, err = keyAccount(key.Parent); err != nil {
+		if h.account, err = record.KeyAccount(key.Parent); err != nil {
 			return nil, err
 		}
 		status, _ := a.derive(h.key)
-		h.lives = h.key.EndedStatus == "" && status != Expired && status != Revoked
-		h.revives = status != Revoked && h.key.ReturnedAt.IsZero()
+		h.lives = h.key.EndedStatus == "" && status != record.Expired && status != record.Revoked
+		h.revives = status != record.Revoked && h.key.ReturnedAt.IsZero()
 		all, key = append(all, h), h.key
 	}
 	return all, nil
@@ -182,12 +183,12 @@ func (k *Live) above(r store.Reader, key *Key) ([]elder, error) {
 // bequeath moves what a child has left out of its account, through those of dead
 // keys above it, into that of the nearest one that lives; and returns those that
 // changed. What was carved in a window of a renewing budget that is over is gone.
-func bequeath(key *Key, acct *accountRecord, above []elder) []elder {
+func bequeath(key *record.Key, acct *record.Account, above []elder) []elder {
 	to := slices.IndexFunc(above, func(h elder) bool { return h.lives })
 	if to < 0 {
 		to = slices.IndexFunc(above, func(h elder) bool { return h.revives })
 	}
-	rest := key.Carved.minus(acct.Given).minus(acct.Reserved)
+	rest := key.Carved.Minus(acct.Given).Minus(acct.Reserved)
 	at, from := key, acct
 	for i := range to + 1 {
 		h := &above[i]
@@ -203,25 +204,25 @@ func bequeath(key *Key, acct *accountRecord, above []elder) []elder {
 	if to < 0 {
 		return nil
 	}
-	acct.Given.add(rest)
-	acct.Returned.add(rest)
+	acct.Given.Add(rest)
+	acct.Returned.Add(rest)
 	for i := range to {
-		above[i].acct.Returned.add(rest)
+		above[i].acct.Returned.Add(rest)
 	}
-	above[to].acct.Given = above[to].acct.Given.minus(rest)
+	above[to].acct.Given = above[to].acct.Given.Minus(rest)
 	return above[:to+1]
 }
 
 // returned is what the audit log says of a rest that went back.
-func returned(acct *accountRecord, to []elder) map[string]Delta {
-	d := make(map[string]Delta)
+func returned(acct *record.Account, to []elder) map[string]record.Delta {
+	d := make(map[string]record.Delta)
 	if len(to) == 0 {
 		return d
 	}
-	d["returned_to"] = Delta{nil, to[len(to)-1].key.ID}
-	for _, kind := range LimitKinds {
+	d["returned_to"] = record.Delta{Before: nil, After: to[len(to)-1].key.ID}
+	for _, kind := range record.LimitKinds {
 		if n := acct.Returned[kind]; n != 0 {
-			d["returned_"+kinds[kind].unit] = Delta{nil, kind.value(n)}
+			d["returned_"+record.Kind(kind).Unit()] = record.Delta{Before: nil, After: kind.Value(n)}
 		}
 	}
 	return d

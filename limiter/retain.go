@@ -7,6 +7,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/till-proxy/till/limiter/record"
 	"github.com/till-proxy/till/limiter/store"
 )
 
@@ -100,7 +101,7 @@ func (l *Limiter) forgetEnded(ids []string, before time.Time) (rest []string, er
 	err = l.committer.doPatiently(func(b *batch) error {
 		rest, gone = nil, nil
 		for _, id := range ids {
-			key, acct, err := readKey(b, id)
+			key, acct, err := record.ReadKey(b, id)
 			switch {
 			case errors.Is(err, store.ErrNotFound):
 				continue
@@ -108,11 +109,11 @@ func (l *Limiter) forgetEnded(ids []string, before time.Time) (rest []string, er
 				return err
 			case key.EndedStatus == "" || key.EndedAt.After(before):
 				continue
-			case key.attached() || key.Delegate || l.known(id):
+			case key.Attached() || key.Delegate || l.known(id):
 				rest = append(rest, id)
 				continue
 			}
-			if err := l.erase(b, itself, key, acct.counted()); err != nil {
+			if err := l.erase(b, itself, key, acct.Counted()); err != nil {
 				return err
 			}
 			gone = append(gone, id)
@@ -133,38 +134,38 @@ func (l *Limiter) forgetEnded(ids []string, before time.Time) (rest []string, er
 
 // erase removes everything that the store holds of a key but its entries in
 // the audit log; used is what it leaves in the sums.
-func (l *Limiter) erase(b *batch, by Caller, key *Key, used Amounts) error {
+func (l *Limiter) erase(b *batch, by Caller, key *record.Key, used record.Amounts) error {
 	var gone [][]byte
-	err := b.Scan(hourPrefix(key.ID), nil, false, func(hour, _ []byte) (bool, error) {
+	err := b.Scan(record.HourPrefix(key.ID), nil, false, func(hour, _ []byte) (bool, error) {
 		gone = append(gone, slices.Clone(hour))
 		return true, nil
 	})
 	if err != nil {
 		return err
 	}
-	account, err := keyAccount(key.ID)
+	account, err := record.KeyAccount(key.ID)
 	if err != nil {
 		return err
 	}
 	if err := b.setAccount(account, false, nil); err != nil {
 		return err
 	}
-	gone = append(gone, recordKey(key.ID))
+	gone = append(gone, record.RecordKey(key.ID))
 	if key.Due != 0 {
-		gone = append(gone, dueKey(key.Due, key.ID))
+		gone = append(gone, record.DueKey(key.Due, key.ID))
 	}
-	for _, lookup := range key.lookups() {
-		gone = append(gone, lookupKey(lookup))
+	for _, lookup := range key.Lookups() {
+		gone = append(gone, record.LookupKey(lookup))
 	}
-	for _, key := range append(gone, key.saltKeys()...) {
+	for _, key := range append(gone, key.SaltKeys()...) {
 		if err := b.Delete(key); err != nil {
 			return err
 		}
 	}
-	b.sums.change(b.transaction).Forgotten.add(used)
-	b.count(key.recorded(), "")
+	b.sums.change(b.transaction).Forgotten.Add(used)
+	b.count(key.Recorded(), "")
 	if err := b.index(key, nil); err != nil {
 		return err
 	}
-	return b.audit(by.entry(ActKeyForget, key.ID, changes(key, nil)))
+	return b.audit(by.entry(ActKeyForget, key.ID, record.Changes(key, nil)))
 }

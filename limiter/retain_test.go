@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/till-proxy/till/limiter"
+	"github.com/till-proxy/till/limiter/record"
 	"github.com/till-proxy/till/limiter/store"
 )
 
@@ -22,13 +23,13 @@ func TestEndedKeysAreForgottenAfterRetainAndSumsAndAuditStay(t *testing.T) {
 		dead = append(dead, k)
 	}
 	alive, revived := w.mint(activations(2)), w.mint(activations(1))
-	revived.drain(limiter.CodeActivationsExhausted)
+	revived.drain(record.CodeActivationsExhausted)
 	if err := w.Ping(ctx); err != nil {
 		t.Fatal(err)
 	}
 	for i, k := range dead {
 		if i%2 == 0 {
-			k.drain(limiter.CodeActivationsExhausted)
+			k.drain(record.CodeActivationsExhausted)
 		} else if _, _, err := w.Revoke(ctx, limiter.Operator, k.id, ""); err != nil {
 			t.Fatal(err)
 		}
@@ -38,7 +39,7 @@ func TestEndedKeysAreForgottenAfterRetainAndSumsAndAuditStay(t *testing.T) {
 	w.restart() // out of memory
 	w.clock.advance(limiter.DefaultRetain - time.Hour)
 	w.SweepEnded()
-	if code := dead[0].use(); code != limiter.CodeActivationsExhausted { // in memory now
+	if code := dead[0].use(); code != record.CodeActivationsExhausted { // in memory now
 		t.Errorf("before retain is over: %q", code)
 	}
 	if _, err := w.GrantMore(ctx, limiter.Operator, revived.id, limiter.More{Activations: 1}); err != nil {
@@ -50,7 +51,7 @@ func TestEndedKeysAreForgottenAfterRetainAndSumsAndAuditStay(t *testing.T) {
 		if _, err := w.Get(ctx, limiter.Operator, k.id); !errors.Is(err, store.ErrNotFound) {
 			t.Fatalf("key %d after retain: %v", i, err)
 		}
-		if code := k.use(); code != limiter.CodeKeyInvalid {
+		if code := k.use(); code != record.CodeKeyInvalid {
 			t.Fatalf("key %d after retain is refused with %q", i, code)
 		}
 	}
@@ -59,7 +60,7 @@ func TestEndedKeysAreForgottenAfterRetainAndSumsAndAuditStay(t *testing.T) {
 			t.Errorf("a key that lives: %q", code)
 		}
 	}
-	used[limiter.Activations] += 2
+	used[record.Activations] += 2
 	if got := w.Stats().Used; got != used {
 		t.Errorf("all keys used %v, want %v", got, used)
 	}
@@ -76,7 +77,7 @@ func TestEndedKeysAreForgottenAfterRetainAndSumsAndAuditStay(t *testing.T) {
 		t.Error(err)
 	}
 	w.Retain(time.Hour)
-	revived.drain(limiter.CodeActivationsExhausted)
+	revived.drain(record.CodeActivationsExhausted)
 	if err := w.Ping(ctx); err != nil {
 		t.Fatal(err)
 	}
@@ -96,12 +97,12 @@ func TestWhileTheClockIsInDoubtNothingIsForgotten(t *testing.T) {
 	}
 	w.clock.set(365 * day)
 	w.SweepEnded()
-	if k.view().Status != limiter.Revoked {
+	if k.view().Status != record.Revoked {
 		t.Error("forgotten while the clock is not believed")
 	}
 	w.restart() // and it is
 	w.SweepEnded()
-	if k.view().Status != limiter.Revoked {
+	if k.view().Status != record.Revoked {
 		t.Error("forgotten right after a start with a clock that is far ahead")
 	}
 	w.clock.advance(day + time.Second)
@@ -120,8 +121,8 @@ func TestExpiryCutsWhatRunsWhileEndedKeysAreForgotten(t *testing.T) {
 	if _, _, err := w.Revoke(ctx, limiter.Operator, old.id, ""); err != nil {
 		t.Fatal(err)
 	}
-	cut := make(chan *limiter.Refusal, 1)
-	g, refusal := k.ask(func(a *limiter.Ask) { a.OnCut = func(r *limiter.Refusal) { cut <- r } })
+	cut := make(chan *record.Refusal, 1)
+	g, refusal := k.ask(func(a *limiter.Ask) { a.OnCut = func(r *record.Refusal) { cut <- r } })
 	if refusal != nil {
 		t.Fatal(refusal)
 	}
@@ -132,14 +133,14 @@ func TestExpiryCutsWhatRunsWhileEndedKeysAreForgotten(t *testing.T) {
 	w.clock.advance(time.Hour)
 	select {
 	case r := <-cut:
-		if r.Code != limiter.CodeKeyExpired {
+		if r.Code != record.CodeKeyExpired {
 			t.Errorf("cut with %v", r)
 		}
 	case <-time.After(patience):
 		t.Fatal("what runs past its key's time goes on while ended keys are forgotten")
 	}
 	release()
-	g.Settle(limiter.Amounts{limiter.Activations: 1})
+	g.Settle(record.Amounts{record.Activations: 1})
 }
 
 func TestTheAuditLogIsNotPrunedByAClockThatIsFarAheadAtTheStart(t *testing.T) {
@@ -162,7 +163,7 @@ func TestOneSweepEndsAllWhoseTimeIsOver(t *testing.T) {
 	w := newWorld(t)
 	var expiring []*key
 	for i := range 300 {
-		expiring = append(expiring, w.mint(func(k *limiter.Key) {
+		expiring = append(expiring, w.mint(func(k *record.Key) {
 			k.ExpiresAt = w.clock.time().Add(time.Hour)
 			if i%3 == 0 {
 				k.ExpiresAt, k.IdleTimeout = time.Time{}, time.Hour
@@ -177,7 +178,7 @@ func TestOneSweepEndsAllWhoseTimeIsOver(t *testing.T) {
 	expiring[0].use()
 	w.clock.advance(2 * time.Hour)
 	w.SweepDue()
-	if n := w.Stats().Keys[limiter.Expired]; n != 299 {
+	if n := w.Stats().Keys[record.Expired]; n != 299 {
 		t.Errorf("%d keys are recorded as expired, want 299", n)
 	}
 	if left := w.Due(); left != 0 {
@@ -197,9 +198,9 @@ func TestOneSweepEndsAllWhoseTimeIsOver(t *testing.T) {
 func TestAKeyThatBeginsAnewIsNotForgotten(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
-	k := w.mint(func(k *limiter.Key) { k.Limit[limiter.Activations], k.Renews = 1, limiter.Daily })
+	k := w.mint(func(k *record.Key) { k.Limit[record.Activations], k.Renews = 1, record.Daily })
 	k.use()
-	if v := k.view(); v.Status != limiter.Exhausted {
+	if v := k.view(); v.Status != record.Exhausted {
 		t.Fatalf("it is %s", v.Status)
 	}
 	if err := w.Forget(ctx, limiter.Operator, k.id); !errors.Is(err, limiter.ErrAlive) {
@@ -232,11 +233,11 @@ func TestForgottenKeysLeaveTheirTotals(t *testing.T) {
 	if err := w.Forget(ctx, limiter.Operator, k.id); err != nil {
 		t.Fatal(err)
 	}
-	if code := k.use(); code != limiter.CodeKeyInvalid {
+	if code := k.use(); code != record.CodeKeyInvalid {
 		t.Errorf("a forgotten key: %q", code)
 	}
 	// A request that had found the key before it was forgotten.
-	if r := held.Reserve(ctx, &limiter.Ask{Method: "GET", Path: "/"}, new(limiter.Grant)); r == nil || r.Code != limiter.CodeKeyInvalid {
+	if r := held.Reserve(ctx, &limiter.Ask{Method: "GET", Path: "/"}, new(limiter.Grant)); r == nil || r.Code != record.CodeKeyInvalid {
 		t.Errorf("a forgotten key that was found before: %v", r)
 	}
 	if _, err := w.Get(ctx, limiter.Operator, k.id); !errors.Is(err, store.ErrNotFound) {
@@ -244,7 +245,7 @@ func TestForgottenKeysLeaveTheirTotals(t *testing.T) {
 	}
 	w.SweepActive()
 	w.restart()
-	if s := w.Stats(); s.Forgotten[limiter.Activations] != 2 || s.Keys[limiter.Revoked] != 0 {
+	if s := w.Stats(); s.Forgotten[record.Activations] != 2 || s.Keys[record.Revoked] != 0 {
 		t.Errorf("stats %+v", s)
 	}
 }

@@ -1,51 +1,17 @@
 package limiter
 
 import (
-	"crypto/sha256"
 	"errors"
 	"fmt"
 	"maps"
 	"slices"
-	"time"
 
+	"github.com/till-proxy/till/limiter/record"
 	"github.com/till-proxy/till/limiter/store"
-	"github.com/till-proxy/till/scope"
 )
 
-// Role is a ceiling for the keys minted under it, what its callers may do, and
-// a budget that all its keys share. Callers of a role are those whose admin
-// token has it.
-type Role struct {
-	// Budget is shared by all keys of the role.
-	Budget RoleBudget
-
-	Permissions []Permission
-	Sees        Sight // empty: SeesOwn
-
-	// Max are the ceilings of a key's limits; 0 where there is none.
-	Max Amounts
-	// MaxLifetime bounds the time from minting to expiry; 0: it does not.
-	MaxLifetime time.Duration
-	// Upstreams are those that keys may be for; empty: all.
-	Upstreams []string
-	// Scope is what keys may be used for at most.
-	Scope scope.Scope
-}
-
-// RoleBudget is the budget that all keys of a role share; NoLimit for kinds
-// without one. Use it counts, not minting.
-type RoleBudget struct {
-	Limit  Amounts
-	Renews Renewal
-}
-
-// NewRole is a role that limits nothing and permits nothing.
-func NewRole() Role {
-	return Role{Budget: RoleBudget{Limit: NoLimits()}}
-}
-
 // policy returns a configured role, or nil.
-func (l *Limiter) policy(name string) *Role {
+func (l *Limiter) policy(name string) *record.Role {
 	l.rolesMu.Lock()
 	defer l.rolesMu.Unlock()
 	if role, ok := l.configured[name]; ok {
@@ -57,7 +23,7 @@ func (l *Limiter) policy(name string) *Role {
 // SetRoles takes over the roles, at start and after each reload.
 // What a role has used stays, also while it is not configured; its keys are
 // refused for that long.
-func (l *Limiter) SetRoles(roles map[string]Role) error {
+func (l *Limiter) SetRoles(roles map[string]record.Role) error {
 	for name := range roles {
 		if _, err := l.role(name); err != nil {
 			return err
@@ -71,7 +37,7 @@ func (l *Limiter) SetRoles(roles map[string]Role) error {
 }
 
 // applyRoles reports whether more of a budget is used than reserved.
-func (l *Limiter) applyRoles(roles map[string]Role) (overdrawn bool) {
+func (l *Limiter) applyRoles(roles map[string]record.Role) (overdrawn bool) {
 	l.rolesMu.Lock()
 	defer l.rolesMu.Unlock()
 	l.configured = roles
@@ -102,15 +68,15 @@ func (l *Limiter) role(name string) (*account, error) {
 	if a != nil {
 		return a, nil
 	}
-	rec := accountRecord{}
-	id := roleAccount(name)
+	rec := record.Account{}
+	id := record.RoleAccount(name)
 	err := l.store.View(func(r store.Reader) error {
 		if err := l.check(r, id); err != nil {
 			return err
 		}
-		b, err := r.Get(accountKey(id))
+		b, err := r.Get(record.AccountKey(id))
 		if err == nil {
-			rec, err = decodeAccount(b)
+			rec, err = record.DecodeAccount(b)
 		}
 		return err
 	})
@@ -126,7 +92,7 @@ func (l *Limiter) role(name string) (*account, error) {
 	a.restore(&rec)
 	role, configured := l.configured[name]
 	a.absent = !configured
-	a.limit = NoLimits()
+	a.limit = record.NoLimits()
 	if configured {
 		a.limit = role.Budget.Limit
 		now := l.clock.Now()
@@ -137,17 +103,12 @@ func (l *Limiter) role(name string) (*account, error) {
 	return a, nil
 }
 
-func roleAccount(name string) accountID {
-	sum := sha256.Sum256([]byte("role:" + name))
-	return accountID(sum[:16])
-}
-
 // RoleView is a role as configured, and what its keys have used of its budget
 // since that began.
 type RoleView struct {
 	Name string
-	Role
-	Used Amounts
+	record.Role
+	Used record.Amounts
 }
 
 // Roles are the configured roles, by name.

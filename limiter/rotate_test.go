@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/till-proxy/till/limiter"
+	"github.com/till-proxy/till/limiter/record"
 	"github.com/till-proxy/till/token"
 )
 
@@ -25,9 +26,9 @@ func (k *key) rotate(grace time.Duration) *key {
 
 func (k *key) tryRotate(grace time.Duration) (*key, error) {
 	k.w.t.Helper()
-	issue := limiter.Issue{Lookup: newLookup(k.w.t)}
-	if k.view().Custody == limiter.CustodySealed {
-		issue.Box = limiter.Box{SealKey: token.SealKeyID{2}, Origins: []string{"https://b"}, Salt: token.NewSecret(strings.Repeat("b", token.SaltLen))}
+	issue := record.Issue{Lookup: newLookup(k.w.t)}
+	if k.view().Custody == record.CustodySealed {
+		issue.Box = record.Box{SealKey: token.SealKeyID{2}, Origins: []string{"https://b"}, Salt: token.NewSecret(strings.Repeat("b", token.SaltLen))}
 	}
 	_, _, err := k.w.Rotate(ctx, limiter.Operator, k.id, issue, grace)
 	return &key{w: k.w, id: k.id, lookup: issue.Lookup}, err
@@ -43,7 +44,7 @@ func newLookup(t testing.TB) token.Lookup {
 }
 
 // come asks for a request as the handler does, which knows the string.
-func (k *key) come(onCut func(*limiter.Refusal)) (*limiter.Grant, *limiter.Refusal) {
+func (k *key) come(onCut func(*record.Refusal)) (*limiter.Grant, *record.Refusal) {
 	live, refusal := k.w.Find(ctx, k.lookup)
 	if refusal != nil {
 		return nil, refusal
@@ -53,7 +54,7 @@ func (k *key) come(onCut func(*limiter.Refusal)) (*limiter.Grant, *limiter.Refus
 		return nil, refusal
 	}
 	a := limiter.Ask{
-		Bound: limiter.Amounts{limiter.Activations: 1}, String: number, OnCut: onCut,
+		Bound: record.Amounts{record.Activations: 1}, String: number, OnCut: onCut,
 		Method: "POST", Path: "/v1/chat/completions", Addr: netip.MustParseAddr("192.0.2.1"),
 	}
 	g := new(limiter.Grant)
@@ -61,17 +62,17 @@ func (k *key) come(onCut func(*limiter.Refusal)) (*limiter.Grant, *limiter.Refus
 }
 
 // works reports the code that a request with the string is refused with.
-func (k *key) works() limiter.Code {
+func (k *key) works() record.Code {
 	k.w.t.Helper()
 	g, refusal := k.come(nil)
 	if refusal != nil {
 		return refusal.Code
 	}
-	g.Settle(limiter.Amounts{limiter.Activations: 1})
+	g.Settle(record.Amounts{record.Activations: 1})
 	return ""
 }
 
-func (k *key) expect(what string, want limiter.Code) {
+func (k *key) expect(what string, want record.Code) {
 	k.w.t.Helper()
 	if got := k.works(); got != want {
 		k.w.t.Errorf("%s: %q, want %q", what, got, want)
@@ -89,13 +90,13 @@ func TestFormerStringWorksForItsGraceAndIsRevokedThen(t *testing.T) {
 	w.clock.advance(time.Hour - time.Nanosecond)
 	first.expect("just before the grace ends", "")
 	w.clock.advance(time.Nanosecond)
-	first.expect("after it", limiter.CodeKeyRevoked)
+	first.expect("after it", record.CodeKeyRevoked)
 	second.expect("the new string, then", "")
 	w.restart()
-	first.expect("after a restart", limiter.CodeKeyRevoked)
+	first.expect("after a restart", record.CodeKeyRevoked)
 	second.expect("the new string, after a restart", "")
 	v := second.view()
-	if v.ID != first.id || v.Used[limiter.Activations] != 6 || v.Remaining[limiter.Activations] != 4 || v.Rotations != 1 {
+	if v.ID != first.id || v.Used[record.Activations] != 6 || v.Remaining[record.Activations] != 4 || v.Rotations != 1 {
 		t.Errorf("the record says used %v, left %v, %d rotations", v.Used, v.Remaining, v.Rotations)
 	}
 }
@@ -107,11 +108,11 @@ func TestRotationWithoutGraceEndsEveryEarlierString(t *testing.T) {
 	second := first.rotate(24 * time.Hour)
 	third := second.rotate(time.Hour)
 	w.clock.advance(time.Hour)
-	first.expect("no string works longer than the last grace", limiter.CodeKeyRevoked)
+	first.expect("no string works longer than the last grace", record.CodeKeyRevoked)
 	fourth := third.rotate(time.Hour)
 	fifth := fourth.rotate(0)
 	for i, k := range []*key{first, second, third, fourth} {
-		if code := k.works(); code != limiter.CodeKeyRevoked {
+		if code := k.works(); code != record.CodeKeyRevoked {
 			t.Errorf("string %d: %q", i, code)
 		}
 	}
@@ -134,8 +135,8 @@ func TestSixteenFormerStringsAreKnown(t *testing.T) {
 		}
 	}
 	last := all[16].rotate(0)
-	all[0].expect("the oldest", limiter.CodeKeyInvalid)
-	all[1].expect("the oldest that is known", limiter.CodeKeyRevoked)
+	all[0].expect("the oldest", record.CodeKeyInvalid)
+	all[1].expect("the oldest that is known", record.CodeKeyRevoked)
 	last.expect("the present one", "")
 	if n, _, err := w.Entries(last.id); err != nil || n != 17 {
 		t.Errorf("the store has %d lookups, %v", n, err)
@@ -151,28 +152,28 @@ func TestRotationLeavesStatusAndBudgetAsTheyAre(t *testing.T) {
 	k := w.mint(activations(1))
 	k.expect("the only one", "")
 	k = k.rotate(time.Hour)
-	k.expect("exhausted stays exhausted", limiter.CodeActivationsExhausted)
+	k.expect("exhausted stays exhausted", record.CodeActivationsExhausted)
 
 	k = w.mint(activations(1))
 	if _, err := w.Suspend(ctx, limiter.Operator, k.id); err != nil {
 		t.Fatal(err)
 	}
 	next := k.rotate(time.Hour)
-	next.expect("suspended stays suspended", limiter.CodeKeySuspended)
-	k.expect("the former string, too", limiter.CodeKeySuspended)
+	next.expect("suspended stays suspended", record.CodeKeySuspended)
+	k.expect("the former string, too", record.CodeKeySuspended)
 	if _, _, err := w.Revoke(ctx, limiter.Operator, k.id, ""); err != nil {
 		t.Fatal(err)
 	}
-	k.expect("revoked, by its former string", limiter.CodeKeyRevoked)
-	next.expect("revoked, by its new string", limiter.CodeKeyRevoked)
+	k.expect("revoked, by its former string", record.CodeKeyRevoked)
+	next.expect("revoked, by its new string", record.CodeKeyRevoked)
 	if _, err := next.tryRotate(time.Hour); !errors.Is(err, limiter.ErrRevoked) {
 		t.Errorf("rotating a revoked key: %v", err)
 	}
 	if err := w.Forget(ctx, limiter.Operator, k.id); err != nil {
 		t.Fatal(err)
 	}
-	k.expect("forgotten", limiter.CodeKeyInvalid)
-	next.expect("forgotten", limiter.CodeKeyInvalid)
+	k.expect("forgotten", record.CodeKeyInvalid)
+	next.expect("forgotten", record.CodeKeyInvalid)
 	if n, _, err := w.Entries(k.id); err != nil || n != 0 {
 		t.Errorf("the store has %d lookups of a forgotten key, %v", n, err)
 	}
@@ -182,8 +183,8 @@ func TestGraceIsBounded(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	k := w.mint(activations(1))
-	for _, grace := range []time.Duration{-1, limiter.MaxGrace + 1} {
-		var wrong *limiter.InvalidError
+	for _, grace := range []time.Duration{-1, record.MaxGrace + 1} {
+		var wrong *record.InvalidError
 		if _, err := k.tryRotate(grace); !errors.As(err, &wrong) || wrong.Field != "grace" {
 			t.Errorf("%s: %v", grace, err)
 		}
@@ -223,14 +224,14 @@ func TestWhatRunsWithAFormerStringIsCutWhenItsGraceEnds(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	k := w.mint(activations(10))
-	var cut atomic.Pointer[limiter.Refusal]
-	g, refusal := k.come(func(r *limiter.Refusal) { cut.Store(r) })
+	var cut atomic.Pointer[record.Refusal]
+	g, refusal := k.come(func(r *record.Refusal) { cut.Store(r) })
 	if refusal != nil {
 		t.Fatal(refusal)
 	}
 	next := k.rotate(time.Hour)
-	var kept atomic.Pointer[limiter.Refusal]
-	h, refusal := next.come(func(r *limiter.Refusal) { kept.Store(r) })
+	var kept atomic.Pointer[record.Refusal]
+	h, refusal := next.come(func(r *record.Refusal) { kept.Store(r) })
 	if refusal != nil {
 		t.Fatal(refusal)
 	}
@@ -240,25 +241,25 @@ func TestWhatRunsWithAFormerStringIsCutWhenItsGraceEnds(t *testing.T) {
 	}
 	w.clock.advance(time.Hour)
 	w.SweepActive()
-	if r := cut.Load(); r == nil || r.Code != limiter.CodeKeyRevoked || g.Cut() == nil {
+	if r := cut.Load(); r == nil || r.Code != record.CodeKeyRevoked || g.Cut() == nil {
 		t.Errorf("after the grace: %v", r)
 	}
 	if kept.Load() != nil {
 		t.Error("what runs with the new string was cut")
 	}
-	h.Settle(limiter.Amounts{limiter.Activations: 1})
-	g.Settle(limiter.Amounts{limiter.Activations: 1})
+	h.Settle(record.Amounts{record.Activations: 1})
+	g.Settle(record.Amounts{record.Activations: 1})
 
-	g, refusal = next.come(func(r *limiter.Refusal) { cut.Store(r) })
+	g, refusal = next.come(func(r *record.Refusal) { cut.Store(r) })
 	if refusal != nil {
 		t.Fatal(refusal)
 	}
 	cut.Store(nil)
-	_, n, err := w.Rotate(ctx, limiter.Operator, k.id, limiter.Issue{Lookup: newLookup(t)}, 0)
+	_, n, err := w.Rotate(ctx, limiter.Operator, k.id, record.Issue{Lookup: newLookup(t)}, 0)
 	if err != nil || n != 1 || cut.Load() == nil {
 		t.Errorf("without a grace: %d cut, %v", n, err)
 	}
-	g.Settle(limiter.Amounts{limiter.Activations: 1})
+	g.Settle(record.Amounts{record.Activations: 1})
 }
 
 // A request may have been read before a rotation and be admitted after it.
@@ -275,8 +276,8 @@ func TestARequestThatWasSlowToComeIsRefusedAfterTheRotation(t *testing.T) {
 		t.Fatal(refusal)
 	}
 	k.rotate(0)
-	refusal = live.Reserve(ctx, &limiter.Ask{String: number, Bound: limiter.Amounts{limiter.Activations: 1}, Method: "POST", Path: "/"}, new(limiter.Grant))
-	if refusal == nil || refusal.Code != limiter.CodeKeyRevoked {
+	refusal = live.Reserve(ctx, &limiter.Ask{String: number, Bound: record.Amounts{record.Activations: 1}, Method: "POST", Path: "/"}, new(limiter.Grant))
+	if refusal == nil || refusal.Code != record.CodeKeyRevoked {
 		t.Errorf("%v", refusal)
 	}
 }
@@ -301,13 +302,13 @@ func TestACrashInARotationLeavesOneRecord(t *testing.T) {
 			}
 			w.disk.Heal()
 			w.kill(false)
-			want := map[bool][2]limiter.Code{
-				false: {"", limiter.CodeKeyInvalid},
-				true:  {map[bool]limiter.Code{true: "", false: limiter.CodeKeyRevoked}[grace > 0], ""},
+			want := map[bool][2]record.Code{
+				false: {"", record.CodeKeyInvalid},
+				true:  {map[bool]record.Code{true: "", false: record.CodeKeyRevoked}[grace > 0], ""},
 			}[reached]
 			k.expect("the former string", want[0])
 			next.expect("the new one", want[1])
-			if v := k.view(); v.Limit[limiter.Activations] != 3 || v.Used[limiter.Activations] < 1 {
+			if v := k.view(); v.Limit[record.Activations] != 3 || v.Used[record.Activations] < 1 {
 				t.Errorf("reached %t: limit %v, used %v", reached, v.Limit, v.Used)
 			}
 		}
@@ -318,7 +319,7 @@ func TestTheSaltOfAFormerStringGoesWithItsGrace(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	mint := func() *key {
-		spec := &limiter.Key{Upstream: "openai", Custody: limiter.CustodySealed, Limit: limiter.NoLimits(), SealKey: token.SealKeyID{1}, Origins: []string{"https://a"}}
+		spec := &record.Key{Upstream: "openai", Custody: record.CustodySealed, Limit: record.NoLimits(), SealKey: token.SealKeyID{1}, Origins: []string{"https://a"}}
 		lookup := newLookup(t)
 		v, err := w.Mint(ctx, limiter.Operator, spec, limiter.Birth{Lookup: lookup, Unlimited: true, Salt: token.NewSecret(strings.Repeat("a", token.SaltLen))})
 		if err != nil {
@@ -326,7 +327,7 @@ func TestTheSaltOfAFormerStringGoesWithItsGrace(t *testing.T) {
 		}
 		return &key{w: w, id: v.ID, lookup: lookup}
 	}
-	box := func(k *key) limiter.Box {
+	box := func(k *key) record.Box {
 		t.Helper()
 		live, refusal := w.Find(ctx, k.lookup)
 		if refusal != nil {
@@ -334,7 +335,7 @@ func TestTheSaltOfAFormerStringGoesWithItsGrace(t *testing.T) {
 		}
 		number, refusal := live.Number(live.Key(), k.lookup)
 		if refusal != nil {
-			return limiter.Box{}
+			return record.Box{}
 		}
 		return live.Box(live.Key(), number)
 	}
@@ -375,7 +376,7 @@ func TestTheSaltOfAFormerStringGoesWithItsGrace(t *testing.T) {
 	}
 	salts(k, 0)
 
-	if _, _, err := w.Rotate(ctx, limiter.Operator, mint().id, limiter.Issue{Lookup: newLookup(t)}, 0); err == nil {
+	if _, _, err := w.Rotate(ctx, limiter.Operator, mint().id, record.Issue{Lookup: newLookup(t)}, 0); err == nil {
 		t.Error("a sealed key was rotated without a box")
 	}
 }
@@ -390,7 +391,7 @@ func TestTheGraceOfOneStringCanBeEnded(t *testing.T) {
 			t.Errorf("ended %t, %v", ended, err)
 		}
 	}
-	k.expect("its grace was ended", limiter.CodeKeyRevoked)
+	k.expect("its grace was ended", record.CodeKeyRevoked)
 	next.expect("the key goes on", "")
 	if ended, err := w.EndGrace(ctx, limiter.Operator, k.id, next.lookup); err != nil || ended {
 		t.Errorf("the present string has no grace to end: %t, %v", ended, err)

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/till-proxy/till/limiter/record"
 	"github.com/till-proxy/till/limiter/store"
 	"github.com/till-proxy/till/token"
 )
@@ -22,11 +23,11 @@ type SealUse struct {
 // SealRotated records that a caller makes a new seal key. It must come before
 // the key is used.
 func (l *Limiter) SealRotated(by Caller, next token.SealKeyID) error {
-	if err := l.authorise(by, Everything, nil); err != nil {
+	if err := l.authorise(by, record.Everything, nil); err != nil {
 		return err
 	}
 	err := l.committer.do(func(b *batch) error {
-		return b.audit(by.entry(ActSealRotate, "", map[string]Delta{"seal_key": {nil, next.String()}}))
+		return b.audit(by.entry(ActSealRotate, "", map[string]record.Delta{"seal_key": {Before: nil, After: next.String()}}))
 	}, nil)
 	if err != nil {
 		return fmt.Errorf("recording the rotation of the seal key: %w", err)
@@ -37,25 +38,25 @@ func (l *Limiter) SealRotated(by Caller, next token.SealKeyID) error {
 
 // SealUses counts which seal keys are still needed, by looking at every key.
 func (l *Limiter) SealUses(ctx context.Context, by Caller) (map[token.SealKeyID]SealUse, error) {
-	if err := l.authorise(by, Everything, nil); err != nil {
+	if err := l.authorise(by, record.Everything, nil); err != nil {
 		return nil, err
 	}
 	now := l.clock.Now()
 	uses := make(map[token.SealKeyID]SealUse)
 	err := l.store.View(func(r store.Reader) error {
-		return r.Scan([]byte(spaceKeys), nil, false, func(at, value []byte) (bool, error) {
+		return r.Scan([]byte(record.SpaceKeys), nil, false, func(at, value []byte) (bool, error) {
 			if err := ctx.Err(); err != nil {
 				return false, err
 			}
 			var key struct { // the rest of a Key is not needed
 				SealKey     token.SealKeyID `json:"seal_key"`
-				Former      []Former        `json:"former"`
-				EndedStatus Status          `json:"ended_status"`
+				Former      []record.Former `json:"former"`
+				EndedStatus record.Status   `json:"ended_status"`
 			}
 			if err := json.Unmarshal(value, &key); err != nil {
-				return false, fmt.Errorf("key %s: %w: %w", at[len(spaceKeys):], errRecord, err)
+				return false, fmt.Errorf("key %s: %w: %w", at[len(record.SpaceKeys):], record.ErrRecord, err)
 			}
-			if key.SealKey.IsZero() || key.EndedStatus == Revoked {
+			if key.SealKey.IsZero() || key.EndedStatus == record.Revoked {
 				return true, nil
 			}
 			for id := range sealedWith(key.SealKey, key.Former, now) {
@@ -77,10 +78,10 @@ func (l *Limiter) SealUses(ctx context.Context, by Caller) (map[token.SealKeyID]
 }
 
 // sealedWith are the seal keys of a key's boxes that still open.
-func sealedWith(present token.SealKeyID, former []Former, now time.Time) map[token.SealKeyID]bool {
+func sealedWith(present token.SealKeyID, former []record.Former, now time.Time) map[token.SealKeyID]bool {
 	ids := map[token.SealKeyID]bool{present: true}
 	for i := range former {
-		if f := &former[i]; !f.SealKey.IsZero() && f.works(now) {
+		if f := &former[i]; !f.SealKey.IsZero() && f.Works(now) {
 			ids[f.SealKey] = true
 		}
 	}

@@ -8,17 +8,18 @@ import (
 	"time"
 
 	"github.com/till-proxy/till/limiter"
+	"github.com/till-proxy/till/limiter/record"
 	"github.com/till-proxy/till/token"
 )
 
 // mintSealed makes a sealed key whose box was made with seal key n.
 func (w *world) mintSealed(n byte, credential string) *key {
 	w.t.Helper()
-	spec := &limiter.Key{
-		Upstream: "openai", Custody: limiter.CustodySealed, Limit: limiter.NoLimits(),
+	spec := &record.Key{
+		Upstream: "openai", Custody: record.CustodySealed, Limit: record.NoLimits(),
 		SealKey: token.SealKeyID{n}, Origins: []string{"https://a"}, Fingerprint: w.Fingerprint(token.NewSecret(credential)),
 	}
-	spec.Limit[limiter.Activations] = 10
+	spec.Limit[record.Activations] = 10
 	lookup := newLookup(w.t)
 	v, err := w.Mint(ctx, limiter.Operator, spec, limiter.Birth{Lookup: lookup, Salt: token.NewSecret(strings.Repeat("a", token.SaltLen))})
 	if err != nil {
@@ -49,7 +50,7 @@ func TestSealKeysAreNeededByTheBoxesThatTheyOpen(t *testing.T) {
 	if _, _, err := w.Revoke(ctx, limiter.Operator, revoked.id, ""); err != nil {
 		t.Fatal(err)
 	}
-	dead.drain(limiter.CodeActivationsExhausted)
+	dead.drain(record.CodeActivationsExhausted)
 	if err := w.Ping(ctx); err != nil {
 		t.Fatal(err)
 	}
@@ -97,7 +98,7 @@ func TestKeysAreFoundByTheCredentialThatTheyDependOn(t *testing.T) {
 	first := w.mintSealed(1, "sk-real-a")
 	w.mintSealed(1, "sk-real-b")
 	held := w.mint(activations(1))
-	elsewhere := w.mint(func(k *limiter.Key) { k.Upstream = "github" })
+	elsewhere := w.mint(func(k *record.Key) { k.Upstream = "github" })
 	find := func(f limiter.Filter) map[string]bool {
 		t.Helper()
 		page, err := w.List(ctx, limiter.Operator, f)

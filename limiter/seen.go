@@ -7,6 +7,7 @@ import (
 	"net/netip"
 	"slices"
 
+	"github.com/till-proxy/till/limiter/record"
 	"github.com/till-proxy/till/limiter/store"
 )
 
@@ -100,7 +101,7 @@ func (s *Seen) add(o *Seen) {
 
 // seenKey stands before the hours of a key's history, at the hour 0, so that
 // it goes with them.
-func seenKey(id string) []byte { return hourKey(id, 0) }
+func seenKey(id string) []byte { return record.HourKey(id, 0) }
 
 func readSeen(r store.Reader, id string) (*Seen, error) {
 	s := new(Seen)

@@ -5,38 +5,34 @@ import (
 	"net/netip"
 	"strings"
 	"time"
+
+	"github.com/till-proxy/till/limiter/record"
 )
 
-// after adds when trying again is right.
-func (r *Refusal) after(d time.Duration) *Refusal {
-	r.RetryAfter = d
-	return r
-}
-
 // stopped is the refusal of a revoked or suspended key.
-func (k *Live) stopped(now time.Time) *Refusal {
+func (k *Live) stopped(now time.Time) *record.Refusal {
 	key := k.key
 	switch status, code := k.status(now); status {
-	case Revoked:
+	case record.Revoked:
 		if key.EndedReason != "" && !key.EndedAt.IsZero() {
-			return key.refuse(code, "was revoked on %s: %s", stamp(key.EndedAt), key.EndedReason)
+			return key.Refuse(code, "was revoked on %s: %s", record.Stamp(key.EndedAt), key.EndedReason)
 		}
-		return key.refuse(code, "was revoked")
+		return key.Refuse(code, "was revoked")
 	default:
-		return key.refuse(CodeKeySuspended, "is suspended; ask whoever issued it to have it resumed")
+		return key.Refuse(record.CodeKeySuspended, "is suspended; ask whoever issued it to have it resumed")
 	}
 }
 
 // timeRefusal is the refusal of a key whose time is over.
-func (k *Live) timeRefusal(code Code) *Refusal {
+func (k *Live) timeRefusal(code record.Code) *record.Refusal {
 	key := k.key
 	switch {
-	case code == CodeKeyIdle:
-		return key.refuse(code, "was not used for %s and has ended", key.IdleTimeout)
-	case !key.ExpiresAt.IsZero() && (key.EndedStatus == Expired || !k.l.clock.Now().Before(key.ExpiresAt)):
-		return key.refuse(code, "expired on %s", stamp(key.ExpiresAt))
+	case code == record.CodeKeyIdle:
+		return key.Refuse(code, "was not used for %s and has ended", key.IdleTimeout)
+	case !key.ExpiresAt.IsZero() && (key.EndedStatus == record.Expired || !k.l.clock.Now().Before(key.ExpiresAt)):
+		return key.Refuse(code, "expired on %s", record.Stamp(key.ExpiresAt))
 	default:
-		return key.refuse(code, "was not used within %s of being issued and has expired", key.FirstUseWithin)
+		return key.Refuse(code, "was not used within %s of being issued and has expired", key.FirstUseWithin)
 	}
 }
 
@@ -45,49 +41,47 @@ const LowerMaxTokens = "lower max_tokens"
 
 // outOf is the refusal of a key whose own budget does not allow the request. help
 // is what helps where that is too large.
-func (k *Live) outOf(v verdict, kind Kind, bound *Amounts, help string) *Refusal {
+func (k *Live) outOf(v verdict, kind record.Kind, bound *record.Amounts, help string) *record.Refusal {
 	key, limit := k.key, k.limit[kind]
 	switch {
 	case v == heldUp:
-		return key.refuse(CodeBudgetHeld, "has %s left, but requests in flight hold it; try again when they are done",
-			amount(kind, limit-k.spent[kind])).after(time.Second)
+		return key.Refuse(record.CodeBudgetHeld, "has %s left, but requests in flight hold it; try again when they are done",
+			record.FormatAmount(kind, limit-k.spent[kind])).After(time.Second)
 	case v == tooBig:
-		return key.refuse(CodeBudgetTooSmall, "has %s left, and this request may use up to %s; %s",
-			amount(kind, limit-k.spent[kind]), amount(kind, bound[kind]), cmp.Or(help, LowerMaxTokens))
-	case kind == Attempts:
-		return key.refuse(kinds[kind].exhausted, "has made all %d attempts that its %d activations allow", limit, k.limit[Activations])
+		return key.Refuse(record.CodeBudgetTooSmall, "has %s left, and this request may use up to %s; %s",
+			record.FormatAmount(kind, limit-k.spent[kind]), record.FormatAmount(kind, bound[kind]), cmp.Or(help, LowerMaxTokens))
+	case kind == record.Attempts:
+		return key.Refuse(kind.Exhausted(), "has made all %d attempts that its %d activations allow", limit, k.limit[record.Activations])
 	case k.given[kind] > 0 && limit == 0:
-		return key.refuse(kinds[kind].exhausted, "gave all its %s to child keys", kind)
+		return key.Refuse(kind.Exhausted(), "gave all its %s to child keys", kind)
 	case k.given[kind] > 0:
-		return key.refuse(kinds[kind].exhausted, "has used all %s that it did not give to child keys", amount(kind, limit))
+		return key.Refuse(kind.Exhausted(), "has used all %s that it did not give to child keys", record.FormatAmount(kind, limit))
 	case limit == 0:
-		return key.refuse(kinds[kind].exhausted, "has no %s", kind)
+		return key.Refuse(kind.Exhausted(), "has no %s", kind)
 	case k.renews != "":
-		return key.refuse(kinds[kind].exhausted, "has used all %s of this %s; it renews on %s", amount(kind, limit), k.renews, stamp(k.renews.Next(k.l.clock.Now())))
+		return key.Refuse(kind.Exhausted(), "has used all %s of this %s; it renews on %s", record.FormatAmount(kind, limit), k.renews, record.Stamp(k.renews.Next(k.l.clock.Now())))
 	default:
-		return key.refuse(kinds[kind].exhausted, "has used all %s", amount(kind, limit))
+		return key.Refuse(kind.Exhausted(), "has used all %s", record.FormatAmount(kind, limit))
 	}
 }
 
 // outOfTurn is the refusal of a request that comes behind others.
-func (k *Live) outOfTurn() *Refusal {
-	return k.key.refuse(CodeBudgetHeld, "has requests that came before and wait for what is left; try again when they are done").after(time.Second)
+func (k *Live) outOfTurn() *record.Refusal {
+	return k.key.Refuse(record.CodeBudgetHeld, "has requests that came before and wait for what is left; try again when they are done").After(time.Second)
 }
 
 // outOfRole is the refusal when the role's shared budget is the reason.
-func (k *Live) outOfRole(role *account, v verdict, kind Kind) *Refusal {
+func (k *Live) outOfRole(role *account, v verdict, kind record.Kind) *record.Refusal {
 	if v == heldUp {
-		return k.key.refuse(CodeBudgetHeld, "shares the budget of role %s, and requests in flight hold what is left of it", k.key.Role).after(time.Second)
+		return k.key.Refuse(record.CodeBudgetHeld, "shares the budget of role %s, and requests in flight hold what is left of it", k.key.Role).After(time.Second)
 	}
-	code := kinds[kind].exhausted
+	code := kind.Exhausted()
 	if v == tooBig {
-		code = CodeBudgetTooSmall
+		code = record.CodeBudgetTooSmall
 	}
-	return k.key.refuse(code, "shares the budget of role %s, which has used %s of %s",
-		k.key.Role, amount(kind, role.spent[kind]), amount(kind, role.limit[kind]))
+	return k.key.Refuse(code, "shares the budget of role %s, which has used %s of %s",
+		k.key.Role, record.FormatAmount(kind, role.spent[kind]), record.FormatAmount(kind, role.limit[kind]))
 }
-
-func stamp(t time.Time) string { return t.UTC().Format(time.RFC3339) }
 
 func roundUp(d time.Duration) time.Duration {
 	return (d + time.Second - 1).Truncate(time.Second)
@@ -103,4 +97,18 @@ func (k *Live) addrText(addr netip.Addr) string {
 	}
 	k.lastAddr = addr
 	return addr.String()
+}
+
+// hasMoved is the refusal of a request that was read under other terms.
+func (k *Live) hasMoved() *record.Refusal {
+	refusal := k.key.Refuse(record.CodeStoreUnavailable, "was changed while the request was read, so it was not forwarded; send it again").After(time.Second)
+	refusal.Moved = true
+	return refusal
+}
+
+func storeRefusal(why string) *record.Refusal {
+	return &record.Refusal{
+		Code: record.CodeStoreUnavailable, RetryAfter: 2 * time.Second,
+		Message: "the key could not be checked, so the request was not forwarded: " + why,
+	}
 }

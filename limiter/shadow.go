@@ -7,6 +7,7 @@ import (
 	"sync/atomic"
 	"unsafe"
 
+	"github.com/till-proxy/till/limiter/record"
 	"github.com/till-proxy/till/limiter/store"
 )
 
@@ -49,7 +50,7 @@ const (
 	slotLast     = 32
 	slotLastCopy = 40
 	slotUsed     = 48
-	slotCopy     = slotUsed + 8*int(NumKinds)
+	slotCopy     = slotUsed + 8*int(record.NumKinds)
 )
 
 // session names one opening of a store.
@@ -75,10 +76,10 @@ func openShadow(disk store.Disk, path string) (*shadow, error) {
 
 // remembered is one account as the shadow last saw it.
 type remembered struct {
-	id          accountID
+	id          record.AccountID
 	lineage     uint64
-	first, last int64   // unix nanoseconds of its uses; 0: none
-	used        Amounts // used + held
+	first, last int64          // unix nanoseconds of its uses; 0: none
+	used        record.Amounts // used + held
 }
 
 // recall lists the slots in use, or nothing when the file was not written by
@@ -92,8 +93,8 @@ func (s *shadow) recall(last session, boot string) []remembered {
 	var found []remembered
 	for i := range s.slots() {
 		b := s.slot(i)
-		r := remembered{id: accountID(b[:16]), lineage: binary.NativeEndian.Uint64(b[16:])}
-		if r.id == (accountID{}) {
+		r := remembered{id: record.AccountID(b[:16]), lineage: binary.NativeEndian.Uint64(b[16:])}
+		if r.id == (record.AccountID{}) {
 			continue
 		}
 		r.first = int64(binary.NativeEndian.Uint64(b[slotFirst:]))
@@ -142,7 +143,7 @@ func (s *shadow) take(a *account) *slot {
 	s.free = s.free[:len(s.free)-1]
 	sl := &slot{b: s.slot(int(index)), index: index}
 	for k, used := range a.taken() {
-		sl.set(Kind(k), used)
+		sl.set(record.Kind(k), used)
 	}
 	sl.setLast(a.last)
 	*(*int64)(unsafe.Pointer(&sl.b[slotFirst])) = a.first
@@ -155,7 +156,7 @@ func (s *shadow) take(a *account) *slot {
 
 // set stores used + held of one kind, by aligned 8-byte stores: a kill leaves
 // each done or not done. Nobody but a later process reads them.
-func (sl *slot) set(k Kind, used int64) {
+func (sl *slot) set(k record.Kind, used int64) {
 	if sl != nil {
 		atomic.StoreInt64((*int64)(unsafe.Pointer(&sl.b[slotUsed+8*int(k)])), used)
 		*(*int64)(unsafe.Pointer(&sl.b[slotCopy+8*int(k)])) = used

@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"github.com/till-proxy/till/limiter"
+	"github.com/till-proxy/till/limiter/record"
 	"github.com/till-proxy/till/limiter/store"
 	"github.com/till-proxy/till/token"
 )
@@ -13,14 +14,14 @@ import (
 
 // mint makes a key of some kind.
 func (s *simulation) mint() {
-	spec := &limiter.Key{Upstream: "openai", Custody: limiter.CustodyHeld, Limit: limiter.NoLimits()}
+	spec := &record.Key{Upstream: "openai", Custody: record.CustodyHeld, Limit: record.NoLimits()}
 	b := &book{daily: s.chance(25), shared: s.chance(30)}
-	spec.Limit[limiter.Activations] = 1 + s.random.Int64N(150)
+	spec.Limit[record.Activations] = 1 + s.random.Int64N(150)
 	if s.chance(40) {
-		spec.Limit[limiter.Tokens] = 1 + s.random.Int64N(5000)
+		spec.Limit[record.Tokens] = 1 + s.random.Int64N(5000)
 	}
 	if b.daily {
-		spec.Renews = limiter.Daily
+		spec.Renews = record.Daily
 	}
 	if b.shared {
 		spec.Role = "ci"
@@ -42,9 +43,9 @@ func (s *simulation) mint() {
 // request asks for one request and holds the answer against the books.
 func (s *simulation) request(b *book) {
 	s.counts.requests++
-	ask := &limiter.Ask{Bound: limiter.Amounts{limiter.Activations: 1}, Method: "POST", Path: "/v1/x", Waits: s.chance(50)}
-	if b.limit[limiter.Tokens] != limiter.NoLimit {
-		ask.Bound[limiter.Tokens] = 1 + s.random.Int64N(200)
+	ask := &limiter.Ask{Bound: record.Amounts{record.Activations: 1}, Method: "POST", Path: "/v1/x", Waits: s.chance(50)}
+	if b.limit[record.Tokens] != record.NoLimit {
+		ask.Bound[record.Tokens] = 1 + s.random.Int64N(200)
 	}
 	mustNot := ""
 	switch {
@@ -83,20 +84,20 @@ func (s *simulation) request(b *book) {
 }
 
 // refused checks that nothing was refused that could have been admitted.
-func (s *simulation) refused(b *book, r *limiter.Refusal, bound *limiter.Amounts, waits bool) {
+func (s *simulation) refused(b *book, r *record.Refusal, bound *record.Amounts, waits bool) {
 	s.say("%s refused: %s", b.id, r.Code)
-	if r.Code == limiter.CodeBudgetHeld && waits {
+	if r.Code == record.CodeBudgetHeld && waits {
 		return // as many wait as may
 	}
-	if s.crashed || s.dead || b.stopping || b.pausing || b.resuming || r.Code == limiter.CodeStoreUnavailable {
+	if s.crashed || s.dead || b.stopping || b.pausing || b.resuming || r.Code == record.CodeStoreUnavailable {
 		return
 	}
-	var taken limiter.Amounts
+	var taken record.Amounts
 	if !s.over(b) {
 		taken = b.taken()
 	}
 	for kind, limit := range b.least {
-		if limit != limiter.NoLimit && taken[kind]+bound[kind] > limit {
+		if limit != record.NoLimit && taken[kind]+bound[kind] > limit {
 			return
 		}
 	}
@@ -114,12 +115,12 @@ func (s *simulation) over(b *book) bool { return b.daily && s.day() > b.window }
 // as long as nobody was told of the new one.
 func (s *simulation) roll(b *book) {
 	if day := s.day(); s.over(b) {
-		b.window, b.used, b.lost = day, limiter.Amounts{}, limiter.Amounts{}
+		b.window, b.used, b.lost = day, record.Amounts{}, record.Amounts{}
 	}
 }
 
 // taken is what is settled, held or lost in the present window.
-func (b *book) taken() limiter.Amounts {
+func (b *book) taken() record.Amounts {
 	sum := b.used
 	for i := range sum {
 		sum[i] += b.lost[i]
@@ -146,9 +147,9 @@ func (s *simulation) bounded(b *book) {
 		}
 	}
 	for kind, limit := range b.limit {
-		if limit != limiter.NoLimit && sum[kind]+b.lost[kind] > limit {
+		if limit != record.NoLimit && sum[kind]+b.lost[kind] > limit {
 			s.counts.extra++
-			s.fatalf("key %s: %d %s forwarded of %d", b.id, sum[kind], limiter.Kind(kind), limit)
+			s.fatalf("key %s: %d %s forwarded of %d", b.id, sum[kind], record.Kind(kind), limit)
 		}
 	}
 	if b.shared && s.role.used > s.role.limit {
@@ -163,12 +164,12 @@ func (s *simulation) end(b *book, all bool) {
 		i := s.random.IntN(len(b.running))
 		r := b.running[i]
 		b.running = append(b.running[:i], b.running[i+1:]...)
-		used := limiter.Amounts{}
+		used := record.Amounts{}
 		s.say("%s settles", b.id)
 		if s.chance(80) {
-			used[limiter.Activations] = 1
-			if n := r.bound[limiter.Tokens]; n > 0 {
-				used[limiter.Tokens] = s.random.Int64N(n + 1)
+			used[record.Activations] = 1
+			if n := r.bound[record.Tokens]; n > 0 {
+				used[record.Tokens] = s.random.Int64N(n + 1)
 			}
 			r.grant.Settle(used)
 		} else {
@@ -205,15 +206,15 @@ func (s *simulation) lose() {
 
 func (s *simulation) grant(b *book) {
 	n := 1 + s.random.Int64N(30)
-	b.limit[limiter.Activations] += n // from now on it may be there
+	b.limit[record.Activations] += n // from now on it may be there
 	l := s.l
 	s.begin(func() func() {
 		_, err := l.GrantMore(s.t.Context(), limiter.Operator, b.id, limiter.More{Activations: n})
 		return func() {
 			if err == nil {
-				b.least[limiter.Activations] += n
+				b.least[record.Activations] += n
 			} else if errors.Is(err, limiter.ErrRevoked) || errors.Is(err, store.ErrNoSpace) {
-				b.limit[limiter.Activations] -= n // it is not
+				b.limit[record.Activations] -= n // it is not
 			}
 			s.say("granted %d to %s: %v", n, b.id, err)
 		}

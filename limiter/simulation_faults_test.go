@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/till-proxy/till/limiter"
+	"github.com/till-proxy/till/limiter/record"
 	"github.com/till-proxy/till/limiter/store"
 	"github.com/till-proxy/till/limiter/store/storetest"
 )
@@ -136,7 +137,7 @@ func (s *simulation) reopened(after *limiter.Limiter) {
 				_ = after.Close()
 				continue
 			}
-			if errors.Is(err, limiter.ErrDoubt) {
+			if errors.Is(err, store.ErrDoubt) {
 				s.fatalf("a crash is taken for a rollback: %v", err)
 			}
 			if after == nil {
@@ -270,7 +271,7 @@ func (s *simulation) rollback(old *storetest.Disk) {
 	s.gone()
 	s.disk = next
 	for range 2 {
-		if err := s.open(nil); !errors.Is(err, limiter.ErrDoubt) {
+		if err := s.open(nil); !errors.Is(err, store.ErrDoubt) {
 			s.fatalf("an older store opens: %v", err)
 		}
 	}
@@ -283,7 +284,7 @@ func (s *simulation) rollback(old *storetest.Disk) {
 		g := new(limiter.Grant)
 		k, refusal := s.l.Find(s.t.Context(), b.lookup)
 		if refusal == nil {
-			refusal = k.Reserve(s.t.Context(), &limiter.Ask{Bound: limiter.Amounts{limiter.Activations: 1}, Method: "POST", Path: "/"}, g)
+			refusal = k.Reserve(s.t.Context(), &limiter.Ask{Bound: record.Amounts{record.Activations: 1}, Method: "POST", Path: "/"}, g)
 		}
 		if refusal == nil {
 			s.fatalf("key %s is admitted after everything was forfeited", b.id)

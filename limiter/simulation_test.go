@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/till-proxy/till/limiter"
+	"github.com/till-proxy/till/limiter/record"
 	"github.com/till-proxy/till/limiter/store/storetest"
 	"github.com/till-proxy/till/token"
 )
@@ -29,7 +30,7 @@ type simulation struct {
 
 	clock *fakeClock
 	disk  *storetest.Disk
-	roles map[string]limiter.Role
+	roles map[string]record.Role
 	l     *limiter.Limiter
 
 	books []*book
@@ -50,15 +51,15 @@ type simulated struct{ steps, requests, refused, kills, cuts, faults, rollbacks,
 type book struct {
 	id     string
 	lookup token.Lookup
-	limit  limiter.Amounts // at most: also what may have been granted
-	least  limiter.Amounts // at least: what was acknowledged
+	limit  record.Amounts // at most: also what may have been granted
+	least  record.Amounts // at least: what was acknowledged
 	daily  bool
 	shared bool
 
-	used    limiter.Amounts // settled
-	window  int64           // day that used is about, of a daily key
+	used    record.Amounts // settled
+	window  int64          // day that used is about, of a daily key
 	running []*running
-	lost    limiter.Amounts // bounds of what ran at a crash
+	lost    record.Amounts // bounds of what ran at a crash
 
 	stopping, stopped  bool // a revocation was asked for, was acknowledged
 	pausing, paused    bool // the same of a suspension
@@ -73,7 +74,7 @@ type roleBook struct {
 
 type running struct {
 	grant  *limiter.Grant
-	bound  limiter.Amounts
+	bound  record.Amounts
 	window int64
 }
 
@@ -168,7 +169,7 @@ func (s *simulation) consistent() {
 		if err != nil {
 			s.fatalf("key %s: %v", b.id, err)
 		}
-		if b.stopped && view.Status != limiter.Revoked {
+		if b.stopped && view.Status != record.Revoked {
 			s.fatalf("key %s was revoked and is %s", b.id, view.Status)
 		}
 		memory, stored, err := s.l.Reserved(b.id)
@@ -176,18 +177,18 @@ func (s *simulation) consistent() {
 			s.fatalf("key %s: %v", b.id, err)
 		}
 		for kind, limit := range b.limit {
-			if limit == limiter.NoLimit || s.over(b) {
+			if limit == record.NoLimit || s.over(b) {
 				continue
 			}
-			if stored[kind] > limit || memory[kind] > stored[kind] || view.Used[kind]+view.Held[kind] > memory[kind] && view.Used != (limiter.Amounts{}) {
+			if stored[kind] > limit || memory[kind] > stored[kind] || view.Used[kind]+view.Held[kind] > memory[kind] && view.Used != (record.Amounts{}) {
 				s.fatalf("key %s: %d %s used, %d held, %d reserved in memory, %d in the store, of %d",
-					b.id, view.Used[kind], limiter.Kind(kind), view.Held[kind], memory[kind], stored[kind], limit)
+					b.id, view.Used[kind], record.Kind(kind), view.Held[kind], memory[kind], stored[kind], limit)
 			}
 			if view.Used[kind] < b.used[kind] {
-				s.fatalf("key %s: the limiter counts %d %s, %d were used", b.id, view.Used[kind], limiter.Kind(kind), b.used[kind])
+				s.fatalf("key %s: the limiter counts %d %s, %d were used", b.id, view.Used[kind], record.Kind(kind), b.used[kind])
 			}
 			if !s.crashed && view.Used[kind] > b.used[kind]+b.lost[kind] {
-				s.fatalf("key %s: the limiter counts %d %s; %d were used and %d lost in flight", b.id, view.Used[kind], limiter.Kind(kind), b.used[kind], b.lost[kind])
+				s.fatalf("key %s: the limiter counts %d %s; %d were used and %d lost in flight", b.id, view.Used[kind], record.Kind(kind), b.used[kind], b.lost[kind])
 			}
 		}
 	}
@@ -207,7 +208,7 @@ func (s *simulation) run() {
 		s.l.Abandon()
 	})
 	s.role.limit = 400
-	s.roles = map[string]limiter.Role{"ci": {Budget: limiter.RoleBudget{Limit: limiter.Amounts{s.role.limit, -1, -1, -1}}}}
+	s.roles = map[string]record.Role{"ci": {Budget: record.RoleBudget{Limit: record.Amounts{s.role.limit, -1, -1, -1}}}}
 	if err := s.open(nil); err != nil {
 		s.fatalf("%v", err)
 	}

@@ -7,6 +7,7 @@ import (
 	"pgregory.net/rapid"
 
 	"github.com/till-proxy/till/limiter"
+	"github.com/till-proxy/till/limiter/record"
 )
 
 // TestNoScheduleSpendsMoreThanTheCap drives two keys and the role that they
@@ -19,18 +20,18 @@ func TestNoScheduleSpendsMoreThanTheCap(t *testing.T) {
 	rapid.Check(t, func(rt *rapid.T) {
 		w := newMachine(t)
 		defer w.Abandon()
-		draw := func(what string) limiter.Amounts {
-			return limiter.Amounts{limiter.NoLimit, rapid.Int64Range(1, 1e6).Draw(rt, what+" tokens"), rapid.Int64Range(1, 1e9).Draw(rt, what+" dollars"), limiter.NoLimit}
+		draw := func(what string) record.Amounts {
+			return record.Amounts{record.NoLimit, rapid.Int64Range(1, 1e6).Draw(rt, what+" tokens"), rapid.Int64Range(1, 1e9).Draw(rt, what+" dollars"), record.NoLimit}
 		}
-		renewal := rapid.SampledFrom([]limiter.Renewal{"", limiter.Daily})
+		renewal := rapid.SampledFrom([]record.Renewal{"", record.Daily})
 		shared := budgetBook{cap: draw("the role's"), renews: renewal.Draw(rt, "the role renews")}
-		w.roles = map[string]limiter.Role{"ci": {Budget: limiter.RoleBudget{Limit: shared.cap, Renews: shared.renews}}}
+		w.roles = map[string]record.Role{"ci": {Budget: record.RoleBudget{Limit: shared.cap, Renews: shared.renews}}}
 		if err := w.SetRoles(w.roles); err != nil {
 			rt.Fatal(err)
 		}
 		type request struct {
 			*limiter.Grant
-			bound limiter.Amounts
+			bound record.Amounts
 			day   int
 		}
 		type held struct {
@@ -41,12 +42,12 @@ func TestNoScheduleSpendsMoreThanTheCap(t *testing.T) {
 		keys := make([]*held, 2)
 		for i := range keys {
 			b := &held{budgetBook: budgetBook{cap: draw("a key's"), renews: renewal.Draw(rt, "a key renews")}}
-			b.key = w.mint(func(k *limiter.Key) { k.Limit, k.Renews, k.Role = b.cap, b.renews, "ci" })
+			b.key = w.mint(func(k *record.Key) { k.Limit, k.Renews, k.Role = b.cap, b.renews, "ci" })
 			keys[i] = b
 		}
 		pick := func() *held { return keys[rapid.IntRange(0, 1).Draw(rt, "key")] }
 		day := 0
-		note := func(b *held, day int, a limiter.Amounts, sign int64) {
+		note := func(b *held, day int, a record.Amounts, sign int64) {
 			b.note(day, a, sign)
 			shared.note(day, a, sign)
 		}
@@ -58,16 +59,16 @@ func TestNoScheduleSpendsMoreThanTheCap(t *testing.T) {
 		rt.Repeat(map[string]func(*rapid.T){
 			"request": func(rt *rapid.T) {
 				b := pick()
-				natural := limiter.Amounts{limiter.Tokens: rapid.Int64Range(1, 2e5).Draw(rt, "bound"), limiter.Nanodollars: rapid.Int64Range(1, 2e8).Draw(rt, "cost")}
+				natural := record.Amounts{record.Tokens: rapid.Int64Range(1, 2e5).Draw(rt, "bound"), record.Nanodollars: rapid.Int64Range(1, 2e8).Draw(rt, "cost")}
 				fits := rapid.Bool().Draw(rt, "fit")
 				bound := natural
 				g, refusal := b.ask(func(a *limiter.Ask) {
-					a.Bound = limiter.Amounts{limiter.Activations: 1}
-					a.Fit = func(left limiter.Amounts) limiter.Amounts {
+					a.Bound = record.Amounts{record.Activations: 1}
+					a.Fit = func(left record.Amounts) record.Amounts {
 						bound = natural
 						if fits {
-							bound[limiter.Tokens] = min(natural[limiter.Tokens], max(left[limiter.Tokens], 1))
-							bound[limiter.Nanodollars] = min(natural[limiter.Nanodollars], max(left[limiter.Nanodollars], 1))
+							bound[record.Tokens] = min(natural[record.Tokens], max(left[record.Tokens], 1))
+							bound[record.Nanodollars] = min(natural[record.Nanodollars], max(left[record.Nanodollars], 1))
 						}
 						return bound
 					}
@@ -90,8 +91,8 @@ func TestNoScheduleSpendsMoreThanTheCap(t *testing.T) {
 					r.Cancel()
 					return
 				}
-				u := limiter.Amounts{limiter.Activations: 1, limiter.Tokens: rapid.Int64Range(0, r.bound[limiter.Tokens]).Draw(rt, "used"),
-					limiter.Nanodollars: rapid.Int64Range(0, r.bound[limiter.Nanodollars]).Draw(rt, "spent")}
+				u := record.Amounts{record.Activations: 1, record.Tokens: rapid.Int64Range(0, r.bound[record.Tokens]).Draw(rt, "used"),
+					record.Nanodollars: rapid.Int64Range(0, r.bound[record.Nanodollars]).Draw(rt, "spent")}
 				r.Settle(u)
 				note(b, r.day, u, 1)
 			},
@@ -101,8 +102,8 @@ func TestNoScheduleSpendsMoreThanTheCap(t *testing.T) {
 				if _, err := w.GrantMore(ctx, limiter.Operator, b.id, limiter.More{Tokens: n, Nanodollars: 1000 * n}); err != nil {
 					rt.Fatal(err)
 				}
-				b.cap[limiter.Tokens] += n
-				b.cap[limiter.Nanodollars] += 1000 * n
+				b.cap[record.Tokens] += n
+				b.cap[record.Nanodollars] += 1000 * n
 			},
 			"next day": func(*rapid.T) { w.clock.advance(24 * time.Hour); day++; w.SweepActive() },
 			"idle":     func(*rapid.T) { w.clock.advance(10 * time.Second); w.SweepActive() },
@@ -119,7 +120,7 @@ func TestNoScheduleSpendsMoreThanTheCap(t *testing.T) {
 					if err != nil {
 						rt.Fatal(err)
 					}
-					for _, kind := range []limiter.Kind{limiter.Tokens, limiter.Nanodollars} {
+					for _, kind := range []record.Kind{record.Tokens, record.Nanodollars} {
 						if v.Used[kind]+v.Held[kind] > b.cap[kind] || stored[kind] > b.cap[kind] || memory[kind] < v.Used[kind]+v.Held[kind] {
 							rt.Fatalf("%s: settled %d, held %d, reserved %d and %d on disk, of %d", kind, v.Used[kind], v.Held[kind], memory[kind], stored[kind], b.cap[kind])
 						}
@@ -132,20 +133,20 @@ func TestNoScheduleSpendsMoreThanTheCap(t *testing.T) {
 
 // budgetBook is what may have been used of a budget, day by day.
 type budgetBook struct {
-	cap    limiter.Amounts
-	renews limiter.Renewal
-	used   map[int]limiter.Amounts
+	cap    record.Amounts
+	renews record.Renewal
+	used   map[int]record.Amounts
 }
 
-func (b *budgetBook) note(day int, a limiter.Amounts, sign int64) {
+func (b *budgetBook) note(day int, a record.Amounts, sign int64) {
 	if b.renews == "" {
 		day = 0
 	}
 	if b.used == nil {
-		b.used = make(map[int]limiter.Amounts)
+		b.used = make(map[int]record.Amounts)
 	}
 	sum := b.used[day]
-	for _, kind := range []limiter.Kind{limiter.Tokens, limiter.Nanodollars} {
+	for _, kind := range []record.Kind{record.Tokens, record.Nanodollars} {
 		sum[kind] += sign * a[kind]
 	}
 	b.used[day] = sum
@@ -154,7 +155,7 @@ func (b *budgetBook) note(day int, a limiter.Amounts, sign int64) {
 // judge holds every window to the cap.
 func (b *budgetBook) judge(rt *rapid.T, whose string) {
 	for day, sum := range b.used {
-		for _, kind := range []limiter.Kind{limiter.Tokens, limiter.Nanodollars} {
+		for _, kind := range []record.Kind{record.Tokens, record.Nanodollars} {
 			if sum[kind] > b.cap[kind] {
 				rt.Fatalf("%s of %s on day %d: really %d of %d", kind, whose, day, sum[kind], b.cap[kind])
 			}

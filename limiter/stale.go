@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/till-proxy/till/limiter/record"
 	"github.com/till-proxy/till/limiter/store"
 )
 
@@ -43,7 +44,7 @@ type StaleKey struct {
 
 // OverGrant is a limit of which at most a tenth was used.
 type OverGrant struct {
-	Kind          Kind
+	Kind          record.Kind
 	Granted, Used int64
 }
 
@@ -58,16 +59,16 @@ type StalePage struct {
 // should look at: of all reasons, or of one.
 func (l *Limiter) Stale(ctx context.Context, by Caller, reason StaleReason, limit int, cursor string) (StalePage, error) {
 	var page StalePage
-	if err := l.authorise(by, KeysRead, nil); err != nil {
+	if err := l.authorise(by, record.KeysRead, nil); err != nil {
 		return page, err
 	}
 	switch reason {
 	case "", StaleUnused, StaleNeverUsed, StaleOverGranted, StaleExpiring:
 	default:
-		return page, invalid("reason", "must be unused, never_used, over_granted or expiring, got %q", reason)
+		return page, record.Invalid("reason", "must be unused, never_used, over_granted or expiring, got %q", reason)
 	}
 	if limit < 0 || limit > maxPage {
-		return page, invalid("limit", "must be from 1 to %d, got %d", maxPage, limit)
+		return page, record.Invalid("limit", "must be from 1 to %d, got %d", maxPage, limit)
 	}
 	if limit == 0 {
 		limit = defaultPage
@@ -76,7 +77,7 @@ func (l *Limiter) Stale(ctx context.Context, by Caller, reason StaleReason, limi
 	after := l.staleAfter()
 	err := l.store.View(func(r store.Reader) error {
 		var failed error
-		next, err := l.walk(ctx, r, by, &Filter{Status: Active, Cursor: cursor}, maxLookedAt, func(v View) bool {
+		next, err := l.walk(ctx, r, by, &Filter{Status: record.Active, Cursor: cursor}, maxLookedAt, func(v View) bool {
 			s := StaleKey{View: v}
 			s.judge(now, after)
 			if reason != "" {
@@ -157,16 +158,16 @@ func (v *View) overGranted(now time.Time) []OverGrant {
 	}
 	windows := int64(1)
 	if v.Renews != "" {
-		start, next := v.Renews.window(now)
+		start, next := v.Renews.Window(now)
 		windows = max(int64(age/next.Sub(start)), 1)
 	}
 	var over []OverGrant
-	for _, kind := range LimitKinds {
+	for _, kind := range record.LimitKinds {
 		granted := v.Limit[kind]
-		if granted == NoLimit || granted == 0 {
+		if granted == record.NoLimit || granted == 0 {
 			continue
 		}
-		if granted > maxAmount/windows {
+		if granted > record.MaxAmount/windows {
 			continue // cannot be told
 		}
 		used := v.Used[kind] + v.Past[kind] + v.Delegated[kind]

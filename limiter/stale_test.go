@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/till-proxy/till/limiter"
+	"github.com/till-proxy/till/limiter/record"
 )
 
 // reasons are what the report says of each key.
@@ -35,10 +36,10 @@ func (w *world) reasons(reason limiter.StaleReason) map[string][]limiter.StaleRe
 func TestKeysAreStaleForAReason(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
-	never := w.mint(func(*limiter.Key) {})
-	unused := w.mint(func(*limiter.Key) {})
-	busy := w.mint(func(*limiter.Key) {})
-	suspended := w.mint(func(*limiter.Key) {})
+	never := w.mint(func(*record.Key) {})
+	unused := w.mint(func(*record.Key) {})
+	busy := w.mint(func(*record.Key) {})
+	suspended := w.mint(func(*record.Key) {})
 	if _, err := w.Suspend(ctx, limiter.Operator, suspended.id); err != nil {
 		t.Fatal(err)
 	}
@@ -94,27 +95,27 @@ func TestOverGrantedIsATenthOfALimitAfterHalfTheLife(t *testing.T) {
 	t.Parallel()
 	for _, test := range []struct {
 		name   string
-		key    func(w *world) func(*limiter.Key)
+		key    func(w *world) func(*record.Key)
 		use    int
 		after  time.Duration
 		expect []limiter.OverGrant
 	}{
-		{"a tenth after half of its life", func(w *world) func(*limiter.Key) {
-			return func(k *limiter.Key) { activations(100)(k); expiresIn(w, 10*time.Hour)(k) }
-		}, 10, 5 * time.Hour, []limiter.OverGrant{{Kind: limiter.Activations, Granted: 100, Used: 10}}},
-		{"before half of its life", func(w *world) func(*limiter.Key) {
-			return func(k *limiter.Key) { activations(100)(k); expiresIn(w, 10*time.Hour)(k) }
+		{"a tenth after half of its life", func(w *world) func(*record.Key) {
+			return func(k *record.Key) { activations(100)(k); expiresIn(w, 10*time.Hour)(k) }
+		}, 10, 5 * time.Hour, []limiter.OverGrant{{Kind: record.Activations, Granted: 100, Used: 10}}},
+		{"before half of its life", func(w *world) func(*record.Key) {
+			return func(k *record.Key) { activations(100)(k); expiresIn(w, 10*time.Hour)(k) }
 		}, 10, 5*time.Hour - time.Second, nil},
-		{"more than a tenth", func(w *world) func(*limiter.Key) {
-			return func(k *limiter.Key) { activations(100)(k); expiresIn(w, 10*time.Hour)(k) }
+		{"more than a tenth", func(w *world) func(*record.Key) {
+			return func(k *record.Key) { activations(100)(k); expiresIn(w, 10*time.Hour)(k) }
 		}, 11, 9 * time.Hour, nil},
-		{"30 days of a longer life", func(w *world) func(*limiter.Key) {
-			return func(k *limiter.Key) { activations(100)(k); expiresIn(w, 300*day)(k) }
-		}, 1, 30 * day, []limiter.OverGrant{{Kind: limiter.Activations, Granted: 100, Used: 1}}},
-		{"a canary", func(*world) func(*limiter.Key) { return activations(0) }, 0, 40 * day, nil},
-		{"renewing, of all windows", func(*world) func(*limiter.Key) {
-			return func(k *limiter.Key) { activations(100)(k); k.Renews = limiter.Daily }
-		}, 50, 31 * day, []limiter.OverGrant{{Kind: limiter.Activations, Granted: 3100, Used: 50}}},
+		{"30 days of a longer life", func(w *world) func(*record.Key) {
+			return func(k *record.Key) { activations(100)(k); expiresIn(w, 300*day)(k) }
+		}, 1, 30 * day, []limiter.OverGrant{{Kind: record.Activations, Granted: 100, Used: 1}}},
+		{"a canary", func(*world) func(*record.Key) { return activations(0) }, 0, 40 * day, nil},
+		{"renewing, of all windows", func(*world) func(*record.Key) {
+			return func(k *record.Key) { activations(100)(k); k.Renews = record.Daily }
+		}, 50, 31 * day, []limiter.OverGrant{{Kind: record.Activations, Granted: 3100, Used: 50}}},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			t.Parallel()
@@ -142,7 +143,7 @@ func TestOverGrantedIsATenthOfALimitAfterHalfTheLife(t *testing.T) {
 func TestModelsAndAddressesThatAKeyUsesAreRemembered(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
-	k := w.mint(func(k *limiter.Key) { activations(1000)(k); k.Scope.Models = []string{"*"} })
+	k := w.mint(func(k *record.Key) { activations(1000)(k); k.Scope.Models = []string{"*"} })
 	model := func(name string) func(*limiter.Ask) {
 		return func(a *limiter.Ask) { a.Models, a.Named = []string{name}, true }
 	}
@@ -193,7 +194,7 @@ func TestStaleKeysAreToldOfAndRevokedADayLater(t *testing.T) {
 	t.Parallel()
 	w, heard := newHeardWorld(t)
 	w.SetStale(30*day, true)
-	k, used, running := w.mint(func(*limiter.Key) {}), w.mint(func(*limiter.Key) {}), w.mint(func(*limiter.Key) {})
+	k, used, running := w.mint(func(*record.Key) {}), w.mint(func(*record.Key) {}), w.mint(func(*record.Key) {})
 	g, refusal := running.ask()
 	if refusal != nil {
 		t.Fatal(refusal)
@@ -217,7 +218,7 @@ func TestStaleKeysAreToldOfAndRevokedADayLater(t *testing.T) {
 	if told := sweep(); len(told) != 2 || !slices.Contains(told, k.id) || !slices.Contains(told, used.id) {
 		t.Errorf("a day before: %v", told)
 	}
-	g.Settle(limiter.Amounts{limiter.Activations: 1})
+	g.Settle(record.Amounts{record.Activations: 1})
 	w.restart()
 	w.SetStale(30*day, true)
 	if told := sweep(); len(told) != 0 {
@@ -226,15 +227,15 @@ func TestStaleKeysAreToldOfAndRevokedADayLater(t *testing.T) {
 	used.use()
 	w.clock.advance(day - time.Second)
 	sweep()
-	if s := k.view().Status; s != limiter.Active {
+	if s := k.view().Status; s != record.Active {
 		t.Errorf("too early: %s", s)
 	}
 	w.clock.advance(time.Second)
 	sweep()
-	if v := k.view(); v.Status != limiter.Revoked || v.EndedReason != "unused since 2026-11-24T09:00:00Z, longer than stale_after allows" {
+	if v := k.view(); v.Status != record.Revoked || v.EndedReason != "unused since 2026-11-24T09:00:00Z, longer than stale_after allows" {
 		t.Errorf("%s, %s", v.Status, v.EndedReason)
 	}
-	if s := used.view().Status; s != limiter.Active {
+	if s := used.view().Status; s != record.Active {
 		t.Errorf("used in time: %s", s)
 	}
 	w.clock.advance(29*day + time.Minute)
@@ -243,7 +244,7 @@ func TestStaleKeysAreToldOfAndRevokedADayLater(t *testing.T) {
 	}
 	w.clock.advance(day)
 	sweep()
-	if s := used.view().Status; s != limiter.Revoked {
+	if s := used.view().Status; s != record.Revoked {
 		t.Errorf("%s", s)
 	}
 }
@@ -251,7 +252,7 @@ func TestStaleKeysAreToldOfAndRevokedADayLater(t *testing.T) {
 func TestStaleKeysAreOnlyToldOfUnlessTheyAreToBeRevoked(t *testing.T) {
 	t.Parallel()
 	w, heard := newHeardWorld(t)
-	k := w.mint(func(*limiter.Key) {})
+	k := w.mint(func(*record.Key) {})
 	w.clock.advance(300 * day)
 	for range 3 {
 		w.SweepStale()
@@ -260,25 +261,25 @@ func TestStaleKeysAreOnlyToldOfUnlessTheyAreToBeRevoked(t *testing.T) {
 	if told := heard.take(limiter.KeyStale); len(told) != 1 || !told[0].EndsAt.IsZero() {
 		t.Errorf("%+v", told)
 	}
-	if s := k.view().Status; s != limiter.Active {
+	if s := k.view().Status; s != record.Active {
 		t.Errorf("%s", s)
 	}
 	// Turned on later, the day's warning is given all the same.
 	w.SetStale(30*day, true)
 	w.SweepStale()
-	if s := k.view().Status; s != limiter.Revoked {
+	if s := k.view().Status; s != record.Revoked {
 		t.Errorf("told of days ago, and %s", s)
 	}
-	other := w.mint(func(*limiter.Key) {})
+	other := w.mint(func(*record.Key) {})
 	w.SetStale(time.Hour, true)
 	w.clock.advance(2 * time.Hour)
 	w.SweepStale()
-	if s := other.view().Status; s != limiter.Active {
+	if s := other.view().Status; s != record.Active {
 		t.Errorf("not told of yet, and %s", s)
 	}
 	w.clock.advance(30 * time.Minute)
 	w.SweepStale()
-	if s := other.view().Status; s != limiter.Revoked {
+	if s := other.view().Status; s != record.Revoked {
 		t.Errorf("told of half of the time ago, and %s", s)
 	}
 }
@@ -286,7 +287,7 @@ func TestStaleKeysAreOnlyToldOfUnlessTheyAreToBeRevoked(t *testing.T) {
 func TestResumedKeysAreSweptAgain(t *testing.T) {
 	t.Parallel()
 	w, heard := newHeardWorld(t)
-	k := w.mint(func(*limiter.Key) {})
+	k := w.mint(func(*record.Key) {})
 	if _, err := w.Suspend(ctx, limiter.Operator, k.id); err != nil {
 		t.Fatal(err)
 	}

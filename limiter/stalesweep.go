@@ -8,6 +8,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/till-proxy/till/limiter/record"
 	"github.com/till-proxy/till/limiter/store"
 )
 
@@ -136,7 +137,7 @@ func (s *staleSweep) run(from []byte) error {
 func (s *staleSweep) look(id string) (again bool, err error) {
 	var v View
 	err = s.l.store.View(func(r store.Reader) error {
-		record, err := r.Get(recordKey(id))
+		record, err := r.Get(record.RecordKey(id))
 		if err != nil {
 			return err
 		}
@@ -156,7 +157,7 @@ func (s *staleSweep) look(id string) (again bool, err error) {
 		told = time.Time{} // it was used after that
 	}
 	switch {
-	case v.Status != Active:
+	case v.Status != record.Active:
 		return false, nil
 	case v.InFlight > 0 || v.Children > 0: // it is in use, or what it gave away
 		return true, nil
@@ -171,7 +172,7 @@ func (s *staleSweep) look(id string) (again bool, err error) {
 		return true, nil
 	}
 	s.acts++
-	_, _, err = s.l.Revoke(context.Background(), itself, id, fmt.Sprintf("unused since %s, longer than stale_after allows", stamp(since)))
+	_, _, err = s.l.Revoke(context.Background(), itself, id, fmt.Sprintf("unused since %s, longer than stale_after allows", record.Stamp(since)))
 	return false, err
 }
 
@@ -184,7 +185,7 @@ func (s *staleSweep) tell(v *View, since time.Time) error {
 			e.EndsAt = earliest.UTC()
 		}
 	}
-	err := s.l.editIn(itself, ActKeyStale, v.ID, func(b *batch, key *Key, _ *accountRecord) error {
+	err := s.l.editIn(itself, ActKeyStale, v.ID, func(b *batch, key *record.Key, _ *record.Account) error {
 		key.StaleToldAt, e.Key = s.now.UTC(), key
 		return b.tell(e)
 	}, nil)

@@ -1,5 +1,7 @@
 package limiter
 
+import "github.com/till-proxy/till/limiter/record"
+
 // Standing returns a caller as it is now, for whoever has authenticated it
 // before and acts for it again, without its token's string: ErrToken when the
 // token has ended since. Its use counts as the token's.
@@ -13,7 +15,7 @@ func (l *Limiter) Standing(by Caller) (Caller, error) {
 	l.tokens.mu.RLock()
 	defer l.tokens.mu.RUnlock()
 	live := l.tokens.byID[by.Token]
-	if live == nil || live.rec.Status(now) != Active {
+	if live == nil || live.rec.Status(now) != record.Active {
 		return Caller{}, ErrToken
 	}
 	live.used.Store(now.UnixNano())

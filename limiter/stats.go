@@ -3,13 +3,15 @@ package limiter
 import (
 	"maps"
 	"time"
+
+	"github.com/till-proxy/till/limiter/record"
 )
 
 // Stats describes the limiter as a whole.
 type Stats struct {
 	// Keys counts keys by recorded status. An end that nobody has noticed
 	// yet is recorded within a minute.
-	Keys map[Status]int64
+	Keys map[record.Status]int64
 	// Holds counts requests in flight.
 	Holds int64
 	// Forfeited counts activations that a crash made count as used since
@@ -17,9 +19,9 @@ type Stats struct {
 	Forfeited int64
 	// Used is what all keys have used since the store was made, forgotten ones
 	// included, requests in flight not.
-	Used Amounts
+	Used record.Amounts
 	// Forgotten is what forgotten keys had used: a part of Used.
-	Forgotten Amounts
+	Forgotten record.Amounts
 	// ClockOff is how far the machine's clock is from the time that limits are
 	// judged by, when it was set; 0 when it is believed.
 	ClockOff time.Duration
@@ -31,13 +33,13 @@ type Stats struct {
 func (l *Limiter) Stats() Stats {
 	t := l.sums.known() // whose map is replaced, never changed
 	s := Stats{Keys: maps.Clone(t.Keys), Used: t.Counted, Forgotten: t.Forgotten}
-	s.Used.add(s.Forgotten)
+	s.Used.Add(s.Forgotten)
 	for _, k := range l.everyActive() {
 		k.mu.Lock()
 		if !k.gone {
-			s.Used.add(k.spent)
-			s.Used.add(k.past)
-			s.Used = s.Used.minus(k.counted)
+			s.Used.Add(k.spent)
+			s.Used.Add(k.past)
+			s.Used = s.Used.Minus(k.counted)
 		}
 		k.mu.Unlock()
 	}
@@ -46,20 +48,8 @@ func (l *Limiter) Stats() Stats {
 	return s
 }
 
-// recorded is the status that a record has by itself, without its account.
-func (k *Key) recorded() Status {
-	switch {
-	case k.EndedStatus != "":
-		return k.EndedStatus
-	case !k.SuspendedAt.IsZero():
-		return Suspended
-	default:
-		return Active
-	}
-}
-
 // count moves a key from one status to another in the sums; "" is nowhere.
-func (b *batch) count(from, to Status) {
+func (b *batch) count(from, to record.Status) {
 	if from == to {
 		return
 	}

@@ -5,6 +5,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/till-proxy/till/limiter/record"
 	"github.com/till-proxy/till/limiter/store"
 )
 
@@ -23,13 +24,13 @@ import (
 // maxDue bounds how many due keys a list by status looks at.
 const maxDue = 1000
 
-func (l *Limiter) statusSources(r store.Reader, status Status, now time.Time) ([]*source, error) {
+func (l *Limiter) statusSources(r store.Reader, status record.Status, now time.Time) ([]*source, error) {
 	sources := []*source{{prefix: indexPrefix(byStatus, string(status))}}
-	if status != Active && status != Exhausted {
+	if status != record.Active && status != record.Exhausted {
 		sources = append(sources, &source{prefix: indexPrefix(byParent, "")})
 	}
 	switch status {
-	case Expired:
+	case record.Expired:
 		due, err := l.dueBy(r, nil, now, maxDue)
 		if err != nil {
 			return nil, err
@@ -39,14 +40,14 @@ func (l *Limiter) statusSources(r store.Reader, status Status, now time.Time) ([
 			ids = append(ids, entry.id)
 		}
 		sources = append(sources, fixedSource(ids))
-	case Exhausted:
-		for _, renewal := range []Renewal{Daily, Weekly, Monthly} {
+	case record.Exhausted:
+		for _, renewal := range []record.Renewal{record.Daily, record.Weekly, record.Monthly} {
 			sources = append(sources, &source{prefix: indexPrefix(byRenewal, string(renewal))})
 		}
 		var ids []string
 		for _, k := range l.everyActive() {
 			k.mu.Lock()
-			if status, _ := k.status(now); status == Exhausted && !k.gone {
+			if status, _ := k.status(now); status == record.Exhausted && !k.gone {
 				ids = append(ids, k.key.ID)
 			}
 			k.mu.Unlock()
@@ -71,8 +72,8 @@ type dueEntry struct {
 // behind the entry after on.
 func (l *Limiter) dueBy(r store.Reader, after []byte, now time.Time, most int) (found []dueEntry, err error) {
 	unix := uint64(max(now.Unix(), 0))
-	err = r.Scan([]byte(spaceDue), after, false, func(key, _ []byte) (bool, error) {
-		b := key[len(spaceDue):]
+	err = r.Scan([]byte(record.SpaceDue), after, false, func(key, _ []byte) (bool, error) {
+		b := key[len(record.SpaceDue):]
 		if len(b) < 8 || binary.BigEndian.Uint64(b) > unix {
 			return false, nil
 		}

@@ -4,66 +4,36 @@ import (
 	"errors"
 	"fmt"
 	"time"
+
+	"github.com/till-proxy/till/limiter/record"
 )
 
-// Stopper is who suspended a key, and what it takes to judge who may lift that.
-// The zero value, in records from before this was kept, is the operator.
-type Stopper struct {
-	Name  string `json:"name"`
-	Token string `json:"token,omitempty"` // id of the admin token
-	// Sees is what the stopper's role saw. Empty: the operator, or till itself.
-	Sees Sight `json:"sees,omitempty"`
-}
-
 // stopper is a caller who suspends a key.
-func (l *Limiter) stopper(by Caller) Stopper {
-	s := Stopper{Name: by.Name, Token: by.Token}
-	if by.Role == OperatorRole {
+func (l *Limiter) stopper(by Caller) record.Stopper {
+	s := record.Stopper{Name: by.Name, Token: by.Token}
+	if by.Role == record.OperatorRole {
 		return s
 	}
-	s.Sees = SeesOwn
+	s.Sees = record.SeesOwn
 	if role := l.policy(by.Role); role != nil && role.Sees != "" {
 		s.Sees = role.Sees
 	}
 	return s
 }
 
-func (s Stopper) rank() int {
-	switch s.Sees {
-	case SeesOwn:
-		return 0
-	case SeesRole:
-		return 1
-	case SeesAll:
-		return 2
-	}
-	return 3
-}
-
-// above reports whether somebody sees more keys than another does.
-func (s Stopper) above(other Stopper) bool { return s.rank() > other.rank() }
-
-// Title is what the stopper is called.
-func (s Stopper) Title() string {
-	if s.Name == "" {
-		return Operator.Name
-	}
-	return s.Name
-}
-
 // mayLift decides whether a caller may let a key work again that was suspended.
 // Who could have imposed a stop from above may lift it: the operator any, a token
 // its own, and who manages keys those of callers that see less. The last gives
 // others a working key, and so takes what a mint of it takes.
-func (l *Limiter) mayLift(by Caller, key *Key, stop Stopper) error {
+func (l *Limiter) mayLift(by Caller, key *record.Key, stop record.Stopper) error {
 	switch {
-	case by.Role == OperatorRole, by.Token != "" && by.Token == stop.Token:
+	case by.Role == record.OperatorRole, by.Token != "" && by.Token == stop.Token:
 		return nil
-	case l.stopper(by).above(stop) && l.Allows(by, KeysUpdate):
+	case l.stopper(by).Above(stop) && l.Allows(by, record.KeysUpdate):
 		return l.couldMint(by, key)
 	}
-	why := fmt.Errorf("%w: key %s was suspended by %s: they resume it, the operator, or who has %s and a role that sees more than theirs", ErrForbidden, key.ID, stop.Title(), KeysUpdate)
-	if stop.rank() == (Stopper{}).rank() {
+	why := fmt.Errorf("%w: key %s was suspended by %s: they resume it, the operator, or who has %s and a role that sees more than theirs", ErrForbidden, key.ID, stop.Title(), record.KeysUpdate)
+	if stop.Rank() == (record.Stopper{}).Rank() {
 		why = fmt.Errorf("%w: key %s was suspended by %s, and only the operator resumes it", ErrForbidden, key.ID, stop.Title())
 	}
 	return &attemptError{why, "the suspension by " + stop.Title()}
@@ -71,14 +41,14 @@ func (l *Limiter) mayLift(by Caller, key *Key, stop Stopper) error {
 
 // mayResume is mayLift for the stop that the record tells of, and for one that
 // is not durable yet, which it returns.
-func (l *Limiter) mayResume(by Caller, k *Live, key *Key) (halted bool, stop Stopper, err error) {
+func (l *Limiter) mayResume(by Caller, k *Live, key *record.Key) (halted bool, stop record.Stopper, err error) {
 	if !key.SuspendedAt.IsZero() {
 		if err := l.mayLift(by, key, key.SuspendedBy); err != nil {
-			return false, Stopper{}, err
+			return false, record.Stopper{}, err
 		}
 	}
 	k.mu.Lock()
-	halted, stop = k.halt == CodeKeySuspended, k.haltBy
+	halted, stop = k.halt == record.CodeKeySuspended, k.haltBy
 	k.mu.Unlock()
 	if halted {
 		err = l.mayLift(by, key, stop)
@@ -88,16 +58,16 @@ func (l *Limiter) mayResume(by Caller, k *Live, key *Key) (halted bool, stop Sto
 
 // writeStop puts into the store that a key is stopped, in place of old, unless that
 // is there.
-type writeStop func(b *batch, old, key *Key, acct *accountRecord, at time.Time) error
+type writeStop func(b *batch, old, key *record.Key, acct *record.Account, at time.Time) error
 
 // halt stops a key in memory, cuts its requests and those of its children, and
 // makes that durable. It returns how many requests were cut.
-func (l *Limiter) halt(by Caller, k *Live, code Code, write writeStop) (int, error) {
+func (l *Limiter) halt(by Caller, k *Live, code record.Code, write writeStop) (int, error) {
 	id := k.Key().ID
 	now := l.clock.Now().UTC()
 	k.mu.Lock()
 	before := k.halt
-	if k.key.EndedStatus != Revoked && k.halt != CodeKeyRevoked {
+	if k.key.EndedStatus != record.Revoked && k.halt != record.CodeKeyRevoked {
 		k.halt = code
 	}
 	refusal := k.stopped(now)
@@ -122,7 +92,7 @@ func (l *Limiter) halt(by Caller, k *Live, code Code, write writeStop) (int, err
 }
 
 // redo makes durable what holds in memory alone.
-func (l *Limiter) redo(id string, code Code, at time.Time, write writeStop) error {
+func (l *Limiter) redo(id string, code record.Code, at time.Time, write writeStop) error {
 	k, err := l.load(id)
 	if err != nil {
 		return err
@@ -154,14 +124,14 @@ func (l *Limiter) redoStops() {
 }
 
 // recordStop makes durable that a key is stopped.
-func (l *Limiter) recordStop(id string, code Code, at time.Time, write writeStop) error {
-	var key *Key
+func (l *Limiter) recordStop(id string, code record.Code, at time.Time, write writeStop) error {
+	var key *record.Key
 	return l.committer.do(func(b *batch) error {
-		old, acct, err := readKey(b, id)
+		old, acct, err := record.ReadKey(b, id)
 		if err != nil {
 			return err
 		}
-		key = old.clone()
+		key = old.Clone()
 		return write(b, old, key, &acct, at)
 	}, func() {
 		l.follow(key, func(k *Live) {

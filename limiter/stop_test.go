@@ -7,6 +7,7 @@ import (
 	"testing"
 
 	"github.com/till-proxy/till/limiter"
+	"github.com/till-proxy/till/limiter/record"
 	"github.com/till-proxy/till/limiter/store"
 )
 
@@ -19,15 +20,15 @@ type crew struct {
 
 func newCrew(t *testing.T, w *world) *crew {
 	t.Helper()
-	role := func(sees limiter.Sight, has ...limiter.Permission) limiter.Role {
-		r := limiter.NewRole()
-		r.Sees, r.Permissions = sees, append(has, limiter.KeysRevoke)
+	role := func(sees record.Sight, has ...record.Permission) record.Role {
+		r := record.NewRole()
+		r.Sees, r.Permissions = sees, append(has, record.KeysRevoke)
 		return r
 	}
-	w.roles = map[string]limiter.Role{
-		"maker": role(limiter.SeesOwn, limiter.KeysCreate, limiter.KeysUpdate),
-		"lead":  role(limiter.SeesAll, limiter.KeysUpdate),
-		"watch": role(limiter.SeesAll),
+	w.roles = map[string]record.Role{
+		"maker": role(record.SeesOwn, record.KeysCreate, record.KeysUpdate),
+		"lead":  role(record.SeesAll, record.KeysUpdate),
+		"watch": role(record.SeesAll),
 	}
 	if err := w.SetRoles(w.roles); err != nil {
 		t.Fatal(err)
@@ -59,12 +60,12 @@ func (c *crew) lifts(t *testing.T, what string, may ...string) {
 			if !errors.Is(err, limiter.ErrForbidden) {
 				t.Errorf("%s is lifted by %s: %v", what, name, err)
 			}
-			if v := c.view(); v.Status != limiter.Suspended || v.Version != before.Version || v.SuspendedBy != before.SuspendedBy {
+			if v := c.view(); v.Status != record.Suspended || v.Version != before.Version || v.SuspendedBy != before.SuspendedBy {
 				t.Fatalf("%s, refused to %s: the key is %s, version %d, by %+v", what, name, v.Status, v.Version, v.SuspendedBy)
 			}
 			continue
 		}
-		if v := c.view(); err != nil || v.Status != limiter.Active || v.SuspendedBy != (limiter.Stopper{}) {
+		if v := c.view(); err != nil || v.Status != record.Active || v.SuspendedBy != (record.Stopper{}) {
 			t.Errorf("%s is not lifted by %s: %v, %s", what, name, err, v.Status)
 		}
 		if name != names[len(names)-1] { // the next one wants to try
@@ -134,7 +135,7 @@ func TestAStopThatIsNotDurableYetIsLiftedByNoOneElse(t *testing.T) {
 		}
 	}
 	c.SweepDue() // tries again
-	if code := c.use(); code != limiter.CodeKeySuspended {
+	if code := c.use(); code != record.CodeKeySuspended {
 		t.Errorf("used: %q", code)
 	}
 	c.restart()
@@ -200,9 +201,9 @@ func TestNothingElseLiftsAStop(t *testing.T) {
 			continue
 		}
 		w := newWorld(t)
-		all := limiter.NewRole()
-		all.Permissions, all.Sees = limiter.Permissions, limiter.SeesAll
-		w.roles = map[string]limiter.Role{"all": all}
+		all := record.NewRole()
+		all.Permissions, all.Sees = record.Permissions, record.SeesAll
+		w.roles = map[string]record.Role{"all": all}
 		if err := w.SetRoles(w.roles); err != nil {
 			t.Fatal(err)
 		}
@@ -219,7 +220,7 @@ func TestNothingElseLiftsAStop(t *testing.T) {
 			t.Errorf("%s: %v", name, err)
 		}
 		after, err := w.Get(ctx, limiter.Operator, v.ID)
-		if err != nil || after.Status != limiter.Suspended && after.Status != limiter.Revoked {
+		if err != nil || after.Status != record.Suspended && after.Status != record.Revoked {
 			t.Errorf("%s: the key is %s, %v", name, after.Status, err)
 		}
 	}

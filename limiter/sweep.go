@@ -6,6 +6,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/till-proxy/till/limiter/record"
 	"github.com/till-proxy/till/token"
 )
 
@@ -80,12 +81,12 @@ func (l *Limiter) sweepActive() {
 			k.mu.Unlock()
 			continue
 		}
-		var over *Refusal
+		var over *record.Refusal
 		if code := k.timeUp(now); code != "" && k.key.EndedStatus == "" && k.halt == "" {
 			over = k.timeRefusal(code)
 			if k.inflight == 0 && !k.ending {
 				k.ending = true
-				l.endByItself(k, Expired, code)
+				l.endByItself(k, record.Expired, code)
 			}
 		} else if k.inflight+k.turns > 0 {
 			_, over = k.fromAbove(now)
@@ -121,7 +122,7 @@ func (l *Limiter) sweepActive() {
 	}
 	for _, a := range l.everyRole() {
 		a.mu.Lock()
-		switch idle := a.held == (Amounts{}) && a.parked == 0 && !a.asked && nanos-a.last >= int64(idleBlock); {
+		switch idle := a.held == (record.Amounts{}) && a.parked == 0 && !a.asked && nanos-a.last >= int64(idleBlock); {
 		case a.pending > 0:
 		case idle && (a.unsettled() || a.slot != nil):
 			l.save(a, nil, true)
@@ -160,14 +161,14 @@ func (l *Limiter) tidy(k *Live, nanos int64) {
 // and unused, and reserves an overdraft that could not be before, as on a full
 // disk. Callers hold the account.
 func (l *Limiter) save(a *account, k *Live, giveBack bool) {
-	var free Amounts
+	var free record.Amounts
 	if giveBack && !a.asked {
 		free, _ = a.unused()
 	}
 	for i, n := range free {
 		a.reserved[i] -= n // nobody may use it from here on
 	}
-	rec := accountRecord{Epoch: a.epoch}
+	rec := record.Account{Epoch: a.epoch}
 	a.note(&rec)
 	var hours []Bucket
 	var seen *Seen
@@ -178,16 +179,16 @@ func (l *Limiter) save(a *account, k *Live, giveBack bool) {
 	}
 	spent := a.spent
 	rec.Booked = spent
-	rec.Booked.add(a.past)
-	var wrote struct{ counted, raised, unlimited Amounts }
+	rec.Booked.Add(a.past)
+	var wrote struct{ counted, raised, unlimited record.Amounts }
 	a.pending++
 	l.committer.submit(func(b *batch) error {
-		wrote.raised, wrote.unlimited = Amounts{}, NoLimits()
+		wrote.raised, wrote.unlimited = record.Amounts{}, record.NoLimits()
 		stored, err := readAccount(b, a)
 		if err != nil {
 			return err
 		}
-		defer func() { wrote.counted = stored.counted() }()
+		defer func() { wrote.counted = stored.Counted() }()
 		stored.Kinds, stored.Booked = rec.Kinds, rec.Booked
 		if stored.Epoch != 0 && stored.Epoch != rec.Epoch {
 			// The window that this is about is over, and what it left is gone.
@@ -229,12 +230,12 @@ func (l *Limiter) save(a *account, k *Live, giveBack bool) {
 			return
 		}
 		a.counted = wrote.counted
-		a.reserved.add(wrote.raised)
+		a.reserved.Add(wrote.raised)
 		a.noted(wrote.unlimited)
 		a.firstDurable = a.firstDurable || rec.First != 0
 		// What was used since it was written is known to the shadow alone.
 		written := a.spent == spent && a.past == rec.Past && a.last == rec.Last
-		if giveBack && written && !a.unsettled() && !a.asked && a.held == (Amounts{}) {
+		if giveBack && written && !a.unsettled() && !a.asked && a.held == (record.Amounts{}) {
 			l.shadow.release(a.slot)
 			a.slot = nil
 		}
@@ -269,7 +270,7 @@ func (l *Limiter) saveAll() error {
 	for _, a := range l.everyRole() {
 		a.mu.Lock()
 		if a.unsettled() || a.slot != nil || a.savedAt < a.last {
-			l.save(a, nil, a.held == (Amounts{}) && a.parked == 0)
+			l.save(a, nil, a.held == (record.Amounts{}) && a.parked == 0)
 		}
 		a.mu.Unlock()
 	}
@@ -289,7 +290,7 @@ func (l *Limiter) sweepIdle() {
 	now := l.clock.Now()
 	nanos := now.UnixNano()
 	l.liveMu.Lock()
-	maps.DeleteFunc(l.pacings, func(_ accountID, p pacing) bool { return p.full(nanos) })
+	maps.DeleteFunc(l.pacings, func(_ record.AccountID, p pacing) bool { return p.full(nanos) })
 	l.liveMu.Unlock()
 	for _, k := range l.everyLive() {
 		k.mu.Lock()
@@ -366,7 +367,7 @@ func (l *Limiter) everyRole() []*account {
 func (l *Limiter) cacheLookup(k *Live, lookup token.Lookup) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	if k.gone || !slices.Contains(k.key.lookups(), lookup) {
+	if k.gone || !slices.Contains(k.key.Lookups(), lookup) {
 		return
 	}
 	shard := &l.lookups[lookup[0]%lookupShards]
@@ -377,19 +378,19 @@ func (l *Limiter) cacheLookup(k *Live, lookup token.Lookup) {
 
 // uncache forgets the ways to a key. Callers hold the key.
 func (l *Limiter) uncache(k *Live) {
-	for _, lookup := range k.key.lookups() {
+	for _, lookup := range k.key.Lookups() {
 		l.uncacheLookup(k, lookup)
 	}
 }
 
 // uncacheFormer forgets the ways to a key that its next record knows no more.
 // Callers hold the key.
-func (l *Limiter) uncacheFormer(k *Live, next *Key) {
+func (l *Limiter) uncacheFormer(k *Live, next *record.Key) {
 	if k.key.Rotations == next.Rotations {
 		return
 	}
-	known := next.lookups()
-	for _, lookup := range k.key.lookups() {
+	known := next.Lookups()
+	for _, lookup := range k.key.Lookups() {
 		if !slices.Contains(known, lookup) {
 			l.uncacheLookup(k, lookup)
 		}

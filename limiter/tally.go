@@ -7,17 +7,18 @@ import (
 	"maps"
 	"sync"
 
+	"github.com/till-proxy/till/limiter/record"
 	"github.com/till-proxy/till/limiter/store"
 )
 
 // tally holds sums over all keys, kept in step with the records by the same
 // transactions, so that nobody has to count a million keys.
 type tally struct {
-	Keys map[Status]int64 `json:"keys"` // by recorded status
+	Keys map[record.Status]int64 `json:"keys"` // by recorded status
 	// Counted is what all keys have used or reserved.
-	Counted Amounts `json:"counted"`
+	Counted record.Amounts `json:"counted"`
 	// Forgotten is what forgotten keys had used, so that sums still agree.
-	Forgotten Amounts `json:"forgotten"`
+	Forgotten record.Amounts `json:"forgotten"`
 }
 
 // sums is the tally, in memory and of the batch that is being written.
@@ -48,7 +49,7 @@ func (s *sums) finish(t *transaction) error {
 	if err != nil {
 		return err
 	}
-	return t.Set(metaTally, v)
+	return t.Set(record.MetaTally, v)
 }
 
 func (s *sums) committed() {
@@ -67,8 +68,8 @@ func (s *sums) known() tally {
 }
 
 func readTally(r store.Reader) (tally, error) {
-	t := tally{Keys: make(map[Status]int64)}
-	v, err := r.Get(metaTally)
+	t := tally{Keys: make(map[record.Status]int64)}
+	v, err := r.Get(record.MetaTally)
 	switch {
 	case errors.Is(err, store.ErrNotFound):
 		return t, nil
@@ -76,7 +77,7 @@ func readTally(r store.Reader) (tally, error) {
 		return t, err
 	}
 	if err := json.Unmarshal(v, &t); err != nil {
-		return t, fmt.Errorf("tally: %w: %w", errRecord, err)
+		return t, fmt.Errorf("tally: %w: %w", record.ErrRecord, err)
 	}
 	return t, nil
 }

@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"github.com/till-proxy/till/limiter"
+	"github.com/till-proxy/till/limiter/record"
 )
 
 // agree holds the sum over all keys against the store's, and the indexes against
@@ -36,25 +37,25 @@ func TestTheSumOverKeysIsTheStoresTotalAlsoWhenKeysAreForgotten(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	for i := range 6 {
-		k := w.mint(func(k *limiter.Key) {
-			k.Limit[limiter.Activations], k.Limit[limiter.Tokens] = 5, 1000
+		k := w.mint(func(k *record.Key) {
+			k.Limit[record.Activations], k.Limit[record.Tokens] = 5, 1000
 			if i%2 == 0 {
-				k.Limit = limiter.NoLimits()
+				k.Limit = record.NoLimits()
 			}
 			if i == 3 {
-				k.Renews = limiter.Daily
+				k.Renews = record.Daily
 			}
 		})
 		for range 5 {
-			g, refusal := k.ask(bound(limiter.Tokens, 100))
+			g, refusal := k.ask(bound(record.Tokens, 100))
 			if refusal != nil {
 				t.Fatal(refusal)
 			}
-			g.Measured(limiter.TokenKinds{Input: 40, Output: int64(i)})
-			g.Settle(limiter.Amounts{limiter.Activations: 1, limiter.Tokens: 40 + int64(i)})
+			g.Measured(record.TokenKinds{Input: 40, Output: int64(i)})
+			g.Settle(record.Amounts{record.Activations: 1, record.Tokens: 40 + int64(i)})
 			w.agree(t)
 		}
-		if v := k.view(); v.Kinds != (limiter.TokenKinds{Input: 200, Output: int64(5 * i)}) {
+		if v := k.view(); v.Kinds != (record.TokenKinds{Input: 200, Output: int64(5 * i)}) {
 			t.Errorf("tokens by kind: %+v", v.Kinds)
 		}
 		if i > 3 {
@@ -68,8 +69,8 @@ func TestTheSumOverKeysIsTheStoresTotalAlsoWhenKeysAreForgotten(t *testing.T) {
 		w.agree(t)
 	}
 	before := w.Stats().Used
-	if before[limiter.Activations] != 30 {
-		t.Errorf("%d activations in all, want 30", before[limiter.Activations])
+	if before[record.Activations] != 30 {
+		t.Errorf("%d activations in all, want 30", before[record.Activations])
 	}
 	w.clock.advance(25 * time.Hour)
 	w.SweepActive()

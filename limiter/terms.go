@@ -1,5 +1,7 @@
 package limiter
 
+import "github.com/till-proxy/till/limiter/record"
+
 // Terms are what the records say of how a request has to be read before it is
 // reserved: those of its key, of the keys above it, and its role's budget. To
 // read it takes time, in which the records may change. So a request carries the
@@ -59,10 +61,10 @@ func (k *Live) terms() Terms {
 		}
 		t.Unfitted, t.CountOnly = a.key.Unfitted, a.key.CountOnly
 	}
-	t.Tokens, t.Dollars = k.limit[Tokens] != NoLimit, k.limit[Nanodollars] != NoLimit
+	t.Tokens, t.Dollars = k.limit[record.Tokens] != record.NoLimit, k.limit[record.Nanodollars] != record.NoLimit
 	if k.role != nil {
-		t.Tokens = t.Tokens || k.role.limit[Tokens] != NoLimit
-		t.Dollars = t.Dollars || k.role.limit[Nanodollars] != NoLimit
+		t.Tokens = t.Tokens || k.role.limit[record.Tokens] != record.NoLimit
+		t.Dollars = t.Dollars || k.role.limit[record.Nanodollars] != record.NoLimit
 	}
 	return t
 }

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/till-proxy/till/limiter"
+	"github.com/till-proxy/till/limiter/record"
 )
 
 // TestARequestIsNotReservedUnderTermsThatItWasNotReadUnder: what it would need to be
@@ -14,39 +15,39 @@ import (
 func TestARequestIsNotReservedUnderTermsThatItWasNotReadUnder(t *testing.T) {
 	t.Parallel()
 	for name, test := range map[string]struct {
-		change, first func(*limiter.Key)
-		role          func(*limiter.Role)
+		change, first func(*record.Key)
+		role          func(*record.Role)
 		free          bool
 		does          bool // the reading does for both
 	}{
-		"models":             {change: func(k *limiter.Key) { k.Scope.Models = []string{"a"} }},
-		"models, of a list":  {change: func(k *limiter.Key) { k.Scope.Models = []string{"a"} }, free: true},
-		"models no more":     {first: func(k *limiter.Key) { k.Scope.Models = []string{"a"} }, change: func(k *limiter.Key) { k.Scope.Models = nil }, does: true},
-		"other models":       {first: func(k *limiter.Key) { k.Scope.Models = []string{"b"} }, change: func(k *limiter.Key) { k.Scope.Models = []string{"a"} }, does: true},
-		"tokens":             {change: func(k *limiter.Key) { k.Limit[limiter.Tokens] = 10 }},
-		"more tokens":        {first: func(k *limiter.Key) { k.Limit[limiter.Tokens] = 5 }, change: func(k *limiter.Key) { k.Limit[limiter.Tokens] = 10 }, does: true},
-		"dollars":            {change: func(k *limiter.Key) { k.Limit[limiter.Nanodollars] = 10 }},
-		"a role's tokens":    {role: func(r *limiter.Role) { r.Budget.Limit[limiter.Tokens] = 10 }},
-		"a role's dollars":   {role: func(r *limiter.Role) { r.Budget.Limit[limiter.Nanodollars] = 10 }},
-		"a role's requests":  {role: func(r *limiter.Role) { r.Budget.Limit[limiter.Activations] = 10 }, does: true},
-		"no fit":             {first: func(k *limiter.Key) { k.Limit[limiter.Tokens] = 5 }, change: func(k *limiter.Key) { k.Unfitted = true }},
-		"no fit of what":     {change: func(k *limiter.Key) { k.Unfitted = true }, does: true},
-		"unknown prices":     {first: func(k *limiter.Key) { k.Limit[limiter.Nanodollars] = 5 }, change: func(k *limiter.Key) { k.CountOnly = true }, does: true},
-		"known prices":       {first: func(k *limiter.Key) { k.Limit[limiter.Nanodollars], k.CountOnly = 5, true }, change: func(k *limiter.Key) { k.CountOnly = false }},
-		"a cheaper request":  {first: func(k *limiter.Key) { k.Limit[limiter.Nanodollars], k.MaxRequestSpend = 5, 5 }, change: func(k *limiter.Key) { k.MaxRequestSpend = 4 }},
-		"a dearer request":   {first: func(k *limiter.Key) { k.Limit[limiter.Nanodollars], k.MaxRequestSpend = 5, 5 }, change: func(k *limiter.Key) { k.MaxRequestSpend = 6 }, does: true},
-		"the first bound":    {first: func(k *limiter.Key) { k.Limit[limiter.Nanodollars] = 5 }, change: func(k *limiter.Key) { k.MaxRequestSpend = 6 }},
-		"what is not read":   {change: func(k *limiter.Key) { k.MaxConcurrency, k.Name = 5, "x" }, does: true},
-		"charge, at its end": {change: func(k *limiter.Key) { k.Charge = limiter.ChargeSuccess }, does: true},
+		"models":             {change: func(k *record.Key) { k.Scope.Models = []string{"a"} }},
+		"models, of a list":  {change: func(k *record.Key) { k.Scope.Models = []string{"a"} }, free: true},
+		"models no more":     {first: func(k *record.Key) { k.Scope.Models = []string{"a"} }, change: func(k *record.Key) { k.Scope.Models = nil }, does: true},
+		"other models":       {first: func(k *record.Key) { k.Scope.Models = []string{"b"} }, change: func(k *record.Key) { k.Scope.Models = []string{"a"} }, does: true},
+		"tokens":             {change: func(k *record.Key) { k.Limit[record.Tokens] = 10 }},
+		"more tokens":        {first: func(k *record.Key) { k.Limit[record.Tokens] = 5 }, change: func(k *record.Key) { k.Limit[record.Tokens] = 10 }, does: true},
+		"dollars":            {change: func(k *record.Key) { k.Limit[record.Nanodollars] = 10 }},
+		"a role's tokens":    {role: func(r *record.Role) { r.Budget.Limit[record.Tokens] = 10 }},
+		"a role's dollars":   {role: func(r *record.Role) { r.Budget.Limit[record.Nanodollars] = 10 }},
+		"a role's requests":  {role: func(r *record.Role) { r.Budget.Limit[record.Activations] = 10 }, does: true},
+		"no fit":             {first: func(k *record.Key) { k.Limit[record.Tokens] = 5 }, change: func(k *record.Key) { k.Unfitted = true }},
+		"no fit of what":     {change: func(k *record.Key) { k.Unfitted = true }, does: true},
+		"unknown prices":     {first: func(k *record.Key) { k.Limit[record.Nanodollars] = 5 }, change: func(k *record.Key) { k.CountOnly = true }, does: true},
+		"known prices":       {first: func(k *record.Key) { k.Limit[record.Nanodollars], k.CountOnly = 5, true }, change: func(k *record.Key) { k.CountOnly = false }},
+		"a cheaper request":  {first: func(k *record.Key) { k.Limit[record.Nanodollars], k.MaxRequestSpend = 5, 5 }, change: func(k *record.Key) { k.MaxRequestSpend = 4 }},
+		"a dearer request":   {first: func(k *record.Key) { k.Limit[record.Nanodollars], k.MaxRequestSpend = 5, 5 }, change: func(k *record.Key) { k.MaxRequestSpend = 6 }, does: true},
+		"the first bound":    {first: func(k *record.Key) { k.Limit[record.Nanodollars] = 5 }, change: func(k *record.Key) { k.MaxRequestSpend = 6 }},
+		"what is not read":   {change: func(k *record.Key) { k.MaxConcurrency, k.Name = 5, "x" }, does: true},
+		"charge, at its end": {change: func(k *record.Key) { k.Charge = record.ChargeSuccess }, does: true},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			w := newWorld(t)
-			role := limiter.NewRole()
-			if err := w.SetRoles(map[string]limiter.Role{"crew": role}); err != nil {
+			role := record.NewRole()
+			if err := w.SetRoles(map[string]record.Role{"crew": role}); err != nil {
 				t.Fatal(err)
 			}
-			k := w.mint(delegating(activations(10), func(k *limiter.Key) {
+			k := w.mint(delegating(activations(10), func(k *record.Key) {
 				k.Role = "crew"
 				if test.first != nil {
 					test.first(k)
@@ -58,13 +59,13 @@ func TestARequestIsNotReservedUnderTermsThatItWasNotReadUnder(t *testing.T) {
 			}
 			read := live.Terms()
 			if test.change != nil {
-				if _, err := w.Change(ctx, limiter.Operator, k.id, 0, func(key *limiter.Key) error { test.change(key); return nil }); err != nil {
+				if _, err := w.Change(ctx, limiter.Operator, k.id, 0, func(key *record.Key) error { test.change(key); return nil }); err != nil {
 					t.Fatal(err)
 				}
 			}
 			if test.role != nil {
 				test.role(&role)
-				if err := w.SetRoles(map[string]limiter.Role{"crew": role}); err != nil {
+				if err := w.SetRoles(map[string]record.Role{"crew": role}); err != nil {
 					t.Fatal(err)
 				}
 			}
@@ -73,10 +74,10 @@ func TestARequestIsNotReservedUnderTermsThatItWasNotReadUnder(t *testing.T) {
 			switch {
 			case test.does && refusal != nil:
 				t.Errorf("refused: %v", refusal)
-			case !test.does && (refusal == nil || !refusal.Moved || refusal.Code != limiter.CodeStoreUnavailable || refusal.RetryAfter == 0):
+			case !test.does && (refusal == nil || !refusal.Moved || refusal.Code != record.CodeStoreUnavailable || refusal.RetryAfter == 0):
 				t.Errorf("answered %v", refusal)
 			case !test.does:
-				if v := k.view(); v.Held != (limiter.Amounts{}) || v.Used != (limiter.Amounts{}) || v.InFlight != 0 {
+				if v := k.view(); v.Held != (record.Amounts{}) || v.Used != (record.Amounts{}) || v.InFlight != 0 {
 					t.Errorf("used %v, held %v", v.Used, v.Held)
 				}
 				read = live.Terms()
@@ -92,20 +93,20 @@ func TestARequestIsNotReservedUnderTermsThatItWasNotReadUnder(t *testing.T) {
 func TestARequestThatWaitsIsNotReservedUnderNewTerms(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
-	k := w.mint(func(k *limiter.Key) { k.Limit[limiter.Tokens] = 100 })
+	k := w.mint(func(k *record.Key) { k.Limit[record.Tokens] = 100 })
 	live, refusal := w.Find(ctx, k.lookup)
 	if refusal != nil {
 		t.Fatal(refusal)
 	}
-	holds, refusal := k.ask(bound(limiter.Tokens, 100))
+	holds, refusal := k.ask(bound(record.Tokens, 100))
 	if refusal != nil {
 		t.Fatal(refusal)
 	}
-	answer := make(chan *limiter.Refusal)
+	answer := make(chan *record.Refusal)
 	read := live.Terms()
 	go func() {
 		answer <- live.Reserve(context.Background(), &limiter.Ask{
-			Bound: limiter.Amounts{limiter.Activations: 1, limiter.Tokens: 50}, Waits: true, Terms: read,
+			Bound: record.Amounts{record.Activations: 1, record.Tokens: 50}, Waits: true, Terms: read,
 			Method: "POST", Path: "/v1/x", Addr: netip.MustParseAddr("192.0.2.1"),
 		}, new(limiter.Grant))
 	}()
@@ -116,7 +117,7 @@ func TestARequestThatWaitsIsNotReservedUnderNewTerms(t *testing.T) {
 		default:
 		}
 	}
-	if _, err := w.Change(ctx, limiter.Operator, k.id, 0, func(key *limiter.Key) error { key.Scope.Models = []string{"a"}; return nil }); err != nil {
+	if _, err := w.Change(ctx, limiter.Operator, k.id, 0, func(key *record.Key) error { key.Scope.Models = []string{"a"}; return nil }); err != nil {
 		t.Fatal(err)
 	}
 	if r := <-answer; r == nil || !r.Moved {
@@ -140,11 +141,11 @@ func TestTermsAreThoseOfAKeyThatWasReadAgain(t *testing.T) {
 	if again, _ := w.Find(ctx, k.lookup); again == live {
 		t.Fatal("the key did not leave memory")
 	}
-	if _, err := w.Change(ctx, limiter.Operator, k.id, 0, func(key *limiter.Key) error { key.Scope.Models = []string{"a"}; return nil }); err != nil {
+	if _, err := w.Change(ctx, limiter.Operator, k.id, 0, func(key *record.Key) error { key.Scope.Models = []string{"a"}; return nil }); err != nil {
 		t.Fatal(err)
 	}
 	ask := limiter.Ask{
-		Bound: limiter.Amounts{limiter.Activations: 1}, Terms: live.Terms(), Models: []string{"a"}, Named: true,
+		Bound: record.Amounts{record.Activations: 1}, Terms: live.Terms(), Models: []string{"a"}, Named: true,
 		Method: "POST", Path: "/v1/x", Addr: netip.MustParseAddr("192.0.2.1"),
 	}
 	if refusal := live.Reserve(ctx, &ask, new(limiter.Grant)); refusal != nil || !ask.Terms.Models {
@@ -157,7 +158,7 @@ func TestTermsAreThoseOfAKeyThatWasReadAgain(t *testing.T) {
 func TestAKeyThatLeftMemoryWhileARequestIsReadIsJudgedAsItIsNow(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
-	k := w.mint(func(k *limiter.Key) { k.Scope.Models = []string{"a"} })
+	k := w.mint(func(k *record.Key) { k.Scope.Models = []string{"a"} })
 	live, refusal := w.Find(ctx, k.lookup)
 	if refusal != nil {
 		t.Fatal(refusal)
@@ -171,7 +172,7 @@ func TestAKeyThatLeftMemoryWhileARequestIsReadIsJudgedAsItIsNow(t *testing.T) {
 	if w.InMemory(k.id) {
 		t.Fatal("the key is still in memory")
 	}
-	_, err := w.Change(ctx, limiter.Operator, k.id, 0, func(key *limiter.Key) error {
+	_, err := w.Change(ctx, limiter.Operator, k.id, 0, func(key *record.Key) error {
 		key.Scope.Models = []string{"a", "b"}
 		return nil
 	})
@@ -184,7 +185,7 @@ func TestAKeyThatLeftMemoryWhileARequestIsReadIsJudgedAsItIsNow(t *testing.T) {
 	if _, _, err := w.Revoke(ctx, limiter.Operator, k.id, ""); err != nil {
 		t.Fatal(err)
 	}
-	if refusal := live.Refuse(&ask, &limiter.Refusal{Code: limiter.CodeBadRequest}); refusal.Code != limiter.CodeKeyRevoked {
+	if refusal := live.Refuse(&ask, &record.Refusal{Code: record.CodeBadRequest}); refusal.Code != record.CodeKeyRevoked {
 		t.Errorf("a key that is revoked says %s", refusal.Code)
 	}
 }

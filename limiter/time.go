@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/till-proxy/till/limiter/record"
 	"github.com/till-proxy/till/limiter/store"
 )
 
@@ -21,14 +22,14 @@ func (l *Limiter) readClock(wall Clock, after *Limiter) error {
 	}
 	var mark time.Time
 	err := l.store.View(func(r store.Reader) error {
-		b, err := r.Get(metaClock)
+		b, err := r.Get(record.MetaClock)
 		switch {
 		case errors.Is(err, store.ErrNotFound):
 			return nil
 		case err != nil:
 			return err
 		case len(b) != 8:
-			return fmt.Errorf("clock: %w", errRecord)
+			return fmt.Errorf("clock: %w", record.ErrRecord)
 		}
 		mark = time.Unix(0, int64(binary.BigEndian.Uint64(b)))
 		return nil
@@ -50,7 +51,7 @@ func (l *Limiter) readClock(wall Clock, after *Limiter) error {
 // RepairClock believes the machine's clock again, after it was set back or had
 // run ahead.
 func (l *Limiter) RepairClock(_ context.Context, by Caller) (time.Time, error) {
-	if err := l.authorise(by, Everything, nil); err != nil {
+	if err := l.authorise(by, record.Everything, nil); err != nil {
 		return time.Time{}, err
 	}
 	before := l.clock.Now()
@@ -68,7 +69,7 @@ func (l *Limiter) RepairClock(_ context.Context, by Caller) (time.Time, error) {
 	}
 	err := l.committer.do(func(b *batch) error {
 		b.mark.set(now)
-		return b.audit(by.entry(ActClockRepair, "", map[string]Delta{"time": {stamp(before), stamp(now)}}))
+		return b.audit(by.entry(ActClockRepair, "", map[string]record.Delta{"time": {Before: record.Stamp(before), After: record.Stamp(now)}}))
 	}, nil)
 	return now.UTC(), err
 }

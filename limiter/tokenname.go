@@ -6,6 +6,8 @@ import (
 	"unicode"
 
 	"golang.org/x/text/unicode/norm"
+
+	"github.com/till-proxy/till/limiter/record"
 )
 
 // In the audit log a token's name is one person, so none may be taken for
@@ -16,18 +18,18 @@ import (
 
 // validTokenName refuses a name that would be taken for another.
 func validTokenName(name string) error {
-	if err := validText("name", name); err != nil {
+	if err := record.ValidText("name", name); err != nil {
 		return err
 	}
 	switch {
 	case name == "":
-		return invalid("name", "must say who the token is for")
+		return record.Invalid("name", "must say who the token is for")
 	case strings.TrimSpace(name) != name || strings.ContainsFunc(name, invisible):
-		return invalid("name", "must hold nothing invisible, and no space around it, so that none looks like another, got %q", name)
+		return record.Invalid("name", "must hold nothing invisible, and no space around it, so that none looks like another, got %q", name)
 	case mixesScripts(name):
-		return invalid("name", "must not mix letters of two alphabets in one word, because they look alike, got %+q", name)
+		return record.Invalid("name", "must not mix letters of two alphabets in one word, because they look alike, got %+q", name)
 	case notATokensName(name):
-		return invalid("name", "must not be %q nor look like it, because the audit log calls others that", name)
+		return record.Invalid("name", "must not be %q nor look like it, because the audit log calls others that", name)
 	}
 	return nil
 }
@@ -43,7 +45,7 @@ func notATokensName(name string) bool {
 	look := func(s string) string { return alike.Replace(strings.ToLower(skeleton(s))) }
 	name = look(name)
 	same := func(other string) bool { return name == look(other) }
-	return slices.ContainsFunc([]string{Operator.Name, itself.Name, unknownCaller, manyCallers}, same) || strings.HasPrefix(name, look(idPrefix))
+	return slices.ContainsFunc([]string{Operator.Name, itself.Name, unknownCaller, manyCallers}, same) || strings.HasPrefix(name, look(record.IDPrefix))
 }
 
 // alike are characters of one script that some fonts do not tell apart.

@@ -6,11 +6,12 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/till-proxy/till/limiter/record"
 	"github.com/till-proxy/till/limiter/store"
 )
 
 // unavailable is the refusal of a limiter that cannot answer, or nil.
-func (l *Limiter) unavailable() *Refusal {
+func (l *Limiter) unavailable() *record.Refusal {
 	if l.Failed() != nil {
 		return storeRefusal("the store has failed")
 	}
@@ -48,7 +49,7 @@ func (l *Limiter) Trouble(ctx context.Context) error {
 // complain logs what could not be written, unless the committer has said why: there
 // may be as many of these as there are requests. A store in doubt is refused.
 func (l *Limiter) complain(what string, err error, args ...any) {
-	if errors.Is(err, ErrDoubt) {
+	if errors.Is(err, store.ErrDoubt) {
 		l.committer.poison(err)
 	}
 	if l.Failed() == nil && !errors.Is(err, store.ErrNoSpace) && !errors.Is(err, store.ErrClosed) {

@@ -14,23 +14,24 @@ import (
 	"time"
 
 	"github.com/till-proxy/till/limiter"
+	"github.com/till-proxy/till/limiter/record"
 	"github.com/till-proxy/till/limiter/store/storetest"
 )
 
 // tokens makes a key of so many.
-func tokens(n int64) func(*limiter.Key) {
-	return func(k *limiter.Key) { k.Limit[limiter.Tokens] = n }
+func tokens(n int64) func(*record.Key) {
+	return func(k *record.Key) { k.Limit[record.Tokens] = n }
 }
 
 // used is a request that used so many tokens.
-func used(n int64) limiter.Amounts {
-	return limiter.Amounts{limiter.Activations: 1, limiter.Tokens: n}
+func used(n int64) record.Amounts {
+	return record.Amounts{record.Activations: 1, record.Tokens: n}
 }
 
 // waiter is a request that may wait for others.
 type waiter struct {
 	grant   *limiter.Grant
-	refusal *limiter.Refusal
+	refusal *record.Refusal
 	took    time.Duration
 	over    atomic.Bool
 }
@@ -40,7 +41,7 @@ type waiter struct {
 func (k *key) wait(ctx context.Context, n int64, opts ...func(*limiter.Ask)) *waiter {
 	k.w.t.Helper()
 	a := limiter.Ask{
-		Bound: limiter.Amounts{limiter.Activations: 1, limiter.Tokens: n}, Waits: true,
+		Bound: record.Amounts{record.Activations: 1, record.Tokens: n}, Waits: true,
 		Method: "POST", Path: "/v1/chat/completions", Addr: netip.MustParseAddr("192.0.2.1"),
 	}
 	for _, opt := range opts {
@@ -62,7 +63,7 @@ func (k *key) wait(ctx context.Context, n int64, opts ...func(*limiter.Ask)) *wa
 }
 
 // code is what became of the request.
-func (w *waiter) code() limiter.Code {
+func (w *waiter) code() record.Code {
 	switch {
 	case !w.over.Load():
 		return "waits"
@@ -75,7 +76,7 @@ func (w *waiter) code() limiter.Code {
 // hold is a request that others wait for.
 func (k *key) hold(n int64) *limiter.Grant {
 	k.w.t.Helper()
-	g, refusal := k.ask(bound(limiter.Tokens, n))
+	g, refusal := k.ask(bound(record.Tokens, n))
 	if refusal != nil {
 		k.w.t.Fatal(refusal)
 	}
@@ -99,7 +100,7 @@ func TestARequestWaitsForWhatOthersHold(t *testing.T) {
 	for _, test := range []struct {
 		name string
 		then func(s *scene)
-		code limiter.Code
+		code record.Code
 		took time.Duration
 	}{
 		{"and is admitted when that is settled", func(s *scene) { s.held.Settle(used(100)) }, "", 0},
@@ -112,28 +113,28 @@ func TestARequestWaitsForWhatOthersHold(t *testing.T) {
 				s.t.Error(err)
 			}
 		}, "", 0},
-		{"and is told when all was used", func(s *scene) { s.held.Settle(used(1000)) }, limiter.CodeTokensExhausted, 0},
-		{"and is told when too little came back", func(s *scene) { s.held.Settle(used(700)) }, limiter.CodeBudgetTooSmall, 0},
-		{"and is told when nothing comes back", func(s *scene) {}, limiter.CodeBudgetHeld, limiter.DefaultTurn},
-		{"and leaves with its client", func(s *scene) { s.leave() }, limiter.CodeBudgetHeld, 0},
-		{"and is told at once when its key is revoked", func(s *scene) { revoke(s, s.key.id) }, limiter.CodeKeyRevoked, 0},
-		{"and is told at once when its parent is revoked", func(s *scene) { revoke(s, s.parent.id) }, limiter.CodeKeyRevoked, 0},
+		{"and is told when all was used", func(s *scene) { s.held.Settle(used(1000)) }, record.CodeTokensExhausted, 0},
+		{"and is told when too little came back", func(s *scene) { s.held.Settle(used(700)) }, record.CodeBudgetTooSmall, 0},
+		{"and is told when nothing comes back", func(s *scene) {}, record.CodeBudgetHeld, limiter.DefaultTurn},
+		{"and leaves with its client", func(s *scene) { s.leave() }, record.CodeBudgetHeld, 0},
+		{"and is told at once when its key is revoked", func(s *scene) { revoke(s, s.key.id) }, record.CodeKeyRevoked, 0},
+		{"and is told at once when its parent is revoked", func(s *scene) { revoke(s, s.parent.id) }, record.CodeKeyRevoked, 0},
 		{"and is told at once when its key is suspended", func(s *scene) {
 			if _, err := s.Suspend(ctx, limiter.Operator, s.key.id); err != nil {
 				s.t.Error(err)
 			}
-		}, limiter.CodeKeySuspended, 0},
+		}, record.CodeKeySuspended, 0},
 		{"and is told when its key expires", func(s *scene) {
 			s.clock.advance(time.Hour)
 			s.SweepActive()
-		}, limiter.CodeKeyExpired, 0},
+		}, record.CodeKeyExpired, 0},
 		{"and is told at once in a lockdown", func(s *scene) {
 			if _, _, err := s.lockdown.Set(limiter.Operator, "drill", s.clock.time()); err != nil {
 				s.t.Error(err)
 			}
-		}, limiter.CodeLockedDown, 0},
-		{"and is told when the store is closed", func(s *scene) { s.Abandon() }, limiter.CodeStoreUnavailable, 0},
-		{"and is told when the process ends", func(s *scene) { s.exiting.Store(true) }, limiter.CodeBudgetHeld, 200 * time.Millisecond},
+		}, record.CodeLockedDown, 0},
+		{"and is told when the store is closed", func(s *scene) { s.Abandon() }, record.CodeStoreUnavailable, 0},
+		{"and is told when the process ends", func(s *scene) { s.exiting.Store(true) }, record.CodeBudgetHeld, 200 * time.Millisecond},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			t.Parallel()
@@ -144,7 +145,7 @@ func TestARequestWaitsForWhatOthersHold(t *testing.T) {
 				w.open(w.disk.Open())
 				s.world = w
 				s.parent = w.mint(delegating(tokens(1000)))
-				s.key = s.parent.mustChild(func(k *limiter.Key) { k.Limit[limiter.Tokens], k.ExpiresAt = 1000, w.clock.time().Add(time.Hour) })
+				s.key = s.parent.mustChild(func(k *record.Key) { k.Limit[record.Tokens], k.ExpiresAt = 1000, w.clock.time().Add(time.Hour) })
 				s.held = s.key.hold(800)
 				client, leave := context.WithCancel(t.Context())
 				s.leave = leave
@@ -174,8 +175,8 @@ func TestWhoWaitsTakesNothing(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t)
-		k := w.mint(func(k *limiter.Key) {
-			k.Limit[limiter.Tokens], k.Rate, k.MaxConcurrency = 1000, limiter.Rate{N: 20, Per: time.Hour}, 4
+		k := w.mint(func(k *record.Key) {
+			k.Limit[record.Tokens], k.Rate, k.MaxConcurrency = 1000, record.Rate{N: 20, Per: time.Hour}, 4
 		})
 		large := k.hold(900)
 		var waiting []*waiter
@@ -187,7 +188,7 @@ func TestWhoWaitsTakesNothing(t *testing.T) {
 			synctest.Wait()
 		}
 		v := k.view()
-		if v.InFlight != 1 || v.Used[limiter.Tokens] != 0 || v.Held[limiter.Tokens] != 900 || w.Turns() != 10 {
+		if v.InFlight != 1 || v.Used[record.Tokens] != 0 || v.Held[record.Tokens] != 900 || w.Turns() != 10 {
 			t.Errorf("%d run, %v used, %v held, %d wait", v.InFlight, v.Used, v.Held, w.Turns())
 		}
 		large.Settle(used(0))
@@ -202,12 +203,12 @@ func TestWhoWaitsTakesNothing(t *testing.T) {
 				}
 			}
 		}
-		codes := make(map[limiter.Code]int)
+		codes := make(map[record.Code]int)
 		for _, one := range waiting {
 			codes[one.code()]++
 		}
 		// 11 of 20 were taken before.
-		if admitted != 9 || codes[limiter.CodeRateLimited] != 1 {
+		if admitted != 9 || codes[record.CodeRateLimited] != 1 {
 			t.Errorf("%d admitted, want the 9 that the rate leaves: %v", admitted, codes)
 		}
 		w.Abandon()
@@ -304,7 +305,7 @@ func TestOnlySoManyRequestsWaitForOthers(t *testing.T) {
 		}
 		refused := func(what string, one *waiter) {
 			t.Helper()
-			if one.code() != limiter.CodeBudgetHeld || one.took != 0 || one.refusal.RetryAfter <= 0 {
+			if one.code() != record.CodeBudgetHeld || one.took != 0 || one.refusal.RetryAfter <= 0 {
 				t.Errorf("%s: %q after %s", what, one.code(), one.took)
 			}
 		}
@@ -342,12 +343,12 @@ func TestNobodyWaitsForEverAndNoLimitIsPassed(t *testing.T) {
 				limit := 2000 + random.Int64N(20_000)
 				w := &world{t: t, clock: newClock(), disk: storetest.NewDisk(), dir: memoryDir(t)}
 				w.shadow = filepath.Join(w.dir, "shadow")
-				w.roles = map[string]limiter.Role{"agents": {Budget: limiter.RoleBudget{Limit: limiter.Amounts{limiter.NoLimit, limit, limiter.NoLimit, limiter.NoLimit}}}}
+				w.roles = map[string]record.Role{"agents": {Budget: record.RoleBudget{Limit: record.Amounts{record.NoLimit, limit, record.NoLimit, record.NoLimit}}}}
 				w.open(w.disk.Open())
 				keys := []*key{
-					w.mint(func(k *limiter.Key) { k.Limit[limiter.Tokens], k.MaxConcurrency = limit, 3 }),
-					w.mint(func(k *limiter.Key) { k.Role = "agents" }),
-					w.mint(func(k *limiter.Key) { k.Role, k.Limit[limiter.Tokens] = "agents", limit/2 }),
+					w.mint(func(k *record.Key) { k.Limit[record.Tokens], k.MaxConcurrency = limit, 3 }),
+					w.mint(func(k *record.Key) { k.Role = "agents" }),
+					w.mint(func(k *record.Key) { k.Role, k.Limit[record.Tokens] = "agents", limit/2 }),
 				}
 				var mu sync.Mutex
 				spent, running := make([]int64, len(keys)), make([]int, len(keys))
@@ -358,9 +359,9 @@ func TestNobodyWaitsForEverAndNoLimitIsPassed(t *testing.T) {
 					wg.Go(func() {
 						for {
 							least := 1 + own.Int64N(500)
-							ask := limiter.Ask{Bound: limiter.Amounts{limiter.Activations: 1}, Waits: true, Method: "POST", Path: "/v1/x",
-								Fit: func(left limiter.Amounts) limiter.Amounts {
-									return limiter.Amounts{limiter.Tokens: min(max(left[limiter.Tokens], least), 128_000)}
+							ask := limiter.Ask{Bound: record.Amounts{record.Activations: 1}, Waits: true, Method: "POST", Path: "/v1/x",
+								Fit: func(left record.Amounts) record.Amounts {
+									return record.Amounts{record.Tokens: min(max(left[record.Tokens], least), 128_000)}
 								}}
 							client, leave := context.WithCancel(t.Context())
 							if own.IntN(5) == 0 {
@@ -378,11 +379,11 @@ func TestNobodyWaitsForEverAndNoLimitIsPassed(t *testing.T) {
 							leave()
 							switch {
 							case refusal == nil:
-							case refusal.Code == limiter.CodeTokensExhausted, refusal.Code == limiter.CodeBudgetTooSmall && own.IntN(10) == 0:
+							case refusal.Code == record.CodeTokensExhausted, refusal.Code == record.CodeBudgetTooSmall && own.IntN(10) == 0:
 								return
-							case left, refusal.Code == limiter.CodeBudgetTooSmall:
+							case left, refusal.Code == record.CodeBudgetTooSmall:
 								continue
-							case refusal.Code == limiter.CodeConcurrency:
+							case refusal.Code == record.CodeConcurrency:
 								time.Sleep(time.Second) // the client's own pace
 								continue
 							default:
@@ -417,8 +418,8 @@ func TestNobodyWaitsForEverAndNoLimitIsPassed(t *testing.T) {
 					t.Errorf("%v spent of %d", spent, limit)
 				}
 				for i, k := range keys {
-					if v := k.view(); v.Used[limiter.Tokens] != spent[i] || v.InFlight != 0 {
-						t.Errorf("key %d counts %d, and %d were used; %d run", i, v.Used[limiter.Tokens], spent[i], v.InFlight)
+					if v := k.view(); v.Used[record.Tokens] != spent[i] || v.InFlight != 0 {
+						t.Errorf("key %d counts %d, and %d were used; %d run", i, v.Used[record.Tokens], spent[i], v.InFlight)
 					}
 				}
 				if n := w.Turns(); n != 0 {
@@ -436,17 +437,17 @@ func TestTheOnlyActivationThatMayComeBackIsWaitedFor(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t)
-		k := w.mint(func(k *limiter.Key) { k.Limit[limiter.Activations], k.Charge = 1, limiter.ChargeSuccess })
-		var codes []limiter.Code
+		k := w.mint(func(k *record.Key) { k.Limit[record.Activations], k.Charge = 1, record.ChargeSuccess })
+		var codes []record.Code
 		first := k.hold(0)
 		second := k.wait(ctx, 0)
-		first.Settle(limiter.Amounts{}) // it failed
+		first.Settle(record.Amounts{}) // it failed
 		synctest.Wait()
 		third := k.wait(ctx, 0)
 		codes = append(codes, second.code(), third.code())
-		second.grant.Settle(limiter.Amounts{limiter.Activations: 1})
+		second.grant.Settle(record.Amounts{record.Activations: 1})
 		synctest.Wait()
-		if codes = append(codes, third.code()); !slices.Equal(codes, []limiter.Code{"", "waits", limiter.CodeActivationsExhausted}) {
+		if codes = append(codes, third.code()); !slices.Equal(codes, []record.Code{"", "waits", record.CodeActivationsExhausted}) {
 			t.Errorf("%q", codes)
 		}
 		w.Abandon()

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/till-proxy/till/limiter"
+	"github.com/till-proxy/till/limiter/record"
 	"github.com/till-proxy/till/limiter/store"
 	"github.com/till-proxy/till/limiter/store/storetest"
 	"github.com/till-proxy/till/token"
@@ -69,7 +70,7 @@ type world struct {
 	shadow  string
 	anchor  string
 	files   store.Disk // nil: real ones
-	roles   map[string]limiter.Role
+	roles   map[string]record.Role
 	hooks   []limiter.Hook
 	posted  func()
 	observe limiter.Observer
@@ -251,14 +252,14 @@ type key struct {
 }
 
 // mint makes a key; fn says what is special about it.
-func (w *world) mint(fn func(*limiter.Key)) *key {
+func (w *world) mint(fn func(*record.Key)) *key {
 	w.t.Helper()
 	return w.mintBy(limiter.Operator, fn)
 }
 
-func (w *world) mintBy(by limiter.Caller, fn func(*limiter.Key)) *key {
+func (w *world) mintBy(by limiter.Caller, fn func(*record.Key)) *key {
 	w.t.Helper()
-	spec := &limiter.Key{Upstream: "openai", Custody: "held", Limit: limiter.NoLimits(), SelfRevoke: true}
+	spec := &record.Key{Upstream: "openai", Custody: "held", Limit: record.NoLimits(), SelfRevoke: true}
 	fn(spec)
 	k, err := w.tryMint(by, spec)
 	if err != nil {
@@ -267,7 +268,7 @@ func (w *world) mintBy(by limiter.Caller, fn func(*limiter.Key)) *key {
 	return k
 }
 
-func (w *world) tryMint(by limiter.Caller, spec *limiter.Key) (*key, error) {
+func (w *world) tryMint(by limiter.Caller, spec *record.Key) (*key, error) {
 	_, lookup, err := token.MintKey()
 	if err != nil {
 		return nil, err
@@ -277,7 +278,7 @@ func (w *world) tryMint(by limiter.Caller, spec *limiter.Key) (*key, error) {
 }
 
 // MintMany mints n keys, as many at a time as a busy server would.
-func (w *world) MintMany(n int, fn func(i int, k *limiter.Key)) []*key {
+func (w *world) MintMany(n int, fn func(i int, k *record.Key)) []*key {
 	w.t.Helper()
 	keys := make([]*key, n)
 	var next atomic.Int64
@@ -285,7 +286,7 @@ func (w *world) MintMany(n int, fn func(i int, k *limiter.Key)) []*key {
 	for range 64 {
 		wg.Go(func() {
 			for i := int(next.Add(1)) - 1; i < n; i = int(next.Add(1)) - 1 {
-				keys[i] = w.mint(func(k *limiter.Key) { fn(i, k) })
+				keys[i] = w.mint(func(k *record.Key) { fn(i, k) })
 			}
 		})
 	}
@@ -293,15 +294,15 @@ func (w *world) MintMany(n int, fn func(i int, k *limiter.Key)) []*key {
 	return keys
 }
 
-func activations(n int64) func(*limiter.Key) {
-	return func(k *limiter.Key) { k.Limit[limiter.Activations] = n }
+func activations(n int64) func(*record.Key) {
+	return func(k *record.Key) { k.Limit[record.Activations] = n }
 }
 
 // ask asks for one request: the grant, or the refusal.
-func (k *key) ask(opts ...func(*limiter.Ask)) (*limiter.Grant, *limiter.Refusal) {
+func (k *key) ask(opts ...func(*limiter.Ask)) (*limiter.Grant, *record.Refusal) {
 	k.w.t.Helper()
 	a := limiter.Ask{
-		Bound:  limiter.Amounts{limiter.Activations: 1},
+		Bound:  record.Amounts{record.Activations: 1},
 		Method: "POST", Path: "/v1/chat/completions", Addr: netip.MustParseAddr("192.0.2.1"),
 	}
 	for _, opt := range opts {
@@ -319,18 +320,18 @@ func (k *key) ask(opts ...func(*limiter.Ask)) (*limiter.Grant, *limiter.Refusal)
 }
 
 // use forwards one request, or returns the code it was refused with.
-func (k *key) use(opts ...func(*limiter.Ask)) limiter.Code {
+func (k *key) use(opts ...func(*limiter.Ask)) record.Code {
 	k.w.t.Helper()
 	g, refusal := k.ask(opts...)
 	if refusal != nil {
 		return refusal.Code
 	}
-	g.Settle(limiter.Amounts{limiter.Activations: 1})
+	g.Settle(record.Amounts{record.Activations: 1})
 	return ""
 }
 
 // drain uses the key until it is refused and returns how often it worked.
-func (k *key) drain(want limiter.Code) (n int64) {
+func (k *key) drain(want record.Code) (n int64) {
 	k.w.t.Helper()
 	for {
 		switch code := k.use(); code {
@@ -357,7 +358,7 @@ func from(addr string) func(*limiter.Ask) {
 	return func(a *limiter.Ask) { a.Addr = netip.MustParseAddr(addr) }
 }
 
-func bound(k limiter.Kind, n int64) func(*limiter.Ask) {
+func bound(k record.Kind, n int64) func(*limiter.Ask) {
 	return func(a *limiter.Ask) { a.Bound[k] = n }
 }
 

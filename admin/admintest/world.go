@@ -24,6 +24,7 @@ import (
 
 	"github.com/till-proxy/till/admin/wire"
 	"github.com/till-proxy/till/limiter"
+	"github.com/till-proxy/till/limiter/record"
 	"github.com/till-proxy/till/limiter/store"
 	"github.com/till-proxy/till/token"
 	"github.com/till-proxy/till/upstream"
@@ -57,7 +58,7 @@ func New(t *testing.T, clock limiter.Clock) *World {
 	}
 	lockdown := limiter.NewLockdown(filepath.Join(dir, "lockdown"), nil, nil)
 	t.Cleanup(lockdown.Close)
-	l, err := limiter.Open(limiter.Options{Store: store, Clock: clock, Lockdown: lockdown, Roles: map[string]limiter.Role{"ci": limiter.NewRole()}})
+	l, err := limiter.Open(limiter.Options{Store: store, Clock: clock, Lockdown: lockdown, Roles: map[string]record.Role{"ci": record.NewRole()}})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -71,15 +72,15 @@ func New(t *testing.T, clock limiter.Clock) *World {
 }
 
 // Team returns three different roles.
-func Team() map[string]limiter.Role {
-	member := limiter.NewRole()
-	member.Permissions = []limiter.Permission{limiter.KeysCreate, limiter.KeysRead}
-	member.Max[limiter.Activations] = 100
+func Team() map[string]record.Role {
+	member := record.NewRole()
+	member.Permissions = []record.Permission{record.KeysCreate, record.KeysRead}
+	member.Max[record.Activations] = 100
 	member.Scope.Models = []string{"gpt-*"}
 	lead := member
-	lead.Permissions = append(lead.Permissions, limiter.TokensManage, limiter.KeysUpdate)
-	lead.Sees = limiter.SeesRole
-	return map[string]limiter.Role{"ci": limiter.NewRole(), "member": member, "lead": lead}
+	lead.Permissions = append(lead.Permissions, record.TokensManage, record.KeysUpdate)
+	lead.Sees = record.SeesRole
+	return map[string]record.Role{"ci": record.NewRole(), "member": member, "lead": lead}
 }
 
 func (w *World) Shut() {
@@ -158,18 +159,18 @@ func (b Backend) RotateSeal(by limiter.Caller) error {
 }
 
 // Seal works like the server's, with a fixed seal key.
-func (b Backend) Seal(upstream string, lookup token.Lookup, salt, credential token.Secret) (token.Secret, limiter.Box, error) {
+func (b Backend) Seal(upstream string, lookup token.Lookup, salt, credential token.Secret) (token.Secret, record.Box, error) {
 	key, err := token.ParseSealKey(strings.Repeat("5e", token.SealKeyLen))
 	if err != nil {
-		return token.Secret{}, limiter.Box{}, err
+		return token.Secret{}, record.Box{}, err
 	}
 	sealer, err := token.NewSealer(key)
 	if err != nil {
-		return token.Secret{}, limiter.Box{}, err
+		return token.Secret{}, record.Box{}, err
 	}
 	origins := []string{"https://api.openai.com"}
 	box, id, err := sealer.Seal(salt, token.Binding{Lookup: lookup, Upstream: upstream, Origins: origins}, credential)
-	return box, limiter.Box{SealKey: id, Origins: origins, Salt: salt}, err
+	return box, record.Box{SealKey: id, Origins: origins, Salt: salt}, err
 }
 
 // Answer is an answer of the API.
@@ -252,11 +253,11 @@ func (w *World) Use(m *wire.Minted, n int) {
 	w.T.Helper()
 	for range n {
 		g := new(limiter.Grant)
-		ask := &limiter.Ask{Bound: limiter.Amounts{limiter.Activations: 1}, Method: "POST", Path: "/v1/chat/completions"}
+		ask := &limiter.Ask{Bound: record.Amounts{record.Activations: 1}, Method: "POST", Path: "/v1/chat/completions"}
 		if refusal := w.Live(m).Reserve(w.T.Context(), ask, g); refusal != nil {
 			w.T.Fatal(refusal)
 		}
-		g.Settle(limiter.Amounts{limiter.Activations: 1})
+		g.Settle(record.Amounts{record.Activations: 1})
 	}
 }
 

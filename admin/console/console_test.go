@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"github.com/till-proxy/till/limiter"
+	"github.com/till-proxy/till/limiter/record"
 	"github.com/till-proxy/till/limiter/store"
 	"github.com/till-proxy/till/token"
 )
@@ -52,9 +53,9 @@ func newDesk(t *testing.T) *desk {
 	if err != nil {
 		t.Fatal(err)
 	}
-	role := limiter.NewRole()
-	role.Permissions = []limiter.Permission{limiter.KeysRead}
-	l, err := limiter.Open(limiter.Options{Store: store, Roles: map[string]limiter.Role{"reader": role}})
+	role := record.NewRole()
+	role.Permissions = []record.Permission{record.KeysRead}
+	l, err := limiter.Open(limiter.Options{Store: store, Roles: map[string]record.Role{"reader": role}})
 	if err != nil {
 		t.Fatal(err)
 	}

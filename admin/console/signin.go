@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/till-proxy/till/limiter"
+	"github.com/till-proxy/till/limiter/record"
 )
 
 const (
@@ -76,23 +77,23 @@ func (h *Handler) session(w http.ResponseWriter, r *http.Request) {
 
 // whoami is what the dashboard knows about its user.
 type whoami struct {
-	Name        string               `json:"name"`
-	Role        string               `json:"role"`
-	Permissions []limiter.Permission `json:"permissions"`
-	ExpiresAt   time.Time            `json:"expires_at"`
+	Name        string              `json:"name"`
+	Role        string              `json:"role"`
+	Permissions []record.Permission `json:"permissions"`
+	ExpiresAt   time.Time           `json:"expires_at"`
 	// Proof is sent only once, to the page that signed in.
 	Proof string `json:"proof,omitempty"`
 }
 
 func (h *Handler) about(s *session, caller limiter.Caller) whoami {
-	who := whoami{Name: caller.Name, Role: caller.Role, Permissions: []limiter.Permission{}, ExpiresAt: s.expires.UTC()}
-	if caller.Role == limiter.OperatorRole {
-		who.Permissions = append(who.Permissions, limiter.Everything)
+	who := whoami{Name: caller.Name, Role: caller.Role, Permissions: []record.Permission{}, ExpiresAt: s.expires.UTC()}
+	if caller.Role == record.OperatorRole {
+		who.Permissions = append(who.Permissions, record.Everything)
 		return who
 	}
 	// While the store is closed nothing is permitted, and the page says why.
 	if l, err := h.Backend.Limiter(); err == nil {
-		for _, p := range limiter.Permissions {
+		for _, p := range record.Permissions {
 			if l.Allows(caller, p) {
 				who.Permissions = append(who.Permissions, p)
 			}

@@ -6,24 +6,25 @@ import (
 	"time"
 
 	"github.com/till-proxy/till/limiter"
+	"github.com/till-proxy/till/limiter/record"
 )
 
 // RoleObject is a role as the management API shows it. Limits that are left out do
 // not exist.
 type RoleObject struct {
-	Name           string               `json:"name"`
-	Permissions    []limiter.Permission `json:"permissions"`
-	Sees           limiter.Sight        `json:"sees"`
-	Upstreams      []string             `json:"upstreams,omitempty"`
-	Models         []string             `json:"models,omitempty"`
-	Methods        []string             `json:"methods,omitempty"`
-	Paths          []string             `json:"paths,omitempty"`
-	IPs            []string             `json:"ips,omitempty"`
-	MaxActivations *int64               `json:"max_activations,omitempty"`
-	MaxTokens      *int64               `json:"max_tokens,omitempty"`
-	MaxSpendUSD    string               `json:"max_spend_usd,omitempty"`
-	MaxLifetime    string               `json:"max_lifetime,omitempty"`
-	Budget         *BudgetObject        `json:"budget,omitempty"`
+	Name           string              `json:"name"`
+	Permissions    []record.Permission `json:"permissions"`
+	Sees           record.Sight        `json:"sees"`
+	Upstreams      []string            `json:"upstreams,omitempty"`
+	Models         []string            `json:"models,omitempty"`
+	Methods        []string            `json:"methods,omitempty"`
+	Paths          []string            `json:"paths,omitempty"`
+	IPs            []string            `json:"ips,omitempty"`
+	MaxActivations *int64              `json:"max_activations,omitempty"`
+	MaxTokens      *int64              `json:"max_tokens,omitempty"`
+	MaxSpendUSD    string              `json:"max_spend_usd,omitempty"`
+	MaxLifetime    string              `json:"max_lifetime,omitempty"`
+	Budget         *BudgetObject       `json:"budget,omitempty"`
 }
 
 // BudgetObject is what all keys of a role may use together, and have used.
@@ -39,15 +40,15 @@ type BudgetObject struct {
 
 // TokenObject is an admin token as the management API shows it.
 type TokenObject struct {
-	ID         string         `json:"id"`
-	Name       string         `json:"name"`
-	Role       string         `json:"role"`
-	Status     limiter.Status `json:"status"`
-	CreatedAt  time.Time      `json:"created_at"`
-	CreatedBy  string         `json:"created_by"`
-	ExpiresAt  *time.Time     `json:"expires_at,omitempty"`
-	LastUsedAt *time.Time     `json:"last_used_at,omitempty"`
-	RevokedAt  *time.Time     `json:"revoked_at,omitempty"`
+	ID         string        `json:"id"`
+	Name       string        `json:"name"`
+	Role       string        `json:"role"`
+	Status     record.Status `json:"status"`
+	CreatedAt  time.Time     `json:"created_at"`
+	CreatedBy  string        `json:"created_by"`
+	ExpiresAt  *time.Time    `json:"expires_at,omitempty"`
+	LastUsedAt *time.Time    `json:"last_used_at,omitempty"`
+	RevokedAt  *time.Time    `json:"revoked_at,omitempty"`
 	// Token is the token's string, which is only in the answer that creates it.
 	Token string `json:"token,omitempty"`
 }

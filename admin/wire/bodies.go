@@ -3,7 +3,7 @@ package wire
 import (
 	"time"
 
-	"github.com/till-proxy/till/limiter"
+	"github.com/till-proxy/till/limiter/record"
 )
 
 // FingerprintBody asks for the fingerprint of a real key.
@@ -31,14 +31,14 @@ type Settable struct {
 	MaxSpendUSD    *Dollars           `json:"max_spend_usd"`
 	MaxSpendCents  *int64             `json:"max_spend_cents"` // another way to write max_spend_usd
 	MaxRequestUSD  *Dollars           `json:"max_request_spend_usd"`
-	Renews         *limiter.Renewal   `json:"renews"`
+	Renews         *record.Renewal    `json:"renews"`
 	Fit            *bool              `json:"fit"`
 	UnknownPrice   *string            `json:"unknown_price"`
 	ExpiresIn      *Span              `json:"expires_in"`
 	ExpiresAt      *time.Time         `json:"expires_at"`
 	IdleTimeout    *Span              `json:"idle_timeout"`
 	FirstUseWithin *Span              `json:"first_use_within"`
-	Rate           *limiter.Rate      `json:"rate"`
+	Rate           *record.Rate       `json:"rate"`
 	MaxConcurrency *int               `json:"max_concurrency"`
 	Models         *[]string          `json:"models"`
 	Paths          *[]string          `json:"paths"`
@@ -50,7 +50,7 @@ type Settable struct {
 	Labels         *map[string]string `json:"labels"`
 	Metadata       *map[string]string `json:"metadata"`
 	SelfRevoke     *bool              `json:"self_revoke"`
-	Charge         *limiter.Charge    `json:"charge"`
+	Charge         *record.Charge     `json:"charge"`
 }
 
 // ChangeBody is the body of a PATCH. A field that is null goes back to its default,

@@ -4,6 +4,7 @@ import (
 	"time"
 
 	"github.com/till-proxy/till/limiter"
+	"github.com/till-proxy/till/limiter/record"
 )
 
 // Rotated is a key object with its new string, which is shown only this once.
@@ -28,27 +29,27 @@ type Listed struct {
 
 // KeyObject is a key as the management API shows it.
 type KeyObject struct {
-	ID       string         `json:"id"`
-	Version  int64          `json:"version,omitempty"`
-	Name     string         `json:"name,omitempty"`
-	Upstream string         `json:"upstream"`
-	Custody  string         `json:"custody,omitempty"`
-	Status   limiter.Status `json:"status"`
+	ID       string        `json:"id"`
+	Version  int64         `json:"version,omitempty"`
+	Name     string        `json:"name,omitempty"`
+	Upstream string        `json:"upstream"`
+	Custody  string        `json:"custody,omitempty"`
+	Status   record.Status `json:"status"`
 
-	MaxActivations *int64         `json:"max_activations,omitempty"`
-	MaxTokens      *int64         `json:"max_tokens,omitempty"`
-	MaxSpendUSD    string         `json:"max_spend_usd,omitempty"`
-	MaxRequestUSD  string         `json:"max_request_spend_usd,omitempty"`
-	Renews         string         `json:"renews,omitempty"`
-	RenewsAt       *time.Time     `json:"renews_at,omitempty"`
-	Fit            *bool          `json:"fit,omitempty"`
-	UnknownPrice   string         `json:"unknown_price,omitempty"`
-	ExpiresAt      *time.Time     `json:"expires_at,omitempty"`
-	IdleTimeout    string         `json:"idle_timeout,omitempty"`
-	FirstUseWithin string         `json:"first_use_within,omitempty"`
-	Rate           string         `json:"rate,omitempty"`
-	MaxConcurrency int            `json:"max_concurrency,omitempty"`
-	Charge         limiter.Charge `json:"charge,omitempty"`
+	MaxActivations *int64        `json:"max_activations,omitempty"`
+	MaxTokens      *int64        `json:"max_tokens,omitempty"`
+	MaxSpendUSD    string        `json:"max_spend_usd,omitempty"`
+	MaxRequestUSD  string        `json:"max_request_spend_usd,omitempty"`
+	Renews         string        `json:"renews,omitempty"`
+	RenewsAt       *time.Time    `json:"renews_at,omitempty"`
+	Fit            *bool         `json:"fit,omitempty"`
+	UnknownPrice   string        `json:"unknown_price,omitempty"`
+	ExpiresAt      *time.Time    `json:"expires_at,omitempty"`
+	IdleTimeout    string        `json:"idle_timeout,omitempty"`
+	FirstUseWithin string        `json:"first_use_within,omitempty"`
+	Rate           string        `json:"rate,omitempty"`
+	MaxConcurrency int           `json:"max_concurrency,omitempty"`
+	Charge         record.Charge `json:"charge,omitempty"`
 
 	Models     []string `json:"models,omitempty"`
 	Paths      []string `json:"paths,omitempty"`
@@ -70,7 +71,7 @@ type KeyObject struct {
 	UsedSpendUSD    string `json:"used_spend_usd,omitempty"`
 
 	// TokensByKind is what was used in the key's whole life, renewals included.
-	TokensByKind *limiter.TokenKinds `json:"tokens_by_kind,omitempty"`
+	TokensByKind *record.TokenKinds `json:"tokens_by_kind,omitempty"`
 
 	HeldSpendUSD      string `json:"held_spend_usd,omitempty"`
 	RemainingSpendUSD string `json:"remaining_spend_usd,omitempty"`

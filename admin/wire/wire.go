@@ -13,7 +13,7 @@ import (
 
 	"github.com/caddyserver/caddy/v2"
 
-	"github.com/till-proxy/till/limiter"
+	"github.com/till-proxy/till/limiter/record"
 	"github.com/till-proxy/till/token"
 )
 
@@ -40,7 +40,7 @@ func (s *Span) UnmarshalText(text []byte) error {
 type Dollars int64
 
 func (d *Dollars) UnmarshalJSON(b []byte) error {
-	n, err := limiter.ParseUSD(strings.Trim(string(b), `"`))
+	n, err := record.ParseUSD(strings.Trim(string(b), `"`))
 	*d = Dollars(n)
 	return err
 }

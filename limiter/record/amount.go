@@ -1,4 +1,4 @@
-package limiter
+package record
 
 import (
 	"fmt"
@@ -58,14 +58,20 @@ func (k Kind) String() string {
 	return "unknown"
 }
 
+// Exhausted is the code of refusals once nothing of the kind remains.
+func (k Kind) Exhausted() Code { return kinds[k].exhausted }
+
+// Unit is what a grant of the kind is called.
+func (k Kind) Unit() string { return kinds[k].unit }
+
 // LimitField is the field of a key that limits the kind.
 func (k Kind) LimitField() string { return kinds[k].limit }
 
 // Metered reports whether use is known only where the upstream reports it.
 func (k Kind) Metered() bool { return kinds[k].metered }
 
-// value is a number of the kind as it stands in JSON.
-func (k Kind) value(n int64) any {
+// Value is a number of the kind as it stands in JSON.
+func (k Kind) Value(n int64) any {
 	if kinds[k].dollars {
 		return FormatUSD(n)
 	}
@@ -80,8 +86,8 @@ func (k Kind) Format(n int64) string {
 	return strconv.FormatInt(n, 10)
 }
 
-// amount prints a number of a kind the way people say it.
-func amount(k Kind, n int64) string {
+// FormatAmount prints a number of a kind the way people say it.
+func FormatAmount(k Kind, n int64) string {
 	switch {
 	case kinds[k].dollars:
 		return k.Format(n)
@@ -94,13 +100,13 @@ func amount(k Kind, n int64) string {
 // Amounts holds one number per kind.
 type Amounts [NumKinds]int64
 
-func (a *Amounts) add(b Amounts) {
+func (a *Amounts) Add(b Amounts) {
 	for i, n := range b {
 		a[i] += n
 	}
 }
 
-func (a Amounts) minus(b Amounts) Amounts {
+func (a Amounts) Minus(b Amounts) Amounts {
 	for i, n := range b {
 		a[i] -= n
 	}

@@ -1,4 +1,4 @@
-package limiter
+package record
 
 import (
 	"fmt"
@@ -67,8 +67,8 @@ type Refusal struct {
 // Error lets a Refusal travel as an error.
 func (r *Refusal) Error() string { return string(r.Code) + ": " + r.Message }
 
-// refuse builds a refusal about k. The message gets the key's name and id.
-func (k *Key) refuse(code Code, format string, args ...any) *Refusal {
+// Refuse builds a refusal about k. The message gets the key's name and id.
+func (k *Key) Refuse(code Code, format string, args ...any) *Refusal {
 	who := "key " + k.ID
 	if k.Name != "" {
 		who += fmt.Sprintf(" (%s)", k.Name)
@@ -79,20 +79,14 @@ func (k *Key) refuse(code Code, format string, args ...any) *Refusal {
 	}
 }
 
-func unknownKey() *Refusal {
+func UnknownKey() *Refusal {
 	return &Refusal{Code: CodeKeyInvalid, Message: "this key is not known here: check that it was copied whole and is meant for this server"}
 }
 
-// hasMoved is the refusal of a request that was read under other terms.
-func (k *Live) hasMoved() *Refusal {
-	refusal := k.key.refuse(CodeStoreUnavailable, "was changed while the request was read, so it was not forwarded; send it again").after(time.Second)
-	refusal.Moved = true
-	return refusal
+// After adds when trying again is right.
+func (r *Refusal) After(d time.Duration) *Refusal {
+	r.RetryAfter = d
+	return r
 }
 
-func storeRefusal(why string) *Refusal {
-	return &Refusal{
-		Code: CodeStoreUnavailable, RetryAfter: 2 * time.Second,
-		Message: "the key could not be checked, so the request was not forwarded: " + why,
-	}
-}
+func Stamp(t time.Time) string { return t.UTC().Format(time.RFC3339) }

@@ -1,4 +1,4 @@
-package limiter
+package record
 
 import (
 	"fmt"
@@ -14,10 +14,10 @@ import (
 
 // KeyFields are all fields of a key. Where several are wrong, errors name the first.
 var KeyFields = slices.Concat([]Field{
-	{Name: "name", Doc: "a name for people", Choice: Always, at: func(k *Key) any { return &k.Name },
-		valid: func(name string, k *Key) error { return validText(name, k.Name) }},
+	{Name: "name", Doc: "a name for people", Choice: Always, Address: func(k *Key) any { return &k.Name },
+		valid: func(name string, k *Key) error { return ValidText(name, k.Name) }},
 	{Name: "upstream", Doc: "the API that the key is for; in a sum, by upstream", Choice: AtMint, Inherited: true, equal: true,
-		at: func(k *Key) any { return &k.Upstream },
+		Address: func(k *Key) any { return &k.Upstream },
 		valid: func(name string, k *Key) error {
 			return invalidIf(k.Upstream == "", name, "must name a configured upstream")
 		},
@@ -26,51 +26,51 @@ var KeyFields = slices.Concat([]Field{
 				"must be one of %s, got %s", strings.Join(r.Upstreams, ", "), key.Upstream)
 		}},
 	{Name: "custody", Doc: "where the real key is: held by the server, or sealed into the key's string", Choice: AtMint, Inherited: true, equal: true,
-		at: func(k *Key) any { return &k.Custody }},
+		Address: func(k *Key) any { return &k.Custody }},
 	{Name: "role", Doc: "the role: ceilings and a shared budget", Choice: AtMint, Inherited: true, OfParent: true, equal: true,
-		at:    func(k *Key) any { return &k.Role },
-		valid: func(name string, k *Key) error { return validText(name, k.Role) }},
-	{Name: "owner", Doc: "who answers for the key", Choice: WhileAlive, Inherited: true, OfParent: true, at: func(k *Key) any { return &k.Owner },
-		valid: func(name string, k *Key) error { return validText(name, k.Owner) }},
-	{Name: "purpose", Doc: "what the key is for", Choice: WhileAlive, at: func(k *Key) any { return &k.Purpose },
-		valid: func(name string, k *Key) error { return validText(name, k.Purpose) }},
-	{Name: "labels", Doc: "pairs for people and filters", Choice: Always, at: func(k *Key) any { return &k.Labels },
+		Address: func(k *Key) any { return &k.Role },
+		valid:   func(name string, k *Key) error { return ValidText(name, k.Role) }},
+	{Name: "owner", Doc: "who answers for the key", Choice: WhileAlive, Inherited: true, OfParent: true, Address: func(k *Key) any { return &k.Owner },
+		valid: func(name string, k *Key) error { return ValidText(name, k.Owner) }},
+	{Name: "purpose", Doc: "what the key is for", Choice: WhileAlive, Address: func(k *Key) any { return &k.Purpose },
+		valid: func(name string, k *Key) error { return ValidText(name, k.Purpose) }},
+	{Name: "labels", Doc: "pairs for people and filters", Choice: Always, Address: func(k *Key) any { return &k.Labels },
 		valid: func(name string, k *Key) error { return validPairs(name, k.Labels, maxLabels) }},
-	{Name: "metadata", Doc: "pairs for programs", Choice: WhileAlive, at: func(k *Key) any { return &k.Metadata },
+	{Name: "metadata", Doc: "pairs for programs", Choice: WhileAlive, Address: func(k *Key) any { return &k.Metadata },
 		valid: func(name string, k *Key) error { return validPairs(name, k.Metadata, maxMetadata) }},
 
 	limitField(Activations, "requests that may be admitted; 0 makes a canary"),
 	limitField(Tokens, "tokens of input and output that may be used"),
 	limitField(Nanodollars, `what may be spent, in USD: "5.00"`),
-	{at: func(k *Key) any { return &k.Limit[Attempts] }, none: NoLimit}, // follows from activations
+	{Address: func(k *Key) any { return &k.Limit[Attempts] }, none: NoLimit}, // follows from activations
 	{Name: "charge", Doc: "which requests take an activation: forwarded (default) or success", Choice: WhileAlive, Inherited: true, OfParent: true, equal: true,
-		at: func(k *Key) any { return &k.Charge }, none: ChargeForwarded,
+		Address: func(k *Key) any { return &k.Charge }, none: ChargeForwarded,
 		valid: func(name string, k *Key) error {
 			switch activations := k.Limit[Activations]; {
 			case k.Charge == ChargeForwarded:
 				return nil
 			case k.Charge != ChargeSuccess:
-				return invalid(name, `must be "forwarded" or "success", got %q`, k.Charge)
+				return Invalid(name, `must be "forwarded" or "success", got %q`, k.Charge)
 			case activations == NoLimit:
-				return invalid(name, `"success" needs max_activations: it bounds how often may be tried`)
-			case activations > maxAmount/2:
-				return invalid(Activations.LimitField(), "must be at most %d with charge success", maxAmount/2)
+				return Invalid(name, `"success" needs max_activations: it bounds how often may be tried`)
+			case activations > MaxAmount/2:
+				return Invalid(Activations.LimitField(), "must be at most %d with charge success", MaxAmount/2)
 			}
 			return nil
 		},
 		widens: func(key, old *Key) bool { return key.Charge == ChargeSuccess && old.Charge != key.Charge }},
 	{Name: "fit", Doc: "lower the output bound of requests to what is left, instead of refusing them; default true", Choice: WhileAlive, Inherited: true, OfParent: true, equal: true,
-		at:     func(k *Key) any { return &k.Unfitted },
-		widens: func(_, _ *Key) bool { return false }, // no wider either way
-		fact:   func(k *Key) any { return shown(k.Unfitted, false) }},
+		Address: func(k *Key) any { return &k.Unfitted },
+		widens:  func(_, _ *Key) bool { return false }, // no wider either way
+		fact:    func(k *Key) any { return shown(k.Unfitted, false) }},
 	{Name: "renews", Doc: "when limits begin anew, by the calendar, UTC", Choice: WhileAlive, OfParent: true,
-		at: func(k *Key) any { return &k.Renews },
+		Address: func(k *Key) any { return &k.Renews },
 		valid: func(name string, k *Key) error {
 			if k.Renews == "" {
 				return nil
 			}
 			if _, err := ParseRenewal(string(k.Renews)); err != nil {
-				return invalid(name, "must be day, week or month, got %q", k.Renews)
+				return Invalid(name, "must be day, week or month, got %q", k.Renews)
 			}
 			return invalidIf(k.Limit == NoLimits(), name, "needs max_activations, max_tokens or max_spend_usd: they are what renews")
 		},
@@ -83,9 +83,9 @@ var KeyFields = slices.Concat([]Field{
 				"must be left out, because a budget that begins anew has no total")
 		}},
 	{Name: "unknown_price", Doc: "requests without a known price: refuse (default) or count_only", Choice: WhileAlive, Inherited: true, OfParent: true, equal: true,
-		at:     func(k *Key) any { return &k.CountOnly },
-		widens: func(key, old *Key) bool { return key.CountOnly && !old.CountOnly },
-		fact:   func(k *Key) any { return shown(k.CountOnly, "count_only") },
+		Address: func(k *Key) any { return &k.CountOnly },
+		widens:  func(key, old *Key) bool { return key.CountOnly && !old.CountOnly },
+		fact:    func(k *Key) any { return shown(k.CountOnly, "count_only") },
 		hold: func(r *Role, operator bool, old, key *Key) string {
 			counted := r.Max[Nanodollars] != 0 || r.Budget.Limit[Nanodollars] != NoLimit
 			return when(counted && key.CountOnly && !operator && (old == nil || !old.CountOnly),
@@ -93,16 +93,16 @@ var KeyFields = slices.Concat([]Field{
 		}},
 	{Name: "max_request_spend_usd", Doc: "what one request may cost at most, in USD", Choice: WhileAlive, Inherited: true,
 		valid: func(name string, k *Key) error {
-			return invalidIf(k.MaxRequestSpend < 0 || k.MaxRequestSpend > maxAmount,
+			return invalidIf(k.MaxRequestSpend < 0 || k.MaxRequestSpend > MaxAmount,
 				name, "must not be negative, got $%s", FormatUSD(k.MaxRequestSpend))
 		},
-		at: func(k *Key) any { return &k.MaxRequestSpend }, wider: atMost(func(k *Key) int64 { return k.MaxRequestSpend }, Nanodollars.Format),
+		Address: func(k *Key) any { return &k.MaxRequestSpend }, wider: atMost(func(k *Key) int64 { return k.MaxRequestSpend }, Nanodollars.Format),
 		fact: func(k *Key) any { return shown(k.MaxRequestSpend > 0, FormatUSD(k.MaxRequestSpend)) }},
 
-	{Name: "expires_at", Doc: "end of life, RFC 3339", Choice: WhileAlive, Inherited: true, at: func(k *Key) any { return &k.ExpiresAt },
+	{Name: "expires_at", Doc: "end of life, RFC 3339", Choice: WhileAlive, Inherited: true, Address: func(k *Key) any { return &k.ExpiresAt },
 		wider: func(c, p *Key) string {
 			return when(!p.ExpiresAt.IsZero() && (c.ExpiresAt.IsZero() || c.ExpiresAt.After(p.ExpiresAt)),
-				"must be at most %s, when its parent key expires", stamp(p.ExpiresAt))
+				"must be at most %s, when its parent key expires", Stamp(p.ExpiresAt))
 		},
 		hold: func(r *Role, _ bool, old, key *Key) string {
 			if r.MaxLifetime <= 0 || old != nil && key.ExpiresAt.Equal(old.ExpiresAt) {
@@ -112,41 +112,41 @@ var KeyFields = slices.Concat([]Field{
 			case key.ExpiresAt.IsZero(), key.ExpiresAt.After(last) && key.ExpiresAt.Sub(last) <= lifetimeSlack:
 				key.ExpiresAt = last
 			case key.ExpiresAt.After(last):
-				return fmt.Sprintf("may be %s at the latest, %s after the key was made, got %s", stamp(last), r.MaxLifetime, stamp(key.ExpiresAt))
+				return fmt.Sprintf("may be %s at the latest, %s after the key was made, got %s", Stamp(last), r.MaxLifetime, Stamp(key.ExpiresAt))
 			}
 			return ""
 		},
 		lacks: func(as *Key) string {
-			return fmt.Sprintf("may be %s at the latest, and the key does not expire", stamp(as.ExpiresAt))
+			return fmt.Sprintf("may be %s at the latest, and the key does not expire", Stamp(as.ExpiresAt))
 		}},
 	{Name: "idle_timeout", Doc: "ends when unused for this long", Choice: WhileAlive, Inherited: true,
-		at: func(k *Key) any { return &k.IdleTimeout }, wider: atMost(func(k *Key) time.Duration { return k.IdleTimeout }, time.Duration.String),
+		Address: func(k *Key) any { return &k.IdleTimeout }, wider: atMost(func(k *Key) time.Duration { return k.IdleTimeout }, time.Duration.String),
 		valid: func(name string, k *Key) error {
 			return invalidIf(k.IdleTimeout < 0, name, "must not be negative, got %s", k.IdleTimeout)
 		}},
 	{Name: "first_use_within", Doc: "ends unless first used within this time", Choice: WhileAlive, Inherited: true,
-		at: func(k *Key) any { return &k.FirstUseWithin }, wider: atMost(func(k *Key) time.Duration { return k.FirstUseWithin }, time.Duration.String),
+		Address: func(k *Key) any { return &k.FirstUseWithin }, wider: atMost(func(k *Key) time.Duration { return k.FirstUseWithin }, time.Duration.String),
 		valid: func(name string, k *Key) error {
 			return invalidIf(k.FirstUseWithin < 0, name, "must not be negative, got %s", k.FirstUseWithin)
 		}},
-	{Name: "rate", Doc: "requests per time: 60/m is a bucket of 60", Choice: WhileAlive, Inherited: true, at: func(k *Key) any { return &k.Rate },
+	{Name: "rate", Doc: "requests per time: 60/m is a bucket of 60", Choice: WhileAlive, Inherited: true, Address: func(k *Key) any { return &k.Rate },
 		wider: func(c, p *Key) string {
 			return when(!p.Rate.IsZero() && (c.Rate.IsZero() || c.Rate.N > p.Rate.N || c.Rate.faster(p.Rate)),
 				"must be at most %s, as of its parent key, in number and in speed", p.Rate)
 		}},
 	{Name: "max_concurrency", Doc: "requests that may run at a time; at an upstream without a preset, as many event streams beside them", Choice: WhileAlive, Inherited: true,
-		at: func(k *Key) any { return &k.MaxConcurrency }, wider: atMost(func(k *Key) int { return k.MaxConcurrency }, strconv.Itoa),
+		Address: func(k *Key) any { return &k.MaxConcurrency }, wider: atMost(func(k *Key) int { return k.MaxConcurrency }, strconv.Itoa),
 		valid: func(name string, k *Key) error {
 			return invalidIf(k.MaxConcurrency < 0 || k.MaxConcurrency > maxConcurrency,
 				name, "must be from 1 to %d, or 0 for no limit, got %d", maxConcurrency, k.MaxConcurrency)
 		}},
 	{Name: "self_revoke", Doc: "whether the holder may revoke the key; default true", Choice: WhileAlive, Inherited: true, stays: true,
-		at: func(k *Key) any { return &k.SelfRevoke }, wider: onlyIf(func(k *Key) bool { return k.SelfRevoke }),
+		Address: func(k *Key) any { return &k.SelfRevoke }, wider: onlyIf(func(k *Key) bool { return k.SelfRevoke }),
 		fact: func(k *Key) any { return k.SelfRevoke }},
 	{Name: "delegate", Doc: "the holder may mint child keys out of this one's limits", Choice: AtMint,
-		at: func(k *Key) any { return &k.Delegate }, wider: onlyIf(func(k *Key) bool { return k.Delegate })},
+		Address: func(k *Key) any { return &k.Delegate }, wider: onlyIf(func(k *Key) bool { return k.Delegate })},
 	{Name: "pin_ip", Doc: "binds the key to the first address that uses it, IPv6 by /64", Choice: WhileAlive, Inherited: true,
-		at: func(k *Key) any { return &k.Scope.PinIP },
+		Address: func(k *Key) any { return &k.Scope.PinIP },
 		wider: func(c, p *Key) string {
 			return when(p.Scope.PinIP && !c.Scope.PinIP, "must be true, as of its parent key")
 		}},
@@ -155,17 +155,17 @@ var KeyFields = slices.Concat([]Field{
 	scopeField("methods", "methods that may be used", func(s *scope.Scope) *[]string { return &s.Methods }),
 	scopeField("ips", "addresses or networks from which it may be used", func(s *scope.Scope) *[]netip.Prefix { return &s.IPs }),
 
-	{Name: "parent", at: func(k *Key) any { return &k.Parent }},
-	{Name: "status", at: func(k *Key) any { return &k.EndedStatus }, fact: func(k *Key) any { return string(k.recorded()) }},
-	{Name: "ended_reason", at: func(k *Key) any { return &k.EndedReason }},
-	{Name: "suspended_by", at: func(k *Key) any { return &k.SuspendedBy }, fact: func(k *Key) any {
+	{Name: "parent", Address: func(k *Key) any { return &k.Parent }},
+	{Name: "status", Address: func(k *Key) any { return &k.EndedStatus }, fact: func(k *Key) any { return string(k.Recorded()) }},
+	{Name: "ended_reason", Address: func(k *Key) any { return &k.EndedReason }},
+	{Name: "suspended_by", Address: func(k *Key) any { return &k.SuspendedBy }, fact: func(k *Key) any {
 		return shown(!k.SuspendedAt.IsZero(), token.Scrub(k.SuspendedBy.Title()))
 	}},
-	{Name: "stale_told_at", at: func(k *Key) any { return &k.StaleToldAt }},
-	{Name: "rotations", at: func(k *Key) any { return &k.Rotations }, fact: func(k *Key) any { return shown(len(k.Former) > 0, k.Rotations) }},
-	{Name: "grace_ends_at", at: func(k *Key) any { return &k.Former }, fact: func(k *Key) any {
+	{Name: "stale_told_at", Address: func(k *Key) any { return &k.StaleToldAt }},
+	{Name: "rotations", Address: func(k *Key) any { return &k.Rotations }, fact: func(k *Key) any { return shown(len(k.Former) > 0, k.Rotations) }},
+	{Name: "grace_ends_at", Address: func(k *Key) any { return &k.Former }, fact: func(k *Key) any {
 		if n := len(k.Former); n > 0 {
-			return stamp(k.Former[n-1].Until)
+			return Stamp(k.Former[n-1].Until)
 		}
 		return nil
 	}},
@@ -179,7 +179,7 @@ var KeyFields = slices.Concat([]Field{
 // unnamed are rows of fields that nobody chooses or is shown.
 func unnamed(at func(*Key) []any) (rows []Field) {
 	for i := range at(new(Key)) {
-		rows = append(rows, Field{at: func(k *Key) any { return at(k)[i] }})
+		rows = append(rows, Field{Address: func(k *Key) any { return at(k)[i] }})
 	}
 	return rows
 }
@@ -205,16 +205,16 @@ func shown(set bool, value any) any {
 func limitField(kind Kind, doc string) Field {
 	return Field{
 		Name: kind.LimitField(), Doc: doc, Choice: WhileAlive,
-		at: func(k *Key) any { return &k.Limit[kind] }, none: NoLimit,
+		Address: func(k *Key) any { return &k.Limit[kind] }, none: NoLimit,
 		valid: func(name string, k *Key) error {
 			limit := k.Limit[kind]
-			return invalidIf(limit < NoLimit || limit > maxAmount, name, "must be from 0 to %d, got %d", maxAmount, limit)
+			return invalidIf(limit < NoLimit || limit > MaxAmount, name, "must be from 0 to %d, got %d", MaxAmount, limit)
 		},
-		fact: func(k *Key) any { return shown(k.Limit[kind] != NoLimit, kind.value(k.Limit[kind])) },
+		fact: func(k *Key) any { return shown(k.Limit[kind] != NoLimit, kind.Value(k.Limit[kind])) },
 		wider: func(c, p *Key) string {
 			return when(p.Limit[kind] != NoLimit && c.Limit[kind] == NoLimit, "must be set: parent key %s is limited in it", p.ID)
 		},
-		widens: func(key, old *Key) bool { return exceeds(key.Limit[kind], old.Limit[kind]) },
+		widens: func(key, old *Key) bool { return Exceeds(key.Limit[kind], old.Limit[kind]) },
 		hold: func(r *Role, _ bool, old, key *Key) string {
 			switch n, most := key.Limit[kind], r.Max[kind]; {
 			case most == 0, old != nil && n == old.Limit[kind]:
@@ -239,7 +239,7 @@ func scopeField[T comparable](name, doc string, at func(*scope.Scope) *[]T) Fiel
 		return list.Beyond(within)
 	}
 	return Field{
-		Name: name, Doc: doc, Choice: WhileAlive, Inherited: true, at: func(k *Key) any { return at(&k.Scope) },
+		Name: name, Doc: doc, Choice: WhileAlive, Inherited: true, Address: func(k *Key) any { return at(&k.Scope) },
 		wider: func(c, p *Key) string {
 			switch field, rule := beyond(c.Scope, p.Scope); {
 			case field == "":

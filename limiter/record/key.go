@@ -1,4 +1,11 @@
-package limiter
+// Package record is what the limiter keeps: keys and their accounts, the kinds of
+// limits, roles, and where each record lies in the store. It knows the form of every
+// record, what may stand in it and what follows from it alone, and the words of a
+// refusal.
+//
+// It knows no counter in memory, no commit and no caller: what is used, what is
+// written and who may do it is decided above it.
+package record
 
 import (
 	"maps"
@@ -137,8 +144,8 @@ type Key struct {
 	Due int64 `json:"due,omitempty"`
 }
 
-// clone returns a deep copy, for changing.
-func (k *Key) clone() *Key {
+// Clone returns a deep copy, for changing.
+func (k *Key) Clone() *Key {
 	c := *k
 	c.Labels = maps.Clone(k.Labels)
 	c.Metadata = maps.Clone(k.Metadata)
@@ -148,24 +155,18 @@ func (k *Key) clone() *Key {
 	return &c
 }
 
-// View is a key with what it has used: what operators and holders are shown.
-type View struct {
-	Key
-	Status      Status
-	Used        Amounts   // settled, since the last renewal
-	Past        Amounts   // settled before it
-	RenewsAt    time.Time // zero: never
-	Held        Amounts   // reserved by requests in flight
-	Kinds       TokenKinds
-	Remaining   Amounts   // limit - used - held - delegated - returned, never below 0; NoLimit where unlimited
-	Delegated   Amounts   // with child keys, or used by them
-	Returned    Amounts   // to the parent, when the key had ended
-	Children    int       // child keys whose rest has not come back
-	InFlight    int       // requests running now
-	FirstUsedAt time.Time // zero: never used
-	LastUsedAt  time.Time
-	LastAddr    string // last client address admitted
-	// Unsalted says that the key is sealed, and that what opens the box of its
-	// string is not in the store: a backup had left it out.
-	Unsalted bool
+// Recorded is the status that a record has by itself, without its account.
+func (k *Key) Recorded() Status {
+	switch {
+	case k.EndedStatus != "":
+		return k.EndedStatus
+	case !k.SuspendedAt.IsZero():
+		return Suspended
+	default:
+		return Active
+	}
 }
+
+// Canary reports whether the key was made to be refused, so that whoever uses
+// it gives himself away.
+func (k *Key) Canary() bool { return k.Limit[Activations] == 0 }

@@ -1,4 +1,4 @@
-package limiter
+package record
 
 // TokenKinds splits the tokens that were used by what they were, over the whole
 // life of a key or over an hour. It is for reports: no budget depends on it, and
@@ -11,20 +11,20 @@ type TokenKinds struct {
 	Unmeasured  int64 `json:"unmeasured"` // charged at the bound: nobody said what was used
 }
 
-func (t *TokenKinds) all() [5]*int64 {
+func (t *TokenKinds) All() [5]*int64 {
 	return [5]*int64{&t.Input, &t.CachedInput, &t.CacheWrite, &t.Output, &t.Unmeasured}
 }
 
-func (t *TokenKinds) add(o TokenKinds) {
-	more := o.all()
-	for i, n := range t.all() {
+func (t *TokenKinds) Add(o TokenKinds) {
+	more := o.All()
+	for i, n := range t.All() {
 		*n += *more[i]
 	}
 }
 
 // Sum is all tokens.
 func (t *TokenKinds) Sum() (sum int64) {
-	for _, n := range t.all() {
+	for _, n := range t.All() {
 		sum += *n
 	}
 	return sum

@@ -1,4 +1,4 @@
-package limiter
+package record
 
 import (
 	"fmt"
@@ -65,43 +65,6 @@ func (r *Rate) UnmarshalText(text []byte) error {
 	return err
 }
 
-// bucket is the state of one Rate by the generic cell rate algorithm (ITU-T
-// I.371): one number, the time at which the bucket would be full again.
-type bucket struct{ full int64 }
-
-// wait returns how long until the bucket has room for one more: 0 when it
-// has now. It takes nothing.
-func (b *bucket) wait(r Rate, now int64) time.Duration {
-	if r.IsZero() {
-		return 0
-	}
-	spacing := int64(r.Per) / r.N
-	if d := max(b.full, now) + spacing - now - int64(r.Per); d > 0 {
-		return time.Duration(d)
-	}
-	return 0
-}
-
-// take uses up one place.
-func (b *bucket) take(r Rate, now int64) {
-	if !r.IsZero() {
-		b.full = max(b.full, now) + int64(r.Per)/r.N
-	}
-}
-
-// pacing is the state of all rates of a key. It outlives the key's stay in memory
-// for as long as a bucket is not full again: else whoever waits until the key is
-// evicted had a new one.
-type pacing struct {
-	rate, free, self bucket
-	mints            bucket // see mayMint
-}
-
-// full reports whether all buckets are full again.
-func (p *pacing) full(now int64) bool {
-	return max(p.rate.full, p.free.full, p.self.full, p.mints.full) <= now
-}
-
 // ParseCount reads a count as people write it: 500, 10k, 1M.
 func ParseCount(s string) (int64, error) {
 	digits, factor := s, int64(1)
@@ -111,8 +74,8 @@ func ParseCount(s string) (int64, error) {
 		}
 	}
 	n, err := strconv.ParseInt(digits, 10, 64)
-	if err != nil || n < 0 || n > maxAmount/factor {
-		return 0, fmt.Errorf("a count is written 500, 10k or 1M and is at most %d, got %q", int64(maxAmount), s)
+	if err != nil || n < 0 || n > MaxAmount/factor {
+		return 0, fmt.Errorf("a count is written 500, 10k or 1M and is at most %d, got %q", int64(MaxAmount), s)
 	}
 	return n * factor, nil
 }

@@ -1,4 +1,4 @@
-package limiter
+package record
 
 import (
 	"fmt"
@@ -32,7 +32,7 @@ type Field struct {
 	// OfParent says that the holder of a key does not choose it for a child.
 	OfParent bool
 
-	at func(*Key) any // its address
+	Address func(*Key) any // its address
 	// valid judges what somebody chose, by itself or with other fields.
 	valid func(name string, k *Key) error
 	none  any // what stands for "not set"; nil: the zero value
@@ -69,7 +69,7 @@ func FieldNamed(name string) *Field {
 	return nil
 }
 
-func (f *Field) value(k *Key) reflect.Value { return reflect.ValueOf(f.at(k)).Elem() }
+func (f *Field) value(k *Key) reflect.Value { return reflect.ValueOf(f.Address(k)).Elem() }
 
 func (f *Field) copy(to, from *Key) { f.value(to).Set(f.value(from)) }
 
@@ -101,7 +101,7 @@ func plain(value any) any {
 	}
 	switch value := value.(type) {
 	case time.Time:
-		return stamp(value)
+		return Stamp(value)
 	case map[string]string:
 		clean := make(map[string]any, len(value))
 		for name, text := range value {
@@ -134,8 +134,8 @@ func (f *Field) beyond(child, parent *Key) string {
 	return f.wider(child, parent)
 }
 
-// choose copies the fields that are chosen at such times.
-func (k *Key) choose(from *Key, at Choice) {
+// Choose copies the fields that are chosen at such times.
+func (k *Key) Choose(from *Key, at Choice) {
 	for _, f := range KeyFields {
 		if f.Choice == at {
 			f.copy(k, from)

@@ -1,0 +1,44 @@
+package limiter
+
+import (
+	"time"
+
+	"github.com/till-proxy/till/limiter/record"
+)
+
+// bucket is the state of one Rate by the generic cell rate algorithm (ITU-T
+// I.371): one number, the time at which the bucket would be full again.
+type bucket struct{ full int64 }
+
+// wait returns how long until the bucket has room for one more: 0 when it
+// has now. It takes nothing.
+func (b *bucket) wait(r record.Rate, now int64) time.Duration {
+	if r.IsZero() {
+		return 0
+	}
+	spacing := int64(r.Per) / r.N
+	if d := max(b.full, now) + spacing - now - int64(r.Per); d > 0 {
+		return time.Duration(d)
+	}
+	return 0
+}
+
+// take uses up one place.
+func (b *bucket) take(r record.Rate, now int64) {
+	if !r.IsZero() {
+		b.full = max(b.full, now) + int64(r.Per)/r.N
+	}
+}
+
+// pacing is the state of all rates of a key. It outlives the key's stay in memory
+// for as long as a bucket is not full again: else whoever waits until the key is
+// evicted had a new one.
+type pacing struct {
+	rate, free, self bucket
+	mints            bucket // see mayMint
+}
+
+// full reports whether all buckets are full again.
+func (p *pacing) full(now int64) bool {
+	return max(p.rate.full, p.free.full, p.self.full, p.mints.full) <= now
+}

@@ -1,0 +1,87 @@
+package record
+
+import (
+	"errors"
+	"fmt"
+
+	"github.com/till-proxy/till/limiter/store"
+)
+
+// maxDepth bounds how many keys stand above a child.
+const maxDepth = 4
+
+var (
+	// ErrNoDelegate says that the key was minted without the right.
+	ErrNoDelegate = errors.New(`the key may not mint child keys: it was minted without "delegate"`)
+	// ErrDepth says that there are too many keys above.
+	ErrDepth = fmt.Errorf("the key may not mint child keys: there are %d keys above it, and no more are allowed", maxDepth)
+)
+
+// Attached reports whether the key is a child that others stand above.
+func (k *Key) Attached() bool { return k.Parent != "" && k.ReturnedAt.IsZero() }
+
+// CheckAncestry refuses records that do not lead up to a key without parent.
+func CheckAncestry(r store.Reader, key *Key) error {
+	for k := key; k.Parent != ""; {
+		b, err := r.Get(RecordKey(k.Parent))
+		if err != nil {
+			return fmt.Errorf("key %s: its parent %s: %w: %w", k.ID, k.Parent, ErrRecord, err)
+		}
+		above, err := DecodeKey(b)
+		if err != nil {
+			return fmt.Errorf("key %s: %w", k.Parent, err)
+		}
+		if k.Depth < 1 || k.Depth > maxDepth || above.Depth != k.Depth-1 {
+			return fmt.Errorf("key %s: %w: it is %d below its root, and its parent %d", k.ID, ErrRecord, k.Depth, above.Depth)
+		}
+		k = above
+	}
+	return nil
+}
+
+// ChildrenOf lists the children of a key whose rest has not come back.
+func ChildrenOf(r store.Reader, id string) (ids []string, err error) {
+	prefix := childPrefix(id)
+	err = r.Scan(prefix, nil, false, func(key, _ []byte) (bool, error) {
+		ids = append(ids, string(key[len(prefix):]))
+		return true, nil
+	})
+	return ids, err
+}
+
+func CountChildren(r store.Reader, id string) (int, error) {
+	ids, err := ChildrenOf(r, id)
+	return len(ids), err
+}
+
+// Below is a refusal of a key above, said to the holder of this one.
+func (k *Key) Below(r *Refusal) *Refusal {
+	mine := k.Refuse(r.Code, "is a child key: %s", r.Message)
+	mine.RetryAfter = r.RetryAfter
+	return mine
+}
+
+// Child starts the record of a child: everything that a mint may leave out is
+// as the parent has it, but for the limits, which have to be said.
+func (k *Key) Child() *Key {
+	child, parent := &Key{Limit: NoLimits()}, k.Clone()
+	for _, f := range KeyFields {
+		if f.Inherited {
+			f.copy(child, parent)
+		}
+	}
+	return child
+}
+
+// ChildOf makes a new key a child, if the parent may have one and it is within
+// what the parent is.
+func (k *Key) ChildOf(parent *Key) error {
+	switch {
+	case !parent.Delegate:
+		return ErrNoDelegate
+	case parent.Depth >= maxDepth:
+		return ErrDepth
+	}
+	k.Parent, k.Depth = parent.ID, parent.Depth+1
+	return k.Within(nil, parent)
+}

@@ -1,0 +1,60 @@
+package record
+
+import "github.com/till-proxy/till/limiter/store"
+
+// Within says in which field a child would be wider than its parent. Of a child
+// that changes, with what it was before in old, only what changes is judged.
+func (k *Key) Within(old, parent *Key) error {
+	for _, f := range KeyFields {
+		if old != nil && f.beyond(k, old) == "" {
+			continue // no wider than it was
+		}
+		if msg := f.beyond(k, parent); msg != "" {
+			return &InvalidError{Field: f.Name, Msg: msg}
+		}
+	}
+	return nil
+}
+
+// KeepsFamily says what a change must not do to a child, or to a key that has
+// children.
+func (k *Key) KeepsFamily(r store.Reader, old *Key) error {
+	if k.Attached() {
+		parent, _, err := ReadKey(r, k.Parent)
+		if err != nil {
+			return err
+		}
+		for _, kind := range LimitKinds {
+			if had, limit := old.Limit[kind], k.Limit[kind]; had != NoLimit && (limit == NoLimit || limit > had) {
+				return Invalid(kind.LimitField(), "of a child key cannot be raised by a change: grant it more, which comes out of its parent")
+			}
+		}
+		return k.Within(old, parent)
+	}
+	if !k.Delegate {
+		return nil
+	}
+	children, err := CountChildren(r, k.ID)
+	if err != nil || children == 0 {
+		return err
+	}
+	if k.Charge != old.Charge {
+		return Invalid("charge", "cannot be changed while the key has child keys, %d of them, whose it is, too: revoke them first", children)
+	}
+	for _, kind := range LimitKinds {
+		if k.Limit[kind] != NoLimit && old.Limit[kind] == NoLimit {
+			return Invalid(kind.LimitField(), "cannot be set while the key has child keys, %d of them, which it would not bind: revoke them first", children)
+		}
+	}
+	return nil
+}
+
+// Widens reports whether a change lets a key do more than it could.
+func (k *Key) Widens(old *Key) bool {
+	for _, f := range KeyFields {
+		if f.widens != nil && f.widens(k, old) || f.widens == nil && f.beyond(k, old) != "" {
+			return true
+		}
+	}
+	return false
+}

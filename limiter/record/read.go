@@ -1,0 +1,130 @@
+package record
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/oklog/ulid/v2"
+
+	"github.com/till-proxy/till/limiter/store"
+)
+
+// KeyAccount is the account of a key: the 16 bytes of its ULID.
+func KeyAccount(id string) (AccountID, error) {
+	if len(id) != len(IDPrefix)+ulid.EncodedSize || id[:len(IDPrefix)] != IDPrefix {
+		return AccountID{}, store.ErrNotFound
+	}
+	u, err := ulid.ParseStrict(id[len(IDPrefix):])
+	if err != nil || u.String() != id[len(IDPrefix):] {
+		return AccountID{}, store.ErrNotFound
+	}
+	return AccountID(u), nil
+}
+
+// Bounded reports whether anything ends the key by itself.
+func (k *Key) Bounded() bool {
+	return k.Limit.Limited() || !k.ExpiresAt.IsZero()
+}
+
+// LimitAttempts keeps the limit on attempts in step with that on activations.
+func (k *Key) LimitAttempts() {
+	k.Limit[Attempts] = NoLimit
+	if k.Charge == ChargeSuccess && k.Limit[Activations] != NoLimit {
+		k.Limit[Attempts] = 2 * k.Limit[Activations]
+	}
+}
+
+// DueAt is when the key's time may be over: when the sweeper looks at it again.
+// Zero: never by itself.
+//
+// Of an ended key it is when a child's rest should go back, and when children,
+// if it has any, should end with it: at once.
+func (k *Key) DueAt(lastUse time.Time, used, children bool) int64 {
+	var at time.Time
+	earlier := func(t time.Time) {
+		if at.IsZero() || t.Before(at) {
+			at = t
+		}
+	}
+	if ends := k.graceEnds(); !ends.IsZero() {
+		earlier(ends)
+	}
+	if k.EndedStatus != "" {
+		if k.Attached() || children {
+			earlier(k.EndedAt.Add(-time.Second)) // at once
+		}
+		return unixAfter(at)
+	}
+	if !k.SuspendedAt.IsZero() {
+		return unixAfter(at) // it is judged when it is resumed
+	}
+	if !k.ExpiresAt.IsZero() {
+		earlier(k.ExpiresAt)
+	}
+	if k.FirstUseWithin > 0 && !used {
+		earlier(k.CreatedAt.Add(k.FirstUseWithin))
+	}
+	if k.IdleTimeout > 0 {
+		since := k.CreatedAt
+		for _, t := range []time.Time{k.RevivedAt, lastUse} {
+			if t.After(since) {
+				since = t
+			}
+		}
+		earlier(since.Add(k.IdleTimeout))
+	}
+	return unixAfter(at)
+}
+
+// unixAfter is the first whole second after a moment; 0 of none.
+func unixAfter(at time.Time) int64 {
+	if at.IsZero() {
+		return 0
+	}
+	return at.Unix() + 1
+}
+
+// ReadKey reads a key and its account.
+func ReadKey(r store.Reader, id string) (*Key, Account, error) {
+	var acct Account
+	account, err := KeyAccount(id)
+	if err != nil {
+		return nil, acct, err
+	}
+	b, err := r.Get(RecordKey(id))
+	if err != nil {
+		return nil, acct, err
+	}
+	key, err := DecodeKey(b)
+	if err != nil {
+		return nil, acct, fmt.Errorf("key %s: %w", id, err)
+	}
+	if key.ID != id {
+		return nil, acct, fmt.Errorf("key %s: %w: it says it is %q", id, ErrRecord, key.ID)
+	}
+	if b, err = r.Get(AccountKey(account)); err != nil {
+		return nil, acct, fmt.Errorf("key %s: its account: %w", id, errors.Join(ErrRecord, err))
+	}
+	if acct, err = DecodeAccount(b); err != nil {
+		return nil, acct, fmt.Errorf("key %s: %w", id, err)
+	}
+	if acct.Version != key.Version {
+		return nil, acct, store.Doubt("key %s is at version %d, and its budget was written for %d", id, key.Version, acct.Version)
+	}
+	return key, acct, nil
+}
+
+func DecodeKey(b []byte) (*Key, error) {
+	key := new(Key)
+	if err := json.Unmarshal(b, key); err != nil {
+		return nil, fmt.Errorf("%w: %w", ErrRecord, err)
+	}
+	for _, limit := range key.Limit {
+		if limit < NoLimit {
+			return nil, fmt.Errorf("%w: a limit is below zero", ErrRecord)
+		}
+	}
+	return key, nil
+}

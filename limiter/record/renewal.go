@@ -1,0 +1,58 @@
+package record
+
+import (
+	"fmt"
+	"time"
+)
+
+// Renewal says when a budget begins anew, by the calendar in UTC. Empty: never.
+type Renewal string
+
+// The renewals.
+const (
+	Daily   Renewal = "day"
+	Weekly  Renewal = "week" // on Mondays
+	Monthly Renewal = "month"
+)
+
+// ParseRenewal reads a renewal.
+func ParseRenewal(s string) (Renewal, error) {
+	switch r := Renewal(s); r {
+	case Daily, Weekly, Monthly:
+		return r, nil
+	}
+	return "", fmt.Errorf("a budget renews each day, week or month, got %q", s)
+}
+
+// Window is the time between two renewals: its first moment, and the next
+// window's.
+func (r Renewal) Window(now time.Time) (start, next time.Time) {
+	y, m, d := now.UTC().Date()
+	day := time.Date(y, m, d, 0, 0, 0, 0, time.UTC)
+	switch r {
+	case Daily:
+		return day, day.AddDate(0, 0, 1)
+	case Weekly:
+		monday := day.AddDate(0, 0, -(int(day.Weekday())+6)%7)
+		return monday, monday.AddDate(0, 0, 7)
+	case Monthly:
+		first := time.Date(y, m, 1, 0, 0, 0, 0, time.UTC)
+		return first, first.AddDate(0, 1, 0)
+	}
+	return time.Time{}, time.Time{}
+}
+
+// Next is when the budget begins anew; zero when it does not.
+func (r Renewal) Next(now time.Time) time.Time {
+	_, next := r.Window(now)
+	return next
+}
+
+// Epoch numbers the window of a moment: the Unix time of its first.
+func (r Renewal) Epoch(now time.Time) int64 {
+	if r == "" {
+		return 0
+	}
+	start, _ := r.Window(now)
+	return start.Unix()
+}
