@@ -376,3 +376,11 @@ func (p *pace) note(now int64) {
 	}
 	p.start, p.n = now, 0
 }
+
+// shade gives the account a slot of the shadow that says what was used, unless it has
+// one or all are taken. Callers hold the account.
+func (a *account) shade(s *shadow) {
+	if s != nil && a.slot == nil {
+		a.slot = s.take(remembered{id: a.id, lineage: a.lineage, first: a.first, last: a.last, used: a.taken()})
+	}
+}

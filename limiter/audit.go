@@ -33,8 +33,6 @@ type AuditEntry struct {
 	// API, without secrets.
 	Changes    map[string]record.Delta
 	Prev, Hash AuditHash
-
-	once *Once // the call that the entry is of
 }
 
 // AuditHash is the SHA-256 over an entry's canonical form without its hash.
@@ -63,11 +61,6 @@ const (
 	ActTokenRefused = "token.refused" // an unknown token was shown
 	ActRefused      = "act.refused"   // a caller lacked a permission
 )
-
-// entry is an act of the caller, for [batch.audit].
-func (c Caller) entry(action, key string, changes map[string]record.Delta) *AuditEntry {
-	return &AuditEntry{Actor: c.Name, From: c.From, Action: action, Key: key, Changes: changes, once: c.once}
-}
 
 // seal gives the entry its hash, and returns its canonical form. In that, hash
 // comes after from and before key: the rest is the same with it and without.
@@ -167,7 +160,7 @@ type auditLog struct {
 	next chain
 }
 
-func (a *auditLog) begin() { a.next = *a.head.Load() }
+func (a *auditLog) Begin() { a.next = *a.head.Load() }
 
 // add writes an entry in the transaction of the act that it tells of. Its number,
 // its time and the hash before it are given here: a batch that is begun again
@@ -186,33 +179,18 @@ func (a *auditLog) add(t *transaction, at time.Time, e *AuditEntry) error {
 	return nil
 }
 
-func (a *auditLog) finish(t *transaction) error {
+func (a *auditLog) Finish(t *transaction) error {
 	if a.next == *a.head.Load() {
 		return nil
 	}
 	return t.Set(record.MetaAudit, a.next.encode())
 }
 
-func (a *auditLog) committed() {
+func (a *auditLog) Committed() {
 	if a.next != *a.head.Load() {
 		next := a.next
 		a.head.Store(&next)
 	}
-}
-
-// audit adds an entry to the log, and says that the call which it is of was done.
-func (b *batch) audit(e *AuditEntry) error {
-	if err := b.log.add(b.transaction, b.clock.Now(), e); err != nil || e.once == nil {
-		return err
-	}
-	return b.once(e.once, e.Key)
-}
-
-// AuditHead is the last entry of the audit log: its number and its hash. Who
-// keeps it elsewhere can tell later that the log was not written anew.
-func (l *Limiter) AuditHead() (seq uint64, hash AuditHash) {
-	head := l.auditLog.head.Load()
-	return head.seq, head.hash
 }
 
 // Interface guards

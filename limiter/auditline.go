@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"strconv"
+	"time"
 )
 
 // maxAuditLine bounds one line of the log that is read, in bytes: an entry has
@@ -65,4 +66,17 @@ func parseHash(v any) (h AuditHash, err error) {
 		return h, fmt.Errorf("must be %d hex digits in small letters", hex.EncodedLen(len(h)))
 	}
 	return h, nil
+}
+
+func (e *entryLine) text(field string) string {
+	s, _ := e.fields[field].(string)
+	return s
+}
+
+func (e *entryLine) time() time.Time {
+	t, err := time.Parse(time.RFC3339Nano, e.text("time"))
+	if err != nil {
+		return time.Time{}
+	}
+	return t
 }

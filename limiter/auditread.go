@@ -149,19 +149,6 @@ func firstSince(r store.Reader, t time.Time) (uint64, error) {
 	return low, nil
 }
 
-func (e *entryLine) text(field string) string {
-	s, _ := e.fields[field].(string)
-	return s
-}
-
-func (e *entryLine) time() time.Time {
-	t, err := time.Parse(time.RFC3339Nano, e.text("time"))
-	if err != nil {
-		return time.Time{}
-	}
-	return t
-}
-
 func (f *AuditFilter) picks(e *entryLine) bool {
 	return (f.Actor == "" || e.text("actor") == f.Actor) &&
 		(f.Action == "" || e.text("action") == f.Action) &&
@@ -235,4 +222,47 @@ func (l *Limiter) ExportAudit(ctx context.Context, by Caller, write func(line []
 			return true, write(line)
 		})
 	})
+}
+
+// AuditHead is the last entry of the audit log: its number and its hash. Who
+// keeps it elsewhere can tell later that the log was not written anew.
+func (l *Limiter) AuditHead() (seq uint64, hash AuditHash) {
+	head := l.auditLog.head.Load()
+	return head.seq, head.hash
+}
+
+// AuditVerify follows the whole audit log, and that it ends where it should.
+func (l *Limiter) AuditVerify(ctx context.Context, by Caller) (Verified, error) {
+	if err := l.authorise(by, record.AuditRead, nil); err != nil {
+		return Verified{}, err
+	}
+	var v verifier
+	err := l.store.View(func(r store.Reader) error {
+		b, err := r.Get(record.MetaAudit)
+		if errors.Is(err, store.ErrNotFound) {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		head, err := decodeChain(b)
+		if err != nil {
+			return err
+		}
+		v.next, v.done.First, v.done.Head, v.pruned = head.gone+1, head.gone+1, head.goneHash, true
+		err = r.Scan([]byte(record.SpaceAudit), nil, false, func(_, line []byte) (bool, error) {
+			if err := ctx.Err(); err != nil {
+				return false, err
+			}
+			return true, v.add(line)
+		})
+		if err != nil {
+			return err
+		}
+		if v.next != head.seq+1 || v.done.Head != head.hash {
+			return &BrokenError{min(v.next, head.seq), fmt.Sprintf("the log ends with entry %d, and the store says with entry %d", v.next-1, head.seq)}
+		}
+		return nil
+	})
+	return v.done, err
 }

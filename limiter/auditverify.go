@@ -2,13 +2,9 @@ package limiter
 
 import (
 	"bufio"
-	"context"
 	"errors"
 	"fmt"
 	"io"
-
-	"github.com/till-proxy/till/limiter/record"
-	"github.com/till-proxy/till/limiter/store"
 )
 
 // Verified is an audit log that is whole.
@@ -129,39 +125,3 @@ func readLine(in *bufio.Reader) ([]byte, error) {
 
 // ParseAuditHash reads a head as it is printed.
 func ParseAuditHash(text string) (AuditHash, error) { return parseHash(text) }
-
-// AuditVerify follows the whole audit log, and that it ends where it should.
-func (l *Limiter) AuditVerify(ctx context.Context, by Caller) (Verified, error) {
-	if err := l.authorise(by, record.AuditRead, nil); err != nil {
-		return Verified{}, err
-	}
-	var v verifier
-	err := l.store.View(func(r store.Reader) error {
-		b, err := r.Get(record.MetaAudit)
-		if errors.Is(err, store.ErrNotFound) {
-			return nil
-		}
-		if err != nil {
-			return err
-		}
-		head, err := decodeChain(b)
-		if err != nil {
-			return err
-		}
-		v.next, v.done.First, v.done.Head, v.pruned = head.gone+1, head.gone+1, head.goneHash, true
-		err = r.Scan([]byte(record.SpaceAudit), nil, false, func(_, line []byte) (bool, error) {
-			if err := ctx.Err(); err != nil {
-				return false, err
-			}
-			return true, v.add(line)
-		})
-		if err != nil {
-			return err
-		}
-		if v.next != head.seq+1 || v.done.Head != head.hash {
-			return &BrokenError{min(v.next, head.seq), fmt.Sprintf("the log ends with entry %d, and the store says with entry %d", v.next-1, head.seq)}
-		}
-		return nil
-	})
-	return v.done, err
-}

@@ -73,3 +73,17 @@ func (b *batch) setAccount(id record.AccountID, forRole bool, rec *record.Accoun
 	}
 	return b.Set(key, after)
 }
+
+// act is an entry of the audit log, and the call that it is of.
+type act struct {
+	AuditEntry
+	once *Once
+}
+
+// audit adds an entry to the log, and says that the call which it is of was done.
+func (b *batch) audit(e *act) error {
+	if err := b.log.add(b.transaction, b.clock.Now(), &e.AuditEntry); err != nil || e.once == nil {
+		return err
+	}
+	return b.once(e.once, e.Key)
+}

@@ -49,7 +49,7 @@ func (l *Limiter) askBlock(a *account, k *Live) {
 		return
 	}
 	a.asked = true
-	l.shadow.shade(a)
+	a.shade(l.shadow)
 	var wrote struct{ granted, counted, unlimited record.Amounts }
 	l.committer.submit(func(b *batch) error {
 		rec, err := readAccount(b, a)

@@ -154,3 +154,8 @@ func (l *Limiter) reach(by Caller, p record.Permission, id string) (*Live, error
 	}
 	return k, nil
 }
+
+// entry is an act of the caller, for [batch.audit].
+func (c Caller) entry(action, key string, changes map[string]record.Delta) *act {
+	return &act{AuditEntry{Actor: c.Name, From: c.From, Action: action, Key: key, Changes: changes}, c.once}
+}

@@ -84,7 +84,7 @@ func (k *Live) usedBelow(nanos int64) {
 	if k.first == 0 {
 		k.first = nanos
 	}
-	k.l.shadow.shade(&k.account)
+	k.account.shade(k.l.shadow)
 	k.used(nanos)
 	k.l.markActive(k)
 }

@@ -122,7 +122,7 @@ type clockMark struct {
 	next  time.Time // that this batch writes; zero: none
 }
 
-func (m *clockMark) begin() {
+func (m *clockMark) Begin() {
 	m.next = time.Time{}
 	if now := m.clock.Now(); now.Sub(m.last).Abs() >= markEvery {
 		m.next = now
@@ -132,14 +132,14 @@ func (m *clockMark) begin() {
 // set has the time written with this batch.
 func (m *clockMark) set(now time.Time) { m.next = now }
 
-func (m *clockMark) finish(t *transaction) error {
+func (m *clockMark) Finish(t *transaction) error {
 	if m.next.IsZero() {
 		return nil
 	}
 	return t.Set(record.MetaClock, binary.BigEndian.AppendUint64(nil, uint64(m.next.UnixNano())))
 }
 
-func (m *clockMark) committed() {
+func (m *clockMark) Committed() {
 	if !m.next.IsZero() {
 		m.last = m.next
 	}

@@ -24,24 +24,24 @@ type change[B any] struct {
 // A participant keeps something in step with every batch of changes. The
 // committer alone calls it, for one batch at a time.
 type participant interface {
-	// begin starts a batch, perhaps one that was begun before and rolled back:
+	// Begin starts a batch, perhaps one that was begun before and rolled back:
 	// nothing of that may be left.
-	begin()
-	// finish writes what the changes of the batch have in common. It is called
+	Begin()
+	// Finish writes what the changes of the batch have in common. It is called
 	// only when they wrote something.
-	finish(t *transaction) error
-	// committed lets memory follow, now that the batch is durable.
-	committed()
+	Finish(t *transaction) error
+	// Committed lets memory follow, now that the batch is durable.
+	Committed()
 }
 
 // A guard is the last participant to finish. It sees every write, and vouches for
 // the commit before anybody hears of it.
 type guard interface {
 	participant
-	// wrote is called before a record is set, or deleted.
-	wrote(t *transaction, key, value []byte, deleted bool) error
-	// seal makes a commit known outside the store. Without that it does not count.
-	seal() error
+	// Wrote is called before a record is set, or deleted.
+	Wrote(t *transaction, key, value []byte, deleted bool) error
+	// Seal makes a commit known outside the store. Without that it does not count.
+	Seal() error
 }
 
 // committer writes all waiting changes in one durable transaction, over and
@@ -173,7 +173,7 @@ func (c *committer[B]) commit(changes []change[B]) int {
 		err = c.store.Update(func(tx store.Tx) error {
 			c.transaction.reset(tx)
 			for _, p := range c.participants {
-				p.begin()
+				p.Begin()
 			}
 			for taken = 0; taken < len(changes) && !c.transaction.full(); taken++ {
 				if left != nil && left[taken] {
@@ -196,7 +196,7 @@ func (c *committer[B]) commit(changes []change[B]) int {
 				return nil
 			}
 			for _, p := range c.participants {
-				if err := p.finish(&c.transaction); err != nil {
+				if err := p.Finish(&c.transaction); err != nil {
 					return err
 				}
 			}
@@ -205,7 +205,7 @@ func (c *committer[B]) commit(changes []change[B]) int {
 	}
 	wrote := c.transaction.entries > 0
 	if err == nil && wrote && c.guard != nil {
-		err = c.guard.seal()
+		err = c.guard.Seal()
 	}
 	c.wasFull.Store(errors.Is(err, store.ErrNoSpace))
 	switch {
@@ -216,7 +216,7 @@ func (c *committer[B]) commit(changes []change[B]) int {
 		c.poison(err)
 	case wrote:
 		for _, p := range c.participants {
-			p.committed()
+			p.Committed()
 		}
 	}
 	if wrote && c.observe != nil && !errors.Is(err, store.ErrNoSpace) {

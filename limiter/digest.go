@@ -28,7 +28,7 @@ import (
 // rooted are the records that stand in the root themselves: admin tokens, lest a
 // revoked one comes back; jobs, lest keys do that one was to end; the time that
 // was seen; and the audit log's head.
-var rooted = []string{record.SpaceTokens, spaceJobs, string(record.MetaClock), string(record.MetaAudit)}
+var rooted = []string{record.SpaceTokens, record.SpaceJobs, string(record.MetaClock), string(record.MetaAudit)}
 
 func isRooted(key []byte) bool {
 	return slices.ContainsFunc(rooted, func(space string) bool { return len(key) >= len(space) && string(key[:len(space)]) == space })
@@ -78,13 +78,13 @@ type digest struct {
 	next    sum            // the root after the batch
 }
 
-func (d *digest) begin() {
+func (d *digest) Begin() {
 	clear(d.changed)
 	d.rooted = sum{}
 }
 
-// wrote takes the sums along when a record is written that they are of, or deleted.
-func (d *digest) wrote(t *transaction, key, value []byte, deleted bool) error {
+// Wrote takes the sums along when a record is written that they are of, or deleted.
+func (d *digest) Wrote(t *transaction, key, value []byte, deleted bool) error {
 	id, ok := record.AccountOf(key)
 	if !ok && !isRooted(key) {
 		return nil
@@ -112,7 +112,7 @@ func (d *digest) wrote(t *transaction, key, value []byte, deleted bool) error {
 	return nil
 }
 
-func (d *digest) finish(t *transaction) error {
+func (d *digest) Finish(t *transaction) error {
 	d.next = d.root
 	d.next.add(d.rooted)
 	for bucket, s := range d.changed {
@@ -126,10 +126,10 @@ func (d *digest) finish(t *transaction) error {
 	return t.Set(record.MetaCommit, c.encode())
 }
 
-// seal makes a commit known to the anchor, before anybody hears of it.
-func (d *digest) seal() error { return d.anchor.write(d.seq+1, d.next) }
+// Seal makes a commit known to the anchor, before anybody hears of it.
+func (d *digest) Seal() error { return d.anchor.write(d.seq+1, d.next) }
 
-func (d *digest) committed() {
+func (d *digest) Committed() {
 	d.seq++
 	d.root = d.next
 	for bucket, s := range d.changed {
@@ -251,19 +251,6 @@ func (d *digest) succeeds(former *digest) error {
 		return store.Doubt("it is at commit %d, and this server knows of commit %d", d.seq, former.seq)
 	}
 	return nil
-}
-
-// check compares what the store says of an account with the digest, at least when
-// its bucket is read first. A store that disagrees is refused.
-func (l *Limiter) check(r store.Reader, id record.AccountID) error {
-	if l.digest == nil {
-		return nil
-	}
-	err := l.digest.check(r, id)
-	if errors.Is(err, store.ErrDoubt) {
-		l.committer.poison(err)
-	}
-	return err
 }
 
 // check compares a bucket's records with its sum, once.

@@ -23,7 +23,7 @@ func FreeSpace(dir string) (int64, error) { return store.FreeSpace(dir) }
 
 // GivesSlot reports whether the shadow has a slot to give.
 func (l *Limiter) GivesSlot() bool {
-	sl := l.shadow.take(&account{id: record.AccountID{1}})
+	sl := l.shadow.take(remembered{id: record.AccountID{1}})
 	l.shadow.release(sl)
 	return sl != nil
 }

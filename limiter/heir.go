@@ -114,7 +114,7 @@ func (a *account) inherit(old *account, believed bool, s *shadow) {
 	}
 	a.spent, a.held, a.past, a.kinds = old.spent, old.held, old.past, old.kinds
 	if a.unsettled() || a.held != (record.Amounts{}) || !a.recorded() {
-		s.shade(a)
+		a.shade(s)
 	}
 }
 

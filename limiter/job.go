@@ -27,7 +27,6 @@ import (
 // doomed then is ended in the same write.
 //
 //	j/<number, 8 bytes>   Job, as JSON
-const spaceJobs = "j/"
 
 // Job is how far a job has come.
 type Job struct {
@@ -100,11 +99,11 @@ func (j *job) snapshot() Job {
 }
 
 func jobKey(number int64) []byte {
-	return binary.BigEndian.AppendUint64([]byte(spaceJobs), uint64(max(number, 0)))
+	return binary.BigEndian.AppendUint64([]byte(record.SpaceJobs), uint64(max(number, 0)))
 }
 
 func readJobs(r store.Reader) (jobs []Job, err error) {
-	err = r.Scan([]byte(spaceJobs), nil, false, func(key, value []byte) (bool, error) {
+	err = r.Scan([]byte(record.SpaceJobs), nil, false, func(key, value []byte) (bool, error) {
 		var j Job
 		if err := json.Unmarshal(value, &j); err != nil || len(key) != len(jobKey(0)) || string(key) != string(jobKey(j.Number)) {
 			return false, errors.Join(fmt.Errorf("job %x: %w", key, record.ErrRecord), err)
@@ -230,9 +229,9 @@ type revocations struct {
 	doomed     func(id string) *job // is to end the key; nil: none is
 }
 
-func (r *revocations) begin()                    { r.next = r.last }
-func (r *revocations) finish(*transaction) error { return nil }
-func (r *revocations) committed()                { r.last = r.next }
+func (r *revocations) Begin()                    { r.next = r.last }
+func (r *revocations) Finish(*transaction) error { return nil }
+func (r *revocations) Committed()                { r.last = r.next }
 
 // number gives the next job its number.
 func (r *revocations) number(t *transaction) int64 {

@@ -27,7 +27,7 @@ var (
 // writeKey writes a key in place of old (nil for a new one), with everything
 // that must agree with it: its account, the time index, the tally, and the entry
 // of the audit log (nil: none). One that a job is to end ends along with it.
-func writeKey(b *batch, old, key *record.Key, acct *record.Account, entry *AuditEntry) error {
+func writeKey(b *batch, old, key *record.Key, acct *record.Account, entry *act) error {
 	key.Judged = max(key.Judged, b.revocations.next)
 	children := false
 	if key.Delegate && key.EndedStatus != "" {

@@ -239,3 +239,16 @@ func (l *Limiter) evict(id string) bool {
 	}
 	return true
 }
+
+// check compares what the store says of an account with the digest, at least when
+// its bucket is read first. A store that disagrees is refused.
+func (l *Limiter) check(r store.Reader, id record.AccountID) error {
+	if l.digest == nil {
+		return nil
+	}
+	err := l.digest.check(r, id)
+	if errors.Is(err, store.ErrDoubt) {
+		l.committer.poison(err)
+	}
+	return err
+}

@@ -84,7 +84,7 @@ func (d *Lockdown) audit() {
 			if err := b.outbox.report(b.transaction, report{e, false}); err != nil { // the observer knows
 				return err
 			}
-			if err := b.audit(&AuditEntry{Actor: a.By, From: a.From, Action: a.Action, Changes: changes}); err != nil {
+			if err := b.audit(&act{AuditEntry: AuditEntry{Actor: a.By, From: a.From, Action: a.Action, Changes: changes}}); err != nil {
 				return err
 			}
 		}

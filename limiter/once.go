@@ -111,9 +111,9 @@ func readOnce(r store.Reader, o *Once, now time.Time) (rec onceRecord, known boo
 // written.
 type onces struct{ known, next int }
 
-func (o *onces) begin()                    { o.next = o.known }
-func (o *onces) finish(*transaction) error { return nil }
-func (o *onces) committed()                { o.known = o.next }
+func (o *onces) Begin()                    { o.next = o.known }
+func (o *onces) Finish(*transaction) error { return nil }
+func (o *onces) Committed()                { o.known = o.next }
 
 // once writes that a call is done, or says that it was done before.
 func (b *batch) once(o *Once, about string) error {

@@ -124,15 +124,15 @@ type report struct {
 	observe bool
 }
 
-func (o *outbox) begin() {
+func (o *outbox) Begin() {
 	o.hooks, o.next = o.known(), o.last
 	clear(o.events)
 	o.posts, o.events = o.posts[:0], o.events[:0]
 }
 
-func (o *outbox) finish(*transaction) error { return nil }
+func (o *outbox) Finish(*transaction) error { return nil }
 
-func (o *outbox) committed() {
+func (o *outbox) Committed() {
 	o.last = o.next
 	if !slices.Equal(o.hooks, o.known()) {
 		hooks := o.hooks

@@ -109,7 +109,7 @@ func (l *Limiter) renew(a *account, k *Live, now time.Time) {
 		l.shadow.release(a.slot)
 		a.slot = nil
 		if k != nil {
-			l.shadow.shade(a) // its history of the old window may not be saved
+			a.shade(l.shadow) // its history of the old window may not be saved
 			l.markActive(k)
 			k.given, k.limit = record.Amounts{}, k.key.Limit
 			k.setMarks()

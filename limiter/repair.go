@@ -106,7 +106,7 @@ func (r *rebuild) run(anchorPath string) (err error) {
 	err = r.store.Update(func(tx store.Tx) error {
 		b := offline(tx, stopped(r.now))
 		*b.sums.change(b.transaction) = r.sums
-		if err := errors.Join(r.audit(b), b.log.finish(b.transaction), b.sums.finish(b.transaction)); err != nil {
+		if err := errors.Join(r.audit(b), b.log.Finish(b.transaction), b.sums.Finish(b.transaction)); err != nil {
 			return err
 		}
 		own, err := d.sumRooted(tx)

@@ -176,13 +176,13 @@ func (k *Live) tryReserve(ask *Ask, g *Grant, t *turn) (refusal *record.Refusal,
 		a.usedBelow(nanos)
 	}
 	k.claim(ask, nanos)
-	k.l.shadow.shade(&k.account)
+	k.account.shade(k.l.shadow)
 	k.debit(&bound, nanos)
 	if !ask.Free && k.wantsAhead() {
 		k.l.askBlock(&k.account, k)
 	}
 	if role != nil && !ask.Free {
-		k.l.shadow.shade(role)
+		role.shade(k.l.shadow)
 		role.debit(&bound, nanos)
 		if role.wantsAhead() {
 			k.l.askBlock(role, nil)

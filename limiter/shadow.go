@@ -125,15 +125,8 @@ func (s *shadow) slot(i int) []byte {
 	return s.mem[shadowHeader+i*shadowSlot:][:shadowSlot:shadowSlot]
 }
 
-// shade gives the account a slot that says what was used, unless it has one or
-// all are taken. Callers hold the account.
-func (s *shadow) shade(a *account) {
-	if s != nil && a.slot == nil {
-		a.slot = s.take(a)
-	}
-}
-
-func (s *shadow) take(a *account) *slot {
+// take gives an account a slot that says what was used; nil when all are taken.
+func (s *shadow) take(a remembered) *slot {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if len(s.free) == 0 || s.over {
@@ -142,7 +135,7 @@ func (s *shadow) take(a *account) *slot {
 	index := s.free[len(s.free)-1]
 	s.free = s.free[:len(s.free)-1]
 	sl := &slot{b: s.slot(int(index)), index: index}
-	for k, used := range a.taken() {
+	for k, used := range a.used {
 		sl.set(record.Kind(k), used)
 	}
 	sl.setLast(a.last)

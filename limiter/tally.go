@@ -29,7 +29,7 @@ type sums struct {
 	changed bool
 }
 
-func (s *sums) begin() { s.changed = false }
+func (s *sums) Begin() { s.changed = false }
 
 // change returns the sums of this batch, for changing them.
 func (s *sums) change(t *transaction) *tally {
@@ -41,7 +41,7 @@ func (s *sums) change(t *transaction) *tally {
 	return &s.next
 }
 
-func (s *sums) finish(t *transaction) error {
+func (s *sums) Finish(t *transaction) error {
 	if !s.changed {
 		return nil
 	}
@@ -52,7 +52,7 @@ func (s *sums) finish(t *transaction) error {
 	return t.Set(record.MetaTally, v)
 }
 
-func (s *sums) committed() {
+func (s *sums) Committed() {
 	if s.changed {
 		s.mu.Lock()
 		s.durable = s.next

@@ -60,7 +60,7 @@ func (t *transaction) Delete(key []byte) error {
 
 func (t *transaction) write(key, value []byte, deleted bool) error {
 	if t.guard != nil {
-		if err := t.guard.wrote(t, key, value, deleted); err != nil {
+		if err := t.guard.Wrote(t, key, value, deleted); err != nil {
 			return err
 		}
 	}

@@ -46,6 +46,7 @@ const (
 	SpaceOnce     = "i/"
 	spaceChildren = "p/"
 	SpaceOutbox   = "o/"
+	SpaceJobs     = "j/"
 )
 
 var (
