@@ -54,21 +54,24 @@ func TestTheRootKnowsNoVendor(t *testing.T) {
 // listed behind a minus not by itself. What is not here may import anything but is
 // imported by nobody: programs, tests and what they share.
 var walls = map[string]string{
-	"token":          "strict",
-	"scope":          "strict",
-	"limiter/store":  "strict",
-	"limiter/record": "strict token scope limiter/store",
-	"limiter":        "strict limiter/record limiter/store token",
-	"upstream":       "token scope",
-	"webhook":        "limiter token",
-	"echo":           "upstream",
-	"admin/prose":    "strict",
-	"admin/wire":     "limiter limiter/record token -github.com/spf13/cobra -net/http",
-	"admin/clients":  "admin/wire upstream -github.com/spf13/cobra",
-	"admin/console":  "limiter limiter/record token",
-	"admin":          "admin/clients admin/prose admin/wire limiter limiter/record limiter/store scope token upstream -github.com/spf13/cobra",
-	"cli":            "admin/clients admin/prose admin/wire limiter limiter/record limiter/store token upstream",
-	"":               "admin admin/console admin/wire cli echo limiter limiter/record limiter/store scope token upstream webhook",
+	"token":             "strict",
+	"scope":             "strict",
+	"limiter/store":     "strict",
+	"limiter/record":    "strict token scope limiter/store",
+	"limiter/commit":    "strict limiter/record limiter/store",
+	"limiter/audit":     "strict limiter/commit limiter/record limiter/store",
+	"limiter/integrity": "strict limiter/commit limiter/record limiter/store",
+	"limiter":           "strict limiter/audit limiter/commit limiter/integrity limiter/record limiter/store token",
+	"upstream":          "token scope",
+	"webhook":           "limiter token",
+	"echo":              "upstream",
+	"admin/prose":       "strict",
+	"admin/wire":        "limiter limiter/audit limiter/record token -github.com/spf13/cobra -net/http",
+	"admin/clients":     "admin/wire upstream -github.com/spf13/cobra",
+	"admin/console":     "limiter limiter/record token",
+	"admin":             "admin/clients admin/prose admin/wire limiter limiter/commit limiter/record limiter/store scope token upstream -github.com/spf13/cobra",
+	"cli":               "admin/clients admin/prose admin/wire limiter limiter/audit limiter/record limiter/store token upstream",
+	"":                  "admin admin/console admin/wire cli echo limiter limiter/record limiter/store scope token upstream webhook",
 }
 
 // TestTheWallsBetweenPackagesStand checks who imports whom.
@@ -120,7 +123,7 @@ func TestTheCommandLineLeavesKeysToTheServer(t *testing.T) {
 	t.Parallel()
 	allowed := strings.Fields(`
 		CheckBackup Restore Restored OpenBadger Files Operator ErrLocked
-		VerifyAudit AuditHash ParseAuditHash
+		Verify Hash ParseHash
 		ParseCount ParseUSD
 		Status Active Suspended Exhausted Expired Revoked ChargeForwarded ChargeSuccess
 		LeakState LeakRevoked LeakGraceEnded LeakDead LeakUnknown`)

@@ -15,6 +15,7 @@ import (
 
 	"github.com/till-proxy/till/admin/wire"
 	"github.com/till-proxy/till/limiter"
+	"github.com/till-proxy/till/limiter/commit"
 	"github.com/till-proxy/till/limiter/record"
 	"github.com/till-proxy/till/limiter/store"
 	"github.com/till-proxy/till/token"
@@ -157,11 +158,11 @@ func (a *api) fail(w http.ResponseWriter, err error) {
 		known = &apiError{http.StatusConflict, "parent_ended", limiter.ErrParentEnded.Error()}
 	case errors.As(err, &short):
 		known = &apiError{http.StatusConflict, "parent_budget", short.Error()}
-	case errors.Is(err, limiter.ErrBusy):
+	case errors.Is(err, commit.ErrBusy):
 		w.Header().Set("Retry-After", "2")
-		known = &apiError{http.StatusServiceUnavailable, "store_busy", limiter.ErrBusy.Error()}
-	case errors.Is(err, limiter.ErrOutcome):
-		known = &apiError{http.StatusServiceUnavailable, "outcome_unknown", limiter.ErrOutcome.Error()}
+		known = &apiError{http.StatusServiceUnavailable, "store_busy", commit.ErrBusy.Error()}
+	case errors.Is(err, commit.ErrOutcome):
+		known = &apiError{http.StatusServiceUnavailable, "outcome_unknown", commit.ErrOutcome.Error()}
 	case errors.Is(err, limiter.ErrJobs):
 		known = &apiError{http.StatusConflict, "too_many_jobs", limiter.ErrJobs.Error()}
 	case errors.Is(err, limiter.ErrRevoked):

@@ -6,6 +6,7 @@ import (
 
 	"github.com/till-proxy/till/admin/admintest"
 	"github.com/till-proxy/till/limiter"
+	"github.com/till-proxy/till/limiter/commit"
 )
 
 // world is a management API over a limiter.
@@ -17,7 +18,7 @@ func newWorld(t *testing.T) *world {
 }
 
 // newWorldAt is a world with a clock of its own.
-func newWorldAt(t *testing.T, clock limiter.Clock) *world {
+func newWorldAt(t *testing.T, clock commit.Clock) *world {
 	t.Helper()
 	w := &world{admintest.New(t, clock)}
 	w.NoConsole, w.SealKeyNamed = ErrNoConsole, ErrSealKeyNamed

@@ -18,7 +18,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/till-proxy/till/admin/wire"
-	"github.com/till-proxy/till/limiter"
+	"github.com/till-proxy/till/limiter/audit"
 )
 
 func auditCommand(f *globalFlags) *cobra.Command {
@@ -142,9 +142,9 @@ anew: take the head from the server's log, where it stands every hour.`,
   caddy till audit verify audit.jsonl --head 9f86d081884c7d65…`,
 		Args: argCount(0, 1, "an export"),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			var noted *limiter.AuditHash
+			var noted *audit.Hash
 			if head != "" {
-				h, err := limiter.ParseAuditHash(head)
+				h, err := audit.ParseHash(head)
 				if err != nil {
 					return usage("--head %v", err)
 				}
@@ -174,7 +174,7 @@ anew: take the head from the server's log, where it stands every hour.`,
 
 // verify reads an export, or asks the server. If a head is given it verifies an
 // export of the server itself, because then the server need not be trusted.
-func (f *globalFlags) verify(cmd *cobra.Command, args []string, head *limiter.AuditHash) (*wire.Verdict, error) {
+func (f *globalFlags) verify(cmd *cobra.Command, args []string, head *audit.Hash) (*wire.Verdict, error) {
 	var export io.ReadCloser
 	switch {
 	case len(args) == 1 && args[0] == "-":
@@ -198,7 +198,7 @@ func (f *globalFlags) verify(cmd *cobra.Command, args []string, head *limiter.Au
 			return nil, err
 		}
 	}
-	v, err := wire.VerdictOf(limiter.VerifyAudit(export, head))
+	v, err := wire.VerdictOf(audit.Verify(export, head))
 	return v, errors.Join(err, export.Close())
 }
 

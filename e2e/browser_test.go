@@ -20,6 +20,7 @@ import (
 	"time"
 
 	"github.com/till-proxy/till/limiter"
+	"github.com/till-proxy/till/limiter/commit"
 	"github.com/till-proxy/till/limiter/record"
 	"github.com/till-proxy/till/limiter/store"
 	"github.com/till-proxy/till/token"
@@ -374,7 +375,7 @@ func mintMany(t *testing.T, dir string, n int) {
 				k.Limit[record.Activations] = 500
 				for {
 					_, err = l.Mint(t.Context(), limiter.Operator, k, limiter.Birth{Lookup: lookup})
-					if !errors.Is(err, limiter.ErrBusy) { // nothing was done: a disk that others keep busy
+					if !errors.Is(err, commit.ErrBusy) { // nothing was done: a disk that others keep busy
 						break
 					}
 				}

@@ -4,6 +4,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/till-proxy/till/limiter/integrity"
 	"github.com/till-proxy/till/limiter/record"
 )
 
@@ -39,7 +40,7 @@ type account struct {
 	spent    record.Amounts // settled
 	held     record.Amounts // bounds of the requests in flight
 
-	slot *slot // nil when there is no block
+	slot *integrity.Slot // nil when there is no block
 
 	asked   bool    // a block is on its way
 	refill  *refill // what parked callers wait for; nil when nobody does
@@ -134,7 +135,7 @@ func (a *account) debit(bound *record.Amounts, now int64) {
 			continue
 		}
 		a.held[i] += b
-		a.slot.set(record.Kind(i), a.spent[i]+a.held[i])
+		a.slot.Set(record.Kind(i), a.spent[i]+a.held[i])
 		if a.mean[i] == 0 {
 			a.mean[i] = b
 		} else {
@@ -148,7 +149,7 @@ func (a *account) debit(bound *record.Amounts, now int64) {
 // used notes a use: its beginning, its end, or that it goes on.
 func (a *account) used(now int64) {
 	a.last = now
-	a.slot.setLast(now)
+	a.slot.SetLast(now)
 }
 
 // maxUse is more than one request uses of anything: what is above is a mistake
@@ -173,7 +174,7 @@ func (a *account) settle(epoch int64, bound, used *record.Amounts) {
 		}
 		a.held[i] -= bound[i]
 		a.spent[i] = more(a.spent[i], used[i])
-		a.slot.set(record.Kind(i), a.spent[i]+a.held[i])
+		a.slot.Set(record.Kind(i), a.spent[i]+a.held[i])
 	}
 	a.call(0)
 }
@@ -379,8 +380,8 @@ func (p *pace) note(now int64) {
 
 // shade gives the account a slot of the shadow that says what was used, unless it has
 // one or all are taken. Callers hold the account.
-func (a *account) shade(s *shadow) {
+func (a *account) shade(s *integrity.Shadow) {
 	if s != nil && a.slot == nil {
-		a.slot = s.take(remembered{id: a.id, lineage: a.lineage, first: a.first, last: a.last, used: a.taken()})
+		a.slot = s.Take(integrity.Remembered{ID: a.id, Lineage: a.lineage, First: a.first, Last: a.last, Used: a.taken()})
 	}
 }

@@ -14,6 +14,7 @@ import (
 
 	"github.com/oklog/ulid/v2"
 
+	"github.com/till-proxy/till/limiter/audit"
 	"github.com/till-proxy/till/limiter/record"
 	"github.com/till-proxy/till/limiter/store"
 	"github.com/till-proxy/till/token"
@@ -158,7 +159,7 @@ func (l *Limiter) Authenticate(_ context.Context, text, from string) (Caller, er
 		}
 	}
 	by := Caller{Name: unknownCaller, From: network(from)}
-	if !l.attempts.note(l, by, ActTokenRefused, "") {
+	if !l.attempts.note(l, by, audit.ActTokenRefused, "") {
 		return Caller{}, ErrAttempts
 	}
 	return Caller{}, ErrToken
@@ -189,7 +190,7 @@ func (l *Limiter) CreateToken(_ context.Context, by Caller, spec TokenSpec) (Adm
 	now := l.clock.Now().UTC()
 	if err := l.tokenSpec(by, &spec, now); err != nil {
 		if errors.Is(err, ErrForbidden) {
-			l.attempts.note(l, by, ActRefused, "a token with the role "+spec.Role)
+			l.attempts.note(l, by, audit.ActRefused, "a token with the role "+spec.Role)
 		}
 		return AdminToken{}, err
 	}
@@ -213,7 +214,7 @@ func (l *Limiter) CreateToken(_ context.Context, by Caller, spec TokenSpec) (Adm
 	if len(all)-len(old) >= maxTokens {
 		return AdminToken{}, record.Invalid("tokens:", "there are %d, and no more are kept: ended ones make room after 90 days", maxTokens)
 	}
-	err = l.committer.do(func(b *batch) error {
+	err = l.committer.Do(func(b *batch) error {
 		for _, t := range old {
 			if err := errors.Join(b.Delete(tokenKey(t.ID)), b.Delete(tokenNameKey(t.Name))); err != nil {
 				return err
@@ -226,7 +227,7 @@ func (l *Limiter) CreateToken(_ context.Context, by Caller, spec TokenSpec) (Adm
 		}
 		return errors.Join(b.Set(tokenNameKey(rec.Name), []byte(rec.ID)), writeToken(b, rec),
 			b.tell(Event{Name: TokenCreated, Token: rec, By: by.Name}),
-			b.audit(by.entry(ActTokenCreate, rec.ID, record.Deltas(nil, rec.facts(now)))))
+			b.audit(by.entry(audit.ActTokenCreate, rec.ID, record.Deltas(nil, rec.facts(now)))))
 	}, func() {
 		for i := range old {
 			l.tokens.drop(&old[i])
@@ -317,7 +318,7 @@ func (l *Limiter) RevokeToken(_ context.Context, by Caller, id string) (AdminTok
 			return AdminToken{}, err
 		}
 	}
-	if err := l.endToken(by, ActTokenRevoke, id); err != nil {
+	if err := l.endToken(by, audit.ActTokenRevoke, id); err != nil {
 		return AdminToken{}, err
 	}
 	done, _ := l.tokens.get(id)
@@ -328,7 +329,7 @@ func (l *Limiter) RevokeToken(_ context.Context, by Caller, id string) (AdminTok
 func (l *Limiter) endToken(by Caller, action, id string) error {
 	now := l.clock.Now().UTC()
 	var rec *AdminToken
-	err := l.committer.do(func(b *batch) error {
+	err := l.committer.Do(func(b *batch) error {
 		before, err := readToken(b, id)
 		if err != nil {
 			return err
@@ -392,7 +393,7 @@ func (l *Limiter) saveTokens() error {
 		return nil
 	}
 	saved := make([]*AdminToken, 0, len(changed))
-	return l.committer.do(func(b *batch) error {
+	return l.committer.Do(func(b *batch) error {
 		saved = saved[:0]
 		for _, t := range changed {
 			rec, err := readToken(b, t.ID)

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/till-proxy/till/limiter"
+	"github.com/till-proxy/till/limiter/audit"
 	"github.com/till-proxy/till/limiter/record"
 	"github.com/till-proxy/till/limiter/store"
 	"github.com/till-proxy/till/token"
@@ -196,7 +197,7 @@ func TestUnknownTokensAreLimitedPerAddressAndToldOfOnceAMinute(t *testing.T) {
 		if err := w.Ping(ctx); err != nil {
 			t.Fatal(err)
 		}
-		return strings.Count(strings.Join(w.auditLines(), "\n"), limiter.ActTokenRefused)
+		return strings.Count(strings.Join(w.auditLines(), "\n"), audit.ActTokenRefused)
 	}
 	var limited int
 	for range 100 {

@@ -5,6 +5,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/till-proxy/till/limiter/audit"
 	"github.com/till-proxy/till/limiter/record"
 )
 
@@ -54,9 +55,9 @@ func (l *Limiter) noted(by Caller, err error) error {
 	var above *record.CeilingError
 	switch {
 	case errors.As(err, &refused):
-		l.attempts.note(l, by, ActRefused, refused.what)
+		l.attempts.note(l, by, audit.ActRefused, refused.what)
 	case errors.As(err, &above):
-		l.attempts.note(l, by, ActRefused, above.Field+" above the ceiling of role "+above.Role)
+		l.attempts.note(l, by, audit.ActRefused, above.Field+" above the ceiling of role "+above.Role)
 	}
 	return err
 }
@@ -132,7 +133,7 @@ func (l *Limiter) tellAttempts(by Caller, at attempt, n int64) {
 	}
 	by.once = nil // what was refused was not done
 	entry := by.entry(at.action, "", changes)
-	l.committer.submit(func(b *batch) error { return b.audit(entry) }, func(err error) {
+	l.committer.Submit(func(b *batch) error { return b.audit(entry) }, func(err error) {
 		if err != nil {
 			l.complain("a refused attempt is not in the audit log", err, "by", by.Name, "from", by.From)
 		}

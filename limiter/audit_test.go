@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/till-proxy/till/limiter"
+	"github.com/till-proxy/till/limiter/audit"
 	"github.com/till-proxy/till/limiter/record"
 	"github.com/till-proxy/till/limiter/store"
 	"github.com/till-proxy/till/token"
@@ -129,16 +130,16 @@ func TestEveryTamperedByteOfAnExportIsFound(t *testing.T) {
 		}
 	}
 	lines := w.auditLines()
-	verify := func(lines []string) (limiter.Verified, error) {
+	verify := func(lines []string) (audit.Verified, error) {
 		_, head := w.AuditHead()
-		return limiter.VerifyAudit(strings.NewReader(strings.Join(lines, "\n")+"\n"), &head)
+		return audit.Verify(strings.NewReader(strings.Join(lines, "\n")+"\n"), &head)
 	}
 	if v, err := verify(lines); err != nil || v.Entries != 6 || v.First != 1 {
 		t.Fatalf("the untouched log: %+v, %v", v, err)
 	}
 	names := func(what string, err error, seq int) {
 		t.Helper()
-		var broken *limiter.BrokenError
+		var broken *audit.BrokenError
 		if !errors.As(err, &broken) || broken.Seq != uint64(seq) {
 			t.Errorf("%s: %v, want entry %d named", what, err, seq)
 		}
@@ -149,7 +150,7 @@ func TestEveryTamperedByteOfAnExportIsFound(t *testing.T) {
 		seq := 1 + bytes.Count(whole[:at], []byte("\n"))
 		flipped := bytes.Clone(whole)
 		flipped[at] ^= 1 << (at % 8)
-		_, err := limiter.VerifyAudit(bytes.NewReader(flipped), &head)
+		_, err := audit.Verify(bytes.NewReader(flipped), &head)
 		names("a flipped byte", err, seq)
 	}
 	cut := func(from, to int, with ...string) []string {
@@ -221,8 +222,8 @@ func FuzzVerifyAudit(f *testing.F) {
 	f.Add([]byte(`{"a":{"a":{"a":[[[[[[1]]]]]]}},"a":2}`))
 	_, head := w.AuditHead()
 	f.Fuzz(func(t *testing.T, b []byte) {
-		v, err := limiter.VerifyAudit(bytes.NewReader(b), &head)
-		var broken *limiter.BrokenError
+		v, err := audit.Verify(bytes.NewReader(b), &head)
+		var broken *audit.BrokenError
 		if err != nil && !errors.As(err, &broken) {
 			t.Fatalf("%v is no BrokenError", err)
 		}

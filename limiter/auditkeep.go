@@ -3,6 +3,7 @@ package limiter
 import (
 	"time"
 
+	"github.com/till-proxy/till/limiter/audit"
 	"github.com/till-proxy/till/limiter/record"
 	"github.com/till-proxy/till/limiter/store"
 )
@@ -39,8 +40,8 @@ func (l *Limiter) sweepAdmin() {
 // LogAuditHead writes to the server's log where the audit log ends: every hour, at
 // a stop, and when a configuration starts.
 func (l *Limiter) LogAuditHead() {
-	head := l.auditLog.head.Load()
-	l.log.Info("audit log head", "seq", head.seq, "hash", head.hash.String())
+	head := l.auditLog.Head.Load()
+	l.log.Info("audit log head", "seq", head.Seq, "hash", head.Hash.String())
 }
 
 // pruneAudit takes away the entries that are older than they are kept. The
@@ -59,7 +60,7 @@ func (l *Limiter) pruneAudit() error {
 	}
 	for !l.stopping() {
 		n := 0
-		err := l.committer.doPatiently(func(b *batch) error {
+		err := l.committer.DoPatiently(func(b *batch) error {
 			var err error
 			n, err = b.pruneAudit(before)
 			return err
@@ -75,8 +76,8 @@ func (l *Limiter) pruneAudit() error {
 func (l *Limiter) prunable(before time.Time) (due bool, err error) {
 	err = l.store.View(func(r store.Reader) error {
 		return r.Scan([]byte(record.SpaceAudit), nil, false, func(_, line []byte) (bool, error) {
-			e, err := parseEntry(line)
-			due = err == nil && e.time().Before(before)
+			e, err := audit.ParseLine(line)
+			due = err == nil && e.Time().Before(before)
 			return false, err
 		})
 	})
@@ -86,14 +87,14 @@ func (l *Limiter) prunable(before time.Time) (due bool, err error) {
 // pruneAudit takes away some of the entries from before a time, but never the
 // last one.
 func (b *batch) pruneAudit(before time.Time) (n int, err error) {
-	to := b.log.next
+	to := b.log.Next
 	var gone [][]byte
 	err = b.Scan([]byte(record.SpaceAudit), nil, false, func(key, line []byte) (bool, error) {
-		e, err := parseEntry(line)
-		if err != nil || e.seq >= b.log.next.seq || !e.time().Before(before) {
+		e, err := audit.ParseLine(line)
+		if err != nil || e.Seq >= b.log.Next.Seq || !e.Time().Before(before) {
 			return false, err
 		}
-		to.gone, to.goneHash = e.seq, e.hash
+		to.Gone, to.GoneHash = e.Seq, e.Hash
 		gone = append(gone, append([]byte(nil), key...))
 		return len(gone) < pruneStep, nil
 	})
@@ -105,8 +106,8 @@ func (b *batch) pruneAudit(before time.Time) (n int, err error) {
 			return 0, err
 		}
 	}
-	b.log.next.gone, b.log.next.goneHash = to.gone, to.goneHash
-	return len(gone), b.audit(itself.entry(ActAuditPrune, "", map[string]record.Delta{
-		"through": {Before: nil, After: pruneMark(to.gone, to.goneHash)}, "entries": {Before: nil, After: len(gone)},
+	b.log.Next.Gone, b.log.Next.GoneHash = to.Gone, to.GoneHash
+	return len(gone), b.audit(itself.entry(audit.ActAuditPrune, "", map[string]record.Delta{
+		"through": {Before: nil, After: audit.PruneMark(to.Gone, to.GoneHash)}, "entries": {Before: nil, After: len(gone)},
 	}))
 }

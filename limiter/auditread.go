@@ -9,6 +9,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/till-proxy/till/limiter/audit"
 	"github.com/till-proxy/till/limiter/record"
 	"github.com/till-proxy/till/limiter/store"
 )
@@ -79,11 +80,11 @@ func (l *Limiter) Audit(ctx context.Context, by Caller, f AuditFilter) (AuditPag
 				return false, nil
 			}
 			looked++
-			e, err := parseEntry(line)
+			e, err := audit.ParseLine(line)
 			if err != nil {
 				return false, fmt.Errorf("after entry %d: %w: %w; see: caddy till audit verify", last, record.ErrRecord, err)
 			}
-			last = e.seq
+			last = e.Seq
 			if !f.picks(&e) {
 				return true, nil
 			}
@@ -103,7 +104,7 @@ func (l *Limiter) Audit(ctx context.Context, by Caller, f AuditFilter) (AuditPag
 // start is the entry after which a page begins.
 func (f *AuditFilter) start(r store.Reader) ([]byte, error) {
 	if f.forward > 0 {
-		return auditKey(f.forward), nil
+		return audit.EntryKey(f.forward), nil
 	}
 	if f.Newest {
 		return nil, nil
@@ -119,28 +120,28 @@ func (f *AuditFilter) start(r store.Reader) ([]byte, error) {
 	if from == 0 {
 		return nil, nil
 	}
-	return auditKey(from - 1), nil
+	return audit.EntryKey(from - 1), nil
 }
 
 // firstSince finds the first entry of a time or later. Times rise with the
 // numbers, but where a clock was repaired.
 func firstSince(r store.Reader, t time.Time) (uint64, error) {
-	head, err := readChain(r)
+	head, err := audit.ReadChain(r)
 	if err != nil {
 		return 0, err
 	}
-	low, high := head.gone+1, head.seq+1
+	low, high := head.Gone+1, head.Seq+1
 	for low < high {
 		middle := low + (high-low)/2
-		line, err := r.Get(auditKey(middle))
+		line, err := r.Get(audit.EntryKey(middle))
 		if err != nil {
 			return 0, fmt.Errorf("entry %d: %w", middle, err)
 		}
-		e, err := parseEntry(line)
+		e, err := audit.ParseLine(line)
 		if err != nil {
 			return 0, fmt.Errorf("entry %d: %w", middle, err)
 		}
-		if e.time().Before(t) {
+		if e.Time().Before(t) {
 			low = middle + 1
 		} else {
 			high = middle
@@ -149,11 +150,11 @@ func firstSince(r store.Reader, t time.Time) (uint64, error) {
 	return low, nil
 }
 
-func (f *AuditFilter) picks(e *entryLine) bool {
-	return (f.Actor == "" || e.text("actor") == f.Actor) &&
-		(f.Action == "" || e.text("action") == f.Action) &&
-		(f.Key == "" || e.text("key") == f.Key) &&
-		e.seq >= f.From && (f.Since.IsZero() || !e.time().Before(f.Since))
+func (f *AuditFilter) picks(e *audit.Line) bool {
+	return (f.Actor == "" || e.Text("actor") == f.Actor) &&
+		(f.Action == "" || e.Text("action") == f.Action) &&
+		(f.Key == "" || e.Text("key") == f.Key) &&
+		e.Seq >= f.From && (f.Since.IsZero() || !e.Time().Before(f.Since))
 }
 
 // auditSight decides which entries a caller sees, on one state of the store.
@@ -164,13 +165,13 @@ type auditSight struct {
 	keys map[string]bool
 }
 
-func (s *auditSight) sees(e *entryLine) (bool, error) {
+func (s *auditSight) sees(e *audit.Line) (bool, error) {
 	if s.l.seesAll(s.by) {
 		return true, nil
 	}
-	id := e.text("key")
+	id := e.Text("key")
 	switch {
-	case s.by.Token != "" && e.text("actor") == s.by.Name:
+	case s.by.Token != "" && e.Text("actor") == s.by.Name:
 		return true, nil
 	case strings.HasPrefix(id, tokenIDPrefix):
 		t, ok := s.l.tokens.get(id)
@@ -226,17 +227,17 @@ func (l *Limiter) ExportAudit(ctx context.Context, by Caller, write func(line []
 
 // AuditHead is the last entry of the audit log: its number and its hash. Who
 // keeps it elsewhere can tell later that the log was not written anew.
-func (l *Limiter) AuditHead() (seq uint64, hash AuditHash) {
-	head := l.auditLog.head.Load()
-	return head.seq, head.hash
+func (l *Limiter) AuditHead() (seq uint64, hash audit.Hash) {
+	head := l.auditLog.Head.Load()
+	return head.Seq, head.Hash
 }
 
 // AuditVerify follows the whole audit log, and that it ends where it should.
-func (l *Limiter) AuditVerify(ctx context.Context, by Caller) (Verified, error) {
+func (l *Limiter) AuditVerify(ctx context.Context, by Caller) (audit.Verified, error) {
 	if err := l.authorise(by, record.AuditRead, nil); err != nil {
-		return Verified{}, err
+		return audit.Verified{}, err
 	}
-	var v verifier
+	var v audit.Verifier
 	err := l.store.View(func(r store.Reader) error {
 		b, err := r.Get(record.MetaAudit)
 		if errors.Is(err, store.ErrNotFound) {
@@ -245,24 +246,24 @@ func (l *Limiter) AuditVerify(ctx context.Context, by Caller) (Verified, error) 
 		if err != nil {
 			return err
 		}
-		head, err := decodeChain(b)
+		head, err := audit.DecodeChain(b)
 		if err != nil {
 			return err
 		}
-		v.next, v.done.First, v.done.Head, v.pruned = head.gone+1, head.gone+1, head.goneHash, true
+		v.Next, v.Done.First, v.Done.Head, v.Pruned = head.Gone+1, head.Gone+1, head.GoneHash, true
 		err = r.Scan([]byte(record.SpaceAudit), nil, false, func(_, line []byte) (bool, error) {
 			if err := ctx.Err(); err != nil {
 				return false, err
 			}
-			return true, v.add(line)
+			return true, v.Add(line)
 		})
 		if err != nil {
 			return err
 		}
-		if v.next != head.seq+1 || v.done.Head != head.hash {
-			return &BrokenError{min(v.next, head.seq), fmt.Sprintf("the log ends with entry %d, and the store says with entry %d", v.next-1, head.seq)}
+		if v.Next != head.Seq+1 || v.Done.Head != head.Hash {
+			return &audit.BrokenError{Seq: min(v.Next, head.Seq), Why: fmt.Sprintf("the log ends with entry %d, and the store says with entry %d", v.Next-1, head.Seq)}
 		}
 		return nil
 	})
-	return v.done, err
+	return v.Done, err
 }

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/till-proxy/till/limiter"
+	"github.com/till-proxy/till/limiter/audit"
 	"github.com/till-proxy/till/limiter/record"
 )
 
@@ -57,7 +58,7 @@ func TestTheAuditLogIsListedByActorActionKeyAndTime(t *testing.T) {
 		"4 5":       {From: 4, Since: later},
 		"2 4":       {Key: k.id},
 		"3 5":       {Actor: "lena"},
-		"4":         {Action: limiter.ActKeySuspend, Actor: "operator"},
+		"4":         {Action: audit.ActKeySuspend, Actor: "operator"},
 		"":          {Since: later.Add(time.Hour)},
 	} {
 		for _, size := range []int{1, 2, 500} {
@@ -147,11 +148,11 @@ func TestAPrunedAuditLogCanBeVerified(t *testing.T) {
 			}
 			_, head := w.AuditHead()
 			lines := w.auditLines()
-			if v, err := limiter.VerifyAudit(strings.NewReader(strings.Join(lines, "\n")+"\n"), &head); err != nil || int(v.First) != test.first {
+			if v, err := audit.Verify(strings.NewReader(strings.Join(lines, "\n")+"\n"), &head); err != nil || int(v.First) != test.first {
 				t.Errorf("an export: %+v, %v", v, err)
 			}
-			var broken *limiter.BrokenError
-			if _, err := limiter.VerifyAudit(strings.NewReader(strings.Join(lines[1:], "\n")+"\n"), &head); !errors.As(err, &broken) {
+			var broken *audit.BrokenError
+			if _, err := audit.Verify(strings.NewReader(strings.Join(lines[1:], "\n")+"\n"), &head); !errors.As(err, &broken) {
 				t.Errorf("an export without its first line: %v", err)
 			}
 		}

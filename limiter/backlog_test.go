@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/till-proxy/till/limiter"
+	"github.com/till-proxy/till/limiter/commit"
 	"github.com/till-proxy/till/limiter/record"
 )
 
@@ -39,7 +40,7 @@ func TestAnAdministrativeCallOnAStoreThatHangsEndsAndIsNotDoneLater(t *testing.T
 		release := w.hang()
 		began := time.Now()
 		_, err := w.GrantMore(ctx, limiter.Operator, k.id, limiter.More{Activations: 7})
-		if took := time.Since(began); !errors.Is(err, limiter.ErrBusy) || took != patience {
+		if took := time.Since(began); !errors.Is(err, commit.ErrBusy) || took != patience {
 			t.Errorf("after %s: %v, want ErrBusy after %s", took, err, patience)
 		}
 		release()
@@ -61,7 +62,7 @@ func TestACallThatTheStoreHasBegunSaysThatItsOutcomeIsNotKnown(t *testing.T) {
 		gate := make(chan struct{})
 		w.disk.BeforeCommit(func(int) { <-gate })
 		_, err := w.GrantMore(ctx, limiter.Operator, k.id, limiter.More{Activations: 7})
-		if !errors.Is(err, limiter.ErrOutcome) {
+		if !errors.Is(err, commit.ErrOutcome) {
 			t.Errorf("%v, want ErrOutcome", err)
 		}
 		w.disk.BeforeCommit(nil)

@@ -14,6 +14,8 @@ import (
 	"log/slog"
 	"time"
 
+	"github.com/till-proxy/till/limiter/audit"
+	"github.com/till-proxy/till/limiter/integrity"
 	"github.com/till-proxy/till/limiter/record"
 	"github.com/till-proxy/till/limiter/store"
 )
@@ -44,8 +46,8 @@ func (l *Limiter) Backup(ctx context.Context, by Caller, w io.Writer, withSalts 
 	if err := l.saveAll(); err != nil {
 		return 0, fmt.Errorf("saving what keys used: %w", err)
 	}
-	err = l.committer.do(func(b *batch) error {
-		return b.audit(by.entry(ActStoreBackup, "", map[string]record.Delta{"with_seal": {Before: nil, After: withSalts}}))
+	err = l.committer.Do(func(b *batch) error {
+		return b.audit(by.entry(audit.ActStoreBackup, "", map[string]record.Delta{"with_seal": {Before: nil, After: withSalts}}))
 	}, nil)
 	if err != nil {
 		return 0, fmt.Errorf("writing the audit log: %w", err)
@@ -226,7 +228,7 @@ func Restore(s store.Store, disk store.Disk, by Caller, backup io.ReadSeeker, an
 	case !errors.Is(err, fs.ErrNotExist):
 		return Restored{}, fmt.Errorf("looking for an anchor: %w", err)
 	}
-	if err := s.Update(func(tx store.Tx) error { return tx.Set(record.MetaCommit, (&commitRecord{}).encode()) }); err != nil {
+	if err := s.Update(func(tx store.Tx) error { return tx.Set(record.MetaCommit, (&integrity.CommitRecord{}).Encode()) }); err != nil {
 		return Restored{}, err // in doubt, until all of it is there
 	}
 	var keys, values [][]byte
@@ -259,7 +261,7 @@ func Restore(s store.Store, disk store.Disk, by Caller, backup io.ReadSeeker, an
 	if err != nil {
 		return Restored{}, fmt.Errorf("restoring: %w", err)
 	}
-	r := rebuild{store: s, disk: disk, now: now, by: by, action: ActStoreRestore, suspend: !trust}
+	r := rebuild{store: s, disk: disk, now: now, by: by, action: audit.ActStoreRestore, suspend: !trust}
 	if err := r.run(anchorPath); err != nil {
 		return Restored{}, err
 	}

@@ -3,6 +3,8 @@ package limiter
 import (
 	"errors"
 
+	"github.com/till-proxy/till/limiter/audit"
+	"github.com/till-proxy/till/limiter/commit"
 	"github.com/till-proxy/till/limiter/record"
 	"github.com/till-proxy/till/limiter/store"
 )
@@ -10,30 +12,30 @@ import (
 // batch is the transaction that several changes are written in, with everything
 // that is kept in step with them.
 type batch struct {
-	*transaction
-	clock       teller
-	mark        *clockMark
-	log         *auditLog
+	*commit.Transaction
+	clock       commit.Teller
+	mark        *commit.ClockMark
+	log         *audit.Log
 	onces       *onces
 	outbox      *outbox
 	revocations *revocations
-	sums        *sums
+	sums        *commit.Sums
 
 	reindex bool // write every index entry, as there is none yet
 }
 
 // participants are those of a batch, in the order in which they finish.
-func (b *batch) participants() []participant {
-	return []participant{b.mark, b.log, b.onces, b.revocations, b.sums, b.outbox}
+func (b *batch) participants() []commit.Participant {
+	return []commit.Participant{b.mark, b.log, b.onces, b.revocations, b.sums, b.outbox}
 }
 
 // offline is a batch in a store that no Limiter has open.
-func offline(tx store.Tx, clock teller) *batch {
+func offline(tx store.Tx, clock commit.Teller) *batch {
 	b := &batch{
-		transaction: &transaction{Tx: tx}, clock: clock, log: new(auditLog), revocations: new(revocations),
-		sums: &sums{durable: tally{Keys: make(map[record.Status]int64)}},
+		Transaction: &commit.Transaction{Tx: tx}, clock: clock, log: new(audit.Log), revocations: new(revocations),
+		sums: &commit.Sums{Durable: commit.Tally{Keys: make(map[record.Status]int64)}},
 	}
-	b.log.head.Store(new(chain))
+	b.log.Head.Store(new(audit.Chain))
 	return b
 }
 
@@ -66,7 +68,7 @@ func (b *batch) setAccount(id record.AccountID, forRole bool, rec *record.Accoun
 		}
 	}
 	if !forRole && change != (record.Amounts{}) {
-		b.sums.change(b.transaction).Counted.Add(change)
+		b.sums.Change(b.Transaction).Counted.Add(change)
 	}
 	if after == nil {
 		return b.Delete(key)
@@ -76,13 +78,13 @@ func (b *batch) setAccount(id record.AccountID, forRole bool, rec *record.Accoun
 
 // act is an entry of the audit log, and the call that it is of.
 type act struct {
-	AuditEntry
+	audit.Entry
 	once *Once
 }
 
 // audit adds an entry to the log, and says that the call which it is of was done.
 func (b *batch) audit(e *act) error {
-	if err := b.log.add(b.transaction, b.clock.Now(), &e.AuditEntry); err != nil || e.once == nil {
+	if err := b.log.Add(b.Transaction, b.clock.Now(), &e.Entry); err != nil || e.once == nil {
 		return err
 	}
 	return b.once(e.once, e.Key)

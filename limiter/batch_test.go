@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/till-proxy/till/limiter"
+	"github.com/till-proxy/till/limiter/audit"
 	"github.com/till-proxy/till/limiter/record"
 	"github.com/till-proxy/till/limiter/store"
 	"github.com/till-proxy/till/limiter/store/storetest"
@@ -107,7 +108,7 @@ func TestWhatIsRefusedInsideATransactionIsOneAttempt(t *testing.T) {
 			}
 			var said []string
 			for _, line := range w.auditLines() {
-				if strings.Contains(line, limiter.ActRefused) {
+				if strings.Contains(line, audit.ActRefused) {
 					said = append(said, line)
 				}
 			}

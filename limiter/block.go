@@ -5,6 +5,7 @@ import (
 	"errors"
 	"time"
 
+	"github.com/till-proxy/till/limiter/commit"
 	"github.com/till-proxy/till/limiter/record"
 	"github.com/till-proxy/till/limiter/store"
 )
@@ -51,7 +52,7 @@ func (l *Limiter) askBlock(a *account, k *Live) {
 	a.asked = true
 	a.shade(l.shadow)
 	var wrote struct{ granted, counted, unlimited record.Amounts }
-	l.committer.submit(func(b *batch) error {
+	l.committer.Submit(func(b *batch) error {
 		rec, err := readAccount(b, a)
 		if err != nil {
 			return err
@@ -91,7 +92,7 @@ func (l *Limiter) await(ctx context.Context, r *refill) error {
 	if !l.enqueued() {
 		return errCrowded
 	}
-	patience := time.NewTimer(l.committer.patience)
+	patience := time.NewTimer(l.committer.Patience)
 	defer patience.Stop()
 	select {
 	case <-r.done:
@@ -99,12 +100,12 @@ func (l *Limiter) await(ctx context.Context, r *refill) error {
 	case <-ctx.Done():
 		return ctx.Err()
 	case <-patience.C:
-		return errTooSlow
+		return commit.ErrTooSlow
 	}
 }
 
 // crowded reports whether the sweeper would be in others' way.
-func (l *Limiter) crowded() bool { return l.committer.backlog.Load() >= maxAside }
+func (l *Limiter) crowded() bool { return l.committer.Backlog.Load() >= maxAside }
 
 // enqueued counts a request that is about to wait for the store, and reports
 // whether it may. Whoever was counted calls dequeued.

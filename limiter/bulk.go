@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/till-proxy/till/limiter/audit"
 	"github.com/till-proxy/till/limiter/record"
 	"github.com/till-proxy/till/limiter/store"
 	"github.com/till-proxy/till/token"
@@ -55,7 +56,7 @@ func (l *Limiter) RevokeMany(by Caller, f Filter, all bool, reason string) (Job,
 		reason = "revoked by " + by.Name
 	}
 	j := newJob(Job{
-		Action: ActKeyRevoke, At: l.clock.Now().UTC(), By: by.Name, From: by.From, Token: by.Token, Reason: reason, Filter: f,
+		Action: audit.ActKeyRevoke, At: l.clock.Now().UTC(), By: by.Name, From: by.From, Token: by.Token, Reason: reason, Filter: f,
 	})
 	j.once = by.once
 	l.jobsMu.Lock()
@@ -109,9 +110,9 @@ func (l *Limiter) doomAll(j *job) {
 func (l *Limiter) recordJob(j *job) error {
 	var number int64
 	var ended []*record.Key
-	err := l.committer.do(func(b *batch) error {
+	err := l.committer.Do(func(b *batch) error {
 		ended = nil
-		number = b.revocations.number(b.transaction)
+		number = b.revocations.number(b.Transaction)
 		s := j.snapshot()
 		s.Number = number
 		j.mu.Lock()

@@ -111,7 +111,7 @@ func (l *Limiter) step(j *job) error {
 	}
 	var ended []*record.Key
 	var after Job
-	err = l.committer.doPatiently(func(b *batch) error {
+	err = l.committer.DoPatiently(func(b *batch) error {
 		ended, after = nil, s
 		after.Already += already
 		after.Cursor, after.Failure = next, ""

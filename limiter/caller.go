@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/till-proxy/till/limiter/audit"
 	"github.com/till-proxy/till/limiter/record"
 	"github.com/till-proxy/till/limiter/store"
 )
@@ -157,5 +158,5 @@ func (l *Limiter) reach(by Caller, p record.Permission, id string) (*Live, error
 
 // entry is an act of the caller, for [batch.audit].
 func (c Caller) entry(action, key string, changes map[string]record.Delta) *act {
-	return &act{AuditEntry{Actor: c.Name, From: c.From, Action: action, Key: key, Changes: changes}, c.once}
+	return &act{audit.Entry{Actor: c.Name, From: c.From, Action: action, Key: key, Changes: changes}, c.once}
 }

@@ -6,6 +6,7 @@ import (
 	"reflect"
 	"time"
 
+	"github.com/till-proxy/till/limiter/audit"
 	"github.com/till-proxy/till/limiter/record"
 	"github.com/till-proxy/till/token"
 )
@@ -21,7 +22,7 @@ func (l *Limiter) edit(by Caller, action, id string, fn func(key *record.Key, ac
 // editIn is edit for who needs the transaction, too.
 func (l *Limiter) editIn(by Caller, action, id string, fn func(b *batch, key *record.Key, acct *record.Account) error, after func(k *Live)) error {
 	var key *record.Key
-	return l.committer.do(func(b *batch) error {
+	return l.committer.Do(func(b *batch) error {
 		old, acct, err := record.ReadKey(b, id)
 		if err != nil {
 			return err
@@ -52,7 +53,7 @@ func (l *Limiter) Change(_ context.Context, by Caller, id string, ifVersion int6
 	var epoch int64
 	var taken record.Amounts
 	var turned [record.NumKinds]bool
-	err = l.editIn(by, ActKeyUpdate, id, func(b *batch, key *record.Key, acct *record.Account) error {
+	err = l.editIn(by, audit.ActKeyUpdate, id, func(b *batch, key *record.Key, acct *record.Account) error {
 		if ifVersion != 0 && ifVersion != key.Version {
 			return fmt.Errorf("%w: it is at version %d, not %d", ErrVersion, key.Version, ifVersion)
 		}
@@ -178,7 +179,7 @@ func (l *Limiter) GrantMore(ctx context.Context, by Caller, id string, more More
 	if k.Key().Parent != "" {
 		err = l.grantChild(ctx, by, k, add, more.Lifetime)
 	} else {
-		err = l.edit(by, ActKeyGrant, id, func(key *record.Key, acct *record.Account) error {
+		err = l.edit(by, audit.ActKeyGrant, id, func(key *record.Key, acct *record.Account) error {
 			return l.grow(by, k, key, acct, add, more.Lifetime)
 		}, func(k *Live) { k.ending = false })
 	}
@@ -218,7 +219,7 @@ func (l *Limiter) Suspend(_ context.Context, by Caller, id string) (View, error)
 			return nil
 		}
 		key.Version++
-		return writeKey(b, old, key, acct, by.entry(ActKeySuspend, id, record.Changes(old, key)))
+		return writeKey(b, old, key, acct, by.entry(audit.ActKeySuspend, id, record.Changes(old, key)))
 	})
 	if err != nil {
 		return View{}, err
@@ -235,7 +236,7 @@ func (l *Limiter) Resume(_ context.Context, by Caller, id string) (View, error) 
 	}
 	var halted bool
 	var stop record.Stopper
-	err = l.edit(by, ActKeyResume, id, func(key *record.Key, _ *record.Account) (err error) {
+	err = l.edit(by, audit.ActKeyResume, id, func(key *record.Key, _ *record.Account) (err error) {
 		if key.EndedStatus == record.Revoked {
 			return ErrRevoked
 		}
@@ -270,7 +271,7 @@ func (l *Limiter) Revoke(ctx context.Context, by Caller, id, reason string) (Vie
 	if err != nil {
 		return View{}, 0, err
 	}
-	cut, err := l.halt(by, k, record.CodeKeyRevoked, revoking(by, ActKeyRevoke, reason))
+	cut, err := l.halt(by, k, record.CodeKeyRevoked, revoking(by, audit.ActKeyRevoke, reason))
 	if err != nil {
 		return View{}, cut, err
 	}
@@ -295,7 +296,7 @@ func (l *Limiter) Forget(ctx context.Context, by Caller, id string) error {
 	before := k.halt
 	k.halt = record.CodeKeyRevoked // nothing may begin while it goes
 	k.mu.Unlock()
-	err = l.committer.do(func(b *batch) error {
+	err = l.committer.Do(func(b *batch) error {
 		key, _, err := record.ReadKey(b, id)
 		if err != nil {
 			return err
@@ -331,6 +332,6 @@ func (l *Limiter) drop(k *Live) {
 	l.uncache(k)
 	k.detach()
 	l.retire(k)
-	l.shadow.release(k.slot)
+	l.shadow.Release(k.slot)
 	k.slot = nil
 }

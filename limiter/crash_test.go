@@ -12,6 +12,7 @@ import (
 	"pgregory.net/rapid"
 
 	"github.com/till-proxy/till/limiter"
+	"github.com/till-proxy/till/limiter/audit"
 	"github.com/till-proxy/till/limiter/record"
 	"github.com/till-proxy/till/limiter/store"
 	"github.com/till-proxy/till/limiter/store/storetest"
@@ -188,7 +189,7 @@ func TestNoScheduleForwardsMoreThanTheLimit(t *testing.T) {
 				rt.Fatal(err)
 			}
 			for _, b := range books {
-				if acts := w.acts(b.id); !strings.HasPrefix(acts, limiter.ActKeyCreate) || strings.Count(acts, limiter.ActKeyGrant) != b.grants {
+				if acts := w.acts(b.id); !strings.HasPrefix(acts, audit.ActKeyCreate) || strings.Count(acts, audit.ActKeyGrant) != b.grants {
 					rt.Fatalf("%d grants were acknowledged, and the audit log says: %s", b.grants, acts)
 				}
 			}

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/till-proxy/till/limiter/audit"
 	"github.com/till-proxy/till/limiter/record"
 )
 
@@ -155,7 +156,7 @@ func (l *Limiter) carving(ctx context.Context, id string, own record.Amounts, fn
 			return err
 		}
 		var acct record.Account
-		err = l.committer.do(func(b *batch) error {
+		err = l.committer.Do(func(b *batch) error {
 			var key *record.Key
 			var err error
 			if key, acct, err = record.ReadKey(b, id); err != nil {
@@ -252,6 +253,6 @@ func (l *Limiter) grantChild(ctx context.Context, by Caller, k *Live, add record
 			return err
 		}
 		acct.Limit = key.Limit
-		return writeKey(b, old, key, &acct, by.entry(ActKeyGrant, key.ID, record.Changes(old, key)))
+		return writeKey(b, old, key, &acct, by.entry(audit.ActKeyGrant, key.ID, record.Changes(old, key)))
 	}, 0, func() { l.follow(key, func(k *Live) { k.ending = false }) })
 }

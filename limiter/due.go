@@ -59,7 +59,7 @@ func (l *Limiter) stopping() bool {
 // and stand alone, and returns the others.
 func (l *Limiter) endDue(found []dueEntry) (rest []string, err error) {
 	var ended []*record.Key
-	err = l.committer.doPatiently(func(b *batch) error {
+	err = l.committer.DoPatiently(func(b *batch) error {
 		rest, ended = nil, nil
 		for _, due := range found {
 			old, acct, err := record.ReadKey(b, due.id)
@@ -148,7 +148,7 @@ func (l *Limiter) endIfDue(id string) error {
 		k.cut(over)
 	}
 	var key *record.Key
-	err = l.committer.do(func(b *batch) error {
+	err = l.committer.Do(func(b *batch) error {
 		old, acct, err := record.ReadKey(b, id)
 		if err != nil {
 			return err

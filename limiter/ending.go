@@ -3,6 +3,7 @@ package limiter
 import (
 	"time"
 
+	"github.com/till-proxy/till/limiter/audit"
 	"github.com/till-proxy/till/limiter/record"
 )
 
@@ -19,7 +20,7 @@ type ending struct {
 
 var endEvents = map[record.Status]EventName{record.Exhausted: KeyExhausted, record.Expired: KeyExpired, record.Revoked: KeyRevoked}
 
-var endActions = map[record.Status]string{record.Exhausted: ActKeyExhausted, record.Expired: ActKeyExpired}
+var endActions = map[record.Status]string{record.Exhausted: audit.ActKeyExhausted, record.Expired: audit.ActKeyExpired}
 
 // ownEnd is how a key ends by its own rules.
 func ownEnd(status record.Status, code record.Code, at time.Time) ending {
@@ -57,7 +58,7 @@ func (b *batch) endKey(old, key *record.Key, acct *record.Account, e ending) err
 func (l *Limiter) endByItself(k *Live, status record.Status, code record.Code) {
 	id := k.key.ID
 	var key *record.Key
-	l.committer.submit(func(b *batch) error {
+	l.committer.Submit(func(b *batch) error {
 		key = nil
 		old, acct, err := record.ReadKey(b, id)
 		if err != nil || old.EndedStatus != "" {

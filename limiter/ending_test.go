@@ -10,13 +10,14 @@ import (
 	"time"
 
 	"github.com/till-proxy/till/limiter"
+	"github.com/till-proxy/till/limiter/audit"
 	"github.com/till-proxy/till/limiter/record"
 	"github.com/till-proxy/till/limiter/store"
 )
 
 // endings are the actions and events of which one key has one each.
 var (
-	endActions = []string{limiter.ActKeyRevoke, limiter.ActKeyLeak, limiter.ActKeyExpired, limiter.ActKeyExhausted}
+	endActions = []string{audit.ActKeyRevoke, limiter.ActKeyLeak, audit.ActKeyExpired, audit.ActKeyExhausted}
 	endEvents  = []limiter.EventName{limiter.KeyRevoked, limiter.KeyExpired, limiter.KeyExhausted}
 )
 
@@ -91,7 +92,7 @@ func TestEveryEndIsWrittenAuditedReportedAndCutOnce(t *testing.T) {
 					}
 				}
 			},
-			action: limiter.ActKeyRevoke, event: limiter.KeyRevoked, by: "operator", reason: "it has to go",
+			action: audit.ActKeyRevoke, event: limiter.KeyRevoked, by: "operator", reason: "it has to go",
 		},
 		{
 			name: "revoke a suspended key", runs: true,
@@ -103,7 +104,7 @@ func TestEveryEndIsWrittenAuditedReportedAndCutOnce(t *testing.T) {
 					t.Error(err)
 				}
 			},
-			action: limiter.ActKeyRevoke, event: limiter.KeyRevoked, by: "operator", also: limiter.KeySuspended, reason: "revoked by operator",
+			action: audit.ActKeyRevoke, event: limiter.KeyRevoked, by: "operator", also: limiter.KeySuspended, reason: "revoked by operator",
 		},
 		{
 			name: "revoke on a full disk", runs: true,
@@ -114,7 +115,7 @@ func TestEveryEndIsWrittenAuditedReportedAndCutOnce(t *testing.T) {
 				}
 				m.w.disk.Heal()
 			},
-			action: limiter.ActKeyRevoke, event: limiter.KeyRevoked, by: "operator", reason: "revoked by operator",
+			action: audit.ActKeyRevoke, event: limiter.KeyRevoked, by: "operator", reason: "revoked by operator",
 		},
 		{
 			name: "by its holder", runs: true,
@@ -124,22 +125,22 @@ func TestEveryEndIsWrittenAuditedReportedAndCutOnce(t *testing.T) {
 					t.Error(err)
 				}
 			},
-			action: limiter.ActKeyRevoke, event: limiter.KeyRevoked, by: "its id", reason: "revoked by its holder",
+			action: audit.ActKeyRevoke, event: limiter.KeyRevoked, by: "its id", reason: "revoked by its holder",
 		},
 		{
 			name: "in bulk", runs: true, end: func(t *testing.T, m *mortal) { m.revokeAnns(t) },
-			action: limiter.ActKeyRevoke, event: limiter.KeyRevoked, by: "operator", reason: "ann left",
+			action: audit.ActKeyRevoke, event: limiter.KeyRevoked, by: "operator", reason: "ann left",
 		},
 		{
 			name: "in bulk, not in memory", stored: true, end: func(t *testing.T, m *mortal) { m.revokeAnns(t) },
-			action: limiter.ActKeyRevoke, event: limiter.KeyRevoked, by: "operator", reason: "ann left",
+			action: audit.ActKeyRevoke, event: limiter.KeyRevoked, by: "operator", reason: "ann left",
 		},
 		{
 			name: "in bulk, inside another change", runs: true,
 			end: func(t *testing.T, m *mortal) {
 				m.together(func() { m.w.mint(never) }, func() { m.change(t, rename) }, func() { m.revokeAnns(t) })
 			},
-			action: limiter.ActKeyRevoke, event: limiter.KeyRevoked, by: "operator", reason: "ann left",
+			action: audit.ActKeyRevoke, event: limiter.KeyRevoked, by: "operator", reason: "ann left",
 		},
 		{
 			name: "in bulk, inside a suspension", runs: true,
@@ -150,14 +151,14 @@ func TestEveryEndIsWrittenAuditedReportedAndCutOnce(t *testing.T) {
 					}
 				}, func() { m.revokeAnns(t) })
 			},
-			action: limiter.ActKeyRevoke, event: limiter.KeyRevoked, by: "operator", also: limiter.KeySuspended, reason: "ann left",
+			action: audit.ActKeyRevoke, event: limiter.KeyRevoked, by: "operator", also: limiter.KeySuspended, reason: "ann left",
 		},
 		{
 			name: "in bulk, changed before that was written", runs: true,
 			end: func(t *testing.T, m *mortal) {
 				m.together(func() { m.change(t, rename) }, func() { m.revokeAnns(t) })
 			},
-			action: limiter.ActKeyRevoke, event: limiter.KeyRevoked, by: "operator", reason: "ann left",
+			action: audit.ActKeyRevoke, event: limiter.KeyRevoked, by: "operator", reason: "ann left",
 		},
 		{
 			name: "in bulk, and by name", runs: true,
@@ -168,7 +169,7 @@ func TestEveryEndIsWrittenAuditedReportedAndCutOnce(t *testing.T) {
 					}
 				}, func() { m.revokeAnns(t) })
 			},
-			action: limiter.ActKeyRevoke, event: limiter.KeyRevoked, by: "operator", reason: "it has to go",
+			action: audit.ActKeyRevoke, event: limiter.KeyRevoked, by: "operator", reason: "it has to go",
 		},
 		{
 			name: "with its parent", parent: delegating(), runs: true,
@@ -177,7 +178,7 @@ func TestEveryEndIsWrittenAuditedReportedAndCutOnce(t *testing.T) {
 					t.Error(err)
 				}
 			},
-			action: limiter.ActKeyRevoke, event: limiter.KeyRevoked, by: "operator", reason: "its parent key PARENT was revoked",
+			action: audit.ActKeyRevoke, event: limiter.KeyRevoked, by: "operator", reason: "its parent key PARENT was revoked",
 		},
 		{
 			name: "with its parent, not in memory", parent: delegating(), stored: true,
@@ -186,12 +187,12 @@ func TestEveryEndIsWrittenAuditedReportedAndCutOnce(t *testing.T) {
 					t.Error(err)
 				}
 			},
-			action: limiter.ActKeyRevoke, event: limiter.KeyRevoked, by: "operator", reason: "its parent key PARENT was revoked",
+			action: audit.ActKeyRevoke, event: limiter.KeyRevoked, by: "operator", reason: "its parent key PARENT was revoked",
 		},
 		{
 			name: "with its parent that expires", runs: true,
 			parent: delegating(func(k *record.Key) { k.ExpiresAt = newClock().now.Add(time.Hour) }), end: pass(2 * time.Hour),
-			action: limiter.ActKeyExpired, event: limiter.KeyExpired, code: record.CodeKeyExpired, status: record.Expired,
+			action: audit.ActKeyExpired, event: limiter.KeyExpired, code: record.CodeKeyExpired, status: record.Expired,
 			reason: "its parent key PARENT has expired",
 		},
 		{
@@ -201,18 +202,18 @@ func TestEveryEndIsWrittenAuditedReportedAndCutOnce(t *testing.T) {
 				m.w.clock.advance(2 * time.Hour)
 				m.together(func() { m.w.mint(never) }, m.w.SweepDue, func() { m.revokeAnns(t) })
 			},
-			action: limiter.ActKeyRevoke, event: limiter.KeyRevoked, by: "operator", reason: "ann left",
+			action: audit.ActKeyRevoke, event: limiter.KeyRevoked, by: "operator", reason: "ann left",
 		},
 		{
 			name: "expiry while it runs", runs: true,
 			spec: func(k *record.Key) { k.ExpiresAt = newClock().now.Add(time.Hour) }, end: pass(2 * time.Hour),
-			action: limiter.ActKeyExpired, event: limiter.KeyExpired, code: record.CodeKeyExpired, status: record.Expired,
+			action: audit.ActKeyExpired, event: limiter.KeyExpired, code: record.CodeKeyExpired, status: record.Expired,
 			reason: string(record.CodeKeyExpired),
 		},
 		{
 			name: "expiry, not in memory", stored: true,
 			spec: func(k *record.Key) { k.ExpiresAt = newClock().now.Add(time.Hour) }, end: pass(2 * time.Hour),
-			action: limiter.ActKeyExpired, event: limiter.KeyExpired, code: record.CodeKeyExpired, status: record.Expired,
+			action: audit.ActKeyExpired, event: limiter.KeyExpired, code: record.CodeKeyExpired, status: record.Expired,
 			reason: string(record.CodeKeyExpired),
 		},
 		{
@@ -222,7 +223,7 @@ func TestEveryEndIsWrittenAuditedReportedAndCutOnce(t *testing.T) {
 				m.w.clock.advance(2 * time.Hour)
 				m.w.SweepDue()
 			},
-			action: limiter.ActKeyExpired, event: limiter.KeyExpired, code: record.CodeKeyExpired, status: record.Expired,
+			action: audit.ActKeyExpired, event: limiter.KeyExpired, code: record.CodeKeyExpired, status: record.Expired,
 			reason: string(record.CodeKeyExpired),
 		},
 		{
@@ -231,18 +232,18 @@ func TestEveryEndIsWrittenAuditedReportedAndCutOnce(t *testing.T) {
 				m.use()
 				m.w.clock.advance(2 * time.Hour)
 			},
-			action: limiter.ActKeyExpired, event: limiter.KeyExpired, code: record.CodeKeyIdle, status: record.Expired,
+			action: audit.ActKeyExpired, event: limiter.KeyExpired, code: record.CodeKeyIdle, status: record.Expired,
 			reason: string(record.CodeKeyIdle),
 		},
 		{
 			name: "not used for long, not in memory", stored: true,
 			spec: func(k *record.Key) { k.IdleTimeout = time.Hour }, end: pass(2 * time.Hour),
-			action: limiter.ActKeyExpired, event: limiter.KeyExpired, code: record.CodeKeyIdle, status: record.Expired,
+			action: audit.ActKeyExpired, event: limiter.KeyExpired, code: record.CodeKeyIdle, status: record.Expired,
 			reason: string(record.CodeKeyIdle),
 		},
 		{
 			name: "never used", spec: func(k *record.Key) { k.FirstUseWithin = time.Hour }, end: pass(2 * time.Hour),
-			action: limiter.ActKeyExpired, event: limiter.KeyExpired, code: record.CodeKeyExpired, status: record.Expired,
+			action: audit.ActKeyExpired, event: limiter.KeyExpired, code: record.CodeKeyExpired, status: record.Expired,
 			reason: string(record.CodeKeyExpired),
 		},
 		{
@@ -250,7 +251,7 @@ func TestEveryEndIsWrittenAuditedReportedAndCutOnce(t *testing.T) {
 			end: func(_ *testing.T, m *mortal) {
 				m.drain(record.CodeActivationsExhausted)
 			},
-			action: limiter.ActKeyExhausted, event: limiter.KeyExhausted, code: record.CodeActivationsExhausted,
+			action: audit.ActKeyExhausted, event: limiter.KeyExhausted, code: record.CodeActivationsExhausted,
 			status: record.Exhausted, reason: string(record.CodeActivationsExhausted), also: limiter.KeyThreshold,
 		},
 		{
@@ -283,7 +284,7 @@ func TestEveryEndIsWrittenAuditedReportedAndCutOnce(t *testing.T) {
 				m.w.clock.advance(2 * 24 * time.Hour)
 				m.w.SweepStale()
 			},
-			action: limiter.ActKeyRevoke, event: limiter.KeyRevoked, by: "till", also: limiter.KeyStale,
+			action: audit.ActKeyRevoke, event: limiter.KeyRevoked, by: "till", also: limiter.KeyStale,
 			reason: "unused since 2026-11-24T09:00:00Z, longer than stale_after allows",
 		},
 	}

@@ -115,7 +115,7 @@ func (l *Limiter) tell(e Event) {
 	if !l.outbox.wanted(e.Name) {
 		return
 	}
-	l.committer.submit(func(b *batch) error { return b.outbox.post(b.transaction, &e) }, func(err error) {
+	l.committer.Submit(func(b *batch) error { return b.outbox.post(b.Transaction, &e) }, func(err error) {
 		if err != nil {
 			l.complain("an event could not be kept for webhooks", err, "event", string(e.Name))
 		}
@@ -135,5 +135,5 @@ func (l *Limiter) spread(e Event, observe bool) {
 // too.
 func (b *batch) tell(e Event) error {
 	e.At = b.clock.Now().UTC()
-	return b.outbox.report(b.transaction, report{e, true})
+	return b.outbox.report(b.Transaction, report{e, true})
 }

@@ -6,6 +6,9 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/till-proxy/till/limiter/audit"
+	"github.com/till-proxy/till/limiter/commit"
+	"github.com/till-proxy/till/limiter/integrity"
 	"github.com/till-proxy/till/limiter/record"
 	"github.com/till-proxy/till/limiter/store"
 )
@@ -23,8 +26,8 @@ func FreeSpace(dir string) (int64, error) { return store.FreeSpace(dir) }
 
 // GivesSlot reports whether the shadow has a slot to give.
 func (l *Limiter) GivesSlot() bool {
-	sl := l.shadow.take(remembered{id: record.AccountID{1}})
-	l.shadow.release(sl)
+	sl := l.shadow.Take(integrity.Remembered{ID: record.AccountID{1}})
+	l.shadow.Release(sl)
 	return sl != nil
 }
 
@@ -40,7 +43,7 @@ func (l *Limiter) Abandon() {
 	close(l.stop)
 	l.sweepers.Wait()
 	<-l.jobsStopped
-	l.committer.close()
+	l.committer.Close()
 	if err := l.leaveShadow(); err != nil {
 		panic(err) // it was open
 	}
@@ -125,7 +128,7 @@ func (l *Limiter) Due() int {
 }
 
 // Backlog is how many changes wait for the store.
-func (l *Limiter) Backlog() int64 { return l.committer.backlog.Load() }
+func (l *Limiter) Backlog() int64 { return l.committer.Backlog.Load() }
 
 // ShrinkTo keeps most keys in memory.
 func (l *Limiter) ShrinkTo(most int) { l.shrink(most) }
@@ -181,9 +184,9 @@ var (
 // TimeAfter is the time that a watch tells so long after its start, when the
 // wall clock was set by that much meanwhile.
 func TimeAfter(start time.Time, elapsed, set time.Duration) time.Time {
-	w := &watch{}
-	w.last.Store(start.UnixNano())
-	return w.tell(start.Add(elapsed+set), start.Add(elapsed)).UTC()
+	w := &commit.Watch{}
+	w.Last.Store(start.UnixNano())
+	return w.Tell(start.Add(elapsed+set), start.Add(elapsed)).UTC()
 }
 
 // AuditLines are the entries of the audit log as they are stored.
@@ -199,8 +202,8 @@ func (l *Limiter) AuditLines() (lines []string, err error) {
 
 // ParseAuditLine are the fields of one entry.
 func ParseAuditLine(line []byte) (map[string]any, error) {
-	e, err := parseEntry(line)
-	return e.fields, err
+	e, err := audit.ParseLine(line)
+	return e.Fields, err
 }
 
 func (l *Limiter) SweepAttempts() { l.attempts.sweep(l, l.clock.Now()) }
@@ -250,7 +253,7 @@ func (l *Limiter) Onces() (n int, err error) {
 
 // FillOnces pretends that so many calls are known.
 func (l *Limiter) FillOnces(n int) error {
-	return l.committer.do(func(*batch) error { return nil }, func() { l.onces.known = n })
+	return l.committer.Do(func(*batch) error { return nil }, func() { l.onces.known = n })
 }
 
 // FillOutbox pretends that so many messages wait.
@@ -273,7 +276,7 @@ func (l *Limiter) Paced() int {
 
 // ForgetStopper makes a key's record one from before it said who suspended it.
 func (l *Limiter) ForgetStopper(id string) error {
-	return l.edit(itself, ActKeySuspend, id, func(key *record.Key, _ *record.Account) error {
+	return l.edit(itself, audit.ActKeySuspend, id, func(key *record.Key, _ *record.Account) error {
 		key.SuspendedBy = record.Stopper{}
 		return nil
 	}, nil)

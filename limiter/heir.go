@@ -6,6 +6,7 @@ import (
 	"maps"
 	"slices"
 
+	"github.com/till-proxy/till/limiter/integrity"
 	"github.com/till-proxy/till/limiter/record"
 	"github.com/till-proxy/till/limiter/store"
 )
@@ -100,7 +101,7 @@ func (l *Limiter) inherit(former *Limiter) error {
 // inherit takes over the books of the same account. Both are held. They are of
 // the same budget while their lineages agree; else a new window had begun just
 // before, in which nothing was used.
-func (a *account) inherit(old *account, believed bool, s *shadow) {
+func (a *account) inherit(old *account, believed bool, s *integrity.Shadow) {
 	if a.first == 0 {
 		a.first = old.first
 	}

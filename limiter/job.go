@@ -10,6 +10,8 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/till-proxy/till/limiter/audit"
+	"github.com/till-proxy/till/limiter/commit"
 	"github.com/till-proxy/till/limiter/record"
 	"github.com/till-proxy/till/limiter/store"
 )
@@ -218,7 +220,7 @@ func (j *job) matches(key *record.Key, view func(at time.Time) View) bool {
 // ending is how a job ends a key.
 func (j *Job) ending(at time.Time) ending {
 	return ending{
-		by: Caller{Name: j.By, From: j.From, Token: j.Token}, action: ActKeyRevoke,
+		by: Caller{Name: j.By, From: j.From, Token: j.Token}, action: audit.ActKeyRevoke,
 		status: record.Revoked, code: record.CodeKeyRevoked, reason: j.Reason, at: at,
 	}
 }
@@ -229,13 +231,13 @@ type revocations struct {
 	doomed     func(id string) *job // is to end the key; nil: none is
 }
 
-func (r *revocations) Begin()                    { r.next = r.last }
-func (r *revocations) Finish(*transaction) error { return nil }
-func (r *revocations) Committed()                { r.last = r.next }
+func (r *revocations) Begin()                           { r.next = r.last }
+func (r *revocations) Finish(*commit.Transaction) error { return nil }
+func (r *revocations) Committed()                       { r.last = r.next }
 
 // number gives the next job its number.
-func (r *revocations) number(t *transaction) int64 {
-	t.touch()
+func (r *revocations) number(t *commit.Transaction) int64 {
+	t.Touch()
 	r.next++
 	return r.next
 }
@@ -284,4 +286,4 @@ func (l *Limiter) loaded(id string) *Live {
 }
 
 // Interface guards
-var _ participant = (*revocations)(nil)
+var _ commit.Participant = (*revocations)(nil)

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/till-proxy/till/limiter"
+	"github.com/till-proxy/till/limiter/audit"
 	"github.com/till-proxy/till/limiter/record"
 	"github.com/till-proxy/till/scope"
 )
@@ -196,7 +197,7 @@ func TestAChangeOfAFieldChangesThatAlone(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			if changes, ok := e["changes"].(map[string]any); ok && e["key"] == k.id && e["action"] == limiter.ActKeyUpdate {
+			if changes, ok := e["changes"].(map[string]any); ok && e["key"] == k.id && e["action"] == audit.ActKeyUpdate {
 				for name := range changes {
 					names = append(names, name)
 				}

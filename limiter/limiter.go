@@ -19,6 +19,9 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/till-proxy/till/limiter/audit"
+	"github.com/till-proxy/till/limiter/commit"
+	"github.com/till-proxy/till/limiter/integrity"
 	"github.com/till-proxy/till/limiter/record"
 	"github.com/till-proxy/till/limiter/store"
 	"github.com/till-proxy/till/token"
@@ -37,7 +40,7 @@ type Options struct {
 	// Disk holds these two files. Default: Files.
 	Disk store.Disk
 	// Clock tells the time. Default: SystemClock.
-	Clock Clock
+	Clock commit.Clock
 	// After is the limiter of this store that has failed and was closed. What it
 	// had in memory is carried over. Default: none.
 	After *Limiter
@@ -94,10 +97,10 @@ const lookupShards = 64
 // per store.
 type Limiter struct {
 	store     store.Store
-	committer *committer[*batch]
-	digest    *digest // nil without an anchor
-	shadow    *shadow
-	clock     *watch
+	committer *commit.Committer[*batch]
+	digest    *integrity.Digest // nil without an anchor
+	shadow    *integrity.Shadow
+	clock     *commit.Watch
 	log       *slog.Logger
 	observe   Observer  // or nil
 	lockdown  *Lockdown // or nil
@@ -129,9 +132,9 @@ type Limiter struct {
 	outbox outbox
 	feeds  feeds
 
-	auditLog  auditLog
+	auditLog  audit.Log
 	onces     onces
-	sums      sums
+	sums      commit.Sums
 	holds     atomic.Int64
 	waiting   atomic.Int64 // requests that wait for the store
 	turns     turns
@@ -160,7 +163,7 @@ func Open(o Options) (_ *Limiter, err error) {
 		o.Disk = store.Files{}
 	}
 	if o.Clock == nil {
-		o.Clock = SystemClock{}
+		o.Clock = commit.SystemClock{}
 	}
 	if o.Logger == nil {
 		o.Logger = slog.New(slog.DiscardHandler)
@@ -183,12 +186,12 @@ func Open(o Options) (_ *Limiter, err error) {
 			return
 		}
 		if l.committer != nil {
-			l.committer.close()
+			l.committer.Close()
 		}
-		err = errors.Join(err, l.closeAnchor(), l.shadow.close())
+		err = errors.Join(err, l.closeAnchor(), l.shadow.Close())
 	}()
 	if o.Shadow != "" {
-		if l.shadow, err = openShadow(o.Disk, o.Shadow); err != nil {
+		if l.shadow, err = integrity.OpenShadow(o.Disk, o.Shadow); err != nil {
 			return nil, err
 		}
 	}
@@ -196,7 +199,7 @@ func Open(o Options) (_ *Limiter, err error) {
 		return nil, err
 	}
 	if o.After != nil && !o.Repaired {
-		if err := l.digest.succeeds(o.After.digest); err != nil {
+		if err := l.digest.Succeeds(o.After.digest); err != nil {
 			return nil, err
 		}
 	}
@@ -239,28 +242,28 @@ func Open(o Options) (_ *Limiter, err error) {
 	return l, nil
 }
 
-// openAnchor opens the anchor and compares the store with it.
+// OpenAnchor opens the anchor and compares the store with it.
 func (l *Limiter) openAnchor(disk store.Disk, path string) error {
 	if path == "" {
 		return nil
 	}
-	l.digest = &digest{changed: make(map[uint16]sum)}
+	l.digest = &integrity.Digest{Changed: make(map[uint16]integrity.Sum)}
 	d := l.digest
 	err := l.store.View(func(r store.Reader) error {
 		_, err := r.Get(store.FormatKey)
 		if err != nil && !errors.Is(err, store.ErrNotFound) {
 			return err
 		}
-		if d.anchor, err = openAnchor(disk, path, err != nil); err != nil {
+		if d.Anchor, err = integrity.OpenAnchor(disk, path, err != nil); err != nil {
 			return err
 		}
-		d.secret, d.store = d.anchor.secret, d.anchor.store
-		return d.verify(r, d.anchor)
+		d.Secret, d.Store = d.Anchor.Secret, d.Anchor.Store
+		return d.Verify(r, d.Anchor)
 	})
-	if err == nil && d.seq > d.anchor.seq {
+	if err == nil && d.Seq > d.Anchor.Seq {
 		// It was cut off between the two. The next one may be, too, and the
 		// anchor must never be two behind.
-		err = d.anchor.write(d.seq, d.root)
+		err = d.Anchor.Write(d.Seq, d.Root)
 	}
 	return err
 }
@@ -269,24 +272,24 @@ func (l *Limiter) closeAnchor() error {
 	if l.digest == nil {
 		return nil
 	}
-	return l.digest.anchor.close()
+	return l.digest.Anchor.Close()
 }
 
 // readBooks reads what every commit is kept in step with, and the jobs.
 func (l *Limiter) readBooks() (jobs []Job, err error) {
 	err = l.store.View(func(r store.Reader) error {
-		head, err := readChain(r)
+		head, err := audit.ReadChain(r)
 		if err != nil {
 			return err
 		}
-		l.auditLog.head.Store(&head)
+		l.auditLog.Head.Store(&head)
 		if l.onces.known, err = countOnces(r); err != nil {
 			return err
 		}
 		if err := store.CheckFormat(r); err != nil {
 			return fmt.Errorf("reading store: %w", err)
 		}
-		if l.sums.durable, err = readTally(r); err != nil {
+		if l.sums.Durable, err = commit.ReadTally(r); err != nil {
 			return err
 		}
 		if jobs, err = readJobs(r); err != nil {
@@ -301,26 +304,26 @@ func (l *Limiter) readBooks() (jobs []Job, err error) {
 func (l *Limiter) startCommitter(o *Options, jobs []Job) {
 	l.outbox.posted, l.outbox.spread = o.Posted, l.spread
 	b := &batch{
-		clock: l.clock, mark: &clockMark{clock: l.clock}, log: &l.auditLog, onces: &l.onces, outbox: &l.outbox,
+		clock: l.clock, mark: &commit.ClockMark{Clock: l.clock}, log: &l.auditLog, onces: &l.onces, outbox: &l.outbox,
 		revocations: &revocations{doomed: l.doomedBy}, sums: &l.sums,
 	}
 	for i := range jobs {
 		b.revocations.last = max(b.revocations.last, jobs[i].Number)
 	}
-	with := commitOptions[*batch]{
-		store: o.Store, log: o.Logger, patience: cmp.Or(o.Patience, DefaultPatience), participants: b.participants(),
-		batch: func(t *transaction) *batch {
-			b.transaction = t
+	with := commit.Options[*batch]{
+		Store: o.Store, Log: o.Logger, Patience: cmp.Or(o.Patience, commit.DefaultPatience), Participants: b.participants(),
+		Batch: func(t *commit.Transaction) *batch {
+			b.Transaction = t
 			return b
 		},
 	}
 	if l.digest != nil {
-		with.guard = l.digest
+		with.Guard = l.digest
 	}
 	if o.Observe != nil {
-		with.observe = o.Observe.Committed
+		with.Observe = o.Observe.Committed
 	}
-	l.committer = newCommitter(with)
+	l.committer = commit.New(with)
 }
 
 // Close gives back what is reserved and unused, writes what is known, and
@@ -351,7 +354,7 @@ func (l *Limiter) Close() error {
 		l.save(a, nil, true)
 		a.mu.Unlock()
 	}
-	l.committer.close()
+	l.committer.Close()
 	l.LogAuditHead()
 	var failed error
 	if err := l.Failed(); err != nil {
@@ -362,7 +365,7 @@ func (l *Limiter) Close() error {
 
 // leaveShadow closes the shadow. Requests that outlive it settle in memory only.
 func (l *Limiter) leaveShadow() error {
-	l.shadow.stop()
+	l.shadow.Stop()
 	for _, k := range l.everyLive() {
 		k.mu.Lock()
 		k.slot = nil
@@ -373,5 +376,5 @@ func (l *Limiter) leaveShadow() error {
 		a.slot = nil
 		a.mu.Unlock()
 	}
-	return l.shadow.close()
+	return l.shadow.Close()
 }

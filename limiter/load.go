@@ -109,7 +109,7 @@ func (l *Limiter) read(id string) (*Live, error) {
 		}
 		key, acct, err := record.ReadKey(r, id)
 		if errors.Is(err, store.ErrDoubt) {
-			l.committer.poison(err)
+			l.committer.Poison(err)
 		}
 		if err != nil {
 			return err
@@ -235,7 +235,7 @@ func (l *Limiter) evict(id string) bool {
 	l.uncache(k)
 	k.detach()
 	if d := l.digest; d != nil {
-		d.checked[record.BucketOf(k.account.id)].Store(false) // memory knew; now the store must be right
+		d.Checked[record.BucketOf(k.account.id)].Store(false) // memory knew; now the store must be right
 	}
 	return true
 }
@@ -246,9 +246,9 @@ func (l *Limiter) check(r store.Reader, id record.AccountID) error {
 	if l.digest == nil {
 		return nil
 	}
-	err := l.digest.check(r, id)
+	err := l.digest.Check(r, id)
 	if errors.Is(err, store.ErrDoubt) {
-		l.committer.poison(err)
+		l.committer.Poison(err)
 	}
 	return err
 }

@@ -12,6 +12,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/till-proxy/till/limiter/commit"
 	"github.com/till-proxy/till/limiter/record"
 	"github.com/till-proxy/till/limiter/store"
 	"github.com/till-proxy/till/token"
@@ -70,7 +71,7 @@ func NewLockdown(path string, observe Observer, log *slog.Logger) *Lockdown {
 	if log == nil {
 		log = slog.New(slog.DiscardHandler)
 	}
-	return &Lockdown{path: path, observe: observe, log: Scrubbed(log), limiters: make(map[*Limiter]struct{}), turn: make(chan struct{}, 1), patience: DefaultPatience}
+	return &Lockdown{path: path, observe: observe, log: Scrubbed(log), limiters: make(map[*Limiter]struct{}), turn: make(chan struct{}, 1), patience: commit.DefaultPatience}
 }
 
 // within takes the turn for fn, and reports whether that ended in time. What was
@@ -273,9 +274,9 @@ func (d *Lockdown) Lift(by Caller) error {
 	case ended:
 		return lifted
 	case begun:
-		return fmt.Errorf("lifting the lockdown: %w: %w", ErrOutcome, errTooSlow)
+		return fmt.Errorf("lifting the lockdown: %w: %w", commit.ErrOutcome, commit.ErrTooSlow)
 	}
-	return fmt.Errorf("the lockdown stays in force: %w", ErrBusy)
+	return fmt.Errorf("the lockdown stays in force: %w", commit.ErrBusy)
 }
 
 // lift is Lift for who has the turn.

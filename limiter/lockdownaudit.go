@@ -8,6 +8,7 @@ import (
 	"os"
 	"time"
 
+	"github.com/till-proxy/till/limiter/audit"
 	"github.com/till-proxy/till/limiter/record"
 )
 
@@ -74,17 +75,17 @@ func (d *Lockdown) audit() {
 	if l == nil || len(d.acts) == 0 {
 		return
 	}
-	err := l.committer.do(func(b *batch) error {
+	err := l.committer.Do(func(b *batch) error {
 		for _, a := range d.acts {
 			changes := map[string]record.Delta{"at": {Before: nil, After: a.At.UTC().Format(time.RFC3339Nano)}}
 			if a.Reason != "" {
 				changes["reason"] = record.Delta{Before: nil, After: a.Reason}
 			}
 			e := Event{Name: lockdownEvents[a.Action], At: a.At.UTC(), By: a.By, Reason: a.Reason}
-			if err := b.outbox.report(b.transaction, report{e, false}); err != nil { // the observer knows
+			if err := b.outbox.report(b.Transaction, report{e, false}); err != nil { // the observer knows
 				return err
 			}
-			if err := b.audit(&act{AuditEntry: AuditEntry{Actor: a.By, From: a.From, Action: a.Action, Changes: changes}}); err != nil {
+			if err := b.audit(&act{Entry: audit.Entry{Actor: a.By, From: a.From, Action: a.Action, Changes: changes}}); err != nil {
 				return err
 			}
 		}

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/till-proxy/till/limiter"
+	"github.com/till-proxy/till/limiter/commit"
 )
 
 // TestALockdownHoldsAndAnswersWhileItsDiskHangs: a pipe that nobody reads stands
@@ -49,7 +50,7 @@ func TestALockdownHoldsAndAnswersWhileItsDiskHangs(t *testing.T) {
 		})
 	}
 	answers("lifting it", func() {
-		if err := d.Lift(limiter.Operator); !errors.Is(err, limiter.ErrBusy) || d.State() == nil {
+		if err := d.Lift(limiter.Operator); !errors.Is(err, commit.ErrBusy) || d.State() == nil {
 			t.Errorf("lifting it: %v, %+v", err, d.State())
 		}
 	})
@@ -68,7 +69,7 @@ func TestALockdownHoldsAndAnswersWhileItsDiskHangs(t *testing.T) {
 		time.Sleep(time.Millisecond) // between two looks
 	}
 	for err := d.Lift(limiter.Operator); err != nil; err = d.Lift(limiter.Operator) {
-		if time.Now().After(deadline) || !errors.Is(err, limiter.ErrBusy) {
+		if time.Now().After(deadline) || !errors.Is(err, commit.ErrBusy) {
 			t.Fatal(err)
 		}
 	}

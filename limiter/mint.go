@@ -7,6 +7,7 @@ import (
 
 	"github.com/oklog/ulid/v2"
 
+	"github.com/till-proxy/till/limiter/audit"
 	"github.com/till-proxy/till/limiter/record"
 	"github.com/till-proxy/till/limiter/store"
 	"github.com/till-proxy/till/token"
@@ -55,7 +56,7 @@ func (l *Limiter) Mint(_ context.Context, by Caller, spec *record.Key, birth Bir
 		}
 	}
 	acct := record.Account{Limit: key.Limit, Lineage: 1, Epoch: key.Renews.Epoch(key.CreatedAt)}
-	err = l.committer.do(func(b *batch) error { return writeNew(b, by, key, &acct, birth) }, nil)
+	err = l.committer.Do(func(b *batch) error { return writeNew(b, by, key, &acct, birth) }, nil)
 	if err != nil {
 		return View{}, fmt.Errorf("minting: %w", err)
 	}
@@ -129,6 +130,6 @@ func writeNew(b *batch, by Caller, key *record.Key, acct *record.Account, birth 
 			return err
 		}
 	}
-	return errors.Join(writeKey(b, nil, key, acct, by.entry(ActKeyCreate, key.ID, record.Changes(nil, key))),
+	return errors.Join(writeKey(b, nil, key, acct, by.entry(audit.ActKeyCreate, key.ID, record.Changes(nil, key))),
 		b.tell(Event{Name: KeyCreated, Key: key, By: by.Name}))
 }

@@ -10,6 +10,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/till-proxy/till/limiter/commit"
 	"github.com/till-proxy/till/limiter/record"
 	"github.com/till-proxy/till/limiter/store"
 )
@@ -111,9 +112,9 @@ func readOnce(r store.Reader, o *Once, now time.Time) (rec onceRecord, known boo
 // written.
 type onces struct{ known, next int }
 
-func (o *onces) Begin()                    { o.next = o.known }
-func (o *onces) Finish(*transaction) error { return nil }
-func (o *onces) Committed()                { o.known = o.next }
+func (o *onces) Begin()                           { o.next = o.known }
+func (o *onces) Finish(*commit.Transaction) error { return nil }
+func (o *onces) Committed()                       { o.known = o.next }
 
 // once writes that a call is done, or says that it was done before.
 func (b *batch) once(o *Once, about string) error {
@@ -237,7 +238,7 @@ func (l *Limiter) pruneOnces() error {
 		if err != nil || len(old) == 0 {
 			return err
 		}
-		err = l.committer.do(func(b *batch) error {
+		err = l.committer.Do(func(b *batch) error {
 			for _, key := range old {
 				if _, err := b.Get(key); errors.Is(err, store.ErrNotFound) {
 					continue // taken again meanwhile
@@ -259,4 +260,4 @@ func (l *Limiter) pruneOnces() error {
 }
 
 // Interface guards
-var _ participant = (*onces)(nil)
+var _ commit.Participant = (*onces)(nil)

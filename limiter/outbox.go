@@ -13,6 +13,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/till-proxy/till/limiter/commit"
 	"github.com/till-proxy/till/limiter/record"
 	"github.com/till-proxy/till/limiter/store"
 )
@@ -130,7 +131,7 @@ func (o *outbox) Begin() {
 	o.posts, o.events = o.posts[:0], o.events[:0]
 }
 
-func (o *outbox) Finish(*transaction) error { return nil }
+func (o *outbox) Finish(*commit.Transaction) error { return nil }
 
 func (o *outbox) Committed() {
 	o.last = o.next
@@ -153,14 +154,14 @@ func (o *outbox) Committed() {
 }
 
 // report has an event reported with this batch, and posts it.
-func (o *outbox) report(t *transaction, e report) error {
-	t.touch()
+func (o *outbox) report(t *commit.Transaction, e report) error {
+	t.Touch()
 	o.events = append(o.events, e)
 	return o.post(t, &e.Event)
 }
 
 // post writes an event into the outbox of each hook that wants it.
-func (o *outbox) post(t *transaction, e *Event) error {
+func (o *outbox) post(t *commit.Transaction, e *Event) error {
 	var event [16]byte
 	var value []byte
 	for _, h := range o.hooks {
@@ -168,7 +169,7 @@ func (o *outbox) post(t *transaction, e *Event) error {
 			continue
 		}
 		if o.waiting(h) >= maxPosts {
-			t.touch()
+			t.Touch()
 			o.posts = append(o.posts, posted{hook: h, dropped: 1})
 			continue
 		}
@@ -253,7 +254,7 @@ func (l *Limiter) SetHooks(hooks []Hook) error {
 	}
 	for {
 		more := false
-		err := l.committer.do(func(b *batch) error {
+		err := l.committer.Do(func(b *batch) error {
 			more = false
 			for _, h := range now { // which nobody else has yet
 				h.pending.Store(0)
@@ -274,7 +275,7 @@ func (l *Limiter) SetHooks(hooks []Hook) error {
 				err = errors.Join(err, b.Delete(key))
 			}
 			if err == nil && !more {
-				b.touch()
+				b.Touch()
 				b.outbox.hooks = now // whatever is posted from here on in this batch is theirs
 			}
 			return err
@@ -333,7 +334,7 @@ func (l *Limiter) DueMessages(_ context.Context, url string, most int) (due []Me
 
 // ForgetMessage removes a message that was delivered, or given up.
 func (l *Limiter) ForgetMessage(_ context.Context, url string, m Message) error {
-	return l.committer.do(func(b *batch) error {
+	return l.committer.Do(func(b *batch) error {
 		if _, err := b.Get(m.key); errors.Is(err, store.ErrNotFound) {
 			return nil
 		} else if err != nil {
@@ -349,7 +350,7 @@ func (l *Limiter) ForgetMessage(_ context.Context, url string, m Message) error 
 // PostponeMessage says that an attempt has failed, and when the next one is.
 func (l *Limiter) PostponeMessage(_ context.Context, m Message, wait time.Duration) error {
 	next := l.clock.Now().Add(wait)
-	return l.committer.do(func(b *batch) error {
+	return l.committer.Do(func(b *batch) error {
 		value, err := b.Get(m.key)
 		if errors.Is(err, store.ErrNotFound) {
 			return nil // its webhook is gone
@@ -370,4 +371,4 @@ func (l *Limiter) PostponeMessage(_ context.Context, m Message, wait time.Durati
 }
 
 // Interface guards
-var _ participant = (*outbox)(nil)
+var _ commit.Participant = (*outbox)(nil)

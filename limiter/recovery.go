@@ -9,6 +9,7 @@ import (
 
 	"github.com/oklog/ulid/v2"
 
+	"github.com/till-proxy/till/limiter/integrity"
 	"github.com/till-proxy/till/limiter/record"
 	"github.com/till-proxy/till/limiter/store"
 )
@@ -17,13 +18,13 @@ import (
 // new session. It may be cut off at any point and run again.
 func (l *Limiter) recover(roles map[string]record.Role, after *Limiter) error {
 	boot := store.BootID()
-	var last, next session
-	var remembered []remembered
+	var last, next integrity.Session
+	var remembered []integrity.Remembered
 	err := l.store.View(func(r store.Reader) error {
 		b, err := r.Get(record.MetaSession)
-		if err == nil && len(b) == sessionLen && l.shadow != nil {
-			last = session(b)
-			remembered = l.shadow.recall(last, boot)
+		if err == nil && len(b) == integrity.SessionLen && l.shadow != nil {
+			last = integrity.Session(b)
+			remembered = l.shadow.Recall(last, boot)
 		} else if err != nil && !errors.Is(err, store.ErrNotFound) {
 			return err
 		}
@@ -40,7 +41,7 @@ func (l *Limiter) recover(roles map[string]record.Role, after *Limiter) error {
 	const perTransaction = 1024
 	for len(remembered) > 0 {
 		n := min(len(remembered), perTransaction)
-		if err := l.committer.doPatiently(func(b *batch) error { return recoverAccounts(b, remembered[:n], known, now, after != nil) }, nil); err != nil {
+		if err := l.committer.DoPatiently(func(b *batch) error { return recoverAccounts(b, remembered[:n], known, now, after != nil) }, nil); err != nil {
 			return fmt.Errorf("recovering budgets: %w", err)
 		}
 		remembered = remembered[n:]
@@ -48,7 +49,7 @@ func (l *Limiter) recover(roles map[string]record.Role, after *Limiter) error {
 	if _, err := rand.Read(next[:]); err != nil {
 		return fmt.Errorf("beginning session: %w", err)
 	}
-	err = l.committer.doPatiently(func(b *batch) error {
+	err = l.committer.DoPatiently(func(b *batch) error {
 		if err := b.Set(store.FormatKey, []byte(store.Format)); err != nil {
 			return err
 		}
@@ -58,7 +59,7 @@ func (l *Limiter) recover(roles map[string]record.Role, after *Limiter) error {
 		return fmt.Errorf("beginning session: %w", err)
 	}
 	if l.shadow != nil {
-		l.shadow.begin(next, boot)
+		l.shadow.Begin(next, boot)
 	}
 	return l.store.View(func(r store.Reader) error {
 		l.fingerprintKey, err = readFingerprintKey(r)
@@ -69,14 +70,14 @@ func (l *Limiter) recover(roles map[string]record.Role, after *Limiter) error {
 // recoverAccounts takes over into the records what the shadow saw. Anything that
 // does not add up is left alone, and so counts as spent. inherited says that what
 // else memory knew, such as the history, is not lost.
-func recoverAccounts(b *batch, accounts []remembered, roles map[record.AccountID]bool, now int64, inherited bool) error {
+func recoverAccounts(b *batch, accounts []integrity.Remembered, roles map[record.AccountID]bool, now int64, inherited bool) error {
 	for i := range accounts {
 		seen := &accounts[i]
-		rec := record.Account{Lineage: seen.lineage} // of a role that was used for the first time
-		v, err := b.Get(record.AccountKey(seen.id))
+		rec := record.Account{Lineage: seen.Lineage} // of a role that was used for the first time
+		v, err := b.Get(record.AccountKey(seen.ID))
 		if err == nil {
 			rec, err = record.DecodeAccount(v)
-		} else if errors.Is(err, store.ErrNotFound) && roles[seen.id] {
+		} else if errors.Is(err, store.ErrNotFound) && roles[seen.ID] {
 			err = nil
 		}
 		if errors.Is(err, store.ErrNotFound) {
@@ -85,13 +86,13 @@ func recoverAccounts(b *batch, accounts []remembered, roles map[record.AccountID
 		if err != nil {
 			return err
 		}
-		id := record.IDPrefix + ulid.ULID(seen.id).String()
+		id := record.IDPrefix + ulid.ULID(seen.ID).String()
 		_, err = b.Get(record.RecordKey(id))
 		if err != nil && !errors.Is(err, store.ErrNotFound) {
 			return err
 		}
 		forRole := err != nil
-		if rec.Lineage == seen.lineage { // else a renewal had come between the two
+		if rec.Lineage == seen.Lineage { // else a renewal had come between the two
 			recoverAccount(&rec, seen, now)
 		}
 		if !forRole && !inherited {
@@ -99,7 +100,7 @@ func recoverAccounts(b *batch, accounts []remembered, roles map[record.AccountID
 				return err
 			}
 		}
-		if err := b.setAccount(seen.id, forRole, &rec); err != nil {
+		if err := b.setAccount(seen.ID, forRole, &rec); err != nil {
 			return err
 		}
 	}
@@ -107,18 +108,18 @@ func recoverAccounts(b *batch, accounts []remembered, roles map[record.AccountID
 }
 
 // recoverAccount takes over what the shadow saw of an account.
-func recoverAccount(r *record.Account, seen *remembered, now int64) {
-	for k, used := range seen.used {
+func recoverAccount(r *record.Account, seen *integrity.Remembered, now int64) {
+	for k, used := range seen.Used {
 		if used >= 0 && used <= record.MaxAmount {
 			r.Reserved[k] = used // more: an overdraft, or what has no limit, that was not yet recorded
 		}
 		r.Settled[k] = r.Reserved[k]
 	}
-	r.Last = max(r.Last, min(seen.last, now)) // the clock may have been set back
+	r.Last = max(r.Last, min(seen.Last, now)) // the clock may have been set back
 	if r.First == 0 {
 		r.First = r.Last
-		if seen.first > 0 && seen.first < r.Last {
-			r.First = seen.first
+		if seen.First > 0 && seen.First < r.Last {
+			r.First = seen.First
 		}
 	}
 }

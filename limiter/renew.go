@@ -27,7 +27,7 @@ func (l *Limiter) realign(a *account, k *Live, now time.Time) {
 	}
 	a.asked = true
 	from, epoch := a.epoch, a.renews.Epoch(now)
-	l.committer.submit(func(b *batch) error {
+	l.committer.Submit(func(b *batch) error {
 		rec, err := readAccount(b, a)
 		if err != nil || rec.Epoch != from {
 			return err
@@ -75,7 +75,7 @@ func (l *Limiter) renew(a *account, k *Live, now time.Time) {
 	epoch := a.renews.Epoch(now)
 	var lineage uint64
 	var counted record.Amounts
-	l.committer.submit(func(b *batch) error {
+	l.committer.Submit(func(b *batch) error {
 		rec, err := readAccount(b, a)
 		if err != nil {
 			return err
@@ -89,7 +89,7 @@ func (l *Limiter) renew(a *account, k *Live, now time.Time) {
 		rec.Reserved, rec.Settled, rec.Epoch = record.Amounts{}, record.Amounts{}, epoch
 		rec.Given = record.Amounts{} // it was carved out of the old window
 		rec.Lineage++                // what the shadow remembers is about the old window
-		b.mark.set(now)              // else a clock set back after a crash would begin it again
+		b.mark.Set(now)              // else a clock set back after a crash would begin it again
 		lineage = rec.Lineage
 		counted = rec.Counted()
 		return b.setAccount(a.id, a.forRole, &rec)
@@ -106,7 +106,7 @@ func (l *Limiter) renew(a *account, k *Live, now time.Time) {
 		}
 		a.epoch, a.lineage, a.counted = epoch, lineage, counted
 		a.reserved, a.spent, a.held = record.Amounts{}, record.Amounts{}, record.Amounts{}
-		l.shadow.release(a.slot)
+		l.shadow.Release(a.slot)
 		a.slot = nil
 		if k != nil {
 			a.shade(l.shadow) // its history of the old window may not be saved

@@ -10,6 +10,9 @@ import (
 
 	"github.com/oklog/ulid/v2"
 
+	"github.com/till-proxy/till/limiter/audit"
+	"github.com/till-proxy/till/limiter/commit"
+	"github.com/till-proxy/till/limiter/integrity"
 	"github.com/till-proxy/till/limiter/record"
 	"github.com/till-proxy/till/limiter/store"
 )
@@ -38,7 +41,7 @@ func Forfeit(s store.Store, disk store.Disk, by Caller, anchorPath string, roles
 	if err := onlyOperator(by); err != nil {
 		return Repaired{}, err
 	}
-	r := rebuild{store: s, disk: disk, now: now, by: by, action: ActStoreRepair, forfeit: true, roles: roles}
+	r := rebuild{store: s, disk: disk, now: now, by: by, action: audit.ActStoreRepair, forfeit: true, roles: roles}
 	err := r.run(anchorPath)
 	if err == nil {
 		log.Warn("the store was repaired: remaining budgets count as spent",
@@ -58,22 +61,22 @@ type rebuild struct {
 	suspend bool   // every living key
 	roles   map[string]record.Role
 
-	digest digest
-	sums   tally
+	digest integrity.Digest
+	sums   commit.Tally
 	done   Repaired
 
 	sealed, unsalted int64 // sealed keys that were not revoked
 }
 
 func (r *rebuild) run(anchorPath string) (err error) {
-	a := &anchor{path: anchorPath, disk: r.disk}
-	if err := a.make(); err != nil {
+	a := &integrity.Anchor{Path: anchorPath, Disk: r.disk}
+	if err := a.Make(); err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, a.close()) }()
-	r.digest.secret = a.secret
+	defer func() { err = errors.Join(err, a.Close()) }()
+	r.digest.Secret = a.Secret
 	err = r.store.View(func(tx store.Reader) error {
-		r.sums, err = readTally(tx)
+		r.sums, err = commit.ReadTally(tx)
 		return err
 	})
 	if err != nil {
@@ -83,7 +86,7 @@ func (r *rebuild) run(anchorPath string) (err error) {
 
 	// Until the last commit, which has the new sums, the store stays in doubt:
 	// its commit record is that of another anchor.
-	err = r.store.Update(func(tx store.Tx) error { return tx.Set(record.MetaCommit, (&commitRecord{}).encode()) })
+	err = r.store.Update(func(tx store.Tx) error { return tx.Set(record.MetaCommit, (&integrity.CommitRecord{}).Encode()) })
 	if err != nil {
 		return err
 	}
@@ -99,37 +102,37 @@ func (r *rebuild) run(anchorPath string) (err error) {
 		return fmt.Errorf("rebuilding the store: %w", err)
 	}
 	d := &r.digest
-	for bucket, s := range d.buckets {
-		d.root.add(d.bucketRoot(uint16(bucket), s))
+	for bucket, s := range d.Buckets {
+		d.Root.Add(d.BucketRoot(uint16(bucket), s))
 	}
-	var root sum
+	var root integrity.Sum
 	err = r.store.Update(func(tx store.Tx) error {
 		b := offline(tx, stopped(r.now))
-		*b.sums.change(b.transaction) = r.sums
-		if err := errors.Join(r.audit(b), b.log.Finish(b.transaction), b.sums.Finish(b.transaction)); err != nil {
+		*b.sums.Change(b.Transaction) = r.sums
+		if err := errors.Join(r.audit(b), b.log.Finish(b.Transaction), b.sums.Finish(b.Transaction)); err != nil {
 			return err
 		}
-		own, err := d.sumRooted(tx)
+		own, err := d.SumRooted(tx)
 		if err != nil {
 			return err
 		}
-		root = d.root
-		root.add(own)
-		for bucket := range d.buckets {
-			if err := setOrDelete(tx, record.BucketKey(uint16(bucket)), d.buckets[bucket]); err != nil {
+		root = d.Root
+		root.Add(own)
+		for bucket := range d.Buckets {
+			if err := setOrDelete(tx, record.BucketKey(uint16(bucket)), d.Buckets[bucket]); err != nil {
 				return err
 			}
 		}
 		if err := tx.Delete(record.MetaSession); err != nil { // no shadow is believed
 			return err
 		}
-		return tx.Set(record.MetaCommit, (&commitRecord{seq: 1, root: root, store: a.store}).encode())
+		return tx.Set(record.MetaCommit, (&integrity.CommitRecord{Seq: 1, Root: root, Store: a.Store}).Encode())
 	})
 	if err != nil {
 		return err
 	}
-	a.seq, a.root = 1, root
-	return a.replace()
+	a.Seq, a.Root = 1, root
+	return a.Replace()
 }
 
 // audit continues the audit log from the last entry that is there, and says so
@@ -139,30 +142,30 @@ func (r *rebuild) audit(b *batch) error {
 		"keys": {Before: nil, After: r.done.Keys}, "forfeited": {Before: nil, After: r.done.Forfeited}, "suspended": {Before: nil, After: r.done.Suspended},
 		"tokens_revoked": {Before: nil, After: r.done.Tokens},
 	}
-	known, err := readChain(b)
+	known, err := audit.ReadChain(b)
 	if err != nil && !errors.Is(err, store.ErrDoubt) && !errors.Is(err, record.ErrRecord) {
 		return err
 	}
-	b.log.next = chain{gone: known.gone, goneHash: known.goneHash}
+	b.log.Next = audit.Chain{Gone: known.Gone, GoneHash: known.GoneHash}
 	err = b.Scan([]byte(record.SpaceAudit), nil, false, func(_, line []byte) (bool, error) {
-		e, err := parseEntry(line)
+		e, err := audit.ParseLine(line)
 		if err == nil {
-			b.log.next.gone, b.log.next.goneHash = e.seq-1, e.prev
+			b.log.Next.Gone, b.log.Next.GoneHash = e.Seq-1, e.Prev
 		}
 		return err != nil, nil
 	})
 	if err != nil {
 		return err
 	}
-	b.log.next.seq, b.log.next.hash = b.log.next.gone, b.log.next.goneHash
+	b.log.Next.Seq, b.log.Next.Hash = b.log.Next.Gone, b.log.Next.GoneHash
 	var damaged [][]byte // at the end, so nothing follows them
 	err = b.Scan([]byte(record.SpaceAudit), nil, true, func(key, line []byte) (bool, error) {
-		e, err := parseEntry(line)
-		if err != nil || !bytes.Equal(key, auditKey(e.seq)) {
+		e, err := audit.ParseLine(line)
+		if err != nil || !bytes.Equal(key, audit.EntryKey(e.Seq)) {
 			damaged = append(damaged, key)
 			return true, nil
 		}
-		b.log.next.seq, b.log.next.hash = e.seq, e.hash
+		b.log.Next.Seq, b.log.Next.Hash = e.Seq, e.Hash
 		return false, nil
 	})
 	for _, key := range damaged {
@@ -171,9 +174,9 @@ func (r *rebuild) audit(b *batch) error {
 	if err != nil {
 		return err
 	}
-	if b.log.next != known {
+	if b.log.Next != known {
 		changes["audit_head"] = record.Delta{
-			Before: fmt.Sprintf("%d %s", known.seq, known.hash), After: fmt.Sprintf("%d %s", b.log.next.seq, b.log.next.hash)}
+			Before: fmt.Sprintf("%d %s", known.Seq, known.Hash), After: fmt.Sprintf("%d %s", b.log.Next.Seq, b.log.Next.Hash)}
 	}
 	return b.audit(r.by.entry(r.action, "", changes))
 }
@@ -210,8 +213,8 @@ func (r *rebuild) each(space string, fn func(tx store.Tx, key, value []byte) err
 
 func wipe(tx store.Tx, key, _ []byte) error { return tx.Delete(key) }
 
-func setOrDelete(tx store.Tx, key []byte, s sum) error {
-	if s == (sum{}) {
+func setOrDelete(tx store.Tx, key []byte, s integrity.Sum) error {
+	if s == (integrity.Sum{}) {
 		return tx.Delete(key)
 	}
 	return tx.Set(key, s[:])
@@ -241,7 +244,7 @@ func (r *rebuild) account(tx store.Tx, at, value []byte) error {
 	if err := tx.Set(at, v); err != nil {
 		return err
 	}
-	r.digest.buckets[record.BucketOf(id)].add(r.digest.hash(at, v))
+	r.digest.Buckets[record.BucketOf(id)].Add(r.digest.Hash(at, v))
 	_, err = tx.Get(record.RecordKey(record.IDPrefix + ulid.ULID(id).String()))
 	if errors.Is(err, store.ErrNotFound) {
 		return nil // a role's
@@ -262,7 +265,7 @@ func (r *rebuild) forfeitRoles(tx store.Tx) error {
 			if rec, err = record.DecodeAccount(before); err != nil {
 				return fmt.Errorf("role %s: %w", name, err)
 			}
-			r.digest.buckets[record.BucketOf(id)].take(r.digest.hash(at, before))
+			r.digest.Buckets[record.BucketOf(id)].Take(r.digest.Hash(at, before))
 		} else if !errors.Is(err, store.ErrNotFound) {
 			return err
 		}
@@ -274,7 +277,7 @@ func (r *rebuild) forfeitRoles(tx store.Tx) error {
 		if err := tx.Set(at, v); err != nil {
 			return err
 		}
-		r.digest.buckets[record.BucketOf(id)].add(r.digest.hash(at, v))
+		r.digest.Buckets[record.BucketOf(id)].Add(r.digest.Hash(at, v))
 	}
 	return nil
 }
@@ -331,7 +334,7 @@ func (r *rebuild) key(tx store.Tx, at, value []byte) error {
 		if rec, err = record.DecodeAccount(before); err != nil {
 			return fmt.Errorf("key %s: %w", at, err)
 		}
-		r.digest.buckets[record.BucketOf(id)].take(r.digest.hash(record.AccountKey(id), before))
+		r.digest.Buckets[record.BucketOf(id)].Take(r.digest.Hash(record.AccountKey(id), before))
 		r.sums.Counted = r.sums.Counted.Minus(rec.Counted())
 	}
 	if r.forfeit {
@@ -362,7 +365,7 @@ func (r *rebuild) key(tx store.Tx, at, value []byte) error {
 	if err := writeKey(b, old, key, &rec, nil); err != nil {
 		return err
 	}
-	r.digest.buckets[record.BucketOf(id)].add(r.digest.hash(record.AccountKey(id), rec.Encode()))
+	r.digest.Buckets[record.BucketOf(id)].Add(r.digest.Hash(record.AccountKey(id), rec.Encode()))
 	r.sums.Keys[key.Recorded()]++
 	return nil
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"time"
 
+	"github.com/till-proxy/till/limiter/commit"
 	"github.com/till-proxy/till/limiter/record"
 	"github.com/till-proxy/till/limiter/store"
 )
@@ -56,7 +57,7 @@ func (k *Live) Reserve(ctx context.Context, ask *Ask, g *Grant) *record.Refusal 
 				return storeRefusal("the server's disk is full")
 			case errors.Is(err, errCrowded):
 				return storeRefusal("too many requests wait for the server's disk")
-			case errors.Is(err, errTooSlow):
+			case errors.Is(err, commit.ErrTooSlow):
 				return storeRefusal("the server's disk is too slow")
 			case err != nil:
 				return storeRefusal("its budget could not be reserved")

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"slices"
 
+	"github.com/till-proxy/till/limiter/audit"
 	"github.com/till-proxy/till/limiter/record"
 	"github.com/till-proxy/till/limiter/store"
 )
@@ -46,7 +47,7 @@ func (l *Limiter) windUp(ctx context.Context, by Caller, id string) error {
 	if key.Attached() {
 		err = l.returnRest(ctx, k)
 	} else if key.Due != 0 {
-		err = l.edit(by, ActKeyRevoke, id, func(*record.Key, *record.Account) error { return nil }, nil) // what is due is judged again
+		err = l.edit(by, audit.ActKeyRevoke, id, func(*record.Key, *record.Account) error { return nil }, nil) // what is due is judged again
 	}
 	return err
 }
@@ -65,14 +66,14 @@ func (l *Limiter) endWith(by Caller, id string, parent *record.Key) error {
 		return err
 	}
 	if parent.EndedStatus == record.Revoked {
-		_, err := l.halt(by, k, record.CodeKeyRevoked, revoking(by, ActKeyRevoke, "its parent key "+parent.ID+" was revoked"))
+		_, err := l.halt(by, k, record.CodeKeyRevoked, revoking(by, audit.ActKeyRevoke, "its parent key "+parent.ID+" was revoked"))
 		return err
 	}
 	end := ownEnd(record.Expired, record.CodeKeyExpired, l.clock.Now())
 	end.by, end.reason = by, "its parent key "+parent.ID+" has expired"
 	k.cut(k.Key().Refuse(end.code, "has ended: %s", end.reason))
 	var key *record.Key
-	return l.committer.do(func(b *batch) error {
+	return l.committer.Do(func(b *batch) error {
 		old, acct, err := record.ReadKey(b, id)
 		key = old
 		if err != nil || old.EndedStatus != "" {
@@ -105,7 +106,7 @@ func (l *Limiter) returnRest(ctx context.Context, k *Live) error {
 	var changed []elder
 	var key *record.Key
 	var acct record.Account
-	return l.committer.doPatiently(func(b *batch) error {
+	return l.committer.DoPatiently(func(b *batch) error {
 		changed, key = nil, nil
 		old, rec, err := record.ReadKey(b, id)
 		if err != nil {

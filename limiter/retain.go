@@ -7,6 +7,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/till-proxy/till/limiter/audit"
 	"github.com/till-proxy/till/limiter/record"
 	"github.com/till-proxy/till/limiter/store"
 )
@@ -41,7 +42,7 @@ func (l *Limiter) wakeUpkeep() {
 
 // mayForget reports whether the time is known well enough to lose something by it.
 func (l *Limiter) mayForget() bool {
-	return l.clock.doubt() == 0 && !l.clock.Now().Before(l.forgetFrom)
+	return l.clock.Doubt() == 0 && !l.clock.Now().Before(l.forgetFrom)
 }
 
 // sweepEnded forgets keys that ended long enough ago.
@@ -98,7 +99,7 @@ func (l *Limiter) forgetOne(id string) error {
 // stand alone, and returns the others.
 func (l *Limiter) forgetEnded(ids []string, before time.Time) (rest []string, err error) {
 	var gone []string
-	err = l.committer.doPatiently(func(b *batch) error {
+	err = l.committer.DoPatiently(func(b *batch) error {
 		rest, gone = nil, nil
 		for _, id := range ids {
 			key, acct, err := record.ReadKey(b, id)
@@ -162,10 +163,10 @@ func (l *Limiter) erase(b *batch, by Caller, key *record.Key, used record.Amount
 			return err
 		}
 	}
-	b.sums.change(b.transaction).Forgotten.Add(used)
+	b.sums.Change(b.Transaction).Forgotten.Add(used)
 	b.count(key.Recorded(), "")
 	if err := b.index(key, nil); err != nil {
 		return err
 	}
-	return b.audit(by.entry(ActKeyForget, key.ID, record.Changes(key, nil)))
+	return b.audit(by.entry(audit.ActKeyForget, key.ID, record.Changes(key, nil)))
 }

@@ -33,7 +33,7 @@ func (l *Limiter) SetRoles(roles map[string]record.Role) error {
 		return nil
 	}
 	// What was used while a role had no limit is reserved now that it has one.
-	return l.committer.do(func(*batch) error { return nil }, nil)
+	return l.committer.Do(func(*batch) error { return nil }, nil)
 }
 
 // applyRoles reports whether more of a budget is used than reserved.

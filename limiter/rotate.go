@@ -30,7 +30,7 @@ func (l *Limiter) Rotate(_ context.Context, by Caller, id string, next record.Is
 		return View{}, 0, err
 	}
 	var old, key *record.Key
-	err = l.committer.do(func(b *batch) error {
+	err = l.committer.Do(func(b *batch) error {
 		var acct record.Account
 		if old, acct, err = record.ReadKey(b, id); err != nil {
 			return err

@@ -26,7 +26,7 @@ func (l *Limiter) SealRotated(by Caller, next token.SealKeyID) error {
 	if err := l.authorise(by, record.Everything, nil); err != nil {
 		return err
 	}
-	err := l.committer.do(func(b *batch) error {
+	err := l.committer.Do(func(b *batch) error {
 		return b.audit(by.entry(ActSealRotate, "", map[string]record.Delta{"seal_key": {Before: nil, After: next.String()}}))
 	}, nil)
 	if err != nil {

@@ -31,7 +31,7 @@ type Stats struct {
 
 // Stats returns the sums as they stand.
 func (l *Limiter) Stats() Stats {
-	t := l.sums.known() // whose map is replaced, never changed
+	t := l.sums.Known() // whose map is replaced, never changed
 	s := Stats{Keys: maps.Clone(t.Keys), Used: t.Counted, Forgotten: t.Forgotten}
 	s.Used.Add(s.Forgotten)
 	for _, k := range l.everyActive() {
@@ -43,7 +43,7 @@ func (l *Limiter) Stats() Stats {
 		}
 		k.mu.Unlock()
 	}
-	s.ClockOff, s.Lockdown = l.clock.doubt(), l.lockdown.State()
+	s.ClockOff, s.Lockdown = l.clock.Doubt(), l.lockdown.State()
 	s.Holds, s.Forfeited = l.holds.Load(), l.forfeited.Load()
 	return s
 }
@@ -53,7 +53,7 @@ func (b *batch) count(from, to record.Status) {
 	if from == to {
 		return
 	}
-	t := b.sums.change(b.transaction)
+	t := b.sums.Change(b.Transaction)
 	if from != "" {
 		t.Keys[from]--
 	}

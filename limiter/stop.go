@@ -126,7 +126,7 @@ func (l *Limiter) redoStops() {
 // recordStop makes durable that a key is stopped.
 func (l *Limiter) recordStop(id string, code record.Code, at time.Time, write writeStop) error {
 	var key *record.Key
-	return l.committer.do(func(b *batch) error {
+	return l.committer.Do(func(b *batch) error {
 		old, acct, err := record.ReadKey(b, id)
 		if err != nil {
 			return err

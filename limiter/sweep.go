@@ -6,6 +6,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/till-proxy/till/limiter/commit"
 	"github.com/till-proxy/till/limiter/record"
 	"github.com/till-proxy/till/token"
 )
@@ -111,7 +112,7 @@ func (l *Limiter) sweepActive() {
 	deadline := time.NewTimer(sweepEvery)
 	defer deadline.Stop()
 	for _, k := range later { // as far as it goes; the rest at the next sweep
-		if !l.committer.room(maxAside, deadline.C) {
+		if !l.committer.Room(maxAside, deadline.C) {
 			break
 		}
 		k.mu.Lock()
@@ -182,7 +183,7 @@ func (l *Limiter) save(a *account, k *Live, giveBack bool) {
 	rec.Booked.Add(a.past)
 	var wrote struct{ counted, raised, unlimited record.Amounts }
 	a.pending++
-	l.committer.submit(func(b *batch) error {
+	l.committer.Submit(func(b *batch) error {
 		wrote.raised, wrote.unlimited = record.Amounts{}, record.NoLimits()
 		stored, err := readAccount(b, a)
 		if err != nil {
@@ -236,7 +237,7 @@ func (l *Limiter) save(a *account, k *Live, giveBack bool) {
 		// What was used since it was written is known to the shadow alone.
 		written := a.spent == spent && a.past == rec.Past && a.last == rec.Last
 		if giveBack && written && !a.unsettled() && !a.asked && a.held == (record.Amounts{}) {
-			l.shadow.release(a.slot)
+			l.shadow.Release(a.slot)
 			a.slot = nil
 		}
 	})
@@ -255,11 +256,11 @@ func (k *Live) notBooked(b booking) {
 // what nothing that runs could use. It waits for a store that has fallen behind,
 // and holds nothing meanwhile.
 func (l *Limiter) saveAll() error {
-	patience := time.NewTimer(l.committer.patience)
+	patience := time.NewTimer(l.committer.Patience)
 	defer patience.Stop()
 	for _, k := range l.everyLive() {
-		if !l.committer.room(maxAside, patience.C) {
-			return ErrBusy
+		if !l.committer.Room(maxAside, patience.C) {
+			return commit.ErrBusy
 		}
 		k.mu.Lock()
 		if !k.gone && (k.unsettled() || k.slot != nil || k.dirty()) {

@@ -7,6 +7,8 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/till-proxy/till/limiter/audit"
+	"github.com/till-proxy/till/limiter/commit"
 	"github.com/till-proxy/till/limiter/record"
 	"github.com/till-proxy/till/limiter/store"
 )
@@ -15,7 +17,7 @@ import (
 func (l *Limiter) Time() time.Time { return l.clock.Now() }
 
 // readClock begins to tell the time, from what the store has seen on.
-func (l *Limiter) readClock(wall Clock, after *Limiter) error {
+func (l *Limiter) readClock(wall commit.Clock, after *Limiter) error {
 	if after != nil {
 		l.clock, l.forgetFrom = after.clock, after.forgetFrom
 		return nil
@@ -37,11 +39,11 @@ func (l *Limiter) readClock(wall Clock, after *Limiter) error {
 	if err != nil {
 		return fmt.Errorf("reading store: %w", err)
 	}
-	l.clock = newWatch(wall, mark)
+	l.clock = commit.NewWatch(wall, mark)
 	if now := l.clock.Now(); !mark.IsZero() && now.Sub(mark) > agreeing {
 		l.forgetFrom = now.Add(agreeing)
 	}
-	if off := l.clock.doubt(); off != 0 {
+	if off := l.clock.Doubt(); off != 0 {
 		l.log.Error("the clock is behind what the store has seen, so time stands there until it has caught up; if the clock is right, run: caddy till repair --clock",
 			"behind", (-off).String())
 	}
@@ -55,7 +57,7 @@ func (l *Limiter) RepairClock(_ context.Context, by Caller) (time.Time, error) {
 		return time.Time{}, err
 	}
 	before := l.clock.Now()
-	now := l.clock.set()
+	now := l.clock.Set()
 	l.log.Warn("the clock was repaired", "from", before, "to", now, "by", by.Name)
 	for _, k := range l.everyLive() {
 		k.mu.Lock()
@@ -67,9 +69,9 @@ func (l *Limiter) RepairClock(_ context.Context, by Caller) (time.Time, error) {
 		l.realign(a, nil, now)
 		a.mu.Unlock()
 	}
-	err := l.committer.do(func(b *batch) error {
-		b.mark.set(now)
-		return b.audit(by.entry(ActClockRepair, "", map[string]record.Delta{"time": {Before: record.Stamp(before), After: record.Stamp(now)}}))
+	err := l.committer.Do(func(b *batch) error {
+		b.mark.Set(now)
+		return b.audit(by.entry(audit.ActClockRepair, "", map[string]record.Delta{"time": {Before: record.Stamp(before), After: record.Stamp(now)}}))
 	}, nil)
 	return now.UTC(), err
 }

@@ -23,7 +23,7 @@ func (l *Limiter) unavailable() *record.Refusal {
 
 // Failed returns why the store refuses everything since a commit failed, or nil.
 // A failed Limiter stays so: close it and open another.
-func (l *Limiter) Failed() error { return l.committer.failure() }
+func (l *Limiter) Failed() error { return l.committer.Failure() }
 
 // silentAfter is from when on a commit that runs is told of.
 const silentAfter = 2 * time.Second
@@ -35,12 +35,12 @@ func (l *Limiter) Trouble(ctx context.Context) error {
 	if err := l.Failed(); err != nil {
 		return err
 	}
-	if began := l.committer.began.Load(); began != 0 {
+	if began := l.committer.Began.Load(); began != 0 {
 		if silent := time.Since(time.Unix(0, began)); silent > silentAfter {
 			return fmt.Errorf("the store's disk has not answered for %s, and what needs it is refused", silent.Round(time.Second))
 		}
 	}
-	if l.committer.wasFull.Load() { // it may have room again, and nobody have asked
+	if l.committer.WasFull.Load() { // it may have room again, and nobody have asked
 		return l.Ping(ctx)
 	}
 	return nil
@@ -50,7 +50,7 @@ func (l *Limiter) Trouble(ctx context.Context) error {
 // may be as many of these as there are requests. A store in doubt is refused.
 func (l *Limiter) complain(what string, err error, args ...any) {
 	if errors.Is(err, store.ErrDoubt) {
-		l.committer.poison(err)
+		l.committer.Poison(err)
 	}
 	if l.Failed() == nil && !errors.Is(err, store.ErrNoSpace) && !errors.Is(err, store.ErrClosed) {
 		l.log.Error(what, append(args, "error", err)...)
@@ -58,12 +58,12 @@ func (l *Limiter) complain(what string, err error, args ...any) {
 }
 
 // StillFailed says why the store of a failed Limiter could not be opened again.
-func (l *Limiter) StillFailed(err error) { l.committer.failed.Store(&err) }
+func (l *Limiter) StillFailed(err error) { l.committer.Failed.Store(&err) }
 
 // Ping waits until the store has answered, and returns what is wrong with it.
 func (l *Limiter) Ping(context.Context) error {
 	if l.closed.Load() {
 		return store.ErrClosed
 	}
-	return l.committer.do(func(*batch) error { return nil }, nil)
+	return l.committer.Do(func(*batch) error { return nil }, nil)
 }

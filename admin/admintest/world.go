@@ -24,6 +24,7 @@ import (
 
 	"github.com/till-proxy/till/admin/wire"
 	"github.com/till-proxy/till/limiter"
+	"github.com/till-proxy/till/limiter/commit"
 	"github.com/till-proxy/till/limiter/record"
 	"github.com/till-proxy/till/limiter/store"
 	"github.com/till-proxy/till/token"
@@ -49,7 +50,7 @@ type World struct {
 }
 
 // New makes a world. The caller sets its Handler.
-func New(t *testing.T, clock limiter.Clock) *World {
+func New(t *testing.T, clock commit.Clock) *World {
 	t.Helper()
 	dir := t.TempDir()
 	store, err := store.OpenBadger(filepath.Join(dir, "store"), slog.New(slog.DiscardHandler))

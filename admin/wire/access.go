@@ -5,7 +5,7 @@ import (
 	"errors"
 	"time"
 
-	"github.com/till-proxy/till/limiter"
+	"github.com/till-proxy/till/limiter/audit"
 	"github.com/till-proxy/till/limiter/record"
 )
 
@@ -83,8 +83,8 @@ type Verdict struct {
 
 // VerdictOf turns the result of a verification into an answer. A broken chain is a
 // verdict; any other error is returned.
-func VerdictOf(v limiter.Verified, err error) (*Verdict, error) {
-	var broken *limiter.BrokenError
+func VerdictOf(v audit.Verified, err error) (*Verdict, error) {
+	var broken *audit.BrokenError
 	switch {
 	case errors.As(err, &broken):
 		return &Verdict{Entries: v.Entries, Seq: broken.Seq, Why: broken.Why}, nil

@@ -1,4 +1,4 @@
-package limiter
+package commit
 
 import (
 	"bytes"
@@ -13,25 +13,25 @@ const (
 	maxBatchEntries = 8192
 )
 
-// transaction is one that the committer writes several changes in. It knows how
+// Transaction is one that the committer writes several changes in. It knows how
 // large it has grown.
-type transaction struct {
+type Transaction struct {
 	store.Tx
-	guard          guard // nil: none
+	guard          Guard // nil: none
 	entries, bytes int
 	readKey, read  []byte // what was read last: who writes it has just read it
 }
 
-func (t *transaction) reset(tx store.Tx) { *t = transaction{Tx: tx, guard: t.guard} }
+func (t *Transaction) reset(tx store.Tx) { *t = Transaction{Tx: tx, guard: t.guard} }
 
-func (t *transaction) full() bool { return t.bytes >= maxBatchBytes || t.entries >= maxBatchEntries }
+func (t *Transaction) full() bool { return t.bytes >= maxBatchBytes || t.entries >= maxBatchEntries }
 
-// touch says that what takes part in the batch has changed, so that a change that
+// Touch says that what takes part in the batch has changed, so that a change that
 // fails after it cannot simply be left out.
-func (t *transaction) touch() { t.entries++ }
+func (t *Transaction) Touch() { t.entries++ }
 
 // Get implements Reader.
-func (t *transaction) Get(key []byte) ([]byte, error) {
+func (t *Transaction) Get(key []byte) ([]byte, error) {
 	if t.read != nil && bytes.Equal(key, t.readKey) {
 		return t.read, nil
 	}
@@ -43,7 +43,7 @@ func (t *transaction) Get(key []byte) ([]byte, error) {
 }
 
 // Set implements Tx.
-func (t *transaction) Set(key, value []byte) error {
+func (t *Transaction) Set(key, value []byte) error {
 	if err := t.write(key, value, false); err != nil {
 		return err
 	}
@@ -51,14 +51,14 @@ func (t *transaction) Set(key, value []byte) error {
 }
 
 // Delete implements Tx.
-func (t *transaction) Delete(key []byte) error {
+func (t *Transaction) Delete(key []byte) error {
 	if err := t.write(key, nil, true); err != nil {
 		return err
 	}
 	return t.Tx.Delete(key)
 }
 
-func (t *transaction) write(key, value []byte, deleted bool) error {
+func (t *Transaction) write(key, value []byte, deleted bool) error {
 	if t.guard != nil {
 		if err := t.guard.Wrote(t, key, value, deleted); err != nil {
 			return err
@@ -73,4 +73,4 @@ func (t *transaction) write(key, value []byte, deleted bool) error {
 }
 
 // Interface guards
-var _ store.Tx = (*transaction)(nil)
+var _ store.Tx = (*Transaction)(nil)

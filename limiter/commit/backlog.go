@@ -1,4 +1,4 @@
-package limiter
+package commit
 
 import (
 	"errors"
@@ -21,7 +21,7 @@ const (
 	maxBacklog = 16_384
 )
 
-var errTooSlow = errors.New("the store did not answer in time")
+var ErrTooSlow = errors.New("the store did not answer in time")
 
 // ErrBusy is wrapped by the answer to an administrative call when the store
 // has fallen behind. Nothing was done.
@@ -44,12 +44,12 @@ func (ch *change[B]) begin() bool {
 	return ch.state == nil || ch.state.CompareAndSwap(waiting, begun) || ch.state.Load() == begun
 }
 
-// do submits a change and waits for it, but no longer than its patience until it is
+// Do submits a change and waits for it, but no longer than its patience until it is
 // begun, and as long again until it is done.
-func (c *committer[B]) do(apply func(b B) error, done func()) error {
-	patience := time.NewTimer(c.patience)
+func (c *Committer[B]) Do(apply func(b B) error, done func()) error {
+	patience := time.NewTimer(c.Patience)
 	defer patience.Stop()
-	if !c.room(maxBacklog, patience.C) {
+	if !c.Room(maxBacklog, patience.C) {
 		return ErrBusy
 	}
 	state := new(atomic.Int32)
@@ -62,21 +62,21 @@ func (c *committer[B]) do(apply func(b B) error, done func()) error {
 	if state.CompareAndSwap(waiting, abandoned) {
 		return ErrBusy
 	}
-	patience.Reset(c.patience)
+	patience.Reset(c.Patience)
 	select {
 	case err := <-result:
 		return err
 	case <-patience.C:
-		return fmt.Errorf("%w: %w", ErrOutcome, errTooSlow)
+		return fmt.Errorf("%w: %w", ErrOutcome, ErrTooSlow)
 	}
 }
 
-// doPatiently submits a change and waits for it, however long that takes.
-func (c *committer[B]) doPatiently(apply func(b B) error, done func()) error {
+// DoPatiently submits a change and waits for it, however long that takes.
+func (c *Committer[B]) DoPatiently(apply func(b B) error, done func()) error {
 	return <-c.await(nil, apply, done)
 }
 
-func (c *committer[B]) await(state *atomic.Int32, apply func(b B) error, done func()) <-chan error {
+func (c *Committer[B]) await(state *atomic.Int32, apply func(b B) error, done func()) <-chan error {
 	result := make(chan error, 1)
 	c.enqueue(change[B]{state: state, apply: apply, done: func(err error) {
 		if err == nil && done != nil {
@@ -90,10 +90,10 @@ func (c *committer[B]) await(state *atomic.Int32, apply func(b B) error, done fu
 // roomEvery lies between two looks at the backlog.
 const roomEvery = 2 * time.Millisecond
 
-// room waits until fewer than most changes wait, and reports false when enough
+// Room waits until fewer than most changes wait, and reports false when enough
 // is sent first.
-func (c *committer[B]) room(most int64, enough <-chan time.Time) bool {
-	for c.backlog.Load() >= most {
+func (c *Committer[B]) Room(most int64, enough <-chan time.Time) bool {
+	for c.Backlog.Load() >= most {
 		select {
 		case <-enough:
 			return false

@@ -1,4 +1,4 @@
-package limiter
+package integrity
 
 import (
 	"crypto/rand"
@@ -20,14 +20,14 @@ import (
 //	0     magic 8 | secret of the digest 32 | store's id 16 | CRC-32C 4
 //	512   commit 8 | root 16 | CRC-32C 4     the even commits
 //	1024  the same                           the odd ones
-type anchor struct {
-	path   string
-	disk   store.Disk
+type Anchor struct {
+	Path   string
+	Disk   store.Disk
 	file   store.File
-	secret [32]byte
-	store  [16]byte
-	seq    uint64
-	root   sum
+	Secret [32]byte
+	Store  [16]byte
+	Seq    uint64
+	Root   Sum
 }
 
 const (
@@ -49,15 +49,15 @@ func unsealed(b []byte) ([]byte, bool) {
 	return b[:n], crc32.Checksum(b[:n], castagnoli) == binary.BigEndian.Uint32(b[n:])
 }
 
-// openAnchor opens the anchor at path. Where there is none, a new one is made
+// OpenAnchor opens the anchor at path. Where there is none, a new one is made
 // when fresh says so; else one that belongs to no store, so that nothing agrees
 // with it.
-func openAnchor(disk store.Disk, path string, fresh bool) (*anchor, error) {
-	a := &anchor{path: path, disk: disk}
+func OpenAnchor(disk store.Disk, path string, fresh bool) (*Anchor, error) {
+	a := &Anchor{Path: path, Disk: disk}
 	b, err := disk.ReadFile(path)
 	switch {
 	case errors.Is(err, fs.ErrNotExist) && fresh:
-		return a, a.make()
+		return a, a.Make()
 	case errors.Is(err, fs.ErrNotExist):
 		return a, store.Doubt("its anchor %s is missing", path)
 	case err != nil:
@@ -69,13 +69,13 @@ func openAnchor(disk store.Disk, path string, fresh bool) (*anchor, error) {
 	if !ok {
 		return a, store.Doubt("its anchor %s is damaged", path)
 	}
-	copy(a.secret[:], header[8:])
-	copy(a.store[:], header[40:])
+	copy(a.Secret[:], header[8:])
+	copy(a.Store[:], header[40:])
 	valid := false
 	for i := 1; i <= 2; i++ {
 		slot, ok := unsealed(b[i*anchorSector:][:anchorSlot])
-		if seq := binary.BigEndian.Uint64(slot); ok && (!valid || seq > a.seq) {
-			valid, a.seq, a.root = true, seq, sum(slot[8:])
+		if seq := binary.BigEndian.Uint64(slot); ok && (!valid || seq > a.Seq) {
+			valid, a.Seq, a.Root = true, seq, Sum(slot[8:])
 		}
 	}
 	if !valid {
@@ -87,42 +87,42 @@ func openAnchor(disk store.Disk, path string, fresh bool) (*anchor, error) {
 	return a, nil
 }
 
-// make writes a new anchor, of a store without commits.
-func (a *anchor) make() error {
-	if _, err := rand.Read(a.secret[:]); err != nil {
+// Make writes a new anchor, of a store without commits.
+func (a *Anchor) Make() error {
+	if _, err := rand.Read(a.Secret[:]); err != nil {
 		return err
 	}
-	if _, err := rand.Read(a.store[:]); err != nil {
+	if _, err := rand.Read(a.Store[:]); err != nil {
 		return err
 	}
-	return a.replace()
+	return a.Replace()
 }
 
-// replace writes the whole anchor anew, in place of what was there.
-func (a *anchor) replace() (err error) {
+// Replace writes the whole anchor anew, in place of what was there.
+func (a *Anchor) Replace() (err error) {
 	b := make([]byte, anchorSize)
-	copy(b, sealed(append(append([]byte(anchorMagic), a.secret[:]...), a.store[:]...)))
+	copy(b, sealed(append(append([]byte(anchorMagic), a.Secret[:]...), a.Store[:]...)))
 	slot := a.slot()
 	copy(b[anchorSector:], slot)
 	copy(b[2*anchorSector:], slot)
-	if err := a.disk.Replace(a.path, b); err != nil {
+	if err := a.Disk.Replace(a.Path, b); err != nil {
 		return fmt.Errorf("making the anchor: %w", err)
 	}
 	if a.file != nil {
 		err = a.file.Close()
 	}
-	file, openErr := a.disk.Open(a.path)
+	file, openErr := a.Disk.Open(a.Path)
 	a.file = file
 	return errors.Join(err, openErr)
 }
 
-func (a *anchor) slot() []byte {
-	return sealed(append(binary.BigEndian.AppendUint64(nil, a.seq), a.root[:]...))
+func (a *Anchor) slot() []byte {
+	return sealed(append(binary.BigEndian.AppendUint64(nil, a.Seq), a.Root[:]...))
 }
 
-// write makes a commit known. It returns once that is on the disk.
-func (a *anchor) write(seq uint64, root sum) error {
-	a.seq, a.root = seq, root
+// Write makes a commit known. It returns once that is on the disk.
+func (a *Anchor) Write(seq uint64, root Sum) error {
+	a.Seq, a.Root = seq, root
 	if _, err := a.file.WriteAt(a.slot(), anchorSector*int64(1+seq%2)); err != nil {
 		return fmt.Errorf("writing the anchor: %w", err)
 	}
@@ -132,7 +132,7 @@ func (a *anchor) write(seq uint64, root sum) error {
 	return nil
 }
 
-func (a *anchor) close() error {
+func (a *Anchor) Close() error {
 	if a == nil || a.file == nil {
 		return nil
 	}

@@ -1,4 +1,10 @@
-package limiter
+// Package integrity finds out what a store has lost, and what a crash has not: the
+// anchor knows the last commit, the digest what every account's record must be, and the
+// shadow what was used since an account was written.
+//
+// It knows records by their place in the store, not what they mean; what is counted as
+// spent after a crash is decided above it.
+package integrity
 
 import (
 	"crypto/sha256"
@@ -9,6 +15,7 @@ import (
 	"slices"
 	"sync/atomic"
 
+	"github.com/till-proxy/till/limiter/commit"
 	"github.com/till-proxy/till/limiter/record"
 	"github.com/till-proxy/till/limiter/store"
 )
@@ -34,57 +41,57 @@ func isRooted(key []byte) bool {
 	return slices.ContainsFunc(rooted, func(space string) bool { return len(key) >= len(space) && string(key[:len(space)]) == space })
 }
 
-// sumRooted is what these records add to the root.
-func (d *digest) sumRooted(r store.Reader) (all sum, err error) {
+// SumRooted is what these records add to the root.
+func (d *Digest) SumRooted(r store.Reader) (all Sum, err error) {
 	for _, space := range rooted {
 		err = errors.Join(err, r.Scan([]byte(space), nil, false, func(key, value []byte) (bool, error) {
-			all.add(d.hash(key, value))
+			all.Add(d.Hash(key, value))
 			return true, nil
 		}))
 	}
 	return all, err
 }
 
-// sum is added and taken from modulo 2^128, in any order.
-type sum [16]byte
+// Sum is added and taken from modulo 2^128, in any order.
+type Sum [16]byte
 
-func (s *sum) add(o sum) {
+func (s *Sum) Add(o Sum) {
 	low, carry := bits.Add64(binary.BigEndian.Uint64(s[8:]), binary.BigEndian.Uint64(o[8:]), 0)
 	high, _ := bits.Add64(binary.BigEndian.Uint64(s[:8]), binary.BigEndian.Uint64(o[:8]), carry)
 	binary.BigEndian.PutUint64(s[:8], high)
 	binary.BigEndian.PutUint64(s[8:], low)
 }
 
-func (s *sum) take(o sum) {
+func (s *Sum) Take(o Sum) {
 	low, borrow := bits.Sub64(binary.BigEndian.Uint64(s[8:]), binary.BigEndian.Uint64(o[8:]), 0)
 	high, _ := bits.Sub64(binary.BigEndian.Uint64(s[:8]), binary.BigEndian.Uint64(o[:8]), borrow)
 	binary.BigEndian.PutUint64(s[:8], high)
 	binary.BigEndian.PutUint64(s[8:], low)
 }
 
-// digest is the digest as of the last commit that was acknowledged, and of the
+// Digest is the digest as of the last commit that was acknowledged, and of the
 // batch that is being written. The committer owns it, but for checked.
-type digest struct {
-	anchor  *anchor
-	secret  [32]byte
-	store   [16]byte // which store it is of
-	seq     uint64
-	root    sum
-	buckets [record.NumBuckets]sum
-	checked [record.NumBuckets]atomic.Bool
+type Digest struct {
+	Anchor  *Anchor
+	Secret  [32]byte
+	Store   [16]byte // which store it is of
+	Seq     uint64
+	Root    Sum
+	Buckets [record.NumBuckets]Sum
+	Checked [record.NumBuckets]atomic.Bool
 
-	changed map[uint16]sum // buckets
-	rooted  sum            // what the records in the root itself change of it
-	next    sum            // the root after the batch
+	Changed map[uint16]Sum // buckets
+	rooted  Sum            // what the records in the root itself change of it
+	next    Sum            // the root after the batch
 }
 
-func (d *digest) Begin() {
-	clear(d.changed)
-	d.rooted = sum{}
+func (d *Digest) Begin() {
+	clear(d.Changed)
+	d.rooted = Sum{}
 }
 
 // Wrote takes the sums along when a record is written that they are of, or deleted.
-func (d *digest) Wrote(t *transaction, key, value []byte, deleted bool) error {
+func (d *Digest) Wrote(t *commit.Transaction, key, value []byte, deleted bool) error {
 	id, ok := record.AccountOf(key)
 	if !ok && !isRooted(key) {
 		return nil
@@ -96,51 +103,51 @@ func (d *digest) Wrote(t *transaction, key, value []byte, deleted bool) error {
 	}
 	s := &d.rooted
 	if ok {
-		bucket, known := d.changed[record.BucketOf(id)]
+		bucket, known := d.Changed[record.BucketOf(id)]
 		if !known {
-			bucket = d.buckets[record.BucketOf(id)]
+			bucket = d.Buckets[record.BucketOf(id)]
 		}
 		s = &bucket
-		defer func() { d.changed[record.BucketOf(id)] = bucket }()
+		defer func() { d.Changed[record.BucketOf(id)] = bucket }()
 	}
 	if there {
-		s.take(d.hash(key, before))
+		s.Take(d.Hash(key, before))
 	}
 	if !deleted {
-		s.add(d.hash(key, value))
+		s.Add(d.Hash(key, value))
 	}
 	return nil
 }
 
-func (d *digest) Finish(t *transaction) error {
-	d.next = d.root
-	d.next.add(d.rooted)
-	for bucket, s := range d.changed {
-		d.next.take(d.bucketRoot(bucket, d.buckets[bucket]))
-		d.next.add(d.bucketRoot(bucket, s))
+func (d *Digest) Finish(t *commit.Transaction) error {
+	d.next = d.Root
+	d.next.Add(d.rooted)
+	for bucket, s := range d.Changed {
+		d.next.Take(d.BucketRoot(bucket, d.Buckets[bucket]))
+		d.next.Add(d.BucketRoot(bucket, s))
 		if err := t.Set(record.BucketKey(bucket), s[:]); err != nil {
 			return err
 		}
 	}
-	c := commitRecord{seq: d.seq + 1, root: d.next, previous: d.root, store: d.store}
-	return t.Set(record.MetaCommit, c.encode())
+	c := CommitRecord{Seq: d.Seq + 1, Root: d.next, previous: d.Root, Store: d.Store}
+	return t.Set(record.MetaCommit, c.Encode())
 }
 
 // Seal makes a commit known to the anchor, before anybody hears of it.
-func (d *digest) Seal() error { return d.anchor.write(d.seq+1, d.next) }
+func (d *Digest) Seal() error { return d.Anchor.Write(d.Seq+1, d.next) }
 
-func (d *digest) Committed() {
-	d.seq++
-	d.root = d.next
-	for bucket, s := range d.changed {
-		d.buckets[bucket] = s
+func (d *Digest) Committed() {
+	d.Seq++
+	d.Root = d.next
+	for bucket, s := range d.Changed {
+		d.Buckets[bucket] = s
 	}
 }
 
-// hash is that of one record or of one bucket's sum.
-func (d *digest) hash(key, value []byte) (s sum) {
+// Hash is that of one record or of one bucket's sum.
+func (d *Digest) Hash(key, value []byte) (s Sum) {
 	h := sha256.New()
-	h.Write(d.secret[:])
+	h.Write(d.Secret[:])
 	var n [4]byte
 	binary.BigEndian.PutUint32(n[:], uint32(len(key)))
 	h.Write(n[:])
@@ -150,47 +157,47 @@ func (d *digest) hash(key, value []byte) (s sum) {
 	return s
 }
 
-// bucketRoot is what a bucket adds to the root; an empty one nothing.
-func (d *digest) bucketRoot(bucket uint16, s sum) sum {
-	if s == (sum{}) {
-		return sum{}
+// BucketRoot is what a bucket adds to the root; an empty one nothing.
+func (d *Digest) BucketRoot(bucket uint16, s Sum) Sum {
+	if s == (Sum{}) {
+		return Sum{}
 	}
-	return d.hash(record.BucketKey(bucket), s[:])
+	return d.Hash(record.BucketKey(bucket), s[:])
 }
 
-// commitRecord stands in the store since its first commit.
-type commitRecord struct {
-	seq            uint64
-	root, previous sum
-	store          [16]byte // which store this is
+// CommitRecord stands in the store since its first commit.
+type CommitRecord struct {
+	Seq            uint64
+	Root, previous Sum
+	Store          [16]byte // which store this is
 }
 
 const commitRecordLen = 8 + 16 + 16 + 16
 
-func (c *commitRecord) encode() []byte {
-	b := binary.BigEndian.AppendUint64(make([]byte, 0, commitRecordLen), c.seq)
-	b = append(append(append(b, c.root[:]...), c.previous[:]...), c.store[:]...)
+func (c *CommitRecord) Encode() []byte {
+	b := binary.BigEndian.AppendUint64(make([]byte, 0, commitRecordLen), c.Seq)
+	b = append(append(append(b, c.Root[:]...), c.previous[:]...), c.Store[:]...)
 	return b
 }
 
-func decodeCommit(b []byte) (c commitRecord, err error) {
+func decodeCommit(b []byte) (c CommitRecord, err error) {
 	if len(b) != commitRecordLen {
 		return c, fmt.Errorf("commit: %w", record.ErrRecord)
 	}
-	c.seq = binary.BigEndian.Uint64(b)
-	copy(c.root[:], b[8:])
+	c.Seq = binary.BigEndian.Uint64(b)
+	copy(c.Root[:], b[8:])
 	copy(c.previous[:], b[24:])
-	copy(c.store[:], b[40:])
+	copy(c.Store[:], b[40:])
 	return c, nil
 }
 
-// verify compares the store with its anchor, and loads the digest's sums.
-func (d *digest) verify(r store.Reader, a *anchor) error {
+// Verify compares the store with its anchor, and loads the digest's sums.
+func (d *Digest) Verify(r store.Reader, a *Anchor) error {
 	b, err := r.Get(record.MetaCommit)
 	switch {
 	case errors.Is(err, store.ErrNotFound):
-		if a.seq > 0 {
-			return store.Doubt("it is empty, and its anchor %s knows of %d commits", a.path, a.seq)
+		if a.Seq > 0 {
+			return store.Doubt("it is empty, and its anchor %s knows of %d commits", a.Path, a.Seq)
 		}
 		if _, err := r.Get(store.FormatKey); !errors.Is(err, store.ErrNotFound) {
 			return store.Doubt("it does not say at which commit it is (%v)", err)
@@ -203,66 +210,66 @@ func (d *digest) verify(r store.Reader, a *anchor) error {
 	if err != nil {
 		return store.Doubt("%v", err)
 	}
-	if c.store != a.store {
-		return store.Doubt("its anchor %s is missing or is that of another store", a.path)
+	if c.Store != a.Store {
+		return store.Doubt("its anchor %s is missing or is that of another store", a.Path)
 	}
 	err = r.Scan([]byte(record.SpaceBuckets), nil, false, func(key, value []byte) (bool, error) {
-		if len(key) != len(record.SpaceBuckets)+2 || len(value) != len(sum{}) {
+		if len(key) != len(record.SpaceBuckets)+2 || len(value) != len(Sum{}) {
 			return false, store.Doubt("a bucket's sum is not well formed")
 		}
 		bucket := binary.BigEndian.Uint16(key[len(record.SpaceBuckets):])
 		if bucket >= record.NumBuckets {
 			return false, store.Doubt("a bucket is numbered %d", bucket)
 		}
-		d.buckets[bucket] = sum(value)
-		d.root.add(d.bucketRoot(bucket, sum(value)))
+		d.Buckets[bucket] = Sum(value)
+		d.Root.Add(d.BucketRoot(bucket, Sum(value)))
 		return true, nil
 	})
 	if err != nil {
 		return err
 	}
-	all, err := d.sumRooted(r)
+	all, err := d.SumRooted(r)
 	if err != nil {
 		return err
 	}
-	d.root.add(all)
+	d.Root.Add(all)
 	switch {
-	case d.root != c.root:
-		return store.Doubt("its sums do not agree with commit %d", c.seq)
-	case c.seq < a.seq:
-		return store.Doubt("it is at commit %d, and its anchor %s at %d", c.seq, a.path, a.seq)
-	case c.seq > a.seq+1:
-		return store.Doubt("its anchor %s is at commit %d, and the store at %d", a.path, a.seq, c.seq)
-	case c.seq == a.seq && c.root != a.root, c.seq == a.seq+1 && c.previous != a.root:
-		return store.Doubt("commit %d is not the one that its anchor %s knows", c.seq, a.path)
+	case d.Root != c.Root:
+		return store.Doubt("its sums do not agree with commit %d", c.Seq)
+	case c.Seq < a.Seq:
+		return store.Doubt("it is at commit %d, and its anchor %s at %d", c.Seq, a.Path, a.Seq)
+	case c.Seq > a.Seq+1:
+		return store.Doubt("its anchor %s is at commit %d, and the store at %d", a.Path, a.Seq, c.Seq)
+	case c.Seq == a.Seq && c.Root != a.Root, c.Seq == a.Seq+1 && c.previous != a.Root:
+		return store.Doubt("commit %d is not the one that its anchor %s knows", c.Seq, a.Path)
 	}
-	d.seq = c.seq
+	d.Seq = c.Seq
 	return nil
 }
 
-// succeeds compares a store that was opened again with what this process knows
+// Succeeds compares a store that was opened again with what this process knows
 // of it: an older one, with the anchor that belongs to it, was put in its place.
-func (d *digest) succeeds(former *digest) error {
+func (d *Digest) Succeeds(former *Digest) error {
 	switch {
 	case d == nil || former == nil:
-	case d.store != former.store:
+	case d.Store != former.Store:
 		return store.Doubt("it is another one than this server had open")
-	case d.seq < former.seq || d.seq == former.seq && d.root != former.root:
-		return store.Doubt("it is at commit %d, and this server knows of commit %d", d.seq, former.seq)
+	case d.Seq < former.Seq || d.Seq == former.Seq && d.Root != former.Root:
+		return store.Doubt("it is at commit %d, and this server knows of commit %d", d.Seq, former.Seq)
 	}
 	return nil
 }
 
-// check compares a bucket's records with its sum, once.
-func (d *digest) check(r store.Reader, id record.AccountID) error {
+// Check compares a bucket's records with its sum, once.
+func (d *Digest) Check(r store.Reader, id record.AccountID) error {
 	bucket := record.BucketOf(id)
-	if d.checked[bucket].Load() {
+	if d.Checked[bucket].Load() {
 		return nil
 	}
-	var found, want sum
+	var found, want Sum
 	prefix := record.AccountKey(id)[:len(record.SpaceAccounts)+2]
 	err := r.Scan(prefix, nil, false, func(key, value []byte) (bool, error) {
-		found.add(d.hash(key, value))
+		found.Add(d.Hash(key, value))
 		return true, nil
 	})
 	if err != nil {
@@ -271,16 +278,16 @@ func (d *digest) check(r store.Reader, id record.AccountID) error {
 	b, err := r.Get(record.BucketKey(bucket)) // of the same moment as the records
 	switch {
 	case err == nil && len(b) == len(want):
-		want = sum(b)
+		want = Sum(b)
 	case !errors.Is(err, store.ErrNotFound):
 		return errors.Join(store.Doubt("the sum of bucket %d cannot be read", bucket), err)
 	}
 	if found != want {
 		return store.Doubt("the budgets in bucket %d are not those that were committed", bucket)
 	}
-	d.checked[bucket].Store(true)
+	d.Checked[bucket].Store(true)
 	return nil
 }
 
 // Interface guards
-var _ guard = (*digest)(nil)
+var _ commit.Guard = (*Digest)(nil)

@@ -1,4 +1,4 @@
-package limiter
+package integrity
 
 import (
 	"encoding/binary"
@@ -29,7 +29,7 @@ import (
 // is believed: a kill came between the two, or one of them is damaged, and then
 // too little must never be taken for what was used. Of two last uses it is the
 // earlier one: a key that ends when it is idle must not live longer for that.
-type shadow struct {
+type Shadow struct {
 	mem    []byte
 	mapped store.Mapping
 
@@ -44,7 +44,7 @@ const (
 	shadowSlot   = 112
 	shadowSlots  = 32 << 10
 	shadowSize   = shadowHeader + shadowSlot*shadowSlots
-	sessionLen   = 16
+	SessionLen   = 16
 
 	slotFirst    = 24
 	slotLast     = 32
@@ -53,62 +53,62 @@ const (
 	slotCopy     = slotUsed + 8*int(record.NumKinds)
 )
 
-// session names one opening of a store.
-type session [sessionLen]byte
+// Session names one opening of a store.
+type Session [SessionLen]byte
 
-// slot is the place of one account in the shadow; nil means that there is
+// Slot is the place of one account in the shadow; nil means that there is
 // none, and a crash then costs that account its block, or what it counted since
 // it was saved.
-type slot struct {
+type Slot struct {
 	b     []byte
 	index int32
 }
 
-// openShadow maps the file at path, making it when it is missing or of
+// OpenShadow maps the file at path, making it when it is missing or of
 // another size. A disk that gives less room gives fewer slots.
-func openShadow(disk store.Disk, path string) (*shadow, error) {
+func OpenShadow(disk store.Disk, path string) (*Shadow, error) {
 	m, err := disk.Map(path, shadowSize)
 	if err != nil {
 		return nil, fmt.Errorf("opening shadow counter: %w", err)
 	}
-	return &shadow{mem: m.Bytes(), mapped: m}, nil
+	return &Shadow{mem: m.Bytes(), mapped: m}, nil
 }
 
-// remembered is one account as the shadow last saw it.
-type remembered struct {
-	id          record.AccountID
-	lineage     uint64
-	first, last int64          // unix nanoseconds of its uses; 0: none
-	used        record.Amounts // used + held
+// Remembered is one account as the shadow last saw it.
+type Remembered struct {
+	ID          record.AccountID
+	Lineage     uint64
+	First, Last int64          // unix nanoseconds of its uses; 0: none
+	Used        record.Amounts // used + held
 }
 
-// recall lists the slots in use, or nothing when the file was not written by
+// Recall lists the slots in use, or nothing when the file was not written by
 // that session in this boot.
-func (s *shadow) recall(last session, boot string) []remembered {
+func (s *Shadow) Recall(last Session, boot string) []Remembered {
 	header := s.mem[:shadowHeader]
-	if string(header[:8]) != shadowMagic || session(header[8:24]) != last ||
+	if string(header[:8]) != shadowMagic || Session(header[8:24]) != last ||
 		boot == "" || string(header[24:24+store.BootIDLen]) != boot {
 		return nil
 	}
-	var found []remembered
+	var found []Remembered
 	for i := range s.slots() {
 		b := s.slot(i)
-		r := remembered{id: record.AccountID(b[:16]), lineage: binary.NativeEndian.Uint64(b[16:])}
-		if r.id == (record.AccountID{}) {
+		r := Remembered{ID: record.AccountID(b[:16]), Lineage: binary.NativeEndian.Uint64(b[16:])}
+		if r.ID == (record.AccountID{}) {
 			continue
 		}
-		r.first = int64(binary.NativeEndian.Uint64(b[slotFirst:]))
-		r.last = int64(min(binary.NativeEndian.Uint64(b[slotLast:]), binary.NativeEndian.Uint64(b[slotLastCopy:])))
-		for k := range r.used {
-			r.used[k] = max(int64(binary.NativeEndian.Uint64(b[slotUsed+8*k:])), int64(binary.NativeEndian.Uint64(b[slotCopy+8*k:])))
+		r.First = int64(binary.NativeEndian.Uint64(b[slotFirst:]))
+		r.Last = int64(min(binary.NativeEndian.Uint64(b[slotLast:]), binary.NativeEndian.Uint64(b[slotLastCopy:])))
+		for k := range r.Used {
+			r.Used[k] = max(int64(binary.NativeEndian.Uint64(b[slotUsed+8*k:])), int64(binary.NativeEndian.Uint64(b[slotCopy+8*k:])))
 		}
 		found = append(found, r)
 	}
 	return found
 }
 
-// begin forgets everything and belongs to the new session from here on.
-func (s *shadow) begin(now session, boot string) {
+// Begin forgets everything and belongs to the new session from here on.
+func (s *Shadow) Begin(now Session, boot string) {
 	clear(s.mem)
 	s.free = make([]int32, s.slots())
 	for i := range s.free {
@@ -119,14 +119,14 @@ func (s *shadow) begin(now session, boot string) {
 	copy(s.mem, shadowMagic)
 }
 
-func (s *shadow) slots() int { return (len(s.mem) - shadowHeader) / shadowSlot }
+func (s *Shadow) slots() int { return (len(s.mem) - shadowHeader) / shadowSlot }
 
-func (s *shadow) slot(i int) []byte {
+func (s *Shadow) slot(i int) []byte {
 	return s.mem[shadowHeader+i*shadowSlot:][:shadowSlot:shadowSlot]
 }
 
-// take gives an account a slot that says what was used; nil when all are taken.
-func (s *shadow) take(a remembered) *slot {
+// Take gives an account a slot that says what was used; nil when all are taken.
+func (s *Shadow) Take(a Remembered) *Slot {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if len(s.free) == 0 || s.over {
@@ -134,39 +134,39 @@ func (s *shadow) take(a remembered) *slot {
 	}
 	index := s.free[len(s.free)-1]
 	s.free = s.free[:len(s.free)-1]
-	sl := &slot{b: s.slot(int(index)), index: index}
-	for k, used := range a.used {
-		sl.set(record.Kind(k), used)
+	sl := &Slot{b: s.slot(int(index)), index: index}
+	for k, used := range a.Used {
+		sl.Set(record.Kind(k), used)
 	}
-	sl.setLast(a.last)
-	*(*int64)(unsafe.Pointer(&sl.b[slotFirst])) = a.first
-	atomic.StoreUint64((*uint64)(unsafe.Pointer(&sl.b[16])), a.lineage)
+	sl.SetLast(a.Last)
+	*(*int64)(unsafe.Pointer(&sl.b[slotFirst])) = a.First
+	atomic.StoreUint64((*uint64)(unsafe.Pointer(&sl.b[16])), a.Lineage)
 	// The id last: until it stands there the slot counts as unused.
-	copy(sl.b[8:16], a.id[8:])
-	atomic.StoreUint64((*uint64)(unsafe.Pointer(&sl.b[0])), binary.NativeEndian.Uint64(a.id[:8]))
+	copy(sl.b[8:16], a.ID[8:])
+	atomic.StoreUint64((*uint64)(unsafe.Pointer(&sl.b[0])), binary.NativeEndian.Uint64(a.ID[:8]))
 	return sl
 }
 
-// set stores used + held of one kind, by aligned 8-byte stores: a kill leaves
+// Set stores used + held of one kind, by aligned 8-byte stores: a kill leaves
 // each done or not done. Nobody but a later process reads them.
-func (sl *slot) set(k record.Kind, used int64) {
+func (sl *Slot) Set(k record.Kind, used int64) {
 	if sl != nil {
 		atomic.StoreInt64((*int64)(unsafe.Pointer(&sl.b[slotUsed+8*int(k)])), used)
 		*(*int64)(unsafe.Pointer(&sl.b[slotCopy+8*int(k)])) = used
 	}
 }
 
-// setLast stores when the account was used last, likewise.
-func (sl *slot) setLast(at int64) {
+// SetLast stores when the account was used last, likewise.
+func (sl *Slot) SetLast(at int64) {
 	if sl != nil {
 		atomic.StoreInt64((*int64)(unsafe.Pointer(&sl.b[slotLast])), at)
 		*(*int64)(unsafe.Pointer(&sl.b[slotLastCopy])) = at
 	}
 }
 
-// release frees a slot. The account must have nothing reserved beyond what it
+// Release frees a slot. The account must have nothing reserved beyond what it
 // spent, and nothing that the store does not know.
-func (s *shadow) release(sl *slot) {
+func (s *Shadow) Release(sl *Slot) {
 	if s == nil || sl == nil {
 		return
 	}
@@ -176,9 +176,9 @@ func (s *shadow) release(sl *slot) {
 	s.mu.Unlock()
 }
 
-// stop gives nobody a slot any more. Who has one has to let go of it before the
+// Stop gives nobody a slot any more. Who has one has to let go of it before the
 // shadow is closed.
-func (s *shadow) stop() {
+func (s *Shadow) Stop() {
 	if s == nil {
 		return
 	}
@@ -187,7 +187,7 @@ func (s *shadow) stop() {
 	s.mu.Unlock()
 }
 
-func (s *shadow) close() error {
+func (s *Shadow) Close() error {
 	if s == nil {
 		return nil
 	}

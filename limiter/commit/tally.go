@@ -1,4 +1,4 @@
-package limiter
+package commit
 
 import (
 	"encoding/json"
@@ -11,9 +11,9 @@ import (
 	"github.com/till-proxy/till/limiter/store"
 )
 
-// tally holds sums over all keys, kept in step with the records by the same
+// Tally holds sums over all keys, kept in step with the records by the same
 // transactions, so that nobody has to count a million keys.
-type tally struct {
+type Tally struct {
 	Keys map[record.Status]int64 `json:"keys"` // by recorded status
 	// Counted is what all keys have used or reserved.
 	Counted record.Amounts `json:"counted"`
@@ -21,27 +21,27 @@ type tally struct {
 	Forgotten record.Amounts `json:"forgotten"`
 }
 
-// sums is the tally, in memory and of the batch that is being written.
-type sums struct {
+// Sums is the tally, in memory and of the batch that is being written.
+type Sums struct {
 	mu      sync.Mutex // guards durable, which the committer alone changes
-	durable tally
-	next    tally
+	Durable Tally
+	next    Tally
 	changed bool
 }
 
-func (s *sums) Begin() { s.changed = false }
+func (s *Sums) Begin() { s.changed = false }
 
-// change returns the sums of this batch, for changing them.
-func (s *sums) change(t *transaction) *tally {
-	t.touch()
+// Change returns the sums of this batch, for changing them.
+func (s *Sums) Change(t *Transaction) *Tally {
+	t.Touch()
 	if !s.changed {
-		s.next, s.changed = s.durable, true
-		s.next.Keys = maps.Clone(s.durable.Keys)
+		s.next, s.changed = s.Durable, true
+		s.next.Keys = maps.Clone(s.Durable.Keys)
 	}
 	return &s.next
 }
 
-func (s *sums) Finish(t *transaction) error {
+func (s *Sums) Finish(t *Transaction) error {
 	if !s.changed {
 		return nil
 	}
@@ -52,23 +52,23 @@ func (s *sums) Finish(t *transaction) error {
 	return t.Set(record.MetaTally, v)
 }
 
-func (s *sums) Committed() {
+func (s *Sums) Committed() {
 	if s.changed {
 		s.mu.Lock()
-		s.durable = s.next
+		s.Durable = s.next
 		s.mu.Unlock()
 	}
 }
 
-// known are the sums as they were committed last.
-func (s *sums) known() tally {
+// Known are the sums as they were committed last.
+func (s *Sums) Known() Tally {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.durable
+	return s.Durable
 }
 
-func readTally(r store.Reader) (tally, error) {
-	t := tally{Keys: make(map[record.Status]int64)}
+func ReadTally(r store.Reader) (Tally, error) {
+	t := Tally{Keys: make(map[record.Status]int64)}
 	v, err := r.Get(record.MetaTally)
 	switch {
 	case errors.Is(err, store.ErrNotFound):
@@ -83,4 +83,4 @@ func readTally(r store.Reader) (tally, error) {
 }
 
 // Interface guards
-var _ participant = (*sums)(nil)
+var _ Participant = (*Sums)(nil)

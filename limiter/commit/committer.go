@@ -1,4 +1,10 @@
-package limiter
+// Package commit makes changes durable: one committer writes all that wait in one
+// transaction, over and over, and lets what takes part in every batch follow: sums,
+// the mark of the clock, and whatever else a Participant keeps in step.
+//
+// It knows no key and no request, and not what a change is about: it gets the
+// transaction, and is durable with everything else in its batch or not at all.
+package commit
 
 import (
 	"errors"
@@ -23,40 +29,40 @@ type change[B any] struct {
 
 // A participant keeps something in step with every batch of changes. The
 // committer alone calls it, for one batch at a time.
-type participant interface {
+type Participant interface {
 	// Begin starts a batch, perhaps one that was begun before and rolled back:
 	// nothing of that may be left.
 	Begin()
 	// Finish writes what the changes of the batch have in common. It is called
 	// only when they wrote something.
-	Finish(t *transaction) error
+	Finish(t *Transaction) error
 	// Committed lets memory follow, now that the batch is durable.
 	Committed()
 }
 
 // A guard is the last participant to finish. It sees every write, and vouches for
 // the commit before anybody hears of it.
-type guard interface {
-	participant
+type Guard interface {
+	Participant
 	// Wrote is called before a record is set, or deleted.
-	Wrote(t *transaction, key, value []byte, deleted bool) error
+	Wrote(t *Transaction, key, value []byte, deleted bool) error
 	// Seal makes a commit known outside the store. Without that it does not count.
 	Seal() error
 }
 
-// committer writes all waiting changes in one durable transaction, over and
+// Committer writes all waiting changes in one durable transaction, over and
 // over: the grouping that Badger itself does not do. One goroutine owns it. What
 // the changes are about it does not know: they get a B, which holds the
 // transaction and whatever takes part.
-type committer[B any] struct {
-	commitOptions[B]
-	transaction transaction
+type Committer[B any] struct {
+	Options[B]
+	transaction Transaction
 	given       B // to every change
 
 	saidFull time.Time
-	wasFull  atomic.Bool  // when it was written to last
-	began    atomic.Int64 // Unix nanoseconds of the commit that runs; 0: none does
-	backlog  atomic.Int64 // changes that wait, or are being written
+	WasFull  atomic.Bool  // when it was written to last
+	Began    atomic.Int64 // Unix nanoseconds of the commit that runs; 0: none does
+	Backlog  atomic.Int64 // changes that wait, or are being written
 
 	mu     sync.Mutex
 	queue  []change[B]
@@ -67,37 +73,37 @@ type committer[B any] struct {
 	// failed holds the first commit error. The state on disk is unknown from
 	// then on, so everything after it is refused: what was requested counts
 	// as spent.
-	failed atomic.Pointer[error]
+	Failed atomic.Pointer[error]
 }
 
-// commitOptions is what a committer works with.
-type commitOptions[B any] struct {
-	store        store.Store
-	batch        func(t *transaction) B
-	participants []participant // in the order in which they finish
-	guard        guard         // nil: none
-	patience     time.Duration // of those who wait for a change
-	observe      func(took time.Duration, changes int)
-	log          *slog.Logger
+// Options is what a committer works with.
+type Options[B any] struct {
+	Store        store.Store
+	Batch        func(t *Transaction) B
+	Participants []Participant // in the order in which they finish
+	Guard        Guard         // nil: none
+	Patience     time.Duration // of those who wait for a change
+	Observe      func(took time.Duration, changes int)
+	Log          *slog.Logger
 }
 
-func newCommitter[B any](o commitOptions[B]) *committer[B] {
-	c := &committer[B]{commitOptions: o, wake: make(chan struct{}, 1), ended: make(chan struct{})}
-	if o.guard != nil {
-		c.participants = append(c.participants, o.guard)
+func New[B any](o Options[B]) *Committer[B] {
+	c := &Committer[B]{Options: o, wake: make(chan struct{}, 1), ended: make(chan struct{})}
+	if o.Guard != nil {
+		c.Participants = append(c.Participants, o.Guard)
 	}
-	c.transaction.guard = o.guard
-	c.given = o.batch(&c.transaction)
+	c.transaction.guard = o.Guard
+	c.given = o.Batch(&c.transaction)
 	go c.run()
 	return c
 }
 
-// submit queues a change. It never blocks; it may be called with locks held.
-func (c *committer[B]) submit(apply func(b B) error, done func(err error)) {
+// Submit queues a change. It never blocks; it may be called with locks held.
+func (c *Committer[B]) Submit(apply func(b B) error, done func(err error)) {
 	c.enqueue(change[B]{apply: apply, done: done})
 }
 
-func (c *committer[B]) enqueue(ch change[B]) {
+func (c *Committer[B]) enqueue(ch change[B]) {
 	c.mu.Lock()
 	if c.closed {
 		c.mu.Unlock()
@@ -106,20 +112,20 @@ func (c *committer[B]) enqueue(ch change[B]) {
 		return
 	}
 	c.queue = append(c.queue, ch)
-	c.backlog.Add(1)
+	c.Backlog.Add(1)
 	c.mu.Unlock()
 	c.signal()
 }
 
-func (c *committer[B]) signal() {
+func (c *Committer[B]) signal() {
 	select {
 	case c.wake <- struct{}{}:
 	default:
 	}
 }
 
-// close lets everything queued be written, then ends the goroutine.
-func (c *committer[B]) close() {
+// Close lets everything queued be written, then ends the goroutine.
+func (c *Committer[B]) Close() {
 	c.mu.Lock()
 	c.closed = true
 	c.mu.Unlock()
@@ -127,7 +133,7 @@ func (c *committer[B]) close() {
 	<-c.ended
 }
 
-func (c *committer[B]) run() {
+func (c *Committer[B]) run() {
 	defer close(c.ended)
 	for range c.wake {
 		for {
@@ -145,7 +151,7 @@ func (c *committer[B]) run() {
 				n := c.commit(changes)
 				clear(changes[:n]) // what they hold on to is free before the last of them
 				changes = changes[n:]
-				c.backlog.Add(int64(-n))
+				c.Backlog.Add(int64(-n))
 			}
 		}
 	}
@@ -153,26 +159,26 @@ func (c *committer[B]) run() {
 
 // commit writes as many changes as fit into one transaction and returns how
 // many those were.
-func (c *committer[B]) commit(changes []change[B]) int {
+func (c *Committer[B]) commit(changes []change[B]) int {
 	errs := make([]error, len(changes))
-	if err := c.failure(); err != nil {
+	if err := c.Failure(); err != nil {
 		for i := range changes {
 			changes[i].done(err)
 		}
 		return len(changes)
 	}
 	start := time.Now()
-	c.began.Store(start.UnixNano())
-	defer c.began.Store(0)
+	c.Began.Store(start.UnixNano())
+	defer c.Began.Store(0)
 	var left []bool // those that had written before they failed
 	var taken int
 	err := errHalfWritten
 	for errors.Is(err, errHalfWritten) { // once more, without the change that failed
 		taken = 0
 		c.transaction.reset(nil) // a store may fail before it has begun
-		err = c.store.Update(func(tx store.Tx) error {
+		err = c.Store.Update(func(tx store.Tx) error {
 			c.transaction.reset(tx)
-			for _, p := range c.participants {
+			for _, p := range c.Participants {
 				p.Begin()
 			}
 			for taken = 0; taken < len(changes) && !c.transaction.full(); taken++ {
@@ -195,7 +201,7 @@ func (c *committer[B]) commit(changes []change[B]) int {
 			if c.transaction.entries == 0 {
 				return nil
 			}
-			for _, p := range c.participants {
+			for _, p := range c.Participants {
 				if err := p.Finish(&c.transaction); err != nil {
 					return err
 				}
@@ -204,23 +210,23 @@ func (c *committer[B]) commit(changes []change[B]) int {
 		})
 	}
 	wrote := c.transaction.entries > 0
-	if err == nil && wrote && c.guard != nil {
-		err = c.guard.Seal()
+	if err == nil && wrote && c.Guard != nil {
+		err = c.Guard.Seal()
 	}
-	c.wasFull.Store(errors.Is(err, store.ErrNoSpace))
+	c.WasFull.Store(errors.Is(err, store.ErrNoSpace))
 	switch {
 	case errors.Is(err, store.ErrNoSpace):
 		c.full(err)
 		taken = len(changes)
 	case err != nil:
-		c.poison(err)
+		c.Poison(err)
 	case wrote:
-		for _, p := range c.participants {
+		for _, p := range c.Participants {
 			p.Committed()
 		}
 	}
-	if wrote && c.observe != nil && !errors.Is(err, store.ErrNoSpace) {
-		c.observe(time.Since(start), taken)
+	if wrote && c.Observe != nil && !errors.Is(err, store.ErrNoSpace) {
+		c.Observe(time.Since(start), taken)
 	}
 	for i := range taken {
 		if err != nil {
@@ -232,24 +238,24 @@ func (c *committer[B]) commit(changes []change[B]) int {
 }
 
 // full says, at most once a minute, that nothing can be written.
-func (c *committer[B]) full(err error) {
+func (c *Committer[B]) full(err error) {
 	if now := time.Now(); now.Sub(c.saidFull) >= time.Minute {
 		c.saidFull = now
-		c.log.Error("nothing is admitted that needs the disk until there is space again", "error", err)
+		c.Log.Error("nothing is admitted that needs the disk until there is space again", "error", err)
 	}
 }
 
-// poison refuses everything from here on.
-func (c *committer[B]) poison(err error) {
-	if c.failed.CompareAndSwap(nil, &err) {
-		c.log.Error("the store failed and is refused until it was opened anew; what was reserved counts as spent",
+// Poison refuses everything from here on.
+func (c *Committer[B]) Poison(err error) {
+	if c.Failed.CompareAndSwap(nil, &err) {
+		c.Log.Error("the store failed and is refused until it was opened anew; what was reserved counts as spent",
 			"error", err)
 	}
 }
 
-// failure is why everything is refused, or nil.
-func (c *committer[B]) failure() error {
-	if err := c.failed.Load(); err != nil {
+// Failure is why everything is refused, or nil.
+func (c *Committer[B]) Failure() error {
+	if err := c.Failed.Load(); err != nil {
 		return *err
 	}
 	return nil

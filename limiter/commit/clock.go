@@ -1,4 +1,4 @@
-package limiter
+package commit
 
 import (
 	"encoding/binary"
@@ -34,16 +34,16 @@ const maxLead = 5 * time.Minute
 // markEvery is how often the store is told the time, with other changes.
 const markEvery = 10 * time.Second
 
-// watch is the time that limits are judged by. It follows the wall clock and
+// Watch is the time that limits are judged by. It follows the wall clock and
 // never goes back: not while the server runs, and not below what the store has
 // seen before. When the wall clock is set while the server runs, time goes on
 // as if it had not been; but one that was behind from the start is believed
 // again as soon as it is not any more, as on machines that keep no time while
 // they are off.
-type watch struct {
+type Watch struct {
 	wall Clock
 	from atomic.Pointer[watchStart]
-	last atomic.Int64 // Unix nanoseconds of the latest that was told, to a millisecond
+	Last atomic.Int64 // Unix nanoseconds of the latest that was told, to a millisecond
 }
 
 // watchStart is one moment by both clocks.
@@ -53,21 +53,21 @@ type watchStart struct {
 	behind bool // the machine's clock was, so base is not what it told
 }
 
-// newWatch returns a watch that does not go below mark.
-func newWatch(wall Clock, mark time.Time) *watch {
+// NewWatch returns a watch that does not go below mark.
+func NewWatch(wall Clock, mark time.Time) *Watch {
 	told, steady := wall.Now()
-	w := &watch{wall: wall}
+	w := &Watch{wall: wall}
 	from := &watchStart{steady: steady, base: told}
 	if mark.After(told) {
 		from.base, from.behind = mark, true
 	}
 	w.from.Store(from)
-	w.last.Store(from.base.UnixNano())
+	w.Last.Store(from.base.UnixNano())
 	return w
 }
 
 // Now returns the time that limits are judged by.
-func (w *watch) Now() time.Time {
+func (w *Watch) Now() time.Time {
 	told, steady := w.wall.Now()
 	from := w.from.Load()
 	base := from.base.Add(steady - from.steady)
@@ -75,27 +75,27 @@ func (w *watch) Now() time.Time {
 		w.from.CompareAndSwap(from, &watchStart{steady: steady, base: told})
 		base = told
 	}
-	return w.tell(told, base)
+	return w.Tell(told, base)
 }
 
-// tell is the time when the machine's clock tells told, and the steady one says base.
-func (w *watch) tell(told, base time.Time) time.Time {
+// Tell is the time when the machine's clock tells told, and the steady one says base.
+func (w *Watch) Tell(told, base time.Time) time.Time {
 	if ahead := told.Sub(base); ahead < 0 || ahead > maxLead {
 		told = base
 	}
-	n, last := told.UnixNano(), w.last.Load()
+	n, last := told.UnixNano(), w.Last.Load()
 	if n < last {
 		return time.Unix(0, last).UTC()
 	}
 	if n-last > int64(time.Millisecond) {
-		w.last.CompareAndSwap(last, n) // or another has told about the same
+		w.Last.CompareAndSwap(last, n) // or another has told about the same
 	}
 	return told
 }
 
-// doubt is how far the wall clock is from the time that limits are judged by,
+// Doubt is how far the wall clock is from the time that limits are judged by,
 // when that is more than clocks differ by themselves; else 0.
-func (w *watch) doubt() time.Duration {
+func (w *Watch) Doubt() time.Duration {
 	told, _ := w.wall.Now()
 	if off := told.Sub(w.Now()); off.Abs() > maxLead {
 		return off
@@ -103,43 +103,43 @@ func (w *watch) doubt() time.Duration {
 	return 0
 }
 
-// set believes the wall clock again.
-func (w *watch) set() time.Time {
+// Set believes the wall clock again.
+func (w *Watch) Set() time.Time {
 	told, steady := w.wall.Now()
 	w.from.Store(&watchStart{steady: steady, base: told})
-	w.last.Store(told.UnixNano())
+	w.Last.Store(told.UnixNano())
 	return told
 }
 
-// teller tells the time that limits are judged by.
-type teller interface{ Now() time.Time }
+// Teller tells the time that limits are judged by.
+type Teller interface{ Now() time.Time }
 
-// clockMark lets the store know the time every now and then, so that it does not go
+// ClockMark lets the store know the time every now and then, so that it does not go
 // back over a restart.
-type clockMark struct {
-	clock teller
+type ClockMark struct {
+	Clock Teller
 	last  time.Time // that is durable
 	next  time.Time // that this batch writes; zero: none
 }
 
-func (m *clockMark) Begin() {
+func (m *ClockMark) Begin() {
 	m.next = time.Time{}
-	if now := m.clock.Now(); now.Sub(m.last).Abs() >= markEvery {
+	if now := m.Clock.Now(); now.Sub(m.last).Abs() >= markEvery {
 		m.next = now
 	}
 }
 
-// set has the time written with this batch.
-func (m *clockMark) set(now time.Time) { m.next = now }
+// Set has the time written with this batch.
+func (m *ClockMark) Set(now time.Time) { m.next = now }
 
-func (m *clockMark) Finish(t *transaction) error {
+func (m *ClockMark) Finish(t *Transaction) error {
 	if m.next.IsZero() {
 		return nil
 	}
 	return t.Set(record.MetaClock, binary.BigEndian.AppendUint64(nil, uint64(m.next.UnixNano())))
 }
 
-func (m *clockMark) Committed() {
+func (m *ClockMark) Committed() {
 	if !m.next.IsZero() {
 		m.last = m.next
 	}

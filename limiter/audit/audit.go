@@ -1,4 +1,10 @@
-package limiter
+// Package audit is the audit log: a chain of entries, each with the hash of the one
+// before, written in the transaction of the act that it is about, in a canonical form
+// that anybody can verify.
+//
+// It knows no key and no caller but by name; who may read which entry is decided above
+// it.
+package audit
 
 import (
 	"crypto/sha256"
@@ -9,6 +15,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/till-proxy/till/limiter/commit"
 	"github.com/till-proxy/till/limiter/record"
 	"github.com/till-proxy/till/limiter/store"
 )
@@ -19,8 +26,8 @@ import (
 // of the chain stands beside them and in the digest's root, so a store that
 // lost its last entries is found out.
 
-// AuditEntry is one thing that was done, or that became of a key.
-type AuditEntry struct {
+// Entry is one thing that was done, or that became of a key.
+type Entry struct {
 	Seq  uint64
 	Time time.Time
 	// Actor is who did it: the name of a Caller; "till" for what happened by
@@ -32,13 +39,13 @@ type AuditEntry struct {
 	// Changes are the fields that changed, by the names of the management
 	// API, without secrets.
 	Changes    map[string]record.Delta
-	Prev, Hash AuditHash
+	Prev, Hash Hash
 }
 
-// AuditHash is the SHA-256 over an entry's canonical form without its hash.
-type AuditHash [sha256.Size]byte
+// Hash is the SHA-256 over an entry's canonical form without its hash.
+type Hash [sha256.Size]byte
 
-func (h AuditHash) String() string { return hex.EncodeToString(h[:]) }
+func (h Hash) String() string { return hex.EncodeToString(h[:]) }
 
 // The actions on keys. Those on other things are beside them.
 const (
@@ -64,7 +71,7 @@ const (
 
 // seal gives the entry its hash, and returns its canonical form. In that, hash
 // comes after from and before key: the rest is the same with it and without.
-func (e *AuditEntry) seal() ([]byte, error) {
+func (e *Entry) seal() ([]byte, error) {
 	changes := make(map[string]any, len(e.Changes))
 	for name, d := range e.Changes {
 		delta := make(map[string]any, 2)
@@ -95,103 +102,103 @@ func (e *AuditEntry) seal() ([]byte, error) {
 	return append(line, tail...), nil
 }
 
-// chain is where the audit log ends, and where what is left of it begins.
-type chain struct {
-	seq  uint64 // of the last entry; 0: there is none
-	hash AuditHash
+// Chain is where the audit log ends, and where what is left of it begins.
+type Chain struct {
+	Seq  uint64 // of the last entry; 0: there is none
+	Hash Hash
 	// gone is the last entry that was pruned; 0: none was.
-	gone     uint64
-	goneHash AuditHash
+	Gone     uint64
+	GoneHash Hash
 }
 
 const chainLen = 2 * (8 + sha256.Size)
 
-func (c *chain) encode() []byte {
-	b := binary.BigEndian.AppendUint64(make([]byte, 0, chainLen), c.seq)
-	b = binary.BigEndian.AppendUint64(append(b, c.hash[:]...), c.gone)
-	return append(b, c.goneHash[:]...)
+func (c *Chain) encode() []byte {
+	b := binary.BigEndian.AppendUint64(make([]byte, 0, chainLen), c.Seq)
+	b = binary.BigEndian.AppendUint64(append(b, c.Hash[:]...), c.Gone)
+	return append(b, c.GoneHash[:]...)
 }
 
-func decodeChain(b []byte) (c chain, err error) {
+func DecodeChain(b []byte) (c Chain, err error) {
 	if len(b) != chainLen {
 		return c, fmt.Errorf("audit log: %w", record.ErrRecord)
 	}
-	c.seq = binary.BigEndian.Uint64(b)
-	copy(c.hash[:], b[8:])
-	c.gone = binary.BigEndian.Uint64(b[8+sha256.Size:])
-	copy(c.goneHash[:], b[16+sha256.Size:])
-	if c.gone > c.seq {
+	c.Seq = binary.BigEndian.Uint64(b)
+	copy(c.Hash[:], b[8:])
+	c.Gone = binary.BigEndian.Uint64(b[8+sha256.Size:])
+	copy(c.GoneHash[:], b[16+sha256.Size:])
+	if c.Gone > c.Seq {
 		return c, fmt.Errorf("audit log: %w", record.ErrRecord)
 	}
 	return c, nil
 }
 
-func auditKey(seq uint64) []byte {
+func EntryKey(seq uint64) []byte {
 	return binary.BigEndian.AppendUint64([]byte(record.SpaceAudit), seq)
 }
 
-// readChain reads where the audit log ends, and that its last entry is there.
-func readChain(r store.Reader) (chain, error) {
+// ReadChain reads where the audit log ends, and that its last entry is there.
+func ReadChain(r store.Reader) (Chain, error) {
 	b, err := r.Get(record.MetaAudit)
 	if errors.Is(err, store.ErrNotFound) {
-		return chain{}, nil
+		return Chain{}, nil
 	}
 	if err != nil {
-		return chain{}, err
+		return Chain{}, err
 	}
-	c, err := decodeChain(b)
-	if err != nil || c.seq == c.gone {
+	c, err := DecodeChain(b)
+	if err != nil || c.Seq == c.Gone {
 		return c, err
 	}
-	line, err := r.Get(auditKey(c.seq))
+	line, err := r.Get(EntryKey(c.Seq))
 	if err != nil {
-		return c, store.Doubt("entry %d of the audit log, its last, cannot be read (%v)", c.seq, err)
+		return c, store.Doubt("entry %d of the audit log, its last, cannot be read (%v)", c.Seq, err)
 	}
-	if e, err := parseEntry(line); err != nil || e.hash != c.hash {
-		return c, store.Doubt("entry %d of the audit log, its last, is not the one that was committed", c.seq)
+	if e, err := ParseLine(line); err != nil || e.Hash != c.Hash {
+		return c, store.Doubt("entry %d of the audit log, its last, is not the one that was committed", c.Seq)
 	}
 	return c, nil
 }
 
-// auditLog is the log as of the last commit, and as the batch that is being written
+// Log is the log as of the last commit, and as the batch that is being written
 // continues it.
-type auditLog struct {
-	head atomic.Pointer[chain]
-	next chain
+type Log struct {
+	Head atomic.Pointer[Chain]
+	Next Chain
 }
 
-func (a *auditLog) Begin() { a.next = *a.head.Load() }
+func (a *Log) Begin() { a.Next = *a.Head.Load() }
 
-// add writes an entry in the transaction of the act that it tells of. Its number,
+// Add writes an entry in the transaction of the act that it tells of. Its number,
 // its time and the hash before it are given here: a batch that is begun again
 // numbers its entries again.
-func (a *auditLog) add(t *transaction, at time.Time, e *AuditEntry) error {
+func (a *Log) Add(t *commit.Transaction, at time.Time, e *Entry) error {
 	sealed := *e
-	sealed.Seq, sealed.Time, sealed.Prev = a.next.seq+1, at, a.next.hash
+	sealed.Seq, sealed.Time, sealed.Prev = a.Next.Seq+1, at, a.Next.Hash
 	line, err := sealed.seal()
 	if err != nil {
 		return fmt.Errorf("writing the audit log: %w", err)
 	}
-	if err := t.Set(auditKey(sealed.Seq), line); err != nil {
+	if err := t.Set(EntryKey(sealed.Seq), line); err != nil {
 		return err
 	}
-	a.next.seq, a.next.hash = sealed.Seq, sealed.Hash
+	a.Next.Seq, a.Next.Hash = sealed.Seq, sealed.Hash
 	return nil
 }
 
-func (a *auditLog) Finish(t *transaction) error {
-	if a.next == *a.head.Load() {
+func (a *Log) Finish(t *commit.Transaction) error {
+	if a.Next == *a.Head.Load() {
 		return nil
 	}
-	return t.Set(record.MetaAudit, a.next.encode())
+	return t.Set(record.MetaAudit, a.Next.encode())
 }
 
-func (a *auditLog) Committed() {
-	if a.next != *a.head.Load() {
-		next := a.next
-		a.head.Store(&next)
+func (a *Log) Committed() {
+	if a.Next != *a.Head.Load() {
+		next := a.Next
+		a.Head.Store(&next)
 	}
 }
 
 // Interface guards
-var _ participant = (*auditLog)(nil)
+var _ commit.Participant = (*Log)(nil)
