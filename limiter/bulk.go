@@ -1,10 +1,12 @@
 package limiter
 
 import (
+	"cmp"
 	"context"
 	"encoding/base64"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/till-proxy/till/limiter/audit"
@@ -87,7 +89,11 @@ func (l *Limiter) doomAll(j *job) {
 	now := l.clock.Now()
 	cut := 0
 	var all []doomed
-	for _, k := range l.everyLive() {
+	keys := l.everyLive()
+	if j.filter.Status != "" { // a child counts as revoked once its parent is stopped
+		slices.SortFunc(keys, deeperFirst)
+	}
+	for _, k := range keys {
 		k.mu.Lock()
 		hit := k.doom(jobs) != nil
 		var refusal *record.Refusal
@@ -104,6 +110,9 @@ func (l *Limiter) doomAll(j *job) {
 	j.doomed, j.state.Cut = all, cut
 	j.mu.Unlock()
 }
+
+// deeperFirst puts children before their parents.
+func deeperFirst(a, b *Live) int { return cmp.Compare(b.Key().Depth, a.Key().Depth) }
 
 // recordJob makes a job's record durable, with its number. A key that was
 // doomed and has changed since, before the record came, ends along with it.

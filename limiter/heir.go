@@ -1,7 +1,6 @@
 package limiter
 
 import (
-	"cmp"
 	"errors"
 	"maps"
 	"slices"
@@ -34,7 +33,7 @@ func (l *Limiter) inherit(former *Limiter) error {
 	var from, to []*Live
 	// Children stand before their parents, as wherever both are locked.
 	all := former.everyLive()
-	slices.SortFunc(all, func(a, b *Live) int { return cmp.Compare(b.Key().Depth, a.Key().Depth) })
+	slices.SortFunc(all, deeperFirst)
 	for _, k := range all {
 		k.mu.Lock()
 		carries := k.active || k.inflight > 0 || k.halt != "" || k.history.dirty() || len(k.history.unsure) > 0
