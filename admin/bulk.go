@@ -38,7 +38,7 @@ func (a *api) revokeMany(l *limiter.Limiter, r *http.Request) (int, any, error) 
 		}
 		q.Set(name, value)
 	}
-	f, err := filterOf(q)
+	f, err := a.filterOf(l, q)
 	if err != nil {
 		return 0, nil, err
 	}

@@ -2,12 +2,19 @@ package admin
 
 import (
 	"fmt"
+	"maps"
 	"net/http"
+	"net/url"
+	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/till-proxy/till/admin/admintest"
 	"github.com/till-proxy/till/admin/wire"
+	"github.com/till-proxy/till/limiter"
+	"github.com/till-proxy/till/limiter/record"
+	"github.com/till-proxy/till/token"
 )
 
 func TestRevokingManyCountsDryAndRevokesWhatMatches(t *testing.T) {
@@ -58,5 +65,108 @@ func TestRevokingManyCountsDryAndRevokesWhatMatches(t *testing.T) {
 	w.Use(bob, 1)
 	if all := admintest.Get[wire.BulkJSON](t, w.Do("POST", "/keys/revoke", `{"all":true,"except":["`+ann[2].ID+`"]}`)); all.Revoked != 14 || all.Matched != 30 || all.AlreadyRevoked != 16 {
 		t.Errorf("all: %+v", all)
+	}
+}
+
+// statuses lists every key with its status.
+func (w *world) statuses(query string) map[string]record.Status {
+	w.T.Helper()
+	found := make(map[string]record.Status)
+	for _, k := range admintest.Get[wire.Listed](w.T, w.Do("GET", "/keys?"+query, "")).Keys {
+		found[k.ID] = k.Status
+	}
+	return found
+}
+
+// TestTheListTheDryRunAndTheRevocationPickTheSameKeys: what the list shows for a
+// filter is what people expect a revocation by that filter to end.
+func TestTheListTheDryRunAndTheRevocationPickTheSameKeys(t *testing.T) {
+	t.Parallel()
+	values := map[string][]string{
+		"status":   {"active", "exhausted", "expired", "revoked", "suspended"},
+		"upstream": {"openai", "github", "spare"}, "role": {"member"}, "owner": {"ann"}, "created_by": {"robot"},
+		"parent": {"ID of parent"}, "name": {"nightly"}, "label.NAME": {"a"}, "unused_for": {"1h"},
+		"credential_fingerprint": {"of openai", "of github"}, "q": {"night", "ID of nightly"},
+	}
+	for _, field := range limiter.FilterFields {
+		if field.Orders {
+			continue
+		}
+		if values[field.Name] == nil {
+			t.Errorf("no value is tried for %s", field.Name)
+		}
+		for _, value := range values[field.Name] {
+			t.Run(field.Name+" "+value, func(t *testing.T) {
+				t.Parallel()
+				clock := newAhead()
+				w := newWorldAt(t, clock)
+				if err := w.SetRoles(admintest.Team()); err != nil {
+					t.Fatal(err)
+				}
+				ids := make(map[string]string)
+				mint := func(w *world, name, rest string) *wire.Minted {
+					m := w.NewKey(fmt.Sprintf(`{"name":%q,%s}`, name, rest))
+					ids["ID of "+name] = m.ID
+					return m
+				}
+				mint(w, "nightly", `"upstream":"openai","max_activations":5,"owner":"ann","labels":{"NAME":"a"}`)
+				mint(w, "elsewhere", `"upstream":"github","max_activations":5,"owner":"ann"`)
+				mint(w, "sealed", `"upstream":"spare","max_activations":5,"upstream_key":"sk-real-of-openai"`)
+				mint(w, "other", `"upstream":"spare","max_activations":5,"upstream_key":"sk-real-other"`)
+				mint(w.as(w.hire("robot", "member").Token), "of a role", `"upstream":"openai","max_activations":5,"models":["gpt-5"]`)
+				w.Use(mint(w, "exhausted", `"upstream":"openai","max_activations":1`), 1)
+				for _, name := range []string{"parent", "expire", "revoke", "suspend"} {
+					rest := `"upstream":"openai","max_activations":5,"delegate":true`
+					if name == "expire" {
+						rest += `,"expires_in":"1h"`
+					}
+					parent := w.Live(mint(w, name, rest))
+					child := parent.Key().Child()
+					child.Limit[record.Activations] = 1
+					_, lookup, err := token.MintKey()
+					if err != nil {
+						t.Fatal(err)
+					}
+					if _, err := w.Delegate(t.Context(), parent, &limiter.Ask{Own: true}, child, limiter.Birth{Lookup: lookup}); err != nil {
+						t.Fatal(err)
+					}
+				}
+				for _, act := range []string{"revoke", "suspend"} {
+					w.Do("POST", "/keys/"+ids["ID of "+act]+"/"+act, "")
+				}
+				clock.advance(2 * time.Hour)
+				mint(w, "late", `"upstream":"spare","max_activations":5,"upstream_key":"sk-real-late"`)
+
+				if id := ids[value]; id != "" {
+					value = id
+				} else if upstream, ok := strings.CutPrefix(value, "of "); ok {
+					value = w.Fingerprint(token.NewSecret("sk-real-of-" + upstream))
+				}
+				before, picked := w.statuses(""), w.statuses(url.Values{field.Name: {value}}.Encode())
+				if len(picked) == 0 || len(picked) == len(before) {
+					t.Fatalf("the list shows %d of %d keys", len(picked), len(before))
+				}
+				already := 0
+				for _, status := range picked {
+					if status == record.Revoked {
+						already++
+					}
+				}
+				ask := func(rest string) wire.BulkJSON {
+					return admintest.Get[wire.BulkJSON](t, w.Do("POST", "/keys/revoke", fmt.Sprintf(`{"filter":{%q:%q}%s}`, field.Name, value, rest)))
+				}
+				if dry := ask(`,"dry_run":true`); dry.Matched != int64(len(picked)) || dry.AlreadyRevoked != int64(already) {
+					t.Errorf("the list shows %d keys, %d of them revoked; the dry run has %+v", len(picked), already, dry)
+				}
+				if done := ask(""); done.Matched != int64(len(picked)) || done.Revoked != int64(len(picked)-already) || done.AlreadyRevoked != int64(already) {
+					t.Errorf("the list shows %d keys, %d of them revoked; the revocation has %+v", len(picked), already, done)
+				}
+				maps.DeleteFunc(before, func(id string, status record.Status) bool { return status != record.Revoked && picked[id] == "" })
+				want := slices.Sorted(maps.Keys(before))
+				if got := slices.Sorted(maps.Keys(w.statuses("status=revoked"))); !slices.Equal(got, want) {
+					t.Errorf("revoked are %s, want %s", got, want)
+				}
+			})
+		}
 	}
 }

@@ -3,6 +3,7 @@ package admin
 import (
 	"net/http/httptest"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -14,15 +15,25 @@ import (
 
 // ahead is a clock that shows another year than the machine's, and stands still
 // until it is moved.
-type ahead struct{ now time.Time }
+type ahead struct{ nanos atomic.Int64 }
+
+func newAhead() *ahead {
+	c := new(ahead)
+	c.nanos.Store(time.Date(2051, 3, 1, 12, 0, 0, 0, time.UTC).UnixNano())
+	return c
+}
 
 func (c *ahead) Now() (time.Time, time.Duration) {
-	return c.now, time.Duration(c.now.UnixNano())
+	n := c.nanos.Load()
+	return time.Unix(0, n).UTC(), time.Duration(n)
 }
+
+func (c *ahead) advance(d time.Duration) { c.nanos.Add(int64(d)) }
 
 func TestLifetimesAreCountedByTheClockOfTheLimiter(t *testing.T) {
 	t.Parallel()
-	clock := &ahead{now: time.Date(2051, 3, 1, 12, 0, 0, 0, time.UTC)}
+	clock := newAhead()
+	start, _ := clock.Now()
 	w := newWorldAt(t, clock)
 	m := w.NewKey(`{"upstream":"openai","max_activations":5,"expires_in":"24h"}`)
 	key := admintest.Get[wire.KeyObject](t, w.Do("PATCH", "/keys/"+m.ID, `{"expires_in":"48h"}`))
@@ -43,14 +54,14 @@ func TestLifetimesAreCountedByTheClockOfTheLimiter(t *testing.T) {
 		"a mint": {m.ExpiresAt, 24 * time.Hour}, "a change": {key.ExpiresAt, 48 * time.Hour},
 		"a child": {&child.ExpiresAt, 2 * time.Hour}, "a token": {token.ExpiresAt, time.Hour},
 	} {
-		if want := clock.now.Add(test.want); test.got == nil || !test.got.Equal(want) {
+		if want := start.Add(test.want); test.got == nil || !test.got.Equal(want) {
 			t.Errorf("%s ends at %v, want %v", what, test.got, want)
 		}
 	}
 	if token.Status != record.Active {
 		t.Errorf("a new token is %s", token.Status)
 	}
-	clock.now = clock.now.Add(2 * time.Hour)
+	clock.advance(2 * time.Hour)
 	if all := admintest.Get[wire.ListedTokens](t, w.Do("GET", "/tokens", "")); all.Tokens[0].Status != record.Expired {
 		t.Errorf("an hour after its end, a token is %s", all.Tokens[0].Status)
 	}

@@ -42,12 +42,9 @@ func (a *api) mint(l *limiter.Limiter, r *http.Request) (int, any, error) {
 }
 
 func (a *api) list(l *limiter.Limiter, r *http.Request) (int, any, error) {
-	f, err := filterOf(r.URL.Query())
+	f, err := a.filterOf(l, r.URL.Query())
 	if err != nil {
 		return 0, nil, err
-	}
-	if f.Fingerprint != "" {
-		f.Holders = a.holders(l, f.Fingerprint)
 	}
 	page, err := l.List(r.Context(), a.caller, f)
 	if err != nil {
@@ -60,7 +57,7 @@ func (a *api) list(l *limiter.Limiter, r *http.Request) (int, any, error) {
 	return http.StatusOK, answer, nil
 }
 
-func filterOf(q url.Values) (limiter.Filter, error) {
+func (a *api) filterOf(l *limiter.Limiter, q url.Values) (limiter.Filter, error) {
 	var f limiter.Filter
 	for name, values := range q {
 		if len(values) != 1 {
@@ -89,6 +86,9 @@ func filterOf(q url.Values) (limiter.Filter, error) {
 		if err != nil {
 			return f, invalid("%s: %q: %v", name, value, err)
 		}
+	}
+	if f.Fingerprint != "" {
+		f.Holders = a.holders(l, f.Fingerprint)
 	}
 	return f, nil
 }
