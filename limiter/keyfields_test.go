@@ -146,13 +146,25 @@ func TestACopyOfAKeySharesNothing(t *testing.T) {
 	if !reflect.DeepEqual(key, copied) {
 		t.Fatalf("%+v, want %+v", copied, key)
 	}
-	for i := range record.KeyFields {
-		f := &record.KeyFields[i]
-		switch a, b := of(f, key), of(f, copied); a.Kind() {
-		case reflect.Map, reflect.Slice:
-			if a.Pointer() == b.Pointer() {
-				t.Errorf("%q is the same in both", f.Name)
-			}
+	shared("Key", reflect.ValueOf(key).Elem(), reflect.ValueOf(copied).Elem(), func(path string) { t.Errorf("%s is the same in both", path) })
+}
+
+// shared finds the maps and slices that two values have in common.
+func shared(path string, a, b reflect.Value, found func(path string)) {
+	switch a.Kind() {
+	case reflect.Map, reflect.Slice:
+		if a.Pointer() == b.Pointer() {
+			found(path)
+		}
+	}
+	switch a.Kind() {
+	case reflect.Slice, reflect.Array:
+		for i := range a.Len() {
+			shared(fmt.Sprintf("%s[%d]", path, i), a.Index(i), b.Index(i), found)
+		}
+	case reflect.Struct:
+		for i := range a.NumField() {
+			shared(path+"."+a.Type().Field(i).Name, a.Field(i), b.Field(i), found)
 		}
 	}
 }

@@ -152,6 +152,9 @@ func (k *Key) Clone() *Key {
 	c.Scope = k.Scope.Clone()
 	c.Origins = slices.Clone(k.Origins)
 	c.Former = slices.Clone(k.Former)
+	for i := range c.Former {
+		c.Former[i].Origins = slices.Clone(c.Former[i].Origins)
+	}
 	return &c
 }
 
