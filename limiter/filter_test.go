@@ -1,6 +1,7 @@
 package limiter_test
 
 import (
+	"encoding/json"
 	"reflect"
 	"testing"
 
@@ -46,5 +47,30 @@ func TestEveryTextOfAFilterHasARowThatPicks(t *testing.T) {
 	}
 	if got, want := limiter.BulkNames(), "status, upstream, role, owner, created_by, parent, name, label.NAME, unused_for, q"; got != want {
 		t.Errorf("many keys are revoked by %s, want %s", got, want)
+	}
+}
+
+// TestAJobsRecordHasItsWholeFilter: after a restart the job goes on with what its
+// record says, also if upstreams have other credentials by then.
+func TestAJobsRecordHasItsWholeFilter(t *testing.T) {
+	t.Parallel()
+	j := limiter.Job{Filter: limiter.Filter{Within: new(limiter.Within)}}
+	fill(reflect.ValueOf(j.Filter.Within).Elem(), 1)
+	v := reflect.ValueOf(&j.Filter).Elem()
+	for i := range v.NumField() {
+		switch v.Type().Field(i).Name {
+		case "Within":
+		case "Thorough": // each step of a job sets it
+		default:
+			fill(v.Field(i), 1)
+		}
+	}
+	record, err := json.Marshal(j)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var read limiter.Job
+	if err := json.Unmarshal(record, &read); err != nil || !reflect.DeepEqual(read, j) {
+		t.Errorf("read %+v, %v; want %+v", read.Filter, err, j.Filter)
 	}
 }
