@@ -125,7 +125,7 @@ func TestAServerIsKnownHoweverItsAddressIsSpelled(t *testing.T) {
 	} {
 		for _, configured := range same {
 			if strings.HasSuffix(configured, ":") || strings.Contains(configured, ":0") || strings.HasPrefix(configured, "http:") != strings.HasPrefix(same[0], "http:") {
-				continue // a configuration says it plainly
+				continue // a configuration states it plainly
 			}
 			to, err := (&Upstream{To: []string{configured}}).provision("up")
 			if err != nil {
@@ -177,7 +177,7 @@ func TestAddressesAreThoseThatTheClientUsed(t *testing.T) {
 			r.Header.Set("X-Forwarded-Proto", "https")
 			r.Header.Set("X-Forwarded-Host", "agents.example.com")
 		}, want: "https://agents.example.com/c"},
-		{name: "a proxy that public_url tells of", public: "https://till.test", want: "https://till.test/c"},
+		{name: "a proxy that public_url implies", public: "https://till.test", want: "https://till.test/c"},
 		{name: "another public_url", public: "https://agents.example.com", want: "http://till.test/c"},
 		{name: "no host", change: func(r *http.Request, _ map[string]any) { r.Host = "" }, want: "/c"},
 		{name: "a host that is none", change: func(r *http.Request, _ map[string]any) { r.Host = "a>;b" }, want: "/c"},
@@ -213,8 +213,8 @@ func TestTranslatingAPlainAnswerDoesNotAllocate(t *testing.T) {
 	}
 }
 
-// FuzzAnswerAddresses holds that no address of the upstream is left where a client
-// would take it, and that what is told is a header's value.
+// FuzzAnswerAddresses checks that no address of the upstream is left where a client
+// would follow it, and that the result is a valid header value.
 func FuzzAnswerAddresses(f *testing.F) {
 	for _, s := range []string{
 		`<https://up.example.com/base/x?page=2>; rel="next", </base/y>; title="<"`, "https://up.example.com/base", "5; url=https://up.example.com/base/x",
@@ -236,26 +236,26 @@ func FuzzAnswerAddresses(f *testing.F) {
 		out := &http.Request{Method: "GET", Host: "up.example.com", URL: mustURL("/base/a/b")}
 		res := &http.Response{StatusCode: 302, Header: http.Header{"Location": {value}}}
 		if to.relocate(res, out, x, &record.Key{}) == nil && value != "" {
-			told := res.Header.Get("Location")
-			if !strings.HasPrefix(told, "/") && !strings.HasPrefix(told, "#") || strings.HasPrefix(told, "//") || strings.Contains(told, "\\") {
-				t.Fatalf("Location: %q becomes %q", value, told)
+			translated := res.Header.Get("Location")
+			if !strings.HasPrefix(translated, "/") && !strings.HasPrefix(translated, "#") || strings.HasPrefix(translated, "//") || strings.Contains(translated, "\\") {
+				t.Fatalf("Location: %q becomes %q", value, translated)
 			}
-			if path, _, _ := strings.Cut(told, "?"); strings.HasPrefix(path, "/") && ownPath(path) {
-				t.Fatalf("Location: %q becomes %q, which is this server's own", value, told)
+			if path, _, _ := strings.Cut(translated, "?"); strings.HasPrefix(path, "/") && ownPath(path) {
+				t.Fatalf("Location: %q becomes %q, which is this server's own", value, translated)
 			}
 		}
 		for _, name := range []string{"Link", "Refresh", "Content-Location", "Operation-Location"} {
 			h := http.Header{name: {value}}
 			to.translate(h, out, x)
-			for _, told := range h[name] {
-				if strings.ContainsAny(told, "\r\n\x00") {
-					t.Fatalf("%s: %q becomes %q", name, value, told)
+			for _, translated := range h[name] {
+				if strings.ContainsAny(translated, "\r\n\x00") {
+					t.Fatalf("%s: %q becomes %q", name, value, translated)
 				}
 				if name == "Refresh" || name == "Link" {
 					continue
 				}
-				if u, err := url.Parse(strings.TrimSpace(told)); err == nil && strings.EqualFold(strings.TrimSuffix(u.Hostname(), "."), "up.example.com") && (u.Scheme == "http" || u.Scheme == "https") && strings.TrimLeft(u.Port(), "0") == "" {
-					t.Fatalf("%s: %q becomes %q", name, value, told)
+				if u, err := url.Parse(strings.TrimSpace(translated)); err == nil && strings.EqualFold(strings.TrimSuffix(u.Hostname(), "."), "up.example.com") && (u.Scheme == "http" || u.Scheme == "https") && strings.TrimLeft(u.Port(), "0") == "" {
+					t.Fatalf("%s: %q becomes %q", name, value, translated)
 				}
 			}
 			if name == "Link" && len(h[name]) == 1 {

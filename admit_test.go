@@ -17,8 +17,8 @@ import (
 	"github.com/till-proxy/till/limiter/record"
 )
 
-// TestNothingIsKeptOfARequestThatEnded: no room of its body, which is in memory while
-// it is judged, and nothing of its key, in whatever way it ended.
+// TestNothingIsKeptOfARequestThatEnded: no memory for its body, and no hold on its key,
+// in whatever way the request ended.
 func TestNothingIsKeptOfARequestThatEnded(t *testing.T) {
 	s := newSite(t, nil)
 	fields := func(k *record.Key) { k.Scope.Models, k.MaxConcurrency = []string{"gpt-5-mini"}, 1 }

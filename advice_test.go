@@ -53,7 +53,7 @@ func TestAdviceIsGivenOnceAnHourAndIsBounded(t *testing.T) {
 	}
 }
 
-// TestAFieldsNameIsPrintedAsItIsQuoted: it is whatever a client wrote.
+// TestAFieldsNameIsPrintedAsItIsQuoted, because a client may have written anything.
 func TestAFieldsNameIsPrintedAsItIsQuoted(t *testing.T) {
 	t.Parallel()
 	for _, name := range []string{"\x1b[31mred", "a\nlevel=ERROR msg=gone", "\u202egnp", "a b", strings.Repeat("x", 1<<20), "\xff\xfe", ""} {
@@ -81,8 +81,8 @@ func TestEachFieldThatTillWritesHasAMend(t *testing.T) {
 	}
 }
 
-// TestARequestThatQuotesTillIsKnown: what it says in any place may come back in an
-// error, as the value that is wrong or the header that is not known.
+// TestARequestThatQuotesTillIsKnown: an error may repeat any part of the request, as
+// the value that is wrong or the header that is unknown.
 func TestARequestThatQuotesTillIsKnown(t *testing.T) {
 	t.Parallel()
 	for _, test := range []struct {

@@ -52,7 +52,7 @@ func (t *Transport) admitAnswer(res *http.Response, out *http.Request, x *exchan
 	}
 	if x.models != nil && res.StatusCode < 300 {
 		if refusal := filterModels(res, x); refusal != nil {
-			_ = res.Body.Close() // it is of no use
+			_ = res.Body.Close() // it cannot be used
 			cancel()
 			return x.answer(out, refusal)
 		}

@@ -11,7 +11,7 @@ import (
 	"github.com/till-proxy/till/upstream"
 )
 
-// trailing is a body that writes a trailer when it ends, as net/http's do.
+// trailing is a body that writes a trailer at its end, as net/http's bodies do.
 type trailing struct {
 	io.Reader
 	res     *http.Response

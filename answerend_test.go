@@ -24,20 +24,19 @@ import (
 )
 
 // lockstep is a client that may make one request at a time, and makes the next as soon
-// as it knows the end of an answer, while the handler of that one is still busy. It
-// stands where bytes leave for it.
+// as it knows the end of an answer, while the handler of the first is still busy. It
+// takes the place of the connection.
 type lockstep struct {
 	t *testing.T
 	http.ResponseWriter
 	k    *limiter.Live
 	got  strings.Builder
-	over func(got string) bool // whether that is the whole answer
-	may  func(got string) bool // whether the upstream is asked for nothing more
-	next int                   // requests that were made behind one
+	over func(got string) bool // whether the answer is complete
+	may  func(got string) bool // whether nothing more is asked of the upstream
+	next int                   // requests that were made after the first
 }
 
-// look makes the next request, which is admitted where the answer is over, and only
-// there.
+// look makes the next request, which is admitted only if the answer is over.
 func (c *lockstep) look(over bool) {
 	var g limiter.Grant
 	ask := limiter.Ask{Bound: record.Amounts{record.Activations: 1}, Method: "GET", Path: "/"}
@@ -85,7 +84,7 @@ func TestThePlaceOfARequestIsFreeOnceItsClientKnowsTheEnd(t *testing.T) {
 		return func(w http.ResponseWriter) {
 			w.Header().Set("Content-Length", strconv.Itoa(len(text)))
 			w.WriteHeader(status)
-			_, _ = io.WriteString(w, text) // its reader says what it misses
+			_, _ = io.WriteString(w, text) // its reader reports what is missing
 		}
 	}
 	stream := func(kind, text string) write {
@@ -108,8 +107,8 @@ func TestThePlaceOfARequestIsFreeOnceItsClientKnowsTheEnd(t *testing.T) {
 		guard  bool
 		from   bool                  // the guarded handler has its answer read from somewhere
 		meters bool                  // the key has a limit in tokens
-		may    func(got string) bool // the upstream is asked for nothing more, before that; nil: it is not
-		over   func(got string) bool // nil: the client hears of it behind the handler
+		may    func(got string) bool // nothing more is asked of the upstream, before that; nil if never
+		over   func(got string) bool // nil if the client learns of the end after the handler
 	}{
 		"of a known length":             {answer: sized(200, text), over: after(text)},
 		"metered, of a known length":    {preset: "openai", answer: sized(200, `{"usage":{"prompt_tokens":9,"completion_tokens":2}}`), meters: true, over: after("}}")},
@@ -193,7 +192,7 @@ func TestThePlaceOfARequestIsFreeOnceItsClientKnowsTheEnd(t *testing.T) {
 			if (c.next > 0) != (test.over != nil) {
 				t.Errorf("%d requests were made before it was settled", c.next)
 			}
-			c.look(true) // nothing of it is left
+			c.look(true) // none of it remains
 			if v := k.View(); v.InFlight != 0 {
 				t.Errorf("%d in flight", v.InFlight)
 			}
@@ -250,7 +249,7 @@ func TestThePlaceOfAnUpgradedConnectionIsFreeOnceItsUpstreamHasEnded(t *testing.
 	res := &http.Response{StatusCode: http.StatusSwitchingProtocols, Body: here}
 	x.trackTunnel(res)
 	go func() {
-		_, _ = io.WriteString(there, "hello") // its reader says what it misses
+		_, _ = io.WriteString(there, "hello") // its reader reports what is missing
 		_ = there.Close()
 	}()
 	got := make([]byte, 5)

@@ -1,10 +1,10 @@
-// Package till is a Caddy plugin that turns one real API key into disposable
-// ones: scoped keys with hard limits, checked before anything is forwarded.
+// Package till is a Caddy plugin that turns one real API key into disposable ones:
+// scoped keys with hard limits, checked before anything is forwarded.
 //
-// This package holds the parts that Caddy sees: the app, the handler, the
-// reverse proxy's transport and the Caddyfile grammar. What a key may do is
-// decided in limiter, what a vendor looks like is known in upstream, and the
-// management API and command line are in admin.
+// This package holds the parts that Caddy sees: the app, the handler, the reverse
+// proxy's transport and the Caddyfile grammar. It does not know what a key may do,
+// which limiter decides, nor what a vendor's API looks like, which upstream knows. The
+// management API is in admin, the command line in cli.
 package till
 
 import (

@@ -10,8 +10,8 @@ import (
 	"testing/iotest"
 )
 
-// TestABodyIsHeldAsItCame, whatever its length, whether or not that was announced, and
-// whatever came before it through the same room.
+// TestABodyIsHeldAsItCame, whatever its length, announced or not, and whatever was in
+// the same buffer before.
 func TestABodyIsHeldAsItCame(t *testing.T) {
 	t.Parallel()
 	const limit = 5 * firstBuffer
@@ -70,7 +70,7 @@ func TestASplicedBodyIsItsPieces(t *testing.T) {
 		if r.ContentLength < 0 {
 			t.Error("its length is not announced")
 		}
-		b, _ := io.ReadAll(r.Body) // the client sees what is missing
+		b, _ := io.ReadAll(r.Body) // the client detects what is missing
 		_, _ = w.Write(b)
 	}))
 	server.EnableHTTP2 = true

@@ -43,8 +43,8 @@ func init() {
 //		role       <name> { … }
 //	}
 //
-// See parseWebhook for what stands in a webhook, parseUpstream for an upstream,
-// and parseRole for a role.
+// See parseWebhook for the options of a webhook, parseUpstream for those of an upstream,
+// and parseRole for those of a role.
 func parseGlobal(d *caddyfile.Dispenser, existing any) (any, error) {
 	d.Next() // till
 	if existing != nil {
@@ -54,7 +54,7 @@ func parseGlobal(d *caddyfile.Dispenser, existing any) (any, error) {
 		return nil, d.Errf("the global till block takes no arguments, got %q", d.Val())
 	}
 	for look := *d; look.Next(); {
-		if look.Val() == "" { // a rule that is meant must not be one that is not there
+		if look.Val() == "" { // otherwise a rule could be left out by mistake
 			return nil, look.Err("a value is empty, as when a variable is not set; leave the line out for none")
 		}
 	}
@@ -177,7 +177,7 @@ func parseGlobal(d *caddyfile.Dispenser, existing any) (any, error) {
 				return nil, d.Errf("role %s is declared twice", name)
 			}
 			app.Roles[name] = role
-			if upstreams != nil { // which may be declared below
+			if upstreams != nil { // they may be declared below
 				later = append(later, func() error {
 					if err := role.checkUpstreams(slices.Sorted(maps.Keys(app.Upstreams))); err != nil {
 						return upstreams.Errf("role %s: %v", name, err)
@@ -254,7 +254,7 @@ func parseStore(d *caddyfile.Dispenser) (json.RawMessage, error) {
 //
 //	till [<matcher>] guard
 //
-// is the till handler alone, before whatever follows.
+// is the till handler alone, in front of the handlers that follow.
 func parseDirective(h httpcaddyfile.Helper) ([]httpcaddyfile.ConfigValue, error) {
 	if !h.Next() {
 		return nil, h.ArgErr()
@@ -327,7 +327,7 @@ func handlerJSON(handler any, name string) json.RawMessage {
 	return caddyconfig.JSONModuleObject(handler, "handler", name, nil)
 }
 
-// route is one route, so that sorting cannot tear handlers apart.
+// route puts the handlers into one route, so that sorting cannot separate them.
 func route(h httpcaddyfile.Helper, matcher caddy.ModuleMap, handlers ...json.RawMessage) []httpcaddyfile.ConfigValue {
 	r := caddyhttp.Route{HandlersRaw: handlers}
 	if matcher != nil {
@@ -356,9 +356,9 @@ func upstreamNames(app *App) string {
 	return strings.Join(slices.Sorted(maps.Keys(app.Upstreams)), ", ")
 }
 
-// neverMatches keeps reverse_proxy from sending anything a second time: with
-// it, only failures to connect are retried. An empty matcher set matches
-// everything, and this is its negation.
+// neverMatches keeps reverse_proxy from sending anything a second time: with it, only
+// failures to connect are retried. An empty matcher set matches everything, and this is
+// its negation.
 var neverMatches = json.RawMessage(`[{"not":[{}]}]`)
 
 // proxy is the reverse_proxy handler of an upstream.

@@ -32,8 +32,8 @@ const roleOptions = "permissions, sees, upstreams, models, methods, paths, ips, 
 //		budget [activations <count>] [tokens <count>] [spend <dollars>] [renews day|week|month]
 //	}
 //
-// Each option stands once. upstreams is where the role's upstreams stand, for
-// errors about them; nil without any.
+// Each option may be given once. upstreams is the position of the role's upstreams, for
+// errors about them; nil if there are none.
 func parseRole(d *caddyfile.Dispenser) (name string, role *Role, upstreams *caddyfile.Dispenser, err error) {
 	if !d.AllArgs(&name) {
 		return "", nil, nil, d.Err("role takes a name and a block")

@@ -87,7 +87,8 @@ func TestAnUpstreamsOptionThatIsWrongSaysWhere(t *testing.T) {
 	}
 }
 
-// TestExamplesInErrorsAreValid: who copies what an error suggests gets no other.
+// TestExamplesInErrorsAreValid: copying the example of an error must not lead to the
+// next one.
 func TestExamplesInErrorsAreValid(t *testing.T) {
 	t.Parallel()
 	suggested := regexp.MustCompile(`such as: ([^;]*?)(?:; got .*)?, at `)
@@ -113,7 +114,7 @@ func TestExamplesInErrorsAreValid(t *testing.T) {
 	}
 }
 
-// withOption is a Caddyfile with an option of an upstream, which stands in line 4.
+// withOption is a Caddyfile with an option of an upstream, in line 4.
 func withOption(option string) string {
 	return "{\n\ttill {\n\t\tupstream openai {\n" + option + "\n\t\t}\n\t}\n}\n:80 {\n\ttill\n}\n"
 }

@@ -65,12 +65,12 @@ func TestAParentWithAnyOneRuleHasChildrenThatWork(t *testing.T) {
 	everything := []asks{plain, streamed, form, list, socket}
 	read := []asks{plain, streamed, list} // where the body has to be metered
 	type rule struct {
-		field  string // of a key that it is about
+		field  string // of a key, which the rule is about
 		set    func(*record.Key)
 		passes []asks
 		no     *asks
 		code   record.Code
-		spent  bool // only when what it has is used up
+		spent  bool // only when its budget is used up
 	}
 	no := func(a asks) *asks { return &a }
 	rules := map[string]rule{
@@ -148,7 +148,7 @@ func TestAParentWithAnyOneRuleHasChildrenThatWork(t *testing.T) {
 			for range 3 {
 				keys = append(keys, s.offspring(t, keys[len(keys)-1]))
 			}
-			for i := len(keys) - 1; i >= 0; i-- { // the youngest have the least
+			for i := len(keys) - 1; i >= 0; i-- { // the lowest descendants have the least
 				for _, a := range rule.passes {
 					if status, code, says := s.serve(keys[i], a); code != "" {
 						t.Errorf("%d below the top, %s %s %.60s: %d %s", i, a.method, a.path, a.body, status, says)
@@ -180,7 +180,8 @@ func TestAParentWithAnyOneRuleHasChildrenThatWork(t *testing.T) {
 	}
 }
 
-// coversEveryField holds a test against the fields of keys that somebody may choose.
+// coversEveryField compares a test's cases with the fields of keys that clients may
+// set.
 func coversEveryField(t *testing.T, covered []string) {
 	t.Helper()
 	for _, f := range record.KeyFields {

@@ -93,7 +93,7 @@ type contradictions struct {
 	total *prometheus.CounterVec // by upstream, option
 
 	list atomic.Pointer[[]contradiction] // nil until the file has been read
-	mu   sync.Mutex                      // guards changes of list
+	mu   sync.Mutex                      // held while list is changed
 	turn chan struct{}                   // held while the file is written
 
 	reading sync.Mutex

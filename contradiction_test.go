@@ -41,8 +41,8 @@ func localTarget(t *testing.T, c *contradictions, u Upstream) *target {
 	return target
 }
 
-// TestWhatWasLearntStandsUntilTheOptionIsSet: of an upstream that is configured
-// in one way, it says whether it stands when it is configured in another.
+// TestWhatWasLearntStandsUntilTheOptionIsSet: each case says whether a contradiction of
+// an upstream with one configuration applies to it with another.
 func TestWhatWasLearntStandsUntilTheOptionIsSet(t *testing.T) {
 	t.Parallel()
 	extra := func(n int64) *int64 { return &n }
@@ -89,7 +89,7 @@ func TestWhatWasLearntIsKeptInAFile(t *testing.T) {
 	if got := again.find(mine, outputFieldOption); got == nil || got.Seen != 40_000 || got.KeyID != "key_x" || got.At.IsZero() || log.Len() > 0 {
 		t.Errorf("%+v %s", got, log)
 	}
-	// A file that cannot be read may hold what stands against any upstream.
+	// A file that cannot be read may contain a contradiction of any upstream.
 	path := filepath.Join(dir, "contradictions")
 	whole, err := os.ReadFile(path)
 	if err != nil {
@@ -123,7 +123,7 @@ func TestWhatWasLearntIsKeptInAFile(t *testing.T) {
 			t.Errorf("%s: it was put back", name)
 		}
 	}
-	// A store's directory that was moved away is not made anew.
+	// A store's directory that was moved away is not recreated.
 	gone := filepath.Join(dir, "gone")
 	c, log = newLearnt(t, gone)
 	c.add(mine, contradiction{Option: outputFieldOption})
@@ -168,8 +168,8 @@ func TestWhatIsLearntIsBoundedAndCountedOnce(t *testing.T) {
 	}
 }
 
-// TestWhatAnAnswerContradicts: only one that was measured, beyond what servers
-// count in another way.
+// TestWhatAnAnswerContradicts: only a measured answer does, and only beyond the
+// differences between servers' counts.
 func TestWhatAnAnswerContradicts(t *testing.T) {
 	t.Parallel()
 	reported := func(input, output int64) string {
@@ -205,7 +205,7 @@ func TestWhatAnAnswerContradicts(t *testing.T) {
 	}
 }
 
-// TestARegionsPriceIsHeldAndCharged takes the region from the address.
+// TestARegionsPriceIsHeldAndCharged for the region in the address.
 func TestARegionsPriceIsHeldAndCharged(t *testing.T) {
 	t.Parallel()
 	now := time.Date(2026, 11, 25, 12, 0, 0, 0, time.UTC)

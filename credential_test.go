@@ -9,8 +9,8 @@ import (
 	"github.com/till-proxy/till/token"
 )
 
-// TestACredentialThatCannotBeOneIsRefusedAtTheStart, and one that may not be what
-// was meant is told of, from a file as from the environment.
+// TestACredentialThatCannotBeOneIsRefusedAtTheStart, and a doubtful one is reported,
+// from a file as from the environment.
 func TestACredentialThatCannotBeOneIsRefusedAtTheStart(t *testing.T) {
 	scoped, _, err := token.MintKey()
 	if err != nil {

@@ -83,7 +83,7 @@ func TestACredentialIsFoundHoweverItIsWrittenAndSplit(t *testing.T) {
 		c := newCredential(token.NewSecret(secret))
 		for name, form := range shownForms(secret) {
 			if !isASCII(secret) && slices.Contains([]string{"UTF-16, little", "UTF-16, big", "UTF-32", "all percent", "percent twice", "a URL in HTML"}, name) {
-				continue // of what is not ASCII these are other bytes
+				continue // other bytes, for text that is not ASCII
 			}
 			text := `{"error":{"message":"Incorrect API key provided: ` + form + ` \"s\" 100% & more"}}`
 			if !c.shownIn(text) {
@@ -105,7 +105,7 @@ func TestACredentialIsFoundHoweverItIsWrittenAndSplit(t *testing.T) {
 	}
 }
 
-// begunBefore are the forms whose first bytes are no part of the credential.
+// begunBefore are the forms whose first bytes are not part of the credential.
 var begunBefore = map[string]bool{
 	"begun twice": true, "base64 within something": true, "base64 for URLs": true,
 	"what an escape could eat": true, "what an escape could eat, 2": true, "what an escape could eat, 3": true,
@@ -164,8 +164,8 @@ func TestASearchHoldsBackOnlyWhatMayBeginTheCredential(t *testing.T) {
 	}
 }
 
-// TestASearchedTextPassesUnchanged unless the credential is in it, and then what
-// passes ends before it.
+// TestASearchedTextPassesUnchanged unless the credential is in it; then what passes
+// ends before it.
 func TestASearchedTextPassesUnchanged(t *testing.T) {
 	t.Parallel()
 	const secret = "sk-s/k&%73-k"

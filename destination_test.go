@@ -12,8 +12,9 @@ import (
 	"github.com/till-proxy/till/upstream"
 )
 
-// judged is why a key may not send the request, as far as its headers name paths.
-func judged(x *exchange, r *http.Request, key *record.Key, guard bool) *record.Refusal {
+// destinationRefusal returns why a key may not send the request, as far as its headers
+// name paths.
+func destinationRefusal(x *exchange, r *http.Request, key *record.Key, guard bool) *record.Refusal {
 	ask := limiter.Ask{Path: "/a/x"}
 	if refusal := x.target.checkDestination(x, r, key, guard, &ask); refusal != nil {
 		return refusal
@@ -21,7 +22,7 @@ func judged(x *exchange, r *http.Request, key *record.Key, guard bool) *record.R
 	return limiter.AllowsPaths(key, &ask)
 }
 
-func TestADestinationIsJudgedAsThePathIs(t *testing.T) {
+func TestADestinationIsCheckedAsThePathIs(t *testing.T) {
 	t.Parallel()
 	dav := &Upstream{To: []string{"http://dav.example.com/files"}}
 	some := &Upstream{To: []string{"http://dav.example.com"}, Allow: []string{"MOVE /a/*", "GET /b/*"}}
@@ -39,9 +40,9 @@ func TestADestinationIsJudgedAsThePathIs(t *testing.T) {
 		{dav, anything, "/a/x", "/a/y", "http://dav.example.com/files/a/y", ""},
 		{dav, anything, "/proxy/up/a/x", "http://till.test/proxy/up/a/y%20z", "http://dav.example.com/files/a/y%20z", ""},
 		{dav, anything, "/proxy/up/a/x", "/proxy/up/a/y", "http://dav.example.com/files/a/y", ""},
-		{dav, anything, "/a/x", "https://till.test/a/y", "http://dav.example.com/files/a/y", ""}, // behind TLS of somebody else
+		{dav, anything, "/a/x", "https://till.test/a/y", "http://dav.example.com/files/a/y", ""}, // behind a proxy that terminates TLS
 		{dav, anything, "/a/x", "http://dav.example.com/files/a/y", "http://dav.example.com/files/a/y", ""},
-		// What was given as https://KEY@till.test, as clients of WebDAV write it.
+		// An address given as https://KEY@till.test, in the form of WebDAV's clients.
 		{dav, below, "/a/x", "http://u:" + scopedKey + "@till.test/a/y", "http://dav.example.com/files/a/y", ""},
 		{dav, below, "/a/x", "http://u:" + scopedKey + "@till.test/b/y", "", record.CodePathNotAllowed},
 		{dav, anything, "/a/x", "http://" + scopedKey + "@dav.example.com/files/a/y", "", record.CodeBadRequest},
@@ -68,7 +69,7 @@ func TestADestinationIsJudgedAsThePathIs(t *testing.T) {
 		r := httptest.NewRequest("MOVE", "http://till.test"+test.target, nil)
 		r.Header.Set("Destination", test.destination)
 		x, _ := asked(t, test.u, r)
-		refusal := judged(x, r, test.key, false)
+		refusal := destinationRefusal(x, r, test.key, false)
 		h := r.Header.Clone()
 		x.rewriteAddresses(h, x.target.origins[0])
 		switch {
@@ -82,7 +83,7 @@ func TestADestinationIsJudgedAsThePathIs(t *testing.T) {
 	}
 }
 
-// scopedKey has the form of one, and is none.
+// scopedKey has the form of a key, and is not one.
 const scopedKey = "till_sk_0123456789"
 
 func TestASecondPathInAnotherHeaderIsRefusedWherePathsAre(t *testing.T) {
@@ -99,12 +100,12 @@ func TestASecondPathInAnotherHeaderIsRefusedWherePathsAre(t *testing.T) {
 			want  record.Code
 		}{
 			{some, anything, false, record.CodePathNotAllowed}, {all, below, false, record.CodePathNotAllowed}, {all, below, true, record.CodePathNotAllowed},
-			{all, anything, false, ""}, {some, anything, true, ""}, // of a guard the upstream's rules are not
+			{all, anything, false, ""}, {some, anything, true, ""}, // the upstream's rules do not apply behind a guard
 		} {
 			r := httptest.NewRequest("PUT", "http://till.test/a/x", nil)
 			r.Header.Set(name, "/b/y")
 			x, _ := asked(t, test.u, r)
-			refusal := judged(x, r, test.key, test.guard)
+			refusal := destinationRefusal(x, r, test.key, test.guard)
 			if got := codeOf(refusal); got != test.want {
 				t.Errorf("%s, guard %t: %q, want %q", name, test.guard, got, test.want)
 			}
@@ -122,7 +123,7 @@ func codeOf(r *record.Refusal) record.Code {
 func TestAKeyInAnIfHeaderGoesNowhere(t *testing.T) {
 	t.Parallel()
 	for value, want := range map[string]record.Code{
-		"<http://u:" + scopedKey + "@till.test/a> (<urn:uuid:1>)":         "", // it is taken out
+		"<http://u:" + scopedKey + "@till.test/a> (<urn:uuid:1>)":         "", // the user is removed
 		"<http://u:" + scopedKey + "@other.example.com/a> (<urn:uuid:1>)": record.CodeBadRequest,
 		"<http://till.test/a?key=" + scopedKey + "> (<urn:uuid:1>)":       record.CodeBadRequest,
 		"(<" + scopedKey + ">)":                   record.CodeBadRequest,
@@ -133,7 +134,7 @@ func TestAKeyInAnIfHeaderGoesNowhere(t *testing.T) {
 		r := httptest.NewRequest("PUT", "http://till.test/a", nil)
 		r.Header["If"] = []string{"(<urn:uuid:2>)", value}
 		x, _ := asked(t, &Upstream{To: []string{"http://dav.example.com"}}, r)
-		if got := codeOf(judged(x, r, &record.Key{ID: "key_1"}, false)); got != want {
+		if got := codeOf(destinationRefusal(x, r, &record.Key{ID: "key_1"}, false)); got != want {
 			t.Errorf("%s: %q, want %q", value, got, want)
 		}
 		x.rewriteAddresses(r.Header, x.target.origins[0])
@@ -148,12 +149,12 @@ func TestWhatFollowsAGuardSeesNoKeyInADestination(t *testing.T) {
 	r := httptest.NewRequest("MOVE", "http://till.test/a", nil)
 	r.Header.Set("Destination", "http://u:"+scopedKey+"@till.test/a/b%20c")
 	x, _ := asked(t, &Upstream{To: []string{"http://dav.example.com"}}, r)
-	if refusal := judged(x, r, &record.Key{ID: "key_1"}, true); refusal != nil || r.Header.Get("Destination") != "http://till.test/a/b%20c" {
+	if refusal := destinationRefusal(x, r, &record.Key{ID: "key_1"}, true); refusal != nil || r.Header.Get("Destination") != "http://till.test/a/b%20c" {
 		t.Errorf("%v, %s", refusal, r.Header.Get("Destination"))
 	}
 }
 
-func TestAGuardJudgesADestinationByTheKey(t *testing.T) {
+func TestAGuardChecksADestinationByTheKey(t *testing.T) {
 	t.Parallel()
 	for destination, want := range map[string]bool{
 		"http://till.test/a/y": true, "/a/y": true, "/b/y": false, "http://till.test/b/y": false, "http://up.example.com/a/y": false, "//b/y": false,
@@ -161,7 +162,7 @@ func TestAGuardJudgesADestinationByTheKey(t *testing.T) {
 		r := httptest.NewRequest("MOVE", "http://till.test/a/x", nil)
 		r.Header.Set("Destination", destination)
 		x, _ := asked(t, &Upstream{To: []string{"http://other.example.com"}}, r)
-		refusal := judged(x, r, &record.Key{Scope: scope.Scope{Paths: []string{"/a/*"}}}, true)
+		refusal := destinationRefusal(x, r, &record.Key{Scope: scope.Scope{Paths: []string{"/a/*"}}}, true)
 		if (refusal == nil) != want {
 			t.Errorf("%s: %v", destination, refusal)
 		}
@@ -201,8 +202,8 @@ func TestAddressesOfThisServerGoOutAsTheUpstreams(t *testing.T) {
 	}
 }
 
-// FuzzRequestAddresses holds that a destination which is sent on is below a path
-// that the key allows, whoever reads it.
+// FuzzRequestAddresses checks that a destination which is sent on is below a path that
+// the key allows, however it is read.
 func FuzzRequestAddresses(f *testing.F) {
 	for _, s := range []string{"http://till.test/a/y", "/a/y", "//a/y", "/a/../b", "http://up.example.com/base/a/y", "http:up.example.com/base/b", "/proxy/up/a", "/%61/y", "/a/y?z#f", "http://u:till_sk_1@till.test/a/y", "/a/y?till%5Fsk_1"} {
 		f.Add(s, "<"+s+"> (<"+s+">)")
@@ -216,7 +217,7 @@ func FuzzRequestAddresses(f *testing.F) {
 		r := httptest.NewRequest("MOVE", "http://till.test/a/x", nil)
 		r.Header["Destination"], r.Header["If"] = []string{destination}, []string{tags}
 		x := &exchange{target: to, request: r}
-		if refusal := judged(x, r, &record.Key{Scope: scope.Scope{Paths: []string{"/a/*"}}}, false); refusal != nil {
+		if refusal := destinationRefusal(x, r, &record.Key{Scope: scope.Scope{Paths: []string{"/a/*"}}}, false); refusal != nil {
 			return
 		}
 		x.rewriteAddresses(r.Header, to.origins[0])

@@ -51,14 +51,14 @@ func TestOptionsAndPresetsAreDocumented(t *testing.T) {
 	}
 }
 
-// TestFieldsAndFiltersOfKeysAreDocumented: each stands in a table of the page on keys.
+// TestFieldsAndFiltersOfKeysAreDocumented: each is in a table of the page on keys.
 func TestFieldsAndFiltersOfKeysAreDocumented(t *testing.T) {
 	t.Parallel()
 	page := pages(t)["docs/keys-and-limits.md"]
 	for _, f := range record.KeyFields {
 		name := f.Name
 		if name == "custody" {
-			name = "upstream_key" // which decides it
+			name = "upstream_key" // the field that decides it
 		}
 		if row := regexp.MustCompile("(?m)^\\| [^|]*`" + name + "`[^|]* \\|"); f.Choice != record.Noted && !row.MatchString(page) {
 			t.Errorf("docs/keys-and-limits.md lacks the field %s", name)
@@ -74,7 +74,7 @@ func TestFieldsAndFiltersOfKeysAreDocumented(t *testing.T) {
 	}
 }
 
-// namesIn are the names that a pattern finds in a source.
+// namesIn returns the names that a pattern finds in a source file.
 func namesIn(t *testing.T, path, pattern string) (names []string) {
 	t.Helper()
 	source, err := os.ReadFile(path)
@@ -87,8 +87,8 @@ func namesIn(t *testing.T, path, pattern string) (names []string) {
 	return names
 }
 
-// TestEveryRefusalCodeHasAStatus: the limiter, which has the codes, and upstream, which
-// has what clients get, do not know each other.
+// TestEveryRefusalCodeHasAStatus: the limiter defines the codes, and upstream their
+// statuses, and neither imports the other.
 func TestEveryRefusalCodeHasAStatus(t *testing.T) {
 	t.Parallel()
 	codes := namesIn(t, "limiter/record/refusal.go", `Code = "(till_\w+)"`)
@@ -108,41 +108,42 @@ func TestEveryRefusalCodeHasAStatus(t *testing.T) {
 	}
 }
 
-// TestTheTableOfStatusesIsTrue: each code stands once in it, with the statuses that
-// clients get.
+// TestTheTableOfStatusesIsTrue: each code is in it once, with the statuses that clients
+// get.
 func TestTheTableOfStatusesIsTrue(t *testing.T) {
 	t.Parallel()
-	table := pages(t)["docs/keys-and-limits.md"]
+	page := pages(t)["docs/keys-and-limits.md"]
 	row := regexp.MustCompile("(?m)^\\| (\\d{3}[^|]*) \\|((?: `till_\\w+`)+) \\|$")
 	code, number := regexp.MustCompile(`till_\w+`), regexp.MustCompile(`\d{3}`)
-	told := make(map[string]string)
-	for _, m := range row.FindAllStringSubmatch(table, -1) {
+	documented := make(map[string]string)
+	for _, m := range row.FindAllStringSubmatch(page, -1) {
 		for _, c := range code.FindAllString(m[2], -1) {
-			if told[c] != "" {
+			if documented[c] != "" {
 				t.Errorf("%s stands in two rows", c)
 			}
-			told[c] = m[1]
+			documented[c] = m[1]
 		}
 	}
 	codes := namesIn(t, "limiter/record/refusal.go", `Code = "(till_\w+)"`)
-	if len(codes) != len(told) || len(told) == 0 {
-		t.Errorf("%d codes are in the table, want %d", len(told), len(codes))
+	if len(codes) != len(documented) || len(documented) == 0 {
+		t.Errorf("%d codes are in the table, want %d", len(documented), len(codes))
 	}
 	for _, code := range codes {
-		first, rest, _ := strings.Cut(told[code], "at Messages and Responses")
+		first, rest, _ := strings.Cut(documented[code], "at Messages and Responses")
 		for _, path := range []string{"/v1/chat/completions", "/v1/embeddings", "/till/self", "/v1/messages", "/v1/responses"} {
 			want := number.FindAllString(first, -1)
 			if rest != "" && (path == "/v1/messages" || path == "/v1/responses") {
 				want = number.FindAllString(rest, -1)
 			}
 			if got := strconv.Itoa(upstream.Status(path, code)); !slices.Contains(want, got) {
-				t.Errorf("%s at %s is %s, and the table says %q", code, path, got, told[code])
+				t.Errorf("%s at %s is %s, and the table says %q", code, path, got, documented[code])
 			}
 		}
 	}
 }
 
-// TestTheReadmeRepeatsWhatTheBenchmarksPrinted, of how much of a $5 key agents spend.
+// TestTheReadmeRepeatsWhatTheBenchmarksPrinted about how much of a $5 key agents can
+// spend.
 func TestTheReadmeRepeatsWhatTheBenchmarksPrinted(t *testing.T) {
 	t.Parallel()
 	all := pages(t)
@@ -160,7 +161,8 @@ func TestTheReadmeRepeatsWhatTheBenchmarksPrinted(t *testing.T) {
 	}
 }
 
-// heading is one of a page, and mark what GitHub drops from it for its anchor.
+// heading matches a heading of a page, and mark what GitHub drops from it for its
+// anchor.
 var (
 	heading = regexp.MustCompile(`(?m)^#+ (.*)$`)
 	mark    = regexp.MustCompile(`[^\pL\pN _-]`)
@@ -197,7 +199,7 @@ func TestLinksOfTheDocsLeadSomewhere(t *testing.T) {
 	}
 }
 
-// TestTestsThatTheDocsNameExist: each part of a -run pattern has a test.
+// TestTestsThatTheDocsNameExist: each part of a -run pattern matches a test.
 func TestTestsThatTheDocsNameExist(t *testing.T) {
 	t.Parallel()
 	var names []string

@@ -17,7 +17,7 @@ import (
 	"github.com/till-proxy/till/upstream"
 )
 
-// configured is a Caddyfile's till app, provisioned and not started.
+// configured returns a Caddyfile's till app, provisioned and not started.
 func configured(t *testing.T, caddyfile string) (*App, error) {
 	t.Helper()
 	raw, _, err := caddyconfig.GetAdapter("caddyfile").Adapt([]byte(caddyfile), map[string]any{"filename": "Caddyfile"})
@@ -41,7 +41,7 @@ func configured(t *testing.T, caddyfile string) (*App, error) {
 	return app.(*App), nil
 }
 
-// diagnosed is what doctor says of a Caddyfile, without a running server.
+// diagnosed returns what doctor finds in a Caddyfile, without a running server.
 func diagnosed(t *testing.T, caddyfile string) []wire.Finding {
 	t.Helper()
 	app, err := configured(t, caddyfile)
@@ -51,8 +51,8 @@ func diagnosed(t *testing.T, caddyfile string) []wire.Finding {
 	return app.Diagnose()
 }
 
-// soundSite is a configuration with which doctor has nothing to find but that
-// the anchor may be on the store's volume.
+// soundSite is a configuration in which doctor finds nothing, except that the anchor
+// may be on the store's volume.
 const soundSite = `{
 	admin unix//DIR/admin.sock|0600
 	auto_https off

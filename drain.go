@@ -110,7 +110,7 @@ func (d *drain) begin() bool {
 	case d.timer != nil:
 		return true
 	case errors.Is(d.client.Err(), context.DeadlineExceeded):
-		return false // ctx has the same
+		return false // ctx has the same deadline
 	case d.complete.Load(), !d.x.dispatched.Load(), d.x.grant.Cut() != nil, caddy.Exiting(), !drains.take(d.x.usage.key):
 		d.cancel()
 		return false

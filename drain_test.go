@@ -19,7 +19,7 @@ import (
 type leaver struct {
 	x      *exchange
 	leave  context.CancelFunc
-	ctx    context.Context // of the request that leaves
+	ctx    context.Context // of the request to the upstream
 	cancel context.CancelFunc
 }
 
@@ -43,14 +43,14 @@ func (l *leaver) over() bool {
 	return l.ctx.Err() != nil
 }
 
-// body is an answer of which each line comes after so long.
+// body returns an answer whose lines arrive at the given interval.
 func (l *leaver) body(stream string, every time.Duration) *answerBody {
 	l.x.usage.meter = upstream.NewMeter(true)
 	lines := &slowLines{ctx: l.ctx, every: every, lines: strings.SplitAfter(stream, "\n")}
 	return &answerBody{ReadCloser: &meteredBody{ReadCloser: lines, u: l.x.usage}, x: l.x, cancel: l.cancel}
 }
 
-// slowLines gives one line at a time, and ends with its request.
+// slowLines returns one line at a time, and ends with its request.
 type slowLines struct {
 	ctx   context.Context
 	every time.Duration
@@ -149,7 +149,7 @@ func TestADrainEndsAtOnceWhenItsKeyIsStopped(t *testing.T) {
 	})
 }
 
-// TestADeadlineIsNoClientThatLeft: whoever set it wants the request to end.
+// TestADeadlineIsNoClientThatLeft: a deadline is there to end the request.
 func TestADeadlineIsNoClientThatLeft(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
@@ -163,8 +163,8 @@ func TestADeadlineIsNoClientThatLeft(t *testing.T) {
 	})
 }
 
-// TestOnlySoManyAreReadOnAtATime, of one key and of all. It is not parallel, because
-// it takes all places there are.
+// TestOnlySoManyAreReadOnAtATime, of one key and of all. It is not parallel, because it
+// takes every place.
 func TestOnlySoManyAreReadOnAtATime(t *testing.T) {
 	for name, test := range map[string]struct {
 		key   string // of the last place
@@ -216,8 +216,8 @@ func TestOnlySoManyAreReadOnAtATime(t *testing.T) {
 	}
 }
 
-// TestALeaverPaysWhatTheAnswerSaysInTime in whatever call the client is found to
-// be gone: nothing that came after that is passed on.
+// TestALeaverPaysWhatTheAnswerSaysInTime, in whichever call the client's absence is
+// noticed; nothing that arrives afterwards is passed on.
 func TestALeaverPaysWhatTheAnswerSaysInTime(t *testing.T) {
 	t.Parallel()
 	const (
@@ -228,9 +228,9 @@ func TestALeaverPaysWhatTheAnswerSaysInTime(t *testing.T) {
 	for _, test := range []struct {
 		name, stream string
 		every        time.Duration
-		leaves       time.Duration // after so long; the client reads until then
+		leaves       time.Duration // when the client, which reads until then, leaves
 		want         int64
-		takes        time.Duration // since it left, at most
+		takes        time.Duration // at most, after it left
 	}{
 		{"before the first word", words + words + usage + done, time.Second, 500 * time.Millisecond, 15, 4 * time.Second},
 		{"in the middle", words + words + words + usage + done, time.Second, 1500 * time.Millisecond, 15, 4 * time.Second},
@@ -283,7 +283,7 @@ func TestALeaverPaysWhatTheAnswerSaysInTime(t *testing.T) {
 	}
 }
 
-// TestAnEndlessAnswerIsNotReadOnForEver counts what is read of one.
+// TestAnEndlessAnswerIsNotReadOnForEver counts what is read of such an answer.
 func TestAnEndlessAnswerIsNotReadOnForEver(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {

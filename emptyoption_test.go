@@ -7,9 +7,9 @@ import (
 	"testing"
 )
 
-// TestAnOptionThatIsEmptyIsNotOneThatIsLeftOut writes every option of the global
-// block, of an upstream and of a role with nothing behind it, as an unset variable
-// leaves it, and with an empty value.
+// TestAnOptionThatIsEmptyIsNotOneThatIsLeftOut writes every option of the global block,
+// of an upstream and of a role without a value, as an unset variable leaves it, and
+// with an empty value.
 func TestAnOptionThatIsEmptyIsNotOneThatIsLeftOut(t *testing.T) {
 	t.Parallel()
 	const site = "\n:8080 {\n\ttill\n}\n"
@@ -38,8 +38,8 @@ func TestAnOptionThatIsEmptyIsNotOneThatIsLeftOut(t *testing.T) {
 	}
 }
 
-// TestAListThatIsEmptyIsNoCeiling does the same in JSON, and with placeholders,
-// which are replaced in none of these.
+// TestAListThatIsEmptyIsNoCeiling does the same in JSON, and with placeholders, which
+// are not replaced in any of these lists.
 func TestAListThatIsEmptyIsNoCeiling(t *testing.T) {
 	t.Parallel()
 	for _, field := range []string{"permissions", "upstreams", "models", "methods", "paths", "ips"} {

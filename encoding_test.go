@@ -123,7 +123,7 @@ func TestWhatIsNotInItsEncodingIsAnError(t *testing.T) {
 	}
 }
 
-// zeros are as many.
+// zeros is a number of zero bytes.
 type zeros int
 
 func (z zeros) WriteTo(w io.Writer) (int64, error) {
@@ -141,7 +141,7 @@ func TestBombsAreDefused(t *testing.T) {
 	if _, err := zeros(32 << 20).WriteTo(z); err != nil || z.Close() != nil {
 		t.Fatal(err)
 	}
-	// Between the two there are 80 MB of which nothing comes out.
+	// The first decoder yields 80 MB from which the second yields nothing.
 	var empty bytes.Buffer
 	z = gzip.NewWriter(&empty)
 	head := encode(t, nil, "gzip")[:10]
@@ -163,7 +163,7 @@ func TestBombsAreDefused(t *testing.T) {
 	for name, test := range map[string]struct {
 		body  []byte
 		lines []string
-		want  error // nil: any
+		want  error // nil for any
 	}{
 		"one":              {once.Bytes(), []string{"gzip"}, errTooLong},
 		"one over another": {encode(t, once.Bytes(), "gzip"), []string{"gzip, gzip"}, errTooLong},

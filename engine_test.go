@@ -16,7 +16,7 @@ import (
 	"github.com/till-proxy/till/token"
 )
 
-// engineOn is an engine over a simulated disk.
+// engineOn returns an engine over a simulated disk.
 func engineOn(t *testing.T, disk *storetest.Disk) (*engine, storeOptions) {
 	t.Helper()
 	dir := t.TempDir()
@@ -29,7 +29,7 @@ func engineOn(t *testing.T, disk *storetest.Disk) (*engine, storeOptions) {
 	return e, storeOptions{log: slog.New(slog.DiscardHandler), open: func(string, *slog.Logger) (store.Store, error) { return disk.Open(), nil }}
 }
 
-// mintIn makes a key with n activations.
+// mintIn mints a key with n activations.
 func mintIn(t *testing.T, l *limiter.Limiter, n int64) token.Lookup {
 	t.Helper()
 	_, lookup, err := token.MintKey()
@@ -44,7 +44,7 @@ func mintIn(t *testing.T, l *limiter.Limiter, n int64) token.Lookup {
 	return lookup
 }
 
-// useIn forwards one request, or says why not.
+// useIn forwards one request, or returns why not.
 func useIn(t *testing.T, l *limiter.Limiter, lookup token.Lookup) record.Code {
 	t.Helper()
 	k, refusal := l.Find(t.Context(), lookup)
@@ -150,7 +150,7 @@ func TestAStoreInDoubtIsOpenedOnlyByARepair(t *testing.T) {
 	}
 }
 
-// retry lets the engine try again, as if the time between two tries had passed.
+// retry lets the engine try again as if the time between two attempts had passed.
 func (e *engine) retry(o storeOptions) (*limiter.Limiter, error) {
 	e.mu.Lock()
 	e.nextTry = time.Time{}
@@ -180,7 +180,7 @@ func TestARevocationWhileTheStoreCannotBeOpenedHoldsAndCutsWhatRuns(t *testing.T
 	if err := l.Ping(t.Context()); err == nil {
 		t.Fatal("the store has not failed")
 	}
-	for range 3 { // it fails to open, again and again
+	for range 3 { // it fails to open repeatedly
 		if l, err = e.retry(o); err != nil || l.Failed() == nil {
 			t.Fatalf("a store that still fails: %v", err)
 		}
@@ -210,12 +210,12 @@ func TestAStoreWhoseAnchorComesBackOpensByItself(t *testing.T) {
 	}
 	lookup := mintIn(t, l, 100)
 	anchor := filepath.Join(e.dir, "anchor")
-	disk.FailAt(1, false) // whatever it was
+	disk.FailAt(1, false) // any operation
 	if err := l.Ping(t.Context()); err == nil {
 		t.Fatal("the store has not failed")
 	}
 	disk.Heal()
-	if err := os.Rename(anchor, anchor+".away"); err != nil { // its volume is gone
+	if err := os.Rename(anchor, anchor+".away"); err != nil { // its volume was unmounted
 		t.Fatal(err)
 	}
 	if l, err = e.retry(o); err != nil || !errors.Is(l.Failed(), store.ErrDoubt) {
@@ -279,7 +279,7 @@ func TestNobodyWaitsLongForADiskThatDoesNotAnswer(t *testing.T) {
 		<-hangs
 		return answers(dir, log)
 	}
-	for range 2 { // who opens it, and who comes later
+	for range 2 { // the caller that opens it, and a later one
 		if l, err := e.open(o, 10*time.Millisecond); l != nil || !errors.Is(err, errOpening) {
 			t.Errorf("while it is being opened: %v, %v", l, err)
 		}

@@ -9,7 +9,7 @@ import (
 	"time"
 )
 
-// slowly gives what it is told to, and waits before each.
+// slowly returns the given pieces, and waits before each.
 type slowly struct {
 	pieces []string
 	wait   time.Duration
@@ -34,7 +34,7 @@ func TestTheBeginningOfAnErrorIsNotWaitedForForEver(t *testing.T) {
 	broken := errors.New("broken off")
 	for name, test := range map[string]struct {
 		body  slowly
-		head  string // what is there in time
+		head  string // what arrives in time
 		err   error
 		took  time.Duration
 		rest  string
@@ -69,7 +69,7 @@ func TestTheBeginningOfAnErrorIsNotWaitedForForEver(t *testing.T) {
 	}
 }
 
-// panicking is a decoder with a mistake.
+// panicking is a decoder with a bug.
 type panicking struct{ after time.Duration }
 
 func (p panicking) Read([]byte) (int, error) {

@@ -36,7 +36,7 @@ type exchange struct {
 	stoppedAsking bool // it showed that streams must not be asked for usage
 
 	// Facts, written by the transport (or the guard) and read by the handler.
-	dispatched atomic.Bool  // a byte may have left for the upstream
+	dispatched atomic.Bool  // a byte may have been sent to the upstream
 	unbuffered bool         // the body is passed on as it arrives, over HTTP/1
 	bodyRead   atomic.Bool  // the unbuffered body was read completely
 	status     atomic.Int32 // of the upstream's answer; 0 if there was none

@@ -66,14 +66,14 @@ func newFileApp(t *testing.T) *fileApp {
 
 func (a *fileApp) path(name string) string { return filepath.Join(a.dir, name) }
 
-// look is what happens once a second.
-func (a *fileApp) look() {
+// check does what the app does once a second.
+func (a *fileApp) check() {
 	for _, s := range a.sources {
 		s.check(a.t.Context(), zap.NewNop())
 	}
 }
 
-// now is what is in force, by the name of the file that it comes from.
+// now returns what is in force, by the name of the file that it comes from.
 func (a *fileApp) now() map[string]string {
 	a.t.Helper()
 	price, ok := a.PriceTable().Find("openai", "mine", time.Now())
@@ -90,8 +90,8 @@ func (a *fileApp) now() map[string]string {
 	}
 }
 
-// trouble is what is told of a file.
-func (a *fileApp) told(name string) wire.File {
+// state returns what is reported about a file.
+func (a *fileApp) state(name string) wire.File {
 	a.t.Helper()
 	all := a.Files()
 	i := slices.IndexFunc(all, func(f wire.File) bool { return f.Paths[0] == a.path(name) })
@@ -101,8 +101,8 @@ func (a *fileApp) told(name string) wire.File {
 	return all[i]
 }
 
-// nextOf is what may stand in each file afterwards, and what then is in force. The
-// seal keys keep the first: what it sealed must open.
+// nextOf is what may be in each file afterwards, and what is then in force. The seal
+// keys keep the first: what it sealed must open.
 var nextOf = map[string][2]string{
 	"key":    {"sk-next-9876543210\n", "sk-next-9876543210"},
 	"hook":   {nextHook + "\n", "fedcba9876543210fedcba9876543210"},
@@ -117,7 +117,7 @@ var methods = map[string]func(t *testing.T, path, text string){
 		file(t, path+".new", text, 0o600)
 		rename(t, path+".new", path)
 	},
-	"moved away, and written anew": func(t *testing.T, path, text string) {
+	"moved away, and written again": func(t *testing.T, path, text string) {
 		rename(t, path, path+"~")
 		file(t, path, text, 0o600)
 	},
@@ -125,7 +125,7 @@ var methods = map[string]func(t *testing.T, path, text string){
 		file(t, path+".2", text, 0o600)
 		symlink(t, path+".2", path)
 	},
-	"a link to a directory that is turned": func(t *testing.T, path, text string) { // as Kubernetes does
+	"a link to a directory that is switched": func(t *testing.T, path, text string) { // as Kubernetes does
 		dir, name := filepath.Dir(path), filepath.Base(path)
 		for version, held := range []string{read1(t, path), text} {
 			at := filepath.Join(dir, fmt.Sprintf("..%s.%d", name, version))
@@ -176,26 +176,26 @@ func read1(t *testing.T, path string) string {
 func TestAChangedFileIsInForceWithoutAReload(t *testing.T) {
 	for method, change := range methods {
 		for name, next := range nextOf {
-			if name == "seal" { // see below: its first must not go
+			if name == "seal" { // its first key must stay; see below
 				continue
 			}
 			t.Run(method+", "+name, func(t *testing.T) {
 				a := newFileApp(t)
-				a.look()
+				a.check()
 				before := a.now()
 				change(t, a.path(name), next[0])
-				a.look()
+				a.check()
 				if now := a.now()[name]; now != before[name] {
 					t.Errorf("taken at the first look, where it may be half written: %s", now)
 				}
-				a.look()
+				a.check()
 				want := before
 				want[name] = next[1]
 				if now := a.now(); fmt.Sprint(now) != fmt.Sprint(want) {
 					t.Errorf("in force are %v, want %v", now, want)
 				}
-				if f := a.told(name); f.ChangedAt == nil || f.Trouble != "" || f.ReadAt.IsZero() {
-					t.Errorf("told of it: %+v", f)
+				if f := a.state(name); f.ChangedAt == nil || f.Trouble != "" || f.ReadAt.IsZero() {
+					t.Errorf("reported: %+v", f)
 				}
 				if p, ok := a.PriceTable().Find("openai", "other", time.Now()); !ok || p.Input != 7_000_000 {
 					t.Error("the price line of the configuration was lost")
@@ -212,7 +212,7 @@ func TestAFileThatIsNotWholeLeavesWhatWasInForce(t *testing.T) {
 	}
 	for what, test := range map[string]struct {
 		spoil func(*testing.T, string)
-		only  string // one kind; "": all
+		only  string // one kind; "" for all
 		says  string
 	}{
 		"removed":                {removed, "", "no such file"},
@@ -244,14 +244,14 @@ func TestAFileThatIsNotWholeLeavesWhatWasInForce(t *testing.T) {
 				before, path, text := a.now(), a.path(name), read1(t, a.path(name))
 				test.spoil(t, path)
 				for range 3 {
-					a.look()
+					a.check()
 				}
 				if now := a.now(); fmt.Sprint(now) != fmt.Sprint(before) {
 					t.Errorf("in force are %v, want %v", now, before)
 				}
-				f := a.told(name)
+				f := a.state(name)
 				if f.Trouble == "" || !strings.Contains(f.Trouble, test.says) || strings.Contains(f.Trouble, "sekret") {
-					t.Errorf("told of it: %+v, want %q", f, test.says)
+					t.Errorf("reported: %+v, want %q", f, test.says)
 				}
 				found := a.Diagnose()
 				if i := slices.IndexFunc(found, func(f wire.Finding) bool { return f.Check == "file_not_taken" }); i < 0 || !strings.Contains(found[i].What, f.What) {
@@ -263,25 +263,25 @@ func TestAFileThatIsNotWholeLeavesWhatWasInForce(t *testing.T) {
 						t.Fatal(err)
 					}
 					file(t, path, text, 0o600)
-					a.look()
-					if f := a.told(name); f.Trouble != "" || f.ChangedAt != nil {
+					a.check()
+					if f := a.state(name); f.Trouble != "" || f.ChangedAt != nil {
 						t.Errorf("when it is back: %+v", f)
 					}
 				}
 				restored()
 				test.spoil(t, path)
-				a.look()
-				a.look()
-				if f := a.told(name); f.Trouble == "" {
-					t.Error("the second time nothing is told of it")
+				a.check()
+				a.check()
+				if f := a.state(name); f.Trouble == "" {
+					t.Error("the second time nothing is reported")
 				}
 				restored()
 				if name == "seal" {
 					return
 				}
 				file(t, path, nextOf[name][0], 0o600)
-				a.look()
-				a.look()
+				a.check()
+				a.check()
 				if now := a.now()[name]; now != nextOf[name][1] {
 					t.Errorf("after what is sound: %s", now)
 				}
@@ -297,26 +297,26 @@ func mkdir(t *testing.T, path string) {
 	}
 }
 
-// TestWhatIsBeingWrittenIsNotTaken: a writer that is slower than the looks, but
-// never rests for as long as they are apart.
+// TestWhatIsBeingWrittenIsNotTaken: the writer is slower than the checks, but never
+// pauses for as long as the time between two of them.
 func TestWhatIsBeingWrittenIsNotTaken(t *testing.T) {
 	a := newFileApp(t)
 	before := a.now()["key"]
 	const next = "sk-next-9876543210"
 	for n := range next {
 		file(t, a.path("key"), next[:n+1], 0o600)
-		a.look()
+		a.check()
 		if now := a.now()["key"]; now != before {
 			t.Fatalf("in force is %q", now)
 		}
 	}
-	a.look()
+	a.check()
 	if now := a.now()["key"]; now != next {
 		t.Errorf("in force is %q", now)
 	}
 }
 
-// TestAPipeIsReadOnce: to read it again would wait for another writer.
+// TestAPipeIsReadOnce: reading it again would wait for another writer.
 func TestAPipeIsReadOnce(t *testing.T) {
 	a := newFileApp(t)
 	s := &fileSource{what: "x", paths: []string{os.DevNull}, maxSize: 10}
@@ -327,8 +327,8 @@ func TestAPipeIsReadOnce(t *testing.T) {
 	}
 }
 
-// TestAnAnswerIsSearchedForBothCredentialsAfterARotation: what still runs with the
-// former one, and what begins with the new one.
+// TestAnAnswerIsSearchedForBothCredentialsAfterARotation: both of requests in flight
+// with the previous one, and of those that begin with the new one.
 func TestAnAnswerIsSearchedForBothCredentialsAfterARotation(t *testing.T) {
 	t.Parallel()
 	to := new(target)

@@ -13,8 +13,8 @@ import (
 	"go.uber.org/zap"
 )
 
-// TestAFileThatBecomesAPipeKeepsNobodyWaiting: one look reads all files, so one that
-// waits for a writer would be the last.
+// TestAFileThatBecomesAPipeKeepsNobodyWaiting: one check reads all files, so one that
+// waits for a writer would block all of them.
 func TestAFileThatBecomesAPipeKeepsNobodyWaiting(t *testing.T) {
 	a := newFileApp(t)
 	dir := t.TempDir()
@@ -50,7 +50,7 @@ func TestAFileThatBecomesAPipeKeepsNobodyWaiting(t *testing.T) {
 			t.Fatalf("%s is waited for", s.what)
 		}
 		if f := s.state(); !strings.Contains(f.Trouble, "is not a regular file") {
-			t.Errorf("told of it: %+v", f)
+			t.Errorf("reported: %+v", f)
 		}
 	}
 	if now := a.now(); now["key"] != before["key"] || now["hook"] != before["hook"] || now["prices"] != before["prices"] {
@@ -58,7 +58,7 @@ func TestAFileThatBecomesAPipeKeepsNobodyWaiting(t *testing.T) {
 	}
 }
 
-// TestAFileThatBecomesAPipeWhileItIsLookedAtKeepsNobodyWaiting turns a link between
+// TestAFileThatBecomesAPipeWhileItIsLookedAtKeepsNobodyWaiting switches a link between
 // both, as fast as it can.
 func TestAFileThatBecomesAPipeWhileItIsLookedAtKeepsNobodyWaiting(t *testing.T) {
 	t.Parallel()

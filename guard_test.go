@@ -23,7 +23,7 @@ func TestWhatAGuardedHandlerSaysAfterTheCutIsTheRefusal(t *testing.T) {
 	type next = func(w http.ResponseWriter, cut func()) error
 	for name, test := range map[string]struct {
 		next   next
-		status int // 0: the refusal
+		status int // 0 for the refusal's
 		panics bool
 	}{
 		"writes a status of its own": {next: func(w http.ResponseWriter, cut func()) error { cut(); w.WriteHeader(499); return nil }},

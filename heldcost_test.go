@@ -13,10 +13,10 @@ import (
 	"github.com/till-proxy/till/upstream"
 )
 
-// TestNoAnswerCostsMoreThanItsHoldNorLessThanItIsBilled: whatever the row of the
-// table or of the operator, the region, what prices are multiplied with and the
-// tier, an answer within the tokens that are held costs at most what is held in
-// dollars, and never less than the vendor bills, which the test computes for itself.
+// TestNoAnswerCostsMoreThanItsHoldNorLessThanItIsBilled: whatever the price, built in
+// or the operator's own, the region, the factor and the tier, an answer within the
+// tokens that are held costs at most what is held in dollars, and never less than the
+// vendor bills, which the test computes independently.
 func TestNoAnswerCostsMoreThanItsHoldNorLessThanItIsBilled(t *testing.T) {
 	t.Parallel()
 	now := time.Date(2026, 11, 25, 12, 0, 0, 0, time.UTC)
@@ -37,7 +37,7 @@ func TestNoAnswerCostsMoreThanItsHoldNorLessThanItIsBilled(t *testing.T) {
 		}
 		price, ok := prices.Find(provider, model, now)
 		if !ok || price.OffPeak != nil {
-			return // a discount is another test's
+			return // another test covers discounts
 		}
 		multiply := rapid.SampledFrom([]int64{1000, 1000, 1001, 1100, 1050, 333, 10_000}).Draw(t, "multiply")
 		options := upstream.Options{Multiply: multiply, Hosts: []string{rapid.SampledFrom([]string{"x.example", "eu.api.openai.com", "us.api.x.ai"}).Draw(t, "host")}}
@@ -124,7 +124,7 @@ func TestNoAnswerCostsMoreThanItsHoldNorLessThanItIsBilled(t *testing.T) {
 		if read == 0 {
 			read = r.Input
 		}
-		plain := in - cached - written // and what was written is at least billed as nothing
+		plain := in - cached - written // cache writes are billed at no less than nothing
 		bill := new(big.Int).Mul(big.NewInt(plain), big.NewInt(r.Input))
 		bill.Add(bill, new(big.Int).Mul(big.NewInt(cached), big.NewInt(read)))
 		bill.Add(bill, new(big.Int).Mul(big.NewInt(out), big.NewInt(r.Output)))
@@ -141,9 +141,9 @@ func TestNoAnswerCostsMoreThanItsHoldNorLessThanItIsBilled(t *testing.T) {
 	})
 }
 
-// TestWhatARequestIsFittedToIsLeft: whatever is left, the request is held to no
-// more than that, or to the least that it is worth, which is then refused; and
-// what is written into it is what is held.
+// TestWhatARequestIsFittedToIsLeft: whatever is left, the request is held to no more
+// than that, or to the least that it could be fitted to, which is then refused; and the
+// bound that is written into it is the one that is held.
 func TestWhatARequestIsFittedToIsLeft(t *testing.T) {
 	t.Parallel()
 	now := time.Date(2026, 11, 25, 12, 0, 0, 0, time.UTC)

@@ -47,20 +47,20 @@ func models(names ...string) func(*record.Key) {
 	return func(k *record.Key) { k.Scope.Models = names }
 }
 
-// TestAKeyThatChangesWhileARequestIsReadIsJudgedAsItIsThen changes a key, one above
-// it or its role in the midst of a request's body: what both states allow passes,
-// whether the first of them had the body read or not, and what the second forbids is
-// refused as if it had been so from the beginning.
-func TestAKeyThatChangesWhileARequestIsReadIsJudgedAsItIsThen(t *testing.T) {
+// TestAKeyThatChangesWhileARequestIsReadAppliesAsItIsThen changes a key, an ancestor or
+// its role in the middle of a request's body: what both states allow passes, whether or
+// not the body had to be read in the first state, and what the second forbids is
+// refused as if it had always been forbidden.
+func TestAKeyThatChangesWhileARequestIsReadAppliesAsItIsThen(t *testing.T) {
 	t.Parallel()
 	type change struct {
 		name  string
-		is    func(*record.Key) // before; nil: plain
+		is    func(*record.Key) // before; nil for a plain key
 		fn    func(*record.Key)
 		role  func(*record.Role)
 		model string // default: gpt-5-mini
 		want  record.Code
-		above bool // may be a parent's, too
+		above bool // may also be a parent's
 	}
 	changes := []change{
 		{name: "nothing", fn: func(*record.Key) {}, above: true},
@@ -101,7 +101,7 @@ func TestAKeyThatChangesWhileARequestIsReadIsJudgedAsItIsThen(t *testing.T) {
 		{name: "the role goes", role: func(*record.Role) {}, want: record.CodeStoreUnavailable},
 	}
 	for _, test := range changes {
-		for depth := range 3 { // of the key that asks, below the one that changes
+		for depth := range 3 { // of the key that is used, below the one that changes
 			if depth > 0 && !test.above {
 				continue
 			}
@@ -152,7 +152,7 @@ func TestAKeyThatChangesWhileARequestIsReadIsJudgedAsItIsThen(t *testing.T) {
 				if v := s.view(k); test.want == "" && (v.Limit[record.Tokens] != record.NoLimit || test.name == "the role gets tokens") && v.Used[record.Tokens] == 0 {
 					t.Error("no tokens were charged")
 				}
-				// And any later one is judged alike.
+				// The same is true of any later request.
 				a.halfway = nil
 				if _, code, says := s.serve(k, a); code != test.want {
 					t.Errorf("the next one: %s, want %s: %s", code, test.want, says)

@@ -43,7 +43,7 @@ func (p *pace) next(n int) {
 		p.began = now
 	}
 	if now.Sub(p.set) < p.pause/32 {
-		return // the deadline has hardly moved
+		return // the deadline would hardly move
 	}
 	p.set = now
 	at := now.Add(p.pause)

@@ -17,8 +17,8 @@ import (
 	"github.com/till-proxy/till/limiter/record"
 )
 
-// pipe is a listener with one connection, which needs no system: a test in a
-// bubble of its own decides when time passes.
+// pipe is a listener with one connection that needs no network: a test in a bubble of
+// its own controls time.
 type pipe struct {
 	accept chan net.Conn
 	closed chan struct{}
@@ -36,7 +36,7 @@ func (p *pipe) Accept() (net.Conn, error) {
 func (p *pipe) Addr() net.Addr { return &net.UnixAddr{Name: "pipe", Net: "unix"} }
 func (p *pipe) Close() error   { close(p.closed); return nil }
 
-// TestABodyMustComeAtAPace sends bodies, and looks at how reading them ends.
+// TestABodyMustComeAtAPace sends bodies, and observes how reading them ends.
 func TestABodyMustComeAtAPace(t *testing.T) {
 	t.Parallel()
 	for name, test := range map[string]struct {
@@ -76,7 +76,7 @@ func TestABodyMustComeAtAPace(t *testing.T) {
 						return
 					}
 					_ = b.Close()
-					// No deadline is left that would end the answer.
+					// No deadline remains that would end the answer.
 					time.Sleep(2 * bodyPause)
 					kept <- r.Context().Err()
 				})}
@@ -89,7 +89,7 @@ func TestABodyMustComeAtAPace(t *testing.T) {
 						t.Error(err)
 					}
 					<-served
-					time.Sleep(2 * bodyPause) // whoever pauses sees that all is closed
+					time.Sleep(2 * bodyPause) // a client that pauses finds the connection closed
 				}()
 				if _, err := fmt.Fprintf(c, "POST / HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n", test.announced); err != nil {
 					t.Fatal(err)
@@ -118,7 +118,7 @@ func TestABodyMustComeAtAPace(t *testing.T) {
 	}
 }
 
-// TestTheServersOwnDeadlineStays holds that an operator's limit is not made longer.
+// TestTheServersOwnDeadlineStays: an operator's limit is not extended.
 func TestTheServersOwnDeadlineStays(t *testing.T) {
 	t.Parallel()
 	r := httptest.NewRequest("POST", "/", nil)

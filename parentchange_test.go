@@ -15,10 +15,10 @@ import (
 )
 
 // TestAChangeOfAParentReachesItsChildrenAsThePageSays changes each field of a key that
-// has children and theirs. What the page on child keys calls the parent's is the
-// topmost key's at each use; what it calls the child's own stays as it was minted; what
-// is asked of the keys above binds without being the child's own; and what cannot
-// change under children is refused with words about that field.
+// has two generations of children. What the page on child keys calls the parent's is
+// the topmost key's at each use; what it calls the child's own stays as it was minted;
+// what is checked at the ancestors binds without being the child's own; and what cannot
+// change under children is refused with a message about that field.
 func TestAChangeOfAParentReachesItsChildrenAsThePageSays(t *testing.T) {
 	t.Parallel()
 	type fate int
@@ -117,8 +117,8 @@ func TestAChangeOfAParentReachesItsChildrenAsThePageSays(t *testing.T) {
 	}
 }
 
-// TestAParentNarrowedToPathsBindsTheDestinationsOfItsChildren: what a header names is
-// a path of the request, too, and the keys above are asked about all of it.
+// TestAParentNarrowedToPathsBindsTheDestinationsOfItsChildren: what a header names is a
+// path of the request, too, and ancestors are checked for all of it.
 func TestAParentNarrowedToPathsBindsTheDestinationsOfItsChildren(t *testing.T) {
 	t.Parallel()
 	s := newSite(t, nil)

@@ -8,8 +8,8 @@ import (
 	"github.com/caddyserver/caddy/v2"
 )
 
-// TestPlaceholdersAreFilledInAsCaddyDoes, and say which file is to blame where Caddy
-// only says that something is empty.
+// TestPlaceholdersAreFilledInAsCaddyDoes, but with the file at fault in the error,
+// where Caddy only says that something is empty.
 func TestPlaceholdersAreFilledInAsCaddyDoes(t *testing.T) {
 	dir := t.TempDir()
 	t.Chdir(dir)

@@ -15,13 +15,13 @@ import (
 	"github.com/till-proxy/till/upstream"
 )
 
-// reporting is how an upstream reports: a usage object that is right, and the numbers
-// in it that are booked, or lead to what is, by their paths.
+// reporting is how an upstream reports its use: a correct usage object, and the paths
+// of the numbers in it that are charged or that others are derived from.
 type reporting struct {
 	preset, path, model string
 	asks                string
 	answer              string // %s: the report
-	stream              string // the same as a stream; "": there is none
+	stream              string // the same as a stream; "" if there is none
 	usage               string
 	fields              []string
 }
@@ -81,10 +81,10 @@ var reportings = map[string]reporting{
 	},
 }
 
-// absurd is what no request can use, nor cost.
+// absurd is more than any request can use or cost.
 var absurd = []string{"2147483648", "9007199254740991", "9007199254740993", "9223372036854775807", "1e15", "1e300", "999999.5", "-1", "-9223372036854775808"}
 
-// with is the report with another number at a path.
+// with returns the report with another number at a path.
 func (r *reporting) with(t *testing.T, path, number string) string {
 	t.Helper()
 	usage := make(map[string]any)
@@ -108,8 +108,8 @@ func (r *reporting) with(t *testing.T, path, number string) string {
 }
 
 // TestNoReportIsBookedThatCannotBeTrue: whatever number an upstream reports, no more
-// tokens are booked than were held, and no more dollars than its model can cost. The
-// same report with numbers that can be true is charged as it says.
+// tokens are charged than were held, and no more dollars than its model can cost. The
+// same report with plausible numbers is charged as it says.
 func TestNoReportIsBookedThatCannotBeTrue(t *testing.T) {
 	t.Parallel()
 	for name, r := range reportings {
@@ -121,9 +121,9 @@ func TestNoReportIsBookedThatCannotBeTrue(t *testing.T) {
 			charged := func(usage string) (tokens, nano int64, kinds record.TokenKinds, u *usage) {
 				t.Helper()
 				if strings.Contains(form, `"report":0,%s`) {
-					usage = usage[1:] // its counts stand in the answer itself
+					usage = usage[1:] // its counts are in the answer itself
 				}
-				a := answered{preset: r.preset, path: r.path, model: r.model, asks: r.asks, name: name, stream: shape == "stream", answer: strings.ReplaceAll(strings.ReplaceAll(form, "%[1]s", usage), "%s", usage)}
+				a := reportedAnswer{preset: r.preset, path: r.path, model: r.model, asks: r.asks, name: name, stream: shape == "stream", answer: strings.ReplaceAll(strings.ReplaceAll(form, "%[1]s", usage), "%s", usage)}
 				u, preset := a.use(t)
 				a.reads(t, u, preset, http.Header{}, 1000)
 				tokens, nano, kinds = u.charge(200)
@@ -149,8 +149,8 @@ func TestNoReportIsBookedThatCannotBeTrue(t *testing.T) {
 	}
 }
 
-// TestWhatAModelCanDoIsBelieved though it passes what was held: the key pays it.
-func TestWhatAModelCanDoIsBelieved(t *testing.T) {
+// TestAPlausibleReportIsAccepted even if it exceeds what was held: the key pays for it.
+func TestAPlausibleReportIsAccepted(t *testing.T) {
 	t.Parallel()
 	now := time.Now()
 	known, ok := upstream.BuiltInPrices().Find("openai", "gpt-6-sol", now)
@@ -191,15 +191,15 @@ func TestWhatAModelCanDoIsBelieved(t *testing.T) {
 	}
 }
 
-// TestAnUpstreamThatReportsWhatCannotBeIsToldOf once an hour, with what mends it.
-func TestAnUpstreamThatReportsWhatCannotBeIsToldOf(t *testing.T) {
+// TestAnImplausibleReportIsLogged once an hour, with the way to fix it.
+func TestAnImplausibleReportIsLogged(t *testing.T) {
 	t.Parallel()
 	log := new(bytes.Buffer)
 	c, _ := newLearnt(t, t.TempDir())
 	mine := localTarget(t, c, Upstream{})
 	mine.advice = newAdvice(slog.New(slog.NewTextHandler(log, nil)))
 	for range 3 {
-		a := answered{preset: "openai", answer: fmt.Sprintf(`{"choices":[{"message":{"content":"x"}}],"usage":{"prompt_tokens":10,"completion_tokens":%d}}`, int64(math.MaxInt64))}
+		a := reportedAnswer{preset: "openai", answer: fmt.Sprintf(`{"choices":[{"message":{"content":"x"}}],"usage":{"prompt_tokens":10,"completion_tokens":%d}}`, int64(math.MaxInt64))}
 		u, preset := a.use(t)
 		a.reads(t, u, preset, http.Header{}, 1000)
 		x := &exchange{target: mine, usage: u}

@@ -21,20 +21,21 @@ func TestRedirectsLeadWithinOrWhereTheyMay(t *testing.T) {
 		target   string
 		status   int
 		location string
-		want     string // "": dropped or refused
+		want     string // "" if dropped or refused
 		message  string // of a refusal
 	}{
 		{github, "/a/b", 302, "https://api.github.com/c?x=1#y", "/c?x=1#y", ""},
 		{github, "/a/b", 302, "c", "/a/c", ""},
 		{github, "/proxy/up/a/b", 302, "/c", "/proxy/up/c", ""},
-		{github, "/a", 302, "http://api.github.com/c", "/c", ""}, // behind something that ends TLS
+		{github, "/a", 302, "http://api.github.com/c", "/c", ""}, // behind a proxy that terminates TLS
 		{github, "/a", 302, "https://codeload.github.com/o/r/legacy.tar.gz/main?token=x", "https://codeload.github.com/o/r/legacy.tar.gz/main?token=x", ""},
 		{github, "/a", 302, "https://CODELOAD.github.com:443/x", "https://CODELOAD.github.com:443/x", ""},
 		{github, "/a", 302, "//codeload.github.com/x", "//codeload.github.com/x", ""},
 		{github, "/a", 302, "https://objects.githubusercontent.com/x", "https://objects.githubusercontent.com/x", ""},
 		{github, "/a", 302, "https://files.example.com:8443/x", "https://files.example.com:8443/x", ""},
 		{github, "/a", 302, "https://agents.example.com/x", "https://agents.example.com/x", ""}, // public_url
-		// What this server answers itself is nobody's to redirect to: a DELETE of it revokes.
+		// Nothing may redirect to what this server answers itself: a DELETE of it
+		// revokes.
 		{github, "/a", 307, "/till/self", "/proxy/up/till/self", ""},
 		{github, "/a", 307, "/%74ill/self", "/proxy/up/%74ill/self", ""},
 		{github, "/a", 307, "https://api.github.com/till%2Fself", "/proxy/up/till%2Fself", ""},
@@ -42,7 +43,7 @@ func TestRedirectsLeadWithinOrWhereTheyMay(t *testing.T) {
 		{github, "/a", 307, "https://agents.example.com/till/self", "", "answers itself"},
 		{github, "/a", 307, "https://agents.example.com//%74ill/self", "", "answers itself"},
 		{github, "/a", 307, "https://agents.example.com/proxy/up/x", "https://agents.example.com/proxy/up/x", ""},
-		{github, "/a", 302, "http://till.test/x", "", "till.test without TLS"}, // a client may call this server what it likes
+		{github, "/a", 302, "http://till.test/x", "", "till.test without TLS"}, // a client may use any name for this server
 		{github, "/a", 302, "https://till.test/x", "", "redirects pass till.test"},
 		{github, "/a", 302, "https://files.example.com/x", "", "redirects pass files.example.com"},
 		{github, "/a", 302, "https://a.b.githubusercontent.com/x", "", "redirects pass a.b.githubusercontent.com"},
@@ -51,16 +52,16 @@ func TestRedirectsLeadWithinOrWhereTheyMay(t *testing.T) {
 		{github, "/a", 302, "https://codeload.github.com:8443/x", "", "redirects pass codeload.github.com:8443"},
 		{github, "/a", 302, "http://codeload.github.com/x", "", "codeload.github.com without TLS"},
 		{github, "/a", 302, "https://u:p@codeload.github.com/x", "", "another server"},
-		{github, "/a", 302, "https://codeload.github.com\\@evil.example/x", "", "not the address"},
+		{github, "/a", 302, "https://codeload.github.com\\@evil.example/x", "", "not the address of a web server"},
 		{github, "/a", 302, "https://evil。example／.githubusercontent.com/x", "", "to another server"}, // evil.example/ by NFKC
-		{github, "/a", 302, "https://evil.example%2f.githubusercontent.com/x", "", "not the address"},
+		{github, "/a", 302, "https://evil.example%2f.githubusercontent.com/x", "", "not the address of a web server"},
 		{github, "/a", 302, "https://é.githubusercontent.com/x", "", "to another server"},
 		{github, "/a", 302, "https://.githubusercontent.com/x", "", "redirects pass"},
-		{github, "/a", 302, "https://[::1].githubusercontent.com/x", "", "not the address"},
-		{github, "/a", 302, "https:codeload.github.com/x", "", "not the address"},
-		{github, "/a", 302, "https:///codeload.github.com/x", "", "not the address"},
-		{github, "/a", 302, "///codeload.github.com/x", "", "not the address"},
-		{github, "/a", 302, "javascript:alert(1)", "", "not the address"},
+		{github, "/a", 302, "https://[::1].githubusercontent.com/x", "", "not the address of a web server"},
+		{github, "/a", 302, "https:codeload.github.com/x", "", "not the address of a web server"},
+		{github, "/a", 302, "https:///codeload.github.com/x", "", "not the address of a web server"},
+		{github, "/a", 302, "///codeload.github.com/x", "", "not the address of a web server"},
+		{github, "/a", 302, "javascript:alert(1)", "", "not the address of a web server"},
 		{github, "/a", 302, "https://éxample.org/<script>", "", "to another server"},
 		{github, "/a", 302, "https://" + strings.Repeat("a", 300) + ".example/", "", "to another server"},
 		{github, "/a", 201, "https://api.github.com/c", "http://till.test/c", ""}, // clients take it for an absolute address

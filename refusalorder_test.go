@@ -16,7 +16,7 @@ import (
 	"github.com/till-proxy/till/limiter/record"
 )
 
-// wished is a request that reasons to refuse it add up in.
+// wished is a request to which reasons to refuse it are added.
 type wished struct {
 	path, model   string
 	search, twice bool
@@ -33,7 +33,7 @@ func (w wished) asks() asks {
 	return asks{method: "POST", path: w.path, body: body + "}"}
 }
 
-// reason is one why a request is refused.
+// reason is one reason why a request is refused.
 type reason struct {
 	place int    // in the list of docs/keys-and-limits.md
 	name  string // as there
@@ -43,7 +43,7 @@ type reason struct {
 	set   func(*record.Key)
 	act   func(t *testing.T, s *site, on minted)
 	wish  func(*wished)
-	above bool // may be a parent's reason
+	above bool // may also be a parent's
 }
 
 func atMost(k *record.Key, kind record.Kind, n int64) {
@@ -71,7 +71,7 @@ var reasons = []reason{
 	{place: 2, name: "expired", code: record.CodeKeyExpired, above: true, set: func(k *record.Key) { k.ExpiresAt = time.Now().Add(time.Second) },
 		act: func(t *testing.T, s *site, on minted) {
 			for at := s.view(on).ExpiresAt; !time.Now().After(at); {
-				time.Sleep(time.Millisecond) // between two looks
+				time.Sleep(time.Millisecond) // between two checks
 			}
 		}},
 	{place: 3, name: "its address", code: record.CodeIPNotAllowed, above: true, set: func(k *record.Key) {
@@ -106,7 +106,7 @@ var reasons = []reason{
 		running.Go(func() {
 			s.serve(by, chat("gpt-5-mini"))
 			if !others.Swap(true) {
-				close(started) // it was refused, and the test says so
+				close(started) // it was refused, which the test reports
 			}
 		})
 		<-started
@@ -119,7 +119,7 @@ var reasons = []reason{
 	{place: 15, name: "too little left", code: record.CodeBudgetTooSmall, set: func(k *record.Key) { atMost(k, record.Nanodollars, 1000) }},
 }
 
-// TestOfTwoReasonsTheEarlierIsNamed lets every two reasons to refuse a request hold at
+// TestOfTwoReasonsTheEarlierIsNamed makes every two reasons to refuse a request hold at
 // once, each of the key itself or of its parent: the refusal names the one that comes
 // first in the list of the page on keys and limits.
 func TestOfTwoReasonsTheEarlierIsNamed(t *testing.T) {
@@ -127,7 +127,7 @@ func TestOfTwoReasonsTheEarlierIsNamed(t *testing.T) {
 	for i, a := range reasons {
 		for _, b := range reasons[i+1:] {
 			if a.place == b.place || a.mint != nil && (b.early != nil || b.place > 10) {
-				continue // one is in the way of the other
+				continue // one prevents the other
 			}
 			for _, where := range []struct {
 				name           string
@@ -162,7 +162,7 @@ func TestOfTwoReasonsTheEarlierIsNamed(t *testing.T) {
 						on minted
 					}{{a, on(where.aboveA)}, {b, on(where.aboveB)}}
 					wish := wished{path: "/v1/chat/completions", model: "gpt-5-mini"}
-					for _, r := range []int{1, 0} { // what runs begins before the rate is used up
+					for _, r := range []int{1, 0} { // requests in flight begin before the rate is used up
 						if both[r].early != nil {
 							both[r].early(t, s, both[r].on, k)
 						}
@@ -198,7 +198,7 @@ func TestOfTwoReasonsTheEarlierIsNamed(t *testing.T) {
 	}
 }
 
-// TestThePageListsTheReasonsInTheirOrder: what is written is what is judged.
+// TestThePageListsTheReasonsInTheirOrder: the documented order is the real one.
 func TestThePageListsTheReasonsInTheirOrder(t *testing.T) {
 	t.Parallel()
 	page, err := os.ReadFile("docs/keys-and-limits.md")
@@ -210,16 +210,16 @@ func TestThePageListsTheReasonsInTheirOrder(t *testing.T) {
 	if !found {
 		t.Fatal("the page has no such list")
 	}
-	said := make(map[int]string) // the code, or codes, of each place
+	codes := make(map[int]string) // the code, or codes, of each place
 	for line := range strings.SplitSeq(text, "\n") {
 		var place int
 		if _, err := fmt.Sscanf(line, "%d.", &place); err == nil {
-			said[place] = line
+			codes[place] = line
 		}
 	}
 	for _, r := range reasons {
-		if !strings.Contains(said[r.place], "`"+string(r.code)+"`") {
-			t.Errorf("place %d does not name %s: %q", r.place, r.code, said[r.place])
+		if !strings.Contains(codes[r.place], "`"+string(r.code)+"`") {
+			t.Errorf("place %d does not name %s: %q", r.place, r.code, codes[r.place])
 		}
 	}
 }

@@ -14,7 +14,7 @@ import (
 	"github.com/till-proxy/till/limiter/record"
 )
 
-// BenchmarkRequest is what the handler adds to a request, its upstream left out.
+// BenchmarkRequest measures what the handler adds to a request, without the upstream.
 func BenchmarkRequest(b *testing.B) {
 	s := newSite(b, nil)
 	many := func(k *record.Key) { k.Limit[record.Activations] = 1 << 40 }

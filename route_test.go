@@ -154,7 +154,7 @@ func TestRequestsWithoutABodyAreNotReplayable(t *testing.T) {
 	}
 }
 
-// TestTheWishForHTTP2IsIgnored and any other is left to be judged.
+// TestTheWishForHTTP2IsIgnored, while any other upgrade is left to be checked.
 func TestTheWishForHTTP2IsIgnored(t *testing.T) {
 	t.Parallel()
 	for name, test := range map[string]struct{ came, want http.Header }{

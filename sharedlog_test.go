@@ -15,7 +15,7 @@ func TestWhatOutlivesAConfigurationLogsWhereTheNextOneWants(t *testing.T) {
 	log.Info("first")
 	shared.follow(slog.New(slog.NewTextHandler(&after, &slog.HandlerOptions{Level: slog.LevelWarn})))
 	log.Warn("second")
-	log.Info("third") // the next one does not want to know
+	log.Info("third") // the next logger discards this level
 	if got := before.String(); !strings.Contains(got, "first") || strings.Contains(got, "second") {
 		t.Errorf("the first logger has %q", got)
 	}

@@ -23,8 +23,8 @@ import (
 	"github.com/till-proxy/till/upstream"
 )
 
-// site is the handler over a limiter with a store in memory, and in place of the
-// proxy one that answers by itself.
+// site is the handler over a limiter with a store in memory, and with a handler that
+// answers by itself in place of the proxy.
 type site struct {
 	*limiter.Limiter
 	t         testing.TB
@@ -34,7 +34,7 @@ type site struct {
 	inside func(*http.Request)
 }
 
-// memoryStorage is a store that is gone with the test.
+// memoryStorage is a store that ends with the test.
 type memoryStorage struct{ disk *storetest.Disk }
 
 func (memoryStorage) Identity() string { return "memory" }
@@ -43,8 +43,8 @@ func (s memoryStorage) OpenStore(string, *slog.Logger) (store.Store, error) {
 	return s.disk.Open(), nil
 }
 
-// newSite serves the upstreams openai, which denies what administers the account,
-// and raw, of which nothing is known.
+// newSite serves the upstreams openai, which denies paths that administer the account,
+// and raw, which has no preset.
 func newSite(t testing.TB, roles map[string]record.Role) *site {
 	t.Helper()
 	e := newEngine(t.TempDir(), nil)
@@ -95,7 +95,7 @@ func (s *site) mint(fields ...func(*record.Key)) minted {
 	return minted{view.ID, text.Reveal()}
 }
 
-// live is the key as it is in memory.
+// live returns the key as it is in memory.
 func (s *site) live(k minted) *limiter.Live {
 	s.t.Helper()
 	parsed, err := token.ParseKey(k.text)
@@ -144,7 +144,7 @@ func chat(model string) asks {
 	return asks{method: "POST", path: "/v1/chat/completions", body: `{"model":"` + model + `","messages":[{"role":"user","content":"hi"}],"max_tokens":300}`}
 }
 
-// twoHalves is a body between whose halves something happens.
+// twoHalves is a body that calls a function between its halves.
 type twoHalves struct {
 	io.Reader
 	rest    io.Reader
@@ -166,8 +166,8 @@ func (b *twoHalves) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// serve sends a request with a key, and returns the status and what it was refused
-// with.
+// serve sends a request with a key, and returns the status and the code and message of
+// the refusal.
 func (s *site) serve(k minted, a asks) (int, record.Code, string) {
 	var body io.Reader = strings.NewReader(a.body)
 	if a.halfway != nil {
@@ -195,7 +195,7 @@ func (s *site) serve(k minted, a asks) (int, record.Code, string) {
 	return w.Code, record.Code(w.Header().Get("Till-Refusal")), w.Body.String()
 }
 
-// answer stands for the proxy and its upstream.
+// answer takes the place of the proxy and its upstream.
 func (s *site) answer(w http.ResponseWriter, r *http.Request) error {
 	x := exchangeOf(r.Context())
 	x.dispatched.Store(true)

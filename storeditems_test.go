@@ -13,7 +13,8 @@ import (
 	"github.com/till-proxy/till/upstream"
 )
 
-// responsesUse is a request at OpenAI's Responses API, judged but not sent.
+// responsesUse returns a request at OpenAI's Responses API that is bounded but not
+// sent.
 func responsesUse(t *testing.T, memory *upstream.Memory, key, members string) *usage {
 	t.Helper()
 	preset, ok := upstream.Lookup("openai")
@@ -37,8 +38,8 @@ func responsesUse(t *testing.T, memory *upstream.Memory, key, members string) *u
 	return u
 }
 
-// TestWhatAnAnswerGaveIsKnownBeforeItsClientHasIt: an agent asks again as soon as it
-// has the last byte that it needs, and then what it names has to be known.
+// TestWhatAnAnswerGaveIsKnownBeforeItsClientHasIt: an agent sends its next request as
+// soon as it has the last byte that it needs, and then the ids in it must be known.
 func TestWhatAnAnswerGaveIsKnownBeforeItsClientHasIt(t *testing.T) {
 	t.Parallel()
 	preset, _ := upstream.Lookup("openai")
@@ -95,7 +96,7 @@ func TestARefusalSaysWhatMakesTheRequestLarge(t *testing.T) {
 	for _, test := range []struct {
 		name, members string
 		fitted        bool
-		want          string // in what helps; "": a shorter answer
+		want          string // in the advice; "" for a shorter answer
 	}{
 		{"text", `"input":"hi"`, true, ""},
 		{"thoughts of nobody", `"input":[{"type":"reasoning","id":"rs_9"}]`, true, `input[0] (reasoning "rs_9")`},

@@ -11,14 +11,14 @@ import (
 	_ "github.com/caddyserver/caddy/v2/modules/caddyhttp/standard"
 )
 
-// withSites is a Caddyfile with upstreams oai and gem, whose sites are as given from its
+// withSites returns a Caddyfile with upstreams oai and gem, and the given sites from
 // line 8 on.
 func withSites(text string) string {
 	return "{\n\ttill {\n\t\tupstream oai openai\n\t\tupstream gem gemini\n\t}\n}\n(one) {\n\ttill oai\n}\n" + text
 }
 
-// TestALineThatIsNeverReachedIsAnError, where it can be told, and says what to write;
-// and lines that share a site's requests are none.
+// TestALineThatIsNeverReachedIsAnError, where that can be detected, and says what to
+// write; lines that share a site's requests are accepted.
 func TestALineThatIsNeverReachedIsAnError(t *testing.T) {
 	t.Parallel()
 	const matchers = "\t@a path /a/*\n\t@b path /b/*\n"
@@ -96,8 +96,8 @@ func TestARouteThatIsNeverReachedIsAnErrorWhenItIsLoaded(t *testing.T) {
 	}
 }
 
-// TestALineThatStandsTwiceAddsOrIsAnError: none of a till block is overwritten in
-// silence by a later one.
+// TestALineThatStandsTwiceAddsOrIsAnError: no line of a till block is silently
+// overridden by a later one.
 func TestALineThatStandsTwiceAddsOrIsAnError(t *testing.T) {
 	t.Parallel()
 	adds := map[string]bool{"allow": true, "free": true, "upgrades": true, "redirects": true, "allow_field": true, "strip_tools": true, "header_up": true, "header_down": true, "unhealthy_status": true}
@@ -147,8 +147,8 @@ func TestALineThatStandsTwiceAddsOrIsAnError(t *testing.T) {
 	}
 }
 
-// provisioning is held while Caddy makes a configuration ready, which it does for one
-// at a time.
+// provisioning is held while Caddy provisions a configuration, which it can do for only
+// one at a time.
 var provisioning sync.Mutex
 
 // validates loads a configuration as `caddy validate` does, with a store of its own.

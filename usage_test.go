@@ -53,8 +53,8 @@ func TestAnAnswerIsChargedAtTheDearerOfTheModelsAskedForAndAnswering(t *testing.
 	}
 }
 
-// TestARegionIsHeldForAndChargedWhenTheAnswerSaysSo: a workspace may have a
-// default that the request does not tell.
+// TestARegionIsHeldForAndChargedWhenTheAnswerSaysSo: a workspace may have a default
+// that the request does not show.
 func TestARegionIsHeldForAndChargedWhenTheAnswerSaysSo(t *testing.T) {
 	t.Parallel()
 	preset, ok := upstream.Lookup("anthropic")
@@ -96,8 +96,8 @@ func TestARegionIsHeldForAndChargedWhenTheAnswerSaysSo(t *testing.T) {
 	}
 }
 
-// TestKindsOfTokensAddUpToWhatIsCharged also for an upstream whose numbers do
-// not agree with each other.
+// TestKindsOfTokensAddUpToWhatIsCharged, even if an upstream's numbers contradict each
+// other.
 func TestKindsOfTokensAddUpToWhatIsCharged(t *testing.T) {
 	t.Parallel()
 	for _, report := range []string{
@@ -135,8 +135,8 @@ func TestAnAnswerIsNotFittedBelowItsThoughts(t *testing.T) {
 	}
 }
 
-// TestAStreamThatIsMadeShorterStatesNoLength: a client would wait for what was
-// taken out.
+// TestAStreamThatIsMadeShorterStatesNoLength: a client would wait for what was taken
+// out.
 func TestAStreamThatIsMadeShorterStatesNoLength(t *testing.T) {
 	t.Parallel()
 	preset, ok := upstream.Lookup("openai")
@@ -186,9 +186,8 @@ func TestWhoHangsUpAfterTheLastEventPaysWhatWasUsed(t *testing.T) {
 	}
 }
 
-// TestInputThatWasReportedIsExact: Anthropic says in message_start what the input
-// was, and Gemini in every chunk; only what is not known yet is charged at its
-// bound.
+// TestInputThatWasReportedIsExact: Anthropic states the input in message_start, and
+// Gemini in every chunk; only what is still unknown is charged at its bound.
 func TestInputThatWasReportedIsExact(t *testing.T) {
 	t.Parallel()
 	now := time.Date(2026, 11, 25, 12, 0, 0, 0, time.UTC)
@@ -209,7 +208,7 @@ func TestInputThatWasReportedIsExact(t *testing.T) {
 			82_000, (50_000*2_000 + output) * 11 / 10, record.TokenKinds{Input: 50_000, Unmeasured: 32_000}},
 		{"Anthropic, of another model that is dearer", "anthropic", "claude-sonnet-5-5", strings.Replace(strings.Replace(start, "INPUT", `"input_tokens":50000`, 1), "sonnet-5-5", "opus-5-5", 1),
 			82_000, 50_000*4_000 + 2*output, record.TokenKinds{Input: 50_000, Unmeasured: 32_000}},
-		{"Anthropic's shape, with zeros that are mended later", "anthropic", "claude-sonnet-5-5", strings.Replace(start, "INPUT", `"input_tokens":0`, 1),
+		{"Anthropic's shape, with zeros that are corrected later", "anthropic", "claude-sonnet-5-5", strings.Replace(start, "INPUT", `"input_tokens":0`, 1),
 			232_000, bound + output*11/10, record.TokenKinds{Unmeasured: 232_000}},
 		{"Anthropic's shape, with what cannot be", "anthropic", "claude-sonnet-5-5", strings.Replace(start, "INPUT", `"input_tokens":99`, 1),
 			232_000, bound + output*11/10, record.TokenKinds{Unmeasured: 232_000}},

@@ -13,14 +13,14 @@ import (
 	"github.com/till-proxy/till/upstream"
 )
 
-// answered is an answer as an upstream gave it, and the request.
-type answered struct {
+// reportedAnswer is an answer as an upstream gave it, and the request.
+type reportedAnswer struct {
 	source string // the public report or the vendor's page that describes it
 	name   string
 	preset string
 	path   string // "": /v1/chat/completions
 	model  string // "": gpt-6-sol
-	asks   string // members of the request, beside
+	asks   string // further members of the request
 	stream bool
 	answer string
 	left   bool // the client went away after what there is of it
@@ -36,7 +36,7 @@ const (
 	heldOut = 100
 )
 
-func (a *answered) use(t *testing.T) (*usage, *upstream.Preset) {
+func (a *reportedAnswer) use(t *testing.T) (*usage, *upstream.Preset) {
 	t.Helper()
 	preset, ok := upstream.Lookup(a.preset)
 	if !ok {
@@ -71,7 +71,7 @@ func (a *answered) use(t *testing.T) (*usage, *upstream.Preset) {
 }
 
 // reads lets a client read the answer in pieces, and returns what it got.
-func (a *answered) reads(t *testing.T, u *usage, preset *upstream.Preset, header http.Header, n int) string {
+func (a *reportedAnswer) reads(t *testing.T, u *usage, preset *upstream.Preset, header http.Header, n int) string {
 	t.Helper()
 	answer := io.Reader(strings.NewReader(a.answer))
 	if a.left {
@@ -94,9 +94,9 @@ func data(events ...string) string {
 	return "data: " + strings.Join(events, "\n\ndata: ") + "\n\n"
 }
 
-// TestAnswersOfTheWorldAreChargedWhatTheyUsed holds what public reports and
-// vendors' pages describe, with the figures that are right. gpt-6-sol costs 2
-// dollars a million, cached 0.2, written 2.5, and 10.
+// TestAnswersOfTheWorldAreChargedWhatTheyUsed covers what public reports and vendors'
+// pages describe, with the correct figures. gpt-6-sol costs 2 dollars a million, cached
+// 0.2, written 2.5, and 10 for output.
 func TestAnswersOfTheWorldAreChargedWhatTheyUsed(t *testing.T) {
 	t.Parallel()
 	const (
@@ -114,21 +114,21 @@ func TestAnswersOfTheWorldAreChargedWhatTheyUsed(t *testing.T) {
 	withoutText := func(usage string) string {
 		return `{"id":"x","choices":[{"index":0,"message":{"role":"assistant","content":""},"finish_reason":"content_filter"}],"usage":` + usage + `}`
 	}
-	anthropic := answered{preset: "anthropic", path: "/v1/messages", model: "claude-sonnet-5-5", asks: `,"max_tokens":100`}
-	as := func(base answered, source, name string, stream bool, answer string, in, out, nano int64) answered {
+	anthropic := reportedAnswer{preset: "anthropic", path: "/v1/messages", model: "claude-sonnet-5-5", asks: `,"max_tokens":100`}
+	as := func(base reportedAnswer, source, name string, stream bool, answer string, in, out, nano int64) reportedAnswer {
 		base.source, base.name, base.stream, base.answer = source, name, stream, answer
 		base.in, base.out, base.nano = in, out, nano
 		return base
 	}
-	openai := answered{preset: "openai"}
-	openrouter := answered{preset: "openrouter", path: "/api/v1/chat/completions", model: "openai/gpt-5-mini"}
-	ollama := answered{preset: "ollama", path: "/api/chat", model: "llama3.2", asks: `,"messages":[{"role":"user","content":"hi"}]`}
-	cohere := answered{preset: "cohere", path: "/v1/chat", model: "command-a-03-2025"}
-	embed := answered{preset: "openai", path: "/v1/embeddings", model: "text-embedding-3-small", asks: `,"input":"hello"`}
-	gemini := answered{preset: "gemini", path: "/v1beta/models/gemini-2.5-flash:streamGenerateContent", model: "gemini-2.5-flash"}
-	left := func(a answered) answered { a.left = true; return a }
+	openai := reportedAnswer{preset: "openai"}
+	openrouter := reportedAnswer{preset: "openrouter", path: "/api/v1/chat/completions", model: "openai/gpt-5-mini"}
+	ollama := reportedAnswer{preset: "ollama", path: "/api/chat", model: "llama3.2", asks: `,"messages":[{"role":"user","content":"hi"}]`}
+	cohere := reportedAnswer{preset: "cohere", path: "/v1/chat", model: "command-a-03-2025"}
+	embed := reportedAnswer{preset: "openai", path: "/v1/embeddings", model: "text-embedding-3-small", asks: `,"input":"hello"`}
+	gemini := reportedAnswer{preset: "gemini", path: "/v1beta/models/gemini-2.5-flash:streamGenerateContent", model: "gemini-2.5-flash"}
+	left := func(a reportedAnswer) reportedAnswer { a.left = true; return a }
 
-	for _, test := range []answered{
+	for _, test := range []reportedAnswer{
 		// What cannot be true.
 		as(openai, "stella#2520, sub2api#6906", "nothing was used, and text came", true, data(text, `{"choices":[],"usage":{"prompt_tokens":0,"completion_tokens":0,"total_tokens":0}}`, "[DONE]"), held, held, sum),
 		as(openai, "sub2api#6906", "nothing was used, and text came, in one", false, chat(`{"prompt_tokens":0,"completion_tokens":0,"total_tokens":0}`), held, held, sum),
@@ -167,25 +167,25 @@ func TestAnswersOfTheWorldAreChargedWhatTheyUsed(t *testing.T) {
 		as(openai, "litellm#39505", "more than the prompt, so beside", false, chat(`{"prompt_tokens":10,"completion_tokens":5,"total_tokens":15,"cache_read_input_tokens":240}`), 250, 5, 10*2000+240*200+5*10_000),
 		as(anthropic, "docs.anthropic.com prompt-caching", "beside the input", false, `{"type":"message","content":[{"type":"text","text":"Some words."}],"usage":{"input_tokens":500,"cache_creation_input_tokens":0,"cache_read_input_tokens":240,"output_tokens":5}}`, 740, 5, 500*2000+240*100+5*10_000),
 		as(openai, "litellm#40090, models.dev#5235", "written, in Alibaba's names", false, chat(`{"prompt_tokens":1000,"completion_tokens":5,"total_tokens":1005,"prompt_tokens_details":{"cached_tokens":0,"cache_creation_input_tokens":900,"cache_type":"ephemeral"}}`), 1000, 5, 100*2000+900*2500+5*10_000),
-		as(answered{preset: "openai"}, "symfony/ai#2343", "in Mistral's name", false, chat(`{"prompt_tokens":500,"completion_tokens":5,"num_cached_tokens":240}`), 500, 5, 260*2000+240*200+5*10_000),
+		as(reportedAnswer{preset: "openai"}, "symfony/ai#2343", "in Mistral's name", false, chat(`{"prompt_tokens":500,"completion_tokens":5,"num_cached_tokens":240}`), 500, 5, 260*2000+240*200+5*10_000),
 
 		// Ends: the client hangs up there.
 		left(as(anthropic, "recorded streams in public code, pi#5592", "padded", true, "event: message_start\n"+data(start, delta, end)+"event: message_stop\ndata: {\"type\":\"message_stop\"               }\n\n", 10, 5, claude)),
 		left(as(openai, "opencodex#1188, freellmapi#1087", "without a space", true, data(text, usage)+"data:[DONE]\n\n", 10, 5, right)),
 		left(as(openai, "opencodex#1188", "and something behind it", true, data(text, usage, "[DONE]")+": bye\n\n", 10, 5, right)),
 		left(as(openai, "opencodex#1188", "without a line end", true, data(text, usage)+"data: [DONE]", 10, 5, right)),
-		left(as(answered{preset: "openai", path: "/v1/responses"}, "platform.openai.com/docs/api-reference/responses-streaming", "cancelled", true, "event: response.cancelled\n"+data(`{"type":"response.cancelled","response":{"status":"cancelled","usage":{"input_tokens":10,"output_tokens":5}}}`), 10, 5, right)),
-		left(as(answered{preset: "openai", path: "/v1/responses"}, "agentic-api#168", "the type comes last", true, data(`{"response":{"usage":{"input_tokens":10,"output_tokens":5}},"type":"response.completed"}`), 10, 5, right)),
-		left(as(answered{preset: "openai", path: "/v1/responses"}, "platform.openai.com/docs/api-reference/responses-streaming", "not the last", true, data(`{"type":"response.in_progress","response":{"usage":{"input_tokens":10,"output_tokens":5}}}`), held, held, sum)),
+		left(as(reportedAnswer{preset: "openai", path: "/v1/responses"}, "platform.openai.com/docs/api-reference/responses-streaming", "cancelled", true, "event: response.cancelled\n"+data(`{"type":"response.cancelled","response":{"status":"cancelled","usage":{"input_tokens":10,"output_tokens":5}}}`), 10, 5, right)),
+		left(as(reportedAnswer{preset: "openai", path: "/v1/responses"}, "agentic-api#168", "the type comes last", true, data(`{"response":{"usage":{"input_tokens":10,"output_tokens":5}},"type":"response.completed"}`), 10, 5, right)),
+		left(as(reportedAnswer{preset: "openai", path: "/v1/responses"}, "platform.openai.com/docs/api-reference/responses-streaming", "not the last", true, data(`{"type":"response.in_progress","response":{"usage":{"input_tokens":10,"output_tokens":5}}}`), held, held, sum)),
 		left(as(openai, "opencodex#1188", "before the end", true, data(text, usage), held, held, sum)),
 
-		// Errors in an answer that began well.
+		// Errors in an answer that began normally.
 		as(openrouter, "openrouter.ai/docs/errors, Fastllm-proxy#28", "in one", false, `{"error":{"code":502,"message":"Provider returned error"},"user_id":"u"}`, 0, 0, 0),
 		as(openrouter, "openrouter.ai/docs/errors", "after text, in the stream", true, ": OPENROUTER PROCESSING\n\n"+data(text, `{"id":"x","error":{"code":502,"message":"gone"},"choices":[{"index":0,"delta":{"content":""},"finish_reason":"error"}]}`, "[DONE]"), 0, 0, 0),
 		left(as(openrouter, "openrouter.ai/docs/features/zero-completion-insurance", "after text, and the client hangs up", true, data(text, `{"choices":[{"index":0,"delta":{"content":""},"finish_reason":"error"}]}`), 0, 0, 0)),
 		as(openrouter, "openrouter.ai/docs/features/zero-completion-insurance", "after text, and it says what it cost", true, data(text, `{"error":{"code":502},"choices":[]}`, `{"choices":[],"usage":{"prompt_tokens":10,"completion_tokens":5,"cost":0.001}}`, "[DONE]"), 10, 5, 1_000_000),
 		as(openrouter, "openrouter.ai/docs/features/zero-completion-insurance", "after text, and it says what was used", true, data(text, `{"error":{"code":502},"choices":[]}`, `{"choices":[],"usage":{"prompt_tokens":10,"completion_tokens":5}}`, "[DONE]"), 10, 5, 12_500),
-		as(answered{preset: "openrouter", path: "/api/v1/chat/completions", model: "openai/gpt-5-mini", asks: `,"n":2`}, "openrouter.ai/docs/features/zero-completion-insurance", "in one of two answers", true, data(text, `{"choices":[{"index":0,"delta":{"content":""},"finish_reason":"error"}]}`, "[DONE]"), held, held, sum),
+		as(reportedAnswer{preset: "openrouter", path: "/api/v1/chat/completions", model: "openai/gpt-5-mini", asks: `,"n":2`}, "openrouter.ai/docs/features/zero-completion-insurance", "in one of two answers", true, data(text, `{"choices":[{"index":0,"delta":{"content":""},"finish_reason":"error"}]}`, "[DONE]"), held, held, sum),
 		as(embed, "an empty one, as Go writes a field that is never left out", "in embeddings without usage", false, `{"error":"","data":[{"embedding":[0.1,0.2]}]}`, held, held, sum),
 		as(openai, "an empty one, as Go writes a field that is never left out", "in an answer", false, strings.Replace(chat(`{"prompt_tokens":10,"completion_tokens":5}`), "{", `{"error":"",`, 1), 10, 5, right),
 		as(openrouter, "openrouter.ai/docs/errors", "nothing was said", true, data(text, "[DONE]"), held, held, sum),
@@ -194,7 +194,7 @@ func TestAnswersOfTheWorldAreChargedWhatTheyUsed(t *testing.T) {
 		as(openai, "coder/aibridge", "at once", true, data(`{"error":{"message":"The server had an error","type":"server_error"}}`), 0, 0, 0),
 		as(openai, "coder/aibridge", "after text", true, data(text, `{"error":{"message":"The server had an error","type":"server_error"}}`), held, held, sum),
 		as(openai, "coder/aibridge", "after text, and it says what was used", true, data(text, usage, `{"error":{"message":"x"}}`), 10, 5, right),
-		as(answered{preset: "openai", path: "/v1/responses"}, "prism fixtures", "failed at once", true, data(`{"type":"response.created","response":{"error":null,"reasoning":{"effort":null},"text":{"format":{"type":"text"}},"usage":null}}`, `{"type":"response.failed","response":{"status":"failed","error":{"code":"server_error"},"usage":null}}`), 0, 0, 0),
+		as(reportedAnswer{preset: "openai", path: "/v1/responses"}, "prism fixtures", "failed at once", true, data(`{"type":"response.created","response":{"error":null,"reasoning":{"effort":null},"text":{"format":{"type":"text"}},"usage":null}}`, `{"type":"response.failed","response":{"status":"failed","error":{"code":"server_error"},"usage":null}}`), 0, 0, 0),
 		as(ollama, "ollama docs errors", "after words", true, "{\"message\":{\"content\":\"Some\"},\"done\":false}\n{\"error\":\"an error was encountered\"}\n", held, held, sum),
 		as(openai, "what a client sent", "no error", false, `{"choices":[{"message":{"content":"Some words."}}],"metadata":{"error":{"x":1}},"error":null}`, held, held, sum),
 
@@ -205,7 +205,7 @@ func TestAnswersOfTheWorldAreChargedWhatTheyUsed(t *testing.T) {
 		as(openai, "litellm#28024", "with an exponent", false, chat(`{"prompt_tokens":1e1,"completion_tokens":0.5e1}`), 10, 5, right),
 		as(openai, "strings", "as text", false, chat(`{"prompt_tokens":"10","completion_tokens":"5"}`), 10, 5, right),
 		as(openai, "pi#2017", "in a choice (Moonshot)", true, data(text, `{"choices":[{"index":0,"delta":{},"finish_reason":"stop","usage":{"prompt_tokens":10,"completion_tokens":5,"total_tokens":15}}]}`, "[DONE]"), 10, 5, right),
-		as(answered{preset: "openai", asks: `,"n":2`}, "pi#2017", "in one of several choices", false, `{"choices":[{"index":0,"message":{"content":"x"},"usage":{"prompt_tokens":10,"completion_tokens":5}},{"index":1,"message":{"content":"x"}}]}`, held, held, sum),
+		as(reportedAnswer{preset: "openai", asks: `,"n":2`}, "pi#2017", "in one of several choices", false, `{"choices":[{"index":0,"message":{"content":"x"},"usage":{"prompt_tokens":10,"completion_tokens":5}},{"index":1,"message":{"content":"x"}}]}`, held, held, sum),
 		as(embed, "embeddings", "a total alone", false, `{"object":"list","data":[{"object":"embedding","embedding":[0.1]}],"usage":{"total_tokens":4}}`, 4, 0, 80),
 		as(openai, "embeddings", "a total alone, of an answer in words", false, chat(`{"total_tokens":15}`), held, held, sum),
 		as(openai, "html.spec.whatwg.org server-sent-events", "several lines of data", true, "data: {\"choices\":[],\ndata: \"usage\":\ndata: {\"prompt_tokens\":10,\ndata:\"completion_tokens\":5}}\n\ndata: [DONE]\n\n", 10, 5, right),
@@ -218,8 +218,8 @@ func TestAnswersOfTheWorldAreChargedWhatTheyUsed(t *testing.T) {
 		as(gemini, "half a letter", "in the last event", true, data(`{"candidates":[{"content":{"parts":[{"text":"Some"}]}}],"usageMetadata":{"promptTokenCount":10,"candidatesTokenCount":1}}`, "{\"candidates\":[{\"content\":{\"parts\":[{\"text\":\"w\xc3\"}]}}],\"usageMetadata\":{\"promptTokenCount\":10,\"candidatesTokenCount\":5}}"), 10, 5, 10*300+5*2500),
 		as(gemini, "half an event", "the last, at the end of the stream", true, data(`{"candidates":[{"content":{"parts":[{"text":"Some"}]}}],"usageMetadata":{"promptTokenCount":10,"candidatesTokenCount":1}}`)+"data: {\"candidates\":[{\"content\":{\"parts\":[{\"te", 10, held, sum),
 		as(ollama, "ollama docs generate", "160,000 ids behind it", false, `{"model":"m","response":"Some words.","done":true,"context":[`+strings.Repeat("123456, ", 160_000)+`1],"prompt_eval_count":10,"eval_count":5}`, 10, 5, 0),
-		as(answered{preset: "openai", path: "/v1/responses"}, "platform.openai.com/docs/api-reference/responses-streaming", "instructions echoed", true, data(`{"type":"response.completed","response":{"instructions":"`+strings.Repeat("Be good. ", 150_000)+`","output":[{"content":[{"type":"output_text","text":"Some words."}]}],"usage":{"input_tokens":10,"output_tokens":5}}}`), 10, 5, right),
-		as(answered{preset: "ollama", path: "/api/embed", model: "all-minilm", asks: `,"input":"x"`}, "ollama docs embed", "30 vectors of 4096", false, `{"model":"m","embeddings":[`+strings.TrimSuffix(strings.Repeat("["+strings.Repeat("0.0123456789,", 4095)+"1],", 30), ",")+`],"prompt_eval_count":240}`, 240, 0, 0),
+		as(reportedAnswer{preset: "openai", path: "/v1/responses"}, "platform.openai.com/docs/api-reference/responses-streaming", "instructions echoed", true, data(`{"type":"response.completed","response":{"instructions":"`+strings.Repeat("Be good. ", 150_000)+`","output":[{"content":[{"type":"output_text","text":"Some words."}]}],"usage":{"input_tokens":10,"output_tokens":5}}}`), 10, 5, right),
+		as(reportedAnswer{preset: "ollama", path: "/api/embed", model: "all-minilm", asks: `,"input":"x"`}, "ollama docs embed", "30 vectors of 4096", false, `{"model":"m","embeddings":[`+strings.TrimSuffix(strings.Repeat("["+strings.Repeat("0.0123456789,", 4095)+"1],", 30), ",")+`],"prompt_eval_count":240}`, 240, 0, 0),
 	} {
 		for _, n := range []int{1, 11, 1000, 32 << 10} {
 			if n < 1000 && len(test.answer) > 1<<20 {
@@ -250,8 +250,8 @@ func TestAnswersOfTheWorldAreChargedWhatTheyUsed(t *testing.T) {
 	}
 }
 
-// TestAnAnswerThatIsPackedThoughNobodyAskedIsMeasured and the event that the
-// client did not ask for is taken out of it as well.
+// TestAnAnswerThatIsPackedThoughNobodyAskedIsMeasured, and the event that the client
+// did not ask for is removed from it as well.
 func TestAnAnswerThatIsPackedThoughNobodyAskedIsMeasured(t *testing.T) {
 	t.Parallel()
 	const text = `{"choices":[{"delta":{"content":"Some words."}}]}`
@@ -270,7 +270,7 @@ func TestAnAnswerThatIsPackedThoughNobodyAskedIsMeasured(t *testing.T) {
 		"":     {plain, data(text, "[DONE]"), 15},
 	} {
 		for _, n := range []int{1, 1000} {
-			a := answered{preset: "openai", name: encoding, stream: true, answer: test.answer}
+			a := reportedAnswer{preset: "openai", name: encoding, stream: true, answer: test.answer}
 			u, preset := a.use(t)
 			header := http.Header{"Content-Encoding": {encoding}}
 			if encoding == "" {
@@ -285,7 +285,7 @@ func TestAnAnswerThatIsPackedThoughNobodyAskedIsMeasured(t *testing.T) {
 			}
 		}
 	}
-	cut := answered{preset: "openai", stream: true, answer: packed.String()[:packed.Len()-9]}
+	cut := reportedAnswer{preset: "openai", stream: true, answer: packed.String()[:packed.Len()-9]}
 	u, preset := cut.use(t)
 	cut.reads(t, u, preset, http.Header{"Content-Encoding": {"gzip"}}, 1000)
 	if u.readToEnd {

@@ -6,8 +6,8 @@ import (
 	"time"
 )
 
-// TestOneKeysCountsSpeakForItAlone, and those of several for the upstream. What is
-// noted stays small.
+// TestOneKeysCountsSpeakForItAlone, and those of several keys for the upstream. The
+// record stays small.
 func TestOneKeysCountsSpeakForItAlone(t *testing.T) {
 	t.Parallel()
 	c := new(vendorCount)
@@ -36,7 +36,7 @@ func TestOneKeysCountsSpeakForItAlone(t *testing.T) {
 }
 
 // TestNothingIsCountedWhereRequestsGoSeveralWays: by one of them the credential might
-// go unprotected.
+// travel unencrypted.
 func TestNothingIsCountedWhereRequestsGoSeveralWays(t *testing.T) {
 	t.Parallel()
 	c := new(vendorCount)

@@ -49,9 +49,9 @@ func TestTheRootKnowsNoVendor(t *testing.T) {
 	}
 }
 
-// walls says which packages of ours each one imports itself, and what else it must
-// not: neither Caddy nor zap nor net/http at any depth where it is strict, and what is
-// listed behind a minus not by itself. What is not here may import anything but is
+// walls lists which of our packages each package imports directly. A strict one imports
+// neither Caddy nor zap nor net/http at any depth, and what is listed behind a minus is
+// not imported directly. A package that is not listed may import anything but is
 // imported by nobody: programs, tests and what they share.
 var walls = map[string]string{
 	"token":             "strict",
@@ -117,8 +117,8 @@ func TestTheWallsBetweenPackagesStand(t *testing.T) {
 	}
 }
 
-// TestTheCommandLineLeavesKeysToTheServer lists all that commands may use of the
-// limiter: a command that needs more of it is a call that the API lacks.
+// TestTheCommandLineLeavesKeysToTheServer lists everything that commands may use of the
+// limiter: a command that needs more shows that the API lacks a call.
 func TestTheCommandLineLeavesKeysToTheServer(t *testing.T) {
 	t.Parallel()
 	allowed := strings.Fields(`

@@ -73,7 +73,7 @@ func TestCleaningAPlainPathDoesNotAllocate(t *testing.T) {
 	}
 }
 
-// FuzzCleanPath holds that an accepted path means the same to every reader.
+// FuzzCleanPath checks that an accepted path means the same to every reader.
 func FuzzCleanPath(f *testing.F) {
 	for _, s := range []string{"/v1/chat/completions", "/v1/%2e%2e/x", "/a%25b", "/%E2%82%AC", "/..;/x", "/a/"} {
 		f.Add(s)
@@ -144,8 +144,8 @@ func TestRulesMatchBySegment(t *testing.T) {
 	}
 }
 
-// TestRulesMayLeaveOutTheVersion, unless they begin with a wildcard, which stands for
-// it; and what a server may drop of a path makes none of them match.
+// TestRulesMayLeaveOutTheVersion, unless they begin with a wildcard, which includes it;
+// and dropping a part of a path, as some servers do, makes no rule match.
 func TestRulesMayLeaveOutTheVersion(t *testing.T) {
 	t.Parallel()
 	for _, test := range []struct {
