@@ -77,25 +77,25 @@ func parseGlobal(d *caddyfile.Dispenser, existing any) (any, error) {
 				return nil, d.Err("seal_key takes one key, such as {file./etc/till/seal.key}")
 			}
 			if slices.Contains(app.SealKeys, key) {
-				return nil, d.Err("this seal_key stands there already: the first seals, and others that still open follow")
+				return nil, d.Err("this seal_key is listed already: the first one seals, and further ones still open")
 			}
 			app.SealKeys = append(app.SealKeys, key)
 		case "seal_key_file":
 			if app.SealKeyFile != "" || !d.AllArgs(&app.SealKeyFile) {
-				return nil, d.Err("seal_key_file takes one path and stands once: the server makes seal keys there")
+				return nil, d.Err("seal_key_file takes one path and may be given once: the server makes seal keys there")
 			}
 		case "public_url":
 			if app.PublicURL != "" || !d.AllArgs(&app.PublicURL) {
-				return nil, d.Err("public_url takes one address and stands once, such as https://agents.example.com")
+				return nil, d.Err("public_url takes one address and may be given once, such as https://agents.example.com")
 			}
 		case "console_url":
 			if app.ConsoleURL != "" || !d.AllArgs(&app.ConsoleURL) {
-				return nil, d.Err("console_url takes one address and stands once, such as https://till.example.com")
+				return nil, d.Err("console_url takes one address and may be given once, such as https://till.example.com")
 			}
 		case "max_body":
 			var text string
 			if app.MaxBody != 0 || !d.AllArgs(&text) {
-				return nil, d.Err("max_body takes one size and stands once, such as 32MB")
+				return nil, d.Err("max_body takes one size and may be given once, such as 32MB")
 			}
 			size, err := humanize.ParseBytes(text)
 			if err != nil || size < 1 || size > maxBuffered/2 {
@@ -104,12 +104,12 @@ func parseGlobal(d *caddyfile.Dispenser, existing any) (any, error) {
 			app.MaxBody = int64(size)
 		case "anchor":
 			if app.Anchor != "" || !d.AllArgs(&app.Anchor) {
-				return nil, d.Err("anchor takes one file and stands once")
+				return nil, d.Err("anchor takes one file and may be given once")
 			}
 		case "retain":
 			var text string
 			if app.Retain != 0 || !d.AllArgs(&text) {
-				return nil, d.Err("retain takes one duration and stands once, such as 90d")
+				return nil, d.Err("retain takes one duration and may be given once, such as 90d")
 			}
 			keep, err := caddy.ParseDuration(text)
 			if err != nil || keep < minRetain {
@@ -119,7 +119,7 @@ func parseGlobal(d *caddyfile.Dispenser, existing any) (any, error) {
 		case "audit_retain":
 			var text string
 			if app.AuditRetain != 0 || !d.AllArgs(&text) {
-				return nil, d.Err("audit_retain takes one duration and stands once, such as 400d")
+				return nil, d.Err("audit_retain takes one duration and may be given once, such as 400d")
 			}
 			keep, err := caddy.ParseDuration(text)
 			if err != nil || keep < minAuditRetain {
@@ -129,7 +129,7 @@ func parseGlobal(d *caddyfile.Dispenser, existing any) (any, error) {
 		case "stale_after":
 			args := d.RemainingArgs()
 			if app.StaleAfter != 0 || len(args) == 0 || len(args) > 2 || len(args) == 2 && args[1] != "revoke" {
-				return nil, d.Err("stale_after takes a duration, and perhaps the word revoke, and stands once: stale_after 30d revoke")
+				return nil, d.Err("stale_after takes a duration, and perhaps the word revoke, and may be given once: stale_after 30d revoke")
 			}
 			after, err := caddy.ParseDuration(args[0])
 			if err != nil || after < time.Second {
@@ -138,7 +138,7 @@ func parseGlobal(d *caddyfile.Dispenser, existing any) (any, error) {
 			app.StaleAfter, app.StaleRevoke = caddy.Duration(after), len(args) == 2
 		case "prices":
 			if app.PricesFile != "" || !d.AllArgs(&app.PricesFile) {
-				return nil, d.Err("prices takes one file and stands once")
+				return nil, d.Err("prices takes one file and may be given once")
 			}
 		case "price":
 			price, err := parsePrice(d)
@@ -151,7 +151,7 @@ func parseGlobal(d *caddyfile.Dispenser, existing any) (any, error) {
 			app.Prices = append(app.Prices, price)
 		case "unknown_price":
 			if app.UnknownPrice != "" || !d.AllArgs(&app.UnknownPrice) || app.UnknownPrice != "refuse" && app.UnknownPrice != "count_only" {
-				return nil, d.Err("unknown_price stands once and is refuse or count_only")
+				return nil, d.Err("unknown_price may be given once and is refuse or count_only")
 			}
 		case "upstream":
 			name, u, err := parseUpstream(d)

@@ -46,7 +46,7 @@ func parseRole(d *caddyfile.Dispenser) (name string, role *Role, upstreams *cadd
 	for nesting := d.Nesting(); d.NextBlock(nesting); {
 		option := d.Val()
 		if seen[option] {
-			return "", nil, nil, d.Errf("%s stands once: write all of it on one line", option)
+			return "", nil, nil, d.Errf("%s may be given once: write all of it on one line", option)
 		}
 		seen[option] = true
 		if option == "budget" {
@@ -140,7 +140,7 @@ func (r *Role) option(d *caddyfile.Dispenser, option string, args []string) erro
 func parseBudget(d *caddyfile.Dispenser) (*RoleBudget, error) {
 	args, b := d.RemainingArgs(), new(RoleBudget)
 	if len(args) == 0 || len(args)%2 != 0 {
-		return nil, d.Err("budget is written: budget activations 10000 tokens 5M spend $200 renews month, each of them or some")
+		return nil, d.Err("budget takes all or some of: budget activations 10000 tokens 5M spend $200 renews month")
 	}
 	for i := 0; i < len(args); i += 2 {
 		kind, amount := args[i], args[i+1]

@@ -54,7 +54,7 @@ var upstreamOptions = []string{"to", "credential", "auth", "allow", "free", "upg
 //	}
 func parseUpstream(d *caddyfile.Dispenser) (string, *Upstream, error) {
 	if !d.NextArg() {
-		return "", nil, d.Err("upstream takes a name, and a preset or an address where the name is no preset")
+		return "", nil, d.Err("upstream takes a name, and a preset or an address unless the name is a preset")
 	}
 	name, u := d.Val(), new(Upstream)
 	switch args := d.RemainingArgs(); len(args) {
@@ -66,7 +66,7 @@ func parseUpstream(d *caddyfile.Dispenser) (string, *Upstream, error) {
 			u.Preset = args[0]
 		}
 	default:
-		return "", nil, d.Errf("upstream takes a name and one preset or address, got also %q", args[1])
+		return "", nil, d.Errf("upstream takes a name and one preset or address, also got %q", args[1])
 	}
 	var proxy []caddyfile.Token
 	seen := make(map[string]bool)
@@ -75,9 +75,9 @@ func parseUpstream(d *caddyfile.Dispenser) (string, *Upstream, error) {
 		option := d.Val()
 		switch {
 		case option == "to" && placed:
-			return "", nil, d.Errf("upstream %s has its address beside its name; write several behind to, and none there", name)
+			return "", nil, d.Errf("upstream %s has an address after its name; to give several, write all of them after to", name)
 		case slices.Contains(proxyOptions, option) && seen[option] && !strings.HasPrefix(option, "header_") && option != "unhealthy_status":
-			return "", nil, d.Errf("%s stands there already, and the last would count; leave one out", option)
+			return "", nil, d.Errf("%s is given twice, and only the last would count; leave one out", option)
 		case slices.Contains(upstreamOptions, option):
 			if err := u.parseOption(d, option); err != nil {
 				return "", nil, err
@@ -125,7 +125,7 @@ func (u *Upstream) parseOption(d *caddyfile.Dispenser, option string) error {
 		}
 	case "credential":
 		if len(args) != 1 || u.Credential != "" {
-			return d.Err("credential takes one value and stands once, such as {env.OPENAI_API_KEY} or {file./etc/till/openai.key}")
+			return d.Err("credential takes one value and may be given once, such as {env.OPENAI_API_KEY} or {file./etc/till/openai.key}")
 		}
 		if strings.Contains(args[0], "{http.") {
 			return d.Err("credential cannot come from a request")
@@ -134,7 +134,7 @@ func (u *Upstream) parseOption(d *caddyfile.Dispenser, option string) error {
 	case "auth":
 		auth, ok := parseAuth(args)
 		if !ok || u.Auth != nil {
-			return d.Err("auth stands once and is one of: header NAME [SCHEME], query NAME, basic user, basic password")
+			return d.Err("auth may be given once and is one of: header NAME [SCHEME], query NAME, basic user, basic password")
 		}
 		if err := auth.Validate(); err != nil {
 			return d.WrapErr(err)
@@ -166,7 +166,7 @@ func (u *Upstream) parseOption(d *caddyfile.Dispenser, option string) error {
 		u.Upgrades = append(u.Upgrades, args...)
 	case "cors":
 		if len(args) == 0 || u.CORS != nil {
-			return d.Err("cors stands once and takes origins, such as https://app.example.com, or *")
+			return d.Err("cors may be given once and takes origins, such as https://app.example.com, or *")
 		}
 		if _, err := parseCORS(args); err != nil {
 			return d.WrapErr(err)
@@ -174,7 +174,7 @@ func (u *Upstream) parseOption(d *caddyfile.Dispenser, option string) error {
 		u.CORS = args
 	case "cookies":
 		if u.Cookies != "" || len(args) != 1 || args[0] != "pass" && args[0] != "drop" {
-			return d.Errf("cookies takes pass or drop, and stands once, got %q", strings.Join(args, " "))
+			return d.Errf("cookies takes pass or drop, and may be given once, got %q", strings.Join(args, " "))
 		}
 		u.Cookies = args[0]
 	case "redirects":
@@ -234,7 +234,7 @@ func (u *Upstream) parseSingle(d *caddyfile.Dispenser, option string, args []str
 		example, seen = "a duration, such as 5s, or 0s for none", u.Drain != nil
 	}
 	if seen || len(args) != 1 {
-		return d.Errf("%s takes %s, and stands once", option, example)
+		return d.Errf("%s takes %s, and may be given once", option, example)
 	}
 	switch value := args[0]; option {
 	case "output_field":

@@ -12,7 +12,7 @@ import (
 
 // errForgeable is why a server cannot enforce rules about addresses: ips and pin_ip of
 // keys, ips of roles, and the limit of sign-ins at the console.
-var errForgeable = errors.New("trusted_proxies without trusted_proxies_strict believes the first address in X-Forwarded-For, which any client can write, so ips and pin_ip would hold nobody back: add trusted_proxies_strict beside it, in the global options under servers")
+var errForgeable = errors.New("trusted_proxies without trusted_proxies_strict trusts the first address in X-Forwarded-For, which any client can write, so ips and pin_ip would stop nobody: add trusted_proxies_strict beside it, in the global options under servers")
 
 // checkTrustedProxies refuses a server whose clients can choose the address that they
 // seem to come from. Keys are minted while it runs, so any of them may later have a

@@ -90,7 +90,7 @@ func parseConsole(h httpcaddyfile.Helper) ([]httpcaddyfile.ConfigValue, error) {
 	}
 	h.Next() // till_console
 	if len(h.RemainingArgs()) > 0 || h.NextBlock(0) {
-		return nil, h.Err("till_console takes no options: who may do what is said by roles, in the global till block")
+		return nil, h.Err("till_console takes no options: roles in the global till block say who may do what")
 	}
 	if err := checkOneRole(h, consoleRole); err != nil {
 		return nil, err

@@ -139,7 +139,7 @@ func (c *contradictions) load() *[]contradiction {
 	}
 	if err != nil {
 		c.nextTry = time.Now().Add(reopenDamagedAfter)
-		c.log.Error("what upstreams contradicted before cannot be read, so keys with a limit in tokens or dollars are refused; put the file back, or remove it", "file", c.path, "error", err)
+		c.log.Error("the record of what upstreams contradicted cannot be read, so keys with a limit in tokens or dollars are refused; put the file back, or remove it", "file", c.path, "error", err)
 		return nil
 	}
 	c.list.Store(&list)
@@ -248,7 +248,7 @@ func (x *exchange) recordContradiction() {
 	if c.Option == outputFieldOption {
 		mend = "set output_field for this upstream to the field that the server reads: max_tokens, max_completion_tokens or both"
 	}
-	l.log.Error("an answer passed what was held for it: keys with a limit in tokens or dollars are refused at this upstream until that is mended",
+	l.log.Error("an answer passed what was held for it: keys with a limit in tokens or dollars are refused at this upstream until that is fixed",
 		"upstream", x.target.name, "key_id", c.KeyID, "model", fmt.Sprintf("%.64q", x.usage.estimate.Model),
 		"option", c.Option, "held_tokens", c.Held, "reported_tokens", c.Seen, "mend", mend)
 	l.save()

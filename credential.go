@@ -99,6 +99,6 @@ func (a *App) doubtful() iter.Seq2[string, error] {
 
 func (a *App) warnDoubtful() {
 	for what, err := range a.doubtful() {
-		a.logger.Warn("a secret may not be what was meant", zap.String("what", what), zap.Error(err))
+		a.logger.Warn("a secret may not be what was intended", zap.String("what", what), zap.Error(err))
 	}
 }

@@ -78,7 +78,7 @@ type unsealed struct {
 // is no credential to return for a held key, nor for a revoked one, whose box is never
 // opened again.
 func (h *Handler) credentialOf(k *limiter.Live, key *record.Key, parsed token.Parsed, box record.Box) (*credential, *record.Refusal) {
-	garbled := &record.Refusal{Code: record.CodeKeyInvalid, Message: "the key is not known here in this form: check that it was copied whole and alone"}
+	garbled := &record.Refusal{Code: record.CodeKeyInvalid, Message: "the key is not known here in this form: check that all of it was copied, and nothing else"}
 	switch {
 	case key.Custody != record.CustodySealed && parsed.Box == "":
 		return nil, nil

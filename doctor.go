@@ -39,7 +39,7 @@ func (a *App) Diagnose() []wire.Finding {
 	a.diagnoseServers(d)
 	a.diagnoseAdmin(d)
 	if asOf, old := a.oldPrices(time.Now()); old {
-		d.warn("prices", "update till, or in the till block: prices /etc/till/prices.json", "the built-in prices are of %s", asOf)
+		d.warn("prices", "update till, or in the till block: prices /etc/till/prices.json", "the built-in prices date from %s", asOf)
 	}
 	return d.findings
 }
@@ -96,10 +96,10 @@ func (a *App) diagnoseServers(d *diagnosis) {
 	switch {
 	case a.PublicURL == "":
 		d.warn("public_url", "in the till block: public_url https://agents.example.com",
-			"there is no public_url, so env, run and new keys cannot tell clients the address")
+			"there is no public_url, so env, run and new keys cannot show clients the address")
 	case !behindTLS && !isLoopback(public.Host):
 		d.error("plain_http", "public_url https://"+public.Hostname()+", and a site of that name, for which Caddy gets a certificate",
-			"clients are told %s, where keys travel unencrypted", a.PublicURL)
+			"clients are given %s, where keys travel unencrypted", a.PublicURL)
 	}
 	app, err := a.ctx.AppIfConfigured("http")
 	httpApp, ok := app.(*caddyhttp.App)
@@ -118,7 +118,7 @@ func (a *App) diagnoseServers(d *diagnosis) {
 			}
 			const fix = "name the site by its host (agents.example.com { till }), or serve loopback only: bind 127.0.0.1"
 			if behindTLS {
-				d.warn("plain_http", fix+", or let nothing but the proxy reach it", "%s on %s without TLS; public_url says that a proxy before it has it", what, address)
+				d.warn("plain_http", fix+", or let nothing but the proxy reach it", "%s on %s without TLS; public_url says that a proxy in front of it has TLS", what, address)
 			} else {
 				d.error("plain_http", fix, "%s on %s without TLS, where others can read them", what, address)
 			}

@@ -24,7 +24,7 @@ const (
 	maxWindow = 8 << 20
 )
 
-var errTooLong = errors.New("the answer is too long when it is decoded")
+var errTooLong = errors.New("the decoded answer is too long")
 
 // representation are the headers that describe the exact bytes of an answer, and are
 // wrong once those change.

@@ -62,15 +62,15 @@ const checkOverdue = time.Minute
 // diagnoseSources finds files whose current content is not in force.
 func (a *App) diagnoseSources(d *diagnosis) {
 	for what, err := range a.doubtful() {
-		d.warn("doubtful_secret", "write the secret alone into its file, or leave it if it is meant so", "%s %s", what, err)
+		d.warn("doubtful_secret", "write only the secret into its file, or leave it if this is intended", "%s %s", what, err)
 	}
 	for _, f := range a.Files() {
 		switch {
 		case f.Trouble != "":
-			d.error("file_not_taken", "write it whole and move it into place: mv "+f.Paths[0]+".new "+f.Paths[0],
+			d.error("file_not_taken", "write all of it and move it into place: mv "+f.Paths[0]+".new "+f.Paths[0],
 				"a change of %s is not taken: %s; what was read before stays in force until the server ends, and then it does not start", f.What, f.Trouble)
 		case !f.ReadAt.IsZero() && time.Since(f.ReadAt) > checkOverdue:
-			d.error("file_not_taken", "look after the disk that it is on", "%s could not be read since %s, so no change of it is seen", f.What, f.ReadAt.Format(time.RFC3339))
+			d.error("file_not_taken", "check the disk that it is on", "%s could not be read since %s, so no change of it is seen", f.What, f.ReadAt.Format(time.RFC3339))
 		}
 	}
 }

@@ -50,7 +50,7 @@ func newMetrics() *metrics {
 	})
 	m.overhead = prometheus.NewHistogram(prometheus.HistogramOpts{
 		Namespace: ns, Subsystem: sub, Name: "overhead_seconds",
-		Help:    "Time between a request's arrival and its admission, waiting for the store included, and for others of its budget not.",
+		Help:    "Time between a request's arrival and its admission, including waits for the store but not for others of its budget.",
 		Buckets: prometheus.ExponentialBuckets(2e-6, 2, 20),
 	})
 	m.tokens = prometheus.NewCounterVec(prometheus.CounterOpts{
@@ -63,18 +63,18 @@ func newMetrics() *metrics {
 	}, []string{"upstream"})
 	m.contradictions = prometheus.NewCounterVec(prometheus.CounterOpts{
 		Namespace: ns, Subsystem: sub, Name: "contradictions_total",
-		Help: "What was learnt of upstreams that do not do what limits rely on, by the option that mends it.",
+		Help: "Upstreams found not to do what limits rely on, by the option that fixes it.",
 	}, []string{"upstream", "option"})
 	reading := prometheus.NewGaugeFunc(prometheus.GaugeOpts{
 		Namespace: ns, Subsystem: sub, Name: "draining",
-		Help: "Requests in flight whose client went away, and whose answer is read on for what it used.",
+		Help: "Requests in flight whose client went away, and whose answer is read on to learn what it used.",
 	}, func() float64 { return float64(drains.taken()) })
 	m.collectors = []prometheus.Collector{m.activations, m.refusals, m.commits, m.overhead, m.tokens, m.spend, m.contradictions, reading,
 		&limiterCollector{m, prometheus.NewDesc("caddy_till_holds", "Requests in flight.", nil, nil),
-			prometheus.NewDesc("caddy_till_waiting", "Requests that wait for what others of their key or role hold of its budget.", nil, nil),
+			prometheus.NewDesc("caddy_till_waiting", "Requests that wait for budget that others of their key or role hold.", nil, nil),
 			prometheus.NewDesc("caddy_till_keys", "Keys by recorded status.", []string{"status"}, nil),
 			prometheus.NewDesc("caddy_till_forfeited_activations_total",
-				"Activations that count as used because a crash left it open, at most.", nil, nil)}}
+				"Activations that count as used, at most, because a crash left open whether they were.", nil, nil)}}
 	return m
 }
 

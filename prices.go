@@ -70,7 +70,7 @@ func (a *App) applyPrices(prices *upstream.Prices) error {
 			return fmt.Errorf("price: %w", err)
 		}
 		if slices.ContainsFunc(a.Prices[:i], func(other ModelPrice) bool { return other.Model == p.Model }) {
-			return fmt.Errorf("price: %s has two; leave one out", p.Model)
+			return fmt.Errorf("price: %s has two prices; leave one out", p.Model)
 		}
 		if prices, err = prices.WithPrice(provider, model, p.Input, p.Output, p.CachedInput, p.CacheWrite); err != nil {
 			return fmt.Errorf("price: %w", err)

@@ -197,7 +197,7 @@ func (r *Role) checkLists() error {
 // checkList checks a list of rules; nil means that it was left out.
 func checkList(name string, list []string) error {
 	if list != nil && len(list) == 0 {
-		return fmt.Errorf("%s must not be empty; leave it out for no such rule", name)
+		return fmt.Errorf("%s must not be empty; leave it out to have no such rule", name)
 	}
 	for _, value := range list {
 		if strings.TrimSpace(value) == "" {

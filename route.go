@@ -122,7 +122,7 @@ func (t *target) permit(method, path string, upgrade bool, key *record.Key) *rec
 	case len(t.allow) > 0 && !t.allow.Match(method, path, version) && !(upgrade && t.upgrades.Match(method, path, version)):
 		return keyRefusal(key, record.CodePathNotAllowed, "may not use %s %s: upstream %s does not allow it", method, path, t.name)
 	case asynchronous && len(t.allow) == 0 && !upgrade:
-		return keyRefusal(key, record.CodePathNotAllowed, "may not use path %s: it works on after the answer, where no limit holds; upstream %s would have to allow it", path, t.name)
+		return keyRefusal(key, record.CodePathNotAllowed, "may not use path %s: it goes on working after the answer, where no limit holds; upstream %s would have to allow it", path, t.name)
 	}
 	return nil
 }

@@ -126,7 +126,7 @@ func TestUpstreamsThatCannotWorkAreNamed(t *testing.T) {
 		{"mine", &Upstream{To: []string{"https://x"}, RedirectsPass: []string{"https://y"}}, `"https://y"`},
 		{"mine", &Upstream{To: []string{"https://x"}, RedirectsPass: []string{"*"}}, "redirects pass takes hosts"},
 		{"mine", &Upstream{To: []string{"https://x"}, RedirectsPass: []string{"y/z"}}, "redirects pass takes hosts"},
-		{"mine", &Upstream{To: []string{"https://x/a/../b"}}, "judged"},
+		{"mine", &Upstream{To: []string{"https://x/a/../b"}}, "unambiguously"},
 		{"mine", &Upstream{To: []string{"https://x"}, Allow: []string{"GET"}}, "METHOD /pattern"},
 		{"mine", &Upstream{To: []string{"https://x"}, Cookies: "some"}, "cookies"},
 	} {

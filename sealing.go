@@ -132,7 +132,7 @@ func (a *App) sealKeysGone(ctx context.Context, before, next *token.Sealer) erro
 	}
 	for _, id := range gone {
 		if use := uses[id]; use != (limiter.SealUse{}) {
-			return fmt.Errorf("seal key %s is gone, and %d live and %d ended keys need it: put it back behind the new one; caddy till seal says when none does any more", id, use.Live, use.Ended)
+			return fmt.Errorf("seal key %s is gone, and %d live and %d ended keys need it: put it back behind the new one; caddy till seal says when no key needs it any more", id, use.Live, use.Ended)
 		}
 	}
 	return nil

@@ -91,7 +91,7 @@ func takeKey(r *http.Request) (token.Parsed, *record.Refusal) {
 	}
 	parsed, err := token.ParseKey(f.key)
 	if err != nil {
-		return parsed, &record.Refusal{Code: record.CodeKeyInvalid, Message: "the key is not well formed: check that it was copied whole"}
+		return parsed, &record.Refusal{Code: record.CodeKeyInvalid, Message: "the key is not well formed: check that all of it was copied"}
 	}
 	return parsed, nil
 }

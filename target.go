@@ -236,7 +236,7 @@ func (u *Upstream) resolve(name string) (*target, error) {
 		return nil, err
 	}
 	if len(u.StripTools) > 0 && t.presetName == "" {
-		return nil, errors.New("strip_tools needs a preset, which says what a tool looks like; name one, such as openai, behind the upstream's name")
+		return nil, errors.New("strip_tools needs a preset, which says what a tool looks like; name one, such as openai, after the upstream's name")
 	}
 	if t.allow, err = pathRules("allow", u.Allow); err != nil {
 		return nil, err

@@ -64,7 +64,7 @@ func (l siteLine) beside(other siteLine) error {
 	case same && l.role == consoleRole:
 		return fmt.Errorf("a second till_console for the same requests is never reached: the one at %s answers them; leave one out", other.at)
 	case same && l.guard != other.guard, l.guard && other.matcher == "" && !other.guard, other.guard && l.matcher == "" && !l.guard:
-		return fmt.Errorf("till guard and till stand in one block for the same requests (%s): whichever comes second sees no key; give each a handle block of its own", other.at)
+		return fmt.Errorf("till guard and till are in one block for the same requests (%s): whichever comes second sees no key; give each a handle block of its own", other.at)
 	case !same:
 		return nil
 	case l.guard:

@@ -205,7 +205,7 @@ func (u *usage) help() string {
 		what, help := u.earlier.Worst()
 		return fmt.Sprintf("most of that is for %s, which is stored at the vendor; %s", what, help)
 	}
-	return "most of that is for a file, film or sound, or for what stands at an address, which counts as the model's whole context window; send it as text"
+	return "most of that is for a file, film or sound, or for content at an address, which counts as the model's whole context window; send it as text"
 }
 
 // bound returns what a request uses at most if each answer has at most so many tokens.

@@ -151,7 +151,7 @@ func parseWebhook(d *caddyfile.Dispenser) (*Webhook, error) {
 		case "events":
 			args := d.RemainingArgs()
 			if len(args) == 0 {
-				return nil, d.Errf("events takes some of %s; left out it is all", eventNames())
+				return nil, d.Errf("events takes some of %s; without this line all are sent", eventNames())
 			}
 			for _, name := range args {
 				if !slices.Contains(limiter.EventNames, limiter.EventName(name)) {

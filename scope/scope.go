@@ -171,4 +171,4 @@ func (s *Scope) AllowsAddr(addr netip.Addr) bool {
 }
 
 // ErrPath is wrapped by the errors of CleanPath.
-var ErrPath = errors.New("the path cannot be judged safely")
+var ErrPath = errors.New("the path cannot be read unambiguously")
