@@ -131,8 +131,7 @@ func (t *Transport) checkAnswer(res *http.Response, out *http.Request, x *exchan
 	return nil
 }
 
-// trackTunnel registers an upgraded connection, so that it is closed when its key
-// ends.
+// trackTunnel registers an upgraded connection, so that it is closed when its key ends.
 func (x *exchange) trackTunnel(res *http.Response) {
 	tunnel := res.Body
 	if both, ok := tunnel.(io.ReadWriteCloser); ok { // otherwise the reverse proxy refuses it
@@ -214,8 +213,7 @@ func (b *answerBody) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// endEarly replaces the rest of the body by an error that says why the request was
-// cut.
+// endEarly replaces the rest of the body by an error that says why the request was cut.
 func (b *answerBody) endEarly(cut *record.Refusal, p []byte) (int, error) {
 	dialect := b.x.target.preset.Dialect
 	answer := b.x.refusal(cut)

@@ -73,9 +73,8 @@ type App struct {
 	// on it. Default: none.
 	PublicURL string `json:"public_url,omitempty"`
 
-	// The address of the site with `till_console`, such as
-	// "https://till.example.com". Sign-in links are made with it; nothing else depends
-	// on it. Default: none.
+	// The address of the site with `till_console`, such as "https://till.example.com".
+	// Sign-in links are made with it; nothing else depends on it. Default: none.
 	ConsoleURL string `json:"console_url,omitempty"`
 
 	// The longest body, in bytes, that is accepted where a limit has to read it:
@@ -115,8 +114,7 @@ type App struct {
 	// dollars. Default: refuse.
 	UnknownPrice string `json:"unknown_price,omitempty"`
 
-	// Addresses that are notified of what happens to keys; see Webhook. Default:
-	// none.
+	// Addresses that are notified of what happens to keys; see Webhook. Default: none.
 	Webhooks []*Webhook `json:"webhooks,omitempty"`
 
 	// The APIs that keys can be minted for, by name.
@@ -256,7 +254,7 @@ func (a *App) Start() error {
 		l.LogAuditHead()
 	}
 	for _, name := range slices.Sorted(maps.Keys(a.Upstreams)) {
-		if a.Upstreams[name].literal() {
+		if literal(a.Upstreams[name].Credential) {
 			a.logger.Warn("the credential of this upstream stands in the configuration, which the admin endpoint and the autosave show; put it into a file (mode 0600) and write {file./path} instead",
 				zap.String("upstream", name))
 		}

@@ -342,8 +342,7 @@ func (x *exchange) releaseBody() {
 	}
 }
 
-// passingBody notes when a body that is passed on unbuffered has been read
-// completely.
+// passingBody notes when a body that is passed on unbuffered has been read completely.
 type passingBody struct {
 	io.ReadCloser
 	x    *exchange

@@ -48,8 +48,7 @@ func (c corsOrigins) allows(origin string) string {
 const exposedHeaders = "Till-Key, Till-Activations-Remaining, Till-Tokens-Remaining, Till-Spend-Remaining, Till-Expires, " +
 	"Till-Output-Limit, Till-Refusal, Retry-After, X-Should-Retry, X-Request-Id, Request-Id, Etag, Link, Mcp-Session-Id"
 
-// preflightAge is how long browsers remember the answer to a preflight, in
-// seconds.
+// preflightAge is how long browsers remember the answer to a preflight, in seconds.
 const preflightAge = "600"
 
 // cors returns the origin whose scripts may read the answer, or "", as far as that

@@ -334,8 +334,8 @@ func entity(dst, text []byte, last bool) (plain []byte, n int) {
 		end++
 	}
 	name := "&" + string(text[n:end])
-	if meant := html.UnescapeString(name); meant != name {
-		return append(dst, meant...), end
+	if character := html.UnescapeString(name); character != name {
+		return append(dst, character...), end
 	}
 	return append(dst, '&'), n
 }

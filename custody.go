@@ -29,16 +29,10 @@ func newCredential(secret token.Secret) *credential {
 // noCredential is sent to servers that do not read a credential.
 const noCredential = "none"
 
-// literal reports whether the configuration itself contains the credential.
-func (u *Upstream) literal() bool {
-	return literal(u.Credential)
-}
-
 // envPlaceholder matches a credential that is one environment variable.
 var envPlaceholder = regexp.MustCompile(`^\{env\.([^{}]+)\}$`)
 
-// credentialEnv returns the environment variable that the credential comes from, or
-// "".
+// credentialEnv returns the environment variable that the credential comes from, or "".
 func (u *Upstream) credentialEnv() string {
 	if m := envPlaceholder.FindStringSubmatch(u.Credential); m != nil {
 		return m[1]

@@ -55,7 +55,7 @@ func (a *App) diagnoseSecrets(d *diagnosis) {
 	}
 	for _, name := range slices.Sorted(maps.Keys(a.Upstreams)) {
 		u := a.Upstreams[name]
-		if u.literal() {
+		if literal(u.Credential) {
 			d.error("literal_credential", "put it into a file of mode 0600, and in upstream "+name+": credential {file./etc/till/"+name+".key}",
 				"the credential of upstream %s stands in the configuration, which the admin endpoint and the autosave show", name)
 		}

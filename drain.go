@@ -134,8 +134,7 @@ func (d *drain) check() {
 	}
 }
 
-// close ends the round trip and gives the place back. It may be called more than
-// once.
+// close ends the round trip and gives the place back. It may be called more than once.
 func (d *drain) close() {
 	d.unhook()
 	d.mu.Lock()

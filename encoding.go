@@ -126,15 +126,13 @@ func openDeflate(r *bufio.Reader) (io.Reader, error) {
 	return flate.NewReader(r), nil
 }
 
-// openZstandard returns a decoder that has no goroutine and therefore needs no
-// closing.
+// openZstandard returns a decoder that has no goroutine and therefore needs no closing.
 func openZstandard(r *bufio.Reader) (io.Reader, error) {
 	return zstd.NewReader(r, zstd.WithDecoderConcurrency(1), zstd.WithDecoderLowmem(true), zstd.WithDecoderMaxWindow(maxWindow))
 }
 
-// acceptEncoding returns the Accept-Encoding that is sent to an upstream: gzip if
-// the client accepts it, so that errors can be searched for the credential, or
-// identity.
+// acceptEncoding returns the Accept-Encoding that is sent to an upstream: gzip if the
+// client accepts it, so that errors can be searched for the credential, or identity.
 func acceptEncoding(accepted []string) string {
 	gzip, other, plain := -1, -1, -1 // weights; -1 if not named
 	for _, line := range accepted {

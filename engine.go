@@ -255,8 +255,7 @@ func (e *engine) reopen(former *limiter.Limiter, o storeOptions) (*limiter.Limit
 	return l, err
 }
 
-// errAnchorInUse means that a configuration names another anchor than the one in
-// use.
+// errAnchorInUse means that a configuration names another anchor than the one in use.
 var errAnchorInUse = errors.New("the anchor cannot be moved while the server runs")
 
 // checkAnchor returns an error if a configuration names another anchor than the open

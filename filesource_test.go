@@ -16,8 +16,7 @@ import (
 	"github.com/till-proxy/till/token"
 )
 
-// fileApp is a configuration with one source of each kind, in files below a
-// directory.
+// fileApp is a configuration with one source of each kind, in files below a directory.
 type fileApp struct {
 	*App
 	t   *testing.T

@@ -30,9 +30,8 @@ func init() {
 // takes the key out of the request, reserves what the request may use, passes
 // it on to the next handler, and settles afterwards.
 //
-// The next handler is a reverse_proxy with the `till` transport, which writes
-// the upstream's real credential on what it sends; or, with `guard`, any
-// handler.
+// The next handler is a reverse_proxy with the `till` transport, which writes the
+// upstream's real credential on what it sends; or, with `guard`, any handler.
 //
 // It sets placeholders:
 //

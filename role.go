@@ -47,8 +47,7 @@ type Role struct {
 	// none gets these. Default: all.
 	IPs []string `json:"ips,omitempty"`
 
-	// How many activations a key may have in all, grants included. Default: any
-	// number.
+	// How many activations a key may have in all, grants included. Default: any number.
 	MaxActivations int64 `json:"max_activations,omitempty"`
 
 	// How many tokens of input and output a key may use in all. Keys for upstreams
@@ -74,12 +73,10 @@ type RoleBudget struct {
 	// How many requests may be admitted in all. Default: any number.
 	Activations int64 `json:"activations,omitempty"`
 
-	// How many tokens of input and output may be used in all. Default: any
-	// number.
+	// How many tokens of input and output may be used in all. Default: any number.
 	Tokens int64 `json:"tokens,omitempty"`
 
-	// How many US dollars may be spent in all, as text: "200.00". Default: any
-	// amount.
+	// How many US dollars may be spent in all, as text: "200.00". Default: any amount.
 	SpendUSD string `json:"spend_usd,omitempty"`
 
 	// When the budget starts again, in UTC: "day", "week" (on Mondays) or "month".

@@ -98,13 +98,13 @@ func (c *vendorCount) pause(id string, until time.Time) bool {
 func (c *vendorCount) turn(ctx context.Context, id string) (done func()) {
 	ctx, cancel := context.WithTimeout(ctx, countTime)
 	defer cancel()
-	mine := make(chan struct{})
+	ours := make(chan struct{})
 	for {
-		former, busy := c.running.LoadOrStore(id, mine)
+		former, busy := c.running.LoadOrStore(id, ours)
 		if !busy {
 			return func() {
 				c.running.Delete(id)
-				close(mine)
+				close(ours)
 			}
 		}
 		select {

@@ -85,9 +85,7 @@ func (w *Webhook) provision() (*webhook.Endpoint, error) {
 
 // literal reports whether the configuration itself contains a secret.
 func (w *Webhook) literal() bool {
-	return slices.ContainsFunc(w.Secrets, func(s string) bool {
-		return !strings.Contains(s, "{env.") && !strings.Contains(s, "{file.")
-	})
+	return slices.ContainsFunc(w.Secrets, literal)
 }
 
 // minHookSecret is the length in bytes below which a secret can be guessed.
