@@ -13,21 +13,21 @@ func (u *usage) charge(status int) (tokens, nano int64, kinds record.TokenKinds)
 	tokens, nano, measured := u.used(status)
 	u.learnInput(status, measured)
 	u.rememberAnswer(status)
-	var seen upstream.Usage
+	var reported upstream.Usage
 	switch input, ok := u.inputReported(); {
 	case measured:
-		seen = u.reportedUsage()
-		kinds.Output = max(seen.Output, 0)
+		reported = u.reportedUsage()
+		kinds.Output = max(reported.Output, 0)
 	case ok && tokens > 0:
-		seen = u.reportedUsage()
+		reported = u.reportedUsage()
 		kinds.Unmeasured = tokens - input
 	default:
 		return tokens, nano, record.TokenKinds{Unmeasured: tokens}
 	}
 	// The kinds add up to what is charged, whatever an upstream says.
-	input := max(seen.Input, 0)
-	kinds.CachedInput = min(max(seen.CachedInput, 0), input)
-	kinds.CacheWrite = min(max(seen.CacheWrite, 0), input-kinds.CachedInput)
+	input := max(reported.Input, 0)
+	kinds.CachedInput = min(max(reported.CachedInput, 0), input)
+	kinds.CacheWrite = min(max(reported.CacheWrite, 0), input-kinds.CachedInput)
 	kinds.Input = input - kinds.CachedInput - kinds.CacheWrite
 	return tokens, nano, kinds
 }
@@ -49,50 +49,50 @@ func (u *usage) rememberAnswer(status int) {
 		return
 	}
 	u.remembered = true
-	seen := u.reportedUsage()
-	o := upstream.Outcome{Model: u.meter.Model(), Input: seen.Input, Output: max(u.allowed(), seen.Output), Held: u.widest}
-	if seen.Known() && u.meter.Final() && (u.readToEnd || u.meter.Whole()) && !u.meter.Failed() {
-		o.Output, o.Final = seen.Output, true
+	reported := u.reportedUsage()
+	o := upstream.Outcome{Model: u.meter.Model(), Input: reported.Input, Output: max(u.allowed(), reported.Output), Held: u.widest}
+	if reported.Known() && u.meter.Final() && (u.readToEnd || u.meter.Whole()) && !u.meter.Failed() {
+		o.Output, o.Final = reported.Output, true
 	}
 	u.memory.Teach(u.earlier, u.meter.IDs(), o)
 }
 
 // used returns what was used, and whether that was measured.
 func (u *usage) used(status int) (tokens, nano int64, measured bool) {
-	var seen upstream.Usage
+	var reported upstream.Usage
 	final := false
 	if u.meter != nil {
-		seen, final = u.reportedUsage(), u.meter.Final()
+		reported, final = u.reportedUsage(), u.meter.Final()
 	} else {
-		seen.Input = -1 // there was no answer, or it was not passed on
+		reported.Input = -1 // there was no answer, or it was not passed on
 	}
 	refused := status >= 400 && status < 500 || status >= 500 && u.ownError
 	switch {
-	case refused && !seen.Known(), u.meter != nil && u.meter.Forgiven():
+	case refused && !reported.Known(), u.meter != nil && u.meter.Forgiven():
 		return 0, 0, false
-	case seen.Known() && final && (u.readToEnd || refused || u.meter.Ended()):
-		tokens = seen.Tokens()
+	case reported.Known() && final && (u.readToEnd || refused || u.meter.Ended()):
+		tokens = reported.Tokens()
 		if u.priced {
-			nano = u.cost(seen)
+			nano = u.cost(reported)
 		}
 		return tokens, nano, true
-	case final && (u.readToEnd || u.meter.Ended()) && (seen.Input >= 0 || seen.Output >= 0):
-		tokens, nano = u.chargePartial(seen)
+	case final && (u.readToEnd || u.meter.Ended()) && (reported.Input >= 0 || reported.Output >= 0):
+		tokens, nano = u.chargePartial(reported)
 		return tokens, nano, false
 	}
 	// What is not known is charged at its bound, and never below what was reported.
 	if _, ok := u.inputReported(); ok {
-		seen.Output, seen.Nanodollars = max(seen.Output, u.outputs(u.allowed())), -1
+		reported.Output, reported.Nanodollars = max(reported.Output, u.outputs(u.allowed())), -1
 		if u.priced {
-			nano = u.cost(seen) // the region is reported with the input
+			nano = u.cost(reported) // the region is reported with the input
 		}
-		return seen.Tokens(), nano, false
+		return reported.Tokens(), nano, false
 	}
 	b := u.bound(u.allowed())
-	tokens, nano = max(b[record.Tokens], seen.Tokens()), b[record.Nanodollars]
+	tokens, nano = max(b[record.Tokens], reported.Tokens()), b[record.Nanodollars]
 	if u.priced && u.meter != nil {
-		all := seen // of a dearer tier than was asked for, if the answer named one
-		all.Input, all.Output = max(seen.Input, u.input), max(seen.Output, u.outputs(u.allowed()))
+		all := reported // of a dearer tier than was asked for, if the answer named one
+		all.Input, all.Output = max(reported.Input, u.input), max(reported.Output, u.outputs(u.allowed()))
 		all.CachedInput = -1
 		nano = max(nano, u.cost(all))
 	}
@@ -101,18 +101,18 @@ func (u *usage) used(status int) (tokens, nano int64, measured bool) {
 
 // chargePartial returns what was used if only one half of a report can be true: the
 // other half is charged at what was held.
-func (u *usage) chargePartial(seen upstream.Usage) (tokens, nano int64) {
-	all := seen
+func (u *usage) chargePartial(reported upstream.Usage) (tokens, nano int64) {
+	all := reported
 	if all.Input < 0 {
 		all.Input = u.input
 	} else {
 		all.Output = u.outputs(u.allowed())
 	}
 	if u.priced {
-		reported := u.estimate.Reported(all).Nanodollars
+		cost := u.estimate.Reported(all).Nanodollars
 		all.Nanodollars = -1
-		nano = max(u.cost(all), reported)
-		if seen.Input < 0 {
+		nano = max(u.cost(all), cost)
+		if reported.Input < 0 {
 			nano = max(nano, u.price.MaxCost(u.estimate, all.Input, all.Output))
 		}
 	}
@@ -131,16 +131,16 @@ func (u *usage) inputReported() (input int64, ok bool) {
 
 // cost prices what was used at the price that was held, or at that of the model
 // which answered if that is dearer: a model's name can be an alias.
-func (u *usage) cost(seen upstream.Usage) int64 {
-	seen = u.estimate.Reported(seen)
+func (u *usage) cost(reported upstream.Usage) int64 {
+	reported = u.estimate.Reported(reported)
 	permille := u.price.Permille(u.estimate, u.meter, u.began, u.now())
-	nano := u.price.Cost(seen, permille)
+	nano := u.price.Cost(reported, permille)
 	model := u.meter.PricedModel()
 	if model == "" || model == u.estimate.Model {
 		return nano
 	}
 	if other, ok := u.prices.Find(u.price.Provider, model, u.began); ok {
-		nano = max(nano, other.For(u.estimate).Cost(seen, permille))
+		nano = max(nano, other.For(u.estimate).Cost(reported, permille))
 	}
 	return nano
 }

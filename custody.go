@@ -3,9 +3,6 @@ package till
 import (
 	"crypto/sha256"
 	"errors"
-	"net"
-	"regexp"
-	"sync/atomic"
 
 	"go.uber.org/zap"
 
@@ -13,51 +10,6 @@ import (
 	"github.com/till-proxy/till/limiter/record"
 	"github.com/till-proxy/till/token"
 )
-
-// credential is the real key that a request goes out with.
-type credential struct {
-	secret token.Secret
-	forms  atomic.Pointer[[]token.Secret] // how it and its predecessor can look in an answer that repeats them
-}
-
-func newCredential(secret token.Secret) *credential {
-	c, all := &credential{secret: secret}, forms(secret.Reveal())
-	c.forms.Store(&all)
-	return c
-}
-
-// noCredential is sent to servers that do not read a credential.
-const noCredential = "none"
-
-// envPlaceholder matches a credential that is one environment variable.
-var envPlaceholder = regexp.MustCompile(`^\{env\.([^{}]+)\}$`)
-
-// credentialEnv returns the environment variable that the credential comes from, or "".
-func (u *Upstream) credentialEnv() string {
-	if m := envPlaceholder.FindStringSubmatch(u.Credential); m != nil {
-		return m[1]
-	}
-	return ""
-}
-
-// scrubbed replaces an error of net/http that quotes what a broken upstream sent,
-// and with it the credential: errors are logged.
-type scrubbed struct{ timeout bool }
-
-func (scrubbed) Error() string {
-	return "the upstream's answer is not valid HTTP; its text is left out because it holds the credential"
-}
-func (s scrubbed) Timeout() bool { return s.timeout }
-func (scrubbed) Temporary() bool { return false }
-
-// scrub returns an error that does not show the credential.
-func (c *credential) scrub(err error) error {
-	if err == nil || !c.shownIn(err.Error()) {
-		return err
-	}
-	var network net.Error
-	return scrubbed{timeout: errors.As(err, &network) && network.Timeout()}
-}
 
 // unsealed is a sealed key's credential as its [limiter.Live] keeps it. It is valid
 // for one key string under one configuration only.

@@ -8,7 +8,6 @@ import (
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/modules/caddyevents"
 
-	"github.com/till-proxy/till/admin/wire"
 	"github.com/till-proxy/till/limiter"
 )
 
@@ -87,11 +86,6 @@ type observer struct {
 
 // Happened implements limiter.Observer.
 func (o observer) Happened(e limiter.Event) { o.events.add(e) }
-
-// Delivery returns the state of the deliveries to a webhook.
-func (a *App) Delivery(address string) wire.Delivery {
-	return wire.Delivery(a.engine.hooks.State(address))
-}
 
 // Interface guard
 var _ limiter.Observer = observer{}

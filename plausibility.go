@@ -28,26 +28,26 @@ const (
 
 // reportedUsage is the use that the answer reported, if that is plausible.
 func (u *usage) reportedUsage() upstream.Usage {
-	seen := u.meter.Usage()
-	if !u.plausible(seen) {
+	reported := u.meter.Usage()
+	if !u.plausible(reported) {
 		return upstream.Unreported()
 	}
-	return seen
+	return reported
 }
 
 // plausible reports whether the model that was asked for, or the one that answered, can
 // have used so much.
-func (u *usage) plausible(seen upstream.Usage) bool {
-	return u.plausibleFor(seen, u.price) || u.meter.PricedModel() != u.estimate.Model && u.plausibleFor(seen, u.answeringPrice())
+func (u *usage) plausible(reported upstream.Usage) bool {
+	return u.plausibleFor(reported, u.price) || u.meter.PricedModel() != u.estimate.Model && u.plausibleFor(reported, u.answeringPrice())
 }
 
-func (u *usage) plausibleFor(seen upstream.Usage, price *upstream.Price) bool {
+func (u *usage) plausibleFor(reported upstream.Usage, price *upstream.Price) bool {
 	input, output := u.plausibleMost(price)
-	if seen.Input > input || seen.Output > output {
+	if reported.Input > input || reported.Output > output {
 		return false
 	}
-	return !u.priced || price == nil || seen.Nanodollars <= plausibleCost ||
-		seen.Nanodollars/plausibleCostFactor <= price.MaxCost(u.estimate, input, output)
+	return !u.priced || price == nil || reported.Nanodollars <= plausibleCost ||
+		reported.Nanodollars/plausibleCostFactor <= price.MaxCost(u.estimate, input, output)
 }
 
 // plausibleMost returns the most tokens of input and of output that a request to a

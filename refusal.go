@@ -2,6 +2,7 @@ package till
 
 import (
 	"crypto/rand"
+	"fmt"
 	"math"
 	"net/http"
 	"strconv"
@@ -14,6 +15,25 @@ import (
 
 // newRequestID returns an id for one request, for clients and logs. It is not secret.
 func newRequestID() string { return "req_" + rand.Text() }
+
+// keyRefusal returns a refusal of a request that came with key.
+func keyRefusal(key *record.Key, code record.Code, format string, args ...any) *record.Refusal {
+	who := "key " + key.ID
+	if key.Name != "" {
+		who += " (" + key.Name + ")"
+	}
+	return &record.Refusal{
+		Code: code, KeyID: key.ID, KeyName: key.Name, Upstream: key.Upstream,
+		Message: who + " " + fmt.Sprintf(format, args...),
+	}
+}
+
+func storeClosed() *record.Refusal {
+	return &record.Refusal{
+		Code: record.CodeStoreUnavailable, RetryAfter: 2 * time.Second,
+		Message: "the key could not be checked, so the request was not forwarded",
+	}
+}
 
 // refusalHeader sets the header of a refusal. SDKs give up at once if it says not to
 // retry, and it says when to retry only if a retry can help.

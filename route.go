@@ -1,37 +1,16 @@
 package till
 
 import (
-	"fmt"
 	"net/http"
 	"net/url"
 	"slices"
 	"strings"
-	"time"
 
 	"golang.org/x/net/http/httpguts"
 
 	"github.com/till-proxy/till/limiter/record"
 	"github.com/till-proxy/till/scope"
 )
-
-// keyRefusal returns a refusal of a request that came with key.
-func keyRefusal(key *record.Key, code record.Code, format string, args ...any) *record.Refusal {
-	who := "key " + key.ID
-	if key.Name != "" {
-		who += " (" + key.Name + ")"
-	}
-	return &record.Refusal{
-		Code: code, KeyID: key.ID, KeyName: key.Name, Upstream: key.Upstream,
-		Message: who + " " + fmt.Sprintf(format, args...),
-	}
-}
-
-func storeClosed() *record.Refusal {
-	return &record.Refusal{
-		Code: record.CodeStoreUnavailable, RetryAfter: 2 * time.Second,
-		Message: "the key could not be checked, so the request was not forwarded",
-	}
-}
 
 const proxyPrefix = "/proxy/"
 

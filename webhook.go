@@ -11,6 +11,7 @@ import (
 	"github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
 	"go.uber.org/zap"
 
+	"github.com/till-proxy/till/admin/wire"
 	"github.com/till-proxy/till/limiter"
 	"github.com/till-proxy/till/webhook"
 )
@@ -112,6 +113,11 @@ func (a *App) limiterHooks() []limiter.Hook {
 		hooks[i] = limiter.Hook{URL: h.URL, Events: h.Events}
 	}
 	return hooks
+}
+
+// Delivery returns the state of the deliveries to a webhook.
+func (a *App) Delivery(address string) wire.Delivery {
+	return wire.Delivery(a.engine.hooks.State(address))
 }
 
 func eventNames() string {
