@@ -58,7 +58,7 @@ func auditFilterOf(q url.Values, now time.Time) (f limiter.AuditFilter, err erro
 				return f, invalid("limit must be from 1 to %d, got %q", wire.MaxPage, value)
 			}
 		default:
-			return f, invalid("unknown filter %q; there are since, actor, action, key, sort, limit, cursor", name)
+			return f, invalid("unknown filter %q; the filters are since, actor, action, key, sort, limit, cursor", name)
 		}
 	}
 	return f, nil

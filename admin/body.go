@@ -57,7 +57,7 @@ func wholeBody(r *http.Request, limit int64) ([]byte, error) {
 	body, err := io.ReadAll(http.MaxBytesReader(nil, r.Body, limit))
 	var tooLarge *http.MaxBytesError
 	if errors.As(err, &tooLarge) {
-		return nil, &apiError{http.StatusRequestEntityTooLarge, "body_too_large", fmt.Sprintf("the body may be %d bytes long", limit)}
+		return nil, &apiError{http.StatusRequestEntityTooLarge, "body_too_large", fmt.Sprintf("the body may be at most %d bytes long", limit)}
 	}
 	if err != nil {
 		return nil, invalid("reading the body: %v", err)
@@ -135,7 +135,7 @@ func kindName(goType string, value json.RawMessage) string {
 // malformed is the error for a body that is not a JSON object.
 func malformed(err error) error {
 	if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
-		return invalid("the body must be a whole JSON object")
+		return invalid("the body must be a complete JSON object")
 	}
 	return invalid("the body must be a JSON object: %s", strings.TrimPrefix(err.Error(), "json: "))
 }
@@ -160,7 +160,7 @@ func checkNamesUnique(body []byte) error {
 		if top := len(stack) - 1; top >= 0 && stack[top].names != nil && stack[top].name {
 			if name, ok := t.(string); ok {
 				if stack[top].names[name] {
-					return invalid("the field %q stands twice", prose.Cut(name, 64))
+					return invalid("the field %q is given twice", prose.Cut(name, 64))
 				}
 				stack[top].names[name] = true
 				stack[top].name = false
@@ -201,7 +201,7 @@ var mayBeEmpty = map[string]string{
 	"filter": "a bulk revocation has its own error for a body with neither filter nor all",
 }
 
-var errEmptyField = errors.New("must not be empty: leave it out, or say null, for none")
+var errEmptyField = errors.New("must not be empty: leave it out, or set it to null, for none")
 
 // checkFilled refuses a field of a body that is present but empty.
 func checkFilled(name string, value json.RawMessage) error {

@@ -32,7 +32,7 @@ func (a *api) revokeMany(l *limiter.Limiter, r *http.Request) (int, any, error) 
 	for name, value := range body.Filter {
 		switch {
 		case slices.ContainsFunc(limiter.FilterFields, func(f limiter.FilterField) bool { return f.Orders && f.Name == name }):
-			return 0, nil, invalid("filter: %s chooses no keys", name)
+			return 0, nil, invalid("filter: %s does not pick keys", name)
 		case value == "":
 			return 0, nil, invalid("filter: %s must not be empty", prose.Cut(name, 64))
 		}

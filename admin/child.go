@@ -45,7 +45,7 @@ func ReadChild(r *http.Request, parent *record.Key, dialect string, now time.Tim
 	}
 	for field, name := range map[string]*string{"upstream": body.Upstream, "provider": body.Provider} {
 		if name != nil && *name != parent.Upstream {
-			return nil, false, invalid("%s must be %s, as of the parent key, or be left out", field, parent.Upstream)
+			return nil, false, invalid("%s must be %s, as in the parent key, or be left out", field, parent.Upstream)
 		}
 	}
 	child = parent.Child()

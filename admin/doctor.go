@@ -66,7 +66,7 @@ func stateFindings(failed error, clockOff time.Duration) []wire.Finding {
 			Fix: "put the newest store and its anchor in place and restart; or count every budget as spent: caddy till repair --forfeit"}}
 	case failed != nil:
 		return []wire.Finding{{Check: "store", Level: wire.LevelError, What: "the store does not work, and keys are refused: " + token.Scrub(failed.Error()),
-			Fix: "mend the cause (space, permissions, the disk, another process); it goes on by itself"}}
+			Fix: "fix the cause (space, permissions, the disk, another process); the store then recovers by itself"}}
 	case clockOff != 0:
 		return []wire.Finding{{Check: "clock", Level: wire.LevelError, What: fmt.Sprintf("the machine's clock was set by %s, and is not followed", clockOff.Round(time.Second)),
 			Fix: "timedatectl set-ntp true; when the clock is right: caddy till repair --clock"}}

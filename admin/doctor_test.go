@@ -120,7 +120,7 @@ func TestDoctorKnowsTheStateOfTheStore(t *testing.T) {
 	}{
 		"in order":  {nil, 0, "", ""},
 		"in doubt":  {fmt.Errorf("opening: %w", store.ErrDoubt), 0, "store", "repair --forfeit"},
-		"failed":    {errors.New("the disk is full"), 0, "store", "mend the cause"},
+		"failed":    {errors.New("the disk is full"), 0, "store", "fix the cause"},
 		"clock set": {nil, -time.Hour, "clock", "repair --clock"},
 	} {
 		found := stateFindings(test.failed, test.off)

@@ -104,7 +104,7 @@ func keyFindings(ctx context.Context, l *limiter.Limiter, by limiter.Caller) ([]
 	}
 	if broad.n > 0 {
 		all = append(all, wire.Finding{Check: "broad_keys", Level: wire.LevelWarning,
-			What: keysThat(broad.n, "may", "may") + " use every model and path of its upstream, from everywhere, more than 1000 times: " + broad.names(),
+			What: keysThat(broad.n, "may", "may") + " use every model and path of its upstream, from anywhere, more than 1000 times: " + broad.names(),
 			Fix:  "caddy till update " + broad.ids[0] + " --models gpt-5-mini --paths /v1/responses --ips 10.0.0.0/8"})
 	}
 	return all, nil

@@ -18,7 +18,7 @@ func set[T any](to *T, from *T) {
 
 // noZero is the error for a zero where it would mean that there is no rule: a
 // program that never set the field sends a zero, too.
-const noZero = "must be more than 0: leave it out, or say null, for none"
+const noZero = "must be more than 0: leave it out, or set it to null, for none"
 
 // apply sets the given fields on a key. expires_in counts from now.
 func apply(s *wire.Settable, k *record.Key, now time.Time) error {
@@ -37,7 +37,7 @@ func apply(s *wire.Settable, k *record.Key, now time.Time) error {
 		}
 		k.Limit[record.Nanodollars] = *s.MaxSpendCents * 1e7
 		if s.MaxSpendUSD != nil && int64(*s.MaxSpendUSD) != k.Limit[record.Nanodollars] {
-			return invalid("max_spend_usd and max_spend_cents say two different amounts; set one")
+			return invalid("max_spend_usd and max_spend_cents are two different amounts; set one")
 		}
 	}
 	set((*wire.Dollars)(&k.Limit[record.Nanodollars]), s.MaxSpendUSD)
@@ -137,7 +137,7 @@ func (b *keyChange) change(k *record.Key, now time.Time) error {
 // checkBounded refuses a change that would leave a key without any bound.
 func (b *keyChange) checkBounded(old, k *record.Key) error {
 	if !k.Bounded() && old.Bounded() && !b.Unlimited {
-		return invalid(`this would leave a key that nothing ends by itself: keep max_activations, max_tokens, max_spend_usd or expires_at, or say "unlimited": true`)
+		return invalid(`this would leave a key that nothing ends by itself: keep max_activations, max_tokens, max_spend_usd or expires_at, or set "unlimited": true`)
 	}
 	return nil
 }
@@ -174,7 +174,7 @@ func keyOf(b *wire.MintBody, upstreams, choices []wire.UpstreamInfo, now time.Ti
 func meterable(k *record.Key, dialect string) error {
 	for _, kind := range record.LimitKinds {
 		if kind.Metered() && k.Limit[kind] != record.NoLimit && dialect == "" {
-			return invalid("%s needs an upstream with a preset, because nothing is known of how %s reports its use; limit max_activations", kind.LimitField(), k.Upstream)
+			return invalid("%s needs an upstream with a preset, because it is not known how %s reports its use; limit max_activations instead", kind.LimitField(), k.Upstream)
 		}
 	}
 	return nil
@@ -204,7 +204,7 @@ func pickUpstream(name string, upstreams, choices []wire.UpstreamInfo, sealed bo
 	case len(names) == 0:
 		return wire.UpstreamInfo{}, invalid("no upstream is configured: declare one in the global options, { till { upstream openai { credential {env.OPENAI_API_KEY} } } }")
 	case name != "":
-		return wire.UpstreamInfo{}, invalid("upstream %q is not configured; there are: %s", name, strings.Join(names, ", "))
+		return wire.UpstreamInfo{}, invalid("upstream %q is not configured; the upstreams are: %s", name, strings.Join(names, ", "))
 	case len(fit) == 1:
 		return fit[0], nil
 	case len(may) == 0: // none of those that the role names is configured

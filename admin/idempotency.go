@@ -43,7 +43,7 @@ func (a *api) handleIdempotent(pattern string, plain http.Handler) http.Handler 
 func (a *api) withIdempotencyKey(r *http.Request) (*api, error) {
 	keys := r.Header.Values(idempotencyHeader)
 	if len(keys) != 1 || !visible(keys[0]) {
-		return nil, invalid("%s must stand once and be 1 to %d visible ASCII characters", idempotencyHeader, limiter.MaxOnceKey)
+		return nil, invalid("%s must be given once and be 1 to %d visible ASCII characters", idempotencyHeader, limiter.MaxOnceKey)
 	}
 	body, err := wholeBody(r, maxBody)
 	if err != nil {

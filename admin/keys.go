@@ -81,7 +81,7 @@ func (a *api) filterOf(l *limiter.Limiter, q url.Values) (limiter.Filter, error)
 			}
 			f.Labels[label] = value
 		case !f.Set(name, value):
-			return f, invalid("unknown filter %q; there are %s", name, strings.Join(filterNames(), ", "))
+			return f, invalid("unknown filter %q; the filters are %s", name, strings.Join(filterNames(), ", "))
 		}
 		if err != nil {
 			return f, invalid("%s: %q: %v", name, value, err)

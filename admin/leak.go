@@ -60,7 +60,7 @@ func (a *api) leaks(l *limiter.Limiter, r *http.Request) (int, any, error) {
 	}
 	if len(body.Text) > maxLeakText {
 		return 0, nil, &apiError{http.StatusRequestEntityTooLarge, "body_too_large",
-			fmt.Sprintf("text may be %d bytes long, got %d: send it in pieces that overlap", maxLeakText, len(body.Text))}
+			fmt.Sprintf("text may be at most %d bytes long, got %d: send it in pieces that overlap", maxLeakText, len(body.Text))}
 	}
 	found := distinct([]byte(body.Text))
 	done, err := endLeaked(r.Context(), l, a.caller, found, body.DryRun)

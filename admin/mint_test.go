@@ -70,16 +70,16 @@ func TestMintRefuses(t *testing.T) {
 	w := newWorld(t)
 	const limit = `"upstream":"openai","max_activations":1`
 	for name, test := range map[string]struct{ body, message string }{
-		"no body":                        {``, "must be a whole JSON object"},
-		"half a body":                    {`{"name":`, "must be a whole JSON object"},
+		"no body":                        {``, "must be a complete JSON object"},
+		"half a body":                    {`{"name":`, "must be a complete JSON object"},
 		"null":                           {`null`, "must be a JSON object"},
 		"a list":                         {`[]`, "must be a JSON object"},
 		"something after the object":     {`{` + limit + `} {}`, "nothing after it"},
 		"no JSON":                        {`{` + limit + `,}`, "JSON object"},
 		"a field that is not known":      {`{` + limit + `,"max_activation":1}`, `unknown field "max_activation"`},
 		"a known field in another case":  {`{` + limit + `,"Rate":"1/m"}`, `unknown field "Rate"`},
-		"a field twice":                  {`{` + limit + `,"max_activations":9}`, `"max_activations" stands twice`},
-		"an inner field twice":           {`{` + limit + `,"labels":{"a":"1","a":"2"}}`, `"a" stands twice`},
+		"a field twice":                  {`{` + limit + `,"max_activations":9}`, `"max_activations" is given twice`},
+		"an inner field twice":           {`{` + limit + `,"labels":{"a":"1","a":"2"}}`, `"a" is given twice`},
 		"text for a number":              {`{"upstream":"openai","max_activations":"500"}`, "max_activations must be a whole number, got string"},
 		"part of an activation":          {`{"upstream":"openai","max_activations":1.5}`, "max_activations must be a whole number"},
 		"fewer than no activations":      {`{"upstream":"openai","max_activations":-1}`, "max_activations must not be negative, got -1"},
@@ -105,7 +105,7 @@ func TestMintRefuses(t *testing.T) {
 		"a role that is not configured":  {`{` + limit + `,"role":"boss"}`, "role must name a configured role"},
 		"no limit":                       {`{"upstream":"openai","rate":"1/m"}`, "set at least one of max_activations"},
 		"two upstreams":                  {`{` + limit + `,"provider":"github"}`, "two different upstreams"},
-		"an upstream that is not there":  {`{"upstream":"gemini","max_activations":1}`, "there are: github, openai, spare"},
+		"an upstream that is not there":  {`{"upstream":"gemini","max_activations":1}`, "the upstreams are: github, openai, spare"},
 		"an upstream with no credential": {`{"upstream":"spare","max_activations":1}`, "has no credential"},
 		"one of several upstreams":       {`{"max_activations":1}`, "must be one of: github, openai, spare"},
 		"control characters":             {`{` + limit + `,"name":"a\u001b[2J"}`, "name must not contain control characters"},
@@ -155,7 +155,7 @@ func TestTokensAndDollarsAreMintedGrantedAndShown(t *testing.T) {
 		`"max_spend_usd":"5","unknown_price":"guess"`:     "unknown_price must be",
 		`"max_spend_usd":"5","renews":"hour"`:             "renews must be day, week or month",
 		`"expires_in":"1h","renews":"day"`:                "renews needs max_activations",
-		`"max_spend_usd":"5","upstream":"github"`:         "stands twice",
+		`"max_spend_usd":"5","upstream":"github"`:         "is given twice",
 	} {
 		a := w.Do("POST", "/keys", `{"upstream":"openai",`+body+`}`)
 		if _, got := a.Fault(t); a.Status != 400 || !strings.Contains(got, message) {

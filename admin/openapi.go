@@ -72,7 +72,7 @@ var openAPI = sync.OnceValue(func() schema {
 		"openapi": "3.1.0",
 		"info": schema{
 			"title": "till management API", "version": "1",
-			"description": "Mints and manages scoped keys. The same API in two places: under /till/ on Caddy's admin endpoint, where whoever reaches it is the operator, and under /till/api/ on a site with till_console, for admin tokens. What a caller does not see does not exist for him (404). Unknown fields and parameters are an error.",
+			"description": "Mints and manages scoped keys. The same API in two places: under /till/ on Caddy's admin endpoint, where every caller is the operator, and under /till/api/ on a site with till_console, for admin tokens. Keys and tokens that the caller may not see do not exist for that caller (404). Unknown fields and parameters are an error.",
 			"license":     schema{"name": "Apache-2.0", "identifier": "Apache-2.0"},
 		},
 		"servers": []schema{

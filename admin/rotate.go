@@ -43,7 +43,7 @@ func (a *api) rotate(l *limiter.Limiter, r *http.Request) (int, any, error) {
 	given := !body.UpstreamKey.IsZero()
 	switch {
 	case before.Custody == record.CustodySealed && !given:
-		return 0, nil, invalid("upstream_key must be sent once more to rotate %s: its real key is sealed into its string, and the server has no copy", id)
+		return 0, nil, invalid("upstream_key must be sent again to rotate %s: its real key is sealed into its string, and the server has no copy", id)
 	case before.Custody != record.CustodySealed && given:
 		return 0, nil, invalid("upstream_key cannot be set: %s uses the credential that upstream %s has in the configuration; change that one there", id, before.Upstream)
 	}

@@ -58,7 +58,7 @@ func TestRotateRefusesWhatCannotBe(t *testing.T) {
 		says     string
 	}{
 		{dead.ID, `{"grace":"1h"}`, http.StatusConflict, "for ever"},
-		{sealed.ID, `{"grace":"1h"}`, http.StatusBadRequest, "upstream_key must be sent once more"},
+		{sealed.ID, `{"grace":"1h"}`, http.StatusBadRequest, "upstream_key must be sent again"},
 		{held.ID, `{"upstream_key":"sk-real-2"}`, http.StatusBadRequest, "change that one there"},
 		{held.ID, `{"grace":"31d"}`, http.StatusBadRequest, "from 0 to 30 days"},
 		{held.ID, `{"grace":"soon"}`, http.StatusBadRequest, "grace"},

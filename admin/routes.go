@@ -117,7 +117,7 @@ func notRouted(h http.Header, mux *http.ServeMux, r *http.Request) error {
 	if len(offered) > 0 {
 		h.Set("Allow", strings.Join(offered, ", "))
 		return &apiError{http.StatusMethodNotAllowed, "method_not_allowed",
-			fmt.Sprintf("%s is not offered on %s; there is %s", r.Method, r.URL.Path, strings.Join(offered, ", "))}
+			fmt.Sprintf("%s is not allowed on %s; the methods are: %s", r.Method, r.URL.Path, strings.Join(offered, ", "))}
 	}
 	return &apiError{http.StatusNotFound, "not_found", "there is nothing at " + r.URL.Path}
 }

@@ -21,7 +21,7 @@ func (a *api) spend(l *limiter.Limiter, r *http.Request) (int, any, error) {
 	f := limiter.Filter{Limit: 500}
 	for name, values := range r.URL.Query() {
 		if name != "cursor" || len(values) != 1 {
-			return 0, nil, invalid("spend takes cursor alone, once, got %q", prose.Cut(name, 64))
+			return 0, nil, invalid("spend takes only cursor, and only once, got %q", prose.Cut(name, 64))
 		}
 		f.Cursor = values[0]
 	}

@@ -35,7 +35,7 @@ func (a *api) stale(l *limiter.Limiter, r *http.Request) (int, any, error) {
 			}
 			limit = n
 		default:
-			return 0, nil, invalid("unknown filter %q; there are reason, limit, cursor", prose.Cut(name, 64))
+			return 0, nil, invalid("unknown filter %q; the filters are reason, limit, cursor", prose.Cut(name, 64))
 		}
 	}
 	page, err := l.Stale(r.Context(), a.caller, limiter.StaleReason(reason), limit, cursor)

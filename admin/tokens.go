@@ -92,7 +92,7 @@ func pageOf(q url.Values) (size int, cursor string, err error) {
 				return 0, "", invalid("limit must be from 1 to %d, got %q", wire.MaxPage, values[0])
 			}
 		default:
-			return 0, "", invalid("unknown parameter %q; there are limit, cursor", name)
+			return 0, "", invalid("unknown parameter %q; the parameters are limit, cursor", name)
 		}
 	}
 	return size, cursor, nil

@@ -127,7 +127,7 @@ func TestExitCodes(t *testing.T) {
 		"a string for an upstream":      {[]string{"create", "--max-activations", "1", "--upstream", key.ScopedKey}, 1, "is not configured"},
 		"a string for a number":         {[]string{"create", "--max-concurrency", key.ScopedKey}, 2, "--max-concurrency"},
 		"a garbled string for env":      {[]string{"env", garbled}, 2, "copied whole"},
-		"an upstream that is not there": {[]string{"env", key.ScopedKey, "--upstream", "nope"}, 2, "there are: github, openai, spare"},
+		"an upstream that is not there": {[]string{"env", key.ScopedKey, "--upstream", "nope"}, 2, "the upstreams are: github, openai, spare"},
 		"an address for up":             {[]string{"up"}, 2, "--address names a server that runs"},
 	} {
 		t.Run(name, func(t *testing.T) {

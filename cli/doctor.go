@@ -82,7 +82,7 @@ func (f *globalFlags) diagnoseServer(ctx context.Context) (wire.Diagnosis, error
 	}
 	if strings.HasPrefix(c.base, "http://") && c.token != "" && !loopbackURL(c.base) {
 		found = append(found, wire.Finding{Check: "plain_http", Level: wire.LevelError,
-			What: "TILL_TOKEN goes to " + c.where + " unencrypted", Fix: "reach it by https: TILL_ADDRESS=https://HOST/till/api, and give whoever could listen no working token: caddy till token revoke NAME"})
+			What: "TILL_TOKEN is sent to " + c.where + " unencrypted", Fix: "use https: TILL_ADDRESS=https://HOST/till/api, and revoke the token, which others may have read: caddy till token revoke NAME"})
 	}
 	d := wire.NewDiagnosis(found)
 	d.Files = answer.Files

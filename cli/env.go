@@ -124,7 +124,7 @@ func (c *client) upstreamOf(ctx context.Context, all configured, base, key, arg,
 	}
 	info, ok := all.named(name)
 	if !ok {
-		return info, usage("upstream %q is not configured; there are: %s", name, all.names())
+		return info, usage("upstream %q is not configured; the upstreams are: %s", name, all.names())
 	}
 	return info, nil
 }

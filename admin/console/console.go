@@ -197,7 +197,7 @@ func (h *Handler) refuse(w http.ResponseWriter, err error) {
 		known = &apiError{http.StatusTooManyRequests, "too_many_attempts", limiter.ErrAttempts.Error()}
 	default:
 		h.Log.Error("the console cannot tell who calls", "error", err)
-		known = &apiError{http.StatusServiceUnavailable, "store_unavailable", "the store cannot tell who this is; the server's log says why"}
+		known = &apiError{http.StatusServiceUnavailable, "store_unavailable", "the store is not available, so the caller cannot be verified; the server's log says why"}
 	}
 	if known.status == http.StatusUnauthorized {
 		w.Header().Set("WWW-Authenticate", `Bearer realm="till"`)

@@ -32,11 +32,11 @@ var (
 	errSignedOut = &apiError{http.StatusUnauthorized, "unauthorized",
 		"sign in, or send Authorization: Bearer with an admin token"}
 	errLink = &apiError{http.StatusUnauthorized, "link_used",
-		fmt.Sprintf("this link does not work any more: it works once, for %d minutes. Sign in with an admin token, or get another link with: caddy till console", int(linkTime.Minutes()))}
+		fmt.Sprintf("this link no longer works: a link works once, for %d minutes. Sign in with an admin token, or get another link with: caddy till console", int(linkTime.Minutes()))}
 	errForeign = &apiError{http.StatusForbidden, "foreign_origin",
 		"this call came from another site's page"}
 	errPlain = &apiError{http.StatusForbidden, "not_encrypted",
-		"sign in over HTTPS, or on this machine at 127.0.0.1 or localhost: over plain HTTP others could read along"}
+		"sign in over HTTPS, or on this machine at 127.0.0.1 or localhost: over plain HTTP others could read what is sent"}
 )
 
 // session serves the caller's session: GET shows it, POST signs in, DELETE signs out.
@@ -71,7 +71,7 @@ func (h *Handler) session(w http.ResponseWriter, r *http.Request) {
 		w.WriteHeader(http.StatusNoContent)
 	default:
 		w.Header().Set("Allow", "GET, POST, DELETE")
-		fail(w, http.StatusMethodNotAllowed, "method_not_allowed", "a session is asked for, begun and ended")
+		fail(w, http.StatusMethodNotAllowed, "method_not_allowed", "the methods of a session are GET, POST and DELETE")
 	}
 }
 

@@ -50,7 +50,7 @@ flows.link = () => browse({}, async ({ page, context, expecting }) => {
   await context.clearCookies();
   const again = await context.newPage();
   await again.goto(plan.link);
-  await again.getByText('does not work any more').waitFor();
+  await again.getByText('no longer works').waitFor();
   check(!again.url().includes('signin'), 'a used secret stays in the address', again.url());
 });
 
