@@ -98,8 +98,8 @@ func (a act) on(cmd *cobra.Command, f *globalFlags, c *client, arg string, body 
 func suspendCommand(f *globalFlags) *cobra.Command {
 	return act{
 		use: "suspend", short: "Stops keys until they are resumed",
-		long: `Stops keys at once, and what they have running, until they are resumed. Counts
-stay as they are.`,
+		long: `Stops keys and their running requests at once, until the keys are resumed.
+Their counts stay as they are.`,
 		example: "  caddy till suspend nightly",
 		method:  "POST", path: "/suspend", how: byPrefix, done: "Suspended",
 	}.command(f)
@@ -108,9 +108,9 @@ stay as they are.`,
 func resumeCommand(f *globalFlags) *cobra.Command {
 	return act{
 		use: "resume", short: "Ends a suspension",
-		long: `Lets suspended keys work again, with what they had left. A key that somebody
-else suspended is resumed by the operator, or by who has keys:update and a role
-that sees more than theirs; show says who it was.`,
+		long: `Lets suspended keys work again, with what they had left. If somebody else has
+suspended a key, only the operator can resume it, or a caller with keys:update
+and a role that sees more than theirs. caddy till show says who suspended it.`,
 		example: "  caddy till resume nightly",
 		method:  "POST", path: "/resume", how: byPrefix, done: "Resumed",
 	}.command(f)
@@ -120,22 +120,22 @@ func revokeCommand(f *globalFlags) *cobra.Command {
 	var reason string
 	many := new(bulk)
 	cmd := act{
-		use: "revoke", short: "Ends keys for ever, and what they have running",
+		use: "revoke", short: "Ends keys for ever, and their running requests",
 		long: `Ends keys for ever: the next request is refused and running streams are cut.
-Their records stay for the books; remove them with forget. A key must be named
-by its id or its whole name, because this cannot be undone.
+Their records are kept; remove them with forget. A key must be named by its id
+or its full name, because this cannot be undone.
 
-With --all it ends every key that matches the flags, or really every key when
-there are none, but for those that --except names (a child of a key that ends
-ends with it all the same). All of them are refused at once. It says how many
-they are and asks first.`,
+With --all it ends every key that matches the flags, or every key if there are
+no such flags, except for those that --except names (a child of a key that ends
+still ends with it). All of them are refused at once. The command first says how
+many keys there are, and asks.`,
 		example: `  caddy till revoke nightly --reason "the contractor left"
   caddy till revoke --all --owner ann --except nightly --dry-run
   caddy till revoke --all --label team=search --unused-for 30d --yes`,
 		method: "POST", path: "/revoke", how: exactly, done: "Revoked",
 		body: func() (any, error) { return map[string]string{"reason": reason}, nil },
 	}.command(f)
-	cmd.Flags().StringVar(&reason, "reason", "", "why: holders of the key are told, too")
+	cmd.Flags().StringVar(&reason, "reason", "", "why; holders of the key see it, too")
 	many.flags(cmd.Flags())
 	some := cmd.RunE
 	cmd.Args = func(_ *cobra.Command, given []string) error {
@@ -143,7 +143,7 @@ they are and asks first.`,
 		case many.all && len(given) > 0:
 			return usage("takes keys or --all, not both")
 		case !many.all && len(given) == 0:
-			return usage("name the keys, by id or name, or say --all and which")
+			return usage("name the keys, by id or name, or give --all and flags that pick keys")
 		}
 		return nil
 	}
@@ -219,9 +219,9 @@ func updateCommand(f *globalFlags) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "update KEY",
 		Short: "Changes the limits, rules and notes of a key",
-		Long: `Changes what is named by a flag, and nothing else. Limits are totals: what was
-used stays used; grant adds to them instead. Of a key that has ended, only name
-and labels change.`,
+		Long: `Changes what the flags name, and nothing more. Limits are totals that include
+what was used; to add to a limit, use grant. If a key has ended, only its name
+and labels can be changed.`,
 		Example: `  caddy till update nightly --max-activations 50 --models gpt-5-mini
   caddy till update nightly --expires-in 7d --owner ops
   caddy till update nightly --unset rate,ips`,
@@ -239,7 +239,7 @@ and labels change.`,
 			for _, name := range unset {
 				field := strings.ReplaceAll(name, "-", "_")
 				if _, both := body[field]; both {
-					return usage("--unset %s: it is set, too", name)
+					return usage("--unset %s: the same field is set by another flag", name)
 				}
 				body[field] = nil
 			}
@@ -263,7 +263,7 @@ and labels change.`,
 		},
 	}
 	limits.add(cmd)
-	cmd.Flags().StringSliceVar(&unset, "unset", nil, "take away: the names of flags, such as rate,models,expires-at")
+	cmd.Flags().StringSliceVar(&unset, "unset", nil, "remove these, by the names of their flags: rate,models,expires-at")
 	for _, name := range []string{"upstream", "upstream-key", "role", "delegate"} { // these are fixed when a key is minted
 		if flag := cmd.Flags().Lookup(name); flag != nil {
 			flag.Hidden = true

@@ -28,11 +28,11 @@ func auditCommand(f *globalFlags) *cobra.Command {
 		Use:   "audit",
 		Short: "Shows who did what, and verifies that nothing was changed since",
 		Long: `Shows the audit log: every administrative act, every end of a key, and refused
-attempts. Without --since these are the last ones. --json has what changed.
+attempts. Without --since it shows the last ones. --json shows what changed.
 
-Each entry holds the hash of the one before, so nothing can be changed, taken
-out or put in without being found. Who owns the store could write all of it
-anew: compare its head with the one that the server logs every hour.`,
+Each entry holds the hash of the one before it, so no entry can be changed,
+removed or added unnoticed. But the owner of the store could rewrite the entire
+log: compare its head with the one that the server logs every hour.`,
 		Example: `  caddy till audit --since 24h
   caddy till audit --key key_01M86CD5XPYDCWAP07D6V89DTK
   caddy till audit --actor anna --json`,
@@ -71,7 +71,7 @@ anew: compare its head with the one that the server logs every hour.`,
 		},
 	}
 	for name, help := range map[string]string{
-		"since":  "from this seq, time, or so long ago: 17, 2026-12-31T18:00:00Z, 24h",
+		"since":  "from this seq, time, or this long ago: 17, 2026-12-31T18:00:00Z, 24h",
 		"actor":  "by this caller: operator, a token's name, a key's id, till",
 		"action": "of this kind: key.create, key.revoke, token.create",
 		"key":    "about the key or token with this id",
@@ -134,9 +134,9 @@ func verifyCommand(f *globalFlags) *cobra.Command {
 		Use:   "verify [FILE]",
 		Short: "Verifies the audit log, or an export of it",
 		Long: `Follows the chain of hashes, and names the first entry that is not what was
-written. With FILE (- for standard input) it reads an export and asks no server.
-With --head it also finds out that the end was cut off, or all of it written
-anew: take the head from the server's log, where it stands every hour.`,
+written. With FILE (- for standard input) it reads an export, without a server.
+With --head it also notices if the end was cut off or the entire log rewritten:
+take the head from the server's log, which has it every hour.`,
 		Example: `  caddy till audit verify
   caddy till audit export audit.jsonl
   caddy till audit verify audit.jsonl --head 9f86d081884c7d65…`,
@@ -159,7 +159,7 @@ anew: take the head from the server's log, where it stands every hour.`,
 			} else if v.OK {
 				_, err = fmt.Fprintf(cmd.OutOrStdout(), "Entries: %d, and each is what was written.\nHead:    %s\n", v.Entries, v.Head)
 				if len(args) == 1 && noted == nil {
-					fmt.Fprintln(cmd.ErrOrStderr(), "Entries that were cut off at the end would not be missed: give --head for that.")
+					fmt.Fprintln(cmd.ErrOrStderr(), "Without --head, entries that were cut off at the end go unnoticed.")
 				}
 			}
 			if err == nil && !v.OK {
@@ -168,7 +168,7 @@ anew: take the head from the server's log, where it stands every hour.`,
 			return err
 		},
 	}
-	cmd.Flags().StringVar(&head, "head", "", "hash of an entry that must be there")
+	cmd.Flags().StringVar(&head, "head", "", "hash of an entry that must be in the log")
 	return cmd
 }
 
@@ -205,9 +205,9 @@ func (f *globalFlags) verify(cmd *cobra.Command, args []string, head *audit.Hash
 func exportCommand(f *globalFlags) *cobra.Command {
 	return &cobra.Command{
 		Use:   "export [FILE]",
-		Short: "Writes the whole audit log, one entry a line",
-		Long: `Writes the whole audit log as JSON Lines to a new file, mode 0600, or (without
-one, or with -) to standard output. Verify it anywhere:
+		Short: "Writes the entire audit log, one entry per line",
+		Long: `Writes the entire audit log as JSON Lines to a new file with mode 0600 or,
+without FILE or with -, to standard output. It can be verified anywhere:
 caddy till audit verify FILE --head HASH.`,
 		Example: "  caddy till audit export audit.jsonl",
 		Args:    argCount(0, 1, "the new file"),
@@ -231,7 +231,7 @@ caddy till audit verify FILE --head HASH.`,
 			if len(args) == 1 {
 				file, err := os.OpenFile(args[0], os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
 				if errors.Is(err, fs.ErrExist) {
-					return fmt.Errorf("%s is there already: name another file", args[0])
+					return fmt.Errorf("%s exists already: name another file", args[0])
 				}
 				if err != nil {
 					return err

@@ -27,13 +27,13 @@ func backupCommand(f *globalFlags) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "backup FILE",
 		Short: "Writes all keys and counts to a file, while the server runs",
-		Long: `Writes what the store holds at one moment to a new file, mode 0600, with a
-checksum, and checks it. It has no key strings and no credentials. With
---with-seal it has the salts of sealed keys, without which their boxes open for
-nobody; keep the seal key in a place of its own.
+		Long: `Writes a snapshot of the store to a new file with mode 0600 and a checksum, and
+checks it. It holds no key strings and no credentials. With --with-seal it holds
+the salts of sealed keys, without which nobody can open their boxes; keep the
+seal key in another place.
 
-With - it goes to standard output, and the exit status alone says whether it is
-whole.`,
+With - it goes to standard output, and only the exit status says whether it is
+complete.`,
 		Example: `  caddy till backup till-$(date +%F).bak
   caddy till backup - | ssh vault 'cat > till.bak'`,
 		Args: argCount(1, 1, "the new file, or -"),
@@ -44,7 +44,7 @@ whole.`,
 			}
 			out, stream := cmd.OutOrStdout(), args[0] == "-"
 			if file, ok := fileOf(out); stream && ok && term.IsTerminal(int(file.Fd())) {
-				return usage("a backup is nothing to look at: name a file, or send it somewhere: caddy till backup - | …")
+				return usage("a backup is binary: name a file, or pipe it to a command: caddy till backup - | …")
 			}
 			path := "/backup"
 			if withSeal {
@@ -64,11 +64,11 @@ whole.`,
 			if f.json {
 				return printValue(out, map[string]any{"file": args[0], "bytes": n, "keys": keys})
 			}
-			_, err = fmt.Fprintf(out, "%s holds %s, in %d bytes, and is whole.\n", args[0], prose.Counted(keys, "key"), n)
+			_, err = fmt.Fprintf(out, "%s holds %s, in %d bytes, and is complete.\n", args[0], prose.Counted(keys, "key"), n)
 			return err
 		},
 	}
-	cmd.Flags().BoolVar(&withSeal, "with-seal", false, "with the salts of sealed keys")
+	cmd.Flags().BoolVar(&withSeal, "with-seal", false, "include the salts of sealed keys")
 	return cmd
 }
 
@@ -87,7 +87,7 @@ func (c *client) pass(ctx context.Context, path string, to io.Writer) error {
 // is a complete backup.
 func (c *client) save(ctx context.Context, path, file string, progress io.Writer) (n, keys int64, err error) {
 	if _, err := os.Lstat(file); !errors.Is(err, fs.ErrNotExist) {
-		return 0, 0, errors.Join(fmt.Errorf("%s is there already: name another file", file), err)
+		return 0, 0, errors.Join(fmt.Errorf("%s exists already: name another file", file), err)
 	}
 	res, err := c.open(ctx, path)
 	if err != nil {
@@ -97,7 +97,7 @@ func (c *client) save(ctx context.Context, path, file string, progress io.Writer
 	partial := file + ".partial"
 	out, err := os.OpenFile(partial, os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o600)
 	if errors.Is(err, fs.ErrExist) {
-		return 0, 0, fmt.Errorf("%s is there already, of a backup that broke off or still runs: remove it, or name another file", partial)
+		return 0, 0, fmt.Errorf("%s exists already, from a backup that broke off or is still running: remove it, or name another file", partial)
 	}
 	if err != nil {
 		return 0, 0, err
@@ -144,10 +144,10 @@ func (f progressReader) Seek(offset int64, whence int) (int64, error) {
 // sealedKeysNote says what sealed keys need in addition to the store.
 func sealedKeysNote(done limiter.Restored) (text string) {
 	if done.Sealed > 0 {
-		text += prose.Counted(done.Sealed, "sealed key") + ": put the seal key of then (seal.key) back first.\n"
+		text += prose.Counted(done.Sealed, "sealed key") + ": first put back the seal key (seal.key) of that time.\n"
 	}
 	if done.Unsalted > 0 {
-		text += prose.Counted(done.Unsalted, "sealed key") + " without a salt (see backup --with-seal), so no string of theirs opens:\n" +
+		text += prose.Counted(done.Unsalted, "sealed key") + " without a salt (see backup --with-seal), so none of their strings opens:\n" +
 			"  caddy till rotate KEY --upstream-key - < REAL-KEY\n"
 	}
 	return text
@@ -159,25 +159,25 @@ func restoreCommand(f *globalFlags) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "restore FILE",
 		Short: "Makes a new store from a backup, while no server runs",
-		Long: `Makes a new store from a backup. The whole file is checked before anything is
+		Long: `Makes a new store from a backup. The entire file is checked before anything is
 written, and the store must be empty: move the old one away, with its anchor.
 
-Keys that were alive in the backup come back suspended, because nobody knows
-what was used or revoked since: look at each and resume it, or revoke it. With
---trust they work at once, and may forward again what they had forwarded since.
+Keys that were alive in the backup come back suspended, because it is not known
+what was used or revoked since: look at each one, and resume or revoke it. With
+--trust they work at once, and can use again what they have used since.
 
-Admin tokens are revoked, for the same reason: make new ones with caddy till
-token create. With --trust they work, also those that were revoked since.
+Admin tokens are revoked for the same reason: make new ones with caddy till
+token create. With --trust they work, even those that were revoked since.
 
-Where the store is, and its anchor, says the Caddyfile (--config), or --store
-and --anchor. With - the backup comes from standard input.`,
+The Caddyfile (--config) says where the store and its anchor are; or give
+--store and --anchor. With - the backup is read from standard input.`,
 		Example: `  caddy till restore till-2026-11-24.bak --config /etc/caddy/Caddyfile
   caddy till restore till-2026-11-24.bak --store /var/lib/till`,
 		Args: argCount(1, 1, "the backup, or -"),
 		RunE: func(cmd *cobra.Command, args []string) (err error) {
 			switch {
 			case (dir == "") == (config == ""):
-				return usage("say where the store is to be: --config CADDYFILE, for the store and anchor that it names, or --store DIR")
+				return usage("say where the store is: --config CADDYFILE, for the store and anchor that it names, or --store DIR")
 			case config != "" && anchor != "":
 				return usage("--anchor belongs to --store: with --config the Caddyfile names it")
 			case config != "":
@@ -234,8 +234,8 @@ and --anchor. With - the backup comes from standard input.`,
 	}
 	cmd.Flags().StringVar(&dir, "store", "", "the store's directory")
 	cmd.Flags().StringVar(&config, "config", "", "take the store and the anchor from this configuration file")
-	cmd.Flags().StringVar(&adapter, "adapter", "", "its format, where the file's name does not say it")
-	cmd.Flags().StringVar(&anchor, "anchor", "", "the anchor, where it is not in the store's directory")
+	cmd.Flags().StringVar(&adapter, "adapter", "", "its format, if the name of the file does not say it")
+	cmd.Flags().StringVar(&anchor, "anchor", "", "the anchor, if it is not in the store's directory")
 	cmd.Flags().BoolVar(&trust, "trust", false, "let living keys work at once")
 	return cmd
 }
@@ -290,7 +290,7 @@ func placesIn(config, adapter string) (store, anchor string, err error) {
 			anchor, err = replacer.ReplaceOrErr(t.Anchor, true, true)
 		}
 		if err != nil {
-			return "", "", fmt.Errorf("%s: %w: say --store DIR, and --anchor PATH where it is elsewhere", config, err)
+			return "", "", fmt.Errorf("%s: %w: say --store DIR, and --anchor PATH if that is elsewhere", config, err)
 		}
 		return store, anchor, nil
 	}

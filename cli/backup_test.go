@@ -24,7 +24,7 @@ func TestABackupIsWrittenCheckedAndRestored(t *testing.T) {
 	if err != nil || info.Mode().Perm() != 0o600 {
 		t.Errorf("%v, %v", info, err)
 	}
-	if got := till(t, "backup", file, "--address", address); got.code != 1 || !strings.Contains(got.err, "is there already") {
+	if got := till(t, "backup", file, "--address", address); got.code != 1 || !strings.Contains(got.err, "exists already") {
 		t.Errorf("over a file that is there: %d, %q", got.code, got.err)
 	}
 	if err := os.WriteFile(file+"3.partial", nil, 0o600); err != nil {
@@ -137,7 +137,7 @@ func TestADashIsAPipe(t *testing.T) {
 	if got := tillReading(t, export.out, "audit", "verify", "-"); got.code != 0 {
 		t.Errorf("audit verify: %+v", got)
 	}
-	if got := till(t, "audit", "export", dir, "--address", address); got.code != 1 || !strings.Contains(got.err, "is there already: name another file") {
+	if got := till(t, "audit", "export", dir, "--address", address); got.code != 1 || !strings.Contains(got.err, "exists already: name another file") {
 		t.Errorf("audit export over what is there: %+v", got)
 	}
 	if got := tillReading(t, "nothing", "leak", "-", "--address", address); got.code != 0 {

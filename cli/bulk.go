@@ -40,8 +40,8 @@ func (b *bulk) flags(f *pflag.FlagSet) {
 		b.filters[name] = f.String(name, "", "with --all: "+help)
 	}
 	f.StringToStringVar(&b.labels, "label", nil, "with --all: NAME=VALUE, repeatable")
-	f.StringSliceVar(&b.except, "except", nil, "with --all: not this key, by its id or whole name; repeatable")
-	f.BoolVar(&b.dryRun, "dry-run", false, "with --all: only say how many that are")
+	f.StringSliceVar(&b.except, "except", nil, "with --all: leave out this key, by its id or full name; repeatable")
+	f.BoolVar(&b.dryRun, "dry-run", false, "with --all: only say how many keys match")
 	f.BoolVar(&b.yes, "yes", false, "with --all: do not ask first")
 }
 
@@ -174,7 +174,7 @@ func alreadyOf(b wire.BulkJSON) string {
 	if b.AlreadyRevoked == 0 {
 		return ""
 	}
-	return fmt.Sprintf(" (%s had been before)", humanize.Comma(b.AlreadyRevoked))
+	return fmt.Sprintf(" (%s had been revoked before)", humanize.Comma(b.AlreadyRevoked))
 }
 
 // pause waits for d, or until the context ends.
@@ -193,7 +193,7 @@ func pause(ctx context.Context, d time.Duration) error {
 func confirm(in io.Reader, out io.Writer, n int64) error {
 	file, ok := in.(*os.File)
 	if !ok || !term.IsTerminal(int(file.Fd())) {
-		return usage("%s would be revoked for ever: say --yes, as nobody is there to be asked", keysOf(n))
+		return usage("%s would be revoked for ever: say --yes, because nobody can be asked here", keysOf(n))
 	}
 	return confirmed(file, out, n)
 }

@@ -48,10 +48,10 @@ const socketName = "admin.sock"
 // errTokenUnused keeps a user who means to act as the holder of a token from acting
 // as the operator: the endpoints of this machine take every caller for the
 // operator.
-var errTokenUnused = usage("TILL_TOKEN is set, and TILL_ADDRESS is not: the endpoints on this machine ask for no token, and take whoever calls for the operator; set TILL_ADDRESS=https://HOST/till/api to act with the token, or unset TILL_TOKEN to act as the operator")
+var errTokenUnused = usage("TILL_TOKEN is set, and TILL_ADDRESS is not: the endpoints on this machine ask for no token, and every caller is the operator; set TILL_ADDRESS=https://HOST/till/api to act with the token, or unset TILL_TOKEN to act as the operator")
 
 // tokenUnused is printed if a token is set for an address that does not ask for one.
-const tokenUnused = "TILL_TOKEN is not used at %s: whoever reaches Caddy's admin endpoint is the operator. With the token, it is: TILL_ADDRESS=https://HOST/till/api\n"
+const tokenUnused = "TILL_TOKEN is not used at %s: every caller of Caddy's admin endpoint is the operator. To use the token: TILL_ADDRESS=https://HOST/till/api\n"
 
 // newClient makes a client for address: unix//path, host:port, or the full URL of
 // the API. Without an address it takes the socket of `up` if a server listens
@@ -144,7 +144,7 @@ func (c *client) call(ctx context.Context, method, path string, body, into any) 
 		decode = json.Unmarshal
 	}
 	if err := decode(raw, into); err != nil {
-		return fmt.Errorf("%s answered something that is no till answer: %w", c.where, err)
+		return fmt.Errorf("the answer of %s is not from till: %w", c.where, err)
 	}
 	return nil
 }

@@ -49,7 +49,7 @@ func TestUnreachableAndForeignServersAreExplained(t *testing.T) {
 	chatty := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, "<html>") }))
 	defer chatty.Close()
 	r = till(t, "list", "--address", chatty.URL)
-	if r.code != 1 || !strings.Contains(r.err, "no till answer") {
+	if r.code != 1 || !strings.Contains(r.err, "is not from till") {
 		t.Errorf("exit %d: %s", r.code, r.err)
 	}
 }

@@ -32,11 +32,11 @@ func init() {
 Mints and manages scoped keys: credentials that work like a real API key until
 a limit is reached.
 
-All commands but up talk to a running server: to the one that "till up"
-started, if it lives, else to Caddy's admin endpoint (localhost:2019). Name
-another with --address or TILL_ADDRESS; TILL_TOKEN is sent as a bearer token,
-and needs an address, because those two ask for none.
-Commands print JSON with --json. They exit with 0 when done, 1 when refused or
+All commands except up call a running server: the one that "till up" started,
+if it is running, and otherwise Caddy's admin endpoint (localhost:2019). Name
+another with --address or TILL_ADDRESS. TILL_TOKEN is sent as a bearer token; it
+needs an address, because those two ask for no token.
+With --json, commands print JSON. They exit with 0 on success, 1 when refused or
 failed, 2 when called wrongly.`,
 		CobraFunc: build,
 	})
@@ -181,7 +181,7 @@ func (f *globalFlags) prepare(parent *cobra.Command) {
 		c.Args = func(cmd *cobra.Command, given []string) error {
 			err := args(cmd, given)
 			if i := slices.Index(given, ""); err == nil && (i == 0 || i > 0 && cmd.Name() != runName) { // the arguments after CMD belong to CMD
-				err = errors.New("an argument must not be empty, as when a variable is not set")
+				err = errors.New("an argument must not be empty; is a variable not set?")
 			}
 			if err != nil {
 				return exit(cmd, &usageError{err.Error()})
@@ -288,7 +288,7 @@ func (f nonEmptyFlag) Set(text string) error {
 			}
 		}
 		if strings.TrimSpace(entry) == "" {
-			return errors.New("it is empty, as when a variable is not set: leave the flag out for none")
+			return errors.New("it must not be empty: leave the flag out for none (is a variable not set?)")
 		}
 	}
 	return f.Value.Set(text)

@@ -126,9 +126,9 @@ func TestExitCodes(t *testing.T) {
 		"a string for a filter":         {[]string{"list", "--q", key.ScopedKey}, 2, "belongs in no argument"},
 		"a string for an upstream":      {[]string{"create", "--max-activations", "1", "--upstream", key.ScopedKey}, 1, "is not configured"},
 		"a string for a number":         {[]string{"create", "--max-concurrency", key.ScopedKey}, 2, "--max-concurrency"},
-		"a garbled string for env":      {[]string{"env", garbled}, 2, "copied whole"},
+		"a garbled string for env":      {[]string{"env", garbled}, 2, "all of it was copied"},
 		"an upstream that is not there": {[]string{"env", key.ScopedKey, "--upstream", "nope"}, 2, "the upstreams are: github, openai, spare"},
-		"an address for up":             {[]string{"up"}, 2, "--address names a server that runs"},
+		"an address for up":             {[]string{"up"}, 2, "--address names a running server"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -274,7 +274,7 @@ func TestListFollowsPagesAndSaysWhenThereIsMore(t *testing.T) {
 		t.Errorf("%v: %d keys, %s", err, len(all.Keys), r.err)
 	}
 	r = till(t, "list", "--address", at, "--label", "team=none")
-	if r.code != 0 || r.out != "No key is like that; all are listed by: caddy till list\n" {
+	if r.code != 0 || r.out != "No key matches; list all with: caddy till list\n" {
 		t.Errorf("exit %d: %s", r.code, r.out)
 	}
 }

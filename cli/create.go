@@ -38,20 +38,20 @@ func (f *limitFlags) add(cmd *cobra.Command) {
 	f.given = s.Changed
 	s.StringVar(&f.name, "name", "", "a name for people")
 	s.StringVar(&f.upstreamKey, "upstream-key", "", "the upstream's own key, to be sealed into this one; - reads it\nfrom standard input, where other processes do not see it")
-	s.StringVar(&f.maxActivations, "max-activations", "", "requests that may be admitted: 500, 10k, 1M")
+	s.StringVar(&f.maxActivations, "max-activations", "", "how many requests may be admitted: 500, 10k, 1M")
 	s.StringVar(&f.maxTokens, "max-tokens", "", "tokens of input and output: 100k, 5M")
 	s.StringVar(&f.maxSpend, "max-spend-usd", "", "dollars: 5, 0.25")
 	s.Int64Var(&f.maxSpendCents, "max-spend-cents", 0, "the same in cents: 500")
 	s.StringVar(&f.maxRequestSpend, "max-request-spend-usd", "", "dollars that one request may cost at most")
-	s.StringVar(&f.renews, "renews", "", "day, week or month: activations, tokens and dollars begin anew, UTC")
+	s.StringVar(&f.renews, "renews", "", "day, week or month: activations, tokens and dollars renew, in UTC")
 	s.BoolVar(&f.fit, "fit", true, "lower the output bound of requests to what is left")
 	s.StringVar(&f.unknownPrice, "unknown-price", "", "refuse (default) or count_only")
 	s.StringVar(&f.expiresIn, "expires-in", "", "lifetime: 90m, 24h, 7d")
 	s.StringVar(&f.expiresAt, "expires-at", "", "end of life: 2026-12-31T18:00:00Z")
-	s.StringVar(&f.idleTimeout, "idle-timeout", "", "ends when unused for this long")
-	s.StringVar(&f.firstUseWithin, "first-use-within", "", "ends unless first used within this time")
+	s.StringVar(&f.idleTimeout, "idle-timeout", "", "the key ends when unused for this long")
+	s.StringVar(&f.firstUseWithin, "first-use-within", "", "the key ends unless first used within this time")
 	s.StringVar(&f.rate, "rate", "", "requests per time: 10/s, 60/m, 500/h")
-	s.IntVar(&f.maxConcurrency, "max-concurrency", 0, "requests at a time")
+	s.IntVar(&f.maxConcurrency, "max-concurrency", 0, "how many requests may run at a time")
 	s.StringVar(&f.charge, "charge", "", "forwarded (default) or success: failures are given back")
 	s.StringSliceVar(&f.models, "models", nil, "models the key may use; a * at the end stands for the rest:\ngpt-5-mini,claude-haiku-*")
 	s.StringSliceVar(&f.paths, "paths", nil, "paths the key may use, such as /v1/chat/completions")
@@ -59,7 +59,7 @@ func (f *limitFlags) add(cmd *cobra.Command) {
 	s.StringSliceVar(&f.ips, "ips", nil, "addresses or networks the key may be used from")
 	s.BoolVar(&f.pinIP, "pin-ip", false, "bind the key to the first address that uses it")
 	s.StringVar(&f.role, "role", "", "the role whose budget the key shares")
-	s.StringVar(&f.owner, "owner", "", "who answers for the key")
+	s.StringVar(&f.owner, "owner", "", "who is responsible for the key")
 	s.StringVar(&f.purpose, "purpose", "", "what the key is for")
 	s.StringToStringVar(&f.labels, "label", nil, "NAME=VALUE, repeatable")
 	s.StringToStringVar(&f.metadata, "metadata", nil, "NAME=VALUE, repeatable")
@@ -162,10 +162,10 @@ func createCommand(f *globalFlags) *cobra.Command {
 		Use:     "create [limits]",
 		Aliases: []string{"mint"},
 		Short:   "Mints a scoped key",
-		Long: `Mints a scoped key and prints it, this once: the server keeps only its hash.
+		Long: `Mints a scoped key and prints it only this once: the server keeps only its hash.
 At least one of --max-activations, --max-tokens, --max-spend-usd, --expires-in
-and --expires-at must be set, unless --unlimited is said. Counts are written
-500, 10k or 1M, durations 90s, 24h or 7d, rates 10/s, 60/m, 500/h or 1000/d.`,
+and --expires-at must be set, or --unlimited. Counts are written 500, 10k or 1M,
+durations 90s, 24h or 7d, and rates 10/s, 60/m, 500/h or 1000/d.`,
 		Example: `  caddy till create --max-activations 500 --expires-in 24h
   caddy till create --name nightly --upstream openai --max-activations 10k \
       --rate 60/m --max-concurrency 4 --paths /v1/chat/completions

@@ -24,13 +24,13 @@ func doctorCommand(f *globalFlags) *cobra.Command {
 	var config, adapter string
 	cmd := &cobra.Command{
 		Use:   "doctor",
-		Short: "Looks for what is amiss, and says how to mend it",
-		Long: `Looks for what a careful operator would change: secrets that others can read,
-keys without limits, an admin endpoint that agents can reach, a store in doubt
-and more, each with what mends it. With --config it looks at a configuration
-file instead of a running server.
+		Short: "Finds what is wrong, and says how to fix it",
+		Long: `Finds what a careful operator would change: secrets that others can read, keys
+without limits, an admin endpoint that agents can reach, a store in doubt and
+more, each with a fix. With --config it examines a configuration file instead of
+a running server.
 
-It exits with 1 when it finds an error, and with 0 when there are only warnings.`,
+It exits with 1 if it finds an error, and with 0 if there are only warnings.`,
 		Example: `  caddy till doctor
   caddy till doctor --config /etc/caddy/Caddyfile
   caddy till doctor --json | jq -r '.findings[] | .check'`,
@@ -57,8 +57,8 @@ It exits with 1 when it finds an error, and with 0 when there are only warnings.
 			return err
 		},
 	}
-	cmd.Flags().StringVar(&config, "config", "", "look at this configuration file")
-	cmd.Flags().StringVar(&adapter, "adapter", "", "its format, where the file's name does not say it")
+	cmd.Flags().StringVar(&config, "config", "", "examine this configuration file")
+	cmd.Flags().StringVar(&adapter, "adapter", "", "its format, if the name of the file does not say it")
 	return cmd
 }
 
@@ -134,14 +134,14 @@ func printDiagnosis(w io.Writer, d wire.Diagnosis) error {
 		b.WriteByte('\n')
 	}
 	for _, f := range d.Files {
-		said := f.What + " (" + strings.Join(f.Paths, ", ") + "): looked at " + clockTime(f.ReadAt) + ", "
+		said := f.What + " (" + strings.Join(f.Paths, ", ") + "): last read " + clockTime(f.ReadAt) + ", "
 		switch {
 		case f.ReadAt.IsZero(): // the server has only just started
-			said = strings.TrimSuffix(said, "looked at never, ") + "not looked at yet"
+			said = strings.TrimSuffix(said, "last read never, ") + "not read yet"
 		case f.Trouble != "":
-			said += "and what it holds now is not in force"
+			said += "and the present content is not in force"
 		case f.ChangedAt == nil:
-			said += "as it was at the start"
+			said += "unchanged since the start"
 		default:
 			said += "changed " + clockTime(*f.ChangedAt)
 		}

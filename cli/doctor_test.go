@@ -80,12 +80,13 @@ func TestDoctorPrintsTheFilesThatAreLookedAt(t *testing.T) {
 		{What: "the file of seal keys", Paths: []string{"/s"}}, // in the second after the start
 	}
 	r := till(t, "doctor", "--address", w.Serve())
-	want := `the credential of upstream openai (/etc/till/openai.key): looked at 2026-11-29
+	want := `the credential of upstream openai (/etc/till/openai.key): last read 2026-11-29
   12:00:00, changed 2026-11-29 12:00:00
-the seal keys (/a, /b): looked at 2026-11-29 12:00:00, as it was at the start
-the file of prices (/etc/till/prices.json): looked at 2026-11-29 12:00:00, and
-  what it holds now is not in force
-the file of seal keys (/s): not looked at yet
+the seal keys (/a, /b): last read 2026-11-29 12:00:00, unchanged since the
+  start
+the file of prices (/etc/till/prices.json): last read 2026-11-29 12:00:00, and
+  the present content is not in force
+the file of seal keys (/s): not read yet
 
 0 errors, 0 warnings
 `

@@ -56,8 +56,8 @@ func envCommand(f *globalFlags) *cobra.Command {
 		Use:   "env KEY",
 		Short: "Prints the environment that points clients at this server",
 		Long: `Prints shell lines that make the SDKs and tools of an upstream use a scoped key.
-KEY is the key's string, or its id or name: then the string is left as a blank
-to fill in, because the server does not have it.`,
+KEY is the key's string, or its id or name. With an id or name the lines have a
+placeholder for the string, because the server does not have it.`,
 		Example: `  eval "$(caddy till env till_sk_...)"
   caddy till env nightly --base-url https://agents.example.com`,
 		Args: argCount(1, 1, "the key, by its string, id or name"),
@@ -65,7 +65,7 @@ to fill in, because the server does not have it.`,
 			key := clients.Blank
 			if token.LooksLikeKey(args[0]) {
 				if _, err := token.ParseKey(args[0]); err != nil {
-					return usage("%v: check that it was copied whole", err)
+					return usage("%v: check that all of it was copied", err)
 				}
 				key = args[0]
 			}
@@ -161,7 +161,7 @@ func askHolder(ctx context.Context, base, key string) (string, error) {
 	}
 	var k wire.KeyObject
 	if err := decodePrintable(raw, &k); err != nil || k.Upstream == "" {
-		return "", fmt.Errorf("it answered something that is no till answer")
+		return "", fmt.Errorf("the answer is not from till")
 	}
 	return k.Upstream, nil
 }

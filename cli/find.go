@@ -87,7 +87,7 @@ func (c *client) find(ctx context.Context, text string, how naming) (*wire.KeyOb
 		if more == "" && !slices.ContainsFunc(keys, like) {
 			return named, nil
 		}
-		return nil, &listError{fmt.Errorf("%q is the name of one key and the beginning of other ids; name one by its whole id", text), candidates(keys, more, "q")}
+		return nil, &listError{fmt.Errorf("%q is the name of one key and the beginning of other ids; name one by its full id", text), candidates(keys, more, "q")}
 	}
 	switch {
 	case err != nil:

@@ -82,11 +82,11 @@ func (g *greeting) print(w io.Writer, asJSON bool) error {
 	fmt.Fprintf(&b, "  Everything is in   %s\n", g.Data)
 	if _, ok := all.named("echo"); ok {
 		b.WriteString("\nNo provider's key is in the environment, so this is the offline upstream echo:\n" +
-			"it answers what it is told, in OpenAI's shape. With OPENAI_API_KEY,\n" +
+			"it echoes requests in the form of OpenAI's API. With OPENAI_API_KEY,\n" +
 			"ANTHROPIC_API_KEY or another set, the real one is served.\n")
 	}
 	if g.Console != nil {
-		fmt.Fprintf(&b, "\nThe dashboard, signed in once and within ten minutes:\n\n  %s\n", g.Console.URL)
+		fmt.Fprintf(&b, "\nThe dashboard; this link signs in once, within ten minutes:\n\n  %s\n", g.Console.URL)
 	}
 	for _, note := range g.Notes {
 		b.WriteByte('\n')

@@ -38,18 +38,19 @@ func leakCommand(f *globalFlags) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "leak FILE|DIR|-...",
 		Short: "Finds keys and admin tokens in files, and revokes them",
-		Long: `Looks for the strings of keys and admin tokens in files, whole directories or
-standard input, and revokes what they belong to. They are also found
-percent-encoded, with escapes, in base64, in UTF-16, and broken over lines as in
-diffs and mails. Only the strings that were found are sent to the server, and
-only their beginnings are printed.
+		Long: `Finds the strings of keys and admin tokens in files, directories or standard
+input, and revokes what they belong to. It also finds strings that are
+percent-encoded, escaped, in base64, in UTF-16, or broken over lines as in diffs
+and mails. It sends only the strings that were found to the server, and prints
+only their beginnings.
 
-Of a diff, the place is that in the file that it is about. A string that a
-rotation has replaced does not end its key; its grace is ended. What stands in
-no store here is unknown: mangled by chance it cannot be, the checksum is right.
+In a diff, the place is the one in the file that the diff is about. A string
+that a rotation has replaced does not end its key; only its grace ends. Strings
+that are not in this server's store are unknown; they are not damaged, because
+their checksums are right.
 
 Directories are searched without following links, without .git/objects, and
-without files that are no text.`,
+without binary files.`,
 		Example: `  caddy till leak notebook.ipynb
   caddy till leak ~/src --dry-run
   git log -p --all | caddy till leak -
@@ -62,7 +63,7 @@ without files that are no text.`,
 			s.warn = func(format string, args ...any) { warnings = append(warnings, printable(fmt.Sprintf(format, args...))) }
 			for _, arg := range args {
 				if isSecret(arg) {
-					return usage("that is the string of a key or token, which other processes see in the arguments: give it on standard input, caddy till leak -")
+					return usage("that is the string of a key or token, and other processes can see arguments: give it on standard input, caddy till leak -")
 				}
 				if err := s.argument(arg, cmd.InOrStdin()); err != nil {
 					return fmt.Errorf("nothing was revoked: %w", err)
@@ -79,14 +80,14 @@ without files that are no text.`,
 				err = errors.Join(report.print(cmd.OutOrStdout()), err)
 			}
 			if s.failed > 0 {
-				err = errors.Join(err, fmt.Errorf("%s could not be looked at", prose.Counted(s.failed, "file")))
+				err = errors.Join(err, fmt.Errorf("%s could not be searched", prose.Counted(s.failed, "file")))
 			}
 			return err
 		},
 	}
 	cmd.Flags().BoolVar(&dryRun, "dry-run", false, "say what would be revoked, and revoke nothing")
-	cmd.Flags().BoolVar(&offline, "offline", false, "find strings only, without asking a server whose they are")
-	cmd.Flags().BoolVar(&binary, "binary", false, "search files that are no text, too")
+	cmd.Flags().BoolVar(&offline, "offline", false, "only find strings, without asking a server about them")
+	cmd.Flags().BoolVar(&binary, "binary", false, "search binary files, too")
 	return cmd
 }
 
@@ -160,8 +161,8 @@ func (r *leakReport) ask(ctx context.Context, f *globalFlags, texts []token.Leak
 // states are the texts that are printed for the states.
 var states = map[limiter.LeakState]string{
 	limiter.LeakRevoked:    "revoked",
-	limiter.LeakGraceEnded: "rotated before; the old string was still in its grace, which is ended now",
-	limiter.LeakDead:       "works no more",
+	limiter.LeakGraceEnded: "rotated before; the old string still had a grace, which has ended now",
+	limiter.LeakDead:       "no longer works",
 	limiter.LeakUnknown:    "unknown here",
 	"":                     "not asked about",
 }

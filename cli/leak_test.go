@@ -61,7 +61,7 @@ func TestLeakCommandSearchesDirectories(t *testing.T) {
 	if w.Live(m).View().Status != record.Revoked || w.Live(other).View().Status != record.Revoked {
 		t.Error("they still work")
 	}
-	if r = till(t, "leak", filepath.Join(dir, "c.bin")); !strings.Contains(r.out, "works no more") {
+	if r = till(t, "leak", filepath.Join(dir, "c.bin")); !strings.Contains(r.out, "no longer works") {
 		t.Errorf("a binary file that is named: %+v", r)
 	}
 	if r = till(t, "leak", "--binary", dir); !strings.Contains(r.out, "c.bin:1") {

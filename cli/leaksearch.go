@@ -80,7 +80,7 @@ func (s *search) fail(path string, err error) {
 	if errors.As(err, &at) {
 		err = at.Err
 	}
-	s.warn("%s: not looked at: %v", path, err)
+	s.warn("%s: not searched: %v", path, err)
 }
 
 // file searches one file. named is true for a file that is an argument itself,

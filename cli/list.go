@@ -38,8 +38,9 @@ func listCommand(f *globalFlags) *cobra.Command {
 		Use:     "list",
 		Aliases: []string{"ls"},
 		Short:   "Lists keys",
-		Long: `Lists keys, the newest first: used activations with the limit behind them, and
-when a key ends or has ended. The table fits 80 columns; --json has everything.`,
+		Long: `Lists keys, newest first, with the activations that were used, their limit, and
+when the key ends or has ended. The table fits into 80 columns; --json shows all
+fields.`,
 		Example: `  caddy till list
   caddy till list --status active --unused-for 7d
   caddy till list --upstream-key - < leaked-key.txt
@@ -85,7 +86,7 @@ when a key ends or has ended. The table fits 80 columns; --json has everything.`
 				return printValue(cmd.OutOrStdout(), wire.Listed{Keys: keys, Next: more})
 			}
 			if len(keys) == 0 && picked {
-				_, err := fmt.Fprintln(cmd.OutOrStdout(), "No key is like that; all are listed by: caddy till list")
+				_, err := fmt.Fprintln(cmd.OutOrStdout(), "No key matches; list all with: caddy till list")
 				return err
 			}
 			if err := printTable(cmd.OutOrStdout(), keys, time.Now()); err != nil {
@@ -103,7 +104,7 @@ when a key ends or has ended. The table fits 80 columns; --json has everything.`
 	for name, help := range filterFlags {
 		filters[name] = cmd.Flags().String(name, "", help)
 	}
-	filters["sort"] = cmd.Flags().String("sort", "", "created, last_used, or with - before it: the last first")
+	filters["sort"] = cmd.Flags().String("sort", "", "created or last_used; with - before it, last first")
 	cmd.Flags().StringToStringVar(&labels, "label", nil, "NAME=VALUE, repeatable")
 	cmd.Flags().StringVar(&upstreamKey, "upstream-key", "", "keys that depend on this real key; - reads it from standard input")
 	cmd.Flags().IntVar(&limit, "limit", 100, "how many keys at most; 0: all")

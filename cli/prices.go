@@ -17,9 +17,9 @@ import (
 func pricesCommand(f *globalFlags) *cobra.Command {
 	return &cobra.Command{
 		Use:   "prices [MODEL]",
-		Short: "Shows what limits in dollars count with",
-		Long: `Shows the prices that the server counts with, in US dollars per million tokens:
-the built-in ones, with those of its configuration in their place.`,
+		Short: "Shows the prices for limits in dollars",
+		Long: `Shows the prices by which the server counts, in US dollars per million tokens.
+Prices in its configuration replace the built-in ones.`,
 		Example: `  caddy till prices
   caddy till prices gpt-5-mini
   caddy till prices openai/gpt-5-mini --json`,

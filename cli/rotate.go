@@ -17,14 +17,14 @@ func rotateCommand(f *globalFlags) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "rotate KEY",
 		Short: "Gives a key a new string, with the same limits and counts",
-		Long: `Gives a key a new string and prints it, this once. Id, limits, counts and rules
-stay. The string it had works for the grace, together with the new one, and no
-earlier string works longer than that. Without a grace it stops at once, and
-what it has running is cut.
+		Long: `Gives a key a new string and prints it only this once. Its id, limits, counts
+and rules stay. During the grace the former string still works beside the new
+one; no earlier string works longer than that. Without a grace the former string
+stops at once, and its running requests are cut.
 
 A sealed key carries the real key in its string, and the server has no copy:
-give it again with --upstream-key. For a key that uses the server's credential,
-change that one there: no key needs a new string.`,
+give the real key again with --upstream-key. To replace the server's own
+credential, change it there; keys that use it need no new string.`,
 		Example: `  caddy till rotate nightly --grace 1h
   caddy till rotate nightly
   caddy till rotate nightly --json | jq -r .scoped_key
@@ -57,7 +57,7 @@ change that one there: no key needs a new string.`,
 			return errors.Join(printMinted(cmd.OutOrStdout(), &after.Minted, info), printed, err)
 		},
 	}
-	cmd.Flags().StringVar(&grace, "grace", "", "how long the former string still works: 1h, 7d (default: it stops now)")
+	cmd.Flags().StringVar(&grace, "grace", "", "how long the former string still works: 1h, 7d (default: it stops at once)")
 	cmd.Flags().StringVar(&upstreamKey, "upstream-key", "", "of a sealed key: the upstream's own key; - reads it from standard\ninput, where other processes do not see it")
 	return cmd
 }
@@ -69,7 +69,7 @@ func former(r *wire.Rotated) string {
 	if r.GraceEndsAt != nil && r.RotatedAt != nil && r.GraceEndsAt.After(*r.RotatedAt) {
 		fmt.Fprintf(&b, "works until %s", r.GraceEndsAt.Format("2006-01-02 15:04 MST"))
 	} else {
-		b.WriteString("works no more")
+		b.WriteString("no longer works")
 	}
 	if r.StreamsCut > 0 {
 		fmt.Fprintf(&b, ",\n         and %s cut", were(int64(r.StreamsCut), "running request"))

@@ -19,7 +19,7 @@ func TestRotateCommand(t *testing.T) {
 		t.Fatalf("%+v", r)
 	}
 	fits(t, r.out)
-	if r = till(t, "rotate", "nightly"); r.code != 0 || !strings.Contains(r.out, "the former string works no more\n") {
+	if r = till(t, "rotate", "nightly"); r.code != 0 || !strings.Contains(r.out, "the former string no longer works\n") {
 		t.Errorf("%+v", r)
 	}
 	if r = till(t, "rotate", "night"); r.code != exitUsage {

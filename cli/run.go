@@ -48,18 +48,18 @@ func runCommand(f *globalFlags) *cobra.Command {
 		Short: "Runs a command with a key of its own, which ends with it",
 		Long: `Mints a key that lives 24 hours at most, and runs CMD with the variables that
 point the upstream's SDKs and agent tools at this server: OPENAI_API_KEY,
-ANTHROPIC_AUTH_TOKEN, GEMINI_API_KEY and so on, always TILL_KEY and
-TILL_BASE_URL. The real keys are taken out of its environment, those of every
-provider, with TILL_TOKEN. When CMD has ended, however it did, the key is
-revoked, and what it used is printed to standard error.
+ANTHROPIC_AUTH_TOKEN, GEMINI_API_KEY and so on, and always TILL_KEY and
+TILL_BASE_URL. The real keys of every provider are removed from its environment,
+as is TILL_TOKEN. When CMD ends, for whatever reason, the key is revoked, and
+what it used is printed to standard error.
 
-The key is revoked also when run itself is killed; should all of this machine
-stop, it ends by its time limit. Each --upstream has a key of its own, with all
-of these limits.
+The key is revoked even if run itself is killed. If the entire machine stops,
+the key ends by its time limit. Each --upstream gets its own key, with all of
+these limits.
 
-Signals go on to CMD, and its exit status is that of run; 128 and the signal
-when a signal ended it, 126 when it cannot be executed, 127 when it is not
-there, 125 when till itself failed.`,
+Signals are passed on to CMD, and run exits with its exit status: 128 plus the
+signal if a signal ended it, 126 if it cannot be executed, 127 if it is not
+found, and 125 if till itself failed.`,
 		Example: `  caddy till run --max-activations 200 -- claude -p "fix the tests"
   caddy till run --max-spend-usd 5 --expires-in 2h -- node agent.mjs
   caddy till run --upstream openai --upstream anthropic \
@@ -72,7 +72,7 @@ there, 125 when till itself failed.`,
 	s.StringSliceVar(&o.upstreams, "upstream", nil, "an upstream to mint a key for, repeatable (default: the only one)")
 	o.limits.add(cmd)
 	s.StringVar(&o.base, "base-url", "", "the address that CMD uses (default: the server's public_url)")
-	s.StringSliceVar(&o.pass, "pass-env", nil, "a variable that CMD sees although it holds a credential")
+	s.StringSliceVar(&o.pass, "pass-env", nil, "a variable that CMD may see although it holds a credential")
 	for _, name := range []string{"unlimited", "self-revoke"} {
 		s.Lookup(name).Hidden = true // they make no sense for a key that ends with its command
 	}
@@ -136,7 +136,7 @@ func executable(name string) (string, error) {
 // body returns the body with which all keys are minted.
 func (o *runOptions) body(cmd *cobra.Command, command string) (map[string]any, error) {
 	if len(o.upstreams) > 1 && o.limits.upstreamKey != "" {
-		return nil, usage("--upstream-key is one upstream's key: name one --upstream")
+		return nil, usage("--upstream-key is the key of one upstream: name only one --upstream")
 	}
 	switch {
 	case o.limits.expiresAt != "":
@@ -145,11 +145,11 @@ func (o *runOptions) body(cmd *cobra.Command, command string) (map[string]any, e
 			return nil, usage("--expires-at must be a time such as 2026-12-31T18:00:00Z, got %q", o.limits.expiresAt)
 		}
 		if at.After(time.Now().Add(runLifetime)) {
-			return nil, usage("--expires-at must be within %s: a command's key lives that long at most", wire.Span(runLifetime))
+			return nil, usage("--expires-at must be within %s, because the key of a command lives no longer", wire.Span(runLifetime))
 		}
 	case o.limits.expiresIn != "":
 		if d, err := caddy.ParseDuration(o.limits.expiresIn); err == nil && d > runLifetime {
-			return nil, usage("--expires-in must be %s at most, which is how long a command's key lives, got %s", wire.Span(runLifetime), o.limits.expiresIn)
+			return nil, usage("--expires-in must be at most %s, because the key of a command lives no longer, got %s", wire.Span(runLifetime), o.limits.expiresIn)
 		}
 	default:
 		o.limits.expiresIn = wire.Span(runLifetime).String()

@@ -88,7 +88,7 @@ func runVariables(h *handover, keys []runKey) (set []clients.Variable, notes []s
 			}
 		}
 		if len(taken) > 0 {
-			notes = append(notes, strings.Join(taken, ", ")+" can be for one upstream only, and "+k.info.Name+" comes later: its key is in "+own+".")
+			notes = append(notes, strings.Join(taken, ", ")+" can be set for only one upstream, and "+k.info.Name+" is not the first: its key is in "+own+".")
 		}
 		if p.InCode != "" {
 			notes = append(notes, "The SDKs of "+k.info.Name+" take the address in code: "+p.InCode+" = $TILL_BASE_URL.")

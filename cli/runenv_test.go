@@ -82,7 +82,7 @@ func TestVariablesOfARunByTool(t *testing.T) {
 		"any HTTP API": {[]string{"my-api"}, "curl",
 			[]string{"TILL_BASE_URL=http://here", "TILL_KEY=till_sk_my-api", "TILL_KEY_MY_API=till_sk_my-api"}, "OPENAI_API_KEY", ""},
 		"two whose clients read the same": {[]string{"openai", "xai"}, "node",
-			[]string{"OPENAI_API_KEY=till_sk_openai", "XAI_API_KEY=till_sk_xai", "TILL_KEY=till_sk_openai", "TILL_KEY_XAI=till_sk_xai"}, "ANTHROPIC_API_KEY", "OPENAI_API_KEY can be for one upstream only"},
+			[]string{"OPENAI_API_KEY=till_sk_openai", "XAI_API_KEY=till_sk_xai", "TILL_KEY=till_sk_openai", "TILL_KEY_XAI=till_sk_xai"}, "ANTHROPIC_API_KEY", "OPENAI_API_KEY can be set for only one upstream"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()

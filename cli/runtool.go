@@ -211,7 +211,7 @@ func (h *handover) cn() error {
 	if h.has("--config") {
 		return nil
 	}
-	return errors.New("cn takes the address from its configuration alone, and would send the key to the vendor: " +
+	return errors.New("cn reads the address only from its configuration, and would send the key to the vendor: " +
 		"run it with --config FILE, whose models have apiBase: " + h.base + "/v1 (docs/clients.md)")
 }
 

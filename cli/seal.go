@@ -28,8 +28,8 @@ func sealCommand(f *globalFlags) *cobra.Command {
 		Use:   "seal",
 		Short: "Shows the server's seal keys, and which are still needed",
 		Long: `Sealed keys carry the real key in their string, encrypted under the server's
-seal key. This lists the seal keys, and how many keys need each: one that no key
-needs any more can go.`,
+seal key. This lists the seal keys, and how many keys need each of them. A seal
+key that no key needs can be removed.`,
 		Example: "  caddy till seal\n  caddy till seal rotate",
 		Args:    argCount(0, 0, ""),
 		RunE:    run("GET", "/seal"),
@@ -37,12 +37,13 @@ needs any more can go.`,
 	cmd.AddCommand(&cobra.Command{
 		Use:   "rotate",
 		Short: "Makes a new seal key; those before it still open",
-		Long: `Makes a new seal key, which seals from now on. Those before it still open what
-they sealed. Keys change over when they are rotated or minted anew; when a seal
-key is needed by no key, remove its lines from the server's seal_key_file (by
-default till/seal.key in Caddy's data directory): that takes effect by itself.
+		Long: `Makes a new seal key, which seals from now on. The former seal keys still open
+what they sealed. Keys change over to the new one when they are rotated or
+replaced. Once no key needs a seal key, remove its lines from the server's
+seal_key_file (by default till/seal.key in Caddy's data directory): that takes
+effect by itself.
 
-Where the configuration names the seal keys, make the new one by hand: see
+If the configuration names the seal keys, make the new one by hand: see
 docs/runbooks.md.`,
 		Example: "  caddy till seal rotate",
 		Args:    argCount(0, 0, ""),

@@ -58,16 +58,16 @@ func lockdownCommand(f *globalFlags) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "lockdown",
 		Short: "Refuses every key at once, until it is lifted",
-		Long: `Refuses every key at once and cuts what runs. No key is changed: --lift lets
-them all work again as before. It works while the store is closed, in doubt or
-full, and survives a restart. Holders of keys are told the reason.`,
+		Long: `Refuses every key at once and cuts running requests. It changes no key: --lift
+lets all of them work as before. It works while the store is closed, in doubt or
+full, and survives a restart. Holders of keys see the reason.`,
 		Example: `  caddy till lockdown --reason "a key of ours is public"
   caddy till lockdown --status
   caddy till lockdown --lift`,
 		Args: argCount(0, 0, ""),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if lift && status || reason != "" && (lift || status) {
-				return usage("--reason, --lift and --status exclude each other")
+				return usage("give only one of --reason, --lift and --status")
 			}
 			c, err := f.client()
 			if err != nil {
@@ -98,7 +98,7 @@ full, and survives a restart. Holders of keys are told the reason.`,
 			return err
 		},
 	}
-	cmd.Flags().StringVar(&reason, "reason", "", "why: holders of keys are told, too")
+	cmd.Flags().StringVar(&reason, "reason", "", "why; holders of keys see it, too")
 	cmd.Flags().BoolVar(&lift, "lift", false, "let keys work again")
 	cmd.Flags().BoolVar(&status, "status", false, "only say whether there is a lockdown")
 	return cmd
@@ -129,18 +129,18 @@ func repairCommand(f *globalFlags) *cobra.Command {
 	var forfeit, clock bool
 	cmd := &cobra.Command{
 		Use:   "repair --forfeit | --clock",
-		Short: "Opens a store in doubt, or believes the clock again",
+		Short: "Opens a store in doubt, or trusts the clock again",
 		Long: `A store that is older than what it had acknowledged (a restored backup, a
 damaged disk, a lost anchor) stays closed, and every key is refused. First look
-whether the newest store and its anchor can be put in place. If not, this counts
-the remaining budget of every key as spent, suspends keys that only time limits
-or whose budget renews, revokes every admin token, and opens the store. Then
-grant what you want to allow again: caddy till grant KEY --activations 100,
-caddy till resume KEY, caddy till token create.
+whether the newest store and its anchor can be put in place. If not, --forfeit
+counts the remaining budget of every key as spent, suspends keys that have only
+a time limit or whose budget renews, revokes every admin token, and opens the
+store. Then grant what you want to allow again: caddy till grant KEY
+--activations 100, caddy till resume KEY, caddy till token create.
 
-When the machine's clock was set back, or had run ahead, time stands or goes on
-as before, so that no expired key lives again; stats say so. When the clock is
-right now, --clock believes it again.`,
+If the machine's clock was set back, or had run ahead, till's time stands still
+or goes on as before, so that no expired key comes back; caddy till stats says
+so. Once the clock is right, --clock makes till trust it again.`,
 		Example: "  caddy till stats\n  caddy till repair --forfeit",
 		Args:    argCount(0, 0, ""),
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -173,7 +173,7 @@ right now, --clock believes it again.`,
 			return err
 		},
 	}
-	cmd.Flags().BoolVar(&clock, "clock", false, "believe the machine's clock again")
+	cmd.Flags().BoolVar(&clock, "clock", false, "trust the machine's clock again")
 	cmd.Flags().BoolVar(&forfeit, "forfeit", false, "count every remaining budget as spent")
 	return cmd
 }
@@ -183,7 +183,7 @@ func revokedTokensNote(n int64) string {
 	if n == 0 {
 		return ""
 	}
-	return "Revoked " + prose.Counted(n, "admin token") + ", as it is not known which were revoked before: caddy till token create\n"
+	return "Revoked " + prose.Counted(n, "admin token") + ", because it is not known which were revoked before: caddy till token create\n"
 }
 
 func consoleCommand(f *globalFlags) *cobra.Command {
@@ -191,7 +191,7 @@ func consoleCommand(f *globalFlags) *cobra.Command {
 		Use:   "console",
 		Short: "Prints a link that signs in to the dashboard",
 		Long: `Prints a link that opens the dashboard, signed in with your own rights. It works
-once, for ten minutes. Who has no such rights signs in with an admin token.`,
+once, for ten minutes. Callers who may not make one sign in with an admin token.`,
 		Example: "  caddy till console",
 		Args:    argCount(0, 0, ""),
 		RunE: func(cmd *cobra.Command, _ []string) error {

@@ -20,7 +20,7 @@ func showCommand(f *globalFlags) *cobra.Command {
 	return &cobra.Command{
 		Use:   "show KEY...",
 		Short: "Shows keys, by id or name",
-		Long:  `Shows all there is to know about keys, and how much of each is left.`,
+		Long:  `Shows everything about keys, and what is left of their limits.`,
 		Example: `  caddy till show nightly
   caddy till show nightly --json | jq .remaining_activations`,
 		Args: argCount(1, 0, "the keys to show, by id or name"),
@@ -82,7 +82,7 @@ func printSheet(w io.Writer, k *wire.KeyObject, now time.Time) error {
 		for _, kind := range []struct {
 			n    int64
 			what string
-		}{{by.Input, "input"}, {by.CachedInput, "cached input"}, {by.CacheWrite, "cache write"}, {by.Output, "output"}, {by.Unmeasured, "not measured"}} {
+		}{{by.Input, "input"}, {by.CachedInput, "cached input"}, {by.CacheWrite, "cache write"}, {by.Output, "output"}, {by.Unmeasured, "not metered"}} {
 			if kind.n > 0 {
 				kinds = append(kinds, fmt.Sprintf("%d %s", kind.n, kind.what))
 			}
@@ -139,7 +139,7 @@ func printSheet(w io.Writer, k *wire.KeyObject, now time.Time) error {
 
 // withoutSalt says why no string of a sealed key opens, and how to fix that.
 func withoutSalt(id string) string {
-	return "its salt is missing, so no string of it opens; write: caddy till rotate " + id + " --upstream-key - < REAL-KEY"
+	return "its salt is missing, so no string of it opens; fix this with: caddy till rotate " + id + " --upstream-key - < REAL-KEY"
 }
 
 // bar draws what is left of a limit. It is full only if nothing was used, and empty
@@ -189,7 +189,7 @@ func limitsOf(k *wire.KeyObject) []string {
 		parts = append(parts, "$"+k.MaxRequestUSD+" a request")
 	}
 	if k.Renews != "" {
-		parts = append(parts, "anew each "+k.Renews)
+		parts = append(parts, "renews each "+k.Renews)
 	}
 	if k.ExpiresAt != nil {
 		parts = append(parts, "until "+k.ExpiresAt.Format("2006-01-02 15:04 MST"))

@@ -17,11 +17,11 @@ func staleCommand(f *globalFlags) *cobra.Command {
 	var limit int
 	cmd := &cobra.Command{
 		Use:   "stale",
-		Short: "Shows keys that somebody should look at, with what mends them",
-		Long: `Shows active keys that nobody uses (unused and never_used: for as long as
-stale_after says, by default 30 days), that are granted far more than they use
-(over_granted: a tenth of a limit at most, after half of the key's life or 30
-days), or that end soon (expiring). Under each stands the command that mends it.`,
+		Short: "Shows keys that somebody should look at, and how to fix them",
+		Long: `Shows active keys that nobody uses (unused and never_used: for the time that
+stale_after sets, by default 30 days), that may use far more than they do
+(over_granted: they used at most a tenth of a limit, after half of the key's
+life or 30 days), or that end soon (expiring). Each has a command that fixes it.`,
 		Example: `  caddy till stale
   caddy till stale --reason over_granted
   caddy till stale --json | jq -r '.keys[].fix'`,
@@ -62,7 +62,7 @@ days), or that end soon (expiring). Under each stands the command that mends it.
 		},
 	}
 	cmd.Flags().StringVar(&reason, "reason", "", "unused, never_used, over_granted or expiring")
-	cmd.Flags().IntVar(&limit, "limit", 100, "how many to show, more or less; 0: all")
+	cmd.Flags().IntVar(&limit, "limit", 100, "about how many to show; 0: all")
 	return cmd
 }
 

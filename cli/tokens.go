@@ -18,8 +18,8 @@ func tokenCommand(f *globalFlags) *cobra.Command {
 		Use:   "token",
 		Short: "Makes, lists and revokes admin tokens",
 		Long: `Admin tokens let people and machines manage keys within a role that the
-configuration declares, over a site with till_console. Give one per person or
-job, with an end.`,
+configuration declares, over a site with till_console. Make one for each person
+or job, and let it expire.`,
 		Example: `  caddy till token create anna --role researcher --expires-in 90d
   caddy till token list
   caddy till token revoke anna`,
@@ -29,10 +29,10 @@ job, with an end.`,
 	var name, role, expiresIn, expiresAt string
 	create := &cobra.Command{
 		Use:   "create [NAME] --role ROLE",
-		Short: "Makes an admin token and prints its string, this once",
-		Long: `Makes an admin token. Its string is printed this once; only its hash is kept.
-A role may be given whose rights and ceilings are within one's own; the role *
-may do everything, and only the operator gives it.`,
+		Short: "Makes an admin token and prints its string, only this once",
+		Long: `Makes an admin token. Its string is printed only this once; only its hash is
+kept. You can give a role whose permissions and ceilings are within your own.
+The role * may do everything, and only the operator can give it.`,
 		Example: "  caddy till token create anna --role researcher --expires-in 90d",
 		Args:    argCount(0, 1, "the token, after the person or job it is for"),
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -75,8 +75,8 @@ may do everything, and only the operator gives it.`,
 	list := &cobra.Command{
 		Use:   "list",
 		Short: "Lists admin tokens",
-		Long: `Lists admin tokens with their roles, when they end and when they were used last.
-Their strings are known to nobody but their holders.`,
+		Long: `Lists admin tokens with their roles, when they end and when they were last used.
+Only their holders know their strings.`,
 		Example: "  caddy till token list",
 		Args:    argCount(0, 0, ""),
 		RunE: func(cmd *cobra.Command, _ []string) error {

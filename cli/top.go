@@ -35,12 +35,12 @@ func topCommand(f *globalFlags) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "top",
 		Short: "Shows live which keys are used, and what is left of them",
-		Long: `Shows the keys that were used last, as they are used: requests a second and in
-flight, what is left of the limit of which least is left, and refusals of this
-hour and the one before. q quits, s sorts, a shows ended keys, too.
+		Long: `Shows the most recently used keys live: requests per second and in flight, what
+is left of the tightest limit, and refusals in this hour and the one before.
+q quits, s sorts, a shows ended keys, too.
 
-With --json it prints a line of JSON at each interval. Where standard output is
-no terminal it prints once.`,
+With --json it prints a line of JSON at each interval. If standard output is not
+a terminal it prints only once.`,
 		Example: `  caddy till top
   caddy till top --json --count 1 | jq .stats.holds`,
 		Args: argCount(0, 0, ""),

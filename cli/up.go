@@ -49,11 +49,10 @@ func upCommand(f *globalFlags) *cobra.Command {
 upstream for every provider whose key is in the environment, the proxy on
 127.0.0.1:8080, the dashboard on 127.0.0.1:8081 and the management API on a unix
 socket in the data directory. It prints a link that signs in to the dashboard
-once and, when there is no live key, mints one with 5 activations, to be tried
-at once.
+once. If there is no live key, it mints one with 5 activations, to try it out.
 
-When no provider's key is in the environment it serves an offline upstream
-that echoes what it is told.
+If no provider's key is in the environment, it serves an offline upstream that
+echoes the requests.
 
 It runs until it is interrupted. Keys and counts stay in the data directory.`,
 		Example: `  OPENAI_API_KEY=sk-... caddy till up
@@ -67,13 +66,13 @@ It runs until it is interrupted. Keys and counts stay in the data directory.`,
 	cmd.Flags().StringVar(&o.data, "data", "", "data directory (default: $TILL_DATA, or till in Caddy's)")
 	cmd.Flags().StringVar(&o.publicURL, "public-url", "", "address that clients use (default: that of --listen)")
 	cmd.Flags().BoolVar(&o.print, "print-config", false, "print the Caddyfile and exit")
-	cmd.Flags().BoolVar(&o.verbose, "verbose", false, "log what Caddy does, not only what goes wrong")
+	cmd.Flags().BoolVar(&o.verbose, "verbose", false, "log what Caddy does, not only errors")
 	return cmd
 }
 
 func (o *upOptions) run(cmd *cobra.Command) error {
 	if o.address != "" {
-		return usage("--address names a server that runs; up starts one, see --listen and --data")
+		return usage("--address names a running server, but up starts one; see --listen and --data")
 	}
 	dir, err := dataDir(o.data)
 	if err != nil {

@@ -120,7 +120,7 @@ func TestUpConfigRefuses(t *testing.T) {
 		"a path too long for a socket":     {long, "127.0.0.1:80", "", "name a shorter directory with --data", ""},
 		"a public address without a host":  {"/d", "127.0.0.1:80", "agents.example.com", "--public-url", ""},
 		"a public address with a new line": {"/d", "127.0.0.1:80", "http://x/\n\tupstream", "--public-url", ""},
-		"a dashboard beyond this machine":  {"/d", "127.0.0.1:80", "", "--console must be an address of this machine alone", "0.0.0.0:8081"},
+		"a dashboard beyond this machine":  {"/d", "127.0.0.1:80", "", "--console must be a loopback address of this machine", "0.0.0.0:8081"},
 		"a dashboard without a port":       {"/d", "127.0.0.1:80", "", "--console", "127.0.0.1"},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -126,7 +126,7 @@ func elsewhere(p *upstream.Preset, keyName string, getenv func(string) string) (
 			continue
 		}
 		if u, err := url.Parse(getenv(v.Name)); err == nil && u.Host != "" && !strings.EqualFold(u.Host, origin.Host) {
-			notes = append(notes, fmt.Sprintf("%s points to %s, but %s is sent to %s. If it is for another place, say so with `to` in a Caddyfile of your own: --print-config.",
+			notes = append(notes, fmt.Sprintf("%s points to %s, but %s is sent to %s. If the key is for another host, name that with `to` in your own Caddyfile: --print-config.",
 				v.Name, u.Host, keyName, origin.Host))
 		}
 	}
@@ -144,7 +144,7 @@ func (o *upOptions) config(dir, listen, console string, upstreams []upUpstream) 
 		return "", err
 	}
 	if !isWord(dir) {
-		return "", usage("the data directory %q holds characters that a Caddyfile gives a meaning; name another with --data", dir)
+		return "", usage("the data directory %q holds characters that have a meaning in a Caddyfile; name another with --data", dir)
 	}
 	socket := filepath.Join(dir, socketName)
 	if len(socket) > maxSocketPath {
@@ -194,7 +194,7 @@ func consoleAt(address string) (host, port string, err error) {
 	}
 	host, port, err = net.SplitHostPort(address)
 	if ip := net.ParseIP(host); err != nil || port == "" || !isWord(port) || host != "localhost" && (ip == nil || !ip.IsLoopback()) {
-		return "", "", usage("--console must be an address of this machine alone, such as 127.0.0.1:8081, or off; got %q. To reach it from elsewhere serve till_console over HTTPS, see docs/console.md", address)
+		return "", "", usage("--console must be a loopback address of this machine, such as 127.0.0.1:8081, or off; got %q. To reach it from elsewhere, serve till_console over HTTPS, see docs/console.md", address)
 	}
 	return host, port, nil
 }
