@@ -43,7 +43,7 @@ func TestTheAuditLogOverTheAPI(t *testing.T) {
 			t.Errorf("%s without audit:read: %d %s", path, a.Status, a.Body)
 		}
 	}
-	if err := w.Ping(t.Context()); err != nil { // they are written off the call's way
+	if err := w.Ping(t.Context()); err != nil { // entries for refused calls are written asynchronously
 		t.Fatal(err)
 	}
 	refusals := admintest.Get[wire.ListedEntries](t, w.Do("GET", "/audit?action=act.refused", ""))

@@ -31,7 +31,7 @@ func finding(d wire.Diagnosis, check string) *wire.Finding {
 	return nil
 }
 
-func TestDoctorFindsNothingAmissWithModestKeys(t *testing.T) {
+func TestDoctorFindsNothingWrongWithModestKeys(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	w.NewKey(`{"upstream":"openai","max_activations":5}`)
@@ -42,7 +42,7 @@ func TestDoctorFindsNothingAmissWithModestKeys(t *testing.T) {
 	}
 }
 
-func TestDoctorFindsKeysAndTokensThatMayTooMuch(t *testing.T) {
+func TestDoctorFindsKeysAndTokensThatMayDoTooMuch(t *testing.T) {
 	t.Parallel()
 	for name, test := range map[string]struct {
 		path, body string
@@ -141,7 +141,7 @@ func TestDoctorKnowsTheStateOfTheStore(t *testing.T) {
 	}
 }
 
-func TestDoctorTellsOthersOnlyOfWhatTheySee(t *testing.T) {
+func TestDoctorShowsOthersOnlyWhatTheySee(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	w.Findings = []wire.Finding{{Check: "readable_file", Level: wire.LevelError, What: "a file", Fix: "chmod"}}

@@ -14,7 +14,7 @@ import (
 // slowReader takes so many bytes a second, and no more once its deadline is over.
 type slowReader struct {
 	httptest.ResponseRecorder
-	speed    int64 // 0: it has stopped reading
+	speed    int64 // 0: the reader has stopped
 	deadline time.Time
 	taken    int64
 }
@@ -31,7 +31,7 @@ func (s *slowReader) Write(b []byte) (int, error) {
 		}
 		return 0, os.ErrDeadlineExceeded
 	}
-	time.Sleep(time.Duration(int64(len(b))*1000/s.speed) * time.Millisecond) // as the connection does
+	time.Sleep(time.Duration(int64(len(b))*1000/s.speed) * time.Millisecond) // as a slow connection does
 	if time.Now().After(s.deadline) {
 		return 0, os.ErrDeadlineExceeded
 	}

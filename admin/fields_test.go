@@ -28,7 +28,7 @@ func jsonNames(t reflect.Type) map[string]bool {
 func TestEveryFieldOfAKeyIsReadAndShown(t *testing.T) {
 	t.Parallel()
 	mint, change, shown := jsonNames(reflect.TypeFor[wire.MintBody]()), jsonNames(reflect.TypeFor[wire.ChangeBody]()), jsonNames(reflect.TypeFor[wire.KeyObject]())
-	mint["custody"] = mint["upstream_key"] // which decides it
+	mint["custody"] = mint["upstream_key"] // it decides the custody
 	for _, f := range record.KeyFields {
 		if f.Choice != record.Noted && (!mint[f.Name] || !shown[f.Name]) {
 			t.Errorf("%s: a mint takes it: %t, the key object shows it: %t", f.Name, mint[f.Name], shown[f.Name])
@@ -57,7 +57,7 @@ func TestAPatchOfAFieldChangesThatAlone(t *testing.T) {
 		field := record.FieldNamed(cmp.Or(otherNames[name], name))
 		mint := wideKey
 		if field.Name == "max_spend_usd" {
-			mint = strings.Replace(mint, `"max_request_spend_usd":"1",`, "", 1) // which needs it
+			mint = strings.Replace(mint, `"max_request_spend_usd":"1",`, "", 1) // this field needs it
 		}
 		id := w.NewKey(mint).ID
 		facts := func() map[string]any {

@@ -58,7 +58,7 @@ func TestACallUnderAnIdempotencyKeyIsDoneOnce(t *testing.T) {
 	if a := w.Do("POST", "/keys/revoke", bulk, "Idempotency-Key", "e"); first2.Status != 200 || a.Status != 200 || !strings.Contains(a.Body, `"job":"1"`) || !strings.Contains(a.Body, `"replayed":true`) {
 		t.Errorf("bulk revoke: %s, then %s", first2.Body, a.Body)
 	}
-	// Another caller's key is another key, and a refused call leaves none.
+	// The same key of another caller is another key, and a refused call leaves none.
 	as := w.as(token.Token)
 	if a := as.Do("POST", "/keys", `{"upstream":"openai","max_activations":101}`, "Idempotency-Key", "a"); a.Status != 403 {
 		t.Errorf("above a ceiling: %d %s", a.Status, a.Body)

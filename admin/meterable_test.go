@@ -13,7 +13,7 @@ import (
 
 // TestNoKeyIsMintedWhoseLimitsItsUpstreamCannotTell multiplies everything that makes
 // a key's use be measured by an upstream that tells it, and one that does not.
-func TestNoKeyIsMintedWhoseLimitsItsUpstreamCannotTell(t *testing.T) {
+func TestNoKeyIsMintedWithLimitsThatItsUpstreamCannotMeter(t *testing.T) {
 	t.Parallel()
 	plain := func(*record.Role) {}
 	for name, test := range map[string]struct {
@@ -127,7 +127,7 @@ func TestAMintThatNamesNoUpstreamIsForTheOnlyOne(t *testing.T) {
 		"all":     "upstream must be one of: github, openai, spare",
 		"one":     `"upstream":"github"`,
 		"two":     "upstream must be one of: github, openai",
-		"metered": `"upstream":"openai"`, // of github nothing is known
+		"metered": `"upstream":"openai"`, // nothing is known about github's use
 		"spare":   `"upstream":"openai"`, // the other one has no credential
 		"gone":    "upstream must be one of: ",
 	} {

@@ -127,7 +127,7 @@ func TestEveryDescribedFieldAndParameterIsTaken(t *testing.T) {
 			continue
 		}
 		for _, f := range fieldsOf(reflect.TypeOf(op.body)) {
-			// No field takes an object with this in it, so nothing is done.
+			// No field takes an object with this member, so nothing is done.
 			if a := w.Do(method, path, fmt.Sprintf(`{%q:{"x":[[]]}}`, f.name)); a.Status < 400 || strings.Contains(a.Body, "unknown field") {
 				t.Errorf("%s: %s: %d %s", pattern, f.name, a.Status, a.Body)
 			}
@@ -284,8 +284,8 @@ func TestRealAnswersAreAsDescribed(t *testing.T) {
 	w.SealKeys = append(w.SealKeys, w.Live(w.NewKey(`{"upstream":"openai","max_activations":5,"upstream_key":"sk-real-3"}`)).Key().SealKey)
 	check("POST /seal/rotate", "", "")
 	check("POST /store/repair", "", `{"clock":true}`)
-	// The document itself is no object with fields; the others are no JSON, or
-	// need what this world has not.
+	// The document itself is not an object with fields; the others are not JSON, or
+	// need something that this world lacks.
 	for _, pattern := range []string{"GET /openapi.json", "GET /audit/export", "GET /backup", "GET /events", "DELETE /keys/{id}", "POST /console/link"} {
 		delete(left, pattern)
 	}

@@ -146,7 +146,7 @@ func tryCalls(t *testing.T, has record.Permission, sees record.Sight) {
 			case hidden:
 				fits = a.Status == http.StatusNotFound
 			case pattern == "DELETE /keys/{id}":
-				fits = a.Status == http.StatusConflict // it lives
+				fits = a.Status == http.StatusConflict // the key is alive
 			case pattern == "GET /audit/export" && sees != record.SeesAll:
 				fits = a.Status == http.StatusForbidden
 			case strings.HasPrefix(pattern, "GET /lockdown"), pattern == "GET /jobs/{id}", strings.HasPrefix(pattern, "POST /console"):

@@ -30,7 +30,7 @@ func TestRotateAnswersWithTheSameRecordAndANewString(t *testing.T) {
 			t.Errorf("string %d: %v", i, refusal)
 		}
 	}
-	// Nothing but the answer shows the string, and no list shows a hash.
+	// Only the answer shows the string, and no list shows a hash.
 	for _, path := range []string{"/keys", "/keys/" + m.ID} {
 		body := w.Do("GET", path, "").Body
 		if strings.Contains(body, "till_sk_") || strings.Contains(body, "lookup") || strings.Contains(body, "former") {
@@ -73,14 +73,14 @@ func TestRotateRefusesWhatCannotBe(t *testing.T) {
 	if v := w.Live(held).View(); v.Rotations != 0 {
 		t.Error("a refused rotation was done")
 	}
-	w.Upstreams = w.Upstreams[:1] // openai is configured no more
+	w.Upstreams = w.Upstreams[:1] // openai is no longer configured
 	a := w.Do("POST", "/keys/"+sealed.ID+"/rotate", `{"upstream_key":"sk-real-2"}`)
 	if _, message := a.Fault(t); a.Status != http.StatusBadRequest || !strings.Contains(message, "not configured") {
 		t.Errorf("%d %s", a.Status, message)
 	}
 }
 
-func TestRotatingASealedKeyMakesItsBoxAnew(t *testing.T) {
+func TestRotatingASealedKeyMakesANewBox(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	m := w.NewKey(`{"upstream":"openai","max_activations":5,"upstream_key":"sk-real-old"}`)

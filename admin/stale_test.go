@@ -9,7 +9,7 @@ import (
 	"github.com/till-proxy/till/scope"
 )
 
-func TestWhatMendsAStaleKeyIsSaidInFull(t *testing.T) {
+func TestTheFixOfAStaleKeyIsPrintedInFull(t *testing.T) {
 	t.Parallel()
 	now := time.Date(2026, 11, 24, 9, 0, 0, 0, time.UTC)
 	base := func() *limiter.StaleKey {

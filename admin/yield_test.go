@@ -54,7 +54,7 @@ var (
 		`{"max_request_spend_usd":null}`, `{"idle_timeout":null}`, `{"first_use_within":null}`, `{"rate":null}`, `{"max_concurrency":null}`,
 		`{"models":null}`, `{"paths":null}`, `{"methods":null}`, `{"ips":null}`, `{"pin_ip":null}`,
 	}
-	// neutral are fields that change nothing of what a key may do.
+	// neutral lists the fields that do not change what a key may do.
 	neutral = []string{"name", "owner", "purpose", "labels", "metadata", "fit"}
 )
 
@@ -130,11 +130,11 @@ func TestNobodyIsGivenAKeyThatTheyCouldNotMint(t *testing.T) {
 			for pattern, bodies := range yields {
 				for mint, bodies := range map[string][]string{wideKey: bodies.wide, bareKey: bodies.bare} {
 					if pattern == "POST /keys" && field == "budget" {
-						continue // it counts what they mint
+						continue // the budget counts what they mint
 					}
 					for _, body := range bodies {
 						if strings.Contains(body, `"`+field+`":null`) || field == "max_activations" && mint == bareKey && strings.Contains(body, field) {
-							continue // what is taken away becomes the ceiling
+							continue // a removed limit becomes the ceiling
 						}
 						w.tryYield(by, pattern, mint, body, http.StatusForbidden, strings.Fields(field)[0])
 					}
@@ -146,7 +146,7 @@ func TestNobodyIsGivenAKeyThatTheyCouldNotMint(t *testing.T) {
 
 // TestWhoCouldMintAKeyIsGivenIt is the other side: with ceilings that the keys are
 // within, everything goes.
-func TestWhoCouldMintAKeyIsGivenIt(t *testing.T) {
+func TestACallerWhoCouldMintAKeyIsGivenIt(t *testing.T) {
 	t.Parallel()
 	exact, open := record.NewRole(), record.NewRole()
 	open.Permissions, open.Sees = record.Permissions, record.SeesAll
@@ -169,7 +169,7 @@ func TestWhoCouldMintAKeyIsGivenIt(t *testing.T) {
 	w.tryYield(as, "POST /keys/{id}/rotate", wideKey, `{"grace":"1h"}`, http.StatusOK, "")
 	w.tryYield(as, "POST /keys/{id}/resume", wideKey, ``, http.StatusOK, "")
 	w.tryYield(as, "PATCH /keys/{id}", wideKey, `{"rate":"90/m"}`, http.StatusOK, "")
-	// What only takes away is nobody's gain, whatever the key is.
+	// A call that only takes away gives nobody anything, whatever the key is.
 	as = w.as(w.hire("exact two", "exact").Token)
 	w.tryYield(as, "PATCH /keys/{id}", bareKey, `{"name":"renamed","rate":"1/h","max_concurrency":1}`, http.StatusOK, "")
 	w.tryYield(as, "POST /keys/{id}/suspend", bareKey, ``, http.StatusOK, "")
@@ -177,7 +177,7 @@ func TestWhoCouldMintAKeyIsGivenIt(t *testing.T) {
 
 // TestKeysOfOnesOwnAreRotatedWithinOnesCeilings is about a caller who sees but own
 // keys, also when a ceiling was lowered since.
-func TestKeysOfOnesOwnAreRotatedWithinOnesCeilings(t *testing.T) {
+func TestCallersRotateTheirOwnKeysWithinTheirCeilings(t *testing.T) {
 	t.Parallel()
 	role := record.NewRole()
 	role.Permissions = record.Permissions
@@ -221,7 +221,7 @@ func newYieldWorld(t *testing.T, roles map[string]record.Role) *world {
 func (w *world) tryYield(by *world, pattern, mint, body string, status int, names string) {
 	w.T.Helper()
 	id := w.NewKey(mint).ID
-	if strings.HasSuffix(pattern, "/resume") { // by somebody who sees less than the caller
+	if strings.HasSuffix(pattern, "/resume") { // suspended by somebody who sees less than the caller
 		admintest.Get[wire.KeyObject](w.T, w.as(w.hire("watch of "+id, "ci").Token).Do("POST", "/keys/"+id+"/suspend", ""))
 	}
 	before := w.Do("GET", "/keys/"+id, "").Body
@@ -235,7 +235,7 @@ func (w *world) tryYield(by *world, pattern, mint, body string, status int, name
 		return
 	}
 	if code, message := a.Fault(w.T); code != "above_ceiling" || !strings.Contains(message, names) &&
-		!strings.Contains(message, "renews") && !strings.Contains(message, "unknown_price") { // which a ceiling refuses by themselves
+		!strings.Contains(message, "renews") && !strings.Contains(message, "unknown_price") { // a ceiling refuses these fields by themselves
 		w.T.Errorf("%s %s: %s %s", pattern, body, code, message)
 	}
 	if after := w.Do("GET", "/keys/"+id, "").Body; after != before {

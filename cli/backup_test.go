@@ -71,8 +71,8 @@ func TestABackupIsWrittenCheckedAndRestored(t *testing.T) {
 	}
 }
 
-// TestRestoreAsksWhereTheStoreIs: one that is put where the server does not look
-// leaves the server with an empty one.
+// TestRestoreAsksWhereTheStoreIs: a store that is restored to a place where the
+// server does not look leaves the server with an empty store.
 func TestRestoreAsksWhereTheStoreIs(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
@@ -112,7 +112,7 @@ func TestRestoreAsksWhereTheStoreIs(t *testing.T) {
 	}
 }
 
-// TestADashIsAPipe, for every command that reads or writes a file.
+// TestADashIsAPipe holds for every command that reads or writes a file.
 func TestADashIsAPipe(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)

@@ -99,9 +99,9 @@ func TestTheAddressIsFoundInTheEnvironmentThenAtTheSocketOfUp(t *testing.T) {
 	}
 }
 
-// TestATokenThatIsNotUsedIsNoOperator holds that who has a token, and forgot to
-// say where, does nothing as the operator, and that who names an endpoint which
-// asks for none is told.
+// TestATokenThatIsNotUsedIsNoOperator: a caller with a token who forgot the address
+// does nothing as the operator, and one who names an endpoint that asks for no
+// token is warned.
 func TestATokenThatIsNotUsedIsNoOperator(t *testing.T) {
 	// Not parallel: it sets the environment.
 	w := newWorld(t)

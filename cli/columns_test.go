@@ -29,8 +29,8 @@ func TestNoNamePushesATableOutOfItsLines(t *testing.T) {
 	aligned(t, strings.Join((&topView{columns: 80, rows: 24}).lines(s)[topHead-1:], "\n"), "mock", 2+len(names))
 }
 
-// aligned checks that a word stands in the same column of all lines that have it,
-// and that none is too wide.
+// aligned checks that a word is in the same column of all lines that have it, and
+// that no line is too wide.
 func aligned(t *testing.T, text, word string, lines int) {
 	t.Helper()
 	if n := strings.Count(strings.TrimSuffix(text, "\n"), "\n") + 1; n != lines {

@@ -251,7 +251,7 @@ func TestTheBarIsFullOrEmptyOnlyWhenTheKeyIs(t *testing.T) {
 	}
 }
 
-func TestWrapKeepsWordsWhole(t *testing.T) {
+func TestWrapBreaksNoWords(t *testing.T) {
 	t.Parallel()
 	got := strings.Join(wrap([]string{"one", "", "two", "a-word-that-is-longer-than-the-line", "three"}, ", ", 10), "\n")
 	admintest.Equal(t, "the lines", got, "one, two,\na-word-that-is-longer-than-the-line,\nthree")
@@ -294,7 +294,7 @@ func TestKeysAreNamedByIDOrName(t *testing.T) {
 	}
 }
 
-func TestActsPrintWhatBecameOfEachKey(t *testing.T) {
+func TestActsPrintTheResultForEachKey(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	at := w.Serve()

@@ -10,7 +10,7 @@ import (
 	"github.com/spf13/cobra"
 )
 
-// offered is what a shell is offered at the end of these words.
+// offered returns what a shell is offered at the end of these words.
 func offered(t *testing.T, args ...string) (words []string, directive string) {
 	t.Helper()
 	root := &cobra.Command{Use: "caddy"}
@@ -46,7 +46,7 @@ func TestTheShellIsOfferedWhatFits(t *testing.T) {
 	const none, files = ":4", ":0"
 	for name, test := range map[string]struct {
 		args      []string
-		want      []string // all of it, but for a last "…"
+		want      []string // all that is offered, or its beginning if the last is "…"
 		directive string
 	}{
 		"commands":               {[]string{"susp"}, []string{"suspend"}, none},

@@ -10,7 +10,7 @@ import (
 	"time"
 )
 
-// enter signs in with a link, as the dashboard's page does.
+// enter signs in with a link in the same way as the dashboard's page.
 func enter(t *testing.T, address string) *http.Response {
 	t.Helper()
 	u, err := url.Parse(address)

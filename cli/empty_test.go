@@ -10,8 +10,8 @@ import (
 	"github.com/till-proxy/till/admin/wire"
 )
 
-// TestAFlagThatIsEmptyIsNotOneThatIsLeftOut gives every flag of every command
-// with nothing in it, and every list with an entry that is empty.
+// TestAFlagThatIsEmptyIsNotOneThatIsLeftOut gives every flag of every command an
+// empty value, and every list an empty entry.
 func TestAFlagThatIsEmptyIsNotOneThatIsLeftOut(t *testing.T) {
 	t.Parallel()
 	for path, cmd := range tree() {
@@ -59,8 +59,8 @@ func TestAnArgumentThatIsEmptyIsUsage(t *testing.T) {
 	}
 }
 
-// TestAZeroThatIsGivenIsALimit holds that a flag's own zero is not taken for a
-// flag that is not there.
+// TestAZeroThatIsGivenIsALimit: a flag that is given as 0 is not taken for one that
+// was left out.
 func TestAZeroThatIsGivenIsALimit(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)

@@ -14,14 +14,15 @@ import (
 	"github.com/till-proxy/till/token"
 )
 
-// byName are the commands that take a key's name, as they are called with it.
+// byName lists the commands that take a key's name, each with its other arguments.
 var byName = map[string]string{
 	"show": "show NAME", "suspend": "suspend NAME", "resume": "resume NAME", "revoke": "revoke NAME",
 	"rotate": "rotate NAME", "grant": "grant NAME --activations 5", "update": "update NAME --owner ops",
 	"forget": "forget NAME", "env": "env NAME",
 }
 
-// TestEveryCommandThatTakesAKeyIsInTheTable fails for a new one.
+// TestEveryCommandThatTakesAKeyIsInTheTable fails for a new command that is not in
+// byName.
 func TestEveryCommandThatTakesAKeyIsInTheTable(t *testing.T) {
 	t.Parallel()
 	var all []string
@@ -64,8 +65,8 @@ func TestAWholeNameIsFoundAmongManyThatBeginLikeIt(t *testing.T) {
 	}
 }
 
-// TestADecoyEndsNoOtherKey lets the holder of a key mint children of which one
-// has the key's own name, after as many as a page holds.
+// TestADecoyEndsNoOtherKey has the holder of a key mint as many children as a page
+// holds, and then one with the key's own name.
 func TestADecoyEndsNoOtherKey(t *testing.T) {
 	t.Parallel()
 	for path := range byName {
@@ -127,7 +128,7 @@ func TestOfOneNameTheKeyThatLivesIsMeantAndSaid(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	at := w.Serve()
-	for range 21 { // as a job that mints one each night leaves them
+	for range 21 { // such as those of a job that mints one each night
 		k := w.NewKey(`{"name":"nightly","upstream":"openai","max_activations":5}`)
 		w.Do("POST", "/keys/"+k.ID+"/revoke", "{}")
 	}
@@ -143,7 +144,7 @@ func TestOfOneNameTheKeyThatLivesIsMeantAndSaid(t *testing.T) {
 	if r.code != 0 || !strings.HasPrefix(r.out, "Suspended "+k.ID) || !strings.Contains(r.err, "active or suspended or used up for now:\n  "+k.ID+"  active     made 0s ago by operator") {
 		t.Errorf("exit %d: %s%s", r.code, r.out, r.err)
 	}
-	// A grant revives keys that are used up, so those count for it.
+	// A grant revives exhausted keys, so they are candidates, too.
 	spent := w.NewKey(`{"name":"nightly","upstream":"openai","max_activations":1}`)
 	w.Use(spent, 1)
 	if r := till(t, "grant", "nightly", "--activations", "5", "--address", at); r.code != 1 || strings.Count(r.err, "\n  key_") != 2 || !strings.Contains(r.err, spent.ID) {
@@ -154,7 +155,8 @@ func TestOfOneNameTheKeyThatLivesIsMeantAndSaid(t *testing.T) {
 	}
 }
 
-// TestAKeyNamedLikeAnIDIsNotFoundByIt names a key like one that is forgotten.
+// TestAKeyNamedLikeAnIDIsNotFoundByIt gives a key the id of a forgotten key as its
+// name.
 func TestAKeyNamedLikeAnIDIsNotFoundByIt(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
@@ -174,8 +176,8 @@ func TestAKeyNamedLikeAnIDIsNotFoundByIt(t *testing.T) {
 	}
 }
 
-// TestADecoyOfAKeyThatComesBackEndsNoOtherKey has keys that are used up until their
-// budget begins anew, or until a child leaves something.
+// TestADecoyOfAKeyThatComesBackEndsNoOtherKey has keys that are exhausted until
+// their budget renews, or until a child returns something.
 func TestADecoyOfAKeyThatComesBackEndsNoOtherKey(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
@@ -185,7 +187,7 @@ func TestADecoyOfAKeyThatComesBackEndsNoOtherKey(t *testing.T) {
 	w.NewKey(`{"name":"daily","upstream":"openai","max_activations":5}`)
 	agent := w.NewKey(`{"name":"agent7","upstream":"openai","max_activations":4,"delegate":true}`)
 	w.childOf(agent, "agent7.1")
-	w.childOf(agent, "agent7") // each takes one, and one more for the request
+	w.childOf(agent, "agent7") // each child takes one activation, and so does the request that mints it
 	for name, k := range map[string]*wire.Minted{"daily": daily, "agent7": agent} {
 		if now := admintest.Get[wire.KeyObject](t, w.Do("GET", "/keys/"+k.ID, "")); now.Status != record.Exhausted {
 			t.Errorf("%s is %s", name, now.Status)
@@ -199,8 +201,8 @@ func TestADecoyOfAKeyThatComesBackEndsNoOtherKey(t *testing.T) {
 	}
 }
 
-// TestAKeyNamedLikeTheBeginningOfAnIDIsNotFoundByIt lets a short id name the key that
-// has it, and an id in small letters none.
+// TestAKeyNamedLikeTheBeginningOfAnIDIsNotFoundByIt: the beginning of an id stands
+// for the key with that id, and an id in lower case for none.
 func TestAKeyNamedLikeTheBeginningOfAnIDIsNotFoundByIt(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
@@ -244,8 +246,9 @@ func TestKeysAreListedByNameAndParent(t *testing.T) {
 	}
 }
 
-// TestAFlagThatNamesAKeyIsAsStrictAsAnArgument holds for those that pick keys: one
-// that names none picked nothing in silence, and a list of two came on one line.
+// TestAFlagThatNamesAKeyIsAsStrictAsAnArgument: a flag that picks keys by another
+// key must not silently pick nothing if there is no such key, and an error that
+// lists candidates has one on each line.
 func TestAFlagThatNamesAKeyIsAsStrictAsAnArgument(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)

@@ -18,13 +18,13 @@ import (
 	"github.com/till-proxy/till/token"
 )
 
-// hostile is a text that a terminal, or somebody who reads it, would be led
-// astray by: it clears the screen, names the window, begins a line of its own,
-// and turns what follows around.
+// hostile is a text that would mislead a terminal or its reader: it clears the
+// screen, sets the title of the window, begins a new line, and reverses the text
+// that follows.
 const hostile = "a\x00\x07\x1b[2J\x1b]0;x\x07\b\nFAKE\r\tb\x7fc\u0085\u009b31m\u061c\u200b\u200e\u202e\u2028\u2029\u2066\u00ad\u3164\ufeff\U000e0041"
 
-// impostor is a server that answers every call with what openapi.json says, and
-// with hostile text wherever there is text.
+// impostor is a server that answers every call as openapi.json describes, with
+// hostile text in every text.
 func impostor(t *testing.T) string {
 	t.Helper()
 	w := newWorld(t)
@@ -52,7 +52,7 @@ func impostor(t *testing.T) string {
 			for status, answer := range op.Responses {
 				code, err := strconv.Atoi(status)
 				if err != nil {
-					continue // what went wrong
+					continue // the answer for errors
 				}
 				mux.HandleFunc(strings.ToUpper(method)+" "+wire.BasePath+path, func(w http.ResponseWriter, r *http.Request) {
 					w.Header().Set("Content-Type", "application/json")
@@ -79,7 +79,7 @@ func impostor(t *testing.T) string {
 	return s.URL
 }
 
-// shape is a schema of openapi.json.
+// shape is a schema in openapi.json.
 type shape struct {
 	Ref        string `json:"$ref"`
 	Type       any
@@ -89,7 +89,7 @@ type shape struct {
 	More       any `json:"additionalProperties"`
 }
 
-// value is one that fits the schema.
+// value returns a value that fits the schema.
 func (s shape) value(named map[string]shape) any {
 	switch {
 	case s.Ref != "":
@@ -111,7 +111,7 @@ func (s shape) value(named map[string]shape) any {
 		o := map[string]any{}
 		for name, p := range s.Properties {
 			switch name {
-			case "next": // or a list has no end
+			case "next": // otherwise a list would never end
 			case "ok":
 				o[name] = false
 			default:
@@ -134,7 +134,7 @@ func accuser(t *testing.T) string {
 	return s.URL
 }
 
-// babbler is a server that is none of ours.
+// babbler is a server that is not till.
 func babbler(t *testing.T) string {
 	t.Helper()
 	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write([]byte(hostile)) }))
@@ -142,8 +142,8 @@ func babbler(t *testing.T) string {
 	return s.URL
 }
 
-// outputs are the ways in which every command prints something. A command
-// without a row fails the test.
+// outputs lists, for every command, the ways in which it prints something. A
+// command without a row fails the test.
 var outputs = map[string][][]string{
 	"create":       {{"--max-activations", "5"}, {"--max-activations", "5", "--name", "\u009b\u202e"}},
 	"list":         {{}, {"--limit", "0"}, {"--upstream-key", "sk-real"}},
@@ -212,8 +212,8 @@ func TestWhatOthersChoseCannotSteerATerminal(t *testing.T) {
 	}
 }
 
-// tame fails when something was printed that a terminal obeys or a reader does
-// not see.
+// tame fails if something was printed that controls a terminal or that a reader
+// cannot see.
 func tame(t *testing.T, what string, r ran) {
 	t.Helper()
 	for _, text := range []string{r.out, r.err} {
@@ -235,8 +235,7 @@ func tame(t *testing.T, what string, r ran) {
 	}
 }
 
-// badlyNamed is a directory with files whose names are hostile, and a key in
-// each.
+// badlyNamed makes a directory of files with hostile names, each of which holds a key.
 func badlyNamed(t *testing.T) string {
 	t.Helper()
 	dir := t.TempDir()
@@ -252,7 +251,8 @@ func badlyNamed(t *testing.T) string {
 	return dir
 }
 
-// TestJSONHoldsWhatWasChosen reads with a program what people see escaped.
+// TestJSONHoldsWhatWasChosen: a program that reads the JSON gets the text that
+// people see escaped.
 func TestJSONHoldsWhatWasChosen(t *testing.T) {
 	t.Parallel()
 	var all wire.Listed
@@ -262,7 +262,7 @@ func TestJSONHoldsWhatWasChosen(t *testing.T) {
 	}
 }
 
-func TestACharacterInTwoPiecesIsWhole(t *testing.T) {
+func TestACharacterInTwoPiecesIsComplete(t *testing.T) {
 	t.Parallel()
 	var b bytes.Buffer
 	d := &display{Writer: &b}

@@ -49,7 +49,7 @@ func TestLeakCommandSearchesDirectories(t *testing.T) {
 	want := "DIR/a.env:3  " + m.ScopedKey[:12] + "...  " + m.ID + " (nightly)  revoked\n" +
 		"DIR/deep/er/b.json:1  " + other.ScopedKey[:12] + "...  " + other.ID + "  revoked\n" +
 		"Found 2 strings in 3 files, 1 binary file skipped; 2 revoked, 0 unknown.\n"
-	// The order in which a directory is read is that of its names.
+	// A directory is read in the order of its names.
 	lines := strings.SplitAfter(plain(r), "\n")
 	slices.Sort(lines)
 	sortedWant := strings.SplitAfter(want, "\n")
@@ -98,7 +98,7 @@ func TestLeakCommandFindsWithoutAServer(t *testing.T) {
 	}
 }
 
-// found are the places where a search of a text finds strings.
+// found returns the places where a search of a text finds strings.
 func foundIn(t *testing.T, name, text string) (places []string) {
 	t.Helper()
 	s := &search{progress: showProgress(nil, "", inBytes), warn: t.Errorf}
@@ -194,7 +194,7 @@ func TestPlacesInRealGitHistory(t *testing.T) {
 	}
 }
 
-func TestLongStreamsAreSearchedWhole(t *testing.T) {
+func TestLongStreamsAreSearchedToTheirEnd(t *testing.T) {
 	t.Parallel()
 	line := strings.Repeat(".", 99) + "\n"
 	var b strings.Builder
@@ -203,7 +203,8 @@ func TestLongStreamsAreSearchedWhole(t *testing.T) {
 	for b.Len() < 2*leakChunk+leakChunk/2 {
 		b.WriteString(line)
 		lineNo++
-		// Close to every place where a chunk may end, and now and then.
+		// Strings are close to every offset where a chunk may end, and at regular
+		// distances.
 		if lineNo%997 == 0 || b.Len()%leakChunk < 3*len(line) || (b.Len()+leakOverlap)%leakChunk < 3*len(line) {
 			lineNo++
 			b.WriteString("key " + mintString(t) + "\n")
@@ -213,7 +214,7 @@ func TestLongStreamsAreSearchedWhole(t *testing.T) {
 	if got := foundIn(t, "f", b.String()); !slices.Equal(got, want) {
 		t.Errorf("found %d, want %d", len(got), len(want))
 	}
-	// One line alone, longer than what is in memory.
+	// The text is a single line, longer than what is held in memory.
 	key := mintString(t)
 	long := strings.Repeat(". ", leakChunk/2+leakChunk/4) + key + strings.Repeat(" .", leakChunk) + "\n" + key + "\n"
 	if got := foundIn(t, "f", long); !slices.Equal(got, []string{"f:1", "f:2"}) {

@@ -27,12 +27,13 @@ import (
 	"github.com/till-proxy/till/upstream"
 )
 
-// asCaddy makes this test binary a Caddy with till: Caddy is one per process,
-// and `up` is about a process.
+// asCaddy makes this test binary a Caddy with till: a process can have only one
+// Caddy, and `up` is about a process.
 const asCaddy = "TILL_TEST_AS_CADDY"
 
 func TestMain(m *testing.M) {
-	// A run's watcher is this binary, too, and has no environment to be told in.
+	// The watcher of a run is this binary, too, and has no environment that could
+	// say so.
 	if os.Getenv(asCaddy) != "" || len(os.Args) > 1 && os.Args[1] == "till" {
 		caddycmd.Main()
 		os.Exit(0)
@@ -40,10 +41,11 @@ func TestMain(m *testing.M) {
 	os.Exit(m.Run())
 }
 
-// patience bounds every wait; it decides nothing but how a hang is reported.
+// patience bounds every wait. It only decides when a hang is reported.
 const patience = 5 * time.Minute
 
-// machine is where commands run: a home of its own, and no provider's key.
+// machine is an environment for commands, with its own home directory and no
+// provider's key.
 type machine struct {
 	t    *testing.T
 	data string
@@ -201,7 +203,7 @@ func (r *running) chat(key string) (int, string) {
 	return res.StatusCode, string(body)
 }
 
-// config is the configuration as Caddy's admin endpoint shows it.
+// config returns the configuration that Caddy's admin endpoint shows.
 func (r *running) config() string {
 	r.t.Helper()
 	c := http.Client{Timeout: patience, Transport: &http.Transport{
@@ -256,7 +258,7 @@ func TestUpServesAFirstKeyAndKeepsItsCount(t *testing.T) {
 		t.Errorf("sockets are left: %v %v", left, err)
 	}
 
-	// No second key while the first lives, and its count stands.
+	// There is no second key while the first lives, and its count is kept.
 	r = m.up()
 	if r.said.Key != nil {
 		t.Errorf("another first key was minted: %+v", r.said.Key)
@@ -273,8 +275,8 @@ func TestUpServesAFirstKeyAndKeepsItsCount(t *testing.T) {
 		t.Errorf("exit %d: %s%s", code, out, errOut)
 	}
 
-	// The first is dead now, so there is another; and a kill leaves a socket
-	// that is in nobody's way.
+	// The first key has ended, so there is another; and the socket that a killed
+	// server leaves behind does no harm.
 	r.end(syscall.SIGKILL)
 	r = m.up()
 	if r.said.Key == nil || r.said.Key.ID == key.ID {
@@ -323,7 +325,7 @@ func TestUpTwiceIsRefusedAndSaysWhatToDo(t *testing.T) {
 			}
 		}
 	}
-	// A store that another kind of server has open.
+	// Another kind of server has the store open.
 	if err := os.Remove(filepath.Join(m.data, "admin.sock")); err != nil {
 		t.Fatal(err)
 	}

@@ -8,7 +8,7 @@ import (
 	"github.com/till-proxy/till/admin/wire"
 )
 
-func TestPricesAreShownByModelAndWhole(t *testing.T) {
+func TestPricesAreShownByModelAndInFull(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	all := admintest.Get[wire.ListedPrices](t, w.Do("GET", "/prices", ""))

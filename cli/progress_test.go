@@ -13,7 +13,7 @@ import (
 	"github.com/till-proxy/till/admin/admintest"
 )
 
-// screen is a terminal of its own, whose output is kept.
+// screen is a pseudo-terminal whose output is kept.
 type screen struct {
 	t        *testing.T
 	tty, our *os.File
@@ -60,7 +60,7 @@ func (s *screen) resize(columns, rows uint16) {
 	}
 }
 
-// until waits for a text on the terminal, and returns all of it so far.
+// until waits for a text on the terminal, and returns all output so far.
 func (s *screen) until(text string) string {
 	s.t.Helper()
 	late := time.After(5 * time.Minute)

@@ -5,7 +5,7 @@ import (
 	"testing"
 )
 
-func TestRepairSpendsOnlyWhenToldToAndOnlyAClosedStore(t *testing.T) {
+func TestRepairSpendsOnlyOnRequestAndOnlyAClosedStore(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	address := w.Serve()

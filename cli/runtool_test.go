@@ -10,8 +10,9 @@ import (
 	"github.com/till-proxy/till/admin/clients"
 )
 
-// told is what `run` tells a command, with texts of its files for their paths.
-func told(t *testing.T, environ []string, presets []string, args ...string) (string, error) {
+// handedOver is what `run` sets up for a command, with the contents of its files in
+// place of their paths.
+func handedOver(t *testing.T, environ []string, presets []string, args ...string) (string, error) {
 	t.Helper()
 	_, all := runKeys(presets...)
 	h := &handover{args: args, base: "http://here", upstreams: all, environ: environ, dir: t.TempDir()}
@@ -37,9 +38,9 @@ func told(t *testing.T, environ []string, presets []string, args ...string) (str
 	return strings.ReplaceAll(strings.Join(lines, "\n"), h.dir, "DIR"), nil
 }
 
-// TestEachCommandOfARunIsToldTheAddressInItsOwnWay: e2e runs the commands
-// themselves.
-func TestEachCommandOfARunIsToldTheAddressInItsOwnWay(t *testing.T) {
+// TestEachCommandOfARunGetsTheAddressInItsOwnWay checks what is set up; e2e runs
+// the commands themselves.
+func TestEachCommandOfARunGetsTheAddressInItsOwnWay(t *testing.T) {
 	t.Parallel()
 	for name, test := range map[string]struct {
 		presets []string
@@ -77,7 +78,7 @@ model_providers.till={name="till", base_url="http://here/v1", env_key="TILL_KEY_
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			got, err := told(t, []string{test.environ}, test.presets, test.args...)
+			got, err := handedOver(t, []string{test.environ}, test.presets, test.args...)
 			if test.refused == "" && err != nil || test.refused != "" && (err == nil || !strings.Contains(err.Error(), test.refused)) {
 				t.Fatalf("%v, want %q", err, test.refused)
 			}
@@ -88,8 +89,8 @@ model_providers.till={name="till", base_url="http://here/v1", env_key="TILL_KEY_
 	}
 }
 
-// TestGeminiKeepsItsHome: what a person has there is there, and what `run` needs
-// to be otherwise is so in the copy alone.
+// TestGeminiKeepsItsHome: everything in the user's home is visible to the command,
+// and what `run` has to change is changed only in the copy.
 func TestGeminiKeepsItsHome(t *testing.T) {
 	t.Parallel()
 	home, dir := t.TempDir(), t.TempDir()

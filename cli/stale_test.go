@@ -48,7 +48,7 @@ func TestStaleListsEachKeyOncePerReason(t *testing.T) {
 		t.Errorf("%+v", r)
 	}
 	fits(t, r.out)
-	// The proposed command works as it is printed.
+	// The proposed command works exactly as it is printed.
 	fix := strings.Fields(strings.TrimPrefix(rest.Keys[0].Fix, "caddy till "))
 	if r = till(t, fix...); r.code != 0 {
 		t.Errorf("%v: %+v", fix, r)

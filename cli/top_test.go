@@ -104,7 +104,7 @@ func TestTopSaysWhatIsWrong(t *testing.T) {
 	}
 }
 
-// topOn runs top on a terminal, and returns a function that waits for its end.
+// topOn runs top on a terminal, and returns a function that waits until it ends.
 func (w *world) topOn(s *screen, ctx context.Context, transport http.RoundTripper) func() error {
 	w.T.Helper()
 	c, err := newClient(w.Serve())
@@ -133,7 +133,7 @@ func (w *world) topOn(s *screen, ctx context.Context, transport http.RoundTrippe
 	}
 }
 
-// breaking answers a while, and then does something else.
+// breaking answers for a while, and then does something else.
 type breaking struct {
 	first, then http.RoundTripper
 	calls       *int

@@ -17,7 +17,7 @@ import (
 	"github.com/till-proxy/till/admin/admintest"
 )
 
-// tree is every command that is offered, by its path below till.
+// tree returns every visible command, by its path below till.
 func tree() map[string]*cobra.Command {
 	root := &cobra.Command{Use: "till"}
 	build(root)
@@ -55,7 +55,7 @@ func TestEveryCommandHasHelpThatFitsWithExamples(t *testing.T) {
 	}
 }
 
-// needed is what commands must be told to get as far as calling the server.
+// needed lists the arguments that commands need to get as far as calling the server.
 var needed = map[string][]string{
 	"create": {"--max-activations", "1"}, "grant": {"x", "--activations", "1"}, "repair": {"--clock"},
 	"update": {"x", "--max-activations", "1"},
@@ -64,7 +64,7 @@ var needed = map[string][]string{
 
 func TestEveryCommandExitsAsDesigned(t *testing.T) {
 	t.Parallel()
-	// up and restore talk to no server.
+	// up and restore call no server.
 	alone := []string{"up", "restore"}
 	for path, cmd := range tree() {
 		if path == "" || cmd.HasSubCommands() {
@@ -133,8 +133,8 @@ func TestTheReferenceHasEveryCommandWithAnExample(t *testing.T) {
 	}
 }
 
-// TestCommandsInTheTextOfTheDocsExist: those in blocks are run by the tests of
-// e2e; of those within a sentence, the command and its flags are there.
+// TestCommandsInTheTextOfTheDocsExist: the tests of e2e run the commands in blocks;
+// for commands within a sentence, the command and its flags must exist.
 func TestCommandsInTheTextOfTheDocsExist(t *testing.T) {
 	t.Parallel()
 	paths, err := filepath.Glob("../docs/*.md")
@@ -162,7 +162,7 @@ func TestCommandsInTheTextOfTheDocsExist(t *testing.T) {
 				err = errors.New("there is no such command")
 			}
 			if err == nil {
-				cmd.InheritedFlags() // makes the root's known to it
+				cmd.InheritedFlags() // merges the flags of the root into its own
 				err = cmd.ParseFlags(args)
 			}
 			if err != nil {
@@ -175,7 +175,7 @@ func TestCommandsInTheTextOfTheDocsExist(t *testing.T) {
 	}
 }
 
-// TestTheHelpOfEveryCommandIsAsItWas holds the names and defaults of flags, too.
+// TestTheHelpOfEveryCommandIsAsItWas covers the names and defaults of flags, too.
 func TestTheHelpOfEveryCommandIsAsItWas(t *testing.T) {
 	t.Parallel()
 	var all bytes.Buffer

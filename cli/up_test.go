@@ -151,7 +151,7 @@ func TestTheGreetingFits(t *testing.T) {
 		}
 		text := b.String()
 		for line := range strings.Lines(text) {
-			if !strings.Contains(line, program()) { // one word, as long as its path
+			if !strings.Contains(line, program()) { // a single word, which is as long as its path
 				fits(t, line)
 			}
 		}

@@ -15,7 +15,7 @@ import (
 	"github.com/till-proxy/till/limiter"
 )
 
-// world is a management API, and what is called by commands.
+// world is a management API with a server for commands to call.
 type world struct{ *admintest.World }
 
 func newWorld(t *testing.T) *world {
@@ -26,7 +26,7 @@ func newWorld(t *testing.T) *world {
 	return w
 }
 
-// ran is what a command printed and how it ended.
+// ran is what a command printed, and its exit code.
 type ran struct {
 	out, err string
 	code     int
@@ -61,8 +61,8 @@ func tillReading(t *testing.T, input string, args ...string) ran {
 	return ran{out.String(), errOut.String(), code}
 }
 
-// fits fails when a line is wider than a terminal, but for a sealed key, which
-// must stand on one line to be copied.
+// fits fails if a line is wider than a terminal, except for a sealed key, which
+// must be on one line to be copied.
 func fits(t *testing.T, text string) {
 	t.Helper()
 	for line := range strings.Lines(text) {
