@@ -118,7 +118,7 @@ func TestPatchChangesWhatItNames(t *testing.T) {
 		want  func(before, after *wire.KeyObject) bool
 	}{
 		"a name":             {`{"name":"b"}`, func(_, k *wire.KeyObject) bool { return k.Name == "b" && k.Owner == "ops" && k.Version == 2 }},
-		"labels as a whole":  {`{"labels":{"b":"2"}}`, func(_, k *wire.KeyObject) bool { return len(k.Labels) == 1 && k.Labels["b"] == "2" }},
+		"all labels at once": {`{"labels":{"b":"2"}}`, func(_, k *wire.KeyObject) bool { return len(k.Labels) == 1 && k.Labels["b"] == "2" }},
 		"a higher limit":     {`{"max_activations":50}`, func(_, k *wire.KeyObject) bool { return *k.MaxActivations == 50 && *k.RemainingActivations == 50 }},
 		"a later end":        {`{"expires_in":"2h"}`, func(b, k *wire.KeyObject) bool { return k.ExpiresAt.After(b.ExpiresAt.Add(50 * time.Minute)) }},
 		"scope":              {`{"paths":["/v1/*"],"methods":["GET"],"ips":null}`, func(_, k *wire.KeyObject) bool { return k.Paths[0] == "/v1/*" && k.Methods[0] == "GET" && k.IPs == nil }},

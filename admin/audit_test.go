@@ -37,7 +37,7 @@ func TestTheAuditLogOverTheAPI(t *testing.T) {
 			t.Errorf("%s: %d %s", query, a.Status, a.Body)
 		}
 	}
-	as := w.as(w.hire("anna", "member").Token)
+	as := w.as(w.newToken("anna", "member").Token)
 	for _, path := range []string{"/audit", "/audit/verify", "/audit/export"} {
 		if a := as.Do("GET", path, ""); a.Status != 403 || !strings.Contains(a.Body, "audit:read") {
 			t.Errorf("%s without audit:read: %d %s", path, a.Status, a.Body)

@@ -13,7 +13,7 @@ import (
 	"github.com/till-proxy/till/limiter/record"
 )
 
-// ahead is a clock that shows another year than the machine's, and stands still
+// ahead is a clock that shows a different year from the machine's, and stands still
 // until it is moved.
 type ahead struct{ nanos atomic.Int64 }
 

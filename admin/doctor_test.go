@@ -18,7 +18,7 @@ import (
 	"github.com/till-proxy/till/limiter/store"
 )
 
-// found asks for a diagnosis.
+// found returns the findings of a diagnosis.
 func (w *world) found() wire.Diagnosis {
 	w.T.Helper()
 	return admintest.Get[wire.Diagnosis](w.T, w.Do("GET", "/doctor", ""))
@@ -79,10 +79,10 @@ func TestDoctorListsFilesForTheOperatorAlone(t *testing.T) {
 	w := newWorld(t)
 	w.Files = []wire.File{{What: "the seal keys", Paths: []string{"/a", "/b"}}}
 	if d := w.found(); len(d.Files) != len(w.Files) {
-		t.Errorf("the operator is told of %+v", d.Files)
+		t.Errorf("the operator sees %+v", d.Files)
 	}
-	if d := w.as(w.hire("anna", "ci").Token).found(); len(d.Files) != 0 {
-		t.Errorf("another is told of %+v", d.Files)
+	if d := w.as(w.newToken("anna", "ci").Token).found(); len(d.Files) != 0 {
+		t.Errorf("another caller sees %+v", d.Files)
 	}
 }
 
@@ -150,13 +150,13 @@ func TestDoctorShowsOthersOnlyWhatTheySee(t *testing.T) {
 		t.Fatal(err)
 	}
 	if d := w.found(); finding(d, "readable_file") == nil || finding(d, "lockdown") == nil || finding(d, "unlimited_keys") == nil {
-		t.Errorf("the operator is told %+v", d)
+		t.Errorf("the operator sees %+v", d)
 	}
 	other := NewHandler(admintest.Backend{Of: w.World}, limiter.Caller{Name: "somebody", Role: "ci"}, slog.New(slog.DiscardHandler))
 	rec := httptest.NewRecorder()
 	other.ServeHTTP(rec, httptest.NewRequest("GET", "/doctor", nil))
 	var d wire.Diagnosis
 	if err := json.Unmarshal(rec.Body.Bytes(), &d); err != nil || rec.Code != http.StatusOK || len(d.Findings) > 0 {
-		t.Errorf("%v: %d, a role without rights is told %s", err, rec.Code, rec.Body)
+		t.Errorf("%v: %d, a role without permissions sees %s", err, rec.Code, rec.Body)
 	}
 }

@@ -11,7 +11,7 @@ import (
 	"time"
 )
 
-// slowReader takes so many bytes a second, and no more once its deadline is over.
+// slowReader reads a number of bytes per second, and nothing after its deadline.
 type slowReader struct {
 	httptest.ResponseRecorder
 	speed    int64 // 0: the reader has stopped
@@ -59,8 +59,8 @@ func TestAReaderWhoStopsDoesNotHoldTheStore(t *testing.T) {
 func TestOnlyAReaderWhoIsTooSlowIsDropped(t *testing.T) {
 	t.Parallel()
 	for _, test := range []struct {
-		speed int64 // bytes a second
-		whole bool
+		speed    int64 // bytes a second
+		complete bool
 	}{{1 << 10, false}, {64 << 10, false}, {256 << 10, true}, {64 << 20, true}} {
 		t.Run(fmt.Sprint(test.speed), func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -72,7 +72,7 @@ func TestOnlyAReaderWhoIsTooSlowIsDropped(t *testing.T) {
 				for chunk := []byte(strings.Repeat("x", 64<<10)); err == nil && out.written < size; {
 					_, err = out.Write(chunk)
 				}
-				if whole := err == nil && reader.taken == size; whole != test.whole {
+				if complete := err == nil && reader.taken == size; complete != test.complete {
 					t.Errorf("%d bytes in %s, then %v", reader.taken, time.Since(began), err)
 				}
 				if err := out.end(); err != nil || !reader.deadline.IsZero() {

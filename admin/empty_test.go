@@ -13,8 +13,8 @@ import (
 	"github.com/till-proxy/till/limiter/record"
 )
 
-// TestAFieldThatIsEmptyIsNotOneThatIsLeftOut sends every field of every body
-// with nothing in it.
+// TestAFieldThatIsEmptyIsNotOneThatIsLeftOut sends an empty value for every field
+// of every body.
 func TestAFieldThatIsEmptyIsNotOneThatIsLeftOut(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
@@ -52,8 +52,8 @@ func TestAFieldThatIsEmptyIsNotOneThatIsLeftOut(t *testing.T) {
 	}
 }
 
-// TestAZeroIsNoRuleThatIsLeftOut sends the zero of every field that a program may
-// send without having set it. Of an amount it is the smallest there is.
+// TestAZeroIsNoRuleThatIsLeftOut sends a zero for every field that a program may
+// send without having set it. For an amount, zero is the smallest limit.
 func TestAZeroIsNoRuleThatIsLeftOut(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
@@ -115,7 +115,7 @@ func TestNullAndAbsentAreNoRule(t *testing.T) {
 	}
 }
 
-// TestAParameterThatIsEmptyIsNotOneThatIsLeftOut asks for lists by nothing.
+// TestAParameterThatIsEmptyIsNotOneThatIsLeftOut filters lists by empty values.
 func TestAParameterThatIsEmptyIsNotOneThatIsLeftOut(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)

@@ -23,7 +23,7 @@ func jsonNames(t reflect.Type) map[string]bool {
 	return names
 }
 
-// TestEveryFieldOfAKeyIsReadAndShown holds the table of fields against the requests
+// TestEveryFieldOfAKeyIsReadAndShown compares the table of fields with the requests
 // that set them and the object that shows them.
 func TestEveryFieldOfAKeyIsReadAndShown(t *testing.T) {
 	t.Parallel()
@@ -44,7 +44,8 @@ func TestEveryFieldOfAKeyIsReadAndShown(t *testing.T) {
 	}
 }
 
-// TestAPatchOfAFieldChangesThatAlone, and null takes it away where that can be.
+// TestAPatchOfAFieldChangesThatAlone also checks that null removes the field if it
+// can be removed.
 func TestAPatchOfAFieldChangesThatAlone(t *testing.T) {
 	t.Parallel()
 	w := newYieldWorld(t, map[string]record.Role{})

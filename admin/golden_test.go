@@ -7,7 +7,8 @@ import (
 	"github.com/till-proxy/till/admin/admintest"
 )
 
-// TestTheDescriptionOfTheAPIIsAsItWas holds what generated clients are made from.
+// TestTheDescriptionOfTheAPIIsAsItWas guards the document from which clients are
+// generated.
 func TestTheDescriptionOfTheAPIIsAsItWas(t *testing.T) {
 	t.Parallel()
 	text, err := json.MarshalIndent(openAPI(), "", "\t")

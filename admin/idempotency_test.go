@@ -101,7 +101,7 @@ func TestCallsAtTheSameTimeUnderOneIdempotencyKeyAreDoneOnce(t *testing.T) {
 		}
 		wg.Wait()
 		if len(ids) != 1 || secrets != 1 {
-			t.Errorf("%d keys were minted and %d strings told, want 1 and 1", len(ids), secrets)
+			t.Errorf("%d keys were minted and %d strings shown, want 1 and 1", len(ids), secrets)
 		}
 	}
 	if v := admintest.Get[wire.KeyObject](t, w.Do("GET", "/keys/"+k.ID, "")); *v.MaxActivations != 10 {

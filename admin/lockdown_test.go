@@ -58,13 +58,13 @@ func TestLockdownIsSetShownAndLiftedAlsoWhileTheStoreIsClosed(t *testing.T) {
 	}
 }
 
-// TestTheReasonOfALockdownIsForThoseWhoSeeAll asks in every way in which a caller is
-// told of one.
+// TestTheReasonOfALockdownIsForThoseWhoSeeAll tries every way in which a caller
+// learns of a lockdown.
 func TestTheReasonOfALockdownIsForThoseWhoSeeAll(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	roles := make(map[string]record.Role)
-	told := map[string]bool{"all keys": true, "all acts": true, "all, to mint": false, "own": false, "role": false}
+	sees := map[string]bool{"all keys": true, "all acts": true, "all, to mint": false, "own": false, "role": false}
 	for name, sees := range map[string]record.Sight{"all keys": record.SeesAll, "all acts": record.SeesAll, "all, to mint": record.SeesAll, "own": record.SeesOwn, "role": record.SeesRole} {
 		r := record.NewRole()
 		r.Sees, r.Permissions = sees, []record.Permission{record.KeysRead}
@@ -81,7 +81,7 @@ func TestTheReasonOfALockdownIsForThoseWhoSeeAll(t *testing.T) {
 	}
 	callers, feeds := make(map[string]*world), make(map[string]*limiter.Feed)
 	for name := range roles {
-		hired := w.hire("one who sees "+name, name)
+		hired := w.newToken("one who sees "+name, name)
 		callers[name] = w.as(hired.Token)
 		by, err := w.Authenticate(t.Context(), hired.Token, "192.0.2.1")
 		if err != nil {
@@ -97,16 +97,16 @@ func TestTheReasonOfALockdownIsForThoseWhoSeeAll(t *testing.T) {
 	for name, as := range callers {
 		for _, path := range []string{"/lockdown", "/stats", "/doctor"} {
 			a := as.Do("GET", path, "")
-			if a.Status != http.StatusOK || strings.Contains(a.Body, "spy") != (told[name] && path != "/doctor") || strings.Contains(a.Body, `"operator"`) != strings.Contains(a.Body, "spy") {
+			if a.Status != http.StatusOK || strings.Contains(a.Body, "spy") != (sees[name] && path != "/doctor") || strings.Contains(a.Body, `"operator"`) != strings.Contains(a.Body, "spy") {
 				t.Errorf("who sees %s asks %s: %d %s", name, path, a.Status, a.Body)
 			}
 			if path == "/lockdown" && !strings.Contains(a.Body, `"locked_down":true`) {
-				t.Errorf("who sees %s is not told at all: %s", name, a.Body)
+				t.Errorf("a role that sees %s does not see the lockdown at all: %s", name, a.Body)
 			}
 		}
 		if feed := feeds[name]; feed != nil {
 			e, err := feed.Next(t.Context(), time.Minute)
-			if err != nil || e == nil || e.Name != limiter.LockdownSet || (e.Reason == "anna is a spy") != told[name] || (e.By == "operator") != told[name] {
+			if err != nil || e == nil || e.Name != limiter.LockdownSet || (e.Reason == "anna is a spy") != sees[name] || (e.By == "operator") != sees[name] {
 				t.Errorf("who sees %s reads %+v, %v", name, e, err)
 			}
 		}
@@ -115,7 +115,7 @@ func TestTheReasonOfALockdownIsForThoseWhoSeeAll(t *testing.T) {
 	defer func() { w.Closed = false }()
 	for name, as := range callers {
 		if a := as.Do("GET", "/lockdown", ""); strings.Contains(a.Body, "spy") {
-			t.Errorf("of a closed store, who sees %s is told %s", name, a.Body)
+			t.Errorf("with a closed store, a role that sees %s gets %s", name, a.Body)
 		}
 	}
 }

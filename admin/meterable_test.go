@@ -11,28 +11,28 @@ import (
 	"github.com/till-proxy/till/limiter/record"
 )
 
-// TestNoKeyIsMintedWhoseLimitsItsUpstreamCannotTell multiplies everything that makes
-// a key's use be measured by an upstream that tells it, and one that does not.
+// TestNoKeyIsMintedWhoseLimitsItsUpstreamCannotTell combines every limit that needs
+// metered use with an upstream that reports its use and one that does not.
 func TestNoKeyIsMintedWithLimitsThatItsUpstreamCannotMeter(t *testing.T) {
 	t.Parallel()
 	plain := func(*record.Role) {}
 	for name, test := range map[string]struct {
 		role        func(*record.Role)
 		mint, patch string
-		measured    bool
+		metered     bool
 	}{
 		"activations":            {role: plain, mint: `"max_activations":1`},
 		"a budget of requests":   {role: func(r *record.Role) { r.Budget.Limit[record.Activations] = 5 }, mint: `"max_activations":1`},
-		"tokens":                 {role: plain, mint: `"max_tokens":1000`, measured: true},
-		"dollars":                {role: plain, mint: `"max_spend_usd":"1"`, measured: true},
-		"cents":                  {role: plain, mint: `"max_spend_cents":1`, measured: true},
-		"a bound of one request": {role: plain, mint: `"max_spend_usd":"1","max_request_spend_usd":"0.1"`, measured: true},
-		"a ceiling in tokens":    {role: func(r *record.Role) { r.Max[record.Tokens] = 5 }, mint: `"max_activations":1`, measured: true},
-		"a ceiling in dollars":   {role: func(r *record.Role) { r.Max[record.Nanodollars] = 5 }, mint: `"max_activations":1`, measured: true},
-		"a budget in tokens":     {role: func(r *record.Role) { r.Budget.Limit[record.Tokens] = 5 }, mint: `"max_activations":1`, measured: true},
-		"a budget in dollars":    {role: func(r *record.Role) { r.Budget.Limit[record.Nanodollars] = 5 }, mint: `"max_activations":1`, measured: true},
-		"tokens, later":          {role: plain, mint: `"max_activations":1`, patch: `"max_tokens":1000`, measured: true},
-		"dollars, later":         {role: plain, mint: `"max_activations":1`, patch: `"max_spend_usd":"1"`, measured: true},
+		"tokens":                 {role: plain, mint: `"max_tokens":1000`, metered: true},
+		"dollars":                {role: plain, mint: `"max_spend_usd":"1"`, metered: true},
+		"cents":                  {role: plain, mint: `"max_spend_cents":1`, metered: true},
+		"a bound of one request": {role: plain, mint: `"max_spend_usd":"1","max_request_spend_usd":"0.1"`, metered: true},
+		"a ceiling in tokens":    {role: func(r *record.Role) { r.Max[record.Tokens] = 5 }, mint: `"max_activations":1`, metered: true},
+		"a ceiling in dollars":   {role: func(r *record.Role) { r.Max[record.Nanodollars] = 5 }, mint: `"max_activations":1`, metered: true},
+		"a budget in tokens":     {role: func(r *record.Role) { r.Budget.Limit[record.Tokens] = 5 }, mint: `"max_activations":1`, metered: true},
+		"a budget in dollars":    {role: func(r *record.Role) { r.Budget.Limit[record.Nanodollars] = 5 }, mint: `"max_activations":1`, metered: true},
+		"tokens, later":          {role: plain, mint: `"max_activations":1`, patch: `"max_tokens":1000`, metered: true},
+		"dollars, later":         {role: plain, mint: `"max_activations":1`, patch: `"max_spend_usd":"1"`, metered: true},
 	} {
 		role := record.NewRole()
 		role.Permissions, role.Sees = record.Permissions, record.SeesAll
@@ -41,7 +41,7 @@ func TestNoKeyIsMintedWithLimitsThatItsUpstreamCannotMeter(t *testing.T) {
 		if err := w.SetRoles(map[string]record.Role{"r": role}); err != nil {
 			t.Fatal(err)
 		}
-		anna := w.as(w.hire("anna", "r").Token)
+		anna := w.as(w.newToken("anna", "r").Token)
 		for who, by := range map[string]struct {
 			*world
 			role string
@@ -51,7 +51,7 @@ func TestNoKeyIsMintedWithLimitsThatItsUpstreamCannotMeter(t *testing.T) {
 				if test.patch != "" {
 					a = by.Do("PATCH", "/keys/"+admintest.Get[wire.KeyObject](t, a).ID, "{"+test.patch+"}")
 				}
-				refused := test.measured && upstream == "github"
+				refused := test.metered && upstream == "github"
 				if refused != (a.Status == http.StatusBadRequest && strings.Contains(a.Body, "with a preset, because")) || !refused && a.Status/100 != 2 {
 					t.Errorf("%s at %s, by %s: %d %s", name, upstream, who, a.Status, a.Body)
 				}
@@ -60,8 +60,8 @@ func TestNoKeyIsMintedWithLimitsThatItsUpstreamCannotMeter(t *testing.T) {
 	}
 }
 
-// TestWhatARuleNeedsMayComeFromACeiling is about rules of a key that need another,
-// which the key's role fills in.
+// TestWhatARuleNeedsMayComeFromACeiling is about rules of a key that need another
+// rule, which the key's role supplies.
 func TestWhatARuleNeedsMayComeFromACeiling(t *testing.T) {
 	t.Parallel()
 	full := record.NewRole()
@@ -91,7 +91,7 @@ func TestWhatARuleNeedsMayComeFromACeiling(t *testing.T) {
 		{"none", `"max_activations":1,"charge":"success"`, `"max_activations":null,"max_tokens":1000`, "needs max_activations"},
 		{"capped", `"max_activations":1,"charge":"success"`, `"max_activations":null`, ""},
 	} {
-		by := w.as(w.hire(fmt.Sprint("holder ", i), test.role).Token)
+		by := w.as(w.newToken(fmt.Sprint("holder ", i), test.role).Token)
 		body := `"upstream":"openai"`
 		if test.mint != "" {
 			body += "," + test.mint
@@ -106,8 +106,8 @@ func TestWhatARuleNeedsMayComeFromACeiling(t *testing.T) {
 	}
 }
 
-// TestAMintThatNamesNoUpstreamIsForTheOnlyOne counts those that the key's role may
-// have.
+// TestAMintThatNamesNoUpstreamIsForTheOnlyOne considers only the upstreams that the
+// key's role allows.
 func TestAMintThatNamesNoUpstreamIsForTheOnlyOne(t *testing.T) {
 	t.Parallel()
 	all := record.NewRole()
@@ -131,7 +131,7 @@ func TestAMintThatNamesNoUpstreamIsForTheOnlyOne(t *testing.T) {
 		"spare":   `"upstream":"openai"`, // the other one has no credential
 		"gone":    "upstream must be one of: ",
 	} {
-		anna := w.as(w.hire("anna of "+role, role).Token)
+		anna := w.as(w.newToken("anna of "+role, role).Token)
 		for who, a := range map[string]admintest.Answer{
 			"a member":     anna.Do("POST", "/keys", `{"max_activations":1}`),
 			"the operator": w.Do("POST", "/keys", `{"max_activations":1,"role":"`+role+`"}`),

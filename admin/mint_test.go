@@ -201,7 +201,7 @@ func TestASealedKeyBringsItsOwnCredential(t *testing.T) {
 	}
 }
 
-// openBox opens a key's box with what the store has of the key.
+// openBox opens a key's box with what the store holds about the key.
 func openBox(w *world, m *wire.Minted, box string) (string, error) {
 	w.T.Helper()
 	key, err := token.ParseSealKey(strings.Repeat("5e", token.SealKeyLen))

@@ -103,8 +103,8 @@ func TestEveryFieldAndParameterIsDescribed(t *testing.T) {
 	}
 }
 
-// TestEveryDescribedFieldAndParameterIsTaken sends each alone: what is not
-// known is refused as unknown.
+// TestEveryDescribedFieldAndParameterIsTaken sends each by itself: unknown ones are
+// refused as unknown.
 func TestEveryDescribedFieldAndParameterIsTaken(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
@@ -138,7 +138,7 @@ func TestEveryDescribedFieldAndParameterIsTaken(t *testing.T) {
 	}
 }
 
-// matches reports how a real answer differs from its schema.
+// matches returns how a real answer differs from its schema.
 func matches(doc map[string]any, at string, s map[string]any, v any) (wrong []string) {
 	if ref, ok := s["$ref"].(string); ok {
 		name := strings.TrimPrefix(ref, "#/components/schemas/")
@@ -205,7 +205,7 @@ func TestRealAnswersAreAsDescribed(t *testing.T) {
 		"labels":{"team":"search"},"metadata":{"ticket":"7"},"upstream_key":"sk-real-1"}`)
 	m := w.NewKey(`{"upstream":"openai","max_activations":5}`)
 	w.Use(m, 2)
-	w.hire("ann", "ci")
+	w.newToken("ann", "ci")
 	tok := admintest.Get[wire.TokenObject](t, w.Do("POST", "/tokens", `{"name":"bob","role":"ci"}`))
 	left := map[string]bool{} // not yet tried
 	for pattern := range operations {

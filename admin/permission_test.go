@@ -10,11 +10,11 @@ import (
 	"github.com/till-proxy/till/limiter/record"
 )
 
-// any is a row's permission where every admin token will do.
+// any is the permission in rows for calls that every admin token may make.
 const anyToken record.Permission = ""
 
-// calls has every route of the management API, with the permission it takes. A
-// path with {id} is about one key, or one token where it says so.
+// calls lists every route of the management API with the permission it needs. A
+// path with {id} is about one key, or about one token if it says so.
 var calls = map[string]struct {
 	permission record.Permission
 	body       string
@@ -64,7 +64,7 @@ var calls = map[string]struct {
 	"POST /console/link": {record.Everything, ""},
 }
 
-// patterns are the routes that the handler really has.
+// patterns returns the routes that the handler really has.
 func patterns() []string {
 	a := new(api)
 	var all []string
@@ -89,8 +89,8 @@ func TestNoCallWithoutARow(t *testing.T) {
 	}
 }
 
-// TestEveryPermissionOnEveryCallAndKey gives each permission alone and tries
-// every call on an own key, one of the role and one of neither.
+// TestEveryPermissionOnEveryCallAndKey gives each permission by itself, and tries
+// every call on the caller's own key, on one of the role, and on another.
 func TestEveryPermissionOnEveryCallAndKey(t *testing.T) {
 	t.Parallel()
 	for _, sees := range []record.Sight{record.SeesOwn, record.SeesRole, record.SeesAll} {
@@ -116,8 +116,8 @@ func tryCalls(t *testing.T, has record.Permission, sees record.Sight) {
 	}
 	for pattern, call := range calls {
 		use(full)
-		by := w.hire("by "+pattern, "r")
-		colleague := w.hire("colleague of "+pattern, "r")
+		by := w.newToken("by "+pattern, "r")
+		colleague := w.newToken("colleague of "+pattern, "r")
 		as := w.as(by.Token)
 		targets := map[string]string{"own": by.ID, "role": colleague.ID}
 		if !strings.Contains(pattern, "/tokens/") {
@@ -161,7 +161,7 @@ func tryCalls(t *testing.T, has record.Permission, sees record.Sight) {
 	}
 }
 
-// TestEveryCallWithoutATokenIsRefused is about the door, not the role.
+// TestEveryCallWithoutATokenIsRefused is about authentication, not about roles.
 func TestEveryCallWithoutATokenIsRefused(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)

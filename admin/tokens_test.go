@@ -11,7 +11,7 @@ import (
 	"github.com/till-proxy/till/limiter/record"
 )
 
-// as lets the calls that follow come from whoever has the token.
+// as returns the world with the holder of the token as the caller.
 func (w *world) as(token string) *world {
 	w.T.Helper()
 	next := *w.World
@@ -25,7 +25,7 @@ func (w *world) as(token string) *world {
 	return &world{&next}
 }
 
-// authenticated serves the management API to whoever shows an admin token, as the
+// authenticated serves the management API to callers with an admin token, as the
 // console does.
 func authenticated(b Backend, from func(*http.Request) string, log *slog.Logger) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -50,7 +50,7 @@ func authenticated(b Backend, from func(*http.Request) string, log *slog.Logger)
 	})
 }
 
-// newTeam is a world with roles.
+// newTeam makes a world with roles.
 func newTeam(t *testing.T) *world {
 	t.Helper()
 	w := newWorld(t)
@@ -60,7 +60,7 @@ func newTeam(t *testing.T) *world {
 	return w
 }
 
-func (w *world) hire(name, role string) *wire.TokenObject {
+func (w *world) newToken(name, role string) *wire.TokenObject {
 	w.T.Helper()
 	made := admintest.Get[wire.TokenObject](w.T, w.Do("POST", "/tokens", `{"name":"`+name+`","role":"`+role+`","expires_in":"90d"}`))
 	return &made
@@ -69,7 +69,7 @@ func (w *world) hire(name, role string) *wire.TokenObject {
 func TestATokenOpensTheAPIWithinItsRole(t *testing.T) {
 	t.Parallel()
 	w := newTeam(t)
-	anna := w.hire("anna", "member")
+	anna := w.newToken("anna", "member")
 	if !strings.HasPrefix(anna.Token, "till_admin_") || anna.Status != record.Active || anna.ExpiresAt == nil {
 		t.Fatalf("made %+v", anna)
 	}
@@ -125,7 +125,7 @@ func TestATokenOpensTheAPIWithinItsRole(t *testing.T) {
 func TestRolesAreShownAsConfigured(t *testing.T) {
 	t.Parallel()
 	w := newTeam(t)
-	a := w.as(w.hire("anna", "member").Token).Do("GET", "/roles", "")
+	a := w.as(w.newToken("anna", "member").Token).Do("GET", "/roles", "")
 	admintest.Equal(t, "roles", a.Body, `{"roles":[{"name":"ci","permissions":[],"sees":"own"},`+
 		`{"name":"lead","permissions":["keys:create","keys:read","tokens:manage","keys:update"],"sees":"role","models":["gpt-*"],"max_activations":100},`+
 		`{"name":"member","permissions":["keys:create","keys:read"],"sees":"own","models":["gpt-*"],"max_activations":100}]}`+"\n")

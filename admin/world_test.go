@@ -17,7 +17,7 @@ func newWorld(t *testing.T) *world {
 	return newWorldAt(t, nil)
 }
 
-// newWorldAt is a world with a clock of its own.
+// newWorldAt makes a world with its own clock.
 func newWorldAt(t *testing.T, clock commit.Clock) *world {
 	t.Helper()
 	w := &world{admintest.New(t, clock)}

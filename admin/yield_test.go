@@ -22,12 +22,12 @@ const wideKey = `{"upstream":"openai","role":"ci","max_activations":20,"max_toke
 	"expires_in":"20h","idle_timeout":"10h","first_use_within":"10h","rate":"60/m","max_concurrency":2,"models":["gpt-5-mini"],
 	"paths":["/v1/chat/completions"],"methods":["POST"],"ips":["10.0.0.0/8"],"pin_ip":true,"self_revoke":false}`
 
-// bareKey is one without any limit.
+// bareKey is a key without any limit.
 const bareKey = `{"upstream":"openai","role":"ci","unlimited":true}`
 
-// yields are the calls that give their caller a working key, or let one do more
-// than it could, with bodies for the two keys above; without a body of its own
-// the call cannot be made on that key.
+// yields lists the calls that give their caller a working key, or let a key do more
+// than before, with bodies for the two keys above. Without a body for a key, the
+// call cannot be made on that key.
 var yields = map[string]struct{ wide, bare []string }{
 	"POST /keys":             {wide: []string{strings.Replace(wideKey, `"role":"ci",`, "", 1)}},
 	"POST /keys/{id}/rotate": {wide: []string{`{}`, `{"grace":"720h"}`}, bare: []string{`{}`, `{"grace":"720h"}`}},
@@ -37,8 +37,8 @@ var yields = map[string]struct{ wide, bare []string }{
 	"PATCH /keys/{id}":       {wide: slices.Concat(slices.Collect(maps.Values(widening)), taking), bare: []string{`{"rate":"90/m","pin_ip":true,"self_revoke":true,"charge":"success","max_activations":1}`}},
 }
 
-// widening has a change that widens the key for each field that can, and taking
-// are those that take a rule away.
+// widening has, for each field that can widen a key, a change that does so. taking
+// lists the changes that remove a rule.
 var (
 	widening = map[string]string{
 		"max_activations": `{"max_activations":21}`, "max_tokens": `{"max_tokens":20001}`,
@@ -58,7 +58,8 @@ var (
 	neutral = []string{"name", "owner", "purpose", "labels", "metadata", "fit"}
 )
 
-// harmlessCalls are the calls that change something and give nobody a key, and why.
+// harmlessCalls lists the calls that change something but give nobody a key, with
+// the reason.
 var harmlessCalls = map[string]string{
 	"DELETE /keys/{id}":        "it forgets a dead one",
 	"POST /keys/{id}/suspend":  "it stops",
@@ -75,8 +76,8 @@ var harmlessCalls = map[string]string{
 	"POST /console/link":       "the operator's alone",
 }
 
-// narrower are roles that may do everything, and see all, each with one ceiling
-// that the keys above are beyond.
+// narrower returns roles that may do everything and see all keys, each with one
+// ceiling that the keys above exceed.
 func narrower() map[string]record.Role {
 	at := func(set func(*record.Role)) record.Role {
 		r := record.NewRole()
@@ -118,15 +119,15 @@ func TestEveryCallThatChangesSomethingIsJudgedOrGivesNothing(t *testing.T) {
 	}
 }
 
-// TestNobodyIsGivenAKeyThatTheyCouldNotMint lets callers, whose role permits the
-// call and has a lower ceiling, do what gives or widens a key of somebody else.
+// TestNobodyIsGivenAKeyThatTheyCouldNotMint has callers, whose role permits the
+// call but has a lower ceiling, try to obtain or widen a key of another caller.
 func TestNobodyIsGivenAKeyThatTheyCouldNotMint(t *testing.T) {
 	t.Parallel()
 	for field, role := range narrower() {
 		t.Run(field, func(t *testing.T) {
 			t.Parallel()
 			w := newYieldWorld(t, map[string]record.Role{"narrow": role})
-			by := w.as(w.hire("narrow one", "narrow").Token)
+			by := w.as(w.newToken("narrow one", "narrow").Token)
 			for pattern, bodies := range yields {
 				for mint, bodies := range map[string][]string{wideKey: bodies.wide, bareKey: bodies.bare} {
 					if pattern == "POST /keys" && field == "budget" {
@@ -144,8 +145,8 @@ func TestNobodyIsGivenAKeyThatTheyCouldNotMint(t *testing.T) {
 	}
 }
 
-// TestWhoCouldMintAKeyIsGivenIt is the other side: with ceilings that the keys are
-// within, everything goes.
+// TestWhoCouldMintAKeyIsGivenIt is the opposite: with ceilings that the keys do not
+// exceed, every call succeeds.
 func TestACallerWhoCouldMintAKeyIsGivenIt(t *testing.T) {
 	t.Parallel()
 	exact, open := record.NewRole(), record.NewRole()
@@ -157,7 +158,7 @@ func TestACallerWhoCouldMintAKeyIsGivenIt(t *testing.T) {
 		Models: []string{"gpt-5-*"}, Paths: []string{"/v1/*"}, Methods: []string{"POST"}, IPs: []netip.Prefix{netip.MustParsePrefix("10.0.0.0/8")},
 	}
 	w := newYieldWorld(t, map[string]record.Role{"open": open, "exact": exact})
-	as := w.as(w.hire("open one", "open").Token)
+	as := w.as(w.newToken("open one", "open").Token)
 	for pattern, bodies := range yields {
 		for mint, bodies := range map[string][]string{wideKey: bodies.wide, bareKey: bodies.bare} {
 			for _, body := range bodies {
@@ -165,18 +166,18 @@ func TestACallerWhoCouldMintAKeyIsGivenIt(t *testing.T) {
 			}
 		}
 	}
-	as = w.as(w.hire("exact one", "exact").Token)
+	as = w.as(w.newToken("exact one", "exact").Token)
 	w.tryYield(as, "POST /keys/{id}/rotate", wideKey, `{"grace":"1h"}`, http.StatusOK, "")
 	w.tryYield(as, "POST /keys/{id}/resume", wideKey, ``, http.StatusOK, "")
 	w.tryYield(as, "PATCH /keys/{id}", wideKey, `{"rate":"90/m"}`, http.StatusOK, "")
 	// A call that only takes away gives nobody anything, whatever the key is.
-	as = w.as(w.hire("exact two", "exact").Token)
+	as = w.as(w.newToken("exact two", "exact").Token)
 	w.tryYield(as, "PATCH /keys/{id}", bareKey, `{"name":"renamed","rate":"1/h","max_concurrency":1}`, http.StatusOK, "")
 	w.tryYield(as, "POST /keys/{id}/suspend", bareKey, ``, http.StatusOK, "")
 }
 
-// TestKeysOfOnesOwnAreRotatedWithinOnesCeilings is about a caller who sees but own
-// keys, also when a ceiling was lowered since.
+// TestKeysOfOnesOwnAreRotatedWithinOnesCeilings is about a caller who sees only his
+// own keys, even after a ceiling was lowered.
 func TestCallersRotateTheirOwnKeysWithinTheirCeilings(t *testing.T) {
 	t.Parallel()
 	role := record.NewRole()
@@ -184,7 +185,7 @@ func TestCallersRotateTheirOwnKeysWithinTheirCeilings(t *testing.T) {
 	role.Max[record.Activations], role.MaxLifetime = 50, time.Hour
 	role.Budget.Limit[record.Activations] = 1000
 	w := newYieldWorld(t, map[string]record.Role{"maker": role})
-	as := w.as(w.hire("anna", "maker").Token)
+	as := w.as(w.newToken("anna", "maker").Token)
 	id := as.NewKey(`{"upstream":"openai"}`).ID
 	rotate := func() admintest.Answer { return as.Do("POST", "/keys/"+id+"/rotate", `{"grace":"1m"}`) }
 	if a := rotate(); a.Status != http.StatusOK {
@@ -212,17 +213,17 @@ func newYieldWorld(t *testing.T, roles map[string]record.Role) *world {
 	if err := w.SetRoles(roles); err != nil {
 		t.Fatal(err)
 	}
-	w.hire("watch", "ci")
+	w.newToken("watch", "ci")
 	return w
 }
 
-// tryYield makes a key, and a call on it. Unless that is done, the key stays as it
-// is and the answer names the rule.
+// tryYield makes a key and a call on it. If the call is refused, the key must be
+// unchanged and the answer must name the rule.
 func (w *world) tryYield(by *world, pattern, mint, body string, status int, names string) {
 	w.T.Helper()
 	id := w.NewKey(mint).ID
 	if strings.HasSuffix(pattern, "/resume") { // suspended by somebody who sees less than the caller
-		admintest.Get[wire.KeyObject](w.T, w.as(w.hire("watch of "+id, "ci").Token).Do("POST", "/keys/"+id+"/suspend", ""))
+		admintest.Get[wire.KeyObject](w.T, w.as(w.newToken("watch of "+id, "ci").Token).Do("POST", "/keys/"+id+"/suspend", ""))
 	}
 	before := w.Do("GET", "/keys/"+id, "").Body
 	method, path, _ := strings.Cut(strings.ReplaceAll(pattern, "{id}", id), " ")

@@ -165,7 +165,7 @@ func forgetCommand(f *globalFlags) *cobra.Command {
 		long: `Removes the records of keys that have ended. What they used stays in the
 totals. A live key must be revoked first.`,
 		example: "  caddy till forget key_01M86CD5XPYDCWAP07D6V89DTK",
-		method:  "DELETE", how: naming{of: ended, whole: true}, done: "Forgot",
+		method:  "DELETE", how: naming{of: ended, full: true}, done: "Forgot",
 	}.command(f)
 }
 

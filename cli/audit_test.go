@@ -51,13 +51,13 @@ func TestAnAuditReviewOnTheCommandLine(t *testing.T) {
 			t.Errorf("%v: %+v", args, r)
 		}
 	}
-	whole, err := os.ReadFile(file)
+	exported, err := os.ReadFile(file)
 	if err != nil {
 		t.Fatal(err)
 	}
-	lines := strings.SplitAfter(string(whole), "\n")
+	lines := strings.SplitAfter(string(exported), "\n")
 	for name, tampered := range map[string]struct{ text, bad string }{
-		"changed": {strings.Replace(string(whole), `"actor":"operator"`, `"actor":"0perator"`, 1), "entry 1 "},
+		"changed": {strings.Replace(string(exported), `"actor":"operator"`, `"actor":"0perator"`, 1), "entry 1 "},
 		"dropped": {lines[0] + strings.Join(lines[2:], ""), "entry 2 "},
 		"cut":     {strings.Join(lines[:6], ""), "entry 7 "},
 	} {

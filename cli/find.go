@@ -19,8 +19,8 @@ import (
 
 // naming is the way in which a command takes the names of keys.
 type naming struct {
-	// whole requires a full id or name, for commands that cannot be undone.
-	whole bool
+	// full requires a full id or name, for commands that cannot be undone.
+	full bool
 	// of lists the statuses of the keys that the command is for. If several keys
 	// have a name, it stands for the only one in these statuses; if none is, keys
 	// in other statuses are considered.
@@ -34,7 +34,7 @@ var (
 	grantable = append([]record.Status{record.Exhausted, record.Expired}, living...)
 
 	byPrefix = naming{of: living}
-	exactly  = naming{of: living, whole: true}
+	exactly  = naming{of: living, full: true}
 )
 
 // candidatesShown bounds how many keys an error lists.
@@ -50,12 +50,12 @@ func isSecret(text string) bool {
 	return token.LooksLikeKey(text) || strings.HasPrefix(text, token.AdminPrefix)
 }
 
-// wholeID matches a complete id, in upper or lower case. Such a text is never taken
+// fullID matches a complete id, in upper or lower case. Such a text is never taken
 // for a name: if it were, a key that is named like the id of another key would be
 // found once the other is forgotten.
-var wholeID = regexp.MustCompile(`^(?i)key_[0-9A-HJKMNP-TV-Z]{26}$`)
+var fullID = regexp.MustCompile(`^(?i)key_[0-9A-HJKMNP-TV-Z]{26}$`)
 
-// find returns the key with that id or name. Unless how.whole is set, it also finds
+// find returns the key with that id or name. Unless how.full is set, it also finds
 // the only key whose id or name begins with the text.
 //
 // Many people choose names, even the holders of keys. So the server is asked for
@@ -73,7 +73,7 @@ func (c *client) find(ctx context.Context, text string, how naming) (*wire.KeyOb
 			return &k, nil
 		case !errors.As(err, &no) || no.code != "not_found":
 			return nil, err
-		case wholeID.MatchString(text):
+		case fullID.MatchString(text):
 			return nil, fmt.Errorf("no key has the id %s; see: caddy till list", text)
 		}
 	}
@@ -94,7 +94,7 @@ func (c *client) find(ctx context.Context, text string, how naming) (*wire.KeyOb
 		return nil, err
 	case len(keys) == 0:
 		return nil, fmt.Errorf("no key has the id or name %q; see: caddy till list", text)
-	case how.whole:
+	case how.full:
 		return nil, &listError{usage("no key has the id or name %q, and this cannot be undone, so name it in full", text), candidates(keys, more, "q")}
 	case len(keys) > 1:
 		return nil, &listError{usage("%q is the beginning of several keys; name one", text), candidates(keys, more, "q")}
@@ -151,7 +151,7 @@ func orList(of []record.Status) string {
 // parent returns the id of the key that --parent names. A complete id is not looked
 // up, because children outlive the record of a parent.
 func (c *client) parent(ctx context.Context, text string) (string, error) {
-	if wholeID.MatchString(text) {
+	if fullID.MatchString(text) {
 		return text, nil
 	}
 	k, err := c.find(ctx, text, exactly)

@@ -56,7 +56,7 @@ func TestLeakCommandSearchesDirectories(t *testing.T) {
 	slices.Sort(sortedWant)
 	admintest.Equal(t, "the output", strings.Join(lines, ""), strings.Join(sortedWant, ""))
 	if strings.Contains(r.out+r.err, m.ScopedKey) || strings.Contains(r.out+r.err, other.ScopedKey) {
-		t.Error("a whole key is printed")
+		t.Error("a full key is printed")
 	}
 	if w.Live(m).View().Status != record.Revoked || w.Live(other).View().Status != record.Revoked {
 		t.Error("they still work")

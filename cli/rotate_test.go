@@ -40,6 +40,6 @@ func TestRotateCommand(t *testing.T) {
 	}
 	fits(t, r.out)
 	if w.Live(&wire.Minted{ScopedKey: text}).View().Status != record.Active {
-		t.Error("the key is not alive any more")
+		t.Error("the key is no longer alive")
 	}
 }

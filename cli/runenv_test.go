@@ -88,8 +88,8 @@ func TestVariablesOfARunByTool(t *testing.T) {
 			t.Parallel()
 			keys, all := runKeys(test.presets...)
 			h := &handover{args: []string{test.command}, base: "http://here", upstreams: all, environ: []string{"ANTHROPIC_API_KEY=" + runSecret, "GEMINI_CLI_HOME=/no/such/home"}, dir: t.TempDir()}
-			if tell := runTools[tool(test.command)]; tell != nil {
-				if err := tell(h); err != nil {
+			if configure := runTools[tool(test.command)]; configure != nil {
+				if err := configure(h); err != nil {
 					t.Fatal(err)
 				}
 			}

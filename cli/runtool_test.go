@@ -72,7 +72,7 @@ model_providers.till={name="till", base_url="http://here/v1", env_key="TILL_KEY_
 		"goose with a provider":         {[]string{"anthropic"}, "GOOSE_PROVIDER=anthropic", []string{"goose"}, "ANTHROPIC_HOST=http://here", ""},
 		"goose for what it calls alone": {[]string{"mistral"}, "", []string{"goose"}, "", "it would send the key to the vendor"},
 		"qwen":                          {[]string{"deepseek"}, "", []string{"qwen", "-p", "hi"}, "--auth-type\nopenai", ""},
-		"qwen that is told already":     {[]string{"anthropic"}, "", []string{"qwen", "--auth-type=anthropic"}, "", ""},
+		"qwen that is set up already":   {[]string{"anthropic"}, "", []string{"qwen", "--auth-type=anthropic"}, "", ""},
 		"gemini in a fresh home":        {[]string{"gemini"}, "GEMINI_CLI_HOME=/no/such/home", []string{"gemini"}, "GEMINI_CLI_HOME=DIR", ""},
 		"gemini without a key for it":   {[]string{"openai"}, "", []string{"gemini"}, "", ""},
 	} {
@@ -83,7 +83,7 @@ model_providers.till={name="till", base_url="http://here/v1", env_key="TILL_KEY_
 				t.Fatalf("%v, want %q", err, test.refused)
 			}
 			if got = strings.ReplaceAll(got, "{ \"security\": { \"auth\": { \"selectedType\": \"gemini-api-key\" } } }", "DIR"); got != test.want {
-				t.Errorf("it is told\n%s\nwant\n%s", got, test.want)
+				t.Errorf("it is set up with\n%s\nwant\n%s", got, test.want)
 			}
 		})
 	}

@@ -196,7 +196,7 @@ func (h *Handler) refuse(w http.ResponseWriter, err error) {
 		w.Header().Set("Retry-After", "60")
 		known = &apiError{http.StatusTooManyRequests, "too_many_attempts", limiter.ErrAttempts.Error()}
 	default:
-		h.Log.Error("the console cannot tell who calls", "error", err)
+		h.Log.Error("the console cannot authenticate a caller", "error", err)
 		known = &apiError{http.StatusServiceUnavailable, "store_unavailable", "the store is not available, so the caller cannot be verified; the server's log says why"}
 	}
 	if known.status == http.StatusUnauthorized {

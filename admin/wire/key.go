@@ -70,7 +70,7 @@ type KeyObject struct {
 	RemainingTokens *int64 `json:"remaining_tokens,omitempty"`
 	UsedSpendUSD    string `json:"used_spend_usd,omitempty"`
 
-	// TokensByKind is what was used in the key's whole life, renewals included.
+	// TokensByKind is what was used in the key's entire life, renewals included.
 	TokensByKind *record.TokenKinds `json:"tokens_by_kind,omitempty"`
 
 	HeldSpendUSD      string `json:"held_spend_usd,omitempty"`

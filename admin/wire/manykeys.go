@@ -38,7 +38,7 @@ type LeaksAnswer struct {
 	Matches []LeakMatch `json:"matches"`
 }
 
-// LeakMatch is one string that was found. It never holds the whole string.
+// LeakMatch is one string that was found. It never holds the full string.
 type LeakMatch struct {
 	Hint  string            `json:"hint"` // its beginning
 	ID    string            `json:"id,omitempty"`
@@ -74,7 +74,7 @@ type Spending struct {
 	Next     string   `json:"next,omitempty"`
 }
 
-// UsedBy is what keys have used in their whole life, renewals included.
+// UsedBy is what keys have used in their entire life, renewals included.
 type UsedBy struct {
 	Name        string `json:"name"`
 	Keys        int64  `json:"keys"`
