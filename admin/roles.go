@@ -14,15 +14,15 @@ func (a *api) roles(l *limiter.Limiter, _ *http.Request) (int, any, error) {
 	if err != nil {
 		return 0, nil, err
 	}
-	answer := make([]*wire.RoleObject, 0, len(roles))
+	answer := wire.RolesAnswer{Roles: make([]wire.RoleObject, 0, len(roles))}
 	for _, r := range roles {
-		answer = append(answer, roleJSON(r))
+		answer.Roles = append(answer.Roles, roleJSON(&r))
 	}
-	return http.StatusOK, map[string]any{"roles": answer}, nil
+	return http.StatusOK, answer, nil
 }
 
-func roleJSON(r limiter.RoleView) *wire.RoleObject {
-	o := &wire.RoleObject{
+func roleJSON(r *limiter.RoleView) wire.RoleObject {
+	o := wire.RoleObject{
 		Name: r.Name, Permissions: r.Permissions, Sees: r.Sees, Upstreams: r.Upstreams,
 		Models: r.Scope.Models, Methods: r.Scope.Methods, Paths: r.Scope.Paths,
 		MaxActivations: ceiling(r.Max[record.Activations]), MaxTokens: ceiling(r.Max[record.Tokens]),

@@ -13,6 +13,7 @@ import (
 
 	"github.com/till-proxy/till/admin/clients"
 	"github.com/till-proxy/till/admin/prose"
+	"github.com/till-proxy/till/admin/wire"
 	"github.com/till-proxy/till/limiter/record"
 	"github.com/till-proxy/till/upstream"
 )
@@ -191,7 +192,7 @@ func (c completer) upstreams(ctx context.Context, _ string) (list []string) {
 }
 
 func (c completer) roles(ctx context.Context, _ string) (list []string) {
-	var answer struct{ Roles []struct{ Name string } }
+	var answer wire.RolesAnswer
 	if s, err := c.client(); err != nil || s.call(ctx, "GET", "/roles", nil, &answer) != nil {
 		return nil
 	}

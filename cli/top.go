@@ -12,6 +12,7 @@ import (
 	"github.com/spf13/cobra"
 	"golang.org/x/term"
 
+	"github.com/till-proxy/till/admin/wire"
 	"github.com/till-proxy/till/token"
 )
 
@@ -140,12 +141,7 @@ func (s *sampler) countRefusals(ctx context.Context, now *snapshot) {
 	if now.Time.Sub(s.counted) >= topUsageEvery {
 		s.counted, s.refused = now.Time, make(map[string]int64)
 		for _, k := range now.Keys[:min(len(now.Keys), topUsageKeys)] {
-			var history struct {
-				Hours []struct {
-					Start    time.Time
-					Refusals map[string]int64
-				}
-			}
+			var history wire.UsageAnswer
 			if err := s.client.call(ctx, "GET", "/keys/"+url.PathEscape(k.ID)+"/usage", nil, &history); err != nil {
 				continue
 			}
