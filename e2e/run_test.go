@@ -249,7 +249,7 @@ func TestRunExitsAsAShellDoes(t *testing.T) {
 		"no interpreter":       {"", []string{script}, 126, true, "cannot be executed"},
 		"no command":           {"", nil, 125, false, "name the command"},
 		"an unknown flag":      {"--nope", []string{"true"}, 125, false, "unknown flag"},
-		"a lifetime too long":  {"--expires-in 25h", []string{"true"}, 125, false, "24h at most"},
+		"a lifetime too long":  {"--expires-in 25h", []string{"true"}, 125, false, "at most 24h"},
 		"no such upstream":     {"--upstream nope", []string{"true"}, 125, false, "is not configured"},
 		"the second of two":    {"--upstream mock --upstream nope", []string{"true"}, 125, true, "is not configured"},
 		"an end too late":      {"--expires-at 2100-01-01T00:00:00Z", []string{"true"}, 125, false, "within 24h"},

@@ -266,7 +266,7 @@ flows.estate = () => browse({}, async ({ page }) => {
   await page.getByRole('heading', { name: 'Prices' }).waitFor();
 });
 
-// stale shows what should be mended, and the command that does it.
+// stale shows what should be fixed, and the command that does it.
 flows.stale = () => browse({}, async ({ page }) => {
   await signIn(page);
   await open(page, 'estate', 'Estate');
@@ -280,13 +280,13 @@ flows.stale = () => browse({}, async ({ page }) => {
   await entry.getByRole('button', { name: 'Narrow it' }).click();
   await page.getByRole('dialog').getByRole('button', { name: 'Narrow it' }).click();
   await page.getByText('Fixed.').waitFor();
-  await until('what was mended is gone', async () => await entry.count() === 0);
+  await until('what was fixed is gone', async () => await entry.count() === 0);
   const { keys } = await api('GET', 'keys?q=docs-writer');
   check(Number(keys[0].max_spend_usd) === Number(said) && Number(said) < 20 && keys[0].max_activations === 1500, 'it is not narrowed as said', said, keys[0]);
 });
 
 // closed finds a store that cannot be trusted: the page says so and how it is
-// mended, and the lockdown works all the same.
+// repaired, and the lockdown works all the same.
 flows.closed = () => browse({}, async ({ page, expecting }) => {
   expecting('status of 503');
   await page.goto(plan.link);

@@ -15,9 +15,9 @@ async function part(el, load) {
 
 const verbs = { update: ['Narrow it', 'keys:update', 'It keeps what it uses, and no more.'], grant: ['Extend it', 'keys:update', 'It gets as much time again as it was minted with.'], revoke: ['Revoke it', 'keys:revoke', 'It ends at once and for ever.'] };
 
-// mending is what a proposed command would do, so that a button can do it. A command
+// proposal is what a proposed command would do, so that a button can do it. A command
 // of any other form can only be copied.
-function mending(fix) {
+function proposal(fix) {
   const parts = /^caddy till (update|grant|revoke) (key_\w+)((?: --[a-z-]+ \S+)+)$/.exec(fix || '');
   if (!parts) return null;
   const [, verb, id, flags] = parts, body = {};
@@ -29,8 +29,8 @@ function mending(fix) {
   return { button, permission, meaning, body, act: () => (verb === 'update' ? api.patch('keys/' + id, body) : api.post(`keys/${id}/${verb}`, body)) };
 }
 
-// mend does what a proposed command would do, after a question.
-async function mend(key, what, again) {
+// carryOut does what a proposed command would do, after asking.
+async function carryOut(key, what, again) {
   const set = Object.entries(what.body).map(([f, v]) => `${f.replaceAll('_', ' ')} ${Array.isArray(v) ? v.join(', ') : v}`).join(', ');
   const answer = await ask({ title: `${what.button.replace(' it', '')} ${key.name || key.id}?`, button: what.button, busy: 'Fixing…', body: h('p', {}, what.meaning, ' ', h('strong', {}, set), '.'), act: what.act });
   if (answer) { say('Fixed.'); await again(); }
@@ -45,8 +45,8 @@ function staleKeys(keys, may, again) {
 }
 
 function command(key, fix, may, again) {
-  const what = mending(fix);
-  return fix && h('div', { class: 'secret' }, h('code', {}, fix), copier(fix, 'the command'), what && may(what.permission) && h('button', { type: 'button', class: 'small', onclick: () => mend(key, what, again) }, what.button));
+  const what = proposal(fix);
+  return fix && h('div', { class: 'secret' }, h('code', {}, fix), copier(fix, 'the command'), what && may(what.permission) && h('button', { type: 'button', class: 'small', onclick: () => carryOut(key, what, again) }, what.button));
 }
 
 // stale lists the keys that need attention, page by page.
