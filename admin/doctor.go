@@ -49,7 +49,6 @@ func (a *api) doctor(w http.ResponseWriter, r *http.Request) {
 	a.write(w, http.StatusOK, answer)
 }
 
-// storeFindings returns findings about the running store.
 func (a *api) storeFindings(ctx context.Context) []wire.Finding {
 	l, err := a.backend.Limiter()
 	var off time.Duration

@@ -104,7 +104,6 @@ func (a *api) show(l *limiter.Limiter, r *http.Request) (int, any, error) {
 	return keyAnswer(l.Get(r.Context(), a.caller, r.PathValue("id")))
 }
 
-// keyAnswer is the answer that shows one key.
 func keyAnswer(view limiter.View, err error) (int, any, error) {
 	if err != nil {
 		return 0, nil, err

@@ -249,7 +249,6 @@ func withDescription(s schema, text string) schema {
 	return described
 }
 
-// jsonField is a field of a JSON object.
 type jsonField struct {
 	name     string
 	typ      reflect.Type

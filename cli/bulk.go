@@ -177,7 +177,6 @@ func alreadyOf(b wire.BulkJSON) string {
 	return fmt.Sprintf(" (%s had been revoked before)", humanize.Comma(b.AlreadyRevoked))
 }
 
-// pause waits for d, or until the context ends.
 func pause(ctx context.Context, d time.Duration) error {
 	t := time.NewTimer(d)
 	defer t.Stop()

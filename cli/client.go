@@ -193,7 +193,6 @@ func (c *client) refusal(res *http.Response, body []byte) error {
 	return &apiError{res.StatusCode, answer.Error.Code, answer.Error.Message}
 }
 
-// patient returns a client without a timeout.
 func (c *client) patient() *client {
 	p, h := *c, *c.http
 	h.Timeout = 0

@@ -109,7 +109,6 @@ func (c completer) function(o offer) cobra.CompletionFunc {
 	}
 }
 
-// words offers a fixed list.
 func words(list ...string) offer {
 	return func(context.Context, string) []string { return list }
 }

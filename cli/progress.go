@@ -81,10 +81,8 @@ func columnsOf(file *os.File) int {
 // of sets how much there is to do in total.
 func (p *progress) of(total int64) { p.total.Store(total) }
 
-// set sets how much is done.
 func (p *progress) set(done int64) { p.done.Store(done) }
 
-// add adds n to what is done.
 func (p *progress) add(n int64) { p.done.Add(n) }
 
 // Write counts bytes, as one of the writers of an io.MultiWriter.

@@ -32,7 +32,6 @@ const runName = "run"
 // runLifetime is how long the key of a command lives at most, and by default.
 const runLifetime = 24 * time.Hour
 
-// runOptions are the flags of `run`.
 type runOptions struct {
 	*globalFlags
 	limits    limitFlags

@@ -161,7 +161,6 @@ func (s *session) execute(path string) (status int, err error) {
 	return child.ProcessState.ExitCode(), nil
 }
 
-// relay passes signals on to the command until it has ended.
 func relay(signals <-chan os.Signal, to *os.Process, ended <-chan struct{}) {
 	for {
 		select {

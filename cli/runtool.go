@@ -154,7 +154,6 @@ func (h *handover) opencode() error {
 // base returns the address for an SDK whose base URL includes the version.
 func (v vendorAt) base(base string) string { return base + v.Prefix }
 
-// put sets a member in nested objects.
 func put(in map[string]any, value any, path ...string) {
 	for _, name := range path[:len(path)-1] {
 		next, ok := in[name].(map[string]any)
@@ -206,7 +205,6 @@ func (h *handover) cline() error {
 	return err
 }
 
-// cn reads the address only from its configuration.
 func (h *handover) cn() error {
 	if h.has("--config") {
 		return nil
@@ -215,7 +213,6 @@ func (h *handover) cn() error {
 		"run it with --config FILE, whose models have apiBase: " + h.base + "/v1 (docs/clients.md)")
 }
 
-// goose has its own variables.
 func (h *handover) goose() error {
 	for _, v := range []struct{ preset, variable, provider string }{
 		{"openai", "OPENAI_HOST", "openai"}, {"anthropic", "ANTHROPIC_HOST", "anthropic"}, {"gemini", "GOOGLE_HOST", "google"},

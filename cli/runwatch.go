@@ -102,7 +102,6 @@ func (w *watcher) dismiss() {
 	_ = w.process.Wait()
 }
 
-// watchCommand is the command that the watcher's process runs.
 func watchCommand() *cobra.Command {
 	return &cobra.Command{
 		Use: watchName, Hidden: true, Args: argCount(0, 0, ""),

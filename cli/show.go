@@ -173,7 +173,6 @@ func wrap(values []string, separator string, width int) []string {
 	return lines
 }
 
-// limitsOf describes the limits of a key.
 func limitsOf(k *wire.KeyObject) []string {
 	var parts []string
 	if k.MaxActivations != nil {

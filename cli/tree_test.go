@@ -17,7 +17,6 @@ import (
 	"github.com/till-proxy/till/admin/admintest"
 )
 
-// tree returns every visible command, by its path below till.
 func tree() map[string]*cobra.Command {
 	root := &cobra.Command{Use: "till"}
 	build(root)

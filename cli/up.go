@@ -22,7 +22,6 @@ import (
 	"github.com/till-proxy/till/token"
 )
 
-// upOptions are the flags of `up`.
 type upOptions struct {
 	*globalFlags
 	listen    string
@@ -166,7 +165,6 @@ func interrupted(ctx context.Context) (context.Context, context.CancelFunc) {
 	return signal.NotifyContext(ctx, signals...)
 }
 
-// upAlready is the error that says which server uses the data directory.
 func upAlready(ctx context.Context, socket string) error {
 	where := ""
 	if c, err := newClient("unix/" + socket); err == nil {

@@ -133,7 +133,6 @@ func elsewhere(p *upstream.Preset, keyName string, getenv func(string) string) (
 	return notes
 }
 
-// config returns the Caddyfile for these options.
 func (o *upOptions) config(dir, listen, console string, upstreams []upUpstream) (string, error) {
 	host, port, err := net.SplitHostPort(listen)
 	if err != nil || port == "" || !isWord(host) || !isWord(port) {

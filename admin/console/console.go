@@ -185,7 +185,6 @@ type apiError struct {
 
 func (e *apiError) Error() string { return e.message }
 
-// refuse answers with an error.
 func (h *Handler) refuse(w http.ResponseWriter, err error) {
 	var known *apiError
 	switch {

@@ -55,7 +55,6 @@ type session struct {
 	ended   chan struct{} // closed when the session ends
 }
 
-// link is a one-time link that signs in.
 type link struct {
 	caller  limiter.Caller
 	expires time.Time
@@ -172,7 +171,6 @@ func (*Sessions) expired(o *session, now time.Time) bool {
 	return !now.Before(o.expires) || now.Sub(o.used) >= idleTime
 }
 
-// end ends a session.
 func (s *Sessions) end(o *session) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
