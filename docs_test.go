@@ -161,6 +161,58 @@ func TestTheReadmeRepeatsWhatTheBenchmarksPrinted(t *testing.T) {
 	}
 }
 
+// TestThePictureOfThePackagesIsTrue: each arrow is an import that a wall allows, each
+// import follows along arrows, and each package has a row below.
+func TestThePictureOfThePackagesIsTrue(t *testing.T) {
+	t.Parallel()
+	page := pages(t)["docs/architecture.md"]
+	_, picture, _ := strings.Cut(page, "```mermaid\n")
+	picture, _, _ = strings.Cut(picture, "```")
+	names := map[string]string{"till": ""} // by what stands for them in the picture
+	for _, m := range regexp.MustCompile(`(\w+)\[([\w/]+)\]`).FindAllStringSubmatch(picture, -1) {
+		names[m[1]] = m[2]
+	}
+	named := func(node string) string {
+		id, _, _ := strings.Cut(node, "[")
+		if name, ok := names[id]; ok {
+			return name
+		}
+		return id
+	}
+	arrows := make(map[string][]string)
+	for _, m := range regexp.MustCompile(`(?m)^ +(\S+) --> (.+)$`).FindAllStringSubmatch(picture, -1) {
+		for node := range strings.SplitSeq(m[2], " & ") {
+			arrows[named(m[1])] = append(arrows[named(m[1])], named(node))
+		}
+	}
+	var follow func(from string, found map[string]bool) map[string]bool
+	follow = func(from string, found map[string]bool) map[string]bool {
+		for _, to := range arrows[from] {
+			found[to] = true
+			follow(to, found)
+		}
+		return found
+	}
+	for from, drawn := range arrows {
+		for _, to := range drawn {
+			if !slices.Contains(strings.Fields(walls[from]), to) {
+				t.Errorf("the picture has an arrow from %q to %q, which no wall allows", from, to)
+			}
+		}
+	}
+	for name, rules := range walls {
+		found := follow(name, make(map[string]bool))
+		for _, rule := range strings.Fields(rules) {
+			if _, ours := walls[rule]; ours && !found[rule] {
+				t.Errorf("the picture lacks that %q imports %s", name, rule)
+			}
+		}
+		if !strings.Contains(page, "\n| `"+cmp.Or(name, ".")+"` | ") {
+			t.Errorf("the table of packages lacks %q", name)
+		}
+	}
+}
+
 // heading matches a heading of a page, and mark what GitHub drops from it for its
 // anchor.
 var (

@@ -113,7 +113,7 @@ func TestTheListTheDryRunAndTheRevocationPickTheSameKeys(t *testing.T) {
 				mint(w, "elsewhere", `"upstream":"github","max_activations":5,"owner":"ann"`)
 				mint(w, "sealed", `"upstream":"spare","max_activations":5,"upstream_key":"sk-real-of-openai"`)
 				mint(w, "other", `"upstream":"spare","max_activations":5,"upstream_key":"sk-real-other"`)
-				mint(w.as(w.hire("robot", "member").Token), "of a role", `"upstream":"openai","max_activations":5,"models":["gpt-5"]`)
+				mint(w.as(w.newToken("robot", "member").Token), "of a role", `"upstream":"openai","max_activations":5,"models":["gpt-5"]`)
 				w.Use(mint(w, "exhausted", `"upstream":"openai","max_activations":1`), 1)
 				for _, name := range []string{"parent", "expire", "revoke", "suspend"} {
 					rest := `"upstream":"openai","max_activations":5,"delegate":true`
