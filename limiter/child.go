@@ -18,7 +18,7 @@ import (
 // its role's) alone, and the keys above are asked for status, scope, rate and
 // concurrency only. Children end with the revocation and the expiry of a key
 // above them, stop while one is suspended, and outlive its exhaustion. What a
-// child leaves when it ends goes back; see rest.go.
+// child leaves when it ends goes back; see returning.go.
 const (
 	// maxChildren bounds the children of one key whose rest has not come back.
 	maxChildren = 100

@@ -137,7 +137,7 @@ type Key struct {
 	EndedReason string    `json:"ended_reason,omitempty"` // a Code, or what the operator said
 
 	// Judged is the number of the last job before the record was written; see
-	// job.go.
+	// limiter/job.go.
 	Judged int64 `json:"judged,omitempty"`
 
 	// Due is when the sweeper looks at the key again, in Unix seconds.
