@@ -92,7 +92,7 @@ func (l *Limiter) await(ctx context.Context, r *refill) error {
 	if !l.enqueued() {
 		return errCrowded
 	}
-	patience := time.NewTimer(l.committer.Patience)
+	patience := time.NewTimer(l.committer.Patience())
 	defer patience.Stop()
 	select {
 	case <-r.done:
@@ -105,7 +105,7 @@ func (l *Limiter) await(ctx context.Context, r *refill) error {
 }
 
 // crowded reports whether the sweeper would be in others' way.
-func (l *Limiter) crowded() bool { return l.committer.Backlog.Load() >= maxAside }
+func (l *Limiter) crowded() bool { return l.committer.Backlog() >= maxAside }
 
 // enqueued counts a request that is about to wait for the store, and reports
 // whether it may. Whoever was counted calls dequeued.

@@ -128,7 +128,7 @@ func (l *Limiter) Due() int {
 }
 
 // Backlog is how many changes wait for the store.
-func (l *Limiter) Backlog() int64 { return l.committer.Backlog.Load() }
+func (l *Limiter) Backlog() int64 { return l.committer.Backlog() }
 
 // ShrinkTo keeps most keys in memory.
 func (l *Limiter) ShrinkTo(most int) { l.shrink(most) }

@@ -256,7 +256,7 @@ func (k *Live) notBooked(b booking) {
 // what nothing that runs could use. It waits for a store that has fallen behind,
 // and holds nothing meanwhile.
 func (l *Limiter) saveAll() error {
-	patience := time.NewTimer(l.committer.Patience)
+	patience := time.NewTimer(l.committer.Patience())
 	defer patience.Stop()
 	for _, k := range l.everyLive() {
 		if !l.committer.Room(maxAside, patience.C) {

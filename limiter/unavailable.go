@@ -35,12 +35,12 @@ func (l *Limiter) Trouble(ctx context.Context) error {
 	if err := l.Failed(); err != nil {
 		return err
 	}
-	if began := l.committer.Began.Load(); began != 0 {
-		if silent := time.Since(time.Unix(0, began)); silent > silentAfter {
+	if began := l.committer.Running(); !began.IsZero() {
+		if silent := time.Since(began); silent > silentAfter {
 			return fmt.Errorf("the store's disk has not answered for %s, and what needs it is refused", silent.Round(time.Second))
 		}
 	}
-	if l.committer.WasFull.Load() { // it may have room again, and nobody have asked
+	if l.committer.Full() { // it may have room again, and nobody have asked
 		return l.Ping(ctx)
 	}
 	return nil
@@ -58,7 +58,7 @@ func (l *Limiter) complain(what string, err error, args ...any) {
 }
 
 // StillFailed says why the store of a failed Limiter could not be opened again.
-func (l *Limiter) StillFailed(err error) { l.committer.Failed.Store(&err) }
+func (l *Limiter) StillFailed(err error) { l.committer.SetFailure(err) }
 
 // Ping waits until the store has answered, and returns what is wrong with it.
 func (l *Limiter) Ping(context.Context) error {

@@ -47,7 +47,7 @@ func (ch *change[B]) begin() bool {
 // Do submits a change and waits for it, but no longer than its patience until it is
 // begun, and as long again until it is done.
 func (c *Committer[B]) Do(apply func(b B) error, done func()) error {
-	patience := time.NewTimer(c.Patience)
+	patience := time.NewTimer(c.options.Patience)
 	defer patience.Stop()
 	if !c.Room(maxBacklog, patience.C) {
 		return ErrBusy
@@ -62,7 +62,7 @@ func (c *Committer[B]) Do(apply func(b B) error, done func()) error {
 	if state.CompareAndSwap(waiting, abandoned) {
 		return ErrBusy
 	}
-	patience.Reset(c.Patience)
+	patience.Reset(c.options.Patience)
 	select {
 	case err := <-result:
 		return err
@@ -93,7 +93,7 @@ const roomEvery = 2 * time.Millisecond
 // Room waits until fewer than most changes wait, and reports false when enough
 // is sent first.
 func (c *Committer[B]) Room(most int64, enough <-chan time.Time) bool {
-	for c.Backlog.Load() >= most {
+	for c.backlog.Load() >= most {
 		select {
 		case <-enough:
 			return false

@@ -55,14 +55,14 @@ type Guard interface {
 // the changes are about it does not know: they get a B, which holds the
 // transaction and whatever takes part.
 type Committer[B any] struct {
-	Options[B]
+	options     Options[B]
 	transaction Transaction
 	given       B // to every change
 
 	saidFull time.Time
-	WasFull  atomic.Bool  // when it was written to last
-	Began    atomic.Int64 // Unix nanoseconds of the commit that runs; 0: none does
-	Backlog  atomic.Int64 // changes that wait, or are being written
+	wasFull  atomic.Bool  // when it was written to last
+	began    atomic.Int64 // Unix nanoseconds of the commit that runs; 0: none does
+	backlog  atomic.Int64 // changes that wait, or are being written
 
 	mu     sync.Mutex
 	queue  []change[B]
@@ -73,7 +73,7 @@ type Committer[B any] struct {
 	// failed holds the first commit error. The state on disk is unknown from
 	// then on, so everything after it is refused: what was requested counts
 	// as spent.
-	Failed atomic.Pointer[error]
+	failed atomic.Pointer[error]
 }
 
 // Options is what a committer works with.
@@ -87,15 +87,33 @@ type Options[B any] struct {
 	Log          *slog.Logger
 }
 
+// New starts a committer. Close ends it.
 func New[B any](o Options[B]) *Committer[B] {
-	c := &Committer[B]{Options: o, wake: make(chan struct{}, 1), ended: make(chan struct{})}
+	c := &Committer[B]{options: o, wake: make(chan struct{}, 1), ended: make(chan struct{})}
 	if o.Guard != nil {
-		c.Participants = append(c.Participants, o.Guard)
+		c.options.Participants = append(c.options.Participants, o.Guard)
 	}
 	c.transaction.guard = o.Guard
 	c.given = o.Batch(&c.transaction)
 	go c.run()
 	return c
+}
+
+// Patience is how long callers wait for a change.
+func (c *Committer[B]) Patience() time.Duration { return c.options.Patience }
+
+// Backlog is how many changes wait, or are being written.
+func (c *Committer[B]) Backlog() int64 { return c.backlog.Load() }
+
+// Full reports whether the store had no space when it was written to last.
+func (c *Committer[B]) Full() bool { return c.wasFull.Load() }
+
+// Running is since when the present commit runs; zero when none does.
+func (c *Committer[B]) Running() time.Time {
+	if began := c.began.Load(); began != 0 {
+		return time.Unix(0, began)
+	}
+	return time.Time{}
 }
 
 // Submit queues a change. It never blocks; it may be called with locks held.
@@ -112,7 +130,7 @@ func (c *Committer[B]) enqueue(ch change[B]) {
 		return
 	}
 	c.queue = append(c.queue, ch)
-	c.Backlog.Add(1)
+	c.backlog.Add(1)
 	c.mu.Unlock()
 	c.signal()
 }
@@ -151,7 +169,7 @@ func (c *Committer[B]) run() {
 				n := c.commit(changes)
 				clear(changes[:n]) // what they hold on to is free before the last of them
 				changes = changes[n:]
-				c.Backlog.Add(int64(-n))
+				c.backlog.Add(int64(-n))
 			}
 		}
 	}
@@ -168,17 +186,17 @@ func (c *Committer[B]) commit(changes []change[B]) int {
 		return len(changes)
 	}
 	start := time.Now()
-	c.Began.Store(start.UnixNano())
-	defer c.Began.Store(0)
+	c.began.Store(start.UnixNano())
+	defer c.began.Store(0)
 	var left []bool // those that had written before they failed
 	var taken int
 	err := errHalfWritten
 	for errors.Is(err, errHalfWritten) { // once more, without the change that failed
 		taken = 0
 		c.transaction.reset(nil) // a store may fail before it has begun
-		err = c.Store.Update(func(tx store.Tx) error {
+		err = c.options.Store.Update(func(tx store.Tx) error {
 			c.transaction.reset(tx)
-			for _, p := range c.Participants {
+			for _, p := range c.options.Participants {
 				p.Begin()
 			}
 			for taken = 0; taken < len(changes) && !c.transaction.full(); taken++ {
@@ -201,7 +219,7 @@ func (c *Committer[B]) commit(changes []change[B]) int {
 			if c.transaction.entries == 0 {
 				return nil
 			}
-			for _, p := range c.Participants {
+			for _, p := range c.options.Participants {
 				if err := p.Finish(&c.transaction); err != nil {
 					return err
 				}
@@ -210,23 +228,23 @@ func (c *Committer[B]) commit(changes []change[B]) int {
 		})
 	}
 	wrote := c.transaction.entries > 0
-	if err == nil && wrote && c.Guard != nil {
-		err = c.Guard.Seal()
+	if err == nil && wrote && c.options.Guard != nil {
+		err = c.options.Guard.Seal()
 	}
-	c.WasFull.Store(errors.Is(err, store.ErrNoSpace))
+	c.wasFull.Store(errors.Is(err, store.ErrNoSpace))
 	switch {
 	case errors.Is(err, store.ErrNoSpace):
-		c.full(err)
+		c.reportFull(err)
 		taken = len(changes)
 	case err != nil:
 		c.Poison(err)
 	case wrote:
-		for _, p := range c.Participants {
+		for _, p := range c.options.Participants {
 			p.Committed()
 		}
 	}
-	if wrote && c.Observe != nil && !errors.Is(err, store.ErrNoSpace) {
-		c.Observe(time.Since(start), taken)
+	if wrote && c.options.Observe != nil && !errors.Is(err, store.ErrNoSpace) {
+		c.options.Observe(time.Since(start), taken)
 	}
 	for i := range taken {
 		if err != nil {
@@ -237,25 +255,28 @@ func (c *Committer[B]) commit(changes []change[B]) int {
 	return taken
 }
 
-// full says, at most once a minute, that nothing can be written.
-func (c *Committer[B]) full(err error) {
+// reportFull says, at most once a minute, that nothing can be written.
+func (c *Committer[B]) reportFull(err error) {
 	if now := time.Now(); now.Sub(c.saidFull) >= time.Minute {
 		c.saidFull = now
-		c.Log.Error("nothing is admitted that needs the disk until there is space again", "error", err)
+		c.options.Log.Error("nothing is admitted that needs the disk until there is space again", "error", err)
 	}
 }
 
 // Poison refuses everything from here on.
 func (c *Committer[B]) Poison(err error) {
-	if c.Failed.CompareAndSwap(nil, &err) {
-		c.Log.Error("the store failed and is refused until it was opened anew; what was reserved counts as spent",
+	if c.failed.CompareAndSwap(nil, &err) {
+		c.options.Log.Error("the store failed and is refused until it was opened anew; what was reserved counts as spent",
 			"error", err)
 	}
 }
 
+// SetFailure replaces the reason for which everything is refused.
+func (c *Committer[B]) SetFailure(err error) { c.failed.Store(&err) }
+
 // Failure is why everything is refused, or nil.
 func (c *Committer[B]) Failure() error {
-	if err := c.Failed.Load(); err != nil {
+	if err := c.failed.Load(); err != nil {
 		return *err
 	}
 	return nil
