@@ -102,7 +102,7 @@ func FromNanos(n int64) time.Time {
 }
 
 func AccountOf(key []byte) (id AccountID, ok bool) {
-	if len(key) != len(SpaceAccounts)+2+len(id) {
+	if len(key) != len(SpaceAccounts)+2+len(id) || string(key[:len(SpaceAccounts)]) != SpaceAccounts {
 		return id, false
 	}
 	copy(id[:], key[len(SpaceAccounts)+2:])
