@@ -281,5 +281,23 @@ func TestTestsThatTheDocsNameExist(t *testing.T) {
 				}
 			}
 		}
+		for _, m := range regexp.MustCompile("`(Test\\w+)`").FindAllStringSubmatch(text, -1) {
+			if !slices.Contains(names, m[1]) {
+				t.Errorf("%s: there is no test %s", path, m[1])
+			}
+		}
+	}
+}
+
+// TestFilesThatDevelopersAreSentToExist, except for those whose NAME they choose.
+func TestFilesThatDevelopersAreSentToExist(t *testing.T) {
+	t.Parallel()
+	all := pages(t)
+	for _, page := range []string{"CONTRIBUTING.md", "docs/architecture.md"} {
+		for _, m := range regexp.MustCompile("`([\\w/]+\\.(?:go|js|mjs|json|txt|md))`").FindAllStringSubmatch(all[page], -1) {
+			if _, err := os.Stat(m[1]); err != nil && !strings.Contains(m[1], "NAME") {
+				t.Errorf("%s: %v", page, err)
+			}
+		}
 	}
 }
