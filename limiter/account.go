@@ -26,14 +26,14 @@ type account struct {
 	forRole bool // its limit is what the configuration says
 	absent  bool // its role is not in the configuration
 	limit   record.Amounts
-	given   record.Amounts // of its record's limit: to children, or back to a parent
-	back    record.Amounts // of this, to a parent
+	given   record.Amounts // part of its record's limit, given to children or back to a parent
+	back    record.Amounts // the part of given that went to a parent
 	lineage uint64
 	renews  record.Renewal
 	epoch   int64          // the window that everything below is about; see renew
-	past    record.Amounts // used in windows before
-	counted record.Amounts // of this, the durable sum over all keys holds so much
-	booked  record.Amounts // of this, so much stood in the history when it was read
+	past    record.Amounts // used in earlier windows
+	counted record.Amounts // what the durable sum over all keys holds of this account
+	booked  record.Amounts // what stood in the history of all use when it was read
 	kinds   record.TokenKinds
 
 	reserved record.Amounts // durable; requests are served from it
@@ -43,16 +43,16 @@ type account struct {
 	slot *integrity.Slot // nil when there is no block
 
 	asked   bool    // a block is on its way
-	refill  *refill // what parked callers wait for; nil when nobody does
+	refill  *refill // what parked callers wait for; nil when nobody waits
 	parked  int
 	waiting record.Amounts // bounds of the parked callers
 	pending int            // saves on their way
 	pace    pace
-	late    int            // blocks until they are asked for as late as usual again
+	late    int            // blocks still to be asked for early, after a caller had to wait
 	mean    record.Amounts // recent mean bound, for kinds counted in more than ones
 
 	line   []*turn // of requests that wait for what others hold
-	passed int     // admitted while the first of them waited
+	passed int     // requests admitted while the first of them waited
 
 	first        int64 // unix nanoseconds of the first use; 0: never
 	firstDurable bool
@@ -68,8 +68,8 @@ type refill struct {
 	err  error
 }
 
-// restore takes over what the store says. Everything reserved counts as
-// spent: what was not has been given back, or recovered from the shadow.
+// restore takes over what the store says. Everything reserved counts as spent:
+// whatever was not spent has been given back, or recovered from the shadow.
 func (a *account) restore(r *record.Account) {
 	a.limit, a.lineage = r.Kept(), r.Lineage
 	a.given, a.back = r.Given, r.Returned
@@ -91,7 +91,7 @@ const (
 	spent                 // nothing is left
 )
 
-// judge says whether the bound can be debited, and which kind decides.
+// judge reports whether the bound can be debited, and which kind decides.
 // strict is set when an activation in flight can no longer come back, so that
 // a key is spent as soon as its last activation was admitted.
 func (a *account) judge(bound *record.Amounts, strict bool) (verdict, record.Kind) {
@@ -103,7 +103,7 @@ func (a *account) judge(bound *record.Amounts, strict bool) (verdict, record.Kin
 		}
 		b := bound[i]
 		if b < 0 {
-			return tooBig, k // no caller means that
+			return tooBig, k // no caller means a negative bound
 		}
 		left := limit - a.spent[i] - a.held[i]
 		if left > 0 && b <= left {
@@ -152,15 +152,15 @@ func (a *account) used(now int64) {
 	a.slot.SetLast(now)
 }
 
-// maxUse is more than one request uses of anything: what is above is a mistake
-// of who says so, or meant to make sums wrap around.
+// maxUse is more than any single request uses of one kind. A larger figure is
+// the reporter's mistake, or an attempt to make sums wrap around.
 const maxUse = 1 << 50
 
 // more adds what was used, up to what an account can hold.
 func more(a, b int64) int64 { return min(a+b, record.MaxAmount) }
 
-// settle ends a hold of an epoch: the bound is released, what was used is
-// spent. In another window than that of the hold neither is there any more.
+// settle ends a hold of an epoch: the bound is released, and what was used is
+// spent. Once the window of the hold is over, the use counts as past.
 func (a *account) settle(epoch int64, bound, used *record.Amounts) {
 	if epoch != a.epoch {
 		for i, n := range used {
@@ -201,8 +201,8 @@ func (a *account) cover(rec *record.Account) (raised record.Amounts) {
 	return raised
 }
 
-// unsettled reports whether more is reserved than taken, or less, which the
-// store has to be told of before memory may forget it.
+// unsettled reports whether more or less is reserved than taken. The store has
+// to learn of either before the account may leave memory.
 func (a *account) unsettled() bool {
 	_, unused := a.unused()
 	return unused || a.overdrawn()
@@ -244,7 +244,7 @@ func (a *account) unit(k record.Kind) int64 {
 const (
 	maxAhead     = 96
 	maxAheadLate = 64
-	// lateFor is for how many blocks a wait is remembered.
+	// lateFor is the number of blocks for which a wait is remembered.
 	lateFor = 64
 )
 
@@ -306,8 +306,8 @@ func (a *account) remaining() record.Amounts {
 	return left
 }
 
-// recorded reports whether the store knows what was used where nothing is reserved
-// because nothing is limited.
+// recorded reports whether the store knows what was used of the kinds without a
+// limit, of which nothing is reserved.
 func (a *account) recorded() bool {
 	for i, limit := range a.limit {
 		if limit == record.NoLimit && a.reserved[i] != a.spent[i]+a.held[i] {
@@ -378,8 +378,8 @@ func (p *pace) note(now int64) {
 	p.start, p.n = now, 0
 }
 
-// shade gives the account a slot of the shadow that says what was used, unless it has
-// one or all are taken. Callers hold the account.
+// shade gives the account a slot of the shadow, which keeps what was used, unless
+// it has one or all are taken. Callers hold the account.
 func (a *account) shade(s *integrity.Shadow) {
 	if s != nil && a.slot == nil {
 		a.slot = s.Take(integrity.Remembered{ID: a.id, Lineage: a.lineage, First: a.first, Last: a.last, Used: a.taken()})

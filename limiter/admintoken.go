@@ -29,12 +29,11 @@ type AdminToken struct {
 	Role      string       `json:"role"`
 	CreatedAt time.Time    `json:"created_at"`
 	CreatedBy string       `json:"created_by"`
-	// Token is the id of the token that this one was made with; empty: it was
-	// made by the operator.
+	// Token is the token that this one was made with; empty if by the operator.
 	Token      string    `json:"token,omitempty"`
 	ExpiresAt  time.Time `json:"expires_at,omitzero"`
 	RevokedAt  time.Time `json:"revoked_at,omitzero"`
-	LastUsedAt time.Time `json:"last_used_at,omitzero"` // may lose a minute in a crash
+	LastUsedAt time.Time `json:"last_used_at,omitzero"` // a crash may lose the last minute
 }
 
 // Status is active, expired or revoked.
@@ -56,7 +55,7 @@ const (
 	keepTokens = 90 * 24 * time.Hour
 )
 
-// What authenticating answers.
+// The errors of authentication.
 var (
 	// ErrToken says that no living token has this string.
 	ErrToken = errors.New("this admin token is not known here, or has expired or was revoked")
@@ -140,8 +139,8 @@ func (l *Limiter) readTokens() error {
 	})
 }
 
-// Authenticate returns the caller that an admin token stands for. Unknown ones
-// are limited per address, and told of in the audit log once a minute.
+// Authenticate returns the caller that an admin token stands for. Unknown tokens
+// are limited per address, and reported in the audit log once a minute.
 func (l *Limiter) Authenticate(_ context.Context, text, from string) (Caller, error) {
 	now := l.clock.Now()
 	lookup, err := token.ParseAdmin(text)
@@ -248,7 +247,7 @@ func latest(a, b time.Time) time.Time {
 	return a
 }
 
-// tokenSpec judges what a caller wants, and fills in what is left out.
+// tokenSpec checks what a caller wants, and fills in what is left out.
 func (l *Limiter) tokenSpec(by Caller, spec *TokenSpec, now time.Time) error {
 	if err := validTokenName(spec.Name); err != nil {
 		return err
@@ -289,8 +288,8 @@ func (l *Limiter) ListTokens(_ context.Context, by Caller) ([]AdminToken, error)
 	return slices.DeleteFunc(all, func(t AdminToken) bool { return !l.seesToken(by, &t) }), nil
 }
 
-// seesToken is Sees for tokens: own ones are the caller's, and those made with
-// it.
+// seesToken is Sees for tokens. A caller's own tokens are the one it has and
+// those that were made with it.
 func (l *Limiter) seesToken(by Caller, t *AdminToken) bool {
 	role := l.policy(by.Role)
 	switch {
@@ -325,7 +324,7 @@ func (l *Limiter) RevokeToken(_ context.Context, by Caller, id string) (AdminTok
 	return done, nil
 }
 
-// endToken ends a token for a caller who is entitled to it.
+// endToken ends a token on behalf of a caller that is entitled to do so.
 func (l *Limiter) endToken(by Caller, action, id string) error {
 	now := l.clock.Now().UTC()
 	var rec *AdminToken
@@ -351,7 +350,7 @@ func (l *Limiter) endToken(by Caller, action, id string) error {
 	return err
 }
 
-// facts are what the audit log says of a token.
+// facts are what the audit log records of a token.
 func (t *AdminToken) facts(now time.Time) map[string]any {
 	f := map[string]any{"name": token.Scrub(t.Name), "role": t.Role, "status": string(t.Status(now))}
 	if !t.ExpiresAt.IsZero() {
@@ -380,7 +379,7 @@ func writeToken(tx store.Tx, rec *AdminToken) error {
 	return tx.Set(tokenKey(rec.ID), v)
 }
 
-// saveTokens makes durable when tokens were used last.
+// saveTokens makes the last use of each token durable.
 func (l *Limiter) saveTokens() error {
 	changed := l.tokens.all()
 	l.tokens.mu.RLock()

@@ -6,9 +6,9 @@ import (
 	"github.com/till-proxy/till/limiter/record"
 )
 
-// Left is what no request holds, of the key's and of its role's budget, and what
-// would be left if all of them gave back. It is known for a moment only: nothing is
-// taken.
+// Left is what no request holds of the key's and its role's budget, and what would
+// be left if all requests gave back what they hold. Nothing is taken, so it may
+// have changed a moment later.
 func (k *Live) Left() (now, later record.Amounts) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
@@ -28,9 +28,9 @@ func (k *Live) Left() (now, later record.Amounts) {
 	return now, later
 }
 
-// MayProbe reports whether the upstream may be asked about a request before it is
-// reserved. It may where nothing but the request's use could refuse it, as often
-// as a key may make requests that are free: 60 times a minute.
+// MayProbe reports whether the upstream may be asked about a request before its
+// budget is reserved. It may where only the request's use could refuse it, and as
+// often as a key may make free requests: 60 times a minute.
 func (k *Live) MayProbe(ask *Ask) bool {
 	now := k.l.clock.Now()
 	k.mu.Lock()
@@ -48,8 +48,8 @@ func (k *Live) MayProbe(ask *Ask) bool {
 	return true
 }
 
-// affords reports whether what does not depend on the request's input is there: an
-// activation of the key, and of its role. Callers hold both.
+// affords reports whether the budget is left that does not depend on the request's
+// input: an activation of the key and one of its role. Callers hold both.
 func (k *Live) affords(ask *Ask, now time.Time) bool {
 	bound := ask.Bound
 	if k.key.Charge == record.ChargeSuccess {

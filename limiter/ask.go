@@ -11,25 +11,25 @@ type Ask struct {
 	// Bound is the most that the request can use of each kind. A kind left
 	// at zero is not debited.
 	Bound record.Amounts
-	// Fit, if not nil, names the bound in tokens and nano-dollars once it is
+	// Fit, if not nil, returns the bound in tokens and nano-dollars once it is
 	// known what is left of each: it may lower what the request can use. It
 	// is called under locks, perhaps more than once, and must only compute.
 	Fit func(left record.Amounts) record.Amounts
-	// Help is what helps where the bound is more than is left. Default: a lower
-	// max_tokens.
+	// Help is the remedy that a refusal names where the bound is more than is
+	// left. Default: a lower max_tokens.
 	Help string
 	// Free requests take nothing, but need a live key and count against its
 	// rate, or 60 a minute when it has none.
 	Free bool
 	// Listens says that the request only opens a stream of events, in which it
-	// waits for what others bring about. Those have places of their own: a key that
-	// may run N requests at a time may keep N such streams open beside them.
+	// waits for what others do. Such streams have places of their own: a key that
+	// may run N requests at a time may keep N of them open besides.
 	Listens bool
 	// Own says that the request is about the key itself and goes nowhere: what
 	// the scope says of methods, paths and models does not apply.
 	Own bool
 
-	// String says which of the key's strings the request came with; see Number.
+	// String is which of the key's strings the request came with; see Number.
 	String int64
 
 	Addr   netip.Addr // the client
@@ -37,23 +37,23 @@ type Ask struct {
 	Path   string     // decoded, in the upstream's own form
 	// Version is how many bytes of Path are a version that rules may leave out.
 	Version int
-	// Destination is another path of the request, in the same form, and Elsewhere
-	// says what in it names one that cannot be judged; empty: nothing does.
+	// Destination is another path of the request, in the same form. Elsewhere is
+	// the part of the request that names a path which cannot be judged, or empty.
 	Destination, Elsewhere string
 	DestinationVersion     int      // as Version
 	Models                 []string // every model the request names; see Named
 
 	// Named says that the request names the model that is to answer, and Listing
-	// that it asks for no answer of a model that could be chosen. A key that lists
+	// that it asks for no answer by a model that could be chosen. A key that lists
 	// models admits no other request.
 	Named, Listing bool
 
-	// Terms are those that the request was read under. Where they do not do any more,
-	// it is not admitted; see [Refusal.Moved]. The zero value is not compared.
+	// Terms are those that the request was read under. If they no longer apply, it
+	// is not admitted; see [Refusal.Moved]. The zero value is not compared.
 	Terms Terms
 
-	// Waits says that the request may wait for what others hold, and Keeps how
-	// many bytes it keeps in memory while it does; see [Options].
+	// Waits says that the request may wait for what others hold, and Keeps is how
+	// many bytes it keeps in memory meanwhile; see [Options].
 	Waits bool
 	Keeps int64
 

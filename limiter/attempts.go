@@ -9,9 +9,9 @@ import (
 	"github.com/till-proxy/till/limiter/record"
 )
 
-// attempts tells the audit log of what was refused to somebody: the first time
-// at once, then once a minute with a count, so that nobody can fill the disk by
-// asking. It holds a bounded number of callers; all beyond them share one.
+// attempts reports refused acts to the audit log: the first of a caller at once,
+// then once a minute with a count, so that nobody can fill the disk by asking.
+// It holds a bounded number of callers; all further ones share one count.
 type attempts struct {
 	mu   sync.Mutex
 	seen map[attempt]*attemptCount
@@ -20,14 +20,15 @@ type attempts struct {
 type attempt struct{ by, from, action, what string }
 
 type attemptCount struct {
-	caller Caller
-	told   time.Time // when the audit log was told last
-	since  int64     // attempts that it was not told of
-	recent int64     // attempts in the present minute
-	minute int64
+	caller   Caller
+	reported time.Time // of the last report to the audit log
+	since    int64     // attempts since that report
+	recent   int64     // attempts in the present minute
+	minute   int64
 }
 
-// What the audit log calls those who are not known, and those who are too many.
+// The names in the audit log of callers who are not known, and of all callers
+// beyond maxAttempters.
 const (
 	unknownCaller = "unknown"
 	manyCallers   = "many"
@@ -39,8 +40,8 @@ const (
 	tellAttempts    = time.Minute
 )
 
-// attemptError is about an act that a caller is not entitled to; what is how the
-// audit log names it.
+// attemptError refuses an act that a caller is not entitled to; what is the name
+// of the act in the audit log.
 type attemptError struct {
 	error
 	what string
@@ -48,8 +49,8 @@ type attemptError struct {
 
 func (e *attemptError) Unwrap() error { return e.error }
 
-// noted counts an attempt at what err refuses, if it is one, and returns err. What
-// is judged inside a transaction is noted after it, because that may run again.
+// noted counts an attempt if err is the refusal of one, and returns err. A refusal
+// inside a transaction is noted after it, because the transaction may run again.
 func (l *Limiter) noted(by Caller, err error) error {
 	var refused *attemptError
 	var above *record.CeilingError
@@ -62,8 +63,7 @@ func (l *Limiter) noted(by Caller, err error) error {
 	return err
 }
 
-// note counts an attempt at something, and reports whether there were few in
-// this minute.
+// note counts an attempt, and reports whether there were few like it this minute.
 func (a *attempts) note(l *Limiter, by Caller, action, what string) bool {
 	now := l.clock.Now()
 	at := attempt{by: by.Name, from: by.From, action: action, what: what}
@@ -88,50 +88,50 @@ func (a *attempts) note(l *Limiter, by Caller, action, what string) bool {
 	c.recent++
 	c.since++
 	few := c.recent <= attemptsAMinute
-	tell := now.Sub(c.told) >= tellAttempts
+	due := now.Sub(c.reported) >= tellAttempts
 	var n int64
-	if tell {
-		n, c.since, c.told = c.since, 0, now
+	if due {
+		n, c.since, c.reported = c.since, 0, now
 	}
 	a.mu.Unlock()
-	if tell {
-		l.tellAttempts(c.caller, at, n)
+	if due {
+		l.reportAttempts(c.caller, at, n)
 	}
 	return few
 }
 
-// sweep tells of what was counted since, and forgets who stopped.
+// sweep reports what was counted since, and drops callers who have stopped.
 func (a *attempts) sweep(l *Limiter, now time.Time) {
 	type due struct {
 		at attempt
 		by Caller
 		n  int64
 	}
-	var tell []due
+	var overdue []due
 	a.mu.Lock()
 	for at, c := range a.seen {
-		if now.Sub(c.told) < tellAttempts {
+		if now.Sub(c.reported) < tellAttempts {
 			continue
 		}
 		if c.since == 0 {
 			delete(a.seen, at)
 			continue
 		}
-		tell = append(tell, due{at, c.caller, c.since})
-		c.since, c.told = 0, now
+		overdue = append(overdue, due{at, c.caller, c.since})
+		c.since, c.reported = 0, now
 	}
 	a.mu.Unlock()
-	for _, d := range tell {
-		l.tellAttempts(d.by, d.at, d.n)
+	for _, d := range overdue {
+		l.reportAttempts(d.by, d.at, d.n)
 	}
 }
 
-func (l *Limiter) tellAttempts(by Caller, at attempt, n int64) {
+func (l *Limiter) reportAttempts(by Caller, at attempt, n int64) {
 	changes := map[string]record.Delta{"attempts": {Before: nil, After: n}}
 	if at.what != "" {
 		changes["refused"] = record.Delta{Before: nil, After: at.what}
 	}
-	by.once = nil // what was refused was not done
+	by.once = nil // a refused act may be tried again
 	entry := by.entry(at.action, "", changes)
 	l.committer.Submit(func(b *batch) error { return b.audit(entry) }, func(err error) {
 		if err != nil {

@@ -8,22 +8,22 @@ import (
 	"github.com/till-proxy/till/limiter/store"
 )
 
-// How the audit log is kept. Who owns the store could write all of it anew; the
-// head in the server's log, which is kept elsewhere, tells.
+// The owner of the store could rewrite the whole audit log. Its head, which goes
+// to the server's log and is kept elsewhere, gives that away.
 const (
 	headEvery = time.Hour
-	pruneStep = 1000 // entries that one change takes away
+	pruneStep = 1000 // entries that one change removes
 )
 
-// KeepAudit sets how long entries of the audit log are kept, at start and
-// after each reload; 0: for ever.
+// KeepAudit sets how long entries of the audit log are kept, at start and after
+// each reload. Zero means for ever.
 func (l *Limiter) KeepAudit(d time.Duration) {
 	if l.keepAudit.Swap(int64(d)) != int64(d) {
 		l.wakeUpkeep()
 	}
 }
 
-// sweepAdmin makes durable what waits about those who manage keys.
+// sweepAdmin saves what is pending about callers, and prunes what is too old.
 func (l *Limiter) sweepAdmin() {
 	l.attempts.sweep(l, l.clock.Now())
 	if err := l.saveTokens(); err != nil {
@@ -44,16 +44,16 @@ func (l *Limiter) LogAuditHead() {
 	l.log.Info("audit log head", "seq", head.Seq, "hash", head.Hash.String())
 }
 
-// pruneAudit takes away the entries that are older than they are kept. The
-// last one that went stays known by its hash, in the store and in an entry of
-// the log, so that what is left can be verified.
+// pruneAudit removes the entries that are older than KeepAudit allows. The hash
+// of the last removed entry stays in the store and in an entry of the log, so
+// that what is left can be verified.
 func (l *Limiter) pruneAudit() error {
 	keep := time.Duration(l.keepAudit.Load())
 	if keep <= 0 || !l.mayForget() {
 		return nil
 	}
 	before := l.clock.Now().Add(-keep)
-	// Each time leaves an entry, so it is not done for a few of them.
+	// Each pruning adds an entry, so it waits until there is enough to remove.
 	due, err := l.prunable(before.Add(-min(keep/10, 24*time.Hour)))
 	if err != nil || !due {
 		return err
@@ -72,7 +72,7 @@ func (l *Limiter) pruneAudit() error {
 	return nil
 }
 
-// prunable reports whether the oldest entry is from before a time.
+// prunable reports whether the oldest entry is older than a time.
 func (l *Limiter) prunable(before time.Time) (due bool, err error) {
 	err = l.store.View(func(r store.Reader) error {
 		return r.Scan([]byte(record.SpaceAudit), nil, false, func(_, line []byte) (bool, error) {
@@ -84,8 +84,8 @@ func (l *Limiter) prunable(before time.Time) (due bool, err error) {
 	return due, err
 }
 
-// pruneAudit takes away some of the entries from before a time, but never the
-// last one.
+// pruneAudit removes some of the entries that are older than a time, but never
+// the last one.
 func (b *batch) pruneAudit(before time.Time) (n int, err error) {
 	to := b.log.Next
 	var gone [][]byte

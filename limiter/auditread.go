@@ -21,19 +21,19 @@ type AuditFilter struct {
 	Actor   string
 	Action  string
 	Key     string // id of a key or token
-	Newest  bool   // the newest first, instead of the oldest
+	Newest  bool   // newest first, instead of oldest first
 	Limit   int    // size of a page. Default: 50. At most 500.
-	Cursor  string // the Next of the page before
+	Cursor  string // the Next of the previous page
 	forward uint64
 }
 
 // AuditPage is one page of the audit log.
 type AuditPage struct {
 	Entries [][]byte // each in its canonical form
-	// Next is the cursor of the page after this one; empty at the end.
+	// Next is the cursor of the next page; empty at the end.
 	Next string
 	// Partial says that the page is short because many entries had to be
-	// looked at, not because there are no more.
+	// examined, not because there are no more.
 	Partial bool
 }
 
@@ -54,9 +54,9 @@ func (f *AuditFilter) check() error {
 	return nil
 }
 
-// Audit returns a page of the entries that the caller may see: all of them with
-// a role that sees all, else those about keys and tokens that it sees, and what
-// it did itself.
+// Audit returns a page of the entries that the caller may see. With a role that
+// sees all, these are all entries; otherwise they are those about keys and tokens
+// that the caller sees, and about its own acts.
 func (l *Limiter) Audit(ctx context.Context, by Caller, f AuditFilter) (AuditPage, error) {
 	page := AuditPage{Entries: [][]byte{}}
 	if err := errors.Join(l.authorise(by, record.AuditRead, nil), f.check()); err != nil {
@@ -101,7 +101,7 @@ func (l *Limiter) Audit(ctx context.Context, by Caller, f AuditFilter) (AuditPag
 	return page, nil
 }
 
-// start is the entry after which a page begins.
+// start is the number of the entry after which a page begins.
 func (f *AuditFilter) start(r store.Reader) ([]byte, error) {
 	if f.forward > 0 {
 		return audit.EntryKey(f.forward), nil
@@ -123,8 +123,8 @@ func (f *AuditFilter) start(r store.Reader) ([]byte, error) {
 	return audit.EntryKey(from - 1), nil
 }
 
-// firstSince finds the first entry of a time or later. Times rise with the
-// numbers, but where a clock was repaired.
+// firstSince finds the first entry at a time or later. Times rise with the
+// numbers, except where a clock was corrected.
 func firstSince(r store.Reader, t time.Time) (uint64, error) {
 	head, err := audit.ReadChain(r)
 	if err != nil {
@@ -157,7 +157,7 @@ func (f *AuditFilter) picks(e *audit.Line) bool {
 		e.Seq >= f.From && (f.Since.IsZero() || !e.Time().Before(f.Since))
 }
 
-// auditSight decides which entries a caller sees, on one state of the store.
+// auditSight decides which entries a caller sees, in one state of the store.
 type auditSight struct {
 	l    *Limiter
 	r    store.Reader
@@ -206,8 +206,8 @@ func (l *Limiter) seesAll(by Caller) bool {
 	return role != nil && role.Sees == record.SeesAll
 }
 
-// ExportAudit calls write for each entry of the whole log, as of one moment. It
-// takes a role that sees all.
+// ExportAudit calls write for each entry of the whole log, as of one moment. The
+// caller needs a role that sees all.
 func (l *Limiter) ExportAudit(ctx context.Context, by Caller, write func(line []byte) error) error {
 	if err := l.authorise(by, record.AuditRead, nil); err != nil {
 		return err
@@ -225,14 +225,14 @@ func (l *Limiter) ExportAudit(ctx context.Context, by Caller, write func(line []
 	})
 }
 
-// AuditHead is the last entry of the audit log: its number and its hash. Who
-// keeps it elsewhere can tell later that the log was not written anew.
+// AuditHead is the last entry of the audit log: its number and its hash. A copy
+// kept elsewhere proves later that the log was not rewritten.
 func (l *Limiter) AuditHead() (seq uint64, hash audit.Hash) {
 	head := l.auditLog.Head.Load()
 	return head.Seq, head.Hash
 }
 
-// AuditVerify follows the whole audit log, and that it ends where it should.
+// AuditVerify checks every entry of the audit log, and where it ends.
 func (l *Limiter) AuditVerify(ctx context.Context, by Caller) (audit.Verified, error) {
 	if err := l.authorise(by, record.AuditRead, nil); err != nil {
 		return audit.Verified{}, err
