@@ -20,24 +20,24 @@ import (
 	"github.com/till-proxy/till/limiter/store"
 )
 
-// A backup is every record of one moment, and a checksum over all of it:
+// A backup is every record of one moment, and a checksum over them all:
 //
 //	magic 9 | records: key length, key, value length, value | 0 | number of
 //	records, 8 bytes | SHA-256 of all before
 //
-// Lengths are unsigned varints. What belongs to this very store and moment is
+// Lengths are unsigned varints. What belongs to this store and moment alone is
 // left out: its commit, its digest, its session. So are the salts of sealed
-// keys, unless they are asked for: without them no box opens.
+// keys, without which no box opens, unless they are asked for.
 const backupMagic = "tillbak1\n"
 
 // maxBackupValue bounds one record of a backup that is read, in bytes.
 const maxBackupValue = 16 << 20
 
-// ErrBackup is wrapped by the errors about a file that is no whole backup.
+// ErrBackup is wrapped by the errors about a file that is not a whole backup.
 var ErrBackup = errors.New("this is no whole backup")
 
 // Backup writes a backup to w while the store is in use, and returns how many
-// keys are in it. What was used before is in it; what is reserved at that moment
+// keys are in it. It has all use until then; what is reserved at that moment
 // counts as spent.
 func (l *Limiter) Backup(ctx context.Context, by Caller, w io.Writer, withSalts bool) (keys int64, err error) {
 	if err := l.authorise(by, record.Everything, nil); err != nil {
@@ -169,8 +169,8 @@ func (b *backupReader) next() (key, value []byte, err error) {
 	return nil, nil, io.EOF
 }
 
-// CheckBackup reads a backup to its end and returns how many keys are in it; an
-// error that wraps ErrBackup when it is not whole.
+// CheckBackup reads a backup to its end and returns how many keys are in it. The
+// error wraps ErrBackup if the backup is not whole.
 func CheckBackup(r io.Reader) (keys int64, err error) {
 	err = eachRecord(r, func(key, _ []byte) error {
 		if bytes.HasPrefix(key, []byte(record.SpaceKeys)) {
@@ -181,19 +181,19 @@ func CheckBackup(r io.Reader) (keys int64, err error) {
 	return keys, err
 }
 
-// Restored is what Restore did.
+// Restored counts what Restore did.
 type Restored struct {
 	Keys      int64
-	Suspended int64 // living ones
-	Tokens    int64 // admin tokens that lived, and are revoked
-	Sealed    int64 // sealed keys that were not revoked, whose salts are there
-	Unsalted  int64 // and those whose salts are not: their boxes open for nobody
+	Suspended int64 // keys that were alive
+	Tokens    int64 // admin tokens that were active, and are revoked now
+	Sealed    int64 // sealed keys that were not revoked, with their salts
+	Unsalted  int64 // those without their salts, whose boxes open for nobody
 }
 
-// Restore puts a backup into an empty store that nobody else has open, and makes
-// an anchor for it. The whole backup is checked before anything is written. Keys
-// that were alive in it are suspended, and admin tokens revoked, unless trust says
-// otherwise: what was used or revoked since the backup is not known.
+// Restore puts a backup into an empty store that no other process has open, and
+// makes an anchor for it. The whole backup is checked before anything is written.
+// What was used or revoked since the backup is not known, so keys that were alive
+// in it are suspended and admin tokens revoked, unless trust is set.
 func Restore(s store.Store, disk store.Disk, by Caller, backup io.ReadSeeker, anchorPath string, now time.Time, trust bool, log *slog.Logger) (Restored, error) {
 	if err := onlyOperator(by); err != nil {
 		return Restored{}, err

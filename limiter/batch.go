@@ -9,8 +9,8 @@ import (
 	"github.com/till-proxy/till/limiter/store"
 )
 
-// batch is the transaction that several changes are written in, with everything
-// that is kept in step with them.
+// batch is the transaction that several changes are written in, together with
+// everything that is kept in step with them.
 type batch struct {
 	*commit.Transaction
 	clock       commit.Teller
@@ -39,8 +39,8 @@ func offline(tx store.Tx, clock commit.Teller) *batch {
 	return b
 }
 
-// setAccount puts a record (nil: none) in place of what was there, and takes the
-// sums and the index along.
+// setAccount replaces an account's record (nil: none), and updates the sums and
+// the index to match.
 func (b *batch) setAccount(id record.AccountID, forRole bool, rec *record.Account) error {
 	key := record.AccountKey(id)
 	var counted record.Amounts
@@ -76,13 +76,13 @@ func (b *batch) setAccount(id record.AccountID, forRole bool, rec *record.Accoun
 	return b.Set(key, after)
 }
 
-// act is an entry of the audit log, and the call that it is of.
+// act is an entry of the audit log, and the call that caused it.
 type act struct {
 	audit.Entry
 	once *Once
 }
 
-// audit adds an entry to the log, and says that the call which it is of was done.
+// audit adds an entry to the log, and marks the call that caused it as done.
 func (b *batch) audit(e *act) error {
 	if err := b.log.Add(b.Transaction, b.clock.Now(), &e.Entry); err != nil || e.once == nil {
 		return err

@@ -13,13 +13,13 @@ import (
 const (
 	// maxWaiting bounds how many requests wait for the store.
 	maxWaiting = 10_000
-	// maxAside is how many changes may wait before the sweeper does not add its own.
+	// maxAside is how many changes may wait before the sweeper holds back its own.
 	maxAside = 256
 )
 
 var errCrowded = errors.New("too many requests wait for the store")
 
-// parking is where a caller waits, for a block or for others to settle.
+// parking is where a caller waits for a block, or for others to settle.
 type parking struct {
 	turn   *turn
 	refill *refill
@@ -43,8 +43,8 @@ func (l *Limiter) park(a *account, k *Live, ask *Ask, bound *record.Amounts, now
 	return p
 }
 
-// askBlock asks the committer for the next block of an account, and to write
-// what it knows of the key's use along with it. Callers hold the account.
+// askBlock asks the committer for the next block of an account, and to write the
+// use of the key along with it. Callers hold the account.
 func (l *Limiter) askBlock(a *account, k *Live) {
 	if a.asked {
 		return
@@ -104,16 +104,16 @@ func (l *Limiter) await(ctx context.Context, r *refill) error {
 	}
 }
 
-// crowded reports whether the sweeper would be in others' way.
+// crowded reports whether the sweeper would delay requests.
 func (l *Limiter) crowded() bool { return l.committer.Backlog() >= maxAside }
 
 // enqueued counts a request that is about to wait for the store, and reports
-// whether it may. Whoever was counted calls dequeued.
+// whether it may. The caller calls dequeued afterwards in any case.
 func (l *Limiter) enqueued() bool { return l.waiting.Add(1) <= maxWaiting }
 func (l *Limiter) dequeued()      { l.waiting.Add(-1) }
 
-// readAccount reads an account's record; a role's is made on first use, and
-// its limit is what the configuration says.
+// readAccount reads an account's record. That of a role is made on first use, and
+// has its limit from the configuration.
 func readAccount(r store.Reader, a *account) (record.Account, error) {
 	b, err := r.Get(record.AccountKey(a.id))
 	if a.forRole {
@@ -150,9 +150,9 @@ func (a *account) wentBack(rec *record.Account) error {
 	return nil
 }
 
-// noteUnlimited puts what was used and is held where nothing is reserved because
-// nothing is limited, for when a limit is set later. Memory follows once what it
-// returns is durable. Callers hold the account.
+// noteUnlimited records what was used and is held of the kinds without a limit, of
+// which nothing is reserved, in case a limit is set later. Memory follows once what
+// it returns is durable. Callers hold the account.
 func (a *account) noteUnlimited(rec *record.Account) record.Amounts {
 	noted := record.NoLimits()
 	for i, limit := range rec.Limit {
@@ -172,12 +172,12 @@ func (a *account) noted(unlimited record.Amounts) {
 	}
 }
 
-// note puts into a record what rides along with any commit of the account.
+// note puts into a record what is written with any commit of the account.
 func (a *account) note(rec *record.Account) {
 	rec.Settled = a.spent
 	rec.First, rec.Last, rec.Pin, rec.Addr = a.first, a.last, a.pin, a.addr
 	rec.Past, rec.Kinds = a.past, a.kinds
 	if rec.Epoch == 0 {
-		rec.Epoch = a.epoch // a role's first
+		rec.Epoch = a.epoch // the first of a role
 	}
 }

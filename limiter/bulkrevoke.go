@@ -15,7 +15,7 @@ import (
 	"github.com/till-proxy/till/token"
 )
 
-// bounded lets a filter pick only what the caller sees, also while it runs on
+// bounded makes a filter pick only what the caller sees, also while the job goes on
 // without the caller.
 func (l *Limiter) bounded(by Caller, f Filter) (Filter, error) {
 	f.Sort, f.Cursor, f.Limit = "created", "", 0
@@ -36,10 +36,10 @@ func (l *Limiter) bounded(by Caller, f Filter) (Filter, error) {
 	return f, nil
 }
 
-// RevokeMany ends every key that the filter picks and the caller sees. They are
-// refused in memory when it returns, and what they had running was cut; that
-// they end durably is a job, see [Limiter.Await]. A filter that picks all keys
-// must be meant: all says so.
+// RevokeMany ends every key that the filter picks and the caller sees. When it
+// returns, they are refused in memory and their running requests are cut. A job
+// ends them durably; see [Limiter.Await]. Only with all may a filter pick every
+// key.
 func (l *Limiter) RevokeMany(by Caller, f Filter, all bool, reason string) (Job, error) {
 	if err := l.authorise(by, record.KeysRevoke, nil); err != nil {
 		return Job{}, err
@@ -66,9 +66,9 @@ func (l *Limiter) RevokeMany(by Caller, f Filter, all bool, reason string) (Job,
 		l.jobsMu.Unlock()
 		return Job{}, ErrJobs
 	}
-	l.jobs = append(l.jobs, j) // from here on whatever is loaded is doomed
+	l.jobs = append(l.jobs, j) // keys that are loaded from here on are judged, too
 	l.jobsMu.Unlock()
-	l.doomAll(j)
+	l.stopMatching(j)
 	err = l.recordJob(j)
 	j.ready.Store(true)
 	select {
@@ -83,12 +83,12 @@ func (l *Limiter) RevokeMany(by Caller, f Filter, all bool, reason string) (Job,
 	return s, nil
 }
 
-// doomAll stops what is in memory.
-func (l *Limiter) doomAll(j *job) {
+// stopMatching stops the keys in memory that match a job.
+func (l *Limiter) stopMatching(j *job) {
 	jobs := []*job{j}
 	now := l.clock.Now()
 	cut := 0
-	var all []doomed
+	var all []judged
 	keys := l.everyLive()
 	if j.filter.Status != "" { // a child counts as revoked once its parent is stopped
 		slices.SortFunc(keys, deeperFirst)
@@ -99,7 +99,7 @@ func (l *Limiter) doomAll(j *job) {
 		var refusal *record.Refusal
 		if hit {
 			refusal = k.stopped(now)
-			all = append(all, doomed{k, k.key})
+			all = append(all, judged{k, k.key})
 		}
 		k.mu.Unlock()
 		if hit {
@@ -107,15 +107,15 @@ func (l *Limiter) doomAll(j *job) {
 		}
 	}
 	j.mu.Lock()
-	j.doomed, j.state.Cut = all, cut
+	j.judged, j.state.Cut = all, cut
 	j.mu.Unlock()
 }
 
 // deeperFirst puts children before their parents.
 func deeperFirst(a, b *Live) int { return cmp.Compare(b.Key().Depth, a.Key().Depth) }
 
-// recordJob makes a job's record durable, with its number. A key that was
-// doomed and has changed since, before the record came, ends along with it.
+// recordJob makes a job's record durable, with its number. A key with a pending
+// revocation that has changed before the record came ends along with it.
 func (l *Limiter) recordJob(j *job) error {
 	var number int64
 	var ended []*record.Key
@@ -125,7 +125,7 @@ func (l *Limiter) recordJob(j *job) error {
 		s := j.snapshot()
 		s.Number = number
 		j.mu.Lock()
-		judged := j.doomed
+		judged := j.judged
 		j.mu.Unlock()
 		for _, d := range judged {
 			d.k.mu.Lock()
@@ -150,7 +150,7 @@ func (l *Limiter) recordJob(j *job) error {
 	}, func() {
 		j.number.Store(number)
 		j.mu.Lock()
-		j.doomed = nil
+		j.judged = nil
 		j.state.Number = number
 		j.state.Revoked += int64(len(ended))
 		j.state.Matched += int64(len(ended))
@@ -162,17 +162,17 @@ func (l *Limiter) recordJob(j *job) error {
 
 // found are some of the keys that a job ends.
 type found struct {
-	cursor string // from where on
+	cursor string // where these begin
 	next   string // where to go on; empty at the end
 	ids    []string
-	// already counts those that were revoked before.
+	// already counts the keys that had been revoked before the job.
 	already int64
 	err     error
 }
 
-// candidates are some of the keys that a job ends: those in memory that it
-// doomed, and others that match. They may have been looked up while the step
-// before them was written, which is of others.
+// candidates are some of the keys that a job ends: those in memory that it has
+// stopped, and others that match. They may have been looked up while the previous
+// step, which is about other keys, was written.
 func (l *Limiter) candidates(j *job, cursor string) (found, error) {
 	if j.ahead != nil {
 		p := <-j.ahead
@@ -214,7 +214,7 @@ func (l *Limiter) lookUp(j *job, cursor string) found {
 				if key, err = record.DecodeKey(value); err != nil {
 					return false, fmt.Errorf("key %s: %w", id, err)
 				}
-				if key.Attached() { // whether it matches depends on others
+				if key.Attached() { // whether it matches depends on other keys
 					if k, err = l.load(id); err != nil {
 						return false, err
 					}
@@ -226,7 +226,7 @@ func (l *Limiter) lookUp(j *job, cursor string) found {
 				judged := k.key.Judged >= j.number.Load()
 				k.mu.Unlock()
 				switch {
-				case hit && revoked && judged: // by a change; counted at the end
+				case hit && revoked && judged: // ended by a change, and counted at the end
 				case hit && revoked:
 					p.already++
 				case hit:
@@ -259,8 +259,8 @@ func (l *Limiter) lookUp(j *job, cursor string) found {
 	return p
 }
 
-// scan calls fn with the keys that a filter's index leads to, until it returns
-// false or most were looked at, and returns where to go on; empty at the end.
+// scan calls fn with the keys that a filter's index leads to, until fn returns
+// false or most keys were examined. It returns where to go on; empty at the end.
 func (l *Limiter) scan(ctx context.Context, r store.Reader, by Caller, f *Filter, most int, fn func(id string) (bool, error)) (next string, err error) {
 	q, err := l.query(r, by, f, l.clock.Now())
 	if err != nil {
@@ -288,7 +288,7 @@ func (l *Limiter) scan(ctx context.Context, r store.Reader, by Caller, f *Filter
 	}
 }
 
-// CountMatches says how many keys RevokeMany would find, and how many of them
+// CountMatches returns how many keys RevokeMany would find, and how many of them
 // it would end.
 func (l *Limiter) CountMatches(ctx context.Context, by Caller, f Filter) (matched, revocable int64, err error) {
 	if err := l.authorise(by, record.KeysRevoke, nil); err != nil {
@@ -324,8 +324,8 @@ func (l *Limiter) Await(ctx context.Context, by Caller, number int64) (Job, erro
 	if err != nil || s.Done() {
 		return s, err
 	}
-	// Its record can be read a moment before it knows its number itself, which is
-	// what the committer does next.
+	// The job's record can be read a moment before the committer gives the job in
+	// memory its number.
 	if err := l.Ping(ctx); err != nil {
 		return s, err
 	}

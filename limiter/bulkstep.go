@@ -9,10 +9,10 @@ import (
 	"github.com/till-proxy/till/limiter/store"
 )
 
-// A job that ends keys goes on in steps, each a commit of its own, so that it never
-// holds the others up and a crash between two costs nothing.
+// A job that ends keys proceeds in steps, each a commit of its own, so that it never
+// delays other commits and a crash between two steps costs nothing.
 
-// One commit of a job ends so many keys, and looks at so many.
+// These bound the keys that one commit of a job ends, and those that it examines.
 const (
 	bulkKeys   = 256
 	bulkBytes  = 256 << 10 // of their records
@@ -20,9 +20,9 @@ const (
 	bulkRetry  = time.Second
 )
 
-// endIn revokes a key in a batch. It returns nil when the key was revoked before,
-// and since says that this was after the job's record came: by a change, which
-// ends what the job has doomed.
+// endIn revokes a key in a batch. It returns nil if the key is revoked already.
+// since says that this happened after the job's record came, by a change to a key
+// with a pending revocation.
 func (l *Limiter) endIn(b *batch, s *Job, id string) (key *record.Key, since bool, err error) {
 	old, acct, err := record.ReadKey(b, id)
 	if err != nil || old.EndedStatus == record.Revoked {
@@ -72,10 +72,10 @@ func (l *Limiter) jobsLoop() {
 		}
 		j := jobs[0]
 		j.mu.Lock()
-		told := j.state.Failure == err.Error()
+		logged := j.state.Failure == err.Error()
 		j.state.Failure = err.Error()
 		j.mu.Unlock()
-		if !told {
+		if !logged {
 			l.log.Error("a job cannot go on now", "job", j.number.Load(), "error", err)
 		}
 		select {
@@ -100,9 +100,9 @@ func (l *Limiter) step(j *job) error {
 	ids, already, next := p.ids, p.already, p.next
 	whole := next == ""
 	elsewhere := int64(0)
-	if whole { // and those in memory that no index led to
+	if whole { // now the keys in memory that no index led to
 		var rest []string
-		rest, elsewhere = l.stillDoomed(j, ids)
+		rest, elsewhere = l.unended(j, ids)
 		if len(rest) > bulkKeys {
 			ids, already, next, whole = rest[:bulkKeys], 0, s.Cursor, false
 		} else {
@@ -115,7 +115,7 @@ func (l *Limiter) step(j *job) error {
 		ended, after = nil, s
 		after.Already += already
 		after.Cursor, after.Failure = next, ""
-		changed := elsewhere // which is counted at the end
+		changed := elsewhere // counted at the end
 		for _, id := range ids {
 			key, since, err := l.endIn(b, &s, id)
 			switch {
@@ -123,7 +123,7 @@ func (l *Limiter) step(j *job) error {
 				return err
 			case key != nil:
 				ended = append(ended, key)
-			case since: // before this step came to be written
+			case since: // a change ended it before this step was written
 				changed++
 			}
 		}
@@ -157,9 +157,9 @@ func (l *Limiter) step(j *job) error {
 	return nil
 }
 
-// stillDoomed are the keys in memory, but for those given, that a job has
-// stopped and not ended, and how many of the others of its keys a change has ended.
-func (l *Limiter) stillDoomed(j *job, but []string) (ids []string, elsewhere int64) {
+// unended are the keys in memory, except those given, that a job has stopped and
+// not yet ended; elsewhere counts those of its other keys that a change has ended.
+func (l *Limiter) unended(j *job, but []string) (ids []string, elsewhere int64) {
 	for _, k := range l.everyLive() {
 		k.mu.Lock()
 		switch {
@@ -174,7 +174,7 @@ func (l *Limiter) stillDoomed(j *job, but []string) (ids []string, elsewhere int
 	return ids, elsewhere
 }
 
-// forgetJobs removes the records of all but the last jobs.
+// forgetJobs removes the records of all but the last keepJobs jobs.
 func forgetJobs(b *batch) error {
 	jobs, err := readJobs(b)
 	if err != nil {

@@ -11,12 +11,12 @@ import (
 	"github.com/till-proxy/till/limiter/store"
 )
 
-// Caller is who asks for an administrative act. Every such act of this package
-// takes one and is authorised here, whichever door it came through.
+// Caller is the one who requests an administrative act. Every such act of this
+// package takes a Caller and is authorised here, by whatever way it came.
 type Caller struct {
-	// Name is what created_by, the audit log and the logs say: "operator" for
-	// whoever reaches the management socket, a token's name, a key's id for its
-	// holder.
+	// Name is what created_by, the audit log and the logs say: "operator" for a
+	// caller on the management socket, otherwise the name of a token, or the id
+	// of the key that the caller holds.
 	Name string
 	// Token is the id of the caller's admin token; empty for others.
 	Token string
@@ -27,13 +27,13 @@ type Caller struct {
 	From string
 
 	holder string // id of the key that the caller holds
-	once   *Once  // what the caller does next is done once
+	once   *Once  // the caller's next act is done only once
 }
 
 var (
 	// Operator is the caller behind Caddy's admin endpoint or till's own socket.
 	Operator = Caller{Name: record.OperatorName, Role: record.OperatorRole}
-	// itself is the caller of what happens by the rules of a key.
+	// itself is the caller of what a key's own rules bring about.
 	itself = Caller{Name: "till", Role: record.OperatorRole}
 )
 
@@ -64,7 +64,7 @@ func (l *Limiter) Allows(by Caller, p record.Permission) bool {
 	return role != nil && p != record.Everything && slices.Contains(role.Permissions, p)
 }
 
-// Sees reports whether a key exists as far as the caller is told.
+// Sees reports whether the caller may know that a key exists.
 func (l *Limiter) Sees(by Caller, key *record.Key) bool {
 	if by.Role == record.OperatorRole {
 		return true
@@ -87,9 +87,9 @@ func (l *Limiter) Sees(by Caller, key *record.Key) bool {
 	}
 }
 
-// authorise decides whether a caller may do something, and to that key (nil:
-// to none in particular). The permission is judged first, so that who lacks it
-// does not learn which keys exist.
+// authorise decides whether a caller may do something, and to that key (nil: to
+// none in particular). The permission is checked first, so that a caller without
+// it does not learn which keys exist.
 func (l *Limiter) authorise(by Caller, p record.Permission, key *record.Key) error {
 	if !l.Allows(by, p) {
 		return l.noted(by, l.forbidden(by, p))
@@ -100,7 +100,7 @@ func (l *Limiter) authorise(by Caller, p record.Permission, key *record.Key) err
 	return nil
 }
 
-// forbidden is the answer to a caller without a permission.
+// forbidden is the error for a caller without a permission.
 func (l *Limiter) forbidden(by Caller, p record.Permission) error {
 	why := onlyOperator(by)
 	switch role := l.policy(by.Role); {
@@ -126,11 +126,11 @@ func listed(permissions []record.Permission) string {
 }
 
 // Authorise decides whether a caller may do something that is done outside this
-// package. What is refused is told to the audit log.
+// package. Refusals are reported to the audit log.
 func (l *Limiter) Authorise(by Caller, p record.Permission) error { return l.authorise(by, p, nil) }
 
-// onlyOperator lets pass only the operator: what is done to a closed store, which
-// knows of no role.
+// onlyOperator admits only the operator. It guards what is done to a closed store,
+// for which no roles are configured.
 func onlyOperator(by Caller) error {
 	if by.Role != record.OperatorRole {
 		return fmt.Errorf("%w: only the operator may do this", ErrForbidden)
@@ -138,7 +138,7 @@ func onlyOperator(by Caller) error {
 	return nil
 }
 
-// reach returns a key that the caller may do something to.
+// reach returns a key on which the caller has the permission.
 func (l *Limiter) reach(by Caller, p record.Permission, id string) (*Live, error) {
 	if err := l.authorise(by, p, nil); err != nil {
 		return nil, err

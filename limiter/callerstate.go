@@ -2,9 +2,9 @@ package limiter
 
 import "github.com/till-proxy/till/limiter/record"
 
-// Standing returns a caller as it is now, for whoever has authenticated it
-// before and acts for it again, without its token's string: ErrToken when the
-// token has ended since. Its use counts as the token's.
+// Standing returns a caller as it is now, for code that has authenticated it
+// before and acts for it again without its token's string. It is ErrToken if the
+// token has ended since. The call counts as a use of the token.
 //
 // Callers without a token are returned as they are: nothing ends them.
 func (l *Limiter) Standing(by Caller) (Caller, error) {

@@ -9,12 +9,12 @@ import (
 	"github.com/till-proxy/till/limiter/record"
 )
 
-// ceilings holds a key under the ceilings of its own role, and under those of
-// the caller's: what it leaves out becomes the ceiling, and what goes beyond
-// one is a *CeilingError. old is the key before the change, nil for a new one:
-// what is not changed may stay as it is, also where a ceiling was lowered
-// since. Every act that makes a key or changes what it may do calls this; one that
-// hands out or widens a key that there is calls couldMint, too.
+// ceilings keeps a key under the ceilings of its own role and of the caller's:
+// what the key leaves out becomes the ceiling, and what exceeds one is a
+// *CeilingError. old is the key before the change, nil for a new one: what does
+// not change may stay, even where a ceiling was lowered since. Every act that
+// makes a key or changes what it may do calls this; one that hands out or widens
+// an existing key calls couldMint, too.
 func (l *Limiter) ceilings(by Caller, old, key *record.Key) error {
 	for i, name := range []string{key.Role, by.Role} {
 		if name == "" || name == record.OperatorRole || i > 0 && name == key.Role {
@@ -31,8 +31,8 @@ func (l *Limiter) ceilings(by Caller, old, key *record.Key) error {
 	return nil
 }
 
-// within reports why a role may not be given by somebody who has another one:
-// it would give rights, or ceilings, that are not within the giver's.
+// within is an error if a caller with the role own may not give the role given,
+// whose rights or ceilings are not within those of own.
 func (l *Limiter) within(given, own string) error {
 	mine, theirs := l.policy(own), l.policy(given)
 	if mine == nil || theirs == nil {

@@ -12,14 +12,14 @@ import (
 )
 
 // edit runs fn on a copy of a key's record and its account, inside the
-// committer, and writes both, with an entry in the audit log when that changed
-// the record. fn says what changes; it must not have other effects. after runs
-// on the key in memory once that is durable.
+// committer, and writes both, with an entry in the audit log if the record has
+// changed. fn makes the change and must not have other effects. after runs on the
+// key in memory once the change is durable.
 func (l *Limiter) edit(by Caller, action, id string, fn func(key *record.Key, acct *record.Account) error, after func(k *Live)) error {
 	return l.editIn(by, action, id, func(_ *batch, key *record.Key, acct *record.Account) error { return fn(key, acct) }, after)
 }
 
-// editIn is edit for who needs the transaction, too.
+// editIn is edit for a change that needs the transaction, too.
 func (l *Limiter) editIn(by Caller, action, id string, fn func(b *batch, key *record.Key, acct *record.Account) error, after func(k *Live)) error {
 	var key *record.Key
 	return l.committer.Do(func(b *batch) error {
@@ -41,10 +41,10 @@ func (l *Limiter) editIn(by Caller, action, id string, fn func(b *batch, key *re
 }
 
 // Change lets fn edit a copy of a live key: name, labels, owner, purpose,
-// scope, limits, expiry. Everything else stays as it is. Of a dead key only
-// name and labels change; else ErrDead. ifVersion, unless 0, must be the
-// key's version; else ErrVersion. judge looks at what comes of it, with what
-// ceilings have filled in, and may refuse that.
+// scope, limits, expiry. The rest stays as it is. Only the name and the labels of
+// a dead key may change; otherwise the error is ErrDead. ifVersion, unless 0, must
+// be the key's version; otherwise it is ErrVersion. judge sees the outcome, with
+// what ceilings have filled in, and may refuse it.
 func (l *Limiter) Change(_ context.Context, by Caller, id string, ifVersion int64, fn func(*record.Key) error, judge ...func(old, key *record.Key) error) (View, error) {
 	k, err := l.reach(by, record.KeysUpdate, id)
 	if err != nil {
@@ -57,7 +57,7 @@ func (l *Limiter) Change(_ context.Context, by Caller, id string, ifVersion int6
 		if ifVersion != 0 && ifVersion != key.Version {
 			return fmt.Errorf("%w: it is at version %d, not %d", ErrVersion, key.Version, ifVersion)
 		}
-		epoch = 0 // it may be run again
+		epoch = 0 // this may run more than once
 		old := *key
 		changed := key.Clone()
 		if err := fn(changed); err != nil {
@@ -113,7 +113,7 @@ func (l *Limiter) Change(_ context.Context, by Caller, id string, ifVersion int6
 			}
 		}
 		if epoch > k.epoch {
-			k.moveTo(k, epoch) // nothing is reserved anew
+			k.moveTo(k, epoch) // nothing is reserved in the new window
 		}
 	})
 	if err != nil {
@@ -123,8 +123,8 @@ func (l *Limiter) Change(_ context.Context, by Caller, id string, ifVersion int6
 	return l.viewNow(id)
 }
 
-// turn lets a record say what is used and held of each kind that gets a limit,
-// or whose limit is taken: without one nothing is reserved. Memory follows.
+// turn records what is used and held of each kind that gains or loses its limit,
+// because without one nothing is reserved. Memory follows.
 func (k *Live) turn(old, limit *record.Amounts, rec *record.Account) (taken record.Amounts, turned [record.NumKinds]bool) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
@@ -137,7 +137,7 @@ func (k *Live) turn(old, limit *record.Amounts, rec *record.Account) (taken reco
 	return taken, turned
 }
 
-// derive is the status of the key as if its record were key.
+// derive is the status that the key would have if its record were key.
 func (k *Live) derive(key *record.Key) (record.Status, record.Code) {
 	now := k.l.clock.Now()
 	k.mu.Lock()
@@ -190,8 +190,8 @@ func (l *Limiter) GrantMore(ctx context.Context, by Caller, id string, more More
 	return l.viewNow(id)
 }
 
-// Suspend stops a key until it is resumed, and cuts what it has running. It
-// holds in memory at once; the error says when it could not be made durable.
+// Suspend stops a key until it is resumed, and cuts its running requests. It takes
+// effect in memory at once; an error says that it could not be made durable.
 func (l *Limiter) Suspend(_ context.Context, by Caller, id string) (View, error) {
 	k, err := l.reach(by, record.KeysRevoke, id)
 	if err != nil {
@@ -200,7 +200,7 @@ func (l *Limiter) Suspend(_ context.Context, by Caller, id string) (View, error)
 	stop := l.stopper(by)
 	k.mu.Lock()
 	if k.halt == record.CodeKeySuspended && !stop.Above(k.haltBy) {
-		stop = k.haltBy // the first one's stands, as in the record
+		stop = k.haltBy // the first suspension stands, as in the record
 	}
 	k.haltBy = stop
 	k.mu.Unlock()
@@ -214,7 +214,7 @@ func (l *Limiter) Suspend(_ context.Context, by Caller, id string) (View, error)
 				return err
 			}
 		case stop.Above(old.SuspendedBy):
-			key.SuspendedBy = stop // whom the first one cannot overrule
+			key.SuspendedBy = stop // the first stopper may not lift this one
 		default:
 			return nil
 		}
@@ -246,7 +246,7 @@ func (l *Limiter) Resume(_ context.Context, by Caller, id string) (View, error) 
 		key.SuspendedAt, key.SuspendedBy = time.Time{}, record.Stopper{}
 		return nil
 	}, func(k *Live) {
-		if halted && k.halt == record.CodeKeySuspended && k.haltBy == stop { // not one imposed since
+		if halted && k.halt == record.CodeKeySuspended && k.haltBy == stop { // no later suspension
 			k.halt, k.unsaved = "", nil
 		}
 	})
@@ -257,9 +257,9 @@ func (l *Limiter) Resume(_ context.Context, by Caller, id string) (View, error) 
 	return l.viewNow(id)
 }
 
-// Revoke ends a key for ever and cuts what it has running; it returns how
-// many requests those were. It holds in memory at once; the error says when
-// it could not be made durable. Revoking twice changes nothing.
+// Revoke ends a key for ever, cuts its running requests and returns how many those
+// were. It takes effect in memory at once; an error says that it could not be made
+// durable. Revoking twice changes nothing.
 func (l *Limiter) Revoke(ctx context.Context, by Caller, id, reason string) (View, int, error) {
 	if err := record.ValidText("reason", reason); err != nil {
 		return View{}, 0, err
@@ -280,21 +280,21 @@ func (l *Limiter) Revoke(ctx context.Context, by Caller, id, reason string) (Vie
 	return view, cut, err
 }
 
-// Forget removes the record of an ended key. What it used stays in the tally.
+// Forget removes the record of an ended key. Its use stays in the tally.
 func (l *Limiter) Forget(ctx context.Context, by Caller, id string) error {
 	k, err := l.reach(by, record.KeysUpdate, id)
 	if err != nil {
 		return err
 	}
 	view := k.View()
-	begins := view.Status == record.Exhausted && view.Renews != "" // anew, by itself
+	begins := view.Status == record.Exhausted && view.Renews != "" // a new window revives it
 	if view.Status == record.Active || view.Status == record.Suspended || begins || view.InFlight > 0 {
 		return ErrAlive
 	}
 	l.windUpNow(ctx, by, id)
 	k.mu.Lock()
 	before := k.halt
-	k.halt = record.CodeKeyRevoked // nothing may begin while it goes
+	k.halt = record.CodeKeyRevoked // no request may begin while it is removed
 	k.mu.Unlock()
 	err = l.committer.Do(func(b *batch) error {
 		key, _, err := record.ReadKey(b, id)

@@ -20,13 +20,13 @@ import (
 // filter at one moment. Its record is durable before it is acknowledged, and
 // says how far it has come, so it goes on after a crash.
 //
-// From the call on, each key that matched then is doomed: refused in memory,
-// those in memory at once, others when they are loaded. Keys that are minted
-// or changed later must not be taken for them, nor one that was doomed be
-// missed because it changed. So jobs are numbered, and each record that is
-// written has the number of the last one before it (Key.Judged): a record
-// with the job's own number was judged before it was written. One that was
-// doomed then is ended in the same write.
+// From the call on, each key that matched then has a pending revocation: it is
+// refused, at once if it is in memory, otherwise as soon as it is loaded. Keys
+// that are minted or changed later must not be mistaken for these, and none of
+// these may be missed because it changed. So jobs are numbered, and each record
+// has the number of the last job before it was written (Key.Judged): a record
+// with the job's own number was judged before it was written, and if the
+// revocation was pending then, the same write has ended the key.
 //
 //	j/<number, 8 bytes>   Job, as JSON
 
@@ -41,8 +41,8 @@ type Job struct {
 	Reason string    `json:"reason"`
 	Filter Filter    `json:"filter"`
 
-	// Matched counts the keys found so far, Revoked those of them that it has
-	// ended, Already those that had been revoked before.
+	// Matched counts the keys found so far, Revoked those of them that the job
+	// has ended, Already those that had been revoked before.
 	Matched int64 `json:"matched"`
 	Revoked int64 `json:"revoked"`
 	Already int64 `json:"already"`
@@ -50,7 +50,7 @@ type Job struct {
 	Cut    int       `json:"cut"`
 	Cursor string    `json:"cursor,omitempty"` // where to go on
 	DoneAt time.Time `json:"done_at,omitzero"`
-	// Failure is why it does not go on now; it is tried again.
+	// Failure is why the job cannot go on now. It is tried again.
 	Failure string `json:"-"`
 }
 
@@ -58,8 +58,8 @@ type Job struct {
 func (j *Job) Done() bool { return !j.DoneAt.IsZero() }
 
 const (
-	maxJobs  = 16 // that run at a time
-	keepJobs = 32 // records that are kept; the last one has to be, for its number
+	maxJobs  = 16 // jobs that run at a time
+	keepJobs = 32 // records that are kept; the number of the last one is needed
 )
 
 // ErrJobs says that too many jobs run.
@@ -67,21 +67,21 @@ var ErrJobs = fmt.Errorf("%d jobs are running: wait until one is done; GET jobs 
 
 // job is a job that runs.
 type job struct {
-	at     time.Time // these never change
+	at     time.Time // at, filter and once never change
 	filter Filter
 	once   *Once
 
 	number atomic.Int64 // 0 until its record is durable
 	mu     sync.Mutex
 	state  Job
-	doomed []doomed      // keys that were in memory at the call, while number is 0
+	judged []judged      // keys that were in memory at the call, while number is 0
 	done   chan struct{} // closed at the end
 	ready  atomic.Bool   // jobsLoop may go on with it
 	ahead  chan found    // what the step after this one ends; jobsLoop alone has it
 }
 
-// doomed is a key that was judged to match, and the record that was judged.
-type doomed struct {
+// judged is a key that matched a job, and the record that was judged.
+type judged struct {
 	k   *Live
 	key *record.Key
 }
@@ -124,8 +124,8 @@ func (b *batch) setJob(j *Job) error {
 	return b.Set(jobKey(j.Number), v)
 }
 
-// recallJobs takes up the jobs that a crash or a stop has cut off. Nobody uses
-// the Limiter yet.
+// recallJobs resumes the jobs that a crash or a stop has interrupted. The Limiter
+// is not in use yet.
 func (l *Limiter) recallJobs(jobs []Job) {
 	for i := range jobs {
 		if jobs[i].Done() {
@@ -138,8 +138,8 @@ func (l *Limiter) recallJobs(jobs []Job) {
 	}
 }
 
-// Jobs lists the jobs that run and the last that did, as far as the caller has
-// to do with them; the newest first.
+// Jobs lists the jobs that run and the last ones that did, as far as the caller
+// may see them, the newest first.
 func (l *Limiter) Jobs(by Caller) ([]Job, error) {
 	if err := l.authorise(by, record.KeysRevoke, nil); err != nil {
 		return nil, err
@@ -191,7 +191,7 @@ func (l *Limiter) runningJobs() []*job {
 	return append([]*job(nil), l.jobs...)
 }
 
-// doom stops a key that matches a job, and returns which. Callers hold the key.
+// doom stops a key that matches a job, and returns that job. Callers hold the key.
 func (k *Live) doom(jobs []*job) *job {
 	for _, j := range jobs {
 		if k.gone || k.doomed != nil && k.halt == record.CodeKeyRevoked || !j.matches(k.key, func(at time.Time) View { return k.view(at) }) {
@@ -207,8 +207,8 @@ func (k *Live) doom(jobs []*job) *job {
 	return nil
 }
 
-// matches reports whether a key matched at the moment of the call. What the job
-// asks must not change while it runs.
+// matches reports whether a key matched at the moment of the call. The fields that
+// a job's filter compares must not change while it runs.
 func (j *job) matches(key *record.Key, view func(at time.Time) View) bool {
 	if n := j.number.Load(); n != 0 && key.Judged >= n {
 		return false // it was judged before it was written
@@ -225,10 +225,10 @@ func (j *Job) ending(at time.Time) ending {
 	}
 }
 
-// revocations are the jobs, as far as every change has to know of them.
+// revocations are what every change has to know of the jobs.
 type revocations struct {
 	last, next int64                // the number of the last job, durably and after this batch
-	doomed     func(id string) *job // is to end the key; nil: none is
+	doomed     func(id string) *job // the job that is to end the key, or nil
 }
 
 func (r *revocations) Begin()                           { r.next = r.last }
@@ -255,7 +255,7 @@ func (r *revocations) pending(key *record.Key) *Job {
 	return &s
 }
 
-// doomedBy is the job that a key in memory is doomed by, or nil.
+// doomedBy is the job that is to end a key in memory, or nil.
 func (l *Limiter) doomedBy(id string) *job {
 	k := l.loaded(id)
 	if k == nil {
