@@ -20,12 +20,12 @@ import (
 // above them, stop while one is suspended, and outlive its exhaustion. What a
 // child leaves when it ends goes back; see returning.go.
 const (
-	// maxChildren bounds the children of one key whose rest has not come back.
+	// maxChildren bounds a key's children whose rest has not been returned.
 	maxChildren = 100
 )
 
-// attach puts a child that is being read below its parent, which stays in
-// memory for as long as the child does.
+// attach links a child that is being read to its parent, which stays in memory
+// for as long as the child does.
 func (l *Limiter) attach(k *Live) error {
 	for {
 		parent, err := l.load(k.key.Parent)
@@ -35,7 +35,7 @@ func (l *Limiter) attach(k *Live) error {
 		parent.mu.Lock()
 		if parent.gone {
 			parent.mu.Unlock()
-			continue // evicted meanwhile
+			continue // the parent was evicted meanwhile
 		}
 		if parent.kids == nil {
 			parent.kids = make(map[string]*Live)
@@ -74,8 +74,8 @@ func (k *Live) unlockAbove() {
 	}
 }
 
-// usedBelow notes a request of a child, which is a use of the keys above, too.
-// Callers hold the key.
+// usedBelow notes that a request of a child begins, which is a use of the keys
+// above, too. Callers hold the key.
 func (k *Live) usedBelow(nanos int64) {
 	k.below.Add(1)
 	if !k.key.Rate.IsZero() {
@@ -89,7 +89,8 @@ func (k *Live) usedBelow(nanos int64) {
 	k.l.markActive(k)
 }
 
-// endedBelow notes its end, which is a use as well. Callers hold the child.
+// endedBelow notes that a request of a child ends, which is a use as well. Callers
+// hold the child.
 func (k *Live) endedBelow(nanos int64) {
 	k.mu.Lock()
 	k.used(nanos)
@@ -98,8 +99,8 @@ func (k *Live) endedBelow(nanos int64) {
 	k.mu.Unlock()
 }
 
-// fromAbove derives what the keys above make of a child: nothing while they all
-// live, exhausted or not. Callers hold the key, and none above.
+// fromAbove derives the status that a child has from the keys above: none while
+// they all live, exhausted or not. Callers hold the key, and none above.
 func (k *Live) fromAbove(now time.Time) (record.Status, *record.Refusal) {
 	for a := k.parent; a != nil; a = a.parent {
 		a.mu.Lock()
@@ -119,7 +120,7 @@ func (k *Live) fromAbove(now time.Time) (record.Status, *record.Refusal) {
 	return "", nil
 }
 
-// endedCode is what requests with a key are refused with whose end is final.
+// endedCode is the code of refusals by a key whose end is final.
 func (k *Live) endedCode() record.Code {
 	reason := record.Code(k.key.EndedReason)
 	for kind := range record.Kind(record.NumKinds) {
@@ -150,7 +151,7 @@ func (k *Live) over(now time.Time) *record.Refusal {
 	return k.key.Refuse(code, "has ended: %s", k.key.EndedReason)
 }
 
-// admitsAddr judges a client's address, by the keys above, too. Callers hold
+// admitsAddr judges a client's address by the key and by those above. Callers hold
 // the key.
 func (k *Live) admitsAddr(addr netip.Addr) *record.Refusal {
 	admits := k.key.Scope.AllowsAddr(addr) && k.pinAllows(addr)
@@ -175,9 +176,9 @@ func (k *Live) AllowsModel(model string) bool {
 	return true
 }
 
-// giveBack writes what memory knows of a key into the store, and gives back
-// what is reserved and unused, or reserves an overdraft, so that its record says
-// what is left. It reports whether nothing is in flight.
+// giveBack writes what memory knows of a key into the store. It refunds what is
+// reserved and unused, or reserves an overdraft, so that the record says what is
+// left, and reports whether nothing is in flight.
 func (l *Limiter) giveBack(ctx context.Context, k *Live) (quiet bool, err error) {
 	for range 3 {
 		k.mu.Lock()
@@ -198,7 +199,7 @@ func (l *Limiter) giveBack(ctx context.Context, k *Live) (quiet bool, err error)
 	return false, nil
 }
 
-// givenTo lets memory take over what an account has given away. It runs on the
+// givenTo updates memory with what an account has given away. It runs on the
 // committer.
 func (l *Limiter) givenTo(id string, acct *record.Account, children int) {
 	k := l.inMemory(id)

@@ -7,12 +7,12 @@ import (
 	"github.com/till-proxy/till/limiter/record"
 )
 
-// places are those that requests take under MaxConcurrency, of a key and of all below
-// it: one for each that runs, and for streams of events others; see [Ask.Listens].
+// places counts the requests of a key and of all below it that run, for MaxConcurrency.
+// Streams of events are counted apart; see [Ask.Listens].
 //
-// A request has its place until its answer is over. That is before it is settled: who
-// asks for one thing after the other begins with the next as soon as the end of an
-// answer is there, and then nothing else of the key may seem to run.
+// A request has its place until its answer is over, which is before it is settled: a
+// client that sends one request after another begins the next as soon as an answer
+// ends, and the previous request must not seem to run then.
 type places struct{ requests, streams atomic.Int64 }
 
 func (p *places) of(streams bool) *atomic.Int64 {
@@ -44,7 +44,7 @@ func (k *Live) enter(g *Grant, ask *Ask) {
 	}
 }
 
-// leave gives it back, if that was not done before. Callers hold the key.
+// leave frees the place of a request, if it has one. Callers hold the key.
 func (k *Live) leave(g *Grant) {
 	if !g.placed {
 		return
@@ -55,7 +55,7 @@ func (k *Live) leave(g *Grant) {
 	}
 }
 
-// move takes a place over into the store that was opened again. Callers hold both.
+// move moves a place to the same key in a reopened store. Callers hold both.
 func (g *Grant) move(from, to *Live) {
 	if !g.placed {
 		return
@@ -69,9 +69,9 @@ func (g *Grant) move(from, to *Live) {
 // Counts reports whether a limit on requests at a time counts this one.
 func (g *Grant) Counts() bool { return g.counted }
 
-// Answered gives the place of the request back, because its client is about to have
-// all of its answer. It holds what it holds, and is in use and can be cut, until it is
-// settled. Calls after the first do nothing.
+// Answered frees the place of the request, because its client is about to have the
+// whole answer. Until it is settled, the request keeps its hold and can be cut. Calls
+// after the first do nothing.
 func (g *Grant) Answered() {
 	if !g.counted || g.done.Load() {
 		return

@@ -10,7 +10,7 @@ import (
 	"github.com/till-proxy/till/limiter/record"
 )
 
-// What minting a child can answer besides what any mint does.
+// The errors of minting a child, besides those of any mint.
 var (
 	// ErrChildren says that the key has too many children.
 	ErrChildren = fmt.Errorf("the key has %d child keys, and no more are allowed: revoke one, and try again within a minute", maxChildren)
@@ -48,7 +48,7 @@ var errWindow = errors.New("a new window has begun")
 func (l *Limiter) Delegate(ctx context.Context, parent *Live, ask *Ask, spec *record.Key, birth Birth) (View, error) {
 	pkey := parent.Key()
 	by := Holder(pkey, ask.Addr.String())
-	by.Token = pkey.Token // who minted the parent sees its children
+	by.Token = pkey.Token // the token that minted the parent sees its children
 	if err := spec.Clone().ChildOf(pkey); err != nil {
 		return View{}, err
 	}
@@ -118,7 +118,7 @@ func (k *Live) mayMint() *record.Refusal {
 }
 
 // carve takes a child's grant out of its parent's budget. What the parent has
-// reserved is not there to give: a request may have used it.
+// reserved cannot be given: a request may have used it.
 func carve(pkey *record.Key, pacct *record.Account, key *record.Key, grant record.Amounts) error {
 	left := pacct.Kept()
 	if key.CarvedIn != pacct.Epoch {
@@ -139,9 +139,9 @@ func carve(pkey *record.Key, pacct *record.Account, key *record.Key, grant recor
 }
 
 // carving runs fn on the record of a parent that lives, and writes its account.
-// Whatever of the parent's budget is reserved and unused is given back before,
-// because nothing that memory may hand out can be given away. own is what the
-// caller itself holds of the parent.
+// What is reserved and unused of the parent's budget is refunded first, because
+// budget that memory may hand out cannot be given away. own is what the caller
+// itself holds of the parent.
 func (l *Limiter) carving(ctx context.Context, id string, own record.Amounts, fn func(b *batch, key *record.Key, acct *record.Account) error, children int, done func()) error {
 	var err error
 	for range 8 {
@@ -189,7 +189,7 @@ func (l *Limiter) carving(ctx context.Context, id string, own record.Amounts, fn
 			v := parent.View()
 			short.Left = max(v.Remaining[short.Kind], 0)
 			if short.Left >= short.Want {
-				continue // another request had reserved a block meanwhile
+				continue // another request has reserved a block meanwhile
 			}
 			short.Held = short.Left+v.Held[short.Kind]-own[short.Kind] >= short.Want
 			return err
@@ -231,8 +231,7 @@ func (l *Limiter) renewed(ctx context.Context, k *Live) error {
 	}
 }
 
-// grantChild is a grant to a child: it comes out of its parent's budget, and
-// out of nothing else.
+// grantChild grants more to a child, out of its parent's budget alone.
 func (l *Limiter) grantChild(ctx context.Context, by Caller, k *Live, add record.Amounts, lifetime time.Duration) error {
 	before := k.Key()
 	var key *record.Key

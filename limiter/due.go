@@ -10,7 +10,7 @@ import (
 	"github.com/till-proxy/till/limiter/store"
 )
 
-// One commit of the sweeper looks at so many keys.
+// sweepKeys bounds the keys that one commit of the sweeper examines.
 const sweepKeys = 128
 
 // sweepDue ends keys whose time is over, also those that are not in memory.

@@ -7,8 +7,8 @@ import (
 	"github.com/till-proxy/till/limiter/record"
 )
 
-// ending is how a key ends: for good when it is revoked, until more is granted
-// otherwise.
+// ending is how a key ends: for good if it is revoked, otherwise until more is
+// granted.
 type ending struct {
 	by     Caller
 	action string // in the audit log
@@ -27,9 +27,9 @@ func ownEnd(status record.Status, code record.Code, at time.Time) ending {
 	return ending{by: itself, action: endActions[status], status: status, code: code, reason: string(code), at: at}
 }
 
-// endKey writes a key that ends in place of old, with whatever else was changed
-// of it. The record, the audit log and the events agree because every end is
-// written here. What runs is cut in memory before, where the end is decided.
+// endKey writes a key that ends in place of old, with any other change to it. The
+// record, the audit log and the events agree because every end is written here.
+// Running requests are cut in memory before, where the end is decided.
 func (b *batch) endKey(old, key *record.Key, acct *record.Account, e ending) error {
 	if e.status != record.Revoked {
 		if j := b.revocations.pending(key); j != nil {
@@ -68,7 +68,7 @@ func (l *Limiter) endByItself(k *Live, status record.Status, code record.Code) {
 			return nil
 		}
 		if status == record.Exhausted && old.Delegate {
-			// What its children leave comes back, and then it lives again.
+			// What its children leave is refunded, which revives it.
 			if n, err := record.CountChildren(b, id); err != nil || n > 0 {
 				return err
 			}

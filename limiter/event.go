@@ -7,24 +7,24 @@ import (
 	"github.com/till-proxy/till/limiter/record"
 )
 
-// Event is something that became of a key. Events tell operators what happens;
-// nothing depends on one being delivered.
+// Event is something that happened to a key. Events inform operators; nothing
+// depends on one being delivered.
 type Event struct {
 	Name EventName
 	At   time.Time
 	Key  *record.Key // nil where it is about no key
-	By   string      // who did it; empty where nobody did
+	By   string      // the name of the caller; empty if there was none
 	// Token is that of TokenCreated.
 	Token *AdminToken
 	// Code is why a key ended.
 	Code record.Code
-	// Count is how often a dead key was used, From where from last, and Canary
-	// says that it never worked; of KeyAfterDeath.
+	// Of KeyAfterDeath: how often a dead key was used, the address of the last
+	// use, and whether the key is a canary, which never worked.
 	Count  int64
 	From   string
 	Canary bool
-	// Since is since when a key is unused, and EndsAt when it is revoked for
-	// that, if it is; of KeyStale.
+	// Of KeyStale: since when the key is unused, and when it is revoked for that,
+	// if ever.
 	Since, EndsAt time.Time
 	// Reason is what the operator said, of LockdownSet.
 	Reason string
@@ -49,9 +49,9 @@ const (
 	// KeyLeaked says that a key or token was revoked because its string was
 	// found in the open.
 	KeyLeaked EventName = "key_leaked"
-	// KeyStale says that a key was not used for long.
+	// KeyStale says that a key has not been used for a long time.
 	KeyStale EventName = "key_stale"
-	// KeyAfterDeath says that a key which works no more, or a canary, was used:
+	// KeyAfterDeath says that a key which no longer works, or a canary, was used:
 	// at most once an hour per key.
 	KeyAfterDeath EventName = "key_after_death"
 	// LockdownSet and LockdownLifted are about all keys.
@@ -60,7 +60,7 @@ const (
 	TokenCreated   EventName = "token_created"
 )
 
-// EventNames are all events that webhooks can be told of.
+// EventNames are all events that webhooks can ask for.
 var EventNames = []EventName{
 	KeyCreated, KeyThreshold, KeyExhausted, KeyExpired, KeyRevoked, KeySuspended,
 	KeyStale, KeyLeaked, KeyAfterDeath, TokenCreated, LockdownSet, LockdownLifted,
@@ -74,7 +74,7 @@ func share(limit, percent int64) int64 {
 }
 
 // setMarks works out at which use the next threshold of each limit is crossed.
-// Those below what is used now count as told.
+// Thresholds below the present use count as reported.
 func (k *Live) setMarks() {
 	for _, kind := range record.LimitKinds {
 		k.marks[kind] = math.MaxInt64
@@ -87,8 +87,8 @@ func (k *Live) setMarks() {
 	}
 }
 
-// tellThresholds reports the limits that were used up to a threshold since the
-// last time. Callers hold the key.
+// tellThresholds reports the limits whose use has crossed a threshold since the
+// last call. Callers hold the key.
 func (k *Live) tellThresholds() {
 	for _, kind := range record.LimitKinds {
 		if k.spent[kind] < k.marks[kind] {
@@ -122,8 +122,8 @@ func (l *Limiter) tell(e Event) {
 	})
 }
 
-// spread hands an event to who reads feeds, and to the observer unless that
-// knows it already.
+// spread hands an event to the readers of feeds, and to the observer unless it
+// knows the event already.
 func (l *Limiter) spread(e Event, observe bool) {
 	l.publish(e)
 	if observe && l.observe != nil {
@@ -131,8 +131,7 @@ func (l *Limiter) spread(e Event, observe bool) {
 	}
 }
 
-// tell reports an event of this transaction, to webhooks by this transaction
-// too.
+// tell reports an event of this transaction, which also queues it for webhooks.
 func (b *batch) tell(e Event) error {
 	e.At = b.clock.Now().UTC()
 	return b.outbox.report(b.Transaction, report{e, true})

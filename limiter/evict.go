@@ -7,8 +7,8 @@ import (
 
 // maxLive is how many keys may be in memory, about 2 kB each, before those that
 // were not used for some seconds have to go. A key that comes back is read and
-// checked anew, which costs more than its memory as long as there is enough. Keys
-// in use stay, however many.
+// checked again, which costs more than its memory as long as there is enough. Keys
+// in use stay, however many there are.
 const maxLive = 10_000
 
 // shrink keeps the number of keys in memory down, the longest unused first.

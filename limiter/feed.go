@@ -29,7 +29,7 @@ var (
 	ErrFeeds      = fmt.Errorf("%d feeds of events are being read, or %d with this token, and no more are allowed", maxFeeds, maxFeedsOf)
 )
 
-// Feed are the events that a caller may see, from now on.
+// Feed yields the events that a caller may see, from now on.
 type Feed struct {
 	l      *Limiter
 	by     Caller
@@ -115,7 +115,7 @@ func (f *Feed) end(why error) {
 	f.endHeld(why)
 }
 
-// endHeld is end for who holds all feeds.
+// endHeld is end for callers that hold all feeds.
 func (f *Feed) endHeld(why error) {
 	if _, reading := f.l.feeds.all[f]; !reading {
 		return
@@ -136,8 +136,8 @@ func (l *Limiter) EndFeeds() {
 	}
 }
 
-// publish hands an event to all feeds. It never waits: who reads too slowly is
-// dropped.
+// publish hands an event to all feeds. It never waits: a feed that is read too
+// slowly ends.
 func (l *Limiter) publish(e Event) {
 	l.feeds.mu.Lock()
 	defer l.feeds.mu.Unlock()
@@ -150,7 +150,7 @@ func (l *Limiter) publish(e Event) {
 	}
 }
 
-// stillMay judges a caller again, whose token may have ended meanwhile.
+// stillMay checks a caller again, because its token may have ended meanwhile.
 func (l *Limiter) stillMay(by Caller, p record.Permission) error {
 	if by.Token != "" {
 		l.tokens.mu.RLock()
@@ -164,8 +164,8 @@ func (l *Limiter) stillMay(by Caller, p record.Permission) error {
 	return l.authorise(by, p, nil)
 }
 
-// seesEvent reports whether a caller is told of an event: those about keys that
-// it sees, about tokens if it may manage those, and what is about all keys.
+// seesEvent reports whether a caller may see an event: those about keys that it
+// sees, about tokens if it may manage them, and about all keys.
 func (l *Limiter) seesEvent(by Caller, e *Event) bool {
 	switch {
 	case e.Key != nil:
@@ -176,9 +176,9 @@ func (l *Limiter) seesEvent(by Caller, e *Event) bool {
 	return true
 }
 
-// SeesReason reports whether a caller is told who set a lockdown, and why: those
-// who see every key or every act. All others are told that there is one, and
-// holders of keys the reason, with each refusal.
+// SeesReason reports whether a caller may see who set a lockdown, and why: it has
+// to see every key or every act. All others see that there is one, and holders of
+// keys see the reason in each refusal.
 func (l *Limiter) SeesReason(by Caller) bool {
 	if by.Role == record.OperatorRole {
 		return true
@@ -187,8 +187,7 @@ func (l *Limiter) SeesReason(by Caller) bool {
 	return role != nil && role.Sees == record.SeesAll && (l.Allows(by, record.KeysRead) || l.Allows(by, record.AuditRead))
 }
 
-// JSON is the event as webhooks and feeds tell it. There is never a secret in
-// it.
+// JSON is the event as webhooks and feeds send it. It never contains a secret.
 func (e *Event) JSON() ([]byte, error) { return e.payload() }
 
 // payload is the event in the shape of Standard Webhooks.

@@ -17,11 +17,11 @@ type Filter struct {
 	CreatedBy string
 	// Parent is a key's id: it picks that key's children.
 	Parent string
-	// Name is the whole name, in the case that it has.
+	// Name is the whole name, in its exact case.
 	Name   string
 	Labels map[string]string
-	// UnusedFor picks keys that were not used for at least this long, or
-	// never since they were made that long ago.
+	// UnusedFor picks keys that were not used for at least this long, or, if
+	// never used, were minted at least that long ago.
 	UnusedFor time.Duration
 	// Query is the beginning of an id or of a name (in any case).
 	Query string
@@ -42,12 +42,12 @@ type Filter struct {
 
 	// Sort is "-created" (newest first), "created", "-last_used" or "last_used",
 	// which is right to a minute; a key that was never used stands where it was
-	// minted. Default: the longest unused first where only UnusedFor is set, else
-	// "-created".
+	// minted. Default: the longest unused first where only UnusedFor is set,
+	// otherwise "-created".
 	Sort string
 	// Limit is the size of a page. Default: 50. At most 500.
 	Limit int
-	// Cursor is the Next of the page before.
+	// Cursor is the Next of the previous page.
 	Cursor string
 }
 
@@ -60,7 +60,7 @@ type FilterField struct {
 	Name, Doc string
 	// Orders says that it orders keys or pages through them, and picks none.
 	Orders bool
-	// Bulk says that errors name it to those who revoke many keys.
+	// Bulk says that errors name it to callers who revoke many keys.
 	Bulk bool
 
 	at func(*Filter) *string // nil: it is no text

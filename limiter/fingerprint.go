@@ -20,9 +20,9 @@ const (
 )
 
 // Fingerprint names a real key without showing it: an HMAC-SHA256 under a
-// random secret of this store, cut to half. It cannot be turned back, and in
-// another store the same key has another one. Only who has the store could try
-// guesses, of which a real key leaves too many.
+// random secret of this store, cut in half. It cannot be reversed, and the same
+// key has another one in another store. Only the owner of the store could try
+// guesses, and a real key has too much entropy for that.
 func (l *Limiter) Fingerprint(credential token.Secret) string {
 	h := hmac.New(sha256.New, []byte(l.fingerprintKey.Reveal()))
 	h.Write([]byte(fingerprintInfo))
@@ -30,7 +30,7 @@ func (l *Limiter) Fingerprint(credential token.Secret) string {
 	return hex.EncodeToString(h.Sum(nil)[:fingerprintLen])
 }
 
-// CredentialFingerprint is [Limiter.Fingerprint] for who asks which keys
+// CredentialFingerprint is [Limiter.Fingerprint] for callers who ask which keys
 // depend on a real key.
 func (l *Limiter) CredentialFingerprint(by Caller, credential token.Secret) (string, error) {
 	if err := l.authorise(by, record.KeysRead, nil); err != nil {

@@ -9,9 +9,9 @@ import (
 	"github.com/till-proxy/till/limiter/record"
 )
 
-// Grant is an admitted request. Whoever holds it must call Settle or Cancel
-// once; calls after the first do nothing. The caller provides the memory, so
-// that admitting costs no allocation; a Grant must not be copied or reused.
+// Grant is an admitted request. Its holder must call Settle or Cancel once;
+// calls after the first do nothing. The caller provides the memory, so that
+// admitting costs no allocation; a Grant must not be copied or reused.
 type Grant struct {
 	k         atomic.Pointer[Live] // changes when its store is opened again
 	key       *record.Key
@@ -48,8 +48,8 @@ func (g *Grant) Waited() time.Duration { return g.waited }
 // Cut returns why the request must end, or nil while it may go on.
 func (g *Grant) Cut() *record.Refusal { return g.cut.Load() }
 
-// Settle ends the request with what it used. Kinds it was not asked for may
-// be given too; more than the bound is debited all the same.
+// Settle ends the request with what it used. Kinds that its bound left out may be
+// given, too; more than the bound is debited all the same.
 func (g *Grant) Settle(used record.Amounts) {
 	if g.bound[record.Attempts] > 0 {
 		used[record.Attempts] = g.bound[record.Attempts]
@@ -66,8 +66,7 @@ func (g *Grant) Measured(kinds record.TokenKinds) {
 	g.kinds = kinds
 }
 
-// Cancel ends a request that never reached the upstream: everything goes
-// back.
+// Cancel ends a request that never reached the upstream: its hold is refunded.
 func (g *Grant) Cancel() { g.finish(record.Amounts{}) }
 
 func (g *Grant) finish(used record.Amounts) {
@@ -133,8 +132,8 @@ func (k *Live) endIfSpent() {
 	}
 }
 
-// runOut records the end of a key that has nothing left, when nothing in flight
-// can give back and no child. Callers hold the key.
+// runOut records the end of a key that has nothing left, once no request in flight
+// and no child can give anything back. Callers hold the key.
 func (k *Live) runOut(kind record.Kind) {
 	if k.inflight == k.free && k.children == 0 && !k.ending && k.key.EndedStatus == "" && k.halt == "" && k.renews == "" {
 		k.ending = true
@@ -185,7 +184,7 @@ func (k *Live) cut(r *record.Refusal) int {
 	return n
 }
 
-// cutWhere ends those that are picked.
+// cutWhere cuts the running requests that are picked.
 func (k *Live) cutWhere(r *record.Refusal, picked func(*Grant) bool) int {
 	k.mu.Lock()
 	var ends []func(*record.Refusal)

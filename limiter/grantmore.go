@@ -33,7 +33,7 @@ func (l *Limiter) grow(by Caller, k *Live, key *record.Key, acct *record.Account
 	if lifetime > 0 {
 		switch {
 		case code == record.CodeKeyIdle || code == record.CodeKeyExpired && (key.ExpiresAt.IsZero() || now.Before(key.ExpiresAt)):
-			// Idle, or never used in time: reviving starts that time anew.
+			// The key was idle, or never used in time: that time starts again.
 		case key.ExpiresAt.IsZero():
 			return record.Invalid("expires_in", "cannot be added: the key does not expire")
 		}

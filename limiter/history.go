@@ -101,8 +101,8 @@ func (h *history) putBack(hours []Bucket) {
 	}
 }
 
-// rest empties the history, for a store in which so much stands of what was used.
-// A save of refusals alone leaves no mark there, and counts as one that reached it.
+// rest empties the history for a store in which booked of all use stands. A save
+// of refusals alone leaves no mark there, and counts as one that reached it.
 func (h *history) rest(booked record.Amounts) []Bucket {
 	for _, b := range h.unsure {
 		if missing := b.booked.Minus(booked); slices.Max(missing[:]) > 0 {
@@ -143,7 +143,7 @@ func writeHours(tx store.Tx, id string, hours []Bucket) error {
 	return nil
 }
 
-// forgetHours removes what no report shows any more of a key, when the first hour
+// forgetHours removes what no report on a key shows any longer, when the first hour
 // of a day is written.
 func forgetHours(tx store.Tx, id string, now time.Time) error {
 	today := now.Truncate(24 * time.Hour)

@@ -13,7 +13,7 @@ import (
 // Indexes are entries of the store without a value, written in the transaction
 // of the record they lead to, so that a list of a million keys costs what its
 // page costs. They hold nothing that the records do not, so backups leave them
-// out, and a repair makes them anew.
+// out, and a repair makes them again.
 //
 //	x/<kind><value> 0x00 <key id>            by what a record says
 //	x/l<minute of last use, 8 bytes><key id>  by what its account says
@@ -43,7 +43,7 @@ const idLen = len(record.IDPrefix) + ulid.EncodedSize
 
 func indexSpace(kind byte) []byte { return append([]byte(spaceIndexes), kind) }
 
-// indexPrefix is what all entries of a value begin with.
+// indexPrefix is the beginning of all entries of a value.
 func indexPrefix(kind byte, value string) []byte {
 	k := append(indexSpace(kind), strings.ReplaceAll(value, "\x00", "")...)
 	return append(k, 0)

@@ -13,8 +13,8 @@ import (
 	"github.com/till-proxy/till/token"
 )
 
-// Number says which of the key's strings a lookup is of, or why that string
-// works no more.
+// Number returns which of the key's strings a lookup belongs to, or why that
+// string no longer works.
 func (k *Live) Number(key *record.Key, lookup token.Lookup) (int64, *record.Refusal) {
 	if lookup == key.Lookup {
 		return key.Rotations, nil
@@ -66,8 +66,8 @@ func (k *Live) Box(key *record.Key, number int64) record.Box {
 	return b
 }
 
-// cutReplaced ends running requests that came with a string that works no
-// more, and returns how many those were.
+// cutReplaced ends running requests that came with a string that no longer works,
+// and returns how many those were.
 func (k *Live) cutReplaced(now time.Time) int {
 	k.mu.Lock()
 	key := k.key
@@ -134,7 +134,7 @@ func (k *Live) unsalted() bool {
 	return k.key.Custody == record.CustodySealed && !revoked && k.salts.of(k.key.Rotations).IsZero()
 }
 
-// keep drops the salts of boxes that the record knows no more.
+// keep drops the salts of boxes that the record no longer knows.
 func (s salts) keep(key *record.Key) {
 	for number := range s {
 		boxed := slices.ContainsFunc(key.Former, func(f record.Former) bool { return f.Number == number && !f.SealKey.IsZero() })

@@ -8,7 +8,7 @@ import (
 	"github.com/till-proxy/till/limiter/record"
 )
 
-// What the administrative calls answer. A key that does not exist is
+// The errors of administrative calls. For a key that does not exist it is
 // ErrNotFound.
 var (
 	// ErrVersion says that the key is not at the version the caller named.
@@ -26,7 +26,7 @@ var (
 
 // writeKey writes a key in place of old (nil for a new one), with everything
 // that must agree with it: its account, the time index, the tally, and the entry
-// of the audit log (nil: none). One that a job is to end ends along with it.
+// of the audit log (nil: none). A key with a pending revocation ends along with it.
 func writeKey(b *batch, old, key *record.Key, acct *record.Account, entry *act) error {
 	key.Judged = max(key.Judged, b.revocations.next)
 	children := false
@@ -85,7 +85,7 @@ func writeKey(b *batch, old, key *record.Key, acct *record.Account, entry *act) 
 	return nil
 }
 
-// viewNow is the key after something was done to it.
+// viewNow is the key after an act on it.
 func (l *Limiter) viewNow(id string) (View, error) {
 	k, err := l.load(id)
 	if err != nil {
