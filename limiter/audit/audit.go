@@ -1,9 +1,9 @@
-// Package audit is the audit log: a chain of entries, each with the hash of the one
-// before, written in the transaction of the act that it is about, in a canonical form
-// that anybody can verify.
+// Package audit is the audit log: a chain of entries, each of which holds the hash of
+// the one before. An entry is written in the transaction of the act that it records,
+// in a canonical form that anybody can verify.
 //
-// It knows no key and no caller but by name; who may read which entry is decided above
-// it.
+// It knows keys and callers by name only; who may read which entry is decided by the
+// packages above it.
 package audit
 
 import (
@@ -20,18 +20,18 @@ import (
 	"github.com/till-proxy/till/limiter/store"
 )
 
-// The audit log is a chain: each entry holds the hash of the one before, and
-// its own over everything else in it. Entries are added on the committer, in
-// the transaction of the act itself, so none is without the other; the head
-// of the chain stands beside them and in the digest's root, so a store that
-// lost its last entries is found out.
+// The audit log is a chain: each entry holds the hash of the one before, and its own
+// hash over all its other fields. The committer adds entries in the transaction of
+// the act itself, so neither exists without the other. The head of the chain is
+// stored beside the entries and in the digest's root, so a store that has lost its
+// last entries is detected.
 
-// Entry is one thing that was done, or that became of a key.
+// Entry is one thing that was done, or that happened to a key.
 type Entry struct {
 	Seq  uint64
 	Time time.Time
-	// Actor is who did it: the name of a Caller; "till" for what happened by
-	// the rules of a key.
+	// Actor is who did it: the name of a Caller, or "till" for what the rules of
+	// a key brought about.
 	Actor  string
 	From   string // the actor's address
 	Action string // such as "key.create"
@@ -47,7 +47,8 @@ type Hash [sha256.Size]byte
 
 func (h Hash) String() string { return hex.EncodeToString(h[:]) }
 
-// The actions on keys. Those on other things are beside them.
+// These are the actions on keys. Actions on other things are declared beside those
+// things.
 const (
 	ActKeyCreate    = "key.create"
 	ActKeyUpdate    = "key.update"
@@ -65,12 +66,12 @@ const (
 	ActAuditPrune   = "audit.prune"
 	ActTokenCreate  = "token.create"
 	ActTokenRevoke  = "token.revoke"
-	ActTokenRefused = "token.refused" // an unknown token was shown
+	ActTokenRefused = "token.refused" // an unknown token was presented
 	ActRefused      = "act.refused"   // a caller lacked a permission
 )
 
-// seal gives the entry its hash, and returns its canonical form. In that, hash
-// comes after from and before key: the rest is the same with it and without.
+// seal computes the entry's hash and returns its canonical form. There, the hash
+// stands between from and key: the rest is the same with it and without.
 func (e *Entry) seal() ([]byte, error) {
 	changes := make(map[string]any, len(e.Changes))
 	for name, d := range e.Changes {
@@ -102,11 +103,11 @@ func (e *Entry) seal() ([]byte, error) {
 	return append(line, tail...), nil
 }
 
-// Chain is where the audit log ends, and where what is left of it begins.
+// Chain says where the audit log ends, and where the part that was not pruned begins.
 type Chain struct {
-	Seq  uint64 // of the last entry; 0: there is none
+	Seq  uint64 // of the last entry; 0: the log is empty
 	Hash Hash
-	// gone is the last entry that was pruned; 0: none was.
+	// Gone is the last entry that was pruned; 0: none was.
 	Gone     uint64
 	GoneHash Hash
 }
@@ -137,7 +138,8 @@ func EntryKey(seq uint64) []byte {
 	return binary.BigEndian.AppendUint64([]byte(record.SpaceAudit), seq)
 }
 
-// ReadChain reads where the audit log ends, and that its last entry is there.
+// ReadChain reads where the audit log ends, and checks that its last entry is
+// present.
 func ReadChain(r store.Reader) (Chain, error) {
 	b, err := r.Get(record.MetaAudit)
 	if errors.Is(err, store.ErrNotFound) {
@@ -160,8 +162,7 @@ func ReadChain(r store.Reader) (Chain, error) {
 	return c, nil
 }
 
-// Log is the log as of the last commit, and as the batch that is being written
-// continues it.
+// Log is the log as of the last commit, and as the batch being written continues it.
 type Log struct {
 	Head atomic.Pointer[Chain]
 	Next Chain
@@ -169,8 +170,8 @@ type Log struct {
 
 func (a *Log) Begin() { a.Next = *a.Head.Load() }
 
-// Add writes an entry in the transaction of the act that it tells of. Its number,
-// its time and the hash before it are given here: a batch that is begun again
+// Add writes an entry in the transaction of the act that it records. Add assigns its
+// number, its time and the hash of the entry before it: a batch that is run again
 // numbers its entries again.
 func (a *Log) Add(t *commit.Transaction, at time.Time, e *Entry) error {
 	sealed := *e

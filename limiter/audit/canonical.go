@@ -15,12 +15,12 @@ import (
 	"unicode/utf8"
 )
 
-// maxSafe is the largest whole number that every reader of JSON takes exactly.
+// maxSafe is the largest whole number that every JSON reader represents exactly.
 const maxSafe = 1<<53 - 1
 
-// appendCanonical writes a value as RFC 8785 wants it: names sorted by UTF-16
-// code units, no white space, one way to write each string and number. Whole
-// numbers beyond 2^53-1 become strings; there are no others.
+// appendCanonical writes a value in the form of RFC 8785: names sorted by UTF-16 code
+// units, no white space, one way to write each string and number. Whole numbers
+// beyond 2^53-1 become strings; fractions do not occur.
 func appendCanonical(b []byte, v any) ([]byte, error) {
 	switch v := v.(type) {
 	case nil:
@@ -125,8 +125,8 @@ func appendString(b []byte, s string) []byte {
 	return append(b, '"')
 }
 
-// readCanonical reads an object that is written in its canonical form, and no
-// other way.
+// readCanonical reads an object that is written in its canonical form, and rejects
+// any other form.
 func readCanonical(line []byte) (map[string]any, error) {
 	d := json.NewDecoder(bytes.NewReader(line))
 	d.UseNumber()

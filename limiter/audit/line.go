@@ -10,20 +10,20 @@ import (
 	"time"
 )
 
-// maxLine bounds one line of the log that is read, in bytes: an entry has
-// at most every label and note of a key twice.
+// maxLine bounds one line of the log, in bytes: an entry holds at most every label
+// and note of a key twice.
 const maxLine = 1 << 20
 
-// Line is one entry as it is written: what links it to the others, and
-// everything that it says.
+// Line is one entry as it is written: what links it to the others, and everything
+// that it records.
 type Line struct {
 	Seq        uint64
 	Prev, Hash Hash
 	Fields     map[string]any
 }
 
-// ParseLine reads one line of the log and checks that it is whole: written as
-// it was, and with the hash of its content.
+// ParseLine reads one line of the log and checks that it is intact: in canonical
+// form, and with the hash of its content.
 func ParseLine(line []byte) (e Line, err error) {
 	if len(line) > maxLine {
 		return e, fmt.Errorf("it is longer than %d bytes", maxLine)

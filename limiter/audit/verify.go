@@ -7,16 +7,16 @@ import (
 	"io"
 )
 
-// Verified is an audit log that is whole.
+// Verified describes an audit log that is intact.
 type Verified struct {
 	Entries int64
-	First   uint64 // the first entry that is there; 1, unless older ones were pruned
+	First   uint64 // the first entry present; 1, unless older ones were pruned
 	Head    Hash
 }
 
-// BrokenError says where an audit log is not what was written.
+// BrokenError says where an audit log differs from what was written.
 type BrokenError struct {
-	Seq uint64 // of the first bad entry, also when that is missing
+	Seq uint64 // of the first bad entry, even if it is missing
 	Why string
 }
 
@@ -24,14 +24,14 @@ func (e *BrokenError) Error() string {
 	return fmt.Sprintf("entry %d of the audit log is not what was written: %s", e.Seq, e.Why)
 }
 
-// Verifier follows the chain entry by entry. Nothing has to be believed but the
-// head: that also entries before the first one were pruned, and not lost, is
-// said by an entry of the chain.
+// Verifier follows the chain entry by entry. Only the head has to be trusted: that
+// entries before the first one were pruned, and not lost, is recorded by an entry of
+// the chain itself.
 type Verifier struct {
 	Done   Verified
 	Next   uint64 // 0: before the first entry
 	before Hash
-	Pruned bool // the chain says that it begins where it does
+	Pruned bool // the chain records that it begins where it does
 }
 
 func (v *Verifier) Add(line []byte) error {
@@ -44,7 +44,7 @@ func (v *Verifier) Add(line []byte) error {
 		return &BrokenError{Seq: 1, Why: "it is the first, and names one before it"}
 	case v.Next == 0:
 		v.Done.First, v.before, v.Pruned = e.Seq, e.Prev, e.Seq == 1
-	case e.Seq < v.Done.First: // so what stood first did not belong there
+	case e.Seq < v.Done.First: // so the entry that came first did not belong there
 		return &BrokenError{Seq: e.Seq, Why: fmt.Sprintf("entry %d stands before it", v.Done.First)}
 	case e.Seq != v.Next:
 		return &BrokenError{Seq: at, Why: fmt.Sprintf("entry %d stands in its place", e.Seq)}
@@ -74,10 +74,10 @@ func prunes(fields map[string]any, seq uint64, hash Hash) bool {
 	return delta["after"] == PruneMark(seq, hash)
 }
 
-// Verify reads an export of the audit log, one entry a line, and returns a
-// *BrokenError for the first entry that is not what was written. The head, when
-// one is given, must be the hash of one of its entries, of the last one or of
-// one that was the last when it was noted.
+// Verify reads an export of the audit log, one entry per line, and returns a
+// *BrokenError for the first entry that is not what was written. The head, if one is
+// given, must be the hash of one of its entries: of the last one, or of one that was
+// the last when the head was noted.
 func Verify(export io.Reader, head *Hash) (Verified, error) {
 	var v Verifier
 	found := head == nil
@@ -93,7 +93,7 @@ func Verify(export io.Reader, head *Hash) (Verified, error) {
 		if err := v.Add(line); err != nil {
 			return v.Done, err
 		}
-		// The head of an empty log is that before the first entry.
+		// The head of an empty log is the hash that precedes the first entry.
 		found = found || v.Done.Head == *head || v.Done.First == 1 && *head == Hash{}
 	}
 	if err := v.end(); err != nil {
@@ -105,7 +105,8 @@ func Verify(export io.Reader, head *Hash) (Verified, error) {
 	return v.Done, nil
 }
 
-// readLine reads up to a line feed, which must be there. Its length is bounded.
+// readLine reads up to a line feed, which must be present, and bounds the line's
+// length.
 func readLine(in *bufio.Reader) ([]byte, error) {
 	var line []byte
 	for {
@@ -116,7 +117,7 @@ func readLine(in *bufio.Reader) ([]byte, error) {
 			return line[:len(line)-1], nil
 		case errors.Is(err, bufio.ErrBufferFull) && len(line) <= maxLine:
 		case errors.Is(err, io.EOF) && len(line) > 0, errors.Is(err, bufio.ErrBufferFull):
-			return line, nil // without its end, or too long: no entry
+			return line, nil // without a line feed, or too long: not an entry
 		default:
 			return nil, err
 		}

@@ -7,45 +7,46 @@ import (
 	"time"
 )
 
-// What waits for the store is bounded. Requests share one change an account,
-// however many wait for it, and wait Options.Patience at most; more than
-// maxWaiting of them do not wait at all. Administrative calls wait their turn as long. What
-// the sweeper writes is one change a key, and it goes on only while little else
-// waits. So a store that falls behind costs time and refusals, never memory.
+// What waits for the store is bounded. Requests share one change per account, however
+// many wait for it, and wait for Options.Patience at most; when maxWaiting of them
+// wait, further ones are refused at once. Administrative calls wait their turn just
+// as long. The sweeper writes one change per key, and continues only while little
+// other work waits. So a store that falls behind costs time and refusals, never
+// memory.
 const (
 	// DefaultPatience bounds how long a request, or an administrative call, waits
 	// for the store.
 	DefaultPatience = 5 * time.Second
-	// maxBacklog is how many changes may wait before an administrative call does
-	// not add its own.
+	// maxBacklog is how many changes may wait before an administrative call no
+	// longer adds its own.
 	maxBacklog = 16_384
 )
 
 var ErrTooSlow = errors.New("the store did not answer in time")
 
-// ErrBusy is wrapped by the answer to an administrative call when the store
-// has fallen behind. Nothing was done.
+// ErrBusy is wrapped by the answer to an administrative call when the store has
+// fallen behind. Nothing was done.
 var ErrBusy = errors.New("the store is too busy: nothing was done, try again in some seconds")
 
-// ErrOutcome is wrapped by the answer to an administrative call that the store
-// had begun with and did not end in time.
+// ErrOutcome is wrapped by the answer to an administrative call that the store began
+// but did not finish in time.
 var ErrOutcome = errors.New("the store does not answer: it is not known whether this was done, look before you repeat it")
 
-// The states of a change that somebody waits for.
+// These are the states of a change that a caller waits for.
 const (
 	waiting int32 = iota
 	begun
 	abandoned
 )
 
-// begin reports whether a change is still wanted. It may be asked again of one
-// that was begun.
+// begin reports whether a change is still wanted. It may be called again for a change
+// that has begun.
 func (ch *change[B]) begin() bool {
 	return ch.state == nil || ch.state.CompareAndSwap(waiting, begun) || ch.state.Load() == begun
 }
 
-// Do submits a change and waits for it, but no longer than its patience until it is
-// begun, and as long again until it is done.
+// Do submits a change and waits for it: no longer than its patience until it begins,
+// and as long again until it is done.
 func (c *Committer[B]) Do(apply func(b B) error, done func()) error {
 	patience := time.NewTimer(c.options.Patience)
 	defer patience.Stop()
@@ -87,11 +88,11 @@ func (c *Committer[B]) await(state *atomic.Int32, apply func(b B) error, done fu
 	return result
 }
 
-// roomEvery lies between two looks at the backlog.
+// roomEvery is the time between two looks at the backlog.
 const roomEvery = 2 * time.Millisecond
 
-// Room waits until fewer than most changes wait, and reports false when enough
-// is sent first.
+// Room waits until fewer than most changes wait, and reports false if enough fires
+// first.
 func (c *Committer[B]) Room(most int64, enough <-chan time.Time) bool {
 	for c.backlog.Load() >= most {
 		select {

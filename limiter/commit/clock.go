@@ -8,12 +8,12 @@ import (
 	"github.com/till-proxy/till/limiter/record"
 )
 
-// Clock tells the time to everything that judges expiry, idleness and rates.
-// One clock is injected into the Limiter, so that tests decide what time it is.
+// Clock supplies the time to everything that judges expiry, idleness and rates. One
+// clock is injected into the Limiter, so that tests decide what time it is.
 type Clock interface {
-	// Now returns the time that the machine's clock tells, and how long it is
-	// since some moment by a clock that nobody sets.
-	Now() (told time.Time, steady time.Duration)
+	// Now returns the time that the machine's clock shows, and the time elapsed
+	// since some moment by a clock that cannot be set.
+	Now() (shown time.Time, steady time.Duration)
 }
 
 // SystemClock is the machine's clock.
@@ -27,38 +27,38 @@ func (SystemClock) Now() (time.Time, time.Duration) {
 	return now.Round(0), now.Sub(started)
 }
 
-// maxLead is how far the wall clock may run ahead of the monotonic one before it
-// is not believed: nobody's clock gains minutes, but it may be set.
+// maxLead is how far the wall clock may run ahead of the monotonic one before it is
+// not believed: no clock gains minutes by itself, but it may be set.
 const maxLead = 5 * time.Minute
 
-// markEvery is how often the store is told the time, with other changes.
+// markEvery is how often the time is written to the store, together with other
+// changes.
 const markEvery = 10 * time.Second
 
-// Watch is the time that limits are judged by. It follows the wall clock and
-// never goes back: not while the server runs, and not below what the store has
-// seen before. When the wall clock is set while the server runs, time goes on
-// as if it had not been; but one that was behind from the start is believed
-// again as soon as it is not any more, as on machines that keep no time while
-// they are off.
+// Watch is the time by which limits are judged. It follows the wall clock and never
+// goes back: not while the server runs, and not below what the store has seen before.
+// When the wall clock is set while the server runs, time goes on as if it had not
+// been. A clock that was behind from the start is believed again as soon as it has
+// caught up, as on machines that keep no time while they are off.
 type Watch struct {
 	wall Clock
 	from atomic.Pointer[watchStart]
-	Last atomic.Int64 // Unix nanoseconds of the latest that was told, to a millisecond
+	Last atomic.Int64 // Unix nanoseconds of the latest time returned, to a millisecond
 }
 
 // watchStart is one moment by both clocks.
 type watchStart struct {
 	steady time.Duration
 	base   time.Time
-	behind bool // the machine's clock was, so base is not what it told
+	behind bool // the machine's clock was, so base is not what it showed
 }
 
 // NewWatch returns a watch that does not go below mark.
 func NewWatch(wall Clock, mark time.Time) *Watch {
-	told, steady := wall.Now()
+	shown, steady := wall.Now()
 	w := &Watch{wall: wall}
-	from := &watchStart{steady: steady, base: told}
-	if mark.After(told) {
+	from := &watchStart{steady: steady, base: shown}
+	if mark.After(shown) {
 		from.base, from.behind = mark, true
 	}
 	w.from.Store(from)
@@ -66,38 +66,39 @@ func NewWatch(wall Clock, mark time.Time) *Watch {
 	return w
 }
 
-// Now returns the time that limits are judged by.
+// Now returns the time by which limits are judged.
 func (w *Watch) Now() time.Time {
-	told, steady := w.wall.Now()
+	shown, steady := w.wall.Now()
 	from := w.from.Load()
 	base := from.base.Add(steady - from.steady)
-	if from.behind && told.After(base) {
-		w.from.CompareAndSwap(from, &watchStart{steady: steady, base: told})
-		base = told
+	if from.behind && shown.After(base) {
+		w.from.CompareAndSwap(from, &watchStart{steady: steady, base: shown})
+		base = shown
 	}
-	return w.Tell(told, base)
+	return w.Tell(shown, base)
 }
 
-// Tell is the time when the machine's clock tells told, and the steady one says base.
-func (w *Watch) Tell(told, base time.Time) time.Time {
-	if ahead := told.Sub(base); ahead < 0 || ahead > maxLead {
-		told = base
+// Tell returns the time when the machine's clock shows shown and the steady one says
+// base.
+func (w *Watch) Tell(shown, base time.Time) time.Time {
+	if ahead := shown.Sub(base); ahead < 0 || ahead > maxLead {
+		shown = base
 	}
-	n, last := told.UnixNano(), w.Last.Load()
+	n, last := shown.UnixNano(), w.Last.Load()
 	if n < last {
 		return time.Unix(0, last).UTC()
 	}
 	if n-last > int64(time.Millisecond) {
-		w.Last.CompareAndSwap(last, n) // or another has told about the same
+		w.Last.CompareAndSwap(last, n) // or another caller has stored about the same
 	}
-	return told
+	return shown
 }
 
-// Doubt is how far the wall clock is from the time that limits are judged by,
-// when that is more than clocks differ by themselves; else 0.
+// Doubt is how far the wall clock is from the time by which limits are judged, if
+// that is more than clocks differ by themselves; otherwise 0.
 func (w *Watch) Doubt() time.Duration {
-	told, _ := w.wall.Now()
-	if off := told.Sub(w.Now()); off.Abs() > maxLead {
+	shown, _ := w.wall.Now()
+	if off := shown.Sub(w.Now()); off.Abs() > maxLead {
 		return off
 	}
 	return 0
@@ -105,21 +106,21 @@ func (w *Watch) Doubt() time.Duration {
 
 // Set believes the wall clock again.
 func (w *Watch) Set() time.Time {
-	told, steady := w.wall.Now()
-	w.from.Store(&watchStart{steady: steady, base: told})
-	w.Last.Store(told.UnixNano())
-	return told
+	shown, steady := w.wall.Now()
+	w.from.Store(&watchStart{steady: steady, base: shown})
+	w.Last.Store(shown.UnixNano())
+	return shown
 }
 
-// Teller tells the time that limits are judged by.
+// Teller knows the time by which limits are judged.
 type Teller interface{ Now() time.Time }
 
-// ClockMark lets the store know the time every now and then, so that it does not go
+// ClockMark writes the time to the store every now and then, so that it does not go
 // back over a restart.
 type ClockMark struct {
 	Clock Teller
-	last  time.Time // that is durable
-	next  time.Time // that this batch writes; zero: none
+	last  time.Time // the mark that is durable
+	next  time.Time // the mark that this batch writes; zero: none
 }
 
 func (m *ClockMark) Begin() {
@@ -129,7 +130,7 @@ func (m *ClockMark) Begin() {
 	}
 }
 
-// Set has the time written with this batch.
+// Set writes the time with this batch.
 func (m *ClockMark) Set(now time.Time) { m.next = now }
 
 func (m *ClockMark) Finish(t *Transaction) error {

@@ -1,9 +1,9 @@
-// Package commit makes changes durable: one committer writes all that wait in one
-// transaction, over and over, and lets what takes part in every batch follow: sums,
-// the mark of the clock, and whatever else a Participant keeps in step.
+// Package commit makes changes durable: one committer writes all waiting changes in
+// one transaction, over and over, and keeps what takes part in every batch in step
+// with them: sums, the mark of the clock, and any other Participant.
 //
-// It knows no key and no request, and not what a change is about: it gets the
-// transaction, and is durable with everything else in its batch or not at all.
+// It knows nothing of keys, of requests, or of what a change is about: a change gets
+// the transaction, and becomes durable with its whole batch or not at all.
 package commit
 
 import (
@@ -16,53 +16,54 @@ import (
 	"github.com/till-proxy/till/limiter/store"
 )
 
-// change is one thing to be made durable. apply runs on the committer, inside
-// a transaction, and must change nothing but that transaction: it may be run
-// again when another change of the batch fails, or when the store has to begin
-// again. done runs on the committer after the commit, in the order in which
-// changes were submitted; only there may memory follow.
+// change is one thing to be made durable. apply runs on the committer, inside a
+// transaction, and must change nothing but that transaction: it may be run again when
+// another change of the batch fails, or when the store has to begin again. done runs
+// on the committer after the commit, in the order in which changes were submitted;
+// only there may memory follow.
 type change[B any] struct {
-	state *atomic.Int32 // of one that may be abandoned; see backlog.go
+	state *atomic.Int32 // of a change that may be abandoned; see backlog.go
 	apply func(b B) error
 	done  func(err error)
 }
 
-// A participant keeps something in step with every batch of changes. The
-// committer alone calls it, for one batch at a time.
+// Participant keeps something in step with every batch of changes. Only the committer
+// calls it, for one batch at a time.
 type Participant interface {
 	// Begin starts a batch, perhaps one that was begun before and rolled back:
-	// nothing of that may be left.
+	// nothing of that attempt may remain.
 	Begin()
 	// Finish writes what the changes of the batch have in common. It is called
-	// only when they wrote something.
+	// only if they wrote something.
 	Finish(t *Transaction) error
 	// Committed lets memory follow, now that the batch is durable.
 	Committed()
 }
 
-// A guard is the last participant to finish. It sees every write, and vouches for
-// the commit before anybody hears of it.
+// Guard is the last participant to finish. It sees every write, and vouches for the
+// commit before anybody is notified of it.
 type Guard interface {
 	Participant
-	// Wrote is called before a record is set, or deleted.
+	// Wrote is called before a record is set or deleted.
 	Wrote(t *Transaction, key, value []byte, deleted bool) error
-	// Seal makes a commit known outside the store. Without that it does not count.
+	// Seal makes a commit known outside the store. Without that it does not
+	// count.
 	Seal() error
 }
 
-// Committer writes all waiting changes in one durable transaction, over and
-// over: the grouping that Badger itself does not do. One goroutine owns it. What
-// the changes are about it does not know: they get a B, which holds the
-// transaction and whatever takes part.
+// Committer writes all waiting changes in one durable transaction, over and over: the
+// grouping that Badger itself does not do. One goroutine owns it. It does not know
+// what the changes are about: they get a B, which holds the transaction and
+// everything that takes part.
 type Committer[B any] struct {
 	options     Options[B]
 	transaction Transaction
-	given       B // to every change
+	given       B // passed to every change
 
 	saidFull time.Time
-	wasFull  atomic.Bool  // when it was written to last
+	wasFull  atomic.Bool  // whether the disk was full at the last write
 	began    atomic.Int64 // Unix nanoseconds of the commit that runs; 0: none does
-	backlog  atomic.Int64 // changes that wait, or are being written
+	backlog  atomic.Int64 // changes that wait or are being written
 
 	mu     sync.Mutex
 	queue  []change[B]
@@ -82,7 +83,7 @@ type Options[B any] struct {
 	Batch        func(t *Transaction) B
 	Participants []Participant // in the order in which they finish
 	Guard        Guard         // nil: none
-	Patience     time.Duration // of those who wait for a change
+	Patience     time.Duration // of callers that wait for a change
 	Observe      func(took time.Duration, changes int)
 	Log          *slog.Logger
 }
@@ -142,7 +143,7 @@ func (c *Committer[B]) signal() {
 	}
 }
 
-// Close lets everything queued be written, then ends the goroutine.
+// Close waits until everything queued is written, then ends the goroutine.
 func (c *Committer[B]) Close() {
 	c.mu.Lock()
 	c.closed = true
@@ -167,7 +168,7 @@ func (c *Committer[B]) run() {
 			}
 			for len(changes) > 0 {
 				n := c.commit(changes)
-				clear(changes[:n]) // what they hold on to is free before the last of them
+				clear(changes[:n]) // frees what they hold before the last of them is done
 				changes = changes[n:]
 				c.backlog.Add(int64(-n))
 			}
@@ -175,8 +176,8 @@ func (c *Committer[B]) run() {
 	}
 }
 
-// commit writes as many changes as fit into one transaction and returns how
-// many those were.
+// commit writes as many changes as fit into one transaction and returns how many it
+// wrote.
 func (c *Committer[B]) commit(changes []change[B]) int {
 	errs := make([]error, len(changes))
 	if err := c.Failure(); err != nil {
@@ -188,10 +189,10 @@ func (c *Committer[B]) commit(changes []change[B]) int {
 	start := time.Now()
 	c.began.Store(start.UnixNano())
 	defer c.began.Store(0)
-	var left []bool // those that had written before they failed
+	var left []bool // the changes that had written before they failed
 	var taken int
 	err := errHalfWritten
-	for errors.Is(err, errHalfWritten) { // once more, without the change that failed
+	for errors.Is(err, errHalfWritten) { // again, without the change that failed
 		taken = 0
 		c.transaction.reset(nil) // a store may fail before it has begun
 		err = c.options.Store.Update(func(tx store.Tx) error {
@@ -255,7 +256,7 @@ func (c *Committer[B]) commit(changes []change[B]) int {
 	return taken
 }
 
-// reportFull says, at most once a minute, that nothing can be written.
+// reportFull logs, at most once a minute, that nothing can be written.
 func (c *Committer[B]) reportFull(err error) {
 	if now := time.Now(); now.Sub(c.saidFull) >= time.Minute {
 		c.saidFull = now
@@ -274,7 +275,7 @@ func (c *Committer[B]) Poison(err error) {
 // SetFailure replaces the reason for which everything is refused.
 func (c *Committer[B]) SetFailure(err error) { c.failed.Store(&err) }
 
-// Failure is why everything is refused, or nil.
+// Failure is the reason why everything is refused, or nil.
 func (c *Committer[B]) Failure() error {
 	if err := c.failed.Load(); err != nil {
 		return *err

@@ -11,17 +11,17 @@ import (
 	"github.com/till-proxy/till/limiter/store"
 )
 
-// Tally holds sums over all keys, kept in step with the records by the same
-// transactions, so that nobody has to count a million keys.
+// Tally holds sums over all keys, which the same transactions keep in step with the
+// records, so that a million keys never have to be counted.
 type Tally struct {
 	Keys map[record.Status]int64 `json:"keys"` // by recorded status
 	// Counted is what all keys have used or reserved.
 	Counted record.Amounts `json:"counted"`
-	// Forgotten is what forgotten keys had used, so that sums still agree.
+	// Forgotten is what forgotten keys had used, so that the sums still agree.
 	Forgotten record.Amounts `json:"forgotten"`
 }
 
-// Sums is the tally, in memory and of the batch that is being written.
+// Sums holds the tally in memory, and that of the batch being written.
 type Sums struct {
 	mu      sync.Mutex // guards durable, which the committer alone changes
 	Durable Tally
@@ -31,7 +31,7 @@ type Sums struct {
 
 func (s *Sums) Begin() { s.changed = false }
 
-// Change returns the sums of this batch, for changing them.
+// Change returns the sums of this batch, to be changed.
 func (s *Sums) Change(t *Transaction) *Tally {
 	t.Touch()
 	if !s.changed {
@@ -60,7 +60,7 @@ func (s *Sums) Committed() {
 	}
 }
 
-// Known are the sums as they were committed last.
+// Known returns the sums as of the last commit.
 func (s *Sums) Known() Tally {
 	s.mu.Lock()
 	defer s.mu.Unlock()

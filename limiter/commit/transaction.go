@@ -6,27 +6,27 @@ import (
 	"github.com/till-proxy/till/limiter/store"
 )
 
-// Batches are cut well below half of what one Badger transaction takes with a
-// 16 MB memtable (about 2.5 MB and 26,000 entries).
+// Batches are cut well below half of what one Badger transaction takes with a 16 MB
+// memtable (about 2.5 MB and 26,000 entries).
 const (
 	maxBatchBytes   = 1 << 20
 	maxBatchEntries = 8192
 )
 
-// Transaction is one that the committer writes several changes in. It knows how
-// large it has grown.
+// Transaction is a store transaction in which the committer writes several changes.
+// It knows how large it has grown.
 type Transaction struct {
 	store.Tx
 	guard          Guard // nil: none
 	entries, bytes int
-	readKey, read  []byte // what was read last: who writes it has just read it
+	readKey, read  []byte // what was read last: a record is usually read just before it is written
 }
 
 func (t *Transaction) reset(tx store.Tx) { *t = Transaction{Tx: tx, guard: t.guard} }
 
 func (t *Transaction) full() bool { return t.bytes >= maxBatchBytes || t.entries >= maxBatchEntries }
 
-// Touch says that what takes part in the batch has changed, so that a change that
+// Touch records that a participant in the batch has changed, so that a change that
 // fails after it cannot simply be left out.
 func (t *Transaction) Touch() { t.entries++ }
 

@@ -11,11 +11,11 @@ import (
 	"github.com/till-proxy/till/limiter/store"
 )
 
-// The anchor is a small file that knows the last commit which anybody was told
-// of. It is written after the commit and before it is acknowledged, so a store
-// that is behind its anchor has lost something, and a store that is ahead by
-// one was cut off between the two. Two slots are written in turn, so that one
-// that was torn leaves the other.
+// The anchor is a small file that knows the last commit that was acknowledged. It is
+// written after the commit and before it is acknowledged, so a store that is behind
+// its anchor has lost something, and a store that is ahead by one was cut off between
+// the two. Two slots are written in turn, so that a torn write of one leaves the
+// other.
 //
 //	0     magic 8 | secret of the digest 32 | store's id 16 | CRC-32C 4
 //	512   commit 8 | root 16 | CRC-32C 4     the even commits
@@ -34,7 +34,7 @@ const (
 	anchorMagic  = "tillanc1"
 	anchorHeader = 8 + 32 + 16 + 4
 	anchorSlot   = 8 + 16 + 4
-	anchorSector = 512 // what a disk writes whole
+	anchorSector = 512 // what a disk writes atomically
 	anchorSize   = 3 * anchorSector
 )
 
@@ -49,9 +49,9 @@ func unsealed(b []byte) ([]byte, bool) {
 	return b[:n], crc32.Checksum(b[:n], castagnoli) == binary.BigEndian.Uint32(b[n:])
 }
 
-// OpenAnchor opens the anchor at path. Where there is none, a new one is made
-// when fresh says so; else one that belongs to no store, so that nothing agrees
-// with it.
+// OpenAnchor opens the anchor at path. If there is none, it makes a new one when
+// fresh is set; otherwise it makes one that belongs to no store, so that nothing
+// agrees with it.
 func OpenAnchor(disk store.Disk, path string, fresh bool) (*Anchor, error) {
 	a := &Anchor{Path: path, Disk: disk}
 	b, err := disk.ReadFile(path)
@@ -87,7 +87,7 @@ func OpenAnchor(disk store.Disk, path string, fresh bool) (*Anchor, error) {
 	return a, nil
 }
 
-// Make writes a new anchor, of a store without commits.
+// Make writes a new anchor for a store without commits.
 func (a *Anchor) Make() error {
 	if _, err := rand.Read(a.Secret[:]); err != nil {
 		return err
@@ -98,7 +98,7 @@ func (a *Anchor) Make() error {
 	return a.Replace()
 }
 
-// Replace writes the whole anchor anew, in place of what was there.
+// Replace writes a complete new anchor in place of the old one.
 func (a *Anchor) Replace() (err error) {
 	b := make([]byte, anchorSize)
 	copy(b, sealed(append(append([]byte(anchorMagic), a.Secret[:]...), a.Store[:]...)))

@@ -1,9 +1,9 @@
-// Package integrity finds out what a store has lost, and what a crash has not: the
-// anchor knows the last commit, the digest what every account's record must be, and the
-// shadow what was used since an account was written.
+// Package integrity detects what a store has lost, and finds what a crash has not:
+// the anchor knows the last commit, the digest what every account's record must be,
+// and the shadow what was used since an account was written.
 //
-// It knows records by their place in the store, not what they mean; what is counted as
-// spent after a crash is decided above it.
+// It knows records by their place in the store, not by their meaning; what counts as
+// spent after a crash is decided by the packages above it.
 package integrity
 
 import (
@@ -20,21 +20,21 @@ import (
 	"github.com/till-proxy/till/limiter/store"
 )
 
-// The digest says what every account's record must be, so that a store which
-// lost or took back a part of itself is found out: Badger opens on it without
-// an error. Accounts lie in buckets; of each bucket the store keeps the sum of
-// its records' hashes, and of all buckets one root, which the anchor knows.
-// Sums are changed in step with the records, so nobody ever has to read them
-// all: a bucket is checked when a key of it is used first, and when one is that
-// memory had let go of. Of what opening the store reads in any case the root
-// has the records themselves: see rooted.
+// The digest says what every account's record must be, so that a store which has lost
+// or reverted a part of itself is detected: Badger opens such a store without an
+// error. Accounts lie in buckets. For each bucket the store keeps the sum of its
+// records' hashes, and for all buckets one root, which the anchor knows. Sums are
+// changed in step with the records, so it is never necessary to read them all: a
+// bucket is checked when one of its keys is first used, and when a key is used that
+// memory had let go of. Records that are read on opening in any case are in the root
+// themselves: see rooted.
 //
-// The hashes are keyed with a secret that only the anchor has. They find
-// damage, and not somebody who may write both.
+// The hashes are keyed with a secret that only the anchor has. They detect damage,
+// but not an attacker who can write both.
 
-// rooted are the records that stand in the root themselves: admin tokens, lest a
-// revoked one comes back; jobs, lest keys do that one was to end; the time that
-// was seen; and the audit log's head.
+// rooted are the records that are in the root themselves: admin tokens, so that a
+// revoked one does not come back; jobs, so that keys do not survive a job that was to
+// end them; the time that was seen; and the audit log's head.
 var rooted = []string{record.SpaceTokens, record.SpaceJobs, string(record.MetaClock), string(record.MetaAudit)}
 
 func isRooted(key []byte) bool {
@@ -52,7 +52,7 @@ func (d *Digest) SumRooted(r store.Reader) (all Sum, err error) {
 	return all, err
 }
 
-// Sum is added and taken from modulo 2^128, in any order.
+// Sum is added and subtracted modulo 2^128, in any order.
 type Sum [16]byte
 
 func (s *Sum) Add(o Sum) {
@@ -69,19 +69,19 @@ func (s *Sum) Take(o Sum) {
 	binary.BigEndian.PutUint64(s[8:], low)
 }
 
-// Digest is the digest as of the last commit that was acknowledged, and of the
-// batch that is being written. The committer owns it, but for checked.
+// Digest is the digest as of the last commit that was acknowledged, and of the batch
+// that is being written. The committer owns all of it except Checked.
 type Digest struct {
 	Anchor  *Anchor
 	Secret  [32]byte
-	Store   [16]byte // which store it is of
+	Store   [16]byte // the store that it belongs to
 	Seq     uint64
 	Root    Sum
 	Buckets [record.NumBuckets]Sum
 	Checked [record.NumBuckets]atomic.Bool
 
 	Changed map[uint16]Sum // buckets
-	rooted  Sum            // what the records in the root itself change of it
+	rooted  Sum            // by how much the records in the root itself change it
 	next    Sum            // the root after the batch
 }
 
@@ -90,7 +90,7 @@ func (d *Digest) Begin() {
 	d.rooted = Sum{}
 }
 
-// Wrote takes the sums along when a record is written that they are of, or deleted.
+// Wrote updates the sums that include a record when that is written or deleted.
 func (d *Digest) Wrote(t *commit.Transaction, key, value []byte, deleted bool) error {
 	id, ok := record.AccountOf(key)
 	if !ok && !isRooted(key) {
@@ -133,7 +133,7 @@ func (d *Digest) Finish(t *commit.Transaction) error {
 	return t.Set(record.MetaCommit, c.Encode())
 }
 
-// Seal makes a commit known to the anchor, before anybody hears of it.
+// Seal makes a commit known to the anchor before anybody is notified of it.
 func (d *Digest) Seal() error { return d.Anchor.Write(d.Seq+1, d.next) }
 
 func (d *Digest) Committed() {
@@ -144,7 +144,7 @@ func (d *Digest) Committed() {
 	}
 }
 
-// Hash is that of one record or of one bucket's sum.
+// Hash is the keyed hash of one record, or of one bucket's sum.
 func (d *Digest) Hash(key, value []byte) (s Sum) {
 	h := sha256.New()
 	h.Write(d.Secret[:])
@@ -157,7 +157,7 @@ func (d *Digest) Hash(key, value []byte) (s Sum) {
 	return s
 }
 
-// BucketRoot is what a bucket adds to the root; an empty one nothing.
+// BucketRoot is what a bucket adds to the root; an empty one adds nothing.
 func (d *Digest) BucketRoot(bucket uint16, s Sum) Sum {
 	if s == (Sum{}) {
 		return Sum{}
@@ -165,7 +165,7 @@ func (d *Digest) BucketRoot(bucket uint16, s Sum) Sum {
 	return d.Hash(record.BucketKey(bucket), s[:])
 }
 
-// CommitRecord stands in the store since its first commit.
+// CommitRecord is in the store from its first commit on.
 type CommitRecord struct {
 	Seq            uint64
 	Root, previous Sum
@@ -247,8 +247,8 @@ func (d *Digest) Verify(r store.Reader, a *Anchor) error {
 	return nil
 }
 
-// Succeeds compares a store that was opened again with what this process knows
-// of it: an older one, with the anchor that belongs to it, was put in its place.
+// Succeeds compares a store that was opened again with what this process knows of it,
+// to detect that an older one and its anchor were put in its place.
 func (d *Digest) Succeeds(former *Digest) error {
 	switch {
 	case d == nil || former == nil:
@@ -275,7 +275,7 @@ func (d *Digest) Check(r store.Reader, id record.AccountID) error {
 	if err != nil {
 		return err
 	}
-	b, err := r.Get(record.BucketKey(bucket)) // of the same moment as the records
+	b, err := r.Get(record.BucketKey(bucket)) // as of the same moment as the records
 	switch {
 	case err == nil && len(b) == len(want):
 		want = Sum(b)

@@ -11,31 +11,32 @@ import (
 	"github.com/till-proxy/till/limiter/store"
 )
 
-// The shadow counter is a memory-mapped file that says, for every account in
-// use, limited or not, how much of it was used or held the moment before, and
-// when. The page cache outlives a killed process, so after kill -9 only the
-// requests in flight are lost, and neither the rest of each block nor what a key
-// without a limit did since it was saved. It is believed only when it was written
-// in this boot and by the last session of this very store; otherwise every
-// reserved block counts as spent.
+// The shadow counter is a memory-mapped file that says, for every account in use,
+// limited or not, how much of it had just been used or was held, and when. The page
+// cache outlives a killed process, so after kill -9 only the requests in flight are
+// lost, and neither the remainder of each block nor what a key without a limit did
+// since it was saved. The file is believed only if it was written in this boot and by
+// the last session of this very store; otherwise every reserved block counts as
+// spent.
 //
 //	header (64 bytes)   magic 8 | session 16 | boot id 36 | pad
 //	slot   (112 bytes)  account id 16 | lineage 8 | first use 8 | last use 8 |
 //	                    last use once more 8 | used + held 4 × 8 | the same
 //	                    once more 4 × 8
 //
-// What a slot holds is absolute (used since the lineage began), so a block
-// that arrives does not invalidate it. Of two copies that differ the larger one
-// is believed: a kill came between the two, or one of them is damaged, and then
-// too little must never be taken for what was used. Of two last uses it is the
-// earlier one: a key that ends when it is idle must not live longer for that.
+// What a slot holds is absolute (used since the lineage began), so a block that
+// arrives does not invalidate it. Of two copies that differ the larger one is
+// believed: either a kill came between the two, or one of them is damaged, and then
+// too little must never be taken for what was used. Of two last uses the earlier one
+// is believed: a key that ends when it is idle must not live longer because of a
+// crash.
 type Shadow struct {
 	mem    []byte
 	mapped store.Mapping
 
 	mu   sync.Mutex
-	free []int32 // slots nobody has
-	over bool    // nobody gets one any more
+	free []int32 // unused slots
+	over bool    // no more slots are given out
 }
 
 const (
@@ -56,16 +57,15 @@ const (
 // Session names one opening of a store.
 type Session [SessionLen]byte
 
-// Slot is the place of one account in the shadow; nil means that there is
-// none, and a crash then costs that account its block, or what it counted since
-// it was saved.
+// Slot is the place of one account in the shadow. nil means that there is none, and
+// that a crash costs the account its block, or what it counted since it was saved.
 type Slot struct {
 	b     []byte
 	index int32
 }
 
-// OpenShadow maps the file at path, making it when it is missing or of
-// another size. A disk that gives less room gives fewer slots.
+// OpenShadow maps the file at path, and makes it if it is missing or has another
+// size. A disk that has less room gives fewer slots.
 func OpenShadow(disk store.Disk, path string) (*Shadow, error) {
 	m, err := disk.Map(path, shadowSize)
 	if err != nil {
@@ -107,7 +107,7 @@ func (s *Shadow) Recall(last Session, boot string) []Remembered {
 	return found
 }
 
-// Begin forgets everything and belongs to the new session from here on.
+// Begin forgets everything, and the shadow belongs to the new session from here on.
 func (s *Shadow) Begin(now Session, boot string) {
 	clear(s.mem)
 	s.free = make([]int32, s.slots())
@@ -125,7 +125,7 @@ func (s *Shadow) slot(i int) []byte {
 	return s.mem[shadowHeader+i*shadowSlot:][:shadowSlot:shadowSlot]
 }
 
-// Take gives an account a slot that says what was used; nil when all are taken.
+// Take gives an account a slot that says what was used, or nil when all are taken.
 func (s *Shadow) Take(a Remembered) *Slot {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -141,14 +141,14 @@ func (s *Shadow) Take(a Remembered) *Slot {
 	sl.SetLast(a.Last)
 	*(*int64)(unsafe.Pointer(&sl.b[slotFirst])) = a.First
 	atomic.StoreUint64((*uint64)(unsafe.Pointer(&sl.b[16])), a.Lineage)
-	// The id last: until it stands there the slot counts as unused.
+	// The id is written last: until then the slot counts as unused.
 	copy(sl.b[8:16], a.ID[8:])
 	atomic.StoreUint64((*uint64)(unsafe.Pointer(&sl.b[0])), binary.NativeEndian.Uint64(a.ID[:8]))
 	return sl
 }
 
-// Set stores used + held of one kind, by aligned 8-byte stores: a kill leaves
-// each done or not done. Nobody but a later process reads them.
+// Set stores used + held of one kind by aligned 8-byte stores: a kill leaves each of
+// them done or not done. Only a later process reads them.
 func (sl *Slot) Set(k record.Kind, used int64) {
 	if sl != nil {
 		atomic.StoreInt64((*int64)(unsafe.Pointer(&sl.b[slotUsed+8*int(k)])), used)
@@ -156,7 +156,7 @@ func (sl *Slot) Set(k record.Kind, used int64) {
 	}
 }
 
-// SetLast stores when the account was used last, likewise.
+// SetLast stores in the same way when the account was last used.
 func (sl *Slot) SetLast(at int64) {
 	if sl != nil {
 		atomic.StoreInt64((*int64)(unsafe.Pointer(&sl.b[slotLast])), at)
@@ -164,8 +164,8 @@ func (sl *Slot) SetLast(at int64) {
 	}
 }
 
-// Release frees a slot. The account must have nothing reserved beyond what it
-// spent, and nothing that the store does not know.
+// Release frees a slot. The account must have nothing reserved beyond what it spent,
+// and nothing that the store does not know.
 func (s *Shadow) Release(sl *Slot) {
 	if s == nil || sl == nil {
 		return
@@ -176,7 +176,7 @@ func (s *Shadow) Release(sl *Slot) {
 	s.mu.Unlock()
 }
 
-// Stop gives nobody a slot any more. Who has one has to let go of it before the
+// Stop gives out no more slots. Accounts that have one must release it before the
 // shadow is closed.
 func (s *Shadow) Stop() {
 	if s == nil {
