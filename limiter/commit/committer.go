@@ -267,7 +267,7 @@ func (c *Committer[B]) reportFull(err error) {
 // Poison refuses everything from here on.
 func (c *Committer[B]) Poison(err error) {
 	if c.failed.CompareAndSwap(nil, &err) {
-		c.options.Log.Error("the store failed and is refused until it was opened anew; what was reserved counts as spent",
+		c.options.Log.Error("the store failed and is refused until it is opened again; what was reserved counts as spent",
 			"error", err)
 	}
 }

@@ -6,35 +6,36 @@ import (
 	"fmt"
 )
 
-// Account is the durable half of an account. What stands in Reserved
-// may have been spent; nothing beyond it was.
+// Account is the durable half of an account. What Reserved holds may have been spent;
+// nothing beyond it was.
 type Account struct {
 	Limit    Amounts // NoLimit where unlimited
-	Reserved Amounts // for kinds without limit: what was spent, as last flushed
-	Settled  Amounts // spent as known at the last commit; only for reports
-	Lineage  uint64  // raised whenever Reserved starts anew; the shadow must agree
+	Reserved Amounts // for kinds without a limit: what was spent, as last flushed
+	Settled  Amounts // spent, as known at the last commit; for reports only
+	Lineage  uint64  // raised whenever Reserved starts again from zero; the shadow must agree
 	First    int64   // unix nanoseconds of the first use; 0: never
 	Last     int64   // unix nanoseconds of the last use, as last flushed
 	Pin      string  // address or prefix bound by pin_ip at first use
 	Addr     string  // last client address, as last flushed
-	Epoch    int64   // Unix time at which the present window began; 0: none did
-	Past     Amounts // used in windows before
+	Epoch    int64   // Unix time at which the present window began; 0: no window
+	Past     Amounts // used in earlier windows
 	Kinds    TokenKinds
 	Version  int64 // of the key's own record, which must agree; 0 for a role's
 
-	// Given is what of the limit is not the account's own any more in this
-	// window: carved out for children, as far as it did not come back, and
+	// Given is the part of the limit that is no longer the account's own in this
+	// window: what was carved out for children and has not come back, and
 	// Returned, which went back to an ancestor.
 	Given, Returned Amounts
 
-	// Booked is how much of what was used in its whole life, renewals included,
-	// stands in the key's history. What a crash finds beyond that is added to it.
+	// Booked is how much of what was used in the account's whole life, renewals
+	// included, is in the key's history. What a crash finds beyond that is added
+	// to the history.
 	Booked Amounts
 }
 
 const accountVersion = 5
 
-// Kept is what of a limit is left to an account that gave some of it away.
+// Kept is what is left of a limit to an account that gave some of it away.
 func Kept(limit, given Amounts) Amounts {
 	for i, n := range limit {
 		if n != NoLimit {
@@ -44,11 +45,11 @@ func Kept(limit, given Amounts) Amounts {
 	return limit
 }
 
-// Kept is what the account may reserve in all.
+// Kept is what the account may reserve in total.
 func (r *Account) Kept() Amounts { return Kept(r.Limit, r.Given) }
 
-// Counted is what the account adds to the sum over all keys: what it has used,
-// and what is reserved, until that was given back.
+// Counted is what the account adds to the sum over all keys: what it has used, and
+// what is reserved until that is given back.
 func (r *Account) Counted() Amounts {
 	sum := r.Past
 	sum.Add(r.Reserved)
@@ -169,8 +170,8 @@ func (d *decoder) text(limit int) string {
 	return s
 }
 
-// Forfeit lets everything up to the limit count as spent, and reports whether
-// that changed anything.
+// Forfeit makes everything up to the limit count as spent, and reports whether that
+// changed anything.
 func (r *Account) Forfeit(limit Amounts) (changed bool) {
 	for k, n := range limit {
 		if n != NoLimit && r.Reserved[k] < n {

@@ -32,7 +32,8 @@ const (
 // NoLimit stands in a limit for "this kind is not limited".
 const NoLimit int64 = -1
 
-// LimitKinds are those that somebody may limit. Attempts follow from activations.
+// LimitKinds are the kinds that can be limited directly. The limit on attempts
+// follows from that on activations.
 var LimitKinds = [...]Kind{Activations, Tokens, Nanodollars}
 
 // kinds holds everything in which the kinds differ.
@@ -78,7 +79,7 @@ func (k Kind) Value(n int64) any {
 	return n
 }
 
-// Format prints a number without its unit, but for the sign of dollars.
+// Format prints a number without its unit, except for the dollar sign.
 func (k Kind) Format(n int64) string {
 	if kinds[k].dollars {
 		return "$" + FormatUSD(n)

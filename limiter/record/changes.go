@@ -2,9 +2,9 @@ package record
 
 import "reflect"
 
-// Facts are what the audit log says of a key, under the names of the
-// management API: everything that somebody chose or decided, no counter and no
-// secret. What is not set is left out.
+// Facts are what the audit log says of a key, under the names of the management API:
+// everything that somebody chose or decided, but no counter and no secret. What is
+// not set is left out.
 func (k *Key) Facts() map[string]any {
 	facts := make(map[string]any, 16)
 	for _, f := range KeyFields {
@@ -18,8 +18,7 @@ func (k *Key) Facts() map[string]any {
 	return facts
 }
 
-// Changes are the fields in which two states of a key differ. Either may be
-// nil.
+// Changes are the fields in which two states of a key differ. Either may be nil.
 func Changes(old, key *Key) map[string]Delta {
 	var before, after map[string]any
 	if old != nil {
@@ -46,7 +45,7 @@ func Deltas(before, after map[string]any) map[string]Delta {
 	return d
 }
 
-// Delta is what a field was and what it is now. Nil: it was or is not set. A
+// Delta is what a field was and what it is now; nil where it was or is not set. A
 // value is text, a whole number, true or false, or a list or map of them.
 type Delta struct {
 	Before, After any

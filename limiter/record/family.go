@@ -7,20 +7,20 @@ import (
 	"github.com/till-proxy/till/limiter/store"
 )
 
-// maxDepth bounds how many keys stand above a child.
+// maxDepth bounds how many ancestors a child may have.
 const maxDepth = 4
 
 var (
-	// ErrNoDelegate says that the key was minted without the right.
+	// ErrNoDelegate says that the key was minted without the right to mint children.
 	ErrNoDelegate = errors.New(`the key may not mint child keys: it was minted without "delegate"`)
-	// ErrDepth says that there are too many keys above.
+	// ErrDepth says that the key has too many ancestors.
 	ErrDepth = fmt.Errorf("the key may not mint child keys: there are %d keys above it, and no more are allowed", maxDepth)
 )
 
-// Attached reports whether the key is a child that others stand above.
+// Attached reports whether the key is a child whose ancestors still decide about it.
 func (k *Key) Attached() bool { return k.Parent != "" && k.ReturnedAt.IsZero() }
 
-// CheckAncestry refuses records that do not lead up to a key without parent.
+// CheckAncestry refuses records that do not lead up to a key without a parent.
 func CheckAncestry(r store.Reader, key *Key) error {
 	for k := key; k.Parent != ""; {
 		b, err := r.Get(RecordKey(k.Parent))
@@ -39,7 +39,7 @@ func CheckAncestry(r store.Reader, key *Key) error {
 	return nil
 }
 
-// ChildrenOf lists the children of a key whose rest has not come back.
+// ChildrenOf lists the children of a key whose remaining budget has not come back.
 func ChildrenOf(r store.Reader, id string) (ids []string, err error) {
 	prefix := childPrefix(id)
 	err = r.Scan(prefix, nil, false, func(key, _ []byte) (bool, error) {
@@ -54,15 +54,15 @@ func CountChildren(r store.Reader, id string) (int, error) {
 	return len(ids), err
 }
 
-// Below is a refusal of a key above, said to the holder of this one.
+// Below turns a refusal by an ancestor into one for the holder of this key.
 func (k *Key) Below(r *Refusal) *Refusal {
 	mine := k.Refuse(r.Code, "is a child key: %s", r.Message)
 	mine.RetryAfter = r.RetryAfter
 	return mine
 }
 
-// Child starts the record of a child: everything that a mint may leave out is
-// as the parent has it, but for the limits, which have to be said.
+// Child starts the record of a child: everything that a mint may leave out is as in
+// the parent, except for the limits, which have to be given.
 func (k *Key) Child() *Key {
 	child, parent := &Key{Limit: NoLimits()}, k.Clone()
 	for _, f := range KeyFields {
@@ -73,8 +73,8 @@ func (k *Key) Child() *Key {
 	return child
 }
 
-// ChildOf makes a new key a child, if the parent may have one and it is within
-// what the parent is.
+// ChildOf makes a new key a child, if the parent may have one and the new key is no
+// wider than the parent.
 func (k *Key) ChildOf(parent *Key) error {
 	switch {
 	case !parent.Delegate:

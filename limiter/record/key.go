@@ -1,10 +1,10 @@
 // Package record is what the limiter keeps: keys and their accounts, the kinds of
 // limits, roles, and where each record lies in the store. It knows the form of every
-// record, what may stand in it and what follows from it alone, and the words of a
-// refusal.
+// record, which values are valid and what follows from a record alone, and the
+// wording of a refusal.
 //
 // It knows no counter in memory, no commit and no caller: what is used, what is
-// written and who may do it is decided above it.
+// written and who may do it is decided by the packages above it.
 package record
 
 import (
@@ -21,8 +21,8 @@ import (
 // [Live.Status].
 type Status string
 
-// The statuses of a key. Exhausted and expired keys live again when more is
-// granted, suspended ones when resumed; revoked is for ever.
+// These are the statuses of a key. Exhausted and expired keys live again when more is
+// granted, suspended ones when they are resumed; revoked is for ever.
 const (
 	Active    Status = "active"
 	Exhausted Status = "exhausted"
@@ -37,8 +37,8 @@ type Charge string
 const (
 	// ChargeForwarded counts every request that was dispatched. The default.
 	ChargeForwarded Charge = "forwarded"
-	// ChargeSuccess gives back the activation of answers that are neither
-	// 2xx nor 304; at most twice as many requests as activations go out.
+	// ChargeSuccess gives back the activation of answers that are neither 2xx nor
+	// 304; at most twice as many requests as activations are forwarded.
 	ChargeSuccess Charge = "success"
 )
 
@@ -54,7 +54,7 @@ const (
 // everything that was decided about it, but no counter (those live in its
 // account) and no secret (Lookup is the SHA-256 of the key's string).
 //
-// A *Key handed out by this package is a snapshot that nobody changes.
+// A *Key handed out by this package is a snapshot that never changes.
 type Key struct {
 	ID      string       `json:"id"`      // key_ + ULID
 	Lookup  token.Lookup `json:"lookup"`  // SHA-256 of the string
@@ -71,14 +71,14 @@ type Key struct {
 
 	Limit  Amounts `json:"limit"` // as granted in total; NoLimit where unlimited
 	Charge Charge  `json:"charge"`
-	// Renews says when the limits begin anew.
+	// Renews says when the limits begin again.
 	Renews Renewal `json:"renews,omitempty"`
-	// MaxRequestSpend bounds one request, in nano-dollars; 0: it does not.
+	// MaxRequestSpend bounds one request, in nano-dollars; 0: no bound.
 	MaxRequestSpend int64 `json:"max_request_spend,omitempty"`
 	// Unfitted says that the output bound of requests is not lowered to what
 	// is left; they are refused instead.
 	Unfitted bool `json:"unfitted,omitempty"`
-	// CountOnly lets requests pass whose price is not known.
+	// CountOnly admits requests whose price is not known.
 	CountOnly bool `json:"count_only,omitempty"`
 
 	ExpiresAt      time.Time     `json:"expires_at,omitzero"`
@@ -92,16 +92,17 @@ type Key struct {
 
 	// Delegate says that the holder may mint children of the key.
 	Delegate bool `json:"delegate,omitempty"`
-	// Parent is the key that this one is a child of, and Depth how many there
-	// are above it. See child.go for what follows from that.
+	// Parent is the key that this one is a child of, and Depth is how many
+	// ancestors the key has. See family.go for what follows from that.
 	Parent string `json:"parent,omitempty"`
 	Depth  int    `json:"depth,omitempty"`
 	// Carved is what was taken out of the parent's budget for this key, and
-	// CarvedNow what of it in the parent's window CarvedIn.
+	// CarvedNow is the part of it that was taken in the parent's window CarvedIn.
 	Carved    Amounts `json:"carved,omitzero"`
 	CarvedNow Amounts `json:"carved_now,omitzero"`
 	CarvedIn  int64   `json:"carved_in,omitempty"`
-	// ReturnedAt is when the rest went back, after the end. It is for ever.
+	// ReturnedAt is when the remaining budget went back, after the end. It is
+	// never unset.
 	ReturnedAt time.Time `json:"returned_at,omitzero"`
 
 	// SealKey and Origins are what a sealed key's box was made with: the
@@ -112,22 +113,22 @@ type Key struct {
 	// Fingerprint names the credential in its box; see Limiter.Fingerprint.
 	Fingerprint string `json:"fingerprint,omitempty"`
 
-	// Rotations counts the strings that the key had before this one, of which
-	// Former are the latest, in order.
+	// Rotations counts the strings that the key had before this one. Former are
+	// the latest of them, in order.
 	Rotations int64     `json:"rotations,omitempty"`
 	RotatedAt time.Time `json:"rotated_at,omitzero"`
 	Former    []Former  `json:"former,omitempty"`
 
 	CreatedAt time.Time `json:"created_at"`
 	CreatedBy string    `json:"created_by"`
-	// Token is the admin token that the key goes back to: the one that minted
-	// it, or the topmost of the keys that it was carved out of. Empty: none.
+	// Token is the admin token that the key goes back to: the one that minted it,
+	// or that minted its topmost ancestor. Empty: none.
 	Token       string    `json:"token,omitempty"`
 	SuspendedAt time.Time `json:"suspended_at,omitzero"`
 	SuspendedBy Stopper   `json:"suspended_by,omitzero"`
 	RevivedAt   time.Time `json:"revived_at,omitzero"` // last grant to an ended key
 
-	// StaleToldAt is when operators were told that nobody uses the key.
+	// StaleToldAt is when operators were notified that the key is unused.
 	StaleToldAt time.Time `json:"stale_told_at,omitzero"`
 
 	// EndedAt, EndedStatus and EndedReason are set once the end is final:
@@ -144,7 +145,7 @@ type Key struct {
 	Due int64 `json:"due,omitempty"`
 }
 
-// Clone returns a deep copy, for changing.
+// Clone returns a deep copy that may be changed.
 func (k *Key) Clone() *Key {
 	c := *k
 	c.Labels = maps.Clone(k.Labels)
@@ -158,7 +159,7 @@ func (k *Key) Clone() *Key {
 	return &c
 }
 
-// Recorded is the status that a record has by itself, without its account.
+// Recorded is the status by the record alone, without its account.
 func (k *Key) Recorded() Status {
 	switch {
 	case k.EndedStatus != "":
@@ -170,6 +171,6 @@ func (k *Key) Recorded() Status {
 	}
 }
 
-// Canary reports whether the key was made to be refused, so that whoever uses
-// it gives himself away.
+// Canary reports whether the key was made to be refused, so that a thief who uses it
+// is noticed.
 func (k *Key) Canary() bool { return k.Limit[Activations] == 0 }

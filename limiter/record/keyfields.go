@@ -61,7 +61,7 @@ var KeyFields = slices.Concat([]Field{
 		widens: func(key, old *Key) bool { return key.Charge == ChargeSuccess && old.Charge != key.Charge }},
 	{Name: "fit", Doc: "lower the output bound of requests to what is left, instead of refusing them; default true", Choice: WhileAlive, Inherited: true, OfParent: true, equal: true,
 		Address: func(k *Key) any { return &k.Unfitted },
-		widens:  func(_, _ *Key) bool { return false }, // no wider either way
+		widens:  func(_, _ *Key) bool { return false }, // neither value is wider
 		fact:    func(k *Key) any { return shown(k.Unfitted, false) }},
 	{Name: "renews", Doc: "when limits begin anew, by the calendar, UTC", Choice: WhileAlive, OfParent: true,
 		Address: func(k *Key) any { return &k.Renews },
@@ -176,7 +176,7 @@ var KeyFields = slices.Concat([]Field{
 	}
 }))
 
-// unnamed are rows of fields that nobody chooses or is shown.
+// unnamed are rows of fields that are neither chosen nor shown.
 func unnamed(at func(*Key) []any) (rows []Field) {
 	for i := range at(new(Key)) {
 		rows = append(rows, Field{Address: func(k *Key) any { return at(k)[i] }})
@@ -184,7 +184,7 @@ func unnamed(at func(*Key) []any) (rows []Field) {
 	return rows
 }
 
-// when is a demand that is broken; empty: it is not.
+// when is a demand that is not met; empty if it is.
 func when(broken bool, format string, args ...any) string {
 	if broken {
 		return fmt.Sprintf(format, args...)
@@ -192,7 +192,7 @@ func when(broken bool, format string, args ...any) string {
 	return ""
 }
 
-// shown is a value that stands in the audit log if it is set.
+// shown is a value that the audit log shows if it is set.
 func shown(set bool, value any) any {
 	if set {
 		return value

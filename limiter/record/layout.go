@@ -17,9 +17,9 @@ import (
 //	a/<bucket, 2 bytes><account id, 16 bytes>   Account
 //	c/<bucket, 2 bytes>          sum of the accounts in a bucket; see digest
 //	d/<unix seconds, 8 bytes><key id>   when to look at a key again
-//	p/<key id>/<key id>          a key, and a child of it whose rest has not
-//	                             come back yet
-//	o/<hook, 8 bytes><message, 16 bytes>   what a webhook is still to be told;
+//	p/<key id>/<key id>          a key, and a child of it whose remaining
+//	                             budget has not come back yet
+//	o/<hook, 8 bytes><message, 16 bytes>   a message not yet delivered to a webhook;
 //	                             see outbox.go
 //	h/<key id>/<hour, 8 bytes>   bucketRecord: history of one hour
 //	x/<kind>…                    indexes; see index.go
@@ -58,7 +58,7 @@ var (
 	MetaAudit   = []byte("m/audit")
 )
 
-// AccountID names a budget: a key's ULID, or a hash of a role's name.
+// AccountID identifies a budget: it is a key's ULID, or a hash of a role's name.
 type AccountID [16]byte
 
 func AccountKey(id AccountID) []byte {
@@ -109,10 +109,11 @@ func AccountOf(key []byte) (id AccountID, ok bool) {
 	return id, binary.BigEndian.Uint16(key[len(SpaceAccounts):]) == BucketOf(id)
 }
 
-// NumBuckets is how many buckets accounts lie in; see the digest.
+// NumBuckets is how many buckets hold accounts; see the digest.
 const NumBuckets = 16384
 
-// BucketOf an account: its id ends in random bits, of a ULID or of a hash.
+// BucketOf is the bucket of an account, whose id ends in random bits, of a ULID or of
+// a hash.
 func BucketOf(id AccountID) uint16 {
 	return binary.BigEndian.Uint16(id[14:]) % NumBuckets
 }

@@ -2,8 +2,8 @@ package record
 
 import "github.com/till-proxy/till/limiter/store"
 
-// Within says in which field a child would be wider than its parent. Of a child
-// that changes, with what it was before in old, only what changes is judged.
+// Within says in which field a child would be wider than its parent. For a child that
+// changes, old is what it was before, and only what changes is judged.
 func (k *Key) Within(old, parent *Key) error {
 	for _, f := range KeyFields {
 		if old != nil && f.beyond(k, old) == "" {
@@ -16,8 +16,8 @@ func (k *Key) Within(old, parent *Key) error {
 	return nil
 }
 
-// KeepsFamily says what a change must not do to a child, or to a key that has
-// children.
+// KeepsFamily refuses a change that a child, or a key with children, must not
+// undergo.
 func (k *Key) KeepsFamily(r store.Reader, old *Key) error {
 	if k.Attached() {
 		parent, _, err := ReadKey(r, k.Parent)
@@ -49,7 +49,7 @@ func (k *Key) KeepsFamily(r store.Reader, old *Key) error {
 	return nil
 }
 
-// Widens reports whether a change lets a key do more than it could.
+// Widens reports whether a change lets a key do more than before.
 func (k *Key) Widens(old *Key) bool {
 	for _, f := range KeyFields {
 		if f.widens != nil && f.widens(k, old) || f.widens == nil && f.beyond(k, old) != "" {

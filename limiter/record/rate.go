@@ -36,12 +36,12 @@ func ParseRate(s string) (Rate, error) {
 // IsZero reports whether the rate limits nothing.
 func (r Rate) IsZero() bool { return r == Rate{} }
 
-// faster reports whether a rate allows more in the long run.
+// faster reports whether a rate allows more requests in the long run.
 func (r Rate) faster(than Rate) bool {
 	return float64(r.N)*float64(than.Per) > float64(than.N)*float64(r.Per)
 }
 
-// String is the form that ParseRate reads; empty for no rate.
+// String returns the form that ParseRate reads; empty for no rate.
 func (r Rate) String() string {
 	for unit, per := range ratePeriods {
 		if per == r.Per {

@@ -23,12 +23,12 @@ func KeyAccount(id string) (AccountID, error) {
 	return AccountID(u), nil
 }
 
-// Bounded reports whether anything ends the key by itself.
+// Bounded reports whether anything ends the key without further action.
 func (k *Key) Bounded() bool {
 	return k.Limit.Limited() || !k.ExpiresAt.IsZero()
 }
 
-// LimitAttempts keeps the limit on attempts in step with that on activations.
+// LimitAttempts keeps the limit on attempts in step with the limit on activations.
 func (k *Key) LimitAttempts() {
 	k.Limit[Attempts] = NoLimit
 	if k.Charge == ChargeSuccess && k.Limit[Activations] != NoLimit {
@@ -36,11 +36,11 @@ func (k *Key) LimitAttempts() {
 	}
 }
 
-// DueAt is when the key's time may be over: when the sweeper looks at it again.
-// Zero: never by itself.
+// DueAt is when the key's time may be over and the sweeper looks at it again. Zero:
+// never without further action.
 //
-// Of an ended key it is when a child's rest should go back, and when children,
-// if it has any, should end with it: at once.
+// For an ended key it is when a child's remaining budget should go back, and when its
+// children, if it has any, should end with it: at once.
 func (k *Key) DueAt(lastUse time.Time, used, children bool) int64 {
 	var at time.Time
 	earlier := func(t time.Time) {
@@ -78,7 +78,7 @@ func (k *Key) DueAt(lastUse time.Time, used, children bool) int64 {
 	return unixAfter(at)
 }
 
-// unixAfter is the first whole second after a moment; 0 of none.
+// unixAfter is the first whole second after a moment; 0 for the zero time.
 func unixAfter(at time.Time) int64 {
 	if at.IsZero() {
 		return 0

@@ -60,14 +60,15 @@ type Refusal struct {
 	// RetryAfter is set where trying again later is right (429 and 503).
 	RetryAfter time.Duration
 	// Moved says that the request was read under terms that a change has replaced
-	// since: nothing was judged, and whoever still has the request may read it anew.
+	// since. Nothing was judged, and a caller that still has the request may read
+	// it again.
 	Moved bool
 }
 
 // Error lets a Refusal travel as an error.
 func (r *Refusal) Error() string { return string(r.Code) + ": " + r.Message }
 
-// Refuse builds a refusal about k. The message gets the key's name and id.
+// Refuse builds a refusal about k. The message begins with the key's id and name.
 func (k *Key) Refuse(code Code, format string, args ...any) *Refusal {
 	who := "key " + k.ID
 	if k.Name != "" {
@@ -83,7 +84,7 @@ func UnknownKey() *Refusal {
 	return &Refusal{Code: CodeKeyInvalid, Message: "this key is not known here: check that it was copied whole and is meant for this server"}
 }
 
-// After adds when trying again is right.
+// After says when trying again is worthwhile.
 func (r *Refusal) After(d time.Duration) *Refusal {
 	r.RetryAfter = d
 	return r

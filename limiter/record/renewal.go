@@ -5,10 +5,10 @@ import (
 	"time"
 )
 
-// Renewal says when a budget begins anew, by the calendar in UTC. Empty: never.
+// Renewal says when a budget begins again, by the calendar in UTC. Empty: never.
 type Renewal string
 
-// The renewals.
+// These are the renewals.
 const (
 	Daily   Renewal = "day"
 	Weekly  Renewal = "week" // on Mondays
@@ -24,8 +24,8 @@ func ParseRenewal(s string) (Renewal, error) {
 	return "", fmt.Errorf("a budget renews each day, week or month, got %q", s)
 }
 
-// Window is the time between two renewals: its first moment, and the next
-// window's.
+// Window is the time between two renewals: the window's first moment, and that of the
+// next window.
 func (r Renewal) Window(now time.Time) (start, next time.Time) {
 	y, m, d := now.UTC().Date()
 	day := time.Date(y, m, d, 0, 0, 0, 0, time.UTC)
@@ -42,13 +42,13 @@ func (r Renewal) Window(now time.Time) (start, next time.Time) {
 	return time.Time{}, time.Time{}
 }
 
-// Next is when the budget begins anew; zero when it does not.
+// Next is when the budget begins again; the zero time if it does not.
 func (r Renewal) Next(now time.Time) time.Time {
 	_, next := r.Window(now)
 	return next
 }
 
-// Epoch numbers the window of a moment: the Unix time of its first.
+// Epoch numbers the window of a moment by the Unix time of the window's start.
 func (r Renewal) Epoch(now time.Time) int64 {
 	if r == "" {
 		return 0

@@ -7,9 +7,9 @@ import (
 	"github.com/till-proxy/till/scope"
 )
 
-// Role is a ceiling for the keys minted under it, what its callers may do, and
-// a budget that all its keys share. Callers of a role are those whose admin
-// token has it.
+// Role is a ceiling for the keys minted under it, what its callers may do, and a
+// budget that all its keys share. Callers of a role are those whose admin token has
+// it.
 type Role struct {
 	// Budget is shared by all keys of the role.
 	Budget RoleBudget
@@ -19,16 +19,16 @@ type Role struct {
 
 	// Max are the ceilings of a key's limits; 0 where there is none.
 	Max Amounts
-	// MaxLifetime bounds the time from minting to expiry; 0: it does not.
+	// MaxLifetime bounds the time from minting to expiry; 0: no bound.
 	MaxLifetime time.Duration
-	// Upstreams are those that keys may be for; empty: all.
+	// Upstreams are the upstreams that keys may be for; empty: all.
 	Upstreams []string
-	// Scope is what keys may be used for at most.
+	// Scope is the widest scope that keys may have.
 	Scope scope.Scope
 }
 
-// RoleBudget is the budget that all keys of a role share; NoLimit for kinds
-// without one. Use it counts, not minting.
+// RoleBudget is the budget that all keys of a role share, with NoLimit for kinds
+// without a limit. Use counts against it, minting does not.
 type RoleBudget struct {
 	Limit  Amounts
 	Renews Renewal
@@ -47,7 +47,7 @@ func RoleAccount(name string) AccountID {
 // Permission is a right that a role gives its callers.
 type Permission string
 
-// The permissions. Everything is the operator's alone and no role has it.
+// These are the permissions. Everything is the operator's alone, and no role has it.
 const (
 	KeysCreate   Permission = "keys:create"
 	KeysRead     Permission = "keys:read"
@@ -62,15 +62,16 @@ const (
 // Permissions are those that a role may be given.
 var Permissions = []Permission{KeysCreate, KeysRead, KeysUpdate, KeysRevoke, KeysRotate, AuditRead, TokensManage}
 
-// Sight says which keys a role's callers see. To all other keys the answer is
-// that they do not exist.
+// Sight says which keys a role's callers see. All other keys are answered for as if
+// they did not exist.
 type Sight string
 
-// The sights.
+// These are the sights.
 const (
-	// SeesOwn are the keys minted with the caller's token, and those below them.
+	// SeesOwn covers the keys minted with the caller's token, and their
+	// descendants.
 	SeesOwn Sight = "own"
-	// SeesRole are the keys of the caller's role, and its own.
+	// SeesRole covers the keys of the caller's role, and the caller's own.
 	SeesRole Sight = "role"
 	SeesAll  Sight = "all"
 )

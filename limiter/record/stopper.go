@@ -1,7 +1,7 @@
 package record
 
-// Stopper is who suspended a key, and what it takes to judge who may lift that.
-// The zero value, in records from before this was kept, is the operator.
+// Stopper is the caller who suspended a key, with what it takes to judge who may lift
+// that. The zero value, in records from before this was kept, is the operator.
 type Stopper struct {
 	Name  string `json:"name"`
 	Token string `json:"token,omitempty"` // id of the admin token
@@ -21,7 +21,7 @@ func (s Stopper) Rank() int {
 	return 3
 }
 
-// Above reports whether somebody sees more keys than another does.
+// Above reports whether one stopper sees more keys than another.
 func (s Stopper) Above(other Stopper) bool { return s.Rank() > other.Rank() }
 
 // Title is what the stopper is called.

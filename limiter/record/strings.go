@@ -7,17 +7,17 @@ import (
 	"github.com/till-proxy/till/token"
 )
 
-// A key has one string at a time, and those it had before, by number: the
-// first is 0, and each rotation adds one. The record and the budget are the
-// same for all of them, so it does not matter which one a request came with.
+// A key has one string at a time, and the strings it had before, by number: the first
+// is 0, and each rotation adds one. The record and the budget are the same for all of
+// them, so it does not matter which one a request presents.
 //
-// A former string works until its grace ends. It stays known after that, so
-// that whoever still uses it is told; its salt does not.
+// A former string works until its grace ends. It stays known after that, so that a
+// client that still uses it gets a clear refusal; its salt is deleted.
 const (
 	// MaxGrace bounds how long a former string works.
 	MaxGrace = 30 * 24 * time.Hour
-	// maxFormer is how many former strings are known. Older ones are as
-	// unknown as any other.
+	// maxFormer is how many former strings are known. Older ones are as unknown
+	// as any other string.
 	maxFormer = 16
 )
 
@@ -26,8 +26,8 @@ type Former struct {
 	Lookup token.Lookup `json:"lookup"`
 	Number int64        `json:"number"`
 	Until  time.Time    `json:"until"` // it works before that
-	// SealKey and Origins are what its box was made with, if it has one, for
-	// as long as its salt is there.
+	// SealKey and Origins are what its box was made with, if it has one, for as
+	// long as its salt is kept.
 	SealKey token.SealKeyID `json:"seal_key,omitzero"`
 	Origins []string        `json:"origins,omitempty"`
 	// Fingerprint names the credential in that box.
@@ -47,13 +47,13 @@ type Box struct {
 // Issue is the string that a rotation gives a key.
 type Issue struct {
 	Lookup token.Lookup
-	// Of a sealed key: the box that was made for this lookup, and what names the
-	// credential in it.
+	// Box and Fingerprint belong to a sealed key: the box that was made for this
+	// lookup, and the name of the credential in it.
 	Box         Box
 	Fingerprint string
 }
 
-// Rotated is the key with its next string.
+// Rotated returns the key with its next string.
 func (k *Key) Rotated(next Issue, now time.Time, grace time.Duration) (*Key, error) {
 	key := k.Clone()
 	last := Former{Lookup: key.Lookup, Number: key.Rotations, Until: now.Add(grace)}
@@ -84,12 +84,12 @@ func (f *Former) Limit(until, now time.Time) {
 		f.Until = until
 	}
 	if !f.Works(now) {
-		f.SealKey, f.Origins, f.Fingerprint = token.SealKeyID{}, nil, "" // its salt goes
+		f.SealKey, f.Origins, f.Fingerprint = token.SealKeyID{}, nil, "" // its salt is deleted
 	}
 }
 
-// Outdated is the refusal of a string that a rotation has replaced, or nil
-// while it works.
+// Outdated is the refusal of a string that a rotation has replaced, or nil while the
+// string works.
 func (k *Key) Outdated(number int64, now time.Time) *Refusal {
 	if number == k.Rotations {
 		return nil
@@ -110,7 +110,7 @@ func (k *Key) Replaced(since time.Time) *Refusal {
 	return k.Refuse(CodeKeyRevoked, "was rotated: this string of it does not work since %s; use the one that replaced it", Stamp(since))
 }
 
-// graceEnds is when the sweeper looks for a box whose salt has to go.
+// graceEnds is when the sweeper looks for a box whose salt has to be deleted.
 func (k *Key) graceEnds() (at time.Time) {
 	for i := range k.Former {
 		if f := &k.Former[i]; !f.SealKey.IsZero() && (at.IsZero() || f.Until.Before(at)) {

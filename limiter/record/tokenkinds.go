@@ -1,14 +1,14 @@
 package record
 
-// TokenKinds splits the tokens that were used by what they were, over the whole
-// life of a key or over an hour. It is for reports: no budget depends on it, and
-// a crash may lose the last seconds.
+// TokenKinds splits the tokens that were used by type, over the whole life of a key
+// or over an hour. It is for reports: no budget depends on it, and a crash may lose
+// the last seconds.
 type TokenKinds struct {
 	Input       int64 `json:"input"` // neither read from a cache nor written to one
 	CachedInput int64 `json:"cached_input"`
 	CacheWrite  int64 `json:"cache_write"`
 	Output      int64 `json:"output"`     // reasoning included
-	Unmeasured  int64 `json:"unmeasured"` // charged at the bound: nobody said what was used
+	Unmeasured  int64 `json:"unmeasured"` // charged at the bound, because the actual use was not reported
 }
 
 func (t *TokenKinds) All() [5]*int64 {

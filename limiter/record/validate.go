@@ -7,7 +7,7 @@ import (
 	"unicode"
 )
 
-// InvalidError is a value that cannot be taken, and what to do about it.
+// InvalidError is a value that is refused, and how to correct it.
 type InvalidError struct {
 	Field string // as in the management API
 	Msg   string
@@ -32,7 +32,7 @@ const (
 	maxLabels      = 64
 	maxMetadata    = 64
 	maxTexts       = 16 << 10          // bytes of all text of a key: it is in memory, and in the audit log
-	MaxAmount      = math.MaxInt64 / 4 // sums of two can not overflow
+	MaxAmount      = math.MaxInt64 / 4 // the sum of two cannot overflow
 	maxConcurrency = 1 << 20
 )
 
@@ -54,7 +54,7 @@ func (k *Key) Validate() error {
 	return nil
 }
 
-// texts is the length of all text that somebody chose for the key.
+// texts is the length of all text that was chosen for the key.
 func (k *Key) texts() int {
 	n := len(k.Name) + len(k.Owner) + len(k.Purpose)
 	for _, pairs := range []map[string]string{k.Labels, k.Metadata} {
@@ -75,8 +75,8 @@ func ValidText(field, s string) error {
 		return Invalid(field, "must be at most %d bytes, got %d", maxText, len(s))
 	}
 	for _, r := range s {
-		// Also those of one byte in Latin-1, which begin sequences in terminals,
-		// and those that let text seem another.
+		// This includes control characters of one byte in Latin-1, which begin
+		// sequences in terminals, and those that disguise text.
 		if unicode.IsControl(r) || unicode.In(r, unicode.Bidi_Control, unicode.Zl, unicode.Zp) {
 			return Invalid(field, "must not contain control characters")
 		}

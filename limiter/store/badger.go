@@ -17,24 +17,25 @@ import (
 	"github.com/dgraph-io/badger/v4/options"
 )
 
-// Badger is the Store of one server: an embedded Badger directory.
+// Badger is the Store of a single server: an embedded Badger directory.
 type Badger struct {
 	db  *badger.DB
 	dir string
 
-	tables   int64 // bytes of the tables, as last looked
+	tables   int64 // bytes of the tables, when last measured
 	lookedAt time.Time
 
-	// views lets Close wait for readers: their snapshots are mapped files.
+	// views lets Close wait for readers, because their snapshots are mapped
+	// files.
 	views  sync.RWMutex
 	closed atomic.Bool
 	// ClosePatience is how long Close waits for the disk. Default: 10 s.
 	ClosePatience time.Duration
 }
 
-// closePatience bounds how long Close waits. Badger waits for a disk that does
-// not answer, or whose directory was moved away, for as long as that is so; what
-// was acknowledged is on it in any case.
+// closePatience bounds how long Close waits. Badger itself waits for as long as a
+// disk does not answer, or its directory stays moved away; what was acknowledged is
+// on the disk in any case.
 const closePatience = 10 * time.Second
 
 // closings are the directories of stores that are still being closed.
@@ -43,17 +44,17 @@ var closings sync.Map
 const memTable = 16 << 20
 
 // Badger writes to mapped files, and a page of one that finds no space ends the
-// process with SIGBUS. So nothing is written, and no store opened, with less
-// free than all of what Badger may write from then on by itself: minFree holds
-// the batch, the memory tables that are flushed, and the log that follows them;
-// and compactions, which write what they read once more before they remove it,
-// together never more than all tables there are. That is enough as long as
-// nobody else fills the disk within one batch.
+// process with SIGBUS. So nothing is written, and no store is opened, unless at least
+// as much is free as Badger may write from then on by itself: minFree covers the
+// batch, the memory tables that are flushed, and the log that follows them;
+// compactions write what they read again before they remove it, together never more
+// than the size of all tables. That is enough as long as no other process fills the
+// disk within one batch.
 const minFree = 4 * memTable
 
-// OpenBadger opens the Badger directory dir, making it with mode 0700 when it
-// is missing. An error that wraps ErrLocked says that another process has it,
-// one that wraps ErrExposed that others may read or change it.
+// OpenBadger opens the Badger directory dir, and makes it with mode 0700 if it is
+// missing. An error that wraps ErrLocked says that another process has it open; one
+// that wraps ErrExposed says that others may read or change it.
 func OpenBadger(dir string, log *slog.Logger) (Store, error) {
 	if _, busy := closings.Load(dir); busy {
 		return nil, fmt.Errorf("opening store %s: this process is still closing it, and waits for its disk, or for who reads a backup", dir)
@@ -104,9 +105,9 @@ func OpenBadger(dir string, log *slog.Logger) (Store, error) {
 	return s, nil
 }
 
-// openDB opens the database. What a killed process had written to its logs and
-// not synced is there to be read, and would be built upon: it is synced first.
-// Badger panics on some damage; that is an error like any other.
+// openDB opens the database. What a killed process had written to its logs but not
+// synced can be read, and would be built upon, so it is synced first. Badger panics
+// on some damage; that is an error like any other.
 func openDB(opts badger.Options) (db *badger.DB, err error) {
 	for _, name := range logs(opts.Dir) {
 		f, err := os.OpenFile(name, os.O_RDWR, 0)
@@ -154,8 +155,8 @@ func isLocked(err error) bool {
 	return err != nil && strings.Contains(err.Error(), "Cannot acquire directory lock")
 }
 
-// holder names the process that has the store open: Badger leaves its number in
-// a file.
+// holder names the process that has the store open: Badger leaves its process id in a
+// file.
 func holder(dir string) string {
 	b, err := os.ReadFile(filepath.Join(dir, "LOCK"))
 	if pid, convErr := strconv.Atoi(strings.TrimSpace(string(b))); err == nil && convErr == nil {
@@ -194,12 +195,12 @@ func (s *Badger) enoughSpace() error {
 	return nil
 }
 
-// tableBytes is how large the database's tables are. One that a compaction has
-// just removed counts as none.
+// tableBytes is the total size of the database's tables. A table that a compaction
+// has just removed counts as zero.
 func tableBytes(dir string) (sum int64) {
 	entries, err := os.ReadDir(dir)
 	if err != nil {
-		return 0 // the next write says so
+		return 0 // the next write reports it
 	}
 	for _, e := range entries {
 		if filepath.Ext(e.Name()) != ".sst" {
@@ -220,7 +221,7 @@ func (s *Badger) Update(fn func(Tx) error) error {
 }
 
 func (s *Badger) View(fn func(Reader) error) error {
-	if s.closed.Load() { // before the lock, too: nobody waits with Close
+	if s.closed.Load() { // before the lock, too, so that no caller waits with Close
 		return ErrClosed
 	}
 	s.views.RLock()
@@ -303,8 +304,8 @@ func (t badgerTx) Scan(prefix, after []byte, reverse bool, fn func(key, value []
 	return nil
 }
 
-// badgerLogger puts Badger's own lines behind the limiter's logger, its
-// chatter at debug level.
+// badgerLogger passes Badger's own lines to the limiter's logger, routine ones at
+// debug level.
 type badgerLogger struct{ log *slog.Logger }
 
 func (l badgerLogger) Errorf(format string, args ...any)   { l.log.Error(line(format, args)) }

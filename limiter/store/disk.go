@@ -7,24 +7,24 @@ import (
 	"path/filepath"
 )
 
-// Disk holds the two files beside the store: the anchor and the shadow counter.
-// It is all that the limiter asks of a disk besides its Store, so that both can
-// be simulated together, with every fault between two steps.
+// Disk holds the two files beside the store: the anchor and the shadow counter. It is
+// all that the limiter needs from a disk besides its Store, so that both can be
+// simulated together, with every fault between two steps.
 type Disk interface {
-	// ReadFile returns a file's content; an error that wraps fs.ErrNotExist when
-	// there is none, and ErrExposed when others may read or change it.
+	// ReadFile returns a file's content. The error wraps fs.ErrNotExist when
+	// there is no such file, and ErrExposed when others may read or change it.
 	ReadFile(path string) ([]byte, error)
 
-	// Replace puts a file in place of what was there, if anything: all of it or
-	// nothing, and on stable storage once it returns nil.
+	// Replace puts a file in place of the previous one, if there is one: all of
+	// it or nothing, and on stable storage once it returns nil.
 	Replace(path string, content []byte) error
 
-	// Open opens a file that is there for writing within its size.
+	// Open opens an existing file for writing within its size.
 	Open(path string) (File, error)
 
-	// Map maps a file of that size into memory, or of less, making it when it is
-	// missing or of another size. What is written to it outlives the process, and
-	// not the power.
+	// Map maps a file of that size, or of less, into memory, and makes the file
+	// if it is missing or has another size. What is written to it outlives the
+	// process, but not a power cut.
 	Map(path string, size int) (Mapping, error)
 }
 
@@ -70,8 +70,8 @@ func (Files) Replace(path string, content []byte) error {
 	return SyncDir(dir)
 }
 
-// WriteSynced makes a new file, in place of one that was left there and never
-// through a link that was put there.
+// WriteSynced makes a new file, replacing one that was left there, and never follows
+// a link that was put there.
 func WriteSynced(path string, b []byte) error {
 	if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
@@ -119,8 +119,9 @@ func (Files) Map(path string, size int) (Mapping, error) {
 	if openErr != nil {
 		return nil, openErr
 	}
-	// Written out, or filled where it has holes, not truncated to size: a page
-	// that finds no space later would end the process with SIGBUS.
+	// The file is written out, or filled where it has holes, rather than
+	// truncated to size: a page that finds no space later would end the process
+	// with SIGBUS.
 	if err != nil || info.Size() != int64(size) {
 		err = writeOut(file, size)
 	} else {

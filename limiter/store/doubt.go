@@ -5,8 +5,8 @@ import (
 	"fmt"
 )
 
-// ErrDoubt is wrapped by the errors about a store that may have lost something.
-// It stays closed until an operator decides.
+// ErrDoubt is wrapped by errors about a store that may have lost something. The store
+// stays closed until an operator decides.
 var ErrDoubt = errors.New("the store may be older than what it had acknowledged")
 
 func Doubt(format string, args ...any) error {

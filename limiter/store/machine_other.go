@@ -20,5 +20,5 @@ func FreeSpace(string) (int64, error) { return math.MaxInt64, nil }
 // ownerOf is not known here.
 func ownerOf(os.FileInfo) int { return -1 }
 
-// BootID is empty: without one no shadow is believed.
+// BootID is empty: without a boot id no shadow is believed.
 func BootID() string { return "" }

@@ -14,7 +14,7 @@ func mapFile(f *os.File, size int) ([]byte, error) {
 
 func unmapFile(mem []byte) error { return syscall.Munmap(mem) }
 
-// FreeSpace is what this user may still write, in bytes.
+// FreeSpace is how many bytes this user may still write.
 func FreeSpace(dir string) (int64, error) {
 	var s syscall.Statfs_t
 	if err := syscall.Statfs(dir, &s); err != nil {
@@ -31,11 +31,11 @@ func ownerOf(info os.FileInfo) int {
 	return -1
 }
 
-// BootIDLen is the length of the name of a boot.
+// BootIDLen is the length of a boot's name.
 const BootIDLen = 36
 
-// BootID names this boot of the machine; empty where the system does not
-// tell, and then no shadow is believed.
+// BootID names this boot of the machine. It is empty where the system does not
+// provide a name, and then no shadow is believed.
 func BootID() string {
 	id, err := os.ReadFile("/proc/sys/kernel/random/boot_id")
 	if err != nil {

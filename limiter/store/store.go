@@ -1,9 +1,9 @@
-// Package store is what the limiter needs from disks: a transactional, ordered
-// space of keys and values, which Badger keeps, and the files beside it.
+// Package store is what the limiter needs from disks: a transactional, ordered space
+// of keys and values, which Badger keeps, and the files beside it.
 //
 // It knows nothing of what is kept: no key, no limit, no commit. Who writes, how
-// changes are grouped and what is believed after a crash is decided above it.
-// Every implementation of Store passes limiter/store/storetest.
+// changes are grouped and what is believed after a crash is decided by the packages
+// above it. Every implementation of Store passes limiter/store/storetest.
 package store
 
 import (
@@ -73,11 +73,11 @@ var ErrDamaged = errors.New("the store's files are damaged")
 // ErrClosed is returned once the store was closed.
 var ErrClosed = errors.New("the store is closed")
 
-// Format is the layout of what the limiter keeps in a store; see record.go. A
-// store of another format is not opened.
+// Format is the layout of what the limiter keeps in a store; see
+// limiter/record/layout.go. A store of another format is not opened.
 const Format = "till/8"
 
-// FormatKey is the key under which a store says its format.
+// FormatKey is the key under which a store records its format.
 var FormatKey = []byte("m/format")
 
 // ErrFormat is wrapped by the error of opening a store that another version of

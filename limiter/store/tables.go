@@ -15,14 +15,14 @@ import (
 	"github.com/dgraph-io/ristretto/v2/z"
 )
 
-// Badger ends the whole process when it opens a table that is damaged: it
-// panics in a goroutine of its own (badger 4.9.6, Table.VerifyChecksum and
-// initIndex). So the tables are read to their end before, where a panic is an
-// error, and Badger then checks only what it reads.
+// Badger ends the whole process when it opens a damaged table: it panics in a
+// goroutine of its own (badger 4.9.6, Table.VerifyChecksum and initIndex). So the
+// tables are read to their end beforehand, where a panic becomes an error, and Badger
+// then checks only what it reads.
 
-// verifyTables checks every table of a database that is not open. One that the
-// manifest does not name is of a flush or a compaction that was cut off, and
-// Badger removes it.
+// verifyTables checks every table of a database that is not open. A table that the
+// manifest does not name is left over from a flush or a compaction that was cut off,
+// and Badger removes it.
 func verifyTables(opts badger.Options) (err error) {
 	defer func() {
 		if v := recover(); v != nil {
