@@ -31,16 +31,16 @@ const (
 	LeakUnknown LeakState = "unknown"
 )
 
-// Leaked is what became of one string.
+// Leaked is what happened to one string.
 type Leaked struct {
 	ID    string // of the key or token; empty where the caller does not see it
 	Name  string
 	State LeakState
 }
 
-// Leak ends what a string found in the open belongs to, whoever's it is: having
-// the string is all that using it takes. Which key it was is told to those who
-// see it. A dry run ends nothing.
+// Leak ends what a string found in the open belongs to, no matter whose it is: having
+// the string is all that it takes to use it. Callers who may see the key learn which
+// one it was. A dry run ends nothing.
 func (l *Limiter) Leak(ctx context.Context, by Caller, lookup token.Lookup, admin, dryRun bool) (Leaked, error) {
 	if err := l.authorise(by, record.KeysRevoke, nil); err != nil {
 		return Leaked{}, err

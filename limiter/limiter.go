@@ -2,8 +2,8 @@
 // decision true over concurrency, crashes and restarts: keys, their limits,
 // and the reservation of budget before use (Reserve, then Settle or Cancel).
 //
-// What is forwarded never exceeds what is durably reserved, and that never
-// exceeds the limit. Whatever is in doubt after a crash counts as spent.
+// What is forwarded never exceeds what is durably reserved, and that never exceeds
+// the limit. Anything in doubt after a crash counts as spent.
 //
 // The package knows no Caddy, no HTTP and no vendor: a request is an Ask, a
 // refusal is a value, and a dollar is a number.
@@ -35,17 +35,17 @@ type Options struct {
 	// costs each busy key what is left of its block. Default: none.
 	Shadow string
 	// Anchor is the path of the file that knows the last commit, so that a store
-	// which lost some is found out. Default: none.
+	// that has lost commits is detected. Default: none.
 	Anchor string
 	// Disk holds these two files. Default: Files.
 	Disk store.Disk
-	// Clock tells the time. Default: SystemClock.
+	// Clock supplies the time. Default: SystemClock.
 	Clock commit.Clock
 	// After is the limiter of this store that has failed and was closed. What it
 	// had in memory is carried over. Default: none.
 	After *Limiter
-	// Repaired says that its store was repaired since, and so need not hold what
-	// it knew of. Default: false.
+	// Repaired says that the store was repaired since, and so need not hold what
+	// After knew. Default: false.
 	Repaired bool
 	// Logger receives what an operator should know. Default: discarded.
 	Logger *slog.Logger
@@ -53,8 +53,8 @@ type Options struct {
 	Roles map[string]record.Role
 	// KeepAudit is how long entries of the audit log are kept; 0: for ever.
 	KeepAudit time.Duration
-	// StaleAfter is after how long without use a key is told to be stale, and
-	// StaleRevoke says that it is revoked then. Default: DefaultStaleAfter.
+	// StaleAfter is after how long without use a key is reported as stale, and
+	// StaleRevoke says that it is then revoked. Default: DefaultStaleAfter.
 	StaleAfter  time.Duration
 	StaleRevoke bool
 	// Hooks are the webhooks that events are kept for. Default: none.
@@ -73,21 +73,22 @@ type Options struct {
 	// store. Default: DefaultPatience.
 	Patience time.Duration
 	// Turn is how long a request waits for others to settle, and TurnBytes is how
-	// much those that do may keep in memory together. Default: DefaultTurn, and
-	// any.
+	// much the waiting requests may keep in memory together. Default:
+	// DefaultTurn, and no bound.
 	Turn      time.Duration
 	TurnBytes int64
-	// Exiting reports whether the process ends, so that nobody waits. Default: no.
+	// Exiting reports whether the process is ending, so that no request waits.
+	// Default: no.
 	Exiting func() bool
 }
 
 // Observer receives measurements of the store. It must not block.
 type Observer interface {
-	// Committed is told how long a group commit took and how many changes
+	// Committed is called with how long a group commit took and how many changes
 	// were in it.
 	Committed(took time.Duration, changes int)
-	// Happened is told what became of a key, once that is durable. Locks are
-	// held.
+	// Happened is called with what happened to a key, once that is durable. Locks
+	// are held.
 	Happened(Event)
 }
 
@@ -261,8 +262,8 @@ func (l *Limiter) openAnchor(disk store.Disk, path string) error {
 		return d.Verify(r, d.Anchor)
 	})
 	if err == nil && d.Seq > d.Anchor.Seq {
-		// It was cut off between the two. The next one may be, too, and the
-		// anchor must never be two behind.
+		// The last commit was cut off between the two. The next one may be, too,
+		// and the anchor must never be two behind.
 		err = d.Anchor.Write(d.Seq, d.Root)
 	}
 	return err
@@ -275,7 +276,7 @@ func (l *Limiter) closeAnchor() error {
 	return l.digest.Anchor.Close()
 }
 
-// readBooks reads what every commit is kept in step with, and the jobs.
+// readBooks reads the state that every commit is kept in step with, and the jobs.
 func (l *Limiter) readBooks() (jobs []Job, err error) {
 	err = l.store.View(func(r store.Reader) error {
 		head, err := audit.ReadChain(r)

@@ -14,8 +14,8 @@ type Page struct {
 	Keys []View
 	// Next is the cursor of the page after this one; empty at the end.
 	Next string
-	// Partial says that the page is short because many keys had to be
-	// looked at, not because there are no more: ask for the next one.
+	// Partial says that the page is short because many keys had to be looked at,
+	// not because there are no more: ask for the next page.
 	Partial bool
 }
 
@@ -56,8 +56,8 @@ func (l *Limiter) List(ctx context.Context, by Caller, f Filter) (Page, error) {
 	return page, nil
 }
 
-// viewOf is the view of a key being listed: from memory when it is there,
-// else from the store, without taking it into memory.
+// viewOf is the view of a key being listed: from memory if it is there, and otherwise
+// from the store, without loading the key into memory.
 func (l *Limiter) viewOf(r store.Reader, id string, value []byte, now time.Time) (View, error) {
 	l.liveMu.Lock()
 	e := l.live[id]

@@ -18,9 +18,9 @@ type Live struct {
 	key  *record.Key // replaced, never changed
 	role *account    // the role's shared budget, or nil
 
-	parent   *Live            // of a child key; nil once its rest went back
+	parent   *Live            // of a child key; nil once its remaining budget went back
 	kids     map[string]*Live // children in memory, by id
-	children int              // children whose rest has not come back
+	children int              // children whose remaining budget has not come back
 	// What the children have in flight, and theirs, and what of theirs waits; see turns.
 	below, turnsBelow atomic.Int64
 	places            places // see MaxConcurrency
@@ -29,7 +29,7 @@ type Live struct {
 	// before it is durable; unsaved tries again to make it so.
 	halt    record.Code
 	haltBy  record.Stopper // of a suspension
-	doomed  *job           // that it matched, and that will end it
+	doomed  *job           // the pending revocation that it matched, which will end it
 	unsaved func(*Limiter) error
 	kept    atomic.Pointer[any] // see Keep
 	// salts are those of a sealed key's boxes, until it is revoked.
@@ -59,8 +59,8 @@ func (k *Live) Key() *record.Key {
 	return k.key
 }
 
-// Keep holds what the caller worked out from the key, such as its opened box,
-// for as long as the key is in memory and not revoked.
+// Keep holds what the caller worked out from the key, such as its opened box, for as
+// long as the key is in memory and not revoked.
 func (k *Live) Keep(v any) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
@@ -151,10 +151,10 @@ func (k *Live) timeUp(now time.Time) record.Code {
 	return ""
 }
 
-// inUse reports whether a request of the key runs, or of a child.
+// inUse reports whether a request of the key, or of a child, is running.
 func (k *Live) inUse() bool { return k.inflight > 0 || k.below.Load() > 0 }
 
-// lastUsed is when the key was used last: now, while a request of it runs.
+// lastUsed is when the key was last used: now, while one of its requests is running.
 func (k *Live) lastUsed(now time.Time) time.Time {
 	if k.inUse() {
 		return now
@@ -162,8 +162,8 @@ func (k *Live) lastUsed(now time.Time) time.Time {
 	return record.FromNanos(k.last)
 }
 
-// idleSince is when the key was last used, or made, or revived: now, while a request
-// of it waits to be admitted, or of a child.
+// idleSince is when the key was last used, made or revived: now, while a request of
+// the key or of a child waits to be admitted.
 func (k *Live) idleSince(now time.Time) time.Time {
 	if k.turns > 0 || k.parked > 0 || k.turnsBelow.Load() > 0 {
 		return now
@@ -177,8 +177,8 @@ func (k *Live) idleSince(now time.Time) time.Time {
 	return k.key.CreatedAt
 }
 
-// strict reports whether an admitted activation can not come back by the
-// answer's outcome. See [account.judge].
+// strict reports whether an admitted activation cannot come back by the answer's
+// outcome. See [account.judge].
 func (k *Live) strict() bool { return k.key.Charge != record.ChargeSuccess }
 
 // Count adds a refusal that was decided outside the limiter to the key's

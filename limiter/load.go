@@ -197,7 +197,7 @@ func (l *Limiter) follow(key *record.Key, also func(k *Live)) {
 			k.salts = nil
 			k.kept.Store(nil)
 			if k.halt == record.CodeKeyRevoked {
-				k.halt, k.unsaved = "", nil // the record says it from here on
+				k.halt, k.unsaved = "", nil // from here on the record says so
 			}
 		}
 	}
@@ -207,7 +207,7 @@ func (l *Limiter) follow(key *record.Key, also func(k *Live)) {
 	k.callAll()
 }
 
-// evict forgets a key that has nothing in memory which the store has not.
+// evict drops a key of which memory holds nothing that the store does not.
 func (l *Limiter) evict(id string) bool {
 	l.liveMu.Lock()
 	defer l.liveMu.Unlock()
@@ -235,13 +235,13 @@ func (l *Limiter) evict(id string) bool {
 	l.uncache(k)
 	k.detach()
 	if d := l.digest; d != nil {
-		d.Checked[record.BucketOf(k.account.id)].Store(false) // memory knew; now the store must be right
+		d.Checked[record.BucketOf(k.account.id)].Store(false) // memory knew the account; from now on the store must be right
 	}
 	return true
 }
 
-// check compares what the store says of an account with the digest, at least when
-// its bucket is read first. A store that disagrees is refused.
+// check compares what the store says of an account with the digest, at least the
+// first time that its bucket is read. A store that disagrees is refused.
 func (l *Limiter) check(r store.Reader, id record.AccountID) error {
 	if l.digest == nil {
 		return nil

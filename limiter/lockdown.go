@@ -18,11 +18,10 @@ import (
 	"github.com/till-proxy/till/token"
 )
 
-// Lockdown is the switch that refuses every key of a store at once. It is no
-// part of the store, because it has to work while that is closed, full or
-// damaged: it holds in memory from the moment it is thrown, and a small file
-// beside the store remembers it over a restart. It outlives the Limiters that
-// a store has one after the other.
+// Lockdown is the switch that refuses every key of a store at once. It is not part of
+// the store, because it has to work while that is closed, full or damaged: it holds
+// in memory from the moment it is set, and a small file beside the store remembers it
+// over a restart. It outlives the Limiters that a store has one after the other.
 type Lockdown struct {
 	path    string
 	log     *slog.Logger
@@ -33,16 +32,16 @@ type Lockdown struct {
 	mu       sync.Mutex // guards limiters
 	limiters map[*Limiter]struct{}
 
-	// turn is held by whoever has to do with the file: administrative calls
-	// and a retry, never a request. Its disk may not answer, so nobody waits
+	// turn is held while the file is read or written: by administrative calls and
+	// by a retry, never by a request. The disk may not answer, so callers wait no
 	// longer than patience.
 	turn     chan struct{}
 	patience time.Duration
 
-	read   atomic.Bool   // the file was looked at
+	read   atomic.Bool   // the file was read
 	calls  atomic.Int64  // to set and to lift it
-	latest atomic.Int64  // that set it
-	lifted int64         // the last one that did lift it
+	latest atomic.Int64  // the latest of these that set it
+	lifted int64         // the last of these that lifted it
 	acts   []lockdownAct // that are not yet in the audit log
 	retry  chan struct{} // closed to end the goroutine that tries to write again; nil: none
 }
@@ -52,17 +51,17 @@ type LockedDown struct {
 	Since  time.Time `json:"since"`
 	By     string    `json:"by"`
 	Reason string    `json:"reason,omitempty"`
-	// Durable says that a restart does not end it.
+	// Durable says that it survives a restart.
 	Durable bool `json:"-"`
 }
 
-// lockdownRetry lies between two tries to write the file.
+// lockdownRetry is the time between two attempts to write the file.
 const lockdownRetry = 5 * time.Second
 
 // maxLockdownFile bounds what is read of the file, in bytes.
 const maxLockdownFile = 4096
 
-// ErrNotLocked is the answer to lifting a lockdown that there is not.
+// ErrNotLocked is the answer to lifting a lockdown when there is none.
 var ErrNotLocked = errors.New("there is no lockdown")
 
 // NewLockdown returns the switch whose file is at path. It reads nothing yet:
@@ -74,9 +73,9 @@ func NewLockdown(path string, observe Observer, log *slog.Logger) *Lockdown {
 	return &Lockdown{path: path, observe: observe, log: Scrubbed(log), limiters: make(map[*Limiter]struct{}), turn: make(chan struct{}, 1), patience: commit.DefaultPatience}
 }
 
-// within takes the turn for fn, and reports whether that ended in time. What was
-// begun goes on; without a turn in time fn is not run.
-func (d *Lockdown) within(fn func()) (begun, ended bool) {
+// inTurn runs fn in the file's turn, and reports whether fn began and ended in time.
+// Once begun, fn runs to its end; without a turn in time it is not run.
+func (d *Lockdown) inTurn(fn func()) (begun, ended bool) {
 	patience := time.NewTimer(d.patience)
 	defer patience.Stop()
 	select {
@@ -108,7 +107,7 @@ func (d *Lockdown) await(patience *time.Timer, fn func()) (ended bool) {
 // when the server ended. A file that cannot be read counts as one that is.
 func (d *Lockdown) Recall() {
 	if !d.read.Load() {
-		d.within(d.recall) // in any case before the store is open: see join
+		d.inTurn(d.recall) // in any case before the store is open: see join
 	}
 }
 
@@ -145,9 +144,9 @@ func (d *Lockdown) State() *LockedDown {
 	return d.state.Load()
 }
 
-// Set refuses every key from now on and cuts what runs; it returns how many
-// requests those were. That it could not be made durable is no error, because
-// it holds all the same: the state says so, and it is tried again.
+// Set refuses every key from now on, cuts what is running, and returns how many
+// requests it cut. A failure to make it durable is not an error, because the lockdown
+// holds all the same: the state says so, and the write is tried again.
 func (d *Lockdown) Set(by Caller, reason string, now time.Time) (LockedDown, int, error) {
 	if err := onlyOperator(by); err != nil {
 		return LockedDown{}, 0, err
@@ -155,8 +154,8 @@ func (d *Lockdown) Set(by Caller, reason string, now time.Time) (LockedDown, int
 	if err := record.ValidText("reason", reason); err != nil {
 		return LockedDown{}, 0, err
 	}
-	reason = token.Scrub(reason) // holders of keys are told
-	// First of all it holds; the file may take its time.
+	reason = token.Scrub(reason) // holders of keys see it
+	// It takes effect first; writing the file may take its time.
 	call := d.calls.Add(1)
 	d.latest.Store(call)
 	s := &LockedDown{Since: now.UTC().Truncate(time.Millisecond), By: by.Name, Reason: reason}
@@ -175,13 +174,13 @@ func (d *Lockdown) Set(by Caller, reason string, now time.Time) (LockedDown, int
 		d.turn <- struct{}{}
 		defer func() { <-d.turn }()
 		act := lockdownAct{At: now, Action: ActLockdownSet, By: by.Name, From: by.From, Reason: reason}
-		if d.lifted > call { // by somebody who knew of it
+		if d.lifted > call { // by a caller who knew of it
 			d.note(act)
 			return
 		}
 		d.recall()
 		if d.latest.Load() == call || d.state.Load() == nil {
-			d.state.Store(s) // whatever was there before the turn came
+			d.state.Store(s) // whatever was there before this call got the turn
 		}
 		d.endRetry()
 		if err := d.write(d.state.Load()); err != nil {
@@ -197,7 +196,7 @@ func (d *Lockdown) Set(by Caller, reason string, now time.Time) (LockedDown, int
 	return *s.or(d.state.Load()), cut, nil
 }
 
-// or is the state that is in force, if that is the same one.
+// or returns the state in force if that is the same lockdown, and otherwise s.
 func (s *LockedDown) or(now *LockedDown) *LockedDown {
 	if now == nil || now.Since != s.Since || now.Reason != s.Reason {
 		return s
@@ -205,8 +204,8 @@ func (s *LockedDown) or(now *LockedDown) *LockedDown {
 	return now
 }
 
-// write makes the state durable. The store's directory is not made for it: one
-// that is gone was moved away, and may come back. Callers have the turn.
+// write makes the state durable. It does not make the store's directory: one that is
+// gone was moved away, and may come back. Callers have the turn.
 func (d *Lockdown) write(s *LockedDown) error {
 	b, err := json.Marshal(s)
 	if err != nil {
@@ -240,7 +239,7 @@ func (d *Lockdown) tryAgain(stop chan struct{}) {
 		}
 		d.turn <- struct{}{}
 		var err error
-		if d.retry == stop { // else another has taken over
+		if d.retry == stop { // otherwise another goroutine has taken over
 			if err = d.write(d.state.Load()); err == nil {
 				d.retry = nil
 				d.log.Info("the lockdown is durable now")
@@ -262,15 +261,15 @@ func (d *Lockdown) endRetry() {
 	}
 }
 
-// Lift lets keys work again, once it is certain that a restart will not refuse
-// them. ErrNotLocked says that they do.
+// Lift lets keys work again, once it is certain that a restart will not refuse them.
+// ErrNotLocked says that no lockdown is in force.
 func (d *Lockdown) Lift(by Caller) error {
 	if err := onlyOperator(by); err != nil {
 		return err
 	}
 	call := d.calls.Add(1)
 	var lifted error
-	switch begun, ended := d.within(func() { lifted = d.lift(by, call) }); {
+	switch begun, ended := d.inTurn(func() { lifted = d.lift(by, call) }); {
 	case ended:
 		return lifted
 	case begun:
@@ -279,7 +278,7 @@ func (d *Lockdown) Lift(by Caller) error {
 	return fmt.Errorf("the lockdown stays in force: %w", commit.ErrBusy)
 }
 
-// lift is Lift for who has the turn.
+// lift is Lift for callers that have the turn.
 func (d *Lockdown) lift(by Caller, call int64) error {
 	d.recall()
 	if d.state.Load() == nil {
@@ -309,11 +308,11 @@ func removeIfThere(path string) error {
 	return nil
 }
 
-// Close ends the goroutine that there may be.
-func (d *Lockdown) Close() { d.within(d.endRetry) }
+// Close ends the goroutine that retries, if there is one.
+func (d *Lockdown) Close() { d.inTurn(d.endRetry) }
 
-// join lets a Limiter be told. Those that were closed, and whose last request
-// has ended, are forgotten.
+// join registers a Limiter whose requests a lockdown cuts. Closed ones whose last
+// request has ended are removed.
 func (d *Lockdown) join(l *Limiter) {
 	d.turn <- struct{}{}
 	defer func() { <-d.turn }()
@@ -329,9 +328,8 @@ func (d *Lockdown) join(l *Limiter) {
 	d.audit()
 }
 
-// cut ends every request that runs. The state is set already, and a request is
-// linked under its key's lock, after the state was looked at: so none is
-// missed.
+// cut ends every running request. The state is already set, and a request is linked
+// under its key's lock after it has looked at the state, so none is missed.
 func (d *Lockdown) cut() (n int) {
 	d.mu.Lock()
 	limiters := make([]*Limiter, 0, len(d.limiters))
@@ -349,7 +347,7 @@ func (d *Lockdown) cut() (n int) {
 	return n
 }
 
-// Refusal is what a request is told while a lockdown is in force; nil while
+// Refusal is the refusal of requests while a lockdown is in force, and nil while
 // there is none. key may be nil, where it is not known.
 func (d *Lockdown) Refusal(key *record.Key) *record.Refusal {
 	s := d.State()

@@ -12,10 +12,10 @@ import (
 	"github.com/till-proxy/till/limiter/record"
 )
 
-// What was done to a lockdown belongs into the audit log, which is in the
-// store, and that may be closed. So it is first written down beside it, and
-// goes into the log as soon as a Limiter has it open. A crash between the two
-// writes it twice rather than never: both have the time of the act.
+// Acts on a lockdown belong in the audit log, which is in the store, and the store
+// may be closed. So an act is first written down beside the store, and goes into the
+// log as soon as a Limiter has it open. A crash between the two writes the act twice
+// rather than never; both entries have the time of the act.
 
 // The actions on a lockdown.
 const (
@@ -35,8 +35,7 @@ type lockdownAct struct {
 
 func (d *Lockdown) auditFile() string { return d.path + ".audit" }
 
-// note writes an act down and brings it into the audit log. Callers have the
-// turn.
+// note writes an act down and brings it into the audit log. Callers have the turn.
 func (d *Lockdown) note(a lockdownAct) {
 	d.acts = append(d.acts, a)
 	b, err := json.Marshal(a)
@@ -49,7 +48,7 @@ func (d *Lockdown) note(a lockdownAct) {
 	d.audit()
 }
 
-// recallActs reads what did not come into the audit log. Callers have the turn.
+// recallActs reads the acts that are not yet in the audit log. Callers have the turn.
 func (d *Lockdown) recallActs() {
 	b, err := os.ReadFile(d.auditFile())
 	if err != nil {
@@ -68,8 +67,8 @@ func (d *Lockdown) recallActs() {
 	}
 }
 
-// audit brings what was written down into the audit log, where a store is open.
-// Callers have the turn.
+// audit brings what was written down into the audit log, if a store is open. Callers
+// have the turn.
 func (d *Lockdown) audit() {
 	l := d.opened()
 	if l == nil || len(d.acts) == 0 {

@@ -8,8 +8,8 @@ import (
 	"github.com/till-proxy/till/token"
 )
 
-// Scrubbed is a logger whose lines hold no key: names and reasons are chosen by
-// people, who paste what they have at hand.
+// Scrubbed returns a logger whose lines hold no key: names and reasons are chosen by
+// people, who may paste a key into them.
 func Scrubbed(log *slog.Logger) *slog.Logger {
 	if _, done := log.Handler().(scrubber); done {
 		return log
@@ -41,8 +41,8 @@ func (s scrubber) WithAttrs(attrs []slog.Attr) slog.Handler {
 // WithGroup implements slog.Handler.
 func (s scrubber) WithGroup(name string) slog.Handler { return scrubber{s.Handler.WithGroup(name)} }
 
-// scrubAttr takes keys out of a value that is written as text. Others, such as
-// errors, stay what they are where there is none.
+// scrubAttr removes keys from a value that is written as text. Other values, such as
+// errors, stay what they are if they hold no key.
 func scrubAttr(a slog.Attr) slog.Attr {
 	switch v := a.Value.Resolve(); v.Kind() {
 	case slog.KindString:

@@ -20,9 +20,9 @@ type Birth struct {
 	Lookup token.Lookup
 	// Salt is that of a sealed key's box.
 	Salt token.Secret
-	// Unlimited must be said for a key that nothing ends.
+	// Unlimited must be set for a key that nothing ends.
 	Unlimited bool
-	// Unmetered says that the upstream does not tell what requests use, so
+	// Unmetered says that the upstream does not report what requests use, so
 	// tokens and dollars cannot be limited there.
 	Unmetered bool
 }
@@ -61,14 +61,15 @@ func (l *Limiter) Mint(_ context.Context, by Caller, spec *record.Key, birth Bir
 		return View{}, fmt.Errorf("minting: %w", err)
 	}
 	l.log.Info("key minted", "key_id", key.ID, "name", key.Name, "upstream", key.Upstream, "by", by.Name)
-	// It comes into memory when it is used: who mints many uses few at once.
+	// The key is loaded when it is used: a caller that mints many keys uses few
+	// at once.
 	k := &Live{l: l, key: key}
 	k.restore(&acct)
 	return k.view(l.clock.Now()), nil
 }
 
-// newborn is a key as a mint asks for it, as far as it can be judged by itself.
-// under is the caller whose ceilings bind it besides those of its own role.
+// newborn is a key as a mint asks for it, as far as it can be judged by itself. under
+// is the caller whose ceilings bind it besides those of its own role.
 func (l *Limiter) newborn(by, under Caller, spec *record.Key, birth Birth) (*record.Key, error) {
 	key := spec.Clone()
 	now := l.clock.Now().UTC()
@@ -103,9 +104,10 @@ func (l *Limiter) newborn(by, under Caller, spec *record.Key, birth Birth) (*rec
 	return key, nil
 }
 
-// meterable refuses what could not be held, now that the ceilings are in the key:
-// limits in tokens or dollars, its own or of its role, where the upstream does not
-// tell its use, and a bound of one request in dollars that nobody counts.
+// meterable refuses limits that could not be enforced, now that the ceilings are in
+// the key: limits in tokens or dollars, its own or its role's, where the upstream
+// does not report its use, and a bound in dollars for one request where dollars are
+// not counted.
 func (l *Limiter) meterable(key *record.Key, unmetered bool) error {
 	budget := record.NoLimits()
 	if role := l.policy(key.Role); role != nil {
@@ -120,7 +122,7 @@ func (l *Limiter) meterable(key *record.Key, unmetered bool) error {
 	return nil
 }
 
-// writeNew writes a new key with what leads to it, and says so in the audit log.
+// writeNew writes a new key with its index entries and its audit entry.
 func writeNew(b *batch, by Caller, key *record.Key, acct *record.Account, birth Birth) error {
 	if _, err := b.Get(record.LookupKey(birth.Lookup)); !errors.Is(err, store.ErrNotFound) {
 		return errors.Join(errors.New("this key string is taken"), err)

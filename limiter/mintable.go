@@ -6,12 +6,12 @@ import (
 	"github.com/till-proxy/till/limiter/record"
 )
 
-// couldMint judges an act that gives a caller a working key, or lets one do more
-// than it could: a rotation, a grant, a change that widens, the end of somebody
-// else's stop. Whoever is not the operator may do that to keys that they could
-// have minted as they are then. So the whole key is held under the ceilings of
-// the caller's own role, and what it lacks is not filled in but refused: it has
-// a holder, whose key would change without a word.
+// couldMint judges an act that gives a caller a working key, or lets a key do more
+// than before: a rotation, a grant, a change that widens, lifting another caller's
+// stop. Callers other than the operator may do that only to keys that they could have
+// minted as they are afterwards. So the whole key is held to the ceilings of the
+// caller's own role, and what it lacks is not filled in but refused: the key has a
+// holder, and would change without notice.
 func (l *Limiter) couldMint(by Caller, key *record.Key) error {
 	if by.Role == record.OperatorRole {
 		return nil
@@ -31,8 +31,8 @@ func (l *Limiter) couldMint(by Caller, key *record.Key) error {
 	return err
 }
 
-// counts refuses a key whose use no budget counts that is within the role's own:
-// one that the role's callers minted would be counted.
+// counts refuses a key whose use is not counted by a budget within that of the
+// caller's role: a key that the role's callers minted would be counted.
 func (l *Limiter) counts(r *record.Role, name string, key *record.Key) error {
 	if key.Role == name || r.Budget.Limit == record.NoLimits() {
 		return nil

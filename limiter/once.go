@@ -15,22 +15,23 @@ import (
 	"github.com/till-proxy/till/limiter/store"
 )
 
-// A caller who does not know whether a call was done may send it again under
-// the same idempotency key: it is done once. That it was done is written by the
-// entry of the audit log that tells of it, in the same transaction.
+// A caller who does not know whether a call was done may send it again under the same
+// idempotency key, and it is done only once. That it was done is written in the same
+// transaction, together with its entry in the audit log.
 
 const (
-	// keepOnce is how long a call is known.
+	// keepOnce is how long a call is remembered.
 	keepOnce = 24 * time.Hour
-	// maxOnce bounds how many are known at a time.
+	// maxOnce bounds how many calls are remembered at a time.
 	maxOnce = 100_000
-	// keptOnce of them are for the operator, whom nobody else may shut out.
+	// keptOnce of them are reserved for the operator, whom no other caller can
+	// shut out.
 	keptOnce = 10_000
 	// MaxOnceKey bounds an idempotency key, in bytes.
 	MaxOnceKey = 255
 )
 
-// What a call under an idempotency key can answer besides what it does.
+// These are the answers that a call under an idempotency key can get besides its own.
 var (
 	// ErrReplayed says that the call was done before, and was not done again.
 	ErrReplayed = errors.New("this call was done before, under this Idempotency-Key")
@@ -40,16 +41,16 @@ var (
 	errOnceFull = fmt.Sprintf("cannot be taken: more than %d are known, and no more are kept; send none, or wait", maxOnce-keptOnce)
 )
 
-// Once is a call that is to be done once.
+// Once identifies a call that is to be done once.
 type Once struct {
-	id   [sha256.Size]byte // of who calls, and the key
-	call [sha256.Size]byte // of what is called
-	try  [16]byte          // this very try, which may write more than one entry
-	most int               // so many may be known for it to be taken
+	id   [sha256.Size]byte // of the caller and the key
+	call [sha256.Size]byte // of the call's content
+	try  [16]byte          // this attempt, which may write more than one entry
+	most int               // how many may be known for it still to be accepted
 }
 
-// Once lets what the caller does next be done once under a key. call is a hash
-// of everything that makes two calls the same.
+// Once makes the caller's next call happen once under a key. call is a hash of
+// everything that makes two calls the same.
 func (c Caller) Once(key string, call [sha256.Size]byte) Caller {
 	who := c.Name
 	if c.Token != "" {
@@ -63,7 +64,7 @@ func (c Caller) Once(key string, call [sha256.Size]byte) Caller {
 	return c
 }
 
-// done is the record of a call.
+// onceRecord is the record of a call.
 type onceRecord struct {
 	at    time.Time
 	call  [sha256.Size]byte
@@ -134,7 +135,7 @@ func (b *batch) once(o *Once, about string) error {
 			return record.Invalid("Idempotency-Key", "%s", errOnceFull)
 		}
 		b.onces.next++
-	default: // it was over, and takes its own place
+	default: // the old record has expired, and this one takes its place
 		if err := b.Delete(onceTimeKey(rec.at, o.id)); err != nil {
 			return err
 		}
@@ -143,8 +144,8 @@ func (b *batch) once(o *Once, about string) error {
 	return errors.Join(b.Set(onceKey(o.id), rec.encode()), b.Set(onceTimeKey(now, o.id), nil))
 }
 
-// onceIfFree writes that a call is done that cannot be stopped any more: another
-// that ran at the same time has done the same.
+// onceIfFree records a call that can no longer be stopped: another call that ran at
+// the same time has done the same.
 func (b *batch) onceIfFree(o *Once, about string) error {
 	if o == nil {
 		return nil
@@ -160,16 +161,16 @@ func (b *batch) onceIfFree(o *Once, about string) error {
 // jobAbout is how the record of a call names a job.
 func jobAbout(number int64) string { return fmt.Sprintf("job_%d", number) }
 
-// Replay is what a call that was done before was about. One of them is set, but
-// for calls about none of these.
+// Replay is what a call that was done before was about. One of the fields is set,
+// except for calls about none of these.
 type Replay struct {
 	Key   *View
 	Token *AdminToken
 	Job   *Job
 }
 
-// Replay reports whether the caller's call was done before, and what it was
-// about, as that is now. ErrReused says that another call was.
+// Replay reports whether the caller's call was done before, and returns what it was
+// about, as that is now. ErrReused says that the key was used for another call.
 func (l *Limiter) Replay(_ context.Context, by Caller) (Replay, bool, error) {
 	if by.once == nil {
 		return Replay{}, false, nil

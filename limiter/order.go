@@ -50,8 +50,8 @@ func (k *Live) upward(rule func(*Live, *Ask) *record.Refusal, ask *Ask) *record.
 	return nil
 }
 
-// said is a refusal of the key or of one above it, as the holder of the key hears
-// it.
+// said is a refusal of the key or of an ancestor, in the words for the holder of the
+// key.
 func (k *Live) said(a *Live, refusal *record.Refusal) *record.Refusal {
 	if a == k {
 		return refusal
@@ -59,8 +59,8 @@ func (k *Live) said(a *Live, refusal *record.Refusal) *record.Refusal {
 	return k.key.Below(refusal)
 }
 
-// admissible judges what can be judged before a request is read, budgets and pace
-// aside. Callers hold the key and those above it.
+// admissible judges what can be judged before a request is read, except budgets and
+// pace. Callers hold the key and its ancestors.
 func (k *Live) admissible(ask *Ask, now time.Time) *record.Refusal {
 	refusal := k.standing(ask, now)
 	for i := 0; refusal == nil && i < len(order); i++ {
@@ -69,8 +69,8 @@ func (k *Live) admissible(ask *Ask, now time.Time) *record.Refusal {
 	return refusal
 }
 
-// standing judges status: of the key, of the string that the request came with,
-// and of the keys above. Budgets aside.
+// standing judges status, except budgets: of the key, of the string that the request
+// came with, and of the key's ancestors.
 func (k *Live) standing(ask *Ask, now time.Time) *record.Refusal {
 	key := k.key
 	if k.halt != "" || !key.SuspendedAt.IsZero() || key.EndedStatus == record.Revoked {
@@ -135,8 +135,8 @@ func AllowsPaths(k *record.Key, ask *Ask) *record.Refusal {
 	return nil
 }
 
-// leftover judges whether there is anything to take from, of the key and of its
-// role. Callers hold both.
+// leftover judges whether anything is left to take, of the key's budget and of its
+// role's. Callers hold both.
 func (k *Live) leftover(ask *Ask, now time.Time) *record.Refusal {
 	role := k.role
 	if role != nil && role.absent {
@@ -159,7 +159,7 @@ func (k *Live) leftover(ask *Ask, now time.Time) *record.Refusal {
 	return nil
 }
 
-// inModels judges the models of a request that was read.
+// inModels judges the models of a request that has been read.
 func (k *Live) inModels(ask *Ask) *record.Refusal {
 	s := &k.key.Scope
 	if len(s.Models) == 0 || ask.Listing || ask.Own {
@@ -176,8 +176,8 @@ func (k *Live) inModels(ask *Ask) *record.Refusal {
 	return nil
 }
 
-// tooOften judges rate and concurrency, of the keys above, too: they count what
-// is below them.
+// tooOften judges rate and concurrency, of the ancestors, too: they count what is
+// below them.
 func (k *Live) tooOften(ask *Ask, nanos int64) *record.Refusal {
 	for a := k; a != nil; a = a.parent {
 		rate, tokens, words := a.key.Rate, &a.pacing.rate, "and its children may make %s requests; try again in %s"
@@ -195,8 +195,8 @@ func (k *Live) tooOften(ask *Ask, nanos int64) *record.Refusal {
 	return k.upward((*Live).tooMany, ask)
 }
 
-// unread judges all of a request that is known before it is read. Callers hold the
-// key, those above it and its role.
+// unread judges everything about a request that is known before it is read. Callers
+// hold the key, its ancestors and its role.
 func (k *Live) unread(ask *Ask, now time.Time) *record.Refusal {
 	refusal := k.l.lockedDown(k.key)
 	if refusal == nil {
@@ -231,8 +231,8 @@ func (k *Live) Precheck(ask *Ask) *record.Refusal {
 	return k.refused(now, refusal)
 }
 
-// AdmitsModels judges the models of a request that was read, before what it may
-// cost is asked.
+// AdmitsModels judges the models of a request that has been read, before its possible
+// cost is judged.
 func (k *Live) AdmitsModels(ask *Ask) *record.Refusal {
 	if k = k.present(); k == nil {
 		return nil
@@ -243,8 +243,8 @@ func (k *Live) AdmitsModels(ask *Ask) *record.Refusal {
 	return k.upward((*Live).inModels, ask)
 }
 
-// Refuse takes note of a refusal that was decided elsewhere, and returns it, or
-// what comes before it: a key that is dead says so whatever it is used for.
+// Refuse records a refusal that was decided elsewhere, and returns it, or one that
+// takes precedence: a dead key says so regardless of the request.
 func (k *Live) Refuse(ask *Ask, refusal *record.Refusal) *record.Refusal {
 	now := k.l.clock.Now()
 	if k = k.present(); k == nil {

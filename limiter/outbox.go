@@ -25,15 +25,15 @@ import (
 //
 //	o/<hook, 8 bytes><Unix nanoseconds, 8 bytes><random, 8 bytes>   postRecord
 
-// maxPosts bounds the messages that wait for one webhook. Further ones are
-// dropped and counted.
+// maxPosts bounds the messages that wait for one webhook. Further ones are dropped
+// and counted.
 const maxPosts = 10_000
 
 // Hook is a webhook, as far as events concern it.
 type Hook struct {
-	// URL names the hook: what waits for it, waits for this address.
+	// URL identifies the hook: messages wait for this address.
 	URL string
-	// Events are those that it wants; none: all.
+	// Events are the events that it receives; none: all.
 	Events []EventName
 }
 
@@ -48,7 +48,7 @@ func hookIDOf(url string) hookID {
 	return hookID(sum[:8])
 }
 
-// hook is a Hook with what is known of its part of the outbox.
+// hook is a Hook with the state of its part of the outbox.
 type hook struct {
 	Hook
 	id      hookID
@@ -58,8 +58,8 @@ type hook struct {
 
 // Message is an event on its way to a webhook.
 type Message struct {
-	// ID is the same for each attempt, and for each hook that is told of the
-	// same event.
+	// ID is the same for each attempt, and for each hook that receives the same
+	// event.
 	ID       string
 	Event    EventName
 	Payload  []byte
@@ -97,8 +97,8 @@ func message(key, value []byte) (Message, postRecord, error) {
 	}, rec, nil
 }
 
-// outbox is what memory knows of it, and what the batch that is being written does
-// to it, with the events that are reported once that is durable.
+// outbox is what memory knows of the outbox, and what the batch being written does to
+// it, with the events that are reported once that is durable.
 type outbox struct {
 	current atomic.Pointer[[]*hook]
 	last    uint64            // moment of the latest message
@@ -111,8 +111,8 @@ type outbox struct {
 	events []report
 }
 
-// posted is one message of a batch that came or went, or one that was dropped,
-// which is counted too.
+// posted is one message that came or went in a batch, or one that was dropped, which
+// is counted, too.
 type posted struct {
 	hook    *hook
 	pending int64
@@ -181,7 +181,7 @@ func (o *outbox) post(t *commit.Transaction, e *Event) error {
 			if value, err = json.Marshal(postRecord{Event: e.Name, Payload: payload}); err != nil {
 				return fmt.Errorf("outbox: %w", err)
 			}
-			o.next = max(o.next+1, uint64(max(e.At.UnixNano(), 0))) // also of one instant, they are in order
+			o.next = max(o.next+1, uint64(max(e.At.UnixNano(), 0))) // messages of the same instant are in order, too
 			binary.BigEndian.PutUint64(event[:], o.next)
 			if _, err := rand.Read(event[8:]); err != nil {
 				return fmt.Errorf("outbox: %w", err)
@@ -226,8 +226,8 @@ func (o *outbox) wanted(name EventName) bool {
 	return slices.ContainsFunc(o.known(), func(h *hook) bool { return h.wants(name) })
 }
 
-// SetHooks says which webhooks there are, at start and after each reload. What
-// waits for one that is there no more is forgotten.
+// SetHooks sets the webhooks, at start and after each reload. Messages for a webhook
+// that is no longer there are dropped.
 func (l *Limiter) SetHooks(hooks []Hook) error {
 	before := l.outbox.known()
 	now := make([]*hook, len(hooks))
@@ -256,7 +256,7 @@ func (l *Limiter) SetHooks(hooks []Hook) error {
 		more := false
 		err := l.committer.Do(func(b *batch) error {
 			more = false
-			for _, h := range now { // which nobody else has yet
+			for _, h := range now { // which no other goroutine has yet
 				h.pending.Store(0)
 			}
 			var gone [][]byte
@@ -276,7 +276,7 @@ func (l *Limiter) SetHooks(hooks []Hook) error {
 			}
 			if err == nil && !more {
 				b.Touch()
-				b.outbox.hooks = now // whatever is posted from here on in this batch is theirs
+				b.outbox.hooks = now // everything posted from here on in this batch is for these
 			}
 			return err
 		}, nil)
@@ -306,8 +306,8 @@ func (l *Limiter) ListHooks(_ context.Context, by Caller) ([]HookState, error) {
 	return states, nil
 }
 
-// DueMessages lists some of the messages that are to be delivered to a webhook
-// now, oldest first, and in which time the next one is; 0 when none waits.
+// DueMessages lists some of the messages that are now to be delivered to a webhook,
+// oldest first, and the time until the next one is due; 0 when none waits.
 func (l *Limiter) DueMessages(_ context.Context, url string, most int) (due []Message, next time.Duration, err error) {
 	now := l.clock.Now()
 	err = l.store.View(func(r store.Reader) error {
@@ -332,7 +332,7 @@ func (l *Limiter) DueMessages(_ context.Context, url string, most int) (due []Me
 	return due, next, nil
 }
 
-// ForgetMessage removes a message that was delivered, or given up.
+// ForgetMessage removes a message that was delivered or given up.
 func (l *Limiter) ForgetMessage(_ context.Context, url string, m Message) error {
 	return l.committer.Do(func(b *batch) error {
 		if _, err := b.Get(m.key); errors.Is(err, store.ErrNotFound) {
