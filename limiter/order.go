@@ -6,9 +6,9 @@ import (
 	"github.com/till-proxy/till/limiter/record"
 )
 
-// The order in which a request is judged, of which the first rule that says no is
-// the one that the client hears of: the first that whoever mends it has to mend.
-// It is that of docs/keys-and-limits.md, "Which refusal":
+// The order in which a request is judged. The client gets the refusal of the first
+// rule that says no, which is the first that has to be put right. The order is that
+// of docs/keys-and-limits.md, "Which refusal":
 //
 //	lockdown; status; address                   standing, order[0]
 //	what the upstream allows                    the caller's

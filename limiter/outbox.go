@@ -18,10 +18,10 @@ import (
 	"github.com/till-proxy/till/limiter/store"
 )
 
-// The outbox holds what a webhook is still to be told. A message is written in
-// the transaction of the act that it tells of, one for each webhook that wants
-// the event, and deleted once it was delivered: so each is delivered at least
-// once, also over a crash. Its id and its text never change.
+// The outbox holds the messages that are yet to be delivered to webhooks. A message
+// is written in the transaction of the act that it reports, one for each webhook that
+// wants the event, and deleted once it was delivered: so each is delivered at least
+// once, even over a crash. Its id and its text never change.
 //
 //	o/<hook, 8 bytes><Unix nanoseconds, 8 bytes><random, 8 bytes>   postRecord
 

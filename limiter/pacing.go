@@ -31,8 +31,8 @@ func (b *bucket) take(r record.Rate, now int64) {
 }
 
 // pacing is the state of all rates of a key. It outlives the key's stay in memory
-// for as long as a bucket is not full again: else whoever waits until the key is
-// evicted had a new one.
+// until all its buckets are full again: otherwise a client that waits until the key
+// is evicted would get a new one.
 type pacing struct {
 	rate, free, self bucket
 	mints            bucket // see mayMint

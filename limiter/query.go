@@ -12,9 +12,9 @@ import (
 	"github.com/till-proxy/till/limiter/store"
 )
 
-// A query is the cheapest way to the keys that a filter picks: one or several
-// runs of index entries, merged by their order, whose keys are then held against
-// the whole filter.
+// query is the cheapest way to the keys that a filter picks: one or several runs of
+// index entries, merged by their order, whose keys are then compared with the whole
+// filter.
 type query struct {
 	sources []*source
 	reverse bool
@@ -75,8 +75,8 @@ func (s *source) fill(r store.Reader, reverse bool) error {
 	})
 }
 
-// next returns the key of the next entry, and the cursor that goes on behind
-// it. No id is returned twice in a row.
+// next returns the key of the next entry, and the cursor that continues after it. No
+// id is returned twice in a row.
 func (q *query) next(r store.Reader) (id string, cursor []byte, err error) {
 	for _, s := range q.sources {
 		at, err := s.peek(r, q.reverse)
@@ -100,7 +100,7 @@ func (q *query) next(r store.Reader) (id string, cursor []byte, err error) {
 	return idOf(cursor), cursor, nil
 }
 
-// start goes on behind a cursor.
+// start continues after a cursor.
 func (q *query) start(cursor string) error {
 	if cursor == "" {
 		return nil
@@ -118,12 +118,12 @@ func (q *query) start(cursor string) error {
 	return nil
 }
 
-// maxNamed bounds how many keys with a name are put into order. Of more, a
-// search of all keys fills a page as well.
+// maxNamed bounds how many keys with a name are sorted. With more of them, a search
+// of all keys fills a page just as well.
 const maxNamed = 10_000
 
-// named lists the keys whose id or name begins with a text, unless they are
-// too many.
+// named lists the keys whose id or name begins with a text, unless there are too
+// many.
 func named(r store.Reader, text string) (ids []string, whole bool, err error) {
 	for _, prefix := range [][]byte{record.RecordKey(text), append(indexSpace(byName), strings.ToLower(text)...)} {
 		err := r.Scan(prefix, nil, false, func(key, _ []byte) (bool, error) {
@@ -201,8 +201,8 @@ func (l *Limiter) query(r store.Reader, by Caller, f *Filter, now time.Time) (*q
 // named reports whether the query is more than the beginning of every id.
 func (f *Filter) named() bool { return f.Query != "" && !strings.HasPrefix(record.IDPrefix, f.Query) }
 
-// indexed is the index that leads to the fewest keys, as far as one can tell; 0
-// where none does.
+// indexed is the index that leads to the fewest keys, as far as can be known; 0 if
+// none does.
 func (f *Filter) indexed() byte {
 	switch {
 	case f.Fingerprint != "":
@@ -227,8 +227,8 @@ func (f *Filter) indexed() byte {
 	return 0
 }
 
-// seenSources lead to the keys that a caller sees who does not see all; nil
-// for others.
+// seenSources lead to the keys that a caller with limited sight sees; nil for callers
+// who see all.
 func (l *Limiter) seenSources(by Caller) []*source {
 	if by.Role == record.OperatorRole || by.Token == "" {
 		return nil
@@ -244,9 +244,9 @@ func (l *Limiter) seenSources(by Caller) []*source {
 	return sources
 }
 
-// walk calls fn for each key that the filter picks and the caller sees, until
-// fn returns false or most keys were looked at. It returns where to go on;
-// empty at the end.
+// walk calls fn for each key that the filter picks and the caller sees, until fn
+// returns false or most keys were looked at. It returns the cursor from which to
+// continue, which is empty at the end.
 func (l *Limiter) walk(ctx context.Context, r store.Reader, by Caller, f *Filter, most int, fn func(View) bool) (next string, err error) {
 	now := l.clock.Now()
 	return l.scan(ctx, r, by, f, most, func(id string) (bool, error) {

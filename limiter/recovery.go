@@ -67,13 +67,13 @@ func (l *Limiter) recover(roles map[string]record.Role, after *Limiter) error {
 	})
 }
 
-// recoverAccounts takes over into the records what the shadow saw. Anything that
-// does not add up is left alone, and so counts as spent. inherited says that what
-// else memory knew, such as the history, is not lost.
+// recoverAccounts brings what the shadow saw into the records. Anything that does not
+// add up is left alone, and so counts as spent. inherited says that the rest of what
+// memory knew, such as the history, is not lost.
 func recoverAccounts(b *batch, accounts []integrity.Remembered, roles map[record.AccountID]bool, now int64, inherited bool) error {
 	for i := range accounts {
 		seen := &accounts[i]
-		rec := record.Account{Lineage: seen.Lineage} // of a role that was used for the first time
+		rec := record.Account{Lineage: seen.Lineage} // of a role that was being used for the first time
 		v, err := b.Get(record.AccountKey(seen.ID))
 		if err == nil {
 			rec, err = record.DecodeAccount(v)
@@ -92,7 +92,7 @@ func recoverAccounts(b *batch, accounts []integrity.Remembered, roles map[record
 			return err
 		}
 		forRole := err != nil
-		if rec.Lineage == seen.Lineage { // else a renewal had come between the two
+		if rec.Lineage == seen.Lineage { // otherwise a renewal came between the two
 			recoverAccount(&rec, seen, now)
 		}
 		if !forRole && !inherited {
@@ -107,7 +107,7 @@ func recoverAccounts(b *batch, accounts []integrity.Remembered, roles map[record
 	return nil
 }
 
-// recoverAccount takes over what the shadow saw of an account.
+// recoverAccount brings what the shadow saw of an account into its record.
 func recoverAccount(r *record.Account, seen *integrity.Remembered, now int64) {
 	for k, used := range seen.Used {
 		if used >= 0 && used <= record.MaxAmount {
@@ -124,8 +124,8 @@ func recoverAccount(r *record.Account, seen *integrity.Remembered, now int64) {
 	}
 }
 
-// recoverHistory adds what is missing in a key's history to the hour of its last
-// use. Of what kinds its tokens were is not known any more.
+// recoverHistory adds what is missing in a key's history to the hour of its last use.
+// The types of these tokens are no longer known.
 func recoverHistory(b *batch, id string, r *record.Account, now int64) error {
 	used := r.Counted()
 	missing := used

@@ -36,11 +36,11 @@ func (k *Live) timeRefusal(code record.Code) *record.Refusal {
 	}
 }
 
-// LowerMaxTokens is what helps where an answer may be too long.
+// LowerMaxTokens is the advice where an answer may be too long.
 const LowerMaxTokens = "lower max_tokens"
 
-// outOf is the refusal of a key whose own budget does not allow the request. help
-// is what helps where that is too large.
+// outOf is the refusal of a key whose own budget does not allow the request. help is
+// the advice where the request is too large.
 func (k *Live) outOf(v verdict, kind record.Kind, bound *record.Amounts, help string) *record.Refusal {
 	key, limit := k.key, k.limit[kind]
 	switch {
@@ -65,7 +65,7 @@ func (k *Live) outOf(v verdict, kind record.Kind, bound *record.Amounts, help st
 	}
 }
 
-// outOfTurn is the refusal of a request that comes behind others.
+// outOfTurn is the refusal of a request that has to let others go first.
 func (k *Live) outOfTurn() *record.Refusal {
 	return k.key.Refuse(record.CodeBudgetHeld, "has requests that came before and wait for what is left; try again when they are done").After(time.Second)
 }

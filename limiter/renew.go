@@ -6,21 +6,21 @@ import (
 	"github.com/till-proxy/till/limiter/record"
 )
 
-// due reports whether a new window has begun that the account is not in. A
-// clock that goes back begins none.
+// due reports whether a new window has begun that the account is not yet in. A clock
+// that goes back begins none.
 func (a *account) due(now time.Time) bool {
 	return a.renews != "" && a.renews.Epoch(now) > a.epoch
 }
 
-// astray reports whether the account is in a window that has not begun yet: the
-// clock had run ahead, and was repaired.
+// astray reports whether the account is in a window that has not begun yet, because
+// the clock had run ahead and was repaired.
 func (a *account) astray(now time.Time) bool {
 	return a.renews != "" && a.renews.Epoch(now) < a.epoch
 }
 
-// realign takes an account that is astray back into the present window, with
-// what was used: it renews with the next one, and gets nothing before. Callers
-// hold the account.
+// realign takes an account that is astray back into the present window, together with
+// what was used: it renews with the next window, and gets nothing before that.
+// Callers hold the account.
 func (l *Limiter) realign(a *account, k *Live, now time.Time) {
 	if a.asked || !a.astray(now) {
 		return
@@ -46,9 +46,9 @@ func (l *Limiter) realign(a *account, k *Live, now time.Time) {
 	})
 }
 
-// moveTo names another window for an account and for what it has in flight. Of
-// a role that is not known key by key, so it counts as spent. Nothing else of
-// the budget changes. Callers hold the account.
+// moveTo assigns another window to an account and to what it has in flight. What a
+// role has in flight is not known by key, so it counts as spent. Nothing but the
+// window changes in the budget. Callers hold the account.
 func (a *account) moveTo(k *Live, epoch int64) {
 	a.epoch = epoch
 	if k == nil {
@@ -61,9 +61,9 @@ func (a *account) moveTo(k *Live, epoch int64) {
 	}
 }
 
-// renew takes the account over into the present window. The new epoch is
-// durable before anything of it is used; no job has to run at midnight.
-// Callers hold the account. k is the key whose it is; nil of a role.
+// renew moves the account into the present window. The new epoch is durable before
+// anything of it is used; no job has to run at midnight. Callers hold the account. k
+// is the key that owns it; nil for a role.
 //
 // What is in flight was admitted in the old window, and settles there: see
 // [account.settle]. What the old window leaves is gone.
@@ -89,7 +89,7 @@ func (l *Limiter) renew(a *account, k *Live, now time.Time) {
 		rec.Reserved, rec.Settled, rec.Epoch = record.Amounts{}, record.Amounts{}, epoch
 		rec.Given = record.Amounts{} // it was carved out of the old window
 		rec.Lineage++                // what the shadow remembers is about the old window
-		b.mark.Set(now)              // else a clock set back after a crash would begin it again
+		b.mark.Set(now)              // otherwise a clock set back after a crash would begin it again
 		lineage = rec.Lineage
 		counted = rec.Counted()
 		return b.setAccount(a.id, a.forRole, &rec)
@@ -119,7 +119,7 @@ func (l *Limiter) renew(a *account, k *Live, now time.Time) {
 	})
 }
 
-// setRenewal takes over what a role's configuration says. A role that has never
+// setRenewal applies what the configuration says about a role. A role that has never
 // renewed begins with the present window, and what was used stays used.
 func (a *account) setRenewal(r record.Renewal, now time.Time) {
 	a.renews = r

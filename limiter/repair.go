@@ -19,24 +19,24 @@ import (
 
 // Repaired is what Forfeit did.
 type Repaired struct {
-	Keys      int64 // that were looked at
+	Keys      int64 // keys looked at
 	Forfeited int64 // keys and roles whose remaining budgets now count as spent
-	Suspended int64 // keys without such a budget: nothing else stops them
-	Tokens    int64 // admin tokens that were revoked: they may have been before
+	Suspended int64 // keys without such a budget, which nothing but suspension stops
+	Tokens    int64 // admin tokens that were revoked, because they may have been before
 }
 
-// One commit of a repair looks at so many records, and so many bytes of them.
+// One commit of a repair looks at this many records, and at this many bytes of them.
 const (
 	repairStep  = 1000
 	repairBytes = 256 << 10
 )
 
-// Forfeit makes a store usable that does not agree with its anchor: whatever
-// may have been spent since what it still knows counts as spent, which is every
-// remaining budget, keys that only time limits are suspended, and admin tokens are
-// revoked. Then the anchor is written anew. That goes for the budgets of roles, too, also where the
-// store has lost every trace of their use. It may be cut off at any point and run
-// again. Nobody else may have the store open.
+// Forfeit makes a store usable that does not agree with its anchor. Anything that may
+// have been spent since what the store still knows counts as spent: every remaining
+// budget, including those of roles, even where the store has lost every trace of
+// their use. Keys that only time limits are suspended, and admin tokens are revoked.
+// Then a new anchor is written. Forfeit may be cut off at any point and run again.
+// The store must not be open elsewhere.
 func Forfeit(s store.Store, disk store.Disk, by Caller, anchorPath string, roles map[string]record.Role, now time.Time, log *slog.Logger) (Repaired, error) {
 	if err := onlyOperator(by); err != nil {
 		return Repaired{}, err
@@ -50,7 +50,7 @@ func Forfeit(s store.Store, disk store.Disk, by Caller, anchorPath string, roles
 	return r.done, err
 }
 
-// rebuild makes sums, digest and anchor of a store anew from its records.
+// rebuild makes new sums, a new digest and a new anchor for a store from its records.
 type rebuild struct {
 	store   store.Store
 	disk    store.Disk
@@ -135,8 +135,8 @@ func (r *rebuild) run(anchorPath string) (err error) {
 	return a.Replace()
 }
 
-// audit continues the audit log from the last entry that is there, and says so
-// when that is not the one that should be.
+// audit continues the audit log from the last entry present, and records it if that
+// is not the one that should be last.
 func (r *rebuild) audit(b *batch) error {
 	changes := map[string]record.Delta{
 		"keys": {Before: nil, After: r.done.Keys}, "forfeited": {Before: nil, After: r.done.Forfeited}, "suspended": {Before: nil, After: r.done.Suspended},
@@ -158,7 +158,7 @@ func (r *rebuild) audit(b *batch) error {
 		return err
 	}
 	b.log.Next.Seq, b.log.Next.Hash = b.log.Next.Gone, b.log.Next.GoneHash
-	var damaged [][]byte // at the end, so nothing follows them
+	var damaged [][]byte // at the end, so that nothing follows them
 	err = b.Scan([]byte(record.SpaceAudit), nil, true, func(key, line []byte) (bool, error) {
 		e, err := audit.ParseLine(line)
 		if err != nil || !bytes.Equal(key, audit.EntryKey(e.Seq)) {
@@ -181,12 +181,12 @@ func (r *rebuild) audit(b *batch) error {
 	return b.audit(r.by.entry(r.action, "", changes))
 }
 
-// stopped is a clock that stands.
+// stopped is a clock that stands still.
 type stopped time.Time
 
 func (s stopped) Now() time.Time { return time.Time(s) }
 
-// each calls fn for the records of a space, some in each transaction.
+// each calls fn for the records of a space, a page of them in each transaction.
 func (r *rebuild) each(space string, fn func(tx store.Tx, key, value []byte) error) error {
 	var after []byte
 	for more := true; more; {
@@ -220,7 +220,7 @@ func setOrDelete(tx store.Tx, key []byte, s integrity.Sum) error {
 	return tx.Set(key, s[:])
 }
 
-// pageOf reads some records of a space. No more come after an empty page.
+// pageOf reads some records of a space. An empty page is the last one.
 func pageOf(r store.Reader, space string, after []byte) (keys, values [][]byte, err error) {
 	size := 0
 	err = r.Scan([]byte(space), after, false, func(key, value []byte) (bool, error) {
@@ -282,8 +282,8 @@ func (r *rebuild) forfeitRoles(tx store.Tx) error {
 	return nil
 }
 
-// token revokes an admin token that lives, where its revocation may have been
-// lost: whoever has left would otherwise be back, and could resume keys.
+// token revokes a living admin token, because its revocation may have been lost:
+// people who have left would otherwise regain access, and could resume keys.
 func (r *rebuild) token(tx store.Tx, at, value []byte) error {
 	if !r.suspend && !r.forfeit {
 		return nil
@@ -324,7 +324,7 @@ func (r *rebuild) key(tx store.Tx, at, value []byte) error {
 	var rec record.Account
 	before, err := tx.Get(record.AccountKey(id))
 	switch {
-	case errors.Is(err, store.ErrNotFound): // lost: nothing is left of it
+	case errors.Is(err, store.ErrNotFound): // lost, so nothing is left of it
 		rec = record.Account{Lineage: 1}
 		rec.Forfeit(key.Limit)
 		r.done.Forfeited++
@@ -341,12 +341,12 @@ func (r *rebuild) key(tx store.Tx, at, value []byte) error {
 		rec.Forfeit(record.Kept(key.Limit, rec.Given))
 	}
 	r.sums.Counted.Add(rec.Counted())
-	// A budget that renews, or none, would let a key live again whose
-	// revocation was lost.
+	// With a budget that renews, or none, a key could live again whose revocation
+	// was lost.
 	unstopped := r.forfeit && (key.Limit == record.NoLimits() || key.Renews != "")
 	if (r.suspend || unstopped) && key.EndedStatus == "" {
-		// Also of a key that somebody else had suspended: what was used since is
-		// in doubt, and that is the operator's to decide.
+		// This includes keys that another caller had suspended: what was used
+		// since is in doubt, and that is the operator's to decide.
 		key.SuspendedBy = record.Stopper{Name: itself.Name}
 		if key.SuspendedAt.IsZero() {
 			key.SuspendedAt = r.now.UTC()

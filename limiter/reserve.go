@@ -13,11 +13,11 @@ import (
 // defaultFreeRate bounds what costs no activation.
 var defaultFreeRate = record.Rate{N: 60, Per: time.Minute}
 
-// Reserve asks for a request to be admitted: status, scope, rate, concurrency
-// and every budget in one atomic step. It returns nil and fills g, or it
-// returns why not, and then nothing was taken. On a busy key it touches
-// memory only; otherwise it waits for one group commit, or for others to settle
-// if ask says so.
+// Reserve asks for a request to be admitted: it judges status, scope, rate,
+// concurrency and every budget in one atomic step. It returns nil and fills g, or it
+// returns the reason why not, and then nothing was taken. On a busy key it touches
+// memory only; otherwise it waits for one group commit, or for other requests to
+// settle if ask says so.
 func (k *Live) Reserve(ctx context.Context, ask *Ask, g *Grant) *record.Refusal {
 	var t *turn
 	defer func() { t.leave() }()
@@ -215,8 +215,8 @@ func (k *Live) tryReserve(ask *Ask, g *Grant, t *turn) (refusal *record.Refusal,
 	return nil, p, false
 }
 
-// left is what no request holds, of the key's and of its role's budget. Callers
-// hold both.
+// left is what no request holds of the key's budget and of its role's. Callers hold
+// both.
 func (k *Live) left(role *account) record.Amounts {
 	var left record.Amounts
 	for i := range left {
@@ -245,13 +245,13 @@ func (k *Live) refused(now time.Time, r *record.Refusal) *record.Refusal {
 	return r
 }
 
-// unrecorded reports whether the first use must be on disk before anything is
-// forwarded, and is not yet.
+// unrecorded reports whether the first use has yet to be written to disk, which must
+// happen before anything is forwarded.
 func (k *Live) unrecorded() bool {
 	return !k.firstDurable && (k.key.Scope.PinIP || k.key.FirstUseWithin > 0)
 }
 
-// claim notes the first use.
+// claim records the first use.
 func (k *Live) claim(ask *Ask, now int64) {
 	if k.first == 0 {
 		k.first = now

@@ -15,9 +15,9 @@ import (
 // DefaultRetain is how long an ended key stays listed.
 const DefaultRetain = 90 * 24 * time.Hour
 
-// agreeing is how long the clock must have run on by itself before something is
-// forgotten, when it was far ahead of the store's at the start: a server that
-// was off for days tells its time like one whose clock is wrong.
+// agreeing is how long the clock must have run on by itself before anything is
+// forgotten, if it was far ahead of the store's at the start: a server that was off
+// for days cannot be distinguished from one whose clock is wrong.
 const agreeing = 24 * time.Hour
 
 // Retain sets how long ended keys stay listed. After that they are forgotten:
@@ -32,7 +32,7 @@ func (l *Limiter) Retain(d time.Duration) {
 	}
 }
 
-// wakeUpkeep lets what is kept too long be forgotten now.
+// wakeUpkeep lets what has been kept too long be forgotten now.
 func (l *Limiter) wakeUpkeep() {
 	select {
 	case l.retained <- struct{}{}:
@@ -40,7 +40,7 @@ func (l *Limiter) wakeUpkeep() {
 	}
 }
 
-// mayForget reports whether the time is known well enough to lose something by it.
+// mayForget reports whether the time is known well enough to delete anything by it.
 func (l *Limiter) mayForget() bool {
 	return l.clock.Doubt() == 0 && !l.clock.Now().Before(l.forgetFrom)
 }
@@ -95,8 +95,8 @@ func (l *Limiter) forgetOne(id string) error {
 	return err
 }
 
-// forgetEnded forgets, in one commit, those keys that are not in memory and
-// stand alone, and returns the others.
+// forgetEnded forgets, in one commit, those keys that are not in memory and have no
+// family, and returns the others.
 func (l *Limiter) forgetEnded(ids []string, before time.Time) (rest []string, err error) {
 	var gone []string
 	err = l.committer.DoPatiently(func(b *batch) error {
@@ -133,8 +133,8 @@ func (l *Limiter) forgetEnded(ids []string, before time.Time) (rest []string, er
 	return rest, err
 }
 
-// erase removes everything that the store holds of a key but its entries in
-// the audit log; used is what it leaves in the sums.
+// erase removes everything that the store holds of a key except its entries in the
+// audit log; used is what it leaves in the sums.
 func (l *Limiter) erase(b *batch, by Caller, key *record.Key, used record.Amounts) error {
 	var gone [][]byte
 	err := b.Scan(record.HourPrefix(key.ID), nil, false, func(hour, _ []byte) (bool, error) {

@@ -10,10 +10,10 @@ import (
 	"github.com/till-proxy/till/limiter/store"
 )
 
-// windUp finishes the end of a key: its children end with it, if it was revoked
-// or has expired, and what a child leaves goes back to the nearest key above
-// that lives. It may be cut off at any point and run again; the time index holds
-// the key until it is done. by is who ended the key.
+// windUp finishes the end of a key: its children end with it, if it was revoked or
+// has expired, and what a child has left goes back to its nearest living ancestor. It
+// may be cut off at any point and run again; the time index holds the key until it is
+// done. by is the caller who ended the key.
 func (l *Limiter) windUp(ctx context.Context, by Caller, id string) error {
 	k, err := l.load(id)
 	if err != nil {
@@ -52,7 +52,7 @@ func (l *Limiter) windUp(ctx context.Context, by Caller, id string) error {
 	return err
 }
 
-// windUpNow is windUp for whoever would rather not wait for the sweeper.
+// windUpNow is windUp without waiting for the sweeper.
 func (l *Limiter) windUpNow(ctx context.Context, by Caller, id string) {
 	if err := l.windUp(ctx, by, id); err != nil && !errors.Is(err, errInFlight) {
 		l.log.Warn("ending child keys, or returning what one left, is tried again soon", "key_id", id, "error", err)
@@ -84,16 +84,16 @@ func (l *Limiter) endWith(by Caller, id string, parent *record.Key) error {
 	}, func() { l.follow(key, nil) })
 }
 
-// ActKeyReturn is the return of a child's rest, in the audit log.
+// ActKeyReturn is the return of a child's remaining budget, in the audit log.
 const ActKeyReturn = "key.return"
 
 // errInFlight says that a child has requests in flight, which may use what it
 // has left.
 var errInFlight = errors.New("requests of the child key are in flight")
 
-// returnRest gives what an ended child has left to the nearest key above that
-// lives, or else to one that a grant could revive. The child stays ended for
-// ever, so that nothing is there twice.
+// returnRest gives what an ended child has left to its nearest living ancestor, or
+// otherwise to one that a grant could revive. The child stays ended for ever, so that
+// no budget exists twice.
 func (l *Limiter) returnRest(ctx context.Context, k *Live) error {
 	quiet, err := l.giveBack(ctx, k)
 	if err != nil {
@@ -103,7 +103,7 @@ func (l *Limiter) returnRest(ctx context.Context, k *Live) error {
 		return errInFlight
 	}
 	id := k.Key().ID
-	var changed []elder
+	var changed []ancestor
 	var key *record.Key
 	var acct record.Account
 	return l.committer.DoPatiently(func(b *batch) error {
@@ -119,7 +119,7 @@ func (l *Limiter) returnRest(ctx context.Context, k *Live) error {
 		case err != nil:
 			return err
 		case children > 0:
-			return errInFlight // of a child, or it waits for one
+			return errInFlight // a child's requests, or the key waits for a child
 		}
 		key = old.Clone()
 		key.ReturnedAt = l.clock.Now().UTC()
@@ -128,7 +128,7 @@ func (l *Limiter) returnRest(ctx context.Context, k *Live) error {
 		if err != nil {
 			return err
 		}
-		changed = bequeath(key, &acct, above)
+		changed = moveRest(key, &acct, above)
 		for i := range changed {
 			h := &changed[i]
 			if err := b.setAccount(h.account, false, &h.acct); err != nil {
@@ -152,8 +152,9 @@ func (l *Limiter) returnRest(ctx context.Context, k *Live) error {
 	})
 }
 
-// elder is a key above one that returns its rest, with its account as it is then.
-type elder struct {
+// ancestor is a key above one that returns its remaining budget, with its account as
+// it is then.
+type ancestor struct {
 	key     *record.Key
 	account record.AccountID
 	acct    record.Account
@@ -161,11 +162,11 @@ type elder struct {
 	revives bool // a grant could let it live
 }
 
-// above reads the keys above a child, nearest first.
-func (k *Live) above(r store.Reader, key *record.Key) ([]elder, error) {
-	var all []elder
+// above reads a child's ancestors, nearest first.
+func (k *Live) above(r store.Reader, key *record.Key) ([]ancestor, error) {
+	var all []ancestor
 	for a := k.parent; a != nil; a = a.parent {
-		var h elder
+		var h ancestor
 		var err error
 		if h.key, h.acct, err = record.ReadKey(r, key.Parent); err != nil {
 			return nil, err
@@ -181,13 +182,13 @@ func (k *Live) above(r store.Reader, key *record.Key) ([]elder, error) {
 	return all, nil
 }
 
-// bequeath moves what a child has left out of its account, through those of dead
-// keys above it, into that of the nearest one that lives; and returns those that
-// changed. What was carved in a window of a renewing budget that is over is gone.
-func bequeath(key *record.Key, acct *record.Account, above []elder) []elder {
-	to := slices.IndexFunc(above, func(h elder) bool { return h.lives })
+// moveRest moves what a child has left out of its account, through those of dead
+// ancestors, into that of the nearest living one, and returns the ancestors that
+// changed. What was carved in an earlier window of a renewing budget is gone.
+func moveRest(key *record.Key, acct *record.Account, above []ancestor) []ancestor {
+	to := slices.IndexFunc(above, func(h ancestor) bool { return h.lives })
 	if to < 0 {
-		to = slices.IndexFunc(above, func(h elder) bool { return h.revives })
+		to = slices.IndexFunc(above, func(h ancestor) bool { return h.revives })
 	}
 	rest := key.Carved.Minus(acct.Given).Minus(acct.Reserved)
 	at, from := key, acct
@@ -214,8 +215,8 @@ func bequeath(key *record.Key, acct *record.Account, above []elder) []elder {
 	return above[:to+1]
 }
 
-// returned is what the audit log says of a rest that went back.
-func returned(acct *record.Account, to []elder) map[string]record.Delta {
+// returned is what the audit log says of a remaining budget that went back.
+func returned(acct *record.Account, to []ancestor) map[string]record.Delta {
 	d := make(map[string]record.Delta)
 	if len(to) == 0 {
 		return d
@@ -229,7 +230,7 @@ func returned(acct *record.Account, to []elder) map[string]record.Delta {
 	return d
 }
 
-// lost notes in memory that a child of the key is gone, for good.
+// lost records in memory that a child of the key is gone for good.
 func (l *Limiter) lost(id string) {
 	k := l.inMemory(id)
 	if k == nil {
@@ -238,5 +239,5 @@ func (l *Limiter) lost(id string) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	k.children--
-	k.endIfSpent() // nothing comes back to it any more
+	k.endIfSpent() // nothing will come back to it
 }

@@ -20,9 +20,9 @@ func (l *Limiter) policy(name string) *record.Role {
 	return nil
 }
 
-// SetRoles takes over the roles, at start and after each reload.
-// What a role has used stays, also while it is not configured; its keys are
-// refused for that long.
+// SetRoles applies the configured roles, at start and after each reload. What a role
+// has used is kept while the role is not configured; its keys are refused for that
+// long.
 func (l *Limiter) SetRoles(roles map[string]record.Role) error {
 	for name := range roles {
 		if _, err := l.role(name); err != nil {
@@ -124,7 +124,7 @@ func (l *Limiter) Roles() ([]RoleView, error) {
 		if err != nil {
 			return nil, err
 		}
-		if role == nil { // since gone with a reload
+		if role == nil { // removed by a reload since
 			continue
 		}
 		v := RoleView{Name: name, Role: *role}

@@ -11,16 +11,16 @@ import (
 	"github.com/till-proxy/till/token"
 )
 
-// The actions on a key's strings, in the audit log.
+// These are the actions on a key's strings, in the audit log.
 const (
 	ActKeyRotate   = "key.rotate"
 	ActKeyEndGrace = "key.end_grace"
 )
 
-// Rotate gives a key another string. The one it had works for the grace, and
-// so does no string before it for longer. It returns how many running requests
-// were cut because they came with a string that works no more. Whoever gets the
-// string could have minted the key: see couldMint.
+// Rotate gives a key another string. The previous one works for the grace, and no
+// earlier string works for longer. It returns how many running requests were cut
+// because they came with a string that no longer works. The caller who gets the
+// string must have been able to mint the key: see couldMint.
 func (l *Limiter) Rotate(_ context.Context, by Caller, id string, next record.Issue, grace time.Duration) (View, int, error) {
 	if grace < 0 || grace > record.MaxGrace {
 		return View{}, 0, record.Invalid("grace", "must be from 0 to %d days, got %s", int(record.MaxGrace/(24*time.Hour)), grace)
@@ -86,7 +86,7 @@ func (l *Limiter) Rotate(_ context.Context, by Caller, id string, next record.Is
 	return view, cut, err
 }
 
-// Rotating returns a key that the caller may rotate, for who has to make the
+// Rotating returns a key that the caller may rotate, for the code that makes its new
 // string.
 func (l *Limiter) Rotating(by Caller, id string) (*record.Key, error) {
 	k, err := l.reach(by, record.KeysRotate, id)
@@ -100,7 +100,7 @@ func (l *Limiter) Rotating(by Caller, id string) (*record.Key, error) {
 	return key, l.noted(by, l.couldMint(by, key))
 }
 
-// EndGrace ends the grace of one former string at once, and what runs with it.
+// EndGrace ends the grace of one former string at once, and cuts what runs with it.
 // It reports whether the string was in its grace.
 func (l *Limiter) EndGrace(_ context.Context, by Caller, id string, lookup token.Lookup) (bool, error) {
 	k, err := l.reach(by, record.KeysRevoke, id)

@@ -22,8 +22,8 @@ const (
 const (
 	// DefaultStaleAfter is after how long without use a key counts as stale.
 	DefaultStaleAfter = 30 * 24 * time.Hour
-	// overGrantedAfter is when a key that does not expire, or late, has had
-	// time enough to use what it was granted.
+	// overGrantedAfter is when a key that does not expire, or expires late, has
+	// had enough time to use what it was granted.
 	overGrantedAfter = 30 * 24 * time.Hour
 	// overGrantedShare is of what at least one part must have been used.
 	overGrantedShare = 10
@@ -35,7 +35,7 @@ const (
 type StaleKey struct {
 	View
 	Reasons []StaleReason
-	// Since is since when it is unused.
+	// Since is when the key was last used, minted or revived.
 	Since time.Time
 	// Over are the limits that it hardly uses.
 	Over []OverGrant
@@ -48,15 +48,15 @@ type OverGrant struct {
 	Granted, Used int64
 }
 
-// StalePage is one page of them.
+// StalePage is one page of stale keys.
 type StalePage struct {
 	Keys    []StaleKey
 	Next    string
 	Partial bool
 }
 
-// Stale returns a page of the active keys that the caller sees and somebody
-// should look at: of all reasons, or of one.
+// Stale returns a page of the active keys that the caller sees and that should be
+// looked at: for all reasons, or for one.
 func (l *Limiter) Stale(ctx context.Context, by Caller, reason StaleReason, limit int, cursor string) (StalePage, error) {
 	var page StalePage
 	if err := l.authorise(by, record.KeysRead, nil); err != nil {
@@ -144,9 +144,9 @@ func (v *View) unusedSince() time.Time {
 	return since
 }
 
-// overGranted are the limits of which at most a tenth was used, once the key
-// had the time. Of a limit that renews, it is a tenth of all that was granted
-// in the windows that are over.
+// overGranted are the limits of which at most a tenth was used, once the key has had
+// time to use them. For a limit that renews, it is a tenth of all that was granted in
+// the windows that are over.
 func (v *View) overGranted(now time.Time) []OverGrant {
 	age := now.Sub(v.CreatedAt)
 	had := age >= overGrantedAfter
@@ -168,7 +168,7 @@ func (v *View) overGranted(now time.Time) []OverGrant {
 			continue
 		}
 		if granted > record.MaxAmount/windows {
-			continue // cannot be told
+			continue // cannot be known
 		}
 		used := v.Used[kind] + v.Past[kind] + v.Delegated[kind]
 		if granted *= windows; used <= granted/overGrantedShare {

@@ -12,31 +12,31 @@ import (
 	"github.com/till-proxy/till/limiter/store"
 )
 
-// ActKeyStale is that a key was told to be stale, in the audit log.
+// ActKeyStale is the report that a key is stale, in the audit log.
 const ActKeyStale = "key.stale"
 
 const (
-	// staleWarning is how long before its end a stale key is told of.
+	// staleWarning is how long before its end a stale key is reported.
 	staleWarning = 24 * time.Hour
-	// One sweep looks at so many keys, and does something to so many.
+	// One sweep looks at this many keys, and acts on this many.
 	staleLooks = 20_000
 	staleActs  = 1000
-	// staleAgain is when a sweep begins with the oldest keys once more: those
-	// that were resumed or revived may stand before where it is.
+	// staleAgain is when a sweep begins with the oldest keys again: resumed or
+	// revived ones may stand before where it is.
 	staleAgain = time.Hour
 )
 
-// staleRule is what the configuration says about keys that nobody uses.
+// staleRule is what the configuration says about unused keys.
 type staleRule struct {
 	mu     sync.Mutex
 	after  time.Duration
 	revoke bool
-	from   []byte    // the index entry that the next sweep begins behind
-	whole  time.Time // when it last began with the oldest
+	from   []byte    // the index entry after which the next sweep begins
+	whole  time.Time // when a sweep last began with the oldest key
 }
 
-// SetStale sets after how long without use a key is told to be stale, and
-// whether it is revoked then. 0: the default.
+// SetStale sets after how long without use a key is reported as stale, and whether it
+// is then revoked. 0: the default.
 func (l *Limiter) SetStale(after time.Duration, revoke bool) {
 	if after <= 0 {
 		after = DefaultStaleAfter
@@ -58,11 +58,11 @@ func (l *Limiter) staleAfter() time.Duration {
 	return l.stale.after
 }
 
-// sweepStale tells of keys that have become stale, and revokes them where the
-// configuration says so: never before they were told of, a day ago or half of
-// the time where that is shorter. Keys become stale in the order of their last
-// use, which is that of an index, so that a sweep looks only at those that have
-// since the one before.
+// sweepStale reports keys that have become stale, and revokes them where the
+// configuration says so: never before they were reported, a day ago or half of the
+// time where that is shorter. Keys become stale in the order of their last use, which
+// is that of an index, so a sweep looks only at those that have become stale since
+// the previous one.
 func (l *Limiter) sweepStale() {
 	now := l.clock.Now()
 	l.stale.mu.Lock()
@@ -80,7 +80,7 @@ func (l *Limiter) sweepStale() {
 		return
 	}
 	l.stale.mu.Lock()
-	if l.stale.after == after || l.stale.after == 0 { // not set anew meanwhile
+	if l.stale.after == after || l.stale.after == 0 { // not set again meanwhile
 		l.stale.from = s.resume
 	}
 	l.stale.mu.Unlock()
@@ -94,7 +94,7 @@ type staleSweep struct {
 
 	acts    int
 	waiting bool   // a key has to be looked at again
-	resume  []byte // where the next sweep goes on
+	resume  []byte // where the next sweep continues
 }
 
 func (s *staleSweep) run(from []byte) error {
@@ -159,11 +159,11 @@ func (s *staleSweep) look(id string) (again bool, err error) {
 	switch {
 	case v.Status != record.Active:
 		return false, nil
-	case v.InFlight > 0 || v.Children > 0: // it is in use, or what it gave away
+	case v.InFlight > 0 || v.Children > 0: // it is in use, or what it gave to children is
 		return true, nil
 	case told.IsZero() && (unused >= s.after || s.revoke && unused >= s.after-s.warning):
 		s.acts++
-		return s.revoke, s.tell(&v, since)
+		return s.revoke, s.warn(&v, since)
 	case told.IsZero():
 		return true, nil // the index is right to a minute
 	case !s.revoke:
@@ -176,8 +176,8 @@ func (s *staleSweep) look(id string) (again bool, err error) {
 	return false, err
 }
 
-// tell says that a key is stale, once.
-func (s *staleSweep) tell(v *View, since time.Time) error {
+// warn reports once that a key is stale.
+func (s *staleSweep) warn(v *View, since time.Time) error {
 	e := Event{Name: KeyStale, Since: since}
 	if s.revoke {
 		e.EndsAt = since.Add(s.after)

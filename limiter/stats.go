@@ -9,21 +9,21 @@ import (
 
 // Stats describes the limiter as a whole.
 type Stats struct {
-	// Keys counts keys by recorded status. An end that nobody has noticed
-	// yet is recorded within a minute.
+	// Keys counts keys by recorded status. An end that has not been noticed yet
+	// is recorded within a minute.
 	Keys map[record.Status]int64
 	// Holds counts requests in flight.
 	Holds int64
-	// Forfeited counts activations that a crash made count as used since
-	// this start, at most: some of them were.
+	// Forfeited is an upper bound of the activations that a crash made count as
+	// used since this start, though some were not.
 	Forfeited int64
-	// Used is what all keys have used since the store was made, forgotten ones
-	// included, requests in flight not.
+	// Used is what all keys have used since the store was made, including
+	// forgotten keys and excluding requests in flight.
 	Used record.Amounts
 	// Forgotten is what forgotten keys had used: a part of Used.
 	Forgotten record.Amounts
-	// ClockOff is how far the machine's clock is from the time that limits are
-	// judged by, when it was set; 0 when it is believed.
+	// ClockOff is how far the machine's clock is from the time by which limits
+	// are judged, if it was set; 0 when it is believed.
 	ClockOff time.Duration
 	// Lockdown is the lockdown in force, or nil.
 	Lockdown *LockedDown
@@ -48,7 +48,7 @@ func (l *Limiter) Stats() Stats {
 	return s
 }
 
-// count moves a key from one status to another in the sums; "" is nowhere.
+// count moves a key from one status to another in the sums; "" stands for none.
 func (b *batch) count(from, to record.Status) {
 	if from == to {
 		return

@@ -12,7 +12,7 @@ import (
 // The index by status knows what is recorded, and a status is derived: a key
 // whose time is over has expired at that moment, and the sweeper records it
 // some seconds later. So a list by status is made of the index and of those
-// that it does not know yet, and every key is judged anew:
+// that it does not know yet, and every key is judged again:
 //
 //   - expired: recorded, and those that the time index has as due
 //   - exhausted: recorded, those in memory, and renewing keys, which have no

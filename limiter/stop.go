@@ -21,10 +21,10 @@ func (l *Limiter) stopper(by Caller) record.Stopper {
 	return s
 }
 
-// mayLift decides whether a caller may let a key work again that was suspended.
-// Who could have imposed a stop from above may lift it: the operator any, a token
-// its own, and who manages keys those of callers that see less. The last gives
-// others a working key, and so takes what a mint of it takes.
+// mayLift decides whether a caller may let a suspended key work again. Callers who
+// could have imposed the stop from above may lift it: the operator any stop, a token
+// its own, and a caller who manages keys those of callers that see less. The last of
+// these gives others a working key, and so requires what minting it requires.
 func (l *Limiter) mayLift(by Caller, key *record.Key, stop record.Stopper) error {
 	switch {
 	case by.Role == record.OperatorRole, by.Token != "" && by.Token == stop.Token:
@@ -39,8 +39,8 @@ func (l *Limiter) mayLift(by Caller, key *record.Key, stop record.Stopper) error
 	return &attemptError{why, "the suspension by " + stop.Title()}
 }
 
-// mayResume is mayLift for the stop that the record tells of, and for one that
-// is not durable yet, which it returns.
+// mayResume is mayLift for the stop in the record, and for one that is not durable
+// yet, which it returns.
 func (l *Limiter) mayResume(by Caller, k *Live, key *record.Key) (halted bool, stop record.Stopper, err error) {
 	if !key.SuspendedAt.IsZero() {
 		if err := l.mayLift(by, key, key.SuspendedBy); err != nil {
@@ -56,8 +56,8 @@ func (l *Limiter) mayResume(by Caller, k *Live, key *record.Key) (halted bool, s
 	return halted, stop, err
 }
 
-// writeStop puts into the store that a key is stopped, in place of old, unless that
-// is there.
+// writeStop writes to the store that a key is stopped, in place of old, unless that
+// is already recorded.
 type writeStop func(b *batch, old, key *record.Key, acct *record.Account, at time.Time) error
 
 // halt stops a key in memory, cuts its requests and those of its children, and
@@ -91,7 +91,7 @@ func (l *Limiter) halt(by Caller, k *Live, code record.Code, write writeStop) (i
 	return cut, nil
 }
 
-// redo makes durable what holds in memory alone.
+// redo makes durable what holds in memory only.
 func (l *Limiter) redo(id string, code record.Code, at time.Time, write writeStop) error {
 	k, err := l.load(id)
 	if err != nil {
@@ -107,8 +107,8 @@ func (l *Limiter) redo(id string, code record.Code, at time.Time, write writeSto
 	return err
 }
 
-// redoStops tries again to make durable what was stopped in memory alone,
-// because the disk was full.
+// redoStops tries again to make durable what was stopped only in memory, because the
+// disk was full.
 func (l *Limiter) redoStops() {
 	for _, k := range l.everyActive() {
 		k.mu.Lock()
@@ -136,7 +136,7 @@ func (l *Limiter) recordStop(id string, code record.Code, at time.Time, write wr
 	}, func() {
 		l.follow(key, func(k *Live) {
 			if k.halt == code {
-				k.halt, k.unsaved = "", nil // the record says it from here on
+				k.halt, k.unsaved = "", nil // from here on the record says so
 			}
 		})
 	})

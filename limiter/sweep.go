@@ -11,7 +11,7 @@ import (
 	"github.com/till-proxy/till/token"
 )
 
-// How often the sweeper looks, and what it waits for. None of it decides
+// These are how often the sweeper looks, and what it waits for. None of it decides
 // whether a request is admitted: that is judged on each request.
 const (
 	sweepEvery   = time.Second
@@ -93,7 +93,7 @@ func (l *Limiter) sweepActive() {
 			_, over = k.fromAbove(now)
 		}
 		if k.key.IdleTimeout > 0 && k.inUse() {
-			k.used(nanos) // so that it is saved, for when nobody notes the end
+			k.used(nanos) // so that it is saved, in case the end is not recorded
 		}
 		if l.crowded() {
 			later = append(later, k)
@@ -134,12 +134,12 @@ func (l *Limiter) sweepActive() {
 	}
 }
 
-// quiet reports whether nothing of a key runs or waits, or of a child.
+// quiet reports whether no request of a key, or of a child, runs or waits.
 func (k *Live) quiet() bool {
 	return !k.inUse() && k.turns == 0 && k.parked == 0 && !k.asked
 }
 
-// dirty reports whether memory alone knows what the key did.
+// dirty reports whether only memory knows what the key did.
 func (k *Live) dirty() bool { return k.history.dirty() || k.savedAt < k.last }
 
 // tidy gives back what an idle key does not use, and saves statistics. Callers
@@ -167,7 +167,7 @@ func (l *Limiter) save(a *account, k *Live, giveBack bool) {
 		free, _ = a.unused()
 	}
 	for i, n := range free {
-		a.reserved[i] -= n // nobody may use it from here on
+		a.reserved[i] -= n // no request may use it from here on
 	}
 	rec := record.Account{Epoch: a.epoch}
 	a.note(&rec)
@@ -205,7 +205,7 @@ func (l *Limiter) save(a *account, k *Live, giveBack bool) {
 		}
 		a.mu.Lock()
 		wrote.unlimited = a.noteUnlimited(&stored)
-		if !a.asked { // else the block on its way holds it
+		if !a.asked { // otherwise the block on its way holds it
 			wrote.raised = a.cover(&stored)
 		}
 		a.mu.Unlock()
@@ -252,9 +252,9 @@ func (k *Live) notBooked(b booking) {
 	}
 }
 
-// saveAll asks the committer to write all that memory alone knows, and gives back
-// what nothing that runs could use. It waits for a store that has fallen behind,
-// and holds nothing meanwhile.
+// saveAll asks the committer to write everything that only memory knows, and gives
+// back what no running request could use. It waits for a store that has fallen
+// behind, and holds nothing meanwhile.
 func (l *Limiter) saveAll() error {
 	patience := time.NewTimer(l.committer.Patience())
 	defer patience.Stop()
@@ -285,8 +285,8 @@ func nanosOf(t time.Time) int64 {
 	return t.UnixNano()
 }
 
-// sweepIdle drops keys from memory that were not used for a while, and saves
-// the refusals of those that were only refused.
+// sweepIdle drops keys from memory that have not been used for a while, and saves the
+// refusals of those that were only refused.
 func (l *Limiter) sweepIdle() {
 	now := l.clock.Now()
 	nanos := now.UnixNano()
@@ -336,8 +336,8 @@ func (l *Limiter) everyActive() []*Live {
 	return keys
 }
 
-// everyLive lists the keys in memory. One that is just being read is left
-// out: it has nothing yet.
+// everyLive lists the keys in memory. One that is just being read is left out,
+// because it holds nothing yet.
 func (l *Limiter) everyLive() []*Live {
 	l.liveMu.Lock()
 	defer l.liveMu.Unlock()
@@ -384,7 +384,7 @@ func (l *Limiter) uncache(k *Live) {
 	}
 }
 
-// uncacheFormer forgets the ways to a key that its next record knows no more.
+// uncacheFormer forgets the ways to a key that its next record no longer knows.
 // Callers hold the key.
 func (l *Limiter) uncacheFormer(k *Live, next *record.Key) {
 	if k.key.Rotations == next.Rotations {

@@ -10,21 +10,21 @@ import (
 	"github.com/till-proxy/till/limiter/store"
 )
 
-// A store that failed is closed and opened again, by another Limiter. What the
-// former one had in memory is still true, and this process alone knows it: the
-// requests that run go on under their new keys, settle there and can be cut
-// there; what was stopped and could not be made durable stays stopped; nothing
-// that was used or given back meanwhile is lost.
+// A store that failed is closed and opened again by another Limiter. What the former
+// one had in memory is still true, and only this process knows it: running requests
+// go on under their new keys, and settle and can be cut there; what was stopped and
+// could not be made durable stays stopped; nothing that was used or given back
+// meanwhile is lost.
 
-// inherit takes over what former, which is closed, had in memory. Nobody uses
-// l yet.
+// inherit takes over what former, which is closed, had in memory. l is not in use
+// yet.
 func (l *Limiter) inherit(former *Limiter) error {
 	for _, j := range former.runningJobs() {
 		if j.number.Load() == 0 { // the store knows the others
-			heir := newJob(j.snapshot())
-			heir.done = j.done // for who waits
-			heir.ready.Store(true)
-			l.jobs = append(l.jobs, heir)
+			successor := newJob(j.snapshot())
+			successor.done = j.done // for callers that wait
+			successor.ready.Store(true)
+			l.jobs = append(l.jobs, successor)
 		}
 	}
 	former.liveMu.Lock()
@@ -42,14 +42,14 @@ func (l *Limiter) inherit(former *Limiter) error {
 		if !carries {
 			continue
 		}
-		heir, err := l.load(id)
+		successor, err := l.load(id)
 		if errors.Is(err, store.ErrNotFound) {
 			continue // what minted it was not acknowledged
 		}
 		if err != nil {
 			return err
 		}
-		from, to = append(from, k), append(to, heir)
+		from, to = append(from, k), append(to, successor)
 	}
 	formerRoles := make(map[record.AccountID]*account)
 	for _, a := range former.everyRole() {
@@ -61,8 +61,8 @@ func (l *Limiter) inherit(former *Limiter) error {
 	for _, k := range from {
 		k.mu.Lock()
 	}
-	// A store that was in doubt may have misled that memory: of that nothing is
-	// believed but what runs, and what was stopped.
+	// A store that was in doubt may have misled that memory: only what runs, and
+	// what was stopped, is believed.
 	believed := !errors.Is(former.Failed(), store.ErrDoubt)
 	moved := make(map[*account]*account)
 	for _, a := range roles {
@@ -88,7 +88,7 @@ func (l *Limiter) inherit(former *Limiter) error {
 		redo := k.unsaved
 		k.mu.Unlock()
 		if redo != nil {
-			// It holds in memory; that it is durable is tried again.
+			// It holds in memory; making it durable is tried again.
 			if err := redo(l); err != nil {
 				l.log.Error("what was stopped could still not be made durable", "key_id", k.key.ID, "error", err)
 			}
@@ -97,8 +97,8 @@ func (l *Limiter) inherit(former *Limiter) error {
 	return nil
 }
 
-// inherit takes over the books of the same account. Both are held. They are of
-// the same budget while their lineages agree; else a new window had begun just
+// inherit takes over the books of the same account. Both are held. They are of the
+// same budget while their lineages agree; otherwise a new window had begun just
 // before, in which nothing was used.
 func (a *account) inherit(old *account, believed bool, s *integrity.Shadow) {
 	if a.first == 0 {
@@ -118,7 +118,8 @@ func (a *account) inherit(old *account, believed bool, s *integrity.Shadow) {
 	}
 }
 
-// inherit takes over a key. The former one is held, nobody knows this one.
+// inherit takes over a key. The former one is held, and this one is not known to
+// others yet.
 func (k *Live) inherit(old *Live, believed bool, roles map[*account]*account) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
@@ -156,8 +157,8 @@ func (k *Live) inherit(old *Live, believed bool, roles map[*account]*account) {
 	k.l.markActive(k)
 }
 
-// inherited is the window that a request belongs to from now on: the present one
-// if it was in that, and the books were carried over with what it holds.
+// inherited is the window to which a request belongs from now on: the present one if
+// the request was in that, and the books were carried over with what it holds.
 func inherited(epoch int64, from, to *account, carried bool) int64 {
 	if carried && epoch == from.epoch {
 		return to.epoch

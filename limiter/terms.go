@@ -2,10 +2,10 @@ package limiter
 
 import "github.com/till-proxy/till/limiter/record"
 
-// Terms are what the records say of how a request has to be read before it is
-// reserved: those of its key, of the keys above it, and its role's budget. To
-// read it takes time, in which the records may change. So a request carries the
-// terms that it was read under, and is reserved where they still do; see
+// Terms are what the records say about how a request has to be read before it is
+// reserved: the records of its key, of the key's ancestors, and of its role's budget.
+// Reading takes time, in which the records may change. So a request carries the terms
+// under which it was read, and is reserved only where they still suffice; see
 // [Refusal.Moved].
 type Terms struct {
 	// Models says that a key lists models, so those of the request must be known.
@@ -70,7 +70,7 @@ func (k *Live) terms() Terms {
 }
 
 // cover reports whether a request that was read under these terms was read as those
-// in force want it, or more closely.
+// in force demand, or more closely.
 func (t Terms) cover(now Terms) bool {
 	if now.Models && !t.Models || now.Tokens && !t.Tokens || now.Dollars && !t.Dollars {
 		return false
@@ -82,13 +82,13 @@ func (t Terms) cover(now Terms) bool {
 		(now.MaxRequestSpend == 0 || t.MaxRequestSpend > 0 && t.MaxRequestSpend <= now.MaxRequestSpend)
 }
 
-// moved reports whether the request was read under terms that do for those in force
-// no more. Callers hold the key, those above it and its role.
+// moved reports whether the terms under which the request was read no longer suffice.
+// Callers hold the key, its ancestors and its role.
 func (k *Live) moved(ask *Ask) bool {
 	return ask.Terms.known && !ask.Own && !ask.Terms.cover(k.terms())
 }
 
-// asParents lets a view of a child say what its parents decide at each use.
+// asParents lets a view of a child show what its ancestors decide at each use.
 // Callers hold the key, and none above.
 func (k *Live) asParents(v *View) {
 	for a := k.parent; a != nil; a = a.parent {

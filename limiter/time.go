@@ -13,10 +13,10 @@ import (
 	"github.com/till-proxy/till/limiter/store"
 )
 
-// Time is the time that limits are judged by.
+// Time is the time by which limits are judged.
 func (l *Limiter) Time() time.Time { return l.clock.Now() }
 
-// readClock begins to tell the time, from what the store has seen on.
+// readClock starts the clock from the time that the store has seen.
 func (l *Limiter) readClock(wall commit.Clock, after *Limiter) error {
 	if after != nil {
 		l.clock, l.forgetFrom = after.clock, after.forgetFrom

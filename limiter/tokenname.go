@@ -39,8 +39,8 @@ func invisible(r rune) bool {
 		unicode.In(r, unicode.Other_Default_Ignorable_Code_Point, unicode.Variation_Selector)
 }
 
-// notATokensName reports whether the audit log calls somebody else so, or what
-// looks like it, in any case of letters.
+// notATokensName reports whether the audit log gives this name, or one that looks
+// like it in any case of letters, to another actor.
 func notATokensName(name string) bool {
 	look := func(s string) string { return alike.Replace(strings.ToLower(skeleton(s))) }
 	name = look(name)
@@ -48,7 +48,7 @@ func notATokensName(name string) bool {
 	return slices.ContainsFunc([]string{Operator.Name, itself.Name, unknownCaller, manyCallers}, same) || strings.HasPrefix(name, look(record.IDPrefix))
 }
 
-// alike are characters of one script that some fonts do not tell apart.
+// alike are characters of one script that some fonts do not distinguish.
 var alike = strings.NewReplacer("0", "o", "1", "l", "i", "l", "|", "l")
 
 // mixesScripts reports whether a word has letters of two scripts. Those of China,

@@ -8,32 +8,33 @@ import (
 )
 
 // Near the end of a budget each request is fitted to all that is left, so those
-// beside it find nothing, though much comes back when it settles. Where Ask.Waits
-// is set they wait for that: in a line of the account that has too little, the
-// key's or its role's. A request that waits holds nothing: no budget, no place
-// among those that run, none of its rate. When it is called it is judged anew as
-// a whole, so it is admitted only where any other request were.
+// beside it find nothing, though much comes back when it settles. Where Ask.Waits is
+// set they wait for that, in a line of the account that has too little, the key's or
+// its role's. A waiting request holds nothing: no budget, no place among those that
+// run, none of its rate. When it is called, all of it is judged again, so it is
+// admitted only where any other request would be.
 //
-// Who came first is called first. What it cannot take yet goes to who can, in the
-// line or not; but mostPassed of them at most, and then all others line up. So a
+// The first to come is called first. What it cannot take yet goes to requests that
+// can, in the line or not; but after mostPassed of them all others line up. So a
 // request that needs much is not starved by many that need little.
 const (
 	// DefaultTurn bounds how long a request waits for others to settle.
 	DefaultTurn = 30 * time.Second
 	// MaxKeyTurns bounds how many requests of one key wait, and MaxTurns how many
-	// of all.
+	// requests in total.
 	MaxKeyTurns = 64
 	MaxTurns    = 256
 
 	mostPassed = 16
-	// exitingEvery is how long one waits before it looks whether the process ends.
+	// exitingEvery is how long a request waits before it checks whether the
+	// process is ending.
 	exitingEvery = 200 * time.Millisecond
 )
 
 // turn is a request that waits.
 type turn struct {
 	k        *Live
-	at       *account // in whose line it stands; nil: in none
+	at       *account // the account in whose line it stands; nil: none
 	due      bool     // it was called, and has not been judged since; at guards it
 	called   chan struct{}
 	kept     int64 // bytes
@@ -41,13 +42,13 @@ type turn struct {
 	patience *time.Timer
 }
 
-// turns counts those who wait, over all keys.
+// turns counts the waiting requests, over all keys.
 type turns struct{ n, bytes atomic.Int64 }
 
-// lineUp lets a request wait for what others hold of an account, behind those that
-// do, and returns its turn; nil where it may not wait. It is under the account's
-// lock that the request was found to have to, so no settlement is missed. Callers
-// hold the key, its role, and so the account.
+// lineUp lets a request wait, behind others, for what is held of an account, and
+// returns its turn; nil where it may not wait. The need to wait was found under the
+// account's lock, so no settlement is missed. Callers hold the key, its role, and so
+// the account.
 func (k *Live) lineUp(a *account, ask *Ask, t *turn) *turn {
 	if t == nil {
 		if !ask.Waits || k.turns >= MaxKeyTurns || !k.l.mayWait(ask.Keeps) {
@@ -68,7 +69,7 @@ func (k *Live) lineUp(a *account, ask *Ask, t *turn) *turn {
 	return t
 }
 
-// waits notes that n more requests of the key wait. Callers hold it.
+// waits records that n more requests of the key wait. Callers hold it.
 func (k *Live) waits(n int) {
 	k.turns += n
 	for a := k.parent; a != nil; a = a.parent {
@@ -76,7 +77,7 @@ func (k *Live) waits(n int) {
 	}
 }
 
-// mayWait counts one more that waits, if there is room.
+// mayWait counts one more waiting request, if there is room.
 func (l *Limiter) mayWait(kept int64) bool {
 	n, bytes := l.turns.n.Add(1), l.turns.bytes.Add(kept)
 	if n <= MaxTurns && bytes <= l.turnBytes {
@@ -90,8 +91,8 @@ func (l *Limiter) mayWait(kept int64) bool {
 // Turns is how many requests wait for others to settle.
 func (l *Limiter) Turns() int64 { return l.turns.n.Load() }
 
-// await waits until the request is called, and reports false where it is to wait
-// no more.
+// await waits until the request is called, and reports false if it is to wait no
+// longer.
 func (t *turn) await(ctx context.Context) bool {
 	l := t.k.l
 	look := time.NewTicker(exitingEvery)
@@ -114,7 +115,7 @@ func (t *turn) await(ctx context.Context) bool {
 	}
 }
 
-// leave ends the turn, however it came out.
+// leave ends the turn, whatever its outcome.
 func (t *turn) leave() {
 	if t == nil {
 		return
@@ -157,7 +158,7 @@ func (a *account) behind(t *turn) bool {
 	return false
 }
 
-// pass notes that a request was admitted. Callers hold the account.
+// pass records that a request was admitted. Callers hold the account.
 func (a *account) pass(t *turn) {
 	switch {
 	case len(a.line) == 0:
@@ -171,8 +172,8 @@ func (a *account) pass(t *turn) {
 	}
 }
 
-// stepOut takes a request out of the line, and calls who stands behind it. Callers
-// hold the account.
+// stepOut takes a request out of the line, and calls those behind it. Callers hold
+// the account.
 func (a *account) stepOut(t *turn) {
 	i := slices.Index(a.line, t)
 	a.line, t.at = slices.Delete(a.line, i, i+1), nil
@@ -185,7 +186,7 @@ func (a *account) stepOut(t *turn) {
 	a.call(i)
 }
 
-// call lets one of the line look again. Callers hold the account.
+// call lets one request in the line look again. Callers hold the account.
 func (a *account) call(i int) {
 	if i >= len(a.line) {
 		return
@@ -198,8 +199,8 @@ func (a *account) call(i int) {
 	}
 }
 
-// callAll lets all that wait with a key look again, because it is stopped, or its
-// limits are others. Callers hold the key.
+// callAll lets all requests that wait with a key look again, because it was stopped,
+// or its limits have changed. Callers hold the key.
 func (k *Live) callAll() {
 	if k.turns == 0 {
 		return

@@ -25,11 +25,11 @@ func (l *Limiter) unavailable() *record.Refusal {
 // A failed Limiter stays so: close it and open another.
 func (l *Limiter) Failed() error { return l.committer.Failure() }
 
-// silentAfter is from when on a commit that runs is told of.
+// silentAfter is how long a commit may run before that is reported.
 const silentAfter = 2 * time.Second
 
-// Trouble returns what is wrong with the store now, or nil: that it has failed,
-// that its disk is full, or that it does not answer. Only the first does not mend
+// Trouble returns what is wrong with the store now, or nil: that it has failed, that
+// its disk is full, or that it does not answer. Only a failure does not resolve by
 // itself.
 func (l *Limiter) Trouble(ctx context.Context) error {
 	if err := l.Failed(); err != nil {
@@ -40,7 +40,7 @@ func (l *Limiter) Trouble(ctx context.Context) error {
 			return fmt.Errorf("the store's disk has not answered for %s, and what needs it is refused", silent.Round(time.Second))
 		}
 	}
-	if l.committer.Full() { // it may have room again, and nobody have asked
+	if l.committer.Full() { // it may have room again without having been asked
 		return l.Ping(ctx)
 	}
 	return nil

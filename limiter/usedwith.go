@@ -18,9 +18,9 @@ const (
 	maxSeenLen = 128
 )
 
-// Seen is what a key was used for, so that operators can tell what it does not
-// need. It is no budget: it rides on other commits, and may lose some seconds
-// in a crash.
+// Seen is what a key was used for, so that operators can see what it does not need.
+// It is not a budget: it is written with other commits, and may lose some seconds in
+// a crash.
 type Seen struct {
 	Models []string `json:"models,omitempty"`
 	Addrs  []string `json:"addrs,omitempty"`

@@ -18,7 +18,7 @@ type View struct {
 	Remaining   record.Amounts // limit - used - held - delegated - returned, never below 0; NoLimit where unlimited
 	Delegated   record.Amounts // with child keys, or used by them
 	Returned    record.Amounts // to the parent, when the key had ended
-	Children    int            // child keys whose rest has not come back
+	Children    int            // child keys whose remaining budget has not come back
 	InFlight    int            // requests running now
 	FirstUsedAt time.Time      // zero: never used
 	LastUsedAt  time.Time
