@@ -59,7 +59,7 @@ type Options struct {
 	StaleRevoke bool
 	// Hooks are the webhooks that events are kept for. Default: none.
 	Hooks []Hook
-	// Posted is called when something was put into their outbox. It must not
+	// Posted is called when something was put into the webhooks' outbox. It must not
 	// block. Default: none.
 	Posted func()
 	// Observe receives measurements. Default: none.

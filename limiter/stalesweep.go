@@ -98,11 +98,11 @@ type staleSweep struct {
 }
 
 func (s *staleSweep) run(from []byte) error {
-	told := s.after
+	lead := s.after
 	if s.revoke {
-		told -= s.warning
+		lead -= s.warning
 	}
-	newest := uint64(max(s.now.Add(-told).Unix()/60, 0))
+	newest := uint64(max(s.now.Add(-lead).Unix()/60, 0))
 	var entries [][]byte
 	err := s.l.store.View(func(r store.Reader) error {
 		return r.Scan(indexSpace(byLastUse), from, false, func(key, _ []byte) (bool, error) {
@@ -152,23 +152,23 @@ func (s *staleSweep) look(id string) (again bool, err error) {
 	}
 	since := v.unusedSince()
 	unused := s.now.Sub(since)
-	told := v.StaleToldAt
-	if !told.After(since) {
-		told = time.Time{} // it was used after that
+	reported := v.StaleToldAt
+	if !reported.After(since) {
+		reported = time.Time{} // it was used after that
 	}
 	switch {
 	case v.Status != record.Active:
 		return false, nil
 	case v.InFlight > 0 || v.Children > 0: // it is in use, or what it gave to children is
 		return true, nil
-	case told.IsZero() && (unused >= s.after || s.revoke && unused >= s.after-s.warning):
+	case reported.IsZero() && (unused >= s.after || s.revoke && unused >= s.after-s.warning):
 		s.acts++
 		return s.revoke, s.warn(&v, since)
-	case told.IsZero():
+	case reported.IsZero():
 		return true, nil // the index is right to a minute
 	case !s.revoke:
 		return false, nil
-	case unused < s.after || s.now.Sub(told) < s.warning:
+	case unused < s.after || s.now.Sub(reported) < s.warning:
 		return true, nil
 	}
 	s.acts++

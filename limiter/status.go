@@ -17,7 +17,7 @@ import (
 //   - expired: recorded, and those that the time index has as due
 //   - exhausted: recorded, those in memory, and renewing keys, which have no
 //     recorded end while their window lasts
-//   - active, suspended, revoked: recorded, less those that are something else
+//   - active, suspended, revoked: recorded, except those that are another status
 //     by now
 //   - children are what the keys above make them, so each is looked at
 

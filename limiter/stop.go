@@ -32,7 +32,7 @@ func (l *Limiter) mayLift(by Caller, key *record.Key, stop record.Stopper) error
 	case l.stopper(by).Above(stop) && l.Allows(by, record.KeysUpdate):
 		return l.couldMint(by, key)
 	}
-	why := fmt.Errorf("%w: key %s was suspended by %s: they resume it, the operator, or who has %s and a role that sees more than theirs", ErrForbidden, key.ID, stop.Title(), record.KeysUpdate)
+	why := fmt.Errorf("%w: key %s was suspended by %s: only they can resume it, the operator, or a caller who has %s and a role that sees more than theirs", ErrForbidden, key.ID, stop.Title(), record.KeysUpdate)
 	if stop.Rank() == (record.Stopper{}).Rank() {
 		why = fmt.Errorf("%w: key %s was suspended by %s, and only the operator resumes it", ErrForbidden, key.ID, stop.Title())
 	}

@@ -80,7 +80,7 @@ var KeyFields = slices.Concat([]Field{
 		},
 		hold: func(r *Role, _ bool, old, key *Key) string {
 			return when(r.Max != (Amounts{}) && key.Renews != "" && (old == nil || old.Renews != key.Renews),
-				"must be left out, because a budget that begins anew has no total")
+				"must be left out, because a budget that begins again has no total")
 		}},
 	{Name: "unknown_price", Doc: "requests without a known price: refuse (default) or count_only", Choice: WhileAlive, Inherited: true, OfParent: true, equal: true,
 		Address: func(k *Key) any { return &k.CountOnly },

@@ -57,7 +57,7 @@ const minFree = 4 * memTable
 // that wraps ErrExposed says that others may read or change it.
 func OpenBadger(dir string, log *slog.Logger) (Store, error) {
 	if _, busy := closings.Load(dir); busy {
-		return nil, fmt.Errorf("opening store %s: this process is still closing it, and waits for its disk, or for who reads a backup", dir)
+		return nil, fmt.Errorf("opening store %s: this process is still closing it, and waits for its disk, or for a backup that is still being read", dir)
 	}
 	// Badger's own files are world-readable: the directory is what protects
 	// them.

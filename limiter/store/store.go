@@ -21,7 +21,7 @@ type Store interface {
 	// Update runs fn on a transaction and returns nil only once everything
 	// fn wrote is on stable storage. If fn or the commit fails, nothing of it
 	// is visible. After a failed commit the state on disk is unknown and the
-	// limiter uses the Store no more, unless it says ErrNoSpace.
+	// limiter no longer uses the Store, unless the error is ErrNoSpace.
 	Update(fn func(Tx) error) error
 
 	// View runs fn on a consistent, read-only snapshot.
