@@ -264,3 +264,23 @@ func TestAnEndThatIsRecordedStaysWhateverTheTime(t *testing.T) {
 		t.Errorf("an exhausted key became %s", s)
 	}
 }
+
+func TestAKeyThatIsSuspendedAfterItsEndIsListedAsSuspended(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	k := w.mint(func(k *record.Key) { k.ExpiresAt = w.clock.time().Add(time.Minute) })
+	w.clock.advance(2 * time.Minute)
+	w.SweepDue()
+	if v := k.view(); v.EndedStatus != record.Expired {
+		t.Fatalf("its end is not recorded: %+v", v)
+	}
+	if _, err := w.Suspend(ctx, limiter.Operator, k.id); err != nil {
+		t.Fatal(err)
+	}
+	if v := k.view(); v.Status != record.Suspended {
+		t.Fatalf("it is %s", v.Status)
+	}
+	if got := idsOf(w.everyPage(limiter.Operator, limiter.Filter{Status: record.Suspended})); !slices.Equal(got, []string{k.id}) {
+		t.Errorf("suspended are %v, want %s", got, k.id)
+	}
+}

@@ -17,7 +17,8 @@ import (
 //   - expired: recorded, and those that the time index has as due
 //   - exhausted: recorded, those in memory, and renewing keys, which have no
 //     recorded end while their window lasts
-//   - active, suspended, revoked: recorded, except those that are another status
+//   - suspended: recorded, and those whose end had been recorded before
+//   - active, revoked: recorded, except those that are another status
 //     by now
 //   - children are what the keys above make them, so each is looked at
 
@@ -30,6 +31,10 @@ func (l *Limiter) statusSources(r store.Reader, status record.Status, now time.T
 		sources = append(sources, &source{prefix: indexPrefix(byParent, "")})
 	}
 	switch status {
+	case record.Suspended: // also what had ended before, which the index knows as that
+		for _, ended := range []record.Status{record.Expired, record.Exhausted} {
+			sources = append(sources, &source{prefix: indexPrefix(byStatus, string(ended))})
+		}
 	case record.Expired:
 		due, err := l.dueBy(r, nil, now, maxDue)
 		if err != nil {
