@@ -50,7 +50,7 @@ func (s *server) head(request string) string {
 	for _, name := range slices.Sorted(maps.Keys(res.Header)) {
 		switch name {
 		case "Date", "Content-Length", "Connection", "Server", "Via":
-		case "Request-Id", "X-Request-Id", "Till-Key", "Till-Expires", "Access-Control-Expose-Headers":
+		case "Request-Id", "Retry-After", "X-Request-Id", "Till-Key", "Till-Expires", "Access-Control-Expose-Headers":
 			lines = append(lines, name)
 		default:
 			lines = append(lines, name+": "+strings.Join(res.Header[name], " | "))
