@@ -93,6 +93,13 @@ func TestTorturePowerCuts(t *testing.T) {
 		f.gone()
 		home()
 		unmount(t, dir)
+		f.eventually("nobody has the disk any more", func() bool {
+			loops, err := exec.Command("losetup", "-j", image).Output()
+			if err != nil {
+				t.Fatal("looking for who has the disk: ", err)
+			}
+			return len(loops) == 0
+		})
 		if out, err := exec.Command("mount", "-o", "loop", image, dir).CombinedOutput(); err != nil {
 			t.Fatalf("mounting again: %v %s", err, out)
 		}

@@ -63,7 +63,7 @@ func newWorld(t *testing.T, p *page) *world {
 	cmd := exec.Command("/proc/self/exe")
 	cmd.Dir, cmd.Stderr = root, os.Stderr
 	cmd.Env = []string{
-		settling + "=" + t.TempDir(), "CADDY=" + plainBinary, "CHECKOUT=" + root, "SERVES=" + strconv.FormatBool(p.serves), "MORE=" + p.till,
+		settling + "=" + t.TempDir(), "CADDY=" + plainBinary, "CHECKOUT=" + root, "SERVES=" + strconv.FormatBool(p.serves), "MORE=" + p.till, "TEMP=" + os.TempDir(),
 		"PATH=" + os.Getenv("PATH") + ":/usr/sbin:/sbin",
 	}
 	for _, name := range []string{"GOCACHE", "GOMODCACHE", "GOFLAGS", "GOPROXY", "GOTOOLCHAIN"} {

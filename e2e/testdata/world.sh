@@ -1,5 +1,5 @@
 # shellcheck shell=bash
-# The first process of a world (pagesworld_linux_test.go): it makes the machine
+# The first process of a world (docsworld_linux_test.go): it makes the machine
 # that docs/ is written for, and then runs what comes on its standard input, a
 # command and its input at a time, each ended by a NUL byte.
 set -euo pipefail
@@ -8,6 +8,11 @@ exec 3<&0 </dev/null
 
 make_machine() {
 	mount --make-rprivate /
+	# A disk whose power another test cuts must not live on in this copy of it: to
+	# mount it again would give the one that was cut off.
+	while read -r at; do
+		umount -l "$at"
+	done < <(findmnt -rno TARGET,SOURCE | awk -v temp="$TEMP/" '$2 ~ "^/dev/loop" && index($1, temp) == 1 { print $1 }')
 	mount -t proc proc /proc
 	mount -t tmpfs -o mode=755 tmpfs "$world"
 	for dir in etc usr/bin; do # with what comes to it besides
@@ -212,7 +217,7 @@ serve() {
 	curl -s --retry 50 --retry-connrefused --retry-all-errors --retry-delay 1 https://agents.example.com/ https://till.example.com/ >/dev/null
 }
 
-# What the checks of pages_linux_test.go are written with.
+# What the checks of docspages_linux_test.go are written with.
 
 # mint [limits] prints a new key.
 mint() { caddy till create --json "$@" | jq -r .scoped_key; }
