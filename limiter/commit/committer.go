@@ -23,8 +23,17 @@ import (
 // only there may memory follow.
 type change[B any] struct {
 	state *atomic.Int32 // of a change that may be abandoned; see backlog.go
+	rows  *store.Rows   // all that it touches; nil: not known
+	look  func(r store.Reader) error
 	apply func(b B) error
 	done  func(err error)
+}
+
+// together reports whether two changes may be in one batch: those that only look are
+// apart, and so are those whose rows are known from others before them, which would
+// make them wait for all nodes.
+func (ch *change[B]) together(next *change[B]) bool {
+	return (ch.look == nil) == (next.look == nil) && (ch.rows == nil || next.rows != nil)
 }
 
 // Participant keeps something in step with every batch of changes. Only the committer
@@ -60,10 +69,10 @@ type Committer[B any] struct {
 	transaction Transaction
 	given       B // passed to every change
 
-	saidFull time.Time
-	wasFull  atomic.Bool  // whether the disk was full at the last write
-	began    atomic.Int64 // Unix nanoseconds of the commit that runs; 0: none does
-	backlog  atomic.Int64 // changes that wait or are being written
+	saidRefused time.Time
+	wasFull     atomic.Bool  // whether the store refused the last write: its disk was full, or it was away
+	began       atomic.Int64 // Unix nanoseconds of the commit that runs; 0: none does
+	backlog     atomic.Int64 // changes that wait or are being written
 
 	mu     sync.Mutex
 	queue  []change[B]
@@ -106,7 +115,8 @@ func (c *Committer[B]) Patience() time.Duration { return c.options.Patience }
 // Backlog is how many changes wait, or are being written.
 func (c *Committer[B]) Backlog() int64 { return c.backlog.Load() }
 
-// Full reports whether the store had no space when it was written to last.
+// Full reports whether the store had no space, or was not available, when it was
+// written to last.
 func (c *Committer[B]) Full() bool { return c.wasFull.Load() }
 
 // Running is since when the present commit runs; zero when none does.
@@ -120,6 +130,19 @@ func (c *Committer[B]) Running() time.Time {
 // Submit queues a change. It never blocks; it may be called with locks held.
 func (c *Committer[B]) Submit(apply func(b B) error, done func(err error)) {
 	c.enqueue(change[B]{apply: apply, done: done})
+}
+
+// SubmitRows is Submit for a change that touches these rows alone: where several
+// nodes share the store, it waits for no change of other rows. If it touches more
+// after all, it is run again as if it had been submitted by Submit.
+func (c *Committer[B]) SubmitRows(rows store.Rows, apply func(b B) error, done func(err error)) {
+	c.enqueue(change[B]{rows: &rows, apply: apply, done: done})
+}
+
+// Look queues a look at the store between two batches: memory that done changes is
+// neither behind nor ahead of what look has read.
+func (c *Committer[B]) Look(look func(r store.Reader) error, done func(err error)) {
+	c.enqueue(change[B]{look: look, done: done})
 }
 
 func (c *Committer[B]) enqueue(ch change[B]) {
@@ -186,56 +209,27 @@ func (c *Committer[B]) commit(changes []change[B]) int {
 		}
 		return len(changes)
 	}
+	for n := 1; n < len(changes); n++ {
+		if !changes[n-1].together(&changes[n]) {
+			changes = changes[:n]
+		}
+	}
+	if changes[0].look != nil {
+		return c.look(changes)
+	}
 	start := time.Now()
 	c.began.Store(start.UnixNano())
 	defer c.began.Store(0)
-	var left []bool // the changes that had written before they failed
-	var taken int
-	err := errHalfWritten
-	for errors.Is(err, errHalfWritten) { // again, without the change that failed
-		taken = 0
-		c.transaction.reset(nil) // a store may fail before it has begun
-		err = c.options.Store.Update(func(tx store.Tx) error {
-			c.transaction.reset(tx)
-			for _, p := range c.options.Participants {
-				p.Begin()
-			}
-			for taken = 0; taken < len(changes) && !c.transaction.full(); taken++ {
-				if left != nil && left[taken] {
-					continue
-				}
-				if errs[taken] = ErrBusy; !changes[taken].begin() {
-					continue
-				}
-				before := c.transaction.entries
-				errs[taken] = changes[taken].apply(c.given)
-				if errs[taken] != nil && c.transaction.entries != before {
-					if left == nil {
-						left = make([]bool, len(changes))
-					}
-					left[taken] = true
-					return errHalfWritten
-				}
-			}
-			if c.transaction.entries == 0 {
-				return nil
-			}
-			for _, p := range c.options.Participants {
-				if err := p.Finish(&c.transaction); err != nil {
-					return err
-				}
-			}
-			return nil
-		})
-	}
+	taken, err := c.write(changes, errs)
 	wrote := c.transaction.entries > 0
 	if err == nil && wrote && c.options.Guard != nil {
 		err = c.options.Guard.Seal()
 	}
-	c.wasFull.Store(errors.Is(err, store.ErrNoSpace))
+	refused := errors.Is(err, store.ErrNoSpace) || errors.Is(err, store.ErrUnavailable)
+	c.wasFull.Store(refused)
 	switch {
-	case errors.Is(err, store.ErrNoSpace):
-		c.reportFull(err)
+	case refused:
+		c.reportRefused(err)
 		taken = len(changes)
 	case err != nil:
 		c.Poison(err)
@@ -244,7 +238,7 @@ func (c *Committer[B]) commit(changes []change[B]) int {
 			p.Committed()
 		}
 	}
-	if wrote && c.options.Observe != nil && !errors.Is(err, store.ErrNoSpace) {
+	if wrote && c.options.Observe != nil && !refused {
 		c.options.Observe(time.Since(start), taken)
 	}
 	for i := range taken {
@@ -256,11 +250,101 @@ func (c *Committer[B]) commit(changes []change[B]) int {
 	return taken
 }
 
-// reportFull logs, at most once a minute, that nothing can be written.
-func (c *Committer[B]) reportFull(err error) {
-	if now := time.Now(); now.Sub(c.saidFull) >= time.Minute {
-		c.saidFull = now
+// write runs a transaction with as many of the changes as fit. It begins again without
+// a change that fails after it has written, and, where a change touches rows that it
+// did not name, in a transaction that may touch any.
+func (c *Committer[B]) write(changes []change[B], errs []error) (taken int, err error) {
+	var left []bool // the changes that had written before they failed
+	fn := func(tx store.Tx) error {
+		c.transaction.reset(tx)
+		for _, p := range c.options.Participants {
+			p.Begin()
+		}
+		for taken = 0; taken < len(changes) && !c.transaction.full(); taken++ {
+			if left != nil && left[taken] {
+				continue
+			}
+			if errs[taken] = ErrBusy; !changes[taken].begin() {
+				continue
+			}
+			before := c.transaction.entries
+			errs[taken] = changes[taken].apply(c.given)
+			if errors.Is(errs[taken], store.ErrUndeclared) {
+				return errs[taken]
+			}
+			if errs[taken] != nil && c.transaction.entries != before {
+				if left == nil {
+					left = make([]bool, len(changes))
+				}
+				left[taken] = true
+				return errHalfWritten
+			}
+		}
+		if c.transaction.entries == 0 {
+			return nil
+		}
+		for _, p := range c.options.Participants {
+			if err := p.Finish(&c.transaction); err != nil {
+				return err
+			}
+		}
+		return nil
+	}
+	shared, _ := c.options.Store.(store.Shared)
+	rows := shared != nil && changes[0].rows != nil
+	for {
+		taken = 0
+		c.transaction.reset(nil) // a store may fail before it has begun
+		if rows {
+			err = shared.UpdateRows(rowsOf(changes), fn)
+		} else {
+			err = c.options.Store.Update(fn)
+		}
+		switch {
+		case errors.Is(err, errHalfWritten):
+		case rows && errors.Is(err, store.ErrUndeclared):
+			rows = false
+		default:
+			return taken, err
+		}
+	}
+}
+
+// rowsOf are the rows of all these changes.
+func rowsOf[B any](changes []change[B]) (all store.Rows) {
+	for i := range changes {
+		all.Lock = append(all.Lock, changes[i].rows.Lock...)
+		all.Read = append(all.Read, changes[i].rows.Read...)
+	}
+	return all
+}
+
+// look runs all these looks on one state of the store.
+func (c *Committer[B]) look(changes []change[B]) int {
+	errs := make([]error, len(changes))
+	err := c.options.Store.View(func(r store.Reader) error {
+		for i := range changes {
+			errs[i] = changes[i].look(r)
+		}
+		return nil
+	})
+	for i := range changes {
+		changes[i].done(errors.Join(err, errs[i]))
+	}
+	return len(changes)
+}
+
+// reportRefused logs, at most once a minute, that nothing can be written.
+func (c *Committer[B]) reportRefused(err error) {
+	now := time.Now()
+	if now.Sub(c.saidRefused) < time.Minute {
+		return
+	}
+	c.saidRefused = now
+	if errors.Is(err, store.ErrNoSpace) {
 		c.options.Log.Error("nothing is admitted that needs the disk until there is space again", "error", err)
+	} else {
+		c.options.Log.Error("nothing is admitted that needs the database until it answers again", "error", err)
 	}
 }
 

@@ -15,6 +15,8 @@ import (
 //	                             record so that it can be left out of copies
 //	s/<key id>/<number, 8 bytes> the same, of a former string in its grace
 //	a/<bucket, 2 bytes><account id, 16 bytes>   Account
+//	q/<account id, 16 bytes><node>   Part of an account, where several nodes share it
+//	n/<node>/<what>              what a node alone keeps
 //	c/<bucket, 2 bytes>          sum of the accounts in a bucket; see digest
 //	d/<unix seconds, 8 bytes><key id>   when to look at a key again
 //	p/<key id>/<key id>          a key, and a child of it whose remaining
@@ -39,6 +41,8 @@ const (
 	SpaceSalts    = "s/"
 	SpaceAccounts = "a/"
 	SpaceBuckets  = "c/"
+	spaceParts    = "q/"
+	spaceNodes    = "n/"
 	SpaceDue      = "d/"
 	spaceHours    = "h/"
 	SpaceAudit    = "u/"

@@ -1,0 +1,114 @@
+package store
+
+import (
+	"errors"
+	"time"
+)
+
+// Shared is a Store that several nodes have open at the same time. Nodes never talk
+// to each other: what they have in common is in the store.
+//
+// Its transactions are of two kinds. Update runs alone in the whole cluster: what it
+// reads, nobody changes before it has committed, so everything that is written for a
+// single writer stays true. UpdateRows holds a few rows, and runs beside those of
+// other nodes that hold others: it is for what a request waits for.
+//
+// An error that wraps ErrUnavailable says that a transaction has changed nothing, and
+// that a later one may succeed. Any other error of a commit leaves it unknown what
+// the store holds, as with any Store.
+type Shared interface {
+	Store
+
+	// UpdateRows runs fn like Update, while it holds rows.Lock. fn may read only
+	// rows.Lock and rows.Read; it gets ErrUndeclared for anything else, for a scan,
+	// and for writing what other nodes follow. So it gets for a row of rows.Lock
+	// that does not exist, because that cannot be held. What it writes besides must
+	// be protected by a row that it holds, or be written by this node alone.
+	UpdateRows(rows Rows, fn func(Tx) error) error
+
+	// Node is the name of this node, which no other has. It is the same after a
+	// restart.
+	Node() string
+
+	// Join begins this node's session, after any earlier one of the same name has
+	// ended, and lets f follow what other nodes commit from here on. Close ends it.
+	// There must be no Update before.
+	Join(f Follower) error
+
+	// Fresh returns nil while this node is sure to have followed everything that
+	// was committed before the last few seconds. Otherwise a key that was revoked
+	// elsewhere could be taken for alive, and nothing may be admitted. The hot path
+	// calls it: it touches memory only.
+	Fresh() error
+
+	// Settled waits until every node whose session lives has followed all that was
+	// committed before the call, and returns the names of those that have not when
+	// patience ends. They are refused by their own Fresh, or will follow soon.
+	Settled(patience time.Duration) (behind []string, err error)
+
+	// Recall asks the other nodes to give back what they have reserved of an
+	// account and do not use. The request may be lost.
+	Recall(account []byte)
+
+	// Leads reports whether this node does what one node alone should do, such as
+	// sweeping. Two may do so for a moment.
+	Leads() bool
+
+	// Nodes are those that have joined, with their state.
+	Nodes() ([]Node, error)
+}
+
+// Rows are what a transaction of UpdateRows touches.
+type Rows struct {
+	// Lock are the rows that it holds until it has committed.
+	Lock [][]byte
+	// Read are rows that it reads. They are read once the locks are held.
+	Read [][]byte
+}
+
+// Follower lets a node's memory follow what other nodes commit. Its methods are
+// called by one goroutine, one at a time. What a call was about counts as followed
+// once it has returned.
+type Follower interface {
+	// Follows reports whether the memory of other nodes depends on a row. Only
+	// Update may write those. It is called by any goroutine.
+	Follows(key []byte) bool
+	// Changed says that other nodes have written these rows, in the order in which
+	// that was committed.
+	Changed(keys [][]byte) error
+	// Missed says that any row may have been written: all that memory holds has to
+	// be read again.
+	Missed() error
+	// Recalled says that another node asks for what is reserved and not used.
+	Recalled(account []byte)
+	// Stale says that Fresh has begun to return an error.
+	Stale(err error)
+}
+
+// Node is a node as its last sign of life describes it.
+type Node struct {
+	Name    string    `json:"name"`
+	Version string    `json:"version"`
+	Address string    `json:"address,omitempty"`
+	Started time.Time `json:"started"`
+	Seen    time.Time `json:"seen"`
+	// Live says that its session has not ended.
+	Live bool `json:"live"`
+	// Behind is how many commits it has not followed yet.
+	Behind int64 `json:"behind"`
+	// Leads says that it does the work that one node does for all.
+	Leads bool `json:"leads,omitempty"`
+	// Configuration is a hash of what the nodes' configurations must have in common.
+	Configuration string `json:"configuration,omitempty"`
+}
+
+// ErrUndeclared is wrapped by the error of reading or writing a row that a
+// transaction of UpdateRows does not hold. Update may do it.
+var ErrUndeclared = errors.New("the transaction does not hold this row")
+
+// ErrUnavailable is wrapped by the error of a transaction that a shared store could
+// not take or finish, and of which nothing remains. The next may go on.
+var ErrUnavailable = errors.New("the database is not available")
+
+// ErrStale is wrapped by the error of Fresh.
+var ErrStale = errors.New("this node has lost touch with the others")
