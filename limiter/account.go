@@ -17,24 +17,28 @@ import (
 //
 // where reserved is durable. The only exceptions are an overdraft (an answer
 // used more than its bound: debited all the same) and a limit that an
-// operator lowered below what was used. The limit here is what the account has
-// kept of its record's: see [kept].
+// operator lowered below what was used. All of it is about this node's part of the
+// account: see books.go.
 type account struct {
 	mu sync.Mutex // guards everything below, and what embeds the account
 
 	id      record.AccountID
-	forRole bool // its limit is what the configuration says
-	absent  bool // its role is not in the configuration
-	limit   record.Amounts
+	forRole bool           // its limit is what the configuration says
+	absent  bool           // its role is not in the configuration
+	whole   record.Amounts // the limit of its record or role
+	limit   record.Amounts // of this node's part; see relimit
 	given   record.Amounts // part of its record's limit, given to children or back to a parent
 	back    record.Amounts // the part of given that went to a parent
 	lineage uint64
 	renews  record.Renewal
 	epoch   int64          // the window that everything below is about; see renew
 	past    record.Amounts // used in earlier windows
-	counted record.Amounts // what the durable sum over all keys holds of this account
+	counted record.Amounts // what the durable sum over all keys holds of this node's part
 	booked  record.Amounts // what stood in the history of all use when it was read
 	kinds   record.TokenKinds
+
+	// others is what all other nodes have of the account, as last read.
+	others record.Part
 
 	reserved record.Amounts // durable; requests are served from it
 	spent    record.Amounts // settled
@@ -70,14 +74,14 @@ type refill struct {
 
 // restore takes over what the store says. Everything reserved counts as spent:
 // whatever was not spent has been given back, or recovered from the shadow.
-func (a *account) restore(r *record.Account) {
-	a.limit, a.lineage = r.Kept(), r.Lineage
-	a.given, a.back = r.Given, r.Returned
-	a.epoch, a.past, a.booked = r.Epoch, r.Past, r.Booked
-	a.reserved, a.spent = r.Reserved, r.Reserved
-	a.counted, a.kinds = r.Counted(), r.Kinds
+func (a *account) restore(r *record.Account, own *record.Part, limit record.Amounts) {
+	a.whole, a.lineage = limit, r.Lineage
+	a.epoch, a.past, a.booked = r.Epoch, own.Past, own.Booked
+	a.reserved, a.spent = own.Reserved, own.Reserved
+	a.counted, a.kinds = durable(own), own.Kinds
 	a.first, a.firstDurable = r.First, r.First != 0
 	a.last, a.pin, a.addr = r.Last, r.Pin, r.Addr
+	a.adopt(r, own)
 }
 
 // verdict is what an account says to a bound.
@@ -112,9 +116,9 @@ func (a *account) judge(bound *record.Amounts, strict bool) (verdict, record.Kin
 			}
 			continue
 		}
-		final := left + a.held[i] // what would be left if everything came back
+		final := left + a.held[i] + a.lent(k) // what would be left if everything came back
 		if strict && (k == record.Activations || k == record.Attempts) {
-			final = left
+			final = left + a.lent(k)
 		}
 		switch {
 		case final <= 0:
@@ -191,10 +195,10 @@ func (a *account) overdrawn() bool {
 
 // cover lets a record reserve all that was taken, and returns by how much that
 // raised it.
-func (a *account) cover(rec *record.Account) (raised record.Amounts) {
+func (a *account) cover(rec *record.Account, own *record.Part) (raised record.Amounts) {
 	for i, limit := range a.limit {
-		if n := a.spent[i] + a.held[i] - rec.Reserved[i]; limit != record.NoLimit && rec.Limit[i] != record.NoLimit && n > 0 {
-			rec.Reserved[i] += n
+		if n := a.spent[i] + a.held[i] - own.Reserved[i]; limit != record.NoLimit && rec.Limit[i] != record.NoLimit && n > 0 {
+			own.Reserved[i] += n
 			raised[i] = n
 		}
 	}

@@ -20,6 +20,7 @@ type batch struct {
 	outbox      *outbox
 	revocations *revocations
 	sums        *commit.Sums
+	node        string // whose parts of accounts are written; "": there is only one
 
 	reindex bool // write every index entry, as there is none yet
 }

@@ -51,39 +51,58 @@ func (l *Limiter) askBlock(a *account, k *Live) {
 	}
 	a.asked = true
 	a.shade(l.shadow)
-	var wrote struct{ granted, counted, unlimited record.Amounts }
-	l.committer.Submit(func(b *batch) error {
-		rec, err := readAccount(b, a)
-		if err != nil {
+	var wrote struct{ granted, unlimited record.Amounts }
+	var rec record.Account
+	var own record.Part
+	l.committer.SubmitRows(l.rows(a), func(b *batch) (err error) {
+		if rec, own, err = b.books(a); err != nil {
 			return err
 		}
-		if err := a.wentBack(&rec); err != nil {
+		if err := a.current(&rec); err != nil {
 			return err
 		}
-		limit := rec.Kept()
+		if err := a.wentBack(&rec, &own); err != nil {
+			return err
+		}
+		limit := mine(&rec, &own)
 		a.mu.Lock()
 		for i := range limit {
-			wrote.granted[i] = a.want(record.Kind(i), limit[i], rec.Reserved[i])
+			wrote.granted[i] = a.want(record.Kind(i), limit[i], own.Reserved[i])
 		}
-		rec.Reserved.Add(wrote.granted)
-		a.note(&rec)
-		wrote.unlimited = a.noteUnlimited(&rec)
+		own.Reserved.Add(wrote.granted)
+		a.note(b.node, &rec, &own)
+		wrote.unlimited = a.noteUnlimited(&rec, &own)
 		a.mu.Unlock()
-		wrote.counted = rec.Counted()
-		return b.setAccount(a.id, a.forRole, &rec)
+		return b.setBooks(a, &rec, &own)
 	}, func(err error) {
 		a.mu.Lock()
 		defer a.mu.Unlock()
-		if err == nil {
+		switch {
+		case errors.Is(err, errWindow):
+			a.asked = false
+			l.renew(a, k, l.clock.Now()) // answers those who wait
+			return
+		case err != nil:
+			l.complain("reserving budget failed", err)
+		default:
 			a.reserved.Add(wrote.granted)
 			a.noted(wrote.unlimited)
-			a.counted = wrote.counted
+			a.counted = durable(&own)
 			a.firstDurable = a.firstDurable || a.first != 0
-		} else {
-			l.complain("reserving budget failed", err)
+			l.lookedAt(a, k, &rec, &own)
 		}
 		a.answer(err)
 	})
+}
+
+// current returns errWindow if another node has taken the account into a new window.
+func (a *account) current(rec *record.Account) error {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if rec.Lineage != a.lineage {
+		return errWindow
+	}
+	return nil
 }
 
 // await waits for a block, or a window, that was asked for.
@@ -139,12 +158,12 @@ func readAccount(r store.Reader, a *account) (record.Account, error) {
 
 // wentBack compares a record with what memory knows to be reserved. Only the
 // owner lowers that, so a record below it is older than what was acknowledged.
-func (a *account) wentBack(rec *record.Account) error {
+func (a *account) wentBack(rec *record.Account, own *record.Part) error {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	for i, limit := range rec.Limit {
-		if limit != record.NoLimit && a.limit[i] != record.NoLimit && rec.Lineage == a.lineage && rec.Reserved[i] < a.reserved[i] {
-			return store.Doubt("a budget of %d %s was reserved, and the store says %d", a.reserved[i], record.Kind(i), rec.Reserved[i])
+		if limit != record.NoLimit && a.limit[i] != record.NoLimit && rec.Lineage == a.lineage && own.Reserved[i] < a.reserved[i] {
+			return store.Doubt("a budget of %d %s was reserved, and the store says %d", a.reserved[i], record.Kind(i), own.Reserved[i])
 		}
 	}
 	return nil
@@ -153,12 +172,12 @@ func (a *account) wentBack(rec *record.Account) error {
 // noteUnlimited records what was used and is held of the kinds without a limit, of
 // which nothing is reserved, in case a limit is set later. Memory follows once what
 // it returns is durable. Callers hold the account.
-func (a *account) noteUnlimited(rec *record.Account) record.Amounts {
+func (a *account) noteUnlimited(rec *record.Account, own *record.Part) record.Amounts {
 	noted := record.NoLimits()
 	for i, limit := range rec.Limit {
 		if limit == record.NoLimit && rec.Lineage == a.lineage {
 			noted[i] = a.spent[i] + a.held[i]
-			rec.Reserved[i] = noted[i]
+			own.Reserved[i] = noted[i]
 		}
 	}
 	return noted
@@ -173,11 +192,33 @@ func (a *account) noted(unlimited record.Amounts) {
 }
 
 // note puts into a record what is written with any commit of the account.
-func (a *account) note(rec *record.Account) {
-	rec.Settled = a.spent
-	rec.First, rec.Last, rec.Pin, rec.Addr = a.first, a.last, a.pin, a.addr
-	rec.Past, rec.Kinds = a.past, a.kinds
+func (a *account) note(node string, rec *record.Account, own *record.Part) {
+	own.Settled, own.Past, own.Kinds = a.spent, a.past, a.kinds
+	usage{a.first, a.last, a.pin, a.addr}.write(node, rec)
 	if rec.Epoch == 0 {
 		rec.Epoch = a.epoch // the first of a role
 	}
+}
+
+// usage is when an account was used, and by whom.
+type usage struct {
+	first, last int64
+	pin, addr   string
+}
+
+// write puts it into a record, beside what other nodes have written: the first of all
+// uses counts, and binds the key.
+func (u usage) write(node string, rec *record.Account) {
+	if node != "" {
+		if rec.First != 0 && (u.first == 0 || rec.First < u.first) {
+			u.first = rec.First
+		}
+		if rec.Pin != "" {
+			u.pin = rec.Pin
+		}
+		if rec.Last > u.last {
+			u.last, u.addr = rec.Last, rec.Addr
+		}
+	}
+	rec.First, rec.Last, rec.Pin, rec.Addr = u.first, u.last, u.pin, u.addr
 }

@@ -53,7 +53,7 @@ func (l *Limiter) Change(_ context.Context, by Caller, id string, ifVersion int6
 	var epoch int64
 	var taken record.Amounts
 	var turned [record.NumKinds]bool
-	err = l.editIn(by, audit.ActKeyUpdate, id, func(b *batch, key *record.Key, acct *record.Account) error {
+	err = l.editIn(by, audit.ActKeyUpdate, id, func(b *batch, key *record.Key, acct *record.Account) (err error) {
 		if ifVersion != 0 && ifVersion != key.Version {
 			return fmt.Errorf("%w: it is at version %d, not %d", ErrVersion, key.Version, ifVersion)
 		}
@@ -104,8 +104,8 @@ func (l *Limiter) Change(_ context.Context, by Caller, id string, ifVersion int6
 		if !key.ExpiresAt.Equal(old.ExpiresAt) && !key.ExpiresAt.IsZero() && !key.ExpiresAt.After(l.clock.Now()) {
 			return record.Invalid("expires_at", "must be in the future, got %s; to end the key, revoke it", record.Stamp(key.ExpiresAt))
 		}
-		taken, turned = k.turn(&old.Limit, &key.Limit, acct)
-		return nil
+		taken, turned, err = k.turn(b, &old.Limit, &key.Limit, acct)
+		return err
 	}, func(k *Live) {
 		for i, n := range taken {
 			if turned[i] {
@@ -125,16 +125,23 @@ func (l *Limiter) Change(_ context.Context, by Caller, id string, ifVersion int6
 
 // turn records what is used and held of each kind that gains or loses its limit,
 // because without one nothing is reserved. Memory follows.
-func (k *Live) turn(old, limit *record.Amounts, rec *record.Account) (taken record.Amounts, turned [record.NumKinds]bool) {
+func (k *Live) turn(b *batch, old, limit *record.Amounts, rec *record.Account) (taken record.Amounts, turned [record.NumKinds]bool, err error) {
+	own, err := b.own(k.id, rec)
+	if err != nil {
+		return taken, turned, err
+	}
 	k.mu.Lock()
-	defer k.mu.Unlock()
 	taken = k.taken()
 	for i := range limit {
 		if (old[i] == record.NoLimit) != (limit[i] == record.NoLimit) && !k.gone && k.lineage == rec.Lineage {
-			rec.Reserved[i], turned[i] = taken[i], true
+			own.Reserved[i], turned[i] = taken[i], true
 		}
 	}
-	return taken, turned
+	k.mu.Unlock()
+	if turned != [record.NumKinds]bool{} {
+		err = b.setOwn(k.id, rec, &own)
+	}
+	return taken, turned, err
 }
 
 // derive is the status that the key would have if its record were key.
@@ -142,9 +149,13 @@ func (k *Live) derive(key *record.Key) (record.Status, record.Code) {
 	now := k.l.clock.Now()
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	current, limit, renews := k.key, k.limit, k.renews
-	k.key, k.limit, k.renews = key, record.Kept(key.Limit, k.given), key.Renews
-	defer func() { k.key, k.limit, k.renews = current, limit, renews }()
+	current, renews := k.key, k.renews
+	k.key, k.renews = key, key.Renews
+	k.setWhole(key.Limit)
+	defer func() {
+		k.key, k.renews = current, renews
+		k.setWhole(current.Limit)
+	}()
 	return k.status(now)
 }
 

@@ -209,7 +209,7 @@ func (l *Limiter) givenTo(id string, acct *record.Account, children int) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	k.given, k.back = acct.Given, acct.Returned
-	k.limit = record.Kept(k.key.Limit, k.given)
+	k.relimit()
 	k.children += children
 	k.setMarks()
 	k.callAll()

@@ -81,7 +81,15 @@ func (l *Limiter) endDue(found []dueEntry) (rest []string, err error) {
 			}
 			key := old.Clone()
 			k := &Live{l: l, key: key}
-			k.restore(&acct)
+			account, err := record.KeyAccount(key.ID)
+			if err != nil {
+				return err
+			}
+			own, err := b.own(account, &acct)
+			if err != nil {
+				return err
+			}
+			k.restore(&acct, &own, key.Limit)
 			now := l.clock.Now()
 			if status, code := k.status(now); status == record.Expired && old.EndedStatus == "" {
 				ended = append(ended, key)

@@ -98,6 +98,7 @@ const lookupShards = 64
 // per store.
 type Limiter struct {
 	store     store.Store
+	shared    store.Shared // the same, if several nodes share it; otherwise nil
 	committer *commit.Committer[*batch]
 	digest    *integrity.Digest // nil without an anchor
 	shadow    *integrity.Shadow
@@ -179,6 +180,7 @@ func Open(o Options) (_ *Limiter, err error) {
 		retained: make(chan struct{}, 1),
 		jobsWake: make(chan struct{}, 1), jobsStopped: make(chan struct{}),
 	}
+	l.shared, _ = o.Store.(store.Shared)
 	for i := range l.lookups {
 		l.lookups[i].m = make(map[token.Lookup]*Live)
 	}
@@ -306,7 +308,7 @@ func (l *Limiter) startCommitter(o *Options, jobs []Job) {
 	l.outbox.posted, l.outbox.spread = o.Posted, l.spread
 	b := &batch{
 		clock: l.clock, mark: &commit.ClockMark{Clock: l.clock}, log: &l.auditLog, onces: &l.onces, outbox: &l.outbox,
-		revocations: &revocations{doomed: l.doomedBy}, sums: &l.sums,
+		revocations: &revocations{doomed: l.doomedBy}, sums: &l.sums, node: l.node(),
 	}
 	for i := range jobs {
 		b.revocations.last = max(b.revocations.last, jobs[i].Number)

@@ -115,7 +115,11 @@ func (l *Limiter) viewStored(r store.Reader, key *record.Key, now time.Time) (Vi
 		return View{}, fmt.Errorf("key %s: %w", key.ID, err)
 	}
 	k := &Live{l: l, key: key}
-	k.restore(&acct)
+	own, err := ownPart(r, l.node(), account, &acct)
+	if err != nil {
+		return View{}, err
+	}
+	k.restore(&acct, &own, key.Limit)
 	if key.Delegate {
 		if k.children, err = record.CountChildren(r, key.ID); err != nil {
 			return View{}, err

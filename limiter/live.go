@@ -93,6 +93,9 @@ func (k *Live) view(now time.Time) View {
 		Delegated: k.given.Minus(k.back), Returned: k.back, Children: k.children,
 		Unsalted: k.unsalted(),
 	}
+	v.Used.Add(k.others.Settled)
+	v.Past.Add(k.others.Past)
+	v.Kinds.Add(k.others.Kinds)
 	if k.due(now) {
 		for i, n := range v.Used {
 			v.Past[i] += n

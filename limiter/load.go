@@ -114,9 +114,12 @@ func (l *Limiter) read(id string) (*Live, error) {
 		if err != nil {
 			return err
 		}
-		k.key, k.id = key, account
-		k.restore(&acct)
-		k.limit, k.renews = record.Kept(key.Limit, acct.Given), key.Renews
+		own, err := ownPart(r, l.node(), account, &acct)
+		if err != nil {
+			return err
+		}
+		k.key, k.id, k.renews = key, account, key.Renews
+		k.restore(&acct, &own, key.Limit)
 		if key.Attached() {
 			if err := record.CheckAncestry(r, key); err != nil {
 				return err
@@ -134,7 +137,7 @@ func (l *Limiter) read(id string) (*Live, error) {
 		}
 		for i := range acct.Reserved {
 			if i == int(record.Activations) && acct.Limit[i] != record.NoLimit {
-				l.forfeited.Add(max(acct.Reserved[i]-acct.Settled[i], 0))
+				l.forfeited.Add(max(own.Reserved[i]-own.Settled[i], 0))
 			}
 		}
 		return err
@@ -190,7 +193,8 @@ func (l *Limiter) follow(key *record.Key, also func(k *Live)) {
 	defer k.mu.Unlock()
 	if key.Version > k.key.Version {
 		l.uncacheFormer(k, key)
-		k.key, k.limit, k.renews = key, record.Kept(key.Limit, k.given), key.Renews
+		k.key, k.renews = key, key.Renews
+		k.setWhole(key.Limit)
 		k.setMarks()
 		k.salts.keep(key)
 		if key.EndedStatus == record.Revoked {

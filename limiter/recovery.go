@@ -92,13 +92,20 @@ func recoverAccounts(b *batch, accounts []integrity.Remembered, roles map[record
 			return err
 		}
 		forRole := err != nil
+		own, err := b.own(seen.ID, &rec)
+		if err != nil {
+			return err
+		}
 		if rec.Lineage == seen.Lineage { // otherwise a renewal came between the two
-			recoverAccount(&rec, seen, now)
+			recoverAccount(&rec, &own, seen, now)
 		}
 		if !forRole && !inherited {
-			if err := recoverHistory(b, id, &rec, now); err != nil {
+			if err := recoverHistory(b, id, &rec, &own, now); err != nil {
 				return err
 			}
+		}
+		if err := b.setOwn(seen.ID, &rec, &own); err != nil {
+			return err
 		}
 		if err := b.setAccount(seen.ID, forRole, &rec); err != nil {
 			return err
@@ -108,12 +115,12 @@ func recoverAccounts(b *batch, accounts []integrity.Remembered, roles map[record
 }
 
 // recoverAccount brings what the shadow saw of an account into its record.
-func recoverAccount(r *record.Account, seen *integrity.Remembered, now int64) {
+func recoverAccount(r *record.Account, own *record.Part, seen *integrity.Remembered, now int64) {
 	for k, used := range seen.Used {
 		if used >= 0 && used <= record.MaxAmount {
-			r.Reserved[k] = used // more: an overdraft, or what has no limit, that was not yet recorded
+			own.Reserved[k] = used // more: an overdraft, or what has no limit, that was not yet recorded
 		}
-		r.Settled[k] = r.Reserved[k]
+		own.Settled[k] = own.Reserved[k]
 	}
 	r.Last = max(r.Last, min(seen.Last, now)) // the clock may have been set back
 	if r.First == 0 {
@@ -126,14 +133,14 @@ func recoverAccount(r *record.Account, seen *integrity.Remembered, now int64) {
 
 // recoverHistory adds what is missing in a key's history to the hour of its last use.
 // The types of these tokens are no longer known.
-func recoverHistory(b *batch, id string, r *record.Account, now int64) error {
-	used := r.Counted()
+func recoverHistory(b *batch, id string, r *record.Account, own *record.Part, now int64) error {
+	used := durable(own)
 	missing := used
 	for k := range missing {
-		missing[k] = max(used[k]-r.Booked[k], 0)
+		missing[k] = max(used[k]-own.Booked[k], 0)
 	}
-	r.Booked = used
-	r.Kinds.Unmeasured += max(used[record.Tokens]-r.Kinds.Sum(), 0)
+	own.Booked = used
+	own.Kinds.Unmeasured += max(used[record.Tokens]-own.Kinds.Sum(), 0)
 	if missing == (record.Amounts{}) {
 		return nil
 	}

@@ -73,26 +73,35 @@ func (l *Limiter) renew(a *account, k *Live, now time.Time) {
 	}
 	a.asked = true
 	epoch := a.renews.Epoch(now)
-	var lineage uint64
-	var counted record.Amounts
-	l.committer.Submit(func(b *batch) error {
-		rec, err := readAccount(b, a)
-		if err != nil {
+	var rec record.Account
+	var own record.Part
+	var told record.Amounts // what the record of the old window says that this node had spent
+	l.committer.SubmitRows(l.rows(a), func(b *batch) (err error) {
+		if rec, own, err = b.books(a); err != nil {
 			return err
 		}
 		a.mu.Lock()
-		for i := range rec.Past {
-			rec.Past[i] = more(a.past[i], a.spent[i])
-		}
-		rec.First, rec.Last, rec.Pin, rec.Addr = a.first, a.last, a.pin, a.addr
+		former, past, spent := a.lineage, a.past, a.spent
+		used := usage{a.first, a.last, a.pin, a.addr}
 		a.mu.Unlock()
-		rec.Reserved, rec.Settled, rec.Epoch = record.Amounts{}, record.Amounts{}, epoch
-		rec.Given = record.Amounts{} // it was carved out of the old window
-		rec.Lineage++                // what the shadow remembers is about the old window
-		b.mark.Set(now)              // otherwise a clock set back after a crash would begin it again
-		lineage = rec.Lineage
-		counted = rec.Counted()
-		return b.setAccount(a.id, a.forRole, &rec)
+		used.write(b.node, &rec)
+		own.Past, told = past, record.Amounts{}
+		if rec.Lineage == former {
+			own.Settled = spent
+			if err := b.setOwn(a.id, &rec, &own); err != nil {
+				return err
+			}
+			endWindow(&rec, &own, epoch)
+			b.mark.Set(now) // otherwise a clock set back after a crash would begin it again
+		} else { // another node has begun the window, and has counted what it was told
+			was, err := readPart(b, record.PartKey(a.id, b.node))
+			if err != nil {
+				return err
+			}
+			told = was.Of(former).Settled
+			own.Past.Add(spent.Minus(told))
+		}
+		return b.setBooks(a, &rec, &own)
 	}, func(err error) {
 		a.mu.Lock()
 		defer a.mu.Unlock()
@@ -102,21 +111,38 @@ func (l *Limiter) renew(a *account, k *Live, now time.Time) {
 			return
 		}
 		for i := range a.past {
-			a.past[i] = more(a.past[i], a.spent[i])
+			a.past[i] = more(a.past[i], a.spent[i]-told[i])
 		}
-		a.epoch, a.lineage, a.counted = epoch, lineage, counted
+		a.epoch, a.lineage, a.counted = rec.Epoch, rec.Lineage, durable(&own)
 		a.reserved, a.spent, a.held = record.Amounts{}, record.Amounts{}, record.Amounts{}
+		a.given, a.others = record.Amounts{}, record.Part{}
+		a.relimit()
 		l.shadow.Release(a.slot)
 		a.slot = nil
 		if k != nil {
 			a.shade(l.shadow) // its history of the old window may not be saved
 			l.markActive(k)
-			k.given, k.limit = record.Amounts{}, k.key.Limit
+		}
+		l.lookedAt(a, k, &rec, &own)
+		if k != nil {
 			k.setMarks()
 		}
 		a.answer(nil)
 		a.call(0)
 	})
+}
+
+// endWindow puts what all nodes have spent in the window that ends into the past, and
+// begins another, in which nothing is reserved or given away.
+func endWindow(rec *record.Account, own *record.Part, epoch int64) {
+	for i := range rec.Past {
+		own.Past[i] = more(own.Past[i], own.Settled[i])
+		rec.Past[i] = more(rec.Past[i], rec.Settled[i]-own.Settled[i]) // of the others; setOwn adds this node's
+	}
+	rec.Reserved, rec.Settled, rec.Epoch = record.Amounts{}, record.Amounts{}, epoch
+	rec.Given = record.Amounts{} // it was carved out of the old window
+	rec.Lineage++                // what the shadow remembers is about the old window
+	*own = own.Of(rec.Lineage)
 }
 
 // setRenewal applies what the configuration says about a role. A role that has never

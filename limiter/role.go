@@ -46,7 +46,7 @@ func (l *Limiter) applyRoles(roles map[string]record.Role) (overdrawn bool) {
 		a.mu.Lock()
 		a.absent = !configured
 		if configured {
-			a.limit = role.Budget.Limit
+			a.setWhole(role.Budget.Limit)
 			a.setRenewal(role.Budget.Renews, l.clock.Now())
 		}
 		a.call(0)
@@ -69,6 +69,7 @@ func (l *Limiter) role(name string) (*account, error) {
 		return a, nil
 	}
 	rec := record.Account{}
+	var own record.Part
 	id := record.RoleAccount(name)
 	err := l.store.View(func(r store.Reader) error {
 		if err := l.check(r, id); err != nil {
@@ -77,6 +78,9 @@ func (l *Limiter) role(name string) (*account, error) {
 		b, err := r.Get(record.AccountKey(id))
 		if err == nil {
 			rec, err = record.DecodeAccount(b)
+		}
+		if err == nil {
+			own, err = ownPart(r, l.node(), id, &rec)
 		}
 		return err
 	})
@@ -89,12 +93,11 @@ func (l *Limiter) role(name string) (*account, error) {
 		return a, nil
 	}
 	a = &account{id: id, forRole: true}
-	a.restore(&rec)
+	a.restore(&rec, &own, record.NoLimits())
 	role, configured := l.configured[name]
 	a.absent = !configured
-	a.limit = record.NoLimits()
 	if configured {
-		a.limit = role.Budget.Limit
+		a.setWhole(role.Budget.Limit)
 		now := l.clock.Now()
 		a.setRenewal(role.Budget.Renews, now)
 		l.realign(a, nil, now)
@@ -131,6 +134,7 @@ func (l *Limiter) Roles() ([]RoleView, error) {
 		a.mu.Lock()
 		if !a.due(now) {
 			v.Used = a.spent
+			v.Used.Add(a.others.Settled)
 		}
 		a.mu.Unlock()
 		views = append(views, v)

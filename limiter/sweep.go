@@ -8,6 +8,7 @@ import (
 
 	"github.com/till-proxy/till/limiter/commit"
 	"github.com/till-proxy/till/limiter/record"
+	"github.com/till-proxy/till/limiter/store"
 	"github.com/till-proxy/till/token"
 )
 
@@ -169,8 +170,9 @@ func (l *Limiter) save(a *account, k *Live, giveBack bool) {
 	for i, n := range free {
 		a.reserved[i] -= n // no request may use it from here on
 	}
-	rec := record.Account{Epoch: a.epoch}
-	a.note(&rec)
+	noted := record.Part{Settled: a.spent, Past: a.past, Kinds: a.kinds}
+	used := usage{a.first, a.last, a.pin, a.addr}
+	lineage, epoch := a.lineage, a.epoch
 	var hours []Bucket
 	var seen *Seen
 	var id string
@@ -178,43 +180,37 @@ func (l *Limiter) save(a *account, k *Live, giveBack bool) {
 	if k != nil {
 		hours, seen, id = k.history.take(), k.seen.take(), k.key.ID
 	}
-	spent := a.spent
-	rec.Booked = spent
-	rec.Booked.Add(a.past)
-	var wrote struct{ counted, raised, unlimited record.Amounts }
+	booked := a.spent
+	booked.Add(a.past)
+	var wrote struct{ raised, unlimited record.Amounts }
+	var stored record.Account
+	var own record.Part
 	a.pending++
-	l.committer.Submit(func(b *batch) error {
+	l.committer.SubmitRows(l.rowsOfUse(a, id, hours, seen), func(b *batch) (err error) {
 		wrote.raised, wrote.unlimited = record.Amounts{}, record.NoLimits()
-		stored, err := readAccount(b, a)
-		if err != nil {
+		if stored, own, err = b.books(a); err != nil {
 			return err
 		}
-		defer func() { wrote.counted = stored.Counted() }()
-		stored.Kinds, stored.Booked = rec.Kinds, rec.Booked
-		if stored.Epoch != 0 && stored.Epoch != rec.Epoch {
-			// The window that this is about is over, and what it left is gone.
-			stored.First, stored.Last, stored.Pin, stored.Addr = rec.First, rec.Last, rec.Pin, rec.Addr
-			return errors.Join(b.setAccount(a.id, a.forRole, &stored), writeHours(b, id, hours), writeSeen(b, id, seen))
+		own.Kinds, own.Booked = noted.Kinds, booked
+		used.write(b.node, &stored)
+		// Otherwise the window that this is about is over, and what it left is gone.
+		if stored.Lineage == lineage && (stored.Epoch == 0 || stored.Epoch == epoch) {
+			stored.Epoch, own.Past = epoch, noted.Past
+			if err := a.wentBack(&stored, &own); err != nil {
+				return err
+			}
+			for i, n := range free {
+				own.Reserved[i] -= n
+			}
+			a.mu.Lock()
+			wrote.unlimited = a.noteUnlimited(&stored, &own)
+			if !a.asked { // otherwise the block on its way holds it
+				wrote.raised = a.cover(&stored, &own)
+			}
+			a.mu.Unlock()
+			own.Settled = noted.Settled
 		}
-		stored.Epoch, stored.Past = rec.Epoch, rec.Past
-		if err := a.wentBack(&stored); err != nil {
-			return err
-		}
-		for i, n := range free {
-			stored.Reserved[i] -= n
-		}
-		a.mu.Lock()
-		wrote.unlimited = a.noteUnlimited(&stored)
-		if !a.asked { // otherwise the block on its way holds it
-			wrote.raised = a.cover(&stored)
-		}
-		a.mu.Unlock()
-		stored.Settled = spent
-		stored.First, stored.Last, stored.Pin, stored.Addr = rec.First, rec.Last, rec.Pin, rec.Addr
-		if err := b.setAccount(a.id, a.forRole, &stored); err != nil {
-			return err
-		}
-		return errors.Join(writeHours(b, id, hours), writeSeen(b, id, seen))
+		return errors.Join(b.setBooks(a, &stored, &own), writeHours(b, id, hours), writeSeen(b, id, seen))
 	}, func(err error) {
 		a.mu.Lock()
 		defer a.mu.Unlock()
@@ -225,22 +221,38 @@ func (l *Limiter) save(a *account, k *Live, giveBack bool) {
 				a.reserved[i] += n
 			}
 			if k != nil {
-				k.notBooked(booking{hours, rec.Booked})
+				k.notBooked(booking{hours, booked})
 				k.seen.dirty = k.seen.dirty || seen != nil
 			}
 			return
 		}
-		a.counted = wrote.counted
+		a.counted = durable(&own)
 		a.reserved.Add(wrote.raised)
 		a.noted(wrote.unlimited)
-		a.firstDurable = a.firstDurable || rec.First != 0
+		a.firstDurable = a.firstDurable || used.first != 0
 		// What was used since it was written is known to the shadow alone.
-		written := a.spent == spent && a.past == rec.Past && a.last == rec.Last
+		written := a.spent == noted.Settled && a.past == noted.Past && a.last == used.last
+		l.lookedAt(a, k, &stored, &own)
 		if giveBack && written && !a.unsettled() && !a.asked && a.held == (record.Amounts{}) {
 			l.shadow.Release(a.slot)
 			a.slot = nil
 		}
 	})
+}
+
+// rowsOfUse are what saving the use of an account touches.
+func (l *Limiter) rowsOfUse(a *account, id string, hours []Bucket, seen *Seen) store.Rows {
+	rows := l.rows(a)
+	if l.shared == nil {
+		return rows
+	}
+	for i := range hours {
+		rows.Read = append(rows.Read, record.HourKey(id, hours[i].Start.Unix()))
+	}
+	if seen != nil {
+		rows.Read = append(rows.Read, seenKey(id))
+	}
+	return rows
 }
 
 // notBooked keeps what could not be saved. Callers hold the key.

@@ -6,27 +6,53 @@ import (
 )
 
 // Part is what one node has of an account, where several share a store. It is written
-// by that node alone, in the transaction that moves the account by the difference: an
-// account's Reserved is the sum of its parts' and of what nodes that are gone have
-// left. So whether a node runs a change twice, does not know whether it was committed,
-// or finds after a crash that less was used, the step is the same.
+// in the transaction that moves the account by the difference, nearly always by that
+// node: an account's Reserved is the sum of its parts' and of what nodes that are gone
+// have left. So whether a node runs a change twice, does not know whether it was
+// committed, or finds after a crash that less was used, the step is the same.
 type Part struct {
-	Lineage  uint64 // of the account when this was written; of another, this is void
+	// Lineage is that of the account when this was written. In another, Reserved and
+	// Settled are void.
+	Lineage  uint64
 	Reserved Amounts
 	Settled  Amounts
+
+	// Past and Kinds are what the node has added to those of the account, and Booked
+	// is how much of what it used is in the key's history.
+	Past   Amounts
+	Kinds  TokenKinds
+	Booked Amounts
+}
+
+// Of is the part as it stands in a lineage.
+func (p Part) Of(lineage uint64) Part {
+	if p.Lineage != lineage {
+		p.Lineage, p.Reserved, p.Settled = lineage, Amounts{}, Amounts{}
+		for i := range p.Booked {
+			p.Booked[i] = min(p.Booked[i], p.Past[i])
+		}
+	}
+	return p
+}
+
+func (p *Part) amounts() [4]*Amounts {
+	return [...]*Amounts{&p.Reserved, &p.Settled, &p.Booked, &p.Past}
 }
 
 const partVersion = 1
 
 // Encode returns the part as it is stored.
 func (p *Part) Encode() []byte {
-	b := make([]byte, 1, 64)
+	b := make([]byte, 1, 96)
 	b[0] = partVersion
 	b = binary.AppendUvarint(b, p.Lineage)
-	for _, amounts := range []*Amounts{&p.Reserved, &p.Settled} {
+	for _, amounts := range p.amounts() {
 		for _, n := range amounts {
 			b = binary.AppendVarint(b, n)
 		}
+	}
+	for _, n := range p.Kinds.All() {
+		b = binary.AppendVarint(b, *n)
 	}
 	return b
 }
@@ -39,18 +65,17 @@ func DecodePart(b []byte) (Part, error) {
 	}
 	d := decoder{b: b[1:]}
 	p.Lineage = d.uvarint()
-	for _, amounts := range []*Amounts{&p.Reserved, &p.Settled} {
+	for _, amounts := range p.amounts() {
 		for k := range amounts {
 			amounts[k] = d.varint()
+			d.bad = d.bad || amounts[k] < 0
 		}
+	}
+	for _, n := range p.Kinds.All() {
+		*n = d.varint()
 	}
 	if d.bad || len(d.b) != 0 {
 		return p, fmt.Errorf("part of an account: %w", ErrRecord)
-	}
-	for k := range p.Reserved {
-		if p.Reserved[k] < 0 || p.Settled[k] < 0 {
-			return p, fmt.Errorf("part of an account: %w: %s below zero", ErrRecord, Kind(k))
-		}
 	}
 	return p, nil
 }

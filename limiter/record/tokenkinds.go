@@ -22,6 +22,15 @@ func (t *TokenKinds) Add(o TokenKinds) {
 	}
 }
 
+// Minus is what remains without o.
+func (t TokenKinds) Minus(o TokenKinds) TokenKinds {
+	less := o.All()
+	for i, n := range t.All() {
+		*n -= *less[i]
+	}
+	return t
+}
+
 // Sum is all tokens.
 func (t *TokenKinds) Sum() (sum int64) {
 	for _, n := range t.All() {

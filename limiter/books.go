@@ -1,0 +1,169 @@
+package limiter
+
+import (
+	"errors"
+
+	"github.com/till-proxy/till/limiter/record"
+	"github.com/till-proxy/till/limiter/store"
+)
+
+// Several nodes may share an account. Each then has a part of it: what this node has
+// reserved, spent and holds is in its memory alone, and what the other nodes have
+// reserved is taken off the limit, like what was given to children. So a node judges
+// and debits as if it were alone. The record says what all parts are together, and
+// moves with each of them; see [record.Part].
+//
+// What a node knows of the others is as old as its last transaction on the account.
+// That can make it ask for a block in vain, which the transaction finds out, but must
+// not make it refuse a request; see [Live.unsure].
+
+// own is what this node has of an account whose record is rec: all, where no other
+// node uses it.
+func (b *batch) own(id record.AccountID, rec *record.Account) (record.Part, error) {
+	return ownPart(b, b.node, id, rec)
+}
+
+func ownPart(r store.Reader, node string, id record.AccountID, rec *record.Account) (record.Part, error) {
+	if node == "" {
+		return record.Part{
+			Lineage: rec.Lineage, Reserved: rec.Reserved, Settled: rec.Settled, Booked: rec.Booked, Past: rec.Past, Kinds: rec.Kinds,
+		}, nil
+	}
+	p, err := readPart(r, record.PartKey(id, node))
+	return p.Of(rec.Lineage), err
+}
+
+// readPart reads a node's part of an account as it was written, perhaps in an earlier
+// lineage. A node that has not used the account has none.
+func readPart(r store.Reader, key []byte) (record.Part, error) {
+	v, err := r.Get(key)
+	if errors.Is(err, store.ErrNotFound) {
+		return record.Part{}, nil
+	}
+	if err != nil {
+		return record.Part{}, err
+	}
+	return record.DecodePart(v)
+}
+
+// setOwn writes what this node has of an account, and moves the record by what that
+// changes. The record itself is still to be written.
+func (b *batch) setOwn(id record.AccountID, rec *record.Account, own *record.Part) error {
+	if b.node == "" {
+		rec.Reserved, rec.Settled, rec.Booked, rec.Past, rec.Kinds = own.Reserved, own.Settled, own.Booked, own.Past, own.Kinds
+		return nil
+	}
+	return b.setPart(record.PartKey(id, b.node), rec, own)
+}
+
+// setPart does the same with the part of any node.
+func (b *batch) setPart(key []byte, rec *record.Account, part *record.Part) error {
+	was, err := readPart(b, key)
+	if err != nil {
+		return err
+	}
+	was = was.Of(rec.Lineage)
+	rec.Reserved.Add(part.Reserved.Minus(was.Reserved))
+	rec.Settled.Add(part.Settled.Minus(was.Settled))
+	rec.Past.Add(part.Past.Minus(was.Past))
+	rec.Kinds.Add(part.Kinds.Minus(was.Kinds))
+	return b.Set(key, part.Encode())
+}
+
+// books reads an account and what this node has of it.
+func (b *batch) books(a *account) (rec record.Account, own record.Part, err error) {
+	if rec, err = readAccount(b, a); err == nil {
+		own, err = b.own(a.id, &rec)
+	}
+	return rec, own, err
+}
+
+// setBooks writes both.
+func (b *batch) setBooks(a *account, rec *record.Account, own *record.Part) error {
+	if err := b.setOwn(a.id, rec, own); err != nil {
+		return err
+	}
+	return b.setAccount(a.id, a.forRole, rec)
+}
+
+// mine is how much this node may reserve in total: what the account has kept of its
+// limit, and other nodes have not reserved.
+func mine(rec *record.Account, own *record.Part) record.Amounts {
+	return record.Kept(rec.Kept(), rec.Reserved.Minus(own.Reserved))
+}
+
+// durable is what a node adds to the sum over all keys.
+func durable(own *record.Part) record.Amounts {
+	sum := own.Past
+	sum.Add(own.Reserved)
+	return sum
+}
+
+// rows are what a transaction of the account's books touches. They matter where
+// several nodes share the store.
+func (l *Limiter) rows(a *account) store.Rows {
+	if l.shared == nil {
+		return store.Rows{}
+	}
+	return store.Rows{Lock: [][]byte{record.AccountKey(a.id)}, Read: [][]byte{record.PartKey(a.id, l.shared.Node())}}
+}
+
+// setWhole sets the limit that is shared: a key's, or that of a role's budget.
+// Callers hold the account.
+func (a *account) setWhole(limit record.Amounts) {
+	a.whole = limit
+	a.relimit()
+}
+
+// relimit works out the limit of this node's part. Callers hold the account.
+func (a *account) relimit() {
+	a.limit = record.Kept(record.Kept(a.whole, a.given), a.others.Reserved)
+}
+
+// adopt takes over what a transaction has found out about an account's other parts,
+// unless they are in a window that this node has still to enter. Callers hold the
+// account.
+func (a *account) adopt(rec *record.Account, own *record.Part) {
+	if rec.Lineage != a.lineage {
+		return
+	}
+	a.given, a.back = rec.Given, rec.Returned
+	a.others = record.Part{
+		Reserved: rec.Reserved.Minus(own.Reserved), Settled: rec.Settled.Minus(own.Settled),
+		Past: rec.Past.Minus(own.Past), Kinds: rec.Kinds.Minus(own.Kinds),
+	}
+	if rec.First != 0 && (a.first == 0 || rec.First < a.first) {
+		a.first = rec.First
+	}
+	if a.pin == "" || a.firstDurable || rec.Pin != "" {
+		a.pin = rec.Pin
+	}
+	if rec.Last > a.last {
+		a.last, a.addr = rec.Last, rec.Addr
+	}
+	a.relimit()
+}
+
+// lent is what other nodes have reserved of a kind and not spent, as far as is known:
+// it may come back.
+func (a *account) lent(k record.Kind) int64 {
+	return max(a.others.Reserved[k]-a.others.Settled[k], 0)
+}
+
+// node is the name under which this limiter's parts are kept; "" where it is alone.
+func (l *Limiter) node() string {
+	if l.shared == nil {
+		return ""
+	}
+	return l.shared.Node()
+}
+
+// lookedAt lets memory follow what a transaction has read and written of an account's
+// books. It runs on the committer; callers hold the account. k is the key that owns
+// it; nil for a role.
+func (l *Limiter) lookedAt(a *account, k *Live, rec *record.Account, own *record.Part) {
+	if l.shared == nil {
+		return // there is nobody else
+	}
+	a.adopt(rec, own)
+}
