@@ -27,8 +27,6 @@ type account struct {
 	absent  bool           // its role is not in the configuration
 	whole   record.Amounts // the limit of its record or role
 	limit   record.Amounts // of this node's part; see relimit
-	given   record.Amounts // part of its record's limit, given to children or back to a parent
-	back    record.Amounts // the part of given that went to a parent
 	lineage uint64
 	renews  record.Renewal
 	epoch   int64          // the window that everything below is about; see renew
@@ -36,9 +34,6 @@ type account struct {
 	counted record.Amounts // what the durable sum over all keys holds of this node's part
 	booked  record.Amounts // what stood in the history of all use when it was read
 	kinds   record.TokenKinds
-
-	// others is what all other nodes have of the account, as last read.
-	others record.Part
 
 	reserved record.Amounts // durable; requests are served from it
 	spent    record.Amounts // settled
@@ -58,12 +53,22 @@ type account struct {
 	line   []*turn // of requests that wait for what others hold
 	passed int     // requests admitted while the first of them waited
 
-	first        int64 // unix nanoseconds of the first use; 0: never
+	joint
 	firstDurable bool
-	last         int64 // when the last request ended, or began and runs
 	savedAt      int64 // unix nanoseconds of the last save
-	pin          string
-	addr         string
+	looked       int64 // unix nanoseconds of the last look at what other nodes have
+	size         *blockSize
+}
+
+// joint is what other nodes can change of an account in memory; see adopt.
+type joint struct {
+	given  record.Amounts // part of its record's limit, given to children or back to a parent
+	back   record.Amounts // the part of given that went to a parent
+	others record.Part    // what all other nodes have of it, as last read
+	first  int64          // unix nanoseconds of the first use; 0: never
+	last   int64          // when the last request ended, or began and runs
+	pin    string
+	addr   string
 }
 
 // refill is one answer of the committer that parked callers share.
@@ -242,27 +247,40 @@ func (a *account) unit(k record.Kind) int64 {
 	return max(a.mean[k], 1)
 }
 
-// maxAhead bounds a block in requests. With the third that is left when the
-// next one is asked for, a power cut costs a key at most 128; as do two of
-// maxAheadLate, of which the second is asked for while the first is whole.
-const (
-	maxAhead     = 96
-	maxAheadLate = 64
-	// lateFor is the number of blocks for which a wait is remembered.
-	lateFor = 64
-)
+// blockSize bounds how much is reserved beyond what callers wait for.
+type blockSize struct {
+	perSecond int64 // what the key is likely to use in one of so many parts of a second
+	most      int64 // in requests
+	mostLate  int64 // in requests, while callers have had to wait lately
+	part      int64 // one of so many parts of what may still be reserved
+}
 
-// ahead is how much to reserve beyond what callers wait for: what the key is
-// likely to use in the next 20 ms, and never more than a sixteenth of what
-// may still be reserved.
+// alone is for a store of one node. With the third that is left when the next block is
+// asked for, a power cut costs a key at most 128 requests; as do two of mostLate, of
+// which the second is asked for while the first is whole.
+var alone = blockSize{perSecond: 50, most: 96, mostLate: 64, part: 16}
+
+// together is for a store that several nodes share, which takes longer to answer. A
+// node takes little of what is left, which the others may need.
+func together(nodes int) *blockSize {
+	return &blockSize{perSecond: 4, most: 256, mostLate: 256, part: 8 * int64(max(nodes, 2))}
+}
+
+// lateFor is the number of blocks for which a wait is remembered.
+const lateFor = 64
+
+// ahead is how much to reserve beyond what callers wait for.
 func (a *account) ahead(k record.Kind, free int64) int64 {
-	unit := a.unit(k)
-	most := int64(maxAhead)
-	if a.late > 0 {
-		most = maxAheadLate
+	unit, size := a.unit(k), a.size
+	if size == nil {
+		size = &alone
 	}
-	n := min(max(a.pace.perSecond/50, 1), most)
-	return max(min(n*unit, free/16), min(unit, free))
+	most := size.most
+	if a.late > 0 {
+		most = size.mostLate
+	}
+	n := min(max(a.pace.perSecond/size.perSecond, 1), most)
+	return max(min(n*unit, free/size.part), min(unit, free))
 }
 
 // want is how much of a kind the next block should hold, given what the

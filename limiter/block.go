@@ -25,6 +25,7 @@ type parking struct {
 	refill *refill
 	at     *account
 	bound  record.Amounts
+	recall *account // other nodes are to give back what they have reserved of it
 }
 
 // park0 registers a caller that waits for an account's next window.

@@ -144,6 +144,13 @@ func (a *account) adopt(rec *record.Account, own *record.Part) {
 	a.relimit()
 }
 
+// net is what the account has of its limit after what it has given away. Callers hold
+// the account.
+func (a *account) net() record.Amounts { return record.Kept(a.whole, a.given) }
+
+// total is what all nodes have spent of a kind, as far as is known.
+func (a *account) total(k record.Kind) int64 { return a.spent[k] + a.others.Settled[k] }
+
 // lent is what other nodes have reserved of a kind and not spent, as far as is known:
 // it may come back.
 func (a *account) lent(k record.Kind) int64 {
@@ -166,4 +173,10 @@ func (l *Limiter) lookedAt(a *account, k *Live, rec *record.Account, own *record
 		return // there is nobody else
 	}
 	a.adopt(rec, own)
+	a.size, a.looked = l.nodes.size(), l.clock.Now().UnixNano()
+	if k != nil {
+		k.setMarks()
+		k.endIfSpent()
+	}
+	a.call(0)
 }

@@ -96,7 +96,10 @@ func (l *Limiter) Change(_ context.Context, by Caller, id string, ifVersion int6
 			acct.Epoch = max(acct.Epoch, key.Renews.Epoch(l.clock.Now()))
 			epoch = acct.Epoch
 		}
-		status, _ := k.derive(&old)
+		status, _, err := k.derive(b, &old, acct)
+		if err != nil {
+			return err
+		}
 		live := status == record.Active || status == record.Suspended || status == record.Exhausted && old.Renews != ""
 		if !live && !reflect.DeepEqual(*key, settled) {
 			return ErrDead
@@ -144,19 +147,28 @@ func (k *Live) turn(b *batch, old, limit *record.Amounts, rec *record.Account) (
 	return taken, turned, err
 }
 
-// derive is the status that the key would have if its record were key.
-func (k *Live) derive(key *record.Key) (record.Status, record.Code) {
+// derive is the status that the key would have if these were its record and its
+// account, which a transaction has read.
+func (k *Live) derive(b *batch, key *record.Key, acct *record.Account) (record.Status, record.Code, error) {
+	own, err := b.own(k.id, acct)
+	if err != nil {
+		return "", "", err
+	}
 	now := k.l.clock.Now()
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	current, renews := k.key, k.renews
-	k.key, k.renews = key, key.Renews
-	k.setWhole(key.Limit)
+	current, renews, known := k.key, k.renews, k.joint
 	defer func() {
-		k.key, k.renews = current, renews
+		k.key, k.renews, k.joint = current, renews, known
 		k.setWhole(current.Limit)
 	}()
-	return k.status(now)
+	k.key, k.renews = key, key.Renews
+	if b.node != "" {
+		k.adopt(acct, &own)
+	}
+	k.setWhole(key.Limit)
+	status, code := k.status(now)
+	return status, code, nil
 }
 
 // More is what a grant adds to a key. Zero adds nothing.
@@ -190,8 +202,8 @@ func (l *Limiter) GrantMore(ctx context.Context, by Caller, id string, more More
 	if k.Key().Parent != "" {
 		err = l.grantChild(ctx, by, k, add, more.Lifetime)
 	} else {
-		err = l.edit(by, audit.ActKeyGrant, id, func(key *record.Key, acct *record.Account) error {
-			return l.grow(by, k, key, acct, add, more.Lifetime)
+		err = l.editIn(by, audit.ActKeyGrant, id, func(b *batch, key *record.Key, acct *record.Account) error {
+			return l.grow(b, by, k, key, acct, add, more.Lifetime)
 		}, func(k *Live) { k.ending = false })
 	}
 	if err != nil {

@@ -1,6 +1,7 @@
 package limiter
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -165,8 +166,8 @@ func (l *Limiter) carving(ctx context.Context, id string, own record.Amounts, fn
 			if key.Renews != "" && key.Renews.Epoch(l.clock.Now()) > acct.Epoch {
 				return errWindow
 			}
-			if !parent.alive(key) {
-				return ErrParentEnded
+			if alive, err := parent.alive(b, key, &acct); err != nil || !alive {
+				return cmp.Or(err, ErrParentEnded)
 			}
 			if err := fn(b, key, &acct); err != nil {
 				return err
@@ -189,7 +190,11 @@ func (l *Limiter) carving(ctx context.Context, id string, own record.Amounts, fn
 			v := parent.View()
 			short.Left = max(v.Remaining[short.Kind], 0)
 			if short.Left >= short.Want {
-				continue // another request has reserved a block meanwhile
+				// Another request has reserved a block meanwhile, or other nodes have.
+				if err := l.gather(ctx, &parent.account); err != nil {
+					return err
+				}
+				continue
 			}
 			short.Held = short.Left+v.Held[short.Kind]-own[short.Kind] >= short.Want
 			return err
@@ -202,14 +207,15 @@ func (l *Limiter) carving(ctx context.Context, id string, own record.Amounts, fn
 
 // alive reports whether a key with that record may have children: it has not
 // ended, exhaustion aside, nor has any above it.
-func (k *Live) alive(key *record.Key) bool {
-	if status, _ := k.derive(key); status != record.Active && status != record.Exhausted {
-		return false
+func (k *Live) alive(b *batch, key *record.Key, acct *record.Account) (bool, error) {
+	status, _, err := k.derive(b, key, acct)
+	if err != nil || status != record.Active && status != record.Exhausted {
+		return false, err
 	}
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	status, _ := k.fromAbove(k.l.clock.Now())
-	return status == ""
+	status, _ = k.fromAbove(k.l.clock.Now())
+	return status == "", nil
 }
 
 // renewed waits until the key's budget is that of the present window.
@@ -241,7 +247,7 @@ func (l *Limiter) grantChild(ctx context.Context, by Caller, k *Live, add record
 			return err
 		}
 		key = old.Clone()
-		if err := l.grow(by, k, key, &acct, add, lifetime); err != nil {
+		if err := l.grow(b, by, k, key, &acct, add, lifetime); err != nil {
 			return err
 		}
 		key.Version++

@@ -169,7 +169,11 @@ func (l *Limiter) endIfDue(id string) error {
 		if key.SweepFormer(now); !reflect.DeepEqual(key, old) {
 			key.Version++ // a salt went
 		}
-		if status, now := k.derive(key); status == record.Expired && now == code && old.EndedStatus == "" {
+		status, now, err := k.derive(b, key, &acct)
+		if err != nil {
+			return err
+		}
+		if status == record.Expired && now == code && old.EndedStatus == "" {
 			return b.endKey(old, key, &acct, ownEnd(record.Expired, code, l.clock.Now()))
 		}
 		return writeKey(b, old, key, &acct, nil)

@@ -1,6 +1,7 @@
 package limiter
 
 import (
+	"errors"
 	"time"
 
 	"github.com/till-proxy/till/limiter/audit"
@@ -58,14 +59,23 @@ func (b *batch) endKey(old, key *record.Key, acct *record.Account, e ending) err
 func (l *Limiter) endByItself(k *Live, status record.Status, code record.Code) {
 	id := k.key.ID
 	var key *record.Key
+	var out bool
 	l.committer.Submit(func(b *batch) error {
-		key = nil
+		key, out = nil, false
 		old, acct, err := record.ReadKey(b, id)
 		if err != nil || old.EndedStatus != "" {
 			return err
 		}
-		if now, _ := k.derive(old); now != status {
-			return nil
+		if now, _, err := k.derive(b, old, &acct); err != nil || now != status {
+			return err
+		}
+		if status == record.Exhausted {
+			if err := b.settleOwn(k, &acct); err != nil {
+				return err
+			}
+			if out, err = l.reservedElsewhere(b, k.id, acct.Lineage); err != nil || out {
+				return errors.Join(err, b.setAccount(k.id, false, &acct))
+			}
 		}
 		if status == record.Exhausted && old.Delegate {
 			// What its children leave is refunded, which revives it.
@@ -76,6 +86,9 @@ func (l *Limiter) endByItself(k *Live, status record.Status, code record.Code) {
 		key = old.Clone()
 		return b.endKey(old, key, &acct, ownEnd(status, code, l.clock.Now()))
 	}, func(err error) {
+		if out {
+			l.shared.Recall(k.id[:]) // the last node to settle records the end
+		}
 		if err == nil && key != nil {
 			l.follow(key, nil)
 			l.log.Info("key ended", "key_id", id, "code", string(code))

@@ -76,11 +76,12 @@ func share(limit, percent int64) int64 {
 // setMarks works out at which use the next threshold of each limit is crossed.
 // Thresholds below the present use count as reported.
 func (k *Live) setMarks() {
+	kept := k.net()
 	for _, kind := range record.LimitKinds {
 		k.marks[kind] = math.MaxInt64
 		for _, percent := range thresholds {
-			if at := share(k.limit[kind], percent); k.limit[kind] > 0 && at > k.spent[kind] {
-				k.marks[kind] = at
+			if at := share(kept[kind], percent); kept[kind] > 0 && at > k.total(kind) {
+				k.marks[kind] = at - k.others.Settled[kind]
 				break
 			}
 		}
@@ -94,15 +95,15 @@ func (k *Live) tellThresholds() {
 		if k.spent[kind] < k.marks[kind] {
 			continue
 		}
-		reached := int64(0)
+		reached, kept := int64(0), k.net()[kind]
 		for _, percent := range thresholds {
-			if k.spent[kind] >= share(k.limit[kind], percent) {
+			if k.total(kind) >= share(kept, percent) {
 				reached = percent
 			}
 		}
 		k.l.tell(Event{
 			Name: KeyThreshold, Key: k.key, Kind: kind, Percent: int(reached),
-			Used: k.spent[kind], Limit: k.limit[kind],
+			Used: k.total(kind), Limit: kept,
 		})
 		k.setMarks()
 	}

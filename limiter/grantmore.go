@@ -8,10 +8,12 @@ import (
 )
 
 // grow puts a grant into a key's record, and revives it when it had run out.
-func (l *Limiter) grow(by Caller, k *Live, key *record.Key, acct *record.Account, add record.Amounts, lifetime time.Duration) error {
+func (l *Limiter) grow(b *batch, by Caller, k *Live, key *record.Key, acct *record.Account, add record.Amounts, lifetime time.Duration) error {
 	old := key.Clone()
-	status, code := k.derive(key)
+	status, code, err := k.derive(b, key, acct)
 	switch {
+	case err != nil:
+		return err
 	case status == record.Revoked:
 		return ErrRevoked
 	case !key.ReturnedAt.IsZero():

@@ -62,8 +62,8 @@ func (l *Limiter) Leak(ctx context.Context, by Caller, lookup token.Lookup, admi
 	}
 	var err error
 	number, refusal := k.numberOf(key, lookup)
-	switch status, _ := k.derive(key); {
-	case refusal != nil || status == record.Revoked:
+	switch {
+	case refusal != nil || k.revoked():
 		done.State = LeakDead
 	case number != key.Rotations:
 		done.State = LeakGraceEnded

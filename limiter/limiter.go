@@ -99,6 +99,7 @@ const lookupShards = 64
 type Limiter struct {
 	store     store.Store
 	shared    store.Shared // the same, if several nodes share it; otherwise nil
+	nodes     nodes
 	committer *commit.Committer[*batch]
 	digest    *integrity.Digest // nil without an anchor
 	shadow    *integrity.Shadow
@@ -238,9 +239,11 @@ func Open(o Options) (_ *Limiter, err error) {
 	}
 	l.KeepAudit(o.KeepAudit)
 	l.SetStale(o.StaleAfter, o.StaleRevoke)
-	l.sweepers.Add(2)
-	go l.sweepLoop()
-	go l.upkeepLoop()
+	l.sweepers.Go(l.sweepLoop)
+	l.sweepers.Go(l.upkeepLoop)
+	if l.shared != nil {
+		l.sweepers.Go(l.countLoop)
+	}
 	go l.jobsLoop()
 	return l, nil
 }

@@ -94,6 +94,11 @@ func (k *Live) view(now time.Time) View {
 		Unsalted: k.unsalted(),
 	}
 	v.Used.Add(k.others.Settled)
+	for i := range v.Remaining {
+		if v.Remaining[i] != record.NoLimit {
+			v.Remaining[i] += k.lent(record.Kind(i))
+		}
+	}
 	v.Past.Add(k.others.Past)
 	v.Kinds.Add(k.others.Kinds)
 	if k.due(now) {
@@ -138,6 +143,13 @@ func (k *Live) status(now time.Time) (record.Status, record.Code) {
 		return record.Exhausted, kind.Exhausted()
 	}
 	return record.Active, ""
+}
+
+// revoked reports whether the key was revoked, perhaps in memory only.
+func (k *Live) revoked() bool {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return k.halt == record.CodeKeyRevoked || k.key.EndedStatus == record.Revoked
 }
 
 // timeUp says by which rule the key's time is over, or "".

@@ -42,16 +42,17 @@ const LowerMaxTokens = "lower max_tokens"
 // outOf is the refusal of a key whose own budget does not allow the request. help is
 // the advice where the request is too large.
 func (k *Live) outOf(v verdict, kind record.Kind, bound *record.Amounts, help string) *record.Refusal {
-	key, limit := k.key, k.limit[kind]
+	key, kept := k.key, k.net()
+	limit := kept[kind]
 	switch {
 	case v == heldUp:
 		return key.Refuse(record.CodeBudgetHeld, "has %s left, but requests in flight hold it; try again when they are done",
-			record.FormatAmount(kind, limit-k.spent[kind])).After(time.Second)
+			record.FormatAmount(kind, limit-k.total(kind))).After(time.Second)
 	case v == tooBig:
 		return key.Refuse(record.CodeBudgetTooSmall, "has %s left, and this request may use up to %s; %s",
-			record.FormatAmount(kind, limit-k.spent[kind]), record.FormatAmount(kind, bound[kind]), cmp.Or(help, LowerMaxTokens))
+			record.FormatAmount(kind, limit-k.total(kind)), record.FormatAmount(kind, bound[kind]), cmp.Or(help, LowerMaxTokens))
 	case kind == record.Attempts:
-		return key.Refuse(kind.Exhausted(), "has made all %d attempts that its %d activations allow", limit, k.limit[record.Activations])
+		return key.Refuse(kind.Exhausted(), "has made all %d attempts that its %d activations allow", limit, kept[record.Activations])
 	case k.given[kind] > 0 && limit == 0:
 		return key.Refuse(kind.Exhausted(), "gave all its %s to child keys", kind)
 	case k.given[kind] > 0:
@@ -80,7 +81,7 @@ func (k *Live) outOfRole(role *account, v verdict, kind record.Kind) *record.Ref
 		code = record.CodeBudgetTooSmall
 	}
 	return k.key.Refuse(code, "shares the budget of role %s, which has used %s of %s",
-		k.key.Role, record.FormatAmount(kind, role.spent[kind]), record.FormatAmount(kind, role.limit[kind]))
+		k.key.Role, record.FormatAmount(kind, role.total(kind)), record.FormatAmount(kind, role.net()[kind]))
 }
 
 func roundUp(d time.Duration) time.Duration {

@@ -22,8 +22,8 @@ func (a *account) astray(now time.Time) bool {
 // what was used: it renews with the next window, and gets nothing before that.
 // Callers hold the account.
 func (l *Limiter) realign(a *account, k *Live, now time.Time) {
-	if a.asked || !a.astray(now) {
-		return
+	if l.shared != nil || a.asked || !a.astray(now) {
+		return // nodes that share a store have its clock, which no repair sets back
 	}
 	a.asked = true
 	from, epoch := a.epoch, a.renews.Epoch(now)

@@ -21,8 +21,9 @@ var defaultFreeRate = record.Rate{N: 60, Per: time.Minute}
 func (k *Live) Reserve(ctx context.Context, ask *Ask, g *Grant) *record.Refusal {
 	var t *turn
 	defer func() { t.leave() }()
+	var inquiry inquiry
 	for {
-		refusal, parked, again := k.tryReserve(ask, g, t)
+		refusal, parked, again := k.tryReserve(ask, g, t, &inquiry)
 		switch {
 		case again: // evicted meanwhile
 			t.leave()
@@ -38,6 +39,10 @@ func (k *Live) Reserve(ctx context.Context, ask *Ask, g *Grant) *record.Refusal 
 				return storeRefusal("its record could not be read")
 			}
 			k = fresh
+		case parked.recall != nil:
+			if err := k.l.gather(ctx, parked.recall); err != nil {
+				return storeRefusal("its budget could not be asked back from other nodes")
+			}
 		case parked.turn != nil:
 			if t = parked.turn; t.await(ctx) {
 				continue
@@ -55,6 +60,8 @@ func (k *Live) Reserve(ctx context.Context, ask *Ask, g *Grant) *record.Refusal 
 			switch {
 			case errors.Is(err, store.ErrNoSpace):
 				return storeRefusal("the server's disk is full")
+			case errors.Is(err, store.ErrUnavailable):
+				return storeRefusal("the server's database is not available")
 			case errors.Is(err, errCrowded):
 				return storeRefusal("too many requests wait for the server's disk")
 			case errors.Is(err, commit.ErrTooSlow):
@@ -73,8 +80,9 @@ func (k *Live) Reserve(ctx context.Context, ask *Ask, g *Grant) *record.Refusal 
 	}
 }
 
-// tryReserve judges a request once. t is its turn if it waits.
-func (k *Live) tryReserve(ask *Ask, g *Grant, t *turn) (refusal *record.Refusal, p parking, again bool) {
+// tryReserve judges a request once. t is its turn if it waits, and inq what it has
+// found out about other nodes.
+func (k *Live) tryReserve(ask *Ask, g *Grant, t *turn, inq *inquiry) (refusal *record.Refusal, p parking, again bool) {
 	now := k.l.clock.Now()
 	nanos := now.UnixNano()
 	k.mu.Lock()
@@ -92,6 +100,9 @@ func (k *Live) tryReserve(ask *Ask, g *Grant, t *turn) (refusal *record.Refusal,
 	defer k.unlockOthers()
 	role := k.role
 	if refusal = k.admissible(ask, now); refusal != nil {
+		if a := k.restsOnUse(now); a != nil && k.l.unsure(inq, &a.account, nanos) {
+			return nil, k.l.look(&a.account, a), false
+		}
 		return k.refused(now, refusal), p, false
 	}
 	if role != nil && role.absent {
@@ -127,6 +138,9 @@ func (k *Live) tryReserve(ask *Ask, g *Grant, t *turn) (refusal *record.Refusal,
 		bound[record.Tokens], bound[record.Nanodollars] = fitted[record.Tokens], fitted[record.Nanodollars]
 	}
 	own, kind := k.judge(&bound, k.strict())
+	if own >= heldUp && k.l.unsure(inq, &k.account, nanos) {
+		return nil, k.l.look(&k.account, k), false
+	}
 	if own > heldUp {
 		if own == spent {
 			k.runOut(kind) // a crash came before that was recorded
@@ -135,7 +149,11 @@ func (k *Live) tryReserve(ask *Ask, g *Grant, t *turn) (refusal *record.Refusal,
 	}
 	shared, sharedKind := fits, record.Kind(0)
 	if role != nil && !ask.Free {
-		if shared, sharedKind = role.judge(&bound, false); shared > heldUp {
+		shared, sharedKind = role.judge(&bound, false)
+		if shared >= heldUp && k.l.unsure(inq, role, nanos) {
+			return nil, k.l.look(role, nil), false
+		}
+		if shared > heldUp {
 			return k.refused(now, k.outOfRole(role, shared, sharedKind)), p, false
 		}
 	}
@@ -150,6 +168,9 @@ func (k *Live) tryReserve(ask *Ask, g *Grant, t *turn) (refusal *record.Refusal,
 		short, refusal = &k.account, k.outOfTurn()
 	case queues && role != nil && role.behind(t):
 		short, refusal = role, k.outOfTurn()
+	}
+	if short != nil && k.l.recalls(inq, short) {
+		return nil, parking{recall: short}, false
 	}
 	if short != nil {
 		if p.turn = k.lineUp(short, ask, t); p.turn == nil {

@@ -1,8 +1,10 @@
 package limiter
 
 import (
+	"cmp"
 	"context"
 	"errors"
+	"fmt"
 	"slices"
 
 	"github.com/till-proxy/till/limiter/audit"
@@ -102,6 +104,21 @@ func (l *Limiter) returnRest(ctx context.Context, k *Live) error {
 	if !quiet {
 		return errInFlight
 	}
+	err = l.moveRestOf(k)
+	for n := 0; errors.Is(err, errElsewhere) && n < maxRecalls; n++ {
+		if err := l.gather(ctx, &k.account); err != nil {
+			return err
+		}
+		err = l.moveRestOf(k)
+	}
+	return err
+}
+
+// errElsewhere is errInFlight on another node.
+var errElsewhere = fmt.Errorf("%w on another node", errInFlight)
+
+// moveRestOf writes the return of what a key has left.
+func (l *Limiter) moveRestOf(k *Live) error {
 	id := k.Key().ID
 	var changed []ancestor
 	var key *record.Key
@@ -124,6 +141,9 @@ func (l *Limiter) returnRest(ctx context.Context, k *Live) error {
 		key = old.Clone()
 		key.ReturnedAt = l.clock.Now().UTC()
 		key.Version++
+		if out, err := l.reservedElsewhere(b, k.id, acct.Lineage); err != nil || out {
+			return cmp.Or(err, errElsewhere)
+		}
 		above, err := k.above(b, key)
 		if err != nil {
 			return err
@@ -163,18 +183,21 @@ type ancestor struct {
 }
 
 // above reads a child's ancestors, nearest first.
-func (k *Live) above(r store.Reader, key *record.Key) ([]ancestor, error) {
+func (k *Live) above(b *batch, key *record.Key) ([]ancestor, error) {
 	var all []ancestor
 	for a := k.parent; a != nil; a = a.parent {
 		var h ancestor
 		var err error
-		if h.key, h.acct, err = record.ReadKey(r, key.Parent); err != nil {
+		if h.key, h.acct, err = record.ReadKey(b, key.Parent); err != nil {
 			return nil, err
 		}
 		if h.account, err = record.KeyAccount(key.Parent); err != nil {
 			return nil, err
 		}
-		status, _ := a.derive(h.key)
+		status, _, err := a.derive(b, h.key, &h.acct)
+		if err != nil {
+			return nil, err
+		}
 		h.lives = h.key.EndedStatus == "" && status != record.Expired && status != record.Revoked
 		h.revives = status != record.Revoked && h.key.ReturnedAt.IsZero()
 		all, key = append(all, h), h.key

@@ -1,6 +1,7 @@
 package limiter
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"slices"
@@ -35,8 +36,8 @@ func (l *Limiter) Rotate(_ context.Context, by Caller, id string, next record.Is
 		if old, acct, err = record.ReadKey(b, id); err != nil {
 			return err
 		}
-		if status, _ := k.derive(old); status == record.Revoked {
-			return ErrRevoked
+		if status, _, err := k.derive(b, old, &acct); err != nil || status == record.Revoked {
+			return cmp.Or(err, ErrRevoked)
 		}
 		if err := l.couldMint(by, old); err != nil {
 			return err
@@ -94,7 +95,7 @@ func (l *Limiter) Rotating(by Caller, id string) (*record.Key, error) {
 		return nil, err
 	}
 	key := k.Key()
-	if status, _ := k.derive(key); status == record.Revoked {
+	if k.revoked() {
 		return nil, ErrRevoked
 	}
 	return key, l.noted(by, l.couldMint(by, key))

@@ -27,7 +27,6 @@ const (
 // sweepLoop does what must not wait: ending what runs past its time, and giving
 // back what is not used.
 func (l *Limiter) sweepLoop() {
-	defer l.sweepers.Done()
 	sweep := time.NewTicker(sweepEvery)
 	defer sweep.Stop()
 	for {
@@ -43,7 +42,6 @@ func (l *Limiter) sweepLoop() {
 
 // upkeepLoop does what may take minutes in a large store, or wait for its disk.
 func (l *Limiter) upkeepLoop() {
-	defer l.sweepers.Done()
 	due := time.NewTicker(dueEvery)
 	evict := time.NewTicker(evictEvery)
 	head := time.NewTicker(headEvery)
@@ -96,6 +94,9 @@ func (l *Limiter) sweepActive() {
 		if k.key.IdleTimeout > 0 && k.inUse() {
 			k.used(nanos) // so that it is saved, in case the end is not recorded
 		}
+		if l.shared != nil && len(k.line) > 0 {
+			l.askBlock(&k.account, k) // other nodes may have given back
+		}
 		if l.crowded() {
 			later = append(later, k)
 		} else {
@@ -128,6 +129,8 @@ func (l *Limiter) sweepActive() {
 		case a.pending > 0:
 		case idle && (a.unsettled() || a.slot != nil):
 			l.save(a, nil, true)
+		case l.shared != nil && len(a.line) > 0:
+			l.askBlock(a, nil)
 		case a.savedAt < a.last && nanos-a.savedAt >= int64(saveEvery):
 			l.save(a, nil, false)
 		}
@@ -143,6 +146,15 @@ func (k *Live) quiet() bool {
 // dirty reports whether only memory knows what the key did.
 func (k *Live) dirty() bool { return k.history.dirty() || k.savedAt < k.last }
 
+// saveEvery is how often the statistics of a busy key are saved: where other nodes
+// judge by them whether it is idle, that is well within the time for which it may be.
+func (k *Live) saveEvery() time.Duration {
+	if k.l.shared != nil && k.key.IdleTimeout > 0 {
+		return min(saveEvery, k.key.IdleTimeout/3)
+	}
+	return saveEvery
+}
+
 // tidy gives back what an idle key does not use, and saves statistics. Callers
 // hold the key.
 func (l *Limiter) tidy(k *Live, nanos int64) {
@@ -154,7 +166,7 @@ func (l *Limiter) tidy(k *Live, nanos int64) {
 		l.save(&k.account, k, true)
 	case idle && k.unsaved == nil:
 		l.retire(k)
-	case dirty && nanos-k.savedAt >= int64(saveEvery):
+	case dirty && nanos-k.savedAt >= int64(k.saveEvery()):
 		l.save(&k.account, k, false)
 	}
 }

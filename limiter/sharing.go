@@ -1,0 +1,283 @@
+package limiter
+
+import (
+	"context"
+	"slices"
+	"sync/atomic"
+	"time"
+
+	"github.com/till-proxy/till/limiter/record"
+	"github.com/till-proxy/till/limiter/store"
+)
+
+// What a node knows of the others' use of a key may be old. So before it refuses a
+// request because of that, it looks at the books. Where other nodes have reserved what
+// this one lacks, it asks for it back; what they cannot give back is held, and only
+// what all of them have spent is spent.
+const (
+	// lookedFor is how long a look at the books is believed. It bounds how often
+	// requests that are refused cost a transaction.
+	lookedFor = 50 * time.Millisecond
+	// recallWait is how long other nodes are given to give back what they do not
+	// use, and maxRecalls how often a request asks for it.
+	recallWait = 30 * time.Millisecond
+	maxRecalls = 3
+)
+
+// inquiry is what one request has found out about other nodes.
+type inquiry struct {
+	looked  []*account // at these, since it began or since the last recall
+	recalls int
+}
+
+// unsure reports whether a request should look at an account before it is refused by
+// it, which it does once. Callers hold the account.
+func (l *Limiter) unsure(q *inquiry, a *account, nanos int64) bool {
+	if l.shared == nil || slices.Contains(q.looked, a) {
+		return false
+	}
+	if age := nanos - a.looked; 0 < age && age < int64(lookedFor) {
+		return false
+	}
+	q.looked = append(q.looked, a)
+	return true
+}
+
+// look lets a caller wait for a transaction on the account's books. Callers hold it.
+func (l *Limiter) look(a *account, k *Live) parking {
+	if a.refill == nil {
+		a.refill = &refill{done: make(chan struct{})}
+	}
+	a.parked++
+	l.askBlock(a, k)
+	return parking{refill: a.refill, at: a}
+}
+
+// restsOnUse returns the key, of this one and those above, whose status depends on
+// when or from where it was used first or last: other nodes may know better. nil: none.
+// Callers hold all of them.
+func (k *Live) restsOnUse(now time.Time) *Live {
+	if k.l.shared == nil {
+		return nil
+	}
+	for a := k; a != nil; a = a.parent {
+		if a.key.EndedStatus == "" && (a.key.IdleTimeout > 0 || a.key.FirstUseWithin > 0) && a.timeUp(now) != "" ||
+			a.key.Scope.PinIP && !a.firstDurable {
+			return a
+		}
+	}
+	return nil
+}
+
+// recalls reports whether a request that finds too little should ask other nodes for
+// what they have reserved. Callers hold the account.
+func (l *Limiter) recalls(q *inquiry, a *account) bool {
+	if l.shared == nil || q.recalls >= maxRecalls || !a.lends() {
+		return false
+	}
+	q.recalls++
+	q.looked = nil
+	return true
+}
+
+// lends reports whether other nodes have reserved what they have not spent.
+func (a *account) lends() bool {
+	for i, limit := range a.limit {
+		if limit != record.NoLimit && a.lent(record.Kind(i)) > 0 {
+			return true
+		}
+	}
+	return false
+}
+
+// gather asks the other nodes for what they have reserved of an account, and gives
+// them time. What nodes have that are gone counts as spent. Where there are no others
+// it does nothing.
+func (l *Limiter) gather(ctx context.Context, a *account) error {
+	if l.shared == nil {
+		return nil
+	}
+	l.shared.Recall(a.id[:])
+	if l.nodes.anyGone() {
+		if err := l.writeOff(a); err != nil {
+			return err
+		}
+	}
+	patience := time.NewTimer(recallWait)
+	defer patience.Stop()
+	select {
+	case <-patience.C:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// writeOff counts as spent what nodes that are gone have reserved of an account. A node
+// that comes back with its shadow corrects that.
+func (l *Limiter) writeOff(a *account) error {
+	var lost record.Amounts
+	err := l.committer.Do(func(b *batch) error {
+		lost = record.Amounts{}
+		rec, err := readAccount(b, a)
+		if err != nil {
+			return err
+		}
+		parts, err := readParts(b, a.id)
+		if err != nil {
+			return err
+		}
+		for i := range parts {
+			p := &parts[i]
+			if p.node == b.node || !l.nodes.gone(p.node) || p.Lineage != rec.Lineage || p.Settled == p.Reserved {
+				continue
+			}
+			lost.Add(p.Reserved.Minus(p.Settled))
+			p.Settled = p.Reserved
+			if err := b.setPart(p.key, &rec, &p.Part); err != nil {
+				return err
+			}
+		}
+		if lost == (record.Amounts{}) {
+			return nil
+		}
+		return b.setAccount(a.id, a.forRole, &rec)
+	}, nil)
+	if err == nil && lost != (record.Amounts{}) {
+		l.forfeited.Add(lost[record.Activations])
+		l.log.Warn("what a node that is gone had reserved counts as spent", "activations", lost[record.Activations],
+			"tokens", lost[record.Tokens], "spend_usd", record.FormatUSD(lost[record.Nanodollars]))
+	}
+	return err
+}
+
+// nodePart is a node's part of an account.
+type nodePart struct {
+	record.Part
+	node string
+	key  []byte
+}
+
+func readParts(r store.Reader, id record.AccountID) (parts []nodePart, err error) {
+	prefix := record.PartPrefix(id)
+	err = r.Scan(prefix, nil, false, func(key, value []byte) (bool, error) {
+		p, err := record.DecodePart(value)
+		parts = append(parts, nodePart{Part: p, node: string(key[len(prefix):]), key: slices.Clone(key)})
+		return err == nil, err
+	})
+	return parts, err
+}
+
+// reservedElsewhere reports whether another node that lives may still spend of an
+// account, or give back.
+func (l *Limiter) reservedElsewhere(b *batch, id record.AccountID, lineage uint64) (bool, error) {
+	if b.node == "" {
+		return false, nil
+	}
+	parts, err := readParts(b, id)
+	if err != nil {
+		return false, err
+	}
+	for i := range parts {
+		p := &parts[i]
+		if p.node != b.node && p.Lineage == lineage && p.Reserved != p.Settled && !l.nodes.gone(p.node) {
+			return true, nil
+		}
+	}
+	return false, nil
+}
+
+// settleOwn writes what this node has spent of an account, which others want to know
+// before they believe that nothing is left. acct is still to be written.
+func (b *batch) settleOwn(k *Live, acct *record.Account) error {
+	own, err := b.own(k.id, acct)
+	if err != nil || b.node == "" {
+		return err
+	}
+	k.mu.Lock()
+	if acct.Lineage == k.lineage {
+		own.Settled = k.spent
+	}
+	k.mu.Unlock()
+	return b.setOwn(k.id, acct, &own)
+}
+
+// nodes is what this node knows of the others: whether they live.
+type nodes struct {
+	known atomic.Pointer[nodesKnown]
+}
+
+type nodesKnown struct {
+	live map[string]bool
+	size *blockSize
+}
+
+// gone reports whether a node's session has ended. One that was never seen may have
+// begun just now.
+func (n *nodes) gone(name string) bool {
+	known := n.known.Load()
+	if known == nil {
+		return false
+	}
+	live, seen := known.live[name]
+	return seen && !live
+}
+
+func (n *nodes) anyGone() bool {
+	known := n.known.Load()
+	if known == nil {
+		return false
+	}
+	for _, live := range known.live {
+		if !live {
+			return true
+		}
+	}
+	return false
+}
+
+// size is how large the blocks of accounts are.
+func (n *nodes) size() *blockSize {
+	if known := n.known.Load(); known != nil {
+		return known.size
+	}
+	return together(2)
+}
+
+// countEvery is the time between two looks at which nodes live.
+const countEvery = time.Second
+
+// countLoop keeps count of the nodes.
+func (l *Limiter) countLoop() {
+	count := time.NewTicker(countEvery)
+	defer count.Stop()
+	for {
+		if err := l.countNodes(); err != nil {
+			l.complain("reading which nodes live failed", err)
+		}
+		select {
+		case <-l.stop:
+			return
+		case <-count.C:
+		}
+	}
+}
+
+// countNodes notes which nodes live.
+func (l *Limiter) countNodes() error {
+	all, err := l.shared.Nodes()
+	if err != nil {
+		return err
+	}
+	known := &nodesKnown{live: make(map[string]bool, len(all))}
+	alive := 0
+	for i := range all {
+		known.live[all[i].Name] = all[i].Live
+		if all[i].Live {
+			alive++
+		}
+	}
+	known.size = together(alive)
+	l.nodes.known.Store(known)
+	return nil
+}
