@@ -20,10 +20,12 @@ type Shared interface {
 	Store
 
 	// UpdateRows runs fn like Update, while it holds rows.Lock. fn may read only
-	// rows.Lock and rows.Read; it gets ErrUndeclared for anything else, for a scan,
-	// and for writing what other nodes follow. So it gets for a row of rows.Lock
-	// that does not exist, because that cannot be held. What it writes besides must
-	// be protected by a row that it holds, or be written by this node alone.
+	// rows.Lock, rows.Read and what it has itself written; it gets ErrUndeclared for
+	// anything else, for a scan, and for writing what other nodes follow. So it gets
+	// for a row of rows.Lock that does not exist, because that cannot be held; fn is
+	// not run then. A transaction that was told ErrUndeclared once writes nothing
+	// and its error wraps ErrUndeclared, whatever fn returns. What it writes besides
+	// must be protected by a row that it holds, or be written by this node alone.
 	UpdateRows(rows Rows, fn func(Tx) error) error
 
 	// Node is the name of this node, which no other has. It is the same after a
@@ -31,8 +33,9 @@ type Shared interface {
 	Node() string
 
 	// Join begins this node's session, after any earlier one of the same name has
-	// ended, and lets f follow what other nodes commit from here on. Close ends it.
-	// There must be no Update before.
+	// ended, and lets f follow what other nodes commit from here on. Once it has
+	// returned, Fresh is nil. Close ends the session; after it, no method of f is
+	// called. There must be no transaction before.
 	Join(f Follower) error
 
 	// Fresh returns nil while this node is sure to have followed everything that
@@ -43,7 +46,8 @@ type Shared interface {
 
 	// Settled waits until every node whose session lives has followed all that was
 	// committed before the call, and returns the names of those that have not when
-	// patience ends. They are refused by their own Fresh, or will follow soon.
+	// patience ends. They are refused by their own Fresh, or will follow soon. This
+	// node itself need not follow its own commits.
 	Settled(patience time.Duration) (behind []string, err error)
 
 	// Recall asks the other nodes to give back what they have reserved of an
@@ -66,22 +70,26 @@ type Rows struct {
 	Read [][]byte
 }
 
-// Follower lets a node's memory follow what other nodes commit. Its methods are
-// called by one goroutine, one at a time. What a call was about counts as followed
-// once it has returned.
+// Follower lets a node's memory follow what other nodes commit. Changed, Missed and
+// Recalled are called by one goroutine, one at a time. What a call was about counts as
+// followed once it has returned nil. After an error nothing does until Missed, which
+// is then called again and again, has returned nil.
 type Follower interface {
 	// Follows reports whether the memory of other nodes depends on a row. Only
 	// Update may write those. It is called by any goroutine.
 	Follows(key []byte) bool
-	// Changed says that other nodes have written these rows, in the order in which
-	// that was committed.
+	// Changed says that other nodes have written or deleted these rows, in the order
+	// in which that was committed. What this node has written itself is not among
+	// them: its memory follows that as it is committed.
 	Changed(keys [][]byte) error
 	// Missed says that any row may have been written: all that memory holds has to
 	// be read again.
 	Missed() error
 	// Recalled says that another node asks for what is reserved and not used.
 	Recalled(account []byte)
-	// Stale says that Fresh has begun to return an error.
+	// Stale says that Fresh has begun to return an error. It is called by another
+	// goroutine and does not wait for a call of Changed or Missed that hangs, because
+	// that may be the very reason.
 	Stale(err error)
 }
 
