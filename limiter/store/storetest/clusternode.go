@@ -1,0 +1,384 @@
+package storetest
+
+import (
+	"fmt"
+	"maps"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/till-proxy/till/limiter/store"
+)
+
+// clusterNode is a process that has the simulated shared store open.
+type clusterNode struct {
+	c        *Cluster
+	name     string
+	started  time.Time
+	follower store.Follower
+	running  sync.WaitGroup // its goroutines
+
+	joined, closed, killed, cut, paused bool
+
+	online  bool          // its session is renewed all the time
+	contact time.Duration // when it was online last
+	left    bool          // its session was ended
+
+	followed int           // how many entries of the feed its memory has followed
+	said     int           // how many of these the others know of
+	missed   bool          // memory has to be read again
+	since    time.Duration // what was committed later may be missing in memory
+	retry    time.Duration // when to try to follow again
+	quiet    bool          // notifications are lost
+	recalls  [][]byte
+	stale    bool // its follower was told
+}
+
+// Node returns another process with a name. Only one of a name can have joined.
+func (c *Cluster) Node(name string) store.Shared {
+	now, _ := c.Clock("").Now()
+	return &clusterNode{c: c, name: name, started: now}
+}
+
+// Node implements store.Shared.
+func (n *clusterNode) Node() string { return n.name }
+
+func (n *clusterNode) gone() bool { return n.closed || n.killed }
+
+func (n *clusterNode) reachable() bool { return !n.c.down && !n.cut && !n.paused }
+
+// live reports whether others have to wait for a node.
+func (n *clusterNode) live() bool {
+	return n.c.sessions[n.name] == n && !n.left && (n.online || n.c.elapsed()-n.contact <= sessionFor)
+}
+
+// leave ends the contact to the database.
+func (n *clusterNode) leave() {
+	if n.online {
+		n.online, n.contact = false, n.c.elapsed()
+	}
+	for t := range n.c.open {
+		if t.node == n {
+			t.frozen = n.c.elapsed()
+		}
+	}
+}
+
+// disconnect takes the network away.
+func (n *clusterNode) disconnect() {
+	n.leave()
+	n.cut = true
+	n.c.abort(n, store.ErrUnavailable)
+}
+
+// enter waits while the process is paused, and says whether it can use the database.
+func (n *clusterNode) enter() error {
+	n.c.wait(func() (bool, time.Duration) { return n.gone() || !n.paused, forever })
+	switch {
+	case n.killed:
+		return errKilled
+	case n.closed:
+		return store.ErrClosed
+	case n.c.doubt != nil:
+		return n.c.doubt
+	case !n.reachable():
+		return fmt.Errorf("%w: no connection", store.ErrUnavailable)
+	case n.joined && n.c.sessions[n.name] != n:
+		return errTaken
+	}
+	return nil
+}
+
+// Join implements store.Shared.
+func (n *clusterNode) Join(f store.Follower) error {
+	c := n.c
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.wait(func() (bool, time.Duration) {
+		former := c.sessions[n.name]
+		free := former == nil || former.killed || !former.live()
+		if free || former.online {
+			return free || n.gone(), forever
+		}
+		return n.gone(), former.contact + sessionFor
+	})
+	if err := n.enter(); err != nil {
+		return err
+	}
+	n.follower, n.joined, n.online = f, true, true
+	n.followed, n.said = len(c.feed), len(c.feed)
+	c.sessions[n.name] = n
+	n.running.Go(n.follow)
+	n.running.Go(n.watch)
+	c.told()
+	return nil
+}
+
+// Close implements store.Store.
+func (n *clusterNode) Close() error {
+	n.c.do(func() {
+		n.left = n.left || n.reachable()
+		n.leave()
+		n.closed = true
+		if n.c.leader == n {
+			n.c.leader = nil
+		}
+	})
+	n.running.Wait()
+	return nil
+}
+
+// miss notes that memory has not followed what was committed since a moment.
+func (n *clusterNode) miss(since time.Duration) {
+	if !n.missed {
+		n.missed, n.since = true, since
+	}
+}
+
+// sure is the moment up to which memory has followed everything.
+func (n *clusterNode) sure() time.Duration {
+	at := n.contact
+	if n.online {
+		at = n.c.elapsed()
+	}
+	if n.missed {
+		at = min(at, n.since)
+	}
+	for i := n.followed; i < len(n.c.feed); i++ {
+		if n.c.feed[i].node != n.name {
+			return min(at, n.c.feed[i].at)
+		}
+	}
+	return at
+}
+
+func (n *clusterNode) fresh() error {
+	switch {
+	case n.c.doubt != nil:
+		return n.c.doubt
+	case !n.joined || n.gone():
+		return fmt.Errorf("%w: it has not joined", store.ErrStale)
+	}
+	if age := n.c.elapsed() - n.sure(); age > freshFor {
+		return fmt.Errorf("%w since %s", store.ErrStale, age)
+	}
+	return nil
+}
+
+// Fresh implements store.Shared.
+func (n *clusterNode) Fresh() error {
+	n.c.mu.Lock()
+	defer n.c.mu.Unlock()
+	return n.fresh()
+}
+
+// watch tells the follower when it begins to be stale.
+func (n *clusterNode) watch() {
+	n.c.mu.Lock()
+	defer n.c.mu.Unlock()
+	for {
+		n.c.wait(func() (bool, time.Duration) {
+			if n.gone() {
+				return true, 0
+			}
+			isStale := n.fresh() != nil
+			if isStale == n.stale || n.paused {
+				next := forever
+				if sure := n.sure(); !isStale && sure < n.c.elapsed() {
+					next = sure + freshFor
+				}
+				return false, next
+			}
+			return true, 0
+		})
+		if n.gone() {
+			return
+		}
+		err := n.fresh()
+		n.stale = err != nil
+		if err != nil {
+			n.c.mu.Unlock()
+			n.follower.Stale(err)
+			n.c.mu.Lock()
+		}
+	}
+}
+
+// follow tells the follower what others have done.
+func (n *clusterNode) follow() {
+	c := n.c
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for {
+		var step func()
+		c.wait(func() (bool, time.Duration) {
+			var next time.Duration
+			step, next = n.next()
+			return step != nil || n.gone(), next
+		})
+		if n.gone() {
+			return
+		}
+		step()
+		if n.online && n.said != n.followed {
+			n.said = n.followed
+		}
+		c.told()
+	}
+}
+
+// next is what there is to do next, or when to look again. What it returns is called
+// with the lock held.
+func (n *clusterNode) next() (step func(), at time.Duration) {
+	c := n.c
+	switch now := c.elapsed(); {
+	case !n.reachable() || c.doubt != nil:
+		return nil, forever
+	case !n.online:
+		return func() {
+			if now-n.contact > sessionFor { // what was told meanwhile may be gone
+				n.miss(n.contact)
+			}
+			n.online = true
+		}, 0
+	case n.missed && now < n.retry:
+		return nil, n.retry
+	case n.missed:
+		return func() {
+			head := len(c.feed)
+			if n.tell(func() error { return n.follower.Missed() }) {
+				n.missed, n.followed = false, head
+			}
+		}, 0
+	case len(n.recalls) > 0:
+		return func() {
+			account := n.recalls[0]
+			n.recalls = n.recalls[1:]
+			n.tell(func() error {
+				n.follower.Recalled(account)
+				return nil
+			})
+		}, 0
+	case n.followed >= len(c.feed):
+		return nil, forever
+	default:
+		e := c.feed[n.followed]
+		if e.node == n.name {
+			return func() { n.followed++ }, 0
+		}
+		if n.quiet && now-e.at < heartbeat {
+			return nil, e.at + heartbeat
+		}
+		return func() {
+			if n.tell(func() error { return n.follower.Changed(e.keys) }) {
+				n.followed++
+			} else {
+				n.miss(e.at)
+			}
+		}, 0
+	}
+}
+
+// tell calls the follower without the lock, and reports whether what it has followed
+// is still what the database holds.
+func (n *clusterNode) tell(call func() error) bool {
+	failovers := n.c.failovers
+	n.c.mu.Unlock()
+	err := call()
+	n.c.mu.Lock()
+	if err != nil {
+		n.retry = n.c.elapsed() + followRetries
+	}
+	return err == nil && failovers == n.c.failovers
+}
+
+// Settled implements store.Shared.
+func (n *clusterNode) Settled(patience time.Duration) (behind []string, err error) {
+	c := n.c
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	head, until := len(c.feed), c.elapsed()+patience
+	c.wait(func() (bool, time.Duration) {
+		if n.gone() || c.doubt != nil {
+			return true, 0
+		}
+		behind = behind[:0]
+		next := until
+		for _, name := range slices.Sorted(maps.Keys(c.sessions)) {
+			other := c.sessions[name]
+			if other == n || !other.live() || other.said >= head && !other.missed {
+				continue
+			}
+			behind = append(behind, name)
+			if !other.online {
+				next = min(next, other.contact+sessionFor)
+			}
+		}
+		return n.reachable() && len(behind) == 0 || c.elapsed() >= until, next
+	})
+	switch {
+	case n.gone():
+		return nil, store.ErrClosed
+	case c.doubt != nil:
+		return nil, c.doubt
+	case !n.reachable():
+		return nil, fmt.Errorf("%w: no connection", store.ErrUnavailable)
+	}
+	return behind, nil
+}
+
+// Recall implements store.Shared.
+func (n *clusterNode) Recall(account []byte) {
+	n.c.do(func() {
+		if n.gone() || !n.reachable() || n.c.deaf {
+			return
+		}
+		for _, other := range n.c.sessions {
+			if other != n && other.online && !other.quiet {
+				other.recalls = append(other.recalls, slices.Clone(account))
+			}
+		}
+	})
+}
+
+// Leads implements store.Shared.
+func (n *clusterNode) Leads() bool {
+	c := n.c
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	switch {
+	case n.gone() || !n.joined:
+		return false
+	case !n.online: // nobody has told it yet that it does not
+		return c.leader == n && c.elapsed()-n.contact <= freshFor
+	case c.leader == nil || !c.leader.live():
+		c.leader = n
+	}
+	return c.leader == n
+}
+
+// Nodes implements store.Shared.
+func (n *clusterNode) Nodes() ([]store.Node, error) {
+	c := n.c
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if err := n.enter(); err != nil {
+		return nil, err
+	}
+	var all []store.Node
+	for _, name := range slices.Sorted(maps.Keys(c.sessions)) {
+		other := c.sessions[name]
+		seen := other.contact
+		if other.online {
+			seen = c.elapsed()
+		}
+		all = append(all, store.Node{
+			Name: name, Version: "simulated", Started: other.started, Seen: clusterEpoch.Add(seen),
+			Live: other.live(), Behind: int64(len(c.feed) - other.said), Leads: c.leader == other,
+		})
+	}
+	return all, nil
+}
+
+// Interface guards
+var _ store.Shared = (*clusterNode)(nil)
