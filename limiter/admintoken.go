@@ -34,6 +34,9 @@ type AdminToken struct {
 	ExpiresAt  time.Time `json:"expires_at,omitzero"`
 	RevokedAt  time.Time `json:"revoked_at,omitzero"`
 	LastUsedAt time.Time `json:"last_used_at,omitzero"` // a crash may lose the last minute
+	// Pending names the nodes that have not yet followed its revocation; see
+	// [Limiter.Pending].
+	Pending []string `json:"-"`
 }
 
 // Status is active, expired or revoked.
@@ -320,7 +323,9 @@ func (l *Limiter) RevokeToken(_ context.Context, by Caller, id string) (AdminTok
 	if err := l.endToken(by, audit.ActTokenRevoke, id); err != nil {
 		return AdminToken{}, err
 	}
+	pending := l.Pending()
 	done, _ := l.tokens.get(id)
+	done.Pending = pending
 	return done, nil
 }
 

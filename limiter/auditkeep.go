@@ -29,6 +29,9 @@ func (l *Limiter) sweepAdmin() {
 	if err := l.saveTokens(); err != nil {
 		l.log.Error("saving when admin tokens were used last", "error", err)
 	}
+	if !l.leads() {
+		return
+	}
 	if err := l.pruneOnces(); err != nil {
 		l.log.Error("forgetting old idempotency keys", "error", err)
 	}

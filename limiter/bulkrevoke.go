@@ -37,7 +37,8 @@ func (l *Limiter) bounded(by Caller, f Filter) (Filter, error) {
 }
 
 // RevokeMany ends every key that the filter picks and the caller sees. When it
-// returns, they are refused in memory and their running requests are cut. A job
+// returns, they are refused in memory and their running requests are cut, on every
+// node that shares the store and is not pending. A job
 // ends them durably; see [Limiter.Await]. Only with all may a filter pick every
 // key.
 func (l *Limiter) RevokeMany(by Caller, f Filter, all bool, reason string) (Job, error) {
@@ -79,6 +80,7 @@ func (l *Limiter) RevokeMany(by Caller, f Filter, all bool, reason string) (Job,
 		return j.snapshot(), fmt.Errorf("the keys are stopped in memory, but that is not yet durable: %w", err)
 	}
 	s := j.snapshot()
+	s.Pending = l.Pending()
 	l.log.Info("keys are being revoked", "job", s.Number, "requests_cut", s.Cut, "by", by.Name)
 	return s, nil
 }

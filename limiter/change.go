@@ -214,7 +214,8 @@ func (l *Limiter) GrantMore(ctx context.Context, by Caller, id string, more More
 }
 
 // Suspend stops a key until it is resumed, and cuts its running requests. It takes
-// effect in memory at once; an error says that it could not be made durable.
+// effect in memory at once; an error says that it could not be made durable. Where
+// nodes share the store, it waits for the others to do the same.
 func (l *Limiter) Suspend(_ context.Context, by Caller, id string) (View, error) {
 	k, err := l.reach(by, record.KeysRevoke, id)
 	if err != nil {
@@ -247,7 +248,7 @@ func (l *Limiter) Suspend(_ context.Context, by Caller, id string) (View, error)
 	if err != nil {
 		return View{}, err
 	}
-	return l.viewNow(id)
+	return l.viewFelt(id)
 }
 
 // Resume ends a suspension, if it is the caller's to end; see mayLift. A key that
@@ -282,7 +283,8 @@ func (l *Limiter) Resume(_ context.Context, by Caller, id string) (View, error) 
 
 // Revoke ends a key for ever, cuts its running requests and returns how many those
 // were. It takes effect in memory at once; an error says that it could not be made
-// durable. Revoking twice changes nothing.
+// durable. Revoking twice changes nothing. Where nodes share the store, it waits for
+// the others to do the same.
 func (l *Limiter) Revoke(ctx context.Context, by Caller, id, reason string) (View, int, error) {
 	if err := record.ValidText("reason", reason); err != nil {
 		return View{}, 0, err
@@ -299,7 +301,7 @@ func (l *Limiter) Revoke(ctx context.Context, by Caller, id, reason string) (Vie
 		return View{}, cut, err
 	}
 	l.windUpNow(ctx, by, id)
-	view, err := l.viewNow(id)
+	view, err := l.viewFelt(id)
 	return view, cut, err
 }
 

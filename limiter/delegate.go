@@ -258,6 +258,9 @@ func (l *Limiter) grantChild(ctx context.Context, by Caller, k *Live, add record
 			return err
 		}
 		acct.Limit = key.Limit
+		if err := b.Set(record.ChildKey(pkey.ID, key.ID), nil); err != nil { // so that nodes that have only the parent in memory follow
+			return err
+		}
 		return writeKey(b, old, key, &acct, by.entry(audit.ActKeyGrant, key.ID, record.Changes(old, key)))
 	}, 0, func() { l.follow(key, func(k *Live) { k.ending = false }) })
 }

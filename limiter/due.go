@@ -15,6 +15,9 @@ const sweepKeys = 128
 
 // sweepDue ends keys whose time is over, also those that are not in memory.
 func (l *Limiter) sweepDue() {
+	if !l.leads() {
+		return
+	}
 	var after []byte
 	for !l.stopping() {
 		var found []dueEntry

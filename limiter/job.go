@@ -52,6 +52,8 @@ type Job struct {
 	DoneAt time.Time `json:"done_at,omitzero"`
 	// Failure is why the job cannot go on now. It is tried again.
 	Failure string `json:"-"`
+	// Pending names the nodes that have not yet heard of it; see [Limiter.Pending].
+	Pending []string `json:"-"`
 }
 
 // Done reports whether nothing is left to do.

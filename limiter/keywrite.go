@@ -94,6 +94,14 @@ func (l *Limiter) viewNow(id string) (View, error) {
 	return k.View(), nil
 }
 
+// viewFelt is viewNow after an act that has to be felt on every node.
+func (l *Limiter) viewFelt(id string) (View, error) {
+	pending := l.Pending()
+	v, err := l.viewNow(id)
+	v.Pending = pending
+	return v, err
+}
+
 // Get returns one key.
 func (l *Limiter) Get(_ context.Context, by Caller, id string) (View, error) {
 	k, err := l.reach(by, record.KeysRead, id)

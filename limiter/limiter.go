@@ -29,13 +29,14 @@ import (
 
 // Options configures a Limiter.
 type Options struct {
-	// Store keeps everything. The Limiter closes it.
+	// Store keeps everything. The Limiter closes it. Several nodes may share one
+	// that is a store.Shared.
 	Store store.Store
 	// Shadow is the path of the shadow counter's file. Without one, a crash
 	// costs each busy key what is left of its block. Default: none.
 	Shadow string
 	// Anchor is the path of the file that knows the last commit, so that a store
-	// that has lost commits is detected. Default: none.
+	// that has lost commits is detected. A shared store has none. Default: none.
 	Anchor string
 	// Disk holds these two files. Default: Files.
 	Disk store.Disk
@@ -100,6 +101,7 @@ type Limiter struct {
 	store     store.Store
 	shared    store.Shared // the same, if several nodes share it; otherwise nil
 	nodes     nodes
+	follower  *follower // nil without shared
 	committer *commit.Committer[*batch]
 	digest    *integrity.Digest // nil without an anchor
 	shadow    *integrity.Shadow
@@ -113,8 +115,9 @@ type Limiter struct {
 		mu sync.RWMutex
 		m  map[token.Lookup]*Live
 	}
-	liveMu sync.Mutex
-	live   map[string]*entry // by key id
+	unknown unknowns
+	liveMu  sync.Mutex
+	live    map[string]*entry // by key id
 	// pacings are those of keys that left memory with a rate used up.
 	pacings map[record.AccountID]pacing
 
@@ -181,7 +184,6 @@ func Open(o Options) (_ *Limiter, err error) {
 		retained: make(chan struct{}, 1),
 		jobsWake: make(chan struct{}, 1), jobsStopped: make(chan struct{}),
 	}
-	l.shared, _ = o.Store.(store.Shared)
 	for i := range l.lookups {
 		l.lookups[i].m = make(map[token.Lookup]*Live)
 	}
@@ -198,6 +200,9 @@ func Open(o Options) (_ *Limiter, err error) {
 		if l.shadow, err = integrity.OpenShadow(o.Disk, o.Shadow); err != nil {
 			return nil, err
 		}
+	}
+	if err := l.join(&o); err != nil {
+		return nil, err
 	}
 	if err := l.openAnchor(o.Disk, o.Anchor); err != nil {
 		return nil, err
@@ -239,6 +244,9 @@ func Open(o Options) (_ *Limiter, err error) {
 	}
 	l.KeepAudit(o.KeepAudit)
 	l.SetStale(o.StaleAfter, o.StaleRevoke)
+	if err := l.follower.open(); err != nil {
+		return nil, err
+	}
 	l.sweepers.Go(l.sweepLoop)
 	l.sweepers.Go(l.upkeepLoop)
 	if l.shared != nil {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 
+	"github.com/till-proxy/till/limiter/commit"
 	"github.com/till-proxy/till/limiter/record"
 	"github.com/till-proxy/till/limiter/store"
 	"github.com/till-proxy/till/token"
@@ -32,33 +33,60 @@ func (l *Limiter) Find(ctx context.Context, lookup token.Lookup) (*Live, *record
 
 // findStored asks the store. It is apart so that the way above keeps the hash
 // off the heap. A flood of unknown keys costs no disk: Badger's filters, in
-// memory, answer for nearly all of them.
-func (l *Limiter) findStored(_ context.Context, lookup token.Lookup) (*Live, *record.Refusal) {
+// memory, answer for nearly all of them. Where nodes share a store, see unknown.go.
+func (l *Limiter) findStored(ctx context.Context, lookup token.Lookup) (*Live, *record.Refusal) {
 	if r := l.unavailable(); r != nil {
 		if locked := l.lockedDown(nil); locked != nil {
 			r = locked
 		}
 		return nil, r
 	}
+	id, err := l.lookUpString(ctx, lookup)
 	var k *Live
-	var id string
-	err := l.store.View(func(r store.Reader) error {
-		b, err := r.Get(record.LookupKey(lookup))
-		id = string(b)
-		return err
-	})
 	if err == nil {
 		k, err = l.load(id)
 	}
 	switch {
 	case errors.Is(err, store.ErrNotFound):
 		return nil, record.UnknownKey()
+	case errors.Is(err, store.ErrUnavailable):
+		return nil, storeRefusal("the database is not available")
+	case errors.Is(err, errCrowded), errors.Is(err, commit.ErrTooSlow), errors.Is(err, context.Canceled):
+		return nil, storeRefusal("too many requests wait for " + l.medium())
 	case err != nil:
 		l.log.Error("reading a key failed", "error", err)
 		return nil, storeRefusal("its record could not be read")
 	}
 	l.cacheLookup(k, lookup)
 	return k, nil
+}
+
+// lookUpString asks the store which key has a string.
+func (l *Limiter) lookUpString(ctx context.Context, lookup token.Lookup) (id string, err error) {
+	var news uint64
+	now := l.clock.Now()
+	if l.shared != nil {
+		unknown, _ := l.unknown.has(lookup, now)
+		if !unknown {
+			if err := l.lookingUp(ctx); err != nil {
+				return "", err
+			}
+			defer l.lookedUp()
+			unknown, news = l.unknown.has(lookup, now) // perhaps to another request by now
+		}
+		if unknown {
+			return "", store.ErrNotFound
+		}
+	}
+	err = l.store.View(func(r store.Reader) error {
+		b, err := r.Get(record.LookupKey(lookup))
+		id = string(b)
+		return err
+	})
+	if l.shared != nil && errors.Is(err, store.ErrNotFound) {
+		l.unknown.add(lookup, now, news)
+	}
+	return id, err
 }
 
 // load returns the Live of a key, reading it when it is not in memory.

@@ -61,11 +61,11 @@ func (k *Live) Reserve(ctx context.Context, ask *Ask, g *Grant) *record.Refusal 
 			case errors.Is(err, store.ErrNoSpace):
 				return storeRefusal("the server's disk is full")
 			case errors.Is(err, store.ErrUnavailable):
-				return storeRefusal("the server's database is not available")
+				return storeRefusal("the database is not available")
 			case errors.Is(err, errCrowded):
-				return storeRefusal("too many requests wait for the server's disk")
+				return storeRefusal("too many requests wait for " + k.l.medium())
 			case errors.Is(err, commit.ErrTooSlow):
-				return storeRefusal("the server's disk is too slow")
+				return storeRefusal(k.l.medium() + " is too slow")
 			case err != nil:
 				return storeRefusal("its budget could not be reserved")
 			}

@@ -47,7 +47,7 @@ func (l *Limiter) mayForget() bool {
 
 // sweepEnded forgets keys that ended long enough ago.
 func (l *Limiter) sweepEnded() {
-	if !l.mayForget() {
+	if !l.mayForget() || !l.leads() {
 		return
 	}
 	var after []byte

@@ -83,7 +83,7 @@ func (l *Limiter) Rotate(_ context.Context, by Caller, id string, next record.Is
 	}
 	cut := k.cutReplaced(l.clock.Now())
 	l.log.Info("key rotated", "key_id", id, "grace", grace, "requests_cut", cut, "by", by.Name)
-	view, err := l.viewNow(id)
+	view, err := l.viewFelt(id)
 	return view, cut, err
 }
 

@@ -8,6 +8,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/till-proxy/till/limiter/audit"
 	"github.com/till-proxy/till/limiter/record"
 	"github.com/till-proxy/till/limiter/store"
 )
@@ -64,6 +65,9 @@ func (l *Limiter) staleAfter() time.Duration {
 // is that of an index, so a sweep looks only at those that have become stale since
 // the previous one.
 func (l *Limiter) sweepStale() {
+	if !l.leads() {
+		return
+	}
 	now := l.clock.Now()
 	l.stale.mu.Lock()
 	after, revoke, from := l.stale.after, l.stale.revoke, l.stale.from
@@ -172,8 +176,32 @@ func (s *staleSweep) look(id string) (again bool, err error) {
 		return true, nil
 	}
 	s.acts++
-	_, _, err = s.l.Revoke(context.Background(), itself, id, fmt.Sprintf("unused since %s, longer than stale_after allows", record.Stamp(since)))
-	return false, err
+	return false, s.end(id, since)
+}
+
+// errUsed says that a key was used since it was judged.
+var errUsed = errors.New("the key was used meanwhile")
+
+// end revokes a key that is unused since then.
+func (s *staleSweep) end(id string, since time.Time) error {
+	k, err := s.l.load(id)
+	if err != nil {
+		return err
+	}
+	write := revoking(itself, audit.ActKeyRevoke, fmt.Sprintf("unused since %s, longer than stale_after allows", record.Stamp(since)))
+	_, err = s.l.halt(itself, k, record.CodeKeyRevoked, func(b *batch, old, key *record.Key, acct *record.Account, at time.Time) error {
+		if record.FromNanos(acct.Last).After(since) {
+			return errUsed
+		}
+		return write(b, old, key, acct, at)
+	})
+	if errors.Is(err, errUsed) {
+		return nil
+	}
+	if err == nil {
+		s.l.windUpNow(context.Background(), itself, id)
+	}
+	return err
 }
 
 // warn reports once that a key is stale.
@@ -185,7 +213,10 @@ func (s *staleSweep) warn(v *View, since time.Time) error {
 			e.EndsAt = earliest.UTC()
 		}
 	}
-	err := s.l.editIn(itself, ActKeyStale, v.ID, func(b *batch, key *record.Key, _ *record.Account) error {
+	err := s.l.editIn(itself, ActKeyStale, v.ID, func(b *batch, key *record.Key, acct *record.Account) error {
+		if key.StaleToldAt.After(since) || record.FromNanos(acct.Last).After(since) {
+			return nil // another node has reported it, or it was used
+		}
 		key.StaleToldAt, e.Key = s.now.UTC(), key
 		return b.tell(e)
 	}, nil)

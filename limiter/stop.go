@@ -73,7 +73,7 @@ func (l *Limiter) halt(by Caller, k *Live, code record.Code, write writeStop) (i
 	refusal := k.stopped(now)
 	k.mu.Unlock()
 	cut := k.cut(refusal)
-	if err := l.recordStop(id, code, now, write); errors.Is(err, ErrRevoked) {
+	if err := l.recordStop(id, code, now, write); errors.Is(err, ErrRevoked) || errors.Is(err, errUsed) {
 		k.mu.Lock()
 		k.halt = before
 		k.mu.Unlock()

@@ -18,6 +18,11 @@ func (l *Limiter) unavailable() *record.Refusal {
 	if l.closed.Load() {
 		return storeRefusal("the server is stopping")
 	}
+	if l.shared != nil {
+		if err := l.shared.Fresh(); err != nil {
+			return outOfTouch(err)
+		}
+	}
 	return nil
 }
 
@@ -29,16 +34,19 @@ func (l *Limiter) Failed() error { return l.committer.Failure() }
 const silentAfter = 2 * time.Second
 
 // Trouble returns what is wrong with the store now, or nil: that it has failed, that
-// its disk is full, or that it does not answer. Only a failure does not resolve by
-// itself.
+// its disk is full, that it does not answer, or that this node has lost touch with
+// it. Only a failure does not resolve by itself.
 func (l *Limiter) Trouble(ctx context.Context) error {
 	if err := l.Failed(); err != nil {
 		return err
 	}
 	if began := l.committer.Running(); !began.IsZero() {
 		if silent := time.Since(began); silent > silentAfter {
-			return fmt.Errorf("the store's disk has not answered for %s, and what needs it is refused", silent.Round(time.Second))
+			return fmt.Errorf("%s has not answered for %s, and what needs it is refused", l.medium(), silent.Round(time.Second))
 		}
+	}
+	if err := l.fresh(); err != nil {
+		return err
 	}
 	if l.committer.Full() { // it may have room again without having been asked
 		return l.Ping(ctx)
@@ -52,7 +60,7 @@ func (l *Limiter) complain(what string, err error, args ...any) {
 	if errors.Is(err, store.ErrDoubt) {
 		l.committer.Poison(err)
 	}
-	if l.Failed() == nil && !errors.Is(err, store.ErrNoSpace) && !errors.Is(err, store.ErrClosed) {
+	if l.Failed() == nil && !errors.Is(err, store.ErrNoSpace) && !errors.Is(err, store.ErrUnavailable) && !errors.Is(err, store.ErrClosed) {
 		l.log.Error(what, append(args, "error", err)...)
 	}
 }

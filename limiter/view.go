@@ -26,4 +26,7 @@ type View struct {
 	// Unsalted says that the key is sealed, and that what opens the box of its
 	// string is not in the store: a backup had left it out.
 	Unsalted bool
+	// Pending names the nodes that have not yet followed the act which this is the
+	// outcome of; see [Limiter.Pending].
+	Pending []string
 }

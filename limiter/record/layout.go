@@ -48,7 +48,7 @@ const (
 	SpaceAudit    = "u/"
 	SpaceTokens   = "t/"
 	SpaceOnce     = "i/"
-	spaceChildren = "p/"
+	SpaceChildren = "p/"
 	SpaceOutbox   = "o/"
 	SpaceJobs     = "j/"
 )
@@ -88,7 +88,7 @@ func DueKey(unix int64, id string) []byte {
 	return append(k, id...)
 }
 
-func childPrefix(parent string) []byte { return append(append([]byte(spaceChildren), parent...), '/') }
+func childPrefix(parent string) []byte { return append(append([]byte(SpaceChildren), parent...), '/') }
 
 func ChildKey(parent, child string) []byte { return append(childPrefix(parent), child...) }
 

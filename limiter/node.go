@@ -1,0 +1,184 @@
+package limiter
+
+import (
+	"errors"
+	"sync"
+	"time"
+
+	"github.com/till-proxy/till/limiter/record"
+	"github.com/till-proxy/till/limiter/store"
+)
+
+// Several nodes may share a store, and each is a Limiter of its own: equal to the
+// others, and without any word from them but what is in the store. Its own part of
+// each budget is exact by what is durable there. What the others decide about a key
+// it must hear in time: it follows their commits (see refresh.go), and refuses
+// everything while it cannot be sure to.
+//
+// A store without a store.Shared has one node, and nothing of this exists.
+
+// settlePatience is how long an act that stops something waits for the other nodes.
+// One that has not followed by then admits nothing: it has lost touch for longer than
+// it may.
+const settlePatience = 10 * time.Second
+
+// join begins this node's session, before anything is written or read that others
+// may change.
+func (l *Limiter) join(o *Options) error {
+	shared, ok := o.Store.(store.Shared)
+	if !ok {
+		return nil
+	}
+	if o.Anchor != "" {
+		return errors.New("anchor: a store that several nodes share has none, because it knows by itself whether it has lost commits: leave out Anchor, or give a Store of one node")
+	}
+	l.shared, l.follower = shared, &follower{l: l}
+	l.unknown.slots = make(chan struct{}, maxLookUps)
+	return shared.Join(l.follower)
+}
+
+// fresh returns why this node may not admit anything now: it could have missed that a
+// key was stopped.
+func (l *Limiter) fresh() error {
+	if l.shared == nil {
+		return nil
+	}
+	return l.shared.Fresh()
+}
+
+// leads reports whether this node does what one node does for all. Two may think so
+// for a moment, so what they do is judged again where it is written.
+func (l *Limiter) leads() bool { return l.shared == nil || l.shared.Leads() }
+
+// Nodes are those that share the store, with their state; nil where it has one.
+func (l *Limiter) Nodes() ([]store.Node, error) {
+	if l.shared == nil {
+		return nil, nil
+	}
+	return l.shared.Nodes()
+}
+
+// Pending waits until every other node has followed all that is durable by now, for
+// ten seconds at most, and returns the names of those that have not. These admit
+// nothing, because they have lost touch, or will follow in a moment. If the store
+// cannot say, it is all that were there last.
+func (l *Limiter) Pending() []string {
+	if l.shared == nil {
+		return nil
+	}
+	behind, err := l.shared.Settled(settlePatience)
+	if err == nil {
+		return behind
+	}
+	l.complain("it is not known whether the other nodes have followed", err)
+	nodes, err := l.shared.Nodes()
+	if err != nil {
+		return []string{"unknown"}
+	}
+	var others []string
+	for _, n := range nodes {
+		if n.Live && n.Name != l.shared.Node() {
+			others = append(others, n.Name)
+		}
+	}
+	return others
+}
+
+// outOfTouch is the refusal of a node that may have missed something.
+func outOfTouch(err error) *record.Refusal {
+	if errors.Is(err, store.ErrDoubt) {
+		return storeRefusal("the database may have lost something")
+	}
+	return storeRefusal("this server has lost touch with the database")
+}
+
+// medium is what the store is on.
+func (l *Limiter) medium() string {
+	if l.shared == nil {
+		return "the server's disk"
+	}
+	return "the database"
+}
+
+// follower is what the store tells what other nodes have done.
+type follower struct {
+	l *Limiter
+
+	mu     sync.Mutex
+	opened bool // the Limiter has in memory all that it begins with
+	missed bool // something happened before
+}
+
+// early reports whether the Limiter is still being opened. It serves nothing then, and
+// reads all again before it does.
+func (f *follower) early() bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.missed = f.missed || !f.opened
+	return !f.opened
+}
+
+// open lets memory catch up with what happened while it was filled.
+func (f *follower) open() error {
+	if f == nil {
+		return nil
+	}
+	for {
+		f.mu.Lock()
+		f.opened = !f.missed
+		f.missed = false
+		done := f.opened
+		f.mu.Unlock()
+		if done {
+			return nil
+		}
+		if err := f.l.refreshAll(); err != nil {
+			return err
+		}
+	}
+}
+
+// Follows implements store.Follower.
+func (f *follower) Follows(key []byte) bool { return followed(key) }
+
+// Changed implements store.Follower.
+func (f *follower) Changed(keys [][]byte) error {
+	if f.early() {
+		return nil
+	}
+	return f.l.refresh(about(keys))
+}
+
+// Missed implements store.Follower.
+func (f *follower) Missed() error {
+	if f.early() {
+		return nil
+	}
+	return f.l.refreshAll()
+}
+
+// Recalled implements store.Follower.
+func (f *follower) Recalled(account []byte) {
+	if len(account) == len(record.AccountID{}) && !f.early() {
+		f.l.recalled(record.AccountID(account))
+	}
+}
+
+// Stale implements store.Follower. From here on nothing is admitted, and what runs is
+// cut at once: the key of a stream could have been revoked at any time since the last
+// contact. With the seven seconds after which a node knows that it has lost touch, a
+// revocation so is felt everywhere within ten, by streams as well. What that costs is
+// that a database which is away for longer ends every stream.
+func (f *follower) Stale(err error) {
+	if f.early() {
+		return
+	}
+	n := 0
+	for _, k := range f.l.everyLive() {
+		n += k.cutWhere(outOfTouch(err), func(*Grant) bool { return true })
+	}
+	f.l.log.Error("this node has lost touch with the database: nothing is admitted until it is found again", "requests_cut", n, "error", err)
+}
+
+// Interface guards
+var _ store.Follower = (*follower)(nil)

@@ -1,0 +1,277 @@
+package limiter
+
+import (
+	"errors"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/oklog/ulid/v2"
+
+	"github.com/till-proxy/till/limiter/record"
+	"github.com/till-proxy/till/limiter/store"
+	"github.com/till-proxy/till/token"
+)
+
+// What other nodes have committed is followed by reading again what it is about, and
+// not by repeating what they did: several of their acts may be read at once, and one
+// of this node's own may have come in between. So what has to happen is judged from
+// how a key stands now. A key that cannot be used has no request that runs, however it
+// came to that. Only a suspension that was lifted before this node has heard of it
+// leaves no trace, and such a call had not been answered yet.
+
+// followed reports whether memory of other nodes depends on a row: on a key and on
+// what finds it, on which children it has, on admin tokens, and on jobs. Budgets are
+// not among them, because each transaction on one reads it; what moves between keys
+// of a family is seen by the entry of the child.
+func followed(key []byte) bool {
+	for _, space := range followedSpaces {
+		if len(key) > len(space) && string(key[:len(space)]) == space {
+			return true
+		}
+	}
+	return false
+}
+
+var followedSpaces = []string{record.SpaceKeys, record.SpaceLookups, record.SpaceChildren, record.SpaceTokens + "i/", record.SpaceJobs}
+
+// news is what rows that were written are about.
+type news struct {
+	keys    []string // whose records changed
+	parents []string // of children that were made, granted more or returned
+	lookups []token.Lookup
+	tokens  []string
+	jobs    bool
+}
+
+func about(rows [][]byte) news {
+	var n news
+	for _, row := range rows {
+		space, rest := string(row[:min(2, len(row))]), row[min(2, len(row)):]
+		switch space {
+		case record.SpaceKeys:
+			n.keys = append(n.keys, string(rest))
+		case record.SpaceChildren:
+			parent, _, _ := strings.Cut(string(rest), "/")
+			n.parents = append(n.parents, parent)
+		case record.SpaceLookups:
+			if len(rest) == len(token.Lookup{}) {
+				n.lookups = append(n.lookups, token.Lookup(rest))
+			}
+		case record.SpaceTokens:
+			if id, ok := strings.CutPrefix(string(rest), "i/"); ok {
+				n.tokens = append(n.tokens, id)
+			}
+		case record.SpaceJobs:
+			n.jobs = true
+		}
+	}
+	return n
+}
+
+// refreshStep bounds the keys that one look at the store reads, so that it holds up
+// no commit for long.
+const refreshStep = 256
+
+// refresh lets memory follow, and returns once it has.
+func (l *Limiter) refresh(n news) error {
+	if len(n.lookups) > 0 {
+		l.unknown.learn(n.lookups...)
+	}
+	err := l.refreshKeys(n.keys, n.parents)
+	if len(n.tokens) > 0 {
+		err = errors.Join(err, l.followTokens(n.tokens))
+	}
+	if n.jobs { // after the keys, which a job does not pick if they changed after it
+		err = errors.Join(err, l.followJobs())
+	}
+	return err
+}
+
+// refreshAll lets everything in memory follow.
+func (l *Limiter) refreshAll() error {
+	l.unknown.forget()
+	l.liveMu.Lock()
+	ids := make([]string, 0, len(l.live))
+	for id := range l.live {
+		ids = append(ids, id)
+	}
+	l.liveMu.Unlock()
+	return errors.Join(l.refreshKeys(ids, nil), l.followTokens(nil), l.followJobs())
+}
+
+// refreshKeys reads the keys that are in memory again, and, of parents, also those
+// above them, whose budgets may have moved.
+func (l *Limiter) refreshKeys(ids, parents []string) error {
+	type want struct {
+		id    string
+		above bool
+	}
+	var wanted []want
+	for _, id := range ids {
+		if l.known(id) {
+			wanted = append(wanted, want{id, false})
+		}
+	}
+	for _, id := range parents {
+		wanted = append(wanted, want{id, true})
+	}
+	var failed error
+	for step := range slices.Chunk(wanted, refreshStep) {
+		var found []*standing
+		looked := make(chan error, 1)
+		l.committer.Look(func(r store.Reader) error {
+			found = nil
+			seen := make(map[string]bool, len(step))
+			for _, w := range step {
+				for id := w.id; id != "" && !seen[id]; {
+					seen[id] = true
+					if !w.above && !l.known(id) {
+						break
+					}
+					s, err := l.standingOf(r, id)
+					if err != nil {
+						return err
+					}
+					if l.known(id) {
+						found = append(found, s)
+					}
+					if id = ""; w.above && s.key != nil {
+						id = s.key.Parent
+					}
+				}
+			}
+			return nil
+		}, func(err error) {
+			if err == nil {
+				for _, s := range found {
+					l.takeOver(s)
+				}
+			}
+			looked <- err
+		})
+		failed = errors.Join(failed, <-looked)
+	}
+	return failed
+}
+
+// standing is all that the store says of a key that memory goes by.
+type standing struct {
+	id       string
+	key      *record.Key // nil: it was forgotten
+	acct     record.Account
+	own      record.Part // this node's of the account
+	children int
+	salts    salts
+}
+
+func (l *Limiter) standingOf(r store.Reader, id string) (*standing, error) {
+	s := &standing{id: id}
+	key, acct, err := record.ReadKey(r, id)
+	if errors.Is(err, store.ErrNotFound) {
+		return s, nil
+	}
+	if errors.Is(err, store.ErrDoubt) {
+		l.committer.Poison(err)
+	}
+	if err != nil {
+		return nil, err
+	}
+	s.key, s.acct = key, acct
+	account, err := record.KeyAccount(id)
+	if err != nil {
+		return nil, err
+	}
+	if s.own, err = ownPart(r, l.node(), account, &acct); err != nil {
+		return nil, err
+	}
+	if key.Delegate {
+		if s.children, err = record.CountChildren(r, id); err != nil {
+			return nil, err
+		}
+	}
+	if key.Custody == record.CustodySealed && key.EndedStatus != record.Revoked {
+		s.salts, err = readSalts(r, key)
+	}
+	return s, err
+}
+
+// takeOver lets memory go by what the store says of a key, and cuts what may no longer
+// run. It runs on the committer, so that it is neither behind nor ahead of what this
+// node has written itself.
+func (l *Limiter) takeOver(s *standing) {
+	k := l.inMemory(s.id)
+	if k == nil {
+		return
+	}
+	if s.key == nil {
+		k.cut(record.UnknownKey())
+		l.drop(k)
+		return
+	}
+	now := l.clock.Now()
+	var why *record.Refusal
+	l.follow(s.key, func(k *Live) {
+		l.lookedAt(&k.account, k, &s.acct, &s.own)
+		fewer := s.children < k.children
+		k.children = s.children
+		if k.key.EndedStatus != record.Revoked && k.halt != record.CodeKeyRevoked {
+			k.salts = s.salts
+		}
+		k.setMarks()
+		if why = k.stands(now); why != nil {
+			l.giveUp(k)
+		} else if fewer {
+			k.endIfSpent() // nothing will come back to it
+		}
+	})
+	l.cutWhatMayNotRun(k, why, now)
+}
+
+// giveUp gives back at once what a key that cannot be used does not use. Callers hold
+// it.
+func (l *Limiter) giveUp(k *Live) {
+	if _, unused := k.unused(); unused && !k.asked {
+		l.save(&k.account, k, true)
+	}
+}
+
+// cutWhatMayNotRun cuts the requests of a key that cannot be used, because of why or
+// of a key above it, and those that came with a string that was replaced.
+func (l *Limiter) cutWhatMayNotRun(k *Live, why *record.Refusal, now time.Time) {
+	if why == nil {
+		k.mu.Lock()
+		_, why = k.fromAbove(now)
+		k.mu.Unlock()
+	}
+	n := 0
+	if why != nil {
+		n = k.cut(why)
+	}
+	if n += k.cutReplaced(now); n > 0 {
+		l.log.Info("another node has stopped a key", "key_id", k.Key().ID, "requests_cut", n)
+	}
+}
+
+// recalled gives back what is reserved of an account and not used, because a request
+// on another node lacks it.
+func (l *Limiter) recalled(id record.AccountID) {
+	if k := l.loaded(record.IDPrefix + ulid.ULID(id).String()); k != nil {
+		k.mu.Lock()
+		defer k.mu.Unlock()
+		if !k.gone {
+			l.giveUp(k)
+		}
+		return
+	}
+	for _, a := range l.everyRole() {
+		if a.id != id {
+			continue
+		}
+		a.mu.Lock()
+		if _, unused := a.unused(); unused && !a.asked {
+			l.save(a, nil, true)
+		}
+		a.mu.Unlock()
+	}
+}
