@@ -163,6 +163,9 @@ func (a *api) fail(w http.ResponseWriter, err error) {
 		known = &apiError{http.StatusServiceUnavailable, "store_busy", commit.ErrBusy.Error()}
 	case errors.Is(err, commit.ErrOutcome):
 		known = &apiError{http.StatusServiceUnavailable, "outcome_unknown", commit.ErrOutcome.Error()}
+	case errors.Is(err, store.ErrUnavailable), errors.Is(err, store.ErrStale), errors.Is(err, store.ErrNoSpace):
+		w.Header().Set("Retry-After", "2")
+		known = &apiError{http.StatusServiceUnavailable, "store_unavailable", "the store could not do this: " + err.Error()}
 	case errors.Is(err, limiter.ErrJobs):
 		known = &apiError{http.StatusConflict, "too_many_jobs", limiter.ErrJobs.Error()}
 	case errors.Is(err, limiter.ErrRevoked):

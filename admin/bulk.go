@@ -18,6 +18,7 @@ func jobJSON(j limiter.Job) wire.BulkJSON {
 	return wire.BulkJSON{
 		Matched: j.Matched, Revoked: j.Revoked, AlreadyRevoked: j.Already, StreamsCut: j.Cut,
 		Job: strconv.FormatInt(j.Number, 10), Done: &done, At: &j.At, By: j.By, Reason: j.Reason, Failure: j.Failure,
+		Pending: j.Pending,
 	}
 }
 
@@ -63,9 +64,11 @@ func (a *api) revokeMany(l *limiter.Limiter, r *http.Request) (int, any, error) 
 	if !body.Wait {
 		return http.StatusAccepted, jobJSON(j), nil
 	}
+	pending := j.Pending
 	if j, err = l.Await(r.Context(), a.caller, j.Number); err != nil {
 		return 0, nil, err
 	}
+	j.Pending = pending
 	return http.StatusOK, jobJSON(j), nil
 }
 

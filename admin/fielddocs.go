@@ -112,7 +112,7 @@ var fieldDocs = map[string]string{
 	"output":                 "output tokens, reasoning included, or their price in USD per million",
 	"parent":                 "the key that this one was carved out of",
 	"partial":                "the page is short because many keys were searched: continue with next",
-	"pending":                "messages that are waiting",
+	"pending":                "messages that are waiting; after an act, the names of the nodes that have not yet followed it and admit nothing until they have, absent if all have",
 	"permissions":            "what holders of the role may do",
 	"preset":                 "the preset for the vendor's API",
 	"prices":                 "prices in USD per million tokens",

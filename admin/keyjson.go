@@ -14,7 +14,7 @@ func KeyJSON(v limiter.View) *wire.KeyObject {
 	k.Version, k.Custody = v.Version, v.Custody
 	k.Role, k.Owner, k.Purpose = v.Role, v.Owner, v.Purpose
 	k.Labels, k.Metadata = v.Labels, v.Metadata
-	k.CreatedBy, k.LastIP = v.CreatedBy, v.LastAddr
+	k.CreatedBy, k.LastIP, k.Pending = v.CreatedBy, v.LastAddr, v.Pending
 	k.CredentialFingerprint, k.SealedWithoutSalt = v.Fingerprint, v.Unsalted
 	if v.Status == record.Suspended && !(v.SuspendedAt.IsZero() && v.SuspendedBy == record.Stopper{}) { // not if only an ancestor is suspended
 		k.SuspendedBy = v.SuspendedBy.Title()

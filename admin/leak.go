@@ -79,6 +79,9 @@ func (a *api) leaks(l *limiter.Limiter, r *http.Request) (int, any, error) {
 			}
 		}
 	}
+	if !body.DryRun && len(found) > answer.Unknown {
+		answer.Pending = l.Pending()
+	}
 	return http.StatusOK, answer, nil
 }
 

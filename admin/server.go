@@ -67,7 +67,7 @@ func (a *api) lockdown(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	answer := lockdownOf(&s)
-	answer.StreamsCut = &cut
+	answer.StreamsCut, answer.Pending = &cut, s.Pending
 	a.write(w, http.StatusOK, answer)
 }
 

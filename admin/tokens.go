@@ -17,6 +17,7 @@ func tokenJSON(t limiter.AdminToken, now time.Time) *wire.TokenObject {
 	return &wire.TokenObject{
 		ID: t.ID, Name: t.Name, Role: t.Role, Status: t.Status(now), CreatedAt: t.CreatedAt, CreatedBy: t.CreatedBy,
 		ExpiresAt: optionalTime(t.ExpiresAt), LastUsedAt: optionalTime(t.LastUsedAt), RevokedAt: optionalTime(t.RevokedAt),
+		Pending: t.Pending,
 	}
 }
 

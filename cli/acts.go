@@ -91,8 +91,17 @@ func (a act) on(cmd *cobra.Command, f *globalFlags, c *client, arg string, body 
 	if after.SealedWithoutSalt {
 		line += "\n  " + withoutSalt(k.ID)
 	}
+	line += pendingText("\n  ", after.Pending)
 	_, err = fmt.Fprintln(cmd.OutOrStdout(), line)
 	return err
+}
+
+// pendingText says which nodes have not yet followed an act; empty if all have.
+func pendingText(before string, nodes []string) string {
+	if len(nodes) == 0 {
+		return ""
+	}
+	return before + "Not yet known to " + prose.Cut(strings.Join(nodes, ", "), 40) + ": nothing is admitted there until it is."
 }
 
 func suspendCommand(f *globalFlags) *cobra.Command {

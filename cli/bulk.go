@@ -139,11 +139,13 @@ func (b *bulk) run(cmd *cobra.Command, f *globalFlags, reason string) error {
 	p = showProgress(cmd.ErrOrStderr(), "Revoking", inKeys)
 	defer p.end()
 	p.of(left)
+	var pending []string
 	for {
 		now = wire.BulkJSON{}
 		if err := decodePrintable(raw, &now); err != nil {
 			return err
 		}
+		pending = append(pending, now.Pending...) // only the first answer has them
 		p.set(now.Revoked)
 		if now.Done == nil || *now.Done {
 			break
@@ -156,10 +158,14 @@ func (b *bulk) run(cmd *cobra.Command, f *globalFlags, reason string) error {
 		}
 	}
 	p.end()
+	if now.Pending = pending; f.json && len(pending) > 0 {
+		return printValue(cmd.OutOrStdout(), now)
+	}
 	if f.json {
 		return printJSON(cmd.OutOrStdout(), raw)
 	}
-	_, err = fmt.Fprintf(cmd.OutOrStdout(), "Revoked %s%s, and ended %s.\n", keysOf(now.Revoked), alreadyOf(now), prose.Counted(int64(now.StreamsCut), "running request"))
+	_, err = fmt.Fprintf(cmd.OutOrStdout(), "Revoked %s%s, and ended %s.%s\n",
+		keysOf(now.Revoked), alreadyOf(now), prose.Counted(int64(now.StreamsCut), "running request"), pendingText("\n", pending))
 	return err
 }
 

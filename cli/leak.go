@@ -31,6 +31,8 @@ type leakReport struct {
 	Files    int64         `json:"files"`
 	Skipped  int64         `json:"skipped"`
 	DryRun   bool          `json:"dry_run,omitempty"`
+	// Pending names the nodes that have not yet followed.
+	Pending []string `json:"pending,omitempty"`
 }
 
 func leakCommand(f *globalFlags) *cobra.Command {
@@ -153,6 +155,7 @@ func (r *leakReport) ask(ctx context.Context, f *globalFlags, texts []token.Leak
 		}
 		r.Revoked = append(r.Revoked, answer.Revoked...)
 		r.Unknown += answer.Unknown
+		r.Pending = answer.Pending // of the last call, which has waited for what all have done
 		texts = texts[n:]
 	}
 	return nil
@@ -190,7 +193,7 @@ func (r *leakReport) print(w io.Writer) error {
 	if r.Found > 0 {
 		fmt.Fprintf(&b, "; %d revoked, %d unknown", len(r.Revoked), r.Unknown)
 	}
-	b.WriteString(".\n")
+	b.WriteString("." + pendingText("\n", r.Pending) + "\n")
 	_, err := io.WriteString(w, b.String())
 	return err
 }

@@ -74,7 +74,7 @@ func former(r *wire.Rotated) string {
 	if r.StreamsCut > 0 {
 		fmt.Fprintf(&b, ",\n         and %s cut", were(int64(r.StreamsCut), "running request"))
 	}
-	b.WriteString("\n")
+	b.WriteString(pendingText("\n         ", r.Pending) + "\n")
 	return b.String()
 }
 

@@ -122,6 +122,9 @@ func lockdownText(s *wire.LockdownJSON) string {
 	if s.StreamsCut != nil {
 		text += "  Ended: " + prose.Counted(int64(*s.StreamsCut), "running request") + "\n"
 	}
+	if len(s.Pending) > 0 {
+		text += pendingText("  ", s.Pending) + "\n"
+	}
 	return text + "Lift it with: caddy till lockdown --lift\n"
 }
 

@@ -143,7 +143,7 @@ caddy till list --created-by NAME`,
 			if err != nil || t == nil {
 				return err
 			}
-			_, err = fmt.Fprintf(cmd.OutOrStdout(), "Token %s of %s is revoked.\n", t.ID, t.Name)
+			_, err = fmt.Fprintf(cmd.OutOrStdout(), "Token %s of %s is revoked.%s\n", t.ID, t.Name, pendingText("\n", t.Pending))
 			return err
 		},
 	}

@@ -53,6 +53,9 @@ type LockedDown struct {
 	Reason string    `json:"reason,omitempty"`
 	// Durable says that it survives a restart.
 	Durable bool `json:"-"`
+	// Pending names the nodes that have not yet followed when it was set; see
+	// [Limiter.Pending].
+	Pending []string `json:"-"`
 }
 
 // lockdownRetry is the time between two attempts to write the file.

@@ -73,7 +73,7 @@ func (l *Limiter) Pending() []string {
 	l.complain("it is not known whether the other nodes have followed", err)
 	nodes, err := l.shared.Nodes()
 	if err != nil {
-		return []string{"unknown"}
+		return []string{"other nodes"}
 	}
 	var others []string
 	for _, n := range nodes {

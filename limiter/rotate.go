@@ -83,6 +83,10 @@ func (l *Limiter) Rotate(_ context.Context, by Caller, id string, next record.Is
 	}
 	cut := k.cutReplaced(l.clock.Now())
 	l.log.Info("key rotated", "key_id", id, "grace", grace, "requests_cut", cut, "by", by.Name)
+	if grace > 0 { // the former string still works
+		view, err := l.viewNow(id)
+		return view, cut, err
+	}
 	view, err := l.viewFelt(id)
 	return view, cut, err
 }

@@ -115,6 +115,9 @@ type KeyObject struct {
 	SuspendedBy string     `json:"suspended_by,omitempty"`
 	EndedAt     *time.Time `json:"ended_at,omitempty"`
 	EndedReason string     `json:"ended_reason,omitempty"`
+
+	// Pending names the nodes that have not yet followed the act that this answers.
+	Pending []string `json:"pending,omitempty"`
 }
 
 // RevokedKey is a revoked key, with the number of its running requests that were ended.

@@ -22,6 +22,8 @@ type BulkJSON struct {
 	Reason string     `json:"reason,omitempty"`
 	// Failure is why the job does not make progress now.
 	Failure string `json:"failure,omitempty"`
+	// Pending names the nodes that have not yet heard of the job.
+	Pending []string `json:"pending,omitempty"`
 }
 
 // LeaksAnswer lists what was found in a text, and what was done about it.
@@ -36,6 +38,8 @@ type LeaksAnswer struct {
 	DryRun  bool `json:"dry_run,omitempty"`
 	// Matches lists all the strings, in the order of the text.
 	Matches []LeakMatch `json:"matches"`
+	// Pending names the nodes that have not yet followed.
+	Pending []string `json:"pending,omitempty"`
 }
 
 // LeakMatch is one string that was found. It never holds the full string.

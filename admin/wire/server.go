@@ -24,6 +24,8 @@ type LockdownJSON struct {
 	// would end it.
 	Durable    *bool `json:"durable,omitempty"`
 	StreamsCut *int  `json:"streams_cut,omitempty"`
+	// Pending names the nodes that have not yet followed.
+	Pending []string `json:"pending,omitempty"`
 }
 
 // Delivery reports how the deliveries to a webhook have gone since the server started.
