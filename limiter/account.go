@@ -55,8 +55,9 @@ type account struct {
 
 	joint
 	firstDurable bool
-	savedAt      int64 // unix nanoseconds of the last save
-	looked       int64 // unix nanoseconds of the last look at what other nodes have
+	savedAt      int64          // unix nanoseconds of the last save
+	looked       int64          // unix nanoseconds of the last look at what other nodes have
+	told         record.Amounts // what they can read that this one has spent
 	size         *blockSize
 }
 
@@ -83,7 +84,7 @@ func (a *account) restore(r *record.Account, own *record.Part, limit record.Amou
 	a.whole, a.lineage = limit, r.Lineage
 	a.epoch, a.past, a.booked = r.Epoch, own.Past, own.Booked
 	a.reserved, a.spent = own.Reserved, own.Reserved
-	a.counted, a.kinds = durable(own), own.Kinds
+	a.counted, a.kinds, a.told = durable(own), own.Kinds, own.Settled
 	a.first, a.firstDurable = r.First, r.First != 0
 	a.last, a.pin, a.addr = r.Last, r.Pin, r.Addr
 	a.adopt(r, own)

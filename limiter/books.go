@@ -173,6 +173,7 @@ func (l *Limiter) lookedAt(a *account, k *Live, rec *record.Account, own *record
 		return // there is nobody else
 	}
 	a.adopt(rec, own)
+	a.told = own.Settled
 	a.size, a.looked = l.nodes.size(), l.clock.Now().UnixNano()
 	if k != nil {
 		k.setMarks()

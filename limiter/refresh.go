@@ -254,24 +254,53 @@ func (l *Limiter) cutWhatMayNotRun(k *Live, why *record.Refusal, now time.Time) 
 }
 
 // recalled gives back what is reserved of an account and not used, because a request
-// on another node lacks it.
+// on another node lacks it, and says what was spent: the other node believes that
+// nothing is left once nobody has anything reserved that is not spent.
 func (l *Limiter) recalled(id record.AccountID) {
-	if k := l.loaded(record.IDPrefix + ulid.ULID(id).String()); k != nil {
-		k.mu.Lock()
-		defer k.mu.Unlock()
-		if !k.gone {
-			l.giveUp(k)
-		}
-		return
-	}
 	for _, a := range l.everyRole() {
-		if a.id != id {
-			continue
+		if a.id == id {
+			a.mu.Lock()
+			l.confess(a, nil)
+			a.mu.Unlock()
+			return
 		}
-		a.mu.Lock()
-		if _, unused := a.unused(); unused && !a.asked {
-			l.save(a, nil, true)
-		}
-		a.mu.Unlock()
 	}
+	key := record.IDPrefix + ulid.ULID(id).String()
+	k := l.loaded(key)
+	if k == nil {
+		left, err := l.leftOver(id)
+		if err == nil && left {
+			k, err = l.load(key) // then all of it counts as spent
+		}
+		if err != nil {
+			l.complain("what this node had reserved could not be read", err, "key_id", key)
+		}
+		if k == nil {
+			return
+		}
+	}
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if !k.gone {
+		l.confess(&k.account, k)
+	}
+}
+
+// confess writes what an account has spent and gives back the rest, if the store says
+// anything else. Callers hold the account.
+func (l *Limiter) confess(a *account, k *Live) {
+	if _, unused := a.unused(); (unused || a.told != a.spent) && !a.asked {
+		l.save(a, k, true)
+	}
+}
+
+// leftOver reports whether this node has reserved something of an account that is not
+// in memory, and not spent it: a crash left that.
+func (l *Limiter) leftOver(id record.AccountID) (bool, error) {
+	var part record.Part
+	err := l.store.View(func(r store.Reader) (err error) {
+		part, err = readPart(r, record.PartKey(id, l.node()))
+		return err
+	})
+	return part.Reserved != part.Settled, err
 }
