@@ -147,7 +147,7 @@ func readAccount(r store.Reader, a *account) (record.Account, error) {
 			return rec, err
 		}
 		a.mu.Lock()
-		rec.Limit = a.limit
+		rec.Limit = a.whole
 		a.mu.Unlock()
 		return rec, nil
 	}
