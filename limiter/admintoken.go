@@ -84,17 +84,26 @@ func (t *tokens) put(rec *AdminToken) {
 	live := t.byID[rec.ID]
 	if live == nil {
 		live = new(liveToken)
-		live.used.Store(nanosOf(rec.LastUsedAt))
 		t.byID[rec.ID], t.byLookup[rec.Lookup] = live, live
 	}
+	live.usedAt(nanosOf(rec.LastUsedAt))
 	live.rec = rec
 }
 
-func (t *tokens) drop(rec *AdminToken) {
+// usedAt notes a use, perhaps on another node.
+func (l *liveToken) usedAt(nanos int64) {
+	for used := l.used.Load(); used < nanos && !l.used.CompareAndSwap(used, nanos); {
+		used = l.used.Load()
+	}
+}
+
+func (t *tokens) drop(id string) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	delete(t.byID, rec.ID)
-	delete(t.byLookup, rec.Lookup)
+	if live := t.byID[id]; live != nil {
+		delete(t.byID, id)
+		delete(t.byLookup, live.rec.Lookup)
+	}
 }
 
 // all returns the records with their last use, the newest first.
@@ -130,16 +139,31 @@ func tokenNameKey(name string) []byte { return append([]byte(record.SpaceTokens+
 // readTokens loads all tokens.
 func (l *Limiter) readTokens() error {
 	l.tokens.byLookup, l.tokens.byID = make(map[token.Lookup]*liveToken), make(map[string]*liveToken)
-	return l.store.View(func(r store.Reader) error {
-		return r.Scan(tokenKey(""), nil, false, func(key, value []byte) (bool, error) {
-			rec := new(AdminToken)
-			if err := json.Unmarshal(value, rec); err != nil {
-				return false, fmt.Errorf("admin token %s: %w: %w", key, record.ErrRecord, err)
-			}
-			l.tokens.put(rec)
-			return true, nil
-		})
+	return l.store.View(func(r store.Reader) error { return eachToken(r, l.tokens.put) })
+}
+
+// eachToken calls fn with the record of each token, the oldest first.
+func eachToken(r store.Reader, fn func(rec *AdminToken)) error {
+	return r.Scan(tokenKey(""), nil, false, func(key, value []byte) (bool, error) {
+		rec := new(AdminToken)
+		if err := json.Unmarshal(value, rec); err != nil {
+			return false, fmt.Errorf("admin token %s: %w: %w", key, record.ErrRecord, err)
+		}
+		fn(rec)
+		return true, nil
 	})
+}
+
+// token returns a token by its id, also one that another node has just made.
+func (l *Limiter) token(id string) (t AdminToken, ok bool, err error) {
+	if t, ok = l.tokens.get(id); ok || l.shared == nil {
+		return t, ok, nil
+	}
+	if err := l.followTokens([]string{id}); err != nil {
+		return t, false, err
+	}
+	t, ok = l.tokens.get(id)
+	return t, ok, nil
 }
 
 // Authenticate returns the caller that an admin token stands for. Unknown tokens
@@ -156,7 +180,7 @@ func (l *Limiter) Authenticate(_ context.Context, text, from string) (Caller, er
 		}
 		l.tokens.mu.RUnlock()
 		if rec != nil && rec.Status(now) == record.Active {
-			live.used.Store(now.UnixNano())
+			live.usedAt(now.UnixNano())
 			return Caller{Name: rec.Name, Token: rec.ID, Role: rec.Role, From: from}, nil
 		}
 	}
@@ -205,18 +229,17 @@ func (l *Limiter) CreateToken(_ context.Context, by Caller, spec TokenSpec) (Adm
 		CreatedAt: now, CreatedBy: by.Name, ExpiresAt: spec.ExpiresAt,
 	}
 	var old []AdminToken
-	all := l.tokens.all()
-	for _, t := range all {
-		if ended := latest(t.RevokedAt, t.ExpiresAt); t.Status(now) != record.Active && now.Sub(ended) > keepTokens {
-			old = append(old, t)
-		} else if t.Name != rec.Name && skeleton(t.Name) == skeleton(rec.Name) {
-			return AdminToken{}, record.Invalid("name", "must not look like that of another token, got %+q", rec.Name)
+	err = l.committer.Do(func(b *batch) (err error) {
+		all := l.tokens.all()
+		if b.Shared() {
+			all = nil
+			if err := eachToken(b, func(rec *AdminToken) { all = append(all, *rec) }); err != nil {
+				return err
+			}
 		}
-	}
-	if len(all)-len(old) >= maxTokens {
-		return AdminToken{}, record.Invalid("tokens:", "there are %d, and no more are kept: ended ones make room after 90 days", maxTokens)
-	}
-	err = l.committer.Do(func(b *batch) error {
+		if old, err = rec.among(all, now); err != nil {
+			return err
+		}
 		for _, t := range old {
 			if err := errors.Join(b.Delete(tokenKey(t.ID)), b.Delete(tokenNameKey(t.Name))); err != nil {
 				return err
@@ -232,7 +255,7 @@ func (l *Limiter) CreateToken(_ context.Context, by Caller, spec TokenSpec) (Adm
 			b.audit(by.entry(audit.ActTokenCreate, rec.ID, record.Deltas(nil, rec.facts(now)))))
 	}, func() {
 		for i := range old {
-			l.tokens.drop(&old[i])
+			l.tokens.drop(old[i].ID)
 		}
 		l.tokens.put(rec)
 	})
@@ -241,6 +264,22 @@ func (l *Limiter) CreateToken(_ context.Context, by Caller, spec TokenSpec) (Adm
 	}
 	l.log.Info("admin token created", "token_id", rec.ID, "name", rec.Name, "role", rec.Role, "by", by.Name)
 	return *rec, nil
+}
+
+// among checks a new token against all that there are, and returns those that make
+// room for it.
+func (t *AdminToken) among(all []AdminToken, now time.Time) (old []AdminToken, err error) {
+	for _, other := range all {
+		if ended := latest(other.RevokedAt, other.ExpiresAt); other.Status(now) != record.Active && now.Sub(ended) > keepTokens {
+			old = append(old, other)
+		} else if other.Name != t.Name && skeleton(other.Name) == skeleton(t.Name) {
+			return nil, record.Invalid("name", "must not look like that of another token, got %+q", t.Name)
+		}
+	}
+	if len(all)-len(old) >= maxTokens {
+		return nil, record.Invalid("tokens:", "there are %d, and no more are kept: ended ones make room after 90 days", maxTokens)
+	}
+	return old, nil
 }
 
 func latest(a, b time.Time) time.Time {
@@ -311,7 +350,10 @@ func (l *Limiter) RevokeToken(_ context.Context, by Caller, id string) (AdminTok
 	if err := l.authorise(by, record.TokensManage, nil); err != nil {
 		return AdminToken{}, err
 	}
-	seen, ok := l.tokens.get(id)
+	seen, ok, err := l.token(id)
+	if err != nil {
+		return AdminToken{}, err
+	}
 	if !ok || !l.seesToken(by, &seen) {
 		return AdminToken{}, store.ErrNotFound
 	}
@@ -406,6 +448,9 @@ func (l *Limiter) saveTokens() error {
 			}
 			if err != nil {
 				return err
+			}
+			if !t.LastUsedAt.After(rec.LastUsedAt) {
+				continue // it was used later on another node
 			}
 			rec.LastUsedAt = t.LastUsedAt
 			if err := writeToken(b, rec); err != nil {

@@ -131,7 +131,10 @@ func TestEveryTamperedByteOfAnExportIsFound(t *testing.T) {
 	}
 	lines := w.auditLines()
 	verify := func(lines []string) (audit.Verified, error) {
-		_, head := w.AuditHead()
+		_, head, err := w.AuditHead()
+		if err != nil {
+			t.Fatal(err)
+		}
 		return audit.Verify(strings.NewReader(strings.Join(lines, "\n")+"\n"), &head)
 	}
 	if v, err := verify(lines); err != nil || v.Entries != 6 || v.First != 1 {
@@ -145,7 +148,10 @@ func TestEveryTamperedByteOfAnExportIsFound(t *testing.T) {
 		}
 	}
 	whole := []byte(strings.Join(lines, "\n") + "\n")
-	_, head := w.AuditHead()
+	_, head, err := w.AuditHead()
+	if err != nil {
+		t.Fatal(err)
+	}
 	for at := range whole {
 		seq := 1 + bytes.Count(whole[:at], []byte("\n"))
 		flipped := bytes.Clone(whole)
@@ -220,7 +226,10 @@ func FuzzVerifyAudit(f *testing.F) {
 	f.Add([]byte(strings.Replace(good, `"seq":1`, `"seq":01`, 1)))
 	f.Add([]byte(`{"seq":1,"hash":null}` + "\n\n"))
 	f.Add([]byte(`{"a":{"a":{"a":[[[[[[1]]]]]]}},"a":2}`))
-	_, head := w.AuditHead()
+	_, head, err := w.AuditHead()
+	if err != nil {
+		f.Fatal(err)
+	}
 	f.Fuzz(func(t *testing.T, b []byte) {
 		v, err := audit.Verify(bytes.NewReader(b), &head)
 		var broken *audit.BrokenError

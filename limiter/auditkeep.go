@@ -38,13 +38,29 @@ func (l *Limiter) sweepAdmin() {
 	if err := l.pruneAudit(); err != nil {
 		l.log.Error("pruning the audit log", "error", err)
 	}
+	if l.shared == nil {
+		return
+	}
+	if err := l.pruneShared(); err != nil {
+		l.log.Error("removing events that other nodes have heard of", "error", err)
+	}
+	if err := l.sweepOutbox(); err != nil {
+		l.log.Error("dropping messages for webhooks that are gone", "error", err)
+	}
+	if err := l.foldShares(); err != nil {
+		l.log.Error("adding up what nodes that are gone have counted", "error", err)
+	}
 }
 
 // LogAuditHead writes to the server's log where the audit log ends: every hour, at
 // a stop, and when a configuration starts.
 func (l *Limiter) LogAuditHead() {
-	head := l.auditLog.Head.Load()
-	l.log.Info("audit log head", "seq", head.Seq, "hash", head.Hash.String())
+	seq, hash, err := l.AuditHead()
+	if err != nil {
+		l.log.Error("the audit log's head cannot be told", "error", err)
+		return
+	}
+	l.log.Info("audit log head", "seq", seq, "hash", hash.String())
 }
 
 // pruneAudit removes the entries that are older than KeepAudit allows. The hash
@@ -90,11 +106,15 @@ func (l *Limiter) prunable(before time.Time) (due bool, err error) {
 // pruneAudit removes some of the entries that are older than a time, but never
 // the last one.
 func (b *batch) pruneAudit(before time.Time) (n int, err error) {
-	to := b.log.Next
+	end, err := b.log.Continue(b.Transaction)
+	if err != nil {
+		return 0, err
+	}
+	to := *end
 	var gone [][]byte
 	err = b.Scan([]byte(record.SpaceAudit), nil, false, func(key, line []byte) (bool, error) {
 		e, err := audit.ParseLine(line)
-		if err != nil || e.Seq >= b.log.Next.Seq || !e.Time().Before(before) {
+		if err != nil || e.Seq >= end.Seq || !e.Time().Before(before) {
 			return false, err
 		}
 		to.Gone, to.GoneHash = e.Seq, e.Hash
@@ -109,7 +129,7 @@ func (b *batch) pruneAudit(before time.Time) (n int, err error) {
 			return 0, err
 		}
 	}
-	b.log.Next.Gone, b.log.Next.GoneHash = to.Gone, to.GoneHash
+	end.Gone, end.GoneHash = to.Gone, to.GoneHash
 	return len(gone), b.audit(itself.entry(audit.ActAuditPrune, "", map[string]record.Delta{
 		"through": {Before: nil, After: audit.PruneMark(to.Gone, to.GoneHash)}, "entries": {Before: nil, After: len(gone)},
 	}))

@@ -227,9 +227,21 @@ func (l *Limiter) ExportAudit(ctx context.Context, by Caller, write func(line []
 
 // AuditHead is the last entry of the audit log: its number and its hash. A copy
 // kept elsewhere proves later that the log was not rewritten.
-func (l *Limiter) AuditHead() (seq uint64, hash audit.Hash) {
+func (l *Limiter) AuditHead() (seq uint64, hash audit.Hash, err error) {
+	if l.shared != nil { // others may have written since
+		err = l.store.View(func(r store.Reader) error {
+			head, err := audit.ReadHead(r)
+			if err == nil {
+				l.auditLog.Follow(head)
+			}
+			return err
+		})
+		if err != nil {
+			return 0, hash, fmt.Errorf("reading the end of the audit log: %w", err)
+		}
+	}
 	head := l.auditLog.Head.Load()
-	return head.Seq, head.Hash
+	return head.Seq, head.Hash, nil
 }
 
 // AuditVerify checks every entry of the audit log, and where it ends.

@@ -146,7 +146,10 @@ func TestAPrunedAuditLogCanBeVerified(t *testing.T) {
 			if err != nil || int(v.Entries) != test.entries || int(v.First) != test.first {
 				t.Errorf("kept %s: %+v, %v; want %d entries from %d", test.keep, v, err, test.entries, test.first)
 			}
-			_, head := w.AuditHead()
+			_, head, err := w.AuditHead()
+			if err != nil {
+				t.Fatal(err)
+			}
 			lines := w.auditLines()
 			if v, err := audit.Verify(strings.NewReader(strings.Join(lines, "\n")+"\n"), &head); err != nil || int(v.First) != test.first {
 				t.Errorf("an export: %+v, %v", v, err)

@@ -31,13 +31,13 @@ func (b *batch) participants() []commit.Participant {
 }
 
 // offline is a batch in a store that no Limiter has open.
-func offline(tx store.Tx, clock commit.Teller) *batch {
+func offline(tx store.Tx, clock commit.Teller) (*batch, error) {
 	b := &batch{
 		Transaction: &commit.Transaction{Tx: tx}, clock: clock, log: new(audit.Log), revocations: new(revocations),
 		sums: &commit.Sums{Durable: commit.Tally{Keys: make(map[record.Status]int64)}},
 	}
 	b.log.Head.Store(new(audit.Chain))
-	return b
+	return b, b.log.Begin(b.Transaction)
 }
 
 // setAccount replaces an account's record (nil: none), and updates the sums and
@@ -69,7 +69,9 @@ func (b *batch) setAccount(id record.AccountID, forRole bool, rec *record.Accoun
 		}
 	}
 	if !forRole && change != (record.Amounts{}) {
-		b.sums.Change(b.Transaction).Counted.Add(change)
+		if err := b.sums.Count(b.Transaction, change); err != nil {
+			return err
+		}
 	}
 	if after == nil {
 		return b.Delete(key)

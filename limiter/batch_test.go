@@ -126,7 +126,10 @@ func (w *world) memory(t *testing.T, ids ...string) (all []string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	seq, hash := w.AuditHead()
+	seq, hash, err := w.AuditHead()
+	if err != nil {
+		t.Fatal(err)
+	}
 	onces, err := w.Onces()
 	if err != nil {
 		t.Error(err)

@@ -69,7 +69,10 @@ func (l *Limiter) RevokeMany(by Caller, f Filter, all bool, reason string) (Job,
 	}
 	l.jobs = append(l.jobs, j) // keys that are loaded from here on are judged, too
 	l.jobsMu.Unlock()
-	l.stopMatching(j)
+	stopped, cut := l.stopMatching(j)
+	j.mu.Lock()
+	j.judged, j.state.Cut = stopped, cut
+	j.mu.Unlock()
 	err = l.recordJob(j)
 	j.ready.Store(true)
 	select {
@@ -85,12 +88,10 @@ func (l *Limiter) RevokeMany(by Caller, f Filter, all bool, reason string) (Job,
 	return s, nil
 }
 
-// stopMatching stops the keys in memory that match a job.
-func (l *Limiter) stopMatching(j *job) {
+// stopMatching stops the keys in memory that match a job, and cuts their requests.
+func (l *Limiter) stopMatching(j *job) (all []judged, cut int) {
 	jobs := []*job{j}
 	now := l.clock.Now()
-	cut := 0
-	var all []judged
 	keys := l.everyLive()
 	if j.filter.Status != "" { // a child counts as revoked once its parent is stopped
 		slices.SortFunc(keys, deeperFirst)
@@ -108,9 +109,7 @@ func (l *Limiter) stopMatching(j *job) {
 			cut += k.cut(refusal)
 		}
 	}
-	j.mu.Lock()
-	j.judged, j.state.Cut = all, cut
-	j.mu.Unlock()
+	return all, cut
 }
 
 // deeperFirst puts children before their parents.
@@ -121,9 +120,11 @@ func deeperFirst(a, b *Live) int { return cmp.Compare(b.Key().Depth, a.Key().Dep
 func (l *Limiter) recordJob(j *job) error {
 	var number int64
 	var ended []*record.Key
-	err := l.committer.Do(func(b *batch) error {
+	err := l.committer.Do(func(b *batch) (err error) {
 		ended = nil
-		number = b.revocations.number(b.Transaction)
+		if number, err = b.revocations.number(b.Transaction); err != nil {
+			return err
+		}
 		s := j.snapshot()
 		s.Number = number
 		j.mu.Lock()
@@ -330,6 +331,11 @@ func (l *Limiter) Await(ctx context.Context, by Caller, number int64) (Job, erro
 	// memory its number.
 	if err := l.Ping(ctx); err != nil {
 		return s, err
+	}
+	if l.shared != nil { // another node may have begun it just now
+		if err := l.followJobs(); err != nil {
+			return s, err
+		}
 	}
 	for _, j := range l.runningJobs() {
 		if j.number.Load() != number {

@@ -38,6 +38,9 @@ func (l *Limiter) followEnded(j *job, ended []*record.Key) {
 	}
 }
 
+// leadAgain is how often a node with something to do for all looks whether it leads.
+const leadAgain = time.Second
+
 // jobsLoop does one job after the other. It ends between two commits.
 func (l *Limiter) jobsLoop() {
 	defer close(l.jobsStopped)
@@ -49,12 +52,13 @@ func (l *Limiter) jobsLoop() {
 		}
 	}()
 	for {
-		jobs := slices.DeleteFunc(l.runningJobs(), func(j *job) bool { return !j.ready.Load() })
-		if len(jobs) == 0 {
+		j, again := l.nextJob()
+		if j == nil {
 			select {
 			case <-l.stop:
 				return
 			case <-l.jobsWake:
+			case <-again:
 			}
 			continue
 		}
@@ -63,14 +67,13 @@ func (l *Limiter) jobsLoop() {
 			return
 		default:
 		}
-		err := l.step(jobs[0])
+		err := l.step(j)
 		if err == nil {
 			continue
 		}
 		if errors.Is(err, store.ErrClosed) {
 			return
 		}
-		j := jobs[0]
 		j.mu.Lock()
 		logged := j.state.Failure == err.Error()
 		j.state.Failure = err.Error()
@@ -86,10 +89,28 @@ func (l *Limiter) jobsLoop() {
 	}
 }
 
+// nextJob is the job to go on with. Where several nodes share the store, one of them
+// does all jobs, and each what only its memory knows of them; again is when to look
+// whether this is that one.
+func (l *Limiter) nextJob() (_ *job, again <-chan time.Time) {
+	jobs := slices.DeleteFunc(l.runningJobs(), func(j *job) bool { return !j.ready.Load() })
+	if l.shared != nil && len(jobs) > 0 && !l.shared.Leads() {
+		again = time.After(leadAgain)
+		jobs = slices.DeleteFunc(jobs, func(j *job) bool { return j.number.Load() != 0 && !j.over.Load() })
+	}
+	if len(jobs) == 0 {
+		return nil, again
+	}
+	return jobs[0], nil
+}
+
 // step is one commit of a job.
 func (l *Limiter) step(j *job) error {
 	if j.number.Load() == 0 {
 		return l.recordJob(j)
+	}
+	if j.over.Load() {
+		return l.finishJob(j)
 	}
 	s := j.snapshot()
 	p, err := l.candidates(j, s.Cursor)
@@ -113,9 +134,22 @@ func (l *Limiter) step(j *job) error {
 	var after Job
 	err = l.committer.DoPatiently(func(b *batch) error {
 		ended, after = nil, s
+		changed := elsewhere // counted at the end
+		if b.Shared() {
+			// Other nodes count in the record what they end, and one that led
+			// before may have come further.
+			stored, err := readJob(b, s.Number)
+			if err != nil {
+				return err
+			}
+			if after = stored; stored.Done() || stored.Cursor != s.Cursor {
+				return nil
+			}
+			changed = 0
+			after.Cut += int(j.cut.Load())
+		}
 		after.Already += already
 		after.Cursor, after.Failure = next, ""
-		changed := elsewhere // counted at the end
 		for _, id := range ids {
 			key, since, err := l.endIn(b, &s, id)
 			switch {
@@ -123,7 +157,7 @@ func (l *Limiter) step(j *job) error {
 				return err
 			case key != nil:
 				ended = append(ended, key)
-			case since: // a change ended it before this step was written
+			case since && !b.Shared(): // a change ended it before this step was written
 				changed++
 			}
 		}
@@ -146,15 +180,24 @@ func (l *Limiter) step(j *job) error {
 		j.state = after
 		j.mu.Unlock()
 	})
-	if err != nil || !whole {
+	if err != nil || !after.Done() {
 		return err
+	}
+	l.removeJob(j)
+	l.log.Info("keys were revoked", "job", after.Number, "matched", after.Matched, "revoked", after.Revoked, "by", after.By)
+	return nil
+}
+
+// removeJob takes a job that is done off the list.
+func (l *Limiter) removeJob(j *job) {
+	if j.ahead != nil {
+		<-j.ahead
+		j.ahead = nil
 	}
 	l.jobsMu.Lock()
 	l.jobs = slices.DeleteFunc(l.jobs, func(o *job) bool { return o == j })
 	l.jobsMu.Unlock()
 	close(j.done)
-	l.log.Info("keys were revoked", "job", after.Number, "matched", after.Matched, "revoked", after.Revoked, "by", after.By)
-	return nil
 }
 
 // unended are the keys in memory, except those given, that a job has stopped and

@@ -33,7 +33,11 @@ func ownEnd(status record.Status, code record.Code, at time.Time) ending {
 // Running requests are cut in memory before, where the end is decided.
 func (b *batch) endKey(old, key *record.Key, acct *record.Account, e ending) error {
 	if e.status != record.Revoked {
-		if j := b.revocations.pending(key); j != nil {
+		j, err := b.pending(old, key)
+		if err != nil {
+			return err
+		}
+		if j != nil {
 			e = j.ending(e.at)
 		}
 	}

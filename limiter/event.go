@@ -1,6 +1,7 @@
 package limiter
 
 import (
+	"errors"
 	"math"
 	"time"
 
@@ -113,10 +114,12 @@ func (k *Live) tellThresholds() {
 func (l *Limiter) tell(e Event) {
 	e.At = l.clock.Now().UTC()
 	l.spread(e, true)
-	if !l.outbox.wanted(e.Name) {
+	if l.shared == nil && !l.outbox.wanted(e.Name) {
 		return
 	}
-	l.committer.Submit(func(b *batch) error { return b.outbox.post(b.Transaction, &e) }, func(err error) {
+	l.committer.Submit(func(b *batch) error {
+		return errors.Join(b.outbox.share(b.Transaction, &e), b.outbox.post(b.Transaction, &e))
+	}, func(err error) {
 		if err != nil {
 			l.complain("an event could not be kept for webhooks", err, "event", string(e.Name))
 		}

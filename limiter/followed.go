@@ -45,9 +45,7 @@ func (l *Limiter) followTokens(ids []string) error {
 				l.tokens.put(rec)
 			}
 			for _, id := range gone {
-				if rec, ok := l.tokens.get(id); ok {
-					l.tokens.drop(&rec)
-				}
+				l.tokens.drop(id)
 			}
 		}
 		looked <- err
@@ -63,41 +61,4 @@ func (t *tokens) ids() []string {
 		ids = append(ids, id)
 	}
 	return ids
-}
-
-// followJobs lets memory follow the jobs that other nodes have begun or ended.
-func (l *Limiter) followJobs() error {
-	var jobs []Job
-	looked := make(chan error, 1)
-	l.committer.Look(func(r store.Reader) (err error) {
-		jobs, err = readJobs(r)
-		return err
-	}, func(err error) {
-		if err == nil {
-			l.takeOverJobs(jobs)
-		}
-		looked <- err
-	})
-	return <-looked
-}
-
-func (l *Limiter) takeOverJobs(jobs []Job) {
-	var begun []*job
-	l.jobsMu.Lock()
-	for i := range jobs {
-		at := slices.IndexFunc(l.jobs, func(j *job) bool { return j.number.Load() == jobs[i].Number })
-		switch {
-		case at < 0 && !jobs[i].Done():
-			j := newJob(jobs[i])
-			l.jobs = append(l.jobs, j)
-			begun = append(begun, j)
-		case at >= 0 && !l.jobs[at].ready.Load() && jobs[i].Done():
-			close(l.jobs[at].done)
-			l.jobs = slices.Delete(l.jobs, at, at+1)
-		}
-	}
-	l.jobsMu.Unlock()
-	for _, j := range begun {
-		l.stopMatching(j)
-	}
 }

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"strconv"
 	"sync"
 	"sync/atomic"
@@ -80,6 +81,8 @@ type job struct {
 	done   chan struct{} // closed at the end
 	ready  atomic.Bool   // jobsLoop may go on with it
 	ahead  chan found    // what the step after this one ends; jobsLoop alone has it
+	over   atomic.Bool   // another node has ended what it knew of; see finishJob
+	cut    atomic.Int64  // requests that this node cut, as one that has followed the job
 }
 
 // judged is a key that matched a job, and the record that was judged.
@@ -123,21 +126,33 @@ func (b *batch) setJob(j *Job) error {
 	if err != nil {
 		return err
 	}
+	b.revocations.wrote(j)
 	return b.Set(jobKey(j.Number), v)
 }
 
-// recallJobs resumes the jobs that a crash or a stop has interrupted. The Limiter
-// is not in use yet.
+// recallJobs resumes the jobs that a crash or a stop has interrupted, or that another
+// node has begun. No key is in memory yet.
 func (l *Limiter) recallJobs(jobs []Job) {
-	for i := range jobs {
-		if jobs[i].Done() {
+	for _, j := range l.adoptJobs(jobs) {
+		j.ready.Store(true)
+		l.log.Info("a job goes on", "job", j.number.Load(), "matched", j.snapshot().Matched)
+	}
+}
+
+// adoptJobs adds those jobs of the store that run and that memory does not know, and
+// returns them. Keys that are loaded from here on are judged.
+func (l *Limiter) adoptJobs(stored []Job) (added []*job) {
+	l.jobsMu.Lock()
+	defer l.jobsMu.Unlock()
+	for i := range stored {
+		known := func(j *job) bool { return j.number.Load() == stored[i].Number }
+		if stored[i].Done() || slices.ContainsFunc(l.jobs, known) {
 			continue
 		}
-		j := newJob(jobs[i])
-		j.ready.Store(true)
-		l.jobs = append(l.jobs, j)
-		l.log.Info("a job goes on", "job", jobs[i].Number, "matched", jobs[i].Matched)
+		j := newJob(stored[i])
+		l.jobs, added = append(l.jobs, j), append(added, j)
 	}
+	return added
 }
 
 // Jobs lists the jobs that run and the last ones that did, as far as the caller
@@ -163,7 +178,10 @@ func (l *Limiter) Jobs(by Caller) ([]Job, error) {
 	for i := len(stored) - 1; i >= 0; i-- {
 		j := stored[i]
 		if now, ok := running[j.Number]; ok {
-			j = now
+			if l.shared == nil {
+				j = now
+			}
+			j.Failure = now.Failure // in a shared store, the record knows the rest best
 		}
 		if by.Role == record.OperatorRole || by.Token != "" && by.Token == j.Token {
 			jobs = append(jobs, j)
@@ -227,34 +245,108 @@ func (j *Job) ending(at time.Time) ending {
 	}
 }
 
-// revocations are what every change has to know of the jobs.
+// revocations are what every change has to know of the jobs. Where several nodes share
+// the store, a job may have been begun elsewhere and not be known to memory, so the
+// jobs are read in the transaction.
 type revocations struct {
 	last, next int64                // the number of the last job, durably and after this batch
 	doomed     func(id string) *job // the job that is to end the key, or nil
+	// picked reports whether a job matches a key, as the transaction reads it.
+	picked func(r store.Reader, key *record.Key, j *Job) (bool, error)
+
+	read    bool
+	running []Job // of a shared store, after this batch
 }
 
-func (r *revocations) Begin()                           { r.next = r.last }
+// Begin implements commit.Participant.
+func (r *revocations) Begin(t *commit.Transaction) error {
+	r.next, r.read, r.running = r.last, false, nil
+	return nil
+}
+
+// Finish implements commit.Participant.
 func (r *revocations) Finish(*commit.Transaction) error { return nil }
-func (r *revocations) Committed()                       { r.last = r.next }
+
+// Committed implements commit.Participant.
+func (r *revocations) Committed() { r.last = r.next }
+
+// latest is the number of the last job.
+func (r *revocations) latest(t *commit.Transaction) (int64, error) {
+	if r.read || !t.Shared() {
+		return r.next, nil
+	}
+	jobs, err := readJobs(t)
+	if err != nil {
+		return 0, err
+	}
+	for _, j := range jobs {
+		r.next = max(r.next, j.Number)
+		if !j.Done() {
+			r.running = append(r.running, j)
+		}
+	}
+	r.read = true
+	return r.next, nil
+}
 
 // number gives the next job its number.
-func (r *revocations) number(t *commit.Transaction) int64 {
+func (r *revocations) number(t *commit.Transaction) (int64, error) {
+	if _, err := r.latest(t); err != nil {
+		return 0, err
+	}
 	t.Touch()
 	r.next++
-	return r.next
+	return r.next, nil
 }
 
-// pending is the job that is to end a key, or nil.
-func (r *revocations) pending(key *record.Key) *Job {
-	if r.doomed == nil || key.EndedStatus == record.Revoked {
-		return nil
+// wrote notes that a job was written in this batch.
+func (r *revocations) wrote(j *Job) {
+	r.running = slices.DeleteFunc(r.running, func(o Job) bool { return o.Number == j.Number })
+	if !j.Done() {
+		r.running = append(r.running, *j)
 	}
-	j := r.doomed(key.ID)
-	if j == nil {
-		return nil
+}
+
+// pending is the job that is to end a key, or nil. old is the record that is in the
+// store: it is what the job is about. In a shared store, the job's record counts the
+// end that follows.
+func (b *batch) pending(old, key *record.Key) (*Job, error) {
+	r := b.revocations
+	if old == nil || old.EndedStatus == record.Revoked || key.EndedStatus == record.Revoked {
+		return nil, nil
 	}
-	s := j.snapshot()
-	return &s
+	var known *job
+	if r.doomed != nil {
+		known = r.doomed(key.ID)
+	}
+	if known != nil && (!b.Shared() || known.number.Load() == 0) {
+		s := known.snapshot()
+		return &s, nil
+	}
+	if !b.Shared() {
+		return nil, nil
+	}
+	if _, err := r.latest(b.Transaction); err != nil {
+		return nil, err
+	}
+	for _, s := range r.running {
+		hit := known != nil && known.number.Load() == s.Number
+		if !hit && old.Judged < s.Number {
+			var err error
+			if hit, err = r.picked(b, old, &s); err != nil {
+				return nil, err
+			}
+		}
+		if hit {
+			s.Revoked, s.Matched = s.Revoked+1, s.Matched+1
+			return &s, b.setJob(&s)
+		}
+	}
+	if known != nil { // the others are done with it
+		s := known.snapshot()
+		return &s, nil
+	}
+	return nil, nil
 }
 
 // doomedBy is the job that is to end a key in memory, or nil.

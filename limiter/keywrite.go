@@ -28,7 +28,15 @@ var (
 // that must agree with it: its account, the time index, the tally, and the entry
 // of the audit log (nil: none). A key with a pending revocation ends along with it.
 func writeKey(b *batch, old, key *record.Key, acct *record.Account, entry *act) error {
-	key.Judged = max(key.Judged, b.revocations.next)
+	doom, err := b.pending(old, key)
+	if err != nil {
+		return err
+	}
+	latest, err := b.revocations.latest(b.Transaction)
+	if err != nil {
+		return err
+	}
+	key.Judged = max(key.Judged, latest)
 	children := false
 	if key.Delegate && key.EndedStatus != "" {
 		n, err := record.CountChildren(b, key.ID)
@@ -70,7 +78,9 @@ func writeKey(b *batch, old, key *record.Key, acct *record.Account, entry *act) 
 	if err := b.Set(record.RecordKey(key.ID), value); err != nil {
 		return err
 	}
-	b.count(from, key.Recorded())
+	if err := b.count(from, key.Recorded()); err != nil {
+		return err
+	}
 	if err := b.index(old, key); err != nil {
 		return err
 	}
@@ -79,8 +89,8 @@ func writeKey(b *batch, old, key *record.Key, acct *record.Account, entry *act) 
 			return err
 		}
 	}
-	if j := b.revocations.pending(key); j != nil && old != nil {
-		return b.endKey(key.Clone(), key, acct, j.ending(b.clock.Now()))
+	if doom != nil {
+		return b.endKey(key.Clone(), key, acct, doom.ending(b.clock.Now()))
 	}
 	return nil
 }

@@ -221,6 +221,9 @@ func Open(o Options) (_ *Limiter, err error) {
 	}
 	l.startCommitter(&o, jobs)
 	l.Retain(o.Retain)
+	if err := l.takeShare(); err != nil {
+		return nil, err
+	}
 	if err := l.recover(o.Roles, o.After); err != nil {
 		return nil, err
 	}
@@ -241,6 +244,11 @@ func Open(o Options) (_ *Limiter, err error) {
 	}
 	if l.lockdown != nil {
 		l.lockdown.join(l)
+		if l.shared != nil {
+			if err := l.followLockdown(); err != nil {
+				return nil, err
+			}
+		}
 	}
 	l.KeepAudit(o.KeepAudit)
 	l.SetStale(o.StaleAfter, o.StaleRevoke)
@@ -296,9 +304,11 @@ func (l *Limiter) readBooks() (jobs []Job, err error) {
 		if err != nil {
 			return err
 		}
-		l.auditLog.Head.Store(&head)
-		if l.onces.known, err = countOnces(r); err != nil {
-			return err
+		l.auditLog.Follow(head)
+		if l.shared == nil { // otherwise transactions read it
+			if l.onces.known, err = countOnces(r); err != nil {
+				return err
+			}
 		}
 		if err := store.CheckFormat(r); err != nil {
 			return fmt.Errorf("reading store: %w", err)
@@ -319,7 +329,7 @@ func (l *Limiter) startCommitter(o *Options, jobs []Job) {
 	l.outbox.posted, l.outbox.spread = o.Posted, l.spread
 	b := &batch{
 		clock: l.clock, mark: &commit.ClockMark{Clock: l.clock}, log: &l.auditLog, onces: &l.onces, outbox: &l.outbox,
-		revocations: &revocations{doomed: l.doomedBy}, sums: &l.sums, node: l.node(),
+		revocations: &revocations{doomed: l.doomedBy, picked: l.picksStored}, sums: &l.sums, node: l.node(),
 	}
 	for i := range jobs {
 		b.revocations.last = max(b.revocations.last, jobs[i].Number)

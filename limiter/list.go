@@ -102,33 +102,60 @@ func (l *Limiter) viewOf(r store.Reader, id string, value []byte, now time.Time)
 
 // viewStored is the view of a key that is not in memory.
 func (l *Limiter) viewStored(r store.Reader, key *record.Key, now time.Time) (View, error) {
-	account, err := record.KeyAccount(key.ID)
+	k, err := l.viewed(r, key)
 	if err != nil {
 		return View{}, err
 	}
+	return k.view(now), nil
+}
+
+// stored is a key as the store says that it is, with those above it. It is not in use.
+func (l *Limiter) stored(r store.Reader, key *record.Key) (*Live, error) {
+	k, err := l.viewed(r, key)
+	if err != nil || !key.Attached() {
+		return k, err
+	}
+	v, err := r.Get(record.RecordKey(key.Parent))
+	if err != nil {
+		return nil, fmt.Errorf("key %s: its parent: %w", key.ID, err)
+	}
+	parent, err := record.DecodeKey(v)
+	if err != nil {
+		return nil, fmt.Errorf("key %s: %w", key.Parent, err)
+	}
+	k.parent, err = l.stored(r, parent)
+	return k, err
+}
+
+// viewed is a key as the store says that it is, without those above it.
+func (l *Limiter) viewed(r store.Reader, key *record.Key) (*Live, error) {
+	account, err := record.KeyAccount(key.ID)
+	if err != nil {
+		return nil, err
+	}
 	b, err := r.Get(record.AccountKey(account))
 	if err != nil {
-		return View{}, fmt.Errorf("key %s: its account: %w", key.ID, err)
+		return nil, fmt.Errorf("key %s: its account: %w", key.ID, err)
 	}
 	acct, err := record.DecodeAccount(b)
 	if err != nil {
-		return View{}, fmt.Errorf("key %s: %w", key.ID, err)
+		return nil, fmt.Errorf("key %s: %w", key.ID, err)
 	}
 	k := &Live{l: l, key: key}
 	own, err := ownPart(r, l.node(), account, &acct)
 	if err != nil {
-		return View{}, err
+		return nil, err
 	}
 	k.restore(&acct, &own, key.Limit)
 	if key.Delegate {
 		if k.children, err = record.CountChildren(r, key.ID); err != nil {
-			return View{}, err
+			return nil, err
 		}
 	}
 	if key.Custody == record.CustodySealed {
 		if k.salts, err = readSalts(r, key); err != nil {
-			return View{}, err
+			return nil, err
 		}
 	}
-	return k.view(now), nil
+	return k, nil
 }

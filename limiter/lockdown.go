@@ -22,6 +22,10 @@ import (
 // the store, because it has to work while that is closed, full or damaged: it holds
 // in memory from the moment it is set, and a small file beside the store remembers it
 // over a restart. It outlives the Limiters that a store has one after the other.
+//
+// Where several nodes share the store, a lockdown is felt on all of them, so a record
+// in the store says whether one is in force, and all follow that: see
+// lockdownshare.go.
 type Lockdown struct {
 	path    string
 	log     *slog.Logger
@@ -43,6 +47,8 @@ type Lockdown struct {
 	latest atomic.Int64  // the latest of these that set it
 	lifted int64         // the last of these that lifted it
 	acts   []lockdownAct // that are not yet in the audit log
+	owed   atomic.Int64  // how many these are
+	shared atomic.Bool   // other nodes use the store, too
 	retry  chan struct{} // closed to end the goroutine that tries to write again; nil: none
 }
 
@@ -51,7 +57,8 @@ type LockedDown struct {
 	Since  time.Time `json:"since"`
 	By     string    `json:"by"`
 	Reason string    `json:"reason,omitempty"`
-	// Durable says that it survives a restart.
+	// Durable says that it survives a restart; where several nodes share the store,
+	// that all of them are told of it.
 	Durable bool `json:"-"`
 	// Pending names the nodes that have not yet followed when it was set; see
 	// [Limiter.Pending].
@@ -224,10 +231,17 @@ func (d *Lockdown) write(s *LockedDown) error {
 	if err := store.SyncDir(filepath.Dir(d.path)); err != nil {
 		return err
 	}
+	if !d.shared.Load() {
+		d.isDurable(s)
+	}
+	return nil
+}
+
+// isDurable notes that a lockdown survives a restart; another one notes that itself.
+func (d *Lockdown) isDurable(s *LockedDown) {
 	durable := *s
 	durable.Durable = true
-	d.state.CompareAndSwap(s, &durable) // another one writes itself
-	return nil
+	d.state.CompareAndSwap(s, &durable)
 }
 
 // tryAgain writes the file as soon as that is possible.
@@ -287,6 +301,12 @@ func (d *Lockdown) lift(by Caller, call int64) error {
 	if d.state.Load() == nil {
 		return ErrNotLocked
 	}
+	lift := lockdownAct{At: time.Now(), Action: ActLockdownLift, By: by.Name, From: by.From}
+	if d.shared.Load() { // first where all nodes look
+		if err := d.liftShared(lift); err != nil {
+			return fmt.Errorf("the lockdown stays in force: %w", err)
+		}
+	}
 	if err := errors.Join(removeIfThere(d.path), removeIfThere(d.path+".new")); err != nil {
 		return fmt.Errorf("the lockdown stays in force: %w", err)
 	}
@@ -297,7 +317,9 @@ func (d *Lockdown) lift(by Caller, call int64) error {
 	d.lifted = call
 	d.state.Store(nil)
 	d.log.Warn("the lockdown was lifted", "by", by.Name)
-	d.note(lockdownAct{At: time.Now(), Action: ActLockdownLift, By: by.Name, From: by.From})
+	if !d.shared.Load() {
+		d.note(lift)
+	}
 	if d.observe != nil {
 		d.observe.Happened(Event{Name: LockdownLifted, At: time.Now().UTC(), By: by.Name})
 	}
@@ -328,6 +350,7 @@ func (d *Lockdown) join(l *Limiter) {
 	}
 	d.limiters[l] = struct{}{}
 	d.mu.Unlock()
+	d.shared.Store(l.shared != nil)
 	d.audit()
 }
 

@@ -38,6 +38,7 @@ func (d *Lockdown) auditFile() string { return d.path + ".audit" }
 // note writes an act down and brings it into the audit log. Callers have the turn.
 func (d *Lockdown) note(a lockdownAct) {
 	d.acts = append(d.acts, a)
+	d.owed.Store(int64(len(d.acts)))
 	b, err := json.Marshal(a)
 	if err == nil {
 		err = appendSynced(d.auditFile(), append(b, '\n'))
@@ -65,6 +66,7 @@ func (d *Lockdown) recallActs() {
 		}
 		d.acts = append(d.acts, a)
 	}
+	d.owed.Store(int64(len(d.acts)))
 }
 
 // audit brings what was written down into the audit log, if a store is open. Callers
@@ -74,8 +76,19 @@ func (d *Lockdown) audit() {
 	if l == nil || len(d.acts) == 0 {
 		return
 	}
+	if err := d.commit(l); err != nil {
+		d.log.Error("an act on the lockdown is not yet in the audit log", "error", err)
+	}
+}
+
+// commit writes the acts that are not yet in the audit log. Callers have the turn.
+func (d *Lockdown) commit(l *Limiter) error {
+	state := d.state.Load()
 	err := l.committer.Do(func(b *batch) error {
 		for _, a := range d.acts {
+			if err := b.shareLockdown(&a); err != nil {
+				return err
+			}
 			changes := map[string]record.Delta{"at": {Before: nil, After: a.At.UTC().Format(time.RFC3339Nano)}}
 			if a.Reason != "" {
 				changes["reason"] = record.Delta{Before: nil, After: a.Reason}
@@ -91,12 +104,23 @@ func (d *Lockdown) audit() {
 		return nil
 	}, nil)
 	if err != nil {
-		d.log.Error("an act on the lockdown is not yet in the audit log", "error", err)
-		return
+		return err
 	}
 	d.acts = nil
+	d.owed.Store(0)
+	if d.shared.Load() && state != nil {
+		d.isDurable(state)
+	}
 	if err := removeIfThere(d.auditFile()); err != nil {
 		d.log.Error("acts on the lockdown will be in the audit log twice", "error", err)
+	}
+	return nil
+}
+
+// remind brings acts into the audit log that could not be brought there before.
+func (d *Lockdown) remind() {
+	if d != nil && d.owed.Load() > 0 {
+		d.inTurn(d.audit)
 	}
 }
 

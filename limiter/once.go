@@ -7,6 +7,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"strconv"
 	"strings"
 	"time"
 
@@ -110,12 +111,51 @@ func readOnce(r store.Reader, o *Once, now time.Time) (rec onceRecord, known boo
 }
 
 // onces counts the calls that are known, durably and after the batch that is being
-// written.
-type onces struct{ known, next int }
+// written. Nodes that share a store count them in a record that they have in common.
+type onces struct {
+	known, next int
+	counted     bool // next is what the store holds
+	stored      int  // what the record says; -1: there is none yet
+}
 
-func (o *onces) Begin()                           { o.next = o.known }
-func (o *onces) Finish(*commit.Transaction) error { return nil }
-func (o *onces) Committed()                       { o.known = o.next }
+var onceCountKey = record.CommonKey("onces")
+
+// Begin implements commit.Participant.
+func (o *onces) Begin(t *commit.Transaction) error {
+	o.next, o.counted = o.known, !t.Shared()
+	return nil
+}
+
+// count returns how many calls are known after this batch, to be changed.
+func (o *onces) count(t *commit.Transaction) (*int, error) {
+	if o.counted {
+		return &o.next, nil
+	}
+	v, err := t.Get(onceCountKey)
+	switch {
+	case errors.Is(err, store.ErrNotFound):
+		o.stored = -1
+		o.next, err = countOnces(t)
+	case err == nil:
+		if o.stored, err = strconv.Atoi(string(v)); err != nil {
+			err = fmt.Errorf("number of idempotency keys: %w: %w", record.ErrRecord, err)
+		}
+		o.next = o.stored
+	}
+	o.counted = err == nil
+	return &o.next, err
+}
+
+// Finish implements commit.Participant.
+func (o *onces) Finish(t *commit.Transaction) error {
+	if !t.Shared() || !o.counted || o.next == o.stored {
+		return nil
+	}
+	return t.Set(onceCountKey, strconv.AppendInt(nil, int64(o.next), 10))
+}
+
+// Committed implements commit.Participant.
+func (o *onces) Committed() { o.known = o.next }
 
 // once writes that a call is done, or says that it was done before.
 func (b *batch) once(o *Once, about string) error {
@@ -131,10 +171,14 @@ func (b *batch) once(o *Once, about string) error {
 	case known:
 		return ErrReplayed
 	case rec.at.IsZero():
-		if b.onces.next >= o.most {
+		n, err := b.onces.count(b.Transaction)
+		if err != nil {
+			return err
+		}
+		if *n >= o.most {
 			return record.Invalid("Idempotency-Key", "%s", errOnceFull)
 		}
-		b.onces.next++
+		*n++
 	default: // the old record has expired, and this one takes its place
 		if err := b.Delete(onceTimeKey(rec.at, o.id)); err != nil {
 			return err
@@ -202,7 +246,10 @@ func (l *Limiter) Replay(_ context.Context, by Caller) (Replay, bool, error) {
 		v := k.View()
 		return Replay{Key: &v}, true, nil
 	case strings.HasPrefix(rec.about, tokenIDPrefix):
-		t, ok := l.tokens.get(rec.about)
+		t, ok, err := l.token(rec.about)
+		if err != nil {
+			return Replay{}, true, err
+		}
 		if !ok || !l.seesToken(by, &t) {
 			return Replay{}, true, store.ErrNotFound
 		}
@@ -240,6 +287,10 @@ func (l *Limiter) pruneOnces() error {
 			return err
 		}
 		err = l.committer.Do(func(b *batch) error {
+			n, err := b.onces.count(b.Transaction)
+			if err != nil {
+				return err
+			}
 			for _, key := range old {
 				if _, err := b.Get(key); errors.Is(err, store.ErrNotFound) {
 					continue // taken again meanwhile
@@ -250,7 +301,7 @@ func (l *Limiter) pruneOnces() error {
 				if err := errors.Join(b.Delete(key), b.Delete(onceKey(id))); err != nil {
 					return err
 				}
-				b.onces.next--
+				*n--
 			}
 			return nil
 		}, nil)

@@ -43,6 +43,8 @@ func (h *Hook) wants(name EventName) bool {
 
 type hookID [8]byte
 
+func (id hookID) String() string { return hex.EncodeToString(id[:]) }
+
 func hookIDOf(url string) hookID {
 	sum := sha256.Sum256([]byte(url))
 	return hookID(sum[:8])
@@ -53,7 +55,7 @@ type hook struct {
 	Hook
 	id      hookID
 	pending atomic.Int64
-	dropped atomic.Int64
+	dropped atomic.Int64 // by this process
 }
 
 // Message is an event on its way to a webhook.
@@ -99,6 +101,10 @@ func message(key, value []byte) (Message, postRecord, error) {
 
 // outbox is what memory knows of the outbox, and what the batch being written does to
 // it, with the events that are reported once that is durable.
+//
+// Where several nodes share the store, they keep in a record what memory cannot know:
+// how many messages wait for each webhook, and the moment of the latest. One node
+// delivers the messages of all, so all must be configured with the same webhooks.
 type outbox struct {
 	current atomic.Pointer[[]*hook]
 	last    uint64            // moment of the latest message
@@ -109,7 +115,19 @@ type outbox struct {
 	next   uint64
 	posts  []posted
 	events []report
+
+	common *outboxRecord // of a shared store, after this batch; nil until it is needed
+	moved  bool          // common has changed
+	shared sharedEvents  // for the readers of other nodes' feeds
 }
+
+// outboxRecord is what nodes have in common of the outbox.
+type outboxRecord struct {
+	Last    uint64           `json:"last"`    // moment of the latest message
+	Pending map[string]int64 `json:"pending"` // messages, by the hook's id
+}
+
+var outboxKey = record.CommonKey("outbox")
 
 // posted is one message that came or went in a batch, or one that was dropped, which
 // is counted, too.
@@ -125,14 +143,86 @@ type report struct {
 	observe bool
 }
 
-func (o *outbox) Begin() {
+// Begin implements commit.Participant.
+func (o *outbox) Begin(*commit.Transaction) error {
 	o.hooks, o.next = o.known(), o.last
 	clear(o.events)
 	o.posts, o.events = o.posts[:0], o.events[:0]
+	o.common, o.moved, o.shared = nil, false, sharedEvents{}
+	return nil
 }
 
-func (o *outbox) Finish(*commit.Transaction) error { return nil }
+// read reads what nodes have in common.
+func (o *outbox) read(t *commit.Transaction) (err error) {
+	if o.common == nil {
+		if o.common, err = readOutbox(t); err == nil {
+			o.next = max(o.next, o.common.Last)
+		}
+	}
+	return err
+}
 
+func readOutbox(r store.Reader) (*outboxRecord, error) {
+	rec := new(outboxRecord)
+	v, err := r.Get(outboxKey)
+	switch {
+	case errors.Is(err, store.ErrNotFound):
+	case err != nil:
+		return nil, err
+	default:
+		if err := json.Unmarshal(v, rec); err != nil {
+			return nil, fmt.Errorf("outbox: %w: %w", record.ErrRecord, err)
+		}
+	}
+	if rec.Pending == nil {
+		rec.Pending = make(map[string]int64)
+	}
+	return rec, nil
+}
+
+// of is how many messages wait for a hook; those that nobody has counted yet are
+// counted.
+func (c *outboxRecord) of(r store.Reader, id hookID) (n int64, err error) {
+	n, known := c.Pending[id.String()]
+	if known {
+		return n, nil
+	}
+	err = r.Scan(outboxPrefix(id), nil, false, func(_, _ []byte) (bool, error) {
+		n++
+		return true, nil
+	})
+	if err == nil {
+		c.Pending[id.String()] = n
+	}
+	return n, err
+}
+
+// move counts a message that comes or goes, before that is written.
+func (o *outbox) move(t *commit.Transaction, id hookID, change int64) error {
+	if err := o.read(t); err != nil {
+		return err
+	}
+	n, err := o.common.of(t, id)
+	if err == nil {
+		o.common.Pending[id.String()], o.moved = max(n+change, 0), true
+	}
+	return err
+}
+
+// Finish implements commit.Participant.
+func (o *outbox) Finish(t *commit.Transaction) error {
+	if err := o.writeShared(t); err != nil || !o.moved {
+		return err
+	}
+	o.common.Last = o.next
+	v, err := json.Marshal(o.common)
+	if err != nil {
+		return err
+	}
+	return t.Set(outboxKey, v)
+}
+
+// Committed implements commit.Participant.
 func (o *outbox) Committed() {
 	o.last = o.next
 	if !slices.Equal(o.hooks, o.known()) {
@@ -157,7 +247,7 @@ func (o *outbox) Committed() {
 func (o *outbox) report(t *commit.Transaction, e report) error {
 	t.Touch()
 	o.events = append(o.events, e)
-	return o.post(t, &e.Event)
+	return errors.Join(o.share(t, &e.Event), o.post(t, &e.Event))
 }
 
 // post writes an event into the outbox of each hook that wants it.
@@ -168,7 +258,11 @@ func (o *outbox) post(t *commit.Transaction, e *Event) error {
 		if !h.wants(e.Name) {
 			continue
 		}
-		if o.waiting(h) >= maxPosts {
+		n, err := o.waiting(t, h)
+		if err != nil {
+			return err
+		}
+		if n >= maxPosts {
 			t.Touch()
 			o.posts = append(o.posts, posted{hook: h, dropped: 1})
 			continue
@@ -187,23 +281,34 @@ func (o *outbox) post(t *commit.Transaction, e *Event) error {
 				return fmt.Errorf("outbox: %w", err)
 			}
 		}
+		o.posts = append(o.posts, posted{hook: h, pending: 1})
+		if t.Shared() {
+			if err := o.move(t, h.id, 1); err != nil {
+				return err
+			}
+		}
 		if err := t.Set(append(outboxPrefix(h.id), event[:]...), value); err != nil {
 			return err
 		}
-		o.posts = append(o.posts, posted{hook: h, pending: 1})
 	}
 	return nil
 }
 
 // waiting is how many messages wait for a hook, after this batch.
-func (o *outbox) waiting(h *hook) int64 {
+func (o *outbox) waiting(t *commit.Transaction, h *hook) (int64, error) {
+	if t.Shared() {
+		if err := o.read(t); err != nil {
+			return 0, err
+		}
+		return o.common.of(t, h.id)
+	}
 	n := h.pending.Load()
 	for _, p := range o.posts {
 		if p.hook == h {
 			n += p.pending
 		}
 	}
-	return n
+	return n, nil
 }
 
 func (o *outbox) known() []*hook {
@@ -252,6 +357,15 @@ func (l *Limiter) SetHooks(hooks []Hook) error {
 			return err
 		}
 	}
+	if l.shared != nil {
+		// Another node may know of more webhooks already, so their messages stay;
+		// see sweepOutbox.
+		return l.committer.Do(func(b *batch) error {
+			b.Touch()
+			b.outbox.hooks = now
+			return nil
+		}, nil)
+	}
 	for {
 		more := false
 		err := l.committer.Do(func(b *batch) error {
@@ -290,7 +404,7 @@ func (l *Limiter) SetHooks(hooks []Hook) error {
 type HookState struct {
 	Hook
 	Pending int64 // messages
-	Dropped int64 // since the start, because too many waited
+	Dropped int64 // by this node since its start, because too many waited
 }
 
 // ListHooks lists the webhooks for the operator.
@@ -303,12 +417,32 @@ func (l *Limiter) ListHooks(_ context.Context, by Caller) ([]HookState, error) {
 	for i, h := range hooks {
 		states[i] = HookState{h.Hook, h.pending.Load(), h.dropped.Load()}
 	}
+	if l.shared == nil {
+		return states, nil
+	}
+	err := l.store.View(func(r store.Reader) error {
+		common, err := readOutbox(r)
+		for i, h := range hooks {
+			if err == nil {
+				states[i].Pending, err = common.of(r, h.id)
+			}
+		}
+		return err
+	})
+	if err != nil {
+		return nil, fmt.Errorf("reading the outbox: %w", err)
+	}
 	return states, nil
 }
 
 // DueMessages lists some of the messages that are now to be delivered to a webhook,
-// oldest first, and the time until the next one is due; 0 when none waits.
+// oldest first, and the time until the next one is due; 0 when none waits. Where
+// several nodes share the store, one of them gets messages, and has to look for those
+// of the others.
 func (l *Limiter) DueMessages(_ context.Context, url string, most int) (due []Message, next time.Duration, err error) {
+	if l.shared != nil && !l.shared.Leads() {
+		return nil, leadAgain, nil
+	}
 	now := l.clock.Now()
 	err = l.store.View(func(r store.Reader) error {
 		return r.Scan(outboxPrefix(hookIDOf(url)), nil, false, func(key, value []byte) (bool, error) {
@@ -329,6 +463,9 @@ func (l *Limiter) DueMessages(_ context.Context, url string, most int) (due []Me
 	if err != nil {
 		return nil, 0, fmt.Errorf("reading the outbox: %w", err)
 	}
+	if l.shared != nil && (next == 0 || next > leadAgain) {
+		next = leadAgain
+	}
 	return due, next, nil
 }
 
@@ -339,6 +476,9 @@ func (l *Limiter) ForgetMessage(_ context.Context, url string, m Message) error 
 			return nil
 		} else if err != nil {
 			return err
+		}
+		if b.Shared() {
+			return errors.Join(b.outbox.move(b.Transaction, hookIDOf(url), -1), b.Delete(m.key))
 		}
 		if h := hookOf(b.outbox.hooks, url); h != nil {
 			b.outbox.posts = append(b.outbox.posts, posted{hook: h, pending: -1})
@@ -368,6 +508,32 @@ func (l *Limiter) PostponeMessage(_ context.Context, m Message, wait time.Durati
 		}
 		return b.Set(m.key, value)
 	}, nil)
+}
+
+// keepOrphans is how long messages wait for a webhook that the node which delivers does
+// not know: other nodes may have a newer configuration. After that they would not be
+// delivered any more.
+const keepOrphans = 3 * 24 * time.Hour
+
+// sweepOutbox drops old messages for webhooks that are no longer there.
+func (l *Limiter) sweepOutbox() error {
+	before := l.clock.Now().Add(-keepOrphans)
+	known := make(map[hookID]bool)
+	for _, h := range l.outbox.known() {
+		known[h.id] = true
+	}
+	return l.prune([]byte(record.SpaceOutbox), func(key []byte) (gone, more bool) {
+		if len(key) != postKeyLen {
+			return true, true
+		}
+		at := int64(binary.BigEndian.Uint64(key[len(record.SpaceOutbox)+8:]))
+		return !known[hookID(key[len(record.SpaceOutbox):])] && at < before.UnixNano(), true
+	}, func(b *batch, key []byte) error {
+		if len(key) != postKeyLen {
+			return nil
+		}
+		return b.outbox.move(b.Transaction, hookID(key[len(record.SpaceOutbox):]), -1)
+	})
 }
 
 // Interface guards

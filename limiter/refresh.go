@@ -1,6 +1,7 @@
 package limiter
 
 import (
+	"bytes"
 	"errors"
 	"slices"
 	"strings"
@@ -26,14 +27,17 @@ import (
 // of a family is seen by the entry of the child.
 func followed(key []byte) bool {
 	for _, space := range followedSpaces {
-		if len(key) > len(space) && string(key[:len(space)]) == space {
+		if len(key) >= len(space) && string(key[:len(space)]) == space {
 			return true
 		}
 	}
 	return false
 }
 
-var followedSpaces = []string{record.SpaceKeys, record.SpaceLookups, record.SpaceChildren, record.SpaceTokens + "i/", record.SpaceJobs}
+var followedSpaces = []string{
+	record.SpaceKeys, record.SpaceLookups, record.SpaceChildren, record.SpaceTokens + "i/", record.SpaceJobs,
+	string(sharedPrefix), string(lockdownKey), string(record.MetaClock),
+}
 
 // news is what rows that were written are about.
 type news struct {
@@ -41,7 +45,9 @@ type news struct {
 	parents []string // of children that were made, granted more or returned
 	lookups []token.Lookup
 	tokens  []string
-	jobs    bool
+	events  [][]byte // records of what happened on other nodes
+
+	jobs, lockdown, clock bool
 }
 
 func about(rows [][]byte) news {
@@ -65,6 +71,14 @@ func about(rows [][]byte) news {
 		case record.SpaceJobs:
 			n.jobs = true
 		}
+		switch {
+		case bytes.HasPrefix(row, sharedPrefix):
+			n.events = append(n.events, row)
+		case bytes.Equal(row, lockdownKey):
+			n.lockdown = true
+		case bytes.Equal(row, record.MetaClock):
+			n.clock = true
+		}
 	}
 	return n
 }
@@ -78,12 +92,22 @@ func (l *Limiter) refresh(n news) error {
 	if len(n.lookups) > 0 {
 		l.unknown.learn(n.lookups...)
 	}
-	err := l.refreshKeys(n.keys, n.parents)
+	var err error
+	if n.lockdown {
+		err = l.followLockdown()
+	}
+	if n.clock {
+		l.followClock()
+	}
+	err = errors.Join(err, l.refreshKeys(n.keys, n.parents))
 	if len(n.tokens) > 0 {
 		err = errors.Join(err, l.followTokens(n.tokens))
 	}
 	if n.jobs { // after the keys, which a job does not pick if they changed after it
 		err = errors.Join(err, l.followJobs())
+	}
+	if len(n.events) > 0 { // last, so that who hears of one finds what it tells
+		err = errors.Join(err, l.followEvents(n.events))
 	}
 	return err
 }
@@ -97,7 +121,8 @@ func (l *Limiter) refreshAll() error {
 		ids = append(ids, id)
 	}
 	l.liveMu.Unlock()
-	return errors.Join(l.refreshKeys(ids, nil), l.followTokens(nil), l.followJobs())
+	l.EndFeeds() // their readers have missed events: they connect again
+	return errors.Join(l.followLockdown(), l.refreshKeys(ids, nil), l.followTokens(nil), l.followJobs())
 }
 
 // refreshKeys reads the keys that are in memory again, and, of parents, also those

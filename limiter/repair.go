@@ -107,8 +107,15 @@ func (r *rebuild) run(anchorPath string) (err error) {
 	}
 	var root integrity.Sum
 	err = r.store.Update(func(tx store.Tx) error {
-		b := offline(tx, stopped(r.now))
-		*b.sums.Change(b.Transaction) = r.sums
+		b, err := offline(tx, stopped(r.now))
+		if err != nil {
+			return err
+		}
+		sums, err := b.sums.Change(b.Transaction)
+		if err != nil {
+			return err
+		}
+		*sums = r.sums
 		if err := errors.Join(r.audit(b), b.log.Finish(b.Transaction), b.sums.Finish(b.Transaction)); err != nil {
 			return err
 		}
@@ -146,18 +153,22 @@ func (r *rebuild) audit(b *batch) error {
 	if err != nil && !errors.Is(err, store.ErrDoubt) && !errors.Is(err, record.ErrRecord) {
 		return err
 	}
-	b.log.Next = audit.Chain{Gone: known.Gone, GoneHash: known.GoneHash}
+	end, err := b.log.Continue(b.Transaction)
+	if err != nil {
+		return err
+	}
+	*end = audit.Chain{Gone: known.Gone, GoneHash: known.GoneHash}
 	err = b.Scan([]byte(record.SpaceAudit), nil, false, func(_, line []byte) (bool, error) {
 		e, err := audit.ParseLine(line)
 		if err == nil {
-			b.log.Next.Gone, b.log.Next.GoneHash = e.Seq-1, e.Prev
+			end.Gone, end.GoneHash = e.Seq-1, e.Prev
 		}
 		return err != nil, nil
 	})
 	if err != nil {
 		return err
 	}
-	b.log.Next.Seq, b.log.Next.Hash = b.log.Next.Gone, b.log.Next.GoneHash
+	end.Seq, end.Hash = end.Gone, end.GoneHash
 	var damaged [][]byte // at the end, so that nothing follows them
 	err = b.Scan([]byte(record.SpaceAudit), nil, true, func(key, line []byte) (bool, error) {
 		e, err := audit.ParseLine(line)
@@ -165,7 +176,7 @@ func (r *rebuild) audit(b *batch) error {
 			damaged = append(damaged, key)
 			return true, nil
 		}
-		b.log.Next.Seq, b.log.Next.Hash = e.Seq, e.Hash
+		end.Seq, end.Hash = e.Seq, e.Hash
 		return false, nil
 	})
 	for _, key := range damaged {
@@ -174,9 +185,9 @@ func (r *rebuild) audit(b *batch) error {
 	if err != nil {
 		return err
 	}
-	if b.log.Next != known {
+	if *end != known {
 		changes["audit_head"] = record.Delta{
-			Before: fmt.Sprintf("%d %s", known.Seq, known.Hash), After: fmt.Sprintf("%d %s", b.log.Next.Seq, b.log.Next.Hash)}
+			Before: fmt.Sprintf("%d %s", known.Seq, known.Hash), After: fmt.Sprintf("%d %s", end.Seq, end.Hash)}
 	}
 	return b.audit(r.by.entry(r.action, "", changes))
 }
@@ -360,7 +371,10 @@ func (r *rebuild) key(tx store.Tx, at, value []byte) error {
 			return err
 		}
 	}
-	b := offline(tx, stopped(r.now))
+	b, err := offline(tx, stopped(r.now))
+	if err != nil {
+		return err
+	}
 	b.reindex = true
 	if err := writeKey(b, old, key, &rec, nil); err != nil {
 		return err

@@ -163,8 +163,14 @@ func (l *Limiter) erase(b *batch, by Caller, key *record.Key, used record.Amount
 			return err
 		}
 	}
-	b.sums.Change(b.Transaction).Forgotten.Add(used)
-	b.count(key.Recorded(), "")
+	sums, err := b.sums.Change(b.Transaction)
+	if err != nil {
+		return err
+	}
+	sums.Forgotten.Add(used)
+	if err := b.count(key.Recorded(), ""); err != nil {
+		return err
+	}
 	if err := b.index(key, nil); err != nil {
 		return err
 	}

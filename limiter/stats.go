@@ -1,10 +1,14 @@
 package limiter
 
 import (
+	"crypto/rand"
+	"fmt"
 	"maps"
 	"time"
 
+	"github.com/till-proxy/till/limiter/commit"
 	"github.com/till-proxy/till/limiter/record"
+	"github.com/till-proxy/till/limiter/store"
 )
 
 // Stats describes the limiter as a whole.
@@ -27,12 +31,21 @@ type Stats struct {
 	ClockOff time.Duration
 	// Lockdown is the lockdown in force, or nil.
 	Lockdown *LockedDown
+	// Unread is why Keys, Used and Forgotten could not be read, and are those of an
+	// earlier moment; nil if they could.
+	Unread error
 }
 
-// Stats returns the sums as they stand.
+// Stats returns the sums as they stand: over all nodes, but of what other nodes have
+// reserved, also what is not used. Requests in flight and what a crash forfeited are
+// this node's.
 func (l *Limiter) Stats() Stats {
+	var s Stats
+	if l.shared != nil {
+		s.Unread = l.readSums()
+	}
 	t := l.sums.Known() // whose map is replaced, never changed
-	s := Stats{Keys: maps.Clone(t.Keys), Used: t.Counted, Forgotten: t.Forgotten}
+	s.Keys, s.Used, s.Forgotten = maps.Clone(t.Keys), t.Counted, t.Forgotten
 	s.Used.Add(s.Forgotten)
 	for _, k := range l.everyActive() {
 		k.mu.Lock()
@@ -49,15 +62,73 @@ func (l *Limiter) Stats() Stats {
 }
 
 // count moves a key from one status to another in the sums; "" stands for none.
-func (b *batch) count(from, to record.Status) {
+func (b *batch) count(from, to record.Status) error {
 	if from == to {
-		return
+		return nil
 	}
-	t := b.sums.Change(b.Transaction)
+	t, err := b.sums.Change(b.Transaction)
+	if err != nil {
+		return err
+	}
 	if from != "" {
 		t.Keys[from]--
 	}
 	if to != "" {
 		t.Keys[to]++
 	}
+	return nil
+}
+
+// readSums reads the sums over all keys, which other nodes change, too.
+func (l *Limiter) readSums() error {
+	err := l.store.View(func(r store.Reader) error {
+		t, err := commit.ReadAllSums(r)
+		if err == nil {
+			l.sums.Follow(t)
+		}
+		return err
+	})
+	if err != nil {
+		return fmt.Errorf("reading the sums over all keys: %w", err)
+	}
+	return nil
+}
+
+// takeShare begins this node's share of the sums.
+func (l *Limiter) takeShare() error {
+	if l.shared == nil {
+		return nil
+	}
+	session := rand.Text()
+	err := l.committer.DoPatiently(func(b *batch) error {
+		return b.sums.TakeShare(b.Transaction, l.shared.Node(), session)
+	}, nil)
+	if err != nil {
+		return fmt.Errorf("adding up what this node has counted before: %w", err)
+	}
+	return nil
+}
+
+// foldShares adds what nodes have counted that the store no longer lists, and that so
+// cannot commit any more.
+func (l *Limiter) foldShares() error {
+	var gone map[string]commit.Share
+	err := l.store.View(func(r store.Reader) (err error) {
+		gone, err = commit.ReadShares(r)
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	nodes, err := l.shared.Nodes() // after the shares: a node that comes back begins another
+	if err != nil {
+		return err
+	}
+	for _, node := range nodes {
+		delete(gone, node.Name)
+	}
+	if len(gone) == 0 {
+		return nil
+	}
+	return l.committer.DoPatiently(func(b *batch) error { return b.sums.Fold(b.Transaction, gone) }, nil)
 }

@@ -54,6 +54,7 @@ func (l *Limiter) upkeepLoop() {
 			return
 		case <-due.C:
 			l.redoStops()
+			l.lockdown.remind()
 			l.sweepDue()
 		case <-evict.C:
 			l.sweepIdle()

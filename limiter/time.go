@@ -22,6 +22,10 @@ func (l *Limiter) readClock(wall commit.Clock, after *Limiter) error {
 		l.clock, l.forgetFrom = after.clock, after.forgetFrom
 		return nil
 	}
+	if l.shared != nil { // the time is the database's, which no node keeps
+		l.clock = commit.NewWatch(wall, time.Time{})
+		return nil
+	}
 	var mark time.Time
 	err := l.store.View(func(r store.Reader) error {
 		b, err := r.Get(record.MetaClock)
@@ -51,14 +55,36 @@ func (l *Limiter) readClock(wall commit.Clock, after *Limiter) error {
 }
 
 // RepairClock believes the machine's clock again, after it was set back or had
-// run ahead.
+// run ahead; where several nodes share the store, that of the database, on all of
+// them.
 func (l *Limiter) RepairClock(_ context.Context, by Caller) (time.Time, error) {
 	if err := l.authorise(by, record.Everything, nil); err != nil {
 		return time.Time{}, err
 	}
 	before := l.clock.Now()
-	now := l.clock.Set()
+	now := l.repairClock()
 	l.log.Warn("the clock was repaired", "from", before, "to", now, "by", by.Name)
+	err := l.committer.Do(func(b *batch) error {
+		b.mark.Set(now)
+		if b.Shared() {
+			if err := b.Set(record.MetaClock, binary.BigEndian.AppendUint64(nil, uint64(now.UnixNano()))); err != nil {
+				return err
+			}
+		}
+		return b.audit(by.entry(audit.ActClockRepair, "", map[string]record.Delta{"time": {Before: record.Stamp(before), After: record.Stamp(now)}}))
+	}, nil)
+	return now.UTC(), err
+}
+
+// followClock believes the database's clock again, as another node says.
+func (l *Limiter) followClock() {
+	before := l.clock.Now()
+	l.log.Warn("the clock was repaired by another node", "from", before, "to", l.repairClock())
+}
+
+// repairClock believes the clock again, and takes budgets back into its window.
+func (l *Limiter) repairClock() time.Time {
+	now := l.clock.Set()
 	for _, k := range l.everyLive() {
 		k.mu.Lock()
 		l.realign(&k.account, k, now)
@@ -69,9 +95,5 @@ func (l *Limiter) RepairClock(_ context.Context, by Caller) (time.Time, error) {
 		l.realign(a, nil, now)
 		a.mu.Unlock()
 	}
-	err := l.committer.Do(func(b *batch) error {
-		b.mark.Set(now)
-		return b.audit(by.entry(audit.ActClockRepair, "", map[string]record.Delta{"time": {Before: record.Stamp(before), After: record.Stamp(now)}}))
-	}, nil)
-	return now.UTC(), err
+	return now
 }

@@ -138,9 +138,8 @@ func EntryKey(seq uint64) []byte {
 	return binary.BigEndian.AppendUint64([]byte(record.SpaceAudit), seq)
 }
 
-// ReadChain reads where the audit log ends, and checks that its last entry is
-// present.
-func ReadChain(r store.Reader) (Chain, error) {
+// ReadHead reads where the audit log ends.
+func ReadHead(r store.Reader) (Chain, error) {
 	b, err := r.Get(record.MetaAudit)
 	if errors.Is(err, store.ErrNotFound) {
 		return Chain{}, nil
@@ -148,7 +147,13 @@ func ReadChain(r store.Reader) (Chain, error) {
 	if err != nil {
 		return Chain{}, err
 	}
-	c, err := DecodeChain(b)
+	return DecodeChain(b)
+}
+
+// ReadChain reads where the audit log ends, and checks that its last entry is
+// present.
+func ReadChain(r store.Reader) (Chain, error) {
+	c, err := ReadHead(r)
 	if err != nil || c.Seq == c.Gone {
 		return c, err
 	}
@@ -162,20 +167,53 @@ func ReadChain(r store.Reader) (Chain, error) {
 	return c, nil
 }
 
-// Log is the log as of the last commit, and as the batch being written continues it.
+// Log is the log as of the last commit that memory knows of, and as the batch being
+// written continues it.
 type Log struct {
+	// Head is the end of the log. In a store that several nodes share, others may
+	// have written more since: there it is the end that this node knows of.
 	Head atomic.Pointer[Chain]
-	Next Chain
+
+	next, from Chain // the end after this batch, and before
+	known      bool  // from is
 }
 
-func (a *Log) Begin() { a.Next = *a.Head.Load() }
+// Begin implements commit.Participant.
+func (a *Log) Begin(t *commit.Transaction) error {
+	a.known = false
+	if !t.Shared() {
+		a.from, a.known = *a.Head.Load(), true
+		a.next = a.from
+	}
+	return nil
+}
+
+// Continue returns the end of the log after this batch, to be changed.
+func (a *Log) Continue(t *commit.Transaction) (*Chain, error) {
+	if a.known {
+		return &a.next, nil
+	}
+	head, err := ReadHead(t)
+	if err != nil {
+		return nil, fmt.Errorf("reading the end of the audit log: %w", err)
+	}
+	if known := a.Head.Load(); known != nil && head.Seq < known.Seq {
+		return nil, store.Doubt("the audit log had reached entry %d, and the store says that it ends with entry %d", known.Seq, head.Seq)
+	}
+	a.from, a.next, a.known = head, head, true
+	return &a.next, nil
+}
 
 // Add writes an entry in the transaction of the act that it records. Add assigns its
 // number, its time and the hash of the entry before it: a batch that is run again
 // numbers its entries again.
 func (a *Log) Add(t *commit.Transaction, at time.Time, e *Entry) error {
+	end, err := a.Continue(t)
+	if err != nil {
+		return err
+	}
 	sealed := *e
-	sealed.Seq, sealed.Time, sealed.Prev = a.Next.Seq+1, at, a.Next.Hash
+	sealed.Seq, sealed.Time, sealed.Prev = end.Seq+1, at, end.Hash
 	line, err := sealed.seal()
 	if err != nil {
 		return fmt.Errorf("writing the audit log: %w", err)
@@ -183,21 +221,33 @@ func (a *Log) Add(t *commit.Transaction, at time.Time, e *Entry) error {
 	if err := t.Set(EntryKey(sealed.Seq), line); err != nil {
 		return err
 	}
-	a.Next.Seq, a.Next.Hash = sealed.Seq, sealed.Hash
+	end.Seq, end.Hash = sealed.Seq, sealed.Hash
 	return nil
 }
 
+// Finish implements commit.Participant.
 func (a *Log) Finish(t *commit.Transaction) error {
-	if a.Next == *a.Head.Load() {
+	if !a.known || a.next == a.from {
 		return nil
 	}
-	return t.Set(record.MetaAudit, a.Next.encode())
+	return t.Set(record.MetaAudit, a.next.encode())
 }
 
+// Committed implements commit.Participant.
 func (a *Log) Committed() {
-	if a.Next != *a.Head.Load() {
-		next := a.Next
-		a.Head.Store(&next)
+	if a.known && a.next != a.from {
+		a.Follow(a.next)
+	}
+}
+
+// Follow notes the end of the log as it was read from the store, unless memory knows of
+// a later one.
+func (a *Log) Follow(head Chain) {
+	for {
+		known := a.Head.Load()
+		if known != nil && (known.Seq > head.Seq || *known == head) || a.Head.CompareAndSwap(known, &head) {
+			return
+		}
 	}
 }
 

@@ -116,25 +116,30 @@ func (w *Watch) Set() time.Time {
 type Teller interface{ Now() time.Time }
 
 // ClockMark writes the time to the store every now and then, so that it does not go
-// back over a restart.
+// back over a restart. A store that several nodes share has a clock of its own, which
+// all of them go by.
 type ClockMark struct {
 	Clock Teller
 	last  time.Time // the mark that is durable
 	next  time.Time // the mark that this batch writes; zero: none
 }
 
-func (m *ClockMark) Begin() {
+func (m *ClockMark) Begin(t *Transaction) error {
 	m.next = time.Time{}
+	if t.shared {
+		return nil
+	}
 	if now := m.Clock.Now(); now.Sub(m.last).Abs() >= markEvery {
 		m.next = now
 	}
+	return nil
 }
 
 // Set writes the time with this batch.
 func (m *ClockMark) Set(now time.Time) { m.next = now }
 
 func (m *ClockMark) Finish(t *Transaction) error {
-	if m.next.IsZero() {
+	if m.next.IsZero() || t.shared {
 		return nil
 	}
 	return t.Set(record.MetaClock, binary.BigEndian.AppendUint64(nil, uint64(m.next.UnixNano())))

@@ -40,8 +40,11 @@ func (ch *change[B]) together(next *change[B]) bool {
 // calls it, for one batch at a time.
 type Participant interface {
 	// Begin starts a batch, perhaps one that was begun before and rolled back:
-	// nothing of that attempt may remain.
-	Begin()
+	// nothing of that attempt may remain. Where several nodes share the store,
+	// memory is behind as soon as another node has committed: then what a change
+	// depends on is read in t, when it is first needed. An error ends the
+	// transaction.
+	Begin(t *Transaction) error
 	// Finish writes what the changes of the batch have in common. It is called
 	// only if they wrote something.
 	Finish(t *Transaction) error
@@ -255,10 +258,14 @@ func (c *Committer[B]) commit(changes []change[B]) int {
 // did not name, in a transaction that may touch any.
 func (c *Committer[B]) write(changes []change[B], errs []error) (taken int, err error) {
 	var left []bool // the changes that had written before they failed
+	shared, _ := c.options.Store.(store.Shared)
+	rows := shared != nil && changes[0].rows != nil
 	fn := func(tx store.Tx) error {
-		c.transaction.reset(tx)
+		c.transaction.begin(tx, shared != nil, rows)
 		for _, p := range c.options.Participants {
-			p.Begin()
+			if err := p.Begin(&c.transaction); err != nil {
+				return err
+			}
 		}
 		for taken = 0; taken < len(changes) && !c.transaction.full(); taken++ {
 			if left != nil && left[taken] {
@@ -269,7 +276,7 @@ func (c *Committer[B]) write(changes []change[B], errs []error) (taken int, err 
 			}
 			before := c.transaction.entries
 			errs[taken] = changes[taken].apply(c.given)
-			if errors.Is(errs[taken], store.ErrUndeclared) {
+			if shared != nil && isOfTheStore(errs[taken]) {
 				return errs[taken]
 			}
 			if errs[taken] != nil && c.transaction.entries != before {
@@ -290,11 +297,9 @@ func (c *Committer[B]) write(changes []change[B], errs []error) (taken int, err 
 		}
 		return nil
 	}
-	shared, _ := c.options.Store.(store.Shared)
-	rows := shared != nil && changes[0].rows != nil
 	for {
 		taken = 0
-		c.transaction.reset(nil) // a store may fail before it has begun
+		c.transaction.begin(nil, shared != nil, rows) // a store may fail before it has begun
 		if rows {
 			err = shared.UpdateRows(rowsOf(changes), fn)
 		} else {
@@ -308,6 +313,12 @@ func (c *Committer[B]) write(changes []change[B], errs []error) (taken int, err 
 			return taken, err
 		}
 	}
+}
+
+// isOfTheStore reports whether an error that a change has met is not its own: the
+// transaction cannot go on, or the shared store is not to be believed.
+func isOfTheStore(err error) bool {
+	return errors.Is(err, store.ErrUndeclared) || errors.Is(err, store.ErrUnavailable) || errors.Is(err, store.ErrDoubt)
 }
 
 // rowsOf are the rows of all these changes.

@@ -1,6 +1,7 @@
 package commit
 
 import (
+	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -22,51 +23,181 @@ type Tally struct {
 }
 
 // Sums holds the tally in memory, and that of the batch being written.
+//
+// Where several nodes share the store, keys are counted in the transaction alone: only
+// one that may touch any row changes their number. What they use changes far more
+// often, beside other nodes, so each node counts its share of that in a row of its
+// own, by how much it has changed accounts: shares may be negative, and only their
+// sum has a meaning.
 type Sums struct {
 	mu      sync.Mutex // guards durable, which the committer alone changes
 	Durable Tally
 	next    Tally
 	changed bool
+
+	// Of a shared store.
+	node    string
+	own     Share          // this node's, as of the last commit
+	share   record.Amounts // and after this batch
+	counted bool           // it has changed
 }
 
-func (s *Sums) Begin() { s.changed = false }
+// Share is what one node adds to Counted. A session begins at each start of a node:
+// the share of one that has ended does not change any more.
+type Share struct {
+	Session string         `json:"session"`
+	Counted record.Amounts `json:"counted"`
+}
 
-// Change returns the sums of this batch, to be changed.
-func (s *Sums) Change(t *Transaction) *Tally {
+const shareName = "tally"
+
+// Begin implements Participant.
+func (s *Sums) Begin(*Transaction) error {
+	s.changed, s.counted = false, false
+	return nil
+}
+
+// Change returns the sums of this batch, to be changed; what keys use is changed by
+// Count.
+func (s *Sums) Change(t *Transaction) (*Tally, error) {
 	t.Touch()
-	if !s.changed {
-		s.next, s.changed = s.Durable, true
+	if s.changed {
+		return &s.next, nil
+	}
+	if t.Shared() {
+		next, err := ReadTally(t)
+		if err != nil {
+			return nil, err
+		}
+		s.next = next
+	} else {
+		s.next = s.Durable
 		s.next.Keys = maps.Clone(s.Durable.Keys)
 	}
-	return &s.next
+	s.changed = true
+	return &s.next, nil
 }
 
+// Count adds to what all keys have used or reserved.
+func (s *Sums) Count(t *Transaction, change record.Amounts) error {
+	if t.Shared() {
+		t.Touch()
+		if !s.counted {
+			s.share, s.counted = s.own.Counted, true
+		}
+		s.share.Add(change)
+		return nil
+	}
+	sums, err := s.Change(t)
+	if err == nil {
+		sums.Counted.Add(change)
+	}
+	return err
+}
+
+// Finish implements Participant.
 func (s *Sums) Finish(t *Transaction) error {
+	if s.counted {
+		if err := setJSON(t, record.NodeKey(s.node, shareName), Share{Session: s.own.Session, Counted: s.share}); err != nil {
+			return err
+		}
+	}
 	if !s.changed {
 		return nil
 	}
-	v, err := json.Marshal(s.next)
-	if err != nil {
-		return err
-	}
-	return t.Set(record.MetaTally, v)
+	return setJSON(t, record.MetaTally, s.next)
 }
 
+// Committed implements Participant.
 func (s *Sums) Committed() {
-	if s.changed {
+	if s.counted {
+		s.own.Counted = s.share
+	}
+	if s.changed && s.node == "" {
 		s.mu.Lock()
 		s.Durable = s.next
 		s.mu.Unlock()
 	}
 }
 
-// Known returns the sums as of the last commit.
+// Follow notes the sums over all nodes as they were read from a shared store.
+func (s *Sums) Follow(t Tally) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.Durable = t
+}
+
+// Known returns the sums as of the last commit, or, in a shared store, as they were
+// read last.
 func (s *Sums) Known() Tally {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.Durable
 }
 
+// TakeShare begins the share of a node in a new session, and adds those of its earlier
+// ones to the tally: only one process at a time commits as this node. It is called
+// before anything is counted.
+func (s *Sums) TakeShare(t *Transaction, node, session string) error {
+	s.node, s.own = node, Share{Session: session}
+	v, err := t.Get(record.NodeKey(node, shareName))
+	if errors.Is(err, store.ErrNotFound) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	former, err := decodeShare(v)
+	if err != nil {
+		return err
+	}
+	return s.fold(t, node, former)
+}
+
+// fold adds a share that does not change any more to the tally.
+func (s *Sums) fold(t *Transaction, node string, share Share) error {
+	sums, err := s.Change(t)
+	if err != nil {
+		return err
+	}
+	sums.Counted.Add(share.Counted)
+	return t.Delete(record.NodeKey(node, shareName))
+}
+
+// Fold adds the shares of nodes that are gone to the tally, except those that have
+// begun another session since they were read.
+func (s *Sums) Fold(t *Transaction, gone map[string]Share) error {
+	for node, share := range gone {
+		v, err := t.Get(record.NodeKey(node, shareName))
+		if errors.Is(err, store.ErrNotFound) {
+			continue
+		}
+		if err != nil {
+			return err
+		}
+		now, err := decodeShare(v)
+		if err != nil {
+			return err
+		}
+		if now.Session != share.Session {
+			continue
+		}
+		if err := s.fold(t, node, now); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func setJSON(t *Transaction, key []byte, v any) error {
+	b, err := json.Marshal(v)
+	if err != nil {
+		return err
+	}
+	return t.Set(key, b)
+}
+
+// ReadTally reads the sums, which lack the shares of nodes.
 func ReadTally(r store.Reader) (Tally, error) {
 	t := Tally{Keys: make(map[record.Status]int64)}
 	v, err := r.Get(record.MetaTally)
@@ -80,6 +211,42 @@ func ReadTally(r store.Reader) (Tally, error) {
 		return t, fmt.Errorf("tally: %w: %w", record.ErrRecord, err)
 	}
 	return t, nil
+}
+
+// ReadShares reads the shares of all nodes.
+func ReadShares(r store.Reader) (map[string]Share, error) {
+	shares := make(map[string]Share)
+	prefix, name := []byte(record.SpaceNodes), []byte("/"+shareName)
+	err := r.Scan(prefix, nil, false, func(key, value []byte) (bool, error) {
+		node, is := bytes.CutSuffix(key[len(prefix):], name)
+		if !is {
+			return true, nil
+		}
+		share, err := decodeShare(value)
+		shares[string(node)] = share
+		return err == nil, err
+	})
+	return shares, err
+}
+
+// ReadAllSums reads the sums of a shared store, with the shares of all nodes.
+func ReadAllSums(r store.Reader) (Tally, error) {
+	t, err := ReadTally(r)
+	if err != nil {
+		return t, err
+	}
+	shares, err := ReadShares(r)
+	for _, share := range shares {
+		t.Counted.Add(share.Counted)
+	}
+	return t, err
+}
+
+func decodeShare(v []byte) (s Share, err error) {
+	if err := json.Unmarshal(v, &s); err != nil {
+		return s, fmt.Errorf("a node's share of the tally: %w: %w", record.ErrRecord, err)
+	}
+	return s, nil
 }
 
 // Interface guards

@@ -18,11 +18,23 @@ const (
 type Transaction struct {
 	store.Tx
 	guard          Guard // nil: none
+	shared         bool  // other nodes write to the store, too
+	rows           bool  // it may touch only the rows that it holds
 	entries, bytes int
 	readKey, read  []byte // what was read last: a record is usually read just before it is written
 }
 
-func (t *Transaction) reset(tx store.Tx) { *t = Transaction{Tx: tx, guard: t.guard} }
+func (t *Transaction) begin(tx store.Tx, shared, rows bool) {
+	*t = Transaction{Tx: tx, guard: t.guard, shared: shared, rows: rows}
+}
+
+// Shared reports whether several nodes write to the store, so that memory is not to
+// be believed.
+func (t *Transaction) Shared() bool { return t.shared }
+
+// Exclusive reports whether the transaction may touch any row. Otherwise it holds a
+// few, and runs beside those of other nodes.
+func (t *Transaction) Exclusive() bool { return !t.rows }
 
 func (t *Transaction) full() bool { return t.bytes >= maxBatchBytes || t.entries >= maxBatchEntries }
 

@@ -85,9 +85,10 @@ type Digest struct {
 	next    Sum            // the root after the batch
 }
 
-func (d *Digest) Begin() {
+func (d *Digest) Begin(*commit.Transaction) error {
 	clear(d.Changed)
 	d.rooted = Sum{}
+	return nil
 }
 
 // Wrote updates the sums that include a record when that is written or deleted.

@@ -17,6 +17,8 @@ import (
 //	a/<bucket, 2 bytes><account id, 16 bytes>   Account
 //	q/<account id, 16 bytes><node>   Part of an account, where several nodes share it
 //	n/<node>/<what>              what a node alone keeps
+//	n//<what>                    what nodes have in common, and a single one has
+//	                             in memory
 //	c/<bucket, 2 bytes>          sum of the accounts in a bucket; see digest
 //	d/<unix seconds, 8 bytes><key id>   when to look at a key again
 //	p/<key id>/<key id>          a key, and a child of it whose remaining
@@ -42,7 +44,7 @@ const (
 	SpaceAccounts = "a/"
 	SpaceBuckets  = "c/"
 	spaceParts    = "q/"
-	spaceNodes    = "n/"
+	SpaceNodes    = "n/"
 	SpaceDue      = "d/"
 	spaceHours    = "h/"
 	SpaceAudit    = "u/"

@@ -87,4 +87,8 @@ func PartPrefix(id AccountID) []byte { return append([]byte(spaceParts), id[:]..
 func PartKey(id AccountID, node string) []byte { return append(PartPrefix(id), node...) }
 
 // NodeKey is where a node keeps what is its own alone.
-func NodeKey(node, what string) []byte { return []byte(spaceNodes + node + "/" + what) }
+func NodeKey(node, what string) []byte { return []byte(SpaceNodes + node + "/" + what) }
+
+// CommonKey is where nodes keep what they have in common, and what a single node keeps
+// in memory.
+func CommonKey(what string) []byte { return NodeKey("", what) }

@@ -1,0 +1,164 @@
+package limiter
+
+import (
+	"crypto/rand"
+	"encoding/binary"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/till-proxy/till/limiter/commit"
+	"github.com/till-proxy/till/limiter/record"
+	"github.com/till-proxy/till/limiter/store"
+)
+
+// Where several nodes share a store, the readers of a feed hear of what happens on any
+// of them: each commit leaves its events in a record for the other nodes, which is
+// removed soon after. An observer hears only of what happens on its own node, so that
+// each event is counted, and handled by Caddy, once.
+//
+//	n//events/<Unix nanoseconds, 8 bytes><random, 8 bytes>   sharedEvents, as JSON
+
+const (
+	// maxShared bounds the events of one commit that other nodes are told of.
+	maxShared = 64
+	// keepShared is how long they are kept: as long as a node may take to follow.
+	keepShared = time.Minute
+)
+
+// sharedEvents are the events of one commit.
+type sharedEvents struct {
+	Events []Event `json:"events"`
+	// More says that there were more than are told of.
+	More bool `json:"more,omitempty"`
+}
+
+var sharedPrefix = record.CommonKey("events/")
+
+// share lets the readers of other nodes' feeds hear of an event with this batch.
+func (o *outbox) share(t *commit.Transaction, e *Event) error {
+	if !t.Shared() {
+		return nil
+	}
+	if !t.Exclusive() {
+		return fmt.Errorf("an event for other nodes: %w", store.ErrUndeclared)
+	}
+	t.Touch()
+	if o.shared.More = len(o.shared.Events) == maxShared; !o.shared.More {
+		o.shared.Events = append(o.shared.Events, *e)
+	}
+	return nil
+}
+
+// writeShared writes the events of this batch for other nodes.
+func (o *outbox) writeShared(t *commit.Transaction) error {
+	if len(o.shared.Events) == 0 {
+		return nil
+	}
+	v, err := json.Marshal(o.shared)
+	if err != nil {
+		return fmt.Errorf("events for other nodes: %w", err)
+	}
+	at := o.shared.Events[0].At.UnixNano()
+	key := binary.BigEndian.AppendUint64(slices.Clone(sharedPrefix), uint64(max(at, 0)))
+	return t.Set(append(key, rand.Text()[:8]...), v)
+}
+
+// followEvents tells the readers of feeds what has happened on other nodes: these are
+// the records that they have written.
+func (l *Limiter) followEvents(keys [][]byte) error {
+	var heard []sharedEvents
+	missed := false
+	err := l.store.View(func(r store.Reader) error {
+		for _, key := range keys {
+			v, err := r.Get(key)
+			if errors.Is(err, store.ErrNotFound) {
+				missed = true // it was removed meanwhile, here or where the node is behind
+				continue
+			}
+			if err != nil {
+				return err
+			}
+			var s sharedEvents
+			if err := json.Unmarshal(v, &s); err != nil {
+				return fmt.Errorf("%w: %w", record.ErrRecord, err)
+			}
+			heard = append(heard, s)
+		}
+		return nil
+	})
+	if err != nil {
+		return fmt.Errorf("reading events of other nodes: %w", err)
+	}
+	for _, s := range heard {
+		for _, e := range s.Events {
+			l.publish(e)
+		}
+		missed = missed || s.More
+	}
+	if missed {
+		l.EndFeeds() // their readers connect again, and see how everything stands
+	}
+	return nil
+}
+
+// pruneShared removes the events that other nodes have heard of.
+func (l *Limiter) pruneShared() error {
+	before := l.clock.Now().Add(-keepShared).UnixNano()
+	return l.prune(sharedPrefix, func(key []byte) (gone, more bool) {
+		at := key[len(sharedPrefix):]
+		more = len(at) >= 8 && int64(binary.BigEndian.Uint64(at)) < before
+		return more, more
+	}, nil)
+}
+
+// pruneRows bounds what one change of prune removes.
+const pruneRows = 1000
+
+// prune removes those records under a prefix that old picks, until old says that no
+// more follow. also is done with each in its transaction; it may be nil.
+func (l *Limiter) prune(prefix []byte, old func(key []byte) (gone, more bool), also func(b *batch, key []byte) error) error {
+	var after []byte
+	for !l.stopping() {
+		var gone [][]byte
+		end := true
+		err := l.store.View(func(r store.Reader) error {
+			return r.Scan(prefix, after, false, func(key, _ []byte) (bool, error) {
+				after = slices.Clone(key)
+				is, more := old(key)
+				if is {
+					gone = append(gone, after)
+				}
+				end = !more
+				return more && len(gone) < pruneRows, nil
+			})
+		})
+		if err != nil || len(gone) == 0 {
+			return err
+		}
+		err = l.committer.DoPatiently(func(b *batch) error {
+			for _, key := range gone {
+				if _, err := b.Get(key); errors.Is(err, store.ErrNotFound) {
+					continue // another node has removed it
+				} else if err != nil {
+					return err
+				}
+				if also != nil {
+					if err := also(b, key); err != nil {
+						return err
+					}
+				}
+				if err := b.Delete(key); err != nil {
+					return err
+				}
+			}
+			return nil
+		}, nil)
+		if err != nil || end || len(gone) < pruneRows {
+			return err
+		}
+	}
+	return nil
+}

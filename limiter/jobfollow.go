@@ -1,0 +1,136 @@
+package limiter
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+
+	"github.com/till-proxy/till/limiter/record"
+	"github.com/till-proxy/till/limiter/store"
+)
+
+// Where several nodes share a store, a job is recorded by the node that was asked, and
+// worked off by the one that leads. From its record on, each node refuses the keys
+// that match: those in memory once it has followed, others as they are loaded; and a
+// change by a node that has not followed yet ends a matching key, too. A node may
+// judge a key otherwise than the one that leads, by use that only its memory knows.
+// So at the end each ends what it has stopped and the other has not found.
+
+// followJobs lets memory follow the jobs that other nodes have begun or ended.
+func (l *Limiter) followJobs() error {
+	var added []*job
+	done := make(chan error, 1)
+	l.committer.Look(func(r store.Reader) error {
+		stored, err := readJobs(r)
+		if err != nil {
+			return err
+		}
+		added = l.adoptJobs(stored)
+		l.endJobs(stored)
+		return nil
+	}, func(err error) { done <- err })
+	if err := <-done; err != nil {
+		return fmt.Errorf("following jobs: %w", err)
+	}
+	for _, j := range added {
+		_, cut := l.stopMatching(j)
+		j.cut.Store(int64(cut))
+		j.ready.Store(true)
+		l.log.Info("keys are being revoked by another node", "job", j.number.Load(), "requests_cut", cut, "by", j.snapshot().By)
+	}
+	select {
+	case l.jobsWake <- struct{}{}:
+	default:
+	}
+	return nil
+}
+
+// endJobs marks the jobs in memory that another node has ended, or that are so old
+// that the store no longer knows them.
+func (l *Limiter) endJobs(stored []Job) {
+	running := make(map[int64]bool)
+	ended := make(map[int64]Job)
+	for _, s := range stored {
+		running[s.Number] = !s.Done()
+		ended[s.Number] = s
+	}
+	for _, j := range l.runningJobs() {
+		number := j.number.Load()
+		if number == 0 || running[number] {
+			continue
+		}
+		if s, known := ended[number]; known {
+			j.mu.Lock()
+			j.state = s
+			j.mu.Unlock()
+		}
+		j.over.Store(true)
+	}
+}
+
+// finishJob ends the keys that this node has stopped for a job and that the node which
+// worked it off has not found.
+func (l *Limiter) finishJob(j *job) error {
+	ids, _ := l.unended(j, nil)
+	s := j.snapshot()
+	cut := int(j.cut.Load())
+	for first := true; len(ids) > 0 || first && cut > 0; first = false {
+		step := ids[:min(len(ids), bulkKeys)]
+		var ended []*record.Key
+		err := l.committer.DoPatiently(func(b *batch) error {
+			ended = nil
+			for _, id := range step {
+				key, _, err := l.endIn(b, &s, id)
+				if err != nil && !errors.Is(err, store.ErrNotFound) {
+					return err
+				}
+				if key != nil {
+					ended = append(ended, key)
+				}
+			}
+			after, err := readJob(b, s.Number)
+			if errors.Is(err, store.ErrNotFound) {
+				return nil
+			}
+			if err != nil || len(ended) == 0 && cut == 0 {
+				return err
+			}
+			after.Revoked += int64(len(ended))
+			after.Matched += int64(len(ended))
+			after.Cut += cut
+			return b.setJob(&after)
+		}, func() { l.followEnded(j, ended) })
+		if err != nil {
+			return err
+		}
+		ids, cut = ids[len(step):], 0
+		j.cut.Store(0)
+	}
+	l.removeJob(j)
+	return nil
+}
+
+// readJob reads the record of a job.
+func readJob(r store.Reader, number int64) (j Job, err error) {
+	v, err := r.Get(jobKey(number))
+	if err != nil {
+		return j, err
+	}
+	if err := json.Unmarshal(v, &j); err != nil {
+		return j, fmt.Errorf("job %d: %w: %w", number, record.ErrRecord, err)
+	}
+	return j, nil
+}
+
+// picksStored reports whether a job matches a key, as a transaction reads it.
+func (l *Limiter) picksStored(r store.Reader, key *record.Key, s *Job) (bool, error) {
+	if !s.Filter.byUse() {
+		return s.Filter.picks(&View{Key: *key}, s.At), nil
+	}
+	k, err := l.stored(r, key)
+	if err != nil {
+		return false, err
+	}
+	v := k.view(s.At)
+	return s.Filter.picks(&v, s.At), nil
+}

@@ -1,0 +1,141 @@
+package limiter
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+
+	"github.com/till-proxy/till/limiter/record"
+	"github.com/till-proxy/till/limiter/store"
+)
+
+// Where several nodes share a store, a record in it says whether a lockdown is in
+// force. A node that sets one refuses every key at once, as ever, and the others as
+// soon as it could write that: with the act that goes into the audit log, so a node
+// that could not reach the store does it later. A lockdown is lifted in the store
+// first, and can be by any node. A node that starts believes the store, and not its
+// own file.
+//
+// A lockdown that was set while the store could not be reached comes into force
+// everywhere once it can, even if another one was lifted meanwhile: whoever lifted that
+// did not know of it.
+
+var lockdownKey = record.CommonKey("lockdown")
+
+func readLockdown(r store.Reader) (*LockedDown, error) {
+	v, err := r.Get(lockdownKey)
+	if errors.Is(err, store.ErrNotFound) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	s := new(LockedDown)
+	if err := json.Unmarshal(v, s); err != nil {
+		return nil, fmt.Errorf("lockdown: %w: %w", record.ErrRecord, err)
+	}
+	return s, nil
+}
+
+// shareLockdown writes for other nodes what an act has made of the lockdown.
+func (b *batch) shareLockdown(a *lockdownAct) error {
+	if !b.Shared() {
+		return nil
+	}
+	before, err := readLockdown(b)
+	if err != nil {
+		return err
+	}
+	if a.Action == ActLockdownLift {
+		return b.Delete(lockdownKey)
+	}
+	s := LockedDown{Since: a.At.UTC(), By: a.By, Reason: a.Reason}
+	if before != nil && !before.Since.IsZero() {
+		s.Since = before.Since
+	}
+	v, err := json.Marshal(&s)
+	if err != nil {
+		return err
+	}
+	return b.Set(lockdownKey, v)
+}
+
+// liftShared lifts a lockdown on all nodes. Callers have the turn.
+func (d *Lockdown) liftShared(lift lockdownAct) error {
+	l := d.opened()
+	if l == nil {
+		return store.ErrUnavailable
+	}
+	d.acts = append(d.acts, lift)
+	err := d.commit(l)
+	if err != nil {
+		d.acts = d.acts[:len(d.acts)-1]
+	}
+	return err
+}
+
+// followLockdown lets this node follow what the store says of a lockdown.
+func (l *Limiter) followLockdown() error {
+	d := l.lockdown
+	if d == nil {
+		return nil
+	}
+	var set, lifted *LockedDown
+	done := make(chan error, 1)
+	// Between two batches: what this node has written itself, it knows.
+	l.committer.Look(func(r store.Reader) error {
+		stored, err := readLockdown(r)
+		if err != nil {
+			return err
+		}
+		now := d.state.Load()
+		switch {
+		case stored != nil && (now == nil || now.Durable && !now.same(stored)):
+			if stored = stored.durably(); d.state.CompareAndSwap(now, stored) {
+				set = stored
+			}
+		case stored == nil && now != nil && now.Durable && d.owed.Load() == 0:
+			if d.state.CompareAndSwap(now, nil) {
+				lifted = now
+			}
+		}
+		return nil
+	}, func(err error) { done <- err })
+	if err := <-done; err != nil {
+		return fmt.Errorf("following the lockdown: %w", err)
+	}
+	switch {
+	case set != nil:
+		cut := d.cut()
+		d.log.Warn("lockdown: every key is refused, as another node says", "by", set.By, "reason", set.Reason, "requests_cut", cut)
+	case lifted != nil:
+		d.log.Warn("the lockdown was lifted by another node", "since", lifted.Since)
+		if _, ended := d.inTurn(d.forgetFile); !ended {
+			d.log.Error("the disk does not answer, so the file of the lockdown that was lifted stays; the store says that it was", "file", d.path)
+		}
+	}
+	return nil
+}
+
+// same reports whether two are one lockdown.
+func (s *LockedDown) same(o *LockedDown) bool {
+	return s.Since.Equal(o.Since) && s.By == o.By && s.Reason == o.Reason
+}
+
+// durably is the same lockdown, as one that survives a restart.
+func (s *LockedDown) durably() *LockedDown {
+	durable := *s
+	durable.Since, durable.Durable = s.Since.UTC(), true
+	return &durable
+}
+
+// forgetFile removes the file of a lockdown that was lifted. Callers have the turn.
+func (d *Lockdown) forgetFile() {
+	if d.state.Load() != nil {
+		return // another one has come into force
+	}
+	d.endRetry()
+	if err := errors.Join(removeIfThere(d.path), removeIfThere(d.path+".new")); err != nil {
+		d.log.Error("the file of a lockdown that was lifted stays; the store says that it was", "file", d.path, "error", err)
+	}
+}
