@@ -137,16 +137,21 @@ func (l *Limiter) forgetEnded(ids []string, before time.Time) (rest []string, er
 // audit log; used is what it leaves in the sums.
 func (l *Limiter) erase(b *batch, by Caller, key *record.Key, used record.Amounts) error {
 	var gone [][]byte
-	err := b.Scan(record.HourPrefix(key.ID), nil, false, func(hour, _ []byte) (bool, error) {
-		gone = append(gone, slices.Clone(hour))
+	all := func(key, _ []byte) (bool, error) {
+		gone = append(gone, slices.Clone(key))
 		return true, nil
-	})
-	if err != nil {
+	}
+	if err := b.Scan(record.HourPrefix(key.ID), nil, false, all); err != nil {
 		return err
 	}
 	account, err := record.KeyAccount(key.ID)
 	if err != nil {
 		return err
+	}
+	if b.Shared() { // what any node has of the account
+		if err := b.Scan(record.PartPrefix(account), nil, false, all); err != nil {
+			return err
+		}
 	}
 	if err := b.setAccount(account, false, nil); err != nil {
 		return err
