@@ -73,10 +73,15 @@ func (k *Live) cutReplaced(now time.Time) int {
 	key := k.key
 	k.mu.Unlock()
 	n := 0
+	oldest := key.Rotations
 	for i := range key.Former {
-		if f := &key.Former[i]; !f.Works(now) {
+		f := &key.Former[i]
+		if oldest = min(oldest, f.Number); !f.Works(now) {
 			n += k.cutWhere(key.Replaced(f.Until), func(g *Grant) bool { return g.number == f.Number })
 		}
+	}
+	if oldest > 0 { // of older strings nothing is known but that they do not work
+		n += k.cutWhere(key.Replaced(key.RotatedAt), func(g *Grant) bool { return g.number < oldest })
 	}
 	return n
 }

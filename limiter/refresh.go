@@ -183,6 +183,7 @@ func (l *Limiter) refreshKeys(ids, parents []string) error {
 // standing is all that the store says of a key that memory goes by.
 type standing struct {
 	id       string
+	damaged  error
 	key      *record.Key // nil: it was forgotten
 	acct     record.Account
 	own      record.Part // this node's of the account
@@ -198,6 +199,10 @@ func (l *Limiter) standingOf(r store.Reader, id string) (*standing, error) {
 	}
 	if errors.Is(err, store.ErrDoubt) {
 		l.committer.Poison(err)
+	}
+	if errors.Is(err, record.ErrRecord) { // no other key has to suffer for that
+		s.damaged = err
+		return s, nil
 	}
 	if err != nil {
 		return nil, err
@@ -230,7 +235,12 @@ func (l *Limiter) takeOver(s *standing) {
 		return
 	}
 	if s.key == nil {
-		k.cut(record.UnknownKey())
+		gone := record.UnknownKey()
+		if s.damaged != nil {
+			l.log.Error("reading a key failed", "key_id", s.id, "error", s.damaged)
+			gone = storeRefusal("its record could not be read")
+		}
+		k.cut(gone)
 		l.drop(k)
 		return
 	}
