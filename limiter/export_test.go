@@ -287,3 +287,11 @@ func (f *Filter) Picks(v *View, now time.Time) bool { return f.picks(v, now) }
 
 // Save writes what memory knows of every key.
 func (l *Limiter) Save() error { return l.saveAll() }
+
+// Follows reports whether other nodes follow a row.
+func Follows(row []byte) bool { return followed(row) }
+
+// Recalled is what happens when another node asks for what is reserved of an account.
+func (l *Limiter) Recalled(id record.AccountID) { l.recalled(id) }
+
+const MaxLookUps = maxLookUps

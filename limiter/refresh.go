@@ -255,20 +255,12 @@ func (l *Limiter) takeOver(s *standing) {
 		}
 		k.setMarks()
 		if why = k.stands(now); why != nil {
-			l.giveUp(k)
+			l.confess(&k.account, k)
 		} else if fewer {
 			k.endIfSpent() // nothing will come back to it
 		}
 	})
 	l.cutWhatMayNotRun(k, why, now)
-}
-
-// giveUp gives back at once what a key that cannot be used does not use. Callers hold
-// it.
-func (l *Limiter) giveUp(k *Live) {
-	if _, unused := k.unused(); unused && !k.asked {
-		l.save(&k.account, k, true)
-	}
 }
 
 // cutWhatMayNotRun cuts the requests of a key that cannot be used, because of why or
@@ -322,11 +314,25 @@ func (l *Limiter) recalled(id record.AccountID) {
 }
 
 // confess writes what an account has spent and gives back the rest, if the store says
-// anything else. Callers hold the account.
+// anything else; if a block is on its way, once that has come. Callers hold the
+// account. k is the key that owns it; nil for a role.
 func (l *Limiter) confess(a *account, k *Live) {
-	if _, unused := a.unused(); (unused || a.told != a.spent) && !a.asked {
-		l.save(a, k, true)
+	say := func() {
+		if _, unused := a.unused(); (unused || a.told != a.spent) && !a.asked && (k == nil || !k.gone) {
+			l.save(a, k, true)
+		}
 	}
+	if !a.asked {
+		say()
+		return
+	}
+	l.committer.Look(func(store.Reader) error { return nil }, func(err error) {
+		if err == nil {
+			a.mu.Lock()
+			say()
+			a.mu.Unlock()
+		}
+	})
 }
 
 // leftOver reports whether this node has reserved something of an account that is not
