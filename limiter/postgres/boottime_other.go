@@ -1,0 +1,11 @@
+//go:build !linux
+
+package postgres
+
+import "time"
+
+var started = time.Now()
+
+// boottime is the time since the process was started. Where the machine sleeps
+// meanwhile, that may not count.
+func boottime() time.Duration { return time.Since(started) }

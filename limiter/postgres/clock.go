@@ -1,0 +1,43 @@
+package postgres
+
+import (
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+// Clock is the time of the database, as all nodes see it: what it was when it was asked
+// last, and what has passed since. The machine's own clock may be set to anything.
+type Clock struct {
+	mu   sync.Mutex
+	last time.Duration // boottime of the measurement in use
+
+	ahead atomic.Int64 // the database's Unix nanoseconds less boottime
+	told  atomic.Int64 // the latest time that was returned
+}
+
+// Now returns the database's time, and the time elapsed since this machine was started.
+// Neither ever goes back.
+func (c *Clock) Now() (shown time.Time, steady time.Duration) {
+	steady = boottime()
+	now := c.ahead.Load() + int64(steady)
+	for {
+		told := c.told.Load()
+		if now <= told {
+			return time.Unix(0, told).UTC(), steady
+		}
+		if c.told.CompareAndSwap(told, now) {
+			return time.Unix(0, now).UTC(), steady
+		}
+	}
+}
+
+// measure takes the time that the database has told between two moments.
+func (c *Clock) measure(micros int64, sent, answered time.Duration) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if middle := sent + (answered-sent)/2; middle >= c.last {
+		c.last = middle
+		c.ahead.Store(micros*int64(time.Microsecond) - int64(middle))
+	}
+}

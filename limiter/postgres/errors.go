@@ -1,0 +1,143 @@
+package postgres
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"strings"
+
+	"github.com/jackc/pgx/v5/pgconn"
+
+	"github.com/till-proxy/till/limiter/store"
+)
+
+// fault is an error of the database, or of the way to it. The driver's own errors are
+// not passed on: they carry the user, and in their fields the password.
+type fault struct {
+	code   string // SQLSTATE; empty: the connection has failed
+	text   string
+	killed bool // the connection has ended, too
+	away   bool // there was no connection to begin with
+}
+
+func (f *fault) Error() string {
+	if f.code == "" {
+		return f.text
+	}
+	return f.text + " (SQLSTATE " + f.code + ")"
+}
+
+var errAnswers = errors.New("the database has not answered each statement")
+
+// faultOf says what an error of the driver is about.
+func faultOf(err error) *fault {
+	var known *fault
+	if errors.As(err, &known) {
+		return known
+	}
+	var pg *pgconn.PgError
+	if errors.As(err, &pg) {
+		f := &fault{code: pg.Code, text: pg.Message, killed: pg.SeverityUnlocalized != "ERROR"}
+		switch class := pg.Code[:min(2, len(pg.Code))]; {
+		case class == "28": // PostgreSQL's text has the user, and the address
+			f.text = "the database refuses the user, the password, or the address of this machine"
+		case pg.Code == "3D000":
+			f.text = "the server has no database of this name"
+		}
+		return f
+	}
+	return &fault{text: network(err), killed: true}
+}
+
+// network describes an error of a connection. Only texts that cannot contain what was
+// configured as a secret are passed on.
+func network(err error) string {
+	var dns *net.DNSError
+	var op *net.OpError
+	switch {
+	case errors.Is(err, errAllBusy), errors.Is(err, errPoolClosed), errors.Is(err, errAnswers):
+		return err.Error()
+	case errors.As(err, &dns):
+		return "its host is not known: " + dns.Err
+	case pgconn.Timeout(err), errors.Is(err, context.DeadlineExceeded):
+		return "no answer in time"
+	case errors.Is(err, context.Canceled):
+		return "given up"
+	case errors.As(err, &op):
+		return op.Op + ": " + op.Err.Error()
+	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF):
+		return "the connection was closed"
+	}
+	leaf := err
+	for next := errors.Unwrap(leaf); next != nil; next = errors.Unwrap(leaf) {
+		leaf = next
+	}
+	text := leaf.Error()
+	for _, known := range []string{"tls: ", "x509: ", "server refused TLS", "read only connection", "server is in hot standby", "conn closed"} {
+		if strings.HasPrefix(text, known) {
+			return text
+		}
+	}
+	return fmt.Sprintf("the connection failed (%T)", leaf)
+}
+
+// again reports whether a transaction that has failed like this may succeed at once: it
+// met another, or its connection was the last server's.
+func (f *fault) again() bool {
+	if f.away {
+		return false
+	}
+	switch f.code {
+	case "", "40P01", "40001", "23505", "55P03", "25P03", "57P01", "57P02":
+		return true
+	}
+	return false
+}
+
+// passes reports whether a later transaction may succeed, though this one has not.
+func (f *fault) passes() bool {
+	if f.away {
+		return true
+	}
+	switch f.code[:min(2, len(f.code))] {
+	case "", "08", "40", "53", "57", "58":
+		return true
+	}
+	switch f.code {
+	case "23505", "25006", "25P03", "55P03":
+		return true
+	}
+	return false
+}
+
+// refuse is the error of a transaction of which nothing remains.
+func (s *Store) refuse(err error) error {
+	f := faultOf(err)
+	switch {
+	case f.code == "53100":
+		return fmt.Errorf("%w: %s: %w", store.ErrNoSpace, s.where, f)
+	case f.passes():
+		return fmt.Errorf("%w: %s: %w", store.ErrUnavailable, s.where, f)
+	}
+	return fmt.Errorf("%s: %w", s.where, f)
+}
+
+// awayOf is the fault of having no connection.
+func awayOf(err error) *fault {
+	f := *faultOf(err)
+	f.away = true
+	return &f
+}
+
+// doubt is the error of a database that went back in time.
+func doubt(format string, args ...any) error {
+	return fmt.Errorf("%w: %s; put the newest copy of the database in place on every node, or count every remaining budget as spent with: caddy till repair --forfeit",
+		store.ErrDoubt, fmt.Sprintf(format, args...))
+}
+
+// errTaken is the error of a node whose name another process uses.
+var errTaken = errors.New("another process has taken this node's name: give each node a name of its own, and start this one again")
+
+var errNotJoined = errors.New("the node has not joined the others yet")

@@ -1,0 +1,307 @@
+package postgres
+
+import (
+	"context"
+	"encoding/hex"
+	"sync"
+	"time"
+
+	"github.com/till-proxy/till/limiter/store"
+)
+
+// following is how far this node's memory has followed the feed.
+type following struct {
+	follower store.Follower
+	wake     chan struct{}
+	recalls  chan []byte
+
+	mu       sync.Mutex
+	followed int64
+	missed   bool          // rows of the feed are gone, or the session had expired
+	head     int64         // of the feed, when the session was renewed last
+	sent     time.Duration // when that renewal was sent
+}
+
+func (f *following) begin(head int64) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.followed, f.head = head, head
+}
+
+func (f *following) at() int64 {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.followed
+}
+
+func (s *Store) wakeFollower() {
+	select {
+	case s.follow.wake <- struct{}{}:
+	default:
+	}
+}
+
+// renewed notes an answered renewal. A node that is fresh stays so if it has followed
+// everything; otherwise that is left to the goroutine that follows.
+func (s *Store) renewed(sent time.Duration, head int64, late bool) {
+	f := &s.follow
+	f.mu.Lock()
+	f.head, f.sent = head, sent
+	f.missed = f.missed || late
+	caughtUp := !f.missed && f.followed >= head
+	if caughtUp && boottime() < time.Duration(s.fresh.Load()) && s.failure.Load() == nil {
+		s.fresh.Store(int64(sent + freshFor))
+	}
+	f.mu.Unlock()
+	s.wakeFollower()
+}
+
+const (
+	// followAgain is the pause after a step that failed.
+	followAgain   = 250 * time.Millisecond
+	followTimeout = 4 * time.Second
+)
+
+// followOthers calls the follower, until the store is closed.
+func (s *Store) followOthers() {
+	stale := false // and the follower knows
+	timer := time.NewTimer(0)
+	defer timer.Stop()
+	for {
+		select {
+		case <-s.ending.Done():
+			return
+		case account := <-s.follow.recalls:
+			s.follow.follower.Recalled(account)
+			continue
+		case <-s.follow.wake:
+		case <-timer.C:
+		}
+		if err := s.Fresh(); err != nil && !stale && s.ending.Err() == nil {
+			stale = true
+			s.follow.follower.Stale(err)
+		}
+		next := followAgain
+		if s.failure.Load() != nil {
+			next = time.Hour // nothing will change
+		} else if err := s.catchUp(); err != nil {
+			if s.ending.Err() == nil {
+				s.log.Warn("following what other nodes have changed: it is tried again", "error", err)
+			}
+		} else {
+			if s.grant() {
+				stale = false
+			}
+			next = max(time.Duration(s.fresh.Load())-boottime(), 0) + time.Millisecond
+			if stale {
+				next = time.Hour // the next renewal wakes us
+			}
+		}
+		timer.Reset(next)
+	}
+}
+
+// grant lets the node be fresh if it has followed all that the last renewal knew of.
+func (s *Store) grant() bool {
+	f := &s.follow
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.missed || f.followed < f.head || s.failure.Load() != nil || s.ending.Err() != nil {
+		return false
+	}
+	if until := int64(f.sent + freshFor); until > s.fresh.Load() {
+		s.fresh.Store(until)
+	}
+	return boottime() < time.Duration(s.fresh.Load())
+}
+
+// catchUp follows the feed to its end.
+func (s *Store) catchUp() error {
+	f := &s.follow
+	for {
+		f.mu.Lock()
+		missed, from := f.missed, f.followed
+		f.mu.Unlock()
+		if missed {
+			if err := s.readAgain(); err != nil {
+				return err
+			}
+			continue
+		}
+		rows, err := s.askFeed(say(s.sql.page, int8Of(from)))
+		if err != nil {
+			return err
+		}
+		if len(rows) == 0 {
+			return nil
+		}
+		if intFrom(rows[0][0]) != from+1 {
+			f.setMissed()
+			continue
+		}
+		var keys [][]byte
+		for _, row := range rows {
+			if string(row[1]) != s.options.Node {
+				keys = append(keys, byteasFrom(row[2])...)
+			}
+		}
+		if len(keys) > 0 {
+			if err := f.follower.Changed(keys); err != nil {
+				f.setMissed() // memory may hold a part of it
+				return err
+			}
+		}
+		if err := s.followedTo(intFrom(rows[len(rows)-1][0])); err != nil {
+			return err
+		}
+	}
+}
+
+func (f *following) setMissed() {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.missed = true
+}
+
+// readAgain lets the follower read all rows again, as of the feed's end or later.
+func (s *Store) readAgain() error {
+	rows, err := s.askFeed(say(s.sql.head))
+	if err != nil {
+		return err
+	}
+	f := &s.follow
+	f.mu.Lock()
+	f.missed = false // and what comes from here on is missed again
+	f.mu.Unlock()
+	if err := f.follower.Missed(); err != nil {
+		f.setMissed()
+		return err
+	}
+	return s.followedTo(intFrom(rows[0][0]))
+}
+
+// followedTo notes how far memory has followed, and tells the nodes that wait for it.
+// They learn it from the next renewal otherwise.
+func (s *Store) followedTo(seq int64) error {
+	f := &s.follow
+	f.mu.Lock()
+	f.followed = max(f.followed, seq)
+	f.mu.Unlock()
+	ctx, cancel := context.WithTimeout(s.ending, followTimeout)
+	defer cancel()
+	_, err := s.outside(ctx, say(lazySettings), say(s.sql.follow, textOf(s.options.Node), byteaOf(s.session), int8Of(seq)))
+	return err
+}
+
+func (s *Store) askFeed(what statement) ([][][]byte, error) {
+	ctx, cancel := context.WithTimeout(s.ending, followTimeout)
+	defer cancel()
+	results, err := s.outside(ctx, what)
+	if err != nil {
+		return nil, err
+	}
+	return results[0].Rows, nil
+}
+
+// settledEvery is the pause between two looks at how far the others are.
+const settledEvery = 10 * time.Millisecond
+
+// Settled implements store.Shared.
+func (s *Store) Settled(patience time.Duration) (behind []string, err error) {
+	if err := s.usable(); err != nil {
+		return nil, err
+	}
+	ctx, cancel := context.WithTimeout(s.ending, patience)
+	defer cancel()
+	head := int64(-1)
+	for {
+		statements := []statement{say(s.sql.head)}
+		if head >= 0 {
+			statements[0] = say(s.sql.behind, int8Of(head))
+		}
+		results, askErr := s.outside(ctx, statements...)
+		switch {
+		case askErr != nil:
+			err = s.refuse(askErr)
+		case head < 0:
+			head = intFrom(results[0].Rows[0][0])
+			continue
+		default:
+			behind, err = behind[:0], nil
+			for _, row := range results[0].Rows {
+				behind = append(behind, string(row[0]))
+			}
+			if len(behind) == 0 {
+				return nil, nil
+			}
+		}
+		select {
+		case <-time.After(settledEvery):
+			continue
+		case <-ctx.Done():
+		}
+		switch {
+		case s.ending.Err() != nil:
+			return nil, store.ErrClosed
+		case len(behind) > 0:
+			return behind, nil
+		}
+		return nil, err
+	}
+}
+
+// Recall implements store.Shared.
+func (s *Store) Recall(account []byte) {
+	select {
+	case s.asks <- account:
+	default: // it is asked for again
+	}
+}
+
+// recallEvery is the time between two requests for one account.
+const recallEvery = 50 * time.Millisecond
+
+// recallAll sends the requests of Recall, until the store is closed.
+func (s *Store) recallAll() {
+	sent := make(map[string]time.Time)
+	for {
+		var accounts []string
+		select {
+		case <-s.ending.Done():
+			return
+		case account := <-s.asks:
+			accounts = append(accounts, string(account))
+		}
+		for more := true; more; {
+			select {
+			case account := <-s.asks:
+				accounts = append(accounts, string(account))
+			default:
+				more = false
+			}
+		}
+		now := time.Now()
+		for account, at := range sent {
+			if now.Sub(at) >= recallEvery {
+				delete(sent, account)
+			}
+		}
+		var payloads []string
+		for _, account := range accounts {
+			if _, recent := sent[account]; recent {
+				continue
+			}
+			sent[account] = now
+			payloads = append(payloads, hex.EncodeToString(s.session)+" "+hex.EncodeToString([]byte(account)))
+		}
+		if len(payloads) == 0 {
+			continue
+		}
+		ctx, cancel := context.WithTimeout(s.ending, followTimeout)
+		_, err := s.outside(ctx, say(`SELECT pg_notify($1, p) FROM unnest($2::text[]) AS p`, textOf(s.channel("recall")), textsOf(payloads)))
+		cancel()
+		if err != nil {
+			s.log.Debug("asking other nodes for what they do not use", "error", err)
+		}
+	}
+}

@@ -1,0 +1,243 @@
+// Package postgres keeps the limiter's records in a PostgreSQL database that several
+// nodes share.
+//
+// It knows rows, transactions, sessions and the feed of what was written. It knows
+// nothing of what the rows mean: which of them a node keeps in memory, it is told by a
+// store.Follower. It passes limiter/store/storetest.
+package postgres
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"regexp"
+	"strconv"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/jackc/pgx/v5/pgconn"
+
+	"github.com/till-proxy/till/limiter/store"
+)
+
+// Options says where the database is, and who this node is.
+type Options struct {
+	// DSN is the address of the database. It is a secret, as it has the password.
+	DSN string
+	// Listen is a second address, past a pooler, for the connection that listens.
+	// Default: DSN.
+	Listen string
+	// Schema holds the tables. Default: till.
+	Schema string
+	// MaxConns bounds the connections of this node. Default: 8; at least 3.
+	MaxConns int
+
+	Node, Version, Address, Configuration string
+
+	// Witness is the path of the file with the last acknowledged commit. Empty:
+	// none, and then only other nodes find out that the database lost it.
+	Witness string
+	Disk    store.Disk
+	Log     *slog.Logger
+}
+
+// Store is a store.Shared in a PostgreSQL database.
+type Store struct {
+	options        Options
+	log            *slog.Logger
+	where          string // names the database in messages
+	schema         string
+	config, listen *pgconn.Config
+	sql            queries
+	writers        int64 // the advisory lock of all transactions
+	database       string
+	pool           *pool
+	clock          Clock
+	witness        *witness
+
+	// ending is done once the store is being closed.
+	ending context.Context
+	end    context.CancelFunc
+	owned  sync.WaitGroup // goroutines
+
+	turn    chan struct{} // a token for the transaction that writes
+	often   [][]byte      // rows that Update has read last; guarded by turn
+	session []byte        // names this process, once joined
+	joined  atomic.Bool
+	acked   atomic.Int64 // the last acknowledged commit of this node
+	failure atomic.Pointer[error]
+
+	seen    seen
+	follow  following
+	fresh   atomic.Int64 // until when, in boottime
+	leading atomic.Int64 // until when, in boottime
+	asks    chan []byte  // accounts to recall
+}
+
+const (
+	defaultSchema   = "till"
+	defaultMaxConns = 8
+	minMaxConns     = 3
+	connectTimeout  = 3 * time.Second
+)
+
+var schemaName = regexp.MustCompile(`^[a-z_][a-z0-9_]{0,39}$`)
+
+// Open connects to the database, refuses one that cannot keep its promises, and brings
+// the schema up to date. An error that wraps store.ErrUnavailable says that a later
+// attempt may succeed.
+func Open(ctx context.Context, o Options) (*Store, error) {
+	if o.Schema == "" {
+		o.Schema = defaultSchema
+	}
+	if o.MaxConns == 0 {
+		o.MaxConns = defaultMaxConns
+	}
+	if o.Listen == "" {
+		o.Listen = o.DSN
+	}
+	switch {
+	case !schemaName.MatchString(o.Schema):
+		return nil, fmt.Errorf("schema %q: use up to 40 of a-z, 0-9 and _, and no digit first", o.Schema)
+	case o.MaxConns < minMaxConns:
+		return nil, fmt.Errorf("max_conns %d: a node needs %d connections or more", o.MaxConns, minMaxConns)
+	case o.Node == "" || len(o.Node) > 200:
+		return nil, fmt.Errorf("node %q: give the node a name of 1 to 200 bytes", o.Node)
+	}
+	s := &Store{
+		options: o, log: o.Log, schema: o.Schema, sql: queriesIn(o.Schema),
+		turn: make(chan struct{}, 1), asks: make(chan []byte, 256),
+	}
+	if s.log == nil {
+		s.log = slog.New(slog.DiscardHandler)
+	}
+	if s.options.Disk == nil {
+		s.options.Disk = store.Files{}
+	}
+	s.follow.wake, s.follow.recalls = make(chan struct{}, 1), make(chan []byte, 64)
+	s.writers = s.lockKey("writers")
+	var err error
+	if s.config, err = parse("dsn", o.DSN); err != nil {
+		return nil, err
+	}
+	if s.listen, err = parse("listen", o.Listen); err != nil {
+		return nil, err
+	}
+	s.where = fmt.Sprintf("database %s at %s", s.config.Database, net.JoinHostPort(s.config.Host, strconv.Itoa(int(s.config.Port))))
+	if strings.HasPrefix(s.config.Host, "/") {
+		s.where = fmt.Sprintf("database %s at %s", s.config.Database, s.config.Host)
+	}
+	if err := s.checkServer(ctx); err != nil {
+		return nil, s.opened(err)
+	}
+	if err := s.migrate(ctx); err != nil {
+		return nil, s.opened(err)
+	}
+	if s.witness, err = openWitness(s.options.Disk, o.Witness); err != nil {
+		return nil, err
+	}
+	s.ending, s.end = context.WithCancel(context.Background())
+	s.pool = newPool(s.config, o.MaxConns-1, s.checkConn)
+	return s, nil
+}
+
+// parse reads an address. The driver's errors quote it.
+func parse(field, dsn string) (*pgconn.Config, error) {
+	config, err := pgconn.ParseConfig(dsn)
+	if err != nil {
+		return nil, fmt.Errorf("%s: this is not the address of a PostgreSQL database: want postgres://USER:PASSWORD@HOST:PORT/DATABASE, with %%xx for special characters of the password", field)
+	}
+	config.ConnectTimeout = min(config.ConnectTimeout, connectTimeout)
+	if config.ConnectTimeout == 0 {
+		config.ConnectTimeout = connectTimeout
+	}
+	if config.ValidateConnect == nil {
+		config.ValidateConnect = pgconn.ValidateConnectTargetSessionAttrsReadWrite
+	}
+	if config.RuntimeParams["application_name"] == "" {
+		config.RuntimeParams["application_name"] = "till"
+	}
+	return config, nil
+}
+
+// lockKey is the number of an advisory lock of this schema.
+func (s *Store) lockKey(what string) int64 {
+	sum := sha256.Sum256([]byte("till/" + s.schema + "/" + what))
+	return int64(binary.BigEndian.Uint64(sum[:]))
+}
+
+func (s *Store) channel(what string) string { return s.schema + "_" + what }
+
+// Node implements store.Shared.
+func (s *Store) Node() string { return s.options.Node }
+
+// Clock is the time of the database.
+func (s *Store) Clock() *Clock { return &s.clock }
+
+// String names the store without a secret.
+func (s *Store) String() string { return "postgres: schema " + s.schema + " of " + s.where }
+
+// usable returns why no transaction may begin.
+func (s *Store) usable() error {
+	if s.ending.Err() != nil {
+		return store.ErrClosed
+	}
+	if err := s.failure.Load(); err != nil {
+		return *err
+	}
+	return nil
+}
+
+// fail refuses everything from here on.
+func (s *Store) fail(err error) error {
+	if s.failure.CompareAndSwap(nil, &err) {
+		s.log.Error("the database is refused until the store is opened again", "error", err)
+	}
+	s.fresh.Store(0)
+	s.wakeFollower()
+	return *s.failure.Load()
+}
+
+// closePatience bounds how long Close waits for what runs.
+const closePatience = 10 * time.Second
+
+// Close implements store.Store.
+func (s *Store) Close() error {
+	if s.ending.Err() != nil {
+		return nil
+	}
+	s.end()
+	s.fresh.Store(0)
+	patience := time.NewTimer(closePatience)
+	defer patience.Stop()
+	select {
+	case s.turn <- struct{}{}: // and it is never given back
+	case <-patience.C:
+		return fmt.Errorf("closing the store: %s does not answer; what was acknowledged is in it", s.where)
+	}
+	done := make(chan struct{})
+	go func() {
+		s.owned.Wait()
+		close(done)
+	}()
+	select {
+	case <-done:
+	case <-patience.C:
+		return errors.Join(errors.New("closing the store: what follows other nodes does not end"), s.witness.close())
+	}
+	s.pool.close()
+	return s.witness.close()
+}
+
+// Interface guards
+var (
+	_ store.Shared = (*Store)(nil)
+	_ store.Tx     = (*transaction)(nil)
+	_ store.Reader = (*view)(nil)
+)

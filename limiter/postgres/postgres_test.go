@@ -1,0 +1,133 @@
+package postgres_test
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"log/slog"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/till-proxy/till/limiter/postgres"
+	"github.com/till-proxy/till/limiter/postgres/postgrestest"
+	"github.com/till-proxy/till/limiter/store"
+	"github.com/till-proxy/till/limiter/store/storetest"
+)
+
+func TestMain(m *testing.M) { postgrestest.Main(m) }
+
+func TestPostgresConformsToStore(t *testing.T) {
+	t.Parallel()
+	dsn, _ := postgrestest.Schema(t)
+	var schemas sync.Map // by directory
+	storetest.Run(t, func(dir string) (store.Store, error) {
+		_, fresh := postgrestest.Schema(t)
+		schema, _ := schemas.LoadOrStore(dir, fresh)
+		s, err := postgres.Open(context.Background(), postgres.Options{DSN: dsn, Schema: schema.(string), Node: "one"})
+		if err != nil {
+			return nil, err
+		}
+		return s, s.Join(&follower{})
+	})
+}
+
+// follower follows rows that begin with f/, and remembers what it was told.
+type follower struct {
+	mu      sync.Mutex
+	changed []string
+	missed  int
+	recalls []string
+	stale   []error
+	hold    func() // before Changed returns
+}
+
+func (f *follower) Follows(key []byte) bool { return bytes.HasPrefix(key, []byte("f/")) }
+
+func (f *follower) Changed(keys [][]byte) error {
+	f.mu.Lock()
+	for _, key := range keys {
+		f.changed = append(f.changed, string(key))
+	}
+	hold := f.hold
+	f.mu.Unlock()
+	if hold != nil {
+		hold()
+	}
+	return nil
+}
+
+func (f *follower) Missed() error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.missed++
+	return nil
+}
+
+func (f *follower) Recalled(account []byte) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.recalls = append(f.recalls, string(account))
+}
+
+func (f *follower) Stale(err error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.stale = append(f.stale, err)
+}
+
+// open opens a store on a schema, and joins it.
+func open(t *testing.T, o postgres.Options, f *follower) *postgres.Store {
+	t.Helper()
+	o.Log = slog.New(slog.NewTextHandler(t.Output(), &slog.HandlerOptions{Level: slog.LevelDebug})).With("node", o.Node)
+	s, err := postgres.Open(context.Background(), o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := s.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	if f == nil {
+		f = &follower{}
+	}
+	if err := s.Join(f); err != nil {
+		t.Fatal(err)
+	}
+	return s
+}
+
+// eventually waits until a condition holds. It gives up after a time that no working
+// store needs, even on a machine that does much else.
+func eventually(t *testing.T, what string, holds func() bool) {
+	t.Helper()
+	for deadline := time.Now().Add(time.Minute); !holds(); time.Sleep(5 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatalf("it never came true: %s", what)
+		}
+	}
+}
+
+func put(t *testing.T, s store.Store, key, value string) {
+	t.Helper()
+	if err := s.Update(func(tx store.Tx) error { return tx.Set([]byte(key), []byte(value)) }); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func get(t *testing.T, s store.Store, key string) (value string) {
+	t.Helper()
+	err := s.View(func(r store.Reader) error {
+		b, err := r.Get([]byte(key))
+		if errors.Is(err, store.ErrNotFound) {
+			return nil
+		}
+		value = string(b)
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return value
+}

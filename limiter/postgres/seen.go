@@ -1,0 +1,95 @@
+package postgres
+
+import (
+	"context"
+	"maps"
+	"sync"
+
+	"github.com/jackc/pgx/v5/pgconn"
+)
+
+// seen is what this process knows that the database once had. A database that has less
+// of it went back in time: it was restored from a copy, or a standby took over that had
+// not received everything.
+type seen struct {
+	mu      sync.Mutex
+	commits map[string]int64 // by node
+	head    int64            // of the feed
+}
+
+// state is what the database says of itself.
+type state struct {
+	commits  map[string]int64
+	head     int64
+	database string
+	micros   int64
+}
+
+func stateOf(result *pgconn.Result) state {
+	now := state{commits: make(map[string]int64, len(result.Rows))}
+	for _, row := range result.Rows {
+		if row[0] != nil {
+			now.commits[string(row[0])] = intFrom(row[1])
+		} else {
+			now.head, now.database, now.micros = intFrom(row[1]), string(row[2]), intFrom(row[3])
+		}
+	}
+	return now
+}
+
+// before is what was seen until now. What the database is asked later must be as much.
+func (s *Store) before() state {
+	s.seen.mu.Lock()
+	defer s.seen.mu.Unlock()
+	known := state{commits: maps.Clone(s.seen.commits), head: s.seen.head, database: s.database}
+	if known.commits == nil {
+		known.commits = make(map[string]int64, 1)
+	}
+	known.commits[s.options.Node] = max(known.commits[s.options.Node], s.acked.Load())
+	return known
+}
+
+// compare finds out whether the database went back since before was taken.
+func (s *Store) compare(before, now state) error {
+	if before.database != "" && now.database != before.database {
+		return s.fail(doubt("%s is another database now", s.where))
+	}
+	for node, batch := range before.commits {
+		if now.commits[node] < batch {
+			return s.fail(doubt("%s has %d commits of node %s, and had %d", s.where, now.commits[node], node, batch))
+		}
+	}
+	if now.head < before.head {
+		return s.fail(doubt("%s has %d changes that nodes follow, and had %d", s.where, now.head, before.head))
+	}
+	s.seen.mu.Lock()
+	defer s.seen.mu.Unlock()
+	if s.seen.commits == nil {
+		s.seen.commits = make(map[string]int64, len(now.commits))
+	}
+	for node, batch := range now.commits {
+		s.seen.commits[node] = max(s.seen.commits[node], batch)
+	}
+	s.seen.head = max(s.seen.head, now.head)
+	return nil
+}
+
+// raise notes that the feed has this row.
+func (n *seen) raise(head int64) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.head = max(n.head, head)
+}
+
+// checkConn compares what a new connection reaches: it may be another server.
+func (s *Store) checkConn(ctx context.Context, c *conn) error {
+	if !s.joined.Load() {
+		return nil
+	}
+	before := s.before()
+	results, err := c.run(ctx, say(s.sql.numbers))
+	if err != nil {
+		return err
+	}
+	return s.compare(before, stateOf(results[0]))
+}

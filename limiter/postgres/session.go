@@ -1,0 +1,367 @@
+package postgres
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"strings"
+	"sync/atomic"
+	"time"
+
+	"github.com/jackc/pgx/v5/pgconn"
+
+	"github.com/till-proxy/till/limiter/store"
+)
+
+// A session lives for sessionLife after its last renewal, by the database's clock. The
+// node itself counts freshFor from the sending of the last renewal that was answered,
+// so it stops first.
+const (
+	renewEvery   = 3 * time.Second
+	freshFor     = 7 * time.Second
+	renewTimeout = 2500 * time.Millisecond
+	// headEvery is how often the feed is asked for where notifications do not arrive.
+	headEvery = time.Second
+	// joinPatience is how long Join waits for the end of another session of this
+	// node: longer than a session lives that nobody renews.
+	joinPatience = 13 * time.Second
+	joinEvery    = 100 * time.Millisecond
+	// pruneEvery is how many renewals lie between two prunings of the feed.
+	pruneEvery = 5
+)
+
+// listener is the connection that listens. The goroutine of the session owns it.
+type listener struct {
+	*conn
+	probe  string
+	direct atomic.Bool // notifications arrive, so no pooler is between
+}
+
+// dial makes the connection that listens, and takes the lock of the node's name,
+// which ends with the connection. Behind a pooler neither can be relied on.
+func (s *Store) dial(ctx context.Context) (l *listener, locked bool, err error) {
+	l = &listener{probe: "?" + hex.EncodeToString(s.session)}
+	l.conn, err = connect(ctx, s.listen, func(n *pgconn.Notification) { s.heard(l, n) })
+	if err != nil {
+		return nil, false, err
+	}
+	if err := s.checkConn(ctx, l.conn); err != nil {
+		l.drop()
+		return nil, false, err
+	}
+	results, err := l.run(ctx, say("LISTEN "+s.channel("feed")), say("LISTEN "+s.channel("recall")),
+		say(`SELECT pg_try_advisory_lock($1)`, int8Of(s.lockKey("node/"+s.options.Node))))
+	if err == nil {
+		_, err = s.outside(ctx, say(`SELECT pg_notify($1, $2)`, textOf(s.channel("feed")), textOf(l.probe)))
+	}
+	if err != nil {
+		l.drop()
+		return nil, false, err
+	}
+	return l, boolFrom(results[2].Rows[0][0]), nil
+}
+
+// outside runs statements on a connection of the pool.
+func (s *Store) outside(ctx context.Context, statements ...statement) ([]*pgconn.Result, error) {
+	c, err := s.pool.take(ctx)
+	if err != nil {
+		return nil, awayOf(err)
+	}
+	defer s.abandon(c)
+	return c.run(ctx, statements...)
+}
+
+// heard is told of each notification.
+func (s *Store) heard(l *listener, n *pgconn.Notification) {
+	switch {
+	case n.Channel == s.channel("recall"):
+		node, account, _ := strings.Cut(n.Payload, " ")
+		b, err := hex.DecodeString(account)
+		if err != nil || node == hex.EncodeToString(s.session) {
+			return
+		}
+		select {
+		case s.follow.recalls <- b:
+		default: // the other node asks again
+		}
+	case n.Payload == l.probe:
+		l.direct.Store(true)
+	case n.Payload == "":
+		s.wakeFollower()
+	}
+}
+
+// Join implements store.Shared.
+func (s *Store) Join(f store.Follower) error {
+	if err := s.usable(); err != nil {
+		return err
+	}
+	if s.joined.Load() {
+		return errors.New("the node has joined already")
+	}
+	s.session = make([]byte, 16)
+	rand.Read(s.session)
+	l, locked, err := s.dial(s.ending)
+	if err != nil {
+		return s.opened(err)
+	}
+	if err := s.begin(l, locked); err != nil {
+		l.drop()
+		if s.ending.Err() != nil {
+			return store.ErrClosed
+		}
+		return s.opened(err)
+	}
+	s.follow.follower = f
+	s.joined.Store(true)
+	s.owned.Go(func() { s.keep(l) })
+	s.owned.Go(s.followOthers)
+	s.owned.Go(s.recallAll)
+	return nil
+}
+
+// begin makes the node's row ours, once no other process lives in it.
+func (s *Store) begin(l *listener, locked bool) error {
+	for start := time.Now(); ; {
+		ctx, cancel := context.WithTimeout(s.ending, answerTimeout)
+		began, err := s.tryBegin(ctx, l, locked)
+		cancel()
+		switch {
+		case err != nil || began:
+			return err
+		case time.Since(start) > joinPatience:
+			return fmt.Errorf("node %s: a process with this name is alive: give each node a name of its own", s.options.Node)
+		}
+		select {
+		case <-time.After(joinEvery):
+		case <-s.ending.Done():
+			return store.ErrClosed
+		}
+	}
+}
+
+func (s *Store) tryBegin(ctx context.Context, l *listener, locked bool) (bool, error) {
+	results, err := l.run(ctx, say(s.sql.identity), say(s.sql.read, textOf(s.options.Node)))
+	if err != nil {
+		return false, err
+	}
+	if len(results[0].Rows) == 0 {
+		return false, fmt.Errorf("schema %s has lost its identity: restore its table meta", s.schema)
+	}
+	database := string(results[0].Rows[0][0])
+	acked := s.witness.of(database)
+	if acked == 0 && s.witness.batch > 0 {
+		s.log.Warn("this node has worked with another database before", "now", s.where)
+	}
+	o := s.options
+	about := []argument{textOf(o.Node), byteaOf(s.session), textOf(o.Version), textOf(o.Address), textOf(o.Configuration)}
+	take := say(s.sql.join, about...)
+	var batch int64
+	if rows := results[1].Rows; len(rows) > 0 {
+		if boolFrom(rows[0][1]) && !locked {
+			// It may be the session of a process that has just ended.
+			again, err := l.run(ctx, say(`SELECT pg_try_advisory_lock($1)`, int8Of(s.lockKey("node/"+o.Node))))
+			if err != nil {
+				return false, err
+			}
+			locked = boolFrom(again[0].Rows[0][0])
+		}
+		if boolFrom(rows[0][1]) && (!locked || !l.hears(ctx)) {
+			return false, nil
+		}
+		batch = intFrom(rows[0][2])
+		take = say(s.sql.rejoin, append(about, byteaOf(rows[0][0]))...)
+	}
+	if batch < acked {
+		return false, doubt("%s has %d commits of this node, and has acknowledged %d", s.where, batch, acked)
+	}
+	sent := boottime()
+	results, err = l.run(ctx, say(s.sql.begin), say(s.sql.settings), take, say(s.sql.numbers), say(s.sql.commit))
+	if err != nil {
+		return false, err
+	}
+	if len(results[2].Rows) == 0 {
+		return false, nil // another process was faster
+	}
+	now := stateOf(results[3])
+	s.clock.measure(now.micros, sent, boottime())
+	batch = intFrom(results[2].Rows[0][0])
+	s.database = database
+	s.acked.Store(batch)
+	s.witness.acknowledge(database, batch)
+	if err := s.compare(state{}, now); err != nil {
+		return false, err
+	}
+	s.follow.begin(intFrom(results[2].Rows[0][1]))
+	s.fresh.Store(int64(sent + freshFor))
+	return true, nil
+}
+
+// hears waits a moment for the first notification, which shows that the connection is
+// our own: only then its lock says that no other process has the name.
+func (l *listener) hears(ctx context.Context) bool {
+	ctx, cancel := context.WithTimeout(ctx, time.Second)
+	defer cancel()
+	for !l.direct.Load() {
+		if l.pg.WaitForNotification(ctx) != nil {
+			return false
+		}
+	}
+	return true
+}
+
+// keep renews the session and listens, until the store is closed.
+func (s *Store) keep(l *listener) {
+	var due time.Time // of the next renewal
+	var asked time.Time
+	pause := 50 * time.Millisecond
+	for renewals := 0; s.ending.Err() == nil && s.failure.Load() == nil; {
+		if l == nil {
+			ctx, cancel := context.WithTimeout(s.ending, renewTimeout)
+			next, _, err := s.dial(ctx)
+			cancel()
+			if err != nil {
+				s.log.Warn("the connection to the other nodes is lost: it is tried again", "error", err)
+				s.rest(pause)
+				pause = min(2*pause, time.Second)
+				continue
+			}
+			l, due, pause = next, time.Time{}, 50*time.Millisecond
+			s.wakeFollower() // what was notified meanwhile was not heard
+		}
+		if now := time.Now(); !now.Before(due) {
+			err := s.renew(l, renewals%pruneEvery == pruneEvery-1)
+			if f := (*fault)(nil); errors.As(err, &f) {
+				s.log.Warn("renewing this node's session", "error", err)
+				if !f.killed && s.rollback(l) == nil {
+					s.rest(pause)
+					continue
+				}
+				l.drop()
+				l = nil
+				continue
+			}
+			renewals++
+			due, asked = now.Add(renewEvery), now
+			continue
+		}
+		until := due
+		if !l.direct.Load() && asked.Add(headEvery).Before(due) {
+			until = asked.Add(headEvery)
+		}
+		ctx, cancel := context.WithDeadline(s.ending, until)
+		err := l.pg.WaitForNotification(ctx)
+		cancel()
+		if err != nil && l.pg.IsClosed() {
+			l.drop()
+			l = nil
+			continue
+		}
+		if now := time.Now(); until.Before(due) && !now.Before(until) {
+			asked = now
+			s.wakeFollower()
+		}
+	}
+	if l == nil {
+		return
+	}
+	if s.failure.Load() == nil {
+		ctx, cancel := context.WithTimeout(context.Background(), renewTimeout)
+		defer cancel()
+		if _, err := l.run(ctx, say(s.sql.leave, textOf(s.options.Node), byteaOf(s.session))); err != nil {
+			s.log.Warn("ending this node's session: others wait until it expires", "error", err)
+		}
+	}
+	l.drop()
+}
+
+// rest waits, unless the store is closed.
+func (s *Store) rest(pause time.Duration) {
+	select {
+	case <-time.After(pause):
+	case <-s.ending.Done():
+	}
+}
+
+func (s *Store) rollback(l *listener) error {
+	ctx, cancel := context.WithTimeout(s.ending, renewTimeout)
+	defer cancel()
+	_, err := l.run(ctx, say(s.sql.rollback))
+	return err
+}
+
+// renew renews the session, and learns what the others have done.
+func (s *Store) renew(l *listener, prune bool) error {
+	ctx, cancel := context.WithTimeout(s.ending, renewTimeout)
+	defer cancel()
+	before, sent := s.before(), boottime()
+	followed := s.follow.at()
+	const renewed, led, numbers = 2, 3, 4
+	statements := []statement{
+		say(s.sql.begin), say(s.sql.settings),
+		say(s.sql.renew, textOf(s.options.Node), byteaOf(s.session), int8Of(followed)),
+		say(s.sql.lead, textOf(s.options.Node), byteaOf(s.session)), say(s.sql.numbers),
+	}
+	if prune && s.Leads() {
+		statements = append(statements, say(s.sql.prune))
+	}
+	results, err := l.run(ctx, append(statements, say(s.sql.commit))...)
+	if err != nil {
+		return err
+	}
+	now := stateOf(results[numbers])
+	s.clock.measure(now.micros, sent, boottime())
+	if err := s.compare(before, now); err != nil {
+		return err
+	}
+	if len(results[renewed].Rows) == 0 {
+		return s.fail(errTaken)
+	}
+	if len(results[led].Rows) > 0 {
+		s.leading.Store(int64(sent + freshFor))
+	}
+	s.renewed(sent, now.head, boolFrom(results[renewed].Rows[0][0]))
+	return nil
+}
+
+// Leads implements store.Shared.
+func (s *Store) Leads() bool {
+	return boottime() < time.Duration(s.leading.Load()) && s.failure.Load() == nil
+}
+
+// Fresh implements store.Shared.
+func (s *Store) Fresh() error {
+	if boottime() < time.Duration(s.fresh.Load()) {
+		return nil
+	}
+	if err := s.usable(); err != nil {
+		return err
+	}
+	return errLost
+}
+
+var errLost = fmt.Errorf("%w: the database did not answer, or what they changed was not read", store.ErrStale)
+
+// Nodes implements store.Shared.
+func (s *Store) Nodes() ([]store.Node, error) {
+	ctx, cancel := context.WithTimeout(s.ending, takeTimeout)
+	defer cancel()
+	results, err := s.outside(ctx, say(s.sql.nodes))
+	if err != nil {
+		if s.ending.Err() != nil {
+			return nil, store.ErrClosed
+		}
+		return nil, s.refuse(err)
+	}
+	nodes := make([]store.Node, len(results[0].Rows))
+	for i, row := range results[0].Rows {
+		nodes[i] = store.Node{
+			Name: string(row[0]), Version: string(row[1]), Address: string(row[2]), Configuration: string(row[3]),
+			Started: time.UnixMicro(intFrom(row[4])).UTC(), Seen: time.UnixMicro(intFrom(row[5])).UTC(),
+			Live: boolFrom(row[6]), Behind: intFrom(row[7]), Leads: boolFrom(row[8]),
+		}
+	}
+	return nodes, nil
+}

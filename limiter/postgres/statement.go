@@ -1,0 +1,214 @@
+package postgres
+
+import (
+	"context"
+	"encoding/binary"
+	"strings"
+
+	"github.com/jackc/pgx/v5/pgconn"
+)
+
+// argument is a parameter of a statement, in the binary form of its type. A nil value
+// is NULL.
+type argument struct {
+	oid   uint32
+	value []byte
+}
+
+// The types of parameters, by their numbers in PostgreSQL's catalogue.
+const (
+	oidBytea  = 17
+	oidInt8   = 20
+	oidText   = 25
+	oidByteas = 1001
+	oidTexts  = 1009
+)
+
+func textOf(s string) argument  { return argument{oidText, []byte(s)} }
+func byteaOf(b []byte) argument { return argument{oidBytea, b} }
+func int8Of(n int64) argument {
+	return argument{oidInt8, binary.BigEndian.AppendUint64(nil, uint64(n))}
+}
+func textsOf(s []string) argument {
+	all := make([][]byte, len(s))
+	for i := range s {
+		all[i] = []byte(s[i])
+	}
+	return argument{oidTexts, arrayOf(oidText, all)}
+}
+func byteasOf(all [][]byte) argument { return argument{oidByteas, arrayOf(oidBytea, all)} }
+
+// arrayOf is an array of one dimension in PostgreSQL's binary form.
+func arrayOf(oid uint32, all [][]byte) []byte {
+	size := 20
+	for _, one := range all {
+		size += 4 + len(one)
+	}
+	b := make([]byte, 0, size)
+	if len(all) == 0 {
+		b = binary.BigEndian.AppendUint32(b, 0) // no dimension
+		b = binary.BigEndian.AppendUint32(b, 0)
+		return binary.BigEndian.AppendUint32(b, oid)
+	}
+	b = binary.BigEndian.AppendUint32(b, 1)
+	b = binary.BigEndian.AppendUint32(b, 0) // no element is NULL
+	b = binary.BigEndian.AppendUint32(b, oid)
+	b = binary.BigEndian.AppendUint32(b, uint32(len(all)))
+	b = binary.BigEndian.AppendUint32(b, 1) // the first has index 1
+	for _, one := range all {
+		b = binary.BigEndian.AppendUint32(b, uint32(len(one)))
+		b = append(b, one...)
+	}
+	return b
+}
+
+// byteasFrom reads an array that arrayOf could have written.
+func byteasFrom(b []byte) (all [][]byte) {
+	if len(b) < 20 {
+		return nil
+	}
+	n := binary.BigEndian.Uint32(b[12:])
+	b = b[20:]
+	for range n {
+		if len(b) < 4 {
+			return all
+		}
+		size := int32(binary.BigEndian.Uint32(b))
+		b = b[4:]
+		if size < 0 || int(size) > len(b) {
+			return all
+		}
+		all, b = append(all, b[:size:size]), b[size:]
+	}
+	return all
+}
+
+// statement is one statement of a round trip.
+type statement struct {
+	sql  string
+	args []argument
+}
+
+func say(sql string, args ...argument) statement { return statement{sql, args} }
+
+// run sends statements in one round trip, and returns a result for each. They are one
+// transaction, unless they begin or end one. Nothing is prepared under a name, so that
+// a pooler may send each transaction to another connection.
+func (c *conn) run(ctx context.Context, statements ...statement) ([]*pgconn.Result, error) {
+	var batch pgconn.Batch
+	for _, s := range statements {
+		values, oids := make([][]byte, len(s.args)), make([]uint32, len(s.args))
+		for i, a := range s.args {
+			values[i], oids[i] = a.value, a.oid
+		}
+		batch.ExecParams(s.sql, values, oids, binaryForm, binaryForm)
+	}
+	results, err := c.pg.ExecBatch(ctx, &batch).ReadAll()
+	if err == nil && len(results) != len(statements) {
+		err = errAnswers
+	}
+	if err != nil {
+		return nil, faultOf(err)
+	}
+	return results, nil
+}
+
+// script runs statements that have no parameters.
+func (c *conn) script(ctx context.Context, sql string) error {
+	if _, err := c.pg.Exec(ctx, sql).ReadAll(); err != nil {
+		return faultOf(err)
+	}
+	return nil
+}
+
+var binaryForm = []int16{1}
+
+// intFrom reads an int8.
+func intFrom(b []byte) int64 {
+	if len(b) != 8 {
+		return 0
+	}
+	return int64(binary.BigEndian.Uint64(b))
+}
+
+func boolFrom(b []byte) bool { return len(b) == 1 && b[0] == 1 }
+
+// queries are the statements, with the name of the schema in its place.
+type queries struct {
+	begin, view, settings                          string
+	share, exclude, fence, lock, get, scan, scanUp string
+	upsert, remove, feed, notify, batch, commit    string
+	rollback, look                                 string
+	read, renew, lead, leave, join, rejoin         string
+	numbers, head, page, follow, prune, behind     string
+	nodes, identity                                string
+}
+
+const (
+	// A connection that a pooler gave us may have any settings, so a transaction
+	// makes its own. A level of synchronous_commit that waits for more is kept.
+	settingsOf = `SELECT set_config('lock_timeout', '2s', true), set_config('statement_timeout', '5s', true),
+		set_config('idle_in_transaction_session_timeout', '1s', true),
+		set_config('synchronous_commit', CASE current_setting('synchronous_commit') WHEN 'remote_apply' THEN 'remote_apply' ELSE 'on' END, true)`
+	viewSettings = `SELECT set_config('statement_timeout', '5s', true), set_config('idle_in_transaction_session_timeout', '30s', true)`
+	lazySettings = `SELECT set_config('synchronous_commit', 'off', true), set_config('lock_timeout', '2s', true)`
+	// micros is the database's time in microseconds, as a number.
+	micros = `(extract(epoch FROM clock_timestamp()) * 1000000)::int8`
+)
+
+func queriesIn(schema string) queries {
+	in := func(sql string) string { return strings.ReplaceAll(sql, "@", schema+".") }
+	return queries{
+		begin:    `BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE`,
+		view:     `BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY`,
+		settings: settingsOf,
+		commit:   `COMMIT`,
+		rollback: `ROLLBACK`,
+
+		share:   `SELECT pg_advisory_xact_lock_shared($1)`,
+		exclude: `SELECT pg_advisory_xact_lock($1)`,
+		fence:   in(`SELECT session, batch FROM @node WHERE name = $1 FOR UPDATE`),
+		lock:    in(`SELECT k, v FROM @kv WHERE k = ANY($1) ORDER BY k FOR UPDATE`),
+		get:     in(`SELECT k, v FROM @kv WHERE k = ANY($1)`),
+		scanUp:  in(`SELECT k, v FROM @kv WHERE k >= $1 AND ($2::bytea IS NULL OR k < $2) ORDER BY k LIMIT $3`),
+		scan:    in(`SELECT k, v FROM @kv WHERE k >= $1 AND ($2::bytea IS NULL OR k < $2) ORDER BY k DESC LIMIT $3`),
+
+		upsert: in(`INSERT INTO @kv (k, v) SELECT * FROM unnest($1::bytea[], $2::bytea[]) ON CONFLICT (k) DO UPDATE SET v = excluded.v`),
+		remove: in(`DELETE FROM @kv WHERE k = ANY($1)`),
+		feed:   in(`INSERT INTO @feed (seq, node, keys) SELECT coalesce(max(seq), 0) + 1, $1, $2 FROM @feed RETURNING seq`),
+		notify: `SELECT pg_notify($1, '')`,
+		// The timeout is no longer wanted: it would cancel a COMMIT that waits for a
+		// standby.
+		batch: in(`UPDATE @node SET batch = $2 WHERE name = $1 RETURNING set_config('statement_timeout', '0', true)`),
+		look:  in(`SELECT session, batch FROM @node WHERE name = $1 FOR UPDATE`),
+
+		read: in(`SELECT session, expires > now(), batch, ` + micros + ` FROM @node WHERE name = $1`),
+		join: in(`INSERT INTO @node (name, session, expires, batch, followed, version, address, configuration, started, seen)
+			VALUES ($1, $2, now() + interval '10 s', 0, (SELECT coalesce(max(seq), 0) FROM @feed), $3, $4, $5, now(), now())
+			ON CONFLICT (name) DO NOTHING RETURNING batch, followed`),
+		rejoin: in(`UPDATE @node SET session = $2, expires = now() + interval '10 s', followed = (SELECT coalesce(max(seq), 0) FROM @feed),
+			version = $3, address = $4, configuration = $5, started = now(), seen = now()
+			WHERE name = $1 AND session = $6 RETURNING batch, followed`),
+		renew: in(`UPDATE @node n SET expires = now() + interval '10 s', seen = now(), followed = greatest(n.followed, $3)
+			FROM (SELECT name, expires <= now() AS late FROM @node WHERE name = $1 FOR UPDATE) o
+			WHERE n.name = o.name AND n.session = $2 RETURNING o.late`),
+		lead: in(`UPDATE @leader SET node = $1, session = $2, until = now() + interval '10 s'
+			WHERE session = $2 OR until <= now() RETURNING true`),
+		leave: in(`WITH l AS (UPDATE @leader SET until = now() WHERE session = $2)
+			UPDATE @node SET expires = now(), seen = now() WHERE name = $1 AND session = $2`),
+		identity: in(`SELECT value FROM @meta WHERE name = 'database'`),
+		numbers: in(`SELECT name, batch, NULL::bytea, 0::int8 FROM @node
+			UNION ALL SELECT NULL, (SELECT coalesce(max(seq), 0) FROM @feed), convert_to((SELECT value FROM @meta WHERE name = 'database'), 'UTF8'), ` + micros),
+		head:   in(`SELECT coalesce(max(seq), 0) FROM @feed`),
+		page:   in(`SELECT seq, node, keys FROM @feed WHERE seq > $1 ORDER BY seq LIMIT 256`),
+		follow: in(`UPDATE @node SET followed = $3 WHERE name = $1 AND session = $2 AND followed < $3`),
+		prune: in(`DELETE FROM @feed WHERE at < now() - interval '1 min' AND seq < (SELECT max(seq) FROM @feed)
+			AND seq <= (SELECT min(followed) FROM @node WHERE expires > now())`),
+		behind: in(`SELECT name FROM @node WHERE expires > now() AND followed < $1 ORDER BY name`),
+		nodes: in(`SELECT n.name, coalesce(n.version, ''), coalesce(n.address, ''), coalesce(n.configuration, ''),
+			(extract(epoch FROM n.started) * 1000000)::int8, (extract(epoch FROM n.seen) * 1000000)::int8,
+			n.expires > now(), greatest((SELECT coalesce(max(seq), 0) FROM @feed) - n.followed, 0),
+			coalesce((SELECT l.session = n.session AND l.until > now() FROM @leader l), false)
+			FROM @node n ORDER BY n.name`),
+	}
+}

@@ -1,0 +1,72 @@
+package postgres
+
+import (
+	"encoding/binary"
+	"fmt"
+	"hash/crc32"
+
+	"github.com/till-proxy/till/limiter/store"
+)
+
+// witness remembers, beside the database, the last of this node's commits that was
+// acknowledged: a database that has fewer is older than it was. It is a file in memory:
+// a killed process leaves it, and a power cut leaves an older number at worst, which is
+// no reason to doubt.
+type witness struct {
+	mapping  store.Mapping // nil: none
+	database string
+	batch    int64
+}
+
+const (
+	witnessSize  = 64
+	witnessMagic = "tillpg01"
+)
+
+// openWitness maps the file. What it says of another database, or what was torn, is
+// void.
+func openWitness(disk store.Disk, path string) (*witness, error) {
+	if path == "" {
+		return &witness{}, nil
+	}
+	mapping, err := disk.Map(path, witnessSize)
+	if err != nil {
+		return nil, fmt.Errorf("opening %s: %w", path, err)
+	}
+	w := &witness{mapping: mapping}
+	if b := mapping.Bytes(); string(b[:8]) == witnessMagic && binary.BigEndian.Uint32(b[60:]) == crc32.ChecksumIEEE(b[:60]) {
+		w.batch, w.database = int64(binary.BigEndian.Uint64(b[8:])), string(b[16:16+databaseLen])
+	}
+	return w, nil
+}
+
+// databaseLen is the length of a database's id.
+const databaseLen = 36
+
+// of returns the last acknowledged commit of this database.
+func (w *witness) of(database string) int64 {
+	if w.database != database {
+		return 0
+	}
+	return w.batch
+}
+
+func (w *witness) acknowledge(database string, batch int64) {
+	w.database, w.batch = database, batch
+	if w.mapping == nil {
+		return
+	}
+	var b [witnessSize]byte
+	copy(b[:], witnessMagic)
+	binary.BigEndian.PutUint64(b[8:], uint64(batch))
+	copy(b[16:16+databaseLen], database)
+	binary.BigEndian.PutUint32(b[60:], crc32.ChecksumIEEE(b[:60]))
+	copy(w.mapping.Bytes(), b[:])
+}
+
+func (w *witness) close() error {
+	if w.mapping == nil {
+		return nil
+	}
+	return w.mapping.Close()
+}
