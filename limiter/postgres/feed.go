@@ -12,11 +12,14 @@ import (
 // following is how far this node's memory has followed the feed.
 type following struct {
 	follower store.Follower
-	wake     chan struct{}
+	wake     chan struct{} // there may be something to follow
+	lapsed   chan struct{} // freshness has ended, or has been prolonged
 	recalls  chan []byte
 
 	mu       sync.Mutex
 	followed int64
+	written  int64         // how much of that the database knows
+	stale    bool          // the node is not fresh, and the follower was told
 	missed   bool          // rows of the feed are gone, or the session had expired
 	head     int64         // of the feed, when the session was renewed last
 	sent     time.Duration // when that renewal was sent
@@ -25,7 +28,7 @@ type following struct {
 func (f *following) begin(head int64) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	f.followed, f.head = head, head
+	f.followed, f.written, f.head = head, head, head
 }
 
 func (f *following) at() int64 {
@@ -49,7 +52,7 @@ func (s *Store) renewed(sent time.Duration, head int64, late bool) {
 	f.head, f.sent = head, sent
 	f.missed = f.missed || late
 	caughtUp := !f.missed && f.followed >= head
-	if caughtUp && boottime() < time.Duration(s.fresh.Load()) && s.failure.Load() == nil {
+	if caughtUp && boottime() < time.Duration(s.fresh.Load()) && s.usable() == nil {
 		s.fresh.Store(int64(sent + freshFor))
 	}
 	f.mu.Unlock()
@@ -64,9 +67,8 @@ const (
 
 // followOthers calls the follower, until the store is closed.
 func (s *Store) followOthers() {
-	stale := false // and the follower knows
-	timer := time.NewTimer(0)
-	defer timer.Stop()
+	retry := time.NewTimer(0)
+	defer retry.Stop()
 	for {
 		select {
 		case <-s.ending.Done():
@@ -75,44 +77,81 @@ func (s *Store) followOthers() {
 			s.follow.follower.Recalled(account)
 			continue
 		case <-s.follow.wake:
-		case <-timer.C:
+		case <-retry.C:
 		}
-		if err := s.Fresh(); err != nil && !stale && s.ending.Err() == nil {
-			stale = true
-			s.follow.follower.Stale(err)
-		}
-		next := followAgain
 		if s.failure.Load() != nil {
-			next = time.Hour // nothing will change
-		} else if err := s.catchUp(); err != nil {
+			continue // nothing can be followed any more
+		}
+		if err := s.catchUp(); err != nil {
 			if s.ending.Err() == nil {
 				s.log.Warn("following what other nodes have changed: it is tried again", "error", err)
 			}
-		} else {
-			if s.grant() {
-				stale = false
-			}
-			next = max(time.Duration(s.fresh.Load())-boottime(), 0) + time.Millisecond
-			if stale {
-				next = time.Hour // the next renewal wakes us
-			}
+			retry.Reset(followAgain)
+			continue
 		}
-		timer.Reset(next)
+		s.grant()
 	}
 }
 
-// grant lets the node be fresh if it has followed all that the last renewal knew of.
-func (s *Store) grant() bool {
+// grant lets the node be fresh if it has followed all that the last renewal knew of. A
+// node that was not fresh has told so before: what depends on that has been stopped.
+func (s *Store) grant() {
 	f := &s.follow
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if f.missed || f.followed < f.head || s.failure.Load() != nil || s.ending.Err() != nil {
-		return false
+	if f.missed || f.followed < f.head || s.usable() != nil {
+		return
 	}
-	if until := int64(f.sent + freshFor); until > s.fresh.Load() {
-		s.fresh.Store(until)
+	until := int64(f.sent + freshFor)
+	if until <= s.fresh.Load() || until <= int64(boottime()) {
+		return
 	}
-	return boottime() < time.Duration(s.fresh.Load())
+	if int64(boottime()) >= s.fresh.Load() && !f.stale {
+		s.signalLapsed()
+		return
+	}
+	f.stale = false
+	s.fresh.Store(until)
+	s.signalLapsed()
+}
+
+func (s *Store) signalLapsed() {
+	select {
+	case s.follow.lapsed <- struct{}{}:
+	default:
+	}
+}
+
+// tellStale tells the follower when the node is no longer fresh, until the store is
+// closed. It does not wait for what the follower does otherwise.
+func (s *Store) tellStale() {
+	f := &s.follow
+	lapse := time.NewTimer(0)
+	defer lapse.Stop()
+	for {
+		select {
+		case <-s.ending.Done():
+			return
+		case <-f.lapsed:
+		case <-lapse.C:
+		}
+		f.mu.Lock()
+		told := f.stale
+		f.mu.Unlock()
+		left := time.Duration(s.fresh.Load()) - boottime()
+		switch {
+		case left > 0:
+			lapse.Reset(left)
+		case !told && s.ending.Err() == nil:
+			if err := s.Fresh(); err != nil {
+				f.follower.Stale(err)
+			}
+			f.mu.Lock()
+			f.stale = true
+			f.mu.Unlock()
+			s.wakeFollower()
+		}
+	}
 }
 
 // catchUp follows the feed to its end.
@@ -133,7 +172,7 @@ func (s *Store) catchUp() error {
 			return err
 		}
 		if len(rows) == 0 {
-			return nil
+			return s.writeFollowed()
 		}
 		if intFrom(rows[0][0]) != from+1 {
 			f.setMissed()
@@ -180,16 +219,44 @@ func (s *Store) readAgain() error {
 	return s.followedTo(intFrom(rows[0][0]))
 }
 
-// followedTo notes how far memory has followed, and tells the nodes that wait for it.
-// They learn it from the next renewal otherwise.
+// followedTo notes how far memory has followed.
 func (s *Store) followedTo(seq int64) error {
 	f := &s.follow
 	f.mu.Lock()
 	f.followed = max(f.followed, seq)
 	f.mu.Unlock()
+	return s.writeFollowed()
+}
+
+// committed notes that this node has written a row of the feed. Its memory follows its
+// own commits by itself.
+func (s *Store) committed(seq int64) {
+	s.seen.raise(seq)
+	f := &s.follow
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.followed == seq-1 && !f.missed {
+		f.followed = seq
+	}
+}
+
+// writeFollowed tells the nodes that wait for it how far this one has followed.
+func (s *Store) writeFollowed() error {
+	f := &s.follow
+	f.mu.Lock()
+	followed, written := f.followed, f.written
+	f.mu.Unlock()
+	if followed <= written {
+		return nil
+	}
 	ctx, cancel := context.WithTimeout(s.ending, followTimeout)
 	defer cancel()
-	_, err := s.outside(ctx, say(lazySettings), say(s.sql.follow, textOf(s.options.Node), byteaOf(s.session), int8Of(seq)))
+	_, err := s.outside(ctx, say(lazySettings), say(s.sql.follow, textOf(s.options.Node), byteaOf(s.session), int8Of(followed)))
+	if err == nil {
+		f.mu.Lock()
+		f.written = max(f.written, followed)
+		f.mu.Unlock()
+	}
 	return err
 }
 
@@ -217,7 +284,7 @@ func (s *Store) Settled(patience time.Duration) (behind []string, err error) {
 	for {
 		statements := []statement{say(s.sql.head)}
 		if head >= 0 {
-			statements[0] = say(s.sql.behind, int8Of(head))
+			statements[0] = say(s.sql.behind, int8Of(head), textOf(s.options.Node))
 		}
 		results, askErr := s.outside(ctx, statements...)
 		switch {
@@ -230,6 +297,9 @@ func (s *Store) Settled(patience time.Duration) (behind []string, err error) {
 			behind, err = behind[:0], nil
 			for _, row := range results[0].Rows {
 				behind = append(behind, string(row[0]))
+			}
+			if s.follow.at() < head {
+				behind = append(behind, s.options.Node)
 			}
 			if len(behind) == 0 {
 				return nil, nil

@@ -50,7 +50,7 @@ func (t *transaction) commit() error {
 	s.witness.acknowledge(s.database, batch)
 	if feed >= 0 {
 		if results != nil && len(results[feed].Rows) > 0 {
-			s.seen.raise(intFrom(results[feed].Rows[0][0]))
+			s.committed(intFrom(results[feed].Rows[0][0]))
 		}
 		s.wakeFollower()
 	}

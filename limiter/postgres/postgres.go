@@ -120,7 +120,7 @@ func Open(ctx context.Context, o Options) (*Store, error) {
 	if s.options.Disk == nil {
 		s.options.Disk = store.Files{}
 	}
-	s.follow.wake, s.follow.recalls = make(chan struct{}, 1), make(chan []byte, 64)
+	s.follow.wake, s.follow.lapsed, s.follow.recalls = make(chan struct{}, 1), make(chan struct{}, 1), make(chan []byte, 64)
 	s.writers = s.lockKey("writers")
 	var err error
 	if s.config, err = parse("dsn", o.DSN); err != nil {
@@ -196,11 +196,13 @@ func (s *Store) usable() error {
 
 // fail refuses everything from here on.
 func (s *Store) fail(err error) error {
+	s.follow.mu.Lock()
 	if s.failure.CompareAndSwap(nil, &err) {
 		s.log.Error("the database is refused until the store is opened again", "error", err)
 	}
 	s.fresh.Store(0)
-	s.wakeFollower()
+	s.follow.mu.Unlock()
+	s.signalLapsed()
 	return *s.failure.Load()
 }
 
@@ -213,7 +215,9 @@ func (s *Store) Close() error {
 		return nil
 	}
 	s.end()
+	s.follow.mu.Lock()
 	s.fresh.Store(0)
+	s.follow.mu.Unlock()
 	patience := time.NewTimer(closePatience)
 	defer patience.Stop()
 	select {

@@ -32,6 +32,21 @@ func TestPostgresConformsToStore(t *testing.T) {
 	})
 }
 
+func TestPostgresConformsToShared(t *testing.T) {
+	t.Parallel()
+	dsn, _ := postgrestest.Schema(t)
+	var schemas sync.Map // by test
+	storetest.RunShared(t, func(t *testing.T, node string) store.Shared {
+		_, fresh := postgrestest.Schema(t)
+		schema, _ := schemas.LoadOrStore(t.Name(), fresh)
+		s, err := postgres.Open(context.Background(), postgres.Options{DSN: dsn, Schema: schema.(string), Node: node, MaxConns: 3})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return s
+	})
+}
+
 // follower follows rows that begin with f/, and remembers what it was told.
 type follower struct {
 	mu      sync.Mutex

@@ -118,6 +118,7 @@ func (s *Store) Join(f store.Follower) error {
 	s.joined.Store(true)
 	s.owned.Go(func() { s.keep(l) })
 	s.owned.Go(s.followOthers)
+	s.owned.Go(s.tellStale)
 	s.owned.Go(s.recallAll)
 	return nil
 }
@@ -264,17 +265,35 @@ func (s *Store) keep(l *listener) {
 			s.wakeFollower()
 		}
 	}
-	if l == nil {
+	s.leave(l)
+}
+
+// leave ends the session, so that nobody waits for it.
+func (s *Store) leave(l *listener) {
+	ctx, cancel := context.WithTimeout(context.Background(), renewTimeout)
+	defer cancel()
+	var c *conn
+	if l != nil {
+		c = l.conn
+	}
+	defer func() {
+		if c != nil {
+			c.drop()
+		}
+	}()
+	if s.failure.Load() != nil {
 		return
 	}
-	if s.failure.Load() == nil {
-		ctx, cancel := context.WithTimeout(context.Background(), renewTimeout)
-		defer cancel()
-		if _, err := l.run(ctx, say(s.sql.leave, textOf(s.options.Node), byteaOf(s.session))); err != nil {
-			s.log.Warn("ending this node's session: others wait until it expires", "error", err)
-		}
+	var err error
+	if c == nil {
+		c, err = connect(ctx, s.config, nil)
 	}
-	l.drop()
+	if err == nil {
+		_, err = c.run(ctx, say(s.sql.leave, textOf(s.options.Node), byteaOf(s.session)))
+	}
+	if err != nil {
+		s.log.Warn("ending this node's session: others wait until it expires", "error", err)
+	}
 }
 
 // rest waits, unless the store is closed.
@@ -294,7 +313,7 @@ func (s *Store) rollback(l *listener) error {
 
 // renew renews the session, and learns what the others have done.
 func (s *Store) renew(l *listener, prune bool) error {
-	ctx, cancel := context.WithTimeout(s.ending, renewTimeout)
+	ctx, cancel := context.WithTimeout(context.Background(), renewTimeout) // not cut off by Close, which needs the connection
 	defer cancel()
 	before, sent := s.before(), boottime()
 	followed := s.follow.at()

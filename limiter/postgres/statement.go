@@ -204,7 +204,7 @@ func queriesIn(schema string) queries {
 		follow: in(`UPDATE @node SET followed = $3 WHERE name = $1 AND session = $2 AND followed < $3`),
 		prune: in(`DELETE FROM @feed WHERE at < now() - interval '1 min' AND seq < (SELECT max(seq) FROM @feed)
 			AND seq <= (SELECT min(followed) FROM @node WHERE expires > now())`),
-		behind: in(`SELECT name FROM @node WHERE expires > now() AND followed < $1 ORDER BY name`),
+		behind: in(`SELECT name FROM @node WHERE expires > now() AND followed < $1 AND name <> $2 ORDER BY name`),
 		nodes: in(`SELECT n.name, coalesce(n.version, ''), coalesce(n.address, ''), coalesce(n.configuration, ''),
 			(extract(epoch FROM n.started) * 1000000)::int8, (extract(epoch FROM n.seen) * 1000000)::int8,
 			n.expires > now(), greatest((SELECT coalesce(max(seq), 0) FROM @feed) - n.followed, 0),

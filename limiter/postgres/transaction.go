@@ -154,7 +154,7 @@ type transaction struct {
 	wrote  bool
 
 	rows     bool            // of UpdateRows
-	held     map[string]bool // rows that must be there
+	held     map[string]bool // rows that must be there, and are locked
 	followed [][]byte        // written rows that other nodes follow
 
 	fault, undeclared error // the first of its kind: it counts even if fn goes on
@@ -200,6 +200,11 @@ func (t *transaction) begin(rows *store.Rows) error {
 	for _, at := range reads {
 		for _, row := range results[at].Rows {
 			t.known[string(row[0])] = row[1]
+		}
+	}
+	for key := range t.held {
+		if t.known[key] == nil {
+			return t.lacks([]byte(key))
 		}
 	}
 	return nil
@@ -259,7 +264,7 @@ func (t *transaction) Get(key []byte) ([]byte, error) {
 	}
 	value, known := t.known[string(key)]
 	switch {
-	case t.rows && (!known || value == nil && t.held[string(key)]):
+	case t.rows && !known:
 		return nil, t.lacks(key)
 	case !t.rows:
 		t.read = append(t.read, bytes.Clone(key))
@@ -307,15 +312,10 @@ func (t *transaction) Delete(key []byte) error { return t.put(key, nil) }
 func (t *transaction) put(key, value []byte) error {
 	follows := t.s.follow.follower.Follows(key)
 	if t.rows {
-		before, written := t.writes[string(key)]
-		if !written {
-			before = t.known[string(key)]
-		}
-		if follows || before == nil && t.held[string(key)] && !written {
+		if follows {
 			return t.lacks(key)
 		}
-	}
-	if follows {
+	} else if follows {
 		t.followed = append(t.followed, bytes.Clone(key))
 	}
 	t.writes[string(key)], t.wrote = value, true
