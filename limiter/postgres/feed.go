@@ -25,10 +25,10 @@ type following struct {
 	sent     time.Duration // when that renewal was sent
 }
 
-func (f *following) begin(head int64) {
+func (f *following) begin(head int64, sent time.Duration) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	f.followed, f.written, f.head = head, head, head
+	f.followed, f.written, f.head, f.sent = head, head, head, sent
 }
 
 func (f *following) at() int64 {
@@ -49,6 +49,8 @@ func (s *Store) wakeFollower() {
 func (s *Store) renewed(sent time.Duration, head int64, late bool) {
 	f := &s.follow
 	f.mu.Lock()
+	// A renewal that was not answered may have come after the session's end, too.
+	late = late || boottime()-f.sent >= sessionLife
 	f.head, f.sent = head, sent
 	f.missed = f.missed || late
 	caughtUp := !f.missed && f.followed >= head

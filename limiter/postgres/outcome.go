@@ -77,6 +77,7 @@ func (s *Store) outcome(batch int64, cause *fault) (committed bool, err error) {
 			return false, err
 		}
 		s.log.Debug("asking for the outcome of a commit", "error", err)
+		s.unblock(faultOf(err))
 		select {
 		case <-time.After(pause):
 		case <-s.ending.Done():

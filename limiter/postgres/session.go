@@ -19,6 +19,7 @@ import (
 // node itself counts freshFor from the sending of the last renewal that was answered,
 // so it stops first.
 const (
+	sessionLife  = 10 * time.Second // and in queries, too
 	renewEvery   = 3 * time.Second
 	freshFor     = 7 * time.Second
 	renewTimeout = 2500 * time.Millisecond
@@ -129,6 +130,10 @@ func (s *Store) begin(l *listener, locked bool) error {
 		ctx, cancel := context.WithTimeout(s.ending, answerTimeout)
 		began, err := s.tryBegin(ctx, l, locked)
 		cancel()
+		if f := (*fault)(nil); errors.As(err, &f) && f.code == "55P03" && s.rollback(l) == nil {
+			s.unblock(f)
+			err = nil
+		}
 		switch {
 		case err != nil || began:
 			return err
@@ -195,7 +200,7 @@ func (s *Store) tryBegin(ctx context.Context, l *listener, locked bool) (bool, e
 	if err := s.compare(state{}, now); err != nil {
 		return false, err
 	}
-	s.follow.begin(intFrom(results[2].Rows[0][1]))
+	s.follow.begin(intFrom(results[2].Rows[0][1]), sent)
 	s.fresh.Store(int64(sent + freshFor))
 	return true, nil
 }
@@ -236,6 +241,7 @@ func (s *Store) keep(l *listener) {
 			err := s.renew(l, renewals%pruneEvery == pruneEvery-1)
 			if f := (*fault)(nil); errors.As(err, &f) {
 				s.log.Warn("renewing this node's session", "error", err)
+				s.unblock(f)
 				if !f.killed && s.rollback(l) == nil {
 					s.rest(pause)
 					continue

@@ -141,7 +141,7 @@ type queries struct {
 	rollback, look                                 string
 	read, renew, lead, leave, join, rejoin         string
 	numbers, head, page, follow, prune, behind     string
-	nodes, identity                                string
+	nodes, identity, unblock                       string
 }
 
 const (
@@ -196,6 +196,13 @@ func queriesIn(schema string) queries {
 			WHERE session = $2 OR until <= now() RETURNING true`),
 		leave: in(`WITH l AS (UPDATE @leader SET until = now() WHERE session = $2)
 			UPDATE @node SET expires = now(), seen = now() WHERE name = $1 AND session = $2`),
+		// A server process that has got a part of a round trip waits for the rest without
+		// an end, and is neither idle nor in a statement.
+		unblock: `SELECT pg_terminate_backend(a.pid) FROM pg_locks l JOIN pg_stat_activity a ON a.pid = l.pid
+			WHERE l.locktype = 'advisory' AND l.granted AND l.objsubid = 1
+			AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())
+			AND (l.classid::int8 << 32) | l.objid::int8 = $1
+			AND a.wait_event = 'ClientRead' AND a.state_change < clock_timestamp() - interval '1500 ms'`,
 		identity: in(`SELECT value FROM @meta WHERE name = 'database'`),
 		numbers: in(`SELECT name, batch, NULL::bytea, 0::int8 FROM @node
 			UNION ALL SELECT NULL, (SELECT coalesce(max(seq), 0) FROM @feed), convert_to((SELECT value FROM @meta WHERE name = 'database'), 'UTF8'), ` + micros),

@@ -58,6 +58,7 @@ func (s *Store) write(rows *store.Rows, fn func(store.Tx) error) error {
 		if f.killed {
 			s.pool.flush()
 		}
+		s.unblock(f)
 		if !f.again() || try == mostTries || time.Since(start) > enoughTime {
 			return s.refuse(f)
 		}
@@ -66,6 +67,24 @@ func (s *Store) write(rows *store.Rows, fn func(store.Tx) error) error {
 		case <-s.ending.Done():
 			return s.refuse(f)
 		}
+	}
+}
+
+// unblock ends the transactions of nodes that have fallen silent in the middle of one,
+// after others have waited for their locks for too long. The server ends those that are
+// idle by itself.
+func (s *Store) unblock(f *fault) {
+	if f.code != "55P03" {
+		return
+	}
+	ctx, cancel := context.WithTimeout(s.ending, takeTimeout)
+	defer cancel()
+	results, err := s.outside(ctx, say(s.sql.unblock, int8Of(s.writers)))
+	switch {
+	case err != nil:
+		s.log.Warn("looking for a transaction that nobody goes on with", "error", err)
+	case len(results[0].Rows) > 0:
+		s.log.Warn("a node fell silent in the middle of a transaction: it was rolled back")
 	}
 }
 

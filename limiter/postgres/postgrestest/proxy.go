@@ -1,0 +1,294 @@
+package postgrestest
+
+import (
+	"bytes"
+	"encoding/binary"
+	"io"
+	"net"
+	"net/url"
+	"sync"
+	"testing"
+	"time"
+)
+
+// Commit is what a Proxy does with the next COMMIT of a client.
+type Commit int
+
+// What can happen to a COMMIT on its way.
+const (
+	Pass Commit = iota
+	// CutBefore cuts the connection before the server has got it.
+	CutBefore
+	// CutAfter passes it on, and cuts the client's connection before the answer.
+	CutAfter
+	// CutAndDelay cuts the client's connection, and passes it on only then.
+	CutAndDelay
+)
+
+// Proxy is a network between a node and a server, which a test can cut.
+type Proxy struct {
+	socket   string
+	listener net.Listener
+	running  sync.WaitGroup
+	over     chan struct{} // closed at the test's end
+
+	mu     sync.Mutex
+	conns  map[*link]bool
+	cut    bool // no connection goes through
+	shut   bool // nor a new one
+	held   bool // connections stay, and carry nothing
+	mute   bool // notifications are lost
+	change *sync.Cond
+	commit Commit
+	delay  time.Duration
+	met    int
+}
+
+// link is a connection through the proxy.
+type link struct{ client, server net.Conn }
+
+func (l *link) close() { l.client.Close(); l.server.Close() }
+
+// NewProxy makes a network to a server.
+func NewProxy(t testing.TB, s *Server) *Proxy {
+	t.Helper()
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	p := &Proxy{socket: s.Socket(), listener: listener, conns: make(map[*link]bool), over: make(chan struct{})}
+	p.change = sync.NewCond(&p.mu)
+	p.running.Go(p.accept)
+	t.Cleanup(func() {
+		listener.Close()
+		close(p.over)
+		p.Heal()
+		p.closeAll()
+		p.running.Wait()
+	})
+	return p
+}
+
+// DSN is the server's address through the proxy.
+func (p *Proxy) DSN() string { return p.As(User, "") }
+
+// As is the same for another user.
+func (p *Proxy) As(user, password string) string {
+	u := url.URL{
+		Scheme: "postgres", User: url.UserPassword(user, password), Host: p.listener.Addr().String(), Path: "/postgres",
+		RawQuery: "sslmode=disable",
+	}
+	return u.String()
+}
+
+// Cut ends all connections, and refuses new ones.
+func (p *Proxy) Cut() {
+	p.set(func() { p.cut = true })
+	p.closeAll()
+}
+
+// Refuse refuses new connections, and leaves those that there are.
+func (p *Proxy) Refuse() { p.set(func() { p.shut = true }) }
+
+// Hold lets connections carry nothing more, as when packets are lost.
+func (p *Proxy) Hold() { p.set(func() { p.held = true }) }
+
+// Mute loses notifications, as a pooler does.
+func (p *Proxy) Mute() { p.set(func() { p.mute = true }) }
+
+// Heal ends Cut, Refuse, Hold and Mute.
+func (p *Proxy) Heal() { p.set(func() { p.cut, p.shut, p.held, p.mute = false, false, false, false }) }
+
+// OnCommit decides about the next COMMIT. A delay is for CutAndDelay.
+func (p *Proxy) OnCommit(what Commit, delay time.Duration) {
+	p.set(func() { p.commit, p.delay = what, delay })
+}
+
+// Met counts the COMMITs that something happened to.
+func (p *Proxy) Met() int {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.met
+}
+
+func (p *Proxy) set(change func()) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	change()
+	p.change.Broadcast()
+}
+
+func (p *Proxy) closeAll() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for l := range p.conns {
+		l.close()
+	}
+}
+
+func (p *Proxy) accept() {
+	for {
+		client, err := p.listener.Accept()
+		if err != nil {
+			return
+		}
+		server, err := net.Dial("unix", p.socket)
+		p.mu.Lock()
+		if err != nil || p.cut || p.shut {
+			p.mu.Unlock()
+			client.Close()
+			if err == nil {
+				server.Close()
+			}
+			continue
+		}
+		l := &link{client, server}
+		p.conns[l] = true
+		p.mu.Unlock()
+		p.running.Go(func() { p.carry(l) })
+	}
+}
+
+func (p *Proxy) carry(l *link) {
+	defer func() {
+		l.close()
+		p.mu.Lock()
+		delete(p.conns, l)
+		p.mu.Unlock()
+	}()
+	var answers sync.WaitGroup
+	answers.Go(func() {
+		p.answers(l)
+		l.client.Close()
+	})
+	p.questions(l)
+	answers.Wait()
+	l.server.Close()
+}
+
+// message reads one message of PostgreSQL's protocol.
+func message(from io.Reader, typed bool) ([]byte, error) {
+	head := make([]byte, 4, 5)
+	if typed {
+		head = head[:5]
+	}
+	if _, err := io.ReadFull(from, head); err != nil {
+		return nil, err
+	}
+	size := binary.BigEndian.Uint32(head[len(head)-4:])
+	body := make([]byte, size-4)
+	if _, err := io.ReadFull(from, body); err != nil {
+		return nil, err
+	}
+	return append(head, body...), nil
+}
+
+// isCommit recognises the statement as the store sends it, apart from those that only
+// end a look.
+func isCommit(message []byte) bool {
+	return message[0] == 'P' && bytes.HasPrefix(message[5:], []byte("\x00COMMIT\x00"))
+}
+
+var wrote = []byte("SET batch =")
+
+// questions passes on what the client sends.
+func (p *Proxy) questions(l *link) {
+	half := func() { // the server sees the end only after what was passed on
+		if c, ok := l.server.(*net.UnixConn); ok {
+			c.CloseWrite()
+		}
+	}
+	defer half()
+	writes := false
+	for typed := false; ; typed = true {
+		m, err := message(l.client, typed)
+		if err != nil || p.wait() {
+			return
+		}
+		commit := Pass
+		switch {
+		case typed && m[0] == 'P' && bytes.Contains(m, wrote):
+			writes = true
+		case typed && isCommit(m):
+			if writes {
+				commit = p.meet()
+			}
+			writes = false
+		}
+		switch commit {
+		case CutBefore:
+			return
+		case CutAndDelay:
+			rest := append(m, p.untilSync(l)...)
+			l.client.Close()
+			select {
+			case <-time.After(p.delay):
+			case <-p.over:
+			}
+			l.server.Write(rest)
+			return
+		case CutAfter:
+			rest := append(m, p.untilSync(l)...)
+			l.client.Close()
+			l.server.Write(rest)
+			return
+		}
+		if _, err := l.server.Write(m); err != nil {
+			return
+		}
+	}
+}
+
+func (p *Proxy) untilSync(l *link) (rest []byte) {
+	for {
+		m, err := message(l.client, true)
+		if err != nil {
+			return rest
+		}
+		if rest = append(rest, m...); m[0] == 'S' {
+			return rest
+		}
+	}
+}
+
+// meet returns what happens to this COMMIT.
+func (p *Proxy) meet() Commit {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	what := p.commit
+	if p.commit = Pass; what != Pass {
+		p.met++
+	}
+	return what
+}
+
+// wait waits while the proxy holds everything, and reports whether it is cut.
+func (p *Proxy) wait() bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for p.held && !p.cut {
+		p.change.Wait()
+	}
+	return p.cut
+}
+
+// answers passes on what the server sends.
+func (p *Proxy) answers(l *link) {
+	for {
+		m, err := message(l.server, true)
+		if err != nil || p.wait() {
+			return
+		}
+		p.mu.Lock()
+		lost := p.mute && m[0] == 'A'
+		p.mu.Unlock()
+		if lost {
+			continue
+		}
+		if _, err := l.client.Write(m); err != nil {
+			// What the server still does must not fail for want of a reader.
+			io.Copy(io.Discard, l.server)
+			return
+		}
+	}
+}

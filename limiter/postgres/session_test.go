@@ -1,0 +1,328 @@
+package postgres_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/till-proxy/till/limiter/postgres"
+	"github.com/till-proxy/till/limiter/postgres/postgrestest"
+	"github.com/till-proxy/till/limiter/store"
+)
+
+func TestFreshIsReadWithoutAllocating(t *testing.T) {
+	dsn, schema := postgrestest.Schema(t)
+	s := open(t, postgres.Options{DSN: dsn, Schema: schema, Node: "one"}, nil)
+	if n := testing.AllocsPerRun(1000, func() {
+		if err := s.Fresh(); err != nil {
+			t.Fatal(err)
+		}
+	}); n != 0 {
+		t.Errorf("%v allocations", n)
+	}
+}
+
+func BenchmarkFresh(b *testing.B) {
+	dsn, schema := postgrestest.Schema(b)
+	s, err := postgres.Open(context.Background(), postgres.Options{DSN: dsn, Schema: schema, Node: "one"})
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer s.Close()
+	if err := s.Join(&follower{}); err != nil {
+		b.Fatal(err)
+	}
+	for b.Loop() {
+		if err := s.Fresh(); err != nil {
+			b.Fatal(err)
+		}
+	}
+}
+
+// TestANodeThatIsCutOffIsStaleInTime: it refuses before its session has expired, and the
+// others wait for it no longer than that. Once it is back it reads everything again.
+func TestANodeThatIsCutOffIsStaleInTime(t *testing.T) {
+	t.Parallel()
+	for name, cut := range map[string]func(*postgrestest.Proxy){
+		"connections end":     (*postgrestest.Proxy).Cut,
+		"connections go dead": (*postgrestest.Proxy).Hold,
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			server := postgrestest.Shared(t)
+			_, schema := postgrestest.Schema(t)
+			proxy := postgrestest.NewProxy(t, server)
+			f := &follower{}
+			one := open(t, postgres.Options{DSN: proxy.DSN(), Schema: schema, Node: "one"}, f)
+			two := open(t, postgres.Options{DSN: server.DSN(), Schema: schema, Node: "two"}, nil)
+			start := time.Now()
+			cut(proxy)
+			put(t, two, "f/1", "")
+			behind, err := two.Settled(time.Minute)
+			if err != nil || len(behind) != 0 {
+				t.Fatalf("Settled: %q, %v", behind, err)
+			}
+			// Nobody waits for the other node any more: so it must know by now.
+			if err := one.Fresh(); !errors.Is(err, store.ErrStale) {
+				t.Errorf("the node that is cut off says: %v", err)
+			}
+			t.Logf("the session has expired after %v", time.Since(start))
+			eventually(t, "Stale is told", func() bool {
+				f.mu.Lock()
+				defer f.mu.Unlock()
+				return len(f.stale) == 1
+			})
+			proxy.Heal()
+			eventually(t, "it is fresh again", func() bool { return one.Fresh() == nil })
+			f.mu.Lock()
+			defer f.mu.Unlock()
+			if f.missed != 1 || len(f.stale) != 1 {
+				t.Errorf("told %d times that it missed something, and %d times that it is stale", f.missed, len(f.stale))
+			}
+		})
+	}
+}
+
+func TestAProcessThatWasKilledLeavesItsNameAtOnce(t *testing.T) {
+	t.Parallel()
+	server := postgrestest.Shared(t)
+	_, schema := postgrestest.Schema(t)
+	proxy := postgrestest.NewProxy(t, server)
+	f := &follower{}
+	first := open(t, postgres.Options{DSN: proxy.DSN(), Schema: schema, Node: "one"}, f)
+	put(t, first, "k/1", "first")
+	proxy.Cut() // as when its process is gone
+	second := open(t, postgres.Options{DSN: server.DSN(), Schema: schema, Node: "one"}, nil)
+	nodes, err := second.Nodes()
+	if err != nil || len(nodes) != 1 || !nodes[0].Live {
+		t.Fatalf("%+v, %v", nodes, err)
+	}
+	put(t, second, "k/1", "second")
+	// The first comes back: it was no kill, and two have one name.
+	proxy.Heal()
+	eventually(t, "the first is refused", func() bool {
+		err := first.Update(func(tx store.Tx) error { return tx.Set([]byte("k/1"), []byte("first again")) })
+		return err != nil && !errors.Is(err, store.ErrUnavailable)
+	})
+	err = first.Update(func(tx store.Tx) error { return tx.Set([]byte("k/1"), []byte("first again")) })
+	if err == nil || !strings.Contains(err.Error(), "another process has taken this node's name") {
+		t.Errorf("Update of the first: %v", err)
+	}
+	if err := first.Fresh(); err == nil {
+		t.Error("the first is fresh")
+	}
+	if got := get(t, second, "k/1"); got != "second" {
+		t.Errorf("the row is %q", got)
+	}
+}
+
+func TestANameWhoseConnectionIsHalfOpenIsFreeOnceItsSessionHasExpired(t *testing.T) {
+	t.Parallel()
+	server := postgrestest.Shared(t)
+	_, schema := postgrestest.Schema(t)
+	proxy := postgrestest.NewProxy(t, server)
+	first := open(t, postgres.Options{DSN: proxy.DSN(), Schema: schema, Node: "one"}, nil)
+	put(t, first, "k/1", "first")
+	proxy.Hold()
+	second := open(t, postgres.Options{DSN: server.DSN(), Schema: schema, Node: "one"}, nil)
+	if err := first.Fresh(); err == nil {
+		t.Error("two have one name, and both are fresh")
+	}
+	put(t, second, "k/1", "second")
+}
+
+func TestANameOfALivingProcessIsRefused(t *testing.T) {
+	t.Parallel()
+	dsn, schema := postgrestest.Schema(t)
+	open(t, postgres.Options{DSN: dsn, Schema: schema, Node: "one"}, nil)
+	second, err := postgres.Open(context.Background(), postgres.Options{DSN: dsn, Schema: schema, Node: "one"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer second.Close()
+	if err := second.Join(&follower{}); err == nil || !strings.Contains(err.Error(), "a process with this name is alive") {
+		t.Errorf("Join: %v", err)
+	}
+}
+
+func TestWhatWasPrunedFromTheFeedIsMissed(t *testing.T) {
+	t.Parallel()
+	server := postgrestest.Shared(t)
+	_, schema := postgrestest.Schema(t)
+	proxy := postgrestest.NewProxy(t, server)
+	f := &follower{}
+	one := open(t, postgres.Options{DSN: proxy.DSN(), Schema: schema, Node: "one"}, f)
+	two := open(t, postgres.Options{DSN: server.DSN(), Schema: schema, Node: "two"}, nil)
+	proxy.Cut()
+	for i := range 3 {
+		put(t, two, fmt.Sprintf("f/%d", i), "")
+	}
+	server.Exec(t, "DELETE FROM "+schema+".feed WHERE seq < 3")
+	proxy.Heal()
+	eventually(t, "it has read everything again", func() bool {
+		f.mu.Lock()
+		defer f.mu.Unlock()
+		return f.missed > 0
+	})
+	eventually(t, "and is fresh", func() bool { return one.Fresh() == nil })
+	put(t, two, "f/last", "")
+	if behind, err := two.Settled(time.Minute); err != nil || len(behind) != 0 {
+		t.Fatalf("Settled: %q, %v", behind, err)
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if !slices.Contains(f.changed, "f/last") || slices.Contains(f.changed, "f/0") {
+		t.Errorf("it was told of %q", f.changed)
+	}
+}
+
+func TestTheLeaderPrunesWhatEveryNodeHasFollowed(t *testing.T) {
+	t.Parallel()
+	server := postgrestest.Shared(t)
+	_, schema := postgrestest.Schema(t)
+	one := open(t, postgres.Options{DSN: server.DSN(), Schema: schema, Node: "one"}, nil)
+	open(t, postgres.Options{DSN: server.DSN(), Schema: schema, Node: "two"}, nil)
+	for i := range 3 {
+		put(t, one, fmt.Sprintf("f/%d", i), "")
+	}
+	server.Exec(t, "UPDATE "+schema+".feed SET at = at - interval '2 min' WHERE seq < 3")
+	eventually(t, "only the last row is left", func() bool {
+		return slices.Equal(server.Exec(t, "SELECT seq FROM "+schema+".feed"), []string{"3"})
+	})
+}
+
+func TestANodeThatHearsNoNotificationsAsksForThem(t *testing.T) {
+	t.Parallel()
+	server := postgrestest.Shared(t)
+	_, schema := postgrestest.Schema(t)
+	proxy := postgrestest.NewProxy(t, server)
+	proxy.Mute()
+	f := &follower{}
+	open(t, postgres.Options{DSN: proxy.DSN(), Schema: schema, Node: "one"}, f)
+	two := open(t, postgres.Options{DSN: server.DSN(), Schema: schema, Node: "two"}, nil)
+	for i := range 3 {
+		put(t, two, fmt.Sprintf("f/%d", i), "")
+		if behind, err := two.Settled(time.Minute); err != nil || len(behind) != 0 {
+			t.Fatalf("Settled: %q, %v", behind, err)
+		}
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if !slices.Equal(f.changed, []string{"f/0", "f/1", "f/2"}) || f.missed != 0 {
+		t.Errorf("it was told of %q, and missed something %d times", f.changed, f.missed)
+	}
+}
+
+func TestANodeThatFallsSilentInATransactionHoldsNobodyUp(t *testing.T) {
+	t.Parallel()
+	server := postgrestest.Shared(t)
+	_, schema := postgrestest.Schema(t)
+	proxy := postgrestest.NewProxy(t, server)
+	one := open(t, postgres.Options{DSN: proxy.DSN(), Schema: schema, Node: "one"}, nil)
+	two := open(t, postgres.Options{DSN: server.DSN(), Schema: schema, Node: "two"}, nil)
+	put(t, two, "k/1", "")
+	proxy.OnCommit(postgrestest.CutAndDelay, time.Hour)
+	proxy.Refuse() // it cannot help itself
+	done := make(chan error, 1)
+	go func() { done <- one.Update(func(tx store.Tx) error { return tx.Set([]byte("k/1"), []byte("one")) }) }()
+	eventually(t, "it has fallen silent", func() bool { return proxy.Met() == 1 })
+	put(t, two, "k/2", "two")
+	if got := get(t, two, "k/1"); got != "" {
+		t.Errorf("the row is %q", got)
+	}
+	proxy.Heal()
+	if err := <-done; err != nil {
+		t.Errorf("the node that comes back: %v", err)
+	}
+	if got := get(t, two, "k/1"); got != "one" {
+		t.Errorf("the row is %q", got)
+	}
+}
+
+// restore replaces a schema by an older dump of it.
+func restore(t *testing.T, server *postgrestest.Server, schema string, dump []byte) {
+	t.Helper()
+	forPsql := regexp.MustCompile(`(?m)^\\.*$`)
+	server.Exec(t, "BEGIN; DROP SCHEMA "+schema+" CASCADE; "+forPsql.ReplaceAllString(string(dump), "")+"; COMMIT")
+}
+
+func TestADatabaseThatWentBackIsFoundOut(t *testing.T) {
+	t.Parallel()
+	server := postgrestest.Shared(t)
+	_, schema := postgrestest.Schema(t)
+	options := func(node string) postgres.Options {
+		return postgres.Options{DSN: server.DSN(), Schema: schema, Node: node, Witness: filepath.Join(t.TempDir(), "witness")}
+	}
+	one, two, three := options("one"), options("two"), options("three")
+	a, b := open(t, one, nil), open(t, two, nil)
+	c := open(t, three, nil)
+	put(t, a, "k/1", "a")
+	dump := server.Run(t, "pg_dump", "--schema", schema, "--inserts", "--no-owner")
+	put(t, a, "k/1", "b") // is lost
+	if err := c.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if err := a.Close(); err != nil {
+		t.Fatal(err)
+	}
+	restore(t, server, schema, dump)
+
+	eventually(t, "a node that has lost nothing itself has doubts", func() bool { return errors.Is(b.Fresh(), store.ErrDoubt) })
+	for name, err := range map[string]error{
+		"Update":     b.Update(func(store.Tx) error { t.Error("it runs"); return nil }),
+		"UpdateRows": b.UpdateRows(store.Rows{}, func(store.Tx) error { t.Error("it runs"); return nil }),
+		"View":       b.View(func(store.Reader) error { t.Error("it runs"); return nil }),
+	} {
+		if !errors.Is(err, store.ErrDoubt) || !strings.Contains(err.Error(), "caddy till repair --forfeit") {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	again, err := postgres.Open(context.Background(), one)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer again.Close()
+	if err := again.Join(&follower{}); !errors.Is(err, store.ErrDoubt) {
+		t.Errorf("the node whose commit is lost joins: %v", err)
+	}
+	// The third has lost nothing, and has seen nothing: it cannot know.
+	open(t, three, nil)
+}
+
+func TestABatchFindsOutThatTheDatabaseWentBack(t *testing.T) {
+	t.Parallel()
+	server := postgrestest.Shared(t)
+	_, schema := postgrestest.Schema(t)
+	s := open(t, postgres.Options{DSN: server.DSN(), Schema: schema, Node: "one"}, nil)
+	put(t, s, "k/1", "a")
+	server.Exec(t, "UPDATE "+schema+".node SET batch = 0")
+	if err := s.Update(func(store.Tx) error { t.Error("it runs"); return nil }); !errors.Is(err, store.ErrDoubt) {
+		t.Errorf("Update: %v", err)
+	}
+	if err := s.Fresh(); !errors.Is(err, store.ErrDoubt) {
+		t.Errorf("Fresh: %v", err)
+	}
+}
+
+func TestTheClockIsTheDatabasesAndNeverGoesBack(t *testing.T) {
+	t.Parallel()
+	dsn, schema := postgrestest.Schema(t)
+	s := open(t, postgres.Options{DSN: dsn, Schema: schema, Node: "one"}, nil)
+	last, steady := s.Clock().Now()
+	if off := time.Since(last).Abs(); off > time.Minute {
+		t.Errorf("it is %v off, and the server is on this machine", off)
+	}
+	for range 10000 {
+		now, elapsed := s.Clock().Now()
+		if now.Before(last) || elapsed < steady {
+			t.Fatalf("%v after %v, %v after %v", now, last, elapsed, steady)
+		}
+		last, steady = now, elapsed
+	}
+}
