@@ -4,11 +4,9 @@ import (
 	"context"
 	"errors"
 	"io"
-	"log/slog"
 	"net"
 	"net/http"
 	"net/http/httptest"
-	"path/filepath"
 	"strconv"
 	"strings"
 	"testing"
@@ -18,7 +16,6 @@ import (
 
 	"github.com/till-proxy/till/limiter"
 	"github.com/till-proxy/till/limiter/record"
-	"github.com/till-proxy/till/limiter/store"
 	"github.com/till-proxy/till/token"
 	"github.com/till-proxy/till/upstream"
 )
@@ -203,8 +200,8 @@ func TestThePlaceOfARequestIsFreeOnceItsClientKnowsTheEnd(t *testing.T) {
 // oneAtATime is a handler and an admitted request of a key with max_concurrency 1.
 func oneAtATime(t *testing.T, preset string) (*Handler, *limiter.Live, *exchange) {
 	t.Helper()
-	e := newEngine(filepath.Join(t.TempDir(), "store"), nil)
-	l, err := e.openLimiter(storeOptions{open: store.OpenBadger, log: slog.New(slog.DiscardHandler)}, nil)
+	e, o := engineOnBadger(t)
+	l, _, err := e.openLimiter(o, nil)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -169,6 +169,15 @@ func (a *App) Provision(ctx caddy.Context) error {
 	if a.storage, ok = guest.(Storage); !ok {
 		return errNoStorage
 	}
+	if database, ok := a.storage.(*PostgresStore); ok {
+		if err := a.followAddress(database); err != nil {
+			return fmt.Errorf("store postgres: %w", err)
+		}
+	}
+	at := a.storage.Place()
+	if at.Shared && a.Anchor != "" {
+		return errAnchorOfShared
+	}
 	if a.Anchor != "" {
 		path, err := caddy.NewReplacer().ReplaceOrErr(a.Anchor, true, true)
 		if err != nil {
@@ -209,7 +218,7 @@ func (a *App) Provision(ctx caddy.Context) error {
 	if err := a.provisionSealing(); err != nil {
 		return err
 	}
-	if a.engine, err = acquireEngine(a.storage.Identity(), a.slogger); err != nil {
+	if a.engine, err = acquireEngine(at, a.slogger); err != nil {
 		return err
 	}
 	if err := a.engine.metrics.register(ctx.GetMetricsRegistry()); err != nil {
@@ -259,6 +268,9 @@ func (a *App) Start() error {
 				zap.String("upstream", name))
 		}
 	}
+	if database, ok := a.storage.(*PostgresStore); ok && database.literals() {
+		a.logger.Warn("the password of the database stands in the configuration, which the admin endpoint and the autosave show; put the address into a file (mode 0600) and write {file./path} instead")
+	}
 	a.warnLiteralHooks()
 	a.warnUnfilteredLogs()
 	a.warnOldPrices(time.Now())
@@ -297,7 +309,7 @@ func (a *App) Cleanup() error {
 	if a.engine == nil {
 		return nil
 	}
-	return releaseEngine(a.storage.Identity())
+	return releaseEngine(a.engine.place)
 }
 
 // Limiter returns the limiter, and opens the store if this is its first use. Caddy
@@ -313,10 +325,13 @@ func (a *App) awaitLimiter(patience time.Duration) (*limiter.Limiter, error) {
 }
 
 func (a *App) storeOptions() storeOptions {
-	return storeOptions{open: a.storage.OpenStore, anchor: a.Anchor, log: a.engine.log.logger(), roles: a.roles, hooks: a.limiterHooks(),
+	return storeOptions{open: a.storage.OpenStore, anchor: a.Anchor, way: a.wayToStore, common: a.commonConfiguration,
+		log: a.engine.log.logger(), roles: a.roles, hooks: a.limiterHooks(),
 		keepAudit: time.Duration(a.AuditRetain), retain: time.Duration(a.Retain),
 		staleAfter: time.Duration(a.StaleAfter), staleRevoke: a.StaleRevoke}
 }
+
+func (a *App) wayToStore() string { return a.storage.Place().Way }
 
 // Forfeit repairs a store that does not match its anchor; see [limiter.Forfeit].
 func (a *App) Forfeit(by limiter.Caller) (limiter.Repaired, error) {

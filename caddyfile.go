@@ -60,17 +60,18 @@ func parseGlobal(d *caddyfile.Dispenser, existing any) (any, error) {
 	}
 	app := &App{Upstreams: make(map[string]*Upstream), Roles: make(map[string]*Role)}
 	var later []func() error
+	var store string // its kind
 	for d.NextBlock(0) {
 		switch d.Val() {
 		case "store":
 			if app.StoreRaw != nil {
 				return nil, d.Err("there is a store already: till keeps everything in one")
 			}
-			raw, err := parseStore(d)
+			name, raw, err := parseStore(d)
 			if err != nil {
 				return nil, err
 			}
-			app.StoreRaw = raw
+			store, app.StoreRaw = name, raw
 		case "seal_key":
 			var key string
 			if !d.AllArgs(&key) {
@@ -106,6 +107,13 @@ func parseGlobal(d *caddyfile.Dispenser, existing any) (any, error) {
 			if app.Anchor != "" || !d.AllArgs(&app.Anchor) {
 				return nil, d.Err("anchor takes one file and may be given once")
 			}
+			at := *d
+			later = append(later, func() error { // the store may be declared below
+				if store == "postgres" {
+					return at.WrapErr(errAnchorOfShared)
+				}
+				return nil
+			})
 		case "retain":
 			var text string
 			if app.Retain != 0 || !d.AllArgs(&text) {
@@ -217,19 +225,19 @@ func parsePrice(d *caddyfile.Dispenser) (p ModelPrice, err error) {
 	return p, nil
 }
 
-func parseStore(d *caddyfile.Dispenser) (json.RawMessage, error) {
+func parseStore(d *caddyfile.Dispenser) (name string, raw json.RawMessage, err error) {
 	if !d.NextArg() {
-		return nil, d.Err("store takes the kind of store, such as: store badger /var/lib/till")
+		return "", nil, d.Err("store takes the kind of store, such as: store badger /var/lib/till")
 	}
-	name := d.Val()
+	name = d.Val()
 	if _, err := caddy.GetModule("till.stores." + name); err != nil {
-		return nil, d.Errf("unknown store %q; there is badger", name)
+		return "", nil, d.Errf("unknown store %q; there are badger and postgres", name)
 	}
 	module, err := caddyfile.UnmarshalModule(d, "till.stores."+name)
 	if err != nil {
-		return nil, err
+		return "", nil, err
 	}
-	return caddyconfig.JSONModuleObject(module, "module", name, nil), nil
+	return name, caddyconfig.JSONModuleObject(module, "module", name, nil), nil
 }
 
 // parseDirective expands

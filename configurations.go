@@ -69,6 +69,9 @@ func (e *engine) restore(before configuration) {
 // putInForce implements configuration.
 func (a *App) putInForce() error {
 	a.engine.log.follow(a.slogger)
+	if err := a.engine.reconnect(a.storeOptions()); err != nil {
+		return err
+	}
 	l, err := a.awaitLimiter(startingTime)
 	if err == nil {
 		err = a.engine.checkAnchor(a.storeOptions())
@@ -82,9 +85,10 @@ func (a *App) putInForce() error {
 	if err == nil {
 		err = l.SetHooks(a.limiterHooks())
 	}
-	if misconfigured(err) {
+	if misconfigured(err) && !a.engine.place.Shared { // others may be at work on a database
 		return err
 	}
+	a.engine.tell(a.storeOptions())
 	a.engine.events.sink.Store(a.sink)
 	a.engine.hooks.Set(a.hooks, a.slogger)
 	if err != nil {

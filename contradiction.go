@@ -107,8 +107,8 @@ const (
 	maxContradictionsFile = 1 << 20
 )
 
-func newContradictions(dir string, total *prometheus.CounterVec, log *slog.Logger) *contradictions {
-	return &contradictions{path: filepath.Join(dir, "contradictions"), disk: store.Files{}, log: log, total: total, turn: make(chan struct{}, 1)}
+func newContradictions(path string, total *prometheus.CounterVec, log *slog.Logger) *contradictions {
+	return &contradictions{path: path, disk: store.Files{}, log: log, total: total, turn: make(chan struct{}, 1)}
 }
 
 // unreadableFile applies to every upstream while the file cannot be read, because

@@ -24,7 +24,7 @@ func newLearnt(t *testing.T, dir string) (*contradictions, *bytes.Buffer) {
 	t.Helper()
 	log := new(bytes.Buffer)
 	count := prometheus.NewCounterVec(prometheus.CounterOpts{Name: "contradictions_total"}, []string{"upstream", "option"})
-	return newContradictions(dir, count, slog.New(slog.NewTextHandler(log, nil))), log
+	return newContradictions(filepath.Join(dir, "contradictions"), count, slog.New(slog.NewTextHandler(log, nil))), log
 }
 
 func localTarget(t *testing.T, c *contradictions, u Upstream) *target {

@@ -87,7 +87,7 @@ func (a *App) diagnoseFiles(d *diagnosis) {
 		d.error("readable_file", "chmod 700 "+store.Path, "the store's directory %s has mode %04o: others can open it", store.Path, mode)
 	}
 	o := a.storeOptions()
-	anchor := o.anchorIn(store.Path)
+	anchor := o.anchorOf(store.Place())
 	secret(anchor, "the anchor")
 	if same, known := sameVolume(existing(store.Path), existing(filepath.Dir(anchor))); known && same {
 		d.warn("anchor_place", "stop the server, move "+anchor+" there, and in the till block: anchor /mnt/other-volume/till.anchor",

@@ -6,7 +6,6 @@ import (
 	"io/fs"
 	"log/slog"
 	"os"
-	"path/filepath"
 	"sync"
 	"time"
 
@@ -21,7 +20,7 @@ import (
 )
 
 // engines holds one engine for each store as long as any configuration uses it, so
-// that counts, holds and metrics survive a reload. The key is the store's absolute path
+// that counts, holds and metrics survive a reload. The key is the identity of the store
 // only, because every other setting may change with a reload.
 var engines = caddy.NewUsagePool()
 
@@ -29,7 +28,7 @@ var engines = caddy.NewUsagePool()
 // configuration is only being validated. If its store fails, it is closed and opened
 // again until that succeeds.
 type engine struct {
-	dir            string // identity of the store
+	place          Place
 	log            *sharedLog
 	metrics        *metrics
 	events         *events
@@ -49,6 +48,8 @@ type engine struct {
 	nextTry     time.Time
 	loggedError string // the error that was logged last, at loggedAt
 	loggedAt    time.Time
+	way         string // how it was reached when it was opened; see Place.Way
+	opened      OpenedStore
 	claimed     bool // in openStores
 	delivering  bool // events.run has been started
 	closed      bool
@@ -69,9 +70,9 @@ const (
 )
 
 // acquireEngine returns the engine of a store; releaseEngine gives it back.
-func acquireEngine(dir string, log *slog.Logger) (*engine, error) {
-	v, _, err := engines.LoadOrNew(dir, func() (caddy.Destructor, error) {
-		return newEngine(dir, log), nil
+func acquireEngine(at Place, log *slog.Logger) (*engine, error) {
+	v, _, err := engines.LoadOrNew(at.Identity, func() (caddy.Destructor, error) {
+		return newEngine(at, log), nil
 	})
 	if err != nil {
 		return nil, err
@@ -79,12 +80,12 @@ func acquireEngine(dir string, log *slog.Logger) (*engine, error) {
 	return v.(*engine), nil
 }
 
-func newEngine(dir string, log *slog.Logger) *engine {
-	e := &engine{dir: dir, log: newSharedLog(log), metrics: newMetrics(), events: newEvents(), sessions: console.NewSessions(nil)}
+func newEngine(at Place, log *slog.Logger) *engine {
+	e := &engine{place: at, log: newSharedLog(log), metrics: newMetrics(), events: newEvents(), sessions: console.NewSessions(nil)}
 	e.hooks = webhook.New(e.current)
-	e.contradictions, e.advice = newContradictions(dir, e.metrics.contradictions, e.log.logger()), newAdvice(e.log.logger())
+	e.contradictions, e.advice = newContradictions(at.File("contradictions"), e.metrics.contradictions, e.log.logger()), newAdvice(e.log.logger())
 	e.memory = upstream.NewMemory(e.reportExcess)
-	e.lockdown = limiter.NewLockdown(filepath.Join(dir, "lockdown"), observer{e.metrics, e.events}, e.log.logger())
+	e.lockdown = limiter.NewLockdown(at.File("lockdown"), observer{e.metrics, e.events}, e.log.logger())
 	return e
 }
 
@@ -95,15 +96,17 @@ func (e *engine) reportExcess(x upstream.Excess) {
 		"key_id", x.Key, "upstream", x.Upstream, "model", fmt.Sprintf("%.64q", x.Model), "reported_tokens", x.Reported, "bound_tokens", x.Bound)
 }
 
-func releaseEngine(dir string) error {
-	_, err := engines.Delete(dir)
+func releaseEngine(at Place) error {
+	_, err := engines.Delete(at.Identity)
 	return err
 }
 
 // storeOptions are a configuration's settings for opening the store.
 type storeOptions struct {
-	open   func(dir string, log *slog.Logger) (store.Store, error)
+	open   func(StoreOpening) (OpenedStore, error)
 	anchor string
+	way    func() string // Place.Way; nil if that is always the same
+	common func() string // StoreOpening.Configuration; nil if nobody asks
 	log    *slog.Logger
 	roles  map[string]record.Role
 	hooks  []limiter.Hook
@@ -116,11 +119,28 @@ type storeOptions struct {
 	staleRevoke bool
 }
 
-func (o *storeOptions) anchorIn(dir string) string {
-	if o.anchor != "" {
+func (o *storeOptions) opening() StoreOpening {
+	opening := StoreOpening{Log: o.log}
+	if o.common != nil {
+		opening.Configuration = o.common()
+	}
+	return opening
+}
+
+func (o *storeOptions) wayText() string {
+	if o.way == nil {
+		return ""
+	}
+	return o.way()
+}
+
+// anchorOf is the path of a store's anchor, or "" if it has none: the nodes that share
+// a store witness for it.
+func (o *storeOptions) anchorOf(at Place) string {
+	if o.anchor != "" || at.Shared {
 		return o.anchor
 	}
-	return filepath.Join(dir, "anchor")
+	return at.File("anchor")
 }
 
 var errOpening = errors.New("the store is still being opened, or closed: its disk may not answer")
@@ -200,7 +220,8 @@ func (e *engine) shouldOpen() bool {
 
 // tryOpen is the attempt that open begins. It returns when the disk has answered.
 func (e *engine) tryOpen(former *limiter.Limiter, o storeOptions) {
-	next, err := e.reopen(former, o)
+	way := o.wayText()
+	next, opened, err := e.reopen(former, o)
 
 	e.mu.Lock()
 	defer e.mu.Unlock()
@@ -228,31 +249,33 @@ func (e *engine) tryOpen(former *limiter.Limiter, o storeOptions) {
 		}
 		e.release()
 	default:
-		e.limiter, e.repaired, e.anchor = next, false, o.anchorIn(e.dir)
+		e.limiter, e.repaired, e.anchor = next, false, o.anchorOf(e.place)
+		e.way, e.opened = way, opened
 		e.metrics.setLimiter(next)
 	}
 }
 
 // reopen closes the limiter whose store has failed, if there is one, and opens
 // another. No lock is held, and only one call runs at a time.
-func (e *engine) reopen(former *limiter.Limiter, o storeOptions) (*limiter.Limiter, error) {
+func (e *engine) reopen(former *limiter.Limiter, o storeOptions) (*limiter.Limiter, OpenedStore, error) {
+	var none OpenedStore
 	if former != nil {
 		if err := former.Close(); err != nil && !errors.Is(err, store.ErrClosed) {
 			o.log.Warn("closing the store that had failed", "error", err)
 		}
-		if _, err := os.Stat(e.dir); errors.Is(err, fs.ErrNotExist) {
-			return nil, fmt.Errorf("the store's directory %s is gone: put it back, or stop the server", e.dir)
+		if _, err := os.Stat(e.place.Dir); errors.Is(err, fs.ErrNotExist) {
+			return nil, none, fmt.Errorf("the store's directory %s is gone: put it back, or stop the server", e.place.Dir)
 		}
 	}
 	if err := e.claim(); err != nil {
-		return nil, err
+		return nil, none, err
 	}
 	e.lockdown.Recall()
-	l, err := e.openLimiter(o, former)
+	l, opened, err := e.openLimiter(o, former)
 	if err == nil && former != nil {
 		o.log.Info("the store was opened again")
 	}
-	return l, err
+	return l, opened, err
 }
 
 // errAnchorInUse means that a configuration names another anchor than the one in use.
@@ -266,7 +289,7 @@ func (e *engine) checkAnchor(o storeOptions) error {
 	}
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	if next := o.anchorIn(e.dir); next != e.anchor {
+	if next := o.anchorOf(e.place); next != e.anchor {
 		return fmt.Errorf("anchor %s: %w: stop it, move %s there, and start it with this configuration", next, errAnchorInUse, e.anchor)
 	}
 	return nil
@@ -282,24 +305,24 @@ func (e *engine) current() *limiter.Limiter {
 	return e.limiter
 }
 
-func (e *engine) openLimiter(o storeOptions, after *limiter.Limiter) (*limiter.Limiter, error) {
-	s, err := o.open(e.dir, o.log)
+func (e *engine) openLimiter(o storeOptions, after *limiter.Limiter) (*limiter.Limiter, OpenedStore, error) {
+	s, err := o.open(o.opening())
 	if errors.Is(err, store.ErrLocked) {
-		return nil, fmt.Errorf("%w; stop that process, or give this one a store of its own with: store badger PATH", err)
+		return nil, s, fmt.Errorf("%w; stop that process, or give this one a store of its own with: store badger PATH", err)
 	}
 	if err != nil {
-		return nil, err
+		return nil, s, err
 	}
 	l, err := limiter.Open(limiter.Options{
-		Store: s, Shadow: filepath.Join(e.dir, "shadow"), Anchor: o.anchorIn(e.dir), Logger: o.log,
+		Store: s.Store, Clock: s.Clock, Shadow: e.place.File("shadow"), Anchor: o.anchorOf(e.place), Logger: o.log,
 		Roles: o.roles, Hooks: o.hooks, Posted: e.hooks.Wake, KeepAudit: o.keepAudit, Retain: o.retain,
 		StaleAfter: o.staleAfter, StaleRevoke: o.staleRevoke, Observe: observer{e.metrics, e.events},
 		After: after, Repaired: e.repaired, Lockdown: e.lockdown, TurnBytes: maxWaiting, Exiting: caddy.Exiting,
 	})
 	if err != nil {
-		return nil, errors.Join(err, s.Close())
+		return nil, s, errors.Join(err, s.Close())
 	}
-	return l, nil
+	return l, s, nil
 }
 
 // Destruct closes the store. The pool calls it when no configuration uses the engine

@@ -20,13 +20,20 @@ import (
 func engineOn(t *testing.T, disk *storetest.Disk) (*engine, storeOptions) {
 	t.Helper()
 	dir := t.TempDir()
-	e := newEngine(dir, nil)
+	e := newEngine(Place{Identity: dir, Dir: dir}, nil)
 	t.Cleanup(func() {
 		if err := e.Destruct(); err != nil {
 			t.Log(err)
 		}
 	})
-	return e, storeOptions{log: slog.New(slog.DiscardHandler), open: func(string, *slog.Logger) (store.Store, error) { return disk.Open(), nil }}
+	return e, storeOptions{log: slog.New(slog.DiscardHandler), open: func(StoreOpening) (OpenedStore, error) { return OpenedStore{Store: disk.Open()}, nil }}
+}
+
+// engineOnBadger returns an engine over a new directory.
+func engineOnBadger(t *testing.T) (*engine, storeOptions) {
+	t.Helper()
+	at := &BadgerStore{Path: filepath.Join(t.TempDir(), "store")}
+	return newEngine(at.Place(), nil), storeOptions{open: at.OpenStore, log: slog.New(slog.DiscardHandler)}
 }
 
 // mintIn mints a key with n activations.
@@ -123,13 +130,13 @@ func TestAStoreInDoubtIsOpenedOnlyByARepair(t *testing.T) {
 	if err := e.Destruct(); err != nil {
 		t.Fatal(err)
 	}
-	next := newEngine(e.dir, nil)
+	next := newEngine(e.place, nil)
 	t.Cleanup(func() {
 		if err := next.Destruct(); err != nil {
 			t.Error(err)
 		}
 	})
-	if err := os.Remove(filepath.Join(e.dir, "anchor")); err != nil {
+	if err := os.Remove(filepath.Join(e.place.Dir, "anchor")); err != nil {
 		t.Fatal(err)
 	}
 	for range 2 {
@@ -209,7 +216,7 @@ func TestAStoreWhoseAnchorComesBackOpensByItself(t *testing.T) {
 		t.Fatal(err)
 	}
 	lookup := mintIn(t, l, 100)
-	anchor := filepath.Join(e.dir, "anchor")
+	anchor := filepath.Join(e.place.Dir, "anchor")
 	disk.FailAt(1, false) // any operation
 	if err := l.Ping(t.Context()); err == nil {
 		t.Fatal("the store has not failed")
@@ -249,16 +256,16 @@ func TestAStoreWhoseDirectoryIsGoneIsNotMadeAnew(t *testing.T) {
 		t.Fatal("the store has not failed")
 	}
 	disk.Heal()
-	if err := os.Rename(e.dir, e.dir+".old"); err != nil {
+	if err := os.Rename(e.place.Dir, e.place.Dir+".old"); err != nil {
 		t.Fatal(err)
 	}
-	if l, err = e.retry(o); err != nil || l.Failed() == nil || !strings.Contains(l.Failed().Error(), e.dir+" is gone: put it back") {
+	if l, err = e.retry(o); err != nil || l.Failed() == nil || !strings.Contains(l.Failed().Error(), e.place.Dir+" is gone: put it back") {
 		t.Errorf("without its directory: %v, %v", err, l.Failed())
 	}
-	if _, err := os.Stat(e.dir); !errors.Is(err, os.ErrNotExist) {
+	if _, err := os.Stat(e.place.Dir); !errors.Is(err, os.ErrNotExist) {
 		t.Errorf("another one was made: %v", err)
 	}
-	if err := os.Rename(e.dir+".old", e.dir); err != nil {
+	if err := os.Rename(e.place.Dir+".old", e.place.Dir); err != nil {
 		t.Fatal(err)
 	}
 	if l, err = e.retry(o); err != nil || l.Failed() != nil {
@@ -275,9 +282,9 @@ func TestNobodyWaitsLongForADiskThatDoesNotAnswer(t *testing.T) {
 	e, o := engineOn(t, disk)
 	hangs := make(chan struct{})
 	answers := o.open
-	o.open = func(dir string, log *slog.Logger) (store.Store, error) {
+	o.open = func(with StoreOpening) (OpenedStore, error) {
 		<-hangs
-		return answers(dir, log)
+		return answers(with)
 	}
 	for range 2 { // the caller that opens it, and a later one
 		if l, err := e.open(o, 10*time.Millisecond); l != nil || !errors.Is(err, errOpening) {

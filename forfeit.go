@@ -61,10 +61,10 @@ func (e *engine) repair(former *limiter.Limiter, by limiter.Caller, o storeOptio
 	if err := e.claim(); err != nil {
 		return err
 	}
-	s, err := o.open(e.dir, o.log)
+	s, err := o.open(o.opening())
 	if err != nil {
 		return err
 	}
-	*done, err = limiter.Forfeit(s, store.Files{}, by, o.anchorIn(e.dir), o.roles, time.Now(), o.log)
+	*done, err = limiter.Forfeit(s.Store, store.Files{}, by, o.anchorOf(e.place), o.roles, time.Now(), o.log)
 	return errors.Join(err, s.Close())
 }

@@ -20,14 +20,14 @@ type storeClaims struct {
 // closingTime is how long to wait for a store that is being closed.
 const closingTime = 30 * time.Second
 
-func (c *storeClaims) claim(dir string) error {
+func (c *storeClaims) claim(identity string) error {
 	ctx, cancel := context.WithTimeout(context.Background(), closingTime)
 	defer cancel()
 	for {
 		c.mu.Lock()
-		busy := c.held[dir]
+		busy := c.held[identity]
 		if busy == nil {
-			c.held[dir] = make(chan struct{})
+			c.held[identity] = make(chan struct{})
 			c.mu.Unlock()
 			return nil
 		}
@@ -35,17 +35,17 @@ func (c *storeClaims) claim(dir string) error {
 		select {
 		case <-busy:
 		case <-ctx.Done():
-			return fmt.Errorf("store %s: still being closed after %s", dir, closingTime)
+			return fmt.Errorf("store %s: still being closed after %s", identity, closingTime)
 		}
 	}
 }
 
-func (c *storeClaims) release(dir string) {
+func (c *storeClaims) release(identity string) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if busy := c.held[dir]; busy != nil {
+	if busy := c.held[identity]; busy != nil {
 		close(busy)
-		delete(c.held, dir)
+		delete(c.held, identity)
 	}
 }
 
@@ -55,7 +55,7 @@ func (e *engine) claim() error {
 	if e.claimed {
 		return nil
 	}
-	err := openStores.claim(e.dir)
+	err := openStores.claim(e.place.Identity)
 	e.claimed = err == nil
 	return err
 }
@@ -64,6 +64,6 @@ func (e *engine) claim() error {
 func (e *engine) release() {
 	if e.claimed {
 		e.claimed = false
-		openStores.release(e.dir)
+		openStores.release(e.place.Identity)
 	}
 }

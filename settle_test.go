@@ -3,10 +3,8 @@ package till
 import (
 	"context"
 	"errors"
-	"log/slog"
 	"net/http"
 	"net/http/httptest"
-	"path/filepath"
 	"testing"
 
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
@@ -14,7 +12,6 @@ import (
 
 	"github.com/till-proxy/till/limiter"
 	"github.com/till-proxy/till/limiter/record"
-	"github.com/till-proxy/till/limiter/store"
 	"github.com/till-proxy/till/token"
 )
 
@@ -74,9 +71,9 @@ func TestWhateverHappensBelowSettlesOnce(t *testing.T) {
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			t.Parallel()
-			e := newEngine(filepath.Join(t.TempDir(), "store"), nil)
+			e, o := engineOnBadger(t)
 			m := e.metrics
-			l, err := e.openLimiter(storeOptions{open: store.OpenBadger, log: slog.New(slog.DiscardHandler)}, nil)
+			l, _, err := e.openLimiter(o, nil)
 			if err != nil {
 				t.Fatal(err)
 			}

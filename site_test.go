@@ -3,7 +3,6 @@ package till
 import (
 	"context"
 	"io"
-	"log/slog"
 	"net/http"
 	"net/http/httptest"
 	"strings"
@@ -17,7 +16,6 @@ import (
 
 	"github.com/till-proxy/till/limiter"
 	"github.com/till-proxy/till/limiter/record"
-	"github.com/till-proxy/till/limiter/store"
 	"github.com/till-proxy/till/limiter/store/storetest"
 	"github.com/till-proxy/till/token"
 	"github.com/till-proxy/till/upstream"
@@ -37,17 +35,17 @@ type site struct {
 // memoryStorage is a store that ends with the test.
 type memoryStorage struct{ disk *storetest.Disk }
 
-func (memoryStorage) Identity() string { return "memory" }
+func (memoryStorage) Place() Place { return Place{Identity: "memory"} }
 
-func (s memoryStorage) OpenStore(string, *slog.Logger) (store.Store, error) {
-	return s.disk.Open(), nil
+func (s memoryStorage) OpenStore(StoreOpening) (OpenedStore, error) {
+	return OpenedStore{Store: s.disk.Open()}, nil
 }
 
 // newSite serves the upstreams openai, which denies paths that administer the account,
 // and raw, which has no preset.
 func newSite(t testing.TB, roles map[string]record.Role) *site {
 	t.Helper()
-	e := newEngine(t.TempDir(), nil)
+	e := newEngine(Place{Dir: t.TempDir()}, nil)
 	t.Cleanup(func() {
 		if err := e.Destruct(); err != nil {
 			t.Log(err)

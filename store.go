@@ -9,6 +9,7 @@ import (
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
 
+	"github.com/till-proxy/till/limiter/commit"
 	"github.com/till-proxy/till/limiter/store"
 )
 
@@ -18,12 +19,53 @@ func init() {
 
 // Storage is what a guest module of the namespace till.stores provides.
 type Storage interface {
-	// Identity names the store in this process: two configurations that name
-	// the same store must return the same text.
-	Identity() string
+	// Place says which store it is, and where the files beside it are.
+	Place() Place
 	// OpenStore opens it. It is called at Start or on first use, never while
 	// a configuration is only validated.
-	OpenStore(identity string, log *slog.Logger) (store.Store, error)
+	OpenStore(StoreOpening) (OpenedStore, error)
+}
+
+// Place is which store a configuration means, and where this machine keeps what
+// belongs to it.
+type Place struct {
+	// Identity names the store in this process: two configurations that name the
+	// same store must have the same text.
+	Identity string
+	// Dir is the directory of the files beside the store.
+	Dir string
+	// Mark is in the names of these files, where Dir may have those of other stores.
+	// Default: none.
+	Mark string
+	// Shared says that other nodes have the store open at the same time. Then it is
+	// a [store.Shared], and has no anchor.
+	Shared bool
+	// Way is how the store is reached, as a text without a secret that changes with
+	// it: with another one, an open store is opened again. Default: always the same.
+	Way string
+}
+
+// File is the path of a file beside the store.
+func (p Place) File(name string) string {
+	if p.Mark != "" {
+		name += "-" + p.Mark
+	}
+	return filepath.Join(p.Dir, name)
+}
+
+// StoreOpening is what a store is opened with.
+type StoreOpening struct {
+	Log *slog.Logger
+	// Configuration describes what the configurations of all nodes must have in
+	// common; see [wire.CommonConfiguration].
+	Configuration string
+}
+
+// OpenedStore is a store and the clock by which its limits are judged.
+type OpenedStore struct {
+	store.Store
+	// Clock is that of the store. Default: the machine's.
+	Clock commit.Clock
 }
 
 // BadgerStore keeps keys and counts in an embedded Badger directory: the store of a
@@ -61,12 +103,13 @@ func (s *BadgerStore) Provision(caddy.Context) error {
 	return nil
 }
 
-// Identity implements Storage.
-func (s *BadgerStore) Identity() string { return s.Path }
+// Place implements Storage.
+func (s *BadgerStore) Place() Place { return Place{Identity: s.Path, Dir: s.Path} }
 
 // OpenStore implements Storage.
-func (s *BadgerStore) OpenStore(dir string, log *slog.Logger) (store.Store, error) {
-	return store.OpenBadger(dir, log)
+func (s *BadgerStore) OpenStore(o StoreOpening) (OpenedStore, error) {
+	opened, err := store.OpenBadger(s.Path, o.Log)
+	return OpenedStore{Store: opened}, err
 }
 
 // UnmarshalCaddyfile reads:
@@ -88,6 +131,8 @@ func (s *BadgerStore) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 }
 
 var errNoStorage = errors.New("the store's module is not a till store")
+
+var errAnchorOfShared = errors.New("anchor belongs to store badger: the nodes that share a database witness that it loses nothing, so take the anchor out")
 
 // Interface guards
 var (

@@ -18,7 +18,7 @@ func TestAnEngineStopsWhileAWebhookLooksForTheStore(t *testing.T) {
 	t.Parallel()
 	there := httptest.NewServer(http.NotFoundHandler())
 	defer there.Close()
-	e := newEngine(t.TempDir(), nil)
+	e := newEngine(Place{Dir: t.TempDir()}, nil)
 	looking, stopping := make(chan struct{}), make(chan struct{})
 	looks := sync.OnceFunc(func() { close(looking) })
 	e.hooks = webhook.New(func() *limiter.Limiter {

@@ -1,0 +1,68 @@
+package wire
+
+import (
+	"maps"
+	"slices"
+	"strings"
+	"time"
+)
+
+// NodeJSON is one of the servers that share a store.
+type NodeJSON struct {
+	Name    string    `json:"name"`
+	Version string    `json:"version,omitempty"`
+	Address string    `json:"address,omitempty"`
+	Started time.Time `json:"started_at"`
+	Seen    time.Time `json:"seen_at"`
+	// State is one of NodeFresh, NodeBehind and NodeGone.
+	State  string `json:"state"`
+	Behind int64  `json:"behind"`
+	Leads  bool   `json:"leads,omitempty"`
+	// Self says that it is the one that answers.
+	Self bool `json:"self,omitempty"`
+	// Differs names what its configuration has otherwise than the one that answers.
+	Differs []string `json:"differs,omitempty"`
+}
+
+// What a node may be: it follows the others; it lives, and has not followed everything
+// yet; or its session has ended.
+const (
+	NodeFresh  = "fresh"
+	NodeBehind = "behind"
+	NodeGone   = "gone"
+)
+
+// CommonConfiguration describes what the configurations of nodes that share a store
+// must have in common: a short hash of each part, by its name.
+type CommonConfiguration map[string]string
+
+// String is what a node tells the others.
+func (c CommonConfiguration) String() string {
+	var parts []string
+	for _, name := range slices.Sorted(maps.Keys(c)) {
+		parts = append(parts, name+"="+c[name])
+	}
+	return strings.Join(parts, " ")
+}
+
+// ParseCommonConfiguration reads what String wrote. Anything else is left out: it may
+// come from another version.
+func ParseCommonConfiguration(text string) CommonConfiguration {
+	c := make(CommonConfiguration)
+	for part := range strings.FieldsSeq(text) {
+		if name, hash, ok := strings.Cut(part, "="); ok {
+			c[name] = hash
+		}
+	}
+	return c
+}
+
+// Differs names the parts that both know and have otherwise.
+func (c CommonConfiguration) Differs(from CommonConfiguration) (names []string) {
+	for _, name := range slices.Sorted(maps.Keys(c)) {
+		if hash, ok := from[name]; ok && hash != c[name] {
+			names = append(names, name)
+		}
+	}
+	return names
+}
