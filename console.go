@@ -29,9 +29,12 @@ func init() {
 // Console is where people manage keys: a dashboard at `/till/`, and the management
 // API under `/till/api/`, for holders of admin tokens.
 //
+// `GET /till/live` and `GET /till/ready` answer load balancers, without a token.
+//
 // It belongs on a site of its own, never on one where keys are served, and that site
 // should be HTTPS: sign-in works over HTTPS or on loopback only.
 type Console struct {
+	app     *App
 	handler *console.Handler
 }
 
@@ -55,6 +58,7 @@ func (c *Console) Provision(ctx caddy.Context) error {
 	if err := checkReached(ctx, consoleRole); err != nil {
 		return err
 	}
+	c.app = app
 	c.handler = &console.Handler{Backend: app, Sessions: app.engine.sessions, Log: limiter.Scrubbed(ctx.Slogger()), Client: consoleClient}
 	return nil
 }
@@ -64,7 +68,9 @@ func (c *Console) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 	if r.URL.Path != "/" && r.URL.Path != "/till" && !strings.HasPrefix(r.URL.Path, "/till/") {
 		return next.ServeHTTP(w, r)
 	}
-	c.handler.ServeHTTP(w, r)
+	if !admin.Probe(w, r, c.app.Ready) {
+		c.handler.ServeHTTP(w, r)
+	}
 	return nil
 }
 

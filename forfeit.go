@@ -13,11 +13,17 @@ import (
 // errInOrder means that there is nothing to forfeit.
 var errInOrder = errors.New("the store is in order: there is nothing to repair")
 
+// errForfeitShared means that a store is not repaired by one of the nodes that share it.
+var errForfeitShared = errors.New("a database that several nodes share is not repaired by one of them: put its newest copy in place, and start the nodes again; see docs/cluster.md")
+
 // forfeit closes a store that is in doubt, repairs it, and opens it.
 func (e *engine) forfeit(by limiter.Caller, o storeOptions) (limiter.Repaired, error) {
 	var done limiter.Repaired
 	if by.Role != record.OperatorRole { // checked before the store is closed
 		return done, fmt.Errorf("%w: only the operator repairs the store", limiter.ErrForbidden)
+	}
+	if e.place.Shared {
+		return done, errForfeitShared
 	}
 	if _, err := e.open(o, 0); err != nil && !errors.Is(err, store.ErrDoubt) {
 		return done, err

@@ -55,6 +55,11 @@ type Backend interface {
 	Delivery(url string) wire.Delivery
 	// Diagnose returns what is wrong with the configuration and its files.
 	Diagnose() []wire.Finding
+	// Ready returns why no key is admitted now, in words for strangers, or nil.
+	Ready() error
+	// Node is the name of this server among those that share the store, or "" if it
+	// has the store for itself.
+	Node() string
 	// Files lists the files of the configuration that are checked while the server
 	// runs.
 	Files() []wire.File

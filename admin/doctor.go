@@ -24,6 +24,12 @@ func (a *api) doctor(w http.ResponseWriter, r *http.Request) {
 	if a.caller.Role == record.OperatorRole {
 		findings = append(findings, a.backend.Diagnose()...)
 		findings = append(findings, a.storeFindings(r.Context())...)
+		if err == nil && l.Failed() == nil {
+			nodes, err := nodesOf(l, a.backend.Node())
+			if err == nil && len(nodes) > 0 {
+				findings = append(findings, nodeFindings(nodes, l.Pending(), l.Time())...)
+			}
+		}
 		files = a.backend.Files()
 		if s := a.backend.Lockdown().State(); s != nil {
 			findings = append(findings, wire.Finding{Check: "lockdown", Level: wire.LevelWarning, What: "a lockdown is in force: every key is refused", Fix: "caddy till lockdown --lift"})
@@ -55,11 +61,22 @@ func (a *api) storeFindings(ctx context.Context) []wire.Finding {
 	if err == nil {
 		err, off = l.Trouble(ctx), l.Stats().ClockOff
 	}
-	return stateFindings(err, off)
+	return stateFindings(err, off, a.backend.Node() != "")
 }
 
-func stateFindings(failed error, clockOff time.Duration) []wire.Finding {
+// stateFindings finds what is wrong with the store. shared says that it is a database
+// that several nodes share.
+func stateFindings(failed error, clockOff time.Duration, shared bool) []wire.Finding {
 	switch {
+	case errors.Is(failed, store.ErrDoubt) && shared:
+		return []wire.Finding{{Check: "store", Level: wire.LevelError, What: "the database is in doubt, and every key is refused on every node: " + token.Scrub(failed.Error()),
+			Fix: "put the newest copy of the database in place; see \"When the database went back in time\" in docs/cluster.md"}}
+	case failed != nil && shared:
+		return []wire.Finding{{Check: "store", Level: wire.LevelError, What: "the database does not answer as it must, and keys are refused: " + token.Scrub(failed.Error()),
+			Fix: "fix the cause (is it up, does the password hold, may it be written to); this node then goes on by itself"}}
+	case clockOff != 0 && shared:
+		return []wire.Finding{{Check: "clock", Level: wire.LevelError, What: fmt.Sprintf("the database's clock was set by %s, and is not followed", clockOff.Round(time.Second)),
+			Fix: "timedatectl set-ntp true, on its machine"}}
 	case errors.Is(failed, store.ErrDoubt):
 		return []wire.Finding{{Check: "store", Level: wire.LevelError, What: "the store is in doubt, and every key is refused: " + token.Scrub(failed.Error()),
 			Fix: "put the newest store and its anchor in place and restart; or count every budget as spent: caddy till repair --forfeit"}}

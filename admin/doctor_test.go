@@ -115,15 +115,21 @@ func TestDoctorKnowsTheStateOfTheStore(t *testing.T) {
 	for name, test := range map[string]struct {
 		failed error
 		off    time.Duration
+		shared bool
 		check  string
 		fix    string
 	}{
-		"in order":  {nil, 0, "", ""},
-		"in doubt":  {fmt.Errorf("opening: %w", store.ErrDoubt), 0, "store", "repair --forfeit"},
-		"failed":    {errors.New("the disk is full"), 0, "store", "fix the cause"},
-		"clock set": {nil, -time.Hour, "clock", "repair --clock"},
+		"in order":  {nil, 0, false, "", ""},
+		"in doubt":  {fmt.Errorf("opening: %w", store.ErrDoubt), 0, false, "store", "repair --forfeit"},
+		"failed":    {errors.New("the disk is full"), 0, false, "store", "fix the cause"},
+		"clock set": {nil, -time.Hour, false, "clock", "repair --clock"},
+
+		"a database in order":       {nil, 0, true, "", ""},
+		"a database in doubt":       {fmt.Errorf("opening: %w", store.ErrDoubt), 0, true, "store", "docs/cluster.md"},
+		"a database that is gone":   {fmt.Errorf("reading: %w", store.ErrUnavailable), 0, true, "store", "does the password hold"},
+		"a database's clock is set": {nil, -time.Hour, true, "clock", "on its machine"},
 	} {
-		found := stateFindings(test.failed, test.off)
+		found := stateFindings(test.failed, test.off, test.shared)
 		if test.check == "" {
 			if len(found) > 0 {
 				t.Errorf("%s: %+v", name, found)

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/till-proxy/till/limiter"
+	"github.com/till-proxy/till/limiter/record"
 )
 
 // download writes an answer of any length from a snapshot of the store. While it
@@ -55,6 +56,10 @@ func (d *download) until(due time.Time) error {
 // backup streams a backup to the caller. A backup that breaks off lacks its
 // checksum, so it cannot be mistaken for a complete one.
 func (a *api) backup(w http.ResponseWriter, r *http.Request) {
+	if a.backend.Node() != "" && a.caller.Role == record.OperatorRole {
+		a.fail(w, &apiError{http.StatusConflict, "database", "the store is a PostgreSQL database: back it up by its own means, such as pg_dump --schema=till, or continuous archiving; see docs/cluster.md"})
+		return
+	}
 	withSalts := false
 	switch seal := r.URL.Query().Get("seal"); seal {
 	case "", "false":

@@ -39,12 +39,22 @@ func (a *AdminAPI) Routes() []caddy.AdminRoute {
 	return []caddy.AdminRoute{{Pattern: wire.BasePath + "/", Handler: caddy.AdminHandlerFunc(a.serve)}}
 }
 
+var errNoApp = errors.New("the running configuration has no till app")
+
 func (a *AdminAPI) serve(w http.ResponseWriter, r *http.Request) error {
 	app, err := caddy.ActiveContext().AppIfConfigured("till")
 	backend, ok := app.(Backend)
+	if Probe(w, r, func() error {
+		if !ok {
+			return errNoApp
+		}
+		return backend.Ready()
+	}) {
+		return nil
+	}
 	if err != nil || !ok {
 		(&api{log: a.log}).fail(w, &apiError{http.StatusServiceUnavailable, "not_configured",
-			"the running configuration has no till app: add a till block to its global options"})
+			errNoApp.Error() + ": add a till block to its global options"})
 		if err != nil && !errors.Is(err, caddy.ErrNotConfigured) {
 			a.log.Error("finding the till app", "error", err)
 		}

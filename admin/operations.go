@@ -54,6 +54,8 @@ var operations = map[string]operation{
 	"GET /upstreams":                {summary: "List the configured upstreams", status: http.StatusOK, answer: wire.UpstreamsAnswer{}},
 	"GET /upstreams/{name}/clients": {summary: "Show how an upstream's clients are pointed here", status: http.StatusOK, answer: wire.ClientsAnswer{}},
 	"GET /prices":                   {summary: "List the prices that limits count with", query: []string{"model"}, status: http.StatusOK, answer: wire.ListedPrices{}},
+	"GET /live":                     {summary: "Say that the process serves; on a console's site also at /till/live, without a token", status: http.StatusOK, content: "text/plain", closed: true},
+	"GET /ready":                    {summary: "Say whether keys are admitted now: 200, or 503 with a line that says why not; on a console's site also at /till/ready, without a token", status: http.StatusOK, content: "text/plain", closed: true},
 	"GET /stats":                    {summary: "Show the sums over all keys, and the store's state", status: http.StatusOK, answer: wire.StatsAnswer{}, closed: true},
 	"GET /doctor":                   {summary: "Show what a careful operator would change", status: http.StatusOK, answer: wire.DoctorAnswer{}, closed: true},
 	"GET /openapi.json":             {summary: "Show this document", status: http.StatusOK, answer: map[string]string{}, closed: true},

@@ -49,6 +49,8 @@ var calls = map[string]struct {
 	"GET /upstreams":                {anyToken, ""},
 	"GET /upstreams/{name}/clients": {anyToken, ""},
 	"GET /prices":                   {anyToken, ""},
+	"GET /live":                     {anyToken, ""},
+	"GET /ready":                    {anyToken, ""},
 	"GET /stats":                    {anyToken, ""},
 	"GET /lockdown":                 {anyToken, ""},
 	"GET /openapi.json":             {anyToken, ""},

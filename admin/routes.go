@@ -67,6 +67,8 @@ func (a *api) ownRoutes() map[string]http.HandlerFunc {
 		"POST /lockdown":     a.lockdown,
 		"DELETE /lockdown":   a.liftLockdown,
 		"GET /lockdown":      a.showLockdown,
+		"GET /live":          a.live,
+		"GET /ready":         a.ready,
 		"GET /stats":         a.stats,
 		"POST /console/link": a.consoleLink,
 		"GET /doctor":        a.doctor,

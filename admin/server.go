@@ -30,17 +30,27 @@ func (a *api) stats(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	s := l.Stats()
+	var nodes []wire.NodeJSON
+	if l.Allows(a.caller, record.Everything) {
+		if nodes, err = nodesOf(l, a.backend.Node()); err != nil {
+			a.log.Warn("listing the nodes", "error", err) // the store's trouble says why
+		}
+	}
 	trouble := ""
 	if err := l.Trouble(r.Context()); err != nil {
 		trouble = token.Scrub(err.Error())
 	}
-	a.write(w, http.StatusOK, map[string]any{
+	answer := map[string]any{
 		"keys": s.Keys, "holds": s.Holds, "forfeited_activations": s.Forfeited,
 		"used_activations": s.Used[record.Activations], "used_tokens": s.Used[record.Tokens],
 		"used_spend_usd":        record.FormatUSD(s.Used[record.Nanodollars]),
 		"forgotten_activations": s.Forgotten[record.Activations], "store_failure": trouble,
 		"clock_off_seconds": int64(s.ClockOff.Seconds()), "lockdown": lockdown,
-	})
+	}
+	if len(nodes) > 0 {
+		answer["nodes"] = nodes
+	}
+	a.write(w, http.StatusOK, answer)
 }
 
 func lockdownOf(s *limiter.LockedDown) wire.LockdownJSON {
@@ -108,6 +118,9 @@ func (a *api) repair(w http.ResponseWriter, r *http.Request) {
 	switch {
 	case ask.Forfeit == ask.Clock:
 		a.fail(w, invalid(`say what to repair: {"forfeit": true}, which spends every remaining budget, or {"clock": true}`))
+		return
+	case ask.Clock && a.backend.Node() != "" && a.caller.Role == record.OperatorRole:
+		a.fail(w, &apiError{http.StatusConflict, "not_repaired", "limits are judged by the database's clock, so there is nothing to repair here: set the clock of its machine, and till follows"})
 		return
 	case ask.Clock:
 		a.handle(func(l *limiter.Limiter, r *http.Request) (int, any, error) {

@@ -110,6 +110,8 @@ func (k *Live) hasMoved() *record.Refusal {
 func storeRefusal(why string) *record.Refusal {
 	return &record.Refusal{
 		Code: record.CodeStoreUnavailable, RetryAfter: 2 * time.Second,
-		Message: "the key could not be checked, so the request was not forwarded: " + why,
+		Message: notChecked + why,
 	}
 }
+
+const notChecked = "the key could not be checked, so the request was not forwarded: "

@@ -43,7 +43,9 @@ type World struct {
 	Files     []wire.File
 	SealKeys  []token.SealKeyID
 	Closed    bool
-	Lockdown  *limiter.Lockdown
+	// Node is the name of the server where several share the store.
+	Node     string
+	Lockdown *limiter.Lockdown
 	// These are the errors that the backend returns if there is no console, and if
 	// the configuration names the seal keys.
 	NoConsole, SealKeyNamed error
@@ -114,6 +116,15 @@ func (b Backend) Diagnose() []wire.Finding { return b.Of.Findings }
 func (b Backend) Files() []wire.File { return b.Of.Files }
 
 func (b Backend) BaseURL() string { return b.Of.Base }
+
+func (b Backend) Node() string { return b.Of.Node }
+
+func (b Backend) Ready() error {
+	if b.Of.Closed {
+		return errors.New("the store is closed")
+	}
+	return b.Of.Limiter.Ready()
+}
 
 func (b Backend) Lockdown() *limiter.Lockdown { return b.Of.Lockdown }
 

@@ -64,6 +64,8 @@ type StatsAnswer struct {
 	StoreFailure         string           `json:"store_failure"`
 	ClockOffSeconds      int64            `json:"clock_off_seconds"`
 	Lockdown             LockdownJSON     `json:"lockdown"`
+	// Nodes are the servers that share the store, for operators.
+	Nodes []NodeJSON `json:"nodes,omitempty"`
 }
 
 // RepairedAnswer says what was forfeited, or which time the limiter goes by now.

@@ -1,0 +1,20 @@
+package limiter
+
+import (
+	"errors"
+	"strings"
+
+	"github.com/till-proxy/till/limiter/store"
+)
+
+// Ready returns why nothing is admitted now, in words that tell a stranger nothing of
+// the store, or nil. It asks no disk and no network.
+func (l *Limiter) Ready() error {
+	if errors.Is(l.Failed(), store.ErrDoubt) {
+		return errors.New("the store is in doubt")
+	}
+	if refusal := l.unavailable(); refusal != nil {
+		return errors.New(strings.TrimPrefix(refusal.Message, notChecked))
+	}
+	return nil
+}
