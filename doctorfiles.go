@@ -78,6 +78,13 @@ func (a *App) diagnoseFiles(d *diagnosis) {
 	if mode, ok := modeOf(a.PricesFile); ok && mode&0o022 != 0 {
 		d.error("writable_file", "chmod 644 "+a.PricesFile, "%s, which limits in dollars count with, has mode %04o: others can change prices", a.PricesFile, mode)
 	}
+	if database, ok := a.storage.(*PostgresStore); ok {
+		for _, path := range filesIn(database.DSN, database.Listen) {
+			secret(path, "the address of the database")
+		}
+		replaceable(nodeFile(), "what this node remembers")
+		a.diagnoseDatabase(d, database)
+	}
 	store, ok := a.storage.(*BadgerStore)
 	if !ok {
 		return

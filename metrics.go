@@ -8,6 +8,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 
+	"github.com/till-proxy/till/admin/wire"
 	"github.com/till-proxy/till/limiter"
 	"github.com/till-proxy/till/limiter/record"
 )
@@ -70,6 +71,9 @@ func newMetrics() *metrics {
 		Help: "Requests in flight whose client went away, and whose answer is read on to learn what it used.",
 	}, func() float64 { return float64(drains.taken()) })
 	m.collectors = []prometheus.Collector{m.activations, m.refusals, m.commits, m.overhead, m.tokens, m.spend, m.contradictions, reading,
+		&nodeCollector{m, prometheus.NewDesc("caddy_till_ready", "Whether keys are admitted: 1, or 0 while the store is closed or out of touch.", nil, nil),
+			prometheus.NewDesc("caddy_till_leads", "Whether this node does what one node does for all that share the store.", nil, nil),
+			prometheus.NewDesc("caddy_till_nodes", "Servers that share the store, by state: fresh, behind, gone.", []string{"state"}, nil)},
 		&limiterCollector{m, prometheus.NewDesc("caddy_till_holds", "Requests in flight.", nil, nil),
 			prometheus.NewDesc("caddy_till_waiting", "Requests that wait for budget that others of their key or role hold.", nil, nil),
 			prometheus.NewDesc("caddy_till_keys", "Keys by recorded status.", []string{"status"}, nil),
@@ -164,7 +168,45 @@ func (c *limiterCollector) Collect(ch chan<- prometheus.Metric) {
 	}
 }
 
+// nodeCollector reads how this server stands among those that share its store.
+type nodeCollector struct {
+	m                   *metrics
+	ready, leads, nodes *prometheus.Desc
+}
+
+func (c *nodeCollector) Describe(ch chan<- *prometheus.Desc) {
+	ch <- c.ready
+	ch <- c.leads
+	ch <- c.nodes
+}
+
+func (c *nodeCollector) Collect(ch chan<- prometheus.Metric) {
+	gauge := func(desc *prometheus.Desc, n float64, labels ...string) {
+		ch <- prometheus.MustNewConstMetric(desc, prometheus.GaugeValue, n, labels...)
+	}
+	is := map[bool]float64{true: 1}
+	l := c.m.limiter.Load()
+	ready := l != nil && l.Ready() == nil
+	gauge(c.ready, is[ready])
+	if !ready { // a scrape does not wait for a database that is away
+		return
+	}
+	gauge(c.leads, is[l.Leads()])
+	nodes, err := l.Nodes()
+	if err != nil || nodes == nil {
+		return
+	}
+	states := map[string]float64{wire.NodeFresh: 0, wire.NodeBehind: 0, wire.NodeGone: 0}
+	for i := range nodes {
+		states[wire.StateOf(&nodes[i])]++
+	}
+	for state, n := range states {
+		gauge(c.nodes, n, state)
+	}
+}
+
 // Interface guards
 var (
+	_ prometheus.Collector = (*nodeCollector)(nil)
 	_ prometheus.Collector = (*limiterCollector)(nil)
 )

@@ -58,6 +58,7 @@ var walls = map[string]string{
 	"scope":             "strict",
 	"limiter/store":     "strict",
 	"limiter/record":    "strict token scope limiter/store",
+	"limiter/postgres":  "strict limiter/store",
 	"limiter/commit":    "strict limiter/record limiter/store",
 	"limiter/audit":     "strict limiter/commit limiter/record limiter/store",
 	"limiter/integrity": "strict limiter/commit limiter/record limiter/store",
@@ -67,12 +68,12 @@ var walls = map[string]string{
 	"webhook":           "limiter token",
 	"echo":              "upstream",
 	"admin/prose":       "strict",
-	"admin/wire":        "limiter limiter/audit limiter/record token -github.com/spf13/cobra -net/http",
+	"admin/wire":        "limiter limiter/audit limiter/record limiter/store token -github.com/spf13/cobra -net/http",
 	"admin/clients":     "admin/wire upstream -github.com/spf13/cobra",
 	"admin/console":     "limiter limiter/record token",
 	"admin":             "admin/clients admin/prose admin/wire limiter limiter/commit limiter/record limiter/store scope token upstream -github.com/spf13/cobra",
 	"cli":               "admin/clients admin/prose admin/wire limiter limiter/audit limiter/record limiter/store token upstream",
-	"":                  "admin admin/console admin/wire cli echo limiter limiter/record limiter/store scope token upstream webhook",
+	"":                  "admin admin/console admin/wire cli echo limiter limiter/commit limiter/postgres limiter/record limiter/store scope token upstream webhook",
 }
 
 // TestTheWallsBetweenPackagesStand checks who imports whom.

@@ -39,13 +39,7 @@ func describeNodes(nodes []store.Node, self string) []wire.NodeJSON {
 	for _, n := range nodes {
 		d := wire.NodeJSON{
 			Name: n.Name, Version: n.Version, Address: n.Address, Started: n.Started.UTC(), Seen: n.Seen.UTC(),
-			State: wire.NodeFresh, Behind: n.Behind, Leads: n.Leads && n.Live, Self: n.Name == self,
-		}
-		switch {
-		case !n.Live:
-			d.State = wire.NodeGone
-		case n.Behind > 0:
-			d.State = wire.NodeBehind
+			State: wire.StateOf(&n), Behind: n.Behind, Leads: n.Leads && n.Live, Self: n.Name == self,
 		}
 		if n.Live && !d.Self {
 			d.Differs = own.Differs(wire.ParseCommonConfiguration(n.Configuration))

@@ -2,6 +2,7 @@ package cli
 
 import (
 	"fmt"
+	"io"
 	"maps"
 	"slices"
 	"text/tabwriter"
@@ -18,7 +19,8 @@ func statsCommand(f *globalFlags) *cobra.Command {
 		Use:   "stats",
 		Short: "Shows the sums over all keys and the state of the store",
 		Long: `Shows how many keys there are by status, how many requests run now, and whether
-the store is in order.`,
+the store is in order. Where several servers share a database, it lists them with
+their state.`,
 		Example: "  caddy till stats --json | jq .holds",
 		Args:    argCount(0, 0, ""),
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -47,7 +49,11 @@ the store is in order.`,
 			if s.ClockOffSeconds != 0 {
 				fmt.Fprintf(t, "Clock\tset by %s; if it is right now: caddy till repair --clock\n", time.Duration(s.ClockOffSeconds)*time.Second)
 			}
-			return t.Flush()
+			if err := t.Flush(); err != nil {
+				return err
+			}
+			_, err = io.WriteString(cmd.OutOrStdout(), nodesTable(s.Nodes))
+			return err
 		},
 	}
 }

@@ -42,6 +42,7 @@ type topStats struct {
 	StoreFailure string                  `json:"store_failure"`
 	ClockOff     int64                   `json:"clock_off_seconds"`
 	Lockdown     wire.LockdownJSON       `json:"lockdown"`
+	Nodes        []wire.NodeJSON         `json:"nodes,omitempty"`
 }
 
 // health describes the state of the server in a few words, and reports whether it
@@ -123,7 +124,7 @@ const (
 	inverse     = "\x1b[7m"
 	red         = "\x1b[31m"
 	resetColour = "\x1b[0m"
-	topHead     = 4 // lines above the first key
+	topHead     = 4 // lines above the first key, without that of the nodes
 
 	idColumns = 31 // an id and a space
 	topKeys   = "q quit  s sort  a ended keys too  ↑↓ scroll"
@@ -140,6 +141,9 @@ func (v *topView) lines(s *snapshot) []string {
 	if !well && v.colour {
 		lines[2] = red + lines[2] + resetColour
 	}
+	if len(s.Stats.Nodes) > 0 {
+		lines = append(lines, fit(nodesLine(s.Stats.Nodes), v.columns))
+	}
 	name, id := max(v.columns-62, 8), ""
 	ids := name > idColumns+8 // there is room for names and ids
 	if ids {
@@ -153,7 +157,7 @@ func (v *topView) lines(s *snapshot) []string {
 
 	keys := slices.Clone(s.Keys)
 	slices.SortStableFunc(keys, topOrders[v.order].by)
-	room := max(v.rows-topHead-1, 0)
+	room := max(v.rows-len(lines)-1, 0)
 	v.skip = max(min(v.skip, len(keys)-room), 0)
 	named := make(map[string]int)
 	for _, k := range keys {

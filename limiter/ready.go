@@ -7,6 +7,9 @@ import (
 	"github.com/till-proxy/till/limiter/store"
 )
 
+// Leads reports whether this node does what one node does for all, such as sweeping.
+func (l *Limiter) Leads() bool { return l.leads() }
+
 // Ready returns why nothing is admitted now, in words that tell a stranger nothing of
 // the store, or nil. It asks no disk and no network.
 func (l *Limiter) Ready() error {

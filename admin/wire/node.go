@@ -5,6 +5,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"github.com/till-proxy/till/limiter/store"
 )
 
 // NodeJSON is one of the servers that share a store.
@@ -31,6 +33,17 @@ const (
 	NodeBehind = "behind"
 	NodeGone   = "gone"
 )
+
+// StateOf says how a node is.
+func StateOf(n *store.Node) string {
+	switch {
+	case !n.Live:
+		return NodeGone
+	case n.Behind > 0:
+		return NodeBehind
+	}
+	return NodeFresh
+}
 
 // CommonConfiguration describes what the configurations of nodes that share a store
 // must have in common: a short hash of each part, by its name.
