@@ -424,10 +424,7 @@ func (s *scan) number(last []byte, m *Meter) {
 // named returns the answerKey of a name, as written between its quotes.
 func named(name []byte) answerKey {
 	if bytes.IndexByte(name, '\\') >= 0 {
-		if s, err := unquote(append(append([]byte{'"'}, name...), '"')); err == nil {
-			return answerKeyOf(s)
-		}
-		return keyOther
+		return answerKeyOf(view(append(append([]byte{'"'}, name...), '"')))
 	}
 	return answerKeyOf(inPlace(name))
 }

@@ -40,17 +40,17 @@ func (c *Call) fields() []field {
 	return c.outline.fields
 }
 
-// members calls fn for each member of the body.
-func (c *Call) members(fn func(name string, value []byte) error) error {
+// members iterates over the members of the body.
+func (c *Call) members(yield func(name string, value []byte) bool) {
 	if !c.outline.whole() {
-		return c.parsed.members(fn)
+		c.parsed.members(yield)
+		return
 	}
 	for _, f := range c.outline.fields {
-		if err := fn(f.name, f.value); err != nil {
-			return err
+		if !yield(f.name, f.value) {
+			return
 		}
 	}
-	return nil
 }
 
 // written returns the media type of the body and its parameters, both empty if there

@@ -41,19 +41,19 @@ func (p *Preset) toolsIn(value []byte, native bool, found *content, grouped bool
 	if value[0] != '[' {
 		return bodyError("tools must be a list")
 	}
-	return elements(value, func(tool []byte) error {
+	for tool := range rawList(value).elements {
 		if tool[0] != '{' {
 			return bodyError("a tool must be an object")
 		}
 		var kind, execution string
 		var group, environment []byte
 		var seen fieldSet
-		err := rawObject(tool).members(func(name string, value []byte) error {
+		for name, value := range rawObject(tool).members {
 			switch {
 			case seen.add(name):
 				return bodyError("the field %.64q stands twice in a tool", name)
 			case name == "type" && value[0] == '"':
-				kind, _ = unquote(value) // a malformed string matches no known type
+				kind = view(value)
 			case name != "type" && sameField(name, "type"):
 				return bodyError("a tool has a field %.64q; write type", name)
 			case name == "cache_control" && value[0] == '{':
@@ -63,8 +63,8 @@ func (p *Preset) toolsIn(value []byte, native bool, found *content, grouped bool
 				found.toolset()
 			case native && !sameField(name, "functionDeclarations"):
 				return notMeterable("tool %.64q runs at the provider", name)
-			case name == "execution" && value[0] == '"':
-				execution, _ = unquote(value)
+			case name == "execution":
+				execution = word(value)
 			case name == "environment":
 				environment = value
 			case name == "tools":
@@ -72,30 +72,24 @@ func (p *Preset) toolsIn(value []byte, native bool, found *content, grouped bool
 			case name == "defer_loading" && value[0] == 't':
 				found.deferred = true
 			}
-			return nil
-		})
-		if err != nil {
-			return err
 		}
 		switch {
 		case found.shape.runsAtClient(kind):
 			if strings.HasPrefix(kind, "computer") || strings.HasPrefix(kind, "browser") {
 				found.toolset()
 			}
-			return nil
 		case found.shape == messagesShape && isToolSearch(kind):
 			found.searches = true
-			return nil
-		case found.shape != responsesShape || grouped:
-		case kind == "namespace" && group != nil:
-			return p.toolsIn(group, native, found, true)
-		case kind == "tool_search" && execution == "client":
-			return nil
-		case kind == "shell" && isLocal(environment):
-			return nil
+		case found.shape == responsesShape && !grouped && kind == "namespace" && group != nil:
+			if err := p.toolsIn(group, native, found, true); err != nil {
+				return err
+			}
+		case found.shape == responsesShape && !grouped && (kind == "tool_search" && execution == "client" || kind == "shell" && isLocal(environment)):
+		default:
+			return notMeterable("a tool of type %.64q may run at the provider", kind)
 		}
-		return notMeterable("a tool of type %.64q may run at the provider", kind)
-	})
+	}
+	return nil
 }
 
 // isToolSearch reports whether a tool makes the provider search among the other tools
@@ -111,23 +105,22 @@ func isLocal(environment []byte) bool {
 	return err == nil && kind == "local"
 }
 
-// typeOf returns the type of an object, which errors call what; "" if the type is
-// malformed, and so unknown, or if value is not an object.
+// typeOf returns the type of an object, which errors call what; "" if it is no text, or
+// if value is not an object.
 func typeOf(value []byte, what string) (kind string, err error) {
 	if len(value) == 0 || value[0] != '{' {
 		return "", nil
 	}
 	var seen fieldSet
-	err = rawObject(value).members(func(name string, value []byte) error {
+	for name, value := range rawObject(value).members {
 		if seen.add(name) {
-			return bodyError("the field %.64q stands twice in %s", name, what)
+			return "", bodyError("the field %.64q stands twice in %s", name, what)
 		}
-		if name == "type" && value[0] == '"' {
-			kind, _ = unquote(value)
+		if name == "type" {
+			kind = word(value)
 		}
-		return nil
-	})
-	return kind, err
+	}
+	return kind, nil
 }
 
 // contextEdits allows the edits of Anthropic's context_management that only remove
@@ -136,16 +129,19 @@ func contextEdits(value []byte) error {
 	if value[0] != '{' {
 		return notMeterable("what context_management costs is not known")
 	}
-	return rawObject(value).members(func(name string, value []byte) error {
+	for name, value := range rawObject(value).members {
 		if name != "edits" || value[0] != '[' {
 			return notMeterable("what %.64q in context_management costs is not known", name)
 		}
-		return elements(value, func(edit []byte) error {
+		for edit := range rawList(value).elements {
 			kind, err := typeOf(edit, "an edit")
-			if err == nil && !strings.HasPrefix(kind, "clear_") {
-				err = notMeterable("what an edit of type %.64q costs is not known", kind)
+			if err != nil {
+				return err
 			}
-			return err
-		})
-	})
+			if !strings.HasPrefix(kind, "clear_") {
+				return notMeterable("what an edit of type %.64q costs is not known", kind)
+			}
+		}
+	}
+	return nil
 }

@@ -169,10 +169,7 @@ func (c *content) object(b []byte, at position, depth int) int {
 		}
 		n, tokens := stringLength(b[i:], c.layout, c.outline)
 		c.length += tokens + 4 // a colon and a comma
-		name, err := view(b[i : i+n])
-		if err != nil {
-			c.fail("a name in it is not well formed")
-		}
+		name := view(b[i : i+n])
 		i += n
 		i += spaces(b[i:])
 		value := b[i:]
@@ -207,7 +204,7 @@ func (c *content) object(b []byte, at position, depth int) int {
 			i += n
 			continue
 		case name == "type" && value[0] == '"':
-			kind, _ = view(value[:skipString(value)]) // a malformed type is unknown
+			kind = view(value[:skipString(value)])
 			if typed {
 				c.fail("a part of it has two types")
 			}
@@ -216,7 +213,7 @@ func (c *content) object(b []byte, at position, depth int) int {
 				c.fail("it holds content of type %.64q", kind)
 			}
 		case (name == "media_type" || name == "mimeType" || name == "mime_type") && value[0] == '"':
-			media, _ = view(value[:skipString(value)])
+			media = view(value[:skipString(value)])
 			if described {
 				c.fail("a part of it has two media types")
 			}
@@ -226,7 +223,7 @@ func (c *content) object(b []byte, at position, depth int) int {
 		case name == "audio" && value[0] == '{':
 			c.fail("%q may point at what is not in the request", name)
 		case name == "ttl" && value[0] == '"':
-			ttl, _ := unquote(value[:skipString(value)])
+			ttl := view(value[:skipString(value)])
 			c.hour = c.hour || ttl != "5m" && ttl != "30m" // OpenAI's lifetimes have one price
 		case name == "cache_control" && value[0] == '{':
 			c.cached = true
@@ -297,10 +294,7 @@ func (c *content) media(key string, value []byte, tokens int64) {
 	if key != "url" && key != "image_url" && key != "file_data" {
 		return
 	}
-	whole := string(value[1 : len(value)-1])
-	if strings.IndexByte(whole, '\\') >= 0 {
-		whole, _ = unquote(value) // no error: the whole body is valid
-	}
+	whole := view(value)
 	head := strings.ToLower(strings.TrimSpace(whole[:min(len(whole), 64)]))
 	data := strings.HasPrefix(head, "data:")
 	switch {

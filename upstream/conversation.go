@@ -17,17 +17,14 @@ func (d *digester) system(b []byte, o *outline) {
 		d.outlined(b, o)
 		return
 	}
-	_ = elements(b, func(block []byte) error {
-		if block[0] == '{' && len(block) <= longest {
-			if from, to, ok := memberOf(block, "text"); ok && block[from] == '"' && bytes.HasPrefix(block[from+1:to], []byte(billingHeader)) {
-				d.leaveOut(0, block, 1)
-				return nil
-			}
+	for block := range rawList(b).elements {
+		if block[0] == '{' && len(block) <= longest && bytes.HasPrefix(rawObject(block).get("text"), []byte(`"`+billingHeader)) {
+			d.leaveOut(0, block, 1)
+			continue
 		}
 		d.mark(markList)
 		d.outlined(block, o)
-		return nil
-	}) // the callback never fails
+	}
 	d.mark(markListEnd)
 }
 
@@ -82,16 +79,14 @@ func (e *Estimate) conversation(d *digester, key *secret, p *Preset, c *Call, up
 	for _, s := range []string{upstream, p.Name, c.Path, c.Query, c.Features, name} {
 		d.field(s)
 	}
-	shortened := false
-	err := c.members(func(member string, value []byte) error {
+	for member, value := range c.members {
 		switch {
 		case member == name, unread[member], value[0] == 'n':
-			return nil
+			continue
 		case shortens[member],
 			member == "truncation" && string(value) != `"disabled"`,
 			member == "context_management" && !onlyThoughts(value):
-			shortened = true
-			return nil
+			return t, false
 		}
 		d.field(member)
 		if member == "system" {
@@ -99,10 +94,6 @@ func (e *Estimate) conversation(d *digester, key *secret, p *Preset, c *Call, up
 		} else {
 			d.outlined(value, c.outline)
 		}
-		return nil
-	})
-	if err != nil || shortened {
-		return t, false
 	}
 	t.rest, d.thinks = d.digest(), false
 	return t, true
@@ -113,22 +104,16 @@ func (e *Estimate) conversation(d *digester, key *secret, p *Preset, c *Call, up
 // keep one that the shorter one lost. (contextEdits has checked that there is nothing
 // but edits.)
 func onlyThoughts(value []byte) bool {
-	from, to, ok := memberOf(value, "edits")
-	if !ok {
+	edits := rawObject(value).get("edits")
+	if edits == nil {
 		return false
 	}
-	thoughts := true
-	err := elements(value[from:to], func(edit []byte) error {
-		from, to, ok := memberOf(edit, "type")
-		if !ok || edit[from] != '"' {
-			thoughts = false
-			return nil
+	for edit := range rawList(edits).elements {
+		if !strings.HasPrefix(word(rawObject(edit).get("type")), "clear_thinking") {
+			return false
 		}
-		kind, err := unquote(edit[from:to])
-		thoughts = thoughts && strings.HasPrefix(kind, "clear_thinking")
-		return err
-	})
-	return err == nil && thoughts
+	}
+	return true
 }
 
 // Who speaks last in a conversation.
@@ -144,16 +129,15 @@ func speaker(element []byte) byte {
 		return endsOther
 	}
 	role, kind := "", ""
-	_ = rawObject(element).members(func(name string, value []byte) error {
+	for name, value := range rawObject(element).members {
 		switch {
 		case value[0] != '"':
 		case name == "role":
-			role, _ = unquote(value)
+			role = view(value)
 		case name == "type":
-			kind, _ = unquote(value)
+			kind = view(value)
 		}
-		return nil
-	}) // a malformed element has no known speaker
+	}
 	switch {
 	case role == "tool", role == "function", strings.HasSuffix(kind, "_output"):
 		return endsTool

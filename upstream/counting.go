@@ -81,9 +81,9 @@ func (p *Preset) Counting(c *Call, e *Estimate) *Counting {
 		q.Size += int64(len(b))
 	}
 	first := len(head) == 1
-	err := e.object.members(func(name string, value []byte) error {
+	for name, value := range e.object.members {
 		if !counted[name] || value[0] == 'n' {
-			return nil
+			continue
 		}
 		if !first {
 			add([]byte(","))
@@ -91,10 +91,6 @@ func (p *Preset) Counting(c *Call, e *Estimate) *Counting {
 		first = false
 		add([]byte(`"` + name + `":`)) // none of these names needs escaping
 		add(value)
-		return nil
-	})
-	if err != nil {
-		return nil
 	}
 	add([]byte(tail))
 	q.Size -= int64(len(tail))
@@ -110,11 +106,7 @@ func (q *Counting) Bound(answer []byte) int64 {
 	if err != nil {
 		return -1
 	}
-	from, to, ok := memberOf(o, q.answer)
-	if !ok {
-		return -1
-	}
-	n, err := strconv.ParseInt(string(o[from:to]), 10, 64)
+	n, err := strconv.ParseInt(string(o.get(q.answer)), 10, 64)
 	switch {
 	case err != nil, n < 1, n > maxCounted:
 		return -1

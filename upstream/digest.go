@@ -298,13 +298,10 @@ func (d *digester) cacheMark(b []byte, depth int) int {
 	if value[0] != '{' || len(value) > longest {
 		return 0
 	}
-	plain := true
-	err := rawObject(value).members(func(_ string, value []byte) error {
-		plain = plain && value[0] == '"' && !bytes.ContainsAny(value, `\:/.`)
-		return nil
-	})
-	if err != nil || !plain {
-		return 0
+	for _, value := range rawObject(value).members {
+		if value[0] != '"' || bytes.ContainsAny(value, `\:/.`) {
+			return 0
+		}
 	}
 	_, name := stringLength(b, asLines, nil)
 	d.leaveOut(name, value, depth)

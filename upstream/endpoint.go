@@ -144,19 +144,20 @@ var ollamaKnown = set("model", "messages", "prompt", "suffix", "system", "contex
 // loadsOnly reports whether a request only makes Ollama load or unload a model: it
 // has no prompt and no messages, and is answered at once.
 func loadsOnly(o rawObject) bool {
-	bare := true
-	_ = o.members(func(name string, value []byte) error { // no error: the object was read before
+	for name, value := range o.members {
 		switch name {
 		case "model", "stream", "keep_alive", "options", "think":
 		case "prompt", "messages":
-			none := value[0] == 'n' || string(value) == `""` || value[0] == '[' && value[1+spaces(value[1:])] == ']'
-			bare = bare && none
+			if value[0] != 'n' && string(value) != `""` && !isEmpty(value) {
+				return false
+			}
 		default:
-			bare = bare && value[0] == 'n'
+			if value[0] != 'n' {
+				return false
+			}
 		}
-		return nil
-	})
-	return bare
+	}
+	return true
 }
 
 // options reads Ollama's options, where 0 and less are no bound.
@@ -165,21 +166,23 @@ func (e *Estimate) options(value []byte) error {
 		return bodyError("options must be an object")
 	}
 	var seen fieldSet
-	return rawObject(value).members(func(name string, value []byte) error {
+	for name, value := range rawObject(value).members {
+		var err error
 		switch {
 		case seen.add(name):
 			return bodyError("the field %.64q stands twice", name)
 		case value[0] == 'n':
-			return nil
 		case name == "num_ctx" && value[0] != '-':
-			n, err := parseCount(name, value, math.MaxInt32)
-			e.context = n
-			return err
+			e.context, err = parseCount(name, value, math.MaxInt32)
 		case !sameField(name, e.field) || value[0] == '-':
-			return nil
 		case name != e.field:
 			return bodyError("it has a field %.64q; write %s", name, e.field)
+		default:
+			err = e.stateBound(name, value)
 		}
-		return e.stateBound(name, value)
-	})
+		if err != nil {
+			return err
+		}
+	}
+	return nil
 }

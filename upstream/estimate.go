@@ -150,16 +150,16 @@ func (e *Estimate) read(p *Preset, c *Call) error {
 		shape: e.shape(p, c.Path), preset: p}
 	e.reader = found
 	tools, list := false, e.listed()
-	err = c.members(func(name string, value []byte) error {
+	for name, value := range c.members {
 		if seen.add(name) {
 			return bodyError("the field %.64q stands twice", name)
 		}
 		if value[0] == 'n' {
-			return nil
+			continue
 		}
 		if kind, ok := continuedFrom[name]; ok && e.responses() {
 			found.member(kind, value)
-			return nil
+			continue
 		}
 		if !e.knownFields[name] && !p.allowed[name] {
 			return FieldError{name, UnknownFieldError{name}}
@@ -172,10 +172,6 @@ func (e *Estimate) read(p *Preset, c *Call) error {
 		if err := e.member(p, name, value, &found); err != nil {
 			return FieldError{name, err}
 		}
-		return nil
-	})
-	if err != nil {
-		return err
 	}
 	if found.err != nil {
 		return found.err
@@ -220,10 +216,7 @@ func (e *Estimate) read(p *Preset, c *Call) error {
 
 // member reads one field of a request.
 func (e *Estimate) member(p *Preset, name string, value []byte, found *content) error {
-	word := ""
-	if value[0] == '"' {
-		word, _ = view(value) // a malformed string matches no known word
-	}
+	word := word(value)
 	switch {
 	case walked[name]:
 		items := e.responses() && (name == "input" || name == "instructions")
@@ -261,8 +254,8 @@ func (e *Estimate) member(p *Preset, name string, value []byte, found *content) 
 		return contextEdits(value)
 	case "thinking":
 		if value[0] == '{' {
-			if from, to, ok := memberOf(value, "budget_tokens"); ok {
-				e.Thinking, _ = strconv.ParseInt(string(value[from:to]), 10, 32) // the vendor refuses anything but a number
+			if budget := rawObject(value).get("budget_tokens"); budget != nil {
+				e.Thinking, _ = strconv.ParseInt(string(budget), 10, 32) // the vendor refuses anything but a number
 			}
 		}
 	case "prompt":
@@ -270,20 +263,12 @@ func (e *Estimate) member(p *Preset, name string, value []byte, found *content) 
 			return notMeterable("a stored prompt is not in the request")
 		}
 		if value[0] == '[' {
-			n, err := prompts(value)
-			if err != nil {
-				return err
-			}
-			return e.multiplyAnswers(n)
+			return e.countPrompts(value)
 		}
 	case "max_tokens", "max_completion_tokens", "max_output_tokens":
 		return e.stateBound(name, value)
 	case "n", "best_of", "num_generations":
-		n, err := parseCount(name, value, maxAnswers)
-		if err != nil {
-			return err
-		}
-		return e.multiplyAnswers(n) // multiplying by both n and best_of is more than needed, and safe
+		return e.countAnswers(name, value) // multiplying by both n and best_of is more than needed, and safe
 	case "generationConfig", "generation_config":
 		if e.outer != "generationConfig" {
 			return notMeterable("%s is not known on this path", name)
@@ -294,12 +279,9 @@ func (e *Estimate) member(p *Preset, name string, value []byte, found *content) 
 	case "stream_options":
 		if value[0] == '{' {
 			e.ownOptions = true
-			return rawObject(value).members(func(name string, value []byte) error {
-				if name == "include_usage" && value[0] == 't' {
-					e.askUsage = false
-				}
-				return nil
-			})
+			for name, value := range rawObject(value).members {
+				e.askUsage = e.askUsage && !(name == "include_usage" && value[0] == 't')
+			}
 		}
 	case "provider":
 		e.Routed = p.Name == "openrouter"
@@ -316,7 +298,7 @@ func (e *Estimate) member(p *Preset, name string, value []byte, found *content) 
 			return notMeterable("how long it may think is not known; leave enable_thinking out, or say it in chat_template_kwargs")
 		}
 	case "plugins":
-		if value[0] != '[' || value[1+spaces(value[1:])] != ']' {
+		if !isEmpty(value) {
 			return notMeterable("what a plugin costs is not known")
 		}
 	case "prompt_cache_options":

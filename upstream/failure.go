@@ -7,17 +7,12 @@ func SpeaksError(body []byte) bool {
 	if err != nil {
 		return false
 	}
-	speaks := false
-	err = o.members(func(name string, value []byte) error {
-		switch name {
-		case "error":
-			speaks = speaks || value[0] == '{' || value[0] == '"'
-		case "message":
-			speaks = speaks || value[0] == '"'
+	for name, value := range o.members {
+		if name == "error" && (value[0] == '{' || value[0] == '"') || name == "message" && value[0] == '"' {
+			return true
 		}
-		return nil
-	})
-	return err == nil && speaks
+	}
+	return false
 }
 
 // insured are the presets whose vendor bills nothing for an answer that ends in an

@@ -53,13 +53,13 @@ func allowOnly(field string, value []byte, allowed map[string]string) error {
 		return notMeterable("what %s costs so is not known", field)
 	}
 	var seen fieldSet
-	return rawObject(value).members(func(name string, value []byte) error {
+	for name, value := range rawObject(value).members {
 		want, ok := allowed[name]
-		if ok && !seen.add(name) && (want == "" || value[0] == 'n' || string(value) == `"`+want+`"`) {
-			return nil
+		if !ok || seen.add(name) || want != "" && value[0] != 'n' && string(value) != `"`+want+`"` {
+			return notMeterable("what %.64q in %s costs is not known", name, field)
 		}
-		return notMeterable("what %.64q in %s costs is not known", name, field)
-	})
+	}
+	return nil
 }
 
 // stateBound records how long an answer may be. Of several fields the largest counts.
@@ -97,14 +97,14 @@ func (e *Estimate) predict(value []byte, found *content) error {
 	if err := allowOnly("prediction", value, map[string]string{"type": "content", "content": ""}); err != nil {
 		return err
 	}
-	if from, to, ok := memberOf(value, "content"); ok && value[from] != '"' {
-		if value[from] != '[' {
+	if parts := rawObject(value).get("content"); parts != nil && parts[0] != '"' {
+		if parts[0] != '[' {
 			return bodyError("the content of a prediction must be text")
 		}
-		if err := elements(value[from:to], func(part []byte) error {
-			return allowOnly("prediction", part, map[string]string{"type": "text", "text": ""})
-		}); err != nil {
-			return err
+		for part := range rawList(parts).elements {
+			if err := allowOnly("prediction", part, map[string]string{"type": "text", "text": ""}); err != nil {
+				return err
+			}
 		}
 	}
 	_, tokens := promptLength(value, found.layout, found.outline)
@@ -114,6 +114,15 @@ func (e *Estimate) predict(value []byte, found *content) error {
 
 // bounds are the fields of all endpoints that state how long an answer may be.
 var bounds = []string{"max_tokens", "max_completion_tokens", "max_output_tokens"}
+
+// countAnswers reads a field that says how many answers the request asks for.
+func (e *Estimate) countAnswers(name string, value []byte) error {
+	n, err := parseCount(name, value, maxAnswers)
+	if err != nil {
+		return err
+	}
+	return e.multiplyAnswers(n)
+}
 
 // multiplyAnswers multiplies the number of answers that the request asks for.
 func (e *Estimate) multiplyAnswers(n int64) error {
@@ -129,48 +138,45 @@ func (e *Estimate) generation(value []byte) error {
 		return bodyError("generationConfig must be an object")
 	}
 	var seen fieldSet
-	return rawObject(value).members(func(name string, value []byte) error {
+	for name, value := range rawObject(value).members {
 		if seen.add(name) {
 			return bodyError("the field %.64q stands twice", name)
 		}
 		if value[0] == 'n' {
-			return nil
+			continue
 		}
+		var err error
 		switch {
 		case sameField(name, "maxOutputTokens"):
 			if name != "maxOutputTokens" {
 				return bodyError("it has a field %.64q; write maxOutputTokens", name)
 			}
-			return e.stateBound(name, value)
+			err = e.stateBound(name, value)
 		case sameField(name, "candidateCount"):
-			n, err := parseCount(name, value, maxAnswers)
-			if err != nil {
-				return err
-			}
-			return e.multiplyAnswers(n)
-		case sameField(name, "responseModalities"):
-			if list := strings.ToUpper(string(bytes.Trim(value, jsonSpace))); list != `["TEXT"]` {
-				return notMeterable("it asks for other output than text")
-			}
-		case sameField(name, "speechConfig"), sameField(name, "imageConfig"):
-			return notMeterable("it asks for other output than text")
+			err = e.countAnswers(name, value)
+		case sameField(name, "responseModalities") && strings.EqualFold(string(bytes.Trim(value, jsonSpace)), `["TEXT"]`):
+		case sameField(name, "responseModalities"), sameField(name, "speechConfig"), sameField(name, "imageConfig"):
+			err = notMeterable("it asks for other output than text")
 		}
-		return nil
-	})
+		if err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
-// prompts counts the prompts in a list: texts, or lists of tokens.
-func prompts(list []byte) (n int64, err error) {
-	err = elements(list, func(value []byte) error {
+// countPrompts counts the prompts in a list: texts, or lists of tokens.
+func (e *Estimate) countPrompts(list []byte) error {
+	n := int64(0)
+	for value := range rawList(list).elements {
 		if value[0] == '"' || value[0] == '[' {
 			n++
 		}
-		return nil
-	})
-	if n > maxAnswers {
-		return n, notMeterable("it holds %d prompts", n)
 	}
-	return n, err
+	if n > maxAnswers {
+		return notMeterable("it holds %d prompts", n)
+	}
+	return e.multiplyAnswers(n)
 }
 
 // parseCount reads a whole number. Languages with only one kind of number write

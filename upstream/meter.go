@@ -315,9 +315,7 @@ func (m *Meter) report(at place, k answerKey, value []byte, good bool) {
 	}
 	u, err := usageOf(o)
 	if err != nil {
-		if err == errNoNumber {
-			m.usage.merge(u)
-		}
+		m.usage.merge(u)
 		m.invalidate()
 		return
 	}
@@ -334,14 +332,10 @@ func (m *Meter) report(at place, k answerKey, value []byte, good bool) {
 	}
 	m.pending.final = m.pending.final || u.Output >= 0
 	if bytes.Contains(value, []byte("_tier")) || bytes.Contains(value, []byte("eTier")) || bytes.Contains(value, []byte("_geo")) {
-		err = o.members(func(name string, value []byte) error {
+		for name, value := range o.members {
 			if value[0] == '"' && len(value) <= maxModelName {
 				m.word(at, answerKeyOf(name), value[1:len(value)-1])
 			}
-			return nil
-		})
-		if err != nil {
-			m.invalidate()
 		}
 	}
 }
@@ -368,9 +362,8 @@ func (m *Meter) ollamaCount(k answerKey, number []byte) {
 func (m *Meter) word(at place, k answerKey, raw []byte) {
 	s := string(raw)
 	if bytes.IndexByte(raw, '\\') >= 0 {
-		var err error
-		if s, err = unquote(append(append([]byte{'"'}, raw...), '"')); err != nil {
-			return // a malformed string matches no known word
+		if s = view(append(append([]byte{'"'}, raw...), '"')); s == "" {
+			return // it is malformed
 		}
 	}
 	switch k {

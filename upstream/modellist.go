@@ -2,6 +2,7 @@ package upstream
 
 import (
 	"bytes"
+	"cmp"
 	"encoding/json"
 	"errors"
 	"strings"
@@ -15,85 +16,66 @@ var errNoList = errors.New("the answer is not a list of models")
 func FilterModels(body []byte, allowed func(model string) bool) ([]byte, error) {
 	body = bytes.Trim(body, jsonSpace)
 	if len(body) > 0 && body[0] == '[' && json.Valid(body) {
-		return filterList(nil, body, allowed)
+		return filterList(nil, body, allowed), nil
 	}
 	o, err := parseObject(body)
 	if err != nil {
 		return nil, errNoList
 	}
-	out := make([]byte, 0, len(body))
-	err = o.members(func(name string, value []byte) error {
-		if len(out) == 0 {
-			out = append(out, '{')
-		} else {
+	out := append(make([]byte, 0, len(body)), '{')
+	for name, value := range o.members {
+		if len(out) > 1 {
 			out = append(out, ',')
 		}
 		quoted, err := json.Marshal(name)
 		if err != nil {
-			return err
+			return nil, err
 		}
 		out = append(append(out, quoted...), ':')
 		if (name == "data" || name == "models") && value[0] == '[' {
-			out, err = filterList(out, value, allowed)
-			return err
+			out = filterList(out, value, allowed)
+		} else {
+			out = append(out, value...)
 		}
-		out = append(out, value...)
-		return nil
-	})
-	if err != nil {
-		return nil, err
-	}
-	if len(out) == 0 {
-		return []byte("{}"), nil
 	}
 	return append(out, '}'), nil
 }
 
 // filterList appends a list without the models that are not allowed, and without
 // elements that cannot be recognized as models.
-func filterList(out, list []byte, allowed func(string) bool) ([]byte, error) {
+func filterList(out, list []byte, allowed func(string) bool) []byte {
 	out = append(out, '[')
 	first := true
-	err := elements(list, func(element []byte) error {
-		model, err := listedModel(element)
-		if err != nil || model == "" || !allowed(model) {
-			return err
+	for element := range rawList(list).elements {
+		if model := listedModel(element); model == "" || !allowed(model) {
+			continue
 		}
 		if !first {
 			out = append(out, ',')
 		}
 		first = false
 		out = append(out, element...)
-		return nil
-	})
-	return append(out, ']'), err
+	}
+	return append(out, ']')
 }
 
 // listedModel returns the name by which a request would choose an element of a list:
 // its id, its name (Gemini's and Cohere's lists have no id), or its model (Ollama's).
-func listedModel(element []byte) (string, error) {
-	switch element[0] {
-	case '"':
-		return unquote(element)
-	case '{':
-	default:
-		return "", nil
+func listedModel(element []byte) string {
+	if element[0] != '{' {
+		return word(element)
 	}
-	var names [3]string
-	err := rawObject(element).members(func(name string, value []byte) error {
-		for i, field := range []string{"id", "name", "model"} {
-			if name == field && value[0] == '"' {
-				var err error
-				names[i], err = unquote(value)
-				return err
-			}
-		}
-		return nil
-	})
-	for _, name := range names {
-		if name != "" {
-			return strings.TrimPrefix(name, "models/"), err
+	var id, named, model string // of a repeated member, the last that is text counts
+	for name, value := range rawObject(element).members {
+		switch {
+		case value[0] != '"':
+		case name == "id":
+			id = view(value)
+		case name == "name":
+			named = view(value)
+		case name == "model":
+			model = view(value)
 		}
 	}
-	return "", err
+	return strings.TrimPrefix(cmp.Or(id, named, model), "models/")
 }

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"io"
+	"iter"
 	"mime"
 	"mime/multipart"
 	"net/url"
@@ -157,22 +158,25 @@ var inBodiesFolded = func() map[string]string {
 // object finds the models in a request's JSON.
 func (f *modelFinder) object(o rawObject) error { return f.members(o.members) }
 
-func (f *modelFinder) members(each func(func(name string, value []byte) error) error) error {
+func (f *modelFinder) members(each iter.Seq2[string, []byte]) error {
 	var seen fieldSet
-	return each(func(name string, value []byte) error {
+	for name, value := range each {
 		fold := folded(name)
 		field, ruled := inBodiesFolded[fold]
 		if ruled && name != field && !(field == "generateContentRequest" && name == "generate_content_request") {
 			return bodyError("it has a field %.64q; write %q", name, field)
 		}
 		if !ruled && !foldsToModel(fold) {
-			return nil
+			continue
 		}
 		if seen.add(name) {
 			return bodyError("the field %q stands twice", name)
 		}
-		return f.field(name, value)
-	})
+		if err := f.field(name, value); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 func (f *modelFinder) field(name string, value []byte) error {
@@ -216,35 +220,44 @@ func (f *modelFinder) each(value []byte, fn func(rawObject) error) error {
 	if value[0] != '[' {
 		return nil
 	}
-	return elements(value, func(element []byte) error {
+	for element := range rawList(value).elements {
 		if element[0] != '{' {
-			return nil
+			continue
 		}
-		return f.nested(func() error { return fn(rawObject(element)) })
-	})
+		if err := f.nested(func() error { return fn(rawObject(element)) }); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // tool finds the models that a tool or plugin works with.
 func (f *modelFinder) tool(o rawObject) error {
 	var seen fieldSet
-	return o.members(func(name string, value []byte) error {
+	for name, value := range o.members {
 		switch {
 		case sameField(name, "parameters") && value[0] == '{':
 			// These are parameters of a provider's own tool. In the JSON Schema of a
 			// function, no member at this level has a name with "model" in it.
-			return rawObject(value).members(func(name string, value []byte) error {
+			for name, value := range rawObject(value).members {
 				if !holdsModel(name) {
-					return nil
+					continue
 				}
-				return f.value(value)
-			})
+				if err := f.value(value); err != nil {
+					return err
+				}
+			}
+			continue
 		case !holdsModel(name):
-			return nil
+			continue
 		case seen.add(name):
 			return bodyError("the field %.64q stands twice in a tool", name)
 		}
-		return f.value(value)
-	})
+		if err := f.value(value); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // holdsModel reports whether a field may name a model: model, models, safety_model,
@@ -260,20 +273,19 @@ func foldsToModel(fold string) bool {
 func (f *modelFinder) value(value []byte) error {
 	switch value[0] {
 	case '"':
-		model, err := unquote(value)
-		if err != nil {
-			return bodyError("a model's name is not well formed")
-		}
-		f.add(model)
+		f.add(unquote(value))
 	case '[':
-		return elements(value, func(element []byte) error {
-			return f.nested(func() error {
+		for element := range rawList(value).elements {
+			err := f.nested(func() error {
 				if element[0] == '{' {
 					return f.tool(rawObject(element))
 				}
 				return f.value(element)
 			})
-		})
+			if err != nil {
+				return err
+			}
+		}
 	}
 	return nil
 }

@@ -55,11 +55,7 @@ func (o *outline) addField(name, value []byte) {
 	if len(o.fields) == maxOutlineField {
 		return
 	}
-	s, err := view(name)
-	if err != nil {
-		return // cannot happen: the name was checked
-	}
-	o.fields = append(o.fields, field{s, value})
+	o.fields = append(o.fields, field{view(name), value})
 }
 
 func (o *outline) addElement(end int) {

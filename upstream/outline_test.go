@@ -35,7 +35,7 @@ func judgeOutline(t *testing.T, body []byte) {
 	}
 	fields := 0
 	c := &Call{parsed: object, outline: o}
-	if err := object.members(func(name string, value []byte) error {
+	for name, value := range object.members {
 		if fields++; o.whole() {
 			if f := o.fields[fields-1]; f.name != name || !bytes.Equal(f.value, value) {
 				t.Fatalf("%.100q: member %q is %.100q", body, name, f.value)
@@ -43,19 +43,19 @@ func judgeOutline(t *testing.T, body []byte) {
 		}
 		judgeDigest(t, value, o)
 		if value[0] != '[' {
-			return nil
+			continue
 		}
-		return elements(value, func(element []byte) error {
+		for element := range rawList(value).elements {
 			if n := o.element(element); n != len(element) {
 				t.Fatalf("%.100q: an element has %d bytes, want %d", body, n, len(element))
 			}
 			judgeDigest(t, element, o)
-			return nil
-		})
-	}); err != nil {
-		t.Fatalf("%.100q: %v", body, err)
+		}
 	}
-	if err := c.members(func(string, []byte) error { fields--; return nil }); err != nil || fields != 0 {
+	for range c.members {
+		fields--
+	}
+	if fields != 0 {
 		t.Fatalf("%.100q: %d members are missing", body, fields)
 	}
 }

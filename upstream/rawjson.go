@@ -42,53 +42,63 @@ func parseOutlined(body []byte, o *outline) (rawObject, error) {
 
 const jsonSpace = " \t\r\n"
 
-// members calls fn for each member, in order, with its unescaped name, until fn
-// returns an error. The name shares the object's memory: clone it to keep it longer.
-func (o rawObject) members(fn func(name string, value []byte) error) error {
-	b := o[1:]
-	for {
+// members iterates over the members, in order, with their unescaped names. A name
+// shares the object's memory: clone it to keep it longer.
+func (o rawObject) members(yield func(name string, value []byte) bool) {
+	for b := o[1:]; ; {
 		b = b[spaces(b):]
 		if b[0] == '}' {
-			return nil
+			return
 		}
 		n := skipString(b)
-		name, err := view(b[:n])
-		if err != nil {
-			return err
-		}
+		name := view(b[:n])
 		b = b[n:]
 		b = b[spaces(b):]
 		n = skipValue(b)
-		if err := fn(name, b[:n]); err != nil {
-			return err
+		if !yield(name, b[:n]) {
+			return
 		}
 		b = b[n:]
 	}
 }
 
 func (o rawObject) fields() (all []field) {
-	_ = o.members(func(name string, value []byte) error {
+	for name, value := range o.members {
 		all = append(all, field{name, value})
-		return nil
-	}) // a name that cannot be read matches no field
+	}
 	return all
 }
 
-// elements calls fn for each element of a valid JSON array.
-func elements(array []byte, fn func(value []byte) error) error {
-	b := array[1:]
-	for {
+// get returns the value of a member, or nil. Of several with the name it is the first.
+func (o rawObject) get(want string) []byte {
+	for name, value := range o.members {
+		if name == want {
+			return value
+		}
+	}
+	return nil
+}
+
+// rawList is a valid JSON array, from its "[" to its "]".
+type rawList []byte
+
+// elements iterates over the elements.
+func (l rawList) elements(yield func(value []byte) bool) {
+	for b := l[1:]; ; {
 		b = b[spaces(b):]
 		if b[0] == ']' {
-			return nil
+			return
 		}
 		n := skipValue(b)
-		if err := fn(b[:n]); err != nil {
-			return err
+		if !yield(b[:n]) {
+			return
 		}
 		b = b[n:]
 	}
 }
+
+// isEmpty reports whether a value is a list without elements.
+func isEmpty(value []byte) bool { return value[0] == '[' && value[1+spaces(value[1:])] == ']' }
 
 // skipValue returns the length of the value at the beginning of valid JSON.
 func skipValue(b []byte) int {
@@ -158,23 +168,26 @@ func marks(w uint64) uint64 {
 	return ((quote-ones)&^quote | (slash-ones)&^slash) & highs
 }
 
-// unquote decodes a valid JSON string.
-func unquote(value []byte) (string, error) {
-	inner := value[1 : len(value)-1]
-	if bytes.IndexByte(inner, '\\') < 0 {
-		return string(inner), nil
-	}
-	var s string
-	err := json.Unmarshal(value, &s)
-	return s, err
-}
+// unquote decodes a JSON string. One that is not valid becomes empty.
+func unquote(value []byte) string { return strings.Clone(view(value)) }
 
 // view is unquote without a copy if nothing has to be unescaped.
-func view(value []byte) (string, error) {
+func view(value []byte) (s string) {
 	if inner := value[1 : len(value)-1]; bytes.IndexByte(inner, '\\') < 0 {
-		return inPlace(inner), nil
+		return inPlace(inner)
 	}
-	return unquote(value)
+	if json.Unmarshal(value, &s) != nil {
+		return ""
+	}
+	return s
+}
+
+// word is the view of a string, and empty for any other value.
+func word(value []byte) string {
+	if len(value) == 0 || value[0] != '"' {
+		return ""
+	}
+	return view(value)
 }
 
 // inPlace returns b as a string, which is valid until b changes.

@@ -91,33 +91,24 @@ func (c *content) item(b []byte, at int) int {
 	var kind, id, other string
 	var typed, spoken, named, renamed, sealed, twice bool
 	untyped := true // whether the type is missing or null
-	err := rawObject(b[:n]).members(func(name string, value []byte) error {
-		word := ""
-		if value[0] == '"' {
-			word, _ = view(value) // one that is not well formed is none known
-		}
+	for name, value := range rawObject(b[:n]).members {
 		switch name {
 		case "type":
 			untyped = typed && untyped || value[0] == 'n'
-			kind, typed = word, true
+			kind, typed = word(value), true
 		case "id":
 			renamed = renamed || named
-			id, named = word, value[0] != 'n'
+			id, named = word(value), value[0] != 'n'
 		case "role":
 			spoken = spoken || value[0] != 'n'
 			other = name
 		case "encrypted_content":
 			twice = twice || sealed
-			sealed = word != ""
+			sealed = word(value) != ""
 			other = name
 		default:
 			other = name
 		}
-		return nil
-	})
-	if err != nil {
-		c.fail("a name in it is not well formed")
-		return n
 	}
 	// An item whose id has another prefix is not reasoning.
 	thoughts := storedThoughts
@@ -161,15 +152,9 @@ func (c *content) item(b []byte, at int) int {
 // member reads one of the members in continuedFrom.
 func (c *content) member(kind storedKind, value []byte) {
 	if value[0] == '{' { // a conversation may stand in an object
-		if from, to, ok := memberOf(value, "id"); ok {
-			value = value[from:to]
-		}
+		value = rawObject(value).get("id")
 	}
-	id := ""
-	if value[0] == '"' {
-		id, _ = view(value) // one that is not well formed is none known
-	}
-	c.names(stored{id, kind, 0})
+	c.names(stored{word(value), kind, 0})
 }
 
 // names records something that the request names without holding it.

@@ -130,23 +130,3 @@ func (e *Estimate) Forget() {
 // HidesUsage reports whether the stream will hold an event that the client did not
 // request; see [Meter.Hide].
 func (e *Estimate) HidesUsage() bool { return e.askUsage }
-
-// memberOf returns the position of a member's value in a valid JSON object.
-func memberOf(b []byte, want string) (from, to int, ok bool) {
-	i := 1
-	for {
-		i += spaces(b[i:])
-		if b[i] == '}' {
-			return 0, 0, false
-		}
-		n := skipString(b[i:])
-		name, err := unquote(b[i : i+n])
-		i += n
-		i += spaces(b[i:])
-		n = skipValue(b[i:])
-		if err == nil && name == want {
-			return i, i + n, true
-		}
-		i += n
-	}
-}

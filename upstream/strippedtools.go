@@ -118,9 +118,7 @@ func (s *stripping) filter(whole []byte, drop func(name string, value []byte) (b
 		from, name := s.at(b), ""
 		if whole[0] == '{' {
 			n := skipString(b)
-			if name, err = view(b[:n]); err != nil {
-				return false, bodyError("a name in it is not well formed")
-			}
+			name = view(b[:n])
 			b = b[n:]
 			b = b[spaces(b):]
 		}
@@ -162,7 +160,7 @@ func (s *stripping) filter(whole []byte, drop func(name string, value []byte) (b
 func (s *stripping) request(o rawObject) error {
 	var gone []string // members to remove as a whole
 	var seen fieldSet
-	err := o.members(func(name string, value []byte) error {
+	for name, value := range o.members {
 		drop := s.tool
 		switch plain := fold(name); {
 		case plain == "tools":
@@ -177,9 +175,9 @@ func (s *stripping) request(o rawObject) error {
 			if s.word("web_search") != "" {
 				gone = append(gone, name)
 			}
-			return nil
+			continue
 		default:
-			return nil
+			continue
 		}
 		if name != fold(name) {
 			return bodyError("it has a field %.64q; write %s", name, fold(name))
@@ -188,19 +186,19 @@ func (s *stripping) request(o rawObject) error {
 			return bodyError("the field %.64q stands twice", name)
 		}
 		if value[0] != '[' {
-			return nil
+			continue
 		}
-		emptied, err := s.filter(value, drop)
-		if emptied && name == "input" {
+		switch emptied, err := s.filter(value, drop); {
+		case err != nil:
+			return err
+		case emptied && name == "input":
 			return bodyError("nothing is left of its input without the tools that are taken out; send something to answer")
-		}
-		if emptied {
+		case emptied:
 			gone = append(gone, name)
 		}
-		return err
-	})
-	if err != nil || len(s.taken) == 0 {
-		return err
+	}
+	if len(s.taken) == 0 {
+		return nil
 	}
 	emptied, err := s.filter(o, func(name string, value []byte) (bool, error) {
 		switch {
@@ -242,7 +240,7 @@ type description struct {
 
 func describe(o rawObject) (d description, err error) {
 	var seen fieldSet
-	err = o.members(func(name string, value []byte) error {
+	for name, value := range o.members {
 		field := ""
 		for _, f := range [...]string{"type", "name", "tools"} {
 			if sameField(name, f) {
@@ -251,21 +249,19 @@ func describe(o rawObject) (d description, err error) {
 		}
 		switch {
 		case field == "":
-			return nil
 		case field != name:
-			return bodyError("a tool has a field %.64q; write %s", name, field)
+			return d, bodyError("a tool has a field %.64q; write %s", name, field)
 		case seen.add(name):
-			return bodyError("the field %.64q stands twice in a tool", name)
+			return d, bodyError("the field %.64q stands twice in a tool", name)
 		case field == "tools" && value[0] == '[':
 			d.tools = value
-		case value[0] == '"' && field == "type":
-			d.kind, err = unquote(value)
-		case value[0] == '"' && field == "name":
-			d.name, err = unquote(value)
+		case field == "type":
+			d.kind = word(value)
+		case field == "name":
+			d.name = word(value)
 		}
-		return err
-	})
-	return d, err
+	}
+	return d, nil
 }
 
 // tool reports whether a tool is to be removed, and removes those nested in it.
@@ -330,15 +326,10 @@ func (s *stripping) plugin(_ string, plugin []byte) (gone bool, err error) {
 	if plugin[0] != '{' {
 		return false, nil
 	}
-	err = rawObject(plugin).members(func(name string, value []byte) error {
-		if sameField(name, "id") && value[0] == '"' {
-			id, err := unquote(value)
-			gone = gone || s.word(id) != ""
-			return err
-		}
-		return nil
-	})
-	return gone, err
+	for name, value := range rawObject(plugin).members {
+		gone = gone || sameField(name, "id") && value[0] == '"' && s.word(view(value)) != ""
+	}
+	return gone, nil
 }
 
 // choice reports whether a tool_choice is to be removed with the tools, and refuses
@@ -349,7 +340,7 @@ func (s *stripping) choice(value []byte) (bool, error) {
 	var err error
 	switch value[0] {
 	case '"':
-		d.kind, err = unquote(value)
+		d.kind = view(value)
 	case '{':
 		d, err = describe(rawObject(value))
 	}
@@ -375,14 +366,7 @@ func (s *stripping) choice(value []byte) (bool, error) {
 // included reports whether an entry of include requests a part of the answer that
 // only a removed tool provides, such as "web_search_call.results".
 func (s *stripping) included(_ string, value []byte) (bool, error) {
-	if value[0] != '"' {
-		return false, nil
-	}
-	what, err := unquote(value)
-	for _, name := range s.taken {
-		if strings.HasPrefix(what, strings.TrimSuffix(name, "_preview")+"_call.") {
-			return true, err
-		}
-	}
-	return false, err
+	return slices.ContainsFunc(s.taken, func(name string) bool {
+		return strings.HasPrefix(word(value), strings.TrimSuffix(name, "_preview")+"_call.")
+	}), nil
 }

@@ -94,18 +94,19 @@ const maxUsageDepth = 3
 
 // collect gathers the numbers in a usage object. Negative numbers, fractions and null
 // do not count. path leads to the object, and its memory is reused.
-func (c usageCounts) collect(path []byte, o rawObject, depth int) error {
-	return o.members(func(name string, value []byte) error {
+func (c usageCounts) collect(path []byte, o rawObject, depth int) {
+	for name, value := range o.members {
 		if len(name) > maxFieldName {
-			return nil
+			continue
 		}
 		path := append(path, name...)
 		if value[0] == '{' && depth < maxUsageDepth {
-			return c.collect(append(path, '.'), rawObject(value), depth+1)
+			c.collect(append(path, '.'), rawObject(value), depth+1)
+			continue
 		}
 		field, ok := countedPaths[string(path)]
 		if !ok {
-			return nil
+			continue
 		}
 		number := string(bytes.Trim(value, `"`))
 		switch n, whole := wholeNumber(number); {
@@ -123,8 +124,7 @@ func (c usageCounts) collect(path []byte, o rawObject, depth int) error {
 				c["$"+field] = cost
 			}
 		}
-		return nil
-	})
+	}
 }
 
 // noNumber stands for an invalid count: negative, beyond reason, a fraction or words.
@@ -181,9 +181,7 @@ func usageOf(o rawObject) (Usage, error) {
 		spareCounts.Put(c)
 	}()
 	var path [4 * maxFieldName]byte
-	if err := c.collect(path[:0], o, 0); err != nil {
-		return unreported, err
-	}
+	c.collect(path[:0], o, 0)
 	if c.first("billed_units.input_tokens", "billed_units.output_tokens") >= 0 {
 		// Cohere bills less than its model read.
 		u := unreported

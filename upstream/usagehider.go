@@ -151,18 +151,17 @@ func isUsageEvent(event []byte) bool {
 		return false
 	}
 	empty, usage := true, false
-	err = o.members(func(name string, value []byte) error {
+	for name, value := range o.members {
 		switch name {
 		case "choices":
-			empty = empty && (value[0] == 'n' || value[0] == '[' && value[1+spaces(value[1:])] == ']')
+			empty = empty && (value[0] == 'n' || isEmpty(value))
 		case "error":
 			empty = empty && value[0] == 'n'
 		case "usage":
 			usage = value[0] == '{'
 		}
-		return nil
-	})
-	return err == nil && empty && usage
+	}
+	return empty && usage
 }
 
 // dataOf returns the data of an event: the contents of its data lines, which may be
