@@ -147,22 +147,23 @@ type (
 )
 
 func (d Dialect) shape(r Refusal) any {
+	kind := typeOfError(r.Status)
 	switch d {
 	case OpenAI:
-		return openAIError{openAIIn{Message: r.Message, Type: openAIType(r.Status), Param: param(r), Code: r.Code}}
+		return openAIError{openAIIn{Message: r.Message, Type: kind.openAI, Param: param(r), Code: r.Code}}
 	case Anthropic:
-		return anthropicError{"error", anthropicIn{anthropicType(r.Status), r.Message, anthropicDetails(r)}, r.RequestID}
+		return anthropicError{"error", anthropicIn{kind.anthropic, r.Message, anthropicDetails(r)}, r.RequestID}
 	case Gemini:
-		return geminiError{geminiIn{r.Status, r.Message, geminiStatus(r.Status), []object{{
+		return geminiError{geminiIn{r.Status, r.Message, kind.gemini, []object{{
 			"@type":  "type.googleapis.com/google.rpc.ErrorInfo",
 			"reason": strings.ToUpper(r.Code), "domain": "till",
 		}}}}
 	case Cohere:
 		return cohereError{r.Message, r.Code, r.RequestID}
 	case Mistral:
-		return mistralError{"error", r.Message, openAIType(r.Status), r.Code}
+		return mistralError{"error", r.Message, kind.openAI, r.Code}
 	default:
-		return unifiedError{"error", unifiedIn{anthropicType(r.Status), r.Code, r.Message, r.Status}, r.Message, r.RequestID}
+		return unifiedError{"error", unifiedIn{kind.anthropic, r.Code, r.Message, r.Status}, r.Message, r.RequestID}
 	}
 }
 
@@ -171,8 +172,7 @@ func param(r Refusal) *string {
 	case r.Field != "":
 		return &r.Field
 	case r.Code == "till_model_not_allowed":
-		model := "model"
-		return &model
+		return new("model")
 	}
 	return nil
 }
@@ -187,68 +187,30 @@ func anthropicDetails(r Refusal) object {
 	return object{"error_code": r.Code}
 }
 
-func openAIType(status int) string {
-	switch status {
-	case http.StatusPaymentRequired:
-		return "insufficient_quota"
-	case http.StatusUnauthorized:
-		return "authentication_error"
-	case http.StatusForbidden:
-		return "permission_error"
-	case http.StatusTooManyRequests:
-		return "rate_limit_exceeded"
-	}
-	if status >= 500 {
-		return "server_error"
-	}
-	return "invalid_request_error"
+// errorType is what the vendors call an error with a status. Gemini's follow
+// google.rpc.Code: RESOURCE_EXHAUSTED is for what passes by itself, because clients
+// retry it, and FAILED_PRECONDITION for what somebody has to fix.
+type errorType struct{ openAI, anthropic, gemini string }
+
+var errorTypes = map[int]errorType{
+	http.StatusPaymentRequired:       {"insufficient_quota", "billing_error", "FAILED_PRECONDITION"},
+	http.StatusUnauthorized:          {"authentication_error", "authentication_error", "UNAUTHENTICATED"},
+	http.StatusForbidden:             {"permission_error", "permission_error", "PERMISSION_DENIED"},
+	http.StatusTooManyRequests:       {"rate_limit_exceeded", "rate_limit_error", "RESOURCE_EXHAUSTED"},
+	http.StatusRequestEntityTooLarge: {"invalid_request_error", "request_too_large", "INVALID_ARGUMENT"},
+	http.StatusBadGateway:            {"server_error", "api_error", "UNAVAILABLE"},
+	http.StatusServiceUnavailable:    {"server_error", "overloaded_error", "UNAVAILABLE"},
+	http.StatusGatewayTimeout:        {"server_error", "timeout_error", "DEADLINE_EXCEEDED"},
 }
 
-func anthropicType(status int) string {
-	switch status {
-	case http.StatusPaymentRequired:
-		return "billing_error"
-	case http.StatusUnauthorized:
-		return "authentication_error"
-	case http.StatusForbidden:
-		return "permission_error"
-	case http.StatusRequestEntityTooLarge:
-		return "request_too_large"
-	case http.StatusTooManyRequests:
-		return "rate_limit_error"
-	case http.StatusServiceUnavailable:
-		return "overloaded_error"
-	case http.StatusGatewayTimeout:
-		return "timeout_error"
+func typeOfError(status int) errorType {
+	switch known, ok := errorTypes[status]; {
+	case ok:
+		return known
+	case status >= 500:
+		return errorType{"server_error", "api_error", "INTERNAL"}
 	}
-	if status >= 500 {
-		return "api_error"
-	}
-	return "invalid_request_error"
-}
-
-// geminiStatus follows google.rpc.Code. RESOURCE_EXHAUSTED is for what passes by
-// itself, because clients retry it. FAILED_PRECONDITION is for what somebody has to
-// fix.
-func geminiStatus(status int) string {
-	switch status {
-	case http.StatusPaymentRequired:
-		return "FAILED_PRECONDITION"
-	case http.StatusTooManyRequests:
-		return "RESOURCE_EXHAUSTED"
-	case http.StatusUnauthorized:
-		return "UNAUTHENTICATED"
-	case http.StatusForbidden:
-		return "PERMISSION_DENIED"
-	case http.StatusServiceUnavailable, http.StatusBadGateway:
-		return "UNAVAILABLE"
-	case http.StatusGatewayTimeout:
-		return "DEADLINE_EXCEEDED"
-	}
-	if status >= 500 {
-		return "INTERNAL"
-	}
-	return "INVALID_ARGUMENT"
+	return errorType{"invalid_request_error", "invalid_request_error", "INVALID_ARGUMENT"}
 }
 
 // Several vendors speak the protocols of others in addition to their own.

@@ -231,30 +231,17 @@ func meansMore(s []byte) bool {
 	return len(s) <= longest && (mayThink(s) || string(s) == "cache_control" || string(s) == "prompt_cache_breakpoint")
 }
 
+// shortEscapes are the characters that have an escape of one letter, and those escapes.
+const shortEscapes = `""\\` + "\bb\ff\nn\rr\tt"
+
 // escaped hashes a character that was written as \u or with a needless escape.
 func (d *digester) escaped(r rune, as []byte) {
 	var room [8]byte
-	short := ""
-	switch r {
-	case '"':
-		short = `\"`
-	case '\\':
-		short = `\\`
-	case '\b':
-		short = `\b`
-	case '\f':
-		short = `\f`
-	case '\n':
-		short = `\n`
-	case '\r':
-		short = `\r`
-	case '\t':
-		short = `\t`
-	}
+	short := strings.IndexRune(shortEscapes, r)
 	half := r == utf8.RuneError && !bytes.EqualFold(as, []byte(`\ufffd`))
 	switch {
-	case short != "":
-		d.put(append(room[:0], short...))
+	case short >= 0 && short%2 == 0:
+		d.put(append(room[:0], '\\', shortEscapes[short+1]))
 	case half || r < ' ':
 		out := append(room[:0], as...)
 		for i, c := range out {

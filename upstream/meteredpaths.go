@@ -23,12 +23,8 @@ func (p *Preset) Meters(method, path string) bool {
 // asksModel reports whether a path is that of an endpoint with metered usage.
 func (p *Preset) asksModel(path string) bool {
 	path = strings.ToLower(strings.TrimSuffix(path, "/"))
-	if p.Dialect == Gemini {
-		for _, verb := range geminiVerbs {
-			if strings.HasSuffix(path, strings.ToLower(verb)) {
-				return true
-			}
-		}
+	if p.Dialect == Gemini && slices.ContainsFunc(geminiVerbs, func(verb string) bool { return strings.HasSuffix(path, strings.ToLower(verb)) }) {
+		return true
 	}
 	_, err := new(Estimate).endpoint(p, path)
 	return err == nil

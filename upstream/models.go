@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"errors"
 	"io"
-	"iter"
 	"mime"
 	"mime/multipart"
 	"net/url"
@@ -137,7 +136,13 @@ func (f *modelFinder) body(c *Call) error {
 		if _, err := c.object(); err != nil {
 			return err
 		}
-		return f.members(c.members)
+		var seen fieldSet
+		for name, value := range c.members {
+			if err := f.member(&seen, name, value); err != nil {
+				return err
+			}
+		}
+		return nil
 	}
 	return bodyError("no model can be read from a body of type %.64q; send application/json", kind)
 }
@@ -156,31 +161,26 @@ var inBodiesFolded = func() map[string]string {
 }()
 
 // object finds the models in a request's JSON.
-func (f *modelFinder) object(o rawObject) error { return f.members(o.members) }
-
-func (f *modelFinder) members(each iter.Seq2[string, []byte]) error {
+func (f *modelFinder) object(o rawObject) error {
 	var seen fieldSet
-	for name, value := range each {
-		fold := folded(name)
-		field, ruled := inBodiesFolded[fold]
-		if ruled && name != field && !(field == "generateContentRequest" && name == "generate_content_request") {
-			return bodyError("it has a field %.64q; write %q", name, field)
-		}
-		if !ruled && !foldsToModel(fold) {
-			continue
-		}
-		if seen.add(name) {
-			return bodyError("the field %q stands twice", name)
-		}
-		if err := f.field(name, value); err != nil {
+	for name, value := range o.members {
+		if err := f.member(&seen, name, value); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-func (f *modelFinder) field(name string, value []byte) error {
+func (f *modelFinder) member(seen *fieldSet, name string, value []byte) error {
+	fold := folded(name)
+	field, ruled := inBodiesFolded[fold]
 	switch {
+	case ruled && name != field && !(field == "generateContentRequest" && name == "generate_content_request"):
+		return bodyError("it has a field %.64q; write %q", name, field)
+	case !ruled && !foldsToModel(fold):
+		return nil
+	case seen.add(name):
+		return bodyError("the field %q stands twice", name)
 	case name == "model":
 		if value[0] == 'n' {
 			return nil // null: not given
@@ -273,7 +273,7 @@ func foldsToModel(fold string) bool {
 func (f *modelFinder) value(value []byte) error {
 	switch value[0] {
 	case '"':
-		f.add(unquote(value))
+		f.add(strings.Clone(view(value)))
 	case '[':
 		for element := range rawList(value).elements {
 			err := f.nested(func() error {

@@ -2,11 +2,10 @@ package upstream
 
 import (
 	"regexp"
+	"slices"
 
 	"github.com/till-proxy/till/scope"
 )
-
-func rules(lines ...string) scope.PathRules { return scope.MustPathRules(lines...) }
 
 // below denies a path and everything below it, for any method.
 func below(paths ...string) scope.PathRules {
@@ -14,20 +13,12 @@ func below(paths ...string) scope.PathRules {
 	for _, p := range paths {
 		lines = append(lines, "* "+p, "* "+p+"/*")
 	}
-	return rules(lines...)
-}
-
-func join(lists ...scope.PathRules) scope.PathRules {
-	var all scope.PathRules
-	for _, l := range lists {
-		all = append(all, l...)
-	}
-	return all
+	return scope.MustPathRules(lines...)
 }
 
 var bearer = Auth{In: InHeader, Name: "Authorization", Scheme: "Bearer"}
 
-var modelList = rules("GET /models", "HEAD /models")
+var modelList = scope.MustPathRules("GET /models", "HEAD /models")
 
 // asynchronous are the paths that continue their work after the answer, by the names
 // that OpenAI and Anthropic gave them and others copy.
@@ -39,20 +30,20 @@ var asynchronous = below(
 
 // administrative are the paths of accounts, their members and their credentials, by
 // the names that vendors give them, and those that change or destroy a model.
-var administrative = join(below(
+var administrative = slices.Concat(below(
 	"/organization", "/organizations", "/admin", "/workspaces", "/users", "/invites", "/billing", "/webhooks", "/credentials",
 	"/api-keys", "/api-key", "/api_keys", "/service-accounts", "/service_accounts",
-), rules("DELETE /models", "DELETE /models/*", "PUT /models/*", "PATCH /models/*"))
+), scope.MustPathRules("DELETE /models", "DELETE /models/*", "PUT /models/*", "PATCH /models/*"))
 
 // presets is the table. The order is that of the documentation.
 var presets = []*Preset{
 	{
 		// https://platform.openai.com/docs/api-reference
 		Name: "openai", Origin: "https://api.openai.com", Dialect: OpenAI, OwnModels: true, Unshared: true, Auth: bearer, Prefix: "/v1", AsksForUsage: true,
-		Free: join(modelList, rules("POST /responses/input_tokens")),
+		Free: slices.Concat(modelList, scope.MustPathRules("POST /responses/input_tokens")),
 		// https://platform.openai.com/docs/guides/moderation; stored answers are
 		// found only by id, because lists would show what other keys have said.
-		Unbilled: rules("POST /moderations",
+		Unbilled: scope.MustPathRules("POST /moderations",
 			"GET /responses/*", "DELETE /responses/*", "POST /responses/*/cancel",
 			"GET /chat/completions/*", "DELETE /chat/completions/*"),
 		// A permission shares a model with another project.
@@ -73,7 +64,7 @@ var presets = []*Preset{
 		Name: "anthropic", Origin: "https://api.anthropic.com", Dialect: Anthropic, OwnModels: true, Unshared: true, InputFirst: true,
 		Auth: Auth{In: InHeader, Name: "X-Api-Key"}, Prefix: "/v1",
 		AsksForUsage:   true, // its chat completions: https://platform.claude.com/docs/en/api/openai-sdk
-		Free:           join(modelList, rules("POST /messages/count_tokens")),
+		Free:           slices.Concat(modelList, scope.MustPathRules("POST /messages/count_tokens")),
 		Asynchronous:   below("/agents", "/sessions", "/environments", "/deployments", "/deployment_runs", "/memory_stores", "/dreams"),
 		Administrative: below("/vaults", "/tunnels", "/oauth", "/user_profiles"),
 		AccountHeaders: []string{"Anthropic-Organization-Id"},
@@ -89,13 +80,13 @@ var presets = []*Preset{
 		AsksForUsage: true, InputFirst: true,
 		Auth: Auth{In: InHeader, Name: "X-Goog-Api-Key"}, Prefix: "/v1beta",
 		Versions: []string{"/v1", "/v1alpha", "/v1beta1", "/v1main"}, Roots: []string{"/upload", "/download", "/ws"},
-		Free: join(modelList, rules("GET /openai/models", "HEAD /openai/models", "POST /models/*:countTokens")),
-		Asynchronous: join(below("/upload", "/download", "/ws", "/cachedContents", "/tunedModels", "/tuningJobs", "/corpora", "/interactions",
+		Free: slices.Concat(modelList, scope.MustPathRules("GET /openai/models", "HEAD /openai/models", "POST /models/*:countTokens")),
+		Asynchronous: slices.Concat(below("/upload", "/download", "/ws", "/cachedContents", "/tunedModels", "/tuningJobs", "/corpora", "/interactions",
 			"/agents", "/environments", "/triggers", "/fileSearchStores", "/generatedFiles", "/operations", "/models/*/operations", "/batchPredictionJobs"),
-			rules("* /files:*", "* /tuningJobs:*", "POST /voices", "DELETE /voices/*", "* /models/*:predictLongRunning", "* /models/*:fetchPredictOperation",
+			scope.MustPathRules("* /files:*", "* /tuningJobs:*", "POST /voices", "DELETE /voices/*", "* /models/*:predictLongRunning", "* /models/*:fetchPredictOperation",
 				"* /models/*:batchGenerateContent", "* /models/*:asyncBatchEmbedContent")),
-		Administrative: join(below("/authTokens", "/auth_tokens", "/tunedModels/*/permissions", "/corpora/*/permissions"),
-			rules("* /tunedModels/*:transferOwnership")),
+		Administrative: slices.Concat(below("/authTokens", "/auth_tokens", "/tunedModels/*/permissions", "/corpora/*/permissions"),
+			scope.MustPathRules("* /tunedModels/*:transferOwnership")),
 		AccountHeaders: []string{"X-Goog-User-Project"},
 		// The SDKs prefer GOOGLE_API_KEY when both are set.
 		KeyEnv: []string{"GOOGLE_API_KEY", "GEMINI_API_KEY"},
@@ -108,7 +99,7 @@ var presets = []*Preset{
 		// https://openrouter.ai/docs/api-reference
 		Name: "openrouter", Origin: "https://openrouter.ai", Dialect: OpenAI, Auth: bearer, Prefix: "/api/v1", Routes: true,
 		Free:           modelList,
-		Unbilled:       rules("GET /generation"), // the cost of one request, by its id
+		Unbilled:       scope.MustPathRules("GET /generation"), // the cost of one request, by its id
 		Administrative: below("/keys", "/key", "/auth", "/credits", "/activity", "/provisioning", "/guardrails"),
 		KeyEnv:         []string{"OPENROUTER_API_KEY"},
 		ClientEnv:      []ClientVar{{Name: "OPENAI_BASE_URL", Path: "/api/v1"}, {Name: "OPENAI_API_KEY", Key: true}, {Name: "OPENROUTER_API_KEY", Key: true}},
@@ -117,8 +108,8 @@ var presets = []*Preset{
 		Name: "mistral", Origin: "https://api.mistral.ai", Dialect: Mistral, OwnModels: true, InputExtra: 1024, Auth: bearer, Prefix: "/v1",
 		Versions: []string{"/v2"},
 		Free:     modelList,
-		Asynchronous: join(below("/agents", "/libraries", "/beta", "/connectors", "/workflows", "/observability", "/rag", "/prompts"),
-			rules("POST /audio/voices", "PATCH /audio/voices/*", "DELETE /audio/voices/*")),
+		Asynchronous: slices.Concat(below("/agents", "/libraries", "/beta", "/connectors", "/workflows", "/observability", "/rag", "/prompts"),
+			scope.MustPathRules("POST /audio/voices", "PATCH /audio/voices/*", "DELETE /audio/voices/*")),
 		Administrative: below("/client/sessions", "/libraries/*/share", "/connectors/*/share", "/connectors/*/auth_url",
 			"/connectors/*/user", "/connectors/*/workspace", "/connectors/*/*/credentials"),
 		KeyEnv:    []string{"MISTRAL_API_KEY"},
@@ -134,9 +125,9 @@ var presets = []*Preset{
 		// https://docs.together.ai/reference
 		Name: "together", Origin: "https://api.together.xyz", Dialect: OpenAI, Auth: bearer, Prefix: "/v1",
 		Free: modelList,
-		Asynchronous: join(below("/endpoints", "/deployments", "/projects", "/compute", "/clusters", "/queue", "/jobs", "/finetune", "/evaluation", "/tci"),
-			rules("POST /models")),
-		Administrative: join(below("/deployments/secrets"), rules("DELETE /projects/*/models/*")),
+		Asynchronous: slices.Concat(below("/endpoints", "/deployments", "/projects", "/compute", "/clusters", "/queue", "/jobs", "/finetune", "/evaluation", "/tci"),
+			scope.MustPathRules("POST /models")),
+		Administrative: slices.Concat(below("/deployments/secrets"), scope.MustPathRules("DELETE /projects/*/models/*")),
 		KeyEnv:         []string{"TOGETHER_API_KEY"},
 		ClientEnv:      []ClientVar{{Name: "TOGETHER_BASE_URL", Path: "/v1"}, {Name: "TOGETHER_API_KEY", Key: true}},
 	}, {
@@ -169,8 +160,8 @@ var presets = []*Preset{
 		// https://docs.x.ai/docs/api-reference
 		Name: "xai", Origin: "https://api.x.ai", Dialect: OpenAI, OwnModels: true, InputExtra: 1024, Auth: bearer, Prefix: "/v1",
 		AsksForUsage:   true,
-		Free:           join(modelList, rules("GET /language-models", "POST /tokenize-text")),
-		Unbilled:       rules("GET /responses/*", "DELETE /responses/*"),
+		Free:           slices.Concat(modelList, scope.MustPathRules("GET /language-models", "POST /tokenize-text")),
+		Unbilled:       scope.MustPathRules("GET /responses/*", "DELETE /responses/*"),
 		Asynchronous:   below("/chat/deferred-completion", "/collections"),
 		Administrative: below("/auth", "/management"),
 		// https://docs.x.ai/developers/advanced-api-usage/regions
@@ -183,7 +174,7 @@ var presets = []*Preset{
 		// https://strandsagents.com/docs/user-guide/concepts/model-providers/cohere/
 		Name: "cohere", Origin: "https://api.cohere.com", Dialect: Cohere, OwnModels: true, InputExtra: 1024, Auth: bearer, Prefix: "/v2",
 		Versions:     []string{"/v1", "/compatibility/v1", "/compatibility"},
-		Free:         join(modelList, rules("POST /tokenize", "POST /check-api-key")),
+		Free:         slices.Concat(modelList, scope.MustPathRules("POST /tokenize", "POST /check-api-key")),
 		Asynchronous: below("/embed-jobs", "/datasets", "/finetuning", "/connectors"),
 		KeyEnv:       []string{"CO_API_KEY", "COHERE_API_KEY"},
 		ClientEnv:    []ClientVar{{Name: "CO_API_KEY", Key: true}}, InCode: "environment",
@@ -192,7 +183,7 @@ var presets = []*Preset{
 		Name: "ollama", Origin: "http://127.0.0.1:11434", Dialect: OpenAI, Auth: bearer, Prefix: "/v1",
 		Versions:     []string{"/api"},
 		AsksForUsage: true,
-		Free:         join(modelList, rules("GET /tags", "HEAD /tags", "GET /version", "GET /ps", "POST /show", "HEAD /", "GET /")),
+		Free:         slices.Concat(modelList, scope.MustPathRules("GET /tags", "HEAD /tags", "GET /version", "GET /ps", "POST /show", "HEAD /", "GET /")),
 		Asynchronous: below("/pull", "/push", "/create", "/copy", "/delete", "/blobs"),
 		KeyEnv:       []string{"OLLAMA_API_KEY"},
 		ClientEnv:    []ClientVar{{Name: "OLLAMA_HOST"}, {Name: "OPENAI_BASE_URL", Path: "/v1"}, {Name: "OPENAI_API_KEY", Key: true}},
@@ -200,13 +191,13 @@ var presets = []*Preset{
 	// https://docs.vllm.ai/en/latest/serving/openai_compatible_server.html
 	local(Preset{Name: "vllm", Origin: "http://127.0.0.1:8000", KeyEnv: []string{"VLLM_API_KEY"},
 		Roots: []string{"/tokenize", "/detokenize", "/health"},
-		Free:  rules("POST /tokenize", "POST /detokenize", "POST /messages/count_tokens"),
+		Free:  scope.MustPathRules("POST /tokenize", "POST /detokenize", "POST /messages/count_tokens"),
 	}, "load_lora_adapter", "unload_lora_adapter", "collective_rpc", "sleep", "wake_up", "reset_prefix_cache", "server_info", "load", "pause", "resume", "scale_elastic_ep"),
 	// https://github.com/ggml-org/llama.cpp/blob/master/tools/server/README.md
 	// "slots" shows what others ask.
 	local(Preset{Name: "llamacpp", Origin: "http://127.0.0.1:8080", KeyEnv: []string{"LLAMA_API_KEY"},
 		Roots: []string{"/tokenize", "/detokenize", "/apply-template", "/health"},
-		Free:  rules("POST /tokenize", "POST /detokenize", "POST /apply-template", "POST /messages/count_tokens"),
+		Free:  scope.MustPathRules("POST /tokenize", "POST /detokenize", "POST /apply-template", "POST /messages/count_tokens"),
 	}, "slots", "props", "lora-adapters", "models/load", "models/unload"),
 	// https://lmstudio.ai/docs/developer
 	local(Preset{Name: "lmstudio", Origin: "http://127.0.0.1:1234", KeyEnv: []string{"LM_API_TOKEN"},
@@ -215,12 +206,12 @@ var presets = []*Preset{
 	// https://huggingface.co/docs/text-generation-inference/basic_tutorials/consuming_tgi
 	local(Preset{Name: "tgi", Origin: "http://127.0.0.1:8080",
 		Roots: []string{"/tokenize", "/chat_tokenize", "/info", "/health"},
-		Free:  rules("GET /info", "POST /tokenize", "POST /chat_tokenize"),
+		Free:  scope.MustPathRules("GET /info", "POST /tokenize", "POST /chat_tokenize"),
 	}),
 	// https://docs.sglang.io/docs/basic_usage/openai_api_completions
 	local(Preset{Name: "sglang", Origin: "http://127.0.0.1:30000",
 		Roots: []string{"/tokenize", "/detokenize", "/health"},
-		Free:  rules("POST /tokenize", "POST /detokenize", "POST /messages/count_tokens"),
+		Free:  scope.MustPathRules("POST /tokenize", "POST /detokenize", "POST /messages/count_tokens"),
 	}, "load_lora_adapter", "unload_lora_adapter", "flush_cache", "server_info", "get_server_info", "get_load", "loads", "abort_request",
 		"start_profile", "stop_profile", "update_weights_from_disk", "release_memory_occupation", "resume_memory_occupation",
 		"pause_generation", "continue_generation", "set_internal_state", "configure_logging"),
@@ -238,12 +229,12 @@ var presets = []*Preset{
 func local(p Preset, administrative ...string) *Preset {
 	p.Dialect, p.Auth, p.Prefix = OpenAI, bearer, "/v1"
 	p.AsksForUsage, p.Keyless, p.OutputField = true, true, MaxTokens
-	p.Free = join(modelList, p.Free)
+	p.Free = slices.Concat(modelList, p.Free)
 	if p.Name != "lmstudio" {
-		p.Free = join(rules("GET /health", "HEAD /health"), p.Free)
+		p.Free = slices.Concat(scope.MustPathRules("GET /health", "HEAD /health"), p.Free)
 	}
 	for _, name := range append(administrative, "metrics", "admin") {
-		p.Administrative = join(p.Administrative, below("/"+name))
+		p.Administrative = slices.Concat(p.Administrative, below("/"+name))
 	}
 	p.ClientEnv = []ClientVar{{Name: "OPENAI_BASE_URL", Path: "/v1"}, {Name: "OPENAI_API_KEY", Key: true}}
 	return &p
@@ -256,7 +247,7 @@ var openAIBefore2026March = regexp.MustCompile(`^(gpt-3\.5-turbo|gpt-4(\.1|o|-tu
 
 func init() {
 	for _, p := range presets {
-		p.Administrative, p.Asynchronous = join(administrative, p.Administrative), join(asynchronous, p.Asynchronous)
+		p.Administrative, p.Asynchronous = slices.Concat(administrative, p.Administrative), slices.Concat(asynchronous, p.Asynchronous)
 		p.administrative, p.asynchronous = scope.NewDenyList(p.Administrative), scope.NewDenyList(p.Asynchronous)
 	}
 }

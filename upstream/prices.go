@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"math"
 	"regexp"
 	"slices"
@@ -139,11 +140,7 @@ func (p *Price) like(old *Price) {
 }
 
 func (p *Prices) clone() *Prices {
-	c := &Prices{AsOf: p.AsOf, byModel: make(map[string]*Price, len(p.byModel)), aliased: slices.Clone(p.aliased)}
-	for key, price := range p.byModel {
-		c.byModel[key] = price
-	}
-	return c
+	return &Prices{AsOf: p.AsOf, byModel: maps.Clone(p.byModel), aliased: slices.Clone(p.aliased)}
 }
 
 func (p *Prices) read(r io.Reader) (asOf string, err error) {
@@ -176,14 +173,10 @@ func (p *Prices) read(r io.Reader) (asOf string, err error) {
 	return file.AsOf, nil
 }
 
-// add replaces the price of a model, except those that dates says were added before:
-// a file may have several prices for different times.
-func (p *Prices) add(line priceLine, dates map[string]bool) error {
-	if line.Provider == "" || line.ID == "" {
-		return fmt.Errorf("provider and id must be set, got %q and %q", line.Provider, line.ID)
-	}
+// price returns the price that a line states.
+func (line *priceLine) price() (*Price, error) {
 	if line.Input == nil || line.Output == nil {
-		return fmt.Errorf("%s/%s: input and output must be set", line.Provider, line.ID)
+		return nil, errors.New("input and output must be set")
 	}
 	price := &Price{
 		Provider: line.Provider, Model: line.ID, Context: line.Context, MaxOutput: line.MaxOutput,
@@ -191,37 +184,47 @@ func (p *Prices) add(line priceLine, dates map[string]bool) error {
 	}
 	var err error
 	if price.Rates, err = rates(*line.Input, *line.Output, line.CachedInput, line.CacheWrite, line.CacheWrite1); err != nil {
-		return fmt.Errorf("%s/%s: %w", line.Provider, line.ID, err)
+		return nil, err
 	}
 	more, err := rates(line.Image, line.Media, 0, 0, 0)
 	if err != nil {
-		return fmt.Errorf("%s/%s: input_image, input_media: %w", line.Provider, line.ID, err)
+		return nil, fmt.Errorf("input_image, input_media: %w", err)
 	}
 	price.Image, price.Media = more.Input, more.Output
-	if err := price.dated(&line); err != nil {
-		return fmt.Errorf("%s/%s: %w", line.Provider, line.ID, err)
-	}
 	for _, t := range line.Tiers {
 		r, err := rates(t.Input, t.Output, t.CachedInput, t.CacheWrite, 0)
 		if err != nil || t.Above < 1 {
-			return fmt.Errorf("%s/%s: a tier above %d: %v", line.Provider, line.ID, t.Above, err)
+			return nil, fmt.Errorf("a tier above %d: %v", t.Above, err)
 		}
 		price.Tiers = append(price.Tiers, Tier{t.Above, r})
 	}
 	if line.Alias != "" {
 		if !strings.HasPrefix(line.Alias, "^") || !strings.HasSuffix(line.Alias, "$") {
-			return fmt.Errorf("%s/%s: alias_regex must stand between ^ and $, got %q", line.Provider, line.ID, line.Alias)
+			return nil, fmt.Errorf("alias_regex must stand between ^ and $, got %q", line.Alias)
 		}
 		if price.alias, err = regexp.Compile(line.Alias); err != nil {
-			return fmt.Errorf("%s/%s: alias_regex: %w", line.Provider, line.ID, err)
+			return nil, fmt.Errorf("alias_regex: %w", err)
 		}
 	}
+	return price, price.dated(line)
+}
+
+// add replaces the price of a model, except those that dates says were added before:
+// a file may have several prices for different times.
+func (p *Prices) add(line priceLine, dates map[string]bool) error {
+	if line.Provider == "" || line.ID == "" {
+		return fmt.Errorf("provider and id must be set, got %q and %q", line.Provider, line.ID)
+	}
 	key := priceKey(line.Provider, line.ID)
+	price, err := line.price()
+	if err != nil {
+		return fmt.Errorf("%s: %w", key, err)
+	}
 	old := p.byModel[key]
 	if old != nil && dates[key] {
 		for other := old; other != nil; other = other.other {
 			if (other.Until.IsZero() || price.From.Before(other.Until)) && (price.Until.IsZero() || other.From.Before(price.Until)) {
-				return fmt.Errorf("%s/%s: two prices hold at the same time: give them dates, from and until", line.Provider, line.ID)
+				return fmt.Errorf("%s: two prices hold at the same time: give them dates, from and until", key)
 			}
 		}
 		price.other = old

@@ -169,17 +169,19 @@ func marks(w uint64) uint64 {
 }
 
 // unquote decodes a JSON string. One that is not valid becomes empty.
-func unquote(value []byte) string { return strings.Clone(view(value)) }
-
-// view is unquote without a copy if nothing has to be unescaped.
-func view(value []byte) (s string) {
-	if inner := value[1 : len(value)-1]; bytes.IndexByte(inner, '\\') < 0 {
-		return inPlace(inner)
-	}
+func unquote(value []byte) (s string) {
 	if json.Unmarshal(value, &s) != nil {
 		return ""
 	}
 	return s
+}
+
+// view is unquote without a copy if nothing has to be unescaped.
+func view(value []byte) string {
+	if inner := value[1 : len(value)-1]; bytes.IndexByte(inner, '\\') < 0 {
+		return inPlace(inner)
+	}
+	return unquote(value)
 }
 
 // word is the view of a string, and empty for any other value.
