@@ -77,6 +77,9 @@ type world struct {
 
 	lockdown *limiter.Lockdown // nil: none
 
+	cluster *storetest.Cluster // of which this is a node; nil: it is alone
+	node    string
+
 	turnBytes int64       // 0: any
 	exiting   func() bool // nil: it does not
 }
@@ -182,7 +185,10 @@ func (w *world) reopenBadger() {
 func (w *world) open(s store.Store) {
 	w.t.Helper()
 	o := limiter.Options{Patience: patience, Store: s, Shadow: w.shadow, Anchor: w.anchor, Disk: w.beside(), Roles: w.roles, Hooks: w.hooks, Posted: w.posted, Observe: w.observe, Lockdown: w.lockdown, TurnBytes: w.turnBytes, Exiting: w.exiting}
-	if w.clock != nil { // nothing is measured
+	switch {
+	case w.cluster != nil:
+		o.Clock = w.cluster.Clock(w.node)
+	case w.clock != nil: // nothing is measured
 		o.Clock, o.Store = w.clock, rehearsed{s}
 	}
 	l, err := limiter.Open(o)
