@@ -66,6 +66,7 @@ type joint struct {
 	given  record.Amounts // part of its record's limit, given to children or back to a parent
 	back   record.Amounts // the part of given that went to a parent
 	others record.Part    // what all other nodes have of it, as last read
+	busy   int64          // when other nodes last used it, as far as is known; 0: never
 	first  int64          // unix nanoseconds of the first use; 0: never
 	last   int64          // when the last request ended, or began and runs
 	pin    string
@@ -263,8 +264,8 @@ var alone = blockSize{perSecond: 50, most: 96, mostLate: 64, part: 16}
 
 // together is for a store that several nodes share, which takes longer to answer. A
 // node takes little of what is left, which the others may need.
-func together(nodes int) *blockSize {
-	return &blockSize{perSecond: 4, most: 256, mostLate: 256, part: 8 * int64(max(nodes, 2))}
+func together(nodes int64) *blockSize {
+	return &blockSize{perSecond: 4, most: 256, mostLate: 256, part: 8 * max(nodes, 2)}
 }
 
 // lateFor is the number of blocks for which a wait is remembered.

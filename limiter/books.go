@@ -128,9 +128,12 @@ func (a *account) adopt(rec *record.Account, own *record.Part) {
 		return
 	}
 	a.given, a.back = rec.Given, rec.Returned
-	a.others = record.Part{
+	others := record.Part{
 		Reserved: rec.Reserved.Minus(own.Reserved), Settled: rec.Settled.Minus(own.Settled),
 		Past: rec.Past.Minus(own.Past), Kinds: rec.Kinds.Minus(own.Kinds),
+	}
+	if others != a.others {
+		a.others, a.busy = others, rec.Last
 	}
 	if rec.First != 0 && (a.first == 0 || rec.First < a.first) {
 		a.first = rec.First

@@ -78,9 +78,7 @@ func (k *Live) unlockAbove() {
 // above, too. Callers hold the key.
 func (k *Live) usedBelow(nanos int64) {
 	k.below.Add(1)
-	if !k.key.Rate.IsZero() {
-		k.pacing.rate.take(k.key.Rate, nanos)
-	}
+	k.pacing.rate.take(k.rate(nanos), nanos)
 	if k.first == 0 {
 		k.first = nanos
 	}

@@ -23,13 +23,13 @@ func (p *places) of(streams bool) *atomic.Int64 {
 }
 
 // tooMany judges the concurrency of one key. What its children run counts, too.
-func (k *Live) tooMany(ask *Ask) *record.Refusal {
+func (k *Live) tooMany(ask *Ask, nanos int64) *record.Refusal {
 	words := "may run %d requests at a time, and %d are running"
 	if ask.Listens {
 		words = "may keep %d event streams open at a time, and %d are open"
 	}
 	taken := int(k.places.of(ask.Listens).Load())
-	if limit := k.key.MaxConcurrency; limit > 0 && taken >= limit {
+	if limit := int(k.portion(int64(k.key.MaxConcurrency), nanos)); limit > 0 && taken >= limit {
 		return k.key.Refuse(record.CodeConcurrency, words, limit, taken).After(time.Second)
 	}
 	return nil

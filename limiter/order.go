@@ -180,19 +180,27 @@ func (k *Live) inModels(ask *Ask) *record.Refusal {
 // below them.
 func (k *Live) tooOften(ask *Ask, nanos int64) *record.Refusal {
 	for a := k; a != nil; a = a.parent {
-		rate, tokens, words := a.key.Rate, &a.pacing.rate, "and its children may make %s requests; try again in %s"
+		rate, stated, tokens, words := a.rate(nanos), a.key.Rate, &a.pacing.rate, "and its children may make %s requests; try again in %s"
 		if a == k {
-			rate, tokens = k.pacer(ask)
+			rate, tokens = k.pacer(ask, nanos)
 			words = "may make %s requests; try again in %s"
 		}
 		if rate.IsZero() {
 			continue
 		}
+		if stated.IsZero() {
+			stated = rate
+		}
 		if d := tokens.wait(rate, nanos); d > 0 {
-			return k.said(a, a.key.Refuse(record.CodeRateLimited, words, rate, roundUp(d)).After(d))
+			return k.said(a, a.key.Refuse(record.CodeRateLimited, words, stated, roundUp(d)).After(d))
 		}
 	}
-	return k.upward((*Live).tooMany, ask)
+	for a := k; a != nil; a = a.parent {
+		if refusal := a.tooMany(ask, nanos); refusal != nil {
+			return k.said(a, refusal)
+		}
+	}
+	return nil
 }
 
 // unread judges everything about a request that is known before it is read. Callers

@@ -192,7 +192,7 @@ func (k *Live) tryReserve(ask *Ask, g *Grant, t *turn, inq *inquiry) (refusal *r
 		return nil, k.l.park(role, nil, ask, &bound, nanos), false
 	}
 
-	rate, tokens := k.pacer(ask)
+	rate, tokens := k.pacer(ask, nanos)
 	tokens.take(rate, nanos)
 	for a := k.parent; a != nil; a = a.parent {
 		a.usedBelow(nanos)
@@ -252,11 +252,11 @@ func (k *Live) left(role *account) record.Amounts {
 }
 
 // pacer is the bucket that a request takes from.
-func (k *Live) pacer(ask *Ask) (record.Rate, *bucket) {
+func (k *Live) pacer(ask *Ask, nanos int64) (record.Rate, *bucket) {
 	if ask.Free && k.key.Rate.IsZero() {
 		return defaultFreeRate, &k.pacing.free
 	}
-	return k.key.Rate, &k.pacing.rate
+	return k.rate(nanos), &k.pacing.rate
 }
 
 // refused counts a refusal. What an attacker can trigger stays in memory and

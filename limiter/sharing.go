@@ -202,14 +202,29 @@ func (b *batch) settleOwn(k *Live, acct *record.Account) error {
 	return b.setOwn(k.id, acct, &own)
 }
 
+// busyFor is how long a key that other nodes have used counts as used by them.
+const busyFor = time.Minute
+
+// portion is what this node admits of a rate, or of a number of requests at a time:
+// all of it, for a key that no other node uses, and otherwise an equal share, but at
+// least one. So with n nodes a key that moves from one to others may get up to twice
+// its limit for a moment, and one whose limit is below n gets n. Callers hold the key.
+func (k *Live) portion(limit, nanos int64) int64 {
+	if k.l.shared == nil || limit == 0 || k.busy == 0 || nanos-k.busy > int64(busyFor) {
+		return limit
+	}
+	return max(limit/k.l.nodes.alive(), 1)
+}
+
 // nodes is what this node knows of the others: whether they live.
 type nodes struct {
 	known atomic.Pointer[nodesKnown]
 }
 
 type nodesKnown struct {
-	live map[string]bool
-	size *blockSize
+	live  map[string]bool
+	alive int64
+	size  *blockSize
 }
 
 // gone reports whether a node's session has ended. One that was never seen may have
@@ -234,6 +249,14 @@ func (n *nodes) anyGone() bool {
 		}
 	}
 	return false
+}
+
+// alive is how many nodes there are.
+func (n *nodes) alive() int64 {
+	if known := n.known.Load(); known != nil {
+		return max(known.alive, 1)
+	}
+	return 1
 }
 
 // size is how large the blocks of accounts are.
@@ -270,14 +293,13 @@ func (l *Limiter) countNodes() error {
 		return err
 	}
 	known := &nodesKnown{live: make(map[string]bool, len(all))}
-	alive := 0
 	for i := range all {
 		known.live[all[i].Name] = all[i].Live
 		if all[i].Live {
-			alive++
+			known.alive++
 		}
 	}
-	known.size = together(alive)
+	known.size = together(known.alive)
 	l.nodes.known.Store(known)
 	return nil
 }
