@@ -1,0 +1,445 @@
+package limiter_test
+
+import (
+	"fmt"
+	"slices"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/till-proxy/till/limiter"
+	"github.com/till-proxy/till/limiter/record"
+	"github.com/till-proxy/till/limiter/store/storetest"
+)
+
+// nodes are limiters that share one store. They run in a bubble of testing/synctest,
+// where time passes only while all of them wait.
+type nodes struct {
+	*storetest.Cluster
+	t testing.TB
+	w []*world
+}
+
+// withNodes runs a test of so many nodes. prepare may change how they are opened.
+func withNodes(t *testing.T, n int, test func(t *testing.T, c *nodes), prepare ...func(w *world)) {
+	t.Helper()
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) { test(t, newNodes(t, n, prepare...)) })
+}
+
+func newNodes(t testing.TB, n int, prepare ...func(w *world)) *nodes {
+	t.Helper()
+	c := &nodes{Cluster: storetest.NewCluster(), t: t}
+	c.Rehearse()
+	t.Cleanup(c.abandon)
+	for i := range n {
+		w := &world{t: t, cluster: c.Cluster, node: fmt.Sprint("node-", string(rune('a'+i))), disk: storetest.NewDisk(), shadow: "shadow"}
+		w.files = w.disk.Files()
+		for _, fn := range prepare {
+			fn(w)
+		}
+		w.open(c.Node(w.node))
+		c.w = append(c.w, w)
+	}
+	return c
+}
+
+// abandon ends everything that runs.
+func (c *nodes) abandon() {
+	for _, w := range c.w {
+		c.Kill(w.node)
+		w.Abandon()
+	}
+}
+
+// restartKilled ends a node's process as kill -9 does, or as a power cut, and starts
+// another under its name.
+func (c *nodes) restartKilled(w *world, power bool) {
+	c.t.Helper()
+	c.Kill(w.node)
+	w.Abandon()
+	w.disk = w.disk.Restarted(power, func() bool { return true })
+	w.files = w.disk.Files()
+	w.open(c.Node(w.node))
+}
+
+// restartClean stops a node and starts it again.
+func (c *nodes) restartClean(w *world) {
+	c.t.Helper()
+	if err := w.Close(); err != nil {
+		c.t.Fatal(err)
+	}
+	w.open(c.Node(w.node))
+}
+
+// pass lets time pass once all nodes have followed what was done before.
+func (c *nodes) pass(d time.Duration) {
+	synctest.Wait()
+	c.Advance(d)
+	synctest.Wait()
+}
+
+// sweep lets some time pass, after which every node has given back what it does not
+// use.
+func (c *nodes) sweep() {
+	c.t.Helper()
+	c.pass(3 * time.Second)
+	for _, w := range c.w {
+		w.SweepActive()
+	}
+	c.settle()
+}
+
+// settle lets all nodes follow.
+func (c *nodes) settle() {
+	c.t.Helper()
+	for _, w := range c.w {
+		if err := w.Ping(ctx); err != nil {
+			c.t.Fatal(err)
+		}
+	}
+	synctest.Wait()
+	if err := c.View(limiter.CheckParts); err != nil {
+		c.t.Fatal(err)
+	}
+}
+
+// on is the key as another node sees it.
+func (k *key) on(w *world) *key { return &key{w: w, id: k.id, lookup: k.lookup} }
+
+// drain uses a key on all nodes in turn until each has refused it finally with want,
+// and returns how often it worked. What the others hold comes back.
+func (c *nodes) drain(k *key, want record.Code, opts ...func(*limiter.Ask)) (n int64) {
+	c.t.Helper()
+	over := make([]bool, len(c.w))
+	for held := 0; slices.Contains(over, false); {
+		before := n
+		for i, w := range c.w {
+			if over[i] {
+				continue
+			}
+			switch code := k.on(w).use(opts...); code {
+			case "":
+				n++
+			case want:
+				over[i] = true
+			case record.CodeBudgetHeld:
+			default:
+				c.t.Fatalf("%s, after %d requests: refused with %s, want %s", w.node, n, code, want)
+			}
+		}
+		if held++; n > before {
+			held = 0
+		}
+		if held > 0 && slices.Contains(over, false) {
+			if held > 20 {
+				c.t.Fatalf("after %d requests: what is held never comes back", n)
+			}
+			c.sweep()
+		}
+	}
+	return n
+}
+
+func TestNodesForwardExactlyTheLimitTogether(t *testing.T) {
+	withNodes(t, 3, func(t *testing.T, c *nodes) {
+		k := c.w[0].mint(activations(100))
+		if n := c.drain(k, record.CodeActivationsExhausted); n != 100 {
+			t.Errorf("%d forwarded, want 100", n)
+		}
+		c.settle()
+	})
+}
+
+func TestANodeThatHasReservedTheRestIsAskedForIt(t *testing.T) {
+	withNodes(t, 2, func(t *testing.T, c *nodes) {
+		k := c.w[0].mint(activations(40))
+		a, b := k, k.on(c.w[1])
+		for range 30 {
+			if code := a.use(); code != "" {
+				t.Fatal(code)
+			}
+		}
+		n := 30
+		for code := b.use(); code != record.CodeActivationsExhausted; code = b.use() {
+			switch code {
+			case "":
+				n++
+			case record.CodeBudgetHeld:
+				synctest.Wait() // what was asked for comes back
+				time.Sleep(200 * time.Millisecond)
+			default:
+				t.Fatal(code)
+			}
+		}
+		if n != 40 {
+			t.Errorf("%d forwarded, want 40: the other node had reserved the rest and did not use it", n)
+		}
+	})
+}
+
+func TestAWindowThatOneNodeHasBegunIsNotBegunAgainByAnother(t *testing.T) {
+	withNodes(t, 2, func(t *testing.T, c *nodes) {
+		k := c.w[0].mint(renewing(10, record.Daily))
+		a, b := k, k.on(c.w[1])
+		for range 3 {
+			a.use()
+			b.use()
+		}
+		for day := range 3 {
+			c.pass(24 * time.Hour)
+			for range 7 {
+				if code := a.use(); code != "" {
+					t.Fatalf("day %d: %s", day, code)
+				}
+			}
+			n := 7 + b.drain(record.CodeActivationsExhausted)
+			if n > 10 {
+				t.Errorf("day %d: %d forwarded of 10", day, n)
+			}
+			c.settle()
+		}
+	})
+}
+
+func TestABlockIsNotTakenInAWindowThatIsOver(t *testing.T) {
+	withNodes(t, 2, func(t *testing.T, c *nodes) {
+		k := c.w[0].mint(renewing(10, record.Daily))
+		a, b := k, k.on(c.w[1])
+		running, refusal := b.ask() // goes on past midnight
+		if refusal != nil {
+			t.Fatal(refusal)
+		}
+		c.pass(24 * time.Hour)
+		if n := a.drain(record.CodeActivationsExhausted); n != 10 {
+			t.Errorf("%d forwarded, want 10", n)
+		}
+		running.Settle(record.Amounts{record.Activations: 1})
+		if n := c.drain(k, record.CodeActivationsExhausted); n != 0 {
+			t.Errorf("%d more forwarded", n)
+		}
+		c.sweep()
+		if v := a.view(); v.Used[0] != 10 || v.Past[0] != 1 {
+			t.Errorf("%d used and %d before, want 10 and 1", v.Used[0], v.Past[0])
+		}
+	})
+}
+
+func TestAKilledNodeTakesBackNothingButItsOwn(t *testing.T) {
+	for _, power := range []bool{false, true} {
+		t.Run(fmt.Sprint("power", power), func(t *testing.T) {
+			withNodes(t, 2, func(t *testing.T, c *nodes) {
+				k := c.w[0].mint(activations(100))
+				a, b := k, k.on(c.w[1])
+				n := int64(0)
+				for range 20 {
+					if code := a.use(); code != "" {
+						t.Fatal(code)
+					}
+					if code := b.use(); code != "" {
+						t.Fatal(code)
+					}
+					n += 2
+				}
+				c.restartKilled(c.w[0], power)
+				c.settle()
+				n += c.drain(k, record.CodeActivationsExhausted)
+				if n > 100 || !power && n != 100 {
+					t.Errorf("%d forwarded of 100", n)
+				}
+				c.settle()
+			})
+		})
+	}
+}
+
+func TestANodeThatStartsLeavesAloneWhatOthersHaveReserved(t *testing.T) {
+	withNodes(t, 3, func(t *testing.T, c *nodes) {
+		k := c.w[0].mint(activations(60))
+		n := int64(0)
+		for range 5 {
+			for _, w := range c.w {
+				if code := k.on(w).use(); code != "" {
+					t.Fatal(code)
+				}
+				n++
+			}
+			c.restartClean(c.w[1])
+			c.settle()
+		}
+		if n += c.drain(k, record.CodeActivationsExhausted); n != 60 {
+			t.Errorf("%d forwarded, want 60", n)
+		}
+	})
+}
+
+func TestALimitIsLoweredForAllNodes(t *testing.T) {
+	withNodes(t, 2, func(t *testing.T, c *nodes) {
+		k := c.w[0].mint(activations(1000))
+		a, b := k, k.on(c.w[1])
+		for range 20 {
+			a.use()
+			b.use()
+		}
+		b.limitTo(50)
+		c.settle()
+		if n := 40 + c.drain(k, record.CodeActivationsExhausted); n != 50 {
+			t.Errorf("%d forwarded, want 50", n)
+		}
+		if _, err := a.w.GrantMore(ctx, limiter.Operator, k.id, limiter.More{Activations: 7}); err != nil {
+			t.Fatal(err)
+		}
+		c.settle()
+		if n := c.drain(k, record.CodeActivationsExhausted); n != 7 {
+			t.Errorf("%d more forwarded, want 7", n)
+		}
+	})
+}
+
+func TestALimitThatIsSetLaterCountsWhatAllNodesHaveUsed(t *testing.T) {
+	withNodes(t, 2, func(t *testing.T, c *nodes) {
+		k := c.w[0].mint(func(*record.Key) {})
+		for range 10 {
+			for _, w := range c.w {
+				if code := k.on(w).use(); code != "" {
+					t.Fatal(code)
+				}
+			}
+		}
+		c.sweep()
+		k.limitTo(30)
+		c.settle()
+		if n := 20 + c.drain(k, record.CodeActivationsExhausted); n != 30 {
+			t.Errorf("%d forwarded, want 30", n)
+		}
+	})
+}
+
+func TestWhatAnswersUseBeyondTheirBoundIsCountedOnAllNodes(t *testing.T) {
+	withNodes(t, 2, func(t *testing.T, c *nodes) {
+		k := c.w[0].mint(func(k *record.Key) { k.Limit[record.Tokens] = 1000 })
+		var used int64
+		for range 3 {
+			for _, w := range c.w {
+				g, refusal := k.on(w).ask(bound(record.Tokens, 10))
+				if refusal != nil {
+					t.Fatal(refusal)
+				}
+				g.Settle(record.Amounts{record.Activations: 1, record.Tokens: 100})
+				used += 100
+			}
+		}
+		c.sweep()
+		c.settle()
+		for _, w := range c.w {
+			if code := k.on(w).use(bound(record.Tokens, 1000-used+1)); code == "" {
+				t.Errorf("%s: admitted beyond the limit", w.node)
+			}
+			if v := k.on(w).view(); v.Used[record.Tokens] != used {
+				t.Errorf("%s: %d tokens used, want %d", w.node, v.Used[record.Tokens], used)
+			}
+		}
+	})
+}
+
+func TestAKeyIsBoundToOneAddressOnAllNodes(t *testing.T) {
+	withNodes(t, 2, func(t *testing.T, c *nodes) {
+		k := c.w[0].mint(func(k *record.Key) { k.Limit[record.Activations], k.Scope.PinIP = 100, true })
+		if code := k.use(from("192.0.2.1")); code != "" {
+			t.Fatal(code)
+		}
+		b := k.on(c.w[1])
+		if code := b.use(from("192.0.2.2")); code != record.CodeIPNotAllowed {
+			t.Errorf("another address on another node: %q", code)
+		}
+		if code := b.use(from("192.0.2.1")); code != "" {
+			t.Errorf("the same address on another node: %s", code)
+		}
+		c.sweep()
+		if code := k.use(from("192.0.2.2")); code != record.CodeIPNotAllowed {
+			t.Errorf("another address later: %q", code)
+		}
+	})
+}
+
+func TestARolesBudgetIsOneForAllNodes(t *testing.T) {
+	withNodes(t, 3, func(t *testing.T, c *nodes) {
+		k := c.w[0].mint(func(k *record.Key) { k.Role = "ci" })
+		if n := c.drain(k, record.CodeActivationsExhausted); n != 50 {
+			t.Errorf("%d forwarded, want 50", n)
+		}
+		c.settle()
+	}, func(w *world) {
+		w.roles = map[string]record.Role{"ci": {Budget: record.RoleBudget{Limit: record.Amounts{50, -1, -1, -1}}}}
+	})
+}
+
+func TestAChildIsCarvedOutOfWhatAllNodesHaveLeft(t *testing.T) {
+	withNodes(t, 2, func(t *testing.T, c *nodes) {
+		p := c.w[0].mint(delegating(activations(100)))
+		a, b := p, p.on(c.w[1])
+		for range 20 {
+			a.use()
+			b.use()
+		}
+		c.sweep()
+		if _, err := b.child(activations(80)); err == nil {
+			t.Error("a child gets what another node has used")
+		}
+		child := b.mustChild(activations(30))
+		c.settle()
+		if n := c.drain(child.on(c.w[0]), record.CodeActivationsExhausted); n != 30 {
+			t.Errorf("the child forwarded %d, want 30", n)
+		}
+		n := c.drain(p, record.CodeActivationsExhausted)
+		v := a.view()
+		if total := v.Used[0] + v.Delegated[0]; total != 100 || n != 100-30-40-1 {
+			t.Errorf("%d forwarded by the parent, %d used and %d delegated", n, v.Used[0], v.Delegated[0])
+		}
+	})
+}
+
+func TestARevokedKeyIsRefusedByEveryNode(t *testing.T) {
+	withNodes(t, 3, func(t *testing.T, c *nodes) {
+		k := c.w[0].mint(activations(100))
+		for _, w := range c.w {
+			if code := k.on(w).use(); code != "" {
+				t.Fatal(code)
+			}
+		}
+		if _, _, err := c.w[1].Revoke(ctx, limiter.Operator, k.id, ""); err != nil {
+			t.Fatal(err)
+		}
+		synctest.Wait()
+		for _, w := range c.w {
+			if code := k.on(w).use(); code != record.CodeKeyRevoked {
+				t.Errorf("%s: %q", w.node, code)
+			}
+		}
+	})
+}
+
+func TestANodeThatIsCutOffRefusesAfterSevenSeconds(t *testing.T) {
+	withNodes(t, 2, func(t *testing.T, c *nodes) {
+		k := c.w[0].mint(activations(1000))
+		a, b := k, k.on(c.w[1])
+		for range 50 { // it has something reserved
+			if code := b.use(); code != "" {
+				t.Fatal(code)
+			}
+		}
+		c.Cut(b.w.node)
+		if _, _, err := a.w.Revoke(ctx, limiter.Operator, k.id, ""); err != nil {
+			t.Fatal(err)
+		}
+		c.pass(7*time.Second + time.Millisecond)
+		if code := b.use(); code != record.CodeStoreUnavailable {
+			t.Errorf("after 7 s: %q", code)
+		}
+		c.Heal(b.w.node)
+		synctest.Wait()
+		if code := b.use(); code != record.CodeKeyRevoked {
+			t.Errorf("when it is back: %q", code)
+		}
+	})
+}
