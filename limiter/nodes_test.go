@@ -345,10 +345,12 @@ func TestWhatAnswersUseBeyondTheirBoundIsCountedOnAllNodes(t *testing.T) {
 func TestAKeyIsBoundToOneAddressOnAllNodes(t *testing.T) {
 	withNodes(t, 2, func(t *testing.T, c *nodes) {
 		k := c.w[0].mint(func(k *record.Key) { k.Limit[record.Activations], k.Scope.PinIP = 100, true })
+		b := k.on(c.w[1])
+		k.view() // both have it in memory, without an address
+		b.view()
 		if code := k.use(from("192.0.2.1")); code != "" {
 			t.Fatal(code)
 		}
-		b := k.on(c.w[1])
 		if code := b.use(from("192.0.2.2")); code != record.CodeIPNotAllowed {
 			t.Errorf("another address on another node: %q", code)
 		}
