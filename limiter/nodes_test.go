@@ -104,9 +104,6 @@ func (c *nodes) settle() {
 	}
 }
 
-// on is the key as another node sees it.
-func (k *key) on(w *world) *key { return &key{w: w, id: k.id, lookup: k.lookup} }
-
 // drain uses a key on all nodes in turn until each has refused it finally with want,
 // and returns how often it worked. What the others hold comes back.
 func (c *nodes) drain(k *key, want record.Code, opts ...func(*limiter.Ask)) (n int64) {
@@ -397,6 +394,25 @@ func TestAChildIsCarvedOutOfWhatAllNodesHaveLeft(t *testing.T) {
 		v := a.view()
 		if total := v.Used[0] + v.Delegated[0]; total != 100 || n != 100-30-40-1 {
 			t.Errorf("%d forwarded by the parent, %d used and %d delegated", n, v.Used[0], v.Delegated[0])
+		}
+	})
+}
+
+func TestTheAuditLogOfSeveralNodesIsOne(t *testing.T) {
+	withNodes(t, 3, func(t *testing.T, c *nodes) {
+		for range 5 {
+			for _, w := range c.w {
+				w.mint(activations(1))
+			}
+		}
+		for _, w := range c.w {
+			if _, err := w.AuditVerify(ctx, limiter.Operator); err != nil {
+				t.Errorf("%s: %v", w.node, err)
+			}
+		}
+		lines, err := c.w[0].AuditLines()
+		if err != nil || len(lines) < 15 {
+			t.Errorf("%d entries, want one for each of 15 keys; %v", len(lines), err)
 		}
 	})
 }
