@@ -321,21 +321,22 @@ func (l *Limiter) CountMatches(ctx context.Context, by Caller, f Filter) (matche
 	}
 }
 
-// Await waits until a job is done, or the context is.
+// Await waits until a job is done, or the context is. Where several nodes share the
+// store, it waits for this node's part in it, too.
 func (l *Limiter) Await(ctx context.Context, by Caller, number int64) (Job, error) {
 	s, err := l.JobOf(by, fmt.Sprint(number))
-	if err != nil || s.Done() {
+	if err != nil || s.Done() && l.shared == nil {
 		return s, err
 	}
 	// The job's record can be read a moment before the committer gives the job in
-	// memory its number.
-	if err := l.Ping(ctx); err != nil {
-		return s, err
+	// memory its number, or another node may have begun it just now.
+	if l.shared != nil {
+		err = l.followJobs()
+	} else {
+		err = l.Ping(ctx)
 	}
-	if l.shared != nil { // another node may have begun it just now
-		if err := l.followJobs(); err != nil {
-			return s, err
-		}
+	if err != nil {
+		return s, err
 	}
 	for _, j := range l.runningJobs() {
 		if j.number.Load() != number {
@@ -343,9 +344,13 @@ func (l *Limiter) Await(ctx context.Context, by Caller, number int64) (Job, erro
 		}
 		select {
 		case <-j.done:
-			return j.snapshot(), nil
+			if l.shared == nil {
+				return j.snapshot(), nil
+			}
 		case <-ctx.Done():
-			return j.snapshot(), nil
+			if l.shared == nil {
+				return j.snapshot(), nil
+			}
 		case <-l.jobsStopped:
 			return j.snapshot(), store.ErrClosed
 		}

@@ -245,11 +245,27 @@ func (l *Limiter) Onces() (n int, err error) {
 		n, err = countOnces(r)
 		return err
 	})
-	if err == nil && n != l.onces.known {
-		err = fmt.Errorf("the committer counts %d", l.onces.known)
+	counts := l.onces.known
+	if err == nil && l.shared != nil {
+		err = l.committer.Do(func(b *batch) error {
+			n, err := b.onces.count(b.Transaction)
+			counts = *n
+			return err
+		}, nil)
+	}
+	if err == nil && n != counts {
+		err = fmt.Errorf("the committer counts %d", counts)
 	}
 	return n, err
 }
+
+// WriteCommon replaces what nodes have in common.
+func (l *Limiter) WriteCommon(what, value string) error {
+	return l.committer.Do(func(b *batch) error { return b.Set(record.CommonKey(what), []byte(value)) }, nil)
+}
+
+// SweepAdmin does what one node does for all.
+func (l *Limiter) SweepAdmin() { l.sweepAdmin() }
 
 // FillOnces pretends that so many calls are known.
 func (l *Limiter) FillOnces(n int) error {

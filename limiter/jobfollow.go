@@ -26,7 +26,7 @@ func (l *Limiter) followJobs() error {
 			return err
 		}
 		added = l.adoptJobs(stored)
-		l.endJobs(stored)
+		l.noteJobs(stored)
 		return nil
 	}, func(err error) { done <- err })
 	if err := <-done; err != nil {
@@ -45,26 +45,28 @@ func (l *Limiter) followJobs() error {
 	return nil
 }
 
-// endJobs marks the jobs in memory that another node has ended, or that are so old
-// that the store no longer knows them.
-func (l *Limiter) endJobs(stored []Job) {
-	running := make(map[int64]bool)
-	ended := make(map[int64]Job)
+// noteJobs notes how far the jobs in memory have come, and which of them another node
+// has ended, or that are so old that the store no longer knows them.
+func (l *Limiter) noteJobs(stored []Job) {
+	known := make(map[int64]Job, len(stored))
 	for _, s := range stored {
-		running[s.Number] = !s.Done()
-		ended[s.Number] = s
+		known[s.Number] = s
 	}
 	for _, j := range l.runningJobs() {
 		number := j.number.Load()
-		if number == 0 || running[number] {
+		if number == 0 {
 			continue
 		}
-		if s, known := ended[number]; known {
+		s, is := known[number]
+		if is {
 			j.mu.Lock()
+			s.Failure = j.state.Failure
 			j.state = s
 			j.mu.Unlock()
 		}
-		j.over.Store(true)
+		if !is || s.Done() {
+			j.over.Store(true)
+		}
 	}
 }
 
