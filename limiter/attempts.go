@@ -11,7 +11,8 @@ import (
 
 // attempts reports refused acts to the audit log: the first of a caller at once,
 // then once a minute with a count, so that nobody can fill the disk by asking.
-// It holds a bounded number of callers; all further ones share one count.
+// It holds a bounded number of callers; all further ones share one count. Each node
+// counts what it is asked, so a caller has as many attempts as there are nodes.
 type attempts struct {
 	mu   sync.Mutex
 	seen map[attempt]*attemptCount

@@ -2,7 +2,6 @@ package limiter
 
 import (
 	"errors"
-	"math"
 	"time"
 
 	"github.com/till-proxy/till/limiter/record"
@@ -65,49 +64,6 @@ const (
 var EventNames = []EventName{
 	KeyCreated, KeyThreshold, KeyExhausted, KeyExpired, KeyRevoked, KeySuspended,
 	KeyStale, KeyLeaked, KeyAfterDeath, TokenCreated, LockdownSet, LockdownLifted,
-}
-
-var thresholds = [...]int64{50, 80, 100}
-
-// share is so many percent of a limit, rounded up.
-func share(limit, percent int64) int64 {
-	return limit/100*percent + (limit%100*percent+99)/100
-}
-
-// setMarks works out at which use the next threshold of each limit is crossed.
-// Thresholds below the present use count as reported.
-func (k *Live) setMarks() {
-	kept := k.net()
-	for _, kind := range record.LimitKinds {
-		k.marks[kind] = math.MaxInt64
-		for _, percent := range thresholds {
-			if at := share(kept[kind], percent); kept[kind] > 0 && at > k.total(kind) {
-				k.marks[kind] = at - k.others.Settled[kind]
-				break
-			}
-		}
-	}
-}
-
-// tellThresholds reports the limits whose use has crossed a threshold since the
-// last call. Callers hold the key.
-func (k *Live) tellThresholds() {
-	for _, kind := range record.LimitKinds {
-		if k.spent[kind] < k.marks[kind] {
-			continue
-		}
-		reached, kept := int64(0), k.net()[kind]
-		for _, percent := range thresholds {
-			if k.total(kind) >= share(kept, percent) {
-				reached = percent
-			}
-		}
-		k.l.tell(Event{
-			Name: KeyThreshold, Key: k.key, Kind: kind, Percent: int(reached),
-			Used: k.total(kind), Limit: kept,
-		})
-		k.setMarks()
-	}
 }
 
 // tell reports an event that no transaction is about. Locks may be held.

@@ -610,6 +610,70 @@ func TestAMessageIsDeliveredByOneNodeForAll(t *testing.T) {
 	}, hooked)
 }
 
+func TestAThresholdThatNodesCrossTogetherIsToldOnce(t *testing.T) {
+	withFleet(t, 3, func(t *testing.T, c *fleet) {
+		leads, _ := c.leader()
+		var feeds []*limiter.Feed
+		for _, w := range c.w {
+			f, err := w.Subscribe(limiter.Operator)
+			if err != nil {
+				t.Fatal(err)
+			}
+			feeds = append(feeds, f)
+		}
+		k := leads.mint(activations(99))
+		told := func() (percents []string) {
+			c.sweep()
+			_, messages := leads.waiting()
+			for _, m := range messages {
+				if m.Event == limiter.KeyThreshold {
+					_, rest, _ := strings.Cut(string(m.Payload), `"percent":`)
+					percent, _, _ := strings.Cut(rest, ",")
+					percents = append(percents, percent)
+				}
+			}
+			return percents
+		}
+		use := func(times int) { // on each
+			for range times {
+				for _, w := range c.w {
+					if code := k.on(w).use(); code != "" {
+						t.Fatalf("%s answers %q", w.node, code)
+					}
+				}
+			}
+		}
+		for _, step := range []struct {
+			each int
+			want []string
+		}{{16, nil}, {4, []string{"50"}}, {8, []string{"50", "80"}}} { // 48, 60 and 84 of 99
+			use(step.each)
+			if got := told(); !slices.Equal(got, step.want) {
+				t.Errorf("after %d more on each, %q were told, want %q", step.each, got, step.want)
+			}
+		}
+		for _, f := range feeds {
+			n := 0
+			for _, name := range heardOn(t, f) {
+				if name == "key_threshold " {
+					n++
+				}
+			}
+			if n != 2 {
+				t.Errorf("a feed tells of %d", n)
+			}
+		}
+		if _, err := c.w[2].GrantMore(ctx, limiter.Operator, k.id, limiter.More{Activations: 101}); err != nil {
+			t.Fatal(err)
+		}
+		c.felt(c.w[2])
+		use(6) // 102 of 200
+		if got, want := told(), []string{"50", "80", "50"}; !slices.Equal(got, want) {
+			t.Errorf("of the new limit were told %q, want %q", got, want)
+		}
+	}, hooked)
+}
+
 func TestMessagesAreBoundedOverAllNodes(t *testing.T) {
 	withFleet(t, 2, func(t *testing.T, c *fleet) {
 		leads, others := c.leader()

@@ -220,7 +220,7 @@ var (
 		"Close", "Failed", "Trouble", "StillFailed", "Ping", "SetRoles", "SetStale", "KeepAudit", "LogAuditHead", "Retain", // whoever runs the limiter
 		"Find", "Authenticate", "Delegate", // whoever has a secret
 		"SetHooks", "EndFeeds", "DueMessages", "ForgetMessage", "PostponeMessage", // who delivers events
-		"AuditHead", "Fingerprint", "Leads", "Nodes", "Pending", "Roles", "Stats", "Time", "Ready", "Turns", // no key is told of: any token may know
+		"AuditHead", "Fingerprint", "Leads", "Nodes", "Pending", "Ready", "Roles", "Stats", "Time", "Turns", // no key is told of: any token may know
 	}
 )
 

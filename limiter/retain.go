@@ -152,6 +152,7 @@ func (l *Limiter) erase(b *batch, by Caller, key *record.Key, used record.Amount
 		if err := b.Scan(record.PartPrefix(account), nil, false, all); err != nil {
 			return err
 		}
+		gone = append(gone, crossedKey(key.ID))
 	}
 	if err := b.setAccount(account, false, nil); err != nil {
 		return err

@@ -1,0 +1,124 @@
+package limiter
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"math"
+
+	"github.com/till-proxy/till/limiter/record"
+	"github.com/till-proxy/till/limiter/store"
+)
+
+// thresholds are the percentages of a limit whose crossing is reported.
+var thresholds = [...]int64{50, 80, 100}
+
+// share is so many percent of a limit, rounded up.
+func share(limit, percent int64) int64 {
+	return limit/100*percent + (limit%100*percent+99)/100
+}
+
+// setMarks works out at which use the next threshold of each limit is crossed.
+// Thresholds below the present use count as reported.
+func (k *Live) setMarks() {
+	kept := k.net()
+	for _, kind := range record.LimitKinds {
+		k.marks[kind] = math.MaxInt64
+		for _, percent := range thresholds {
+			if at := share(kept[kind], percent); kept[kind] > 0 && at > k.total(kind) {
+				k.marks[kind] = at
+				break
+			}
+		}
+	}
+}
+
+// tellThresholds reports the limits whose use has crossed a threshold since the
+// last call. Callers hold the key.
+func (k *Live) tellThresholds() {
+	for _, kind := range record.LimitKinds {
+		if k.total(kind) < k.marks[kind] {
+			continue
+		}
+		reached, kept := int64(0), k.net()[kind]
+		for _, percent := range thresholds {
+			if k.total(kind) >= share(kept, percent) {
+				reached = percent
+			}
+		}
+		k.l.tellThreshold(Event{
+			Name: KeyThreshold, Key: k.key, Kind: kind, Percent: int(reached),
+			Used: k.total(kind), Limit: kept,
+		}, k.lineage)
+		k.setMarks()
+	}
+}
+
+// tellThreshold reports that a threshold was crossed. Where several nodes share the
+// store, each finds that out by itself, as it hears what the others have used, and the
+// first to write it down reports it.
+func (l *Limiter) tellThreshold(e Event, lineage uint64) {
+	if l.shared == nil {
+		l.tell(e)
+		return
+	}
+	e.At = l.clock.Now().UTC()
+	first := false
+	l.committer.Submit(func(b *batch) (err error) {
+		if first, err = b.crosses(&e, lineage); err != nil || !first {
+			return err
+		}
+		return b.outbox.report(b.Transaction, report{e, true})
+	}, func(err error) {
+		if err != nil {
+			l.complain("an event could not be kept for webhooks", err, "event", string(e.Name))
+		}
+	})
+}
+
+// crossed are the thresholds of a key that were reported.
+//
+//	n//crossed/<key id>   crossed, as JSON
+type crossed struct {
+	Lineage uint64                           `json:"lineage"` // of the account that was used
+	Of      map[record.Kind]crossedThreshold `json:"of"`
+}
+
+// crossedThreshold is the highest threshold of a limit that was reported.
+type crossedThreshold struct {
+	Limit   int64 `json:"limit"`
+	Percent int   `json:"percent"`
+}
+
+func crossedKey(id string) []byte { return record.CommonKey("crossed/" + id) }
+
+// crosses writes down that a threshold was crossed, and reports whether that is new.
+func (b *batch) crosses(e *Event, lineage uint64) (bool, error) {
+	key := crossedKey(e.Key.ID)
+	if _, err := b.Get(record.RecordKey(e.Key.ID)); err != nil {
+		if errors.Is(err, store.ErrNotFound) { // forgotten
+			err = nil
+		}
+		return false, err
+	}
+	var c crossed
+	v, err := b.Get(key)
+	if err == nil {
+		if err := json.Unmarshal(v, &c); err != nil {
+			return false, fmt.Errorf("thresholds of key %s: %w: %w", e.Key.ID, record.ErrRecord, err)
+		}
+	} else if !errors.Is(err, store.ErrNotFound) {
+		return false, err
+	}
+	if c.Lineage != lineage || c.Of == nil {
+		c = crossed{Lineage: lineage, Of: make(map[record.Kind]crossedThreshold)}
+	}
+	if last := c.Of[e.Kind]; last.Limit == e.Limit && last.Percent >= e.Percent {
+		return false, nil
+	}
+	c.Of[e.Kind] = crossedThreshold{e.Limit, e.Percent}
+	if v, err = json.Marshal(&c); err != nil {
+		return false, err
+	}
+	return true, b.Set(key, v)
+}
