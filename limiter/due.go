@@ -94,7 +94,7 @@ func (l *Limiter) endDue(found []dueEntry) (rest []string, err error) {
 			}
 			k.restore(&acct, &own, key.Limit)
 			now := l.clock.Now()
-			if status, code := k.status(now); status == record.Expired && old.EndedStatus == "" {
+			if status, code := k.status(now); status == record.Expired && old.EndedStatus == "" && !l.mayBeUsed(old, &acct, code) {
 				ended = append(ended, key)
 				err = b.endKey(old, key, &acct, ownEnd(record.Expired, code, now))
 			} else {
@@ -111,6 +111,19 @@ func (l *Limiter) endDue(found []dueEntry) (rest []string, err error) {
 		}
 	})
 	return rest, err
+}
+
+// unwritten is how long a node may have used a key without having written that.
+const unwritten = saveEvery + 5*time.Second
+
+// mayBeUsed reports whether another node may know of a use since which a key is not
+// idle. Requests are refused by what is known, but the end is final.
+func (l *Limiter) mayBeUsed(key *record.Key, acct *record.Account, code record.Code) bool {
+	if l.shared == nil || code != record.CodeKeyIdle {
+		return false
+	}
+	since := max(acct.Last, nanosOf(key.CreatedAt), nanosOf(key.RevivedAt))
+	return l.clock.Now().UnixNano()-since < int64(key.IdleTimeout+unwritten)
 }
 
 // known reports whether a key is in memory, or on its way there.
@@ -176,7 +189,7 @@ func (l *Limiter) endIfDue(id string) error {
 		if err != nil {
 			return err
 		}
-		if status == record.Expired && now == code && old.EndedStatus == "" {
+		if status == record.Expired && now == code && old.EndedStatus == "" && !l.mayBeUsed(old, &acct, code) {
 			return b.endKey(old, key, &acct, ownEnd(record.Expired, code, l.clock.Now()))
 		}
 		return writeKey(b, old, key, &acct, nil)

@@ -73,6 +73,9 @@ func (l *Limiter) endByItself(k *Live, status record.Status, code record.Code) {
 		if now, _, err := k.derive(b, old, &acct); err != nil || now != status {
 			return err
 		}
+		if l.mayBeUsed(old, &acct, code) {
+			return nil
+		}
 		if status == record.Exhausted {
 			if err := b.settleOwn(k, &acct); err != nil {
 				return err

@@ -422,6 +422,75 @@ func TestOnlyTheNodeThatLeadsSweepsForAll(t *testing.T) {
 	})
 }
 
+func TestAKeyThatOneNodeUsesIsNotIdleToTheOther(t *testing.T) {
+	t.Parallel()
+	together(t, nil, func(t *testing.T, p *pair) {
+		p.a.SweepDue() // so it leads
+		k := p.a.mint(func(k *record.Key) { k.IdleTimeout = time.Minute })
+		for _, w := range []*world{p.a, p.b} {
+			if code := k.on(w).use(); code != "" {
+				t.Fatal(code)
+			}
+		}
+		for range 5 { // each time a moment before it would be idle
+			p.advance(57 * time.Second)
+			if code := k.on(p.b).use(); code != "" {
+				t.Fatalf("the node that uses it: %s", code)
+			}
+			p.advance(2 * time.Second)
+			p.a.SweepActive()
+			p.a.SweepDue() // has heard of no use for 61 seconds
+			p.b.SweepActive()
+			if err := p.b.Ping(ctx); err != nil {
+				t.Fatal(err)
+			}
+			if v := k.view(); v.EndedStatus != "" {
+				t.Fatalf("it has ended: %s", v.EndedReason)
+			}
+		}
+		if code := k.on(p.a).use(); code != "" {
+			t.Errorf("the other node: %s", code)
+		}
+		p.advance(2 * time.Minute)
+		p.a.SweepDue()
+		if v := k.view(); v.EndedReason != string(record.CodeKeyIdle) {
+			t.Errorf("two minutes later it has ended: %q", v.EndedReason)
+		}
+	})
+}
+
+func TestNothingIsLeftOfAKeyThatIsForgotten(t *testing.T) {
+	t.Parallel()
+	together(t, nil, func(t *testing.T, p *pair) {
+		k := p.a.mint(activations(100))
+		for _, w := range []*world{p.a, p.b} {
+			if code := k.on(w).use(); code != "" {
+				t.Fatal(code)
+			}
+		}
+		if _, _, err := p.a.Revoke(ctx, limiter.Operator, k.id, ""); err != nil {
+			t.Fatal(err)
+		}
+		if err := p.b.Ping(ctx); err != nil { // it has given back what it had
+			t.Fatal(err)
+		}
+		if err := p.a.Forget(ctx, limiter.Operator, k.id); err != nil {
+			t.Fatal(err)
+		}
+		left, err := p.a.Left(k.id)
+		account, _ := record.KeyAccount(k.id)
+		err = errors.Join(err, p.cluster.View(func(r store.Reader) error {
+			return r.Scan(record.PartPrefix(account), nil, false, func(key, _ []byte) (bool, error) {
+				left = append(left, string(key))
+				return true, nil
+			})
+		}))
+		if err != nil || len(left) > 0 {
+			t.Errorf("left are %q, %v", left, err)
+		}
+	})
+}
+
 func TestADatabaseThatIsAwayRefusesAndPoisonsNothing(t *testing.T) {
 	t.Parallel()
 	together(t, nil, func(t *testing.T, p *pair) {

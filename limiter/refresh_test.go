@@ -49,6 +49,13 @@ func (p *pair) open(t *testing.T, node string, roles map[string]record.Role) *wo
 	return &world{t: t, Limiter: l}
 }
 
+// advance lets time pass once all nodes have followed.
+func (p *pair) advance(d time.Duration) {
+	synctest.Wait()
+	p.cluster.Advance(d)
+	synctest.Wait()
+}
+
 // on is the same key on another node.
 func (k *key) on(w *world) *key { return &key{w: w, id: k.id, lookup: k.lookup} }
 

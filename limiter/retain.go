@@ -157,6 +157,15 @@ func (l *Limiter) erase(b *batch, by Caller, key *record.Key, used record.Amount
 	if err := b.setAccount(account, false, nil); err != nil {
 		return err
 	}
+	if b.node != "" {
+		parts, err := readParts(b, account)
+		if err != nil {
+			return err
+		}
+		for i := range parts {
+			gone = append(gone, parts[i].key)
+		}
+	}
 	gone = append(gone, record.RecordKey(key.ID))
 	if key.Due != 0 {
 		gone = append(gone, record.DueKey(key.Due, key.ID))
