@@ -34,8 +34,8 @@ type AdminToken struct {
 	ExpiresAt  time.Time `json:"expires_at,omitzero"`
 	RevokedAt  time.Time `json:"revoked_at,omitzero"`
 	LastUsedAt time.Time `json:"last_used_at,omitzero"` // a crash may lose the last minute
-	// Pending names the nodes that have not yet followed its revocation; see
-	// [Limiter.Pending].
+	// Pending names the nodes that have not yet followed that it was made or
+	// revoked; see [Limiter.Pending].
 	Pending []string `json:"-"`
 }
 
@@ -169,6 +169,9 @@ func (l *Limiter) token(id string) (t AdminToken, ok bool, err error) {
 // Authenticate returns the caller that an admin token stands for. Unknown tokens
 // are limited per address, and reported in the audit log once a minute.
 func (l *Limiter) Authenticate(_ context.Context, text, from string) (Caller, error) {
+	if err := l.fresh(); err != nil { // it could have been revoked on another node
+		return Caller{}, err
+	}
 	now := l.clock.Now()
 	lookup, err := token.ParseAdmin(text)
 	if err == nil {
@@ -263,7 +266,9 @@ func (l *Limiter) CreateToken(_ context.Context, by Caller, spec TokenSpec) (Adm
 		return AdminToken{}, err
 	}
 	l.log.Info("admin token created", "token_id", rec.ID, "name", rec.Name, "role", rec.Role, "by", by.Name)
-	return *rec, nil
+	made := *rec
+	made.Pending = l.Pending() // it works everywhere once it is shown
+	return made, nil
 }
 
 // among checks a new token against all that there are, and returns those that make

@@ -222,12 +222,22 @@ func TestAnAdminTokenEndsOnEveryNode(t *testing.T) {
 			t.Fatal(err)
 		}
 		made, err := p.a.CreateToken(ctx, limiter.Operator, limiter.TokenSpec{Lookup: lookup, Name: "anna", Role: "maker"})
-		if err != nil || len(p.a.Pending()) > 0 {
-			t.Fatal("making it: ", err)
+		if err != nil || len(made.Pending) > 0 {
+			t.Fatalf("making it: pending on %q, %v", made.Pending, err)
 		}
 		if by, err := p.b.Authenticate(ctx, secret.Reveal(), "192.0.2.1"); err != nil || by.Token != made.ID {
 			t.Fatalf("on the other node it stands for %+v, %v", by, err)
 		}
+		p.cluster.Cut("node-b")
+		p.advance(8 * time.Second)
+		if _, err := p.b.Authenticate(ctx, secret.Reveal(), "192.0.2.1"); !errors.Is(err, store.ErrStale) {
+			t.Errorf("on a node that has lost touch: %v", err)
+		}
+		if _, err := p.b.Standing(limiter.Caller{Name: "anna", Token: made.ID, Role: "maker"}); !errors.Is(err, store.ErrStale) {
+			t.Errorf("going on there: %v", err)
+		}
+		p.cluster.Heal("node-b")
+		synctest.Wait()
 		done, err := p.a.RevokeToken(ctx, limiter.Operator, made.ID)
 		if err != nil || len(done.Pending) > 0 {
 			t.Fatalf("pending on %q, %v", done.Pending, err)

@@ -51,7 +51,7 @@ type TokenObject struct {
 	RevokedAt  *time.Time    `json:"revoked_at,omitempty"`
 	// Token is the token's string, which is only in the answer that creates it.
 	Token string `json:"token,omitempty"`
-	// Pending names the nodes that have not yet followed the revocation.
+	// Pending names the nodes that have not yet followed.
 	Pending []string `json:"pending,omitempty"`
 }
 
