@@ -203,7 +203,9 @@ func (d *Lockdown) Set(by Caller, reason string, now time.Time) (LockedDown, int
 	if !ended {
 		d.log.Error("every key is refused, but the disk does not answer, so that is not yet durable: a restart would end it", "file", d.path)
 	}
-	return *s.or(d.state.Load()), cut, nil
+	set := *s.or(d.state.Load())
+	set.Pending = d.pending(&set)
+	return set, cut, nil
 }
 
 // or returns the state in force if that is the same lockdown, and otherwise s.

@@ -60,6 +60,21 @@ func (b *batch) shareLockdown(a *lockdownAct) error {
 	return b.Set(lockdownKey, v)
 }
 
+// pending names the nodes that do not yet know of a lockdown.
+func (d *Lockdown) pending(s *LockedDown) []string {
+	if !d.shared.Load() {
+		return nil
+	}
+	switch l := d.opened(); {
+	case l == nil:
+		return unnamed
+	case s.Durable:
+		return l.Pending()
+	default:
+		return l.others()
+	}
+}
+
 // liftShared lifts a lockdown on all nodes. Callers have the turn.
 func (d *Lockdown) liftShared(lift lockdownAct) error {
 	l := d.opened()

@@ -71,9 +71,14 @@ func (l *Limiter) Pending() []string {
 		return behind
 	}
 	l.complain("it is not known whether the other nodes have followed", err)
+	return l.others()
+}
+
+// others are the other nodes that live.
+func (l *Limiter) others() []string {
 	nodes, err := l.shared.Nodes()
 	if err != nil {
-		return []string{"other nodes"}
+		return unnamed
 	}
 	var others []string
 	for _, n := range nodes {
@@ -83,6 +88,9 @@ func (l *Limiter) Pending() []string {
 	}
 	return others
 }
+
+// unnamed stands for the names of other nodes, where it is not known which there are.
+var unnamed = []string{"other nodes"}
 
 // outOfTouch is the refusal of a node that may have missed something.
 func outOfTouch(err error) *record.Refusal {

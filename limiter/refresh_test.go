@@ -34,9 +34,12 @@ func together(t *testing.T, roles map[string]record.Role, test func(t *testing.T
 
 func (p *pair) open(t *testing.T, node string, roles map[string]record.Role) *world {
 	t.Helper()
+	dir := memoryDir(t)
+	lockdown := limiter.NewLockdown(filepath.Join(dir, "lockdown"), nil, nil)
+	t.Cleanup(lockdown.Close)
 	l, err := limiter.Open(limiter.Options{
 		Patience: patience, Store: p.cluster.Node(node), Clock: p.cluster.Clock(node), Roles: roles,
-		Shadow: filepath.Join(t.TempDir(), "shadow"), Disk: fewSlots{},
+		Shadow: filepath.Join(dir, "shadow"), Disk: fewSlots{}, Lockdown: lockdown,
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -46,7 +49,7 @@ func (p *pair) open(t *testing.T, node string, roles map[string]record.Role) *wo
 			t.Error(err)
 		}
 	})
-	return &world{t: t, Limiter: l}
+	return &world{t: t, Limiter: l, lockdown: lockdown}
 }
 
 // advance lets time pass once all nodes have followed.
@@ -171,6 +174,20 @@ var distant = map[string]struct {
 		},
 		use: record.CodeKeyRevoked, cut: record.CodeKeyRevoked,
 	},
+	"a lockdown": {
+		act: func(s *scene) {
+			now, _, err := s.a.lockdown.Set(limiter.Operator, "a key of ours is public", s.a.Time())
+			s.felt(now.Pending, err)
+		},
+		use: record.CodeLockedDown, cut: record.CodeLockedDown,
+	},
+	"the end of a lockdown that the other node has begun": {
+		before: func(s *scene) {
+			now, _, err := s.b.lockdown.Set(limiter.Operator, "a key of ours is public", s.b.Time())
+			s.felt(now.Pending, err)
+		},
+		act: func(s *scene) { s.check(s.a.lockdown.Lift(limiter.Operator)) },
+	},
 	"a leak": {
 		act: func(s *scene) {
 			_, err := s.a.Leak(ctx, limiter.Operator, s.key.lookup, false, false)
@@ -272,7 +289,9 @@ var distant = map[string]struct {
 		is: func(k *record.Key) { k.ExpiresAt = time.Date(2026, 12, 24, 9, 0, 0, 0, time.UTC) },
 		act: func(s *scene) {
 			s.change(func(k *record.Key) { k.ExpiresAt = s.a.Time().Add(time.Second) })
-			s.cluster.Advance(2 * time.Second)
+			s.felt(s.a.Pending(), nil)
+			s.advance(2 * time.Second)
+			s.b.SweepActive()
 		},
 		use: record.CodeKeyExpired, cut: record.CodeKeyExpired,
 	},
