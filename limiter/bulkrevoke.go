@@ -152,6 +152,7 @@ func (l *Limiter) recordJob(j *job) error {
 		return b.setJob(&s)
 	}, func() {
 		j.number.Store(number)
+		l.lastJob.Store(max(l.lastJob.Load(), number))
 		j.mu.Lock()
 		j.judged = nil
 		j.state.Number = number

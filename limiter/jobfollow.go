@@ -19,12 +19,14 @@ import (
 // followJobs lets memory follow the jobs that other nodes have begun or ended.
 func (l *Limiter) followJobs() error {
 	var added []*job
+	over := false // a job that this node has never known of
 	done := make(chan error, 1)
 	l.committer.Look(func(r store.Reader) error {
 		stored, err := readJobs(r)
 		if err != nil {
 			return err
 		}
+		over = l.heardOf(stored)
 		added = l.adoptJobs(stored)
 		l.noteJobs(stored)
 		return nil
@@ -42,7 +44,23 @@ func (l *Limiter) followJobs() error {
 	case l.jobsWake <- struct{}{}:
 	default:
 	}
+	if over { // what it has ended may still be about to be told
+		return l.refreshKeys(l.everyID(), nil)
+	}
 	return nil
+}
+
+// heardOf notes the jobs that were begun, and reports whether one of them that this
+// node had not heard of has ended.
+func (l *Limiter) heardOf(stored []Job) (over bool) {
+	last := l.lastJob.Load()
+	for i := range stored {
+		if n := stored[i].Number; n > last {
+			over = over || stored[i].Done()
+			l.lastJob.Store(max(l.lastJob.Load(), n))
+		}
+	}
+	return over
 }
 
 // noteJobs notes how far the jobs in memory have come, and which of them another node

@@ -157,6 +157,7 @@ type Limiter struct {
 	jobs        []*job        // that run
 	jobsWake    chan struct{} // holds one token when a job was added
 	jobsStopped chan struct{}
+	lastJob     atomic.Int64 // that this node has heard of
 
 	stop     chan struct{} // closed to end the sweepers and the jobs
 	sweepers sync.WaitGroup
@@ -233,6 +234,7 @@ func Open(o Options) (_ *Limiter, err error) {
 	if err := l.SetRoles(o.Roles); err != nil {
 		return nil, err
 	}
+	l.heardOf(jobs)
 	l.recallJobs(jobs)
 	if err := l.SetHooks(o.Hooks); err != nil {
 		return nil, err

@@ -3,6 +3,7 @@ package limiter
 import (
 	"bytes"
 	"errors"
+	"maps"
 	"slices"
 	"strings"
 	"time"
@@ -115,14 +116,15 @@ func (l *Limiter) refresh(n news) error {
 // refreshAll lets everything in memory follow.
 func (l *Limiter) refreshAll() error {
 	l.unknown.forget()
-	l.liveMu.Lock()
-	ids := make([]string, 0, len(l.live))
-	for id := range l.live {
-		ids = append(ids, id)
-	}
-	l.liveMu.Unlock()
 	l.EndFeeds() // their readers have missed events: they connect again
-	return errors.Join(l.followLockdown(), l.refreshKeys(ids, nil), l.followTokens(nil), l.followJobs())
+	return errors.Join(l.followLockdown(), l.refreshKeys(l.everyID(), nil), l.followTokens(nil), l.followJobs())
+}
+
+// everyID lists the keys in memory, and those that are being read.
+func (l *Limiter) everyID() []string {
+	l.liveMu.Lock()
+	defer l.liveMu.Unlock()
+	return slices.Collect(maps.Keys(l.live))
 }
 
 // refreshKeys reads the keys that are in memory again, and, of parents, also those

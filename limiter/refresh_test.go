@@ -171,6 +171,11 @@ var distant = map[string]struct {
 		act: func(s *scene) {
 			job, err := s.a.RevokeMany(limiter.Operator, limiter.Filter{}, true, "all of them")
 			s.felt(job.Pending, err)
+			if code := s.key.on(s.b).use(); code != record.CodeKeyRevoked { // before the job is done, too
+				s.t.Errorf("at once: %q", code)
+			}
+			_, err = s.a.Await(ctx, limiter.Operator, job.Number)
+			s.check(err)
 		},
 		use: record.CodeKeyRevoked, cut: record.CodeKeyRevoked,
 	},
