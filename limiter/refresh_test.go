@@ -362,3 +362,88 @@ func TestWhatIsDoneOnOneNodeIsFeltOnTheOther(t *testing.T) {
 		}
 	}
 }
+
+func TestAChangeOfAnyFieldIsFeltOnTheOtherNode(t *testing.T) {
+	t.Parallel()
+	together(t, nil, func(t *testing.T, p *pair) {
+		valid := map[string]any{
+			"charge": record.ChargeSuccess, "renews": record.Daily, "expires_at": p.a.Time().Add(time.Hour).UTC(),
+			"max_concurrency": 2, "paths": []string{"/v1/models"}, "methods": []string{"GET"},
+		}
+		n := 0
+		for i := range record.KeyFields {
+			f := &record.KeyFields[i]
+			if f.Choice < record.WhileAlive {
+				continue
+			}
+			n++
+			k := p.a.mint(func(key *record.Key) { key.Limit = record.Amounts{500, 500, 500, record.NoLimit} })
+			there := k.on(p.b)
+			before := there.view().Key
+			_, err := p.a.Change(ctx, limiter.Operator, k.id, 0, func(key *record.Key) error {
+				v := of(f, key)
+				if v.Kind() == reflect.Bool {
+					v.SetBool(!v.Bool())
+				} else if fill(v, 2); valid[f.Name] != nil {
+					v.Set(reflect.ValueOf(valid[f.Name]))
+				}
+				return nil
+			})
+			if err != nil {
+				t.Errorf("%s: %v", f.Name, err)
+				continue
+			}
+			if pending := p.a.Pending(); len(pending) > 0 {
+				t.Fatal(pending)
+			}
+			after := there.view()
+			if reflect.DeepEqual(of(f, &before).Interface(), of(f, &after.Key).Interface()) {
+				t.Errorf("a change of %s is not felt", f.Name)
+			}
+			if here := k.view(); !reflect.DeepEqual(here.Key, after.Key) || here.Remaining != after.Remaining {
+				t.Errorf("after a change of %s the key is\n%+v, with %v left, on node b, and\n%+v, with %v, on node a",
+					f.Name, after.Key, after.Remaining, here.Key, here.Remaining)
+			}
+		}
+		if n < 10 {
+			t.Errorf("only %d fields can be changed", n)
+		}
+	})
+}
+
+func TestARoleIsWhatTheConfigurationOfEachNodeSays(t *testing.T) {
+	t.Parallel()
+	roles := map[string]record.Role{"ci": {Budget: record.RoleBudget{Limit: record.Amounts{10, -1, -1, -1}}}}
+	together(t, roles, func(t *testing.T, p *pair) {
+		k := p.a.mint(func(k *record.Key) { k.Role = "ci" })
+		for _, w := range []*world{p.a, p.b} {
+			if code := k.on(w).use(); code != "" {
+				t.Fatal(code)
+			}
+		}
+		if err := p.a.SetRoles(nil); err != nil {
+			t.Fatal(err)
+		}
+		if code := k.use(); code == "" {
+			t.Error("the node whose configuration no longer has the role admits its key")
+		}
+		if code := k.on(p.b).use(); code != "" {
+			t.Errorf("the other node, whose configuration has the role: %q", code)
+		}
+		if err := p.a.SetRoles(roles); err != nil {
+			t.Fatal(err)
+		}
+		n := int64(0)
+		for again := true; again; {
+			again = false
+			for _, w := range []*world{p.a, p.b} {
+				if k.on(w).use() == "" {
+					n, again = n+1, true
+				}
+			}
+		}
+		if n != 7 {
+			t.Errorf("with it back, %d more were admitted, want 7 of 10", n)
+		}
+	})
+}
