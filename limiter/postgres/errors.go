@@ -40,11 +40,13 @@ func faultOf(err error) *fault {
 	var pg *pgconn.PgError
 	if errors.As(err, &pg) {
 		f := &fault{code: pg.Code, text: pg.Message, killed: pg.SeverityUnlocalized != "ERROR"}
-		switch class := pg.Code[:min(2, len(pg.Code))]; {
-		case class == "28": // PostgreSQL's text has the user, and the address
+		switch { // PostgreSQL's texts have the user
+		case strings.HasPrefix(pg.Code, "28"):
 			f.text = "the database refuses the user, the password, or the address of this machine"
 		case pg.Code == "3D000":
 			f.text = "the server has no database of this name"
+		case pg.Code == "53300":
+			f.text = "the server has no connection left for this user"
 		}
 		return f
 	}
@@ -66,21 +68,44 @@ func network(err error) string {
 	case errors.Is(err, context.Canceled):
 		return "given up"
 	case errors.As(err, &op):
-		return op.Op + ": " + op.Err.Error()
-	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF):
+		return op.Err.Error()
+	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF), errors.Is(err, pgconn.ErrConnClosed):
 		return "the connection was closed"
 	}
-	leaf := err
-	for next := errors.Unwrap(leaf); next != nil; next = errors.Unwrap(leaf) {
-		leaf = next
-	}
-	text := leaf.Error()
-	for _, known := range []string{"tls: ", "x509: ", "server refused TLS", "read only connection", "server is in hot standby", "conn closed"} {
-		if strings.HasPrefix(text, known) {
-			return text
+	for _, text := range texts(err) {
+		for _, known := range []string{"tls: ", "x509: ", "server refused TLS", "read only connection", "server is in hot standby"} {
+			if strings.HasPrefix(text, known) {
+				return text
+			}
 		}
 	}
-	return fmt.Sprintf("the connection failed (%T)", leaf)
+	return "the connection failed"
+}
+
+// texts are those of an error and of all that it wraps.
+func texts(err error) []string {
+	all := []string{err.Error()}
+	switch e := err.(type) {
+	case interface{ Unwrap() error }:
+		if next := e.Unwrap(); next != nil {
+			all = append(all, texts(next)...)
+		}
+	case interface{ Unwrap() []error }:
+		for _, next := range e.Unwrap() {
+			all = append(all, texts(next)...)
+		}
+	}
+	return all
+}
+
+// without returns the fault without the name of a user.
+func (f *fault) without(user string) *fault {
+	if quoted := `"` + user + `"`; strings.Contains(f.text, quoted) {
+		hidden := *f
+		hidden.text = strings.ReplaceAll(f.text, quoted, "of this node")
+		return &hidden
+	}
+	return f
 }
 
 // again reports whether a transaction that has failed like this may succeed at once: it

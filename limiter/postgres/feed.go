@@ -69,6 +69,7 @@ const (
 
 // followOthers calls the follower, until the store is closed.
 func (s *Store) followOthers() {
+	lost := false // and that was reported
 	retry := time.NewTimer(0)
 	defer retry.Stop()
 	for {
@@ -85,12 +86,14 @@ func (s *Store) followOthers() {
 			continue // nothing can be followed any more
 		}
 		if err := s.catchUp(); err != nil {
-			if s.ending.Err() == nil {
+			if s.ending.Err() == nil && !lost {
 				s.log.Warn("following what other nodes have changed: it is tried again", "error", err)
 			}
+			lost = true
 			retry.Reset(followAgain)
 			continue
 		}
+		lost = false
 		s.grant()
 	}
 }
@@ -223,6 +226,7 @@ func (s *Store) readAgain() error {
 
 // followedTo notes how far memory has followed.
 func (s *Store) followedTo(seq int64) error {
+	s.seen.raise(seq)
 	f := &s.follow
 	f.mu.Lock()
 	f.followed = max(f.followed, seq)

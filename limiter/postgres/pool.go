@@ -14,6 +14,7 @@ import (
 // conn is a connection to the database.
 type conn struct {
 	pg   *pgconn.PgConn
+	user string
 	made time.Time
 	used time.Time
 }
@@ -36,11 +37,11 @@ func connect(ctx context.Context, config *pgconn.Config, heard func(*pgconn.Noti
 	}
 	pg, err := pgconn.ConnectConfig(ctx, config)
 	if err != nil {
-		return nil, faultOf(err)
+		return nil, faultOf(err).without(config.User)
 	}
 	made.Store(true)
 	now := time.Now()
-	return &conn{pg: pg, made: now, used: now}, nil
+	return &conn{pg: pg, user: config.User, made: now, used: now}, nil
 }
 
 var errNoCancel = errors.New("statements are not cancelled")

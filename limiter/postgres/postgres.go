@@ -150,7 +150,7 @@ func Open(ctx context.Context, o Options) (*Store, error) {
 // parse reads an address. The driver's errors quote it.
 func parse(field, dsn string) (*pgconn.Config, error) {
 	config, err := pgconn.ParseConfig(dsn)
-	if err != nil {
+	if err != nil || misread(dsn) {
 		return nil, fmt.Errorf("%s: this is not the address of a PostgreSQL database: want postgres://USER:PASSWORD@HOST:PORT/DATABASE, with %%xx for special characters of the password", field)
 	}
 	config.ConnectTimeout = min(config.ConnectTimeout, connectTimeout)
@@ -164,6 +164,14 @@ func parse(field, dsn string) (*pgconn.Config, error) {
 		config.RuntimeParams["application_name"] = "till"
 	}
 	return config, nil
+}
+
+// misread reports whether an address can be read, but has a password with a special
+// character: it would be taken for a host and a database, and be shown.
+func misread(dsn string) bool {
+	_, rest, isURL := strings.Cut(dsn, "://")
+	end := strings.IndexAny(rest, "/?#")
+	return isURL && end > 0 && !strings.Contains(rest[:end], "@") && strings.Contains(rest[end:], "@")
 }
 
 // lockKey is the number of an advisory lock of this schema.

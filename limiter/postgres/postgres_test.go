@@ -113,11 +113,13 @@ func open(t *testing.T, o postgres.Options, f *follower) *postgres.Store {
 	return s
 }
 
+const eventuallyPatience = time.Minute
+
 // eventually waits until a condition holds. It gives up after a time that no working
 // store needs, even on a machine that does much else.
 func eventually(t *testing.T, what string, holds func() bool) {
 	t.Helper()
-	for deadline := time.Now().Add(time.Minute); !holds(); time.Sleep(5 * time.Millisecond) {
+	for deadline := time.Now().Add(eventuallyPatience); !holds(); time.Sleep(5 * time.Millisecond) {
 		if time.Now().After(deadline) {
 			t.Fatalf("it never came true: %s", what)
 		}

@@ -222,19 +222,25 @@ func (l *listener) hears(ctx context.Context) bool {
 func (s *Store) keep(l *listener) {
 	var due time.Time // of the next renewal
 	var asked time.Time
-	pause := 50 * time.Millisecond
+	lost, pause := false, 50*time.Millisecond
 	for renewals := 0; s.ending.Err() == nil && s.failure.Load() == nil; {
 		if l == nil {
 			ctx, cancel := context.WithTimeout(s.ending, renewTimeout)
 			next, _, err := s.dial(ctx)
 			cancel()
 			if err != nil {
-				s.log.Warn("the connection to the other nodes is lost: it is tried again", "error", err)
+				if !lost {
+					s.log.Warn("the connection to the database is lost: it is tried again", "error", err)
+				}
+				lost = true
 				s.rest(pause)
 				pause = min(2*pause, time.Second)
 				continue
 			}
-			l, due, pause = next, time.Time{}, 50*time.Millisecond
+			if lost {
+				s.log.Info("the connection to the database is there again")
+			}
+			l, due, pause, lost = next, time.Time{}, 50*time.Millisecond, false
 			s.wakeFollower() // what was notified meanwhile was not heard
 		}
 		if now := time.Now(); !now.Before(due) {

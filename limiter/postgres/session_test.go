@@ -264,7 +264,10 @@ func TestADatabaseThatWentBackIsFoundOut(t *testing.T) {
 	c := open(t, three, nil)
 	put(t, a, "k/1", "a")
 	dump := server.Run(t, "pg_dump", "--schema", schema, "--inserts", "--no-owner")
-	put(t, a, "k/1", "b") // is lost
+	put(t, a, "f/1", "b") // is lost
+	if behind, err := a.Settled(time.Minute); err != nil || len(behind) != 0 {
+		t.Fatalf("Settled: %q, %v", behind, err)
+	}
 	if err := c.Close(); err != nil {
 		t.Fatal(err)
 	}

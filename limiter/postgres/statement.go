@@ -108,7 +108,7 @@ func (c *conn) run(ctx context.Context, statements ...statement) ([]*pgconn.Resu
 		err = errAnswers
 	}
 	if err != nil {
-		return nil, faultOf(err)
+		return nil, faultOf(err).without(c.user)
 	}
 	return results, nil
 }
@@ -116,7 +116,7 @@ func (c *conn) run(ctx context.Context, statements ...statement) ([]*pgconn.Resu
 // script runs statements that have no parameters.
 func (c *conn) script(ctx context.Context, sql string) error {
 	if _, err := c.pg.Exec(ctx, sql).ReadAll(); err != nil {
-		return faultOf(err)
+		return faultOf(err).without(c.user)
 	}
 	return nil
 }

@@ -189,6 +189,9 @@ func isCommit(message []byte) bool {
 	return message[0] == 'P' && bytes.HasPrefix(message[5:], []byte("\x00COMMIT\x00"))
 }
 
+// wantsTLS is the first message of a client that wants TLS.
+const wantsTLS = 80877103
+
 var wrote = []byte("SET batch =")
 
 // questions passes on what the client sends.
@@ -203,6 +206,10 @@ func (p *Proxy) questions(l *link) {
 	for typed := false; ; typed = true {
 		m, err := message(l.client, typed)
 		if err != nil || p.wait() {
+			return
+		}
+		if !typed && binary.BigEndian.Uint32(m[4:]) == wantsTLS {
+			l.client.Write([]byte("N")) // the client gives up
 			return
 		}
 		commit := Pass
