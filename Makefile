@@ -26,9 +26,10 @@ RUNTESTS = $(GO) run ./scripts/runtests
 # e2e keeps a whole machine busy: it has a phase of its own.
 REST = $$($(GO) list ./... | grep -v /e2e$$)
 
-# What to run before each commit: it needs nothing but Go, and two minutes.
+# What to run before each commit: it needs Go and PostgreSQL, and two minutes.
 SMOKE = 'TestKeyWith1000|TestEverySlot|TestRefusalsHave|TestAnUpgradeIsOne|TestExampleCaddyfile|TestUpServes'
 check: style
+	@./scripts/need.sh postgres
 	$(RUNTESTS) +unit -timeout 30m $(REST) \
 		+smoke -timeout 30m -run $(SMOKE) ./e2e
 
@@ -53,7 +54,7 @@ stress: tools $(MODULES)
 		$(RUNTESTS) +stress -p 1 -count $(COUNT) -timeout 30m -run $(STRESS) ./e2e ./limiter
 
 tools:
-	@./scripts/need.sh gcc node npm chromium git wget curl python3 jq openssl
+	@./scripts/need.sh gcc node npm chromium git wget curl python3 jq openssl postgres
 
 %/node_modules/.package-lock.json: %/package-lock.json | tools
 	cd $* && npm ci --no-progress && touch node_modules/.package-lock.json

@@ -18,6 +18,7 @@ declare -A packages=(
 	[npm]=npm
 	[openssl]=openssl
 	[pngquant]=pngquant
+	[postgres]=postgresql
 	[python3]=python3
 	[rclone]=rclone
 	[shellcheck]=shellcheck
@@ -38,17 +39,22 @@ install() {
 	"${root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get -o DPkg::Lock::Timeout=300 install -qy --no-install-recommends "$@"
 }
 
+# Debian keeps PostgreSQL's programs apart, by version.
+have() {
+	command -v "$1" >/dev/null || compgen -G "/usr/lib/postgresql/*/bin/$1" >/dev/null
+}
+
 node_major() {
 	node -p 'process.versions.node.split(".")[0]'
 }
 
 for program in "$@"; do
-	command -v "$program" >/dev/null && continue
+	have "$program" && continue
 	read -ra names <<<"${packages[$program]:?"no package is known for $program"}"
 	echo "$program is missing: installing ${names[*]}"
 	install "${names[@]}"
 	hash -r
-	command -v "$program" >/dev/null || { echo "$program could not be installed" >&2; exit 1; }
+	have "$program" || { echo "$program could not be installed" >&2; exit 1; }
 done
 
 if [[ " $* " == *" npm "* ]] && [ "$(node_major)" -lt "$oldest_node" ]; then
