@@ -79,9 +79,10 @@ func parseUpstream(d *caddyfile.Dispenser) (string, *Upstream, error) {
 		case slices.Contains(proxyOptions, option) && seen[option] && !strings.HasPrefix(option, "header_") && option != "unhealthy_status":
 			return "", nil, d.Errf("%s is given twice, and only the last would count; leave one out", option)
 		case slices.Contains(upstreamOptions, option):
-			if err := u.parseOption(d, option); err != nil {
+			if err := u.parseOption(d, option, seen[option]); err != nil {
 				return "", nil, err
 			}
+			seen[option] = true
 		case option == "lb_retry_match":
 			return "", nil, d.Err("lb_retry_match would send a request twice on one activation; retries happen before the first byte only, see lb_try_duration")
 		case option == "dynamic":
@@ -107,7 +108,8 @@ func parseUpstream(d *caddyfile.Dispenser) (string, *Upstream, error) {
 	return name, u, nil
 }
 
-func (u *Upstream) parseOption(d *caddyfile.Dispenser, option string) error {
+// parseOption parses one option, which again says was given before.
+func (u *Upstream) parseOption(d *caddyfile.Dispenser, option string, again bool) error {
 	args := d.RemainingArgs()
 	switch option {
 	case "to":
@@ -124,7 +126,7 @@ func (u *Upstream) parseOption(d *caddyfile.Dispenser, option string) error {
 			u.To = append(u.To, address)
 		}
 	case "credential":
-		if len(args) != 1 || u.Credential != "" {
+		if len(args) != 1 || again {
 			return d.Err("credential takes one value and may be given once, such as {env.OPENAI_API_KEY} or {file./etc/till/openai.key}")
 		}
 		if strings.Contains(args[0], "{http.") {
@@ -133,7 +135,7 @@ func (u *Upstream) parseOption(d *caddyfile.Dispenser, option string) error {
 		u.Credential = args[0]
 	case "auth":
 		auth, ok := parseAuth(args)
-		if !ok || u.Auth != nil {
+		if !ok || again {
 			return d.Err("auth may be given once and is one of: header NAME [SCHEME], query NAME, basic user, basic password")
 		}
 		if err := auth.Validate(); err != nil {
@@ -165,7 +167,7 @@ func (u *Upstream) parseOption(d *caddyfile.Dispenser, option string) error {
 		}
 		u.Upgrades = append(u.Upgrades, args...)
 	case "cors":
-		if len(args) == 0 || u.CORS != nil {
+		if len(args) == 0 || again {
 			return d.Err("cors may be given once and takes origins, such as https://app.example.com, or *")
 		}
 		if _, err := parseCORS(args); err != nil {
@@ -173,7 +175,7 @@ func (u *Upstream) parseOption(d *caddyfile.Dispenser, option string) error {
 		}
 		u.CORS = args
 	case "cookies":
-		if u.Cookies != "" || len(args) != 1 || args[0] != "pass" && args[0] != "drop" {
+		if again || len(args) != 1 || args[0] != "pass" && args[0] != "drop" {
 			return d.Errf("cookies takes pass or drop, and may be given once, got %q", strings.Join(args, " "))
 		}
 		u.Cookies = args[0]
@@ -198,7 +200,7 @@ func (u *Upstream) parseOption(d *caddyfile.Dispenser, option string) error {
 		u.StripTools = append(u.StripTools, args...)
 		return u.checkOptions(d)
 	default:
-		return u.parseSingle(d, option, args)
+		return u.parseSingle(d, option, args, again)
 	}
 	return nil
 }
@@ -216,24 +218,20 @@ func (u *Upstream) checkOptions(d *caddyfile.Dispenser) error {
 	return nil
 }
 
-// parseSingle parses the options that take one value and may be given once.
-func (u *Upstream) parseSingle(d *caddyfile.Dispenser, option string, args []string) error {
-	example, seen := "", false
-	switch option {
-	case "output_field":
-		example, seen = "one of "+strings.Join(upstream.OutputFields, ", "), u.OutputField != ""
-	case "input_extra":
-		example, seen = "a number of tokens, such as 300", u.InputExtra != nil
-	case "multiply":
-		example, seen = "a factor for prices, such as 1.1", u.Multiply != ""
-	case "ask_usage":
-		example, seen = "on or off", u.AskUsage != ""
-	case "count_exact":
-		example, seen = "on or off", u.CountExact != ""
-	case "drain":
-		example, seen = "a duration, such as 5s, or 0s for none", u.Drain != nil
-	}
-	if seen || len(args) != 1 {
+// singleOptions are the options that take one value and may be given once, with what
+// they take.
+var singleOptions = map[string]string{
+	"output_field": "one of " + strings.Join(upstream.OutputFields, ", "),
+	"input_extra":  "a number of tokens, such as 300",
+	"multiply":     "a factor for prices, such as 1.1",
+	"ask_usage":    "on or off",
+	"count_exact":  "on or off",
+	"drain":        "a duration, such as 5s, or 0s for none",
+}
+
+func (u *Upstream) parseSingle(d *caddyfile.Dispenser, option string, args []string, again bool) error {
+	example := singleOptions[option]
+	if again || len(args) != 1 {
 		return d.Errf("%s takes %s, and may be given once", option, example)
 	}
 	switch value := args[0]; option {
@@ -259,8 +257,7 @@ func (u *Upstream) parseSingle(d *caddyfile.Dispenser, option string, args []str
 		if err != nil {
 			return d.Errf("drain takes %s, got %q", example, value)
 		}
-		u.Drain = new(caddy.Duration)
-		*u.Drain = caddy.Duration(wait)
+		u.Drain = new(caddy.Duration(wait))
 	}
 	return u.checkOptions(d)
 }

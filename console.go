@@ -45,17 +45,8 @@ func (Console) CaddyModule() caddy.ModuleInfo {
 
 // Provision finds the app.
 func (c *Console) Provision(ctx caddy.Context) error {
-	app, err := appOf(ctx)
+	app, err := appForSite(ctx, consoleRole)
 	if err != nil {
-		return err
-	}
-	if err := app.sites.claim(ctx, consoleRole); err != nil {
-		return err
-	}
-	if err := checkTrustedProxies(ctx); err != nil {
-		return err
-	}
-	if err := checkReached(ctx, consoleRole); err != nil {
 		return err
 	}
 	c.app = app
@@ -140,6 +131,22 @@ func checkOneRole(h httpcaddyfile.Helper, role siteRole) error {
 type sites struct {
 	mu   sync.Mutex
 	role map[caddy.Module]siteRole
+}
+
+// appForSite finds the app for a handler of this role, or returns why the handler may
+// not stand where it does.
+func appForSite(ctx caddy.Context, role siteRole) (*App, error) {
+	app, err := appOf(ctx)
+	if err == nil {
+		err = app.sites.claim(ctx, role)
+	}
+	if err == nil {
+		err = checkTrustedProxies(ctx)
+	}
+	if err == nil {
+		err = checkReached(ctx, role)
+	}
+	return app, err
 }
 
 // claim notes what a handler's site is for. A site's routes are one subroute of the

@@ -61,8 +61,8 @@ func (c *credential) scrub(err error) error {
 	if err == nil || !c.shownIn(err.Error()) {
 		return err
 	}
-	var network net.Error
-	return scrubbed{timeout: errors.As(err, &network) && network.Timeout()}
+	network, ok := errors.AsType[net.Error](err)
+	return scrubbed{timeout: ok && network.Timeout()}
 }
 
 // provisionCredential loads the credential for requests of keys with held custody.

@@ -73,10 +73,7 @@ func decode(res *http.Response, most int64) bool {
 	if len(names) == 0 {
 		return true
 	}
-	res.Body = struct {
-		io.Reader
-		io.Closer
-	}{body, res.Body}
+	res.Body = bodyFrom{body, res.Body}
 	delete(res.Header, "Content-Encoding")
 	delete(res.Header, "Content-Length")
 	for _, name := range representation {
@@ -84,6 +81,12 @@ func decode(res *http.Response, most int64) bool {
 	}
 	res.ContentLength = -1
 	return true
+}
+
+// bodyFrom is the body of an answer that is read from elsewhere, but closed as it came.
+type bodyFrom struct {
+	io.Reader
+	io.Closer
 }
 
 // unlimited is the bound of answers that may have any length.

@@ -70,10 +70,7 @@ func (x *exchange) searchCredential(res *http.Response) *record.Refusal {
 	case err != io.EOF && x.grant.Cut() == nil:
 		return refused("whose text broke off or cannot be decoded")
 	}
-	res.Body = struct {
-		io.Reader
-		io.Closer
-	}{bytes.NewReader(text), body}
+	res.Body = bodyFrom{bytes.NewReader(text), body}
 	if encoded && err == io.EOF {
 		res.ContentLength = int64(len(text))
 		res.Header["Content-Length"] = []string{strconv.Itoa(len(text))}

@@ -2,6 +2,7 @@ package till
 
 import (
 	"reflect"
+	"slices"
 	"strings"
 
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
@@ -21,12 +22,9 @@ func (a *App) warnUnfilteredLogs() {
 // loggedKeys describes the logs that would hold scoped keys, and how to prevent it.
 func (a *App) loggedKeys() (found []string) {
 	app, err := a.ctx.AppIfConfigured("http")
-	if err != nil {
-		return nil // nothing is served, so nothing is logged
-	}
 	httpApp, ok := app.(*caddyhttp.App)
-	if !ok {
-		return nil
+	if err != nil || !ok {
+		return nil // nothing is served, so nothing is logged
 	}
 	logged, credentials := false, false
 	for _, server := range httpApp.Servers {
@@ -65,14 +63,11 @@ func unfilteredLogs(ctx any) []string {
 		return unknown
 	}
 	logging := cfg.FieldByName("Logging")
-	if !logging.IsValid() || logging.Kind() != reflect.Pointer {
+	if logging.Kind() != reflect.Pointer || logging.IsNil() { // nil: the default logger, without a filter
 		return unknown
 	}
-	if logging.IsNil() {
-		return unknown // the default logger, without a filter
-	}
 	logs := logging.Elem().FieldByName("Logs")
-	if !logs.IsValid() || logs.Kind() != reflect.Map {
+	if logs.Kind() != reflect.Map {
 		return unknown
 	}
 	var open []string
@@ -80,7 +75,7 @@ func unfilteredLogs(ctx any) []string {
 	for _, name := range logs.MapKeys() {
 		hasDefault = hasDefault || name.String() == "default"
 		encoder := reflect.Indirect(logs.MapIndex(name)).FieldByName("encoder")
-		if !encoder.IsValid() || encoder.Kind() != reflect.Interface {
+		if encoder.Kind() != reflect.Interface {
 			return unknown
 		}
 		if !filtersSlots(reflect.Indirect(encoder.Elem())) {
@@ -99,23 +94,12 @@ func filtersSlots(encoder reflect.Value) bool {
 		return false
 	}
 	fields := encoder.FieldByName("Fields")
-	if !fields.IsValid() || fields.Kind() != reflect.Map {
+	if fields.Kind() != reflect.Map {
 		return false
 	}
-	filtered := make(map[string]bool, fields.Len())
-	for _, name := range fields.MapKeys() {
-		filtered[name.String()] = true
-	}
-	if !filtered["request>uri"] {
+	passes := func(name string) bool { return !fields.MapIndex(reflect.ValueOf(name)).IsValid() }
+	if passes("request>uri") {
 		return false
 	}
-	if filtered["request>headers"] {
-		return true // all headers are covered
-	}
-	for _, slot := range upstream.VendorSlots() {
-		if !filtered["request>headers>"+slot] {
-			return false
-		}
-	}
-	return true
+	return !passes("request>headers") || !slices.ContainsFunc(upstream.VendorSlots(), func(slot string) bool { return passes("request>headers>" + slot) })
 }

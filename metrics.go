@@ -34,41 +34,24 @@ type metrics struct {
 }
 
 func newMetrics() *metrics {
-	const ns, sub = "caddy", "till"
-	m := &metrics{admitted: make(map[string]prometheus.Counter)}
-	m.activations = prometheus.NewCounterVec(prometheus.CounterOpts{
-		Namespace: ns, Subsystem: sub, Name: "activations_total",
-		Help: "Requests admitted and charged to a key.",
-	}, []string{"upstream"})
-	m.refusals = prometheus.NewCounterVec(prometheus.CounterOpts{
-		Namespace: ns, Subsystem: sub, Name: "refusals_total",
-		Help: "Requests refused, by till's code.",
-	}, []string{"upstream", "code"})
-	m.commits = prometheus.NewHistogram(prometheus.HistogramOpts{
-		Namespace: ns, Subsystem: sub, Name: "store_commit_seconds",
-		Help:    "How long a group commit to the store took.",
-		Buckets: prometheus.ExponentialBuckets(50e-6, 2, 16),
-	})
-	m.overhead = prometheus.NewHistogram(prometheus.HistogramOpts{
-		Namespace: ns, Subsystem: sub, Name: "overhead_seconds",
-		Help:    "Time between a request's arrival and its admission, including waits for the store but not for others of its budget.",
-		Buckets: prometheus.ExponentialBuckets(2e-6, 2, 20),
-	})
-	m.tokens = prometheus.NewCounterVec(prometheus.CounterOpts{
-		Namespace: ns, Subsystem: sub, Name: "tokens_total",
-		Help: "Tokens charged to keys with a limit in tokens or dollars. Kind unmeasured is what was charged at its bound.",
-	}, []string{"upstream", "kind"})
-	m.spend = prometheus.NewCounterVec(prometheus.CounterOpts{
-		Namespace: ns, Subsystem: sub, Name: "spend_usd_total",
-		Help: "US dollars charged to keys with a limit in dollars.",
-	}, []string{"upstream"})
-	m.contradictions = prometheus.NewCounterVec(prometheus.CounterOpts{
-		Namespace: ns, Subsystem: sub, Name: "contradictions_total",
-		Help: "Upstreams found not to do what limits rely on, by the option that fixes it.",
-	}, []string{"upstream", "option"})
+	counter := func(name, help string, labels ...string) *prometheus.CounterVec {
+		return prometheus.NewCounterVec(prometheus.CounterOpts{Name: "caddy_till_" + name, Help: help}, labels)
+	}
+	seconds := func(name, help string, least float64, buckets int) prometheus.Histogram {
+		return prometheus.NewHistogram(prometheus.HistogramOpts{Name: "caddy_till_" + name, Help: help, Buckets: prometheus.ExponentialBuckets(least, 2, buckets)})
+	}
+	m := &metrics{
+		admitted:       make(map[string]prometheus.Counter),
+		activations:    counter("activations_total", "Requests admitted and charged to a key.", "upstream"),
+		refusals:       counter("refusals_total", "Requests refused, by till's code.", "upstream", "code"),
+		commits:        seconds("store_commit_seconds", "How long a group commit to the store took.", 50e-6, 16),
+		overhead:       seconds("overhead_seconds", "Time between a request's arrival and its admission, including waits for the store but not for others of its budget.", 2e-6, 20),
+		tokens:         counter("tokens_total", "Tokens charged to keys with a limit in tokens or dollars. Kind unmeasured is what was charged at its bound.", "upstream", "kind"),
+		spend:          counter("spend_usd_total", "US dollars charged to keys with a limit in dollars.", "upstream"),
+		contradictions: counter("contradictions_total", "Upstreams found not to do what limits rely on, by the option that fixes it.", "upstream", "option"),
+	}
 	reading := prometheus.NewGaugeFunc(prometheus.GaugeOpts{
-		Namespace: ns, Subsystem: sub, Name: "draining",
-		Help: "Requests in flight whose client went away, and whose answer is read on to learn what it used.",
+		Name: "caddy_till_draining", Help: "Requests in flight whose client went away, and whose answer is read on to learn what it used.",
 	}, func() float64 { return float64(drains.taken()) })
 	m.collectors = []prometheus.Collector{m.activations, m.refusals, m.commits, m.overhead, m.tokens, m.spend, m.contradictions, reading,
 		&nodeCollector{m, prometheus.NewDesc("caddy_till_ready", "Whether keys are admitted: 1, or 0 while the store is closed or out of touch.", nil, nil),
@@ -111,8 +94,7 @@ func (m *usageMetrics) add(kinds *record.TokenKinds, nano int64) {
 // register adds the collectors to the registry of one configuration.
 func (m *metrics) register(r *prometheus.Registry) error {
 	for _, c := range m.collectors {
-		var already prometheus.AlreadyRegisteredError
-		if err := r.Register(c); err != nil && !errors.As(err, &already) {
+		if err := r.Register(c); err != nil && !errors.As(err, new(prometheus.AlreadyRegisteredError)) {
 			return err
 		}
 	}

@@ -47,11 +47,7 @@ func filterModels(res *http.Response, x *exchange) *record.Refusal {
 	if err != nil {
 		return unread(err.Error())
 	}
-	rest := res.Body
-	res.Body = struct {
-		io.Reader
-		io.Closer
-	}{bytes.NewReader(list), rest}
+	res.Body = bodyFrom{bytes.NewReader(list), res.Body}
 	res.ContentLength = int64(len(list))
 	res.Header["Content-Length"] = []string{strconv.Itoa(len(list))}
 	for _, name := range representation {

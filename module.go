@@ -62,17 +62,8 @@ func (Handler) CaddyModule() caddy.ModuleInfo {
 
 // Provision finds the app.
 func (h *Handler) Provision(ctx caddy.Context) error {
-	app, err := appOf(ctx)
+	app, err := appForSite(ctx, keysRole)
 	if err != nil {
-		return err
-	}
-	if err := app.sites.claim(ctx, keysRole); err != nil {
-		return err
-	}
-	if err := checkTrustedProxies(ctx); err != nil {
-		return err
-	}
-	if err := checkReached(ctx, keysRole); err != nil {
 		return err
 	}
 	if err := checkList("upstreams", h.Upstreams); err != nil {
@@ -240,14 +231,12 @@ func (h *Handler) answerError(w http.ResponseWriter, x *exchange, err error, fal
 		return h.answerRefusal(w, x.request, x.target, x.path, cut, 0)
 	}
 	key := x.grant.Key()
-	var tooLarge *http.MaxBytesError
-	if errors.As(err, &tooLarge) {
+	if tooLarge, ok := errors.AsType[*http.MaxBytesError](err); ok {
 		return h.answerRefusal(w, x.request, x.target, x.path, keyRefusal(key, record.CodeBodyTooLarge, "sent more than the %d bytes allowed here", tooLarge.Limit), 0)
 	}
 	status, what := fallback, "could not be reached"
-	var timeout net.Error
-	switch {
-	case errors.As(err, &timeout) && timeout.Timeout(), errors.Is(err, context.DeadlineExceeded), statusOf(err) == http.StatusGatewayTimeout:
+	switch network, ok := errors.AsType[net.Error](err); {
+	case ok && network.Timeout(), errors.Is(err, context.DeadlineExceeded), statusOf(err) == http.StatusGatewayTimeout:
 		status, what = http.StatusGatewayTimeout, "did not answer in time"
 	case x.dispatched.Load():
 		what = "broke off before it answered"
@@ -261,11 +250,8 @@ func (h *Handler) answerError(w http.ResponseWriter, x *exchange, err error, fal
 }
 
 func statusOf(err error) int {
-	var handler caddyhttp.HandlerError
-	if errors.As(err, &handler) {
-		return handler.StatusCode
-	}
-	return 0
+	handler, _ := errors.AsType[caddyhttp.HandlerError](err)
+	return handler.StatusCode
 }
 
 // refuse answers a request that was not admitted. It closes the connection if the body

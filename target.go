@@ -276,8 +276,7 @@ func (u *Upstream) options() (o upstream.Options, err error) {
 		}
 	}
 	if u.AskUsage != "" {
-		ask := u.AskUsage == "on"
-		o.AskUsage = &ask
+		o.AskUsage = new(u.AskUsage == "on")
 	}
 	if u.Drain != nil && (*u.Drain < 0 || time.Duration(*u.Drain) > maxDrain) {
 		return o, fmt.Errorf("drain must be from 0s to %s, got %s", maxDrain, time.Duration(*u.Drain))

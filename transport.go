@@ -281,20 +281,13 @@ var siteHeaders = []string{
 // cleanHeader removes from an answer's header what must not reach the client.
 func (t *Transport) cleanHeader(h http.Header) {
 	for name := range h {
-		if strings.HasPrefix(name, "Till-") {
-			delete(h, name)
+		if strings.HasPrefix(name, "Till-") || len(t.target.cors) > 0 && strings.HasPrefix(name, "Access-Control-") {
+			delete(h, name) // till sets them itself
 		}
 	}
 	for _, names := range [][]string{t.target.preset.AccountHeaders, siteHeaders} {
 		for _, name := range names {
 			delete(h, name)
-		}
-	}
-	if len(t.target.cors) > 0 {
-		for name := range h {
-			if strings.HasPrefix(name, "Access-Control-") {
-				delete(h, name) // till sets them itself
-			}
 		}
 	}
 	if !t.target.cookies {
