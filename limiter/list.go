@@ -66,7 +66,7 @@ func (l *Limiter) viewOf(r store.Reader, id string, value []byte, now time.Time)
 		select {
 		case <-e.ready:
 			if e.err == nil {
-				return e.k.View(), nil
+				return e.k.viewIn(r)
 			}
 		default:
 		}
@@ -80,7 +80,7 @@ func (l *Limiter) viewOf(r store.Reader, id string, value []byte, now time.Time)
 		if err != nil {
 			return View{}, err
 		}
-		return k.View(), nil
+		return k.viewIn(r)
 	}
 	v, err := l.viewStored(r, key, now)
 	if err != nil {

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/till-proxy/till/limiter/record"
+	"github.com/till-proxy/till/limiter/store"
 )
 
 // Live is a key in memory: its record, its account, and the requests it has
@@ -77,12 +78,54 @@ func (k *Live) Kept() any {
 	return nil
 }
 
-// View returns the key with what it has used.
+// View returns the key with what it has used, on all nodes as far as they have told.
 func (k *Live) View() View {
+	if k.l.shared != nil {
+		var v View
+		err := k.l.store.View(func(r store.Reader) (err error) {
+			v, err = k.viewIn(r)
+			return err
+		})
+		if err == nil {
+			return v
+		}
+		k.l.complain("what other nodes have used of a key could not be read", err, "key_id", k.Key().ID)
+	}
 	now := k.l.clock.Now()
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	return k.view(now)
+}
+
+// viewIn is the view of a key in memory, beside what the store says that other nodes
+// have used.
+func (k *Live) viewIn(r store.Reader) (View, error) {
+	var rec record.Account
+	var own record.Part
+	if k.l.shared != nil {
+		b, err := r.Get(record.AccountKey(k.id))
+		if err == nil {
+			rec, err = record.DecodeAccount(b)
+		}
+		if err == nil {
+			own, err = ownPart(r, k.l.node(), k.id, &rec)
+		}
+		if err != nil {
+			return View{}, err
+		}
+	}
+	now := k.l.clock.Now()
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if k.l.shared != nil {
+		known := k.joint
+		defer func() {
+			k.joint = known
+			k.relimit()
+		}()
+		k.adopt(&rec, &own)
+	}
+	return k.view(now), nil
 }
 
 func (k *Live) view(now time.Time) View {

@@ -250,6 +250,35 @@ func TestAKilledNodeTakesBackNothingButItsOwn(t *testing.T) {
 	}
 }
 
+func TestEachNodesShadowIsBelievedAfterAKill(t *testing.T) {
+	withNodes(t, 3, func(t *testing.T, c *nodes) {
+		k := c.w[0].mint(activations(10_000))
+		n := int64(0)
+		for range 2 { // the second time it is busy, and reserves more than it uses at once
+			for _, w := range c.w {
+				for range 60 {
+					if code := k.on(w).use(); code != "" {
+						t.Fatal(code)
+					}
+					n++
+				}
+			}
+			time.Sleep(150 * time.Millisecond)
+		}
+		for _, w := range c.w {
+			c.restartKilled(w, false)
+			c.settle()
+			for _, by := range c.w {
+				c.sweep()
+				if v := k.on(by).view(); v.Used[record.Activations] != n || v.Remaining[record.Activations] != 10_000-n {
+					t.Errorf("after %s was killed, %s says %d used and %d left, want %d and %d", w.node, by.node,
+						v.Used[record.Activations], v.Remaining[record.Activations], n, 10_000-n)
+				}
+			}
+		}
+	})
+}
+
 func TestANodeThatStartsLeavesAloneWhatOthersHaveReserved(t *testing.T) {
 	withNodes(t, 3, func(t *testing.T, c *nodes) {
 		k := c.w[0].mint(activations(60))

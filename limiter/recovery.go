@@ -21,7 +21,7 @@ func (l *Limiter) recover(roles map[string]record.Role, after *Limiter) error {
 	var last, next integrity.Session
 	var remembered []integrity.Remembered
 	err := l.store.View(func(r store.Reader) error {
-		b, err := r.Get(record.MetaSession)
+		b, err := r.Get(l.sessionKey())
 		if err == nil && len(b) == integrity.SessionLen && l.shadow != nil {
 			last = integrity.Session(b)
 			remembered = l.shadow.Recall(last, boot)
@@ -53,7 +53,7 @@ func (l *Limiter) recover(roles map[string]record.Role, after *Limiter) error {
 		if err := b.Set(store.FormatKey, []byte(store.Format)); err != nil {
 			return err
 		}
-		return errors.Join(b.Set(record.MetaSession, next[:]), makeFingerprintKey(b))
+		return errors.Join(b.Set(l.sessionKey(), next[:]), makeFingerprintKey(b))
 	}, nil)
 	if err != nil {
 		return fmt.Errorf("beginning session: %w", err)
@@ -65,6 +65,14 @@ func (l *Limiter) recover(roles map[string]record.Role, after *Limiter) error {
 		l.fingerprintKey, err = readFingerprintKey(r)
 		return err
 	})
+}
+
+// sessionKey is where the session is kept that this limiter's shadow belongs to.
+func (l *Limiter) sessionKey() []byte {
+	if l.shared == nil {
+		return record.MetaSession
+	}
+	return record.NodeKey(l.node(), "session")
 }
 
 // recoverAccounts brings what the shadow saw into the records. Anything that does not
