@@ -199,6 +199,27 @@ func TestAWindowThatOneNodeHasBegunIsNotBegunAgainByAnother(t *testing.T) {
 	})
 }
 
+func TestAWindowInWhichARoleWasUsedFirstIsNotBegunAgainByAnotherNode(t *testing.T) {
+	withNodes(t, 2, func(t *testing.T, c *nodes) {
+		k := c.w[0].mint(func(k *record.Key) { k.Role = "ci" })
+		a, b := k, k.on(c.w[1])
+		b.view() // it is in the first window, in which neither used it
+		c.pass(24 * time.Hour)
+		c.restartKilled(a.w, false)
+		for range 30 {
+			if code := a.use(); code != "" {
+				t.Fatal(code)
+			}
+		}
+		if n := 30 + b.drain(record.CodeActivationsExhausted); n > 50 {
+			t.Errorf("%d forwarded of 50", n)
+		}
+		c.settle()
+	}, func(w *world) {
+		w.roles = map[string]record.Role{"ci": {Budget: record.RoleBudget{Limit: record.Amounts{50, -1, -1, -1}, Renews: record.Daily}}}
+	})
+}
+
 func TestABlockIsNotTakenInAWindowThatIsOver(t *testing.T) {
 	withNodes(t, 2, func(t *testing.T, c *nodes) {
 		k := c.w[0].mint(renewing(10, record.Daily))

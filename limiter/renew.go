@@ -86,14 +86,14 @@ func (l *Limiter) renew(a *account, k *Live, now time.Time) {
 		a.mu.Unlock()
 		used.write(b.node, &rec)
 		own.Past, told = past, record.Amounts{}
-		if rec.Lineage == former {
+		if rec.Lineage == former && rec.Epoch < epoch {
 			own.Settled = spent
 			if err := b.setOwn(a.id, &rec, &own); err != nil {
 				return err
 			}
 			endWindow(&rec, &own, epoch)
 			b.mark.Set(now) // otherwise a clock set back after a crash would begin it again
-		} else { // another node has begun the window, and has counted what it was told
+		} else { // another node has begun the window, or the account, and has counted what it was told
 			was, err := readPart(b, record.PartKey(a.id, b.node))
 			if err != nil {
 				return err
