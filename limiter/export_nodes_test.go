@@ -2,6 +2,7 @@ package limiter
 
 import (
 	"fmt"
+	"reflect"
 
 	"github.com/till-proxy/till/limiter/record"
 	"github.com/till-proxy/till/limiter/store"
@@ -45,23 +46,45 @@ func CheckParts(r store.Reader) error {
 	})
 }
 
-// Own is what memory and the store say of this node's part of a key's budget: what is
-// reserved, and what may be at most.
-func (l *Limiter) Own(id string) (memory, stored, limit, kept record.Amounts, err error) {
+// Windows are those that a request was admitted in, of its key and of its role.
+func (g *Grant) Windows() (key, role int64) { return g.epoch, g.roleEpoch }
+
+// AgreesOn holds what memory knows of a key against the store: its record, what was
+// given away, and what this node has reserved.
+func (l *Limiter) AgreesOn(id string) error {
 	k, err := l.load(id)
 	if err != nil {
-		return memory, stored, limit, kept, err
+		return err
 	}
-	err = l.store.View(func(r store.Reader) error {
-		_, acct, err := record.ReadKey(r, id)
+	return l.store.View(func(r store.Reader) error {
+		key, acct, err := record.ReadKey(r, id)
 		if err != nil {
 			return err
 		}
 		own, err := ownPart(r, l.node(), k.account.id, &acct)
-		stored, kept = own.Reserved, mine(&acct, &own)
-		return err
+		if err != nil {
+			return err
+		}
+		children, err := record.CountChildren(r, id)
+		if err != nil {
+			return err
+		}
+		k.mu.Lock()
+		defer k.mu.Unlock()
+		mine := k.key.Clone()
+		mine.Due = key.Due // is of no interest in memory
+		switch {
+		case !reflect.DeepEqual(mine, key):
+			return fmt.Errorf("memory has version %d of the record, and the store %d:\n%+v\n%+v", mine.Version, key.Version, mine, key)
+		case k.children != children:
+			return fmt.Errorf("memory knows %d children, and the store %d", k.children, children)
+		case k.lineage != acct.Lineage:
+			return nil // another node has begun a window
+		case k.reserved != own.Reserved:
+			return fmt.Errorf("memory has %v reserved, and the store %v", k.reserved, own.Reserved)
+		case k.given != acct.Given:
+			return fmt.Errorf("memory has %v given away, and the store %v", k.given, acct.Given)
+		}
+		return nil
 	})
-	k.mu.Lock()
-	defer k.mu.Unlock()
-	return k.reserved, stored, k.limit, kept, err
 }

@@ -277,12 +277,22 @@ func (c *Cluster) Commits() int {
 	return c.commits
 }
 
-// Connected reports whether a node follows, and has followed everything.
+// Connected reports whether a node has contact to the database.
 func (c *Cluster) Connected(node string) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	n := c.sessions[node]
-	return n != nil && n.online && !n.missed && n.followed == len(c.feed)
+	return n != nil && n.online
+}
+
+// Silence is how long a node has had no contact to the database.
+func (c *Cluster) Silence(node string) time.Duration {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if n := c.sessions[node]; n != nil && !n.online {
+		return c.elapsed() - n.contact
+	}
+	return 0
 }
 
 // commit takes a transaction's changes over.

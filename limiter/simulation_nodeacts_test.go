@@ -1,0 +1,411 @@
+package limiter_test
+
+import (
+	"errors"
+
+	"github.com/till-proxy/till/limiter"
+	"github.com/till-proxy/till/limiter/record"
+	"github.com/till-proxy/till/token"
+)
+
+// What clients and operators ask of the nodes in a simulation, and what they must be
+// told.
+
+// window is one window of the key.
+func (b *purse) window(epoch int64) *window {
+	if b.windows[epoch] == nil {
+		b.windows[epoch] = new(window)
+	}
+	return b.windows[epoch]
+}
+
+// last is the latest window in which something was admitted.
+func (b *purse) last() (latest int64) {
+	for epoch := range b.windows {
+		latest = max(latest, epoch)
+	}
+	return latest
+}
+
+// taken is what is settled, held or lost in a window.
+func (b *purse) taken(epoch int64) record.Amounts {
+	w := b.window(epoch)
+	sum := w.used
+	sum.Add(w.lost)
+	for _, r := range b.running {
+		if r.key == epoch {
+			sum.Add(r.bound)
+		}
+	}
+	return sum
+}
+
+// mint makes a key of some kind on a node.
+func (s *ensemble) mint(i int) {
+	spec := &record.Key{Upstream: "openai", Custody: record.CustodyHeld, Limit: record.NoLimits()}
+	b := &purse{daily: s.chance(25), windows: make(map[int64]*window)}
+	spec.Limit[record.Activations] = 1 + s.random.Int64N(150)
+	if s.chance(40) {
+		spec.Limit[record.Tokens] = 1 + s.random.Int64N(5000)
+	}
+	if s.chance(20) {
+		spec.Limit[record.Nanodollars] = 1 + s.random.Int64N(5_000_000_000)
+	}
+	switch {
+	case b.daily:
+		spec.Renews = record.Daily
+	case s.chance(30):
+		spec.Delegate = true
+	}
+	if !spec.Delegate && s.chance(30) {
+		b.role = []string{"ci", "night"}[s.random.IntN(2)]
+		spec.Role = b.role
+	}
+	_, lookup, err := token.MintKey()
+	if err != nil {
+		s.fatalf("%v", err)
+	}
+	b.lookup, b.limit, b.least = lookup, spec.Limit, spec.Limit
+	w := s.c.w[i]
+	s.mints[1]++
+	s.begin(func() func() {
+		view, err := w.Mint(ctx, limiter.Operator, spec, limiter.Birth{Lookup: lookup})
+		return func() {
+			if s.say("%s mints %s of %v, daily %v, role %q, delegates %v: %v", w.node, view.ID, b.limit, b.daily, b.role, spec.Delegate, err); err != nil {
+				return
+			}
+			s.mints[0]++
+			s.mints[1]--
+			b.id = view.ID
+			s.purses = append(s.purses, b)
+		}
+	})
+	if len(s.purses) == 0 {
+		s.fatalf("nothing is wrong, and no key could be minted")
+	}
+}
+
+// child mints a child of a key on a node.
+func (s *ensemble) child(i int, b *purse) {
+	w := s.c.w[i]
+	n := 1 + s.random.Int64N(20)
+	shares := [...]int64{record.Tokens: 1 + s.random.Int64N(500), record.Nanodollars: 1 + s.random.Int64N(500)}
+	_, lookup, err := token.MintKey()
+	if err != nil {
+		s.fatalf("%v", err)
+	}
+	s.mints[1]++
+	b.kids++
+	s.begin(func() func() {
+		var view limiter.View
+		live, refusal := w.Find(ctx, b.lookup)
+		err := error(refusal)
+		var spec *record.Key
+		if refusal == nil {
+			spec = live.Key().Child()
+			spec.Limit[record.Activations] = n
+			for kind, share := range shares {
+				if b.limit[kind] != record.NoLimit && share > 0 {
+					spec.Limit[kind] = share
+				}
+			}
+			view, err = w.Delegate(ctx, live, &limiter.Ask{Method: "POST", Path: "/"}, spec, limiter.Birth{Lookup: lookup, Unlimited: true})
+		}
+		return func() {
+			if s.say("%s mints %s of %d, a child of %s: %v", w.node, view.ID, n, b.id, err); err != nil {
+				return
+			}
+			s.mints[0]++
+			s.mints[1]--
+			kid := &purse{id: view.ID, lookup: lookup, parent: b, role: b.role, windows: make(map[int64]*window), limit: view.Limit, least: view.Limit}
+			s.purses = append(s.purses, kid)
+		}
+	})
+}
+
+// request asks a node for one request.
+func (s *ensemble) request(i int, b *purse) {
+	s.ask(i, b, 1+s.random.Int64N(200), s.chance(50))
+}
+
+// ask asks a node for one request of so many tokens, and holds the answer against the
+// books. It returns the code of the refusal, or "gone" if there is no answer yet.
+func (s *ensemble) ask(i int, b *purse, tokens int64, waits bool) (code record.Code) {
+	s.counts.requests++
+	ask := &limiter.Ask{Bound: record.Amounts{record.Activations: 1}, Method: "POST", Path: "/v1/x", Waits: waits}
+	for _, kind := range []record.Kind{record.Tokens, record.Nanodollars} {
+		if b.limit[kind] != record.NoLimit {
+			ask.Bound[kind] = tokens
+		}
+	}
+	w, lookup := s.c.w[i], b.lookup
+	mustNot := ""
+	switch silence := s.c.Silence(w.node); {
+	case b.dead():
+		mustNot = "the key was revoked"
+	case b.still():
+		mustNot = "the key was suspended"
+	case silence > isolated:
+		mustNot = "the node is isolated for " + silence.String()
+	}
+	code = "gone"
+	s.begin(func() func() {
+		g := new(limiter.Grant)
+		k, refusal := w.Find(ctx, lookup)
+		if refusal == nil {
+			ask.String, refusal = k.Number(k.Key(), lookup)
+		}
+		if refusal == nil {
+			refusal = k.Reserve(ctx, ask, g)
+		}
+		return func() {
+			if refusal != nil {
+				code = refusal.Code
+				s.counts.refused++
+				s.later = append(s.later, func() { s.refused(w, b, refusal, &ask.Bound, waits) })
+				return
+			}
+			code = ""
+			s.counts.admitted++
+			if mustNot != "" && (b.dead() || b.still() || s.c.Silence(w.node) > isolated) {
+				s.fatalf("%s admits %s: %s", w.node, b.id, mustNot)
+			}
+			r := &ticket{node: i, grant: g, bound: ask.Bound}
+			r.key, r.roles = g.Windows()
+			s.say("%s admits %s, %v", w.node, b.id, ask.Bound)
+			b.running = append(b.running, r)
+			if b.role != "" {
+				s.roles[roleWindow{b.role, r.roles}]++
+			}
+			if s.down[i] {
+				b.lose(i)
+			}
+			s.bounded(b, r)
+		}
+	})
+	return code
+}
+
+// dead reports whether the key, or one above it, was revoked, as all nodes know.
+func (b *purse) dead() bool { return b.stopped || b.parent != nil && b.parent.dead() }
+
+// still reports whether the key, or one above it, is suspended, as all nodes know.
+func (b *purse) still() bool { return b.paused || b.parent != nil && b.parent.still() }
+
+// bounded checks that no more is forwarded than the limit, of which what ran at a crash
+// is a part: it may have been forwarded.
+func (s *ensemble) bounded(b *purse, r *ticket) {
+	sum := b.taken(r.key)
+	for kind, limit := range b.limit {
+		if limit != record.NoLimit && sum[kind] > limit {
+			s.fatalf("key %s: %d %s forwarded of %d", b.id, sum[kind], record.Kind(kind), limit)
+		}
+	}
+	if n, limit := s.roles[roleWindow{b.role, r.roles}], ensembleRoles[b.role].Budget.Limit[0]; b.role != "" && n > limit {
+		s.fatalf("role %s: %d forwarded of %d in the window of %d; all windows: %v", b.role, n, limit, r.roles, s.roles)
+	}
+	top := b
+	for top.parent != nil {
+		top = top.parent
+	}
+	if top.daily {
+		return // what it had given away before is not of this window
+	}
+	var family record.Amounts
+	for _, other := range s.purses {
+		if other.top() == top {
+			for epoch := range other.windows {
+				family.Add(other.taken(epoch))
+			}
+		}
+	}
+	for kind, limit := range top.limit {
+		if limit != record.NoLimit && family[kind] > limit {
+			s.fatalf("family of %s: %d %s forwarded of %d", top.id, family[kind], record.Kind(kind), limit)
+		}
+	}
+}
+
+// top is the key above all.
+func (b *purse) top() *purse {
+	for b.parent != nil {
+		b = b.parent
+	}
+	return b
+}
+
+// refused checks that nothing was refused that could have been admitted, as long as
+// nothing has gone wrong.
+func (s *ensemble) refused(w *world, b *purse, r *record.Refusal, bound *record.Amounts, waits bool) {
+	s.say("%s refuses %s: %s", w.node, b.id, r.Code)
+	if !s.quiet || b.top().ending || b.top().pausing || b.ending || b.pausing {
+		return
+	}
+	switch r.Code {
+	case record.CodeBudgetHeld:
+		return // it comes back; see drain
+	case record.CodeStoreUnavailable:
+		s.fatalf("%s: nothing is wrong, but %v", w.node, r)
+	}
+	if b.kids > 0 || b.parent != nil {
+		return // how much of it is elsewhere is not known
+	}
+	taken := b.taken(b.last())
+	for kind, limit := range b.least {
+		if limit != record.NoLimit && taken[kind]+bound[kind] > limit {
+			return
+		}
+	}
+	for at, n := range s.roles {
+		if at.role == b.role && n+1 > ensembleRoles[b.role].Budget.Limit[0] {
+			return
+		}
+	}
+	s.fatalf("%s: false refusal of key %s: %v, with %v taken of %v", w.node, b.id, r, taken, b.least)
+}
+
+// end settles or cancels what runs.
+func (s *ensemble) end(b *purse, all bool) {
+	rest := b.running[:0]
+	for _, r := range b.running {
+		if s.paused[r.node] || !all && s.chance(40) {
+			rest = append(rest, r)
+			continue
+		}
+		var used record.Amounts
+		if s.chance(80) {
+			used[record.Activations] = 1
+			for _, kind := range []record.Kind{record.Tokens, record.Nanodollars} {
+				if n := r.bound[kind]; n > 0 {
+					used[kind] = s.random.Int64N(n + 1)
+				}
+			}
+			r.grant.Settle(used)
+		} else {
+			r.grant.Cancel()
+			if b.role != "" {
+				s.roles[roleWindow{b.role, r.roles}]--
+			}
+		}
+		b.window(r.key).used.Add(used)
+	}
+	b.running = rest
+	s.settle()
+}
+
+func (s *ensemble) grant(i int, b *purse) {
+	w, n := s.c.w[i], 1+s.random.Int64N(30)
+	if b.parent != nil {
+		return
+	}
+	b.limit[record.Activations] += n // from now on it may be there
+	s.begin(func() func() {
+		_, err := w.GrantMore(ctx, limiter.Operator, b.id, limiter.More{Activations: n})
+		return func() {
+			if err == nil {
+				b.least[record.Activations] += n
+			} else if errors.Is(err, limiter.ErrRevoked) {
+				b.limit[record.Activations] -= n // it is not
+			}
+			s.say("%s grants %d to %s: %v", w.node, n, b.id, err)
+		}
+	})
+}
+
+// change sets another limit.
+func (s *ensemble) change(i int, b *purse) {
+	w, n := s.c.w[i], 1+s.random.Int64N(150)
+	if b.parent != nil || b.kids > 0 {
+		return
+	}
+	before := b.limit[record.Activations]
+	b.limit[record.Activations] += n // grants that are on their way may come after it
+	s.begin(func() func() {
+		_, err := w.Change(ctx, limiter.Operator, b.id, 0, func(key *record.Key) error {
+			key.Limit[record.Activations] = n
+			return nil
+		})
+		return func() {
+			s.say("%s limits %s to %d: %v", w.node, b.id, n, err)
+			switch taken := b.taken(b.last())[record.Activations]; {
+			case err == nil && s.quiet:
+				b.limit[record.Activations], b.least[record.Activations] = max(n, taken), n
+			case err == nil:
+				b.least[record.Activations] = min(b.least[record.Activations], n)
+			case s.quiet:
+				b.limit[record.Activations] = before
+			default:
+				b.least[record.Activations] = min(b.least[record.Activations], n)
+			}
+		}
+	})
+}
+
+func (s *ensemble) revoke(i int, b *purse) {
+	w := s.c.w[i]
+	b.ending = true
+	s.begin(func() func() {
+		view, _, err := w.Revoke(ctx, limiter.Operator, b.id, "")
+		return func() {
+			b.stopped = b.stopped || err == nil
+			s.say("%s revokes %s: %v, pending %q", w.node, b.id, err, view.Pending)
+		}
+	})
+}
+
+func (s *ensemble) suspend(i int, b *purse) {
+	if b.pausing {
+		return
+	}
+	w := s.c.w[i]
+	b.pausing = true
+	s.begin(func() func() {
+		view, err := w.Suspend(ctx, limiter.Operator, b.id)
+		return func() {
+			b.paused = err == nil
+			s.say("%s suspends %s: %v, pending %q", w.node, b.id, err, view.Pending)
+		}
+	})
+}
+
+func (s *ensemble) resume(i int, b *purse) {
+	if !s.healthy() || !b.paused {
+		return
+	}
+	w := s.c.w[i]
+	b.paused = false // from now on it may be admitted
+	s.begin(func() func() {
+		_, err := w.Resume(ctx, limiter.Operator, b.id)
+		return func() {
+			b.pausing = err != nil
+			s.say("%s resumes %s: %v", w.node, b.id, err)
+		}
+	})
+}
+
+// rotate replaces a key's string, after which no node admits the former one.
+func (s *ensemble) rotate(i int, b *purse) {
+	if !s.healthy() || b.ending {
+		return
+	}
+	s.c.Inject(nil)
+	w, former := s.c.w[i], b.lookup
+	_, next, err := token.MintKey()
+	if err != nil {
+		s.fatalf("%v", err)
+	}
+	_, _, err = w.Rotate(ctx, limiter.Operator, b.id, record.Issue{Lookup: next}, 0)
+	if s.say("%s rotates %s: %v", w.node, b.id, err); err != nil {
+		return
+	}
+	b.lookup = next
+	for _, w := range s.c.w {
+		k, refusal := w.Find(ctx, former)
+		if refusal == nil {
+			_, refusal = k.Number(k.Key(), former)
+		}
+		if refusal == nil {
+			s.fatalf("%s admits a string of %s that was replaced", w.node, b.id)
+		}
+	}
+}

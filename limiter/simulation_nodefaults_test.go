@@ -1,0 +1,243 @@
+package limiter_test
+
+import (
+	"math/rand/v2"
+	"sync"
+	"time"
+
+	"github.com/till-proxy/till/limiter/record"
+	"github.com/till-proxy/till/limiter/store/storetest"
+)
+
+// What goes wrong in a simulation of several nodes.
+
+// isolated is after how long without contact a node must refuse.
+const isolated = 7 * time.Second
+
+// fault lets something go wrong, or ends that.
+func (s *ensemble) fault(i int) {
+	w := s.c.w[i]
+	switch s.random.IntN(12) {
+	case 0:
+		s.kill(i)
+	case 1:
+		for i := range s.c.w {
+			s.start(i)
+		}
+	case 2, 3:
+		s.say("%s is cut off", w.node)
+		s.counts.cuts++
+		s.c.Cut(w.node)
+	case 4:
+		s.say("%s is paused", w.node)
+		s.counts.pauses++
+		s.c.Pause(w.node)
+		s.paused[i] = true
+	case 5:
+		for i, w := range s.c.w {
+			s.say("%s is connected and goes on", w.node)
+			s.c.Heal(w.node)
+			s.c.Resume(w.node)
+			s.paused[i] = false
+			if !s.down[i] && s.chance(50) { // before it has found its way
+				s.request(i, s.purse())
+			}
+		}
+		s.settle()
+	case 6:
+		s.counts.outages++
+		switch {
+		case s.stopped:
+			s.say("the database is there again")
+			s.c.Start()
+		case s.chance(50):
+			s.say("the database is restarted")
+			s.c.Restart()
+			s.settle()
+			return
+		default:
+			s.say("the database is gone")
+			s.c.Stop()
+		}
+		s.stopped = !s.stopped
+		s.settle()
+	case 7:
+		s.failover()
+	case 8:
+		lost := s.chance(50)
+		s.say("%s is told of nothing: %v", w.node, lost)
+		s.c.Lose(w.node, lost)
+		s.c.LoseRecalls(s.chance(20))
+	case 9, 10:
+		s.outcomes()
+	default:
+		s.heal()
+	}
+}
+
+// outcomes lets some of the next commits fail, or be cut off.
+func (s *ensemble) outcomes() {
+	s.say("commits fail")
+	random := rand.New(rand.NewPCG(s.random.Uint64(), 3))
+	var mu sync.Mutex
+	left := 1 + random.IntN(3)
+	s.c.Inject(func(string) storetest.Outcome {
+		mu.Lock()
+		defer mu.Unlock()
+		if left == 0 || random.IntN(2) == 0 {
+			return storetest.Committed
+		}
+		left--
+		return storetest.Outcome(1 + random.IntN(3))
+	})
+}
+
+// kill ends a node's process as kill -9 does, or a power cut. It stays down for a while.
+func (s *ensemble) kill(i int) {
+	if s.down[i] {
+		return
+	}
+	w, power := s.c.w[i], s.chance(40)
+	s.say("%s is killed, power %v", w.node, power)
+	s.counts.kills++
+	s.down[i], s.paused[i] = true, false
+	s.c.Kill(w.node)
+	w.Abandon()
+	s.settle() // what it was asked for ends
+	for _, b := range s.purses {
+		b.lose(i)
+	}
+	w.disk = w.disk.Restarted(power, func() bool { return s.chance(50) })
+	w.files = w.disk.Files()
+}
+
+// lose ends what runs on a node without an answer.
+func (b *purse) lose(node int) {
+	rest := b.running[:0]
+	for _, r := range b.running {
+		if r.node != node {
+			rest = append(rest, r)
+			continue
+		}
+		b.window(r.key).lost.Add(r.bound)
+	}
+	b.running = rest
+}
+
+// start starts a node that was killed, unless it could not join now.
+func (s *ensemble) start(i int) {
+	if !s.down[i] || s.stopped {
+		return
+	}
+	w := s.c.w[i]
+	s.say("%s starts", w.node)
+	s.c.Inject(nil)
+	w.open(s.c.Node(w.node))
+	s.down[i] = false
+	s.settle()
+}
+
+// restart stops a node cleanly and starts it again, unless something is wrong.
+func (s *ensemble) restart(i int) {
+	if !s.healthy() {
+		return
+	}
+	w := s.c.w[i]
+	s.say("%s is restarted", w.node)
+	s.c.Inject(nil)
+	for _, b := range s.purses { // what runs at a stop counts as used
+		rest := b.running[:0]
+		for _, r := range b.running {
+			if r.node == i {
+				b.window(r.key).used.Add(r.bound)
+			} else {
+				rest = append(rest, r)
+			}
+		}
+		b.running = rest
+	}
+	if err := w.Close(); err != nil {
+		s.fatalf("closing %s: %v", w.node, err)
+	}
+	w.open(s.c.Node(w.node))
+	s.settle()
+}
+
+// failover puts a standby in the database's place, which may lack the last commits. Then
+// nothing may be admitted.
+func (s *ensemble) failover() {
+	lost := 0
+	if s.chance(30) {
+		lost = 1 + s.random.IntN(5)
+	}
+	if s.stopped || lost > 0 && len(s.ops) > 0 {
+		return
+	}
+	s.counts.failovers++
+	lost = s.c.Failover(lost)
+	s.say("a standby takes over, which lacks %d commits", lost)
+	if s.settle(); lost == 0 {
+		return
+	}
+	s.counts.losses++
+	s.lost = true
+	for i, w := range s.c.w {
+		if s.down[i] || s.paused[i] {
+			continue
+		}
+		for _, b := range s.purses {
+			k := &key{w: w, id: b.id, lookup: b.lookup}
+			if g, refusal := k.ask(); refusal == nil || refusal.Code != record.CodeStoreUnavailable {
+				s.fatalf("%s: key %s on a store that has lost commits: %v, %v", w.node, b.id, g, refusal)
+			}
+		}
+	}
+	s.c.Reset() // an operator takes it as it is; what was spent is not known any more
+}
+
+// drain uses up every key from random nodes. When nothing went wrong, nothing may be
+// left.
+func (s *ensemble) drain() {
+	for _, b := range s.purses {
+		s.end(b, true)
+	}
+	s.pass(3 * time.Second)
+	for _, b := range s.purses {
+		over := make([]bool, len(s.c.w))
+		for left, held := len(over), 0; left > 0; {
+			i := s.random.IntN(len(over))
+			if over[i] {
+				continue
+			}
+			code := s.ask(i, b, 1, false)
+			s.end(b, true)
+			switch code {
+			case "":
+				held = 0
+			case record.CodeBudgetHeld, "gone":
+				if held++; held > 30 {
+					s.fatalf("key %s: what is held never comes back", b.id)
+				}
+				s.pass(3 * time.Second)
+			default:
+				over[i] = true
+				left--
+			}
+		}
+		if s.quiet && b.exact() && b.role == "" {
+			taken := b.taken(b.last())
+			spent := false
+			for kind, limit := range b.least {
+				spent = spent || limit != record.NoLimit && taken[kind] == limit
+			}
+			if !spent {
+				s.fatalf("key %s: everybody refuses it with %v used of %v", b.id, taken, b.least)
+			}
+		}
+	}
+}
+
+// exact reports whether it is known what the key may use and has used.
+func (b *purse) exact() bool {
+	return b.limit == b.least && b.kids == 0 && b.parent == nil && !b.ending && !b.pausing
+}

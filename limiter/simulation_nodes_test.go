@@ -1,0 +1,388 @@
+package limiter_test
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"os"
+	"runtime"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/till-proxy/till/limiter"
+	"github.com/till-proxy/till/limiter/record"
+	"github.com/till-proxy/till/token"
+)
+
+// ensemble is one run of several nodes over a simulated store: what each of them is asked
+// for, and what goes wrong, all from one seed. It knows what it was told, by whatever
+// node, and holds that against what it sees.
+type ensemble struct {
+	t      *testing.T
+	seed   uint64
+	random *rand.Rand
+	log    []string
+	c      *nodes
+	quiet  bool // nothing goes wrong
+
+	down    []bool // nodes that were killed
+	paused  []bool
+	stopped bool // the database is
+	lost    bool // and has lost something
+
+	purses []*purse
+	roles  map[roleWindow]int64 // settled, held, and lost: activations
+	mints  [2]int               // acknowledged, and not
+	ops    []*op
+	later  []func() // judgements, once it is known what was admitted besides
+	counts ensembleCounts
+}
+
+// ensembleCounts counts what simulations did.
+type ensembleCounts struct{ steps, requests, admitted, refused, kills, cuts, pauses, outages, failovers, losses, commits int64 }
+
+// purse is what a simulation knows of a key.
+type purse struct {
+	id     string
+	lookup token.Lookup
+	limit  record.Amounts // at most: also what may have been granted
+	least  record.Amounts // at least: what was acknowledged
+	daily  bool
+	role   string
+	parent *purse
+	kids   int // that were asked for
+
+	windows map[int64]*window
+	running []*ticket
+	minted  int64 // activations that the minting of children may have taken
+
+	stopped, pausing, paused bool // a revocation was acknowledged; a suspension was asked for, was acknowledged
+	ending                   bool // a revocation was asked for
+}
+
+// window is what was taken in one window of a key.
+type window struct{ used, lost record.Amounts }
+
+// ticket is a request that runs on a node.
+type ticket struct {
+	node       int
+	grant      *limiter.Grant
+	bound      record.Amounts
+	key, roles int64 // windows
+}
+
+type roleWindow struct {
+	role  string
+	epoch int64
+}
+
+// ensembleRoles are the budgets that keys share.
+var ensembleRoles = map[string]record.Role{
+	"ci":    {Budget: record.RoleBudget{Limit: record.Amounts{300, -1, -1, -1}}},
+	"night": {Budget: record.RoleBudget{Limit: record.Amounts{60, -1, -1, -1}, Renews: record.Daily}},
+}
+
+func (s *ensemble) fatalf(format string, args ...any) {
+	s.t.Helper()
+	s.t.Fatalf("seed %d: %s\nto replay: %s=%d go test -run TestSimulationOfNodes ./limiter\n%s",
+		s.seed, fmt.Sprintf(format, args...), seedVariable, s.seed, strings.Join(s.log, "\n"))
+}
+
+func (s *ensemble) say(format string, args ...any) {
+	s.log = append(s.log, fmt.Sprintf("%4d  ", s.counts.steps)+fmt.Sprintf(format, args...))
+}
+
+func (s *ensemble) chance(percent int) bool { return s.random.IntN(100) < percent }
+
+// begin starts a call and lets everything run until it waits.
+func (s *ensemble) begin(call func() func()) {
+	o := new(op)
+	s.ops = append(s.ops, o)
+	go func() {
+		o.done = call()
+		o.over.Store(true)
+	}()
+	s.settle()
+}
+
+// settle lets everything run until it waits for what does not come, and takes over
+// what was answered.
+func (s *ensemble) settle() {
+	for range 5 { // requests give other nodes some time to give back
+		synctest.Wait()
+		rest := s.ops[:0]
+		for _, o := range s.ops {
+			if o.over.Load() {
+				o.done()
+			} else {
+				rest = append(rest, o)
+			}
+		}
+		if s.ops = rest; len(rest) == 0 {
+			break
+		}
+		time.Sleep(40 * time.Millisecond)
+	}
+	if later := s.later; len(s.ops) == 0 {
+		s.later = nil
+		for _, judge := range later {
+			judge()
+		}
+	}
+}
+
+// pick returns a node that runs; -1: none does.
+func (s *ensemble) pick() int {
+	for range 50 {
+		if i := s.random.IntN(len(s.c.w)); !s.down[i] && !s.paused[i] {
+			return i
+		}
+	}
+	return -1
+}
+
+// purse returns a key that clients use.
+func (s *ensemble) purse() *purse { return s.purses[s.random.IntN(len(s.purses))] }
+
+// healthy reports whether nothing is wrong now.
+func (s *ensemble) healthy() bool {
+	for _, w := range s.c.w {
+		if !s.c.Connected(w.node) {
+			return false
+		}
+	}
+	return !s.stopped && !slices.Contains(s.down, true) && !slices.Contains(s.paused, true) && len(s.ops) == 0
+}
+
+// pass lets time pass, and the sweepers look.
+func (s *ensemble) pass(d time.Duration) {
+	s.say("%s pass", d)
+	s.c.Advance(d)
+	synctest.Wait()
+	for i, w := range s.c.w {
+		if s.down[i] || s.paused[i] {
+			continue
+		}
+		s.begin(func() func() {
+			w.SweepActive()
+			w.SweepDue()
+			if d > 10*time.Minute {
+				w.SweepIdle()
+			}
+			return func() {}
+		})
+	}
+}
+
+// consistent checks what holds at every moment.
+func (s *ensemble) consistent() {
+	if err := s.c.View(limiter.CheckParts); err != nil {
+		s.fatalf("%v", err)
+	}
+	for i, w := range s.c.w {
+		if s.down[i] {
+			continue
+		}
+		if err := w.Failed(); err != nil {
+			s.fatalf("%s: a passing fault is taken for a failure: %v", w.node, err)
+		}
+	}
+}
+
+// heal repairs everything, after which every node has to know what the store holds.
+func (s *ensemble) heal() {
+	s.say("everything is healed")
+	s.c.Inject(nil)
+	s.c.LoseRecalls(false)
+	if s.stopped {
+		s.c.Start()
+		s.stopped = false
+	}
+	for i, w := range s.c.w {
+		s.c.Lose(w.node, false)
+		s.c.Heal(w.node)
+		s.c.Resume(w.node)
+		s.paused[i] = false
+	}
+	s.settle()
+	for i := range s.c.w {
+		s.start(i)
+	}
+	for range 3 {
+		s.pass(11 * time.Second)
+	}
+	if s.settle(); len(s.ops) > 0 { // requests that wait for others to settle
+		time.Sleep(limiter.DefaultTurn)
+		s.settle()
+	}
+	if len(s.ops) > 0 {
+		stacks := make([]byte, 1<<20)
+		s.fatalf("%d calls are never answered\n%s", len(s.ops), stacks[:runtime.Stack(stacks, true)])
+	}
+	s.consistent()
+	for _, w := range s.c.w {
+		if err := w.Trouble(ctx); err != nil {
+			s.fatalf("%s: nothing is wrong any more, but %v", w.node, err)
+		}
+		if _, err := w.AuditVerify(ctx, limiter.Operator); err != nil {
+			s.fatalf("%s: the audit log: %v", w.node, err)
+		}
+		for _, b := range s.purses {
+			s.agrees(w, b)
+		}
+	}
+	lines, err := s.c.w[0].AuditLines()
+	if err != nil {
+		s.fatalf("%v", err)
+	}
+	made := 0
+	for _, line := range lines {
+		if strings.Contains(line, `"action":"key.create"`) {
+			made++
+		}
+	}
+	if made < s.mints[0] || made > s.mints[0]+s.mints[1] {
+		s.fatalf("the audit log knows of %d keys; %d were minted, and %d perhaps", made, s.mints[0], s.mints[1])
+	}
+}
+
+// agrees holds a node's memory of a key against the store.
+func (s *ensemble) agrees(w *world, b *purse) {
+	view, err := w.Get(ctx, limiter.Operator, b.id)
+	if err != nil {
+		s.fatalf("%s: key %s: %v", w.node, b.id, err)
+	}
+	if b.stopped != (view.Status == record.Revoked) && b.stopped {
+		s.fatalf("%s: key %s was revoked and is %s", w.node, b.id, view.Status)
+	}
+	if err := w.AgreesOn(b.id); err != nil {
+		s.fatalf("%s: key %s: %v", w.node, b.id, err)
+	}
+}
+
+func (s *ensemble) run() {
+	s.random = rand.New(rand.NewPCG(s.seed, 2))
+	s.quiet = s.chance(30)
+	s.roles = make(map[roleWindow]int64)
+	n := 2 + s.random.IntN(3)
+	s.c = newNodes(s.t, n, func(w *world) { w.roles = ensembleRoles })
+	s.down, s.paused = make([]bool, n), make([]bool, n)
+	for range 2 + s.random.IntN(4) {
+		s.mint(s.random.IntN(n))
+	}
+	s.say("%d nodes, quiet %v", n, s.quiet)
+	for s.counts.steps = range int64(60) {
+		s.step()
+		s.consistent()
+		if s.lost {
+			return
+		}
+	}
+	s.heal()
+	s.drain()
+	s.consistent()
+	s.counts.commits = int64(s.c.Commits())
+}
+
+// step is what happens next.
+func (s *ensemble) step() {
+	b, i := s.purse(), s.pick()
+	if i < 0 {
+		s.heal()
+		return
+	}
+
+	switch n := s.random.IntN(100); {
+	case n < 45:
+		for range 1 + s.random.IntN(12) {
+			if s.chance(30) {
+				b = s.purse()
+			}
+			s.request(s.pick(), b)
+		}
+	case n < 62:
+		s.end(s.purse(), false)
+	case n < 66:
+		s.grant(i, b)
+	case n < 68:
+		s.change(i, b)
+	case n < 69:
+		s.revoke(i, b)
+	case n < 71:
+		s.suspend(i, b)
+	case n < 73:
+		s.resume(i, b)
+	case n < 75:
+		s.rotate(i, b)
+	case n < 76 && len(s.purses) < 10:
+		s.mint(i)
+	case n < 79 && len(s.purses) < 10:
+		s.child(i, b)
+	case n < 83:
+		s.pass(time.Duration(s.random.IntN(4000)) * time.Millisecond)
+	case n < 84:
+		s.pass(20 * time.Minute)
+	case n < 85:
+		s.pass(time.Duration(s.random.IntN(30)) * time.Hour)
+	case n < 87:
+		s.restart(i)
+	case !s.quiet:
+		s.fault(i)
+	}
+}
+
+// TestSimulationOfNodes runs many seeds over several nodes that share a simulated store.
+func TestSimulationOfNodes(t *testing.T) {
+	t.Parallel()
+	from, n := uint64(1), 20
+	if os.Getenv(ciVariable) != "" || os.Getenv(tortureVariable) != "" {
+		n = tortureSize(t, 0, 500)
+		from = uint64(time.Now().UnixNano())
+	}
+	if text := os.Getenv(seedVariable); text != "" {
+		var err error
+		if from, err = strconv.ParseUint(text, 10, 64); err != nil {
+			t.Fatalf("%s must be a number, got %q", seedVariable, text)
+		}
+		n = 1
+	}
+	var mu sync.Mutex
+	var sum ensembleCounts
+	t.Cleanup(func() { // when all shares have ended
+		t.Logf("%d seeds from %d: %d requests (%d admitted, %d refused), %d kills, %d cuts, %d pauses, %d outages, %d failovers of which %d lost commits; %d commits",
+			n, from, sum.requests, sum.admitted, sum.refused, sum.kills, sum.cuts, sum.pauses, sum.outages, sum.failovers, sum.losses, sum.commits)
+	})
+	shares := uint64(runtime.GOMAXPROCS(0))
+	for share := range shares {
+		t.Run(fmt.Sprint("share", share), func(t *testing.T) {
+			t.Parallel()
+			for seed := from + share; seed < from+uint64(n) && !t.Failed(); seed += shares {
+				s := &ensemble{seed: seed}
+				synctest.Test(t, func(t *testing.T) {
+					s.t = t
+					s.run()
+				})
+				mu.Lock()
+				sum.add(&s.counts)
+				mu.Unlock()
+			}
+		})
+	}
+}
+
+func (s *ensembleCounts) add(o *ensembleCounts) {
+	s.requests += o.requests
+	s.admitted += o.admitted
+	s.refused += o.refused
+	s.kills += o.kills
+	s.cuts += o.cuts
+	s.pauses += o.pauses
+	s.outages += o.outages
+	s.failovers += o.failovers
+	s.losses += o.losses
+	s.commits += o.commits
+}
