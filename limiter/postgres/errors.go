@@ -131,7 +131,7 @@ func (f *fault) passes() bool {
 		return true
 	}
 	switch f.code {
-	case "23505", "25006", "25P03", "55P03":
+	case "23505", "25006", "25P03", "54000", "55P03": // 54000: too many notifications wait
 		return true
 	}
 	return false
@@ -158,7 +158,7 @@ func awayOf(err error) *fault {
 
 // doubt is the error of a database that went back in time.
 func doubt(format string, args ...any) error {
-	return fmt.Errorf("%w: %s; put the newest copy of the database in place on every node, or count every remaining budget as spent with: caddy till repair --forfeit",
+	return fmt.Errorf("%w: %s; put the newest copy of the database in its place, or count every remaining budget as spent with: caddy till repair --forfeit",
 		store.ErrDoubt, fmt.Sprintf(format, args...))
 }
 

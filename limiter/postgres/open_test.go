@@ -149,7 +149,7 @@ func TestNodesThatStartAtOnceMakeOneSchema(t *testing.T) {
 		})
 	}
 	wg.Wait()
-	if n := server.Exec(t, "SELECT count(*) FROM "+schema+".node WHERE expires > now()"); n[0] != "4" {
+	if n := server.Exec(t, "SELECT count(*) FROM "+schema+".session WHERE expires > now()"); n[0] != "4" {
 		t.Errorf("%s nodes have joined", n[0])
 	}
 }
@@ -195,8 +195,9 @@ func TestAServerThatForgetsIsRefused(t *testing.T) {
 func TestADatabaseOfAnotherEncodingIsRefused(t *testing.T) {
 	t.Parallel()
 	server := postgrestest.Shared(t)
-	server.Exec(t, "CREATE DATABASE latin ENCODING 'LATIN1' TEMPLATE template0")
-	_, err := postgres.Open(context.Background(), postgres.Options{DSN: strings.Replace(server.DSN(), "/postgres", "/latin", 1), Node: "one"})
+	_, name := postgrestest.Schema(t)
+	server.Exec(t, "CREATE DATABASE "+name+" ENCODING 'LATIN1' TEMPLATE template0")
+	_, err := postgres.Open(context.Background(), postgres.Options{DSN: strings.Replace(server.DSN(), "/postgres", "/"+name, 1), Node: "one"})
 	if err == nil || !strings.Contains(err.Error(), "ENCODING 'UTF8'") {
 		t.Errorf("Open: %v", err)
 	}
@@ -205,8 +206,9 @@ func TestADatabaseOfAnotherEncodingIsRefused(t *testing.T) {
 func TestAServerThatOnlyReadsIsUnavailable(t *testing.T) {
 	t.Parallel()
 	server := postgrestest.Shared(t)
-	server.Exec(t, "CREATE ROLE reader LOGIN SUPERUSER PASSWORD 'x'; ALTER ROLE reader SET default_transaction_read_only = on")
-	_, err := postgres.Open(context.Background(), postgres.Options{DSN: server.As("reader", "x"), Node: "one"})
+	_, name := postgrestest.Schema(t)
+	server.Exec(t, "CREATE ROLE "+name+" LOGIN SUPERUSER PASSWORD 'x'; ALTER ROLE "+name+" SET default_transaction_read_only = on")
+	_, err := postgres.Open(context.Background(), postgres.Options{DSN: server.As(name, "x"), Node: "one"})
 	if !errors.Is(err, store.ErrUnavailable) {
 		t.Errorf("Open: %v, want ErrUnavailable", err)
 	}
@@ -268,17 +270,17 @@ func TestAServerWithoutAConnectionLeftIsUnavailable(t *testing.T) {
 	t.Parallel()
 	server := postgrestest.Shared(t)
 	_, schema := postgrestest.Schema(t)
-	server.Exec(t, "CREATE ROLE crowded LOGIN PASSWORD 'x'; GRANT CREATE ON DATABASE postgres TO crowded")
+	server.Exec(t, "CREATE ROLE "+schema+" LOGIN PASSWORD 'x'; GRANT CREATE ON DATABASE postgres TO "+schema)
 	proxy := postgrestest.NewProxy(t, server)
-	s := open(t, postgres.Options{DSN: proxy.As("crowded", "x"), Schema: schema, Node: "one"}, nil)
+	s := open(t, postgres.Options{DSN: proxy.As(schema, "x"), Schema: schema, Node: "one"}, nil)
 	put(t, s, "k/1", "before")
-	server.Exec(t, "ALTER ROLE crowded CONNECTION LIMIT 0")
+	server.Exec(t, "ALTER ROLE "+schema+" CONNECTION LIMIT 0")
 	proxy.Cut()
 	proxy.Heal()
 	if err := s.Update(func(store.Tx) error { t.Error("it runs"); return nil }); !errors.Is(err, store.ErrUnavailable) {
 		t.Errorf("Update: %v, want ErrUnavailable", err)
 	}
-	server.Exec(t, "ALTER ROLE crowded CONNECTION LIMIT -1")
+	server.Exec(t, "ALTER ROLE "+schema+" CONNECTION LIMIT -1")
 	put(t, s, "k/1", "after")
 	if got := get(t, s, "k/1"); got != "after" {
 		t.Errorf("the row is %q", got)

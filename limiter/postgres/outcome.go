@@ -43,7 +43,7 @@ func (t *transaction) commit() error {
 			return err
 		}
 		if !committed {
-			return f
+			return &fault{text: f.Error(), killed: true} // whatever it was, it has passed
 		}
 	}
 	s.acked.Store(batch)

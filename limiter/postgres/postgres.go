@@ -20,6 +20,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+	"unicode/utf8"
 
 	"github.com/jackc/pgx/v5/pgconn"
 
@@ -107,8 +108,8 @@ func Open(ctx context.Context, o Options) (*Store, error) {
 		return nil, fmt.Errorf("schema %q: use up to 40 of a-z, 0-9 and _, and no digit first", o.Schema)
 	case o.MaxConns < minMaxConns:
 		return nil, fmt.Errorf("max_conns %d: a node needs %d connections or more", o.MaxConns, minMaxConns)
-	case o.Node == "" || len(o.Node) > 200:
-		return nil, fmt.Errorf("node %q: give the node a name of 1 to 200 bytes", o.Node)
+	case o.Node == "" || len(o.Node) > 200 || !utf8.ValidString(o.Node) || strings.Contains(o.Node, "\x00"):
+		return nil, fmt.Errorf("node %q: give the node a name of 1 to 200 bytes of UTF-8", o.Node)
 	}
 	s := &Store{
 		options: o, log: o.Log, schema: o.Schema, sql: queriesIn(o.Schema),
@@ -129,10 +130,7 @@ func Open(ctx context.Context, o Options) (*Store, error) {
 	if s.listen, err = parse("listen", o.Listen); err != nil {
 		return nil, err
 	}
-	s.where = fmt.Sprintf("database %s at %s", s.config.Database, net.JoinHostPort(s.config.Host, strconv.Itoa(int(s.config.Port))))
-	if strings.HasPrefix(s.config.Host, "/") {
-		s.where = fmt.Sprintf("database %s at %s", s.config.Database, s.config.Host)
-	}
+	s.where = placeOf(s.config)
 	if err := s.checkServer(ctx); err != nil {
 		return nil, s.opened(err)
 	}
@@ -164,6 +162,18 @@ func parse(field, dsn string) (*pgconn.Config, error) {
 		config.RuntimeParams["application_name"] = "till"
 	}
 	return config, nil
+}
+
+// placeOf names a database without a secret.
+func placeOf(config *pgconn.Config) string {
+	at := net.JoinHostPort(config.Host, strconv.Itoa(int(config.Port)))
+	if strings.HasPrefix(config.Host, "/") {
+		at = config.Host
+	}
+	if config.Database == "" {
+		return "the database at " + at
+	}
+	return "database " + config.Database + " at " + at
 }
 
 // misread reports whether an address can be read, but has a password with a special

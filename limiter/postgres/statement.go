@@ -152,6 +152,14 @@ const (
 		set_config('synchronous_commit', CASE current_setting('synchronous_commit') WHEN 'remote_apply' THEN 'remote_apply' ELSE 'on' END, true)`
 	viewSettings = `SELECT set_config('statement_timeout', '5s', true), set_config('idle_in_transaction_session_timeout', '30s', true)`
 	lazySettings = `SELECT set_config('synchronous_commit', 'off', true), set_config('lock_timeout', '2s', true)`
+	// begins is how a session of the node n begins.
+	begins = `
+		INSERT INTO @session AS s (name, session, expires, followed, version, address, configuration, started, seen)
+		SELECT n.name, n.session, now() + interval '10 s', (SELECT coalesce(max(seq), 0) FROM @feed), $3, $4, $5, now(), now() FROM n
+		ON CONFLICT (name) DO UPDATE SET session = excluded.session, expires = excluded.expires, followed = excluded.followed,
+			version = excluded.version, address = excluded.address, configuration = excluded.configuration,
+			started = excluded.started, seen = excluded.seen
+		RETURNING (SELECT batch FROM n), s.followed`
 	// micros is the database's time in microseconds, as a number.
 	micros = `(extract(epoch FROM clock_timestamp()) * 1000000)::int8`
 )
@@ -182,20 +190,17 @@ func queriesIn(schema string) queries {
 		batch: in(`UPDATE @node SET batch = $2 WHERE name = $1 RETURNING set_config('statement_timeout', '0', true)`),
 		look:  in(`SELECT session, batch FROM @node WHERE name = $1 FOR UPDATE`),
 
-		read: in(`SELECT session, expires > now(), batch, ` + micros + ` FROM @node WHERE name = $1`),
-		join: in(`INSERT INTO @node (name, session, expires, batch, followed, version, address, configuration, started, seen)
-			VALUES ($1, $2, now() + interval '10 s', 0, (SELECT coalesce(max(seq), 0) FROM @feed), $3, $4, $5, now(), now())
-			ON CONFLICT (name) DO NOTHING RETURNING batch, followed`),
-		rejoin: in(`UPDATE @node SET session = $2, expires = now() + interval '10 s', followed = (SELECT coalesce(max(seq), 0) FROM @feed),
-			version = $3, address = $4, configuration = $5, started = now(), seen = now()
-			WHERE name = $1 AND session = $6 RETURNING batch, followed`),
-		renew: in(`UPDATE @node n SET expires = now() + interval '10 s', seen = now(), followed = greatest(n.followed, $3)
-			FROM (SELECT name, expires <= now() AS late FROM @node WHERE name = $1 FOR UPDATE) o
-			WHERE n.name = o.name AND n.session = $2 RETURNING o.late`),
+		read: in(`SELECT n.session, coalesce(s.expires > now(), false), n.batch
+			FROM @node n LEFT JOIN @session s ON s.name = n.name WHERE n.name = $1`),
+		join:   in(`WITH n AS (INSERT INTO @node (name, session, batch) VALUES ($1, $2, 0) ON CONFLICT (name) DO NOTHING RETURNING *)` + begins),
+		rejoin: in(`WITH n AS (UPDATE @node SET session = $2 WHERE name = $1 AND session = $6 RETURNING *)` + begins),
+		renew: in(`UPDATE @session s SET expires = now() + interval '10 s', seen = now(), followed = greatest(s.followed, $3)
+			FROM (SELECT name, expires <= now() AS late FROM @session WHERE name = $1 FOR UPDATE) o
+			WHERE s.name = o.name AND s.session = $2 RETURNING o.late`),
 		lead: in(`UPDATE @leader SET node = $1, session = $2, until = now() + interval '10 s'
 			WHERE session = $2 OR until <= now() RETURNING true`),
 		leave: in(`WITH l AS (UPDATE @leader SET until = now() WHERE session = $2)
-			UPDATE @node SET expires = now(), seen = now() WHERE name = $1 AND session = $2`),
+			UPDATE @session SET expires = now(), seen = now() WHERE name = $1 AND session = $2`),
 		// A server process that has got a part of a round trip waits for the rest without
 		// an end, and is neither idle nor in a statement.
 		unblock: `SELECT pg_terminate_backend(a.pid) FROM pg_locks l JOIN pg_stat_activity a ON a.pid = l.pid
@@ -208,14 +213,14 @@ func queriesIn(schema string) queries {
 			UNION ALL SELECT NULL, (SELECT coalesce(max(seq), 0) FROM @feed), convert_to((SELECT value FROM @meta WHERE name = 'database'), 'UTF8'), ` + micros),
 		head:   in(`SELECT coalesce(max(seq), 0) FROM @feed`),
 		page:   in(`SELECT seq, node, keys FROM @feed WHERE seq > $1 ORDER BY seq LIMIT 256`),
-		follow: in(`UPDATE @node SET followed = $3 WHERE name = $1 AND session = $2 AND followed < $3`),
+		follow: in(`UPDATE @session SET followed = $3 WHERE name = $1 AND session = $2 AND followed < $3`),
 		prune: in(`DELETE FROM @feed WHERE at < now() - interval '1 min' AND seq < (SELECT max(seq) FROM @feed)
-			AND seq <= (SELECT min(followed) FROM @node WHERE expires > now())`),
-		behind: in(`SELECT name FROM @node WHERE expires > now() AND followed < $1 AND name <> $2 ORDER BY name`),
+			AND seq <= (SELECT min(followed) FROM @session WHERE expires > now())`),
+		behind: in(`SELECT name FROM @session WHERE expires > now() AND followed < $1 AND name <> $2 ORDER BY name`),
 		nodes: in(`SELECT n.name, coalesce(n.version, ''), coalesce(n.address, ''), coalesce(n.configuration, ''),
 			(extract(epoch FROM n.started) * 1000000)::int8, (extract(epoch FROM n.seen) * 1000000)::int8,
 			n.expires > now(), greatest((SELECT coalesce(max(seq), 0) FROM @feed) - n.followed, 0),
 			coalesce((SELECT l.session = n.session AND l.until > now() FROM @leader l), false)
-			FROM @node n ORDER BY n.name`),
+			FROM @session n ORDER BY n.name`),
 	}
 }

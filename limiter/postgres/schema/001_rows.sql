@@ -11,13 +11,25 @@ CREATE TABLE kv (
 	autovacuum_analyze_scale_factor = 0.02
 );
 
--- The nodes. A session is one process; it lives until it expires. Batch counts the
--- commits of the node, over all its sessions.
+-- The nodes. Session names the process that may write as the node, and batch counts the
+-- commits of the node, over all its sessions. Each transaction locks its node's row.
 CREATE TABLE node (
 	name text PRIMARY KEY,
 	session bytea NOT NULL,
+	batch bigint NOT NULL
+) WITH (
+	fillfactor = 10,
+	autovacuum_vacuum_scale_factor = 0,
+	autovacuum_vacuum_threshold = 1000,
+	autovacuum_vacuum_cost_delay = 0
+);
+
+-- The signs of life, apart from what transactions lock. A session lives until it
+-- expires. Followed is how much of the feed the node's memory has followed.
+CREATE TABLE session (
+	name text PRIMARY KEY,
+	session bytea NOT NULL,
 	expires timestamptz NOT NULL,
-	batch bigint NOT NULL,
 	followed bigint NOT NULL,
 	version text NOT NULL,
 	address text NOT NULL,
