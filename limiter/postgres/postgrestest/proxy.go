@@ -212,13 +212,13 @@ func (p *Proxy) questions(l *link) {
 			l.client.Write([]byte("N")) // the client gives up
 			return
 		}
-		commit := Pass
+		commit, delay := Pass, time.Duration(0)
 		switch {
 		case typed && m[0] == 'P' && bytes.Contains(m, wrote):
 			writes = true
 		case typed && isCommit(m):
 			if writes {
-				commit = p.meet()
+				commit, delay = p.meet()
 			}
 			writes = false
 		}
@@ -229,7 +229,7 @@ func (p *Proxy) questions(l *link) {
 			rest := append(m, p.untilSync(l)...)
 			l.client.Close()
 			select {
-			case <-time.After(p.delay):
+			case <-time.After(delay):
 			case <-p.over:
 			}
 			l.server.Write(rest)
@@ -259,14 +259,14 @@ func (p *Proxy) untilSync(l *link) (rest []byte) {
 }
 
 // meet returns what happens to this COMMIT.
-func (p *Proxy) meet() Commit {
+func (p *Proxy) meet() (Commit, time.Duration) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	what := p.commit
 	if p.commit = Pass; what != Pass {
 		p.met++
 	}
-	return what
+	return what, p.delay
 }
 
 // wait waits while the proxy holds everything, and reports whether it is cut.
