@@ -120,11 +120,7 @@ type storeOptions struct {
 }
 
 func (o *storeOptions) opening() StoreOpening {
-	opening := StoreOpening{Log: o.log}
-	if o.common != nil {
-		opening.Configuration = o.common()
-	}
-	return opening
+	return StoreOpening{Log: o.log, Configuration: o.common}
 }
 
 func (o *storeOptions) wayText() string {

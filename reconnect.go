@@ -48,7 +48,11 @@ func (e *engine) tell(o storeOptions) {
 	e.mu.Lock()
 	opened := e.opened.Store
 	e.mu.Unlock()
-	if listed, ok := opened.(interface{ SetConfiguration(string) }); ok {
-		listed.SetConfiguration(o.common())
+	listed, ok := opened.(interface{ Describe(string) error })
+	if !ok {
+		return
+	}
+	if err := listed.Describe(o.common()); err != nil {
+		o.log.Warn("the other nodes do not know yet how this one is configured", "error", err)
 	}
 }

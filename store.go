@@ -56,9 +56,9 @@ func (p Place) File(name string) string {
 // StoreOpening is what a store is opened with.
 type StoreOpening struct {
 	Log *slog.Logger
-	// Configuration describes what the configurations of all nodes must have in
-	// common; see [wire.CommonConfiguration].
-	Configuration string
+	// Configuration returns what the configurations of all nodes must have in
+	// common, as [wire.CommonConfiguration] writes it.
+	Configuration func() string
 }
 
 // OpenedStore is a store and the clock by which its limits are judged.

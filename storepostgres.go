@@ -75,7 +75,7 @@ const (
 var postgresOptions = []string{"schema", "max_conns", "listen", "node"}
 
 var (
-	schemaName = regexp.MustCompile(`^[a-z_][a-z0-9_]{0,62}$`)
+	schemaName = regexp.MustCompile(`^[a-z_][a-z0-9_]{0,39}$`)
 	nodeName   = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$`)
 )
 
@@ -216,6 +216,9 @@ func (s *PostgresStore) identify(database string) string {
 
 // OpenStore implements Storage.
 func (s *PostgresStore) OpenStore(o StoreOpening) (OpenedStore, error) {
+	if err := os.MkdirAll(nodeDir(), 0o700); err != nil {
+		return OpenedStore{}, fmt.Errorf("making the directory of what this node remembers: %w", err)
+	}
 	node := s.Node
 	if node == "" {
 		var err error
@@ -231,7 +234,7 @@ func (s *PostgresStore) OpenStore(o StoreOpening) (OpenedStore, error) {
 	at := s.address.Load()
 	opened, err := postgres.Open(context.Background(), postgres.Options{
 		DSN: at.dsn.Reveal(), Listen: at.listen.Reveal(), Schema: s.Schema, MaxConns: s.MaxConns,
-		Node: node, Version: version, Address: host, Configuration: o.Configuration,
+		Node: node, Version: version, Address: host, Configuration: o.Configuration(),
 		Witness: s.Place().File("witness"), Disk: store.Files{}, Log: o.Log,
 	})
 	if err != nil {

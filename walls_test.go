@@ -61,7 +61,6 @@ var walls = map[string]string{
 	"limiter/commit":    "strict limiter/record limiter/store",
 	"limiter/audit":     "strict limiter/commit limiter/record limiter/store",
 	"limiter/integrity": "strict limiter/commit limiter/record limiter/store",
-	"limiter/postgres":  "strict limiter/store",
 	"limiter":           "strict limiter/audit limiter/commit limiter/integrity limiter/record limiter/store token",
 	"upstream":          "token scope",
 	"webhook":           "limiter token",

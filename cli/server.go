@@ -19,8 +19,7 @@ func statsCommand(f *globalFlags) *cobra.Command {
 		Use:   "stats",
 		Short: "Shows the sums over all keys and the state of the store",
 		Long: `Shows how many keys there are by status, how many requests run now, and whether
-the store is in order. Where several servers share a database, it lists them with
-their state.`,
+the store is in order. It lists the servers that share a database.`,
 		Example: "  caddy till stats --json | jq .holds",
 		Args:    argCount(0, 0, ""),
 		RunE: func(cmd *cobra.Command, _ []string) error {

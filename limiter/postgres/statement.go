@@ -141,7 +141,7 @@ type queries struct {
 	rollback, look                                 string
 	read, renew, lead, leave, join, rejoin         string
 	numbers, head, page, follow, prune, behind     string
-	nodes, identity, unblock                       string
+	nodes, identity, unblock, describe             string
 }
 
 const (
@@ -197,6 +197,7 @@ func queriesIn(schema string) queries {
 		renew: in(`UPDATE @session s SET expires = now() + interval '10 s', seen = now(), followed = greatest(s.followed, $3)
 			FROM (SELECT name, expires <= now() AS late FROM @session WHERE name = $1 FOR UPDATE) o
 			WHERE s.name = o.name AND s.session = $2 RETURNING o.late`),
+		describe: in(`UPDATE @session SET configuration = $3 WHERE name = $1 AND session = $2`),
 		lead: in(`UPDATE @leader SET node = $1, session = $2, until = now() + interval '10 s'
 			WHERE session = $2 OR until <= now() RETURNING true`),
 		leave: in(`WITH l AS (UPDATE @leader SET until = now() WHERE session = $2)

@@ -1,0 +1,168 @@
+package e2e
+
+import (
+	"encoding/base64"
+	"net/http"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+
+	"github.com/till-proxy/till/limiter/postgres/postgrestest"
+)
+
+// newNode starts a server that shares a database. Its address is in a file, as it
+// should be.
+func newNode(t *testing.T, dsn, name string, o options) *server {
+	t.Helper()
+	address := filepath.Join(t.TempDir(), "database")
+	if err := os.WriteFile(address, []byte(dsn+"\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	o.more += "\nseal_key " + base64.StdEncoding.EncodeToString(make([]byte, 32)) + "\n" // all nodes must have the same
+	o.database = "{file." + address + "} {\n node " + name + "\n}"
+	return newServer(t, o)
+}
+
+// isReady waits until keys are admitted.
+func (s *server) isReady() {
+	s.t.Helper()
+	s.eventually("it is ready", func() bool { return s.adminPage("/till/ready") == "ready\n" })
+}
+
+// twoNodes are two servers that share a database, with one upstream.
+func twoNodes(t *testing.T) (a, b *server) {
+	t.Helper()
+	weighs(t, middleWeight)
+	database := postgrestest.Start(t)
+	a = newNode(t, database.DSN(), "till-a", options{})
+	b = newNode(t, database.DSN(), "till-b", options{to: a.upstream.URL})
+	a.isReady()
+	b.isReady()
+	return a, b
+}
+
+func TestABudgetIsOneOverTwoServers(t *testing.T) {
+	t.Parallel()
+	a, b := twoNodes(t)
+	id, key := a.mint(object{"max_activations": 1000})
+	var mu sync.Mutex
+	counts := make(map[int]int64)
+	var wg sync.WaitGroup
+	for _, s := range []*server{a, b} {
+		wg.Go(func() {
+			for status, n := range s.load(key, 1500, 50) {
+				mu.Lock()
+				counts[status] += n
+				mu.Unlock()
+			}
+		})
+	}
+	wg.Wait()
+	for _, s := range []*server{a, b} { // what a node gave back late is still there to use
+		for status := 0; status != http.StatusPaymentRequired; {
+			if status = s.chat(key); status == http.StatusOK {
+				counts[status]++
+			}
+		}
+	}
+	if counts[http.StatusOK] != 1000 || a.upstream.Count() != 1000 || counts[0] != 0 {
+		t.Errorf("answers by status: %v, and the upstream counted %d, want 1000", counts, a.upstream.Count())
+	}
+	for _, s := range []*server{a, b} {
+		s.eventually("it has heard what the other one used", func() bool { return s.used(id) == 1000 })
+	}
+	a.clean()
+}
+
+func TestWhatIsStoppedOnOneServerIsStoppedOnTheOther(t *testing.T) {
+	t.Parallel()
+	a, b := twoNodes(t)
+	for _, stop := range []string{"revoke", "suspend"} {
+		id, key := a.mint(object{"max_activations": 1000})
+		if status := b.chat(key); status != http.StatusOK {
+			t.Fatalf("a key that was minted on the other server: %d", status)
+		}
+		status, answer := a.api("POST", "/keys/"+id+"/"+stop, object{})
+		if status != http.StatusOK || answer["pending"] != nil {
+			t.Errorf("%s: %d, pending %v", stop, status, answer["pending"])
+		}
+		if status := b.chat(key); status != http.StatusForbidden {
+			t.Errorf("after %s on the other server: %d", stop, status)
+		}
+	}
+	a.clean()
+}
+
+func TestServersThatShareADatabaseKnowEachOther(t *testing.T) {
+	t.Parallel()
+	a, b := twoNodes(t)
+	if out := a.caddyTill("stats"); !strings.Contains(out, "till-a *") || !strings.Contains(out, "till-b") {
+		t.Errorf("stats:\n%s", out)
+	}
+	if out := a.caddyTill("top"); !strings.Contains(out, "nodes: * till-a fresh") {
+		t.Errorf("top:\n%s", out)
+	}
+	b.replace("\ttill {\n", "\ttill {\n\t\tretain 10d\n\t\trole ci {\n\t\t\tpermissions keys:read\n\t\t\tmax_activations 1\n\t\t}\n")
+	b.reload()
+	a.eventually("doctor names what is configured otherwise", func() bool {
+		_, answer := a.api("GET", "/doctor", nil)
+		return slices.ContainsFunc(answer["findings"].([]any), func(f any) bool {
+			finding := f.(object)
+			return finding["check"] == "node_configuration" && finding["what"] == "node till-b is configured otherwise than this one: retain, roles"
+		})
+	})
+	metrics := a.adminPage("/metrics")
+	for _, want := range []string{"caddy_till_ready 1", `caddy_till_nodes{state="fresh"} 2`, `caddy_till_nodes{state="gone"} 0`, "caddy_till_leads"} {
+		if !strings.Contains(metrics, want) {
+			t.Errorf("the metrics lack %s", want)
+		}
+	}
+	b.stop()
+	a.eventually("the other one is gone", func() bool {
+		_, answer := a.api("GET", "/stats", nil)
+		nodes := answer["nodes"].([]any)
+		return len(nodes) == 2 && nodes[1].(object)["state"] == "gone"
+	})
+}
+
+func TestAServerStartsWithoutItsDatabaseAndServesOnceThatAnswers(t *testing.T) {
+	t.Parallel()
+	weighs(t, middleWeight)
+	database := postgrestest.Start(t)
+	s := newNode(t, database.DSN(), "till-a", options{})
+	s.isReady()
+	id, key := s.mint(object{"max_activations": 10})
+	if status := s.chat(key); status != http.StatusOK {
+		t.Fatalf("a request: %d", status)
+	}
+	s.stop()
+	if err := database.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	s.start()
+	if page := s.adminPage("/till/live"); page != "live\n" {
+		t.Errorf("without a database it does not live: %q", page)
+	}
+	if page := s.adminPage("/till/ready"); !strings.HasPrefix(page, "not ready: ") {
+		t.Errorf("without a database it is ready: %q", page)
+	}
+	res, body := s.must(s.request(t.Context(), key))
+	if res.StatusCode != http.StatusServiceUnavailable || res.Header.Get("Retry-After") == "" || res.Header.Get("Till-Refusal") != "till_store_unavailable" {
+		t.Errorf("without a database: %d %v %s", res.StatusCode, res.Header, body)
+	}
+	_, answer := s.api("GET", "/doctor", nil)
+	if !slices.ContainsFunc(answer["findings"].([]any), func(f any) bool { return f.(object)["check"] == "store" }) {
+		t.Errorf("doctor does not find it: %v", answer)
+	}
+	if err := database.Start(); err != nil {
+		t.Fatal(err)
+	}
+	s.isReady()
+	if status := s.chat(key); status != http.StatusOK || s.used(id) != 2 {
+		t.Errorf("with the database: %d, and %d were used", status, s.used(id))
+	}
+	s.clean()
+}

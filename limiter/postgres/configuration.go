@@ -1,0 +1,25 @@
+package postgres
+
+import (
+	"context"
+
+	"github.com/till-proxy/till/limiter/store"
+)
+
+// Describe tells the other nodes what the configuration of this one is from now on;
+// see Options.Configuration.
+func (s *Store) Describe(configuration string) error {
+	if err := s.usable(); err != nil {
+		return err
+	}
+	if !s.joined.Load() {
+		return store.ErrClosed
+	}
+	ctx, cancel := context.WithTimeout(s.ending, answerTimeout)
+	defer cancel()
+	_, err := s.outside(ctx, say(s.sql.describe, textOf(s.options.Node), byteaOf(s.session), textOf(configuration)))
+	if err != nil {
+		return s.refuse(err)
+	}
+	return nil
+}
