@@ -87,24 +87,61 @@ func invalid(format string, args ...any) error {
 	return &apiError{http.StatusBadRequest, "invalid_request", fmt.Sprintf(format, args...)}
 }
 
-func (a *api) handle(call func(*limiter.Limiter, *http.Request) (int, any, error)) http.Handler {
-	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		l, err := a.backend.Limiter()
-		if err != nil {
-			a.fail(w, &apiError{http.StatusServiceUnavailable, "store_unavailable", err.Error()})
+// call is what one call does. It returns the answer, which is sent as JSON with the
+// status of the operation; nil: there is no content. The limiter is nil for operations
+// that work while the store is closed.
+type call func(*api, *limiter.Limiter, *http.Request) (any, error)
+
+// withStatus is an answer with another status than that of its operation.
+type withStatus struct {
+	status int
+	answer any
+}
+
+func (a *api) handle(op *operation) http.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request) {
+		a, call := a, op.call
+		if op.replays && len(r.Header.Values(idempotencyHeader)) > 0 {
+			var err error
+			if a, err = a.withIdempotencyKey(r); err != nil {
+				a.fail(w, err)
+				return
+			}
+			call = once(call)
+		}
+		var l *limiter.Limiter
+		if !op.closed {
+			var err error
+			if l, err = a.limiter(); err != nil {
+				a.fail(w, err)
+				return
+			}
+		}
+		if op.stream != nil {
+			op.stream(a, l, w, r)
 			return
 		}
-		status, answer, err := call(l, r)
-		if err != nil {
+		answer, err := call(a, l, r)
+		switch other, ok := answer.(withStatus); {
+		case err != nil:
 			a.fail(w, err)
-			return
+		case answer == nil:
+			w.WriteHeader(op.done())
+		case ok:
+			a.write(w, other.status, other.answer)
+		default:
+			a.write(w, op.done(), answer)
 		}
-		if answer == nil {
-			w.WriteHeader(status)
-			return
-		}
-		a.write(w, status, answer)
-	})
+	}
+}
+
+// limiter returns the limiter, or the error to answer with while the store is closed.
+func (a *api) limiter() (*limiter.Limiter, error) {
+	l, err := a.backend.Limiter()
+	if err != nil {
+		return nil, &apiError{http.StatusServiceUnavailable, "store_unavailable", err.Error()}
+	}
+	return l, nil
 }
 
 func (a *api) write(w http.ResponseWriter, status int, answer any) {

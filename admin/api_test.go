@@ -319,7 +319,7 @@ func TestUpstreamsAndStats(t *testing.T) {
 		`{"name":"openai","preset":"openai","dialect":"openai","origins":["https://api.openai.com"],"held":true,"credential_fingerprint":"FINGERPRINT"},`+
 		`{"name":"spare","preset":"openai","dialect":"openai","origins":["https://api.openai.com"],"held":false}]}`+"\n")
 	admintest.Equal(t, "stats", w.Do("GET", "/stats", "").Body,
-		`{"clock_off_seconds":0,"forfeited_activations":0,"forgotten_activations":0,"holds":0,"keys":{"active":1},"lockdown":{"locked_down":false},"store_failure":"","used_activations":0,"used_spend_usd":"0.00","used_tokens":0}`+"\n")
+		`{"keys":{"active":1},"holds":0,"used_activations":0,"used_tokens":0,"used_spend_usd":"0.00","forgotten_activations":0,"forfeited_activations":0,"store_failure":"","clock_off_seconds":0,"lockdown":{"locked_down":false}}`+"\n")
 }
 
 func TestUnknownPathsAndMethods(t *testing.T) {

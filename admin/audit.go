@@ -13,20 +13,17 @@ import (
 	"github.com/till-proxy/till/limiter"
 )
 
-func (a *api) audit(l *limiter.Limiter, r *http.Request) (int, any, error) {
+func (a *api) audit(l *limiter.Limiter, r *http.Request) (any, error) {
 	f, err := auditFilterOf(r.URL.Query(), l.Time())
 	if err != nil {
-		return 0, nil, err
+		return nil, err
 	}
 	page, err := l.Audit(r.Context(), a.caller, f)
-	if err != nil {
-		return 0, nil, err
-	}
 	answer := wire.ListedEntries{Entries: make([]json.RawMessage, 0, len(page.Entries)), Next: page.Next, Partial: page.Partial}
 	for _, line := range page.Entries {
 		answer.Entries = append(answer.Entries, line)
 	}
-	return http.StatusOK, answer, nil
+	return answer, err
 }
 
 func auditFilterOf(q url.Values, now time.Time) (f limiter.AuditFilter, err error) {
@@ -82,10 +79,6 @@ func since(f *limiter.AuditFilter, value string, now time.Time) error {
 	return invalid("since must be a seq, a time such as 2026-12-31T18:00:00Z, or how long ago, such as 24h; got %q", value)
 }
 
-func (a *api) verifyAudit(l *limiter.Limiter, r *http.Request) (int, any, error) {
-	answer, err := wire.VerdictOf(l.AuditVerify(r.Context(), a.caller))
-	if err != nil {
-		return 0, nil, err
-	}
-	return http.StatusOK, answer, nil
+func (a *api) verifyAudit(l *limiter.Limiter, r *http.Request) (any, error) {
+	return wire.VerdictOf(l.AuditVerify(r.Context(), a.caller))
 }

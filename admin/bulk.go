@@ -24,67 +24,65 @@ func jobJSON(j limiter.Job) wire.BulkJSON {
 
 // revokeMany ends all keys that match a filter. It answers when that is done,
 // unless the body asks it not to wait.
-func (a *api) revokeMany(l *limiter.Limiter, r *http.Request) (int, any, error) {
+func (a *api) revokeMany(l *limiter.Limiter, r *http.Request) (any, error) {
 	body := wire.RevokeManyBody{Wait: true}
 	if err := readBody(r, &body); err != nil {
-		return 0, nil, err
+		return nil, err
 	}
 	q := url.Values{}
 	for name, value := range body.Filter {
 		switch {
 		case slices.ContainsFunc(limiter.FilterFields, func(f limiter.FilterField) bool { return f.Orders && f.Name == name }):
-			return 0, nil, invalid("filter: %s does not pick keys", name)
+			return nil, invalid("filter: %s does not pick keys", name)
 		case value == "":
-			return 0, nil, invalid("filter: %s must not be empty", prose.Cut(name, 64))
+			return nil, invalid("filter: %s must not be empty", prose.Cut(name, 64))
 		}
 		q.Set(name, value)
 	}
 	f, err := a.filterOf(l, q)
 	if err != nil {
-		return 0, nil, err
+		return nil, err
 	}
 	if body.All == (len(body.Filter) > 0) {
-		return 0, nil, invalid(`say which keys: "filter" with at least one of %s; or "all": true for every key`, limiter.BulkNames())
+		return nil, invalid(`say which keys: "filter" with at least one of %s; or "all": true for every key`, limiter.BulkNames())
 	}
 	for _, id := range body.Except {
 		// A key whose id is misspelt here would be revoked.
 		if _, err := l.Get(r.Context(), a.caller, id); err != nil {
-			return 0, nil, invalid("except: %s: %v", prose.Cut(id, 64), err)
+			return nil, invalid("except: %s: %v", prose.Cut(id, 64), err)
 		}
 	}
 	f.Except = body.Except
 	if body.DryRun {
 		matched, revocable, err := l.CountMatches(r.Context(), a.caller, f)
-		return http.StatusOK, wire.BulkJSON{Matched: matched, AlreadyRevoked: matched - revocable, DryRun: true}, err
+		return wire.BulkJSON{Matched: matched, AlreadyRevoked: matched - revocable, DryRun: true}, err
 	}
 	j, err := l.RevokeMany(a.caller, f, body.All, body.Reason)
 	if err != nil {
-		return 0, nil, err
+		return nil, err
 	}
 	if !body.Wait {
-		return http.StatusAccepted, jobJSON(j), nil
+		return withStatus{http.StatusAccepted, jobJSON(j)}, nil
 	}
 	pending := j.Pending
-	if j, err = l.Await(r.Context(), a.caller, j.Number); err != nil {
-		return 0, nil, err
-	}
+	j, err = l.Await(r.Context(), a.caller, j.Number)
 	j.Pending = pending
-	return http.StatusOK, jobJSON(j), nil
+	return jobJSON(j), err
 }
 
-func (a *api) jobs(l *limiter.Limiter, _ *http.Request) (int, any, error) {
+func (a *api) jobs(l *limiter.Limiter, _ *http.Request) (any, error) {
 	jobs, err := l.Jobs(a.caller)
 	all := make([]wire.BulkJSON, 0, len(jobs))
 	for _, j := range jobs {
 		all = append(all, jobJSON(j))
 	}
-	return http.StatusOK, wire.JobsAnswer{Jobs: all}, err
+	return wire.JobsAnswer{Jobs: all}, err
 }
 
-func (a *api) job(l *limiter.Limiter, r *http.Request) (int, any, error) {
+func (a *api) job(l *limiter.Limiter, r *http.Request) (any, error) {
 	j, err := l.JobOf(a.caller, r.PathValue("id"))
 	if errors.Is(err, store.ErrNotFound) {
 		err = &apiError{http.StatusNotFound, "not_found", "there is no such job"}
 	}
-	return http.StatusOK, jobJSON(j), err
+	return jobJSON(j), err
 }

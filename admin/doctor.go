@@ -17,7 +17,7 @@ import (
 // doctor answers with what is wrong, even while the store is closed. Everybody with
 // a token may ask: the operator gets findings about the server, others about the
 // keys and tokens that they see.
-func (a *api) doctor(w http.ResponseWriter, r *http.Request) {
+func (a *api) doctor(_ *limiter.Limiter, r *http.Request) (any, error) {
 	var findings []wire.Finding
 	var files []wire.File
 	l, err := a.backend.Limiter()
@@ -44,15 +44,14 @@ func (a *api) doctor(w http.ResponseWriter, r *http.Request) {
 			}
 			more, err := look(r.Context(), l, a.caller)
 			if err != nil {
-				a.fail(w, err)
-				return
+				return nil, err
 			}
 			findings = append(findings, more...)
 		}
 	}
 	answer := wire.DoctorAnswer{Diagnosis: wire.NewDiagnosis(findings), Now: time.Now().UTC()}
 	answer.Files = files
-	a.write(w, http.StatusOK, answer)
+	return answer, nil
 }
 
 func (a *api) storeFindings(ctx context.Context) []wire.Finding {

@@ -55,7 +55,7 @@ func (d *download) until(due time.Time) error {
 
 // backup streams a backup to the caller. A backup that breaks off lacks its
 // checksum, so it cannot be mistaken for a complete one.
-func (a *api) backup(w http.ResponseWriter, r *http.Request) {
+func (a *api) backup(l *limiter.Limiter, w http.ResponseWriter, r *http.Request) {
 	if a.backend.Node() != "" && a.caller.Role == record.OperatorRole {
 		a.fail(w, &apiError{http.StatusConflict, "database", "the store is a PostgreSQL database: back it up by its own means, such as pg_dump --schema=till, or continuous archiving; see docs/cluster.md"})
 		return
@@ -67,11 +67,6 @@ func (a *api) backup(w http.ResponseWriter, r *http.Request) {
 		withSalts = true
 	default:
 		a.fail(w, invalid("seal must be true or false, got %q", seal))
-		return
-	}
-	l, err := a.backend.Limiter()
-	if err != nil {
-		a.fail(w, &apiError{http.StatusServiceUnavailable, "store_unavailable", err.Error()})
 		return
 	}
 	announce(w, "application/octet-stream")
@@ -94,16 +89,11 @@ func (a *api) backup(w http.ResponseWriter, r *http.Request) {
 // exportAudit streams the entire log, one entry per line. If the export breaks off,
 // it aborts the connection, so that the part cannot be mistaken for the complete
 // log.
-func (a *api) exportAudit(w http.ResponseWriter, r *http.Request) {
-	l, err := a.backend.Limiter()
-	if err != nil {
-		a.fail(w, &apiError{http.StatusServiceUnavailable, "store_unavailable", err.Error()})
-		return
-	}
+func (a *api) exportAudit(l *limiter.Limiter, w http.ResponseWriter, r *http.Request) {
 	reader := newDownload(w)
 	out := bufio.NewWriterSize(reader, 64<<10)
 	begun := false
-	err = l.ExportAudit(r.Context(), a.caller, func(line []byte) error {
+	err := l.ExportAudit(r.Context(), a.caller, func(line []byte) error {
 		if !begun {
 			begun = true
 			announce(w, "application/jsonl")

@@ -19,12 +19,7 @@ const (
 
 // events streams, as server-sent events, what happens from now on to the keys that
 // the caller sees.
-func (a *api) events(w http.ResponseWriter, r *http.Request) {
-	l, err := a.backend.Limiter()
-	if err != nil {
-		a.fail(w, &apiError{http.StatusServiceUnavailable, "store_unavailable", err.Error()})
-		return
-	}
+func (a *api) events(l *limiter.Limiter, w http.ResponseWriter, r *http.Request) {
 	feed, err := l.Subscribe(a.caller)
 	if err != nil {
 		if errors.Is(err, limiter.ErrFeeds) {

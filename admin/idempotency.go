@@ -14,30 +14,6 @@ import (
 // answer to a replay has "replayed": true and no secret.
 const idempotencyHeader = "Idempotency-Key"
 
-// repeatable lists the calls that can safely be made twice; they ignore the header.
-var repeatable = map[string]bool{"POST /leaks": true, "POST /fingerprint": true}
-
-// handleIdempotent is handle for calls that may have an idempotency key.
-func (a *api) handleIdempotent(pattern string, plain http.Handler) http.Handler {
-	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if len(r.Header.Values(idempotencyHeader)) == 0 {
-			plain.ServeHTTP(w, r)
-			return
-		}
-		b, err := a.withIdempotencyKey(r)
-		if err != nil {
-			a.fail(w, err)
-			return
-		}
-		for _, route := range b.routes() {
-			if route.pattern == pattern {
-				a.handle(b.once(route.call)).ServeHTTP(w, r)
-				return
-			}
-		}
-	})
-}
-
 // withIdempotencyKey is the API for a caller whose call is to be carried out once.
 // Two calls are the same if their paths and bodies are.
 func (a *api) withIdempotencyKey(r *http.Request) (*api, error) {
@@ -67,36 +43,38 @@ func visible(key string) bool {
 }
 
 // once makes a call unless it was made before, or is being made at the same time.
-func (a *api) once(call func(*limiter.Limiter, *http.Request) (int, any, error)) func(*limiter.Limiter, *http.Request) (int, any, error) {
-	return func(l *limiter.Limiter, r *http.Request) (int, any, error) {
+func once(first call) call {
+	return func(a *api, l *limiter.Limiter, r *http.Request) (any, error) {
 		done, replayed, err := l.Replay(r.Context(), a.caller)
 		if err == nil && !replayed {
-			var status int
 			var answer any
-			if status, answer, err = call(l, r); !errors.Is(err, limiter.ErrReplayed) {
-				return status, answer, err
+			if answer, err = first(a, l, r); !errors.Is(err, limiter.ErrReplayed) {
+				return answer, err
 			}
 			done, _, err = l.Replay(r.Context(), a.caller)
 		}
+		var again any
 		switch {
 		case err != nil:
-			return 0, nil, err
+			return nil, err
 		case done.Key != nil:
-			return http.StatusOK, struct {
+			again = struct {
 				*wire.KeyObject
 				Replayed bool `json:"replayed"`
-			}{KeyJSON(*done.Key), true}, nil
+			}{KeyJSON(*done.Key), true}
 		case done.Job != nil:
-			return http.StatusOK, struct {
+			again = struct {
 				wire.BulkJSON
 				Replayed bool `json:"replayed"`
-			}{jobJSON(*done.Job), true}, nil
+			}{jobJSON(*done.Job), true}
 		case done.Token != nil:
-			return http.StatusOK, struct {
+			again = struct {
 				*wire.TokenObject
 				Replayed bool `json:"replayed"`
-			}{tokenJSON(*done.Token, l.Time()), true}, nil
+			}{tokenJSON(*done.Token, l.Time()), true}
+		default:
+			again = map[string]bool{"replayed": true}
 		}
-		return http.StatusOK, map[string]bool{"replayed": true}, nil
+		return withStatus{http.StatusOK, again}, nil
 	}
 }

@@ -15,46 +15,43 @@ import (
 	"github.com/till-proxy/till/limiter/record"
 )
 
-func (a *api) mint(l *limiter.Limiter, r *http.Request) (int, any, error) {
+func (a *api) mint(l *limiter.Limiter, r *http.Request) (any, error) {
 	var body wire.MintBody
 	if err := readBody(r, &body); err != nil {
-		return 0, nil, err
+		return nil, err
 	}
 	choices, err := a.choices(l, body.Role)
 	if err != nil {
-		return 0, nil, err
+		return nil, err
 	}
 	spec, err := keyOf(&body, a.backend.UpstreamInfos(), choices, l.Time())
 	if err != nil {
-		return 0, nil, err
+		return nil, err
 	}
 	scopedKey, issue, err := a.issue(l, spec.Upstream, body.UpstreamKey.Secret)
 	if err != nil {
-		return 0, nil, err
+		return nil, err
 	}
 	birth := limiter.Birth{Lookup: issue.Lookup, Salt: issue.Box.Salt, Unlimited: body.Unlimited, Unmetered: !a.metered(spec.Upstream)}
 	spec.SealKey, spec.Origins, spec.Fingerprint = issue.Box.SealKey, issue.Box.Origins, issue.Fingerprint
 	view, err := l.Mint(r.Context(), a.caller, spec, birth)
 	if err != nil {
-		return 0, nil, err
+		return nil, err
 	}
-	return http.StatusCreated, &wire.Minted{KeyObject: KeyJSON(view), ScopedKey: scopedKey.Reveal(), BaseURL: a.backend.BaseURL()}, nil
+	return &wire.Minted{KeyObject: KeyJSON(view), ScopedKey: scopedKey.Reveal(), BaseURL: a.backend.BaseURL()}, nil
 }
 
-func (a *api) list(l *limiter.Limiter, r *http.Request) (int, any, error) {
+func (a *api) list(l *limiter.Limiter, r *http.Request) (any, error) {
 	f, err := a.filterOf(l, r.URL.Query())
 	if err != nil {
-		return 0, nil, err
+		return nil, err
 	}
 	page, err := l.List(r.Context(), a.caller, f)
-	if err != nil {
-		return 0, nil, err
-	}
 	answer := wire.Listed{Keys: make([]*wire.KeyObject, 0, len(page.Keys)), Next: page.Next, Partial: page.Partial}
 	for _, v := range page.Keys {
 		answer.Keys = append(answer.Keys, KeyJSON(v))
 	}
-	return http.StatusOK, answer, nil
+	return answer, err
 }
 
 func (a *api) filterOf(l *limiter.Limiter, q url.Values) (limiter.Filter, error) {
@@ -100,25 +97,25 @@ func filterNames() (names []string) {
 	return names
 }
 
-func (a *api) show(l *limiter.Limiter, r *http.Request) (int, any, error) {
+func (a *api) show(l *limiter.Limiter, r *http.Request) (any, error) {
 	return keyAnswer(l.Get(r.Context(), a.caller, r.PathValue("id")))
 }
 
-func keyAnswer(view limiter.View, err error) (int, any, error) {
+func keyAnswer(view limiter.View, err error) (any, error) {
 	if err != nil {
-		return 0, nil, err
+		return nil, err
 	}
-	return http.StatusOK, KeyJSON(view), nil
+	return KeyJSON(view), nil
 }
 
-func (a *api) change(l *limiter.Limiter, r *http.Request) (int, any, error) {
+func (a *api) change(l *limiter.Limiter, r *http.Request) (any, error) {
 	version, err := ifMatch(r)
 	if err != nil {
-		return 0, nil, err
+		return nil, err
 	}
 	var body keyChange
 	if err := readBody(r, &body); err != nil {
-		return 0, nil, err
+		return nil, err
 	}
 	return keyAnswer(l.Change(r.Context(), a.caller, r.PathValue("id"), version, func(k *record.Key) error {
 		if err := body.change(k, l.Time()); err != nil {
@@ -146,43 +143,39 @@ func ifMatch(r *http.Request) (int64, error) {
 	return n, nil
 }
 
-func (a *api) forget(l *limiter.Limiter, r *http.Request) (int, any, error) {
-	if err := l.Forget(r.Context(), a.caller, r.PathValue("id")); err != nil {
-		return 0, nil, err
-	}
-	return http.StatusNoContent, nil, nil
+func (a *api) forget(l *limiter.Limiter, r *http.Request) (any, error) {
+	return nil, l.Forget(r.Context(), a.caller, r.PathValue("id"))
 }
 
-func (a *api) usage(l *limiter.Limiter, r *http.Request) (int, any, error) {
-	h, err := l.Usage(r.Context(), a.caller, r.PathValue("id"))
-	return http.StatusOK, h, err
+func (a *api) usage(l *limiter.Limiter, r *http.Request) (any, error) {
+	return l.Usage(r.Context(), a.caller, r.PathValue("id"))
 }
 
-func (a *api) grant(l *limiter.Limiter, r *http.Request) (int, any, error) {
+func (a *api) grant(l *limiter.Limiter, r *http.Request) (any, error) {
 	var body wire.GrantBody
 	if err := readBody(r, &body); err != nil {
-		return 0, nil, err
+		return nil, err
 	}
 	more := limiter.More{Activations: body.Activations, Tokens: body.Tokens, Nanodollars: int64(body.SpendUSD), Lifetime: time.Duration(body.ExpiresIn)}
 	return keyAnswer(l.GrantMore(r.Context(), a.caller, r.PathValue("id"), more))
 }
 
-func (a *api) suspend(l *limiter.Limiter, r *http.Request) (int, any, error) {
+func (a *api) suspend(l *limiter.Limiter, r *http.Request) (any, error) {
 	return keyAnswer(l.Suspend(r.Context(), a.caller, r.PathValue("id")))
 }
 
-func (a *api) resume(l *limiter.Limiter, r *http.Request) (int, any, error) {
+func (a *api) resume(l *limiter.Limiter, r *http.Request) (any, error) {
 	return keyAnswer(l.Resume(r.Context(), a.caller, r.PathValue("id")))
 }
 
-func (a *api) revoke(l *limiter.Limiter, r *http.Request) (int, any, error) {
+func (a *api) revoke(l *limiter.Limiter, r *http.Request) (any, error) {
 	var body wire.RevokeBody
 	if err := readOptionalBody(r, &body); err != nil {
-		return 0, nil, err
+		return nil, err
 	}
 	view, cut, err := l.Revoke(r.Context(), a.caller, r.PathValue("id"), body.Reason)
 	if err != nil {
-		return 0, nil, err
+		return nil, err
 	}
-	return http.StatusOK, wire.RevokedKey{KeyObject: KeyJSON(view), StreamsCut: cut}, nil
+	return wire.RevokedKey{KeyObject: KeyJSON(view), StreamsCut: cut}, nil
 }

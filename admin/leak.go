@@ -40,32 +40,32 @@ func distinct(text []byte) []token.Leak {
 	return all
 }
 
-func (a *api) leaks(l *limiter.Limiter, r *http.Request) (int, any, error) {
+func (a *api) leaks(l *limiter.Limiter, r *http.Request) (any, error) {
 	if !l.Allows(a.caller, record.KeysRevoke) { // before 8 MB are read
 		_, err := l.Leak(r.Context(), a.caller, token.Lookup{}, false, true)
-		return 0, nil, err
+		return nil, err
 	}
 	if _, err := wholeBody(r, maxLeakBody); err != nil {
-		return 0, nil, err
+		return nil, err
 	}
 	select {
 	case leakSlots <- struct{}{}:
 		defer func() { <-leakSlots }()
 	case <-r.Context().Done():
-		return 0, nil, r.Context().Err()
+		return nil, r.Context().Err()
 	}
 	var body wire.LeaksBody
 	if err := readBodyOf(r, &body, maxLeakBody); err != nil {
-		return 0, nil, err
+		return nil, err
 	}
 	if len(body.Text) > maxLeakText {
-		return 0, nil, &apiError{http.StatusRequestEntityTooLarge, "body_too_large",
+		return nil, &apiError{http.StatusRequestEntityTooLarge, "body_too_large",
 			fmt.Sprintf("text may be at most %d bytes long, got %d: send it in pieces that overlap", maxLeakText, len(body.Text))}
 	}
 	found := distinct([]byte(body.Text))
 	done, err := endLeaked(r.Context(), l, a.caller, found, body.DryRun)
 	if err != nil {
-		return 0, nil, err
+		return nil, err
 	}
 	answer := wire.LeaksAnswer{Found: len(found), Revoked: []string{}, Matches: []wire.LeakMatch{}, DryRun: body.DryRun}
 	for i, one := range done {
@@ -82,7 +82,7 @@ func (a *api) leaks(l *limiter.Limiter, r *http.Request) (int, any, error) {
 	if !body.DryRun && len(found) > answer.Unknown {
 		answer.Pending = l.Pending()
 	}
-	return http.StatusOK, answer, nil
+	return answer, nil
 }
 
 // endLeaked revokes what the strings belong to. It goes on after an error, and

@@ -1,6 +1,7 @@
 package admin
 
 import (
+	"cmp"
 	"encoding/json"
 	"maps"
 	"net/http"
@@ -21,20 +22,24 @@ import (
 // explains the fields. Tests compare all three with the routes and with real
 // answers.
 
-// operation describes one route. Each route needs one.
+// operation is one call of the API, and what there is to say about it.
 type operation struct {
+	call       call
+	stream     func(*api, *limiter.Limiter, http.ResponseWriter, *http.Request) // in place of call, for an answer that is not JSON
 	summary    string
 	permission record.Permission // anyCaller, or what the caller's role needs
 	query      []string          // names in parameterDocs
 	headers    []string
-	body       any  // a value of the type that is read; nil: none
-	optional   bool // the call may have no body
-	status     int
+	body       any    // a value of the type that is read; nil: none
+	optional   bool   // the call may have no body
+	status     int    // of the answer; 0: 200
 	answer     any    // a value of the type that is written; nil: nothing, or content
 	content    string // the media type of an answer that is not JSON
 	replays    bool   // takes an Idempotency-Key
 	closed     bool   // works while the store is closed
 }
+
+func (op *operation) done() int { return cmp.Or(op.status, http.StatusOK) }
 
 // anyCaller is the permission for calls that every admin token may make.
 const anyCaller record.Permission = ""
@@ -85,7 +90,7 @@ var openAPI = sync.OnceValue(func() schema {
 	}
 })
 
-func (a *api) openapi(w http.ResponseWriter, _ *http.Request) { a.write(w, http.StatusOK, openAPI()) }
+func (a *api) openapi(*limiter.Limiter, *http.Request) (any, error) { return openAPI(), nil }
 
 func pathParameters(path string) []schema {
 	var params []schema
@@ -130,7 +135,7 @@ func (g *schemas) operation(pattern string, op *operation) schema {
 			"content":  schema{"application/json": schema{"schema": g.of(reflect.TypeOf(op.body), true)}},
 		}
 	}
-	done := schema{"description": http.StatusText(op.status)}
+	done := schema{"description": http.StatusText(op.done())}
 	switch {
 	case op.content != "":
 		done["content"] = schema{op.content: schema{}}
@@ -138,7 +143,7 @@ func (g *schemas) operation(pattern string, op *operation) schema {
 		done["content"] = schema{"application/json": schema{"schema": g.of(reflect.TypeOf(op.answer), false)}}
 	}
 	o["responses"] = schema{
-		strconv.Itoa(op.status): done,
+		strconv.Itoa(op.done()): done,
 		"default":               schema{"description": "what went wrong", "content": schema{"application/json": schema{"schema": schema{"$ref": "#/components/schemas/Error"}}}},
 	}
 	return o

@@ -7,6 +7,7 @@ import (
 	"github.com/caddyserver/caddy/v2"
 
 	"github.com/till-proxy/till/admin/wire"
+	"github.com/till-proxy/till/limiter"
 )
 
 // Load balancers and supervisors ask two questions, which have different answers while
@@ -55,6 +56,8 @@ func probed(w http.ResponseWriter, status int, line string) {
 	_, _ = io.WriteString(w, line+"\n")
 }
 
-func (a *api) live(w http.ResponseWriter, _ *http.Request) { live(w) }
+func (a *api) live(_ *limiter.Limiter, w http.ResponseWriter, _ *http.Request) { live(w) }
 
-func (a *api) ready(w http.ResponseWriter, _ *http.Request) { isReady(w, a.backend.Ready()) }
+func (a *api) ready(_ *limiter.Limiter, w http.ResponseWriter, _ *http.Request) {
+	isReady(w, a.backend.Ready())
+}

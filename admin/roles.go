@@ -1,6 +1,7 @@
 package admin
 
 import (
+	"cmp"
 	"net/http"
 	"slices"
 
@@ -9,31 +10,26 @@ import (
 	"github.com/till-proxy/till/limiter/record"
 )
 
-func (a *api) roles(l *limiter.Limiter, _ *http.Request) (int, any, error) {
+func (a *api) roles(l *limiter.Limiter, _ *http.Request) (any, error) {
 	roles, err := l.Roles()
-	if err != nil {
-		return 0, nil, err
-	}
 	answer := wire.RolesAnswer{Roles: make([]wire.RoleObject, 0, len(roles))}
 	for _, r := range roles {
 		answer.Roles = append(answer.Roles, roleJSON(&r))
 	}
-	return http.StatusOK, answer, nil
+	return answer, err
 }
 
 func roleJSON(r *limiter.RoleView) wire.RoleObject {
 	o := wire.RoleObject{
 		Name: r.Name, Permissions: r.Permissions, Sees: r.Sees, Upstreams: r.Upstreams,
 		Models: r.Scope.Models, Methods: r.Scope.Methods, Paths: r.Scope.Paths,
-		MaxActivations: ceiling(r.Max[record.Activations]), MaxTokens: ceiling(r.Max[record.Tokens]),
+		MaxActivations: unless(0, r.Max[record.Activations]), MaxTokens: unless(0, r.Max[record.Tokens]),
 		MaxLifetime: wire.Span(r.MaxLifetime).String(),
 	}
 	if o.Permissions == nil {
 		o.Permissions = []record.Permission{}
 	}
-	if o.Sees == "" {
-		o.Sees = record.SeesOwn
-	}
+	o.Sees = cmp.Or(o.Sees, record.SeesOwn)
 	for _, p := range r.Scope.IPs {
 		o.IPs = append(o.IPs, p.String())
 	}
@@ -42,7 +38,7 @@ func roleJSON(r *limiter.RoleView) wire.RoleObject {
 	}
 	if limit := r.Budget.Limit; limit != record.NoLimits() {
 		o.Budget = &wire.BudgetObject{
-			Activations: amount(limit[record.Activations]), Tokens: amount(limit[record.Tokens]), Renews: string(r.Budget.Renews),
+			Activations: unless(record.NoLimit, limit[record.Activations]), Tokens: unless(record.NoLimit, limit[record.Tokens]), Renews: string(r.Budget.Renews),
 			UsedActivations: r.Used[record.Activations], UsedTokens: r.Used[record.Tokens], UsedSpendUSD: record.FormatUSD(r.Used[record.Nanodollars]),
 		}
 		if n := limit[record.Nanodollars]; n != record.NoLimit {
@@ -52,18 +48,12 @@ func roleJSON(r *limiter.RoleView) wire.RoleObject {
 	return o
 }
 
-func amount(n int64) *int64 {
-	if n == record.NoLimit {
+// unless returns a limit, or nil if it is the number that stands for none.
+func unless(none, limit int64) *int64 {
+	if limit == none {
 		return nil
 	}
-	return &n
-}
-
-func ceiling(n int64) *int64 {
-	if n == 0 {
-		return nil
-	}
-	return &n
+	return &limit
 }
 
 // choices lists the upstreams for which the caller may mint keys of a role. If

@@ -30,37 +30,37 @@ func (a *api) issue(l *limiter.Limiter, upstream string, credential token.Secret
 		record.Issue{Lookup: lookup, Box: sealed, Fingerprint: l.Fingerprint(credential)}, nil
 }
 
-func (a *api) rotate(l *limiter.Limiter, r *http.Request) (int, any, error) {
+func (a *api) rotate(l *limiter.Limiter, r *http.Request) (any, error) {
 	var body wire.RotateBody
 	if err := readOptionalBody(r, &body); err != nil {
-		return 0, nil, err
+		return nil, err
 	}
 	id := r.PathValue("id")
 	before, err := l.Rotating(a.caller, id)
 	if err != nil {
-		return 0, nil, err
+		return nil, err
 	}
 	given := !body.UpstreamKey.IsZero()
 	switch {
 	case before.Custody == record.CustodySealed && !given:
-		return 0, nil, invalid("upstream_key must be sent again to rotate %s: its real key is sealed into its string, and the server has no copy", id)
+		return nil, invalid("upstream_key must be sent again to rotate %s: its real key is sealed into its string, and the server has no copy", id)
 	case before.Custody != record.CustodySealed && given:
-		return 0, nil, invalid("upstream_key cannot be set: %s uses the credential that upstream %s has in the configuration; change that one there", id, before.Upstream)
+		return nil, invalid("upstream_key cannot be set: %s uses the credential that upstream %s has in the configuration; change that one there", id, before.Upstream)
 	}
 	if given {
 		if _, err := pickUpstream(before.Upstream, a.backend.UpstreamInfos(), nil, given); err != nil {
-			return 0, nil, err
+			return nil, err
 		}
 	}
 	text, issue, err := a.issue(l, before.Upstream, body.UpstreamKey.Secret)
 	if err != nil {
-		return 0, nil, err
+		return nil, err
 	}
 	view, cut, err := l.Rotate(r.Context(), a.caller, id, issue, time.Duration(body.Grace))
 	if err != nil {
-		return 0, nil, err
+		return nil, err
 	}
-	return http.StatusOK, &wire.Rotated{
+	return &wire.Rotated{
 		Minted:     wire.Minted{KeyObject: KeyJSON(view), ScopedKey: text.Reveal(), BaseURL: a.backend.BaseURL()},
 		StreamsCut: cut,
 	}, nil

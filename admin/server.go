@@ -14,7 +14,7 @@ import (
 )
 
 // stats answers even while the store is closed, and then says why it is closed.
-func (a *api) stats(w http.ResponseWriter, r *http.Request) {
+func (a *api) stats(_ *limiter.Limiter, r *http.Request) (any, error) {
 	lockdown := a.lockdownSeen()
 	l, err := a.backend.Limiter()
 	if err != nil {
@@ -23,11 +23,10 @@ func (a *api) stats(w http.ResponseWriter, r *http.Request) {
 		if lockdown.LockedDown {
 			message += "; and a lockdown is in force"
 		}
-		a.write(w, http.StatusServiceUnavailable, map[string]any{
+		return withStatus{http.StatusServiceUnavailable, map[string]any{
 			"error":         map[string]string{"code": "store_unavailable", "message": message},
 			"store_failure": why, "lockdown": lockdown,
-		})
-		return
+		}}, nil
 	}
 	s := l.Stats()
 	var nodes []wire.NodeJSON
@@ -40,17 +39,11 @@ func (a *api) stats(w http.ResponseWriter, r *http.Request) {
 	if err := l.Trouble(r.Context()); err != nil {
 		trouble = token.Scrub(err.Error())
 	}
-	answer := map[string]any{
-		"keys": s.Keys, "holds": s.Holds, "forfeited_activations": s.Forfeited,
-		"used_activations": s.Used[record.Activations], "used_tokens": s.Used[record.Tokens],
-		"used_spend_usd":        record.FormatUSD(s.Used[record.Nanodollars]),
-		"forgotten_activations": s.Forgotten[record.Activations], "store_failure": trouble,
-		"clock_off_seconds": int64(s.ClockOff.Seconds()), "lockdown": lockdown,
-	}
-	if len(nodes) > 0 {
-		answer["nodes"] = nodes
-	}
-	a.write(w, http.StatusOK, answer)
+	return wire.StatsAnswer{
+		Keys: s.Keys, Holds: s.Holds, ForfeitedActivations: s.Forfeited, ForgottenActivations: s.Forgotten[record.Activations],
+		UsedActivations: s.Used[record.Activations], UsedTokens: s.Used[record.Tokens], UsedSpendUSD: record.FormatUSD(s.Used[record.Nanodollars]),
+		StoreFailure: trouble, ClockOffSeconds: int64(s.ClockOff.Seconds()), Lockdown: lockdown, Nodes: nodes,
+	}, nil
 }
 
 func lockdownOf(s *limiter.LockedDown) wire.LockdownJSON {
@@ -65,33 +58,27 @@ func lockdownOf(s *limiter.LockedDown) wire.LockdownJSON {
 }
 
 // lockdown refuses every key at once. It needs no store.
-func (a *api) lockdown(w http.ResponseWriter, r *http.Request) {
+func (a *api) lockdown(_ *limiter.Limiter, r *http.Request) (any, error) {
 	var body wire.RevokeBody
 	if err := readOptionalBody(r, &body); err != nil {
-		a.fail(w, err)
-		return
+		return nil, err
 	}
 	s, cut, err := a.backend.Lockdown().Set(a.caller, body.Reason, time.Now())
-	if err != nil {
-		a.fail(w, err)
-		return
-	}
 	answer := lockdownOf(&s)
 	answer.StreamsCut, answer.Pending = &cut, s.Pending
-	a.write(w, http.StatusOK, answer)
+	return answer, err
 }
 
-func (a *api) liftLockdown(w http.ResponseWriter, _ *http.Request) {
+func (a *api) liftLockdown(*limiter.Limiter, *http.Request) (any, error) {
 	err := a.backend.Lockdown().Lift(a.caller)
-	if err != nil && !errors.Is(err, limiter.ErrNotLocked) {
-		a.fail(w, err)
-		return
+	if errors.Is(err, limiter.ErrNotLocked) {
+		err = nil
 	}
-	a.write(w, http.StatusOK, lockdownOf(nil))
+	return lockdownOf(nil), err
 }
 
-func (a *api) showLockdown(w http.ResponseWriter, _ *http.Request) {
-	a.write(w, http.StatusOK, a.lockdownSeen())
+func (a *api) showLockdown(*limiter.Limiter, *http.Request) (any, error) {
+	return a.lockdownSeen(), nil
 }
 
 // lockdownSeen returns what the caller may see of the lockdown in force. While the
@@ -109,37 +96,33 @@ func (a *api) lockdownSeen() wire.LockdownJSON {
 
 // repair opens a store that does not agree with its anchor, or makes the limiter
 // trust the machine's clock again.
-func (a *api) repair(w http.ResponseWriter, r *http.Request) {
+func (a *api) repair(_ *limiter.Limiter, r *http.Request) (any, error) {
 	var ask wire.RepairBody
 	if err := readBody(r, &ask); err != nil {
-		a.fail(w, err)
-		return
+		return nil, err
 	}
 	switch {
 	case ask.Forfeit == ask.Clock:
-		a.fail(w, invalid(`say what to repair: {"forfeit": true}, which spends every remaining budget, or {"clock": true}`))
-		return
+		return nil, invalid(`say what to repair: {"forfeit": true}, which spends every remaining budget, or {"clock": true}`)
 	case ask.Clock && a.backend.Node() != "" && a.caller.Role == record.OperatorRole:
-		a.fail(w, &apiError{http.StatusConflict, "not_repaired", "limits are judged by the database's clock, so there is nothing to repair here: set the clock of its machine, and till follows"})
-		return
+		return nil, &apiError{http.StatusConflict, "not_repaired", "limits are judged by the database's clock, so there is nothing to repair here: set the clock of its machine, and till follows"}
 	case ask.Clock:
-		a.handle(func(l *limiter.Limiter, r *http.Request) (int, any, error) {
-			now, err := l.RepairClock(r.Context(), a.caller)
-			return http.StatusOK, map[string]any{"now": now}, err
-		}).ServeHTTP(w, r)
-		return
+		l, err := a.limiter()
+		if err != nil {
+			return nil, err
+		}
+		now, err := l.RepairClock(r.Context(), a.caller)
+		return wire.RepairedAnswer{Now: &now}, err
 	}
 	done, err := a.backend.Forfeit(a.caller)
-	if errors.Is(err, limiter.ErrForbidden) {
-		a.fail(w, err)
-		return
-	}
-	if err != nil {
-		a.fail(w, &apiError{http.StatusConflict, "not_repaired", err.Error()})
-		return
+	switch {
+	case errors.Is(err, limiter.ErrForbidden):
+		return nil, err
+	case err != nil:
+		return nil, &apiError{http.StatusConflict, "not_repaired", err.Error()}
 	}
 	a.log.Warn("the store was repaired", "by", a.caller.Name, "keys", done.Keys, "forfeited", done.Forfeited, "suspended", done.Suspended, "tokens_revoked", done.Tokens)
-	a.write(w, http.StatusOK, map[string]any{"keys": done.Keys, "forfeited": done.Forfeited, "suspended": done.Suspended, "tokens_revoked": done.Tokens})
+	return wire.RepairedAnswer{Keys: &done.Keys, Forfeited: &done.Forfeited, Suspended: &done.Suspended, Tokens: &done.Tokens}, nil
 }
 
 // ErrNoConsole is returned if no link can be made because there is no console.
@@ -148,24 +131,16 @@ var ErrNoConsole = &apiError{http.StatusConflict, "no_console",
 
 // consoleLink makes a link that signs in as its caller, who must be the operator.
 // It works even while the store is closed.
-func (a *api) consoleLink(w http.ResponseWriter, _ *http.Request) {
+func (a *api) consoleLink(*limiter.Limiter, *http.Request) (any, error) {
 	if a.caller.Role != record.OperatorRole {
-		a.fail(w, fmt.Errorf("%w: only the operator makes links that sign in", limiter.ErrForbidden))
-		return
+		return nil, fmt.Errorf("%w: only the operator makes links that sign in", limiter.ErrForbidden)
 	}
 	address, expires, err := a.backend.SignInLink(a.caller)
-	if err != nil {
-		a.fail(w, err)
-		return
-	}
-	a.write(w, http.StatusCreated, wire.Link{URL: address.Reveal(), ExpiresAt: expires.UTC()})
+	return wire.Link{URL: address.Reveal(), ExpiresAt: expires.UTC()}, err
 }
 
-func (a *api) webhooks(l *limiter.Limiter, r *http.Request) (int, any, error) {
+func (a *api) webhooks(l *limiter.Limiter, r *http.Request) (any, error) {
 	hooks, err := l.ListHooks(r.Context(), a.caller)
-	if err != nil {
-		return 0, nil, err
-	}
 	answer := wire.WebhooksAnswer{Webhooks: make([]wire.WebhookState, 0, len(hooks))}
 	for _, h := range hooks {
 		s := wire.WebhookState{Events: h.Events, Pending: h.Pending, Dropped: h.Dropped, Delivery: a.backend.Delivery(h.URL)}
@@ -175,5 +150,5 @@ func (a *api) webhooks(l *limiter.Limiter, r *http.Request) (int, any, error) {
 		}
 		answer.Webhooks = append(answer.Webhooks, s)
 	}
-	return http.StatusOK, answer, nil
+	return answer, err
 }

@@ -17,11 +17,11 @@ import (
 const spendPart = 10
 
 // spend adds up the keys that the caller sees.
-func (a *api) spend(l *limiter.Limiter, r *http.Request) (int, any, error) {
+func (a *api) spend(l *limiter.Limiter, r *http.Request) (any, error) {
 	f := limiter.Filter{Limit: 500}
 	for name, values := range r.URL.Query() {
 		if name != "cursor" || len(values) != 1 {
-			return 0, nil, invalid("spend takes only cursor, and only once, got %q", prose.Cut(name, 64))
+			return nil, invalid("spend takes only cursor, and only once, got %q", prose.Cut(name, 64))
 		}
 		f.Cursor = values[0]
 	}
@@ -30,7 +30,7 @@ func (a *api) spend(l *limiter.Limiter, r *http.Request) (int, any, error) {
 	for range spendPart {
 		page, err := l.List(r.Context(), a.caller, f)
 		if err != nil {
-			return 0, nil, err
+			return nil, err
 		}
 		for i := range page.Keys {
 			v := &page.Keys[i]
@@ -45,7 +45,7 @@ func (a *api) spend(l *limiter.Limiter, r *http.Request) (int, any, error) {
 		}
 	}
 	s.Upstream, s.Owner, s.Model = sums(upstreams), sums(owners), sums(models)
-	return http.StatusOK, s, nil
+	return s, nil
 }
 
 // sum is what keys have used so far, with the dollars still as a number.

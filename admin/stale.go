@@ -16,12 +16,12 @@ import (
 	"github.com/till-proxy/till/scope"
 )
 
-func (a *api) stale(l *limiter.Limiter, r *http.Request) (int, any, error) {
+func (a *api) stale(l *limiter.Limiter, r *http.Request) (any, error) {
 	var reason, cursor string
 	var limit int
 	for name, values := range r.URL.Query() {
 		if len(values) != 1 {
-			return 0, nil, invalid("%s may be given once", name)
+			return nil, invalid("%s may be given once", name)
 		}
 		switch name {
 		case "reason":
@@ -31,16 +31,16 @@ func (a *api) stale(l *limiter.Limiter, r *http.Request) (int, any, error) {
 		case "limit":
 			n, err := strconv.Atoi(values[0])
 			if err != nil || n < 1 {
-				return 0, nil, invalid("limit must be at least 1, got %q", values[0])
+				return nil, invalid("limit must be at least 1, got %q", values[0])
 			}
 			limit = n
 		default:
-			return 0, nil, invalid("unknown filter %q; the filters are reason, limit, cursor", prose.Cut(name, 64))
+			return nil, invalid("unknown filter %q; the filters are reason, limit, cursor", prose.Cut(name, 64))
 		}
 	}
 	page, err := l.Stale(r.Context(), a.caller, limiter.StaleReason(reason), limit, cursor)
 	if err != nil {
-		return 0, nil, err
+		return nil, err
 	}
 	now := l.Time()
 	answer := wire.StaleAnswer{Keys: []wire.StaleEntry{}, Next: page.Next, Partial: page.Partial}
@@ -51,7 +51,7 @@ func (a *api) stale(l *limiter.Limiter, r *http.Request) (int, any, error) {
 			answer.Keys = append(answer.Keys, wire.StaleEntry{Key: KeyJSON(s.View), Reason: reason, Detail: detail, Fix: fix})
 		}
 	}
-	return http.StatusOK, answer, nil
+	return answer, nil
 }
 
 // advise says what is wrong with a key, and which command fixes it.

@@ -21,46 +21,46 @@ func tokenJSON(t limiter.AdminToken, now time.Time) *wire.TokenObject {
 	}
 }
 
-func (a *api) createToken(l *limiter.Limiter, r *http.Request) (int, any, error) {
+func (a *api) createToken(l *limiter.Limiter, r *http.Request) (any, error) {
 	var body wire.TokenBody
 	if err := readBody(r, &body); err != nil {
-		return 0, nil, err
+		return nil, err
 	}
 	spec := limiter.TokenSpec{Name: body.Name, Role: body.Role}
 	switch {
 	case body.ExpiresIn != nil && body.ExpiresAt != nil:
-		return 0, nil, invalid("set expires_in or expires_at, not both")
+		return nil, invalid("set expires_in or expires_at, not both")
 	case body.ExpiresIn != nil && *body.ExpiresIn <= 0:
-		return 0, nil, invalid("expires_in must be more than 0")
+		return nil, invalid("expires_in must be more than 0")
 	case body.ExpiresIn != nil:
 		spec.ExpiresAt = l.Time().UTC().Add(time.Duration(*body.ExpiresIn))
 	case body.ExpiresAt != nil && body.ExpiresAt.IsZero():
-		return 0, nil, invalid("expires_at %s", noZero)
+		return nil, invalid("expires_at %s", noZero)
 	case body.ExpiresAt != nil:
 		spec.ExpiresAt = body.ExpiresAt.UTC()
 	}
 	secret, lookup, err := token.MintAdmin()
 	if err != nil {
-		return 0, nil, err
+		return nil, err
 	}
 	spec.Lookup = lookup
 	made, err := l.CreateToken(r.Context(), a.caller, spec)
 	if err != nil {
-		return 0, nil, err
+		return nil, err
 	}
 	answer := tokenJSON(made, l.Time())
 	answer.Token = secret.Reveal()
-	return http.StatusCreated, answer, nil
+	return answer, nil
 }
 
-func (a *api) listTokens(l *limiter.Limiter, r *http.Request) (int, any, error) {
+func (a *api) listTokens(l *limiter.Limiter, r *http.Request) (any, error) {
 	size, after, err := pageOf(r.URL.Query())
 	if err != nil {
-		return 0, nil, err
+		return nil, err
 	}
 	all, err := l.ListTokens(r.Context(), a.caller)
 	if err != nil {
-		return 0, nil, err
+		return nil, err
 	}
 	answer := wire.ListedTokens{Tokens: []*wire.TokenObject{}}
 	for _, t := range all { // newest first
@@ -73,7 +73,7 @@ func (a *api) listTokens(l *limiter.Limiter, r *http.Request) (int, any, error) 
 		}
 		answer.Tokens = append(answer.Tokens, tokenJSON(t, l.Time()))
 	}
-	return http.StatusOK, answer, nil
+	return answer, nil
 }
 
 // defaultPage is the size of a page if the call names none.
@@ -99,13 +99,13 @@ func pageOf(q url.Values) (size int, cursor string, err error) {
 	return size, cursor, nil
 }
 
-func (a *api) revokeToken(l *limiter.Limiter, r *http.Request) (int, any, error) {
+func (a *api) revokeToken(l *limiter.Limiter, r *http.Request) (any, error) {
 	t, err := l.RevokeToken(r.Context(), a.caller, r.PathValue("id"))
 	if errors.Is(err, store.ErrNotFound) {
 		err = &apiError{http.StatusNotFound, "not_found", "there is no such token"}
 	}
 	if err != nil {
-		return 0, nil, err
+		return nil, err
 	}
-	return http.StatusOK, tokenJSON(t, l.Time()), nil
+	return tokenJSON(t, l.Time()), nil
 }

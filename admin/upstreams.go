@@ -19,16 +19,15 @@ import (
 
 // clients answers with the lines that configure each client of an upstream, with a
 // placeholder for the key's string.
-func (a *api) clients(_ *limiter.Limiter, r *http.Request) (int, any, error) {
+func (a *api) clients(_ *limiter.Limiter, r *http.Request) (any, error) {
 	name := r.PathValue("name")
 	for _, info := range a.backend.UpstreamInfos() {
 		if info.Name == name {
-			return http.StatusOK, map[string]any{
-				"upstream": name, "base_url": a.backend.BaseURL(), "clients": clients.Of(info, a.backend.BaseURL(), clients.Blank),
-			}, nil
+			base := a.backend.BaseURL()
+			return wire.ClientsAnswer{Upstream: name, BaseURL: base, Clients: clients.Of(info, base, clients.Blank)}, nil
 		}
 	}
-	return 0, nil, &apiError{http.StatusNotFound, "not_found", "upstream " + prose.Cut(name, 64) + " is not configured"}
+	return nil, &apiError{http.StatusNotFound, "not_found", "upstream " + prose.Cut(name, 64) + " is not configured"}
 }
 
 // perMillion writes picodollars per token as dollars per million tokens.
@@ -56,7 +55,7 @@ func priceJSON(p *upstream.Price) wire.PriceObject {
 // prices answers with the price table. ?model= names a model, with or without its
 // provider and a slash before it. It finds the price that a request for that name
 // would have, so it also finds dated snapshots.
-func (a *api) prices(_ *limiter.Limiter, r *http.Request) (int, any, error) {
+func (a *api) prices(_ *limiter.Limiter, r *http.Request) (any, error) {
 	table := a.backend.PriceTable()
 	answer := wire.ListedPrices{AsOf: table.AsOf, Prices: []wire.PriceObject{}}
 	model := r.URL.Query().Get("model")
@@ -64,7 +63,7 @@ func (a *api) prices(_ *limiter.Limiter, r *http.Request) (int, any, error) {
 		for _, p := range table.All() {
 			answer.Prices = append(answer.Prices, priceJSON(p))
 		}
-		return http.StatusOK, answer, nil
+		return answer, nil
 	}
 	for _, provider := range upstream.Names() {
 		name, named := strings.CutPrefix(model, provider+"/")
@@ -75,25 +74,25 @@ func (a *api) prices(_ *limiter.Limiter, r *http.Request) (int, any, error) {
 			answer.Prices = append(answer.Prices, priceJSON(p))
 		}
 	}
-	return http.StatusOK, answer, nil
+	return answer, nil
 }
 
 // fingerprint answers with the fingerprint of a real key, by which the keys that
 // depend on it can be listed. The real key itself must not be part of a list's
 // query.
-func (a *api) fingerprint(l *limiter.Limiter, r *http.Request) (int, any, error) {
+func (a *api) fingerprint(l *limiter.Limiter, r *http.Request) (any, error) {
 	var body wire.FingerprintBody
 	if err := readBody(r, &body); err != nil {
-		return 0, nil, err
+		return nil, err
 	}
 	if body.UpstreamKey.IsZero() {
-		return 0, nil, invalid("upstream_key must be the real key that is asked about")
+		return nil, invalid("upstream_key must be the real key that is asked about")
 	}
 	name, err := l.CredentialFingerprint(a.caller, body.UpstreamKey.Secret)
 	if err != nil {
-		return 0, nil, err
+		return nil, err
 	}
-	return http.StatusOK, wire.Fingerprinted{CredentialFingerprint: name, Upstreams: a.holders(l, name)}, nil
+	return wire.Fingerprinted{CredentialFingerprint: name, Upstreams: a.holders(l, name)}, nil
 }
 
 // holders lists the upstreams whose held credential has the fingerprint.
@@ -112,14 +111,14 @@ func (a *api) holders(l *limiter.Limiter, fingerprint string) []string {
 // only the operator can change them.
 var ErrSealKeyNamed = errors.New("the configuration names the seal keys, so the server makes none: make one (openssl rand -base64 32 > FILE, mode 0600), put `seal_key {file.FILE}` before the others, and reload")
 
-func (a *api) sealKeys(l *limiter.Limiter, r *http.Request) (int, any, error) {
+func (a *api) sealKeys(l *limiter.Limiter, r *http.Request) (any, error) {
 	uses, err := l.SealUses(r.Context(), a.caller)
 	if err != nil {
-		return 0, nil, err
+		return nil, err
 	}
 	ids, err := a.backend.SealKeyIDs()
 	if err != nil {
-		return 0, nil, err
+		return nil, err
 	}
 	answer := wire.SealKeysAnswer{SealKeys: []wire.SealKeyObject{}}
 	add := func(id token.SealKeyID, seals, opens bool) {
@@ -137,32 +136,32 @@ func (a *api) sealKeys(l *limiter.Limiter, r *http.Request) (int, any, error) {
 	for _, id := range slices.Sorted(maps.Keys(missing)) {
 		add(missing[id], false, false)
 	}
-	return http.StatusOK, answer, nil
+	return answer, nil
 }
 
-func (a *api) rotateSeal(l *limiter.Limiter, r *http.Request) (int, any, error) {
+func (a *api) rotateSeal(l *limiter.Limiter, r *http.Request) (any, error) {
 	if err := readOptionalBody(r, &struct{}{}); err != nil {
-		return 0, nil, err
+		return nil, err
 	}
 	if err := l.Authorise(a.caller, record.Everything); err != nil {
-		return 0, nil, err
+		return nil, err
 	}
 	switch err := a.backend.RotateSeal(a.caller); {
 	case errors.Is(err, ErrSealKeyNamed):
-		return 0, nil, &apiError{http.StatusConflict, "seal_key_configured", err.Error()}
+		return nil, &apiError{http.StatusConflict, "seal_key_configured", err.Error()}
 	case err != nil:
-		return 0, nil, err
+		return nil, err
 	}
 	return a.sealKeys(l, r)
 }
 
-func (a *api) upstreams(l *limiter.Limiter, _ *http.Request) (int, any, error) {
+func (a *api) upstreams(l *limiter.Limiter, _ *http.Request) (any, error) {
 	infos := slices.Clone(a.backend.UpstreamInfos())
 	named := a.backend.Fingerprints(l.Fingerprint)
 	for i := range infos {
 		infos[i].CredentialFingerprint = named[infos[i].Name]
 	}
-	return http.StatusOK, wire.UpstreamsAnswer{BaseURL: a.backend.BaseURL(), Upstreams: infos}, nil
+	return wire.UpstreamsAnswer{BaseURL: a.backend.BaseURL(), Upstreams: infos}, nil
 }
 
 // metered reports whether an upstream reports what its requests use. It is false

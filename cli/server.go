@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"cmp"
 	"fmt"
 	"io"
 	"maps"
@@ -173,11 +174,12 @@ so. Once the clock is right, --clock makes till trust it again.`,
 				return err
 			}
 			if clock {
-				_, err = fmt.Fprintf(cmd.OutOrStdout(), "It is %s.\n", done.Now.Format(time.RFC3339))
+				_, err = fmt.Fprintf(cmd.OutOrStdout(), "It is %s.\n", cmp.Or(done.Now, new(time.Time)).Format(time.RFC3339))
 				return err
 			}
+			count := func(n *int64) int64 { return *cmp.Or(n, new(int64)) }
 			_, err = fmt.Fprintf(cmd.OutOrStdout(), "The store is open. Of %d keys, %d budgets count as spent and %d keys are suspended.\n%s",
-				done.Keys, done.Forfeited, done.Suspended, revokedTokensNote(done.Tokens))
+				count(done.Keys), count(done.Forfeited), count(done.Suspended), revokedTokensNote(count(done.Tokens)))
 			return err
 		},
 	}

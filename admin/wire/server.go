@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/till-proxy/till/limiter"
+	"github.com/till-proxy/till/limiter/record"
 )
 
 // Link is an address that signs in to the console, once.
@@ -54,26 +55,26 @@ type WebhooksAnswer struct {
 
 // StatsAnswer holds the sums over all keys, and the state of the store.
 type StatsAnswer struct {
-	Keys                 map[string]int64 `json:"keys"`
-	Holds                int64            `json:"holds"`
-	UsedActivations      int64            `json:"used_activations"`
-	UsedTokens           int64            `json:"used_tokens"`
-	UsedSpendUSD         string           `json:"used_spend_usd"`
-	ForgottenActivations int64            `json:"forgotten_activations"`
-	ForfeitedActivations int64            `json:"forfeited_activations"`
-	StoreFailure         string           `json:"store_failure"`
-	ClockOffSeconds      int64            `json:"clock_off_seconds"`
-	Lockdown             LockdownJSON     `json:"lockdown"`
+	Keys                 map[record.Status]int64 `json:"keys"`
+	Holds                int64                   `json:"holds"`
+	UsedActivations      int64                   `json:"used_activations"`
+	UsedTokens           int64                   `json:"used_tokens"`
+	UsedSpendUSD         string                  `json:"used_spend_usd"`
+	ForgottenActivations int64                   `json:"forgotten_activations"`
+	ForfeitedActivations int64                   `json:"forfeited_activations"`
+	StoreFailure         string                  `json:"store_failure"`
+	ClockOffSeconds      int64                   `json:"clock_off_seconds"`
+	Lockdown             LockdownJSON            `json:"lockdown"`
 	// Nodes are the servers that share the store, for operators.
 	Nodes []NodeJSON `json:"nodes,omitempty"`
 }
 
 // RepairedAnswer says what was forfeited, or which time the limiter goes by now.
 type RepairedAnswer struct {
-	Keys      int64      `json:"keys,omitempty"`
-	Forfeited int64      `json:"forfeited,omitempty"`
-	Suspended int64      `json:"suspended,omitempty"`
-	Tokens    int64      `json:"tokens_revoked,omitempty"`
+	Keys      *int64     `json:"keys,omitempty"`
+	Forfeited *int64     `json:"forfeited,omitempty"`
+	Suspended *int64     `json:"suspended,omitempty"`
+	Tokens    *int64     `json:"tokens_revoked,omitempty"`
 	Now       *time.Time `json:"now,omitempty"`
 }
 
