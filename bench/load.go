@@ -16,36 +16,28 @@ import (
 
 // measure makes one round: load, then one connection alone, then a stream.
 func (s *side) measure() error {
-	before, err := s.cpuTime()
-	if err != nil {
-		return err
-	}
 	began := time.Now()
-	took, err := s.load(*parallel, *length, *requests, body)
-	if err != nil {
-		return err
-	}
-	wall := time.Since(began)
-	after, err := s.cpuTime()
+	cpu, took, err := s.loadCPU(*length, body)
 	if err != nil {
 		return err
 	}
 	n := len(took)
 	s.requests = append(s.requests, n)
-	s.rate = append(s.rate, wall/time.Duration(n))
-	s.cpu = append(s.cpu, (after-before)/time.Duration(n))
+	s.rate = append(s.rate, time.Since(began)/time.Duration(n))
+	s.cpu = append(s.cpu, cpu)
 	s.p50 = append(s.p50, took[n/2])
 	s.p99 = append(s.p99, took[n*99/100])
 
-	if took, err = s.load(1, *length/4, *requests, body); err != nil {
+	if took, err = s.load(1, *length/4, body); err != nil {
 		return err
 	}
 	s.alone = append(s.alone, took[len(took)/2])
 	if *metered {
 		for i, b := range sized {
-			if err := s.measureSize(i, b.text); err != nil {
+			if cpu, _, err = s.loadCPU(*length/2, b.text); err != nil {
 				return err
 			}
+			s.sized[i] = append(s.sized[i], cpu)
 		}
 	}
 	event, err := streamDelay(s.addr, s.key)
@@ -56,22 +48,43 @@ func (s *side) measure() error {
 	return s.measureStreams()
 }
 
-// measureSize measures the CPU time of requests with a larger body.
-func (s *side) measureSize(i int, body string) error {
+// loadCPU loads the side, and returns the CPU time of one request as well.
+func (s *side) loadCPU(length time.Duration, body string) (cpu time.Duration, took []time.Duration, err error) {
+	cpu, err = s.spends(func() error {
+		took, err = s.load(*parallel, length, body)
+		return err
+	})
+	return cpu / time.Duration(max(len(took), 1)), took, err
+}
+
+// spends returns the CPU time that the side takes while fn runs.
+func (s *side) spends(fn func() error) (time.Duration, error) {
 	before, err := s.cpuTime()
 	if err != nil {
-		return err
+		return 0, err
 	}
-	took, err := s.load(*parallel, *length/2, *requests, body)
-	if err != nil {
-		return err
+	if err := fn(); err != nil {
+		return 0, err
 	}
 	after, err := s.cpuTime()
-	if err != nil {
-		return err
+	return after - before, err
+}
+
+// onEach runs fn on so many connections at a time.
+func (s *side) onEach(connections int, fn func(i int, c *connection) error) error {
+	errs := make([]error, connections)
+	var wg sync.WaitGroup
+	for i := range connections {
+		wg.Go(func() {
+			c, err := dial(s.addr)
+			if err == nil {
+				err = errors.Join(fn(i, c), c.Close())
+			}
+			errs[i] = err
+		})
 	}
-	s.sized[i] = append(s.sized[i], (after-before)/time.Duration(len(took)))
-	return nil
+	wg.Wait()
+	return errors.Join(errs...)
 }
 
 // fastEvents is the number of events in each stream under load.
@@ -79,37 +92,23 @@ const fastEvents = 2000
 
 // measureStreams runs one stream per connection, as fast as they go.
 func (s *side) measureStreams() error {
-	before, err := s.cpuTime()
-	if err != nil {
-		return err
-	}
 	var streams atomic.Int64
 	deadline := time.Now().Add(*length / 2)
-	errs := make([]error, *parallel)
-	var wg sync.WaitGroup
-	for i := range *parallel {
-		wg.Go(func() {
-			c, err := dial(s.addr)
-			if err != nil {
-				errs[i] = err
-				return
-			}
-			defer c.Close()
-			for time.Now().Before(deadline) && errs[i] == nil {
-				errs[i] = c.drain(s.key)
+	cpu, err := s.spends(func() error {
+		return s.onEach(*parallel, func(_ int, c *connection) error {
+			for time.Now().Before(deadline) {
+				if err := c.drain(s.key); err != nil {
+					return err
+				}
 				streams.Add(1)
 			}
+			return nil
 		})
-	}
-	wg.Wait()
-	if err := errors.Join(errs...); err != nil {
+	})
+	if err != nil {
 		return fmt.Errorf("%s, streams: %w", s.name, err)
 	}
-	after, err := s.cpuTime()
-	if err != nil {
-		return err
-	}
-	s.eventCPU = append(s.eventCPU, (after-before)/time.Duration(streams.Load()*fastEvents))
+	s.eventCPU = append(s.eventCPU, cpu/time.Duration(streams.Load()*fastEvents))
 	return nil
 }
 
@@ -129,42 +128,30 @@ func (c *connection) drain(key string) error {
 // warmUp opens connections and fills caches; nothing of it is measured.
 func (s *side) warmUp() error {
 	for _, b := range sized {
-		if _, err := s.load(1, *length/8, *requests, b.text); err != nil {
+		if _, err := s.load(1, *length/8, b.text); err != nil {
 			return err
 		}
 	}
-	_, err := s.load(*parallel, *length/2, *requests, body)
+	_, err := s.load(*parallel, *length/2, body)
 	return err
 }
 
 // load makes as many requests as fit in the time on that many connections, and
 // returns their sorted durations.
-func (s *side) load(connections int, length time.Duration, most int, body string) ([]time.Duration, error) {
+func (s *side) load(connections int, length time.Duration, body string) ([]time.Duration, error) {
 	deadline := time.Now().Add(length)
-	var made atomic.Int64
 	all := make([][]time.Duration, connections)
-	errs := make([]error, connections)
-	var wg sync.WaitGroup
-	for i := range connections {
-		wg.Go(func() {
-			c, err := dial(s.addr)
-			if err != nil {
-				errs[i] = err
-				return
+	err := s.onEach(connections, func(i int, c *connection) error {
+		for time.Now().Before(deadline) {
+			began := time.Now()
+			if err := c.ask(s.key, body); err != nil {
+				return fmt.Errorf("%s: %w", s.name, err)
 			}
-			defer c.Close()
-			for time.Now().Before(deadline) && made.Add(1) <= int64(most) {
-				began := time.Now()
-				if err := c.ask(s.key, body); err != nil {
-					errs[i] = fmt.Errorf("%s: %w", s.name, err)
-					return
-				}
-				all[i] = append(all[i], time.Since(began))
-			}
-		})
-	}
-	wg.Wait()
-	if err := errors.Join(errs...); err != nil {
+			all[i] = append(all[i], time.Since(began))
+		}
+		return nil
+	})
+	if err != nil {
 		return nil, err
 	}
 	took := slices.Concat(all...)
@@ -223,8 +210,6 @@ const (
 	streamBody = `{"stream":true,"model":"m","messages":[{"role":"user","content":"hi"}],"max_completion_tokens":4000}`
 )
 
-func (c *connection) send(key, header string) error { return c.post(key, header, body) }
-
 func (c *connection) post(key, header, body string) error {
 	_, err := fmt.Fprintf(c, "POST /v1/chat/completions HTTP/1.1\r\nHost: bench\r\nAuthorization: Bearer %s\r\n"+
 		"Accept: application/json\r\nUser-Agent: bench\r\nContent-Type: application/json\r\n%sContent-Length: %d\r\n\r\n%s", key, header, len(body), body)
@@ -265,7 +250,7 @@ func streamDelay(addr, key string) (time.Duration, error) {
 		return 0, err
 	}
 	defer c.Close()
-	if err := c.send(key, fmt.Sprintf("%s: %d\r\n", eventsHeader, *events)); err != nil {
+	if err := c.post(key, fmt.Sprintf("%s: %d\r\n", eventsHeader, *events), body); err != nil {
 		return 0, err
 	}
 	res, err := c.receive()

@@ -24,10 +24,8 @@ var (
 	rounds   = flag.Int("rounds", 20, "rounds of each of the two")
 	length   = flag.Duration("length", 1500*time.Millisecond, "length of a round under load")
 	parallel = flag.Int("parallel", 16, "connections under load")
-	requests = flag.Int("requests", 1_000_000, "at most so many requests in a round")
 	events   = flag.Int("events", 200, "events of the stream that each round measures")
 	metered  = flag.Bool("metered", false, "limit the key in tokens and dollars, so that every answer is measured")
-	asJSON   = flag.Bool("json", false, "print every round's figures as JSON")
 	binary   = flag.String("caddy", "", "a Caddy with till to measure (default: built from this checkout)")
 	stores   = flag.String("dir", "", "where the stores are for the time of the run (default: in memory, /dev/shm, where there is such a place)")
 	profiles = flag.String("profile", "", "write CPU profiles of both to this directory instead of measuring them")
@@ -69,8 +67,8 @@ func fail(err error) {
 }
 
 func run() (err error) {
-	if *rounds < 1 || *parallel < 1 || *requests < 1 || *events < 2 || *length <= 0 {
-		return errors.New("-rounds, -parallel, -requests and -length must be positive, -events at least 2")
+	if *rounds < 1 || *parallel < 1 || *events < 2 || *length <= 0 {
+		return errors.New("-rounds, -parallel and -length must be positive, -events at least 2")
 	}
 	// An interrupt ends the run like any error, so that no process stays behind.
 	interrupted := make(chan os.Signal, 1)

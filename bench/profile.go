@@ -2,6 +2,7 @@ package main
 
 import (
 	"bufio"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -17,7 +18,7 @@ import (
 // DIR/<side>-stream.pprof for streams. Read it with `go tool pprof`.
 func (s *side) profile(dir string) error {
 	under := func(body string) func() error {
-		return func() error { _, err := s.load(*parallel, 2**length, *requests, body); return err }
+		return func() error { _, err := s.load(*parallel, 2**length, body); return err }
 	}
 	loads := map[string]func() error{s.name: under(body), s.name + "-stream": s.measureStreams}
 	for _, b := range sized {
@@ -47,7 +48,7 @@ func (s *side) profile(dir string) error {
 }
 
 // fetchProfile asks Caddy's admin endpoint for a profile of some seconds.
-func (s *side) fetchProfile(file string) (err error) {
+func (s *side) fetchProfile(file string) error {
 	seconds := max(int(*length/time.Second), 1)
 	res, err := http.Get(fmt.Sprintf("http://%s/debug/pprof/profile?seconds=%d", s.admin, seconds))
 	if err != nil {
@@ -61,13 +62,8 @@ func (s *side) fetchProfile(file string) (err error) {
 	if err != nil {
 		return err
 	}
-	defer func() {
-		if e := f.Close(); err == nil {
-			err = e
-		}
-	}()
 	_, err = io.Copy(f, res.Body)
-	return err
+	return errors.Join(err, f.Close())
 }
 
 // commits is how often a store committed, and how long that took.

@@ -2,7 +2,6 @@ package main
 
 import (
 	"cmp"
-	"encoding/json"
 	"fmt"
 	"io"
 	"runtime"
@@ -53,9 +52,6 @@ func report(w io.Writer, stock, till *side, direct []time.Duration, commits comm
 			rows = append(rows, row{"CPU, bodies of " + b.name, stock.sized[i], till.sized[i]})
 		}
 	}
-	if *asJSON {
-		return reportJSON(w, rows, direct)
-	}
 	var b strings.Builder
 	fmt.Fprintf(&b, "\n%d rounds of %s each, alternating; %d connections, %d CPUs, %s.\nMedians over the rounds; in brackets the rounds' range.\n\n",
 		*rounds, *length, *parallel, runtime.NumCPU(), runtime.Version())
@@ -102,29 +98,4 @@ func short(d time.Duration) string {
 		return d.Round(100 * time.Nanosecond).String()
 	}
 	return d.Round(time.Microsecond).String()
-}
-
-// figure is a row in JSON, in nanoseconds, one value for each round.
-type figure struct {
-	Name  string          `json:"name"`
-	Stock []time.Duration `json:"stock_ns"`
-	Till  []time.Duration `json:"till_ns"`
-	Ratio []float64       `json:"ratio"`
-}
-
-func reportJSON(w io.Writer, rows []row, direct []time.Duration) error {
-	result := struct {
-		Rounds   int             `json:"rounds"`
-		Parallel int             `json:"parallel"`
-		CPUs     int             `json:"cpus"`
-		Go       string          `json:"go"`
-		Figures  []figure        `json:"figures"`
-		Direct   []time.Duration `json:"event_delay_direct_ns"`
-	}{Rounds: *rounds, Parallel: *parallel, CPUs: runtime.NumCPU(), Go: runtime.Version(), Direct: direct}
-	for _, r := range rows {
-		result.Figures = append(result.Figures, figure{r.name, r.stock, r.till, r.ratios()})
-	}
-	encoder := json.NewEncoder(w)
-	encoder.SetIndent("", "  ")
-	return encoder.Encode(result)
 }

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"crypto/sha256"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -10,11 +11,11 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"slices"
 	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"time"
 
 	"github.com/till-proxy/till/limiter"
@@ -71,7 +72,7 @@ const (
 )
 
 func (e estate) lookup(i int) token.Lookup {
-	return token.Lookup(sum256(uint64(i)))
+	return sha256.Sum256(strconv.AppendInt(nil, int64(i), 10))
 }
 
 func (e estate) open() (*limiter.Limiter, error) {
@@ -117,10 +118,7 @@ func rss(name string) float64 {
 	}
 	for line := range strings.Lines(string(b)) {
 		if rest, ok := strings.CutPrefix(line, name+":"); ok {
-			n, err := strconv.ParseFloat(strings.TrimSuffix(strings.TrimSpace(rest), " kB"), 64)
-			if err != nil {
-				return 0
-			}
+			n, _ := strconv.ParseFloat(strings.TrimSuffix(strings.TrimSpace(rest), " kB"), 64)
 			return n / 1024
 		}
 	}
@@ -139,16 +137,24 @@ func sizeOf(dir string) (size int64, err error) {
 	return size, err
 }
 
-// phases are what scale measures, in order.
-func (e estate) phases() []struct {
-	name string
-	run  func(func(measured)) error
-} {
-	return []struct {
-		name string
-		run  func(func(measured)) error
-	}{{"mint", e.mint}, {"limit", e.withLimit}, {"use", e.use}, {"forget", e.forget}, {"turnover", e.turnOver}}
+// onDisk returns how much space a file takes: Badger's files are longer than what was
+// written to them.
+func onDisk(path string) (int64, error) {
+	info, err := os.Lstat(path)
+	if err != nil {
+		return 0, err
+	}
+	if s, ok := info.Sys().(*syscall.Stat_t); ok {
+		return s.Blocks * 512, nil
+	}
+	return info.Size(), nil
 }
+
+// phases are what scale measures, in order.
+var phases = []struct {
+	name string
+	run  func(estate, func(measured)) error
+}{{"mint", estate.mint}, {"limit", estate.withLimit}, {"use", estate.use}, {"forget", estate.forget}, {"turnover", estate.turnOver}}
 
 // runScale runs each phase in a process of its own and prints all figures.
 func runScale(out io.Writer, keys int) (err error) {
@@ -165,7 +171,7 @@ func runScale(out io.Writer, keys int) (err error) {
 	}
 	fmt.Fprintf(out, scaleRow, fmt.Sprintf("%d keys", keys), "measured", "goal", "")
 	missed := 0
-	for _, p := range (estate{dir, keys, cgroup}).phases() {
+	for _, p := range phases {
 		fmt.Fprintf(os.Stderr, "%s\n", p.name)
 		cmd := exec.Command(os.Args[0], "-scale", strconv.Itoa(keys), "-scale-phase", p.name, "-scale-dir", dir, "-scale-cgroup", cgroup)
 		cmd.Stderr = os.Stderr
@@ -187,21 +193,16 @@ func runScale(out io.Writer, keys int) (err error) {
 
 // runPhase runs one phase in its own process.
 func runPhase(out io.Writer, name string, e estate) error {
-	var figures []measured
-	phases := e.phases()
-	i := slices.IndexFunc(phases, func(p struct {
-		name string
-		run  func(func(measured)) error
-	}) bool {
-		return p.name == name
-	})
-	if i < 0 {
-		return fmt.Errorf("no phase %q", name)
+	for _, p := range phases {
+		if p.name == name {
+			var figures []measured
+			if err := p.run(e, func(f measured) { figures = append(figures, f) }); err != nil {
+				return err
+			}
+			return json.NewEncoder(out).Encode(figures)
+		}
 	}
-	if err := phases[i].run(func(f measured) { figures = append(figures, f) }); err != nil {
-		return err
-	}
-	return json.NewEncoder(out).Encode(figures)
+	return fmt.Errorf("no phase %q", name)
 }
 
 const scaleRow = "%-38s %-15s %-17s %s\n" // 80 columns

@@ -11,8 +11,8 @@ func TestScaleMeasuresEveryGoalOnASmallStore(t *testing.T) {
 	t.Parallel()
 	e := estate{t.TempDir(), 300, ""}
 	var all []measured
-	for _, p := range e.phases()[:3] {
-		if err := p.run(func(m measured) { all = append(all, m) }); err != nil {
+	for _, p := range phases[:3] {
+		if err := p.run(e, func(m measured) { all = append(all, m) }); err != nil {
 			t.Fatalf("%s: %v", p.name, err)
 		}
 	}
