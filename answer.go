@@ -86,7 +86,6 @@ func (t *Transport) admitAnswer(res *http.Response, out *http.Request, x *exchan
 	return res
 }
 
-// kindOf returns the form of a body.
 func kindOf(h http.Header) bodyKind {
 	if len(encodings(h)) > 0 {
 		return opaque

@@ -224,7 +224,6 @@ func (x *exchange) strip(r *http.Request, key *record.Key, call *upstream.Call) 
 	return nil
 }
 
-// bodyRefusal returns the refusal of a body that could not be read.
 func (h *Handler) bodyRefusal(key *record.Key, err error) *record.Refusal {
 	var serverLimit *http.MaxBytesError
 	switch {

@@ -11,7 +11,6 @@ import (
 	"github.com/till-proxy/till/scope"
 )
 
-// roleOptions are the options of a role's block.
 const roleOptions = "permissions, sees, upstreams, models, methods, paths, ips, max_activations, max_tokens, max_spend, max_lifetime, budget"
 
 // parseRole reads a role:

@@ -57,7 +57,6 @@ func (u *usage) rememberAnswer(status int) {
 	u.memory.Teach(u.earlier, u.meter.IDs(), o)
 }
 
-// used returns what was used, and whether that was measured.
 func (u *usage) used(status int) (tokens, nano int64, measured bool) {
 	var reported upstream.Usage
 	final := false

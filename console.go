@@ -98,7 +98,6 @@ func parseConsole(h httpcaddyfile.Helper) ([]httpcaddyfile.ConfigValue, error) {
 	return h.NewRoute(matcher, new(Console)), nil
 }
 
-// siteRole is what a site is for.
 type siteRole string
 
 const (

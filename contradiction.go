@@ -187,7 +187,6 @@ func (c *contradictions) add(t *target, seen contradiction) (contradiction, bool
 	return seen, true
 }
 
-// save writes the contradictions to the file.
 func (c *contradictions) save() {
 	c.turn <- struct{}{}
 	defer func() { <-c.turn }()

@@ -38,7 +38,6 @@ const noCredential = "none"
 // envPlaceholder matches a credential that is one environment variable.
 var envPlaceholder = regexp.MustCompile(`^\{env\.([^{}]+)\}$`)
 
-// credentialEnv returns the environment variable that the credential comes from, or "".
 func (u *Upstream) credentialEnv() string {
 	if m := envPlaceholder.FindStringSubmatch(u.Credential); m != nil {
 		return m[1]

@@ -74,7 +74,6 @@ func forms(credential string) []token.Secret {
 	return all
 }
 
-// searchable reports whether the credential is searched for at all.
 func (c *credential) searchable() bool { return len(*c.forms.Load()) > 0 }
 
 // escapes are the bytes that an escape can begin with.
@@ -375,7 +374,6 @@ func hexadecimal(text []byte, digits int) (v rune, read int) {
 	return v, read
 }
 
-// unescaped removes the escapes of a whole text.
 func unescaped(dst []byte, text string) []byte {
 	for rest := []byte(text); len(rest) > 0; {
 		plain, n := unescape(dst, rest, true)

@@ -60,7 +60,6 @@ func (p *drainSlots) taken() int {
 	return p.all
 }
 
-// drainCheck is how often a drain checks whether the process is to end.
 const drainCheck = 200 * time.Millisecond
 
 // drain lets a request outlive its client. What an answer used is reported at its
@@ -147,7 +146,6 @@ func (d *drain) close() {
 	d.cancel()
 }
 
-// clientGone reports whether the client has gone.
 func (d *drain) clientGone() bool { return d != nil && d.client.Err() != nil }
 
 // readOn reads until the answer has reported all of its use, or the time is over.

@@ -92,7 +92,6 @@ type bodyFrom struct {
 // unlimited is the bound of answers that may have any length.
 const unlimited = math.MaxInt64
 
-// decoder removes one encoding.
 type decoder struct {
 	from io.Reader
 	open func(*bufio.Reader) (io.Reader, error)

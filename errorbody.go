@@ -107,7 +107,6 @@ func allSpellASCII(contentTypes []string) bool {
 	return !slices.ContainsFunc(contentTypes, func(text string) bool { return !spellsASCII(text) })
 }
 
-// piece is the result of one read.
 type piece struct {
 	b        []byte
 	err      error

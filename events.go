@@ -26,7 +26,6 @@ type events struct {
 	sink    atomic.Pointer[eventSink]
 }
 
-// eventSink is where one configuration receives its events.
 type eventSink struct {
 	ctx caddy.Context
 	app *caddyevents.App

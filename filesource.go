@@ -41,7 +41,6 @@ type fileSource struct {
 	trouble  error     // why the current files are not in force
 }
 
-// maxSecretFile is the longest file with a secret, in bytes.
 const maxSecretFile = 64 << 10
 
 // retryAfter is how soon rejected contents are tried again although no file changed:
@@ -109,7 +108,6 @@ func (s *fileSource) readFile(path string) (string, error) {
 	return string(b), nil
 }
 
-// of returns what a file held.
 func (c contents) of(path string) (string, error) { return c[path].text, c[path].err }
 
 // load reads and applies the files for the first time.
@@ -163,7 +161,6 @@ func (s *fileSource) check(ctx context.Context, log *zap.Logger) {
 	}
 }
 
-// state returns what may be shown of a source.
 func (s *fileSource) state() wire.File {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -178,7 +175,6 @@ func (s *fileSource) state() wire.File {
 	return f
 }
 
-// fileKey is the prefix of a placeholder for a file.
 const fileKey = "file."
 
 // resolve replaces the placeholders of a text of the configuration as Caddy does, but
@@ -225,7 +221,6 @@ func (a *App) followFiles(what string, texts []string, take func(context.Context
 	return a.addSource(s)
 }
 
-// addSource loads a source, and has its files watched.
 func (a *App) addSource(s *fileSource) error {
 	if err := s.load(a.ctx); err != nil {
 		return err

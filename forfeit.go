@@ -10,7 +10,6 @@ import (
 	"github.com/till-proxy/till/limiter/store"
 )
 
-// errInOrder means that there is nothing to forfeit.
 var errInOrder = errors.New("the store is in order: there is nothing to repair")
 
 // errForfeitShared means that a store is not repaired by one of the nodes that share it.
@@ -55,7 +54,6 @@ func (e *engine) forfeit(by limiter.Caller, o storeOptions) (limiter.Repaired, e
 	return done, err
 }
 
-// errRepaired means that the store must be opened again.
 var errRepaired = errors.New("the store was repaired and is not open yet")
 
 func (e *engine) repair(former *limiter.Limiter, by limiter.Caller, o storeOptions, done *limiter.Repaired) error {

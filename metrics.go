@@ -76,7 +76,6 @@ func (m *metrics) usageOf(upstream string) *usageMetrics {
 	return &usageMetrics{kind("input"), kind("cached_input"), kind("cache_write"), kind("output"), kind("unmeasured"), m.spend.WithLabelValues(upstream)}
 }
 
-// add adds what a request was charged.
 func (m *usageMetrics) add(kinds *record.TokenKinds, nano int64) {
 	for _, c := range [...]struct {
 		counter prometheus.Counter
@@ -91,7 +90,6 @@ func (m *usageMetrics) add(kinds *record.TokenKinds, nano int64) {
 	}
 }
 
-// register adds the collectors to the registry of one configuration.
 func (m *metrics) register(r *prometheus.Registry) error {
 	for _, c := range m.collectors {
 		if err := r.Register(c); err != nil && !errors.As(err, new(prometheus.AlreadyRegisteredError)) {

@@ -24,7 +24,6 @@ func (o origin) String() string {
 	return o.scheme + "://" + o.host
 }
 
-// hostname is the host without its port.
 func (o origin) hostname() string {
 	host, _, err := net.SplitHostPort(o.address)
 	if err != nil {

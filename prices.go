@@ -99,7 +99,6 @@ func (a *App) oldPrices(now time.Time) (asOf string, old bool) {
 	return asOf, err != nil || now.Sub(at) >= pricesAge
 }
 
-// warnOldPrices logs that at the start.
 func (a *App) warnOldPrices(now time.Time) {
 	if asOf, old := a.oldPrices(now); old {
 		a.logger.Warn("the built-in prices are old: update till, or name a file of your own with: prices PATH", zap.String("as_of", asOf))

@@ -16,7 +16,6 @@ import (
 // newRequestID returns an id for one request, for clients and logs. It is not secret.
 func newRequestID() string { return "req_" + rand.Text() }
 
-// keyRefusal returns a refusal of a request that came with key.
 func keyRefusal(key *record.Key, code record.Code, format string, args ...any) *record.Refusal {
 	who := "key " + key.ID
 	if key.Name != "" {
@@ -109,7 +108,6 @@ func clientRefusal(r *record.Refusal, path, requestID string) upstream.Refusal {
 	}
 }
 
-// writeRefusal answers with a refusal in the dialect.
 func writeRefusal(w http.ResponseWriter, r *http.Request, d upstream.Dialect, refusal *record.Refusal, answer upstream.Refusal) error {
 	body := d.Body(answer)
 	h := w.Header()

@@ -84,7 +84,6 @@ type RoleBudget struct {
 	Renews string `json:"renews,omitempty"`
 }
 
-// provisionRoles validates the roles and resolves them.
 func (a *App) provisionRoles() error {
 	a.roles = make(map[string]record.Role, len(a.Roles))
 	for _, name := range slices.Sorted(maps.Keys(a.Roles)) {
@@ -106,7 +105,6 @@ func (a *App) provisionRoles() error {
 	return nil
 }
 
-// checkUpstreams checks that the role's upstreams are declared.
 func (r *Role) checkUpstreams(upstreams []string) error {
 	for _, name := range r.Upstreams {
 		if !slices.Contains(upstreams, name) {
@@ -120,7 +118,6 @@ func (r *Role) checkUpstreams(upstreams []string) error {
 	return nil
 }
 
-// resolve returns the role in the limiter's form.
 func (r *Role) resolve() (record.Role, error) {
 	role := record.NewRole()
 	if err := r.checkLists(); err != nil {
@@ -221,7 +218,6 @@ func permission(text string) (record.Permission, error) {
 	return "", fmt.Errorf("unknown permission %q; there are: %s", text, strings.Join(names, " "))
 }
 
-// limit returns the budget in the limiter's form.
 func (b *RoleBudget) limit() (record.Amounts, error) {
 	limit := record.NoLimits()
 	if b.Activations < 0 || b.Tokens < 0 {

@@ -87,7 +87,6 @@ func (a *App) provisionSealing() error {
 	return nil
 }
 
-// maxSealKeyFile is the longest file of seal keys, in bytes.
 const maxSealKeyFile = 1 << 20
 
 // applySealKeys puts seal keys into force. If one of the present keys is missing and
@@ -116,7 +115,6 @@ func (a *App) applySealKeys(ctx context.Context, keys []token.SealKey) (changed 
 	return true, nil
 }
 
-// sealKeysGone returns an error if a missing seal key is still needed.
 func (a *App) sealKeysGone(ctx context.Context, before, next *token.Sealer) error {
 	gone := slices.DeleteFunc(before.IDs(), next.Has)
 	if len(gone) == 0 {

@@ -139,7 +139,6 @@ type Upstream struct {
 	Proxy json.RawMessage `json:"proxy,omitempty"`
 }
 
-// target is an Upstream ready for use.
 type target struct {
 	name          string
 	presetName    string
@@ -262,7 +261,6 @@ const (
 	maxDrain     = time.Minute
 )
 
-// options are the settings that change the preset.
 func (u *Upstream) options() (o upstream.Options, err error) {
 	o = upstream.Options{OutputField: u.OutputField, InputExtra: u.InputExtra, AllowFields: u.AllowFields, StripTools: u.StripTools}
 	if u.Multiply != "" {

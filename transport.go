@@ -245,7 +245,6 @@ func sendOnce(out *http.Request) {
 	}
 }
 
-// emptyBody is a body without content.
 type emptyBody struct{}
 
 func (emptyBody) Read([]byte) (int, error) { return 0, io.EOF }
@@ -297,7 +296,6 @@ func (t *Transport) cleanHeader(h http.Header) {
 	}
 }
 
-// shownInHeader reports whether any value contains the credential.
 func (c *credential) shownInHeader(h http.Header) bool {
 	for _, values := range h {
 		if slices.ContainsFunc(values, c.shownIn) {

@@ -175,7 +175,6 @@ func (h *Handler) boundUsage(r *http.Request, x *exchange, key *record.Key, k *l
 	return nil
 }
 
-// boundToRequestSpend applies the limit of a single request.
 func (u *usage) boundToRequestSpend(key *record.Key) *record.Refusal {
 	if u.bound(u.natural)[record.Nanodollars] <= u.maxSpend {
 		return nil

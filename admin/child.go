@@ -56,7 +56,6 @@ func ReadChild(r *http.Request, parent *record.Key, dialect string, now time.Tim
 	return child, body.Unlimited, meterable(child, dialect)
 }
 
-// fieldsGiven lists the names of the fields that a body sets.
 func fieldsGiven(body reflect.Value) (names []string) {
 	for _, f := range reflect.VisibleFields(body.Type()) {
 		if name, named := f.Tag.Lookup("json"); named && !body.FieldByIndex(f.Index).IsZero() {

@@ -28,7 +28,6 @@ import (
 // Each phase is a process of its own, so that none is affected by what another left
 // in memory.
 
-// measured is one measurement, with its goal.
 type measured struct {
 	Name  string  `json:"name"`
 	Value float64 `json:"value"`
@@ -191,7 +190,6 @@ func runScale(out io.Writer, keys int) (err error) {
 	return nil
 }
 
-// runPhase runs one phase in its own process.
 func runPhase(out io.Writer, name string, e estate) error {
 	for _, p := range phases {
 		if p.name == name {

@@ -45,7 +45,6 @@ func (b *bulk) flags(f *pflag.FlagSet) {
 	f.BoolVar(&b.yes, "yes", false, "with --all: do not ask first")
 }
 
-// given returns the name of a flag that was given, or an empty string.
 func (b *bulk) given(f *pflag.FlagSet) string {
 	for _, name := range append(slices.Sorted(maps.Keys(b.filters)), "label", "except", "dry-run", "yes") {
 		if f.Changed(name) {

@@ -124,7 +124,6 @@ func listening(network, address string) bool {
 	return true
 }
 
-// apiError is an error that the API answered with.
 type apiError struct {
 	status  int
 	code    string

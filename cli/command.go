@@ -132,7 +132,6 @@ func (f *globalFlags) client() (*client, error) {
 	return c, err
 }
 
-// build adds the subcommands.
 func build(root *cobra.Command) {
 	f := new(globalFlags)
 	root.Example = `  caddy till up

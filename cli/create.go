@@ -76,7 +76,6 @@ func (f *limitFlags) body(in io.Reader) (map[string]any, error) {
 	return f.fields(in)
 }
 
-// fields returns the fields that were set.
 func (f *limitFlags) fields(in io.Reader) (map[string]any, error) {
 	b := make(map[string]any)
 	for field, value := range map[string]string{

@@ -127,7 +127,6 @@ func (g *greeting) command(name string, flags ...string) string {
 	return strings.Join(wrap(words, " ", tableWidth-6), " \\\n    ")
 }
 
-// program returns how this program is called on a command line.
 func program() string {
 	path, err := os.Executable()
 	switch {

@@ -161,7 +161,6 @@ func (r *leakReport) ask(ctx context.Context, f *globalFlags, texts []token.Leak
 	return nil
 }
 
-// states are the texts that are printed for the states.
 var states = map[limiter.LeakState]string{
 	limiter.LeakRevoked:    "revoked",
 	limiter.LeakGraceEnded: "rotated before; the old string still had a grace, which has ended now",

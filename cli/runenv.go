@@ -10,7 +10,6 @@ import (
 	"github.com/till-proxy/till/upstream"
 )
 
-// runKey is a key that `run` minted, and the upstream that it is for.
 type runKey struct {
 	*wire.Minted
 	info wire.UpstreamInfo
@@ -109,7 +108,6 @@ func runVariables(h *handover, keys []runKey) (set []clients.Variable, notes []s
 // keyVariable is the name of the variable that always holds the key for this upstream.
 func keyVariable(name string) string { return "TILL_KEY_" + variableName(name) }
 
-// variableName turns a text into a part of a variable's name.
 func variableName(s string) string {
 	return strings.Map(func(r rune) rune {
 		if r >= 'A' && r <= 'Z' || r >= '0' && r <= '9' {

@@ -196,7 +196,6 @@ const (
 	settleWithin = 2 * time.Second
 )
 
-// finish revokes the keys and prints what was used.
 func (s *session) finish(asJSON bool, status int) (err error) {
 	if s.over != nil && s.over.dir != "" {
 		defer func() { err = errors.Join(err, os.RemoveAll(s.over.dir)) }()
@@ -309,7 +308,6 @@ func (c *client) awaitSettled(ctx context.Context, u *used) error {
 	return nil
 }
 
-// printUsed prints what a command used, in 80 columns.
 func printUsed(w io.Writer, report []*used, took time.Duration) error {
 	for _, u := range report {
 		words := []string{"till:"}

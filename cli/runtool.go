@@ -52,7 +52,6 @@ var runTools = map[string]toolHandover{
 	"qwen":     (*handover).qwen,
 }
 
-// tool returns the name of a command without its path.
 func tool(command string) string {
 	return strings.TrimSuffix(strings.TrimSuffix(filepath.Base(command), ".exe"), ".cmd")
 }

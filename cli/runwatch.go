@@ -26,7 +26,6 @@ type watcher struct {
 	ordered bool
 }
 
-// watchOrder is what `run` sends to its watcher.
 type watchOrder struct {
 	Address string   `json:"address"`
 	Token   string   `json:"token"`

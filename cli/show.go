@@ -46,7 +46,6 @@ func showCommand(f *globalFlags) *cobra.Command {
 	}
 }
 
-// printSheet prints everything about a key, in 80 columns.
 func printSheet(w io.Writer, k *wire.KeyObject, now time.Time) error {
 	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
 	row := func(name, separator string, values ...string) {

@@ -151,7 +151,6 @@ caddy till list --created-by NAME`,
 	return cmd
 }
 
-// tokens returns all admin tokens that the caller sees.
 func (c *client) tokens(ctx context.Context) ([]*wire.TokenObject, error) {
 	all := []*wire.TokenObject{}
 	for q := (url.Values{"limit": {fmt.Sprint(wire.MaxPage)}}); ; {

@@ -122,7 +122,6 @@ func (rs PathRules) MatchFold(method, path string) bool {
 
 func equal(a, b string) bool { return a == b }
 
-// matchPath compares pattern and path segment by segment.
 func matchPath(pattern, path string, same func(a, b string) bool) bool {
 	if pattern == "" || path == "" || pattern[0] != '/' || path[0] != '/' {
 		return false

@@ -180,7 +180,6 @@ func unescape(text []byte, i int) (c byte, next int, what meaning) {
 	return 0, 0, foreign
 }
 
-// hexByte reads a character in n hex digits.
 func hexByte(text []byte, i, n int, otherwise meaning) (c byte, next int, what meaning) {
 	if i+n > len(text) {
 		return 0, 0, otherwise

@@ -50,7 +50,6 @@ func NewSealKey() (SealKey, error) {
 	return SealKey{NewSecret(string(key[:]))}, nil
 }
 
-// maxSealKeyFile bounds the file of seal keys, in bytes.
 const maxSealKeyFile = 1 << 20
 
 // LoadOrCreateSealKeys reads the seal keys in the file at path, creating the file and
@@ -85,7 +84,6 @@ func AddSealKey(path string, key SealKey) error {
 	return nil
 }
 
-// line returns the key's line in the file.
 func (k SealKey) line(now time.Time) string {
 	return fmt.Sprintf("# %s, made %s\n%s\n", k.ID(), now.UTC().Format(time.DateOnly),
 		base64.StdEncoding.EncodeToString([]byte(k.secret.Reveal())))

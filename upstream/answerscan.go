@@ -292,7 +292,6 @@ func (s *scan) counts() bool {
 	return false
 }
 
-// open begins a string.
 func (s *scan) open(m *Meter) {
 	s.string = true
 	if s.catch == anObject {
@@ -330,7 +329,6 @@ func (s *scan) open(m *Meter) {
 	}
 }
 
-// push begins an object or a list.
 func (s *scan) push(c byte, m *Meter) {
 	if s.catch == anObject {
 		s.depth++
@@ -414,7 +412,6 @@ func (s *scan) pop(m *Meter) bool {
 	return s.depth == 0
 }
 
-// number takes a count.
 func (s *scan) number(last []byte, m *Meter) {
 	if b, ok := s.end(last); ok {
 		m.ollamaCount(s.key, bytes.Trim(b, ": \t\r\n"))

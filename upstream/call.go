@@ -40,7 +40,6 @@ func (c *Call) fields() []field {
 	return c.outline.fields
 }
 
-// members iterates over the members of the body.
 func (c *Call) members(yield func(name string, value []byte) bool) {
 	if !c.outline.whole() {
 		c.parsed.members(yield)

@@ -99,7 +99,6 @@ func isToolSearch(kind string) bool {
 	return kind == "tool_search_tool_regex" || kind == "tool_search_tool_bm25"
 }
 
-// isLocal reports whether a shell runs in the client's environment.
 func isLocal(environment []byte) bool {
 	kind, err := typeOf(environment, "an environment")
 	return err == nil && kind == "local"

@@ -47,7 +47,6 @@ type conversation struct {
 	rest  digest // of everything but the messages
 }
 
-// listed returns the name of the member that holds the list of messages.
 func (e *Estimate) listed() string {
 	switch {
 	case e.outer == "generationConfig":
@@ -123,7 +122,6 @@ const (
 	endsTool
 )
 
-// speaker returns who says an element of a list.
 func speaker(element []byte) byte {
 	if element[0] != '{' {
 		return endsOther

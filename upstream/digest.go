@@ -17,7 +17,6 @@ import (
 // find two texts with one digest; a 64-bit hash would not ensure that.
 type digest [16]byte
 
-// secret holds the keys that digests are made with.
 type secret struct {
 	start [sha256.Size]byte
 	gcm   cipher.AEAD // nil where FIPS 140 forbids it
@@ -67,7 +66,6 @@ type digester struct {
 
 var spareDigesters = sync.Pool{New: func() any { return &digester{buf: make([]byte, 0, 4096)} }}
 
-// begin starts a new digest.
 func (d *digester) begin(s *secret) {
 	d.secret, d.state = s, s.start
 	d.buf = d.buf[:0]

@@ -214,7 +214,6 @@ func (e *Estimate) read(p *Preset, c *Call) error {
 	return nil
 }
 
-// member reads one field of a request.
 func (e *Estimate) member(p *Preset, name string, value []byte, found *content) error {
 	word := word(value)
 	switch {

@@ -132,7 +132,6 @@ func (e *Estimate) multiplyAnswers(n int64) error {
 	return nil
 }
 
-// generation reads Gemini's generationConfig.
 func (e *Estimate) generation(value []byte) error {
 	if value[0] != '{' {
 		return bodyError("generationConfig must be an object")

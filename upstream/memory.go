@@ -198,7 +198,6 @@ func (m *Memory) Recall(key, upstream string, p *Preset, c *Call, e *Estimate) *
 	return r
 }
 
-// boundContinuation bounds a request that continues a prefix.
 func (m *Memory) boundContinuation(r *Recall, p *Preset, e *Estimate, from *prefix, rest []byte) {
 	fresh := e.reader
 	i := 0
@@ -369,7 +368,6 @@ func (m *Memory) keep(r *Recall, b prefix) {
 	}
 }
 
-// find returns the index of a prefix, or a negative number.
 func (p *keyPrefixes) find(b *prefix) int {
 	return slices.IndexFunc(p.prefixes, func(old prefix) bool { return old.rest == b.rest && old.all == b.all })
 }

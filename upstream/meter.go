@@ -47,7 +47,6 @@ type textReport struct {
 	failed   bool
 }
 
-// line is the kind of a line in an event stream.
 type line uint8
 
 const (
@@ -258,7 +257,6 @@ func (m *Meter) readLine(b []byte) []byte {
 	return b[end+1:]
 }
 
-// readPart reads a part of a line of an event stream.
 func (m *Meter) readPart(part []byte) {
 	if m.line == lineBegins {
 		if len(m.head) > 0 {

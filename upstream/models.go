@@ -74,7 +74,6 @@ func (p *Preset) pathModel(path string) (string, bool) {
 	return "", false
 }
 
-// modelFinder collects models.
 type modelFinder struct {
 	preset *Preset
 	models []string
@@ -82,7 +81,6 @@ type modelFinder struct {
 	depth  int
 }
 
-// nested calls fn one level deeper.
 func (f *modelFinder) nested(fn func() error) error {
 	if f.depth++; f.depth > maxModelDepth {
 		return bodyError("what names models in it is nested more than %d deep", maxModelDepth)
@@ -160,7 +158,6 @@ var inBodiesFolded = func() map[string]string {
 	return m
 }()
 
-// object finds the models in a request's JSON.
 func (f *modelFinder) object(o rawObject) error {
 	var seen fieldSet
 	for name, value := range o.members {

@@ -152,5 +152,4 @@ func (o *outline) canonical(value []byte) bool {
 	return i == len(o.rewritten) || int(o.rewritten[i]) >= at+len(value)
 }
 
-// whole reports whether all members are recorded.
 func (o *outline) whole() bool { return o != nil && len(o.fields) < maxOutlineField }

@@ -15,7 +15,6 @@ const (
 	cohereShape
 )
 
-// shape returns the shape of the request.
 func (e *Estimate) shape(p *Preset, path string) shape {
 	switch {
 	case e.responses():

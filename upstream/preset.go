@@ -165,7 +165,6 @@ func (p *Preset) Canonical(path string) string {
 	return path
 }
 
-// version returns which of the prefixes the path begins with.
 func (p *Preset) version(path string) string {
 	if p.Prefix != "" && under(path, p.Prefix) {
 		return p.Prefix

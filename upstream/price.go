@@ -206,7 +206,6 @@ func (p *Price) Permille(e *Estimate, m *Meter, began, ended time.Time) int64 {
 	return permille
 }
 
-// saysCost are the providers that report what they charged.
 var saysCost = []string{"openrouter", "xai"}
 
 // Cost returns the cost of a usage in nano-dollars. If a provider in saysCost reports

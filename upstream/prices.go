@@ -173,7 +173,6 @@ func (p *Prices) read(r io.Reader) (asOf string, err error) {
 	return file.AsOf, nil
 }
 
-// price returns the price that a line states.
 func (line *priceLine) price() (*Price, error) {
 	if line.Input == nil || line.Output == nil {
 		return nil, errors.New("input and output must be set")
@@ -245,7 +244,6 @@ func (p *Prices) add(line priceLine, dates map[string]bool) error {
 	return nil
 }
 
-// dated reads when the price applies, and its discount.
 func (p *Price) dated(line *priceLine) (err error) {
 	if line.From != "" {
 		if p.From, err = time.Parse(time.DateOnly, line.From); err != nil {

@@ -9,7 +9,6 @@ import (
 	"golang.org/x/text/unicode/norm"
 )
 
-// layout is how a prompt prints a JSON value.
 type layout uint8
 
 const (

@@ -82,7 +82,6 @@ func (o rawObject) get(want string) []byte {
 // rawList is a valid JSON array, from its "[" to its "]".
 type rawList []byte
 
-// elements iterates over the elements.
 func (l rawList) elements(yield func(value []byte) bool) {
 	for b := l[1:]; ; {
 		b = b[spaces(b):]
@@ -97,7 +96,6 @@ func (l rawList) elements(yield func(value []byte) bool) {
 	}
 }
 
-// isEmpty reports whether a value is a list without elements.
 func isEmpty(value []byte) bool { return value[0] == '[' && value[1+spaces(value[1:])] == ']' }
 
 // skipValue returns the length of the value at the beginning of valid JSON.

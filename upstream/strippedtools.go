@@ -74,7 +74,6 @@ func (p *Preset) Strip(c *Call) (changed bool, err error) {
 	return true, nil
 }
 
-// stripping is the removal of tools from one request.
 type stripping struct {
 	preset *Preset
 	native bool // the request is in Gemini's own form
@@ -92,7 +91,6 @@ type span struct{ from, to int }
 // at returns where a part of the body begins.
 func (s *stripping) at(part []byte) int { return cap(s.body) - cap(part) }
 
-// rest returns the body without the cuts.
 func (s *stripping) rest() []byte {
 	slices.SortFunc(s.cuts, func(a, b span) int { return cmp.Compare(a.from, b.from) })
 	out, done := make([]byte, 0, len(s.body)), 0
@@ -284,7 +282,6 @@ func (s *stripping) tool(_ string, tool []byte) (bool, error) {
 	return s.nestedTools(d.tools)
 }
 
-// nestedTools removes tools from a nested list.
 func (s *stripping) nestedTools(tools []byte) (emptied bool, err error) {
 	if s.depth++; s.depth > maxToolDepth {
 		return false, bodyError("tools are nested more than %d deep", maxToolDepth)

@@ -57,7 +57,6 @@ func add(a, b int64) int64 {
 // field with the names of the objects around it.
 type usageCounts map[string]int64
 
-// spareCounts are empty maps for reuse.
 var spareCounts = sync.Pool{New: func() any { return make(usageCounts, 16) }}
 
 // countedPaths are the fields that are looked for, each mapped to itself.

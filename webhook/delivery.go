@@ -232,7 +232,6 @@ func (s *sender) round(ctx context.Context) time.Duration {
 	return min(next, lookAgain)
 }
 
-// deliver makes one attempt.
 func (s *sender) deliver(ctx context.Context, hook *Endpoint, m *limiter.Message) error {
 	ctx, cancel := context.WithTimeout(ctx, deliveryTime)
 	defer cancel()

@@ -29,7 +29,6 @@ type Endpoint struct {
 	secrets atomic.Pointer[[]token.Secret]
 }
 
-// secretPrefix is the prefix of a secret in base64.
 const secretPrefix = "whsec_"
 
 // NewEndpoint checks an address: details of keys may only travel encrypted. Its errors

@@ -9,7 +9,6 @@ import (
 // fileSize is how much space the load needs on the disk.
 const fileSize = 64 << 20
 
-// compute keeps one thread busy.
 func compute(ctx context.Context) {
 	for x := uint64(1); ctx.Err() == nil; {
 		for range 1 << 16 {

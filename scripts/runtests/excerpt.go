@@ -21,7 +21,6 @@ const (
 	maxStacks, maxFrames = 12, 8
 )
 
-// tail keeps the end of a text.
 type tail struct {
 	kept    []byte
 	written int

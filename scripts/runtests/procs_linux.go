@@ -95,7 +95,6 @@ type process struct {
 	dead        bool
 }
 
-// descendants reads all processes below this one from /proc.
 func descendants() []process {
 	stats, _ := filepath.Glob("/proc/[0-9]*/stat") // the pattern is valid
 	children := map[int][]process{}

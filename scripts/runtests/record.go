@@ -26,7 +26,6 @@ type record struct {
 	failed int             // of all rows
 }
 
-// row is one package in one phase.
 type row struct {
 	phase, pack             string
 	passed, failed, skipped int
@@ -37,7 +36,6 @@ type row struct {
 	names                   map[string]bool  // of tests that are no subtests
 }
 
-// test is a test that runs.
 type test struct {
 	name     string
 	top      *test
@@ -71,7 +69,6 @@ func (rec *record) begin(p phase) {
 	rec.say("%s begins", p.name)
 }
 
-// say writes one line that a terminal shows as one.
 func (rec *record) say(format string, args ...any) {
 	fmt.Fprintln(rec.out, cut("["+clock(time.Since(rec.began))+"] "+fmt.Sprintf(format, args...), width))
 }
@@ -240,7 +237,6 @@ func (rec *record) addPackage(r *row, e event) {
 	}
 }
 
-// sorted returns the tests in the order in which they began.
 func sorted(tests map[string]*test) []*test {
 	return slices.SortedFunc(maps.Values(tests), func(a, b *test) int {
 		if c := a.began.Compare(b.began); c != 0 {
@@ -250,7 +246,6 @@ func sorted(tests map[string]*test) []*test {
 	})
 }
 
-// show prints how a test ended, and its output.
 func (rec *record) show(r *row, how, name string, took time.Duration, text string) {
 	fmt.Fprintf(rec.out, "\n--- %s: %s %s (%s)\n", how, short(r.pack), name, seconds(took))
 	shown, err := excerpt(text, r.phase+" "+short(r.pack)+" "+name)
@@ -260,7 +255,6 @@ func (rec *record) show(r *row, how, name string, took time.Duration, text strin
 	fmt.Fprintln(rec.out, shown)
 }
 
-// progress prints what is running.
 func (rec *record) progress(now time.Time) {
 	var passed, failed, done int
 	var longest *test
@@ -328,7 +322,6 @@ func (rec *record) end(p phase, ended error) {
 	rec.say("%s: %d passed, %d failed, %d skipped", p.name, passed, failed, skipped)
 }
 
-// leftOver ends what tests left running, and reports it.
 func (rec *record) leftOver(procs *processes) error {
 	for _, d := range procs.living() {
 		rec.say("%s left a process running: %s", rec.phase, d.name)
@@ -338,7 +331,6 @@ func (rec *record) leftOver(procs *processes) error {
 
 var place = regexp.MustCompile(`^\s*[\w.-]+\.go:\d+: `)
 
-// reason returns why a test was skipped, from its output.
 func reason(output string) string {
 	var said []string
 	for line := range strings.Lines(output) {

@@ -15,10 +15,8 @@ import (
 // width is that of a terminal of the default size.
 const width = 80
 
-// slowest is how many tests the report names.
 const slowest = 10
 
-// report prints what was done.
 func (rec *record) report(interrupted bool, took time.Duration) {
 	var passed, failed, skipped int
 	fmt.Fprintf(rec.out, "\n%-10s %-28s %7s %7s %7s %8s\n", "phase", "package", "passed", "failed", "skipped", "seconds")
@@ -128,7 +126,6 @@ func wrap(text string, columns int) []string {
 	return lines
 }
 
-// clock formats minutes and seconds.
 func clock(d time.Duration) string {
 	s := int(d.Round(time.Second).Seconds())
 	return fmt.Sprintf("%2d:%02d", s/60, s%60)

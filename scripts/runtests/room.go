@@ -15,7 +15,6 @@ import (
 // memoryVariable names to tests their directory in memory.
 const memoryVariable = "TILL_TEST_MEMORY"
 
-// sharedMemory is where Linux has files in memory.
 const sharedMemory = "/dev/shm"
 
 // room holds the files of a run: a directory on the disk, and one in memory.

@@ -81,7 +81,6 @@ var corrected = map[string]map[string]any{
 var fields = []string{"provider", "id", "alias_regex", "input", "output", "cached_input", "cache_write", "cache_write_1h",
 	"context_window", "max_output_tokens", "as_of", "source", "confidence"}
 
-// keep returns a model as till reads it, or nil.
 func keep(m map[string]any) map[string]any {
 	if mode := m["mode"]; mode != "chat" && mode != "embedding" {
 		log.Printf("%s: left out: %v is not billed by tokens of text alone", name(m), mode)

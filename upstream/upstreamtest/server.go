@@ -116,7 +116,6 @@ func (s *Server) Uses(credential string) int64 {
 	return s.credentials[credential]
 }
 
-// shows reports whether a text contains a valid credential.
 func (s *Server) shows(text string) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -217,7 +216,6 @@ func reset(w http.ResponseWriter) {
 	_ = conn.Close()
 }
 
-// slot returns the header in which a vendor expects its credential.
 func (v Vendor) slot() string {
 	switch v {
 	case Anthropic:
