@@ -263,12 +263,10 @@ and labels can be changed.`,
 			if err != nil {
 				return err
 			}
-			after, err := callAndPrint[wire.KeyObject](cmd, c, "PATCH", "/keys/"+url.PathEscape(k.ID), body)
-			if err != nil || after == nil {
+			return callAndPrint(cmd, c, "PATCH", "/keys/"+url.PathEscape(k.ID), body, func(after *wire.KeyObject) error {
+				_, err := fmt.Fprintf(cmd.OutOrStdout(), "Updated %s\n  %s\n", after.ID, strings.Join(wrap(limitsOf(after), ", ", tableWidth-2), "\n  "))
 				return err
-			}
-			_, err = fmt.Fprintf(cmd.OutOrStdout(), "Updated %s\n  %s\n", after.ID, strings.Join(wrap(limitsOf(after), ", ", tableWidth-2), "\n  "))
-			return err
+			})
 		},
 	}
 	limits.add(cmd)

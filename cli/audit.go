@@ -2,6 +2,7 @@ package cli
 
 import (
 	"bufio"
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -123,7 +124,7 @@ func printEntries(w io.Writer, entries []json.RawMessage) error {
 		if err := decodePrintable(line, &e); err != nil {
 			return err
 		}
-		rows = append(rows, []string{strconv.FormatInt(e.Seq, 10), e.Actor, e.Time.UTC().Format("2006-01-02 15:04:05"), e.Action, orDash(e.Key)})
+		rows = append(rows, []string{strconv.FormatInt(e.Seq, 10), e.Actor, e.Time.UTC().Format("2006-01-02 15:04:05"), e.Action, cmp.Or(e.Key, "-")})
 	}
 	return printRows(w, rows)
 }
@@ -211,11 +212,7 @@ without FILE or with -, to standard output. It can be verified anywhere:
 caddy till audit verify FILE --head HASH.`,
 		Example: "  caddy till audit export audit.jsonl",
 		Args:    argCount(0, 1, "the new file"),
-		RunE: func(cmd *cobra.Command, args []string) (err error) {
-			c, err := f.client()
-			if err != nil {
-				return err
-			}
+		RunE: f.calling(func(cmd *cobra.Command, c *client, args []string) (err error) {
 			export, err := c.open(cmd.Context(), "/audit/export")
 			if err != nil {
 				return err
@@ -255,7 +252,7 @@ caddy till audit verify FILE --head HASH.`,
 			}
 			_, err = fmt.Fprintf(cmd.OutOrStdout(), "%s holds %d entries.\n", args[0], lines.n)
 			return err
-		},
+		}),
 	}
 }
 

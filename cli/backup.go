@@ -37,11 +37,7 @@ complete.`,
 		Example: `  caddy till backup till-$(date +%F).bak
   caddy till backup - | ssh vault 'cat > till.bak'`,
 		Args: argCount(1, 1, "the new file, or -"),
-		RunE: func(cmd *cobra.Command, args []string) error {
-			c, err := f.client()
-			if err != nil {
-				return err
-			}
+		RunE: f.calling(func(cmd *cobra.Command, c *client, args []string) error {
 			out, stream := cmd.OutOrStdout(), args[0] == "-"
 			if file, ok := fileOf(out); stream && ok && term.IsTerminal(int(file.Fd())) {
 				return usage("a backup is binary: name a file, or pipe it to a command: caddy till backup - | …")
@@ -52,9 +48,8 @@ complete.`,
 			}
 			p := showProgress(cmd.ErrOrStderr(), "Backing up", inBytes)
 			if stream {
-				err = c.pass(cmd.Context(), path, io.MultiWriter(underlying(out), p))
-				p.end()
-				return err
+				defer p.end()
+				return c.pass(cmd.Context(), path, io.MultiWriter(underlying(out), p))
 			}
 			n, keys, err := c.save(cmd.Context(), path, args[0], p)
 			p.end()
@@ -66,7 +61,7 @@ complete.`,
 			}
 			_, err = fmt.Fprintf(out, "%s holds %s, in %d bytes, and is complete.\n", args[0], prose.Counted(keys, "key"), n)
 			return err
-		},
+		}),
 	}
 	cmd.Flags().BoolVar(&withSeal, "with-seal", false, "include the salts of sealed keys")
 	return cmd

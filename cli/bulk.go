@@ -24,51 +24,27 @@ import (
 
 // bulk is revoke --all.
 type bulk struct {
+	picking
 	all, dryRun, yes bool
-	filters          map[string]*string
-	labels           map[string]string
 	except           []string
 }
 
 func (b *bulk) flags(f *pflag.FlagSet) {
-	b.filters = make(map[string]*string)
 	f.BoolVar(&b.all, "all", false, "revoke every key that matches these flags:")
-	for name, help := range filterFlags {
-		if name == "status" {
-			help = "active, exhausted, expired or suspended"
-		}
-		b.filters[name] = f.String(name, "", "with --all: "+help)
-	}
-	f.StringToStringVar(&b.labels, "label", nil, "with --all: NAME=VALUE, repeatable")
+	b.picking.flags(f, "with --all: ")
+	f.Lookup("status").Usage = "with --all: active, exhausted, expired or suspended"
 	f.StringSliceVar(&b.except, "except", nil, "with --all: leave out this key, by its id or full name; repeatable")
 	f.BoolVar(&b.dryRun, "dry-run", false, "with --all: only say how many keys match")
 	f.BoolVar(&b.yes, "yes", false, "with --all: do not ask first")
 }
 
 func (b *bulk) given(f *pflag.FlagSet) string {
-	for _, name := range append(slices.Sorted(maps.Keys(b.filters)), "label", "except", "dry-run", "yes") {
+	for _, name := range append(slices.Sorted(maps.Keys(filterFlags)), "label", "except", "dry-run", "yes") {
 		if f.Changed(name) {
 			return name
 		}
 	}
 	return ""
-}
-
-// filter returns the filter that the flags make; an empty one stands for every key.
-func (b *bulk) filter() (map[string]string, error) {
-	picked := make(map[string]string)
-	for name, value := range b.filters {
-		if *value != "" {
-			picked[strings.ReplaceAll(name, "-", "_")] = *value
-		}
-	}
-	for name, value := range b.labels {
-		picked["label."+name] = value
-	}
-	if isSecret(picked["q"]) {
-		return nil, errKeyString
-	}
-	return picked, nil
 }
 
 func (b *bulk) run(cmd *cobra.Command, f *globalFlags, reason string) error {
@@ -87,10 +63,8 @@ func (b *bulk) run(cmd *cobra.Command, f *globalFlags, reason string) error {
 		return err
 	}
 	ctx := cmd.Context()
-	if parent := filter["parent"]; parent != "" {
-		if filter["parent"], err = c.parent(ctx, parent); err != nil {
-			return err
-		}
+	if err := c.resolve(ctx, filter); err != nil {
+		return err
 	}
 	var except []string
 	for _, name := range b.except {

@@ -153,6 +153,11 @@ func (c *client) raw(ctx context.Context, method, path string, body any) ([]byte
 	if err != nil {
 		return nil, err
 	}
+	return c.read(res)
+}
+
+// read reads an answer to its end. One that reports no success is an error.
+func (c *client) read(res *http.Response) ([]byte, error) {
 	defer res.Body.Close() //nolint:errcheck // it was only read
 	b, err := io.ReadAll(io.LimitReader(res.Body, maxAnswer+1))
 	if err != nil {
@@ -167,18 +172,21 @@ func (c *client) raw(ctx context.Context, method, path string, body any) ([]byte
 	return nil, c.refusal(res, b)
 }
 
-// callAndPrint makes a call for a command that prints the answer. With --json it
-// prints the answer itself, and returns nil.
-func callAndPrint[T any](cmd *cobra.Command, c *client, method, path string, body any) (*T, error) {
+// callAndPrint makes a call for a command that prints the answer: itself with --json,
+// and otherwise as print writes it.
+func callAndPrint[T any](cmd *cobra.Command, c *client, method, path string, body any, print func(answer *T) error) error {
 	raw, err := c.raw(cmd.Context(), method, path, body)
 	if err != nil {
-		return nil, err
+		return err
 	}
 	if c.verbatim {
-		return nil, printJSON(cmd.OutOrStdout(), raw)
+		return printJSON(cmd.OutOrStdout(), raw)
 	}
 	answer := new(T)
-	return answer, decodePrintable(raw, answer)
+	if err := decodePrintable(raw, answer); err != nil {
+		return err
+	}
+	return print(answer)
 }
 
 // refusal turns an answer that reports no success into an error.
@@ -202,18 +210,14 @@ func (c *client) patient() *client {
 // open makes a GET whose answer may have any length and take any time.
 func (c *client) open(ctx context.Context, path string) (io.ReadCloser, error) {
 	res, err := c.patient().do(ctx, http.MethodGet, path, nil)
-	if err != nil || res.StatusCode == http.StatusOK {
-		if err != nil {
-			return nil, err
-		}
-		return res.Body, nil
-	}
-	defer res.Body.Close() //nolint:errcheck // it was only read
-	b, err := io.ReadAll(io.LimitReader(res.Body, maxAnswer))
 	if err != nil {
-		return nil, fmt.Errorf("reading the answer of %s: %w", c.where, err)
+		return nil, err
 	}
-	return nil, c.refusal(res, b)
+	if res.StatusCode != http.StatusOK {
+		_, err = c.read(res)
+		return nil, err
+	}
+	return res.Body, nil
 }
 
 // do sends a call. The caller closes the body of the answer.
@@ -247,8 +251,7 @@ func (c *client) do(ctx context.Context, method, path string, body any) (*http.R
 }
 
 func (c *client) unreachable(err error) error {
-	var op *net.OpError
-	if errors.As(err, &op) {
+	if op, ok := errors.AsType[*net.OpError](err); ok {
 		return fmt.Errorf("no server answers at %s (%w); start one with `caddy till up` or `caddy run`, or name another with --address", c.where, op.Err)
 	}
 	return fmt.Errorf("calling %s: %w", c.where, err)

@@ -97,8 +97,7 @@ func errorText(err error) string {
 			return strings.Join(lines, "\n")
 		}
 	}
-	var list *listError // wrapped in an error that adds something, such as the flag
-	if errors.As(err, &list) {
+	if list, ok := errors.AsType[*listError](err); ok { // wrapped in an error that adds something, such as the flag
 		if head, ok := strings.CutSuffix(err.Error(), list.Error()); ok {
 			return printable(head) + errorText(list)
 		}
@@ -119,17 +118,29 @@ type globalFlags struct {
 
 func (f *globalFlags) client() (*client, error) {
 	c, err := newClient(f.address)
-	if err == nil && f.notes != nil {
+	if err != nil {
+		return nil, err
+	}
+	if f.notes != nil {
 		c.notes = f.notes
 	}
-	if err == nil {
-		c.verbatim = f.json
-		if c.tokenless() && !f.noteGiven {
-			f.noteGiven = true
-			fmt.Fprintf(c.notes, tokenUnused, c.where)
-		}
+	c.verbatim = f.json
+	if c.tokenless() && !f.noteGiven {
+		f.noteGiven = true
+		fmt.Fprintf(c.notes, tokenUnused, c.where)
 	}
-	return c, err
+	return c, nil
+}
+
+// calling is the body of a command that does nothing before it has a client.
+func (f *globalFlags) calling(run func(*cobra.Command, *client, []string) error) func(*cobra.Command, []string) error {
+	return func(cmd *cobra.Command, args []string) error {
+		c, err := f.client()
+		if err != nil {
+			return err
+		}
+		return run(cmd, c, args)
+	}
 }
 
 func build(root *cobra.Command) {
@@ -157,15 +168,11 @@ func build(root *cobra.Command) {
 	root.PersistentFlags().StringVar(&f.address, "address", "",
 		"address of the management API: host:port, unix//path or a URL")
 	root.PersistentFlags().BoolVar(&f.json, "json", false, "print JSON")
-	root.AddCommand(upCommand(f), createCommand(f), listCommand(f), showCommand(f),
-		suspendCommand(f), resumeCommand(f), revokeCommand(f), rotateCommand(f), grantCommand(f),
-		forgetCommand(f), envCommand(f), statsCommand(f), pricesCommand(f), repairCommand(f),
-		backupCommand(f), restoreCommand(f), sealCommand(f))
-	root.AddCommand(staleCommand(f), updateCommand(f), leakCommand(f))
-	root.AddCommand(lockdownCommand(f))
-	root.AddCommand(runCommand(f), watchCommand(), doctorCommand(f), topCommand(f))
-	root.AddCommand(tokenCommand(f), auditCommand(f))
-	root.AddCommand(consoleCommand(f))
+	root.AddCommand(upCommand(f), createCommand(f), listCommand(f), showCommand(f), staleCommand(f), updateCommand(f),
+		suspendCommand(f), resumeCommand(f), revokeCommand(f), rotateCommand(f), grantCommand(f), forgetCommand(f),
+		envCommand(f), statsCommand(f), pricesCommand(f), repairCommand(f), backupCommand(f), restoreCommand(f), sealCommand(f),
+		leakCommand(f), lockdownCommand(f), runCommand(f), watchCommand(), doctorCommand(f), topCommand(f),
+		tokenCommand(f), auditCommand(f), consoleCommand(f))
 	f.complete(root)
 	refuseEmptyFlags(root)
 	f.prepare(root)
@@ -219,19 +226,18 @@ func exit(cmd *cobra.Command, err error) error {
 	if err == nil {
 		return nil
 	}
-	var own *statusError
-	var wrong *usageError
-	isUsage := errors.As(err, &wrong)
+	own, isOwn := errors.AsType[*statusError](err)
+	_, isUsage := errors.AsType[*usageError](err)
 	code := exitFailed
 	switch {
-	case errors.As(err, &own):
+	case isOwn:
 		code = own.code
 	case cmd.Name() == runName: // other codes are those of the command that it runs
 		code = exitRun
 	case isUsage:
 		code = exitUsage
 	}
-	if own == nil || own.err != nil {
+	if !isOwn || own.err != nil {
 		fmt.Fprintln(cmd.ErrOrStderr(), "Error:", token.Scrub(errorText(err)))
 	}
 	if isUsage {

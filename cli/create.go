@@ -181,14 +181,12 @@ durations 90s, 24h or 7d, and rates 10/s, 60/m, 500/h or 1000/d.`,
 			if err != nil {
 				return err
 			}
-			m, err := callAndPrint[wire.Minted](cmd, c, "POST", "/keys", body)
-			if err != nil || m == nil {
-				return err
-			}
-			// The key is printed even after an error, because it is shown only this
-			// once.
-			info, err := c.upstream(cmd.Context(), m.Upstream)
-			return errors.Join(printMinted(cmd.OutOrStdout(), m, info), err)
+			return callAndPrint(cmd, c, "POST", "/keys", body, func(m *wire.Minted) error {
+				// The key is printed even after an error, because it is shown only this
+				// once.
+				info, err := c.upstream(cmd.Context(), m.Upstream)
+				return errors.Join(printMinted(cmd.OutOrStdout(), m, info), err)
+			})
 		},
 	}
 	cmd.Flags().StringVar(&limits.upstream, "upstream", "", "the upstream that the key is for (default: the only one)")
@@ -201,11 +199,7 @@ func printMinted(w io.Writer, m *wire.Minted, info wire.UpstreamInfo) error {
 	var b strings.Builder
 	fmt.Fprintf(&b, "Key      %s\n", m.ScopedKey)
 	fmt.Fprintf(&b, "Id       %s\n", m.ID)
-	label := "Limits"
-	for _, line := range wrap(limitsOf(m.KeyObject), ", ", tableWidth-9) {
-		fmt.Fprintf(&b, "%-8s %s\n", label, line)
-		label = ""
-	}
+	fmt.Fprintf(&b, "Limits   %s\n", strings.Join(wrap(limitsOf(m.KeyObject), ", ", tableWidth-9), "\n         "))
 	fmt.Fprintf(&b, "\nThe key is shown this once. To use it:\n\n")
 	for _, line := range clients.Environment(info, m.BaseURL, m.ScopedKey).Lines() {
 		fmt.Fprintf(&b, "  %s\n", line)

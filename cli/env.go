@@ -3,6 +3,7 @@ package cli
 import (
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -117,10 +118,11 @@ func (c *client) upstreamOf(ctx context.Context, all configured, base, key, arg,
 	case len(all.Upstreams) == 1:
 		name = all.Upstreams[0].Name
 	default:
-		var err error
-		if name, err = askHolder(ctx, base, key); err != nil {
+		k, _, err := asHolder(ctx, http.MethodGet, base, key)
+		if err != nil {
 			return wire.UpstreamInfo{}, usage("say which upstream the key is for with --upstream, one of: %s (asking %s: %v)", all.names(), base, err)
 		}
+		name = k.Upstream
 	}
 	info, ok := all.named(name)
 	if !ok {
@@ -136,32 +138,32 @@ const (
 	maxHolderAnswer = 1 << 20
 )
 
-// askHolder asks the server, as the holder of the key would, which upstream the key
-// is for.
-func askHolder(ctx context.Context, base, key string) (string, error) {
+// asHolder asks the server about a key, as its holder does. status is empty if there was
+// no answer.
+func asHolder(ctx context.Context, method, base, key string) (k *wire.KeyObject, status string, err error) {
 	ctx, cancel := context.WithTimeout(ctx, holderTimeout)
 	defer cancel()
-	r, err := http.NewRequestWithContext(ctx, http.MethodGet, base+"/till/self", nil)
+	r, err := http.NewRequestWithContext(ctx, method, base+"/till/self", nil)
 	if err != nil {
-		return "", err
+		return nil, "", err
 	}
 	r.Header.Set("Authorization", "Bearer "+key)
 	h := http.Client{CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
 	res, err := h.Do(r)
 	if err != nil {
-		return "", err
+		return nil, "", err
 	}
-	defer res.Body.Close()
-	if res.StatusCode != http.StatusOK {
-		return "", fmt.Errorf("it answered %s", printable(res.Status))
+	defer res.Body.Close() //nolint:errcheck // it was only read
+	if status = printable(res.Status); res.StatusCode != http.StatusOK {
+		return nil, status, fmt.Errorf("it answered %s", status)
 	}
 	raw, err := io.ReadAll(io.LimitReader(res.Body, maxHolderAnswer))
 	if err != nil {
-		return "", err
+		return nil, status, err
 	}
-	var k wire.KeyObject
-	if err := decodePrintable(raw, &k); err != nil || k.Upstream == "" {
-		return "", fmt.Errorf("the answer is not from till")
+	k = new(wire.KeyObject)
+	if err := decodePrintable(raw, k); err != nil || k.Upstream == "" {
+		return nil, status, errors.New("the answer is not from till")
 	}
-	return k.Upstream, nil
+	return k, status, nil
 }

@@ -67,11 +67,10 @@ func (c *client) find(ctx context.Context, text string, how naming) (*wire.KeyOb
 	if strings.HasPrefix(text, "key_") {
 		var k wire.KeyObject
 		err := c.call(ctx, "GET", "/keys/"+url.PathEscape(text), nil, &k)
-		var no *apiError
-		switch {
+		switch no, ok := errors.AsType[*apiError](err); {
 		case err == nil:
 			return &k, nil
-		case !errors.As(err, &no) || no.code != "not_found":
+		case !ok || no.code != "not_found":
 			return nil, err
 		case fullID.MatchString(text):
 			return nil, fmt.Errorf("no key has the id %s; see: caddy till list", text)
@@ -148,17 +147,19 @@ func orList(of []record.Status) string {
 	return strings.Join(words, " or ")
 }
 
-// parent returns the id of the key that --parent names. A complete id is not looked
-// up, because children outlive the record of a parent.
-func (c *client) parent(ctx context.Context, text string) (string, error) {
-	if fullID.MatchString(text) {
-		return text, nil
+// resolve puts the id of the key that --parent names into a filter. A complete id is not
+// looked up, because children outlive the record of a parent.
+func (c *client) resolve(ctx context.Context, filter map[string]string) error {
+	parent := filter["parent"]
+	if parent == "" || fullID.MatchString(parent) {
+		return nil
 	}
-	k, err := c.find(ctx, text, exactly)
+	k, err := c.find(ctx, parent, exactly)
 	if err != nil {
-		return "", fmt.Errorf("--parent: %w", err)
+		return fmt.Errorf("--parent: %w", err)
 	}
-	return k.ID, nil
+	filter["parent"] = k.ID
+	return nil
 }
 
 // candidates lists keys with what distinguishes them: first the ids, which nobody

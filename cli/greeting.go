@@ -72,13 +72,7 @@ func (g *greeting) print(w io.Writer, asJSON bool) error {
 	all := configured{Upstreams: g.Upstreams}
 	var b strings.Builder
 	fmt.Fprintf(&b, "till is up.\n\n  Serving keys on    %s\n", g.BaseURL)
-	for i, line := range wrap(strings.Split(all.names(), ", "), ", ", tableWidth-21) {
-		label := "Upstreams"
-		if i > 0 {
-			label = ""
-		}
-		fmt.Fprintf(&b, "  %-17s  %s\n", label, line)
-	}
+	fmt.Fprintf(&b, "  Upstreams          %s\n", strings.Join(wrap(strings.Split(all.names(), ", "), ", ", tableWidth-21), "\n                     "))
 	fmt.Fprintf(&b, "  Everything is in   %s\n", g.Data)
 	if _, ok := all.named("echo"); ok {
 		b.WriteString("\nNo provider's key is in the environment, so this is the offline upstream echo:\n" +
@@ -89,10 +83,7 @@ func (g *greeting) print(w io.Writer, asJSON bool) error {
 		fmt.Fprintf(&b, "\nThe dashboard; this link signs in once, within ten minutes:\n\n  %s\n", g.Console.URL)
 	}
 	for _, note := range g.Notes {
-		b.WriteByte('\n')
-		for _, line := range wrap(strings.Fields("Note: "+note), " ", tableWidth) {
-			b.WriteString(line + "\n")
-		}
+		fmt.Fprintf(&b, "\n%s\n", strings.Join(wrap(strings.Fields("Note: "+note), " ", tableWidth), "\n"))
 	}
 	if g.Key != nil {
 		g.printKey(&b, all)

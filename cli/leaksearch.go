@@ -76,8 +76,7 @@ func (s *search) tree(root string) error {
 
 func (s *search) fail(path string, err error) {
 	s.failed++
-	var at *fs.PathError
-	if errors.As(err, &at) {
+	if at, ok := errors.AsType[*fs.PathError](err); ok {
 		err = at.Err
 	}
 	s.warn("%s: not searched: %v", path, err)

@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"io"
@@ -10,6 +11,7 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 
 	"github.com/till-proxy/till/admin/prose"
 	"github.com/till-proxy/till/admin/wire"
@@ -29,9 +31,40 @@ var filterFlags = map[string]string{
 	"q":          "beginning of an id or name",
 }
 
+// picking is what those flags and --label say.
+type picking struct {
+	texts  map[string]*string
+	labels map[string]string
+}
+
+func (p *picking) flags(f *pflag.FlagSet, belongs string) {
+	p.texts = make(map[string]*string)
+	for name, help := range filterFlags {
+		p.texts[name] = f.String(name, "", belongs+help)
+	}
+	f.StringToStringVar(&p.labels, "label", nil, belongs+"NAME=VALUE, repeatable")
+}
+
+// filter returns the filter that the flags make; an empty one stands for every key.
+func (p *picking) filter() (map[string]string, error) {
+	picked := make(map[string]string)
+	for name, value := range p.texts {
+		if *value != "" {
+			picked[strings.ReplaceAll(name, "-", "_")] = *value
+		}
+	}
+	for name, value := range p.labels {
+		picked["label."+name] = value
+	}
+	if isSecret(picked["q"]) {
+		return nil, errKeyString
+	}
+	return picked, nil
+}
+
 func listCommand(f *globalFlags) *cobra.Command {
-	filters := map[string]*string{}
-	var labels map[string]string
+	var picks picking
+	var order string
 	var limit int
 	var upstreamKey string
 	cmd := &cobra.Command{
@@ -50,34 +83,30 @@ fields.`,
 			if limit < 0 {
 				return usage("--limit must be a count, or 0 for all, got %d", limit)
 			}
-			q := url.Values{}
-			for name, value := range filters {
-				if *value != "" {
-					q.Set(strings.ReplaceAll(name, "-", "_"), *value)
-				}
-			}
-			for name, value := range labels {
-				q.Set("label."+name, value)
-			}
-			if isSecret(q.Get("q")) {
-				return errKeyString
+			filter, err := picks.filter()
+			if err != nil {
+				return err
 			}
 			c, err := f.client()
 			if err != nil {
 				return err
 			}
-			if parent := q.Get("parent"); parent != "" {
-				if parent, err = c.parent(cmd.Context(), parent); err != nil {
-					return err
-				}
-				q.Set("parent", parent)
+			if err := c.resolve(cmd.Context(), filter); err != nil {
+				return err
+			}
+			q := url.Values{}
+			for name, value := range filter {
+				q.Set(name, value)
 			}
 			if upstreamKey != "" {
 				if err := c.dependsOn(cmd, q, upstreamKey); err != nil {
 					return err
 				}
 			}
-			picked := len(q) > 0 && (len(q) > 1 || !q.Has("sort"))
+			picked := len(q) > 0
+			if order != "" {
+				q.Set("sort", order)
+			}
 			keys, more, err := c.all(cmd.Context(), q, limit)
 			if err != nil {
 				return err
@@ -101,11 +130,8 @@ fields.`,
 			return nil
 		},
 	}
-	for name, help := range filterFlags {
-		filters[name] = cmd.Flags().String(name, "", help)
-	}
-	filters["sort"] = cmd.Flags().String("sort", "", "created or last_used; with - before it, last first")
-	cmd.Flags().StringToStringVar(&labels, "label", nil, "NAME=VALUE, repeatable")
+	picks.flags(cmd.Flags(), "")
+	cmd.Flags().StringVar(&order, "sort", "", "created or last_used; with - before it, last first")
 	cmd.Flags().StringVar(&upstreamKey, "upstream-key", "", "keys that depend on this real key; - reads it from standard input")
 	cmd.Flags().IntVar(&limit, "limit", 100, "how many keys at most; 0: all")
 	return cmd
@@ -167,7 +193,7 @@ func printTable(w io.Writer, keys []*wire.KeyObject, now time.Time) error {
 		case k.ExpiresAt != nil:
 			ends = prose.Relative(*k.ExpiresAt, now)
 		}
-		rows = append(rows, []string{k.ID, orDash(k.Name), prose.Cut(k.Upstream, 9), string(k.Status), used, ends})
+		rows = append(rows, []string{k.ID, cmp.Or(k.Name, "-"), prose.Cut(k.Upstream, 9), string(k.Status), used, ends})
 	}
 	return printRows(w, rows)
 }
@@ -199,13 +225,6 @@ func printRows(w io.Writer, rows [][]string) error {
 	}
 	_, err := io.WriteString(w, b.String())
 	return err
-}
-
-func orDash(s string) string {
-	if s == "" {
-		return "-"
-	}
-	return s
 }
 
 // compact writes a count of less than a trillion in at most four characters. It

@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"cmp"
 	"fmt"
 	"io"
 	"net/url"
@@ -24,11 +25,7 @@ Prices in its configuration replace the built-in ones.`,
   caddy till prices gpt-5-mini
   caddy till prices openai/gpt-5-mini --json`,
 		Args: argCount(0, 1, "the model, by its exact name"),
-		RunE: func(cmd *cobra.Command, args []string) error {
-			c, err := f.client()
-			if err != nil {
-				return err
-			}
+		RunE: f.calling(func(cmd *cobra.Command, c *client, args []string) error {
 			path := "/prices"
 			if len(args) == 1 {
 				path += "?" + url.Values{"model": args}.Encode()
@@ -46,7 +43,7 @@ Prices in its configuration replace the built-in ones.`,
 			t := tabwriter.NewWriter(cmd.OutOrStdout(), 0, 0, 2, ' ', 0)
 			fmt.Fprintln(t, "MODEL\tINPUT\tOUTPUT\tCACHED\tAS OF")
 			for _, p := range answer.Prices {
-				fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%s\n", prose.Cut(p.Provider+"/"+p.Model, 40), p.Input, p.Output, orDash(p.CachedInput), orDash(p.AsOf))
+				fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%s\n", prose.Cut(p.Provider+"/"+p.Model, 40), p.Input, p.Output, cmp.Or(p.CachedInput, "-"), cmp.Or(p.AsOf, "-"))
 				for _, tier := range p.Tiers {
 					fmt.Fprintf(t, "  over %s tokens of input\t%s\t%s\t\t\n", compact(tier.Above), tier.Input, tier.Output)
 				}
@@ -61,9 +58,9 @@ Prices in its configuration replace the built-in ones.`,
 					}
 				}
 			}
-			_, err = fmt.Fprintf(cmd.OutOrStdout(), "\nUSD per million tokens. The built-in table is of %s.\n", answer.AsOf)
+			_, err := fmt.Fprintf(cmd.OutOrStdout(), "\nUSD per million tokens. The built-in table is of %s.\n", answer.AsOf)
 			return err
-		},
+		}),
 	}
 }
 

@@ -8,7 +8,6 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"github.com/till-proxy/till/admin/prose"
 	"github.com/till-proxy/till/admin/wire"
 )
 
@@ -46,15 +45,13 @@ credential, change it there; keys that use it need no new string.`,
 			if err != nil {
 				return err
 			}
-			after, err := callAndPrint[wire.Rotated](cmd, c, "POST", "/keys/"+url.PathEscape(k.ID)+"/rotate", body)
-			if err != nil || after == nil {
-				return err
-			}
-			// The key is printed even after an error, because it is shown only this
-			// once.
-			info, err := c.upstream(cmd.Context(), after.Upstream)
-			_, printed := fmt.Fprint(cmd.OutOrStdout(), former(after))
-			return errors.Join(printMinted(cmd.OutOrStdout(), &after.Minted, info), printed, err)
+			return callAndPrint(cmd, c, "POST", "/keys/"+url.PathEscape(k.ID)+"/rotate", body, func(after *wire.Rotated) error {
+				// The key is printed even after an error, because it is shown only this
+				// once.
+				info, err := c.upstream(cmd.Context(), after.Upstream)
+				_, printed := fmt.Fprint(cmd.OutOrStdout(), former(after))
+				return errors.Join(printMinted(cmd.OutOrStdout(), &after.Minted, info), printed, err)
+			})
 		},
 	}
 	cmd.Flags().StringVar(&grace, "grace", "", "how long the former string still works: 1h, 7d (default: it stops at once)")
@@ -71,16 +68,12 @@ func former(r *wire.Rotated) string {
 	} else {
 		b.WriteString("no longer works")
 	}
-	if r.StreamsCut > 0 {
-		fmt.Fprintf(&b, ",\n         and %s cut", were(int64(r.StreamsCut), "running request"))
+	switch {
+	case r.StreamsCut == 1:
+		b.WriteString(",\n         and 1 running request was cut")
+	case r.StreamsCut > 1:
+		fmt.Fprintf(&b, ",\n         and %d running requests were cut", r.StreamsCut)
 	}
 	b.WriteString(pendingText("\n         ", r.Pending) + "\n")
 	return b.String()
-}
-
-func were(n int64, what string) string {
-	if n == 1 {
-		return prose.Counted(n, what) + " was"
-	}
-	return prose.Counted(n, what) + " were"
 }

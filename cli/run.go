@@ -107,9 +107,8 @@ func (o *runOptions) run(cmd *cobra.Command, args []string) error {
 		status, err = s.execute(path)
 	}
 	err = errors.Join(err, s.finish(o.json, status))
-	var own *statusError
-	switch {
-	case errors.As(err, &own):
+	switch _, own := errors.AsType[*statusError](err); {
+	case own:
 		return err
 	case err != nil && status != 0: // the command's status matters more
 		fmt.Fprintln(cmd.ErrOrStderr(), "Error:", token.Scrub(errorText(err)))

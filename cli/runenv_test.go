@@ -113,9 +113,9 @@ func TestTheReportOfARunFits(t *testing.T) {
 	t.Parallel()
 	const id = "key_01M86CZR4HQ80C5C66DDK59VMG"
 	var b strings.Builder
-	err := printUsed(&b, []*used{
-		{KeyObject: wire.KeyObject{ID: id, Upstream: "openai", UsedActivations: 12, MaxActivations: count(500), UsedTokens: count(34567), UsedSpendUSD: "0.12", MaxSpendUSD: "5.00"}, StreamsCut: 1},
-		{KeyObject: wire.KeyObject{ID: id, Upstream: "anthropic", UsedActivations: 1}},
+	err := printUsed(&b, []*wire.RevokedKey{
+		{KeyObject: &wire.KeyObject{ID: id, Upstream: "openai", UsedActivations: 12, MaxActivations: count(500), UsedTokens: count(34567), UsedSpendUSD: "0.12", MaxSpendUSD: "5.00"}, StreamsCut: 1},
+		{KeyObject: &wire.KeyObject{ID: id, Upstream: "anthropic", UsedActivations: 1}},
 	}, 185_000_000_000)
 	if err != nil {
 		t.Fatal(err)

@@ -91,12 +91,7 @@ func (s *session) mint(o *runOptions, body map[string]any, args []string) (err e
 	}
 	env, notes := runEnviron(s.over, s.keys, all.Upstreams, o.pass)
 	for _, note := range notes {
-		for i, line := range wrap(strings.Fields("till: "+note), " ", tableWidth-6) {
-			if i > 0 {
-				line = "      " + line
-			}
-			fmt.Fprintln(s.cmd.ErrOrStderr(), line)
-		}
+		fmt.Fprintln(s.cmd.ErrOrStderr(), hanging(strings.Fields("till: "+note)))
 	}
 	s.args, s.env = slices.Concat(args[:1], s.over.before, args[1:]), env
 	return nil
@@ -150,8 +145,7 @@ func (s *session) execute(path string) (status int, err error) {
 	err = child.Wait()
 	close(ended)
 	<-relaying
-	var failed *exec.ExitError
-	if err != nil && !errors.As(err, &failed) {
+	if _, failed := errors.AsType[*exec.ExitError](err); err != nil && !failed {
 		return 0, fmt.Errorf("waiting for %s: %w", s.args[0], err)
 	}
 	if ws, ok := child.ProcessState.Sys().(syscall.WaitStatus); ok && ws.Signaled() {
@@ -182,12 +176,6 @@ func signalNumber(s os.Signal) int {
 	return 0
 }
 
-// used is a key of the command after its revocation, with what it has used.
-type used struct {
-	wire.KeyObject
-	StreamsCut int64 `json:"streams_cut"`
-}
-
 const (
 	// revokeWithin is how long `run` tries to revoke the keys. After that its
 	// watcher goes on.
@@ -209,7 +197,7 @@ func (s *session) finish(asJSON bool, status int) (err error) {
 	defer cancel()
 	p := showProgress(s.cmd.ErrOrStderr(), "Revoking", inKeys)
 	var failed error
-	report := make([]*used, 0, len(s.keys))
+	report := make([]*wire.RevokedKey, 0, len(s.keys))
 	for _, k := range s.keys {
 		u, err := s.client.endRun(ctx, s.base, ending{k.ID, k.ScopedKey}, "its command has ended")
 		if err != nil {
@@ -238,77 +226,59 @@ type ending struct {
 
 // endRun revokes a key as the caller who minted it or, if the caller's role may
 // mint but not revoke, as the holder of the key.
-func (c *client) endRun(ctx context.Context, base string, k ending, reason string) (*used, error) {
+func (c *client) endRun(ctx context.Context, base string, k ending, reason string) (*wire.RevokedKey, error) {
 	u, err := c.revokeRun(ctx, k.ID, reason)
-	var no *apiError
-	if !errors.As(err, &no) || no.status != http.StatusForbidden {
+	if no, ok := errors.AsType[*apiError](err); !ok || no.status != http.StatusForbidden {
 		return u, err
 	}
-	r, failed := http.NewRequestWithContext(ctx, http.MethodDelete, base+"/till/self", nil)
-	if failed != nil {
+	own, status, failed := asHolder(ctx, http.MethodDelete, base, k.Key)
+	switch {
+	case failed != nil && status == "":
 		return nil, errors.Join(err, failed)
+	case failed != nil || own.ID != k.ID:
+		return nil, errors.Join(err, fmt.Errorf("and its holder may not either: %s", status))
 	}
-	r.Header.Set("Authorization", "Bearer "+k.Key)
-	h := http.Client{Timeout: holderTimeout, CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
-	res, failed := h.Do(r)
-	if failed != nil {
-		return nil, errors.Join(err, failed)
-	}
-	defer res.Body.Close() //nolint:errcheck // it was only read
-	u = new(used)
-	raw, failed := io.ReadAll(io.LimitReader(res.Body, maxHolderAnswer))
-	if failed == nil {
-		failed = decodePrintable(raw, &u.KeyObject)
-	}
-	if res.StatusCode != http.StatusOK || failed != nil || u.ID != k.ID {
-		return nil, errors.Join(err, fmt.Errorf("and its holder may not either: %s", printable(res.Status)))
-	}
-	return u, nil
+	return &wire.RevokedKey{KeyObject: own}, nil
 }
 
 // revokeRun revokes a key. It tries again while the server does not answer.
-func (c *client) revokeRun(ctx context.Context, id, reason string) (*used, error) {
-	u := &used{}
-	for pause := 100 * time.Millisecond; ; pause = min(2*pause, 5*time.Second) {
+func (c *client) revokeRun(ctx context.Context, id, reason string) (*wire.RevokedKey, error) {
+	for wait := 100 * time.Millisecond; ; wait = min(2*wait, 5*time.Second) {
+		u := &wire.RevokedKey{KeyObject: new(wire.KeyObject)}
 		err := c.call(ctx, "POST", "/keys/"+url.PathEscape(id)+"/revoke", map[string]string{"reason": reason}, u)
-		var no *apiError
-		switch {
+		switch no, ok := errors.AsType[*apiError](err); {
 		case err == nil:
-			return u, c.awaitSettled(ctx, u)
-		case errors.As(err, &no) && no.code == "not_found": // so nobody can use it
+			c.awaitSettled(ctx, u)
+			return u, nil
+		case ok && no.code == "not_found": // so nobody can use it
 			u.ID = id
 			return u, nil
-		case errors.As(err, &no) && no.status < 500:
+		case ok && no.status < 500:
 			return nil, err
 		}
-		select {
-		case <-ctx.Done():
+		if pause(ctx, wait) != nil {
 			return nil, err
-		case <-time.After(pause):
 		}
 	}
 }
 
 // awaitSettled polls a revoked key until it has no request in flight.
-func (c *client) awaitSettled(ctx context.Context, u *used) error {
+func (c *client) awaitSettled(ctx context.Context, u *wire.RevokedKey) {
 	ctx, cancel := context.WithTimeout(ctx, settleWithin)
 	defer cancel()
 	for u.HeldActivations > 0 {
-		select {
-		case <-ctx.Done():
-			return nil // it is counted at what its requests hold
-		case <-time.After(50 * time.Millisecond):
+		if pause(ctx, 50*time.Millisecond) != nil {
+			return // it is counted at what its requests hold
 		}
-		var k wire.KeyObject
-		if err := c.call(ctx, "GET", "/keys/"+url.PathEscape(u.ID), nil, &k); err != nil {
-			return nil // the key is revoked, and only the figures are missing
+		k := new(wire.KeyObject)
+		if err := c.call(ctx, "GET", "/keys/"+url.PathEscape(u.ID), nil, k); err != nil {
+			return // the key is revoked, and only the figures are missing
 		}
 		u.KeyObject = k
 	}
-	return nil
 }
 
-func printUsed(w io.Writer, report []*used, took time.Duration) error {
+func printUsed(w io.Writer, report []*wire.RevokedKey, took time.Duration) error {
 	for _, u := range report {
 		words := []string{"till:"}
 		if len(report) > 1 {
@@ -327,20 +297,18 @@ func printUsed(w io.Writer, report []*used, took time.Duration) error {
 		}
 		text := "used " + strings.Join(parts, ", ") + " in " + clock(took) + ";"
 		if u.StreamsCut > 0 {
-			text += " ended " + prose.Counted(u.StreamsCut, "running request") + ";"
+			text += " ended " + prose.Counted(int64(u.StreamsCut), "running request") + ";"
 		}
 		words = append(words, strings.Fields(text+" revoked "+u.ID)...)
-		for i, line := range wrap(words, " ", tableWidth-6) {
-			if i > 0 {
-				line = "      " + line
-			}
-			if _, err := fmt.Fprintln(w, line); err != nil {
-				return err
-			}
+		if _, err := fmt.Fprintln(w, hanging(words)); err != nil {
+			return err
 		}
 	}
 	return nil
 }
+
+// hanging wraps words of which the first is "till:".
+func hanging(words []string) string { return strings.Join(wrap(words, " ", tableWidth-6), "\n      ") }
 
 func spent(n int64, limit *int64, what string) string {
 	if limit == nil {

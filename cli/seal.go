@@ -12,17 +12,9 @@ import (
 
 func sealCommand(f *globalFlags) *cobra.Command {
 	run := func(method, path string) func(*cobra.Command, []string) error {
-		return func(cmd *cobra.Command, _ []string) error {
-			c, err := f.client()
-			if err != nil {
-				return err
-			}
-			answer, err := callAndPrint[wire.SealKeysAnswer](cmd, c, method, path, nil)
-			if err != nil || answer == nil {
-				return err
-			}
-			return printSealKeys(cmd, answer.SealKeys)
-		}
+		return f.calling(func(cmd *cobra.Command, c *client, _ []string) error {
+			return callAndPrint(cmd, c, method, path, nil, func(answer *wire.SealKeysAnswer) error { return printSealKeys(cmd, answer.SealKeys) })
+		})
 	}
 	cmd := &cobra.Command{
 		Use:   "seal",

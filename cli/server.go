@@ -23,39 +23,35 @@ func statsCommand(f *globalFlags) *cobra.Command {
 the store is in order. It lists the servers that share a database.`,
 		Example: "  caddy till stats --json | jq .holds",
 		Args:    argCount(0, 0, ""),
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			c, err := f.client()
-			if err != nil {
-				return err
-			}
-			s, err := callAndPrint[wire.StatsAnswer](cmd, c, "GET", "/stats", nil)
-			if err != nil || s == nil {
-				return err
-			}
-			t := tabwriter.NewWriter(cmd.OutOrStdout(), 0, 0, 2, ' ', 0)
-			for _, status := range slices.Sorted(maps.Keys(s.Keys)) {
-				fmt.Fprintf(t, "Keys %s\t%d\n", status, s.Keys[status])
-			}
-			fmt.Fprintf(t, "Activations used, by all keys ever\t%d\nTokens\t%d\nSpend\t$%s\n", s.UsedActivations, s.UsedTokens, s.UsedSpendUSD)
-			fmt.Fprintf(t, "Requests in flight\t%d\nForfeited by crashes, at most\t%d\n", s.Holds, s.ForfeitedActivations)
-			store := "in order"
-			if s.StoreFailure != "" {
-				store = "failed: " + s.StoreFailure
-			}
-			fmt.Fprintf(t, "Store\t%s\n", store)
-			if s.Lockdown.LockedDown {
-				fmt.Fprintf(t, "Lockdown\tevery key is refused; lift it with: caddy till lockdown --lift\n")
-			}
-			if s.ClockOffSeconds != 0 {
-				fmt.Fprintf(t, "Clock\tset by %s; if it is right now: caddy till repair --clock\n", time.Duration(s.ClockOffSeconds)*time.Second)
-			}
-			if err := t.Flush(); err != nil {
-				return err
-			}
-			_, err = io.WriteString(cmd.OutOrStdout(), nodesTable(s.Nodes))
-			return err
-		},
+		RunE: f.calling(func(cmd *cobra.Command, c *client, _ []string) error {
+			return callAndPrint(cmd, c, "GET", "/stats", nil, func(s *wire.StatsAnswer) error { return printStats(cmd.OutOrStdout(), s) })
+		}),
 	}
+}
+
+func printStats(w io.Writer, s *wire.StatsAnswer) error {
+	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
+	for _, status := range slices.Sorted(maps.Keys(s.Keys)) {
+		fmt.Fprintf(t, "Keys %s\t%d\n", status, s.Keys[status])
+	}
+	fmt.Fprintf(t, "Activations used, by all keys ever\t%d\nTokens\t%d\nSpend\t$%s\n", s.UsedActivations, s.UsedTokens, s.UsedSpendUSD)
+	fmt.Fprintf(t, "Requests in flight\t%d\nForfeited by crashes, at most\t%d\n", s.Holds, s.ForfeitedActivations)
+	store := "in order"
+	if s.StoreFailure != "" {
+		store = "failed: " + s.StoreFailure
+	}
+	fmt.Fprintf(t, "Store\t%s\n", store)
+	if s.Lockdown.LockedDown {
+		fmt.Fprintf(t, "Lockdown\tevery key is refused; lift it with: caddy till lockdown --lift\n")
+	}
+	if s.ClockOffSeconds != 0 {
+		fmt.Fprintf(t, "Clock\tset by %s; if it is right now: caddy till repair --clock\n", time.Duration(s.ClockOffSeconds)*time.Second)
+	}
+	if err := t.Flush(); err != nil {
+		return err
+	}
+	_, err := io.WriteString(w, nodesTable(s.Nodes))
+	return err
 }
 
 func lockdownCommand(f *globalFlags) *cobra.Command {
@@ -204,17 +200,11 @@ func consoleCommand(f *globalFlags) *cobra.Command {
 once, for ten minutes. Callers who may not make one sign in with an admin token.`,
 		Example: "  caddy till console",
 		Args:    argCount(0, 0, ""),
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			c, err := f.client()
-			if err != nil {
+		RunE: f.calling(func(cmd *cobra.Command, c *client, _ []string) error {
+			return callAndPrint(cmd, c, "POST", "/console/link", nil, func(made *wire.Link) error {
+				_, err := fmt.Fprintf(cmd.OutOrStdout(), "Open the dashboard, once, within ten minutes:\n\n  %s\n", made.URL)
 				return err
-			}
-			made, err := callAndPrint[wire.Link](cmd, c, "POST", "/console/link", nil)
-			if err != nil || made == nil {
-				return err
-			}
-			_, err = fmt.Fprintf(cmd.OutOrStdout(), "Open the dashboard, once, within ten minutes:\n\n  %s\n", made.URL)
-			return err
-		},
+			})
+		}),
 	}
 }

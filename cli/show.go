@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"cmp"
 	"fmt"
 	"io"
 	"maps"
@@ -24,11 +25,7 @@ func showCommand(f *globalFlags) *cobra.Command {
 		Example: `  caddy till show nightly
   caddy till show nightly --json | jq .remaining_activations`,
 		Args: argCount(1, 0, "the keys to show, by id or name"),
-		RunE: func(cmd *cobra.Command, args []string) error {
-			c, err := f.client()
-			if err != nil {
-				return err
-			}
+		RunE: f.calling(func(cmd *cobra.Command, c *client, args []string) error {
 			return each(args, func(i int, arg string) error {
 				k, err := c.find(cmd.Context(), arg, byPrefix)
 				if err != nil {
@@ -42,7 +39,7 @@ func showCommand(f *globalFlags) *cobra.Command {
 				}
 				return printSheet(cmd.OutOrStdout(), k, time.Now())
 			})
-		},
+		}),
 	}
 }
 
@@ -63,7 +60,7 @@ func printSheet(w io.Writer, k *wire.KeyObject, now time.Time) error {
 	row("Id", "", k.ID)
 	row("Name", " ", strings.Fields(k.Name)...)
 	row("Status", "", string(k.Status))
-	row("Upstream", "", k.Upstream+" ("+orDash(k.Custody)+")")
+	row("Upstream", "", k.Upstream+" ("+cmp.Or(k.Custody, "-")+")")
 	if k.SealedWithoutSalt {
 		row("Unusable", " ", strings.Fields(withoutSalt(k.ID))...)
 	}

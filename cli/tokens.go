@@ -55,17 +55,15 @@ The role * may do everything, and only the operator can give it.`,
 			if err != nil {
 				return err
 			}
-			t, err := callAndPrint[wire.TokenObject](cmd, c, "POST", "/tokens", body)
-			if err != nil || t == nil {
+			return callAndPrint(cmd, c, "POST", "/tokens", body, func(t *wire.TokenObject) error {
+				ends := "It never expires: revoke it when it is no longer needed.\n"
+				if t.ExpiresAt != nil {
+					ends = "It expires at " + t.ExpiresAt.Format(time.RFC3339) + ".\n"
+				}
+				_, err := fmt.Fprintf(cmd.OutOrStdout(), "%s\n\nToken %s of %s, with the role %s.\nIt is not shown again. %sUse it with: TILL_ADDRESS=https://CONSOLE/till/api TILL_TOKEN=… caddy till list\n",
+					t.Token, t.ID, t.Name, t.Role, ends)
 				return err
-			}
-			ends := "It never expires: revoke it when it is no longer needed.\n"
-			if t.ExpiresAt != nil {
-				ends = "It expires at " + t.ExpiresAt.Format(time.RFC3339) + ".\n"
-			}
-			_, err = fmt.Fprintf(cmd.OutOrStdout(), "%s\n\nToken %s of %s, with the role %s.\nIt is not shown again. %sUse it with: TILL_ADDRESS=https://CONSOLE/till/api TILL_TOKEN=… caddy till list\n",
-				t.Token, t.ID, t.Name, t.Role, ends)
-			return err
+			})
 		},
 	}
 	create.Flags().StringVar(&name, "name", "", "who the token is for")
@@ -79,11 +77,7 @@ The role * may do everything, and only the operator can give it.`,
 Only their holders know their strings.`,
 		Example: "  caddy till token list",
 		Args:    argCount(0, 0, ""),
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			c, err := f.client()
-			if err != nil {
-				return err
-			}
+		RunE: f.calling(func(cmd *cobra.Command, c *client, _ []string) error {
 			all, err := c.tokens(cmd.Context())
 			if err != nil {
 				return err
@@ -108,7 +102,7 @@ Only their holders know their strings.`,
 				return err
 			}
 			return printRows(cmd.OutOrStdout(), rows)
-		},
+		}),
 	}
 	revoke := &cobra.Command{
 		Use:   "revoke TOKEN",
@@ -139,12 +133,10 @@ caddy till list --created-by NAME`,
 			if i < 0 {
 				return fmt.Errorf("no token has the id or name %q; see: caddy till token list", args[0])
 			}
-			t, err := callAndPrint[wire.TokenObject](cmd, c, "POST", "/tokens/"+url.PathEscape(all[i].ID)+"/revoke", nil)
-			if err != nil || t == nil {
+			return callAndPrint(cmd, c, "POST", "/tokens/"+url.PathEscape(all[i].ID)+"/revoke", nil, func(t *wire.TokenObject) error {
+				_, err := fmt.Fprintf(cmd.OutOrStdout(), "Token %s of %s is revoked.%s\n", t.ID, t.Name, pendingText("\n", t.Pending))
 				return err
-			}
-			_, err = fmt.Fprintf(cmd.OutOrStdout(), "Token %s of %s is revoked.%s\n", t.ID, t.Name, pendingText("\n", t.Pending))
-			return err
+			})
 		},
 	}
 	cmd.AddCommand(create, list, revoke)
