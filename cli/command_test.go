@@ -199,7 +199,7 @@ func TestTheSheetShowsWhatIsLeft(t *testing.T) {
 		MaxActivations: count(500), RemainingActivations: count(287), UsedActivations: 211, HeldActivations: 2,
 		ExpiresAt: at(5 * time.Hour), Rate: "60/m", MaxConcurrency: 4, IdleTimeout: "24h", FirstUseWithin: "1h", Charge: record.ChargeSuccess,
 		Paths:   []string{"/v1/chat/completions", "/v1/responses", "/v1/embeddings", "/v1/models"},
-		Methods: []string{"GET", "POST"}, IPs: []string{"10.0.0.0/8"}, PinIP: true, Role: "ci", Owner: "ops", Purpose: "the nightly tests",
+		Methods: []string{"GET", "POST"}, IPs: []string{"10.0.0.0/8"}, PinIP: true, SelfRevoke: true, Role: "ci", Owner: "ops", Purpose: "the nightly tests",
 		Labels: map[string]string{"team": "search", "env": "ci"}, Metadata: map[string]string{"ticket": "7"},
 		CreatedAt: *at(-time.Hour), CreatedBy: "operator", FirstUsedAt: at(-50 * time.Minute), LastUsedAt: at(-4 * time.Second), LastIP: "10.1.2.3",
 	}

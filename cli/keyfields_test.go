@@ -3,7 +3,6 @@ package cli
 import (
 	"cmp"
 	"reflect"
-	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -41,9 +40,6 @@ func TestEveryFieldOfAMintHasAFlag(t *testing.T) {
 	}
 }
 
-// onlyInJSON are fields that show prints with --json alone.
-var onlyInJSON = []string{"fit", "unknown_price", "self_revoke"}
-
 // TestTheSheetShowsEveryFieldThatSomebodyChooses: each changes it.
 func TestTheSheetShowsEveryFieldThatSomebodyChooses(t *testing.T) {
 	t.Parallel()
@@ -79,8 +75,8 @@ func TestTheSheetShowsEveryFieldThatSomebodyChooses(t *testing.T) {
 		before := sheet(k)
 		field := reflect.ValueOf(k).Elem().FieldByIndex(fields[f.Name].Index)
 		field.Set(reflect.ValueOf(samples[field.Type()]))
-		if shown := sheet(k) != before; shown == slices.Contains(onlyInJSON, f.Name) {
-			t.Errorf("the sheet shows %s: %t", f.Name, shown)
+		if sheet(k) == before {
+			t.Errorf("the sheet does not show %s", f.Name)
 		}
 	}
 }

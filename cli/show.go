@@ -107,6 +107,15 @@ func printSheet(w io.Writer, k *wire.KeyObject, now time.Time) error {
 	if k.Charge == record.ChargeSuccess {
 		row("Charged", "", "successes only, within twice the attempts")
 	}
+	if k.Fit != nil && !*k.Fit {
+		row("Fit", "", "no: what may use more than is left is refused")
+	}
+	if k.UnknownPrice != "" && k.UnknownPrice != "refuse" {
+		row("Unknown price", "", k.UnknownPrice)
+	}
+	if !k.SelfRevoke {
+		row("Self-revoke", "", "no: its holder may not revoke it")
+	}
 	row("Models", " ", k.Models...)
 	row("Paths", " ", k.Paths...)
 	row("Methods", " ", k.Methods...)
