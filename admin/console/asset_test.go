@@ -3,8 +3,11 @@ package console
 import (
 	"net/http"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
+
+	"github.com/till-proxy/till/limiter"
 )
 
 // maxWeight bounds the total size of the dashboard in bytes, uncompressed.
@@ -52,6 +55,28 @@ func TestTheDashboardNeedsNothingFromElsewhereAndNoInlineCode(t *testing.T) {
 		if !used[name] {
 			t.Errorf("nothing needs %s", name)
 		}
+	}
+}
+
+// TestTheListFiltersByWhatTheAPIDoes: all that revokes many keys, but for the names of one
+// key and of a parent, which the search and the page of the parent show.
+func TestTheListFiltersByWhatTheAPIDoes(t *testing.T) {
+	t.Parallel()
+	line := regexp.MustCompile(`(?m)^const filters = \[(.*)\];$`).FindSubmatch(assets["keys.js"].content)
+	if line == nil {
+		t.Fatal("keys.js has no list of its filters")
+	}
+	got := strings.Split(strings.ReplaceAll(string(line[1]), "'", ""), ", ")
+	var want []string
+	for _, f := range limiter.FilterFields {
+		if f.Bulk && f.Name != "name" && f.Name != "parent" {
+			want = append(want, strings.TrimSuffix(f.Name, ".NAME"))
+		}
+	}
+	slices.Sort(got)
+	slices.Sort(want)
+	if !slices.Equal(got, want) {
+		t.Errorf("keys.js filters by %q, and the API by %q", got, want)
 	}
 }
 
