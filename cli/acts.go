@@ -240,11 +240,6 @@ and labels can be changed.`,
 			if err != nil {
 				return err
 			}
-			for flag, value := range map[string]bool{"fit": limits.fit, "self-revoke": limits.selfRevoke, "pin-ip": limits.pinIP} {
-				if cmd.Flags().Changed(flag) {
-					body[strings.ReplaceAll(flag, "-", "_")] = value
-				}
-			}
 			for _, name := range unset {
 				field := strings.ReplaceAll(name, "-", "_")
 				if _, both := body[field]; both {

@@ -5,9 +5,11 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"strconv"
 	"strings"
 
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 
 	"github.com/till-proxy/till/admin/clients"
 	"github.com/till-proxy/till/admin/wire"
@@ -15,125 +17,95 @@ import (
 	"github.com/till-proxy/till/token"
 )
 
-// limitFlags has the fields of a mint as flags.
-type limitFlags struct {
-	name, upstream, role, owner, purpose, charge               string
-	upstreamKey                                                string
-	maxActivations, expiresIn, expiresAt                       string
-	maxTokens, maxSpend, maxRequestSpend, unknownPrice, renews string
-	maxSpendCents                                              int64
-	fit                                                        bool
-	idleTimeout, firstUseWithin, rate                          string
-	maxConcurrency                                             int
-	models, paths, methods, ips                                []string
-	labels, metadata                                           map[string]string
-	pinIP, selfRevoke, unlimited, delegate                     bool
-
-	given func(flag string) bool // reports whether the flag was given, even as 0
-}
+// limitFlags are the fields of a mint as flags, by their names but for --label.
+type limitFlags struct{ pflag.FlagSet }
 
 // add adds the flags for all fields except the upstream.
 func (f *limitFlags) add(cmd *cobra.Command) {
-	s := cmd.Flags()
-	f.given = s.Changed
-	s.StringVar(&f.name, "name", "", "a name for people")
-	s.StringVar(&f.upstreamKey, "upstream-key", "", "the upstream's own key, to be sealed into this one; - reads it\nfrom standard input, where other processes do not see it")
-	s.StringVar(&f.maxActivations, "max-activations", "", "how many requests may be admitted: 500, 10k, 1M")
-	s.StringVar(&f.maxTokens, "max-tokens", "", "tokens of input and output: 100k, 5M")
-	s.StringVar(&f.maxSpend, "max-spend-usd", "", "dollars: 5, 0.25")
-	s.Int64Var(&f.maxSpendCents, "max-spend-cents", 0, "the same in cents: 500")
-	s.StringVar(&f.maxRequestSpend, "max-request-spend-usd", "", "dollars that one request may cost at most")
-	s.StringVar(&f.renews, "renews", "", "day, week or month: activations, tokens and dollars renew, in UTC")
-	s.BoolVar(&f.fit, "fit", true, "lower the output bound of requests to what is left")
-	s.StringVar(&f.unknownPrice, "unknown-price", "", "refuse (default) or count_only")
-	s.StringVar(&f.expiresIn, "expires-in", "", "lifetime: 90m, 24h, 7d")
-	s.StringVar(&f.expiresAt, "expires-at", "", "end of life: 2026-12-31T18:00:00Z")
-	s.StringVar(&f.idleTimeout, "idle-timeout", "", "the key ends when unused for this long")
-	s.StringVar(&f.firstUseWithin, "first-use-within", "", "the key ends unless first used within this time")
-	s.StringVar(&f.rate, "rate", "", "requests per time: 10/s, 60/m, 500/h")
-	s.IntVar(&f.maxConcurrency, "max-concurrency", 0, "how many requests may run at a time")
-	s.StringVar(&f.charge, "charge", "", "forwarded (default) or success: failures are given back")
-	s.StringSliceVar(&f.models, "models", nil, "models the key may use; a * at the end stands for the rest:\ngpt-5-mini,claude-haiku-*")
-	s.StringSliceVar(&f.paths, "paths", nil, "paths the key may use, such as /v1/chat/completions")
-	s.StringSliceVar(&f.methods, "methods", nil, "methods the key may use, such as POST")
-	s.StringSliceVar(&f.ips, "ips", nil, "addresses or networks the key may be used from")
-	s.BoolVar(&f.pinIP, "pin-ip", false, "bind the key to the first address that uses it")
-	s.StringVar(&f.role, "role", "", "the role whose budget the key shares")
-	s.StringVar(&f.owner, "owner", "", "who is responsible for the key")
-	s.StringVar(&f.purpose, "purpose", "", "what the key is for")
-	s.StringToStringVar(&f.labels, "label", nil, "NAME=VALUE, repeatable")
-	s.StringToStringVar(&f.metadata, "metadata", nil, "NAME=VALUE, repeatable")
-	s.BoolVar(&f.selfRevoke, "self-revoke", true, "the holder may revoke the key")
-	s.BoolVar(&f.delegate, "delegate", false, "the holder may mint child keys out of this one's limits")
-	s.BoolVar(&f.unlimited, "unlimited", false, "allow a key that nothing ends by itself")
+	f.String("name", "", "a name for people")
+	f.String("upstream-key", "", "the upstream's own key, to be sealed into this one; - reads it\nfrom standard input, where other processes do not see it")
+	f.String("max-activations", "", "how many requests may be admitted: 500, 10k, 1M")
+	f.String("max-tokens", "", "tokens of input and output: 100k, 5M")
+	f.String("max-spend-usd", "", "dollars: 5, 0.25")
+	f.Int64("max-spend-cents", 0, "the same in cents: 500")
+	f.String("max-request-spend-usd", "", "dollars that one request may cost at most")
+	f.String("renews", "", "day, week or month: activations, tokens and dollars renew, in UTC")
+	f.Bool("fit", true, "lower the output bound of requests to what is left")
+	f.String("unknown-price", "", "refuse (default) or count_only")
+	f.String("expires-in", "", "lifetime: 90m, 24h, 7d")
+	f.String("expires-at", "", "end of life: 2026-12-31T18:00:00Z")
+	f.String("idle-timeout", "", "the key ends when unused for this long")
+	f.String("first-use-within", "", "the key ends unless first used within this time")
+	f.String("rate", "", "requests per time: 10/s, 60/m, 500/h")
+	f.Int("max-concurrency", 0, "how many requests may run at a time")
+	f.String("charge", "", "forwarded (default) or success: failures are given back")
+	f.StringSlice("models", nil, "models the key may use; a * at the end stands for the rest:\ngpt-5-mini,claude-haiku-*")
+	f.StringSlice("paths", nil, "paths the key may use, such as /v1/chat/completions")
+	f.StringSlice("methods", nil, "methods the key may use, such as POST")
+	f.StringSlice("ips", nil, "addresses or networks the key may be used from")
+	f.Bool("pin-ip", false, "bind the key to the first address that uses it")
+	f.String("role", "", "the role whose budget the key shares")
+	f.String("owner", "", "who is responsible for the key")
+	f.String("purpose", "", "what the key is for")
+	f.StringToString("label", nil, "NAME=VALUE, repeatable")
+	f.StringToString("metadata", nil, "NAME=VALUE, repeatable")
+	f.Bool("self-revoke", true, "the holder may revoke the key")
+	f.Bool("delegate", false, "the holder may mint child keys out of this one's limits")
+	f.Bool("unlimited", false, "allow a key that nothing ends by itself")
+	cmd.Flags().AddFlagSet(&f.FlagSet)
 }
 
 // body returns the body of a mint, with the fields that were set.
 func (f *limitFlags) body(in io.Reader) (map[string]any, error) {
-	if f.maxActivations == "" && f.maxTokens == "" && f.maxSpend == "" && !f.given("max-spend-cents") && f.expiresIn == "" && f.expiresAt == "" && !f.unlimited {
-		return nil, usage("set at least one limit: --max-activations, --max-tokens, --max-spend-usd or --expires-in (or say --unlimited)")
+	for _, name := range []string{"max-activations", "max-tokens", "max-spend-usd", "max-spend-cents", "expires-in", "expires-at", "unlimited"} {
+		if flag := f.Lookup(name); flag.Changed && flag.Value.String() != "" && flag.Value.String() != "false" {
+			return f.fields(in)
+		}
 	}
-	return f.fields(in)
+	return nil, usage("set at least one limit: --max-activations, --max-tokens, --max-spend-usd or --expires-in (or say --unlimited)")
 }
 
 func (f *limitFlags) fields(in io.Reader) (map[string]any, error) {
 	b := make(map[string]any)
-	for field, value := range map[string]string{
-		"name": f.name, "upstream": f.upstream, "role": f.role, "owner": f.owner, "purpose": f.purpose,
-		"charge": f.charge, "expires_in": f.expiresIn, "expires_at": f.expiresAt, "idle_timeout": f.idleTimeout,
-		"first_use_within": f.firstUseWithin, "rate": f.rate, "unknown_price": f.unknownPrice, "renews": f.renews,
-		"max_spend_usd": f.maxSpend, "max_request_spend_usd": f.maxRequestSpend,
-	} {
-		if value != "" {
-			b[field] = value
+	var wrong error
+	f.VisitAll(func(flag *pflag.Flag) {
+		empty := strings.HasPrefix(flag.Value.Type(), "string") && flag.Value.String() == flag.DefValue // text or list
+		if !flag.Changed || empty || wrong != nil {
+			return
 		}
-	}
-	for flag, text := range map[string]string{"max-activations": f.maxActivations, "max-tokens": f.maxTokens} {
-		if text == "" {
-			continue
-		}
-		n, err := record.ParseCount(text)
+		value, err := f.value(flag)
 		if err != nil {
-			return nil, usage("--%s: %v", flag, err)
+			wrong = usage("--%s: %v", flag.Name, err)
 		}
-		b[strings.ReplaceAll(flag, "-", "_")] = n
+		b[strings.ReplaceAll(strings.Replace(flag.Name, "label", "labels", 1), "-", "_")] = value
+	})
+	if wrong != nil {
+		return nil, wrong
 	}
-	for flag, text := range map[string]string{"max-spend-usd": f.maxSpend, "max-request-spend-usd": f.maxRequestSpend} {
-		if _, err := record.ParseUSD(text); text != "" && err != nil {
-			return nil, usage("--%s: %v", flag, err)
-		}
+	key, _ := b["upstream_key"].(string)
+	return b, upstreamKeyFlag(b, key, in, "create …")
+}
+
+// value returns the value of a flag in the type that a body has.
+func (f *limitFlags) value(flag *pflag.Flag) (any, error) {
+	switch text := flag.Value.String(); flag.Name {
+	case "max-activations", "max-tokens":
+		return record.ParseCount(text)
+	case "max-spend-usd", "max-request-spend-usd":
+		_, err := record.ParseUSD(text)
+		return text, err
 	}
-	if f.given("max-spend-cents") {
-		b["max_spend_cents"] = f.maxSpendCents
+	switch flag.Value.Type() {
+	case "bool":
+		return f.GetBool(flag.Name)
+	case "int", "int64":
+		return strconv.ParseInt(flag.Value.String(), 10, 64)
+	case "stringSlice":
+		return f.GetStringSlice(flag.Name)
+	case "stringToString":
+		return f.GetStringToString(flag.Name)
 	}
-	if !f.fit {
-		b["fit"] = false
-	}
-	if f.given("max-concurrency") {
-		b["max_concurrency"] = f.maxConcurrency
-	}
-	for field, list := range map[string][]string{"models": f.models, "paths": f.paths, "methods": f.methods, "ips": f.ips} {
-		if len(list) > 0 {
-			b[field] = list
-		}
-	}
-	for field, pairs := range map[string]map[string]string{"labels": f.labels, "metadata": f.metadata} {
-		if len(pairs) > 0 {
-			b[field] = pairs
-		}
-	}
-	for field, on := range map[string]bool{"pin_ip": f.pinIP, "unlimited": f.unlimited, "delegate": f.delegate} {
-		if on {
-			b[field] = true
-		}
-	}
-	if err := upstreamKeyFlag(b, f.upstreamKey, in, "create …"); err != nil {
-		return nil, err
-	}
-	if !f.selfRevoke {
-		b["self_revoke"] = false
-	}
-	return b, nil
+	return flag.Value.String(), nil
 }
 
 // upstreamKeyFlag puts the value of --upstream-key into a body. If it is "-", the
@@ -189,7 +161,7 @@ durations 90s, 24h or 7d, and rates 10/s, 60/m, 500/h or 1000/d.`,
 			})
 		},
 	}
-	cmd.Flags().StringVar(&limits.upstream, "upstream", "", "the upstream that the key is for (default: the only one)")
+	limits.String("upstream", "", "the upstream that the key is for (default: the only one)")
 	limits.add(cmd)
 	return cmd
 }

@@ -23,7 +23,7 @@ func TestEveryFieldOfAMintHasAFlag(t *testing.T) {
 			continue
 		}
 		limits, cmd := new(limitFlags), new(cobra.Command)
-		cmd.Flags().StringVar(&limits.upstream, "upstream", "", "") // which create adds by itself
+		limits.String("upstream", "", "") // which create adds by itself
 		limits.add(cmd)
 		flag := cmd.Flags().Lookup(strings.ReplaceAll(strings.Replace(name, "labels", "label", 1), "_", "-"))
 		if flag == nil {

@@ -1,7 +1,6 @@
 package cli
 
 import (
-	"cmp"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -133,26 +132,32 @@ func executable(name string) (string, error) {
 
 // body returns the body with which all keys are minted.
 func (o *runOptions) body(cmd *cobra.Command, command string) (map[string]any, error) {
-	if len(o.upstreams) > 1 && o.limits.upstreamKey != "" {
+	if len(o.upstreams) > 1 && o.limits.Changed("upstream-key") {
 		return nil, usage("--upstream-key is the key of one upstream: name only one --upstream")
 	}
-	switch {
-	case o.limits.expiresAt != "":
-		at, err := time.Parse(time.RFC3339, o.limits.expiresAt)
+	body, err := o.limits.fields(cmd.InOrStdin())
+	if err != nil {
+		return nil, err
+	}
+	switch at, in := body["expires_at"], body["expires_in"]; {
+	case at != nil:
+		end, err := time.Parse(time.RFC3339, at.(string))
 		if err != nil {
-			return nil, usage("--expires-at must be a time such as 2026-12-31T18:00:00Z, got %q", o.limits.expiresAt)
+			return nil, usage("--expires-at must be a time such as 2026-12-31T18:00:00Z, got %q", at)
 		}
-		if at.After(time.Now().Add(runLifetime)) {
+		if end.After(time.Now().Add(runLifetime)) {
 			return nil, usage("--expires-at must be within %s, because the key of a command lives no longer", wire.Span(runLifetime))
 		}
-	case o.limits.expiresIn != "":
-		if d, err := caddy.ParseDuration(o.limits.expiresIn); err == nil && d > runLifetime {
-			return nil, usage("--expires-in must be at most %s, because the key of a command lives no longer, got %s", wire.Span(runLifetime), o.limits.expiresIn)
+	case in != nil:
+		if d, err := caddy.ParseDuration(in.(string)); err == nil && d > runLifetime {
+			return nil, usage("--expires-in must be at most %s, because the key of a command lives no longer, got %s", wire.Span(runLifetime), in)
 		}
 	default:
-		o.limits.expiresIn = wire.Span(runLifetime).String()
+		body["expires_in"] = wire.Span(runLifetime).String()
 	}
-	o.limits.name = cmp.Or(o.limits.name, "run "+filepath.Base(command))
-	o.limits.unlimited = false
-	return o.limits.body(cmd.InOrStdin())
+	if body["name"] == nil {
+		body["name"] = "run " + filepath.Base(command)
+	}
+	delete(body, "unlimited")
+	return body, nil
 }
