@@ -58,6 +58,7 @@ var walls = map[string]string{
 	"scope":             "strict",
 	"limiter/store":     "strict",
 	"limiter/record":    "strict token scope limiter/store",
+	"limiter/postgres":  "strict limiter/store",
 	"limiter/commit":    "strict limiter/record limiter/store",
 	"limiter/audit":     "strict limiter/commit limiter/record limiter/store",
 	"limiter/integrity": "strict limiter/commit limiter/record limiter/store",
