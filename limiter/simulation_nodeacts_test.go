@@ -149,6 +149,7 @@ func (s *ensemble) ask(i int, b *purse, tokens int64, waits bool) (code record.C
 		mustNot = "the node is isolated for " + silence.String()
 	}
 	code = "gone"
+	least := b.least // what is granted meanwhile need not be felt
 	s.begin(func() func() {
 		g := new(limiter.Grant)
 		k, refusal := w.Find(ctx, lookup)
@@ -162,7 +163,7 @@ func (s *ensemble) ask(i int, b *purse, tokens int64, waits bool) (code record.C
 			if refusal != nil {
 				code = refusal.Code
 				s.counts.refused++
-				s.later = append(s.later, func() { s.refused(w, b, refusal, &ask.Bound, waits) })
+				s.later = append(s.later, func() { s.refused(w, b, refusal, &ask.Bound, least) })
 				return
 			}
 			code = ""
@@ -236,7 +237,7 @@ func (b *purse) top() *purse {
 
 // refused checks that nothing was refused that could have been admitted, as long as
 // nothing has gone wrong.
-func (s *ensemble) refused(w *world, b *purse, r *record.Refusal, bound *record.Amounts, waits bool) {
+func (s *ensemble) refused(w *world, b *purse, r *record.Refusal, bound *record.Amounts, least record.Amounts) {
 	s.say("%s refuses %s: %s", w.node, b.id, r.Code)
 	if !s.quiet || b.top().ending || b.top().pausing || b.ending || b.pausing {
 		return
@@ -251,8 +252,8 @@ func (s *ensemble) refused(w *world, b *purse, r *record.Refusal, bound *record.
 		return // how much of it is elsewhere is not known
 	}
 	taken := b.taken(b.last())
-	for kind, limit := range b.least {
-		if limit != record.NoLimit && taken[kind]+bound[kind] > limit {
+	for kind, limit := range least {
+		if limit = min(limit, b.least[kind]); limit != record.NoLimit && taken[kind]+bound[kind] > limit {
 			return
 		}
 	}
@@ -261,7 +262,7 @@ func (s *ensemble) refused(w *world, b *purse, r *record.Refusal, bound *record.
 			return
 		}
 	}
-	s.fatalf("%s: false refusal of key %s: %v, with %v taken of %v", w.node, b.id, r, taken, b.least)
+	s.fatalf("%s: false refusal of key %s: %v, with %v taken of %v", w.node, b.id, r, taken, least)
 }
 
 // end settles or cancels what runs.
