@@ -21,84 +21,8 @@ import (
 	"github.com/till-proxy/till/token"
 )
 
-// fleet are limiters that share one store. They run in a bubble of testing/synctest,
-// where time passes only while all of them wait.
-type fleet struct {
-	*storetest.Cluster
-	t testing.TB
-	w []*world
-}
-
-// withFleet runs a test of so many nodes. prepare may change how they are opened.
-func withFleet(t *testing.T, n int, test func(t *testing.T, c *fleet), prepare ...func(w *world)) {
-	t.Helper()
-	t.Parallel()
-	synctest.Test(t, func(t *testing.T) {
-		c := &fleet{Cluster: storetest.NewCluster(), t: t}
-		c.Rehearse()
-		t.Cleanup(func() {
-			for _, w := range c.w {
-				c.Kill(w.node)
-				w.Abandon()
-			}
-		})
-		for i := range n {
-			w := &world{t: t, cluster: c.Cluster, node: fmt.Sprint("node-", i+1), disk: storetest.NewDisk(), shadow: "shadow"}
-			w.files = w.disk.Files()
-			for _, fn := range prepare {
-				fn(w)
-			}
-			w.open(c.Node(w.node))
-			c.w = append(c.w, w)
-		}
-		test(t, c)
-	})
-}
-
-// restartKilled ends a node's process as kill -9 does, or as a power cut, and starts
-// another under its name.
-func (c *fleet) restartKilled(w *world, power bool) {
-	c.t.Helper()
-	c.Kill(w.node)
-	w.Abandon()
-	w.disk = w.disk.Restarted(power, func() bool { return true })
-	w.files = w.disk.Files()
-	w.open(c.Node(w.node))
-}
-
-// restartClean stops a node and starts it again.
-func (c *fleet) restartClean(w *world) {
-	c.t.Helper()
-	if err := w.Close(); err != nil {
-		c.t.Fatal(err)
-	}
-	w.open(c.Node(w.node))
-}
-
-// sweep lets some time pass, after which every node has given back what it does not
-// use.
-func (c *fleet) sweep() {
-	c.t.Helper()
-	c.Advance(3 * time.Second)
-	for _, w := range c.w {
-		w.SweepActive()
-	}
-	c.settle()
-}
-
-// settle lets all nodes follow.
-func (c *fleet) settle() {
-	c.t.Helper()
-	for _, w := range c.w {
-		if err := w.Ping(ctx); err != nil {
-			c.t.Fatal(err)
-		}
-	}
-	synctest.Wait()
-}
-
 // leader is the node that does what one does for all, and the others.
-func (c *fleet) leader() (leads *world, others []*world) {
+func (c *nodes) leader() (leads *world, others []*world) {
 	c.t.Helper()
 	for _, w := range c.w {
 		w.SweepDue() // lets one of them lead
@@ -121,7 +45,7 @@ func (c *fleet) leader() (leads *world, others []*world) {
 }
 
 // felt fails unless every node has followed what is durable.
-func (c *fleet) felt(w *world) {
+func (c *nodes) felt(w *world) {
 	c.t.Helper()
 	if pending := w.Pending(); len(pending) > 0 {
 		c.t.Fatalf("not felt on %q", pending)
@@ -129,7 +53,7 @@ func (c *fleet) felt(w *world) {
 }
 
 func TestNodesWriteOneAuditLog(t *testing.T) {
-	withFleet(t, 2, func(t *testing.T, c *fleet) {
+	withNodes(t, 2, func(t *testing.T, c *nodes) {
 		a, b := c.w[0], c.w[1]
 		first := a.mint(activations(1))
 		second := b.mint(activations(1))
@@ -158,7 +82,7 @@ func TestNodesWriteOneAuditLog(t *testing.T) {
 }
 
 func TestANodePrunesTheAuditLogOfAll(t *testing.T) {
-	withFleet(t, 2, func(t *testing.T, c *fleet) {
+	withNodes(t, 2, func(t *testing.T, c *nodes) {
 		leads, others := c.leader()
 		for range 3 {
 			others[0].mint(activations(1))
@@ -189,7 +113,7 @@ func TestANodePrunesTheAuditLogOfAll(t *testing.T) {
 }
 
 // sums holds what the nodes say of all keys against the accounts in the store.
-func (c *fleet) sums() {
+func (c *nodes) sums() {
 	c.t.Helper()
 	c.sweep() // nothing is reserved and unused
 	var want record.Amounts
@@ -223,7 +147,7 @@ func (c *fleet) sums() {
 }
 
 func TestTheSumOverKeysIsTheSameOnAllNodes(t *testing.T) {
-	withFleet(t, 3, func(t *testing.T, c *fleet) {
+	withNodes(t, 3, func(t *testing.T, c *nodes) {
 		var keys []*key
 		for i, w := range c.w {
 			keys = append(keys, w.mint(func(k *record.Key) {
@@ -284,7 +208,7 @@ func TestTheSumOverKeysIsTheSameOnAllNodes(t *testing.T) {
 }
 
 func TestSumsThatCannotBeReadAreThoseOfBefore(t *testing.T) {
-	withFleet(t, 2, func(t *testing.T, c *fleet) {
+	withNodes(t, 2, func(t *testing.T, c *nodes) {
 		c.w[0].mint(activations(1))
 		before := c.w[1].Stats()
 		c.Cut(c.w[1].node)
@@ -297,7 +221,7 @@ func TestSumsThatCannotBeReadAreThoseOfBefore(t *testing.T) {
 }
 
 func TestACallIsDoneOnceWhicheverNodeGetsIt(t *testing.T) {
-	withFleet(t, 2, func(t *testing.T, c *fleet) {
+	withNodes(t, 2, func(t *testing.T, c *nodes) {
 		spec := func() *record.Key {
 			return &record.Key{Upstream: "openai", Custody: record.CustodyHeld, Limit: record.NoLimits()}
 		}
@@ -351,7 +275,7 @@ func TestACallIsDoneOnceWhicheverNodeGetsIt(t *testing.T) {
 }
 
 func TestIdempotencyKeysAreBoundedOverAllNodes(t *testing.T) {
-	withFleet(t, 2, func(t *testing.T, c *fleet) {
+	withNodes(t, 2, func(t *testing.T, c *nodes) {
 		if err := c.w[0].WriteCommon("onces", "99999"); err != nil {
 			t.Fatal(err)
 		}
@@ -384,7 +308,7 @@ func (w *world) revokeAll(owner string) limiter.Job {
 func ownedBy(owner string) func(*record.Key) { return func(k *record.Key) { k.Owner = owner } }
 
 func TestAJobIsFeltOnAllNodesAndDoneByOne(t *testing.T) {
-	withFleet(t, 3, func(t *testing.T, c *fleet) {
+	withNodes(t, 3, func(t *testing.T, c *nodes) {
 		leads, others := c.leader()
 		away, other := others[0], others[1]
 		running := away.mint(ownedBy("anna"))
@@ -458,27 +382,37 @@ func revocations(t *testing.T, w *world) map[string]int {
 // TestAChangeOnANodeThatHasNotHeardOfAJobEndsTheKey: otherwise the record would count
 // as judged, and the key would live on.
 func TestAChangeOnANodeThatHasNotHeardOfAJobEndsTheKey(t *testing.T) {
-	withFleet(t, 2, func(t *testing.T, c *fleet) {
+	withNodes(t, 3, func(t *testing.T, c *nodes) {
 		leads, others := c.leader()
-		deaf := others[0]
+		asked, deaf := others[0], others[1]
 		changed := deaf.mint(ownedBy("anna"))
-		alike := deaf.mint(func(k *record.Key) { k.Owner, k.Delegate = "anna", true })
+		suspended := deaf.mint(delegating(ownedBy("anna")))
 		other := deaf.mint(ownedBy("ben"))
+		c.felt(deaf)
+		c.Pause(leads.node) // so nobody does the job
 		c.Lose(deaf.node, true)
-		j := leads.revokeAll("anna")
-		for _, k := range []*key{changed, alike, other} {
-			if _, err := deaf.Change(ctx, limiter.Operator, k.id, 0, func(k *record.Key) error { k.Name = "another"; return nil }); err != nil && !errors.Is(err, limiter.ErrDead) {
+		done := make(chan limiter.Job)
+		go func() { done <- asked.revokeAll("anna") }()
+		synctest.Wait() // it is durable, and waits for the others
+		for _, k := range []*key{changed, other} {
+			if _, err := deaf.Change(ctx, limiter.Operator, k.id, 0, func(k *record.Key) error { k.Name = "another"; return nil }); err != nil {
 				t.Fatal(err)
 			}
 		}
+		if _, err := deaf.Suspend(ctx, limiter.Operator, suspended.id); err != nil {
+			t.Fatal(err)
+		}
 		c.Lose(deaf.node, false)
-		done, err := leads.Await(ctx, limiter.Operator, j.Number)
-		if err != nil || !done.Done() {
-			t.Fatalf("%+v, %v", done, err)
+		c.Resume(leads.node)
+		j := <-done
+		for _, w := range c.w {
+			if done, err := w.Await(ctx, limiter.Operator, j.Number); err != nil || done.Revoked != 2 || done.Matched != 2 {
+				t.Errorf("%s says %+v, %v", w.node, done, err)
+			}
 		}
 		c.felt(leads)
 		for _, w := range c.w {
-			for _, k := range []*key{changed, alike} {
+			for _, k := range []*key{changed, suspended} {
 				if code := k.on(w).use(); code != record.CodeKeyRevoked {
 					t.Errorf("%s answers %q", w.node, code)
 				}
@@ -487,14 +421,46 @@ func TestAChangeOnANodeThatHasNotHeardOfAJobEndsTheKey(t *testing.T) {
 				t.Errorf("a key of another owner is refused on %s with %s", w.node, code)
 			}
 		}
-		if jobs, err := deaf.Jobs(limiter.Operator); err != nil || jobs[0].Revoked != 2 || jobs[0].Matched != 2 {
-			t.Errorf("the job says %+v, %v", jobs, err)
+		if v := changed.on(deaf).view(); v.Name != "another" {
+			t.Errorf("the change was lost: %+v", v)
+		}
+	})
+}
+
+// leading is a node that takes itself for the one that does what one does for all, as
+// two may for a moment.
+type leading struct{ store.Shared }
+
+func (leading) Leads() bool { return true }
+
+func TestAJobThatTwoNodesDoAtOnceCountsEachKeyOnce(t *testing.T) {
+	withNodes(t, 0, func(t *testing.T, c *nodes) {
+		for i := range 2 {
+			w := &world{t: t, cluster: c.Cluster, node: fmt.Sprint("node-", i), disk: storetest.NewDisk(), shadow: "shadow"}
+			w.files = w.disk.Files()
+			w.open(leading{c.Node(w.node)})
+			c.w = append(c.w, w)
+		}
+		for i := range 900 {
+			k := c.w[i%2].mint(ownedBy("anna"))
+			if i%3 != 0 {
+				continue
+			}
+			if _, _, err := c.w[i%2].Revoke(ctx, limiter.Operator, k.id, ""); err != nil {
+				t.Fatal(err)
+			}
+		}
+		j := c.w[0].revokeAll("anna")
+		for _, w := range c.w {
+			if done, err := w.Await(ctx, limiter.Operator, j.Number); err != nil || done.Revoked != 600 || done.Already != 300 || done.Matched != 900 {
+				t.Errorf("%s says %+v, %v", w.node, done, err)
+			}
 		}
 	})
 }
 
 func TestAJobGoesOnWhenTheNodeThatDidItDies(t *testing.T) {
-	withFleet(t, 3, func(t *testing.T, c *fleet) {
+	withNodes(t, 3, func(t *testing.T, c *nodes) {
 		leads, others := c.leader()
 		const n = 1500
 		for i := range n {
@@ -531,7 +497,7 @@ func TestAJobGoesOnWhenTheNodeThatDidItDies(t *testing.T) {
 // TestAJobEndsWhatOnlyAnotherNodeKnowsToMatch: the node that does the job does not see
 // how the key was used on another one.
 func TestAJobEndsWhatOnlyAnotherNodeKnowsToMatch(t *testing.T) {
-	withFleet(t, 2, func(t *testing.T, c *fleet) {
+	withNodes(t, 2, func(t *testing.T, c *nodes) {
 		leads, others := c.leader()
 		k := others[0].mint(activations(2))
 		k.use()
@@ -566,7 +532,7 @@ func TestAJobEndsWhatOnlyAnotherNodeKnowsToMatch(t *testing.T) {
 func hooked(w *world) { w.hooks = []limiter.Hook{{URL: hookURL}} }
 
 func TestAMessageIsDeliveredByOneNodeForAll(t *testing.T) {
-	withFleet(t, 2, func(t *testing.T, c *fleet) {
+	withNodes(t, 2, func(t *testing.T, c *nodes) {
 		leads, others := c.leader()
 		for _, w := range c.w {
 			w.mint(activations(1))
@@ -611,7 +577,7 @@ func TestAMessageIsDeliveredByOneNodeForAll(t *testing.T) {
 }
 
 func TestAThresholdThatNodesCrossTogetherIsToldOnce(t *testing.T) {
-	withFleet(t, 3, func(t *testing.T, c *fleet) {
+	withNodes(t, 3, func(t *testing.T, c *nodes) {
 		leads, _ := c.leader()
 		var feeds []*limiter.Feed
 		for _, w := range c.w {
@@ -675,7 +641,7 @@ func TestAThresholdThatNodesCrossTogetherIsToldOnce(t *testing.T) {
 }
 
 func TestMessagesAreBoundedOverAllNodes(t *testing.T) {
-	withFleet(t, 2, func(t *testing.T, c *fleet) {
+	withNodes(t, 2, func(t *testing.T, c *nodes) {
 		leads, others := c.leader()
 		others[0].mint(activations(1))
 		v := common(t, c, "outbox")
@@ -701,7 +667,7 @@ func TestMessagesAreBoundedOverAllNodes(t *testing.T) {
 }
 
 // common is what nodes have in common.
-func common(t *testing.T, c *fleet, what string) (text string) {
+func common(t *testing.T, c *nodes, what string) (text string) {
 	t.Helper()
 	err := c.View(func(r store.Reader) error {
 		v, err := r.Get(record.CommonKey(what))
@@ -718,7 +684,7 @@ func common(t *testing.T, c *fleet, what string) (text string) {
 }
 
 func TestAMessageForAWebhookThatOnlyAnotherNodeKnowsWaits(t *testing.T) {
-	withFleet(t, 2, func(t *testing.T, c *fleet) {
+	withNodes(t, 2, func(t *testing.T, c *nodes) {
 		leads, others := c.leader()
 		const newer = "https://newer.example.com/"
 		if err := others[0].SetHooks([]limiter.Hook{{URL: hookURL}, {URL: newer}}); err != nil {
@@ -749,7 +715,7 @@ func TestAMessageForAWebhookThatOnlyAnotherNodeKnowsWaits(t *testing.T) {
 }
 
 func TestAnAdminTokenWorksOnAllNodes(t *testing.T) {
-	withFleet(t, 2, func(t *testing.T, c *fleet) {
+	withNodes(t, 2, func(t *testing.T, c *nodes) {
 		a, b := c.w[0], c.w[1]
 		text, by := a.hire(limiter.Operator, "anna", record.OperatorRole)
 		c.felt(a)
@@ -779,7 +745,7 @@ func TestAnAdminTokenWorksOnAllNodes(t *testing.T) {
 }
 
 func TestANameStandsForOneTokenOverAllNodes(t *testing.T) {
-	withFleet(t, 2, func(t *testing.T, c *fleet) {
+	withNodes(t, 2, func(t *testing.T, c *nodes) {
 		for i, names := range [][2]string{{"anna", "anna"}, {"lena", "l\u0435na"}} {
 			for _, w := range c.w {
 				c.Lose(w.node, true) // neither has heard of the other's
@@ -825,7 +791,7 @@ func lockable(w *world) {
 }
 
 // locked fails unless the key is refused, or not, on every node.
-func (c *fleet) locked(k *key, locked bool) {
+func (c *nodes) locked(k *key, locked bool) {
 	c.t.Helper()
 	want := record.Code("")
 	if locked {
@@ -838,7 +804,7 @@ func (c *fleet) locked(k *key, locked bool) {
 	}
 }
 
-func (c *fleet) lock(w *world, reason string) limiter.LockedDown {
+func (c *nodes) lock(w *world, reason string) limiter.LockedDown {
 	c.t.Helper()
 	s, _, err := w.lockdown.Set(limiter.Operator, reason, w.Now())
 	if err != nil {
@@ -848,7 +814,7 @@ func (c *fleet) lock(w *world, reason string) limiter.LockedDown {
 }
 
 func TestALockdownIsFeltOnAllNodesAndLiftedByAny(t *testing.T) {
-	withFleet(t, 3, func(t *testing.T, c *fleet) {
+	withNodes(t, 3, func(t *testing.T, c *nodes) {
 		a, b := c.w[0], c.w[1]
 		k := a.mint(activations(100))
 		var told record.Code
@@ -898,7 +864,7 @@ func TestALockdownIsFeltOnAllNodesAndLiftedByAny(t *testing.T) {
 }
 
 func TestALockdownThatWasSetWithoutTheDatabaseReachesAllLater(t *testing.T) {
-	withFleet(t, 2, func(t *testing.T, c *fleet) {
+	withNodes(t, 2, func(t *testing.T, c *nodes) {
 		a, b := c.w[0], c.w[1]
 		k := a.mint(activations(100))
 		c.locked(k, false)
@@ -918,10 +884,14 @@ func TestALockdownThatWasSetWithoutTheDatabaseReachesAllLater(t *testing.T) {
 		if a.lockdown.State() == nil {
 			t.Error("it was lifted on one node only")
 		}
+		c.Advance(time.Minute) // so that it reads everything again afterwards
 		c.Heal(a.node)
-		c.Advance(4 * time.Second) // the connection comes back
+		time.Sleep(4 * time.Second) // the connection comes back
 		synctest.Wait()
-		time.Sleep(20 * time.Second) // and it is tried again by itself
+		if a.lockdown.State() == nil {
+			t.Error("a store that does not know of it yet has lifted it")
+		}
+		time.Sleep(20 * time.Second) // it is tried again by itself
 		synctest.Wait()
 		c.felt(a)
 		c.locked(k, true)
@@ -937,7 +907,7 @@ func TestALockdownThatWasSetWithoutTheDatabaseReachesAllLater(t *testing.T) {
 }
 
 func TestANodeThatStartsBelievesTheStoreOfALockdownAndNotItsFile(t *testing.T) {
-	withFleet(t, 2, func(t *testing.T, c *fleet) {
+	withNodes(t, 2, func(t *testing.T, c *nodes) {
 		a, b := c.w[0], c.w[1]
 		k := a.mint(activations(100))
 		c.lock(a, "drill")
@@ -961,7 +931,7 @@ func TestANodeThatStartsBelievesTheStoreOfALockdownAndNotItsFile(t *testing.T) {
 }
 
 func TestTheClockIsTheDatabasesAndRepairedForAllNodes(t *testing.T) {
-	withFleet(t, 2, func(t *testing.T, c *fleet) {
+	withNodes(t, 2, func(t *testing.T, c *nodes) {
 		a, b := c.w[0], c.w[1]
 		a.mint(activations(1))
 		if err := c.View(func(r store.Reader) error {
@@ -1016,7 +986,7 @@ func heardOn(t *testing.T, f *limiter.Feed) (names []string) {
 }
 
 func TestAFeedTellsWhatHappensOnAnyNode(t *testing.T) {
-	withFleet(t, 2, func(t *testing.T, c *fleet) {
+	withNodes(t, 2, func(t *testing.T, c *nodes) {
 		a, b := c.w[0], c.w[1]
 		feeds := make([]*limiter.Feed, 2)
 		for i, w := range c.w {
@@ -1055,15 +1025,15 @@ func TestAFeedTellsWhatHappensOnAnyNode(t *testing.T) {
 }
 
 func TestAFeedEndsWhereItCannotTellEverything(t *testing.T) {
-	for name, act := range map[string]func(c *fleet, leads, reads *world){
-		"too much at once": func(c *fleet, leads, _ *world) {
+	for name, act := range map[string]func(c *nodes, leads, reads *world){
+		"too much at once": func(c *nodes, leads, _ *world) {
 			for range 100 {
 				leads.mint(ownedBy("anna"))
 			}
 			c.felt(leads)
 			leads.revokeAll("anna")
 		},
-		"out of touch": func(c *fleet, leads, reads *world) {
+		"out of touch": func(c *nodes, leads, reads *world) {
 			c.Cut(reads.node)
 			c.Advance(time.Minute)
 			leads.mint(ownedBy("anna"))
@@ -1072,7 +1042,7 @@ func TestAFeedEndsWhereItCannotTellEverything(t *testing.T) {
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
-			withFleet(t, 2, func(t *testing.T, c *fleet) {
+			withNodes(t, 2, func(t *testing.T, c *nodes) {
 				leads, others := c.leader()
 				f, err := others[0].Subscribe(limiter.Operator)
 				if err != nil {

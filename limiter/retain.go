@@ -137,22 +137,16 @@ func (l *Limiter) forgetEnded(ids []string, before time.Time) (rest []string, er
 // audit log; used is what it leaves in the sums.
 func (l *Limiter) erase(b *batch, by Caller, key *record.Key, used record.Amounts) error {
 	var gone [][]byte
-	all := func(key, _ []byte) (bool, error) {
-		gone = append(gone, slices.Clone(key))
+	err := b.Scan(record.HourPrefix(key.ID), nil, false, func(hour, _ []byte) (bool, error) {
+		gone = append(gone, slices.Clone(hour))
 		return true, nil
-	}
-	if err := b.Scan(record.HourPrefix(key.ID), nil, false, all); err != nil {
+	})
+	if err != nil {
 		return err
 	}
 	account, err := record.KeyAccount(key.ID)
 	if err != nil {
 		return err
-	}
-	if b.Shared() { // what any node has of the account
-		if err := b.Scan(record.PartPrefix(account), nil, false, all); err != nil {
-			return err
-		}
-		gone = append(gone, crossedKey(key.ID))
 	}
 	if err := b.setAccount(account, false, nil); err != nil {
 		return err
@@ -165,6 +159,7 @@ func (l *Limiter) erase(b *batch, by Caller, key *record.Key, used record.Amount
 		for i := range parts {
 			gone = append(gone, parts[i].key)
 		}
+		gone = append(gone, crossedKey(key.ID))
 	}
 	gone = append(gone, record.RecordKey(key.ID))
 	if key.Due != 0 {
