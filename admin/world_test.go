@@ -20,7 +20,11 @@ func newWorld(t *testing.T) *world {
 // newWorldAt makes a world with its own clock.
 func newWorldAt(t *testing.T, clock commit.Clock) *world {
 	t.Helper()
-	w := &world{admintest.New(t, clock)}
+	return serving(admintest.New(t, clock))
+}
+
+func serving(of *admintest.World) *world {
+	w := &world{of}
 	w.NoConsole, w.SealKeyNamed = ErrNoConsole, ErrSealKeyNamed
 	w.Handler = NewHandler(admintest.Backend{Of: w.World}, limiter.Operator, slog.New(slog.DiscardHandler))
 	return w

@@ -101,7 +101,7 @@ func pendingText(before string, nodes []string) string {
 	if len(nodes) == 0 {
 		return ""
 	}
-	return before + "Not yet known to " + prose.Cut(strings.Join(nodes, ", "), 40) + ": nothing is admitted there until it is."
+	return before + "Not yet known to " + prose.Cut(strings.Join(nodes, ", "), 26) + ", where nothing is admitted."
 }
 
 func suspendCommand(f *globalFlags) *cobra.Command {

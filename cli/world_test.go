@@ -20,7 +20,11 @@ type world struct{ *admintest.World }
 
 func newWorld(t *testing.T) *world {
 	t.Helper()
-	w := &world{admintest.New(t, nil)}
+	return serving(admintest.New(t, nil))
+}
+
+func serving(of *admintest.World) *world {
+	w := &world{of}
 	w.NoConsole, w.SealKeyNamed = admin.ErrNoConsole, admin.ErrSealKeyNamed
 	w.Handler = admin.NewHandler(admintest.Backend{Of: w.World}, limiter.Operator, slog.New(slog.DiscardHandler))
 	return w

@@ -27,6 +27,7 @@ import (
 	"github.com/till-proxy/till/limiter/commit"
 	"github.com/till-proxy/till/limiter/record"
 	"github.com/till-proxy/till/limiter/store"
+	"github.com/till-proxy/till/limiter/store/storetest"
 	"github.com/till-proxy/till/token"
 	"github.com/till-proxy/till/upstream"
 )
@@ -54,14 +55,30 @@ type World struct {
 // New makes a world. The caller sets its Handler.
 func New(t *testing.T, clock commit.Clock) *World {
 	t.Helper()
-	dir := t.TempDir()
-	store, err := store.OpenBadger(filepath.Join(dir, "store"), slog.New(slog.DiscardHandler))
+	s, err := store.OpenBadger(filepath.Join(t.TempDir(), "store"), slog.New(slog.DiscardHandler))
 	if err != nil {
 		t.Fatal(err)
 	}
+	return on(t, s, clock)
+}
+
+// Lagging makes a world that shares its store with node-b, which follows nothing.
+func Lagging(t *testing.T) *World {
+	t.Helper()
+	return on(t, lagging{storetest.NewCluster().Node("node-a")}, nil)
+}
+
+type lagging struct{ store.Shared }
+
+// Settled implements store.Shared.
+func (lagging) Settled(time.Duration) ([]string, error) { return []string{"node-b"}, nil }
+
+func on(t *testing.T, s store.Store, clock commit.Clock) *World {
+	t.Helper()
+	dir := t.TempDir()
 	lockdown := limiter.NewLockdown(filepath.Join(dir, "lockdown"), nil, nil)
 	t.Cleanup(lockdown.Close)
-	l, err := limiter.Open(limiter.Options{Store: store, Clock: clock, Lockdown: lockdown, Roles: map[string]record.Role{"ci": record.NewRole()}})
+	l, err := limiter.Open(limiter.Options{Store: s, Clock: clock, Lockdown: lockdown, Roles: map[string]record.Role{"ci": record.NewRole()}})
 	if err != nil {
 		t.Fatal(err)
 	}
