@@ -3,6 +3,7 @@ package postgres
 import (
 	"context"
 	"encoding/hex"
+	"slices"
 	"sync"
 	"time"
 
@@ -356,6 +357,7 @@ func (s *Store) recallAll() {
 				more = false
 			}
 		}
+		slices.Sort(accounts) // their rows are locked in this order
 		now := time.Now()
 		for account, at := range sent {
 			if now.Sub(at) >= recallEvery {
@@ -363,18 +365,21 @@ func (s *Store) recallAll() {
 			}
 		}
 		var payloads []string
+		var asked [][]byte
 		for _, account := range accounts {
 			if _, recent := sent[account]; recent {
 				continue
 			}
 			sent[account] = now
+			asked = append(asked, []byte(account))
 			payloads = append(payloads, hex.EncodeToString(s.session)+" "+hex.EncodeToString([]byte(account)))
 		}
 		if len(payloads) == 0 {
 			continue
 		}
 		ctx, cancel := context.WithTimeout(s.ending, followTimeout)
-		_, err := s.outside(ctx, say(`SELECT pg_notify($1, p) FROM unnest($2::text[]) AS p`, textOf(s.channel("recall")), textsOf(payloads)))
+		_, err := s.outside(ctx, say(`SELECT pg_notify($1, p) FROM unnest($2::text[]) AS p`, textOf(s.channel("recall")), textsOf(payloads)),
+			say(s.sql.recall, byteaOf(s.session), byteasOf(asked)))
 		cancel()
 		if err != nil {
 			s.log.Debug("asking other nodes for what they do not use", "error", err)

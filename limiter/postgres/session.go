@@ -83,15 +83,34 @@ func (s *Store) heard(l *listener, n *pgconn.Notification) {
 		if err != nil || node == hex.EncodeToString(s.session) {
 			return
 		}
-		select {
-		case s.follow.recalls <- b:
-		default: // the other node asks again
-		}
+		s.recalled(b)
 	case n.Payload == l.probe:
 		l.direct.Store(true)
 	case n.Payload == "":
 		s.wakeFollower()
 	}
+}
+
+// recalled leaves a request to the goroutine that follows.
+func (s *Store) recalled(account []byte) {
+	select {
+	case s.follow.recalls <- account:
+	default: // the other node asks again
+	}
+}
+
+// readRecalls reads what other nodes have asked for, where notifications do not arrive.
+func (s *Store) readRecalls(l *listener) error {
+	ctx, cancel := context.WithTimeout(s.ending, renewTimeout)
+	defer cancel()
+	results, err := l.run(ctx, say(s.sql.recalled, byteaOf(s.session)))
+	if err != nil {
+		return err
+	}
+	for _, row := range results[0].Rows {
+		s.recalled(row[0])
+	}
+	return nil
 }
 
 // Join implements store.Shared.
@@ -278,6 +297,10 @@ func (s *Store) keep(l *listener) {
 		if now := time.Now(); until.Before(due) && !now.Before(until) {
 			asked = now
 			s.wakeFollower()
+			if err := s.readRecalls(l); err != nil {
+				l.drop()
+				l = nil
+			}
 		}
 	}
 	s.leave(l)
@@ -335,11 +358,11 @@ func (s *Store) renew(l *listener, prune bool) error {
 	const renewed, led, numbers = 2, 3, 4
 	statements := []statement{
 		say(s.sql.begin), say(s.sql.settings),
-		say(s.sql.renew, textOf(s.options.Node), byteaOf(s.session), int8Of(followed)),
+		say(s.sql.renew, textOf(s.options.Node), byteaOf(s.session), int8Of(followed), boolOf(l.direct.Load())),
 		say(s.sql.lead, textOf(s.options.Node), byteaOf(s.session)), say(s.sql.numbers),
 	}
 	if prune && s.Leads() {
-		statements = append(statements, say(s.sql.prune))
+		statements = append(statements, say(s.sql.prune), say(s.sql.forget))
 	}
 	results, err := l.run(ctx, append(statements, say(s.sql.commit))...)
 	if err != nil {

@@ -212,6 +212,12 @@ func TestANodeThatHearsNoNotificationsAsksForThem(t *testing.T) {
 			t.Fatalf("Settled: %q, %v", behind, err)
 		}
 	}
+	eventually(t, "a recall", func() bool { // each may be lost
+		two.Recall([]byte("an account"))
+		f.mu.Lock()
+		defer f.mu.Unlock()
+		return slices.Contains(f.recalls, "an account")
+	})
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if !slices.Equal(f.changed, []string{"f/0", "f/1", "f/2"}) || f.missed != 0 {

@@ -17,6 +17,7 @@ type argument struct {
 
 // The types of parameters, by their numbers in PostgreSQL's catalogue.
 const (
+	oidBool   = 16
 	oidBytea  = 17
 	oidInt8   = 20
 	oidText   = 25
@@ -26,6 +27,13 @@ const (
 
 func textOf(s string) argument  { return argument{oidText, []byte(s)} }
 func byteaOf(b []byte) argument { return argument{oidBytea, b} }
+func boolOf(is bool) argument {
+	if is {
+		return argument{oidBool, []byte{1}}
+	}
+	return argument{oidBool, []byte{0}}
+}
+
 func int8Of(n int64) argument {
 	return argument{oidInt8, binary.BigEndian.AppendUint64(nil, uint64(n))}
 }
@@ -142,6 +150,7 @@ type queries struct {
 	read, renew, lead, leave, join, rejoin         string
 	numbers, head, page, follow, prune, behind     string
 	nodes, identity, unblock, describe             string
+	recall, recalled, forget                       string
 }
 
 const (
@@ -194,7 +203,7 @@ func queriesIn(schema string) queries {
 			FROM @node n LEFT JOIN @session s ON s.name = n.name WHERE n.name = $1`),
 		join:   in(`WITH n AS (INSERT INTO @node (name, session, batch) VALUES ($1, $2, 0) ON CONFLICT (name) DO NOTHING RETURNING *)` + begins),
 		rejoin: in(`WITH n AS (UPDATE @node SET session = $2 WHERE name = $1 AND session = $6 RETURNING *)` + begins),
-		renew: in(`UPDATE @session s SET expires = now() + interval '10 s', seen = now(), followed = greatest(s.followed, $3)
+		renew: in(`UPDATE @session s SET expires = now() + interval '10 s', seen = now(), followed = greatest(s.followed, $3), hears = $4
 			FROM (SELECT name, expires <= now() AS late FROM @session WHERE name = $1 FOR UPDATE) o
 			WHERE s.name = o.name AND s.session = $2 RETURNING o.late`),
 		describe: in(`UPDATE @session SET configuration = $3 WHERE name = $1 AND session = $2`),
@@ -217,7 +226,12 @@ func queriesIn(schema string) queries {
 		follow: in(`UPDATE @session SET followed = $3 WHERE name = $1 AND session = $2 AND followed < $3`),
 		prune: in(`DELETE FROM @feed WHERE at < now() - interval '1 min' AND seq < (SELECT max(seq) FROM @feed)
 			AND seq <= (SELECT min(followed) FROM @session WHERE expires > now())`),
-		behind: in(`SELECT name FROM @session WHERE expires > now() AND followed < $1 AND name <> $2 ORDER BY name`),
+		recall: in(`INSERT INTO @recall (account, session, at) SELECT a, $1, clock_timestamp() FROM unnest($2::bytea[]) AS a
+			WHERE EXISTS (SELECT FROM @session WHERE expires > now() AND NOT hears AND session <> $1)
+			ON CONFLICT (account) DO UPDATE SET session = excluded.session, at = excluded.at`),
+		recalled: in(`SELECT account FROM @recall WHERE at > clock_timestamp() - interval '2 s' AND session <> $1`),
+		forget:   in(`DELETE FROM @recall WHERE at < now() - interval '1 min'`),
+		behind:   in(`SELECT name FROM @session WHERE expires > now() AND followed < $1 AND name <> $2 ORDER BY name`),
 		nodes: in(`SELECT n.name, coalesce(n.version, ''), coalesce(n.address, ''), coalesce(n.configuration, ''),
 			(extract(epoch FROM n.started) * 1000000)::int8, (extract(epoch FROM n.seen) * 1000000)::int8,
 			n.expires > now(), greatest((SELECT coalesce(max(seq), 0) FROM @feed) - n.followed, 0),

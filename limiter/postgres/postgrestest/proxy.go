@@ -27,12 +27,12 @@ const (
 
 // Proxy is a network between a node and a server, which a test can cut.
 type Proxy struct {
-	socket   string
 	listener net.Listener
 	running  sync.WaitGroup
 	over     chan struct{} // closed at the test's end
 
 	mu     sync.Mutex
+	socket string // of the server
 	conns  map[*link]bool
 	cut    bool // no connection goes through
 	shut   bool // nor a new one
@@ -87,6 +87,9 @@ func (p *Proxy) Cut() {
 	p.closeAll()
 }
 
+// To leads new connections to another server.
+func (p *Proxy) To(s *Server) { p.set(func() { p.socket = s.Socket() }) }
+
 // Refuse refuses new connections, and leaves those that there are.
 func (p *Proxy) Refuse() { p.set(func() { p.shut = true }) }
 
@@ -132,7 +135,10 @@ func (p *Proxy) accept() {
 		if err != nil {
 			return
 		}
-		server, err := net.Dial("unix", p.socket)
+		p.mu.Lock()
+		socket := p.socket
+		p.mu.Unlock()
+		server, err := net.Dial("unix", socket)
 		p.mu.Lock()
 		if err != nil || p.cut || p.shut {
 			p.mu.Unlock()

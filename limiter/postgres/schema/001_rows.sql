@@ -25,12 +25,14 @@ CREATE TABLE node (
 );
 
 -- The signs of life, apart from what transactions lock. A session lives until it
--- expires. Followed is how much of the feed the node's memory has followed.
+-- expires. Followed is how much of the feed the node's memory has followed, and hears says
+-- that notifications reach it.
 CREATE TABLE session (
 	name text PRIMARY KEY,
 	session bytea NOT NULL,
 	expires timestamptz NOT NULL,
 	followed bigint NOT NULL,
+	hears boolean NOT NULL DEFAULT false,
 	version text NOT NULL,
 	address text NOT NULL,
 	configuration text NOT NULL,
@@ -60,6 +62,14 @@ CREATE TABLE leader (
 	until timestamptz NOT NULL
 ) WITH (fillfactor = 10);
 INSERT INTO leader (node, session, until) VALUES ('', '', '-infinity');
+
+-- Accounts of which nodes ask for what others have reserved, for those that notifications
+-- do not reach. What a crash loses is asked for again.
+CREATE UNLOGGED TABLE recall (
+	account bytea PRIMARY KEY,
+	session bytea NOT NULL,
+	at timestamptz NOT NULL
+);
 
 -- Names this database, so that a copy of an older state is told from another one.
 INSERT INTO meta (name, value) VALUES ('database', gen_random_uuid()::text);
