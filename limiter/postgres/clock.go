@@ -32,11 +32,22 @@ func (c *Clock) Now() (shown time.Time, steady time.Duration) {
 	}
 }
 
+// An answer that took longer than slowAnswer says little about when it was true. It is
+// used when nothing better has come for lastsFor.
+const (
+	slowAnswer = 100 * time.Millisecond
+	lastsFor   = 30 * time.Second
+)
+
 // measure takes the time that the database has told between two moments.
 func (c *Clock) measure(micros int64, sent, answered time.Duration) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if middle := sent + (answered-sent)/2; middle >= c.last {
+	middle := sent + (answered-sent)/2
+	if slow := answered-sent > slowAnswer; slow && c.last != 0 && middle-c.last < lastsFor {
+		return // what was measured before is closer
+	}
+	if middle >= c.last {
 		c.last = middle
 		c.ahead.Store(micros*int64(time.Microsecond) - int64(middle))
 	}

@@ -8,10 +8,13 @@ import (
 	"io/fs"
 	"strconv"
 	"time"
+
+	"github.com/till-proxy/till/limiter/store"
 )
 
 // migrations are the schema's versions: a file each, whose name begins with its
-// number. A file that was released is never changed.
+// number. A file that was released is never changed, and leaves what the version before
+// it needs: while nodes are upgraded one by one, some of them still are of that.
 //
 //go:embed schema/*.sql
 var migrations embed.FS
@@ -132,6 +135,9 @@ func (s *Store) opened(err error) error {
 	var f *fault
 	if errors.As(err, &f) && f.passes() {
 		return s.refuse(f)
+	}
+	if errors.Is(err, store.ErrDoubt) {
+		return err // it names the database
 	}
 	return fmt.Errorf("%s: %w", s.where, err)
 }

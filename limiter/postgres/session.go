@@ -3,14 +3,9 @@ package postgres
 import (
 	"context"
 	"crypto/rand"
-	"encoding/hex"
 	"errors"
 	"fmt"
-	"strings"
-	"sync/atomic"
 	"time"
-
-	"github.com/jackc/pgx/v5/pgconn"
 
 	"github.com/till-proxy/till/limiter/store"
 )
@@ -32,86 +27,6 @@ const (
 	// pruneEvery is how many renewals lie between two prunings of the feed.
 	pruneEvery = 5
 )
-
-// listener is the connection that listens. The goroutine of the session owns it.
-type listener struct {
-	*conn
-	probe  string
-	direct atomic.Bool // notifications arrive, so no pooler is between
-}
-
-// dial makes the connection that listens, and takes the lock of the node's name,
-// which ends with the connection. Behind a pooler neither can be relied on.
-func (s *Store) dial(ctx context.Context) (l *listener, locked bool, err error) {
-	l = &listener{probe: "?" + hex.EncodeToString(s.session)}
-	l.conn, err = connect(ctx, s.listen, func(n *pgconn.Notification) { s.heard(l, n) })
-	if err != nil {
-		return nil, false, err
-	}
-	if err := s.checkConn(ctx, l.conn); err != nil {
-		l.drop()
-		return nil, false, err
-	}
-	results, err := l.run(ctx, say("LISTEN "+s.channel("feed")), say("LISTEN "+s.channel("recall")),
-		say(`SELECT pg_try_advisory_lock($1)`, int8Of(s.lockKey("node/"+s.options.Node))))
-	if err == nil {
-		_, err = s.outside(ctx, say(`SELECT pg_notify($1, $2)`, textOf(s.channel("feed")), textOf(l.probe)))
-	}
-	if err != nil {
-		l.drop()
-		return nil, false, err
-	}
-	return l, boolFrom(results[2].Rows[0][0]), nil
-}
-
-// outside runs statements on a connection of the pool.
-func (s *Store) outside(ctx context.Context, statements ...statement) ([]*pgconn.Result, error) {
-	c, err := s.pool.take(ctx)
-	if err != nil {
-		return nil, awayOf(err)
-	}
-	defer s.abandon(c)
-	return c.run(ctx, statements...)
-}
-
-// heard is told of each notification.
-func (s *Store) heard(l *listener, n *pgconn.Notification) {
-	switch {
-	case n.Channel == s.channel("recall"):
-		node, account, _ := strings.Cut(n.Payload, " ")
-		b, err := hex.DecodeString(account)
-		if err != nil || node == hex.EncodeToString(s.session) {
-			return
-		}
-		s.recalled(b)
-	case n.Payload == l.probe:
-		l.direct.Store(true)
-	case n.Payload == "":
-		s.wakeFollower()
-	}
-}
-
-// recalled leaves a request to the goroutine that follows.
-func (s *Store) recalled(account []byte) {
-	select {
-	case s.follow.recalls <- account:
-	default: // the other node asks again
-	}
-}
-
-// readRecalls reads what other nodes have asked for, where notifications do not arrive.
-func (s *Store) readRecalls(l *listener) error {
-	ctx, cancel := context.WithTimeout(s.ending, renewTimeout)
-	defer cancel()
-	results, err := l.run(ctx, say(s.sql.recalled, byteaOf(s.session)))
-	if err != nil {
-		return err
-	}
-	for _, row := range results[0].Rows {
-		s.recalled(row[0])
-	}
-	return nil
-}
 
 // Join implements store.Shared.
 func (s *Store) Join(f store.Follower) error {
@@ -222,19 +137,6 @@ func (s *Store) tryBegin(ctx context.Context, l *listener, locked bool) (bool, e
 	s.follow.begin(intFrom(results[2].Rows[0][1]), sent)
 	s.fresh.Store(int64(sent + freshFor))
 	return true, nil
-}
-
-// hears waits a moment for the first notification, which shows that the connection is
-// our own: only then its lock says that no other process has the name.
-func (l *listener) hears(ctx context.Context) bool {
-	ctx, cancel := context.WithTimeout(ctx, time.Second)
-	defer cancel()
-	for !l.direct.Load() {
-		if l.pg.WaitForNotification(ctx) != nil {
-			return false
-		}
-	}
-	return true
 }
 
 // keep renews the session and listens, until the store is closed.
