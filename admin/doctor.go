@@ -75,7 +75,7 @@ func stateFindings(failed error, clockOff time.Duration, shared bool) []wire.Fin
 			Fix: "fix the cause (is it up, does the password hold, may it be written to); this node then goes on by itself"}}
 	case clockOff != 0 && shared:
 		return []wire.Finding{{Check: "clock", Level: wire.LevelError, What: fmt.Sprintf("the database's clock was set by %s, and is not followed", clockOff.Round(time.Second)),
-			Fix: "timedatectl set-ntp true, on its machine"}}
+			Fix: "timedatectl set-ntp true, on its machine; when the clock is right: caddy till repair --clock"}}
 	case errors.Is(failed, store.ErrDoubt):
 		return []wire.Finding{{Check: "store", Level: wire.LevelError, What: "the store is in doubt, and every key is refused: " + token.Scrub(failed.Error()),
 			Fix: "put the newest store and its anchor in place and restart; or count every budget as spent: caddy till repair --forfeit"}}

@@ -127,7 +127,7 @@ func TestDoctorKnowsTheStateOfTheStore(t *testing.T) {
 		"a database in order":       {nil, 0, true, "", ""},
 		"a database in doubt":       {fmt.Errorf("opening: %w", store.ErrDoubt), 0, true, "store", "docs/cluster.md"},
 		"a database that is gone":   {fmt.Errorf("reading: %w", store.ErrUnavailable), 0, true, "store", "does the password hold"},
-		"a database's clock is set": {nil, -time.Hour, true, "clock", "on its machine"},
+		"a database's clock is set": {nil, -time.Hour, true, "clock", "on its machine; when the clock is right"},
 	} {
 		found := stateFindings(test.failed, test.off, test.shared)
 		if test.check == "" {

@@ -104,8 +104,6 @@ func (a *api) repair(_ *limiter.Limiter, r *http.Request) (any, error) {
 	switch {
 	case ask.Forfeit == ask.Clock:
 		return nil, invalid(`say what to repair: {"forfeit": true}, which spends every remaining budget, or {"clock": true}`)
-	case ask.Clock && a.backend.Node() != "" && a.caller.Role == record.OperatorRole:
-		return nil, &apiError{http.StatusConflict, "not_repaired", "limits are judged by the database's clock, so there is nothing to repair here: set the clock of its machine, and till follows"}
 	case ask.Clock:
 		l, err := a.limiter()
 		if err != nil {

@@ -18,15 +18,18 @@ func (l *Limiter) Time() time.Time { return l.clock.Now() }
 
 // readClock starts the clock from the time that the store has seen.
 func (l *Limiter) readClock(wall commit.Clock, after *Limiter) error {
+	var mark time.Time
+	if l.shared != nil { // the time is the database's, which no node keeps
+		if after != nil {
+			mark, l.forgetFrom = after.clock.Now(), after.forgetFrom
+		}
+		l.clock = commit.NewWatch(wall, mark) // that of before follows a connection that is closed
+		return nil
+	}
 	if after != nil {
 		l.clock, l.forgetFrom = after.clock, after.forgetFrom
 		return nil
 	}
-	if l.shared != nil { // the time is the database's, which no node keeps
-		l.clock = commit.NewWatch(wall, time.Time{})
-		return nil
-	}
-	var mark time.Time
 	err := l.store.View(func(r store.Reader) error {
 		b, err := r.Get(record.MetaClock)
 		switch {
