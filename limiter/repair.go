@@ -60,6 +60,7 @@ type rebuild struct {
 	forfeit bool   // what is left of budgets counts as spent
 	suspend bool   // every living key
 	roles   map[string]record.Role
+	last    func(store.Tx) error // what the last commit has besides; nil: nothing
 
 	digest integrity.Digest
 	sums   commit.Tally
@@ -118,6 +119,11 @@ func (r *rebuild) run(anchorPath string) (err error) {
 		*sums = r.sums
 		if err := errors.Join(r.audit(b), b.log.Finish(b.Transaction), b.sums.Finish(b.Transaction)); err != nil {
 			return err
+		}
+		if r.last != nil {
+			if err := r.last(tx); err != nil {
+				return err
+			}
 		}
 		own, err := d.SumRooted(tx)
 		if err != nil {

@@ -63,6 +63,7 @@ const (
 	ActStoreRepair  = "store.repair"
 	ActStoreBackup  = "store.backup"
 	ActStoreRestore = "store.restore"
+	ActStoreMigrate = "store.migrate"
 	ActAuditPrune   = "audit.prune"
 	ActTokenCreate  = "token.create"
 	ActTokenRevoke  = "token.revoke"

@@ -40,6 +40,8 @@ type Options struct {
 	MaxConns int
 
 	Node, Version, Address, Configuration string
+	// Passing says that the node does not come back: it leaves no trace. Default: false.
+	Passing bool
 
 	// Witness is the path of the file with the last acknowledged commit. Empty:
 	// none, and then only other nodes find out that the database lost it.

@@ -229,7 +229,11 @@ func (s *Store) leave(l *listener) {
 		c, err = connect(ctx, s.config, nil)
 	}
 	if err == nil {
-		_, err = c.run(ctx, say(s.sql.leave, textOf(s.options.Node), byteaOf(s.session)))
+		leave := s.sql.leave
+		if s.options.Passing {
+			leave = s.sql.vanish
+		}
+		_, err = c.run(ctx, say(leave, textOf(s.options.Node), byteaOf(s.session)))
 	}
 	if err != nil {
 		s.log.Warn("ending this node's session: others wait until it expires", "error", err)

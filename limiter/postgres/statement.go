@@ -149,7 +149,7 @@ type queries struct {
 	rollback, look                                 string
 	read, renew, lead, leave, join, rejoin         string
 	numbers, head, page, follow, prune, behind     string
-	nodes, identity, unblock, describe             string
+	nodes, identity, unblock, describe, vanish     string
 	recall, recalled, forget                       string
 }
 
@@ -209,6 +209,9 @@ func queriesIn(schema string) queries {
 		describe: in(`UPDATE @session SET configuration = $3 WHERE name = $1 AND session = $2`),
 		lead: in(`UPDATE @leader SET node = $1, session = $2, until = now() + interval '10 s'
 			WHERE session = $2 OR until <= now() RETURNING true`),
+		vanish: in(`WITH l AS (UPDATE @leader SET until = now() WHERE session = $2),
+			s AS (DELETE FROM @session WHERE name = $1 AND session = $2)
+			DELETE FROM @node WHERE name = $1 AND session = $2`),
 		leave: in(`WITH l AS (UPDATE @leader SET until = now() WHERE session = $2)
 			UPDATE @session SET expires = now(), seen = now() WHERE name = $1 AND session = $2`),
 		// A server process that has got a part of a round trip waits for the rest without

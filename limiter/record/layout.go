@@ -43,7 +43,7 @@ const (
 	SpaceSalts    = "s/"
 	SpaceAccounts = "a/"
 	SpaceBuckets  = "c/"
-	spaceParts    = "q/"
+	SpaceParts    = "q/"
 	SpaceNodes    = "n/"
 	SpaceDue      = "d/"
 	spaceHours    = "h/"

@@ -17,7 +17,7 @@ func TestOnlyKeysOfTheAccountSpaceAreAccounts(t *testing.T) {
 	}
 	for _, space := range []string{
 		SpaceKeys, SpaceLookups, SpaceSalts, SpaceBuckets, SpaceDue, spaceHours, SpaceAudit, SpaceTokens,
-		SpaceOnce, SpaceChildren, SpaceOutbox, SpaceJobs, spaceParts, SpaceNodes, "x/", "m/",
+		SpaceOnce, SpaceChildren, SpaceOutbox, SpaceJobs, SpaceParts, SpaceNodes, "x/", "m/",
 	} {
 		if _, ok := AccountOf(slices.Concat([]byte(space), key[len(SpaceAccounts):])); ok {
 			t.Errorf("a record of the space %s was taken for an account", space)

@@ -81,7 +81,7 @@ func DecodePart(b []byte) (Part, error) {
 }
 
 // PartPrefix is the beginning of the keys of all parts of an account.
-func PartPrefix(id AccountID) []byte { return append([]byte(spaceParts), id[:]...) }
+func PartPrefix(id AccountID) []byte { return append([]byte(SpaceParts), id[:]...) }
 
 // PartKey is where a node's part of an account is kept.
 func PartKey(id AccountID, node string) []byte { return append(PartPrefix(id), node...) }

@@ -9,6 +9,7 @@ package store
 import (
 	"errors"
 	"fmt"
+	"strings"
 )
 
 // Store is a transactional, ordered space of keys and values: all that the
@@ -84,7 +85,13 @@ var FormatKey = []byte("m/format")
 // till has written.
 var ErrFormat = errors.New("the store has another format")
 
+// Unfinished begins the format of a store that a migration is still filling.
+const Unfinished = "unfinished migration "
+
 func OtherFormat(format []byte) error {
+	if strings.HasPrefix(string(format), Unfinished) {
+		return fmt.Errorf("%w: a migration into it is not finished: run the same command again", ErrFormat)
+	}
 	return fmt.Errorf("%w: %q, and this version of till reads %q: use the version that wrote it", ErrFormat, format, Format)
 }
 

@@ -1,0 +1,422 @@
+package limiter
+
+import (
+	"bytes"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"hash"
+	"io/fs"
+	"path/filepath"
+	"time"
+
+	"github.com/till-proxy/till/limiter/audit"
+	"github.com/till-proxy/till/limiter/integrity"
+	"github.com/till-proxy/till/limiter/record"
+	"github.com/till-proxy/till/limiter/store"
+)
+
+// A migration copies all that a store holds into another one, while no server uses
+// either: from the store of one server into the database of several, or back. The
+// source is only read. What belongs to a server or a commit alone stays behind: the
+// digest and its commit, sessions, the parts of nodes, whose sums are in the accounts,
+// and what nodes have in common because no single memory has it.
+
+// Migration is what to copy.
+type Migration struct {
+	From, To store.Store
+	By       Caller
+	Disk     store.Disk
+	Now      time.Time
+	// Dir and Anchor are where the directory and the anchor of the one that is not
+	// shared are.
+	Dir, Anchor string
+	// Copied is called with how many records have been copied. Default: not at all.
+	Copied func(n int64)
+}
+
+// Migrated is what was copied.
+type Migrated struct {
+	Records int64          `json:"records"`
+	Keys    int64          `json:"keys"`
+	Entries int64          `json:"audit_entries"`
+	Used    record.Amounts `json:"-"` // by all keys that are not forgotten
+	Resumed bool           `json:"resumed"`
+}
+
+// migrationKey says after which record a migration goes on.
+var migrationKey = []byte("m/migration")
+
+// Migrate copies a store. It may be cut off at any point and run again.
+func Migrate(m Migration) (Migrated, error) {
+	var done Migrated
+	if err := onlyOperator(m.By); err != nil {
+		return done, err
+	}
+	if err := m.checkSource(); err != nil {
+		return done, fmt.Errorf("the source: %w", err)
+	}
+	after, err := m.begin(&done)
+	if err != nil {
+		return done, fmt.Errorf("the target: %w", err)
+	}
+	if err := m.copy(after, &done); err != nil {
+		return done, fmt.Errorf("copying: %w", err)
+	}
+	if err := m.compare(&done); err != nil {
+		return done, fmt.Errorf("comparing: %w", err)
+	}
+	if err := m.finish(&done); err != nil {
+		return done, fmt.Errorf("finishing: %w", err)
+	}
+	return done, nil
+}
+
+func isShared(s store.Store) bool {
+	_, ok := s.(store.Shared)
+	return ok
+}
+
+// checkSource refuses a store that has not been closed, or that is not what it was.
+func (m *Migration) checkSource() error {
+	if shared, ok := m.From.(store.Shared); ok {
+		if err := unused(shared); err != nil {
+			return err
+		}
+	}
+	return m.From.View(func(r store.Reader) error {
+		switch _, err := r.Get(store.FormatKey); {
+		case errors.Is(err, store.ErrNotFound):
+			return errors.New("it is empty")
+		case err != nil:
+			return err
+		}
+		if err := store.CheckFormat(r); err != nil {
+			return err
+		}
+		if isShared(m.From) {
+			locked, err := readLockdown(r)
+			if err == nil && locked != nil {
+				err = errLocked
+			}
+			return err
+		}
+		if err := m.checkAnchor(r); err != nil {
+			return err
+		}
+		return m.checkClosed(r)
+	})
+}
+
+var errLocked = errors.New("a lockdown is in force, and does not go with it: lift it (caddy till lockdown --lift), and suspend keys that must not work")
+
+// unused refuses a database that other nodes use.
+func unused(shared store.Shared) error {
+	nodes, err := shared.Nodes()
+	if err != nil {
+		return err
+	}
+	for _, n := range nodes {
+		if n.Live && n.Name != shared.Node() {
+			return fmt.Errorf("node %s uses it: stop all servers first", n.Name)
+		}
+	}
+	return nil
+}
+
+// checkAnchor refuses a store that has lost commits.
+func (m *Migration) checkAnchor(r store.Reader) error {
+	anchor, err := integrity.OpenAnchor(m.Disk, m.Anchor, false)
+	if err == nil {
+		d := &integrity.Digest{Anchor: anchor, Secret: anchor.Secret, Store: anchor.Store}
+		err = errors.Join(d.Verify(r, anchor), anchor.Close())
+	}
+	return err
+}
+
+// checkClosed refuses a store whose server was killed: what it had reserved and not
+// used is in the shadow, and only a server that opens it brings that into the records.
+func (m *Migration) checkClosed(r store.Reader) error {
+	if _, err := m.Disk.ReadFile(filepath.Join(m.Dir, "lockdown")); err == nil {
+		return errLocked
+	} else if !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("looking for a lockdown: %w", err)
+	}
+	path := filepath.Join(m.Dir, "shadow")
+	if _, err := m.Disk.ReadFile(path); errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	b, err := r.Get(record.MetaSession)
+	if errors.Is(err, store.ErrNotFound) || err == nil && len(b) != integrity.SessionLen {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	shadow, err := integrity.OpenShadow(m.Disk, path)
+	if err != nil {
+		return err
+	}
+	remembered := shadow.Recall(integrity.Session(b), store.BootID())
+	if err := shadow.Close(); err != nil {
+		return err
+	}
+	for _, seen := range remembered {
+		v, err := r.Get(record.AccountKey(seen.ID))
+		if errors.Is(err, store.ErrNotFound) {
+			continue
+		}
+		var rec record.Account
+		if err == nil {
+			rec, err = record.DecodeAccount(v)
+		}
+		if err != nil {
+			return err
+		}
+		if rec.Lineage == seen.Lineage && rec.Reserved != seen.Used {
+			return errors.New("its server was killed, and has not yet counted what was in use: start it once more, and stop it")
+		}
+	}
+	return nil
+}
+
+// copied reports whether a record goes with a migration.
+func (m *Migration) copied(key []byte) bool {
+	for _, own := range [][]byte{record.MetaCommit, record.MetaSession, record.MetaClock, store.FormatKey, migrationKey} {
+		if bytes.Equal(key, own) {
+			return false
+		}
+	}
+	for _, space := range []string{record.SpaceBuckets, record.SpaceParts, record.SpaceNodes} {
+		if bytes.HasPrefix(key, []byte(space)) {
+			return false
+		}
+	}
+	return true
+}
+
+// moved is a record as the target has it. In the store of one server, what was used
+// is in the history once that server has closed it; among nodes, each knows this of
+// its own part.
+func (m *Migration) moved(key, value []byte) ([]byte, error) {
+	if !bytes.HasPrefix(key, []byte(record.SpaceAccounts)) || !isShared(m.From) {
+		return value, nil
+	}
+	rec, err := record.DecodeAccount(value)
+	if err != nil {
+		return nil, fmt.Errorf("account %x: %w", key, err)
+	}
+	rec.Booked = rec.Counted()
+	return rec.Encode(), nil
+}
+
+// name identifies the source as it stands: one that was used since has another name.
+func (m *Migration) name() (string, error) {
+	sum := sha256.New()
+	err := m.From.View(func(r store.Reader) error {
+		for _, space := range []string{"m/", record.SpaceNodes} {
+			err := r.Scan([]byte(space), nil, false, func(key, value []byte) (bool, error) {
+				_, err := fmt.Fprintf(sum, "%q %q\n", key, value)
+				return true, err
+			})
+			if err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	return hex.EncodeToString(sum.Sum(nil)[:16]), err
+}
+
+// begin makes the target this migration's, or finds out where it goes on.
+func (m *Migration) begin(done *Migrated) (after []byte, err error) {
+	name, err := m.name()
+	if err != nil {
+		return nil, err
+	}
+	mark := []byte(store.Unfinished + name)
+	if shared, ok := m.To.(store.Shared); ok {
+		if err := unused(shared); err != nil {
+			return nil, err
+		}
+	} else if _, err := m.Disk.ReadFile(filepath.Join(m.Dir, "lockdown")); err == nil {
+		return nil, errors.New("its directory has the lockdown of another store: name an empty one")
+	}
+	err = m.To.Update(func(tx store.Tx) error {
+		format, err := tx.Get(store.FormatKey)
+		switch {
+		case err == nil && bytes.Equal(format, mark):
+			after, err = tx.Get(migrationKey)
+			done.Resumed = err == nil
+			if errors.Is(err, store.ErrNotFound) {
+				err = nil
+			}
+			return err
+		case err == nil && bytes.HasPrefix(format, []byte(store.Unfinished)):
+			return errors.New("it holds an unfinished migration of another store, or of this one before it was used again: empty it first")
+		case err != nil && !errors.Is(err, store.ErrNotFound):
+			return err
+		}
+		err = tx.Scan(nil, nil, false, func([]byte, []byte) (bool, error) {
+			return false, errors.New("it is not empty: name an empty directory, or another schema")
+		})
+		if err != nil {
+			return err
+		}
+		return tx.Set(store.FormatKey, mark)
+	})
+	return after, err
+}
+
+// copy copies the records after one, page by page. A page and where it ends are one
+// commit.
+func (m *Migration) copy(after []byte, done *Migrated) error {
+	for {
+		keys, values, err := m.page(m.From, after)
+		if err != nil || len(keys) == 0 {
+			return err
+		}
+		after = keys[len(keys)-1]
+		err = m.To.Update(func(tx store.Tx) error {
+			for i, key := range keys {
+				if !m.copied(key) {
+					continue
+				}
+				value, err := m.moved(key, values[i])
+				if err == nil {
+					err = tx.Set(key, value)
+				}
+				if err != nil {
+					return err
+				}
+			}
+			return tx.Set(migrationKey, after)
+		})
+		if err != nil {
+			return err
+		}
+		done.Records += int64(len(keys))
+		if m.Copied != nil {
+			m.Copied(done.Records)
+		}
+	}
+}
+
+// page reads some records after one, in the order of their keys.
+func (m *Migration) page(s store.Store, after []byte) (keys, values [][]byte, err error) {
+	err = s.View(func(r store.Reader) error {
+		keys, values, err = pageOf(r, "", after)
+		for i := range keys { // they outlive the view
+			keys[i], values[i] = bytes.Clone(keys[i]), bytes.Clone(values[i])
+		}
+		return err
+	})
+	return keys, values, err
+}
+
+// total is what a store holds of what is copied.
+type total struct {
+	records, keys int64
+	used          record.Amounts
+	chain         audit.Verified
+	sum           [sha256.Size]byte
+}
+
+// totalOf reads all of a store. change is what each value becomes.
+func (m *Migration) totalOf(s store.Store, change func(key, value []byte) ([]byte, error)) (t total, err error) {
+	sum, chain := sha256.New(), new(audit.Verifier)
+	for after := []byte(nil); ; {
+		keys, values, err := m.page(s, after)
+		if err != nil {
+			return t, err
+		}
+		if len(keys) == 0 {
+			break
+		}
+		after = keys[len(keys)-1]
+		for i, key := range keys {
+			if !m.copied(key) {
+				continue
+			}
+			value, err := change(key, values[i])
+			if err == nil {
+				err = t.add(sum, chain, key, value)
+			}
+			if err != nil {
+				return t, err
+			}
+		}
+	}
+	if chain.Next != 0 && !chain.Pruned {
+		return t, fmt.Errorf("the audit log begins with entry %d, and no entry says that those before it were pruned", chain.Done.First)
+	}
+	t.chain = chain.Done
+	copy(t.sum[:], sum.Sum(nil))
+	return t, nil
+}
+
+func (t *total) add(sum hash.Hash, chain *audit.Verifier, key, value []byte) error {
+	t.records++
+	if _, err := fmt.Fprintf(sum, "%d %d ", len(key), len(value)); err != nil {
+		return err
+	}
+	sum.Write(key)
+	sum.Write(value)
+	switch {
+	case bytes.HasPrefix(key, []byte(record.SpaceKeys)):
+		t.keys++
+	case bytes.HasPrefix(key, []byte(record.SpaceAccounts)):
+		rec, err := record.DecodeAccount(value)
+		if err != nil {
+			return fmt.Errorf("account %x: %w", key, err)
+		}
+		t.used.Add(rec.Counted())
+	case bytes.HasPrefix(key, []byte(record.SpaceAudit)):
+		return chain.Add(value)
+	}
+	return nil
+}
+
+// compare reads both stores in full.
+func (m *Migration) compare(done *Migrated) error {
+	from, err := m.totalOf(m.From, m.moved)
+	if err != nil {
+		return fmt.Errorf("the source: %w", err)
+	}
+	to, err := m.totalOf(m.To, func(_, value []byte) ([]byte, error) { return value, nil })
+	if err != nil {
+		return fmt.Errorf("the target: %w", err)
+	}
+	if from != to {
+		return fmt.Errorf("the target has %d records, %d keys and %d entries of the audit log, and the source %d, %d and %d, or they differ: empty it, and begin again",
+			to.records, to.keys, to.chain.Entries, from.records, from.keys, from.chain.Entries)
+	}
+	done.Records, done.Keys, done.Entries, done.Used = to.records, to.keys, to.chain.Entries, to.used
+	return m.To.View(func(r store.Reader) error {
+		head, err := audit.ReadChain(r)
+		if err == nil && to.chain.Entries > 0 && head.Hash != to.chain.Head {
+			err = errors.New("the audit log does not end where it should")
+		}
+		return err
+	})
+}
+
+// finish makes the target a store that servers open.
+func (m *Migration) finish(done *Migrated) error {
+	last := func(tx store.Tx) error {
+		return errors.Join(tx.Delete(migrationKey), tx.Set(store.FormatKey, []byte(store.Format)))
+	}
+	if !isShared(m.To) {
+		r := rebuild{store: m.To, disk: m.Disk, now: m.Now, by: m.By, action: audit.ActStoreMigrate, last: last}
+		return r.run(m.Anchor)
+	}
+	return m.To.Update(func(tx store.Tx) error {
+		b, err := offline(tx, stopped(m.Now))
+		if err != nil {
+			return err
+		}
+		r := rebuild{by: m.By, action: audit.ActStoreMigrate, done: Repaired{Keys: done.Keys}}
+		return errors.Join(r.audit(b), b.log.Finish(b.Transaction), last(tx))
+	})
+}

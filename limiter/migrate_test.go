@@ -1,0 +1,248 @@
+package limiter_test
+
+import (
+	"errors"
+	"log/slog"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/till-proxy/till/limiter"
+	"github.com/till-proxy/till/limiter/record"
+	"github.com/till-proxy/till/limiter/store"
+	"github.com/till-proxy/till/limiter/store/storetest"
+	"github.com/till-proxy/till/token"
+)
+
+// single is the store of one server, in a directory of its own.
+type single struct {
+	t   *testing.T
+	dir string
+}
+
+func (s single) open() store.Store {
+	s.t.Helper()
+	opened, err := store.OpenBadger(filepath.Join(s.dir, "store"), slog.New(slog.DiscardHandler))
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	return opened
+}
+
+func (s single) anchor() string { return filepath.Join(s.dir, "store", "anchor") }
+
+func (s single) serve() *limiter.Limiter {
+	s.t.Helper()
+	l, err := limiter.Open(limiter.Options{Store: s.open(), Shadow: filepath.Join(s.dir, "store", "shadow"), Anchor: s.anchor()})
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	return l
+}
+
+func serveNode(t *testing.T, c *storetest.Cluster, name string) *limiter.Limiter {
+	t.Helper()
+	l, err := limiter.Open(limiter.Options{Store: c.Node(name)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return l
+}
+
+// passing is the node that a migration is.
+func passing(t *testing.T, c *storetest.Cluster) store.Store {
+	t.Helper()
+	s := c.Node("migration")
+	if err := s.Join(nobody{}); err != nil {
+		t.Fatal(err)
+	}
+	return s
+}
+
+// nobody keeps nothing in memory.
+type nobody struct{}
+
+func (nobody) Follows([]byte) bool    { return false }
+func (nobody) Changed([][]byte) error { return nil }
+func (nobody) Missed() error          { return nil }
+func (nobody) Recalled([]byte)        {}
+func (nobody) Stale(error)            {}
+
+func shut(t *testing.T, c interface{ Close() error }) {
+	t.Helper()
+	if err := c.Close(); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func newLimited(t *testing.T, l *limiter.Limiter, n int64) token.Lookup {
+	t.Helper()
+	_, lookup, err := token.MintKey()
+	if err != nil {
+		t.Fatal(err)
+	}
+	spec := &record.Key{Upstream: "openai", Custody: record.CustodyHeld, Limit: record.NoLimits()}
+	spec.Limit[record.Activations] = n
+	if _, err := l.Mint(t.Context(), limiter.Operator, spec, limiter.Birth{Lookup: lookup}); err != nil {
+		t.Fatal(err)
+	}
+	return lookup
+}
+
+// useUp forwards requests until one is refused, and returns how many there were.
+func useUp(t *testing.T, l *limiter.Limiter, lookup token.Lookup, atMost int) (n int) {
+	t.Helper()
+	for ; n < atMost; n++ {
+		k, refusal := l.Find(t.Context(), lookup)
+		if refusal != nil {
+			return n
+		}
+		var g limiter.Grant
+		if refusal := k.Reserve(t.Context(), &limiter.Ask{Bound: record.Amounts{record.Activations: 1}, Method: "POST", Path: "/v1/x"}, &g); refusal != nil {
+			return n
+		}
+		g.Settle(record.Amounts{record.Activations: 1})
+	}
+	return n
+}
+
+func TestAMigrationCarriesBudgetsAndTheAuditLogToADatabaseAndBack(t *testing.T) {
+	t.Parallel()
+	from := single{t, t.TempDir()}
+	l := from.serve()
+	lookup, spent := newLimited(t, l, 100), newLimited(t, l, 5)
+	if n := useUp(t, l, lookup, 30) + useUp(t, l, spent, 10); n != 35 {
+		t.Fatalf("%d were used", n)
+	}
+	shut(t, l)
+
+	cluster := storetest.NewCluster()
+	source, target := from.open(), passing(t, cluster)
+	m := limiter.Migration{From: source, To: target, By: limiter.Operator, Disk: store.Files{}, Now: time.Now(), Dir: filepath.Join(from.dir, "store"), Anchor: from.anchor()}
+	done, err := limiter.Migrate(m)
+	if err != nil || done.Keys != 2 || done.Used[record.Activations] != 35 || done.Resumed {
+		t.Fatalf("%+v, %v", done, err)
+	}
+	if _, err := limiter.Migrate(m); err == nil || !strings.Contains(err.Error(), "not empty") {
+		t.Errorf("once more: %v", err)
+	}
+	shut(t, source)
+	shut(t, target)
+
+	a, b := serveNode(t, cluster, "a"), serveNode(t, cluster, "b")
+	if n := useUp(t, a, lookup, 20) + useUp(t, b, lookup, 20) + useUp(t, b, spent, 1); n != 40 {
+		t.Errorf("%d were used on two nodes", n)
+	}
+	busy := passing(t, cluster)
+	back := single{t, t.TempDir()}
+	returned := back.open()
+	m = limiter.Migration{From: busy, To: returned, By: limiter.Operator, Disk: store.Files{}, Now: time.Now(), Dir: filepath.Join(back.dir, "store"), Anchor: back.anchor()}
+	if _, err := limiter.Migrate(m); err == nil || !strings.Contains(err.Error(), "stop all servers first") {
+		t.Errorf("while nodes use it: %v", err)
+	}
+	shut(t, a)
+	shut(t, b)
+	if done, err = limiter.Migrate(m); err != nil || done.Keys != 2 || done.Used[record.Activations] != 75 {
+		t.Fatalf("back: %+v, %v", done, err)
+	}
+	shut(t, returned)
+
+	l = back.serve()
+	defer shut(t, l)
+	if used := l.Stats().Used[record.Activations]; used != 75 {
+		t.Errorf("%d of all are used", used)
+	}
+	if n := useUp(t, l, lookup, 100); n != 30 {
+		t.Errorf("%d of 100 were left, want 30", n)
+	}
+	verdict, err := l.AuditVerify(t.Context(), limiter.Operator)
+	if err != nil || verdict.Entries < 5 { // two mints, an end, two migrations
+		t.Errorf("the audit log: %+v, %v", verdict, err)
+	}
+}
+
+// cutOff is a store whose commits fail after some.
+type cutOff struct {
+	store.Shared
+	left int
+}
+
+var errCutOff = errors.New("cut off")
+
+func (c *cutOff) Update(fn func(store.Tx) error) error {
+	if c.left--; c.left < 0 {
+		return errCutOff
+	}
+	return c.Shared.Update(fn)
+}
+
+func TestAMigrationThatWasCutOffGoesOnAndNoServerOpensItsTarget(t *testing.T) {
+	t.Parallel()
+	from := single{t, t.TempDir()}
+	l := from.serve()
+	for range 300 { // several pages of records
+		newLimited(t, l, 100)
+	}
+	shut(t, l)
+	cluster, source := storetest.NewCluster(), from.open()
+	defer shut(t, source)
+	m := limiter.Migration{From: source, By: limiter.Operator, Disk: store.Files{}, Now: time.Now(), Dir: filepath.Join(from.dir, "store"), Anchor: from.anchor()}
+	for left := 1; ; left++ {
+		target := passing(t, cluster)
+		m.To = &cutOff{target.(store.Shared), left}
+		done, err := limiter.Migrate(m)
+		shut(t, target)
+		if err == nil {
+			if !done.Resumed || done.Keys != 300 || left < 3 {
+				t.Errorf("with %d commits at once: %+v", left, done)
+			}
+			break
+		}
+		if !errors.Is(err, errCutOff) {
+			t.Fatal(err)
+		}
+		_, err = limiter.Open(limiter.Options{Store: cluster.Node("a")})
+		if !errors.Is(err, store.ErrFormat) || !strings.Contains(err.Error(), "run the same command again") {
+			t.Fatalf("a server that opens what is unfinished: %v", err)
+		}
+		cluster.Kill("a")
+		cluster.Advance(time.Minute)
+	}
+	l = serveNode(t, cluster, "a")
+	defer shut(t, l)
+	if keys := l.Stats().Keys[record.Active]; keys != 300 {
+		t.Errorf("%d keys are there", keys)
+	}
+}
+
+func TestASourceWhoseServerWasKilledIsRefused(t *testing.T) {
+	t.Parallel()
+	disk := storetest.NewDisk()
+	open := func(disk *storetest.Disk) *limiter.Limiter {
+		l, err := limiter.Open(limiter.Options{Store: disk.Open(), Disk: disk.Files(), Shadow: "/store/shadow", Anchor: "/store/anchor"})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return l
+	}
+	l := open(disk)
+	lookup := newLimited(t, l, 1000)
+	useUp(t, l, lookup, 20)
+	killed := disk.Restarted(false, func() bool { return false })
+	shut(t, l)
+	target := passing(t, storetest.NewCluster())
+	defer shut(t, target)
+	migrate := func() error {
+		_, err := limiter.Migrate(limiter.Migration{
+			From: killed.Open(), To: target, By: limiter.Operator, Disk: killed.Files(), Now: time.Now(), Dir: "/store", Anchor: "/store/anchor"})
+		return err
+	}
+	if err := migrate(); err == nil || !strings.Contains(err.Error(), "start it once more, and stop it") {
+		t.Errorf("after a kill: %v", err)
+	}
+	shut(t, open(killed))
+	if err := migrate(); err != nil {
+		t.Errorf("after it was opened and closed: %v", err)
+	}
+}
