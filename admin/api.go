@@ -6,6 +6,7 @@
 package admin
 
 import (
+	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -163,58 +164,66 @@ func announce(w http.ResponseWriter, contentType string) {
 	h.Set("X-Content-Type-Options", "nosniff")
 }
 
+// failures are the errors that are not about one field: the status and code of each, and
+// what the caller reads if that is not all of the error.
+var failures = []struct {
+	is            error
+	status        int
+	code, message string
+	again         string // after how many seconds the call may be repeated
+}{
+	{is: limiter.ErrToken, status: http.StatusUnauthorized, code: "unauthorized"},
+	{is: limiter.ErrAttempts, status: http.StatusTooManyRequests, code: "too_many_attempts", again: "60"},
+	{is: limiter.ErrReused, status: http.StatusUnprocessableEntity, code: "idempotency_key_reused", message: limiter.ErrReused.Error()},
+	{is: limiter.ErrForbidden, status: http.StatusForbidden, code: "forbidden"},
+	{is: store.ErrNotFound, status: http.StatusNotFound, code: "not_found", message: "there is no such key"},
+	{is: limiter.ErrVersion, status: http.StatusPreconditionFailed, code: "version_mismatch"},
+	{is: limiter.ErrDead, status: http.StatusConflict, code: "key_ended", message: limiter.ErrDead.Error()},
+	{is: limiter.ErrAlive, status: http.StatusConflict, code: "key_alive", message: limiter.ErrAlive.Error()},
+	{is: limiter.ErrFamily, status: http.StatusConflict, code: "key_alive", message: limiter.ErrFamily.Error()},
+	{is: limiter.ErrReturned, status: http.StatusConflict, code: "key_ended", message: limiter.ErrReturned.Error()},
+	{is: limiter.ErrParentEnded, status: http.StatusConflict, code: "parent_ended", message: limiter.ErrParentEnded.Error()},
+	{is: commit.ErrBusy, status: http.StatusServiceUnavailable, code: "store_busy", message: commit.ErrBusy.Error(), again: "2"},
+	{is: commit.ErrOutcome, status: http.StatusServiceUnavailable, code: "outcome_unknown", message: commit.ErrOutcome.Error()},
+	{is: limiter.ErrJobs, status: http.StatusConflict, code: "too_many_jobs", message: limiter.ErrJobs.Error()},
+	{is: limiter.ErrRevoked, status: http.StatusConflict, code: "key_revoked", message: limiter.ErrRevoked.Error()},
+}
+
 func (a *api) fail(w http.ResponseWriter, err error) {
-	var known *apiError
-	var wrong *record.InvalidError
-	var above *record.CeilingError
-	var short *limiter.ShortError
-	switch {
-	case errors.As(err, &known):
-	case errors.As(err, &wrong):
-		known = &apiError{http.StatusBadRequest, "invalid_request", wrong.Error()}
-	case errors.As(err, &above):
-		known = &apiError{http.StatusForbidden, "above_ceiling", above.Error()}
-	case errors.Is(err, limiter.ErrToken):
-		w.Header().Set("WWW-Authenticate", `Bearer realm="till", error="invalid_token"`)
-		known = &apiError{http.StatusUnauthorized, "unauthorized", err.Error()}
-	case errors.Is(err, limiter.ErrAttempts):
-		w.Header().Set("Retry-After", "60")
-		known = &apiError{http.StatusTooManyRequests, "too_many_attempts", err.Error()}
-	case errors.Is(err, limiter.ErrReused):
-		known = &apiError{http.StatusUnprocessableEntity, "idempotency_key_reused", limiter.ErrReused.Error()}
-	case errors.Is(err, limiter.ErrForbidden):
-		known = &apiError{http.StatusForbidden, "forbidden", err.Error()}
-	case errors.Is(err, store.ErrNotFound):
-		known = &apiError{http.StatusNotFound, "not_found", "there is no such key"}
-	case errors.Is(err, limiter.ErrVersion):
-		known = &apiError{http.StatusPreconditionFailed, "version_mismatch", err.Error()}
-	case errors.Is(err, limiter.ErrDead):
-		known = &apiError{http.StatusConflict, "key_ended", limiter.ErrDead.Error()}
-	case errors.Is(err, limiter.ErrAlive):
-		known = &apiError{http.StatusConflict, "key_alive", limiter.ErrAlive.Error()}
-	case errors.Is(err, limiter.ErrFamily):
-		known = &apiError{http.StatusConflict, "key_alive", limiter.ErrFamily.Error()}
-	case errors.Is(err, limiter.ErrReturned):
-		known = &apiError{http.StatusConflict, "key_ended", limiter.ErrReturned.Error()}
-	case errors.Is(err, limiter.ErrParentEnded):
-		known = &apiError{http.StatusConflict, "parent_ended", limiter.ErrParentEnded.Error()}
-	case errors.As(err, &short):
-		known = &apiError{http.StatusConflict, "parent_budget", short.Error()}
-	case errors.Is(err, commit.ErrBusy):
-		w.Header().Set("Retry-After", "2")
-		known = &apiError{http.StatusServiceUnavailable, "store_busy", commit.ErrBusy.Error()}
-	case errors.Is(err, commit.ErrOutcome):
-		known = &apiError{http.StatusServiceUnavailable, "outcome_unknown", commit.ErrOutcome.Error()}
-	case errors.Is(err, store.ErrUnavailable), errors.Is(err, store.ErrStale), errors.Is(err, store.ErrNoSpace):
-		w.Header().Set("Retry-After", "2")
-		known = &apiError{http.StatusServiceUnavailable, "store_unavailable", "the store could not do this: " + err.Error()}
-	case errors.Is(err, limiter.ErrJobs):
-		known = &apiError{http.StatusConflict, "too_many_jobs", limiter.ErrJobs.Error()}
-	case errors.Is(err, limiter.ErrRevoked):
-		known = &apiError{http.StatusConflict, "key_revoked", limiter.ErrRevoked.Error()}
-	default:
-		a.log.Error("a management call failed", "error", err)
-		known = &apiError{http.StatusServiceUnavailable, "store_unavailable", "the store could not do this: " + err.Error()}
+	known, ok := errors.AsType[*apiError](err)
+	if !ok {
+		known = a.failureOf(w.Header(), err)
 	}
 	a.write(w, known.status, map[string]any{"error": map[string]string{"code": known.code, "message": token.Scrub(known.message)}})
+}
+
+// failureOf returns what the caller is told of an error, and sets the headers for it.
+func (a *api) failureOf(h http.Header, err error) *apiError {
+	if wrong, ok := errors.AsType[*record.InvalidError](err); ok {
+		return &apiError{http.StatusBadRequest, "invalid_request", wrong.Error()}
+	}
+	if above, ok := errors.AsType[*record.CeilingError](err); ok {
+		return &apiError{http.StatusForbidden, "above_ceiling", above.Error()}
+	}
+	if short, ok := errors.AsType[*limiter.ShortError](err); ok {
+		return &apiError{http.StatusConflict, "parent_budget", short.Error()}
+	}
+	for _, f := range failures {
+		if !errors.Is(err, f.is) {
+			continue
+		}
+		if f.status == http.StatusUnauthorized {
+			h.Set("WWW-Authenticate", `Bearer realm="till", error="invalid_token"`)
+		}
+		if f.again != "" {
+			h.Set("Retry-After", f.again)
+		}
+		return &apiError{f.status, f.code, cmp.Or(f.message, err.Error())}
+	}
+	if errors.Is(err, store.ErrUnavailable) || errors.Is(err, store.ErrStale) || errors.Is(err, store.ErrNoSpace) {
+		h.Set("Retry-After", "2")
+	} else {
+		a.log.Error("a management call failed", "error", err)
+	}
+	return &apiError{http.StatusServiceUnavailable, "store_unavailable", "the store could not do this: " + err.Error()}
 }

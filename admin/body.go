@@ -55,8 +55,7 @@ func readBodyOf(r *http.Request, into any, limit int64) error {
 // wholeBody reads the entire body, and leaves it to be read again.
 func wholeBody(r *http.Request, limit int64) ([]byte, error) {
 	body, err := io.ReadAll(http.MaxBytesReader(nil, r.Body, limit))
-	var tooLarge *http.MaxBytesError
-	if errors.As(err, &tooLarge) {
+	if _, tooLarge := errors.AsType[*http.MaxBytesError](err); tooLarge {
 		return nil, &apiError{http.StatusRequestEntityTooLarge, "body_too_large", fmt.Sprintf("the body may be at most %d bytes long", limit)}
 	}
 	if err != nil {
@@ -74,14 +73,10 @@ type unsetter interface {
 
 // readOptionalBody is readBody for calls that may have no body.
 func readOptionalBody(r *http.Request, into any) error {
-	body, err := io.ReadAll(io.LimitReader(r.Body, maxBody+1))
-	if err != nil {
-		return invalid("reading the body: %v", err)
+	body, err := wholeBody(r, maxBody)
+	if err != nil || len(bytes.TrimSpace(body)) == 0 {
+		return err
 	}
-	if len(bytes.TrimSpace(body)) == 0 {
-		return nil
-	}
-	r.Body = io.NopCloser(bytes.NewReader(body))
 	return readBody(r, into)
 }
 

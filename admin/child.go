@@ -68,13 +68,12 @@ func fieldsGiven(body reflect.Value) (names []string) {
 // StatusOf is the HTTP status of an error about a mistake in a call, and 0 for any
 // other error.
 func StatusOf(err error) int {
-	var known *apiError
-	var wrong *record.InvalidError
-	var above *record.CeilingError
-	switch {
-	case errors.As(err, &known):
+	if known, ok := errors.AsType[*apiError](err); ok {
 		return known.status
-	case errors.As(err, &wrong), errors.As(err, &above):
+	}
+	_, wrong := errors.AsType[*record.InvalidError](err)
+	_, above := errors.AsType[*record.CeilingError](err)
+	if wrong || above {
 		return http.StatusBadRequest
 	}
 	return 0

@@ -87,25 +87,27 @@ func keyFindings(ctx context.Context, l *limiter.Limiter, by limiter.Caller) ([]
 		}
 	}
 	var all []wire.Finding
-	if unsalted.n > 0 {
-		all = append(all, wire.Finding{Check: "sealed_without_salt", Level: wire.LevelError,
-			What: keysThat(unsalted.n, "is sealed and has no salt", "are sealed and have no salts") + ", so no string of it opens (a backup without --with-seal was restored): " + unsalted.names(),
-			Fix:  "caddy till rotate " + unsalted.ids[0] + " --upstream-key - < REAL-KEY"})
-	}
-	if endless.n > 0 {
-		all = append(all, wire.Finding{Check: "unlimited_keys", Level: wire.LevelError,
-			What: keysThat(endless.n, "has", "have") + " no limit at all, neither of use nor of time: " + endless.names(),
-			Fix:  "caddy till update " + endless.ids[0] + " --max-activations 500 --expires-in 24h"})
-	}
-	if lasting.n > 0 {
-		all = append(all, wire.Finding{Check: "endless_keys", Level: wire.LevelWarning,
-			What: keysThat(lasting.n, "never expires", "never expire") + ", and can be used for long: " + lasting.names(),
-			Fix:  "caddy till update " + lasting.ids[0] + " --expires-in 30d, or --idle-timeout 7d"})
-	}
-	if broad.n > 0 {
-		all = append(all, wire.Finding{Check: "broad_keys", Level: wire.LevelWarning,
-			What: keysThat(broad.n, "may", "may") + " use every model and path of its upstream, from anywhere, more than 1000 times: " + broad.names(),
-			Fix:  "caddy till update " + broad.ids[0] + " --models gpt-5-mini --paths /v1/responses --ips 10.0.0.0/8"})
+	for _, f := range []struct {
+		check     string
+		level     wire.Level
+		keys      *group
+		one, many string // what is wrong with them
+		also      string
+		fix       string // %s is the id of the first
+	}{
+		{"sealed_without_salt", wire.LevelError, &unsalted, "is sealed and has no salt", "are sealed and have no salts",
+			", so no string of it opens (a backup without --with-seal was restored)", "caddy till rotate %s --upstream-key - < REAL-KEY"},
+		{"unlimited_keys", wire.LevelError, &endless, "has", "have",
+			" no limit at all, neither of use nor of time", "caddy till update %s --max-activations 500 --expires-in 24h"},
+		{"endless_keys", wire.LevelWarning, &lasting, "never expires", "never expire",
+			", and can be used for long", "caddy till update %s --expires-in 30d, or --idle-timeout 7d"},
+		{"broad_keys", wire.LevelWarning, &broad, "may", "may",
+			" use every model and path of its upstream, from anywhere, more than 1000 times", "caddy till update %s --models gpt-5-mini --paths /v1/responses --ips 10.0.0.0/8"},
+	} {
+		if f.keys.n > 0 {
+			all = append(all, wire.Finding{Check: f.check, Level: f.level, Fix: fmt.Sprintf(f.fix, f.keys.ids[0]),
+				What: keysThat(f.keys.n, f.one, f.many) + f.also + ": " + f.keys.names()})
+		}
 	}
 	return all, nil
 }

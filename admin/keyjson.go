@@ -62,8 +62,7 @@ func HolderJSON(v limiter.View) *wire.KeyObject {
 		k.MaxRequestUSD = record.FormatUSD(v.MaxRequestSpend)
 	}
 	if k.MaxTokens != nil || k.MaxSpendUSD != "" {
-		fit := !v.Unfitted
-		k.Fit = &fit
+		k.Fit = new(!v.Unfitted)
 	}
 	k.Delegate, k.Parent, k.Children, k.ReturnedAt = v.Delegate, v.Parent, v.Children, optionalTime(v.ReturnedAt)
 	k.DelegatedActivations, k.ReturnedActivations = v.Delegated[record.Activations], v.Returned[record.Activations]
@@ -92,6 +91,5 @@ func optionalTime(t time.Time) *time.Time {
 	if t.IsZero() {
 		return nil
 	}
-	t = t.UTC()
-	return &t
+	return new(t.UTC())
 }

@@ -2,7 +2,9 @@ package scope
 
 import (
 	"fmt"
+	"slices"
 	"strings"
+	"unicode/utf8"
 )
 
 // PathRule is one line of an allow or deny list: a method and a pattern.
@@ -102,22 +104,12 @@ func (r PathRule) MatchFold(method, path string) bool {
 
 // Match reports whether any rule allows.
 func (rs PathRules) Match(method, path string, version int) bool {
-	for _, r := range rs {
-		if r.Match(method, path, version) {
-			return true
-		}
-	}
-	return false
+	return slices.ContainsFunc(rs, func(r PathRule) bool { return r.Match(method, path, version) })
 }
 
 // MatchFold reports whether any rule denies.
 func (rs PathRules) MatchFold(method, path string) bool {
-	for _, r := range rs {
-		if r.MatchFold(method, path) {
-			return true
-		}
-	}
-	return false
+	return slices.ContainsFunc(rs, func(r PathRule) bool { return r.MatchFold(method, path) })
 }
 
 func equal(a, b string) bool { return a == b }
@@ -156,7 +148,7 @@ func matchSegment(want, got string, same func(a, b string) bool) bool {
 }
 
 func hasPrefix(s, prefix string, same func(a, b string) bool) bool {
-	n := runes(prefix)
+	n := utf8.RuneCountInString(prefix)
 	for i := range s {
 		if n == 0 {
 			return same(s[:i], prefix)
@@ -173,12 +165,4 @@ func hasSuffix(s, suffix string, same func(a, b string) bool) bool {
 		}
 	}
 	return suffix == ""
-}
-
-func runes(s string) int {
-	n := 0
-	for range s {
-		n++
-	}
-	return n
 }

@@ -125,15 +125,10 @@ func ParseIP(s string) (netip.Prefix, error) {
 
 // AllowsModel reports whether a model is in scope.
 func (s *Scope) AllowsModel(model string) bool {
-	if len(s.Models) == 0 {
-		return true
-	}
-	for _, m := range s.Models {
-		if prefix, open := strings.CutSuffix(m, "*"); m == model || open && strings.HasPrefix(model, prefix) {
-			return true
-		}
-	}
-	return false
+	return len(s.Models) == 0 || slices.ContainsFunc(s.Models, func(m string) bool {
+		prefix, open := strings.CutSuffix(m, "*")
+		return m == model || open && strings.HasPrefix(model, prefix)
+	})
 }
 
 // AllowsMethod reports whether a method is in scope.
@@ -144,30 +139,14 @@ func (s *Scope) AllowsMethod(method string) bool {
 // AllowsPath reports whether a cleaned path is in scope. Its first version bytes are
 // the version of its API, which rules may leave out.
 func (s *Scope) AllowsPath(path string, version int) bool {
-	if len(s.Paths) == 0 {
-		return true
-	}
-	for _, pattern := range s.Paths {
-		if allows(pattern, path, version) {
-			return true
-		}
-	}
-	return false
+	return len(s.Paths) == 0 || slices.ContainsFunc(s.Paths, func(pattern string) bool { return allows(pattern, path, version) })
 }
 
 // AllowsAddr reports whether a client's address is in scope. An unknown address is in
 // no network.
 func (s *Scope) AllowsAddr(addr netip.Addr) bool {
-	if len(s.IPs) == 0 {
-		return true
-	}
 	addr = addr.Unmap().WithZone("")
-	for _, p := range s.IPs {
-		if p.Contains(addr) {
-			return true
-		}
-	}
-	return false
+	return len(s.IPs) == 0 || slices.ContainsFunc(s.IPs, func(p netip.Prefix) bool { return p.Contains(addr) })
 }
 
 // ErrPath is wrapped by the errors of CleanPath.

@@ -154,11 +154,11 @@ func (p *Prices) read(r io.Reader) (asOf string, err error) {
 	var file priceFile
 	d := json.NewDecoder(bytes.NewReader(b))
 	d.DisallowUnknownFields()
-	var kind *json.UnmarshalTypeError
-	switch err := d.Decode(&file); {
-	case errors.As(err, &kind):
+	err = d.Decode(&file)
+	if kind, ok := errors.AsType[*json.UnmarshalTypeError](err); ok {
 		return "", fmt.Errorf("%s may not be of the kind %s: see docs/tokens-and-dollars.md", cmp.Or(kind.Field, "the whole of it"), kind.Value)
-	case err != nil:
+	}
+	if err != nil {
 		return "", fmt.Errorf("reading it as JSON: %w", err)
 	}
 	if file.Schema != priceSchema {

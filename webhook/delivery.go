@@ -265,8 +265,7 @@ func (s *sender) deliver(ctx context.Context, hook *Endpoint, m *limiter.Message
 // withoutAddress removes the address from an error of net/http: its query may hold a
 // token.
 func withoutAddress(err error) error {
-	var at *url.Error
-	if errors.As(err, &at) {
+	if at, ok := errors.AsType[*url.Error](err); ok {
 		return at.Err
 	}
 	return err

@@ -186,9 +186,9 @@ type apiError struct {
 func (e *apiError) Error() string { return e.message }
 
 func (h *Handler) refuse(w http.ResponseWriter, err error) {
-	var known *apiError
+	known, ok := errors.AsType[*apiError](err)
 	switch {
-	case errors.As(err, &known):
+	case ok:
 	case errors.Is(err, limiter.ErrToken):
 		known = &apiError{http.StatusUnauthorized, "unauthorized", limiter.ErrToken.Error()}
 	case errors.Is(err, limiter.ErrAttempts):

@@ -86,9 +86,8 @@ type Verdict struct {
 // VerdictOf turns the result of a verification into an answer. A broken chain is a
 // verdict; any other error is returned.
 func VerdictOf(v audit.Verified, err error) (*Verdict, error) {
-	var broken *audit.BrokenError
-	switch {
-	case errors.As(err, &broken):
+	switch broken, ok := errors.AsType[*audit.BrokenError](err); {
+	case ok:
 		return &Verdict{Entries: v.Entries, Seq: broken.Seq, Why: broken.Why}, nil
 	case err != nil:
 		return nil, err
