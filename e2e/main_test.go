@@ -11,6 +11,8 @@ import (
 	"strconv"
 	"sync"
 	"testing"
+
+	"github.com/till-proxy/till/limiter/postgres/postgrestest"
 )
 
 // caddyBinary is built once for all tests, with the race detector where they run
@@ -34,7 +36,7 @@ func TestMain(m *testing.M) {
 	builds.Wait()
 	waitTogether()
 	code := m.Run()
-	if err := errors.Join(endBrowser(), os.RemoveAll(dir)); err != nil {
+	if err := errors.Join(endBrowser(), postgrestest.End(), os.RemoveAll(dir)); err != nil {
 		fmt.Fprintln(os.Stderr, err)
 	}
 	os.Exit(code)

@@ -39,8 +39,8 @@ type server struct {
 	config   string // path of the Caddyfile
 	env      string
 	binary   string
-	storeDir string
-	shared   bool // the store is a database, which may be away
+	storeDir string // "" where the store is a database
+	shared   bool   // the store is a database, which may be away
 	upstream *upstreamtest.Server
 	client   *http.Client
 
@@ -52,16 +52,17 @@ type server struct {
 // options change what newServer writes into the Caddyfile.
 type options struct {
 	vendor   upstreamtest.Vendor
-	site     string // directives beside till
-	upstream string // options of the upstream
-	to       string // instead of the stand-in
-	more     string // more upstreams and roles
-	sites    string // more sites
-	global   string // more global options
-	env      string // one more variable in Caddy's environment
-	store    string // the store's directory, instead of one of its own
-	database string // what stands behind store postgres, instead of a store in a directory
-	plain    bool   // no race detector
+	site     string               // directives beside till
+	upstream string               // options of the upstream
+	to       string               // instead of the stand-in
+	more     string               // more upstreams and roles
+	sites    string               // more sites
+	global   string               // more global options
+	env      string               // one more variable in Caddy's environment
+	store    string               // the store's directory, instead of one of its own
+	database string               // what stands behind store postgres, instead of a store in a directory
+	before   *upstreamtest.Server // the stand-in, instead of one of its own
+	plain    bool                 // no race detector
 }
 
 // newServer starts Caddy with one upstream, "mock".
@@ -71,9 +72,15 @@ func newServer(t *testing.T, o options) *server {
 	if o.vendor == "" {
 		o.vendor = upstreamtest.OpenAI
 	}
+	if o.database == "" {
+		o.database = otherStore(t)
+	}
+	if o.before == nil {
+		o.before = upstreamtest.Start(t, o.vendor, realKey)
+	}
 	s := &server{
 		t: t, dir: t.TempDir(), admin: freePort(t), addr: freePort(t), log: new(bytes.Buffer),
-		env: o.env, binary: caddyBinary, upstream: upstreamtest.Start(t, o.vendor, realKey),
+		env: o.env, binary: caddyBinary, upstream: o.before,
 		client: &http.Client{Timeout: patience, Transport: &http.Transport{
 			MaxIdleConnsPerHost: 128, DisableCompression: true, ExpectContinueTimeout: patience,
 		}},
@@ -81,9 +88,6 @@ func newServer(t *testing.T, o options) *server {
 	t.Cleanup(s.client.CloseIdleConnections)
 	if o.plain {
 		s.binary = plainBinary
-	}
-	if s.storeDir = o.store; s.storeDir == "" {
-		s.storeDir = filepath.Join(s.dir, "store")
 	}
 	to, preset := o.to, string(o.vendor)
 	if to == "" {
@@ -98,9 +102,12 @@ func newServer(t *testing.T, o options) *server {
 	if err != nil {
 		t.Fatal(err)
 	}
-	store := "badger " + s.store()
-	if o.database != "" {
-		store, s.shared = "postgres "+o.database, true
+	store := "postgres " + o.database
+	if s.shared = o.database != ""; !s.shared {
+		if s.storeDir = o.store; s.storeDir == "" {
+			s.storeDir = filepath.Join(s.dir, "store")
+		}
+		store = "badger " + s.storeDir
 	}
 	s.config = filepath.Join(s.dir, "Caddyfile")
 	s.write(fmt.Sprintf(`{
@@ -132,7 +139,14 @@ http://:%s {
 	return s
 }
 
-func (s *server) store() string { return s.storeDir }
+// store is the store's directory.
+func (s *server) store() string {
+	s.t.Helper()
+	if s.shared {
+		s.t.Fatal("the store is a database: a test of the directory's files belongs in badgersFiles")
+	}
+	return s.storeDir
+}
 
 func (s *server) write(caddyfile string) {
 	s.t.Helper()
@@ -255,6 +269,16 @@ func (s *server) eventually(what string, ok func() bool) {
 		}
 		time.Sleep(pause) // between two looks
 	}
+}
+
+// signal sends a signal to the process, which may go on.
+func (s *server) signal(signal syscall.Signal) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.cmd == nil {
+		return os.ErrProcessDone
+	}
+	return s.cmd.Process.Signal(signal)
 }
 
 // end sends a signal and waits until the process has ended.

@@ -37,6 +37,7 @@ type Proxy struct {
 	cut    bool // no connection goes through
 	shut   bool // nor a new one
 	held   bool // connections stay, and carry nothing
+	deaf   bool // nor answers alone
 	mute   bool // notifications are lost
 	change *sync.Cond
 	commit Commit
@@ -99,8 +100,20 @@ func (p *Proxy) Hold() { p.set(func() { p.held = true }) }
 // Mute loses notifications, as a pooler does.
 func (p *Proxy) Mute() { p.set(func() { p.mute = true }) }
 
-// Heal ends Cut, Refuse, Hold and Mute.
-func (p *Proxy) Heal() { p.set(func() { p.cut, p.shut, p.held, p.mute = false, false, false, false }) }
+// Deafen lets connections carry no answer: the server does what it is asked, and the
+// node does not hear of it.
+func (p *Proxy) Deafen() { p.set(func() { p.deaf = true }) }
+
+// Heal ends Cut, Refuse, Hold, Mute and Deafen.
+func (p *Proxy) Heal() {
+	p.set(func() { p.cut, p.shut, p.held, p.mute, p.deaf = false, false, false, false, false })
+}
+
+// Lead ends all connections, and leads new ones to another server.
+func (p *Proxy) Lead(to *Server) {
+	p.set(func() { p.socket = to.Socket() })
+	p.closeAll()
+}
 
 // OnCommit decides about the next COMMIT. A delay is for CutAndDelay.
 func (p *Proxy) OnCommit(what Commit, delay time.Duration) {
@@ -140,7 +153,7 @@ func (p *Proxy) accept() {
 		p.mu.Unlock()
 		server, err := net.Dial("unix", socket)
 		p.mu.Lock()
-		if err != nil || p.cut || p.shut {
+		if err != nil || p.cut || p.shut || socket != p.socket {
 			p.mu.Unlock()
 			client.Close()
 			if err == nil {
@@ -211,7 +224,7 @@ func (p *Proxy) questions(l *link) {
 	writes := false
 	for typed := false; ; typed = true {
 		m, err := message(l.client, typed)
-		if err != nil || p.wait() {
+		if err != nil || p.wait(&p.held) {
 			return
 		}
 		if !typed && binary.BigEndian.Uint32(m[4:]) == wantsTLS {
@@ -275,11 +288,12 @@ func (p *Proxy) meet() (Commit, time.Duration) {
 	return what, p.delay
 }
 
-// wait waits while the proxy holds everything, and reports whether it is cut.
-func (p *Proxy) wait() bool {
+// wait waits while the proxy holds everything, or what goes this way, and reports
+// whether it is cut.
+func (p *Proxy) wait(way *bool) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	for p.held && !p.cut {
+	for (p.held || *way) && !p.cut {
 		p.change.Wait()
 	}
 	return p.cut
@@ -289,7 +303,7 @@ func (p *Proxy) wait() bool {
 func (p *Proxy) answers(l *link) {
 	for {
 		m, err := message(l.server, true)
-		if err != nil || p.wait() {
+		if err != nil || p.wait(&p.deaf) {
 			return
 		}
 		p.mu.Lock()

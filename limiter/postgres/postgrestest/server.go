@@ -44,17 +44,23 @@ var (
 // Main runs the tests of a package, and ends the server that they shared.
 func Main(m *testing.M) {
 	code := m.Run()
-	if shared != nil {
-		if err := shared.remove(); err != nil {
-			fmt.Fprintln(os.Stderr, err)
-			code = max(code, 1)
-		}
+	if err := End(); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		code = max(code, 1)
 	}
 	os.Exit(code)
 }
 
+// End ends the server that tests shared, in a package with a TestMain of its own.
+func End() error {
+	if shared == nil {
+		return nil
+	}
+	return shared.remove()
+}
+
 // Schema returns the address of the server that all tests of the process share, and the
-// name of a schema that no other test has. TestMain calls Main.
+// name of a schema that no other test has. TestMain calls Main or End.
 func Schema(t testing.TB) (dsn, schema string) {
 	t.Helper()
 	return Shared(t).DSN(), fmt.Sprintf("t%d", schemas.Add(1))
@@ -83,46 +89,6 @@ func Start(t testing.TB, settings ...string) *Server {
 		}
 	})
 	return s
-}
-
-// Standby starts a second server, which receives what this one commits for as long as
-// both run, and is read only.
-func (s *Server) Standby(t testing.TB) *Server {
-	t.Helper()
-	dir, err := makeDir()
-	if err != nil {
-		t.Fatal(err)
-	}
-	standby := &Server{dir: dir}
-	t.Cleanup(func() {
-		if err := standby.remove(); err != nil {
-			t.Error(err)
-		}
-	})
-	s.Run(t, "pg_basebackup", "--pgdata", standby.Data(), "--write-recovery-conf", "--checkpoint=fast", "--no-sync")
-	if err := errors.Join(standby.Configure("unix_socket_directories = '"+dir+"'"), standby.Start()); err != nil {
-		t.Fatal(err)
-	}
-	return standby
-}
-
-// CaughtUp waits until a standby has all that this server has committed.
-func (s *Server) CaughtUp(t testing.TB, standby *Server) {
-	t.Helper()
-	at := s.Exec(t, "SELECT pg_current_wal_flush_lsn()")[0]
-	for deadline := time.Now().Add(startTimeout); standby.Exec(t, "SELECT pg_last_wal_replay_lsn() >= '"+at+"'")[0] != "t"; time.Sleep(10 * time.Millisecond) {
-		if time.Now().After(deadline) {
-			t.Fatal("the standby does not catch up")
-		}
-	}
-}
-
-// Promote lets a standby be written to.
-func (s *Server) Promote(t testing.TB) {
-	t.Helper()
-	if promoted := s.Exec(t, "SELECT pg_promote(true, 120)"); promoted[0] != "t" {
-		t.Fatal("the standby was not promoted in time")
-	}
 }
 
 // DSN is the address of the server's database.

@@ -1,0 +1,244 @@
+package e2e
+
+import (
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"net/http"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/till-proxy/till/limiter/postgres/postgrestest"
+)
+
+// TestTortureKillsOfNodesForwardNothingExtraAndLoseOnlyWhatIsInFlight kills one node or
+// another while all are in use, and starts it again.
+func TestTortureKillsOfNodesForwardNothingExtraAndLoseOnlyWhatIsInFlight(t *testing.T) {
+	t.Parallel()
+	weighs(t, heavyWeight)
+	l := newClusterLoad(t, clusterOptions{nodes: 2})
+	kills := tortureSize(t, 4, 10)
+	l.renew(l.any(), 400)
+	home := l.clients()
+	for range kills {
+		l.flows(1 + rand.Int64N(200))
+		i := rand.IntN(len(l.nodes))
+		l.nodes[i].kill9()
+		l.renew(l.nodes[(i+1)%len(l.nodes)], 400) // and the other goes on
+		l.flows(1 + rand.Int64N(100))
+		l.nodes[i].start()
+		l.nodes[i].isReady()
+		l.renew(l.any(), 400)
+	}
+	home()
+	all := l.drain()
+	if all.lost() > all.unanswered {
+		t.Errorf("%d of %d were not forwarded, but only %d were in flight at the kills", all.lost(), all.limit, all.unanswered)
+	}
+	l.verified()
+	t.Logf("%d kills, %d keys: forwarded %d of %d, %d in flight at the kills (%s)", kills, len(l.all), all.forwarded, all.limit, all.unanswered, l.answered())
+}
+
+// blockOfNode is the most that a node reserves of a key at a time.
+const blockOfNode = 256
+
+// stopped is how long a node is stopped or cut off: longer than its session lives.
+const stopped = 12 * time.Second
+
+// TestANodeThatIsStoppedOrCutOffForwardsNothingExtraAndRefusesUntilItHasCaughtUp takes a
+// node from the others for longer than its session lives, in each of the ways there are.
+func TestANodeThatIsStoppedOrCutOffForwardsNothingExtraAndRefusesUntilItHasCaughtUp(t *testing.T) {
+	t.Parallel()
+	for name, way := range map[string]struct {
+		take, back func(*server, *postgrestest.Proxy) error
+		runs       bool // the node answers meanwhile
+	}{
+		"SIGSTOP": {
+			func(s *server, _ *postgrestest.Proxy) error { return s.signal(syscall.SIGSTOP) },
+			func(s *server, _ *postgrestest.Proxy) error { return s.signal(syscall.SIGCONT) }, false,
+		},
+		"its connections are cut": {
+			func(_ *server, p *postgrestest.Proxy) error { p.Cut(); return nil },
+			func(_ *server, p *postgrestest.Proxy) error { p.Heal(); return nil }, true,
+		},
+		"its connections carry nothing": {
+			func(_ *server, p *postgrestest.Proxy) error { p.Hold(); return nil },
+			func(_ *server, p *postgrestest.Proxy) error { p.Heal(); return nil }, true,
+		},
+		"its connections carry no answers": {
+			func(_ *server, p *postgrestest.Proxy) error { p.Deafen(); return nil },
+			func(_ *server, p *postgrestest.Proxy) error { p.Heal(); return nil }, true,
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			weighs(t, middleWeight)
+			l := newClusterLoad(t, clusterOptions{nodes: 2, apart: true})
+			rest, taken := l.nodes[0], l.nodes[1]
+			t.Cleanup(func() { _ = taken.signal(syscall.SIGCONT) }) // or it would not stop
+			l.renew(rest, 1000)
+			revoked := l.key(rest, 1000)
+			use := func() clusterAnswer { // ask does not expect its end
+				return answerTo(l.client, taken.request(t.Context(), revoked.key, numberHeader, revoked.number))
+			}
+			if a := use(); a.status != http.StatusOK {
+				t.Fatal(a)
+			}
+			home := l.clients()
+			l.flows(100)
+			at := time.Now()
+			if err := way.take(taken, l.networks[1]); err != nil {
+				t.Fatal(err)
+			}
+			var told time.Duration
+			var revoke sync.WaitGroup
+			revoke.Go(func() {
+				if status, answer := rest.api("POST", "/keys/"+revoked.id+"/revoke", object{}); status != http.StatusOK {
+					t.Errorf("revoke: %d %v", status, answer)
+				}
+				told = time.Since(at)
+			})
+			if way.runs {
+				rest.eventually("the node refuses", func() bool { return use().away() })
+			}
+			refuses := time.Since(at)
+			revoke.Wait()
+			before := revoked.forwarded.Load()
+			time.Sleep(time.Until(at.Add(stopped))) // it is what is tried
+			if err := way.back(taken, l.networks[1]); err != nil {
+				t.Fatal(err)
+			}
+			taken.eventually("the node has heard of the revocation", func() bool {
+				return use().status == http.StatusForbidden
+			})
+			if n := revoked.forwarded.Load(); n != before {
+				t.Errorf("%d requests of a revoked key were forwarded after the node came back", n-before)
+			}
+			l.flows(100)
+			home()
+			all := l.drain()
+			if forfeit := all.lost() - all.unanswered; forfeit > int64(len(l.all)*blockOfNode) {
+				t.Errorf("%d of %d are forfeit, want at most a block of each of %d keys", forfeit, all.limit, len(l.all))
+			}
+			l.verified()
+			t.Logf("the revocation returned after %s, the node refused after %s; forwarded %d of %d, %d unanswered (%s)",
+				told.Round(time.Millisecond), refuses.Round(time.Millisecond), all.forwarded, all.limit, all.unanswered, l.answered())
+		})
+	}
+}
+
+// TestNodesGoOnExactlyWhenTheirDatabaseHasCrashed ends PostgreSQL at once, as `pg_ctl stop
+// -m immediate` does, while all nodes are in use, and starts it again.
+func TestNodesGoOnExactlyWhenTheirDatabaseHasCrashed(t *testing.T) {
+	t.Parallel()
+	weighs(t, heavyWeight)
+	database := postgrestest.Start(t)
+	l := newClusterLoad(t, clusterOptions{nodes: 2, on: database})
+	crashes := tortureSize(t, 2, 3)
+	l.renew(l.any(), 1000)
+	home := l.clients()
+	for range crashes {
+		l.flows(1 + rand.Int64N(200))
+		if err := errors.Join(database.Kill(), database.Start()); err != nil {
+			t.Fatal(err)
+		}
+		for _, s := range l.nodes {
+			s.isReady()
+		}
+		l.renew(l.any(), 1000)
+	}
+	home()
+	all := l.drain()
+	if all.lost() > all.unanswered {
+		t.Errorf("%d of %d were not forwarded, and %d were unanswered", all.lost(), all.limit, all.unanswered)
+	}
+	l.verified()
+	t.Logf("%d crashes, %d keys: forwarded %d of %d, %d unanswered (%s)", crashes, len(l.all), all.forwarded, all.limit, all.unanswered, l.answered())
+}
+
+// failsOver lets a standby take over from the primary of all nodes, which is ended first,
+// as a cluster manager does.
+func (l *clusterLoad) failsOver(standby *postgrestest.Server) {
+	l.t.Helper()
+	if err := l.database.Kill(); err != nil {
+		l.t.Fatal(err)
+	}
+	standby.Promote(l.t)
+	for _, network := range l.networks {
+		network.Lead(standby)
+	}
+}
+
+// TestNodesGoOnExactlyWhenAStandbyTakesOverThatHasEverything promotes a standby by
+// streaming replication.
+func TestNodesGoOnExactlyWhenAStandbyTakesOverThatHasEverything(t *testing.T) {
+	t.Parallel()
+	weighs(t, heavyWeight)
+	database := postgrestest.Start(t)
+	standby := database.Standby(t)
+	l := newClusterLoad(t, clusterOptions{nodes: 2, on: database, apart: true})
+	l.renew(l.any(), 1000)
+	home := l.clients()
+	l.flows(200)
+	for _, network := range l.networks {
+		network.Cut() // nothing is committed from here on
+	}
+	database.CaughtUp(t, standby)
+	l.failsOver(standby)
+	for i, network := range l.networks {
+		network.Heal()
+		l.nodes[i].isReady()
+	}
+	l.flows(200)
+	home()
+	all := l.drain()
+	if all.lost() > all.unanswered {
+		t.Errorf("%d of %d were not forwarded, and %d were unanswered", all.lost(), all.limit, all.unanswered)
+	}
+	l.verified()
+	t.Logf("%d keys: forwarded %d of %d, %d unanswered (%s)", len(l.all), all.forwarded, all.limit, all.unanswered, l.answered())
+}
+
+// TestNodesCloseWhenAStandbyTakesOverThatLacksWhatWasAcknowledged promotes a standby whose
+// replication had stopped. Nothing may be forwarded on what it has, by processes that ran
+// all the time as well as by those that were killed and started again.
+func TestNodesCloseWhenAStandbyTakesOverThatLacksWhatWasAcknowledged(t *testing.T) {
+	t.Parallel()
+	weighs(t, heavyWeight)
+	database := postgrestest.Start(t)
+	standby := database.Standby(t)
+	l := newClusterLoad(t, clusterOptions{nodes: 3, on: database, apart: true})
+	l.renew(l.any(), 1000)
+	database.CaughtUp(t, standby)
+	standby.Lag(t)
+	home := l.clients()
+	l.flows(300)
+	l.nodes[2].kill9()
+	l.failsOver(standby)
+	closed := func(s *server) bool {
+		_, answer := s.api("GET", "/stats", nil)
+		return strings.Contains(fmt.Sprint(answer), "repair --forfeit") && l.ask(s, l.pick()).away()
+	}
+	for _, s := range l.nodes[:2] {
+		s.eventually("the node is closed", func() bool { return closed(s) })
+	}
+	at := l.forwarded.Load()
+	for _, s := range l.nodes[1:] {
+		s.kill9()
+		s.start()
+		s.eventually("the node that was started again is closed", func() bool { return closed(s) })
+	}
+	home()
+	if n := l.forwarded.Load(); n != at {
+		t.Errorf("%d requests were forwarded by nodes that are closed", n-at)
+	}
+	for _, m := range l.all {
+		if n := m.forwarded.Load(); n > m.limit {
+			t.Errorf("key %s of %d activations forwarded %d", m.id, m.limit, n)
+		}
+	}
+	t.Logf("%d keys: forwarded %d (%s)", len(l.all), at, l.answered())
+}
