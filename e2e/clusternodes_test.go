@@ -22,6 +22,7 @@ import (
 type cluster struct {
 	t        *testing.T
 	nodes    []*server
+	consoles []string // address of each node's console
 	networks []*postgrestest.Proxy // between each node and the database; nil without apart
 	database *postgrestest.Server
 	upstream *upstreamtest.Server
@@ -60,6 +61,9 @@ func newCluster(t *testing.T, o clusterOptions) *cluster {
 			c.networks = append(c.networks, network)
 			dsn = network.DSN()
 		}
+		console := freePort(t)
+		o.sites = "http://:" + port(console) + " {\n\ttill_console\n}\n"
+		c.consoles = append(c.consoles, console)
 		o.options.database = inDatabase(dsn, schema, "node-"+string(rune('a'+i)))
 		c.nodes = append(c.nodes, newServer(t, o.options))
 	}
