@@ -22,7 +22,7 @@ import (
 type cluster struct {
 	t        *testing.T
 	nodes    []*server
-	consoles []string // address of each node's console
+	consoles []string              // address of each node's console
 	networks []*postgrestest.Proxy // between each node and the database; nil without apart
 	database *postgrestest.Server
 	upstream *upstreamtest.Server

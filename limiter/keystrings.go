@@ -48,6 +48,12 @@ func (k *Live) numberOf(key *record.Key, lookup token.Lookup) (int64, *record.Re
 	return 0, record.UnknownKey()
 }
 
+// hasString reports whether a lookup is that of one of the key's strings.
+func (k *Live) hasString(lookup token.Lookup) bool {
+	key := k.Key()
+	return slices.Contains(key.Lookups(), lookup)
+}
+
 // Box returns what opens the box of one of the key's strings. There is no salt
 // once the key was revoked or the string's grace has ended, and none in a copy
 // of a store that left the salts out.

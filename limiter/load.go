@@ -46,6 +46,12 @@ func (l *Limiter) findStored(ctx context.Context, lookup token.Lookup) (*Live, *
 	if err == nil {
 		k, err = l.load(id)
 	}
+	if err == nil && l.shared != nil && !k.hasString(lookup) {
+		// Another node has just given it to the key, which is in memory without it.
+		if err = l.refreshKeys([]string{id}, nil); err == nil {
+			k, err = l.load(id)
+		}
+	}
 	switch {
 	case errors.Is(err, store.ErrNotFound):
 		return nil, record.UnknownKey()

@@ -405,6 +405,31 @@ func TestAKeyThatWasUnknownIsFoundAsSoonAsItIsMinted(t *testing.T) {
 	})
 }
 
+func TestAStringThatAKeyWasGivenIsFoundBeforeTheNodeHasHeardOfIt(t *testing.T) {
+	t.Parallel()
+	together(t, nil, func(t *testing.T, p *pair) {
+		k := p.a.MintMany(1, func(int, *record.Key) {})[0]
+		if code := k.on(p.b).use(); code != "" {
+			t.Fatal(code)
+		}
+		synctest.Wait()
+		p.cluster.Lose("node-b", true)
+		next := lookup()
+		if _, _, err := p.a.Rotate(ctx, limiter.Operator, k.id, record.Issue{Lookup: next}, time.Hour); err != nil {
+			t.Fatal(err)
+		}
+		for what, lookup := range map[string]token.Lookup{"the new string": next, "the former one, which still works": k.lookup} {
+			live, refusal := p.b.Find(ctx, lookup)
+			if refusal == nil {
+				_, refusal = live.Number(live.Key(), lookup)
+			}
+			if refusal != nil {
+				t.Errorf("%s: %+v", what, refusal)
+			}
+		}
+	})
+}
+
 func TestOnlyTheNodeThatLeadsSweepsForAll(t *testing.T) {
 	t.Parallel()
 	together(t, nil, func(t *testing.T, p *pair) {
