@@ -199,8 +199,8 @@ func TestWhatIsDoneAtOneNodeIsFeltAtAnother(t *testing.T) {
 // TestAnAdminTokenWorksAtEveryNodeUntilItIsRevokedAtOne makes and ends it at different ones.
 func TestAnAdminTokenWorksAtEveryNodeUntilItIsRevokedAtOne(t *testing.T) {
 	t.Parallel()
-	c := newCluster(t, clusterOptions{})
-	made := c.nodes[0].act("POST", "/tokens", object{"name": "ci", "permissions": []string{"keys:read"}})
+	c := newCluster(t, clusterOptions{options: options{more: "role reader {\n\tpermissions keys:read\n}"}})
+	made := c.nodes[0].act("POST", "/tokens", object{"name": "ci", "role": "reader"})
 	lists := func(i int) int {
 		r, err := http.NewRequest("GET", "http://"+c.consoles[i]+"/till/api/keys", nil)
 		if err != nil {

@@ -67,6 +67,9 @@ func newCluster(t *testing.T, o clusterOptions) *cluster {
 		o.options.database = inDatabase(dsn, schema, "node-"+string(rune('a'+i)))
 		c.nodes = append(c.nodes, newServer(t, o.options))
 	}
+	for _, s := range c.nodes {
+		s.isReady()
+	}
 	c.client = c.nodes[0].client
 	return c
 }
