@@ -42,4 +42,18 @@ func otherStore(t *testing.T) string {
 
 // badgersFiles are the tests that are about the files of store badger, with the
 // reason why they are not about a database.
-var badgersFiles = map[string]string{}
+var badgersFiles = map[string]string{
+	"TestARestoredOldStoreGrantsNothing":                              "it puts back an older directory, against which there is the anchor",
+	"TestTheAnchorIsNotMovedByAReload":                                "a database has no anchor",
+	"TestLockdownCutsStreamsAndHoldsOverReloadRestartAndAClosedStore": "it closes the store by taking its anchor away",
+	"TestTheConsoleWorksWhileTheStoreIsClosed":                        "it closes the store by taking its anchor away",
+	"TestABackupOfARunningServerIsRestored":                           "a database is backed up by its own means",
+	"TestSealedKeysRestoredWithoutSaltsAreShownAsSuch":                "a database is backed up by its own means",
+	"TestTorturePowerCuts":                                            "it cuts the power of the directory's disk",
+	"TestAFullDiskIsSurvivedAndHeals":                                 "it fills the directory's disk",
+	"TestAReadOnlyStoreRefusesAndHeals":                               "it makes the directory's disk read-only",
+	"TestAStoreMovedAwayUnderARunningServerRefusesAndHeals":           "it moves the directory away",
+	"TestASecondServerOnTheSameStoreFailsClearly":                     "a second server on a database is another node",
+	"TestTheListPaintsWithinASecond":                                  "it fills the directory while no server runs",
+	"TestScreens":                                                     "it fills the directory while no server runs",
+}
