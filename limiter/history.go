@@ -158,7 +158,7 @@ func forgetHours(tx store.Tx, id string, now time.Time) error {
 			first = false
 			return false, nil
 		}
-		if hour < today.Add(-historyDays*24*time.Hour).Unix() {
+		if hour > 0 && hour < today.Add(-historyDays*24*time.Hour).Unix() { // at 0 is what the key was used with
 			old = append(old, slices.Clone(key))
 		}
 		return true, nil

@@ -181,6 +181,12 @@ func TestModelsAndAddressesThatAKeyUsesAreRemembered(t *testing.T) {
 	k.use(model("gpt-5-mini"), from("192.0.2.1"))
 	w.clock.advance(31 * day)
 	check("used again")
+	w.SweepActive()
+	if err := w.Ping(ctx); err != nil {
+		t.Fatal(err)
+	}
+	w.restart()
+	check("saved on another day")
 	for i := range 30 {
 		k.use(model(fmt.Sprintf("m%d", i)), from(fmt.Sprintf("198.51.100.%d", i)))
 	}
