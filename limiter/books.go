@@ -62,6 +62,9 @@ func (b *batch) setPart(key []byte, rec *record.Account, part *record.Part) erro
 	if err != nil {
 		return err
 	}
+	if was == *part {
+		return nil
+	}
 	was = was.Of(rec.Lineage)
 	rec.Reserved.Add(part.Reserved.Minus(was.Reserved))
 	rec.Settled.Add(part.Settled.Minus(was.Settled))
@@ -106,6 +109,14 @@ func (l *Limiter) rows(a *account) store.Rows {
 		return store.Rows{}
 	}
 	return store.Rows{Lock: [][]byte{record.AccountKey(a.id)}, Read: [][]byte{record.PartKey(a.id, l.shared.Node())}}
+}
+
+// rowsOfKey are what reading a key takes, where several nodes share the store.
+func (l *Limiter) rowsOfKey(account record.AccountID, id string) [][]byte {
+	if l.shared == nil {
+		return nil
+	}
+	return [][]byte{record.RecordKey(id), record.AccountKey(account), record.PartKey(account, l.shared.Node())}
 }
 
 // setWhole sets the limit that is shared: a key's, or that of a role's budget.

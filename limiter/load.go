@@ -69,29 +69,14 @@ func (l *Limiter) findStored(ctx context.Context, lookup token.Lookup) (*Live, *
 
 // lookUpString asks the store which key has a string.
 func (l *Limiter) lookUpString(ctx context.Context, lookup token.Lookup) (id string, err error) {
-	var news uint64
-	now := l.clock.Now()
 	if l.shared != nil {
-		unknown, _ := l.unknown.has(lookup, now)
-		if !unknown {
-			if err := l.lookingUp(ctx); err != nil {
-				return "", err
-			}
-			defer l.lookedUp()
-			unknown, news = l.unknown.has(lookup, now) // perhaps to another request by now
-		}
-		if unknown {
-			return "", store.ErrNotFound
-		}
+		return l.lookUpShared(ctx, lookup)
 	}
 	err = l.store.View(func(r store.Reader) error {
 		b, err := r.Get(record.LookupKey(lookup))
 		id = string(b)
 		return err
 	})
-	if l.shared != nil && errors.Is(err, store.ErrNotFound) {
-		l.unknown.add(lookup, now, news)
-	}
 	return id, err
 }
 
@@ -139,6 +124,9 @@ func (l *Limiter) read(id string) (*Live, error) {
 			return err
 		}
 		if err := l.check(r, account); err != nil {
+			return err
+		}
+		if err := store.Fetch(r, l.rowsOfKey(account, id)...); err != nil {
 			return err
 		}
 		key, acct, err := record.ReadKey(r, id)

@@ -359,6 +359,7 @@ func TestAFloodOfUnknownKeysIsNoFloodOfQueries(t *testing.T) {
 
 		s.hold = make(chan struct{})
 		s.most.Store(0)
+		before = s.views.Load()
 		ended := make(chan *record.Refusal, 500)
 		for range cap(ended) {
 			go func() {
@@ -380,6 +381,9 @@ func TestAFloodOfUnknownKeysIsNoFloodOfQueries(t *testing.T) {
 			if refusal := <-ended; refusal == nil || refusal.Code != record.CodeKeyInvalid {
 				t.Errorf("one of the others: %+v", refusal)
 			}
+		}
+		if n := s.views.Load() - before; n > 6 {
+			t.Errorf("requests with 500 unknown keys are %d queries", n)
 		}
 	})
 }

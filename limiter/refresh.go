@@ -150,6 +150,15 @@ func (l *Limiter) refreshKeys(ids, parents []string) error {
 		l.committer.Look(func(r store.Reader) error {
 			found = nil
 			seen := make(map[string]bool, len(step))
+			var rows [][]byte
+			for _, w := range step {
+				if account, err := record.KeyAccount(w.id); err == nil { // otherwise there is no such key
+					rows = append(rows, l.rowsOfKey(account, w.id)...)
+				}
+			}
+			if err := store.Fetch(r, rows...); err != nil {
+				return err
+			}
 			for _, w := range step {
 				for id := w.id; id != "" && !seen[id]; {
 					seen[id] = true

@@ -2,10 +2,14 @@ package limiter
 
 import (
 	"context"
+	"errors"
+	"slices"
 	"sync"
 	"time"
 
 	"github.com/till-proxy/till/limiter/commit"
+	"github.com/till-proxy/till/limiter/record"
+	"github.com/till-proxy/till/limiter/store"
 	"github.com/till-proxy/till/token"
 )
 
@@ -17,8 +21,10 @@ const (
 	keepUnknown = 10 * time.Second
 	// maxUnknown bounds how many such strings are remembered.
 	maxUnknown = 4096
-	// maxLookUps bounds how many strings are looked for at a time.
-	maxLookUps = 4
+	// maxLookUps bounds how many queries look for strings at a time, and maxTogether
+	// for how many strings one of them does.
+	maxLookUps  = 2
+	maxTogether = 256
 )
 
 // unknowns are strings that no key has.
@@ -26,17 +32,26 @@ type unknowns struct {
 	slots chan struct{} // nil: look-ups are not bounded, because they cost next to nothing
 
 	mu    sync.Mutex
+	queue []*question
 	until map[token.Lookup]time.Time
 	news  uint64 // how often strings have become known
 }
 
-// has reports whether no key has the string, and how often strings have become known
-// until now.
-func (u *unknowns) has(lookup token.Lookup, now time.Time) (unknown bool, news uint64) {
+// question is a string that is looked for. Those that wait for one query are asked
+// together by the next.
+type question struct {
+	lookup   token.Lookup
+	answered chan struct{}
+	id       string
+	err      error
+}
+
+// has reports whether it is remembered that no key has the string.
+func (u *unknowns) has(lookup token.Lookup, now time.Time) bool {
 	u.mu.Lock()
 	defer u.mu.Unlock()
 	until, ok := u.until[lookup]
-	return ok && now.Before(until), u.news
+	return ok && now.Before(until)
 }
 
 // add remembers that no key had the string when news was what has returned.
@@ -76,28 +91,97 @@ func (u *unknowns) forget() {
 	clear(u.until)
 }
 
-// lookingUp waits until another string may be looked for. The caller calls lookedUp
-// if it may.
-func (l *Limiter) lookingUp(ctx context.Context) error {
-	select {
-	case l.unknown.slots <- struct{}{}:
-		return nil
-	default:
-	}
-	defer l.dequeued()
-	if !l.enqueued() {
-		return errCrowded
-	}
-	patience := time.NewTimer(l.committer.Patience())
-	defer patience.Stop()
-	select {
-	case l.unknown.slots <- struct{}{}:
-		return nil
-	case <-ctx.Done():
-		return ctx.Err()
-	case <-patience.C:
-		return commit.ErrTooSlow
+// ask queues a question.
+func (u *unknowns) ask(lookup token.Lookup) *question {
+	q := &question{lookup: lookup, answered: make(chan struct{})}
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	u.queue = append(u.queue, q)
+	return q
+}
+
+// withdraw removes a question that nobody waits for any more.
+func (u *unknowns) withdraw(q *question) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	if i := slices.Index(u.queue, q); i >= 0 {
+		u.queue = slices.Delete(u.queue, i, i+1)
 	}
 }
 
-func (l *Limiter) lookedUp() { <-l.unknown.slots }
+// take returns the questions that have waited longest, and how often strings have
+// become known until now.
+func (u *unknowns) take() (questions []*question, news uint64) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	n := min(len(u.queue), maxTogether)
+	questions = slices.Clone(u.queue[:n])
+	u.queue = slices.Delete(u.queue, 0, n)
+	return questions, u.news
+}
+
+// lookUpShared finds out which key has a string. It asks for all who wait, and is
+// perhaps answered by another who does.
+func (l *Limiter) lookUpShared(ctx context.Context, lookup token.Lookup) (id string, err error) {
+	now := l.clock.Now()
+	if l.unknown.has(lookup, now) {
+		return "", store.ErrNotFound
+	}
+	defer l.dequeued()
+	if !l.enqueued() {
+		return "", errCrowded
+	}
+	q := l.unknown.ask(lookup)
+	patience := time.NewTimer(l.committer.Patience())
+	defer patience.Stop()
+	for {
+		select {
+		case <-q.answered:
+			return q.id, q.err
+		default:
+		}
+		select {
+		case <-q.answered:
+		case l.unknown.slots <- struct{}{}:
+			l.answerQuestions(now)
+			<-l.unknown.slots
+		case <-ctx.Done():
+			l.unknown.withdraw(q)
+			return "", ctx.Err()
+		case <-patience.C:
+			l.unknown.withdraw(q)
+			return "", commit.ErrTooSlow
+		}
+	}
+}
+
+// answerQuestions answers those who have waited longest.
+func (l *Limiter) answerQuestions(now time.Time) {
+	questions, news := l.unknown.take()
+	if len(questions) == 0 {
+		return
+	}
+	keys := make([][]byte, len(questions))
+	for i, q := range questions {
+		keys[i] = record.LookupKey(q.lookup)
+	}
+	err := l.store.View(func(r store.Reader) error {
+		if err := store.Fetch(r, keys...); err != nil {
+			return err
+		}
+		for i, q := range questions {
+			id, err := r.Get(keys[i])
+			q.id, q.err = string(id), err
+		}
+		return nil
+	})
+	for _, q := range questions {
+		if err != nil {
+			q.id, q.err = "", err
+		}
+		if errors.Is(q.err, store.ErrNotFound) {
+			l.unknown.add(q.lookup, now, news)
+		}
+		close(q.answered)
+	}
+}

@@ -262,6 +262,11 @@ func (c *Committer[B]) write(changes []change[B], errs []error) (taken int, err 
 	rows := shared != nil && changes[0].rows != nil
 	fn := func(tx store.Tx) error {
 		c.transaction.begin(tx, shared != nil, rows)
+		if shared != nil && !rows {
+			if err := store.Fetch(tx, fetched(changes)...); err != nil {
+				return err
+			}
+		}
 		for _, p := range c.options.Participants {
 			if err := p.Begin(&c.transaction); err != nil {
 				return err
@@ -326,6 +331,16 @@ func rowsOf[B any](changes []change[B]) (all store.Rows) {
 	for i := range changes {
 		all.Lock = append(all.Lock, changes[i].rows.Lock...)
 		all.Read = append(all.Read, changes[i].rows.Read...)
+	}
+	return all
+}
+
+// fetched are the rows of those changes that have named theirs.
+func fetched[B any](changes []change[B]) (all [][]byte) {
+	for i := range changes {
+		if rows := changes[i].rows; rows != nil {
+			all = append(append(all, rows.Lock...), rows.Read...)
+		}
 	}
 	return all
 }

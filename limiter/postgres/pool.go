@@ -73,7 +73,7 @@ func newPool(config *pgconn.Config, size int, check func(context.Context, *conn)
 const (
 	// pingAfter is how long a connection may be unused before it is asked whether it
 	// still works.
-	pingAfter = time.Second
+	pingAfter = 3 * time.Second
 	// longestLife lets connections move to other servers behind a balancer.
 	longestLife = time.Hour
 	pingTimeout = time.Second

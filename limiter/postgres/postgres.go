@@ -261,7 +261,9 @@ func (s *Store) Close() error {
 
 // Interface guards
 var (
-	_ store.Shared = (*Store)(nil)
-	_ store.Tx     = (*transaction)(nil)
-	_ store.Reader = (*view)(nil)
+	_ store.Shared  = (*Store)(nil)
+	_ store.Tx      = (*transaction)(nil)
+	_ store.Fetcher = (*transaction)(nil)
+	_ store.Reader  = (*view)(nil)
+	_ store.Fetcher = (*view)(nil)
 )

@@ -301,6 +301,30 @@ func (t *transaction) Get(key []byte) ([]byte, error) {
 	return found(value)
 }
 
+// Fetch implements store.Fetcher. What UpdateRows may read is read already.
+func (t *transaction) Fetch(keys [][]byte) error {
+	var wanted [][]byte
+	for _, key := range keys {
+		if _, known := t.known[string(key)]; !known && !t.rows {
+			wanted = append(wanted, key)
+		}
+	}
+	if len(wanted) == 0 {
+		return nil
+	}
+	rows, err := t.ask(say(t.s.sql.get, byteasOf(wanted)))
+	if err != nil {
+		return err
+	}
+	for _, key := range wanted {
+		t.known[string(key)] = nil
+	}
+	for _, row := range rows {
+		t.known[string(row[0])] = row[1]
+	}
+	return nil
+}
+
 func found(value []byte) ([]byte, error) {
 	if value == nil {
 		return nil, store.ErrNotFound

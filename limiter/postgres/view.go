@@ -25,12 +25,13 @@ func (s *Store) View(fn func(store.Reader) error) error {
 		return s.refuse(awayOf(errAllBusy))
 	}
 	defer func() { <-s.pool.views }()
-	v, err := s.snapshot()
-	if err == nil {
-		defer s.abandon(v.c)
-		if err = fn(v); v.fault != nil {
-			err = v.fault
-		}
+	v := &view{s: s}
+	err := fn(v)
+	if v.c != nil {
+		s.abandon(v.c)
+	}
+	if v.fault != nil {
+		err = v.fault
 	}
 	var f *fault
 	if errors.As(err, &f) {
@@ -42,35 +43,37 @@ func (s *Store) View(fn func(store.Reader) error) error {
 	return err
 }
 
-// snapshot begins a view. Until it has, another connection will do.
-func (s *Store) snapshot() (*view, error) {
-	for try := 1; ; try++ {
-		c, err := s.take(s.pool)
-		if err != nil {
-			return nil, err
-		}
-		v := &view{s: s, c: c}
-		// The snapshot is taken by the first statement that reads.
-		if _, err = v.ask(say(s.sql.view), say(viewSettings)); err == nil {
-			return v, nil
-		}
-		s.abandon(c)
-		if !faultOf(err).again() || try == mostTries || s.ending.Err() != nil {
-			return nil, err
-		}
-		s.pool.flush()
-	}
-}
-
-// view reads one state of the database.
+// view reads one state of the database: that of its first read, with which it begins.
 type view struct {
 	s     *Store
-	c     *conn
-	fault error // the first: what was read may lack something
+	c     *conn             // nil until then
+	known map[string][]byte // rows that were fetched; nil: there is none
+	fault error             // the first: what was read may lack something
+}
+
+// Fetch implements store.Fetcher.
+func (v *view) Fetch(keys [][]byte) error {
+	rows, err := v.read(say(v.s.sql.get, byteasOf(keys)))
+	if err != nil {
+		return err
+	}
+	if v.known == nil {
+		v.known = make(map[string][]byte, len(keys))
+	}
+	for _, key := range keys {
+		v.known[string(key)] = nil
+	}
+	for _, row := range rows {
+		v.known[string(row[0])] = row[1]
+	}
+	return nil
 }
 
 // Get implements store.Reader.
 func (v *view) Get(key []byte) ([]byte, error) {
+	if value, known := v.known[string(key)]; known {
+		return found(value)
+	}
 	rows, err := v.read(say(v.s.sql.get, byteasOf([][]byte{key})))
 	switch {
 	case err != nil:
@@ -86,21 +89,40 @@ func (v *view) Scan(prefix, after []byte, reverse bool, fn func(key, value []byt
 	return scan(v.s.sql, prefix, after, reverse, fn, v.read)
 }
 
+// read runs a statement that reads. Until the first has, another connection will do.
 func (v *view) read(what statement) ([][][]byte, error) {
-	results, err := v.ask(what)
+	if v.fault != nil {
+		return nil, v.fault
+	}
+	s := v.s
+	for try := 1; v.c == nil; try++ {
+		c, err := s.take(s.pool)
+		if err != nil {
+			v.fault = err
+			return nil, err
+		}
+		results, err := v.run(c, say(s.sql.view), say(viewSettings), what)
+		if err == nil {
+			v.c = c
+			return results[2].Rows, nil
+		}
+		s.abandon(c)
+		if !faultOf(err).again() || try == mostTries || s.ending.Err() != nil {
+			v.fault = err
+			return nil, err
+		}
+		s.pool.flush()
+	}
+	results, err := v.run(v.c, what)
 	if err != nil {
+		v.fault = err
 		return nil, err
 	}
 	return results[0].Rows, nil
 }
 
-func (v *view) ask(what ...statement) ([]*pgconn.Result, error) {
-	if v.fault != nil {
-		return nil, v.fault
-	}
+func (v *view) run(c *conn, what ...statement) ([]*pgconn.Result, error) {
 	ctx, cancel := context.WithTimeout(v.s.ending, answerTimeout)
 	defer cancel()
-	results, err := v.c.run(ctx, what...)
-	v.fault = err
-	return results, err
+	return c.run(ctx, what...)
 }

@@ -25,7 +25,8 @@ type Store interface {
 	// limiter no longer uses the Store, unless the error is ErrNoSpace.
 	Update(fn func(Tx) error) error
 
-	// View runs fn on a consistent, read-only snapshot.
+	// View runs fn on a consistent, read-only snapshot. It is taken at the first
+	// read at the latest.
 	View(fn func(Reader) error) error
 
 	// Close releases the store. Nothing may be running.
@@ -42,6 +43,21 @@ type Reader interface {
 	// descending when reverse), starting after (before) the key after, or
 	// from the edge when after is nil, until fn returns false or an error.
 	Scan(prefix, after []byte, reverse bool, fn func(key, value []byte) (bool, error)) error
+}
+
+// Fetcher is a Reader that has far to go for each row.
+type Fetcher interface {
+	// Fetch reads rows at once that Get will be asked for.
+	Fetch(keys [][]byte) error
+}
+
+// Fetch tells a Reader which rows Get will be asked for, so that one that has far to
+// go for them goes once.
+func Fetch(r Reader, keys ...[]byte) error {
+	if far, ok := r.(Fetcher); ok {
+		return far.Fetch(keys)
+	}
+	return nil
 }
 
 // Tx is a Reader that sees its own writes.

@@ -43,7 +43,14 @@ type Proxy struct {
 	commit Commit
 	delay  time.Duration
 	met    int
+	trips  Trips
+	open   int // transactions that have begun, and not ended
 }
+
+// Trips are how many round trips each transaction took that has ended: those that wrote
+// something, up to the answer to their COMMIT, and those that only read, without the
+// one that ends them, for which nobody waits.
+type Trips struct{ Writes, Views []int }
 
 // link is a connection through the proxy.
 type link struct{ client, server net.Conn }
@@ -125,6 +132,22 @@ func (p *Proxy) Met() int {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	return p.met
+}
+
+// Trips returns what was counted since the last call.
+func (p *Proxy) Trips() Trips {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	t := p.trips
+	p.trips = Trips{}
+	return t
+}
+
+// Idle reports whether no transaction runs.
+func (p *Proxy) Idle() bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.open == 0
 }
 
 func (p *Proxy) set(change func()) {
@@ -222,6 +245,7 @@ func (p *Proxy) questions(l *link) {
 	}
 	defer half()
 	writes := false
+	var trips tripCount
 	for typed := false; ; typed = true {
 		m, err := message(l.client, typed)
 		if err != nil || p.wait(&p.held) {
@@ -230,6 +254,9 @@ func (p *Proxy) questions(l *link) {
 		if !typed && binary.BigEndian.Uint32(m[4:]) == wantsTLS {
 			l.client.Write([]byte("N")) // the client gives up
 			return
+		}
+		if typed {
+			trips.count(p, m)
 		}
 		commit, delay := Pass, time.Duration(0)
 		switch {
@@ -262,6 +289,42 @@ func (p *Proxy) questions(l *link) {
 		if _, err := l.server.Write(m); err != nil {
 			return
 		}
+	}
+}
+
+// tripCount counts the round trips of one connection's transaction.
+type tripCount struct {
+	n             int
+	view, writes  bool
+	ending, ended bool
+}
+
+func (c *tripCount) count(p *Proxy, message []byte) {
+	statement := func(text string) bool { return message[0] == 'P' && bytes.Contains(message, []byte(text)) }
+	switch {
+	case statement("\x00BEGIN"):
+		*c = tripCount{view: statement("READ ONLY")}
+		p.set(func() { p.open++ })
+	case statement(string(wrote)):
+		c.writes = true
+	case isCommit(message):
+		c.ending = true
+	case statement("\x00ROLLBACK\x00"):
+		c.ended = true
+	case message[0] == 'S':
+		c.n++
+		p.set(func() {
+			if c.ending || c.ended {
+				p.open--
+			}
+			switch {
+			case c.ending && c.writes:
+				p.trips.Writes = append(p.trips.Writes, c.n)
+			case c.ended && c.view:
+				p.trips.Views = append(p.trips.Views, c.n-1)
+			}
+		})
+		c.ending, c.ended = false, false
 	}
 }
 

@@ -129,6 +129,9 @@ func failedTransaction(t *testing.T, s store.Store) {
 func snapshot(t *testing.T, s store.Store) {
 	put(t, s, "k/1", "before")
 	check(t, s.View(func(r store.Reader) error {
+		if _, err := r.Get([]byte("k/2")); !errors.Is(err, store.ErrNotFound) {
+			t.Errorf("a row that there is not: %v", err)
+		}
 		put(t, s, "k/1", "after")
 		if b, err := r.Get([]byte("k/1")); err != nil || string(b) != "before" {
 			t.Errorf("a snapshot changed: %q, %v", b, err)
