@@ -1,6 +1,7 @@
 package limiter
 
 import (
+	"bytes"
 	"errors"
 
 	"github.com/till-proxy/till/limiter/audit"
@@ -73,8 +74,11 @@ func (b *batch) setAccount(id record.AccountID, forRole bool, rec *record.Accoun
 			return err
 		}
 	}
-	if after == nil {
+	switch {
+	case after == nil:
 		return b.Delete(key)
+	case bytes.Equal(before, after) && b.Shared():
+		return nil // a look at what other nodes have
 	}
 	return b.Set(key, after)
 }

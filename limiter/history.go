@@ -1,6 +1,7 @@
 package limiter
 
 import (
+	"bytes"
 	"context"
 	"encoding/binary"
 	"encoding/json"
@@ -47,6 +48,9 @@ func (b *Bucket) book(used *record.Amounts) {
 // history holds the hours that are not yet in the store; nearly always one.
 type history struct {
 	hours []Bucket
+	// pruned is the day on which what is too old was deleted last, where nodes share
+	// the store.
+	pruned time.Time
 	// unsure are saves of which it is not known whether they reached the store,
 	// because that failed; the store that is opened after it knows.
 	unsure []booking
@@ -114,7 +118,7 @@ func (h *history) rest(booked record.Amounts) []Bucket {
 }
 
 // writeHours adds buckets to those in the store.
-func writeHours(tx store.Tx, id string, hours []Bucket) error {
+func writeHours(tx *batch, id string, hours []Bucket) error {
 	for i := range hours {
 		key := record.HourKey(id, hours[i].Start.Unix())
 		sum := Bucket{Start: hours[i].Start}
@@ -126,7 +130,7 @@ func writeHours(tx store.Tx, id string, hours []Bucket) error {
 			}
 		case !errors.Is(err, store.ErrNotFound):
 			return err
-		default:
+		case !tx.Shared(): // otherwise see forgetSharedHours
 			if err := forgetHours(tx, id, hours[i].Start); err != nil {
 				return err
 			}
@@ -172,6 +176,66 @@ func forgetHours(tx store.Tx, id string, now time.Time) error {
 		}
 	}
 	return nil
+}
+
+// forgetSharedHours does the same where nodes share the store, for each of these keys
+// once a day. It looks for old hours beforehand, because a transaction that does is
+// alone in the cluster; to delete them it needs not be, as nobody adds to them.
+func (l *Limiter) forgetSharedHours(keys []*Live, now time.Time) {
+	today := now.Truncate(24 * time.Hour)
+	oldest := today.Add(-historyDays * 24 * time.Hour).Unix()
+	due := slices.DeleteFunc(keys, func(k *Live) bool {
+		k.mu.Lock()
+		defer k.mu.Unlock()
+		return k.gone || !k.history.pruned.Before(today)
+	})
+	for step := range slices.Chunk(due, refreshStep) {
+		old := make([][][]byte, len(step))
+		err := l.store.View(func(r store.Reader) error {
+			for i, k := range step {
+				id := k.Key().ID
+				limit := record.HourKey(id, oldest)
+				err := r.Scan(record.HourPrefix(id), seenKey(id), false, func(key, _ []byte) (bool, error) {
+					if bytes.Compare(key, limit) >= 0 {
+						return false, nil
+					}
+					old[i] = append(old[i], slices.Clone(key))
+					return true, nil
+				})
+				if err != nil {
+					return err
+				}
+			}
+			return nil
+		})
+		if err != nil {
+			l.complain("reading what is too old in the history of keys failed", err)
+			return
+		}
+		for i, k := range step {
+			k.mu.Lock()
+			k.history.pruned = today
+			k.mu.Unlock()
+			if len(old[i]) > 0 {
+				l.deleteHours(k, old[i])
+			}
+		}
+	}
+}
+
+func (l *Limiter) deleteHours(k *Live, hours [][]byte) {
+	l.committer.SubmitRows(l.rows(&k.account), func(b *batch) error {
+		for _, key := range hours {
+			if err := b.Delete(key); err != nil {
+				return err
+			}
+		}
+		return nil
+	}, func(err error) {
+		if err != nil {
+			l.complain("deleting what is too old in the history of a key failed", err)
+		}
+	})
 }
 
 // History is what a key did lately.

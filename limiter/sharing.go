@@ -36,7 +36,7 @@ func (l *Limiter) unsure(q *inquiry, a *account, nanos int64) bool {
 	if l.shared == nil || slices.Contains(q.looked, a) {
 		return false
 	}
-	if age := nanos - a.looked; 0 < age && age < int64(lookedFor) {
+	if age := nanos - a.looked; -int64(lookedFor) < age && age < int64(lookedFor) {
 		return false
 	}
 	q.looked = append(q.looked, a)

@@ -331,6 +331,9 @@ func (l *Limiter) sweepIdle() {
 			l.evict(id)
 		}
 	}
+	if l.shared != nil {
+		l.forgetSharedHours(l.everyLive(), now)
+	}
 }
 
 func (l *Limiter) markActive(k *Live) {
