@@ -2,13 +2,17 @@ package till
 
 import (
 	"encoding/json"
+	"errors"
 	"net/http"
+	"slices"
+	"time"
 
 	"go.uber.org/zap"
 
 	"github.com/till-proxy/till/admin"
 	"github.com/till-proxy/till/limiter"
 	"github.com/till-proxy/till/limiter/record"
+	"github.com/till-proxy/till/token"
 )
 
 // holder is the sender of a request with a key, and what the request has proved about
@@ -75,4 +79,88 @@ func (h *Handler) answerHolder(w http.ResponseWriter, r *http.Request, key *reco
 		h.logger.Debug("answering a holder", zap.Error(err))
 	}
 	return nil
+}
+
+// childrenPath is where the holder of a key mints child keys.
+const childrenPath = selfPath + "/keys"
+
+// mintChild mints a child key for the holder of its parent. The real key that is sealed
+// into the parent's string, which is available only now, is also sealed into the
+// child's, with a salt of its own.
+func (h *Handler) mintChild(w http.ResponseWriter, r *http.Request, l *limiter.Limiter, by *holder) error {
+	key, t := by.key, by.target
+	sealed := key.Custody == record.CustodySealed
+	ask := &limiter.Ask{Own: true, Addr: clientAddr(r), Method: r.Method, Path: r.URL.Path, String: by.number}
+	refusal := by.k.Precheck(ask)
+	switch {
+	case refusal != nil:
+	case sealed && by.credential == nil:
+		refusal = storeClosed() // revoked a moment ago
+	case sealed && !slices.Equal(by.box.Origins, t.declared):
+		// A new box would be bound to the address that is configured now.
+		refusal = keyRefusal(key, record.CodeUpstreamChanged, "was sealed for upstream %s at another address than the one configured now, and so may not mint child keys", t.name)
+	case !sealed && t.held.Load() == nil && !h.Guard:
+		refusal = keyRefusal(key, record.CodeUpstreamUnknown, "is for upstream %s, which has no credential here any more", t.name)
+	}
+	if refusal != nil {
+		return h.refuse(w, r, t, childrenPath, refusal, 0)
+	}
+	spec, unlimited, err := admin.ReadChild(r, key, string(t.preset.Dialect), l.Time())
+	if err != nil {
+		return h.refuseChild(w, r, by, err)
+	}
+	text, lookup, err := token.MintKey()
+	if err != nil {
+		return h.refuseChild(w, r, by, err)
+	}
+	birth := limiter.Birth{Lookup: lookup, Unlimited: unlimited, Unmetered: t.preset.Dialect == ""}
+	scopedKey := text.Reveal()
+	if sealed {
+		if birth.Salt, err = token.NewSalt(); err != nil {
+			return h.refuseChild(w, r, by, err)
+		}
+		box, made, err := h.app.Seal(t.name, lookup, birth.Salt, by.credential.secret)
+		if err != nil {
+			return h.refuseChild(w, r, by, err)
+		}
+		spec.SealKey, spec.Origins, spec.Fingerprint = made.SealKey, made.Origins, l.Fingerprint(by.credential.secret)
+		scopedKey += "." + box.Reveal()
+	}
+	view, err := l.Delegate(r.Context(), by.k, ask, spec, birth)
+	if err != nil {
+		return h.refuseChild(w, r, by, err)
+	}
+	return h.answerHolder(w, r, key, http.StatusCreated, admin.ChildJSON(view, scopedKey, h.app.BaseURL()))
+}
+
+// refuseChild answers why no child was minted.
+func (h *Handler) refuseChild(w http.ResponseWriter, r *http.Request, by *holder, err error) error {
+	key := by.key
+	var refusal *record.Refusal
+	var short *limiter.ShortError
+	status := admin.StatusOf(err)
+	switch {
+	case errors.As(err, &refusal):
+	case errors.As(err, &short):
+		refusal = keyRefusal(key, record.CodeBudgetTooSmall, "could not mint a child key: %s", short)
+		if short.Held {
+			refusal = keyRefusal(key, record.CodeBudgetHeld, "could not mint a child key: %s", short)
+		}
+	case errors.Is(err, record.ErrNoDelegate), errors.Is(err, record.ErrDepth):
+		refusal = keyRefusal(key, record.CodeMethodNotAllowed, "could not mint a child key: %s", err)
+	case errors.Is(err, limiter.ErrChildren):
+		refusal = keyRefusal(key, record.CodeConcurrency, "could not mint a child key: %s", err)
+		refusal.RetryAfter = 10 * time.Second
+	case errors.Is(err, limiter.ErrParentEnded):
+		refusal = keyRefusal(key, record.CodeKeySuspended, "could not mint a child key: %s", err)
+	case status == http.StatusRequestEntityTooLarge:
+		refusal = keyRefusal(key, record.CodeBodyTooLarge, "could not mint a child key: %s", err)
+	case status != 0:
+		refusal = keyRefusal(key, record.CodeBadRequest, "could not mint a child key: %s", err)
+	default:
+		h.logger.Error("minting a child key", zap.String("key_id", key.ID), zap.Error(err))
+		refusal, status = storeClosed(), 0
+	}
+	by.k.Count(refusal.Code)
+	return h.refuse(w, r, by.target, childrenPath, refusal, status)
 }
