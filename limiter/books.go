@@ -139,6 +139,11 @@ func (a *account) adopt(rec *record.Account, own *record.Part) {
 		return
 	}
 	a.given, a.back = rec.Given, rec.Returned
+	if !a.forRole {
+		// Another node may have changed it a moment ago. Otherwise a request would ask
+		// for a block again and again that the books do not grant.
+		a.whole = rec.Limit
+	}
 	others := record.Part{
 		Reserved: rec.Reserved.Minus(own.Reserved), Settled: rec.Settled.Minus(own.Settled),
 		Past: rec.Past.Minus(own.Past), Kinds: rec.Kinds.Minus(own.Kinds),

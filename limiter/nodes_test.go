@@ -343,6 +343,37 @@ func TestALimitIsLoweredForAllNodes(t *testing.T) {
 	})
 }
 
+func TestANodeThatHasNotHeardOfALowerLimitGoesByTheBooks(t *testing.T) {
+	for name, limit := range map[string]int64{"lower": 30, "none": record.NoLimit} {
+		t.Run(name, func(t *testing.T) {
+			withNodes(t, 2, func(t *testing.T, c *nodes) {
+				k := c.w[0].mint(activations(40))
+				b := k.on(c.w[1])
+				for range 5 {
+					if code := b.use(); code != "" {
+						t.Fatal(code)
+					}
+				}
+				synctest.Wait()
+				c.Lose(b.w.node, true)
+				k.limitTo(limit)
+				n := int64(5)
+				for ; n < 100; n++ {
+					if b.use() != "" {
+						break
+					}
+				}
+				if limit == record.NoLimit {
+					limit = 100
+				}
+				if n != limit {
+					t.Errorf("%d forwarded, want %d", n, limit)
+				}
+			})
+		})
+	}
+}
+
 func TestALimitThatIsSetLaterCountsWhatAllNodesHaveUsed(t *testing.T) {
 	withNodes(t, 2, func(t *testing.T, c *nodes) {
 		k := c.w[0].mint(func(*record.Key) {})
