@@ -39,6 +39,9 @@ func (a *api) stats(_ *limiter.Limiter, r *http.Request) (any, error) {
 	if err := l.Trouble(r.Context()); err != nil {
 		trouble = token.Scrub(err.Error())
 	}
+	if trouble == "" && s.Unread != nil {
+		trouble = token.Scrub(s.Unread.Error())
+	}
 	return wire.StatsAnswer{
 		Keys: s.Keys, Holds: s.Holds, ForfeitedActivations: s.Forfeited, ForgottenActivations: s.Forgotten[record.Activations],
 		UsedActivations: s.Used[record.Activations], UsedTokens: s.Used[record.Tokens], UsedSpendUSD: record.FormatUSD(s.Used[record.Nanodollars]),

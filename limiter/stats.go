@@ -81,7 +81,11 @@ func (b *batch) count(from, to record.Status) error {
 
 // readSums reads the sums over all keys, which other nodes change, too.
 func (l *Limiter) readSums() error {
-	err := l.store.View(func(r store.Reader) error {
+	err := l.fresh()
+	if err != nil {
+		return err // nobody waits here for a database that is away
+	}
+	err = l.store.View(func(r store.Reader) error {
 		t, err := commit.ReadAllSums(r)
 		if err == nil {
 			l.sums.Follow(t)
