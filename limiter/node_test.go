@@ -568,3 +568,64 @@ func codeOf(refusal *record.Refusal) record.Code {
 	}
 	return refusal.Code
 }
+
+// interrupted is a node at one of whose looks something else happens.
+type interrupted struct {
+	store.Shared
+	views, at atomic.Int64
+	then      func()
+}
+
+// View implements store.Store.
+func (s *interrupted) View(fn func(store.Reader) error) error {
+	err := s.Shared.View(fn)
+	if s.views.Add(1) == s.at.Load() {
+		s.then()
+	}
+	return err
+}
+
+func TestANodeThatStartsMissesNothingMeanwhile(t *testing.T) {
+	t.Parallel()
+	roles := map[string]record.Role{"maker": {Permissions: []record.Permission{record.KeysCreate}}}
+	for at := int64(1); ; at++ {
+		happened := false
+		together(t, roles, func(t *testing.T, p *pair) {
+			var ended string
+			old, lookup, err := token.MintAdmin()
+			if err != nil {
+				t.Fatal(err)
+			}
+			made, err := p.a.CreateToken(ctx, limiter.Operator, limiter.TokenSpec{Lookup: lookup, Name: "anna", Role: "maker"})
+			if err != nil {
+				t.Fatal(err)
+			}
+			s := &interrupted{Shared: p.cluster.Node("node-c"), then: func() {
+				happened = true
+				done, err := p.a.RevokeToken(ctx, limiter.Operator, made.ID)
+				if err != nil || len(done.Pending) > 0 {
+					t.Errorf("pending on %q, %v", done.Pending, err)
+				}
+				ended = done.ID
+			}}
+			s.at.Store(at)
+			c, err := limiter.Open(limiter.Options{Patience: patience, Store: s, Clock: p.cluster.Clock("node-c"), Roles: roles})
+			if err != nil {
+				t.Fatal(err)
+			}
+			s.at.Store(0)
+			if _, err := c.Authenticate(ctx, old.Reveal(), "192.0.2.1"); (err == nil) != (ended == "") {
+				t.Errorf("a token that was revoked at look %d: %v", at, err)
+			}
+			if err := c.Close(); err != nil {
+				t.Error(err)
+			}
+		})
+		if !happened {
+			if at < 4 {
+				t.Errorf("a start takes only %d looks", at-1)
+			}
+			return
+		}
+	}
+}
