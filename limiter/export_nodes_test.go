@@ -20,8 +20,11 @@ func CheckParts(r store.Reader) error {
 			return false, err
 		}
 		var sum record.Part
-		err = r.Scan(record.PartPrefix(id), nil, false, func(_, value []byte) (bool, error) {
+		err = r.Scan(record.PartPrefix(id), nil, false, func(at, value []byte) (bool, error) {
 			part, err := record.DecodePart(value)
+			if err != nil {
+				err = fmt.Errorf("%s: %w; the account is %+v", at[len(record.PartPrefix(id)):], err, acct)
+			}
 			part = part.Of(acct.Lineage)
 			sum.Reserved.Add(part.Reserved)
 			sum.Settled.Add(part.Settled)

@@ -220,6 +220,33 @@ func TestAWindowInWhichARoleWasUsedFirstIsNotBegunAgainByAnotherNode(t *testing.
 	})
 }
 
+func TestANodeThatWasWrittenOffInAWindowThatIsOverGoesOnInTheNext(t *testing.T) {
+	withNodes(t, 2, func(t *testing.T, c *nodes) {
+		k := c.w[0].mint(renewing(60, record.Daily))
+		a, b := k, k.on(c.w[1])
+		running, refusal := a.ask()
+		if refusal != nil {
+			t.Fatal(refusal)
+		}
+		synctest.Wait()
+		c.Cut(a.w.node)
+		c.pass(11 * time.Second)
+		time.Sleep(2 * time.Second) // the other finds out that it is gone
+		b.drain(record.CodeActivationsExhausted)
+		running.Cancel() // it was not used after all
+		c.pass(24 * time.Hour)
+		if code := b.use(); code != "" {
+			t.Fatal(code)
+		}
+		c.Heal(a.w.node)
+		synctest.Wait()
+		if n := 1 + c.drain(k, record.CodeActivationsExhausted); n != 60 {
+			t.Errorf("%d forwarded in the next window, want 60", n)
+		}
+		c.settle()
+	})
+}
+
 func TestABlockIsNotTakenInAWindowThatIsOver(t *testing.T) {
 	withNodes(t, 2, func(t *testing.T, c *nodes) {
 		k := c.w[0].mint(renewing(10, record.Daily))

@@ -99,6 +99,9 @@ func (l *Limiter) renew(a *account, k *Live, now time.Time) {
 				return err
 			}
 			told = was.Of(former).Settled
+			for i := range told { // more, if this node was taken for gone
+				told[i] = min(told[i], spent[i])
+			}
 			own.Past.Add(spent.Minus(told))
 		}
 		return b.setBooks(a, &rec, &own)

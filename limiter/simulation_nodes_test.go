@@ -350,6 +350,7 @@ func TestSimulationOfNodes(t *testing.T) {
 		}
 		n = 1
 	}
+	t.Logf("seeds from %d", from) // in case one hangs
 	var mu sync.Mutex
 	var sum ensembleCounts
 	t.Cleanup(func() { // when all shares have ended
