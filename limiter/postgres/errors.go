@@ -156,11 +156,22 @@ func awayOf(err error) *fault {
 	return &f
 }
 
-// doubt is the error of a database that went back in time.
-func doubt(format string, args ...any) error {
-	return fmt.Errorf("%w: %s; put the newest copy of the database in its place, or count every remaining budget as spent with: caddy till repair --forfeit",
-		store.ErrDoubt, fmt.Sprintf(format, args...))
+// loss is the doubt about a database that went back in time. All nodes have to know of
+// it, also those whose own commits are all there.
+type loss struct{ why string }
+
+func (l *loss) Error() string {
+	return fmt.Sprintf("%v: %s; put the newest copy of the database in its place, or count every remaining budget as spent with: caddy till repair --forfeit",
+		store.ErrDoubt, l.why)
 }
+
+func (l *loss) Unwrap() error { return store.ErrDoubt }
+
+// doubt is the error of a database that went back in time.
+func doubt(format string, args ...any) error { return &loss{fmt.Sprintf(format, args...)} }
+
+// errRepaired is the error of a session that was begun before a repair.
+var errRepaired = fmt.Errorf("%w: the database was repaired, and is opened again", store.ErrDoubt)
 
 // errTaken is the error of a node whose name another process uses.
 var errTaken = errors.New("another process has taken this node's name: give each node a name of its own, and start this one again")

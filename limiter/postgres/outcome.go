@@ -18,6 +18,10 @@ const commitPatience = 5 * time.Second
 func (t *transaction) commit() error {
 	s := t.s
 	batch := s.acked.Load() + 1
+	numbered := []statement{say(s.sql.batch, textOf(s.options.Node), int8Of(batch))}
+	if s.repair != nil {
+		numbered = s.repair.numbered()
+	}
 	statements := t.flush()
 	feed := -1
 	if len(t.followed) > 0 {
@@ -25,7 +29,7 @@ func (t *transaction) commit() error {
 		statements = append(statements, say(s.sql.feed, textOf(s.options.Node), byteasOf(t.followed)),
 			say(s.sql.notify, textOf(s.channel("feed"))))
 	}
-	statements = append(statements, say(s.sql.batch, textOf(s.options.Node), int8Of(batch)), say(s.sql.commit))
+	statements = append(append(statements, numbered...), say(s.sql.commit))
 
 	unanswered := time.AfterFunc(commitPatience, func() { t.c.pg.Conn().Close() })
 	results, err := t.c.run(context.Background(), statements...)
@@ -38,6 +42,9 @@ func (t *transaction) commit() error {
 		if !f.killed {
 			return f
 		}
+		if s.repair != nil {
+			return fmt.Errorf("%s: the answer to a commit was lost: begin the repair again: %s", s.where, f)
+		}
 		committed, err := s.outcome(batch, f)
 		if err != nil {
 			return err
@@ -46,8 +53,11 @@ func (t *transaction) commit() error {
 			return &fault{text: f.Error(), killed: true} // whatever it was, it has passed
 		}
 	}
+	if s.repair != nil {
+		return nil
+	}
 	s.acked.Store(batch)
-	s.witness.acknowledge(s.database, batch)
+	s.witness.acknowledge(s.database, s.generation, batch)
 	if feed >= 0 {
 		if results != nil && len(results[feed].Rows) > 0 {
 			s.committed(intFrom(results[feed].Rows[0][0]))

@@ -60,6 +60,8 @@ type Store struct {
 	sql            queries
 	writers        int64 // the advisory lock of all transactions
 	database       string
+	generation     int64 // of the database, when the session began
+	repair         *Repair
 	pool           *pool
 	clock          Clock
 	witness        *witness
@@ -68,6 +70,9 @@ type Store struct {
 	ending context.Context
 	end    context.CancelFunc
 	owned  sync.WaitGroup // goroutines
+	// working is done as well once everything is refused.
+	working context.Context
+	stop    context.CancelFunc
 
 	turn    chan struct{} // a token for the transaction that writes
 	often   [][]byte      // rows that Update has read last; guarded by turn
@@ -75,6 +80,7 @@ type Store struct {
 	joined  atomic.Bool
 	acked   atomic.Int64 // the last acknowledged commit of this node
 	failure atomic.Pointer[error]
+	healed  atomic.Bool // the reason for doubt is gone
 
 	seen    seen
 	follow  following
@@ -143,6 +149,7 @@ func Open(ctx context.Context, o Options) (*Store, error) {
 		return nil, err
 	}
 	s.ending, s.end = context.WithCancel(context.Background())
+	s.working, s.stop = context.WithCancel(s.ending)
 	s.pool = newPool(s.config, o.MaxConns-1, s.checkConn)
 	return s, nil
 }
@@ -222,6 +229,7 @@ func (s *Store) fail(err error) error {
 	}
 	s.fresh.Store(0)
 	s.follow.mu.Unlock()
+	s.stop()
 	s.signalLapsed()
 	return *s.failure.Load()
 }

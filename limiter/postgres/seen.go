@@ -2,10 +2,13 @@ package postgres
 
 import (
 	"context"
+	"fmt"
 	"maps"
 	"sync"
 
 	"github.com/jackc/pgx/v5/pgconn"
+
+	"github.com/till-proxy/till/limiter/store"
 )
 
 // seen is what this process knows that the database once had. A database that has less
@@ -23,6 +26,9 @@ type state struct {
 	head     int64
 	database string
 	micros   int64
+
+	generation int64
+	doubt      []byte // why no node uses it; nil: it is in order
 }
 
 func stateOf(result *pgconn.Result) state {
@@ -32,6 +38,7 @@ func stateOf(result *pgconn.Result) state {
 			now.commits[string(row[0])] = intFrom(row[1])
 		} else {
 			now.head, now.database, now.micros = intFrom(row[1]), string(row[2]), intFrom(row[3])
+			now.generation, now.doubt = intFrom(row[4]), row[5]
 		}
 	}
 	return now
@@ -52,15 +59,13 @@ func (s *Store) before() state {
 // compare finds out whether the database went back since before was taken.
 func (s *Store) compare(before, now state) error {
 	if before.database != "" && now.database != before.database {
-		return s.fail(doubt("%s is another database now", s.where))
+		return s.fail(fmt.Errorf("%w: %s is another database now; lead this node to the one that it had, or start it again", store.ErrDoubt, s.where))
 	}
-	for node, batch := range before.commits {
-		if now.commits[node] < batch {
-			return s.fail(doubt("%s has %d commits of node %s, and had %d", s.where, now.commits[node], node, batch))
-		}
+	if err := s.checkState(now.generation, now.doubt); err != nil {
+		return err
 	}
-	if now.head < before.head {
-		return s.fail(doubt("%s has %d changes that nodes follow, and had %d", s.where, now.head, before.head))
+	if why := s.lacks(before, now); why != nil {
+		return s.fail(why)
 	}
 	s.seen.mu.Lock()
 	defer s.seen.mu.Unlock()
@@ -71,6 +76,33 @@ func (s *Store) compare(before, now state) error {
 		s.seen.commits[node] = max(s.seen.commits[node], batch)
 	}
 	s.seen.head = max(s.seen.head, now.head)
+	return nil
+}
+
+// lacks says what the database has lost since before was taken, or returns nil.
+func (s *Store) lacks(before, now state) error {
+	for node, batch := range before.commits {
+		if now.commits[node] < batch {
+			return doubt("%s has %d commits of node %s, and had %d", s.where, now.commits[node], node, batch)
+		}
+	}
+	if now.head < before.head {
+		return doubt("%s has %d changes that nodes follow, and had %d", s.where, now.head, before.head)
+	}
+	return nil
+}
+
+// checkState compares the database's generation with that of this node's session, and
+// finds out whether any node has doubted it.
+func (s *Store) checkState(generation int64, why []byte) error {
+	switch {
+	case generation < s.generation:
+		return s.fail(doubt("%s is as it was before its last repair", s.where))
+	case generation > s.generation:
+		return s.fail(errRepaired)
+	case why != nil:
+		return s.fail(&loss{string(why)})
+	}
 	return nil
 }
 

@@ -47,6 +47,9 @@ func (s *Store) Join(f store.Follower) error {
 		if s.ending.Err() != nil {
 			return store.ErrClosed
 		}
+		if lost := (*loss)(nil); errors.As(err, &lost) {
+			s.tellDoubt(lost)
+		}
 		return s.opened(err)
 	}
 	s.follow.follower = f
@@ -91,8 +94,15 @@ func (s *Store) tryBegin(ctx context.Context, l *listener, locked bool) (bool, e
 		return false, fmt.Errorf("schema %s has lost its identity: restore its table meta", s.schema)
 	}
 	database := string(results[0].Rows[0][0])
-	acked := s.witness.of(database)
-	if acked == 0 && s.witness.batch > 0 {
+	s.generation = intFrom(results[0].Rows[0][1])
+	if why := results[0].Rows[0][2]; why != nil {
+		return false, &loss{string(why)}
+	}
+	acked, known := s.witness.of(database, s.generation)
+	switch {
+	case !known && s.witness.database == database && s.witness.generation > s.generation:
+		return false, doubt("%s is as it was before its last repair", s.where)
+	case !known && s.witness.database != database && s.witness.batch > 0:
 		s.log.Warn("this node has worked with another database before", "now", s.where)
 	}
 	o := s.options
@@ -130,7 +140,7 @@ func (s *Store) tryBegin(ctx context.Context, l *listener, locked bool) (bool, e
 	batch = intFrom(results[2].Rows[0][0])
 	s.database = database
 	s.acked.Store(batch)
-	s.witness.acknowledge(database, batch)
+	s.witness.acknowledge(database, s.generation, batch)
 	if err := s.compare(state{}, now); err != nil {
 		return false, err
 	}
@@ -188,7 +198,7 @@ func (s *Store) keep(l *listener) {
 		if !l.direct.Load() && asked.Add(headEvery).Before(due) {
 			until = asked.Add(headEvery)
 		}
-		ctx, cancel := context.WithDeadline(s.ending, until)
+		ctx, cancel := context.WithDeadline(s.working, until)
 		err := l.pg.WaitForNotification(ctx)
 		cancel()
 		if err != nil && l.pg.IsClosed() {
@@ -206,6 +216,7 @@ func (s *Store) keep(l *listener) {
 		}
 	}
 	s.leave(l)
+	s.outlastDoubt()
 }
 
 // leave ends the session, so that nobody waits for it.
@@ -221,8 +232,8 @@ func (s *Store) leave(l *listener) {
 			c.drop()
 		}
 	}()
-	if s.failure.Load() != nil {
-		return
+	if failure := s.failure.Load(); failure != nil && !errors.Is(*failure, store.ErrDoubt) {
+		return // the session is not ours
 	}
 	var err error
 	if c == nil {

@@ -151,6 +151,8 @@ type queries struct {
 	numbers, head, page, follow, prune, behind     string
 	nodes, identity, unblock, describe, vanish     string
 	recall, recalled, forget                       string
+	mark, claim, claimed, holds, repaired          string
+	lives, discard, lost                           string
 }
 
 const (
@@ -184,7 +186,7 @@ func queriesIn(schema string) queries {
 
 		share:   `SELECT pg_advisory_xact_lock_shared($1)`,
 		exclude: `SELECT pg_advisory_xact_lock($1)`,
-		fence:   in(`SELECT session, batch FROM @node WHERE name = $1 FOR UPDATE`),
+		fence:   in(`SELECT n.session, n.batch, t.generation, t.doubt FROM @node n, @state t WHERE n.name = $1 FOR UPDATE OF n`),
 		lock:    in(`SELECT k, v FROM @kv WHERE k = ANY($1) ORDER BY k FOR UPDATE`),
 		get:     in(`SELECT k, v FROM @kv WHERE k = ANY($1)`),
 		scanUp:  in(`SELECT k, v FROM @kv WHERE k >= $1 AND ($2::bytea IS NULL OR k < $2) ORDER BY k LIMIT $3`),
@@ -221,9 +223,10 @@ func queriesIn(schema string) queries {
 			AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())
 			AND (l.classid::int8 << 32) | l.objid::int8 = $1
 			AND a.wait_event = 'ClientRead' AND a.state_change < clock_timestamp() - interval '1500 ms'`,
-		identity: in(`SELECT value FROM @meta WHERE name = 'database'`),
-		numbers: in(`SELECT name, batch, NULL::bytea, 0::int8 FROM @node
-			UNION ALL SELECT NULL, (SELECT coalesce(max(seq), 0) FROM @feed), convert_to((SELECT value FROM @meta WHERE name = 'database'), 'UTF8'), ` + micros),
+		identity: in(`SELECT m.value, t.generation, t.doubt FROM @meta m, @state t WHERE m.name = 'database'`),
+		numbers: in(`SELECT name, batch, NULL::bytea, 0::int8, 0::int8, NULL::text FROM @node
+			UNION ALL SELECT NULL, (SELECT coalesce(max(seq), 0) FROM @feed), convert_to((SELECT value FROM @meta WHERE name = 'database'), 'UTF8'), ` + micros + `,
+				generation, doubt FROM @state`),
 		head:   in(`SELECT coalesce(max(seq), 0) FROM @feed`),
 		page:   in(`SELECT seq, node, keys FROM @feed WHERE seq > $1 ORDER BY seq LIMIT 256`),
 		follow: in(`UPDATE @session SET followed = $3 WHERE name = $1 AND session = $2 AND followed < $3`),
@@ -240,5 +243,21 @@ func queriesIn(schema string) queries {
 			n.expires > now(), greatest((SELECT coalesce(max(seq), 0) FROM @feed) - n.followed, 0),
 			coalesce((SELECT l.session = n.session AND l.until > now() FROM @leader l), false)
 			FROM @session n ORDER BY n.name`),
+
+		mark:  in(`UPDATE @state SET doubt = $1 WHERE doubt IS NULL AND generation = $2`),
+		claim: in(`UPDATE @state SET repair = $1 WHERE doubt IS NOT NULL RETURNING true`),
+		// What a transaction of a repair holds.
+		claimed: in(`SELECT doubt FROM @state WHERE repair = $1 FOR UPDATE`),
+		holds:   in(`UPDATE @state SET repair = $1 RETURNING set_config('statement_timeout', '0', true)`),
+		// Two repairs of two copies must not have the same number, so it is the time.
+		repaired: in(`WITH n AS (UPDATE @node SET session = ''), e AS (UPDATE @session SET session = '', expires = least(expires, now()))
+			UPDATE @state SET generation = greatest(generation + 1, $1, ` + micros + `), doubt = NULL, repair = NULL
+			RETURNING set_config('statement_timeout', '0', true)`),
+		lives: in(`SELECT name FROM @session WHERE expires > now() ORDER BY name`),
+
+		// The row of its number stays: other nodes would take a smaller one for a loss.
+		discard: in(`WITH s AS (DELETE FROM @session WHERE name = $1 AND expires <= now() RETURNING name)
+			UPDATE @node n SET session = '' FROM s WHERE n.name = s.name RETURNING true`),
+		lost: in(`SELECT expires > now() FROM @session WHERE name = $1`),
 	}
 }

@@ -44,7 +44,7 @@ func (s *Store) write(rows *store.Rows, fn func(store.Tx) error) error {
 		if err := s.usable(); err != nil {
 			return err
 		}
-		if !s.joined.Load() {
+		if !s.joined.Load() && s.repair == nil {
 			return errNotJoined
 		}
 		err := s.attempt(rows, fn)
@@ -186,6 +186,9 @@ func (t *transaction) begin(rows *store.Rows) error {
 		say(s.sql.begin), say(s.sql.settings), say(s.sql.exclude, int8Of(s.writers)), say(s.sql.fence, textOf(s.options.Node)),
 	}
 	const fence = 3
+	if s.repair != nil {
+		statements[fence] = say(s.sql.claimed, byteaOf(s.repair.token))
+	}
 	var reads []int
 	ask := func(sql string, keys [][]byte) {
 		if len(keys) > 0 {
@@ -213,7 +216,11 @@ func (t *transaction) begin(rows *store.Rows) error {
 	if err != nil {
 		return err
 	}
-	if err := s.checkFence(results[fence].Rows); err != nil {
+	if s.repair != nil {
+		if len(results[fence].Rows) == 0 {
+			return errOtherRepair
+		}
+	} else if err := s.checkFence(results[fence].Rows); err != nil {
 		return err
 	}
 	for _, at := range reads {
@@ -235,6 +242,9 @@ func (s *Store) checkFence(rows [][][]byte) error {
 	acked := s.acked.Load()
 	if len(rows) == 0 {
 		return s.fail(doubt("%s no longer knows this node, %s", s.where, s.options.Node))
+	}
+	if err := s.checkState(intFrom(rows[0][2]), rows[0][3]); err != nil {
+		return err
 	}
 	switch batch := intFrom(rows[0][1]); {
 	case batch < acked:
@@ -353,7 +363,7 @@ func (t *transaction) Set(key, value []byte) error {
 func (t *transaction) Delete(key []byte) error { return t.put(key, nil) }
 
 func (t *transaction) put(key, value []byte) error {
-	follows := t.s.follow.follower.Follows(key)
+	follows := t.s.repair == nil && t.s.follow.follower.Follows(key)
 	if t.rows {
 		if follows {
 			return t.lacks(key)

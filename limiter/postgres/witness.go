@@ -15,7 +15,10 @@ import (
 type witness struct {
 	mapping  store.Mapping // nil: none
 	database string
-	batch    int64
+	// generation is that of the database, which a repair raises: then its number of
+	// commits may be any.
+	generation int64
+	batch      int64
 }
 
 const (
@@ -36,6 +39,7 @@ func openWitness(disk store.Disk, path string) (*witness, error) {
 	w := &witness{mapping: mapping}
 	if b := mapping.Bytes(); string(b[:8]) == witnessMagic && binary.BigEndian.Uint32(b[60:]) == crc32.ChecksumIEEE(b[:60]) {
 		w.batch, w.database = int64(binary.BigEndian.Uint64(b[8:])), string(b[16:16+databaseLen])
+		w.generation = int64(binary.BigEndian.Uint64(b[52:]))
 	}
 	return w, nil
 }
@@ -43,16 +47,16 @@ func openWitness(disk store.Disk, path string) (*witness, error) {
 // databaseLen is the length of a database's id.
 const databaseLen = 36
 
-// of returns the last acknowledged commit of this database.
-func (w *witness) of(database string) int64 {
-	if w.database != database {
-		return 0
+// of returns the last acknowledged commit of this database, if that is known.
+func (w *witness) of(database string, generation int64) (batch int64, known bool) {
+	if w.database != database || w.generation != generation {
+		return 0, false
 	}
-	return w.batch
+	return w.batch, true
 }
 
-func (w *witness) acknowledge(database string, batch int64) {
-	w.database, w.batch = database, batch
+func (w *witness) acknowledge(database string, generation, batch int64) {
+	w.database, w.generation, w.batch = database, generation, batch
 	if w.mapping == nil {
 		return
 	}
@@ -60,6 +64,7 @@ func (w *witness) acknowledge(database string, batch int64) {
 	copy(b[:], witnessMagic)
 	binary.BigEndian.PutUint64(b[8:], uint64(batch))
 	copy(b[16:16+databaseLen], database)
+	binary.BigEndian.PutUint64(b[52:], uint64(generation))
 	binary.BigEndian.PutUint32(b[60:], crc32.ChecksumIEEE(b[:60]))
 	copy(w.mapping.Bytes(), b[:])
 }

@@ -20,19 +20,22 @@ func TestTheWitnessRemembersOneDatabase(t *testing.T) {
 		}
 		return w
 	}
-	if n := reopen().of(one); n != 0 {
+	if n, _ := reopen().of(one, 0); n != 0 {
 		t.Errorf("a new file knows of %d commits", n)
 	}
-	reopen().acknowledge(one, 7)
+	reopen().acknowledge(one, 3, 7)
 	w := reopen()
-	if n := w.of(one); n != 7 {
+	if n, known := w.of(one, 3); n != 7 || !known {
 		t.Errorf("it knows of %d commits, want 7", n)
 	}
-	if n := w.of(other); n != 0 {
+	if n, known := w.of(other, 3); n != 0 || known {
 		t.Errorf("it knows of %d commits of another database", n)
 	}
+	if n, known := w.of(one, 4); n != 0 || known {
+		t.Errorf("it knows of %d commits after a repair", n)
+	}
 	w.mapping.Bytes()[9]++ // torn
-	if n := reopen().of(one); n != 0 {
+	if n, _ := reopen().of(one, 3); n != 0 {
 		t.Errorf("a torn file knows of %d commits", n)
 	}
 }
