@@ -2,6 +2,7 @@ package main
 
 import (
 	"bufio"
+	_ "embed"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -109,6 +110,24 @@ func printBounds(w io.Writer, title string, rows [][]float64) {
 	}
 	fmt.Fprintln(w)
 }
+
+// scripts are ordinary texts of our own in fourteen scripts: a few sentences each on
+// subjects that people discuss with a model.
+var scripts = func() (all []script) {
+	for text := range strings.SplitSeq(strings.TrimSpace(scriptsFile), "\n\n") {
+		lines := strings.Split(text, "\n")
+		all = append(all, script{lines[0], lines[1:]})
+	}
+	return all
+}()
+
+type script struct {
+	name      string
+	sentences []string
+}
+
+//go:embed scripts.txt
+var scriptsFile string
 
 // talk returns a conversation: alternating questions and answers, no two of them
 // alike.
