@@ -225,13 +225,13 @@ func (x *exchange) strip(r *http.Request, key *record.Key, call *upstream.Call) 
 }
 
 func (h *Handler) bodyRefusal(key *record.Key, err error) *record.Refusal {
-	var serverLimit *http.MaxBytesError
+	serverLimit, tooLong := errors.AsType[*http.MaxBytesError](err)
 	switch {
 	case errors.Is(err, errNoRoom):
 		refusal := storeClosed()
 		refusal.Message = "too many requests with large bodies are in memory; try again"
 		return refusal
-	case errors.As(err, &serverLimit):
+	case tooLong:
 		return keyRefusal(key, record.CodeBodyTooLarge, "sent more than the %d bytes allowed here", serverLimit.Limit)
 	case errors.Is(err, os.ErrDeadlineExceeded):
 		return keyRefusal(key, record.CodeBadRequest, "sent its body too slowly: one that limits must read may pause for %s, and must come with %d bytes a second", bodyPause, bodyPace)

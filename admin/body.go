@@ -93,16 +93,16 @@ func readField(name string, value json.RawMessage, into any) error {
 	d := json.NewDecoder(strings.NewReader(`{"` + name + `":` + string(value) + `}`))
 	d.DisallowUnknownFields()
 	err := d.Decode(into)
-	var kind *json.UnmarshalTypeError
-	var when *time.ParseError
+	kind, ofKind := errors.AsType[*json.UnmarshalTypeError](err)
+	_, ofTime := errors.AsType[*time.ParseError](err)
 	switch {
 	case err == nil:
 		return nil
 	case strings.HasPrefix(err.Error(), "json: unknown field "):
 		return unknown
-	case errors.As(err, &kind):
+	case ofKind:
 		return invalid("%s must %s, got %s", name, kindName(kind.Type.String(), value), kind.Value)
-	case errors.As(err, &when):
+	case ofTime:
 		return invalid("%s must be a time such as 2026-12-31T18:00:00Z, got %s", name, value)
 	}
 	return invalid("%s: %s", name, strings.TrimPrefix(strings.TrimPrefix(err.Error(), "json: "), name+" "))

@@ -60,16 +60,17 @@ type State struct {
 type Deliveries struct {
 	limiter func() *limiter.Limiter
 
-	mu      sync.Mutex
-	senders map[string]*sender // by address; replaced, never changed
+	mu      sync.Mutex // of changes to the others
 	stopped bool
-	all     atomic.Pointer[map[string]*sender] // the same, to read without the lock
+	senders atomic.Pointer[map[string]*sender] // by address; replaced, never changed
 }
 
 // New returns Deliveries that deliver nothing until Set names endpoints. current
 // returns the limiter if it works, or nil.
 func New(current func() *limiter.Limiter) *Deliveries {
-	return &Deliveries{limiter: current}
+	d := &Deliveries{limiter: current}
+	d.senders.Store(new(map[string]*sender))
+	return d
 }
 
 // sender is the goroutine of one webhook.
@@ -95,9 +96,9 @@ func (d *Deliveries) Set(hooks []*Endpoint, log *slog.Logger) {
 	if d.stopped {
 		return
 	}
-	next := make(map[string]*sender, len(hooks))
+	former, next := *d.senders.Load(), make(map[string]*sender, len(hooks))
 	for _, h := range hooks {
-		s := d.senders[h.URL]
+		s := former[h.URL]
 		if next[h.URL] = s; s == nil {
 			ctx, cancel := context.WithCancel(context.Background())
 			s = &sender{all: d, client: h.client(), woken: make(chan struct{}, 1), cancel: cancel, done: make(chan struct{}), hook: h, log: log}
@@ -110,14 +111,13 @@ func (d *Deliveries) Set(hooks []*Endpoint, log *slog.Logger) {
 		s.mu.Unlock()
 		s.wake()
 	}
-	for address, s := range d.senders {
+	for address, s := range former {
 		if next[address] == nil {
 			s.cancel()
 			<-s.done
 		}
 	}
-	d.senders = next
-	d.all.Store(&next)
+	d.senders.Store(&next)
 }
 
 // Stop ends all deliveries.
@@ -125,29 +125,24 @@ func (d *Deliveries) Stop() {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.stopped = true
-	for _, s := range d.senders {
+	for _, s := range *d.senders.Load() {
 		s.cancel()
 	}
-	for _, s := range d.senders {
+	for _, s := range *d.senders.Load() {
 		<-s.done
 	}
 }
 
 // Wake makes all senders look into the outbox. It does not block.
 func (d *Deliveries) Wake() {
-	if all := d.all.Load(); all != nil {
-		for _, s := range *all {
-			s.wake()
-		}
+	for _, s := range *d.senders.Load() {
+		s.wake()
 	}
 }
 
 // State returns how the deliveries to an address went.
 func (d *Deliveries) State(address string) State {
-	var s *sender
-	if all := d.all.Load(); all != nil {
-		s = (*all)[address]
-	}
+	s := (*d.senders.Load())[address]
 	if s == nil {
 		return State{}
 	}
