@@ -176,15 +176,11 @@ func (c completer) ended(ctx context.Context, begins string) (list []string) {
 }
 
 func (c completer) upstreams(ctx context.Context, _ string) (list []string) {
-	s, err := c.client()
-	if err != nil {
+	var answer wire.UpstreamsAnswer
+	if s, err := c.client(); err != nil || s.call(ctx, "GET", "/upstreams", nil, &answer) != nil {
 		return nil
 	}
-	all, err := s.configured(ctx)
-	if err != nil {
-		return nil
-	}
-	for _, u := range all.Upstreams {
+	for _, u := range answer.Upstreams {
 		list = append(list, u.Name+"\t"+strings.Join(u.Origins, " "))
 	}
 	return list

@@ -59,6 +59,9 @@ func tool(command string) string {
 // vendorNames maps presets to the names that a command has for their vendors.
 type vendorNames map[string]string
 
+// usualNames are those of several commands.
+var usualNames = vendorNames{"openai": "openai", "anthropic": "anthropic", "gemini": "google"}
+
 // vendors returns the upstreams with the command's names for them. Of several
 // upstreams with the same name only the first counts, as with variables.
 func (h *handover) vendors(names vendorNames) (found []vendorAt, err error) {
@@ -73,17 +76,14 @@ func (h *handover) vendors(names vendorNames) (found []vendorAt, err error) {
 			return nil, fmt.Errorf("%s is not run with a key of %s: `run` cannot point it at an upstream of the preset %s, and it would send the key to the vendor",
 				tool(h.args[0]), u.Name, u.Preset)
 		case !slices.ContainsFunc(found, func(v vendorAt) bool { return v.name == name }):
-			found = append(found, vendorAt{name, u, p})
+			found = append(found, vendorAt{name, h.base + p.Prefix})
 		}
 	}
 	return found, nil
 }
 
-type vendorAt struct {
-	name string
-	info wire.UpstreamInfo
-	*upstream.Preset
-}
+// vendorAt is a vendor with the address for an SDK whose base URL includes the version.
+type vendorAt struct{ name, base string }
 
 // has reports whether the command's own arguments set one of the flags.
 func (h *handover) has(flags ...string) bool {
@@ -131,7 +131,7 @@ func (h *handover) codex() error {
 // opencode reads the addresses of vendors only from its configuration, to which a
 // variable can add. What is already in that variable is kept.
 func (h *handover) opencode() error {
-	found, err := h.vendors(vendorNames{"openai": "openai", "anthropic": "anthropic", "gemini": "google"})
+	found, err := h.vendors(usualNames)
 	if err != nil || len(found) == 0 {
 		return err
 	}
@@ -143,15 +143,12 @@ func (h *handover) opencode() error {
 		}
 	}
 	for _, v := range found {
-		put(config, v.base(h.base), "provider", v.name, "options", "baseURL")
+		put(config, v.base, "provider", v.name, "options", "baseURL")
 	}
 	text, err := json.Marshal(config)
 	h.set = append(h.set, clients.Variable{Name: name, Value: string(text)})
 	return err
 }
-
-// base returns the address for an SDK whose base URL includes the version.
-func (v vendorAt) base(base string) string { return base + v.Prefix }
 
 func put(in map[string]any, value any, path ...string) {
 	for _, name := range path[:len(path)-1] {
@@ -167,14 +164,14 @@ func put(in map[string]any, value any, path ...string) {
 
 // pi reads the addresses of its vendors from an extension.
 func (h *handover) pi() error {
-	found, err := h.vendors(vendorNames{"openai": "openai", "anthropic": "anthropic", "gemini": "google"})
+	found, err := h.vendors(usualNames)
 	if err != nil || len(found) == 0 {
 		return err
 	}
 	var code strings.Builder
 	code.WriteString("export default (pi) => {\n")
 	for _, v := range found {
-		base := v.base(h.base)
+		base := v.base
 		if v.name == "anthropic" {
 			base = h.base
 		}
@@ -195,7 +192,7 @@ func (h *handover) cline() error {
 	}
 	settings := map[string]any{"version": 1, "lastUsedProvider": found[0].name, "modes": map[string]any{}}
 	for _, v := range found {
-		put(settings, map[string]any{"provider": v.name, "baseUrl": v.base(h.base)}, "providers", v.name, "settings")
+		put(settings, map[string]any{"provider": v.name, "baseUrl": v.base}, "providers", v.name, "settings")
 		put(settings, "2026-01-01T00:00:00Z", "providers", v.name, "updatedAt")
 		put(settings, "manual", "providers", v.name, "tokenSource")
 	}
@@ -223,7 +220,7 @@ func (h *handover) goose() error {
 			}
 		}
 	}
-	_, err := h.vendors(vendorNames{"openai": "openai", "anthropic": "anthropic", "gemini": "google"})
+	_, err := h.vendors(usualNames)
 	return err
 }
 
