@@ -71,7 +71,7 @@ var walls = map[string]string{
 	"admin/clients":     "admin/wire upstream -github.com/spf13/cobra",
 	"admin/console":     "limiter limiter/record token",
 	"admin":             "admin/clients admin/prose admin/wire limiter limiter/commit limiter/record limiter/store scope token upstream -github.com/spf13/cobra",
-	"cli":               "admin/clients admin/prose admin/wire limiter limiter/audit limiter/record limiter/store token upstream",
+	"cli":               "admin/clients admin/prose admin/wire limiter limiter/audit limiter/postgres limiter/record limiter/store token upstream",
 	"":                  "admin admin/console admin/wire cli echo limiter limiter/commit limiter/postgres limiter/record limiter/store scope token upstream webhook",
 }
 
@@ -124,6 +124,7 @@ func TestTheCommandLineLeavesKeysToTheServer(t *testing.T) {
 	t.Parallel()
 	allowed := strings.Fields(`
 		CheckBackup Restore Restored OpenBadger Files Operator ErrLocked
+		Migration Migrate Open Options Store Follower Activations
 		Verify Hash ParseHash
 		ParseCount ParseUSD
 		Status Active Suspended Exhausted Expired Revoked ChargeForwarded ChargeSuccess

@@ -266,7 +266,7 @@ func placesIn(config, adapter string) (store, anchor string, err error) {
 	var c struct {
 		Apps struct {
 			Till *struct {
-				Store  struct{ Path string }
+				Store  struct{ Module, Path string }
 				Anchor string
 			}
 		}
@@ -277,6 +277,8 @@ func placesIn(config, adapter string) (store, anchor string, err error) {
 	switch t := c.Apps.Till; {
 	case t == nil:
 		return "", "", fmt.Errorf("%s has no till app: add a till block to its global options", config)
+	case t.Store.Module == string(inDatabase):
+		return "", "", fmt.Errorf("%s keeps everything in a PostgreSQL database: put that back by its own means, such as pg_restore; to make a store in a directory from a backup, say --store DIR", config)
 	case t.Store.Path == "":
 		return "", "", fmt.Errorf("%s names no store, so it is in the data directory of the user that the server runs as: say --store DIR", config)
 	default:

@@ -18,6 +18,8 @@ type unit string
 const (
 	inBytes unit = "bytes"
 	inKeys  unit = "keys"
+
+	inRecords unit = "records"
 )
 
 // progress shows the progress of long work on one line of a terminal, which it

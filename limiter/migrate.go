@@ -32,6 +32,8 @@ type Migration struct {
 	// Dir and Anchor are where the directory and the anchor of the one that is not
 	// shared are.
 	Dir, Anchor string
+	// Shadow is the path of the source's shadow counter, if there is one.
+	Shadow string
 	// Copied is called with how many records have been copied. Default: not at all.
 	Copied func(n int64)
 }
@@ -143,8 +145,7 @@ func (m *Migration) checkClosed(r store.Reader) error {
 	} else if !errors.Is(err, fs.ErrNotExist) {
 		return fmt.Errorf("looking for a lockdown: %w", err)
 	}
-	path := filepath.Join(m.Dir, "shadow")
-	if _, err := m.Disk.ReadFile(path); errors.Is(err, fs.ErrNotExist) {
+	if m.Shadow == "" {
 		return nil
 	}
 	b, err := r.Get(record.MetaSession)
@@ -154,7 +155,7 @@ func (m *Migration) checkClosed(r store.Reader) error {
 	if err != nil {
 		return err
 	}
-	shadow, err := integrity.OpenShadow(m.Disk, path)
+	shadow, err := integrity.OpenShadow(m.Disk, m.Shadow)
 	if err != nil {
 		return err
 	}

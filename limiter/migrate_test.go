@@ -119,7 +119,7 @@ func TestAMigrationCarriesBudgetsAndTheAuditLogToADatabaseAndBack(t *testing.T) 
 
 	cluster := storetest.NewCluster()
 	source, target := from.open(), passing(t, cluster)
-	m := limiter.Migration{From: source, To: target, By: limiter.Operator, Disk: store.Files{}, Now: time.Now(), Dir: filepath.Join(from.dir, "store"), Anchor: from.anchor()}
+	m := limiter.Migration{From: source, To: target, By: limiter.Operator, Disk: store.Files{}, Now: time.Now(), Dir: filepath.Join(from.dir, "store"), Anchor: from.anchor(), Shadow: filepath.Join(from.dir, "store", "shadow")}
 	done, err := limiter.Migrate(m)
 	if err != nil || done.Keys != 2 || done.Used[record.Activations] != 35 || done.Resumed {
 		t.Fatalf("%+v, %v", done, err)
@@ -187,7 +187,7 @@ func TestAMigrationThatWasCutOffGoesOnAndNoServerOpensItsTarget(t *testing.T) {
 	shut(t, l)
 	cluster, source := storetest.NewCluster(), from.open()
 	defer shut(t, source)
-	m := limiter.Migration{From: source, By: limiter.Operator, Disk: store.Files{}, Now: time.Now(), Dir: filepath.Join(from.dir, "store"), Anchor: from.anchor()}
+	m := limiter.Migration{From: source, By: limiter.Operator, Disk: store.Files{}, Now: time.Now(), Dir: filepath.Join(from.dir, "store"), Anchor: from.anchor(), Shadow: filepath.Join(from.dir, "store", "shadow")}
 	for left := 1; ; left++ {
 		target := passing(t, cluster)
 		m.To = &cutOff{target.(store.Shared), left}
@@ -228,14 +228,14 @@ func TestASourceWhoseServerWasKilledIsRefused(t *testing.T) {
 	}
 	l := open(disk)
 	lookup := newLimited(t, l, 1000)
-	useUp(t, l, lookup, 20)
+	useUp(t, l, lookup, 25) // which ends within a block
 	killed := disk.Restarted(false, func() bool { return false })
 	shut(t, l)
 	target := passing(t, storetest.NewCluster())
 	defer shut(t, target)
 	migrate := func() error {
 		_, err := limiter.Migrate(limiter.Migration{
-			From: killed.Open(), To: target, By: limiter.Operator, Disk: killed.Files(), Now: time.Now(), Dir: "/store", Anchor: "/store/anchor"})
+			From: killed.Open(), To: target, By: limiter.Operator, Disk: killed.Files(), Now: time.Now(), Dir: "/store", Anchor: "/store/anchor", Shadow: "/store/shadow"})
 		return err
 	}
 	if err := migrate(); err == nil || !strings.Contains(err.Error(), "start it once more, and stop it") {
