@@ -84,6 +84,7 @@ func newLimited(t *testing.T, l *limiter.Limiter, n int64) token.Lookup {
 	}
 	spec := &record.Key{Upstream: "openai", Custody: record.CustodyHeld, Limit: record.NoLimits()}
 	spec.Limit[record.Activations] = n
+	spec.ExpiresAt = time.Now().Add(time.Hour)
 	if _, err := l.Mint(t.Context(), limiter.Operator, spec, limiter.Birth{Lookup: lookup}); err != nil {
 		t.Fatal(err)
 	}
@@ -227,8 +228,8 @@ func TestASourceWhoseServerWasKilledIsRefused(t *testing.T) {
 		return l
 	}
 	l := open(disk)
-	lookup := newLimited(t, l, 1000)
-	useUp(t, l, lookup, 25) // which ends within a block
+	lookup := newLimited(t, l, record.NoLimit)
+	useUp(t, l, lookup, 25) // of which the records know nothing yet
 	killed := disk.Restarted(false, func() bool { return false })
 	shut(t, l)
 	target := passing(t, storetest.NewCluster())
