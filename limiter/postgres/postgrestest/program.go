@@ -1,0 +1,7 @@
+package postgrestest
+
+// New starts a server for a program that is no test. It calls Remove at its end.
+func New(settings ...string) (*Server, error) { return start(settings...) }
+
+// Remove ends the server, and removes all that it has written.
+func (s *Server) Remove() error { return s.remove() }
