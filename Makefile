@@ -15,11 +15,16 @@ AGENTS = e2e/agents/node_modules/.package-lock.json
 # Where scripts/need.sh puts a Node when the installed one is too old.
 export PATH := $(CURDIR)/bin/node_modules/.bin:$(PATH)
 
-.PHONY: run check test stress lint style package fuzz bench bounds share scale torture pairs soak tools screens clients
+.PHONY: run cluster check test stress lint style package fuzz bench bounds share scale torture pairs soak tools screens clients
 
 # Starts a server with everything it needs; see `caddy till up --help`.
 run:
 	$(GO) run ./cmd/caddy till up
+
+# Starts a PostgreSQL and two nodes, and spends one budget over both.
+cluster:
+	@./scripts/need.sh postgres
+	$(GO) run ./scripts/cluster
 
 # Phases of tests with one report at the end; Ctrl-C leaves nothing behind.
 RUNTESTS = $(GO) run ./scripts/runtests

@@ -9,6 +9,7 @@ import (
 	"io/fs"
 	"os"
 	"regexp"
+	"runtime/debug"
 	"slices"
 	"strconv"
 	"strings"
@@ -230,17 +231,35 @@ func (s *PostgresStore) OpenStore(o StoreOpening) (OpenedStore, error) {
 	if err != nil {
 		host = "" // it only helps people to find the machine
 	}
-	_, version := caddy.Version()
 	at := s.address.Load()
 	opened, err := postgres.Open(context.Background(), postgres.Options{
 		DSN: at.dsn.Reveal(), Listen: at.listen.Reveal(), Schema: s.Schema, MaxConns: s.MaxConns,
-		Node: node, Version: version, Address: host, Configuration: o.Configuration(),
+		Node: node, Version: version(), Address: host, Configuration: o.Configuration(),
 		Witness: s.Place().File("witness"), Disk: store.Files{}, Log: o.Log,
 	})
 	if err != nil {
 		return OpenedStore{}, err
 	}
 	return OpenedStore{Store: opened, Clock: opened.Clock()}, nil
+}
+
+// version is that of till in this build, or "devel" in one of a checkout.
+func version() string {
+	const module = "github.com/till-proxy/till"
+	info, ok := debug.ReadBuildInfo()
+	if !ok {
+		return "devel"
+	}
+	built := &info.Main
+	for _, dep := range info.Deps {
+		if dep.Path == module {
+			built = dep
+		}
+	}
+	if built.Path != module || built.Version == "" || built.Version == "(devel)" {
+		return "devel"
+	}
+	return built.Version
 }
 
 // UnmarshalCaddyfile reads:

@@ -152,7 +152,7 @@ func (p storePlace) open(ctx context.Context, schema string) (store.Store, error
 		}
 		return s, err
 	}
-	_, version := caddy.Version()
+	version, _ := caddy.Version()
 	s, err := postgres.Open(ctx, postgres.Options{DSN: p.address, Schema: schema, Node: migrator, Version: version, Passing: true, Log: log})
 	if err != nil {
 		return nil, err

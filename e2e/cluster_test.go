@@ -166,3 +166,56 @@ func TestAServerStartsWithoutItsDatabaseAndServesOnceThatAnswers(t *testing.T) {
 	}
 	s.clean()
 }
+
+func TestAStoreMovesIntoADatabaseAndBack(t *testing.T) {
+	t.Parallel()
+	weighs(t, middleWeight)
+	database := postgrestest.Start(t)
+	alone := newServer(t, options{})
+	id, key := alone.mint(object{"max_activations": 10, "name": "nightly"})
+	for range 3 {
+		if status := alone.chat(key); status != http.StatusOK {
+			t.Fatalf("a request: %d", status)
+		}
+	}
+	migrate := func(from, to string) string {
+		cmd := alone.command("till", "migrate", "--from", from, "--to", to)
+		cmd.Env = append(cmd.Env, "TILL_DATABASE_URL="+database.DSN())
+		out, err := cmd.CombinedOutput()
+		if err != nil {
+			return "failed: " + string(out)
+		}
+		return string(out)
+	}
+	const shared = "postgres:{env.TILL_DATABASE_URL}"
+	if said := migrate("badger:"+alone.store(), shared); !strings.Contains(said, "stop the server first") {
+		t.Errorf("while the server runs: %s", said)
+	}
+	alone.stop()
+	if said := migrate("badger:"+alone.store(), shared); !strings.Contains(said, ": 1 key, with 3 activations used") {
+		t.Fatalf("into the database: %s", said)
+	}
+	node := newNode(t, database.DSN(), "till-a", options{to: alone.upstream.URL})
+	node.isReady()
+	if status := node.chat(key); status != http.StatusOK || node.used(id) != 4 {
+		t.Errorf("from the database: %d, and %d were used", status, node.used(id))
+	}
+	if _, answer := node.api("GET", "/audit/verify", nil); answer["ok"] != true {
+		t.Errorf("the audit log in the database: %v", answer)
+	}
+	back := filepath.Join(t.TempDir(), "back")
+	if said := migrate(shared, "badger:"+back); !strings.Contains(said, "node till-a uses it") {
+		t.Errorf("while a node runs: %s", said)
+	}
+	node.stop()
+	if said := migrate(shared, "badger:"+back); !strings.Contains(said, ": 1 key, with 4 activations used") {
+		t.Fatalf("out of the database: %s", said)
+	}
+	again := newServer(t, options{store: back, to: alone.upstream.URL})
+	if status := again.chat(key); status != http.StatusOK || again.used(id) != 5 {
+		t.Errorf("back in a directory: %d, and %d were used", status, again.used(id))
+	}
+	if out := again.caddyTill("list"); !strings.Contains(out, "nightly") {
+		t.Errorf("the list of keys: %s", out)
+	}
+}
