@@ -172,6 +172,12 @@ func (l *clusterLoad) failsOver(standby *postgrestest.Server) {
 	}
 }
 
+// closed reports whether a node says that its store is in doubt, and refuses a key.
+func (l *clusterLoad) closed(s *server, m *member) bool {
+	_, answer := s.api("GET", "/stats", nil)
+	return strings.Contains(fmt.Sprint(answer), "repair --forfeit") && l.ask(s, m).away()
+}
+
 // TestNodesGoOnExactlyWhenAStandbyTakesOverThatHasEverything promotes a standby by
 // streaming replication.
 func TestNodesGoOnExactlyWhenAStandbyTakesOverThatHasEverything(t *testing.T) {
@@ -218,18 +224,14 @@ func TestNodesCloseWhenAStandbyTakesOverThatLacksWhatWasAcknowledged(t *testing.
 	l.flows(300)
 	l.nodes[2].kill9()
 	l.failsOver(standby)
-	closed := func(s *server) bool {
-		_, answer := s.api("GET", "/stats", nil)
-		return strings.Contains(fmt.Sprint(answer), "repair --forfeit") && l.ask(s, l.pick()).away()
-	}
 	for _, s := range l.nodes[:2] {
-		s.eventually("the node is closed", func() bool { return closed(s) })
+		s.eventually("the node is closed", func() bool { return l.closed(s, l.pick()) })
 	}
 	at := l.forwarded.Load()
 	for _, s := range l.nodes[1:] {
 		s.kill9()
 		s.start()
-		s.eventually("the node that was started again is closed", func() bool { return closed(s) })
+		s.eventually("the node that was started again is closed", func() bool { return l.closed(s, l.pick()) })
 	}
 	home()
 	if n := l.forwarded.Load(); n != at {
@@ -241,4 +243,29 @@ func TestNodesCloseWhenAStandbyTakesOverThatLacksWhatWasAcknowledged(t *testing.
 		}
 	}
 	t.Logf("%d keys: forwarded %d (%s)", len(l.all), at, l.answered())
+}
+
+// TestANodeDoesNotGoOnWithADatabaseThatLacksWhatAnotherWasAcknowledged lets one node
+// alone write what a standby then lacks.
+func TestANodeDoesNotGoOnWithADatabaseThatLacksWhatAnotherWasAcknowledged(t *testing.T) {
+	t.Parallel()
+	weighs(t, middleWeight)
+	database := postgrestest.Start(t)
+	standby := database.Standby(t)
+	l := newClusterLoad(t, clusterOptions{nodes: 2, on: database, apart: true})
+	m := l.key(l.nodes[0], 100)
+	l.ask(l.nodes[1], m)
+	database.CaughtUp(t, standby)
+	standby.Lag(t)
+	for range 60 {
+		l.ask(l.nodes[0], m)
+	}
+	l.failsOver(standby)
+	for _, s := range l.nodes {
+		s.eventually("the node is closed", func() bool { return l.closed(s, m) })
+	}
+	if n := m.forwarded.Load(); n > m.limit {
+		t.Errorf("%d of %d were forwarded", n, m.limit)
+	}
+	t.Logf("forwarded %d of %d (%s)", m.forwarded.Load(), m.limit, l.answered())
 }

@@ -23,11 +23,11 @@ const storeVariable = "TILL_TEST_STORE"
 
 // otherStore is a schema of its own when storeVariable says "postgres", and "" when it
 // says nothing.
-func otherStore(t *testing.T) string {
+func otherStore(t *testing.T) (dsn, schema string) {
 	t.Helper()
 	switch store := os.Getenv(storeVariable); store {
 	case "", "badger":
-		return ""
+		return "", ""
 	case "postgres":
 	default:
 		t.Fatalf("%s must be badger or postgres, got %q", storeVariable, store)
@@ -36,8 +36,7 @@ func otherStore(t *testing.T) string {
 	if reason := badgersFiles[name]; reason != "" {
 		t.Skip("not over a database: ", reason)
 	}
-	dsn, schema := postgrestest.Schema(t)
-	return inDatabase(dsn, schema, "")
+	return postgrestest.Schema(t)
 }
 
 // badgersFiles are the tests that are about the files of store badger, with the

@@ -10,6 +10,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/till-proxy/till/limiter/postgres"
 	"github.com/till-proxy/till/limiter/store"
 	"github.com/till-proxy/till/upstream/upstreamtest"
 )
@@ -181,10 +182,31 @@ func TestTheBoxOfARevokedKeyOpensForNobody(t *testing.T) {
 	}
 }
 
+// openStore opens the store of a server that is stopped.
+func (s *server) openStore() (store.Store, error) {
+	if s.schema == "" {
+		return store.OpenBadger(s.store(), slog.New(slog.DiscardHandler))
+	}
+	node, err := postgres.Open(context.Background(), postgres.Options{DSN: s.dsn, Schema: s.schema, Node: "test"})
+	if err != nil {
+		return nil, err
+	}
+	return node, node.Join(bystander{})
+}
+
+// bystander is the follower of a node that keeps nothing in memory.
+type bystander struct{}
+
+func (bystander) Follows([]byte) bool    { return false }
+func (bystander) Changed([][]byte) error { return nil }
+func (bystander) Missed() error          { return nil }
+func (bystander) Recalled([]byte)        {}
+func (bystander) Stale(error)            {}
+
 // inStore changes the store of a server that is stopped.
 func (s *server) inStore(fn func(store.Tx) error) {
 	s.t.Helper()
-	store, err := store.OpenBadger(s.store(), slog.New(slog.DiscardHandler))
+	store, err := s.openStore()
 	if err != nil {
 		s.t.Fatal(err)
 	}

@@ -32,17 +32,18 @@ const patience = 5 * time.Minute
 
 // server is one Caddy process.
 type server struct {
-	t        *testing.T
-	dir      string
-	admin    string // host:port
-	addr     string // host:port where keys are served
-	config   string // path of the Caddyfile
-	env      string
-	binary   string
-	storeDir string // "" where the store is a database
-	shared   bool   // the store is a database, which may be away
-	upstream *upstreamtest.Server
-	client   *http.Client
+	t           *testing.T
+	dir         string
+	admin       string // host:port
+	addr        string // host:port where keys are served
+	config      string // path of the Caddyfile
+	env         string
+	binary      string
+	dsn, schema string // of an otherStore
+	storeDir    string // "" where the store is a database
+	shared      bool   // the store is a database, which may be away
+	upstream    *upstreamtest.Server
+	client      *http.Client
 
 	mu  sync.Mutex
 	cmd *exec.Cmd
@@ -73,15 +74,18 @@ func newServer(t *testing.T, o options) *server {
 		o.vendor = upstreamtest.OpenAI
 	}
 	place := o.database
+	var dsn, schema string
 	if place == "" {
-		place = otherStore(t)
+		if dsn, schema = otherStore(t); schema != "" {
+			place = inDatabase(dsn, schema, "")
+		}
 	}
 	if o.before == nil {
 		o.before = upstreamtest.Start(t, o.vendor, realKey)
 	}
 	s := &server{
 		t: t, dir: t.TempDir(), admin: freePort(t), addr: freePort(t), log: new(bytes.Buffer),
-		env: o.env, binary: caddyBinary, upstream: o.before,
+		env: o.env, binary: caddyBinary, upstream: o.before, dsn: dsn, schema: schema,
 		client: &http.Client{Timeout: patience, Transport: &http.Transport{
 			MaxIdleConnsPerHost: 128, DisableCompression: true, ExpectContinueTimeout: patience,
 		}},
