@@ -83,3 +83,88 @@ func TestANodeDoubtsAStandbyThatLacksItsLastCommit(t *testing.T) {
 		t.Errorf("Fresh: %v, want ErrDoubt", err)
 	}
 }
+
+// second is another node on the same server, over a network of its own.
+func (f *failover) second(t *testing.T) (*postgres.Store, *postgrestest.Proxy) {
+	t.Helper()
+	network := postgrestest.NewProxy(t, f.primary)
+	return open(t, postgres.Options{DSN: network.DSN(), Node: "two"}, nil), network
+}
+
+// TestANodeDoubtsAStandbyThatLacksWhatAnotherNodeWasAcknowledged: it had not heard of that
+// commit, and the other one alone knows that it is missing.
+func TestANodeDoubtsAStandbyThatLacksWhatAnotherNodeWasAcknowledged(t *testing.T) {
+	t.Parallel()
+	f := newFailover(t)
+	two, network := f.second(t)
+	f.primary.CaughtUp(t, f.standby)
+	if err := f.standby.Kill(); err != nil { // it lags
+		t.Fatal(err)
+	}
+	put(t, f.node, "k/1", "lost")
+	if err := errors.Join(f.primary.Kill(), f.standby.Start()); err != nil {
+		t.Fatal(err)
+	}
+	f.network.Cut() // the node that knows comes last
+	f.standby.Promote(t)
+	network.To(f.standby)
+	network.Cut()
+	network.Heal()
+	for start := time.Now(); time.Since(start) < time.Second; {
+		if err := two.Update(func(store.Tx) error { t.Error("it runs"); return nil }); !errors.Is(err, store.ErrUnavailable) {
+			t.Fatalf("Update before the other node has vouched: %v, want ErrUnavailable", err)
+		}
+	}
+	f.network.To(f.standby)
+	f.network.Heal()
+	eventually(t, "the other node has told it", func() bool { return errors.Is(two.Fresh(), store.ErrDoubt) })
+	if err := two.Update(func(store.Tx) error { t.Error("it runs"); return nil }); !errors.Is(err, store.ErrDoubt) {
+		t.Errorf("Update: %v, want ErrDoubt", err)
+	}
+}
+
+// TestANodeGoesOnWithAStandbyOnceTheOthersHaveVouchedOrAreGone lets one node go on, and
+// another die with the primary.
+func TestANodeGoesOnWithAStandbyOnceTheOthersHaveVouchedOrAreGone(t *testing.T) {
+	t.Parallel()
+	f := newFailover(t)
+	two, network := f.second(t)
+	put(t, two, "k/2", "first")
+	f.primary.CaughtUp(t, f.standby)
+	f.promoteWith(t, network)
+	goesOn := func() bool {
+		err := two.Update(func(tx store.Tx) error { return tx.Set([]byte("k/2"), []byte("second")) })
+		if err != nil && !errors.Is(err, store.ErrUnavailable) {
+			t.Fatal(err)
+		}
+		return err == nil
+	}
+	eventually(t, "the node goes on", goesOn)
+	eventually(t, "the nodes are fresh", func() bool { return two.Fresh() == nil && f.node.Fresh() == nil })
+
+	f.network.Cut() // for good
+	if err := errors.Join(f.standby.Kill(), f.standby.Start()); err != nil {
+		t.Fatal(err)
+	}
+	start := time.Now()
+	eventually(t, "the node goes on without the other one", goesOn)
+	t.Logf("after %s", time.Since(start).Round(time.Millisecond))
+	if got := get(t, two, "k/1"); got != "first" {
+		t.Errorf("the row is %q", got)
+	}
+}
+
+// promoteWith is promote with one more network, and without a look at what a node says
+// meanwhile.
+func (f *failover) promoteWith(t *testing.T, network *postgrestest.Proxy) {
+	t.Helper()
+	if err := f.primary.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	f.standby.Promote(t)
+	for _, n := range []*postgrestest.Proxy{f.network, network} {
+		n.To(f.standby)
+		n.Cut()
+		n.Heal()
+	}
+}

@@ -82,11 +82,12 @@ type Store struct {
 	failure atomic.Pointer[error]
 	healed  atomic.Bool // the reason for doubt is gone
 
-	seen    seen
-	follow  following
-	fresh   atomic.Int64 // until when, in boottime
-	leading atomic.Int64 // until when, in boottime
-	asks    chan []byte  // accounts to recall
+	seen     seen
+	instance instance
+	follow   following
+	fresh    atomic.Int64 // until when, in boottime
+	leading  atomic.Int64 // until when, in boottime
+	asks     chan []byte  // accounts to recall
 }
 
 const (

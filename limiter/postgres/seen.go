@@ -29,17 +29,27 @@ type state struct {
 
 	generation int64
 	doubt      []byte // why no node uses it; nil: it is in order
+
+	instance int64           // the server that has answered
+	vouched  map[string]bool // nodes that have found it to have all of their commits
+	live     map[string]bool // nodes whose sessions have not expired
 }
 
 func stateOf(result *pgconn.Result) state {
-	now := state{commits: make(map[string]int64, len(result.Rows))}
+	n := len(result.Rows)
+	now := state{commits: make(map[string]int64, n), vouched: make(map[string]bool, n), live: make(map[string]bool, n)}
+	instances := make(map[string]int64, n)
 	for _, row := range result.Rows {
 		if row[0] != nil {
-			now.commits[string(row[0])] = intFrom(row[1])
+			name := string(row[0])
+			now.commits[name], instances[name], now.live[name] = intFrom(row[1]), intFrom(row[6]), boolFrom(row[7])
 		} else {
 			now.head, now.database, now.micros = intFrom(row[1]), string(row[2]), intFrom(row[3])
-			now.generation, now.doubt = intFrom(row[4]), row[5]
+			now.generation, now.doubt, now.instance = intFrom(row[4]), row[5], intFrom(row[6])
 		}
+	}
+	for name, instance := range instances {
+		now.vouched[name] = instance == now.instance
 	}
 	return now
 }
@@ -123,5 +133,9 @@ func (s *Store) checkConn(ctx context.Context, c *conn) error {
 	if err != nil {
 		return err
 	}
-	return s.compare(before, stateOf(results[0]))
+	now := stateOf(results[0])
+	if err := s.compare(before, now); err != nil {
+		return err
+	}
+	return s.judge(ctx, c, before, now)
 }

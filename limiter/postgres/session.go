@@ -108,6 +108,7 @@ func (s *Store) tryBegin(ctx context.Context, l *listener, locked bool) (bool, e
 	o := s.options
 	about := []argument{textOf(o.Node), byteaOf(s.session), textOf(o.Version), textOf(o.Address), textOf(o.Configuration)}
 	take := say(s.sql.join, about...)
+	var former []byte
 	var batch int64
 	if rows := results[1].Rows; len(rows) > 0 {
 		if boolFrom(rows[0][1]) && !locked {
@@ -121,11 +122,21 @@ func (s *Store) tryBegin(ctx context.Context, l *listener, locked bool) (bool, e
 		if boolFrom(rows[0][1]) && (!locked || !l.hears(ctx)) {
 			return false, nil
 		}
-		batch = intFrom(rows[0][2])
+		former, batch = rows[0][0], intFrom(rows[0][2])
 		take = say(s.sql.rejoin, append(about, byteaOf(rows[0][0]))...)
 	}
 	if batch < acked {
 		return false, doubt("%s has %d commits of this node, and has acknowledged %d", s.where, batch, acked)
+	}
+	if results, err = l.run(ctx, say(s.sql.numbers)); err != nil {
+		return false, err
+	}
+	now := stateOf(results[0])
+	if err := s.vouch(ctx, l.conn, now, former, acked); err != nil {
+		return false, err
+	}
+	if !s.trust(now) {
+		return false, nil
 	}
 	sent := boottime()
 	results, err = l.run(ctx, say(s.sql.begin), say(s.sql.settings), take, say(s.sql.numbers), say(s.sql.commit))
@@ -135,13 +146,16 @@ func (s *Store) tryBegin(ctx context.Context, l *listener, locked bool) (bool, e
 	if len(results[2].Rows) == 0 {
 		return false, nil // another process was faster
 	}
-	now := stateOf(results[3])
+	now = stateOf(results[3])
 	s.clock.measure(now.micros, sent, boottime())
 	batch = intFrom(results[2].Rows[0][0])
 	s.database = database
 	s.acked.Store(batch)
 	s.witness.acknowledge(database, s.generation, batch)
 	if err := s.compare(state{}, now); err != nil {
+		return false, err
+	}
+	if err := s.judge(ctx, l.conn, s.before(), now); err != nil {
 		return false, err
 	}
 	s.follow.begin(intFrom(results[2].Rows[0][1]), sent)
@@ -288,6 +302,9 @@ func (s *Store) renew(l *listener, prune bool) error {
 	now := stateOf(results[numbers])
 	s.clock.measure(now.micros, sent, boottime())
 	if err := s.compare(before, now); err != nil {
+		return err
+	}
+	if err := s.judge(ctx, l.conn, before, now); err != nil {
 		return err
 	}
 	if len(results[renewed].Rows) == 0 {

@@ -254,6 +254,9 @@ func (s *Store) checkFence(rows [][][]byte) error {
 	case batch > acked:
 		return s.fail(fmt.Errorf("%s has a commit of this node that it has not sent: %w", s.where, errTaken))
 	}
+	if intFrom(rows[0][4]) != s.instance.trusted.Load() { // a pooler has another server now
+		return errUnvouched
+	}
 	return nil
 }
 

@@ -1,0 +1,81 @@
+package postgres
+
+import (
+	"context"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+// A server that takes over from another may lack commits that only the node knows of
+// that made them: the other nodes hear of its number of commits with each heartbeat, and
+// no sooner. So each node compares its own number with that of the new server and
+// vouches for it, and before a node goes on there, it waits for those that lived. One
+// that finds commits missing doubts it, for all: see doubt.go. A server is told from
+// another by the moment at which it started, so nodes also do this after a restart,
+// where it takes as long as they need to connect.
+//
+// What a node knows that has died together with the former server, or cannot reach the
+// new one within the life of a session, is not known to anybody.
+type instance struct {
+	trusted atomic.Int64 // the server that may be used
+
+	mu     sync.Mutex
+	judged int64           // the one that others have to vouch for
+	since  time.Duration   // when this node saw it first
+	live   map[string]bool // other nodes, when the trusted one was last asked
+}
+
+// vouch says in the database that it has all that this node was acknowledged.
+func (s *Store) vouch(ctx context.Context, c *conn, now state, session []byte, acked int64) error {
+	if now.vouched[s.options.Node] {
+		return nil
+	}
+	_, err := c.run(ctx, say(s.sql.vouch, textOf(s.options.Node), byteaOf(session), int8Of(now.instance), int8Of(acked)))
+	return err
+}
+
+// trust reports whether the server that has answered may be used.
+func (s *Store) trust(now state) bool {
+	i := &s.instance
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	if now.instance == i.trusted.Load() {
+		i.live = now.live
+		return true
+	}
+	if now.instance != i.judged {
+		i.judged, i.since = now.instance, boottime()
+	}
+	var silent []string
+	for name := range now.commits {
+		if name != s.options.Node && !now.vouched[name] && (now.live[name] || i.live[name]) {
+			silent = append(silent, name)
+		}
+	}
+	if len(silent) > 0 && boottime()-i.since < sessionLife {
+		return false
+	}
+	if len(silent) > 0 {
+		slices.Sort(silent)
+		s.log.Warn("the database's server is another than before, and these nodes have not said that it has all of their commits", "nodes", silent)
+	}
+	i.trusted.Store(now.instance)
+	return true
+}
+
+// judge returns an error if the server that has answered may not be used yet, after this
+// node has said what it knows of it.
+func (s *Store) judge(ctx context.Context, c *conn, before, now state) error {
+	if err := s.vouch(ctx, c, now, s.session, before.commits[s.options.Node]); err != nil {
+		return err
+	}
+	if !s.trust(now) {
+		return errUnvouched
+	}
+	return nil
+}
+
+// errUnvouched is the fault of a server that other nodes have yet to vouch for.
+var errUnvouched = &fault{text: "its server has started since, and other nodes have yet to say whether it has all of their commits", away: true}
