@@ -173,8 +173,8 @@ const (
 		RETURNING (SELECT batch FROM n), s.followed`
 	// micros is the database's time in microseconds, as a number.
 	micros = `(extract(epoch FROM clock_timestamp()) * 1000000)::int8`
-	// started tells a server from another one, and from itself before a restart.
-	started = `(extract(epoch FROM pg_postmaster_start_time()) * 1000000)::int8`
+	// serverStart tells a server from another one, and from itself before a restart.
+	serverStart = `(extract(epoch FROM pg_postmaster_start_time()) * 1000000)::int8`
 )
 
 func queriesIn(schema string) queries {
@@ -188,7 +188,7 @@ func queriesIn(schema string) queries {
 
 		share:   `SELECT pg_advisory_xact_lock_shared($1)`,
 		exclude: `SELECT pg_advisory_xact_lock($1)`,
-		fence:   in(`SELECT n.session, n.batch, t.generation, t.doubt, ` + started + ` FROM @node n, @state t WHERE n.name = $1 FOR UPDATE OF n`),
+		fence:   in(`SELECT n.session, n.batch, t.generation, t.doubt, ` + serverStart + ` FROM @node n, @state t WHERE n.name = $1 FOR UPDATE OF n`),
 		lock:    in(`SELECT k, v FROM @kv WHERE k = ANY($1) ORDER BY k FOR UPDATE`),
 		get:     in(`SELECT k, v FROM @kv WHERE k = ANY($1)`),
 		scanUp:  in(`SELECT k, v FROM @kv WHERE k >= $1 AND ($2::bytea IS NULL OR k < $2) ORDER BY k LIMIT $3`),
@@ -229,7 +229,7 @@ func queriesIn(schema string) queries {
 		numbers: in(`SELECT n.name, n.batch, NULL::bytea, 0::int8, 0::int8, NULL::text,
 				coalesce(s.instance, 0), coalesce(s.expires > now(), false) FROM @node n LEFT JOIN @session s ON s.name = n.name
 			UNION ALL SELECT NULL, (SELECT coalesce(max(seq), 0) FROM @feed), convert_to((SELECT value FROM @meta WHERE name = 'database'), 'UTF8'), ` + micros + `,
-				generation, doubt, ` + started + `, false FROM @state`),
+				generation, doubt, ` + serverStart + `, false FROM @state`),
 		vouch: in(`UPDATE @session SET instance = $3 WHERE name = $1 AND session = $2
 			AND EXISTS (SELECT FROM @node WHERE name = $1 AND batch >= $4)`),
 		head:   in(`SELECT coalesce(max(seq), 0) FROM @feed`),
