@@ -58,7 +58,6 @@ type purse struct {
 
 	windows map[int64]*window
 	running []*ticket
-	minted  int64 // activations that the minting of children may have taken
 
 	stopped, pausing, paused bool // a revocation was acknowledged; a suspension was asked for, was acknowledged
 	ending                   bool // a revocation was asked for
