@@ -352,11 +352,19 @@ func (l *Limiter) startCommitter(o *Options, jobs []Job) {
 	l.committer = commit.New(with)
 }
 
+// closePatience is how long Close waits for a database. What that has not taken by then
+// counts as used.
+const closePatience = 10 * time.Second
+
 // Close gives back what is reserved and unused, writes what is known, and
 // closes the store. Requests still in flight count as used up to their bound.
 func (l *Limiter) Close() error {
 	if l.closed.Swap(true) {
 		return store.ErrClosed
+	}
+	closeStore := sync.OnceValue(l.store.Close)
+	if l.shared != nil {
+		defer time.AfterFunc(closePatience, func() { closeStore() }).Stop() // its error is returned below
 	}
 	l.EndFeeds()
 	close(l.stop)
@@ -386,7 +394,7 @@ func (l *Limiter) Close() error {
 	if err := l.Failed(); err != nil {
 		failed = fmt.Errorf("the store had failed: %w", err)
 	}
-	return errors.Join(failed, l.leaveShadow(), l.closeAnchor(), l.store.Close())
+	return errors.Join(failed, l.leaveShadow(), l.closeAnchor(), closeStore())
 }
 
 // leaveShadow closes the shadow. Requests that outlive it settle in memory only.

@@ -629,3 +629,29 @@ func TestANodeThatStartsMissesNothingMeanwhile(t *testing.T) {
 		}
 	}
 }
+
+func TestANodeStopsThoughItsDatabaseDoesNotAnswer(t *testing.T) {
+	for name, outcome := range map[string]storetest.Outcome{"cut before a commit": storetest.CutRefused, "cut after a commit": storetest.CutCommitted} {
+		t.Run(name, func(t *testing.T) {
+			withNodes(t, 2, func(t *testing.T, c *nodes) {
+				k := c.w[0].mint(activations(100))
+				if code := k.use(); code != "" {
+					t.Fatal(code)
+				}
+				c.Inject(func(node string) storetest.Outcome {
+					if node == c.w[0].node {
+						return outcome
+					}
+					return storetest.Committed
+				})
+				began := time.Now()
+				if err := c.w[0].Close(); err == nil {
+					t.Error("it stopped as if all was saved")
+				}
+				if took := time.Since(began); took > 15*time.Second {
+					t.Errorf("it stopped after %s", took)
+				}
+			})
+		})
+	}
+}

@@ -19,15 +19,15 @@ const (
 	// requests that are refused cost a transaction.
 	lookedFor = 50 * time.Millisecond
 	// recallWait is how long other nodes are given to give back what they do not
-	// use, and maxRecalls how often a request asks for it.
+	// use, and maxRecalls how often a request asks for that of one account.
 	recallWait = 30 * time.Millisecond
 	maxRecalls = 3
 )
 
 // inquiry is what one request has found out about other nodes.
 type inquiry struct {
-	looked  []*account // at these, since it began or since the last recall
-	recalls int
+	looked   []*account // at these, since it began or since the last recall
+	recalled []*account // what was asked back, once for each time
 }
 
 // unsure reports whether a request should look at an account before it is refused by
@@ -72,11 +72,19 @@ func (k *Live) restsOnUse(now time.Time) *Live {
 // recalls reports whether a request that finds too little should ask other nodes for
 // what they have reserved. Callers hold the account.
 func (l *Limiter) recalls(q *inquiry, a *account) bool {
-	if l.shared == nil || q.recalls >= maxRecalls || !a.lends() {
+	if l.shared == nil || !a.lends() {
 		return false
 	}
-	q.recalls++
-	q.looked = nil
+	times := 0
+	for _, other := range q.recalled {
+		if other == a {
+			times++
+		}
+	}
+	if times == maxRecalls {
+		return false
+	}
+	q.recalled, q.looked = append(q.recalled, a), nil
 	return true
 }
 
