@@ -160,6 +160,7 @@ var outputs = map[string][][]string{
 	"prices":       {{}, {"x/\u009b"}},
 	"repair":       {{"--forfeit"}, {"--clock"}},
 	"backup":       {{"DIR/a\x1b\u009b\nFAKE"}},
+	"migrate":      {{"--from", "badger:DIR/none\x1b\u009b\nFAKE", "--to", "postgres:postgres://\u009b@127.0.0.1:1/\x1b"}, {"--from", "\u009b"}},
 	"restore":      {{"DIR/none\x1b\u009b\nFAKE", "--store", "DIR/store\u009b"}},
 	"seal":         {{}},
 	"seal rotate":  {{}},
