@@ -95,9 +95,13 @@ func TestSecretsOfTheAddressAreInNoMessage(t *testing.T) {
 	said = append(said, s.String(), fmt.Sprintf("%v", s))
 	proxy.Cut()
 	write := func(tx store.Tx) error { return tx.Set([]byte("k/1"), nil) }
+	look := func(r store.Reader) error {
+		_, err := r.Get([]byte("k/1"))
+		return err
+	}
 	say("Update", s.Update(write))
 	say("UpdateRows", s.UpdateRows(store.Rows{Lock: [][]byte{[]byte("k/1")}}, write))
-	say("View", s.View(func(store.Reader) error { return nil }))
+	say("View", s.View(look))
 	_, err = s.Nodes()
 	say("Nodes", err)
 	_, err = s.Settled(1)
@@ -242,7 +246,11 @@ func TestAServerThatCrashesIsUnavailableUntilItIsBack(t *testing.T) {
 		if err := write(s); !errors.Is(err, store.ErrUnavailable) {
 			t.Errorf("a transaction without a server: %v, want ErrUnavailable", err)
 		}
-		if err := s.View(func(store.Reader) error { return nil }); !errors.Is(err, store.ErrUnavailable) {
+		err := s.View(func(r store.Reader) error {
+			_, err := r.Get([]byte("k/000"))
+			return err
+		})
+		if !errors.Is(err, store.ErrUnavailable) {
 			t.Errorf("a view without a server: %v, want ErrUnavailable", err)
 		}
 	}

@@ -277,7 +277,7 @@ func TestADatabaseThatWentBackIsFoundOut(t *testing.T) {
 	for range 2 { // the first renewal of its session from now on tells the other node; the second has been sent after that
 		now := server.Exec(t, "SELECT now()")[0]
 		eventually(t, "the other node knows of it", func() bool {
-			return server.Exec(t, "SELECT seen > '"+now+"' FROM "+schema+".node WHERE name = 'two'")[0] == "t"
+			return server.Exec(t, "SELECT seen > '"+now+"' FROM "+schema+".session WHERE name = 'two'")[0] == "t"
 		})
 	}
 	if err := c.Close(); err != nil {

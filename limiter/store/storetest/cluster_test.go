@@ -154,6 +154,7 @@ func TestANodeThatWasCutOffShortlyFollowsWhatItHasMissed(t *testing.T) {
 		c.Cut("b")
 		must(t, write(a, "f/1"))
 		c.Advance(8 * time.Second)
+		synctest.Wait() // it has found that out
 		c.Heal("b")
 		synctest.Wait()
 		if !slices.Equal(m.told, []string{"f/1"}) || m.missed != 0 || m.stale != 1 || b.Fresh() != nil {
